@@ -1,0 +1,1 @@
+"""Records, axes, constants, errors, random streams: what every room may import."""

@@ -1,0 +1,286 @@
+"""The frozen records that pass between rooms (GeV, m, s, rad; c = 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from hist import Hist
+
+from gammastar.core.errors import PhysicsError
+
+__all__ = [
+    "DarkState",
+    "Exposure",
+    "FloatArray",
+    "Limit",
+    "PairHists",
+    "Reach",
+    "Response",
+    "Sample",
+    "Spectrum",
+    "Template",
+]
+
+FloatArray: TypeAlias = npt.NDArray[np.float64]
+BoolArray: TypeAlias = npt.NDArray[np.bool_]
+Quantity: TypeAlias = Literal["counts", "per_pot", "per_interaction"]
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise PhysicsError(message)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Exposure:
+    """Beam, target and protons on target.
+
+    Attributes
+    ----------
+    beam_energy : float
+        Energy of the proton beam [GeV].
+    target_a, target_z : float
+        Mass and atomic number of the target.
+    thickness : float
+        Target thickness in nuclear interaction lengths.
+    pot : float
+        Protons on target.
+    pot_sigma : float
+        Relative uncertainty of `pot` (log-normal).
+    """
+
+    beam_energy: float
+    target_a: float
+    target_z: float
+    thickness: float
+    pot: float
+    pot_sigma: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("beam_energy", "target_a", "target_z", "thickness", "pot"):
+            value = getattr(self, name)
+            _require(np.isfinite(value) and value > 0, f"Exposure.{name} = {value!r} must be positive")
+        _require(self.pot_sigma >= 0, f"Exposure.pot_sigma = {self.pot_sigma!r} must not be negative")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PairHists:
+    """Histograms of opposite-sign, ++ and -- pairs on common axes (Weight storage)."""
+
+    os: Hist[Any]
+    pp: Hist[Any]
+    mm: Hist[Any]
+
+    def __post_init__(self) -> None:
+        _require(
+            self.os.axes == self.pp.axes == self.mm.axes,
+            "PairHists: the opposite-sign, ++ and -- histograms must share their axes",
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Spectrum:
+    """A spectrum with its full covariance.
+
+    Attributes
+    ----------
+    hist : Hist
+        Values on named axes; variances are the diagonal of `cov`.
+    cov : NDArray, shape (n, n)
+        Covariance of the cells in C order, no flow bins.
+    quantity : {"counts", "per_pot", "per_interaction"}
+    exposure : Exposure or None
+    domain : NDArray of bool, shape of the histogram
+        Cells where dileptons were measured.
+    """
+
+    hist: Hist[Any]
+    cov: FloatArray
+    quantity: Quantity
+    exposure: Exposure | None
+    domain: BoolArray
+
+    def __post_init__(self) -> None:
+        shape = tuple(len(axis) for axis in self.hist.axes)
+        n = int(np.prod(shape))
+        _require(self.cov.shape == (n, n), f"Spectrum.cov has shape {self.cov.shape}, expected {(n, n)}")
+        _require(
+            self.domain.shape == shape, f"Spectrum.domain has shape {self.domain.shape}, expected {shape}"
+        )
+        _require(bool(np.isfinite(self.cov).all()), "Spectrum.cov holds values that are not finite")
+        _require(
+            bool(np.isfinite(self.hist.values()).all()), "Spectrum.hist holds values that are not finite"
+        )
+
+    @property
+    def values(self) -> FloatArray:
+        """Cell contents, shape of the histogram."""
+        return np.asarray(self.hist.values(), dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Response:
+    """Detector response, P(reco | true).
+
+    Attributes
+    ----------
+    migration : NDArray, shape (n_reco, n_true)
+        Probability that a dilepton of true cell i is reconstructed in cell j; columns sum to `efficiency`.
+    efficiency : NDArray, shape (n_true,)
+    fakes : NDArray, shape (n_reco,)
+        Fraction of reconstructed pairs in each cell without a true partner inside the true axes.
+    reco, true : tuple of hist axes
+    prior : NDArray, shape (n_true,)
+        True spectrum of the simulation that made the response.
+    cov_replicas : NDArray, shape (n_replicas, n_reco, n_true)
+        Migration matrices of bootstrapped simulation events (may be empty).
+    """
+
+    migration: FloatArray
+    efficiency: FloatArray
+    fakes: FloatArray
+    reco: tuple[Any, ...]
+    true: tuple[Any, ...]
+    prior: FloatArray
+    cov_replicas: FloatArray
+
+    def __post_init__(self) -> None:
+        n_reco = int(np.prod([len(a) for a in self.reco]))
+        n_true = int(np.prod([len(a) for a in self.true]))
+        _require(
+            self.migration.shape == (n_reco, n_true),
+            f"Response.migration has shape {self.migration.shape}, expected (n_reco, n_true) = {(n_reco, n_true)}",
+        )
+        _require(
+            bool(np.allclose(self.migration.sum(axis=0), self.efficiency, atol=1e-9)),
+            "Response: the columns of `migration` must sum to `efficiency`",
+        )
+        _require(bool((self.efficiency <= 1 + 1e-9).all()), "Response.efficiency exceeds one")
+
+
+@dataclass(frozen=True, slots=True)
+class DarkState:
+    """A dark particle at one point of its parameter space.
+
+    Attributes
+    ----------
+    mass : float
+        [GeV]
+    coupling : float
+        ε of a dark photon, Q/e of a millicharge.
+    ctau : float
+        Proper decay length [m]; inf if stable.
+    charge : float
+        Electric charge in units of e.
+    branching : mapping of str to float
+        Branching ratios by final state, e.g. ``{"ee": 0.5, "mumu": 0.4, "hadrons": 0.1}``.
+    """
+
+    mass: float
+    coupling: float
+    ctau: float
+    charge: float
+    branching: Mapping[str, float]
+
+    def __post_init__(self) -> None:
+        _require(self.mass > 0, f"DarkState.mass = {self.mass!r} must be positive")
+        _require(self.coupling >= 0, f"DarkState.coupling = {self.coupling!r} must not be negative")
+        _require(self.ctau > 0, f"DarkState.ctau = {self.ctau!r} must be positive")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """Weighted particles.
+
+    Attributes
+    ----------
+    p4 : vector.MomentumNumpy4D, shape (n,)
+        Four-momenta in the laboratory, z along the beam [GeV].
+    weight : NDArray, shape (n,)
+        The sum of weights is the number of particles per proton on target (at unit coupling unless said).
+    origin : NDArray, shape (n, 3)
+        Production points [m].
+    in_domain : NDArray of bool, shape (n,)
+        True where dileptons of this (mass, pt, energy) were measured.
+    """
+
+    p4: Any
+    weight: FloatArray
+    origin: FloatArray
+    in_domain: BoolArray
+
+    def __post_init__(self) -> None:
+        n = len(self.weight)
+        _require(
+            self.origin.shape == (n, 3), f"Sample.origin has shape {self.origin.shape}, expected {(n, 3)}"
+        )
+        _require(len(self.p4) == n and self.in_domain.shape == (n,), "Sample: arrays of different length")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Template:
+    """A nominal histogram with its named (up, down) variations."""
+
+    name: str
+    nominal: Hist[Any]
+    variations: Mapping[str, tuple[Hist[Any], Hist[Any]]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Limit:
+    """An upper limit on a signal yield.
+
+    Attributes
+    ----------
+    observed : float
+        Observed limit; nan while the observation is masked.
+    expected : NDArray, shape (5,)
+        Expected limits at −2, −1, 0, +1, +2 standard deviations.
+    cl : float
+        Confidence level.
+    method : str
+        How it was computed, as written into every result.
+    mc_error : float
+        Monte Carlo error of `observed` (0 for exact methods).
+    """
+
+    observed: float
+    expected: FloatArray
+    cl: float
+    method: str
+    mc_error: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reach:
+    """A contour as coupling intervals per mass.
+
+    Attributes
+    ----------
+    mass : NDArray, shape (n,)
+        [GeV]; one entry per mass and island.
+    edges : NDArray, shape (n, 2)
+        Lower and upper coupling; nan where nothing is reached.
+    signal : NDArray, shape (n,)
+        Largest expected signal along the coupling at this mass.
+    limit : float or NDArray
+        Upper limit on the signal that defines the edge.
+    closed : NDArray of bool, shape (n,)
+        False where an edge lies outside the scan.
+    clipped_side : tuple of str
+        "", "lower", "upper", "lower mass" or "upper mass" per entry.
+    tip : tuple of (mass, coupling) or None
+        Where the two edges meet.
+    """
+
+    mass: FloatArray
+    edges: FloatArray
+    signal: FloatArray
+    limit: FloatArray
+    closed: BoolArray
+    clipped_side: tuple[str, ...]
+    tip: tuple[float, float] | None = None

@@ -1,0 +1,17 @@
+"""Run all tests in the project's own environment: ``python3 tests/run.py [pytest options]``."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "analysis"))
+
+from _venv import reenter  # noqa: E402
+
+if __name__ == "__main__":
+    reenter("all")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "pytest", "-m", "not slow", *sys.argv[1:]]
+    sys.exit(subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode)
