@@ -1,0 +1,219 @@
+"""Lepton pairs as flat columns, and simulated pairs with their truth (GeV, rad)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from gammastar.core.errors import PhysicsError
+from gammastar.core.records import BoolArray, FloatArray
+
+__all__ = ["MatchedPairs", "Pairs"]
+
+IntArray = npt.NDArray[np.int64]
+ChargeArray = npt.NDArray[np.int8]
+
+CHARGES = (-2, 0, 2)
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise PhysicsError(message)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pairs:
+    """Lepton pairs of one flavour, one entry per pair.
+
+    Attributes
+    ----------
+    mass, pt, energy : NDArray, shape (n,) [GeV]
+        Invariant mass, momentum transverse to the beam and energy of the pair.
+    charge : NDArray of int8, shape (n,)
+        Sum of the two charges: +2, 0 or -2.
+    weight : NDArray, shape (n,)
+        Weight of the event; prescales are included.
+    event : NDArray of int64, shape (n,)
+        Event identifier: pairs of one event share it and must be resampled together.
+    columns : mapping of str to NDArray, shape (n,)
+        Further pair quantities, e.g. the opening angle ``angle`` [rad].
+
+    Examples
+    --------
+    >>> one = np.ones(2)
+    >>> p = Pairs(3 * one, one, 9 * one, np.array([0, 2], np.int8), one, np.array([7, 7]))
+    >>> len(p.select(p.os))
+    1
+    """
+
+    mass: FloatArray
+    pt: FloatArray
+    energy: FloatArray
+    charge: ChargeArray
+    weight: FloatArray
+    event: IntArray
+    columns: Mapping[str, FloatArray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        shape = np.shape(self.mass)
+        _require(len(shape) == 1, f"Pairs.mass has shape {shape}, expected one dimension")
+        for name in ("pt", "energy", "charge", "weight", "event"):
+            found = np.shape(getattr(self, name))
+            _require(found == shape, f"Pairs.{name} has shape {found}, expected {shape} as Pairs.mass")
+        for name, column in self.columns.items():
+            _require(
+                np.shape(column) == shape,
+                f"Pairs.columns[{name!r}] has shape {np.shape(column)}, expected {shape} as Pairs.mass",
+            )
+        wrong = ~np.isin(self.charge, CHARGES)
+        _require(
+            not wrong.any(),
+            f"Pairs.charge must be +2, 0 or -2 (sum of two charges), found {np.unique(self.charge[wrong])}",
+        )
+
+    def __len__(self) -> int:
+        return len(self.mass)
+
+    @property
+    def os(self) -> BoolArray:
+        """True for opposite-sign pairs, shape (n,)."""
+        return np.asarray(self.charge == 0)
+
+    @property
+    def pp(self) -> BoolArray:
+        """True for ++ pairs, shape (n,)."""
+        return np.asarray(self.charge == 2)
+
+    @property
+    def mm(self) -> BoolArray:
+        """True for -- pairs, shape (n,)."""
+        return np.asarray(self.charge == -2)
+
+    def select(self, mask: BoolArray | IntArray) -> Pairs:
+        """Return the pairs of a boolean mask or of an array of indices (repeats allowed)."""
+        return Pairs(
+            mass=self.mass[mask],
+            pt=self.pt[mask],
+            energy=self.energy[mask],
+            charge=self.charge[mask],
+            weight=self.weight[mask],
+            event=self.event[mask],
+            columns={name: column[mask] for name, column in self.columns.items()},
+        )
+
+    @staticmethod
+    def empty(columns: Sequence[str] = ()) -> Pairs:
+        """Return no pairs, with the named extra columns."""
+        none = np.empty(0)
+        return Pairs(
+            none,
+            none,
+            none,
+            np.empty(0, np.int8),
+            none,
+            np.empty(0, np.int64),
+            dict.fromkeys(columns, none),
+        )
+
+    @staticmethod
+    def concatenate(parts: Sequence[Pairs]) -> Pairs:
+        """Return the pairs of all parts in order; the parts must carry the same extra columns.
+
+        Raises
+        ------
+        PhysicsError
+            If the extra columns differ between parts.
+        """
+        if not parts:
+            return Pairs.empty()
+        names = list(parts[0].columns)
+        for part in parts[1:]:
+            _require(
+                set(part.columns) == set(names),
+                f"Pairs.concatenate: extra columns differ, {sorted(names)} and {sorted(part.columns)}",
+            )
+        return Pairs(
+            mass=np.concatenate([p.mass for p in parts]),
+            pt=np.concatenate([p.pt for p in parts]),
+            energy=np.concatenate([p.energy for p in parts]),
+            charge=np.concatenate([p.charge for p in parts]),
+            weight=np.concatenate([p.weight for p in parts]),
+            event=np.concatenate([p.event for p in parts]),
+            columns={name: np.concatenate([p.columns[name] for p in parts]) for name in names},
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MatchedPairs:
+    """Simulated virtual photons with the pair that was reconstructed from each.
+
+    Attributes
+    ----------
+    true : NDArray, shape (n, 3) [GeV]
+        Generated (mass, pt, energy).
+    reco : NDArray, shape (n, 3) [GeV]
+        Reconstructed (mass, pt, energy); a row of nan where the pair was not reconstructed or not selected.
+    weight : NDArray, shape (n,)
+    event : NDArray of int64, shape (n,)
+        Event identifier for bootstraps.
+    fakes : NDArray, shape (m, 3) [GeV]
+        Reconstructed opposite-sign pairs without a true partner.
+    fake_weight : NDArray, shape (m,)
+    """
+
+    true: FloatArray
+    reco: FloatArray
+    weight: FloatArray
+    event: IntArray
+    fakes: FloatArray
+    fake_weight: FloatArray
+
+    def __post_init__(self) -> None:
+        n, m = len(self.weight), len(self.fake_weight)
+        for name, rows in (("true", n), ("reco", n), ("fakes", m)):
+            found = np.shape(getattr(self, name))
+            _require(found == (rows, 3), f"MatchedPairs.{name} has shape {found}, expected {(rows, 3)}")
+        _require(
+            np.shape(self.event) == (n,),
+            f"MatchedPairs.event has shape {np.shape(self.event)}, expected {(n,)}",
+        )
+        _require(bool(np.isfinite(self.true).all()), "MatchedPairs.true holds values that are not finite")
+        broken = np.isfinite(self.reco).any(axis=1) != np.isfinite(self.reco).all(axis=1)
+        _require(not broken.any(), f"MatchedPairs.reco: {int(broken.sum())} rows are only partly nan")
+
+    def __len__(self) -> int:
+        return len(self.weight)
+
+    @property
+    def reconstructed(self) -> BoolArray:
+        """True where the true photon has a reconstructed pair, shape (n,)."""
+        return np.asarray(np.isfinite(self.reco).all(axis=1))
+
+    def select(self, mask: BoolArray | IntArray) -> MatchedPairs:
+        """Return the true photons of a boolean mask or of indices; the fakes stay as they are."""
+        return MatchedPairs(
+            true=self.true[mask],
+            reco=self.reco[mask],
+            weight=self.weight[mask],
+            event=self.event[mask],
+            fakes=self.fakes,
+            fake_weight=self.fake_weight,
+        )
+
+    @staticmethod
+    def concatenate(parts: Sequence[MatchedPairs]) -> MatchedPairs:
+        """Return all parts in order."""
+        if not parts:
+            none = np.empty((0, 3))
+            return MatchedPairs(none, none, np.empty(0), np.empty(0, np.int64), none, np.empty(0))
+        return MatchedPairs(
+            true=np.concatenate([p.true for p in parts]),
+            reco=np.concatenate([p.reco for p in parts]),
+            weight=np.concatenate([p.weight for p in parts]),
+            event=np.concatenate([p.event for p in parts]),
+            fakes=np.concatenate([p.fakes for p in parts]),
+            fake_weight=np.concatenate([p.fake_weight for p in parts]),
+        )
