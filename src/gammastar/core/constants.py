@@ -46,7 +46,8 @@ def mass(pdg_id: int) -> float:
     """
     from particle import Particle
 
-    return float(Particle.from_pdgid(pdg_id).mass) * 1e-3
+    value = Particle.from_pdgid(pdg_id).mass
+    return math.nan if value is None else float(value) * 1e-3
 
 
 @cache

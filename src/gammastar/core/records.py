@@ -153,7 +153,8 @@ class Response:
         n_true = int(np.prod([len(a) for a in self.true]))
         _require(
             self.migration.shape == (n_reco, n_true),
-            f"Response.migration has shape {self.migration.shape}, expected (n_reco, n_true) = {(n_reco, n_true)}",
+            f"Response.migration has shape {self.migration.shape}, "
+            f"expected (n_reco, n_true) = {(n_reco, n_true)}",
         )
         _require(
             bool(np.allclose(self.migration.sum(axis=0), self.efficiency, atol=1e-9)),

@@ -34,7 +34,7 @@ def filled(axes: tuple[Any, ...], values: FloatArray, variances: FloatArray) -> 
     values, variances : NDArray, any shape that reshapes to the axes
     """
     result: Hist[Any] = Hist(*axes, storage=Weight())
-    view = result.view(flow=False)
+    view: Any = result.view(flow=False)
     view["value"] = np.reshape(values, view.shape)
     view["variance"] = np.reshape(variances, view.shape)
     return result

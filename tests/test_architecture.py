@@ -1,0 +1,38 @@
+"""Rooms do not import each other, heavy libraries load only where they are used."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+HEAVY = ("torch", "zuko", "pyhf", "matplotlib", "mplhep", "coffea", "uproot", "awkward", "vector", "sklearn")
+
+
+def _loaded(code: str) -> set[str]:
+    program = f"import sys\n{code}\nprint(*sorted({{name.split('.')[0] for name in sys.modules}}))"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return set(run.stdout.splitlines()[-1].split())
+
+
+def test_import_is_light():
+    assert not _loaded("import gammastar") & {*HEAVY, "numpy", "scipy"}
+
+
+def test_check_is_light(tmp_path):
+    steering = tmp_path / "steering.toml"
+    steering.write_text('[analysis]\nname = "a"\n')
+    code = f"from gammastar import cli; cli.app(['check', {str(steering)!r}], standalone_mode=False)"
+    assert not _loaded(code) & {*HEAVY}
+
+
+def test_layers():
+    lint = Path(sys.executable).parent / "lint-imports"
+    run = subprocess.run([lint], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "src").rglob("*.py")), ids=lambda p: p.name)
+def test_small_files(path):
+    assert len(path.read_text().splitlines()) <= 300

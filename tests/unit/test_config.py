@@ -1,0 +1,51 @@
+"""The steering file names the wrong key."""
+
+import pytest
+
+from gammastar import config
+from gammastar.core.errors import SteeringError
+
+GOOD = {
+    "analysis": {"name": "a"},
+    "read": {"files": ["x.root"], "schema": "s.toml"},
+    "select": {"mass": [0.2, 0.4, 0.6]},
+}
+
+
+def test_good_steering_is_frozen():
+    steering = config.parse(GOOD)
+    assert steering.flow is None
+    with pytest.raises(Exception, match="frozen"):
+        steering.analysis.seed = 3
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "match"),
+    [
+        ("select", "mas", 1, "select.mas"),
+        ("select", "mass", [0.4, 0.2], "must increase"),
+        ("subtract", "method", "B9", "subtract.method"),
+        ("infer", "cl", 90, "infer.cl"),
+        ("flow", "n_epochs", 0, "flow.n_epochs"),
+        ("analysis", "name", "../x", "analysis.name"),
+    ],
+)
+def test_wrong_key_is_named(section, key, value, match):
+    content = {name: dict(table) for name, table in GOOD.items()}
+    content.setdefault(section, {})[key] = value
+    with pytest.raises(SteeringError, match=match):
+        config.parse(content)
+
+
+def test_missing_predecessor_is_named():
+    with pytest.raises(SteeringError, match=r"\[unfold\] needs the section \[subtract\]"):
+        config.parse({**GOOD, "unfold": {}})
+
+
+def test_not_toml(tmp_path):
+    path = tmp_path / "s.toml"
+    path.write_text("a = = 1")
+    with pytest.raises(SteeringError, match="is not TOML"):
+        config.load(path)
+    with pytest.raises(SteeringError, match="cannot be read"):
+        config.load(tmp_path / "absent.toml")

@@ -1,0 +1,56 @@
+"""Files appear whole or not at all and come back unchanged."""
+
+import numpy as np
+import pytest
+import uproot
+
+from gammastar import store
+from gammastar.core import axes, errors, records, stats
+
+
+def _spectrum():
+    rng = np.random.default_rng(1)
+    shape = (axes.regular("mass", 3, 0.2, 0.5), axes.regular("pt", 2, 0, 1))
+    root = rng.normal(size=(6, 6))
+    cov = root @ root.T
+    values = rng.random(6)
+    hist = stats.filled(shape, values, np.diag(cov))
+    exposure = records.Exposure(400.0, 207.2, 82, 0.01, 1e13, 0.1)
+    return records.Spectrum(hist, cov, "per_pot", exposure, np.ones((3, 2), bool))
+
+
+def test_spectrum_round_trip_is_exact(tmp_path):
+    spectrum = _spectrum()
+    store.write_spectrum(tmp_path / "s.json", spectrum)
+    back = store.read_spectrum(tmp_path / "s.json")
+    np.testing.assert_array_equal(back.values, spectrum.values)
+    np.testing.assert_array_equal(back.cov, spectrum.cov)
+    assert back.exposure.pot == spectrum.exposure.pot
+
+
+def test_root_histogram_round_trip(tmp_path):
+    spectrum = _spectrum()
+    store.write_histograms(tmp_path / "h.root", {"spectrum": spectrum.hist})
+    with uproot.open(tmp_path / "h.root") as file:
+        back = file["spectrum"].to_hist()
+    np.testing.assert_array_equal(back.values(), spectrum.hist.values())
+    np.testing.assert_array_equal(back.variances(), spectrum.hist.variances())
+
+
+def test_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.json"
+    store.write_json(path, {"a": 1})
+    with pytest.raises(errors.StoreError, match="not finite"):
+        store.write_json(path, {"a": float("nan")})
+    with pytest.raises(RuntimeError):  # noqa: PT012
+        with store.atomic(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+    assert store.read_json(path) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_digest_is_of_content():
+    assert store.digest(np.arange(3.0)) == store.digest(np.arange(3.0))
+    assert store.digest(np.arange(3.0)) != store.digest(np.arange(3))
+    assert store.digest({"a": 1, "b": 2}) == store.digest({"b": 2, "a": 1})
