@@ -37,15 +37,19 @@ def test_root_histogram_round_trip(tmp_path):
     np.testing.assert_array_equal(back.variances(), spectrum.hist.variances())
 
 
+def _write_half(path):
+    with store.atomic(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+
+
 def test_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "a.json"
     store.write_json(path, {"a": 1})
     with pytest.raises(errors.StoreError, match="not finite"):
         store.write_json(path, {"a": float("nan")})
-    with pytest.raises(RuntimeError):  # noqa: PT012
-        with store.atomic(path) as temporary:
-            temporary.write_text("half")
-            raise RuntimeError
+    with pytest.raises(RuntimeError):
+        _write_half(path)
     assert store.read_json(path) == {"a": 1}
     assert list(tmp_path.iterdir()) == [path]
 

@@ -20,8 +20,9 @@ from gammastar.core.errors import StoreError
 __all__ = ["atomic", "digest", "file_sha256", "read_json", "versions", "write_json", "write_text"]
 
 _PACKAGES = (
-    "gammastar awkward boost-histogram hist numpy pydantic pyhf safetensors scipy torch uproot vector zuko"
-).split()
+    *("gammastar", "awkward", "boost-histogram", "hist", "numpy", "pydantic", "pyhf", "safetensors", "scipy"),
+    *("torch", "uproot", "vector", "zuko"),
+)
 
 
 @contextlib.contextmanager
