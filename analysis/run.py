@@ -1,4 +1,4 @@
-"""Run an analysis on a bare machine: ``python3 analysis/run.py [steering.toml] [options of gammastar run]``."""
+"""Run an analysis on a bare machine: ``python3 analysis/run.py [steering.toml] [gammastar run options]``."""
 
 import os
 import sys
