@@ -1,0 +1,108 @@
+"""Stages that finish are kept: arrays on disk, their digest in the manifest, taken again with ``--resume``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel
+
+from gammastar import __version__
+from gammastar.core.errors import StoreError
+from gammastar.store.manifest import atomic, digest, read_json, versions, write_json
+
+__all__ = ["Arrays", "Book", "open_book"]
+
+Arrays = dict[str, npt.NDArray[Any]]
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Book:
+    """The manifest of a run while it grows: inputs, digests of the stages, methods of the numbers."""
+
+    folder: Path
+    resume: bool
+    seed: int
+    mock: bool
+    previous: Mapping[str, Any]
+    inputs: dict[str, str] = field(default_factory=dict)
+    stages: dict[str, dict[str, str]] = field(default_factory=dict)
+    methods: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def key(self, section: BaseModel | None, *upstream: str) -> str:
+        """Return the digest that decides whether a stage must run again.
+
+        It covers the stage's section, its inputs' digests, the package version and the seed; not the
+        state of a repository, or every commit would run everything again.
+        """
+        content = {} if section is None else section.model_dump(mode="json")
+        return digest(content, list(upstream), __version__, self.seed)
+
+    def arrays(self, stage: str, key: str, compute: Callable[[], Arrays]) -> Arrays:
+        """Return the arrays of a stage, from disk when `resume` is on and nothing that they depend on changed."""
+        path = self.folder / "stages" / f"{stage}.npz"
+        if self.resume and self.fresh(stage, key) and path.is_file():
+            kept = _load(path)
+            if digest(kept) == self.previous["stages"][stage]["content"]:
+                logger.info("%s: taken from the finished run", stage)
+                self.done(stage, key, digest(kept))
+                return kept
+            logger.warning("%s: %s does not match its digest; the stage runs again", stage, path)
+        result = compute()
+        with atomic(path) as temporary, temporary.open("wb") as stream:
+            np.savez(stream, **result)
+        self.done(stage, key, digest(result))
+        return result
+
+    def fresh(self, stage: str, key: str) -> bool:
+        """Return whether the previous run finished this stage with the same key."""
+        return bool(self.previous.get("stages", {}).get(stage, {}).get("key") == key)
+
+    def done(self, stage: str, key: str, content: str) -> None:
+        """Record a finished stage and write the manifest, so that a killed run can resume."""
+        self.stages[stage] = {"key": key, "content": content}
+        self.write(finished=False)
+
+    def write(self, *, finished: bool) -> None:
+        """Write ``manifest.json``."""
+        kept = {
+            name: entry for name, entry in self.previous.get("stages", {}).items() if name not in self.stages
+        }
+        write_json(
+            self.folder / "manifest.json",
+            {
+                "finished": finished,
+                "mock": self.mock,
+                "seed": self.seed,
+                "inputs": self.inputs,
+                "versions": versions(),
+                "stages": self.stages if finished else {**kept, **self.stages},
+                "methods": self.methods,
+                "notes": self.notes,
+            },
+        )
+
+
+def _load(path: Path) -> Arrays:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError) as error:
+        msg = f"{path}: the kept stage is damaged ({error}); run without --resume"
+        raise StoreError(msg) from error
+
+
+def open_book(folder: Path, *, resume: bool, seed: int, mock: bool) -> Book:
+    """Open the manifest of a result folder; leftovers of killed writes are swept."""
+    for stale in folder.rglob(".*.tmp*"):
+        stale.unlink(missing_ok=True)
+    path = folder / "manifest.json"
+    previous = read_json(path) if resume and path.is_file() else {}
+    return Book(folder, resume, seed, mock, previous)
