@@ -1,4 +1,4 @@
-"""Stages that finish are kept: arrays on disk, their digest in the manifest, taken again with ``--resume``."""
+"""Finished stages are kept: arrays on disk, their digest in the manifest; ``--resume`` takes them again."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Book:
         return digest(content, list(upstream), __version__, self.seed)
 
     def arrays(self, stage: str, key: str, compute: Callable[[], Arrays]) -> Arrays:
-        """Return the arrays of a stage, from disk when `resume` is on and nothing that they depend on changed."""
+        """Return the arrays of a stage: from disk if `resume` is on and all that they depend on is the same."""
         path = self.folder / "stages" / f"{stage}.npz"
         if self.resume and self.fresh(stage, key) and path.is_file():
             kept = _load(path)
@@ -57,7 +57,7 @@ class Book:
             logger.warning("%s: %s does not match its digest; the stage runs again", stage, path)
         result = compute()
         with atomic(path) as temporary, temporary.open("wb") as stream:
-            np.savez(stream, **result)
+            np.savez(stream, allow_pickle=False, **result)
         self.done(stage, key, digest(result))
         return result
 
