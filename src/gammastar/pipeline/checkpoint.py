@@ -46,7 +46,7 @@ class Book:
         return digest(content, list(upstream), __version__, self.seed)
 
     def arrays(self, stage: str, key: str, compute: Callable[[], Arrays]) -> Arrays:
-        """Return the arrays of a stage: from disk if `resume` is on and all that they depend on is the same."""
+        """Return the arrays of a stage: from disk if `resume` is on and nothing upstream changed."""
         path = self.folder / "stages" / f"{stage}.npz"
         if self.resume and self.fresh(stage, key) and path.is_file():
             kept = _load(path)
