@@ -1,0 +1,298 @@
+"""A detector as data: a TOML file in which every number needs a line in its ``[sources]`` table."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeAlias
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from gammastar.core.errors import InputFileError, PhysicsError, PortabilityError, SteeringError
+from gammastar.core.records import Exposure
+from gammastar.physics.geometry import Volume
+
+__all__ = ["Cuts", "Detector", "Magnet", "Plane", "Target", "load_detector", "target_factor"]
+
+Scaling: TypeAlias = Literal["per_interaction", "power"]
+
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=True)
+
+
+def _check(condition: bool, message: str) -> None:
+    if not condition:
+        raise PhysicsError(message)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where the beam interacts.
+
+    Attributes
+    ----------
+    a, z : float
+        Mass and atomic number.
+    thickness : float
+        In nuclear interaction lengths; inf for a dump that stops every proton.
+    position : tuple of float
+        Centre of production in the frame of the planes [m]; the only place that holds it.
+    """
+
+    a: float
+    z: float
+    thickness: float
+    position: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    def __post_init__(self) -> None:
+        for name in ("a", "z", "thickness"):
+            _check(getattr(self, name) > 0, f"target.{name} = {getattr(self, name)!r} must be positive")
+
+    @property
+    def interaction_probability(self) -> float:
+        """Probability that a proton interacts, 1 − exp(−thickness)."""
+        return -math.expm1(-self.thickness)
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """A plane that both leptons must cross inside the aperture.
+
+    Attributes
+    ----------
+    name : str
+    z : float [m]
+    half_x, half_y : float
+        Half-widths [m].
+    octagon : float
+        Upper limit on |x| + |y| [m].
+    r_min, r_max : float
+        Limits on the distance from the centre [m].
+    x, y : float
+        Centre [m].
+    min_separation : float
+        Smallest distance of the two leptons [m].
+    """
+
+    name: str
+    z: float
+    half_x: float = math.inf
+    half_y: float = math.inf
+    octagon: float = math.inf
+    r_min: float = 0.0
+    r_max: float = math.inf
+    x: float = 0.0
+    y: float = 0.0
+    min_separation: float = 0.0
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    def __post_init__(self) -> None:
+        _check(math.isfinite(self.z), f"plane {self.name!r}: z = {self.z!r} must be finite")
+        for name in ("half_x", "half_y", "octagon", "r_max"):
+            value = getattr(self, name)
+            _check(value > 0, f"plane {self.name!r}: {name} = {value!r} must be positive")
+        _check(
+            0 <= self.r_min < self.r_max,
+            f"plane {self.name!r}: 0 <= r_min < r_max needed, got {self.r_min!r}, {self.r_max!r}",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Magnet:
+    """A thin dipole that changes p_x by ± kick × charge.
+
+    Attributes
+    ----------
+    z : float [m]
+    kick : float
+        Change of the transverse momentum of a unit charge [GeV].
+    """
+
+    z: float
+    kick: float
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+
+@dataclass(frozen=True, slots=True)
+class Cuts:
+    """Smallest momentum of each lepton and smallest sum of energies [GeV]."""
+
+    min_momentum: float = 0.0
+    min_energy_sum: float = 0.0
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detector:
+    """A beam dump or fixed-target detector.
+
+    Attributes
+    ----------
+    name, source : str
+    beam_energy : float
+        [GeV]
+    target : Target
+    pot, pot_sigma : float
+        Protons on target and their relative uncertainty.
+    volume : Cone, Frustum or Cylinder
+        Where decays count.
+    accept_on : {"parent", "daughters"}
+        Whether the line of the long-lived particle alone decides, or both leptons must be seen.
+    planes : tuple of Plane
+    magnet : Magnet or None
+    cuts : Cuts
+    efficiency : mapping of final state to float
+        Selection efficiency; its keys are the final states that the detector sees.
+    background, background_sigma : float or None
+        Expected events; None where the source gives none.
+    sources : mapping of key to str
+        Where each number comes from.
+    """
+
+    name: str
+    source: str
+    beam_energy: float
+    target: Target
+    pot: float
+    volume: Volume
+    accept_on: Literal["parent", "daughters"]
+    efficiency: Mapping[str, float]
+    sources: Mapping[str, str]
+    pot_sigma: float = 0.0
+    planes: tuple[Plane, ...] = ()
+    magnet: Magnet | None = None
+    cuts: Cuts = Cuts()
+    background: float | None = None
+    background_sigma: float | None = None
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    def __post_init__(self) -> None:
+        for name in ("beam_energy", "pot"):
+            value = getattr(self, name)
+            _check(math.isfinite(value) and value > 0, f"{name} = {value!r} must be positive")
+        for state, value in self.efficiency.items():
+            _check(0 <= value <= 1, f"efficiency.{state} = {value!r} must lie between 0 and 1")
+        _check(len(self.efficiency) > 0, "efficiency: at least one final state is needed")
+        daughters = self.accept_on == "daughters"
+        _check(
+            not daughters or self.volume.is_bounded,
+            "volume: decays are drawn in it, so it must be finite when accept_on = 'daughters'",
+        )
+        _check(
+            daughters or not (self.planes or self.magnet or self.cuts != Cuts()),
+            "planes, magnet and cuts act on leptons: accept_on = 'daughters' is needed",
+        )
+
+
+def _numbers(data: Any, key: str = "") -> Iterator[str]:
+    """Yield the dotted keys of all numbers; entries of a list go by their name, or the list's own key."""
+    if isinstance(data, Mapping):
+        for name, value in data.items():
+            yield from _numbers(value, f"{key}.{name}" if key else name)
+    elif isinstance(data, list):
+        for entry in data:
+            name = entry.get("name", "") if isinstance(entry, Mapping) else ""
+            yield from _numbers(entry, f"{key}.{name}" if name else key)
+    elif isinstance(data, int | float) and not isinstance(data, bool):
+        yield key
+
+
+def _unsourced(data: Mapping[str, Any]) -> list[str]:
+    sources = data.get("sources", {})
+    keys = _numbers({name: value for name, value in data.items() if name != "sources"})
+    return [key for key in keys if not any(f"{key}.".startswith(f"{source}.") for source in sources)]
+
+
+_ADAPTER: TypeAdapter[Detector] = TypeAdapter(Detector)
+
+
+def load_detector(path: Path) -> Detector:
+    """Read a detector file.
+
+    Parameters
+    ----------
+    path : Path
+        TOML file; its keys are the attributes of `Detector`.
+
+    Raises
+    ------
+    InputFileError
+        If the file is missing or is not TOML.
+    SteeringError
+        If a key is unknown, missing or wrong, or a number has no source; the message names file and key.
+    """
+    try:
+        data = tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        msg = f"{path}: the detector file cannot be read ({error})"
+        raise InputFileError(msg) from error
+    missing = _unsourced(data)
+    if missing:
+        msg = f"{path}: no source for {missing}; name each key, or the table it is in, under [sources]"
+        raise SteeringError(msg)
+    try:
+        return _ADAPTER.validate_python(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        reason = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+    except PhysicsError as error:
+        reason = str(error)
+    msg = f"{path}: {reason}"
+    raise SteeringError(msg)
+
+
+def target_factor(
+    exposure: Exposure,
+    detector: Detector,
+    *,
+    scaling: Scaling = "per_interaction",
+    alpha: float | None = None,
+    alpha_inelastic: float | None = None,
+) -> float:
+    """Return the factor from a rate per proton on the measured target to one on the detector's target.
+
+    Parameters
+    ----------
+    exposure : Exposure
+        Beam and target of the measurement.
+    detector : Detector
+    scaling : {"per_interaction", "power"}
+        "per_interaction": the yield of one inelastic interaction does not depend on the nucleus.
+        "power": it goes as A^(α − α_inel), with the two exponents of production and inelastic cross section.
+    alpha, alpha_inelastic : float, optional
+        Needed by "power", refused otherwise.
+
+    Raises
+    ------
+    PortabilityError
+        If the beam energies differ: no scaling carries a spectrum to another beam.
+    PhysicsError
+        If exponents are missing or given in vain.
+
+    Notes
+    -----
+    factor = (1 − e^−t)/(1 − e^−L) × (A_detector/A_measured)^(α − α_inel), with the thicknesses t of the
+    detector's target and L of the measured one in interaction lengths; 1 − e^−L is L for a thin target.
+    Only the first interaction of each proton counts: secondary cascades of a thick target are omitted
+    (they add soft mesons, so the rate is an underestimate), and production sits at the target's position.
+    """
+    if not math.isclose(exposure.beam_energy, detector.beam_energy, rel_tol=1e-3):
+        msg = (
+            f"spectrum measured at {exposure.beam_energy:g} GeV, detector {detector.name!r} stands at "
+            f"{detector.beam_energy:g} GeV: use a spectrum of that beam, or a theory channel"
+        )
+        raise PortabilityError(msg)
+    ratio = detector.target.interaction_probability / -math.expm1(-exposure.thickness)
+    if scaling == "per_interaction":
+        _check(
+            alpha is None and alpha_inelastic is None,
+            "target_factor: 'per_interaction' takes no exponents; choose scaling = 'power'",
+        )
+        return ratio
+    if alpha is None or alpha_inelastic is None:
+        msg = "target_factor: scaling = 'power' needs alpha and alpha_inelastic"
+        raise PhysicsError(msg)
+    return ratio * float((detector.target.a / exposure.target_a) ** (alpha - alpha_inelastic))
