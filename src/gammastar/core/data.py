@@ -1,0 +1,31 @@
+"""Where the shipped facts lie: ``gammastar/data`` in a wheel, ``data/`` in a checkout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gammastar.core.errors import InputFileError
+
+__all__ = ["data_path"]
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def data_path(name: str) -> Path:
+    """Return the path of a shipped data file.
+
+    Parameters
+    ----------
+    name : str
+        Path relative to ``data/``, e.g. ``measurements/r_ratio.csv``.
+
+    Raises
+    ------
+    InputFileError
+        If there is no such file.
+    """
+    for root in (_PACKAGE / "data", _PACKAGE.parents[1] / "data"):
+        if (root / name).is_file():
+            return root / name
+    msg = f"{name}: no such file is shipped in data/"
+    raise InputFileError(msg)
