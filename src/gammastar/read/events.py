@@ -1,0 +1,287 @@
+"""Read events chunk by chunk from TTrees and RNTuples through a schema."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import awkward as ak
+import numpy as np
+import numpy.typing as npt
+import uproot
+
+from gammastar.core.constants import LEPTON_MASS
+from gammastar.core.errors import BranchError, InputFileError
+from gammastar.read.integrity import expand, reading, verify
+from gammastar.read.schema import Branch, RowFilter, Schema
+
+__all__ = ["open_events", "open_tree"]
+
+TREE_CLASSES = ("TTree", "TNtuple", "TNtupleD", "ROOT::RNTuple", "ROOT::Experimental::RNTuple")
+
+
+def open_events(
+    files: str | Path | Sequence[str | Path],
+    schema: Schema,
+    *,
+    step: str | int = "100 MB",
+    truth: bool = False,
+    digests: Mapping[str, str] | None = None,
+) -> Iterator[ak.Array]:
+    """Yield the events of files in chunks, in double precision and GeV.
+
+    Parameters
+    ----------
+    files : path, glob pattern or a list of these
+        ROOT files with a TTree or RNTuple.
+    schema : Schema
+        What the branches mean.
+    step : str or int
+        Size of a chunk in memory, or its number of entries.
+    truth : bool
+        Read the truth branches of the schema as well.
+    digests : mapping of file to SHA-256, optional
+        Files named here are verified before they are read.
+
+    Yields
+    ------
+    ak.Array
+        Fields ``lepton`` (a list per event of px, py, pz, mass [GeV], charge and the schema's lepton columns),
+        ``event`` (int64 identifier), ``weight``, the schema's event columns under ``columns``, and with
+        `truth` the record ``truth`` (mass, pt, energy [GeV], process). A file without entries yields nothing.
+
+    Raises
+    ------
+    InputFileError
+        If a file is missing, damaged or truncated, or a weight is not finite.
+    BranchError
+        If a tree or branch is missing; the message lists near names.
+
+    Notes
+    -----
+    Leptons with kinematics that are not finite stay in; the selection masks and counts them.
+    """
+    if truth and schema.truth is None:
+        msg = f"truth was asked for, but the schema of tree {schema.tree!r} has no [truth] table"
+        raise BranchError(msg)
+    first = 0
+    for path in expand(files):
+        if digests and path in digests:
+            verify(path, digests[path])
+        rows = 0
+        for arrays in _raw(path, schema, step, truth=truth):
+            yield _events(arrays, schema, path, first + rows, truth=truth)
+            rows += len(arrays)
+        first += rows
+
+
+def _raw(path: str, schema: Schema, step: str | int, *, truth: bool) -> Iterator[ak.Array]:
+    """Yield the branches of one file as they are; whatever goes wrong in here is the file's fault."""
+    with reading(path), uproot.open({path: None}) as file:
+        tree = open_tree(file, schema.tree, path)
+        wanted = frozenset(_present(tree, schema, path, truth=truth))
+        total, rows = int(tree.num_entries), 0
+        if total > 0:
+            # The filter is a function, because branch names may look like patterns.
+            for arrays in tree.iterate(filter_name=lambda name: name in wanted, step_size=step, library="ak"):
+                yield arrays
+                rows += len(arrays)
+        if rows != total:
+            msg = f"{path}: {rows} of {total} entries of tree {schema.tree!r} were read; it is damaged"
+            raise InputFileError(msg)
+
+
+def open_tree(file: Any, name: str, path: str) -> Any:
+    """Return a tree of an open file.
+
+    Raises
+    ------
+    InputFileError
+        If the file holds no tree at all (damaged headers look like this).
+    BranchError
+        If it holds other trees only.
+    """
+    trees = [key for key, kind in file.classnames(cycle=False).items() if kind in TREE_CLASSES]
+    if not trees:
+        msg = f"{path}: holds no TTree or RNTuple; it is empty or damaged"
+        raise InputFileError(msg)
+    if name not in trees:
+        msg = f"{path}: there is no tree {name!r}; it has {', '.join(map(repr, sorted(set(trees))))}"
+        raise BranchError(msg)
+    return file[name]
+
+
+def _present(tree: Any, schema: Schema, path: str, *, truth: bool) -> tuple[str, ...]:
+    """Return the branches to read after checking that all are there."""
+    wanted = schema.branches(truth=truth)
+    there = set(tree.keys()) | set(tree.keys(full_paths=False))
+    missing = [name for name in wanted if name not in there]
+    if missing:
+        lines = [f"{name!r} (near: {_near(name, there)})" for name in missing]
+        msg = f"{path}: tree {schema.tree!r} has no branch {', '.join(lines)}"
+        raise BranchError(msg)
+    return wanted
+
+
+def _near(name: str, there: set[str]) -> str:
+    lower = {key.lower(): key for key in sorted(there)}
+    near = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)
+    return ", ".join(lower[key] for key in near) or "none"
+
+
+def _take(arrays: ak.Array, name: str) -> ak.Array:
+    """Return a branch; sub-fields of an RNTuple record come nested."""
+    if name in arrays.fields:
+        return arrays[name]
+    if name.split("/")[-1] in arrays.fields:
+        return arrays[name.split("/")[-1]]
+    for part in name.split("."):
+        arrays = arrays[part]
+    return arrays
+
+
+def _events(arrays: ak.Array, schema: Schema, path: str, first: int, *, truth: bool) -> ak.Array:
+    rows = np.arange(first, first + len(arrays), dtype=np.int64)
+    if schema.row_filter:
+        keep = np.ones(len(arrays), dtype=bool)
+        for rule in schema.row_filter:
+            keep &= _passes(arrays, rule, path)
+        arrays, rows = arrays[keep], rows[keep]
+    fields: dict[str, Any] = {
+        "lepton": _leptons(arrays, schema, path, truth=truth),
+        "event": _event_id(arrays, schema.event, rows, path),
+        "weight": _weight(arrays, schema, path),
+    }
+    if schema.event_columns:
+        columns = {key: _flat(arrays, name, path) for key, name in schema.event_columns.items()}
+        fields["columns"] = ak.zip(columns, depth_limit=1)
+    if truth and schema.truth is not None:
+        names = {key: getattr(schema.truth, key) for key in ("mass", "pt", "energy")}
+        values = {key: schema.unit * _flat(arrays, name, path) for key, name in names.items()}
+        if schema.truth.process:
+            values["process"] = _flat(arrays, schema.truth.process, path).astype(np.int64)
+        fields["truth"] = ak.zip(values, depth_limit=1)
+    return ak.zip(fields, depth_limit=1)
+
+
+def _passes(arrays: ak.Array, rule: RowFilter, path: str) -> npt.NDArray[np.bool_]:
+    branch = _take(arrays, rule.branch)
+    is_text = "string" in str(ak.type(branch))
+    if is_text != isinstance(rule.equals, str):
+        msg = (
+            f"{path}: row_filter on branch {rule.branch!r} of type {branch.type.content} "
+            f"compares with {rule.equals!r}"
+        )
+        raise BranchError(msg)
+    return np.asarray(ak.to_numpy(branch == rule.equals), dtype=bool)
+
+
+def _flat(arrays: ak.Array, name: str, path: str) -> npt.NDArray[np.float64]:
+    """Return one number per event in double precision."""
+    branch = _take(arrays, name)
+    try:
+        return np.asarray(ak.to_numpy(branch), dtype=np.float64).reshape(len(arrays))
+    except (ValueError, TypeError) as error:
+        msg = f"{path}: branch {name!r} of type {branch.type.content} must hold one number per row"
+        raise BranchError(msg) from error
+
+
+def _event_id(
+    arrays: ak.Array, names: tuple[str, ...], rows: npt.NDArray[np.int64], path: str
+) -> npt.NDArray[np.int64]:
+    """Return one identifier per event: the branch itself, or a 63-bit mix of several branches."""
+    if not names:
+        return rows
+    branches = []
+    for name in names:
+        branch = _take(arrays, name)
+        values = ak.to_numpy(branch) if branch.ndim == 1 else np.empty(0)
+        if not np.issubdtype(values.dtype, np.integer):
+            msg = f"{path}: event branch {name!r} of type {branch.type.content} must hold one integer per row"
+            raise BranchError(msg)
+        branches.append(values.astype(np.int64))
+    if len(branches) == 1:
+        return branches[0]
+    mixed = np.zeros(len(arrays), dtype=np.uint64)
+    for values in branches:
+        mixed = _mix(mixed ^ values.view(np.uint64))
+    return (mixed >> np.uint64(1)).astype(np.int64)
+
+
+def _mix(word: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """SplitMix64 step (Steele, Lea, Flood, OOPSLA 2014); the same on every machine and for every chunking."""
+    word = word + np.uint64(0x9E3779B97F4A7C15)
+    word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(word ^ (word >> np.uint64(31)))
+
+
+def _weight(arrays: ak.Array, schema: Schema, path: str) -> npt.NDArray[np.float64]:
+    weight = np.ones(len(arrays))
+    for name in filter(None, (schema.weight, schema.prescale)):
+        weight = weight * _flat(arrays, name, path)
+    wrong = int(np.sum(~np.isfinite(weight)))
+    if wrong:
+        msg = f"{path}: {wrong} weights of {schema.weight or schema.prescale!r} are not finite"
+        raise InputFileError(msg)
+    return weight
+
+
+def _leptons(arrays: ak.Array, schema: Schema, path: str, *, truth: bool) -> ak.Array:
+    def lepton(key: str, branch: Branch) -> ak.Array:
+        if isinstance(branch, tuple):
+            legs = np.stack([_flat(arrays, name, path) for name in branch], axis=1)
+            return ak.from_regular(ak.from_numpy(legs))
+        if schema.collection and key in schema.kinematics:
+            array = _member(_take(arrays, schema.collection), branch, schema.collection, path)
+        else:
+            array = _take(arrays, branch)
+        if array.ndim != 2:
+            msg = (
+                f"{path}: branch {branch!r} of type {array.type.content} must hold a list of numbers per row"
+            )
+            raise BranchError(msg)
+        return ak.values_astype(array, np.float64)
+
+    kinematics = {key: lepton(key, branch) for key, branch in schema.kinematics.items()}
+    fields = _momentum(kinematics, schema)
+    if schema.charge:
+        fields["charge"] = lepton("charge", schema.charge)
+    else:  # a positive PDG code is a negative lepton
+        fields["charge"] = -np.sign(lepton("pdg_id", schema.pdg_id))
+    fields |= {key: lepton(key, branch) for key, branch in schema.lepton_columns.items()}
+    if truth and schema.truth is not None and schema.truth.lepton:
+        fields["from_photon"] = lepton("from_photon", schema.truth.lepton)
+    try:
+        return ak.zip(fields)
+    except ValueError as error:
+        msg = f"{path}: the lepton branches {list(fields)} hold lists of different length in the same event"
+        raise BranchError(msg) from error
+
+
+def _member(objects: ak.Array, member: str, collection: str, path: str) -> ak.Array:
+    for part in member.split("."):
+        if part not in objects.fields:
+            msg = f"{path}: objects of {collection!r} have no member {member!r}; they have {objects.fields}"
+            raise BranchError(msg)
+        objects = objects[part]
+    return objects
+
+
+def _momentum(kinematics: dict[str, ak.Array], schema: Schema) -> dict[str, ak.Array]:
+    """Return px, py, pz, mass [GeV]; a stored energy that is not finite makes the lepton not finite."""
+    if "pt" in kinematics:
+        pt, eta, phi = schema.unit * kinematics["pt"], kinematics["eta"], kinematics["phi"]
+        px, py, pz = pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta)
+    else:
+        px, py, pz = (schema.unit * kinematics[key] for key in ("px", "py", "pz"))
+    mass = (
+        schema.unit * kinematics["mass"]
+        if "mass" in kinematics
+        else ak.full_like(px, LEPTON_MASS[schema.lepton])
+    )
+    if "E" in kinematics:
+        mass = mass + 0.0 * kinematics["E"]
+    return {"px": px, "py": py, "pz": pz, "mass": mass}

@@ -1,0 +1,104 @@
+"""What can be wrong with an input file: one error for all of it, and digests for what no codec detects."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import cramjam
+import uproot
+
+from gammastar.core.errors import InputFileError
+
+__all__ = ["expand", "reading", "sha256", "verify"]
+
+# Everything that damaged files were seen to raise inside uproot; assertions and overflows come from headers.
+DAMAGE = (
+    OSError,
+    ValueError,
+    IndexError,
+    KeyError,
+    EOFError,
+    AssertionError,
+    OverflowError,
+    MemoryError,
+    NotImplementedError,
+    struct.error,
+    zlib.error,
+    cramjam.DecompressionError,
+    uproot.DeserializationError,
+    uproot.KeyInFileError,
+)
+
+
+@contextmanager
+def reading(path: str | Path) -> Iterator[None]:
+    """Turn whatever a damaged file raises into an InputFileError that names the file."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        msg = f"{path}: there is no such file"
+        raise InputFileError(msg) from error
+    except DAMAGE as error:
+        reason = " ".join(str(error).split())[:200]
+        msg = (
+            f"{path}: cannot be read, the file is damaged, truncated or no ROOT file "
+            f"({type(error).__name__}: {reason}); copy it again and compare its SHA-256"
+        )
+        raise InputFileError(msg) from error
+
+
+def expand(files: str | Path | Sequence[str | Path]) -> tuple[str, ...]:
+    """Return the files of a path, a glob pattern, or a list of these, each once and in order.
+
+    Raises
+    ------
+    InputFileError
+        If nothing is given, or a path or pattern matches no file.
+    """
+    given = [files] if isinstance(files, (str, Path)) else list(files)
+    found: dict[str, None] = {}
+    for item in map(str, given):
+        if "://" in item or Path(item).is_file():
+            found[item] = None
+            continue
+        matches = sorted(glob.glob(item, recursive=True))  # noqa: PTH207 - patterns may be absolute
+        if not matches:
+            msg = f"{item}: no such file, and no file matches it as a pattern"
+            raise InputFileError(msg)
+        found.update(dict.fromkeys(matches))
+    if not found:
+        msg = "no input file given"
+        raise InputFileError(msg)
+    return tuple(found)
+
+
+def sha256(path: str | Path) -> str:
+    """Return the SHA-256 digest of a file as 64 hexadecimal digits.
+
+    Notes
+    -----
+    Uncompressed, ZSTD and stored LZ4 baskets carry no checksum: a flipped bit there reads back as a wrong
+    value without any error. Only a digest notices.
+    """
+    with reading(path), Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verify(path: str | Path, digest: str) -> None:
+    """Check the SHA-256 digest of a file.
+
+    Raises
+    ------
+    InputFileError
+        If the digest differs.
+    """
+    found = sha256(path)
+    if found != digest.lower():
+        msg = f"{path}: SHA-256 is {found}, expected {digest}; the file was changed or damaged"
+        raise InputFileError(msg)

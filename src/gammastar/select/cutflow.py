@@ -1,0 +1,114 @@
+"""A cutflow that adds up over chunks, files and workers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from gammastar.core.errors import PhysicsError
+from gammastar.core.pairs import Pairs
+from gammastar.core.records import FloatArray
+
+__all__ = ["Cutflow", "Step"]
+
+Level: TypeAlias = Literal["event", "lepton", "pair"]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What is left after one cut.
+
+    Attributes
+    ----------
+    name : str
+        Name of the cut.
+    level : {"event", "lepton", "pair"}
+        What is counted.
+    n : int
+        Number that is left.
+    weight, variance : float
+        Sum of weights and of squared weights.
+    os, pp, mm : float
+        Sum of weights of opposite-sign, ++ and -- pairs; 0 for events and leptons.
+    """
+
+    name: str
+    level: Level
+    n: int
+    weight: float
+    variance: float
+    os: float = 0.0
+    pp: float = 0.0
+    mm: float = 0.0
+
+    @staticmethod
+    def of(name: str, level: Level, weight: FloatArray) -> Step:
+        """Return the step of the events or leptons with these weights."""
+        return Step(name, level, len(weight), float(np.sum(weight)), float(np.sum(weight**2)))
+
+    @staticmethod
+    def of_pairs(name: str, pairs: Pairs, keep: npt.NDArray[np.bool_]) -> Step:
+        """Return the step of the pairs that a mask keeps."""
+        weight = np.where(keep, pairs.weight, 0.0)
+        by_charge = [float(np.sum(weight[mask])) for mask in (pairs.os, pairs.pp, pairs.mm)]
+        total = (int(np.sum(keep)), float(np.sum(weight)), float(np.sum(weight**2)))
+        return Step(name, "pair", *total, *by_charge)
+
+    def __add__(self, other: Step) -> Step:
+        sums = (getattr(self, key) + getattr(other, key) for key in ("weight", "variance", "os", "pp", "mm"))
+        return Step(self.name, self.level, self.n + other.n, *sums)
+
+
+@dataclass(frozen=True, slots=True)
+class Cutflow:
+    """The steps of a selection in the order in which they are applied; ``sum(cutflows)`` works.
+
+    Examples
+    --------
+    >>> one = Cutflow((Step.of("all events", "event", np.ones(3)),))
+    >>> (one + one)["all events"].n
+    6
+    """
+
+    steps: tuple[Step, ...] = ()
+
+    def __getitem__(self, name: str) -> Step:
+        for step in self.steps:
+            if step.name == name:
+                return step
+        msg = f"cutflow has no step {name!r}; it has {', '.join(step.name for step in self.steps)}"
+        raise PhysicsError(msg)
+
+    def __add__(self, other: Cutflow) -> Cutflow:
+        if not self.steps or not other.steps:
+            return self if self.steps else other
+        mine, theirs = ([(s.name, s.level) for s in c.steps] for c in (self, other))
+        if mine != theirs:
+            msg = f"cutflows of different selections cannot be added: {mine} and {theirs}"
+            raise PhysicsError(msg)
+        return Cutflow(tuple(a + b for a, b in zip(self.steps, other.steps, strict=True)))
+
+    def __radd__(self, other: int) -> Cutflow:
+        if other != 0:
+            return NotImplemented
+        return self
+
+    @property
+    def not_finite(self) -> int:
+        """Leptons that were masked because a quantity is not finite or the charge is not one."""
+        names = [step.name for step in self.steps]
+        return self["leptons"].n - self["finite"].n if {"leptons", "finite"} <= set(names) else 0
+
+    def rows(self) -> list[dict[str, str | int | float]]:
+        """Return one mapping per step, for tables and JSON files."""
+        return [{key: getattr(step, key) for key in Step.__dataclass_fields__} for step in self.steps]
+
+    def __str__(self) -> str:
+        lines = [f"{'step':<24}{'of':<8}{'n':>12}{'weight':>14}{'+-':>12}{'++':>12}{'--':>12}"]
+        for s in self.steps:
+            charges = f"{s.os:>12.6g}{s.pp:>12.6g}{s.mm:>12.6g}" if s.level == "pair" else ""
+            lines.append(f"{s.name:<24}{s.level:<8}{s.n:>12d}{s.weight:>14.6g}{charges}")
+        return "\n".join(lines)
