@@ -1,0 +1,162 @@
+"""Signed event weights: the same-sign subtraction without bins, in any dimension."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from gammastar.core.errors import UserError
+from gammastar.core.pairs import Pairs
+from gammastar.core.records import FloatArray
+from gammastar.subtract.same_sign import Coarse, Method, charge_factors, checked_r_factor, regions
+
+__all__ = ["bootstrap_covariance", "event_weights", "pair_cells"]
+
+BLOCK = 2**24  # Poisson numbers held at once by the bootstrap (128 MB)
+
+
+def _column(pairs: Pairs, name: str) -> FloatArray:
+    if name in ("mass", "pt", "energy"):
+        return np.asarray(getattr(pairs, name), dtype=np.float64)
+    if name not in pairs.columns:
+        msg = f"the pairs have no column {name!r}; they have mass, pt, energy, {', '.join(pairs.columns)}"
+        raise UserError(msg)
+    return np.asarray(pairs.columns[name], dtype=np.float64)
+
+
+def pair_cells(pairs: Pairs, axes: Sequence[Any]) -> npt.NDArray[np.int64]:
+    """Return the cell of every pair.
+
+    Parameters
+    ----------
+    pairs : Pairs
+    axes : sequence of hist axes
+        Named as the columns of `pairs`.
+
+    Returns
+    -------
+    NDArray of int, shape (n_pairs,)
+        Cell number in C order, -1 outside the axes.
+
+    Raises
+    ------
+    UserError
+        If `pairs` has no column of an axis' name.
+    """
+    cell = np.zeros(len(pairs), dtype=np.int64)
+    inside = np.ones(len(pairs), dtype=np.bool_)
+    for axis in axes:
+        index = np.asarray(axis.index(_column(pairs, axis.name)), dtype=np.int64)
+        inside &= (index >= 0) & (index < len(axis))
+        cell = cell * len(axis) + index
+    return np.where(inside, cell, -1)
+
+
+def event_weights(
+    pairs: Pairs,
+    axes: Sequence[Any],
+    *,
+    method: Method = "B5",
+    r_factor: float | FloatArray = 1.0,
+    coarse: Coarse | None = None,
+) -> FloatArray:
+    """Return one signed weight per pair whose histogram is the subtracted spectrum.
+
+    Opposite-sign pairs carry their own weight, like-sign pairs minus R times the charge factor of their cell
+    or region times their own weight.
+
+    Parameters
+    ----------
+    pairs : Pairs
+    axes : sequence of hist axes
+        Cells of R and, for B1 and B3, of the charge ratio.
+    method, r_factor, coarse
+        As for `same_sign`.
+
+    Returns
+    -------
+    NDArray, shape (n_pairs,)
+        0 for pairs outside the axes.
+
+    Notes
+    -----
+    A Weight histogram of these weights on any axes holds Σw = S and Σw² = N₊₋ + R² (w² N₊₊ + N₋₋/w²): the
+    variance of S but for the errors of R and of the coarse charge ratio.
+    """
+    axes = tuple(axes)
+    shape = tuple(len(axis) for axis in axes)
+    r_cell = checked_r_factor(method, r_factor, shape)
+    cell = pair_cells(pairs, axes)
+    inside = cell >= 0
+    n = int(np.prod(shape))
+
+    def content(mask: npt.NDArray[np.bool_]) -> FloatArray:
+        chosen = mask & inside
+        return np.bincount(cell[chosen], pairs.weight[chosen], n).astype(np.float64)
+
+    f_pp, f_mm = charge_factors(content(pairs.pp), content(pairs.mm), method, regions(axes, coarse))
+    factor = np.where(pairs.pp, -(r_cell * f_pp)[cell], np.where(pairs.mm, -(r_cell * f_mm)[cell], 1.0))
+    return np.where(inside, factor * pairs.weight, 0.0)
+
+
+def bootstrap_covariance(
+    pairs: Pairs,
+    axes: Sequence[Any],
+    *,
+    method: Method = "B5",
+    r_factor: float | FloatArray = 1.0,
+    coarse: Coarse | None = None,
+    n_replicas: int = 200,
+    rng: np.random.Generator,
+) -> FloatArray:
+    """Return the covariance of the subtracted spectrum from a bootstrap of events.
+
+    Each replica gives every event one Poisson(1) weight for all its pairs, so that cells which share singles
+    come out correlated.
+
+    Parameters
+    ----------
+    pairs : Pairs
+    axes : sequence of hist axes
+    method, r_factor, coarse
+        As for `same_sign`.
+    n_replicas : int
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    NDArray, shape (n_cells, n_cells)
+
+    Raises
+    ------
+    UserError
+        If fewer than two replicas are asked for.
+    """
+    if n_replicas < 2:
+        msg = f"bootstrap_covariance: n_replicas = {n_replicas}; a covariance needs at least 2"
+        raise UserError(msg)
+    axes = tuple(axes)
+    shape = tuple(len(axis) for axis in axes)
+    r_cell = checked_r_factor(method, r_factor, shape)
+    region = regions(axes, coarse)
+    cell = pair_cells(pairs, axes)
+    _, event = np.unique(pairs.event, return_inverse=True)
+    n_events = int(event.max(initial=-1)) + 1
+    n_cells = int(np.prod(shape))
+    filling = []
+    for charge in (pairs.os, pairs.pp, pairs.mm):
+        chosen = charge & (cell >= 0)
+        place = (event[chosen], cell[chosen])
+        filling.append(sparse.csr_array((pairs.weight[chosen], place), shape=(n_events, n_cells)))
+    block = max(1, BLOCK // max(n_events, 1))
+    replicas = []
+    for start in range(0, n_replicas, block):
+        draw = rng.poisson(1.0, (min(block, n_replicas - start), n_events)).astype(np.float64)
+        os, pp, mm = (np.asarray(draw @ matrix) for matrix in filling)
+        f_pp, f_mm = charge_factors(pp, mm, method, region)
+        replicas.append(os - r_cell * (f_pp * pp + f_mm * mm))
+    return np.atleast_2d(np.cov(np.concatenate(replicas), rowvar=False)).astype(np.float64)
