@@ -1,1 +1,27 @@
-"""Room flow."""
+"""Room flow: p(pt, energy | mass) learned from weighted pairs by a conditional spline flow (torch, zuko)."""
+
+from __future__ import annotations
+
+from gammastar.flow.bijection import Bijection, inside_limits
+from gammastar.flow.check import KLScan, kl_divergence, kl_scan
+from gammastar.flow.model import KinematicFlow
+from gammastar.flow.options import FlowOptions, PairTable, TrainingReport
+from gammastar.flow.saving import digest, load, save
+from gammastar.flow.train import fit, fit_pairs
+
+__all__ = [
+    "Bijection",
+    "FlowOptions",
+    "KLScan",
+    "KinematicFlow",
+    "PairTable",
+    "TrainingReport",
+    "digest",
+    "fit",
+    "fit_pairs",
+    "inside_limits",
+    "kl_divergence",
+    "kl_scan",
+    "load",
+    "save",
+]

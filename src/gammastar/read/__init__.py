@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from gammastar.read.events import open_events
+from gammastar.read.inspect import TreeSummary, inspect, propose_schema, to_toml
 from gammastar.read.integrity import expand, sha256, verify
+from gammastar.read.mc import matched
 from gammastar.read.schema import RowFilter, Schema, Truth, builtin, builtin_names, load_schema
 
 __all__ = [
     "RowFilter",
     "Schema",
+    "TreeSummary",
     "Truth",
     "builtin",
     "builtin_names",
     "expand",
+    "inspect",
     "load_schema",
+    "matched",
     "open_events",
+    "propose_schema",
     "sha256",
+    "to_toml",
     "verify",
 ]

@@ -48,9 +48,9 @@ def open_events(
     Yields
     ------
     ak.Array
-        Fields ``lepton`` (a list per event of px, py, pz, mass [GeV], charge and the schema's lepton columns),
-        ``event`` (int64 identifier), ``weight``, the schema's event columns under ``columns``, and with
-        `truth` the record ``truth`` (mass, pt, energy [GeV], process). A file without entries yields nothing.
+        Fields ``lepton`` (a list per event of px, py, pz, mass [GeV], charge and the schema's lepton
+        columns), ``event`` (int64 identifier), ``weight``, the schema's event columns under ``columns``, and
+        with `truth` the record ``truth`` (mass, pt, energy [GeV], process). An empty tree yields nothing.
 
     Raises
     ------
@@ -135,8 +135,9 @@ def _take(arrays: ak.Array, name: str) -> ak.Array:
     """Return a branch; sub-fields of an RNTuple record come nested."""
     if name in arrays.fields:
         return arrays[name]
-    if name.split("/")[-1] in arrays.fields:
-        return arrays[name.split("/")[-1]]
+    leaf = name.rsplit("/", maxsplit=1)[-1]
+    if leaf in arrays.fields:
+        return arrays[leaf]
     for part in name.split("."):
         arrays = arrays[part]
     return arrays

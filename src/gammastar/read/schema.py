@@ -124,7 +124,7 @@ class Schema:
         _one_of("lepton", self.lepton, tuple(LEPTON_MASS))
         _check(bool(self.tree), "schema.tree is empty; give the name of the TTree or RNTuple")
         found = set(self.kinematics)
-        base = CARTESIAN if CARTESIAN <= found else CYLINDRICAL
+        base = CARTESIAN if found >= CARTESIAN else CYLINDRICAL
         _check(
             base <= found and found - base <= {"mass", "E"},
             f"schema.kinematics has the keys {sorted(found)}; give px, py, pz or pt, eta, phi, "

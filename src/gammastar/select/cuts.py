@@ -58,8 +58,8 @@ class Cuts:
     Attributes
     ----------
     lepton : mapping of str to (low, high)
-        Half-open ranges, low ≤ x < high, of ``momentum``, ``energy``, ``pt`` [GeV], ``theta`` [rad], ``eta`` or
-        of a lepton column of the schema; both leptons of a pair must pass.
+        Half-open ranges, low ≤ x < high, of ``momentum``, ``energy``, ``pt`` [GeV], ``theta`` [rad], ``eta``
+        or of a lepton column of the schema; both leptons of a pair must pass.
     pair : mapping of str to (low, high)
         Ranges of ``mass``, ``pt``, ``energy`` [GeV], ``angle`` [rad] or of a pair column.
     ghost : GhostVeto or None
@@ -149,7 +149,8 @@ def lepton_quantity(lepton: ak.Array, name: str) -> ak.Array:
         return np.sqrt(square + lepton.pz**2)
     if name == "energy":
         return np.sqrt(square + lepton.pz**2 + lepton.mass**2)
-    msg = f"select.lepton.{name}: unknown quantity; use one of {', '.join((*LEPTON_QUANTITIES, *lepton.fields))}"
+    known = ", ".join((*LEPTON_QUANTITIES, *lepton.fields))
+    msg = f"select.lepton.{name}: unknown quantity; use one of {known}"
     raise SteeringError(msg)
 
 

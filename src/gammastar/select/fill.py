@@ -7,7 +7,6 @@ from typing import Any
 from hist import Hist
 from hist.storage import Weight
 
-from gammastar.core.axes import Axes
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import BoolArray, PairHists
 from gammastar.select.cuts import pair_quantity
@@ -15,7 +14,7 @@ from gammastar.select.cuts import pair_quantity
 __all__ = ["fill"]
 
 
-def fill(pairs: Pairs, axes: Axes) -> PairHists:
+def fill(pairs: Pairs, axes: tuple[Any, ...]) -> PairHists:
     """Fill the pairs of each charge into a histogram with sums of weights and of squared weights.
 
     Parameters
@@ -35,11 +34,11 @@ def fill(pairs: Pairs, axes: Axes) -> PairHists:
     >>> fill(Pairs.empty(), (regular("mass", 4, 0.2, 1.0),)).os.sum().value
     0.0
     """
-    columns = {axis.name: pair_quantity(pairs, axis.name) for axis in axes}
+    columns = [pair_quantity(pairs, axis.name) for axis in axes]
 
     def one(mask: BoolArray) -> Hist[Any]:
         hist: Hist[Any] = Hist(*axes, storage=Weight())
-        hist.fill(**{name: column[mask] for name, column in columns.items()}, weight=pairs.weight[mask])
+        hist.fill(*(column[mask] for column in columns), weight=pairs.weight[mask])
         return hist
 
     return PairHists(os=one(pairs.os), pp=one(pairs.pp), mm=one(pairs.mm))

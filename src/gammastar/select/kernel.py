@@ -11,7 +11,7 @@ import numpy as np
 __all__ = ["combine"]
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True)
 def combine(offsets: Any, leptons: Any, charge: Any) -> Any:
     """Combine all pairs of leptons within each event.
 
@@ -32,9 +32,9 @@ def combine(offsets: Any, leptons: Any, charge: Any) -> Any:
 
     Notes
     -----
-    m² = (m₁ + m₂)² + 2 (A − B) with A = E₁E₂ and B = p₁·p₂ + m₁m₂. For fast collinear leptons A − B cancels, so it
-    is computed as (A² − B²)/(A + B), where A² − B² = |p₁ × p₂|² + |m₁p₂ − m₂p₁|² is a sum of squares. The mass is
-    therefore never below threshold, and exact also where E² − p² would lose all digits.
+    m² = (m₁ + m₂)² + 2 (A − B) with A = E₁E₂ and B = p₁·p₂ + m₁m₂. For fast collinear leptons A − B cancels,
+    so it is computed as (A² − B²)/(A + B), where A² − B² = |p₁ × p₂|² + |m₁p₂ − m₂p₁|² is a sum of squares.
+    The mass is therefore never below threshold, and exact also where E² − p² would lose all digits.
     """
     n = 0
     for event in range(len(offsets) - 1):

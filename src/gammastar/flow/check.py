@@ -1,0 +1,283 @@
+"""Does the flow describe the data? Kullback-Leibler divergences from nearest neighbours, per mass window."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from gammastar.core.errors import PhysicsError
+from gammastar.core.records import BoolArray, FloatArray
+from gammastar.core.sampler import Sampler
+
+__all__ = ["KLScan", "kl_divergence", "kl_scan"]
+
+_MIN_POINTS = 50  # per draw; below this a divergence says nothing
+
+
+def _neighbours(tree: cKDTree, points: FloatArray, k: int) -> tuple[FloatArray, FloatArray]:
+    """Return distance to and index of the first k neighbours, shape (n, k)."""
+    distance, index = tree.query(points, k=list(range(1, k + 1)))
+    return distance, index
+
+
+def _tree(points: FloatArray) -> cKDTree:
+    return cKDTree(points, balanced_tree=False, compact_nodes=False, leafsize=8)
+
+
+def kl_divergence(
+    model: FloatArray, data: FloatArray, *, k: int = 2, weights: FloatArray | None = None
+) -> float:
+    """Estimate KL(model || data) = ∫ p_model ln(p_model / p_data) from two samples, in nats.
+
+    Parameters
+    ----------
+    model : NDArray, shape (n, d)
+        Unweighted points drawn from the model.
+    data : NDArray, shape (m, d)
+        Points of the data.
+    k : int
+        Neighbour whose distance measures the density.
+    weights : NDArray, shape (m,), optional
+        Positive weights of `data`. The neighbours then count with their weights, which leaves a bias where
+        the weights scatter; `kl_scan` unweights instead.
+
+    Returns
+    -------
+    float
+        Zero in expectation for equal distributions (it scatters to both signs), positive otherwise.
+
+    Raises
+    ------
+    PhysicsError
+        If the shapes do not fit, too few points are given, a weight is not positive, or points repeat.
+
+    Notes
+    -----
+    Estimator of Wang, Kulkarni and Verdú (IEEE Trans. Inf. Theory 55 (2009) 2392). Eq. 13 of the data-driven
+    paper (Allison and Blinov) as printed, ∫ p_m ln(p_d / p_m), is minus this quantity; the sign here is the
+    usual one, so that the divergence is not negative.
+
+    Each coordinate is divided by its standard deviation in `data` first; the divergence itself does not
+    depend on the coordinates, the error of its estimate does.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(1)
+    >>> kl = kl_divergence(rng.normal(size=(4000, 2)), rng.normal(loc=[1.0, 0.0], size=(4000, 2)))
+    >>> abs(kl - 0.5) < 0.1  # two unit normals at distance one
+    True
+    """
+    model, data = np.asarray(model, dtype=np.float64), np.asarray(data, dtype=np.float64)
+    n, m = len(model), len(data)
+    if model.ndim != 2 or data.ndim != 2 or model.shape[1] != data.shape[1] or min(n - 1, m) < k or k < 1:
+        msg = (
+            f"kl_divergence: model {model.shape} and data {data.shape} must be (n, d) and (m, d) with "
+            f"more than k = {k} points and k at least 1"
+        )
+        raise PhysicsError(msg)
+    if weights is not None and (weights.shape != (m,) or not (weights > 0).all()):
+        msg = f"kl_divergence: weights of shape {weights.shape} must be positive, of shape {(m,)}"
+        raise PhysicsError(msg)
+    scale = data.std(axis=0)
+    scale[scale == 0] = 1.0
+    model, data = model / scale, data / scale
+    tree = _tree(model)
+    model = model[
+        tree.indices
+    ]  # in the order of the tree neighbouring queries find their leaves in the cache
+    own = tree.query(model, k=[k + 1])[0][:, 0]
+    if weights is None:
+        other = _tree(data).query(model, k=[k])[0][:, 0]
+        log_share = np.full(n, np.log(k / m))
+    else:
+        distance, index = _neighbours(_tree(data), model, k)
+        other = distance[:, -1]
+        log_share = np.log(weights[index].sum(axis=1) / weights.sum())
+    usable = (own > 0) & (other > 0)
+    if usable.mean() < 0.99:
+        msg = (
+            f"kl_divergence: {int((~usable).sum())} of {n} points coincide with their neighbours; "
+            "remove repeated points (resampling with replacement makes them)"
+        )
+        raise PhysicsError(msg)
+    log_ratio = model.shape[1] * np.log(other[usable] / own[usable])
+    return float(np.mean(np.log(k / (n - 1)) - log_share[usable] + log_ratio))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KLScan:
+    """Divergences in windows of mass.
+
+    Attributes
+    ----------
+    mass : NDArray, shape (n,) [GeV]
+        Centres of the windows.
+    half_width : float [GeV]
+    n_data : NDArray of int, shape (n,)
+        Pairs of the data in each window.
+    n_points : NDArray of int, shape (n,)
+        Smallest size of the samples compared in each window; 0 where the window holds too few pairs.
+    model_draws, data_draws : NDArray, shape (n, n_draws)
+        KL(model || data) and KL(data || other data), one per draw; nan in windows with too few pairs.
+    """
+
+    mass: FloatArray
+    half_width: float
+    n_data: FloatArray
+    n_points: FloatArray
+    model_draws: FloatArray
+    data_draws: FloatArray
+
+    @property
+    def tested(self) -> BoolArray:
+        """Windows with enough pairs."""
+        result: BoolArray = self.n_points > 0
+        return result
+
+    @property
+    def model_mean(self) -> FloatArray:
+        """Mean of model against data, shape (n,)."""
+        return np.asarray(self.model_draws.mean(axis=1), dtype=np.float64)
+
+    @property
+    def data_mean(self) -> FloatArray:
+        """Mean of data against data, shape (n,)."""
+        return np.asarray(self.data_draws.mean(axis=1), dtype=np.float64)
+
+    def band(self, cl: float, *, of: str = "data") -> FloatArray:
+        """Return the central interval of single draws, shape (n, 2): ``of`` "data" (the gate) or "model"."""
+        draws = self.data_draws if of == "data" else self.model_draws
+        result = np.full((len(self.mass), 2), np.nan)
+        tails = [0.5 * (1.0 - cl), 0.5 * (1.0 + cl)]
+        result[self.tested] = np.quantile(draws[self.tested], tails, axis=1).T
+        return result
+
+    @property
+    def inside(self) -> BoolArray:
+        """Where the mean of model against data lies in the 95 % band of single data-against-data draws."""
+        low, high = self.band(0.95).T
+        result: BoolArray = (self.model_mean >= low) & (self.model_mean <= high)
+        return result
+
+    @property
+    def fraction_inside(self) -> float:
+        """Fraction of the tested windows that are `inside`: the gate on a flow."""
+        return float(self.inside[self.tested].mean())
+
+
+def kl_scan(
+    sampler: Sampler,
+    data: FloatArray,
+    *,
+    masses: Sequence[float] | FloatArray,
+    rng: np.random.Generator,
+    weight: FloatArray | None = None,
+    half_width: float = 0.03,
+    n_draws: int = 100,
+    max_points: int = 4000,
+) -> KLScan:
+    """Compare a sampler with data in windows of mass, and the data with themselves.
+
+    In each draw the pairs of a window are unweighted and split at random into two halves: data against data
+    compares the halves, model against data compares the second half with as many model points, drawn at the
+    masses of the first. Both therefore see the same sample sizes and the same spread of masses.
+
+    Parameters
+    ----------
+    sampler : Sampler
+        A flow or a histogram sampler.
+    data : NDArray, shape (n, 3) [GeV]
+        Columns mass, pt, energy.
+    masses : sequence of float [GeV]
+        Centres of the windows.
+    rng : numpy.random.Generator
+    weight : NDArray, shape (n,), optional
+        Weights of the data, not negative: signed weights have no density to compare with.
+    half_width : float [GeV]
+    n_draws : int
+    max_points : int
+        Largest size of a sample in a draw.
+
+    Returns
+    -------
+    KLScan
+
+    Raises
+    ------
+    PhysicsError
+        If a weight is negative, or no window holds enough pairs.
+
+    Notes
+    -----
+    The comparison of Fig. 4 of the data-driven paper (Allison and Blinov), with k = 2. A single divergence
+    scatters by about 0.01 for 1e4 points: it passes or fails a flow, it does not rank two of them; rank with
+    the loss.
+    """
+    data = np.asarray(data, dtype=np.float64)
+    weight = np.ones(len(data)) if weight is None else np.asarray(weight, dtype=np.float64)
+    if data.ndim != 2 or data.shape[1] != 3 or weight.shape != (len(data),) or (weight < 0).any():
+        msg = (
+            f"kl_scan: data {data.shape} must be (n, 3) and weight {weight.shape} (n,) without negative "
+            f"values ({int((weight < 0).sum())} here); give posterior weights or truth instead of signed weights"  # noqa: E501
+        )
+        raise PhysicsError(msg)
+    low, high = sampler.mass_range
+    usable = (weight > 0) & (data[:, 0] >= low) & (data[:, 0] <= high)
+    data, weight = data[usable], weight[usable]
+    centres = np.asarray(masses, dtype=np.float64)
+    n_data, n_points = np.zeros(len(centres)), np.zeros(len(centres))
+    draws = np.full((2, len(centres), n_draws), np.nan)
+    for i, centre in enumerate(centres):  # windows of different size: each is a neighbour search of its own
+        window = np.abs(data[:, 0] - centre) <= half_width
+        n_data[i] = window.sum()
+        if n_data[i] < 2 * _MIN_POINTS:
+            continue
+        halves = _halves(data[window], weight[window], n_draws, max_points, rng)
+        if (smallest := min(len(a) for a, _ in halves)) >= _MIN_POINTS:
+            n_points[i] = smallest
+            draws[:, i] = _window(sampler, halves, rng)
+    if not (n_points > 0).any():
+        msg = (
+            f"kl_scan: no window of ±{half_width:g} GeV holds {2 * _MIN_POINTS} pairs (effective); widen them"
+        )
+        raise PhysicsError(msg)
+    return KLScan(centres, half_width, n_data, n_points, draws[0], draws[1])
+
+
+Halves = list[tuple[FloatArray, FloatArray]]
+
+
+def _halves(
+    data: FloatArray, weight: FloatArray, n_draws: int, max_points: int, rng: np.random.Generator
+) -> Halves:
+    """Return n_draws pairs of disjoint unweighted samples of equal size.
+
+    Acceptance and rejection rather than a bootstrap: repeated points would fake small distances.
+    """
+    result = []
+    for _ in range(n_draws):
+        kept = np.flatnonzero(rng.random(len(data)) * weight.max() < weight)
+        half = min(len(kept) // 2, max_points)
+        chosen = rng.permutation(kept)[: 2 * half]
+        result.append((data[chosen[:half]], data[chosen[half:]]))
+    return result
+
+
+def _coordinates(pt: FloatArray, energy: FloatArray) -> FloatArray:
+    return np.log(np.stack([pt, energy], axis=-1))
+
+
+def _window(sampler: Sampler, halves: Halves, rng: np.random.Generator) -> FloatArray:
+    """Return model against data and data against data, shape (2, n_draws)."""
+    pt, energy = sampler.sample(np.concatenate([first[:, 0] for first, _ in halves]), rng)
+    sizes = [len(first) for first, _ in halves]
+    drawn = np.split(_coordinates(pt, energy), np.cumsum(sizes)[:-1])
+    result = np.empty((2, len(halves)))
+    for i, ((first, second), model) in enumerate(zip(halves, drawn, strict=True)):
+        reference = _coordinates(second[:, 1], second[:, 2])
+        result[0, i] = kl_divergence(model, reference)
+        result[1, i] = kl_divergence(_coordinates(first[:, 1], first[:, 2]), reference)
+    return result

@@ -1,0 +1,130 @@
+"""What the training takes, pairs and options, and what it reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from gammastar.core.errors import PhysicsError
+from gammastar.core.records import FloatArray
+
+__all__ = ["FlowOptions", "PairTable", "TrainingReport"]
+
+
+class PairTable(Protocol):
+    """What a table of pairs must have: arrays of shape (n,), masses and energies in GeV."""
+
+    @property
+    def mass(self) -> FloatArray:
+        """Invariant mass [GeV]."""
+
+    @property
+    def pt(self) -> FloatArray:
+        """Transverse momentum [GeV]."""
+
+    @property
+    def energy(self) -> FloatArray:
+        """Energy [GeV]."""
+
+    @property
+    def weight(self) -> FloatArray:
+        """Weight, of either sign."""
+
+    @property
+    def event(self) -> npt.NDArray[np.int64]:
+        """Identifier of the event: its pairs stay together in the split."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlowOptions:
+    """Architecture and training.
+
+    Attributes
+    ----------
+    bins, hidden, layers : int
+        Spline bins, width and number of hidden layers of each perceptron.
+    epochs, epoch_size, batch : int
+        An epoch is `epoch_size` pairs, drawn by passing through the shuffled sample again and again.
+    learning_rate, weight_decay : float
+        Largest rate of the OneCycle schedule; Adam's decay.
+    validation : float
+        Fraction of the events that decides which epoch is kept.
+    patience : int
+        Epochs without a better validation loss after which the training stops.
+    mass_flattening : float
+        0: as the data. Up to 1: weights times (mass density)^−mass_flattening, capped, so that masses with
+        few pairs (high masses) count more; p(pt, energy | mass) is unchanged by it.
+    mass_range : (float, float) or None
+        Range of masses to learn [GeV]; None: that of the sample.
+    """
+
+    bins: int = 16
+    hidden: int = 64
+    layers: int = 2
+    epochs: int = 20
+    epoch_size: int = 80_000
+    batch: int = 1024
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-5
+    validation: float = 0.2
+    patience: int = 8
+    mass_flattening: float = 0.0
+    mass_range: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        positive = "bins hidden layers epochs epoch_size batch learning_rate patience"
+        for name in positive.split():
+            if not getattr(self, name) > 0:
+                msg = f"FlowOptions.{name} = {getattr(self, name)!r} must be positive"
+                raise PhysicsError(msg)
+        if not 0 < self.validation < 1:
+            msg = f"FlowOptions.validation = {self.validation!r} must lie between 0 and 1"
+            raise PhysicsError(msg)
+        if not 0 <= self.mass_flattening <= 1:
+            msg = f"FlowOptions.mass_flattening = {self.mass_flattening!r} must lie in [0, 1]"
+            raise PhysicsError(msg)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingReport:
+    """What is known about a training.
+
+    Attributes
+    ----------
+    n_pairs : int
+    effective_size : float
+        (Σw)²/Σw² of all weights as used in the training.
+    negative_fraction : float
+        Σ|w| of the negative weights over the sum of the positive ones.
+    train_loss, validation_loss : tuple of float
+        −Σw ln p(pt, energy | mass) / Σw per epoch, p in GeV⁻².
+    best_epoch : int
+        Epoch whose parameters were kept, from 0.
+    min_slope : float
+        Smallest slope of the two marginal maps in units of their standard slope.
+    """
+
+    n_pairs: int
+    effective_size: float
+    negative_fraction: float
+    train_loss: tuple[float, ...]
+    validation_loss: tuple[float, ...]
+    best_epoch: int
+    min_slope: float
+
+    @classmethod
+    def from_mapping(cls, entries: Mapping[str, Any]) -> TrainingReport:
+        """Return the report of a card."""
+        return cls(
+            n_pairs=int(entries["n_pairs"]),
+            effective_size=float(entries["effective_size"]),
+            negative_fraction=float(entries["negative_fraction"]),
+            train_loss=tuple(float(loss) for loss in entries["train_loss"]),
+            validation_loss=tuple(float(loss) for loss in entries["validation_loss"]),
+            best_epoch=int(entries["best_epoch"]),
+            min_slope=float(entries["min_slope"]),
+        )

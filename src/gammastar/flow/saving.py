@@ -1,0 +1,117 @@
+"""Flows on disk: numbers in safetensors, everything else in JSON, both under a digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load as decode_tensors
+from safetensors.numpy import save as encode_tensors
+
+from gammastar.core.errors import InputFileError, PhysicsError
+from gammastar.flow.model import KinematicFlow
+
+__all__ = ["digest", "load", "save"]
+
+_FORMAT = "gammastar-flow-1"
+
+
+def digest(tensors: Mapping[str, np.ndarray[Any, Any]]) -> str:
+    """Return the SHA-256 of named arrays: of names, types, shapes and values, whatever their order.
+
+    Examples
+    --------
+    >>> digest({"a": np.zeros(2)}) == digest({"a": np.zeros(3)})
+    False
+    """
+    result = hashlib.sha256()
+    for name in sorted(tensors):
+        array = np.ascontiguousarray(tensors[name])
+        result.update(f"{name} {array.dtype.str} {array.shape};".encode())
+        result.update(array.tobytes())
+    return result.hexdigest()
+
+
+def _card_digest(card: Mapping[str, Any]) -> str:
+    content = {key: value for key, value in card.items() if key != "digest_card"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _paths(stem: str | Path) -> tuple[Path, Path]:
+    return Path(f"{stem}.safetensors"), Path(f"{stem}.json")
+
+
+def _write(path: Path, content: bytes) -> None:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save(flow: KinematicFlow, stem: str | Path) -> None:
+    """Write a flow to ``stem.safetensors`` and ``stem.json``.
+
+    Each file is written under a temporary name and renamed, so that no half-written file is ever seen.
+
+    Parameters
+    ----------
+    flow : KinematicFlow
+    stem : path
+        Path without suffix; its folder is made if it is missing.
+    """
+    path, path_card = _paths(stem)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = flow.to_tensors()
+    card = {"format": _FORMAT, **flow.card(), "digest": digest(tensors)}
+    card["digest_card"] = _card_digest(card)
+    _write(path, encode_tensors(tensors))
+    _write(path_card, (json.dumps(card, indent=1, sort_keys=True) + "\n").encode())
+
+
+def load(stem: str | Path) -> KinematicFlow:
+    """Return the flow of ``stem.safetensors`` and ``stem.json``, which samples exactly as the saved one.
+
+    Raises
+    ------
+    InputFileError
+        If a file is missing or damaged, the two do not belong together, or the format is another one.
+    """
+    path, path_card = _paths(stem)
+    for one in (path, path_card):
+        if not one.is_file():
+            msg = f"there is no file {one}: a flow is saved as {path.name} and {path_card.name} side by side"
+            raise InputFileError(msg)
+    try:
+        card = json.loads(path_card.read_text(encoding="utf-8"))
+        if not isinstance(card, dict) or card.get("format") != _FORMAT:
+            msg = f"{path_card} is not a flow of the format {_FORMAT!r}; train and save it again"
+            raise InputFileError(msg)
+        _require_equal(card["digest_card"], _card_digest(card), path_card)
+        tensors = decode_tensors(path.read_bytes())
+        _require_equal(card["digest"], digest(tensors), path)
+        return KinematicFlow.from_tensors(tensors, card)
+    except (SafetensorError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        msg = (
+            f"{path if isinstance(error, SafetensorError) else path_card} is damaged ({error}); save it again"
+        )
+        raise InputFileError(msg) from error
+    except (KeyError, TypeError, ValueError, PhysicsError) as error:
+        msg = f"{path_card} and {path.name} do not make a flow ({error}); save it again"
+        raise InputFileError(msg) from error
+
+
+def _require_equal(expected: object, found: str, path: Path) -> None:
+    if expected != found:
+        msg = f"{path} is damaged: its digest is {found[:12]}…, not {str(expected)[:12]}…; save it again"
+        raise InputFileError(msg)

@@ -1,0 +1,122 @@
+"""Simulated events: the virtual photon of each row and the pair reconstructed from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import awkward as ak
+import numpy as np
+import numpy.typing as npt
+
+from gammastar.core.errors import BranchError, InputFileError
+from gammastar.core.pairs import MatchedPairs, Pairs
+from gammastar.core.records import BoolArray, FloatArray
+from gammastar.read.events import open_events
+from gammastar.read.schema import Schema, Truth
+
+__all__ = ["matched"]
+
+IntArray = npt.NDArray[np.int64]
+
+
+def matched(
+    files: str | Path | Sequence[str | Path],
+    schema: Schema,
+    cuts: Callable[[ak.Array], Pairs],
+    *,
+    step: str | int = "100 MB",
+) -> MatchedPairs:
+    """Match reconstructed pairs to the generated virtual photons.
+
+    Parameters
+    ----------
+    files : path, glob pattern or a list of these
+    schema : Schema
+        With a truth table.
+    cuts : function of events that returns the selected Pairs
+        The selection of the data, e.g. a ``select.Cuts``.
+    step : str or int
+        Size of a chunk in memory, or its number of entries.
+
+    Returns
+    -------
+    MatchedPairs
+        One row per virtual photon. A photon is reconstructed if the row holds a selected opposite-sign pair
+        of its two leptons; without a branch that links leptons to the photon, the pair nearest to its true
+        mass is taken.
+
+    Raises
+    ------
+    BranchError
+        If the schema has no truth, or a branch is missing.
+    InputFileError
+        If a file is damaged, or no row holds a virtual photon.
+
+    Notes
+    -----
+    Other opposite-sign pairs of the same row are combinatorial: like-sign subtraction removes them from data,
+    so they are neither reconstructed photons nor fakes. Fakes are the pairs of the processes that the schema
+    lists under ``truth.fakes``.
+    """
+    if schema.truth is None:
+        msg = f"the schema of tree {schema.tree!r} has no [truth] table; simulated events need one"
+        raise BranchError(msg)
+    chunks = open_events(files, schema, step=step, truth=True)
+    result = MatchedPairs.concatenate([_match(events, schema.truth, cuts) for events in chunks])
+    if not len(result):
+        msg = (
+            f"{files}: no row holds a virtual photon (truth.mass = {schema.truth.mass!r} is never positive, "
+            f"or truth.signal = {list(schema.truth.signal)} never occurs)"
+        )
+        raise InputFileError(msg)
+    return result
+
+
+def _match(events: ak.Array, truth: Truth, cuts: Callable[[ak.Array], Pairs]) -> MatchedPairs:
+    n = len(events)
+    true = np.stack(
+        [np.asarray(ak.to_numpy(events.truth[key])) for key in ("mass", "pt", "energy")], axis=1
+    ).reshape(n, 3)
+    process = np.asarray(ak.to_numpy(events.truth.process)) if truth.process else np.zeros(n, np.int64)
+    photon: BoolArray = np.isfinite(true).all(axis=1) & (true[:, 0] > 0)
+    if truth.signal:
+        photon &= np.isin(process, truth.signal)
+    # Rows stand in for event identifiers, so that a pair finds its way back to its row.
+    found = cuts(ak.with_field(events, np.arange(n, dtype=np.int64), "event"))
+    found = found.select(found.os)
+    fake = found.select(np.isin(process[found.event], truth.fakes) & ~photon[found.event])
+    candidate = found.select(photon[found.event])
+    if truth.lepton:
+        candidate = _linked(events, candidate, cuts)
+    reco = np.full((n, 3), np.nan)
+    best = _nearest(candidate, true[:, 0])
+    reco[candidate.event[best]] = _kinematics(candidate)[best]
+    return MatchedPairs(
+        true=true[photon],
+        reco=reco[photon],
+        weight=np.asarray(ak.to_numpy(events.weight))[photon],
+        event=np.asarray(ak.to_numpy(events.event))[photon],
+        fakes=_kinematics(fake),
+        fake_weight=fake.weight,
+    )
+
+
+def _kinematics(pairs: Pairs) -> FloatArray:
+    return np.stack([pairs.mass, pairs.pt, pairs.energy], axis=1)
+
+
+def _nearest(pairs: Pairs, true_mass: FloatArray) -> IntArray:
+    """Return the index of the pair of each row that is nearest in mass to the photon."""
+    order = np.lexsort((np.abs(pairs.mass - true_mass[pairs.event]), pairs.event))
+    _, first = np.unique(pairs.event[order], return_index=True)
+    return np.asarray(order[first], dtype=np.int64)
+
+
+def _linked(events: ak.Array, pairs: Pairs, cuts: Callable[[ak.Array], Pairs]) -> Pairs:
+    """Return the pairs of leptons that both come from the photon."""
+    rows = np.arange(len(events), dtype=np.int64)
+    linked = ak.with_field(events, events.lepton[events.lepton.from_photon != 0], "lepton")
+    again = cuts(ak.with_field(linked, rows, "event"))
+    keep = np.isin(again.event, np.unique(pairs.event)) & again.os
+    return again.select(keep)

@@ -1,0 +1,308 @@
+"""The input card of the mock: every number carries a tag and a source."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from gammastar.core.errors import InputFileError, SteeringError
+
+__all__ = [
+    "Background",
+    "Beam",
+    "Card",
+    "DetectorCard",
+    "Efficiency",
+    "Hadron",
+    "Meson",
+    "Mode",
+    "Prior",
+    "Provenance",
+    "RunCard",
+    "Target",
+    "load_card",
+]
+
+TAGS = ("published", "derived", "placeholder")
+LABELS = frozenset({"pdg", "process", "index"})  # identification codes, not measurements
+
+
+class Provenance(NamedTuple):
+    """Where a number of the card comes from."""
+
+    tag: str
+    source: str
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
+
+
+class Beam(_Part):
+    """Proton beam: energy [GeV]."""
+
+    energy: float = Field(gt=1.0)
+
+
+class Target(_Part):
+    """Target: atomic numbers, thickness in interaction lengths, inelastic cross section [b]."""
+
+    name: str
+    index: int
+    a: float = Field(gt=0)
+    z: float = Field(gt=0)
+    thickness: float = Field(gt=0)
+    sigma_inel: float = Field(gt=0)
+    z_size: float = Field(ge=0)
+
+
+class RunCard(_Part):
+    """Default size of a data-like sample, and of a burst in recorded events."""
+
+    n_pairs: int = Field(gt=0)
+    events_per_burst: int = Field(gt=0)
+
+
+class Meson(_Part):
+    """A meson species: yield per interaction and kinematics.
+
+    dN/dpt ∝ pt (1 + (pt/p0)²)^−n; y* Gaussian of standard deviation `y_width`, inside the kinematic limit.
+    """
+
+    pdg: int
+    multiplicity: float = Field(ge=0)
+    a_factor: float = Field(gt=0)
+    p0: float = Field(gt=0)
+    n: float = Field(gt=2)
+    y_width: float = Field(gt=0)
+
+
+class Mode(_Part):
+    """A decay of a meson to a virtual photon, with its process code in the ntuple."""
+
+    meson: str
+    process: int = Field(ge=0, le=127)
+    kind: Literal["pseudoscalar_dalitz", "vector_dalitz", "breit_wigner", "narrow", "rho"]
+    branching: float = Field(ge=0)
+    enabled: bool = True
+    form_factor: Literal["pointlike", "eta2", "omega2", "eta_prime2", "pi0_2"] = "pointlike"
+    normalisation: Literal["branching", "form_factor"] = "branching"
+    branching_photon: float | None = None
+    temperature: float | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Mode:
+        if self.kind == "rho" and self.temperature is None:
+            msg = "kind 'rho' needs the key 'temperature'"
+            raise ValueError(msg)
+        if self.normalisation == "form_factor" and self.branching_photon is None:
+            msg = "normalisation 'form_factor' needs the key 'branching_photon'"
+            raise ValueError(msg)
+        return self
+
+
+class DetectorCard(_Part):
+    """Muon acceptance [GeV, rad] and resolution (relative momentum, angle per plane [rad])."""
+
+    e_min: float = Field(ge=0)
+    theta_min: float = Field(ge=0)
+    theta_max: float = Field(gt=0)
+    sigma_p: float = Field(ge=0)
+    sigma_theta: float = Field(ge=0)
+
+
+class Efficiency(_Part):
+    """Trigger and reconstruction efficiency of a muon pair; see `simulate.detector.efficiency`."""
+
+    plateau: float = Field(gt=0, le=1)
+    soft_depth: float = Field(ge=0, lt=1)
+    soft_scale: float = Field(gt=0)
+    energy_half: float = Field(ge=0)
+    energy_width: float = Field(gt=0)
+
+
+class Hadron(_Part):
+    """A charged hadron that decays to μν: kinematics as `Meson`, share among charged hadrons."""
+
+    pdg: int
+    share: float = Field(ge=0, le=1)
+    p0: float = Field(gt=0)
+    n: float = Field(gt=2)
+    y_width: float = Field(gt=0)
+    branching: float = Field(ge=0, le=1)
+    ctau: float = Field(gt=0)
+
+
+class Background(_Part):
+    """Combinatorial background: charge-balanced clusters of charged hadrons that decay in flight."""
+
+    fraction: float = Field(ge=0, lt=1)
+    clusters: float = Field(gt=0)
+    nbd_k: float = Field(gt=0)
+    cluster_y_width: float = Field(gt=0)
+    positive_excess: float = Field(ge=0)
+    decay_length: float = Field(gt=0)
+    third_muon_factor: float = Field(ge=0)
+    hadrons: dict[str, Hadron]
+
+
+class Prior(_Part):
+    """Factors that turn the card into another one, for simulation that differs from the data."""
+
+    p0: float = Field(gt=0)
+    y_width: float = Field(gt=0)
+    yields: dict[str, float]
+
+
+class Card(_Part):
+    """A complete description of a mock sample; `provenance` maps each number's key to tag and source."""
+
+    name: str
+    beam: Beam
+    target: Target
+    run: RunCard
+    mesons: dict[str, Meson]
+    modes: dict[str, Mode]
+    detector: DetectorCard
+    efficiency: Efficiency
+    background: Background
+    priors: dict[str, Prior]
+    provenance: dict[str, Provenance] = Field(default_factory=dict, repr=False)
+
+    @model_validator(mode="after")
+    def _mesons_exist(self) -> Card:
+        for key, mode in self.modes.items():
+            if mode.meson not in self.mesons:
+                msg = f"modes.{key}.meson = {mode.meson!r} is not among the mesons {sorted(self.mesons)}"
+                raise ValueError(msg)
+        if not any(mode.enabled for mode in self.modes.values()):
+            msg = "modes: none is enabled"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all values (without their sources)."""
+        values = self.model_dump(mode="json", exclude={"provenance"})
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+    def with_prior(self, name: str) -> Card:
+        """Return the card under another prior: scaled p₀ and rapidity widths, other yields of the modes.
+
+        Parameters
+        ----------
+        name : str
+            ``"nominal"`` (this card) or a key of `priors`.
+
+        Raises
+        ------
+        SteeringError
+            If the card knows no such prior.
+        """
+        if name == "nominal":
+            return self
+        if name not in self.priors:
+            msg = f"prior {name!r} is not in the card; it has {['nominal', *sorted(self.priors)]}"
+            raise SteeringError(msg)
+        prior = self.priors[name]
+        mesons = {
+            key: meson.model_copy(
+                update={
+                    "p0": meson.p0 * prior.p0,
+                    "y_width": meson.y_width * prior.y_width,
+                }
+            )
+            for key, meson in self.mesons.items()
+        }
+        modes = {
+            key: mode.model_copy(
+                update={
+                    "branching": mode.branching * prior.yields.get(key, 1.0),
+                    "branching_photon": None
+                    if mode.branching_photon is None
+                    else mode.branching_photon * prior.yields.get(key, 1.0),
+                }
+            )
+            for key, mode in self.modes.items()
+        }
+        return self.model_copy(update={"name": f"{self.name} ({name})", "mesons": mesons, "modes": modes})
+
+
+def _untag(node: Any, key: str, sources: Mapping[str, str], found: dict[str, Provenance], path: Path) -> Any:
+    """Replace each {value, tag, source} by its value; record its provenance under its dotted key."""
+    if isinstance(node, dict):
+        if "value" in node:
+            if set(node) != {"value", "tag", "source"}:
+                msg = f"{path}: {key} has the keys {sorted(node)}; a number has exactly value, tag, source"
+                raise SteeringError(msg)
+            if node["tag"] not in TAGS:
+                msg = f"{path}: {key}.tag = {node['tag']!r} is not one of {list(TAGS)}"
+                raise SteeringError(msg)
+            if node["source"] not in sources:
+                msg = f"{path}: {key}.source = {node['source']!r} is not in [sources]: {sorted(sources)}"
+                raise SteeringError(msg)
+            found[key] = Provenance(node["tag"], sources[node["source"]])
+            return node["value"]
+        return {
+            name: _untag(value, f"{key}.{name}" if key else name, sources, found, path)
+            for name, value in node.items()
+        }
+    if isinstance(node, int | float) and not isinstance(node, bool) and key.rpartition(".")[2] not in LABELS:
+        msg = f"{path}: {key} = {node!r} has no source; write {{ value = …, tag = …, source = … }}"
+        raise SteeringError(msg)
+    return node
+
+
+def load_card(path: str | Path) -> Card:
+    """Read and check a card.
+
+    Parameters
+    ----------
+    path : str or Path
+        TOML file; every number is a table ``{ value, tag, source }`` with the tag "published", "derived"
+        or "placeholder" and a key of the section ``[sources]``.
+
+    Returns
+    -------
+    Card
+
+    Raises
+    ------
+    InputFileError
+        If the file is missing or not TOML.
+    SteeringError
+        If a key is unknown, missing, out of range, or a number has no source; the message names the key.
+    """
+    path = Path(path)
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        msg = f"card {path}: cannot be read ({error.strerror}); give the path of a card (TOML)"
+        raise InputFileError(msg) from error
+    except tomllib.TOMLDecodeError as error:
+        msg = f"card {path}: not valid TOML: {error}"
+        raise InputFileError(msg) from error
+    sources = raw.pop("sources", {})
+    found: dict[str, Provenance] = {}
+    values = _untag(raw, "", sources, found, path)
+    try:
+        return Card(**values, provenance=found)
+    except (ValidationError, TypeError) as error:
+        raise SteeringError(f"card {path}: {_describe(error)}") from error  # noqa: EM102
+
+
+def _describe(error: ValidationError | TypeError) -> str:
+    if isinstance(error, TypeError):
+        return f"{error}"
+    parts = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"])
+        reason = "unknown key" if item["type"] == "extra_forbidden" else item["msg"]
+        parts.append(f"{key}: {reason}" if key else reason)
+    return "; ".join(parts)

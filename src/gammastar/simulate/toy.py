@@ -1,0 +1,200 @@
+"""The toy engine: mesons from power laws in pt and Gaussians in rapidity, decayed to muon pairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import ndtr, ndtri
+
+from gammastar.core import constants
+from gammastar.core.constants import M_MU, M_PI0, M_PROTON
+from gammastar.core.errors import PhysicsError
+from gammastar.core.records import FloatArray
+from gammastar.physics.decays import daughter, lepton_cosine
+from gammastar.simulate.card import Card, Mode
+from gammastar.simulate.cocktail import mode_rates, sample_mass
+
+__all__ = [
+    "Dimuons",
+    "beam_kinematics",
+    "generate_pairs",
+    "momentum",
+    "rapidity_limit",
+    "sample_pt",
+    "truncated_normal",
+]
+
+CHUNK = 100_000  # dimuons at a time: the work arrays stay in the cache
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dimuons:
+    """Virtual photons and their muons.
+
+    Attributes
+    ----------
+    process : NDArray of int8, shape (n,)
+        Process codes of the card.
+    mass, pt, energy : NDArray, shape (n,)
+        Of the virtual photon, in the laboratory [GeV].
+    plus, minus : NDArray, shape (4, n)
+        px, py, pz, E of the muons [GeV].
+    weight : NDArray, shape (n,)
+        Dimuons per proton on target.
+    """
+
+    process: npt.NDArray[np.int8]
+    mass: FloatArray
+    pt: FloatArray
+    energy: FloatArray
+    plus: FloatArray
+    minus: FloatArray
+    weight: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.mass)
+
+    @staticmethod
+    def concatenate(parts: list[Dimuons]) -> Dimuons:
+        """Return one sample from several."""
+        return Dimuons(
+            **{
+                f.name: np.concatenate([getattr(part, f.name) for part in parts], axis=-1)
+                for f in fields(Dimuons)
+            }
+        )
+
+
+def beam_kinematics(energy: float) -> tuple[float, float]:
+    """Return √s of proton-nucleon collisions [GeV] and the rapidity of their centre of mass.
+
+    Examples
+    --------
+    >>> [round(x, 3) for x in beam_kinematics(400.0)]
+    [27.43, 3.374]
+    """
+    if not energy > M_PROTON:
+        msg = f"beam energy {energy!r} GeV must exceed the proton mass {M_PROTON} GeV"
+        raise PhysicsError(msg)
+    momentum_ = np.sqrt(energy**2 - M_PROTON**2)
+    sqrt_s = float(np.sqrt(2.0 * M_PROTON * (energy + M_PROTON)))
+    return sqrt_s, float(np.arctanh(momentum_ / (energy + M_PROTON)))
+
+
+def sample_pt(p0: float, n: float, uniform: npt.ArrayLike) -> FloatArray:
+    """Return pt of dN/dpt ∝ pt (1 + (pt/p0)²)^−n by inversion [GeV]."""
+    return np.asarray(p0 * np.sqrt((1.0 - np.asarray(uniform)) ** (-1.0 / (n - 1.0)) - 1.0), dtype=np.float64)
+
+
+def rapidity_limit(sqrt_s: float, mass: npt.ArrayLike, mt: npt.ArrayLike) -> FloatArray:
+    """Return the largest centre-of-mass rapidity of a particle with transverse mass `mt`.
+
+    Notes
+    -----
+    The recoil holds at least two nucleons: E* ≤ (s + m² − 4 m_p²)/(2√s).
+    """
+    e_max = (sqrt_s**2 + np.square(mass) - 4.0 * M_PROTON**2) / (2.0 * sqrt_s)
+    return np.arccosh(np.maximum(e_max / np.asarray(mt, dtype=np.float64), 1.0))
+
+
+def truncated_normal(
+    width: npt.ArrayLike, low: npt.ArrayLike, high: npt.ArrayLike, uniform: npt.ArrayLike
+) -> FloatArray:
+    """Return values of a Gaussian about zero of standard deviation `width`, between `low` and `high`."""
+    width = np.asarray(width, dtype=np.float64)
+    first, last = ndtr(low / width), ndtr(high / width)
+    value = width * ndtri(first + np.asarray(uniform) * (last - first))
+    return np.asarray(np.clip(value, low, high), dtype=np.float64)
+
+
+def momentum(mass: npt.ArrayLike, pt: FloatArray, rapidity: FloatArray, phi: FloatArray) -> FloatArray:
+    """Return px, py, pz, E, shape (4, n) [GeV]."""
+    mt = np.sqrt(np.square(mass) + pt**2)
+    return np.stack([pt * np.cos(phi), pt * np.sin(phi), mt * np.sinh(rapidity), mt * np.cosh(rapidity)])
+
+
+def _mesons(card: Card, mode: Mode, mass: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """Return four-momenta of mesons of the given masses."""
+    meson = card.mesons[mode.meson]
+    sqrt_s, y_cm = beam_kinematics(card.beam.energy)
+    n = len(mass)
+    u = rng.random((3, n))
+    pt = np.minimum(sample_pt(meson.p0, meson.n, u[0]), 0.4 * sqrt_s)
+    limit = rapidity_limit(sqrt_s, mass, np.sqrt(mass**2 + pt**2))
+    y = truncated_normal(meson.y_width, -limit, limit, u[1])
+    return momentum(mass, pt, y + y_cm, 2.0 * np.pi * u[2])
+
+
+def _photons(card: Card, mode: Mode, n: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+    """Return masses, shape (n,), and four-momenta, shape (4, n), of the virtual photons of a mode."""
+    pdg = card.mesons[mode.meson].pdg
+    mass = sample_mass(mode, pdg, n, rng)
+    if mode.kind not in {"pseudoscalar_dalitz", "vector_dalitz"}:
+        return mass, _mesons(card, mode, mass, rng)
+    parent_mass = np.full(n, constants.mass(pdg))
+    parent = _mesons(card, mode, parent_mass, rng)
+    recoil = M_PI0 if mode.kind == "vector_dalitz" else 0.0
+    cosine, phi = rng.uniform(-1.0, 1.0, n), rng.uniform(-np.pi, np.pi, n)
+    return mass, daughter(parent, parent_mass, mass, recoil, cosine, phi)
+
+
+def _generate_mode(card: Card, mode: Mode, n: int, weight: float, rng: np.random.Generator) -> Dimuons:
+    mass, photon = _photons(card, mode, n, rng)
+    u = rng.random(n)
+    dalitz = mode.kind in {"pseudoscalar_dalitz", "vector_dalitz"}
+    cosine = lepton_cosine(mass**2, M_MU, u) if dalitz else 2.0 * u - 1.0
+    plus = daughter(photon, mass, M_MU, M_MU, cosine, rng.uniform(-np.pi, np.pi, n))
+    return Dimuons(
+        process=np.full(n, mode.process, dtype=np.int8),
+        mass=mass,
+        pt=np.hypot(photon[0], photon[1]),
+        energy=photon[3],
+        plus=plus,
+        minus=photon - plus,
+        weight=np.full(n, weight),
+    )
+
+
+def generate_pairs(card: Card, n: int, rng: np.random.Generator) -> Dimuons:
+    """Generate muon pairs of the cocktail in full phase space.
+
+    Parameters
+    ----------
+    card : Card
+    n : int
+        Number of pairs; the modes share it in proportion to their rates (multinomial).
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    Dimuons
+        The sum of weights is the number of dimuons per proton on target. Ordered by mode: shuffle before
+        taking a part.
+
+    Raises
+    ------
+    PhysicsError
+        If `n` is not positive.
+
+    Notes
+    -----
+    Mesons: dN/dpt ∝ pt (1 + (pt/p0)²)^−n, truncated Gaussian y*, flat azimuth. Virtual photons of Dalitz
+    decays follow Kroll and Wada with form factors and leave the meson isotropically; their muons follow
+    1 + cos²θ + (4m²/q²)(1 − cos²θ); muons of vector mesons are isotropic.
+    """
+    if n <= 0:
+        msg = f"generate_pairs: n = {n!r} must be positive"
+        raise PhysicsError(msg)
+    rates = mode_rates(card)
+    keys, values = list(rates), np.array(list(rates.values()))
+    weight = float(values.sum()) * card.target.thickness / n
+    parts = []
+    for start in range(0, n, CHUNK):
+        counts = rng.multinomial(min(CHUNK, n - start), values / values.sum())
+        parts += [
+            _generate_mode(card, card.modes[key], int(count), weight, rng)
+            for key, count in zip(keys, counts, strict=True)
+        ]
+    return Dimuons.concatenate(parts)
