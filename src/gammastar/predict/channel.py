@@ -1,0 +1,65 @@
+"""The abstract production channel, and the rule that no process is counted twice."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from itertools import combinations
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from gammastar.core.errors import PhysicsError
+from gammastar.core.records import FloatArray, Sample
+
+__all__ = ["Channel", "check_exclusive"]
+
+
+class Channel(ABC):
+    """A way to make dark particles at unit coupling.
+
+    Attributes
+    ----------
+    group : str
+        Name of the channel's kind; two channels of one group never add up.
+    processes : frozenset of str
+        What the channel contains, e.g. ``{"pseudoscalar_dalitz", "bremsstrahlung"}``.
+    """
+
+    group: ClassVar[str]
+    processes: ClassVar[frozenset[str]]
+
+    @abstractmethod
+    def rate(self, mass: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
+        """Return the rate per proton on target and unit coupling, with its covariance.
+
+        Parameters
+        ----------
+        mass : array_like, shape (n,) [GeV]
+
+        Returns
+        -------
+        rate : NDArray, shape (n,)
+        cov : NDArray, shape (n, n)
+        """
+
+    @abstractmethod
+    def produce(self, mass: float, *, n: int, rng: np.random.Generator) -> Sample:
+        """Return `n` weighted particles whose weights sum to the rate at this mass."""
+
+
+def check_exclusive(channels: Sequence[Channel]) -> None:
+    """Check that no process is in two channels.
+
+    Raises
+    ------
+    PhysicsError
+        If two channels share their group or a process: their sum would count it twice.
+    """
+    for first, second in combinations(channels, 2):
+        shared = first.processes & second.processes
+        if first.group == second.group or shared:
+            what = sorted(shared) if shared else f"the group {first.group!r}"
+            msg = f"channels {first.group!r} and {second.group!r} both contain {what}: remove one of them"
+            raise PhysicsError(msg)

@@ -1,0 +1,34 @@
+"""The minimal dark photon: kinetic mixing alone, no lighter dark states."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy.typing as npt
+
+from gammastar.core.records import FloatArray
+from gammastar.physics.widths import RTable, dark_photon_branching, dark_photon_ctau
+from gammastar.predict.model import Model
+
+__all__ = ["DarkPhoton"]
+
+
+@dataclass(frozen=True, slots=True)
+class DarkPhoton(Model):
+    """Dark photon with decays to e+e−, μ+μ− and hadrons; the coupling is ε.
+
+    Attributes
+    ----------
+    r_table : RTable
+        R(m) for the hadronic width.
+    """
+
+    r_table: RTable
+
+    def ctau(self, mass: float, coupling: npt.ArrayLike) -> FloatArray:
+        """Return cτ ∝ 1/ε² [m]; see `gammastar.physics.widths.dark_photon_ctau`."""
+        return dark_photon_ctau(mass, coupling, self.r_table)
+
+    def branching(self, mass: float) -> dict[str, float]:
+        """Return the branching ratios into "ee", "mumu" and "hadrons", zero at and below threshold."""
+        return {name: float(value) for name, value in dark_photon_branching(mass, self.r_table).items()}
