@@ -118,7 +118,7 @@ def test_sample_is_on_shell_and_symmetric(channel: predict.VirtualPhoton) -> Non
 
 def test_produce_refuses_what_is_not_physical(channel: predict.VirtualPhoton) -> None:
     rng = np.random.default_rng(5)
-    with pytest.raises(PhysicsError, match="sampler for 0.22 to 1.1"):  # noqa: RUF043
+    with pytest.raises(PhysicsError, match=r"sampler for 0\.22 to 1\.1"):
         predict.produce(1.2, 1e-3, Exponential(), below_fifty, n=10, rng=rng)
     with pytest.raises(PhysicsError, match="merge mass bins"):
         predict.produce(0.5, -1e-3, Exponential(), below_fifty, n=10, rng=rng)
