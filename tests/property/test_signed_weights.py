@@ -20,7 +20,9 @@ def make_pairs(seed, n, share):
     rng = np.random.default_rng(seed)
     charge = rng.choice(np.array([0, 2, -2], np.int8), size=n, p=[0.5, 0.5 * share, 0.5 * (1 - share)])
     weight = rng.uniform(0.5, 2, n)
-    return Pairs(rng.uniform(0.1, 1.1, n), rng.uniform(0, 1.7, n), np.full(n, 30.0), charge, weight, np.arange(n))
+    return Pairs(
+        rng.uniform(0.1, 1.1, n), rng.uniform(0, 1.7, n), np.full(n, 30.0), charge, weight, np.arange(n)
+    )
 
 
 def histogram(pairs, mask, power=1, weight=None):

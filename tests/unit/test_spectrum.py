@@ -162,7 +162,11 @@ def test_sampler_refuses_what_it_cannot_draw():
 def test_order_of_axes_does_not_matter():
     spectrum = make_spectrum()
     turned = Spectrum(
-        filled(AXES[::-1], spectrum.values.transpose(), np.ones(60)), np.eye(60), "counts", BEAM, np.ones((5, 4, 3), bool)
+        filled(AXES[::-1], spectrum.values.transpose(), np.ones(60)),
+        np.eye(60),
+        "counts",
+        BEAM,
+        np.ones((5, 4, 3), bool),
     )
     mass = np.linspace(0.25, 1.05, 500)
     one, two = (HistSampler(s).sample(mass, stream(9, "draw")) for s in (spectrum, turned))
