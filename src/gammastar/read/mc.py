@@ -17,6 +17,7 @@ from gammastar.read.schema import Schema, Truth
 
 __all__ = ["matched"]
 
+LINK = "from_photon"
 IntArray = npt.NDArray[np.int64]
 
 
@@ -88,7 +89,7 @@ def _match(events: ak.Array, truth: Truth, cuts: Callable[[ak.Array], Pairs]) ->
     fake = found.select(np.isin(process[found.event], truth.fakes) & ~photon[found.event])
     candidate = found.select(photon[found.event])
     if truth.lepton:
-        candidate = _linked(events, candidate, cuts)
+        candidate = _linked(candidate)
     reco = np.full((n, 3), np.nan)
     best = _nearest(candidate, true[:, 0])
     reco[candidate.event[best]] = _kinematics(candidate)[best]
@@ -113,10 +114,11 @@ def _nearest(pairs: Pairs, true_mass: FloatArray) -> IntArray:
     return np.asarray(order[first], dtype=np.int64)
 
 
-def _linked(events: ak.Array, pairs: Pairs, cuts: Callable[[ak.Array], Pairs]) -> Pairs:
-    """Return the pairs of leptons that both come from the photon."""
-    rows = np.arange(len(events), dtype=np.int64)
-    linked = ak.with_field(events, events.lepton[events.lepton.from_photon != 0], "lepton")
-    again = cuts(ak.with_field(linked, rows, "event"))
-    keep = np.isin(again.event, np.unique(pairs.event)) & again.os
-    return again.select(keep)
+def _linked(pairs: Pairs) -> Pairs:
+    """Return the pairs whose two leptons both come from the photon."""
+    try:
+        first, second = (pairs.columns[f"{LINK}_{leg}"] for leg in (1, 2))
+    except KeyError as error:
+        msg = f"the selection must hand on the lepton column {LINK!r}; its pairs have {list(pairs.columns)}"
+        raise BranchError(msg) from error
+    return pairs.select((first != 0) & (second != 0))

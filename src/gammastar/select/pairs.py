@@ -19,7 +19,7 @@ from gammastar.select.kernel import combine
 __all__ = ["collect", "pairs"]
 
 KINEMATICS = ("px", "py", "pz", "mass")
-NO_COLUMN = (*KINEMATICS, "charge", "from_photon")
+NO_COLUMN = (*KINEMATICS, "charge")
 
 
 def pairs(events: ak.Array, cuts: Cuts | None = None) -> tuple[Pairs, Cutflow]:
@@ -36,8 +36,8 @@ def pairs(events: ak.Array, cuts: Cuts | None = None) -> tuple[Pairs, Cutflow]:
     Returns
     -------
     pairs : Pairs
-        Columns: ``angle`` [rad]; ``x_1`` and ``x_2`` for each lepton column ``x`` (1 is the positive lepton of
-        an opposite-sign pair); the event columns.
+        Columns: ``angle`` [rad]; ``x_1`` and ``x_2`` for each lepton column ``x`` (1 is the positive lepton
+        of an opposite-sign pair); the event columns.
     cutflow : Cutflow
         Steps in order: events, event functions, leptons, finite, lepton ranges, pairs, ghost veto, pair
         ranges and pair functions.
@@ -52,7 +52,7 @@ def pairs(events: ak.Array, cuts: Cuts | None = None) -> tuple[Pairs, Cutflow]:
     Leptons whose quantities are not finite, or whose charge is not ±1, are masked and counted in the step
     ``finite``. Energies are recomputed from momentum and mass in double precision: single-precision
     four-vectors at 100 GeV are wrong by hundreds of MeV in the pair mass.
-    """  # noqa: E501
+    """
     cuts = Cuts() if cuts is None else cuts
     steps: list[Step] = [Step.of("events", "event", _numpy(events.weight))]
     events, lepton = _event_functions(events, cuts, steps)
