@@ -103,7 +103,8 @@ def test_coarse_grid_follows_a_changing_charge_ratio():
     fine = same_sign(data, coarse={"mass": [0.2, 0.6, 1.0]})
     np.testing.assert_allclose(fine.values, 1000 - 2 * np.sqrt(pp * mm))
     assert not np.allclose(same_sign(data).values, fine.values)
-    assert fine.cov[0, 7] == 0 and fine.domain.shape == (4, 2)
+    assert fine.cov[0, 7] == 0
+    assert fine.domain.shape == (4, 2)
     with pytest.raises(UserError, match="must be edges"):
         same_sign(data, coarse={"mass": [0.2, 0.55, 1.0]})
     with pytest.raises(UserError, match="no axis 'y'"):
