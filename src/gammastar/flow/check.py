@@ -60,6 +60,8 @@ def kl_divergence(
     paper (Allison and Blinov) as printed, ∫ p_m ln(p_d / p_m), is minus this quantity; the sign here is the
     usual one, so that the divergence is not negative.
 
+    The estimate is too small where the model reaches far beyond the data: no neighbour is near there.
+
     Each coordinate is divided by its standard deviation in `data` first; the divergence itself does not
     depend on the coordinates, the error of its estimate does.
 
@@ -221,7 +223,7 @@ def kl_scan(
     if data.ndim != 2 or data.shape[1] != 3 or weight.shape != (len(data),) or (weight < 0).any():
         msg = (
             f"kl_scan: data {data.shape} must be (n, 3) and weight {weight.shape} (n,) without negative "
-            f"values ({int((weight < 0).sum())} here); give posterior weights or truth instead of signed weights"  # noqa: E501
+            f"values ({int((weight < 0).sum())} here); give posterior weights or truth, not signed weights"
         )
         raise PhysicsError(msg)
     low, high = sampler.mass_range
