@@ -212,29 +212,27 @@ class Card(_Part):
             raise SteeringError(msg)
         prior = self.priors[name]
         mesons = {
-            key: meson.model_copy(
-                update={
-                    "p0": meson.p0 * prior.p0,
-                    "y_width": meson.y_width * prior.y_width,
-                }
-            )
+            key: meson.model_copy(update={
+                "p0": meson.p0 * prior.p0,
+                "y_width": meson.y_width * prior.y_width,
+            })
             for key, meson in self.mesons.items()
         }
         modes = {
-            key: mode.model_copy(
-                update={
-                    "branching": mode.branching * prior.yields.get(key, 1.0),
-                    "branching_photon": None
-                    if mode.branching_photon is None
-                    else mode.branching_photon * prior.yields.get(key, 1.0),
-                }
-            )
+            key: mode.model_copy(update={
+                "branching": mode.branching * prior.yields.get(key, 1.0),
+                "branching_photon": None
+                if mode.branching_photon is None
+                else mode.branching_photon * prior.yields.get(key, 1.0),
+            })
             for key, mode in self.modes.items()
         }
         return self.model_copy(update={"name": f"{self.name} ({name})", "mesons": mesons, "modes": modes})
 
 
-def _untag(node: Any, key: str, sources: Mapping[str, str], found: dict[str, Provenance], path: Path) -> Any:
+def _untag(
+    node: Any, key: str, sources: Mapping[str, str], found: dict[str, Provenance], path: Path
+) -> Any:
     """Replace each {value, tag, source} by its value; record its provenance under its dotted key."""
     if isinstance(node, dict):
         if "value" in node:

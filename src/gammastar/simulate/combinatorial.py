@@ -86,13 +86,11 @@ def _hadrons(card: Card, n: int, rng: np.random.Generator) -> tuple[IntArray, In
     y_cluster = np.clip(spread * rng.standard_normal(len(of_cluster)), -3.0, 3.0)
     y_extra = np.clip(spread * rng.standard_normal(len(of_extra)), -3.0, 3.0)
     event = np.concatenate([of_cluster, of_cluster, of_extra])
-    charge = np.concatenate(
-        [
-            np.ones(len(of_cluster), dtype=np.int64),
-            -np.ones(len(of_cluster), dtype=np.int64),
-            np.ones(len(of_extra), dtype=np.int64),
-        ]
-    )
+    charge = np.concatenate([
+        np.ones(len(of_cluster), dtype=np.int64),
+        -np.ones(len(of_cluster), dtype=np.int64),
+        np.ones(len(of_extra), dtype=np.int64),
+    ])
     return event, charge, np.concatenate([y_cluster, y_cluster, y_extra])
 
 
@@ -129,7 +127,9 @@ def _chunk(card: Card, n: int, rng: np.random.Generator) -> DecayMuons:
         kept = chosen[inside]
         mother = (hadron.pdg * charge[kept]).astype(np.int32)
         parts.append((muon[:, inside], charge[kept], mother, probability[inside], event[kept]))
-    p, sign, mother, weight, number = (np.concatenate([part[j] for part in parts], axis=-1) for j in range(5))
+    p, sign, mother, weight, number = (
+        np.concatenate([part[j] for part in parts], axis=-1) for j in range(5)
+    )
     order = np.argsort(number, kind="stable")
     return DecayMuons(
         p=p[:, order],
@@ -196,7 +196,7 @@ def muon_pairs(muons: DecayMuons, rng: np.random.Generator, *, pairing: Pairing 
         first, second = _same_event(muons.event)
         return MuonPairs(muons, first, second, muons.weight[first] * muons.weight[second] / muons.n_events)
     if pairing != "mixed":
-        msg = f"pairing = {pairing!r} is not 'same-event' or 'mixed'"  # type: ignore[unreachable]
+        msg = f"pairing = {pairing!r} is not 'same-event' or 'mixed'"
         raise PhysicsError(msg)
     n = len(muons.event)
     reach = np.concatenate([rng.permutation(n) for _ in range(4)])
@@ -251,12 +251,10 @@ def measured_r(
     muons = decay_muons(card, n, rng)
     pairs = muon_pairs(muons, rng, pairing=pairing)
     block = muons.event[pairs.first] * N_BLOCKS // muons.n_events
-    sums = np.stack(
-        [
-            np.bincount(block[pairs.charge == q], pairs.weight[pairs.charge == q], minlength=N_BLOCKS)
-            for q in (0, 2, -2)
-        ]
-    )
+    sums = np.stack([
+        np.bincount(block[pairs.charge == q], pairs.weight[pairs.charge == q], minlength=N_BLOCKS)
+        for q in (0, 2, -2)
+    ])
     totals = sums.sum(axis=1)
     rest = totals[:, np.newaxis] - sums
     if bool(np.any(rest[1:] <= 0)):

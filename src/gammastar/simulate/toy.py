@@ -59,12 +59,9 @@ class Dimuons:
     @staticmethod
     def concatenate(parts: list[Dimuons]) -> Dimuons:
         """Return one sample from several."""
-        return Dimuons(
-            **{
-                f.name: np.concatenate([getattr(part, f.name) for part in parts], axis=-1)
-                for f in fields(Dimuons)
-            }
-        )
+        return Dimuons(**{
+            f.name: np.concatenate([getattr(part, f.name) for part in parts], axis=-1) for f in fields(Dimuons)
+        })
 
 
 def beam_kinematics(energy: float) -> tuple[float, float]:
