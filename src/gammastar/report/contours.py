@@ -1,0 +1,135 @@
+"""From coupling intervals per mass to outlines that can be drawn: islands, tips, clipped sides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from gammastar.core.errors import PhysicsError
+from gammastar.core.records import FloatArray, Reach
+
+__all__ = ["Contour", "Kind", "islands", "outline"]
+
+Kind: TypeAlias = Literal["measured", "extrapolated", "expected"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Contour:
+    """One contour of a reach figure.
+
+    Attributes
+    ----------
+    label : str
+        Text of the legend.
+    reach : Reach
+    kind : {"measured", "extrapolated", "expected"}
+        Solid and filled: the signal lies where dileptons were measured. Dashed and hatched: it rests on an
+        extrapolation. "expected" draws a thin line only.
+    bands : NDArray, shape (n, 5, 2), optional
+        Edges (lower, upper coupling) of the entries of `reach` for limits at −2 … +2 standard deviations;
+        nan where nothing is reached.
+
+    Raises
+    ------
+    PhysicsError
+        If `bands` has another shape.
+    """
+
+    label: str
+    reach: Reach
+    kind: Kind = "measured"
+    bands: FloatArray | None = None
+
+    def __post_init__(self) -> None:
+        shape = (len(self.reach.mass), 5, 2)
+        if self.bands is not None and self.bands.shape != shape:
+            msg = f"Contour.bands of {self.label!r} has shape {self.bands.shape}, expected {shape}"
+            raise PhysicsError(msg)
+
+
+def islands(reach: Reach) -> list[npt.NDArray[np.int64]]:
+    """Chain the entries of a reach into islands.
+
+    An interval continues the island of the previous mass whose interval it overlaps; of several it continues
+    the one with the largest overlap. A mass at which nothing is reached ends all islands.
+
+    Parameters
+    ----------
+    reach : Reach
+
+    Returns
+    -------
+    list of NDArray of int
+        Indices of the entries of each island, in order of mass.
+    """
+    closed: list[list[int]] = []
+    growing: list[list[int]] = []
+    for mass in np.unique(reach.mass):
+        here = np.flatnonzero((reach.mass == mass) & np.isfinite(reach.edges).all(axis=1))
+        continued: list[list[int]] = []
+        for index in here:
+            overlaps = [_overlap(reach.edges[chain[-1]], reach.edges[index]) for chain in growing]
+            best = int(np.argmax(overlaps)) if overlaps else -1
+            if best >= 0 and overlaps[best] > 0:
+                continued.append([*growing.pop(best), int(index)])
+            else:
+                continued.append([int(index)])
+        closed += growing
+        growing = continued
+    return [np.array(chain, dtype=np.int64) for chain in closed + growing]
+
+
+def _overlap(a: FloatArray, b: FloatArray) -> float:
+    """Return the overlap of two coupling intervals in decades (negative: the gap)."""
+    return float(np.log10(min(a[1], b[1]) / max(a[0], b[0])))
+
+
+def outline(reach: Reach, island: npt.NDArray[np.int64]) -> tuple[FloatArray, list[FloatArray]]:
+    """Return the outline of an island.
+
+    Parameters
+    ----------
+    reach : Reach
+    island : NDArray of int
+        Indices from `islands`.
+
+    Returns
+    -------
+    polygon : NDArray, shape (n, 2)
+        Mass [GeV] and coupling of the closed area.
+    lines : list of NDArray, shape (k, 2)
+        The parts of its edge that the scan resolved: not where an edge lies outside the scan, nor along a
+        side in mass at which the scan ends.
+    """
+    mass, edges = reach.mass[island], reach.edges[island]
+    sides = [reach.clipped_side[i] for i in island]
+    lower, upper = np.column_stack([mass, edges[:, 0]]), np.column_stack([mass, edges[:, 1]])
+    tip = _tip(reach, mass)
+    left = tip if tip.size and tip[0, 0] < mass[0] else np.empty((0, 2))
+    right = tip if tip.size and tip[0, 0] >= mass[-1] else np.empty((0, 2))
+    lower, upper = np.vstack([left, lower, right]), np.vstack([left, upper, right])
+    polygon = np.vstack([lower, upper[::-1]])
+    lines = []
+    for name, edge in (("lower", lower), ("upper", upper)):
+        hidden = np.array([side == name for side in sides], dtype=bool)
+        hidden = np.r_[np.zeros(len(left), bool), hidden, np.zeros(len(right), bool)]
+        lines.append(np.where(hidden[:, None], np.nan, edge))
+    if not right.size and sides[-1] != "upper mass" and mass[-1] < reach.mass.max():
+        lines.append(np.vstack([lower[-1], upper[-1]]))
+    if not left.size and sides[0] != "lower mass" and mass[0] > reach.mass.min():
+        lines.append(np.vstack([lower[0], upper[0]]))
+    return polygon, lines
+
+
+def _tip(reach: Reach, mass: FloatArray) -> FloatArray:
+    """Return the tip, shape (1, 2), if it ends the island that covers these masses, else shape (0, 2)."""
+    if reach.tip is None:
+        return np.empty((0, 2))
+    scan = np.unique(reach.mass)
+    step = np.diff(scan).max() if len(scan) > 1 else np.inf
+    distance = min(abs(reach.tip[0] - mass[0]), abs(reach.tip[0] - mass[-1]))
+    outside = reach.tip[0] < mass[0] or reach.tip[0] >= mass[-1]
+    return np.array([reach.tip]) if outside and distance <= step else np.empty((0, 2))

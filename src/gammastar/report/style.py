@@ -1,0 +1,266 @@
+"""The look of all figures: one style, one MOCK label, one way to write files.
+
+Figures are built with `matplotlib.figure.Figure` and never registered with pyplot, so that drawing leaves no
+state behind and works without a display.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import matplotlib as mpl
+import mplhep
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from gammastar.core.errors import PhysicsError, StoreError
+from gammastar.core.records import FloatArray
+
+__all__ = [
+    "BAND68",
+    "BAND95",
+    "COLOURS",
+    "GREY",
+    "checked",
+    "house_style",
+    "log_range",
+    "mark_mock",
+    "new_figure",
+    "png_bytes",
+    "power_of_ten",
+    "save_figure",
+    "styled",
+]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# Six colours told apart with any colour vision: M. A. Petroff, arXiv:2107.02270.
+COLOURS = ("#5790fc", "#f89c20", "#e42536", "#964a8b", "#9c9ca1", "#7a21dd")
+GREY = "0.80"
+BAND68 = "#7fd37f"  # green and yellow, as limits are drawn in the field, softened so that lines stay visible
+BAND95 = "#ffe680"
+
+_RC: dict[str, Any] = {
+    "figure.figsize": (7.2, 5.6),
+    "figure.dpi": 100,
+    "font.size": 14,
+    "font.sans-serif": ["TeX Gyre Heros", "Helvetica", "Arial", "DejaVu Sans"],
+    "mathtext.fontset": "stixsans",
+    "mathtext.default": "it",
+    "axes.titlesize": 13,
+    "axes.titlelocation": "left",
+    "axes.linewidth": 1.2,
+    "axes.unicode_minus": True,
+    "legend.fontsize": 12,
+    "legend.title_fontsize": 12,
+    "lines.linewidth": 1.8,
+    "xtick.major.size": 8,
+    "xtick.minor.size": 4,
+    "ytick.major.size": 8,
+    "ytick.minor.size": 4,
+    "hatch.linewidth": 0.6,
+    "pdf.fonttype": 42,  # TrueType: text in the PDF stays text
+    "svg.hashsalt": "gammastar",
+}
+
+
+@contextmanager
+def house_style() -> Iterator[None]:
+    """Apply the style inside a ``with`` block; the user's own settings come back afterwards."""
+    with mpl.rc_context():
+        parameters: Any = mpl.rcParams
+        mpl.rcdefaults()
+        parameters.update(mplhep.style.ROOT)
+        parameters.update(_RC)
+        yield
+
+
+def styled(function: Callable[P, R]) -> Callable[P, R]:
+    """Run a drawing function in the house style."""
+
+    @functools.wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        with house_style():
+            return function(*args, **kwargs)
+
+    return wrapper
+
+
+def new_figure(
+    rows: int = 1,
+    columns: int = 1,
+    *,
+    size: tuple[float, float] = (7.2, 5.6),
+    heights: Sequence[float] | None = None,
+    share_x: bool = False,
+) -> tuple[Figure, npt.NDArray[Any]]:
+    """Return a figure that pyplot does not know and its axes.
+
+    Parameters
+    ----------
+    rows, columns : int
+    size : tuple of float
+        Width and height [inch].
+    heights : sequence of float, optional
+        Relative heights of the rows.
+    share_x : bool
+        Share the horizontal axis within each column.
+
+    Returns
+    -------
+    figure : matplotlib.figure.Figure
+    axes : NDArray of Axes, shape (rows, columns)
+    """
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(
+        rows,
+        columns,
+        squeeze=False,
+        sharex="col" if share_x else False,
+        height_ratios=None if heights is None else list(heights),
+    )
+    return figure, axes
+
+
+def mark_mock(ax: Axes, mock: bool, *, position: tuple[float, float] = (0.03, 0.96)) -> None:
+    """Write MOCK inside the axes if the data are mock data.
+
+    The position is in axes coordinates; a left position aligns left, and so on.
+    """
+    if not mock:
+        return
+    x, y = position
+    ax.text(
+        x,
+        y,
+        "MOCK",
+        transform=ax.transAxes,
+        color=COLOURS[2],
+        fontweight="bold",
+        fontsize=15,
+        ha="left" if x < 0.5 else "right",
+        va="bottom" if y < 0.5 else "top",
+        zorder=20,
+        gid="mock",
+        bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1.5},
+    )
+
+
+def power_of_ten(value: float) -> str:
+    r"""Return a number as mathtext, with two digits at most.
+
+    Examples
+    --------
+    >>> power_of_ten(1e18)
+    '$10^{18}$'
+    >>> power_of_ten(1.4e17)
+    '$1.4\\times10^{17}$'
+    """
+    if not np.isfinite(value) or value <= 0:
+        msg = f"power_of_ten: {value!r} must be positive and finite"
+        raise PhysicsError(msg)
+    mantissa, exponent = f"{value:.1e}".split("e")
+    factor = "" if mantissa == "1.0" else rf"{mantissa.removesuffix('.0')}\times"
+    return rf"${factor}10^{{{int(exponent)}}}$"
+
+
+def checked(name: str, values: npt.ArrayLike, shape: tuple[int, ...] | None = None) -> FloatArray:
+    """Return an array of floats after a check of its shape.
+
+    Raises
+    ------
+    PhysicsError
+        If the shape differs; the message names the array.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    if shape is not None and array.shape != shape:
+        msg = f"report: {name} has shape {array.shape}, expected {shape}"
+        raise PhysicsError(msg)
+    return array
+
+
+def log_range(ax: Axes, *arrays: FloatArray, decades: float = 6.0, headroom: float = 12.0) -> None:
+    """Set a logarithmic axis that starts below the smallest positive content, within so many decades."""
+    pooled = np.concatenate([array[np.isfinite(array) & (array > 0)] for array in arrays])
+    if not pooled.size:
+        return
+    high = float(pooled.max())
+    low = max(0.4 * float(pooled.min()), high * 10.0**-decades)
+    ax.set_yscale("log")
+    ax.set_ylim(low, headroom * high)
+
+
+def png_bytes(figure: Figure, *, dpi: int = 150) -> bytes:
+    """Return a figure as PNG (no time stamp, no version: equal figures give equal bytes)."""
+    return _rendered(figure, "png", dpi=dpi, metadata={"Software": None})
+
+
+def save_figure(figure: Figure, stem: str | os.PathLike[str], *, dpi: int = 150) -> tuple[Path, Path]:
+    """Write a figure as PNG and PDF, each complete or not at all.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+    stem : path
+        Path without suffix; its folder is made if it is missing.
+    dpi : int
+        Resolution of the PNG.
+
+    Returns
+    -------
+    png, pdf : Path
+
+    Raises
+    ------
+    StoreError
+        If a file cannot be written.
+    """
+    base = Path(stem)
+    pdf_metadata = {"Creator": "gammastar", "Producer": None, "CreationDate": None, "ModDate": None}
+    contents = {
+        ".png": png_bytes(figure, dpi=dpi),
+        ".pdf": _rendered(figure, "pdf", dpi=dpi, metadata=pdf_metadata),
+    }
+    paths = []
+    for suffix, content in contents.items():
+        path = base.with_name(base.name + suffix)
+        _write(path, content)
+        paths.append(path)
+    return paths[0], paths[1]
+
+
+def _rendered(figure: Figure, kind: str, *, dpi: int, metadata: dict[str, str | None]) -> bytes:
+    buffer = io.BytesIO()
+    with house_style():  # fonts are looked up while drawing
+        figure.savefig(buffer, format=kind, dpi=dpi, metadata=metadata)
+    return buffer.getvalue()
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write to a temporary name in the same folder, then rename."""
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        temporary = Path(name)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)  # mkstemp makes private files
+        temporary.replace(path)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        msg = f"cannot write the figure {path}: {error}; check the folder and the free space"
+        raise StoreError(msg) from error

@@ -1,0 +1,156 @@
+"""Tables as text and as HTML, from columns."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gammastar.core.errors import PhysicsError
+
+__all__ = ["Column", "Table", "cutflow_table", "html_table", "text_table"]
+
+Column = Sequence[object] | npt.NDArray[np.generic]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Table:
+    """A table.
+
+    Attributes
+    ----------
+    columns : mapping of str to sequence
+        Heading (with the unit) and entries of each column; columns have equal lengths.
+    caption : str
+
+    Raises
+    ------
+    PhysicsError
+        If the lengths differ.
+    """
+
+    columns: Mapping[str, Column]
+    caption: str = ""
+
+    def __post_init__(self) -> None:
+        lengths = {name: len(column) for name, column in self.columns.items()}
+        if len(set(lengths.values())) > 1:
+            msg = f"Table {self.caption!r}: the columns have different lengths {lengths}"
+            raise PhysicsError(msg)
+
+
+def _entry(value: object) -> str:
+    """Return an entry as text: four digits for numbers, a dash for what is missing."""
+    if value is None:
+        return "–"
+    if isinstance(value, (bool, np.bool_)):
+        return "yes" if value else "no"
+    if isinstance(value, (int, np.integer)):
+        return str(int(value))
+    if isinstance(value, (float, np.floating)):
+        return "–" if np.isnan(value) else f"{float(value):.4g}"
+    return str(value)
+
+
+def _cells(table: Table) -> tuple[list[list[str]], list[bool]]:
+    """Return the columns as text and which of them hold numbers."""
+    texts = [[_entry(value) for value in column] for column in table.columns.values()]
+    numeric = [
+        all(value is None or isinstance(value, (int, float, np.number)) for value in column)
+        for column in table.columns.values()
+    ]
+    return texts, numeric
+
+
+def text_table(table: Table) -> str:
+    """Return a table as aligned text.
+
+    Examples
+    --------
+    >>> print(text_table(Table({"mass [GeV]": [0.5, 1.0], "island": ["a", "b"]})))
+    mass [GeV]  island
+    ----------  ------
+           0.5  a
+             1  b
+    """
+    texts, numeric = _cells(table)
+    names = list(table.columns)
+    widths = [max(map(len, [name, *column])) for name, column in zip(names, texts, strict=True)]
+    lines = [
+        "  ".join(name.ljust(width) for name, width in zip(names, widths, strict=True)).rstrip(),
+        "  ".join("-" * width for width in widths),
+    ]
+    for row in zip(*texts, strict=True):
+        cells = [
+            cell.rjust(width) if number else cell.ljust(width)
+            for cell, width, number in zip(row, widths, numeric, strict=True)
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join([table.caption, *lines] if table.caption else lines)
+
+
+def html_table(table: Table) -> str:
+    """Return a table as an HTML element; all text is escaped.
+
+    Examples
+    --------
+    >>> "a&lt;b" in html_table(Table({"a<b": [1]}))
+    True
+    """
+    texts, numeric = _cells(table)
+    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in table.columns)
+    rows = []
+    for row in zip(*texts, strict=True):
+        cells = "".join(
+            f'<td class="n">{html.escape(cell)}</td>' if number else f"<td>{html.escape(cell)}</td>"
+            for cell, number in zip(row, numeric, strict=True)
+        )
+        rows.append(f"<tr>{cells}</tr>")
+    caption = f"<caption>{html.escape(table.caption)}</caption>" if table.caption else ""
+    return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def cutflow_table(cuts: Sequence[str], weights: npt.ArrayLike, *, caption: str = "Cut flow") -> Table:
+    """Return the table of a cut flow with its efficiencies.
+
+    Parameters
+    ----------
+    cuts : sequence of str
+        What was asked for, in order; the first is the input.
+    weights : array_like, shape (n,)
+        Events or pairs that are left after each cut.
+    caption : str
+
+    Returns
+    -------
+    Table
+
+    Raises
+    ------
+    PhysicsError
+        If the lengths differ or a cut leaves more than it was given.
+    """
+    left = np.asarray(weights)
+    if left.shape != (len(cuts),):
+        msg = f"cutflow_table: {len(cuts)} cuts but weights of shape {left.shape}"
+        raise PhysicsError(msg)
+    grows = np.flatnonzero(np.diff(left) > 0)
+    if grows.size:
+        i = int(grows[0]) + 1
+        msg = f"cutflow_table: {cuts[i]!r} leaves {left[i]}, more than the {left[i - 1]} before it"
+        raise PhysicsError(msg)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative = np.r_[np.nan, left[1:] / left[:-1]]
+        total = left / left[0] if len(left) else left
+    return Table(
+        {
+            "cut": list(cuts),
+            "left": left,
+            "of previous [%]": 100 * relative,
+            "of all [%]": 100 * np.asarray(total, dtype=np.float64),
+        },
+        caption,
+    )
