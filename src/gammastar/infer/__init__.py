@@ -1,1 +1,23 @@
-"""Room infer."""
+"""From background and observation to limits, HistFactory files and the reach."""
+
+from __future__ import annotations
+
+from gammastar.infer.exact import (
+    Nuisance,
+    count_probabilities,
+    counting_cls,
+    counting_limit,
+    expected_limits,
+)
+from gammastar.infer.template import shape_modifiers
+from gammastar.infer.workspace import workspace
+
+__all__ = [
+    "Nuisance",
+    "count_probabilities",
+    "counting_cls",
+    "counting_limit",
+    "expected_limits",
+    "shape_modifiers",
+    "workspace",
+]

@@ -8,10 +8,10 @@ by n, so CLs = P(≤ n | s + b)/P(≤ n | b), and only the treatment of θ diffe
 - ``"marginalised"``: both probabilities averaged over θ (hybrid Bayesian-frequentist).
 
 For the plug-in limit there is a closed form, derived here. With u = 1 − n/λ the conditions of the fit are
-θ_s = −σ_s ŝ u and θ_b = −σ_b b̂ u, which the Lambert function solves for given u. At the limit λ̂ is known, because
-P(≤ n | λ̂) = (1 − CL) P(≤ n | b̂_b); hence u, b̂, ŝ = λ̂ − b̂ and s = ŝ exp(σ_s² ŝ u). At n = 0 this is
-s = ln 10 exp(σ_s² ln 10) at 90 % CL, whatever the background.
-"""  # noqa: E501
+θ_s = −σ_s ŝ u and θ_b = −σ_b b̂ u, which the Lambert function solves for given u. At the limit λ̂ is known,
+because P(≤ n | λ̂) = (1 − CL) P(≤ n | b̂_b); hence u, b̂, ŝ = λ̂ − b̂ and s = ŝ exp(σ_s² ŝ u). At n = 0 this
+is s = ln 10 exp(σ_s² ln 10) at 90 % CL, whatever the background.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def counting_limit(
     signal_sigma, background_sigma : float
         Standard deviations of the logarithm, ln κ (κ = 1.2 is 0.1823).
     cl : float
-        Confidence level; signals with CLs < 1 − cl are excluded.
+        Confidence level from 0.5; signals with CLs < 1 − cl are excluded.
     nuisance : {"plug-in", "marginalised", "none"}
 
     Returns
@@ -64,12 +64,12 @@ def counting_limit(
     Raises
     ------
     PhysicsError
-        If a value is negative, not finite or not a count, or `cl` is outside (0, 1).
+        If a value is negative, not finite or not a count, or `cl` is outside [0.5, 1).
 
     Notes
     -----
     The plug-in reading follows the treatment of protons on target in NA62, arXiv:2312.12055 (Appendix B):
-    nuisances at their fitted values, auxiliary measurements fixed. A. L. Read, J. Phys. G 28 (2002) 2693, for CLs.
+    nuisances at their fitted values, auxiliary measurements fixed. CLs: A. L. Read, J. Phys. G28 (2002) 2693.
 
     Examples
     --------
@@ -77,7 +77,7 @@ def counting_limit(
     2.3026
     >>> round(float(counting_limit(0, 0.01, signal_sigma=np.log(1.2))), 4)
     2.4857
-    """  # noqa: E501
+    """
     counts = _checked(count, background, (signal_sigma, background_sigma), cl, nuisance)
     if nuisance == "none":
         signal_sigma = background_sigma = 0.0
@@ -122,7 +122,7 @@ def counting_cls(
 
     Examples
     --------
-    >>> round(float(counting_cls(2.303, 0, 0.0094, signal_sigma=np.log(1.2))), 4)
+    >>> round(float(counting_cls(np.log(10), 0, 0.0094, signal_sigma=np.log(1.2))), 4)
     0.1172
     """
     counts = _checked(count, background, (signal_sigma, background_sigma), 0.9, nuisance)
@@ -184,14 +184,14 @@ def expected_limits(
         As in `counting_limit`.
     randomise_pot : bool
         Let the auxiliary measurement of the signal normalisation vary too: a measurement that is high by g
-        standard deviations lowers the limit on the nominal yield by e^{−σ_s g}. Without it, a search with almost
-        no background has bands of zero width.
+        standard deviations lowers the limit on the nominal yield by e^{−σ_s g}. Without it, a search with
+        almost no background has bands of zero width.
 
     Returns
     -------
     NDArray, shape (5,)
         Quantiles over all background-only outcomes, enumerated.
-    """  # noqa: E501
+    """
     counts, probability = count_probabilities(background, background_sigma, nuisance=nuisance)
     sigma = signal_sigma if randomise_pot and nuisance != "none" else 0.0
     cumulative = np.cumsum(probability)
@@ -234,8 +234,8 @@ def _checked(
         if not (np.isfinite(value) and value >= 0):
             msg = f"counting limit: {name} = {value!r} must be finite and not negative"
             raise PhysicsError(msg)
-    if not 0.0 < cl < 1.0:
-        msg = f"counting limit: cl = {cl!r} must lie between 0 and 1 (0.90 for 90 %)"
+    if not 0.5 <= cl < 1.0:  # below, the fitted yield may lie above the count and the closed form ends
+        msg = f"counting limit: cl = {cl!r} must lie between 0.5 and 1 (0.90 for 90 %)"
         raise PhysicsError(msg)
     if nuisance not in {"plug-in", "marginalised", "none"}:
         msg = f"counting limit: nuisance = {nuisance!r} must be 'plug-in', 'marginalised' or 'none'"

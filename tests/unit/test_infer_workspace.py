@@ -1,0 +1,103 @@
+"""HistFactory files: valid, inspectable, refused before a fit where they would break it."""
+
+import numpy as np
+import pyhf
+import pytest
+from hist import Hist
+from hist.axis import Regular
+
+from gammastar.core.errors import NegativeYieldError, PhysicsError
+from gammastar.core.records import Template
+from gammastar.infer import shape_modifiers, workspace
+
+
+def _hist(values):
+    hist = Hist(Regular(len(values), 0, 1, name="mass"))
+    hist.view()[:] = values
+    return hist
+
+
+def test_background_only():
+    spec = workspace("mumu", 0.5, 0.3, pot_calibration_sigma=0.1, pot_search_sigma=0.18)
+    model = pyhf.Workspace(spec).model()
+    assert model.config.poi_name == "mu"
+    assert set(model.config.modifiers) >= {
+        ("background_norm_mumu", "normsys"),
+        ("pot_calibration", "normsys"),
+        ("pot_search", "normsys"),
+    }
+    assert spec["observations"][0]["data"] == [0.5]
+    expected = model.expected_actualdata(model.config.suggested_init())
+    assert expected == pytest.approx([0.5])
+
+
+def test_log_normal_normalisation():
+    model = pyhf.Workspace(workspace("ee", 1.0, np.log(4.0))).model()
+    parameters = np.array(model.config.suggested_init())
+    at = model.config.par_map["background_norm_ee"]["slice"]
+    for theta in (-2.0, -1.0, 1.0, 2.0):
+        parameters[at] = theta
+        assert model.expected_actualdata(parameters) == pytest.approx([4.0**theta])
+
+
+def test_no_background_is_said():
+    spec = workspace("mumu", [0.0, 0.0], 0.3, [0, 0])
+    sample = spec["channels"][0]["samples"][1]
+    assert sample["name"] == "background_zero_assumed"
+    assert sum(sample["data"]) == pytest.approx(1e-6)
+    model = pyhf.Workspace(spec).model()
+    assert np.isfinite(model.logpdf(model.config.suggested_init(), [0.0, 0.0, *model.config.auxdata])[0])
+
+
+def test_channels_share_protons_on_target():
+    specs = [pyhf.Workspace(workspace(name, 0.1, 0.5, [0], pot_search_sigma=0.18)) for name in ("ee", "mumu")]
+    for spec, channel in zip(specs, ("ee", "mumu"), strict=True):
+        assert spec.channels == [channel]
+    model = pyhf.Workspace.combine(*specs, join="left outer").model()
+    names = set(model.config.par_order)
+    assert names == {"mu", "pot_search", "background_norm_ee", "background_norm_mumu"}
+
+
+def test_template_splits_norm_and_shape():
+    up, down = _hist([6.0, 6.0]), _hist([4.5, 3.5])
+    template = Template("halo", _hist([5.0, 5.0]), {"radius": (up, down)})
+    norm, shape = shape_modifiers(template)
+    assert norm["data"] == pytest.approx({"hi": 1.2, "lo": 0.8})
+    assert shape["data"]["hi_data"] == pytest.approx([5.0, 5.0])
+    assert np.sum(shape["data"]["lo_data"]) == pytest.approx(10.0)
+    model = pyhf.Workspace(workspace("mumu", template)).model()
+    parameters = np.array(model.config.suggested_init())
+    parameters[model.config.par_map["radius"]["slice"]] = -1.0
+    assert model.expected_actualdata(parameters) == pytest.approx([4.5, 3.5])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ((-0.5,), NegativeYieldError),
+        (([1.0, -0.1],), NegativeYieldError),
+        ((np.nan,), PhysicsError),
+        (([],), PhysicsError),
+        (([[1.0]],), PhysicsError),
+        ((1.0, -0.1), PhysicsError),
+        ((1.0, np.nan), PhysicsError),
+        ((1.0, 0.1, [1, 2]), PhysicsError),
+        ((1.0, 0.1, [0.5]), PhysicsError),
+        ((1.0, 0.1, [-1]), PhysicsError),
+        ((1.0, 0.1, "open"), PhysicsError),
+    ],
+)
+def test_refused(arguments, error):
+    with pytest.raises(error):
+        workspace("mumu", *arguments)
+
+
+def test_template_refused():
+    steep = Template("halo", _hist([5.0, 1.0]), {"radius": (_hist([5.6, 0.4]), _hist([5.0, 1.0]))})
+    with pytest.raises(NegativeYieldError, match="three standard deviations"):
+        shape_modifiers(steep)
+    other = Template("halo", _hist([5.0, 1.0]), {"radius": (_hist([5.0]), _hist([5.0, 1.0]))})
+    with pytest.raises(PhysicsError, match="bins"):
+        shape_modifiers(other)
+    with pytest.raises(PhysicsError, match="poi_maximum"):
+        workspace("mumu", 1.0, poi_maximum=0.0)
