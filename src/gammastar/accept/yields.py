@@ -1,0 +1,224 @@
+"""Expected signal in a detector for all couplings from one sample of dark particles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from gammastar.accept.scan import LEPTONS, lifetime_scan
+from gammastar.core.errors import PhysicsError, PortabilityError
+from gammastar.core.records import Exposure, FloatArray, Sample
+from gammastar.physics.detector import Detector, target_factor
+
+__all__ = ["AcceptedYield", "LongLived", "Measured", "acceptance_curve", "yields"]
+
+
+class LongLived(Protocol):
+    """What this room needs to know of a model."""
+
+    def ctau(self, mass: float, coupling: npt.ArrayLike) -> FloatArray:
+        """Return cτ [m] for each coupling."""
+
+    def branching(self, mass: float) -> Mapping[str, float]:
+        """Return the branching ratios by final state."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Where a spectrum was measured, and by which law it is carried to another target.
+
+    Attributes
+    ----------
+    exposure : Exposure
+        Beam and target to which "per proton on target" refers.
+    scaling : {"per_interaction", "power"} or None
+        None: the detector must stand behind the same target. "per_interaction": the yield of one inelastic
+        interaction does not depend on the nucleus; "power": it goes as A^(α − α_inel).
+    alpha, alpha_inelastic : float, optional
+        Exponents, for "power" only.
+    """
+
+    exposure: Exposure
+    scaling: Literal["per_interaction", "power"] | None = None
+    alpha: float | None = None
+    alpha_inelastic: float | None = None
+
+    def factor(self, detector: Detector) -> float:
+        """Return the rate per proton on the detector's target over that on the measured one.
+
+        Raises
+        ------
+        PortabilityError
+            If the beam energies differ, or the targets do and no scaling is named.
+        """
+        if self.scaling is not None:
+            return target_factor(
+                self.exposure,
+                detector,
+                scaling=self.scaling,
+                alpha=self.alpha,
+                alpha_inelastic=self.alpha_inelastic,
+            )
+        ratio = target_factor(self.exposure, detector)  # refuses another beam
+        a, target = self.exposure.target_a, detector.target
+        if not np.isclose(a, target.a, rtol=1e-2, atol=0.0) or not np.isclose(ratio, 1.0, rtol=1e-2, atol=0):
+            msg = (
+                f"spectrum measured on A = {a:g} of {self.exposure.thickness:g} interaction lengths, "
+                f"detector {detector.name!r} has A = {target.a:g} of {target.thickness:g}: name a scaling, "
+                "'per_interaction' or 'power' with its exponents"
+            )
+            raise PortabilityError(msg)
+        return 1.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AcceptedYield:
+    """Expected events per coupling.
+
+    Attributes
+    ----------
+    couplings, signal : NDArray, shape (k,)
+    in_domain_signal : NDArray, shape (k,)
+        The part of the signal from (mass, pt, energy) where lepton pairs were measured; the rest is
+        extrapolation.
+    mc_error : NDArray, shape (k,)
+        Statistical error of `signal` from the finite sample.
+    n_effective : NDArray, shape (k,)
+        Effective number of accepted particles (Kish).
+    """
+
+    couplings: FloatArray
+    signal: FloatArray
+    in_domain_signal: FloatArray
+    mc_error: FloatArray
+    n_effective: FloatArray
+
+    @property
+    def in_domain_fraction(self) -> FloatArray:
+        """Measured part of the signal, nan where there is no signal."""
+        nothing = np.full_like(self.signal, np.nan)
+        return np.divide(self.in_domain_signal, self.signal, out=nothing, where=self.signal > 0)
+
+
+def _weights(
+    states: Sequence[str], branching: Mapping[str, float], mass: float, detector: Detector
+) -> dict[str, float]:
+    """Return branching × efficiency of each state, zero at and below threshold."""
+    known = set(branching) & set(detector.efficiency)
+    if detector.accept_on == "daughters":
+        known &= set(LEPTONS)
+    if not set(states) <= known or len(set(states)) != len(states) or not states:
+        msg = f"final states {list(states)}: detector {detector.name!r} and model share {sorted(known)}"
+        raise PhysicsError(msg)
+    closed = {state for state, lepton in LEPTONS.items() if mass <= 2 * lepton}
+    return {s: 0.0 if s in closed else float(branching[s]) * detector.efficiency[s] for s in states}
+
+
+def yields(
+    sample: Sample,
+    mass: float,
+    couplings: npt.ArrayLike,
+    model: LongLived,
+    detector: Detector,
+    *,
+    final_states: Sequence[str] = ("ee", "mumu"),
+    measured: Measured | None = None,
+    rng: np.random.Generator,
+) -> AcceptedYield:
+    """Return the expected events for every coupling from one sample.
+
+    Parameters
+    ----------
+    sample : Sample
+        Particles per proton on target at unit coupling; origins relative to the detector's target.
+    mass : float [GeV]
+    couplings : array_like, shape (k,)
+        Positive.
+    model : LongLived
+        Gives cτ and branching ratios; the rate goes as the square of the coupling.
+    detector : Detector
+        Gives beam, target and protons on target besides geometry, cuts and efficiencies.
+    final_states : sequence of str
+        Summed; a state at or below its threshold gives exactly zero.
+    measured : Measured, optional
+        Beam and target of the spectrum from which the sample was made. None: the weights are already per
+        proton on the detector's own target, as those of a theory channel.
+    rng : numpy.random.Generator
+        For decay positions and angles, drawn once for all couplings.
+
+    Raises
+    ------
+    PortabilityError
+        If the spectrum is of another beam energy, or of another target and no scaling is named.
+    PhysicsError
+        If the sample is empty, of another mass or not finite, a coupling is not positive, or a final state
+        is not known to model and detector.
+
+    Notes
+    -----
+    s(ε) = N_POT ε² Σ_i w_i Σ_f BR_f η_f a_if D_i(cτ(ε)); see `lifetime_scan`.
+    """
+    epsilon = np.atleast_1d(np.asarray(couplings, dtype=np.float64))
+    bad = ~(np.isfinite(epsilon) & (epsilon > 0))
+    if bad.any() or epsilon.ndim != 1 or epsilon.size == 0:
+        value = epsilon[bad][0] if bad.any() else epsilon.shape
+        msg = f"yields: couplings must be a list of positive numbers, got {value!r}"
+        raise PhysicsError(msg)
+    factor = 1.0 if measured is None else measured.factor(detector)
+    states = _weights(final_states, model.branching(mass), mass, detector)
+    ctau = np.broadcast_to(np.asarray(model.ctau(mass, epsilon), dtype=np.float64), epsilon.shape)
+    scan = lifetime_scan(sample, mass, ctau, detector, states=states, rng=rng)
+    scale = factor * detector.pot * epsilon**2
+    return AcceptedYield(
+        couplings=epsilon,
+        signal=scale * scan.accepted,
+        in_domain_signal=scale * scan.in_domain,
+        mc_error=scale * scan.mc_error,
+        n_effective=scan.n_effective,
+    )
+
+
+def acceptance_curve(
+    sample: Sample,
+    mass: float,
+    ctau: npt.ArrayLike,
+    detector: Detector,
+    *,
+    final_state: str = "mumu",
+    rng: np.random.Generator,
+) -> tuple[FloatArray, FloatArray]:
+    """Return the acceptance as a function of the lifetime, and its Monte Carlo error.
+
+    Parameters
+    ----------
+    sample : Sample
+    mass : float [GeV]
+    ctau : array_like, shape (k,) [m]
+    detector : Detector
+    final_state : {"ee", "mumu"}
+        Leptons of the decay, if the detector accepts on daughters; branching and efficiency are left out.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    acceptance, error : NDArray, shape (k,)
+
+    Raises
+    ------
+    PhysicsError
+        As `lifetime_scan`, or if the weights of the sample do not sum to something positive.
+
+    Notes
+    -----
+    Eq. B1 and Fig. 9 of Allison and Blinov (2025): the weighted mean over the sample.
+    """
+    scan = lifetime_scan(sample, mass, ctau, detector, states={final_state: 1.0}, rng=rng)
+    norm = float(sample.weight.sum())
+    if not norm > 0:
+        msg = f"acceptance: the weights of the sample sum to {norm!r}"
+        raise PhysicsError(msg)
+    return scan.accepted / norm, scan.mc_error / norm
