@@ -9,6 +9,7 @@ from gammastar.infer.exact import (
     counting_limit,
     expected_limits,
 )
+from gammastar.infer.patchset import patch_names, patchset
 from gammastar.infer.template import shape_modifiers
 from gammastar.infer.workspace import workspace
 
@@ -18,6 +19,8 @@ __all__ = [
     "counting_cls",
     "counting_limit",
     "expected_limits",
+    "patch_names",
+    "patchset",
     "shape_modifiers",
     "workspace",
 ]

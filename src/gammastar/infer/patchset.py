@@ -1,0 +1,146 @@
+"""One patch per grid point on a background-only workspace, as HEPData publishes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyhf
+
+from gammastar.core.errors import PhysicsError
+from gammastar.core.records import FloatArray
+from gammastar.infer.template import normsys, yields_of
+
+__all__ = ["patch_names", "patchset"]
+
+
+def patch_names(mass: FloatArray, coupling: FloatArray, coupling_name: str = "eps") -> list[str]:
+    """Return unique names of grid points that HistFactory accepts (letters, digits and underscores).
+
+    Parameters
+    ----------
+    mass, coupling : NDArray, shape (n,)
+        [GeV]; couplings are written as their common logarithm.
+    coupling_name : str
+
+    Returns
+    -------
+    list of str
+        With three decimals of the mass and two of the logarithm, or as many more as tell all points apart.
+
+    Examples
+    --------
+    >>> patch_names(np.array([0.1]), np.array([1e-6]))
+    ['m0p100_log10eps_m6p00']
+    """
+    points = list(zip(mass.tolist(), np.log10(coupling).tolist(), strict=True))
+    for more in range(12):
+        names = [f"m{_plain(m, 3 + more)}_log10{coupling_name}_{_plain(log, 2 + more)}" for m, log in points]
+        if len(set(names)) == len(names):
+            return names
+    msg = "patchset: two grid points have the same mass and coupling; give each point once"
+    raise PhysicsError(msg)
+
+
+def _plain(value: float, digits: int) -> str:
+    """Return a number without point and minus sign: -6.5 is m6p50."""
+    return f"{value:.{digits}f}".replace("-", "m").replace(".", "p")
+
+
+def patchset(
+    workspace: Mapping[str, Any],
+    mass: npt.ArrayLike,
+    coupling: npt.ArrayLike,
+    signal: npt.ArrayLike,
+    *,
+    signal_mc_sigma: npt.ArrayLike = 0.0,
+    coupling_name: str = "eps",
+    hepdata: str = "ins0000000",
+    description: str = "Expected signal per mass and coupling; test mu = 1 at each point.",
+) -> dict[str, Any]:
+    """Return the patches that put the expected signal of each grid point into a workspace.
+
+    Parameters
+    ----------
+    workspace : mapping
+        Background-only workspace of one channel, from `workspace`.
+    mass, coupling : array_like, shape (n,)
+        Grid points, mass in GeV.
+    signal : array_like, shape (n,) or (n, bins)
+        Expected signal events.
+    signal_mc_sigma : array_like, shape (n,) or ()
+        Relative statistical error of the signal; where positive a log-normal nuisance ``signal_mc``.
+    coupling_name : str
+        Used in names and labels, e.g. ``"eps"`` or ``"charge"``.
+    hepdata : str
+        Record of the publication; ``ins`` and seven digits. All zeros stands for an unpublished grid.
+    description : str
+
+    Returns
+    -------
+    dict
+        Valid HistFactory patch set 1.0.0 whose SHA-256 digest belongs to `workspace`.
+
+    Raises
+    ------
+    PhysicsError, NegativeYieldError
+        If arrays do not fit each other or the workspace, or a signal is negative or not finite.
+
+    Notes
+    -----
+    At fixed mass and coupling the template is exact at μ = 1. The yield is no power of the coupling, so a
+    limit on μ cannot be rescaled into one on the coupling.
+    """
+    masses, couplings = (np.atleast_1d(np.asarray(a, dtype=np.float64)) for a in (mass, coupling))
+    if not masses.ndim == couplings.ndim == 1 or masses.shape != couplings.shape or not masses.size:
+        msg = f"patchset: masses {masses.shape} and couplings {couplings.shape} must be equally long lists"
+        raise PhysicsError(msg)
+    if not np.all(np.isfinite(masses) & (masses > 0) & np.isfinite(couplings) & (couplings > 0)):
+        msg = "patchset: masses and couplings must be positive and finite"
+        raise PhysicsError(msg)
+    samples = workspace["channels"][0]["samples"]
+    sample, bins = samples[0]["name"], len(samples[0]["data"])
+    events = yields_of(np.ravel(np.asarray(signal, dtype=np.float64)), "patchset, signal")
+    if events.size != masses.size * bins:
+        msg = f"patchset: {events.size} signal yields for {masses.size} points of {bins} bin(s)"
+        raise PhysicsError(msg)
+    spread = np.broadcast_to(np.asarray(signal_mc_sigma, dtype=np.float64), masses.shape)
+    rows = zip(
+        patch_names(masses, couplings, coupling_name),
+        masses.tolist(),
+        couplings.tolist(),
+        events.reshape(masses.size, bins).tolist(),
+        spread.tolist(),
+        strict=True,
+    )
+    spec: dict[str, Any] = {
+        "metadata": {
+            "references": {"hepdata": hepdata},
+            "digests": {"sha256": pyhf.utils.digest(dict(workspace), algorithm="sha256")},
+            "labels": ["mass_GeV", coupling_name],
+            "description": description,
+        },
+        "patches": [
+            {"metadata": {"name": name, "values": [m, g]}, "patch": _operations(sample, data, sigma)}
+            for name, m, g, data, sigma in rows
+        ],
+        "version": "1.0.0",
+    }
+    pyhf.schema.validate(spec, "patchset.json")
+    pyhf.PatchSet(spec).verify(dict(workspace))
+    return spec
+
+
+def _operations(sample: str, data: list[float], sigma: float) -> list[dict[str, Any]]:
+    """Return the JSON patch (RFC 6902) of one point; for another first sample it fails."""
+    at = "/channels/0/samples/0"
+    return [
+        {"op": "test", "path": f"{at}/name", "value": sample},
+        {"op": "replace", "path": f"{at}/data", "value": data},
+        *(
+            {"op": "add", "path": f"{at}/modifiers/-", "value": modifier}
+            for modifier in normsys("signal_mc", sigma)
+        ),
+    ]
