@@ -2,45 +2,61 @@
 
 from __future__ import annotations
 
-from gammastar.report.contours import Contour, islands, outline
-from gammastar.report.flow_figures import Kinematics, flow_vs_data, kl_figure
-from gammastar.report.mass_figures import (
-    correlation_matrix,
-    mass_projection,
-    mass_spectra,
-    unfolded_spectrum,
-)
-from gammastar.report.page import Provenance, Section, page
+from gammastar.report.check_figures import kl_figure, training_figure
+from gammastar.report.contours import Contour, islands, outline, region
+from gammastar.report.detector_figures import cone_outline, detector_figure
+from gammastar.report.flow_figures import Kinematics, flow_plane, flow_vs_data
+from gammastar.report.mass_figures import mass_projection, mass_spectra, unfolded_spectrum
+from gammastar.report.page import Provenance, Section, page, save_page
 from gammastar.report.reach_figures import Plane, reach_figure
-from gammastar.report.signal_figures import acceptance_figure, cone_outline, detector_figure, rate_figure
-from gammastar.report.style import house_style, png_bytes, save_figure
-from gammastar.report.tables import Table, cutflow_table, html_table, text_table
+from gammastar.report.response_figures import (
+    correlation_matrix,
+    efficiency_figure,
+    mass_migration,
+    migration_matrix,
+)
+from gammastar.report.saving import png_bytes, save_figure
+from gammastar.report.signal_figures import acceptance_figure, acceptance_vs_mass, rate_figure, yield_map
+from gammastar.report.style import header, house_style
+from gammastar.report.tables import Number, Table, cutflow_table, html_table, numbers_table, text_table
 
 __all__ = [
     "Contour",
     "Kinematics",
+    "Number",
     "Plane",
     "Provenance",
     "Section",
     "Table",
     "acceptance_figure",
+    "acceptance_vs_mass",
     "cone_outline",
     "correlation_matrix",
     "cutflow_table",
     "detector_figure",
+    "efficiency_figure",
+    "flow_plane",
     "flow_vs_data",
+    "header",
     "house_style",
     "html_table",
     "islands",
     "kl_figure",
+    "mass_migration",
     "mass_projection",
     "mass_spectra",
+    "migration_matrix",
+    "numbers_table",
     "outline",
     "page",
     "png_bytes",
     "rate_figure",
     "reach_figure",
+    "region",
     "save_figure",
+    "save_page",
     "text_table",
+    "training_figure",
     "unfolded_spectrum",
+    "yield_map",
 ]

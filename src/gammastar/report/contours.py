@@ -11,9 +11,9 @@ import numpy.typing as npt
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray, Reach
 
-__all__ = ["Contour", "Kind", "islands", "outline"]
+__all__ = ["Contour", "Kind", "islands", "outline", "region"]
 
-Kind: TypeAlias = Literal["measured", "extrapolated", "expected"]
+Kind: TypeAlias = Literal["measured", "extrapolated", "expected", "observed"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,29 +25,38 @@ class Contour:
     label : str
         Text of the legend.
     reach : Reach
-    kind : {"measured", "extrapolated", "expected"}
+    kind : {"measured", "extrapolated", "expected", "observed"}
         Solid and filled: the signal lies where dileptons were measured. Dashed and hatched: it rests on an
-        extrapolation. "expected" draws a thin line only.
+        extrapolation. "expected" draws a thin line only. "observed" is an exclusion and needs real data.
     bands : NDArray, shape (n, 5, 2), optional
         Edges (lower, upper coupling) of the entries of `reach` for limits at −2 … +2 standard deviations;
         nan where nothing is reached.
+    fraction : NDArray, shape (n, 2), optional
+        Part of the signal that stems from the measured domain, on the lower and on the upper edge.
 
     Raises
     ------
     PhysicsError
-        If `bands` has another shape.
+        If `bands` or `fraction` has another shape.
     """
 
     label: str
     reach: Reach
     kind: Kind = "measured"
     bands: FloatArray | None = None
+    fraction: FloatArray | None = None
 
     def __post_init__(self) -> None:
-        shape = (len(self.reach.mass), 5, 2)
-        if self.bands is not None and self.bands.shape != shape:
-            msg = f"Contour.bands of {self.label!r} has shape {self.bands.shape}, expected {shape}"
-            raise PhysicsError(msg)
+        n = len(self.reach.mass)
+        for name, array, shape in (("bands", self.bands, (n, 5, 2)), ("fraction", self.fraction, (n, 2))):
+            if array is not None and array.shape != shape:
+                msg = f"Contour.{name} of {self.label!r} has shape {array.shape}, expected {shape}"
+                raise PhysicsError(msg)
+
+    @property
+    def empty(self) -> bool:
+        """Whether no coupling is reached at any mass."""
+        return not bool(np.isfinite(self.reach.edges).all(axis=1).any())
 
 
 def islands(reach: Reach) -> list[npt.NDArray[np.int64]]:
@@ -133,3 +142,45 @@ def _tip(reach: Reach, mass: FloatArray) -> FloatArray:
     distance = min(abs(reach.tip[0] - mass[0]), abs(reach.tip[0] - mass[-1]))
     outside = reach.tip[0] < mass[0] or reach.tip[0] >= mass[-1]
     return np.array([reach.tip]) if outside and distance <= step else np.empty((0, 2))
+
+
+def region(mass: FloatArray, edges: FloatArray) -> list[FloatArray]:
+    """Return closed polygons of the area between the coupling edges, for bands.
+
+    Parameters
+    ----------
+    mass : NDArray, shape (n,) [GeV]
+        One entry per mass and island.
+    edges : NDArray, shape (n, 2)
+        nan where nothing is reached.
+
+    Returns
+    -------
+    list of NDArray, shape (k, 2)
+        One polygon per island. Where an island ends inside the scan it is closed in a point: its edges are
+        continued in the logarithm of the coupling until they meet, at most to the next mass of the scan.
+    """
+    scan = np.unique(mass)
+    none = np.zeros(len(mass))
+    reach = Reach(mass, edges, none, none, none == 0, ("",) * len(mass))
+    polygons = []
+    for island in islands(reach):
+        x, y = mass[island], np.log10(edges[island])
+        before, after = scan[scan < x[0]], scan[scan > x[-1]]
+        left = _meeting(x[:2], y[:2], before[-1]) if before.size else np.empty((0, 2))
+        right = _meeting(x[:-3:-1], y[:-3:-1], after[0]) if after.size else np.empty((0, 2))
+        rows = [left, np.c_[x, y[:, 0]], right, np.c_[x, y[:, 1]][::-1]]
+        polygon = np.vstack(rows)
+        polygons.append(np.c_[polygon[:, 0], 10.0 ** polygon[:, 1]])
+    return polygons
+
+
+def _meeting(x: FloatArray, y: FloatArray, bound: float) -> FloatArray:
+    """Return where two edges meet beyond the first of two points, shape (1, 2), no farther than `bound`."""
+    width, centre = y[:, 1] - y[:, 0], y.mean(axis=1)
+    if len(x) < 2 or width[1] <= width[0]:
+        return np.array([[0.5 * (x[0] + bound), centre[0]]])
+    step = (x[0] - x[1]) * width[0] / (width[1] - width[0])
+    tip = x[0] + np.sign(step) * min(abs(step), abs(bound - x[0]))
+    slope = (centre[0] - centre[1]) / (x[0] - x[1])
+    return np.array([[tip, centre[0] + slope * (tip - x[0])]])

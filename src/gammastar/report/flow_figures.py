@@ -1,24 +1,27 @@
-"""Figures of the learnt kinematics: model against data in mass windows, and their divergence."""
+"""Figures of the learnt kinematics p(q_T, E | m): model against data in mass windows."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
-import mplhep
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm, TwoSlopeNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from gammastar.core.axes import ENERGY, LABELS, PT
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
-from gammastar.report.style import BAND68, BAND95, COLOURS, checked, mark_mock, new_figure, styled
+from gammastar.report.style import COLOURS, LINES, divided, mark_mock, new_figure, steps, styled
 
-__all__ = ["Kinematics", "flow_vs_data", "kl_figure"]
+__all__ = ["Kinematics", "flow_plane", "flow_vs_data"]
 
 Kinematics: TypeAlias = tuple[FloatArray, FloatArray, FloatArray]
 """Transverse momentum [GeV], energy [GeV] and weight, each of shape (n,)."""
+
+_INKS = ("black", COLOURS[2], COLOURS[3], COLOURS[5])
 
 
 @styled
@@ -32,7 +35,7 @@ def flow_vs_data(
     window: float | None = None,
     n_bins: int = 30,
 ) -> Figure:
-    """Draw normalised q_T (left) and energy (right), one row per mass.
+    """Draw normalised q_T (left) and energy (right), one row per mass, and models over data below each.
 
     Parameters
     ----------
@@ -59,99 +62,92 @@ def flow_vs_data(
 
     Notes
     -----
-    The form of Fig. 5 of the data-driven method's paper. The range covers 99.5 % of the data; what lies
-    beyond counts in the normalisation.
+    The form of Fig. 5 of Allison and Blinov (2025). The range covers 99.5 % of the data; what lies beyond
+    counts in the normalisation.
     """
-    for name, entries in {
-        "data": data,
-        **models,
-        **({"background": background} if background else {}),
-    }.items():
-        if len(entries) != len(masses):
-            msg = f"flow_vs_data: {name!r} has {len(entries)} samples for {len(masses)} masses"
-            raise PhysicsError(msg)
-    figure, axes = new_figure(len(masses), 2, size=(10.0, 2.7 * len(masses) + 0.9))
+    _lengths(masses, {"data": data, **models, **({"background": background} if background else {})})
+    n = len(masses)
+    figure, axes = new_figure(2 * n, 2, size=(10.5, 3.3 * n + 0.9), heights=(2.6, 1.0) * n)
     for row, mass in enumerate(masses):
         for column, quantity in enumerate((PT, ENERGY)):
             curves = {name: samples[row] for name, samples in models.items()}
             extra = None if background is None else background[row]
-            _panel(axes[row, column], column, data[row], curves, extra, n_bins)
-            _describe(axes[row, column], quantity, mass, window, last=row == len(masses) - 1)
-            mark_mock(axes[row, column], mock, position=(0.97, 0.62))
+            ax, low = axes[2 * row, column], axes[2 * row + 1, column]
+            _panel((ax, low), column, data[row], curves, extra, n_bins)
+            _describe(ax, low, quantity, mass, window)
+            mark_mock(ax, mock, position=(0.97, 0.74))
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 4))
+    figure.align_ylabels(axes[:, 0])
+    figure.align_ylabels(axes[:, 1])
     return figure
 
 
-def _describe(ax: Axes, quantity: str, mass: float, window: float | None, *, last: bool) -> None:
-    name = LABELS[quantity].split(" [")[0].strip("$")
-    ax.set_ylabel(rf"$dN / d{name}$ / $N$", loc="center")
-    ax.set_xlabel(LABELS[quantity] if last else "")
+def _lengths(masses: Sequence[float], samples: Mapping[str, Sequence[Kinematics]]) -> None:
+    for name, entries in samples.items():
+        if len(entries) != len(masses):
+            msg = f"report: {name!r} has {len(entries)} samples for {len(masses)} masses"
+            raise PhysicsError(msg)
+
+
+def _window_text(mass: float, window: float | None) -> str:
     width = "" if window is None else rf"$\,\pm\,${1e3 * window:.3g} MeV"
-    ax.text(
-        0.97, 0.93, f"$m$ = {mass:.3g} GeV{width}", transform=ax.transAxes, ha="right", va="top", fontsize=13
-    )
+    return f"$m$ = {mass:.3g} GeV{width}"
+
+
+def _describe(ax: Axes, low: Axes, quantity: str, mass: float, window: float | None) -> None:
+    name = LABELS[quantity].split(" [")[0].strip("$")
+    ax.set_ylabel(rf"$N^{{-1}}\,dN/d{name}$ [GeV$^{{-1}}$]", loc="center", fontsize=13)
+    ax.tick_params(labelbottom=False)
+    ax.yaxis.set_major_locator(MaxNLocator(4, prune="lower"))
+    low.set_ylabel("model / data", loc="center", fontsize=12)
+    low.set_xlabel(LABELS[quantity])
+    text = _window_text(mass, window)
+    ax.text(0.97, 0.93, text, transform=ax.transAxes, ha="right", va="top", fontsize=13)
 
 
 def _panel(
-    ax: Axes,
+    axes: tuple[Axes, Axes],
     column: int,
     data: Kinematics,
     models: Mapping[str, Kinematics],
     background: Kinematics | None,
     n_bins: int,
 ) -> None:
-    total = float(np.sum(data[2]))
-    if not len(data[column]) or total <= 0:
-        n = len(data[column])
-        msg = f"flow_vs_data: a mass window holds {n} pairs of total weight {total:.3g}; widen it"
-        raise PhysicsError(msg)
-    low, high = _range(data[column], data[2])
-    edges = np.linspace(low, high, n_bins + 1)
+    ax, low = axes
+    total = _total(data)
+    edges = np.linspace(0.0, _upper(data[column], data[2]), n_bins + 1)
     density, error = _density(data[column], data[2], edges, total)
-    mplhep.histplot(
-        density,
-        bins=edges,
-        ax=ax,
-        yerr=False,
-        flow="none",
-        histtype="fill",
-        color=COLOURS[0],
-        alpha=0.35,
-        label="data",
-    )
+    steps(ax, edges, density, histtype="fill", color=COLOURS[0], alpha=0.35, label="data")
     centre = 0.5 * (edges[1:] + edges[:-1])
     ax.errorbar(centre, density, yerr=error, fmt="none", ecolor=COLOURS[0], linewidth=1.2)
+    relative = np.nan_to_num(divided(error, density))
+    low.stairs(1 + relative, edges, baseline=1 - relative, fill=True, color=COLOURS[0], alpha=0.35)
+    low.axhline(1.0, color=COLOURS[0], linewidth=1.0)
     if background is not None:
         shape, _ = _density(background[column], background[2], edges, total)
-        mplhep.histplot(
-            shape, bins=edges, ax=ax, yerr=False, flow="none", histtype="fill", color=COLOURS[1], alpha=0.7,
-            label="background",
-        )  # fmt: skip
-    styles = (("black", "-"), (COLOURS[2], "--"), (COLOURS[3], "-."), (COLOURS[5], ":"))
-    for (label, sample), (colour, line) in zip(models.items(), styles, strict=False):
-        curve, _ = _density(sample[column], sample[2], edges, float(np.sum(sample[2])))
-        mplhep.histplot(
-            curve,
-            bins=edges,
-            ax=ax,
-            yerr=False,
-            flow="none",
-            color=colour,
-            linestyle=line,
-            linewidth=1.5,
-            label=label,
-        )
-    ax.set_xlim(low, high)
-    ax.set_ylim(0.0, 1.35 * float(np.max(density + error)))
+        steps(ax, edges, shape, histtype="fill", color=COLOURS[1], alpha=0.7, label="background")
+    for (label, sample), colour, line in zip(models.items(), _INKS, LINES, strict=False):
+        curve, _ = _density(sample[column], sample[2], edges, _total(sample))
+        steps(ax, edges, curve, color=colour, linestyle=line, linewidth=1.5, label=label)
+        steps(low, edges, divided(curve, density), color=colour, linestyle=line, linewidth=1.3)
+    ax.set(xlim=edges[[0, -1]], ylim=(0.0, 1.35 * float(np.max(density + error))))
+    low.set(xlim=edges[[0, -1]], ylim=(0.4, 1.6))
 
 
-def _range(values: FloatArray, weight: FloatArray) -> tuple[float, float]:
+def _total(sample: Kinematics) -> float:
+    total = float(np.sum(sample[2]))
+    if not len(sample[0]) or total <= 0:
+        msg = f"report: a mass window holds {len(sample[0])} pairs of total weight {total:.3g}; widen it"
+        raise PhysicsError(msg)
+    return total
+
+
+def _upper(values: FloatArray, weight: FloatArray, part: float = 0.995) -> float:
     order = np.argsort(values)
     # negative weights would make the running sum fall; their size is what matters for the range
     running = np.cumsum(np.abs(weight[order]))
-    high = float(values[order][np.searchsorted(running, 0.995 * running[-1])])
-    return 0.0, 1.02 * high
+    return 1.02 * float(values[order][np.searchsorted(running, part * running[-1])])
 
 
 def _density(
@@ -164,71 +160,70 @@ def _density(
 
 
 @styled
-def kl_figure(
-    mass: FloatArray,
-    model: FloatArray,
-    data_quantiles: FloatArray,
+def flow_plane(
+    masses: Sequence[float],
+    data: Sequence[Kinematics],
+    model: Sequence[Kinematics],
     *,
     mock: bool,
-    model_error: FloatArray | None = None,
-    window: FloatArray | None = None,
+    label: str = "flow",
+    window: float | None = None,
+    n_bins: int = 24,
 ) -> Figure:
-    """Draw the divergence of model and data against mass, over the spread between draws of the data.
+    """Draw the plane of q_T and energy: data, model and their pulls, one row per mass.
 
     Parameters
     ----------
-    mass : NDArray, shape (n,) [GeV]
-        Centres of the mass windows.
-    model : NDArray, shape (n,)
-        Kullback-Leibler divergence of model and data [nat], mean over draws.
-    data_quantiles : NDArray, shape (n, 5)
-        Divergence between draws of the data: 2.5, 16, 50, 84 and 97.5 per cent quantiles.
+    masses : sequence of float, length n_masses [GeV]
+    data, model : sequence of Kinematics, length n_masses
     mock : bool
-    model_error : NDArray, shape (n,), optional
-        Half-width of the 95 % band of `model` from the finite number of draws.
-    window : NDArray, shape (n,), optional
-        Half-widths of the mass windows [GeV].
+    label : str
+        Name of the model.
+    window : float, optional
+        Half-width of the mass windows [GeV].
+    n_bins : int
+        Bins along each axis.
 
     Returns
     -------
     matplotlib.figure.Figure
+        Pulls are drawn where the model expects five pairs or more, so that they are nearly normal.
 
-    Notes
-    -----
-    The form of Fig. 4 of the data-driven method's paper. The bands are those of one window: agreement over
-    all windows is a statement for a global p-value, not for the eye.
+    Raises
+    ------
+    PhysicsError
+        If the lists differ in length or a window holds no data.
     """
-    n = len(mass)
-    model, bands = checked("model", model, (n,)), checked("data_quantiles", data_quantiles, (n, 5))
-    figure, axes = new_figure()
-    ax = axes[0, 0]
-    ax.fill_between(mass, bands[:, 0], bands[:, 4], color=BAND95, linewidth=0, label="data, 95 %")
-    ax.fill_between(mass, bands[:, 1], bands[:, 3], color=BAND68, linewidth=0, label="data, 68 %")
-    ax.plot(mass, bands[:, 2], color="#1a7a1a", linestyle="--", label="data vs data, median")
-    shown = [bands.ravel(), model]
-    if model_error is not None:
-        half = checked("model_error", model_error, (n,))
-        ax.plot(mass, model - half, color="black", linestyle=":", linewidth=1.2, label="model, 95 %")
-        ax.plot(mass, model + half, color="black", linestyle=":", linewidth=1.2)
-        shown += [model - half, model + half]
-    ax.errorbar(
-        mass,
-        model,
-        xerr=None if window is None else checked("window", window, (n,)),
-        color="black",
-        fmt="o-",
-        markersize=4,
-        elinewidth=1.0,
-        label="model vs data",
-    )
-    pooled = np.concatenate(shown)
-    low, high = float(np.nanmin(pooled)), float(np.nanmax(pooled))
-    ax.set_ylim(low - 0.1 * (high - low), high + 0.6 * (high - low))
-    ax.axhline(0.0, color="0.6", linewidth=0.8, zorder=0)
-    ax.set(
-        xlabel=r"$m_{\gamma^*}$ [GeV]", ylabel="Kullback–Leibler divergence [nat]", xlim=(mass[0], mass[-1])
-    )
-    handles, labels = ax.get_legend_handles_labels()
-    ax.legend(handles, labels, loc="upper right", ncols=2)
-    mark_mock(ax, mock)
+    _lengths(masses, {"data": data, label: model})
+    n = len(masses)
+    figure, axes = new_figure(n, 3, size=(13.5, 3.7 * n + 0.3))
+    for row, mass in enumerate(masses):
+        edges = [np.linspace(0.0, _upper(data[row][i], data[row][2]), n_bins + 1) for i in (0, 1)]
+        seen, variance = _plane(data[row], edges, _total(data[row]))
+        expected, spread = _plane(model[row], edges, _total(data[row]))
+        norm = LogNorm(max(1e-3 * float(seen.max()), 0.5), float(max(seen.max(), expected.max(), 1.0)))
+        for ax, counts in zip(axes[row, :2], (seen, expected), strict=True):
+            shown = np.ma.masked_less_equal(counts.T, 0.0)
+            mesh = ax.pcolormesh(*edges, shown, cmap="cividis_r", norm=norm, rasterized=True)
+        figure.colorbar(mesh, ax=list(axes[row, :2]), pad=0.01).set_label("pairs / bin")
+        # for Poisson counts the model's expectation is the better variance where data happen to be few
+        sigma = np.sqrt(np.maximum(variance, expected) + spread)
+        pulls = np.where(expected >= 5.0, divided(seen - expected, sigma), np.nan)
+        scale = TwoSlopeNorm(0.0, -4.0, 4.0)
+        mesh = axes[row, 2].pcolormesh(*edges, pulls.T, cmap="RdBu_r", norm=scale, rasterized=True)
+        figure.colorbar(mesh, ax=axes[row, 2], pad=0.01).set_label(r"(data − model) / $\sigma$")
+        for ax, name in zip(axes[row], ("data", label, "pull"), strict=True):
+            ax.set(xlim=edges[0][[0, -1]], ylim=edges[1][[0, -1]], xlabel=LABELS[PT], ylabel=LABELS[ENERGY])
+            text = f"{name}, {_window_text(mass, window)}"
+            ax.text(0.96, 0.95, text, transform=ax.transAxes, ha="right", va="top", fontsize=12)
+            mark_mock(ax, mock, position=(0.96, 0.86))
     return figure
+
+
+def _plane(sample: Kinematics, edges: Sequence[FloatArray], total: float) -> tuple[FloatArray, FloatArray]:
+    """Return contents and variances in the plane, scaled to a total weight."""
+    pt, energy, weight = sample
+    scale = total / _total(sample)
+    counts, _, _ = np.histogram2d(pt, energy, bins=list(edges), weights=weight)
+    squares, _, _ = np.histogram2d(pt, energy, bins=list(edges), weights=weight**2)
+    return counts * scale, squares * scale**2

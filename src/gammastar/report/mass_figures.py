@@ -1,11 +1,10 @@
-"""Figures over the pair mass: raw spectra, unfolded spectrum and its correlations."""
+"""Figures over the pair mass: raw spectra with the subtraction, and the unfolded spectrum."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-import mplhep
 import numpy as np
 from hist import Hist
 from matplotlib.axes import Axes
@@ -14,9 +13,21 @@ from matplotlib.figure import Figure
 from gammastar.core.axes import LABELS, MASS
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray, PairHists, Spectrum
-from gammastar.report.style import COLOURS, GREY, checked, log_range, mark_mock, new_figure, styled
+from gammastar.report.style import (
+    COLOURS,
+    GREY,
+    LINES,
+    checked,
+    divided,
+    log_range,
+    mark_mock,
+    new_figure,
+    points,
+    steps,
+    styled,
+)
 
-__all__ = ["correlation_matrix", "mass_projection", "mass_spectra", "unfolded_spectrum"]
+__all__ = ["mass_projection", "mass_spectra", "unfolded_spectrum"]
 
 
 def mass_projection(spectrum: Spectrum) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -67,16 +78,6 @@ def _per_width(edges: FloatArray) -> tuple[FloatArray, str]:
     return width, "GeV"
 
 
-def _step(ax: Axes, edges: FloatArray, values: FloatArray, **options: Any) -> None:
-    mplhep.histplot(values, bins=edges, ax=ax, yerr=False, flow="none", **options)
-
-
-def _points(ax: Axes, edges: FloatArray, values: FloatArray, errors: FloatArray, **options: Any) -> None:
-    centre = 0.5 * (edges[1:] + edges[:-1])
-    style: dict[str, Any] = {"fmt": "o", "color": "black", "markersize": 4, "linewidth": 1.2, "capsize": 0}
-    ax.errorbar(centre, values, yerr=errors, xerr=0.5 * np.diff(edges), **(style | options))
-
-
 @styled
 def mass_spectra(
     hists: PairHists,
@@ -84,9 +85,10 @@ def mass_spectra(
     background: FloatArray | None = None,
     *,
     mock: bool,
+    truth: FloatArray | None = None,
     log: bool = True,
 ) -> Figure:
-    """Draw the pair mass before and after the like-sign subtraction.
+    r"""Draw the pair mass before and after the like-sign subtraction.
 
     Parameters
     ----------
@@ -95,63 +97,88 @@ def mass_spectra(
     subtracted : Spectrum
         Opposite sign minus background, quantity ``counts``, the same mass bins.
     background : NDArray, shape (n_mass,), optional
-        Background per mass bin; by default the opposite-sign pairs minus `subtracted`.
+        Combinatorial background :math:`2R\sqrt{N_{++}N_{--}}` per mass bin; by default the opposite-sign
+        pairs minus `subtracted`.
     mock : bool
         Write MOCK into the figure.
+    truth : NDArray, shape (n_mass,), optional
+        True signal pairs per bin of the reconstructed mass, known for mock data only; the panel below then
+        shows the pulls (subtracted − truth) / σ.
     log : bool
         Logarithmic vertical axis.
 
     Returns
     -------
     matplotlib.figure.Figure
-        Spectra above, background over opposite-sign pairs below.
+        Spectra above; below the background over the opposite-sign pairs, and the pulls if there is a truth.
     """
     edges, signal, cov = mass_projection(subtracted)
     os_pairs, os_variance = _mass_hist(hists.os)
     checked("mass bins of the subtracted spectrum", signal, os_pairs.shape)
     estimate = os_pairs - signal if background is None else checked("background", background, signal.shape)
+    sigma = np.sqrt(np.diag(cov))
     divisor, unit = _per_width(edges)
-    figure, axes = new_figure(2, size=(7.2, 6.6), heights=(3.2, 1), share_x=True)
-    ax, low = axes[:, 0]
-    _step(ax, edges, os_pairs / divisor, color="black", label=r"opposite sign $N_{+-}$")
-    _step(
-        ax,
-        edges,
-        estimate / divisor,
-        color=COLOURS[0],
-        histtype="fill",
-        alpha=0.45,
-        label="like-sign estimate",
+    heights = (3.2, 1) if truth is None else (3.2, 1, 1)
+    figure, axes = new_figure(
+        len(heights), size=(7.2, 4.8 + 1.3 * (len(heights) - 1)), heights=heights, share_x=True
     )
-    like = {r"$N_{++}$": _mass_hist(hists.pp)[0], r"$N_{--}$": _mass_hist(hists.mm)[0]}
-    for (label, values), colour, line in zip(
-        like.items(), (COLOURS[1], COLOURS[3]), ("-", "--"), strict=True
-    ):
-        _step(ax, edges, values / divisor, color=colour, linestyle=line, linewidth=1.3, label=label)
-    errors = np.sqrt(np.diag(cov)) / divisor
-    _points(ax, edges, signal / divisor, errors, color=COLOURS[2], label="subtracted")
+    ax = axes[0, 0]
+    _components(ax, edges, hists, (os_pairs / divisor, estimate / divisor), divisor)
+    if truth is not None:
+        true = checked("truth", truth, signal.shape)
+        steps(ax, edges, true / divisor, color=COLOURS[5], linestyle=":", linewidth=1.8, label="true signal")
+    points(ax, edges, signal / divisor, sigma / divisor, color=COLOURS[2], label="subtracted")
     ax.set_ylabel(f"pairs / {unit}")
     if log:
-        log_range(ax, os_pairs / divisor, signal / divisor, estimate / divisor, headroom=25.0)
+        log_range(ax, os_pairs / divisor, signal / divisor, estimate / divisor, headroom=10.0)
     else:
         ax.set_ylim(min(0.0, 1.2 * float((signal / divisor).min())), 1.45 * float((os_pairs / divisor).max()))
+        ax.axhline(0.0, color="0.5", linewidth=0.8, zorder=0)
     ax.legend(loc="upper right", ncols=2)
     mark_mock(ax, mock)
-    _background_fraction(low, edges, estimate, os_pairs, os_variance)
+    _background_fraction(axes[1, 0], edges, estimate, os_pairs, os_variance)
+    if truth is not None:
+        _pulls(axes[2, 0], edges, divided(signal - true, sigma))
+    axes[-1, 0].set_xlabel(LABELS[MASS])
+    axes[-1, 0].set_xlim(edges[0], edges[-1])
+    figure.align_ylabels(axes[:, 0])
     return figure
+
+
+def _components(
+    ax: Axes, edges: FloatArray, hists: PairHists, main: tuple[FloatArray, FloatArray], divisor: FloatArray
+) -> None:
+    steps(ax, edges, main[0], color="black", label="opposite sign $N_{+-}$")
+    label = r"combinatorial $2R\sqrt{N_{++}N_{--}}$"
+    steps(ax, edges, main[1], color=COLOURS[0], histtype="fill", alpha=0.45, label=label)
+    for sign, hist, colour, line in (
+        ("$N_{++}$", hists.pp, COLOURS[1], "-"),
+        ("$N_{--}$", hists.mm, COLOURS[3], "--"),
+    ):
+        values, _ = _mass_hist(hist)
+        steps(ax, edges, values / divisor, color=colour, linestyle=line, linewidth=1.3, label=sign)
 
 
 def _background_fraction(
     ax: Axes, edges: FloatArray, background: FloatArray, total: FloatArray, variance: FloatArray
 ) -> None:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where(total > 0, background / total, np.nan)
-        error = np.where(total > 0, np.abs(ratio) * np.sqrt(variance) / total, np.nan)
-    _points(ax, edges, ratio, error, color=COLOURS[0], markersize=3)
-    ax.set_ylim(0.0, min(1.3, 1.25 * float(np.nanmax(ratio))) if np.nanmax(ratio) > 0 else 1.0)
-    ax.set_ylabel("bkg. / $N_{+-}$", loc="center")
-    ax.set_xlabel(LABELS[MASS])
-    ax.set_xlim(edges[0], edges[-1])
+    ratio = divided(background, total)
+    points(
+        ax, edges, ratio, np.abs(ratio) * divided(np.sqrt(variance), total), color=COLOURS[0], markersize=3
+    )
+    top = float(np.nanmax(ratio)) if np.isfinite(ratio).any() else 0.0
+    ax.set_ylim(0.0, min(1.3, 1.25 * top) if top > 0 else 1.0)
+    ax.set_ylabel("comb. / $N_{+-}$", loc="center")
+
+
+def _pulls(ax: Axes, edges: FloatArray, pulls: FloatArray) -> None:
+    steps(ax, edges, np.nan_to_num(pulls), histtype="fill", color=COLOURS[4], alpha=0.8)
+    for level in (-2.0, 0.0, 2.0):
+        ax.axhline(level, color="0.3", linewidth=0.8, linestyle="-" if level == 0 else ":")
+    size = float(np.nanmax(np.abs(pulls))) if np.isfinite(pulls).any() else 0.0
+    half = max(3.4, 1.15 * size)
+    ax.set_ylim(-half, half)
+    ax.set_ylabel(r"pull [$\sigma$]", loc="center")
 
 
 @styled
@@ -163,7 +190,8 @@ def unfolded_spectrum(
     mock: bool,
     references: Mapping[str, FloatArray] | None = None,
     measured: BoolArray | None = None,
-    ylabel: str = r"$\gamma^*$ per POT",
+    statistical: FloatArray | None = None,
+    ylabel: str = r"$dN_{\gamma^\ast}/dm$ per POT [GeV$^{-1}$]",
 ) -> Figure:
     """Draw an unfolded mass spectrum, divided by the bin width.
 
@@ -171,15 +199,17 @@ def unfolded_spectrum(
     ----------
     edges : NDArray, shape (n + 1,) [GeV]
     values, errors : NDArray, shape (n,)
-        Contents of the bins (not densities) and their standard deviations.
+        Contents of the bins (not densities) and their total standard deviations, the root of the diagonal
+        of the covariance: the band.
     mock : bool
     references : mapping of label to NDArray, shape (n,), optional
         The truth, the prior, a prediction; contents of the bins. The lower panel shows `values`
         over the first.
     measured : NDArray of bool, shape (n,), optional
         False marks bins where no dileptons were measured (open symbols, hatched).
+    statistical : NDArray, shape (n,), optional
+        Statistical part of `errors`, drawn as bars on the points.
     ylabel : str
-        Quantity; " / GeV" is added.
 
     Returns
     -------
@@ -187,6 +217,7 @@ def unfolded_spectrum(
     """
     n = len(edges) - 1
     values, errors = checked("values", values, (n,)), checked("errors", errors, (n,))
+    bars = np.zeros(n) if statistical is None else checked("statistical", statistical, (n,))
     inside = np.ones(n, dtype=bool) if measured is None else np.asarray(measured, dtype=bool)
     width = np.diff(edges)
     curves = {label: checked(label, array, (n,)) for label, array in (references or {}).items()}
@@ -195,73 +226,58 @@ def unfolded_spectrum(
         rows, size=(7.2, 4.6 + rows), heights=(3.2, 1) if rows == 2 else None, share_x=True
     )
     ax = axes[0, 0]
-    for (label, array), colour, line in zip(curves.items(), COLOURS, ("-", "--", "-.", ":"), strict=False):
-        _step(ax, edges, array / width, color=colour, linestyle=line, label=label)
-    _split_points(ax, edges, values / width, errors / width, inside)
+    _band(ax, edges, values / width, errors / width, label="total uncertainty")
+    for (label, array), colour, line in zip(curves.items(), COLOURS[2:] + COLOURS[:2], LINES, strict=False):
+        steps(ax, edges, array / width, color=colour, linestyle=line, label=label)
+    _split_points(ax, edges, values / width, bars / width, inside)
     log_range(ax, values / width, *(array / width for array in curves.values()))
-    ax.set_ylabel(f"{ylabel} / GeV")
+    ax.set_ylabel(ylabel)
     ax.legend(loc="upper right")
     mark_mock(ax, mock)
     if curves:
-        _ratio_panel(axes[1, 0], edges, values, errors, *next(iter(curves.items())))
+        label, reference = next(iter(curves.items()))
+        _ratio_panel(axes[1, 0], edges, (values, errors, bars), inside, reference)
+        axes[1, 0].set_ylabel(f"unf. / {label}", loc="center", fontsize=12)
     axes[-1, 0].set_xlabel(LABELS[MASS])
     axes[-1, 0].set_xlim(edges[0], edges[-1])
+    figure.align_ylabels(axes[:, 0])
     return figure
+
+
+def _band(ax: Axes, edges: FloatArray, values: FloatArray, errors: FloatArray, **options: Any) -> None:
+    low, high = values - errors, values + errors
+    ax.stairs(high, edges, baseline=low, fill=True, color=COLOURS[0], alpha=0.35, linewidth=0, **options)
 
 
 def _split_points(
     ax: Axes, edges: FloatArray, values: FloatArray, errors: FloatArray, inside: BoolArray
 ) -> None:
-    outside_values = np.where(inside, np.nan, values)
-    _points(ax, edges, np.where(inside, values, np.nan), errors, label="unfolded")
-    if not inside.all():
-        _points(ax, edges, outside_values, errors, mfc="white", color="0.45", label="extrapolated")
-        for low, high in zip(edges[:-1][~inside], edges[1:][~inside], strict=True):
-            ax.axvspan(low, high, facecolor="none", edgecolor=GREY, hatch="///", linewidth=0, zorder=0)
+    size = {"markersize": 3.5}
+    points(ax, edges, np.where(inside, values, np.nan), errors, label="unfolded", **size)
+    if inside.all():
+        return
+    outside = np.where(inside, np.nan, values)
+    points(ax, edges, outside, errors, mfc="white", color="0.45", label="extrapolated", **size)
+    _hatch_outside(ax, edges, inside)
+
+
+def _hatch_outside(ax: Axes, edges: FloatArray, inside: BoolArray) -> None:
+    for low, high in zip(edges[:-1][~inside], edges[1:][~inside], strict=True):
+        ax.axvspan(low, high, facecolor="none", edgecolor=GREY, hatch="///", linewidth=0, zorder=0)
 
 
 def _ratio_panel(
-    ax: Axes, edges: FloatArray, values: FloatArray, errors: FloatArray, label: str, reference: FloatArray
+    ax: Axes,
+    edges: FloatArray,
+    spectrum: tuple[FloatArray, FloatArray, FloatArray],
+    inside: BoolArray,
+    reference: FloatArray,
 ) -> None:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio, error = (np.where(reference > 0, a / reference, np.nan) for a in (values, errors))
-    _points(ax, edges, ratio, error, markersize=3)
-    ax.axhline(1.0, color=COLOURS[0], linewidth=1.2)
+    ratio, error, bars = (divided(part, reference) for part in spectrum)
+    _band(ax, edges, ratio, error)
+    points(ax, edges, ratio, bars, markersize=3)
+    ax.axhline(1.0, color=COLOURS[2], linewidth=1.2)
+    _hatch_outside(ax, edges, inside)
     spread = float(np.nanquantile(np.abs(ratio - 1) + error, 0.9)) if np.isfinite(ratio).any() else 0.5
     half = min(max(1.3 * spread, 0.1), 1.0)
     ax.set_ylim(1 - half, 1 + half)
-    ax.set_ylabel(f"ratio to {label}", loc="center", fontsize=11)
-
-
-@styled
-def correlation_matrix(cov: FloatArray, edges: FloatArray | None = None, *, mock: bool) -> Figure:
-    """Draw the correlations of a covariance matrix.
-
-    Parameters
-    ----------
-    cov : NDArray, shape (n, n)
-    edges : NDArray, shape (n + 1,), optional
-        Mass edges [GeV]; by default the index of the cell in C order.
-    mock : bool
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Cells with zero variance are left grey.
-    """
-    n = len(cov)
-    cov = checked("cov", cov, (n, n))
-    sigma = np.sqrt(np.clip(np.diag(cov), 0.0, None))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        correlation = np.where(np.outer(sigma, sigma) > 0, cov / np.outer(sigma, sigma), np.nan)
-    ticks = np.arange(n + 1, dtype=np.float64) if edges is None else checked("edges", edges, (n + 1,))
-    figure, axes = new_figure(size=(6.6, 5.6))
-    ax = axes[0, 0]
-    ax.set_facecolor("0.85")
-    mesh = ax.pcolormesh(ticks, ticks, correlation, cmap="RdBu_r", vmin=-1.0, vmax=1.0, rasterized=True)
-    bar = figure.colorbar(mesh, ax=ax, pad=0.02)
-    bar.set_label("correlation")
-    label = "cell" if edges is None else LABELS[MASS]
-    ax.set(xlabel=label, ylabel=label, aspect="equal", xlim=ticks[[0, -1]], ylim=ticks[[0, -1]])
-    mark_mock(ax, mock)
-    return figure

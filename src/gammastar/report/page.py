@@ -4,33 +4,49 @@ from __future__ import annotations
 
 import base64
 import html
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from gammastar.report.style import png_bytes
+from gammastar.report.saving import png_bytes, write_whole
 from gammastar.report.tables import Table, html_table
 
-__all__ = ["Provenance", "Section", "page"]
+__all__ = ["Provenance", "Section", "page", "save_page"]
 
 _CSS = """
-:root { color-scheme: light; }
-body { font: 16px/1.55 "Helvetica Neue", Helvetica, Arial, sans-serif; color: #1a1a1a; background: #fff;
-  max-width: 60rem; margin: 0 auto; padding: 1.5rem 1.25rem 4rem; }
-h1 { font-size: 1.7rem; margin: 1rem 0 .5rem; } h2 { font-size: 1.25rem; margin: 2.4rem 0 .6rem;
-  border-bottom: 1px solid #ccc; padding-bottom: .2rem; }
-.mock { background: #e42536; color: #fff; font-weight: bold; padding: .6rem 1rem; border-radius: 4px; }
-.mock b { letter-spacing: .15em; }
-nav ol { columns: 2; padding-left: 1.3rem; } nav a { color: #234fa0; }
-figure { margin: 1.2rem 0; text-align: center; } figure img { max-width: 100%; height: auto; }
-figcaption, caption { font-size: .9rem; color: #444; text-align: left; margin: .3rem 0; }
+:root { color-scheme: light dark; --ink: #1a1a1a; --paper: #fff; --soft: #555; --rule: #d0d0d0;
+  --link: #1f4e9e; --mock: #b3152b; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e8e8e8; --paper: #16181c; --soft: #b0b0b0;
+  --rule: #3c4048; --link: #8fb7ff; } }
+* { box-sizing: border-box; }
+body { font: 16px/1.55 "Helvetica Neue", Helvetica, Arial, sans-serif; color: var(--ink);
+  background: var(--paper); max-width: 62rem; margin: 0 auto; padding: 1.5rem 1.25rem 4rem; }
+h1 { font-size: 1.7rem; line-height: 1.25; margin: 1rem 0 .5rem; }
+h2 { font-size: 1.25rem; margin: 2.4rem 0 .6rem; padding-bottom: .2rem;
+  border-bottom: 1px solid var(--rule); }
+a { color: var(--link); } a:focus-visible { outline: 3px solid var(--link); outline-offset: 2px; }
+.skip { position: absolute; left: -999rem; } .skip:focus { position: static; }
+.mock { background: var(--mock); color: #fff; padding: .6rem 1rem; border-radius: 4px; }
+.mock b { letter-spacing: .12em; }
+nav ol { columns: 15rem 2; padding-left: 1.5rem; margin: .5rem 0; }
+figure { margin: 1.4rem 0; }
+figure img { display: block; width: auto; max-width: 100%; height: auto; margin: 0 auto; background: #fff;
+  border-radius: 4px; }
+figcaption { font-size: .92rem; color: var(--soft); max-width: 46rem; margin: .4rem auto 0; }
+caption { font-size: .92rem; color: var(--soft); text-align: left; padding: .3rem 0; }
 .scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .88rem; margin: .8rem 0; }
-th, td { padding: .25rem .8rem; border-bottom: 1px solid #ddd; text-align: left; vertical-align: top; }
-thead th { border-bottom: 2px solid #888; } td.n { text-align: right; font-variant-numeric: tabular-nums; }
-code { font: .85em ui-monospace, Menlo, Consolas, monospace; word-break: break-all; }
-@media print { nav { display: none; } figure, table { break-inside: avoid; } }
+table { border-collapse: collapse; font-size: .9rem; margin: .8rem 0; }
+th, td { padding: .25rem .8rem; border-bottom: 1px solid var(--rule); text-align: left; vertical-align: top; }
+thead th { border-bottom: 2px solid var(--soft); }
+th.n, td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+tbody th { font-weight: normal; white-space: nowrap; }
+code { font: .85em ui-monospace, Menlo, Consolas, monospace; overflow-wrap: anywhere; }
+@media (max-width: 40rem) { body { padding: .75rem .75rem 3rem; } tbody th { white-space: normal; }
+  th, td { padding: .25rem .45rem; } }
+@media print { nav, .skip { display: none; } figure, table { break-inside: avoid; } }
 """
 
 
@@ -61,6 +77,8 @@ class Provenance:
     ----------
     versions : mapping of str to str
         Package and version.
+    seeds : mapping of str to int
+        Stage and the seed of its random stream.
     digests : mapping of str to str
         Input or stage and its SHA-256.
     methods : mapping of str to str
@@ -73,6 +91,7 @@ class Provenance:
     digests: Mapping[str, str] = field(default_factory=dict)
     methods: Mapping[str, str] = field(default_factory=dict)
     placeholders: Sequence[str] = ()
+    seeds: Mapping[str, int] = field(default_factory=dict)
 
 
 def page(
@@ -108,10 +127,10 @@ def page(
     """
     name = html.escape(title)
     source = provenance or Provenance()
-    body = [f"<h1>{name}</h1>"]
+    body = [f'<h1 id="top">{name}</h1>']
     if mock:
         body.append(
-            '<p class="mock" role="alert"><b>MOCK</b> — these results come from mock data: '
+            '<p class="mock" role="note"><b>MOCK</b> — these results come from mock data: '
             "every contour is an expected reach, not an exclusion.</p>"
         )
     if source.placeholders:
@@ -129,17 +148,39 @@ def page(
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{name}</title>\n<style>{_CSS}</style>\n</head>\n<body>\n<main>\n"
+        f"<title>{name}</title>\n<style>{_CSS}</style>\n</head>\n<body>\n"
+        '<a class="skip" href="#s0">Skip to the results</a>\n<main>\n'
         + "\n".join(body)
         + "\n</main>\n</body>\n</html>\n"
     )
 
 
+def save_page(text: str, path: str | os.PathLike[str]) -> Path:
+    """Write a page completely or not at all.
+
+    Parameters
+    ----------
+    text : str
+        From `page`.
+    path : path
+        Its folder is made if it is missing.
+
+    Raises
+    ------
+    StoreError
+        If the file cannot be written.
+    """
+    target = Path(path)
+    write_whole(target, text.encode("utf-8"))
+    return target
+
+
 def _section(index: int, section: Section, dpi: int) -> str:
-    parts = [f'<section id="s{index}"><h2>{html.escape(section.heading)}</h2>']
+    heading = html.escape(section.heading)
+    parts = [f'<section id="s{index}" aria-labelledby="h{index}"><h2 id="h{index}">{heading}</h2>']
     parts += [f"<p>{html.escape(text)}</p>" for text in section.paragraphs]
     parts += [_figure(caption, figure, dpi) for caption, figure in section.figures]
-    parts += [f'<div class="scroll">{html_table(table)}</div>' for table in section.tables]
+    parts += [_scroll(html_table(table), table.caption or section.heading) for table in section.tables]
     return "\n".join([*parts, "</section>"])
 
 
@@ -150,15 +191,21 @@ def _figure(caption: str, figure: Figure, dpi: int) -> str:
     return f"<figure>{image}<figcaption>{text}</figcaption></figure>"
 
 
+def _scroll(table: str, label: str) -> str:
+    """Wrap a table so that a narrow screen scrolls it and not the page; reachable by keyboard."""
+    return f'<div class="scroll" role="region" tabindex="0" aria-label="{html.escape(label)}">{table}</div>'
+
+
 def _list(items: Sequence[str]) -> str:
     return "<ul>" + "".join(f"<li>{html.escape(item)}</li>" for item in items) + "</ul>"
 
 
 def _provenance(index: int, source: Provenance) -> str:
-    parts = [f'<section id="s{index}"><h2>Provenance</h2>']
+    parts = [f'<section id="s{index}" aria-labelledby="h{index}"><h2 id="h{index}">Provenance</h2>']
     for heading, entries, code in (
         ("Methods", source.methods, False),
         ("Versions", source.versions, False),
+        ("Seeds", {name: str(seed) for name, seed in source.seeds.items()}, False),
         ("Digests (SHA-256)", source.digests, True),
     ):
         if not entries:
@@ -168,9 +215,8 @@ def _provenance(index: int, source: Provenance) -> str:
             f'<tr><th scope="row">{html.escape(key)}</th><td>{wrap.format(html.escape(value))}</td></tr>'
             for key, value in entries.items()
         )
-        parts.append(
-            f'<div class="scroll"><table><caption>{heading}</caption><tbody>{rows}</tbody></table></div>'
-        )
+        table = f"<table><caption>{heading}</caption><tbody>{rows}</tbody></table>"
+        parts.append(_scroll(table, heading))
     parts.append(
         "<p>Placeholders:</p>" + _list(source.placeholders)
         if source.placeholders

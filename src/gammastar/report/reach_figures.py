@@ -7,22 +7,25 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch, Polygon
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, PathPatch, Polygon
+from matplotlib.path import Path
 
 from gammastar.core.axes import COUPLING, LABELS
 from gammastar.core.constants import M_MU
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
-from gammastar.report.contours import Contour, islands, outline
+from gammastar.report.contours import Contour, islands, outline, region
 from gammastar.report.style import (
     BAND68,
     BAND95,
     COLOURS,
     GREY,
+    MASS_DARK,
     checked,
+    log_mass_axis,
     mark_mock,
     new_figure,
     power_of_ten,
@@ -31,7 +34,9 @@ from gammastar.report.style import (
 
 __all__ = ["Plane", "reach_figure"]
 
-_LINES: dict[str, Any] = {"measured": "-", "extrapolated": "--", "expected": "-"}
+_LINES: dict[str, Any] = {"measured": "-", "extrapolated": "--", "expected": "-", "observed": "-"}
+_WIDTHS = {"measured": 2.0, "extrapolated": 2.0, "expected": 1.2, "observed": 2.6}
+_EMPTY_RANGE = (1e-9, 1e-2)  # couplings shown when nothing is reached and no range is asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +59,7 @@ class Plane:
     log_mass: bool = True
     threshold: float | None = 2 * M_MU
     threshold_label: str = r"$2m_\mu$"
-    mass_label: str = r"$m_{A'}$ [GeV]"
+    mass_label: str = MASS_DARK
     coupling_label: str = LABELS[COUPLING]
 
 
@@ -75,7 +80,7 @@ def reach_figure(
     contours : sequence of Contour
         Drawn in order; measured ones solid and filled, extrapolated ones dashed and hatched.
     mock : bool
-        From mock data; the word stands in the title and in the axes.
+        From mock data: the word stands in the axes, and observed contours are refused.
     pot : float
         Protons on target.
     cl : float
@@ -88,36 +93,52 @@ def reach_figure(
     Returns
     -------
     matplotlib.figure.Figure
+        With a panel below if a contour carries the fraction of its signal in the measured domain. Where no
+        contour reaches anything the figure says so and names the largest signal.
+
+    Raises
+    ------
+    PhysicsError
+        If an observed contour is asked for on mock data.
 
     Notes
     -----
     A contour is an expected reach; an exclusion needs real data with an observation.
     """
+    observed = [contour.label for contour in contours if contour.kind == "observed"]
+    if mock and observed:
+        msg = f"reach_figure: the contours {observed} are observed, but mock data exclude nothing"
+        raise PhysicsError(msg)
     plane = Plane() if plane is None else plane
-    figure, axes = new_figure(size=(7.6, 6.2))
+    panel = any(contour.fraction is not None for contour in contours)
+    heights = (3.4, 1.0) if panel else None
+    figure, axes = new_figure(
+        2 if panel else 1, size=(7.6, 7.4 if panel else 6.2), heights=heights, share_x=True
+    )
     ax = axes[0, 0]
-    ax.set(xscale="log" if plane.log_mass else "linear", yscale="log")
-    ax.set(xlabel=plane.mass_label, ylabel=plane.coupling_label)
     x_range, y_range = _ranges(contours, plane)
-    ax.set(xlim=x_range, ylim=y_range)
+    ax.set(yscale="log", xlim=x_range, ylim=y_range, ylabel=plane.coupling_label)
+    if plane.log_mass:
+        log_mass_axis(ax)
+    axes[-1, 0].set_xlabel(plane.mass_label)
     for label, vertices in limits:
         _existing(ax, label, vertices)
-    handles: list[Patch] = []
-    main = [contour for contour in contours if contour.kind != "extrapolated"]
-    for index, contour in enumerate(contours):
-        colour = COLOURS[(main.index(contour) if contour in main else index) % len(COLOURS)]
-        handles += _draw(ax, contour, colour)
+    colours = [COLOURS[index % len(COLOURS)] for index in range(len(contours))]
+    handles: list[Any] = []
+    for contour, colour in zip(contours, colours, strict=True):
+        handles += [] if contour.empty else _draw(ax, contour, colour)
     _threshold(ax, plane)
-    parts = [
-        "expected reach",
-        f"{100 * cl:.3g} % CL",
-        f"{power_of_ten(pot)} POT",
-        *(["MOCK"] if mock else []),
-    ]
-    ax.set_title(", ".join(parts))
+    kind = "expected reach" if not observed else "observed and expected"
+    ax.set_title(f"{kind}, {100 * cl:.3g} % CL", loc="left")
+    ax.set_title(f"{power_of_ten(pot)} POT", loc="right")
     if handles:
-        ax.legend(handles=handles, loc="upper right")
+        ax.legend(handles=handles, loc="upper right", framealpha=0.9, frameon=True, edgecolor="none")
+    if all(contour.empty for contour in contours):
+        _say_empty(ax, contours)
     mark_mock(ax, mock)
+    if panel:
+        _fractions(axes[1, 0], contours, colours)
+    figure.align_ylabels(axes[:, 0])
     return figure
 
 
@@ -126,18 +147,29 @@ def _ranges(contours: Sequence[Contour], plane: Plane) -> tuple[tuple[float, flo
     pooled = [c.reach.edges for c in contours] + [c.bands for c in contours if c.bands is not None]
     couplings = np.concatenate([array[np.isfinite(array)] for array in pooled] or [np.empty(0)])
     masses = np.concatenate([c.reach.mass for c in contours] or [np.empty(0)])
-    if (plane.coupling_range is None and not couplings.size) or (
-        plane.mass_range is None and not masses.size
-    ):
-        msg = "reach_figure: no contour reaches anything; give the ranges of `plane` to draw it empty"
-        raise PhysicsError(msg)
     mass_range, coupling_range = plane.mass_range, plane.coupling_range
     if mass_range is None:
-        low, high = float(masses.min()), float(masses.max())
-        mass_range = (low / 1.25, high * 1.25) if plane.log_mass else (max(0.0, low - 0.05), high + 0.05)
-    if coupling_range is None:
-        coupling_range = (float(couplings.min()) / 3, float(couplings.max()) * 30)
-    return mass_range, coupling_range
+        low, high = (float(masses.min()), float(masses.max())) if masses.size else (0.2, 1.0)
+        mass_range = (low / 1.15, high * 1.15) if plane.log_mass else (max(0.0, low - 0.05), high + 0.05)
+    if coupling_range is None and couplings.size:
+        # room for the legend above; a decade or so at least
+        coupling_range = (float(couplings.min()) / 3, float(couplings.max()) * 20)
+    return mass_range, coupling_range or _EMPTY_RANGE
+
+
+def _say_empty(ax: Axes, contours: Sequence[Contour]) -> None:
+    """Say in words why there is no contour."""
+    lines = ["No coupling is reached at any mass."]
+    for contour in contours:
+        signal = np.atleast_1d(np.asarray(contour.reach.signal, dtype=np.float64))
+        if signal.size and np.isfinite(signal).any():
+            best = int(np.nanargmax(signal))
+            limit = float(np.broadcast_to(contour.reach.limit, signal.shape)[best])
+            lines.append(
+                f"{contour.label}: at most {signal[best]:.3g} events, at {contour.reach.mass[best]:.3g} GeV;"
+                f" {limit:.3g} are needed"
+            )
+    ax.text(0.5, 0.5, "\n".join(lines), transform=ax.transAxes, ha="center", va="center", fontsize=12)
 
 
 def _threshold(ax: Axes, plane: Plane) -> None:
@@ -161,57 +193,81 @@ def _existing(ax: Axes, label: str, vertices: FloatArray) -> None:
     ax.add_patch(Polygon(polygon, closed=True, facecolor=GREY, edgecolor="0.55", linewidth=0.8, zorder=1))
     seen = np.clip((ax.transScale + ax.transLimits).transform(polygon), 0.0, 1.0)  # inside the frame
     x, y = 0.5 * (seen.min(axis=0) + seen.max(axis=0))
-    look: dict[str, Any] = {"color": "0.35", "fontsize": 10, "ha": "center", "va": "center", "zorder": 2}
-    ax.text(float(x), float(y), label, transform=ax.transAxes, **look)
+    look: dict[str, Any] = {"color": "0.3", "fontsize": 11, "ha": "center", "va": "center", "zorder": 7}
+    ax.text(float(x), float(y), label, transform=ax.transAxes, clip_on=True, **look)
 
 
-def _draw(ax: Axes, contour: Contour, colour: str) -> list[Patch]:
+def _draw(ax: Axes, contour: Contour, colour: str) -> list[Any]:
     """Draw a contour with its bands and return the entries of the legend."""
-    line, measured = _LINES[contour.kind], contour.kind == "measured"
+    line, width = _LINES[contour.kind], _WIDTHS[contour.kind]
     hatch = "///" if contour.kind == "extrapolated" else None
+    filled = contour.kind in ("measured", "observed") and contour.bands is None
+    if contour.bands is not None:
+        _bands(ax, contour.reach.mass, contour.bands)
     for island in islands(contour.reach):
         polygon, lines = outline(contour.reach, island)
-        if contour.bands is not None:
-            for outer, inner, shade, level in ((0, 4, BAND95, 3), (1, 3, BAND68, 4)):
-                _ring(ax, contour, island, (outer, inner), (shade, level))
-        if measured and contour.bands is None:
+        if filled:
             ax.fill(*polygon.T, facecolor=colour, alpha=0.22, linewidth=0, zorder=3)
         if hatch:
-            ax.fill(
-                *polygon.T, facecolor="none", edgecolor=colour, alpha=0.5, hatch=hatch, linewidth=0, zorder=3
-            )
+            look: dict[str, Any] = {
+                "facecolor": "none",
+                "edgecolor": colour,
+                "alpha": 0.5,
+                "linewidth": 0,
+                "zorder": 3,
+            }
+            ax.fill(*polygon.T, hatch=hatch, **look)
         for part in lines:
-            ax.plot(
-                *part.T,
-                color=colour,
-                linestyle=line,
-                linewidth=1.2 if contour.kind == "expected" else 2.0,
-                zorder=6,
-            )
-    face = "none" if hatch or not measured or contour.bands is not None else colour + "38"
-    entries = [
-        Patch(
-            facecolor=face, edgecolor=colour, linestyle=line, linewidth=1.6, hatch=hatch, label=contour.label
-        )
-    ]
+            ax.plot(*part.T, color=colour, linestyle=line, linewidth=width, zorder=6)
     if contour.bands is not None:
-        entries += [
-            Patch(facecolor=BAND68, label="expected, 68 %"),
-            Patch(facecolor=BAND95, label="expected, 95 %"),
+        return [
+            Line2D([], [], color=colour, linestyle=line, linewidth=width, label=contour.label),
+            Patch(facecolor=BAND68, label=r"expected $\pm1\sigma$"),
+            Patch(facecolor=BAND95, label=r"expected $\pm2\sigma$"),
         ]
-    return entries
+    face = colour + "38" if filled else "none"
+    patch: dict[str, Any] = {
+        "facecolor": face,
+        "edgecolor": colour,
+        "linestyle": line,
+        "linewidth": 1.6,
+        "hatch": hatch,
+    }
+    return [Patch(label=contour.label, **patch)]
 
 
-def _ring(
-    ax: Axes, contour: Contour, island: npt.NDArray[np.int64], columns: tuple[int, int], look: tuple[str, int]
-) -> None:
-    """Fill between the contours of a stronger and a weaker limit (all of the first without the second)."""
-    if contour.bands is None:
-        return
-    mass = contour.reach.mass[island]
-    outer, inner = (contour.bands[island, column] for column in columns)
-    middle = np.sqrt(outer[:, 0] * outer[:, 1])
-    reached = np.isfinite(inner).all(axis=1)
-    low, high = (np.where(reached, inner[:, side], middle) for side in (0, 1))
-    ax.fill_between(mass, outer[:, 0], low, color=look[0], linewidth=0, zorder=look[1])
-    ax.fill_between(mass, high, outer[:, 1], color=look[0], linewidth=0, zorder=look[1])
+def _bands(ax: Axes, mass: FloatArray, bands: FloatArray) -> None:
+    """Fill between the contours of weaker and stronger limits; what all of them reach stays free.
+
+    Each colour is the area inside the outer contour without the area inside the inner one, as one path, so
+    that limits of others drawn underneath remain visible.
+    """
+    for outer, inner, shade in ((0, 1, BAND95), (1, 3, BAND68), (3, 4, BAND95)):
+        parts = [_turned(p, 1.0) for p in region(mass, bands[:, outer])]
+        parts += [_turned(p, -1.0) for p in region(mass, bands[:, inner])]
+        if parts:
+            path = Path.make_compound_path(*[Path(np.vstack([p, p[:1]]), closed=True) for p in parts])
+            ax.add_patch(PathPatch(path, facecolor=shade, linewidth=0, zorder=2))
+
+
+def _turned(polygon: FloatArray, sign: float) -> FloatArray:
+    """Return a polygon with the given sense of rotation: holes run against their outlines."""
+    x, y = polygon[:, 0], np.log(polygon[:, 1])
+    area = float(np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y))
+    return polygon if area * sign > 0 else polygon[::-1]
+
+
+def _fractions(ax: Axes, contours: Sequence[Contour], colours: Sequence[str]) -> None:
+    """Draw the part of the signal that was measured, along both edges of each contour."""
+    for contour, colour in zip(contours, colours, strict=True):
+        if contour.fraction is None:
+            continue
+        for island in islands(contour.reach):
+            for side, line in ((0, "-"), (1, ":")):
+                mass, part = contour.reach.mass[island], 100 * contour.fraction[island, side]
+                ax.plot(mass, part, color=colour, linestyle=line)
+    styles: dict[Any, str] = {"-": "lower edge", ":": "upper edge"}
+    sides = [Line2D([], [], color="black", linestyle=line, label=label) for line, label in styles.items()]
+    ax.legend(handles=sides, loc="lower left", ncols=2, fontsize=11)
+    ax.set_ylim(0.0, 105.0)
+    ax.set_ylabel("in domain [%]", loc="center", fontsize=12)

@@ -1,17 +1,29 @@
-"""Figures of the signal: rate of dark photons, acceptance against decay length, sketch of the detector."""
+"""Figures of the signal: rate of dark photons, acceptance, and expected events."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray
-from gammastar.report.style import BAND68, BAND95, COLOURS, checked, log_range, mark_mock, new_figure, styled
+from gammastar.report.style import (
+    BAND68,
+    BAND95,
+    COLOURS,
+    LINES,
+    MASS_DARK,
+    checked,
+    log_mass_axis,
+    log_range,
+    mark_mock,
+    new_figure,
+    styled,
+)
 
-__all__ = ["acceptance_figure", "cone_outline", "detector_figure", "rate_figure"]
+__all__ = ["acceptance_figure", "acceptance_vs_mass", "rate_figure", "yield_map"]
 
 
 @styled
@@ -49,32 +61,28 @@ def rate_figure(
     inside = np.ones(n, dtype=bool) if measured is None else np.asarray(measured, dtype=bool)
     figure, axes = new_figure()
     ax = axes[0, 0]
-    floor = 1e-3 * float(np.nanmax(rate)) * np.ones(n) if (rate > 0).any() else np.ones(n)
-    lower = np.minimum(floor, np.where(rate > 0, rate, floor)) * 0.05
-    for k, colour, name in ((2, BAND95, "95 %"), (1, BAND68, "68 %")):
-        ax.fill_between(
-            mass,
-            np.maximum(rate - k * errors, lower),
-            rate + k * errors,
-            color=colour,
-            linewidth=0,
-            label=name,
-        )
-    ax.plot(mass, np.where(inside, rate, np.nan), color="black", label=label)
-    if not inside.all():
-        # one point of overlap on either side, so that the line does not break
-        outside = ~inside | np.r_[~inside[1:], False] | np.r_[False, ~inside[:-1]]
-        ax.plot(mass, np.where(outside, rate, np.nan), color="black", linestyle="--", label="extrapolated")
     shown = [rate]
-    for (name, curve), colour in zip((comparisons or {}).items(), COLOURS[2:] + COLOURS[:2], strict=False):
+    for index, (name, curve) in enumerate((comparisons or {}).items()):
+        colour = (COLOURS[2:] + COLOURS[:2])[index % len(COLOURS)]
         band = np.asarray(curve, dtype=np.float64)
         central = band if band.ndim == 1 else band[:, 1]
         shown.append(checked(name, central, (n,)))
         if band.ndim == 2:
-            ax.fill_between(mass, band[:, 0], band[:, 2], color=colour, alpha=0.25, linewidth=0)
-        ax.plot(mass, central, color=colour, linestyle="-.", label=name)
+            ax.fill_between(mass, band[:, 0], band[:, 2], color=colour, alpha=0.22, linewidth=0, zorder=1)
+        ax.plot(mass, central, color=colour, linestyle=LINES[2 + index % 3], label=name, zorder=2)
     log_range(ax, *shown, decades=7.0, headroom=20.0)
-    ax.set(xlabel=r"$m_{A'}$ [GeV]", ylabel=r"$N_{A'}$ / POT / $\varepsilon^2$", xlim=(mass[0], mass[-1]))
+    floor = ax.get_ylim()[0]  # a band that reaches zero ends at the frame of a logarithmic axis
+    for k, shade, name in ((2, BAND95, r"$\pm2\sigma$"), (1, BAND68, r"$\pm1\sigma$")):
+        low = np.maximum(rate - k * errors, 0.1 * floor)
+        ax.fill_between(mass, low, rate + k * errors, color=shade, linewidth=0, label=name, zorder=3)
+    ax.plot(mass, np.where(inside, rate, np.nan), color="black", label=label, zorder=4)
+    if not inside.all():
+        # one point of overlap on either side, so that the line does not break
+        outside = ~inside | np.r_[~inside[1:], False] | np.r_[False, ~inside[:-1]]
+        beyond = np.where(outside, rate, np.nan)
+        ax.plot(mass, beyond, color="black", linestyle="--", label="extrapolated", zorder=4)
+    ax.set(xlabel=MASS_DARK, xlim=(mass[0], mass[-1]))
+    ax.set_ylabel(r"$N_{A′}$ / POT / $\varepsilon^2$")
     ax.legend(loc="upper right", ncols=2)
     mark_mock(ax, mock)
     return figure
@@ -86,6 +94,7 @@ def acceptance_figure(
     acceptances: Mapping[float, FloatArray],
     *,
     mock: bool,
+    errors: Mapping[float, FloatArray] | None = None,
     comparison: Mapping[float, FloatArray] | None = None,
     labels: tuple[str, str] = ("nominal", "comparison"),
 ) -> Figure:
@@ -97,6 +106,8 @@ def acceptance_figure(
     acceptances : mapping of mass [GeV] to NDArray, shape (n,)
         Accepted fraction of the produced particles.
     mock : bool
+    errors : mapping of mass to NDArray, shape (n,), optional
+        Standard deviations, drawn as bands.
     comparison : mapping of mass to NDArray, shape (n,), optional
         Drawn dashed in the colour of the same mass.
     labels : tuple of str
@@ -106,9 +117,14 @@ def acceptance_figure(
     -------
     matplotlib.figure.Figure
 
+    Raises
+    ------
+    PhysicsError
+        If every acceptance is zero.
+
     Notes
     -----
-    The form of Fig. 9 of the data-driven method's paper.
+    The form of Fig. 9 of Allison and Blinov (2025).
     """
     figure, axes = new_figure()
     ax = axes[0, 0]
@@ -116,8 +132,13 @@ def acceptance_figure(
     for index, (mass, values) in enumerate(acceptances.items()):
         colour = COLOURS[index % len(COLOURS)]
         curve = checked(f"acceptance at {mass} GeV", values, ctau.shape)
-        ax.plot(ctau, np.where(curve > 0, curve, np.nan), color=colour, label=f"$m_{{A'}}$ = {mass:.3g} GeV")
+        name = f"$m_{{A′}}$ = {mass:.3g} GeV"
+        ax.plot(ctau, np.where(curve > 0, curve, np.nan), color=colour, label=name)
         peak = max(peak, float(curve.max()))
+        if errors is not None and mass in errors:
+            half = checked(f"errors at {mass} GeV", errors[mass], ctau.shape)
+            low = np.maximum(curve - half, 1e-12)
+            ax.fill_between(ctau, low, curve + half, color=colour, alpha=0.25, linewidth=0)
         if comparison is not None and mass in comparison:
             other = checked(f"comparison at {mass} GeV", comparison[mass], ctau.shape)
             ax.plot(ctau, np.where(other > 0, other, np.nan), color=colour, linestyle="--")
@@ -134,94 +155,99 @@ def acceptance_figure(
     return figure
 
 
-def cone_outline(theta_min: float, theta_max: float, z_min: float, z_max: float) -> list[FloatArray]:
-    """Return the outlines, in the plane of z and x, of a volume between two cones around the beam.
-
-    Parameters
-    ----------
-    theta_min, theta_max : float [rad]
-    z_min, z_max : float [m]
-
-    Returns
-    -------
-    list of NDArray, shape (4, 2) [m]
-        One outline if `theta_min` is zero, else one above and one below the beam.
-
-    Examples
-    --------
-    >>> len(cone_outline(0.035, 0.120, 5.0, 10.0))
-    2
-    """
-    inner, outer = np.tan(theta_min), np.tan(theta_max)
-    if theta_min == 0:
-        return [
-            np.array(
-                [
-                    (z_min, -z_min * outer),
-                    (z_max, -z_max * outer),
-                    (z_max, z_max * outer),
-                    (z_min, z_min * outer),
-                ]
-            )
-        ]
-    corners = np.array(
-        [(z_min, z_min * inner), (z_max, z_max * inner), (z_max, z_max * outer), (z_min, z_min * outer)]
-    )
-    return [corners, corners * np.array([1.0, -1.0])]
-
-
 @styled
-def detector_figure(
-    volumes: Mapping[str, Sequence[FloatArray]],
+def acceptance_vs_mass(
+    mass: FloatArray,
+    acceptances: Mapping[str, FloatArray],
     *,
     mock: bool,
-    planes: Mapping[str, tuple[float, float, float]] | None = None,
-    rays: Sequence[float] = (),
-    title: str = "",
+    errors: Mapping[str, FloatArray] | None = None,
 ) -> Figure:
-    """Draw the detector in the plane of z (along the beam) and x.
+    """Draw acceptances against the mass.
 
     Parameters
     ----------
-    volumes : mapping of label to sequence of NDArray, shape (n, 2) [m]
-        Outlines (z, x) of the target, the shield, the decay volume.
+    mass : NDArray, shape (n,) [GeV]
+    acceptances : mapping of label to NDArray, shape (n,)
+        E.g. per detector, or the largest over the decay length.
     mock : bool
-    planes : mapping of label to (z, x_low, x_high) [m], optional
-        Tracking planes and calorimeters.
-    rays : sequence of float [rad], optional
-        Angles to the beam drawn as lines from the origin.
-    title : str
+    errors : mapping of label to NDArray, shape (n,), optional
+        Standard deviations, drawn as bands.
 
     Returns
     -------
     matplotlib.figure.Figure
-        The two axes have different scales: detectors are long and thin.
+
+    Raises
+    ------
+    PhysicsError
+        If every acceptance is zero.
     """
-    figure, axes = new_figure(size=(8.6, 4.4))
+    figure, axes = new_figure(size=(7.2, 5.0))
     ax = axes[0, 0]
-    for index, (label, outlines) in enumerate(volumes.items()):
-        colour = COLOURS[index % len(COLOURS)]
-        for k, vertices in enumerate(outlines):
-            polygon = checked(f"outline of {label!r}", vertices, (len(vertices), 2))
-            ax.fill(
-                *polygon.T,
-                facecolor=colour,
-                alpha=0.35,
-                edgecolor=colour,
-                linewidth=1.2,
-                label=label if k == 0 else None,
-            )
-    for (label, (z, low, high)), line in zip(
-        (planes or {}).items(), ("-", "--", "-.", ":") * 8, strict=False
-    ):
-        ax.plot([z, z], [low, high], color="black", linewidth=2.2, linestyle=line, label=label)
-    ax.margins(x=0.04, y=0.12)
-    ax.autoscale_view()
-    frame = (ax.get_xlim(), ax.get_ylim())
-    for theta in rays:
-        ax.plot([0, frame[0][1]], [0, frame[0][1] * np.tan(theta)], color="0.4", linestyle=":", linewidth=1.0)
-    ax.axhline(0.0, color="0.4", linestyle=(0, (8, 4, 1, 4)), linewidth=0.9, zorder=0)
-    ax.set(xlim=frame[0], ylim=frame[1], xlabel=r"$z$ [m]", ylabel=r"$x$ [m]", title=title)
-    figure.legend(loc="outside right upper")
+    curves = {label: checked(label, values, mass.shape) for label, values in acceptances.items()}
+    if not any((curve > 0).any() for curve in curves.values()):
+        msg = "acceptance_vs_mass: every acceptance is zero; check the detectors and the masses"
+        raise PhysicsError(msg)
+    for index, (label, curve) in enumerate(curves.items()):
+        colour, line = COLOURS[index % len(COLOURS)], LINES[index % len(LINES)]
+        ax.plot(mass, np.where(curve > 0, curve, np.nan), color=colour, linestyle=line, label=label)
+        if errors is not None and label in errors:
+            half = checked(f"errors of {label!r}", errors[label], mass.shape)
+            low = np.maximum(curve - half, 1e-12)
+            ax.fill_between(mass, low, curve + half, color=colour, alpha=0.25, linewidth=0)
+    log_range(ax, *curves.values(), decades=8.0, headroom=6.0)
+    ax.set(xlabel=MASS_DARK, ylabel="acceptance", xlim=(mass[0], mass[-1]))
+    ax.legend(loc="upper right")
+    mark_mock(ax, mock)
+    return figure
+
+
+@styled
+def yield_map(
+    mass: FloatArray,
+    coupling: FloatArray,
+    signal: FloatArray,
+    *,
+    mock: bool,
+    limit: float | None = None,
+    log_mass: bool = True,
+) -> Figure:
+    """Draw the expected signal events over mass and coupling.
+
+    Parameters
+    ----------
+    mass : NDArray, shape (n,) [GeV]
+    coupling : NDArray, shape (k,)
+    signal : NDArray, shape (n, k)
+        Expected events.
+    mock : bool
+    limit : float, optional
+        Upper limit on the signal, drawn as a contour.
+    log_mass : bool
+        Logarithmic mass axis.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The colours span from 10⁻³ events to the largest yield, at most 10⁶.
+    """
+    events = checked("signal", signal, (len(mass), len(coupling)))
+    figure, axes = new_figure(size=(7.8, 5.8))
+    ax = axes[0, 0]
+    top = float(np.clip(np.nanmax(events, initial=0.0), 1.0, 1e6))
+    shown = np.log10(np.clip(np.nan_to_num(events), 1e-9, top)).T
+    levels = np.arange(-3.0, np.ceil(np.log10(top)) + 0.51, 0.5)
+    shown = np.ma.masked_less(shown, -3.0)
+    filled = ax.contourf(mass, coupling, shown, levels=levels, cmap="cividis_r")
+    figure.colorbar(filled, ax=ax, pad=0.02).set_label(r"$\log_{10}$ expected events")
+    if limit is not None and limit > 0 and (events > limit).any() and (events < limit).any():
+        ax.contour(mass, coupling, np.nan_to_num(events).T, levels=[limit], colors=COLOURS[2], linewidths=2.0)
+        ax.plot([], [], color=COLOURS[2], linewidth=2.0, label=f"{limit:.3g} events")
+        ax.legend(loc="upper right", frameon=True, framealpha=0.9, edgecolor="none")
+    ax.set(yscale="log", xlabel=MASS_DARK, ylabel=r"$\varepsilon$", xlim=(mass[0], mass[-1]))
+    ax.set_ylim(coupling[0], coupling[-1])
+    if log_mass:
+        log_mass_axis(ax)
     mark_mock(ax, mock)
     return figure

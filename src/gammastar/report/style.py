@@ -1,4 +1,4 @@
-"""The look of all figures: one style, one MOCK label, one way to write files.
+"""The look of all figures: one style, one MOCK label.
 
 Figures are built with `matplotlib.figure.Figure` and never registered with pyplot, so that drawing leaves no
 state behind and works without a display.
@@ -7,12 +7,8 @@ state behind and works without a display.
 from __future__ import annotations
 
 import functools
-import io
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import matplotlib as mpl
@@ -21,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from gammastar.core.errors import PhysicsError, StoreError
+from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 
 __all__ = [
@@ -30,14 +27,19 @@ __all__ = [
     "BAND95",
     "COLOURS",
     "GREY",
+    "LINES",
+    "MASS_DARK",
     "checked",
+    "divided",
+    "header",
     "house_style",
+    "log_mass_axis",
     "log_range",
     "mark_mock",
     "new_figure",
-    "png_bytes",
+    "points",
     "power_of_ten",
-    "save_figure",
+    "steps",
     "styled",
 ]
 
@@ -49,6 +51,14 @@ COLOURS = ("#5790fc", "#f89c20", "#e42536", "#964a8b", "#9c9ca1", "#7a21dd")
 GREY = "0.80"
 BAND68 = "#7fd37f"  # green and yellow, as limits are drawn in the field, softened so that lines stay visible
 BAND95 = "#ffe680"
+LINES: tuple[Any, ...] = (
+    "-",
+    "--",
+    "-.",
+    ":",
+    (0, (5, 1, 1, 1, 1, 1)),
+)  # so that nothing rests on colour alone
+MASS_DARK = "$m_{A′}$ [GeV]"  # the sign itself: a raised prime is too small in an index
 
 _RC: dict[str, Any] = {
     "figure.figsize": (7.2, 5.6),
@@ -156,6 +166,42 @@ def mark_mock(ax: Axes, mock: bool, *, position: tuple[float, float] = (0.03, 0.
     )
 
 
+def header(figure: Figure, text: str) -> None:
+    """Write the conditions (beam, target, protons on target) above the right end of the first axes."""
+    with house_style():
+        figure.axes[0].set_title(text, loc="right", fontsize=13)
+
+
+def log_mass_axis(ax: Axes) -> None:
+    """Make the horizontal axis logarithmic with plain numbers: a mass axis seldom spans two decades."""
+    ax.set_xscale("log")
+    low, high = ax.get_xlim()
+    digits = (1.0, 2.0, 3.0, 5.0) if high / low < 30 else (1.0,)
+    ax.xaxis.set_major_locator(LogLocator(subs=digits))
+    ax.xaxis.set_minor_locator(LogLocator(subs=tuple(range(1, 10)), numticks=100))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+
+
+def steps(ax: Axes, edges: FloatArray, values: FloatArray, **options: Any) -> None:
+    """Draw a histogram as steps (or filled, with ``histtype="fill"``)."""
+    mplhep.histplot(values, bins=edges, ax=ax, yerr=False, flow="none", **options)
+
+
+def points(ax: Axes, edges: FloatArray, values: FloatArray, errors: FloatArray, **options: Any) -> None:
+    """Draw bin contents as points with errors and bars that span the bins."""
+    centre = 0.5 * (edges[1:] + edges[:-1])
+    style: dict[str, Any] = {"fmt": "o", "color": "black", "markersize": 4, "linewidth": 1.2, "capsize": 0}
+    ax.errorbar(centre, values, yerr=errors, xerr=0.5 * np.diff(edges), **(style | options))
+
+
+def divided(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> FloatArray:
+    """Return a quotient that is nan where the denominator is not positive."""
+    a, b = np.broadcast_arrays(np.asarray(numerator, np.float64), np.asarray(denominator, np.float64))
+    result: FloatArray = np.divide(a, b, out=np.full(a.shape, np.nan), where=b > 0)
+    return result
+
+
 def power_of_ten(value: float) -> str:
     r"""Return a number as mathtext, with two digits at most.
 
@@ -198,69 +244,3 @@ def log_range(ax: Axes, *arrays: FloatArray, decades: float = 6.0, headroom: flo
     low = max(0.4 * float(pooled.min()), high * 10.0**-decades)
     ax.set_yscale("log")
     ax.set_ylim(low, headroom * high)
-
-
-def png_bytes(figure: Figure, *, dpi: int = 150) -> bytes:
-    """Return a figure as PNG (no time stamp, no version: equal figures give equal bytes)."""
-    return _rendered(figure, "png", dpi=dpi, metadata={"Software": None})
-
-
-def save_figure(figure: Figure, stem: str | os.PathLike[str], *, dpi: int = 150) -> tuple[Path, Path]:
-    """Write a figure as PNG and PDF, each complete or not at all.
-
-    Parameters
-    ----------
-    figure : matplotlib.figure.Figure
-    stem : path
-        Path without suffix; its folder is made if it is missing.
-    dpi : int
-        Resolution of the PNG.
-
-    Returns
-    -------
-    png, pdf : Path
-
-    Raises
-    ------
-    StoreError
-        If a file cannot be written.
-    """
-    base = Path(stem)
-    pdf_metadata = {"Creator": "gammastar", "Producer": None, "CreationDate": None, "ModDate": None}
-    contents = {
-        ".png": png_bytes(figure, dpi=dpi),
-        ".pdf": _rendered(figure, "pdf", dpi=dpi, metadata=pdf_metadata),
-    }
-    paths = []
-    for suffix, content in contents.items():
-        path = base.with_name(base.name + suffix)
-        _write(path, content)
-        paths.append(path)
-    return paths[0], paths[1]
-
-
-def _rendered(figure: Figure, kind: str, *, dpi: int, metadata: dict[str, str | None]) -> bytes:
-    buffer = io.BytesIO()
-    with house_style():  # fonts are looked up while drawing
-        figure.savefig(buffer, format=kind, dpi=dpi, metadata=metadata)
-    return buffer.getvalue()
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write to a temporary name in the same folder, then rename."""
-    temporary: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        temporary = Path(name)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)  # mkstemp makes private files
-        temporary.replace(path)
-    except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        msg = f"cannot write the figure {path}: {error}; check the folder and the free space"
-        raise StoreError(msg) from error

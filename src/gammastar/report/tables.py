@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from gammastar.core.errors import PhysicsError
 
-__all__ = ["Column", "Table", "cutflow_table", "html_table", "text_table"]
+__all__ = ["Column", "Number", "Table", "cutflow_table", "html_table", "numbers_table", "text_table"]
 
 Column = Sequence[object] | npt.NDArray[np.generic]
 
@@ -101,7 +101,12 @@ def html_table(table: Table) -> str:
     True
     """
     texts, numeric = _cells(table)
-    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in table.columns)
+    head = "".join(
+        f'<th scope="col" class="n">{html.escape(name)}</th>'
+        if number
+        else f'<th scope="col">{html.escape(name)}</th>'
+        for name, number in zip(table.columns, numeric, strict=True)
+    )
     rows = []
     for row in zip(*texts, strict=True):
         cells = "".join(
@@ -113,7 +118,14 @@ def html_table(table: Table) -> str:
     return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
-def cutflow_table(cuts: Sequence[str], weights: npt.ArrayLike, *, caption: str = "Cut flow") -> Table:
+def cutflow_table(
+    cuts: Sequence[str],
+    weights: npt.ArrayLike,
+    *,
+    counts_of: Sequence[str] | None = None,
+    extra: Mapping[str, Column] | None = None,
+    caption: str = "Cut flow",
+) -> Table:
     """Return the table of a cut flow with its efficiencies.
 
     Parameters
@@ -121,7 +133,11 @@ def cutflow_table(cuts: Sequence[str], weights: npt.ArrayLike, *, caption: str =
     cuts : sequence of str
         What was asked for, in order; the first is the input.
     weights : array_like, shape (n,)
-        Events or pairs that are left after each cut.
+        What is left after each cut.
+    counts_of : sequence of str, length n, optional
+        What is counted, e.g. "event", "lepton", "pair": efficiencies start anew where it changes.
+    extra : mapping of heading to column, optional
+        Further columns, e.g. the pairs by charge.
     caption : str
 
     Returns
@@ -133,24 +149,84 @@ def cutflow_table(cuts: Sequence[str], weights: npt.ArrayLike, *, caption: str =
     PhysicsError
         If the lengths differ or a cut leaves more than it was given.
     """
-    left = np.asarray(weights)
-    if left.shape != (len(cuts),):
-        msg = f"cutflow_table: {len(cuts)} cuts but weights of shape {left.shape}"
+    left = np.asarray(weights, dtype=np.float64)
+    kinds = ["event"] * len(cuts) if counts_of is None else list(counts_of)
+    if left.shape != (len(cuts),) or len(kinds) != len(cuts):
+        msg = f"cutflow_table: {len(cuts)} cuts, weights of shape {left.shape}, {len(kinds)} kinds"
         raise PhysicsError(msg)
-    grows = np.flatnonzero(np.diff(left) > 0)
-    if grows.size:
-        i = int(grows[0]) + 1
-        msg = f"cutflow_table: {cuts[i]!r} leaves {left[i]}, more than the {left[i - 1]} before it"
-        raise PhysicsError(msg)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        relative = np.r_[np.nan, left[1:] / left[:-1]]
-        total = left / left[0] if len(left) else left
-    return Table(
-        {
-            "cut": list(cuts),
-            "left": left,
-            "of previous [%]": 100 * relative,
-            "of all [%]": 100 * np.asarray(total, dtype=np.float64),
-        },
-        caption,
-    )
+    relative, total = np.full(len(cuts), np.nan), np.full(len(cuts), np.nan)
+    first = 0
+    for i, kind in enumerate(kinds):
+        if i == 0 or kind != kinds[i - 1]:
+            first = i
+        elif left[i] > left[i - 1]:
+            msg = f"cutflow_table: {cuts[i]!r} leaves {left[i]}, more than the {left[i - 1]} before it"
+            raise PhysicsError(msg)
+        elif left[i - 1] > 0:
+            relative[i] = left[i] / left[i - 1]
+        if left[first] > 0:
+            total[i] = left[i] / left[first]
+    columns: dict[str, Column] = {"cut": list(cuts)}
+    if counts_of is not None:
+        columns["counts"] = kinds
+    columns |= {"left": left, "of previous [%]": 100 * relative, "of first [%]": 100 * total}
+    return Table(columns | dict(extra or {}), caption)
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A result: a value with its uncertainty, its unit and how it was obtained.
+
+    Attributes
+    ----------
+    quantity : str
+    value : float
+    sigma : float or None
+        Standard deviation.
+    unit, method : str
+    """
+
+    quantity: str
+    value: float
+    sigma: float | None = None
+    unit: str = ""
+    method: str = ""
+
+    def __str__(self) -> str:
+        """Return the value rounded at the second digit of its uncertainty.
+
+        Examples
+        --------
+        >>> str(Number("rate", 0.0012345, 0.000056))
+        '(1.234 ± 0.056)×10⁻³'
+        >>> str(Number("pairs", 1234.0, 35.0))
+        '1234 ± 35'
+        """
+        if self.sigma is None or not np.isfinite(self.sigma) or not self.sigma > 0:
+            return _entry(self.value)
+        power = int(np.floor(np.log10(max(abs(self.value), self.sigma))))
+        power = 0 if -2 <= power <= 4 else power
+        value, sigma = self.value / 10.0**power, self.sigma / 10.0**power
+        digits = max(0, 1 - int(np.floor(np.log10(sigma))))
+        text = f"{value:.{digits}f} ± {sigma:.{digits}f}".replace("-", "−")
+        return text if power == 0 else f"({text})×10{str(power).translate(_RAISED)}"
+
+
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def numbers_table(numbers: Sequence[Number], *, caption: str = "Numbers") -> Table:
+    """Return the table of results with their uncertainties and methods.
+
+    Examples
+    --------
+    >>> numbers_table([Number("pairs", 1234.0, 35.0)]).columns["value"]
+    ['1234 ± 35']
+    """
+    columns = {
+        "quantity": [number.quantity for number in numbers],
+        "value": [str(number) for number in numbers],
+        "unit": [number.unit for number in numbers],
+        "method": [number.method for number in numbers],
+    }
+    return Table(columns, caption)

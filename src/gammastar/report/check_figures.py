@@ -1,0 +1,142 @@
+"""Figures that judge the learnt kinematics: divergence against mass, and the course of the training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from gammastar.core.axes import LABELS, MASS
+from gammastar.core.errors import PhysicsError
+from gammastar.core.records import FloatArray
+from gammastar.report.style import BAND68, BAND95, COLOURS, checked, mark_mock, new_figure, styled
+
+__all__ = ["kl_figure", "training_figure"]
+
+
+@styled
+def kl_figure(
+    mass: FloatArray,
+    model: FloatArray,
+    data_quantiles: FloatArray,
+    *,
+    mock: bool,
+    model_error: FloatArray | None = None,
+    window: FloatArray | None = None,
+    p_value: float | None = None,
+) -> Figure:
+    """Draw the divergence of model and data against mass, over the spread between draws of the data.
+
+    Parameters
+    ----------
+    mass : NDArray, shape (n,) [GeV]
+        Centres of the mass windows.
+    model : NDArray, shape (n,)
+        Kullback-Leibler divergence of model and data [nat], mean over draws.
+    data_quantiles : NDArray, shape (n, 5)
+        Divergence between draws of the data: 2.5, 16, 50, 84 and 97.5 per cent quantiles.
+    mock : bool
+    model_error : NDArray, shape (n,), optional
+        Half-width of the 95 % band of `model` from the finite number of draws.
+    window : NDArray, shape (n,), optional
+        Half-widths of the mass windows [GeV].
+    p_value : float, optional
+        Global p-value over all windows, written into the figure.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Notes
+    -----
+    The form of Fig. 4 of Allison and Blinov (2025). The bands are those of one window: agreement over
+    all windows is a statement for a global p-value, not for the eye.
+    """
+    n = len(mass)
+    model, bands = checked("model", model, (n,)), checked("data_quantiles", data_quantiles, (n, 5))
+    figure, axes = new_figure()
+    ax = axes[0, 0]
+    ax.fill_between(mass, bands[:, 0], bands[:, 4], color=BAND95, linewidth=0, label="data vs data, 95 %")
+    ax.fill_between(mass, bands[:, 1], bands[:, 3], color=BAND68, linewidth=0, label="data vs data, 68 %")
+    ax.plot(mass, bands[:, 2], color="#1a7a1a", linestyle="--", label="median")
+    shown = [bands.ravel(), model]
+    if model_error is not None:
+        half = checked("model_error", model_error, (n,))
+        ax.plot(mass, model - half, color="black", linestyle=":", linewidth=1.2, label="model vs data, 95 %")
+        ax.plot(mass, model + half, color="black", linestyle=":", linewidth=1.2)
+        shown += [model - half, model + half]
+    ax.errorbar(
+        mass,
+        model,
+        xerr=None if window is None else checked("window", window, (n,)),
+        color="black",
+        fmt="o-",
+        markersize=4,
+        elinewidth=1.0,
+        label="model vs data",
+    )
+    pooled = np.concatenate(shown)
+    low, high = float(np.nanmin(pooled)), float(np.nanmax(pooled))
+    ax.set_ylim(low - 0.1 * (high - low), high + 0.55 * (high - low))
+    ax.axhline(0.0, color="0.6", linewidth=0.8, zorder=0)
+    margin = 0.0 if window is None else float(np.max(window))
+    ax.set(xlim=(mass[0] - margin, mass[-1] + margin), xlabel=LABELS[MASS])
+    ax.set_ylabel("Kullback–Leibler divergence [nat]")
+    if p_value is not None:
+        ax.text(0.97, 0.04, f"global p-value {p_value:.2g}", transform=ax.transAxes, ha="right", fontsize=12)
+    ax.legend(loc="upper right", ncols=2)
+    mark_mock(ax, mock)
+    return figure
+
+
+@styled
+def training_figure(
+    train_loss: Sequence[float],
+    validation_loss: Sequence[float],
+    *,
+    mock: bool,
+    best_epoch: int | None = None,
+) -> Figure:
+    """Draw the losses of a training against the epoch.
+
+    Parameters
+    ----------
+    train_loss, validation_loss : sequence of float, length n_epochs
+        Mean negative log-density per pair [nat].
+    mock : bool
+    best_epoch : int, optional
+        Epoch (from 0) whose parameters are kept.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    PhysicsError
+        If there is no epoch or the lengths differ.
+    """
+    n = len(train_loss)
+    if n == 0:
+        msg = "training_figure: there is no epoch; was the flow trained?"
+        raise PhysicsError(msg)
+    train = checked("train_loss", train_loss, (n,))
+    held_out = checked("validation_loss", validation_loss, (n,))
+    figure, axes = new_figure(size=(7.2, 4.8))
+    ax = axes[0, 0]
+    epoch = np.arange(n)
+    ax.plot(epoch, train, color=COLOURS[0], label="training")
+    ax.plot(epoch, held_out, color=COLOURS[2], linestyle="--", label="validation")
+    if best_epoch is not None:
+        label = f"kept: epoch {best_epoch}, {held_out[best_epoch]:.4g} nat"
+        ax.plot([best_epoch], [held_out[best_epoch]], "o", color="black", label=label)
+    # the first epochs fall steeply: they may leave the frame so that the rest can be read
+    late = np.concatenate([part[n // 20 :] for part in (train, held_out)])
+    spread = max(float(np.ptp(late)), 1e-6)
+    ax.set_ylim(float(late.min()) - 0.1 * spread, float(late.max()) + 0.35 * spread)
+    ax.set_xlim(-0.02 * n, 1.02 * n)
+    ax.set(xlabel="epoch", ylabel=r"$-\langle\,\ln\,p(q_T, E\,|\,m)\,\rangle$ [nat]")
+    ax.legend(loc="upper right")
+    mark_mock(ax, mock)
+    return figure
