@@ -1,1 +1,36 @@
-"""Room simulate."""
+"""Mock dimuon samples: meson cocktail, combinatorial background, a parametrised spectrometer.
+
+Everything here makes MOCK data; no sample is a measurement.
+"""
+
+from __future__ import annotations
+
+from gammastar.simulate.card import Card
+from gammastar.simulate.card_file import load_card
+from gammastar.simulate.cocktail import mass_density, mass_spectrum, mode_rates
+from gammastar.simulate.combinatorial import decay_muons, measured_r, muon_pairs
+from gammastar.simulate.detector import accepted, efficiency, pair_kinematics, smear
+from gammastar.simulate.exposure import Normalisation, normalisation
+from gammastar.simulate.ntuple import SimulatedEvents, simulate_events
+from gammastar.simulate.toy import Dimuons, generate_pairs
+
+__all__ = [
+    "Card",
+    "Dimuons",
+    "Normalisation",
+    "SimulatedEvents",
+    "accepted",
+    "decay_muons",
+    "efficiency",
+    "generate_pairs",
+    "load_card",
+    "mass_density",
+    "mass_spectrum",
+    "measured_r",
+    "mode_rates",
+    "muon_pairs",
+    "normalisation",
+    "pair_kinematics",
+    "simulate_events",
+    "smear",
+]

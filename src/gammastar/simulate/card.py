@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from gammastar.core.errors import InputFileError, SteeringError
+from gammastar.core.errors import SteeringError
 
 __all__ = [
     "Background",
@@ -26,11 +23,7 @@ __all__ = [
     "Provenance",
     "RunCard",
     "Target",
-    "load_card",
 ]
-
-TAGS = ("published", "derived", "placeholder")
-LABELS = frozenset({"pdg", "process", "index"})  # identification codes, not measurements
 
 
 class Provenance(NamedTuple):
@@ -212,95 +205,23 @@ class Card(_Part):
             raise SteeringError(msg)
         prior = self.priors[name]
         mesons = {
-            key: meson.model_copy(update={
-                "p0": meson.p0 * prior.p0,
-                "y_width": meson.y_width * prior.y_width,
-            })
+            key: meson.model_copy(
+                update={
+                    "p0": meson.p0 * prior.p0,
+                    "y_width": meson.y_width * prior.y_width,
+                }
+            )
             for key, meson in self.mesons.items()
         }
         modes = {
-            key: mode.model_copy(update={
-                "branching": mode.branching * prior.yields.get(key, 1.0),
-                "branching_photon": None
-                if mode.branching_photon is None
-                else mode.branching_photon * prior.yields.get(key, 1.0),
-            })
+            key: mode.model_copy(
+                update={
+                    "branching": mode.branching * prior.yields.get(key, 1.0),
+                    "branching_photon": None
+                    if mode.branching_photon is None
+                    else mode.branching_photon * prior.yields.get(key, 1.0),
+                }
+            )
             for key, mode in self.modes.items()
         }
         return self.model_copy(update={"name": f"{self.name} ({name})", "mesons": mesons, "modes": modes})
-
-
-def _untag(
-    node: Any, key: str, sources: Mapping[str, str], found: dict[str, Provenance], path: Path
-) -> Any:
-    """Replace each {value, tag, source} by its value; record its provenance under its dotted key."""
-    if isinstance(node, dict):
-        if "value" in node:
-            if set(node) != {"value", "tag", "source"}:
-                msg = f"{path}: {key} has the keys {sorted(node)}; a number has exactly value, tag, source"
-                raise SteeringError(msg)
-            if node["tag"] not in TAGS:
-                msg = f"{path}: {key}.tag = {node['tag']!r} is not one of {list(TAGS)}"
-                raise SteeringError(msg)
-            if node["source"] not in sources:
-                msg = f"{path}: {key}.source = {node['source']!r} is not in [sources]: {sorted(sources)}"
-                raise SteeringError(msg)
-            found[key] = Provenance(node["tag"], sources[node["source"]])
-            return node["value"]
-        return {
-            name: _untag(value, f"{key}.{name}" if key else name, sources, found, path)
-            for name, value in node.items()
-        }
-    if isinstance(node, int | float) and not isinstance(node, bool) and key.rpartition(".")[2] not in LABELS:
-        msg = f"{path}: {key} = {node!r} has no source; write {{ value = …, tag = …, source = … }}"
-        raise SteeringError(msg)
-    return node
-
-
-def load_card(path: str | Path) -> Card:
-    """Read and check a card.
-
-    Parameters
-    ----------
-    path : str or Path
-        TOML file; every number is a table ``{ value, tag, source }`` with the tag "published", "derived"
-        or "placeholder" and a key of the section ``[sources]``.
-
-    Returns
-    -------
-    Card
-
-    Raises
-    ------
-    InputFileError
-        If the file is missing or not TOML.
-    SteeringError
-        If a key is unknown, missing, out of range, or a number has no source; the message names the key.
-    """
-    path = Path(path)
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        msg = f"card {path}: cannot be read ({error.strerror}); give the path of a card (TOML)"
-        raise InputFileError(msg) from error
-    except tomllib.TOMLDecodeError as error:
-        msg = f"card {path}: not valid TOML: {error}"
-        raise InputFileError(msg) from error
-    sources = raw.pop("sources", {})
-    found: dict[str, Provenance] = {}
-    values = _untag(raw, "", sources, found, path)
-    try:
-        return Card(**values, provenance=found)
-    except (ValidationError, TypeError) as error:
-        raise SteeringError(f"card {path}: {_describe(error)}") from error  # noqa: EM102
-
-
-def _describe(error: ValidationError | TypeError) -> str:
-    if isinstance(error, TypeError):
-        return f"{error}"
-    parts = []
-    for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"])
-        reason = "unknown key" if item["type"] == "extra_forbidden" else item["msg"]
-        parts.append(f"{key}: {reason}" if key else reason)
-    return "; ".join(parts)

@@ -7,7 +7,7 @@ mean of the like-sign ones: R > 1, as charge conservation demands of every real 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +18,24 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.physics.decays import daughter
 from gammastar.simulate.card import Card, Hadron
-from gammastar.simulate.detector import accepted
+from gammastar.simulate.detector import accepted, efficiency, pair_kinematics
 from gammastar.simulate.toy import beam_kinematics, momentum, rapidity_limit, sample_pt, truncated_normal
 
-__all__ = ["DecayMuons", "MuonPairs", "Pairing", "decay_muons", "measured_r", "muon_pairs"]
+__all__ = [
+    "PAIRINGS",
+    "DecayMuons",
+    "MuonPairs",
+    "Pairing",
+    "charge_sums",
+    "decay_muons",
+    "like_sign_ratio",
+    "measured_r",
+    "muon_pairs",
+    "recorded_weight",
+]
 
 Pairing: TypeAlias = Literal["same-event", "mixed"]
+PAIRINGS: tuple[str, ...] = get_args(Pairing)
 IntArray: TypeAlias = npt.NDArray[np.int64]
 
 CHUNK = 20_000  # interactions at a time
@@ -86,11 +98,13 @@ def _hadrons(card: Card, n: int, rng: np.random.Generator) -> tuple[IntArray, In
     y_cluster = np.clip(spread * rng.standard_normal(len(of_cluster)), -3.0, 3.0)
     y_extra = np.clip(spread * rng.standard_normal(len(of_extra)), -3.0, 3.0)
     event = np.concatenate([of_cluster, of_cluster, of_extra])
-    charge = np.concatenate([
-        np.ones(len(of_cluster), dtype=np.int64),
-        -np.ones(len(of_cluster), dtype=np.int64),
-        np.ones(len(of_extra), dtype=np.int64),
-    ])
+    charge = np.concatenate(
+        [
+            np.ones(len(of_cluster), dtype=np.int64),
+            -np.ones(len(of_cluster), dtype=np.int64),
+            np.ones(len(of_extra), dtype=np.int64),
+        ]
+    )
     return event, charge, np.concatenate([y_cluster, y_cluster, y_extra])
 
 
@@ -127,9 +141,7 @@ def _chunk(card: Card, n: int, rng: np.random.Generator) -> DecayMuons:
         kept = chosen[inside]
         mother = (hadron.pdg * charge[kept]).astype(np.int32)
         parts.append((muon[:, inside], charge[kept], mother, probability[inside], event[kept]))
-    p, sign, mother, weight, number = (
-        np.concatenate([part[j] for part in parts], axis=-1) for j in range(5)
-    )
+    p, sign, mother, weight, number = (np.concatenate([part[j] for part in parts], axis=-1) for j in range(5))
     order = np.argsort(number, kind="stable")
     return DecayMuons(
         p=p[:, order],
@@ -192,12 +204,12 @@ def muon_pairs(muons: DecayMuons, rng: np.random.Generator, *, pairing: Pairing 
     MuonPairs
         The sum of weights is the number of pairs (any charges) per interaction.
     """
+    if str(pairing) not in PAIRINGS:
+        msg = f"pairing = {pairing!r} is not one of {list(PAIRINGS)}"
+        raise PhysicsError(msg)
     if pairing == "same-event":
         first, second = _same_event(muons.event)
         return MuonPairs(muons, first, second, muons.weight[first] * muons.weight[second] / muons.n_events)
-    if pairing != "mixed":
-        msg = f"pairing = {pairing!r} is not 'same-event' or 'mixed'"
-        raise PhysicsError(msg)
     n = len(muons.event)
     reach = np.concatenate([rng.permutation(n) for _ in range(4)])
     first, second = np.tile(np.arange(n), 4), reach
@@ -222,14 +234,50 @@ def _same_event(event: IntArray) -> tuple[IntArray, IntArray]:
     return np.concatenate(first), np.concatenate(second)
 
 
-def _ratio(os: FloatArray, pp: FloatArray, mm: FloatArray) -> FloatArray:
-    return np.asarray(os / (2.0 * np.sqrt(pp * mm)), dtype=np.float64)
+def recorded_weight(card: Card, pairs: MuonPairs) -> FloatArray:
+    """Return the weights of pairs times their trigger and reconstruction efficiency, shape (n,)."""
+    muon = pairs.muons.p
+    kinematics = pair_kinematics(muon[:, pairs.first], muon[:, pairs.second])
+    return pairs.weight * efficiency(*kinematics, card.efficiency)
+
+
+def charge_sums(pairs: MuonPairs, weight: FloatArray) -> FloatArray:
+    """Return sums of `weight` of +−, ++ and −− pairs in blocks of interactions, shape (3, 50)."""
+    block = pairs.muons.event[pairs.first] * N_BLOCKS // pairs.muons.n_events
+    charge = pairs.charge
+    return np.stack(
+        [np.bincount(block[charge == q], weight[charge == q], minlength=N_BLOCKS) for q in (0, 2, -2)]
+    )
+
+
+def like_sign_ratio(sums: FloatArray) -> tuple[float, float]:
+    """Return R = N(+−)/(2 √(N(++) N(−−))) and its error, the delete-one-block jackknife.
+
+    Parameters
+    ----------
+    sums : NDArray, shape (3, n_blocks)
+        +−, ++, −− in blocks of interactions.
+
+    Raises
+    ------
+    PhysicsError
+        If there are no like-sign pairs outside a block.
+    """
+    totals = sums.sum(axis=1, keepdims=True)
+    os, pp, mm = np.concatenate([totals, totals - sums], axis=1)
+    if bool(np.any(pp <= 0) | np.any(mm <= 0)):
+        msg = f"R: too few like-sign pairs (++: {pp[0]:.3g}, --: {mm[0]:.3g}); use more interactions"
+        raise PhysicsError(msg)
+    ratio = os / (2.0 * np.sqrt(pp * mm))
+    blocks = sums.shape[1]
+    error = np.sqrt((blocks - 1) * np.mean((ratio[1:] - ratio[1:].mean()) ** 2))
+    return float(ratio[0]), float(error)
 
 
 def measured_r(
-    card: Card, n: int, rng: np.random.Generator, *, pairing: Pairing = "same-event"
+    card: Card, n: int, rng: np.random.Generator, *, pairing: Pairing = "same-event", recorded: bool = True
 ) -> tuple[float, float]:
-    """Return R = N(+−)/(2 √(N(++) N(−−))) of accepted decay-muon pairs, and its statistical error.
+    """Return R = N(+−)/(2 √(N(++) N(−−))) of decay-muon pairs, and its statistical error.
 
     Parameters
     ----------
@@ -238,28 +286,13 @@ def measured_r(
         Number of interactions.
     rng : numpy.random.Generator
     pairing : {"same-event", "mixed"}
+    recorded : bool
+        Weight accepted pairs with trigger and reconstruction efficiency; without, R of accepted pairs.
 
     Raises
     ------
     PhysicsError
         If there are too few like-sign pairs; raise `n`.
-
-    Notes
-    -----
-    The error is the delete-one-block jackknife over 50 blocks of interactions.
     """
-    muons = decay_muons(card, n, rng)
-    pairs = muon_pairs(muons, rng, pairing=pairing)
-    block = muons.event[pairs.first] * N_BLOCKS // muons.n_events
-    sums = np.stack([
-        np.bincount(block[pairs.charge == q], pairs.weight[pairs.charge == q], minlength=N_BLOCKS)
-        for q in (0, 2, -2)
-    ])
-    totals = sums.sum(axis=1)
-    rest = totals[:, np.newaxis] - sums
-    if bool(np.any(rest[1:] <= 0)):
-        msg = f"measured_r: too few like-sign pairs in n = {n!r} interactions; raise n"
-        raise PhysicsError(msg)
-    without = _ratio(*rest)
-    error = np.sqrt((N_BLOCKS - 1) * np.mean((without - without.mean()) ** 2))
-    return float(_ratio(*totals)), float(error)
+    pairs = muon_pairs(decay_muons(card, n, rng), rng, pairing=pairing)
+    return like_sign_ratio(charge_sums(pairs, recorded_weight(card, pairs) if recorded else pairs.weight))

@@ -19,6 +19,8 @@ from gammastar.simulate.cocktail import mode_rates, sample_mass
 __all__ = [
     "Dimuons",
     "beam_kinematics",
+    "boosted",
+    "dalitz_decay",
     "generate_pairs",
     "momentum",
     "rapidity_limit",
@@ -59,9 +61,12 @@ class Dimuons:
     @staticmethod
     def concatenate(parts: list[Dimuons]) -> Dimuons:
         """Return one sample from several."""
-        return Dimuons(**{
-            f.name: np.concatenate([getattr(part, f.name) for part in parts], axis=-1) for f in fields(Dimuons)
-        })
+        return Dimuons(
+            **{
+                f.name: np.concatenate([getattr(part, f.name) for part in parts], axis=-1)
+                for f in fields(Dimuons)
+            }
+        )
 
 
 def beam_kinematics(energy: float) -> tuple[float, float]:
@@ -124,25 +129,62 @@ def _mesons(card: Card, mode: Mode, mass: FloatArray, rng: np.random.Generator) 
     return momentum(mass, pt, y + y_cm, 2.0 * np.pi * u[2])
 
 
-def _photons(card: Card, mode: Mode, n: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
-    """Return masses, shape (n,), and four-momenta, shape (4, n), of the virtual photons of a mode."""
-    pdg = card.mesons[mode.meson].pdg
-    mass = sample_mass(mode, pdg, n, rng)
-    if mode.kind not in {"pseudoscalar_dalitz", "vector_dalitz"}:
-        return mass, _mesons(card, mode, mass, rng)
-    parent_mass = np.full(n, constants.mass(pdg))
-    parent = _mesons(card, mode, parent_mass, rng)
-    recoil = M_PI0 if mode.kind == "vector_dalitz" else 0.0
+def boosted(p: FloatArray, frame: FloatArray, frame_mass: npt.ArrayLike) -> FloatArray:
+    """Return four-momenta, shape (4, n), from the rest frame of `frame` in the frame where that moves."""
+    mass = np.asarray(frame_mass, dtype=np.float64)
+    along = frame[0] * p[0] + frame[1] * p[1] + frame[2] * p[2]
+    factor = along / (mass * (frame[3] + mass)) + p[3] / mass
+    return np.concatenate([p[:3] + frame[:3] * factor, [(frame[3] * p[3] + along) / mass]])
+
+
+def dalitz_decay(
+    parent: FloatArray, parent_mass: float, mass: FloatArray, recoil: float, rng: np.random.Generator
+) -> tuple[FloatArray, FloatArray]:
+    """Decay mesons to a virtual photon and a recoil, and the photon to muons.
+
+    Parameters
+    ----------
+    parent : NDArray, shape (4, n)
+        px, py, pz, E of the mesons [GeV].
+    parent_mass : float
+    mass : NDArray, shape (n,)
+        Of the virtual photons.
+    recoil : float
+        Mass of the recoil.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    photon, plus : NDArray, shape (4, n)
+        Virtual photon and its positive muon, in the frame of `parent`.
+
+    Notes
+    -----
+    The photon leaves the meson isotropically; it is transverse to its flight in the meson's rest frame, which
+    is the axis of the muons' angular distribution.
+    """
+    n = len(mass)
+    masses = np.full(n, parent_mass)
+    rest = np.stack([np.zeros(n), np.zeros(n), np.zeros(n), masses])
     cosine, phi = rng.uniform(-1.0, 1.0, n), rng.uniform(-np.pi, np.pi, n)
-    return mass, daughter(parent, parent_mass, mass, recoil, cosine, phi)
+    photon = daughter(rest, masses, mass, recoil, cosine, phi)
+    cosine, phi = lepton_cosine(mass**2, M_MU, rng.random(n)), rng.uniform(-np.pi, np.pi, n)
+    plus = daughter(photon, mass, M_MU, M_MU, cosine, phi)
+    return boosted(photon, parent, masses), boosted(plus, parent, masses)
 
 
 def _generate_mode(card: Card, mode: Mode, n: int, weight: float, rng: np.random.Generator) -> Dimuons:
-    mass, photon = _photons(card, mode, n, rng)
-    u = rng.random(n)
-    dalitz = mode.kind in {"pseudoscalar_dalitz", "vector_dalitz"}
-    cosine = lepton_cosine(mass**2, M_MU, u) if dalitz else 2.0 * u - 1.0
-    plus = daughter(photon, mass, M_MU, M_MU, cosine, rng.uniform(-np.pi, np.pi, n))
+    pdg = card.mesons[mode.meson].pdg
+    mass = sample_mass(mode, pdg, n, rng)
+    if mode.kind in {"pseudoscalar_dalitz", "vector_dalitz"}:
+        parent_mass = constants.mass(pdg)
+        parent = _mesons(card, mode, np.full(n, parent_mass), rng)
+        recoil = M_PI0 if mode.kind == "vector_dalitz" else 0.0
+        photon, plus = dalitz_decay(parent, parent_mass, mass, recoil, rng)
+    else:
+        photon = _mesons(card, mode, mass, rng)
+        cosine, phi = rng.uniform(-1.0, 1.0, n), rng.uniform(-np.pi, np.pi, n)
+        plus = daughter(photon, mass, M_MU, M_MU, cosine, phi)
     return Dimuons(
         process=np.full(n, mode.process, dtype=np.int8),
         mass=mass,

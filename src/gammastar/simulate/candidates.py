@@ -1,0 +1,179 @@
+"""Events on their way to the ntuple: a muon pair, a third muon, and what the spectrometer keeps of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gammastar.core.constants import M_MU
+from gammastar.core.records import BoolArray, FloatArray
+from gammastar.simulate.card import Card
+from gammastar.simulate.combinatorial import DecayMuons, MuonPairs
+from gammastar.simulate.detector import accepted, efficiency, pair_kinematics
+from gammastar.simulate.toy import Dimuons
+
+__all__ = [
+    "COMBINATORIAL",
+    "Candidates",
+    "background_candidates",
+    "draw_muons",
+    "false_pairs",
+    "signal_candidates",
+    "triggered",
+    "with_energy",
+]
+
+COMBINATORIAL = 8  # process code
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidates:
+    """Events with up to three muons: slots 0 and 1 are the pair, slot 2 a decay muon of the same event."""
+
+    p: FloatArray  # (3, 3, n): component, slot, event
+    charge: npt.NDArray[np.int8]  # (3, n)
+    present: BoolArray  # (3, n)
+    mother: npt.NDArray[np.int32]  # (3, n)
+    process: npt.NDArray[np.int8]  # (n,)
+    gen: FloatArray  # (3, n): mass, pt, energy
+    weight: FloatArray  # (n,)
+
+    def __len__(self) -> int:
+        return len(self.weight)
+
+    def take(self, index: npt.NDArray[Any]) -> Candidates:
+        """Return the events at these indices."""
+        return Candidates(*(getattr(self, f.name)[..., index] for f in fields(self)))
+
+    @staticmethod
+    def concatenate(parts: list[Candidates]) -> Candidates:
+        """Return one set of events from several."""
+        return Candidates(
+            *(np.concatenate([getattr(part, f.name) for part in parts], axis=-1) for f in fields(Candidates))
+        )
+
+
+def with_energy(p: FloatArray) -> FloatArray:
+    """Return four-momenta of muons, shape (4, ...), from momenta of shape (3, ...) [GeV]."""
+    return np.concatenate([p, np.sqrt(np.sum(p**2, axis=0, keepdims=True) + M_MU**2)])
+
+
+def draw_muons(
+    muons: DecayMuons, index: npt.NDArray[np.int64], rng: np.random.Generator
+) -> tuple[FloatArray, npt.NDArray[np.int8], npt.NDArray[np.int32]]:
+    """Return momenta, shape (3, n), charges and mothers of decay muons at fresh azimuths.
+
+    Notes
+    -----
+    Azimuths of different hadrons are independent in this engine, so a muon may be used again after a turn.
+    """
+    px, py, pz, _ = muons.p[:, index]
+    pt, phi = np.hypot(px, py), rng.uniform(-np.pi, np.pi, len(index))
+    return np.stack([pt * np.cos(phi), pt * np.sin(phi), pz]), muons.charge[index], muons.mother[index]
+
+
+def _third(
+    muons: DecayMuons | None, present: BoolArray, rng: np.random.Generator
+) -> tuple[FloatArray, npt.NDArray[np.int8], npt.NDArray[np.int32]]:
+    """Return momenta, charges and mothers of the third muons of the events where one is present."""
+    n = len(present)
+    p, charge, mother = np.zeros((3, n)), np.ones(n, dtype=np.int8), np.zeros(n, dtype=np.int32)
+    if muons is not None and bool(present.any()):
+        cumulative = np.cumsum(muons.weight)
+        index = np.searchsorted(cumulative, rng.random(int(present.sum())) * cumulative[-1])
+        p[:, present], charge[present], mother[present] = draw_muons(muons, index.astype(np.int64), rng)
+    return p, charge, mother
+
+
+def signal_candidates(
+    card: Card,
+    dimuons: Dimuons,
+    rng: np.random.Generator,
+    *,
+    muons: DecayMuons | None = None,
+    probability: float = 0.0,
+    minimum: int = 0,
+) -> Candidates:
+    """Return the cocktail events with at least `minimum` accepted muons.
+
+    Parameters
+    ----------
+    card : Card
+    dimuons : Dimuons
+    rng : numpy.random.Generator
+    muons : DecayMuons, optional
+        With `probability` one of these joins the pair.
+    probability : float
+    minimum : int
+    """
+    present = np.stack(
+        [
+            accepted(dimuons.plus, card.detector),
+            accepted(dimuons.minus, card.detector),
+            rng.random(len(dimuons)) < probability,
+        ]
+    )
+    chosen = np.flatnonzero(present.sum(axis=0) >= minimum)
+    present, n = present[:, chosen], len(chosen)
+    p, charge, mother = _third(muons, present[2], rng)
+    pdg = np.zeros(128, dtype=np.int32)
+    for mode in card.modes.values():
+        pdg[mode.process] = card.mesons[mode.meson].pdg
+    parent = pdg[dimuons.process[chosen]]
+    return Candidates(
+        p=np.stack([dimuons.plus[:3, chosen], dimuons.minus[:3, chosen], p], axis=1),
+        charge=np.stack([np.ones(n, dtype=np.int8), -np.ones(n, dtype=np.int8), charge]),
+        present=present,
+        mother=np.stack([parent, parent, mother]),
+        process=dimuons.process[chosen],
+        gen=np.stack([dimuons.mass[chosen], dimuons.pt[chosen], dimuons.energy[chosen]]),
+        weight=dimuons.weight[chosen],
+    )
+
+
+def background_candidates(
+    pairs: MuonPairs, expected: float, probability: float, rng: np.random.Generator
+) -> Candidates:
+    """Return unweighted background events, `expected` of them per unit of the pairs' weight."""
+    times = rng.poisson(expected * pairs.weight)
+    first, second = np.repeat(pairs.first, times), np.repeat(pairs.second, times)
+    n = len(first)
+    a, b = draw_muons(pairs.muons, first, rng), draw_muons(pairs.muons, second, rng)
+    present = rng.random(n) < probability
+    p, charge, mother = _third(pairs.muons, present, rng)
+    both = np.ones(n, dtype=np.bool_)
+    p_all = np.stack([a[0], b[0], p], axis=1)
+    mass, pt, energy = pair_kinematics(with_energy(p_all[:, 0]), with_energy(p_all[:, 1]))
+    return Candidates(
+        p=p_all,
+        charge=np.stack([a[1], b[1], charge]),
+        present=np.stack([both, both, present]),
+        mother=np.stack([a[2], b[2], mother]),
+        process=np.full(n, COMBINATORIAL, dtype=np.int8),
+        gen=np.stack([mass, pt, energy]),
+        weight=np.ones(n),
+    )
+
+
+def triggered(card: Card, candidates: Candidates, rng: np.random.Generator) -> BoolArray:
+    """Return True for events with two accepted muons whose leading slots pass trigger and reconstruction."""
+    enough = candidates.present.sum(axis=0) >= 2
+    chosen = np.flatnonzero(enough)
+    slots = np.argsort(~candidates.present[:, chosen], axis=0, kind="stable")[:2]
+    p = candidates.p[:, slots, chosen]
+    probability = efficiency(*pair_kinematics(with_energy(p[:, 0]), with_energy(p[:, 1])), card.efficiency)
+    enough[chosen] = rng.random(len(chosen)) < probability
+    return np.asarray(enough, dtype=np.bool_)
+
+
+def false_pairs(candidates: Candidates) -> FloatArray:
+    """Return weighted numbers of +−, ++ and −− pairs that hold the third muon, shape (3,)."""
+    total = np.zeros(3)
+    for slot in (0, 1):
+        both = candidates.present[slot] & candidates.present[2]
+        charge = candidates.charge[slot] + candidates.charge[2]
+        total += [float(candidates.weight[both & (charge == q)].sum()) for q in (0, 2, -2)]
+    return total
