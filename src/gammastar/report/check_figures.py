@@ -138,5 +138,5 @@ def training_figure(
     ax.set_xlim(-0.02 * n, 1.02 * n)
     ax.set(xlabel="epoch", ylabel=r"$-\langle\,\ln\,p(q_T, E\,|\,m)\,\rangle$ [nat]")
     ax.legend(loc="upper right")
-    mark_mock(ax, mock)
+    mark_mock(ax, mock, position=(0.2, 0.95))
     return figure

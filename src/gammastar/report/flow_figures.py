@@ -100,7 +100,7 @@ def _describe(ax: Axes, low: Axes, quantity: str, mass: float, window: float | N
     ax.set_ylabel(rf"$N^{{-1}}\,dN/d{name}$ [GeV$^{{-1}}$]", loc="center", fontsize=13)
     ax.tick_params(labelbottom=False)
     ax.yaxis.set_major_locator(MaxNLocator(4, prune="lower"))
-    low.set_ylabel("model / data", loc="center", fontsize=12)
+    low.set_ylabel("model / data", loc="center", fontsize=10)
     low.set_xlabel(LABELS[quantity])
     text = _window_text(mass, window)
     ax.text(0.97, 0.93, text, transform=ax.transAxes, ha="right", va="top", fontsize=13)
@@ -196,7 +196,7 @@ def flow_plane(
     """
     _lengths(masses, {"data": data, label: model})
     n = len(masses)
-    figure, axes = new_figure(n, 3, size=(13.5, 3.7 * n + 0.3))
+    figure, axes = new_figure(n, 3, size=(13.5, 3.9 * n + 0.3))
     for row, mass in enumerate(masses):
         edges = [np.linspace(0.0, _upper(data[row][i], data[row][2]), n_bins + 1) for i in (0, 1)]
         seen, variance = _plane(data[row], edges, _total(data[row]))
@@ -214,9 +214,8 @@ def flow_plane(
         figure.colorbar(mesh, ax=axes[row, 2], pad=0.01).set_label(r"(data − model) / $\sigma$")
         for ax, name in zip(axes[row], ("data", label, "pull"), strict=True):
             ax.set(xlim=edges[0][[0, -1]], ylim=edges[1][[0, -1]], xlabel=LABELS[PT], ylabel=LABELS[ENERGY])
-            text = f"{name}, {_window_text(mass, window)}"
-            ax.text(0.96, 0.95, text, transform=ax.transAxes, ha="right", va="top", fontsize=12)
-            mark_mock(ax, mock, position=(0.96, 0.86))
+            ax.set_title(name if name == "pull" else f"{name}, {_window_text(mass, window)}", loc="left")
+            mark_mock(ax, mock, position=(0.96, 0.95))
     return figure
 
 

@@ -130,7 +130,7 @@ def mass_spectra(
     points(ax, edges, signal / divisor, sigma / divisor, color=COLOURS[2], label="subtracted")
     ax.set_ylabel(f"pairs / {unit}")
     if log:
-        log_range(ax, os_pairs / divisor, signal / divisor, estimate / divisor, headroom=10.0)
+        log_range(ax, os_pairs / divisor, signal / divisor, estimate / divisor, rows=3)
     else:
         ax.set_ylim(min(0.0, 1.2 * float((signal / divisor).min())), 1.45 * float((os_pairs / divisor).max()))
         ax.axhline(0.0, color="0.5", linewidth=0.8, zorder=0)
@@ -230,7 +230,7 @@ def unfolded_spectrum(
     for (label, array), colour, line in zip(curves.items(), COLOURS[2:] + COLOURS[:2], LINES, strict=False):
         steps(ax, edges, array / width, color=colour, linestyle=line, label=label)
     _split_points(ax, edges, values / width, bars / width, inside)
-    log_range(ax, values / width, *(array / width for array in curves.values()))
+    log_range(ax, values / width, *(array / width for array in curves.values()), rows=3)
     ax.set_ylabel(ylabel)
     ax.legend(loc="upper right")
     mark_mock(ax, mock)

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, PathPatch, Polygon
 from matplotlib.path import Path
+from scipy.ndimage import distance_transform_edt
 
 from gammastar.core.axes import COUPLING, LABELS
 from gammastar.core.constants import M_MU
@@ -132,7 +133,7 @@ def reach_figure(
     ax.set_title(f"{kind}, {100 * cl:.3g} % CL", loc="left")
     ax.set_title(f"{power_of_ten(pot)} POT", loc="right")
     if handles:
-        ax.legend(handles=handles, loc="upper right", framealpha=0.9, frameon=True, edgecolor="none")
+        ax.legend(handles=handles, loc="upper right")
     if all(contour.empty for contour in contours):
         _say_empty(ax, contours)
     mark_mock(ax, mock)
@@ -191,10 +192,22 @@ def _threshold(ax: Axes, plane: Plane) -> None:
 def _existing(ax: Axes, label: str, vertices: FloatArray) -> None:
     polygon = checked(f"limit {label!r}", vertices, (len(vertices), 2))
     ax.add_patch(Polygon(polygon, closed=True, facecolor=GREY, edgecolor="0.55", linewidth=0.8, zorder=1))
-    seen = np.clip((ax.transScale + ax.transLimits).transform(polygon), 0.0, 1.0)  # inside the frame
-    x, y = 0.5 * (seen.min(axis=0) + seen.max(axis=0))
+    seen = (ax.transScale + ax.transLimits).transform(polygon)
+    x, y = _roomiest(seen)
     look: dict[str, Any] = {"color": "0.3", "fontsize": 11, "ha": "center", "va": "center", "zorder": 7}
-    ax.text(float(x), float(y), label, transform=ax.transAxes, clip_on=True, **look)
+    ax.text(x, y, label, transform=ax.transAxes, clip_on=True, **look)
+
+
+def _roomiest(polygon: FloatArray, n: int = 60) -> tuple[float, float]:
+    """Return the point inside a polygon and inside the frame that is farthest from both, in axes units."""
+    ticks = (np.arange(n) + 0.5) / n
+    grid = np.stack(np.meshgrid(ticks, ticks, indexing="ij"), axis=-1).reshape(-1, 2)
+    inside = Path(polygon, closed=False).contains_points(grid).reshape(n, n)
+    inside[: n // 4, -n // 7 :] = False  # the corner of the word MOCK
+    # names are wide: a step along x counts less than one along y
+    depth = distance_transform_edt(np.pad(inside, 1), sampling=(0.4, 1.0))
+    x, y = np.unravel_index(int(np.argmax(depth)), depth.shape)
+    return float((x - 0.5) / n), float((y - 0.5) / n)
 
 
 def _draw(ax: Axes, contour: Contour, colour: str) -> list[Any]:
@@ -268,6 +281,7 @@ def _fractions(ax: Axes, contours: Sequence[Contour], colours: Sequence[str]) ->
                 ax.plot(mass, part, color=colour, linestyle=line)
     styles: dict[Any, str] = {"-": "lower edge", ":": "upper edge"}
     sides = [Line2D([], [], color="black", linestyle=line, label=label) for line, label in styles.items()]
-    ax.legend(handles=sides, loc="lower left", ncols=2, fontsize=11)
-    ax.set_ylim(0.0, 105.0)
+    ax.legend(handles=sides, loc="upper right", ncols=2, fontsize=11)
+    ax.set_ylim(0.0, 145.0)
+    ax.set_yticks([0.0, 50.0, 100.0])
     ax.set_ylabel("in domain [%]", loc="center", fontsize=12)

@@ -10,7 +10,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from gammastar.core.errors import StoreError
-from gammastar.report.style import house_style
+from gammastar.report.style import house_style, settle
 
 __all__ = ["png_bytes", "save_figure", "write_whole"]
 
@@ -57,6 +57,7 @@ def save_figure(figure: Figure, stem: str | os.PathLike[str], *, dpi: int = 150)
 def _rendered(figure: Figure, kind: str, *, dpi: int, metadata: dict[str, str | None]) -> bytes:
     buffer = io.BytesIO()
     with house_style():  # fonts are looked up while drawing
+        settle(figure)
         figure.savefig(buffer, format=kind, dpi=dpi, metadata=metadata)
     return buffer.getvalue()
 

@@ -70,7 +70,7 @@ def rate_figure(
         if band.ndim == 2:
             ax.fill_between(mass, band[:, 0], band[:, 2], color=colour, alpha=0.22, linewidth=0, zorder=1)
         ax.plot(mass, central, color=colour, linestyle=LINES[2 + index % 3], label=name, zorder=2)
-    log_range(ax, *shown, decades=7.0, headroom=20.0)
+    log_range(ax, *shown, decades=7.0, rows=3)
     floor = ax.get_ylim()[0]  # a band that reaches zero ends at the frame of a logarithmic axis
     for k, shade, name in ((2, BAND95, r"$\pm2\sigma$"), (1, BAND68, r"$\pm1\sigma$")):
         low = np.maximum(rate - k * errors, 0.1 * floor)
@@ -83,7 +83,11 @@ def rate_figure(
         ax.plot(mass, beyond, color="black", linestyle="--", label="extrapolated", zorder=4)
     ax.set(xlabel=MASS_DARK, xlim=(mass[0], mass[-1]))
     ax.set_ylabel(r"$N_{A′}$ / POT / $\varepsilon^2$")
-    ax.legend(loc="upper right", ncols=2)
+    handles, names = ax.get_legend_handles_labels()
+    first = len(comparisons or {})  # the main line and its bands stand before the comparisons
+    order = [*range(first, len(names)), *range(first)]
+    order.sort(key=lambda i: names[i] not in (label, "extrapolated"))
+    ax.legend([handles[i] for i in order], [names[i] for i in order], loc="upper right", ncols=2)
     mark_mock(ax, mock)
     return figure
 
@@ -196,7 +200,7 @@ def acceptance_vs_mass(
             half = checked(f"errors of {label!r}", errors[label], mass.shape)
             low = np.maximum(curve - half, 1e-12)
             ax.fill_between(mass, low, curve + half, color=colour, alpha=0.25, linewidth=0)
-    log_range(ax, *curves.values(), decades=8.0, headroom=6.0)
+    log_range(ax, *curves.values(), decades=8.0, rows=len(curves))
     ax.set(xlabel=MASS_DARK, ylabel="acceptance", xlim=(mass[0], mass[-1]))
     ax.legend(loc="upper right")
     mark_mock(ax, mock)
@@ -236,15 +240,15 @@ def yield_map(
     figure, axes = new_figure(size=(7.8, 5.8))
     ax = axes[0, 0]
     top = float(np.clip(np.nanmax(events, initial=0.0), 1.0, 1e6))
-    shown = np.log10(np.clip(np.nan_to_num(events), 1e-9, top)).T
+    # the floor lies below the lowest level: beyond its contour the plane stays white
+    shown = np.log10(np.clip(np.nan_to_num(events), 1e-4, top)).T
     levels = np.arange(-3.0, np.ceil(np.log10(top)) + 0.51, 0.5)
-    shown = np.ma.masked_less(shown, -3.0)
     filled = ax.contourf(mass, coupling, shown, levels=levels, cmap="cividis_r")
     figure.colorbar(filled, ax=ax, pad=0.02).set_label(r"$\log_{10}$ expected events")
     if limit is not None and limit > 0 and (events > limit).any() and (events < limit).any():
         ax.contour(mass, coupling, np.nan_to_num(events).T, levels=[limit], colors=COLOURS[2], linewidths=2.0)
         ax.plot([], [], color=COLOURS[2], linewidth=2.0, label=f"{limit:.3g} events")
-        ax.legend(loc="upper right", frameon=True, framealpha=0.9, edgecolor="none")
+        ax.legend(loc="upper right")
     ax.set(yscale="log", xlabel=MASS_DARK, ylabel=r"$\varepsilon$", xlim=(mass[0], mass[-1]))
     ax.set_ylim(coupling[0], coupling[-1])
     if log_mass:

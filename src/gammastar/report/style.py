@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from gammastar.core.errors import PhysicsError
@@ -39,6 +40,7 @@ __all__ = [
     "new_figure",
     "points",
     "power_of_ten",
+    "settle",
     "steps",
     "styled",
 ]
@@ -72,6 +74,10 @@ _RC: dict[str, Any] = {
     "axes.linewidth": 1.2,
     "axes.unicode_minus": True,
     "legend.fontsize": 12,
+    "legend.frameon": True,
+    "legend.fancybox": False,
+    "legend.framealpha": 0.85,
+    "legend.edgecolor": "none",
     "legend.title_fontsize": 12,
     "lines.linewidth": 1.8,
     "xtick.major.size": 8,
@@ -169,14 +175,27 @@ def mark_mock(ax: Axes, mock: bool, *, position: tuple[float, float] = (0.03, 0.
 def header(figure: Figure, text: str) -> None:
     """Write the conditions (beam, target, protons on target) above the right end of the first axes."""
     with house_style():
+        figure.set_layout_engine("constrained")  # again, if it was settled: the text needs room
         figure.axes[0].set_title(text, loc="right", fontsize=13)
+
+
+def settle(figure: Figure) -> None:
+    """Lay a figure out and keep the layout.
+
+    The layout engine moves the axes a little at every drawing; without this a figure would differ between
+    its files.
+    """
+    if isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
+        for _ in range(2):
+            figure.draw_without_rendering()
+        figure.set_layout_engine("none")
 
 
 def log_mass_axis(ax: Axes) -> None:
     """Make the horizontal axis logarithmic with plain numbers: a mass axis seldom spans two decades."""
     ax.set_xscale("log")
     low, high = ax.get_xlim()
-    digits = (1.0, 2.0, 3.0, 5.0) if high / low < 30 else (1.0,)
+    digits = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0) if high / low < 10 else (1.0, 2.0, 5.0)
     ax.xaxis.set_major_locator(LogLocator(subs=digits))
     ax.xaxis.set_minor_locator(LogLocator(subs=tuple(range(1, 10)), numticks=100))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -235,12 +254,16 @@ def checked(name: str, values: npt.ArrayLike, shape: tuple[int, ...] | None = No
     return array
 
 
-def log_range(ax: Axes, *arrays: FloatArray, decades: float = 6.0, headroom: float = 12.0) -> None:
-    """Set a logarithmic axis that starts below the smallest positive content, within so many decades."""
+def log_range(ax: Axes, *arrays: FloatArray, decades: float = 6.0, rows: int = 3) -> None:
+    """Set a logarithmic axis that starts below the smallest positive content, within so many decades.
+
+    Room for so many rows of a legend stays free above the contents.
+    """
     pooled = np.concatenate([array[np.isfinite(array) & (array > 0)] for array in arrays])
     if not pooled.size:
         return
-    high = float(pooled.max())
+    high = 1.5 * float(pooled.max())
     low = max(0.4 * float(pooled.min()), high * 10.0**-decades)
+    free = min(0.06 + 0.06 * rows, 0.6)
     ax.set_yscale("log")
-    ax.set_ylim(low, headroom * high)
+    ax.set_ylim(low, high * (high / low) ** (free / (1.0 - free)))

@@ -51,7 +51,11 @@ def _entry(value: object) -> str:
     if isinstance(value, (int, np.integer)):
         return str(int(value))
     if isinstance(value, (float, np.floating)):
-        return "–" if np.isnan(value) else f"{float(value):.4g}"
+        number = float(value)
+        if np.isnan(number):
+            return "–"
+        # whole numbers of events stay readable; 1e+04 would not be
+        return f"{number:.0f}" if 1e3 <= abs(number) < 1e7 else f"{number:.4g}"
     return str(value)
 
 

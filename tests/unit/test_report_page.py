@@ -1,0 +1,246 @@
+"""The page, the tables, the files, and the outlines of contours."""
+
+from __future__ import annotations
+
+import base64
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from gammastar.core.errors import PhysicsError, StoreError
+from gammastar.core.records import Reach
+from gammastar.report import (
+    Contour,
+    Number,
+    Provenance,
+    Section,
+    Table,
+    correlation_matrix,
+    cutflow_table,
+    header,
+    html_table,
+    islands,
+    numbers_table,
+    outline,
+    page,
+    png_bytes,
+    region,
+    save_figure,
+    save_page,
+    text_table,
+)
+
+
+@pytest.fixture(scope="module")
+def figure():
+    return correlation_matrix(np.eye(3), np.array([0.2, 0.4, 0.6, 0.8]), mock=True)
+
+
+@pytest.fixture(scope="module")
+def text(figure):
+    sections = [
+        Section("Mass & <spectra>", ["m < 1 GeV"], [("A & B", figure), ("second", figure)]),
+        Section("Numbers", tables=[Table({"a<b": [1, 2]}, 'c "d"')]),
+    ]
+    provenance = Provenance(
+        versions={"gammastar": "0.1"},
+        digests={"spectrum": "ab" * 32},
+        methods={"limit": "exact <Poisson>"},
+        placeholders=["flat efficiency"],
+        seeds={"unfold": 7},
+    )
+    return page("A <run>", sections, mock=True, provenance=provenance, dpi=40)
+
+
+class _Checker(HTMLParser):
+    """Collects tags and reports those that are not closed."""
+
+    VOID = frozenset({"meta", "img", "br"})
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.attributes, self.ids = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.attributes += [(tag, key, value) for key, value in attrs]
+        self.ids += [value for key, value in attrs if key == "id"]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def parsed(text):
+    checker = _Checker()
+    checker.feed(text)
+    return checker
+
+
+def test_the_page_is_well_formed(parsed):
+    assert parsed.open == []
+    assert len(set(parsed.ids)) == len(parsed.ids)
+
+
+def test_the_page_needs_nothing_outside_itself(text, parsed):
+    words = re.sub(r"base64,[A-Za-z0-9+/=]+", "", text)
+    assert not re.search(r"https?:|//[a-z]|<script|<link|@import|url\(", words)
+    sources = [value for _, key, value in parsed.attributes if key in ("src", "href")]
+    assert all(value.startswith(("data:image/png;base64,", "#")) for value in sources)
+
+
+def test_links_lead_to_sections(parsed):
+    targets = [value[1:] for tag, key, value in parsed.attributes if tag == "a" and key == "href"]
+    assert set(targets) <= set(parsed.ids)
+
+
+def test_the_page_holds_every_figure_with_its_caption(parsed, figure):
+    images = [value for tag, key, value in parsed.attributes if (tag, key) == ("img", "src")]
+    assert len(images) == 2
+    assert base64.b64decode(images[0].split(",")[1]) == png_bytes(figure, dpi=40)
+    captions = [value for tag, key, value in parsed.attributes if (tag, key) == ("img", "alt")]
+    assert captions == ["A & B", "second"]
+
+
+def test_the_page_escapes_text(text):
+    for raw in ("<run>", "<spectra>", "<Poisson>", "a<b", "m < 1"):
+        assert raw not in text
+    for escaped in ("A &lt;run&gt;", "Mass &amp; &lt;spectra&gt;", "exact &lt;Poisson&gt;", "a&lt;b"):
+        assert escaped in text
+
+
+def test_the_page_states_its_provenance(text):
+    for words in ("0.1", "ab" * 32, "unfold", "flat efficiency", "MOCK", "expected reach, not an exclusion"):
+        assert words in text
+    assert "prefers-color-scheme: dark" in text
+    assert 'name="viewport"' in text
+
+
+def test_equal_inputs_give_equal_pages(figure):
+    twice = [page("x", [Section("s", figures=[("f", figure)])], mock=False, dpi=30) for _ in range(2)]
+    assert twice[0] == twice[1]
+    assert "MOCK" not in twice[0]
+
+
+def test_files_are_written_whole(tmp_path, figure):
+    png, pdf = save_figure(figure, tmp_path / "figures" / "matrix.v2", dpi=30)
+    assert (png.name, pdf.name) == ("matrix.v2.png", "matrix.v2.pdf")
+    assert png.read_bytes().startswith(b"\x89PNG")
+    assert pdf.read_bytes().startswith(b"%PDF")
+    assert sorted(path.name for path in png.parent.iterdir()) == ["matrix.v2.pdf", "matrix.v2.png"]
+    assert save_page("<p>ε</p>", tmp_path / "r.html").read_text(encoding="utf-8") == "<p>ε</p>"
+
+
+def test_a_file_that_cannot_be_written_is_named_and_leaves_nothing(tmp_path):
+    (tmp_path / "r.html").mkdir()
+    with pytest.raises(StoreError, match=r"r\.html"):
+        save_page("x", tmp_path / "r.html")
+    assert [path.name for path in tmp_path.iterdir()] == ["r.html"]
+
+
+def test_header_stands_above_the_axes():
+    figure = correlation_matrix(np.eye(2), mock=True)
+    header(figure, "400 GeV p Be")
+    assert figure.axes[0].get_title(loc="right") == "400 GeV p Be"
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (Number("a", 1234.0, 35.0), "1234 ± 35"),
+        (Number("a", 0.0012345, 0.000056), "(1.234 ± 0.056)×10⁻³"),
+        (Number("a", -0.5, 0.1), "−0.50 ± 0.10"),
+        (Number("a", 1.5e6, 2e4), "(1.500 ± 0.020)×10⁶"),
+        (Number("a", 10000.0), "10000"),
+        (Number("a", float("nan")), "–"),
+        (Number("a", 0.0, 0.25), "0.00 ± 0.25"),
+    ],
+)
+def test_numbers_are_rounded_at_their_uncertainty(number, expected):
+    assert str(number) == expected
+
+
+def test_numbers_table_keeps_the_method():
+    table = numbers_table([Number("rate", 2.0, 0.1, "1/POT", "Eq. 6")])
+    assert "Eq. 6" in text_table(table)
+    assert "2.00 ± 0.10" in html_table(table)
+
+
+def test_cutflow_efficiencies_start_anew_where_the_unit_changes():
+    table = cutflow_table(["all", "two muons", "pairs", "vertex"], [100, 50, 80, 20], counts_of=list("eepp"))
+    np.testing.assert_allclose(table.columns["of previous [%]"], [np.nan, 50, np.nan, 25])
+    np.testing.assert_allclose(table.columns["of first [%]"], [100, 50, 100, 25])
+
+
+def test_a_cut_that_adds_events_is_refused():
+    with pytest.raises(PhysicsError, match="'b' leaves"):
+        cutflow_table(["a", "b"], [1, 2])
+
+
+def test_tables_need_columns_of_equal_length():
+    with pytest.raises(PhysicsError, match="different lengths"):
+        Table({"a": [1], "b": [1, 2]})
+
+
+MASS = np.array([0.3, 0.4, 0.5, 0.6])
+
+
+def _reach(edges, tip=None, sides=None):
+    edges = np.asarray(edges, dtype=np.float64)
+    n = len(edges)
+    mass = np.resize(MASS, n)
+    return Reach(mass, edges, np.ones(n), np.ones(n), np.ones(n, bool), sides or ("",) * n, tip)
+
+
+NAN = [np.nan, np.nan]
+
+
+def test_overlapping_intervals_make_one_island():
+    reach = _reach([[1e-7, 1e-5], [2e-7, 5e-6], [4e-7, 1e-6], NAN])
+    assert [list(chain) for chain in islands(reach)] == [[0, 1, 2]]
+
+
+def test_a_gap_in_mass_separates_islands():
+    reach = _reach([[1e-7, 1e-5], NAN, [1e-7, 1e-5], [1e-7, 1e-5]])
+    assert sorted(map(list, islands(reach))) == [[0], [2, 3]]
+
+
+def test_two_intervals_at_one_mass_are_two_islands():
+    reach = _reach([[1e-7, 1e-6]] * 4 + [[1e-4, 1e-3]] * 4)
+    assert sorted(map(list, islands(reach))) == [[0, 1, 2, 3], [4, 5, 6, 7]]
+
+
+def test_the_tip_joins_both_edges():
+    reach = _reach([[1e-7, 1e-5], [2e-7, 5e-6], [4e-7, 1e-6], NAN], tip=(0.55, 6e-7))
+    polygon, lines = outline(reach, islands(reach)[0])
+    assert polygon[:, 0].max() == 0.55
+    assert all(tuple(line[-1]) == (0.55, 6e-7) for line in lines[:2])
+
+
+def test_an_edge_outside_the_scan_is_not_drawn():
+    reach = _reach([[1e-7, 1e-5]] * 4, sides=("upper",) * 4)
+    _, lines = outline(reach, islands(reach)[0])
+    assert np.isfinite(lines[0]).all()
+    assert np.isnan(lines[1]).all()
+
+
+def test_bands_close_where_the_edges_meet():
+    # the width in decades falls 2, 1, 0.5 and would vanish after one step more
+    polygon = region(MASS, np.array([[1e-7, 1e-5], [3e-7, 3e-6], [1e-6 / 1.78, 1.78e-6], NAN]))[0]
+    assert 0.5 < polygon[:, 0].max() <= 0.6
+    tip = polygon[np.argmax(polygon[:, 0])]
+    assert tip[1] == pytest.approx(1e-6, rel=0.1)
+
+
+def test_bands_end_blunt_at_the_end_of_the_scan():
+    polygon = region(MASS, np.array([[1e-7, 1e-5]] * 4))[0]
+    assert polygon[:, 0].max() == 0.6
+    assert len(polygon) == 8
+
+
+def test_a_contour_checks_its_bands():
+    with pytest.raises(PhysicsError, match="bands"):
+        Contour("x", _reach([[1e-7, 1e-5]] * 4), bands=np.ones((4, 3, 2)))
