@@ -1,9 +1,13 @@
-"""The command line: ``gammastar run | check | env …``; the only module that prints."""
+"""The command line: ``gammastar run | check | inspect | simulate | sample | show | verify | env``.
+
+The only module that prints.
+"""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -11,22 +15,126 @@ from gammastar.core.errors import GammastarError
 
 __all__ = ["app", "main"]
 
+FILE = click.Path(path_type=Path)
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="gammastar")
-def app() -> None:
+@click.option("-v", "--verbose", is_flag=True, help="Show what the library logs.")
+def app(verbose: bool) -> None:
     """From measured dilepton pairs to dark-sector reach."""
+    if verbose:
+        import logging
+
+        logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
 
 
 @app.command()
-@click.argument("steering", type=click.Path(path_type=Path))
+@click.argument("steering", type=FILE)
+@click.option("--output", type=FILE, help="Folder of the results [results/<analysis>].")
+@click.option("--resume", is_flag=True, help="Take finished stages whose digests match.")
+@click.option(
+    "--only", metavar="STAGE", help="Compute this stage again, from kept results, and stop after it."
+)
+def run(steering: Path, output: Path | None, resume: bool, only: str | None) -> None:
+    """Run all stages of STEERING and write results/<analysis>/."""
+    from gammastar import pipeline
+    from gammastar.pipeline.progress import shown
+
+    with shown() as tell:
+        folder = pipeline.run(steering, output=output, resume=resume, only=only, tell=tell)
+    report = folder / "report.html"
+    click.echo(f"results in {folder}" + (f"; open {report}" if report.is_file() and only is None else ""))
+
+
+@app.command()
+@click.argument("steering", type=FILE)
 def check(steering: Path) -> None:
-    """Validate STEERING before any work starts, naming the key that is wrong."""
+    """Validate STEERING and the files that it names before any work starts."""
     from gammastar import config
+    from gammastar.pipeline.checks import check_files
 
     result = config.load(steering)
+    check_files(result, steering.resolve().parent)
     stages = [name for name in config.STAGES if getattr(result, name) is not None]
     click.echo(f"{steering}: ok ({result.analysis.name}: {', '.join(stages) or 'no stage'})")
+
+
+@app.command()
+@click.argument("file", type=FILE)
+@click.option("--lepton", type=click.Choice(["mu", "e"]), default="mu", show_default=True)
+def inspect(file: Path, lepton: Any) -> None:
+    """Show trees, branches, types and entries of FILE and propose a schema."""
+    from gammastar import read
+
+    for tree in read.inspect(file):
+        click.echo(f"{tree.name} ({tree.kind}, {tree.entries} entries)")
+        for branch, kind in tree.branches.items():
+            click.echo(f"  {branch:40s} {kind}")
+    try:
+        proposed = read.to_toml(read.propose_schema(file, lepton=lepton))
+    except GammastarError as error:
+        click.echo(f"\nno schema proposed: {error}")
+    else:
+        click.echo(f"\n# proposed schema: check it before use\n{proposed}")
+
+
+@app.command()
+@click.argument("card")
+@click.option(
+    "-n",
+    "n_events",
+    type=click.IntRange(min=1),
+    required=True,
+    help="Recorded events (data) or kept ones (mc).",
+)
+@click.option("-o", "--output", type=FILE, required=True, help="ROOT file to write.")
+@click.option("--kind", type=click.Choice(["data", "mc"]), default="data", show_default=True)
+@click.option("--prior", default="nominal", show_default=True, help="Prior of the card.")
+@click.option(
+    "--pairing", type=click.Choice(["same-event", "mixed"]), default="same-event", show_default=True
+)
+@click.option("--engine", type=click.Choice(["toy"]), default="toy", show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True)
+def simulate(card: str, n_events: int, output: Path, seed: int, **options: Any) -> None:
+    """Write MOCK events of CARD (a file, or the name of a shipped card)."""
+    from gammastar.pipeline.commands import simulate_file
+
+    options.pop("engine")
+    for line in simulate_file(card, n_events, output, seed=seed, **options):
+        click.echo(line)
+
+
+@app.command()
+@click.argument("flow", type=FILE)
+@click.option("--mass", type=float, required=True, help="Mass of the virtual photon [GeV].")
+@click.option("-n", "n_events", type=click.IntRange(min=1), required=True)
+@click.option("-o", "--output", type=FILE, required=True, help="File to write (.root).")
+@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True)
+def sample(flow: Path, mass: float, n_events: int, output: Path, seed: int) -> None:
+    """Draw virtual photons of one mass from a trained FLOW (path without suffix, or its .safetensors)."""
+    from gammastar.pipeline.commands import sample_file
+
+    click.echo(sample_file(flow, mass, n_events, output, seed=seed))
+
+
+@app.command()
+@click.argument("results", type=FILE)
+def show(results: Path) -> None:
+    """Print the numbers of a RESULTS folder as a table."""
+    from gammastar.pipeline.commands import show_results
+
+    click.echo(show_results(results))
+
+
+@app.command()
+@click.argument("results", type=FILE)
+def verify(results: Path) -> None:
+    """Check digests and provenance of a RESULTS folder."""
+    from gammastar.pipeline.commands import verify_results
+
+    for line in verify_results(results):
+        click.echo(line)
 
 
 @app.command()
@@ -48,6 +156,9 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(2)
+    except OSError as error:
+        click.echo(f"error: {error.filename or ''}: {error.strerror or error}", err=True)
+        sys.exit(1)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted; `--resume` goes on from the last finished stage", err=True)
         sys.exit(130)

@@ -11,11 +11,28 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from gammastar.core.errors import SteeringError
 
-__all__ = ["STAGES", "Steering", "load", "parse"]
+__all__ = [
+    "STAGES",
+    "Accept",
+    "FlowSection",
+    "Infer",
+    "Predict",
+    "Read",
+    "Report",
+    "Select",
+    "Simulate",
+    "SpectrumSection",
+    "Steering",
+    "Subtract",
+    "Unfold",
+    "load",
+    "parse",
+    "read_toml",
+]
 
 STAGES = (
     "simulate",
@@ -31,7 +48,6 @@ STAGES = (
     "report",
 )
 
-Edges = Annotated[tuple[float, ...], Field(min_length=2)]
 Range = tuple[float, float]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -41,10 +57,21 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-def _increasing(name: str, edges: tuple[float, ...]) -> None:
-    if any(high <= low for low, high in pairwise(edges)):
-        msg = f"{name} must increase"
+def _edges(value: object) -> object:
+    """Spell out ``{ bins = 36, low = 0.2, high = 1.1 }``; check that edges increase."""
+    if isinstance(value, dict):
+        if set(value) != {"bins", "low", "high"} or not isinstance(value["bins"], int) or value["bins"] < 1:
+            msg = "must be a list of edges or { bins = …, low = …, high = … }"
+            raise ValueError(msg)
+        step = (value["high"] - value["low"]) / value["bins"]
+        value = [round(value["low"] + i * step, 12) for i in range(value["bins"] + 1)]
+    if isinstance(value, list | tuple) and any(high <= low for low, high in pairwise(value)):
+        msg = "edges must increase"
         raise ValueError(msg)
+    return value
+
+
+Edges = Annotated[tuple[float, ...], Field(min_length=2), BeforeValidator(_edges)]
 
 
 class Analysis(_Section):
@@ -57,15 +84,17 @@ class Analysis(_Section):
 
 
 class Simulate(_Section):
-    """Mock data made at run time from a card."""
+    """Mock data made at run time from a card: data-like events, and simulation under another prior."""
 
     card: str
     n_pairs: Annotated[int, Field(gt=0)]
     n_response: Annotated[int, Field(gt=0)]
+    response_prior: str = "nominal"
+    pairing: Literal["same-event", "mixed"] = "same-event"
 
 
 class Read(_Section):
-    """Input ntuples and the schema that maps them."""
+    """Input ntuples, the simulation for the response, and the schema that maps both."""
 
     files: tuple[str, ...] = ()
     response: tuple[str, ...] = ()
@@ -74,93 +103,104 @@ class Read(_Section):
 
 
 class Select(_Section):
-    """Range cuts, function cuts and the pair-level ghost veto."""
+    """Range cuts, function cuts, pair-level ghost veto, and the axes of the reconstructed spectrum."""
 
     lepton: dict[str, Range] = {}
     pair: dict[str, Range] = {}
-    functions: tuple[str, ...] = ()
-    min_angle: Annotated[float, Field(ge=0)] = 0.0
+    event_functions: tuple[str, ...] = ()
+    pair_functions: tuple[str, ...] = ()
+    ghost_angle: Annotated[float, Field(ge=0)] = 0.0
+    ghost_excess: Annotated[float, Field(ge=0)] = 0.0
     mass: Edges
-    pt: Edges = (0.0, 100.0)
-    energy: Edges = (0.0, 1e4)
-
-    @model_validator(mode="after")
-    def _check(self) -> Select:
-        for name in ("mass", "pt", "energy"):
-            _increasing(name, getattr(self, name))
-        return self
+    pt: Edges = (0.0, 1e4)
+    energy: Edges = (0.0, 1e5)
 
 
 class Subtract(_Section):
-    """Same-sign background."""
+    """Same-sign background; `coarse` gives, by axis, the regions in which B5 takes its charge ratio."""
 
     method: Literal["B1", "B2", "B3", "B5"] = "B5"
     r_factor: Positive | Literal["simulation"] = 1.0
     r_factor_sigma: Annotated[float, Field(ge=0)] = 0.0
-    coarse: Annotated[int, Field(gt=0)] = 10
+    coarse: dict[Literal["mass", "pt", "energy"], Edges] = {}
 
 
 class Unfold(_Section):
-    """Response and unfolding."""
+    """Response and unfolding; the true axes are those of [select] unless given."""
 
     preset: Literal["true mass", "smeared mass, as the paper"] = "true mass"
     n_iterations: Annotated[int, Field(gt=0)] = 4
-    n_replicas: Annotated[int, Field(ge=0)] = 100
+    n_replicas: Annotated[int, Field(ge=0)] = 50
     efficiency_floor: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    mass: Edges | None = None
+    pt: Edges | None = None
+    energy: Edges | None = None
 
 
 class SpectrumSection(_Section):
-    """Exposure of the calibration run."""
+    """Exposure of the calibration run; `extrapolate` fills unmeasured cells with the simulation's shape."""
 
     beam_energy: Positive
     target_a: Positive
     target_z: Positive
     thickness: Positive
-    pot: Positive
+    pot: Positive | Literal["simulation"]
     pot_sigma: Fraction = 0.0
-    live: Annotated[float, Field(gt=0, le=1)] = 1.0
     lepton: Literal["e", "mu"] = "mu"
     extrapolate: bool = True
 
 
 class FlowSection(_Section):
-    """Training of the flow."""
+    """Axes of the acceptance map, training of the flow, and its check in windows of mass [GeV]."""
 
-    n_epochs: Annotated[int, Field(gt=0)] = 30
-    batch_size: Annotated[int, Field(gt=0)] = 1024
-    hidden: Annotated[int, Field(gt=0)] = 48
-    n_bins: Annotated[int, Field(gt=1)] = 12
+    mass: Edges | None = None
+    pt: Edges | None = None
+    energy: Edges | None = None
+    bins: Annotated[int, Field(gt=1)] = 16
+    hidden: Annotated[int, Field(gt=0)] = 64
+    layers: Annotated[int, Field(gt=0)] = 2
+    epochs: Annotated[int, Field(gt=0)] = 20
+    epoch_size: Annotated[int, Field(gt=0)] = 80_000
+    batch: Annotated[int, Field(gt=0)] = 1024
+    learning_rate: Positive = 3e-3
+    mass_flattening: Annotated[float, Field(ge=0, le=1)] = 0.0
     n_draws: Annotated[int, Field(ge=10)] = 100
     window: Positive = 0.03
+    check_range: Range = (0.25, 1.05)
 
 
 class Predict(_Section):
-    """Masses and size of the samples."""
+    """Masses and size of the samples; without `masses`, `n_masses` equidistant ones in the measured range."""
 
-    model: Literal["dark_photon"] = "dark_photon"
+    model: str = "dark_photon"
     source: Literal["spectrum"] = "spectrum"
     sampler: Literal["flow", "histogram"] = "flow"
     masses: tuple[Positive, ...] = ()
     n_masses: Annotated[int, Field(ge=2)] = 40
-    n_sample: Annotated[int, Field(gt=0)] = 20000
+    n_sample: Annotated[int, Field(gt=0)] = 20_000
 
 
 class Accept(_Section):
-    """Detectors of the search."""
+    """Detectors of the search: files or names of shipped ones; the first is the main one."""
 
     detectors: Annotated[tuple[str, ...], Field(min_length=1)]
-    target_scaling: Literal["per_interaction"] = "per_interaction"
     final_states: tuple[Literal["ee", "mumu"], ...] = ("ee", "mumu")
+    target_scaling: Literal["per_interaction"] | None = None
+    ctau: Range = (1e-2, 1e5)
+    acceptance_masses: tuple[Positive, ...] = (0.3, 0.5, 0.77, 1.0)
 
 
 class Infer(_Section):
-    """Likelihood and reach."""
+    """Likelihood and reach; background per detector file unless given here for the main one."""
 
     cl: Annotated[float, Field(gt=0.5, lt=1)] = 0.90
-    observed: Literal["masked", "asimov"] | tuple[int, ...] = "masked"
+    observed: Literal["masked", "asimov"] | tuple[Annotated[int, Field(ge=0)], ...] = "masked"
     background: Annotated[float, Field(ge=0)] | None = None
     background_sigma: Annotated[float, Field(ge=0)] = 0.0
     coupling: Range = (1e-9, 1e-2)
+    n_couplings: Annotated[int, Field(ge=10)] = 141
+    min_effective: Positive = 10.0
+    max_patches: Annotated[int, Field(gt=0)] = 600
     hepdata: Annotated[str, Field(pattern=r"^ins[0-9]{7}$")] = "ins0000000"
 
 
@@ -229,6 +269,24 @@ def parse(content: dict[str, Any], source: str = "steering") -> Steering:
         raise SteeringError(msg) from error
 
 
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises
+    ------
+    SteeringError
+        If the file is missing or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        msg = f"{path}: cannot be read ({error.strerror})"
+        raise SteeringError(msg) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        msg = f"{path}: is not TOML ({error})"
+        raise SteeringError(msg) from error
+
+
 def load(path: Path) -> Steering:
     """Read and validate a steering file.
 
@@ -237,12 +295,4 @@ def load(path: Path) -> Steering:
     SteeringError
         If the file is missing, is not TOML, or holds an unknown or wrong key.
     """
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        msg = f"{path}: cannot be read ({error.strerror})"
-        raise SteeringError(msg) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        msg = f"{path}: is not TOML ({error})"
-        raise SteeringError(msg) from error
-    return parse(content, str(path))
+    return parse(read_toml(path), str(path))

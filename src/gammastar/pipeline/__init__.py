@@ -1,1 +1,7 @@
-"""The order of the stages: the one place that knows it."""
+"""The stages of a steering file in their order, with checkpoints and result files."""
+
+from __future__ import annotations
+
+from gammastar.pipeline.order import run
+
+__all__ = ["run"]

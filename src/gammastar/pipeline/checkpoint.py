@@ -16,7 +16,7 @@ from gammastar import __version__
 from gammastar.core.errors import StoreError
 from gammastar.store.manifest import atomic, digest, read_json, versions, write_json
 
-__all__ = ["Arrays", "Book", "open_book"]
+__all__ = ["Arrays", "Book", "load_arrays", "open_book"]
 
 Arrays = dict[str, npt.NDArray[Any]]
 logger = logging.getLogger(__name__)
@@ -34,7 +34,14 @@ class Book:
     inputs: dict[str, str] = field(default_factory=dict)
     stages: dict[str, dict[str, str]] = field(default_factory=dict)
     methods: dict[str, str] = field(default_factory=dict)
+    numbers: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
+    force: str | None = None
+
+    def key_of(self, *stages: str) -> str:
+        """Return the digest of the finished stages that another one builds on."""
+        return digest([self.stages[stage]["content"] for stage in stages if stage in self.stages])
 
     def key(self, section: BaseModel | None, *upstream: str) -> str:
         """Return the digest that decides whether a stage must run again.
@@ -49,7 +56,7 @@ class Book:
         """Return the arrays of a stage: from disk if `resume` is on and nothing upstream changed."""
         path = self.folder / "stages" / f"{stage}.npz"
         if self.resume and self.fresh(stage, key) and path.is_file():
-            kept = _load(path)
+            kept = load_arrays(path)
             if digest(kept) == self.previous["stages"][stage]["content"]:
                 logger.info("%s: taken from the finished run", stage)
                 self.done(stage, key, digest(kept))
@@ -63,7 +70,7 @@ class Book:
 
     def fresh(self, stage: str, key: str) -> bool:
         """Return whether the previous run finished this stage with the same key."""
-        return bool(self.previous.get("stages", {}).get(stage, {}).get("key") == key)
+        return stage != self.force and bool(self.previous.get("stages", {}).get(stage, {}).get("key") == key)
 
     def done(self, stage: str, key: str, content: str) -> None:
         """Record a finished stage and write the manifest, so that a killed run can resume."""
@@ -84,13 +91,22 @@ class Book:
                 "inputs": self.inputs,
                 "versions": versions(),
                 "stages": self.stages if finished else {**kept, **self.stages},
+                "files": self.files,
                 "methods": self.methods,
+                "numbers": self.numbers,
                 "notes": self.notes,
             },
         )
 
 
-def _load(path: Path) -> Arrays:
+def load_arrays(path: Path) -> Arrays:
+    """Read the arrays of a kept stage.
+
+    Raises
+    ------
+    StoreError
+        If the file is damaged.
+    """
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}

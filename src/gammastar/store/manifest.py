@@ -19,6 +19,8 @@ from gammastar.core.errors import StoreError
 
 __all__ = ["atomic", "digest", "file_sha256", "read_json", "versions", "write_json", "write_text"]
 
+_UMASK = os.umask(0)
+os.umask(_UMASK)
 _PACKAGES = (
     *("gammastar", "awkward", "boost-histogram", "hist", "numpy", "pydantic", "pyhf", "safetensors", "scipy"),
     *("torch", "uproot", "vector", "zuko"),
@@ -46,6 +48,7 @@ def atomic(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
+        temporary.chmod(0o666 & ~_UMASK)  # a temporary file is private, a result is not
         temporary.replace(path)
     except OSError as error:
         msg = f"{path}: cannot be written ({error.strerror})"

@@ -1,0 +1,111 @@
+"""What every stage of a run shares: steering, folders, the book of finished stages, progress."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from gammastar.config import Steering
+from gammastar.core.axes import ENERGY, KINEMATICS, MASS, PT, variable
+from gammastar.core.data import data_path
+from gammastar.core.errors import InputFileError
+from gammastar.core.records import Exposure, FloatArray, Spectrum
+from gammastar.core.stats import filled
+from gammastar.pipeline.checkpoint import Arrays, Book
+
+__all__ = ["Context", "Tell", "axes_of", "find_file", "pack_spectrum", "shipped", "unpack_spectrum"]
+
+Tell: TypeAlias = Callable[[str, float | None, str], None]
+
+
+@dataclass(frozen=True)
+class Context:
+    """A run: `base` is the steering file's folder, `folder` that of the results.
+
+    ``tell(stage, fraction, text)`` reports progress; a fraction of None means that it is not known.
+    """
+
+    steering: Steering
+    base: Path
+    folder: Path
+    book: Book
+    tell: Tell
+
+    @property
+    def seed(self) -> int:
+        """Seed of the run."""
+        return self.steering.analysis.seed
+
+
+def find_file(name: str, base: Path) -> list[Path]:
+    """Return the files of a name or glob pattern.
+
+    Looked for beside the steering file, then in the folder ``GAMMASTAR_TESTDATA``, then in the cache of
+    scikit-hep-testdata.
+
+    Raises
+    ------
+    InputFileError
+        If nothing is found; the message lists the folders.
+    """
+    folders = [base]
+    if os.environ.get("GAMMASTAR_TESTDATA"):
+        folders.append(Path(os.environ["GAMMASTAR_TESTDATA"]))
+    folders.append(Path.home() / ".local" / "skhepdata")
+    for folder in folders:
+        path = folder / name
+        if path.is_file():
+            return [path]
+        found = sorted(folder.glob(name)) if not Path(name).is_absolute() else []
+        if found:
+            return found
+    msg = f"{name}: no such file in {', '.join(str(folder) for folder in folders)}"
+    raise InputFileError(msg)
+
+
+def shipped(name: str, base: Path, kind: str) -> Path:
+    """Return a file beside the steering file, or a shipped one of this kind by its name.
+
+    Raises
+    ------
+    InputFileError
+        If there is neither.
+    """
+    path = base / name
+    if path.is_file():
+        return path
+    try:
+        return data_path(f"{kind}/{name}.toml")
+    except InputFileError as error:
+        msg = f"{name}: no file {path}, and no {kind}/{name}.toml is shipped in data/"
+        raise InputFileError(msg) from error
+
+
+def axes_of(section: Any, fallback: Any = None) -> tuple[Any, ...]:
+    """Return the axes mass, pt and energy of a section, each taken from `fallback` where it is not given."""
+    edges: list[Sequence[float]] = []
+    for name in (MASS, PT, ENERGY):
+        value = getattr(section, name, None)
+        edges.append(getattr(fallback, name) if value is None else value)
+    return tuple(variable(name, list(e)) for name, e in zip(KINEMATICS, edges, strict=True))
+
+
+def pack_spectrum(spectrum: Spectrum, prefix: str = "") -> Arrays:
+    """Return the arrays of a spectrum, to be kept by the book."""
+    return {
+        f"{prefix}values": spectrum.values,
+        f"{prefix}cov": spectrum.cov,
+        f"{prefix}domain": spectrum.domain,
+    }
+
+
+def unpack_spectrum(
+    arrays: Arrays, axes: tuple[Any, ...], quantity: Any, exposure: Exposure | None = None, prefix: str = ""
+) -> Spectrum:
+    """Return the spectrum of packed arrays."""
+    cov: FloatArray = arrays[f"{prefix}cov"]
+    hist = filled(axes, arrays[f"{prefix}values"], cov.diagonal())
+    return Spectrum(hist, cov, quantity, exposure, arrays[f"{prefix}domain"])

@@ -1,0 +1,233 @@
+"""The order of the stages: the only place that knows it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gammastar import config
+from gammastar.core.errors import SteeringError, StoreError
+from gammastar.core.pairs import MatchedPairs, Pairs
+from gammastar.core.records import PairHists, Spectrum
+from gammastar.pipeline.checkpoint import Arrays, open_book
+from gammastar.pipeline.context import Context, Tell
+
+__all__ = ["Products", "run"]
+
+
+@dataclass
+class Products:
+    """What the stages of a run made, for the files and the report; a field is None until its stage ran."""
+
+    simulated: Arrays = field(default_factory=dict)
+    inputs: Any = None
+    pairs: Pairs | None = None
+    cutflow: Arrays | None = None
+    hists: PairHists | None = None
+    subtracted: Spectrum | None = None
+    subtraction: Arrays | None = None
+    matched: MatchedPairs | None = None
+    unfolded: Spectrum | None = None
+    unfolding: Arrays | None = None
+    spectrum: Spectrum | None = None
+    training: Any = None
+    flow: Any = None
+    learning: Arrays | None = None
+    predicted: Arrays | None = None
+    accepted: dict[str, Arrays] | None = None
+    inferred: dict[str, Any] | None = None
+
+
+def _silent(stage: str, fraction: float | None, text: str) -> None:
+    """Report nothing."""
+
+
+def _writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        msg = f"{folder}: cannot be made ({error.strerror}); choose another folder with --output"
+        raise StoreError(msg) from error
+    if not os.access(folder, os.W_OK):
+        msg = f"{folder}: no permission to write; choose another folder with --output"
+        raise StoreError(msg)
+
+
+def run(
+    steering: Path,
+    *,
+    output: Path | None = None,
+    resume: bool = False,
+    only: str | None = None,
+    tell: Tell = _silent,
+) -> Path:
+    """Run the stages of a steering file and write the results.
+
+    Parameters
+    ----------
+    steering : Path
+    output : Path, optional
+        Folder of the results; ``results/<analysis>`` of the working directory by default.
+    resume : bool
+        Take finished stages of an earlier run whose digests match.
+    only : str, optional
+        Compute this stage again, take what is before it from an earlier run where it matches, stop after it.
+    tell : callable
+        Receives progress: stage, fraction or None, text.
+
+    Returns
+    -------
+    Path
+        The folder of the results.
+
+    Raises
+    ------
+    GammastarError
+        Whatever a stage finds wrong, named by file, branch, key or bin.
+    """
+    parsed = config.load(steering)
+    names = [name for name in config.STAGES if getattr(parsed, name) is not None]
+    if only is not None and only not in names:
+        msg = f"--only {only}: {steering} has the sections {', '.join(names)}"
+        raise SteeringError(msg)
+    folder = output or Path("results") / parsed.analysis.name
+    _writable(folder)
+    mock = parsed.analysis.mock or parsed.simulate is not None
+    book = open_book(folder, resume=resume or only is not None, seed=parsed.analysis.seed, mock=mock)
+    book.force = only
+    ctx = Context(parsed, steering.resolve().parent, folder, book, tell)
+    products = Products()
+    for stage in names:
+        _STAGES[stage](ctx, products)
+        if stage == only:
+            break
+    if only is None:
+        book.write(finished=True)
+        if parsed.report is not None:  # the page shows the manifest, so it comes after it
+            from gammastar.pipeline import pages
+
+            pages.write(ctx, products)
+    return folder
+
+
+def _simulate(ctx: Context, made: Products) -> None:
+    from gammastar.pipeline import reading
+
+    made.simulated = reading.simulate_stage(ctx)
+
+
+def _nothing(ctx: Context, made: Products) -> None:
+    """Do nothing: files are opened by the selection, and the report comes last."""
+
+
+def _select(ctx: Context, made: Products) -> None:
+    from gammastar.pipeline import reading
+
+    ctx.tell("select", None, "")
+    made.inputs = reading.inputs(ctx, made.simulated)
+    made.pairs, made.cutflow = reading.select_stage(ctx, made.inputs)
+
+
+def _subtract(ctx: Context, made: Products) -> None:
+    from gammastar.pipeline import measured, results
+
+    made.hists, made.subtracted, made.subtraction = measured.subtract_stage(
+        ctx, needed(made.pairs, "select"), made.simulated
+    )
+    results.write_mass_histograms(ctx, made.hists, made.subtracted)
+
+
+def _unfold(ctx: Context, made: Products) -> None:
+    from gammastar.pipeline import measured, reading
+
+    made.matched = reading.match_stage(ctx, needed(made.inputs, "select"))
+    made.unfolded, made.unfolding = measured.unfold_stage(
+        ctx, needed(made.subtracted, "subtract"), made.matched
+    )
+
+
+def _spectrum(ctx: Context, made: Products) -> None:
+    from gammastar.pipeline import measured, results
+
+    unfolded, kept = needed(made.unfolded, "unfold"), needed(made.unfolding, "unfold")
+    made.spectrum = measured.spectrum_stage(ctx, unfolded, kept, made.simulated)
+    results.write_spectrum_files(ctx, made.spectrum, unfolded)
+
+
+def _training(ctx: Context, made: Products) -> Any:
+    from gammastar.pipeline import learning
+
+    if made.training is None:
+        pairs, matched = needed(made.pairs, "select"), needed(made.matched, "unfold")
+        weight = needed(made.subtraction, "subtract")["weight"]
+        made.training = learning.training_set(ctx, pairs, weight, matched)
+    return made.training
+
+
+def _flow(ctx: Context, made: Products) -> None:
+    from gammastar.pipeline import learning
+
+    exposure = needed(needed(made.spectrum, "spectrum").exposure, "spectrum")
+    made.flow, made.learning = learning.flow_stage(ctx, _training(ctx, made), exposure.beam_energy)
+
+
+def _channel(ctx: Context, made: Products) -> Any:
+    from gammastar.pipeline import learning, searching
+
+    section = needed(ctx.steering.predict, "predict")
+    spectrum, training = needed(made.spectrum, "spectrum"), _training(ctx, made)
+    if section.sampler == "flow":
+        if made.flow is None:
+            msg = "predict.sampler = 'flow' needs the section [flow]; or set it to 'histogram'"
+            raise SteeringError(msg)
+        sampler = made.flow
+    else:
+        sampler = learning.histogram_sampler(training, needed(spectrum.exposure, "spectrum").beam_energy)
+    return searching.virtual_photon(ctx, spectrum, sampler, training.in_domain)
+
+
+def _predict(ctx: Context, made: Products) -> None:
+    from gammastar.pipeline import searching
+
+    made.predicted = searching.predict_stage(ctx, _channel(ctx, made))
+
+
+def _accept(ctx: Context, made: Products) -> None:
+    from gammastar.pipeline import searching
+
+    exposure = needed(needed(made.spectrum, "spectrum").exposure, "spectrum")
+    predicted = needed(made.predicted, "predict")
+    made.accepted = searching.accept_stage(ctx, _channel(ctx, made), exposure, predicted)
+
+
+def _infer(ctx: Context, made: Products) -> None:
+    from gammastar.pipeline import limits
+
+    exposure = needed(needed(made.spectrum, "spectrum").exposure, "spectrum")
+    accepted = needed(made.accepted, "accept")
+    made.inferred = limits.infer_stage(ctx, needed(made.predicted, "predict"), accepted, exposure)
+
+
+def needed(value: Any, stage: str) -> Any:
+    """Return a product; refuse the absence of the stage that makes it."""
+    if value is None:
+        msg = f"the section [{stage}] is missing: a later stage needs its result"
+        raise SteeringError(msg)
+    return value
+
+
+_STAGES = {
+    "simulate": _simulate,
+    "read": _nothing,
+    "select": _select,
+    "subtract": _subtract,
+    "unfold": _unfold,
+    "spectrum": _spectrum,
+    "flow": _flow,
+    "predict": _predict,
+    "accept": _accept,
+    "infer": _infer,
+    "report": _nothing,
+}
