@@ -1,0 +1,18 @@
+"""Contract tests for user code: one line each, for a schema, a channel, a detector's volume, a model.
+
+They raise `ContractError`, an `AssertionError` that lists everything that is wrong, so that they fit into
+any test suite::
+
+    from gammastar.testing import check_model
+
+    def test_my_model():
+        check_model(MyModel())
+"""
+
+from gammastar.testing.channel import check_channel
+from gammastar.testing.contract import ContractError
+from gammastar.testing.geometry import check_geometry
+from gammastar.testing.model import check_model
+from gammastar.testing.schema import check_schema
+
+__all__ = ["ContractError", "check_channel", "check_geometry", "check_model", "check_schema"]
