@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gammastar.unfold.covariance import chi2, hartlap, mc_statistics, propagated, refolding
-from gammastar.unfold.iterative import iterative, unfold_values
+from gammastar.unfold.iterative import iterative, stable_iterations, unfold_values
 from gammastar.unfold.response import acceptance_weights, response, smeared_response
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "refolding",
     "response",
     "smeared_response",
+    "stable_iterations",
     "unfold_values",
 ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from gammastar.core.stats import filled
 from gammastar.unfold.covariance import RECOVERY, mc_statistics, propagated
 from gammastar.unfold.response import EFFICIENCY_FLOOR
 
-__all__ = ["check_axes", "iterative", "unfold_values"]
+__all__ = ["check_axes", "iterative", "stable_iterations", "unfold_values"]
 
 
 def check_axes(found: Sequence[Any], wanted: Sequence[Any], what: str) -> None:
@@ -61,14 +62,18 @@ def unfold_values(
     Cells that come out negative stay so in the result; as the prior of the next iteration they are replaced
     by 1 % of the first prior, scaled to the data, so that no f_j vanishes or changes sign.
     """
+    return next(islice(_steps(y, response, prior), n_iterations - 1, None))
+
+
+def _steps(y: FloatArray, response: Response, prior: FloatArray) -> Iterator[tuple[FloatArray, FloatArray]]:
+    """Yield the estimate and its derivative of one iteration after the other, without end."""
     migration = sparse.csr_array(response.migration)
     transposed = sparse.csr_array(response.migration.T)
     efficiency = response.efficiency
     inverse = np.divide(1.0, efficiency, out=np.zeros_like(efficiency), where=efficiency > 0)
     rescue = RECOVERY * prior * abs(y.sum()) / max(float(efficiency @ prior), np.finfo(float).tiny)
     n, slope = prior.astype(np.float64), np.zeros((len(prior), len(y)))
-    estimate, derivative = n, slope
-    for _ in range(n_iterations):
+    while True:
         folded = migration @ n
         per_folded = np.divide(1.0, folded, out=np.zeros_like(folded), where=folded > 0)
         ratio = y * per_folded
@@ -77,10 +82,58 @@ def unfold_values(
         scale = sparse.diags_array(n * inverse) @ transposed
         derivative = (scale @ sparse.diags_array(per_folded)).toarray() + gain[:, None] * slope
         derivative -= (scale @ sparse.diags_array(ratio * per_folded)) @ (migration @ slope)
+        yield estimate, derivative
         kept = estimate > 0
         n = np.where(kept, estimate, np.where(prior > 0, rescue, 0.0))
         slope = np.where(kept[:, None], derivative, 0.0)
-    return estimate, derivative
+
+
+def stable_iterations(
+    measured: Spectrum,
+    response: Response,
+    *,
+    change: float = 0.05,
+    most: int = 50,
+    efficiency_floor: float = EFFICIENCY_FLOOR,
+) -> int:
+    """Return the number of iterations after which one more hardly moves the result.
+
+    Parameters
+    ----------
+    measured : Spectrum
+    response : Response
+    change : float
+        Largest change of any cell that stops, in its statistical standard deviations.
+    most : int
+        Upper limit of the number.
+    efficiency_floor : float
+        Cells of lower efficiency do not count.
+
+    Raises
+    ------
+    UserError
+        If the axes do not fit.
+
+    Notes
+    -----
+    The standard deviation of a cell holds at least one reconstructed pair, 1/ε. Fewer iterations lean on the
+    prior: their errors are small and do not contain the distance to the truth.
+    """
+    check_axes(tuple(measured.hist.axes), response.reco, "the measured spectrum")
+    genuine = 1 - response.fakes
+    use = response.efficiency >= efficiency_floor
+    one_pair = 1 / response.efficiency[use]
+    before: FloatArray | None = None
+    steps = _steps(measured.values.ravel() * genuine, response, response.prior)
+    for k, (estimate, derivative) in enumerate(islice(steps, most), start=1):
+        slope = derivative[use] * genuine
+        variance = np.einsum("ij,ij->i", slope @ measured.cov, slope) + one_pair**2
+        if before is not None:
+            moved = np.abs(estimate[use] - before) / np.sqrt(variance)
+            if moved.max(initial=0.0) < change:
+                return k
+        before = estimate[use]
+    return most
 
 
 def iterative(
