@@ -228,9 +228,9 @@ def test_an_edge_outside_the_scan_is_not_drawn():
 
 
 def test_bands_close_where_the_edges_meet():
-    # the width in decades falls 2, 1, 0.5 and would vanish after one step more
+    # the width in decades falls 2, 1, 0.5; its square would vanish after a third of a step more
     polygon = region(MASS, np.array([[1e-7, 1e-5], [3e-7, 3e-6], [1e-6 / 1.78, 1.78e-6], NAN]))[0]
-    assert 0.5 < polygon[:, 0].max() <= 0.6
+    assert polygon[:, 0].max() == pytest.approx(0.5 + 0.1 / 3, abs=1e-3)
     tip = polygon[np.argmax(polygon[:, 0])]
     assert tip[1] == pytest.approx(1e-6, rel=0.1)
 
@@ -244,3 +244,15 @@ def test_bands_end_blunt_at_the_end_of_the_scan():
 def test_a_contour_checks_its_bands():
     with pytest.raises(PhysicsError, match="bands"):
         Contour("x", _reach([[1e-7, 1e-5]] * 4), bands=np.ones((4, 3, 2)))
+
+
+def test_edges_run_into_the_tip_like_a_square_root():
+    # N(m, ln g) = c − m − (ln g)²: the edges are ±√(c − m), and the fold between scan and tip is exact
+    mass = np.array([0.0, 0.5, 1.0, 1.5])
+    half = np.sqrt(np.clip(1.2 - mass, 0, None))
+    edges = np.where(half[:, None] > 0, np.exp(np.outer(half, [-1.0, 1.0])), np.nan)
+    reach = Reach(mass, edges, mass, mass, mass > -1, ("",) * 4, (1.2, 1.0))
+    polygon, _ = outline(reach, islands(reach)[0])
+    np.testing.assert_allclose(np.log(polygon[:, 1]) ** 2, 1.2 - polygon[:, 0], atol=1e-12)
+    band = region(mass, edges)[0]
+    np.testing.assert_allclose(np.log(band[:, 1]) ** 2, 1.2 - band[:, 0], atol=1e-12)

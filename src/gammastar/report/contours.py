@@ -30,7 +30,7 @@ class Contour:
         extrapolation. "expected" draws a thin line only. "observed" is an exclusion and needs real data.
     bands : NDArray, shape (n, 5, 2), optional
         Edges (lower, upper coupling) of the entries of `reach` for limits at −2 … +2 standard deviations;
-        nan where nothing is reached.
+        nan where nothing is reached. Usually ``reach.bands``; they are drawn for the contours that ask.
     fraction : NDArray, shape (n, 2), optional
         Part of the signal that stems from the measured domain, on the lower and on the upper edge.
 
@@ -119,18 +119,35 @@ def outline(reach: Reach, island: npt.NDArray[np.int64]) -> tuple[FloatArray, li
     tip = _tip(reach, mass)
     left = tip if tip.size and tip[0, 0] < mass[0] else np.empty((0, 2))
     right = tip if tip.size and tip[0, 0] >= mass[-1] else np.empty((0, 2))
-    lower, upper = np.vstack([left, lower, right]), np.vstack([left, upper, right])
+    lower, upper = (
+        np.vstack([_fold(edge[0], left)[::-1], edge, _fold(edge[-1], right)]) for edge in (lower, upper)
+    )
     polygon = np.vstack([lower, upper[::-1]])
     lines = []
     for name, edge in (("lower", lower), ("upper", upper)):
-        hidden = np.array([side == name for side in sides], dtype=bool)
-        hidden = np.r_[np.zeros(len(left), bool), hidden, np.zeros(len(right), bool)]
+        hidden = np.array([name in side.split(", ") for side in sides], dtype=bool)
+        added = [len(_fold(edge[0], end)) for end in (left, right)]
+        hidden = np.r_[np.zeros(added[0], bool), hidden, np.zeros(added[1], bool)]
         lines.append(np.where(hidden[:, None], np.nan, edge))
     if not right.size and sides[-1] != "upper mass" and mass[-1] < reach.mass.max():
         lines.append(np.vstack([lower[-1], upper[-1]]))
     if not left.size and sides[0] != "lower mass" and mass[0] > reach.mass.min():
         lines.append(np.vstack([lower[0], upper[0]]))
     return polygon, lines
+
+
+def _fold(edge: FloatArray, tip: FloatArray, n: int = 12) -> FloatArray:
+    """Return the points from an edge (excluded) to the tip, shape (n, 2), none without a tip.
+
+    Where the largest signal falls below its limit the two edges run together like a square root: the
+    signal is a parabola in the logarithm of the coupling around its maximum.
+    """
+    if not tip.size:
+        return np.empty((0, 2))
+    t = np.linspace(1.0, 0.0, n + 1)[1:]
+    mass = tip[0, 0] + (edge[0] - tip[0, 0]) * t**2
+    coupling = tip[0, 1] * (edge[1] / tip[0, 1]) ** t
+    return np.column_stack([mass, coupling])
 
 
 def _tip(reach: Reach, mass: FloatArray) -> FloatArray:
@@ -157,30 +174,34 @@ def region(mass: FloatArray, edges: FloatArray) -> list[FloatArray]:
     Returns
     -------
     list of NDArray, shape (k, 2)
-        One polygon per island. Where an island ends inside the scan it is closed in a point: its edges are
-        continued in the logarithm of the coupling until they meet, at most to the next mass of the scan.
+        One polygon per island. Where an island ends inside the scan its edges are continued until they meet,
+        at most to the next mass of the scan.
     """
     scan = np.unique(mass)
     none = np.zeros(len(mass))
     reach = Reach(mass, edges, none, none, none == 0, ("",) * len(mass))
     polygons = []
     for island in islands(reach):
-        x, y = mass[island], np.log10(edges[island])
+        x, inner = mass[island], edges[island]
         before, after = scan[scan < x[0]], scan[scan > x[-1]]
-        left = _meeting(x[:2], y[:2], before[-1]) if before.size else np.empty((0, 2))
-        right = _meeting(x[:-3:-1], y[:-3:-1], after[0]) if after.size else np.empty((0, 2))
-        rows = [left, np.c_[x, y[:, 0]], right, np.c_[x, y[:, 1]][::-1]]
-        polygon = np.vstack(rows)
-        polygons.append(np.c_[polygon[:, 0], 10.0 ** polygon[:, 1]])
+        left = _meeting(x[:2], np.log(inner[:2]), before[-1]) if before.size else np.empty((0, 2))
+        right = _meeting(x[:-3:-1], np.log(inner[:-3:-1]), after[0]) if after.size else np.empty((0, 2))
+        sides = [
+            np.vstack([_fold(edge[0], left)[::-1], edge, _fold(edge[-1], right)])
+            for edge in (np.c_[x, inner[:, 0]], np.c_[x, inner[:, 1]])
+        ]
+        polygons.append(np.vstack([sides[0], sides[1][::-1]]))
     return polygons
 
 
 def _meeting(x: FloatArray, y: FloatArray, bound: float) -> FloatArray:
-    """Return where two edges meet beyond the first of two points, shape (1, 2), no farther than `bound`."""
-    width, centre = y[:, 1] - y[:, 0], y.mean(axis=1)
-    if len(x) < 2 or width[1] <= width[0]:
-        return np.array([[0.5 * (x[0] + bound), centre[0]]])
-    step = (x[0] - x[1]) * width[0] / (width[1] - width[0])
-    tip = x[0] + np.sign(step) * min(abs(step), abs(bound - x[0]))
-    slope = (centre[0] - centre[1]) / (x[0] - x[1])
-    return np.array([[tip, centre[0] + slope * (tip - x[0])]])
+    """Return where two edges meet beyond the first of two points, shape (1, 2), no farther than `bound`.
+
+    `y` holds logarithms of the couplings; the square of their distance is continued in a straight line.
+    """
+    square, centre = (y[:, 1] - y[:, 0]) ** 2, y.mean(axis=1)
+    if len(x) < 2 or square[1] <= square[0]:
+        return np.array([[0.5 * (x[0] + bound), np.exp(centre[0])]])
+    step = abs(x[0] - x[1]) * square[0] / (square[1] - square[0])
+    tip = x[0] + np.sign(bound - x[0]) * min(step, abs(bound - x[0]))
+    return np.array([[tip, np.exp(centre[0])]])

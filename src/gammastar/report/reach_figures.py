@@ -151,6 +151,9 @@ def _ranges(contours: Sequence[Contour], plane: Plane) -> tuple[tuple[float, flo
     mass_range, coupling_range = plane.mass_range, plane.coupling_range
     if mass_range is None:
         low, high = (float(masses.min()), float(masses.max())) if masses.size else (0.2, 1.0)
+        reached = [c.reach.mass[np.isfinite(c.reach.edges).all(axis=1)] for c in contours if not c.empty]
+        if reached:  # a scan may go on far beyond what it reaches
+            high = min(high, 1.6 * float(np.concatenate(reached).max()))
         mass_range = (low / 1.15, high * 1.15) if plane.log_mass else (max(0.0, low - 0.05), high + 0.05)
     if coupling_range is None and couplings.size:
         # room for the legend above; a decade or so at least
@@ -192,18 +195,21 @@ def _threshold(ax: Axes, plane: Plane) -> None:
 def _existing(ax: Axes, label: str, vertices: FloatArray) -> None:
     polygon = checked(f"limit {label!r}", vertices, (len(vertices), 2))
     ax.add_patch(Polygon(polygon, closed=True, facecolor=GREY, edgecolor="0.55", linewidth=0.8, zorder=1))
-    seen = (ax.transScale + ax.transLimits).transform(polygon)
-    x, y = _roomiest(seen)
-    look: dict[str, Any] = {"color": "0.3", "fontsize": 11, "ha": "center", "va": "center", "zorder": 7}
-    ax.text(x, y, label, transform=ax.transAxes, clip_on=True, **look)
+    place = _roomiest((ax.transScale + ax.transLimits).transform(polygon))
+    if place is not None:
+        look: dict[str, Any] = {"color": "0.3", "fontsize": 11, "ha": "center", "va": "center", "zorder": 7}
+        ax.text(*place, label, transform=ax.transAxes, clip_on=True, **look)
 
 
-def _roomiest(polygon: FloatArray, n: int = 60) -> tuple[float, float]:
+def _roomiest(polygon: FloatArray, n: int = 60) -> tuple[float, float] | None:
     """Return the point inside a polygon and inside the frame that is farthest from both, in axes units."""
     ticks = (np.arange(n) + 0.5) / n
     grid = np.stack(np.meshgrid(ticks, ticks, indexing="ij"), axis=-1).reshape(-1, 2)
     inside = Path(polygon, closed=False).contains_points(grid).reshape(n, n)
     inside[: n // 4, -n // 7 :] = False  # the corner of the word MOCK
+    inside[:, : n // 10] = False  # the name of the threshold
+    if not inside.any():
+        return None
     # names are wide: a step along x counts less than one along y
     depth = distance_transform_edt(np.pad(inside, 1), sampling=(0.4, 1.0))
     x, y = np.unravel_index(int(np.argmax(depth)), depth.shape)
