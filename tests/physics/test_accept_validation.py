@@ -11,4 +11,4 @@ def test_validation_rows_hold():
     rows = list(resolve("accept.py:rows", FOLDER)(quick=True))
     failed = [row for row in rows if not abs(row["ours"] - row["expected"]) <= row["tolerance"]]
     assert not failed
-    assert sum("NA62" in row["quantity"] for row in rows) == 5
+    assert sum("NA62" in row["quantity"] for row in rows) > 5

@@ -6,6 +6,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.physics.decays import daughter
 from gammastar.physics.detector import Detector, Magnet, Plane
@@ -15,8 +16,10 @@ __all__ = ["lepton_pair", "position_at", "seen"]
 Pair: TypeAlias = tuple[FloatArray, FloatArray]
 
 
-def lepton_pair(parent: FloatArray, mass: float, m_lepton: float, rng: np.random.Generator) -> Pair:
-    """Decay parents into two leptons, isotropically in their rest frames.
+def lepton_pair(
+    parent: FloatArray, mass: float, m_lepton: float, rng: np.random.Generator, *, polarisation: float = 0.0
+) -> Pair:
+    """Decay parents into two leptons.
 
     Parameters
     ----------
@@ -24,18 +27,30 @@ def lepton_pair(parent: FloatArray, mass: float, m_lepton: float, rng: np.random
         px, py, pz, E [GeV].
     mass, m_lepton : float [GeV]
     rng : numpy.random.Generator
+    polarisation : float
+        λ in dN/dcos θ ∝ 1 + λ cos²θ with respect to the flight, from −1 to 1; 0 is the average over spins.
 
     Returns
     -------
     p1, p2 : NDArray, shape (4, n)
         Positive and negative lepton.
 
-    Notes
-    -----
-    Isotropy is the average over spin: a dark photon with a polarisation keeps dN/dcos ∝ 1 + λ cos².
+    Raises
+    ------
+    PhysicsError
+        If `polarisation` lies outside −1 to 1, or the parents are below threshold.
     """
+    if not -1 <= polarisation <= 1:
+        msg = f"polarisation = {polarisation!r} must lie between -1 and 1"
+        raise PhysicsError(msg)
     n = parent.shape[1]
-    cos_theta, phi = rng.uniform(-1, 1, n), rng.uniform(-np.pi, np.pi, n)
+    cos_theta: FloatArray = rng.uniform(-1, 1, size=(n,))
+    phi = rng.uniform(-np.pi, np.pi, n)
+    if polarisation != 0:  # a mixture of a flat density with cos² or with 1 − cos²
+        third = abs(polarisation) / 3
+        share = third / (1 + third) if polarisation > 0 else 2 * third / (1 - third)
+        other = np.cbrt(cos_theta) if polarisation > 0 else 2 * rng.beta(2, 2, n) - 1
+        cos_theta = np.where(rng.uniform(size=n) < share, other, cos_theta)
     first = daughter(parent, mass, m_lepton, m_lepton, cos_theta, phi)
     return first, parent - first
 

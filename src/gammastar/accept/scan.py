@@ -106,7 +106,12 @@ def _momenta(sample: Sample, mass: float) -> FloatArray:
 
 
 def _visible(
-    sample: Sample, mass: float, detector: Detector, states: Mapping[str, float], rng: np.random.Generator
+    sample: Sample,
+    mass: float,
+    detector: Detector,
+    states: Mapping[str, float],
+    rng: np.random.Generator,
+    polarisation: float,
 ) -> _Visible:
     """Weight each particle by Σ over final states of (state's weight × seen)."""
     p = _momenta(sample, mass)
@@ -128,7 +133,8 @@ def _visible(
     visible = np.zeros_like(weight)
     for state, value in states.items():
         if value > 0:
-            visible += value * seen(vertex, lepton_pair(p, mass, LEPTONS[state], rng), detector)
+            leptons = lepton_pair(p, mass, LEPTONS[state], rng, polarisation=polarisation)
+            visible += value * seen(vertex, leptons, detector)
     keep = visible > 0
     distance, density, momentum = distance[keep], density[keep], momentum[keep]
 
@@ -159,6 +165,7 @@ def lifetime_scan(
     *,
     states: Mapping[str, float],
     rng: np.random.Generator,
+    polarisation: float = 0.0,
 ) -> LifetimeScan:
     """Return the accepted particles for every lifetime from one sample.
 
@@ -175,6 +182,8 @@ def lifetime_scan(
         Weight of each final state, e.g. branching ratio × efficiency. On daughters: "ee" and "mumu".
     rng : numpy.random.Generator
         For decay positions and angles, drawn once for all lifetimes.
+    polarisation : float
+        λ of the lepton angles 1 + λ cos²θ; both ends, −1 and 1, bound what the spin state can do.
 
     Raises
     ------
@@ -197,7 +206,7 @@ def lifetime_scan(
                 f"final state {state!r} with weight {value!r}: weights are >= 0, known are {sorted(allowed)}"
             )
             raise PhysicsError(msg)
-    visible = _visible(sample, mass, detector, states, rng)
+    visible = _visible(sample, mass, detector, states, rng, polarisation)
     total, square, inside = _sums(visible, lifetimes)
     n = len(sample.weight)  # rejected particles count as zero in the error of the sum
     variance = np.clip(square - total**2 / n, 0.0, None) * n / max(1, n - 1)
