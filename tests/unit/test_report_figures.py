@@ -239,11 +239,29 @@ def test_samples_must_match_the_masses():
         flow_plane([0.3], [], [], mock=True)
 
 
-def test_zero_acceptance_and_no_epoch_are_refused():
-    with pytest.raises(PhysicsError, match="zero"):
-        acceptance_vs_mass(MASS, {"dump": 0 * MASS}, mock=True)
-    with pytest.raises(PhysicsError, match="zero"):
-        acceptance_figure(MASS, {0.3: 0 * MASS}, mock=True)
+def test_figures_without_content_say_why():
+    nothing = np.full((3, 5), np.nan)
+    for figure, words in (
+        (acceptance_vs_mass(MASS, {"dump": 0 * MASS}, mock=True), "No particle"),
+        (acceptance_figure(MASS, {0.3: 0 * MASS}, mock=True), "No particle"),
+        (kl_figure(MASS[:3], nothing[:, 0], nothing, mock=True), "No window"),
+    ):
+        assert any(words in text for text in _texts(figure))
+
+
+@pytest.mark.parametrize("values", [np.zeros(N), np.resize([3.0, -1.0, 0.0, 2.0], N)])
+@pytest.mark.parametrize("log", [True, False])
+def test_few_pairs_and_negative_cells_are_drawn(values, log):
+    few = np.clip(values, 0, None)
+    hists = PairHists(_hist(few), _hist(few), _hist(np.zeros(N)))
+    variance = np.abs(values)
+    subtracted = Spectrum(_hist(values, variance), np.diag(variance), "counts", None, np.ones(N, bool))
+    assert "MOCK" in _texts(mass_spectra(hists, subtracted, mock=True, truth=few, log=log))
+    assert "MOCK" in _texts(unfolded_spectrum(EDGES, values, variance, mock=True, measured=values > 9))
+    assert "MOCK" in _texts(rate_figure(CENTRES, values, variance, mock=True))
+
+
+def test_a_training_without_epochs_is_refused():
     with pytest.raises(PhysicsError, match="no epoch"):
         training_figure([], [], mock=True)
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from gammastar.core.axes import LABELS, MASS
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
-from gammastar.report.style import BAND68, BAND95, COLOURS, checked, mark_mock, new_figure, styled
+from gammastar.report.style import BAND68, BAND95, COLOURS, checked, mark_mock, new_figure, say, styled
 
 __all__ = ["kl_figure", "training_figure"]
 
@@ -77,8 +77,12 @@ def kl_figure(
         label="model vs data",
     )
     pooled = np.concatenate(shown)
-    low, high = float(np.nanmin(pooled)), float(np.nanmax(pooled))
-    ax.set_ylim(low - 0.1 * (high - low), high + 0.55 * (high - low))
+    pooled = pooled[np.isfinite(pooled)]
+    if pooled.size:
+        low, high = float(pooled.min()), float(pooled.max())
+        ax.set_ylim(low - 0.1 * (high - low), high + 0.55 * (high - low) + 1e-9)
+    else:
+        say(ax, "No window holds enough pairs.")
     ax.axhline(0.0, color="0.6", linewidth=0.8, zorder=0)
     margin = 0.0 if window is None else float(np.max(window))
     ax.set(xlim=(mass[0] - margin, mass[-1] + margin), xlabel=LABELS[MASS])

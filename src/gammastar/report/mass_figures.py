@@ -132,7 +132,9 @@ def mass_spectra(
     if log:
         log_range(ax, os_pairs / divisor, signal / divisor, estimate / divisor, rows=3)
     else:
-        ax.set_ylim(min(0.0, 1.2 * float((signal / divisor).min())), 1.45 * float((os_pairs / divisor).max()))
+        ax.set_ylim(
+            min(0.0, 1.2 * float((signal / divisor).min())), 1.45 * float((os_pairs / divisor).max()) or 1.0
+        )
         ax.axhline(0.0, color="0.5", linewidth=0.8, zorder=0)
     ax.legend(loc="upper right", ncols=2)
     mark_mock(ax, mock)

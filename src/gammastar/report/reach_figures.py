@@ -30,6 +30,7 @@ from gammastar.report.style import (
     mark_mock,
     new_figure,
     power_of_ten,
+    say,
     styled,
 )
 
@@ -173,7 +174,7 @@ def _say_empty(ax: Axes, contours: Sequence[Contour]) -> None:
                 f"{contour.label}: at most {signal[best]:.3g} events, at {contour.reach.mass[best]:.3g} GeV;"
                 f" {limit:.3g} are needed"
             )
-    ax.text(0.5, 0.5, "\n".join(lines), transform=ax.transAxes, ha="center", va="center", fontsize=12)
+    say(ax, "\n".join(lines))
 
 
 def _threshold(ax: Axes, plane: Plane) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
-from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.report.style import (
     BAND68,
@@ -20,6 +19,7 @@ from gammastar.report.style import (
     log_range,
     mark_mock,
     new_figure,
+    say,
     styled,
 )
 
@@ -121,11 +121,6 @@ def acceptance_figure(
     -------
     matplotlib.figure.Figure
 
-    Raises
-    ------
-    PhysicsError
-        If every acceptance is zero.
-
     Notes
     -----
     The form of Fig. 9 of Allison and Blinov (2025).
@@ -150,8 +145,8 @@ def acceptance_figure(
         for label, line in zip(labels, ("-", "--"), strict=True):
             ax.plot([], [], color="black", linestyle=line, label=label)
     if peak <= 0:
-        msg = "acceptance_figure: every acceptance is zero; check the detector and the decay lengths"
-        raise PhysicsError(msg)
+        say(ax, "No particle is accepted at any decay length.")
+        peak = 1.0
     ax.set(xscale="log", yscale="log", xlim=(ctau[0], ctau[-1]), ylim=(1e-5 * peak, 4.0 * peak))
     ax.set(xlabel=r"$c\tau$ [m]", ylabel="acceptance")
     ax.legend(loc="lower right")
@@ -181,18 +176,12 @@ def acceptance_vs_mass(
     Returns
     -------
     matplotlib.figure.Figure
-
-    Raises
-    ------
-    PhysicsError
-        If every acceptance is zero.
     """
     figure, axes = new_figure(size=(7.2, 5.0))
     ax = axes[0, 0]
     curves = {label: checked(label, values, mass.shape) for label, values in acceptances.items()}
     if not any((curve > 0).any() for curve in curves.values()):
-        msg = "acceptance_vs_mass: every acceptance is zero; check the detectors and the masses"
-        raise PhysicsError(msg)
+        say(ax, "No particle is accepted at any mass.")
     for index, (label, curve) in enumerate(curves.items()):
         colour, line = COLOURS[index % len(COLOURS)], LINES[index % len(LINES)]
         ax.plot(mass, np.where(curve > 0, curve, np.nan), color=colour, linestyle=line, label=label)

@@ -40,6 +40,7 @@ __all__ = [
     "new_figure",
     "points",
     "power_of_ten",
+    "say",
     "settle",
     "steps",
     "styled",
@@ -219,6 +220,11 @@ def divided(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> FloatArray:
     a, b = np.broadcast_arrays(np.asarray(numerator, np.float64), np.asarray(denominator, np.float64))
     result: FloatArray = np.divide(a, b, out=np.full(a.shape, np.nan), where=b > 0)
     return result
+
+
+def say(ax: Axes, text: str) -> None:
+    """Write in the middle of the axes why there is nothing to be seen."""
+    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", fontsize=12)
 
 
 def power_of_ten(value: float) -> str:
