@@ -46,9 +46,7 @@ def rows(*, quick: bool) -> Iterator[dict]:  # noqa: ARG001 (every row is quick)
             ours = _closure(
                 lambda q2, f=factor: 0.3936 * kroll_wada.pseudoscalar_dalitz(q2, mass(221), M_MU, f), m, M_MU
             )
-            yield _row(
-                f"BR(η→γA′)/ε² at {m} GeV, {label}", ours, value, 0.02 * value, "2 BR(γγ)(1−m²/M²)³F²"
-            )
+            yield _row(f"BR(η→γA′)/ε² at {m} GeV, {label}", ours, value, 0.02 * value, "2 BR(γγ)(1−m²/M²)³F²")
 
     def omega(q2):
         return 0.0833 * kroll_wada.vector_dalitz(q2, mass(223), M_PI0, M_MU, form_factors.omega2)

@@ -273,9 +273,11 @@ class Reach:
     closed : NDArray of bool, shape (n,)
         False where an edge lies outside the scan.
     clipped_side : tuple of str
-        "", "lower", "upper", "lower mass" or "upper mass" per entry.
+        "", "lower", "upper", "lower, upper", "lower mass" or "upper mass" per entry.
     tip : tuple of (mass, coupling) or None
         Where the two edges meet.
+    bands : NDArray, shape (n, 5, 2), or None
+        Edges for the limits expected at −2 … +2 standard deviations; nan where nothing is reached.
     """
 
     mass: FloatArray
@@ -285,3 +287,4 @@ class Reach:
     closed: BoolArray
     clipped_side: tuple[str, ...]
     tip: tuple[float, float] | None = None
+    bands: FloatArray | None = None

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from gammastar import __version__
 from gammastar.core.errors import StoreError
-from gammastar.store.manifest import atomic, digest, read_json, versions, write_json
+from gammastar.store.manifest import atomic, digest, file_sha256, read_json, versions, write_json
 
 __all__ = ["Arrays", "Book", "load_arrays", "open_book"]
 
@@ -76,6 +76,13 @@ class Book:
         """Record a finished stage and write the manifest, so that a killed run can resume."""
         self.stages[stage] = {"key": key, "content": content}
         self.write(finished=False)
+
+    def finish(self) -> None:
+        """Enter the digests of the result files and write the finished manifest."""
+        for path in sorted(self.folder.iterdir()):
+            if path.is_file() and path.name != "manifest.json" and not path.name.startswith("."):
+                self.files[path.name] = file_sha256(path)
+        self.write(finished=True)
 
     def write(self, *, finished: bool) -> None:
         """Write ``manifest.json``."""

@@ -104,11 +104,11 @@ def run(
         if stage == only:
             break
     if only is None:
-        book.write(finished=True)
-        if parsed.report is not None:  # the page shows the manifest, so it comes after it
+        if parsed.report is not None:
             from gammastar.pipeline import pages
 
             pages.write(ctx, products)
+        book.finish()
     return folder
 
 

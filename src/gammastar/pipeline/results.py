@@ -15,7 +15,7 @@ from gammastar.core.stats import filled
 from gammastar.pipeline.context import Context
 from gammastar.store.records import write_histograms, write_spectrum, write_table
 
-__all__ = ["mass_histogram", "write_mass_histograms", "write_reach", "write_spectrum_files"]
+__all__ = ["mass_histogram", "titled", "write_mass_histograms", "write_reach", "write_spectrum_files"]
 
 
 def mass_histogram(spectrum: Spectrum, part: Any = "all") -> Hist[Any]:
@@ -50,6 +50,12 @@ def write_spectrum_files(ctx: Context, spectrum: Spectrum, unfolded: Spectrum) -
         f"{MASS}_{name}_per_pot": spectrum.hist.project(MASS, name) for name in axes if name != MASS
     }
     write_histograms(ctx.folder / "spectrum.root", named | projections)
+
+
+def titled(name: str, caption: str, figure: Any) -> tuple[str, Any]:
+    """Return caption and figure of a report section; `name` becomes the name of the file."""
+    figure.set_label(name)
+    return caption, figure
 
 
 def write_reach(path: Path, columns: dict[str, Any]) -> None:

@@ -106,7 +106,8 @@ def accept_stage(
     couplings = np.geomspace(low, high, n)
     described = digest({name: repr(detector) for name, detector in found.items()})
     before = ctx.book.key_of("spectrum", "flow", "predict")
-    key = ctx.book.key(section, before, described, digest(couplings))
+    described = digest(described, couplings, predicting.model_dump(mode="json"))
+    key = ctx.book.key(section, before, described)
 
     def compute() -> Arrays:
         result: Arrays = {}

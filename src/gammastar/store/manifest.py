@@ -63,10 +63,10 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any, *, indent: int | None = 1) -> None:
     """Write JSON at once or not at all; values that are not finite are refused."""
     try:
-        text = json.dumps(content, indent=1, allow_nan=False, default=_plain)
+        text = json.dumps(content, indent=indent, allow_nan=False, default=_plain)
     except ValueError as error:
         msg = f"{path}: holds a value that is not finite ({error})"
         raise StoreError(msg) from error

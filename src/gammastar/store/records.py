@@ -42,7 +42,7 @@ def write_spectrum(path: Path, spectrum: Spectrum) -> None:
         "covariance": spectrum.cov.tolist(),
         "domain": spectrum.domain.astype(int).tolist(),
     }
-    write_json(path, content)
+    write_json(path, content, indent=None)
 
 
 def read_spectrum(path: Path) -> Spectrum:

@@ -1,0 +1,62 @@
+"""The report: figures as files and one page, then the finished manifest."""
+
+from __future__ import annotations
+
+from gammastar import report, simulate
+from gammastar.pipeline.context import Context, shipped
+from gammastar.pipeline.order import Products
+from gammastar.pipeline.sections_dark import acceptance_section, rate_section, reach_sections
+from gammastar.pipeline.sections_measured import flow_section, pairs_section, spectrum_section
+from gammastar.store.manifest import versions, write_text
+
+__all__ = ["write"]
+
+
+def _placeholders(ctx: Context) -> list[str]:
+    section = ctx.steering.simulate
+    if section is None:
+        return []
+    card = simulate.load_card(shipped(section.card, ctx.base, "cards"))
+    return sorted(
+        f"{key}: {source.source}" for key, source in card.provenance.items() if source.tag == "placeholder"
+    )
+
+
+def _sections(ctx: Context, made: Products) -> list[report.Section]:
+    """Return the sections of the stages that ran."""
+    found = []
+    if made.subtracted is not None:
+        found.append(pairs_section(ctx, made))
+    if made.spectrum is not None:
+        found.append(spectrum_section(ctx, made))
+    if made.flow is not None:
+        found.append(flow_section(ctx, made))
+    if made.predicted is not None:
+        found.append(rate_section(ctx, made))
+    if made.accepted is not None:
+        found.append(acceptance_section(ctx, made))
+    return found + reach_sections(ctx, made)
+
+
+def write(ctx: Context, made: Products) -> None:
+    """Write ``figures/`` and ``report.html``; the numbers go into the manifest."""
+    ctx.tell("report", None, "figures")
+    sections = _sections(ctx, made)
+    figures = [figure for section in sections for _, figure in section.figures]
+    for i, figure in enumerate(figures):
+        name = str(figure.get_label())
+        ctx.tell("report", (i + 1) / len(figures), name)
+        report.save_figure(figure, ctx.folder / "figures" / name)
+    numbers = report.Table(
+        {"quantity": list(ctx.book.numbers), "value": list(ctx.book.numbers.values())}, caption="Numbers"
+    )
+    provenance = report.Provenance(
+        versions=versions(),
+        digests=ctx.book.inputs | {name: entry["content"] for name, entry in ctx.book.stages.items()},
+        methods=ctx.book.methods,
+        placeholders=_placeholders(ctx),
+    )
+    title = ctx.steering.analysis.title or ctx.steering.analysis.name
+    summary = report.Section("Summary", tables=[numbers])
+    text = report.page(title, [summary, *sections], mock=ctx.book.mock, provenance=provenance)
+    write_text(ctx.folder / "report.html", text)

@@ -1,0 +1,105 @@
+"""Report sections of the dark half: rate, acceptance, reach."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gammastar import report
+from gammastar.pipeline.context import Context
+from gammastar.pipeline.limits import Search
+from gammastar.pipeline.order import Products
+from gammastar.pipeline.results import titled
+
+__all__ = ["acceptance_section", "rate_section", "reach_sections"]
+
+
+def rate_section(ctx: Context, made: Products) -> report.Section:
+    """Return dark photons per proton on target and squared coupling against the mass."""
+    predicted = made.predicted
+    if predicted is None:
+        return report.Section("Rate", ["No rate was predicted."])
+    mass, rate, errors = predicted["mass"], predicted["rate"], np.sqrt(np.diag(predicted["cov"]))
+    figure = report.rate_figure(mass, rate, errors, mock=ctx.book.mock, label="from unfolded dileptons")
+    low = int(np.argmin(mass))
+    ctx.book.numbers[f"dark photons per POT and squared coupling at {mass[low]:.3f} GeV"] = (
+        f"{rate[low]:.3g} ± {errors[low]:.2g}"
+    )
+    return report.Section(
+        "Rate of dark photons",
+        ["Dileptons per proton on target times m/(2 kappa): no model of hadron production enters."],
+        figures=[titled("rate", "Dark photons per proton on target and squared coupling.", figure)],
+    )
+
+
+def acceptance_section(ctx: Context, made: Products) -> report.Section:
+    """Return acceptance against lifetime, one figure per detector."""
+    figures = []
+    for name, arrays in (made.accepted or {}).items():
+        curves = {
+            float(m): a[0] for m, a in zip(arrays["acceptance_mass"], arrays["acceptance"], strict=True)
+        }
+        errors = {
+            float(m): a[1] for m, a in zip(arrays["acceptance_mass"], arrays["acceptance"], strict=True)
+        }
+        if any((curve > 0).any() for curve in curves.values()):
+            figure = report.acceptance_figure(arrays["ctau"], curves, mock=ctx.book.mock, errors=errors)
+            caption = f"Acceptance of {name} against the decay length, per produced particle."
+            figures.append(titled(f"acceptance_{name}", caption, figure))
+    return report.Section(
+        "Acceptance of long-lived particles", ["Decays in flight, per produced particle."], figures
+    )
+
+
+def _tip(search: Search) -> str:
+    if search.reach.tip is None:
+        return "the contour does not close inside the measured masses"
+    mass, coupling = search.reach.tip
+    return f"its tip lies at {mass:.3f} GeV and coupling {coupling:.2g}"
+
+
+def _reach_section(ctx: Context, name: str, search: Search, couplings: tuple[float, float]) -> report.Section:
+    section = ctx.steering.infer
+    cl = 0.9 if section is None else section.cl
+    contours = [
+        report.Contour(
+            "extrapolated: all signal",
+            search.reach,
+            "extrapolated",
+            bands=search.reach.bands,
+            fraction=search.fraction,
+        ),
+        report.Contour("measured domain only", search.measured, "measured"),
+    ]
+    reached = np.isfinite(search.reach.edges).all(axis=1)
+    plane = None if reached.any() else report.Plane(coupling_range=couplings)
+    figure = report.reach_figure(contours, mock=ctx.book.mock, pot=search.detector.pot, cl=cl, plane=plane)
+    label = f"Expected reach, {search.detector.name}"
+    median = search.limit.expected[2]
+    first = (
+        f"{search.detector.pot:.3g} protons on target, {search.assumption}; expected limit {median:.3f} "
+        f"events at {100 * cl:.0f} % CL ({search.limit.method})."
+    )
+    text = [first]
+    if reached.any():
+        text.append(
+            f"Of {len(np.unique(search.reach.mass))} masses {len(np.unique(search.reach.mass[reached]))} are "
+            f"reached; {_tip(search)}. The measured part of the signal on the edges is between "
+            f"{np.nanmin(search.fraction):.2g} and {np.nanmax(search.fraction):.2g}. The low-mass side is "
+            f"clipped at 2 m_mu, where the spectrum begins; the upper edge ends where too few sampled "
+            f"particles populate it."
+        )
+    else:
+        text.append(f"Nothing is reached: at most {np.nanmax(search.reach.signal):.2g} events are expected.")
+    ctx.book.numbers[f"expected limit, {search.detector.name}"] = f"{median:.3f} events"
+    ctx.book.numbers[f"reach, {search.detector.name}"] = (
+        _tip(search) if reached.any() else "nothing is reached"
+    )
+    return report.Section(
+        label, text, [titled(f"reach_{name}", f"{label}, split into measured and extrapolated.", figure)]
+    )
+
+
+def reach_sections(ctx: Context, made: Products) -> list[report.Section]:
+    """Return one section per detector."""
+    couplings = (1e-9, 1e-2) if ctx.steering.infer is None else ctx.steering.infer.coupling
+    return [_reach_section(ctx, n, search, couplings) for n, search in (made.inferred or {}).items()]
