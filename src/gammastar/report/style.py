@@ -205,7 +205,8 @@ def log_mass_axis(ax: Axes) -> None:
 
 def steps(ax: Axes, edges: FloatArray, values: FloatArray, **options: Any) -> None:
     """Draw a histogram as steps (or filled, with ``histtype="fill"``)."""
-    mplhep.histplot(values, bins=edges, ax=ax, yerr=False, flow="none", **options)
+    look = {"edges": False} | options  # no vertical lines at the two ends
+    mplhep.histplot(values, bins=edges, ax=ax, yerr=False, flow="none", **look)
 
 
 def points(ax: Axes, edges: FloatArray, values: FloatArray, errors: FloatArray, **options: Any) -> None:
