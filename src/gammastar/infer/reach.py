@@ -1,0 +1,218 @@
+"""The reach in mass and coupling from a signal yield and a limit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from scipy.interpolate import Akima1DInterpolator
+
+from gammastar.core.errors import PhysicsError
+from gammastar.core.records import BoolArray, FloatArray, Limit, Reach
+from gammastar.infer.islands import EMPTY, Curves, Islands, from_function, from_grid, islands
+
+__all__ = ["Signal", "reach"]
+
+Signal: TypeAlias = npt.ArrayLike | Callable[[FloatArray, FloatArray], FloatArray]
+
+
+def reach(
+    mass: npt.ArrayLike,
+    coupling: npt.ArrayLike,
+    signal: Signal,
+    limit: Limit | npt.ArrayLike,
+    *,
+    expected: npt.ArrayLike | None = None,
+    reliable: npt.ArrayLike | None = None,
+    threshold: float | None = None,
+) -> Reach:
+    """Return the couplings at which the signal exceeds its limit, for each mass.
+
+    Parameters
+    ----------
+    mass : array_like, shape (n,)
+        Increasing masses [GeV].
+    coupling : array_like, shape (k,)
+        Increasing couplings of the scan; 20 per decade locate the edges to 1e-3 of a decade.
+    signal : array_like, shape (n, k), or callable
+        Expected events, or a function of arrays (mass, coupling) of equal shape that returns them.
+    limit : Limit or array_like, shape (n,) or ()
+        Upper limit on the signal. Of a `Limit` the observed value, or the median while it is masked; its
+        expected limits give the bands.
+    expected : array_like, shape (n, 5) or (5,), optional
+        Limits at −2 … +2 standard deviations where `limit` is not a `Limit`.
+    reliable : array_like of bool, shape (n, k), optional
+        False where the yield rests on energies that no measurement populates. The upper edge stops at the
+        largest reliable coupling of each mass.
+    threshold : float, optional
+        Mass below which the spectrum was not measured, 2 m_μ for dimuons [GeV]: nothing is claimed below.
+
+    Returns
+    -------
+    Reach
+        One entry per mass and island, in order; nan edges where nothing is reached. `Reach.bands` holds the
+        edges for the expected limits.
+
+    Raises
+    ------
+    PhysicsError
+        For scans that do not increase, yields that are negative or not finite, limits that are not positive.
+
+    Notes
+    -----
+    An island that reaches the first or last mass is clipped there: nothing says where it ends. The tip is
+    where the largest signal over all couplings falls to the limit, interpolated in mass. The edges are roots
+    of ln N − ln N_limit in ln g, found after the maximum, so that an island between two couplings of the scan
+    is not lost.
+
+    Examples
+    --------
+    >>> m, g = np.array([0.3, 0.5]), np.geomspace(1e-8, 1e-3, 101)
+    >>> peak = np.exp(-(np.log(g / 1e-5) ** 2))
+    >>> found = reach(m, g, [10 * peak, 0.1 * peak], 2.3)
+    >>> np.log10(found.edges[0] / 1e-5).round(2)
+    array([-0.53,  0.53])
+    >>> bool(np.isnan(found.edges[1]).all())
+    True
+    """
+    masses, couplings = _increasing("mass", mass), _increasing("coupling", coupling)
+    limits, bands = _levels(limit, expected, len(masses))
+    curves = _curves(masses, couplings, signal)
+    highest = _highest(couplings, reliable, len(masses))
+    measured = masses >= (0.0 if threshold is None else threshold)
+    curves = curves.up_to(np.where(measured, highest, -np.inf))
+    level = np.log(limits)
+    found = islands(curves, level)
+    peak, height = curves.peaks(level)
+    missing = np.setdiff1d(np.arange(len(masses)), found.row)
+    order = np.argsort(np.concatenate([found.row, missing]), kind="stable")
+    row = np.concatenate([found.row, missing])[order]
+    blank = np.full((len(missing), 2), np.nan)
+    edges = np.exp(np.concatenate([found.edges, blank])[order])
+    where = np.concatenate([found.peak[:, 0], peak[missing]])[order]
+    largest = np.concatenate([found.peak[:, 1], (height + level)[missing]])[order]
+    inside = np.concatenate([found.inside, np.ones_like(blank, dtype=np.bool_)])[order]
+    sides = _sides(row, inside, np.isfinite(edges[:, 0]), measured)
+    return Reach(
+        mass=masses[row],
+        edges=edges,
+        signal=np.where(largest > EMPTY, np.exp(largest), 0.0),
+        limit=limits[row],
+        closed=np.array([side == "" for side in sides], dtype=np.bool_),
+        clipped_side=sides,
+        tip=_tip(masses, peak, height),
+        bands=None if bands is None else _bands(curves, bands, row, where),
+    )
+
+
+def _increasing(name: str, values: npt.ArrayLike) -> FloatArray:
+    array = np.asarray(values, dtype=np.float64)
+    few = 1 if name == "mass" else 4
+    good = array.ndim == 1 and len(array) >= few and np.isfinite(array).all()
+    if not (good and array[0] > 0 and (np.diff(array) > 0).all()):
+        msg = f"reach: {name} must be a list of at least {few} positive, increasing numbers"
+        raise PhysicsError(msg)
+    return array
+
+
+def _levels(
+    limit: Limit | npt.ArrayLike, expected: npt.ArrayLike | None, n: int
+) -> tuple[FloatArray, FloatArray | None]:
+    """Return the limit per mass and the expected limits, shape (n, 5)."""
+    if isinstance(limit, Limit):
+        value: npt.ArrayLike = limit.observed if np.isfinite(limit.observed) else limit.expected[2]
+        expected = limit.expected if expected is None else expected
+    else:
+        value = limit
+    try:
+        limits = np.broadcast_to(np.asarray(value, dtype=np.float64), (n,))
+        bands = None if expected is None else np.broadcast_to(np.asarray(expected, dtype=np.float64), (n, 5))
+    except ValueError as error:
+        msg = f"reach: the limits do not fit {n} masses (expected limits: five per mass): {error}"
+        raise PhysicsError(msg) from error
+    for array in (limits, bands):
+        if array is not None and not np.all(np.isfinite(array) & (array > 0)):
+            msg = "reach: limits must be positive and finite; a masked search needs its expected limits"
+            raise PhysicsError(msg)
+    return limits, bands
+
+
+def _curves(mass: FloatArray, coupling: FloatArray, signal: Signal) -> Curves:
+    if callable(signal):
+        return from_function(mass, coupling, signal)
+    grid = np.asarray(signal, dtype=np.float64)
+    if grid.shape != (len(mass), len(coupling)):
+        msg = f"reach: signal has shape {grid.shape}, expected {(len(mass), len(coupling))}"
+        raise PhysicsError(msg)
+    if not np.all(np.isfinite(grid) & (grid >= 0)):
+        row, column = np.argwhere(~(np.isfinite(grid) & (grid >= 0)))[0]
+        msg = (
+            f"reach: signal {grid[row, column]!r} at {mass[row]:g} GeV and coupling {coupling[column]:g} "
+            "must be finite and not negative"
+        )
+        raise PhysicsError(msg)
+    return from_grid(coupling, grid)
+
+
+def _highest(coupling: FloatArray, reliable: npt.ArrayLike | None, n: int) -> FloatArray:
+    """Return the largest reliable ln g of each mass."""
+    if reliable is None:
+        return np.full(n, np.inf)
+    flags: BoolArray = np.asarray(reliable, dtype=np.bool_)
+    if flags.shape != (n, len(coupling)):
+        msg = f"reach: reliable has shape {flags.shape}, expected {(n, len(coupling))}"
+        raise PhysicsError(msg)
+    last = len(coupling) - 1 - np.argmax(flags[:, ::-1], axis=1)
+    return np.where(flags.any(axis=1), np.log(coupling)[last], -np.inf)
+
+
+def _sides(
+    row: npt.NDArray[np.int64], inside: BoolArray, reached: BoolArray, measured: BoolArray
+) -> tuple[str, ...]:
+    """Return where each entry is clipped: in coupling if so, else at the ends in mass."""
+    ends = np.flatnonzero(measured)
+    first, last = (ends[0], ends[-1]) if ends.size else (-1, -1)
+    conditions = [
+        ~reached,
+        ~inside[:, 0] & ~inside[:, 1],
+        ~inside[:, 0],
+        ~inside[:, 1],
+        row == first,
+        row == last,
+    ]
+    names = ["", "lower, upper", "lower", "upper", "lower mass", "upper mass"]
+    return tuple(np.select(conditions, names, default="").tolist())
+
+
+def _tip(mass: FloatArray, peak: FloatArray, height: FloatArray) -> tuple[float, float] | None:
+    """Return the last mass at which the largest signal falls to the limit, and the coupling there."""
+    falls = np.flatnonzero((height[:-1] > 0) & (height[1:] <= 0))
+    if not falls.size:
+        return None
+    i = int(falls[-1])
+    seen = np.isfinite(peak) & (height > -8.0)  # a vanishing signal would bend the cubic
+    seen[i] = True
+    if not seen[i + 1]:  # no signal at all at the next mass: the straight line ends in between
+        fraction = height[i] / (height[i] - max(height[i + 1], -8.0))
+        return float(mass[i] + fraction * (mass[i + 1] - mass[i])), float(np.exp(peak[i]))
+    both = np.column_stack([height, peak])[seen]
+    curve = Akima1DInterpolator(mass[seen], both, method="makima")
+    low, high = mass[i], mass[i + 1]
+    for _ in range(50):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if curve(middle)[0] > 0 else (low, middle)
+    return float(low), float(np.exp(curve(low)[1]))
+
+
+def _bands(curves: Curves, expected: FloatArray, row: npt.NDArray[np.int64], where: FloatArray) -> FloatArray:
+    """Return the edges for each expected limit of the island that holds the peak of each entry."""
+    result = np.full((len(row), 5, 2), np.nan)
+    for column in range(5):
+        found: Islands = islands(curves, np.log(expected[:, column]))
+        inside = (found.edges[:, 0] <= where[:, None]) & (where[:, None] <= found.edges[:, 1])
+        match = inside & (found.row == row[:, None])
+        entry, island = np.nonzero(match)
+        result[entry, column] = np.exp(found.edges[island])
+    return result

@@ -1,0 +1,70 @@
+"""Limits as records: exact below twenty events, asymptotic only where it says so."""
+
+import numpy as np
+import pytest
+
+from gammastar.core.errors import PhysicsError
+from gammastar.infer import counting_limit, upper_limit
+
+POT = np.log(1.2)
+
+
+def test_na62_electrons():
+    limit = upper_limit(0.0094, np.log(4), 0, signal_sigma=POT)
+    assert limit.observed == pytest.approx(2.4857, abs=1e-4)
+    assert limit.mc_error == 0.0
+    assert limit.cl == 0.9
+    assert "κ 1.2" in limit.method
+    assert (np.diff(limit.expected) > 0).all()
+    fixed = upper_limit(0.0094, np.log(4), 0, signal_sigma=POT, randomise_pot=False)
+    assert fixed.expected == pytest.approx(np.full(5, 2.4857), abs=1e-4)
+
+
+@pytest.mark.parametrize("observed", ["masked", "asimov"])
+def test_masked(observed):
+    limit = upper_limit(3.0, 0.0, observed)
+    assert np.isnan(limit.observed)
+    assert limit.expected[2] == pytest.approx(counting_limit(3, 3.0))
+
+
+def test_no_background_is_said():
+    assert "b = 0 assumed" in upper_limit(0.0, 0.0, 0).method
+    assert "b = 0 assumed" not in upper_limit(0.1, 0.0, 0).method
+
+
+@pytest.mark.parametrize(
+    ("count", "background", "asymptotic"),
+    [(0, 0.01, 1.372), (0, 3.0, 1.953), (1, 0.5, 2.825), (3, 3.0, 3.814), (10, 10.0, 6.140)],
+)
+def test_asymptotic_is_too_strong(count, background, asymptotic):
+    limit = upper_limit(background, 0.0, count, method="asymptotic")
+    assert limit.observed == pytest.approx(asymptotic, abs=1e-3)
+    assert limit.observed < counting_limit(count, background)
+    assert "too strong" in limit.method
+
+
+def test_asymptotic_agrees_at_large_counts():
+    limit = upper_limit(2000.0, 0.01, 2000, signal_sigma=0.05, method="asymptotic")
+    exact = upper_limit(2000.0, 0.01, 2000, signal_sigma=0.05, method="marginalised", randomise_pot=False)
+    assert "too strong" not in limit.method
+    assert limit.observed == pytest.approx(exact.observed, rel=0.015)
+    assert limit.expected[1:4] == pytest.approx(exact.expected[1:4], rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        ((-1.0, 0.0, 0), {}),
+        ((np.nan, 0.0, 0), {}),
+        ((np.nan, 0.0, "masked"), {}),
+        ((1.0, -0.1, 0), {}),
+        ((1.0, 0.0, -1), {}),
+        ((1.0, 0.0, "open"), {}),
+        ((1.0, 0.0, 0), {"cl": 1.0}),
+        ((1.0, 0.0, 0), {"method": "toys"}),
+        ((1.0, np.nan, "masked"), {"method": "asymptotic"}),
+    ],
+)
+def test_refused(arguments, options):
+    with pytest.raises(PhysicsError):
+        upper_limit(*arguments, **options)
