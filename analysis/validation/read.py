@@ -1,0 +1,86 @@
+"""Pair counts of real ntuples, read through schemas that are data only."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import awkward as ak
+import numpy as np
+import uproot
+
+from gammastar import read, select
+from gammastar.core.pairs import Pairs
+
+SCHEMAS = Path(__file__).resolve().parents[1] / "open_dimuon"
+PARKED = "Run2012BC_DoubleMuParked_Muons_1000evts_rntuple_v1-0-0-0.root"
+COUNTED = "counted in the file"
+TESTDATA = "GAMMASTAR_TESTDATA"
+SIGNS = ("+−", "++", "−−")
+
+COUNTS = (
+    ("CMS DoubleMuParked (RNTuple)", "doublemuparked", PARKED, (1263, 559, 461)),
+    ("CMS HZZ (lists of numbers)", "hzz", "uproot-HZZ.root", (1464, 25, 32)),
+    ("CMS HZZ (lists of objects)", "hzz_objects", "uproot-HZZ-objects.root", (1464, 25, 32)),
+    ("CMS Z→μμ (one row per pair), rows of two global muons", "zmumu", "uproot-Zmumu.root", (508, 8)),
+    ("CMS NanoAOD, data", "nano", "nano_dimuon.root", (38, 15, 13)),
+    ("CMS NanoAOD, Drell-Yan", "nano", "nano_dy.root", (6, 0, 0)),
+)
+
+
+def locate(name: str) -> Path | None:
+    """Return a file of the folder GAMMASTAR_TESTDATA, or one folder deeper; None if it is not there."""
+    folder = os.environ.get(TESTDATA)
+    if not folder:
+        return None
+    return next(
+        (p for p in (Path(folder) / name, *sorted(Path(folder).glob(f"*/{name}"))) if p.is_file()), None
+    )
+
+
+def missing() -> str:
+    return "file not found" if os.environ.get(TESTDATA) else f"{TESTDATA} not set"
+
+
+def pairs_of(schema: str, name: str) -> Pairs | None:
+    """Return all pairs of a file without any cut; None if the file is not there."""
+    path = locate(name)
+    if path is None:
+        return None
+    events = read.open_events(path, read.load_schema(SCHEMAS / f"{schema}.toml"))
+    return select.collect(events)[0]
+
+
+def window(pairs: Pairs, low: float = 0.0, high: float = np.inf) -> tuple[int, int, int]:
+    inside = (pairs.mass >= low) & (pairs.mass < high)
+    return tuple(int(np.sum(inside & mask)) for mask in (pairs.os, pairs.pp, pairs.mm))
+
+
+def rows(*, quick: bool) -> Iterator[dict]:  # noqa: ARG001 (every row is quick)
+    for label, schema, name, expected in COUNTS:
+        pairs = pairs_of(schema, name)
+        found = None if pairs is None else window(pairs)
+        if found is not None and len(expected) == 2:
+            found = (found[0], found[1] + found[2])
+        signs = SIGNS if len(expected) == 3 else ("+−", "++ and −−")
+        for i, (sign, value) in enumerate(zip(signs, expected, strict=True)):
+            yield _row(f"{label}: {sign} pairs", None if found is None else found[i], value, 0, COUNTED)
+    pairs = pairs_of("hzz", "uproot-HZZ.root")
+    median = None if pairs is None else np.median(pairs.mass[pairs.os])
+    yield _row("CMS HZZ: median mass of +− pairs [GeV]", median, 90.8, 0.05, COUNTED)
+    yield _row("CMS Z→μμ: largest |m/M − 1| to the stored mass", _stored_mass(), 0, 5e-8, "branch M")
+
+
+def _stored_mass() -> float | None:
+    path, pairs = locate("uproot-Zmumu.root"), pairs_of("zmumu", "uproot-Zmumu.root")
+    if path is None or pairs is None:
+        return None
+    with uproot.open(path) as file:
+        stored = file["events"].arrays(["M", "Type"])
+    return float(np.max(np.abs(pairs.mass / ak.to_numpy(stored.M[stored.Type == "GG"]) - 1)))
+
+
+def _row(quantity: str, ours: float | None, expected: float, tolerance: float, source: str) -> dict:
+    row = {"quantity": quantity, "expected": expected, "tolerance": tolerance, "source": source}
+    return row | ({"ours": float("nan"), "skipped": missing()} if ours is None else {"ours": float(ours)})
