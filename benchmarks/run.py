@@ -30,7 +30,7 @@ def main() -> int:
         parser.error(f"unknown topic {sorted(unknown)}; the topics are {', '.join(topics)}")
     os.environ["OMP_NUM_THREADS"] = "1"
     reenter("all")
-    from gammastar.store import versions
+    from gammastar.store.manifest import versions
 
     lines, failed = [], 0
     for topic in options.topic or topics:

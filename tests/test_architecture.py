@@ -27,6 +27,12 @@ def test_check_is_light(tmp_path):
     assert not _loaded(code) & {*HEAVY}
 
 
+def test_check_of_a_whole_analysis_loads_no_fit_and_no_figure():
+    steering = ROOT / "analysis" / "na60_dimuon" / "steering.toml"
+    code = f"from gammastar import cli; cli.app(['check', {str(steering)!r}], standalone_mode=False)"
+    assert not _loaded(code) & {"torch", "zuko", "pyhf", "matplotlib", "mplhep", "sklearn"}
+
+
 def test_layers():
     lint = Path(sys.executable).parent / "lint-imports"
     run = subprocess.run([lint], cwd=ROOT, capture_output=True, text=True, check=False)

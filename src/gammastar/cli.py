@@ -89,7 +89,7 @@ def inspect(file: Path, lepton: Any) -> None:
     help="Recorded events (data) or kept ones (mc).",
 )
 @click.option("-o", "--output", type=FILE, required=True, help="ROOT file to write.")
-@click.option("--kind", type=click.Choice(["data", "mc"]), default="data", show_default=True)
+@click.option("--kind", type=click.Choice(["data", "mc", "background"]), default="data", show_default=True)
 @click.option("--prior", default="nominal", show_default=True, help="Prior of the card.")
 @click.option(
     "--pairing", type=click.Choice(["same-event", "mixed"]), default="same-event", show_default=True

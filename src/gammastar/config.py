@@ -205,9 +205,8 @@ class Infer(_Section):
 
 
 class Report(_Section):
-    """Cosmetics."""
+    """Masses at which the report shows the flow [GeV]."""
 
-    formats: tuple[Literal["png", "pdf"], ...] = ("png", "pdf")
     flow_masses: tuple[Positive, ...] = (0.3, 0.5, 0.77)
 
 

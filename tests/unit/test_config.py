@@ -24,9 +24,10 @@ def test_good_steering_is_frozen():
     [
         ("select", "mas", 1, "select.mas"),
         ("select", "mass", [0.4, 0.2], "must increase"),
+        ("select", "mass", {"bins": 3, "low": 0.2}, "select.mass"),
         ("subtract", "method", "B9", "subtract.method"),
         ("infer", "cl", 90, "infer.cl"),
-        ("flow", "n_epochs", 0, "flow.n_epochs"),
+        ("flow", "epochs", 0, "flow.epochs"),
         ("analysis", "name", "../x", "analysis.name"),
     ],
 )
@@ -49,3 +50,8 @@ def test_not_toml(tmp_path):
         config.load(path)
     with pytest.raises(SteeringError, match="cannot be read"):
         config.load(tmp_path / "absent.toml")
+
+
+def test_bins_are_spelled_out():
+    content = {**GOOD, "select": {"mass": {"bins": 4, "low": 0.2, "high": 1.0}}}
+    assert config.parse(content).select.mass == (0.2, 0.4, 0.6, 0.8, 1.0)

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import uproot
 
-from gammastar import store
 from gammastar.core import axes, errors, records, stats
+from gammastar.store import manifest
+from gammastar.store import records as files
 
 
 def _spectrum():
@@ -21,8 +22,8 @@ def _spectrum():
 
 def test_spectrum_round_trip_is_exact(tmp_path):
     spectrum = _spectrum()
-    store.write_spectrum(tmp_path / "s.json", spectrum)
-    back = store.read_spectrum(tmp_path / "s.json")
+    files.write_spectrum(tmp_path / "s.json", spectrum)
+    back = files.read_spectrum(tmp_path / "s.json")
     np.testing.assert_array_equal(back.values, spectrum.values)
     np.testing.assert_array_equal(back.cov, spectrum.cov)
     assert back.exposure.pot == spectrum.exposure.pot
@@ -30,7 +31,7 @@ def test_spectrum_round_trip_is_exact(tmp_path):
 
 def test_root_histogram_round_trip(tmp_path):
     spectrum = _spectrum()
-    store.write_histograms(tmp_path / "h.root", {"spectrum": spectrum.hist})
+    files.write_histograms(tmp_path / "h.root", {"spectrum": spectrum.hist})
     with uproot.open(tmp_path / "h.root") as file:
         back = file["spectrum"].to_hist()
     np.testing.assert_array_equal(back.values(), spectrum.hist.values())
@@ -38,23 +39,23 @@ def test_root_histogram_round_trip(tmp_path):
 
 
 def _write_half(path):
-    with store.atomic(path) as temporary:
+    with manifest.atomic(path) as temporary:
         temporary.write_text("half")
         raise RuntimeError
 
 
 def test_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "a.json"
-    store.write_json(path, {"a": 1})
+    manifest.write_json(path, {"a": 1})
     with pytest.raises(errors.StoreError, match="not finite"):
-        store.write_json(path, {"a": float("nan")})
+        manifest.write_json(path, {"a": float("nan")})
     with pytest.raises(RuntimeError):
         _write_half(path)
-    assert store.read_json(path) == {"a": 1}
+    assert manifest.read_json(path) == {"a": 1}
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_digest_is_of_content():
-    assert store.digest(np.arange(3.0)) == store.digest(np.arange(3.0))
-    assert store.digest(np.arange(3.0)) != store.digest(np.arange(3))
-    assert store.digest({"a": 1, "b": 2}) == store.digest({"b": 2, "a": 1})
+    assert manifest.digest(np.arange(3.0)) == manifest.digest(np.arange(3.0))
+    assert manifest.digest(np.arange(3.0)) != manifest.digest(np.arange(3))
+    assert manifest.digest({"a": 1, "b": 2}) == manifest.digest({"b": 2, "a": 1})

@@ -30,6 +30,9 @@ def simulate_file(
     reading.write_mock(output, events)
     yield f"MOCK {kind} events of card {loaded.name!r}: {len(events)} in {output}"
     yield f"protons on target: {float(events.meta['N_POT']):.6g}"
+    if "r_factor" in events.meta:
+        r_factor, sigma = events.meta["r_factor"], events.meta["r_factor_sigma"]
+        yield f"R of the combinatorial background: {r_factor:.4f} ± {sigma:.4f}"
     placeholders = sorted(key for key, source in loaded.provenance.items() if source.tag == "placeholder")
     yield f"placeholders of the card: {', '.join(placeholders) or 'none'}"
 

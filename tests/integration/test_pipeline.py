@@ -1,0 +1,169 @@
+"""The whole chain on the shipped MOCK files, through the command line."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import uproot
+
+from gammastar.store.manifest import read_json
+from gammastar.store.records import read_spectrum
+
+ROOT = Path(__file__).resolve().parents[2]
+STEERING = ROOT / "analysis" / "na60_dimuon" / "small.toml"
+PYHF = Path(sys.executable).parent / "pyhf"
+
+pytestmark = pytest.mark.flow
+
+
+def gammastar(*arguments, check=True):
+    command = [sys.executable, "-m", "gammastar", *map(str, arguments)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    if check:
+        assert run.returncode == 0, run.stderr
+    return run
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "na60_small"
+    gammastar("run", STEERING, "--output", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    """The same steering without its report, with absolute paths."""
+    text = STEERING.read_text().split("[report]")[0]
+    text = text.replace("../../", f"{ROOT}/").replace("schema.toml", f"{STEERING.parent}/schema.toml")
+    path = tmp_path_factory.mktemp("bare") / "steering.toml"
+    path.write_text(text)
+    return path
+
+
+def stages(folder):
+    return read_json(folder / "manifest.json")["stages"]
+
+
+def test_files_of_a_run(results):
+    expected = {
+        *("manifest.json", "spectrum.json", "spectrum.root", "pairs.root", "flow.safetensors", "flow.json"),
+        *("workspace.json", "patchset.json", "reach.csv", "reach.json", "report.html"),
+    }
+    assert expected <= {path.name for path in results.iterdir()}
+    manifest = read_json(results / "manifest.json")
+    assert manifest["finished"]
+    assert manifest["mock"]
+    assert all(len(sha) == 64 for sha in manifest["inputs"].values())
+    page = (results / "report.html").read_text()
+    assert "MOCK" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    figures = {path.stem for path in (results / "figures").glob("*.png")}
+    assert {"mass_spectra", "unfolded_spectrum", "flow_projections", "rate", "reach_na62_dump"} <= figures
+    assert gammastar("verify", results).stdout.count("ok") > 10
+    assert "MOCK" in gammastar("show", results).stdout
+
+
+def test_reach_has_two_edges_and_a_tip(results):
+    content = read_json(results / "reach.json")
+    rows = [row for row in content["rows"] if row["part"] == "all" and row["coupling_low"] is not None]
+    assert len(rows) > 4
+    assert all(row["coupling_low"] < row["coupling_high"] for row in rows)
+    assert all(row["cl"] == 0.9 for row in rows)
+    mass, coupling = content["tip"]
+    assert 0.4 < mass < 0.8
+    assert 1e-7 < coupling < 1e-6
+    assert content["label"].startswith("MOCK expected reach")
+
+
+def test_histograms_are_read_back_identically(results):
+    spectrum = read_spectrum(results / "spectrum.json")
+    axes = {axis.name: i for i, axis in enumerate(spectrum.hist.axes)}
+    pairs = spectrum.hist.project("mass", "pt")
+    with uproot.open(results / "spectrum.root") as file:
+        stored = file["mass_pt_per_pot"]
+        assert np.array_equal(stored.values(), pairs.values())
+        assert np.array_equal(stored.variances(), pairs.variances())
+        total = file["mass_per_pot"]
+        others = tuple(i for name, i in axes.items() if name != "mass")
+        assert np.allclose(total.values(), spectrum.values.sum(axis=others), rtol=1e-12)
+        n = spectrum.values.shape
+        cov = spectrum.cov.reshape(*n, *n).sum(axis=(1, 2, 4, 5))
+        assert np.allclose(total.variances(), np.diag(cov), rtol=1e-9)
+
+
+def test_pyhf_reads_what_was_written(results, tmp_path):
+    def pyhf(*arguments):
+        run = subprocess.run([PYHF, *map(str, arguments)], capture_output=True, text=True, check=True)
+        return run.stdout
+
+    workspace, patches = results / "workspace.json", results / "patchset.json"
+    assert "signal" in pyhf("inspect", workspace)
+    assert "All good" in pyhf("patchset", "verify", workspace, patches)
+    name = read_json(patches)["patches"][0]["metadata"]["name"]
+    patch = tmp_path / "patch.json"
+    pyhf("patchset", "extract", patches, "--name", name, "--output-file", patch)
+    found = json.loads(pyhf("cls", workspace, "-p", patch))
+    assert 0 <= found["CLs_obs"] <= 1
+
+
+def test_resume_takes_everything_and_changes_nothing(bare, tmp_path):
+    gammastar("run", bare, "--output", tmp_path / "a")
+    first = stages(tmp_path / "a")
+    gammastar("run", bare, "--output", tmp_path / "a", "--resume")
+    assert stages(tmp_path / "a") == first
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "a" / "stages").iterdir()}
+    gammastar("run", bare, "--output", tmp_path / "a", "--only", "predict")
+    changed = {path.stem for path, at in kept.items() if path.stat().st_mtime_ns != at}
+    assert changed == {"predict"}
+
+
+def test_killed_run_resumes_to_identical_numbers(bare, results, tmp_path):
+    folder = tmp_path / "killed"
+    command = [sys.executable, "-m", "gammastar", "run", bare, "--output", folder]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    manifest = folder / "manifest.json"
+    for _ in range(3000):
+        if manifest.is_file() and "unfold" in json.loads(manifest.read_text())["stages"]:
+            break
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not read_json(manifest)["finished"]
+    assert gammastar("verify", folder, check=False).returncode == 1
+    gammastar("run", bare, "--output", folder, "--resume")
+    again, once = stages(folder), stages(results)
+    assert {name: entry["content"] for name, entry in again.items()} == {
+        name: entry["content"] for name, entry in once.items()
+    }
+
+
+def test_verify_sees_a_changed_file(bare, tmp_path):
+    folder = tmp_path / "changed"
+    steering = tmp_path / "steering.toml"
+    steering.write_text(bare.read_text().split("[unfold]")[0])
+    gammastar("run", steering, "--output", folder)
+    gammastar("verify", folder)
+    with (folder / "pairs.root").open("ab") as stream:
+        stream.write(b"x")
+    run = gammastar("verify", folder, check=False)
+    assert run.returncode == 1
+    assert "pairs.root" in run.stderr
+
+
+def test_sample_of_the_flow(results, tmp_path):
+    output = tmp_path / "sample.root"
+    gammastar("sample", results / "flow", "--mass", "0.5", "-n", "1000", "-o", output)
+    with uproot.open(output) as file:
+        px, py, pz, energy = (file["events"][name].array(library="np") for name in ("px", "py", "pz", "E"))
+    assert np.allclose(np.sqrt(energy**2 - px**2 - py**2 - pz**2), 0.5, rtol=1e-3)
+    assert (energy < 400).all()
+    run = gammastar("sample", results / "flow", "--mass", "5", "-n", "10", "-o", output, check=False)
+    assert run.returncode == 2
+    assert "0.2125 and 1.1125" in run.stderr
