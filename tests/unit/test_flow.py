@@ -245,16 +245,18 @@ def test_training_is_reproducible_and_leaves_torch_alone():
     assert flows[0].report == flows[1].report
 
 
+@pytest.mark.parametrize(("epochs", "batch"), [(1, 8192), (1, 1024), (2, 1024), (3, 512)])
+def test_shortest_trainings_run(epochs, batch):
+    options = FlowOptions(epochs=epochs, batch=batch, hidden=16, bins=8)
+    flow = fit(*small_sample(3000), beam_energy=BEAM, options=options, rng=np.random.default_rng(1))
+    assert len(flow.report.train_loss) == epochs
+    assert np.isfinite(flow.report.train_loss).all()
+
+
 def test_mass_flattening_changes_the_weights_only():
     mass, pt, energy = small_sample()
-    flow = fit(
-        mass,
-        pt,
-        energy,
-        beam_energy=BEAM,
-        options=FlowOptions(epochs=2, epoch_size=4096, mass_flattening=1.0, mass_range=(0.25, 1.0)),
-        rng=np.random.default_rng(1),
-    )
+    options = FlowOptions(epochs=2, epoch_size=4096, mass_flattening=1.0, mass_range=(0.25, 1.0))
+    flow = fit(mass, pt, energy, beam_energy=BEAM, options=options, rng=np.random.default_rng(1))
     assert flow.mass_range == (0.25, 1.0)
     assert flow.report.n_pairs == ((mass >= 0.25) & (mass <= 1.0)).sum()
     assert flow.report.effective_size < 0.9 * flow.report.n_pairs

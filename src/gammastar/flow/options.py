@@ -48,7 +48,8 @@ class FlowOptions:
     bins, hidden, layers : int
         Spline bins, width and number of hidden layers of each perceptron.
     epochs, epoch_size, batch : int
-        An epoch is `epoch_size` pairs, drawn by passing through the shuffled sample again and again.
+        An epoch is `epoch_size` pairs, at most one pass, drawn by going through the shuffled sample again
+        and again.
     learning_rate, weight_decay : float
         Largest rate of the OneCycle schedule; Adam's decay.
     validation : float

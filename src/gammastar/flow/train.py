@@ -241,12 +241,18 @@ def _optimise(
         train.context.shape[-1], bins=options.bins, hidden=options.hidden, layers=options.layers, rng=rng
     )
     parameters = [tensor.requires_grad_() for tensor in network.parameters]
-    steps = max(1, options.epoch_size // options.batch)
+    # Small samples: many passes between two looks at the held-out pairs would overfit unseen.
+    steps = max(1, min(options.epoch_size, len(train.weight)) // options.batch)
     optimiser = torch.optim.Adam(
         parameters, lr=options.learning_rate, weight_decay=options.weight_decay, foreach=True
     )
+    total_steps = max(steps * options.epochs + 1, 5)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, options.learning_rate, total_steps=steps * options.epochs + 1, pct_start=0.2
+        # at least one step of warm-up, also in the shortest training
+        optimiser,
+        options.learning_rate,
+        total_steps=total_steps,
+        pct_start=max(0.2, 2.0 / total_steps),
     )
     batches = _batches(len(train.weight), options.batch, rng)
     train_losses: list[float] = []
