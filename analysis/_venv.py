@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import subprocess
@@ -11,6 +12,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
+PYTHON = VENV / "bin" / "python"
+STAMP = VENV / "stamp"
 
 
 def _stamp(extra: str) -> str:
@@ -21,6 +24,25 @@ def _stamp(extra: str) -> str:
     return digest.hexdigest()
 
 
+def _make(extra: str, wanted: str) -> None:
+    """Make the environment; a second caller waits for the first and then finds it ready."""
+    with (ROOT / ".venv.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if _ready(wanted):
+            return
+        print(f"Installing gammastar[{extra}] into {VENV} (once, a few minutes) …", flush=True)
+        venv.create(VENV, with_pip=True, clear=VENV.exists())
+        command = [str(PYTHON), "-m", "pip", "install", "-q", "-c", "constraints.txt", "-e", f".[{extra}]"]
+        if subprocess.run(command, cwd=ROOT, check=False).returncode:
+            sys.exit("The installation failed; see pip's message above. Nothing else was changed.")
+        STAMP.write_text(wanted)
+
+
+def _ready(wanted: str) -> bool:
+    complete = (VENV / "pyvenv.cfg").is_file() and PYTHON.exists() and STAMP.is_file()
+    return complete and STAMP.read_text() == wanted
+
+
 def reenter(extra: str) -> None:
     """Run the calling script again inside ``.venv``, which is made if it is missing or stale.
 
@@ -29,15 +51,12 @@ def reenter(extra: str) -> None:
     extra : str
         Name of the optional dependency group of ``pyproject.toml`` to install.
     """
-    python = VENV / "bin" / "python"
-    stamp = VENV / "stamp"
+    if Path(sys.prefix).resolve() == VENV.resolve():
+        return
+    if os.environ.get("GAMMASTAR_REENTERED") == str(VENV):
+        sys.exit(f"{VENV} is damaged: delete it and start again.")
     wanted = _stamp(extra)
-    if not stamp.is_file() or stamp.read_text() != wanted:
-        print(f"Installing gammastar[{extra}] into {VENV} (once, a few minutes) …", flush=True)
-        venv.create(VENV, with_pip=True, clear=VENV.exists())
-        command = [str(python), "-m", "pip", "install", "-q", "-c", "constraints.txt", "-e", f".[{extra}]"]
-        if subprocess.run(command, cwd=ROOT, check=False).returncode:
-            sys.exit("The installation failed; see pip's message above. Nothing else was changed.")
-        stamp.write_text(wanted)
-    if Path(sys.prefix).resolve() != VENV.resolve():
-        os.execv(python, [str(python), *sys.argv])  # noqa: S606
+    if not _ready(wanted):
+        _make(extra, wanted)
+    os.environ["GAMMASTAR_REENTERED"] = str(VENV)
+    os.execv(PYTHON, [str(PYTHON), *sys.argv])  # noqa: S606

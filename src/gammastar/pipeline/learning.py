@@ -149,8 +149,24 @@ def _train(ctx: Context, training: TrainingSet, beam_energy: float) -> None:
     flow.save(found, ctx.folder / "flow")
 
 
+def _posterior_weights(ctx: Context, training: TrainingSet, data: FloatArray) -> FloatArray:
+    """Return weights without signs: positive ones times the signal fraction of their cell, others zero.
+
+    A density has no negative weights; the cells are those of the selection, where the subtraction was made.
+    """
+    edges = [np.asarray(axis.edges) for axis in axes_of(ctx.steering.select)]
+    positive = np.clip(training.weight, 0.0, None)
+    total, _ = np.histogramdd(data, bins=edges, weights=training.weight)
+    above, _ = np.histogramdd(data, bins=edges, weights=positive)
+    share = np.clip(np.divide(total, above, out=np.zeros_like(total), where=above > 0), 0.0, 1.0)
+    index = tuple(
+        np.clip(np.searchsorted(e, data[:, i], "right") - 1, 0, len(e) - 2) for i, e in enumerate(edges)
+    )
+    return np.asarray(positive * share[index], dtype=np.float64)
+
+
 def _check(ctx: Context, training: TrainingSet, sampler: Sampler) -> Arrays:
-    """Compare the flow with the measured pairs; negative weights cancel against their neighbours in mass."""
+    """Compare the flow with its training pairs."""
     from gammastar import flow
 
     section = ctx.steering.flow
@@ -161,12 +177,13 @@ def _check(ctx: Context, training: TrainingSet, sampler: Sampler) -> Arrays:
     masses = np.arange(low, high + 1e-9, section.window)
     ctx.tell("flow", None, f"Kullback-Leibler divergence in {len(masses)} windows")
     data = np.stack([training.mass, training.pt, training.energy], axis=1)
-    positive = training.weight > 0
+    posterior = _posterior_weights(ctx, training, data)
+    positive = posterior > 0
     scan = flow.kl_scan(
         sampler,
         data[positive],
         masses=masses,
-        weight=training.weight[positive],
+        weight=posterior[positive],
         half_width=0.5 * section.window,
         n_draws=section.n_draws,
         rng=stream(ctx.seed, "flow", "check"),
