@@ -13,13 +13,16 @@ __all__ = ["write"]
 
 
 def _placeholders(ctx: Context) -> list[str]:
+    """Return the placeholders of the card, grouped by what stands in for a source."""
     section = ctx.steering.simulate
     if section is None:
         return []
     card = simulate.load_card(shipped(section.card, ctx.base, "cards"))
-    return sorted(
-        f"{key}: {source.source}" for key, source in card.provenance.items() if source.tag == "placeholder"
-    )
+    groups: dict[str, list[str]] = {}
+    for key, found in sorted(card.provenance.items()):
+        if found.tag == "placeholder":
+            groups.setdefault(found.source, []).append(key)
+    return [f"{', '.join(keys)}: {source}" for source, keys in groups.items()]
 
 
 def _sections(ctx: Context, made: Products) -> list[report.Section]:
