@@ -1,14 +1,17 @@
 """Speed claims, each a ratio measured side by side in one run: ``python3 benchmarks/run.py [TOPIC …]``.
 
-Writes ``benchmarks/results.md`` with machine and versions; the exit code is 1 when a row falls short.
+The topic's part of ``benchmarks/results.md`` is written again, with machine and versions; the exit code is 1
+when a row falls short.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
 import os
 import platform
+import re
 import sys
 from pathlib import Path
 
@@ -17,43 +20,61 @@ sys.path[:0] = [str(ROOT / "analysis"), str(ROOT / "benchmarks")]
 
 from _venv import reenter  # noqa: E402
 
-HEADER = "| topic | claim | measured | goal | |\n|---|---|---|---|---|\n"
+PAGE = ROOT / "benchmarks" / "results.md"
+HEADER = "| claim | measured | goal | |\n|---|---|---|---|\n"
+
+
+def write(topic: str, body: str) -> None:
+    """Replace the part of one topic in the page, keeping the others."""
+    text = PAGE.read_text() if PAGE.is_file() else "# Benchmarks\n\nWritten by `python3 benchmarks/run.py`.\n"
+    part = f"\n## {topic}\n\n{body.rstrip()}\n"
+    pattern = re.compile(rf"\n## {topic}\n.*?(?=\n## |\Z)", re.DOTALL)
+    text = pattern.sub(lambda _: part, text) if pattern.search(text) else text + part
+    temporary = PAGE.with_suffix(".tmp")
+    temporary.write_text(text)
+    temporary.replace(PAGE)
+
+
+def verdict(row: dict) -> str:
+    higher = row.get("higher", True)
+    good = row["measured"] >= row["goal"] if higher else row["measured"] <= row["goal"]
+    return "ok" if good else "FAIL"
+
+
+def line(row: dict) -> str:
+    sign = "≥" if row.get("higher", True) else "≤"
+    measured = f"{row['measured']:.3g}{row.get('unit', '×')}"
+    return f"| {row['claim']} | {measured} | {sign} {row['goal']:g} | {verdict(row)} |\n"
+
+
+def machine() -> str:
+    from gammastar.store.manifest import versions
+
+    found = ", ".join(f"{name} {value}" for name, value in versions().items() if name != "platform")
+    return f"{platform.machine()}, {os.cpu_count()} cores; {found}"
 
 
 def main() -> int:
     topics = sorted(path.stem for path in (ROOT / "benchmarks" / "topics").glob("[a-z]*.py"))
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("topic", nargs="*", metavar="TOPIC", help=", ".join(topics))
+    parser.add_argument("--full", action="store_true", help="also the long comparisons")
     options = parser.parse_args()
     unknown = set(options.topic) - set(topics)
     if unknown:
         parser.error(f"unknown topic {sorted(unknown)}; the topics are {', '.join(topics)}")
     os.environ["OMP_NUM_THREADS"] = "1"
     reenter("all")
-    from gammastar.store.manifest import versions
-
-    lines, failed = [], 0
+    failed = 0
     for topic in options.topic or topics:
-        for row in importlib.import_module(f"topics.{topic}").rows():
-            good = (
-                row["measured"] >= row["goal"] if row.get("higher", True) else row["measured"] <= row["goal"]
-            )
-            sign = "≥" if row.get("higher", True) else "≤"
-            failed += not good
-            lines.append(
-                f"| {topic} | {row['claim']} | {row['measured']:.3g}{row.get('unit', '×')} "
-                f"| {sign} {row['goal']:g} | {'ok' if good else 'FAIL'} |\n"
-            )
-            print(lines[-1], end="", flush=True)
-    machine = f"{platform.machine()}, {os.cpu_count()} cores; " + ", ".join(
-        f"{name} {value}" for name, value in versions().items() if name != "platform"
-    )
-    page = ROOT / "benchmarks" / "results.md"
-    temporary = page.with_suffix(".tmp")
-    temporary.write_text(
-        f"# Benchmarks\n\nWritten by `python3 benchmarks/run.py`. {machine}\n\n{HEADER}{''.join(lines)}"
-    )
-    temporary.replace(page)
+        rows = importlib.import_module(f"topics.{topic}").rows
+        arguments = {"full": True} if options.full and "full" in inspect.signature(rows).parameters else {}
+        lines = []
+        for row in rows(**arguments):
+            lines.append(line(row))
+            failed += verdict(row) == "FAIL"
+            print(f"{topic}: {lines[-1]}", end="", flush=True)
+        write(topic, f"{machine()}\n\n{HEADER}{''.join(lines)}")
     return int(failed > 0)
 
 
