@@ -10,10 +10,10 @@ import vector
 from scipy.integrate import quad
 
 from gammastar import accept
-from gammastar.core.constants import ALPHA, M_PROTON
 from gammastar.core.data import data_path
 from gammastar.core.records import Exposure, Sample
 from gammastar.core.rng import stream
+from gammastar.physics.bremsstrahlung import preset
 from gammastar.physics.detector import Cuts, Detector, Target, load_detector
 from gammastar.physics.geometry import Frustum
 from gammastar.physics.widths import RTable
@@ -178,29 +178,10 @@ def _na62_edges(n: int) -> Iterator[dict]:
                 yield _row(label, ratio, gain, 0.015 + 15 / np.sqrt(n), source)
 
 
-def _cross_section(s: np.ndarray) -> np.ndarray:
-    return 35.45 + 0.308 * np.log(s / 28.94) ** 2 + 42.53 * s**-0.458 - 33.34 * s**-0.545
-
-
 def _bremsstrahlung(mass: float, n: int, rng: np.random.Generator) -> Sample:
     """Blümlein and Brunner (arXiv:1311.3870), 0.1 < z < 0.9, pT < 1 GeV, no form factor."""
-    z = 0.1 * 9.0 ** rng.uniform(size=n)
-    a = (1 - z) * mass**2 + z**2 * M_PROTON**2
-    span = np.log1p(1.0 / a)
-    pt2 = a * np.expm1(rng.uniform(size=n) * span)
-    h = a + pt2
-    both = 1 + (1 - z) ** 2
-    mp2, m2 = M_PROTON**2, mass**2
-    splitting = both / z - 2 * z * (1 - z) * ((2 * mp2 + m2) / h - 2 * z**2 * mp2**2 / h**2)
-    splitting += 2 * z * (1 - z) * (both * mp2 * m2 + (1 - z) * m2**2) / h**2
-    pz, phi = z * BEAM, rng.uniform(-np.pi, np.pi, n)
-    energy = np.sqrt(pz**2 + pt2 + m2)
-    ratio = _cross_section(np.maximum(2 * M_PROTON * (BEAM - energy), 2.0)) / _cross_section(
-        np.float64(2 * M_PROTON * BEAM)
-    )
-    # Drawn with dz/(z ln 9) and dpT²/(H ln(1 + 1/A)).
-    weight = ALPHA / (2 * np.pi) * splitting * ratio * z * np.log(9.0) * span / n
-    pt = np.sqrt(pt2)
+    energy, pt, weight = preset("na62").sample(mass, BEAM, n, rng)
+    pz, phi = np.sqrt(energy**2 - pt**2 - mass**2), rng.uniform(-np.pi, np.pi, n)
     return _sample(np.stack([pt * np.cos(phi), pt * np.sin(phi), pz, energy]), weight)
 
 

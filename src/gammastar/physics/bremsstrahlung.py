@@ -1,0 +1,270 @@
+"""Proton bremsstrahlung of dark photons: one kernel, its conventions as named presets.
+
+Every rate is per proton that interacts inelastically and per ε²; multiply by 1 − exp(−L) for a thin target of
+L interaction lengths.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from gammastar.core.constants import M_PROTON
+from gammastar.core.errors import PhysicsError
+from gammastar.core.records import FloatArray
+from gammastar.physics import splitting as split
+from gammastar.physics.proton_form_factor import FORM_FACTORS, FormFactor
+
+__all__ = ["PRESETS", "Bremsstrahlung", "band", "cross_section_nsd", "cross_section_total", "preset"]
+
+Splitting = Literal["qra_v2", "qra_v1", "fww"]
+CrossSection = Literal["nsd", "total"]
+SPrime = Literal["collinear", "energy"]
+
+_S_MIN = 2.0  # GeV²; below it the cross sections are not parametrised
+_NODES = 48
+
+
+def cross_section_nsd(s: npt.ArrayLike) -> FloatArray:
+    """Return σ(pp, non-single-diffractive) = 1.76 + 19.8 s^0.057 [mb], s in GeV²; arXiv:2108.05900."""
+    return np.asarray(1.76 + 19.8 * np.asarray(s, dtype=np.float64) ** 0.057, dtype=np.float64)
+
+
+def cross_section_total(s: npt.ArrayLike) -> FloatArray:
+    """Return σ(pp, total) [mb], s in GeV²; the fit 35.45 + 0.308 ln²(s/28.94) + … of the PDG.
+
+    Examples
+    --------
+    >>> round(float(cross_section_total(750.62)), 3)
+    39.861
+    """
+    s = np.asarray(s, dtype=np.float64)
+    return np.asarray(35.45 + 0.308 * np.log(s / 28.94) ** 2 + 42.53 * s**-0.458 - 33.34 * s**-0.545)
+
+
+@dataclass(frozen=True, slots=True)
+class Bremsstrahlung:
+    """One convention of p → p A'.
+
+    Attributes
+    ----------
+    name : str
+        Printed with every result.
+    splitting : {"qra_v2", "qra_v1", "fww"}
+        Splitting functions of arXiv:2409.09123, 2108.05900 and 1311.3870.
+    form_factor : FormFactor
+        Time-like F1 and F2 of the proton; "qra_v1" and "fww" use F1 alone.
+    off_shell : float or None
+        Λ [GeV] of F_v = Λ⁴/(Λ⁴ + (H/z)²), which enters squared; None: no off-shell form factor.
+    z_range : tuple of float
+        Window of z = p_z/p_beam.
+    pt_max : float
+        [GeV]
+    cross_section : {"nsd", "total"}
+        The rate is weighted with σ(s')/σ(s).
+    s_prime : {"collinear", "energy"}
+        s' = 2 m_p E (1 − z) + 2 m_p² with s = 2 m_p E + 2 m_p², or s' = 2 m_p (E − E_A') with s = 2 m_p E,
+        never below 2 GeV².
+    inelastic : float or None
+        σ_inel(pp) [mb]: divide by it instead of by σ(s), for a rate per inelastic interaction.
+    """
+
+    name: str
+    splitting: Splitting
+    form_factor: FormFactor = FORM_FACTORS["pointlike"]
+    off_shell: float | None = None
+    z_range: tuple[float, float] = (0.1, 0.9)
+    pt_max: float = 1.0
+    cross_section: CrossSection = "total"
+    s_prime: SPrime = "energy"
+    inelastic: float | None = None
+
+    def __post_init__(self) -> None:
+        low, high = self.z_range
+        if not 0 < low < high < 1 or not self.pt_max > 0:
+            msg = (
+                f"bremsstrahlung {self.name!r}: window z = {self.z_range}, pT < {self.pt_max} is not physical"
+            )
+            raise PhysicsError(msg)
+        if self.off_shell is not None and not self.off_shell > 0:
+            msg = f"bremsstrahlung {self.name!r}: off_shell = {self.off_shell!r} GeV must be positive"
+            raise PhysicsError(msg)
+
+    def describe(self) -> str:
+        """Return the conventions in one line, to be printed beside the numbers."""
+        shell = "none" if self.off_shell is None else f"Λ = {self.off_shell:g} GeV"
+        low, high = self.z_range
+        norm = "σ(s)" if self.inelastic is None else f"{self.inelastic:g} mb"
+        return (
+            f"{self.name}: splitting {self.splitting}, {low:g} < z < {high:g}, pT < {self.pt_max:g} GeV, "
+            f"form factor {self.form_factor.name}, off-shell {shell}, σ {self.cross_section} over {norm}, "
+            f"s' {self.s_prime}"
+        )
+
+    def differential(
+        self, z: npt.ArrayLike, pt2: npt.ArrayLike, mass: npt.ArrayLike, beam_energy: float
+    ) -> FloatArray:
+        """Return d²N/(dz dpT²) per interacting proton and ε² [GeV⁻²]; zero outside the window.
+
+        Parameters
+        ----------
+        z, pt2, mass : array_like, broadcast against each other
+            p_z/p_beam, squared transverse momentum [GeV²], mass [GeV].
+        beam_energy : float
+            [GeV]
+        """
+        z, pt2 = np.asarray(z, dtype=np.float64), np.asarray(pt2, dtype=np.float64)
+        mass = _masses(mass)
+        low, high = self.z_range
+        inside = (z >= low) & (z <= high) & (pt2 >= 0) & (pt2 <= self.pt_max**2)
+        safe_z, safe_pt2 = np.where(inside, z, 0.5), np.where(inside, pt2, 0.0)
+        density = self._splitting(safe_z, safe_pt2, mass) * self._flux(safe_z, safe_pt2, mass, beam_energy)
+        if self.off_shell is not None:
+            virtual = split.virtuality(safe_z, safe_pt2, mass) / safe_z
+            density = density / (1 + (virtual / self.off_shell**2) ** 2) ** 2
+        return np.asarray(np.where(inside, density, 0.0), dtype=np.float64)
+
+    def rate(self, mass: npt.ArrayLike, beam_energy: float) -> FloatArray:
+        """Return the number of dark photons in the window per interacting proton and ε².
+
+        Parameters
+        ----------
+        mass : array_like, any shape [GeV]
+        beam_energy : float
+            [GeV]
+
+        Notes
+        -----
+        Gauss-Legendre in ln z and ln(1 + pT²/A), A = z² m_p² + (1 − z) m², 48 nodes each.
+        """
+        mass = _masses(mass)[..., None, None]
+        nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+        u, w = 0.5 * (nodes + 1), 0.5 * weights
+        z, pt2, jacobian = self._map(u[:, None], u[None, :], mass)
+        density = self.differential(z, pt2, mass, beam_energy) * jacobian
+        return np.asarray(np.einsum("...ij,i,j->...", density, w, w), dtype=np.float64)
+
+    def sample(
+        self, mass: float, beam_energy: float, n: int, rng: np.random.Generator
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Draw dark photons with weights.
+
+        Parameters
+        ----------
+        mass, beam_energy : float
+            [GeV]
+        n : int
+        rng : numpy.random.Generator
+
+        Returns
+        -------
+        energy, pt : NDArray, shape (n,) [GeV]
+        weight : NDArray, shape (n,)
+            Their sum estimates `rate(mass, beam_energy)`.
+        """
+        if n < 1:
+            msg = f"bremsstrahlung: {n} particles asked for; give one or more"
+            raise PhysicsError(msg)
+        z, pt2, jacobian = self._map(rng.uniform(size=n), rng.uniform(size=n), _masses(mass))
+        weight = self.differential(z, pt2, mass, beam_energy) * jacobian / n
+        energy = np.sqrt((z * beam_energy) ** 2 + pt2 + mass**2)
+        return np.asarray(energy), np.asarray(np.sqrt(pt2)), np.asarray(weight)
+
+    def _map(
+        self, u: FloatArray, v: FloatArray, mass: FloatArray
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Map the unit square onto the window, dense where 1/(zH) is large."""
+        low, high = self.z_range
+        log_range = np.log(high / low)
+        z = low * np.exp(u * log_range)
+        a = split.virtuality(z, 0.0, mass)
+        span = np.log1p(self.pt_max**2 / a)
+        pt2 = a * np.expm1(v * span)
+        return z, pt2, z * log_range * (a + pt2) * span
+
+    def _splitting(self, z: FloatArray, pt2: FloatArray, mass: FloatArray) -> FloatArray:
+        f1, f2 = self.form_factor(mass)
+        dirac2 = np.abs(f1) ** 2
+        if self.splitting == "fww":
+            return np.asarray(dirac2 * split.fww(z, pt2, mass))
+        if self.splitting == "qra_v1":
+            return np.asarray(dirac2 * split.polarisation_sum(z, pt2, mass))
+        total = dirac2 * split.dirac(z, pt2, mass)
+        if np.any(f2):
+            total = total + np.abs(f2) ** 2 * split.pauli(z, pt2, mass)
+            total = total + (f1 * np.conj(f2)).real * split.interference(z, pt2, mass)
+        return np.asarray(total, dtype=np.float64)
+
+    def _flux(self, z: FloatArray, pt2: FloatArray, mass: FloatArray, beam_energy: float) -> FloatArray:
+        if self.s_prime == "collinear":
+            s = 2 * M_PROTON * beam_energy + 2 * M_PROTON**2
+            after = 2 * M_PROTON * beam_energy * (1 - z) + 2 * M_PROTON**2
+        else:
+            s = 2 * M_PROTON * beam_energy
+            energy = np.sqrt((z * beam_energy) ** 2 + pt2 + mass**2)
+            after = np.maximum(2 * M_PROTON * (beam_energy - energy), _S_MIN)
+        sigma = cross_section_nsd if self.cross_section == "nsd" else cross_section_total
+        return sigma(after) / (sigma(s) if self.inelastic is None else self.inelastic)
+
+
+def _masses(mass: npt.ArrayLike) -> FloatArray:
+    values = np.asarray(mass, dtype=np.float64)
+    if not (np.isfinite(values) & (values > 0)).all():
+        msg = f"bremsstrahlung: mass {values.min():g} GeV must be positive and finite"
+        raise PhysicsError(msg)
+    return values
+
+
+_QRA = Bremsstrahlung("qra_v2", "qra_v2", FORM_FACTORS["vmd"], 1.5, (0.1, 0.9), 3.0, "nsd", "collinear", None)
+
+PRESETS: dict[str, Bremsstrahlung] = {
+    # arXiv:2409.09123 with the F1 of arXiv:0910.5589: the default.
+    "qra_v2": _QRA,
+    # arXiv:2108.05900.
+    "qra_v1": replace(_QRA, name="qra_v1", splitting="qra_v1"),
+    # arXiv:1311.3870 as the NA62 search in beam-dump mode, arXiv:2312.12055, appears to use it.
+    "na62": Bremsstrahlung("na62", "fww"),
+    # The wide window and the dipole of FairShip.
+    "fairship": Bremsstrahlung("fairship", "fww", FORM_FACTORS["dipole"], None, (0.14, 0.99), 4.0),
+    # arXiv:1311.3870 with the form factor of BdNMC, arXiv:1609.01770.
+    "fww_vmd": Bremsstrahlung("fww_vmd", "fww", FORM_FACTORS["vmd-degenerate"]),
+}
+
+
+def preset(name: str) -> Bremsstrahlung:
+    """Return a named preset: "qra_v2", "qra_v1", "na62", "fairship" or "fww_vmd".
+
+    Raises
+    ------
+    PhysicsError
+        If there is none of that name.
+    """
+    if name not in PRESETS:
+        msg = f"bremsstrahlung preset {name!r} is not known; there are {', '.join(PRESETS)}"
+        raise PhysicsError(msg)
+    return PRESETS[name]
+
+
+def band(central: Bremsstrahlung, factor: float = 2.0) -> tuple[Bremsstrahlung, Bremsstrahlung]:
+    """Return the conventions with Λ/factor and factor·Λ: the lower and upper edge of the theory band.
+
+    Notes
+    -----
+    A factor of two about Λ = 1.5 GeV; the range is an assumption, not a measurement.
+
+    Raises
+    ------
+    PhysicsError
+        If the preset has no off-shell form factor.
+    """
+    if central.off_shell is None:
+        msg = f"bremsstrahlung {central.name!r} has no off-shell form factor: it has no band of Λ"
+        raise PhysicsError(msg)
+    low, high = central.off_shell / factor, central.off_shell * factor
+    return (
+        replace(central, name=f"{central.name}, Λ = {low:g} GeV", off_shell=low),
+        replace(central, name=f"{central.name}, Λ = {high:g} GeV", off_shell=high),
+    )
