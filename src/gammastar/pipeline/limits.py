@@ -24,7 +24,7 @@ __all__ = ["Search", "infer_stage"]
 
 THRESHOLD = {"e": 2 * M_E, "mu": 2 * M_MU}
 PATCHED = (0.1, 1e4)  # expected events of the grid points that go into the patch set
-COLUMNS = ("mass", "coupling_low", "coupling_high", "closed", "clipped_side")
+COLUMNS = ("part", "mass", "coupling_low", "coupling_high", "closed", "clipped_side")
 BANDS = ("m2", "m1", "median", "p1", "p2")
 
 
@@ -105,6 +105,8 @@ def _search(
         "threshold": THRESHOLD[lepton],
     }
     couplings = accepted["couplings"]
+    if ctx.steering.spectrum is not None and not ctx.steering.spectrum.extrapolate:
+        accepted = {**accepted, "signal": accepted["in_domain_signal"]}  # nothing from where nobody measured
     reach = infer.reach(predicted["mass"], couplings, accepted["signal"], limit, **scan)
     measured = infer.reach(predicted["mass"], couplings, accepted["in_domain_signal"], limit, **scan)
     fraction = _fraction(reach, predicted["mass"], accepted)
