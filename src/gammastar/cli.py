@@ -1,4 +1,4 @@
-"""The command line: ``gammastar run | check | inspect | simulate | sample | show | verify | env``.
+"""The command line: ``gammastar run | check | inspect | simulate | sample | reinterpret | show | …``.
 
 The only module that prints.
 """
@@ -116,6 +116,21 @@ def sample(flow: Path, mass: float, n_events: int, output: Path, seed: int) -> N
     from gammastar.pipeline.commands import sample_file
 
     click.echo(sample_file(flow, mass, n_events, output, seed=seed))
+
+
+@app.command()
+@click.argument("results", type=FILE)
+@click.option("--model", metavar="FILE.py:NAME", help="Another model [that of the run].")
+@click.option("--detector", type=FILE, help="Another detector file [those of the run].")
+@click.option("--output", type=FILE, required=True, help="Folder of the new results.")
+def reinterpret(results: Path, model: str | None, detector: Path | None, output: Path) -> None:
+    """Compute the reach of another model or detector from the record of RESULTS alone."""
+    from gammastar.pipeline.progress import shown
+    from gammastar.pipeline.reinterpret import reinterpret as again
+
+    with shown() as tell:
+        again(results, model=model, detector=detector, output=output, tell=tell)
+    click.echo(f"results in {output}")
 
 
 @app.command()

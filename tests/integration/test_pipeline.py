@@ -167,3 +167,21 @@ def test_sample_of_the_flow(results, tmp_path):
     run = gammastar("sample", results / "flow", "--mass", "5", "-n", "10", "-o", output, check=False)
     assert run.returncode == 2
     assert "0.2125 and 1.1125" in run.stderr
+
+
+def test_reinterpretation_of_the_record_is_the_run_itself(results, tmp_path):
+    gammastar("reinterpret", results, "--output", tmp_path / "again")
+    for name in ("reach.json", "workspace.json", "patchset.json"):
+        assert read_json(tmp_path / "again" / name) == read_json(results / name)
+
+
+def test_reinterpretation_for_another_detector(results, tmp_path):
+    detector = tmp_path / "shorter.toml"
+    shipped = (ROOT / "data" / "detectors" / "na62_dump.toml").read_text()
+    detector.write_text(shipped.replace("pot = 1.4e17", "pot = 1.4e18"))
+    gammastar("reinterpret", results, "--detector", detector, "--output", tmp_path / "more")
+    more, once = (read_json(path / "reach.json") for path in (tmp_path / "more", results))
+    assert more["tip"][0] > once["tip"][0]
+    run = gammastar("reinterpret", tmp_path, "--output", tmp_path / "none", check=False)
+    assert run.returncode == 2
+    assert "steering.json" in run.stderr

@@ -14,7 +14,7 @@ from gammastar.core.records import PairHists, Spectrum
 from gammastar.pipeline.checkpoint import Arrays, open_book
 from gammastar.pipeline.context import Context, Tell
 
-__all__ = ["Products", "run"]
+__all__ = ["Products", "dark_half", "run", "writable"]
 
 
 @dataclass
@@ -44,7 +44,14 @@ def _silent(stage: str, fraction: float | None, text: str) -> None:
     """Report nothing."""
 
 
-def _writable(folder: Path) -> None:
+def writable(folder: Path) -> None:
+    """Make a result folder.
+
+    Raises
+    ------
+    StoreError
+        If it cannot be made or written.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -93,7 +100,7 @@ def run(
         msg = f"--only {only}: {steering} has the sections {', '.join(names)}"
         raise SteeringError(msg)
     folder = output or Path("results") / parsed.analysis.name
-    _writable(folder)
+    writable(folder)
     mock = parsed.analysis.mock or parsed.simulate is not None
     book = open_book(folder, resume=resume or only is not None, seed=parsed.analysis.seed, mock=mock)
     book.force = only
@@ -167,10 +174,19 @@ def _training(ctx: Context, made: Products) -> Any:
 
 
 def _flow(ctx: Context, made: Products) -> None:
-    from gammastar.pipeline import learning
+    from gammastar.pipeline import learning, reinterpret
 
     exposure = needed(needed(made.spectrum, "spectrum").exposure, "spectrum")
-    made.flow, made.learning = learning.flow_stage(ctx, _training(ctx, made), exposure.beam_energy)
+    training = _training(ctx, made)
+    made.flow, made.learning = learning.flow_stage(ctx, training, exposure.beam_energy)
+    reinterpret.write_record(ctx, training.domain)
+
+
+def dark_half(ctx: Context, made: Products) -> None:
+    """Run predict, accept and infer on the spectrum, the flow and the domain that `made` holds."""
+    _predict(ctx, made)
+    _accept(ctx, made)
+    _infer(ctx, made)
 
 
 def _channel(ctx: Context, made: Products) -> Any:

@@ -30,9 +30,9 @@ def _sections(ctx: Context, made: Products) -> list[report.Section]:
     found = []
     if made.subtracted is not None:
         found.append(pairs_section(ctx, made))
-    if made.spectrum is not None:
+    if made.unfolded is not None:
         found.append(spectrum_section(ctx, made))
-    if made.flow is not None:
+    if made.learning is not None:
         found.append(flow_section(ctx, made))
     if made.predicted is not None:
         found.append(rate_section(ctx, made))

@@ -134,7 +134,7 @@ def _drawn(sampler: Any, mass: float, rng: np.random.Generator) -> report.Kinema
 def flow_section(ctx: Context, made: Products) -> report.Section:
     """Return the flow against its training pairs, the divergence per window, the losses."""
     mock, section, training, kept = ctx.book.mock, ctx.steering.report, made.training, made.learning
-    if made.flow is None or training is None or kept is None or section is None:
+    if made.flow is None or kept is None or section is None:
         return report.Section("Kinematics", ["No flow was trained."])
     low, high = made.flow.mass_range
     half = 0.015 if ctx.steering.flow is None else 0.5 * ctx.steering.flow.window

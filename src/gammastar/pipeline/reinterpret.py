@@ -1,0 +1,138 @@
+"""A reach for another model or detector from the record of a run alone: no ntuple, no simulation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gammastar import config
+from gammastar.core.errors import InputFileError, SteeringError
+from gammastar.core.records import BoolArray, FloatArray
+from gammastar.pipeline.checkpoint import open_book
+from gammastar.pipeline.context import Context, Tell
+from gammastar.pipeline.order import Products, dark_half, writable
+from gammastar.store.manifest import digest, file_sha256, read_json, write_json
+from gammastar.store.records import read_spectrum
+
+__all__ = ["Domain", "reinterpret", "write_record"]
+
+RECORD = ("steering.json", "spectrum.json", "domain.json", "flow.json", "flow.safetensors")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Domain:
+    """Cells of (mass, pt, energy) in which dileptons were measured, by their edges [GeV]."""
+
+    edges: tuple[FloatArray, ...]
+    measured: BoolArray
+
+    def in_domain(self, mass: FloatArray, pt: FloatArray, energy: FloatArray) -> BoolArray:
+        """Return where dileptons of these kinematics were measured; False outside the axes."""
+        inside = np.ones(np.shape(pt), dtype=np.bool_)
+        index = []
+        for edges, values in zip(self.edges, (mass, pt, energy), strict=True):
+            cell = np.searchsorted(edges, values, "right") - 1
+            inside &= (cell >= 0) & (cell < len(edges) - 1)
+            index.append(np.clip(cell, 0, len(edges) - 2))
+        return inside & self.measured[tuple(index)]
+
+
+def write_record(ctx: Context, domain: Any) -> None:
+    """Write ``steering.json`` and ``domain.json``, which a reinterpretation needs."""
+    write_json(
+        ctx.folder / "steering.json",
+        ctx.steering.model_dump(mode="json", by_alias=True, exclude_none=True),
+    )
+    axes = [np.asarray(axis.edges).tolist() for axis in domain.hist.axes]
+    write_json(
+        ctx.folder / "domain.json",
+        {"axes": ["mass", "pt", "energy"], "edges": axes, "measured": domain.domain.astype(int).tolist()},
+        indent=None,
+    )
+
+
+def _read_domain(path: Path) -> Domain:
+    content = read_json(path)
+    return Domain(
+        tuple(np.asarray(edges, dtype=np.float64) for edges in content["edges"]),
+        np.asarray(content["measured"], dtype=np.bool_),
+    )
+
+
+def reinterpret(
+    results: Path,
+    *,
+    model: str | None = None,
+    detector: Path | None = None,
+    output: Path,
+    tell: Tell,
+) -> Path:
+    """Compute expected events and reach anew from the record of a finished run.
+
+    Parameters
+    ----------
+    results : Path
+        Folder of a finished run with a flow.
+    model : str, optional
+        ``file.py:attribute``; the run's own model by default.
+    detector : Path, optional
+        Detector file; the run's own detectors by default.
+    output : Path
+        Folder of the new results.
+    tell : callable
+        Receives progress.
+
+    Returns
+    -------
+    Path
+        `output`.
+
+    Raises
+    ------
+    InputFileError
+        If a file of the record is missing.
+    SteeringError
+        If the run had no section that a reach needs.
+    """
+    from gammastar import flow
+    from gammastar.pipeline import pages
+
+    missing = [name for name in RECORD if not (results / name).is_file()]
+    if missing:
+        msg = f"{results}: lacks {', '.join(missing)}; a reinterpretation needs a finished run with a flow"
+        raise InputFileError(msg)
+    steering = _steering(results, model, detector)
+    writable(output)
+    book = open_book(
+        output, resume=False, seed=steering.analysis.seed, mock=read_json(results / "manifest.json")["mock"]
+    )
+    book.inputs |= {name: file_sha256(results / name) for name in RECORD}
+    ctx = Context(steering, Path().resolve(), output, book, tell)
+    spectrum = read_spectrum(results / "spectrum.json")
+    found = flow.load(results / "flow")
+    book.done("spectrum", book.key(None), digest(spectrum.values, spectrum.cov, spectrum.domain))
+    book.done("flow", book.key(None), flow.digest(found.to_tensors()))
+    made = Products(spectrum=spectrum, training=_read_domain(results / "domain.json"), flow=found)
+    dark_half(ctx, made)
+    if steering.report is not None:
+        pages.write(ctx, made)
+    book.finish()
+    return output
+
+
+def _steering(results: Path, model: str | None, detector: Path | None) -> config.Steering:
+    """Return the steering of the run with model and detector replaced, and without its measured half."""
+    kept = config.parse(read_json(results / "steering.json"), str(results / "steering.json"))
+    if kept.predict is None or kept.accept is None or kept.infer is None:
+        msg = f"{results}/steering.json: needs the sections [predict], [accept] and [infer]"
+        raise SteeringError(msg)
+    changes: dict[str, Any] = dict.fromkeys(("simulate", "read", "select", "subtract", "unfold", "flow"))
+    if model is not None:
+        changes["predict"] = kept.predict.model_copy(update={"model": model})
+    if detector is not None:
+        changes["accept"] = kept.accept.model_copy(update={"detectors": (str(detector),)})
+        changes["infer"] = kept.infer.model_copy(update={"background": None, "background_sigma": 0.0})
+    return kept.model_copy(update=changes)
