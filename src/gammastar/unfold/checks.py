@@ -1,0 +1,237 @@
+"""Closure, stress, linearity, coverage and bottom line of an unfolding, on the user's own response."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gammastar.core.errors import UserError
+from gammastar.core.records import BoolArray, FloatArray, Response, Spectrum
+from gammastar.core.stats import filled
+from gammastar.unfold.choose import Unfolder, asimov
+from gammastar.unfold.covariance import chi2, refolding
+
+__all__ = ["ToyStudy", "bottom_line", "closure", "linearity", "stress"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ToyStudy:
+    """What toys of an unfolding show.
+
+    Attributes
+    ----------
+    pulls : NDArray, shape (n_toys, n_used)
+        (unfolded − truth)/σ of the cells in the domain.
+    used : NDArray of bool, shape (n_true,)
+    chi2_ndf : float
+        Mean of χ²/ndf to the truth with the full covariance.
+    refolding_ndf : float
+        Mean of the refolding χ²/ndf.
+    """
+
+    pulls: FloatArray
+    used: BoolArray
+    chi2_ndf: float
+    refolding_ndf: float
+
+    @property
+    def bias(self) -> FloatArray:
+        """Mean pull of each cell."""
+        return np.asarray(self.pulls.mean(axis=0))
+
+    @property
+    def width(self) -> FloatArray:
+        """Standard deviation of the pulls of each cell."""
+        return np.asarray(self.pulls.std(axis=0, ddof=1))
+
+    @property
+    def coverage(self) -> FloatArray:
+        """Fraction of toys of each cell within one standard deviation of the truth."""
+        return np.asarray(np.mean(np.abs(self.pulls) < 1, axis=0))
+
+    def __str__(self) -> str:
+        """Return the study in one line."""
+        return (
+            f"{len(self.pulls)} toys: |mean pull| {np.abs(self.bias).mean():.2f}, width "
+            f"{self.width.mean():.3f}, coverage {self.coverage.mean():.3f} (lowest cell "
+            f"{self.coverage.min():.2f}), chi2/ndf {self.chi2_ndf:.2f}, refolding {self.refolding_ndf:.2f}"
+        )
+
+
+def _fluctuated(response: Response, n_replicas: int, rng: np.random.Generator) -> Response:
+    """Return a response whose simulation is drawn again: independent Poisson counts of each element."""
+    counts = response.migration * response.prior
+    lost = np.clip(response.prior * (1 - response.efficiency), 0, None)
+    drawn, missed = rng.poisson(counts).astype(np.float64), rng.poisson(lost).astype(np.float64)
+    prior = drawn.sum(axis=0) + missed
+    safe = np.maximum(prior, 1.0)
+    copies = rng.poisson(drawn, (n_replicas, *drawn.shape)).astype(np.float64)
+    total = np.maximum(copies.sum(axis=1) + rng.poisson(missed, (n_replicas, len(missed))), 1.0)
+    matrix = drawn / safe
+    return Response(
+        matrix,
+        matrix.sum(axis=0),
+        response.fakes,
+        response.reco,
+        response.true,
+        prior,
+        copies / total[:, None, :],
+    )
+
+
+def closure(
+    response: Response,
+    unfolder: Unfolder,
+    *,
+    rng: np.random.Generator,
+    truth: FloatArray | None = None,
+    n_toys: int = 300,
+    mc_statistics: bool = True,
+    n_replicas: int = 100,
+) -> ToyStudy:
+    """Unfold toys of a known truth.
+
+    Parameters
+    ----------
+    response : Response
+        Taken as exact. Its prior must be in simulated pairs: it sets the size of the toys' simulation.
+    unfolder : function (measured, response) → Spectrum
+    rng : numpy.random.Generator
+    truth : NDArray, shape of the true cells, optional
+        True pairs of the data; the prior by default.
+    n_toys : int
+    mc_statistics : bool
+        Draw the simulation of every toy again, with replicas. Without, the toys know the exact response.
+    n_replicas : int
+
+    Returns
+    -------
+    ToyStudy
+
+    Notes
+    -----
+    Fakes keep their fraction. Cells that leave the domain in any toy are not used.
+    """
+    t = response.prior if truth is None else np.asarray(truth, dtype=np.float64).ravel()
+    if t.shape != response.prior.shape or n_toys < 2:
+        msg = f"closure: truth needs {response.prior.size} cells and n_toys at least 2 (got {n_toys})"
+        raise UserError(msg)
+    genuine = np.where(response.fakes < 1, 1 - response.fakes, 1.0)
+    expected = response.migration @ t / genuine
+    shape = tuple(len(axis) for axis in response.reco)
+    everything = np.ones(shape, dtype=bool)
+    used = np.ones(t.shape, dtype=bool)
+    pulls, chi2s, folded = np.zeros((n_toys, len(t))), np.zeros(n_toys), np.zeros(n_toys)
+    for i in range(n_toys):
+        y = rng.poisson(expected).astype(np.float64)
+        measured = Spectrum(filled(response.reco, y, y), np.diag(y), "counts", None, everything)
+        known = _fluctuated(response, n_replicas, rng) if mc_statistics else response
+        found = unfolder(measured, known)
+        sigma = np.sqrt(np.diag(found.cov))
+        inside = found.domain.ravel() & (sigma > 0)
+        used &= inside
+        difference = np.where(inside, found.values.ravel() - t, 0.0)
+        pulls[i] = difference / np.where(inside, sigma, 1.0)
+        value, ndf = chi2(difference, found.cov)
+        chi2s[i] = value / max(ndf, 1)
+        value, ndf = refolding(found, measured, known)
+        folded[i] = value / max(ndf, 1)
+    return ToyStudy(pulls[:, used], used, float(chi2s.mean()), float(folded.mean()))
+
+
+def stress(
+    response: Response,
+    unfolder: Unfolder,
+    alternatives: Mapping[str, FloatArray],
+    *,
+    rng: np.random.Generator,
+    n_toys: int = 300,
+    mc_statistics: bool = True,
+) -> dict[str, ToyStudy]:
+    """Unfold toys whose truth is not that of the simulation; parameters as for `closure`.
+
+    Parameters
+    ----------
+    alternatives : mapping of str to NDArray, shape of the true cells
+        True pairs of the data.
+    """
+    return {
+        name: closure(response, unfolder, rng=rng, truth=truth, n_toys=n_toys, mc_statistics=mc_statistics)
+        for name, truth in alternatives.items()
+    }
+
+
+def linearity(
+    response: Response,
+    unfolder: Unfolder,
+    distortion: FloatArray,
+    *,
+    amplitudes: Sequence[float] = (-0.2, -0.1, 0.0, 0.1, 0.2),
+    scale: float = 1.0,
+) -> tuple[float, float]:
+    """Return slope and offset of the recovered against the injected amplitude of a distortion.
+
+    Parameters
+    ----------
+    response : Response
+    unfolder : function (measured, response) → Spectrum
+    distortion : NDArray, shape of the true cells
+        Relative: the truth is prior × (1 + amplitude × distortion).
+    amplitudes : sequence of float
+    scale : float
+        Data over simulation.
+
+    Returns
+    -------
+    slope, offset : float
+        1 and 0 for an unbiased unfolding; a slope below 1 pulls the result towards the prior.
+
+    Notes
+    -----
+    The exact expectation is unfolded; the recovered amplitude is the projection of the relative change on
+    `distortion`, weighted with the inverse variance of the prior's own unfolding.
+    """
+    prior = response.prior * scale
+    shape = np.asarray(distortion, dtype=np.float64).ravel()
+    y = response.migration @ prior
+    everything = np.ones(tuple(len(a) for a in response.reco), dtype=bool)
+    measured = Spectrum(filled(response.reco, y, y), np.diag(y), "counts", None, everything)
+    nominal = unfolder(asimov(prior, measured, response), response)
+    variance = np.diag(nominal.cov)
+    use = nominal.domain.ravel() & (variance > 0)
+    direction = (prior * shape)[use]
+    weight = direction / variance[use]
+    found = []
+    for amplitude in amplitudes:
+        data = asimov(prior * (1 + amplitude * shape), measured, response)
+        result = unfolder(data, response).values.ravel()[use]
+        found.append(float(weight @ (result - prior[use]) / (weight @ direction)))
+    slope, offset = np.polyfit(np.asarray(amplitudes), np.asarray(found), 1)
+    return float(slope), float(offset)
+
+
+def bottom_line(
+    measured: Spectrum, unfolded: Spectrum, response: Response, models: Mapping[str, FloatArray]
+) -> dict[str, tuple[float, float]]:
+    """Return χ² of each model in the measured and in the unfolded space.
+
+    Unfolding adds no information: the second must not exceed the first by much.
+
+    Parameters
+    ----------
+    measured, unfolded : Spectrum
+    response : Response
+    models : mapping of str to NDArray, shape of the true cells
+    """
+    genuine = 1 - response.fakes
+    cov = measured.cov * np.outer(genuine, genuine)
+    result = {}
+    for name, model in models.items():
+        t = np.asarray(model, dtype=np.float64).ravel()
+        before, _ = chi2(measured.values.ravel() * genuine - response.migration @ t, cov)
+        difference = np.where(unfolded.domain.ravel(), unfolded.values.ravel() - t, 0.0)
+        after, _ = chi2(difference, unfolded.cov)
+        result[name] = (before, after)
+    return result

@@ -1,0 +1,298 @@
+"""Regularised least squares (Tikhonov) and plain least squares, with the full covariance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from gammastar.core.errors import UserError
+from gammastar.core.records import BoolArray, FloatArray, Response, Spectrum
+from gammastar.core.stats import filled
+from gammastar.unfold.covariance import propagated
+from gammastar.unfold.iterative import check_axes
+from gammastar.unfold.response import EFFICIENCY_FLOOR
+
+__all__ = ["Fit", "Penalty", "fit", "global_correlation", "least_squares", "penalty_matrix", "tikhonov"]
+
+Penalty: TypeAlias = Literal["size", "difference", "curvature"]
+PENALTIES = ("size", "difference", "curvature")
+STENCIL = {"size": (1.0,), "difference": (-1.0, 1.0), "curvature": (1.0, -2.0, 1.0)}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fit:
+    """One regularised fit, before it becomes a spectrum.
+
+    Attributes
+    ----------
+    values : NDArray, shape (n_true,)
+    derivative : NDArray, shape (n_true, n_reco)
+        With respect to the measured content.
+    cov : NDArray, shape (n_true, n_true)
+        From the covariance of the measured content.
+    chi2 : float
+        (y − P x)ᵀ V⁻¹ (y − P x).
+    penalty : float
+        |L (x − x₀)|², without τ².
+    used : NDArray of bool, shape (n_true,)
+        Cells that are reconstructed at all; the others are 0.
+    """
+
+    values: FloatArray
+    derivative: FloatArray
+    cov: FloatArray
+    chi2: float
+    penalty: float
+    used: BoolArray
+
+    @property
+    def mean_correlation(self) -> float:
+        """Mean global correlation coefficient of the cells."""
+        return float(global_correlation(self.cov[np.ix_(self.used, self.used)]).mean())
+
+
+def global_correlation(cov: FloatArray) -> FloatArray:
+    """Return ρ_i = √(1 − 1/(C_ii (C⁻¹)_ii)), the correlation of each cell with all others together.
+
+    Examples
+    --------
+    >>> global_correlation(np.array([[2.0, 1.0], [1.0, 2.0]]))
+    array([0.5, 0.5])
+    """
+    sigma = np.sqrt(np.diag(cov))
+    inverse = np.linalg.pinv(cov / np.outer(sigma, sigma), hermitian=True)
+    return np.asarray(np.sqrt(np.clip(1 - 1 / np.maximum(np.diag(inverse), 1.0), 0, 1)))
+
+
+def penalty_matrix(
+    axes: Sequence[Any], penalty: Penalty, used: BoolArray | None = None, *, density: bool = False
+) -> FloatArray:
+    """Return L, whose rows are the penalised combinations of cells.
+
+    Parameters
+    ----------
+    axes : sequence of hist axes
+    penalty : {"size", "difference", "curvature"}
+        The content of each cell, its first or its second difference along each axis.
+    used : NDArray of bool, shape (n_cells,), optional
+        Rows that touch another cell are left out.
+    density : bool
+        Divide contents by the size of the cell first.
+
+    Returns
+    -------
+    NDArray, shape (n_rows, n_cells)
+    """
+    if penalty not in PENALTIES:
+        msg = f"unfold: penalty {penalty!r} is unknown; choose one of {', '.join(PENALTIES)}"
+        raise UserError(msg)
+    shape = tuple(len(axis) for axis in axes)
+    number = np.arange(int(np.prod(shape))).reshape(shape)
+    stencil = STENCIL[penalty]
+    blocks = []
+    for position in range(len(shape) if penalty != "size" else 1):
+        n_rows = shape[position] - len(stencil) + 1
+        if n_rows < 1:
+            continue
+        parts = [
+            np.take(number, np.arange(k, k + n_rows), axis=position).ravel() for k in range(len(stencil))
+        ]
+        block = np.zeros((parts[0].size, number.size))
+        for cell, factor in zip(parts, stencil, strict=True):
+            block[np.arange(cell.size), cell] = factor
+        blocks.append(block)
+    matrix = np.concatenate(blocks) if blocks else np.zeros((0, number.size))
+    if used is not None:
+        matrix = matrix[~(np.abs(matrix) @ ~used > 0)]
+    if density:
+        size = np.ones(shape)
+        for position, axis in enumerate(axes):
+            along = [1] * len(shape)
+            along[position] = len(axis)
+            size = size * np.diff(axis.edges).reshape(along)
+        matrix = matrix / size.ravel()
+    return matrix
+
+
+def _whitening(cov: FloatArray, empty_variance: float) -> FloatArray:
+    """Return W with WᵀW = V⁻¹; cells without variance get that of `empty_variance`."""
+    variance = np.diag(cov)
+    filled_up = cov + np.diag(np.where(variance > 0, 0.0, empty_variance))
+    try:
+        lower = np.linalg.cholesky(filled_up)
+    except np.linalg.LinAlgError as error:
+        msg = "unfold: the covariance of the measured spectrum is not positive definite; check its errors"
+        raise UserError(msg) from error
+    return np.asarray(np.linalg.solve(lower, np.eye(len(cov))))
+
+
+def fit(
+    y: FloatArray,
+    cov: FloatArray,
+    response: Response,
+    *,
+    tau: float,
+    penalty: Penalty = "curvature",
+    start: FloatArray | None = None,
+    density: bool = False,
+    empty_variance: float = 1.0,
+) -> Fit:
+    """Minimise (y − P x)ᵀ V⁻¹ (y − P x) + τ² |L (x − x₀)|².
+
+    Parameters
+    ----------
+    y : NDArray, shape (n_reco,)
+        Measured content without fakes.
+    cov : NDArray, shape (n_reco, n_reco)
+    response : Response
+    tau : float
+        Strength; 0 is least squares.
+    penalty : {"curvature", "difference", "size"}
+    start : NDArray, shape (n_true,), optional
+        x₀; 0 by default.
+    density : bool
+        Penalise contents over cell sizes.
+    empty_variance : float
+        Variance of measured cells that have none.
+
+    Notes
+    -----
+    x = E (PᵀV⁻¹y + τ²LᵀL x₀), E = (PᵀV⁻¹P + τ²LᵀL)⁻¹, covariance D V Dᵀ with D = E PᵀV⁻¹; Schmitt,
+    TUnfold, arXiv:1205.6201, eqs. 3 to 15. True cells that are never reconstructed are left out, and so are
+    the rows of L that touch them.
+    """
+    if not np.isfinite(tau) or tau < 0:
+        msg = f"unfold: tau = {tau!r} must be zero or positive"
+        raise UserError(msg)
+    used = response.efficiency > 0
+    x0 = np.zeros(used.size) if start is None else np.asarray(start, dtype=np.float64).ravel()
+    rows = penalty_matrix(response.true, penalty, used, density=density)[:, used]
+    white = _whitening(cov, empty_variance)
+    matrix = white @ response.migration[:, used]
+    inverse = _inverse(matrix.T @ matrix + tau**2 * rows.T @ rows, len(y))
+    derivative = np.zeros((used.size, len(y)))
+    derivative[used] = inverse @ matrix.T @ white
+    values = derivative @ y
+    values[used] += inverse @ (tau**2 * rows.T @ (rows @ x0[used]))
+    residual = white @ (y - response.migration @ values)
+    size = rows @ (values - x0)[used]
+    return Fit(
+        values,
+        derivative,
+        propagated(derivative, cov + np.diag(np.where(np.diag(cov) > 0, 0.0, empty_variance))),
+        float(residual @ residual),
+        float(size @ size),
+        used,
+    )
+
+
+def _inverse(matrix: FloatArray, n_reco: int) -> FloatArray:
+    """Return the inverse of a normal matrix after scaling it; refuse a singular one."""
+    scale = 1 / np.sqrt(np.maximum(np.diag(matrix), np.finfo(float).tiny))
+    scaled = matrix * np.outer(scale, scale)
+    if np.linalg.eigvalsh(scaled)[0] <= len(matrix) * np.finfo(float).eps:
+        msg = (
+            f"unfold: {n_reco} measured cells do not fix {len(matrix)} true cells; use fewer true cells "
+            "or regularise (tau > 0)"
+        )
+        raise UserError(msg)
+    result: FloatArray = np.linalg.inv(scaled) * np.outer(scale, scale)
+    return (result + result.T) / 2
+
+
+def _replicated(y: FloatArray, cov: FloatArray, response: Response, options: dict[str, Any]) -> FloatArray:
+    """Return the covariance from the finite simulation: the same fit with every replica."""
+    n_true = response.efficiency.size
+    if len(response.cov_replicas) < 2:
+        return np.zeros((n_true, n_true))
+    used = response.efficiency > 0
+    tau, start = float(options["tau"]), options["start"]
+    rows = penalty_matrix(response.true, options["penalty"], used, density=options["density"])[:, used]
+    white = _whitening(cov, options["empty_variance"])
+    matrix = np.matmul(white, response.cov_replicas[:, :, used].astype(np.float64))
+    normal = np.matmul(matrix.transpose(0, 2, 1), matrix) + tau**2 * rows.T @ rows
+    # a replica may lose a rare cell altogether: a hair of its diagonal keeps the system solvable
+    hair = 1e-12 * np.trace(normal, axis1=1, axis2=2)[:, None, None] / used.sum()
+    right = np.matmul(matrix.transpose(0, 2, 1), white @ y)
+    if start is not None:
+        right = right + tau**2 * rows.T @ (rows @ np.asarray(start, dtype=np.float64).ravel()[used])
+    found = np.linalg.solve(normal + hair * np.eye(int(used.sum())), right[:, :, None])[:, :, 0]
+    result = np.zeros((n_true, n_true))
+    result[np.ix_(used, used)] = np.cov(found, rowvar=False)
+    return result
+
+
+def tikhonov(
+    measured: Spectrum,
+    response: Response,
+    *,
+    tau: float,
+    penalty: Penalty = "curvature",
+    start: FloatArray | None = None,
+    density: bool = False,
+    efficiency_floor: float = EFFICIENCY_FLOOR,
+) -> Spectrum:
+    """Unfold by regularised least squares.
+
+    Parameters
+    ----------
+    measured : Spectrum
+        On the reconstructed axes of `response`.
+    response : Response
+    tau : float
+        Strength of the regularisation, see `l_curve` and `least_correlated`; 0 is least squares.
+    penalty : {"curvature", "difference", "size"}
+        What is kept small, along every axis.
+    start : NDArray, shape of the true cells, optional
+        Deviations from it are penalised; 0 by default.
+    density : bool
+        Penalise contents over cell sizes: sensible where bins differ in width.
+    efficiency_floor : float
+        True cells of lower efficiency are left out of the result: value and covariance 0, not in the domain.
+
+    Returns
+    -------
+    Spectrum
+        On the true axes. Its covariance is statistical plus, if the response has replicas, that of the
+        Monte Carlo statistics; the choice of τ is not in it (see `scan`).
+
+    Raises
+    ------
+    UserError
+        If axes or options do not fit, or the measured cells do not fix the true ones.
+
+    Notes
+    -----
+    Schmitt, arXiv:1205.6201. Measured cells without variance count as 0 ± 1 pairs.
+    """
+    check_axes(tuple(measured.hist.axes), response.reco, "the measured spectrum")
+    genuine = 1 - response.fakes
+    y, cov = measured.values.ravel() * genuine, measured.cov * np.outer(genuine, genuine)
+    options: dict[str, Any] = {
+        "tau": tau,
+        "penalty": penalty,
+        "start": start,
+        "density": density,
+        "empty_variance": 1.0,
+    }
+    found = fit(y, cov, response, **options)
+    total = found.cov + _replicated(y, cov, response, options)
+    domain = response.efficiency >= efficiency_floor
+    values = np.where(domain, found.values, 0.0)
+    total = np.where(np.outer(domain, domain), total, 0.0)
+    shape = tuple(len(axis) for axis in response.true)
+    hist = filled(response.true, values, np.diag(total))
+    return Spectrum(hist, total, "counts", measured.exposure, domain.reshape(shape))
+
+
+def least_squares(
+    measured: Spectrum, response: Response, *, efficiency_floor: float = EFFICIENCY_FLOOR
+) -> Spectrum:
+    """Unfold by plain least squares: no bias from a prior, large correlated errors.
+
+    Needs at least as many measured as true cells; otherwise as `tikhonov` with ``tau=0``.
+    """
+    return tikhonov(measured, response, tau=0.0, efficiency_floor=efficiency_floor)
