@@ -29,6 +29,8 @@ def open_events(
     step: str | int = "100 MB",
     truth: bool = False,
     digests: Mapping[str, str] | None = None,
+    entry_start: int = 0,
+    entry_stop: int | None = None,
 ) -> Iterator[ak.Array]:
     """Yield the events of files in chunks, in double precision and GeV.
 
@@ -44,6 +46,8 @@ def open_events(
         Read the truth branches of the schema as well.
     digests : mapping of file to SHA-256, optional
         Files named here are verified before they are read.
+    entry_start, entry_stop : int
+        Range of entries of each file; all of them by default.
 
     Yields
     ------
@@ -70,22 +74,27 @@ def open_events(
     for path in expand(files):
         if digests and path in digests:
             verify(path, digests[path])
-        rows = 0
-        for arrays in _raw(path, schema, step, truth=truth):
+        rows = entry_start
+        for arrays in _raw(path, schema, step, truth=truth, entries=(entry_start, entry_stop)):
             yield _events(arrays, schema, path, first + rows, truth=truth)
             rows += len(arrays)
         first += rows
 
 
-def _raw(path: str, schema: Schema, step: str | int, *, truth: bool) -> Iterator[ak.Array]:
+def _raw(
+    path: str, schema: Schema, step: str | int, *, truth: bool, entries: tuple[int, int | None]
+) -> Iterator[ak.Array]:
     """Yield the branches of one file as they are; whatever goes wrong in here is the file's fault."""
     with reading(path), uproot.open({path: None}) as file:
         tree = open_tree(file, schema.tree, path)
         wanted = frozenset(_present(tree, schema, path, truth=truth))
-        total, rows = int(tree.num_entries), 0
+        start, stop = entries
+        stop = int(tree.num_entries) if stop is None else stop
+        total, rows = stop - start, 0
         if total > 0:
             # The filter is a function, because branch names may look like patterns.
-            for arrays in tree.iterate(filter_name=lambda name: name in wanted, step_size=step, library="ak"):
+            chosen = {"filter_name": lambda name: name in wanted, "entry_start": start, "entry_stop": stop}
+            for arrays in tree.iterate(step_size=step, library="ak", **chosen):
                 yield arrays
                 rows += len(arrays)
         if rows != total:

@@ -27,6 +27,8 @@ def matched(
     cuts: Callable[[ak.Array], Pairs],
     *,
     step: str | int = "100 MB",
+    entry_start: int = 0,
+    entry_stop: int | None = None,
 ) -> MatchedPairs:
     """Match reconstructed pairs to the generated virtual photons.
 
@@ -39,6 +41,8 @@ def matched(
         The selection of the data, e.g. a ``select.Cuts``.
     step : str or int
         Size of a chunk in memory, or its number of entries.
+    entry_start, entry_stop : int
+        Range of entries of each file; with `entry_stop` given, a range without any photon is no error.
 
     Returns
     -------
@@ -63,9 +67,9 @@ def matched(
     if schema.truth is None:
         msg = f"the schema of tree {schema.tree!r} has no [truth] table; simulated events need one"
         raise BranchError(msg)
-    chunks = open_events(files, schema, step=step, truth=True)
+    chunks = open_events(files, schema, step=step, truth=True, entry_start=entry_start, entry_stop=entry_stop)
     result = MatchedPairs.concatenate([_match(events, schema.truth, cuts) for events in chunks])
-    if not len(result):
+    if not len(result) and entry_stop is None:
         msg = (
             f"{files}: no row holds a virtual photon (truth.mass = {schema.truth.mass!r} is never positive, "
             f"or truth.signal = {list(schema.truth.signal)} never occurs)"
