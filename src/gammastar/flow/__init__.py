@@ -6,8 +6,9 @@ from gammastar.flow.bijection import Bijection, inside_limits
 from gammastar.flow.check import KLScan, kl_divergence, kl_scan
 from gammastar.flow.model import KinematicFlow
 from gammastar.flow.options import FlowOptions, PairTable, TrainingReport
+from gammastar.flow.paper import PaperFlow
 from gammastar.flow.saving import digest, load, save
-from gammastar.flow.train import fit, fit_pairs
+from gammastar.flow.train import fit, fit_pairs, fit_paper
 
 __all__ = [
     "Bijection",
@@ -15,10 +16,12 @@ __all__ = [
     "KLScan",
     "KinematicFlow",
     "PairTable",
+    "PaperFlow",
     "TrainingReport",
     "digest",
     "fit",
     "fit_pairs",
+    "fit_paper",
     "inside_limits",
     "kl_divergence",
     "kl_scan",

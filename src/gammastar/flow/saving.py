@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,9 @@ from safetensors.numpy import load as decode_tensors
 from safetensors.numpy import save as encode_tensors
 
 from gammastar.core.errors import InputFileError, PhysicsError
+from gammastar.flow.files import write_whole
 from gammastar.flow.model import KinematicFlow
+from gammastar.flow.paper import PaperFlow
 
 __all__ = ["digest", "load", "save"]
 
@@ -48,38 +48,26 @@ def _paths(stem: str | Path) -> tuple[Path, Path]:
     return Path(f"{stem}.safetensors"), Path(f"{stem}.json")
 
 
-def _write(path: Path, content: bytes) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def save(flow: KinematicFlow, stem: str | Path) -> None:
+def save(flow: KinematicFlow | PaperFlow, stem: str | Path) -> None:
     """Write a flow to ``stem.safetensors`` and ``stem.json``.
 
     Each file is written under a temporary name and renamed, so that no half-written file is ever seen.
 
     Parameters
     ----------
-    flow : KinematicFlow
+    flow : KinematicFlow or PaperFlow
     stem : path
         Path without suffix; its folder is made if it is missing.
     """
     path, path_card = _paths(stem)
-    path.parent.mkdir(parents=True, exist_ok=True)
     tensors = flow.to_tensors()
     card = {"format": _FORMAT, **flow.card(), "digest": digest(tensors)}
     card["digest_card"] = _card_digest(card)
-    _write(path, encode_tensors(tensors))
-    _write(path_card, (json.dumps(card, indent=1, sort_keys=True) + "\n").encode())
+    write_whole(path, encode_tensors(tensors))
+    write_whole(path_card, (json.dumps(card, indent=1, sort_keys=True) + "\n").encode())
 
 
-def load(stem: str | Path) -> KinematicFlow:
+def load(stem: str | Path) -> KinematicFlow | PaperFlow:
     """Return the flow of ``stem.safetensors`` and ``stem.json``, which samples exactly as the saved one.
 
     Raises
@@ -100,7 +88,8 @@ def load(stem: str | Path) -> KinematicFlow:
         _require_equal(card["digest_card"], _card_digest(card), path_card)
         tensors = decode_tensors(path.read_bytes())
         _require_equal(card["digest"], digest(tensors), path)
-        return KinematicFlow.from_tensors(tensors, card)
+        kind = PaperFlow if card.get("preset") == "paper" else KinematicFlow
+        return kind.from_tensors(tensors, card)
     except (SafetensorError, UnicodeDecodeError, json.JSONDecodeError) as error:
         msg = (
             f"{path if isinstance(error, SafetensorError) else path_card} is damaged ({error}); save it again"

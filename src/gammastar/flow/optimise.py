@@ -1,0 +1,276 @@
+"""The training loop that every flow shares: schedule, best epoch, divergence, checkpoint and resume."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load as decode_tensors
+from safetensors.numpy import save as encode_tensors
+from torch import Tensor
+
+from gammastar.core.errors import PhysicsError
+from gammastar.flow.files import write_whole
+from gammastar.flow.options import FlowOptions
+
+__all__ = ["Course", "Part", "Progress", "learning_rate", "optimise"]
+
+_LOG = logging.getLogger(__name__)
+_FORMAT = "gammastar-training-1"
+_WARM_UP = 0.2  # share of the steps of the OneCycle schedule with a rising rate
+_MOMENTUM = (0.85, 0.95)  # Adam's first moment runs against the rate
+_CHUNK = 16_384
+_RISE = 10.0  # nats above the best validation loss at which a training has diverged
+
+Progress = Callable[[int, int, float, float], None]
+LogDensity = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """Tensors of the training or of the validation sample; `offset` is −Σ w ln|Jacobian| / Σ w."""
+
+    x: Tensor
+    context: Tensor
+    weight: Tensor
+    offset: float
+
+    def to(self, device: torch.device) -> Part:
+        """Return the same sample on another device."""
+        return Part(self.x.to(device), self.context.to(device), self.weight.to(device), self.offset)
+
+
+@dataclass(slots=True)
+class Course:
+    """How a training went: losses per epoch, the epoch that was kept, why it ended early ("" if not)."""
+
+    train_loss: list[float] = field(default_factory=list)
+    validation_loss: list[float] = field(default_factory=list)
+    best_epoch: int = 0
+    stopped: str = ""
+
+
+def learning_rate(step: int, n_steps: int, options: FlowOptions) -> tuple[float, float]:
+    """Return learning rate and first momentum of Adam at a step.
+
+    Notes
+    -----
+    ``schedule = "one-cycle"``: a cosine up from 1/25 of the rate in a fifth of the steps and down to 1e-5 of
+    it (arXiv:1708.07120); "constant": as in Appendix A of the data-driven paper.
+    """
+    peak = options.learning_rate
+    if options.schedule == "constant":
+        return peak, 0.9
+    turn = max(_WARM_UP * n_steps, 2.0) - 1.0
+    rising = step <= turn
+    share = step / turn if rising else min((step - turn) / max(n_steps - turn, 1.0), 1.0)
+    start, end = (peak / 25.0, peak) if rising else (peak, peak / 2.5e5)
+    first, last = _MOMENTUM[::-1] if rising else _MOMENTUM
+    weight = 0.5 * (1.0 + math.cos(math.pi * share))
+    return end + (start - end) * weight, last + (first - last) * weight
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """Which pairs each step takes: permutations by pass, of a seed, so that any epoch can be entered."""
+
+    seed: int
+    n: int
+    batch: int
+    steps: int
+
+    def epoch(self, epoch: int) -> Iterator[Tensor]:
+        first = epoch * self.steps * self.batch
+        last = first + self.steps * self.batch
+        passes = range(first // self.n, (last - 1) // self.n + 1)
+        index = np.concatenate([np.random.default_rng([self.seed, k]).permutation(self.n) for k in passes])
+        index = index[first - passes[0] * self.n :][: last - first]
+        yield from torch.split(torch.from_numpy(index), self.batch)
+
+
+def _loss(log_density: LogDensity, part: Part, index: Tensor | None = None) -> Tensor:
+    x, context, weight = part.x, part.context, part.weight
+    if index is not None:
+        x, context, weight = x[index], context[index], weight[index]
+    return -(weight * log_density(x, context)).mean()
+
+
+def _held_out_loss(log_density: LogDensity, part: Part) -> float:
+    with torch.no_grad():  # in parts, for the memory
+        pieces = [
+            -(w * log_density(x, c)).sum()
+            for x, c, w in zip(
+                *(torch.split(t, 16_384) for t in (part.x, part.context, part.weight)), strict=True
+            )
+        ]
+    return float(torch.stack(pieces).sum()) / len(part.weight) + part.offset
+
+
+@dataclass(slots=True)
+class _State:
+    """Everything that a training needs to go on."""
+
+    parameters: list[Tensor]
+    best: list[Tensor]
+    optimiser: torch.optim.Adam
+    course: Course
+    epoch: int = 0
+
+    def save(self, path: Path, key: str) -> None:
+        moments = [self.optimiser.state[p] for p in self.parameters]
+        groups = {
+            "now": self.parameters,
+            "best": self.best,
+            "first": [m["exp_avg"] for m in moments],
+            "second": [m["exp_avg_sq"] for m in moments],
+        }
+        tensors = {f"{n}{i}": t.detach().cpu().numpy() for n, g in groups.items() for i, t in enumerate(g)}
+        entries = {"format": _FORMAT, "key": key, "epoch": self.epoch, **asdict(self.course)}
+        entries["step"] = float(moments[0]["step"])
+        card = np.frombuffer(json.dumps(entries).encode(), dtype=np.uint8).copy()
+        write_whole(path, encode_tensors(tensors | {"card": card}))
+
+    def load(self, path: Path, key: str) -> bool:
+        """Go on from a checkpoint; return False if there is none of this training."""
+        try:
+            tensors = decode_tensors(path.read_bytes())
+            entries: dict[str, Any] = json.loads(tensors.pop("card").tobytes())
+        except (OSError, SafetensorError, KeyError, ValueError):
+            _LOG.warning("%s: no readable checkpoint; the training starts anew", path)
+            return False
+        if entries["format"] != _FORMAT or entries["key"] != key:
+            _LOG.warning("%s: is of other pairs, options or version; the training starts anew", path)
+            return False
+        with torch.no_grad():
+            for i, (now, best) in enumerate(zip(self.parameters, self.best, strict=True)):
+                now.copy_(torch.from_numpy(tensors[f"now{i}"]))
+                best.copy_(torch.from_numpy(tensors[f"best{i}"]))
+                self.optimiser.state[now] = {
+                    "step": torch.tensor(entries["step"]),
+                    "exp_avg": torch.from_numpy(tensors[f"first{i}"]).to(now.device),
+                    "exp_avg_sq": torch.from_numpy(tensors[f"second{i}"]).to(now.device),
+                }
+        self.epoch = int(entries["epoch"])
+        self.course = Course(
+            entries["train_loss"], entries["validation_loss"], entries["best_epoch"], entries["stopped"]
+        )
+        return True
+
+
+def _key(parameters: list[Tensor], train: Part, validation: Part, options: FlowOptions, seed: int) -> str:
+    result = hashlib.sha256(f"{torch.__version__} {options} {seed}".encode())
+    for tensor in (*parameters, *(t for p in (train, validation) for t in (p.x, p.context, p.weight))):
+        result.update(tensor.detach().cpu().numpy().tobytes())
+    return result.hexdigest()
+
+
+def _epoch(state: _State, order: _Order, log_density: LogDensity, train: Part, options: FlowOptions) -> float:
+    """Run one epoch and return the mean loss; not finite if the training diverged."""
+    total = torch.zeros((), dtype=torch.float64)
+    group = state.optimiser.param_groups[0]
+    n_steps = order.steps * options.epochs
+    for number, index in enumerate(order.epoch(state.epoch)):
+        rate, momentum = learning_rate(state.epoch * order.steps + number, n_steps, options)
+        group["lr"], group["betas"] = rate, (momentum, 0.999)
+        loss = _loss(log_density, train, index.to(train.x.device))
+        state.optimiser.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        if options.clip > 0:
+            torch.nn.utils.clip_grad_norm_(state.parameters, options.clip)
+        state.optimiser.step()
+        total += loss.detach().to(total)
+    return float(total) / order.steps + train.offset
+
+
+def optimise(
+    parameters: list[Tensor],
+    log_density: LogDensity,
+    samples: Sequence[Part],
+    options: FlowOptions,
+    *,
+    rng: np.random.Generator,
+    progress: Progress | None = None,
+    checkpoint: Path | None = None,
+) -> Course:
+    """Minimise −Σ w ln p / Σ w; the parameters of the best validation loss are left in `parameters`.
+
+    Parameters
+    ----------
+    parameters : list of Tensor
+        Leaf tensors; changed in place.
+    log_density : callable
+        ln p(x | context), shape (n,), with these parameters.
+    samples : two Parts
+        For training and for validation.
+    options : FlowOptions
+    rng : numpy.random.Generator
+    progress : callable, optional
+    checkpoint : Path, optional
+        File that is written every `options.checkpoint_every` epochs; a training of the same pairs, options
+        and start goes on from it and ends with the same numbers as one that was not interrupted.
+
+    Raises
+    ------
+    PhysicsError
+        If the very first epoch gives no finite loss.
+
+    Notes
+    -----
+    A loss that is not finite, or far above the best one, ends the training with the last good parameters; the
+    report says so.
+    """
+    train, validation = samples
+    parameters = [tensor.requires_grad_() for tensor in parameters]
+    # Small samples: many passes between two looks at the held-out pairs would overfit unseen.
+    steps = max(1, min(options.epoch_size, len(train.weight)) // options.batch)
+    batch = min(options.batch, len(train.weight))
+    order = _Order(int(rng.integers(2**62)), len(train.weight), batch, steps)
+    adam = torch.optim.Adam(
+        parameters, lr=options.learning_rate, weight_decay=options.weight_decay, foreach=True
+    )
+    state = _State(parameters, [p.detach().clone() for p in parameters], adam, Course())
+    key = _key(parameters, train, validation, options, order.seed) if checkpoint is not None else ""
+    if checkpoint is not None and checkpoint.is_file() and state.load(checkpoint, key):
+        _LOG.info("training goes on from %s at epoch %d", checkpoint, state.epoch)
+    course = state.course
+    while state.epoch < options.epochs and not course.stopped:
+        now = _epoch(state, order, log_density, train, options)
+        held_out = _held_out_loss(log_density, validation)
+        best = min(course.validation_loss, default=math.inf)
+        if not (math.isfinite(now) and math.isfinite(held_out)) or held_out > best + _RISE:
+            course.stopped = f"diverged in epoch {state.epoch} (loss {now:.4g}, validation {held_out:.4g})"
+            _LOG.warning("training %s; the parameters of the best epoch are kept", course.stopped)
+            break
+        _accept(state, now, held_out, options)
+        if progress is not None:
+            progress(state.epoch - 1, options.epochs, now, held_out)
+        if checkpoint is not None and state.epoch % options.checkpoint_every == 0:
+            state.save(checkpoint, key)
+    if not course.validation_loss:
+        msg = f"the loss is not finite at learning_rate = {options.learning_rate:g}: lower it"
+        raise PhysicsError(msg)
+    with torch.no_grad():
+        for tensor, kept in zip(parameters, state.best, strict=True):
+            tensor.copy_(kept)
+    return course
+
+
+def _accept(state: _State, now: float, held_out: float, options: FlowOptions) -> None:
+    """Book an epoch, keep its parameters if they are the best, stop when none was for long."""
+    course = state.course
+    if held_out <= min(course.validation_loss, default=math.inf):
+        state.best, course.best_epoch = [p.detach().clone() for p in state.parameters], state.epoch
+    elif state.epoch - course.best_epoch >= options.patience:
+        course.stopped = f"no better epoch since {course.best_epoch}"
+    course.train_loss.append(now)
+    course.validation_loss.append(held_out)
+    state.epoch += 1
