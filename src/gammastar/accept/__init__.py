@@ -3,6 +3,8 @@
 from gammastar.accept.decay import decay_probability, decay_weight, forced_decay, inverse_decay_length
 from gammastar.accept.response import lepton_pair, position_at, seen
 from gammastar.accept.scan import LifetimeScan, lifetime_scan
+from gammastar.accept.signal_events import SignalEvents, SignalScan, signal_events, signal_scan
+from gammastar.accept.tracking import Spectrometer, Tracks, extrapolate, inside, load_spectrometer, measure
 from gammastar.accept.yields import AcceptedYield, LongLived, Measured, acceptance_curve, yields
 
 __all__ = [
@@ -10,14 +12,24 @@ __all__ = [
     "LifetimeScan",
     "LongLived",
     "Measured",
+    "SignalEvents",
+    "SignalScan",
+    "Spectrometer",
+    "Tracks",
     "acceptance_curve",
     "decay_probability",
     "decay_weight",
+    "extrapolate",
     "forced_decay",
+    "inside",
     "inverse_decay_length",
     "lepton_pair",
     "lifetime_scan",
+    "load_spectrometer",
+    "measure",
     "position_at",
     "seen",
+    "signal_events",
+    "signal_scan",
     "yields",
 ]

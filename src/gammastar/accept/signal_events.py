@@ -1,0 +1,240 @@
+"""Simulated decays as an experiment records them, reweighted to every coupling afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import awkward as ak
+import numpy as np
+import numpy.typing as npt
+
+from gammastar.accept.decay import decay_probability, decay_weight, forced_decay
+from gammastar.accept.response import lepton_pair
+from gammastar.accept.scan import LEPTONS, _momenta
+from gammastar.accept.tracking import Species, Spectrometer, Tracks, measure
+from gammastar.core.errors import PhysicsError
+from gammastar.core.records import BoolArray, FloatArray, Sample
+from gammastar.physics.detector import Detector
+
+__all__ = ["SignalEvents", "SignalScan", "signal_events", "signal_scan"]
+
+_SPECIES: Mapping[str, Species] = {"ee": "e", "mumu": "mu"}
+_BLOCK = 400_000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SignalEvents:
+    """Decays with two found tracks, and all that crossed the volume.
+
+    Attributes
+    ----------
+    mass : float [GeV]
+    state : {"ee", "mumu"}
+    positive, negative : Tracks, n entries each
+    weight, distance, density, momentum : NDArray, shape (n,)
+        Particles per proton and squared coupling; path to the decay [m] and the density with which it was
+        placed [1/m]; momentum of the parent [GeV].
+    vertex : NDArray, shape (n, 3) [m]
+        True decay point.
+    in_domain : NDArray of bool, shape (n,)
+    crossing_weight, crossing_momentum : NDArray, shape (N,)
+    crossing_chord : NDArray, shape (N, 2)
+        Everything whose line crosses the volume, for the normalisation of efficiencies.
+    n_generated : int
+    """
+
+    mass: float
+    state: str
+    positive: Tracks
+    negative: Tracks
+    weight: FloatArray
+    distance: FloatArray
+    density: FloatArray
+    momentum: FloatArray
+    vertex: FloatArray
+    in_domain: BoolArray
+    crossing_weight: FloatArray
+    crossing_momentum: FloatArray
+    crossing_chord: FloatArray
+    n_generated: int
+
+    def __len__(self) -> int:
+        return len(self.weight)
+
+    def branches(self) -> dict[str, Any]:
+        """Return the events as branches of a tree: jagged ``Track``, flat event and truth columns."""
+        both = (self.positive, self.negative)
+
+        def column(values: list[npt.NDArray[Any]]) -> ak.Array:
+            return ak.from_regular(ak.Array(np.stack(values, axis=1)))
+
+        names = ("px", "py", "pz")
+        columns = {name: column([t.p[:, i] for t in both]) for i, name in enumerate(names)}
+        columns |= {name: column([t.point[:, i] for t in both]) for i, name in enumerate("xyz")}
+        columns |= {
+            name: column([getattr(t, name) for t in both])
+            for name in ("charge", "energy", "muon_hit", "time")
+        }
+        truth = {"gen_x": self.vertex[:, 0], "gen_y": self.vertex[:, 1], "gen_z": self.vertex[:, 2]}
+        return {
+            "event": np.arange(len(self), dtype=np.int64),
+            "Track": ak.zip(columns),
+            "weight": self.weight,
+            "gen_momentum": self.momentum,
+            "gen_distance": self.distance,
+            "gen_density": self.density,
+            **truth,
+        }
+
+
+def signal_events(
+    sample: Sample,
+    mass: float,
+    state: str,
+    detector: Detector,
+    card: Spectrometer,
+    *,
+    rng: np.random.Generator,
+    polarisation: float = 0.0,
+) -> SignalEvents:
+    """Decay a sample once per particle in the volume and measure both leptons.
+
+    Parameters
+    ----------
+    sample : Sample
+        Particles per proton on target at unit coupling; origins relative to the detector's target.
+    mass : float [GeV]
+    state : {"ee", "mumu"}
+    detector : Detector
+        Its planes carry the apertures; momentum cuts and separations belong to the selection.
+    card : Spectrometer
+        Also spreads the beam spot and the depth of production.
+    rng : numpy.random.Generator
+    polarisation : float
+        As in `lifetime_scan`.
+
+    Raises
+    ------
+    PhysicsError
+        If the sample is empty or of another mass, or the state is not one of the two.
+    """
+    if state not in _SPECIES:
+        msg = f"signal events: state {state!r} must be one of {sorted(_SPECIES)}"
+        raise PhysicsError(msg)
+    p = _momenta(sample, mass)
+    n = p.shape[1]
+    origin = sample.origin + np.asarray(detector.target.position)
+    origin = origin + np.column_stack(
+        [card.beam_spot * rng.standard_normal((n, 2)), card.depth * rng.standard_exponential(n)]
+    )
+    chord = detector.volume.chord(origin, p[:3].T)
+    hit = ~np.isnan(chord[:, 0])
+    p, origin, chord = p[:, hit], origin[hit], chord[hit]
+    momentum = np.linalg.norm(p[:3], axis=0)
+    weight, in_domain = sample.weight[hit], sample.in_domain[hit]
+    distance, density = forced_decay(chord, rng)
+    vertex = origin + distance[:, None] * (p[:3] / momentum).T
+    leptons = lepton_pair(p, mass, LEPTONS[state], rng, polarisation=polarisation)
+    measured = [
+        measure(vertex, lepton, charge, _SPECIES[state], detector, card, rng)
+        for lepton, charge in zip(leptons, (1, -1), strict=True)
+    ]
+    keep = measured[0][1] & measured[1][1]
+    return SignalEvents(
+        mass=mass,
+        state=state,
+        positive=measured[0][0].select(keep),
+        negative=measured[1][0].select(keep),
+        weight=weight[keep],
+        distance=distance[keep],
+        density=density[keep],
+        momentum=momentum[keep],
+        vertex=vertex[keep],
+        in_domain=in_domain[keep],
+        crossing_weight=weight,
+        crossing_momentum=momentum,
+        crossing_chord=chord,
+        n_generated=n,
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SignalScan:
+    """Selected events per proton and squared coupling, for each lifetime.
+
+    Attributes
+    ----------
+    ctau : NDArray, shape (k,) [m]
+    selected, decays : NDArray, shape (k,)
+        Selected events, and decays inside the volume, for a branching ratio of one.
+    in_domain : NDArray, shape (k,)
+        The part of `selected` where lepton pairs were measured.
+    mc_error, n_effective : NDArray, shape (k,)
+        Statistical error of `selected`, and the effective number of events behind it.
+    resolution : NDArray, shape (k,)
+        Root mean square of reconstructed minus true mass [GeV]; nan without events.
+    """
+
+    ctau: FloatArray
+    selected: FloatArray
+    decays: FloatArray
+    in_domain: FloatArray
+    mc_error: FloatArray
+    n_effective: FloatArray
+    resolution: FloatArray
+
+    @property
+    def efficiency(self) -> FloatArray:
+        """Selected events over decays in the volume; nan where nothing decays."""
+        nothing = np.full_like(self.selected, np.nan)
+        return np.divide(self.selected, self.decays, out=nothing, where=self.decays > 0)
+
+
+def signal_scan(
+    events: SignalEvents, passed: BoolArray, reconstructed: FloatArray, ctau: npt.ArrayLike
+) -> SignalScan:
+    """Return selected events, efficiency and mass resolution for every lifetime from one set of events.
+
+    Parameters
+    ----------
+    events : SignalEvents
+    passed : NDArray of bool, shape (n,)
+    reconstructed : NDArray, shape (n,) [GeV]
+        Reconstructed mass.
+    ctau : array_like, shape (k,) [m]
+    """
+    lifetimes = np.atleast_1d(np.asarray(ctau, dtype=np.float64))
+    if passed.shape != (len(events),) or reconstructed.shape != (len(events),):
+        msg = f"signal scan: {len(events)} events, {passed.shape} flags and {reconstructed.shape} masses"
+        raise PhysicsError(msg)
+    factor = decay_weight(
+        events.distance[passed], events.density[passed], events.momentum[passed], events.mass, lifetimes
+    )
+    factor = factor * events.weight[passed]
+    selected, square = factor.sum(axis=1), np.square(factor).sum(axis=1)
+    spread = factor @ np.square(reconstructed[passed] - events.mass)
+    nothing = np.full_like(selected, np.nan)
+    n = events.n_generated
+    return SignalScan(
+        ctau=lifetimes,
+        selected=selected,
+        decays=_decays(events, lifetimes),
+        in_domain=factor @ events.in_domain[passed].astype(np.float64),
+        mc_error=np.sqrt(np.clip(square - selected**2 / n, 0.0, None) * n / max(1, n - 1)),
+        n_effective=np.divide(selected**2, square, out=np.zeros_like(selected), where=square > 0),
+        resolution=np.sqrt(np.divide(spread, selected, out=nothing, where=selected > 0)),
+    )
+
+
+def _decays(events: SignalEvents, ctau: FloatArray) -> FloatArray:
+    total = np.zeros(len(ctau))
+    step = max(1, _BLOCK // len(ctau))
+    for start in range(0, len(events.crossing_weight), step):  # blocks of bounded memory
+        part = slice(start, start + step)
+        probability = decay_probability(
+            events.crossing_chord[part], events.crossing_momentum[part], events.mass, ctau
+        )
+        total += probability @ events.crossing_weight[part]
+    return total
