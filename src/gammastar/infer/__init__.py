@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from gammastar.infer.channel import Channel, binned_channel, counting_channel, unbinned_channel
+from gammastar.infer.ensemble import Convention, lint_names
 from gammastar.infer.exact import (
     Nuisance,
     count_probabilities,
@@ -13,19 +15,31 @@ from gammastar.infer.limit import Method, upper_limit
 from gammastar.infer.patchset import patch_names, patchset
 from gammastar.infer.reach import reach
 from gammastar.infer.template import shape_modifiers
+from gammastar.infer.unbinned import CLs, StrengthLimit, exact_cls, exact_limit, zero_event_cls
 from gammastar.infer.workspace import workspace
 
 __all__ = [
+    "CLs",
+    "Channel",
+    "Convention",
     "Method",
     "Nuisance",
+    "StrengthLimit",
+    "binned_channel",
     "count_probabilities",
+    "counting_channel",
     "counting_cls",
     "counting_limit",
+    "exact_cls",
+    "exact_limit",
     "expected_limits",
+    "lint_names",
     "patch_names",
     "patchset",
     "reach",
     "shape_modifiers",
+    "unbinned_channel",
     "upper_limit",
     "workspace",
+    "zero_event_cls",
 ]

@@ -1,0 +1,121 @@
+"""Weighted toys: one set of pseudo-experiments for all signal strengths.
+
+Toys are drawn from background only and from signal plus background at a few strengths. Every toy then serves
+every hypothesis h with the weight p_h/Σ_k α_k p_k, the balance heuristic of E. Veach and L. Guibas (SIGGRAPH
+1995): weights stay bounded, all strengths share their random numbers, and CLs is a smooth function of the
+strength, so that its root is a limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import logsumexp
+
+from gammastar.core.records import FloatArray
+from gammastar.infer import profile
+from gammastar.infer.ensemble import Convention, Model, Toys, draw, statistics
+
+__all__ = ["TIE", "CLs", "Cloud", "cloud"]
+
+TIE = 1e-7
+"""Differences of the statistic below this are ties (at n = 0 it has an atom)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CLs:
+    """CLs of one hypothesis with its Monte Carlo error.
+
+    Attributes
+    ----------
+    cls, error : float
+        CLs and its standard deviation from the finite number of toys.
+    clsb, clb : float
+        P(q ≥ q_obs) under signal plus background and under background only.
+    q : float
+        Observed test statistic (nan in the closed form).
+    toys : int
+    effective : float
+        Kish's effective number of toys of the worse hypothesis.
+    method : str
+    """
+
+    cls: float
+    error: float
+    clsb: float
+    clb: float
+    q: float
+    toys: int
+    effective: float
+    method: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cloud:
+    """Toys of several proposals with the logarithm of their mixture density."""
+
+    model: Model
+    convention: Convention
+    data: Toys
+    toys: Toys
+    log_mixture: FloatArray
+    background_theta: FloatArray
+
+    def log_weight(self, theta: FloatArray, strength: float) -> FloatArray:
+        """Return the logarithm of the weight of each toy under a hypothesis, shape (n,)."""
+        return _log_density(self.model, self.toys, theta, strength, self.convention) - self.log_mixture
+
+    def at(self, strength: float) -> CLs:
+        """Return CLs of a signal strength."""
+        model, kind = self.model, self.convention.statistic
+        observed = float(statistics(model, self.data, strength, kind)[0])
+        beyond = statistics(model, self.toys, strength, kind) >= observed - TIE
+        with_signal = np.exp(self.log_weight(model.fitted(self.data, strength), strength))
+        without = np.exp(self.log_weight(self.background_theta, 0.0))
+        sums = with_signal.sum(), without.sum()
+        clsb, clb = float(with_signal[beyond].sum() / sums[0]), float(without[beyond].sum() / sums[1])
+        n = len(beyond)
+        label = f"exact CLs, {n} weighted toys, {self.convention}"
+        effective = min(sums[0] ** 2 / (with_signal**2).sum(), sums[1] ** 2 / (without**2).sum())
+        if clb <= 0 or clsb <= 0:
+            return CLs(0.0, 1.0 / n, clsb, clb, observed, n, float(effective), label)
+        cls = clsb / clb
+        # influence of each toy on the ratio of two self-normalised averages
+        pull = with_signal / sums[0] * (beyond / clsb - 1.0) - without / sums[1] * (beyond / clb - 1.0)
+        error = cls * float(np.sqrt((pull**2).sum()))
+        return CLs(cls, error, clsb, clb, observed, n, float(effective), label)
+
+
+def cloud(
+    model: Model,
+    convention: Convention,
+    data: Toys,
+    strengths: Sequence[float],
+    n: int,
+    rng: np.random.Generator,
+) -> Cloud:
+    """Draw n toys without signal and n in all at the strengths."""
+    randomise = convention.auxiliary == "randomised"
+    background_theta = model.fitted(data, 0.0)
+    proposals = [(background_theta, 0.0, n)]
+    proposals += [(model.fitted(data, mu), mu, max(n // len(strengths), 1)) for mu in strengths]
+    drawn = [draw(model, theta, mu, k, rng, randomise=randomise) for theta, mu, k in proposals]
+    shifts = np.cumsum([0, *(len(part.ratio) for part in drawn)])
+    offsets = np.concatenate([[0], *(p.offsets[1:] + s for p, s in zip(drawn, shifts[:-1], strict=True))])
+    aux = np.concatenate([part.aux for part in drawn]) if randomise else model.aux[None, :]
+    toys = Toys(np.concatenate([part.ratio for part in drawn]), offsets.astype(np.int64), aux)
+    share = np.log([k for _, _, k in proposals]) - np.log(sum(k for _, _, k in proposals))
+    densities = [_log_density(model, toys, theta, mu, convention) for theta, mu, _ in proposals]
+    mixture = np.asarray(logsumexp(np.stack(densities) + share[:, None], axis=0), dtype=np.float64)
+    return Cloud(model, convention, data, toys, mixture, background_theta)
+
+
+def _log_density(
+    model: Model, toys: Toys, theta: FloatArray, strength: float, convention: Convention
+) -> FloatArray:
+    density = np.asarray(profile.log_density(model.rates(theta, strength), toys.ratio, toys.offsets))
+    if convention.auxiliary == "randomised":
+        density = density - 0.5 * ((toys.aux - theta) ** 2).sum(axis=1)
+    return density

@@ -1,0 +1,238 @@
+"""Pseudo-experiments of channels: drawing them, weighing them, and their test statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from gammastar.core.errors import PhysicsError
+from gammastar.core.records import FloatArray
+from gammastar.infer import profile
+from gammastar.infer.channel import Channel
+
+__all__ = ["Convention", "Model", "Statistic", "Toys", "compiled", "draw", "lint_names", "statistics"]
+
+Statistic: TypeAlias = Literal["ratio", "qtilde", "q0"]
+KINDS = {"ratio": 0, "qtilde": 1, "q0": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Convention:
+    """How CLs is defined; written into every result.
+
+    Attributes
+    ----------
+    statistic : {"ratio", "qtilde", "q0"}
+        "ratio": −2 ln L(s+b)/L(b), each profiled, signal strength fixed (NA62, LEP, Tevatron); "qtilde": the
+        profile likelihood ratio with 0 ≤ μ̂ ≤ μ (LHC, pyhf); "q0": for discovery.
+    auxiliary : {"fixed", "randomised"}
+        Whether toys draw the auxiliary measurements anew, around the fitted nuisances.
+    constraint : {"auxiliary", "posterior"}
+        "auxiliary": ln κ·θ with a unit-normal measurement of θ; "posterior": the log-normal density in the
+        yield's factor itself, as RooLognormal, whose factor 1/e^{σθ} moves the maximum by −σ² (in the log).
+    """
+
+    statistic: Statistic = "ratio"
+    auxiliary: Literal["fixed", "randomised"] = "fixed"
+    constraint: Literal["auxiliary", "posterior"] = "auxiliary"
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (
+            ("statistic", self.statistic, get_args(Statistic)),
+            ("auxiliary", self.auxiliary, ("fixed", "randomised")),
+            ("constraint", self.constraint, ("auxiliary", "posterior")),
+        ):
+            if value not in allowed:
+                msg = f"Convention.{name} = {value!r} must be one of {', '.join(allowed)}"
+                raise PhysicsError(msg)
+
+    def __str__(self) -> str:
+        """Return the label used in `method`."""
+        name = {"ratio": "ratio s+b/b", "qtilde": "q̃μ", "q0": "q0"}[self.statistic]
+        tail = ", log-normal posterior" if self.constraint == "posterior" else ""
+        return f"{name}, nuisances profiled, {self.auxiliary} auxiliaries{tail}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Model:
+    """Channels as arrays.
+
+    Attributes
+    ----------
+    channels : tuple of Channel
+    nuisances : tuple of str
+    yields : NDArray, shape (2, channels)
+        Signal and background at nominal nuisances.
+    exponents : (NDArray, NDArray), shape (channels, nuisances) each
+        ln κ of each nuisance on signal and background.
+    aux : NDArray, shape (nuisances,)
+        Observed auxiliary measurements [standard deviations].
+    shift : NDArray, shape (nuisances,)
+        What the posterior reading subtracts from auxiliary measurements in fits.
+    """
+
+    channels: tuple[Channel, ...]
+    nuisances: tuple[str, ...]
+    yields: FloatArray
+    exponents: tuple[FloatArray, FloatArray]
+    aux: FloatArray
+    shift: FloatArray
+
+    def arrays(self, strength: float = 1.0) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return the arguments of the compiled fits with the signal scaled."""
+        return (self.yields * np.array([[strength], [1.0]]), *self.exponents)
+
+    def rates(self, theta: FloatArray, strength: float) -> FloatArray:
+        """Return s and b per channel at given nuisances, shape (2, channels)."""
+        a, d = self.exponents
+        scaled = self.yields * np.array([[strength], [1.0]])
+        return np.asarray(scaled * np.exp(np.stack([a @ theta, d @ theta])), dtype=np.float64)
+
+    def data(self) -> Toys:
+        """Return the observed data.
+
+        Raises
+        ------
+        PhysicsError
+            While a channel is masked.
+        """
+        observed = []
+        for channel in self.channels:
+            if channel.observed is None:
+                msg = (
+                    f"channel {channel.name!r} is masked: there is no observed result, ask for expected ones"
+                )
+                raise PhysicsError(msg)
+            observed.append(channel.observed)
+        offsets = np.r_[0, np.cumsum([len(o) for o in observed])].astype(np.int64)
+        return Toys(np.concatenate(observed), offsets, self.aux[None, :])
+
+    def fitted(self, data: Toys, strength: float) -> FloatArray:
+        """Return the nuisances fitted to one data set at a signal strength (0: background only)."""
+        theta, _ = profile.fit(
+            1.0 if strength > 0 else 0.0,
+            self.arrays(strength if strength > 0 else 1.0),
+            data.aux - self.shift,
+            data.ratio,
+            np.ones(len(data.ratio)),
+            data.offsets,
+        )
+        return np.asarray(theta[0], dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Toys:
+    """Data sets: density ratios of their events, where each (set, channel) begins, auxiliary measurements."""
+
+    ratio: FloatArray
+    offsets: npt.NDArray[np.int64]
+    aux: FloatArray = field(default_factory=lambda: np.zeros((1, 0)))
+
+    def one(self, index: int, channels: int) -> Toys:
+        """Return a single data set."""
+        offsets = self.offsets[index * channels : (index + 1) * channels + 1]
+        aux = self.aux[index % len(self.aux)][None, :]
+        return Toys(self.ratio[offsets[0] : offsets[-1]], offsets - offsets[0], aux)
+
+
+def lint_names(names: Sequence[str]) -> None:
+    """Refuse nuisances whose names differ only in spelling: they would silently be uncorrelated.
+
+    Raises
+    ------
+    PhysicsError
+
+    Examples
+    --------
+    >>> lint_names(["pot", "background_ee"])
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        plain = "".join(letter for letter in name.casefold() if letter.isalnum())
+        other = seen.setdefault(plain, name)
+        if other != name:
+            msg = f"nuisances {other!r} and {name!r} differ in spelling only; give a shared nuisance one name"
+            raise PhysicsError(msg)
+
+
+def compiled(
+    channels: Sequence[Channel],
+    convention: Convention | None = None,
+    auxiliary: Mapping[str, float] | None = None,
+) -> Model:
+    """Return channels as one model; a nuisance name that occurs in several of them is shared.
+
+    Raises
+    ------
+    PhysicsError
+        Without channels or signal, for channels of equal names, nuisances that differ in spelling only, or
+        auxiliary measurements of nuisances that do not occur.
+    """
+    if not channels or not sum(channel.signal for channel in channels) > 0:
+        msg = "exact limits need at least one channel with a signal"
+        raise PhysicsError(msg)
+    labels = [channel.name for channel in channels]
+    if len(set(labels)) < len(labels):
+        msg = f"channels {labels} must have different names"
+        raise PhysicsError(msg)
+    sources = [(channel.signal_sigma, channel.background_sigma) for channel in channels]
+    names = list(dict.fromkeys(name for pair in sources for sigmas in pair for name in sigmas))
+    names = [name for name in names if any(abs(p.get(name, 0.0)) > 0 for pair in sources for p in pair)]
+    lint_names(names)
+    unknown = set(auxiliary or {}) - set(names)
+    if unknown:
+        msg = f"auxiliary measurements of {sorted(unknown)}; the nuisances are {names}"
+        raise PhysicsError(msg)
+    a, d = (
+        np.array([[pair[side].get(name, 0.0) for name in names] for pair in sources]).reshape(
+            len(sources), len(names)
+        )
+        for side in (0, 1)
+    )
+    posterior = convention is not None and convention.constraint == "posterior"
+    widest = np.abs(np.concatenate([a, d])).max(axis=0) if names else np.zeros(0)
+    return Model(
+        tuple(channels),
+        tuple(names),
+        np.array([[c.signal for c in channels], [c.background for c in channels]]),
+        (a, d),
+        np.array([(auxiliary or {}).get(name, 0.0) for name in names]),
+        widest if posterior else np.zeros(len(names)),
+    )
+
+
+def draw(
+    model: Model, theta: FloatArray, strength: float, n: int, rng: np.random.Generator, *, randomise: bool
+) -> Toys:
+    """Draw pseudo-experiments at given nuisances and signal strength."""
+    rates = model.rates(theta, strength)
+    width = rates.shape[1]
+    counts = rng.poisson(rates.T, (n, width, 2))
+    label = np.repeat(np.tile(np.arange(2 * width), n), counts.ravel())
+    ratio = np.empty(len(label))
+    for c, channel in enumerate(model.channels):
+        for part, pmf in enumerate((channel.signal_pmf, channel.background_pmf)):
+            here = np.flatnonzero(label == 2 * c + part)
+            if here.size:
+                cell = np.searchsorted(np.cumsum(pmf)[:-1], rng.random(here.size), side="right")
+                ratio[here] = channel.ratio[cell]
+    offsets = np.r_[0, np.cumsum(counts.sum(axis=2).ravel())].astype(np.int64)
+    aux = theta + rng.standard_normal((n, len(theta))) if randomise else model.aux[None, :]
+    return Toys(ratio, offsets, aux)
+
+
+def statistics(model: Model, toys: Toys, strength: float, kind: Statistic) -> FloatArray:
+    """Return the test statistic of each data set at a signal strength, shape (n,)."""
+    q = profile.statistic(
+        KINDS[kind],
+        model.arrays(strength),
+        np.ascontiguousarray(toys.aux - model.shift),
+        toys.ratio,
+        np.ones(len(toys.ratio)),
+        toys.offsets,
+    )
+    return np.asarray(q, dtype=np.float64)

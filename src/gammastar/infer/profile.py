@@ -1,0 +1,250 @@
+"""Compiled fits of log-normal nuisances to many data sets, one after the other.
+
+With unit-normal θ, auxiliary measurements g, s_c = μ S_c e^{A_c·θ} and b_c = B_c e^{D_c·θ},
+
+    NLL = Σ_c (s_c + b_c) − Σ_i m_i ln(s r_i + b) + ½ Σ_j (θ_j − g_j)².
+
+With the responsibilities w_i = s r_i/(s r_i + b), W = Σ m w and V = Σ m w (1 − w) per channel, the gradient
+is θ − g + Σ_c [(s − W) A + (b − N + W) D] and the Hessian 1 + Σ_c [s A Aᵀ + b D Dᵀ − V (A − D)(A − D)ᵀ].
+Without V it is that of a step of expectation-maximisation and positive definite: the way out where the first
+is not. A free ln μ is one more column. With multiplicities m bins and Asimov data use the same code.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numba
+import numpy as np
+
+__all__ = ["fit", "log_density", "statistic"]
+
+STEPS = 200
+DONE = 1e-13  # Newton decrement: the error of the NLL is half of it
+
+
+@numba.njit(cache=True)
+def _evaluate(x: Any, model: Any, aux: Any, events: Any, signal_on: Any, g: Any, h: Any) -> Any:
+    """Return the NLL; fill the gradient and both Hessians (h[0] full, h[1] without V)."""
+    yields, a, d = model
+    ratio, times, start = events
+    n, p = len(x), a.shape[1]
+    nll = 0.0
+    h[:, :n, :n] = 0.0
+    for j in range(n):
+        g[j] = 0.0
+        if j < p:
+            pull = x[j] - aux[j]
+            nll += 0.5 * pull * pull
+            g[j] = pull
+            h[0, j, j] = h[1, j, j] = 1.0
+    for c in range(yields.shape[1]):
+        es, eb = (x[p] if n > p else 0.0), 0.0
+        for j in range(p):
+            es += a[c, j] * x[j]
+            eb += d[c, j] * x[j]
+        s = yields[0, c] * math.exp(min(es, 100.0)) if signal_on else 0.0
+        b = yields[1, c] * math.exp(min(eb, 100.0))
+        nll += s + b
+        w_sum, v_sum, n_sum = 0.0, 0.0, 0.0
+        for i in range(start[c], start[c + 1]):
+            part = s * ratio[i]
+            total = part + b
+            w = part / total
+            nll -= times[i] * math.log(total)
+            w_sum += times[i] * w
+            v_sum += times[i] * w * (1.0 - w)
+            n_sum += times[i]
+        for j in range(n):
+            aj, dj = (a[c, j], d[c, j]) if j < p else (1.0, 0.0)
+            g[j] += (s - w_sum) * aj + (b - n_sum + w_sum) * dj
+            for k in range(j + 1):
+                ak, dk = (a[c, k], d[c, k]) if k < p else (1.0, 0.0)
+                convex = s * aj * ak + b * dj * dk
+                h[1, j, k] += convex
+                h[0, j, k] += convex - v_sum * (aj - dj) * (ak - dk)
+    return nll
+
+
+@numba.njit(cache=True)
+def _solve(h: Any, g: Any, step: Any) -> Any:
+    """Solve h·step = −g by Cholesky in place (lower triangle); False if h is not positive definite."""
+    n = len(step)
+    for j in range(n):
+        for k in range(j + 1):
+            value = h[j, k]
+            for m in range(k):
+                value -= h[j, m] * h[k, m]
+            if j == k:
+                if value <= 1e-12:
+                    return False
+                h[j, j] = math.sqrt(value)
+            else:
+                h[j, k] = value / h[k, k]
+    for j in range(n):
+        value = -g[j]
+        for k in range(j):
+            value -= h[j, k] * step[k]
+        step[j] = value / h[j, j]
+    for j in range(n - 1, -1, -1):
+        value = step[j]
+        for k in range(j + 1, n):
+            value -= h[k, j] * step[k]
+        step[j] = value / h[j, j]
+    return True
+
+
+@numba.njit(cache=True)
+def _minimise(x: Any, model: Any, aux: Any, events: Any, signal_on: Any, work: Any) -> Any:
+    """Minimise the NLL from x, in place, by Newton steps with backtracking; return the NLL."""
+    n = len(x)
+    h, rows = work
+    g, step, trial = rows[0, :n], rows[1, :n], rows[2, :n]
+    nll = _evaluate(x, model, aux, events, signal_on, g, h)
+    for _ in range(STEPS):
+        if not _solve(h[0], g, step) and not _solve(h[1], g, step):
+            break
+        decrement, longest = 0.0, 0.0
+        for j in range(n):
+            decrement -= g[j] * step[j]
+            longest = max(longest, abs(step[j]))
+        if decrement < DONE:
+            break
+        scale = min(1.0, 3.0 / longest)
+        for _ in range(40):
+            for j in range(n):
+                trial[j] = x[j] + scale * step[j]
+            new = _evaluate(trial, model, aux, events, signal_on, rows[3, :n], h)
+            if new <= nll - 1e-4 * scale * decrement + 1e-13 * abs(nll):
+                break
+            scale *= 0.5
+        if new > nll:
+            break
+        x[:] = trial
+        g[:] = rows[3, :n]
+        nll = new
+    return nll
+
+
+@numba.njit(cache=True)
+def _slope(x: Any, mu: Any, model: Any, events: Any) -> Any:
+    """Return dNLL/dμ at fitted nuisances and fixed μ (0 or 1)."""
+    yields, a, d = model
+    ratio, times, start = events
+    slope = 0.0
+    for c in range(yields.shape[1]):
+        es, eb = 0.0, 0.0
+        for j in range(a.shape[1]):
+            es += a[c, j] * x[j]
+            eb += d[c, j] * x[j]
+        s, b = yields[0, c] * math.exp(min(es, 100.0)), yields[1, c] * math.exp(min(eb, 100.0))
+        slope += s
+        for i in range(start[c], start[c + 1]):
+            slope -= times[i] * s * ratio[i] / (mu * s * ratio[i] + b)
+    return slope
+
+
+@numba.njit(cache=True)
+def _fixed(mu: Any, x: Any, other: Any, model: Any, aux: Any, events: Any, two: Any, work: Any) -> Any:
+    """Minimise at μ = 0 or 1 from x; with `two` also from `other`, and keep the better one in x."""
+    nll = _minimise(x, model, aux, events, mu > 0.0, work)
+    if two and mu > 0.0:
+        second = other.copy()
+        again = _minimise(second, model, aux, events, True, work)
+        if again < nll:
+            x[:] = second
+            nll = again
+    return nll
+
+
+@numba.njit(cache=True)
+def _free(x: Any, log_mu: Any, model: Any, aux: Any, events: Any, work: Any) -> Any:
+    full = np.empty(len(x) + 1)
+    full[:-1] = x
+    full[-1] = log_mu
+    return _minimise(full, model, aux, events, True, work)
+
+
+@numba.njit(cache=True)
+def _one(kind: Any, model: Any, aux: Any, events: Any, two: Any, work: Any) -> Any:
+    """Return the statistic of one data set: 0 ratio s+b/b, 1 q̃ at μ = 1, 2 q₀."""
+    x0, x1 = aux.copy(), aux.copy()
+    nll0 = _fixed(0.0, x0, x0, model, aux, events, False, work)
+    if kind == 2:
+        if _slope(x0, 0.0, model, events) >= 0.0:
+            return 0.0
+        total = np.sum(events[1][events[2][0] : events[2][-1]])
+        guess = max(total - np.sum(model[0][1]), 0.5) / max(np.sum(model[0][0]), 1e-9)
+        return max(2.0 * (nll0 - _free(x0, math.log(guess), model, aux, events, work)), 0.0)
+    nll1 = _fixed(1.0, x1, x0, model, aux, events, two, work)
+    if kind == 0:
+        return 2.0 * (nll1 - nll0)
+    if _slope(x1, 1.0, model, events) <= 0.0:
+        return 0.0
+    if _slope(x0, 0.0, model, events) >= 0.0:
+        return 2.0 * (nll1 - nll0)
+    return max(2.0 * (nll1 - min(nll0, _free(x1, -0.7, model, aux, events, work))), 0.0)
+
+
+@numba.njit(cache=True)
+def statistic(kind: Any, model: Any, aux: Any, ratio: Any, times: Any, offsets: Any) -> Any:
+    """Return the test statistic of every data set.
+
+    Parameters
+    ----------
+    kind : int
+        0: −2 ln of the ratio of the profiled likelihoods of s+b and b; 1: q̃ at μ = 1; 2: q₀.
+    model : tuple of NDArray
+        Yields (2, channels), exponents of the signal and of the background (channels, nuisances).
+    aux : NDArray, shape (sets, nuisances) or (1, nuisances)
+        Auxiliary measurements.
+    ratio, times : NDArray, shape (events,)
+        Density ratios and multiplicities.
+    offsets : NDArray of int64, shape (sets·channels + 1,)
+
+    Returns
+    -------
+    NDArray, shape (sets,)
+    """
+    channels = model[0].shape[1]
+    sets = (len(offsets) - 1) // channels
+    n = model[1].shape[1] + 1
+    work = (np.empty((2, n, n)), np.empty((4, n)))
+    two = model[2].size > 0 and np.abs(model[2]).max() > 0.7
+    q = np.empty(sets)
+    for t in range(sets):
+        start = offsets[t * channels : (t + 1) * channels + 1]
+        events = (ratio, times, start)
+        ambiguous = two and start[-1] > start[0]
+        q[t] = _one(kind, model, aux[t % len(aux)], events, ambiguous, work)
+    return q
+
+
+@numba.njit(cache=True)
+def fit(mu: Any, model: Any, aux: Any, ratio: Any, times: Any, offsets: Any) -> Any:
+    """Return fitted nuisances (sets, nuisances) and the NLL (sets,) at μ = 0 or 1."""
+    channels, p = model[1].shape
+    sets = (len(offsets) - 1) // channels
+    work = (np.empty((2, p + 1, p + 1)), np.empty((4, p + 1)))
+    theta, nll = np.empty((sets, p)), np.empty(sets)
+    for t in range(sets):
+        events = (ratio, times, offsets[t * channels : (t + 1) * channels + 1])
+        other = aux[t % len(aux)].copy()
+        theta[t] = other
+        _minimise(other, model, aux[t % len(aux)], events, False, work)
+        nll[t] = _fixed(mu, theta[t], other, model, aux[t % len(aux)], events, True, work)
+    return theta, nll
+
+
+@numba.njit(cache=True)
+def log_density(rates: Any, ratio: Any, offsets: Any) -> Any:
+    """Return −Σ(s + b) + Σ ln(s r + b) of every data set for fixed rates (2, channels)."""
+    channels = rates.shape[1]
+    sets = (len(offsets) - 1) // channels
+    result = np.full(sets, -np.sum(rates))
+    for t in range(sets):
+        for c in range(channels):
+            for i in range(offsets[t * channels + c], offsets[t * channels + c + 1]):
+                result[t] += math.log(rates[0, c] * ratio[i] + rates[1, c])
+    return result
