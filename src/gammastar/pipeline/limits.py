@@ -20,7 +20,7 @@ from gammastar.pipeline.results import write_reach
 from gammastar.pipeline.searching import detectors
 from gammastar.store.manifest import digest, write_json
 
-__all__ = ["Search", "infer_stage"]
+__all__ = ["Search", "infer_stage", "limits_of"]
 
 THRESHOLD = {"e": 2 * M_E, "mu": 2 * M_MU}
 PATCHED = (0.1, 1e4)  # expected events of the grid points that go into the patch set
@@ -39,6 +39,7 @@ class Search:
     detector: Detector
     background: float
     background_sigma: float
+    signal_sigma: float
     assumption: str
     limit: Limit
     reach: Reach
@@ -92,12 +93,9 @@ def _search(
 ) -> Search:
     b, sigma, assumption = _background(section, detector, main)
     observed: Any = section.observed if isinstance(section.observed, str) or not main else section.observed[0]
+    signal_sigma = float(np.hypot(exposure.pot_sigma, detector.pot_sigma))
     limit = infer.upper_limit(
-        b,
-        sigma,
-        observed if main else "masked",
-        signal_sigma=float(np.hypot(exposure.pot_sigma, detector.pot_sigma)),
-        cl=section.cl,
+        b, sigma, observed if main else "masked", signal_sigma=signal_sigma, cl=section.cl
     )
     lepton = "mu" if ctx.steering.spectrum is None else ctx.steering.spectrum.lepton
     scan: dict[str, Any] = {
@@ -110,7 +108,15 @@ def _search(
     reach = infer.reach(predicted["mass"], couplings, accepted["signal"], limit, **scan)
     measured = infer.reach(predicted["mass"], couplings, accepted["in_domain_signal"], limit, **scan)
     fraction = _fraction(reach, predicted["mass"], accepted)
-    return Search(detector, b, sigma, assumption, limit, reach, measured, fraction)
+    return Search(detector, b, sigma, signal_sigma, assumption, limit, reach, measured, fraction)
+
+
+def limits_of(search: Search, cl: float) -> float:
+    """Return the median expected limit of a search at another confidence level."""
+    limit = infer.upper_limit(
+        search.background, search.background_sigma, "masked", signal_sigma=search.signal_sigma, cl=cl
+    )
+    return float(limit.expected[2])
 
 
 def _fraction(reach: Reach, mass: FloatArray, accepted: Arrays) -> FloatArray:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from gammastar import report, simulate
 from gammastar.pipeline.context import Context, shipped
+from gammastar.pipeline.limits import limits_of
 from gammastar.pipeline.order import Products
 from gammastar.pipeline.sections_dark import acceptance_section, rate_section, reach_sections
 from gammastar.pipeline.sections_measured import flow_section, pairs_section, spectrum_section
 from gammastar.store.manifest import versions, write_text
 
 __all__ = ["write"]
+
+EXPLORED_CL = (0.90, 0.95)
 
 
 def _placeholders(ctx: Context) -> list[str]:
@@ -63,3 +66,22 @@ def write(ctx: Context, made: Products) -> None:
     summary = report.Section("Summary", tables=[numbers])
     text = report.page(title, [summary, *sections], mock=ctx.book.mock, provenance=provenance)
     write_text(ctx.folder / "report.html", text)
+    if made.inferred and made.accepted and made.predicted is not None:
+        _write_explorer(ctx, made, title)
+
+
+def _write_explorer(ctx: Context, made: Products, title: str) -> None:
+    """Write ``explorer.html``, the plane of mass and coupling with events and limits at the pointer."""
+    planes = {}
+    for name, search in (made.inferred or {}).items():
+        arrays = (made.accepted or {})[name]
+        limits = [limits_of(search, cl) for cl in EXPLORED_CL]
+        planes[search.detector.name] = report.Plane2D(
+            (made.predicted or {})["mass"],
+            arrays["couplings"],
+            arrays["signal"],
+            arrays["in_domain_signal"],
+            limits,
+        )
+    page = report.explorer(title, planes, cl=EXPLORED_CL, mock=ctx.book.mock)
+    write_text(ctx.folder / "explorer.html", page)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from gammastar.report.check_figures import kl_figure, training_figure
 from gammastar.report.contours import Contour, islands, outline, region
 from gammastar.report.detector_figures import cone_outline, detector_figure
+from gammastar.report.explorer import Plane2D, explorer
 from gammastar.report.flow_figures import Kinematics, flow_plane, flow_vs_data
 from gammastar.report.mass_figures import mass_projection, mass_spectra, unfolded_spectrum
 from gammastar.report.page import Provenance, Section, page, save_page
@@ -25,6 +26,7 @@ __all__ = [
     "Kinematics",
     "Number",
     "Plane",
+    "Plane2D",
     "Provenance",
     "Section",
     "Table",
@@ -35,6 +37,7 @@ __all__ = [
     "cutflow_table",
     "detector_figure",
     "efficiency_figure",
+    "explorer",
     "flow_plane",
     "flow_vs_data",
     "header",

@@ -1,0 +1,76 @@
+"""The interactive plane: self-contained, complete, and alive in a browser."""
+
+import json
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+from gammastar.core.errors import PhysicsError
+from gammastar.report import Plane2D, explorer
+
+BROWSER = next(
+    (name for name in ("chromium", "chromium-browser", "google-chrome") if shutil.which(name)), None
+)
+
+
+@pytest.fixture(scope="module")
+def plane():
+    mass, coupling = np.linspace(0.25, 1.05, 9), np.geomspace(1e-9, 1e-3, 61)
+    peak = np.exp(-(np.log(coupling / 1e-6) ** 2))
+    signal = 100 * (1.1 - mass)[:, None] * np.where(peak > 1e-6, peak, 0.0)
+    return Plane2D(mass, coupling, signal, 0.25 * signal, (2.3, 3.0))
+
+
+@pytest.fixture(scope="module")
+def page(plane):
+    return explorer("Reach <of> a mock", {"dump": plane}, cl=(0.9, 0.95), mock=True)
+
+
+def test_page_is_self_contained_and_says_mock(page):
+    assert "http" not in page
+    assert "<b>MOCK</b>" in page
+    assert "Reach &lt;of&gt; a mock" in page
+    assert "$" + "title" not in page
+
+
+def test_data_survive(page, plane):
+    found = json.loads(re.search(r'id="data">(.*?)</script>', page).group(1))
+    content = found["detectors"]["dump"]
+    events = np.array([[np.nan if x is None else 10**x for x in row] for row in content["log_signal"]])
+    known = plane.signal > 0
+    assert np.allclose(events[known], plane.signal[known], rtol=2e-3)
+    assert np.isnan(events[~known]).all()
+    assert np.allclose(np.array(content["fraction"])[known], 0.25)
+
+
+def test_wrong_planes_are_refused(plane):
+    with pytest.raises(PhysicsError, match="no plane"):
+        explorer("x", {}, cl=(0.9,), mock=False)
+    with pytest.raises(PhysicsError, match="2 limits for 1"):
+        explorer("x", {"dump": plane}, cl=(0.9,), mock=False)
+    with pytest.raises(PhysicsError, match=r"Plane2D.signal has shape \(2, 2\)"):
+        Plane2D(plane.mass, plane.coupling, np.ones((2, 2)), plane.signal, (2.3,))
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium at hand")
+def test_point_shows_events_limit_and_fraction(page, plane, tmp_path):
+    path = tmp_path / "explorer.html"
+    path.write_text(page)
+    command = [
+        BROWSER,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--dump-dom",
+        f"file://{path}#0.35,1e-6",
+    ]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    text = re.search(r"<output.*?>(.*?)</output>", run.stdout, re.DOTALL).group(1)
+    assert plane.signal[1, 30] == pytest.approx(75.0, rel=2e-3)
+    assert "75.0 events expected" in text
+    assert "limit 2.300" in text
+    assert "25.0 % in the measured domain" in text
+    assert "; reached" in text
