@@ -86,9 +86,7 @@ def test_signal_region_contains_the_signal(state, low, high, model):
         & ~SEARCH.in_signal_region(z, cda, state)
     )
     ctau = model.ctau(0.3, [1e-6])
-    inside, everything = (
-        accept.signal_scan(events, keep, mass, ctau).selected[0] for keep in (passed, before)
-    )
+    scans = [accept.signal_scan(events, keep, mass, ctau) for keep in (passed, before)]
     assert low <= scans[0].selected[0] / scans[1].selected[0] <= high
     either = SEARCH.in_signal_region(z, cda, state) | SEARCH.in_control_region(z, cda, state)
     assert either[before].mean() > 0.999
