@@ -56,10 +56,23 @@ def check_exclusive(channels: Sequence[Channel]) -> None:
     ------
     PhysicsError
         If two channels share their group or a process: their sum would count it twice.
+
+    Notes
+    -----
+    A channel may bound the masses it covers with an attribute ``mass_range`` (low, high) [GeV]; channels that
+    cover disjoint masses may share a process, as η Dalitz decays below and above the dimuon threshold.
     """
     for first, second in combinations(channels, 2):
+        if _disjoint(first, second):
+            continue
         shared = first.processes & second.processes
         if first.group == second.group or shared:
             what = sorted(shared) if shared else f"the group {first.group!r}"
             msg = f"channels {first.group!r} and {second.group!r} both contain {what}: remove one of them"
             raise PhysicsError(msg)
+
+
+def _disjoint(first: Channel, second: Channel) -> bool:
+    a: tuple[float, float] = getattr(first, "mass_range", (0.0, np.inf))
+    b: tuple[float, float] = getattr(second, "mass_range", (0.0, np.inf))
+    return a[1] <= b[0] or b[1] <= a[0]

@@ -1,5 +1,26 @@
 """Production channels, one per file."""
 
+from gammastar.predict.channels.theory import (
+    Bremsstrahlung,
+    JPsi,
+    MesonChannel,
+    PionDalitz,
+    PseudoscalarDalitz,
+    VectorDalitz,
+    VectorMixing,
+)
 from gammastar.predict.channels.virtual_photon import VirtualPhoton, interpolate_rate, produce, rate
 
-__all__ = ["VirtualPhoton", "interpolate_rate", "produce", "rate"]
+__all__ = [
+    "Bremsstrahlung",
+    "JPsi",
+    "MesonChannel",
+    "PionDalitz",
+    "PseudoscalarDalitz",
+    "VectorDalitz",
+    "VectorMixing",
+    "VirtualPhoton",
+    "interpolate_rate",
+    "produce",
+    "rate",
+]

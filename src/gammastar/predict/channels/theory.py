@@ -1,0 +1,213 @@
+"""Theory channels: what models of production say of dark photons, beside the measured rate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import vector
+
+from gammastar.core import constants
+from gammastar.core.errors import PhysicsError
+from gammastar.core.records import FloatArray, Sample
+from gammastar.physics import bremsstrahlung
+from gammastar.physics.decays import daughter
+from gammastar.physics.mesons import Decay, MesonTable, dark_photon_branching
+from gammastar.predict.channel import Channel
+
+__all__ = [
+    "Bremsstrahlung",
+    "JPsi",
+    "MesonChannel",
+    "PionDalitz",
+    "PseudoscalarDalitz",
+    "VectorDalitz",
+    "VectorMixing",
+]
+
+_CASCADES = "first interaction of each proton only: secondary cascades are omitted and would add soft mesons"
+
+
+def _sample(p: FloatArray, weight: FloatArray) -> Sample:
+    p4 = vector.array({"px": p[0], "py": p[1], "pz": p[2], "E": p[3]})
+    n = len(weight)
+    return Sample(p4, weight, np.zeros((n, 3)), np.zeros(n, dtype=np.bool_))
+
+
+@dataclass(frozen=True, slots=True)
+class Bremsstrahlung(Channel):
+    """Proton bremsstrahlung with a named convention and a theory band from Λ.
+
+    Attributes
+    ----------
+    kernel : gammastar.physics.bremsstrahlung.Bremsstrahlung
+    beam_energy : float
+        [GeV]
+    interaction : float
+        Probability that a proton interacts in the target, 1 for a dump, 1 − exp(−L) for a thin target.
+    """
+
+    kernel: bremsstrahlung.Bremsstrahlung
+    beam_energy: float
+    interaction: float = 1.0
+    group: ClassVar[str] = "bremsstrahlung"
+    processes: ClassVar[frozenset[str]] = frozenset({"bremsstrahlung"})
+
+    def describe(self) -> str:
+        """Return conventions and omissions, to be printed beside the numbers."""
+        return f"{self.kernel.describe()}; {_CASCADES}"
+
+    def envelope(self, mass: npt.ArrayLike) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return the rate and the lower and upper edge of its band of Λ, each of shape (n,)."""
+        central = self.interaction * self.kernel.rate(mass, self.beam_energy)
+        if self.kernel.off_shell is None:
+            return central, central, central
+        low, high = (
+            self.interaction * kernel.rate(mass, self.beam_energy)
+            for kernel in bremsstrahlung.band(self.kernel)
+        )
+        return central, low, high
+
+    def rate(self, mass: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
+        """Return the rate per proton on target and ε²; the band of Λ is one error common to all masses."""
+        central, low, high = self.envelope(np.atleast_1d(np.asarray(mass, dtype=np.float64)))
+        half = 0.5 * (high - low)
+        return central, np.outer(half, half)
+
+    def produce(self, mass: float, *, n: int, rng: np.random.Generator) -> Sample:
+        """Return `n` weighted dark photons; the weights sum to the rate."""
+        energy, pt, weight = self.kernel.sample(mass, self.beam_energy, n, rng)
+        total = float(self.interaction * self.kernel.rate(mass, self.beam_energy))
+        phi = rng.uniform(-np.pi, np.pi, n)
+        pz = np.sqrt(energy**2 - pt**2 - mass**2)
+        p = np.stack([pt * np.cos(phi), pt * np.sin(phi), pz, energy])
+        return _sample(p, weight * (total / weight.sum()))
+
+
+@dataclass(frozen=True, slots=True)
+class MesonChannel(Channel):
+    """Dark photons from decays of mesons; the leaves say which.
+
+    Attributes
+    ----------
+    table : MesonTable
+    beam_energy : float
+        [GeV]
+    interaction : float
+        Probability that a proton interacts in the target.
+    """
+
+    table: MesonTable
+    beam_energy: float
+    interaction: float = 1.0
+    group: ClassVar[str] = "mesons"
+    processes: ClassVar[frozenset[str]] = frozenset()
+    members: ClassVar[frozenset[tuple[str, str]]] = frozenset()
+
+    @property
+    def decays(self) -> tuple[Decay, ...]:
+        """Decays of the table that belong to this channel."""
+        found = tuple(d for d in self.table.decays if (d.kind, d.parent) in self.members)
+        if not found:
+            msg = f"channel {self.group!r}: the table of mesons holds none of {sorted(self.members)}"
+            raise PhysicsError(msg)
+        return found
+
+    def describe(self) -> str:
+        """Return sources and omissions, to be printed beside the numbers."""
+        parents = ", ".join(decay.parent for decay in self.decays)
+        return f"{self.group} of {parents}: {self.table.source}; {_CASCADES}"
+
+    def by_decay(self, mass: npt.ArrayLike) -> FloatArray:
+        """Return the rate of each decay per proton on target and ε², shape (decays, n)."""
+        m = np.atleast_1d(np.asarray(mass, dtype=np.float64))
+        rows = []
+        for decay in self.decays:
+            meson = self.table.mesons[decay.parent]
+            per_meson = dark_photon_branching(decay, meson.mass, constants.width(meson.pdg), m)
+            rows.append(self.interaction * meson.per_interaction * per_meson)
+        return np.stack(rows)
+
+    def rate(self, mass: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
+        """Return the rate per proton on target and ε²; a multiplicity is one error common to all masses."""
+        rows = self.by_decay(mass)
+        sigma = np.array([self.table.mesons[decay.parent].sigma for decay in self.decays])
+        shifts = rows * sigma[:, None]
+        return rows.sum(axis=0), np.einsum("dm,dn->mn", shifts, shifts)
+
+    def produce(self, mass: float, *, n: int, rng: np.random.Generator) -> Sample:
+        """Return `n` dark photons, shared among the decays by their rates."""
+        rows = self.by_decay([mass])[:, 0]
+        total = float(rows.sum())
+        if not total > 0:
+            msg = f"channel {self.group!r}: no decay is open at {mass:g} GeV"
+            raise PhysicsError(msg)
+        counts = rng.multinomial(n, rows / total)
+        parts = [
+            self._kinematics(decay, mass, int(count), rng)
+            for decay, count in zip(self.decays, counts, strict=True)
+            if count
+        ]
+        return _sample(np.concatenate(parts, axis=1), np.full(n, total / n))
+
+    def _kinematics(self, decay: Decay, mass: float, n: int, rng: np.random.Generator) -> FloatArray:
+        meson = self.table.mesons[decay.parent]
+        if decay.kind in ("vector_mixing", "rho_mixing"):
+            return meson.sample(mass, n, self.beam_energy, rng)
+        light = 0.0 if decay.daughter is None else constants.mass(decay.daughter)
+        parent = meson.sample(meson.mass, n, self.beam_energy, rng)
+        cosine, phi = rng.uniform(-1, 1, n), rng.uniform(-np.pi, np.pi, n)
+        return daughter(parent, meson.mass, mass, light, cosine, phi)
+
+
+class PionDalitz(MesonChannel):
+    """π⁰ → γA'; below the dimuon threshold, so that it adds to a rate measured with dimuons."""
+
+    __slots__ = ()
+    group: ClassVar[str] = "pion_dalitz"
+    processes: ClassVar[frozenset[str]] = frozenset({"pion_dalitz"})
+    members: ClassVar[frozenset[tuple[str, str]]] = frozenset({("pseudoscalar_dalitz", "pi0")})
+
+
+class PseudoscalarDalitz(MesonChannel):
+    """η, η' → γA'."""
+
+    __slots__ = ()
+    group: ClassVar[str] = "pseudoscalar_dalitz"
+    processes: ClassVar[frozenset[str]] = frozenset({"pseudoscalar_dalitz"})
+    members: ClassVar[frozenset[tuple[str, str]]] = frozenset(
+        {("pseudoscalar_dalitz", "eta"), ("pseudoscalar_dalitz", "eta_prime")}
+    )
+
+
+class VectorDalitz(MesonChannel):
+    """ω → π⁰A' and φ → ηA'."""
+
+    __slots__ = ()
+    group: ClassVar[str] = "vector_dalitz"
+    processes: ClassVar[frozenset[str]] = frozenset({"vector_dalitz"})
+    members: ClassVar[frozenset[tuple[str, str]]] = frozenset(
+        {("vector_dalitz", "omega"), ("vector_dalitz", "phi"), ("vector_dalitz", "rho")}
+    )
+
+
+class VectorMixing(MesonChannel):
+    """ρ, ω, φ → A' by mixing."""
+
+    __slots__ = ()
+    group: ClassVar[str] = "vector_mesons"
+    processes: ClassVar[frozenset[str]] = frozenset({"vector_mesons"})
+    members: ClassVar[frozenset[tuple[str, str]]] = frozenset(
+        {("rho_mixing", "rho"), ("vector_mixing", "omega"), ("vector_mixing", "phi")}
+    )
+
+
+class JPsi(MesonChannel):
+    """J/ψ → A' by mixing; above the masses of low-mass dimuons."""
+
+    __slots__ = ()
+    group: ClassVar[str] = "jpsi"
+    processes: ClassVar[frozenset[str]] = frozenset({"jpsi"})
+    members: ClassVar[frozenset[tuple[str, str]]] = frozenset({("vector_mixing", "jpsi")})
