@@ -37,12 +37,22 @@ def app(verbose: bool) -> None:
     "--only", metavar="STAGE", help="Compute this stage again, from kept results, and stop after it."
 )
 def run(steering: Path, output: Path | None, resume: bool, only: str | None) -> None:
-    """Run all stages of STEERING and write results/<analysis>/."""
+    """Run all stages of STEERING (a file, or a shipped analysis such as na60_dimuon/small).
+
+    Writes results/<analysis>/.
+    """
     from gammastar import pipeline
+    from gammastar.core.data import analysis_path
     from gammastar.pipeline.progress import shown
 
     with shown() as tell:
-        folder = pipeline.run(steering, output=output, resume=resume, only=only, tell=tell)
+        folder = pipeline.run(
+            steering if steering.is_file() or steering.suffix else analysis_path(str(steering)),
+            output=output,
+            resume=resume,
+            only=only,
+            tell=tell,
+        )
     report = folder / "report.html"
     click.echo(f"results in {folder}" + (f"; open {report}" if report.is_file() and only is None else ""))
 

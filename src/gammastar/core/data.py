@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gammastar.core.errors import InputFileError
 
-__all__ = ["data_path"]
+__all__ = ["analysis_path", "data_path"]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -28,4 +28,26 @@ def data_path(name: str) -> Path:
         if (root / name).is_file():
             return root / name
     msg = f"{name}: no such file is shipped in data/"
+    raise InputFileError(msg)
+
+
+def analysis_path(name: str) -> Path:
+    """Return the steering file of a shipped analysis.
+
+    Parameters
+    ----------
+    name : str
+        Folder, or folder and file without suffix: ``na60_dimuon``, ``na60_dimuon/small``.
+
+    Raises
+    ------
+    InputFileError
+        If there is no such analysis.
+    """
+    folder, _, file = name.partition("/")
+    for root in (_PACKAGE / "data" / "analysis", _PACKAGE.parents[1] / "analysis"):
+        path = root / folder / f"{file or 'steering'}.toml"
+        if path.is_file():
+            return path
+    msg = f"{name}: neither a steering file nor the name of a shipped analysis"
     raise InputFileError(msg)

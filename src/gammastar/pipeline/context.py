@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -43,8 +44,8 @@ class Context:
 def find_file(name: str, base: Path) -> list[Path]:
     """Return the files of a name or glob pattern.
 
-    Looked for beside the steering file, then in the folder ``GAMMASTAR_TESTDATA``, then in the cache of
-    scikit-hep-testdata.
+    Looked for beside the steering file, then among the shipped data, then in the folder
+    ``GAMMASTAR_TESTDATA``, then in the cache of scikit-hep-testdata.
 
     Raises
     ------
@@ -55,6 +56,9 @@ def find_file(name: str, base: Path) -> list[Path]:
     if os.environ.get("GAMMASTAR_TESTDATA"):
         folders.append(Path(os.environ["GAMMASTAR_TESTDATA"]))
     folders.append(Path.home() / ".local" / "skhepdata")
+    if not (base / name).is_file():
+        with contextlib.suppress(InputFileError):
+            return [data_path(name)]
     for folder in folders:
         path = folder / name
         if path.is_file():
