@@ -4,27 +4,47 @@ from __future__ import annotations
 
 from gammastar.flow.bijection import Bijection, inside_limits
 from gammastar.flow.check import KLScan, kl_divergence, kl_scan
+from gammastar.flow.ensemble import (
+    FlowEnsemble,
+    Variations,
+    fit_ensemble,
+    load_ensemble,
+    principal_components,
+    save_ensemble,
+)
+from gammastar.flow.keyed import KeyedEvents, draw_events
 from gammastar.flow.model import KinematicFlow
 from gammastar.flow.options import FlowOptions, PairTable, TrainingReport
 from gammastar.flow.paper import PaperFlow
 from gammastar.flow.saving import digest, load, save
+from gammastar.flow.table import MassTable, tabulate
 from gammastar.flow.train import fit, fit_pairs, fit_paper
 
 __all__ = [
     "Bijection",
+    "FlowEnsemble",
     "FlowOptions",
     "KLScan",
+    "KeyedEvents",
     "KinematicFlow",
+    "MassTable",
     "PairTable",
     "PaperFlow",
     "TrainingReport",
+    "Variations",
     "digest",
+    "draw_events",
     "fit",
+    "fit_ensemble",
     "fit_pairs",
     "fit_paper",
     "inside_limits",
     "kl_divergence",
     "kl_scan",
     "load",
+    "load_ensemble",
+    "principal_components",
     "save",
+    "save_ensemble",
+    "tabulate",
 ]

@@ -171,8 +171,14 @@ class KinematicFlow(Sampler):
             If a mass lies outside the range of the training sample.
         """
         mass = np.atleast_1d(np.asarray(mass, dtype=np.float64))
+        return self.transform(mass, rng.standard_normal((mass.size, 2)))
+
+    def transform(self, mass: FloatArray, normal: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return pt and energy [GeV], shape (n,), of masses, shape (n,), and normal numbers, shape (n, 2).
+
+        The same numbers give the same point; `sample` draws them.
+        """
         context = self.bijection.condition(mass)
-        normal = rng.standard_normal((mass.size, 2))
         x = self._in_chunks(_draw, normal, context, torch.float32)
         lost = ~np.isfinite(x).all(axis=-1)  # single precision can make a discriminant negative
         if lost.any():
