@@ -13,17 +13,22 @@ from gammastar.unfold.choose import (
     least_correlated,
     scan,
 )
+from gammastar.unfold.classifier import BoostedTrees, Classifier
 from gammastar.unfold.covariance import chi2, hartlap, mc_statistics, propagated, refolding
 from gammastar.unfold.from_hist import from_hist
 from gammastar.unfold.iterative import iterative, stable_iterations, unfold_values
+from gammastar.unfold.omnifold import Unbinned, omnifold, omnifold_replicas
 from gammastar.unfold.response import acceptance_weights, response, smeared_response
 from gammastar.unfold.tikhonov import Fit, fit, global_correlation, least_squares, penalty_matrix, tikhonov
 
 __all__ = [
+    "BoostedTrees",
     "Candidate",
+    "Classifier",
     "Fit",
     "TauScan",
     "ToyStudy",
+    "Unbinned",
     "Unfolder",
     "acceptance_weights",
     "asimov",
@@ -41,6 +46,8 @@ __all__ = [
     "least_squares",
     "linearity",
     "mc_statistics",
+    "omnifold",
+    "omnifold_replicas",
     "penalty_matrix",
     "propagated",
     "refolding",

@@ -1,0 +1,231 @@
+"""OmniFold: unbinned unfolding of mass, pt and energy with classifiers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gammastar.core.axes import KINEMATICS
+from gammastar.core.errors import UserError
+from gammastar.core.pairs import MatchedPairs
+from gammastar.core.records import BoolArray, FloatArray
+from gammastar.core.stats import effective_size
+from gammastar.unfold.classifier import BoostedTrees, Classifier
+
+__all__ = ["Unbinned", "omnifold", "omnifold_replicas"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Unbinned:
+    """Weights of the simulated true pairs that make them the unfolded data.
+
+    Attributes
+    ----------
+    weight : NDArray, shape (n,)
+        One per true pair of the simulation; their sum is the unfolded yield. Replaces the simulation's own.
+    history : NDArray, shape (n_iterations, n)
+        The same after every iteration.
+    change : NDArray, shape (n_iterations,)
+        Weighted mean of |Δ weight|/weight of each iteration.
+    effective : float
+        Effective number of pairs, (Σw)²/Σw².
+    """
+
+    weight: FloatArray
+    history: FloatArray
+    change: FloatArray
+    effective: float
+
+
+def _columns(values: FloatArray, names: Sequence[str]) -> FloatArray:
+    wrong = [name for name in names if name not in KINEMATICS]
+    if wrong or not names:
+        msg = f"omnifold: columns {list(names)} must be some of {', '.join(KINEMATICS)}"
+        raise UserError(msg)
+    return np.ascontiguousarray(values[:, [KINEMATICS.index(name) for name in names]])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Problem:
+    """What does not change from one iteration to the next."""
+
+    data: tuple[FloatArray, FloatArray]
+    reco: FloatArray
+    true: FloatArray
+    fakes: tuple[FloatArray, FloatArray]
+    nominal: FloatArray
+    seen: BoolArray
+    classifier: Classifier
+
+    def pull(self, push: FloatArray, rng: np.random.Generator) -> FloatArray:
+        """Step 1: reweight the reconstructed simulation to the data, and carry that to the misses."""
+        now = self.nominal * push
+        simulated = (
+            np.concatenate([self.reco, self.fakes[0]]),
+            np.concatenate([now[self.seen], self.fakes[1]]),
+        )
+        ratio = self.classifier(self.data, simulated, rng)(self.reco)
+        result = push.copy()
+        result[self.seen] *= ratio
+        missed = ~self.seen
+        if missed.any():
+            # E[ratio | truth] of the reconstructed pairs, taken over to those that were not
+            before, after = now[self.seen], now[self.seen] * ratio
+            truth = self.true[self.seen]
+            result[missed] *= self.classifier((truth, after), (truth, before), rng)(self.true[missed])
+        return result
+
+    def push(self, pull: FloatArray, rng: np.random.Generator) -> FloatArray:
+        """Step 2: make the weights a function of the truth."""
+        above, below = (self.true, self.nominal * pull), (self.true, self.nominal)
+        return self.classifier(above, below, rng)(self.true)
+
+
+def omnifold(
+    data: FloatArray,
+    matched: MatchedPairs,
+    *,
+    rng: np.random.Generator,
+    data_weight: FloatArray | None = None,
+    columns: Sequence[str] = KINEMATICS,
+    classifier: Classifier | None = None,
+    n_iterations: int = 3,
+    stop: float = 0.0,
+) -> Unbinned:
+    """Unfold pairs without bins.
+
+    Parameters
+    ----------
+    data : NDArray, shape (n_data, 3) [GeV]
+        Reconstructed mass, pt and energy of the measured pairs.
+    matched : MatchedPairs
+        Simulated pairs; those that were not reconstructed carry the acceptance.
+    rng : numpy.random.Generator
+    data_weight : NDArray, shape (n_data,), optional
+        Not negative: posterior weights after a background subtraction.
+    columns : sequence of {"mass", "pt", "energy"}
+        What is unfolded.
+    classifier : Classifier, optional
+        `BoostedTrees` by default; any callable that returns a density ratio.
+    n_iterations : int
+        At most. The noise grows with every iteration: few are best.
+    stop : float
+        Stop early when the weights change by less than this, on average and relative.
+
+    Returns
+    -------
+    Unbinned
+
+    Raises
+    ------
+    UserError
+        If shapes or weights do not fit, or one of the samples is empty.
+
+    Notes
+    -----
+    Andreassen, Komiske, Metodiev, Nachman, Thaler, arXiv:1911.09107; acceptance effects as in
+    arXiv:2503.09720: the weight of a pair that is not reconstructed is the mean of the step-1 ratio at its
+    truth, learned by a third classifier. Simulated fakes enter step 1 with their own weight. Pairs of an
+    unfolded sample are correlated (arXiv:2504.14072): take errors from `omnifold_replicas`, never from the
+    weights.
+    """
+    problem = _problem(data, matched, data_weight, columns, classifier or BoostedTrees())
+    if n_iterations < 1:
+        msg = f"omnifold: n_iterations = {n_iterations} must be at least 1"
+        raise UserError(msg)
+    push = np.ones(len(matched))
+    history, change = [], []
+    for number in range(n_iterations):
+        new = problem.push(problem.pull(push, rng), rng)
+        moved = problem.nominal * np.abs(new - push)
+        change.append(float(moved.sum() / max(float((problem.nominal * push).sum()), 1e-300)))
+        push = new
+        history.append(problem.nominal * push)
+        log.info("omnifold: iteration %d, weights changed by %.3g", number + 1, change[-1])
+        if change[-1] < stop:
+            break
+    weight = history[-1]
+    return Unbinned(weight, np.array(history), np.array(change), effective_size(weight))
+
+
+def _problem(
+    data: FloatArray,
+    matched: MatchedPairs,
+    data_weight: FloatArray | None,
+    columns: Sequence[str],
+    classifier: Classifier,
+) -> _Problem:
+    weight = np.ones(len(data)) if data_weight is None else np.asarray(data_weight, dtype=np.float64)
+    if np.shape(data) != (len(weight), 3) or not np.isfinite(data).all():
+        msg = f"omnifold: data of shape {np.shape(data)}, {len(weight)} weights; give finite (n, 3) and (n,)"
+        raise UserError(msg)
+    for name, values in (("data", weight), ("simulation", matched.weight), ("fakes", matched.fake_weight)):
+        if not np.isfinite(values).all() or (values < 0).any():
+            msg = f"omnifold: the weights of the {name} must not be negative; use posterior weights"
+            raise UserError(msg)
+    seen = matched.reconstructed
+    if weight.sum() <= 0 or matched.weight[seen].sum() <= 0:
+        msg = "omnifold: the data or the reconstructed simulation is empty"
+        raise UserError(msg)
+    return _Problem(
+        (_columns(data, columns), weight),
+        _columns(matched.reco[seen], columns),
+        _columns(matched.true, columns),
+        (_columns(matched.fakes, columns), matched.fake_weight),
+        # data and simulation of the same size, so that ratios are of order one
+        matched.weight * float(weight.sum() / (matched.weight[seen].sum() + matched.fake_weight.sum())),
+        seen,
+        classifier,
+    )
+
+
+def omnifold_replicas(
+    data: FloatArray,
+    matched: MatchedPairs,
+    *,
+    rng: np.random.Generator,
+    n_replicas: int = 20,
+    data_event: FloatArray | None = None,
+    data_weight: FloatArray | None = None,
+    **options: Any,
+) -> FloatArray:
+    """Return replica weights: the whole unfolding with bootstrapped data and simulation.
+
+    Parameters
+    ----------
+    data, matched, rng, data_weight, **options
+        As for `omnifold`.
+    n_replicas : int
+    data_event : NDArray, shape (n_data,), optional
+        Event identifiers: pairs of an event share their Poisson(1) weight. By default every pair is its own.
+
+    Returns
+    -------
+    NDArray, shape (n_replicas, n)
+        Weights of the true pairs of the simulation. The spread of any histogram or mean over replicas is its
+        error from the statistics of data and simulation.
+    """
+    weight = np.ones(len(data)) if data_weight is None else np.asarray(data_weight, dtype=np.float64)
+    event = np.arange(len(data)) if data_event is None else np.asarray(data_event)
+    _, group = np.unique(event, return_inverse=True)
+    _, mc_group = np.unique(matched.event, return_inverse=True)
+    result = np.zeros((n_replicas, len(matched)))
+    for k in range(n_replicas):
+        draw = rng.poisson(1.0, int(group.max(initial=-1)) + 1)[group]
+        mc_draw = rng.poisson(1.0, int(mc_group.max(initial=-1)) + 1)[mc_group]
+        copy = MatchedPairs(
+            matched.true,
+            matched.reco,
+            matched.weight * mc_draw,
+            matched.event,
+            matched.fakes,
+            matched.fake_weight * rng.poisson(1.0, len(matched.fake_weight)),
+        )
+        result[k] = omnifold(data, copy, rng=rng, data_weight=weight * draw, **options).weight
+    return result
