@@ -17,6 +17,8 @@ from gammastar.core.errors import SteeringError
 from gammastar.core.records import FloatArray, Sample
 from gammastar.physics.bremsstrahlung import preset
 from gammastar.physics.decays import daughter
+from gammastar.physics.mesons import Decay, dark_photon_branching
+from gammastar.predict.channels.theory import Bremsstrahlung
 
 BEAM = 400.0  # GeV
 PDG = {"pi0": 111, "pi_charged": 211, "eta": 221, "eta_prime": 331, "rho0": 113, "rho_charged": 213}
@@ -32,10 +34,7 @@ def sample_of(p: FloatArray, weight: FloatArray) -> Sample:
 
 def bremsstrahlung(mass: float, n: int, rng: np.random.Generator, *, name: str = "na62") -> Sample:
     """Return dark photons per proton and ε² from proton bremsstrahlung."""
-    energy, pt, weight = preset(name).sample(mass, BEAM, n, rng)
-    phi = rng.uniform(-np.pi, np.pi, n)
-    pz = np.sqrt(np.clip(energy**2 - pt**2 - mass**2, 0.0, None))
-    return sample_of(np.stack([pt * np.cos(phi), pt * np.sin(phi), pz, energy]), weight)
+    return Bremsstrahlung(preset(name), BEAM, 1.0).produce(mass, n=n, rng=rng)
 
 
 @dataclass(frozen=True)
@@ -74,22 +73,20 @@ class Mesons:
     def modes(self, mass: float) -> list[tuple[str, float, float]]:
         """Return (species, mass of the partner, BR per ε²) of the open decays to a dark photon.
 
-        BR(P → γA') = 2ε²(1 − M²/m_P²)³ BR(γγ);
-        BR(V → PA') = ε² BR(V → Pγ) [λ(m_V², M², m_P²)/λ(m_V², 0, m_P²)]^(3/2): Batell, Pospelov and Ritz,
-        arXiv:0906.5614, and the P-wave phase space of a vector that goes to a pseudoscalar and a vector.
+        Formulas of `gammastar.physics.mesons.dark_photon_branching`, without form factors.
         """
-        found = []
-        for species, two_photon in self.card["two_photon"].items():
-            parent = mass_of(PDG[species])
-            if species in self.cells and mass < parent:
-                found.append((species, 0.0, 2 * (1 - (mass / parent) ** 2) ** 3 * two_photon))
+        ways = [
+            Decay(species, "pseudoscalar_dalitz", ratio) for species, ratio in self.card["two_photon"].items()
+        ]
         for species, partners in self.card["radiative"].items():
-            parent = mass_of(PDG[species])
             for name, ratio in partners.items():
-                partner = mass_of(PDG[name])
-                if species in self.cells and mass + partner < parent:
-                    phase = _kallen(parent, mass, partner) / _kallen(parent, 0.0, partner)
-                    found.append((species, partner, ratio * phase**1.5))
+                ways.append(Decay(species, "vector_dalitz", ratio, daughter=PDG[name]))
+        found = []
+        for way in ways:
+            parent = mass_of(PDG[way.parent])
+            partner = 0.0 if way.daughter is None else mass_of(way.daughter)
+            if way.parent in self.cells and mass + partner < parent:
+                found.append((way.parent, partner, float(dark_photon_branching(way, parent, 0.0, mass))))
         return found
 
     def sample(self, mass: float, n: int, rng: np.random.Generator) -> Sample | None:
@@ -119,7 +116,3 @@ class Mesons:
         angles = rng.uniform(-1, 1, n), rng.uniform(-np.pi, np.pi, n)
         dark = daughter(p, parent, mass, partner, *angles)
         return dark, ratio * (number / chance)[cell] / n
-
-
-def _kallen(a: float, b: float, c: float) -> float:
-    return (a**2 - (b + c) ** 2) * (a**2 - (b - c) ** 2)
