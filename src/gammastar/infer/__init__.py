@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from gammastar.infer.asymptotic import asymptotic_cls, asymptotic_limit
 from gammastar.infer.channel import Channel, binned_channel, counting_channel, unbinned_channel
+from gammastar.infer.compound import fft_cls
 from gammastar.infer.ensemble import Convention, lint_names
 from gammastar.infer.exact import (
     Nuisance,
@@ -25,6 +27,8 @@ __all__ = [
     "Method",
     "Nuisance",
     "StrengthLimit",
+    "asymptotic_cls",
+    "asymptotic_limit",
     "binned_channel",
     "count_probabilities",
     "counting_channel",
@@ -33,6 +37,7 @@ __all__ = [
     "exact_cls",
     "exact_limit",
     "expected_limits",
+    "fft_cls",
     "lint_names",
     "patch_names",
     "patchset",

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
-import pyhf
-from pyhf.infer.intervals.upper_limits import toms748_scan
 
 from gammastar.core.errors import PhysicsError
-from gammastar.core.records import FloatArray, Limit
+from gammastar.core.records import Limit
+from gammastar.infer.asymptotic import asymptotic_limit
+from gammastar.infer.channel import counting_channel
 from gammastar.infer.exact import Nuisance, counting_limit, expected_limits
-from gammastar.infer.workspace import workspace
 
 __all__ = ["ASYMPTOTIC_FROM", "Method", "upper_limit"]
 
-Method: TypeAlias = Literal["exact", "marginalised", "none", "asymptotic"]
+Method: TypeAlias = Literal["exact", "marginalised", "none", "asymptotic", "auto"]
 
 ASYMPTOTIC_FROM = 20.0
 """Events below which the asymptotic formulae give limits that are too strong (40 % at b = 0.01)."""
@@ -32,6 +32,7 @@ def upper_limit(
     cl: float = 0.90,
     method: Method = "exact",
     randomise_pot: bool = True,
+    asymptotic_from: float = ASYMPTOTIC_FROM,
 ) -> Limit:
     """Return the CLs upper limit on the number of signal events of a counting search.
 
@@ -45,12 +46,15 @@ def upper_limit(
         Without an observation `Limit.observed` is nan and the median of the bands is the result.
     cl : float
         Confidence level.
-    method : {"exact", "marginalised", "none", "asymptotic"}
+    method : {"exact", "marginalised", "none", "asymptotic", "auto"}
         "exact": all counts enumerated, nuisances at their fitted values; "marginalised": averaged over them;
-        "none": without nuisances; "asymptotic": profile likelihood with pyhf, for large counts.
+        "none": without nuisances; "asymptotic": profile likelihood, for large counts; "auto": exact below
+        `asymptotic_from` events, asymptotic from there on.
     randomise_pot : bool
         Let the measurement of the protons on target vary in the expected bands of the exact methods, which
         otherwise have no width without background.
+    asymptotic_from : float
+        Expected or observed events, whichever is smaller, from which "auto" trusts the asymptotic formulae.
 
     Returns
     -------
@@ -78,6 +82,10 @@ def upper_limit(
         msg = f"upper_limit: observed = {observed!r} must be a count, 'masked' or 'asimov'"
         raise PhysicsError(msg)
     count = None if isinstance(observed, str) else observed
+    automatic = method == "auto"
+    if automatic:
+        events = background if count is None else min(background, float(count))
+        method = "asymptotic" if events >= asymptotic_from else "exact"
     nuisance = _NUISANCE.get(method, "none")  # the exact limit also checks every value
     exact = counting_limit(
         np.rint(background) if count is None and np.isfinite(background) else (count or 0),
@@ -88,7 +96,7 @@ def upper_limit(
         nuisance=nuisance,
     )
     if method == "asymptotic":
-        return _asymptotic(background, (signal_sigma, background_sigma), count, cl)
+        return _asymptotic(background, (signal_sigma, background_sigma), count, cl, asymptotic_from)
     bands = expected_limits(
         background,
         signal_sigma=signal_sigma,
@@ -100,6 +108,8 @@ def upper_limit(
     label = _label(nuisance, (signal_sigma, background_sigma), varied=randomise_pot)
     if background == 0:
         label += ", b = 0 assumed"
+    if automatic:
+        label += f", chosen below {asymptotic_from:g} events"
     return Limit(np.nan if count is None else float(exact), bands, cl, label, 0.0)
 
 
@@ -117,28 +127,21 @@ def _label(nuisance: Nuisance, sigmas: tuple[float, float], *, varied: bool) -> 
     return text
 
 
-def _asymptotic(background: float, sigmas: tuple[float, float], count: int | None, cl: float) -> Limit:
-    """Return the limit from pyhf's asymptotic formulae for q̃μ."""
-    # μ in units of about the limit, so that the scan is bracketed and the fit well scaled
-    scale = 2.0 + 1.6 * float(np.hypot(np.sqrt(background), sigmas[1] * background))
-    scale += 0.0 if count is None else max(0.0, count - background)
-    spec = workspace(
+def _asymptotic(
+    background: float, sigmas: tuple[float, float], count: int | None, cl: float, threshold: float
+) -> Limit:
+    """Return the limit from the asymptotic formulae for q̃μ, with a warning in its label at few events."""
+    channel = counting_channel(
         "counting",
-        background,
-        sigmas[1],
-        "asimov" if count is None else [count],
-        pot_search_sigma=sigmas[0],
-        poi_maximum=40.0,
+        signal=1.0,
+        background=background,
+        observed="masked" if count is None else count,
+        signal_sigma={"signal": sigmas[0]},
+        background_sigma={"background": sigmas[1]},
     )
-    spec["channels"][0]["samples"][0]["data"] = [scale]
-    model_workspace = pyhf.Workspace(spec)
-    model = model_workspace.model(modifier_settings={"normsys": {"interpcode": "code4"}})
-    observed, expected = toms748_scan(
-        model_workspace.data(model), model, 0.01, 15.0, level=1.0 - cl, rtol=1e-5
-    )
-    bands: FloatArray = scale * np.asarray(expected, dtype=np.float64)
-    label = f"asymptotic CLs (pyhf {pyhf.__version__}, q̃μ)"
+    limit = asymptotic_limit([channel], cl=cl)
     events = background if count is None else min(background, float(count))
-    if events < ASYMPTOTIC_FROM:
-        label += f", too strong at fewer than {ASYMPTOTIC_FROM:g} events: use the exact method"
-    return Limit(np.nan if count is None else scale * float(observed), bands, cl, label, 0.0)
+    if events < threshold:
+        label = f"{limit.method}, too strong at fewer than {threshold:g} events: use the exact method"
+        return replace(limit, method=label)
+    return limit

@@ -1,0 +1,108 @@
+"""CLs at fixed nuisances from the distribution of the statistic itself: a compound Poisson sum by FFT.
+
+Without fits q = 2 Σ s − 2 V with V = Σ_i v(x_i), v = ln(1 + s f_s/(b f_b)): a sum of a Poisson number of
+equal, independent terms. Its characteristic function is exp Σ_c [s_c (H_s − 1) + b_c (H_b − 1)], with H the
+transform of v under each density (H. Hu and J. Nielsen, physics/9906010). There are no toys, so that
+probabilities of 1e-12 come out as well. No event and one event are summed without the grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from gammastar.core.errors import PhysicsError
+from gammastar.core.records import FloatArray
+from gammastar.infer.channel import Channel
+from gammastar.infer.cloud import TIE, CLs
+from gammastar.infer.ensemble import Model, compiled
+
+__all__ = ["fft_cls"]
+
+POINTS = 1 << 17
+
+
+def fft_cls(channels: Sequence[Channel], *, strength: float = 1.0, fitted: bool = True) -> CLs:
+    """Return CLs of the ratio of likelihoods with nuisances fixed, exact up to the grid of V.
+
+    Parameters
+    ----------
+    channels : sequence of Channel
+    strength : float
+        Factor on the signal of all channels.
+    fitted : bool
+        Fix the nuisances at their fitted values, separately with signal and without; else at nominal.
+
+    Returns
+    -------
+    CLs
+        With an error of zero.
+
+    Raises
+    ------
+    PhysicsError
+        As `exact_cls`.
+
+    Notes
+    -----
+    With nuisances fixed at the fit with signal, V is defined by that fit for both hypotheses.
+
+    Examples
+    --------
+    >>> from gammastar.infer import counting_channel
+    >>> one = counting_channel("c", signal=3.508, background=0.5, observed=1)
+    >>> round(fft_cls([one]).cls, 4)
+    0.1
+    """
+    if not (np.isfinite(strength) and strength > 0):
+        msg = f"signal strength {strength!r} must be positive and finite"
+        raise PhysicsError(msg)
+    model = compiled(channels)
+    data = model.data()
+    nominal = np.zeros(len(model.nuisances))
+    with_signal = model.rates(model.fitted(data, strength) if fitted else nominal, strength)
+    without = model.rates(model.fitted(data, 0.0) if fitted else nominal, 0.0)
+    observed = 0.0
+    for c, (s, b) in enumerate(with_signal.T):
+        ratio = data.ratio[data.offsets[c] : data.offsets[c + 1]]
+        observed += float(np.log1p(s * ratio / b).sum())
+    clsb, clb = (_below(observed, model, with_signal, rates) for rates in (with_signal, without))
+    q = 2.0 * float(with_signal[0].sum()) - 2.0 * observed
+    where = "at fitted values" if fitted else "at nominal values"
+    label = f"exact CLs, compound Poisson by FFT, nuisances fixed {where}"
+    return CLs(clsb / clb, 0.0, clsb, clb, q, 0, np.inf, label)
+
+
+def _below(observed: float, model: Model, weights: FloatArray, rates: FloatArray) -> float:
+    """Return P(V ≤ observed) for events at given rates; V is defined by the rates `weights`."""
+    values, intensity = [], []
+    for c, channel in enumerate(model.channels):
+        values.append(np.log1p(weights[0, c] * channel.ratio / weights[1, c]))
+        intensity.append(rates[0, c] * channel.signal_pmf + rates[1, c] * channel.background_pmf)
+    v, rate = np.concatenate(values), np.concatenate(intensity)
+    counts = v > TIE  # other events do not move V
+    v, rate = v[counts], rate[counts]
+    nothing = float(np.exp(-rate.sum()))
+    if observed <= TIE or not v.size:
+        return nothing
+    mean, variance = float(rate @ v), float(rate @ v**2)
+    step = (max(mean + 10.0 * np.sqrt(variance), observed) + 4.0 * float(v.max())) / POINTS
+    lattice = np.unique(np.round(v, 9))
+    if lattice.size == 1:  # a counting experiment: put its atoms on the grid
+        step = v[0] / max(np.floor(v[0] / step), 1.0)
+    place = v / step
+    low = np.floor(place + 1e-9).astype(np.int64)
+    part = np.clip(place - low, 0.0, 1.0)
+    density = np.bincount(low, rate * (1.0 - part), POINTS) + np.bincount(low + 1, rate * part, POINTS)
+    transform = np.exp(np.fft.rfft(density) - rate.sum())
+    probability = np.fft.irfft(transform, POINTS)
+    probability -= nothing * density
+    probability[0] -= nothing
+    one = nothing * float(rate[v <= observed + TIE].sum())
+    # few different terms are atoms: each may be spread over a point more than it has terms
+    atoms = 0.5 if lattice.size == 1 else observed / float(v.min()) + 1.0 if lattice.size < 64 else 0.0
+    at = observed / step + min(atoms, 64.0)
+    whole = int(np.floor(at + 0.5))
+    inside = probability[:whole].sum() + probability[whole] * (at + 0.5 - whole)
+    return nothing + one + float(inside)
