@@ -1,6 +1,7 @@
 """From particles to expected events: decay probabilities, lepton acceptance, signal yields."""
 
 from gammastar.accept.decay import decay_probability, decay_weight, forced_decay, inverse_decay_length
+from gammastar.accept.millicharge import millicharge_yields, signal_exponent
 from gammastar.accept.response import lepton_pair, position_at, seen
 from gammastar.accept.scan import LifetimeScan, lifetime_scan
 from gammastar.accept.signal_events import SignalEvents, SignalScan, signal_events, signal_scan
@@ -27,9 +28,11 @@ __all__ = [
     "lifetime_scan",
     "load_spectrometer",
     "measure",
+    "millicharge_yields",
     "position_at",
     "seen",
     "signal_events",
+    "signal_exponent",
     "signal_scan",
     "yields",
 ]

@@ -13,6 +13,7 @@ from gammastar.accept.scan import LEPTONS, lifetime_scan
 from gammastar.core.errors import PhysicsError, PortabilityError
 from gammastar.core.records import Exposure, FloatArray, Sample
 from gammastar.physics.detector import Detector, target_factor
+from gammastar.physics.stand import Stand
 
 __all__ = ["AcceptedYield", "LongLived", "Measured", "acceptance_curve", "yields"]
 
@@ -47,7 +48,7 @@ class Measured:
     alpha: float | None = None
     alpha_inelastic: float | None = None
 
-    def factor(self, detector: Detector) -> float:
+    def factor(self, detector: Stand) -> float:
         """Return the rate per proton on the detector's target over that on the measured one.
 
         Raises

@@ -14,6 +14,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from gammastar.core.errors import InputFileError, PhysicsError, PortabilityError, SteeringError
 from gammastar.core.records import Exposure
 from gammastar.physics.geometry import Volume
+from gammastar.physics.stand import Stand
 
 __all__ = ["Cuts", "Detector", "Magnet", "Plane", "Target", "load_detector", "target_factor"]
 
@@ -246,7 +247,7 @@ def load_detector(path: Path) -> Detector:
 
 def target_factor(
     exposure: Exposure,
-    detector: Detector,
+    detector: Stand,
     *,
     scaling: Scaling = "per_interaction",
     alpha: float | None = None,
