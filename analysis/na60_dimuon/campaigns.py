@@ -1,12 +1,12 @@
 """End-to-end pseudo-experiments: ``python3 analysis/na60_dimuon/campaigns.py [-n N] [VARIANT …]``.
 
 Each campaign makes its own MOCK data and its own simulation, of another prior than the data, and goes from
-pairs to the dark-photon rate and to both edges of the expected reach of the SHiP-like detector, with the signal
-of the measured domain alone. The truth is known, so pulls and coverage follow. Finished campaigns are kept in
-``results/na60_dimuon/campaigns/`` and are not made again.
+pairs to the dark-photon rate and to both edges of the expected reach of the SHiP-like detector, with the
+signal of the measured domain alone. The truth is known, so pulls and coverage follow. Finished campaigns are
+kept in ``results/na60_dimuon/campaigns/`` and are not made again.
 
-The expected events are linear in the cells of the spectrum, N(m, ε) = Σ_i c_i a_i(m, ε): a_i is computed once,
-and the covariance of the cells gives the error of N and of the edges.
+The expected events are linear in the cells of the spectrum, N(m, ε) = Σ_i c_i a_i(m, ε): a_i is computed
+once, and the covariance of the cells gives the error of N and of the edges.
 """
 
 from __future__ import annotations
