@@ -1,0 +1,182 @@
+"""A smooth efficiency of single pairs, ε(mass, pt, energy), from simulated pairs that were found or lost."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import gaussian_filter, map_coordinates
+
+from gammastar.core.errors import UserError
+from gammastar.core.pairs import MatchedPairs
+from gammastar.core.records import BoolArray, FloatArray
+from gammastar.core.stats import effective_size
+
+__all__ = ["EfficiencyMap", "efficiency_map"]
+
+_LOG = logging.getLogger(__name__)
+_CELLS = (50, 60, 160)  # in mass, √pt and rapidity, for 1e5 reconstructed pairs
+_FEWEST = 200.0  # reconstructed pairs below which no map is made
+
+
+def _coordinates(mass: FloatArray, pt: FloatArray, energy: FloatArray) -> FloatArray:
+    """Return mass, √pt and rapidity, shape (3, n): an acceptance cone has its edges along rapidity."""
+    mt = np.hypot(mass, pt)
+    rapidity = np.arccosh(np.maximum(energy / np.maximum(mt, 1e-12), 1.0))
+    return np.stack([mass, np.sqrt(pt), rapidity])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EfficiencyMap:
+    """ε on a fine grid in (mass, √pt, rapidity), interpolated linearly.
+
+    Attributes
+    ----------
+    low, high : NDArray, shape (3,)
+        Ends of the axes: mass [GeV], √pt [√GeV], rapidity in the laboratory.
+    values : NDArray, shape (n1, n2, n3)
+        Efficiencies at the centres of the cells.
+    found : NDArray, shape (n1, n2, n3)
+        Reconstructed simulated pairs (effective) that decide each value.
+    """
+
+    low: FloatArray
+    high: FloatArray
+    values: FloatArray
+    found: FloatArray
+
+    def _at(self, grid: FloatArray, points: FloatArray) -> tuple[FloatArray, BoolArray]:
+        inside = np.asarray(((points >= self.low[:, None]) & (points <= self.high[:, None])).all(axis=0))
+        cells = np.array(grid.shape)
+        place = (points - self.low[:, None]) / (self.high - self.low)[:, None] * cells[:, None] - 0.5
+        place = np.where(inside, place, 0.0)
+        return np.asarray(map_coordinates(grid, place, order=1, mode="nearest")), inside
+
+    def __call__(self, mass: FloatArray, pt: FloatArray, energy: FloatArray) -> FloatArray:
+        """Return ε of pairs, shape (n,); 0 outside the map.
+
+        Parameters
+        ----------
+        mass, pt, energy : NDArray, shape (n,) [GeV]
+        """
+        value, inside = self._at(self.values, _coordinates(mass, pt, energy))
+        return np.where(inside, np.clip(value, 0.0, 1.0), 0.0)
+
+    def relative_error(self, mass: FloatArray, pt: FloatArray, energy: FloatArray) -> FloatArray:
+        """Return the statistical error of ε over ε, from the simulation's size; inf outside the map."""
+        found, inside = self._at(self.found, _coordinates(mass, pt, energy))
+        size = np.where(inside, found, 0.0)
+        return np.divide(1.0, np.sqrt(size), out=np.full_like(size, np.inf), where=size > 0)
+
+    def weights(
+        self,
+        mass: FloatArray,
+        pt: FloatArray,
+        energy: FloatArray,
+        *,
+        floor: float = 0.01,
+        largest_error: float = 0.3,
+    ) -> FloatArray:
+        """Return 1/ε of pairs, and 0 outside the measured domain, shape (n,).
+
+        Parameters
+        ----------
+        mass, pt, energy : NDArray, shape (n,) [GeV]
+        floor : float
+            Lowest efficiency that is corrected for.
+        largest_error : float
+            Largest relative error of ε inside the domain.
+
+        Raises
+        ------
+        UserError
+            If `floor` is not in (0, 1].
+        """
+        if not 0 < floor <= 1:
+            msg = f"EfficiencyMap.weights: floor = {floor} must lie in (0, 1]"
+            raise UserError(msg)
+        value = self(mass, pt, energy)
+        good = (value >= floor) & (self.relative_error(mass, pt, energy) <= largest_error)
+        weight = np.divide(1.0, value, out=np.zeros_like(value), where=good)
+        _LOG.info(
+            "efficiency map: %d pairs, %d inside the domain, effective sample size %.0f",
+            *(len(weight), int(good.sum()), effective_size(weight)),
+        )
+        return weight
+
+
+def efficiency_map(
+    matched: MatchedPairs,
+    *,
+    cells: tuple[int, int, int] | None = None,
+    smoothing: float = 1.5,
+    corrections: int = 2,
+) -> EfficiencyMap:
+    """Return the efficiency of pairs as a smooth function of their true kinematics.
+
+    Parameters
+    ----------
+    matched : MatchedPairs
+        True (mass, pt, energy) of simulated pairs; `reco` is nan where a pair was not reconstructed.
+    cells : (int, int, int), optional
+        Cells in mass, √pt and rapidity; by default so that they follow the size of the simulation.
+    smoothing : float
+        Width of the Gaussian kernel in cells.
+    corrections : int
+        Rounds of ε ← ε · K(found) / K(ε · all), with K the smoothing: each removes most of the bias that the
+        kernel has left where ε is curved.
+
+    Returns
+    -------
+    EfficiencyMap
+
+    Raises
+    ------
+    UserError
+        If the simulation is too small, or an option is out of range.
+
+    Notes
+    -----
+    Ratio of kernel sums (Nadaraya and Watson 1964) with multiplicative bias correction (Jones, Linton and
+    Nielsen, Biometrika 82 (1995) 327). The result depends on the simulated prior only inside one kernel; with
+    cells of an analysis' histogram it would inside the cells, whose size is the larger bias.
+    """
+    if smoothing <= 0 or corrections < 0:
+        msg = f"efficiency_map: smoothing = {smoothing} must be positive, corrections = {corrections} not < 0"
+        raise UserError(msg)
+    seen = np.isfinite(matched.reco).all(axis=1)
+    size = effective_size(matched.weight[seen])
+    if size < _FEWEST:
+        msg = (
+            f"efficiency_map: {int(seen.sum())} reconstructed pairs (effective {size:.0f}); at least "
+            f"{_FEWEST:.0f} are needed: simulate more"
+        )
+        raise UserError(msg)
+    if cells is None:
+        factor = float(np.clip((size / 1e5) ** (1.0 / 7.0), 0.3, 1.3))
+        cells = (max(int(_CELLS[0] * factor), 8), max(int(_CELLS[1] * factor), 8), int(_CELLS[2] * factor))
+    points = _coordinates(*matched.true.T)
+    low, high = points[:, seen].min(axis=1), points[:, seen].max(axis=1)
+    pad = 0.02 * (high - low) + 1e-9
+    low, high = low - pad, high + pad
+    low[1] = max(low[1], 0.0)
+    ranges = list(zip(low, high, strict=True))
+    total, _ = np.histogramdd(points.T, cells, ranges, weights=matched.weight)
+    found, _ = np.histogramdd(points[:, seen].T, cells, ranges, weights=matched.weight[seen])
+    squares, _ = np.histogramdd(points[:, seen].T, cells, ranges, weights=matched.weight[seen] ** 2)
+
+    def smooth(grid: FloatArray) -> FloatArray:
+        return np.asarray(gaussian_filter(grid, smoothing, mode="nearest", truncate=3.0))
+
+    smooth_found, smooth_total = smooth(found), smooth(total)
+    values = np.divide(smooth_found, smooth_total, out=np.zeros(cells), where=smooth_total > 0)
+    for _ in range(corrections):
+        expected = smooth(values * total)
+        ratio = np.divide(smooth_found, expected, out=np.ones(cells), where=expected > 0)
+        values = np.clip(values * ratio, 0.0, 1.0)
+    # a Gaussian kernel averages over (2 √π σ)³ cells
+    volume = (2.0 * np.sqrt(np.pi) * smoothing) ** 3
+    spread = smooth(squares)
+    effective = np.divide(smooth_found**2, spread, out=np.zeros(cells), where=spread > 0) * volume
+    return EfficiencyMap(low, high, values, effective)
