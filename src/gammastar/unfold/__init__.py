@@ -15,8 +15,10 @@ from gammastar.unfold.choose import (
 )
 from gammastar.unfold.classifier import BoostedTrees, Classifier
 from gammastar.unfold.covariance import chi2, hartlap, mc_statistics, propagated, refolding
+from gammastar.unfold.fiducial import fiducial, fiducial_fraction, reweighted
 from gammastar.unfold.from_hist import from_hist
 from gammastar.unfold.iterative import iterative, stable_iterations, unfold_values
+from gammastar.unfold.line_shape import Component, LineShape, cocktail_components, forward_fold
 from gammastar.unfold.omnifold import Unbinned, omnifold, omnifold_replicas
 from gammastar.unfold.response import acceptance_weights, response, smeared_response
 from gammastar.unfold.tikhonov import Fit, fit, global_correlation, least_squares, penalty_matrix, tikhonov
@@ -25,7 +27,9 @@ __all__ = [
     "BoostedTrees",
     "Candidate",
     "Classifier",
+    "Component",
     "Fit",
+    "LineShape",
     "TauScan",
     "ToyStudy",
     "Unbinned",
@@ -36,7 +40,11 @@ __all__ = [
     "bottom_line",
     "chi2",
     "closure",
+    "cocktail_components",
+    "fiducial",
+    "fiducial_fraction",
     "fit",
+    "forward_fold",
     "from_hist",
     "global_correlation",
     "hartlap",
@@ -52,6 +60,7 @@ __all__ = [
     "propagated",
     "refolding",
     "response",
+    "reweighted",
     "scan",
     "smeared_response",
     "stable_iterations",
