@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from gammastar.simulate.card import Card
 from gammastar.simulate.card_file import load_card
+from gammastar.simulate.charm import CharmPairs, charm_rate, generate_charm
 from gammastar.simulate.cocktail import mass_density, mass_spectrum, mode_rates
 from gammastar.simulate.combinatorial import decay_muons, measured_r, muon_pairs
 from gammastar.simulate.detector import accepted, efficiency, pair_kinematics, smear
@@ -16,12 +17,15 @@ from gammastar.simulate.toy import Dimuons, generate_pairs
 
 __all__ = [
     "Card",
+    "CharmPairs",
     "Dimuons",
     "Normalisation",
     "SimulatedEvents",
     "accepted",
+    "charm_rate",
     "decay_muons",
     "efficiency",
+    "generate_charm",
     "generate_pairs",
     "load_card",
     "mass_density",

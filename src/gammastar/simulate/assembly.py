@@ -8,14 +8,28 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from gammastar.core.errors import PhysicsError
-from gammastar.simulate.candidates import Candidates, background_candidates, signal_candidates, triggered
+from gammastar.simulate.candidates import (
+    Candidates,
+    background_candidates,
+    charm_candidates,
+    signal_candidates,
+    triggered,
+)
 from gammastar.simulate.card import Card
+from gammastar.simulate.charm import charm_rate, generate_charm
 from gammastar.simulate.cocktail import mode_rates
-from gammastar.simulate.combinatorial import MuonPairs, Pairing, decay_muons, muon_pairs, recorded_weight
+from gammastar.simulate.combinatorial import (
+    DecayMuons,
+    MuonPairs,
+    Pairing,
+    decay_muons,
+    muon_pairs,
+    recorded_weight,
+)
 from gammastar.simulate.exposure import PILOT, Normalisation, normalisation
 from gammastar.simulate.toy import generate_pairs
 
-__all__ = ["MISS_PRESCALE", "Progress", "background_sample", "cocktail_sample", "data_sample"]
+__all__ = ["MISS_PRESCALE", "Progress", "background_sample", "charm_sample", "cocktail_sample", "data_sample"]
 
 CHUNK = 200_000  # dimuons at a time
 MISS_PRESCALE = 5  # of simulated dimuons that are not recorded one in five is kept
@@ -68,7 +82,8 @@ def data_sample(
 ) -> Sample:
     """Return recorded events of an exposure in which `n_pairs` opposite-sign pairs are expected."""
     pairs, norm = _pool(card, n_pairs, rng, pairing)
-    pot = n_pairs * (1.0 - card.background.fraction) / norm.signal
+    charm = _recorded_charm_rate(card, rng) if card.has_charm else 0.0
+    pot = n_pairs * (1.0 - card.background.fraction) / (norm.signal + charm)
     n_dimuons = int(rng.poisson(pot * _dimuons_per_pot(card)))
     parts = [_recorded_background(card, pairs, norm, pot, rng)]
     for start in range(0, n_dimuons, CHUNK):
@@ -79,9 +94,55 @@ def data_sample(
         parts.append(candidates.take(np.flatnonzero(triggered(card, candidates, rng))))
         if progress is not None:
             progress(min(start + CHUNK, n_dimuons), n_dimuons)
+    if card.has_charm:
+        parts += _recorded_charm(card, pot, rng, muons=pairs.muons, probability=norm.third_muon)[0]
     candidates = _shuffled(parts, rng)
     candidates.weight[:] = 1.0
     return candidates, {"N_POT": pot, "n_generated": n_dimuons, **_background_meta(card, norm, pairing)}
+
+
+def _recorded_charm_rate(card: Card, rng: np.random.Generator) -> float:
+    """Return recorded lepton pairs of open charm per proton on target."""
+    candidates = charm_candidates(card, generate_charm(card, PILOT, rng), rng)
+    rate = float(candidates.weight[triggered(card, candidates, rng)].sum())
+    if not rate > 0:
+        msg = f"card {card.name!r}: none of {PILOT} pairs of open charm is recorded; widen [detector]"
+        raise PhysicsError(msg)
+    return rate
+
+
+def _recorded_charm(
+    card: Card,
+    pot: float,
+    rng: np.random.Generator,
+    *,
+    muons: DecayMuons | None = None,
+    probability: float = 0.0,
+    progress: Progress | None = None,
+) -> tuple[list[Candidates], int]:
+    """Return recorded events of open charm of an exposure, and how many were generated."""
+    n = int(rng.poisson(pot * charm_rate(card) * card.target.thickness))
+    parts = []
+    for start in range(0, n, CHUNK):
+        pairs = generate_charm(card, min(CHUNK, n - start), rng)
+        candidates = charm_candidates(card, pairs, rng, muons=muons, probability=probability)
+        parts.append(candidates.take(np.flatnonzero(triggered(card, candidates, rng))))
+        if progress is not None:
+            progress(min(start + CHUNK, n), n)
+    return parts, n
+
+
+def charm_sample(card: Card, n_pairs: int, rng: np.random.Generator, progress: Progress | None) -> Sample:
+    """Return recorded pairs of open charm alone, `n_pairs` expected: a template of known normalisation."""
+    per_pot = _recorded_charm_rate(card, rng)
+    pot = n_pairs / per_pot
+    parts, n = _recorded_charm(card, pot, rng, progress=progress)
+    if not parts:
+        msg = f"charm: no pair was drawn for n = {n_pairs!r}; ask for more"
+        raise PhysicsError(msg)
+    candidates = _shuffled(parts, rng)
+    candidates.weight[:] = 1.0
+    return candidates, {"N_POT": pot, "n_generated": n}
 
 
 def background_sample(card: Card, n_pairs: int, rng: np.random.Generator, pairing: Pairing) -> Sample:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from gammastar.core.constants import M_MU
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.simulate.card import Card
+from gammastar.simulate.charm import CharmPairs
 from gammastar.simulate.combinatorial import DecayMuons, MuonPairs
 from gammastar.simulate.detector import accepted, efficiency, pair_kinematics
 from gammastar.simulate.toy import Dimuons
@@ -19,6 +20,7 @@ __all__ = [
     "COMBINATORIAL",
     "Candidates",
     "background_candidates",
+    "charm_candidates",
     "draw_muons",
     "false_pairs",
     "signal_candidates",
@@ -40,6 +42,9 @@ class Candidates:
     process: npt.NDArray[np.int8]  # (n,)
     gen: FloatArray  # (3, n): mass, pt, energy
     weight: FloatArray  # (n,)
+    offset: (
+        FloatArray  # (2, 3, n): x and y of the track at the vertex [µm], zero unless the decay is displaced
+    )
 
     def __len__(self) -> int:
         return len(self.weight)
@@ -109,6 +114,25 @@ def signal_candidates(
     probability : float
     minimum : int
     """
+    pdg = np.zeros(128, dtype=np.int32)
+    for mode in card.modes.values():
+        pdg[mode.process] = card.mesons[mode.meson].pdg
+    parent = pdg[dimuons.process]
+    pairs = CharmPairs(dimuons, np.zeros((2, 2, 0)), np.stack([parent, parent]))
+    return charm_candidates(card, pairs, rng, muons=muons, probability=probability, minimum=minimum)
+
+
+def charm_candidates(
+    card: Card,
+    pairs: CharmPairs,
+    rng: np.random.Generator,
+    *,
+    muons: DecayMuons | None = None,
+    probability: float = 0.0,
+    minimum: int = 2,
+) -> Candidates:
+    """Return the events of open charm with at least `minimum` accepted muons; as `signal_candidates`."""
+    dimuons = pairs.dimuons
     present = np.stack(
         [
             accepted(dimuons.plus, card.detector),
@@ -119,18 +143,18 @@ def signal_candidates(
     chosen = np.flatnonzero(present.sum(axis=0) >= minimum)
     present, n = present[:, chosen], len(chosen)
     p, charge, mother = _third(muons, present[2], rng)
-    pdg = np.zeros(128, dtype=np.int32)
-    for mode in card.modes.values():
-        pdg[mode.process] = card.mesons[mode.meson].pdg
-    parent = pdg[dimuons.process[chosen]]
+    offset = np.zeros((2, 3, n))
+    if pairs.offset.size:
+        offset[:, :2] = pairs.offset[:, :, chosen]
     return Candidates(
         p=np.stack([dimuons.plus[:3, chosen], dimuons.minus[:3, chosen], p], axis=1),
         charge=np.stack([np.ones(n, dtype=np.int8), -np.ones(n, dtype=np.int8), charge]),
         present=present,
-        mother=np.stack([parent, parent, mother]),
+        mother=np.concatenate([pairs.mother[:, chosen], mother[np.newaxis]]),
         process=dimuons.process[chosen],
         gen=np.stack([dimuons.mass[chosen], dimuons.pt[chosen], dimuons.energy[chosen]]),
         weight=dimuons.weight[chosen],
+        offset=offset,
     )
 
 
@@ -155,6 +179,7 @@ def background_candidates(
         process=np.full(n, COMBINATORIAL, dtype=np.int8),
         gen=np.stack([mass, pt, energy]),
         weight=np.ones(n),
+        offset=np.zeros((2, 3, n)),
     )
 
 

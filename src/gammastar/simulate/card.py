@@ -6,9 +6,11 @@ import hashlib
 import json
 from typing import Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from gammastar.core.errors import SteeringError
+from gammastar.simulate.card_parts import Charm
+from gammastar.simulate.card_parts import Part as _Part
 
 __all__ = [
     "Background",
@@ -26,15 +28,14 @@ __all__ = [
 ]
 
 
+OPTIONAL = {"lepton": "mu", "charm": None}  # top-level keys that a card need not have
+
+
 class Provenance(NamedTuple):
     """Where a number of the card comes from."""
 
     tag: str
     source: str
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
 
 
 class Beam(_Part):
@@ -166,6 +167,8 @@ class Card(_Part):
     efficiency: Efficiency
     background: Background
     priors: dict[str, Prior]
+    lepton: Literal["mu", "e"] = "mu"
+    charm: Charm | None = None
     provenance: dict[str, Provenance] = Field(default_factory=dict, repr=False)
 
     @model_validator(mode="after")
@@ -180,9 +183,17 @@ class Card(_Part):
         return self
 
     @property
+    def has_charm(self) -> bool:
+        """Whether data-like samples hold open charm."""
+        return self.charm is not None and self.charm.enabled
+
+    @property
     def digest(self) -> str:
-        """SHA-256 of all values (without their sources)."""
+        """SHA-256 of all values (without their sources); optional parts that are not used do not count."""
         values = self.model_dump(mode="json", exclude={"provenance"})
+        for key, default in OPTIONAL.items():
+            if values[key] == default:
+                del values[key]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     def with_prior(self, name: str) -> Card:

@@ -17,6 +17,7 @@ from gammastar.simulate.assembly import (
     MISS_PRESCALE,
     Progress,
     background_sample,
+    charm_sample,
     cocktail_sample,
     data_sample,
 )
@@ -27,10 +28,10 @@ from gammastar.simulate.detector import smear
 
 __all__ = ["KINDS", "Kind", "SimulatedEvents", "simulate_events"]
 
-Kind: TypeAlias = Literal["data", "mc", "background"]
+Kind: TypeAlias = Literal["data", "mc", "background", "charm"]
 KINDS: tuple[str, ...] = get_args(Kind)
 
-RUN = {"data": 5001, "mc": 6001, "background": 7001}
+RUN = {"data": 5001, "mc": 6001, "background": 7001, "charm": 8001}
 DIMUON_TRIGGER = 1
 DECAY_HADRONS = (211, 321)
 VERTEX_SIGMA = 0.02  # cm, along the beam
@@ -91,12 +92,12 @@ def simulate_events(
     ----------
     card : Card
     n : int
-        ``"data"``, ``"background"``: expected number of recorded opposite-sign pairs; ``"mc"``: expected
-        number of rows.
-    kind : {"data", "mc", "background"}
-        ``"data"``: unweighted cocktail, pairs of decay muons and third muons, no truth. ``"mc"``: cocktail
-        with truth, dimuons that are not recorded included (fewer than two muons). ``"background"``: pairs of
-        decay muons alone, with truth, for the like-sign ratio R.
+        ``"mc"``: expected number of rows; otherwise expected number of recorded opposite-sign pairs.
+    kind : {"data", "mc", "background", "charm"}
+        ``"data"``: unweighted cocktail, pairs of decay muons, third muons and, where the card has it, open
+        charm, no truth. ``"mc"``: cocktail with truth, dimuons that are not recorded included (fewer than
+        two muons). ``"background"``: pairs of decay muons alone, with truth, for the like-sign ratio R.
+        ``"charm"``: open charm alone, a template whose normalisation is `N_POT`.
     prior : str
         ``"nominal"`` or a key of the card's priors.
     pairing : {"same-event", "mixed"}
@@ -128,12 +129,14 @@ def simulate_events(
         candidates, meta = data_sample(source, n, rng, pairing, progress)
     elif kind == "mc":
         candidates, meta = cocktail_sample(source, n, rng, miss_prescale, progress)
-    else:
+    elif kind == "background":
         candidates, meta = background_sample(source, n, rng, pairing)
+    else:
+        candidates, meta = charm_sample(source, n, rng, progress)
     branches = _event_branches(source, candidates, kind, rng)
     branches["Muon"] = _muons(source, candidates, rng, truth=kind != "data")
     if kind != "data":
-        branches |= _truth(candidates)
+        branches |= _truth(source, candidates)
     return SimulatedEvents(
         branches=branches,
         meta={
@@ -165,7 +168,10 @@ def _sums(card: Card, candidates: Candidates) -> dict[str, float]:
     """Return the sum of weights (times prescale) of every process."""
     total = np.bincount(candidates.process, candidates.weight, minlength=128)
     names = {key: mode.process for key, mode in card.modes.items() if mode.enabled}
-    return {key: float(total[code]) for key, code in {**names, "combinatorial": COMBINATORIAL}.items()}
+    names |= {"combinatorial": COMBINATORIAL}
+    if card.charm is not None and card.has_charm:
+        names |= {"charm": card.charm.process}
+    return {key: float(total[code]) for key, code in names.items()}
 
 
 def _event_branches(
@@ -198,12 +204,13 @@ def _muons(card: Card, candidates: Candidates, rng: np.random.Generator, *, trut
     true = candidates.p[:, slot, event]
     mother = candidates.mother[slot, event]
     wide = np.where(np.isin(np.abs(mother), DECAY_HADRONS), KINK, 1.0)
+    displaced = candidates.offset[:, slot, event]
     columns: dict[str, npt.NDArray[Any]] = {
         **dict(zip(("px", "py", "pz"), smear(true, card.detector, rng).astype(np.float32), strict=True)),
         "charge": candidates.charge[slot, event],
         "chi2match": (wide * rng.exponential(1.0, len(event))).astype(np.float32),
-        "dx": (wide * OFFSET_SIGMA * rng.standard_normal(len(event))).astype(np.float32),
-        "dy": (wide * OFFSET_SIGMA * rng.standard_normal(len(event))).astype(np.float32),
+        "dx": (wide * OFFSET_SIGMA * rng.standard_normal(len(event)) + displaced[0]).astype(np.float32),
+        "dy": (wide * OFFSET_SIGMA * rng.standard_normal(len(event)) + displaced[1]).astype(np.float32),
     }
     if truth:
         columns["motherPdg"] = mother
@@ -212,8 +219,10 @@ def _muons(card: Card, candidates: Candidates, rng: np.random.Generator, *, trut
     return ak.unflatten(ak.zip(columns), counts)
 
 
-def _truth(candidates: Candidates) -> dict[str, Any]:
-    """Return the branches of the generated virtual photon; zero for background, which has none."""
+def _truth(card: Card, candidates: Candidates) -> dict[str, Any]:
+    """Return the branches of the generated virtual photon; zero for background and charm, which have none."""
     photon = candidates.process != COMBINATORIAL
+    if card.charm is not None:
+        photon &= candidates.process != card.charm.process
     mass, pt, energy = np.where(photon, candidates.gen, 0.0)
     return {"gen_process": candidates.process, "gen_mll": mass, "gen_qT": pt, "gen_E": energy}

@@ -90,14 +90,16 @@ def sample_pt(p0: float, n: float, uniform: npt.ArrayLike) -> FloatArray:
     return np.asarray(p0 * np.sqrt((1.0 - np.asarray(uniform)) ** (-1.0 / (n - 1.0)) - 1.0), dtype=np.float64)
 
 
-def rapidity_limit(sqrt_s: float, mass: npt.ArrayLike, mt: npt.ArrayLike) -> FloatArray:
+def rapidity_limit(
+    sqrt_s: float, mass: npt.ArrayLike, mt: npt.ArrayLike, recoil: float = 2.0 * M_PROTON
+) -> FloatArray:
     """Return the largest centre-of-mass rapidity of a particle with transverse mass `mt`.
 
     Notes
     -----
-    The recoil holds at least two nucleons: E* ≤ (s + m² − 4 m_p²)/(2√s).
+    The recoil holds at least two nucleons: E* ≤ (s + m² − M_X²)/(2√s) with M_X = 2 m_p.
     """
-    e_max = (sqrt_s**2 + np.square(mass) - 4.0 * M_PROTON**2) / (2.0 * sqrt_s)
+    e_max = (sqrt_s**2 + np.square(mass) - recoil**2) / (2.0 * sqrt_s)
     return np.arccosh(np.maximum(e_max / np.asarray(mt, dtype=np.float64), 1.0))
 
 
