@@ -111,9 +111,7 @@ def test_a_measured_spectrum_keeps_its_beam() -> None:
     assert thick.signal[0] / own.signal[0] == pytest.approx(100.5, rel=1e-3)
     elsewhere = replace(detector, beam_energy=120.0)
     with pytest.raises(PortabilityError, match="120 GeV"):
-        accept.millicharge_yields(
-            sample, 0.05, [0.1], replace(detector, beam_energy=120.0), measured=measured
-        )
+        accept.millicharge_yields(sample, 0.05, [0.1], elsewhere, measured=measured)
 
 
 @pytest.mark.parametrize("name", NAMES)

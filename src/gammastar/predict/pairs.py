@@ -107,7 +107,7 @@ def chi_from_channel(
     if not total > 0:
         msg = f"channel {channel.group!r} makes no virtual photon between {low:g} and {high:g} GeV"
         raise PhysicsError(msg)
-    grid = low * (high / low) ** np.linspace(0.0, 1.0, 2001) ** 2
+    grid = low * (high / low) ** np.linspace(0.0, 1.0, 601) ** 2
     middle = np.sqrt(grid[1:] * grid[:-1])
     density = kappa(middle, m_chi) * channel.rate(middle)[0] * np.diff(np.log(grid))
     cumulative = np.concatenate([[0.0], np.cumsum(density)]) / density.sum()

@@ -1,0 +1,129 @@
+"""Vectors other than the dark photon: L_μ − L_τ, B − L, protophobic; the coupling is g."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gammastar.core.constants import CTAU_PER_GEV, M_MU, M_PI_CHARGED
+from gammastar.core.errors import PhysicsError
+from gammastar.core.records import FloatArray
+from gammastar.physics.vector_models import CHARGES, E_CHARGE, Charges, Process, kinetic_mixing_loop
+from gammastar.physics.widths import RTable, lepton_width
+from gammastar.predict.model import Model
+
+__all__ = ["VectorModel", "rate_ratio"]
+
+_OMEGA_LIKE = 0.62  # GeV: below the tail of the ω, three pions and π⁰γ weigh less than 1 % of the leptons
+_STATES = ("ee", "mumu", "tautau", "neutrinos", "hadrons")
+
+
+@dataclass(frozen=True, slots=True)
+class VectorModel(Model):
+    """A vector X with given charges and coupling g.
+
+    Attributes
+    ----------
+    charges : Charges
+    r_table : RTable
+        Of the electromagnetic current; used by loop-mixed vectors.
+
+    Notes
+    -----
+    Hadronic widths: of a loop-mixed vector, R(m) Γ(μμ) of a dark photon with ε(m²). Of B − L and the
+    protophobic vector up to 0.62 GeV only two pions through the ρ, which B − L does not have (three pions and
+    π⁰γ are below a per cent there); beyond, R would have to be split by isospin, and masses are refused.
+    """
+
+    charges: Charges
+    r_table: RTable
+
+    @classmethod
+    def named(cls, name: str, r_table: RTable) -> VectorModel:
+        """Return "lmu_ltau", "b_minus_l" or "protophobic".
+
+        Raises
+        ------
+        PhysicsError
+            If there is none of that name.
+        """
+        if name not in CHARGES:
+            msg = f"vector model {name!r} is not known; there are {', '.join(CHARGES)}"
+            raise PhysicsError(msg)
+        return cls(CHARGES[name], r_table)
+
+    @property
+    def condition(self) -> str:
+        """Condition under which measured virtual photons predict this vector."""
+        return self.charges.condition
+
+    def widths(self, mass: float) -> dict[str, float]:
+        """Return partial widths per g² [GeV] into ee, mumu, tautau, neutrinos and hadrons."""
+        found = {name: float(value) for name, value in self.charges.lepton_widths(mass).items()}
+        found["hadrons"] = self._hadrons(mass)
+        return found
+
+    def _hadrons(self, mass: float) -> float:
+        if self.charges.loop_mixing:
+            epsilon2 = float(np.abs(kinetic_mixing_loop(mass**2)) ** 2)
+            return epsilon2 * float(self.r_table.at(mass) * lepton_width(mass, M_MU))
+        isovector = self.charges.quarks[0] - self.charges.quarks[1]
+        if mass <= (_OMEGA_LIKE if isovector == 0 else 2 * M_PI_CHARGED):
+            return 0.0
+        if mass <= _OMEGA_LIKE:  # the tail of the ρ: two pions from the isovector current
+            photon_like = float(self.r_table.at(mass) * lepton_width(mass, M_MU))
+            return isovector**2 / E_CHARGE**2 * photon_like
+        msg = (
+            f"{self.charges.name}: hadronic widths above {_OMEGA_LIKE} GeV need R split by isospin; "
+            f"{mass:g} GeV asked"
+        )
+        raise PhysicsError(msg)
+
+    def ctau(self, mass: float, coupling: npt.ArrayLike) -> FloatArray:
+        """Return cτ [m]; inf at zero coupling."""
+        g = np.asarray(coupling, dtype=np.float64)
+        if not (np.isfinite(g) & (g >= 0)).all():
+            msg = f"coupling {g!r} must be finite and not negative"
+            raise PhysicsError(msg)
+        with np.errstate(divide="ignore"):
+            return np.asarray(CTAU_PER_GEV / (sum(self.widths(mass).values()) * g**2), dtype=np.float64)
+
+    def branching(self, mass: float) -> dict[str, float]:
+        """Return the branching ratios; zero at and below threshold."""
+        widths = self.widths(mass)
+        total = sum(widths.values())
+        return {name: widths[name] / total if total > 0 else 0.0 for name in _STATES}
+
+
+def rate_ratio(charges: Charges, mass: npt.ArrayLike, shares: Mapping[Process, npt.ArrayLike]) -> FloatArray:
+    """Return X per g² over dark photons per ε², summed over processes.
+
+    Parameters
+    ----------
+    charges : Charges
+    mass : array_like, shape (n,) [GeV]
+    shares : mapping of process to array_like, shape (n,)
+        Share of each process in the virtual photons at these masses; they sum to one. A loop-mixed vector
+        needs none: its ratio is the same in all processes.
+
+    Raises
+    ------
+    PhysicsError
+        If shares are missing or do not sum to one.
+    """
+    m = np.atleast_1d(np.asarray(mass, dtype=np.float64))
+    if charges.loop_mixing:
+        return charges.production_ratio("bremsstrahlung", m)
+    if not shares:
+        msg = f"{charges.name}: {charges.condition}"
+        raise PhysicsError(msg)
+    columns = {name: np.broadcast_to(np.asarray(value, float), m.shape) for name, value in shares.items()}
+    total = np.sum(list(columns.values()), axis=0)
+    if not np.allclose(total, 1.0, atol=1e-6):
+        msg = f"{charges.name}: shares of the processes sum to {total.min():g} … {total.max():g}, not to one"
+        raise PhysicsError(msg)
+    parts = [share * charges.production_ratio(name, m) for name, share in columns.items()]
+    return np.asarray(np.sum(parts, axis=0), dtype=np.float64)
