@@ -76,7 +76,7 @@ class EfficiencyMap:
         energy: FloatArray,
         *,
         floor: float = 0.01,
-        largest_error: float = 0.3,
+        largest_error: float = 0.2,
     ) -> FloatArray:
         """Return 1/ε of pairs, and 0 outside the measured domain, shape (n,).
 
@@ -97,8 +97,11 @@ class EfficiencyMap:
             msg = f"EfficiencyMap.weights: floor = {floor} must lie in (0, 1]"
             raise UserError(msg)
         value = self(mass, pt, energy)
-        good = (value >= floor) & (self.relative_error(mass, pt, energy) <= largest_error)
-        weight = np.divide(1.0, value, out=np.zeros_like(value), where=good)
+        error = self.relative_error(mass, pt, energy)
+        good = (value >= floor) & (error <= largest_error)
+        # the mean of 1/ε exceeds one over the mean of ε by the squared relative error
+        raised = value * (1.0 + np.where(good, error, 0.0) ** 2)
+        weight = np.divide(1.0, raised, out=np.zeros_like(value), where=good)
         _LOG.info(
             "efficiency map: %d pairs, %d inside the domain, effective sample size %.0f",
             *(len(weight), int(good.sum()), effective_size(weight)),
