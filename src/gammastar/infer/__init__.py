@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gammastar.infer.asymptotic import asymptotic_cls, asymptotic_limit
 from gammastar.infer.channel import Channel, binned_channel, counting_channel, unbinned_channel
+from gammastar.infer.combine import channels_of, combine, write_xml
 from gammastar.infer.compound import fft_cls
 from gammastar.infer.ensemble import Convention, lint_names
 from gammastar.infer.exact import (
@@ -13,6 +14,7 @@ from gammastar.infer.exact import (
     counting_limit,
     expected_limits,
 )
+from gammastar.infer.likelihood import Likelihood, ScanPoint, read_likelihood, scan
 from gammastar.infer.limit import Method, upper_limit
 from gammastar.infer.patchset import patch_names, patchset
 from gammastar.infer.reach import reach
@@ -24,12 +26,16 @@ __all__ = [
     "CLs",
     "Channel",
     "Convention",
+    "Likelihood",
     "Method",
     "Nuisance",
+    "ScanPoint",
     "StrengthLimit",
     "asymptotic_cls",
     "asymptotic_limit",
     "binned_channel",
+    "channels_of",
+    "combine",
     "count_probabilities",
     "counting_channel",
     "counting_cls",
@@ -42,9 +48,12 @@ __all__ = [
     "patch_names",
     "patchset",
     "reach",
+    "read_likelihood",
+    "scan",
     "shape_modifiers",
     "unbinned_channel",
     "upper_limit",
     "workspace",
+    "write_xml",
     "zero_event_cls",
 ]
