@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from gammastar.infer.assembly import assemble, in_domain_samples, like_sign_channel, sample
 from gammastar.infer.asymptotic import asymptotic_cls, asymptotic_limit
 from gammastar.infer.channel import Channel, binned_channel, counting_channel, unbinned_channel
 from gammastar.infer.combine import channels_of, combine, write_xml
 from gammastar.infer.compound import fft_cls
+from gammastar.infer.effects import (
+    covariance_shapes,
+    ensemble_shapes,
+    log_normal,
+    paired_shape,
+    poisson_counts,
+)
 from gammastar.infer.ensemble import Convention, lint_names
 from gammastar.infer.exact import (
     Nuisance,
@@ -31,6 +39,7 @@ __all__ = [
     "Nuisance",
     "ScanPoint",
     "StrengthLimit",
+    "assemble",
     "asymptotic_cls",
     "asymptotic_limit",
     "binned_channel",
@@ -40,15 +49,23 @@ __all__ = [
     "counting_channel",
     "counting_cls",
     "counting_limit",
+    "covariance_shapes",
+    "ensemble_shapes",
     "exact_cls",
     "exact_limit",
     "expected_limits",
     "fft_cls",
+    "in_domain_samples",
+    "like_sign_channel",
     "lint_names",
+    "log_normal",
+    "paired_shape",
     "patch_names",
     "patchset",
+    "poisson_counts",
     "reach",
     "read_likelihood",
+    "sample",
     "scan",
     "shape_modifiers",
     "unbinned_channel",

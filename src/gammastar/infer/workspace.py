@@ -12,7 +12,7 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray, Template
 from gammastar.infer.template import normsys, shape_modifiers, yields_of
 
-__all__ = ["FLOOR", "POT_NUISANCES", "workspace"]
+__all__ = ["FLOOR", "POT_NUISANCES", "observations", "workspace"]
 
 FLOOR = 1e-6
 """Expected events put into a bin without background: pyhf has no likelihood for an expectation of zero."""
@@ -74,7 +74,7 @@ def workspace(
     shapes = shape_modifiers(background) if isinstance(background, Template) else []
     raw = background.nominal.values() if isinstance(background, Template) else background
     bins = yields_of(raw, f"channel {channel_name!r}, background")
-    counts = _observations(channel_name, bins, observed)
+    counts = observations(channel_name, bins, observed)
     if not (np.isfinite(poi_maximum) and poi_maximum > 0):
         msg = f"channel {channel_name!r}: poi_maximum = {poi_maximum!r} must be positive"
         raise PhysicsError(msg)
@@ -114,10 +114,16 @@ def workspace(
     return spec
 
 
-def _observations(
+def observations(
     channel: str, background: FloatArray, observed: npt.ArrayLike | Literal["masked", "asimov"]
 ) -> FloatArray:
-    """Return the counts per bin, or the expected background where the data stay masked."""
+    """Return the counts per bin, or the expected background where the data stay masked.
+
+    Raises
+    ------
+    PhysicsError
+        For counts that are not whole or do not fit the bins; the message names the channel.
+    """
     if isinstance(observed, str):
         if observed not in {"masked", "asimov"}:
             msg = f"channel {channel!r}: observed = {observed!r} must be counts, 'masked' or 'asimov'"

@@ -1,0 +1,192 @@
+"""Every systematic effect of a search as HistFactory modifiers; `assembly` puts them together.
+
+| effect | builder |
+|---|---|
+| protons on target (two runs), R, charm, efficiency | `log_normal` with one shared name each |
+| like-sign counts | `poisson_counts`; with empty bins `like_sign_channel` |
+| size of a simulation or of a flow's sample | `poisson_counts` |
+| members of a flow ensemble | `ensemble_shapes` |
+| covariance of the unfolding | `covariance_shapes` |
+| mass resolution, energy scale | `paired_shape` |
+| signal outside the measured domain | `in_domain_samples` |
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from gammastar.core.errors import NegativeYieldError, PhysicsError
+from gammastar.core.records import FloatArray
+from gammastar.infer.template import normsys, yields_of
+
+__all__ = [
+    "Modifiers",
+    "covariance_shapes",
+    "ensemble_shapes",
+    "log_normal",
+    "paired_shape",
+    "poisson_counts",
+]
+
+Modifiers: TypeAlias = list[dict[str, Any]]
+
+SMALLEST = 1e-6  # eigenvalues below this part of the trace are dropped
+BEYOND = 3.0  # standard deviations up to which a bin must stay positive
+
+
+def log_normal(name: str, sigma: float) -> Modifiers:
+    """Return a log-normal normalisation, κ = e^σ: protons on target, R, charm, an efficiency.
+
+    Examples
+    --------
+    >>> log_normal("pot_search", 0.18232155679395462)[0]["data"]["hi"]
+    1.2
+    """
+    return normsys(name, sigma)
+
+
+def poisson_counts(name: str, nominal: npt.ArrayLike, variance: npt.ArrayLike) -> Modifiers:
+    """Return bin-wise Poisson constraints of counts that were measured or simulated (shapesys).
+
+    Parameters
+    ----------
+    name : str
+        Unique per channel.
+    nominal, variance : array_like, shape (n,)
+        Expected events and Σw² of the sample they come from.
+
+    Raises
+    ------
+    PhysicsError
+        If a bin is empty: there the counts constrain nothing in this form. Use `like_sign_channel`.
+    """
+    values, squares = yields_of(nominal, name), yields_of(variance, f"{name}, variance")
+    if values.shape != squares.shape:
+        msg = f"{name}: {values.size} bins, {squares.size} variances"
+        raise PhysicsError(msg)
+    empty = np.flatnonzero((values <= 0) | (squares <= 0))
+    if empty.size:
+        msg = f"{name}: bin {empty[0]} has no counts; use like_sign_channel, which keeps empty bins valid"
+        raise PhysicsError(msg)
+    return [{"name": name, "type": "shapesys", "data": np.sqrt(squares).tolist()}]
+
+
+def paired_shape(name: str, nominal: npt.ArrayLike, up: npt.ArrayLike, down: npt.ArrayLike) -> Modifiers:
+    """Return a shape with its normalisation split off: one nuisance moves both (resolution, energy scale).
+
+    Raises
+    ------
+    NegativeYieldError
+        If a bin falls below zero within three standard deviations; the message names it.
+    """
+    bins = yields_of(nominal, name)
+    high, low = (yields_of(values, f"{name}, {side}") for values, side in ((up, "up"), (down, "down")))
+    if not bins.shape == high.shape == low.shape or min(bins.sum(), high.sum(), low.sum()) <= 0:
+        msg = f"{name}: nominal, up and down need equal bins and some events"
+        raise PhysicsError(msg)
+    factors = float(high.sum() / bins.sum()), float(low.sum() / bins.sum())
+    high, low = high / factors[0], low / factors[1]
+    _positive(name, bins, np.stack([high - bins, low - bins]))
+    return [
+        {"name": name, "type": "normsys", "data": {"hi": factors[0], "lo": factors[1]}},
+        _histosys(name, high, low),
+    ]
+
+
+def covariance_shapes(name: str, nominal: npt.ArrayLike, covariance: npt.ArrayLike) -> Modifiers:
+    """Return one shape per eigenvector of a covariance (unfolding), whose squares sum to it.
+
+    Parameters
+    ----------
+    name : str
+        The nuisances are called name_0, name_1, …
+    nominal : array_like, shape (n,)
+    covariance : array_like, shape (n, n)
+        Eigenvalues below 1e-6 of the trace are dropped.
+
+    Raises
+    ------
+    PhysicsError, NegativeYieldError
+        If it is not symmetric or has a negative eigenvalue beyond rounding; if a bin falls below zero within
+        three standard deviations of one eigenvector.
+    """
+    bins, matrix = yields_of(nominal, name), np.asarray(covariance, dtype=np.float64)
+    if matrix.shape != (bins.size, bins.size) or not np.allclose(matrix, matrix.T, rtol=1e-6, atol=0):
+        msg = f"{name}: covariance of shape {matrix.shape} must be symmetric, {bins.size} by {bins.size}"
+        raise PhysicsError(msg)
+    values, vectors = np.linalg.eigh(matrix)
+    trace = max(float(np.trace(matrix)), 0.0)
+    if values[0] < -SMALLEST * trace:
+        msg = f"{name}: the covariance has the negative eigenvalue {values[0]:g}"
+        raise PhysicsError(msg)
+    modifiers = []
+    for i, k in enumerate(np.flatnonzero(values > SMALLEST * trace)[::-1]):
+        shift = np.sqrt(values[k]) * vectors[:, k]
+        _positive(f"{name}_{i}", bins, np.stack([shift, -shift]))
+        modifiers.append(_histosys(f"{name}_{i}", bins + shift, bins - shift))
+    return modifiers
+
+
+def ensemble_shapes(name: str, members: npt.ArrayLike, *, kept: float = 0.99) -> tuple[FloatArray, Modifiers]:
+    """Return the mean of an ensemble (of flows) and its spread as principal components.
+
+    Parameters
+    ----------
+    name : str
+    members : array_like, shape (members, bins)
+        Templates of the members. Their mean must be the nominal, and is returned as such.
+    kept : float
+        Part of the variance in shape that components describe; the rest becomes bin-wise.
+
+    Returns
+    -------
+    nominal : NDArray, shape (bins,)
+    modifiers : list of dict
+        A normsys for the spread of the sums, one histosys per component, one shapesys for the rest.
+
+    Raises
+    ------
+    PhysicsError, NegativeYieldError
+        For fewer than two members or negative bins.
+    """
+    templates = np.atleast_2d(np.asarray(members, dtype=np.float64))
+    if len(templates) < 2:
+        msg = f"{name}: an ensemble needs at least two members, got {len(templates)}"
+        raise PhysicsError(msg)
+    for i, template in enumerate(templates):
+        yields_of(template, f"{name}, member {i}")
+    nominal, sums = templates.mean(axis=0), templates.sum(axis=1)
+    if not sums.min() > 0:
+        msg = f"{name}: member {int(np.argmin(sums))} has no events"
+        raise PhysicsError(msg)
+    modifiers = normsys(f"{name}_norm", float(np.log(sums).std(ddof=1)))
+    shapes = templates * (nominal.sum() / sums)[:, None]
+    left, singular, right = np.linalg.svd(shapes - shapes.mean(axis=0), full_matrices=False)
+    variance = singular**2 / (len(templates) - 1)
+    if not variance.sum() > 1e-12 * nominal.sum() ** 2:
+        return nominal, modifiers
+    count = int(np.searchsorted(np.cumsum(variance) / variance.sum(), kept)) + 1
+    for i in range(min(count, left.shape[1])):
+        shift = np.sqrt(variance[i]) * right[i]
+        _positive(f"{name}_{i}", nominal, np.stack([shift, -shift]))
+        modifiers.append(_histosys(f"{name}_{i}", nominal + shift, nominal - shift))
+    rest = np.sqrt((variance[count:, None] * right[count:] ** 2).sum(axis=0))
+    if (rest > 1e-4 * nominal).any() and (nominal > 0).all():
+        rest = np.maximum(rest, 1e-4 * nominal)  # a Poisson constraint of 1e8 counts is as good as fixed
+        modifiers.append({"name": f"{name}_rest", "type": "shapesys", "data": rest.tolist()})
+    return nominal, modifiers
+
+
+def _histosys(name: str, high: FloatArray, low: FloatArray) -> dict[str, Any]:
+    return {"name": name, "type": "histosys", "data": {"hi_data": high.tolist(), "lo_data": low.tolist()}}
+
+
+def _positive(name: str, nominal: FloatArray, shifts: FloatArray) -> None:
+    lowest = nominal + BEYOND * np.minimum(shifts, 0.0).min(axis=0)
+    if (lowest < -1e-12).any():
+        worst = int(np.argmin(lowest))
+        msg = f"{name}: bin {worst} is {lowest[worst]:g} at {BEYOND:g} standard deviations; merge bins"
+        raise NegativeYieldError(msg)

@@ -1,0 +1,121 @@
+"""Builders of the systematic effects: sums of squares, shared nuisances, empty and negative bins, masking."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyhf
+import pytest
+
+from gammastar.core.errors import NegativeYieldError, PhysicsError
+from gammastar.infer import (
+    assemble,
+    covariance_shapes,
+    ensemble_shapes,
+    in_domain_samples,
+    like_sign_channel,
+    log_normal,
+    paired_shape,
+    poisson_counts,
+    sample,
+)
+
+NOMINAL = np.array([20.0, 40.0, 10.0])
+
+
+def shifts(modifiers):
+    return np.array([np.array(m["data"]["hi_data"]) for m in modifiers if m["type"] == "histosys"])
+
+
+def test_eigenvectors_sum_to_the_covariance():
+    rng = np.random.default_rng(1)
+    half = rng.normal(size=(3, 3))
+    covariance = half @ half.T
+    found = shifts(covariance_shapes("unfolding", NOMINAL, covariance)) - NOMINAL
+    np.testing.assert_allclose(found.T @ found, covariance, atol=1e-5 * np.trace(covariance))
+
+
+def test_ensemble_reproduces_the_spread():
+    rng = np.random.default_rng(2)
+    members = NOMINAL * np.exp(0.05 * rng.normal(size=(40, 1)) + 0.03 * rng.normal(size=(40, 3)))
+    nominal, modifiers = ensemble_shapes("flow", members, kept=0.9999)
+    np.testing.assert_allclose(nominal, members.mean(axis=0))
+    shapes = members * (nominal.sum() / members.sum(axis=1))[:, None]
+    found = shifts(modifiers) - nominal
+    np.testing.assert_allclose(found.T @ found, np.cov(shapes.T), atol=1e-3 * np.trace(np.cov(shapes.T)))
+    assert np.log(modifiers[0]["data"]["hi"]) == pytest.approx(np.log(members.sum(axis=1)).std(ddof=1))
+    few = ensemble_shapes("flow", members, kept=0.5)[1]
+    assert [m["type"] for m in few] == ["normsys", "histosys", "shapesys"]
+
+
+def test_negative_bins_are_named():
+    with pytest.raises(NegativeYieldError, match="bin 2"):
+        paired_shape("scale", NOMINAL, [18.0, 38.0, 16.0], [22.0, 42.0, 5.0])
+    with pytest.raises(NegativeYieldError, match="bin 1"):
+        sample("background", [1.0, -2.0])
+    with pytest.raises(NegativeYieldError, match="bin 2"):
+        covariance_shapes("unfolding", NOMINAL, np.diag([1.0, 1.0, 16.0]))
+    with pytest.raises(PhysicsError, match="negative eigenvalue"):
+        covariance_shapes("unfolding", NOMINAL, np.diag([1.0, 1.0, -1.0]))
+
+
+def everything(observed="masked"):
+    control, counts, combinatorial = like_sign_channel(
+        "dimuons", [3, 0, 1], r_factor=1.05, modifiers=log_normal("r_factor", 0.05)
+    )
+    members = NOMINAL * np.exp(0.02 * np.random.default_rng(3).normal(size=(8, 3)))
+    nominal, shapes = ensemble_shapes("flow", members)
+    shared = [*log_normal("pot_calibration", 0.05), *log_normal("pot_search", 0.18)]
+    signal = in_domain_samples(0.1 * nominal, 0.04 * nominal, sigma=0.5, modifiers=shared)
+    charm = sample(
+        "charm",
+        NOMINAL,
+        log_normal("charm", 0.2),
+        log_normal("efficiency", 0.029),
+        poisson_counts("mc_dimuons", NOMINAL, NOMINAL / 4),
+        covariance_shapes("unfolding", NOMINAL, np.diag(NOMINAL) * 0.2),
+        paired_shape("resolution", NOMINAL, [21.0, 38.0, 11.0], [19.0, 42.0, 9.2]),
+    )
+    drell_yan = sample("drell_yan", nominal, shapes)
+    return assemble(
+        {"dimuons": [*signal, charm, drell_yan, combinatorial], control["name"]: control["samples"]},
+        {"dimuons": observed, control["name"]: counts},
+    )
+
+
+def test_every_effect_in_one_model_that_fits():
+    space = pyhf.Workspace(everything())
+    model = space.model()
+    assert {
+        "pot_search",
+        "pot_calibration",
+        "r_factor",
+        "charm",
+        "extrapolation",
+        "like_sign_dimuons",
+    } <= set(model.config.parameters)
+    data = space.data(model)
+    value = float(pyhf.infer.hypotest(1.0, data, model))
+    assert 0 < value < 1
+    fitted = pyhf.infer.mle.fixed_poi_fit(0.0, data, model)
+    assert np.all(np.isfinite(np.asarray(fitted, float)))
+
+
+def test_masked_channels_hold_the_background():
+    masked = everything()["observations"]
+    opened = everything([45, 80, 30])["observations"]
+    assert masked[0]["data"] != opened[0]["data"]
+    assert opened[0]["data"] == [45.0, 80.0, 30.0]
+    assert masked[1]["data"] == [3.0, 0.0, 1.0]
+
+
+def test_empty_like_sign_bins_and_names():
+    with pytest.raises(PhysicsError, match="like_sign_channel"):
+        poisson_counts("same_sign", [1.0, 0.0], [1.0, 0.0])
+    one = sample("signal", [1.0], log_normal("pot", 0.1), signal=True)
+    other = sample("background", [1.0], log_normal("Pot", 0.1))
+    with pytest.raises(PhysicsError, match="spelling"):
+        assemble({"c": [one, other]}, {})
+    with pytest.raises(PhysicsError, match="unknown channels"):
+        assemble({"c": [one]}, {"d": [1]})
+    with pytest.raises(PhysicsError, match="exceed"):
+        in_domain_samples([1.0], [2.0], sigma=0.1)
