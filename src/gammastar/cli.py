@@ -5,6 +5,7 @@ The only module that prints.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,13 @@ def app(verbose: bool) -> None:
 @click.option(
     "--only", metavar="STAGE", help="Compute this stage again, from kept results, and stop after it."
 )
-def run(steering: Path, output: Path | None, resume: bool, only: str | None) -> None:
+@click.option("--workers", type=click.IntRange(min=1), help="Read and scan with this many local processes.")
+@click.option(
+    "--dask", metavar="ADDRESS", help="Read and scan on the workers of this Dask scheduler, or 'local'."
+)
+@click.option("--skip-bad", is_flag=True, help="Leave out files that cannot be read, and report them.")
+@click.option("--allow-partial", is_flag=True, help="Set limits although files were left out.")
+def run(steering: Path, only: str | None, allow_partial: bool, **options: Any) -> None:
     """Run all stages of STEERING (a file, or a shipped analysis such as na60_dimuon/small).
 
     Writes results/<analysis>/.
@@ -45,13 +52,20 @@ def run(steering: Path, output: Path | None, resume: bool, only: str | None) -> 
     from gammastar.core.data import analysis_path
     from gammastar.pipeline.progress import shown
 
-    with shown() as tell:
+    elsewhere = {name: options.pop(name) for name in ("workers", "dask", "skip_bad")}
+    with contextlib.ExitStack() as stack:
+        farm = None
+        if any(elsewhere.values()):
+            from gammastar.facility import open_farm
+
+            farm = stack.enter_context(open_farm(**elsewhere))
         folder = pipeline.run(
             steering if steering.is_file() or steering.suffix else analysis_path(str(steering)),
-            output=output,
-            resume=resume,
             only=only,
-            tell=tell,
+            tell=stack.enter_context(shown()),
+            farm=farm,
+            allow_partial=allow_partial,
+            **options,
         )
     report = folder / "report.html"
     click.echo(f"results in {folder}" + (f"; open {report}" if report.is_file() and only is None else ""))

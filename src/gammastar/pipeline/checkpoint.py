@@ -37,6 +37,7 @@ class Book:
     numbers: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
+    partial: dict[str, dict[str, Any]] = field(default_factory=dict)
     force: str | None = None
 
     def key_of(self, *stages: str) -> str:
@@ -69,7 +70,9 @@ class Book:
         return result
 
     def fresh(self, stage: str, key: str) -> bool:
-        """Return whether the previous run finished this stage with the same key."""
+        """Return whether the previous run finished this stage with the same key, and without loss."""
+        if stage in self.previous.get("partial", {}):
+            return False
         return stage != self.force and bool(self.previous.get("stages", {}).get(stage, {}).get("key") == key)
 
     def done(self, stage: str, key: str, content: str) -> None:
@@ -89,9 +92,11 @@ class Book:
         kept = {
             name: entry for name, entry in self.previous.get("stages", {}).items() if name not in self.stages
         }
+        partial = {"partial": self.partial} if self.partial else {}
         write_json(
             self.folder / "manifest.json",
             {
+                **partial,
                 "finished": finished,
                 "mock": self.mock,
                 "seed": self.seed,

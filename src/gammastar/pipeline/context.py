@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from gammastar.config import Steering
 from gammastar.core.axes import ENERGY, KINEMATICS, MASS, PT, variable
@@ -16,17 +16,44 @@ from gammastar.core.errors import InputFileError
 from gammastar.core.records import Exposure, FloatArray, Spectrum
 from gammastar.core.stats import filled
 from gammastar.pipeline.checkpoint import Arrays, Book
+from gammastar.store.remote import Remote
 
-__all__ = ["Context", "Tell", "axes_of", "find_file", "pack_spectrum", "shipped", "unpack_spectrum"]
+if TYPE_CHECKING:
+    from gammastar.core.pairs import MatchedPairs, Pairs
+    from gammastar.select import Cutflow
+    from gammastar.store.chunks import Job
+
+__all__ = ["Context", "Farm", "Tell", "axes_of", "find_file", "pack_spectrum", "shipped", "unpack_spectrum"]
 
 Tell: TypeAlias = Callable[[str, float | None, str], None]
+
+
+class Farm(Protocol):
+    """Workers elsewhere, as ``facility.open_farm`` gives them."""
+
+    name: str
+    events: list[str]
+    skipped: list[dict[str, Any]]
+
+    def pairs(self, job: Job) -> tuple[Pairs, Cutflow]:
+        """Return the selected pairs of all files, in their order."""
+
+    def truth(self, job: Job) -> MatchedPairs:
+        """Return the simulated photons of all files, in their order."""
+
+    def map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+        """Return ``[function(item) for item in items]``."""
+
+    def lost_fraction(self, kind: str = "pairs") -> float:
+        """Return which part of the entries was skipped."""
 
 
 @dataclass(frozen=True)
 class Context:
     """A run: `base` is the steering file's folder, `folder` that of the results.
 
-    ``tell(stage, fraction, text)`` reports progress; a fraction of None means that it is not known.
+    ``tell(stage, fraction, text)`` reports progress; a fraction of None means that it is not known. With a
+    `farm` chunks and grid points are worked on there; `allow_partial` allows limits from part of the data.
     """
 
     steering: Steering
@@ -34,15 +61,30 @@ class Context:
     folder: Path
     book: Book
     tell: Tell
+    farm: Farm | None = None
+    allow_partial: bool = False
 
     @property
     def seed(self) -> int:
         """Seed of the run."""
         return self.steering.analysis.seed
 
+    def each(
+        self, function: Callable[[int], Any], n: int, stage: str, describe: Callable[[int], str]
+    ) -> list[Any]:
+        """Return ``function(i)`` of 0 … n − 1, from the farm if there is one."""
+        if self.farm is not None:
+            self.tell(stage, None, f"{n} points, {self.farm.name}")
+            return self.farm.map(function, range(n))
+        found = []
+        for i in range(n):
+            found.append(function(i))
+            self.tell(stage, (i + 1) / n, describe(i))
+        return found
 
-def find_file(name: str, base: Path) -> list[Path]:
-    """Return the files of a name or glob pattern.
+
+def find_file(name: str, base: Path) -> list[Path | Remote]:
+    """Return the files of a name or glob pattern; a URL stands for itself.
 
     Looked for beside the steering file, then among the shipped data, then in the folder
     ``GAMMASTAR_TESTDATA``, then in the cache of scikit-hep-testdata.
@@ -52,6 +94,8 @@ def find_file(name: str, base: Path) -> list[Path]:
     InputFileError
         If nothing is found; the message lists the folders.
     """
+    if "://" in name:
+        return [Remote(name)]
     folders = [base]
     if os.environ.get("GAMMASTAR_TESTDATA"):
         folders.append(Path(os.environ["GAMMASTAR_TESTDATA"]))
@@ -65,7 +109,7 @@ def find_file(name: str, base: Path) -> list[Path]:
             return [path]
         found = sorted(folder.glob(name)) if not Path(name).is_absolute() else []
         if found:
-            return found
+            return [*found]
     msg = f"{name}: no such file in {', '.join(str(folder) for folder in folders)}"
     raise InputFileError(msg)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from gammastar.core.errors import SteeringError, StoreError
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import PairHists, Spectrum
 from gammastar.pipeline.checkpoint import Arrays, open_book
-from gammastar.pipeline.context import Context, Tell
+from gammastar.pipeline.context import Context, Farm, Tell
 
 __all__ = ["Products", "dark_half", "run", "writable"]
 
@@ -69,6 +69,8 @@ def run(
     resume: bool = False,
     only: str | None = None,
     tell: Tell = _silent,
+    farm: Farm | None = None,
+    allow_partial: bool = False,
 ) -> Path:
     """Run the stages of a steering file and write the results.
 
@@ -83,6 +85,10 @@ def run(
         Compute this stage again, take what is before it from an earlier run where it matches, stop after it.
     tell : callable
         Receives progress: stage, fraction or None, text.
+    farm : Farm, optional
+        Workers that read chunks and work on grid points; the numbers do not depend on it.
+    allow_partial : bool
+        Set limits even if unreadable files were skipped.
 
     Returns
     -------
@@ -104,7 +110,7 @@ def run(
     mock = parsed.analysis.mock or parsed.simulate is not None
     book = open_book(folder, resume=resume or only is not None, seed=parsed.analysis.seed, mock=mock)
     book.force = only
-    ctx = Context(parsed, steering.resolve().parent, folder, book, tell)
+    ctx = Context(parsed, steering.resolve().parent, folder, book, tell, farm, allow_partial)
     products = Products()
     for stage in names:
         _STAGES[stage](ctx, products)
@@ -159,8 +165,18 @@ def _spectrum(ctx: Context, made: Products) -> None:
     from gammastar.pipeline import measured, results
 
     unfolded, kept = needed(made.unfolded, "unfold"), needed(made.unfolding, "unfold")
-    made.spectrum = measured.spectrum_stage(ctx, unfolded, kept, made.simulated)
+    made.spectrum = measured.spectrum_stage(_exposed(ctx, made), unfolded, kept, made.simulated)
     results.write_spectrum_files(ctx, made.spectrum, unfolded)
+
+
+def _exposed(ctx: Context, made: Products) -> Context:
+    """Return the run with the protons on target of the data that were read."""
+    section, lost = ctx.steering.spectrum, ctx.book.partial.get("select", {}).get("lost_fraction", 0.0)
+    if section is None or not lost:
+        return ctx
+    pot = float(made.simulated["data_pot"]) if section.pot == "simulation" else section.pot
+    read = section.model_copy(update={"pot": pot * (1.0 - lost)})
+    return replace(ctx, steering=ctx.steering.model_copy(update={"spectrum": read}))
 
 
 def _training(ctx: Context, made: Products) -> Any:
@@ -221,6 +237,10 @@ def _accept(ctx: Context, made: Products) -> None:
 def _infer(ctx: Context, made: Products) -> None:
     from gammastar.pipeline import limits
 
+    if ctx.book.partial and not ctx.allow_partial:
+        lost = {stage: f"{entry['lost_fraction']:.3%}" for stage, entry in ctx.book.partial.items()}
+        msg = f"part of the input was skipped ({lost} of the entries); a limit needs --allow-partial"
+        raise SteeringError(msg)
     exposure = needed(needed(made.spectrum, "spectrum").exposure, "spectrum")
     accepted = needed(made.accepted, "accept")
     made.inferred = limits.infer_stage(ctx, needed(made.predicted, "predict"), accepted, exposure)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,8 +17,10 @@ from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.resolve import resolve
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context, find_file, shipped
+from gammastar.store.chunks import Job, Source
 from gammastar.store.events import write_tree
 from gammastar.store.manifest import digest, file_sha256
+from gammastar.store.remote import Remote, check_listed, input_sha256, listed_files
 
 __all__ = [
     "Inputs",
@@ -34,8 +38,8 @@ __all__ = [
 class Inputs:
     """The files of a run and their digests."""
 
-    files: tuple[Path, ...]
-    response: tuple[Path, ...]
+    files: tuple[Path | Remote, ...]
+    response: tuple[Path | Remote, ...]
     shas: tuple[str, ...]
 
 
@@ -98,20 +102,68 @@ def write_mock(path: Path, events: simulate.SimulatedEvents) -> None:
 def inputs(ctx: Context, simulated: Arrays) -> Inputs:
     """Return the input files with their digests, which go into the manifest."""
     section = ctx.steering.read
+    files: list[Path | Remote]
+    response: list[Path | Remote]
     if simulated:
         files = [ctx.folder / "input" / "mock_data.root"]
         response = [ctx.folder / "input" / "mock_response.root"]
     else:
         names = () if section is None else section.files
-        files = [path for name in names for path in find_file(name, ctx.base)]
+        files = _found(names, ctx.base)
         names = () if section is None else section.response
-        response = [path for name in names for path in find_file(name, ctx.base)]
+        response = _found(names, ctx.base)
         if not files:
             msg = "read.files: empty, and there is no [simulate] section that makes the data"
             raise SteeringError(msg)
-    shas = tuple(file_sha256(path) for path in (*files, *response))
+    paths = [*files, *response]
+    shas = tuple(map(input_sha256, paths) if ctx.farm is None else ctx.farm.map(input_sha256, paths))
+    check_listed(paths, shas)
     ctx.book.inputs |= {path.name: sha for path, sha in zip((*files, *response), shas, strict=True)}
     return Inputs(tuple(files), tuple(response), shas)
+
+
+def _found(names: tuple[str, ...], base: Path) -> list[Path | Remote]:
+    """Return files of names, patterns, URLs and filesets (JSON)."""
+    found: dict[Path | Remote, None] = {}
+    for name in names:
+        for path in find_file(name, base):
+            inner = listed_files(path) if path.name.endswith(".json") else None
+            many = [path] if inner is None else [p for n in inner for p in find_file(n, base)]
+            found.update(dict.fromkeys(many))
+    return list(found)
+
+
+def _job(ctx: Context, kind: Any, paths: tuple[Path | Remote, ...], shas: tuple[str, ...]) -> Job:
+    """Return what workers need to know; leftovers of an earlier run go unless it is resumed."""
+    reading, section = ctx.steering.read, ctx.steering.select
+    if reading is None or section is None:
+        msg = "[read] and [select] are needed to read pairs"
+        raise SteeringError(msg)
+    folder = (ctx.folder / "chunks" / kind).resolve()
+    if folder.is_dir() and not ctx.book.resume:
+        shutil.rmtree(folder)
+    schema = load_schema(reading, ctx.base)
+    code = _user_code(section, reading.schema_file, ctx.base)
+    sources = tuple(Source(str(path), sha) for path, sha in zip(paths, shas, strict=True))
+    key = digest(section.model_dump(mode="json"), repr(schema), code)
+    return Job(
+        kind, sources, schema, functools.partial(load_cuts, section, ctx.base), reading.step, key, folder
+    )
+
+
+def _partial(ctx: Context, stage: str, kind: str) -> None:
+    """Enter what the farm had to leave out."""
+    farm = ctx.farm
+    if farm is None:
+        return
+    ctx.book.notes += [f"{farm.name}: {event}" for event in farm.events]
+    farm.events.clear()
+    skipped = [entry for entry in farm.skipped if entry["kind"] == kind]
+    if skipped:
+        lost = farm.lost_fraction(kind)
+        ctx.book.partial[stage] = {"lost_fraction": lost, "skipped": skipped}
+        what = "protons on target" if kind == "pairs" else "simulated events"
+        ctx.book.notes.append(f"{len(skipped)} chunks or files skipped: {lost:.3%} of the {what} lost")
 
 
 def load_schema(section: config.Read, base: Path) -> read.Schema:
@@ -153,7 +205,7 @@ def select_stage(ctx: Context, given: Inputs) -> tuple[Pairs, Arrays]:
     code = _user_code(section, reading.schema_file, ctx.base)
     key = ctx.book.key(section, digest(reading.model_dump(mode="json")), code, *given.shas)
 
-    def compute() -> Arrays:
+    def serial() -> tuple[Pairs, select.Cutflow]:
         parts, flows, n = [], [], 0
         for chunk in read.open_events([str(f) for f in given.files], schema, step=reading.step):
             part, flow = select.pairs(chunk, cuts)
@@ -161,12 +213,21 @@ def select_stage(ctx: Context, given: Inputs) -> tuple[Pairs, Arrays]:
             flows.append(flow)
             n += len(chunk)
             ctx.tell("read", None, f"{n} events")
-        pairs = Pairs.concatenate(parts)
+        return Pairs.concatenate(parts), functools.reduce(lambda a, b: a + b, flows, select.Cutflow())
+
+    def compute() -> Arrays:
+        if ctx.farm is None:
+            pairs, flow = serial()
+        else:
+            ctx.tell("read", None, f"{len(given.files)} files, {ctx.farm.name}")
+            pairs, flow = ctx.farm.pairs(_job(ctx, "pairs", given.files, given.shas[: len(given.files)]))
+            _partial(ctx, "select", "pairs")
         if not len(pairs):
             names = ", ".join(f.name for f in given.files)
+            n = flow["events"].n if flow.steps else 0
             msg = f"{names}: no lepton pair passes the selection ({n} events read); see [select]"
             raise SteeringError(msg)
-        rows = functools.reduce(lambda a, b: a + b, flows).rows()
+        rows = flow.rows()
         kept = {
             name: np.array([row[name] for row in rows]) for name in ("name", "n", "weight", "os", "pp", "mm")
         }
@@ -194,8 +255,14 @@ def match_stage(ctx: Context, given: Inputs) -> MatchedPairs:
 
     def compute() -> Arrays:
         ctx.tell("read", None, "simulation with truth")
-        files = [str(f) for f in given.response]
-        found = read.matched(files, schema, lambda events: select.pairs(events, cuts)[0], step=reading.step)
+        if ctx.farm is None:
+            files = [str(f) for f in given.response]
+            found = read.matched(
+                files, schema, lambda events: select.pairs(events, cuts)[0], step=reading.step
+            )
+        else:
+            found = ctx.farm.truth(_job(ctx, "truth", given.response, given.shas[len(given.files) :]))
+            _partial(ctx, "match", "truth")
         return {f: getattr(found, f) for f in fields}
 
     arrays = ctx.book.arrays("match", key, compute)

@@ -141,15 +141,25 @@ def _plane(
 ) -> Arrays:
     """Return signal, its part in the measured domain, and errors, shape (n_masses, n_couplings) each."""
     n = 0 if ctx.steering.predict is None else ctx.steering.predict.n_sample
-    rows: dict[str, list[FloatArray]] = {name: [] for name in YIELDS}
     masses = predicted["mass"]
-    for i, mass in enumerate(masses):
-        sample = channel.produce(float(mass), n=n, rng=stream(ctx.seed, "predict", i))
-        found = ready(sample, float(mass), rng=stream(ctx.seed, "accept", label, i))
-        for name in YIELDS:
-            rows[name].append(getattr(found, name))
-        ctx.tell("accept", (i + 1) / len(masses), f"{label}: m = {mass:.3f} GeV")
-    return {name: np.stack(row) for name, row in rows.items()}
+    point = functools.partial(_point, channel, masses, label, ready, (ctx.seed, n))
+    rows = ctx.each(point, len(masses), "accept", lambda i: f"{label}: m = {masses[i]:.3f} GeV")
+    return {name: np.stack([row[name] for row in rows]) for name in YIELDS}
+
+
+def _point(
+    channel: predict.VirtualPhoton,
+    masses: FloatArray,
+    label: str,
+    ready: Callable[..., accept.AcceptedYield],
+    seed_and_size: tuple[int, int],
+    i: int,
+) -> Arrays:
+    """Return signal and errors over couplings at one mass; it depends on nothing but its arguments."""
+    mass, (seed, n) = float(masses[i]), seed_and_size
+    sample = channel.produce(mass, n=n, rng=stream(seed, "predict", i))
+    found = ready(sample, mass, rng=stream(seed, "accept", label, i))
+    return {name: getattr(found, name) for name in YIELDS}
 
 
 def _curves(ctx: Context, channel: predict.VirtualPhoton, detector: Detector) -> Arrays:

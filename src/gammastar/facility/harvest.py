@@ -1,0 +1,207 @@
+"""Chunks of a job: divided, worked on in rounds, counted, checked and put in order."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Protocol
+
+from coffea.nanoevents import BaseSchema
+from coffea.processor import Runner
+from coffea.processor.executor import WorkItem
+
+from gammastar.core import errors
+from gammastar.core.errors import GammastarError, InputFileError, StoreError
+from gammastar.facility.fileset import write_fileset
+from gammastar.facility.processor import DileptonPairs
+from gammastar.store.chunks import Chunk, Job, Kept, Source, read_chunk, split
+
+__all__ = ["Backend", "harvest", "plan"]
+
+logger = logging.getLogger(__name__)
+Found = dict[Chunk, dict[str, Any]]
+
+
+class Backend(Protocol):
+    """What `harvest` needs of a farm."""
+
+    retries: int
+    skip_bad: bool
+    skipped: list[dict[str, Any]]
+    entries: dict[str, int]
+
+    @property
+    def executor(self) -> Any:
+        """Return the function that makes an executor of coffea."""
+
+    def map(self, function: Any, items: Any) -> list[Any]:
+        """Return ``[function(item) for item in items]``."""
+
+    def note(self, attempt: int, waiting: int, what: str) -> None:
+        """Note that a round left something to do."""
+
+
+def harvest(farm: Backend, job: Job) -> list[Kept]:
+    """Return the kept content of every chunk, in the order of files and entries.
+
+    Raises
+    ------
+    GammastarError
+        What is wrong with an input, unless `skip_bad` leaves it out.
+    StoreError
+        If a chunk is missing, doubled, or not what its worker announced.
+    """
+    chunks = plan(farm, job)
+    done: Found = {}
+    failed: Found = {}
+    waiting = list(chunks)
+    for attempt in range(1 + farm.retries):
+        if waiting:
+            good, failed = _round(farm, job, waiting)
+            done |= good
+            _raise_final(failed)
+            waiting = [chunk for chunk in waiting if chunk not in done]
+            farm.note(attempt, len(waiting), "chunks")
+    for chunk in waiting:
+        _skip(farm, job, chunk, failed.get(chunk))
+    kept = [_read(job, chunk, done[chunk]) for chunk in chunks if chunk in done]
+    entries = sum(int(found.notes["entries"]) for found in kept)
+    expected = sum(chunk.stop - chunk.start for chunk in chunks if chunk in done)
+    if entries != expected or len(kept) + len(waiting) != len(chunks):
+        msg = f"{job.folder}: the chunks hold {entries} entries, expected {expected}"
+        raise StoreError(msg)
+    return kept
+
+
+def plan(farm: Backend, job: Job) -> list[Chunk]:
+    """Return the chunks of a job, and write ``fileset_<kind>.json``."""
+    found = farm.map(functools.partial(_split, job), [source.path for source in job.sources])
+    sources: list[Source] = []
+    unread: list[tuple[str, GammastarError]] = []
+    steps: dict[str, tuple[int, ...]] = {}
+    chunks: list[Chunk] = []
+    first = 0
+    for index, (source, (total, edges, error)) in enumerate(zip(job.sources, found, strict=True)):
+        if error is not None:
+            unread.append((source.path, error))
+            continue
+        sources.append(replace(source, entries=total))
+        steps[source.path] = edges
+        chunks.extend(Chunk(source.path, index, *edge, first) for edge in pairwise(edges))
+        first += total
+    farm.entries[job.kind] = first + _unread(farm, job, unread, steps, first)
+    job.folder.mkdir(parents=True, exist_ok=True)
+    write_fileset(job.folder / f"fileset_{job.kind}.json", job.kind, job.schema.tree, sources, steps)
+    return chunks
+
+
+def _unread(
+    farm: Backend, job: Job, unread: list[tuple[str, GammastarError]], steps: Mapping[str, Any], total: int
+) -> int:
+    """Skip files that cannot be opened; their entries are estimated from their size."""
+    if unread and not farm.skip_bad:
+        raise unread[0][1]
+    known = sum(_size(path) for path in steps)
+    lost = 0
+    for path, error in unread:
+        entries = round(total * _size(path) / known) if known else 1
+        lost += entries
+        entry = {"kind": job.kind, "file": path, "entries": entries, "estimated": True, "why": str(error)}
+        farm.skipped.append(entry)
+        logger.warning("%s: skipped", path)
+    return lost
+
+
+def _size(path: str) -> int:
+    local = Path(path)
+    return local.stat().st_size if local.is_file() else 0
+
+
+def _split(job: Job, path: str) -> tuple[int, tuple[int, ...], GammastarError | None]:
+    try:
+        return *split(path, job.schema, job.step, truth=job.kind == "truth"), None
+    except InputFileError as error:
+        return 0, (0,), error
+
+
+def _round(farm: Backend, job: Job, chunks: list[Chunk]) -> tuple[Found, Found]:
+    """Send chunks to the workers; return the notes of those that are finished and that failed."""
+    from gammastar.facility.executors import LOST
+
+    try:
+        answer = _coffea(farm, job, chunks)
+    except LOST as error:
+        logger.warning("a worker was lost (%s)", type(error).__name__)
+        return {}, {}
+    except Exception as error:
+        if "KilledWorker" in str(error):
+            logger.warning("a worker was lost: %s", error)
+            return {}, {}
+        if type(error) is not Exception:
+            raise
+        # coffea could not open a file: every chunk tells for itself what is wrong.
+        logger.warning("%s; the chunks are tried one by one", " ".join(str(error).split())[:200])
+        notes = farm.map(DileptonPairs(job).work, chunks)
+        answer = {key: [entry for note in notes for entry in note[key]] for key in ("done", "failed")}
+    by_place = {(chunk.index, chunk.start, chunk.stop): chunk for chunk in chunks}
+    places = [(note["index"], note["start"], note["stop"]) for note in answer["done"]]
+    if len(set(places)) != len(places):
+        twice = sorted({place for place in places if places.count(place) > 1})
+        msg = f"chunks came back twice: {twice[:5]}"
+        raise StoreError(msg)
+    done = {by_place[place]: note for place, note in zip(places, answer["done"], strict=True)}
+    failed = {by_place[note["index"], note["start"], note["stop"]]: note for note in answer["failed"]}
+    return done, failed
+
+
+def _coffea(farm: Backend, job: Job, chunks: list[Chunk]) -> dict[str, list[dict[str, Any]]]:
+    items = [
+        WorkItem(job.kind, c.path, job.schema.tree, c.start, c.stop, b"", {"first": c.first}) for c in chunks
+    ]
+    runner = Runner(executor=farm.executor(), schema=BaseSchema, savemetrics=False)
+    # coffea's own view of the events is not used; one branch keeps it small for trees with thousands.
+    options = {"filter_name": [job.schema.branches()[0]]}
+    answer: dict[str, list[dict[str, Any]]] = runner.run(
+        items, DileptonPairs(job), iteritems_options=options
+    )["out"]
+    return answer
+
+
+def _raise_final(failed: Mapping[Chunk, dict[str, Any]]) -> None:
+    """Raise what another round cannot heal: everything but an unreadable file."""
+    for chunk in sorted(failed, key=lambda c: (c.index, c.start)):
+        if failed[chunk]["error"] != "InputFileError":
+            raise _error(failed[chunk])
+
+
+def _error(note: Mapping[str, Any]) -> GammastarError:
+    kind = getattr(errors, str(note["error"]), GammastarError)
+    found: GammastarError = kind(str(note["message"]))
+    return found
+
+
+def _skip(farm: Backend, job: Job, chunk: Chunk, note: Mapping[str, Any] | None) -> None:
+    if note is None:
+        msg = f"{chunk.label}: the workers on this chunk died {1 + farm.retries} times"
+        raise StoreError(msg)
+    if not farm.skip_bad:
+        raise _error(note)
+    entry = {"kind": job.kind, "file": chunk.path, "start": chunk.start, "stop": chunk.stop}
+    farm.skipped.append(entry | {"entries": chunk.stop - chunk.start, "why": str(note["message"])})
+    logger.warning("%s: skipped", chunk.label)
+
+
+def _read(job: Job, chunk: Chunk, note: Mapping[str, Any]) -> Kept:
+    path = job.path(chunk)
+    if not path.is_file():
+        msg = f"{path}: was written by a worker and is not here; workers and the run must share this folder"
+        raise StoreError(msg)
+    found = read_chunk(path, job.chunk_key(chunk))
+    if found.content != note["content"]:
+        msg = f"{path}: is not what the worker wrote"
+        raise StoreError(msg)
+    return found

@@ -1,0 +1,181 @@
+"""The measured half as a coffea processor: a range of entries in, a Parquet file of pairs out."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import awkward as ak
+import numpy as np
+
+from gammastar import read, select
+from gammastar.core.errors import GammastarError, InputFileError, StoreError
+from gammastar.core.pairs import MatchedPairs, Pairs
+from gammastar.core.records import FloatArray
+from gammastar.select import Cutflow
+from gammastar.store.chunks import Arrays, Chunk, Job, code_digest, read_chunk, write_chunk
+from gammastar.store.remote import Remote, input_sha256
+
+__all__ = ["DileptonPairs", "matched_of", "pairs_of"]
+
+FIELDS = ("mass", "pt", "energy", "charge", "weight", "event")
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DileptonPairs:
+    """Select the lepton pairs of a chunk and keep them as Parquet; a plain callable for coffea's ``Runner``.
+
+    Attributes
+    ----------
+    job : Job
+        What to select, from which files, and where to keep it.
+    code : str
+        Digest of the code of the run; a worker with other code refuses to work.
+
+    Notes
+    -----
+    The result is ``{"done": [note], "failed": [note]}``: what it weighs does not depend on the number of
+    pairs, so neither does merging. Errors of the input come back as notes, because exceptions lose their type
+    on some executors. coffea's own events are not touched; entries are read with the job's schema.
+    """
+
+    job: Job
+    code: str = field(default_factory=code_digest)
+
+    def __call__(self, events: Any) -> dict[str, list[dict[str, Any]]]:
+        """Work on the entries that coffea's metadata name."""
+        at = events.metadata
+        index = self.index(at["filename"])
+        chunk = Chunk(
+            self.job.sources[index].path,
+            index,
+            int(at["entrystart"]),
+            int(at["entrystop"]),
+            int(at.get("first", 0)),
+        )
+        return self.work(chunk)
+
+    def index(self, path: str) -> int:
+        """Return the number of a file in the job."""
+        for i, source in enumerate(self.job.sources):
+            if source.path == path:
+                return i
+        msg = f"{path}: is not a file of this job"
+        raise InputFileError(msg)
+
+    def work(self, chunk: Chunk) -> dict[str, list[dict[str, Any]]]:
+        """Return the note of a finished chunk, or that of its failure."""
+        where = {"index": chunk.index, "start": chunk.start, "stop": chunk.stop, "path": chunk.path}
+        try:
+            if code_digest() != self.code:
+                msg = "this worker has another version of gammastar than the run; install the same everywhere"
+                raise StoreError(msg)
+            return {"done": [where | _kept(self.job, chunk)], "failed": []}
+        except GammastarError as error:
+            name, code = type(error).__name__, error.exit_code
+            return {"done": [], "failed": [where | {"error": name, "message": str(error), "exit_code": code}]}
+
+
+def _kept(job: Job, chunk: Chunk) -> dict[str, Any]:
+    path, key = job.path(chunk), job.chunk_key(chunk)
+    if path.is_file():
+        try:
+            found = read_chunk(path, key)
+        except StoreError as error:
+            logger.warning("%s; the chunk is made again", error)
+        else:
+            return {"file": path.name, "content": found.content, **found.notes}
+    source = job.sources[chunk.index]
+    if source.sha256:
+        check_digest(source.path, source.sha256)
+    arrays, notes = _truth(job, chunk) if job.kind == "truth" else _pairs(job, chunk)
+    content = write_chunk(path, key, arrays, notes)
+    return {"file": path.name, "content": content, **notes}
+
+
+def check_digest(path: str, sha256: str) -> None:
+    """Check a file once per process, and again when it changes."""
+    if "://" in path:
+        found = _remote_sha256(path)
+    else:
+        try:
+            status = os.stat(path)  # noqa: PTH116 - one call for both numbers
+        except OSError as error:
+            msg = f"{path}: cannot be read ({error.strerror})"
+            raise InputFileError(msg) from error
+        found = _local_sha256(path, status.st_mtime_ns, status.st_size)
+    if found != sha256:
+        msg = f"{path}: SHA-256 is {found}, expected {sha256}; the file was changed or damaged"
+        raise InputFileError(msg)
+
+
+@functools.lru_cache(maxsize=4096)
+def _local_sha256(path: str, _changed: int, _size: int) -> str:
+    return input_sha256(Path(path))
+
+
+@functools.lru_cache(maxsize=4096)
+def _remote_sha256(path: str) -> str:
+    return input_sha256(Remote(path))
+
+
+def _events(job: Job, chunk: Chunk) -> ak.Array | None:
+    size = max(1, chunk.stop - chunk.start)
+    found = list(
+        read.open_events(chunk.path, job.schema, step=size, entry_start=chunk.start, entry_stop=chunk.stop)
+    )
+    if not found:
+        return None
+    events = found[0] if len(found) == 1 else ak.concatenate(found)
+    if not job.schema.event and chunk.first:  # numbered through all files, as without workers
+        events = ak.with_field(events, np.asarray(events.event) + chunk.first, "event")
+    return events
+
+
+def _pairs(job: Job, chunk: Chunk) -> tuple[Arrays, dict[str, Any]]:
+    events = _events(job, chunk)
+    found, flow = (Pairs.empty(), Cutflow()) if events is None else select.pairs(events, job.cuts())
+    arrays = {name: getattr(found, name) for name in FIELDS}
+    notes = {"entries": chunk.stop - chunk.start, "pairs": len(found), "cutflow": flow.rows()}
+    return arrays, notes
+
+
+def _truth(job: Job, chunk: Chunk) -> tuple[Arrays, dict[str, Any]]:
+    cuts = job.cuts()
+    found = read.matched(
+        chunk.path,
+        job.schema,
+        lambda events: select.pairs(events, cuts)[0],
+        step=max(1, chunk.stop - chunk.start),
+        entry_start=chunk.start,
+        entry_stop=chunk.stop,
+    )
+    first = 0 if job.schema.event else chunk.first
+    n, m = len(found), len(found.fake_weight)
+    arrays = {
+        "true": np.concatenate([found.true, np.full((m, 3), np.nan)]),
+        "reco": np.concatenate([found.reco, found.fakes]),
+        "weight": np.concatenate([found.weight, found.fake_weight]),
+        "event": np.concatenate([found.event + first, np.full(m, -1, dtype=np.int64)]),
+        "fake": np.arange(n + m) >= n,
+    }
+    return arrays, {"entries": chunk.stop - chunk.start, "pairs": n, "fakes": m}
+
+
+def pairs_of(arrays: Mapping[str, Any]) -> Pairs:
+    """Return the pairs of a kept chunk."""
+    return Pairs(*(arrays[name] for name in FIELDS))
+
+
+def matched_of(arrays: Mapping[str, Any]) -> MatchedPairs:
+    """Return the simulated photons of a kept chunk."""
+    fake = np.asarray(arrays["fake"], dtype=bool)
+    true: FloatArray = arrays["true"][~fake]
+    reco, weight = arrays["reco"], arrays["weight"]
+    return MatchedPairs(true, reco[~fake], weight[~fake], arrays["event"][~fake], reco[fake], weight[fake])

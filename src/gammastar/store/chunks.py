@@ -1,0 +1,213 @@
+"""Pieces of the measured half that may run anywhere: which entries, and where their pairs are kept.
+
+A chunk is a range of entries of one file. Its pairs are one Parquet file whose name is the digest of all that
+they depend on: selection, schema, user code, the package's own code, the file's SHA-256 and the range. It is
+published whole or not at all, and its content is checked against its digest whenever it is read.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import uproot
+
+import gammastar
+from gammastar import __version__
+from gammastar.core.errors import StoreError
+from gammastar.read.events import open_tree
+from gammastar.read.integrity import reading
+from gammastar.read.schema import Schema
+from gammastar.store.manifest import atomic, digest
+
+__all__ = ["Chunk", "Job", "Kept", "Source", "code_digest", "read_chunk", "split", "write_chunk"]
+
+Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
+Kind: TypeAlias = Literal["pairs", "truth"]
+SELECTION_CODE = ("core", "read", "select", "store/chunks.py")
+
+
+@functools.cache
+def code_digest() -> str:
+    """Return the digest of the package's version and of the code that makes chunks."""
+    root = Path(gammastar.__file__).parent
+    paths = [
+        p for name in SELECTION_CODE for p in ([root / name] if "." in name else (root / name).rglob("*.py"))
+    ]
+    return digest(
+        __version__, {str(p.relative_to(root)): p.read_text(encoding="utf-8") for p in sorted(paths)}
+    )
+
+
+@dataclass(frozen=True)
+class Source:
+    """An input file: where it is, its SHA-256 ("" if it is not to be checked), its number of entries."""
+
+    path: str
+    sha256: str = ""
+    entries: int = -1
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Entries `start` to `stop` of the `index`-th file, whose own entry 0 is entry `first` of the run."""
+
+    path: str
+    index: int
+    start: int
+    stop: int
+    first: int = 0
+
+    @property
+    def label(self) -> str:
+        """Return file and range, for messages."""
+        return f"{self.path}[{self.start}:{self.stop}]"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to do with every chunk; all of it can be sent to another machine.
+
+    Attributes
+    ----------
+    kind : {"pairs", "truth"}
+        Selected pairs, or simulated photons with what was reconstructed of them.
+    sources : tuple of Source
+    schema : Schema
+    cuts : function without arguments that returns the selection
+        Called where the work is done, so that functions of the user's file are imported there.
+    step : str or int
+        Size of a chunk in memory, or its number of entries; the same rule as without workers.
+    key : str
+        Digest of selection, schema and user code.
+    folder : Path
+        Where the Parquet files go; workers must see it under the same name.
+    """
+
+    kind: Kind
+    sources: tuple[Source, ...]
+    schema: Schema
+    cuts: Callable[[], Any]
+    step: str | int
+    key: str
+    folder: Path
+
+    def chunk_key(self, chunk: Chunk) -> str:
+        """Return the digest of everything that the pairs of a chunk depend on."""
+        source = self.sources[chunk.index]
+        where = source.sha256 or chunk.path
+        first = 0 if self.schema.event else chunk.first
+        return digest(self.kind, self.key, code_digest(), where, chunk.start, chunk.stop, first)
+
+    def path(self, chunk: Chunk) -> Path:
+        """Return where the pairs of a chunk are kept."""
+        return self.folder / f"{self.kind}-{self.chunk_key(chunk)[:32]}.parquet"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The content of a Parquet file of pairs: arrays, content digest, and what was noted beside them."""
+
+    arrays: Arrays
+    content: str
+    notes: Mapping[str, Any]
+
+
+def split(path: str, schema: Schema, step: str | int, *, truth: bool = False) -> tuple[int, tuple[int, ...]]:
+    """Return the number of entries of a file and the boundaries of its chunks.
+
+    The boundaries are those at which `read.open_events` divides the file, so that sums of weights per chunk,
+    added in order, are equal to the last bit.
+
+    Raises
+    ------
+    InputFileError
+        If the file is missing or damaged.
+    BranchError
+        If the tree is missing.
+    """
+    with reading(path), uproot.open({path: None}) as file:
+        tree = open_tree(file, schema.tree, path)
+        total = int(tree.num_entries)
+        if total <= 0:
+            return 0, (0,)
+        wanted = frozenset(schema.branches(truth=truth))
+        size = _entries_per_step(tree, wanted, step)
+    return total, (*range(0, total, size), total)
+
+
+def _entries_per_step(tree: Any, wanted: frozenset[str], step: str | int) -> int:
+    if isinstance(step, int):
+        return max(1, step)
+    found = tree.num_entries_for(step, filter_name=lambda name: name in wanted)
+    return max(1, int(found))
+
+
+def _table(arrays: Arrays) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+    for name, array in arrays.items():
+        if array.ndim == 1:
+            yield name, array
+        else:
+            for i, column in enumerate(array.T):
+                yield f"{name}_{i}", np.ascontiguousarray(column)
+
+
+def write_chunk(path: Path, key: str, arrays: Arrays, notes: Mapping[str, Any]) -> str:
+    """Write arrays of equal length (n,) or (n, k) as one Parquet file; return their content digest."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    content = digest(arrays)
+    head = {
+        "key": key,
+        "content": content,
+        "notes": dict(notes),
+        "arrays": {name: [array.dtype.str, *array.shape[1:]] for name, array in arrays.items()},
+    }
+    table = pa.table(dict(_table(arrays)))
+    table = table.replace_schema_metadata({b"gammastar": json.dumps(head, allow_nan=False).encode()})
+    with atomic(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+    return content
+
+
+def read_chunk(path: Path, key: str | None = None) -> Kept:
+    """Read what `write_chunk` wrote and check its key and content.
+
+    Raises
+    ------
+    StoreError
+        If the file is missing, damaged, or was made for something else.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path, memory_map=False, page_checksum_verification=True)
+        head = json.loads(table.schema.metadata[b"gammastar"])
+        arrays = {name: _array(table, name, kind) for name, kind in head["arrays"].items()}
+        found = str(head["key"]), str(head["content"]), head["notes"]
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        msg = f"{path}: the kept chunk cannot be read ({type(error).__name__}: {str(error)[:200]})"
+        raise StoreError(msg) from error
+    if key is not None and found[0] != key:
+        msg = f"{path}: the chunk was made for another selection, code or input"
+        raise StoreError(msg)
+    if digest(arrays) != found[1]:
+        msg = f"{path}: the content does not match its digest; the file is damaged"
+        raise StoreError(msg)
+    return Kept(arrays, found[1], found[2])
+
+
+def _array(table: Any, name: str, kind: list[Any]) -> npt.NDArray[Any]:
+    dtype = np.dtype(kind[0])
+    if len(kind) == 1:
+        return np.asarray(table[name].to_numpy(), dtype=dtype)
+    columns = [np.asarray(table[f"{name}_{i}"].to_numpy(), dtype=dtype) for i in range(int(kind[1]))]
+    return np.stack(columns, axis=1)
