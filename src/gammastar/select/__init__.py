@@ -6,5 +6,6 @@ from gammastar.select.cutflow import Cutflow, Step
 from gammastar.select.cuts import Cuts, GhostVeto
 from gammastar.select.fill import fill
 from gammastar.select.pairs import collect, pairs
+from gammastar.select.singles import apply, singles
 
-__all__ = ["Cutflow", "Cuts", "GhostVeto", "Step", "collect", "fill", "pairs"]
+__all__ = ["Cutflow", "Cuts", "GhostVeto", "Step", "apply", "collect", "fill", "pairs", "singles"]

@@ -16,7 +16,7 @@ from gammastar.select.cutflow import Cutflow, Step
 from gammastar.select.cuts import Cuts, GhostVeto, lepton_quantity, pair_quantity
 from gammastar.select.kernel import combine
 
-__all__ = ["collect", "pairs"]
+__all__ = ["collect", "pairs", "selected_leptons"]
 
 KINEMATICS = ("px", "py", "pz", "mass")
 NO_COLUMN = (*KINEMATICS, "charge")
@@ -72,6 +72,13 @@ def collect(chunks: Iterable[ak.Array], cuts: Cuts | None = None) -> tuple[Pairs
         parts.append(part)
         cutflow += flow
     return Pairs.concatenate(parts), cutflow
+
+
+def selected_leptons(events: ak.Array, cuts: Cuts | None = None) -> tuple[ak.Array, ak.Array]:
+    """Return the events and their leptons after event functions, finiteness and lepton ranges."""
+    cuts = Cuts() if cuts is None else cuts
+    events, lepton = _event_functions(events, cuts, [])
+    return events, _leptons(lepton, events, cuts, [])
 
 
 def _numpy(array: Any) -> FloatArray:

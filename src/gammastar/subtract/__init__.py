@@ -1,7 +1,17 @@
-"""Subtract the combinatorial background with same-sign pairs."""
+"""Subtract what is no virtual photon: combinatorial pairs, open charm, named corrections."""
 
 from __future__ import annotations
 
+from gammastar.subtract.charm import CharmFit, fit_charm, subtract_component
+from gammastar.subtract.corrections import (
+    ETA_DIMUON_RATIO,
+    Applied,
+    Correction,
+    apply_corrections,
+    correction_table,
+    eta_dimuon,
+    scaled_shape,
+)
 from gammastar.subtract.diagnostics import (
     Diagnostics,
     NegativeYield,
@@ -9,19 +19,44 @@ from gammastar.subtract.diagnostics import (
     diagnose,
     negative_yields,
 )
+from gammastar.subtract.mixed_event import Pool, mixed_pairs, mixed_spectrum, r_factor
+from gammastar.subtract.posterior import Closure, posterior_weights, projection_closure
+from gammastar.subtract.profile import ProfileInterval, profile_interval
+from gammastar.subtract.replicas import event_seeds, replica_weights
 from gammastar.subtract.same_sign import LowCountWarning, charge_factors, low_count_fraction, same_sign
 from gammastar.subtract.weights import bootstrap_covariance, event_weights
 
 __all__ = [
+    "ETA_DIMUON_RATIO",
+    "Applied",
+    "CharmFit",
+    "Closure",
+    "Correction",
     "Diagnostics",
     "LowCountWarning",
     "NegativeYield",
+    "Pool",
+    "ProfileInterval",
+    "apply_corrections",
     "bootstrap_covariance",
     "charge_factors",
     "control_ratio",
+    "correction_table",
     "diagnose",
+    "eta_dimuon",
+    "event_seeds",
     "event_weights",
+    "fit_charm",
     "low_count_fraction",
+    "mixed_pairs",
+    "mixed_spectrum",
     "negative_yields",
+    "posterior_weights",
+    "profile_interval",
+    "projection_closure",
+    "r_factor",
+    "replica_weights",
     "same_sign",
+    "scaled_shape",
+    "subtract_component",
 ]

@@ -1,0 +1,279 @@
+"""R and background shapes from mixed events: leptons of different events of one class, combined."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from gammastar.core.errors import UserError
+from gammastar.core.pairs import Pairs
+from gammastar.core.records import FloatArray, PairHists, Spectrum
+from gammastar.core.stats import filled, flow_free
+from gammastar.subtract.same_sign import Coarse, regions
+from gammastar.subtract.weights import pair_cells
+
+__all__ = ["Pool", "mixed_pairs", "mixed_spectrum", "r_factor"]
+
+IntArray = npt.NDArray[np.int64]
+SIGNS: tuple[tuple[int, int, int], ...] = ((0, 1, -1), (2, 1, 1), (-2, -1, -1))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pool:
+    """Single leptons to mix.
+
+    Attributes
+    ----------
+    momentum : NDArray, shape (n, 4) [GeV]
+        px, py, pz, mass.
+    charge : NDArray of int8, shape (n,)
+    event : NDArray of int64, shape (n,)
+        Leptons of one event are never combined with each other.
+    group : NDArray of int64, shape (n,)
+        Class of the event (target, field, multiplicity, vertex): only leptons of one class are combined.
+    """
+
+    momentum: FloatArray
+    charge: npt.NDArray[np.int8]
+    event: IntArray
+    group: IntArray
+
+    def __post_init__(self) -> None:
+        n = len(self.charge)
+        if self.momentum.shape != (n, 4) or self.event.shape != (n,) or self.group.shape != (n,):
+            msg = f"Pool: {n} charges, but momentum {self.momentum.shape}, event {self.event.shape}"
+            raise UserError(msg)
+
+    @staticmethod
+    def of(
+        momentum: FloatArray,
+        charge: npt.NDArray[np.int8],
+        event: IntArray,
+        group: IntArray | None = None,
+        *,
+        most: int = 200_000,
+        rng: np.random.Generator | None = None,
+    ) -> Pool:
+        """Return a pool of at most `most` leptons of each class, whole events, e.g. of ``select.singles``."""
+        group = np.zeros(len(charge), dtype=np.int64) if group is None else np.asarray(group, dtype=np.int64)
+        keep = np.ones(len(charge), dtype=bool)
+        for label in np.unique(group):
+            inside = group == label
+            if inside.sum() <= most:
+                continue
+            if rng is None:
+                msg = f"Pool: class {label} has {int(inside.sum())} leptons, more than {most}; give `rng`"
+                raise UserError(msg)
+            events, place = np.unique(event[inside], return_inverse=True)
+            chosen = rng.random(len(events)) < most / inside.sum()
+            keep[np.flatnonzero(inside)[~chosen[place]]] = False
+        return Pool(momentum[keep], charge[keep], event[keep], group[keep])
+
+
+@numba.njit(cache=True)
+def _kinematics(leptons: Any, first: Any, second: Any) -> Any:
+    """Return mass, pt, energy and opening angle of pairs, free of cancellation (as in the pair loop)."""
+    result = np.empty((len(first), 4))
+    for k in range(len(first)):
+        x1, y1, z1, m1 = leptons[first[k]]
+        x2, y2, z2, m2 = leptons[second[k]]
+        e1 = np.sqrt(x1 * x1 + y1 * y1 + z1 * z1 + m1 * m1)
+        e2 = np.sqrt(x2 * x2 + y2 * y2 + z2 * z2 + m2 * m2)
+        dot = x1 * x2 + y1 * y2 + z1 * z2
+        cx, cy, cz = y1 * z2 - z1 * y2, z1 * x2 - x1 * z2, x1 * y2 - y1 * x2
+        cross = cx * cx + cy * cy + cz * cz
+        plus = dot + m1 * m2
+        if plus > 0.0:
+            dx, dy, dz = m1 * x2 - m2 * x1, m1 * y2 - m2 * y1, m1 * z2 - m2 * z1
+            above = 2.0 * (cross + dx * dx + dy * dy + dz * dz) / (e1 * e2 + plus)
+        else:
+            above = 2.0 * (e1 * e2 - plus)
+        result[k, 0] = np.sqrt((m1 + m2) ** 2 + above)
+        result[k, 1] = np.hypot(x1 + x2, y1 + y2)
+        result[k, 2] = e1 + e2
+        result[k, 3] = np.arctan2(np.sqrt(cross), dot)
+    return result
+
+
+def _drawn(
+    pool: Pool, signs: tuple[int, int], n: int, rng: np.random.Generator
+) -> tuple[IntArray, IntArray, FloatArray]:
+    """Draw leptons of two charges from different events of one class; weights sum to all combinations."""
+    firsts, seconds, weights = [], [], []
+    labels, size = np.unique(pool.group, return_counts=True)
+    share = np.ceil(n * size / max(size.sum(), 1)).astype(int)
+    for label, draws in zip(labels, share, strict=True):
+        inside = pool.group == label
+        one, two = (np.flatnonzero(inside & (pool.charge == sign)) for sign in signs)
+        if not len(one) or not len(two):
+            continue
+        a, b = one[rng.integers(len(one), size=draws)], two[rng.integers(len(two), size=draws)]
+        kept = pool.event[a] != pool.event[b]
+        # combinations of the class per event of it; like-sign pairs are unordered
+        n_events = len(np.unique(pool.event[inside]))
+        total = len(one) * len(two) / n_events / (2 if signs[0] == signs[1] else 1)
+        firsts.append(a[kept])
+        seconds.append(b[kept])
+        weights.append(np.full(int(kept.sum()), total / max(int(kept.sum()), 1)))
+    if not firsts:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
+    return np.concatenate(firsts), np.concatenate(seconds), np.concatenate(weights)
+
+
+def mixed_pairs(pool: Pool, n: int, *, rng: np.random.Generator) -> Pairs:
+    """Return `n` mixed pairs of each charge combination, weighted to the mean number per event.
+
+    Parameters
+    ----------
+    pool : Pool
+    n : int
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    Pairs
+        ``event`` is −1; columns ``angle`` [rad], ``event_1`` and ``event_2``. Apply the pair selection of the
+        data to them (``select.apply``).
+
+    Notes
+    -----
+    Like-sign pairs are unordered: their weights carry the factor ½ that makes R = 1 where the acceptance does
+    not tell charges apart.
+    """
+    if n < 1 or not len(pool.charge):
+        msg = f"mixed_pairs: n = {n} pairs of a pool of {len(pool.charge)} leptons; both must be positive"
+        raise UserError(msg)
+    leptons = np.ascontiguousarray(pool.momentum, dtype=np.float64)
+    parts = []
+    for charge, one, two in SIGNS:
+        first, second, weight = _drawn(pool, (one, two), n, rng)
+        values = _kinematics(leptons, first, second)
+        columns = {
+            "angle": values[:, 3],
+            "event_1": pool.event[first].astype(np.float64),
+            "event_2": pool.event[second].astype(np.float64),
+        }
+        parts.append(
+            Pairs(
+                values[:, 0],
+                values[:, 1],
+                values[:, 2],
+                np.full(len(weight), charge, np.int8),
+                weight,
+                np.full(len(weight), -1, np.int64),
+                columns,
+            )
+        )
+    return Pairs.concatenate(parts)
+
+
+def _ratio(os: FloatArray, pp: FloatArray, mm: FloatArray) -> FloatArray:
+    below = 2 * np.sqrt(pp * mm)
+    return np.asarray(np.divide(os, below, out=np.ones_like(os), where=(below > 0) & (os > 0)))
+
+
+def r_factor(
+    mixed: Pairs,
+    axes: Sequence[Any],
+    *,
+    coarse: Coarse | None = None,
+    n_replicas: int = 50,
+    rng: np.random.Generator,
+) -> tuple[FloatArray, FloatArray]:
+    """Return R = M₊₋/(2√(M₊₊M₋₋)) of mixed events and its error.
+
+    Parameters
+    ----------
+    mixed : Pairs
+        From `mixed_pairs`, after the pair selection.
+    axes : sequence of hist axes
+    coarse : mapping of axis name to edges, optional
+        R on coarse regions; by default one number for everything. ``{}`` is the same; name every axis with
+        its own edges for R per cell.
+    n_replicas : int
+        Bootstraps of the pool's events: mixed pairs reuse leptons, their number is not their statistics.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    r, sigma : NDArray, shape of the cells
+
+    Notes
+    -----
+    Mixing corrects for the acceptance of pairs alone; correlations of the multiplicities of both charges (a
+    binomial instead of a Poisson law) need `R_mult` from a simulation: ``r * r_mult``, errors in quadrature.
+    Regions without one of the charges have R = 1 ± 1.
+    """
+    axes = tuple(axes)
+    region = regions(axes, coarse)
+    cell = pair_cells(mixed, axes)
+    inside = np.flatnonzero(cell >= 0)
+    place, n = region[cell[inside]], int(region.max(initial=0)) + 1
+    chosen = mixed.select(inside)
+    kinds = [np.flatnonzero(mask) for mask in (chosen.os, chosen.pp, chosen.mm)]
+    events = np.concatenate([chosen.columns["event_1"], chosen.columns["event_2"]])
+    _, index = np.unique(events, return_inverse=True)
+    first, second = index[: len(inside)], index[len(inside) :]
+
+    def contents(weight: FloatArray) -> list[FloatArray]:
+        return [np.bincount(place[k], weight[k], n).astype(np.float64) for k in kinds]
+
+    result = _ratio(*contents(chosen.weight))
+    scatter = np.zeros((n_replicas, n))
+    for k in range(n_replicas):
+        draw = rng.poisson(1.0, int(index.max(initial=-1)) + 1).astype(np.float64)
+        scatter[k] = _ratio(*contents(chosen.weight * draw[first] * draw[second]))
+    sigma = scatter.std(axis=0, ddof=1) if n_replicas > 1 else np.zeros(n)
+    sigma = np.where(np.min(contents(chosen.weight), axis=0) > 0, sigma, 1.0)
+    shape = tuple(len(axis) for axis in axes)
+    return result[region].reshape(shape), sigma[region].reshape(shape)
+
+
+def mixed_spectrum(hists: PairHists, mixed: PairHists, *, coarse: Coarse | None = None) -> Spectrum:
+    """Subtract the mixed-event background, normalised to the like-sign pairs (B4).
+
+    Parameters
+    ----------
+    hists : PairHists
+        Data.
+    mixed : PairHists
+        Mixed pairs on the same axes.
+    coarse : mapping of axis name to edges, optional
+        Regions of the normalisation; by default everything is one region.
+
+    Returns
+    -------
+    Spectrum
+        Quantity "counts".
+
+    Notes
+    -----
+    B = a M₊₋, a = √(ΣN₊₊ ΣN₋₋/(ΣM₊₊ ΣM₋₋)); the error of a, Var a/a² = 1/4ΣN₊₊ + 1/4ΣN₋₋ + the same of the
+    mixed pairs, is common to a region. PHENIX, arXiv:0912.0244.
+    """
+    if tuple(hists.os.axes) != tuple(mixed.os.axes):
+        msg = "mixed_spectrum: data and mixed pairs have different axes"
+        raise UserError(msg)
+    region = regions(hists.os.axes, coarse)
+    member = np.eye(int(region.max(initial=0)) + 1)[region]
+    (os, var_os), (shape, var_shape) = flow_free(hists.os), flow_free(mixed.os)
+    scale2, relative = np.ones(member.shape[1]), np.zeros(member.shape[1])
+    for hist, power in ((hists.pp, 1), (hists.mm, 1), (mixed.pp, -1), (mixed.mm, -1)):
+        value, variance = (part @ member for part in flow_free(hist))
+        if (value <= 0).any():
+            msg = "mixed_spectrum: a region has no like-sign pairs of one charge; widen `coarse`"
+            raise UserError(msg)
+        scale2 = scale2 * value**power
+        relative = relative + variance / value**2 / 4
+    a = np.sqrt(scale2)[region]
+    size = a * shape
+    common = (np.outer(size, size) * relative[region]) * (region[:, None] == region)
+    cov = np.diag(var_os + a**2 * var_shape) + (common + common.T) / 2
+    hist = filled(tuple(hists.os.axes), os - size, np.diag(cov))
+    shape_of = tuple(len(axis) for axis in hists.os.axes)
+    return Spectrum(hist, cov, "counts", None, (os > 0).reshape(shape_of))

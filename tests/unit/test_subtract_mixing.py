@@ -1,0 +1,185 @@
+"""Mixed events, hashed replicas and few counts: R of asymmetric acceptances, the trap, coverage."""
+
+import numpy as np
+import pytest
+
+from gammastar.core.axes import regular
+from gammastar.core.constants import M_MU
+from gammastar.core.errors import UserError
+from gammastar.core.pairs import Pairs
+from gammastar.core.records import PairHists
+from gammastar.core.rng import stream
+from gammastar.core.stats import filled
+from gammastar.subtract import (
+    Pool,
+    bootstrap_covariance,
+    control_ratio,
+    event_seeds,
+    mixed_pairs,
+    mixed_spectrum,
+    profile_interval,
+    r_factor,
+    replica_weights,
+    same_sign,
+)
+
+AXES = (regular("mass", 9, 0.2, 2.0),)
+ALL = np.ones(9, dtype=bool)
+
+
+def singles(rng, plus, minus, asymmetric=True):
+    """Return leptons of events with the given numbers of each charge, after a charge-dependent acceptance."""
+    n_events = len(plus)
+    charge = np.concatenate([np.ones(plus.sum(), np.int8), -np.ones(minus.sum(), np.int8)])
+    event = np.concatenate([np.repeat(np.arange(n_events), plus), np.repeat(np.arange(n_events), minus)])
+    n = len(charge)
+    pt, eta, phi = rng.gamma(2, 0.25, n), rng.uniform(2.5, 4.2, n), rng.uniform(0, 2 * np.pi, n)
+    up = charge > 0
+    chance = np.where(up, 0.75 * (1 - np.exp(-pt / 0.35)), 0.60 * (1 - np.exp(-pt / 0.5)))
+    chance *= np.where(up, 1 + 0.3 * np.cos(phi), 1 - 0.3 * np.cos(phi)) / 1.3
+    keep = rng.random(n) < (chance if asymmetric else 0.5)
+    p = np.stack([pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta), np.full(n, M_MU)], axis=1)
+    return p[keep], charge[keep], event[keep]
+
+
+def hists_of(p, charge, event):
+    """Pair all leptons of an event (few per event: a shift of the sorted list finds every pair)."""
+    order = np.argsort(event, kind="stable")
+    p, charge, event = p[order], charge[order], event[order]
+    content = {0: [], 2: [], -2: []}
+    for shift in range(1, 12):
+        same = np.flatnonzero(event[shift:] == event[:-shift])
+        total = p[same] + p[same + shift]
+        e = sum(np.sqrt((q[:, :3] ** 2).sum(axis=1) + M_MU**2) for q in (p[same], p[same + shift]))
+        mass = np.sqrt(e**2 - (total[:, :3] ** 2).sum(axis=1))
+        sign = charge[same] + charge[same + shift]
+        for key, found in content.items():
+            found.append(np.histogram(mass[sign == key], AXES[0].edges)[0])
+    parts = [np.sum(content[key], axis=0).astype(float) for key in (0, 2, -2)]
+    return PairHists(*(filled(AXES, n, n) for n in parts))
+
+
+def fill(pairs):
+    parts = []
+    for mask in (pairs.os, pairs.pp, pairs.mm):
+        edges, w = AXES[0].edges, pairs.weight[mask]
+        n = np.histogram(pairs.mass[mask], edges, weights=w)[0]
+        parts.append(filled(AXES, n, np.histogram(pairs.mass[mask], edges, weights=w**2)[0]))
+    return PairHists(*parts)
+
+
+def test_r_is_one_where_the_acceptance_does_not_tell_charges_apart():
+    rng = stream(1, "symmetric")
+    pool = Pool.of(*singles(rng, rng.poisson(0.4, 20_000), rng.poisson(0.25, 20_000), asymmetric=False))
+    mixed = mixed_pairs(pool, 60_000, rng=rng)
+    r, sigma = r_factor(mixed, AXES, rng=rng)
+    assert np.ptp(r) == 0
+    assert r[0] == pytest.approx(1, abs=3 * sigma[0])
+    assert sigma[0] < 0.02
+
+
+def test_background_of_uncorrelated_leptons_is_exact_with_r_from_mixing():
+    rng = stream(2, "poisson")
+    made = singles(rng, rng.poisson(0.7, 400_000), rng.poisson(0.7, 400_000))
+    hists = hists_of(*made)
+    pool = Pool.of(*made, most=50_000, rng=rng)
+    mixed = mixed_pairs(pool, 300_000, rng=rng)
+    r, sigma = r_factor(mixed, AXES, coarse={"mass": AXES[0].edges}, n_replicas=20, rng=rng)
+    assert np.ptp(r) > 0.02  # the acceptance makes R depend on the mass
+    ratio, error = control_ratio(hists, ALL, method="B5", r_factor=r)
+    total = np.hypot(error, np.average(sigma / r, weights=hists.os.values()))
+    assert total < 0.02
+    assert ratio == pytest.approx(1, abs=3 * total)
+    shape = mixed_spectrum(hists, fill(mixed))
+    assert abs(shape.values.sum()) < 3 * np.sqrt(shape.cov.sum())
+
+
+def test_multiplicity_trap_is_seen_by_the_control_region_and_not_by_mixing():
+    rng = stream(3, "trap")
+    plus, minus = ((rng.random((2, 250_000)) < [[0.35], [0.175]]).sum(axis=0) for _ in range(2))
+    made = singles(rng, plus, minus)
+    hists = hists_of(*made)
+    mixed = mixed_pairs(Pool.of(*made, most=50_000, rng=rng), 100_000, rng=rng)
+    r, _ = r_factor(mixed, AXES, rng=rng)
+    ratio, error = control_ratio(hists, ALL, r_factor=r)
+    assert ratio == pytest.approx(2.25, abs=max(0.05, 3 * error))
+    assert (ratio - 1) / error > 5  # the alarm
+    cured, error = control_ratio(hists, ALL, r_factor=r * 2.25)
+    assert cured == pytest.approx(1, abs=3 * error)
+
+
+def test_classes_are_not_mixed_with_each_other():
+    rng = stream(4, "classes")
+    p, charge, event = singles(rng, rng.poisson(0.8, 5000), rng.poisson(0.8, 5000))
+    group = np.where(event % 2, 7, 3)
+    p[:, 3] = np.where(group == 7, 10.0, M_MU)  # tag the class by a mass
+    mixed = mixed_pairs(Pool.of(p, charge, event, group), 4000, rng=rng)
+    heavy = mixed.mass > 15
+    assert heavy.any()
+    assert (mixed.mass[~heavy] < 10).all()
+    assert not (mixed.columns["event_1"] == mixed.columns["event_2"]).any()
+    small = Pool.of(p, charge, event, group, most=500, rng=rng)
+    assert 350 < np.sum(small.group == 7) < 650
+    with pytest.raises(UserError, match="give `rng`"):
+        Pool.of(p, charge, event, group, most=500)
+    with pytest.raises(UserError, match="charges"):
+        Pool(p, charge, event[:5], group)
+    with pytest.raises(UserError, match="n = 0"):
+        mixed_pairs(small, 0, rng=rng)
+
+
+def test_hashed_weights_are_poisson_independent_and_know_nothing_of_chunks():
+    event = np.arange(200_000) * 3 - 50_000
+    seed = event_seeds(event, dataset="run A", run=12)
+    weight = replica_weights(seed, 3)
+    np.testing.assert_array_equal(weight[:, 1000:1010], replica_weights(seed[1000:1010], 3))
+    np.testing.assert_array_equal(weight[2], replica_weights(seed, range(2, 3))[0])
+    assert weight.mean() == pytest.approx(1, abs=0.005)
+    assert weight.var() == pytest.approx(1, abs=0.01)
+    assert np.abs(np.corrcoef(weight) - np.eye(3)).max() < 0.01
+    assert abs(np.corrcoef(weight[0, 1:], weight[0, :-1])[0, 1]) < 0.01
+    other = replica_weights(event_seeds(event, dataset="run B", run=12), 1)[0]
+    assert abs(np.corrcoef(other, weight[0])[0, 1]) < 0.01
+    assert event_seeds(event[:1], run=1) != event_seeds(event[:1], run=2)
+    with pytest.raises(UserError, match="at least one"):
+        replica_weights(seed, 0)
+
+
+def test_hashed_bootstrap_is_the_bootstrap():
+    rng = stream(5, "boot")
+    n = 4000
+    charge = rng.choice(np.array([0, 2, -2], np.int8), size=n, p=[0.6, 0.25, 0.15])
+    pairs = Pairs(rng.uniform(0.2, 2, n), np.ones(n), np.full(n, 30.0), charge, np.ones(n), np.arange(n) // 2)
+    axes = (regular("mass", 3, 0.2, 2.0),)
+    drawn = bootstrap_covariance(pairs, axes, n_replicas=400, rng=rng)
+    weight = replica_weights(event_seeds(pairs.event), 400)
+    found = []
+    for w in weight:
+        parts = []
+        for mask in (pairs.os, pairs.pp, pairs.mm):
+            content = np.histogram(pairs.mass[mask], axes[0].edges, weights=w[mask])[0]
+            parts.append(filled(axes, content, content))
+        found.append(same_sign(PairHists(*parts)).values)
+    ratio = np.sqrt(np.diag(np.cov(np.array(found), rowvar=False)) / np.diag(drawn))
+    np.testing.assert_allclose(ratio, 1, atol=0.15)
+
+
+@pytest.mark.parametrize(("s", "plus", "minus"), [(5, 0.5, 0.4), (5, 2, 1.5), (20, 5, 4), (100, 12, 9)])
+def test_profile_likelihood_covers(s, plus, minus):
+    rng, n = stream(6, "profile", s), 600
+    os, pp, mm = rng.poisson(s + 2 * np.sqrt(plus * minus), n), rng.poisson(plus, n), rng.poisson(minus, n)
+    found = profile_interval(os, pp, mm)
+    assert np.mean((found.low < s) & (s < found.high)) == pytest.approx(0.67, abs=0.07)
+
+
+def test_profile_likelihood_limits():
+    none = profile_interval(np.array([9.0]), np.zeros(1), np.zeros(1))
+    assert none.value == 9
+    assert none.low[0] == pytest.approx(6.3, abs=0.15)  # Poisson likelihood interval of 9
+    assert none.high[0] == pytest.approx(12.3, abs=0.4)
+    many = profile_interval(np.array([4000.0]), np.array([640.0]), np.array([360.0]), r_factor=1.1)
+    sigma = np.sqrt(4000 + 1.1**2 * 1000)
+    assert many.high[0] - many.value[0] == pytest.approx(sigma, rel=0.02)
+    assert many.value[0] - many.low[0] == pytest.approx(sigma, rel=0.02)
+    with pytest.raises(UserError, match="negative"):
+        profile_interval(-np.ones(1), np.ones(1), np.ones(1))
