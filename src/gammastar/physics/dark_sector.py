@@ -1,0 +1,302 @@
+"""Dark fermions or scalars that couple to a dark photon: masses and vertices from a mass matrix and charges.
+
+The dark photon couples as L = g_D A'_μ ψ̄_i γ^μ (V_ij − A_ij γ₅) ψ_j. Widths need two real numbers of each
+pair, G = |V|² + |A|² and D = |V|² − |A|²; the phase of the vertex decides between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from gammastar.core.errors import PhysicsError
+from gammastar.core.records import FloatArray
+
+__all__ = [
+    "DarkSector",
+    "Field",
+    "branching",
+    "from_dirac",
+    "from_majorana",
+    "landau_pole",
+    "mediator_widths",
+    "takagi",
+]
+
+Field: TypeAlias = Literal["majorana", "dirac", "scalar"]
+ComplexArray: TypeAlias = npt.NDArray[np.complex128]
+
+BROAD = 0.05
+"""Γ/M of the dark photon above which the narrow-width picture is flagged."""
+
+POLE_TOO_NEAR = 1e3
+"""Landau pole [GeV] below which α_D is flagged."""
+
+
+def _check(condition: bool, message: str) -> None:
+    if not condition:
+        raise PhysicsError(message)
+
+
+def takagi(matrix: npt.ArrayLike) -> tuple[FloatArray, ComplexArray]:
+    """Factorise a symmetric matrix, Uᵀ M U = diag(m) with m ≥ 0 in increasing order.
+
+    Parameters
+    ----------
+    matrix : array_like, shape (n, n)
+        Real or complex symmetric.
+
+    Returns
+    -------
+    masses : NDArray, shape (n,)
+    u : NDArray of complex, shape (n, n)
+        Unitary; its columns are the mass states.
+
+    Raises
+    ------
+    PhysicsError
+        If the matrix is not square, symmetric and finite.
+
+    Notes
+    -----
+    With u = x + i y, M u = m u* is the real eigenproblem [[Re M, −Im M], [−Im M, −Re M]] (x, y) = m (x, y),
+    whose eigenvalues come as ± m; degenerate masses stay orthogonal. Massless states complete the basis.
+
+    Examples
+    --------
+    >>> masses, u = takagi([[0.0, 1.0], [1.0, 0.0]])
+    >>> masses
+    array([1., 1.])
+    """
+    m = np.asarray(matrix, dtype=np.complex128)
+    _check(m.ndim == 2 and m.shape[0] == m.shape[1], f"mass matrix of shape {m.shape} must be square")
+    _check(bool(np.isfinite(m).all()), "mass matrix holds values that are not finite")
+    _check(np.allclose(m, m.T, rtol=1e-12, atol=0.0), "mass matrix of Majorana fields must be symmetric")
+    n = len(m)
+    values, vectors = np.linalg.eigh(np.block([[m.real, -m.imag], [-m.imag, -m.real]]))
+    masses = values[n:]
+    u = vectors[:n, n:] + 1j * vectors[n:, n:]
+    massless = masses < 1e-12 * max(float(masses[-1]), 1e-300)
+    if massless.any():
+        heavy = u[:, ~massless]
+        complement = np.linalg.svd(heavy, full_matrices=True)[0][:, heavy.shape[1] :] if heavy.size else u
+        u = np.concatenate([complement if heavy.size else np.eye(n, dtype=complex), heavy], axis=1)
+        masses = np.where(massless, 0.0, masses)
+    return np.asarray(masses, dtype=np.float64), np.asarray(u, dtype=np.complex128)
+
+
+def landau_pole(alpha_d: float, scale: float, squared_charges: float) -> float:
+    """Return the one-loop Landau pole of the dark coupling [GeV].
+
+    Parameters
+    ----------
+    alpha_d : float
+        g_D²/4π at `scale`.
+    scale : float
+        [GeV]
+    squared_charges : float
+        Σ Q² over Dirac fermions; a Weyl fermion counts half, a complex scalar a quarter.
+
+    Notes
+    -----
+    α_D(μ) = α_D/(1 − (2 α_D/3π) Σ Q² ln(μ/μ₀)), as in QED.
+
+    Examples
+    --------
+    >>> round(landau_pole(0.5, 1.25, 1.0) / 1e3, 1)
+    15.5
+    """
+    with np.errstate(over="ignore"):
+        return float(scale * np.exp(3.0 * np.pi / (2.0 * alpha_d * squared_charges)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DarkSector:
+    """Mass states of a dark sector and their coupling to the dark photon.
+
+    Attributes
+    ----------
+    name : str
+    mediator : float
+        Mass of the dark photon [GeV].
+    alpha_d : float
+        g_D²/4π.
+    masses : NDArray, shape (n,) [GeV]
+    vector, axial : NDArray of complex, shape (n, n)
+        V_ij and A_ij; for scalars `vector` alone.
+    field : {"majorana", "dirac", "scalar"}
+    squared_charges : float
+        Σ Q² of the fields that carry dark charge, in units of a Dirac fermion (for the Landau pole).
+    """
+
+    name: str
+    mediator: float
+    alpha_d: float
+    masses: FloatArray
+    vector: ComplexArray
+    axial: ComplexArray
+    field: Field
+    squared_charges: float = 1.0
+
+    def __post_init__(self) -> None:
+        n = len(self.masses)
+        _check(self.mediator > 0, f"{self.name}: dark photon mass {self.mediator!r} GeV must be positive")
+        _check(self.alpha_d > 0, f"{self.name}: alpha_D = {self.alpha_d!r} must be positive")
+        _check(bool((self.masses >= 0).all()), f"{self.name}: masses {self.masses} must not be negative")
+        for name in ("vector", "axial"):
+            found = getattr(self, name).shape
+            _check(found == (n, n), f"{self.name}: {name} couplings have shape {found}, expected {(n, n)}")
+
+    def strengths(self) -> tuple[FloatArray, FloatArray]:
+        """Return G = |V|² + |A|² and D = |V|² − |A|², shape (n, n) each."""
+        v, a = np.abs(self.vector) ** 2, np.abs(self.axial) ** 2
+        return np.asarray(v + a), np.asarray(v - a)
+
+    @property
+    def pole(self) -> float:
+        """One-loop Landau pole of α_D [GeV], with α_D given at the mass of the dark photon."""
+        return landau_pole(self.alpha_d, self.mediator, self.squared_charges)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a result of this point has to say beside it."""
+        found = []
+        relative = float(mediator_widths(self)[1].sum()) / self.mediator
+        if relative > BROAD:
+            found.append(f"the dark photon is broad, width/mass = {relative:.3f}: narrow-width ISR is used")
+        if self.pole < POLE_TOO_NEAR:
+            found.append(f"alpha_D = {self.alpha_d:g} has its Landau pole at {self.pole:.3g} GeV")
+        return tuple(found)
+
+
+def from_majorana(
+    name: str,
+    mass_matrix: npt.ArrayLike,
+    charges: npt.ArrayLike,
+    *,
+    mediator: float,
+    alpha_d: float,
+) -> DarkSector:
+    """Return the sector of left-handed Weyl fields with a Majorana mass matrix.
+
+    Parameters
+    ----------
+    name : str
+    mass_matrix : array_like, shape (n, n)
+        Symmetric, L = −½ νᵀ M ν + h.c. [GeV].
+    charges : array_like, shape (n,)
+        Dark charges of the fields.
+    mediator : float
+        Mass of the dark photon [GeV].
+    alpha_d : float
+
+    Notes
+    -----
+    C = U† Q U is hermitian; V_ij = i Im C_ij and A_ij = Re C_ij. A Majorana field has no vector current of
+    its own, so the diagonal is axial.
+
+    Examples
+    --------
+    >>> idm = from_majorana("iDM", [[0.2, 1.0], [1.0, 0.2]], [1, -1], mediator=3.0, alpha_d=0.5)
+    >>> idm.masses.round(3), np.abs(idm.vector).round(3)
+    (array([0.8, 1.2]), array([[0., 1.],
+           [1., 0.]]))
+    """
+    masses, u = takagi(mass_matrix)
+    q = np.asarray(charges, dtype=np.float64)
+    _check(q.shape == masses.shape, f"{name}: {q.size} charges for {masses.size} fields")
+    c = np.conj(u.T) @ (q[:, None] * u)
+    return DarkSector(
+        name=name,
+        mediator=mediator,
+        alpha_d=alpha_d,
+        masses=masses,
+        vector=np.asarray(1j * c.imag),
+        axial=np.asarray(c.real, dtype=np.complex128),
+        field="majorana",
+        squared_charges=float(0.5 * (q**2).sum()),
+    )
+
+
+def from_dirac(
+    name: str,
+    mass_matrix: npt.ArrayLike,
+    charges: npt.ArrayLike,
+    *,
+    mediator: float,
+    alpha_d: float,
+) -> DarkSector:
+    """Return the sector of Dirac fields, L = −ψ̄_L M ψ_R + h.c., both chiralities with the same charges.
+
+    Parameters
+    ----------
+    name : str
+    mass_matrix : array_like, shape (n, n) [GeV]
+    charges : array_like, shape (n,)
+    mediator : float [GeV]
+    alpha_d : float
+
+    Notes
+    -----
+    M = U_L diag(m) U_R† gives V_L,R = U_L,R† Q U_L,R. Where a symmetric matrix has a negative eigenvalue (a
+    seesaw with no bare light mass has), U_R differs from U_L by a sign and that field's off-diagonal vertices
+    are axial; where all eigenvalues are positive every vertex is a vector.
+    """
+    left, masses, right = np.linalg.svd(np.asarray(mass_matrix, dtype=np.complex128))
+    order = np.argsort(masses)
+    q = np.asarray(charges, dtype=np.float64)
+    _check(q.shape == masses.shape, f"{name}: {q.size} charges for {masses.size} fields")
+    u_l, u_r = left[:, order], np.conj(right.T)[:, order]
+    v_l, v_r = (np.conj(u.T) @ (q[:, None] * u) for u in (u_l, u_r))
+    return DarkSector(
+        name=name,
+        mediator=mediator,
+        alpha_d=alpha_d,
+        masses=np.asarray(masses[order], dtype=np.float64),
+        vector=np.asarray(0.5 * (v_l + v_r)),
+        axial=np.asarray(0.5 * (v_l - v_r)),
+        field="dirac",
+        squared_charges=float((q**2).sum()),
+    )
+
+
+def mediator_widths(sector: DarkSector) -> tuple[npt.NDArray[np.int64], FloatArray]:
+    """Return the open decays A' → ψ_i ψ_j and their widths.
+
+    Returns
+    -------
+    pairs : NDArray of int, shape (k, 2)
+        i ≤ j; for Dirac fields and i < j both charge assignments are summed.
+    widths : NDArray, shape (k,) [GeV]
+
+    Notes
+    -----
+    Γ = (α_D M/3) λ^½ F S with F = G [1 − (r_i² + r_j²)/2 − (r_i² − r_j²)²/2] + 3 r_i r_j D, r = m/M;
+    S = 1, but ½ for a Majorana pair i = j and 2 for the two assignments of a Dirac pair i ≠ j. Scalars:
+    (α_D M/12) λ^{3/2}. Derived; the limits are tested.
+    """
+    i, j = np.triu_indices(len(sector.masses))
+    r_i, r_j = sector.masses[i] / sector.mediator, sector.masses[j] / sector.mediator
+    lam = np.clip((1.0 - (r_i + r_j) ** 2) * (1.0 - (r_i - r_j) ** 2), 0.0, None)
+    lam = np.where(r_i + r_j < 1.0, lam, 0.0)
+    g, d = (x[i, j] for x in sector.strengths())
+    if sector.field == "scalar":
+        widths = sector.alpha_d * sector.mediator / 12.0 * lam**1.5 * g
+    else:
+        shape = g * (1.0 - 0.5 * (r_i**2 + r_j**2) - 0.5 * (r_i**2 - r_j**2) ** 2) + 3.0 * r_i * r_j * d
+        same = 0.5 if sector.field == "majorana" else 1.0
+        different = 1.0 if sector.field == "majorana" else 2.0
+        factor = np.where(i == j, same, different)
+        widths = sector.alpha_d * sector.mediator / 3.0 * np.sqrt(lam) * shape * factor
+    is_open = widths > 1e-15 * widths.max()  # rounding in a rotated vertex opens no channel
+    return np.column_stack([i, j])[is_open], np.asarray(widths[is_open], dtype=np.float64)
+
+
+def branching(sector: DarkSector) -> Mapping[tuple[int, int], float]:
+    """Return the branching ratios of A' → ψ_i ψ_j within the dark sector."""
+    pairs, widths = mediator_widths(sector)
+    return {(int(i), int(j)): float(w / widths.sum()) for (i, j), w in zip(pairs, widths, strict=True)}

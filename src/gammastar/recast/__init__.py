@@ -1,0 +1,38 @@
+"""Semi-visible dark photons in searches for missing momentum: BaBar, NA64; events of DarkNews."""
+
+from __future__ import annotations
+
+from gammastar.recast.babar import BaBar, load_babar
+from gammastar.recast.curves import (
+    Benchmark,
+    Published,
+    benchmark_names,
+    correction,
+    load_benchmark,
+    published,
+    read_limit,
+)
+from gammastar.recast.missing_momentum import Missing, allowed, excluded_plane, intervals
+from gammastar.recast.na64 import NA64, load_na64
+from gammastar.recast.plane import Options, Plane, scan
+
+__all__ = [
+    "NA64",
+    "BaBar",
+    "Benchmark",
+    "Missing",
+    "Options",
+    "Plane",
+    "Published",
+    "allowed",
+    "benchmark_names",
+    "correction",
+    "excluded_plane",
+    "intervals",
+    "load_babar",
+    "load_benchmark",
+    "load_na64",
+    "published",
+    "read_limit",
+    "scan",
+]

@@ -1,0 +1,194 @@
+"""Published limits, benchmark points and the correction of dark bremsstrahlung: all data."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gammastar.core.data import data_path
+from gammastar.core.errors import InputFileError, PhysicsError
+from gammastar.core.records import FloatArray
+from gammastar.physics import dark_models
+from gammastar.physics.dark_brem import Correction
+from gammastar.physics.dark_sector import DarkSector
+
+__all__ = [
+    "Benchmark",
+    "Published",
+    "benchmark_names",
+    "correction",
+    "load_benchmark",
+    "published",
+    "read_limit",
+]
+
+logger = logging.getLogger(__name__)
+
+SHIPPED = {
+    "babar": ("semivisible/babar_invisible.csv", "babar_1702.03327_epsilon_limit.csv"),
+    "na64_2016_18": ("semivisible/na64_invisible_2016_18.csv", "na64_1906.00176_epsilon_limit.csv"),
+    "na64_2016_22": ("semivisible/na64_invisible_2016_22.csv", "na64_2022_9.37e11eot_epsilon_limit.csv"),
+}
+MODELS = ("idm", "scalar_idm", "i2dm", "inverse_seesaw", "dark_dirac_seesaw", "pseudo_dirac")
+
+
+def _columns(path: Path, names: tuple[str, ...]) -> FloatArray:
+    """Return the columns of a CSV file with comments, shape (n, len(names))."""
+    try:
+        lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
+    except OSError as error:
+        msg = (
+            f"{path}: cannot be read ({error.strerror}); give a CSV file with the columns {', '.join(names)}"
+        )
+        raise InputFileError(msg) from error
+    rows = csv.DictReader(lines)
+    if not set(names) <= set(rows.fieldnames or ()):
+        msg = f"{path}: columns {rows.fieldnames} found, {', '.join(names)} expected"
+        raise InputFileError(msg)
+    try:
+        table = np.array([[float(row[name]) for name in names] for row in rows])
+    except (TypeError, ValueError) as error:
+        msg = f"{path}: an entry is not a number ({error})"
+        raise InputFileError(msg) from error
+    if not len(table) or not (np.isfinite(table) & (table > 0)).all():
+        msg = f"{path}: needs at least one row, all values positive and finite"
+        raise InputFileError(msg)
+    return table
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Published:
+    """A published upper limit on the kinetic mixing of an invisible dark photon.
+
+    Attributes
+    ----------
+    mass, epsilon : NDArray, shape (n,)
+        [GeV] and 90 % CL upper limit.
+    full : bool
+        False for the few points that are shipped.
+    """
+
+    mass: FloatArray
+    epsilon: FloatArray
+    full: bool
+
+    def at(self, mass: npt.ArrayLike) -> FloatArray:
+        """Return the limit, straight in the logarithms; nan outside the published range."""
+        values = np.interp(np.log(mass), np.log(self.mass), np.log(self.epsilon), left=np.nan, right=np.nan)
+        return np.asarray(np.exp(values), dtype=np.float64)
+
+
+def read_limit(path: Path, *, full: bool = True) -> Published:
+    """Read a limit from a CSV file with the columns ``m_Aprime_GeV,epsilon_90CL``.
+
+    Raises
+    ------
+    InputFileError
+        If the file is missing, has other columns or holds what is no positive number.
+    """
+    table = _columns(path, ("m_Aprime_GeV", "epsilon_90CL"))
+    mass, first = np.unique(table[:, 0], return_index=True)
+    return Published(mass, table[first, 1], full)
+
+
+def published(name: str, directory: Path | None = None) -> Published:
+    """Return a published limit: the full curve if the directory holds it, else the shipped points.
+
+    Parameters
+    ----------
+    name : str
+        "babar", "na64_2016_18" or "na64_2016_22".
+    directory : Path, optional
+        Folder with full curves, which are not ours to ship.
+
+    Raises
+    ------
+    PhysicsError
+        If the name is unknown.
+    """
+    if name not in SHIPPED:
+        msg = f"published limit {name!r}: choose one of {', '.join(SHIPPED)}"
+        raise PhysicsError(msg)
+    shipped, file = SHIPPED[name]
+    if directory is not None and (directory / file).is_file():
+        return read_limit(directory / file)
+    if directory is not None:
+        logger.warning("%s holds no %s: the few shipped points are used", directory, file)
+    return read_limit(data_path(shipped), full=False)
+
+
+def correction() -> Correction:
+    """Return the shipped K = σ(WW)/σ(exact) on lead at 100 GeV."""
+    path = data_path("semivisible/dark_brem_k.csv")
+    table = _columns(path, ("m_Aprime_GeV", "K_100GeV"))
+    return Correction(table[:, 0], np.array([100.0]), table[:, 1:], str(path.name))
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """A named point of a model; masses may scale with the dark photon.
+
+    Attributes
+    ----------
+    name, kind, status, source : str
+    parameters : mapping
+    mediator : float or None
+        Mass of the dark photon that belongs to it [GeV].
+    """
+
+    name: str
+    kind: str
+    status: str
+    source: str
+    parameters: Mapping[str, float]
+    mediator: float | None = None
+
+    def sector(self, mediator: float | None = None, **changes: float) -> DarkSector:
+        """Return the dark sector for a mass of the dark photon [GeV], with some parameters changed."""
+        mass = self.mediator if mediator is None else mediator
+        if mass is None:
+            msg = f"benchmark {self.name}: give the mass of the dark photon"
+            raise PhysicsError(msg)
+        options: dict[str, Any] = {**self.parameters, **changes, "name": self.name}
+        build = getattr(dark_models, self.kind)
+        if self.kind in ("idm", "scalar_idm", "i2dm"):
+            return build(mass, **options)  # type: ignore[no-any-return]
+        return build(mediator=mass, **options)  # type: ignore[no-any-return]
+
+
+def _registry() -> dict[str, Any]:
+    return tomllib.loads(data_path("semivisible/benchmarks.toml").read_text())
+
+
+def benchmark_names() -> tuple[str, ...]:
+    """Return the names of the shipped benchmark points."""
+    return tuple(_registry())
+
+
+def load_benchmark(name: str) -> Benchmark:
+    """Return a benchmark point.
+
+    Raises
+    ------
+    PhysicsError
+        If the name or its model is unknown.
+
+    Examples
+    --------
+    >>> load_benchmark("iDM-040").sector(3.0).masses
+    array([1. , 1.4])
+    """
+    registry = _registry()
+    if name not in registry or registry[name]["kind"] not in MODELS:
+        msg = f"benchmark {name!r}: choose one of {', '.join(registry)}"
+        raise PhysicsError(msg)
+    row = registry[name]
+    return Benchmark(name, row["kind"], row["status"], row["source"], row["parameters"], row.get("mediator"))

@@ -1,0 +1,199 @@
+"""NA64's missing-energy search recast to semi-visible dark photons."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gammastar.core.constants import M_E
+from gammastar.core.data import data_path
+from gammastar.core.errors import PhysicsError, SteeringError
+from gammastar.core.records import FloatArray
+from gammastar.physics.cascade import Cascade, decay
+from gammastar.physics.dark_brem import LEAD, Correction
+from gammastar.physics.decay_table import DecayTable
+from gammastar.physics.thick_target import ThickTarget, thick_target
+from gammastar.recast.curves import correction
+from gammastar.recast.flight import missing_energy, survival
+from gammastar.recast.missing_momentum import Missing, from_sums
+
+__all__ = [
+    "NA64",
+    "annihilation_masses",
+    "cascades",
+    "implied_efficiency",
+    "invisible_limit",
+    "load_na64",
+    "missing",
+    "production",
+]
+
+EVENTS_90 = 2.302585092994046
+"""Events excluded at 90 % CL when none is seen and none is expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class NA64:
+    """The selection at generator level.
+
+    Attributes
+    ----------
+    beam : float
+        [GeV]
+    eot : float
+        Electrons on target of the published limit.
+    missing_energy, hcal_energy : float
+        Smallest missing energy, and largest visible energy behind the electromagnetic calorimeter [GeV].
+    ecal_end, hcal_end : float
+        Ends of the two calorimeters after the first interaction [m].
+    sources : mapping of str to str
+    """
+
+    beam: float
+    eot: float
+    missing_energy: float
+    hcal_energy: float
+    ecal_end: float
+    hcal_end: float
+    sources: Mapping[str, str] | None = None
+
+    @property
+    def unverified(self) -> tuple[str, ...]:
+        """Inputs that were not confirmed in their source."""
+        notes = self.sources or {}
+        return tuple(f"NA64 {key}: {text}" for key, text in notes.items() if "published" not in text)
+
+
+def load_na64(path: Path | None = None) -> NA64:
+    """Return the selection of a card, by default the shipped one.
+
+    Raises
+    ------
+    SteeringError
+        If a number of the card is missing or has no source.
+    """
+    file = data_path("semivisible/na64.toml") if path is None else path
+    card: dict[str, Any] = tomllib.loads(file.read_text())
+    sources = card.pop("sources", {})
+    without = sorted(set(card) - set(sources))
+    if without:
+        msg = f"{file}: no source is given for {', '.join(without)}"
+        raise SteeringError(msg)
+    try:
+        return NA64(**card, sources=sources)
+    except TypeError as error:
+        msg = f"{file}: {error}"
+        raise SteeringError(msg) from error
+
+
+def annihilation_masses(card: NA64) -> tuple[float, float]:
+    """Return the masses [GeV] that positrons of the shower make on resonance, e+e− → A'.
+
+    E+ = M²/2m_e between the missing energy asked for and the beam energy. The resonance is not modelled: no
+    agreement with dark bremsstrahlung is claimed there.
+
+    Examples
+    --------
+    >>> [round(m, 3) for m in annihilation_masses(load_na64())]
+    [0.226, 0.32]
+    """
+    low, high = (float(np.sqrt(2.0 * M_E * e)) for e in (card.missing_energy, card.beam))
+    return low, high
+
+
+def production(mass: float, card: NA64, k: Correction | None = None) -> ThickTarget:
+    """Return dark photons per electron on target in the lead of the calorimeter, above the missing energy.
+
+    Parameters
+    ----------
+    mass : float [GeV]
+    card : NA64
+    k : Correction, optional
+        Of the Weizsaecker-Williams cross-section; by default the shipped one.
+    """
+    table = correction() if k is None else k
+    return thick_target(mass, beam=card.beam, threshold=card.missing_energy, material=LEAD, correction=table)
+
+
+def invisible_limit(
+    mass: float, card: NA64, *, efficiency: float = 1.0, k: Correction | None = None
+) -> float:
+    """Return the 90 % CL limit on ε of an invisible dark photon, without background."""
+    signal = card.eot * efficiency * production(mass, card, k).per_electron
+    return float(np.sqrt(EVENTS_90 / signal))
+
+
+def implied_efficiency(mass: float, published: float, card: NA64, *, k: Correction | None = None) -> float:
+    """Return the efficiency that a published limit on ε means for this production: a check of scale."""
+    return float((invisible_limit(mass, card, k=k) / published) ** 2)
+
+
+def cascades(
+    table: DecayTable, target: ThickTarget, n: int, rng: np.random.Generator, *, polarised: bool = False
+) -> tuple[FloatArray, Cascade]:
+    """Return the energies of dark photons [GeV], shape (n,), and their decays."""
+    if not np.isclose(table.mediator, target.mass, rtol=1e-9):
+        msg = (
+            f"decays of {table.mediator:g} GeV, production of {target.mass:g} GeV: they must belong together"
+        )
+        raise PhysicsError(msg)
+    photons = target.sample(n, rng)
+    return photons[:, 3], decay(table, photons, rng, polarised=polarised)
+
+
+def missing(
+    energy: FloatArray,
+    cascade: Cascade,
+    card: NA64,
+    epsilon: npt.ArrayLike,
+    rng: np.random.Generator,
+    *,
+    mode: str = "strict",
+) -> Missing:
+    """Return the probability that a dark photon above the missing energy counts as missing energy.
+
+    Parameters
+    ----------
+    energy : NDArray, shape (n,)
+        Energies of the dark photons [GeV].
+    cascade : Cascade
+    card : NA64
+    epsilon : array_like, shape (k,)
+    rng : numpy.random.Generator
+    mode : {"strict", "inclusive"}
+        "strict": no decay before the end of the hadron calorimeter. "inclusive": what is seen in the
+        electromagnetic calorimeter leaves enough energy missing, and little is seen behind it; this is the
+        search in which a dark fermion decays inside the detector.
+
+    Notes
+    -----
+    All visible energy of a pair is deposited where it decays; muons and hadrons leak out of the
+    electromagnetic calorimeter. The band is the Monte Carlo error: the geometry is data of the card.
+    """
+    coupling = np.atleast_1d(np.asarray(epsilon, dtype=np.float64))
+    source = np.where(cascade.filled, cascade.source, -2)
+    flight = cascade.flight(1.0)
+    if mode == "strict":
+        sums = survival(source, flight, card.hcal_end, coupling)
+    elif mode == "inclusive":
+        leaks = cascade.kind > 0
+        visible = cascade.particle[..., 3] + cascade.antiparticle[..., 3]
+        sums = missing_energy(
+            energy,
+            (source, visible, leaks, flight, rng.random(source.shape)),
+            (card.ecal_end, card.hcal_end),
+            (card.missing_energy, card.hcal_energy),
+            coupling,
+        )
+    else:
+        msg = f"NA64 mode {mode!r}: 'strict' or 'inclusive'"
+        raise PhysicsError(msg)
+    value, error = from_sums(sums, len(cascade))
+    low, high = np.clip(value - error, 0.0, 1.0), np.clip(value + error, 0.0, 1.0)
+    return Missing(coupling, value, error, np.minimum(low, value), np.maximum(high, value))

@@ -1,0 +1,277 @@
+"""Models, widths, lifetimes and cascades of dark sectors."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.integrate import quad
+
+from gammastar.core.constants import ALPHA, M_E, M_MU
+from gammastar.core.data import data_path
+from gammastar.core.errors import PhysicsError
+from gammastar.physics import dark_models, gm2, monophoton
+from gammastar.physics.cascade import decay
+from gammastar.physics.dark_sector import branching, from_majorana, landau_pole, mediator_widths, takagi
+from gammastar.physics.decay_table import NeutrinoMixing, decay_table
+from gammastar.physics.three_body import Transition, angular, spectrum, squared_amplitude, width
+from gammastar.physics.widths import RTable
+
+# Γ [GeV] for ε = 1e-3, α_D = 0.5: m_j, m_i, M, (G, D), pair.
+WIDTHS = [
+    (0.462, 0.33, 1.0, (1.0, 1.0), "e", 7.98659e-15),
+    (0.462, 0.33, 1.0, (1.0, -1.0), "e", 2.33683e-14),
+    (0.462, 0.33, 1.0, (0.5, 0.0), "e", 7.83872e-15),
+    (1.386, 0.99, 3.0, (1.0, 1.0), "mu", 7.83444736e-15),
+    (1.386, 0.99, 3.0, (1.0, -1.0), "mu", 4.18534605e-14),
+    (0.22, 0.146, 1.25, (1.0, -1.0), "e", 4.73396463e-16),
+]
+
+
+def idm(mediator=1.0, alpha_d=0.5):
+    return dark_models.idm(mediator, ratio=1 / 3, splitting=0.4, alpha_d=alpha_d)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 10_000), st.integers(1, 4), st.booleans())
+def test_takagi(seed, n, real):
+    rng = np.random.default_rng(seed)
+    m = rng.normal(size=(n, n)) + (0 if real else 1j * rng.normal(size=(n, n)))
+    m = m + m.T
+    masses, u = takagi(m)
+    assert np.allclose(u.T @ m @ u, np.diag(masses), atol=1e-10)
+    assert np.allclose(u.conj().T @ u, np.eye(n), atol=1e-10)
+    assert (np.diff(masses) >= -1e-12).all()
+
+
+def test_takagi_of_degenerate_and_massless_states():
+    for m in ([[0, 1], [1, 0]], [[1, 1j], [1j, -1]], np.zeros((2, 2)), [[0, 0.1, 0], [0.1, 0, 1], [0, 1, 0]]):
+        masses, u = takagi(m)
+        assert np.allclose(u.T @ np.asarray(m) @ u, np.diag(masses), atol=1e-10)
+        assert np.allclose(u.conj().T @ u, np.eye(len(masses)), atol=1e-10)
+    with pytest.raises(PhysicsError, match="symmetric"):
+        takagi([[0.0, 1.0], [2.0, 0.0]])
+
+
+def test_pseudo_dirac_vertices():
+    even = idm()
+    assert np.allclose(np.abs(even.vector), [[0, 1], [1, 0]])
+    assert np.allclose(even.axial, 0.0, atol=1e-12)
+    uneven = dark_models.pseudo_dirac(0.2, 0.0, 1.0, mediator=3.0, alpha_d=0.5)
+    assert uneven.masses == pytest.approx([0.90499, 1.10499], abs=1e-5)
+    assert abs(uneven.axial[0, 0]) == pytest.approx(0.0995, abs=1e-4)
+    assert abs(uneven.vector[0, 1]) == pytest.approx(0.995, abs=1e-3)
+
+
+def test_inverse_seesaw_selection_rule():
+    sector = dark_models.inverse_seesaw(0.05, 0.2, 0.2, 1.0, mediator=3.0, alpha_d=0.5)
+    assert sector.masses == pytest.approx([0.0278, 1.0, 1.0778], abs=1e-4)
+    total = np.abs(sector.vector) + np.abs(sector.axial)
+    assert np.allclose(np.diag(total), 0.0, atol=1e-15)
+    assert total[0, 2] == pytest.approx(0.0, abs=1e-15)
+    assert abs(sector.axial[0, 1]) == pytest.approx(0.2653, abs=1e-4)
+    assert abs(sector.vector[1, 2]) == pytest.approx(0.9642, abs=1e-4)
+    broken = dark_models.inverse_seesaw(0.05, 0.1, 0.2, 1.0, mediator=3.0, alpha_d=0.5)
+    assert abs(broken.axial[0, 0]) == pytest.approx(0.029, abs=1e-3)
+    assert abs(broken.vector[0, 1]) == pytest.approx(0.208, abs=1e-3)
+    assert abs(broken.vector[1, 2]) == pytest.approx(0.976, abs=1e-3)
+
+
+def test_phases_of_the_fields_do_not_matter():
+    rng = np.random.default_rng(3)
+    m = rng.normal(size=(3, 3))
+    m, q = m + m.T, np.array([1.0, -1.0, 0.0])
+    phase = np.exp(1j * rng.uniform(0, 2 * np.pi, 3))
+    one = from_majorana("a", m, q, mediator=30.0, alpha_d=0.1)
+    two = from_majorana("b", phase[:, None] * m * phase, q, mediator=30.0, alpha_d=0.1)
+    assert np.allclose(one.strengths(), two.strengths(), atol=1e-10)
+    assert np.allclose(mediator_widths(one)[1], mediator_widths(two)[1], rtol=1e-9)
+    _, u = takagi(m)
+    expected = np.real(np.diag(u.conj().T @ np.diag(q**2) @ u))
+    assert np.allclose(one.strengths()[0].sum(axis=1), expected)
+
+
+def test_i2dm_of_the_talk():
+    sector = dark_models.i2dm(1.25, ratio=0.33, splitting=0.4, theta=math.radians(4.5), alpha_d=0.5)
+    assert np.allclose(np.abs(sector.vector), [[0.0062, 0.0782], [0.0782, 0.9938]], atol=1e-4)
+    ratios = branching(sector)
+    assert ratios[1, 1] == pytest.approx(0.98251, abs=1e-5)
+    assert ratios[0, 1] == pytest.approx(0.01742, abs=1e-5)
+    assert ratios[0, 0] == pytest.approx(6.3e-5, rel=1e-2)
+    assert mediator_widths(sector)[1].sum() / 1.25 == pytest.approx(0.0914, abs=1e-4)
+    assert decay_table(sector).ctau[1] / 1e-4 == pytest.approx(3.2e-2, rel=2e-2)
+
+
+def test_a_dirac_seesaw_without_light_mass_is_axial():
+    sector = dark_models.dark_dirac_seesaw(0.0, 1.0, 0.1, mediator=3.0, alpha_d=0.5)
+    assert abs(sector.vector[0, 1]) < 1e-12
+    assert abs(sector.axial[0, 1]) > 0.09
+
+
+def test_mediator_widths_in_their_limits():
+    assert mediator_widths(idm())[1][0] == pytest.approx(0.12850, abs=1e-5)
+    m, r = 0.2, 0.2
+    one = from_majorana("x", [[m]], [1.0], mediator=1.0, alpha_d=0.3)
+    assert mediator_widths(one)[1][0] == pytest.approx(0.3 / 6 * (1 - 4 * r**2) ** 1.5)
+    dirac = dark_models.dark_dirac_seesaw(0.1, 0.2, 0.0, mediator=1.0, alpha_d=0.3)
+    assert mediator_widths(dirac)[1][0] == pytest.approx(0.3 / 3 * (1 + 2 * r**2) * np.sqrt(1 - 4 * r**2))
+    scalar = dark_models.scalar_idm(1.0, ratio=0.1, splitting=1e-9, alpha_d=0.5)
+    assert mediator_widths(scalar)[1][0] == pytest.approx(0.5 / 12 * (1 - 4 * 0.01) ** 1.5)
+
+
+def test_warnings_of_strong_couplings():
+    assert landau_pole(0.5, 1.25, 1.0) == pytest.approx(1.25 * np.exp(3 * np.pi))
+    assert any("broad" in text for text in idm().warnings)
+    assert any("Landau" in text for text in idm(alpha_d=2.0).warnings)
+    assert idm(alpha_d=0.01).warnings == ()
+
+
+@pytest.mark.parametrize(("heavy", "light", "mediator", "strength", "pair", "expected"), WIDTHS)
+def test_three_body_widths(heavy, light, mediator, strength, pair, expected):
+    transition = Transition(heavy, light, mediator, *strength, pair)
+    assert 0.5e-6 * width(transition) == pytest.approx(expected, rel=2e-6)
+
+
+def test_small_splitting():
+    transition = Transition(1.0, 0.99, 1000.0, 1.0, 1.0)
+    limit = 4 * ALPHA * 0.01**5 / (15 * np.pi * 1000.0**4)
+    assert width(transition) == pytest.approx(limit, rel=0.06)
+    assert width(transition) < limit
+    axial = Transition(1.0, 0.99, 1000.0, 1.0, -1.0)
+    assert width(axial) / width(transition) == pytest.approx(3.0, rel=0.03)
+    scalar = Transition(1.0, 0.99, 1000.0, 1.0, 1.0, "e", scalar=True)
+    assert width(scalar) / width(transition) == pytest.approx(1.0, rel=0.03)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.floats(0.3, 2.0), st.floats(0.0, 0.9), st.floats(-1, 1), st.sampled_from(["e", "mu"]))
+def test_angle_and_spectrum_agree(heavy, ratio, d, pair):
+    t = Transition(heavy, ratio * heavy, 10.0, 1.0, d, pair)
+    if not t.is_open:
+        return
+    s = np.linspace(*t.range, 12)[1:-1]
+    a, b = angular(t, s)
+    h = t.g * ((t.heavy**2 + t.light**2) / 2 - s + (t.heavy**2 - t.light**2) ** 2 / (2 * s))
+    h -= 3 * t.heavy * t.light * t.d
+    assert np.allclose(a - b / 3, s / 6 * (1 + 2 * t.particle**2 / s) * h, rtol=1e-12, atol=1e-14)
+    assert (a - b > -1e-12).all()
+    # Phase space times |M|² is the spectrum.
+    lam = ((t.heavy - t.light) ** 2 - s) * ((t.heavy + t.light) ** 2 - s)
+    beta = np.sqrt(1 - 4 * t.particle**2 / s)
+    mean = quad(lambda c: squared_amplitude(t, s[4], c), -1, 1)[0] / 2
+    flat = np.sqrt(lam[4]) * beta[4] / ((2 * np.pi) ** 3 * 64 * t.heavy**3) * 2
+    assert spectrum(t, s)[4] == pytest.approx(flat * mean, rel=1e-9)
+
+
+def test_closed_channels_and_bad_transitions():
+    assert width(Transition(0.5, 0.4, 1.0, 1.0, 1.0, "mu")) == 0.0
+    with pytest.raises(PhysicsError, match="on its shell"):
+        Transition(3.0, 0.1, 1.0, 1.0, 1.0)
+    with pytest.raises(PhysicsError, match="table of R"):
+        width(Transition(3.0, 1.0, 6.0, 1.0, 1.0, "hadrons"))
+
+
+def test_neutrino_decay_in_the_heavy_limit():
+    m, big = 0.14, 1.25
+    for nature, factor, expected in (("dirac", 48, 5.36981409e-16), ("majorana", 24, 1.0739628e-15)):
+        g = NeutrinoMixing(0, 1.0, nature).strength
+        ours = 0.5e-6 * width(Transition(m, 0.0, big, g, 0.0))
+        assert ours == pytest.approx(expected, rel=1e-6)
+        assert ours / (0.5e-6 * ALPHA * m**5 / (factor * np.pi * big**4)) == pytest.approx(1.0074, abs=1.2e-3)
+
+
+@pytest.fixture(scope="module")
+def cascade():
+    sector = dark_models.inverse_seesaw(0.0, 0.0902, 0.0902, 0.146, mediator=1.25, alpha_d=0.3)
+    table = decay_table(sector, neutrino=NeutrinoMixing(0, 3e-7))
+    photons = np.tile([0.3, -0.2, 3.0, math.sqrt(1.25**2 + 0.13 + 9)], (20_000, 1))
+    return decay(table, photons, np.random.default_rng(1), boost=0.5, polarised=True)
+
+
+def test_cascade_conserves_momentum_and_masses(cascade):
+    rest = cascade.parent - cascade.daughter - cascade.particle - cascade.antiparticle
+    assert np.abs(rest).max() < 1e-13
+    for p in (cascade.particle, cascade.antiparticle):
+        square = p[..., 3] ** 2 - (p[..., :3] ** 2).sum(axis=-1)
+        assert np.allclose(square, cascade.filled * M_E**2, atol=1e-13)
+    primary = np.where(((cascade.source == -1) & cascade.filled)[..., None], cascade.parent, 0.0).sum(axis=1)
+    assert np.allclose(primary[:, 3], primary[0, 3], rtol=1e-12)  # two ψ carry the dark photon's energy
+
+
+def test_cascade_branching_and_lifetimes(cascade):
+    assert cascade.table.ctau[1:] / 2.2e-2**2 == pytest.approx([9.2e-3, 5.5e-3], rel=1e-2)
+    third = (cascade.state == 2).any(axis=1).mean()
+    assert third == pytest.approx(0.756, abs=0.01)
+    assert (cascade.state == 0).sum(axis=1).tolist() == [2] * len(cascade)  # every ψ ends in ψ₁ → ν ee
+
+
+@pytest.mark.parametrize(("d", "expected"), [(1.0, 0.06525), (-1.0, 0.08635)])
+def test_mean_pair_mass(d, expected):
+    t = Transition(0.462, 0.33, 1.0, 1.0, d)
+    mean = quad(lambda x: np.exp(1.5 * x) * spectrum(t, np.exp(x)), *np.log(t.range), limit=200)[0]
+    assert mean / width(t) == pytest.approx(expected, abs=2e-5)
+    m = np.array([[0.066, 0.396], [0.396, 0.066]]) if d > 0 else np.array([[0.462, 0], [0, 0.33]])
+    sector = from_majorana("x", m, [1, -1], mediator=1.0, alpha_d=0.5)
+    if d < 0:
+        sector = dark_models.dark_dirac_seesaw(-0.33 * 0.99, 0.462, 0.03, mediator=1.0, alpha_d=0.5)
+    table = decay_table(sector)
+    events = decay(table, np.tile([0.0, 0.0, 0.0, 1.0], (60_000, 1)), np.random.default_rng(2))
+    pair = (events.particle + events.antiparticle)[events.filled]
+    masses = np.sqrt(pair[:, 3] ** 2 - (pair[:, :3] ** 2).sum(axis=1))
+    exact = Transition(float(sector.masses[1]), float(sector.masses[0]), 1.0, 1.0, d)
+    wanted = quad(lambda x: np.exp(1.5 * x) * spectrum(exact, np.exp(x)), *np.log(exact.range), limit=200)[0]
+    assert masses.mean() == pytest.approx(wanted / width(exact), abs=4 * masses.std() / len(masses) ** 0.5)
+
+
+def test_hadrons_open_at_two_pions():
+    table = RTable.read(data_path("measurements/r_ratio.csv"))
+    light, heavy = idm(2.0), idm(2.6)
+    assert 2 not in decay_table(light, r_table=table).kind
+    assert 2 in decay_table(heavy, r_table=table).kind
+    assert decay_table(heavy, r_table=table).ctau[1] < decay_table(heavy).ctau[1]
+    events = decay(
+        decay_table(heavy, r_table=table), np.tile([0.0, 0.0, 0.0, 2.6], (5000, 1)), np.random.default_rng(1)
+    )
+    assert (events.kind == 2).any()
+
+
+def _gm2_kernel(z, m):
+    return 2 * M_MU**2 * z * (1 - z) ** 2 / (M_MU**2 * (1 - z) ** 2 + m * m * z)
+
+
+def test_gm2_in_its_limits():
+    assert float(gm2.delta_a(0.0, 1e-3)) == pytest.approx(ALPHA * 1e-6 / (2 * np.pi), rel=1e-12)
+    assert float(gm2.delta_a(100.0, 1e-2)) == pytest.approx(
+        ALPHA * 1e-4 * M_MU**2 / (3 * np.pi * 1e4), rel=1e-3
+    )
+    assert float(gm2.delta_a(1.25, 2.2e-2)) == pytest.approx(2.505e-9, rel=1e-3)
+    for m in (1e-3, 0.1, 1.0):
+        exact = quad(_gm2_kernel, 0, 1, args=(m,))[0]
+        assert float(gm2.delta_a(m, 1.0)) == pytest.approx(ALPHA / (2 * np.pi) * exact, rel=1e-8)
+
+
+def test_gm2_presets():
+    assert gm2.DEFAULT == "wp25"
+    assert gm2.reference("wp20").band([1.25])[:, 0] == pytest.approx([1.60e-2, 2.67e-2], rel=3e-3)
+    upper = gm2.reference().band([0.3, 1.0, 1.25, 3.0])
+    assert (upper[0] == 0).all()
+    assert upper[1] == pytest.approx([5.10e-3, 1.44e-2, 1.78e-2, 4.17e-2], rel=2e-3)
+    with pytest.raises(PhysicsError, match="choose one of"):
+        gm2.reference("wp30")
+
+
+def test_monophoton_cross_section():
+    for m, expected in ((0.1, 1.836), (1.25, 1.902), (5.0, 3.293)):
+        assert 1e-6 * float(monophoton.cross_section(m, 10.564, 0.6)) == pytest.approx(expected, abs=1.5e-3)
+    total = quad(lambda c: float(monophoton.angular_density(2.0, 10.0, c)), -0.8, 0.8)[0]
+    assert float(monophoton.cross_section(2.0, 10.0, 0.8)) == pytest.approx(total, rel=1e-9)
+    photon, dark = monophoton.sample_photons(2.0, 10.0, 0.8, 100_000, np.random.default_rng(1))
+    cosine = photon[:, 2] / photon[:, 3]
+    mean = quad(lambda c: c * c * float(monophoton.angular_density(2.0, 10.0, c)), -0.8, 0.8)[0] / total
+    assert (cosine**2).mean() == pytest.approx(mean, abs=3e-3)
+    assert np.allclose(photon + dark, [0, 0, 0, 10.0])
+    ratio = float(monophoton.s_channel_cross_section(idm(1.25), 10.564).sum())
+    assert ratio / float(monophoton.cross_section(1.25, 10.564, 0.6)) == pytest.approx(28.8, abs=0.1)

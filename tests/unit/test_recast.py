@@ -1,0 +1,220 @@
+"""Recasts of missing-momentum searches."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from gammastar import recast
+from gammastar.core.errors import InputFileError, PhysicsError, SteeringError
+from gammastar.physics.cascade import decay
+from gammastar.physics.dark_brem import LEAD, total, track_length, ww_spectrum
+from gammastar.physics.decay_table import decay_table
+from gammastar.recast import babar, na64
+
+RNG = np.random.default_rng
+M = 1.25
+
+
+@pytest.fixture(scope="module")
+def card():
+    return recast.load_babar()
+
+
+def prompt(card, **changes):
+    return replace(card, radius=np.inf, **changes)
+
+
+@pytest.fixture(scope="module")
+def iball(card):
+    table = decay_table(recast.load_benchmark("iDM-040").sector(M))
+    return babar.cascades(table, card, 60_000, RNG(5))
+
+
+def test_every_benchmark_builds():
+    for name in recast.benchmark_names():
+        point = recast.load_benchmark(name)
+        sector = point.sector(point.mediator or 1.0)
+        assert decay_table(sector).slots >= 1
+    assert recast.load_benchmark("AHP2020-B").sector().masses == pytest.approx([0.074, 0.146, 0.22], abs=1e-4)
+    assert recast.load_benchmark("AHP2020-A").sector().masses == pytest.approx([0.035, 0.12, 0.185], abs=1e-4)
+    with pytest.raises(PhysicsError, match="choose one of"):
+        recast.load_benchmark("nothing")
+    with pytest.raises(PhysicsError, match="give the mass"):
+        recast.load_benchmark("iDM-040").sector()
+
+
+def test_prompt_probabilities_of_idm(card, iball):
+    for changes, expected in (
+        ({"threshold": 0.05}, 8.0e-3),
+        ({}, 3.1e-2),
+        ({"threshold": 0.15}, 6.7e-2),
+        ({"theta_min": 0.0, "theta_max": 180.0}, 3.0e-2),
+        ({"transverse": True}, 4.8e-2),
+        ({"theta_min": 15.8, "theta_max": 141.8}, 3.0e-2),
+    ):
+        p = babar.missing(iball, prompt(card, **changes), [1e-3], RNG(1), band=False)
+        assert p.value[0] == pytest.approx(expected, abs=4 * p.error[0] + 0.02 * expected)
+
+
+def test_the_band_is_always_there(card, iball):
+    p = babar.missing(iball, prompt(card), [1e-3], RNG(1))
+    assert p.low[0] <= 0.5 * p.value[0]
+    assert p.high[0] >= 2.0 * p.value[0]
+
+
+def test_long_lived_states_are_invisible(card, iball):
+    epsilon = np.geomspace(1e-6, 1.0, 25)
+    p = babar.missing(iball, card, epsilon, RNG(1), band=False).value
+    assert p[0] == pytest.approx(1.0, abs=1e-4)
+    assert p[-1] == pytest.approx(babar.missing(iball, prompt(card), [1.0], RNG(1)).value[0], rel=1e-6)
+    assert (np.diff(p) <= 1e-12).all()
+
+
+def test_survival_of_a_cascade_against_sampled_positions(card):
+    table = decay_table(recast.load_benchmark("AHP2020-B").sector())
+    events = babar.cascades(table, card, 40_000, RNG(2))
+    epsilon = 1.5e-3
+    ours = babar.missing(events, card, [epsilon], RNG(3), band=False)
+    seen = babar._seen(events, card)
+    momentum = np.sqrt((events.parent[..., :3] ** 2).sum(axis=-1))
+    slope = np.hypot(events.parent[..., 0], events.parent[..., 1]) / np.where(events.filled, momentum, 1)
+    mean = np.where(events.filled, events.flight(epsilon), 0.0)
+    distance = RNG(4).exponential(1.0, mean.shape) * mean * slope
+    for slot in range(1, mean.shape[1]):
+        follows = events.source[:, slot] >= 0
+        distance[follows, slot] += distance[follows, events.source[follows, slot]]
+    missed = ~(seen & (distance < card.radius)).any(axis=1)
+    sigma = np.hypot(ours.error[0], (missed.mean() * (1 - missed.mean()) / len(missed)) ** 0.5)
+    assert 0.05 < missed.mean() < 0.95
+    assert ours.value[0] == pytest.approx(missed.mean(), abs=4 * sigma)
+
+
+def test_na64_modes_against_sampled_positions():
+    selection = recast.load_na64()
+    table = decay_table(recast.load_benchmark("AHP2020-B").sector(0.5))
+    target = na64.production(0.5, selection)
+    energy, events = na64.cascades(table, target, 30_000, RNG(2))
+    assert energy.min() > 50.0
+    epsilon = 6e-3
+    rng = RNG(7)
+    mean = np.where(events.filled, events.flight(epsilon), 1.0)
+    z = rng.exponential(1.0, mean.shape) * mean
+    z[~events.filled] = np.inf
+    for slot in range(1, z.shape[1]):
+        follows = events.source[:, slot] >= 0
+        z[follows, slot] += z[follows, events.source[follows, slot]]
+    visible = (events.particle + events.antiparticle)[..., 3]
+    in_ecal = np.where(z < selection.ecal_end, visible, 0.0).sum(axis=1)
+    in_hcal = np.where((z >= selection.ecal_end) & (z < selection.hcal_end), visible, 0.0).sum(axis=1)
+    inclusive = (energy - in_ecal > selection.missing_energy) & (in_hcal < selection.hcal_energy)
+    for mode, sampled in (("inclusive", inclusive), ("strict", (z > selection.hcal_end).all(axis=1))):
+        p = na64.missing(energy, events, selection, [epsilon], RNG(3), mode=mode)
+        sigma = (sampled.mean() * (1 - sampled.mean()) / len(sampled)) ** 0.5
+        assert p.value[0] == pytest.approx(sampled.mean(), abs=4 * sigma + 4 * p.error[0])
+    with pytest.raises(PhysicsError, match="strict"):
+        na64.missing(energy, events, selection, [epsilon], RNG(3), mode="visible")
+
+
+def test_nothing_is_seen_of_stable_states(card):
+    sector = recast.load_benchmark("iDM-040").sector(0.002)  # splitting below 2 m_e
+    table = decay_table(sector)
+    assert np.isinf(table.ctau).all()
+    events = babar.cascades(table, card, 100, RNG(1))
+    assert babar.missing(events, card, [1e-3], RNG(1)).value[0] == 1.0
+
+
+def test_weizsaecker_williams_against_the_converged_requadrature():
+    exact = {0.01: 8486.0, 0.05: 467.0, 0.1: 106.0, 0.3: 7.37, 0.5: 1.80, 1.0: 0.192}
+    for m, expected in zip(exact, (1.106, 1.274, 1.325, 1.388, 1.416, 1.475), strict=True):
+        assert 1e-8 * total(m, 100.0) / exact[m] == pytest.approx(expected, rel=3e-3)
+    assert float(track_length(50.0, 100.0)) == pytest.approx(0.870, abs=1e-3)
+    assert ww_spectrum([0.05, 1.0], 10.0, 100.0, LEAD).tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("mass", "published", "efficiency"),
+    [(0.01, 3.30e-5, 0.63), (0.1, 3.46e-4, 0.45), (0.5, 3.36e-3, 0.30), (0.9, 9.06e-3, 0.28)],
+)
+def test_scale_of_na64(mass, published, efficiency):
+    ours = na64.implied_efficiency(mass, published, recast.load_na64())
+    assert ours == pytest.approx(efficiency, rel=0.03)
+
+
+def test_energies_of_dark_bremsstrahlung():
+    target = na64.production(0.1, recast.load_na64())
+    photons = target.sample(20_000, RNG(1))
+    assert np.allclose(photons[:, 3] ** 2 - photons[:, 2] ** 2, 0.01)
+    assert 80.0 < photons[:, 3].mean() < 90.0
+    assert photons[:, 3].max() < 100.0
+    with pytest.raises(PhysicsError, match="not possible"):
+        na64.production(200.0, recast.load_na64())
+    table = decay_table(recast.load_benchmark("iDM-040").sector(0.2))
+    with pytest.raises(PhysicsError, match="belong"):
+        na64.cascades(table, target, 10, RNG(1))
+
+
+def test_excluded_intervals():
+    epsilon = np.geomspace(1e-4, 1e-1, 301)
+    p = np.array([np.ones(301), np.where((epsilon > 2e-3) & (epsilon < 2e-2), 1e-9, 1.0), np.zeros(301)])
+    reach = recast.intervals(np.array([1.0, 2.0, 3.0]), epsilon, p, [1e-3, 1e-3, 1e-3])
+    assert reach.mass.tolist() == [1.0, 2.0, 2.0, 3.0]
+    assert reach.edges[0] == pytest.approx([1e-3, 1e-1], rel=1e-6)
+    assert reach.edges[1] == pytest.approx([1e-3, 2e-3], rel=3e-2)
+    assert reach.clipped_side == ("upper", "", "upper", "")
+    assert np.isnan(reach.edges[3]).all()
+    plane = recast.excluded_plane(epsilon, p, [1e-3, np.nan, 1e-3])
+    assert not plane[1].any()
+    band = np.array([[1e-2] * 3, [3e-2] * 3])
+    free = recast.allowed(band, epsilon, recast.excluded_plane(epsilon, p, [1e-3] * 3))
+    assert free[0] == 0.0
+    assert free[1] == pytest.approx(np.log(2) / np.log(3), abs=0.02)
+    assert free[2] == 1.0
+
+
+def test_limits_from_files(tmp_path, caplog):
+    points = recast.published("babar")
+    assert not points.full
+    assert float(points.at(1.25)) == pytest.approx(9.69e-4)
+    assert np.isnan(points.at(20.0))
+    file = tmp_path / "babar_1702.03327_epsilon_limit.csv"
+    file.write_text("# a curve\nm_Aprime_GeV,epsilon_90CL\n1,1e-3\n2,2e-3\n")
+    assert recast.published("babar", tmp_path).full
+    assert not recast.published("na64_2016_18", tmp_path).full
+    assert "the few shipped points" in caplog.text
+    file.write_text("m,e\n1,2\n")
+    with pytest.raises(InputFileError, match="columns"):
+        recast.published("babar", tmp_path)
+    with pytest.raises(PhysicsError, match="choose one of"):
+        recast.published("belle")
+
+
+def test_cards_need_sources(tmp_path, card):
+    assert card.sqrt_s == pytest.approx(10.564, abs=1e-3)
+    assert card.boost == pytest.approx(0.558, abs=1e-3)
+    assert any("recalled" in text for text in (*card.unverified, *recast.load_na64().unverified))
+    file = tmp_path / "card.toml"
+    file.write_text("beam_minus = 9.0\n")
+    with pytest.raises(SteeringError, match="no source"):
+        recast.load_babar(file)
+    file.write_text('beams = 9.0\n[sources]\nbeams = "x"\n')
+    with pytest.raises(SteeringError, match="beams"):
+        recast.load_na64(file)
+
+
+def test_a_plane_of_both_searches():
+    mass, epsilon = np.array([0.3, 1.25]), np.geomspace(1e-4, 5e-2, 9)
+    options = recast.Options(n=4000, s_channel=1e-3)
+    plane = recast.scan(recast.load_benchmark("i2DM-talk").sector, mass, epsilon, options=options)
+    assert plane.babar.shape == plane.strict.shape == (2, 9)
+    assert (plane.babar_low <= plane.babar).all()
+    assert (plane.strict <= plane.inclusive + 1e-12).all()
+    assert any("broad" in text for text in plane.warnings)
+
+
+def test_photons_must_have_the_mass_of_the_table():
+    table = decay_table(recast.load_benchmark("iDM-040").sector(1.0))
+    with pytest.raises(PhysicsError, match="off their mass"):
+        decay(table, np.array([[0.0, 0.0, 1.0, 3.0]]), RNG(1))
