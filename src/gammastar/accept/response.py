@@ -105,7 +105,8 @@ def seen(vertex: FloatArray, pair: Pair, detector: Detector) -> BoolArray:
     cuts = detector.cuts
     momenta = [np.linalg.norm(p[:3], axis=0) for p in pair]
     accepted: BoolArray = np.min(momenta, axis=0) >= cuts.min_momentum
-    accepted &= pair[0][3] + pair[1][3] >= cuts.min_energy_sum
+    energy = pair[0][3] + pair[1][3]
+    accepted &= (energy >= cuts.min_energy_sum) & (energy <= cuts.max_energy_sum)
     for plane in detector.planes:
         x1, y1 = position_at(plane.z, vertex, pair[0], 1, detector.magnet)
         x2, y2 = position_at(plane.z, vertex, pair[1], -1, detector.magnet)

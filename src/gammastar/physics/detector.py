@@ -119,10 +119,11 @@ class Magnet:
 
 @dataclass(frozen=True, slots=True)
 class Cuts:
-    """Smallest momentum of each lepton and smallest sum of energies [GeV]."""
+    """Smallest momentum of each lepton, smallest and largest sum of energies [GeV]."""
 
     min_momentum: float = 0.0
     min_energy_sum: float = 0.0
+    max_energy_sum: float = math.inf
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
 
