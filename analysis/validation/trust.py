@@ -11,8 +11,8 @@ import numpy as np
 ANALYSIS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ANALYSIS / "beam_dumps"), str(ANALYSIS / "na60_dimuon")]
 
-import campaigns
-import recompute
+import campaigns  # noqa: E402
+import recompute  # noqa: E402
 
 ROWS = {
     "nucal": {"upper": (0.05, 0.1, 0.2, 0.3, 0.4)},
