@@ -1,0 +1,72 @@
+"""Posterior weights: sums and projections against the signed weights, and the mean pt of the signal."""
+
+import numpy as np
+import pytest
+
+from gammastar.core.axes import regular
+from gammastar.core.errors import UserError
+from gammastar.core.pairs import Pairs
+from gammastar.core.rng import stream
+from gammastar.subtract import event_weights, posterior_weights, projection_closure
+
+AXES = (regular("mass", 12, 0.2, 1.4), regular("pt", 10, 0.0, 2.5), regular("energy", 8, 5, 85))
+
+
+def mock(rng, n_signal, b_over_s, asymmetry=1.4):
+    """Signal with <pt> = 0.75 GeV at every mass, soft background, like-sign pairs of the same shape."""
+
+    def signal(n):
+        mass = np.where(rng.random(n) < 0.5, 0.22 + rng.exponential(0.2, n), rng.normal(0.776, 0.05, n))
+        return mass, rng.gamma(2.5, 0.3, n)
+
+    def background(n):
+        return 0.22 + rng.gamma(2, 0.18, n), rng.gamma(2, 0.18, n)
+
+    n_b = int(b_over_s * n_signal)
+    counts = [rng.poisson(n) for n in (n_signal, n_b, n_b / 2 * asymmetry**0.5, n_b / 2 / asymmetry**0.5)]
+    parts = [signal(counts[0])] + [background(n) for n in counts[1:]]
+    charge = np.repeat(np.array([0, 0, 2, -2], np.int8), counts)
+    mass, pt = (np.concatenate([part[k] for part in parts]) for k in range(2))
+    n = len(mass)
+    return Pairs(mass, pt, 5 + rng.exponential(20, n), charge, np.ones(n), np.arange(n))
+
+
+@pytest.mark.parametrize("b_over_s", [0.1, 0.5, 2.0])
+def test_sum_and_projections(b_over_s):
+    rng = stream(1, "posterior", str(b_over_s))
+    pairs = mock(rng, 10_000, b_over_s)
+    signed = event_weights(pairs, AXES)
+    weight = posterior_weights(pairs, signed, rng=rng)
+    assert (weight >= 0).all()
+    assert not weight[~pairs.os].any()
+    assert weight.sum() == pytest.approx(signed.sum(), rel=1e-9)
+    assert signed.sum() == pytest.approx(10_000, abs=4 * np.sqrt(np.sum(signed**2)) + 100)
+    found = projection_closure(pairs, signed, weight, AXES)
+    assert len(found) == 6
+    assert max(c.chi2_ndf for c in found) < 1.5
+    for low, high in ((0.3, 0.5), (0.7, 0.85)):
+        window = (pairs.mass > low) & (pairs.mass < high)
+        plain = np.average(pairs.pt[window & pairs.os])
+        cured = np.average(pairs.pt[window], weights=weight[window])
+        assert abs(cured - 0.75) < 0.06
+        if b_over_s > 1:
+            assert plain < 0.7
+
+
+def test_without_background_the_weights_are_the_pairs():
+    rng = stream(2, "pure")
+    pairs = mock(rng, 1000, 0.0)
+    signed = event_weights(pairs, AXES)
+    np.testing.assert_array_equal(posterior_weights(pairs, signed, rng=rng), signed)
+
+
+def test_refuses():
+    rng = stream(3, "refuse")
+    pairs = mock(rng, 100, 0.5)
+    signed = event_weights(pairs, AXES)
+    with pytest.raises(UserError, match="theta"):
+        posterior_weights(pairs, signed, rng=rng, features=("theta",))
+    with pytest.raises(UserError, match="folds"):
+        posterior_weights(pairs, signed, rng=rng, n_folds=1)
+    with pytest.raises(UserError, match="signed weights"):
+        posterior_weights(pairs, signed[:5], rng=rng)
