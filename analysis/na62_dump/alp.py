@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import production
+
 from gammastar import accept
 from gammastar.core.constants import M_PROTON
 from gammastar.core.data import data_path
@@ -65,9 +66,7 @@ def sample(
 def loose_detector() -> Detector:
     """Return the looser description of the public recasts: decays from 102 to 182 m, leptons above 1 GeV."""
     detector = load_detector(data_path("detectors/na62_dump.toml"))
-    return replace(
-        detector, volume=replace(detector.volume, z0=102.0, z1=182.0), cuts=Cuts(min_momentum=1.0)
-    )
+    return replace(detector, volume=replace(detector.volume, z0=102.0, z1=182.0), cuts=Cuts(min_momentum=1.0))
 
 
 def product_limit(

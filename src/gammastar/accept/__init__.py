@@ -4,7 +4,13 @@ from gammastar.accept.decay import decay_probability, decay_weight, forced_decay
 from gammastar.accept.millicharge import millicharge_yields, signal_exponent
 from gammastar.accept.response import lepton_pair, position_at, seen
 from gammastar.accept.scan import LifetimeScan, lifetime_scan
-from gammastar.accept.signal_events import SignalEvents, SignalScan, signal_events, signal_scan
+from gammastar.accept.signal_events import (
+    SignalEvents,
+    SignalScan,
+    signal_events,
+    signal_scan,
+    track_collection,
+)
 from gammastar.accept.tracking import Spectrometer, Tracks, extrapolate, inside, load_spectrometer, measure
 from gammastar.accept.yields import AcceptedYield, LongLived, Measured, acceptance_curve, yields
 
@@ -34,5 +40,6 @@ __all__ = [
     "signal_events",
     "signal_exponent",
     "signal_scan",
+    "track_collection",
     "yields",
 ]

@@ -18,7 +18,7 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray, Sample
 from gammastar.physics.detector import Detector
 
-__all__ = ["SignalEvents", "SignalScan", "signal_events", "signal_scan"]
+__all__ = ["SignalEvents", "SignalScan", "signal_events", "signal_scan", "track_collection"]
 
 _SPECIES: Mapping[str, Species] = {"ee": "e", "mumu": "mu"}
 _BLOCK = 400_000
@@ -65,28 +65,36 @@ class SignalEvents:
 
     def branches(self) -> dict[str, Any]:
         """Return the events as branches of a tree: jagged ``Track``, flat event and truth columns."""
-        both = (self.positive, self.negative)
-
-        def column(values: list[npt.NDArray[Any]]) -> ak.Array:
-            return ak.from_regular(ak.Array(np.stack(values, axis=1)))
-
-        names = ("px", "py", "pz")
-        columns = {name: column([t.p[:, i] for t in both]) for i, name in enumerate(names)}
-        columns |= {name: column([t.point[:, i] for t in both]) for i, name in enumerate("xyz")}
-        columns |= {
-            name: column([getattr(t, name) for t in both])
-            for name in ("charge", "energy", "muon_hit", "time")
-        }
-        truth = {"gen_x": self.vertex[:, 0], "gen_y": self.vertex[:, 1], "gen_z": self.vertex[:, 2]}
+        n = len(self)
+        order = np.arange(n, dtype=np.int64)
+        tracks = Tracks.concatenate([self.positive, self.negative])
         return {
-            "event": np.arange(len(self), dtype=np.int64),
-            "Track": ak.zip(columns),
+            "event": order,
+            "Track": track_collection(tracks, np.concatenate([order, order]), n),
             "weight": self.weight,
             "gen_momentum": self.momentum,
             "gen_distance": self.distance,
             "gen_density": self.density,
-            **truth,
+            **{f"gen_{axis}": self.vertex[:, i] for i, axis in enumerate("xyz")},
         }
+
+
+def track_collection(tracks: Tracks, event: npt.NDArray[np.int64], n_events: int) -> ak.Array:
+    """Return tracks as one list of records per event, in the order of the events.
+
+    Parameters
+    ----------
+    tracks : Tracks
+    event : NDArray of int, shape (n,)
+        Index of the event of each track, from 0.
+    n_events : int
+        Events without tracks get an empty list.
+    """
+    order = np.argsort(event, kind="stable")
+    columns = {name: tracks.p[order, i] for i, name in enumerate(("px", "py", "pz"))}
+    columns |= {name: tracks.point[order, i] for i, name in enumerate("xyz")}
+    columns |= {name: getattr(tracks, name)[order] for name in ("charge", "energy", "muon_hit", "time")}
+    return ak.unflatten(ak.zip(columns), np.bincount(event, minlength=n_events))
 
 
 def signal_events(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -153,6 +154,13 @@ class Tracks:
     def select(self, which: npt.NDArray[np.bool_] | npt.NDArray[np.int64]) -> Tracks:
         """Return some of the tracks, by mask or by index."""
         return Tracks(*(getattr(self, field.name)[which] for field in fields(self)))
+
+    @staticmethod
+    def concatenate(parts: Sequence[Tracks]) -> Tracks:
+        """Return the tracks of all parts, in order."""
+        return Tracks(
+            *(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Tracks))
+        )
 
     @property
     def momentum(self) -> FloatArray:

@@ -1,0 +1,218 @@
+"""The same contour from measured dimuons, and the calibration run that it would take to measure it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import plane
+import production
+
+from gammastar import accept, flow, infer, predict, spectrum
+from gammastar.core.constants import M_MU
+from gammastar.core.data import data_path
+from gammastar.core.records import BoolArray, FloatArray, Reach, Sample
+from gammastar.core.rng import stream
+from gammastar.physics.decays import daughter
+from gammastar.physics.detector import Detector, load_detector
+from gammastar.physics.kroll_wada import dark_photon_rate
+from gammastar.store.records import read_spectrum
+
+FLOOR = 0.01  # smallest dimuon efficiency of a measured cell
+MIN_EFFECTIVE = 5.0  # sampled particles behind an edge
+
+
+def channel(results: Path) -> tuple[predict.VirtualPhoton, accept.Measured]:
+    """Return rate, flow and measured domain of a finished run of `gammastar run`."""
+    measured = read_spectrum(results / "spectrum.json")
+    if measured.exposure is None:
+        msg = f"{results}: the spectrum has no exposure; run the analysis up to [spectrum]"
+        raise ValueError(msg)
+
+    def inside(mass: FloatArray, pt: FloatArray, energy: FloatArray) -> BoolArray:
+        return spectrum.in_domain(measured, mass, pt, energy)
+
+    mass, density, cov = spectrum.mass_density(measured)
+    rates, rate_cov = predict.rate(mass, density, cov, M_MU)
+    made = predict.VirtualPhoton(mass, rates, rate_cov, flow.load(results / "flow"), inside)
+    return made, accept.Measured(measured.exposure, "per_interaction")
+
+
+@dataclass(frozen=True)
+class DataDriven:
+    """Expected events (masses, couplings) from dimuons, their measured part, and contours of both."""
+
+    mass: FloatArray
+    signal: FloatArray
+    in_domain: FloatArray
+    reach: Reach
+    measured_reach: Reach
+    rate: FloatArray
+    rate_error: FloatArray
+
+
+def data_driven(
+    results: Path, limit: float, *, n: int = 60_000, n_masses: int = 36, detector_name: str = "na62_dump"
+) -> DataDriven:
+    """Return the contour from the γ* rate and the flow, split by where dimuons were measured."""
+    made, measured = channel(results)
+    detector, dark = load_detector(data_path(f"detectors/{detector_name}.toml")), plane.model()
+    masses = np.linspace(made.mass_centres[0], min(made.mass_centres[-1], 1.1), n_masses)
+    rows = []
+    for i, mass in enumerate(masses):
+        rng = stream(7, "dimuons", detector_name, i)
+        sample = made.produce(float(mass), n=n, rng=rng)
+        rows.append(
+            accept.yields(sample, float(mass), plane.COUPLINGS, dark, detector, measured=measured, rng=rng)
+        )
+    signal = np.stack([row.signal for row in rows])
+    part = np.stack([row.in_domain_signal for row in rows])
+    reliable = np.stack([row.n_effective >= MIN_EFFECTIVE for row in rows])
+    rate, cov = made.rate(masses)
+    return DataDriven(
+        mass=masses,
+        signal=signal,
+        in_domain=part,
+        reach=infer.reach(masses, plane.COUPLINGS, signal, limit, reliable=reliable, threshold=2 * M_MU),
+        measured_reach=infer.reach(masses, plane.COUPLINGS, part, limit, threshold=2 * M_MU),
+        rate=rate,
+        rate_error=np.sqrt(np.diag(cov)),
+    )
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a calibration run needs, at one mass and coupling.
+
+    theta_min: smallest polar angles of muons [rad], shape (k,); fraction: of the accepted signal inside the
+    domain of such a spectrometer; pot: protons that give N_sig to 10 % (without background).
+    """
+
+    theta_min: FloatArray
+    fraction: FloatArray
+    pot: FloatArray
+
+    def needed(self, share: float = 0.9) -> float:
+        """Return the largest θ_min at which this share of the signal is in the domain; nan if none."""
+        good = np.flatnonzero(self.fraction >= share)
+        if not good.size:
+            return float("nan")
+        k = int(good[-1])
+        if k + 1 == len(self.fraction):
+            return float(self.theta_min[k])
+        x, y = np.log(self.theta_min[k : k + 2]), self.fraction[k : k + 2]
+        return float(np.exp(x[0] + (y[0] - share) / (y[0] - y[1]) * (x[1] - x[0])))
+
+    def protons(self, share: float = 0.9) -> float:
+        """Return the protons at that angle, interpolated in the logarithms."""
+        finite = np.isfinite(self.pot)
+        x, y = np.log(self.theta_min[finite]), np.log(self.pot[finite])
+        return float(np.exp(np.interp(np.log(self.needed(share)), x, y)))
+
+
+def dimuon_efficiency(
+    sample: Sample, mass: float, theta_min: FloatArray, rng: np.random.Generator, *, n_decays: int = 40
+) -> FloatArray:
+    """Return the probability that both muons of a γ* lie above θ_min, below 120 mrad and above 5 GeV.
+
+    Shape (k, n): for each smallest angle and particle, from isotropic decays.
+    """
+    p = np.stack([np.asarray(x) for x in (sample.p4.px, sample.p4.py, sample.p4.pz, sample.p4.E)])
+    passed = np.zeros((len(theta_min), p.shape[1]))
+    for _ in range(n_decays):  # decays of one particle, not particles
+        n = p.shape[1]
+        first = daughter(p, mass, M_MU, M_MU, rng.uniform(-1, 1, n), rng.uniform(-np.pi, np.pi, n))
+        angles = [np.arctan2(np.hypot(q[0], q[1]), q[2]) for q in (first, p - first)]
+        soft = np.minimum(first[3], (p - first)[3]) < 5.0
+        smallest, largest = np.minimum(*angles), np.maximum(*angles)
+        passed += (smallest > theta_min[:, None]) & (largest < 0.120) & ~soft
+    return passed / n_decays
+
+
+def calibration(
+    mass: float,
+    coupling: float,
+    *,
+    detector_name: str = "na62_dump",
+    window: float = 0.02,
+    thickness: float = 0.10,
+    precision: float = 0.10,
+    n: int = 60_000,
+    theta_min: FloatArray | None = None,
+) -> Calibration:
+    """Return acceptance and protons of a dimuon run that would measure what a dump detector accepts.
+
+    Parameters
+    ----------
+    mass, coupling : float
+        Point of the plane [GeV, ε].
+    window : float
+        Mass window of the dimuons [GeV].
+    thickness : float
+        Target of the calibration run in interaction lengths.
+    precision : float
+        Relative error of N_sig from the number of dimuons.
+
+    Notes
+    -----
+    Bremsstrahlung and mesons give γ* by Eq. 6 read backwards, dN/dm = 2κ N(A')/(m ε²). In cells of
+    (E, pT) the signal is A_c and the dimuons per proton ν_c, so that σ²/N² = Σ A_c²/ν_c/(N_POT (Σ A_c)²).
+    """
+    theta = np.geomspace(3e-4, 0.035, 15) if theta_min is None else theta_min
+    detector, dark = load_detector(data_path(f"detectors/{detector_name}.toml")), plane.model()
+    rng = stream(8, "calibration", detector_name, f"{mass:.4f}")
+    made = plane.sources()
+    parts = [source(mass, n, rng) for source in made.values()]
+    p = [
+        np.stack([np.asarray(x) for x in (s.p4.px, s.p4.py, s.p4.pz, s.p4.E)]) for s in parts if s is not None
+    ]
+    sample = production.sample_of(
+        np.concatenate(p, axis=1), np.concatenate([s.weight for s in parts if s is not None])
+    )
+    seen = _accepted(sample, mass, float(dark.ctau(mass, coupling)), detector, rng)
+    efficiency = dimuon_efficiency(sample, mass, theta, rng)
+    cell, n_cells = _cells(np.asarray(sample.p4.E), np.asarray(sample.p4.pt))
+    signal = np.bincount(cell, sample.weight * seen, n_cells)
+    pairs_per_photon = window / float(dark_photon_rate(1.0, mass, M_MU)) * -np.expm1(-thickness)
+    fraction, pot = np.zeros(len(theta)), np.zeros(len(theta))
+    produced = np.bincount(cell, sample.weight, n_cells)
+    for k, row in enumerate(efficiency):
+        found = np.bincount(cell, sample.weight * row, n_cells)
+        inside = found >= FLOOR * np.maximum(produced, 1e-300)
+        use = inside & (signal > 0)
+        fraction[k] = signal[use].sum() / signal.sum()
+        total = signal[use].sum()
+        pot[k] = (
+            np.sum(signal[use] ** 2 / (found[use] * pairs_per_photon)) / total**2 / precision**2
+            if total > 0
+            else np.inf
+        )
+    return Calibration(theta, fraction, pot)
+
+
+def _accepted(
+    sample: Sample, mass: float, ctau: float, detector: Detector, rng: np.random.Generator
+) -> FloatArray:
+    """Return the chance of each particle to decay in the volume and be seen, from one forced decay each."""
+    p = np.stack([np.asarray(x) for x in (sample.p4.px, sample.p4.py, sample.p4.pz, sample.p4.E)])
+    origin = np.broadcast_to(np.asarray(detector.target.position), (p.shape[1], 3))
+    chord = detector.volume.chord(origin, p[:3].T)
+    hit = np.flatnonzero(~np.isnan(chord[:, 0]))
+    distance, density = accept.forced_decay(chord[hit], rng)
+    momentum = np.linalg.norm(p[:3, hit], axis=0)
+    vertex = origin[hit] + distance[:, None] * (p[:3, hit] / momentum).T
+    result = np.zeros(p.shape[1])
+    weight = accept.decay_weight(distance, density, momentum, mass, ctau)
+    if detector.accept_on == "daughters":
+        pair = accept.lepton_pair(p[:, hit], mass, M_MU, rng)
+        weight = weight * accept.seen(vertex, pair, detector)
+    result[hit] = weight
+    return result
+
+
+def _cells(energy: FloatArray, pt: FloatArray) -> tuple[np.ndarray, int]:
+    """Return the cell of each particle in (E, pT): steps of 15 % in E from 5 GeV, 0.1 GeV in pT."""
+    i = np.clip((np.log(np.maximum(energy, 5.0) / 5.0) / 0.15).astype(int), 0, 29)
+    j = np.clip((pt / 0.1).astype(int), 0, 14)
+    return i * 15 + j, 30 * 15
