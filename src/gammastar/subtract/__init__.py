@@ -24,7 +24,7 @@ from gammastar.subtract.posterior import Closure, posterior_weights, projection_
 from gammastar.subtract.profile import ProfileInterval, profile_interval
 from gammastar.subtract.replicas import event_seeds, replica_weights
 from gammastar.subtract.same_sign import LowCountWarning, charge_factors, low_count_fraction, same_sign
-from gammastar.subtract.weights import bootstrap_covariance, event_weights
+from gammastar.subtract.weights import bootstrap_covariance, chunk_weights, event_weights
 
 __all__ = [
     "ETA_DIMUON_RATIO",
@@ -40,6 +40,7 @@ __all__ = [
     "apply_corrections",
     "bootstrap_covariance",
     "charge_factors",
+    "chunk_weights",
     "control_ratio",
     "correction_table",
     "diagnose",

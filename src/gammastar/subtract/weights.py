@@ -11,10 +11,11 @@ from scipy import sparse
 
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import Pairs
-from gammastar.core.records import FloatArray
+from gammastar.core.records import FloatArray, PairHists
+from gammastar.core.stats import flow_free
 from gammastar.subtract.same_sign import Coarse, Method, charge_factors, checked_r_factor, regions
 
-__all__ = ["bootstrap_covariance", "event_weights", "pair_cells"]
+__all__ = ["bootstrap_covariance", "chunk_weights", "event_weights", "pair_cells"]
 
 BLOCK = 2**24  # Poisson numbers held at once by the bootstrap (128 MB)
 
@@ -88,19 +89,58 @@ def event_weights(
     variance of S but for the errors of R and of the coarse charge ratio.
     """
     axes = tuple(axes)
-    shape = tuple(len(axis) for axis in axes)
-    r_cell = checked_r_factor(method, r_factor, shape)
     cell = pair_cells(pairs, axes)
-    inside = cell >= 0
-    n = int(np.prod(shape))
+    n = int(np.prod([len(axis) for axis in axes]))
 
     def content(mask: npt.NDArray[np.bool_]) -> FloatArray:
-        chosen = mask & inside
+        chosen = mask & (cell >= 0)
         return np.bincount(cell[chosen], pairs.weight[chosen], n).astype(np.float64)
 
-    f_pp, f_mm = charge_factors(content(pairs.pp), content(pairs.mm), method, regions(axes, coarse))
+    return _weighted(pairs, axes, cell, (content(pairs.pp), content(pairs.mm)), method, r_factor, coarse)
+
+
+def chunk_weights(
+    pairs: Pairs,
+    hists: PairHists,
+    *,
+    method: Method = "B5",
+    r_factor: float | FloatArray = 1.0,
+    coarse: Coarse | None = None,
+) -> FloatArray:
+    """Return the signed weights of one chunk of pairs, with the charge ratio of all of them.
+
+    Parameters
+    ----------
+    pairs : Pairs
+        A part of the pairs.
+    hists : PairHists
+        Filled with all pairs, chunk after chunk.
+    method, r_factor, coarse
+        As for `same_sign`.
+
+    Returns
+    -------
+    NDArray, shape (n_pairs,)
+        The weights that `event_weights` gives for all pairs at once.
+    """
+    axes = tuple(hists.os.axes)
+    like = (flow_free(hists.pp)[0], flow_free(hists.mm)[0])
+    return _weighted(pairs, axes, pair_cells(pairs, axes), like, method, r_factor, coarse)
+
+
+def _weighted(
+    pairs: Pairs,
+    axes: tuple[Any, ...],
+    cell: npt.NDArray[np.int64],
+    like: tuple[FloatArray, FloatArray],
+    method: Method,
+    r_factor: float | FloatArray,
+    coarse: Coarse | None,
+) -> FloatArray:
+    r_cell = checked_r_factor(method, r_factor, tuple(len(axis) for axis in axes))
+    f_pp, f_mm = charge_factors(*like, method, regions(axes, coarse))
     factor = np.where(pairs.pp, -(r_cell * f_pp)[cell], np.where(pairs.mm, -(r_cell * f_mm)[cell], 1.0))
-    return np.where(inside, factor * pairs.weight, 0.0)
+    return np.where(cell >= 0, factor * pairs.weight, 0.0)
 
 
 def bootstrap_covariance(
