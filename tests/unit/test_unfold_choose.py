@@ -181,3 +181,42 @@ def test_refuses_what_cannot_be_unfolded():
         unfold.from_hist(Hist(*TRUE, storage=Weight()), 1, n_replicas=0)
     with pytest.raises(UserError, match="candidate"):
         unfold.best_candidate([])
+
+
+def test_systematic_sources_add_their_shifts_to_the_covariance():
+    response = dimuons(1e5)
+    measured = expected(response)
+    up, down = (unfold.scaled_response(response, f) for f in (1.02, 0.98))
+    more = Spectrum(filled(RECO, measured.values * 1.01, measured.values), measured.cov, "counts", None,
+                    measured.domain)  # fmt: skip
+    variations = [
+        unfold.Variation("efficiency", response=up),
+        unfold.Variation("efficiency", response=down),
+        unfold.Variation("R", measured=more),
+    ]
+    found, sources = unfold.with_systematics(measured, response, unfold.least_squares, variations)
+    assert [s.name for s in sources] == ["efficiency", "R"]
+    assert sources[0].total == pytest.approx(-0.02, rel=1e-3)
+    assert sources[1].total == pytest.approx(0.01, rel=1e-6)
+    assert sources[1].mean == pytest.approx(0.01, rel=1e-6)
+    extra = sum(np.outer(s.shift, s.shift) for s in sources)
+    plain = unfold.least_squares(measured, response).cov
+    np.testing.assert_allclose(found.cov, plain + extra, rtol=1e-9, atol=1e-6)
+    np.testing.assert_allclose(unfold.scaled_response(response, 1e9).efficiency, 1)
+    with pytest.raises(UserError, match="'R' needs"):
+        unfold.with_systematics(measured, response, unfold.least_squares, [unfold.Variation("R")])
+    with pytest.raises(UserError, match="positive"):
+        unfold.scaled_response(response, 0.0)
+
+
+def test_pair_weights_keep_signs_and_give_the_effective_size():
+    response = dimuons(1e5)
+    mass = np.array([0.5, 0.9, 5.0])
+    values = np.stack([mass, np.full(3, 0.4), np.full(3, 20.0)], axis=1)
+    found = unfold.pair_weights(values, np.array([1.0, -0.5, 1.0]), response)
+    cell = TRUE[0].index(mass[:2])
+    np.testing.assert_allclose(found.weight[:2], np.array([1, -0.5]) / response.efficiency[cell])
+    assert found.in_domain.tolist() == [True, True, False]
+    assert found.effective == pytest.approx(found.weight.sum() ** 2 / (found.weight**2).sum())
+    with pytest.raises(UserError, match="3 pairs"):
+        unfold.pair_weights(values, np.ones(2), response)

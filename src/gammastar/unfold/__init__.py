@@ -21,6 +21,14 @@ from gammastar.unfold.iterative import iterative, stable_iterations, unfold_valu
 from gammastar.unfold.line_shape import Component, LineShape, cocktail_components, forward_fold
 from gammastar.unfold.omnifold import Unbinned, omnifold, omnifold_replicas
 from gammastar.unfold.response import acceptance_weights, response, smeared_response
+from gammastar.unfold.systematics import (
+    PairWeights,
+    Source,
+    Variation,
+    pair_weights,
+    scaled_response,
+    with_systematics,
+)
 from gammastar.unfold.tikhonov import Fit, fit, global_correlation, least_squares, penalty_matrix, tikhonov
 
 __all__ = [
@@ -30,10 +38,13 @@ __all__ = [
     "Component",
     "Fit",
     "LineShape",
+    "PairWeights",
+    "Source",
     "TauScan",
     "ToyStudy",
     "Unbinned",
     "Unfolder",
+    "Variation",
     "acceptance_weights",
     "asimov",
     "best_candidate",
@@ -56,15 +67,18 @@ __all__ = [
     "mc_statistics",
     "omnifold",
     "omnifold_replicas",
+    "pair_weights",
     "penalty_matrix",
     "propagated",
     "refolding",
     "response",
     "reweighted",
+    "scaled_response",
     "scan",
     "smeared_response",
     "stable_iterations",
     "stress",
     "tikhonov",
     "unfold_values",
+    "with_systematics",
 ]

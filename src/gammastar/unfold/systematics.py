@@ -1,0 +1,173 @@
+"""Systematic sources of an unfolded spectrum: one response or one measured spectrum per variation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gammastar.core.errors import UserError
+from gammastar.core.records import FloatArray, Response, Spectrum
+from gammastar.core.stats import effective_size, filled
+from gammastar.unfold.choose import Unfolder
+from gammastar.unfold.response import acceptance_weights
+
+__all__ = ["PairWeights", "Source", "Variation", "pair_weights", "scaled_response", "with_systematics"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Variation:
+    """One standard deviation of one source.
+
+    Attributes
+    ----------
+    name : str
+        Two variations of the same name are up and down.
+    measured : Spectrum or None
+        Varied data, e.g. another R or charm yield; None leaves them.
+    response : Response or None
+        Varied response, e.g. another polarisation, final-state radiation or efficiency; None leaves it.
+    """
+
+    name: str
+    measured: Spectrum | None = None
+    response: Response | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Source:
+    """What a source does to the spectrum.
+
+    Attributes
+    ----------
+    name : str
+    shift : NDArray, shape (n,)
+        Of every cell, one standard deviation.
+    total : float
+        Relative shift of the sum.
+    mean : float
+        Mean of |shift|/|value| over cells, weighted with |value|.
+    """
+
+    name: str
+    shift: FloatArray
+    total: float
+    mean: float
+
+
+def with_systematics(
+    measured: Spectrum, response: Response, unfolder: Unfolder, variations: Sequence[Variation]
+) -> tuple[Spectrum, tuple[Source, ...]]:
+    """Unfold, and once more per variation; every source adds its shift to the covariance.
+
+    Parameters
+    ----------
+    measured : Spectrum
+    response : Response
+    unfolder : function (measured, response) → Spectrum
+    variations : sequence of Variation
+
+    Returns
+    -------
+    Spectrum
+        Covariance: statistics + Monte Carlo statistics (those of `unfolder`) + Σ δ δᵀ.
+    tuple of Source
+        In the order of the names.
+
+    Raises
+    ------
+    UserError
+        If a name has more than two variations, or one that varies nothing.
+
+    Notes
+    -----
+    δ is the shift from the nominal result, or half the difference of up and down; it is fully correlated
+    between cells, and sources are independent. The normalisation by the protons on target is no source here:
+    it is one nuisance of its own.
+    """
+    nominal = unfolder(measured, response)
+    values, cov = nominal.values.ravel(), nominal.cov.copy()
+    sources = []
+    for name in dict.fromkeys(v.name for v in variations):
+        same = [v for v in variations if v.name == name]
+        if len(same) > 2 or any(v.measured is None and v.response is None for v in same):
+            msg = f"systematics: {name!r} needs one variation, or up and down, each of data or response"
+            raise UserError(msg)
+        found = [unfolder(v.measured or measured, v.response or response).values.ravel() for v in same]
+        shift = found[0] - values if len(found) == 1 else (found[0] - found[1]) / 2
+        shift = np.where(nominal.domain.ravel(), shift, 0.0)
+        cov += np.outer(shift, shift)
+        size = float(np.abs(values).sum())
+        total = float(shift.sum() / values.sum()) if values.sum() != 0 else float("nan")
+        sources.append(Source(name, shift, total, float(np.abs(shift).sum() / size) if size else 0.0))
+    hist = filled(tuple(nominal.hist.axes), values, np.diag(cov))
+    return Spectrum(hist, cov, nominal.quantity, nominal.exposure, nominal.domain), tuple(sources)
+
+
+def scaled_response(response: Response, factor: float | FloatArray) -> Response:
+    """Return a response whose efficiency is multiplied, per true cell; at most to one.
+
+    Parameters
+    ----------
+    response : Response
+    factor : float or NDArray, shape (n_true,) or that of the true cells
+        E.g. 1.02 for a 2 % uncertainty of the muon efficiency squared.
+    """
+    ratio = np.broadcast_to(np.asarray(factor, dtype=np.float64).ravel(), response.efficiency.shape)
+    if not np.isfinite(ratio).all() or (ratio <= 0).any():
+        msg = f"scaled_response: factors must be positive, the smallest is {ratio.min()}"
+        raise UserError(msg)
+    most = np.divide(1.0, response.efficiency, out=np.ones_like(ratio), where=response.efficiency > 0)
+    ratio = np.minimum(ratio, np.maximum(most, 0))
+    migration = response.migration * ratio
+    return Response(
+        migration,
+        migration.sum(axis=0),
+        response.fakes,
+        response.reco,
+        response.true,
+        response.prior,
+        response.cov_replicas * ratio,
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PairWeights:
+    """Training weights of pairs.
+
+    Attributes
+    ----------
+    weight : NDArray, shape (n,)
+        Subtraction weight × unfolding weight; 0 outside the domain.
+    in_domain : NDArray of bool, shape (n,)
+    effective : float
+        (Σw)²/Σw².
+    """
+
+    weight: FloatArray
+    in_domain: np.typing.NDArray[np.bool_]
+    effective: float
+
+
+def pair_weights(
+    values: FloatArray, subtraction: FloatArray, response: Response, *, floor: float = 0.01
+) -> PairWeights:
+    """Return what the flow learns with: subtraction weight over efficiency, and its effective size.
+
+    Parameters
+    ----------
+    values : NDArray, shape (n, 3) [GeV]
+        mass, pt, energy of the measured pairs.
+    subtraction : NDArray, shape (n,)
+        Signed or posterior weights.
+    response : Response
+    floor : float
+        Lowest efficiency that is corrected for: where it is exceeded is the measured domain.
+    """
+    unfolding = acceptance_weights(values, response, floor=floor)
+    if np.shape(subtraction) != np.shape(unfolding):
+        msg = f"pair_weights: {np.shape(subtraction)} subtraction weights for {len(unfolding)} pairs"
+        raise UserError(msg)
+    weight = np.asarray(subtraction, dtype=np.float64) * unfolding
+    return PairWeights(weight, unfolding > 0, effective_size(weight))
