@@ -27,6 +27,7 @@ DAMAGE = (
     AssertionError,
     OverflowError,
     MemoryError,
+    RecursionError,
     NotImplementedError,
     struct.error,
     zlib.error,

@@ -185,12 +185,16 @@ class Schema:
         values = _known("schema", mapping, tuple(Schema.__dataclass_fields__))
         for key in ("tree", "layout", "lepton", "kinematics"):
             _check(key in values, f"schema.{key} is missing")
+        for key in ("tree", "layout", "lepton", "collection", "weight", "prescale"):
+            _text(f"schema.{key}", values.get(key, ""))
         for key in ("kinematics", "lepton_columns"):
             values[key] = {name: _branch(f"{key}.{name}", b) for name, b in _table(key, values.get(key, {}))}
         for key in ("charge", "pdg_id"):
             values[key] = _branch(key, values[key]) if values.get(key) else ""
         event = values.get("event", ())
-        values["event"] = (event,) if isinstance(event, str) else tuple(event)
+        event = [event] if isinstance(event, str) else event
+        _check(isinstance(event, (list, tuple)), f"schema.event = {event!r} must name one or more branches")
+        values["event"] = tuple(_text("schema.event", name) for name in event)
         values["event_columns"] = dict(_table("event_columns", values.get("event_columns", {})))
         rules = values.get("row_filter", [])
         rules = [rules] if isinstance(rules, Mapping) else rules
@@ -261,6 +265,11 @@ def _table(where: str, value: Any) -> list[tuple[str, Any]]:
     return list(value.items())
 
 
+def _text(where: str, value: Any) -> str:
+    _check(isinstance(value, str), f"{where} = {value!r} must be a text")
+    return str(value)
+
+
 def _branch(where: str, value: Any) -> Branch:
     if isinstance(value, str) and value:
         return value
@@ -282,6 +291,8 @@ def _truth(value: Any) -> Truth:
     table = _known("truth", value, tuple(Truth.__dataclass_fields__))
     for key in ("mass", "pt", "energy"):
         _check(key in table, f"truth.{key} is missing")
+    for key in TRUTH_BRANCHES:
+        _text(f"truth.{key}", table.get(key, ""))
     for key in ("signal", "fakes"):
         table[key] = tuple(table.get(key, ()))
     return Truth(**table)
