@@ -1,0 +1,156 @@
+"""Read the events of DarkNews from parquet and HepMC through a schema.
+
+Lengths are converted from cm at the door, and times are left behind: component 0 of a position is a time in
+seconds beside lengths in cm.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gammastar.core.errors import BranchError, InputFileError, PhysicsError
+from gammastar.core.records import FloatArray
+from gammastar.recast.darknews import MOMENTA, DarkEvents, DarkNewsSchema, load_schema
+
+__all__ = ["read_darknews"]
+
+
+def _need(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        package = name.partition(".")[0]
+        msg = f"this file needs the package {package}: python3 -m pip install {package}"
+        raise InputFileError(msg) from error
+
+
+def read_darknews(path: Path, schema: DarkNewsSchema | None = None) -> DarkEvents:
+    """Read a file of DarkNews.
+
+    Parameters
+    ----------
+    path : Path
+        ``.parquet`` (needs pyarrow), or ``.hepmc``, ``.hepmc2``, ``.hepmc3`` (needs pyhepmc). The default
+        output of DarkNews, a pickle, is refused: reading it would execute code.
+    schema : DarkNewsSchema, optional
+
+    Raises
+    ------
+    InputFileError
+        If the file is missing, damaged, empty or of another kind.
+    BranchError
+        If a column or a particle is missing.
+    """
+    chosen = load_schema() if schema is None else schema
+    if not path.is_file():
+        msg = f"{path}: there is no such file"
+        raise InputFileError(msg)
+    if path.suffix == ".parquet":
+        return _parquet(path, chosen)
+    if path.suffix in (".hepmc", ".hepmc2", ".hepmc3"):
+        return _hepmc(path, chosen)
+    msg = f"{path}: give .parquet or .hepmc3 (DarkNews: parquet=True or hepmc3=True); pickles are not read"
+    raise InputFileError(msg)
+
+
+def _parquet(path: Path, schema: DarkNewsSchema) -> DarkEvents:
+    pa, pq = _need("pyarrow"), _need("pyarrow.parquet")
+    names = schema.parquet
+    try:
+        there = set(pq.read_schema(path).names)
+        keys = {key: [_column(names[key], str(k)) for k in range(4)] for key in MOMENTA}
+        keys["production"] = [_column(names["production"], str(k)) for k in range(1, 4)]
+        keys["weight"] = [_column(names["weight"], "")]
+        if _column(names["photon"], "0") in there:
+            msg = f"{path}: decays into a single photon have no lepton pair"
+            raise BranchError(msg)
+        missing = sorted({name for group in keys.values() for name in group} - there)
+        if missing:
+            msg = f"{path}: no columns {', '.join(missing[:3])}; DarkNews must write with sparse <= 1"
+            raise BranchError(msg)
+        table = pq.read_table(path, columns=[name for group in keys.values() for name in group])
+    except (pa.ArrowInvalid, OSError) as error:
+        msg = f"{path}: no readable parquet file ({error})"
+        raise InputFileError(msg) from error
+    values = {
+        key: np.column_stack([table.column(name).to_numpy().astype(np.float64) for name in group])
+        for key, group in keys.items()
+    }
+    order = [list(names["components"]).index(component) for component in ("px", "py", "pz", "E")]
+    return _checked(
+        path,
+        {key: values[key][:, order] for key in MOMENTA},
+        values["production"] * schema.units["length"],
+        values["weight"][:, 0],
+    )
+
+
+def _column(name: str, component: str) -> str:
+    """Return a name as pandas writes a column of a two-level index."""
+    return f"('{name}', '{component}')"
+
+
+def _hepmc(path: Path, schema: DarkNewsSchema) -> DarkEvents:
+    hep = _need("pyhepmc")
+    rows: list[tuple[FloatArray, FloatArray, float]] = []
+    try:
+        with hep.open(str(path)) as file:
+            names: list[str] = []
+            for event in file:
+                names = names or list(event.run_info.weight_names)
+                rows.append(_event(path, event, schema, names))
+    except (OSError, RuntimeError) as error:
+        msg = f"{path}: no readable HepMC file ({error})"
+        raise InputFileError(msg) from error
+    if not rows:
+        msg = f"{path}: holds no event"
+        raise InputFileError(msg)
+    momenta = np.array([row[0] for row in rows])
+    origin = np.array([row[1] for row in rows]) * schema.units["length"]
+    by_name = {key: momenta[:, k] for k, key in enumerate(MOMENTA)}
+    return _checked(path, by_name, origin, np.array([row[2] for row in rows]))
+
+
+def _event(
+    path: Path, event: Any, schema: DarkNewsSchema, names: list[str]
+) -> tuple[FloatArray, FloatArray, float]:
+    """Return the momenta (4, 4), the production point in the file's unit and the weight of one event."""
+    rules = schema.hepmc
+    final = rules["final_status"]
+    wanted = (
+        (rules["dark"], rules["parent_status"]),
+        (rules["dark"], final),
+        (rules["particle"], final),
+        (rules["antiparticle"], final),
+    )
+    found = [[p for p in event.particles if p.pid in ids and p.status == status] for ids, status in wanted]
+    counts = [len(group) for group in found]
+    if counts != [1, 1, 1, 1]:
+        there = dict(zip(MOMENTA, counts, strict=True))
+        msg = f"{path}, event {event.event_number}: one particle of each kind expected, found {there}"
+        raise BranchError(msg)
+    momenta = [(p.momentum.px, p.momentum.py, p.momentum.pz, p.momentum.e) for (p,) in found]
+    vertex = found[0][0].production_vertex.position
+    if rules["weight"] not in names:
+        msg = f"{path}: events without weights {rules['weight']!r}; let DarkNews write weighted ones"
+        raise BranchError(msg)
+    weight = event.weights[names.index(rules["weight"])]
+    return np.array(momenta), np.array([vertex.x, vertex.y, vertex.z]), float(weight)
+
+
+def _checked(
+    path: Path, momenta: Mapping[str, FloatArray], origin: FloatArray, weight: FloatArray
+) -> DarkEvents:
+    if not len(weight):
+        msg = f"{path}: holds no event"
+        raise InputFileError(msg)
+    try:
+        return DarkEvents(**momenta, origin=origin, weight=weight)
+    except PhysicsError as error:
+        msg = f"{path}: {error}"
+        raise InputFileError(msg) from error
