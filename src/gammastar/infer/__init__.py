@@ -7,6 +7,7 @@ from gammastar.infer.asymptotic import asymptotic_cls, asymptotic_limit
 from gammastar.infer.channel import Channel, binned_channel, counting_channel, unbinned_channel
 from gammastar.infer.combine import channels_of, combine, write_xml
 from gammastar.infer.compound import fft_cls
+from gammastar.infer.coverage import Coverage, coverage
 from gammastar.infer.effects import (
     covariance_shapes,
     ensemble_shapes,
@@ -34,6 +35,7 @@ __all__ = [
     "CLs",
     "Channel",
     "Convention",
+    "Coverage",
     "Likelihood",
     "Method",
     "Nuisance",
@@ -50,6 +52,7 @@ __all__ = [
     "counting_cls",
     "counting_limit",
     "covariance_shapes",
+    "coverage",
     "ensemble_shapes",
     "exact_cls",
     "exact_limit",
