@@ -13,5 +13,6 @@ from _venv import reenter  # noqa: E402
 if __name__ == "__main__":
     reenter("all")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "pytest", "-m", "not slow", *sys.argv[1:]]
+    workers = str(min(os.cpu_count() or 1, 4))
+    command = [sys.executable, "-m", "pytest", "-m", "not slow", "-n", workers, *sys.argv[1:]]
     sys.exit(subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode)
