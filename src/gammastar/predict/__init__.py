@@ -1,17 +1,83 @@
-"""Rates and kinematics of dark particles from the spectrum of virtual photons."""
+"""Rates and kinematics of dark particles from the spectrum of virtual photons, and theory beside them."""
 
 from gammastar.predict.channel import Channel, check_exclusive
-from gammastar.predict.channels import VirtualPhoton, interpolate_rate, produce, rate
+from gammastar.predict.channels import (
+    Bremsstrahlung,
+    JPsi,
+    MesonChannel,
+    PionDalitz,
+    PseudoscalarDalitz,
+    VectorDalitz,
+    VectorMixing,
+    VirtualPhoton,
+    interpolate_rate,
+    produce,
+    rate,
+)
+from gammastar.predict.in_situ import (
+    BumpHunt,
+    bump_hunt,
+    per_observed_pair,
+    signal_over_background,
+    signal_per_coupling,
+)
+from gammastar.predict.mechanism import FractionFit, fit_fraction, pairs_to_exclude, template
+from gammastar.predict.millicharge import (
+    PairCloud,
+    VirtualPhotons,
+    by_rejection,
+    chi_rate,
+    conditional,
+    from_generator,
+)
 from gammastar.predict.model import Model
-from gammastar.predict.models import DarkPhoton
+from gammastar.predict.models import DarkPhoton, VectorModel, rate_ratio
+from gammastar.predict.pairs import chi_from_channel, chi_from_resonances, chi_pairs, resonance_rate
+from gammastar.predict.recast import displaced, prompt
+from gammastar.predict.target import in_depth, on_nucleus
+from gammastar.predict.uncertainty import Budget, budget
 
 __all__ = [
+    "Bremsstrahlung",
+    "Budget",
+    "BumpHunt",
     "Channel",
     "DarkPhoton",
+    "FractionFit",
+    "JPsi",
+    "MesonChannel",
     "Model",
+    "PairCloud",
+    "PionDalitz",
+    "PseudoscalarDalitz",
+    "VectorDalitz",
+    "VectorMixing",
+    "VectorModel",
     "VirtualPhoton",
+    "VirtualPhotons",
+    "budget",
+    "bump_hunt",
+    "by_rejection",
     "check_exclusive",
+    "chi_from_channel",
+    "chi_from_resonances",
+    "chi_pairs",
+    "chi_rate",
+    "conditional",
+    "displaced",
+    "fit_fraction",
+    "from_generator",
+    "in_depth",
     "interpolate_rate",
+    "on_nucleus",
+    "pairs_to_exclude",
+    "per_observed_pair",
     "produce",
+    "prompt",
     "rate",
+    "rate_ratio",
+    "resonance_rate",
+    "signal_over_background",
+    "signal_per_coupling",
+    "template",
 ]

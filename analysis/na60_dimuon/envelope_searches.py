@@ -1,0 +1,168 @@
+"""Fig. 6 of the paper, the search in situ, detectors of millicharged particles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import uproot
+from envelope_run import RESOLUTION, Inputs, brem, inside
+
+from gammastar import accept, infer, report
+from gammastar.core.constants import M_MU, M_PI0
+from gammastar.core.data import data_path
+from gammastar.core.records import FloatArray
+from gammastar.core.rng import stream
+from gammastar.physics.bremsstrahlung import band, preset
+from gammastar.physics.decays import daughter
+from gammastar.physics.mesons import MesonTable
+from gammastar.physics.millicharge_detector import load_millicharge_detector
+from gammastar.physics.widths import RTable, dark_photon_branching
+from gammastar.predict.channels import (
+    PionDalitz,
+)
+from gammastar.predict.in_situ import bump_hunt, signal_per_coupling
+from gammastar.predict.mechanism import pairs_to_exclude, template
+from gammastar.predict.millicharge import conditional
+from gammastar.predict.pairs import chi_from_channel, chi_pairs
+from gammastar.report.theory_figures import (
+    phase_space_figure,
+    reach_lines_figure,
+)
+
+
+def _seen(sample: FloatArray, mass: float, rng: np.random.Generator) -> FloatArray:
+    """Both muons of a prompt decay between 35 and 120 mrad and above 3 GeV: the spectrometer of the mock."""
+    n = sample.shape[1]
+    first = daughter(sample, mass, M_MU, M_MU, rng.uniform(-1, 1, n), rng.uniform(-np.pi, np.pi, n))
+    good = np.ones(n, dtype=bool)
+    for p in (first, sample - first):
+        theta = np.arctan2(np.hypot(p[0], p[1]), p[2])
+        good &= (theta > 0.035) & (theta < 0.120) & (p[3] > 3.0)
+    return good
+
+
+def phase_space(run: Inputs, table: MesonTable, output: Path, mock: bool) -> dict:
+    """Fig. 6 at 0.7 GeV, and the dimuons that would tell the mechanisms apart."""
+    del table
+    mass, n, rng = 0.7, 200_000, stream(1, "phase space")
+    pt, energy = run.sampler.sample(np.full(n, mass), rng)
+    radiated = brem(run, run.interaction).produce(mass, n=n, rng=rng)
+    other = (np.asarray(radiated.p4.E), np.asarray(radiated.p4.pt), radiated.weight)
+    name = "MOCK dimuons" if mock else "dimuons"
+    samples = {name: (energy, pt, np.ones(n)), "bremsstrahlung": other}
+    figure = phase_space_figure(samples, title=f"$m_{{A′}}$ = {mass} GeV", mock=mock)
+    report.save_figure(figure, output / "fig6_phase_space")
+    cells = {
+        "energy_edges": np.geomspace(2, 400, 15),
+        "pt_edges": np.array([0, 0.2, 0.4, 0.6, 0.9, 1.3, 2, 4]),
+    }
+    phi = rng.uniform(-np.pi, np.pi, n)
+    pz = np.sqrt(np.clip(energy**2 - mass**2 - pt**2, 0, None))
+    measured = np.stack([pt * np.cos(phi), pt * np.sin(phi), pz, energy])
+    p4 = radiated.p4
+    theory = np.stack([np.asarray(x) for x in (p4.px, p4.py, p4.pz, p4.E)])
+    keep, kept = _seen(measured, mass, rng), _seen(theory, mass, rng)
+    share = float(radiated.weight[kept].sum() / radiated.weight.sum())
+    total = float(np.interp(mass, run.mass, run.rate.value))
+    result: dict = {
+        "accepted share of hadrons": float(keep.mean()),
+        "accepted share of bremsstrahlung": share,
+    }
+    whole = (template(energy, pt, np.ones(n), **cells), template(*other, **cells))
+    seen = (
+        template(energy[keep], pt[keep], np.ones(keep.sum()), **cells),
+        template(*(column[kept] for column in other), **cells),
+    )
+    for kernel in (preset("qra_v2"), *band(preset("qra_v2"))):
+        part = run.interaction * float(kernel.rate(mass, run.exposure.beam_energy)) / total
+        fractions = {"full phase space": min(part, 1.0), "spectrometer": min(part * share / keep.mean(), 1.0)}
+        result[f"Λ = {kernel.off_shell:g} GeV"] = {
+            name: {"share": f, "dimuons needed": float(pairs_to_exclude(*shapes, f)[0])}
+            for (name, f), shapes in zip(fractions.items(), (whole, seen), strict=True)
+        }
+    return result
+
+
+def in_situ(run: Inputs, table: MesonTable, output: Path, mock: bool) -> dict:
+    """Prompt A' → μμ over the measured dimuons: no protons on target."""
+    del table
+    with uproot.open(run.folder / "pairs.root") as file, uproot.open(run.folder / "spectrum.root") as other:
+        observed, edges = file["opposite_sign"].to_numpy()
+        subtracted = file["subtracted"].values()
+        unfolded = other["mass_counts"].values()
+    smooth = np.ones(5)
+    efficiency = np.convolve(subtracted, smooth, "same") / np.convolve(unfolded, smooth, "same")
+    signal_density = run.density / run.density.sum() * unfolded.sum() / np.diff(edges)[0] * efficiency
+    model = RTable.read(data_path("measurements/r_ratio.csv"))
+    branching = dark_photon_branching(run.mass, model)["mumu"]
+    signal = signal_per_coupling(run.mass, np.clip(signal_density, 1e-9, None), branching, M_MU)
+    away = (run.mass > 0.3) & (run.mass < run.edges[-1] - 0.1) & (observed > 0)
+    known = bump_hunt(edges, observed, run.mass[away], signal[away], RESOLUTION, degree=None)
+    fitted = bump_hunt(edges, observed, run.mass[away], signal[away], RESOLUTION, half_window=6, degree=3)
+    curves = {
+        "background known": (known.mass, np.sqrt(known.epsilon2)),
+        "cubic background in ±6 standard deviations": (fitted.mass, np.sqrt(fitted.epsilon2)),
+    }
+    figure = reach_lines_figure(
+        curves,
+        y_label=r"$\varepsilon$, median expected 90 % CL",
+        y_range=(1e-3, 1e-1),
+        mock=mock,
+        title=f"prompt $A′\\to\\mu\\mu$ in {observed.sum():,.0f} opposite-sign pairs",
+        log_x=False,
+    )
+    report.save_figure(figure, output / "in_situ")
+    best = int(np.argmin(fitted.epsilon2))
+    return {
+        "pairs": float(observed.sum()),
+        "best mass": float(fitted.mass[best]),
+        "epsilon2 there": float(fitted.epsilon2[best]),
+        "note": "the peaks of ω and φ are no polynomials: the cubic background does not hold on them",
+    }
+
+
+def detectors(run: Inputs, table: MesonTable, output: Path, mock: bool) -> dict:
+    """Reach of illustrative millicharge detectors, dimuons plus pions below their threshold."""
+    charges = np.geomspace(1e-5, 0.1, 61)
+    found: dict[str, tuple[list, list]] = {}
+    names = ("mcp_bars", "mcp_tpc", "mcp_skipper")
+    shelf = {name: load_millicharge_detector(data_path(f"detectors/{name}.toml")) for name in names}
+    pairs = np.clip(run.density * np.diff(run.edges), 0, None)
+    measured = accept.Measured(run.exposure, "per_interaction")
+    limits = {
+        name: float(infer.counting_limit(round(d.background or 0.0), d.background or 0.0))
+        for name, d in shelf.items()
+    }
+    for m_chi in (0.01, 0.02, 0.04, 0.06, 0.09, 0.12, 0.16, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5):
+        rng = stream(1, "millicharge", str(m_chi))
+        photons = conditional(m_chi, run.edges, pairs, M_MU, run.sampler, inside(run), n=40_000, rng=rng)
+        samples = [(chi_pairs(photons, m_chi, rng=rng), measured)]
+        if 2 * m_chi < M_PI0:
+            pion = PionDalitz(table, run.exposure.beam_energy, run.interaction)
+            light = chi_from_channel(pion, m_chi, mass_range=(0.0, 2 * M_MU), n=40_000, rng=rng)
+            samples.append((chi_pairs(light, m_chi, rng=rng, longitudinal=0.0), measured))
+        for name, detector in shelf.items():
+            total = sum(
+                accept.millicharge_yields(sample, m_chi, charges, detector, measured=law).signal
+                for sample, law in samples
+            )
+            lower = infer.reach([m_chi], charges, total[None, :], limits[name]).edges[0, 0]
+            masses, edges = found.setdefault(detector.name, ([], []))
+            masses.append(m_chi)
+            edges.append(float(lower))
+    curves = {name: (np.array(masses), np.array(edges)) for name, (masses, edges) in found.items()}
+    figure = reach_lines_figure(
+        curves,
+        x_label=r"$m_\chi$ [GeV]",
+        y_label="$Q$, expected reach at 90 % CL",
+        y_range=(2e-5, 3e-2),
+        mock=mock,
+        title="illustrative detectors, 400 GeV dump",
+    )
+    report.save_figure(figure, output / "millicharge_reach")
+    lower_edges = {
+        name: dict(zip(map(str, masses), edges, strict=True)) for name, (masses, edges) in found.items()
+    }
+    exponents = {detector.name: detector.exponent for detector in shelf.values()}
+    return {"exponent of Q": exponents, "lower edge": lower_edges}
