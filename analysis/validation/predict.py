@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from scipy.integrate import quad
+from validation import predict_theory
 
 from gammastar.core.constants import M_E, M_MU, M_PI0, mass
 from gammastar.core.data import data_path
@@ -55,6 +56,8 @@ def rows(*, quick: bool) -> Iterator[dict]:  # noqa: ARG001 (every row is quick)
         ours = _closure(omega, m, M_MU)
         yield _row(f"BR(ω→π⁰A′)/ε² at {m} GeV", ours, value, 0.02 * value, "form-factor normalisation")
     yield from _widths()
+    for row in predict_theory.rows():
+        yield _row(*row)
 
 
 def _widths() -> Iterator[dict]:
