@@ -88,8 +88,8 @@ class DarkEvents:
         if worst.size and worst.max() > TOLERANCE:
             index = int(worst.argmax())
             msg = (
-                f"DarkNews event {index}: momentum conservation or a mass is off by {worst[index]:.2g} of the "
-                "energy; check the order of the components in the schema"
+                f"DarkNews event {index}: momentum conservation or a mass is off by {worst[index]:.2g} of "
+                "the energy; check the order of the components in the schema"
             )
             raise PhysicsError(msg)
 
