@@ -12,7 +12,7 @@ from gammastar.flow.ensemble import (
     principal_components,
     save_ensemble,
 )
-from gammastar.flow.keyed import KeyedEvents, draw_events
+from gammastar.flow.keyed import KeyedEvents, decay_vertices, draw_events, two_leptons
 from gammastar.flow.model import KinematicFlow
 from gammastar.flow.options import FlowOptions, PairTable, TrainingReport
 from gammastar.flow.paper import PaperFlow
@@ -32,6 +32,7 @@ __all__ = [
     "PaperFlow",
     "TrainingReport",
     "Variations",
+    "decay_vertices",
     "digest",
     "draw_events",
     "fit",
@@ -47,4 +48,5 @@ __all__ = [
     "save",
     "save_ensemble",
     "tabulate",
+    "two_leptons",
 ]

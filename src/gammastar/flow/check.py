@@ -165,6 +165,18 @@ class KLScan:
         return result
 
     @property
+    def p_value(self) -> float:
+        """Global p-value: share of data draws as far from the data's mean, over all windows, as the model.
+
+        The statistic sums the divergences over the windows, each over its spread between data draws.
+        """
+        used = self.data_draws[self.tested]
+        scale = np.maximum(used.std(axis=1), 1e-12)
+        data = ((used - used.mean(axis=1)[:, None]) / scale[:, None]).sum(axis=0)
+        model = ((self.model_mean - self.data_mean)[self.tested] / scale).sum()
+        return float((1 + (data >= model).sum()) / (1 + data.size))
+
+    @property
     def fraction_inside(self) -> float:
         """Fraction of the tested windows that are `inside`: the gate on a flow."""
         return float(self.inside[self.tested].mean())

@@ -12,8 +12,17 @@ from scipy.special import ndtri
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
+from gammastar.physics.decays import daughter
 
-__all__ = ["KeyedEvents", "MassSource", "Transport", "draw_events", "keyed_uniform"]
+__all__ = [
+    "KeyedEvents",
+    "MassSource",
+    "Transport",
+    "decay_vertices",
+    "draw_events",
+    "keyed_uniform",
+    "two_leptons",
+]
 
 BLOCK = 8192  # events that are always computed together, so that matrix products keep their shape
 WORDS = 8  # uniform numbers of each event; a multiple of the four of one Philox counter
@@ -159,3 +168,45 @@ def _inside(mass: FloatArray, low: float, high: float) -> None:
         worst = float(np.atleast_1d(mass)[np.atleast_1d(bad)][0])
         msg = f"mass {worst:.6g} GeV lies outside the range of the flow, [{low:.6g}, {high:.6g}] GeV"
         raise PhysicsError(msg)
+
+
+def two_leptons(events: KeyedEvents, m_lepton: float) -> tuple[FloatArray, FloatArray]:
+    """Decay every particle to two leptons, isotropically in its rest frame (no polarisation).
+
+    Parameters
+    ----------
+    events : KeyedEvents
+        Two of their unused numbers decide the angles: the same event has the same decay.
+    m_lepton : float [GeV]
+
+    Returns
+    -------
+    minus, plus : NDArray, shape (4, n) [GeV]
+
+    Raises
+    ------
+    PhysicsError
+        If a particle is lighter than two leptons.
+    """
+    parent = events.p4
+    cosine, phi = 2.0 * events.uniform[:, 0] - 1.0, np.pi * (2.0 * events.uniform[:, 1] - 1.0)
+    minus = daughter(parent, events.mass, m_lepton, m_lepton, cosine, phi)
+    return minus, parent - minus
+
+
+def decay_vertices(events: KeyedEvents, ctau: float, origin: FloatArray | None = None) -> FloatArray:
+    """Return where the particles decay, shape (3, n) [m]; no detector's volume is imposed.
+
+    Parameters
+    ----------
+    events : KeyedEvents
+        One of their unused numbers decides the lifetime.
+    ctau : float [m]
+    origin : NDArray, shape (3, n), optional
+        Production vertices [m]; zero by default.
+    """
+    if not ctau >= 0:
+        msg = f"decay_vertices: ctau = {ctau!r} m must not be negative"
+        raise PhysicsError(msg)
+    flight: FloatArray = -ctau * np.log(events.uniform[:, 2]) * events.p4[:3] / events.mass
+    return flight if origin is None else flight + origin
