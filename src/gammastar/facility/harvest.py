@@ -102,13 +102,14 @@ def plan(farm: Backend, job: Job) -> list[Chunk]:
 def _unread(
     farm: Backend, job: Job, unread: list[tuple[str, GammastarError]], steps: Mapping[str, Any], total: int
 ) -> int:
-    """Skip files that cannot be opened; their entries are estimated from their size."""
+    """Skip files that cannot be opened; each counts as an average file, or more if it is larger."""
     if unread and not farm.skip_bad:
         raise unread[0][1]
     known = sum(_size(path) for path in steps)
     lost = 0
     for path, error in unread:
-        entries = round(total * _size(path) / known) if known else 1
+        by_size = total * _size(path) / known if known else 0.0
+        entries = max(1, round(by_size), round(total / max(1, len(steps))))
         lost += entries
         entry = {"kind": job.kind, "file": path, "entries": entries, "estimated": True, "why": str(error)}
         farm.skipped.append(entry)

@@ -1,0 +1,120 @@
+"""Files from elsewhere, taken only as data: results by their digest, archives within bounds."""
+
+from __future__ import annotations
+
+import math
+import tarfile
+from pathlib import Path
+from typing import Any
+
+from gammastar.core.errors import InputFileError, StoreError
+from gammastar.store.chunks import read_chunk
+from gammastar.store.manifest import file_sha256, read_json
+
+__all__ = ["check_chunks", "finite", "read_result", "unpack"]
+
+MAX_JSON = 256 << 20
+MAX_ARCHIVE = 1 << 30
+MAX_MEMBERS = 10_000
+
+
+def read_result(folder: Path, name: str) -> Any:
+    """Return a JSON result of a run if it is the one that the run wrote.
+
+    Parameters
+    ----------
+    folder : Path
+        Results of a run, with their ``manifest.json``.
+    name : str
+        For instance ``workspace.json``.
+
+    Raises
+    ------
+    StoreError
+        If the manifest does not know the file, its SHA-256 differs, it is larger than 256 MB, is not JSON, or
+        holds a number that is not finite.
+    """
+    path = folder / name
+    known = read_json(folder / "manifest.json")
+    expected = known.get("files", {}).get(name) if isinstance(known, dict) else None
+    if expected is None or Path(name).name != name:
+        msg = f"{path}: the manifest of {folder} does not know this file"
+        raise StoreError(msg)
+    try:
+        size, found = path.stat().st_size, file_sha256(path)
+    except OSError as error:
+        msg = f"{path}: cannot be read ({error.strerror})"
+        raise StoreError(msg) from error
+    if found != expected or size > MAX_JSON:
+        msg = f"{path}: SHA-256 is {found}, the manifest has {expected}; the file was changed or damaged"
+        raise StoreError(msg)
+    content = read_json(path)
+    finite(content, str(path))
+    return content
+
+
+def finite(content: Any, where: str) -> None:
+    """Refuse numbers that are not finite: JSON as Python reads it knows NaN and Infinity.
+
+    Raises
+    ------
+    StoreError
+        Naming the first key that holds one.
+    """
+    waiting = [(where, content)]
+    while waiting:
+        name, item = waiting.pop()
+        if isinstance(item, float) and not math.isfinite(item):
+            msg = f"{name}: {item} is not a finite number"
+            raise StoreError(msg)
+        if isinstance(item, dict):
+            waiting.extend((f"{name}.{key}", value) for key, value in item.items())
+        elif isinstance(item, list):
+            waiting.extend((f"{name}[{i}]", value) for i, value in enumerate(item))
+
+
+def unpack(archive: Path, folder: Path, *, max_bytes: int = MAX_ARCHIVE) -> list[Path]:
+    """Unpack a tar archive into a folder: plain files only, inside the folder only, within bounds.
+
+    Returns
+    -------
+    list of Path
+        The files.
+
+    Raises
+    ------
+    InputFileError
+        If the archive is damaged, too large, has too many members, or one that is a link or leads out.
+    """
+    written: list[Path] = []
+    try:
+        with tarfile.open(archive) as tar:
+            total = 0
+            for count, member in enumerate(tar, start=1):
+                total += member.size
+                if total > max_bytes or count > MAX_MEMBERS:
+                    msg = f"{archive}: unpacks to more than {max_bytes} bytes or {MAX_MEMBERS} members"
+                    raise InputFileError(msg)
+                if not (member.isfile() or member.isdir()):
+                    msg = f"{archive}: member {member.name!r} is neither a file nor a folder"
+                    raise InputFileError(msg)
+                tar.extract(member, folder, filter="data")
+                written += [folder / member.name] if member.isfile() else []
+    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+        msg = f"{archive}: is damaged or unsafe ({type(error).__name__}: {str(error)[:200]})"
+        raise InputFileError(msg) from error
+    return written
+
+
+def check_chunks(folder: Path) -> int:
+    """Check the digest of every kept chunk below a result folder; return their number.
+
+    Raises
+    ------
+    StoreError
+        If one is damaged.
+    """
+    paths = sorted((folder / "chunks").rglob("*.parquet"))
+    for path in paths:
+        read_chunk(path)
+    return len(paths)

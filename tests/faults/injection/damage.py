@@ -1,0 +1,156 @@
+"""Damaged ROOT files: five compressions and RNTuple, five kinds of damage, each read in a guarded child."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import resource
+import signal
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import awkward as ak
+import numpy as np
+import uproot
+
+from gammastar import read
+from gammastar.core.errors import GammastarError
+from gammastar.core.rng import stream
+
+ROWS = 2000
+CODECS = {
+    "none": None,
+    "zlib": uproot.ZLIB(1),
+    "lz4": uproot.LZ4(4),
+    "zstd": uproot.ZSTD(3),
+    "lzma": uproot.LZMA(1),
+    "rntuple": uproot.ZLIB(1),
+}
+MODES = ("truncated", "1 bit", "20 bits", "zeroed", "header")
+SCHEMA = {
+    "tree": "events",
+    "layout": "jagged",
+    "lepton": "mu",
+    "charge": "Muon_charge",
+    "kinematics": {key: f"Muon_{key}" for key in ("px", "py", "pz")},
+}
+MEMORY = 4 << 30
+CPU = 8
+
+
+def sound_file(path: Path, codec: str) -> bytes:
+    """Write a file of random muons, incompressible as data are."""
+    rng = stream(1, "damage", codec)
+    counts = rng.poisson(1.5, ROWS)
+    total = int(counts.sum())
+    branches = {
+        f"Muon_{key}": ak.unflatten(rng.normal(0, s, total), counts)
+        for key, s in (("px", 0.4), ("py", 0.4), ("pz", 20.0))
+    }
+    branches["Muon_charge"] = ak.unflatten(rng.choice(np.array([-1, 1], np.int8), total), counts)
+    with uproot.recreate(path, compression=CODECS[codec]) as file:
+        if codec == "rntuple":
+            file.mkrntuple("events", branches)
+        else:
+            types = {k: "var * " + ("int8" if k.endswith("charge") else "float64") for k in branches}
+            file.mktree("events", types).extend(branches)
+    return path.read_bytes()
+
+
+def damaged(data: bytes, mode: str, rng: np.random.Generator) -> bytes:
+    """Return a damaged copy."""
+    copy = bytearray(data)
+    if mode == "truncated":
+        return bytes(copy[: int(rng.integers(0, len(data)))])
+    if mode == "zeroed":
+        start = int(rng.integers(300, max(301, len(data) - 4096)))
+        copy[start : start + 4096] = bytes(len(copy[start : start + 4096]))
+        return bytes(copy)
+    end = len(data)
+    low, high, n = {"1 bit": (300, end, 1), "20 bits": (300, end, 20), "header": (0, 300, 1)}[mode]
+    for position in rng.integers(low, high, n):
+        copy[position] ^= 1 << int(rng.integers(8))
+    return bytes(copy)
+
+
+def load(path: Path, **options: object) -> ak.Array:
+    return ak.concatenate(list(read.open_events(path, read.load_schema(SCHEMA), step=1000, **options)))
+
+
+def outcome(path: Path, expected: ak.Array, digests: dict[str, str] | None) -> str:
+    """Return "error", "same" (right values) or "silent" (wrong values, no error)."""
+    try:
+        found = load(path, digests=digests)
+    except GammastarError as error:
+        return "error" if str(path.name) in str(error) else "unnamed error"
+    return "same" if ak.array_equal(found, expected, equal_nan=True) else "silent"
+
+
+def guarded(function: Callable[[], str]) -> str:
+    """Return what a function says in a child of limited memory and time, or how the child ended."""
+    here, there = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(here)
+            resource.setrlimit(resource.RLIMIT_CPU, (CPU, CPU))
+            used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+            resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+            os.write(there, function().encode())
+        except BaseException as error:  # noqa: BLE001 - a child must not go on as its parent
+            os.write(there, f"raised {type(error).__name__}".encode())
+        finally:
+            os._exit(0)
+    os.close(there)
+    with os.fdopen(here, "rb") as stream_:
+        answer = stream_.read().decode()
+    _, status = os.waitpid(child, 0)
+    if answer:
+        return answer
+    number = os.WTERMSIG(status)
+    return "hang" if number in {signal.SIGXCPU, signal.SIGKILL} else f"signal {number}"
+
+
+def cases(n: int) -> Iterator[tuple[str, str, int]]:
+    """Yield codec, mode and number of `n` files per codec and mode."""
+    for codec in CODECS:
+        for mode in MODES:
+            for i in range(n):
+                yield codec, mode, i
+
+
+def campaign(n: int, *, manifest: bool, isolated: bool = True) -> Counter[tuple[str, str, str]]:
+    """Return how often each (codec, mode, outcome) occurred for `n` damaged files per codec and mode."""
+    found: Counter[tuple[str, str, str]] = Counter()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "data.root"
+        sound, codec_of = {}, None
+        for codec, mode, i in cases(n):
+            if codec != codec_of:
+                sound = {codec: sound_file(path, codec)}
+                expected, digests, codec_of = load(path), {str(path): read.sha256(path)}, codec
+            path.write_bytes(damaged(sound[codec], mode, stream(7, codec, mode, i)))
+            known = digests if manifest else None
+            run = lambda p=path, e=expected, k=known: outcome(p, e, k)  # noqa: E731
+            found[codec, mode, guarded(run) if isolated else run()] += 1
+    return found
+
+
+def summary(found: Counter[tuple[str, str, str]]) -> Counter[str]:
+    """Return the counts by outcome alone."""
+    total: Counter[str] = Counter()
+    for (_, _, result), count in found.items():
+        total[result] += count
+    return total
+
+
+def pickle_bomb(marker: Path) -> bytes:
+    """Return a pickle that would make a file if anybody loaded it."""
+
+    class Bomb:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.system, (f"touch {marker}",)
+
+    return pickle.dumps(Bomb())

@@ -1,0 +1,265 @@
+"""The measured half on workers: the same numbers for every executor, number of workers and chunk size."""
+
+import http.server
+import json
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "faults"))
+
+from injection import workers  # noqa: E402
+
+from gammastar import facility, read, select  # noqa: E402
+from gammastar.core.errors import InputFileError, PhysicsError, StoreError  # noqa: E402
+from gammastar.core.pairs import MatchedPairs  # noqa: E402
+from gammastar.core.rng import stream  # noqa: E402
+from gammastar.facility import harvest  # noqa: E402
+from gammastar.select import Cuts  # noqa: E402
+from gammastar.store.chunks import Source, read_chunk, split  # noqa: E402
+from gammastar.store.manifest import file_sha256  # noqa: E402
+from gammastar.store.remote import listed_files  # noqa: E402
+
+MC = ROOT / "data" / "mock" / "na60_mc.root"
+
+
+@pytest.fixture
+def here():
+    with facility.open_farm() as farm:
+        yield farm
+
+
+@pytest.mark.parametrize("step", [1_500, 7_000, "300 kB", "100 MB"])
+def test_pairs_do_not_depend_on_the_chunks(here, tmp_path, step):
+    expected, flow = workers.serial()
+    found, cutflow = here.pairs(workers.job(tmp_path, step=step))
+    assert workers.content(found) == workers.content(expected)
+    assert [row["n"] for row in cutflow.rows()] == [row["n"] for row in flow.rows()]
+    assert np.allclose(
+        [row["weight"] for row in cutflow.rows()], [row["weight"] for row in flow.rows()], 1e-12
+    )
+    same_step, _ = workers.serial(step=step)
+    assert workers.content(same_step) == workers.content(found)
+
+
+def test_boundaries_are_those_of_a_run_without_workers():
+    for step in ("300 kB", 5_000):
+        _, edges = split(str(workers.DATA), workers.schema(), step)
+        lengths = [len(chunk) for chunk in read.open_events(workers.DATA, workers.schema(), step=step)]
+        assert np.diff(edges).tolist() == lengths
+
+
+def test_simulation_with_truth(here, tmp_path):
+    schema = workers.schema()
+    expected = read.matched([MC], schema, _all, step="1 MB")
+    job = replace(
+        workers.job(tmp_path, step=20_000), kind="truth", sources=(Source(str(MC), file_sha256(MC)),)
+    )
+    found = here.truth(job)
+    for name in MatchedPairs.__dataclass_fields__:
+        assert np.array_equal(getattr(found, name), getattr(expected, name), equal_nan=True), name
+
+
+def _all(events):
+    return select.pairs(events)[0]
+
+
+def test_events_without_numbers_are_numbered_through_the_files(here, tmp_path):
+    schema = replace(workers.schema(), event=())
+    files = workers.poisoned(tmp_path, 3, ())
+    expected, _ = select.collect(read.open_events(files, schema, step=25))
+    sources = tuple(Source(str(path)) for path in files)
+    found, _ = here.pairs(replace(workers.job(tmp_path / "c", step=25), schema=schema, sources=sources))
+    assert workers.content(found) == workers.content(expected)
+
+
+def test_order_of_the_chunks_does_not_matter(here, tmp_path, monkeypatch):
+    once, _ = here.pairs(workers.job(tmp_path / "a", step=2_000))
+    plain = harvest._coffea
+    monkeypatch.setattr(harvest, "_coffea", lambda farm, job, chunks: plain(farm, job, chunks[::-1]))
+    again, _ = here.pairs(workers.job(tmp_path / "b", step=2_000))
+    assert workers.content(once) == workers.content(again)
+
+
+def test_a_chunk_that_comes_back_twice_is_an_error(here, tmp_path, monkeypatch):
+    plain = harvest._coffea
+
+    def doubled(farm, job, chunks):
+        answer = plain(farm, job, chunks)
+        return {**answer, "done": answer["done"] + answer["done"][:1]}
+
+    monkeypatch.setattr(harvest, "_coffea", doubled)
+    with pytest.raises(StoreError, match="twice"):
+        here.pairs(workers.job(tmp_path, step=10_000))
+
+
+def test_local_processes_and_tasks(tmp_path):
+    def _toy(i):
+        return stream(5, "toy", i).poisson(3.0, 4).tolist()
+
+    def _fails_at_three(i):
+        if i == 3:
+            msg = f"point {i} is outside"
+            raise PhysicsError(msg)
+        return i
+
+    expected, flow = workers.serial(step=4_000)
+    with facility.open_farm(workers=2) as farm:
+        found, cutflow = farm.pairs(workers.job(tmp_path, step=4_000))
+        assert workers.content(found) == workers.content(expected)
+        assert cutflow.rows() == flow.rows()
+        assert farm.map(_toy, range(7)) == [_toy(i) for i in range(7)]
+        with pytest.raises(PhysicsError, match="point 3"):
+            farm.map(_fails_at_three, range(5))
+
+
+def test_other_cut_other_input_other_code_are_never_taken_for_the_same(here, tmp_path, monkeypatch):
+    job = workers.job(tmp_path / "chunks", step=5_000)
+    here.pairs(job)
+    first = {path.name for path in job.folder.glob("*.parquet")}
+    here.pairs(replace(job, key="another cut", cuts=_narrow))
+    second = {path.name for path in job.folder.glob("*.parquet")} - first
+    assert len(second) == len(first)
+    found, _ = here.pairs(replace(job, key="another cut", cuts=_narrow))
+    assert found.mass.max() < 0.9
+    chunk = harvest.plan(here, job)[0]
+    keys = {
+        job.chunk_key(chunk),
+        replace(job, sources=(Source(job.sources[0].path, "0" * 64),)).chunk_key(chunk),
+    }
+    monkeypatch.setattr("gammastar.store.chunks.code_digest", lambda: "other code")
+    assert len(keys | {job.chunk_key(chunk)}) == 3
+
+
+def _narrow():
+    return Cuts(pair={"mass": (0.0, 0.9)})
+
+
+def test_damaged_chunks_are_made_again(here, tmp_path):
+    job = workers.job(tmp_path, step=5_000)
+    expected, _ = here.pairs(job)
+    paths = sorted(job.folder.glob("*.parquet"))
+    for path, damage in zip(paths, (b"", path_bytes(paths[1])[:-100], flipped(paths[2])), strict=False):
+        path.write_bytes(damage)
+        with pytest.raises(StoreError):
+            read_chunk(path)
+    found, _ = here.pairs(job)
+    assert workers.content(found) == workers.content(expected)
+
+
+def path_bytes(path):
+    return path.read_bytes()
+
+
+def flipped(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 1
+    return bytes(data)
+
+
+def test_unreadable_chunks_are_skipped_only_when_asked(tmp_path):
+    files = workers.poisoned(tmp_path, 20, (3, 11))
+    files[7].write_bytes(b"no ROOT file")
+    sources = tuple(Source(str(path)) for path in files)
+    job = replace(workers.job(tmp_path / "chunks", step=1000), sources=sources)
+    with facility.open_farm(retries=1) as farm, pytest.raises(InputFileError, match="part0"):
+        farm.pairs(job)
+    with facility.open_farm(retries=1, skip_bad=True) as farm:
+        pairs, flow = farm.pairs(job)
+        assert [Path(entry["file"]).stem for entry in farm.skipped] == ["part007", "part003", "part011"]
+        assert flow["events"].n == 17 * 40
+        assert farm.lost_fraction() == pytest.approx(3 / 20, abs=0.03)
+        assert farm.events == ["round 1 left 2 chunks", "round 2 left 2 chunks"]
+    assert len(pairs) > 0
+
+
+def test_a_changed_file_is_noticed_by_the_worker(here, tmp_path):
+    path = tmp_path / "data.root"
+    path.write_bytes(workers.DATA.read_bytes())
+    job = workers.job(tmp_path / "chunks", step=10_000, data=path)
+    with path.open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(InputFileError, match="changed or damaged"):
+        here.pairs(job)
+
+
+def test_fileset_is_coffeas(here, tmp_path):
+    from coffea.dataset_tools.filespec import CoffeaROOTFileSpec
+    from coffea.processor import IterativeExecutor, Runner
+
+    job = workers.job(tmp_path, step=9_000)
+    expected, _ = here.pairs(job)
+    path = tmp_path / "fileset_pairs.json"
+    content = json.loads(path.read_text())
+    spec = content["pairs"]["files"][str(workers.DATA)]
+    assert CoffeaROOTFileSpec(**spec).num_entries == spec["steps"][-1][1] == 21621
+    assert listed_files(path) == (str(workers.DATA),)
+    # a user's own Runner takes the same callable
+    from coffea.nanoevents import BaseSchema
+
+    runner = Runner(IterativeExecutor(status=False), schema=BaseSchema, chunksize=9_000)
+    notes = runner({"data": {"files": {str(workers.DATA): "events"}}}, facility.DileptonPairs(job))
+    assert sum(note["pairs"] for note in notes["done"]) == len(expected)
+
+
+class _Ranges(http.server.SimpleHTTPRequestHandler):
+    """Files with byte ranges, as storage servers give them."""
+
+    def do_GET(self):
+        data = (Path(self.directory) / self.path.lstrip("/")).read_bytes()
+        ranges = self.headers.get("Range")
+        low, high = 0, len(data) - 1
+        if ranges:
+            first, _, last = ranges.removeprefix("bytes=").partition("-")
+            low, high = int(first), min(int(last or high), high)
+        self.send_response(206 if ranges else 200)
+        self.send_header("Accept-Ranges", "bytes")
+        if ranges:
+            self.send_header("Content-Range", f"bytes {low}-{high}/{len(data)}")
+        self.send_header("Content-Length", str(high - low + 1))
+        self.end_headers()
+        self.wfile.write(data[low : high + 1])
+
+    def do_HEAD(self):
+        size = (Path(self.directory) / self.path.lstrip("/")).stat().st_size
+        self.send_response(200)
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Length", str(size))
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    def handler(*arguments):
+        return _Ranges(*arguments, directory=str(workers.DATA.parent))
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        thread = threading.Thread(target=running.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{running.server_address[1]}"
+        running.shutdown()
+        thread.join()
+
+
+def test_files_over_http(here, tmp_path, server):
+    from gammastar.store.remote import Remote, input_sha256
+
+    url = f"{server}/{workers.DATA.name}"
+    assert input_sha256(Remote(url)) == file_sha256(workers.DATA)
+    expected, _ = workers.serial()
+    job = replace(workers.job(tmp_path, step=8_000), sources=(Source(url, file_sha256(workers.DATA)),))
+    found, _ = here.pairs(job)
+    assert workers.content(found) == workers.content(expected)
+    wrong = replace(job, sources=(Source(url, "0" * 64),))
+    with pytest.raises(InputFileError, match="changed or damaged"):
+        here.pairs(wrong)
+    with pytest.raises(InputFileError, match="ftp"):
+        Remote("ftp://somewhere/file.root")

@@ -1,0 +1,77 @@
+"""Whole runs on local processes and on a real Dask cluster; what partial data may and may not do."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "faults"))
+
+from injection import kills, workers  # noqa: E402
+
+
+def gammastar(*arguments, check=True):
+    command = [sys.executable, "-m", "gammastar", *map(str, arguments)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    if check:
+        assert run.returncode == 0, run.stderr
+    return run
+
+
+@pytest.mark.slow
+def test_the_whole_chain_on_processes_and_on_a_real_dask_cluster(tmp_path):
+    steering = kills.steering(tmp_path / "steering.toml")
+    gammastar("run", steering, "--output", tmp_path / "serial")
+    expected = kills.contents(tmp_path / "serial")
+    gammastar("run", steering, "--output", tmp_path / "two", "--workers", 2)
+    assert kills.contents(tmp_path / "two") == expected
+    file = tmp_path / "scheduler.json"
+    options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    base = [sys.executable, "-m", "dask"]
+    commands = [
+        [*base, "scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)],
+        *[[*base, "worker", "--no-dashboard", "--nthreads", "1", "--scheduler-file", str(file)]] * 2,
+    ]
+    running = [subprocess.Popen(command, cwd=tmp_path, **options) for command in commands]
+    try:
+        for _ in range(600):
+            if file.is_file():
+                break
+            time.sleep(0.1)
+        address = json.loads(file.read_text())["address"]
+        gammastar("run", steering, "--output", tmp_path / "dask", "--dask", address)
+    finally:
+        for process in running:
+            process.terminate()
+        for process in running:
+            process.wait()
+    assert kills.contents(tmp_path / "dask") == expected
+
+
+@pytest.mark.slow
+def test_partial_data_make_no_limit_unless_allowed(tmp_path):
+    files = [str(path) for path in workers.poisoned(tmp_path, 100, (42,))]
+    steering = kills.steering(tmp_path / "steering.toml")
+    text = steering.read_text()
+    start = text.index("files = [")
+    end = text.index("]", start) + 1
+    steering.write_text(text[:start] + f"files = {json.dumps(files)}" + text[end:])
+    run = gammastar("run", steering, "--output", tmp_path / "a", "--workers", 1, check=False)
+    assert run.returncode == 2
+    assert "part042.root" in run.stderr
+    options = ["--workers", 1, "--skip-bad"]
+    run = gammastar("run", steering, "--output", tmp_path / "a", *options, check=False)
+    assert run.returncode == 2
+    assert "--allow-partial" in run.stderr
+    gammastar("run", steering, "--output", tmp_path / "a", *options, "--allow-partial", "--resume")
+    manifest = json.loads((tmp_path / "a" / "manifest.json").read_text())
+    partial = manifest["partial"]["select"]
+    assert partial["lost_fraction"] == pytest.approx(0.01)
+    assert partial["skipped"][0]["file"].endswith("part042.root")
+    assert any("protons on target lost" in note for note in manifest["notes"])
+    exposure = json.loads((tmp_path / "a" / "spectrum.json").read_text())["metadata"]["exposure"]
+    assert exposure["pot"] == pytest.approx(0.99 * 1.1988e11)
