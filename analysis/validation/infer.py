@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.optimize import brentq
 from scipy.special import lambertw
+from validation.infer_peers import peer_rows
+from validation.infer_toys import toy_rows
 
 from gammastar.infer import counting_cls, counting_limit, expected_limits, reach, upper_limit
 
@@ -52,11 +54,13 @@ def rows(*, quick: bool) -> Iterator[dict]:
         1e-3,
         "log-normal POT",
     )
-    yield from _coverage(60_000 if quick else 400_000)
+    yield from _excluded(60_000 if quick else 400_000)
     yield from _contour()
+    yield from toy_rows(quick)
+    yield from peer_rows(quick)
 
 
-def _coverage(n: int) -> Iterator[dict]:
+def _excluded(n: int) -> Iterator[dict]:
     """Fraction of pseudo-experiments that exclude a true signal, against its exact sum."""
     rng = np.random.default_rng(11)
     limits = counting_limit(np.arange(200), 3.0)

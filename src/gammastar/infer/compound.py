@@ -20,7 +20,7 @@ from gammastar.infer.ensemble import Model, compiled
 
 __all__ = ["fft_cls"]
 
-POINTS = 1 << 17
+POINTS = 1 << 18
 
 
 def fft_cls(channels: Sequence[Channel], *, strength: float = 1.0, fitted: bool = True) -> CLs:
@@ -63,19 +63,23 @@ def fft_cls(channels: Sequence[Channel], *, strength: float = 1.0, fitted: bool 
     nominal = np.zeros(len(model.nuisances))
     with_signal = model.rates(model.fitted(data, strength) if fitted else nominal, strength)
     without = model.rates(model.fitted(data, 0.0) if fitted else nominal, 0.0)
-    observed = 0.0
-    for c, (s, b) in enumerate(with_signal.T):
-        ratio = data.ratio[data.offsets[c] : data.offsets[c + 1]]
-        observed += float(np.log1p(s * ratio / b).sum())
+    parts = [
+        np.log1p(s * data.ratio[data.offsets[c] : data.offsets[c + 1]] / b)
+        for c, (s, b) in enumerate(with_signal.T)
+    ]
+    observed = np.concatenate(parts)
     clsb, clb = (_below(observed, model, with_signal, rates) for rates in (with_signal, without))
-    q = 2.0 * float(with_signal[0].sum()) - 2.0 * observed
+    q = 2.0 * float(with_signal[0].sum()) - 2.0 * float(observed.sum())
     where = "at fitted values" if fitted else "at nominal values"
     label = f"exact CLs, compound Poisson by FFT, nuisances fixed {where}"
     return CLs(clsb / clb, 0.0, clsb, clb, q, 0, np.inf, label)
 
 
-def _below(observed: float, model: Model, weights: FloatArray, rates: FloatArray) -> float:
-    """Return P(V ≤ observed) for events at given rates; V is defined by the rates `weights`."""
+def _below(observed: FloatArray, model: Model, weights: FloatArray, rates: FloatArray) -> float:
+    """Return P(V ≤ V_obs) for events at given rates; V is defined by the rates `weights`.
+
+    Each term is rounded to the grid, those of the observed events as well, so that ties remain ties.
+    """
     values, intensity = [], []
     for c, channel in enumerate(model.channels):
         values.append(np.log1p(weights[0, c] * channel.ratio / weights[1, c]))
@@ -83,26 +87,14 @@ def _below(observed: float, model: Model, weights: FloatArray, rates: FloatArray
     v, rate = np.concatenate(values), np.concatenate(intensity)
     counts = v > TIE  # other events do not move V
     v, rate = v[counts], rate[counts]
-    nothing = float(np.exp(-rate.sum()))
-    if observed <= TIE or not v.size:
+    nothing, total = float(np.exp(-rate.sum())), float(observed.sum())
+    if total <= TIE or not v.size:
         return nothing
     mean, variance = float(rate @ v), float(rate @ v**2)
-    step = (max(mean + 10.0 * np.sqrt(variance), observed) + 4.0 * float(v.max())) / POINTS
-    lattice = np.unique(np.round(v, 9))
-    if lattice.size == 1:  # a counting experiment: put its atoms on the grid
-        step = v[0] / max(np.floor(v[0] / step), 1.0)
-    place = v / step
-    low = np.floor(place + 1e-9).astype(np.int64)
-    part = np.clip(place - low, 0.0, 1.0)
-    density = np.bincount(low, rate * (1.0 - part), POINTS) + np.bincount(low + 1, rate * part, POINTS)
-    transform = np.exp(np.fft.rfft(density) - rate.sum())
-    probability = np.fft.irfft(transform, POINTS)
+    step = (max(mean + 10.0 * np.sqrt(variance), total) + 4.0 * float(v.max())) / POINTS
+    density = np.bincount(np.rint(v / step).astype(np.int64), rate, POINTS)
+    probability = np.fft.irfft(np.exp(np.fft.rfft(density) - rate.sum()), POINTS)
     probability -= nothing * density
     probability[0] -= nothing
-    one = nothing * float(rate[v <= observed + TIE].sum())
-    # few different terms are atoms: each may be spread over a point more than it has terms
-    atoms = 0.5 if lattice.size == 1 else observed / float(v.min()) + 1.0 if lattice.size < 64 else 0.0
-    at = observed / step + min(atoms, 64.0)
-    whole = int(np.floor(at + 0.5))
-    inside = probability[:whole].sum() + probability[whole] * (at + 0.5 - whole)
-    return nothing + one + float(inside)
+    one = nothing * float(rate[v <= total + TIE].sum())
+    return nothing + one + float(probability[: int(np.rint(observed / step).sum()) + 1].sum())
