@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from hist import axis
+from validation import true_mass, unfolding_codes
 
 from gammastar import unfold
 from gammastar.core.axes import KINEMATICS, regular, variable
@@ -33,8 +34,12 @@ AXES = (
 
 def rows(*, quick: bool) -> Iterator[dict]:
     yield from _roounfold()
+    yield from unfolding_codes.pyunfold()
+    yield from unfolding_codes.coverage(quick=quick)
+    yield from unfolding_codes.omnifold(quick=quick)
     card = load_card(data_path("cards/na60_mock.toml"))
     yield from _resolution(card, 4 if quick else 16)
+    yield from true_mass.rows(card, simulated, _measured, 2 if quick else 10)
     yield from _three_dimensions(card, 1 if quick else 3)
 
 
@@ -46,11 +51,12 @@ def _roounfold() -> Iterator[dict]:
         key: np.array([float(row[key]) for row in table])
         for key in ("train_true", "test_measured", "ibu", "ibu_error")
     }
-    migration = np.zeros((n, n))
+    pairs = np.zeros((n, n))
     for i, row in enumerate(table):
         counts = [float(c) for c in row["counts"].split()]
         first = int(row["first"] or 1) - 1
-        migration[first : first + len(counts), i] = counts / column["train_true"][i]
+        pairs[first : first + len(counts), i] = counts
+    migration = pairs / column["train_true"]
     axes = (axis.Regular(n, -10, 10, name="x"),)
     none = np.zeros((0, n, n))
     total = migration.sum(axis=0)
@@ -67,6 +73,7 @@ def _roounfold() -> Iterator[dict]:
     for i in (11, 15, 19, 23):
         yield _row(f"value in bin {i + 1}", result.values[i], column["ibu"][i], 0.051, source)
         yield _row(f"error in bin {i + 1}", error[i], column["ibu_error"][i], 0.051, source)
+    yield from unfolding_codes.tunfold(pairs, column["train_true"], y)
 
 
 def simulated(card: Card, n: int, rng: np.random.Generator) -> MatchedPairs:

@@ -222,8 +222,9 @@ def forward_fold(
 
     Notes
     -----
-    Generalised least squares, linear in the yields; the Poisson part of the variance follows the fit (two
-    rounds), so that low contents are not pulled down. Yields may come out negative.
+    Generalised least squares, linear in the yields. The Poisson part of the variance follows the fit (two
+    rounds), so that low contents are not pulled down; the statistics of the simulation, independent between
+    measured cells, add to it. Yields may come out negative.
     """
     check_axes(tuple(measured.hist.axes), response.reco, "the measured spectrum")
     if len(response.true) != 1 or response.true[0].name != MASS:
@@ -235,21 +236,25 @@ def forward_fold(
     genuine = 1 - response.fakes
     y = measured.values.ravel() * genuine
     names = [c.name for c in components]
-    yields, now = np.zeros(len(components)), measured
+    yields, now, truth = np.zeros(len(components)), measured, np.zeros(len(shapes))
     cov = measured.cov
     for _ in range(3):
         variance = now.cov * np.outer(genuine, genuine)
-        variance = variance + np.diag(np.where(np.diag(variance) > 0, 0.0, 1.0))
+        variance = variance + np.diag(np.where(np.diag(variance) > 0, 0.0, 1.0) + _simulated(response, truth))
         ties = _ties(names, ratios or {}, yields)
         yields, cov = _solve(response.migration @ shapes, y, variance, ties)
-        expected = np.clip(shapes @ yields, 0, None)
-        now = asimov(expected, measured, response)
+        truth = np.clip(shapes @ yields, 0, None)
+        now = asimov(truth, measured, response)
     residual = np.linalg.solve(np.linalg.cholesky(variance), y - response.migration @ shapes @ yields)
-    if len(response.cov_replicas) > 1:
-        found = [_solve(p @ shapes, y, variance, ties)[0] for p in response.cov_replicas.astype(np.float64)]
-        cov = cov + np.cov(np.array(found), rowvar=False).reshape(cov.shape)
     ndf = len(y) + len(ties[0]) - len(components)
     return LineShape(tuple(components), yields, cov, float(residual @ residual), ndf, measured)
+
+
+def _simulated(response: Response, truth: FloatArray) -> FloatArray:
+    """Return the variance of the folded spectrum from the finite simulation."""
+    if len(response.cov_replicas) < 2:
+        return np.zeros(len(response.fakes))
+    return np.asarray(np.var(response.cov_replicas.astype(np.float64) @ truth, axis=0, ddof=1))
 
 
 def _ties(

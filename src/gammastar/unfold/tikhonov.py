@@ -19,6 +19,7 @@ __all__ = ["Fit", "Penalty", "fit", "global_correlation", "least_squares", "pena
 
 Penalty: TypeAlias = Literal["size", "difference", "curvature"]
 PENALTIES = ("size", "difference", "curvature")
+EMPTY_VARIANCE = 1.0  # of measured cells without variance: 0 ± 1 pairs
 STENCIL = {"size": (1.0,), "difference": (-1.0, 1.0), "curvature": (1.0, -2.0, 1.0)}
 
 
@@ -39,6 +40,8 @@ class Fit:
         |L (x − x₀)|², without τ².
     used : NDArray of bool, shape (n_true,)
         Cells that are reconstructed at all; the others are 0.
+    inverse : NDArray, shape (n_true, n_true)
+        E = (PᵀV⁻¹P + τ²LᵀL)⁻¹.
     """
 
     values: FloatArray
@@ -47,6 +50,7 @@ class Fit:
     chi2: float
     penalty: float
     used: BoolArray
+    inverse: FloatArray
 
     @property
     def mean_correlation(self) -> float:
@@ -138,7 +142,6 @@ def fit(
     penalty: Penalty = "curvature",
     start: FloatArray | None = None,
     density: bool = False,
-    empty_variance: float = 1.0,
 ) -> Fit:
     """Minimise (y − P x)ᵀ V⁻¹ (y − P x) + τ² |L (x − x₀)|².
 
@@ -155,8 +158,6 @@ def fit(
         x₀; 0 by default.
     density : bool
         Penalise contents over cell sizes.
-    empty_variance : float
-        Variance of measured cells that have none.
 
     Notes
     -----
@@ -170,9 +171,11 @@ def fit(
     used = response.efficiency > 0
     x0 = np.zeros(used.size) if start is None else np.asarray(start, dtype=np.float64).ravel()
     rows = penalty_matrix(response.true, penalty, used, density=density)[:, used]
-    white = _whitening(cov, empty_variance)
+    white = _whitening(cov, EMPTY_VARIANCE)
     matrix = white @ response.migration[:, used]
     inverse = _inverse(matrix.T @ matrix + tau**2 * rows.T @ rows, len(y))
+    full = np.zeros((used.size, used.size))
+    full[np.ix_(used, used)] = inverse
     derivative = np.zeros((used.size, len(y)))
     derivative[used] = inverse @ matrix.T @ white
     values = derivative @ y
@@ -182,10 +185,11 @@ def fit(
     return Fit(
         values,
         derivative,
-        propagated(derivative, cov + np.diag(np.where(np.diag(cov) > 0, 0.0, empty_variance))),
+        propagated(derivative, cov + np.diag(np.where(np.diag(cov) > 0, 0.0, EMPTY_VARIANCE))),
         float(residual @ residual),
         float(size @ size),
         used,
+        full,
     )
 
 
@@ -203,26 +207,21 @@ def _inverse(matrix: FloatArray, n_reco: int) -> FloatArray:
     return (result + result.T) / 2
 
 
-def _replicated(y: FloatArray, cov: FloatArray, response: Response, options: dict[str, Any]) -> FloatArray:
-    """Return the covariance from the finite simulation: the same fit with every replica."""
+def _replicated(y: FloatArray, found: Fit, cov: FloatArray, response: Response) -> FloatArray:
+    """Return the covariance from the finite simulation.
+
+    First order in the deviation dP of each replica: dx = E (dPᵀ V⁻¹ (y − P x) − PᵀV⁻¹ dP x). Fits with the
+    replicas themselves would scatter more, since their noise comes on top of that of the response.
+    """
     n_true = response.efficiency.size
     if len(response.cov_replicas) < 2:
         return np.zeros((n_true, n_true))
-    used = response.efficiency > 0
-    tau, start = float(options["tau"]), options["start"]
-    rows = penalty_matrix(response.true, options["penalty"], used, density=options["density"])[:, used]
-    white = _whitening(cov, options["empty_variance"])
-    matrix = np.matmul(white, response.cov_replicas[:, :, used].astype(np.float64))
-    normal = np.matmul(matrix.transpose(0, 2, 1), matrix) + tau**2 * rows.T @ rows
-    # a replica may lose a rare cell altogether: a hair of its diagonal keeps the system solvable
-    hair = 1e-12 * np.trace(normal, axis1=1, axis2=2)[:, None, None] / used.sum()
-    right = np.matmul(matrix.transpose(0, 2, 1), white @ y)
-    if start is not None:
-        right = right + tau**2 * rows.T @ (rows @ np.asarray(start, dtype=np.float64).ravel()[used])
-    found = np.linalg.solve(normal + hair * np.eye(int(used.sum())), right[:, :, None])[:, :, 0]
-    result = np.zeros((n_true, n_true))
-    result[np.ix_(used, used)] = np.cov(found, rowvar=False)
-    return result
+    white = _whitening(cov, EMPTY_VARIANCE)
+    change = response.cov_replicas.astype(np.float64) - response.migration
+    pulled = white.T @ (white @ (y - response.migration @ found.values))
+    shift = np.einsum("kji,j->ki", change, pulled) @ found.inverse.T
+    shift -= np.einsum("kji,i->kj", change, found.values) @ found.derivative.T
+    return np.asarray(np.cov(shift, rowvar=False), dtype=np.float64).reshape(n_true, n_true)
 
 
 def tikhonov(
@@ -271,15 +270,8 @@ def tikhonov(
     check_axes(tuple(measured.hist.axes), response.reco, "the measured spectrum")
     genuine = 1 - response.fakes
     y, cov = measured.values.ravel() * genuine, measured.cov * np.outer(genuine, genuine)
-    options: dict[str, Any] = {
-        "tau": tau,
-        "penalty": penalty,
-        "start": start,
-        "density": density,
-        "empty_variance": 1.0,
-    }
-    found = fit(y, cov, response, **options)
-    total = found.cov + _replicated(y, cov, response, options)
+    found = fit(y, cov, response, tau=tau, penalty=penalty, start=start, density=density)
+    total = found.cov + _replicated(y, found, cov, response)
     domain = response.efficiency >= efficiency_floor
     values = np.where(domain, found.values, 0.0)
     total = np.where(np.outer(domain, domain), total, 0.0)
