@@ -1,0 +1,184 @@
+"""The whole search by one command: ``python3 analysis/na62_dump/run.py [--dimuons RESULTS] [--output DIR]``.
+
+Writes figures, contours, a table of numbers and one pyhf point to ``results/na62_dump/``. With the results of
+``gammastar run analysis/na60_dimuon/steering.toml`` it also draws the contour from (MOCK) dimuons.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+sys.path[:0] = [str(HERE), str(ROOT / "analysis")]
+
+from _venv import reenter  # noqa: E402
+
+CHANNELS = {"ee": ("ee",), "mumu": ("mumu",), "combined": ("ee", "mumu")}
+POINTS = ((0.3, 4.7e-7), (0.3, 2.5e-6), (0.5, 6e-7))  # near the edges of the contour and at its end
+
+
+@dataclass
+class Job:
+    """Where results go, and the numbers found so far."""
+
+    output: Path
+    start: float = field(default_factory=time.perf_counter)
+    numbers: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the figures."""
+        return self.output / "figures"
+
+    def tell(self, text: str) -> None:
+        """Print what is being done, with the time since the start."""
+        print(f"{time.perf_counter() - self.start:6.0f} s  {text}", flush=True)
+
+    def contour(self, name: str, reach: Any) -> None:
+        """Write a contour as CSV."""
+        from gammastar.store.records import write_table
+
+        columns = {
+            "mass": reach.mass.tolist(),
+            "coupling_low": reach.edges[:, 0].tolist(),
+            "coupling_high": reach.edges[:, 1].tolist(),
+            "clipped_side": list(reach.clipped_side),
+        }
+        write_table(self.output / f"contour_{name}.csv", columns)
+
+
+def backgrounds(job: Job, search: Any) -> None:
+    """Estimate the background from MOCK control samples and from the published shape."""
+    import control_samples
+    import draw
+
+    from gammastar import background
+    from gammastar.core.rng import stream
+
+    job.tell("MOCK control samples and background")
+    ntuple = job.output / "mock_control.root"
+    control_samples.prompt_sample(search, ntuple)
+    estimate = control_samples.prompt_estimate(search, ntuple)
+    one = [background.PassFraction("vetoes", 0, 100)]
+    shape = background.expectation(1.0, one, n=1_000_000, rng=stream(1, "published"))
+    shape = background.matched_to_median(shape, 9.4e-3)
+    found = {
+        "one factor without survivors, median set": shape,
+        "MOCK, signal region": estimate.signal_region,
+        "MOCK, control region": estimate.control_region,
+    }
+    for name, expected in found.items():
+        low, high = expected.interval
+        values = {"median": expected.median, "16 %": low, "84 %": high, "P(0)": expected.p_zero}
+        job.numbers[f"ee background, {name}"] = values
+    job.numbers["ee background, MOCK, random pairs (value, error)"] = control_samples.combinatorial_estimate(
+        search
+    )
+    job.numbers["MOCK vertices by kind"] = estimate.counts
+    draw.layout(search, job.folder)
+    draw.control(search, estimate, job.folder)
+    draw.posterior({name: found[name].draws for name in list(found)[:2]}, job.folder)
+
+
+def contours(job: Job, search: Any, n: int) -> dict[str, Any]:
+    """Return the contours of all channels with and without mesons."""
+    import draw
+    import likelihood
+    import plane
+
+    job.tell("plane of masses and couplings")
+    made = plane.full_plane(search, n=n)
+    draw.maps(made, job.folder)
+    job.tell("contours")
+    found = {}
+    for name, states in CHANNELS.items():
+        for label, modes in (("bremsstrahlung", draw.BREM), ("all", plane.MODES)):
+            reach = likelihood.contour(made, states, modes=modes).reach
+            found[f"{name} {label}"] = reach
+            job.contour(f"{name}_{label}", reach)
+            job.numbers[f"tip, {name}, {label} [GeV, ε]"] = reach.tip
+    draw.exclusion(made, found, job.folder)
+    job.numbers["limit without events"] = likelihood.zero_event_limit()
+    job.numbers["relative uncertainty of the efficiency"] = plane.efficiency_sigma()
+    i, k = made.mass.searchsorted(0.3), made.coupling.searchsorted(6e-7)
+    signal = {state: float(made.signal(state)[i, k]) for state in plane.STATES}
+    sigma = {state: float(made.resolution(state)[i, k]) for state in plane.STATES}
+    content = likelihood.histfactory(signal, float(made.mass[i]), sigma)
+    (job.output / "workspace.json").write_text(json.dumps(content["workspace"], indent=1))
+    job.numbers["workspace.json"] = content["warning"]
+    return found
+
+
+def calibrations(job: Job) -> None:
+    """Say which dimuon run would measure what the dumps accept."""
+    import draw
+    import from_dimuons
+
+    job.tell("calibration run")
+    found = {}
+    for detector, title in (("na62_dump", "NA62"), ("ship_ecn3", "SHiP")):
+        for mass, epsilon in POINTS:
+            label = f"{title}, {1e3 * mass:g} MeV, ε = {epsilon:g}"
+            found[label] = from_dimuons.calibration(mass, epsilon, detector_name=detector)
+            job.numbers[f"calibration run, {label}"] = {
+                "smallest muon angle for 90 % [mrad]": 1e3 * found[label].needed(),
+                "protons for 10 %, target of 0.1 interaction lengths": found[label].protons(),
+            }
+    draw.calibrations(found, job.folder)
+
+
+def dimuons(job: Job, results: Path, theory: Any) -> None:
+    """Draw the contour from dimuons, if there are results to read."""
+    import draw
+    import from_dimuons
+    import likelihood
+
+    if not (results / "spectrum.json").is_file():
+        job.tell(f"no dimuons in {results}: gammastar run analysis/na60_dimuon/steering.toml makes them")
+        return
+    job.tell(f"contour from the dimuons of {results}")
+    data = from_dimuons.data_driven(results, likelihood.zero_event_limit())
+    draw.dimuons(data, theory, job.folder)
+    job.contour("dimuons_MOCK", data.reach)
+    total = float(data.signal.sum())
+    job.numbers["MOCK dimuons, part of the signal measured"] = float(data.in_domain.sum()) / total
+    job.numbers["MOCK dimuons, tip [GeV, ε]"] = data.reach.tip
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, default=ROOT / "results" / "na62_dump")
+    parser.add_argument("--dimuons", type=Path, default=ROOT / "results" / "na60_dimuon")
+    parser.add_argument("-n", type=int, default=50_000, help="dark photons per mass, mode and channel")
+    options = parser.parse_args()
+    reenter("all")
+    import draw
+    import likelihood
+    from cuts import Search
+
+    job = Job(options.output)
+    job.folder.mkdir(parents=True, exist_ok=True)
+    search = Search.read()
+    job.numbers["masked regions"] = search.numbers["masked"]
+    backgrounds(job, search)
+    found = contours(job, search, options.n)
+    job.tell("axion-like particles")
+    smallest = draw.alps(likelihood.zero_event_limit(), job.folder)
+    job.numbers["ALP, smallest product of branching ratios"] = smallest
+    calibrations(job)
+    dimuons(job, options.dimuons, found["combined all"])
+    text = json.dumps(job.numbers, indent=1, ensure_ascii=False)
+    (job.output / "numbers.json").write_text(text + "\n")
+    job.tell(f"written to {job.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
