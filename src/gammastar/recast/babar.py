@@ -43,7 +43,8 @@ class BaBar:
     transverse : bool
         The variable that the threshold cuts on is the transverse momentum.
     thresholds, angles, factor
-        What spans the band: other thresholds [GeV], other polar angles, a factor on P.
+        What spans the band: other thresholds [GeV], other polar angles, a factor on the probability that a
+        decay inside is not seen.
     sources : mapping of str to str
     """
 
@@ -142,11 +143,14 @@ def _seen(cascade: Cascade, card: BaBar) -> npt.NDArray[np.bool_]:
 def _probabilities(
     cascade: Cascade, cards: list[BaBar], epsilon: FloatArray, rng: np.random.Generator
 ) -> tuple[FloatArray, FloatArray]:
-    """Return P and its error for several selections of one radius, shape (selections, k) each."""
-    seen = np.stack([_seen(cascade, card) for card in cards], axis=-1)
+    """Return P and its error for several selections of one radius, shape (selections + 1, k) each.
+
+    The last one sees every decay: what it misses decays outside, whatever "visible" means.
+    """
+    seen = np.stack([*(_seen(cascade, card) for card in cards), cascade.filled], axis=-1)
     if np.isinf(cards[0].radius):
         missed = (~seen.any(axis=1)).sum(axis=0).astype(np.float64)
-        return from_sums(np.broadcast_to(missed[:, None], (2, len(cards), len(epsilon))), len(cascade))
+        return from_sums(np.broadcast_to(missed[:, None], (2, len(missed), len(epsilon))), len(cascade))
     momentum = np.sqrt((cascade.parent[..., :3] ** 2).sum(axis=-1))
     slope = np.hypot(cascade.parent[..., 0], cascade.parent[..., 1]) / np.where(cascade.filled, momentum, 1.0)
     flight = cascade.flight(1.0)
@@ -182,11 +186,12 @@ def missing(
         cards += [replace(card, threshold=t) for t in card.thresholds]
         cards += [replace(card, theta_min=a, theta_max=b) for a, b in card.angles]
     values, errors = _probabilities(cascade, cards, coupling, rng)
-    value = values[0]
-    low, high = values.min(axis=0), values.max(axis=0)
+    value, outside = values[0], values[-1]
+    low, high = values[:-1].min(axis=0), values[:-1].max(axis=0)
     if band:
-        low = np.minimum(low, value / card.factor)
-        high = np.maximum(high, np.minimum(value * card.factor, 1.0))
+        unseen = value - outside
+        low = np.minimum(low, outside + unseen / card.factor)
+        high = np.maximum(high, np.minimum(outside + unseen * card.factor, 1.0))
     return Missing(coupling, value, errors[0], low, high)
 
 
