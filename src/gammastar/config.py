@@ -123,6 +123,7 @@ class Subtract(_Section):
     r_factor: Positive | Literal["simulation"] = 1.0
     r_factor_sigma: Annotated[float, Field(ge=0)] = 0.0
     coarse: dict[Literal["mass", "pt", "energy"], Edges] = {}
+    weights: Literal["posterior", "signed"] = "posterior"
 
 
 class Unfold(_Section):
@@ -151,7 +152,7 @@ class SpectrumSection(_Section):
 
 
 class FlowSection(_Section):
-    """Axes of the acceptance map, training of the flow, and its check in windows of mass [GeV]."""
+    """Training of the flow, its check in windows of mass [GeV], and the axes of its histogram twin."""
 
     mass: Edges | None = None
     pt: Edges | None = None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from gammastar import spectrum, unfold
+from gammastar import spectrum
 from gammastar.core.errors import SteeringError, UserError
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import BoolArray, FloatArray, Spectrum
@@ -19,11 +20,39 @@ from gammastar.core.stats import effective_size, filled
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context, axes_of
 from gammastar.store.manifest import digest
+from gammastar.unfold.efficiency import EfficiencyMap, efficiency_map
 
-__all__ = ["InDomain", "TrainingSet", "flow_stage", "histogram_sampler", "training_set"]
+__all__ = ["Domain", "InDomain", "TrainingSet", "flow_stage", "histogram_sampler", "training_set"]
 
 InDomain = Callable[[FloatArray, FloatArray, FloatArray], BoolArray]
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Domain:
+    """Where dileptons were measured: a smooth efficiency map above its floor."""
+
+    map: EfficiencyMap
+    floor: float
+
+    def weights(self, mass: FloatArray, pt: FloatArray, energy: FloatArray) -> FloatArray:
+        """Return one over the efficiency, 0 outside the domain."""
+        return self.map.weights(mass, pt, energy, floor=self.floor)
+
+    def in_domain(self, mass: FloatArray, pt: FloatArray, energy: FloatArray) -> BoolArray:
+        """Return where dileptons of these kinematics were measured."""
+        return np.asarray(self.weights(mass, pt, energy) > 0, dtype=np.bool_)
+
+    def arrays(self) -> dict[str, FloatArray]:
+        """Return what a record keeps."""
+        kept = {name: getattr(self.map, name) for name in ("low", "high", "values", "found")}
+        return kept | {"floor": np.array([self.floor])}
+
+    @staticmethod
+    def of(arrays: Mapping[str, FloatArray]) -> Domain:
+        """Return the domain of a record."""
+        found = EfficiencyMap(*(arrays[name] for name in ("low", "high", "values", "found")))
+        return Domain(found, float(arrays["floor"][0]))
 
 
 @dataclass(frozen=True)
@@ -35,84 +64,83 @@ class TrainingSet:
     mass, pt, energy : NDArray, shape (n,) [GeV]
     weight : NDArray, shape (n,)
         Subtraction weight over efficiency for pairs of the data, scaled simulation outside the domain.
+    reference : NDArray, shape (n,)
+        The same with posterior weights, which are not negative: for comparisons of densities.
     event : NDArray of int64, shape (n,)
     measured : NDArray of bool, shape (n,)
         True for pairs of the data.
-    domain : Spectrum
-        The cells of the acceptance map; its values are the efficiencies.
+    domain : Domain
     """
 
     mass: FloatArray
     pt: FloatArray
     energy: FloatArray
     weight: FloatArray
+    reference: FloatArray
     event: Any
     measured: BoolArray
-    domain: Spectrum
+    domain: Domain
 
     def in_domain(self, mass: FloatArray, pt: FloatArray, energy: FloatArray) -> BoolArray:
         """Return where dileptons of these kinematics were measured."""
-        return spectrum.in_domain(self.domain, mass, pt, energy)
+        return self.domain.in_domain(mass, pt, energy)
 
 
-def _acceptance(ctx: Context, matched: MatchedPairs) -> tuple[Any, Spectrum, float]:
-    unfolding = ctx.steering.unfold
-    if unfolding is None:
-        msg = "[unfold] is needed for the acceptance map of the flow"
-        raise SteeringError(msg)
-    selection = ctx.steering.select
-    true_axes = axes_of(unfolding, selection)
-    axes = axes_of(ctx.steering.flow, unfolding if unfolding.mass else selection)
-    if ctx.steering.flow is None:
-        axes = true_axes
-    response = unfold.response(matched, axes, axes, n_replicas=0)
-    floor = unfolding.efficiency_floor
-    shape = tuple(len(axis) for axis in axes)
-    domain = response.efficiency.reshape(shape) >= floor
-    n = response.efficiency.size
-    hist = filled(axes, response.efficiency, np.zeros(n))
-    return response, Spectrum(hist, np.broadcast_to(0.0, (n, n)), "counts", None, domain), floor
-
-
-def training_set(ctx: Context, pairs: Pairs, weight: FloatArray, matched: MatchedPairs) -> TrainingSet:
+def training_set(ctx: Context, pairs: Pairs, subtraction: Arrays, matched: MatchedPairs) -> TrainingSet:
     """Return the pairs that the flow learns from.
 
     Inside the domain: pairs of the data with subtraction weight over efficiency. Outside: simulated true
     pairs, scaled in each mass bin to the measured yield, as in `spectrum.extrapolate`; they carry
     ``measured = False``. Pairs beyond the physical limits of the beam are dropped.
     """
-    section = ctx.steering.spectrum
-    if section is None:
-        msg = "[spectrum] is needed for the beam energy"
+    section, unfolding, subtracting = ctx.steering.spectrum, ctx.steering.unfold, ctx.steering.subtract
+    if section is None or unfolding is None or subtracting is None:
+        msg = "[subtract], [unfold] and [spectrum] are needed for the training set of the flow"
         raise SteeringError(msg)
-    response, domain, floor = _acceptance(ctx, matched)
-    values = np.stack([pairs.mass, pairs.pt, pairs.energy], axis=1)
-    corrected = weight * unfold.acceptance_weights(values, response, floor=floor)
-    edges = np.asarray(domain.hist.axes[0].edges)
-    true = matched.true
-    inside = spectrum.in_domain(domain, true[:, 0], true[:, 1], true[:, 2])
-    covered = (true[:, 0] >= edges[0]) & (true[:, 0] < edges[-1]) & (true[:, 2] < section.beam_energy)
-    n_bins = len(edges) - 1
-    mass_bin = np.clip(np.searchsorted(edges, true[:, 0], "right") - 1, 0, n_bins - 1)
-    prior = np.bincount(mass_bin[inside], matched.weight[inside], n_bins)
-    data_bin = np.clip(np.searchsorted(edges, pairs.mass, "right") - 1, 0, n_bins - 1)
-    measured = np.bincount(data_bin, corrected, n_bins)
-    scale = np.divide(np.clip(measured, 0.0, None), prior, out=np.zeros(n_bins), where=prior > 0)
-    outer = np.flatnonzero(covered & ~inside) if section.extrapolate else np.zeros(0, dtype=np.int64)
-    kept = np.flatnonzero((corrected != 0) & (pairs.energy < section.beam_energy))
+    domain = Domain(efficiency_map(matched), unfolding.efficiency_floor)
+    inverse = domain.weights(pairs.mass, pairs.pt, pairs.energy)
+    inverse = np.where(pairs.energy < section.beam_energy, inverse, 0.0)
+    reference = subtraction["posterior"] * inverse
+    corrected = reference if subtracting.weights == "posterior" else subtraction["weight"] * inverse
+    outer, outer_weight = _outside(ctx, pairs.mass, reference, matched, domain)
+    kept = np.flatnonzero((corrected != 0) | (reference != 0))
     logger.info(
         "training set: %d measured pairs (effective %.0f), %d extrapolated ones",
         *(len(kept), effective_size(corrected[kept]), len(outer)),
     )
+    true = matched.true
     return TrainingSet(
         mass=np.concatenate([pairs.mass[kept], true[outer, 0]]),
         pt=np.concatenate([pairs.pt[kept], true[outer, 1]]),
         energy=np.concatenate([pairs.energy[kept], true[outer, 2]]),
-        weight=np.concatenate([corrected[kept], matched.weight[outer] * scale[mass_bin[outer]]]),
+        weight=np.concatenate([corrected[kept], outer_weight]),
+        reference=np.concatenate([reference[kept], outer_weight]),
         event=np.concatenate([pairs.event[kept], -1 - matched.event[outer]]),
         measured=np.arange(len(kept) + len(outer)) < len(kept),
         domain=domain,
     )
+
+
+def _outside(
+    ctx: Context, mass: FloatArray, weight: FloatArray, matched: MatchedPairs, domain: Domain
+) -> tuple[npt.NDArray[np.int64], FloatArray]:
+    """Return simulated true pairs outside the domain and their weights, scaled in each mass bin."""
+    section, unfolding = ctx.steering.spectrum, ctx.steering.unfold
+    if section is None or unfolding is None or not section.extrapolate:
+        return np.zeros(0, dtype=np.int64), np.zeros(0)
+    edges = np.asarray(axes_of(unfolding, ctx.steering.select)[0].edges)
+    true, n_bins = matched.true, len(edges) - 1
+    inside = domain.in_domain(true[:, 0], true[:, 1], true[:, 2])
+    covered = (true[:, 0] >= edges[0]) & (true[:, 0] < edges[-1]) & (true[:, 2] < section.beam_energy)
+
+    def bins(values: FloatArray) -> npt.NDArray[np.int64]:
+        return np.clip(np.searchsorted(edges, values, "right") - 1, 0, n_bins - 1)
+
+    prior = np.bincount(bins(true[inside, 0]), matched.weight[inside], n_bins)
+    measured = np.bincount(bins(mass), weight, n_bins)
+    scale = np.divide(np.clip(measured, 0.0, None), prior, out=np.zeros(n_bins), where=prior > 0)
+    outer = np.flatnonzero(covered & ~inside)
+    return outer, matched.weight[outer] * scale[bins(true[outer, 0])]
 
 
 def _train(ctx: Context, training: TrainingSet, beam_energy: float) -> None:
@@ -122,7 +150,7 @@ def _train(ctx: Context, training: TrainingSet, beam_energy: float) -> None:
     if section is None:
         msg = "[flow] is needed to train a flow"
         raise SteeringError(msg)
-    edges = np.asarray(training.domain.hist.axes[0].edges)
+    edges = np.asarray(axes_of(ctx.steering.unfold, ctx.steering.select)[0].edges)
     options = flow.FlowOptions(
         bins=section.bins,
         hidden=section.hidden,
@@ -149,22 +177,6 @@ def _train(ctx: Context, training: TrainingSet, beam_energy: float) -> None:
     flow.save(found, ctx.folder / "flow")
 
 
-def _posterior_weights(ctx: Context, training: TrainingSet, data: FloatArray) -> FloatArray:
-    """Return weights without signs: positive ones times the signal fraction of their cell, others zero.
-
-    A density has no negative weights; the cells are those of the selection, where the subtraction was made.
-    """
-    edges = [np.asarray(axis.edges) for axis in axes_of(ctx.steering.select)]
-    positive = np.clip(training.weight, 0.0, None)
-    total, _ = np.histogramdd(data, bins=edges, weights=training.weight)
-    above, _ = np.histogramdd(data, bins=edges, weights=positive)
-    share = np.clip(np.divide(total, above, out=np.zeros_like(total), where=above > 0), 0.0, 1.0)
-    index = tuple(
-        np.clip(np.searchsorted(e, data[:, i], "right") - 1, 0, len(e) - 2) for i, e in enumerate(edges)
-    )
-    return np.asarray(positive * share[index], dtype=np.float64)
-
-
 def _check(ctx: Context, training: TrainingSet, sampler: Sampler) -> Arrays:
     """Compare the flow with its training pairs."""
     from gammastar import flow
@@ -177,13 +189,12 @@ def _check(ctx: Context, training: TrainingSet, sampler: Sampler) -> Arrays:
     masses = np.arange(low, high + 1e-9, section.window)
     ctx.tell("flow", None, f"Kullback-Leibler divergence in {len(masses)} windows")
     data = np.stack([training.mass, training.pt, training.energy], axis=1)
-    posterior = _posterior_weights(ctx, training, data)
-    positive = posterior > 0
+    positive = training.reference > 0
     scan = flow.kl_scan(
         sampler,
         data[positive],
         masses=masses,
-        weight=posterior[positive],
+        weight=training.reference[positive],
         half_width=0.5 * section.window,
         n_draws=section.n_draws,
         rng=stream(ctx.seed, "flow", "check"),
@@ -231,13 +242,21 @@ def flow_stage(ctx: Context, training: TrainingSet, beam_energy: float) -> tuple
     return found, arrays
 
 
-def histogram_sampler(training: TrainingSet, beam_energy: float) -> Sampler:
-    """Return the torch-free twin of the flow: a histogram of the same weighted pairs."""
-    axes = tuple(training.domain.hist.axes)
+def histogram_sampler(ctx: Context, training: TrainingSet, beam_energy: float) -> Sampler:
+    """Return the torch-free twin of the flow: a histogram of the same weighted pairs.
+
+    Its axes are those of [flow] where they are given, else those of the spectrum.
+    """
+    fallback = (
+        ctx.steering.unfold if ctx.steering.unfold and ctx.steering.unfold.mass else ctx.steering.select
+    )
+    axes = axes_of(ctx.steering.flow, fallback)
     edges = [np.asarray(axis.edges) for axis in axes]
     points = np.stack([training.mass, training.pt, training.energy], axis=1)
-    content, _ = np.histogramdd(points, bins=edges, weights=training.weight)
-    square, _ = np.histogramdd(points, bins=edges, weights=training.weight**2)
+    content, _ = np.histogramdd(points, bins=edges, weights=training.reference)
+    square, _ = np.histogramdd(points, bins=edges, weights=training.reference**2)
+    n = content.size
     hist = filled(axes, content, square)
-    found = Spectrum(hist, training.domain.cov, "counts", None, training.domain.domain)
+    cov = np.broadcast_to(0.0, (n, n))
+    found = Spectrum(hist, cov, "counts", None, np.ones(content.shape, dtype=np.bool_))
     return spectrum.HistSampler(found, beam_energy=beam_energy)

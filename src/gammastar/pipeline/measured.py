@@ -43,8 +43,10 @@ def subtract_stage(ctx: Context, pairs: Pairs, simulated: Arrays) -> tuple[PairH
         result = subtract.same_sign(hists, r_factor_sigma=sigma, **options)
         alarms = subtract.negative_yields(result)
         weight = subtract.event_weights(pairs, axes, **options)
+        ctx.tell("subtract", None, "posterior weights")
         kept = {
             "weight": weight,
+            "posterior": subtract.posterior_weights(pairs, weight, rng=stream(ctx.seed, "posterior")),
             "r_factor": np.array([r_factor, sigma]),
             "n_negative": np.array(len(alarms)),
         }

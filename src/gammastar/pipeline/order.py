@@ -184,8 +184,8 @@ def _training(ctx: Context, made: Products) -> Any:
 
     if made.training is None:
         pairs, matched = needed(made.pairs, "select"), needed(made.matched, "unfold")
-        weight = needed(made.subtraction, "subtract")["weight"]
-        made.training = learning.training_set(ctx, pairs, weight, matched)
+        subtraction = needed(made.subtraction, "subtract")
+        made.training = learning.training_set(ctx, pairs, subtraction, matched)
     return made.training
 
 
@@ -216,7 +216,7 @@ def _channel(ctx: Context, made: Products) -> Any:
             raise SteeringError(msg)
         sampler = made.flow
     else:
-        sampler = learning.histogram_sampler(training, needed(spectrum.exposure, "spectrum").beam_energy)
+        sampler = learning.histogram_sampler(ctx, training, needed(spectrum.exposure, "spectrum").beam_energy)
     return searching.virtual_photon(ctx, spectrum, sampler, training.in_domain)
 
 

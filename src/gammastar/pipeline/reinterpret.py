@@ -2,64 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
 from gammastar import config
 from gammastar.core.errors import InputFileError, SteeringError
-from gammastar.core.records import BoolArray, FloatArray
 from gammastar.pipeline.checkpoint import open_book
 from gammastar.pipeline.context import Context, Tell
+from gammastar.pipeline.learning import Domain
 from gammastar.pipeline.order import Products, dark_half, writable
-from gammastar.store.manifest import digest, file_sha256, read_json, write_json
+from gammastar.store.manifest import atomic, digest, file_sha256, read_json, write_json
 from gammastar.store.records import read_spectrum
 
-__all__ = ["Domain", "reinterpret", "write_record"]
+__all__ = ["reinterpret", "write_record"]
 
-RECORD = ("steering.json", "spectrum.json", "domain.json", "flow.json", "flow.safetensors")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Domain:
-    """Cells of (mass, pt, energy) in which dileptons were measured, by their edges [GeV]."""
-
-    edges: tuple[FloatArray, ...]
-    measured: BoolArray
-
-    def in_domain(self, mass: FloatArray, pt: FloatArray, energy: FloatArray) -> BoolArray:
-        """Return where dileptons of these kinematics were measured; False outside the axes."""
-        inside = np.ones(np.shape(pt), dtype=np.bool_)
-        index = []
-        for edges, values in zip(self.edges, (mass, pt, energy), strict=True):
-            cell = np.searchsorted(edges, values, "right") - 1
-            inside &= (cell >= 0) & (cell < len(edges) - 1)
-            index.append(np.clip(cell, 0, len(edges) - 2))
-        return inside & self.measured[tuple(index)]
+RECORD = ("steering.json", "spectrum.json", "domain.safetensors", "flow.json", "flow.safetensors")
 
 
-def write_record(ctx: Context, domain: Any) -> None:
-    """Write ``steering.json`` and ``domain.json``, which a reinterpretation needs."""
+def write_record(ctx: Context, domain: Domain) -> None:
+    """Write ``steering.json`` and ``domain.safetensors``, which a reinterpretation needs."""
     write_json(
         ctx.folder / "steering.json",
         ctx.steering.model_dump(mode="json", by_alias=True, exclude_none=True),
     )
-    axes = [np.asarray(axis.edges).tolist() for axis in domain.hist.axes]
-    write_json(
-        ctx.folder / "domain.json",
-        {"axes": ["mass", "pt", "energy"], "edges": axes, "measured": domain.domain.astype(int).tolist()},
-        indent=None,
-    )
+    with atomic(ctx.folder / "domain.safetensors") as temporary:
+        save_file({k: np.ascontiguousarray(v) for k, v in domain.arrays().items()}, temporary)
 
 
 def _read_domain(path: Path) -> Domain:
-    content = read_json(path)
-    return Domain(
-        tuple(np.asarray(edges, dtype=np.float64) for edges in content["edges"]),
-        np.asarray(content["measured"], dtype=np.bool_),
-    )
+    try:
+        return Domain.of(load_file(path))
+    except (OSError, KeyError, SafetensorError) as error:
+        msg = f"{path}: is not the domain of a run ({error})"
+        raise InputFileError(msg) from error
 
 
 def reinterpret(
@@ -115,7 +94,7 @@ def reinterpret(
     found = flow.load(results / "flow")
     book.done("spectrum", book.key(None), digest(spectrum.values, spectrum.cov, spectrum.domain))
     book.done("flow", book.key(None), flow.digest(found.to_tensors()))
-    made = Products(spectrum=spectrum, training=_read_domain(results / "domain.json"), flow=found)
+    made = Products(spectrum=spectrum, training=_read_domain(results / "domain.safetensors"), flow=found)
     dark_half(ctx, made)
     if steering.report is not None:
         pages.write(ctx, made)

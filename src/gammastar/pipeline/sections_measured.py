@@ -142,7 +142,7 @@ def flow_section(ctx: Context, made: Products) -> report.Section:
     data, drawn = [], []
     for mass in masses:
         near = np.abs(training.mass - mass) < half
-        data.append((training.pt[near], training.energy[near], training.weight[near]))
+        data.append((training.pt[near], training.energy[near], training.reference[near]))
         drawn.append(_drawn(made.flow, mass, stream(ctx.seed, "figures", f"{mass!r}")))
     tested, inside = kept["kl_tested"], kept["kl_inside"]
     n_inside, n_tested = int(inside[tested].sum()), int(tested.sum())
@@ -152,7 +152,7 @@ def flow_section(ctx: Context, made: Products) -> report.Section:
     )
     text = (
         f"Trained on {int(kept['n_pairs'])} weighted pairs (effective size "
-        f"{float(kept['effective_size']):.0f}): signed subtraction weights over the efficiency where "
+        f"{float(kept['effective_size']):.0f}): subtraction weights over the efficiency where "
         f"dileptons were measured, simulation elsewhere. The mean divergence of flow and pairs lies inside "
         f"the band in {n_inside} of {n_tested} windows of mass."
     )
