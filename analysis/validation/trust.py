@@ -26,6 +26,7 @@ N_CAMPAIGNS = 60
 
 def rows(*, quick: bool) -> Iterator[dict]:
     yield from beam_dumps(quick=quick)
+    yield flow_of_the_main_job()
     if not quick:
         yield from pseudo_experiments()
 
@@ -57,6 +58,55 @@ def pseudo_experiments() -> Iterator[dict]:
             "tolerance": 3.0 * (0.683 * 0.317 / values) ** 0.5,
             "source": "known truth, three binomial errors",
         }
+
+
+def flow_of_the_main_job() -> dict:
+    """Compare the flow that a finished run trained with the truth of its mock, inside the measured domain."""
+    row = {
+        "quantity": "main job: 30 MeV windows, flow inside the 95 % band of the truth, measured domain",
+        "expected": 1.0,
+        "tolerance": 0.1,
+        "source": "known truth; 100 draws of 1500; background, resolution, acceptance on",
+    }
+    folder = ANALYSIS.parent / "results" / "na60_dimuon"
+    if not (folder / "domain.safetensors").is_file():
+        return row | {"ours": np.nan, "skipped": "python3 analysis/run.py first"}
+    from gammastar import flow, simulate
+    from gammastar.core.data import data_path
+    from gammastar.core.rng import stream
+    from gammastar.core.sampler import Sampler
+    from gammastar.pipeline.reinterpret import read_domain
+
+    domain, trained = read_domain(folder / "domain.safetensors"), flow.load(folder / "flow")
+
+    class Inside(Sampler):
+        """The flow, drawn again until inside the domain."""
+
+        mass_range = trained.mass_range
+
+        def sample(self, mass, rng):
+            pt, energy, left = np.zeros(len(mass)), np.zeros(len(mass)), np.arange(len(mass))
+            while len(left):
+                drawn = trained.sample(mass[left], rng)
+                good = domain.in_domain(mass[left], *drawn)
+                pt[left[good]], energy[left[good]] = drawn[0][good], drawn[1][good]
+                left = left[~good]
+            return pt, energy
+
+    card = simulate.load_card(data_path("cards/na60_mock.toml"))
+    pairs = simulate.generate_pairs(card, 2_000_000, stream(9, "truth"))
+    truth = np.stack([pairs.mass, pairs.pt, pairs.energy], axis=1)
+    low, high = trained.mass_range
+    truth = truth[(truth[:, 0] > low) & (truth[:, 0] < high)]
+    scan = flow.kl_scan(
+        Inside(),
+        truth[domain.in_domain(*truth.T)],
+        masses=np.arange(0.26, 1.05, 0.03),
+        half_width=0.015,
+        max_points=1500,
+        rng=stream(9, "scan"),
+    )
+    return row | {"ours": scan.fraction_inside}
 
 
 def beam_dumps(*, quick: bool) -> Iterator[dict]:

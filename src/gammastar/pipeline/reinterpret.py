@@ -18,7 +18,7 @@ from gammastar.pipeline.order import Products, dark_half, writable
 from gammastar.store.manifest import atomic, digest, file_sha256, read_json, write_json
 from gammastar.store.records import read_spectrum
 
-__all__ = ["reinterpret", "write_record"]
+__all__ = ["read_domain", "reinterpret", "write_record"]
 
 RECORD = ("steering.json", "spectrum.json", "domain.safetensors", "flow.json", "flow.safetensors")
 
@@ -33,7 +33,14 @@ def write_record(ctx: Context, domain: Domain) -> None:
         save_file({k: np.ascontiguousarray(v) for k, v in domain.arrays().items()}, temporary)
 
 
-def _read_domain(path: Path) -> Domain:
+def read_domain(path: Path) -> Domain:
+    """Read ``domain.safetensors`` of a run.
+
+    Raises
+    ------
+    InputFileError
+        If the file is missing or damaged.
+    """
     try:
         return Domain.of(load_file(path))
     except (OSError, KeyError, SafetensorError) as error:
@@ -94,7 +101,7 @@ def reinterpret(
     found = flow.load(results / "flow")
     book.done("spectrum", book.key(None), digest(spectrum.values, spectrum.cov, spectrum.domain))
     book.done("flow", book.key(None), flow.digest(found.to_tensors()))
-    made = Products(spectrum=spectrum, training=_read_domain(results / "domain.safetensors"), flow=found)
+    made = Products(spectrum=spectrum, training=read_domain(results / "domain.safetensors"), flow=found)
     dark_half(ctx, made)
     if steering.report is not None:
         pages.write(ctx, made)
