@@ -1,0 +1,179 @@
+"""A short draw of every fault; the long campaigns are ``analysis/validate.py facility`` and the benchmark."""
+
+import io
+import os
+import resource
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from injection import damage, kills, models, steerings
+
+from gammastar.core.errors import InputFileError, StoreError
+from gammastar.core.pairs import Pairs
+from gammastar.pipeline import run
+from gammastar.store.chunks import write_chunk
+from gammastar.store.guarded import check_chunks, finite, unpack
+from gammastar.store.manifest import file_sha256, write_json
+from gammastar.store.remote import check_listed, listed_files
+
+
+def test_damaged_files_are_never_silent_with_a_manifest():
+    found = damage.summary(damage.campaign(2, manifest=True))
+    assert set(found) <= {"error", "same"}
+    assert found["error"] > 50
+
+
+def test_damaged_files_without_a_manifest_never_hang():
+    found = damage.summary(damage.campaign(2, manifest=False))
+    assert set(found) <= {"error", "same", "silent"}  # what is silent is why there is a manifest
+
+
+def test_malformed_steering_files_name_their_key(tmp_path):
+    cases = list(steerings.malformed())[::6]
+    for what, content, word in cases:
+        if what in {"ten megabytes", "deep arrays", "deep tables", "infer.coupling: falling"}:
+            continue  # measured by the validation
+        path = tmp_path / "steering.toml"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        with pytest.raises(steerings.UserError) as error:
+            steerings.check_files(steerings.config.load(path), kills.SMALL.parent)
+        assert word in str(error.value), what
+
+
+@pytest.mark.flow
+def test_malformed_models_neither_run_nor_load(tmp_path):
+    for attack in (models.attack_flows, models.attack_workspaces):
+        found = attack(tmp_path, 3)
+        assert (found.silent, found.executed, found.crashed) == ([], [], [])
+        assert found.files > 30
+
+
+@pytest.mark.slow
+def test_killed_runs_lose_nothing(tmp_path):
+    found = kills.kill_runs(tmp_path, 4)
+    assert (found.broken, found.different, found.failed) == ([], [], 0)
+
+
+def archive(path, members):
+    with tarfile.open(path, "w:gz") as tar:
+        for member, data in members:
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+
+
+def test_archives_stay_inside_and_within_bounds(tmp_path):
+    good = tarfile.TarInfo("a/workspace.json")
+    archive(tmp_path / "good.tar.gz", [(good, b"{}")])
+    assert [p.read_bytes() for p in unpack(tmp_path / "good.tar.gz", tmp_path / "out")] == [b"{}"]
+    link, up, root = tarfile.TarInfo("link"), tarfile.TarInfo("../up"), tarfile.TarInfo("/rooted")
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+    big = tarfile.TarInfo("big")
+    for name, members in {
+        "link": [(link, b"")],
+        "up": [(up, b"x")],
+        "big": [(big, bytes(5000))],
+    }.items():
+        archive(tmp_path / name, members)
+        with pytest.raises(InputFileError, match=name):
+            unpack(tmp_path / name, tmp_path / "bad", max_bytes=4000)
+    archive(tmp_path / "root", [(root, b"x")])
+    unpack(tmp_path / "root", tmp_path / "bad")
+    assert not Path("/rooted").exists()
+    assert (tmp_path / "up").read_bytes()[:2] == b"\x1f\x8b"  # the archive of this name, not its member
+    (tmp_path / "torn").write_bytes((tmp_path / "big").read_bytes()[:60])
+    with pytest.raises(InputFileError, match="torn"):
+        unpack(tmp_path / "torn", tmp_path / "bad")
+
+
+def test_listed_digests_are_checked_before_work_starts(tmp_path):
+    path = tmp_path / "data.root"
+    path.write_bytes(b"content")
+    sha = file_sha256(path)
+    check_listed([path], [sha])
+    (tmp_path / "SHA256SUMS").write_text(f"{sha}  data.root\n")
+    check_listed([path], [sha])
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "SHA256SUMS").write_text(f"{'0' * 64} *data.root\n")
+    (other / "data.root").write_bytes(b"content")
+    with pytest.raises(InputFileError, match="changed or damaged"):
+        check_listed([other / "data.root"], [sha])
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"a": 1}', '{"a": {"files": [1]}}', "[" * 100_000])
+def test_what_is_no_fileset(tmp_path, content):
+    path = tmp_path / "fileset.json"
+    path.write_text(content)
+    with pytest.raises(InputFileError, match=r"fileset\.json"):
+        listed_files(path)
+    path.write_text('{"a": {"files": {"x.root": "events"}}, "b": ["x.root"]}')
+    with pytest.raises(InputFileError, match="twice"):
+        listed_files(path)
+
+
+def test_numbers_in_json_are_finite():
+    finite({"a": [1.0, {"b": 2}]}, "file")
+    with pytest.raises(StoreError, match=r"file\.a\[1\]\.b"):
+        finite({"a": [1.0, {"b": float("nan")}]}, "file")
+
+
+def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path):
+    """A limit of the file size stands in for a full disk: writes fail in the middle with an OSError."""
+    pairs = Pairs.empty()
+    code = f"""
+import resource, signal, sys, numpy as np
+from pathlib import Path
+from gammastar.core.errors import StoreError
+from gammastar.store.chunks import write_chunk
+from gammastar.store.manifest import write_text
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
+folder = Path({str(tmp_path)!r})
+noise = {{"a": np.random.default_rng(1).random(50000)}}
+for write in (lambda: write_text(folder / "a.json", "x" * 100000),
+              lambda: write_chunk(folder / "b.parquet", "k", noise, {{}})):
+    try:
+        write()
+    except StoreError as error:
+        print("StoreError", error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.count("StoreError") == 2, done.stderr
+    assert list(tmp_path.iterdir()) == []
+    assert len(pairs) == 0
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 20000
+
+
+def test_clock_that_jumps_changes_nothing(tmp_path):
+    arrays = {"a": np.arange(5.0)}
+    first = write_chunk(tmp_path / "chunks" / "a.parquet", "k", arrays, {})
+    os.utime(tmp_path / "chunks" / "a.parquet", (4e9, 4e9))
+    second = write_chunk(tmp_path / "chunks" / "b.parquet", "k", arrays, {})
+    assert first == second
+    assert check_chunks(tmp_path) == 2
+    (tmp_path / "chunks" / "b.parquet").write_bytes(b"PAR1")
+    with pytest.raises(StoreError, match=r"b\.parquet"):
+        check_chunks(tmp_path)
+
+
+def test_a_resumed_run_never_takes_a_changed_input(tmp_path):
+    """An input that changed between two runs is another input: everything after it runs again."""
+    data = tmp_path / "data.root"
+    data.write_bytes((kills.ROOT / "data" / "mock" / "na60_data.root").read_bytes())
+    steering = kills.steering(tmp_path / "steering.toml")
+    text = steering.read_text().split("[unfold]")[0]
+    start = text.index("files = [")
+    steering.write_text(text[:start] + f'files = ["{data}"]' + text[text.index("]", start) + 1 :])
+    run(steering, output=tmp_path / "out")
+    first = kills.contents(tmp_path / "out")
+    write_json(tmp_path / "note.json", first)
+    data.write_bytes((kills.ROOT / "data" / "mock" / "na60_mc.root").read_bytes())
+    run(steering, output=tmp_path / "out", resume=True)
+    assert kills.contents(tmp_path / "out")["select"] != first["select"]
