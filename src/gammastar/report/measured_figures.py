@@ -1,0 +1,302 @@
+"""Figures of the measured half: R and charm, scan of the regularisation, refolding, domain, sources."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.collections import PolyCollection
+from matplotlib.figure import Figure
+
+from gammastar.core.axes import LABELS, MASS
+from gammastar.core.records import FloatArray, PairHists, Response, Spectrum
+from gammastar.report.mass_figures import mass_projection
+from gammastar.report.style import (
+    COLOURS,
+    LINES,
+    checked,
+    divided,
+    log_range,
+    mark_mock,
+    new_figure,
+    points,
+    steps,
+    styled,
+)
+from gammastar.report.tables import Table
+
+__all__ = [
+    "ScanPoint",
+    "domain_map",
+    "refolded_spectrum",
+    "scan_figure",
+    "sources_table",
+    "subtraction_figure",
+]
+
+
+def _contents(hist: Any) -> FloatArray:
+    return np.asarray(hist.project(MASS).values(), dtype=np.float64)
+
+
+@styled
+def subtraction_figure(
+    hists: PairHists,
+    subtracted: Spectrum,
+    *,
+    mock: bool,
+    r_factor_sigma: float | FloatArray = 0.0,
+    charm: tuple[FloatArray, FloatArray] | None = None,
+) -> Figure:
+    """Draw opposite-sign, like-sign and subtracted pairs with the band of R and open charm.
+
+    Parameters
+    ----------
+    hists : PairHists
+    subtracted : Spectrum
+        After the like-sign subtraction, before charm is taken out.
+    mock : bool
+    r_factor_sigma : float or NDArray, shape (n_mass,)
+        Relative uncertainty of R: the band around the background.
+    charm : (NDArray, NDArray), shape (n_mass,) each, optional
+        Pairs of open charm and their standard deviation.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Below: background and charm over the opposite-sign pairs.
+    """
+    edges, signal, cov = mass_projection(subtracted)
+    total = _contents(hists.os)
+    background = checked("background", total - signal, signal.shape)
+    band = np.abs(background) * np.broadcast_to(np.asarray(r_factor_sigma, dtype=np.float64), signal.shape)
+    figure, axes = new_figure(2, size=(7.2, 6.4), heights=(3.0, 1.0), share_x=True)
+    ax, low = axes[0, 0], axes[1, 0]
+    steps(ax, edges, total, color="black", label="$N_{+-}$")
+    for name, hist, line in (("$N_{++}$", hists.pp, "--"), ("$N_{--}$", hists.mm, ":")):
+        steps(ax, edges, _contents(hist), color=COLOURS[4], linestyle=line, linewidth=1.4, label=name)
+    steps(ax, edges, background, color=COLOURS[0], label="like-sign background")
+    options = {"fill": True, "color": COLOURS[0], "alpha": 0.35, "linewidth": 0}
+    ax.stairs(background + band, edges, baseline=background - band, label=r"$\pm\sigma(R)$", **options)
+    points(ax, edges, signal, np.sqrt(np.diag(cov)), color=COLOURS[2], label="subtracted")
+    shown = [total, background, signal]
+    low.stairs(
+        divided(background + band, total), edges, baseline=divided(background - band, total), **options
+    )
+    steps(low, edges, np.nan_to_num(divided(background, total)), color=COLOURS[0])
+    if charm is not None:
+        value, sigma = (checked("charm", part, signal.shape) for part in charm)
+        look = {"fill": True, "color": COLOURS[3], "alpha": 0.35, "linewidth": 0}
+        steps(ax, edges, value, color=COLOURS[3], linestyle="-.", label="open charm (fit)")
+        ax.stairs(value + sigma, edges, baseline=np.clip(value - sigma, 0, None), **look)
+        low.stairs(
+            divided(value + sigma, total),
+            edges,
+            baseline=divided(np.clip(value - sigma, 0, None), total),
+            **look,
+        )
+        steps(low, edges, np.nan_to_num(divided(value, total)), color=COLOURS[3], linestyle="-.")
+        shown.append(value)
+    log_range(ax, *shown, decades=4.0, rows=4)
+    ax.set_ylabel(f"pairs / {1e3 * np.diff(edges)[0]:.4g} MeV" if _regular(edges) else "pairs per bin")
+    ax.legend(loc="upper right", ncols=2)
+    mark_mock(ax, mock)
+    low.set_ylim(0, None)
+    low.set(ylabel="over $N_{+-}$", xlabel=LABELS[MASS], xlim=edges[[0, -1]])
+    figure.align_ylabels(axes[:, 0])
+    return figure
+
+
+def _regular(edges: FloatArray) -> bool:
+    width = np.diff(edges)
+    return bool(np.allclose(width, width[0], rtol=1e-6))
+
+
+@dataclass(frozen=True, slots=True)
+class ScanPoint:
+    """One strength of the regularisation, e.g. from ``unfold.scan``.
+
+    Attributes
+    ----------
+    strength : float
+        Number of iterations or τ.
+    chi2_ndf, correlation, error, bias : float
+        Refolding χ² per cell, mean global correlation, mean relative error, largest stress bias in σ.
+    """
+
+    strength: float
+    chi2_ndf: float
+    correlation: float
+    error: float
+    bias: float
+
+
+@styled
+def scan_figure(
+    scan: Sequence[ScanPoint], *, mock: bool, chosen: float | None = None, label: str = "iterations"
+) -> Figure:
+    """Draw what a scan of the regularisation found.
+
+    Parameters
+    ----------
+    scan : sequence of ScanPoint
+    mock : bool
+    chosen : float, optional
+        Marked strength.
+    label : str
+        What the strength is.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Above: refolding χ² and stress bias with its limit of 0.25 σ; below: correlation and error.
+    """
+    x = np.array([p.strength for p in scan])
+    figure, axes = new_figure(2, size=(7.2, 6.4), heights=(1.0, 1.0), share_x=True)
+    panels: tuple[Mapping[str, FloatArray], ...] = (
+        {
+            r"refolding $\chi^2$ / cells": np.array([p.chi2_ndf for p in scan]),
+            r"stress bias [$\sigma$]": np.array([p.bias for p in scan]),
+        },
+        {
+            "mean global correlation": np.array([p.correlation for p in scan]),
+            "mean relative error": np.array([p.error for p in scan]),
+        },
+    )
+    for ax, curves in zip(axes[:, 0], panels, strict=True):
+        for (name, y), colour, line, marker in zip(curves.items(), COLOURS[::2], LINES, "os", strict=False):
+            ax.plot(x, y, color=colour, linestyle=line, marker=marker, markersize=5, label=name)
+        top = max(float(np.nanmax(y)) for y in curves.values())
+        ax.set_ylim(0, 1.45 * top if top > 0 else 1)
+        if chosen is not None:
+            ax.axvline(chosen, color="0.35", linewidth=1.2, linestyle=":", label=f"chosen: {chosen:g}")
+        ax.set_xscale("log")
+        ax.legend(loc="upper right", ncols=3, fontsize=11)
+    axes[0, 0].axhline(0.25, color=COLOURS[2], linewidth=0.9, linestyle=":")
+    axes[0, 0].text(x[0], 0.27, r"limit of the bias, 0.25 $\sigma$", color=COLOURS[2], fontsize=10)
+    axes[1, 0].set_xlabel(label)
+    axes[1, 0].set_xticks(x, [f"{value:g}" for value in x])
+    axes[1, 0].minorticks_off()
+    mark_mock(axes[0, 0], mock)
+    figure.align_ylabels(axes[:, 0])
+    return figure
+
+
+@styled
+def refolded_spectrum(
+    measured: Spectrum, unfolded: Spectrum, response: Response, chi2: tuple[float, int], *, mock: bool
+) -> Figure:
+    """Draw the measured spectrum and the unfolded one folded again, against the reconstructed mass.
+
+    Parameters
+    ----------
+    measured, unfolded : Spectrum
+    response : Response
+    chi2 : (float, int)
+        From ``unfold.refolding``.
+    mock : bool
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Below: pulls with the errors of the measured spectrum.
+    """
+    genuine = np.where(response.fakes < 1, 1 - response.fakes, 1.0)
+    folded = response.migration @ unfolded.values.ravel() / genuine
+    shape = measured.values.shape
+    names = [axis.name for axis in measured.hist.axes]
+    others = tuple(i for i in range(len(shape)) if names[i] != MASS)
+    again = folded.reshape(shape).sum(axis=others)
+    edges, values, cov = mass_projection(measured)
+    sigma = np.sqrt(np.diag(cov))
+    figure, axes = new_figure(2, size=(7.2, 6.0), heights=(3.0, 1.0), share_x=True)
+    ax, low = axes[0, 0], axes[1, 0]
+    steps(ax, edges, again, color=COLOURS[0], label="unfolded, folded again")
+    points(ax, edges, values, sigma, label="measured, background subtracted")
+    log_range(ax, values, again, decades=4.0, rows=3)
+    title = rf"refolding: $\chi^2$ = {chi2[0]:.0f} for {chi2[1]} cells"
+    ax.legend(loc="upper right", title=title)
+    ax.set_ylabel("pairs per bin")
+    mark_mock(ax, mock)
+    points(low, edges, divided(values - again, sigma), np.ones_like(sigma), markersize=3)
+    low.axhline(0, color=COLOURS[0])
+    low.set_ylim(-4.5, 4.5)
+    low.set(ylabel=r"pull [$\sigma$]", xlabel="reconstructed " + LABELS[MASS], xlim=edges[[0, -1]])
+    figure.align_ylabels(axes[:, 0])
+    return figure
+
+
+@styled
+def domain_map(response: Response, floor: float, *, mock: bool, axis: str = "energy") -> Figure:
+    """Draw the efficiency over mass and another variable; cells below the floor are hatched.
+
+    Parameters
+    ----------
+    response : Response
+        With the true axes mass and `axis`; others are averaged with the prior.
+    floor : float
+        Lowest efficiency of the measured domain.
+    mock : bool
+    axis : str
+        ``"energy"`` or ``"pt"``.
+
+    Raises
+    ------
+    PhysicsError
+        If the response lacks one of the axes.
+    """
+    names = [a.name for a in response.true]
+    shape = tuple(len(a) for a in response.true)
+    others = tuple(i for i, name in enumerate(names) if name not in (MASS, axis))
+    keep = [i for i, name in enumerate(names) if name in (MASS, axis)]
+    checked(f"true axes mass and {axis} of the response", np.zeros(len(keep)), (2,))
+    prior = response.prior.reshape(shape).sum(axis=others)
+    seen = (response.prior * response.efficiency).reshape(shape).sum(axis=others)
+    efficiency = divided(seen, prior)
+    x, y = (np.asarray(response.true[i].edges) for i in keep)
+    content = efficiency if names[keep[0]] == MASS else efficiency.T
+    x, y = (x, y) if names[keep[0]] == MASS else (y, x)
+    figure, axes = new_figure(size=(7.0, 5.6))
+    ax = axes[0, 0]
+    shown = np.ma.masked_invalid(content.T)
+    mesh = ax.pcolormesh(x, y, shown, cmap="cividis_r", vmin=0, rasterized=True)
+    figure.colorbar(mesh, ax=ax, pad=0.02).set_label(r"acceptance $\times$ efficiency")
+    row, column = np.nonzero(np.nan_to_num(content.T) < floor)
+    corners = [(x[column + i], y[row + j]) for i, j in ((0, 0), (1, 0), (1, 1), (0, 1))]
+    cells = np.moveaxis(np.array(corners), (0, 1, 2), (1, 2, 0))
+    ax.add_collection(
+        PolyCollection(list(cells), facecolor="none", edgecolor="0.35", hatch="///", linewidth=0)
+    )
+    ax.set(xlabel="true " + LABELS[MASS], ylabel="true " + LABELS.get(axis, axis), xlim=x[[0, -1]])
+    if y[0] > 0 and y[-1] / y[0] > 20:
+        ax.set_yscale("log")
+    ax.set_title(f"hatched: efficiency below {floor:g}, not measured", fontsize=12)
+    mark_mock(ax, mock)
+    return figure
+
+
+def sources_table(rows: Sequence[tuple[str, float, float]], statistical: float, simulation: float) -> Table:
+    """Return the table of systematic sources.
+
+    Parameters
+    ----------
+    rows : sequence of (name, total, mean)
+        Relative shift of the sum and mean relative shift of a cell, e.g. of ``unfold.with_systematics``.
+    statistical, simulation : float
+        Relative statistical error of the sum, from data and from the simulation.
+    """
+    names = ["data statistics", "simulation statistics", *(name for name, _, _ in rows)]
+    totals = [statistical, simulation, *(total for _, total, _ in rows)]
+    cells = ["", "", *(f"{100 * mean:.1f}" for _, _, mean in rows)]
+    everything = float(np.sqrt(np.sum(np.square(totals))))
+    return Table(
+        {
+            "source": [*names, "all, in quadrature"],
+            "sum of the spectrum [%]": [f"{100 * value:+.1f}" for value in totals]
+            + [f"{100 * everything:.1f}"],
+            "mean of a cell [%]": [*cells, ""],
+        },
+        caption="Uncertainties of the unfolded spectrum; the protons on target are one more, common to all.",
+    )
