@@ -182,6 +182,17 @@ def test_pauli_term_of_a_table(tmp_path) -> None:
     assert kernel.differential(z, pt2, m, BEAM) == pytest.approx(float(plain * full / shape), rel=1e-12)
     with pytest.raises(PhysicsError, match="tabulated from"):
         kernel.rate(2.5, BEAM)
+    path.write_text(
+        "# sqrt(t) F1p F2p\n 0.30 (1.28597521+0.00294020j) (2.68006848+0.19418609j)\n"
+        " 0.77 (56.50808951+-24.35778978j)   (-2.85677971+21.43441272j)\n"
+    )
+    f1, f2 = TabulatedFormFactor.read(path)(np.array([0.3, 0.77]))
+    np.testing.assert_allclose(np.abs(f1), [1.286, 61.5], rtol=1e-3)
+    assert f2[1] == -2.85677971 + 21.43441272j
+    assert f1[1].imag < 0
+    path.write_text("0.3 (1+0j) (2+0j)\n0.4 (1+0j)\n")
+    with pytest.raises(InputFileError, match="three columns"):
+        TabulatedFormFactor.read(path)
     path.write_text("mass,f1\n1,1\n")
     with pytest.raises(InputFileError, match="columns"):
         TabulatedFormFactor.read(path)

@@ -137,3 +137,22 @@ def test_errors_name_the_file_and_the_channel(tmp_path) -> None:
         PionDalitz(TABLE, BEAM).produce(0.2, n=10, rng=np.random.default_rng(1))
     with pytest.raises(PhysicsError, match="holds none"):
         PionDalitz(MesonTable("none", {}, ()), BEAM).rate([0.1])
+
+
+def test_an_empty_table_is_said(caplog) -> None:
+    """A generator that lacks a species must not look like one that predicts none of it."""
+    from dataclasses import replace
+
+    mesons = {name: replace(meson, multiplicity=0.0) for name, meson in TABLE.mesons.items()}
+    with caplog.at_level("WARNING"):
+        MesonTable("no mesons", mesons, TABLE.decays)
+    assert "zero multiplicity" in caplog.text
+    assert "omega" in caplog.text
+
+
+def test_the_table_of_eventcalc_is_per_squared_mixing() -> None:
+    """At 0.2 GeV 0.2466 per proton and ε²; a column of ε would read 0.497."""
+    lines = data_path("measurements/ap_yield_400gev.csv").read_text().splitlines()
+    row = next(line for line in lines if line.startswith("0.2,"))
+    assert [float(x) for x in row.split(",")] == [0.2, 0.2466, 0.2445, 0.2556]
+    assert "squared kinetic mixing" in lines[0]

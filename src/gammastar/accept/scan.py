@@ -111,7 +111,7 @@ def _visible(
     detector: Detector,
     states: Mapping[str, float],
     rng: np.random.Generator,
-    polarisation: float,
+    polarisation: float | Mapping[str, float],
 ) -> _Visible:
     """Weight each particle by Σ over final states of (state's weight × seen)."""
     p = _momenta(sample, mass)
@@ -133,7 +133,8 @@ def _visible(
     visible = np.zeros_like(weight)
     for state, value in states.items():
         if value > 0:
-            leptons = lepton_pair(p, mass, LEPTONS[state], rng, polarisation=polarisation)
+            spin = polarisation[state] if isinstance(polarisation, Mapping) else polarisation
+            leptons = lepton_pair(p, mass, LEPTONS[state], rng, polarisation=spin)
             visible += value * seen(vertex, leptons, detector)
     keep = visible > 0
     distance, density, momentum = distance[keep], density[keep], momentum[keep]
@@ -165,7 +166,7 @@ def lifetime_scan(
     *,
     states: Mapping[str, float],
     rng: np.random.Generator,
-    polarisation: float = 0.0,
+    polarisation: float | Mapping[str, float] = 0.0,
 ) -> LifetimeScan:
     """Return the accepted particles for every lifetime from one sample.
 
@@ -182,7 +183,7 @@ def lifetime_scan(
         Weight of each final state, e.g. branching ratio × efficiency. On daughters: "ee" and "mumu".
     rng : numpy.random.Generator
         For decay positions and angles, drawn once for all lifetimes.
-    polarisation : float
+    polarisation : float or mapping of final state to float
         λ of the lepton angles 1 + λ cos²θ; both ends, −1 and 1, bound what the spin state can do.
 
     Raises

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -13,9 +13,12 @@ from gammastar.accept.scan import LEPTONS, lifetime_scan
 from gammastar.core.errors import PhysicsError, PortabilityError
 from gammastar.core.records import Exposure, FloatArray, Sample
 from gammastar.physics.detector import Detector, target_factor
+from gammastar.physics.polarisation import lambda_theta
 from gammastar.physics.stand import Stand
 
 __all__ = ["AcceptedYield", "LongLived", "Measured", "acceptance_curve", "yields"]
+
+UNPOLARISED = 1.0 / 3.0
 
 
 class LongLived(Protocol):
@@ -41,12 +44,28 @@ class Measured:
         interaction does not depend on the nucleus; "power": it goes as A^(α − α_inel).
     alpha, alpha_inelastic : float, optional
         Exponents, for "power" only.
+    longitudinal : float
+        Share of helicity zero in the virtual photons, along their flight: 1/3, the default, assumes that they
+        are unpolarised; 0 is the transverse photon of Dalitz decays. From a measured λθ:
+        `gammastar.physics.polarisation.longitudinal_fraction`.
     """
 
     exposure: Exposure
     scaling: Literal["per_interaction", "power"] | None = None
     alpha: float | None = None
     alpha_inelastic: float | None = None
+    longitudinal: float = UNPOLARISED
+
+    def polarisation(self, mass: float, states: Iterable[str]) -> dict[str, float]:
+        """Return λ of the leptons, 1 + λ cos²θ along the flight, for each final state.
+
+        Zero at and below threshold.
+        """
+        open_ = {state: lepton for state, lepton in LEPTONS.items() if mass > 2 * lepton}
+        return {
+            state: float(lambda_theta(self.longitudinal, mass, open_[state])) if state in open_ else 0.0
+            for state in states
+        }
 
     def factor(self, detector: Stand) -> float:
         """Return the rate per proton on the detector's target over that on the measured one.
@@ -146,8 +165,9 @@ def yields(
     final_states : sequence of str
         Summed; a state at or below its threshold gives exactly zero.
     measured : Measured, optional
-        Beam and target of the spectrum from which the sample was made. None: the weights are already per
-        proton on the detector's own target, as those of a theory channel.
+        Beam, target and spin state of the spectrum from which the sample was made. None: the weights are
+        already per proton on the detector's own target, as those of a theory channel, and leptons are
+        isotropic.
     rng : numpy.random.Generator
         For decay positions and angles, drawn once for all couplings.
 
@@ -172,7 +192,8 @@ def yields(
     factor = 1.0 if measured is None else measured.factor(detector)
     states = _weights(final_states, model.branching(mass), mass, detector)
     ctau = np.broadcast_to(np.asarray(model.ctau(mass, epsilon), dtype=np.float64), epsilon.shape)
-    scan = lifetime_scan(sample, mass, ctau, detector, states=states, rng=rng)
+    spin = {} if measured is None else measured.polarisation(mass, states)
+    scan = lifetime_scan(sample, mass, ctau, detector, states=states, rng=rng, polarisation=spin or 0.0)
     scale = factor * detector.pot * epsilon**2
     return AcceptedYield(
         couplings=epsilon,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from gammastar.core.records import FloatArray
 from gammastar.physics import form_factors
 from gammastar.physics.kroll_wada import FormFactor2, dark_photon_rate, lepton_factor
 from gammastar.physics.line_shapes import breit_wigner, rho_mass_density
+
+log = logging.getLogger(__name__)
 
 __all__ = ["Decay", "Meson", "MesonTable", "beam_frame", "dark_photon_branching"]
 
@@ -186,6 +189,11 @@ class MesonTable:
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
     def __post_init__(self) -> None:
+        empty = sorted(name for name, meson in self.mesons.items() if meson.per_interaction == 0)
+        if empty:
+            log.warning(
+                "mesons of %r: %s have zero multiplicity, they add nothing", self.source, ", ".join(empty)
+            )
         unknown = {decay.parent for decay in self.decays} - set(self.mesons)
         if unknown:
             msg = f"decays of {sorted(unknown)}, which the table does not hold"

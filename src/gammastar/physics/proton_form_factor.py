@@ -88,6 +88,9 @@ class TabulatedFormFactor:
     def read(cls, path: Path) -> TabulatedFormFactor:
         """Read columns ``mass_GeV,re_f1,im_f1,re_f2,im_f2`` (lines that start with # are comments).
 
+        Without a heading the three columns mass, F1 and F2 are read, separated by blanks and complex numbers
+        written as ``(1.0+-0.2j)``: the public tables of the unitary and analytic model of arXiv:2409.09123.
+
         Raises
         ------
         InputFileError
@@ -99,6 +102,8 @@ class TabulatedFormFactor:
         except OSError as error:
             msg = f"{path}: the table of form factors cannot be read ({error.strerror})"
             raise InputFileError(msg) from error
+        if lines and lines[0].count("(") == 2:
+            return cls._complex_columns(path, lines)
         rows = csv.DictReader(lines)
         if rows.fieldnames is None or list(rows.fieldnames) != wanted:
             msg = f"{path}: columns {rows.fieldnames} found, {','.join(wanted)!r} expected"
@@ -109,6 +114,18 @@ class TabulatedFormFactor:
             msg = f"{path}: an entry of the table is not a number ({error})"
             raise InputFileError(msg) from error
         return cls(path.stem, table[:, 0], table[:, 1] + 1j * table[:, 2], table[:, 3] + 1j * table[:, 4])
+
+    @classmethod
+    def _complex_columns(cls, path: Path, lines: list[str]) -> TabulatedFormFactor:
+        try:
+            table = np.array([[complex(word.replace("+-", "-")) for word in line.split()] for line in lines])
+        except ValueError as error:
+            msg = f"{path}: three columns, mass and complex F1 and F2, expected ({error})"
+            raise InputFileError(msg) from error
+        if table.ndim != 2 or table.shape[1] != 3:
+            msg = f"{path}: three columns, mass and complex F1 and F2, expected; found shape {table.shape}"
+            raise InputFileError(msg)
+        return cls(path.stem, table[:, 0].real, table[:, 1], table[:, 2])
 
     def __call__(self, mass: npt.ArrayLike) -> tuple[ComplexArray, ComplexArray]:
         """Return (F1, F2); a mass outside the table is an error."""
