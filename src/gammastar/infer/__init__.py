@@ -8,6 +8,7 @@ from gammastar.infer.channel import Channel, binned_channel, counting_channel, u
 from gammastar.infer.combine import channels_of, combine, write_xml
 from gammastar.infer.compound import fft_cls
 from gammastar.infer.coverage import Coverage, coverage
+from gammastar.infer.discovery import discovery_yield, expected_strengths, projected_yields
 from gammastar.infer.effects import (
     covariance_shapes,
     ensemble_shapes,
@@ -27,6 +28,7 @@ from gammastar.infer.likelihood import Likelihood, ScanPoint, read_likelihood, s
 from gammastar.infer.limit import Method, upper_limit
 from gammastar.infer.patchset import patch_names, patchset
 from gammastar.infer.reach import reach
+from gammastar.infer.refine import RefinedReach, refined_reach
 from gammastar.infer.template import shape_modifiers
 from gammastar.infer.unbinned import CLs, StrengthLimit, exact_cls, exact_limit, zero_event_cls
 from gammastar.infer.workspace import workspace
@@ -39,6 +41,7 @@ __all__ = [
     "Likelihood",
     "Method",
     "Nuisance",
+    "RefinedReach",
     "ScanPoint",
     "StrengthLimit",
     "assemble",
@@ -53,10 +56,12 @@ __all__ = [
     "counting_limit",
     "covariance_shapes",
     "coverage",
+    "discovery_yield",
     "ensemble_shapes",
     "exact_cls",
     "exact_limit",
     "expected_limits",
+    "expected_strengths",
     "fft_cls",
     "in_domain_samples",
     "like_sign_channel",
@@ -66,8 +71,10 @@ __all__ = [
     "patch_names",
     "patchset",
     "poisson_counts",
+    "projected_yields",
     "reach",
     "read_likelihood",
+    "refined_reach",
     "sample",
     "scan",
     "shape_modifiers",

@@ -15,12 +15,14 @@ from scipy.interpolate import Akima1DInterpolator
 
 from gammastar.core.records import BoolArray, FloatArray
 
-__all__ = ["EMPTY", "Curves", "Islands", "from_function", "from_grid", "islands"]
+__all__ = ["EMPTY", "Curves", "Islands", "from_function", "from_grid", "islands", "with_maxima"]
 
 IntArray = npt.NDArray[np.int64]
 
 EMPTY = -40.0
 """ln N of no signal."""
+
+FLAT, CLOSE = 1e-4, 1e-9  # errors of maxima in ln N and of roots in ln g
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,30 +112,59 @@ def from_function(
 
 
 def _with_maxima(x: FloatArray, y: FloatArray, at: Callable[[IntArray, FloatArray], FloatArray]) -> Curves:
-    """Add every local maximum, found by golden section, to the points of the scan."""
-    top = np.zeros(y.shape, dtype=np.bool_)
-    top[:, 1:-1] = (y[:, 1:-1] >= y[:, :-2]) & (y[:, 1:-1] > y[:, 2:]) & (y[:, 1:-1] > EMPTY)
-    row, column = np.nonzero(top)
-    low, high = x[column - 1], x[column + 1]
-    golden = (np.sqrt(5.0) - 1.0) / 2.0
-    left, right = high - golden * (high - low), low + golden * (high - low)
-    y_left, y_right = at(row, left), at(row, right)
-    for _ in range(24):  # 1e-5 of the first bracket
-        go_right = y_left < y_right
-        low, high = np.where(go_right, left, low), np.where(go_right, high, right)
-        new = np.where(go_right, low + golden * (high - low), high - golden * (high - low))
-        y_new = at(row, new)
-        left, right = np.where(go_right, right, new), np.where(go_right, new, left)
-        y_left, y_right = np.where(go_right, y_right, y_new), np.where(go_right, y_new, y_left)
-    best = 0.5 * (low + high)
-    value = at(row, best)
-    better = value > y[row, column]
-    grid_row = np.repeat(np.arange(len(y)), len(x))
-    rows = np.concatenate([grid_row, row[better]])
-    xs = np.concatenate([np.tile(x, len(y)), best[better]])
-    ys = np.concatenate([y.ravel(), value[better]])
+    """Add every local maximum to the points of a scan with common couplings."""
+    row = np.repeat(np.arange(len(y)), len(x))
+    return with_maxima(row, np.tile(x, len(y)), y.ravel(), at)
+
+
+def with_maxima(
+    row: IntArray, x: FloatArray, y: FloatArray, at: Callable[[IntArray, FloatArray], FloatArray]
+) -> Curves:
+    """Return curves through points sorted by row and x, with every local maximum refined by parabolas."""
+    inner = np.flatnonzero((row[1:-1] == row[:-2]) & (row[1:-1] == row[2:])) + 1
+    top = inner[(y[inner] >= y[inner - 1]) & (y[inner] > y[inner + 1]) & (y[inner] > EMPTY)]
+    where = np.stack([x[top - 1], x[top], x[top + 1]])
+    value = np.stack([y[top - 1], y[top], y[top + 1]])
+    active = np.arange(len(top))
+    for _ in range(12):
+        if not active.size:
+            break
+        new = _vertex(where[:, active], value[:, active])
+        found = at(row[top[active]], new)
+        moved = np.abs(found - value[1, active])
+        where[:, active], value[:, active] = _narrowed(where[:, active], value[:, active], new, found)
+        active = active[moved > FLAT]
+    rows = np.concatenate([row, row[top]])
+    xs, ys = np.concatenate([x, where[1]]), np.concatenate([y, value[1]])
     order = np.lexsort((xs, rows))
-    return Curves(rows[order], xs[order], ys[order], at, len(y))
+    fresh = np.r_[True, (np.diff(rows[order]) > 0) | (np.diff(xs[order]) > 1e-12)]
+    order = order[fresh]
+    return Curves(rows[order], xs[order], ys[order], at, int(row[-1]) + 1)
+
+
+def _vertex(x: FloatArray, y: FloatArray) -> FloatArray:
+    """Return the vertices of parabolas through three points each, kept off the points themselves."""
+    left, right = x[1] - x[0], x[2] - x[1]
+    drop_left, drop_right = y[1] - y[0], y[1] - y[2]
+    below = 2.0 * (left * drop_right + right * drop_left)
+    shift = (right**2 * drop_left - left**2 * drop_right) / np.where(below > 0, below, 1.0)
+    shift = np.where(below > 0, shift, 0.0)
+    shift = np.clip(shift, -0.9 * left, 0.9 * right)
+    small = 0.02 * np.minimum(left, right)
+    longer = np.where(right > left, small, -small)
+    return np.asarray(x[1] + np.where(np.abs(shift) < small, longer, shift), dtype=np.float64)
+
+
+def _narrowed(
+    x: FloatArray, y: FloatArray, new: FloatArray, found: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return the three points around the maximum after one more was evaluated."""
+    order = np.argsort(np.vstack([x, new]), axis=0)
+    xs = np.take_along_axis(np.vstack([x, new]), order, axis=0)
+    ys = np.take_along_axis(np.vstack([y, found]), order, axis=0)
+    middle = np.where(ys[1] >= ys[2], 1, 2)
+    pick = np.stack([middle - 1, middle, middle + 1])
+    return np.take_along_axis(xs, pick, axis=0), np.take_along_axis(ys, pick, axis=0)
 
 
 def islands(curves: Curves, level: FloatArray) -> Islands:
@@ -166,10 +197,40 @@ def islands(curves: Curves, level: FloatArray) -> Islands:
 
 
 def _root(curves: Curves, level: FloatArray, above: IntArray, below: IntArray) -> FloatArray:
-    """Bisect between a point above and a neighbour below the level (equal points stay)."""
-    row, high, low = curves.row[above], curves.x[above], curves.x[below]
-    for _ in range(40):
-        middle = 0.5 * (high + low)
-        over = curves.at(row, middle) > level[row]
-        high, low = np.where(over, middle, high), np.where(over, low, middle)
-    return np.where(above == below, curves.x[above], 0.5 * (high + low))
+    """Return the roots between points above and their neighbours below the level (equal points stay).
+
+    T. R. Chandrupatla, Adv. Eng. Softw. 28 (1997) 145: inverse quadratic steps where they are safe, else
+    bisection; each evaluation serves all roots that are still open.
+    """
+    result = curves.x[above].copy()
+    active = np.flatnonzero(above != below)
+    row = curves.row[above]
+    a, b = curves.x[above], curves.x[below]
+    fa, fb = curves.y[above] - level[row], curves.y[below] - level[row]
+    c, fc, t = a.copy(), fa.copy(), np.full(len(a), 0.5)
+    for _ in range(60):
+        if not active.size:
+            break
+        i = active
+        new = a[i] + t[i] * (b[i] - a[i])
+        found = curves.at(row[i], new) - level[row[i]]
+        same = np.sign(found) == np.sign(fa[i])
+        c[i], fc[i] = np.where(same, a[i], b[i]), np.where(same, fa[i], fb[i])
+        b[i], fb[i] = np.where(same, b[i], a[i]), np.where(same, fb[i], fa[i])
+        a[i], fa[i] = new, found
+        result[i] = np.where(np.abs(fa[i]) < np.abs(fb[i]), a[i], b[i])
+        limit = 0.5 * CLOSE / np.maximum(np.abs(b[i] - a[i]), 1e-300)
+        t[i] = np.clip(_step(a[i], b[i], c[i], fa[i], fb[i], fc[i]), limit, 1.0 - np.minimum(limit, 0.5))
+        active = i[(limit <= 0.5) & (found != 0)]
+    return result
+
+
+def _step(
+    a: FloatArray, b: FloatArray, c: FloatArray, fa: FloatArray, fb: FloatArray, fc: FloatArray
+) -> FloatArray:
+    """Return the fraction of the bracket for the next point."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        xi, phi = (a - b) / (c - b), (fa - fb) / (fc - fb)
+        safe = (phi**2 < xi) & ((1.0 - phi) ** 2 < 1.0 - xi)
+        inverse = fa / (fb - fa) * fc / (fb - fc) + (c - a) / (b - a) * fa / (fc - fa) * fb / (fc - fb)
+    return np.where(safe & np.isfinite(inverse), inverse, 0.5)

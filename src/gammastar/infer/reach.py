@@ -13,7 +13,7 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray, Limit, Reach
 from gammastar.infer.islands import EMPTY, Curves, Islands, from_function, from_grid, islands
 
-__all__ = ["Signal", "reach"]
+__all__ = ["Signal", "assembled", "reach"]
 
 Signal: TypeAlias = npt.ArrayLike | Callable[[FloatArray, FloatArray], FloatArray]
 
@@ -83,8 +83,21 @@ def reach(
     highest = _highest(couplings, reliable, len(masses))
     measured = masses >= (0.0 if threshold is None else threshold)
     curves = curves.up_to(np.where(measured, highest, -np.inf))
+    return assembled(masses, curves, islands(curves, np.log(limits)), limits, measured=measured, bands=bands)
+
+
+def assembled(
+    masses: FloatArray,
+    curves: Curves,
+    found: Islands,
+    limits: FloatArray,
+    *,
+    measured: BoolArray | None = None,
+    bands: FloatArray | None = None,
+) -> Reach:
+    """Return a reach from the islands above the limits, with an empty entry per mass that has none."""
+    measured = np.ones(len(masses), dtype=np.bool_) if measured is None else measured
     level = np.log(limits)
-    found = islands(curves, level)
     peak, height = curves.peaks(level)
     missing = np.setdiff1d(np.arange(len(masses)), found.row)
     order = np.argsort(np.concatenate([found.row, missing]), kind="stable")

@@ -1,0 +1,195 @@
+"""Signals that would be discovered, projections to other exposures, expected bands of the exact engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import brentq
+from scipy.special import ndtr
+from scipy.stats import poisson
+
+from gammastar.core.errors import PhysicsError
+from gammastar.core.records import FloatArray
+from gammastar.infer.channel import Channel
+from gammastar.infer.ensemble import Convention, compiled, draw
+from gammastar.infer.exact import expected_limits
+from gammastar.infer.nuisance import below
+from gammastar.infer.unbinned import exact_limit
+
+__all__ = ["discovery_yield", "expected_strengths", "projected_yields"]
+
+BANDS = ndtr(np.array([-2.0, -1.0, 0.0, 1.0, 2.0]))
+
+
+def discovery_yield(
+    background: float,
+    background_sigma: float = 0.0,
+    *,
+    significance: float = 5.0,
+    signal_sigma: float = 0.0,
+) -> float:
+    """Return the signal that reaches a significance in half of all experiments.
+
+    Parameters
+    ----------
+    background : float
+        Median expected background.
+    background_sigma, signal_sigma : float
+        Standard deviations of the logarithm, averaged over.
+    significance : float
+        One-sided, in standard deviations: 3 for evidence, 5 for a discovery.
+
+    Returns
+    -------
+    float
+        Expected signal events s with P(n ≥ n₀ | s + b) = 1/2, where n₀ is the smallest count with
+        P(n ≥ n₀ | b) below the tail of the significance. Exact, by enumeration.
+
+    Raises
+    ------
+    PhysicsError
+        For negative values.
+
+    Notes
+    -----
+    Without any background one event would do; s is then ln 2.
+
+    Examples
+    --------
+    >>> round(discovery_yield(0.0), 4)
+    0.6931
+    >>> round(discovery_yield(0.01), 3)  # three events: P(n ≥ 3) = 1.7e-7
+    2.664
+    """
+    for name, value in (
+        ("background", background),
+        ("background_sigma", background_sigma),
+        ("signal_sigma", signal_sigma),
+        ("significance", significance),
+    ):
+        if not (np.isfinite(value) and value >= 0):
+            msg = f"discovery_yield: {name} = {value!r} must be finite and not negative"
+            raise PhysicsError(msg)
+    tail = float(ndtr(-significance))
+    if background == 0:
+        needed = 1.0
+    else:
+        highest = poisson.isf(tail / 10.0, background * np.exp(6.0 * min(background_sigma, 2.0))) + 2.0
+        counts = np.arange(0.0, highest)
+        none = np.zeros_like(counts)
+        beyond = 1.0 - below(none, counts, background, (0.0, background_sigma))  # P(n > count)
+        needed = float(counts[np.argmax(beyond <= tail)]) + 1.0
+
+    def missing(log_signal: float) -> float:
+        signal = np.array([np.exp(log_signal)])
+        under = below(signal, np.array([needed - 1.0]), background, (signal_sigma, background_sigma))
+        return float(under[0]) - 0.5
+
+    if missing(-20.0) <= 0:
+        return 0.0
+    return float(np.exp(brentq(missing, -20.0, np.log(needed + 10.0) + 6.0 * signal_sigma, xtol=1e-10)))
+
+
+def projected_yields(
+    background: float,
+    exposure: npt.ArrayLike,
+    *,
+    background_sigma: float = 0.0,
+    signal_sigma: float = 0.0,
+    cl: float = 0.90,
+    significance: float | None = None,
+) -> FloatArray:
+    """Return the signal needed at the present exposure if there were more of it.
+
+    Parameters
+    ----------
+    background : float
+        Background expected at the present exposure; it grows with the exposure, its relative error stays.
+    exposure : array_like, shape (n,)
+        Protons on target in units of the present ones.
+    background_sigma, signal_sigma : float
+        Standard deviations of the logarithm.
+    cl : float
+        Of the median expected limit.
+    significance : float, optional
+        If given, the median discovery at this significance instead of the limit.
+
+    Returns
+    -------
+    NDArray, shape (n,)
+        In events at the present exposure, to be given to `reach` as the limit.
+
+    Examples
+    --------
+    >>> projected_yields(0.0, [1.0, 10.0]).round(3)  # without background ten times more is ten times better
+    array([2.303, 0.23 ])
+    """
+    factors = np.atleast_1d(np.asarray(exposure, dtype=np.float64))
+    if not np.all(np.isfinite(factors) & (factors > 0)):
+        msg = f"projected_yields: exposure {exposure!r} must be positive and finite"
+        raise PhysicsError(msg)
+    needed = []
+    for factor in factors.tolist():
+        if significance is None:
+            found = expected_limits(
+                background * factor, signal_sigma=signal_sigma, background_sigma=background_sigma, cl=cl
+            )[2]
+        else:
+            found = discovery_yield(
+                background * factor, background_sigma, significance=significance, signal_sigma=signal_sigma
+            )
+        needed.append(float(found) / factor)
+    return np.array(needed)
+
+
+def expected_strengths(
+    channels: Sequence[Channel],
+    *,
+    rng: np.random.Generator,
+    cl: float = 0.90,
+    convention: Convention | None = None,
+    experiments: int = 100,
+    randomise: bool = True,
+) -> FloatArray:
+    """Return the limits on the strength expected without signal at −2 … +2 standard deviations.
+
+    Parameters
+    ----------
+    channels : sequence of Channel
+        Observed events play no role; channels may be masked.
+    rng : numpy.random.Generator
+    cl, convention
+        As in `exact_limit`.
+    experiments : int
+        Pseudo-experiments without signal. Each has its own limit; those without events share the closed form
+        if auxiliary measurements are fixed in toys.
+    randomise : bool
+        Let the auxiliary measurements (protons on target, say) vary between experiments. Otherwise a search
+        almost without background has bands of no width.
+
+    Returns
+    -------
+    NDArray, shape (5,)
+    """
+    masked = [replace(channel, observed=np.empty(0)) for channel in channels]
+    model = compiled(masked, convention)
+    toys = draw(model, np.zeros(len(model.nuisances)), 0.0, experiments, rng, randomise=randomise)
+    known: dict[tuple[float, ...], float] = {}
+    limits = []
+    for i in range(experiments):
+        one = toys.one(i, len(masked))
+        key = (*one.aux[0].round(6).tolist(), -1.0, *one.ratio.round(9).tolist())
+        if key not in known:
+            data = [
+                replace(channel, observed=one.ratio[one.offsets[c] : one.offsets[c + 1]])
+                for c, channel in enumerate(masked)
+            ]
+            auxiliary = dict(zip(model.nuisances, one.aux[0].tolist(), strict=True))
+            known[key] = exact_limit(
+                data, rng=rng, cl=cl, convention=convention, precision=0.05, auxiliary=auxiliary
+            ).strength
+        limits.append(known[key])
+    return np.asarray(np.quantile(limits, BANDS), dtype=np.float64)
