@@ -170,8 +170,9 @@ def write_chunk(path: Path, key: str, arrays: Arrays, notes: Mapping[str, Any]) 
         "notes": dict(notes),
         "arrays": {name: [array.dtype.str, *array.shape[1:]] for name, array in arrays.items()},
     }
+    text = json.dumps(head, allow_nan=False, sort_keys=True)
     table = pa.table(dict(_table(arrays)))
-    table = table.replace_schema_metadata({b"gammastar": json.dumps(head, allow_nan=False).encode()})
+    table = table.replace_schema_metadata({b"gammastar": text.encode(), b"sha256": digest(text).encode()})
     with atomic(path) as temporary:
         pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
     return content
@@ -190,7 +191,11 @@ def read_chunk(path: Path, key: str | None = None) -> Kept:
 
     try:
         table = pq.read_table(path, memory_map=False, page_checksum_verification=True)
-        head = json.loads(table.schema.metadata[b"gammastar"])
+        text = table.schema.metadata[b"gammastar"].decode()
+        if digest(text) != table.schema.metadata[b"sha256"].decode():
+            msg = "its notes do not match their digest"
+            raise ValueError(msg)
+        head = json.loads(text)
         arrays = {name: _array(table, name, kind) for name, kind in head["arrays"].items()}
         found = str(head["key"]), str(head["content"]), head["notes"]
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:

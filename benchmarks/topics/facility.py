@@ -1,0 +1,141 @@
+"""The measured half on warm workers: speed-up, cost of Dask, memory, merging; 1e7 events with ``--full``.
+
+With ``--full`` the fault campaigns run as well and their figures go into ``docs/reliability.md``.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import awkward as ak
+import numpy as np
+import uproot
+from coffea.processor import accumulate
+
+from gammastar import facility, read
+from gammastar.core.rng import stream
+from gammastar.select import Cuts
+from gammastar.store.chunks import Job, Source
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "faults"))
+
+SCHEMA = {
+    "tree": "events",
+    "layout": "jagged",
+    "lepton": "mu",
+    "charge": "charge",
+    "kinematics": {key: key for key in ("px", "py", "pz")},
+}
+BLOCK = 500_000
+
+
+def write_events(path: Path, n: int) -> None:
+    """Write events with two muons each, block by block."""
+    kinds = dict.fromkeys(("px", "py", "pz"), "var * float32") | {"charge": "var * int8"}
+    with uproot.recreate(path, compression=uproot.LZ4(1)) as file:
+        tree = file.mktree("events", kinds)
+        for block in range(-(-n // BLOCK)):
+            rng, size = stream(1, "facility", block), min(BLOCK, n - block * BLOCK)
+            counts = rng.choice([1, 2, 3], size=size, p=[0.2, 0.6, 0.2])
+            total = int(counts.sum())
+            flat = {key: rng.normal(0, s, total).astype(np.float32) for key, s in (("px", 0.4), ("py", 0.4))}
+            flat["pz"] = (5 + rng.exponential(20, total)).astype(np.float32)
+            flat["charge"] = rng.choice(np.array([-1, 1], np.int8), total)
+            tree.extend({key: ak.unflatten(values, counts) for key, values in flat.items()})
+
+
+def _job(path: Path, folder: Path) -> Job:
+    return Job("pairs", (Source(str(path)),), read.load_schema(SCHEMA), Cuts, BLOCK // 2, "k", folder)
+
+
+def _timed(farm: Any, path: Path, folder: Path) -> float:
+    start = time.perf_counter()
+    farm.pairs(_job(path, folder))
+    return time.perf_counter() - start
+
+
+def _seconds(path: Path, small: Path, folder: Path, **kind: Any) -> float:
+    """Return the seconds of a job on workers that have imported and compiled everything."""
+    with facility.open_farm(**kind) as farm:
+        _timed(farm, small, folder / f"{kind} warm")
+        return _timed(farm, path, folder / f"{kind}")
+
+
+def _peak(path: Path, folder: Path) -> float:
+    """Return the largest resident memory of one worker [MB]."""
+    with facility.open_farm(workers=1, dask="local") as farm:
+        farm.pairs(_job(path, folder))
+        return float(farm.map(_resident, [0])[0])
+
+
+def _resident(_: int) -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _merge(pairs: int) -> float:
+    """Return the seconds to merge the notes of 1000 chunks with this many pairs each."""
+    cutflow = [{"name": f"cut {i}", "level": "pair", "n": pairs, "weight": float(pairs)} for i in range(12)]
+    notes = [
+        {"done": [{"index": 0, "start": i, "stop": i + 1, "pairs": pairs, "cutflow": cutflow}], "failed": []}
+        for i in range(1000)
+    ]
+    start = time.perf_counter()
+    accumulate(notes)
+    return time.perf_counter() - start
+
+
+def rows(*, full: bool = False) -> Iterator[dict]:
+    n = 10_000_000 if full else 2_000_000
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        path, small = folder / "events.root", folder / "small.root"
+        write_events(path, n)
+        write_events(small, 100_000)
+        text = f"{n:.0e} events, warm workers"
+        alone = _seconds(path, small, folder)
+        one = _seconds(path, small, folder, workers=1)
+        two = _seconds(path, small, folder, workers=2)
+        dask = _seconds(path, small, folder, workers=1, dask="local")
+        yield {"claim": f"{text}: 2 processes against 1", "measured": one / two, "goal": 1.7}
+        claim = f"{text}: Dask with one worker against this process, time added"
+        yield {
+            "claim": claim,
+            "measured": 100 * (dask / alone - 1),
+            "goal": 15,
+            "higher": False,
+            "unit": " %",
+        }
+        yield from _memory(folder, small, path, n)
+    few, many = min(_merge(1_000) for _ in range(3)), min(_merge(1_000_000) for _ in range(3))
+    claim = "merging the notes of 1000 chunks: 1e9 pairs against 1e6"
+    yield {"claim": claim, "measured": many / few, "goal": 1.2, "higher": False}
+    if full:
+        yield from _faults()
+
+
+def _memory(folder: Path, small: Path, path: Path, n: int) -> Iterator[dict]:
+    middle = folder / "middle.root"
+    write_events(middle, 1_000_000)
+    found = {}
+    for events, file in ((100_000, small), (1_000_000, middle), (n, path)):
+        found[events] = _peak(file, folder / f"memory {events}")
+        claim = f"largest memory of a worker, {events:.0e} events"
+        yield {"claim": claim, "measured": found[events], "goal": 2048, "higher": False, "unit": " MB"}
+    claim = f"memory of a worker: {n:.0e} against 1e6 events"
+    yield {"claim": claim, "measured": found[n] / found[1_000_000], "goal": 1.3, "higher": False}
+
+
+def _faults() -> Iterator[dict]:
+    from injection import record
+
+    results = list(record.campaigns(quick=False))
+    record.write(results)
+    for result in (r for r in results if r.counted):
+        claim = f"{result.what} ({result.tried} tried)"
+        yield {"claim": claim, "measured": result.wrong, "goal": result.allowed, "higher": False, "unit": ""}
