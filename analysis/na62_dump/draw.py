@@ -11,7 +11,7 @@ import likelihood
 import numpy as np
 import plane
 from cuts import Search
-from from_dimuons import Calibration, DataDriven
+from from_dimuons import Calibration, DataDriven, Kinematics
 from matplotlib.figure import Figure
 from relic import relic_coupling
 
@@ -19,7 +19,7 @@ from gammastar import report
 from gammastar.core.data import data_path
 from gammastar.core.records import FloatArray, Reach
 from gammastar.report.na62_figures import background_figure, region_figure, vertex_figure
-from gammastar.report.na62_planes import alp_figure, calibration_figure, plane_maps
+from gammastar.report.na62_planes import alp_figure, calibration_figure, domain_figure, plane_maps
 
 BREM = ("bremsstrahlung",)
 LABEL = {"ee": "$e^+e^-$", "mumu": r"$\mu^+\mu^-$"}
@@ -203,3 +203,15 @@ def calibrations(found: dict[str, Calibration], folder: Path) -> None:
     """Draw what a dimuon run needs."""
     curves = {name: (c.theta_min, c.fraction, c.pot) for name, c in found.items()}
     save(calibration_figure(curves, share=0.9, precision=0.10), folder, "fig10_calibration")
+
+
+def kinematics(found: Kinematics, folder: Path) -> None:
+    """Draw what the dumps accept beside what the dimuons measured."""
+    figure = domain_figure(
+        found.accepted,
+        energy_edges=found.energy_edges,
+        pt_edges=found.pt_edges,
+        domain=found.domain,
+        mock=True,
+    )
+    save(figure, folder, "fig9_kinematics")

@@ -162,14 +162,7 @@ def calibration(
     theta = np.geomspace(3e-4, 0.035, 15) if theta_min is None else theta_min
     detector, dark = load_detector(data_path(f"detectors/{detector_name}.toml")), plane.model()
     rng = stream(8, "calibration", detector_name, f"{mass:.4f}")
-    made = plane.sources()
-    parts = [source(mass, n, rng) for source in made.values()]
-    p = [
-        np.stack([np.asarray(x) for x in (s.p4.px, s.p4.py, s.p4.pz, s.p4.E)]) for s in parts if s is not None
-    ]
-    sample = production.sample_of(
-        np.concatenate(p, axis=1), np.concatenate([s.weight for s in parts if s is not None])
-    )
+    sample = _theory(mass, n, rng)
     seen = _accepted(sample, mass, float(dark.ctau(mass, coupling)), detector, rng)
     efficiency = dimuon_efficiency(sample, mass, theta, rng)
     cell, n_cells = _cells(np.asarray(sample.p4.E), np.asarray(sample.p4.pt))
@@ -189,6 +182,40 @@ def calibration(
             else np.inf
         )
     return Calibration(theta, fraction, pot)
+
+
+@dataclass(frozen=True)
+class Kinematics:
+    """Accepted dark photons at one point (energy, pT [GeV], weight), and the measured cells at that mass."""
+
+    accepted: dict[str, tuple[FloatArray, FloatArray, FloatArray]]
+    energy_edges: FloatArray
+    pt_edges: FloatArray
+    domain: BoolArray
+
+
+def kinematics(results: Path, mass: float, coupling: float, *, n: int = 60_000) -> Kinematics:
+    """Return what NA62 and SHiP accept, from theory, beside the cells in which dimuons were measured."""
+    measured = read_spectrum(results / "spectrum.json")
+    axes = {axis.name: np.asarray(axis.edges) for axis in measured.hist.axes}
+    i = int(np.clip(np.searchsorted(axes["mass"], mass, "right") - 1, 0, len(axes["mass"]) - 2))
+    dark, accepted = plane.model(), {}
+    for name, title in (("na62_dump", "NA62"), ("ship_ecn3", "SHiP")):
+        detector = load_detector(data_path(f"detectors/{name}.toml"))
+        rng = stream(9, "kinematics", name)
+        sample = _theory(mass, n, rng)
+        seen = _accepted(sample, mass, float(dark.ctau(mass, coupling)), detector, rng)
+        values = (np.asarray(sample.p4.E), np.asarray(sample.p4.pt), sample.weight * seen)
+        accepted[f"{title}, {1e3 * mass:g} MeV, ε = {coupling:g}"] = values
+    return Kinematics(accepted, axes["energy"], axes["pt"], measured.domain[i])
+
+
+def _theory(mass: float, n: int, rng: np.random.Generator) -> Sample:
+    """Return dark photons from bremsstrahlung and mesons together."""
+    parts = [source(mass, n, rng) for source in plane.sources().values()]
+    made = [part for part in parts if part is not None]
+    p = [np.stack([np.asarray(x) for x in (s.p4.px, s.p4.py, s.p4.pz, s.p4.E)]) for s in made]
+    return production.sample_of(np.concatenate(p, axis=1), np.concatenate([s.weight for s in made]))
 
 
 def _accepted(

@@ -146,10 +146,34 @@ def dimuons(job: Job, results: Path, theory: Any) -> None:
     job.tell(f"contour from the dimuons of {results}")
     data = from_dimuons.data_driven(results, likelihood.zero_event_limit())
     draw.dimuons(data, theory, job.folder)
+    draw.kinematics(from_dimuons.kinematics(results, 0.3, 4.7e-7), job.folder)
     job.contour("dimuons_MOCK", data.reach)
     total = float(data.signal.sum())
     job.numbers["MOCK dimuons, part of the signal measured"] = float(data.in_domain.sum()) / total
     job.numbers["MOCK dimuons, tip [GeV, ε]"] = data.reach.tip
+
+
+def conventions(search: Any) -> dict[str, Any]:
+    """Return the choices that the letter leaves open, as made here; they go into every result."""
+    import likelihood
+    import production
+    from gammastar import infer
+    from gammastar.physics.bremsstrahlung import preset
+
+    mesons = production.Mesons.read()
+    return {
+        "bremsstrahlung": preset("na62").describe(),
+        "mesons": f"multiplicities {mesons.card['multiplicity']['default']}, {mesons.card['efficiency']}",
+        "statistic": str(infer.Convention()),
+        "confidence": "CLs < 0.10",
+        "nuisances": "protons on target (kappa 1.2) on the signal, kappa of each background; medians",
+        "expected bands": "protons on target randomised",
+        "mass ranges [GeV]": {**likelihood.BOUNDS, "Bernstein": likelihood.BERNSTEIN_RANGE},
+        "signal regions": search.numbers["signal_region"],
+        "control region": search.numbers["control_region"],
+        "fiducial volume [m]": search.numbers["vertex"]["z"],
+        "masked regions": search.numbers["masked"],
+    }
 
 
 def main() -> int:
@@ -166,7 +190,7 @@ def main() -> int:
     job = Job(options.output)
     job.folder.mkdir(parents=True, exist_ok=True)
     search = Search.read()
-    job.numbers["masked regions"] = search.numbers["masked"]
+    job.numbers["conventions"] = conventions(search)
     backgrounds(job, search)
     found = contours(job, search, options.n)
     job.tell("axion-like particles")

@@ -5,7 +5,7 @@ import pytest
 
 from gammastar.core.errors import PhysicsError
 from gammastar.report.na62_figures import background_figure, region_figure, vertex_figure
-from gammastar.report.na62_planes import alp_figure, calibration_figure, plane_maps
+from gammastar.report.na62_planes import alp_figure, calibration_figure, domain_figure, plane_maps
 from gammastar.report.saving import png_bytes
 
 RNG = np.random.default_rng(1)
@@ -68,3 +68,17 @@ def test_curves():
     curves = {str(i): (angle, np.linspace(1, 0, 5), pot) for i in range(6)}
     figure = calibration_figure(curves, share=0.9, precision=0.1)
     assert _texts(figure) == [str(i) for i in range(6)]
+
+
+def test_domain_cells_are_drawn_beside_the_accepted_signal():
+    accepted = {"NA62": (RNG.uniform(5, 300, 500), RNG.uniform(0, 1, 500), np.ones(500))}
+    domain = np.array([[True, False], [False, True]])
+    figure = domain_figure(
+        accepted,
+        energy_edges=np.array([2.0, 20.0, 80.0]),
+        pt_edges=np.array([0.0, 0.5, 1.0]),
+        domain=domain,
+        mock=True,
+    )
+    assert len(figure.axes[0].patches) == 2
+    assert "dimuons measured" in _texts(figure)

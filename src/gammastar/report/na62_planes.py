@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from gammastar.core.axes import COUPLING, LABELS
-from gammastar.core.records import FloatArray
+from gammastar.core.records import BoolArray, FloatArray
 from gammastar.report.style import (
     COLOURS,
     GREY,
@@ -23,7 +25,7 @@ from gammastar.report.style import (
     styled,
 )
 
-__all__ = ["alp_figure", "calibration_figure", "plane_maps"]
+__all__ = ["alp_figure", "calibration_figure", "domain_figure", "plane_maps"]
 
 
 @styled
@@ -140,4 +142,50 @@ def calibration_figure(
     axes[0, 0].legend(loc="lower left", fontsize=11)
     axes[1, 0].set(yscale="log", xlabel=r"smallest muon angle [mrad]")
     axes[1, 0].set_ylabel(f"protons for {100 * precision:.0f} % on its signal")
+    return figure
+
+
+@styled
+def domain_figure(
+    accepted: Mapping[str, tuple[FloatArray, FloatArray, FloatArray]],
+    *,
+    energy_edges: FloatArray,
+    pt_edges: FloatArray,
+    domain: BoolArray,
+    mock: bool,
+) -> Figure:
+    """Draw the kinematics of accepted dark photons and the cells in which lepton pairs were measured.
+
+    Parameters
+    ----------
+    accepted : mapping of title to (energy, pt, weight), each shape (n,)
+        [GeV]; one panel each.
+    energy_edges, pt_edges : NDArray, shapes (k + 1,), (l + 1,) [GeV]
+    domain : NDArray of bool, shape (l, k)
+        True where pairs were measured.
+    mock : bool
+    """
+    figure, axes = new_figure(len(accepted), size=(7.6, 3.9 * len(accepted)), share_x=True)
+    bins = (np.geomspace(2.0, 400.0, 50), np.linspace(0.0, 1.5, 40))
+    mesh = None
+    for ax, (title, (energy, pt, weight)) in zip(axes[:, 0], accepted.items(), strict=True):
+        counts, x, y = np.histogram2d(energy, pt, bins=bins, weights=weight)
+        shown = counts.T / max(float(counts.max()), 1e-300)
+        norm = LogNorm(1e-3, 1.0)
+        mesh = ax.pcolormesh(
+            x, y, np.ma.masked_less(shown, 1e-3), norm=norm, cmap="cividis_r", rasterized=True
+        )
+        for j, i in np.argwhere(domain):
+            corner = (energy_edges[i], pt_edges[j])
+            size = np.diff(energy_edges)[i], np.diff(pt_edges)[j]
+            look: dict[str, Any] = {"fill": False, "edgecolor": COLOURS[0], "hatch": "//", "linewidth": 0.8}
+            ax.add_patch(Rectangle(corner, *size, **look))
+        ax.plot([], [], color=COLOURS[0], label="dimuons measured")
+        ax.set(xscale="log", xlim=(2, 400), ylim=(0, 1.5), ylabel=r"$q_T$ [GeV]")
+        ax.set_title(title)
+        ax.legend(loc="upper right")
+        mark_mock(ax, mock)
+    axes[-1, 0].set_xlabel("$E$ [GeV]")
+    if mesh is not None:
+        figure.colorbar(mesh, ax=list(axes[:, 0]), pad=0.02).set_label("accepted signal, largest cell one")
     return figure
