@@ -43,6 +43,12 @@ def efficiency_sigma() -> float:
     return float(np.sqrt(sum(value**2 for value in EFFICIENCY_ROWS.values())))
 
 
+def extra_efficiency(search: Search, mode: str, state: str) -> float:
+    """Return the efficiency of the cards for what the simulation leaves out, per mode and channel."""
+    card = production.Mesons.read().card["efficiency"] if mode == "mesons" else {}
+    return float(search.detector.efficiency[state] * card.get(state, 1.0))
+
+
 def model() -> DarkPhoton:
     """Return the dark photon with R from ALPINIST."""
     return DarkPhoton(RTable.read(data_path("measurements/r_ratio.csv")))
@@ -127,7 +133,7 @@ def full_plane(
 
 def _tracked(
     search: Search,
-    source: Source,
+    production_mode: tuple[str, Source],
     state: str,
     mass: float,
     couplings: FloatArray,
@@ -136,13 +142,14 @@ def _tracked(
     rng: np.random.Generator,
 ) -> tuple[FloatArray, ...]:
     nothing = np.zeros_like(couplings)
+    mode, source = production_mode
     sample = source(mass, n, rng) if mass > THRESHOLD[state] else None
     if sample is None:
         return nothing, nothing * np.nan, nothing * np.nan, nothing, nothing
     events = accept.signal_events(sample, mass, state, search.detector, search.card, rng=rng)
     passed, reconstructed = search.selected(as_pairs(events.positive, events.negative, events.weight), state)
     scan = accept.signal_scan(events, passed, reconstructed, dark.ctau(mass, couplings))
-    scale = POT * couplings**2 * dark.branching(mass)[state] * search.detector.efficiency[state]
+    scale = POT * couplings**2 * dark.branching(mass)[state] * extra_efficiency(search, mode, state)
     error = np.divide(scan.mc_error, scan.selected, out=np.zeros_like(nothing), where=scan.selected > 0)
     return scale * scan.selected, scan.efficiency, scan.resolution, error, scale * scan.in_domain
 

@@ -157,6 +157,7 @@ def conventions(search: Any) -> dict[str, Any]:
     """Return the choices that the letter leaves open, as made here; they go into every result."""
     import likelihood
     import production
+
     from gammastar import infer
     from gammastar.physics.bremsstrahlung import preset
 
