@@ -71,6 +71,10 @@ def envelope(run: Inputs, table: MesonTable, output: Path, mock: bool) -> dict:
     return {
         "upper over lower of EventCalc": dict(zip(map(str, masses), spread.round(2).tolist(), strict=True)),
         "relative error of the rate": dict(zip(map(str, masses), ours.round(3).tolist(), strict=True)),
+        "by source at 0.5 GeV": {
+            source: round(float(np.interp(0.5, run.mass, run.rate.relative(source))), 3)
+            for source in run.rate.parts
+        },
         "bremsstrahlung": brem(run, 1.0).describe(),
         "mesons": table.source,
     }

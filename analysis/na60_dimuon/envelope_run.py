@@ -10,9 +10,12 @@ import numpy as np
 from gammastar import flow, predict, spectrum
 from gammastar.core.constants import M_MU
 from gammastar.core.records import Exposure, FloatArray, Spectrum
+from gammastar.core.rng import stream
 from gammastar.core.sampler import Sampler
 from gammastar.physics.bremsstrahlung import preset
+from gammastar.physics.decays import daughter
 from gammastar.physics.mesons import MesonTable
+from gammastar.physics.polarisation import cosine
 from gammastar.predict.channels import (
     Bremsstrahlung,
     PionDalitz,
@@ -59,11 +62,43 @@ def load(results: Path, *, mock: bool) -> Inputs:
     mass, density, cov = spectrum.mass_density(measured)
     edges = np.asarray(measured.hist.axes["mass"].edges)
     values, rate_cov = predict.rate(mass, density, cov, M_MU)
-    rate = budget(values, measured=rate_cov, pot=measured.exposure.pot_sigma)
     stored = (results / "flow.safetensors").is_file()
     sampler: Sampler = flow.load(results / "flow") if stored else spectrum.HistSampler(measured)
+    spin = {"polarisation": polarisation(mass, values, sampler)}
+    rate = budget(values, measured=rate_cov, pot=measured.exposure.pot_sigma, shifts=spin)
     name = MIXED if mock else "dimuons, Eq. 6"
     return Inputs(measured, measured.exposure, sampler, mass, edges, density, cov, rate, name, results)
+
+
+def seen(photons: FloatArray, mass: FloatArray, rng: np.random.Generator, lam: float = 0.0) -> FloatArray:
+    """Both muons between 35 and 120 mrad and above 3 GeV, the spectrometer of the mock; 1 + λ cos²θ."""
+    n = photons.shape[1]
+    cos_theta = cosine(lam, rng.uniform(size=n))
+    first = daughter(photons, mass, M_MU, M_MU, cos_theta, rng.uniform(-np.pi, np.pi, n))
+    good = np.ones(n, dtype=bool)
+    for p in (first, photons - first):
+        theta = np.arctan2(np.hypot(p[0], p[1]), p[2])
+        good &= (theta > 0.035) & (theta < 0.120) & (p[3] > 3.0)
+    return good
+
+
+def momenta(pt: FloatArray, energy: FloatArray, mass: FloatArray, rng: np.random.Generator) -> FloatArray:
+    phi = rng.uniform(-np.pi, np.pi, len(pt))
+    pz = np.sqrt(np.clip(energy**2 - mass**2 - pt**2, 0, None))
+    return np.stack([pt * np.cos(phi), pt * np.sin(phi), pz, energy])
+
+
+def polarisation(mass: FloatArray, rate: FloatArray, sampler: Sampler, n: int = 20_000) -> FloatArray:
+    """Rates for λ = ±1/√3 instead of 0: one standard deviation of a λ that may be anything from −1 to 1."""
+    low, high = sampler.mass_range
+    shares = np.ones((3, len(mass)))
+    for i, m in enumerate(np.clip(mass, max(low, 2.0001 * M_MU), high)):
+        rng = stream(1, "polarisation", i)
+        masses = np.full(n, m)
+        photons = momenta(*sampler.sample(masses, rng), masses, rng)
+        for k, lam in enumerate((-(3**-0.5), 0.0, 3**-0.5)):
+            shares[k, i] = max(seen(photons, masses, rng, lam).mean(), 1 / n)
+    return rate * shares[1] / shares[::2]
 
 
 def inside(run: Inputs):

@@ -6,15 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import uproot
-from envelope_run import RESOLUTION, Inputs, brem, inside
+from envelope_run import RESOLUTION, Inputs, brem, inside, momenta, seen
 
 from gammastar import accept, infer, report
 from gammastar.core.constants import M_MU, M_PI0
 from gammastar.core.data import data_path
-from gammastar.core.records import FloatArray
 from gammastar.core.rng import stream
 from gammastar.physics.bremsstrahlung import band, preset
-from gammastar.physics.decays import daughter
 from gammastar.physics.mesons import MesonTable
 from gammastar.physics.millicharge_detector import load_millicharge_detector
 from gammastar.physics.widths import RTable, dark_photon_branching
@@ -29,17 +27,6 @@ from gammastar.report.theory_figures import (
     phase_space_figure,
     reach_lines_figure,
 )
-
-
-def _seen(sample: FloatArray, mass: float, rng: np.random.Generator) -> FloatArray:
-    """Both muons of a prompt decay between 35 and 120 mrad and above 3 GeV: the spectrometer of the mock."""
-    n = sample.shape[1]
-    first = daughter(sample, mass, M_MU, M_MU, rng.uniform(-1, 1, n), rng.uniform(-np.pi, np.pi, n))
-    good = np.ones(n, dtype=bool)
-    for p in (first, sample - first):
-        theta = np.arctan2(np.hypot(p[0], p[1]), p[2])
-        good &= (theta > 0.035) & (theta < 0.120) & (p[3] > 3.0)
-    return good
 
 
 def phase_space(run: Inputs, table: MesonTable, output: Path, mock: bool) -> dict:
@@ -57,12 +44,10 @@ def phase_space(run: Inputs, table: MesonTable, output: Path, mock: bool) -> dic
         "energy_edges": np.geomspace(2, 400, 15),
         "pt_edges": np.array([0, 0.2, 0.4, 0.6, 0.9, 1.3, 2, 4]),
     }
-    phi = rng.uniform(-np.pi, np.pi, n)
-    pz = np.sqrt(np.clip(energy**2 - mass**2 - pt**2, 0, None))
-    measured = np.stack([pt * np.cos(phi), pt * np.sin(phi), pz, energy])
+    measured = momenta(pt, energy, mass, rng)
     p4 = radiated.p4
     theory = np.stack([np.asarray(x) for x in (p4.px, p4.py, p4.pz, p4.E)])
-    keep, kept = _seen(measured, mass, rng), _seen(theory, mass, rng)
+    keep, kept = seen(measured, mass, rng), seen(theory, mass, rng)
     share = float(radiated.weight[kept].sum() / radiated.weight.sum())
     total = float(np.interp(mass, run.mass, run.rate.value))
     result: dict = {
@@ -70,7 +55,7 @@ def phase_space(run: Inputs, table: MesonTable, output: Path, mock: bool) -> dic
         "accepted share of bremsstrahlung": share,
     }
     whole = (template(energy, pt, np.ones(n), **cells), template(*other, **cells))
-    seen = (
+    accepted = (
         template(energy[keep], pt[keep], np.ones(keep.sum()), **cells),
         template(*(column[kept] for column in other), **cells),
     )
@@ -79,7 +64,7 @@ def phase_space(run: Inputs, table: MesonTable, output: Path, mock: bool) -> dic
         fractions = {"full phase space": min(part, 1.0), "spectrometer": min(part * share / keep.mean(), 1.0)}
         result[f"Λ = {kernel.off_shell:g} GeV"] = {
             name: {"share": f, "dimuons needed": float(pairs_to_exclude(*shapes, f)[0])}
-            for (name, f), shapes in zip(fractions.items(), (whole, seen), strict=True)
+            for (name, f), shapes in zip(fractions.items(), (whole, accepted), strict=True)
         }
     return result
 

@@ -31,7 +31,7 @@ from gammastar.predict.millicharge import (
     from_generator,
 )
 from gammastar.predict.model import Model
-from gammastar.predict.models import DarkPhoton, VectorModel, rate_ratio
+from gammastar.predict.models import DarkPhoton, VectorModel, rate_ratio, recoupled
 from gammastar.predict.pairs import chi_from_channel, chi_from_resonances, chi_pairs, resonance_rate
 from gammastar.predict.recast import displaced, prompt
 from gammastar.predict.target import in_depth, on_nucleus
@@ -76,6 +76,7 @@ __all__ = [
     "prompt",
     "rate",
     "rate_ratio",
+    "recoupled",
     "resonance_rate",
     "signal_over_background",
     "signal_per_coupling",

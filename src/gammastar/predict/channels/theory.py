@@ -133,8 +133,13 @@ class MesonChannel(Channel):
     def rate(self, mass: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
         """Return the rate per proton on target and ε²; a multiplicity is one error common to all masses."""
         rows = self.by_decay(mass)
-        sigma = np.array([self.table.mesons[decay.parent].sigma for decay in self.decays])
-        shifts = rows * sigma[:, None]
+        parents = [decay.parent for decay in self.decays]
+        shifts = np.stack(
+            [
+                self.table.mesons[name].sigma * rows[[parent == name for parent in parents]].sum(axis=0)
+                for name in dict.fromkeys(parents)
+            ]
+        )
         return rows.sum(axis=0), np.einsum("dm,dn->mn", shifts, shifts)
 
     def produce(self, mass: float, *, n: int, rng: np.random.Generator) -> Sample:

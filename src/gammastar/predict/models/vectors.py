@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.constants import CTAU_PER_GEV, M_MU, M_PI_CHARGED
 from gammastar.core.errors import PhysicsError
-from gammastar.core.records import FloatArray
+from gammastar.core.records import FloatArray, Sample
 from gammastar.physics.vector_models import CHARGES, E_CHARGE, Charges, Process, kinetic_mixing_loop
 from gammastar.physics.widths import RTable, lepton_width
 from gammastar.predict.model import Model
 
-__all__ = ["VectorModel", "rate_ratio"]
+__all__ = ["VectorModel", "rate_ratio", "recoupled"]
 
 _OMEGA_LIKE = 0.62  # GeV: below the tail of the ω, three pions and π⁰γ weigh less than 1 % of the leptons
 _STATES = ("ee", "mumu", "tautau", "neutrinos", "hadrons")
@@ -127,3 +127,26 @@ def rate_ratio(charges: Charges, mass: npt.ArrayLike, shares: Mapping[Process, n
         raise PhysicsError(msg)
     parts = [share * charges.production_ratio(name, m) for name, share in columns.items()]
     return np.asarray(np.sum(parts, axis=0), dtype=np.float64)
+
+
+def recoupled(
+    sample: Sample, mass: float, charges: Charges, shares: Mapping[Process, npt.ArrayLike] | None = None
+) -> Sample:
+    """Return a sample of dark photons as one of another vector, at unit coupling g.
+
+    Parameters
+    ----------
+    sample : Sample
+        Dark photons of this mass, weights per proton on target and ε².
+    mass : float [GeV]
+    charges : Charges
+    shares : mapping of process to float, optional
+        As `rate_ratio`; processes of different kinematics are told apart by it in rate alone.
+
+    Returns
+    -------
+    Sample
+        Weights per proton on target and g²; hand it to `gammastar.accept.yields` with a `VectorModel`.
+    """
+    ratio = float(rate_ratio(charges, [mass], shares or {})[0])
+    return replace(sample, weight=sample.weight * ratio)
