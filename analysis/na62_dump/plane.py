@@ -121,10 +121,9 @@ def full_plane(
     layers = {}
     for mode in modes:
         for state in states:
+            source = (mode, made[mode])
             rows = [
-                _tracked(
-                    search, made[mode], state, float(m), couplings, dark, n, stream(seed, mode, state, i)
-                )
+                _tracked(search, source, state, float(m), couplings, dark, n, stream(seed, mode, state, i))
                 for i, m in enumerate(masses)
             ]
             layers[mode, state] = Layer(*(np.stack(column) for column in zip(*rows, strict=True)))
