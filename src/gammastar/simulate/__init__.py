@@ -11,23 +11,35 @@ from gammastar.simulate.charm import CharmPairs, charm_rate, generate_charm
 from gammastar.simulate.cocktail import mass_density, mass_spectrum, mode_rates
 from gammastar.simulate.combinatorial import decay_muons, measured_r, muon_pairs
 from gammastar.simulate.detector import accepted, efficiency, pair_kinematics, smear
+from gammastar.simulate.engines import Engine, PythiaEngine, ToyEngine, pythia_engine
 from gammastar.simulate.exposure import Normalisation, normalisation
 from gammastar.simulate.ntuple import SimulatedEvents, simulate_events
+from gammastar.simulate.pool import Pool, make_pool
 from gammastar.simulate.toy import Dimuons, generate_pairs
+from gammastar.simulate.tuning import PtFit, YieldFit, fit_pt, fit_yields, power_law
 
 __all__ = [
     "Card",
     "CharmPairs",
     "Dimuons",
+    "Engine",
     "Normalisation",
+    "Pool",
+    "PtFit",
+    "PythiaEngine",
     "SimulatedEvents",
+    "ToyEngine",
+    "YieldFit",
     "accepted",
     "charm_rate",
     "decay_muons",
     "efficiency",
+    "fit_pt",
+    "fit_yields",
     "generate_charm",
     "generate_pairs",
     "load_card",
+    "make_pool",
     "mass_density",
     "mass_spectrum",
     "measured_r",
@@ -35,6 +47,8 @@ __all__ = [
     "muon_pairs",
     "normalisation",
     "pair_kinematics",
+    "power_law",
+    "pythia_engine",
     "simulate_events",
     "smear",
 ]

@@ -16,16 +16,16 @@ from gammastar.simulate.candidates import (
     triggered,
 )
 from gammastar.simulate.card import Card
-from gammastar.simulate.charm import charm_rate, generate_charm
+from gammastar.simulate.charm import charm_rate
 from gammastar.simulate.cocktail import mode_rates
 from gammastar.simulate.combinatorial import (
     DecayMuons,
     MuonPairs,
     Pairing,
-    decay_muons,
     muon_pairs,
     recorded_weight,
 )
+from gammastar.simulate.engines import TOY, Engine
 from gammastar.simulate.exposure import PILOT, Normalisation, normalisation
 from gammastar.simulate.toy import generate_pairs
 
@@ -40,15 +40,15 @@ Sample: TypeAlias = tuple[Candidates, dict[str, Any]]
 
 
 def _dimuons_per_pot(card: Card) -> float:
-    return sum(mode_rates(card).values()) * card.target.thickness
+    return sum(mode_rates(card).values()) * card.target.interactions
 
 
 def _pool(
-    card: Card, n_pairs: int, rng: np.random.Generator, pairing: Pairing
+    card: Card, n_pairs: int, rng: np.random.Generator, pairing: Pairing, engine: Engine
 ) -> tuple[MuonPairs, Normalisation]:
     interactions = int(np.clip(3 * n_pairs, SMALLEST_POOL, LARGEST_POOL))
-    pairs = muon_pairs(decay_muons(card, interactions, rng), rng, pairing=pairing)
-    return pairs, normalisation(card, rng, pairs=pairs)
+    pairs = muon_pairs(engine.decay_muons(card, interactions, rng), rng, pairing=pairing)
+    return pairs, normalisation(card, rng, pairs=pairs, engine=engine)
 
 
 def _background_meta(card: Card, norm: Normalisation, pairing: Pairing) -> dict[str, Any]:
@@ -72,22 +72,27 @@ def _shuffled(parts: list[Candidates], rng: np.random.Generator) -> Candidates:
 def _recorded_background(
     card: Card, pairs: MuonPairs, norm: Normalisation, pot: float, rng: np.random.Generator
 ) -> Candidates:
-    expected = pot * card.target.thickness * norm.decay_scale**2
-    candidates = background_candidates(pairs, expected, norm.third_muon, rng)
+    expected = pot * card.target.interactions * norm.decay_scale**2
+    candidates = background_candidates(pairs, expected, norm.third_muon, rng, card.detector.sextants)
     return candidates.take(np.flatnonzero(triggered(card, candidates, rng)))
 
 
 def data_sample(
-    card: Card, n_pairs: int, rng: np.random.Generator, pairing: Pairing, progress: Progress | None
+    card: Card,
+    n_pairs: int,
+    rng: np.random.Generator,
+    pairing: Pairing,
+    progress: Progress | None,
+    engine: Engine = TOY,
 ) -> Sample:
     """Return recorded events of an exposure in which `n_pairs` opposite-sign pairs are expected."""
-    pairs, norm = _pool(card, n_pairs, rng, pairing)
-    charm = _recorded_charm_rate(card, rng) if card.has_charm else 0.0
+    pairs, norm = _pool(card, n_pairs, rng, pairing, engine)
+    charm = _recorded_charm_rate(card, rng, engine) if card.has_charm else 0.0
     pot = n_pairs * (1.0 - card.background.fraction) / (norm.signal + charm)
     n_dimuons = int(rng.poisson(pot * _dimuons_per_pot(card)))
     parts = [_recorded_background(card, pairs, norm, pot, rng)]
     for start in range(0, n_dimuons, CHUNK):
-        dimuons = generate_pairs(card, min(CHUNK, n_dimuons - start), rng)
+        dimuons = generate_pairs(card, min(CHUNK, n_dimuons - start), rng, mesons=engine.mesons)
         candidates = signal_candidates(
             card, dimuons, rng, muons=pairs.muons, probability=norm.third_muon, minimum=2
         )
@@ -95,15 +100,15 @@ def data_sample(
         if progress is not None:
             progress(min(start + CHUNK, n_dimuons), n_dimuons)
     if card.has_charm:
-        parts += _recorded_charm(card, pot, rng, muons=pairs.muons, probability=norm.third_muon)[0]
+        parts += _recorded_charm(card, pot, rng, engine, muons=pairs.muons, probability=norm.third_muon)[0]
     candidates = _shuffled(parts, rng)
     candidates.weight[:] = 1.0
     return candidates, {"N_POT": pot, "n_generated": n_dimuons, **_background_meta(card, norm, pairing)}
 
 
-def _recorded_charm_rate(card: Card, rng: np.random.Generator) -> float:
+def _recorded_charm_rate(card: Card, rng: np.random.Generator, engine: Engine) -> float:
     """Return recorded lepton pairs of open charm per proton on target."""
-    candidates = charm_candidates(card, generate_charm(card, PILOT, rng), rng)
+    candidates = charm_candidates(card, engine.charm(card, PILOT, rng), rng)
     rate = float(candidates.weight[triggered(card, candidates, rng)].sum())
     if not rate > 0:
         msg = f"card {card.name!r}: none of {PILOT} pairs of open charm is recorded; widen [detector]"
@@ -115,16 +120,17 @@ def _recorded_charm(
     card: Card,
     pot: float,
     rng: np.random.Generator,
+    engine: Engine,
     *,
     muons: DecayMuons | None = None,
     probability: float = 0.0,
     progress: Progress | None = None,
 ) -> tuple[list[Candidates], int]:
     """Return recorded events of open charm of an exposure, and how many were generated."""
-    n = int(rng.poisson(pot * charm_rate(card) * card.target.thickness))
+    n = int(rng.poisson(pot * charm_rate(card) * card.target.interactions))
     parts = []
     for start in range(0, n, CHUNK):
-        pairs = generate_charm(card, min(CHUNK, n - start), rng)
+        pairs = engine.charm(card, min(CHUNK, n - start), rng)
         candidates = charm_candidates(card, pairs, rng, muons=muons, probability=probability)
         parts.append(candidates.take(np.flatnonzero(triggered(card, candidates, rng))))
         if progress is not None:
@@ -132,11 +138,13 @@ def _recorded_charm(
     return parts, n
 
 
-def charm_sample(card: Card, n_pairs: int, rng: np.random.Generator, progress: Progress | None) -> Sample:
+def charm_sample(
+    card: Card, n_pairs: int, rng: np.random.Generator, progress: Progress | None, engine: Engine = TOY
+) -> Sample:
     """Return recorded pairs of open charm alone, `n_pairs` expected: a template of known normalisation."""
-    per_pot = _recorded_charm_rate(card, rng)
+    per_pot = _recorded_charm_rate(card, rng, engine)
     pot = n_pairs / per_pot
-    parts, n = _recorded_charm(card, pot, rng, progress=progress)
+    parts, n = _recorded_charm(card, pot, rng, engine, progress=progress)
     if not parts:
         msg = f"charm: no pair was drawn for n = {n_pairs!r}; ask for more"
         raise PhysicsError(msg)
@@ -145,11 +153,13 @@ def charm_sample(card: Card, n_pairs: int, rng: np.random.Generator, progress: P
     return candidates, {"N_POT": pot, "n_generated": n}
 
 
-def background_sample(card: Card, n_pairs: int, rng: np.random.Generator, pairing: Pairing) -> Sample:
+def background_sample(
+    card: Card, n_pairs: int, rng: np.random.Generator, pairing: Pairing, engine: Engine = TOY
+) -> Sample:
     """Return recorded pairs of decay muons alone, `n_pairs` opposite-sign ones expected."""
-    pairs, norm = _pool(card, n_pairs, rng, pairing)
+    pairs, norm = _pool(card, n_pairs, rng, pairing, engine)
     opposite = float(recorded_weight(card, pairs)[pairs.charge == 0].sum())
-    per_pot = opposite * card.target.thickness * norm.decay_scale**2
+    per_pot = opposite * card.target.interactions * norm.decay_scale**2
     if not per_pot > 0:
         msg = f"card {card.name!r}: background.fraction = {card.background.fraction!r} gives no background"
         raise PhysicsError(msg)
@@ -159,16 +169,23 @@ def background_sample(card: Card, n_pairs: int, rng: np.random.Generator, pairin
 
 
 def cocktail_sample(
-    card: Card, n: int, rng: np.random.Generator, miss_prescale: int, progress: Progress | None
+    card: Card,
+    n: int,
+    rng: np.random.Generator,
+    miss_prescale: int,
+    progress: Progress | None,
+    engine: Engine = TOY,
 ) -> Sample:
     """Return about `n` simulated dimuons; of those not recorded one in `miss_prescale` is kept."""
-    pilot = signal_candidates(card, generate_pairs(card, PILOT // 4, rng), rng)
-    reconstructed = float(triggered(card, pilot, rng).mean())
+    pilot = signal_candidates(card, generate_pairs(card, PILOT // 4, rng, mesons=engine.mesons), rng)
+    reconstructed = float(triggered(card, pilot, rng, prescaled=False).mean())
     n_dimuons = int(np.ceil(n / (reconstructed + (1.0 - reconstructed) / miss_prescale)))
     parts = []
     for start in range(0, n_dimuons, CHUNK):
-        candidates = signal_candidates(card, generate_pairs(card, min(CHUNK, n_dimuons - start), rng), rng)
-        recorded = triggered(card, candidates, rng)
+        candidates = signal_candidates(
+            card, generate_pairs(card, min(CHUNK, n_dimuons - start), rng, mesons=engine.mesons), rng
+        )
+        recorded = triggered(card, candidates, rng, prescaled=False)
         keep = recorded | (rng.random(len(candidates)) < 1.0 / miss_prescale)
         lost = ~recorded & (candidates.present.sum(axis=0) >= 2)  # no trigger or no pair found
         candidates.present[:, lost] = False

@@ -14,6 +14,7 @@ from gammastar.simulate.card import Card
 from gammastar.simulate.charm import CharmPairs
 from gammastar.simulate.combinatorial import DecayMuons, MuonPairs
 from gammastar.simulate.detector import accepted, efficiency, pair_kinematics
+from gammastar.simulate.spectrometer import recorded_share
 from gammastar.simulate.toy import Dimuons
 
 __all__ = [
@@ -42,9 +43,8 @@ class Candidates:
     process: npt.NDArray[np.int8]  # (n,)
     gen: FloatArray  # (3, n): mass, pt, energy
     weight: FloatArray  # (n,)
-    offset: (
-        FloatArray  # (2, 3, n): x and y of the track at the vertex [µm], zero unless the decay is displaced
-    )
+    offset: FloatArray  # (2, 3, n): x and y of the track at the vertex [µm], zero without displacement
+    kept: FloatArray  # (3, n): share of the momentum left after radiation
 
     def __len__(self) -> int:
         return len(self.weight)
@@ -61,27 +61,44 @@ class Candidates:
         )
 
 
-def with_energy(p: FloatArray) -> FloatArray:
-    """Return four-momenta of muons, shape (4, ...), from momenta of shape (3, ...) [GeV]."""
-    return np.concatenate([p, np.sqrt(np.sum(p**2, axis=0, keepdims=True) + M_MU**2)])
+def with_energy(p: FloatArray, mass: float = M_MU) -> FloatArray:
+    """Return four-momenta of leptons, shape (4, ...), from momenta of shape (3, ...) [GeV]."""
+    return np.concatenate([p, np.sqrt(np.sum(p**2, axis=0, keepdims=True) + mass**2)])
 
 
 def draw_muons(
-    muons: DecayMuons, index: npt.NDArray[np.int64], rng: np.random.Generator
+    muons: DecayMuons,
+    index: npt.NDArray[np.int64],
+    rng: np.random.Generator,
+    *,
+    turn: FloatArray | None = None,
+    sextants: int = 1,
 ) -> tuple[FloatArray, npt.NDArray[np.int8], npt.NDArray[np.int32]]:
     """Return momenta, shape (3, n), charges and mothers of decay muons at fresh azimuths.
 
     Notes
     -----
-    Azimuths of different hadrons are independent in this engine, so a muon may be used again after a turn.
+    Azimuths of different hadrons are independent in the toy engine, so a muon may be used again after a turn.
+    Where they are not, `turn` is the common turn of the muons of an event. In a magnet of several sextants
+    a turn is by whole sextants, so that no muon comes to lie in a coil.
     """
     px, py, pz, _ = muons.p[:, index]
-    pt, phi = np.hypot(px, py), rng.uniform(-np.pi, np.pi, len(index))
+    pt = np.hypot(px, py)
+    if turn is None and sextants == 1:
+        phi = rng.uniform(-np.pi, np.pi, len(index))
+    else:
+        phi = np.arctan2(py, px) + (_turn(len(index), sextants, rng) if turn is None else turn)
     return np.stack([pt * np.cos(phi), pt * np.sin(phi), pz]), muons.charge[index], muons.mother[index]
 
 
+def _turn(n: int, sextants: int, rng: np.random.Generator) -> FloatArray:
+    if sextants == 1:
+        return np.asarray(rng.uniform(-np.pi, np.pi, n))
+    return np.asarray(rng.integers(0, sextants, n) * (2.0 * np.pi / sextants))
+
+
 def _third(
-    muons: DecayMuons | None, present: BoolArray, rng: np.random.Generator
+    muons: DecayMuons | None, present: BoolArray, rng: np.random.Generator, sextants: int
 ) -> tuple[FloatArray, npt.NDArray[np.int8], npt.NDArray[np.int32]]:
     """Return momenta, charges and mothers of the third muons of the events where one is present."""
     n = len(present)
@@ -89,7 +106,9 @@ def _third(
     if muons is not None and bool(present.any()):
         cumulative = np.cumsum(muons.weight)
         index = np.searchsorted(cumulative, rng.random(int(present.sum())) * cumulative[-1])
-        p[:, present], charge[present], mother[present] = draw_muons(muons, index.astype(np.int64), rng)
+        p[:, present], charge[present], mother[present] = draw_muons(
+            muons, index.astype(np.int64), rng, sextants=sextants
+        )
     return p, charge, mother
 
 
@@ -142,7 +161,7 @@ def charm_candidates(
     )
     chosen = np.flatnonzero(present.sum(axis=0) >= minimum)
     present, n = present[:, chosen], len(chosen)
-    p, charge, mother = _third(muons, present[2], rng)
+    p, charge, mother = _third(muons, present[2], rng, card.detector.sextants)
     offset = np.zeros((2, 3, n))
     if pairs.offset.size:
         offset[:, :2] = pairs.offset[:, :, chosen]
@@ -155,19 +174,21 @@ def charm_candidates(
         gen=np.stack([dimuons.mass[chosen], dimuons.pt[chosen], dimuons.energy[chosen]]),
         weight=dimuons.weight[chosen],
         offset=offset,
+        kept=np.concatenate([dimuons.kept[:, chosen], np.ones((1, n))]),
     )
 
 
 def background_candidates(
-    pairs: MuonPairs, expected: float, probability: float, rng: np.random.Generator
+    pairs: MuonPairs, expected: float, probability: float, rng: np.random.Generator, sextants: int = 1
 ) -> Candidates:
     """Return unweighted background events, `expected` of them per unit of the pairs' weight."""
     times = rng.poisson(expected * pairs.weight)
     first, second = np.repeat(pairs.first, times), np.repeat(pairs.second, times)
     n = len(first)
-    a, b = draw_muons(pairs.muons, first, rng), draw_muons(pairs.muons, second, rng)
+    turn = _turn(n, sextants, rng) if pairs.muons.correlated else None
+    a, b = (draw_muons(pairs.muons, i, rng, turn=turn, sextants=sextants) for i in (first, second))
     present = rng.random(n) < probability
-    p, charge, mother = _third(pairs.muons, present, rng)
+    p, charge, mother = _third(pairs.muons, present, rng, sextants)
     both = np.ones(n, dtype=np.bool_)
     p_all = np.stack([a[0], b[0], p], axis=1)
     mass, pt, energy = pair_kinematics(with_energy(p_all[:, 0]), with_energy(p_all[:, 1]))
@@ -180,16 +201,27 @@ def background_candidates(
         gen=np.stack([mass, pt, energy]),
         weight=np.ones(n),
         offset=np.zeros((2, 3, n)),
+        kept=np.ones((3, n)),
     )
 
 
-def triggered(card: Card, candidates: Candidates, rng: np.random.Generator) -> BoolArray:
+def triggered(
+    card: Card, candidates: Candidates, rng: np.random.Generator, *, prescaled: bool = True
+) -> BoolArray:
     """Return True for events with two accepted muons whose leading slots pass trigger and reconstruction."""
     enough = candidates.present.sum(axis=0) >= 2
     chosen = np.flatnonzero(enough)
     slots = np.argsort(~candidates.present[:, chosen], axis=0, kind="stable")[:2]
     p = candidates.p[:, slots, chosen]
     probability = efficiency(*pair_kinematics(with_energy(p[:, 0]), with_energy(p[:, 1])), card.efficiency)
+    if card.spectrometer is not None:
+        probability *= recorded_share(
+            card,
+            candidates.p[:, :, chosen],
+            candidates.charge[:, chosen],
+            candidates.present[:, chosen],
+            prescaled=prescaled,
+        )
     enough[chosen] = rng.random(len(chosen)) < probability
     return np.asarray(enough, dtype=np.bool_)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Literal, NamedTuple
+import math
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
 from gammastar.core.errors import SteeringError
-from gammastar.simulate.card_parts import Charm
+from gammastar.simulate.card_parts import Charm, Continuum, Piece, Polarisation, PythiaCard, Spectrometer
 from gammastar.simulate.card_parts import Part as _Part
 
 __all__ = [
@@ -28,7 +29,11 @@ __all__ = [
 ]
 
 
-OPTIONAL = {"lepton": "mu", "charm": None}  # top-level keys that a card need not have
+# keys that a card need not have, with what stands for their absence
+OPTIONAL = {"lepton": "mu", "charm": None, "pythia": None, "radiation": False, "spectrometer": None}
+OPTIONAL_MODE = {"polarisation": None, "continuum": None}
+OPTIONAL_DETECTOR = {"sextants": 1, "coil": 0.0, "pt_min": 0.0}
+OPTIONAL_TARGET = {"profile": "uniform", "pieces": None}
 
 
 class Provenance(NamedTuple):
@@ -45,7 +50,11 @@ class Beam(_Part):
 
 
 class Target(_Part):
-    """Target: atomic numbers, thickness in interaction lengths, inelastic cross section [b]."""
+    """Target: atomic numbers, thickness in interaction lengths, inelastic cross section [b].
+
+    `z_size` is its length [cm]; `profile` the depth of the interactions: uniform, or attenuated as a beam is
+    in a thick target. `pieces`: several targets one behind the other.
+    """
 
     name: str
     index: int
@@ -54,6 +63,13 @@ class Target(_Part):
     thickness: float = Field(gt=0)
     sigma_inel: float = Field(gt=0)
     z_size: float = Field(ge=0)
+    profile: Literal["uniform", "attenuated"] = "uniform"
+    pieces: dict[str, Piece] | None = None
+
+    @property
+    def interactions(self) -> float:
+        """Inelastic interactions per proton: the thickness if it is thin, 1 − exp(−thickness) otherwise."""
+        return self.thickness if self.profile == "uniform" else -math.expm1(-self.thickness)
 
 
 class RunCard(_Part):
@@ -82,18 +98,28 @@ class Mode(_Part):
 
     meson: str
     process: int = Field(ge=0, le=127)
-    kind: Literal["pseudoscalar_dalitz", "vector_dalitz", "breit_wigner", "narrow", "rho"]
+    kind: Literal["pseudoscalar_dalitz", "vector_dalitz", "breit_wigner", "narrow", "rho", "continuum"]
     branching: float = Field(ge=0)
     enabled: bool = True
     form_factor: Literal["pointlike", "eta2", "omega2", "eta_prime2", "pi0_2"] = "pointlike"
     normalisation: Literal["branching", "form_factor"] = "branching"
     branching_photon: float | None = None
     temperature: float | None = None
+    polarisation: Polarisation | None = None
+    continuum: Continuum | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> Mode:
         if self.kind == "rho" and self.temperature is None:
             msg = "kind 'rho' needs the key 'temperature'"
+            raise ValueError(msg)
+        if (self.kind == "continuum") != (self.continuum is not None):
+            msg = "kind 'continuum' and the section 'continuum' belong together"
+            raise ValueError(msg)
+        if self.polarisation is not None and self.kind.endswith("dalitz"):
+            msg = (
+                "polarisation: the photon of a Dalitz decay is transverse about its flight; leave the key out"
+            )
             raise ValueError(msg)
         if self.normalisation == "form_factor" and self.branching_photon is None:
             msg = "normalisation 'form_factor' needs the key 'branching_photon'"
@@ -102,13 +128,19 @@ class Mode(_Part):
 
 
 class DetectorCard(_Part):
-    """Muon acceptance [GeV, rad] and resolution (relative momentum, angle per plane [rad])."""
+    """Lepton acceptance [GeV, rad] and resolution (relative momentum, angle per plane [rad]).
+
+    A muon closer than `coil` [rad] to the border of a magnet's sector is lost. `pt_min` [GeV].
+    """
 
     e_min: float = Field(ge=0)
     theta_min: float = Field(ge=0)
     theta_max: float = Field(gt=0)
     sigma_p: float = Field(ge=0)
     sigma_theta: float = Field(ge=0)
+    sextants: int = Field(default=1, ge=1)
+    coil: float = Field(default=0.0, ge=0)
+    pt_min: float = Field(default=0.0, ge=0)
 
 
 class Efficiency(_Part):
@@ -169,6 +201,9 @@ class Card(_Part):
     priors: dict[str, Prior]
     lepton: Literal["mu", "e"] = "mu"
     charm: Charm | None = None
+    pythia: PythiaCard | None = None
+    spectrometer: Spectrometer | None = None
+    radiation: bool = False
     provenance: dict[str, Provenance] = Field(default_factory=dict, repr=False)
 
     @model_validator(mode="after")
@@ -191,9 +226,16 @@ class Card(_Part):
     def digest(self) -> str:
         """SHA-256 of all values (without their sources); optional parts that are not used do not count."""
         values = self.model_dump(mode="json", exclude={"provenance"})
-        for key, default in OPTIONAL.items():
-            if values[key] == default:
-                del values[key]
+        parts: list[tuple[dict[str, Any], dict[str, Any]]] = [
+            (values, OPTIONAL),
+            (values["target"], OPTIONAL_TARGET),
+            (values["detector"], OPTIONAL_DETECTOR),
+            *((mode, OPTIONAL_MODE) for mode in values["modes"].values()),
+        ]
+        for part, optional in parts:
+            for key, default in optional.items():
+                if part[key] == default:
+                    del part[key]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     def with_prior(self, name: str) -> Card:

@@ -15,7 +15,8 @@ from gammastar.simulate.card import Card, Provenance
 __all__ = ["load_card"]
 
 TAGS = ("published", "derived", "placeholder")
-LABELS = frozenset({"pdg", "process", "index"})  # identification codes, not measurements
+# identification codes and choices, not measurements
+LABELS = frozenset({"pdg", "process", "index", "bit", "prescale", "muons", "sextants"})
 
 
 def _untag(node: Any, key: str, sources: Mapping[str, str], found: dict[str, Provenance], path: Path) -> Any:

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["Charm", "CharmHadron", "Part"]
+__all__ = [
+    "Charm",
+    "CharmHadron",
+    "Continuum",
+    "Part",
+    "Piece",
+    "Polarisation",
+    "PythiaCard",
+    "Spectrometer",
+    "Trigger",
+]
 
 
 class Part(BaseModel):
@@ -52,3 +64,107 @@ class Charm(Part):
             msg = "charm.hadrons: none decays to leptons (share × branching = 0)"
             raise ValueError(msg)
         return self
+
+
+class Continuum(Part):
+    """A mass continuum dN/dm ∝ m^−`power` (1 − m/√s)^`end` between `low` and `high` [GeV] (Drell-Yan)."""
+
+    low: float = Field(gt=0)
+    high: float = Field(gt=0)
+    power: float
+    end: float = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Continuum:
+        if not self.low < self.high:
+            msg = f"low = {self.low!r} must lie below high = {self.high!r}"
+            raise ValueError(msg)
+        return self
+
+
+class Polarisation(Part):
+    """Angular coefficients of dN/dΩ ∝ 1 + λθ cos²θ + λφ sin²θ cos 2φ + λθφ sin 2θ cos φ, and their frame."""
+
+    theta: float = Field(default=0.0, ge=-1, le=1)
+    phi: float = Field(default=0.0, ge=-1, le=1)
+    theta_phi: float = Field(default=0.0, ge=-1, le=1)
+    frame: Literal["helicity", "collins_soper"] = "collins_soper"
+
+    @model_validator(mode="after")
+    def _positive(self) -> Polarisation:
+        # minimum over φ at given θ is attained at cos φ = ±1 or inside; a scan of the unit circle decides
+        if self.lowest < -1e-9:
+            msg = f"the angular distribution becomes negative ({self.lowest:.3g}) for these coefficients"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def lowest(self) -> float:
+        """Smallest value of the distribution: the least eigenvalue of a quadratic form on the sphere."""
+        import numpy as np
+
+        form = np.array(
+            [
+                [1.0 + self.phi, 0.0, self.theta_phi],
+                [0.0, 1.0 - self.phi, 0.0],
+                [self.theta_phi, 0.0, 1.0 + self.theta],
+            ]
+        )
+        return float(np.linalg.eigvalsh(form)[0])
+
+    @property
+    def highest(self) -> float:
+        """Largest value of the distribution, or a little above it."""
+        return 1.0 + max(abs(self.theta), abs(self.phi)) + abs(self.theta_phi)
+
+
+class PythiaCard(Part):
+    """How the engine "pythia" is used.
+
+    `system`: collisions of "pp" or "pPb" (Angantyr). `normalisation`: yields of the card, or those of the
+    generator times `species`. `pt`: spectra of the generator, or reweighted to the card's p₀ and n. `reuse`:
+    decays of one meson on average.
+    """
+
+    system: Literal["pp", "pPb"] = "pp"
+    normalisation: Literal["card", "generator"] = "card"
+    pt: Literal["generator", "card"] = "generator"
+    reuse: float = Field(default=3.0, gt=0)
+    species: dict[str, float] = Field(default_factory=dict)
+    settings: tuple[str, ...] = ()
+
+
+class Piece(Part):
+    """One of several targets: index in the ntuple, place [cm] and share of the interactions."""
+
+    index: int
+    z: float
+    share: float = Field(gt=0)
+
+
+class Trigger(Part):
+    """A trigger: its bit, the factor of its prescale, and what it asks of the muons."""
+
+    bit: int = Field(ge=0, le=31)
+    prescale: int = Field(default=1, ge=1)
+    muons: int = Field(default=2, ge=1)
+    different_sextants: bool = False
+    charge: Literal["any", "opposite", "like"] = "any"
+
+
+class Spectrometer(Part):
+    """Quantities that a selection cuts on: sextants, hits, χ² of track and match, offsets.
+
+    Resolution of the offset [µm]: √(a² + (b/p)²). Muons of decays in flight have `kink` times wider offsets
+    and χ². `tracks`: mean number of other tracks at the vertex.
+    """
+
+    planes: int = Field(ge=3)
+    stations: int = Field(ge=2)
+    hit_efficiency: float = Field(gt=0, le=1)
+    offset_constant: float = Field(gt=0)
+    offset_scattering: float = Field(ge=0)
+    kink: float = Field(ge=1)
+    tracks: float = Field(ge=0)
+    pot_per_burst: float = Field(gt=0)
+    triggers: dict[str, Trigger]

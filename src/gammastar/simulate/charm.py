@@ -175,6 +175,7 @@ def decay_charm(
         plus=leptons[:, 0],
         minus=leptons[:, 1],
         weight=weight,
+        kept=np.ones((2, n)),
     )
     return CharmPairs(dimuons, offset, pdg.astype(np.int32))
 
@@ -222,5 +223,5 @@ def generate_charm(card: Card, n: int, rng: np.random.Generator) -> CharmPairs:
     phi = np.stack([first, first + np.pi + rng.vonmises(0.0, charm.back_to_back, n)])
     hadrons = momentum(mass, pt, y + y_cm, phi)
     sign = np.array([[1], [-1]], dtype=np.int32)
-    weight = np.full(n, charm_rate(card) * card.target.thickness / n)
+    weight = np.full(n, charm_rate(card) * card.target.interactions / n)
     return decay_charm(card, hadrons, numbers * sign, weight, rng)

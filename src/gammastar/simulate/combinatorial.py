@@ -19,6 +19,7 @@ from gammastar.core.records import FloatArray
 from gammastar.physics.decays import daughter
 from gammastar.simulate.card import Card, Hadron
 from gammastar.simulate.detector import accepted, efficiency, pair_kinematics
+from gammastar.simulate.spectrometer import recorded_share
 from gammastar.simulate.toy import beam_kinematics, momentum, rapidity_limit, sample_pt, truncated_normal
 
 __all__ = [
@@ -59,6 +60,8 @@ class DecayMuons:
         Number of the interaction.
     n_events : int
         Interactions generated.
+    correlated : bool
+        Whether the azimuths of one interaction belong together.
     """
 
     p: FloatArray
@@ -67,6 +70,7 @@ class DecayMuons:
     weight: FloatArray
     event: IntArray
     n_events: int
+    correlated: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,8 +91,7 @@ class MuonPairs:
 
 def _hadrons(card: Card, n: int, rng: np.random.Generator) -> tuple[IntArray, IntArray, FloatArray]:
     """Return interaction, charge and cluster rapidity of every charged hadron of `n` interactions."""
-    background = card.background
-    k = background.nbd_k
+    background, k = card.background, card.background.nbd_k
     clusters = rng.negative_binomial(k, k / (k + background.clusters), n)
     extra = rng.poisson(background.positive_excess, n)
     of_cluster = np.repeat(np.arange(n), clusters)
@@ -98,13 +101,7 @@ def _hadrons(card: Card, n: int, rng: np.random.Generator) -> tuple[IntArray, In
     y_cluster = np.clip(spread * rng.standard_normal(len(of_cluster)), -3.0, 3.0)
     y_extra = np.clip(spread * rng.standard_normal(len(of_extra)), -3.0, 3.0)
     event = np.concatenate([of_cluster, of_cluster, of_extra])
-    charge = np.concatenate(
-        [
-            np.ones(len(of_cluster), dtype=np.int64),
-            -np.ones(len(of_cluster), dtype=np.int64),
-            np.ones(len(of_extra), dtype=np.int64),
-        ]
-    )
+    charge = np.repeat(np.array([1, -1, 1]), [len(of_cluster), len(of_cluster), len(of_extra)])
     return event, charge, np.concatenate([y_cluster, y_cluster, y_extra])
 
 
@@ -238,7 +235,12 @@ def recorded_weight(card: Card, pairs: MuonPairs) -> FloatArray:
     """Return the weights of pairs times their trigger and reconstruction efficiency, shape (n,)."""
     muon = pairs.muons.p
     kinematics = pair_kinematics(muon[:, pairs.first], muon[:, pairs.second])
-    return pairs.weight * efficiency(*kinematics, card.efficiency)
+    weight = pairs.weight * efficiency(*kinematics, card.efficiency)
+    if card.spectrometer is None:
+        return weight
+    index = np.stack([pairs.first, pairs.second])
+    both = np.ones(index.shape, dtype=np.bool_)
+    return weight * recorded_share(card, muon[:3, index], pairs.muons.charge[index], both)
 
 
 def charge_sums(pairs: MuonPairs, weight: FloatArray) -> FloatArray:

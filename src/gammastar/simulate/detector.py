@@ -22,7 +22,14 @@ def accepted(muon: FloatArray, card: DetectorCard) -> BoolArray:
     px, py, pz, energy = muon
     slope2 = px**2 + py**2
     inside = (slope2 > (np.tan(card.theta_min) * pz) ** 2) & (slope2 < (np.tan(card.theta_max) * pz) ** 2)
-    return np.asarray(inside & (pz > 0) & (energy > card.e_min), dtype=np.bool_)
+    inside &= (pz > 0) & (energy > card.e_min)
+    if card.pt_min > 0:
+        inside &= slope2 > card.pt_min**2
+    if card.coil > 0:
+        sector = 2.0 * np.pi / card.sextants
+        into = np.mod(np.arctan2(py, px), sector)
+        inside &= np.minimum(into, sector - into) > card.coil
+    return np.asarray(inside, dtype=np.bool_)
 
 
 def pair_kinematics(first: FloatArray, second: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:

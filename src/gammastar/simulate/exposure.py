@@ -13,11 +13,11 @@ from gammastar.simulate.combinatorial import (
     N_BLOCKS,
     MuonPairs,
     charge_sums,
-    decay_muons,
     like_sign_ratio,
     muon_pairs,
     recorded_weight,
 )
+from gammastar.simulate.engines import TOY, Engine
 from gammastar.simulate.toy import generate_pairs
 
 __all__ = ["PILOT", "Normalisation", "normalisation"]
@@ -60,7 +60,12 @@ def _scale(quadratic: float, linear: float, background: float) -> float:
 
 
 def normalisation(
-    card: Card, rng: np.random.Generator, *, pairs: MuonPairs | None = None, n: int = PILOT
+    card: Card,
+    rng: np.random.Generator,
+    *,
+    pairs: MuonPairs | None = None,
+    n: int = PILOT,
+    engine: Engine = TOY,
 ) -> Normalisation:
     """Measure the rates that fix exposure and background with a pilot sample.
 
@@ -72,6 +77,8 @@ def normalisation(
         Background pool; one of `n` interactions, paired within events, is made if it is not given.
     n : int
         Dimuons of the pilot sample.
+    engine : Engine
+        Where hadrons come from.
 
     Raises
     ------
@@ -86,10 +93,10 @@ def normalisation(
     below that of decay muons alone.
     """
     if pairs is None:
-        pairs = muon_pairs(decay_muons(card, n, rng), rng)
+        pairs = muon_pairs(engine.decay_muons(card, n, rng), rng)
     muons = pairs.muons
     candidates = signal_candidates(
-        card, generate_pairs(card, n, rng), rng, muons=muons, probability=1.0, minimum=2
+        card, generate_pairs(card, n, rng, mesons=engine.mesons), rng, muons=muons, probability=1.0, minimum=2
     )
     candidates = candidates.take(np.flatnonzero(triggered(card, candidates, rng)))
     both = candidates.present[0] & candidates.present[1]
@@ -99,7 +106,7 @@ def normalisation(
         raise PhysicsError(msg)
     third = float(muons.weight.sum()) / muons.n_events * card.background.third_muon_factor
     linear = false_pairs(candidates) * third
-    sums = charge_sums(pairs, recorded_weight(card, pairs)) * card.target.thickness
+    sums = charge_sums(pairs, recorded_weight(card, pairs)) * card.target.interactions
     fraction = card.background.fraction
     if fraction > 0 and not sums[0].sum() > 0:
         msg = f"card {card.name!r}: no pair of decay muons in {muons.n_events} interactions is recorded"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any, Literal, TypeAlias, get_args
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, TypedDict, Unpack, get_args
 
 import awkward as ak
 import numpy as np
-import numpy.typing as npt
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.rng import stream
@@ -21,23 +23,27 @@ from gammastar.simulate.assembly import (
     cocktail_sample,
     data_sample,
 )
+from gammastar.simulate.branches import (
+    event_branches,
+    muon_branches,
+    richer,
+    truth_branches,
+    without_hidden,
+)
 from gammastar.simulate.candidates import COMBINATORIAL, Candidates
 from gammastar.simulate.card import Card
+from gammastar.simulate.card_parts import PythiaCard
 from gammastar.simulate.combinatorial import PAIRINGS, Pairing
-from gammastar.simulate.detector import smear
+from gammastar.simulate.engines import ENGINES, TOY, Engine, EngineName, normalised, pythia_engine
 
 __all__ = ["KINDS", "Kind", "SimulatedEvents", "simulate_events"]
 
 Kind: TypeAlias = Literal["data", "mc", "background", "charm"]
 KINDS: tuple[str, ...] = get_args(Kind)
 
+DIMUONS_PER_RECORDED = 24  # generated for one recorded
+FEWEST_EVENTS = 20_000
 RUN = {"data": 5001, "mc": 6001, "background": 7001, "charm": 8001}
-DIMUON_TRIGGER = 1
-DECAY_HADRONS = (211, 321)
-VERTEX_SIGMA = 0.02  # cm, along the beam
-BEAM_SIGMA = 0.05  # cm, beam spot
-OFFSET_SIGMA = 60.0  # µm, of a prompt muon at the vertex
-KINK = 2.0  # offsets and matching χ² of muons from decays in flight are wider
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,6 +65,18 @@ class SimulatedEvents:
     def __len__(self) -> int:
         return len(self.branches["event"])
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the content: names, types and values of all branches, and the record."""
+        total = hashlib.sha256()
+        for name in sorted(self.branches):
+            form, length, buffers = ak.to_buffers(ak.to_packed(ak.Array(self.branches[name])))
+            total.update(f"{name} {length} {form}".encode())
+            for key in sorted(buffers):
+                total.update(np.ascontiguousarray(buffers[key]).tobytes())
+        total.update(json.dumps(dict(self.meta), sort_keys=True, default=float).encode())
+        return total.hexdigest()
+
     def meta_branches(self) -> dict[str, Any]:
         """Return `meta` as branches of one entry; nested keys are joined with an underscore."""
         flat: dict[str, Any] = {}
@@ -75,16 +93,26 @@ class SimulatedEvents:
         }
 
 
+class Options(TypedDict, total=False):
+    """Further arguments of `simulate_events`."""
+
+    pairing: Pairing
+    miss_prescale: int
+    workers: int
+    cache: str | Path | None
+    n_events: int | None
+
+
 def simulate_events(
     card: Card,
     n: int,
     *,
     kind: Kind = "data",
     prior: str = "nominal",
-    pairing: Pairing = "same-event",
     seed: int = 0,
-    miss_prescale: int = MISS_PRESCALE,
     progress: Progress | None = None,
+    engine: EngineName | Engine = "toy",
+    **options: Unpack[Options],
 ) -> SimulatedEvents:
     """Simulate a mock dimuon ntuple.
 
@@ -100,13 +128,22 @@ def simulate_events(
         ``"charm"``: open charm alone, a template whose normalisation is `N_POT`.
     prior : str
         ``"nominal"`` or a key of the card's priors.
+    seed : int
+    progress : callable, optional
+        Called as ``progress(done, total)`` after each chunk of dimuons, and of generated events before.
+    engine : {"toy", "pythia"} or Engine
+        Where hadrons come from. ``"pythia"`` generates what `n` asks for first; an engine made before
+        (`pythia_engine`) serves several samples.
     pairing : {"same-event", "mixed"}
         Of decay muons; ``"mixed"`` has R = 1.
-    seed : int
     miss_prescale : int
-        Simulated dimuons that are not recorded are kept once in this many; the branch ``prescale`` says so.
-    progress : callable, optional
-        Called as ``progress(done, total)`` after each chunk of dimuons.
+        Simulated dimuons that are not recorded are kept once in this many [5], as ``prescale`` says.
+    workers : int
+        Processes of Pythia [1]; the sample does not depend on their number.
+    cache : path
+        Folder for finished shares of Pythia: an interrupted run goes on there and gives the same sample.
+    n_events : int
+        Inelastic events of Pythia [from `n` and the card's ``pythia.reuse``].
 
     Returns
     -------
@@ -118,25 +155,33 @@ def simulate_events(
         If `n`, `kind`, `pairing` or `miss_prescale` is out of range, or the card records nothing.
     SteeringError
         If the card has no such prior.
+    UserError
+        If the engine is Pythia and pythia8mc is not installed.
     """
+    pairing = options.get("pairing", "same-event")
+    miss_prescale = options.get("miss_prescale", MISS_PRESCALE)
     _check(n > 0, f"simulate_events: n = {n!r} must be positive")
     _check(str(kind) in KINDS, f"simulate_events: kind = {kind!r} is not one of {list(KINDS)}")
     _check(str(pairing) in PAIRINGS, f"simulate_events: pairing = {pairing!r} is not one of {list(PAIRINGS)}")
     _check(miss_prescale >= 1, f"simulate_events: miss_prescale = {miss_prescale!r} must be at least 1")
     source = card.with_prior(prior)
+    made = _engine(source, n, kind, seed, progress, engine, options)
+    source = normalised(source, made)
     rng = stream(seed, "simulate", kind)
     if kind == "data":
-        candidates, meta = data_sample(source, n, rng, pairing, progress)
+        candidates, meta = data_sample(source, n, rng, pairing, progress, made)
     elif kind == "mc":
-        candidates, meta = cocktail_sample(source, n, rng, miss_prescale, progress)
+        candidates, meta = cocktail_sample(source, n, rng, miss_prescale, progress, made)
     elif kind == "background":
-        candidates, meta = background_sample(source, n, rng, pairing)
+        candidates, meta = background_sample(source, n, rng, pairing, made)
     else:
-        candidates, meta = charm_sample(source, n, rng, progress)
-    branches = _event_branches(source, candidates, kind, rng)
-    branches["Muon"] = _muons(source, candidates, rng, truth=kind != "data")
+        candidates, meta = charm_sample(source, n, rng, progress, made)
+    branches = event_branches(source, candidates, RUN[kind], rng)
+    branches["Muon"] = muon_branches(source, candidates, rng, truth=kind != "data")
+    more = richer(source, candidates, branches, meta["N_POT"], stream(seed, "simulate", kind, "detector"))
+    branches["Muon"] = without_hidden(branches["Muon"])
     if kind != "data":
-        branches |= _truth(source, candidates)
+        branches |= truth_branches(source, candidates)
     return SimulatedEvents(
         branches=branches,
         meta={
@@ -153,10 +198,47 @@ def simulate_events(
             "Z": card.target.z,
             "sigma_inel": card.target.sigma_inel,
             "n_events": len(candidates),
+            "engine": made.name,
+            **made.meta(),
             **meta,
+            **more,
             "sum_weights": _sums(source, candidates),
         },
     )
+
+
+def _engine(
+    card: Card,
+    n: int,
+    kind: Kind,
+    seed: int,
+    progress: Progress | None,
+    engine: EngineName | Engine,
+    options: Options,
+) -> Engine:
+    """Return the engine, made if it was named."""
+    if not isinstance(engine, str):
+        return engine
+    _check(engine in ENGINES, f"simulate_events: engine = {engine!r} is not one of {list(ENGINES)}")
+    if engine == "toy":
+        return TOY
+    n_events = options.get("n_events") or _events_wanted(card, n, kind)
+    return pythia_engine(
+        card,
+        n_events,
+        seed=seed,
+        workers=options.get("workers", 1),
+        cache=options.get("cache"),
+        progress=progress,
+    )
+
+
+def _events_wanted(card: Card, n: int, kind: Kind) -> int:
+    """Return inelastic events that serve a sample: each meson decays `reuse` times on average."""
+    reuse = (card.pythia or PythiaCard()).reuse
+    dimuons = n if kind == "mc" else DIMUONS_PER_RECORDED * n
+    per_event = 2.7 if (card.pythia or PythiaCard()).system == "pp" else 5.0
+    return max(int(np.ceil(dimuons / (per_event * reuse))), FEWEST_EVENTS)
 
 
 def _check(condition: bool, message: str) -> None:
@@ -172,57 +254,3 @@ def _sums(card: Card, candidates: Candidates) -> dict[str, float]:
     if card.charm is not None and card.has_charm:
         names |= {"charm": card.charm.process}
     return {key: float(total[code]) for key, code in names.items()}
-
-
-def _event_branches(
-    card: Card, candidates: Candidates, kind: Kind, rng: np.random.Generator
-) -> dict[str, Any]:
-    n = len(candidates)
-    number = np.arange(n, dtype=np.int64)
-    recorded = candidates.present.sum(axis=0) >= 2
-    beam = rng.standard_normal((2, n)) * BEAM_SIGMA
-    z = rng.uniform(-0.5, 0.5, n) * card.target.z_size + VERTEX_SIGMA * rng.standard_normal(n)
-    return {
-        "run": np.full(n, RUN[kind], dtype=np.int32),
-        "burst": (number // card.run.events_per_burst).astype(np.int32),
-        "event": number,
-        "target": np.full(n, card.target.index, dtype=np.int8),
-        "trigger": np.where(recorded, DIMUON_TRIGGER, 0).astype(np.uint32),
-        "PV_x": beam[0].astype(np.float32),
-        "PV_y": beam[1].astype(np.float32),
-        "PV_z": z.astype(np.float32),
-        "weight": np.ones(n, dtype=np.float64),
-        "prescale": candidates.weight.astype(np.float32),
-    }
-
-
-def _muons(card: Card, candidates: Candidates, rng: np.random.Generator, *, truth: bool) -> ak.Array:
-    """Return the jagged record array of measured muons, in random order within the event."""
-    event, slot = np.nonzero(candidates.present.T)
-    order = np.lexsort((rng.random(len(event)), event))  # the order must not give the charge away
-    event, slot = event[order], slot[order]
-    true = candidates.p[:, slot, event]
-    mother = candidates.mother[slot, event]
-    wide = np.where(np.isin(np.abs(mother), DECAY_HADRONS), KINK, 1.0)
-    displaced = candidates.offset[:, slot, event]
-    columns: dict[str, npt.NDArray[Any]] = {
-        **dict(zip(("px", "py", "pz"), smear(true, card.detector, rng).astype(np.float32), strict=True)),
-        "charge": candidates.charge[slot, event],
-        "chi2match": (wide * rng.exponential(1.0, len(event))).astype(np.float32),
-        "dx": (wide * OFFSET_SIGMA * rng.standard_normal(len(event)) + displaced[0]).astype(np.float32),
-        "dy": (wide * OFFSET_SIGMA * rng.standard_normal(len(event)) + displaced[1]).astype(np.float32),
-    }
-    if truth:
-        columns["motherPdg"] = mother
-        columns |= dict(zip(("gen_px", "gen_py", "gen_pz"), true.astype(np.float32), strict=True))
-    counts = candidates.present.sum(axis=0)
-    return ak.unflatten(ak.zip(columns), counts)
-
-
-def _truth(card: Card, candidates: Candidates) -> dict[str, Any]:
-    """Return the branches of the generated virtual photon; zero for background and charm, which have none."""
-    photon = candidates.process != COMBINATORIAL
-    if card.charm is not None:
-        photon &= candidates.process != card.charm.process
-    mass, pt, energy = np.where(photon, candidates.gen, 0.0)
-    return {"gen_process": candidates.process, "gen_mll": mass, "gen_qT": pt, "gen_E": energy}

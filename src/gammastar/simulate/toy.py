@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr, ndtri
 
 from gammastar.core import constants
-from gammastar.core.constants import M_MU, M_PI0, M_PROTON
+from gammastar.core.constants import LEPTON_MASS, M_MU, M_PI0, M_PROTON
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.physics.decays import daughter, lepton_cosine
+from gammastar.simulate.angles import lorentz, polarised_decay, radiated
 from gammastar.simulate.card import Card, Mode
 from gammastar.simulate.cocktail import mode_rates, sample_mass
 
 __all__ = [
     "Dimuons",
+    "Kinematics",
     "beam_kinematics",
     "boosted",
     "dalitz_decay",
@@ -25,8 +29,11 @@ __all__ = [
     "momentum",
     "rapidity_limit",
     "sample_pt",
+    "toy_mesons",
     "truncated_normal",
 ]
+
+Kinematics: TypeAlias = Callable[[Card, Mode, FloatArray, np.random.Generator], FloatArray]
 
 CHUNK = 100_000  # dimuons at a time: the work arrays stay in the cache
 
@@ -45,6 +52,9 @@ class Dimuons:
         px, py, pz, E of the muons [GeV].
     weight : NDArray, shape (n,)
         Dimuons per proton on target.
+    kept : NDArray, shape (2, n)
+        Share of its momentum that each lepton kept after radiation; one without. `plus` and `minus` are
+        after radiation, momentum over `kept` is that of the Born level.
     """
 
     process: npt.NDArray[np.int8]
@@ -54,6 +64,7 @@ class Dimuons:
     plus: FloatArray
     minus: FloatArray
     weight: FloatArray
+    kept: FloatArray
 
     def __len__(self) -> int:
         return len(self.mass)
@@ -119,7 +130,7 @@ def momentum(mass: npt.ArrayLike, pt: FloatArray, rapidity: FloatArray, phi: Flo
     return np.stack([pt * np.cos(phi), pt * np.sin(phi), mt * np.sinh(rapidity), mt * np.cosh(rapidity)])
 
 
-def _mesons(card: Card, mode: Mode, mass: FloatArray, rng: np.random.Generator) -> FloatArray:
+def toy_mesons(card: Card, mode: Mode, mass: FloatArray, rng: np.random.Generator) -> FloatArray:
     """Return four-momenta of mesons of the given masses."""
     meson = card.mesons[mode.meson]
     sqrt_s, y_cm = beam_kinematics(card.beam.energy)
@@ -133,14 +144,16 @@ def _mesons(card: Card, mode: Mode, mass: FloatArray, rng: np.random.Generator) 
 
 def boosted(p: FloatArray, frame: FloatArray, frame_mass: npt.ArrayLike) -> FloatArray:
     """Return four-momenta, shape (4, n), from the rest frame of `frame` in the frame where that moves."""
-    mass = np.asarray(frame_mass, dtype=np.float64)
-    along = frame[0] * p[0] + frame[1] * p[1] + frame[2] * p[2]
-    factor = along / (mass * (frame[3] + mass)) + p[3] / mass
-    return np.concatenate([p[:3] + frame[:3] * factor, [(frame[3] * p[3] + along) / mass]])
+    return lorentz(p, frame, np.asarray(frame_mass, dtype=np.float64))
 
 
 def dalitz_decay(
-    parent: FloatArray, parent_mass: float, mass: FloatArray, recoil: float, rng: np.random.Generator
+    parent: FloatArray,
+    parent_mass: float,
+    mass: FloatArray,
+    recoil: float,
+    rng: np.random.Generator,
+    lepton: float = M_MU,
 ) -> tuple[FloatArray, FloatArray]:
     """Decay mesons to a virtual photon and a recoil, and the photon to muons.
 
@@ -154,6 +167,8 @@ def dalitz_decay(
     recoil : float
         Mass of the recoil.
     rng : numpy.random.Generator
+    lepton : float
+        Mass of the lepton.
 
     Returns
     -------
@@ -170,35 +185,52 @@ def dalitz_decay(
     rest = np.stack([np.zeros(n), np.zeros(n), np.zeros(n), masses])
     cosine, phi = rng.uniform(-1.0, 1.0, n), rng.uniform(-np.pi, np.pi, n)
     photon = daughter(rest, masses, mass, recoil, cosine, phi)
-    cosine, phi = lepton_cosine(mass**2, M_MU, rng.random(n)), rng.uniform(-np.pi, np.pi, n)
-    plus = daughter(photon, mass, M_MU, M_MU, cosine, phi)
+    cosine, phi = lepton_cosine(mass**2, lepton, rng.random(n)), rng.uniform(-np.pi, np.pi, n)
+    plus = daughter(photon, mass, lepton, lepton, cosine, phi)
     return boosted(photon, parent, masses), boosted(plus, parent, masses)
 
 
-def _generate_mode(card: Card, mode: Mode, n: int, weight: float, rng: np.random.Generator) -> Dimuons:
-    pdg = card.mesons[mode.meson].pdg
-    mass = sample_mass(mode, pdg, n, rng)
+def _shortened(lepton: FloatArray, kept: FloatArray, mass: float) -> FloatArray:
+    p = lepton[:3] * kept
+    return np.concatenate([p, [np.sqrt(np.sum(p**2, axis=0) + mass**2)]])
+
+
+def _generate_mode(
+    card: Card, mode: Mode, n: int, weight: float, rng: np.random.Generator, mesons: Kinematics
+) -> Dimuons:
+    pdg, lepton = card.mesons[mode.meson].pdg, LEPTON_MASS[card.lepton]
+    mass = sample_mass(mode, pdg, n, rng, lepton)
     if mode.kind in {"pseudoscalar_dalitz", "vector_dalitz"}:
         parent_mass = constants.mass(pdg)
-        parent = _mesons(card, mode, np.full(n, parent_mass), rng)
+        parent = mesons(card, mode, np.full(n, parent_mass), rng)
         recoil = M_PI0 if mode.kind == "vector_dalitz" else 0.0
-        photon, plus = dalitz_decay(parent, parent_mass, mass, recoil, rng)
+        photon, plus = dalitz_decay(parent, parent_mass, mass, recoil, rng, lepton)
     else:
-        photon = _mesons(card, mode, mass, rng)
-        cosine, phi = rng.uniform(-1.0, 1.0, n), rng.uniform(-np.pi, np.pi, n)
-        plus = daughter(photon, mass, M_MU, M_MU, cosine, phi)
+        photon = mesons(card, mode, mass, rng)
+        if mode.polarisation is None:
+            cosine, phi = rng.uniform(-1.0, 1.0, n), rng.uniform(-np.pi, np.pi, n)
+            plus = daughter(photon, mass, lepton, lepton, cosine, phi)
+        else:
+            plus = polarised_decay(photon, mass, lepton, mode.polarisation, card.beam.energy, rng)
+    minus, kept = photon - plus, np.ones((2, n))
+    if card.radiation:
+        kept = radiated(mass, lepton, rng)
+        plus, minus = _shortened(plus, kept[0], lepton), _shortened(minus, kept[1], lepton)
     return Dimuons(
         process=np.full(n, mode.process, dtype=np.int8),
         mass=mass,
         pt=np.hypot(photon[0], photon[1]),
         energy=photon[3],
         plus=plus,
-        minus=photon - plus,
+        minus=minus,
         weight=np.full(n, weight),
+        kept=kept,
     )
 
 
-def generate_pairs(card: Card, n: int, rng: np.random.Generator) -> Dimuons:
+def generate_pairs(
+    card: Card, n: int, rng: np.random.Generator, *, mesons: Kinematics | None = None
+) -> Dimuons:
     """Generate muon pairs of the cocktail in full phase space.
 
     Parameters
@@ -207,6 +239,9 @@ def generate_pairs(card: Card, n: int, rng: np.random.Generator) -> Dimuons:
     n : int
         Number of pairs; the modes share it in proportion to their rates (multinomial).
     rng : numpy.random.Generator
+    mesons : callable, optional
+        Where mesons of given masses come from (another engine): ``mesons(card, mode, mass, rng)`` returns
+        four-momenta, shape (4, n).
 
     Returns
     -------
@@ -230,12 +265,12 @@ def generate_pairs(card: Card, n: int, rng: np.random.Generator) -> Dimuons:
         raise PhysicsError(msg)
     rates = mode_rates(card)
     keys, values = list(rates), np.array(list(rates.values()))
-    weight = float(values.sum()) * card.target.thickness / n
+    weight = float(values.sum()) * card.target.interactions / n
     parts = []
     for start in range(0, n, CHUNK):
         counts = rng.multinomial(min(CHUNK, n - start), values / values.sum())
         parts += [
-            _generate_mode(card, card.modes[key], int(count), weight, rng)
+            _generate_mode(card, card.modes[key], int(count), weight, rng, mesons or toy_mesons)
             for key, count in zip(keys, counts, strict=True)
         ]
     return Dimuons.concatenate(parts)

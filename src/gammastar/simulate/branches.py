@@ -1,0 +1,130 @@
+"""Branches of the ntuple: what the spectrometer measured of each event, and the truth behind it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import awkward as ak
+import numpy as np
+import numpy.typing as npt
+
+from gammastar.simulate.candidates import COMBINATORIAL, Candidates
+from gammastar.simulate.card import Card
+from gammastar.simulate.detector import smear
+from gammastar.simulate.spectrometer import (
+    bursts,
+    event_columns,
+    fired,
+    muon_columns,
+    pieces,
+    vertex_z,
+)
+
+__all__ = ["event_branches", "muon_branches", "richer", "truth_branches", "without_hidden"]
+
+DIMUON_TRIGGER = 1
+DECAY_HADRONS = (211, 321)
+VERTEX_SIGMA = 0.02  # cm, along the beam
+BEAM_SIGMA = 0.05  # cm, beam spot
+OFFSET_SIGMA = 60.0  # µm, of a prompt muon at the vertex
+KINK = 2.0  # offsets and matching χ² of muons from decays in flight are wider
+
+
+def event_branches(card: Card, candidates: Candidates, run: int, rng: np.random.Generator) -> dict[str, Any]:
+    """Return the flat branches of every event."""
+    n = len(candidates)
+    number = np.arange(n, dtype=np.int64)
+    recorded = candidates.present.sum(axis=0) >= 2
+    beam = rng.standard_normal((2, n)) * BEAM_SIGMA
+    z = vertex_z(card.target, rng.uniform(-0.5, 0.5, n)) + VERTEX_SIGMA * rng.standard_normal(n)
+    return {
+        "run": np.full(n, run, dtype=np.int32),
+        "burst": (number // card.run.events_per_burst).astype(np.int32),
+        "event": number,
+        "target": np.full(n, card.target.index, dtype=np.int8),
+        "trigger": np.where(recorded, DIMUON_TRIGGER, 0).astype(np.uint32),
+        "PV_x": beam[0].astype(np.float32),
+        "PV_y": beam[1].astype(np.float32),
+        "PV_z": z.astype(np.float32),
+        "weight": np.ones(n, dtype=np.float64),
+        "prescale": candidates.weight.astype(np.float32),
+    }
+
+
+def muon_branches(card: Card, candidates: Candidates, rng: np.random.Generator, *, truth: bool) -> ak.Array:
+    """Return the jagged record array of measured muons, in random order within the event."""
+    event, slot = np.nonzero(candidates.present.T)
+    order = np.lexsort((rng.random(len(event)), event))  # the order must not give the charge away
+    event, slot = event[order], slot[order]
+    true = candidates.p[:, slot, event]
+    mother = candidates.mother[slot, event]
+    wide = np.where(np.isin(np.abs(mother), DECAY_HADRONS), KINK, 1.0)
+    displaced = candidates.offset[:, slot, event]
+    columns: dict[str, npt.NDArray[Any]] = {
+        **dict(zip(("px", "py", "pz"), smear(true, card.detector, rng).astype(np.float32), strict=True)),
+        "charge": candidates.charge[slot, event],
+        "chi2match": (wide * rng.exponential(1.0, len(event))).astype(np.float32),
+        "dx": (wide * OFFSET_SIGMA * rng.standard_normal(len(event)) + displaced[0]).astype(np.float32),
+        "dy": (wide * OFFSET_SIGMA * rng.standard_normal(len(event)) + displaced[1]).astype(np.float32),
+    }
+    if truth:
+        columns["motherPdg"] = mother
+        columns |= dict(zip(("gen_px", "gen_py", "gen_pz"), true.astype(np.float32), strict=True))
+        if card.radiation:
+            columns["fsr"] = candidates.kept[slot, event].astype(np.float32)
+    if card.spectrometer is not None:
+        columns |= dict(zip(("hidden_px", "hidden_py", "hidden_pz"), true, strict=True))
+        columns |= dict(zip(("hidden_dx", "hidden_dy"), displaced, strict=True))
+        columns["hidden_wide"] = wide > 1.0
+    counts = candidates.present.sum(axis=0)
+    return ak.unflatten(ak.zip(columns), counts)
+
+
+def truth_branches(card: Card, candidates: Candidates) -> dict[str, Any]:
+    """Return the branches of the generated virtual photon; zero for background and charm, which have none."""
+    photon = candidates.process != COMBINATORIAL
+    if card.charm is not None:
+        photon &= candidates.process != card.charm.process
+    mass, pt, energy = np.where(photon, candidates.gen, 0.0)
+    return {"gen_process": candidates.process, "gen_mll": mass, "gen_qT": pt, "gen_E": energy}
+
+
+def richer(
+    card: Card, candidates: Candidates, branches: dict[str, Any], pot: float, rng: np.random.Generator
+) -> dict[str, Any]:
+    """Add what the card's sections ``[spectrometer]`` and ``[target.pieces]`` ask for.
+
+    `branches` is changed in place; returned are numbers for the record. The random numbers are their own
+    stream: a card without these sections gives the same events as before they existed.
+    """
+    n = len(candidates)
+    meta: dict[str, Any] = {}
+    if card.target.pieces is not None:
+        branches["target"], place = pieces(card.target, n, rng)
+        branches["PV_z"] = (branches["PV_z"] + place).astype(np.float32)
+    part = card.spectrometer
+    if part is None:
+        return meta
+    counts = candidates.present.sum(axis=0)
+    bits, prescale = fired(card, candidates.p, candidates.charge, candidates.present)
+    branches["trigger"] = np.where(counts >= 2, bits, 0).astype(np.uint32)
+    branches["burst"], meta["n_bursts"] = bursts(n, pot, part, rng)
+    meta["pot_per_burst"] = pot / meta["n_bursts"]
+    branches |= event_columns(part, counts, rng)
+    if bool(np.all(candidates.weight == 1.0)):  # data-like: some events stand for several
+        branches["prescale"] = np.maximum(prescale, 1).astype(np.float32)
+    muons = branches["Muon"]
+    flat = ak.flatten(muons)
+    true = np.stack([ak.to_numpy(flat[f"hidden_{key}"]) for key in ("px", "py", "pz")])
+    columns = dict(muon_columns(card, part, true, ak.to_numpy(flat["hidden_wide"]), rng))
+    for key in ("dx", "dy"):
+        columns[key] = (columns[key] + ak.to_numpy(flat[f"hidden_{key}"])).astype(np.float32)
+    for key, values in columns.items():
+        muons = ak.with_field(muons, ak.unflatten(values, counts), key)
+    branches["Muon"] = muons
+    return meta
+
+
+def without_hidden(muons: ak.Array) -> ak.Array:
+    """Return the muons without what only the simulation of the detector needs."""
+    return muons[[name for name in muons.fields if not name.startswith("hidden_")]]

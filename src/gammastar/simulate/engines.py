@@ -1,0 +1,284 @@
+"""Where hadrons come from: power laws and Gaussians (toy), or Pythia."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeAlias, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from gammastar.core import constants
+from gammastar.core.constants import M_MU
+from gammastar.core.errors import PhysicsError
+from gammastar.core.records import FloatArray
+from gammastar.physics.decays import daughter
+from gammastar.simulate.card import Card, Mode
+from gammastar.simulate.card_parts import PythiaCard
+from gammastar.simulate.charm import CharmPairs, charm_rate, decay_charm, generate_charm
+from gammastar.simulate.combinatorial import DecayMuons, decay_muons
+from gammastar.simulate.detector import accepted
+from gammastar.simulate.pool import Pool, Progress, make_pool
+from gammastar.simulate.toy import beam_kinematics, momentum, rapidity_limit, toy_mesons
+from gammastar.simulate.tuning import fit_pt, power_law
+
+__all__ = [
+    "ENGINES",
+    "TOY",
+    "Engine",
+    "EngineName",
+    "PythiaEngine",
+    "ToyEngine",
+    "normalised",
+    "pythia_engine",
+]
+
+EngineName: TypeAlias = Literal["toy", "pythia"]
+ENGINES: tuple[str, ...] = get_args(EngineName)
+EVENTS = 20_000  # resampled events at a time
+NEAR = 50  # neighbours in mass of a virtual photon
+WEIGHT_MAX = 20.0  # of a spectrum's reweighting
+
+
+class Engine(Protocol):
+    """What assembles events needs from an engine."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    def mesons(self, card: Card, mode: Mode, mass: FloatArray, rng: np.random.Generator) -> FloatArray:
+        """Return four-momenta of mesons of these masses, shape (4, n) [GeV]."""
+
+    def decay_muons(self, card: Card, n: int, rng: np.random.Generator) -> DecayMuons:
+        """Return decay muons of `n` interactions."""
+
+    def charm(self, card: Card, n: int, rng: np.random.Generator) -> CharmPairs:
+        """Return `n` lepton pairs of open charm."""
+
+    def meta(self) -> Mapping[str, Any]:
+        """Return what the record of a sample says about the engine."""
+
+
+@dataclass(frozen=True)
+class ToyEngine:
+    """Spectra of the card."""
+
+    name: str = "toy"
+
+    def mesons(self, card: Card, mode: Mode, mass: FloatArray, rng: np.random.Generator) -> FloatArray:
+        """Return mesons of the card's power laws and Gaussians."""
+        return toy_mesons(card, mode, mass, rng)
+
+    def decay_muons(self, card: Card, n: int, rng: np.random.Generator) -> DecayMuons:
+        """Return muons of charge-balanced clusters."""
+        return decay_muons(card, n, rng)
+
+    def charm(self, card: Card, n: int, rng: np.random.Generator) -> CharmPairs:
+        """Return pairs of the card's charm spectra."""
+        return generate_charm(card, n, rng)
+
+    def meta(self) -> Mapping[str, Any]:
+        """Return nothing: the card says all."""
+        return {}
+
+
+TOY = ToyEngine()
+
+
+@dataclass(frozen=True, eq=False)
+class PythiaEngine:
+    """Hadrons of Pythia, decays of our own.
+
+    Attributes
+    ----------
+    soft, charm_pool, photons : Pool
+        Inelastic events, pairs of charmed hadrons, Drell-Yan photons; the last two may be missing.
+    options : PythiaCard
+    """
+
+    soft: Pool
+    charm_pool: Pool | None = None
+    photons: Pool | None = None
+    options: PythiaCard = field(default_factory=PythiaCard)
+    name: str = "pythia"
+
+    @cached_property
+    def _cumulative(self) -> dict[tuple[int, float, float], FloatArray]:
+        return {}
+
+    def _pt_weights(self, card: Card, mode: Mode) -> FloatArray:
+        """Return cumulative weights of the mesons of a mode; those of the events, times f_target/f_gen."""
+        meson = card.mesons[mode.meson]
+        key = (meson.pdg, meson.p0, meson.n)
+        if key not in self._cumulative:
+            weight = self.soft.arrays[f"{meson.pdg}_weight"].astype(np.float64)
+            if self.options.pt == "card":
+                pt = self.soft.arrays[f"{meson.pdg}_pt"].astype(np.float64)
+                found = fit_pt(pt, weight)
+                ratio = power_law(pt, meson.p0, meson.n) / power_law(pt, found.p0, found.n)
+                weight = weight * np.minimum(ratio, WEIGHT_MAX)
+            self._cumulative[key] = np.cumsum(weight)
+        return self._cumulative[key]
+
+    def mesons(self, card: Card, mode: Mode, mass: FloatArray, rng: np.random.Generator) -> FloatArray:
+        """Return mesons with pt and rapidity of generated ones; the toy's where Pythia made none."""
+        pdg, n = card.mesons[mode.meson].pdg, len(mass)
+        if mode.continuum is not None and self.photons is not None:
+            pt, y = self._photons(mass, rng)
+        elif f"{pdg}_pt" in self.soft.arrays and len(self.soft.arrays[f"{pdg}_pt"]):
+            cumulative = self._pt_weights(card, mode)
+            index = np.searchsorted(cumulative, rng.random(n) * cumulative[-1])
+            pt, y = (self.soft.arrays[f"{pdg}_{key}"][index].astype(np.float64) for key in ("pt", "y"))
+        else:
+            return toy_mesons(card, mode, mass, rng)
+        sqrt_s, y_cm = beam_kinematics(card.beam.energy)
+        limit = rapidity_limit(sqrt_s, mass, np.sqrt(mass**2 + pt**2))
+        return momentum(mass, pt, y_cm + np.clip(y - y_cm, -limit, limit), rng.uniform(-np.pi, np.pi, n))
+
+    def _photons(self, mass: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+        """Return pt and rapidity of generated photons of about these masses."""
+        arrays = {} if self.photons is None else self.photons.arrays
+        order = np.argsort(arrays["photon_mass"])
+        near = np.searchsorted(arrays["photon_mass"][order], mass)
+        near += rng.integers(-NEAR, NEAR + 1, len(mass))
+        index = order[np.clip(near, 0, len(order) - 1)]
+        pt, y = (arrays[f"photon_{key}"][index].astype(np.float64) for key in ("pt", "y"))
+        return pt, y
+
+    def decay_muons(self, card: Card, n: int, rng: np.random.Generator) -> DecayMuons:
+        """Return decay muons of `n` interactions, drawn from the generated ones with their weights.
+
+        Notes
+        -----
+        Muons of one interaction keep their azimuths, and with them the charge and momentum correlations of
+        the event.
+        """
+        weight = self.soft.arrays["event_weight"]
+        if n <= len(weight) and weight.min() == weight.max():
+            events = np.sort(rng.choice(len(weight), n, replace=False))
+        else:
+            events = rng.choice(len(weight), n, p=weight / weight.sum())
+        parts = [
+            self._muons(card, events[start : start + EVENTS], start, rng) for start in range(0, n, EVENTS)
+        ]
+        joined = [np.concatenate([part[i] for part in parts], axis=-1) for i in range(5)]
+        p, charge, mother, probability, number = joined
+        return DecayMuons(p, charge, mother, probability, number, n, correlated=True)
+
+    @cached_property
+    def _starts(self) -> npt.NDArray[np.int64]:
+        return np.searchsorted(self.soft.arrays["hadron_event"], np.arange(self.soft.n_events + 1))
+
+    def _muons(
+        self, card: Card, events: npt.NDArray[np.int64], first: int, rng: np.random.Generator
+    ) -> tuple[npt.NDArray[Any], ...]:
+        counts = self._starts[events + 1] - self._starts[events]
+        ends = np.cumsum(counts)
+        index = np.arange(ends[-1]) + np.repeat(self._starts[events] - ends + counts, counts)
+        number = np.repeat(np.arange(len(events)) + first, counts)
+        pdg = self.soft.arrays["hadron_pdg"][index].astype(np.int32)
+        hadron_p = self.soft.arrays["hadron_p"][:, index].astype(np.float64)
+        found = []
+        for hadron in card.background.hadrons.values():
+            chosen = np.flatnonzero(np.abs(pdg) == hadron.pdg)
+            mass = constants.mass(hadron.pdg)
+            p = hadron_p[:, chosen]
+            size2 = np.sum(p**2, axis=0)
+            p = np.concatenate([p, [np.sqrt(size2 + mass**2)]])
+            flight = np.sqrt(size2) / mass * hadron.ctau
+            probability = -hadron.branching * np.expm1(-card.background.decay_length / flight)
+            u = rng.random((2, len(chosen)))
+            muon = daughter(p, mass, M_MU, 0.0, 2.0 * u[0] - 1.0, 2.0 * np.pi * u[1])
+            seen = np.flatnonzero(accepted(muon, card.detector))
+            mother = pdg[chosen[seen]]
+            found.append(
+                (
+                    muon[:, seen],
+                    np.sign(mother).astype(np.int8),
+                    mother,
+                    probability[seen],
+                    number[chosen[seen]],
+                )
+            )
+        joined = [np.concatenate([part[i] for part in found], axis=-1) for i in range(5)]
+        order = np.argsort(joined[4], kind="stable")
+        return tuple(column[..., order] for column in joined)
+
+    def charm(self, card: Card, n: int, rng: np.random.Generator) -> CharmPairs:
+        """Return pairs of charmed hadrons of HardQCD:hardccbar, decayed by the same code as the toy's."""
+        if self.charm_pool is None or card.charm is None:
+            return generate_charm(card, n, rng)
+        arrays = self.charm_pool.arrays
+        branching = {h.pdg: h.branching for h in card.charm.hadrons.values()}
+        table = np.zeros(max(4122, *branching) + 1)
+        table[list(branching)] = list(branching.values())
+        weight = np.cumsum(arrays["charm_weight"] * np.prod(table[np.abs(arrays["charm_pdg"])], axis=0))
+        if not weight[-1] > 0:
+            msg = "charm: the card has none of the charmed hadrons that Pythia makes (411, 421, 431, 4122)"
+            raise PhysicsError(msg)
+        index = np.searchsorted(weight, rng.random(n) * weight[-1])
+        p = arrays["charm_p"][:, :, index]
+        turn = rng.uniform(-np.pi, np.pi, n)
+        cosine, sine = np.cos(turn), np.sin(turn)
+        p = np.stack([cosine * p[0] - sine * p[1], sine * p[0] + cosine * p[1], p[2], p[3]])
+        rate = np.full(n, charm_rate(card) * card.target.interactions / n)
+        return decay_charm(card, p, arrays["charm_pdg"][:, index], rate, rng)
+
+    def meta(self) -> Mapping[str, Any]:
+        """Return events, cross section, multiplicities and rate of the generator."""
+        from gammastar.simulate import pythia
+
+        return {
+            "pythia8mc": pythia.version(),
+            "pythia_system": self.soft.system,
+            "pythia_events": self.soft.n_events,
+            "pythia_sigma_mb": self.soft.sigma,
+            "pythia_multiplicity": {str(pdg): self.soft.multiplicity(pdg) for pdg in pythia.MESONS},
+        }
+
+
+def pythia_engine(
+    card: Card,
+    n_events: int,
+    *,
+    seed: int = 0,
+    workers: int = 1,
+    cache: str | Path | None = None,
+    progress: Progress | None = None,
+) -> PythiaEngine:
+    """Generate with Pythia what a card needs: soft events, and charm and Drell-Yan where it has them.
+
+    Parameters
+    ----------
+    card : Card
+    n_events : int
+        Inelastic events.
+    seed, workers, cache, progress
+        As `make_pool`.
+    """
+    kept: dict[str, Any] = {"seed": seed, "workers": workers, "cache": cache}
+    soft = make_pool(card, n_events, progress=progress, **kept)
+    charm = make_pool(card, 20_000, process="charm", **kept) if card.has_charm else None
+    continuum = any(mode.enabled and mode.continuum is not None for mode in card.modes.values())
+    photons = make_pool(card, 20_000, process="drell_yan", **kept) if continuum else None
+    return PythiaEngine(soft, charm, photons, card.pythia or PythiaCard())
+
+
+def normalised(card: Card, engine: Engine) -> Card:
+    """Return the card with the yields of the generator, if its section ``[pythia]`` asks for them."""
+    options = card.pythia
+    if not isinstance(engine, PythiaEngine) or options is None or options.normalisation == "card":
+        return card
+    mesons = dict(card.mesons)
+    for key, meson in card.mesons.items():
+        if f"{meson.pdg}_pt" in engine.soft.arrays:
+            factor = options.species.get(key, 1.0)
+            update = {"multiplicity": engine.soft.multiplicity(meson.pdg) * factor}
+            if options.system == "pPb":
+                update["a_factor"] = 1.0
+            mesons[key] = meson.model_copy(update=update)
+    return card.model_copy(update={"mesons": mesons})

@@ -1,0 +1,253 @@
+"""Pythia 8.3: hadrons of proton-proton and proton-nucleus collisions on a target at rest.
+
+The only module that imports pythia8mc, and only when it is used. Mesons leave here before they decay to
+leptons: Pythia's own Dalitz decays and line shapes are not those of the measurements.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any, Literal, TypeAlias, get_args
+
+import awkward as ak
+import numpy as np
+import numpy.typing as npt
+
+from gammastar.core.errors import GammastarError, PhysicsError, UserError
+from gammastar.core.rng import stream
+
+__all__ = ["PROCESSES", "SYSTEMS", "Process", "System", "bare_rate", "generate", "settings", "version"]
+
+System: TypeAlias = Literal["pp", "pPb"]
+SYSTEMS: tuple[str, ...] = get_args(System)
+Process: TypeAlias = Literal["soft", "charm", "drell_yan"]
+PROCESSES: tuple[str, ...] = get_args(Process)
+Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
+
+BATCH = 2_000  # events in memory at a time, 7 kB each in pp
+MESONS = (221, 113, 223, 333, 331)
+DECAYING = (211, 321)
+CHARMED = (411, 421, 431, 4122)
+HARDEST_SEED = 900_000_000
+HADRON_E_MIN = 2.0  # GeV: softer hadrons give no muon that a spectrometer behind an absorber sees
+COMMON = (
+    "Print:quiet = on",
+    "Next:numberCount = 0",
+    "Beams:idA = 2212",
+    "Beams:frameType = 2",
+    "Beams:eB = 0",
+    "ParticleDecays:limitTau0 = on",
+    "ParticleDecays:tau0Max = 10",  # mm: pions and kaons stay for the spectrometer
+    "111:mayDecay = off",  # decays to photons are not wanted, and take time
+    "Random:setSeed = on",
+)
+HARD: Mapping[str, tuple[str, ...]] = {
+    "soft": ("SoftQCD:inelastic = on",),
+    "charm": ("HardQCD:hardccbar = on",),
+    "drell_yan": (
+        "WeakSingleBoson:ffbar2gmZ = on",
+        "WeakZ0:gmZmode = 1",  # the virtual photon alone
+        "23:onMode = off",
+        "23:onIfAny = 13",
+        "23:mMin = 1.0",
+        "PhaseSpace:mHatMin = 1.0",
+    ),
+}
+HEAVY_ION = (
+    "HeavyIon:SigFitNGen = 0",
+    "HeavyIon:SigFitDefPar = 2.15,17.24,0.33",  # fitted beforehand: the fit takes minutes
+)
+
+
+def _module() -> Any:
+    try:
+        return importlib.import_module("pythia8mc")
+    except ImportError as error:
+        msg = "engine 'pythia' needs pythia8mc: pip install 'gammastar[simulate]', or take engine 'toy'"
+        raise UserError(msg) from error
+
+
+def version() -> str:
+    """Return the version of pythia8mc.
+
+    Raises
+    ------
+    UserError
+        If it is not installed; the message names the extra.
+    """
+    _module()
+    return metadata.version("pythia8mc")
+
+
+def settings(
+    energy: float, *, system: System = "pp", process: Process = "soft", extra: tuple[str, ...] = ()
+) -> tuple[str, ...]:
+    """Return the settings of Pythia, without the seed.
+
+    Parameters
+    ----------
+    energy : float
+        Of the beam [GeV]; the target is at rest.
+    system : {"pp", "pPb"}
+        ``"pPb"``: Angantyr, weighted events. Hard processes are made in pp.
+    process : {"soft", "charm", "drell_yan"}
+    extra : tuple of str
+        Further settings, as Pythia reads them; they come last.
+
+    Raises
+    ------
+    PhysicsError
+        If `system` or `process` is unknown.
+    """
+    for name, value, known in (("system", system, SYSTEMS), ("process", process, PROCESSES)):
+        if value not in known:
+            msg = f"pythia: {name} = {value!r} is not one of {list(known)}"
+            raise PhysicsError(msg)
+    nuclear = system == "pPb" and process == "soft"
+    target = "Beams:idB = 1000822080" if nuclear else "Beams:idB = 2212"
+    heavy = HEAVY_ION if nuclear else ()
+    return (*COMMON, f"Beams:eA = {energy!r}", target, *heavy, *HARD[process], *extra)
+
+
+def _started(lines: tuple[str, ...], seed: int, index: int) -> Any:
+    pythia = _module().Pythia("", False)
+    number = int(stream(seed, "pythia", *lines, index).integers(1, HARDEST_SEED))
+    for line in (*lines, f"Random:seed = {number}"):
+        if not pythia.readString(line):
+            msg = f"pythia: the setting {line!r} is not known to this version"
+            raise UserError(msg)
+    if not pythia.init():
+        msg = f"pythia: initialisation failed with {list(lines)}"
+        raise GammastarError(msg)
+    return pythia
+
+
+def _batch(pythia: Any, n: int) -> tuple[npt.NDArray[np.int64], Mapping[str, Any], npt.NDArray[np.float64]]:
+    """Return the event of every particle, the particles as flat arrays, and the weights of the events."""
+    events = pythia.nextBatch(n, errorMode="skip")
+    particles = events.prt
+    counts = ak.to_numpy(ak.num(particles))
+    flat = ak.flatten(particles)
+    p = flat.p
+    columns = {
+        "id": ak.to_numpy(flat.id),
+        "status": ak.to_numpy(flat.status),
+        **{key: ak.to_numpy(p[key]) for key in ("px", "py", "pz", "e")},
+    }
+    weights = ak.to_numpy(events.info.weights[:, 0]).astype(np.float64)
+    return np.repeat(np.arange(len(counts)), counts), columns, weights
+
+
+def _pt_y(columns: Mapping[str, Any], chosen: npt.NDArray[np.intp]) -> Arrays:
+    px, py, pz, e = (columns[key][chosen] for key in ("px", "py", "pz", "e"))
+    mt = np.sqrt(np.maximum((e - pz) * (e + pz), 1e-12))
+    y = np.arcsinh(pz / mt)
+    return {"pt": np.hypot(px, py).astype(np.float32), "y": y.astype(np.float32)}
+
+
+def _soft(
+    event: npt.NDArray[np.int64], columns: Mapping[str, Any], weights: npt.NDArray[np.float64]
+) -> Arrays:
+    """Return mesons (pt, y, weight) by species and the charged hadrons that may decay in flight."""
+    pdg, status = columns["id"], columns["status"]
+    found: Arrays = {}
+    hadron = np.abs(status) > 80  # each hadron once, decayed or not
+    for number in MESONS:
+        chosen = np.flatnonzero((pdg == number) & hadron)
+        found |= {f"{number}_{key}": value for key, value in _pt_y(columns, chosen).items()}
+        found[f"{number}_weight"] = weights[event[chosen]].astype(np.float32)
+    size = np.abs(pdg)
+    charged = (size == DECAYING[0]) | (size == DECAYING[1])
+    chosen = np.flatnonzero(charged & (status > 0) & (columns["e"] > HADRON_E_MIN) & (columns["pz"] > 0))
+    found["hadron_p"] = np.stack([columns[key][chosen] for key in ("px", "py", "pz")]).astype(np.float32)
+    found["hadron_pdg"] = pdg[chosen].astype(np.int16)
+    found["hadron_event"] = event[chosen].astype(np.int64)
+    found["event_weight"] = weights
+    return found
+
+
+def _charm(
+    event: npt.NDArray[np.int64], columns: Mapping[str, Any], weights: npt.NDArray[np.float64]
+) -> Arrays:
+    """Return pairs of weakly decaying hadrons that hold c and c̄, in this order."""
+    pdg = columns["id"]
+    size = np.abs(pdg)
+    chosen = np.flatnonzero(np.isin(size, CHARMED) & (np.abs(columns["status"]) > 80))
+    chosen = chosen[np.lexsort((-pdg[chosen], event[chosen]))]  # the positive number first
+    number = event[chosen]
+    pairs = np.flatnonzero((number[1:] == number[:-1]) & (pdg[chosen][1:] < 0) & (pdg[chosen][:-1] > 0))
+    first, second = chosen[pairs], chosen[pairs + 1]
+    p = np.stack([columns[key][[first, second]] for key in ("px", "py", "pz", "e")])
+    return {
+        "charm_p": p.astype(np.float64),
+        "charm_pdg": np.stack([pdg[first], pdg[second]]).astype(np.int32),
+        "charm_weight": weights[event[first]],
+        "event_weight": weights,
+    }
+
+
+def _drell_yan(
+    event: npt.NDArray[np.int64], columns: Mapping[str, Any], weights: npt.NDArray[np.float64]
+) -> Arrays:
+    """Return mass, pt and rapidity of the virtual photons after showers."""
+    chosen = np.flatnonzero((columns["id"] == 23) & (columns["status"] == -62))
+    px, py, pz, e = (columns[key][chosen] for key in ("px", "py", "pz", "e"))
+    mass = np.sqrt(np.maximum(e**2 - px**2 - py**2 - pz**2, 0.0))
+    return {
+        "photon_mass": mass,
+        **{f"photon_{key}": value for key, value in _pt_y(columns, chosen).items()},
+        "photon_weight": weights[event[chosen]],
+        "event_weight": weights,
+    }
+
+
+EXTRACT = {"soft": _soft, "charm": _charm, "drell_yan": _drell_yan}
+
+
+def generate(lines: tuple[str, ...], process: Process, n: int, seed: int, index: int = 0) -> Arrays:
+    """Generate one share of events and keep what the mock needs.
+
+    Parameters
+    ----------
+    lines : tuple of str
+        From `settings`.
+    process : {"soft", "charm", "drell_yan"}
+    n : int
+        Events to try; those that Pythia gives up are left out.
+    seed, index : int
+        Seed of the run and number of the share; shares are independent.
+
+    Returns
+    -------
+    dict of str to NDArray
+        ``"<pdg>_pt"``, ``"<pdg>_y"``, ``"<pdg>_weight"`` of every meson, ``hadron_*`` (soft), ``charm_*`` or
+        ``photon_*``; ``event_weight``, shape (events,); ``sigma`` [mb], the generated cross section.
+    """
+    if n <= 0:
+        msg = f"pythia: n = {n!r} events must be positive"
+        raise PhysicsError(msg)
+    pythia = _started(lines, seed, index)
+    parts: list[Arrays] = []
+    done = 0
+    for start in range(0, n, BATCH):
+        event, columns, weights = _batch(pythia, min(BATCH, n - start))
+        found = EXTRACT[process](event, columns, weights)
+        if "hadron_event" in found:
+            found["hadron_event"] += done
+        done += len(weights)
+        parts.append(found)
+    result = {key: np.concatenate([part[key] for part in parts], axis=-1) for key in parts[0]}
+    result["sigma"] = np.array(float(pythia.infoPython().sigmaGen()))
+    return result
+
+
+def bare_rate(lines: tuple[str, ...], n: int, seed: int) -> float:
+    """Return events per second of Pythia alone (batches of arrays, nothing kept): the scale of benchmarks."""
+    pythia = _started(lines, seed, 0)
+    start = time.perf_counter()
+    for first in range(0, n, BATCH):
+        pythia.nextBatch(min(BATCH, n - first), errorMode="skip")
+    return n / (time.perf_counter() - start)

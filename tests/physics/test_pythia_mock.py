@@ -1,0 +1,164 @@
+"""Pythia 8.3 as engine: yields, the like-sign ratio, resumed runs; skipped where pythia8mc is absent."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from gammastar.core.data import data_path
+from gammastar.core.errors import PhysicsError, StoreError, UserError
+from gammastar.simulate import (
+    accepted,
+    fit_pt,
+    generate_pairs,
+    load_card,
+    make_pool,
+    pythia,
+    pythia_engine,
+    simulate_events,
+)
+from gammastar.simulate import pool as pool_module
+from gammastar.simulate.card_parts import PythiaCard
+from gammastar.simulate.combinatorial import charge_sums, like_sign_ratio, muon_pairs
+
+CARD = load_card(data_path("cards/na60_mock.toml"))
+
+
+def with_pythia(**options):
+    return CARD.model_copy(update={"pythia": PythiaCard(**options)})
+
+
+@pytest.fixture(scope="module")
+def engine():
+    pytest.importorskip("pythia8mc")
+    return pythia_engine(CARD, 20_000, seed=1)
+
+
+def test_absent_generator_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pythia8mc", None)
+    with pytest.raises(UserError, match=r"gammastar\[simulate\]"):
+        simulate_events(CARD, 100, engine="pythia")
+
+
+def test_unknown_names():
+    with pytest.raises(PhysicsError, match="engine = 'herwig'"):
+        simulate_events(CARD, 100, engine="herwig")
+    with pytest.raises(PhysicsError, match="system = 'pBe'"):
+        pythia.settings(400.0, system="pBe")
+    with pytest.raises(PhysicsError, match="process = 'bottom'"):
+        pythia.settings(400.0, process="bottom")
+
+
+def test_multiplicities_and_cross_section(engine):
+    """Pythia 8.317, inelastic pp at 400 GeV on a target at rest."""
+    soft = engine.soft
+    assert soft.sigma == pytest.approx(32.88, rel=2e-3)
+    for pdg, mean in {221: 0.579, 113: 0.660, 223: 0.657, 333: 0.0241, 331: 0.062}.items():
+        error = np.sqrt(mean / soft.n_events)
+        assert soft.multiplicity(pdg) == pytest.approx(mean, abs=6 * error + 0.01 * mean)
+
+
+def test_spectra_are_those_of_the_card(engine):
+    """The toy's p₀ and n were fitted to Pythia: ⟨pt²⟩ = p₀²/(n − 2)."""
+    for name in ("eta", "rho", "omega"):
+        meson = CARD.mesons[name]
+        arrays = engine.soft.arrays
+        found = fit_pt(arrays[f"{meson.pdg}_pt"].astype(float), arrays[f"{meson.pdg}_weight"].astype(float))
+        assert found.p0**2 / (found.n - 2) == pytest.approx(meson.p0**2 / (meson.n - 2), rel=0.06)
+
+
+def test_acceptance_of_the_omega(engine):
+    one = CARD.model_copy(update={"modes": {"omega_2body": CARD.modes["omega_2body"]}})
+    d = generate_pairs(one, 50_000, np.random.default_rng(1), mesons=engine.mesons)
+    seen = accepted(d.plus, CARD.detector) & accepted(d.minus, CARD.detector)
+    assert seen.mean() == pytest.approx(0.0900, abs=0.006)
+    assert ((d.plus[3] > 3) & (d.minus[3] > 3)).mean() == pytest.approx(0.503, abs=0.015)
+
+
+def test_reweighting_to_the_card(engine):
+    """pt = "card": harder spectra of a prior come out of the same events."""
+    hard = CARD.with_prior("varied")
+    tuned = pythia_engine_like(engine, pt="card")
+    mode = hard.modes["eta_dalitz"]
+    rng = np.random.default_rng(3)
+    mass = np.full(100_000, 0.547862)
+    square = [np.mean(np.sum(e.mesons(hard, mode, mass, rng)[:2] ** 2, axis=0)) for e in (engine, tuned)]
+    assert square[1] / square[0] == pytest.approx(1.12**2, rel=0.06)
+
+
+def pythia_engine_like(engine, **options):
+    return type(engine)(engine.soft, options=PythiaCard(**options))
+
+
+def test_like_sign_ratio(engine):
+    """Same event: charge conservation; mixed: one by construction."""
+    rng = np.random.default_rng(2)
+    muons = engine.decay_muons(CARD, 60_000, rng)
+    found = {}
+    for pairing in ("same-event", "mixed"):
+        pairs = muon_pairs(muons, rng, pairing=pairing)
+        found[pairing] = like_sign_ratio(charge_sums(pairs, pairs.weight))
+    assert found["same-event"][0] == pytest.approx(1.23, abs=0.06)
+    assert found["mixed"][0] == pytest.approx(1.0, abs=4 * found["mixed"][1])
+
+
+def test_data_sample_and_yields_of_the_generator(engine):
+    data = simulate_events(CARD, 2000, engine=engine, seed=1)
+    assert data.meta["engine"] == "pythia"
+    assert data.meta["pythia_events"] == engine.soft.n_events
+    natural = simulate_events(with_pythia(normalisation="generator"), 2000, engine=engine, seed=1)
+    # 0.579 η per pp event of Pythia against 0.30 of NA27: more dimuons per proton
+    assert data.meta["N_POT"] / natural.meta["N_POT"] == pytest.approx(1.85, rel=0.1)
+
+
+def test_interrupted_run_gives_the_same_sample(tmp_path, monkeypatch):
+    """Stopped after one of two shares and taken up again: the content digest of an uninterrupted run."""
+    pytest.importorskip("pythia8mc")
+    monkeypatch.setitem(pool_module.SHARE, "pp", 400)
+    options = {"engine": "pythia", "seed": 5, "n_events": 800}
+    whole = simulate_events(CARD, 200, cache=tmp_path / "a", **options)
+    generate, calls = pythia.generate, []
+
+    def interrupted(*args):
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return generate(*args)
+
+    monkeypatch.setattr(pythia, "generate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        simulate_events(CARD, 200, cache=tmp_path / "b", **options)
+    again = simulate_events(CARD, 200, cache=tmp_path / "b", **options)
+    assert len(calls) == 3  # share 0, the interruption, share 1
+    assert again.digest == whole.digest
+
+
+def test_bad_requests(tmp_path):
+    pytest.importorskip("pythia8mc")
+    with pytest.raises(PhysicsError, match="n = 0"):
+        make_pool(CARD, 0)
+    with pytest.raises(UserError, match="'Tune:nonsense = 1' is not known"):
+        make_pool(with_pythia(settings=("Tune:nonsense = 1",)), 10)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="cannot hold"):
+        make_pool(CARD, 10, cache=tmp_path / "file")
+
+
+@pytest.mark.slow
+def test_two_workers_give_the_same_pool():
+    pytest.importorskip("pythia8mc")
+    one, two = (make_pool(CARD, 30_000, seed=3, workers=k) for k in (1, 2))
+    assert all(np.array_equal(one.arrays[key], two.arrays[key]) for key in one.arrays)
+
+
+@pytest.mark.slow
+def test_weighted_events_of_proton_lead():
+    """Angantyr: weights differ from event to event and are carried; R is nearer to one than in pp."""
+    pytest.importorskip("pythia8mc")
+    card = with_pythia(system="pPb")
+    engine = pythia_engine(card, 4_000, seed=1)
+    weight = engine.soft.arrays["event_weight"]
+    assert weight.std() / weight.mean() > 0.05
+    assert engine.soft.multiplicity(221) == pytest.approx(1.08, rel=0.08)
+    muons = engine.decay_muons(card, 20_000, np.random.default_rng(1))
+    assert muons.weight.sum() / muons.n_events == pytest.approx(4.34e-3, rel=0.15)
