@@ -14,7 +14,14 @@ from gammastar.physics.form_factors import pi0_2
 from gammastar.physics.mesons import MesonTable
 from gammastar.physics.millicharge import from_dark_photons, pseudoscalar_branching
 from gammastar.predict.channels.theory import Bremsstrahlung, JPsi, PionDalitz
-from gammastar.predict.millicharge import PairCloud, by_rejection, chi_rate, conditional, from_generator
+from gammastar.predict.millicharge import (
+    PairCloud,
+    Trained,
+    by_rejection,
+    chi_rate,
+    conditional,
+    from_generator,
+)
 from gammastar.predict.pairs import chi_from_channel, chi_from_resonances, chi_pairs, resonance_rate
 
 TABLE = MesonTable.read(data_path("measurements/mesons_400gev.toml"))
@@ -149,3 +156,25 @@ def test_jpsi_of_chi() -> None:
     assert photons.weight.sum() == pytest.approx(1e-5 * 0.0551, rel=1e-3)
     assert photons.mass == pytest.approx(mass(443))
     assert resonance_rate(channel, [1.0, 1.6]) == pytest.approx([photons.weight.sum(), 0.0])
+
+
+@pytest.mark.slow
+def test_a_flow_of_its_own_agrees_with_the_conditional_one() -> None:
+    """Two flows, one for all masses, one trained on pairs weighted for m_χ: the same mean energies."""
+    from gammastar.flow import FlowOptions, fit
+
+    m_chi, rng = 0.25, np.random.default_rng(11)
+    cloud = _cloud(60_000)
+    own = cloud.weighted_for(m_chi, M_MU)
+    options = FlowOptions(epochs=6, epoch_size=30_000)
+    flows = [
+        fit(c.mass, c.pt, c.energy, c.weight / c.weight.mean(), beam_energy=BEAM, options=options, rng=rng)
+        for c in (cloud, own)
+    ]
+    pairs = _spectrum()
+    default = conditional(m_chi, EDGES, pairs, M_MU, flows[0], everywhere, n=50_000, rng=rng)
+    total = float(default.weight.sum())
+    single = from_generator(total, Trained(flows[1], own), everywhere, n=50_000, rng=rng)
+    for name in ("mass", "pt", "energy"):
+        a = np.average(getattr(default, name), weights=default.weight)
+        assert np.average(getattr(single, name), weights=single.weight) == pytest.approx(a, rel=0.06), name

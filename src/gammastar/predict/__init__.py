@@ -24,6 +24,7 @@ from gammastar.predict.in_situ import (
 from gammastar.predict.mechanism import FractionFit, fit_fraction, pairs_to_exclude, template
 from gammastar.predict.millicharge import (
     PairCloud,
+    Trained,
     VirtualPhotons,
     by_rejection,
     chi_rate,
@@ -50,6 +51,7 @@ __all__ = [
     "PairCloud",
     "PionDalitz",
     "PseudoscalarDalitz",
+    "Trained",
     "VectorDalitz",
     "VectorMixing",
     "VectorModel",

@@ -224,6 +224,27 @@ class PairCloud:
         return self.mass[index], self.pt[index], self.energy[index]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Trained:
+    """A joint generator from a trained sampler: masses of the pairs it was trained on, kinematics from it.
+
+    Attributes
+    ----------
+    sampler : Sampler
+        Trained on the pairs of `cloud`, for one m_χ with the weights of `PairCloud.weighted_for`.
+    cloud : PairCloud
+    """
+
+    sampler: Sampler
+    cloud: PairCloud
+
+    def __call__(self, n: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return (mass, pt, energy) of `n` virtual photons."""
+        mass, _, _ = self.cloud(n, rng)
+        pt, energy = self.sampler.sample(np.clip(mass, *self.sampler.mass_range), rng)
+        return mass, pt, np.maximum(energy, np.sqrt(mass**2 + pt**2))
+
+
 def _photons(
     mass: FloatArray, pt: FloatArray, energy: FloatArray, weight: FloatArray, in_domain: InDomain
 ) -> VirtualPhotons:
