@@ -13,6 +13,7 @@ from gammastar.physics.cascade import decay
 from gammastar.physics.dark_brem import LEAD, total, track_length, ww_spectrum
 from gammastar.physics.decay_table import decay_table
 from gammastar.recast import babar, na64
+from gammastar.recast.flight import missing_energy, no_visible_decay
 
 RNG = np.random.default_rng
 M = 1.25
@@ -116,6 +117,29 @@ def test_na64_modes_against_sampled_positions():
         assert p.value[0] == pytest.approx(sampled.mean(), abs=4 * sigma + 4 * p.error[0])
     with pytest.raises(PhysicsError, match="strict"):
         na64.missing(energy, events, selection, [epsilon], RNG(3), mode="visible")
+
+
+def test_sums_of_exponentials_are_the_compiled_sums(card):
+    table = decay_table(recast.load_benchmark("i2DM-talk").sector(0.5))
+    epsilon = np.geomspace(1e-5, 1e-1, 17)
+    events = babar.cascades(table, card, 5000, RNG(1))
+    fast = babar.missing(events, card, epsilon, RNG(1), band=False)
+    seen = np.stack([babar._seen(events, card)], axis=-1)
+    momentum = np.sqrt((events.parent[..., :3] ** 2).sum(axis=-1))
+    slope = np.hypot(events.parent[..., 0], events.parent[..., 1]) / np.where(events.filled, momentum, 1.0)
+    source = np.where(events.filled, events.source, -2)
+    flight, uniform = events.flight(1.0), np.zeros(source.shape)
+    sums = no_visible_decay(seen, source, flight, slope, uniform, card.radius, epsilon)[:, 0]
+    assert np.allclose(fast.value, sums[0] / 5000, atol=1e-7)
+    selection = recast.load_na64()
+    energy, events = na64.cascades(table, na64.production(0.5, selection), 5000, RNG(1))
+    fast = na64.missing(energy, events, selection, epsilon, RNG(1), mode="inclusive")
+    source = np.where(events.filled, events.source, -2)
+    visible = (events.particle + events.antiparticle)[..., 3]
+    slots = (source, visible, events.kind > 0, events.flight(1.0), np.zeros(source.shape))
+    ends = (selection.ecal_end, selection.hcal_end)
+    cuts = (selection.missing_energy, selection.hcal_energy)
+    assert np.allclose(fast.value, missing_energy(energy, slots, ends, cuts, epsilon)[0] / 5000, atol=1e-6)
 
 
 def test_nothing_is_seen_of_stable_states(card):

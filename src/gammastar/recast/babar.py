@@ -18,6 +18,7 @@ from gammastar.physics.cascade import Cascade, decay
 from gammastar.physics.dark_sector import DarkSector
 from gammastar.physics.decay_table import DecayTable, decay_table
 from gammastar.physics.monophoton import cross_section, s_channel_cross_section, sample_photons
+from gammastar.recast.exponentials import exponential_sum
 from gammastar.recast.flight import no_visible_decay
 from gammastar.recast.missing_momentum import Missing, from_sums
 
@@ -154,6 +155,12 @@ def _probabilities(
     momentum = np.sqrt((cascade.parent[..., :3] ** 2).sum(axis=-1))
     slope = np.hypot(cascade.parent[..., 0], cascade.parent[..., 1]) / np.where(cascade.filled, momentum, 1.0)
     flight = cascade.flight(1.0)
+    if (cascade.source < 0).all():
+        rate = np.where(cascade.filled, cards[0].radius / (np.maximum(slope, 1e-12) * flight), 0.0)
+        rates = (seen * rate[..., None]).sum(axis=1).T
+        one = np.ones(len(cascade))
+        sums = np.array([[exponential_sum(k * row, one, epsilon) for row in rates] for k in (1.0, 2.0)])
+        return from_sums(sums, len(cascade))
     source = np.where(cascade.filled, cascade.source, -2)
     uniform = rng.random(cascade.state.shape)
     sums = no_visible_decay(seen, source, flight, slope, uniform, cards[0].radius, epsilon)

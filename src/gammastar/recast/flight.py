@@ -13,7 +13,7 @@ from gammastar.core.records import FloatArray
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 
-__all__ = ["missing_energy", "no_visible_decay", "survival"]
+__all__ = ["missing_energy", "no_visible_decay"]
 
 
 @njit(cache=True)
@@ -93,24 +93,6 @@ def no_visible_decay(
                 p = work[0, v] * (work[1, v] + work[2, v])
                 out[0, v, e] += p
                 out[1, v, e] += p * p
-    return out
-
-
-@njit(cache=True)
-def survival(source: IntArray, flight: FloatArray, end: float, epsilon: FloatArray) -> FloatArray:
-    """Return Σ P and Σ P² of "no decay before the end", shape (2, len(epsilon)); arguments as above."""
-    n, slots = source.shape
-    out = np.zeros((2, len(epsilon)))
-    for event in range(n):
-        rate = 0.0
-        for slot in range(slots):
-            if source[event, slot] == -1:
-                rate += end / flight[event, slot]
-        for e in range(len(epsilon)):
-            x = rate * epsilon[e] * epsilon[e]
-            p = np.exp(-x) if x < 40.0 else 0.0
-            out[0, e] += p
-            out[1, e] += p * p
     return out
 
 

@@ -20,7 +20,8 @@ from gammastar.physics.dark_brem import LEAD, Correction
 from gammastar.physics.decay_table import DecayTable
 from gammastar.physics.thick_target import ThickTarget, thick_target
 from gammastar.recast.curves import correction
-from gammastar.recast.flight import missing_energy, survival
+from gammastar.recast.exponentials import exponential_sum, missing_energy_sum
+from gammastar.recast.flight import missing_energy
 from gammastar.recast.missing_momentum import Missing, from_sums
 
 __all__ = [
@@ -180,20 +181,28 @@ def missing(
     source = np.where(cascade.filled, cascade.source, -2)
     flight = cascade.flight(1.0)
     if mode == "strict":
-        sums = survival(source, flight, card.hcal_end, coupling)
+        rate = (np.where(cascade.source == -1, card.hcal_end / flight, 0.0)).sum(axis=1)
+        one = np.ones(len(energy))
+        sums = np.array([exponential_sum(k * rate, one, coupling) for k in (1.0, 2.0)])
     elif mode == "inclusive":
         leaks = cascade.kind > 0
         visible = cascade.particle[..., 3] + cascade.antiparticle[..., 3]
+        limits = (card.ecal_end, card.hcal_end), (card.missing_energy, card.hcal_energy)
+        if (cascade.source < 0).all():
+            p = np.clip(missing_energy_sum(energy, (visible, leaks, flight), *limits, coupling), 0.0, 1.0)
+            return _with_error(coupling, p, np.sqrt(p * (1.0 - p) / len(energy)))
         sums = missing_energy(
             energy,
             (source, visible, leaks, flight, rng.random(source.shape)),
-            (card.ecal_end, card.hcal_end),
-            (card.missing_energy, card.hcal_energy),
+            *limits,
             coupling,
         )
     else:
         msg = f"NA64 mode {mode!r}: 'strict' or 'inclusive'"
         raise PhysicsError(msg)
-    value, error = from_sums(sums, len(cascade))
+    return _with_error(coupling, *from_sums(sums, len(cascade)))
+
+
+def _with_error(coupling: FloatArray, value: FloatArray, error: FloatArray) -> Missing:
     low, high = np.clip(value - error, 0.0, 1.0), np.clip(value + error, 0.0, 1.0)
     return Missing(coupling, value, error, np.minimum(low, value), np.maximum(high, value))

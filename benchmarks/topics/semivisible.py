@@ -1,0 +1,104 @@
+"""Cascades against DarkNews, a whole plane for one model, and the precision of the prompt table.
+
+All in seconds of processor time, one core.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from gammastar import recast
+from gammastar.core.constants import ALPHA
+from gammastar.core.rng import stream
+from gammastar.physics.cascade import decay
+from gammastar.physics.decay_table import decay_table
+from gammastar.recast import babar
+
+N = 200_000
+GENERATOR, DECAYS = 1.3e3, 4.3e4  # events/s of DarkNews 0.4.8 on two cores, where it is not installed
+
+
+def _best(run: Callable[[], object], repeat: int = 3) -> float:
+    times = []
+    for _ in range(repeat):
+        start = time.process_time()
+        run()
+        times.append(time.process_time() - start)
+    return min(times)
+
+
+def rows() -> Iterator[dict]:
+    card = recast.load_babar()
+    table = decay_table(recast.load_benchmark("AHP2020-B").sector())
+    babar.cascades(table, card, 10, stream(1))  # compiled once
+    cascades = N / _best(lambda: babar.cascades(table, card, N, stream(1)))
+    single = decay_table(recast.load_benchmark("iDM-040").sector(1.0))
+    rest = np.tile([0.0, 0.0, 0.0, 1.0], (N, 1))
+    decays = N / _best(lambda: decay(single, rest, stream(2)))
+    generator, decay_only, label = GENERATOR, DECAYS, "rate noted for two cores"
+    if importlib.util.find_spec("DarkNews") is not None:
+        generator, decay_only, label = *_darknews(), "side by side"
+    yield {
+        "claim": f"full cascades (ISR to laboratory) over DarkNews' generator, {label}",
+        "measured": cascades / generator,
+        "goal": 100.0,
+    }
+    yield {
+        "claim": f"unweighted decays over DarkNews' weighted decays, {label}",
+        "measured": decays / decay_only,
+        "goal": 10.0,
+    }
+    mass, epsilon = np.geomspace(0.05, 7.9, 60), np.geomspace(1e-5, 0.1, 60)
+    model = recast.load_benchmark("i2DM-talk").sector
+    recast.scan(model, mass[:1], epsilon[:2], options=recast.Options(n=10))
+    start = time.process_time()
+    recast.scan(model, mass, epsilon, options=recast.Options(n=100_000))
+    yield {
+        "claim": "plane of 60 × 60, 1e5 events per mass, BaBar with its band and both modes of NA64",
+        "measured": time.process_time() - start,
+        "goal": 60.0,
+        "unit": " s of one core",
+        "higher": False,
+    }
+    prompt = replace(card, radius=np.inf)
+    events = babar.cascades(decay_table(model(1.25)), card, 400_000, stream(3))
+    p = babar.missing(events, prompt, [1.0], stream(4), band=False)
+    yield {
+        "claim": f"relative error of the prompt table at P_miss = {p.value[0]:.2g}, 4e5 events",
+        "measured": 100 * float(p.error[0] / p.value[0]),
+        "goal": 5.0,
+        "unit": " %",
+        "higher": False,
+    }
+
+
+def _darknews() -> tuple[float, float]:
+    """Return events per second of DarkNews: full generator, and decays alone with their adaptation."""
+    from DarkNews import model, pdg, processes
+    from DarkNews.GenLauncher import GenLauncher
+
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.process_time()
+        launcher = GenLauncher(
+            mzprime=1.25, m4=0.14, neval=10_000, HNLtype="dirac", path=folder, loglevel="ERROR"
+        )
+        frame = launcher.run()
+        generator = len(frame) / (time.process_time() - start)
+    theory = model.GenericHNLModel(
+        m4=1 / 3,
+        m5=1.4 / 3,
+        mzprime=1.0,
+        HNLtype="majorana",
+        d_45=1.0,
+        deV=1e-3 * np.sqrt(4 * np.pi * ALPHA),
+    )
+    case = processes.FermionDileptonDecay(pdg.neutrino5, pdg.neutrino4, pdg.electron, pdg.positron, theory)
+    start = time.process_time()
+    samples = case.SamplePS(NINT_sample=1, NEVAL_sample=N)[0]
+    return generator, len(samples) / (time.process_time() - start)
