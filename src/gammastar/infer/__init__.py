@@ -27,6 +27,7 @@ from gammastar.infer.exact import (
 from gammastar.infer.likelihood import Likelihood, ScanPoint, read_likelihood, scan
 from gammastar.infer.limit import Method, upper_limit
 from gammastar.infer.patchset import patch_names, patchset
+from gammastar.infer.ranking import Ranking, ranking
 from gammastar.infer.reach import reach
 from gammastar.infer.refine import RefinedReach, refined_reach
 from gammastar.infer.template import shape_modifiers
@@ -41,6 +42,7 @@ __all__ = [
     "Likelihood",
     "Method",
     "Nuisance",
+    "Ranking",
     "RefinedReach",
     "ScanPoint",
     "StrengthLimit",
@@ -72,6 +74,7 @@ __all__ = [
     "patchset",
     "poisson_counts",
     "projected_yields",
+    "ranking",
     "reach",
     "read_likelihood",
     "refined_reach",

@@ -20,7 +20,7 @@ from gammastar.infer.ensemble import Model, compiled
 
 __all__ = ["fft_cls"]
 
-POINTS = 1 << 18
+STEP, MOST = 1e-3, 1 << 20  # of V, and points at most
 
 
 def fft_cls(channels: Sequence[Channel], *, strength: float = 1.0, fitted: bool = True) -> CLs:
@@ -91,9 +91,11 @@ def _below(observed: FloatArray, model: Model, weights: FloatArray, rates: Float
     if total <= TIE or not v.size:
         return nothing
     mean, variance = float(rate @ v), float(rate @ v**2)
-    step = (max(mean + 10.0 * np.sqrt(variance), total) + 4.0 * float(v.max())) / POINTS
-    density = np.bincount(np.rint(v / step).astype(np.int64), rate, POINTS)
-    probability = np.fft.irfft(np.exp(np.fft.rfft(density) - rate.sum()), POINTS)
+    reach = max(mean + 10.0 * np.sqrt(variance), total) + 4.0 * float(v.max())
+    points = min(1 << int(np.ceil(np.log2(reach / STEP))), MOST)
+    step = reach / points
+    density = np.bincount(np.rint(v / step).astype(np.int64), rate, points)
+    probability = np.fft.irfft(np.exp(np.fft.rfft(density) - rate.sum()), points)
     probability -= nothing * density
     probability[0] -= nothing
     one = nothing * float(rate[v <= total + TIE].sum())

@@ -5,8 +5,11 @@ from __future__ import annotations
 from gammastar.report.check_figures import kl_figure, training_figure
 from gammastar.report.contours import Contour, islands, outline, region
 from gammastar.report.detector_figures import cone_outline, detector_figure
+from gammastar.report.existing import ExistingLimit, citations, existing_limits, read_limit
 from gammastar.report.explorer import Plane2D, explorer
 from gammastar.report.flow_figures import Kinematics, flow_plane, flow_vs_data
+from gammastar.report.hepdata import Submission, write_submission
+from gammastar.report.inference_figures import impact_figure, limit_figure
 from gammastar.report.mass_figures import mass_projection, mass_spectra, unfolded_spectrum
 from gammastar.report.page import Provenance, Section, page, save_page
 from gammastar.report.reach_figures import Plane, reach_figure
@@ -23,28 +26,34 @@ from gammastar.report.tables import Number, Table, cutflow_table, html_table, nu
 
 __all__ = [
     "Contour",
+    "ExistingLimit",
     "Kinematics",
     "Number",
     "Plane",
     "Plane2D",
     "Provenance",
     "Section",
+    "Submission",
     "Table",
     "acceptance_figure",
     "acceptance_vs_mass",
+    "citations",
     "cone_outline",
     "correlation_matrix",
     "cutflow_table",
     "detector_figure",
     "efficiency_figure",
+    "existing_limits",
     "explorer",
     "flow_plane",
     "flow_vs_data",
     "header",
     "house_style",
     "html_table",
+    "impact_figure",
     "islands",
     "kl_figure",
+    "limit_figure",
     "mass_migration",
     "mass_projection",
     "mass_spectra",
@@ -55,11 +64,13 @@ __all__ = [
     "png_bytes",
     "rate_figure",
     "reach_figure",
+    "read_limit",
     "region",
     "save_figure",
     "save_page",
     "text_table",
     "training_figure",
     "unfolded_spectrum",
+    "write_submission",
     "yield_map",
 ]

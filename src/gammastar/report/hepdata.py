@@ -1,0 +1,175 @@
+"""Submissions to HEPData: contour tables and the likelihood, checked before anything is written."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import math
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gammastar.core.errors import PhysicsError
+from gammastar.core.records import Reach
+from gammastar.report.saving import write_whole
+
+__all__ = ["Submission", "write_submission"]
+
+BANDS = ("-2 sigma", "-1 sigma", "median", "+1 sigma", "+2 sigma")
+ARCHIVE = "likelihood.tar.gz"
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What a submission says besides its numbers.
+
+    Attributes
+    ----------
+    title, abstract : str
+    coupling : str
+        Name of the coupling in table headings, e.g. ``"kinetic mixing epsilon"``.
+    qualifiers : mapping of str to str or float
+        Of every column, e.g. ``{"CL": 0.9, "POT": 1.4e17, "SQRT(S) [GeV]": 27.4}``.
+    reaction : str
+        As HEPData's keyword, e.g. ``"P NUCLEUS --> DARKPHOTON X"``.
+    method : str
+        How the limits were computed.
+    """
+
+    title: str
+    abstract: str
+    coupling: str
+    qualifiers: Mapping[str, str | float]
+    reaction: str
+    method: str
+
+
+def write_submission(
+    directory: Path,
+    reach: Reach,
+    submission: Submission,
+    *,
+    workspace: Mapping[str, Any] | None = None,
+    patchset: Mapping[str, Any] | None = None,
+) -> list[Path]:
+    """Write a submission: ``submission.yaml``, one table of the contour, the likelihood as an archive.
+
+    Parameters
+    ----------
+    directory : Path
+        Made if it is missing.
+    reach : Reach
+        Masses at which nothing is reached are left out.
+    submission : Submission
+    workspace, patchset : mapping, optional
+        HistFactory JSON; together in ``likelihood.tar.gz`` as ``BkgOnly.json`` and ``patchset.json``.
+
+    Returns
+    -------
+    list of Path
+        The files; JSON texts, which are YAML.
+
+    Raises
+    ------
+    PhysicsError
+        For masses out of order, edges that are not positive or cross, qualifiers that are not finite, or a
+        reach without any entry: HEPData's own validator accepts NaN and unsorted tables.
+    """
+    table = _contour(reach, submission)
+    text = json.dumps(table, indent=1, allow_nan=False)
+    resources = []
+    files: dict[str, bytes] = {"contour.yaml": text.encode()}
+    if workspace is not None:
+        files[ARCHIVE] = _archive(workspace, patchset)
+        description = "Background-only HistFactory workspace and a patch per mass and coupling (test mu = 1)"
+        resources.append({"location": ARCHIVE, "description": description, "type": "HistFactory"})
+    head: dict[str, Any] = {"comment": f"{submission.title}\n\n{submission.abstract}"}
+    if resources:
+        head["additional_resources"] = resources
+    listed = {
+        "name": "Contour",
+        "description": f"{submission.title}. {submission.method}. {_clipped(reach)}",
+        "keywords": [
+            {"name": "reactions", "values": [submission.reaction]},
+            {"name": "observables", "values": ["CLS"]},
+            {"name": "phrases", "values": ["Upper limit", "Dark Photon"]},
+        ],
+        "data_file": "contour.yaml",
+    }
+    documents = [json.dumps(document, indent=1, allow_nan=False) for document in (head, listed)]
+    files["submission.yaml"] = "\n---\n".join(documents).encode() + b"\n"
+    paths = []
+    for name, content in files.items():
+        write_whole(directory / name, content)
+        paths.append(directory / name)
+    return paths
+
+
+def _contour(reach: Reach, submission: Submission) -> dict[str, Any]:
+    """Return the table: masses, both edges, and both edges of each expected limit."""
+    reached = np.isfinite(reach.edges).all(axis=1)
+    mass, edges = reach.mass[reached], reach.edges[reached]
+    if not len(mass):
+        msg = "write_submission: nothing is reached, there is no contour to submit"
+        raise PhysicsError(msg)
+    if not (np.isfinite(mass).all() and (mass > 0).all() and (np.diff(mass) >= 0).all()):
+        msg = "write_submission: masses must be positive, finite and in order"
+        raise PhysicsError(msg)
+    if not ((edges > 0).all() and (edges[:, 0] <= edges[:, 1]).all()):
+        msg = "write_submission: each lower edge must be positive and not above its upper edge"
+        raise PhysicsError(msg)
+    qualifiers = []
+    for name, value in submission.qualifiers.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            msg = f"write_submission: qualifier {name} = {value!r} must be finite"
+            raise PhysicsError(msg)
+        qualifiers.append({"name": name, "value": value})
+    columns = [_column(f"{submission.coupling}, {side} edge", edges[:, k], qualifiers) for k, side in _SIDES]
+    if reach.bands is not None:
+        bands = reach.bands[reached]
+        columns += [
+            _column(f"{submission.coupling}, {side} edge, expected {label}", bands[:, i, k], qualifiers)
+            for i, label in enumerate(BANDS)
+            for k, side in _SIDES
+        ]
+    masses = {"header": {"name": "Mass", "units": "GeV"}, "values": [{"value": m} for m in mass.tolist()]}
+    return {"independent_variables": [masses], "dependent_variables": columns}
+
+
+_SIDES = ((0, "lower"), (1, "upper"))
+
+
+def _column(name: str, values: npt.NDArray[np.float64], qualifiers: list[dict[str, Any]]) -> dict[str, Any]:
+    if np.isinf(values).any():
+        msg = f"write_submission: column {name!r} holds an infinite number"
+        raise PhysicsError(msg)
+    entries = [{"value": "-" if math.isnan(value) else value} for value in values.tolist()]
+    return {"header": {"name": name}, "qualifiers": qualifiers, "values": entries}
+
+
+def _clipped(reach: Reach) -> str:
+    """Say where the scan ends before the contour does."""
+    sides = sorted({side for entry in reach.clipped_side for side in entry.split(", ") if side})
+    if not sides:
+        return "The contour is closed inside the scan."
+    return f"The scan ends before the contour on: {', '.join(sides)}."
+
+
+def _archive(workspace: Mapping[str, Any], patchset: Mapping[str, Any] | None) -> bytes:
+    """Return a tar archive without time stamps: equal likelihoods give equal bytes."""
+    plain = io.BytesIO()
+    with tarfile.open(fileobj=plain, mode="w") as archive:
+        for name, document in (("BkgOnly.json", workspace), ("patchset.json", patchset)):
+            if document is None:
+                continue
+            content = json.dumps(dict(document), allow_nan=False).encode()
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return gzip.compress(plain.getvalue(), mtime=0)

@@ -1,0 +1,156 @@
+"""Figures of the inference: pulls and impacts of nuisances, and limits with bands against mass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from gammastar.core.errors import PhysicsError
+from gammastar.core.records import FloatArray
+from gammastar.report.style import (
+    BAND68,
+    BAND95,
+    COLOURS,
+    MASS_DARK,
+    checked,
+    log_mass_axis,
+    mark_mock,
+    new_figure,
+    styled,
+)
+
+__all__ = ["impact_figure", "limit_figure"]
+
+
+@styled
+def impact_figure(
+    names: Sequence[str],
+    pull: FloatArray,
+    constraint: FloatArray,
+    impact: FloatArray,
+    *,
+    mock: bool,
+    title: str = "",
+) -> Figure:
+    r"""Draw the impacts of nuisances on log ε as bars and their pulls as points.
+
+    Parameters
+    ----------
+    names : sequence of str, length n
+        From the largest impact on; drawn from above.
+    pull, constraint : NDArray, shape (n,)
+        Fitted nuisances and their standard deviations after the fit.
+    impact : NDArray, shape (n, 2)
+        Δlog10 of the coupling for the nuisance at −1 and +1.
+    mock : bool
+    title : str
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    PhysicsError
+        If lengths differ or there is no nuisance.
+    """
+    n = len(names)
+    if not n:
+        msg = "impact_figure: there is no nuisance to be drawn"
+        raise PhysicsError(msg)
+    pull, constraint = checked("pull", pull, (n,)), checked("constraint", constraint, (n,))
+    impact = checked("impact", impact, (n, 2))
+    figure, axes = new_figure(1, 1, size=(7.6, 1.9 + 0.46 * n))
+    ax = axes[0, 0]
+    place = np.arange(n)[::-1]
+    for side, colour in ((0, COLOURS[0]), (1, COLOURS[1])):
+        ax.barh(place, impact[:, side], height=0.62, color=colour, alpha=0.55, linewidth=0, zorder=2)
+    widest = max(1.25 * float(np.abs(impact).max()), 1e-4)
+    ax.set(xlim=(-widest, widest), ylim=(-0.7, n - 0.3), xlabel=r"impact $\Delta\log_{10}\varepsilon$")
+    ax.axvline(0.0, color="0.4", linewidth=0.8, zorder=1)
+    ax.set_yticks(place, [f" {name.replace('_', ' ')}" for name in names])
+    ax.tick_params(axis="y", which="both", length=0, labelsize=12)
+    ax.locator_params(axis="x", nbins=5)
+    top = ax.twiny()
+    top.errorbar(
+        pull, place, xerr=constraint, fmt="o", color="black", markersize=4.5, linewidth=1.3, zorder=5
+    )
+    reach = max(2.0, 1.1 * float((np.abs(pull) + constraint).max()))
+    top.set(xlim=(-reach, reach), xlabel=r"pull $(\hat\theta-\theta_0)/\Delta\theta$")
+    for line in (-1.0, 1.0):
+        top.axvline(line, color="0.6", linewidth=0.8, linestyle=":", zorder=1)
+    handles = [
+        Patch(facecolor=COLOURS[0], alpha=0.55, label=r"$\theta=-1\sigma$"),
+        Patch(facecolor=COLOURS[1], alpha=0.55, label=r"$\theta=+1\sigma$"),
+        Line2D([], [], color="black", marker="o", markersize=4.5, linewidth=1.3, label="pull"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, title=title or None)
+    mark_mock(top, mock, position=(0.97, 0.05))
+    return figure
+
+
+@styled
+def limit_figure(
+    mass: FloatArray,
+    expected: FloatArray,
+    *,
+    mock: bool,
+    observed: FloatArray | None = None,
+    cl: float = 0.90,
+    method: str = "",
+) -> Figure:
+    """Draw upper limits on the signal events against mass with the expected bands.
+
+    Parameters
+    ----------
+    mass : NDArray, shape (n,) [GeV]
+    expected : NDArray, shape (n, 5)
+        Limits at −2 … +2 standard deviations.
+    mock : bool
+        From mock data; observed limits are then refused.
+    observed : NDArray, shape (n,), optional
+        Drawn solid; nan while masked.
+    cl : float
+    method : str
+        Written below the title.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    PhysicsError
+        If arrays do not fit, or an observed limit is asked for on mock data.
+    """
+    n = len(mass)
+    bands = checked("expected", expected, (n, 5))
+    if mock and observed is not None:
+        msg = "limit_figure: mock data have no observed limit"
+        raise PhysicsError(msg)
+    figure, axes = new_figure(1, 1, size=(7.4, 5.4))
+    ax = axes[0, 0]
+    ax.fill_between(mass, bands[:, 0], bands[:, 4], color=BAND95, linewidth=0, label=r"expected $\pm2\sigma$")
+    ax.fill_between(mass, bands[:, 1], bands[:, 3], color=BAND68, linewidth=0, label=r"expected $\pm1\sigma$")
+    ax.plot(mass, bands[:, 2], color="black", linestyle="--", label="expected median")
+    if observed is not None:
+        ax.plot(mass, checked("observed", observed, (n,)), color="black", linewidth=2.2, label="observed")
+    ax.set_xlim(float(mass[0]), float(mass[-1]))
+    log_mass_axis(ax)
+    drawn = bands if observed is None else np.column_stack([bands, observed])
+    ax.set_ylim(0.0, 1.45 * float(np.nanmax(drawn)))
+    ax.set(xlabel=MASS_DARK, ylabel="upper limit on signal events")
+    ax.set_title(f"{100 * cl:.3g} % CL", loc="left")
+    if method:
+        ax.set_title(method, loc="right", fontsize=11)
+    handles, labels = ax.get_legend_handles_labels()
+    order = sorted(
+        range(len(labels)), key=lambda k: ("observed" not in labels[k], "median" not in labels[k], k)
+    )
+    ax.legend([handles[k] for k in order], [labels[k] for k in order], loc="upper right")
+    mark_mock(ax, mock)
+    return figure

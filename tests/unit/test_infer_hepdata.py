@@ -1,0 +1,77 @@
+"""Submissions to HEPData: valid to its own validator, offline, and refusing what that accepts."""
+
+from __future__ import annotations
+
+import gc
+import json
+import tarfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from gammastar.core.errors import PhysicsError
+from gammastar.infer import patchset, reach, read_likelihood, upper_limit, workspace
+from gammastar.report.hepdata import Submission, write_submission
+
+SAYS = Submission(
+    title="Expected reach of a beam dump (MOCK)",
+    abstract="From MOCK dimuons.",
+    coupling="kinetic mixing epsilon",
+    qualifiers={"CL": 0.9, "POT": 1.4e17, "SQRT(S) [GeV]": 27.4},
+    reaction="P NUCLEUS --> DARKPHOTON X",
+    method="Exact CLs, 90 % CL",
+)
+MASS, COUPLING = np.linspace(0.2, 0.8, 12), np.geomspace(1e-8, 1e-5, 40)
+
+
+def found():
+    signal = 2e28 * np.exp(-MASS[:, None] / 0.12) * COUPLING**4
+    signal = signal * np.exp(-(COUPLING**2) * MASS[:, None] ** 2 / 1e-13)
+    return reach(MASS, COUPLING, signal, upper_limit(0.5, 0.3, "masked", signal_sigma=0.18))
+
+
+def written(tmp_path):
+    space = workspace("dimuons", 0.5, 0.3, pot_search_sigma=0.18)
+    patches = patchset(space, MASS, np.full(12, 1e-6), np.full(12, 2.0))
+    return write_submission(tmp_path, found(), SAYS, workspace=space, patchset=patches)
+
+
+def test_likelihood_travels_with_the_tables(tmp_path):
+    written(tmp_path)
+    again = read_likelihood(tmp_path / "likelihood.tar.gz")
+    assert len(again.patches) == 12
+    table = json.loads((tmp_path / "contour.yaml").read_text())
+    masses = [entry["value"] for entry in table["independent_variables"][0]["values"]]
+    assert masses == sorted(masses)
+    assert len(masses) == np.isfinite(found().edges[:, 0]).sum()
+    assert len(table["dependent_variables"]) == 12
+    first = (tmp_path / "likelihood.tar.gz").read_bytes()
+    written(tmp_path)
+    assert (tmp_path / "likelihood.tar.gz").read_bytes() == first
+    with tarfile.open(tmp_path / "likelihood.tar.gz") as archive:
+        assert archive.getnames() == ["BkgOnly.json", "patchset.json"]
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # the validator leaves files to the collector
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_valid_to_the_validator_of_hepdata(tmp_path):
+    validator = pytest.importorskip("hepdata_validator.full_submission_validator")
+    written(tmp_path)
+    check = validator.FullSubmissionValidator(autoload_remote_schemas=False)
+    valid, messages = check.validate(directory=str(tmp_path)), check.get_messages()
+    gc.collect()
+    assert valid, messages
+
+
+def test_what_the_validator_accepts_is_refused(tmp_path):
+    good = found()
+    with pytest.raises(PhysicsError, match="in order"):
+        write_submission(tmp_path, replace(good, mass=good.mass[::-1]), SAYS)
+    with pytest.raises(PhysicsError, match="above its upper"):
+        write_submission(tmp_path, replace(good, edges=good.edges[:, ::-1]), SAYS)
+    with pytest.raises(PhysicsError, match="POT"):
+        write_submission(tmp_path, good, replace(SAYS, qualifiers={"POT": np.inf}))
+    with pytest.raises(PhysicsError, match="nothing is reached"):
+        write_submission(tmp_path, replace(good, edges=np.full_like(good.edges, np.nan)), SAYS)
+    assert not list(tmp_path.iterdir())
