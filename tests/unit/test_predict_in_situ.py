@@ -72,6 +72,20 @@ def test_fitted_signal_of_toys_has_the_expected_spread() -> None:
     assert fitted.mean() == pytest.approx(0.0, abs=0.1 * found.sigma[0])
 
 
+def test_a_peak_in_the_data_is_found() -> None:
+    edges = np.linspace(0.4, 1.2, 401)
+    centre = 0.5 * (edges[1:] + edges[:-1])
+    peak = 0.002 / (0.02 * np.sqrt(2 * np.pi)) * np.exp(-0.5 * ((centre - 0.8) / 0.02) ** 2)
+    pairs = 1000 * np.exp(-2 * centre) + 400 * peak
+    found = bump_hunt(edges, pairs, [0.7, 0.8], [1.0, 1.0], 0.02, half_window=5, degree=3)
+    assert found.fitted[1] == pytest.approx(400, rel=0.03)
+    assert found.observed[1] > 400 + found.sigma[1]
+    quiet = bump_hunt(edges, 1000 * np.exp(-2 * centre), [0.8], [1.0], 0.02, degree=3)
+    assert quiet.fitted[0] == pytest.approx(0.0, abs=0.05 * quiet.sigma[0])
+    assert quiet.observed[0] == pytest.approx(quiet.limit[0], rel=0.05)
+    assert np.isnan(bump_hunt(edges, pairs, [0.8], [1.0], 0.02, degree=None).fitted[0])
+
+
 def test_bump_hunt_refuses_bad_input() -> None:
     edges = np.linspace(0.5, 1.1, 13)
     with pytest.raises(PhysicsError, match="too few"):

@@ -25,7 +25,7 @@ CrossSection = Literal["nsd", "total"]
 SPrime = Literal["collinear", "energy"]
 
 _S_MIN = 2.0  # GeV²; below it the cross sections are not parametrised
-_NODES = 48
+_NODES = 24  # agrees with 96 nodes to 2e-6 for every preset
 
 
 def cross_section_nsd(s: npt.ArrayLike) -> FloatArray:
@@ -47,7 +47,7 @@ def cross_section_total(s: npt.ArrayLike) -> FloatArray:
 
 @dataclass(frozen=True, slots=True)
 class Bremsstrahlung:
-    """One convention of p → p A'.
+    """One convention of p → p A'; change one of a preset with `dataclasses.replace`.
 
     Attributes
     ----------
@@ -138,7 +138,7 @@ class Bremsstrahlung:
 
         Notes
         -----
-        Gauss-Legendre in ln z and ln(1 + pT²/A), A = z² m_p² + (1 − z) m², 48 nodes each.
+        Gauss-Legendre in ln z and ln(1 + pT²/A), A = z² m_p² + (1 − z) m², 24 nodes each.
         """
         mass = _masses(mass)[..., None, None]
         nodes, weights = np.polynomial.legendre.leggauss(_NODES)

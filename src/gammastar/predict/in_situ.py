@@ -110,6 +110,8 @@ class BumpHunt:
     epsilon2 : NDArray, shape (k,)
         The same as ε².
     cl : float
+    fitted : NDArray, shape (k,)
+        Signal pairs that the fit finds in the data; nan if the background is taken as known.
     """
 
     mass: FloatArray
@@ -119,6 +121,13 @@ class BumpHunt:
     limit: FloatArray
     epsilon2: FloatArray
     cl: float
+    fitted: FloatArray
+
+    @property
+    def observed(self) -> FloatArray:
+        """Observed CLs limit on the signal pairs, Ŝ + σ Φ⁻¹[1 − (1 − CL) Φ(Ŝ/σ)], shape (k,)."""
+        pull = self.fitted / self.sigma
+        return np.asarray(self.fitted + self.sigma * ndtri(1 - (1 - self.cl) * ndtr(pull)))
 
 
 def bump_hunt(
@@ -132,7 +141,7 @@ def bump_hunt(
     degree: int | None = 3,
     cl: float = 0.90,
 ) -> BumpHunt:
-    """Return the expected reach in ε² of a peak search with a sliding window.
+    """Return the expected reach in ε² of a peak search with a sliding window, and the fitted peaks.
 
     Parameters
     ----------
@@ -192,7 +201,10 @@ def bump_hunt(
     design = np.stack(columns, axis=-1)
     weight = np.where(inside, 1.0 / np.maximum(n, 1e-300), 0.0)
     information = np.einsum("kbi,kb,kbj->kij", design, weight, design)
-    sigma = np.sqrt(np.linalg.inv(information)[:, 0, 0])
+    inverse = np.linalg.inv(information)
+    sigma = np.sqrt(inverse[:, 0, 0])
+    content = np.einsum("kbi,kb,b->ki", design, weight, n)
+    fitted = np.einsum("ki,ki->k", inverse[:, 0], content) if terms else np.full(len(m), np.nan)
     limit = sigma * float(ndtri(1 - (1 - cl) / 2))
     near = np.abs(pull[:, 1:] + pull[:, :-1]) < 2.8
-    return BumpHunt(m, s, near @ n, sigma, limit, limit / s, cl)
+    return BumpHunt(m, s, near @ n, sigma, limit, limit / s, cl, fitted)
