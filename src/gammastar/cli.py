@@ -113,33 +113,38 @@ def inspect(file: Path, lepton: Any) -> None:
     help="Recorded events (data) or kept ones (mc).",
 )
 @click.option("-o", "--output", type=FILE, required=True, help="ROOT file to write.")
-@click.option("--kind", type=click.Choice(["data", "mc", "background"]), default="data", show_default=True)
+@click.option(
+    "--kind", type=click.Choice(["data", "mc", "background", "charm"]), default="data", show_default=True
+)
 @click.option("--prior", default="nominal", show_default=True, help="Prior of the card.")
 @click.option(
     "--pairing", type=click.Choice(["same-event", "mixed"]), default="same-event", show_default=True
 )
-@click.option("--engine", type=click.Choice(["toy"]), default="toy", show_default=True)
+@click.option("--engine", type=click.Choice(["toy", "pythia"]), default="toy", show_default=True)
+@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Of Pythia.")
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True)
 def simulate(card: str, n_events: int, output: Path, seed: int, **options: Any) -> None:
     """Write MOCK events of CARD (a file, or the name of a shipped card)."""
     from gammastar.pipeline.commands import simulate_file
 
-    options.pop("engine")
     for line in simulate_file(card, n_events, output, seed=seed, **options):
         click.echo(line)
 
 
 @app.command()
 @click.argument("flow", type=FILE)
-@click.option("--mass", type=float, required=True, help="Mass of the virtual photon [GeV].")
+@click.option("--mass", type=float, help="Mass of the virtual photon [GeV].")
+@click.option("--spectrum", type=FILE, help="spectrum.json whose masses are drawn instead.")
 @click.option("-n", "n_events", type=click.IntRange(min=1), required=True)
-@click.option("-o", "--output", type=FILE, required=True, help="File to write (.root).")
+@click.option("-o", "--output", type=FILE, required=True, help=".root, .parquet, .lhe, .lhe.gz or .hepmc")
+@click.option("--decay", type=click.Choice(["ee", "mumu"]), help="Decay to these leptons.")
+@click.option("--ctau", type=click.FloatRange(min=0), default=0.0, help="Proper decay length [m].")
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True)
-def sample(flow: Path, mass: float, n_events: int, output: Path, seed: int) -> None:
-    """Draw virtual photons of one mass from a trained FLOW (path without suffix, or its .safetensors)."""
+def sample(flow: Path, n_events: int, output: Path, **options: Any) -> None:
+    """Draw events of one mass, or of a spectrum, from a trained FLOW: a generator made of data."""
     from gammastar.pipeline.commands import sample_file
 
-    click.echo(sample_file(flow, mass, n_events, output, seed=seed))
+    click.echo(sample_file(flow, n_events, output, **options))
 
 
 @app.command()

@@ -159,14 +159,27 @@ def test_verify_sees_a_changed_file(bare, tmp_path):
 
 def test_sample_of_the_flow(results, tmp_path):
     output = tmp_path / "sample.root"
-    gammastar("sample", results / "flow", "--mass", "0.5", "-n", "1000", "-o", output)
+    gammastar("sample", results / "flow", "--mass", "0.5", "-n", "1000", "-o", output, "--decay", "mumu")
     with uproot.open(output) as file:
-        px, py, pz, energy = (file["events"][name].array(library="np") for name in ("px", "py", "pz", "E"))
+        columns = file["events"].arrays(library="np")
+    px, py, pz, energy = (columns[name] for name in ("px", "py", "pz", "E"))
     assert np.allclose(np.sqrt(energy**2 - px**2 - py**2 - pz**2), 0.5, rtol=1e-3)
     assert (energy < 400).all()
+    assert np.allclose(columns["d1_E"] + columns["d2_E"], energy)
     run = gammastar("sample", results / "flow", "--mass", "5", "-n", "10", "-o", output, check=False)
     assert run.returncode == 2
-    assert "0.2125 and 1.1125" in run.stderr
+    assert "[0.2125, 1.1125]" in run.stderr
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "lhe", "hepmc"])
+def test_sample_formats(results, tmp_path, suffix):
+    output = tmp_path / f"sample.{suffix}"
+    spectrum = results / "spectrum.json"
+    gammastar("sample", results / "flow", "--spectrum", spectrum, "-n", "50", "-o", output)
+    assert output.stat().st_size > 1000
+    run = gammastar("sample", results / "flow", "-n", "5", "-o", output, check=False)
+    assert run.returncode == 2
+    assert "--mass or --spectrum" in run.stderr
 
 
 def test_reinterpretation_of_the_record_is_the_run_itself(results, tmp_path):

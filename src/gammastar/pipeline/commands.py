@@ -8,25 +8,28 @@ from typing import Any
 
 import numpy as np
 
-from gammastar.core.errors import PhysicsError, StoreError, UserError
-from gammastar.core.rng import stream
+from gammastar.core.constants import M_E, M_MU
+from gammastar.core.errors import StoreError, UserError
+from gammastar.core.records import FloatArray
 from gammastar.pipeline.checkpoint import load_arrays
 from gammastar.pipeline.context import shipped
-from gammastar.store.events import write_tree
+from gammastar.store.events import EventTable, write_events
 from gammastar.store.manifest import digest, file_sha256, read_json
+from gammastar.store.records import read_spectrum
 
 __all__ = ["sample_file", "show_results", "simulate_file", "verify_results"]
 
 
-def simulate_file(
-    card: str, n: int, output: Path, *, kind: Any, prior: str, pairing: Any, seed: int
-) -> Iterator[str]:
-    """Write mock events of a card; yield lines that say what was made, with the placeholders of the card."""
+def simulate_file(card: str, n: int, output: Path, *, kind: Any, seed: int, **options: Any) -> Iterator[str]:
+    """Write mock events of a card; yield lines that say what was made, with the placeholders of the card.
+
+    Options are those of `simulate.simulate_events`: prior, pairing, engine, workers.
+    """
     from gammastar import simulate
     from gammastar.pipeline import reading
 
     loaded = simulate.load_card(shipped(card, Path(), "cards"))
-    events = simulate.simulate_events(loaded, n, kind=kind, prior=prior, pairing=pairing, seed=seed)
+    events = simulate.simulate_events(loaded, n, kind=kind, seed=seed, **options)
     reading.write_mock(output, events)
     yield f"MOCK {kind} events of card {loaded.name!r}: {len(events)} in {output}"
     yield f"protons on target: {float(events.meta['N_POT']):.6g}"
@@ -37,37 +40,79 @@ def simulate_file(
     yield f"placeholders of the card: {', '.join(placeholders) or 'none'}"
 
 
-def sample_file(path: Path, mass: float, n: int, output: Path, *, seed: int) -> str:
-    """Draw virtual photons of one mass from a saved flow and write them as a tree.
+def sample_file(
+    path: Path,
+    n: int,
+    output: Path,
+    *,
+    mass: float | None = None,
+    spectrum: Path | None = None,
+    seed: int = 1,
+    decay: str | None = None,
+    ctau: float = 0.0,
+) -> str:
+    """Draw virtual photons, or dark photons of the same kinematics, from a saved flow and write them.
+
+    Parameters
+    ----------
+    path : Path
+        Flow without suffix, or one of its two files.
+    n : int
+    output : Path
+        ``.root``, ``.parquet``, ``.lhe``, ``.lhe.gz`` or ``.hepmc``.
+    mass : float, optional
+        One mass [GeV].
+    spectrum : Path, optional
+        ``spectrum.json`` whose masses are drawn instead.
+    seed : int
+        The same seed gives the same events.
+    decay : {"ee", "mumu"}, optional
+        Decay to these leptons.
+    ctau : float
+        Proper decay length [m]; 0 decays at the production vertex.
 
     Raises
     ------
     UserError
-        If the suffix of `output` is not ``.root``.
+        If not exactly one of `mass` and `spectrum` is given, or the suffix is unknown.
     """
     from gammastar import flow
 
-    if output.suffix != ".root":
-        msg = f"{output}: the suffix {output.suffix!r} is not known; use .root"
+    if (mass is None) == (spectrum is None):
+        msg = "give either --mass or --spectrum"
         raise UserError(msg)
     found = flow.load(path.with_suffix("") if path.suffix in {".safetensors", ".json"} else path)
-    low, high = found.mass_range
-    if not low <= mass <= high:
-        msg = f"--mass {mass:g}: the flow was trained between {low:g} and {high:g} GeV"
-        raise PhysicsError(msg)
-    rng = stream(seed, "sample", f"{mass!r}")
-    pt, energy = found.sample(np.full(n, mass), rng)
-    phi = rng.uniform(-np.pi, np.pi, n)
-    pz = np.sqrt(np.maximum(energy**2 - mass**2 - pt**2, 0.0))
-    branches = {
-        "px": pt * np.cos(phi),
-        "py": pt * np.sin(phi),
-        "pz": pz,
-        "E": energy,
-        "mass": np.full(n, mass),
-    }
-    write_tree(output, {"events": branches})
-    return f"{n} virtual photons of {mass:g} GeV in {output}"
+    if not isinstance(found, flow.KinematicFlow):
+        msg = f"{path}: a flow of the paper's preset has no numbered events; sample it in Python"
+        raise UserError(msg)
+    source: Any = mass
+    if spectrum is not None:
+        read = read_spectrum(spectrum)
+        axis = next(i for i, axis in enumerate(read.hist.axes) if axis.name == "mass")
+        others = tuple(i for i in range(read.hist.ndim) if i != axis)
+        source = (np.asarray(read.hist.axes[axis].edges), np.clip(read.values.sum(axis=others), 0.0, None))
+    events = flow.draw_events(found, n, seed=seed, mass=source)
+    table = EventTable(
+        number=events.number,
+        p4=events.p4,
+        mass=events.mass,
+        weight=np.ones(n),
+        origin=np.zeros((3, n)),
+        daughters=_daughters(events, decay),
+        decay=flow.decay_vertices(events, ctau) if decay is not None and ctau > 0 else None,
+    )
+    write_events(output, table, beam_energy=found.beam_energy)
+    return f"{n} events in {output}"
+
+
+def _daughters(events: Any, decay: str | None) -> tuple[tuple[int, FloatArray], ...]:
+    from gammastar import flow
+
+    if decay is None:
+        return ()
+    pdg, m_lepton = {"ee": (11, M_E), "mumu": (13, M_MU)}[decay]
+    minus, plus = flow.two_leptons(events, m_lepton)
+    return ((pdg, minus), (-pdg, plus))
 
 
 def _manifest(folder: Path) -> Any:
