@@ -133,6 +133,9 @@ def test_sums_of_exponentials_are_the_compiled_sums(card):
     assert np.allclose(fast.value, sums[0] / 5000, atol=1e-7)
     selection = recast.load_na64()
     energy, events = na64.cascades(table, na64.production(0.5, selection), 5000, RNG(1))
+    strict = na64.missing(energy, events, selection, np.geomspace(1e-6, 10.0, 40), RNG(1)).value
+    assert strict.min() == 0.0
+    assert strict.max() == pytest.approx(1.0, abs=1e-4)
     fast = na64.missing(energy, events, selection, epsilon, RNG(1), mode="inclusive")
     source = np.where(events.filled, events.source, -2)
     visible = (events.particle + events.antiparticle)[..., 3]

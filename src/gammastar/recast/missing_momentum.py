@@ -48,7 +48,7 @@ class Missing:
 
 def from_sums(sums: FloatArray, n: int) -> tuple[FloatArray, FloatArray]:
     """Return mean and its error from Σ P and Σ P² of n events, shape (2, k)."""
-    mean = sums[0] / n
+    mean = np.clip(sums[0] / n, 0.0, 1.0)  # sums of exponentials cancel up to rounding
     return mean, np.sqrt(np.clip(sums[1] / n - mean**2, 0.0, None) / n)
 
 
