@@ -13,15 +13,18 @@ from gammastar.flow.ensemble import (
     save_ensemble,
 )
 from gammastar.flow.keyed import KeyedEvents, decay_vertices, draw_events, two_leptons
+from gammastar.flow.laplace import laplace
 from gammastar.flow.model import KinematicFlow
 from gammastar.flow.options import FlowOptions, PairTable, TrainingReport
 from gammastar.flow.paper import PaperFlow
+from gammastar.flow.quality import Calibration, Quality, calibration, classifier_test, quality
 from gammastar.flow.saving import digest, load, save
 from gammastar.flow.table import MassTable, tabulate
 from gammastar.flow.train import fit, fit_pairs, fit_paper
 
 __all__ = [
     "Bijection",
+    "Calibration",
     "FlowEnsemble",
     "FlowOptions",
     "KLScan",
@@ -30,8 +33,11 @@ __all__ = [
     "MassTable",
     "PairTable",
     "PaperFlow",
+    "Quality",
     "TrainingReport",
     "Variations",
+    "calibration",
+    "classifier_test",
     "decay_vertices",
     "digest",
     "draw_events",
@@ -42,9 +48,11 @@ __all__ = [
     "inside_limits",
     "kl_divergence",
     "kl_scan",
+    "laplace",
     "load",
     "load_ensemble",
     "principal_components",
+    "quality",
     "save",
     "save_ensemble",
     "tabulate",
