@@ -91,6 +91,7 @@ class Simulate(_Section):
     n_response: Annotated[int, Field(gt=0)]
     response_prior: str = "nominal"
     pairing: Literal["same-event", "mixed"] = "same-event"
+    engine: Literal["toy", "pythia"] = "toy"
 
 
 class Read(_Section):

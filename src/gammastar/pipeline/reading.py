@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,6 +35,9 @@ __all__ = [
 ]
 
 
+N_R_FACTOR = 100_000  # generated events for R, where the engine is Pythia
+
+
 @dataclass(frozen=True)
 class Inputs:
     """The files of a run and their digests."""
@@ -60,6 +64,9 @@ def simulate_stage(ctx: Context) -> Arrays:
                 kind="data" if name == "data" else "mc",
                 prior="nominal" if name == "data" else section.response_prior,
                 pairing=section.pairing,
+                engine=section.engine if name == "data" else "toy",
+                workers=min(os.cpu_count() or 1, 4),
+                cache=ctx.folder / "input" / "pythia",
                 seed=ctx.seed,
                 progress=_counter(ctx, f"MOCK {name}"),
             )
@@ -71,7 +78,15 @@ def simulate_stage(ctx: Context) -> Arrays:
             }
         ctx.tell("simulate", None, "charge ratio R of simulated combinatorial pairs")
         combinatorial = simulate.simulate_events(
-            card, section.n_pairs, kind="background", pairing=section.pairing, seed=ctx.seed + 1
+            card,
+            section.n_pairs,
+            kind="background",
+            pairing=section.pairing,
+            engine=section.engine,
+            n_events=N_R_FACTOR,
+            workers=min(os.cpu_count() or 1, 4),
+            cache=ctx.folder / "input" / "pythia",
+            seed=ctx.seed + 1,
         )
         found = (combinatorial.meta["r_factor"], combinatorial.meta["r_factor_sigma"])
         return result | {"r_factor": np.array(found)}
@@ -89,7 +104,7 @@ def simulate_stage(ctx: Context) -> Arrays:
 
 def _counter(ctx: Context, text: str) -> Callable[[int, int], None]:
     def count(done: int, total: int) -> None:
-        ctx.tell("simulate", done / total, f"{text}: {done} of {total} dimuons")
+        ctx.tell("simulate", done / total, f"{text}: {done} of {total}")
 
     return count
 
