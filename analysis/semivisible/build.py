@@ -105,10 +105,10 @@ def _plane(name: str, options):
     quick = options.quick
     point = recast.load_benchmark(name)
     first = 0.4 if point.mediator else 0.02
-    mass = np.geomspace(first, 7.9, 16 if quick else 44)
-    epsilon = np.geomspace(1e-5, 0.1, 41 if quick else 81)
+    mass = np.geomspace(first, 7.9, 16 if quick else 40)
+    epsilon = np.geomspace(1e-5, 0.1, 41 if quick else 61)
     setting = recast.Options(
-        n=8_000 if quick else 40_000, polarised=options.polarised, s_channel=options.s_channel
+        n=8_000 if quick else 30_000, polarised=options.polarised, s_channel=options.s_channel
     )
     return recast.scan(point.sector, mass, epsilon, options=setting)
 

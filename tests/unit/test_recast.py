@@ -134,7 +134,7 @@ def test_sums_of_exponentials_are_the_compiled_sums(card):
     selection = recast.load_na64()
     energy, events = na64.cascades(table, na64.production(0.5, selection), 5000, RNG(1))
     strict = na64.missing(energy, events, selection, np.geomspace(1e-6, 10.0, 40), RNG(1)).value
-    assert strict.min() == 0.0
+    assert 0.0 <= strict.min() < 1e-3  # A′ → ψ₁ψ₁ is never seen
     assert strict.max() == pytest.approx(1.0, abs=1e-4)
     fast = na64.missing(energy, events, selection, epsilon, RNG(1), mode="inclusive")
     source = np.where(events.filled, events.source, -2)
