@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 
 import numpy as np
-from envelope_run import BREMSSTRAHLUNG, MESONS, RATE, Inputs, brem, mesons, sigma
+from envelope_run import BREMSSTRAHLUNG, MESONS, RATE, Inputs, brem, light_mesons, mesons, sigma
 
 from gammastar import report
 from gammastar.core.constants import M_MU, M_PI0
@@ -17,7 +17,6 @@ from gammastar.physics.mesons import MesonTable
 from gammastar.physics.millicharge import from_dark_photons
 from gammastar.predict.channels import (
     JPsi,
-    PionDalitz,
 )
 from gammastar.predict.millicharge import chi_rate
 from gammastar.predict.pairs import resonance_rate
@@ -111,8 +110,9 @@ def millicharge(run: Inputs, table: MesonTable, output: Path, mock: bool) -> dic
     value, error = chi_rate(run.edges, pairs, cov, chi, M_MU)
     spread = np.sqrt(np.diag(error) + (run.exposure.pot_sigma * value) ** 2)
     beam, p = run.exposure.beam_energy, run.interaction
-    pion = PionDalitz(table, beam, p)
+    pion, *others = light_mesons(run, table)
     from_pions = from_dark_photons(lambda m: pion.rate(m)[0], chi, M_PI0)
+    lighter = from_dark_photons(lambda m: sum(c.rate(m)[0] for c in others), chi, 2 * M_MU)
     onia = resonance_rate(JPsi(table, beam, p), chi)
     curves = []
     few = np.geomspace(0.005, 1.45, 80)
@@ -122,8 +122,12 @@ def millicharge(run: Inputs, table: MesonTable, output: Path, mock: bool) -> dic
         curves.append(
             from_dark_photons(lambda m, t=tabulated, g=grid: np.interp(m, g, t), few, 3.0, panels=400)
         )
+    dalitz = r"$\eta,\eta',\omega$ Dalitz, $m_{\chi\chi}<2m_\mu$"
     bands = [
         _relative(r"$\pi^0\to\gamma\chi\bar\chi$", chi, from_pions, table.mesons["pi0"].sigma, 0),
+        _relative(
+            r"$\eta,\eta',\omega$ Dalitz, $m_{\chi\chi}<2m_\mu$", chi, lighter, table.mesons["eta"].sigma, 1
+        ),
         _relative(r"$J/\psi\to\chi\bar\chi$", chi, onia, table.mesons["jpsi"].sigma, 3),
         Band(BREMSSTRAHLUNG, few, *curves, 2),
     ]

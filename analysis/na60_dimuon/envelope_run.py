@@ -18,6 +18,7 @@ from gammastar.physics.mesons import MesonTable
 from gammastar.physics.polarisation import cosine
 from gammastar.predict.channels import (
     Bremsstrahlung,
+    MesonChannel,
     PionDalitz,
     PseudoscalarDalitz,
     VectorDalitz,
@@ -99,6 +100,12 @@ def polarisation(mass: FloatArray, rate: FloatArray, sampler: Sampler, n: int = 
         for k, lam in enumerate((-(3**-0.5), 0.0, 3**-0.5)):
             shares[k, i] = max(seen(photons, masses, rng, lam).mean(), 1 / n)
     return rate * shares[1] / shares[::2]
+
+
+def light_mesons(run: Inputs, table: MesonTable) -> list[MesonChannel]:
+    """Dalitz decays to virtual photons lighter than two muons, which no dimuon shows."""
+    common = (table, run.exposure.beam_energy, run.interaction, (0.0, 2 * M_MU))
+    return [PionDalitz(*common), PseudoscalarDalitz(*common), VectorDalitz(*common)]
 
 
 def inside(run: Inputs):

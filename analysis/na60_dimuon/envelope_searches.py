@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import uproot
-from envelope_run import RESOLUTION, Inputs, brem, inside, momenta, seen
+from envelope_run import RESOLUTION, Inputs, brem, inside, light_mesons, momenta, seen
 
 from gammastar import accept, infer, report
 from gammastar.core.constants import M_MU, M_PI0
@@ -108,7 +108,7 @@ def in_situ(run: Inputs, table: MesonTable, output: Path, mock: bool) -> dict:
 
 
 def detectors(run: Inputs, table: MesonTable, output: Path, mock: bool) -> dict:
-    """Reach of illustrative millicharge detectors, dimuons plus pions below their threshold."""
+    """Reach of illustrative millicharge detectors: dimuons, and Dalitz decays below their threshold."""
     charges = np.geomspace(1e-5, 0.1, 61)
     found: dict[str, tuple[list, list]] = {}
     names = ("mcp_bars", "mcp_tpc", "mcp_skipper")
@@ -123,10 +123,11 @@ def detectors(run: Inputs, table: MesonTable, output: Path, mock: bool) -> dict:
         rng = stream(1, "millicharge", str(m_chi))
         photons = conditional(m_chi, run.edges, pairs, M_MU, run.sampler, inside(run), n=40_000, rng=rng)
         samples = [(chi_pairs(photons, m_chi, rng=rng), measured)]
-        if 2 * m_chi < M_PI0:
-            pion = PionDalitz(table, run.exposure.beam_energy, run.interaction)
-            light = chi_from_channel(pion, m_chi, mass_range=(0.0, 2 * M_MU), n=40_000, rng=rng)
-            samples.append((chi_pairs(light, m_chi, rng=rng, longitudinal=0.0), measured))
+        for light in light_mesons(run, table):
+            top = M_PI0 if isinstance(light, PionDalitz) else 2 * M_MU
+            if 2 * m_chi < top:
+                below = chi_from_channel(light, m_chi, mass_range=(0.0, top), n=20_000, rng=rng)
+                samples.append((chi_pairs(below, m_chi, rng=rng, longitudinal=0.0), measured))
         for name, detector in shelf.items():
             total = sum(
                 accept.millicharge_yields(sample, m_chi, charges, detector, measured=law).signal

@@ -20,6 +20,7 @@ from gammastar.predict.channels.theory import (
     VectorDalitz,
     VectorMixing,
 )
+from gammastar.predict.channels.virtual_photon import VirtualPhoton
 from gammastar.simulate.card_file import load_card
 from gammastar.simulate.cocktail import mass_spectrum
 from gammastar.testing import check_channel
@@ -156,3 +157,15 @@ def test_the_table_of_eventcalc_is_per_squared_mixing() -> None:
     row = next(line for line in lines if line.startswith("0.2,"))
     assert [float(x) for x in row.split(",")] == [0.2, 0.2466, 0.2445, 0.2556]
     assert "squared kinetic mixing" in lines[0]
+
+
+def test_channels_may_share_a_process_at_other_masses() -> None:
+    """η Dalitz decays below the dimuon threshold add to a rate measured with dimuons; above they do not."""
+    measured = VirtualPhoton(np.array([0.225, 1.1]), np.ones(2), np.eye(2), None, None)
+    below = PseudoscalarDalitz(TABLE, BEAM, mass_range=(0.0, 2 * M_MU))
+    check_exclusive([measured, below, PionDalitz(TABLE, BEAM)])
+    with pytest.raises(PhysicsError, match="pseudoscalar_dalitz"):
+        check_exclusive([measured, PseudoscalarDalitz(TABLE, BEAM)])
+    rate = below.rate([0.1, 0.2, 2 * M_MU, 0.3])[0]
+    assert (rate[:2] > 0).all()
+    assert (rate[2:] == 0).all()

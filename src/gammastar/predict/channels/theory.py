@@ -97,11 +97,14 @@ class MesonChannel(Channel):
         [GeV]
     interaction : float
         Probability that a proton interacts in the target.
+    mass_range : tuple of float
+        Masses that the channel covers [GeV], e.g. (0, 2 m_μ) beside a rate measured with dimuons.
     """
 
     table: MesonTable
     beam_energy: float
     interaction: float = 1.0
+    mass_range: tuple[float, float] = (0.0, np.inf)
     group: ClassVar[str] = "mesons"
     processes: ClassVar[frozenset[str]] = frozenset()
     members: ClassVar[frozenset[tuple[str, str]]] = frozenset()
@@ -123,11 +126,12 @@ class MesonChannel(Channel):
     def by_decay(self, mass: npt.ArrayLike) -> FloatArray:
         """Return the rate of each decay per proton on target and ε², shape (decays, n)."""
         m = np.atleast_1d(np.asarray(mass, dtype=np.float64))
+        inside = (m >= self.mass_range[0]) & (m < self.mass_range[1])
         rows = []
         for decay in self.decays:
             meson = self.table.mesons[decay.parent]
             per_meson = dark_photon_branching(decay, meson.mass, constants.width(meson.pdg), m)
-            rows.append(self.interaction * meson.per_interaction * per_meson)
+            rows.append(np.where(inside, self.interaction * meson.per_interaction * per_meson, 0.0))
         return np.stack(rows)
 
     def rate(self, mass: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:

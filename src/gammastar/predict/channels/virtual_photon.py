@@ -176,6 +176,11 @@ class VirtualPhoton(Channel):
         {"pseudoscalar_dalitz", "vector_dalitz", "vector_mesons", "bremsstrahlung", "drell_yan"}
     )
 
+    @property
+    def mass_range(self) -> tuple[float, float]:
+        """First and last measured mass [GeV]; below and above, other channels may hold the same processes."""
+        return float(self.mass_centres[0]), float(self.mass_centres[-1])
+
     def rate(self, mass: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
         """Return the interpolated rate per proton on target and ε², and its covariance."""
         return interpolate_rate(mass, self.mass_centres, self.rates, self.cov)
