@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import awkward as ak
 import numpy as np
 from scipy.special import gamma
+from validation import _simulate_more as more
 
 from gammastar.core.constants import M_MU
 from gammastar.core.data import data_path
@@ -51,6 +52,12 @@ def rows(*, quick: bool) -> Iterator[dict]:
     yield from _spectrum(card, n)
     yield from _pythia(card, n)
     yield from _recorded(card, quick=quick)
+    full = load_card(data_path("cards/na60_full.toml"))
+    yield from more.decays()
+    yield from more.polarisation(card, n // 2)
+    engine, found = more.pythia(card, 20_000 if quick else 60_000)
+    yield from found
+    yield from more.charm(full, 200_000, engine)
 
 
 def _row(quantity: str, ours: float, expected: float, tolerance: float, source: str) -> dict:

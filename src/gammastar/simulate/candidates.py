@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.core.constants import M_MU
+from gammastar.core.constants import LEPTON_MASS, M_MU
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.simulate.card import Card
 from gammastar.simulate.charm import CharmPairs
@@ -213,7 +213,9 @@ def triggered(
     chosen = np.flatnonzero(enough)
     slots = np.argsort(~candidates.present[:, chosen], axis=0, kind="stable")[:2]
     p = candidates.p[:, slots, chosen]
-    probability = efficiency(*pair_kinematics(with_energy(p[:, 0]), with_energy(p[:, 1])), card.efficiency)
+    mass = LEPTON_MASS[card.lepton]
+    pair = pair_kinematics(with_energy(p[:, 0], mass), with_energy(p[:, 1], mass))
+    probability = efficiency(*pair, card.efficiency)
     if card.spectrometer is not None:
         probability *= recorded_share(
             card,

@@ -20,7 +20,14 @@ from gammastar.physics.decays import daughter
 from gammastar.simulate.card import Card, Hadron
 from gammastar.simulate.detector import accepted, efficiency, pair_kinematics
 from gammastar.simulate.spectrometer import recorded_share
-from gammastar.simulate.toy import beam_kinematics, momentum, rapidity_limit, sample_pt, truncated_normal
+from gammastar.simulate.toy import (
+    beam_kinematics,
+    momentum,
+    photon_leg,
+    rapidity_limit,
+    sample_pt,
+    truncated_normal,
+)
 
 __all__ = [
     "PAIRINGS",
@@ -39,6 +46,7 @@ Pairing: TypeAlias = Literal["same-event", "mixed"]
 PAIRINGS: tuple[str, ...] = get_args(Pairing)
 IntArray: TypeAlias = npt.NDArray[np.int64]
 
+NEUTRAL_PION = 111
 CHUNK = 20_000  # interactions at a time
 N_BLOCKS = 50  # blocks of interactions for the error of R
 
@@ -93,9 +101,8 @@ def _hadrons(card: Card, n: int, rng: np.random.Generator) -> tuple[IntArray, In
     """Return interaction, charge and cluster rapidity of every charged hadron of `n` interactions."""
     background, k = card.background, card.background.nbd_k
     clusters = rng.negative_binomial(k, k / (k + background.clusters), n)
-    extra = rng.poisson(background.positive_excess, n)
     of_cluster = np.repeat(np.arange(n), clusters)
-    of_extra = np.repeat(np.arange(n), extra)
+    of_extra = np.repeat(np.arange(n), rng.poisson(background.positive_excess, n))
     width = max(hadron.y_width for hadron in background.hadrons.values())
     spread = np.sqrt(max(width**2 - background.cluster_y_width**2, 1e-6))
     y_cluster = np.clip(spread * rng.standard_normal(len(of_cluster)), -3.0, 3.0)
@@ -120,6 +127,8 @@ def _decay(
     width = card.background.cluster_y_width * scale
     y = centre + truncated_normal(width, -limit - centre, limit - centre, u[1])
     p = momentum(mass, pt, y + y_cm, 2.0 * np.pi * u[2])
+    if hadron.pdg == NEUTRAL_PION:  # no decay in flight: the share of photons that leave one electron
+        return photon_leg(p, rng), np.full(n, hadron.branching)
     flight = np.sqrt(p[3] ** 2 - mass**2) / mass * hadron.ctau
     probability = -hadron.branching * np.expm1(-card.background.decay_length / flight)
     return daughter(p, mass, M_MU, 0.0, 2.0 * u[3] - 1.0, 2.0 * np.pi * u[4]), probability
@@ -155,10 +164,7 @@ def decay_muons(card: Card, n: int, rng: np.random.Generator) -> DecayMuons:
 
     Parameters
     ----------
-    card : Card
-    n : int
-        Number of interactions.
-    rng : numpy.random.Generator
+    card, rng, n : n is the number of interactions
 
     Raises
     ------
@@ -190,8 +196,7 @@ def muon_pairs(muons: DecayMuons, rng: np.random.Generator, *, pairing: Pairing 
 
     Parameters
     ----------
-    muons : DecayMuons
-    rng : numpy.random.Generator
+    muons, rng
     pairing : {"same-event", "mixed"}
         ``"same-event"`` keeps charge conservation (R > 1); ``"mixed"`` joins muons of different
         interactions, for which R = 1 by construction.
@@ -226,9 +231,8 @@ def _same_event(event: IntArray) -> tuple[IntArray, IntArray]:
             break
         first.append(i)
         second.append(i + distance)
-    if not first:
-        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-    return np.concatenate(first), np.concatenate(second)
+    empty = np.zeros(0, dtype=np.int64)
+    return np.concatenate([empty, *first]), np.concatenate([empty, *second])
 
 
 def recorded_weight(card: Card, pairs: MuonPairs) -> FloatArray:
@@ -245,8 +249,7 @@ def recorded_weight(card: Card, pairs: MuonPairs) -> FloatArray:
 
 def charge_sums(pairs: MuonPairs, weight: FloatArray) -> FloatArray:
     """Return sums of `weight` of +−, ++ and −− pairs in blocks of interactions, shape (3, 50)."""
-    block = pairs.muons.event[pairs.first] * N_BLOCKS // pairs.muons.n_events
-    charge = pairs.charge
+    block, charge = pairs.muons.event[pairs.first] * N_BLOCKS // pairs.muons.n_events, pairs.charge
     return np.stack(
         [np.bincount(block[charge == q], weight[charge == q], minlength=N_BLOCKS) for q in (0, 2, -2)]
     )
@@ -283,11 +286,8 @@ def measured_r(
 
     Parameters
     ----------
-    card : Card
-    n : int
-        Number of interactions.
-    rng : numpy.random.Generator
-    pairing : {"same-event", "mixed"}
+    card, n, rng, pairing
+        As `decay_muons` and `muon_pairs`.
     recorded : bool
         Weight accepted pairs with trigger and reconstruction efficiency; without, R of accepted pairs.
 

@@ -46,7 +46,7 @@ COMMON = (
 )
 HARD: Mapping[str, tuple[str, ...]] = {
     "soft": ("SoftQCD:inelastic = on",),
-    "charm": ("HardQCD:hardccbar = on",),
+    "charm": ("HardQCD:hardccbar = on", "PhaseSpace:mHatMin = 3.0"),  # the threshold of a pair
     "drell_yan": (
         "WeakSingleBoson:ffbar2gmZ = on",
         "WeakZ0:gmZmode = 1",  # the virtual photon alone

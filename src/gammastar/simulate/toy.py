@@ -27,6 +27,7 @@ __all__ = [
     "dalitz_decay",
     "generate_pairs",
     "momentum",
+    "photon_leg",
     "rapidity_limit",
     "sample_pt",
     "toy_mesons",
@@ -188,6 +189,27 @@ def dalitz_decay(
     cosine, phi = lepton_cosine(mass**2, lepton, rng.random(n)), rng.uniform(-np.pi, np.pi, n)
     plus = daughter(photon, mass, lepton, lepton, cosine, phi)
     return boosted(photon, parent, masses), boosted(plus, parent, masses)
+
+
+def photon_leg(parent: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """Return electrons of photons of π⁰ → γγ that materialise, shape (4, n).
+
+    Parameters
+    ----------
+    parent : NDArray, shape (4, n)
+        Neutral pions [GeV].
+    rng : numpy.random.Generator
+
+    Notes
+    -----
+    One photon, isotropic in the rest frame; the electron takes a uniform share of its energy along its
+    flight: conversions in full screening to 10 %, and Dalitz decays at small mass.
+    """
+    n = parent.shape[1]
+    u = rng.random((3, n))
+    photon = daughter(parent, M_PI0, 0.0, 0.0, 2.0 * u[0] - 1.0, 2.0 * np.pi * u[1])
+    p = photon[:3] * u[2]
+    return np.concatenate([p, [np.sqrt(np.sum(p**2, axis=0) + LEPTON_MASS["e"] ** 2)]])
 
 
 def _shortened(lepton: FloatArray, kept: FloatArray, mass: float) -> FloatArray:

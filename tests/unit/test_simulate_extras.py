@@ -1,0 +1,191 @@
+"""Polarisation, radiation, triggers, thick targets, electrons, tuning fits."""
+
+import awkward as ak
+import numpy as np
+import pytest
+
+from gammastar.core.constants import ALPHA, M_E, M_MU
+from gammastar.core.data import data_path
+from gammastar.core.errors import PhysicsError, SteeringError
+from gammastar.simulate import (
+    accepted,
+    fit_pt,
+    fit_yields,
+    generate_pairs,
+    load_card,
+    mass_spectrum,
+    mode_rates,
+    simulate_events,
+)
+from gammastar.simulate.angles import polarised_decay, radiated, sample_angles
+from gammastar.simulate.card_parts import Polarisation
+from gammastar.simulate.spectrometer import fired, vertex_z
+from gammastar.simulate.toy import momentum, sample_pt
+
+CARD = load_card(data_path("cards/na60_mock.toml"))
+FULL = load_card(data_path("cards/na60_full.toml"))
+ELECTRONS = load_card(data_path("cards/na45_mock.toml"))
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(8)
+
+
+def alone(key, card=CARD, **update):
+    return card.model_copy(update={"modes": {key: card.modes[key].model_copy(update=update)}})
+
+
+def test_angles_have_the_coefficients(rng):
+    """⟨cos²θ⟩ = (1 + 3λθ/5)/(3 + λθ), ⟨cos 2φ⟩ = λφ/(3 + λθ), ⟨sin 2θ cos φ⟩ = (4/5) λθφ/(3 + λθ)."""
+    n, lam = 200_000, Polarisation(theta=0.5, phi=0.2, theta_phi=-0.3)
+    cosine, phi = sample_angles(lam, n, rng)
+    norm = 3.0 + lam.theta
+    sine2 = 2.0 * cosine * np.sqrt(1 - cosine**2)
+    for values, expected in (
+        (cosine**2, (1 + 0.6 * lam.theta) / norm),
+        (np.cos(2 * phi), lam.phi / norm),
+        (sine2 * np.cos(phi), 0.8 * lam.theta_phi / norm),
+    ):
+        assert values.mean() == pytest.approx(expected, abs=4.5 * values.std() / np.sqrt(n))
+
+
+@pytest.mark.parametrize("frame", ["helicity", "collins_soper"])
+def test_leptons_of_polarised_photons_are_on_shell_and_back_to_back(rng, frame):
+    n = 2000
+    mass = np.full(n, 0.78)
+    photon = momentum(mass, rng.exponential(0.5, n), rng.normal(3.4, 1, n), rng.uniform(0, 6.28, n))
+    plus = polarised_decay(photon, mass, M_MU, Polarisation(theta=1.0, frame=frame), 400.0, rng)
+    minus = photon - plus
+    for p in (plus, minus):
+        np.testing.assert_allclose(p[3] ** 2 - np.sum(p[:3] ** 2, axis=0), M_MU**2, atol=2e-6)
+
+
+def test_unpolarised_frame_does_not_matter():
+    """λ = 0 in any frame is the isotropic decay; λθ and acceptance: A(+1) = (3 A(0) − A(−1))/2 exactly."""
+    seen = {}
+    for theta in (-1.0, 0.0, 1.0):
+        card = alone("omega_2body", polarisation=Polarisation(theta=theta))
+        d = generate_pairs(card, 100_000, np.random.default_rng(1))
+        seen[theta] = (accepted(d.plus, CARD.detector) & accepted(d.minus, CARD.detector)).mean()
+    assert seen[0.0] == pytest.approx(0.0978, abs=0.004)
+    assert seen[1.0] == pytest.approx(1.5 * seen[0.0] - 0.5 * seen[-1.0], abs=0.006)
+    assert seen[-1.0] > 1.2 * seen[0.0] > seen[1.0]
+
+
+def test_impossible_polarisation():
+    with pytest.raises(ValueError, match="becomes negative"):
+        Polarisation(theta=-1.0, theta_phi=0.5)
+
+
+@pytest.mark.parametrize(("mass", "lepton"), [(0.78, M_MU), (0.78, M_E)])
+def test_mean_energy_loss_is_the_first_order_one(rng, mass, lepton):
+    """⟨1 − z⟩ = (α/2π)(L − 1)·4/3 to first order, L = ln(m²/m_l²)."""
+    n = 300_000
+    kept = radiated(np.full(n, mass), lepton, rng)
+    first = ALPHA / (2 * np.pi) * (2 * np.log(mass / lepton) - 1) * 4 / 3
+    assert 1.0 - kept.mean() == pytest.approx(first, rel=0.08)
+    assert kept.min() >= 0.0
+    assert kept.max() <= 1.0
+
+
+def test_radiation_leaves_the_born_level_in_truth():
+    mc = simulate_events(FULL, 3000, kind="mc", seed=1)
+    muon = mc.branches["Muon"][ak.num(mc.branches["Muon"]) == 2]
+    two = ak.to_numpy(ak.num(mc.branches["Muon"]) == 2)
+    p = np.stack([ak.to_numpy(muon[f"gen_{c}"] / muon.fsr) for c in ("px", "py", "pz")]).astype(float)
+    e = np.sqrt(np.sum(p**2, axis=0) + M_MU**2).sum(axis=1)
+    born = np.sqrt(e**2 - np.sum(p.sum(axis=2) ** 2, axis=0))
+    np.testing.assert_allclose(born, mc.branches["gen_mll"][two], rtol=2e-3, atol=2e-4)
+    assert ak.to_numpy(ak.flatten(muon.fsr)).min() < 0.99
+
+
+def test_triggers_see_sextants_and_prescales():
+    apart = np.array([[1.0, -1.0], [0.5, -0.5], [9.0, 9.0]])[:, :, np.newaxis]
+    close = np.array([[1.0, 1.0], [0.5, 0.6], [9.0, 9.0]])[:, :, np.newaxis]
+    charge, present = np.array([[1], [-1]], dtype=np.int8), np.ones((2, 1), dtype=np.bool_)
+    for muons, bits, prescale in ((apart, 0b11, 1), (close, 0b10, 10)):
+        found = fired(FULL, muons, charge, present)
+        assert (int(found[0][0]), int(found[1][0])) == (bits, prescale)
+
+
+def test_richer_spectrometer():
+    data = simulate_events(FULL, 4000, seed=2)
+    muon = data.branches["Muon"]
+    assert {"chi2trk", "chi2match", "nPix", "nMS", "sextant", "dx", "dy"} < set(muon.fields)
+    assert not any(name.startswith("hidden") for name in muon.fields)
+    assert set(np.unique(data.branches["prescale"])) == {1.0, 10.0}
+    total = (data.branches["weight"] * data.branches["prescale"]).sum()
+    assert total == pytest.approx(4000, rel=0.25)  # like-sign pairs and prescaled events on top
+    assert np.all(np.diff(data.branches["burst"]) >= 0)
+    assert data.branches["burst"].max() < data.meta["n_bursts"]
+    assert data.meta["pot_per_burst"] * data.meta["n_bursts"] == pytest.approx(data.meta["N_POT"])
+    assert set(np.unique(data.branches["target"])) == set(range(6))
+    phi = np.mod(np.arctan2(ak.to_numpy(ak.flatten(muon.py)), ak.to_numpy(ak.flatten(muon.px))), np.pi / 3)
+    assert np.mean(np.minimum(phi, np.pi / 3 - phi) < 0.05) < 0.02  # coils, but for the smearing
+
+
+def test_thick_target(rng):
+    """Interactions along a target of several interaction lengths are an exponential."""
+    thick = CARD.target.model_copy(update={"thickness": 3.0, "profile": "attenuated", "z_size": 30.0})
+    z = vertex_z(thick, rng.uniform(-0.5, 0.5, 100_000))
+    depth = z / 30.0 + 0.5
+    mean = 1 / 3 - np.exp(-3.0) / -np.expm1(-3.0)
+    assert depth.mean() == pytest.approx(mean, abs=0.004)
+    assert thick.interactions == pytest.approx(1 - np.exp(-3.0))
+    assert 0 <= depth.min() < depth.max() <= 1
+
+
+def test_electron_pairs_below_twice_the_muon_mass():
+    d = generate_pairs(ELECTRONS, 100_000, np.random.default_rng(3))
+    pi0 = d.mass[d.process == 1]
+    assert (pi0 < 2 * M_MU).all()
+    assert pi0.min() < 5e-3
+    edges = np.array([0.01, 0.02, 0.05, 0.1, 0.13])
+    fine = np.linspace(edges[:-1], edges[1:], 129)
+    expected = np.trapezoid(mass_spectrum(ELECTRONS, fine), fine, axis=0) / d.weight.sum() * len(d)
+    found = np.histogram(d.mass, edges)[0]
+    np.testing.assert_allclose(found, expected, atol=5 * np.sqrt(expected.max()))
+    rates = mode_rates(ELECTRONS)
+    assert rates["pi0_dalitz"] == pytest.approx(3.87 * 0.01174)
+    data = simulate_events(ELECTRONS, 1000, seed=1)
+    assert data.meta["sum_weights"]["combinatorial"] > 100
+
+
+def test_yield_fit_finds_the_mixture(rng):
+    """Poisson template fit: unbiased factors, pulls of unit width; a fixed template stays."""
+    shapes = {k: np.diff(1 - np.exp(-np.linspace(0, s, 21))) for k, s in {"a": 2.0, "b": 8.0}.items()}
+    templates = {k: 5000 * v / v.sum() for k, v in shapes.items()}
+    pulls = []
+    for _ in range(60):
+        counts = rng.poisson(1.3 * templates["a"] + 0.6 * templates["b"])
+        fit = fit_yields(counts, templates)
+        pulls.append((fit.factor["a"] - 1.3) / fit.error["a"])
+    assert abs(np.mean(pulls)) < 0.5
+    assert np.std(pulls) == pytest.approx(1.0, abs=0.35)
+    assert fit.chi2 / fit.ndof < 2.0
+    fixed = fit_yields(counts, templates, fixed={"a": 1.3})
+    assert fixed.factor["a"] == 1.3
+    with pytest.raises(PhysicsError, match="template 'a' has shape"):
+        fit_yields(counts, {"a": np.ones(3)})
+
+
+def test_pt_fit_finds_the_power_law(rng):
+    fit = fit_pt(sample_pt(0.906, 4.64, rng.random(100_000)))
+    assert fit.p0 == pytest.approx(0.906, abs=4 * fit.p0_error)
+    assert fit.n == pytest.approx(4.64, abs=4 * fit.n_error)
+    with pytest.raises(PhysicsError, match="too few"):
+        fit_pt(np.ones(3))
+
+
+def test_switches_of_the_full_card(tmp_path):
+    text = data_path("cards/na60_full.toml").read_text(encoding="utf-8")
+    assert FULL.provenance["modes.drell_yan.continuum.low"].tag == "derived"
+    for old, new, match in (
+        ("[charm]\n", "[charm]\nbeauty = true\n", "charm.beauty: unknown key"),
+        ('system = "pp"', 'system = "pBe"', "pythia.system"),
+        ("different_sextants", "different_sectors", "different_sectors"),
+    ):
+        (tmp_path / "card.toml").write_text(text.replace(old, new, 1), encoding="utf-8")
+        with pytest.raises(SteeringError, match=match):
+            load_card(tmp_path / "card.toml")
