@@ -125,9 +125,7 @@ def millicharge(run: Inputs, table: MesonTable, output: Path, mock: bool) -> dic
     dalitz = r"$\eta,\eta',\omega$ Dalitz, $m_{\chi\chi}<2m_\mu$"
     bands = [
         _relative(r"$\pi^0\to\gamma\chi\bar\chi$", chi, from_pions, table.mesons["pi0"].sigma, 0),
-        _relative(
-            r"$\eta,\eta',\omega$ Dalitz, $m_{\chi\chi}<2m_\mu$", chi, lighter, table.mesons["eta"].sigma, 1
-        ),
+        _relative(dalitz, chi, lighter, table.mesons["eta"].sigma, 1),
         _relative(r"$J/\psi\to\chi\bar\chi$", chi, onia, table.mesons["jpsi"].sigma, 3),
         Band(BREMSSTRAHLUNG, few, *curves, 2),
     ]
