@@ -12,7 +12,7 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.report.style import BAND68, BAND95, COLOURS, checked, mark_mock, new_figure, say, styled
 
-__all__ = ["kl_figure", "training_figure"]
+__all__ = ["kl_figure", "kl_size_figure", "training_figure"]
 
 
 @styled
@@ -143,4 +143,57 @@ def training_figure(
     ax.set(xlabel="epoch", ylabel=r"$-\langle\,\ln\,p(q_T, E\,|\,m)\,\rangle$ [nat]")
     ax.legend(loc="upper right")
     mark_mock(ax, mock, position=(0.2, 0.95))
+    return figure
+
+
+@styled
+def kl_size_figure(
+    masses: Sequence[float],
+    n_pairs: FloatArray,
+    model: FloatArray,
+    spread: FloatArray,
+    data_quantiles: FloatArray,
+    *,
+    mock: bool,
+) -> Figure:
+    """Draw the divergence against the number of training pairs, one panel per mass.
+
+    Parameters
+    ----------
+    masses : sequence of float, length n_masses [GeV]
+    n_pairs : NDArray, shape (n_sizes,)
+    model, spread : NDArray, shape (n_masses, n_sizes)
+        Mean divergence over trainings [nat], and its standard deviation between trainings.
+    data_quantiles : NDArray, shape (n_masses, 5)
+        Divergence between draws of the data: 2.5, 16, 50, 84 and 97.5 per cent quantiles.
+    mock : bool
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Notes
+    -----
+    The form of Fig. 8 of Allison and Blinov (2025).
+    """
+    shape = (len(masses), len(n_pairs))
+    model, spread = checked("model", model, shape), checked("spread", spread, shape)
+    bands = checked("data_quantiles", data_quantiles, (len(masses), 5))
+    figure, axes = new_figure(1, len(masses), size=(4.4 * len(masses) + 0.8, 4.4))
+    for column, mass in enumerate(masses):
+        ax, band = axes[0, column], bands[column]
+        ax.axhspan(band[0], band[4], color=BAND95, linewidth=0, label="data vs data, 95 %")
+        ax.axhspan(band[1], band[3], color=BAND68, linewidth=0, label="data vs data, 68 %")
+        ax.axhline(band[2], color="#1a7a1a", linestyle="--")
+        ax.plot(n_pairs, model[column], "o-", color="black", markersize=4, label="flow vs data")
+        for sign in (-1.0, 1.0):
+            label = "one standard deviation of trainings" if sign < 0 else None
+            ax.plot(n_pairs, model[column] + sign * spread[column], color="black", linestyle=":", label=label)
+        ax.set_xscale("log")
+        ax.set(xlabel="training pairs")
+        ax.text(0.95, 0.95, f"$m$ = {mass:.3g} GeV", transform=ax.transAxes, ha="right", va="top")
+        mark_mock(ax, mock, position=(0.05, 0.1))
+    axes[0, 0].set_ylabel("KL divergence [nat]")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=4)
     return figure

@@ -10,13 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from scipy.ndimage import gaussian_filter
 
 from gammastar.core.axes import ENERGY, LABELS, PT
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.report.style import COLOURS, LINES, divided, mark_mock, new_figure, steps, styled
 
-__all__ = ["Kinematics", "flow_plane", "flow_vs_data"]
+__all__ = ["Kinematics", "flow_contours", "flow_plane", "flow_vs_data"]
 
 Kinematics: TypeAlias = tuple[FloatArray, FloatArray, FloatArray]
 """Transverse momentum [GeV], energy [GeV] and weight, each of shape (n,)."""
@@ -226,3 +227,56 @@ def _plane(sample: Kinematics, edges: Sequence[FloatArray], total: float) -> tup
     counts, _, _ = np.histogram2d(pt, energy, bins=list(edges), weights=weight)
     squares, _, _ = np.histogram2d(pt, energy, bins=list(edges), weights=weight**2)
     return counts * scale, squares * scale**2
+
+
+@styled
+def flow_contours(
+    mass: float,
+    samples: Mapping[str, Kinematics],
+    *,
+    mock: bool,
+    levels: Sequence[float] = (0.683, 0.954),
+    n_bins: int = 70,
+) -> Figure:
+    """Draw regions of given probability content in the plane of energy and q_T at one mass.
+
+    Parameters
+    ----------
+    mass : float [GeV]
+    samples : mapping of label to Kinematics
+        For example a flow, the pairs, a theory; one colour each.
+    mock : bool
+    levels : sequence of float
+        Probability contents, the inner region first.
+    n_bins : int
+        Bins along each axis; the density is smoothed by one and a half of them.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Notes
+    -----
+    The form of Fig. 6 of Allison and Blinov (2025).
+    """
+    figure, axes = new_figure(size=(7.2, 5.6))
+    ax = axes[0, 0]
+    upper = [max(_upper(s[i], s[2], 0.985) for s in samples.values()) for i in (1, 0)]
+    edges = [np.linspace(0.0, top, n_bins + 1) for top in upper]
+    centres = [0.5 * (e[1:] + e[:-1]) for e in edges]
+    handles = []
+    for (label, sample), colour in zip(samples.items(), _INKS, strict=False):
+        pt, energy, weight = sample
+        density, _, _ = np.histogram2d(energy, pt, bins=edges, weights=weight)
+        density = np.maximum(gaussian_filter(density, 1.5, mode="nearest"), 0.0)
+        ordered = np.sort(density.ravel())[::-1]
+        content = np.cumsum(ordered) / _total(sample)  # of all, also beyond the frame
+        heights = [float(ordered[min(int(np.searchsorted(content, x)), len(ordered) - 1)]) for x in levels]
+        lines = ["-", "--", ":"][: len(levels)][::-1]
+        ax.contour(*centres, density.T, levels=heights[::-1], colors=colour, linestyles=lines, linewidths=1.6)
+        handles.append(ax.plot([], [], color=colour, label=label)[0])
+    inner = ", ".join(f"{100 * x:.3g} %" for x in levels)
+    ax.set(xlabel=LABELS[ENERGY], ylabel=LABELS[PT], xlim=(0.0, upper[0]), ylim=(0.0, upper[1]))
+    ax.legend(handles=handles, title=f"$m$ = {mass:.3g} GeV; {inner}", loc="upper right")
+    mark_mock(ax, mock)
+    return figure

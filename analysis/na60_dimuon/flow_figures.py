@@ -1,0 +1,258 @@
+"""Figures 4 to 10 of the data-driven paper on MOCK data: ``python3 analysis/na60_dimuon/flow_figures.py``.
+
+Trains flows on pairs of the mock cocktail, corrected for the efficiency: signal alone, with 10 % of
+combinatorial background, with like-sign subtraction, and with open charm left in. Writes
+``results/na60_dimuon/flow/``; ensembles that are finished there are not trained again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "analysis"))
+
+from _venv import reenter  # noqa: E402
+
+SEED = 41
+MASSES = (0.3, 0.7, 1.0)  # GeV
+HALF_WINDOW = 0.03  # GeV
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--fast", action="store_true", help="smaller samples: a minute or two")
+    parser.add_argument("-o", "--output", type=Path, default=ROOT / "results" / "na60_dimuon" / "flow")
+    options = parser.parse_args()
+    reenter("all")
+    Study(options.output, fast=options.fast).run()
+    return 0
+
+
+class Study:
+    """Samples, ensembles and figures."""
+
+    def __init__(self, folder: Path, *, fast: bool) -> None:
+        from validation import flow_mock
+
+        from gammastar.core.rng import stream
+        from gammastar.flow import FlowOptions
+
+        self.mock, self.folder, self.fast = flow_mock, folder, fast
+        self.stream = lambda *names: stream(SEED, *names)
+        self.n = 50_000 if fast else 300_000
+        self.members = 3 if fast else 8
+        self.options = FlowOptions(mass_range=flow_mock.RANGE, epochs=6 if fast else 20, mass_flattening=0.8)
+
+    def save(self, figure, name: str) -> None:
+        """Write a figure and say where."""
+        from gammastar.report.saving import save_figure
+
+        png, _ = save_figure(figure, self.folder / "figures" / name)
+        print(png, flush=True)
+
+    def run(self) -> None:
+        """Make everything."""
+        import numpy as np
+
+        made = self.mock.contaminated(self.n, self.stream("data"))
+        self.efficiency = efficiency = self.mock.measured_efficiency(
+            self.stream("simulation"), 4_000_000 if self.fast else 16_000_000
+        )
+        self.samples = {}
+        for key, (values, weight) in made.items():
+            corrected = weight * efficiency.weights(*values.T)
+            self.samples[key] = (values[corrected != 0], corrected[corrected != 0])
+        self.flows = {key: self.ensemble(key) for key in self.samples}
+        true, _ = self.mock.pairs(self.n, self.stream("truth"))
+        self.truth = true[efficiency.weights(*true.T) > 0]
+        self.divergence()
+        self.kinematics()
+        self.contours()
+        self.losses()
+        self.sizes()
+        self.acceptance(np.geomspace(1e-2, 100.0, 25))
+
+    def true_in_domain(self, mass: float, n: int, rng):
+        """Return pt and energy of true virtual photons of one mass where pairs were measured."""
+        import numpy as np
+
+        pt, energy = self.mock.truth_at(mass, n, rng)
+        inside = self.efficiency.weights(np.full(n, mass), pt, energy) > 0
+        return pt[inside], energy[inside]
+
+    def ensemble(self, key: str):
+        """Return the flows of one sample."""
+        import numpy as np
+
+        from gammastar.flow import fit_ensemble
+        from gammastar.flow.samples import Table
+
+        values, weight = self.samples[key]
+        table = Table(*values.T.copy(), weight, np.arange(len(weight)))
+        folder = self.folder / "training" / key.replace(" ", "_").replace(",", "")
+        return fit_ensemble(
+            table,
+            beam_energy=self.mock.BEAM,
+            options=self.options,
+            members=self.members,
+            seed=SEED,
+            folder=folder,
+        )
+
+    def divergence(self) -> None:
+        """Fig. 4."""
+        import numpy as np
+
+        from gammastar.flow import kl_scan
+        from gammastar.report.check_figures import kl_figure
+
+        masses = np.arange(0.25, 1.1, 0.05)
+        scan = kl_scan(
+            self.flows["subtracted"],
+            self.truth,
+            masses=masses,
+            rng=self.stream("divergence"),
+            half_width=0.025,
+            n_draws=30 if self.fast else 100,
+            max_points=1000,
+        )
+        used = scan.tested
+        quantiles = np.quantile(scan.data_draws[used], [0.025, 0.16, 0.5, 0.84, 0.975], axis=1).T
+        error = 1.96 * scan.model_draws[used].std(axis=1)
+        figure = kl_figure(
+            masses[used],
+            scan.model_mean[used],
+            quantiles,
+            mock=True,
+            model_error=error,
+            window=np.full(used.sum(), 0.025),
+            p_value=scan.p_value,
+        )
+        self.save(figure, "fig04_divergence")
+
+    def window(self, key: str, mass: float):
+        """Return pt, energy and weight of the pairs around a mass."""
+        import numpy as np
+
+        values, weight = self.samples[key]
+        inside = np.abs(values[:, 0] - mass) < HALF_WINDOW
+        return values[inside, 1], values[inside, 2], weight[inside]
+
+    def drawn(self, key: str, mass: float, n: int = 200_000):
+        """Return draws of the mean of an ensemble."""
+        import numpy as np
+
+        pt, energy = self.flows[key].sample(np.full(n, mass), self.stream("drawn", key, f"{mass}"))
+        return pt, energy, np.ones(n)
+
+    def kinematics(self) -> None:
+        """Fig. 5."""
+        from gammastar.report.flow_figures import flow_vs_data
+
+        names = ("with background", "subtracted", "signal")
+        figure = flow_vs_data(
+            MASSES,
+            [self.window("signal", m) for m in MASSES],
+            {f"flow, {name}": [self.drawn(name, m) for m in MASSES] for name in names},
+            mock=True,
+            window=HALF_WINDOW,
+        )
+        self.save(figure, "fig05_kinematics")
+
+    def contours(self) -> None:
+        """Fig. 6, the flow's contours beside truth."""
+        import numpy as np
+
+        from gammastar.report.flow_figures import flow_contours
+
+        truth = self.true_in_domain(0.7, 2_000_000, self.stream("contour"))
+        samples = {"flow, with background": self.drawn("with background", 0.7)}
+        samples |= {
+            "flow, subtracted": self.drawn("subtracted", 0.7),
+            "truth": (*truth, np.ones(len(truth[0]))),
+        }
+        self.save(flow_contours(0.7, samples, mock=True), "fig06_contours")
+
+    def losses(self) -> None:
+        """Fig. 7."""
+        from gammastar.report.check_figures import training_figure
+
+        report = self.flows["subtracted"].members[0].report
+        figure = training_figure(
+            report.train_loss, report.validation_loss, mock=True, best_epoch=report.best_epoch
+        )
+        self.save(figure, "fig07_training")
+
+    def sizes(self) -> None:
+        """Fig. 8."""
+        import numpy as np
+
+        from gammastar.flow import fit_ensemble, kl_divergence, kl_scan
+        from gammastar.flow.samples import Table
+        from gammastar.report.check_figures import kl_size_figure
+
+        pairs, _ = self.mock.pairs(self.n, self.stream("sizes"))
+        other, _ = self.mock.pairs(400_000, self.stream("sizes", "test"))
+        n_pairs = np.unique(np.geomspace(3000, len(pairs), 4 if self.fast else 6).astype(int))
+        found = np.empty((len(MASSES), len(n_pairs), 3))
+        for column, n in enumerate(n_pairs):
+            table = Table(*pairs[:n].T.copy(), np.ones(n), np.arange(n))
+            flows = fit_ensemble(
+                table, beam_energy=self.mock.BEAM, options=self.options, members=3, seed=SEED, bootstrap=False
+            )
+            for row, mass in enumerate(MASSES):
+                data = other[np.abs(other[:, 0] - mass) < HALF_WINDOW][:4000]
+                for k, member in enumerate(flows.members):
+                    rng = self.stream("sizes", f"{mass}")
+                    drawn = [np.stack(member.sample(data[:, 0], rng), axis=-1) for _ in range(10)]
+                    means = [kl_divergence(np.log(one), np.log(data[:, 1:])) for one in drawn]
+                    found[row, column, k] = np.mean(means)
+        scan = kl_scan(
+            flows.members[0],
+            other,
+            masses=MASSES,
+            rng=self.stream("sizes", "band"),
+            n_draws=40,
+            max_points=4000,
+        )
+        bands = np.nan_to_num(np.quantile(scan.data_draws, [0.025, 0.16, 0.5, 0.84, 0.975], axis=1).T)
+        figure = kl_size_figure(MASSES, n_pairs, found.mean(2), found.std(2, ddof=1), bands, mock=True)
+        self.save(figure, "fig08_sizes")
+
+    def acceptance(self, ctau) -> None:
+        """Figs. 9 and 10: Appendix B."""
+        import numpy as np
+
+        from gammastar.report.lifetime_figures import acceptance_curves, difference_map
+
+        grid = np.round(np.arange(0.25, 1.16, 0.05), 3)
+        normal = self.stream("acceptance").standard_normal((100_000, 2))
+
+        def of(key: str, masses):
+            rows = []
+            for member in self.flows[key].members:
+                drawn = [member.transform(np.full(len(normal), m), normal) for m in masses]
+                rows.append(
+                    [self.mock.appendix_b(m, *one, ctau)[0] for m, one in zip(masses, drawn, strict=True)]
+                )
+            return np.mean(rows, axis=0), np.std(rows, axis=0, ddof=1)
+
+        rng = self.stream("acceptance", "truth")
+        exact = [self.mock.appendix_b(m, *self.true_in_domain(m, 1_000_000, rng), ctau) for m in MASSES]
+        curves = {"truth": (np.array([a for a, _ in exact]), np.array([e for _, e in exact]))}
+        curves |= {f"flow, {key}": of(key, MASSES) for key in self.samples}
+        self.save(acceptance_curves(MASSES, ctau, curves, mock=True), "fig09_acceptance")
+        base = of("signal", grid)[0]
+        known = base > 1e-4
+        differences = {}
+        for key in list(self.samples)[1:]:
+            mean = of(key, grid)[0]
+            differences[key] = np.where(known, 2.0 * (mean - base) / (mean + base + 1e-300), np.nan)
+        self.save(difference_map(grid, ctau, differences, mock=True), "fig10_difference")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
