@@ -101,6 +101,12 @@ def _visible(folders: list[Path], files: dict) -> list:
     return curves
 
 
+def _events(point, *, quick: bool) -> int:
+    """Return events per mass: cascades of several decays take longer per event."""
+    several = point.kind == "inverse_seesaw"
+    return 8_000 if quick else 30_000 if several else 150_000
+
+
 def _plane(name: str, options):
     quick = options.quick
     point = recast.load_benchmark(name)
@@ -108,7 +114,7 @@ def _plane(name: str, options):
     mass = np.geomspace(first, 7.9, 16 if quick else 40)
     epsilon = np.geomspace(1e-5, 0.1, 41 if quick else 61)
     setting = recast.Options(
-        n=8_000 if quick else 30_000, polarised=options.polarised, s_channel=options.s_channel
+        n=_events(point, quick=quick), polarised=options.polarised, s_channel=options.s_channel
     )
     return recast.scan(point.sector, mass, epsilon, options=setting)
 

@@ -10,7 +10,7 @@ import pytest
 from gammastar import recast
 from gammastar.core.errors import InputFileError, PhysicsError, SteeringError
 from gammastar.physics.cascade import decay
-from gammastar.physics.dark_brem import LEAD, total, track_length, ww_spectrum
+from gammastar.physics.dark_brem import LEAD, Correction, total, track_length, ww_spectrum
 from gammastar.physics.decay_table import decay_table
 from gammastar.recast import babar, na64
 from gammastar.recast.flight import missing_energy, no_visible_decay
@@ -159,6 +159,17 @@ def test_weizsaecker_williams_against_the_converged_requadrature():
         assert 1e-8 * total(m, 100.0) / exact[m] == pytest.approx(expected, rel=3e-3)
     assert float(track_length(50.0, 100.0)) == pytest.approx(0.870, abs=1e-3)
     assert ww_spectrum([0.05, 1.0], 10.0, 100.0, LEAD).tolist() == [0.0, 0.0]
+
+
+def test_correction_from_exact_cross_sections():
+    mass, exact = np.array([0.01, 0.1, 1.0]), np.array([[8486e8], [106e8], [0.192e8]])
+    ours = Correction.from_exact(mass, np.array([100.0]), exact, "arXiv:1712.05706")
+    shipped = recast.correction()
+    for m in (0.01, 0.05, 0.1, 1.0, 50.0):
+        assert float(ours.at(m, 80.0)) == pytest.approx(float(shipped.at(min(m, 1.0), 100.0)), rel=0.05)
+    assert total(0.1, 100.0, correction=ours) == pytest.approx(106e8, rel=1e-9)
+    with pytest.raises(PhysicsError, match="increasing"):
+        Correction(mass[::-1], np.array([100.0]), exact, "x")
 
 
 @pytest.mark.parametrize(
