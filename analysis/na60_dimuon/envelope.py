@@ -16,8 +16,6 @@ sys.path.insert(0, str(ROOT / "analysis"))
 
 from _venv import reenter  # noqa: E402
 
-THICKNESS_NOTE = "per interacting 400 GeV proton"
-
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
