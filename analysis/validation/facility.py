@@ -17,6 +17,8 @@ def rows(*, quick: bool) -> Iterator[dict]:
     results = []
     for result in record.campaigns(quick=quick):
         results.append(result)
+        if not quick:
+            record.write(results)
         if result.counted:
             yield {
                 "quantity": f"{result.what} ({result.tried} tried)",
@@ -25,5 +27,3 @@ def rows(*, quick: bool) -> Iterator[dict]:
                 "tolerance": result.allowed,
                 "source": SOURCE,
             }
-    if not quick:
-        record.write(results)

@@ -75,3 +75,47 @@ def test_partial_data_make_no_limit_unless_allowed(tmp_path):
     assert any("protons on target lost" in note for note in manifest["notes"])
     exposure = json.loads((tmp_path / "a" / "spectrum.json").read_text())["metadata"]["exposure"]
     assert exposure["pot"] == pytest.approx(0.99 * 1.1988e11)
+
+
+@pytest.mark.slow
+def test_a_killed_run_with_workers_resumes_from_its_chunks_and_leaves_no_process(tmp_path):
+    steering = kills.steering(tmp_path / "steering.toml", step="100 kB")
+    gammastar("run", steering, "--output", tmp_path / "serial")
+    folder = tmp_path / "killed"
+    command = [
+        sys.executable,
+        "-m",
+        "gammastar",
+        "run",
+        str(steering),
+        "--output",
+        str(folder),
+        "--workers",
+        "2",
+    ]
+    options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
+    process = subprocess.Popen(command, **options)
+    for _ in range(6000):
+        if len(list(folder.glob("chunks/pairs/*.parquet"))) >= 3 or process.poll() is not None:
+            break
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    kept = {path: path.stat().st_mtime_ns for path in folder.glob("chunks/pairs/pairs-*.parquet")}
+    gammastar("run", steering, "--output", folder, "--workers", 2, "--resume")
+    assert kills.contents(folder) == kills.contents(tmp_path / "serial")
+    assert all(path.stat().st_mtime_ns == at for path, at in kept.items())
+    for _ in range(300):
+        left = [p for p in Path("/proc").glob("[0-9]*") if _session(p) == process.pid]
+        if not left:
+            break
+        time.sleep(0.1)
+    assert not left
+
+
+def _session(process):
+    """Return the session of a process; workers stay in that of their run."""
+    try:
+        return int((process / "stat").read_text().rpartition(")")[2].split()[3])
+    except (OSError, ValueError, IndexError):
+        return -1
