@@ -136,7 +136,7 @@ def _refined(norm: float, limit: float) -> Iterator[dict]:
         worst = max(worst, np.abs(drawn - np.log10(exact)).max())
     label = "contour over a resonance, masses refined: largest error along it [decades]"
     yield _row(label, worst, 0.0, 0.01, "Lambert W")
-    yield _row("yields evaluated for it (at most 1000)", found.evaluations, 500, 500, "budget")
+    yield _row("yields evaluated for it (at most 800)", found.evaluations, 400, 400, "budget")
 
 
 def _row(quantity: str, ours: float, expected: float, tolerance: float, source: str) -> dict:

@@ -63,8 +63,8 @@ def refined_reach(
     n_mass : int
         Masses of the first scan, evenly spaced in the logarithm.
     tolerance : float
-        Masses are added next to those at which an edge misses the line between its neighbours by more than
-        this [decades].
+        Of the contour drawn through the points [decades]. Masses are added where an edge misses the line
+        between its neighbours by more than twice this; a smooth contour is then wrong by half of it.
     budget : int
         Evaluations after which no mass is added any more.
 
@@ -174,7 +174,7 @@ def _wanted(scan: _Scan, tolerance: float, narrowest: float) -> tuple[FloatArray
         off = np.abs(scan.edges[i] - line)[free] / np.log(10.0)
         miss = float(off.max()) if off.size else 0.0
         misfits.append(miss)
-        if miss > tolerance:
+        if miss > 2.0 * tolerance:
             wide = 1 if part < 0.5 else 0  # the wider gap first
             score[i - 1 + wide] = max(score[i - 1 + wide], miss)
             score[i - wide] = max(score[i - wide], 0.3 * miss if abs(part - 0.5) > 0.1 else miss)

@@ -149,6 +149,12 @@ def exact_limit(
     ------
     PhysicsError
         As `exact_cls`, and for `cl` outside (0, 1).
+
+    Notes
+    -----
+    In one channel the limit in events serves all couplings of a mass (`reach`). Where the shares of several
+    channels change with the coupling, compute the strength at each point and give its inverse to `reach` as
+    the signal, with a limit of one: excluded is where the strength is below one.
     """
     convention = Convention() if convention is None else convention
     if not 0.0 < cl < 1.0 or convention.statistic == "q0":
