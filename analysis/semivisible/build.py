@@ -174,13 +174,9 @@ def _missing(options, models: dict, numbers: dict) -> list:
     mass = np.geomspace(0.3, 7.9, 8 if options.quick else 16)
     by_mass = {}
     for name in ("iDM-040", "i2DM-talk"):
-        rows = []
-        for m in mass:
-            sector = recast.load_benchmark(name).sector(float(m))
-            events = babar.cascades(decay_table(sector), card, n // 3, stream(3, name, f"{m:.4f}"))
-            p = babar.missing(events, card, [1.0], stream(2))
-            rows.append((p.value[0], p.low[0], p.high[0]))
-        by_mass[named[name]] = tuple(np.array(rows).T)
+        model, rng = recast.load_benchmark(name).sector, stream(3, name)
+        value, _, low, high = babar.prompt_table(model, mass, card, rng, n=n)
+        by_mass[named[name]] = (value, low, high)
     needed = float(_published("babar", options.curves).at(M) / NEEDED) ** 2
     return [
         ("P_miss against the threshold.", figures.missing_against_threshold(thresholds, curves, needed, M)),

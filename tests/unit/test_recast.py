@@ -66,6 +66,13 @@ def test_the_band_is_always_there(card, iball):
     assert p.high[0] >= 2.0 * p.value[0]
 
 
+def test_the_prompt_table(card):
+    model = recast.load_benchmark("iDM-040").sector
+    value, error, low, high = babar.prompt_table(model, np.array([0.5, 1.25]), card, RNG(2), n=50_000)
+    assert value[1] == pytest.approx(3.1e-2, abs=4 * error[1])
+    assert ((low < value) & (value < high)).all()
+
+
 def test_long_lived_states_are_invisible(card, iball):
     epsilon = np.geomspace(1e-6, 1.0, 25)
     p = babar.missing(iball, card, epsilon, RNG(1), band=False).value
