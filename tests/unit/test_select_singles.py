@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from gammastar import select
-from gammastar.core.errors import SteeringError
+from gammastar.core.axes import regular
+from gammastar.core.errors import SteeringError, UserError
 from gammastar.core.rng import stream
 from gammastar.subtract import Pool, mixed_pairs
 
@@ -59,3 +60,41 @@ def test_mixed_pairs_pass_the_selection_of_the_data():
     assert kept.mass.max() < 2
     with pytest.raises(SteeringError, match="unknown quantity"):
         select.apply(mixed, select.Cuts(pair={"helicity": (0.0, 1.0)}))
+
+
+def with_weights(chunk, weight):
+    return ak.with_field(chunk, weight, "weight")
+
+
+@pytest.mark.parametrize("unit", [True, False])
+def test_histograms_without_a_table_of_pairs_are_those_with_one(unit):
+    chunk = events(3000)
+    if not unit:
+        chunk = with_weights(chunk, stream(3).uniform(0.5, 2, 3000))
+    broken = ak.to_numpy(ak.flatten(chunk.lepton.px)).copy()
+    broken[5] = np.nan
+    lepton = ak.with_field(chunk.lepton, ak.unflatten(broken, ak.num(chunk.lepton)), "px")
+    chunk = ak.with_field(chunk, lepton, "lepton")
+    axes = (regular("mass", 20, 0.2, 3.0), regular("pt", 5, 0.0, 2.0), regular("energy", 4, 0, 80))
+    for cuts in (None, select.Cuts(lepton={"pt": (0.1, 9.0)}, pair={"mass": (0.3, 2.0), "energy": (10, 70)})):
+        found, flow = select.histograms([chunk[:1000], chunk[1000:]], axes, cuts)
+        pairs, expected = select.pairs(chunk, cuts)
+        table = select.fill(pairs, axes)
+        for name in ("os", "pp", "mm"):
+            ours, theirs = getattr(found, name), getattr(table, name)
+            np.testing.assert_allclose(ours.values(flow=True), theirs.values(flow=True), rtol=1e-12)
+            np.testing.assert_allclose(ours.variances(), theirs.variances(), rtol=1e-12)
+        assert [(s.name, s.n) for s in flow.steps] == [(s.name, s.n) for s in expected.steps]
+        for one, other in zip(flow.rows(), expected.rows(), strict=True):
+            for key in ("weight", "variance", "os", "pp", "mm"):
+                assert one[key] == pytest.approx(other[key], rel=1e-9)
+    flat = {k: ak.to_numpy(ak.flatten(chunk.lepton[k])) for k in ("px", "py", "pz", "mass", "charge")}
+    flat["offsets"] = np.concatenate([[0], np.cumsum(ak.to_numpy(ak.num(chunk.lepton)))])
+    flat["weight"] = ak.to_numpy(chunk.weight)
+    again, flow = select.histograms([flat], axes)
+    np.testing.assert_allclose(again.os.values(), select.fill(select.pairs(chunk)[0], axes).os.values())
+    assert flow.not_finite == 1
+    with pytest.raises(UserError, match="flat columns"):
+        select.histograms([flat], axes, select.Cuts(lepton={"pt": (0.1, 9.0)}))
+    with pytest.raises(UserError, match="no chunk"):
+        select.histograms([], axes)

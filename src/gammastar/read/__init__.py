@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gammastar.read.events import open_events
+from gammastar.read.flat import open_flat
 from gammastar.read.inspect import TreeSummary, inspect, propose_schema, to_toml
 from gammastar.read.integrity import expand, sha256, verify
 from gammastar.read.mc import matched
@@ -20,6 +21,7 @@ __all__ = [
     "load_schema",
     "matched",
     "open_events",
+    "open_flat",
     "propose_schema",
     "sha256",
     "to_toml",

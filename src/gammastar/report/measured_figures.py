@@ -100,18 +100,13 @@ def subtraction_figure(
         steps(low, edges, np.nan_to_num(divided(value, total)), color=COLOURS[3], linestyle="-.")
         shown.append(value)
     log_range(ax, *shown, decades=4.0, rows=4)
-    ax.set_ylabel(f"pairs / {1e3 * np.diff(edges)[0]:.4g} MeV" if _regular(edges) else "pairs per bin")
+    ax.set_ylabel("pairs per bin")
     ax.legend(loc="upper right", ncols=2)
     mark_mock(ax, mock)
     low.set_ylim(0, None)
     low.set(ylabel="over $N_{+-}$", xlabel=LABELS[MASS], xlim=edges[[0, -1]])
     figure.align_ylabels(axes[:, 0])
     return figure
-
-
-def _regular(edges: FloatArray) -> bool:
-    width = np.diff(edges)
-    return bool(np.allclose(width, width[0], rtol=1e-6))
 
 
 @dataclass(frozen=True, slots=True)

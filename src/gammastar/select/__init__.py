@@ -5,7 +5,19 @@ from __future__ import annotations
 from gammastar.select.cutflow import Cutflow, Step
 from gammastar.select.cuts import Cuts, GhostVeto
 from gammastar.select.fill import fill
+from gammastar.select.histogram import histograms
 from gammastar.select.pairs import collect, pairs
 from gammastar.select.singles import apply, singles
 
-__all__ = ["Cutflow", "Cuts", "GhostVeto", "Step", "apply", "collect", "fill", "pairs", "singles"]
+__all__ = [
+    "Cutflow",
+    "Cuts",
+    "GhostVeto",
+    "Step",
+    "apply",
+    "collect",
+    "fill",
+    "histograms",
+    "pairs",
+    "singles",
+]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import awkward as ak
 import numpy as np
@@ -13,12 +12,12 @@ from gammastar.core.errors import SteeringError
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.select.cutflow import Cutflow, Step
-from gammastar.select.cuts import Cuts, GhostVeto, lepton_quantity, pair_quantity
+from gammastar.select.cuts import Cuts, GhostVeto, pair_quantity
 from gammastar.select.kernel import combine
+from gammastar.select.leptons import KINEMATICS, Leptons, as_numpy, selected
 
-__all__ = ["collect", "pairs", "selected_leptons"]
+__all__ = ["collect", "pairs"]
 
-KINEMATICS = ("px", "py", "pz", "mass")
 NO_COLUMN = (*KINEMATICS, "charge")
 
 
@@ -54,14 +53,13 @@ def pairs(events: ak.Array, cuts: Cuts | None = None) -> tuple[Pairs, Cutflow]:
     four-vectors at 100 GeV are wrong by hundreds of MeV in the pair mass.
     """
     cuts = Cuts() if cuts is None else cuts
-    steps: list[Step] = [Step.of("events", "event", _numpy(events.weight))]
-    events, lepton = _event_functions(events, cuts, steps)
-    lepton = _leptons(lepton, events, cuts, steps)
-    found, excess = _combine(lepton, events)
+    steps: list[Step] = []
+    events, leptons = selected(events, cuts, steps)
+    found, excess = _combine(leptons, events)
     everything = np.ones(len(found), dtype=bool)
     steps.append(Step.of_pairs("pairs", found, everything))
     keep = _pair_masks(found, excess, cuts, steps)
-    return found.select(keep), Cutflow(tuple(steps))
+    return (found if keep.all() else found.select(keep)), Cutflow(tuple(steps))
 
 
 def collect(chunks: Iterable[ak.Array], cuts: Cuts | None = None) -> tuple[Pairs, Cutflow]:
@@ -74,77 +72,25 @@ def collect(chunks: Iterable[ak.Array], cuts: Cuts | None = None) -> tuple[Pairs
     return Pairs.concatenate(parts), cutflow
 
 
-def selected_leptons(events: ak.Array, cuts: Cuts | None = None) -> tuple[ak.Array, ak.Array]:
-    """Return the events and their leptons after event functions, finiteness and lepton ranges."""
-    cuts = Cuts() if cuts is None else cuts
-    events, lepton = _event_functions(events, cuts, [])
-    return events, _leptons(lepton, events, cuts, [])
-
-
-def _numpy(array: Any) -> FloatArray:
-    return np.asarray(ak.to_numpy(array), dtype=np.float64)
-
-
-def _event_functions(events: ak.Array, cuts: Cuts, steps: list[Step]) -> tuple[ak.Array, ak.Array]:
-    """Apply the functions of events; each returns a mask of events or of their leptons."""
-    lepton_mask = None
-    for function in cuts.event_functions:
-        name = getattr(function, "__name__", repr(function))
-        mask = ak.Array(function(events))
-        if len(mask) != len(events) or "bool" not in str(ak.type(mask)):
-            msg = f"select: {name}() must return one bool per event or per lepton, got {ak.type(mask)}"
-            raise SteeringError(msg)
-        if mask.ndim == 1:
-            events = events[mask]
-            lepton_mask = None if lepton_mask is None else lepton_mask[mask]
-            steps.append(Step.of(name, "event", _numpy(events.weight)))
-        else:
-            lepton_mask = mask if lepton_mask is None else lepton_mask & mask
-    return events, (events.lepton if lepton_mask is None else events.lepton[lepton_mask])
-
-
-def _leptons(lepton: ak.Array, events: ak.Array, cuts: Cuts, steps: list[Step]) -> ak.Array:
-    weight = events.weight
-
-    def count(name: str, selected: ak.Array) -> None:
-        per_lepton = ak.broadcast_arrays(weight, selected.px)[0]
-        steps.append(Step.of(name, "lepton", _numpy(ak.flatten(per_lepton))))
-
-    count("leptons", lepton)
-    finite = np.abs(lepton.charge) == 1
-    for key in KINEMATICS:
-        finite = finite & np.isfinite(lepton[key])
-    lepton = lepton[finite]
-    count("finite", lepton)
-    for name, (low, high) in cuts.lepton.items():
-        value = lepton_quantity(lepton, name)
-        lepton = lepton[(value >= low) & (value < high)]
-        count(f"lepton {name}", lepton)
-    return lepton
-
-
-def _combine(lepton: ak.Array, events: ak.Array) -> tuple[Pairs, FloatArray]:
+def _combine(leptons: Leptons, events: ak.Array) -> tuple[Pairs, FloatArray]:
     """Return all pairs and their mass above threshold."""
-    counts = np.asarray(ak.to_numpy(ak.num(lepton)), dtype=np.int64)
-    offsets = np.concatenate([[0], np.cumsum(counts)])
-    flat = ak.flatten(lepton)
-    four = np.ascontiguousarray(np.stack([_numpy(flat[key]) for key in KINEMATICS], axis=1))
-    charge = _numpy(flat.charge).astype(np.int8)
-    values, index = combine(offsets, four, charge)
+    flat = leptons.columns
+    four = np.stack([flat[key] for key in KINEMATICS], axis=1)
+    charge = flat["charge"].astype(np.int8)
+    values, index = combine(leptons.offsets, four, charge)
     row, first, second = index.T
     columns: dict[str, FloatArray] = {"angle": values[:, 3]}
-    for name in flat.fields:
+    for name, column in flat.items():
         if name not in NO_COLUMN:
-            column = _numpy(flat[name])
             columns[f"{name}_1"], columns[f"{name}_2"] = column[first], column[second]
     if "columns" in events.fields:
-        columns |= {name: _numpy(events.columns[name])[row] for name in events.columns.fields}
+        columns |= {name: as_numpy(events.columns[name])[row] for name in events.columns.fields}
     result = Pairs(
         mass=values[:, 0],
         pt=values[:, 1],
         energy=values[:, 2],
         charge=charge[first] + charge[second],
-        weight=_numpy(events.weight)[row],
+        weight=leptons.weight[row],
         event=np.asarray(ak.to_numpy(events.event), dtype=np.int64)[row],
         columns=columns,
     )

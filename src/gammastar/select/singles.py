@@ -9,7 +9,7 @@ import numpy.typing as npt
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import FloatArray
 from gammastar.select.cuts import Cuts, pair_quantity
-from gammastar.select.pairs import selected_leptons
+from gammastar.select.leptons import KINEMATICS, selected
 
 __all__ = ["apply", "singles"]
 
@@ -35,15 +35,11 @@ def singles(
     multiplicity : NDArray of int64, shape (n,)
         Selected leptons of the event, a natural mixing class (up to 4).
     """
-    events, lepton = selected_leptons(events, cuts)
-    counts = np.asarray(ak.to_numpy(ak.num(lepton)), dtype=np.int64)
-    flat = ak.flatten(lepton)
-    momentum = np.stack(
-        [np.asarray(ak.to_numpy(flat[key]), dtype=np.float64) for key in ("px", "py", "pz", "mass")], axis=1
-    )
-    charge = np.asarray(ak.to_numpy(flat.charge)).astype(np.int8)
-    event = np.repeat(np.asarray(ak.to_numpy(events.event), dtype=np.int64), counts)
-    return momentum, charge, event, np.repeat(np.minimum(counts, 4), counts)
+    events, leptons = selected(events, Cuts() if cuts is None else cuts, [])
+    momentum = np.stack([leptons.columns[key] for key in KINEMATICS], axis=1)
+    charge = leptons.columns["charge"].astype(np.int8)
+    event = np.repeat(np.asarray(ak.to_numpy(events.event), dtype=np.int64), leptons.counts)
+    return momentum, charge, event, np.repeat(np.minimum(leptons.counts, 4), leptons.counts)
 
 
 def apply(pairs: Pairs, cuts: Cuts) -> Pairs:

@@ -1,0 +1,135 @@
+"""From ntuple to pairs to histogram, against uproot merely reading the same branches; memory; mixing."""
+
+from __future__ import annotations
+
+import gc
+import tempfile
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import awkward as ak
+import numpy as np
+import uproot
+
+from gammastar import read, select
+from gammastar.core.axes import regular
+from gammastar.core.constants import M_MU
+from gammastar.core.rng import stream
+from gammastar.subtract import Pool, mixed_pairs
+
+BRANCHES = ("Muon_px", "Muon_py", "Muon_pz", "Muon_charge", "event")
+SCHEMA = read.Schema.from_mapping(
+    {
+        "tree": "events",
+        "layout": "jagged",
+        "lepton": "mu",
+        "charge": "Muon_charge",
+        "event": "event",
+        "kinematics": {key: f"Muon_{key}" for key in ("px", "py", "pz")},
+    }
+)
+AXES = (regular("mass", 50, 0.2, 2.2), regular("pt", 10, 0, 3))
+STEP = {"TTree": "30 MB", "RNTuple": "100 MB"}  # smaller steps make uproot read an RNTuple several times
+ROUNDS = 5
+
+
+def rows() -> Iterator[dict]:
+    with tempfile.TemporaryDirectory() as folder:
+        for kind in ("TTree", "RNTuple"):
+            path = Path(folder) / f"{kind}.root"
+            write(path, kind, 1_000_000)
+            step = (
+                STEP if kind == "TTree" else "100 MB"
+            )  # uproot reads a cluster of an RNTuple again per step
+            bare, ours = interleaved(
+                lambda p=path, s=step: bare_read(p, s), lambda p=path, s=step: fill(p, s)
+            )
+            claim = (
+                f"{kind} zstd 1, 1e6 events: throughput of ntuple → pairs → histogram over uproot's reading"
+            )
+            yield {"claim": claim, "measured": bare / ours, "goal": 0.6}
+        yield from memory(Path(folder))
+    yield mixing()
+
+
+def write(path: Path, kind: str, n: int, block: int = 250_000) -> None:
+    rng = stream(1, "read", kind)
+    with uproot.recreate(path, compression=uproot.ZSTD(1)) as file:
+        tree = None
+        for first in range(0, n, block):
+            m = min(block, n - first)
+            counts = rng.poisson(1.3, m)
+            t = int(counts.sum())
+            flat = {
+                "px": rng.normal(0, 0.5, t).astype(np.float32),
+                "py": rng.normal(0, 0.5, t).astype(np.float32),
+                "pz": rng.uniform(3, 60, t).astype(np.float32),
+                "charge": rng.choice(np.array([-1, 1], np.int32), t),
+            }
+            muon = ak.zip({key: ak.unflatten(column, counts) for key, column in flat.items()})
+            event = np.arange(first, first + m)
+            columns = {f"Muon_{key}": muon[key] for key in muon.fields} | {"event": event}
+            if kind == "TTree":
+                tree = tree or file.mktree("events", {"Muon": muon.type.content, "event": "int64"})
+                tree.extend({"Muon": muon, "event": event})
+            elif tree is None:
+                tree = file.mkrntuple("events", columns)
+            else:
+                tree.extend(columns)
+
+
+def bare_read(path: Path, step: str | int) -> int:
+    total = 0
+    with uproot.open({path: "events"}, array_cache=None, object_cache=None) as tree:
+        for arrays in tree.iterate(filter_name=list(BRANCHES), step_size=step, library="ak"):
+            total += len(arrays)
+    return total
+
+
+def fill(path: Path, step: str | int) -> float:
+    hists, _ = select.histograms(read.open_flat(path, SCHEMA, step=step), AXES)
+    return float(hists.os.sum(flow=True).value)
+
+
+def interleaved(one: Callable[[], object], two: Callable[[], object]) -> tuple[float, float]:
+    """Return the smallest CPU time of each, measured in turn after one call to compile."""
+    best = [np.inf, np.inf]
+    one(), two()
+    for _ in range(ROUNDS):
+        for k, function in enumerate((one, two)):
+            start = time.process_time()
+            function()
+            best[k] = min(best[k], time.process_time() - start)
+    return best[0], best[1]
+
+
+def memory(folder: Path) -> Iterator[dict]:
+    """Return the peak of what Python and numpy allocate, for files that grow tenfold."""
+    peaks = []
+    for n in (100_000, 1_000_000, 10_000_000):
+        path = folder / f"{n}.root"
+        write(path, "TTree", n)
+        gc.collect()
+        tracemalloc.start()
+        fill(path, "10 MB")
+        peaks.append(tracemalloc.get_traced_memory()[1] / 2**20)
+        tracemalloc.stop()
+        path.unlink()
+    shown = ", ".join(f"{peak:.0f}" for peak in peaks)
+    claim = f"peak memory for 1e7 over 1e6 events, 10 MB steps (1e5, 1e6, 1e7: {shown} MB)"
+    yield {"claim": claim, "measured": peaks[2] / peaks[1], "goal": 1.5, "higher": False}
+
+
+def mixing() -> dict:
+    rng, n = stream(2, "mixing"), 200_000
+    p = np.stack(
+        [rng.normal(0, 0.5, n), rng.normal(0, 0.5, n), rng.uniform(3, 60, n), np.full(n, M_MU)], axis=1
+    )
+    pool = Pool.of(p, rng.choice(np.array([-1, 1], np.int8), n), np.arange(n) // 2)
+    mixed_pairs(pool, 100, rng=rng)
+    start = time.perf_counter()
+    select.fill(mixed_pairs(pool, 333_334, rng=rng), AXES)
+    used = time.perf_counter() - start
+    return {"claim": "1e6 mixed pairs, filled", "measured": used, "goal": 1, "higher": False, "unit": " s"}

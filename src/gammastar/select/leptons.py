@@ -1,0 +1,105 @@
+"""The leptons of a chunk as flat columns, after event functions, finiteness and lepton ranges."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import awkward as ak
+import numpy as np
+import numpy.typing as npt
+
+from gammastar.core.errors import SteeringError
+from gammastar.core.records import FloatArray
+from gammastar.select.cutflow import Step
+from gammastar.select.cuts import Cuts, lepton_quantity
+from gammastar.select.kernel import count_kept, usable
+
+__all__ = ["Leptons", "as_numpy", "lepton_step", "selected"]
+
+KINEMATICS = ("px", "py", "pz", "mass")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Leptons:
+    """Selected leptons.
+
+    Attributes
+    ----------
+    counts : NDArray of int64, shape (n_events,)
+    columns : mapping of str to NDArray, shape (n_leptons,)
+        px, py, pz, mass [GeV], charge, and the columns of the schema.
+    weight : NDArray, shape (n_events,)
+        Of the events.
+    """
+
+    counts: npt.NDArray[np.int64]
+    columns: Mapping[str, FloatArray]
+    weight: FloatArray
+
+    @property
+    def offsets(self) -> npt.NDArray[np.int64]:
+        """Where the leptons of each event begin, shape (n_events + 1,)."""
+        result = np.zeros(len(self.counts) + 1, dtype=np.int64)
+        np.cumsum(self.counts, out=result[1:])
+        return result
+
+
+def as_numpy(array: Any) -> FloatArray:
+    """Return a flat awkward array in double precision."""
+    return np.asarray(ak.to_numpy(array), dtype=np.float64)
+
+
+def lepton_step(name: str, counts: npt.NDArray[np.int64], weight: FloatArray) -> Step:
+    """Return the step of so many leptons in each event."""
+    n = int(counts.sum())
+    if (weight == 1).all():
+        return Step(name, "lepton", n, float(n), float(n))
+    return Step(name, "lepton", n, float(weight @ counts), float(weight**2 @ counts))
+
+
+def selected(events: ak.Array, cuts: Cuts, steps: list[Step]) -> tuple[ak.Array, Leptons]:
+    """Return the events that pass and their leptons; one step of the cutflow per cut is appended."""
+    steps.append(Step.of("events", "event", as_numpy(events.weight)))
+    events, lepton = _event_functions(events, cuts, steps)
+    weight = as_numpy(events.weight)
+    counts = np.asarray(ak.to_numpy(ak.num(lepton)), dtype=np.int64)
+    flat = ak.flatten(lepton)
+    columns = {name: np.ascontiguousarray(as_numpy(flat[name])) for name in flat.fields}
+
+    def count(name: str, number: npt.NDArray[np.int64]) -> None:
+        steps.append(lepton_step(name, number, weight))
+
+    count("leptons", counts)
+    starts = Leptons(counts, columns, weight).offsets
+    px, py, pz, mass = (columns[key] for key in KINEMATICS)
+    mask = usable(px, py, pz, mass, columns["charge"])
+    now = counts if mask.all() else count_kept(starts, mask)
+    count("finite", now)
+    for name, (low, high) in cuts.lepton.items():
+        value = as_numpy(lepton_quantity(flat, name))
+        mask &= (value >= low) & (value < high)
+        now = count_kept(starts, mask)
+        count(f"lepton {name}", now)
+    if not mask.all():
+        columns = {name: column[mask] for name, column in columns.items()}
+    return events, Leptons(now, columns, weight)
+
+
+def _event_functions(events: ak.Array, cuts: Cuts, steps: list[Step]) -> tuple[ak.Array, ak.Array]:
+    """Apply the functions of events; each returns a mask of events or of their leptons."""
+    lepton_mask = None
+    for function in cuts.event_functions:
+        name = getattr(function, "__name__", repr(function))
+        mask = ak.Array(function(events))
+        if len(mask) != len(events) or "bool" not in str(ak.type(mask)):
+            msg = f"select: {name}() must return one bool per event or per lepton, got {ak.type(mask)}"
+            raise SteeringError(msg)
+        if mask.ndim == 1:
+            events = events[mask]
+            lepton_mask = None if lepton_mask is None else lepton_mask[mask]
+            steps.append(Step.of(name, "event", as_numpy(events.weight)))
+        else:
+            lepton_mask = mask if lepton_mask is None else lepton_mask & mask
+    return events, (events.lepton if lepton_mask is None else events.lepton[lepton_mask])
