@@ -1,59 +1,37 @@
-"""The steering file: TOML, frozen pydantic models, unknown keys refused.
-
-Sections are named as the stages and all are optional; a stage runs when its section is there. Reading a
-steering file never touches the data that it names.
-"""
+"""The sections of the steering file: frozen pydantic models, unknown keys refused."""
 
 from __future__ import annotations
 
-import tomllib
 from itertools import pairwise
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-
-from gammastar.core.errors import SteeringError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 __all__ = [
-    "STAGES",
     "Accept",
+    "Analysis",
     "FlowSection",
     "Infer",
     "Predict",
     "Read",
     "Report",
+    "Section",
     "Select",
     "Simulate",
     "SpectrumSection",
-    "Steering",
     "Subtract",
     "Unfold",
-    "load",
-    "parse",
-    "read_toml",
 ]
 
-STAGES = (
-    "simulate",
-    "read",
-    "select",
-    "subtract",
-    "unfold",
-    "spectrum",
-    "flow",
-    "predict",
-    "accept",
-    "infer",
-    "report",
-)
 
 Range = tuple[float, float]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """A frozen table that refuses unknown keys and numbers that are not finite."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
@@ -74,7 +52,7 @@ def _edges(value: object) -> object:
 Edges = Annotated[tuple[float, ...], Field(min_length=2), BeforeValidator(_edges)]
 
 
-class Analysis(_Section):
+class Analysis(Section):
     """Name, seed and nature of the data."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
@@ -83,7 +61,7 @@ class Analysis(_Section):
     mock: bool = False
 
 
-class Simulate(_Section):
+class Simulate(Section):
     """Mock data made at run time from a card: data-like events, and simulation under another prior."""
 
     card: str
@@ -94,7 +72,7 @@ class Simulate(_Section):
     engine: Literal["toy", "pythia"] = "toy"
 
 
-class Read(_Section):
+class Read(Section):
     """Input ntuples, the simulation for the response, and the schema that maps both."""
 
     files: tuple[str, ...] = ()
@@ -103,7 +81,7 @@ class Read(_Section):
     step: str = "100 MB"
 
 
-class Select(_Section):
+class Select(Section):
     """Range cuts, function cuts, pair-level ghost veto, and the axes of the reconstructed spectrum."""
 
     lepton: dict[str, Range] = {}
@@ -117,7 +95,7 @@ class Select(_Section):
     energy: Edges = (0.0, 1e5)
 
 
-class Subtract(_Section):
+class Subtract(Section):
     """Same-sign background; `coarse` gives, by axis, the regions in which B5 takes its charge ratio."""
 
     method: Literal["B1", "B2", "B3", "B5"] = "B5"
@@ -127,7 +105,7 @@ class Subtract(_Section):
     weights: Literal["posterior", "signed"] = "posterior"
 
 
-class Unfold(_Section):
+class Unfold(Section):
     """Response and unfolding; the true axes are those of [select] unless given."""
 
     preset: Literal["true mass", "smeared mass, as the paper"] = "true mass"
@@ -139,7 +117,7 @@ class Unfold(_Section):
     energy: Edges | None = None
 
 
-class SpectrumSection(_Section):
+class SpectrumSection(Section):
     """Exposure of the calibration run; `extrapolate` fills unmeasured cells with the simulation's shape."""
 
     beam_energy: Positive
@@ -152,7 +130,7 @@ class SpectrumSection(_Section):
     extrapolate: bool = True
 
 
-class FlowSection(_Section):
+class FlowSection(Section):
     """Training of the flow, its check in windows of mass [GeV], and the axes of its histogram twin."""
 
     mass: Edges | None = None
@@ -171,7 +149,7 @@ class FlowSection(_Section):
     check_range: Range = (0.25, 1.05)
 
 
-class Predict(_Section):
+class Predict(Section):
     """Masses and size of the samples; without `masses`, `n_masses` equidistant ones in the measured range."""
 
     model: str = "dark_photon"
@@ -182,7 +160,7 @@ class Predict(_Section):
     n_sample: Annotated[int, Field(gt=0)] = 20_000
 
 
-class Accept(_Section):
+class Accept(Section):
     """Detectors of the search: files or names of shipped ones; the first is the main one."""
 
     detectors: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -192,7 +170,7 @@ class Accept(_Section):
     acceptance_masses: tuple[Positive, ...] = (0.3, 0.5, 0.77, 1.0)
 
 
-class Infer(_Section):
+class Infer(Section):
     """Likelihood and reach; background per detector file unless given here for the main one."""
 
     cl: Annotated[float, Field(gt=0.5, lt=1)] = 0.90
@@ -206,94 +184,7 @@ class Infer(_Section):
     hepdata: Annotated[str, Field(pattern=r"^ins[0-9]{7}$")] = "ins0000000"
 
 
-class Report(_Section):
+class Report(Section):
     """Masses at which the report shows the flow [GeV]."""
 
     flow_masses: tuple[Positive, ...] = (0.3, 0.5, 0.77)
-
-
-class Steering(_Section):
-    """A whole analysis; every section but ``[analysis]`` is optional."""
-
-    analysis: Analysis
-    simulate: Simulate | None = None
-    read: Read | None = None
-    select: Select | None = None
-    subtract: Subtract | None = None
-    unfold: Unfold | None = None
-    spectrum: SpectrumSection | None = None
-    flow: FlowSection | None = None
-    predict: Predict | None = None
-    accept: Accept | None = None
-    infer: Infer | None = None
-    report: Report | None = None
-
-    @model_validator(mode="after")
-    def _needs(self) -> Steering:
-        needs = {
-            "select": "read",
-            "subtract": "select",
-            "unfold": "subtract",
-            "spectrum": "unfold",
-            "flow": "spectrum",
-            "predict": "spectrum",
-            "accept": "predict",
-            "infer": "accept",
-        }
-        for stage, before in needs.items():
-            if getattr(self, stage) is not None and getattr(self, before) is None:
-                msg = f"[{stage}] needs the section [{before}]"
-                raise ValueError(msg)
-        return self
-
-
-def _explain(error: ValidationError) -> str:
-    lines = []
-    for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"]) or "steering"
-        lines.append(f"{key}: {item['msg']} (value: {item['input']!r})"[:300])
-    return "\n".join(lines)
-
-
-def parse(content: dict[str, Any], source: str = "steering") -> Steering:
-    """Validate the content of a steering file.
-
-    Raises
-    ------
-    SteeringError
-        Naming every wrong key, its value and the reason.
-    """
-    try:
-        return Steering.model_validate(content)
-    except ValidationError as error:
-        msg = f"{source}:\n{_explain(error)}"
-        raise SteeringError(msg) from error
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file.
-
-    Raises
-    ------
-    SteeringError
-        If the file is missing or is not TOML.
-    """
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        msg = f"{path}: cannot be read ({error.strerror})"
-        raise SteeringError(msg) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        msg = f"{path}: is not TOML ({error})"
-        raise SteeringError(msg) from error
-
-
-def load(path: Path) -> Steering:
-    """Read and validate a steering file.
-
-    Raises
-    ------
-    SteeringError
-        If the file is missing, is not TOML, or holds an unknown or wrong key.
-    """
-    return parse(read_toml(path), str(path))

@@ -1,0 +1,129 @@
+"""The steering file: TOML; a stage runs when its section is there. Reading it never touches the data."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError, model_validator
+
+from gammastar.config.sections import (
+    Accept,
+    Analysis,
+    FlowSection,
+    Infer,
+    Predict,
+    Read,
+    Report,
+    Section,
+    Select,
+    Simulate,
+    SpectrumSection,
+    Subtract,
+    Unfold,
+)
+from gammastar.core.errors import SteeringError
+
+__all__ = ["STAGES", "Steering", "load", "parse", "read_toml"]
+
+STAGES = (
+    "simulate",
+    "read",
+    "select",
+    "subtract",
+    "unfold",
+    "spectrum",
+    "flow",
+    "predict",
+    "accept",
+    "infer",
+    "report",
+)
+
+
+class Steering(Section):
+    """A whole analysis; every section but ``[analysis]`` is optional."""
+
+    analysis: Analysis
+    simulate: Simulate | None = None
+    read: Read | None = None
+    select: Select | None = None
+    subtract: Subtract | None = None
+    unfold: Unfold | None = None
+    spectrum: SpectrumSection | None = None
+    flow: FlowSection | None = None
+    predict: Predict | None = None
+    accept: Accept | None = None
+    infer: Infer | None = None
+    report: Report | None = None
+
+    @model_validator(mode="after")
+    def _needs(self) -> Steering:
+        needs = {
+            "select": "read",
+            "subtract": "select",
+            "unfold": "subtract",
+            "spectrum": "unfold",
+            "flow": "spectrum",
+            "predict": "spectrum",
+            "accept": "predict",
+            "infer": "accept",
+        }
+        for stage, before in needs.items():
+            if getattr(self, stage) is not None and getattr(self, before) is None:
+                msg = f"[{stage}] needs the section [{before}]"
+                raise ValueError(msg)
+        return self
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"]) or "steering"
+        lines.append(f"{key}: {item['msg']} (value: {item['input']!r})"[:300])
+    return "\n".join(lines)
+
+
+def parse(content: dict[str, Any], source: str = "steering") -> Steering:
+    """Validate the content of a steering file.
+
+    Raises
+    ------
+    SteeringError
+        Naming every wrong key, its value and the reason.
+    """
+    try:
+        return Steering.model_validate(content)
+    except ValidationError as error:
+        msg = f"{source}:\n{_explain(error)}"
+        raise SteeringError(msg) from error
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises
+    ------
+    SteeringError
+        If the file is missing or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        msg = f"{path}: cannot be read ({error.strerror})"
+        raise SteeringError(msg) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        msg = f"{path}: is not TOML ({error})"
+        raise SteeringError(msg) from error
+
+
+def load(path: Path) -> Steering:
+    """Read and validate a steering file.
+
+    Raises
+    ------
+    SteeringError
+        If the file is missing, is not TOML, or holds an unknown or wrong key.
+    """
+    return parse(read_toml(path), str(path))
