@@ -1,9 +1,15 @@
-"""The exact engine against pyhf and iminuit, on the same models in the same run."""
+"""The exact engine against pyhf, iminuit and RooStats, on the same models in the same run."""
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pyhf
@@ -14,6 +20,7 @@ from scipy.stats import norm, uniform
 
 from gammastar.infer import (
     asymptotic_limit,
+    binned_channel,
     channels_of,
     counting_cls,
     counting_limit,
@@ -24,12 +31,14 @@ from gammastar.infer import (
 )
 from gammastar.infer.ensemble import compiled, draw, statistics
 
+ORACLE = Path(__file__).resolve().parents[2] / "tests" / "golden" / "roostats_oracle.py"
 POT, BACKGROUND, SIGMA = float(np.log(1.2)), 2.0, 0.3
 
 
 def rows() -> Iterator[dict]:
     yield from _toys()
     yield from _minuit()
+    yield from _roostats()
     yield from _limits()
     yield from _contour()
     yield from _scan()
@@ -128,6 +137,44 @@ class _Bound:
 
     def __call__(self, theta: np.ndarray) -> float:
         return self.function(theta)
+
+
+def _roostats(n: int = 50_000) -> Iterator[dict]:
+    """Two channels of three bins, four nuisances; no row where no interpreter has ROOT."""
+    here = sys.executable if importlib.util.find_spec("ROOT") else ""
+    python = os.environ.get("GAMMASTAR_ROOT_PYTHON", here)
+    if not python:
+        return
+    command = [python, str(ORACLE), "500", "ratio"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    peer = json.loads(done.stdout.splitlines()[-1])["rate"]
+    shared = {"pot": POT, "efficiency": 0.03}
+    model = compiled(
+        [
+            binned_channel(
+                name,
+                signal=signal,
+                background=background,
+                observed=[1, 1, 1],
+                signal_sigma=shared,
+                background_sigma={f"b_{name}": sigma},
+            )
+            for name, signal, background, sigma in (
+                ("one", [0.5, 1.5, 0.5], [1.0, 0.6, 0.4], 0.3),
+                ("two", [0.3, 0.9, 0.3], [0.5, 0.5, 1.0], 0.5),
+            )
+        ]
+    )
+    rng, zero = np.random.default_rng(3), np.zeros(4)
+    start = time.process_time()
+    for strength in (1.0, 0.0):
+        statistics(model, draw(model, zero, strength, n, rng, randomise=True), 1.0, "ratio")
+    rate = 2 * n / (time.process_time() - start)
+    yield {
+        "claim": f"profiled toys per second of CPU ({rate:.3g}), against RooStats ({peer:.3g})",
+        "measured": rate / peer,
+        "goal": 300.0,
+    }
 
 
 def _limits() -> Iterator[dict]:
