@@ -15,6 +15,7 @@ from gammastar.simulate.engines import Engine, PythiaEngine, ToyEngine, pythia_e
 from gammastar.simulate.exposure import Normalisation, normalisation
 from gammastar.simulate.ntuple import SimulatedEvents, simulate_events
 from gammastar.simulate.pool import Pool, make_pool
+from gammastar.simulate.species import mass_templates, tune_card
 from gammastar.simulate.toy import Dimuons, generate_pairs
 from gammastar.simulate.tuning import PtFit, YieldFit, fit_pt, fit_yields, power_law
 
@@ -42,6 +43,7 @@ __all__ = [
     "make_pool",
     "mass_density",
     "mass_spectrum",
+    "mass_templates",
     "measured_r",
     "mode_rates",
     "muon_pairs",
@@ -51,4 +53,5 @@ __all__ = [
     "pythia_engine",
     "simulate_events",
     "smear",
+    "tune_card",
 ]
