@@ -14,6 +14,8 @@ from gammastar.physics.decay_table import DecayTable
 
 __all__ = ["Cascade", "decay"]
 
+GUIDE = 2048
+
 IntArray = npt.NDArray[np.int64]
 
 
@@ -126,12 +128,19 @@ def decay(
         (float(np.hypot(1.0, boost)), float(boost)),
         (table.mediator, table.pairs, _closed(np.cumsum(table.pair_fraction)), table.pair_angle),
         (table.masses, table.first, table.daughter, running - _before(table.fraction, owner)),
-        (table.daughter_mass, table.particle_mass, table.log_s, table.cdf, table.angle),
+        (table.daughter_mass, table.particle_mass, table.log_s, table.cdf, table.angle, _guide(table.cdf)),
         polarised,
         rng,
         (parent, daughter, particle, antiparticle, state, channel, source),
     )
     return Cascade(parent, daughter, particle, antiparticle, state, channel, source, table)
+
+
+def _guide(cdf: FloatArray) -> IntArray:
+    """Return the first point of each distribution above i/n, from 1 on, shape (channels, n)."""
+    steps = np.arange(GUIDE) / GUIDE
+    found = [np.searchsorted(row, steps, side="right") for row in cdf]
+    return np.array(found, dtype=np.int64).reshape(len(cdf), GUIDE).clip(1, None)
 
 
 def _closed(cumulative: FloatArray) -> FloatArray:

@@ -12,7 +12,7 @@ from gammastar.core.records import FloatArray
 __all__ = ["generate"]
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _boost(out: FloatArray, parent: FloatArray, mass: float, k: FloatArray) -> None:
     """Write k (px, py, pz, E), given in the rest frame of the parent, as seen where the parent moves."""
     energy = (parent[3] * k[3] + parent[0] * k[0] + parent[1] * k[1] + parent[2] * k[2]) / mass
@@ -23,13 +23,13 @@ def _boost(out: FloatArray, parent: FloatArray, mass: float, k: FloatArray) -> N
     out[3] = energy
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _around(out: FloatArray, axis: FloatArray, cosine: float, phi: float) -> None:
     """Write the unit vector at an angle to an axis."""
     x, y, z = axis[0], axis[1], axis[2]
     sine = np.sqrt(max(1.0 - cosine * cosine, 0.0))
     u, v = sine * np.cos(phi), sine * np.sin(phi)
-    t = np.hypot(x, y)
+    t = np.sqrt(x * x + y * y)
     if t < 1e-12:
         out[0], out[1], out[2] = u, v, cosine * (1.0 if z >= 0 else -1.0)
         return
@@ -38,7 +38,7 @@ def _around(out: FloatArray, axis: FloatArray, cosine: float, phi: float) -> Non
     out[2] = cosine * z - u * t
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _cosine(a: float, b: float, rng: Any) -> Any:
     """Draw c from a − b c² (b of either sign) as a mixture, without rejection."""
     u = rng.random()
@@ -52,14 +52,16 @@ def _cosine(a: float, b: float, rng: Any) -> Any:
     return np.cbrt(2.0 * rng.random() - 1.0)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _three_body(
     parent: FloatArray, mass: float, channel: int, table: Any, rng: Any, work: FloatArray, out: FloatArray
 ) -> None:
     """Decay one state: out gets the daughter, the particle and the antiparticle, shape (3, 4)."""
-    daughter_mass, particle_mass, log_s, cdf, angle = table
+    daughter_mass, particle_mass, log_s, cdf, angle, guide = table
     u = rng.random()
-    k = min(max(np.searchsorted(cdf[channel], u, side="right"), 1), cdf.shape[1] - 1)
+    k = guide[channel, int(u * guide.shape[1])]
+    while k < cdf.shape[1] - 1 and cdf[channel, k] <= u:
+        k += 1
     rise = cdf[channel, k] - cdf[channel, k - 1]
     f = (u - cdf[channel, k - 1]) / rise if rise > 0 else 0.5
     s = np.exp(log_s[channel, k - 1] + f * (log_s[channel, k] - log_s[channel, k - 1]))
@@ -89,7 +91,7 @@ def _three_body(
         _boost(out[1 if sign > 0 else 2], parent, mass, k4)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _pair(
     event: FloatArray, mediator: float, m_i: float, m_j: float, cosine: float, rng: Any, work: FloatArray
 ) -> None:
@@ -113,7 +115,7 @@ def _pair(
     _boost(work[5], event, mediator, k4)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def generate(
     production: FloatArray,
     boost: tuple[float, float],
@@ -137,7 +139,8 @@ def generate(
     states : tuple
         Masses, first channel of each state, daughters, cumulative branching ratios per state.
     table : tuple
-        Daughter mass, particle mass, ln s, cumulative distribution, angular coefficients, per channel.
+        Daughter mass, particle mass, ln s, cumulative distribution, angular coefficients and a guide into
+        the distribution (first point above i/n), per channel.
     polarised : bool
         Transverse dark photon; otherwise isotropic.
     rng : numpy.random.Generator
