@@ -1,0 +1,49 @@
+"""True signals are excluded at most as often as the level says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gammastar.core.errors import PhysicsError
+from gammastar.infer import Convention, binned_channel, coverage
+
+
+def channel():
+    return binned_channel(
+        "c",
+        signal=[1.0, 1.5, 0.5],
+        background=[1.0, 0.5, 2.0],
+        observed="masked",
+        signal_sigma={"pot": 0.18, "efficiency": 0.03},
+        background_sigma={"b": 0.3},
+    )
+
+
+@pytest.mark.parametrize("statistic", ["ratio", "qtilde"])
+def test_level_at_nominal_nuisances(statistic):
+    found = coverage(
+        [channel()],
+        rng=np.random.default_rng(1),
+        convention=Convention(statistic, "randomised"),
+        experiments=20_000,
+        n_toys=60_000,
+        plug_in=False,
+    )
+    assert abs(found.clsb - 0.10) < 4 * found.error
+    assert found.cls <= found.clsb
+
+
+def test_level_with_toys_at_fitted_nuisances():
+    found = coverage(
+        [channel()],
+        rng=np.random.default_rng(2),
+        convention=Convention("qtilde", "randomised"),
+        truth={"pot": 1.0},
+        experiments=10_000,
+        n_toys=4_000,
+    )
+    assert abs(found.clsb - 0.10) < 0.01 + 3 * found.error
+    assert "fitted" in found.method
+    with pytest.raises(PhysicsError, match="true values"):
+        coverage([channel()], rng=np.random.default_rng(1), truth={"other": 1.0})
