@@ -18,7 +18,7 @@ from gammastar.flow.bijection import Gaussianiser, from_unbounded, make_gaussian
 pytestmark = pytest.mark.flow
 
 BEAM = 400.0
-QUICK = FlowOptions(epochs=6, epoch_size=40_000)
+QUICK = FlowOptions(epochs=6, epoch_size=40_000, hidden=64)
 
 
 def kinematics(mass, rng, *, scale=0.15, slope=0.15, y=4.2):

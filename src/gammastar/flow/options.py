@@ -78,7 +78,7 @@ class FlowOptions:
     """
 
     bins: int = 16
-    hidden: int = 64
+    hidden: int = 48
     layers: int = 2
     epochs: int = 20
     epoch_size: int = 80_000

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from gammastar.core.axes import LABELS, MASS
 from gammastar.core.errors import PhysicsError
@@ -190,6 +191,7 @@ def kl_size_figure(
             label = "one standard deviation of trainings" if sign < 0 else None
             ax.plot(n_pairs, model[column] + sign * spread[column], color="black", linestyle=":", label=label)
         ax.set_xscale("log")
+        ax.xaxis.set_minor_formatter(NullFormatter())
         ax.set(xlabel="training pairs")
         ax.text(0.95, 0.95, f"$m$ = {mass:.3g} GeV", transform=ax.transAxes, ha="right", va="top")
         mark_mock(ax, mock, position=(0.05, 0.1))

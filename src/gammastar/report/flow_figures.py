@@ -276,7 +276,7 @@ def flow_contours(
         ax.contour(*centres, density.T, levels=heights[::-1], colors=colour, linestyles=lines, linewidths=1.6)
         handles.append(ax.plot([], [], color=colour, label=label)[0])
     inner = ", ".join(f"{100 * x:.3g} %" for x in levels)
-    ax.set(xlabel=LABELS[ENERGY], ylabel=LABELS[PT], xlim=(0.0, upper[0]), ylim=(0.0, upper[1]))
+    ax.set(xlabel=LABELS[ENERGY], ylabel=LABELS[PT], xlim=(0.0, upper[0]), ylim=(0.0, 1.35 * upper[1]))
     ax.legend(handles=handles, title=f"$m$ = {mass:.3g} GeV; {inner}", loc="upper right")
     mark_mock(ax, mock)
     return figure
