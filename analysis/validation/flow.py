@@ -29,14 +29,15 @@ LOWEST = 1e-4  # acceptance below which nothing is claimed
 # Standard deviation of the mean divergence between trainings, Appendix A of the data-driven paper
 PAPER_SEEDS = {0.3: 0.002, 0.7: 0.006, 1.1: 0.012}
 CRITERION = "mean of 100 draws in 95 % of single data draws"
-FAST = FlowOptions(mass_range=RANGE, epochs=6)
+FULL = FlowOptions(mass_range=RANGE, hidden=64)
+FAST = FlowOptions(mass_range=RANGE, hidden=64, epochs=6, mass_flattening=0.5)
 
 
 def rows(*, quick: bool) -> Iterator[dict]:
     rng = stream(SEED, "flow")
     n = 50_000 if quick else 300_000
     train, truth = pairs(n, rng)[0], pairs(n, rng)[0]
-    flow = _fit(train, np.ones(len(train)), FlowOptions(mass_range=RANGE))
+    flow = _fit(train, np.ones(len(train)), FULL)
     yield from _density(flow)
     yield from _windows("trained on truth", flow, truth, 800 if quick else 1500)
     yield _signed(train[: min(n, 100_000) // 2], truth, flow)
@@ -45,10 +46,10 @@ def rows(*, quick: bool) -> Iterator[dict]:
             yield _row(quantity, np.nan, 0.0, 0.0, "") | {"skipped": "long"}
         return
     table = Table(*train.T.copy(), np.ones(len(train)), np.arange(len(train)))
-    ensemble = fit_ensemble(table, beam_energy=BEAM, options=FAST, members=10, seed=SEED)
-    yield from _seeds(ensemble, truth)
-    yield from _acceptance(ensemble)
-    measured = measured_efficiency(stream(SEED, "efficiency"))
+    start = {"beam_energy": BEAM, "options": FAST, "seed": SEED}
+    yield from _seeds(fit_ensemble(table, members=10, bootstrap=False, **start), truth)
+    yield from _acceptance(fit_ensemble(table, members=5, **start), train)
+    measured = measured_efficiency(stream(SEED, "efficiency"), 8_000_000)
     yield from _corrected(measured, rng)
     yield from _background(measured)
 
@@ -107,14 +108,14 @@ def _signed(train: np.ndarray, truth: np.ndarray, plain: KinematicFlow) -> dict:
         inside = (mass < RANGE[1]) & inside_limits(mass, pt, energy, BEAM)
         parts.append(np.column_stack([mass, pt, energy])[inside])
     weight = np.concatenate([np.ones(len(train) + len(parts[0])), -np.ones(len(parts[1]))])
-    options = FlowOptions(mass_range=RANGE, epochs=10)
+    options = FlowOptions(mass_range=RANGE, hidden=64, epochs=10)
     flow = _fit(np.concatenate([train, *parts]), weight, options)
     change = (plain.log_prob(*truth.T) - flow.log_prob(*truth.T)).mean()
     return _row("loss of signed weights against pure signal [nats]", change, 0.0, 0.02, "same truth")
 
 
 def _seeds(ensemble: FlowEnsemble, truth: np.ndarray) -> Iterator[dict]:
-    """Spread of the mean divergence between trainings: data replica, start, split and order all vary."""
+    """Spread of the mean divergence between trainings: start, split and order vary."""
     for mass, published in PAPER_SEEDS.items():
         window = truth[np.abs(truth[:, 0] - mass) < 0.03][:10_000]
         data = np.log(window[:, 1:])
@@ -129,67 +130,67 @@ def _seeds(ensemble: FlowEnsemble, truth: np.ndarray) -> Iterator[dict]:
         yield _row(name, np.std(means, ddof=1), 0.0, published, "not above the paper's, App. A")
 
 
-def _acceptance(ensemble: FlowEnsemble) -> Iterator[dict]:
+def _acceptance(ensemble: FlowEnsemble, train: np.ndarray) -> Iterator[dict]:
+    """Flow against truth; the band is the ensemble's with the precision of the data of ±30 MeV around.
+
+    A flow shares what it learns between masses, so that bootstraps alone scatter less than the pairs near one
+    mass could: what these cannot test is part of the band.
+    """
     pulls, ratios = [], []
     for mass in MASSES:
         rng = stream(SEED, "acceptance", f"{mass}")
         truth, truth_error = appendix_b(mass, *truth_at(mass, 2_000_000, rng), CTAU)
+        near = train[np.abs(train[:, 0] - mass) < 0.03]
+        local = np.sqrt(truth_error**2 * 2_000_000 / len(near))
         normal = rng.standard_normal((500_000, 2))
-        found = []
-        for member in ensemble.members:
-            pt, energy = member.transform(np.full(len(normal), mass), normal)
-            mean, error = appendix_b(mass, pt, energy, CTAU)
-            found.append(mean)
-        found = np.array(found)
+        drawn = [member.transform(np.full(len(normal), mass), normal) for member in ensemble.members]
+        found = np.array([appendix_b(mass, *one, CTAU)[0] for one in drawn])
         used = truth > LOWEST
-        sigma = np.sqrt(found.var(axis=0, ddof=1) + truth_error**2 + error**2)
+        sigma = np.sqrt(found.var(axis=0, ddof=1) + truth_error**2 + local**2)
         pulls.append(((found.mean(axis=0) - truth) / sigma)[used])
-        ratios.append((found.mean(axis=0) / truth)[used])
+        ratios.append((found.mean(axis=0) / truth)[truth > 0.1])
     pulls, ratios = np.concatenate(pulls), np.concatenate(ratios)
-    source = "truth of 2e6 events per mass; band of 10 bootstrapped flows"
-    name = f"acceptance of Appendix B, {len(MASSES)} masses, {len(pulls)} points"
-    yield _row(f"{name}: share within two sigma", (np.abs(pulls) < 2.0).mean(), 1.0, 0.1, source)
-    yield _row(f"{name}: largest |flow/truth − 1|", np.abs(ratios - 1.0).max(), 0.0, 0.25, source)
+    source = f"2e6 true events per mass; band of {len(ensemble)} bootstraps and of the pairs within 30 MeV"
+    name = f"acceptance of Appendix B, {len(MASSES)} masses"
+    yield _row(f"{name}: share of {pulls.size} within 2σ", (np.abs(pulls) < 2.0).mean(), 1.0, 0.1, source)
+    yield _row(f"{name}: |flow/truth − 1| above 0.1", np.abs(ratios - 1.0).max(), 0.0, 0.1, "long lifetimes")
 
 
 def _corrected(measured, rng: np.random.Generator) -> Iterator[dict]:
     true, seen = pairs(4_000_000, rng)
     found = true[seen][:100_000]
     weight = measured.weights(*found.T)
-    flow = _fit(found[weight > 0], weight[weight > 0], FlowOptions(mass_range=RANGE))
-    other = true[~seen | (rng.random(len(seen)) < 1.0)][:1_000_000]
+    flow = _fit(found[weight > 0], weight[weight > 0], FULL)
+    other = pairs(1_000_000, rng)[0]
     yield from _windows("acceptance on", flow, other[measured.weights(*other.T) > 0], 1200)
 
 
 def _background(measured) -> Iterator[dict]:
     """Bias of the acceptance from the background, with and without subtraction, at five masses."""
     made = contaminated(100_000, stream(SEED, "background"))
-    bias = {key: _biases(made, key, measured) for key in list(made)[1:]}
-    raw, after = bias["with background"], bias["subtracted"]
+    found = {key: _long_lived(*made[key], measured) for key in ("signal", "with background", "subtracted")}
+    raw, after = (found[key] / found["signal"] - 1.0 for key in ("with background", "subtracted"))
     sigma = after.std(axis=0, ddof=1)
-    good = (np.abs(after.mean(axis=0)) < np.abs(raw.mean(axis=0))) | (np.abs(after.mean(axis=0)) < 2 * sigma)
+    raw, after = np.abs(raw.mean(axis=0)), np.abs(after.mean(axis=0))
     source = "bias smaller than without subtraction, or below two sigma"
+    good = (after < raw) | (after < 2.0 * sigma)
     yield _row(f"subtraction of 10 % background: share of {good.size} masses", good.mean(), 1.0, 0.0, source)
-    for key, found in bias.items():
-        worst = np.abs(found.mean(axis=0)).max()
-        yield _row(f"acceptance at long lifetime, {key}: largest bias", worst, 0.0, 0.1, "paper: below 10 %")
+    source = "the paper: below 10 %, long lifetimes"
+    yield _row("bias of the acceptance from 10 % background", raw.max(), 0.0, 0.1, source)
+    yield _row("bias of the acceptance after subtraction", after.max(), 0.0, 0.1, source)
 
 
-def _biases(made: dict, key: str, measured, members: int = 4) -> np.ndarray:
-    """Return E(key)/E(signal) − 1 at long lifetime, shape (members, masses)."""
-    found = np.empty((2, members, len(MASSES)))
-    for row, name in enumerate(("signal", key)):
-        values, weight = made[name]
-        weight = weight * measured.weights(*values.T)
-        kept = weight != 0
-        n = int(kept.sum())
-        table = Table(*values[kept].T.copy(), weight[kept], np.arange(n))
-        flows = fit_ensemble(
-            table, beam_energy=BEAM, options=FAST, members=members, seed=SEED, bootstrap=False
-        )
-        for column, mass in enumerate(MASSES):
-            normal = stream(SEED, "bias", f"{mass}").standard_normal((200_000, 2))
-            for k, member in enumerate(flows.members):
-                pt, energy = member.transform(np.full(len(normal), mass), normal)
-                found[row, k, column] = appendix_b(mass, pt, energy, np.array([100.0]))[0][0]
-    return found[1] / found[0] - 1.0
+def _long_lived(values: np.ndarray, weight: np.ndarray, measured, members: int = 4) -> np.ndarray:
+    """Return acceptances at long lifetime, shape (members, masses)."""
+    weight = weight * measured.weights(*values.T)
+    values, weight = values[weight != 0], weight[weight != 0]
+    table = Table(*values.T.copy(), weight, np.arange(len(weight)))
+    flows = fit_ensemble(
+        table, beam_energy=BEAM, options=FAST, members=members, seed=SEED, bootstrap=False
+    ).members
+    result = np.empty((members, len(MASSES)))
+    for column, mass in enumerate(MASSES):
+        normal = stream(SEED, "bias", f"{mass}").standard_normal((200_000, 2))
+        drawn = [member.transform(np.full(len(normal), mass), normal) for member in flows]
+        result[:, column] = [appendix_b(mass, *one, np.array([100.0]))[0][0] for one in drawn]
+    return result
