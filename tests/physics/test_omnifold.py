@@ -63,6 +63,7 @@ def dimuons(rng, n, slope, pt):
     return true, reco
 
 
+@pytest.mark.slow
 def test_three_variables_agree_with_truth_and_with_binned_unfolding():
     rng = stream(2, "dimuons")
     true, reco = dimuons(rng, 20_000, 0.25, 0.35)

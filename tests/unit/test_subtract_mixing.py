@@ -21,6 +21,7 @@ from gammastar.subtract import (
     r_factor,
     replica_weights,
     same_sign,
+    with_multiplicity,
 )
 
 AXES = (regular("mass", 9, 0.2, 2.0),)
@@ -104,7 +105,8 @@ def test_multiplicity_trap_is_seen_by_the_control_region_and_not_by_mixing():
     ratio, error = control_ratio(hists, ALL, r_factor=r)
     assert ratio == pytest.approx(2.25, abs=max(0.05, 3 * error))
     assert (ratio - 1) / error > 5  # the alarm
-    cured, error = control_ratio(hists, ALL, r_factor=r * 2.25)
+    both, _ = with_multiplicity(r, 0.01 * r, 2.25, 0.09)
+    cured, error = control_ratio(hists, ALL, r_factor=both)
     assert cured == pytest.approx(1, abs=3 * error)
 
 
@@ -183,3 +185,11 @@ def test_profile_likelihood_limits():
     assert many.value[0] - many.low[0] == pytest.approx(sigma, rel=0.02)
     with pytest.raises(UserError, match="negative"):
         profile_interval(-np.ones(1), np.ones(1), np.ones(1))
+
+
+def test_errors_of_acceptance_and_multiplicity_add_in_quadrature():
+    r, sigma = with_multiplicity(np.array([1.1, 0.9]), 0.03 * np.array([1.1, 0.9]), 1.2, 0.048)
+    np.testing.assert_allclose(r, [1.32, 1.08])
+    np.testing.assert_allclose(sigma / r, 0.05)
+    with pytest.raises(UserError, match="positive"):
+        with_multiplicity(0.0, 0.1, 1.0, 0.1)

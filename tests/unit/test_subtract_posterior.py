@@ -31,7 +31,9 @@ def mock(rng, n_signal, b_over_s, asymmetry=1.4):
     return Pairs(mass, pt, 5 + rng.exponential(20, n), charge, np.ones(n), np.arange(n))
 
 
-@pytest.mark.parametrize("b_over_s", [0.1, 0.5, 2.0])
+@pytest.mark.parametrize(
+    "b_over_s", [pytest.param(0.1, marks=pytest.mark.slow), 0.5, pytest.param(2.0, marks=pytest.mark.slow)]
+)
 def test_sum_and_projections(b_over_s):
     rng = stream(1, "posterior", str(b_over_s))
     pairs = mock(rng, 10_000, b_over_s)

@@ -78,6 +78,7 @@ def test_curvature_leaves_straight_lines_alone_in_two_dimensions():
     assert not np.abs(unfold.penalty_matrix(axes, "curvature", used)[:, 7]).any()
 
 
+@pytest.mark.slow
 def test_coverage_with_as_many_simulated_pairs_as_data():
     """The acceptance of the project: 0.66 to 0.70 with Monte Carlo statistics on."""
     response = dimuons(1e5)

@@ -19,7 +19,7 @@ from gammastar.subtract.diagnostics import (
     diagnose,
     negative_yields,
 )
-from gammastar.subtract.mixed_event import Pool, mixed_pairs, mixed_spectrum, r_factor
+from gammastar.subtract.mixed_event import Pool, mixed_pairs, mixed_spectrum, r_factor, with_multiplicity
 from gammastar.subtract.posterior import Closure, posterior_weights, projection_closure
 from gammastar.subtract.profile import ProfileInterval, profile_interval
 from gammastar.subtract.replicas import event_seeds, replica_weights
@@ -60,4 +60,5 @@ __all__ = [
     "same_sign",
     "scaled_shape",
     "subtract_component",
+    "with_multiplicity",
 ]

@@ -17,7 +17,7 @@ from gammastar.core.stats import filled, flow_free
 from gammastar.subtract.same_sign import Coarse, regions
 from gammastar.subtract.weights import pair_cells
 
-__all__ = ["Pool", "mixed_pairs", "mixed_spectrum", "r_factor"]
+__all__ = ["Pool", "mixed_pairs", "mixed_spectrum", "r_factor", "with_multiplicity"]
 
 IntArray = npt.NDArray[np.int64]
 SIGNS: tuple[tuple[int, int, int], ...] = ((0, 1, -1), (2, 1, 1), (-2, -1, -1))
@@ -206,7 +206,7 @@ def r_factor(
     Notes
     -----
     Mixing corrects for the acceptance of pairs alone; correlations of the multiplicities of both charges (a
-    binomial instead of a Poisson law) need `R_mult` from a simulation: ``r * r_mult``, errors in quadrature.
+    binomial instead of a Poisson law) need R_mult from a simulation, see `with_multiplicity`.
     Regions without one of the charges have R = 1 ± 1.
     """
     axes = tuple(axes)
@@ -232,6 +232,39 @@ def r_factor(
     sigma = np.where(np.min(contents(chosen.weight), axis=0) > 0, sigma, 1.0)
     shape = tuple(len(axis) for axis in axes)
     return result[region].reshape(shape), sigma[region].reshape(shape)
+
+
+def with_multiplicity(
+    r: FloatArray | float,
+    sigma: FloatArray | float,
+    r_mult: FloatArray | float,
+    r_mult_sigma: FloatArray | float,
+) -> tuple[FloatArray, FloatArray]:
+    """Return R of the acceptance times R of the multiplicities, with its error.
+
+    Parameters
+    ----------
+    r, sigma : float or NDArray, shape of the cells
+        From `r_factor`.
+    r_mult, r_mult_sigma : float or NDArray, shape of the cells
+        OS/(2√(N₊₊N₋₋)) of combinatorial pairs in full acceptance, from a simulation of events.
+
+    Returns
+    -------
+    r, sigma : NDArray
+        For ``same_sign(r_factor=…, r_factor_sigma=…)``.
+
+    Raises
+    ------
+    UserError
+        If a factor is not positive or an error negative.
+    """
+    values = [np.asarray(a, dtype=np.float64) for a in (r, sigma, r_mult, r_mult_sigma)]
+    if (values[0] <= 0).any() or (values[2] <= 0).any() or any((v < 0).any() for v in values):
+        msg = "with_multiplicity: R and R_mult must be positive, their errors not negative"
+        raise UserError(msg)
+    product = values[0] * values[2]
+    return product, np.asarray(product * np.hypot(values[1] / values[0], values[3] / values[2]))
 
 
 def mixed_spectrum(hists: PairHists, mixed: PairHists, *, coarse: Coarse | None = None) -> Spectrum:
