@@ -40,9 +40,7 @@ def rows() -> Iterator[dict]:
         for kind in ("TTree", "RNTuple"):
             path = Path(folder) / f"{kind}.root"
             write(path, kind, 1_000_000)
-            step = (
-                STEP if kind == "TTree" else "100 MB"
-            )  # uproot reads a cluster of an RNTuple again per step
+            step = STEP[kind]
             bare, ours = interleaved(
                 lambda p=path, s=step: bare_read(p, s), lambda p=path, s=step: fill(p, s)
             )
