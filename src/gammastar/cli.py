@@ -163,6 +163,22 @@ def reinterpret(results: Path, model: str | None, detector: Path | None, output:
 
 
 @app.command()
+@click.argument("path", type=FILE)
+@click.option("--patches", type=FILE, help="Patch set or patch beside a workspace.")
+@click.option("--region", default="", help="Folder inside an archive with several workspaces.")
+@click.option("--patch", "names", multiple=True, help="Only these patches.")
+def scan(path: Path, patches: Path | None, region: str, names: tuple[str, ...]) -> None:
+    """Test every signal of a published pyhf likelihood (workspace, folder or archive at PATH)."""
+    from gammastar import infer
+
+    likelihood = infer.read_likelihood(path, patches=patches, region=region)
+    for found in infer.scan(likelihood, names or None):
+        values = " ".join(f"{value:g}" for value in found.values)
+        expected = " ".join(f"{value:.4g}" for value in found.expected)
+        click.echo(f"{found.name or 'workspace'} {values} CLs {found.observed:.6g} expected {expected}")
+
+
+@app.command()
 @click.argument("results", type=FILE)
 def show(results: Path) -> None:
     """Print the numbers of a RESULTS folder as a table."""

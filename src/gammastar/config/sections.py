@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 __all__ = [
     "Accept",
@@ -24,7 +24,14 @@ __all__ = [
 ]
 
 
-Range = tuple[float, float]
+def _rising(value: tuple[float, float]) -> tuple[float, float]:
+    if not value[0] < value[1]:
+        msg = "must be [low, high] with low < high"
+        raise ValueError(msg)
+    return value
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_rising)]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
@@ -181,6 +188,7 @@ class Infer(Section):
     n_couplings: Annotated[int, Field(ge=10)] = 141
     min_effective: Positive = 10.0
     max_patches: Annotated[int, Field(gt=0)] = 600
+    existing_limits: str | None = None
     hepdata: Annotated[str, Field(pattern=r"^ins[0-9]{7}$")] = "ins0000000"
 
 

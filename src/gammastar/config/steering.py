@@ -41,6 +41,8 @@ STAGES = (
     "report",
 )
 
+MAX_BYTES = 1 << 20
+
 
 class Steering(Section):
     """A whole analysis; every section but ``[analysis]`` is optional."""
@@ -109,11 +111,14 @@ def read_toml(path: Path) -> dict[str, Any]:
         If the file is missing or is not TOML.
     """
     try:
+        if path.stat().st_size > MAX_BYTES:
+            msg = f"{path}: larger than 1 MB; a steering file is not"
+            raise SteeringError(msg)
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         msg = f"{path}: cannot be read ({error.strerror})"
         raise SteeringError(msg) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         msg = f"{path}: is not TOML ({error})"
         raise SteeringError(msg) from error
 
@@ -126,4 +131,8 @@ def load(path: Path) -> Steering:
     SteeringError
         If the file is missing, is not TOML, or holds an unknown or wrong key.
     """
-    return parse(read_toml(path), str(path))
+    try:
+        return parse(read_toml(path), str(path))
+    except RecursionError as error:
+        msg = f"{path}: is nested too deep for a steering file"
+        raise SteeringError(msg) from error

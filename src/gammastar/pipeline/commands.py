@@ -14,6 +14,7 @@ from gammastar.core.records import FloatArray
 from gammastar.pipeline.checkpoint import load_arrays
 from gammastar.pipeline.context import shipped
 from gammastar.store.events import EventTable, write_events
+from gammastar.store.guarded import check_chunks
 from gammastar.store.manifest import digest, file_sha256, read_json
 from gammastar.store.records import read_spectrum
 
@@ -158,6 +159,9 @@ def verify_results(folder: Path) -> Iterator[str]:
         good = digest(load_arrays(path)) == entry["content"]
         wrong += [] if good else [str(path)]
         yield f"{stage}: {'ok' if good else 'CHANGED'} {entry['content'][:16]}"
+    n_chunks = check_chunks(folder)
+    if n_chunks:
+        yield f"chunks: {n_chunks} ok"
     for name, sha in manifest["files"].items():
         path = folder / name
         good = path.is_file() and file_sha256(path) == sha

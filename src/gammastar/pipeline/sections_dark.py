@@ -72,7 +72,16 @@ def _reach_section(ctx: Context, name: str, search: Search, couplings: tuple[flo
     ]
     reached = np.isfinite(search.reach.edges).all(axis=1)
     plane = None if reached.any() else report.Plane(coupling_range=couplings)
-    figure = report.reach_figure(contours, mock=ctx.book.mock, pot=search.detector.pot, cl=cl, plane=plane)
+    own = None if section is None or section.existing_limits is None else ctx.base / section.existing_limits
+    known = report.existing_limits(directory=own)
+    figure = report.reach_figure(
+        contours,
+        mock=ctx.book.mock,
+        pot=search.detector.pot,
+        cl=cl,
+        limits=[limit.curve for limit in known],
+        plane=plane,
+    )
     label = f"Expected reach, {search.detector.name}"
     median = search.limit.expected[2]
     first = (
@@ -94,9 +103,8 @@ def _reach_section(ctx: Context, name: str, search: Search, couplings: tuple[flo
     ctx.book.numbers[f"reach, {search.detector.name}"] = (
         _tip(search) if reached.any() else "nothing is reached"
     )
-    return report.Section(
-        label, text, [titled(f"reach_{name}", f"{label}, split into measured and extrapolated.", figure)]
-    )
+    caption = f"{label}, split into measured and extrapolated. Grey: {report.citations(known)}."
+    return report.Section(label, text, [titled(f"reach_{name}", caption, figure)])
 
 
 def reach_sections(ctx: Context, made: Products) -> list[report.Section]:
