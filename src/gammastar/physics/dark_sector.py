@@ -30,11 +30,8 @@ __all__ = [
 Field: TypeAlias = Literal["majorana", "dirac", "scalar"]
 ComplexArray: TypeAlias = npt.NDArray[np.complex128]
 
-BROAD = 0.05
-"""Γ/M of the dark photon above which the narrow-width picture is flagged."""
-
-POLE_TOO_NEAR = 1e3
-"""Landau pole [GeV] below which α_D is flagged."""
+BROAD = 0.05  # Γ/M of the dark photon above which the narrow-width picture is flagged
+POLE_TOO_NEAR = 1e3  # Landau pole [GeV] below which α_D is flagged
 
 
 def _check(condition: bool, message: str) -> None:

@@ -19,7 +19,8 @@ from gammastar.subtract.diagnostics import (
     diagnose,
     negative_yields,
 )
-from gammastar.subtract.mixed_event import Pool, mixed_pairs, mixed_spectrum, r_factor, with_multiplicity
+from gammastar.subtract.mixed_event import Pool, mixed_pairs, r_factor, with_multiplicity
+from gammastar.subtract.mixed_spectrum import mixed_spectrum
 from gammastar.subtract.posterior import Closure, posterior_weights, projection_closure
 from gammastar.subtract.profile import ProfileInterval, profile_interval
 from gammastar.subtract.replicas import event_seeds, replica_weights
