@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
 
 from gammastar.core.errors import InputFileError, StoreError
 from gammastar.store.chunks import read_chunk
-from gammastar.store.manifest import file_sha256, read_json
+from gammastar.store.manifest import atomic, file_sha256, read_json
 
 __all__ = ["check_chunks", "finite", "read_result", "unpack"]
 
@@ -98,12 +99,31 @@ def unpack(archive: Path, folder: Path, *, max_bytes: int = MAX_ARCHIVE) -> list
                 if not (member.isfile() or member.isdir()):
                     msg = f"{archive}: member {member.name!r} is neither a file nor a folder"
                     raise InputFileError(msg)
-                tar.extract(member, folder, filter="data")
-                written += [folder / member.name] if member.isfile() else []
+                written += _write_member(tar, member, folder)
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         msg = f"{archive}: is damaged or unsafe ({type(error).__name__}: {str(error)[:200]})"
         raise InputFileError(msg) from error
     return written
+
+
+def _write_member(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> list[Path]:
+    """Write a plain file below a folder with the user's own permissions (no tar filter before Python 3.11.4)."""
+    root = folder.resolve()
+    path = (root / member.name).resolve()
+    if not path.is_relative_to(root):
+        msg = f"member {member.name!r} leads out of the folder"
+        raise ValueError(msg)
+    if member.isdir():
+        path.mkdir(parents=True, exist_ok=True)
+        return []
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = tar.extractfile(member)
+    if content is None:
+        msg = f"member {member.name!r} has no content"
+        raise ValueError(msg)
+    with atomic(path) as temporary, temporary.open("wb") as stream:
+        shutil.copyfileobj(content, stream)
+    return [folder / member.name]
 
 
 def check_chunks(folder: Path) -> int:
