@@ -107,7 +107,7 @@ def unpack(archive: Path, folder: Path, *, max_bytes: int = MAX_ARCHIVE) -> list
 
 
 def _write_member(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> list[Path]:
-    """Write a plain file below a folder with the user's own permissions (no tar filter before Python 3.11.4)."""
+    """Write a plain file below a folder; tar filters came with Python 3.11.4, so none is used."""
     root = folder.resolve()
     path = (root / member.name).resolve()
     if not path.is_relative_to(root):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier
+from threadpoolctl import threadpool_limits
 
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import Pairs
@@ -107,8 +108,9 @@ def posterior_weights(
             continue
         model = _classifier(int(rng.integers(2**31)))
         # equal sums of weights for the trees, the true ratio put back into the odds
-        model.fit(x[train], label, sample_weight=weight * (weight.sum() / 2 / total)[label])
-        odds = np.exp(model.decision_function(x[score])) * total[1] / total[0]
+        with threadpool_limits(limits=1, user_api="openmp"):  # sums of several threads are not reproducible
+            model.fit(x[train], label, sample_weight=weight * (weight.sum() / 2 / total)[label])
+            odds = np.exp(model.decision_function(x[score])) * total[1] / total[0]
         result[score] = signed[score] * np.clip(1 - odds, 0, None)
     return _rescaled(result, float(signed.sum()))
 

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier
+from threadpoolctl import threadpool_limits
 
 from gammastar.core.records import FloatArray
 
@@ -84,7 +85,8 @@ class BoostedTrees:
             n_iter_no_change=self.patience,
             random_state=int(rng.integers(2**31)),
         )
-        model.fit(features, label, sample_weight=weight * balance * len(label) / 2)
+        with threadpool_limits(limits=1, user_api="openmp"):  # sums of several threads are not reproducible
+            model.fit(features, label, sample_weight=weight * balance * len(label) / 2)
         scale = total[0] / max(total[1], 1e-300)
 
         def ratio(x: FloatArray) -> FloatArray:
