@@ -103,7 +103,7 @@ def test_damaged_headers(sound, tmp_path):
     for _ in range(20):
         damaged = bytearray(data)
         damaged[int(rng.integers(0, 300))] ^= 1 << int(rng.integers(8))
-        outcome(tmp_path / "bad.root", bytes(damaged), expected)
+        assert outcome(tmp_path / "bad.root", bytes(damaged), expected) in {"same", "error"}
 
 
 @pytest.mark.parametrize("data", [b"", b"no ROOT file", b"root", bytes(5000), b"root" + bytes(5000)])
