@@ -22,6 +22,7 @@ SOURCE = "arXiv:1311.3870; other edges: analysis/beam_dumps/README.md"
 
 
 N_CAMPAIGNS = 60
+N_PYTHIA = 150_000  # inelastic events of the truth
 
 
 def rows(*, quick: bool) -> Iterator[dict]:
@@ -76,6 +77,7 @@ def flow_of_the_main_job() -> dict:
     from gammastar.core.rng import stream
     from gammastar.core.sampler import Sampler
     from gammastar.pipeline.reinterpret import read_domain
+    from gammastar.store.manifest import read_json
 
     domain, trained = read_domain(folder / "domain.safetensors"), flow.load(folder / "flow")
 
@@ -94,7 +96,10 @@ def flow_of_the_main_job() -> dict:
             return pt, energy
 
     card = simulate.load_card(data_path("cards/na60_mock.toml"))
-    pairs = simulate.generate_pairs(card, 2_000_000, stream(9, "truth"))
+    engine = read_json(folder / "steering.json")["simulate"]["engine"]
+    mesons = simulate.pythia_engine(card, N_PYTHIA, seed=77).mesons if engine == "pythia" else None
+    options = {} if mesons is None else {"mesons": mesons}
+    pairs = simulate.generate_pairs(card, 2_000_000, stream(9, "truth"), **options)
     truth = np.stack([pairs.mass, pairs.pt, pairs.energy], axis=1)
     low, high = trained.mass_range
     truth = truth[(truth[:, 0] > low) & (truth[:, 0] < high)]
