@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gammastar import report
+from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context
 from gammastar.pipeline.limits import Search
 from gammastar.pipeline.order import Products
@@ -41,6 +42,9 @@ def acceptance_section(ctx: Context, made: Products) -> report.Section:
         errors = {
             float(m): a[1] for m, a in zip(arrays["acceptance_mass"], arrays["acceptance"], strict=True)
         }
+        part = _measured_part(arrays)
+        if part is not None:
+            ctx.book.numbers[f"measured part of the largest signal per mass, {name}"] = part
         if any((curve > 0).any() for curve in curves.values()):
             figure = report.acceptance_figure(arrays["ctau"], curves, mock=ctx.book.mock, errors=errors)
             caption = f"Acceptance of {name} against the decay length, per produced particle."
@@ -48,6 +52,15 @@ def acceptance_section(ctx: Context, made: Products) -> report.Section:
     return report.Section(
         "Acceptance of long-lived particles", ["Decays in flight, per produced particle."], figures
     )
+
+
+def _measured_part(arrays: Arrays) -> str | None:
+    """Return the range over masses of the measured part, each at the coupling of its largest signal."""
+    signal, inside = arrays["signal"], arrays["in_domain_signal"]
+    rows, best = np.arange(len(signal)), signal.argmax(axis=1)
+    total = signal[rows, best]
+    part = inside[rows, best][total > 0] / total[total > 0]
+    return f"{part.min():.2g} to {part.max():.2g}" if len(part) else None
 
 
 def _tip(search: Search) -> str:
