@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-from gammastar.config.sections import (
-    Accept,
-    FlowSection,
-    Infer,
-    Predict,
-    Read,
-    Report,
-    Select,
-    Simulate,
-    SpectrumSection,
-    Subtract,
-    Unfold,
-)
+from gammastar.config.learning import FlowSection
+from gammastar.config.limits import Infer, Report
+from gammastar.config.measured import Read, Select, SpectrumSection, Subtract, Unfold
+from gammastar.config.searching import Accept, Predict
+from gammastar.config.simulation import Simulate
 from gammastar.config.steering import STAGES, Steering, load, parse, read_toml
 
 __all__ = [

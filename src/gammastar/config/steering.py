@@ -8,21 +8,12 @@ from typing import Any
 
 from pydantic import ValidationError, model_validator
 
-from gammastar.config.sections import (
-    Accept,
-    Analysis,
-    FlowSection,
-    Infer,
-    Predict,
-    Read,
-    Report,
-    Section,
-    Select,
-    Simulate,
-    SpectrumSection,
-    Subtract,
-    Unfold,
-)
+from gammastar.config.fields import Section
+from gammastar.config.learning import FlowSection
+from gammastar.config.limits import Infer, Report
+from gammastar.config.measured import Read, Select, SpectrumSection, Subtract, Unfold
+from gammastar.config.searching import Accept, Predict
+from gammastar.config.simulation import Analysis, Simulate
 from gammastar.core.errors import SteeringError
 
 __all__ = ["STAGES", "Steering", "load", "parse", "read_toml"]

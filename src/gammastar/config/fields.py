@@ -1,0 +1,51 @@
+"""What the sections of the steering file are made of."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+__all__ = [
+    "Edges",
+    "Fraction",
+    "Positive",
+    "Range",
+    "Section",
+]
+
+
+def _rising(value: tuple[float, float]) -> tuple[float, float]:
+    if not value[0] < value[1]:
+        msg = "must be [low, high] with low < high"
+        raise ValueError(msg)
+    return value
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_rising)]
+Positive = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Section(BaseModel):
+    """A frozen table that refuses unknown keys and numbers that are not finite."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _edges(value: object) -> object:
+    """Spell out ``{ bins = 36, low = 0.2, high = 1.1 }``; check that edges increase."""
+    if isinstance(value, dict):
+        if set(value) != {"bins", "low", "high"} or not isinstance(value["bins"], int) or value["bins"] < 1:
+            msg = "must be a list of edges or { bins = …, low = …, high = … }"
+            raise ValueError(msg)
+        step = (value["high"] - value["low"]) / value["bins"]
+        value = [round(value["low"] + i * step, 12) for i in range(value["bins"] + 1)]
+    if isinstance(value, list | tuple) and any(high <= low for low, high in pairwise(value)):
+        msg = "edges must increase"
+        raise ValueError(msg)
+    return value
+
+
+Edges = Annotated[tuple[float, ...], Field(min_length=2), BeforeValidator(_edges)]

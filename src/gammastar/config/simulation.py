@@ -1,0 +1,34 @@
+"""What the run is, and the mock data it makes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from gammastar.config.fields import Section
+
+__all__ = [
+    "Analysis",
+    "Simulate",
+]
+
+
+class Analysis(Section):
+    """Name, seed and nature of the data."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+    title: str = ""
+    seed: Annotated[int, Field(ge=0)] = 1
+    mock: bool = False
+
+
+class Simulate(Section):
+    """Mock data made at run time from a card: data-like events, and simulation under another prior."""
+
+    card: str
+    n_pairs: Annotated[int, Field(gt=0)]
+    n_response: Annotated[int, Field(gt=0)]
+    response_prior: str = "nominal"
+    pairing: Literal["same-event", "mixed"] = "same-event"
+    engine: Literal["toy", "pythia"] = "toy"
