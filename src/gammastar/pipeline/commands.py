@@ -27,11 +27,11 @@ def simulate_file(card: str, n: int, output: Path, *, kind: Any, seed: int, **op
     Options are those of `simulate.simulate_events`: prior, pairing, engine, workers.
     """
     from gammastar import simulate
-    from gammastar.pipeline import reading
+    from gammastar.pipeline import simulating
 
     loaded = simulate.load_card(shipped(card, Path(), "cards"))
     events = simulate.simulate_events(loaded, n, kind=kind, seed=seed, **options)
-    reading.write_mock(output, events)
+    simulating.write_mock(output, events)
     yield f"MOCK {kind} events of card {loaded.name!r}: {len(events)} in {output}"
     yield f"protons on target: {float(events.meta['N_POT']):.6g}"
     if "r_factor" in events.meta:

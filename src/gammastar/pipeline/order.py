@@ -126,9 +126,9 @@ def run(
 
 
 def _simulate(ctx: Context, made: Products) -> None:
-    from gammastar.pipeline import reading
+    from gammastar.pipeline import simulating
 
-    made.simulated = reading.simulate_stage(ctx)
+    made.simulated = simulating.simulate_stage(ctx)
 
 
 def _nothing(ctx: Context, made: Products) -> None:
