@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor
 from concurrent.futures import CancelledError as Cancelled
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import cloudpickle
 import distributed
@@ -23,6 +25,7 @@ from gammastar.core.errors import GammastarError, SteeringError, StoreError
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.facility.harvest import harvest
 from gammastar.facility.processor import matched_of, pairs_of
+from gammastar.facility.warm import warm
 from gammastar.select import Cutflow, Step
 from gammastar.store.chunks import Job, code_digest
 
@@ -32,7 +35,14 @@ LOST = (BrokenExecutor, Cancelled, FutureCancelledError, KilledWorker)
 Client: Any = distributed.Client  # without types
 LocalCluster: Any = distributed.LocalCluster
 WAIT = 60  # seconds for a scheduler and its first worker
+Tell: TypeAlias = Callable[[str, float | None, str], None]
 logger = logging.getLogger(__name__)
+
+
+def warm_here() -> int:
+    """Warm this process, the only worker."""
+    warm()
+    return 1
 
 
 @dataclass
@@ -53,6 +63,12 @@ class Farm:
         Leave out chunks that stay unreadable and report them in `skipped`.
     entries : dict
         Entries of the data and of the simulation, skipped ones included.
+    threads : int
+        Kept chunks that this process reads and checks at the same time.
+    tell : function of stage, fraction and text, or None
+        Receives progress: finished chunks and tasks.
+    ready : function without arguments that returns the number of workers, or None
+        Waits until every worker has imported and compiled what a chunk needs.
     """
 
     name: str
@@ -63,6 +79,9 @@ class Farm:
     events: list[str] = field(default_factory=list)
     skipped: list[dict[str, Any]] = field(default_factory=list)
     entries: dict[str, int] = field(default_factory=dict)
+    threads: int = 1
+    tell: Tell | None = None
+    ready: Callable[[], int] = warm_here
 
     def lost_fraction(self, kind: str = "pairs") -> float:
         """Return which part of the entries of the data ("pairs") or simulation ("truth") was left out."""
@@ -81,11 +100,19 @@ class Farm:
         """Return the simulated photons of all chunks in the order of the files."""
         return MatchedPairs.concatenate([matched_of(kept.arrays) for kept in harvest(self, job)])
 
-    def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+    def map(
+        self, function: Callable[[Any], Any], items: Iterable[Any], *, stage: str | None = None
+    ) -> list[Any]:
         """Return ``[function(item) for item in items]``, computed by the workers.
 
-        For grid points, toys and members of an ensemble. `function` must not depend on order or place of its
-        calls: take random numbers from ``core.rng.stream`` under the name of the item.
+        Parameters
+        ----------
+        function : callable
+            For grid points, toys, campaigns and members of an ensemble. It must not depend on order or place
+            of its calls: take random numbers from ``core.rng.stream`` under the name of the item.
+        items : iterable
+        stage : str, optional
+            Report finished tasks under this name.
 
         Raises
         ------
@@ -96,10 +123,14 @@ class Farm:
         """
         waiting = dict(enumerate(items))
         results: dict[int, Any] = {}
-        blob = cloudpickle.dumps(function)
+        blob, total = cloudpickle.dumps(function), len(waiting)
         for attempt in range(1 + self.retries):
             if waiting:
-                found = self._round(blob, waiting)
+                found = {}
+                for index, value in self._round(blob, waiting):
+                    found[index] = value
+                    if stage is not None:
+                        self.told(stage, len(results) + len(found), total, "tasks")
                 results |= found
                 waiting = {index: item for index, item in waiting.items() if index not in found}
                 self.note(attempt, len(waiting), "tasks")
@@ -108,13 +139,16 @@ class Farm:
             raise StoreError(msg)
         return [results[index] for index in sorted(results)]
 
-    def _round(self, blob: bytes, waiting: dict[int, Any]) -> dict[int, Any]:
-        found: dict[int, Any] = {}
+    def told(self, stage: str, done: int, total: int, what: str) -> None:
+        """Report progress to whoever listens."""
+        if self.tell is not None:
+            self.tell(stage, done / max(1, total), f"{done} of {total} {what}, {self.name}")
+
+    def _round(self, blob: bytes, waiting: dict[int, Any]) -> Iterator[tuple[int, Any]]:
         for index, error, value in self._answers(blob, waiting):
             if error is not None:
                 raise error
-            found[index] = value
-        return found
+            yield index, value
 
     def _answers(self, blob: bytes, waiting: dict[int, Any]) -> Iterator[tuple[int, Any, Any]]:
         if self.submit is None:
@@ -189,7 +223,14 @@ def open_farm(
 
 def _local_farm(workers: int, **options: Any) -> Farm:
     def pool() -> Any:
-        return get_reusable_executor(max_workers=workers, timeout=600)
+        return get_reusable_executor(max_workers=workers, timeout=600, initializer=warm)
+
+    def ready() -> int:
+        seen: set[int] = set()
+        end = time.monotonic() + WAIT
+        while len(seen) < workers and time.monotonic() < end:
+            seen |= {future.result() for future in [pool().submit(_resting) for _ in range(2 * workers)]}
+        return len(seen)
 
     def executor() -> Any:
         return FuturesExecutor(pool=pool(), workers=workers, status=False, retries=0, compression=None)
@@ -197,7 +238,13 @@ def _local_farm(workers: int, **options: Any) -> Farm:
     def submit(*arguments: Any) -> Any:
         return pool().submit(*arguments)
 
-    return Farm(f"{workers} local processes", executor, submit, **options)
+    pool().submit(os.getpid)  # workers start and compile while this process goes on
+    return Farm(f"{workers} local processes", executor, submit, threads=workers, ready=ready, **options)
+
+
+def _resting() -> int:
+    time.sleep(0.05)  # long enough that the others get one as well
+    return os.getpid()
 
 
 def _dask_farm(client: Any, **options: Any) -> Farm:
@@ -207,9 +254,12 @@ def _dask_farm(client: Any, **options: Any) -> Farm:
     def submit(*arguments: Any) -> Any:
         return client.submit(*arguments, pure=False, retries=3)
 
-    return Farm(
-        f"Dask, {len(client.scheduler_info(n_workers=-1)['workers'])} workers", executor, submit, **options
-    )
+    def ready() -> int:
+        return len(client.run(warm))
+
+    n = len(client.scheduler_info(n_workers=-1)["workers"])
+    threads = min(n, os.cpu_count() or 1)
+    return Farm(f"Dask, {n} workers", executor, submit, threads=threads, ready=ready, **options)
 
 
 @contextlib.contextmanager

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +26,7 @@ from gammastar.store.chunks import Chunk, Job, Kept, Source, read_chunk, split
 __all__ = ["Backend", "harvest", "plan"]
 
 logger = logging.getLogger(__name__)
+PAUSE = 0.5  # seconds between two looks at the finished chunks
 Found = dict[Chunk, dict[str, Any]]
 
 
@@ -33,6 +37,7 @@ class Backend(Protocol):
     skip_bad: bool
     skipped: list[dict[str, Any]]
     entries: dict[str, int]
+    threads: int
 
     @property
     def executor(self) -> Any:
@@ -43,6 +48,9 @@ class Backend(Protocol):
 
     def note(self, attempt: int, waiting: int, what: str) -> None:
         """Note that a round left something to do."""
+
+    def told(self, stage: str, done: int, total: int, what: str) -> None:
+        """Report progress to whoever listens."""
 
 
 def harvest(farm: Backend, job: Job) -> list[Kept]:
@@ -59,8 +67,10 @@ def harvest(farm: Backend, job: Job) -> list[Kept]:
     done: Found = {}
     failed: Found = {}
     waiting = list(chunks)
-    for attempt in range(1 + farm.retries):
-        if waiting:
+    with _watched(farm, job, chunks):
+        for attempt in range(1 + farm.retries):
+            if not waiting:
+                break
             good, failed = _round(farm, job, waiting)
             done |= good
             _raise_final(failed)
@@ -68,13 +78,38 @@ def harvest(farm: Backend, job: Job) -> list[Kept]:
             farm.note(attempt, len(waiting), "chunks")
     for chunk in waiting:
         _skip(farm, job, chunk, failed.get(chunk))
-    kept = [_read(job, chunk, done[chunk]) for chunk in chunks if chunk in done]
+    with ThreadPoolExecutor(farm.threads) as pool:  # decoding and digests let go of the interpreter
+        kept = list(pool.map(lambda chunk: _read(job, chunk, done[chunk]), filter(done.get, chunks)))
     entries = sum(int(found.notes["entries"]) for found in kept)
     expected = sum(chunk.stop - chunk.start for chunk in chunks if chunk in done)
     if entries != expected or len(kept) + len(waiting) != len(chunks):
         msg = f"{job.folder}: the chunks hold {entries} entries, expected {expected}"
         raise StoreError(msg)
     return kept
+
+
+@contextlib.contextmanager
+def _watched(farm: Backend, job: Job, chunks: list[Chunk]) -> Iterator[None]:
+    """Report the number of published chunks while the block runs: whatever executor makes them."""
+    names, over = {job.path(chunk).name for chunk in chunks}, threading.Event()
+    what = "chunks" if job.kind == "pairs" else "chunks of the simulation"
+
+    def count() -> None:
+        there = {path.name for path in job.folder.iterdir()}
+        farm.told("read", len(names & there), len(names), what)
+
+    def watch() -> None:
+        while not over.wait(PAUSE):
+            count()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+        count()
+    finally:
+        over.set()
+        thread.join()
 
 
 def plan(farm: Backend, job: Job) -> list[Chunk]:

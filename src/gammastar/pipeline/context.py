@@ -34,6 +34,7 @@ class Farm(Protocol):
     name: str
     events: list[str]
     skipped: list[dict[str, Any]]
+    tell: Tell | None
 
     def pairs(self, job: Job) -> tuple[Pairs, Cutflow]:
         """Return the selected pairs of all files, in their order."""
@@ -41,8 +42,10 @@ class Farm(Protocol):
     def truth(self, job: Job) -> MatchedPairs:
         """Return the simulated photons of all files, in their order."""
 
-    def map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-        """Return ``[function(item) for item in items]``."""
+    def map(
+        self, function: Callable[[Any], Any], items: Sequence[Any], *, stage: str | None = None
+    ) -> list[Any]:
+        """Return ``[function(item) for item in items]`` and report progress under the name `stage`."""
 
     def lost_fraction(self, kind: str = "pairs") -> float:
         """Return which part of the entries was skipped."""
@@ -64,6 +67,10 @@ class Context:
     farm: Farm | None = None
     allow_partial: bool = False
 
+    def __post_init__(self) -> None:
+        if self.farm is not None:
+            self.farm.tell = self.tell
+
     @property
     def seed(self) -> int:
         """Seed of the run."""
@@ -72,10 +79,14 @@ class Context:
     def each(
         self, function: Callable[[int], Any], n: int, stage: str, describe: Callable[[int], str]
     ) -> list[Any]:
-        """Return ``function(i)`` of 0 … n − 1, from the farm if there is one."""
+        """Return ``function(i)`` of 0 … n − 1, from the farm if there is one.
+
+        For grid points, toys, pseudo-experiments and members of an ensemble: `function` takes its random
+        numbers from ``core.rng.stream`` under the name of its item, so that the place does not matter. With
+        workers `describe` is not used; they report how many are finished.
+        """
         if self.farm is not None:
-            self.tell(stage, None, f"{n} points, {self.farm.name}")
-            return self.farm.map(function, range(n))
+            return self.farm.map(function, range(n), stage=stage)
         found = []
         for i in range(n):
             found.append(function(i))

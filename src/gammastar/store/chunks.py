@@ -193,7 +193,7 @@ def read_chunk(path: Path, key: str | None = None) -> Kept:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path, memory_map=False, page_checksum_verification=True)
+        table = pq.read_table(path, use_threads=False, memory_map=False, page_checksum_verification=True)
         text = table.schema.metadata[b"gammastar"].decode()
         if digest(text) != table.schema.metadata[b"sha256"].decode():
             msg = "its notes do not match their digest"

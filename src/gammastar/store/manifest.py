@@ -123,7 +123,8 @@ def _update(result: Any, item: Any) -> None:
     if isinstance(item, np.ndarray):
         array = np.ascontiguousarray(item)
         result.update(f"{array.dtype.str}{array.shape}".encode())
-        result.update(array.tobytes())
+        if array.size:  # without a copy, and letting other threads work
+            result.update(array.reshape(-1).view(np.uint8))
     elif isinstance(item, Mapping):
         for key in sorted(item):
             result.update(f"{key}=".encode())
