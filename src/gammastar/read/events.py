@@ -21,6 +21,8 @@ __all__ = ["open_events", "open_tree"]
 
 TREE_CLASSES = ("TTree", "TNtuple", "TNtupleD", "ROOT::RNTuple", "ROOT::Experimental::RNTuple")
 
+NO_CACHE: dict[str, Any] = {"array_cache": None, "object_cache": None}  # every chunk is read once
+
 
 def open_events(
     files: str | Path | Sequence[str | Path],
@@ -85,7 +87,7 @@ def _raw(
     path: str, schema: Schema, step: str | int, *, truth: bool, entries: tuple[int, int | None]
 ) -> Iterator[ak.Array]:
     """Yield the branches of one file as they are; whatever goes wrong in here is the file's fault."""
-    with reading(path), uproot.open({path: None}) as file:
+    with reading(path), uproot.open({path: None}, **NO_CACHE) as file:
         tree = open_tree(file, schema.tree, path)
         wanted = frozenset(_present(tree, schema, path, truth=truth))
         start, stop = entries

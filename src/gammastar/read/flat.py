@@ -74,7 +74,7 @@ def _columns(arrays: ak.Array, schema: Schema, path: str) -> Flat:
     }
     names["charge"] = str(schema.charge)
     result: dict[str, npt.NDArray[Any]] = {}
-    offsets: npt.NDArray[np.int64] | None = None
+    offsets: npt.NDArray[Any] | None = None
     for key, name in names.items():
         found, content = _list(_take(arrays, name), name, path)
         if offsets is None:
@@ -88,15 +88,27 @@ def _columns(arrays: ak.Array, schema: Schema, path: str) -> Flat:
     if offsets is None:
         msg = f"{path}: the schema names no lepton branch"
         raise BranchError(msg)
-    return result | {"offsets": offsets, "weight": _weight(arrays, schema, path)}
+    plain = not (schema.weight or schema.prescale)
+    weight = np.broadcast_to(1.0, len(arrays)) if plain else _weight(arrays, schema, path)
+    return result | {"offsets": offsets, "weight": weight}
 
 
-def _list(branch: ak.Array, name: str, path: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any]]:
+def _list(branch: ak.Array, name: str, path: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Return offsets and content of a list of numbers, without a copy where they are packed."""
     if branch.ndim != 2:
         msg = f"{path}: branch {name!r} of type {branch.type.content} must hold a list of numbers per row"
         raise BranchError(msg)
-    layout = ak.to_packed(branch).layout
-    if isinstance(layout, ak.contents.RegularArray):
-        layout = layout.to_ListOffsetArray64(True)
-    return np.asarray(layout.offsets.data, dtype=np.int64), np.asarray(layout.content.data)
+    layout = branch.layout
+    if not _packed(layout):
+        layout = ak.to_packed(branch).layout
+        if isinstance(layout, ak.contents.RegularArray):
+            layout = layout.to_ListOffsetArray64(True)
+    offsets = np.asarray(layout.offsets.data)
+    return offsets, np.asarray(layout.content.data)[: int(offsets[-1])]
+
+
+def _packed(layout: Any) -> bool:
+    """Return whether a layout is a list of numbers with offsets that begin at 0."""
+    if not isinstance(layout, ak.contents.ListOffsetArray):
+        return False
+    return isinstance(layout.content, ak.contents.NumpyArray) and int(layout.offsets[0]) == 0

@@ -7,7 +7,6 @@ from typing import Any
 
 import awkward as ak
 import numpy as np
-import numpy.typing as npt
 from hist import Hist
 from hist.storage import Weight
 
@@ -16,13 +15,12 @@ from gammastar.core.records import FloatArray, PairHists
 from gammastar.select.cutflow import Cutflow, Step
 from gammastar.select.cuts import Cuts
 from gammastar.select.fill import fill
-from gammastar.select.kernel import count_kept, signed_pairs, usable
+from gammastar.select.fused import fill_pairs, fillable
+from gammastar.select.kernel import count_kept, usable
 from gammastar.select.leptons import KINEMATICS, lepton_step, selected
 from gammastar.select.pairs import pairs
 
 __all__ = ["histograms"]
-
-QUANTITIES = ("mass", "pt", "energy")
 
 
 def histograms(
@@ -43,28 +41,34 @@ def histograms(
         Equal to ``fill`` of the pairs of all chunks.
     Cutflow
 
+    Raises
+    ------
+    UserError
+        If there is no chunk, or flat columns do not suffice for the axes or the cuts.
+
     Notes
     -----
     Without a ghost veto, functions of pairs and axes or cuts on other quantities than mass, pt and energy,
-    pairs are never made into a table: a compiled loop hands them to the histogram sorted by charge.
+    pairs are never made into a table: one compiled loop computes and fills them.
     """
     cuts = Cuts() if cuts is None else cuts
-    names = {axis.name for axis in axes} | set(cuts.pair)
-    lean = names <= set(QUANTITIES) and cuts.ghost is None and not cuts.pair_functions
+    lean = fillable(axes, cuts.pair) and cuts.ghost is None and not cuts.pair_functions
     total: PairHists | None = None
     cutflow = Cutflow()
     for events in chunks:
         if isinstance(events, Mapping):
             if not lean or cuts.lepton or cuts.event_functions:
                 msg = (
-                    "select.histograms: flat columns know mass, pt and energy of pairs only; use open_events"
+                    "select.histograms: flat columns know mass, pt and energy of pairs only, on plain axes; "
+                    "use open_events"
                 )
                 raise UserError(msg)
             hists, flow = _flat(events, axes, cuts)
         elif lean:
             steps: list[Step] = []
             _, leptons = selected(events, cuts, steps)
-            hists, flow = _lean(leptons.offsets, leptons.columns, leptons.weight, axes, cuts, steps)
+            columns = {**leptons.columns, "offsets": leptons.offsets, "weight": leptons.weight}
+            hists, flow = _filled(columns, axes, cuts, steps)
         else:
             found, flow = pairs(events, cuts)
             hists = fill(found, axes)
@@ -82,61 +86,56 @@ def histograms(
 def _flat(chunk: Mapping[str, Any], axes: tuple[Any, ...], cuts: Cuts) -> tuple[PairHists, Cutflow]:
     """Fill one chunk of flat columns; the same steps of the cutflow as from events."""
     offsets, weight = chunk["offsets"], chunk["weight"]
-    steps = [Step.of("events", "event", weight)]
-    mask = usable(*(chunk[key] for key in (*KINEMATICS, "charge")))
-    counts = np.diff(offsets)
-    steps.append(lepton_step("leptons", counts, weight))
-    if mask.all():
-        steps.append(lepton_step("finite", counts, weight))
-        return _lean(offsets, chunk, weight, axes, cuts, steps)
+    steps = [_events_step(weight), _leptons_step("leptons", offsets, weight)]
+    done = fill_pairs(chunk, axes, cuts.pair)
+    if done is not None:
+        steps.append(_leptons_step("finite", offsets, weight))
+        return _result(*done, axes, cuts, steps)
+    mask = usable(*(np.ascontiguousarray(chunk[key]) for key in (*KINEMATICS, "charge")))
     counts = count_kept(offsets, mask)
-    steps.append(lepton_step("finite", counts, weight))
+    steps.append(lepton_step("finite", counts, np.asarray(weight)))
     kept = {key: chunk[key][mask] for key in (*KINEMATICS, "charge")}
-    return _lean(np.concatenate([[0], np.cumsum(counts)]), kept, weight, axes, cuts, steps)
+    kept |= {"offsets": np.concatenate([[0], np.cumsum(counts)]), "weight": weight}
+    return _filled(kept, axes, cuts, steps)
 
 
-def _lean(
-    offsets: npt.NDArray[np.int64],
-    leptons: Mapping[str, Any],
-    weights: FloatArray,
-    axes: tuple[Any, ...],
-    cuts: Cuts,
-    steps: list[Step],
+def _events_step(weight: FloatArray) -> Step:
+    if weight.strides == (0,) and len(weight) and weight[0] == 1:
+        n = len(weight)
+        return Step("events", "event", n, float(n), float(n))
+    return Step.of("events", "event", weight)
+
+
+def _leptons_step(name: str, offsets: Any, weight: FloatArray) -> Step:
+    """Return the step of all leptons; without a pass over the events where all weights are one."""
+    if weight.strides == (0,) and len(weight) and weight[0] == 1:
+        n = int(offsets[-1]) - int(offsets[0])
+        return Step(name, "lepton", n, float(n), float(n))
+    return lepton_step(name, np.diff(offsets).astype(np.int64), weight)
+
+
+def _filled(
+    columns: Mapping[str, Any], axes: tuple[Any, ...], cuts: Cuts, steps: list[Step]
 ) -> tuple[PairHists, Cutflow]:
-    px, py, pz, mass, charge = (leptons[key] for key in (*KINEMATICS, "charge"))
-    unit = bool((weights == 1).all())
-    needed = set(cuts.pair) | {axis.name for axis in axes}
-    want = np.array(["pt" in needed, not unit, "energy" in needed])
-    values, row, ends = signed_pairs(offsets, px, py, pz, mass, charge, want)
-    weight = None if unit else weights[row]
-    starts = np.concatenate([[0], ends[:2]])
-    parts = [slice(int(a), int(b)) for a, b in zip(starts, ends, strict=True)]
-    steps.append(_step("pairs", parts, weight, None))
-    keep = None
-    for name, (low, high) in cuts.pair.items():
-        value = values[QUANTITIES.index(name)]
-        inside = (value >= low) & (value < high)
-        keep = inside if keep is None else keep & inside
-        steps.append(_step(f"pair {name}", parts, weight, keep))
-    filled = []
-    for part in parts:
-        hist: Hist[Any] = Hist(*axes, storage=Weight())
-        chosen = [values[QUANTITIES.index(axis.name), part] for axis in axes]
-        w = None if weight is None else weight[part]
-        if keep is not None:
-            chosen, w = [column[keep[part]] for column in chosen], None if w is None else w[keep[part]]
-        hist.fill(*chosen, weight=w)
-        filled.append(hist)
-    return PairHists(*filled), Cutflow(tuple(steps))
+    """Fill leptons that passed the mask."""
+    done = fill_pairs(columns, axes, cuts.pair)
+    if done is None:
+        msg = "select.histograms: a lepton that is not finite passed the selection"
+        raise UserError(msg)
+    return _result(*done, axes, cuts, steps)
 
 
-def _step(name: str, parts: list[slice], weight: FloatArray | None, keep: Any) -> Step:
-    sums, squares, numbers = [], [], []
-    for part in parts:
-        number = part.stop - part.start if keep is None else int(keep[part].sum())
-        w = None if weight is None else weight[part]
-        w = w if w is None or keep is None else w[keep[part]]
-        numbers.append(number)
-        sums.append(float(number) if w is None else float(w.sum()))
-        squares.append(float(number) if w is None else float((w**2).sum()))
-    return Step(name, "pair", sum(numbers), sum(sums), sum(squares), *sums)
+def _result(
+    filled: FloatArray, passed: FloatArray, axes: tuple[Any, ...], cuts: Cuts, steps: list[Step]
+) -> tuple[PairHists, Cutflow]:
+    for name, sums in zip(("pairs", *(f"pair {key}" for key in cuts.pair)), passed, strict=True):
+        by_sign = [float(w) for w in sums[:, 1]]
+        total = sums.sum(axis=0)
+        steps.append(Step(name, "pair", int(total[0]), float(total[1]), float(total[2]), *by_sign))
+    hists = []
+    for value, variance in filled:
+        one: Hist[Any] = Hist(*axes, storage=Weight())
+        view: Any = one.view(flow=True)
+        view["value"], view["variance"] = value, variance
+        hists.append(one)
+    return PairHists(*hists), Cutflow(tuple(steps))

@@ -8,7 +8,7 @@ from typing import Any
 import numba
 import numpy as np
 
-__all__ = ["combine", "count_kept", "signed_pairs", "usable"]
+__all__ = ["combine", "count_kept", "usable"]
 
 
 @numba.njit(cache=True)
@@ -91,76 +91,3 @@ def count_kept(offsets: Any, mask: Any) -> Any:
             if mask[i]:
                 result[event] += 1
     return result
-
-
-@numba.njit(cache=True)
-def _combinations(offsets: Any, charge: Any) -> Any:
-    """Return the numbers of +-, ++ and -- pairs."""
-    number = np.zeros(3, dtype=np.int64)
-    for event in range(len(offsets) - 1):
-        plus = 0
-        for i in range(offsets[event], offsets[event + 1]):
-            plus += charge[i] > 0
-        minus = offsets[event + 1] - offsets[event] - plus
-        number[0] += plus * minus
-        number[1] += plus * (plus - 1) // 2
-        number[2] += minus * (minus - 1) // 2
-    return number
-
-
-@numba.njit(cache=True, error_model="numpy")
-def signed_pairs(offsets: Any, px: Any, py: Any, pz: Any, mass: Any, charge: Any, want: Any) -> Any:
-    """Combine all pairs within each event, sorted by charge: +-, then ++, then --.
-
-    Single-precision input is computed in double precision.
-
-    Parameters
-    ----------
-    offsets : NDArray of int64, shape (n_events + 1,)
-    px, py, pz, mass, charge : NDArray, shape (n_leptons,)
-    want : NDArray of bool, shape (3,)
-        Whether pt, the event number and the energy are wanted; what is not is left undefined.
-
-    Returns
-    -------
-    values : NDArray, shape (3, n_pairs) [GeV]
-        Mass, pt, energy; as `combine`, without what histograms seldom need.
-    event : NDArray of int64, shape (n_pairs,), or (0,) if not wanted
-    ends : NDArray of int64, shape (3,)
-        Where +-, ++ and -- end.
-    """
-    number = _combinations(offsets, charge)
-    ends = np.cumsum(number)
-    place = ends - number
-    values = np.empty((3, ends[2]))
-    row = np.empty(ends[2] if want[1] else 0, dtype=np.int64)
-    for event in range(len(offsets) - 1):
-        for i in range(offsets[event], offsets[event + 1]):
-            x1, y1 = np.float64(px[i]), np.float64(py[i])
-            z1, m1 = np.float64(pz[i]), np.float64(mass[i])
-            e1 = math.sqrt(x1 * x1 + y1 * y1 + z1 * z1 + m1 * m1)
-            for j in range(i + 1, offsets[event + 1]):
-                x2, y2 = np.float64(px[j]), np.float64(py[j])
-                z2, m2 = np.float64(pz[j]), np.float64(mass[j])
-                e2 = math.sqrt(x2 * x2 + y2 * y2 + z2 * z2 + m2 * m2)
-                sign = 0 if (charge[i] > 0) != (charge[j] > 0) else (1 if charge[i] > 0 else 2)
-                k = place[sign]
-                place[sign] += 1
-                plus_dot = x1 * x2 + y1 * y2 + z1 * z2 + m1 * m2
-                if plus_dot > 0.0:
-                    cx, cy, cz = y1 * z2 - z1 * y2, z1 * x2 - x1 * z2, x1 * y2 - y1 * x2
-                    dx, dy, dz = m1 * x2 - m2 * x1, m1 * y2 - m2 * y1, m1 * z2 - m2 * z1
-                    square = cx * cx + cy * cy + cz * cz + dx * dx + dy * dy + dz * dz
-                    above = 2.0 * square / (e1 * e2 + plus_dot)
-                else:
-                    above = 2.0 * (e1 * e2 - plus_dot)
-                threshold = m1 + m2
-                values[0, k] = math.sqrt(threshold * threshold + above)
-                if want[2]:
-                    values[2, k] = e1 + e2
-                if want[0]:
-                    x, y = x1 + x2, y1 + y2
-                    values[1, k] = math.sqrt(x * x + y * y)
-                if want[1]:
-                    row[k] = event
-    return values, row, ends
