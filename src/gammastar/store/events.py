@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
+import awkward as ak
 import numpy as np
 import numpy.typing as npt
 import uproot
@@ -15,8 +18,27 @@ from gammastar.core.errors import UserError
 from gammastar.core.records import FloatArray
 from gammastar.store.manifest import atomic
 
-__all__ = ["SUFFIXES", "EventTable", "write_events", "write_tree"]
+__all__ = [
+    "SUFFIXES",
+    "Compression",
+    "EventTable",
+    "Layout",
+    "TreeWriter",
+    "tree_writer",
+    "write_events",
+    "write_tree",
+]
 
+Compression: TypeAlias = Literal["zstd", "zlib", "lz4", "lzma", "none"]
+Layout: TypeAlias = Literal["ttree", "rntuple"]
+LAYOUTS: tuple[str, ...] = get_args(Layout)
+CODECS: Mapping[str, Callable[[], Any] | None] = {
+    "zstd": partial(uproot.ZSTD, 5),
+    "zlib": partial(uproot.ZLIB, 4),
+    "lz4": partial(uproot.LZ4, 4),
+    "lzma": partial(uproot.LZMA, 5),
+    "none": None,
+}
 SUFFIXES = (".root", ".parquet", ".lhe", ".lhe.gz", ".hepmc", ".hepmc3")
 GENERATION = 1_000_000  # rows of one Parquet row group
 
@@ -138,19 +160,95 @@ def _write_parquet(path: Path, events: EventTable, beam_energy: float) -> None:
         )
 
 
-def write_tree(path: Path, trees: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write flat and jagged arrays as TTrees, at once or not at all.
+class TreeWriter:
+    """Trees of a file that is being written, block by block: memory does not grow with the events."""
+
+    def __init__(self, file: Any, layout: Layout) -> None:
+        self._file, self._layout = file, layout
+        self._trees: dict[str, Any] = {}
+
+    def extend(self, name: str, branches: Mapping[str, Any]) -> None:
+        """Append entries to a tree; the first call makes it.
+
+        Parameters
+        ----------
+        name : str
+        branches : mapping of branch name to array
+            Flat arrays, and jagged ones as a record array per collection (``Muon``), which become the
+            branches ``nMuon`` and ``Muon_*`` in both layouts: one schema reads both.
+        """
+        columns = dict(branches) if self._layout == "ttree" else _flattened(branches)
+        if name not in self._trees:
+            types = {key: getattr(array, "type", None) or array.dtype for key, array in columns.items()}
+            types = {key: (kind.content if hasattr(kind, "content") else kind) for key, kind in types.items()}
+            make = self._file.mktree if self._layout == "ttree" else self._file.mkrntuple
+            self._trees[name] = make(name, types if self._layout == "ttree" else columns)
+            if self._layout == "rntuple":  # made with its first entries
+                return
+        self._trees[name].extend(columns)
+
+
+def _flattened(branches: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of jagged records as fields of their own, with their counts."""
+    columns: dict[str, Any] = {}
+    for name, array in branches.items():
+        members = getattr(array, "fields", [])
+        if members:
+            columns[f"n{name}"] = ak.to_numpy(ak.num(array)).astype(np.int32)
+            columns |= {f"{name}_{member}": ak.to_packed(array[member]) for member in members}
+        else:
+            columns[name] = array
+    return columns
+
+
+@contextlib.contextmanager
+def tree_writer(
+    path: Path, *, compression: Compression = "zstd", layout: Layout = "ttree"
+) -> Iterator[TreeWriter]:
+    """Open a ROOT file for writing; it appears under its name when the block ends without an error.
+
+    Parameters
+    ----------
+    path : Path
+    compression : {"zstd", "zlib", "lz4", "lzma", "none"}
+    layout : {"ttree", "rntuple"}
+
+    Raises
+    ------
+    UserError
+        If `compression` or `layout` is unknown.
+    StoreError
+        If the file cannot be written.
+    """
+    for what, value, known in (("compression", compression, CODECS), ("layout", layout, LAYOUTS)):
+        if value not in known:
+            msg = f"{path}: {what} = {value!r} is not one of {sorted(known)}"
+            raise UserError(msg)
+    codec = CODECS[compression]
+    with (
+        atomic(path) as temporary,
+        uproot.recreate(temporary, compression=codec() if codec else None) as file,
+    ):
+        yield TreeWriter(file, layout)
+
+
+def write_tree(
+    path: Path,
+    trees: Mapping[str, Mapping[str, Any]],
+    *,
+    compression: Compression = "zstd",
+    layout: Layout = "ttree",
+) -> None:
+    """Write flat and jagged arrays as TTrees or RNTuples, at once or not at all.
 
     Parameters
     ----------
     path : Path
     trees : mapping of tree name to mapping of branch name to array
-        Jagged arrays of one collection are given as one record array per collection (``Muon``), which is
-        written as ``nMuon`` and ``Muon_*``.
+        As `TreeWriter.extend` takes them.
+    compression, layout
+        As `tree_writer`.
     """
-    with atomic(path) as temporary, uproot.recreate(temporary, compression=uproot.ZLIB(4)) as file:
+    with tree_writer(path, compression=compression, layout=layout) as file:
         for name, branches in trees.items():
-            types = {key: getattr(array, "type", None) or array.dtype for key, array in branches.items()}
-            types = {key: (kind.content if hasattr(kind, "content") else kind) for key, kind in types.items()}
-            tree = file.mktree(name, types)
-            tree.extend(dict(branches))
+            file.extend(name, branches)
