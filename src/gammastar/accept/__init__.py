@@ -3,7 +3,7 @@
 from gammastar.accept.decay import decay_probability, decay_weight, forced_decay, inverse_decay_length
 from gammastar.accept.millicharge import millicharge_yields, signal_exponent
 from gammastar.accept.response import lepton_pair, position_at, seen
-from gammastar.accept.scan import LifetimeScan, lifetime_scan
+from gammastar.accept.scan import LifetimeScan, Replicated, lifetime_scan
 from gammastar.accept.signal_events import (
     SignalEvents,
     SignalScan,
@@ -19,6 +19,7 @@ __all__ = [
     "LifetimeScan",
     "LongLived",
     "Measured",
+    "Replicated",
     "SignalEvents",
     "SignalScan",
     "Spectrometer",

@@ -16,11 +16,30 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray, Sample
 from gammastar.physics.detector import Detector
 
-__all__ = ["LEPTONS", "LifetimeScan", "lifetime_scan"]
+__all__ = ["LEPTONS", "LifetimeScan", "Replicated", "lifetime_scan"]
 
 LEPTONS = {"ee": M_E, "mumu": M_MU}
 _BLOCK = 200_000  # elements of one (lifetimes, particles) matrix: it stays in the cache
 _TINY = 1e-300
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Replicated(Sample):
+    """A sample with replicas of its kinematics: the same particles with other weights.
+
+    Attributes
+    ----------
+    replicas : NDArray, shape (r, n)
+        Factors on the weights, one row per replica; from `gammastar.predict.Channel.replicas`.
+    """
+
+    replicas: FloatArray
+
+    def __post_init__(self) -> None:
+        Sample.__post_init__(self)
+        if self.replicas.ndim != 2 or self.replicas.shape[1] != len(self.weight):
+            msg = f"Replicated: replicas {self.replicas.shape} do not fit {len(self.weight)} particles"
+            raise PhysicsError(msg)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,6 +57,8 @@ class LifetimeScan:
         Statistical error of `accepted` from the finite sample.
     n_effective : NDArray, shape (k,)
         Effective number of accepted particles (Kish).
+    replicas : NDArray, shape (r, k), or None
+        `accepted` of each replica of the kinematics, with the same particles and decays.
     """
 
     ctau: FloatArray
@@ -45,6 +66,7 @@ class LifetimeScan:
     in_domain: FloatArray
     mc_error: FloatArray
     n_effective: FloatArray
+    replicas: FloatArray | None = None
 
     def at(self, ctau: npt.ArrayLike) -> LifetimeScan:
         """Return the scan at other lifetimes, by monotone interpolation in both logarithms.
@@ -72,9 +94,11 @@ class LifetimeScan:
             raise PhysicsError(msg)
         x, columns = np.log(self.ctau), {}
         for name in (field.name for field in fields(self) if field.name != "ctau"):
-            y = np.log(np.maximum(getattr(self, name), _TINY))
-            value = np.exp(PchipInterpolator(x, y)(np.log(wanted)))
-            columns[name] = np.where(value > 2 * _TINY, value, 0.0)
+            known: FloatArray | None = getattr(self, name)
+            if known is not None:
+                y = np.log(np.maximum(known, _TINY))
+                value = np.exp(PchipInterpolator(x, y, axis=-1)(np.log(wanted)))
+                columns[name] = np.where(value > 2 * _TINY, value, 0.0)
         return LifetimeScan(ctau=wanted, **columns)
 
 
@@ -84,6 +108,7 @@ class _Visible:
 
     weight: FloatArray
     in_domain: BoolArray
+    index: npt.NDArray[np.intp]
     factors: Callable[[FloatArray, slice], FloatArray]
 
 
@@ -117,7 +142,7 @@ def _visible(
     p = _momenta(sample, mass)
     origin = sample.origin + np.asarray(detector.target.position)
     chord = detector.volume.chord(origin, p[:3].T)
-    hit = ~np.isnan(chord[:, 0])
+    hit = np.flatnonzero(~np.isnan(chord[:, 0]))
     p, origin, chord = p[:, hit], origin[hit], chord[hit]
     momentum = np.linalg.norm(p[:3], axis=0)
     weight, in_domain = sample.weight[hit], sample.in_domain[hit]
@@ -126,7 +151,7 @@ def _visible(
         def factors(ctau: FloatArray, part: slice) -> FloatArray:
             return decay_probability(chord[part], momentum[part], mass, ctau)
 
-        return _Visible(weight * sum(states.values()), in_domain, factors)
+        return _Visible(weight * sum(states.values()), in_domain, hit, factors)
 
     distance, density = forced_decay(chord, rng)
     vertex = origin + distance[:, None] * (p[:3] / momentum).T
@@ -142,18 +167,20 @@ def _visible(
     def point_factors(ctau: FloatArray, part: slice) -> FloatArray:
         return decay_weight(distance[part], density[part], momentum[part], mass, ctau)
 
-    return _Visible((weight * visible)[keep], in_domain[keep], point_factors)
+    return _Visible((weight * visible)[keep], in_domain[keep], hit[keep], point_factors)
 
 
-def _sums(visible: _Visible, ctau: FloatArray) -> FloatArray:
-    """Return Σw, Σw² and Σw in the domain, shape (3, k), in blocks of bounded memory."""
-    total = np.zeros((3, len(ctau)))
+def _sums(visible: _Visible, ctau: FloatArray, replicas: FloatArray | None) -> FloatArray:
+    """Return Σw, Σw², Σw in the domain and Σw of each replica, shape (3 + r, k), in blocks."""
+    seen_by = np.zeros((0, len(visible.weight))) if replicas is None else replicas[:, visible.index]
+    total = np.zeros((3 + len(seen_by), len(ctau)))
     step = max(1, _BLOCK // max(1, len(ctau)))
     for start in range(0, len(visible.weight), step):
         part = slice(start, start + step)
         factors, weight = visible.factors(ctau, part), visible.weight[part]
         total[0] += factors @ weight
         total[2] += factors @ (weight * visible.in_domain[part])
+        total[3:] += (seen_by[:, part] * weight) @ factors.T
         total[1] += np.square(factors, out=factors) @ weight**2
     return total
 
@@ -173,7 +200,8 @@ def lifetime_scan(
     Parameters
     ----------
     sample : Sample
-        Particles per proton on target at unit coupling; origins relative to the detector's target.
+        Particles per proton on target at unit coupling; origins relative to the detector's target. A
+        `Replicated` one gives the replicas too.
     mass : float [GeV]
     ctau : array_like, shape (k,) [m]
         inf for a stable particle.
@@ -207,8 +235,9 @@ def lifetime_scan(
                 f"final state {state!r} with weight {value!r}: weights are >= 0, known are {sorted(allowed)}"
             )
             raise PhysicsError(msg)
+    replicas = sample.replicas if isinstance(sample, Replicated) else None
     visible = _visible(sample, mass, detector, states, rng, polarisation)
-    total, square, inside = _sums(visible, lifetimes)
+    total, square, inside, *members = _sums(visible, lifetimes, replicas)
     n = len(sample.weight)  # rejected particles count as zero in the error of the sum
     variance = np.clip(square - total**2 / n, 0.0, None) * n / max(1, n - 1)
     return LifetimeScan(
@@ -217,4 +246,5 @@ def lifetime_scan(
         in_domain=inside,
         mc_error=np.sqrt(variance),
         n_effective=np.divide(total**2, square, out=np.zeros_like(total), where=square > 0),
+        replicas=None if replicas is None else np.array(members).reshape(len(replicas), -1),
     )

@@ -109,6 +109,8 @@ class AcceptedYield:
         Statistical error of `signal` from the finite sample.
     n_effective : NDArray, shape (k,)
         Effective number of accepted particles (Kish).
+    replicas : NDArray, shape (r, k), or None
+        Signal of each replica of the kinematics, with the same particles and decays.
     """
 
     couplings: FloatArray
@@ -116,6 +118,7 @@ class AcceptedYield:
     in_domain_signal: FloatArray
     mc_error: FloatArray
     n_effective: FloatArray
+    replicas: FloatArray | None = None
 
     @property
     def in_domain_fraction(self) -> FloatArray:
@@ -154,7 +157,8 @@ def yields(
     Parameters
     ----------
     sample : Sample
-        Particles per proton on target at unit coupling; origins relative to the detector's target.
+        Particles per proton on target at unit coupling; origins relative to the detector's target. A
+        `Replicated` one gives the signal of its replicas too.
     mass : float [GeV]
     couplings : array_like, shape (k,)
         Positive.
@@ -201,6 +205,7 @@ def yields(
         in_domain_signal=scale * scan.in_domain,
         mc_error=scale * scan.mc_error,
         n_effective=scan.n_effective,
+        replicas=None if scan.replicas is None else scale * scan.replicas,
     )
 
 

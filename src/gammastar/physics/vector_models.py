@@ -17,13 +17,27 @@ from gammastar.core.records import FloatArray
 
 __all__ = ["CHARGES", "E_CHARGE", "Charges", "Process", "kinetic_mixing_loop"]
 
-Process = Literal["pion_dalitz", "eta_dalitz", "omega_dalitz", "rho", "omega", "phi", "bremsstrahlung"]
+Process = Literal[
+    "pion_dalitz",
+    "eta_dalitz",
+    "eta_prime_dalitz",
+    "omega_dalitz",
+    "omega_eta_dalitz",
+    "rho_dalitz",
+    "phi_pi_dalitz",
+    "phi_dalitz",
+    "rho",
+    "omega",
+    "phi",
+    "bremsstrahlung",
+]
 
 E_CHARGE = float(np.sqrt(4 * np.pi * ALPHA))
 _M_TAU = 1.77693  # GeV, PDG 2024
 _Q = np.array([2 / 3, -1 / 3, -1 / 3])  # u, d, s
 # Flavour content of the pseudoscalars, not normalised; η with the mixing angle −19.5°.
 _ETA = np.array([1.0, 1.0, -1.0])
+_ETA_PRIME = np.array([1.0, 1.0, 2.0])
 _PI0 = np.array([1.0, -1.0, 0.0])
 
 
@@ -89,9 +103,10 @@ class Charges:
         Notes
         -----
         P → γX: (Σ c_q Q_q x_q/Σ c_q Q_q²)²/e² with the flavour content c of the meson (SU(3), no form factor
-        of its own); V ↔ X: (Σ x_q over the content of V, over the same with Q)²/e²; proton
-        bremsstrahlung: (2x_u + x_d)²/e², right at small q² only, where F1 of the proton counts charge. A
-        loop-mixed vector: |ε(m²)/g|² in every process.
+        of its own); V → PX: the same with Σ v_q p_q x_q over Σ v_q p_q Q_q, the contents v and p of both
+        mesons (φ → π⁰X through its ω part); V ↔ X: (Σ x_q over the content of V, over the same with Q)²/e²;
+        proton bremsstrahlung: (2x_u + x_d)²/e², right at small q² only, where F1 of the proton counts charge.
+        A loop-mixed vector: |ε(m²)/g|² in every process.
         """
         m = np.asarray(mass_, dtype=np.float64)
         if self.loop_mixing:
@@ -100,8 +115,13 @@ class Charges:
         amplitudes = {
             "pion_dalitz": (_PI0 * _Q) @ x / ((_PI0 * _Q) @ _Q),
             "eta_dalitz": (_ETA * _Q) @ x / ((_ETA * _Q) @ _Q),
-            # ω → π⁰ goes through the isovector photon (the ρ), ρ and ω by their own content
+            "eta_prime_dalitz": (_ETA_PRIME * _Q) @ x / ((_ETA_PRIME * _Q) @ _Q),
+            # ω → π⁰ goes through the isovector photon (the ρ), ρ → π⁰ and ω → η through the isoscalar one
             "omega_dalitz": x[0] - x[1],
+            "omega_eta_dalitz": (x[0] + x[1]) / (_Q[0] + _Q[1]),
+            "rho_dalitz": (x[0] + x[1]) / (_Q[0] + _Q[1]),
+            "phi_pi_dalitz": x[0] - x[1],
+            "phi_dalitz": x[2] / _Q[2],
             "rho": x[0] - x[1],
             "omega": (x[0] + x[1]) / (_Q[0] + _Q[1]),
             "phi": x[2] / _Q[2],

@@ -31,14 +31,16 @@ from gammastar.predict.millicharge import (
     conditional,
     from_generator,
 )
+from gammastar.predict.mixture import Mixture, Scaled, describe, joined, recoupled_channels, shares_of
 from gammastar.predict.model import Model
 from gammastar.predict.models import DarkPhoton, VectorModel, rate_ratio, recoupled
 from gammastar.predict.pairs import chi_from_channel, chi_from_resonances, chi_pairs, resonance_rate
 from gammastar.predict.recast import displaced, prompt
-from gammastar.predict.target import in_depth, on_nucleus
+from gammastar.predict.target import OMITTED, in_depth, on_nucleus
 from gammastar.predict.uncertainty import Budget, budget
 
 __all__ = [
+    "OMITTED",
     "Bremsstrahlung",
     "Budget",
     "BumpHunt",
@@ -47,10 +49,12 @@ __all__ = [
     "FractionFit",
     "JPsi",
     "MesonChannel",
+    "Mixture",
     "Model",
     "PairCloud",
     "PionDalitz",
     "PseudoscalarDalitz",
+    "Scaled",
     "Trained",
     "VectorDalitz",
     "VectorMixing",
@@ -66,11 +70,13 @@ __all__ = [
     "chi_pairs",
     "chi_rate",
     "conditional",
+    "describe",
     "displaced",
     "fit_fraction",
     "from_generator",
     "in_depth",
     "interpolate_rate",
+    "joined",
     "on_nucleus",
     "pairs_to_exclude",
     "per_observed_pair",
@@ -79,7 +85,9 @@ __all__ = [
     "rate",
     "rate_ratio",
     "recoupled",
+    "recoupled_channels",
     "resonance_rate",
+    "shares_of",
     "signal_over_background",
     "signal_per_coupling",
     "template",

@@ -48,6 +48,22 @@ class Channel(ABC):
     def produce(self, mass: float, *, n: int, rng: np.random.Generator) -> Sample:
         """Return `n` weighted particles whose weights sum to the rate at this mass."""
 
+    def replicas(self, mass: float, sample: Sample) -> FloatArray | None:  # noqa: ARG002
+        """Return what replicas of the kinematics would weigh the particles of a sample.
+
+        Parameters
+        ----------
+        mass : float [GeV]
+        sample : Sample
+            From `produce` at this mass.
+
+        Returns
+        -------
+        NDArray, shape (k, n), or None
+            Density of each replica over that of the sample; None if the channel has no replicas.
+        """
+        return None
+
 
 def check_exclusive(channels: Sequence[Channel]) -> None:
     """Check that no process is in two channels.

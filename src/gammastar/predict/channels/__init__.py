@@ -9,7 +9,13 @@ from gammastar.predict.channels.theory import (
     VectorDalitz,
     VectorMixing,
 )
-from gammastar.predict.channels.virtual_photon import VirtualPhoton, interpolate_rate, produce, rate
+from gammastar.predict.channels.virtual_photon import (
+    ReplicaWeights,
+    VirtualPhoton,
+    interpolate_rate,
+    produce,
+    rate,
+)
 
 __all__ = [
     "Bremsstrahlung",
@@ -17,6 +23,7 @@ __all__ = [
     "MesonChannel",
     "PionDalitz",
     "PseudoscalarDalitz",
+    "ReplicaWeights",
     "VectorDalitz",
     "VectorMixing",
     "VirtualPhoton",

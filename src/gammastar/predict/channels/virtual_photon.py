@@ -16,10 +16,13 @@ from gammastar.core.sampler import Sampler
 from gammastar.physics.kroll_wada import dark_photon_rate
 from gammastar.predict.channel import Channel
 
-__all__ = ["InDomain", "VirtualPhoton", "interpolate_rate", "produce", "rate"]
+__all__ = ["InDomain", "ReplicaWeights", "VirtualPhoton", "interpolate_rate", "produce", "rate"]
 
 InDomain: TypeAlias = Callable[[FloatArray, FloatArray, FloatArray], BoolArray]
 """(mass, pt, energy), each (n,) [GeV] -> True where lepton pairs were measured."""
+
+ReplicaWeights: TypeAlias = Callable[[FloatArray, FloatArray, FloatArray], FloatArray]
+"""(mass, pt, energy), each (n,) [GeV] -> density of each replica over that of the sampler, (k, n)."""
 
 
 def rate(
@@ -164,6 +167,8 @@ class VirtualPhoton(Channel):
         As returned by `rate`.
     sampler : Sampler
     in_domain : callable
+    replica_weights : callable, optional
+        Replicas of the sampler, e.g. ``flow.FlowVariations.weights``; see `ReplicaWeights`.
     """
 
     mass_centres: FloatArray
@@ -171,6 +176,7 @@ class VirtualPhoton(Channel):
     cov: FloatArray
     sampler: Sampler
     in_domain: InDomain
+    replica_weights: ReplicaWeights | None = None
     group: ClassVar[str] = "virtual_photon"
     processes: ClassVar[frozenset[str]] = frozenset(
         {"pseudoscalar_dalitz", "vector_dalitz", "vector_mesons", "bremsstrahlung", "drell_yan"}
@@ -189,3 +195,15 @@ class VirtualPhoton(Channel):
         """Return `n` dark photons; the weights sum to the rate at this mass."""
         value, _ = self.rate([mass])
         return produce(mass, float(value[0]), self.sampler, self.in_domain, n=n, rng=rng)
+
+    def describe(self) -> str:
+        """Return what the channel is, to be printed beside the numbers."""
+        low, high = self.mass_range
+        return f"virtual photons measured as lepton pairs, {low:.4g} to {high:.4g} GeV (Eq. 6)"
+
+    def replicas(self, mass: float, sample: Sample) -> FloatArray | None:
+        """Return the density of each replica over that of the sampler, shape (k, n), or None."""
+        if self.replica_weights is None:
+            return None
+        pt, energy = (np.asarray(c, dtype=np.float64) for c in (sample.p4.pt, sample.p4.E))
+        return self.replica_weights(np.full(len(pt), mass), pt, energy)

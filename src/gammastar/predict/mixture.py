@@ -1,0 +1,252 @@
+"""Several exclusive channels as one, and channels whose particle couples otherwise than a dark photon."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import vector
+
+from gammastar.core.errors import PhysicsError
+from gammastar.core.records import FloatArray, Sample
+from gammastar.physics.mesons import Decay
+from gammastar.physics.vector_models import Charges, Process
+from gammastar.predict.channel import Channel, check_exclusive
+from gammastar.predict.channels.theory import Bremsstrahlung, MesonChannel
+
+__all__ = [
+    "Mixture",
+    "Scaled",
+    "describe",
+    "joined",
+    "process_of",
+    "recoupled_channels",
+    "shares_of",
+    "single_decays",
+]
+
+_PROCESSES: dict[tuple[str, str, int | None], Process] = {
+    ("pseudoscalar_dalitz", "pi0", None): "pion_dalitz",
+    ("pseudoscalar_dalitz", "eta", None): "eta_dalitz",
+    ("pseudoscalar_dalitz", "eta_prime", None): "eta_prime_dalitz",
+    ("vector_dalitz", "omega", 111): "omega_dalitz",
+    ("vector_dalitz", "omega", 221): "omega_eta_dalitz",
+    ("vector_dalitz", "rho", 111): "rho_dalitz",
+    ("vector_dalitz", "phi", 111): "phi_pi_dalitz",
+    ("vector_dalitz", "phi", 221): "phi_dalitz",
+    ("rho_mixing", "rho", None): "rho",
+    ("vector_mixing", "omega", None): "omega",
+    ("vector_mixing", "phi", None): "phi",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Scaled(Channel):
+    """A channel times a factor that depends on the mass alone.
+
+    Attributes
+    ----------
+    channel : Channel
+    factor : callable
+        Masses (n,) [GeV] -> factor (n,).
+    """
+
+    channel: Channel
+    factor: Callable[[FloatArray], FloatArray]
+    group: ClassVar[str] = "scaled"
+    processes: ClassVar[frozenset[str]] = frozenset({"scaled"})
+
+    @property
+    def mass_range(self) -> tuple[float, float]:
+        """Masses that the channel covers [GeV]."""
+        return _range(self.channel)
+
+    def describe(self) -> str:
+        """Return what the channel says of itself."""
+        return describe(self.channel)
+
+    def rate(self, mass: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
+        """Return rate and covariance, scaled."""
+        value, cov = self.channel.rate(mass)
+        factor = self.factor(np.atleast_1d(np.asarray(mass, dtype=np.float64)))
+        return value * factor, cov * np.outer(factor, factor)
+
+    def produce(self, mass: float, *, n: int, rng: np.random.Generator) -> Sample:
+        """Return the sample of the channel with scaled weights."""
+        sample = self.channel.produce(mass, n=n, rng=rng)
+        return replace(sample, weight=sample.weight * float(self.factor(np.array([mass]))[0]))
+
+    def replicas(self, mass: float, sample: Sample) -> FloatArray | None:
+        """Return the replicas of the channel."""
+        return self.channel.replicas(mass, sample)
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture(Channel):
+    """The sum of exclusive channels.
+
+    Attributes
+    ----------
+    channels : tuple of Channel
+        A channel with an attribute ``mass_range`` adds nothing outside it.
+    exclusive : bool
+        False if the parts were checked before they were split or scaled.
+
+    Raises
+    ------
+    PhysicsError
+        If there are no channels, or two of them contain the same process.
+    """
+
+    channels: tuple[Channel, ...]
+    exclusive: bool = True
+    group: ClassVar[str] = "mixture"
+    processes: ClassVar[frozenset[str]] = frozenset({"mixture"})
+
+    def __post_init__(self) -> None:
+        if not self.channels:
+            msg = "Mixture: no production channel; name at least one"
+            raise PhysicsError(msg)
+        if self.exclusive:
+            check_exclusive(self.channels)
+
+    def by_channel(self, mass: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
+        """Return the rate of each channel and its covariance, shapes (c, n) and (c, n, n)."""
+        m = np.atleast_1d(np.asarray(mass, dtype=np.float64))
+        rates, covs = np.zeros((len(self.channels), len(m))), np.zeros((len(self.channels), len(m), len(m)))
+        for i, channel in enumerate(self.channels):
+            low, high = _range(channel)
+            inside = np.flatnonzero((m >= low) & (m <= high))
+            if inside.size:
+                rates[i, inside], covs[i][np.ix_(inside, inside)] = channel.rate(m[inside])
+        return rates, covs
+
+    def rate(self, mass: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
+        """Return the summed rate and covariance; the channels' errors count as independent."""
+        rates, covs = self.by_channel(mass)
+        return rates.sum(axis=0), covs.sum(axis=0)
+
+    def produce(self, mass: float, *, n: int, rng: np.random.Generator) -> Sample:
+        """Return `n` particles, shared among the channels by their rates."""
+        rates = self.by_channel([mass])[0][:, 0]
+        total = float(rates.sum())
+        if not total > 0:
+            msg = f"no production channel is open at {mass:g} GeV"
+            raise PhysicsError(msg)
+        counts = rng.multinomial(n, rates / total)
+        parts = [
+            channel.produce(mass, n=int(count), rng=rng)
+            for channel, count in zip(self.channels, counts, strict=True)
+            if count
+        ]
+        kept = float(rates[counts > 0].sum())
+        return joined([replace(part, weight=part.weight * (total / kept)) for part in parts])
+
+
+def describe(channel: Channel) -> str:
+    """Return what a channel says of its conventions, or its group."""
+    return str(channel.describe()) if hasattr(channel, "describe") else channel.group
+
+
+def joined(samples: Sequence[Sample]) -> Sample:
+    """Return several samples as one."""
+    components = [
+        np.concatenate([np.asarray(getattr(s.p4, name), dtype=np.float64) for s in samples])
+        for name in ("px", "py", "pz", "E")
+    ]
+    return Sample(
+        vector.array(dict(zip(("px", "py", "pz", "E"), components, strict=True))),
+        np.concatenate([s.weight for s in samples]),
+        np.concatenate([s.origin for s in samples]),
+        np.concatenate([s.in_domain for s in samples]),
+    )
+
+
+def _range(channel: Channel) -> tuple[float, float]:
+    found: tuple[float, float] = getattr(channel, "mass_range", (0.0, np.inf))
+    return found
+
+
+def process_of(decay: Decay) -> Process:
+    """Return the process that a decay of a meson belongs to.
+
+    Raises
+    ------
+    PhysicsError
+        If nothing is known of how another vector would couple to it.
+    """
+    key = (decay.kind, decay.parent, decay.daughter)
+    if key not in _PROCESSES:
+        msg = f"{decay.kind} of {decay.parent!r}: its ratio for another vector is not known"
+        raise PhysicsError(msg)
+    return _PROCESSES[key]
+
+
+def single_decays(channels: Sequence[Channel]) -> list[tuple[Process, Channel]]:
+    """Return bremsstrahlung and every single decay of the meson channels with their processes.
+
+    Raises
+    ------
+    PhysicsError
+        If a channel is neither bremsstrahlung nor one of mesons.
+    """
+    found: list[tuple[Process, Channel]] = []
+    for channel in channels:
+        if isinstance(channel, Bremsstrahlung):
+            found.append(("bremsstrahlung", channel))
+        elif isinstance(channel, MesonChannel):
+            for decay in channel.decays:
+                table = replace(channel.table, decays=(decay,))
+                found.append((process_of(decay), replace(channel, table=table)))
+        else:
+            msg = f"channel {channel.group!r}: another vector than the dark photon needs its process"
+            raise PhysicsError(msg)
+    return found
+
+
+def shares_of(channels: Sequence[Channel], mass: npt.ArrayLike) -> dict[Process, FloatArray]:
+    """Return the share of each process in the virtual photons, as theory channels divide them.
+
+    Parameters
+    ----------
+    channels : sequence of Channel
+        Bremsstrahlung and channels of mesons.
+    mass : array_like, shape (n,) [GeV]
+
+    Returns
+    -------
+    mapping of process to NDArray, shape (n,)
+        For `gammastar.predict.rate_ratio`: they sum to one.
+    """
+    m = np.atleast_1d(np.asarray(mass, dtype=np.float64))
+    rates: dict[Process, FloatArray] = {}
+    for process, channel in single_decays(channels):
+        rates[process] = rates.get(process, np.zeros(len(m))) + channel.rate(m)[0]
+    total = np.sum(list(rates.values()), axis=0)
+    if not (total > 0).all():
+        msg = f"shares of processes: no channel is open at {m[total <= 0][0]:g} GeV"
+        raise PhysicsError(msg)
+    return {process: rate / total for process, rate in rates.items()}
+
+
+def recoupled_channels(channels: Sequence[Channel], charges: Charges) -> Mixture:
+    """Return theory channels of dark photons as channels of another vector per g², decay by decay.
+
+    Raises
+    ------
+    PhysicsError
+        If two channels overlap, or the ratio of one to dark photons is not known.
+    """
+    check_exclusive(channels)
+    if charges.loop_mixing:
+        ratio = _ratio(charges, "bremsstrahlung")
+        return Mixture(tuple(Scaled(channel, ratio) for channel in channels), exclusive=False)
+    parts = tuple(Scaled(channel, _ratio(charges, process)) for process, channel in single_decays(channels))
+    return Mixture(parts, exclusive=False)
+
+
+def _ratio(charges: Charges, process: Process) -> Callable[[FloatArray], FloatArray]:
+    return lambda m: charges.production_ratio(process, m)
