@@ -24,6 +24,9 @@ from gammastar.infer.exact import (
     counting_limit,
     expected_limits,
 )
+from gammastar.infer.hs3 import to_hs3
+from gammastar.infer.hs3_read import from_hs3
+from gammastar.infer.hs3_value import hs3_nll
 from gammastar.infer.likelihood import Likelihood, ScanPoint, read_likelihood, scan
 from gammastar.infer.limit import Method, upper_limit
 from gammastar.infer.patchset import patch_names, patchset
@@ -65,6 +68,8 @@ __all__ = [
     "expected_limits",
     "expected_strengths",
     "fft_cls",
+    "from_hs3",
+    "hs3_nll",
     "in_domain_samples",
     "like_sign_channel",
     "lint_names",
@@ -81,6 +86,7 @@ __all__ = [
     "sample",
     "scan",
     "shape_modifiers",
+    "to_hs3",
     "unbinned_channel",
     "upper_limit",
     "workspace",

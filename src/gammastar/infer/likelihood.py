@@ -15,6 +15,7 @@ import pyhf
 
 from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.core.records import FloatArray
+from gammastar.infer.hs3_read import from_hs3
 
 __all__ = ["CODES", "Likelihood", "ScanPoint", "read_likelihood", "scan"]
 
@@ -75,8 +76,8 @@ def read_likelihood(path: Path, *, patches: Path | None = None, region: str = ""
     Parameters
     ----------
     path : Path
-        A workspace (JSON), or a directory or tar archive that holds one workspace together with one patch set
-        or many single patches.
+        A workspace (JSON, or an HS3 document of HistFactory channels), or a directory or tar archive that
+        holds one workspace together with one patch set or many single patches.
     patches : Path, optional
         A patch set or a single patch, next to a workspace.
     region : str
@@ -96,6 +97,9 @@ def read_likelihood(path: Path, *, patches: Path | None = None, region: str = ""
     if patches is not None:
         texts |= dict(_texts(patches, ""))
     documents = {name: _parsed(name, text) for name, text in texts.items()}
+    for name, document in documents.items():
+        if isinstance(document, dict) and "distributions" in document:
+            documents[name] = _from_hs3(name, document)
     spaces = [name for name, d in documents.items() if isinstance(d, dict) and "channels" in d]
     if len(spaces) != 1:
         msg = (
@@ -223,6 +227,14 @@ def _parsed(name: str, text: str) -> Any:
         return json.loads(text, parse_constant=refuse)
     except json.JSONDecodeError as error:
         msg = f"{name}: not JSON ({error})"
+        raise InputFileError(msg) from error
+
+
+def _from_hs3(name: str, document: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return from_hs3(document)
+    except (PhysicsError, KeyError, TypeError, AttributeError) as error:
+        msg = f"{name}: HS3 document that is not read as HistFactory: {error}"
         raise InputFileError(msg) from error
 
 
