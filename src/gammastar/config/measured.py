@@ -23,7 +23,9 @@ class Read(Section):
     files: tuple[str, ...] = ()
     response: tuple[str, ...] = ()
     schema_file: str = Field(alias="schema")
-    step: str = "100 MB"
+    step: (
+        Annotated[int, Field(gt=0, strict=True)] | Annotated[str, Field(pattern=r"^\d+(\.\d+)? ?[kMG]i?B$")]
+    ) = "32 MB"
 
 
 class Select(Section):
