@@ -13,11 +13,12 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from injection import damage, kills, models, steerings
+from injection import damage, kills, memory, models, steerings, texts
 
 from gammastar.core.errors import InputFileError, StoreError
 from gammastar.core.pairs import Pairs
 from gammastar.pipeline import run
+from gammastar.pipeline.commands import verify_results
 from gammastar.store.chunks import write_chunk
 from gammastar.store.guarded import check_chunks, finite, unpack
 from gammastar.store.manifest import file_sha256, write_json
@@ -53,6 +54,35 @@ def test_malformed_models_neither_run_nor_load(tmp_path):
         found = attack(tmp_path, 3)
         assert (found.silent, found.executed, found.crashed) == ([], [], [])
         assert found.files > 30
+
+
+def test_files_that_were_cut_off_are_errors(tmp_path):
+    pytest.importorskip("pyhepmc")
+    for kind, (tried, silent, crashed) in texts.campaign(tmp_path, 10).items():
+        assert (tried, silent, crashed) == (10, [], []), kind
+
+
+def test_a_damaged_stage_runs_again(tmp_path):
+    """A kept stage that was cut off or changed is computed again, not trusted and not an obstacle."""
+    path = kills.steering(tmp_path / "steering.toml")
+    path.write_text(path.read_text().split("[unfold]")[0])
+    run(path, output=tmp_path / "out")
+    expected = kills.contents(tmp_path / "out")
+    kept = tmp_path / "out" / "stages" / "select.npz"
+    for damaged in (kept.read_bytes()[:-500], b"", kept.read_bytes()[:200] + bytes(400)):
+        kept.write_bytes(damaged)
+        with pytest.raises(StoreError):
+            list(verify_results(tmp_path / "out"))
+        run(path, output=tmp_path / "out", resume=True)
+        assert kills.contents(tmp_path / "out") == expected
+
+
+@pytest.mark.slow
+def test_a_stream_larger_than_its_memory(tmp_path):
+    found = memory.streamed(tmp_path, 3.0)
+    assert found.finished
+    assert found.gigabytes > 3.0
+    assert found.peak < 1024
 
 
 @pytest.mark.slow

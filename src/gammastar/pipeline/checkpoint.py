@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import struct
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,17 +60,28 @@ class Book:
         """Return the arrays of a stage: from disk if `resume` is on and nothing upstream changed."""
         path = self.folder / "stages" / f"{stage}.npz"
         if self.resume and self.fresh(stage, key) and path.is_file():
-            kept = load_arrays(path)
-            if digest(kept) == self.previous["stages"][stage]["content"]:
+            kept = self._kept(stage, path)
+            if kept is not None:
                 logger.info("%s: taken from the finished run", stage)
                 self.done(stage, key, digest(kept))
                 return kept
-            logger.warning("%s: %s does not match its digest; the stage runs again", stage, path)
         result = compute()
         with atomic(path) as temporary, temporary.open("wb") as stream:
             np.savez(stream, allow_pickle=False, **result)
         self.done(stage, key, digest(result))
         return result
+
+    def _kept(self, stage: str, path: Path) -> Arrays | None:
+        """Return the arrays of a stage, or None if they are not what was kept."""
+        try:
+            found = load_arrays(path)
+        except StoreError as error:
+            logger.warning("%s; the stage runs again", error)
+            return None
+        if digest(found) == self.previous["stages"][stage]["content"]:
+            return found
+        logger.warning("%s: %s does not match its digest; the stage runs again", stage, path)
+        return None
 
     def fresh(self, stage: str, key: str) -> bool:
         """Return whether the previous run finished this stage with the same key, and without loss."""
@@ -120,10 +134,10 @@ def load_arrays(path: Path) -> Arrays:
         If the file is damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except (OSError, ValueError) as error:
-        msg = f"{path}: the kept stage is damaged ({error}); run without --resume"
+    except (OSError, ValueError, KeyError, EOFError, struct.error, zipfile.BadZipFile, zlib.error) as error:
+        msg = f"{path}: the kept stage is damaged ({type(error).__name__}: {str(error)[:200]}); run again"
         raise StoreError(msg) from error
 
 

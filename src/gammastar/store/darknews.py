@@ -97,6 +97,7 @@ def _column(name: str, component: str) -> str:
 
 def _hepmc(path: Path, schema: DarkNewsSchema) -> DarkEvents:
     hep = _need("pyhepmc")
+    _complete(path)
     rows: list[tuple[FloatArray, FloatArray, float]] = []
     try:
         with hep.open(str(path)) as file:
@@ -114,6 +115,16 @@ def _hepmc(path: Path, schema: DarkNewsSchema) -> DarkEvents:
     origin = np.array([row[1] for row in rows]) * schema.units["length"]
     by_name = {key: momenta[:, k] for k, key in enumerate(MOMENTA)}
     return _checked(path, by_name, origin, np.array([row[2] for row in rows]))
+
+
+def _complete(path: Path) -> None:
+    """Refuse a listing without its last line: the library takes fewer events, or none, without a word."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 1024))
+        last = file.read().strip().rpartition(b"\n")[2]
+    if not last.endswith(b"END_EVENT_LISTING"):
+        msg = f"{path}: the listing of events has no end; the file was cut off or is no HepMC file"
+        raise InputFileError(msg)
 
 
 def _event(

@@ -113,21 +113,23 @@ def guarded(function: Callable[[], str]) -> str:
     return "hang" if number in {signal.SIGXCPU, signal.SIGKILL} else f"signal {number}"
 
 
-def cases(n: int) -> Iterator[tuple[str, str, int]]:
+def cases(n: int, codecs: tuple[str, ...] = tuple(CODECS)) -> Iterator[tuple[str, str, int]]:
     """Yield codec, mode and number of `n` files per codec and mode."""
-    for codec in CODECS:
+    for codec in codecs:
         for mode in MODES:
             for i in range(n):
                 yield codec, mode, i
 
 
-def campaign(n: int, *, manifest: bool, isolated: bool = True) -> Counter[tuple[str, str, str]]:
+def campaign(
+    n: int, *, manifest: bool, isolated: bool = True, codecs: tuple[str, ...] = tuple(CODECS)
+) -> Counter[tuple[str, str, str]]:
     """Return how often each (codec, mode, outcome) occurred for `n` damaged files per codec and mode."""
     found: Counter[tuple[str, str, str]] = Counter()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "data.root"
         sound, codec_of = {}, None
-        for codec, mode, i in cases(n):
+        for codec, mode, i in cases(n, codecs):
             if codec != codec_of:
                 sound = {codec: sound_file(path, codec)}
                 expected, digests, codec_of = load(path), {str(path): read.sha256(path)}, codec

@@ -112,7 +112,7 @@ class Killed:
     seconds: float = 0.0
 
 
-def kill_runs(folder: Path, kills: int) -> Killed:
+def kill_runs(folder: Path, kills: int, *, portion: int = 0) -> Killed:
     """Kill runs at random times and resume them until they finish; compare with a run without kills."""
     start = time.perf_counter()
     path = smaller(folder / "steering.toml")
@@ -120,7 +120,7 @@ def kill_runs(folder: Path, kills: int) -> Killed:
     at = time.perf_counter()
     run(path, output=folder / "once")
     length = time.perf_counter() - at
-    expected, found, rng = contents(folder / "once"), Killed(), stream(11, "kills")
+    expected, found, rng = contents(folder / "once"), Killed(), stream(11, "kills", portion)
     while found.kills < kills:
         target = folder / "killed"
         shutil.rmtree(target, ignore_errors=True)
@@ -152,9 +152,9 @@ def _attempt(path: Path, target: Path, resume: bool, wait: float, found: Killed)
 
 
 @contextlib.contextmanager
-def killing(pids: Any, every: float, limit: int, log: list[int]) -> Iterator[None]:
+def killing(pids: Any, every: float, limit: int, log: list[int], portion: int = 0) -> Iterator[None]:
     """Kill a random process of ``pids()`` again and again while the block runs."""
-    stop, rng = threading.Event(), stream(13, "workers", len(log))
+    stop, rng = threading.Event(), stream(13, "workers", portion, len(log))
 
     def work() -> None:
         while len(log) < limit and not stop.wait(float(rng.uniform(0.5, 1.5)) * every):

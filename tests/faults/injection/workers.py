@@ -86,7 +86,9 @@ class Lost:
     seconds: float = 0.0
 
 
-def kill_workers(folder: Path, kills: int, *, workers: int = 4, step: int = 100, every: float = 0.6) -> Lost:
+def kill_workers(
+    folder: Path, kills: int, *, workers: int = 4, step: int = 100, every: float = 0.6, portion: int = 0
+) -> Lost:
     """Run jobs of many chunks while workers are killed; compare with the serial result."""
     start, found = time.perf_counter(), Lost()
     pairs, flow = serial()
@@ -95,7 +97,7 @@ def kill_workers(folder: Path, kills: int, *, workers: int = 4, step: int = 100,
     with cluster(workers) as (farm, pids):
         while len(log) < kills:
             target = folder / f"job{found.jobs}"
-            with killing(pids, every, kills, log):
+            with killing(pids, every, kills, log, portion):
                 now, cutflow = farm.pairs(job(target, step=step))
             found.jobs += 1
             found.chunks = len(list(target.glob("*.parquet")))

@@ -1,0 +1,52 @@
+"""The long fault campaigns: ``python3 tests/faults/campaigns.py [NAME …]``; their figures go into the docs.
+
+Every portion is kept in ``results/faults/``, so that a stopped campaign goes on where it was; ``--fresh``
+starts again. The exit code is 1 when a promise was broken. Only a call without names writes
+``docs/reliability.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(Path(__file__).parent), str(ROOT / "analysis")]
+
+from _venv import reenter  # noqa: E402
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", nargs="*", metavar="NAME", help="Only these campaigns.")
+    parser.add_argument("--fresh", action="store_true", help="Forget the finished portions.")
+    parser.add_argument("--portion", nargs=4, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    if not options.portion:
+        reenter("all")
+    from injection import parts, record
+
+    if options.portion:
+        name, portion, target, folder = options.portion
+        parts.main(name, int(portion), Path(target), Path(folder))
+        return 0
+    unknown = set(options.name) - set(parts.FULL)
+    if unknown:
+        parser.error(f"unknown campaign {sorted(unknown)}; there are {', '.join(parts.FULL)}")
+    for path in record.KEPT.glob("*.json") if options.fresh else ():
+        path.unlink()
+    results = []
+    for result in record.campaigns(quick=False, names=tuple(options.name)):
+        results.append(result)
+        sys.stdout.write(f"{result.what}: {result.wrong:g} of {result.tried} {result.note}\n")
+        sys.stdout.flush()
+    if not options.name:
+        record.write(results)
+    return int(any(result.counted and result.wrong > result.allowed for result in results))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,233 @@
+"""The campaigns, each in portions that can be run one by one."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from gammastar import facility
+from gammastar.core.errors import StoreError
+from gammastar.core.rng import stream
+from gammastar.store.chunks import Source, read_chunk, write_chunk
+from gammastar.store.manifest import digest
+from injection import damage, kills, memory, models, steerings, texts, workers
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was tried how often, and how often it went wrong.
+
+    `worst` results of several portions are combined by their largest value, others are added; one that is
+    not `counted` is a figure, no promise.
+    """
+
+    what: str
+    tried: int
+    wrong: float
+    allowed: float = 0.0
+    note: str = ""
+    counted: bool = True
+    worst: bool = False
+
+    def __add__(self, other: Result) -> Result:
+        wrong = max(self.wrong, other.wrong) if self.worst else self.wrong + other.wrong
+        notes = dict.fromkeys(filter(None, (self.note, other.note)))
+        return replace(self, tried=self.tried + other.tried, wrong=wrong, note="; ".join(notes))
+
+
+@dataclass(frozen=True)
+class Part:
+    """A campaign: its number of portions, and the function that runs one of them in a folder."""
+
+    portions: int
+    run: Callable[[Path, int], Iterator[Result]]
+
+
+def _known(n: int) -> Callable[[Path, int], Iterator[Result]]:
+    def run(_: Path, portion: int) -> Iterator[Result]:
+        found = damage.campaign(n, manifest=True, codecs=_codecs(portion))
+        counts = damage.summary(found)
+        bad = sum(count for result, count in counts.items() if result not in {"error", "same"})
+        what = "damaged ROOT files, SHA-256 known: wrong without an error, hung or crashed"
+        yield Result(what, sum(counts.values()), bad)
+
+    return run
+
+
+def _codecs(portion: int) -> tuple[str, ...]:
+    return tuple(damage.CODECS) if portion < 0 else (tuple(damage.CODECS)[portion],)
+
+
+def _unknown(n: int) -> Callable[[Path, int], Iterator[Result]]:
+    def run(_: Path, portion: int) -> Iterator[Result]:
+        found = damage.campaign(n, manifest=False, codecs=_codecs(portion))
+        counts = damage.summary(found)
+        fine = {"error", "same", "silent"}
+        bad = sum(count for result, count in counts.items() if result not in fine)
+        tried = sum(counts.values())
+        yield Result("damaged ROOT files, SHA-256 unknown: hung or crashed", tried, bad)
+        by_codec: Counter[str] = Counter()
+        for (codec, _, result), count in found.items():
+            by_codec[codec] += count if result == "silent" else 0
+        note = ", ".join(f"{codec} {count}" for codec, count in by_codec.items())
+        what = "damaged ROOT files, SHA-256 unknown: read back wrong without an error"
+        yield Result(what, tried, counts["silent"], note=note, counted=False)
+
+    return run
+
+
+def _chunks(n: int) -> Callable[[Path, int], Iterator[Result]]:
+    def run(folder: Path, _: int) -> Iterator[Result]:
+        """Read kept chunks that were cut off or have a flipped bit."""
+        rng = stream(29, "chunks")
+        path, arrays = folder / "chunk.parquet", {"mass": rng.random(3000), "event": np.arange(3000)}
+        notes = {"entries": 3000, "cutflow": [{"name": "pairs", "weight": 0.1 * i} for i in range(200)]}
+        content = write_chunk(path, "key", arrays, notes)
+        data, silent = path.read_bytes(), 0
+        for position in rng.integers(0, len(data), n):
+            flipped = bytearray(data)
+            flipped[position] ^= 1 << int(rng.integers(8))
+            for bad in (data[:position], bytes(flipped)):
+                path.write_bytes(bad)
+                try:
+                    found = read_chunk(path, "key")
+                except StoreError:
+                    continue
+                silent += found.content != content or digest(found.arrays) != content or found.notes != notes
+        what = "damaged Parquet chunks (cut off, one bit): other content without an error"
+        yield Result(what, 2 * n, silent)
+
+    return run
+
+
+def _texts(n: int) -> Callable[[Path, int], Iterator[Result]]:
+    def run(folder: Path, _: int) -> Iterator[Result]:
+        for kind, (tried, silent, crashed) in texts.campaign(folder, n).items():
+            what = f"{kind} cut off: other content without an error, or no typed error"
+            note = "; ".join([*silent, *crashed])[:200]
+            yield Result(what, tried, len(silent) + len(crashed), note=note)
+
+    return run
+
+
+def _steerings(folder: Path, _: int) -> Iterator[Result]:
+    found = steerings.refuse(folder)
+    wrong = [*found.accepted, *found.unnamed, *found.crashed]
+    what = "malformed steering files and schemas: accepted, or refused without the key"
+    yield Result(what, found.files, len(wrong), note="; ".join(wrong)[:300])
+    what = "malformed steering files: slowest refusal [s]"
+    yield Result(what, found.files, round(found.slowest, 2), 1.0, worst=True)
+
+
+def _models(n: int) -> Callable[[Path, int], Iterator[Result]]:
+    def run(folder: Path, _: int) -> Iterator[Result]:
+        parts = [models.attack_flows(folder, n), models.attack_workspaces(folder, n)]
+        files = sum(part.files for part in parts)
+        wrong = [what for part in parts for what in (*part.silent, *part.crashed)]
+        what = "malformed flow and workspace files: loaded in silence or without a typed error"
+        yield Result(what, files, len(wrong), note="; ".join(wrong)[:300])
+        ran = sum(len(part.executed) for part in parts)
+        yield Result("malformed flow and workspace files: code executed", files, ran)
+
+    return run
+
+
+def _executors(folder: Path, _: int) -> Iterator[Result]:
+    expected = workers.content(workers.serial()[0])
+    different, tried = 0, 0
+    for kind in ({}, {"workers": 2}, {"workers": 1, "dask": "local"}):
+        with facility.open_farm(**kind) as farm:
+            for step in (3_000, 11_000, "100 MB"):
+                found, _flow = farm.pairs(workers.job(folder / f"{farm.name} {step}", step=step))
+                different += workers.content(found) != expected
+                tried += 1
+    what = "executors and chunk sizes: pairs that differ from a run without workers"
+    yield Result(what, tried, different)
+
+
+def _workers(n: int) -> Callable[[Path, int], Iterator[Result]]:
+    def run(folder: Path, portion: int) -> Iterator[Result]:
+        lost = workers.kill_workers(folder, n, portion=portion)
+        note = f"jobs of {lost.chunks} chunks on 4 workers, every lost chunk done again and noted"
+        what = "kills of workers: jobs with lost, doubled or other pairs"
+        yield Result(what, lost.kills, len(lost.different), note=note)
+
+    return run
+
+
+def _runs(n: int) -> Callable[[Path, int], Iterator[Result]]:
+    def run(folder: Path, portion: int) -> Iterator[Result]:
+        done = kills.kill_runs(folder, n, portion=portion)
+        bad = len(done.broken) + done.failed
+        what = "`kill -9` of a run: published files that were not whole, resumed runs that failed"
+        yield Result(what, done.kills, bad, note="; ".join(done.broken)[:200])
+        what = "`kill -9` of a run: digests that differ from a run without kills"
+        yield Result(what, done.kills, len(done.different), note="; ".join(done.different)[:200])
+
+    return run
+
+
+def _skips(n_files: int) -> Callable[[Path, int], Iterator[Result]]:
+    def run(folder: Path, _: int) -> Iterator[Result]:
+        """Read many files of which three cannot be read; everything else must be there, and be counted."""
+        bad = tuple(int(i) for i in stream(31, "poison").choice(n_files, 3, replace=False))
+        files = workers.poisoned(folder, n_files, bad)
+        sources = tuple(Source(str(path)) for path in files)
+        job = replace(workers.job(folder / "chunks", step=1000), sources=sources)
+        with facility.open_farm(workers=2, retries=1, skip_bad=True) as farm:
+            pairs, flow = farm.pairs(job)
+            lost, names = farm.lost_fraction(), {Path(entry["file"]).stem for entry in farm.skipped}
+        wrong = [names != {f"part{i:03d}" for i in bad}, flow["events"].n != 40 * (n_files - 3)]
+        wrong += [not len(pairs), abs(lost - 3 / n_files) > 1e-12]
+        what = "unreadable files, skipped when asked: not reported, others lost, or a wrong lost fraction"
+        yield Result(what, n_files, sum(wrong), note=f"3 of {n_files} files, lost fraction {lost:.3g}")
+
+    return run
+
+
+def _memory(gigabytes: float) -> Callable[[Path, int], Iterator[Result]]:
+    def run(folder: Path, portion: int) -> Iterator[Result]:
+        found = memory.streamed(folder, gigabytes, portion=portion)
+        what = f"streams of {gigabytes:g} GB of events under a limit of 2 GiB: not finished"
+        note = f"largest resident memory {found.peak:.0f} MB" if portion < 1 else ""
+        yield Result(what, 1, 1.0 - found.finished, note=note)
+
+    return run
+
+
+FULL = {
+    "runs": Part(10, _runs(10)),
+    "known": Part(len(damage.CODECS), _known(67)),
+    "unknown": Part(len(damage.CODECS), _unknown(20)),
+    "chunks": Part(1, _chunks(200)),
+    "texts": Part(1, _texts(200)),
+    "steerings": Part(1, _steerings),
+    "models": Part(1, _models(20)),
+    "executors": Part(1, _executors),
+    "skips": Part(1, _skips(500)),
+    "workers": Part(5, _workers(10)),
+    "memory": Part(10, _memory(5.0)),
+}
+QUICK = {
+    "known": Part(1, lambda folder, _: _known(1)(folder, -1)),
+    "unknown": Part(1, lambda folder, _: _unknown(1)(folder, -1)),
+    "chunks": Part(1, _chunks(20)),
+    "texts": Part(1, _texts(10)),
+    "steerings": Part(1, _steerings),
+    "models": Part(1, _models(2)),
+    "executors": Part(1, _executors),
+}
+
+
+def main(name: str, portion: int, target: Path, folder: Path) -> None:
+    """Run one portion of a full campaign in this process and keep its results."""
+    results = list(FULL[name].run(folder, portion))
+    temporary = target.with_suffix(f".{os.getpid()}")
+    temporary.write_text(json.dumps([result.__dict__ for result in results]))
+    temporary.replace(target)
