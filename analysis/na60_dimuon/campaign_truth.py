@@ -1,0 +1,145 @@
+"""What a campaign should find: true cells, their measured domain, and events per photon of every cell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import vector
+from campaign_parts import AXES, ENERGY, MASS, N_PAIRS, N_RESPONSE, PT
+
+from gammastar import accept, infer, predict, select, simulate, unfold
+from gammastar.core.constants import M_MU
+from gammastar.core.data import data_path
+from gammastar.core.pairs import MatchedPairs
+from gammastar.core.records import Exposure, FloatArray, Sample
+from gammastar.core.rng import stream
+from gammastar.physics.detector import load_detector
+from gammastar.physics.kroll_wada import kappa
+from gammastar.physics.widths import RTable
+
+__all__ = ["COUPLINGS", "LIMIT", "Truth", "curves", "edges", "truth"]
+
+COUPLINGS = np.geomspace(1e-9, 1e-4, 101)
+LIMIT = float(infer.upper_limit(0.0, 0.0, "masked", cl=0.90).expected[2])
+EFFICIENCY, PAIRS = 0.02, 10.0  # a cell is measured: efficiency, and pairs expected in the data, at least
+N_TRUTH, N_PHOTONS = 3_000_000, 4000
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """Cells of the true spectrum.
+
+    Attributes
+    ----------
+    cells : NDArray, shape (n_mass, n_pt, n_energy)
+        Photons per proton on target.
+    domain : NDArray of bool, same shape
+        Where dileptons are measured.
+    events : NDArray, shape (n_mass, n_pt, n_energy, n_couplings)
+        Expected dark photons seen per virtual photon of a cell, at ε of `COUPLINGS`.
+    """
+
+    cells: FloatArray
+    domain: Any
+    events: FloatArray
+
+
+def truth(card: Any, cache: Path) -> Truth:
+    """Return the truth of a card, from `cache` if it is there."""
+    if cache.is_file():
+        with np.load(cache) as kept:
+            return Truth(kept["cells"], kept["domain"], kept["events"])
+    pairs = simulate.generate_pairs(card, N_TRUTH, stream(3, "truth"))
+    points = np.stack([pairs.mass, pairs.pt, pairs.energy], axis=1)
+    cells, _ = np.histogramdd(points, bins=[MASS, PT, ENERGY], weights=pairs.weight)
+    sample = simulate.simulate_events(card, 4 * N_RESPONSE, kind="mc", seed=7)
+    efficiency = unfold.response(_matched(sample), AXES, AXES, n_replicas=0).efficiency.reshape(cells.shape)
+    per_pot = simulate.simulate_events(card, N_PAIRS, kind="data", seed=7).meta["N_POT"]
+    domain = (efficiency >= EFFICIENCY) & (efficiency * cells * per_pot >= PAIRS)
+    found = Truth(cells, domain, _events(card, cells))
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(cache, cells=found.cells, domain=found.domain, events=found.events)
+    return found
+
+
+def _matched(sample: Any) -> MatchedPairs:
+    """Return generated photons with their reconstructed pairs, without a file between."""
+    import awkward as ak
+
+    muon = sample.branches["Muon"]
+    lepton = ak.zip(
+        {
+            **{name: ak.values_astype(muon[name], np.float64) for name in ("px", "py", "pz")},
+            "mass": ak.full_like(ak.values_astype(muon["px"], np.float64), M_MU),
+            "charge": muon["charge"],
+        }
+    )
+    weight = np.asarray(sample.branches["weight"]) * np.asarray(sample.branches["prescale"])
+    n = len(weight)
+    rows = ak.zip({"lepton": lepton, "event": np.arange(n), "weight": weight}, depth_limit=1)
+    pairs = select.pairs(rows)[0]
+    reco = np.full((n, 3), np.nan)
+    reco[pairs.event] = np.stack([pairs.mass, pairs.pt, pairs.energy], axis=1)
+    names = ("gen_mll", "gen_qT", "gen_E")
+    true = np.stack([np.asarray(sample.branches[k], dtype=np.float64) for k in names], axis=1)
+    return MatchedPairs(true, reco, weight, np.arange(n), np.empty((0, 3)), np.empty(0))
+
+
+def _events(card: Any, cells: FloatArray) -> FloatArray:
+    """Return dark photons seen per virtual photon of every cell and coupling; photons are even in a cell."""
+    detector = load_detector(data_path("detectors/ship_ecn3.toml"))
+    model = predict.DarkPhoton(RTable.read(data_path("measurements/r_ratio.csv")))
+    target = card.target
+    law = accept.Measured(
+        Exposure(card.beam.energy, target.a, target.z, target.thickness, 1.0), "per_interaction"
+    )
+    result = np.zeros((*cells.shape, len(COUPLINGS)))
+    for i, j, k in zip(*np.nonzero(cells), strict=True):
+        mass, width = 0.5 * (MASS[i] + MASS[i + 1]), MASS[i + 1] - MASS[i]
+        rng = stream(5, i, j, k)
+        pt = rng.uniform(PT[j], PT[j + 1], N_PHOTONS)
+        energy = rng.uniform(ENERGY[k], ENERGY[k + 1], N_PHOTONS)
+        good = energy**2 > mass**2 + pt**2
+        pt, energy, n = pt[good], energy[good], int(good.sum())
+        if n == 0:
+            continue
+        phi = rng.uniform(-np.pi, np.pi, n)
+        pz = np.sqrt(energy**2 - mass**2 - pt**2)
+        p4 = vector.array({"px": pt * np.cos(phi), "py": pt * np.sin(phi), "pz": pz, "E": energy})
+        weight = np.full(n, mass / (2 * float(kappa(mass, M_MU))) / width / n)
+        sample = Sample(p4, weight, np.zeros((n, 3)), np.ones(n, dtype=bool))
+        found = accept.yields(sample, mass, COUPLINGS, model, detector, measured=law, rng=rng)
+        result[i, j, k] = found.signal
+    return result
+
+
+def edges(events: FloatArray) -> FloatArray:
+    """Return log10 of both edges per mass, nan without one; events of shape (n_mass, n_couplings)."""
+    log_g = np.log10(COUPLINGS)
+    found = np.full((len(events), 2), np.nan)
+    for i, row in enumerate(events):
+        above = np.flatnonzero(row >= LIMIT)
+        for side, a in enumerate((above[0], above[-1]) if len(above) else ()):
+            b = a - 1 if side == 0 else a + 1
+            if 0 <= b < len(row) and row[b] > 0:
+                slope = (np.log10(row[a]) - np.log10(row[b])) / (log_g[a] - log_g[b])
+                found[i, side] = log_g[a] + (np.log10(LIMIT) - np.log10(row[a])) / slope
+    return found
+
+
+def curves(events: FloatArray, sigma: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return expected events one standard deviation down and up.
+
+    Notes
+    -----
+    The values f s whose own error, taken to go as the root of f, reaches back to s: |f − 1| = ρ √f with
+    ρ = σ/s, hence f = 1 + ρ²/2 ∓ ρ √(1 + ρ²/4): the score interval of a counted quantity, which has the right
+    coverage where few pairs fix the signal.
+    """
+    rho = np.divide(sigma, events, out=np.zeros_like(events), where=events > 0)
+    root = rho * np.sqrt(1.0 + rho**2 / 4.0)
+    centre = 1.0 + rho**2 / 2.0
+    return events * (centre - root), events * (centre + root)
