@@ -162,6 +162,9 @@ class MatchedPairs:
     fakes : NDArray, shape (m, 3) [GeV]
         Reconstructed opposite-sign pairs without a true partner.
     fake_weight : NDArray, shape (m,)
+    columns : mapping of str to NDArray, shape (n,)
+        Columns of the reconstructed pairs, nan where there is none, e.g. ``cos_theta`` or ``angle``; may be
+        empty.
     """
 
     true: FloatArray
@@ -170,6 +173,7 @@ class MatchedPairs:
     event: IntArray
     fakes: FloatArray
     fake_weight: FloatArray
+    columns: Mapping[str, FloatArray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         n, m = len(self.weight), len(self.fake_weight)
@@ -180,6 +184,9 @@ class MatchedPairs:
             np.shape(self.event) == (n,),
             f"MatchedPairs.event has shape {np.shape(self.event)}, expected {(n,)}",
         )
+        for name, column in self.columns.items():
+            found = np.shape(column)
+            _require(found == (n,), f"MatchedPairs.columns[{name!r}] has shape {found}, expected {(n,)}")
         _require(bool(np.isfinite(self.true).all()), "MatchedPairs.true holds values that are not finite")
         broken = np.isfinite(self.reco).any(axis=1) != np.isfinite(self.reco).all(axis=1)
         _require(not broken.any(), f"MatchedPairs.reco: {int(broken.sum())} rows are only partly nan")
@@ -201,11 +208,12 @@ class MatchedPairs:
             event=self.event[mask],
             fakes=self.fakes,
             fake_weight=self.fake_weight,
+            columns={name: column[mask] for name, column in self.columns.items()},
         )
 
     @staticmethod
     def concatenate(parts: Sequence[MatchedPairs]) -> MatchedPairs:
-        """Return all parts in order."""
+        """Return all parts in order, with the columns that all of them carry."""
         if not parts:
             none = np.empty((0, 3))
             return MatchedPairs(none, none, np.empty(0), np.empty(0, np.int64), none, np.empty(0))
@@ -216,4 +224,9 @@ class MatchedPairs:
             event=np.concatenate([p.event for p in parts]),
             fakes=np.concatenate([p.fakes for p in parts]),
             fake_weight=np.concatenate([p.fake_weight for p in parts]),
+            columns={
+                name: np.concatenate([p.columns[name] for p in parts])
+                for name in parts[0].columns
+                if all(name in p.columns for p in parts)
+            },
         )

@@ -96,7 +96,12 @@ def _match(events: ak.Array, truth: Truth, cuts: Callable[[ak.Array], Pairs]) ->
         candidate = _linked(candidate)
     reco = np.full((n, 3), np.nan)
     best = _nearest(candidate, true[:, 0])
-    reco[candidate.event[best]] = _kinematics(candidate)[best]
+    row = candidate.event[best]
+    reco[row] = _kinematics(candidate)[best]
+    columns = {}
+    for name, column in candidate.columns.items():
+        columns[name] = np.full(n, np.nan)
+        columns[name][row] = column[best]
     return MatchedPairs(
         true=true[photon],
         reco=reco[photon],
@@ -104,6 +109,7 @@ def _match(events: ak.Array, truth: Truth, cuts: Callable[[ak.Array], Pairs]) ->
         event=np.asarray(ak.to_numpy(events.event))[photon],
         fakes=_kinematics(fake),
         fake_weight=fake.weight,
+        columns={name: column[photon] for name, column in columns.items()},
     )
 
 

@@ -6,7 +6,7 @@ from gammastar.select.cutflow import Cutflow, Step
 from gammastar.select.cuts import Cuts, GhostVeto
 from gammastar.select.fill import fill
 from gammastar.select.histogram import histograms
-from gammastar.select.pairs import collect, pairs
+from gammastar.select.pairs import collect, helicity_cosine, pairs
 from gammastar.select.singles import apply, singles
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "apply",
     "collect",
     "fill",
+    "helicity_cosine",
     "histograms",
     "pairs",
     "singles",

@@ -16,7 +16,7 @@ from gammastar.select.cuts import Cuts, GhostVeto, pair_quantity
 from gammastar.select.kernel import combine
 from gammastar.select.leptons import KINEMATICS, Leptons, as_numpy, selected
 
-__all__ = ["collect", "pairs"]
+__all__ = ["collect", "helicity_cosine", "pairs"]
 
 NO_COLUMN = (*KINEMATICS, "charge")
 
@@ -35,8 +35,8 @@ def pairs(events: ak.Array, cuts: Cuts | None = None) -> tuple[Pairs, Cutflow]:
     Returns
     -------
     pairs : Pairs
-        Columns: ``angle`` [rad]; ``x_1`` and ``x_2`` for each lepton column ``x`` (1 is the positive lepton
-        of an opposite-sign pair); the event columns.
+        Columns: ``angle`` [rad]; ``cos_theta``, see `helicity_cosine`; ``x_1`` and ``x_2`` for each lepton
+        column ``x`` (1 is the positive lepton of an opposite-sign pair); the event columns.
     cutflow : Cutflow
         Steps in order: events, event functions, leptons, finite, lepton ranges, pairs, ghost veto, pair
         ranges and pair functions.
@@ -79,7 +79,10 @@ def _combine(leptons: Leptons, events: ak.Array) -> tuple[Pairs, FloatArray]:
     charge = flat["charge"].astype(np.int8)
     values, index = combine(leptons.offsets, four, charge)
     row, first, second = index.T
-    columns: dict[str, FloatArray] = {"angle": values[:, 3]}
+    columns: dict[str, FloatArray] = {
+        "angle": values[:, 3],
+        "cos_theta": helicity_cosine(four[first], four[second], values[:, 0]),
+    }
     for name, column in flat.items():
         if name not in NO_COLUMN:
             columns[f"{name}_1"], columns[f"{name}_2"] = column[first], column[second]
@@ -95,6 +98,39 @@ def _combine(leptons: Leptons, events: ak.Array) -> tuple[Pairs, FloatArray]:
         columns=columns,
     )
     return result, values[:, 4]
+
+
+def helicity_cosine(first: FloatArray, second: FloatArray, mass: FloatArray) -> FloatArray:
+    """Return the cosine of the polar angle of the first lepton in the rest frame of the pair.
+
+    The axis is the direction of flight of the pair (helicity frame).
+
+    Parameters
+    ----------
+    first, second : NDArray, shape (n, 4) [GeV]
+        px, py, pz, mass; the positive lepton first.
+    mass : NDArray, shape (n,) [GeV]
+        Of the pair.
+
+    Returns
+    -------
+    NDArray, shape (n,)
+        0 for a pair at rest or at threshold, where the angle does not exist.
+
+    Notes
+    -----
+    The boost from the rest frame gives E₁ − E₂ = (m₁² − m₂²) E/M² + 2 |P| p* cos θ / M, with p* the momentum
+    of the leptons in the rest frame, E and P energy and momentum of the pair.
+    """
+    e1, e2 = (np.sqrt(np.sum(four**2, axis=1)) for four in (first, second))
+    m1, m2 = first[:, 3], second[:, 3]
+    square = np.maximum(mass**2, np.finfo(float).tiny)
+    momentum = np.sqrt(np.sum((first[:, :3] + second[:, :3]) ** 2, axis=1))
+    kallen = (square - (m1 + m2) ** 2) * (square - (m1 - m2) ** 2)
+    scale = momentum * np.sqrt(np.clip(kallen, 0, None)) / square
+    above = e1 - e2 - (m1**2 - m2**2) * (e1 + e2) / square
+    cosine = np.divide(above, scale, out=np.zeros_like(above), where=scale > 0)
+    return np.asarray(np.clip(cosine, -1.0, 1.0))
 
 
 def _pair_masks(found: Pairs, excess: FloatArray, cuts: Cuts, steps: list[Step]) -> BoolArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gammastar.unfold.builders import mixed_simulation, polarised_response, radiated_pairs
 from gammastar.unfold.checks import ToyStudy, bottom_line, closure, linearity, stress
 from gammastar.unfold.choose import (
     Candidate,
@@ -65,11 +66,14 @@ __all__ = [
     "least_squares",
     "linearity",
     "mc_statistics",
+    "mixed_simulation",
     "omnifold",
     "omnifold_replicas",
     "pair_weights",
     "penalty_matrix",
+    "polarised_response",
     "propagated",
+    "radiated_pairs",
     "refolding",
     "response",
     "reweighted",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,7 @@ def reweighted(
         ratio[use] = np.clip(unfolded.values.ravel()[use] / prior[use] / scale, 1 / most, most)
         weight = matched.weight * np.where(cell >= 0, ratio[cell], 1.0)
     final = matched.weight if weight is None else np.asarray(weight, dtype=np.float64)
-    return MatchedPairs(matched.true, matched.reco, final, matched.event, matched.fakes, matched.fake_weight)
+    return replace(matched, weight=final)
 
 
 def fiducial(matched: MatchedPairs, domain: Spectrum | Response) -> MatchedPairs:
@@ -75,14 +76,10 @@ def fiducial(matched: MatchedPairs, domain: Spectrum | Response) -> MatchedPairs
         msg = "fiducial: no simulated pair lies inside the domain"
         raise UserError(msg)
     spill = ~kept & matched.reconstructed
-    part = matched.select(kept)
-    return MatchedPairs(
-        part.true,
-        part.reco,
-        part.weight,
-        part.event,
-        np.concatenate([matched.fakes, matched.reco[spill]]),
-        np.concatenate([matched.fake_weight, matched.weight[spill]]),
+    return replace(
+        matched.select(kept),
+        fakes=np.concatenate([matched.fakes, matched.reco[spill]]),
+        fake_weight=np.concatenate([matched.fake_weight, matched.weight[spill]]),
     )
 
 
