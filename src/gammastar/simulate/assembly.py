@@ -73,7 +73,9 @@ def _recorded_background(
     card: Card, pairs: MuonPairs, norm: Normalisation, pot: float, rng: np.random.Generator
 ) -> Candidates:
     expected = pot * card.target.interactions * norm.decay_scale**2
-    candidates = background_candidates(pairs, expected, norm.third_muon, rng, card.detector.sextants)
+    candidates = background_candidates(
+        pairs, expected, norm.third_muon, rng, card.detector.sextants, card.background.decay_length
+    )
     return candidates.take(np.flatnonzero(triggered(card, candidates, rng)))
 
 

@@ -69,6 +69,8 @@ def muon_branches(card: Card, candidates: Candidates, rng: np.random.Generator, 
     }
     if truth:
         columns["motherPdg"] = mother
+        columns["motherIdx"] = _mothers(card, candidates)[slot, event]
+        columns["decayZ"] = candidates.decay_z[slot, event].astype(np.float32)
         columns |= dict(zip(("gen_px", "gen_py", "gen_pz"), true.astype(np.float32), strict=True))
         if card.radiation:
             columns["fsr"] = candidates.kept[slot, event].astype(np.float32)
@@ -80,12 +82,23 @@ def muon_branches(card: Card, candidates: Candidates, rng: np.random.Generator, 
     return ak.unflatten(ak.zip(columns), counts)
 
 
-def truth_branches(card: Card, candidates: Candidates) -> dict[str, Any]:
-    """Return the branches of the generated virtual photon; zero for background and charm, which have none."""
-    photon = candidates.process != COMBINATORIAL
+def _mothers(card: Card, candidates: Candidates) -> npt.NDArray[np.int8]:
+    """Return the number of each muon's mother within its event: the muons of one photon share one."""
+    number = np.repeat(np.arange(3, dtype=np.int8)[:, np.newaxis], len(candidates), axis=1)
+    number[1:, _with_photon(card, candidates)] -= 1
+    return number
+
+
+def _with_photon(card: Card, candidates: Candidates) -> npt.NDArray[np.bool_]:
+    photon = np.asarray(candidates.process != COMBINATORIAL)
     if card.charm is not None:
         photon &= candidates.process != card.charm.process
-    mass, pt, energy = np.where(photon, candidates.gen, 0.0)
+    return photon
+
+
+def truth_branches(card: Card, candidates: Candidates) -> dict[str, Any]:
+    """Return the branches of the generated virtual photon; zero for background and charm, which have none."""
+    mass, pt, energy = np.where(_with_photon(card, candidates), candidates.gen, 0.0)
     return {"gen_process": candidates.process, "gen_mll": mass, "gen_qT": pt, "gen_E": energy}
 
 

@@ -14,6 +14,7 @@ from gammastar.simulate.card import Card
 from gammastar.simulate.charm import CharmPairs
 from gammastar.simulate.combinatorial import DecayMuons, MuonPairs
 from gammastar.simulate.detector import accepted, efficiency, pair_kinematics
+from gammastar.simulate.in_flight import decay_depth
 from gammastar.simulate.spectrometer import recorded_share
 from gammastar.simulate.toy import Dimuons
 
@@ -45,6 +46,7 @@ class Candidates:
     weight: FloatArray  # (n,)
     offset: FloatArray  # (2, 3, n): x and y of the track at the vertex [µm], zero without displacement
     kept: FloatArray  # (3, n): share of the momentum left after radiation
+    decay_z: FloatArray  # (3, n): where the muon was born, along the beam from the interaction [cm]
 
     def __len__(self) -> int:
         return len(self.weight)
@@ -73,8 +75,9 @@ def draw_muons(
     *,
     turn: FloatArray | None = None,
     sextants: int = 1,
-) -> tuple[FloatArray, npt.NDArray[np.int8], npt.NDArray[np.int32]]:
-    """Return momenta, shape (3, n), charges and mothers of decay muons at fresh azimuths.
+    length: float = np.inf,
+) -> tuple[FloatArray, npt.NDArray[np.int8], npt.NDArray[np.int32], FloatArray]:
+    """Return momenta, shape (3, n), charges, mothers and places of decay [cm] of muons at fresh azimuths.
 
     Notes
     -----
@@ -88,7 +91,9 @@ def draw_muons(
         phi = rng.uniform(-np.pi, np.pi, len(index))
     else:
         phi = np.arctan2(py, px) + (_turn(len(index), sextants, rng) if turn is None else turn)
-    return np.stack([pt * np.cos(phi), pt * np.sin(phi), pz]), muons.charge[index], muons.mother[index]
+    p = np.stack([pt * np.cos(phi), pt * np.sin(phi), pz])
+    z = decay_depth(p, muons.flight[index], length, rng.spawn(1)[0])  # the other numbers stay as they are
+    return p, muons.charge[index], muons.mother[index], z
 
 
 def _turn(n: int, sextants: int, rng: np.random.Generator) -> FloatArray:
@@ -98,18 +103,19 @@ def _turn(n: int, sextants: int, rng: np.random.Generator) -> FloatArray:
 
 
 def _third(
-    muons: DecayMuons | None, present: BoolArray, rng: np.random.Generator, sextants: int
-) -> tuple[FloatArray, npt.NDArray[np.int8], npt.NDArray[np.int32]]:
-    """Return momenta, charges and mothers of the third muons of the events where one is present."""
+    muons: DecayMuons | None, present: BoolArray, rng: np.random.Generator, sextants: int, length: float
+) -> tuple[FloatArray, npt.NDArray[np.int8], npt.NDArray[np.int32], FloatArray]:
+    """Return momenta, charges, mothers and places of the third muons of the events where one is present."""
     n = len(present)
     p, charge, mother = np.zeros((3, n)), np.ones(n, dtype=np.int8), np.zeros(n, dtype=np.int32)
+    place = np.zeros(n)
     if muons is not None and bool(present.any()):
         cumulative = np.cumsum(muons.weight)
         index = np.searchsorted(cumulative, rng.random(int(present.sum())) * cumulative[-1])
-        p[:, present], charge[present], mother[present] = draw_muons(
-            muons, index.astype(np.int64), rng, sextants=sextants
+        p[:, present], charge[present], mother[present], place[present] = draw_muons(
+            muons, index.astype(np.int64), rng, sextants=sextants, length=length
         )
-    return p, charge, mother
+    return p, charge, mother, place
 
 
 def signal_candidates(
@@ -137,7 +143,7 @@ def signal_candidates(
     for mode in card.modes.values():
         pdg[mode.process] = card.mesons[mode.meson].pdg
     parent = pdg[dimuons.process]
-    pairs = CharmPairs(dimuons, np.zeros((2, 2, 0)), np.stack([parent, parent]))
+    pairs = CharmPairs(dimuons, np.zeros((2, 2, 0)), np.stack([parent, parent]), np.zeros((2, 0)))
     return charm_candidates(card, pairs, rng, muons=muons, probability=probability, minimum=minimum)
 
 
@@ -161,10 +167,12 @@ def charm_candidates(
     )
     chosen = np.flatnonzero(present.sum(axis=0) >= minimum)
     present, n = present[:, chosen], len(chosen)
-    p, charge, mother = _third(muons, present[2], rng, card.detector.sextants)
-    offset = np.zeros((2, 3, n))
+    length = card.background.decay_length
+    p, charge, mother, place = _third(muons, present[2], rng, card.detector.sextants, length)
+    offset, decay_z = np.zeros((2, 3, n)), np.zeros((3, n))
+    decay_z[2] = place
     if pairs.offset.size:
-        offset[:, :2] = pairs.offset[:, :, chosen]
+        offset[:, :2], decay_z[:2] = pairs.offset[:, :, chosen], pairs.decay_z[:, chosen]
     return Candidates(
         p=np.stack([dimuons.plus[:3, chosen], dimuons.minus[:3, chosen], p], axis=1),
         charge=np.stack([np.ones(n, dtype=np.int8), -np.ones(n, dtype=np.int8), charge]),
@@ -175,20 +183,31 @@ def charm_candidates(
         weight=dimuons.weight[chosen],
         offset=offset,
         kept=np.concatenate([dimuons.kept[:, chosen], np.ones((1, n))]),
+        decay_z=decay_z,
     )
 
 
 def background_candidates(
-    pairs: MuonPairs, expected: float, probability: float, rng: np.random.Generator, sextants: int = 1
+    pairs: MuonPairs,
+    expected: float,
+    probability: float,
+    rng: np.random.Generator,
+    sextants: int = 1,
+    length: float = np.inf,
 ) -> Candidates:
-    """Return unweighted background events, `expected` of them per unit of the pairs' weight."""
+    """Return unweighted background events, `expected` of them per unit of the pairs' weight.
+
+    `length` is the path on which hadrons decay [m].
+    """
     times = rng.poisson(expected * pairs.weight)
     first, second = np.repeat(pairs.first, times), np.repeat(pairs.second, times)
     n = len(first)
     turn = _turn(n, sextants, rng) if pairs.muons.correlated else None
-    a, b = (draw_muons(pairs.muons, i, rng, turn=turn, sextants=sextants) for i in (first, second))
+    a, b = (
+        draw_muons(pairs.muons, i, rng, turn=turn, sextants=sextants, length=length) for i in (first, second)
+    )
     present = rng.random(n) < probability
-    p, charge, mother = _third(pairs.muons, present, rng, sextants)
+    p, charge, mother, place = _third(pairs.muons, present, rng, sextants, length)
     both = np.ones(n, dtype=np.bool_)
     p_all = np.stack([a[0], b[0], p], axis=1)
     mass, pt, energy = pair_kinematics(with_energy(p_all[:, 0]), with_energy(p_all[:, 1]))
@@ -202,6 +221,7 @@ def background_candidates(
         weight=np.ones(n),
         offset=np.zeros((2, 3, n)),
         kept=np.ones((3, n)),
+        decay_z=np.stack([a[3], b[3], place]),
     )
 
 

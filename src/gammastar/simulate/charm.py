@@ -24,6 +24,7 @@ __all__ = ["CharmPairs", "charm_rate", "decay_charm", "generate_charm", "semilep
 GRID = 801  # points of a tabulated q² spectrum
 LONGITUDINAL = 0.53  # of D → V l ν
 MICRON = 1e6  # µm per metre
+MICRON_PER_CM = 1e4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,11 +40,14 @@ class CharmPairs:
         interaction, from the interaction [µm].
     mother : NDArray of int32, shape (2, n)
         PDG numbers of the charmed hadrons.
+    decay_z : NDArray, shape (2, n)
+        Distance of the decays from the interaction along the beam [cm].
     """
 
     dimuons: Dimuons
     offset: FloatArray
     mother: npt.NDArray[np.int32]
+    decay_z: FloatArray
 
     def __len__(self) -> int:
         return len(self.dimuons)
@@ -126,11 +130,11 @@ def semileptonic(
 
 
 def _offset(hadron: FloatArray, mass: float, ctau: float, lepton: FloatArray, u: FloatArray) -> FloatArray:
-    """Return x and y of the lepton's track at the z of the interaction [µm]."""
+    """Return x and y of the lepton's track at the z of the interaction [µm], and z of the decay [cm]."""
     path = -np.log1p(-u) * ctau / mass * MICRON  # µm per GeV of momentum
     x, y, z = hadron[:3] * path
     slope = lepton[:2] / np.where(np.abs(lepton[2]) > 1e-9, lepton[2], 1e-9)
-    return np.asarray(np.stack([x, y]) - slope * z, dtype=np.float64)
+    return np.concatenate([np.stack([x, y]) - slope * z, [z / MICRON_PER_CM]])
 
 
 def decay_charm(
@@ -155,7 +159,7 @@ def decay_charm(
     charm = _charm(card)
     n = hadrons.shape[2]
     mass_l = LEPTON_MASS[card.lepton]
-    leptons, offset = np.zeros((4, 2, n)), np.zeros((2, 2, n))
+    leptons, place = np.zeros((4, 2, n)), np.zeros((3, 2, n))
     for side in (0, 1):
         for species in charm.hadrons.values():
             mine = np.flatnonzero(np.abs(pdg[side]) == species.pdg)
@@ -165,7 +169,7 @@ def decay_charm(
             lepton = semileptonic(p, species, mass_l, charm.pole_mass, rng)
             leptons[:, side, mine] = lepton
             mass = constants.mass(species.pdg)
-            offset[:, side, mine] = _offset(p, mass, species.ctau, lepton, rng.random(len(mine)))
+            place[:, side, mine] = _offset(p, mass, species.ctau, lepton, rng.random(len(mine)))
     mass_ll, pt, energy = pair_kinematics(leptons[:, 0], leptons[:, 1])
     dimuons = Dimuons(
         process=np.full(n, charm.process, dtype=np.int8),
@@ -177,7 +181,7 @@ def decay_charm(
         weight=weight,
         kept=np.ones((2, n)),
     )
-    return CharmPairs(dimuons, offset, pdg.astype(np.int32))
+    return CharmPairs(dimuons, place[:2], pdg.astype(np.int32), place[2])
 
 
 def generate_charm(card: Card, n: int, rng: np.random.Generator) -> CharmPairs:

@@ -1,8 +1,4 @@
-"""Combinatorial background: pairs of muons from pions and kaons that decay in flight.
-
-Hadrons come in charge-balanced clusters, so opposite-sign pairs are more frequent than twice the geometric
-mean of the like-sign ones: R > 1, as charge conservation demands of every real event.
-"""
+"""Combinatorial background: pairs of decay muons, and the like-sign ratio R."""
 
 from __future__ import annotations
 
@@ -12,24 +8,15 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.core import constants
-from gammastar.core.constants import M_MU
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
-from gammastar.physics.decays import daughter
-from gammastar.simulate.card import Card, Hadron
-from gammastar.simulate.detector import accepted, efficiency, pair_kinematics
+from gammastar.simulate.card import Card
+from gammastar.simulate.detector import efficiency, pair_kinematics
+from gammastar.simulate.in_flight import N_BLOCKS, DecayMuons, decay_muons
 from gammastar.simulate.spectrometer import recorded_share
-from gammastar.simulate.toy import (
-    beam_kinematics,
-    momentum,
-    photon_leg,
-    rapidity_limit,
-    sample_pt,
-    truncated_normal,
-)
 
 __all__ = [
+    "N_BLOCKS",
     "PAIRINGS",
     "DecayMuons",
     "MuonPairs",
@@ -46,40 +33,6 @@ Pairing: TypeAlias = Literal["same-event", "mixed"]
 PAIRINGS: tuple[str, ...] = get_args(Pairing)
 IntArray: TypeAlias = npt.NDArray[np.int64]
 
-NEUTRAL_PION = 111
-CHUNK = 20_000  # interactions at a time
-N_BLOCKS = 50  # blocks of interactions for the error of R
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class DecayMuons:
-    """Accepted muons from hadrons that decay before the absorber, ordered by interaction.
-
-    Attributes
-    ----------
-    p : NDArray, shape (4, n)
-        px, py, pz, E [GeV].
-    charge : NDArray of int8, shape (n,)
-    mother : NDArray of int32, shape (n,)
-        PDG number of the hadron.
-    weight : NDArray, shape (n,)
-        Probability that the hadron decays in flight over the card's `decay_length`.
-    event : NDArray of int64, shape (n,)
-        Number of the interaction.
-    n_events : int
-        Interactions generated.
-    correlated : bool
-        Whether the azimuths of one interaction belong together.
-    """
-
-    p: FloatArray
-    charge: npt.NDArray[np.int8]
-    mother: npt.NDArray[np.int32]
-    weight: FloatArray
-    event: IntArray
-    n_events: int
-    correlated: bool = False
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MuonPairs:
@@ -95,100 +48,6 @@ class MuonPairs:
         """Sum of the charges: +2, 0, −2."""
         charge = self.muons.charge.astype(np.int64)
         return charge[self.first] + charge[self.second]
-
-
-def _hadrons(card: Card, n: int, rng: np.random.Generator) -> tuple[IntArray, IntArray, FloatArray]:
-    """Return interaction, charge and cluster rapidity of every charged hadron of `n` interactions."""
-    background, k = card.background, card.background.nbd_k
-    clusters = rng.negative_binomial(k, k / (k + background.clusters), n)
-    of_cluster = np.repeat(np.arange(n), clusters)
-    of_extra = np.repeat(np.arange(n), rng.poisson(background.positive_excess, n))
-    width = max(hadron.y_width for hadron in background.hadrons.values())
-    spread = np.sqrt(max(width**2 - background.cluster_y_width**2, 1e-6))
-    y_cluster = np.clip(spread * rng.standard_normal(len(of_cluster)), -3.0, 3.0)
-    y_extra = np.clip(spread * rng.standard_normal(len(of_extra)), -3.0, 3.0)
-    event = np.concatenate([of_cluster, of_cluster, of_extra])
-    charge = np.repeat(np.array([1, -1, 1]), [len(of_cluster), len(of_cluster), len(of_extra)])
-    return event, charge, np.concatenate([y_cluster, y_cluster, y_extra])
-
-
-def _decay(
-    card: Card, hadron: Hadron, y_cluster: FloatArray, rng: np.random.Generator
-) -> tuple[FloatArray, FloatArray]:
-    """Return muon four-momenta, shape (4, n), and decay probabilities of hadrons of one species."""
-    mass = constants.mass(hadron.pdg)
-    sqrt_s, y_cm = beam_kinematics(card.beam.energy)
-    n = len(y_cluster)
-    u = rng.random((5, n))
-    pt = np.minimum(sample_pt(hadron.p0, hadron.n, u[0]), 0.4 * sqrt_s)
-    limit = rapidity_limit(sqrt_s, mass, np.sqrt(mass**2 + pt**2))
-    scale = hadron.y_width / max(h.y_width for h in card.background.hadrons.values())
-    centre = np.clip(y_cluster * scale, -limit, limit)
-    width = card.background.cluster_y_width * scale
-    y = centre + truncated_normal(width, -limit - centre, limit - centre, u[1])
-    p = momentum(mass, pt, y + y_cm, 2.0 * np.pi * u[2])
-    if hadron.pdg == NEUTRAL_PION:  # no decay in flight: the share of photons that leave one electron
-        return photon_leg(p, rng), np.full(n, hadron.branching)
-    flight = np.sqrt(p[3] ** 2 - mass**2) / mass * hadron.ctau
-    probability = -hadron.branching * np.expm1(-card.background.decay_length / flight)
-    return daughter(p, mass, M_MU, 0.0, 2.0 * u[3] - 1.0, 2.0 * np.pi * u[4]), probability
-
-
-def _chunk(card: Card, n: int, rng: np.random.Generator) -> DecayMuons:
-    event, charge, y_cluster = _hadrons(card, n, rng)
-    hadrons = list(card.background.hadrons.values())
-    shares = np.array([hadron.share for hadron in hadrons])
-    species = rng.choice(len(hadrons), size=len(event), p=shares / shares.sum())
-    parts = []
-    for i, hadron in enumerate(hadrons):
-        chosen = np.flatnonzero(species == i)
-        muon, probability = _decay(card, hadron, y_cluster[chosen], rng)
-        inside = accepted(muon, card.detector)
-        kept = chosen[inside]
-        mother = (hadron.pdg * charge[kept]).astype(np.int32)
-        parts.append((muon[:, inside], charge[kept], mother, probability[inside], event[kept]))
-    p, sign, mother, weight, number = (np.concatenate([part[j] for part in parts], axis=-1) for j in range(5))
-    order = np.argsort(number, kind="stable")
-    return DecayMuons(
-        p=p[:, order],
-        charge=sign[order].astype(np.int8),
-        mother=mother[order],
-        weight=weight[order],
-        event=number[order],
-        n_events=n,
-    )
-
-
-def decay_muons(card: Card, n: int, rng: np.random.Generator) -> DecayMuons:
-    """Generate accepted decay muons of `n` interactions, each weighted by its decay probability.
-
-    Parameters
-    ----------
-    card, rng, n : n is the number of interactions
-
-    Raises
-    ------
-    PhysicsError
-        If `n` is below the number of blocks of the error estimate.
-
-    Notes
-    -----
-    Clusters per interaction follow a negative binomial; each holds one positive and one negative hadron,
-    close in rapidity, and a Poisson number of positive hadrons carries the charge of the beam. A hadron
-    decays within L with probability BR (1 − exp(−L m/(p cτ))).
-    """
-    if n < N_BLOCKS:
-        msg = f"decay_muons: n = {n!r} interactions; at least {N_BLOCKS} are needed"
-        raise PhysicsError(msg)
-    parts = [_chunk(card, min(CHUNK, n - start), rng) for start in range(0, n, CHUNK)]
-    return DecayMuons(
-        p=np.concatenate([part.p for part in parts], axis=1),
-        charge=np.concatenate([part.charge for part in parts]),
-        mother=np.concatenate([part.mother for part in parts]),
-        weight=np.concatenate([part.weight for part in parts]),
-        event=np.concatenate([part.event + i * CHUNK for i, part in enumerate(parts)]),
-        n_events=n,
-    )
 
 
 def muon_pairs(muons: DecayMuons, rng: np.random.Generator, *, pairing: Pairing = "same-event") -> MuonPairs:

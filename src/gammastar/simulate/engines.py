@@ -11,17 +11,21 @@ from typing import Any, Literal, Protocol, TypeAlias, get_args
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.core import constants
-from gammastar.core.constants import M_MU
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
-from gammastar.physics.decays import daughter
 from gammastar.simulate.card import Card, Mode
 from gammastar.simulate.card_parts import PythiaCard
 from gammastar.simulate.charm import CharmPairs, charm_rate, decay_charm, generate_charm
-from gammastar.simulate.combinatorial import DecayMuons, decay_muons
 from gammastar.simulate.detector import accepted
+from gammastar.simulate.in_flight import (
+    NEUTRAL_PION,
+    DecayMuons,
+    decay_muons,
+    in_flight,
+    photon_electrons,
+)
 from gammastar.simulate.pool import Pool, Progress, make_pool
+from gammastar.simulate.pythia import Process
 from gammastar.simulate.toy import beam_kinematics, momentum, rapidity_limit, toy_mesons
 from gammastar.simulate.tuning import fit_pt, power_law
 
@@ -165,9 +169,10 @@ class PythiaEngine:
         parts = [
             self._muons(card, events[start : start + EVENTS], start, rng) for start in range(0, n, EVENTS)
         ]
-        joined = [np.concatenate([part[i] for part in parts], axis=-1) for i in range(5)]
-        p, charge, mother, probability, number = joined
-        return DecayMuons(p, charge, mother, probability, number, n, correlated=True)
+        p, charge, mother, probability, number, flight = (
+            np.concatenate([part[i] for part in parts], axis=-1) for i in range(6)
+        )
+        return DecayMuons(p, charge, mother, probability, number, flight, n, correlated=True)
 
     @cached_property
     def _starts(self) -> npt.NDArray[np.int64]:
@@ -185,26 +190,20 @@ class PythiaEngine:
         found = []
         for hadron in card.background.hadrons.values():
             chosen = np.flatnonzero(np.abs(pdg) == hadron.pdg)
-            mass = constants.mass(hadron.pdg)
-            p = hadron_p[:, chosen]
-            size2 = np.sum(p**2, axis=0)
-            p = np.concatenate([p, [np.sqrt(size2 + mass**2)]])
-            flight = np.sqrt(size2) / mass * hadron.ctau
-            probability = -hadron.branching * np.expm1(-card.background.decay_length / flight)
-            u = rng.random((2, len(chosen)))
-            muon = daughter(p, mass, M_MU, 0.0, 2.0 * u[0] - 1.0, 2.0 * np.pi * u[1])
-            seen = np.flatnonzero(accepted(muon, card.detector))
-            mother = pdg[chosen[seen]]
-            found.append(
-                (
-                    muon[:, seen],
-                    np.sign(mother).astype(np.int8),
-                    mother,
-                    probability[seen],
-                    number[chosen[seen]],
+            if hadron.pdg == NEUTRAL_PION:
+                lepton, mother = photon_electrons(hadron_p[:, chosen], rng)
+                weight, flight = np.full(len(chosen), hadron.branching), np.zeros(len(chosen))
+            else:
+                lepton, weight, flight = in_flight(
+                    hadron_p[:, chosen], hadron, card.background.decay_length, rng
                 )
+                mother = pdg[chosen]
+            seen = np.flatnonzero(accepted(lepton, card.detector))
+            sign = np.sign(mother[seen]).astype(np.int8)
+            found.append(
+                (lepton[:, seen], sign, mother[seen], weight[seen], number[chosen[seen]], flight[seen])
             )
-        joined = [np.concatenate([part[i] for part in found], axis=-1) for i in range(5)]
+        joined = [np.concatenate([part[i] for part in found], axis=-1) for i in range(6)]
         order = np.argsort(joined[4], kind="stable")
         return tuple(column[..., order] for column in joined)
 
@@ -237,7 +236,11 @@ class PythiaEngine:
             "pythia_system": self.soft.system,
             "pythia_events": self.soft.n_events,
             "pythia_sigma_mb": self.soft.sigma,
-            "pythia_multiplicity": {str(pdg): self.soft.multiplicity(pdg) for pdg in pythia.MESONS},
+            "pythia_multiplicity": {
+                str(pdg): self.soft.multiplicity(pdg)
+                for pdg in (*pythia.NEUTRAL, *pythia.MESONS)
+                if f"{pdg}_weight" in self.soft.arrays
+            },
         }
 
 
@@ -261,7 +264,8 @@ def pythia_engine(
         As `make_pool`.
     """
     kept: dict[str, Any] = {"seed": seed, "workers": workers, "cache": cache}
-    soft = make_pool(card, n_events, progress=progress, **kept)
+    process: Process = "soft" if card.lepton == "mu" else "electrons"
+    soft = make_pool(card, n_events, process=process, progress=progress, **kept)
     charm = make_pool(card, 20_000, process="charm", **kept) if card.has_charm else None
     continuum = any(mode.enabled and mode.continuum is not None for mode in card.modes.values())
     photons = make_pool(card, 20_000, process="drell_yan", **kept) if continuum else None

@@ -123,7 +123,7 @@ def make_pool(
         Its section ``[pythia]`` says which collisions and which further settings; pp without.
     n : int
         Events; rounded up to whole shares (20 000 in pp, 4 000 in p-Pb).
-    process : {"soft", "charm", "drell_yan"}
+    process : {"soft", "electrons", "charm", "drell_yan"}
     seed : int
     workers : int
         Processes; the result does not depend on their number.
@@ -148,7 +148,7 @@ def make_pool(
     options = card.pythia or PythiaCard()
     system = options.system
     lines = pythia.settings(card.beam.energy, system=system, process=process, extra=options.settings)
-    size = SHARE[system] if process == "soft" else SHARE["pp"]
+    size = SHARE[system] if process in pythia.SOFT else SHARE["pp"]
     folder = None if cache is None else Path(cache)
     try:
         if folder is not None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import metadata
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -19,20 +20,33 @@ import numpy.typing as npt
 from gammastar.core.errors import GammastarError, PhysicsError, UserError
 from gammastar.core.rng import stream
 
-__all__ = ["PROCESSES", "SYSTEMS", "Process", "System", "bare_rate", "generate", "settings", "version"]
+__all__ = [
+    "PROCESSES",
+    "SOFT",
+    "SYSTEMS",
+    "Process",
+    "System",
+    "bare_rate",
+    "generate",
+    "settings",
+    "version",
+]
 
 System: TypeAlias = Literal["pp", "pPb"]
 SYSTEMS: tuple[str, ...] = get_args(System)
-Process: TypeAlias = Literal["soft", "charm", "drell_yan"]
+Process: TypeAlias = Literal["soft", "electrons", "charm", "drell_yan"]
 PROCESSES: tuple[str, ...] = get_args(Process)
 Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
 
 BATCH = 2_000  # events in memory at a time, 7 kB each in pp
 MESONS = (221, 113, 223, 333, 331)
 DECAYING = (211, 321)
+NEUTRAL = (111,)  # mesons, and mothers of single electrons, of electron pairs
+SOFT = ("soft", "electrons")
 CHARMED = (411, 421, 431, 4122)
 HARDEST_SEED = 900_000_000
 HADRON_E_MIN = 2.0  # GeV: softer hadrons give no muon that a spectrometer behind an absorber sees
+NEUTRAL_E_MIN = 0.2  # GeV, of neutral pions
 COMMON = (
     "Print:quiet = on",
     "Next:numberCount = 0",
@@ -46,6 +60,7 @@ COMMON = (
 )
 HARD: Mapping[str, tuple[str, ...]] = {
     "soft": ("SoftQCD:inelastic = on",),
+    "electrons": ("SoftQCD:inelastic = on",),
     "charm": ("HardQCD:hardccbar = on", "PhaseSpace:mHatMin = 3.0"),  # the threshold of a pair
     "drell_yan": (
         "WeakSingleBoson:ffbar2gmZ = on",
@@ -93,7 +108,8 @@ def settings(
         Of the beam [GeV]; the target is at rest.
     system : {"pp", "pPb"}
         ``"pPb"``: Angantyr, weighted events. Hard processes are made in pp.
-    process : {"soft", "charm", "drell_yan"}
+    process : {"soft", "electrons", "charm", "drell_yan"}
+        ``"electrons"``: as ``"soft"``, and the neutral pions are kept.
     extra : tuple of str
         Further settings, as Pythia reads them; they come last.
 
@@ -106,7 +122,7 @@ def settings(
         if value not in known:
             msg = f"pythia: {name} = {value!r} is not one of {list(known)}"
             raise PhysicsError(msg)
-    nuclear = system == "pPb" and process == "soft"
+    nuclear = system == "pPb" and process in SOFT
     target = "Beams:idB = 1000822080" if nuclear else "Beams:idB = 2212"
     heavy = HEAVY_ION if nuclear else ()
     return (*COMMON, f"Beams:eA = {energy!r}", target, *heavy, *HARD[process], *extra)
@@ -149,19 +165,24 @@ def _pt_y(columns: Mapping[str, Any], chosen: npt.NDArray[np.intp]) -> Arrays:
 
 
 def _soft(
-    event: npt.NDArray[np.int64], columns: Mapping[str, Any], weights: npt.NDArray[np.float64]
+    event: npt.NDArray[np.int64],
+    columns: Mapping[str, Any],
+    weights: npt.NDArray[np.float64],
+    mesons: tuple[int, ...] = MESONS,
+    mothers: tuple[int, ...] = DECAYING,
+    e_min: float = HADRON_E_MIN,
 ) -> Arrays:
-    """Return mesons (pt, y, weight) by species and the charged hadrons that may decay in flight."""
+    """Return mesons (pt, y, weight) by species and the hadrons that may give a single lepton."""
     pdg, status = columns["id"], columns["status"]
     found: Arrays = {}
     hadron = np.abs(status) > 80  # each hadron once, decayed or not
-    for number in MESONS:
+    for number in mesons:
         chosen = np.flatnonzero((pdg == number) & hadron)
         found |= {f"{number}_{key}": value for key, value in _pt_y(columns, chosen).items()}
         found[f"{number}_weight"] = weights[event[chosen]].astype(np.float32)
     size = np.abs(pdg)
-    charged = (size == DECAYING[0]) | (size == DECAYING[1])
-    chosen = np.flatnonzero(charged & (status > 0) & (columns["e"] > HADRON_E_MIN) & (columns["pz"] > 0))
+    wanted = np.logical_or.reduce([size == number for number in mothers])
+    chosen = np.flatnonzero(wanted & (status > 0) & (columns["e"] > e_min) & (columns["pz"] > 0))
     found["hadron_p"] = np.stack([columns[key][chosen] for key in ("px", "py", "pz")]).astype(np.float32)
     found["hadron_pdg"] = pdg[chosen].astype(np.int16)
     found["hadron_event"] = event[chosen].astype(np.int64)
@@ -204,7 +225,12 @@ def _drell_yan(
     }
 
 
-EXTRACT = {"soft": _soft, "charm": _charm, "drell_yan": _drell_yan}
+EXTRACT: Mapping[str, Callable[..., Arrays]] = {
+    "soft": _soft,
+    "electrons": partial(_soft, mesons=(*NEUTRAL, *MESONS), mothers=NEUTRAL, e_min=NEUTRAL_E_MIN),
+    "charm": _charm,
+    "drell_yan": _drell_yan,
+}
 
 
 def generate(lines: tuple[str, ...], process: Process, n: int, seed: int, index: int = 0) -> Arrays:
@@ -214,7 +240,7 @@ def generate(lines: tuple[str, ...], process: Process, n: int, seed: int, index:
     ----------
     lines : tuple of str
         From `settings`.
-    process : {"soft", "charm", "drell_yan"}
+    process : {"soft", "electrons", "charm", "drell_yan"}
     n : int
         Events to try; those that Pythia gives up are left out.
     seed, index : int

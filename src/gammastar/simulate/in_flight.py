@@ -1,0 +1,243 @@
+"""Muons of pions and kaons that decay in flight before the absorber.
+
+Hadrons come in charge-balanced clusters, so opposite-sign pairs are more frequent than twice the geometric
+mean of the like-sign ones: R > 1, as charge conservation demands of every real event.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from gammastar.core import constants
+from gammastar.core.constants import M_MU, M_PI0
+from gammastar.core.errors import PhysicsError
+from gammastar.core.records import FloatArray
+from gammastar.physics.decays import daughter
+from gammastar.simulate.card import Card, Hadron
+from gammastar.simulate.detector import accepted
+from gammastar.simulate.toy import (
+    beam_kinematics,
+    momentum,
+    photon_leg,
+    rapidity_limit,
+    sample_pt,
+    truncated_normal,
+)
+
+__all__ = [
+    "NEUTRAL_PION",
+    "N_BLOCKS",
+    "DecayMuons",
+    "decay_depth",
+    "decay_muons",
+    "in_flight",
+    "photon_electrons",
+]
+
+IntArray: TypeAlias = npt.NDArray[np.int64]
+
+NEUTRAL_PION = 111
+CHUNK = 20_000  # interactions at a time
+N_BLOCKS = 50  # blocks of interactions for the error of R
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DecayMuons:
+    """Accepted muons from hadrons that decay before the absorber, ordered by interaction.
+
+    Attributes
+    ----------
+    p : NDArray, shape (4, n)
+        px, py, pz, E [GeV].
+    charge : NDArray of int8, shape (n,)
+    mother : NDArray of int32, shape (n,)
+        PDG number of the hadron.
+    weight : NDArray, shape (n,)
+        Probability that the hadron decays in flight over the card's `decay_length`.
+    event : NDArray of int64, shape (n,)
+        Number of the interaction.
+    flight : NDArray, shape (n,)
+        Mean decay length of the hadron [m]; zero for leptons of photons.
+    n_events : int
+        Interactions generated.
+    correlated : bool
+        Whether the azimuths of one interaction belong together.
+    """
+
+    p: FloatArray
+    charge: npt.NDArray[np.int8]
+    mother: npt.NDArray[np.int32]
+    weight: FloatArray
+    event: IntArray
+    flight: FloatArray
+    n_events: int
+    correlated: bool = False
+
+
+def _hadrons(card: Card, n: int, rng: np.random.Generator) -> tuple[IntArray, IntArray, FloatArray]:
+    """Return interaction, charge and cluster rapidity of every charged hadron of `n` interactions."""
+    background, k = card.background, card.background.nbd_k
+    clusters = rng.negative_binomial(k, k / (k + background.clusters), n)
+    of_cluster = np.repeat(np.arange(n), clusters)
+    of_extra = np.repeat(np.arange(n), rng.poisson(background.positive_excess, n))
+    width = max(hadron.y_width for hadron in background.hadrons.values())
+    spread = np.sqrt(max(width**2 - background.cluster_y_width**2, 1e-6))
+    y_cluster = np.clip(spread * rng.standard_normal(len(of_cluster)), -3.0, 3.0)
+    y_extra = np.clip(spread * rng.standard_normal(len(of_extra)), -3.0, 3.0)
+    event = np.concatenate([of_cluster, of_cluster, of_extra])
+    charge = np.repeat(np.array([1, -1, 1]), [len(of_cluster), len(of_cluster), len(of_extra)])
+    return event, charge, np.concatenate([y_cluster, y_cluster, y_extra])
+
+
+def _decay(
+    card: Card, hadron: Hadron, y_cluster: FloatArray, rng: np.random.Generator
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return muons, shape (4, n), decay probabilities and mean flights [m] of hadrons of one species."""
+    mass = constants.mass(hadron.pdg)
+    sqrt_s, y_cm = beam_kinematics(card.beam.energy)
+    n = len(y_cluster)
+    u = rng.random((5, n))
+    pt = np.minimum(sample_pt(hadron.p0, hadron.n, u[0]), 0.4 * sqrt_s)
+    limit = rapidity_limit(sqrt_s, mass, np.sqrt(mass**2 + pt**2))
+    scale = hadron.y_width / max(h.y_width for h in card.background.hadrons.values())
+    centre = np.clip(y_cluster * scale, -limit, limit)
+    width = card.background.cluster_y_width * scale
+    y = centre + truncated_normal(width, -limit - centre, limit - centre, u[1])
+    p = momentum(mass, pt, y + y_cm, 2.0 * np.pi * u[2])
+    if hadron.pdg == NEUTRAL_PION:  # no decay in flight: the share of photons that leave one electron
+        return photon_leg(p, rng), np.full(n, hadron.branching), np.zeros(n)
+    flight = np.sqrt(p[3] ** 2 - mass**2) / mass * hadron.ctau
+    probability = -hadron.branching * np.expm1(-card.background.decay_length / flight)
+    return daughter(p, mass, M_MU, 0.0, 2.0 * u[3] - 1.0, 2.0 * np.pi * u[4]), probability, flight
+
+
+def _chunk(card: Card, n: int, rng: np.random.Generator) -> DecayMuons:
+    event, charge, y_cluster = _hadrons(card, n, rng)
+    hadrons = list(card.background.hadrons.values())
+    shares = np.array([hadron.share for hadron in hadrons])
+    species = rng.choice(len(hadrons), size=len(event), p=shares / shares.sum())
+    parts = []
+    for i, hadron in enumerate(hadrons):
+        chosen = np.flatnonzero(species == i)
+        if hadron.pdg == NEUTRAL_PION:  # either lepton of the photon may be the lost one
+            charge[chosen] = rng.spawn(1)[0].choice(np.array([1, -1]), len(chosen))
+        muon, probability, flight = _decay(card, hadron, y_cluster[chosen], rng)
+        inside = accepted(muon, card.detector)
+        kept = chosen[inside]
+        mother = (hadron.pdg * charge[kept]).astype(np.int32)
+        parts.append(
+            (muon[:, inside], charge[kept], mother, probability[inside], event[kept], flight[inside])
+        )
+    p, sign, mother, weight, number, path = (
+        np.concatenate([part[j] for part in parts], axis=-1) for j in range(6)
+    )
+    order = np.argsort(number, kind="stable")
+    return DecayMuons(
+        p=p[:, order],
+        charge=sign[order].astype(np.int8),
+        mother=mother[order],
+        weight=weight[order],
+        event=number[order],
+        flight=path[order],
+        n_events=n,
+    )
+
+
+def decay_muons(card: Card, n: int, rng: np.random.Generator) -> DecayMuons:
+    """Generate accepted decay muons of `n` interactions, each weighted by its decay probability.
+
+    Parameters
+    ----------
+    card, rng, n : n is the number of interactions
+
+    Raises
+    ------
+    PhysicsError
+        If `n` is below the number of blocks of the error estimate.
+
+    Notes
+    -----
+    Clusters per interaction follow a negative binomial; each holds one positive and one negative hadron,
+    close in rapidity, and a Poisson number of positive hadrons carries the charge of the beam. A hadron
+    decays within L with probability BR (1 − exp(−L m/(p cτ))).
+    """
+    if n < N_BLOCKS:
+        msg = f"decay_muons: n = {n!r} interactions; at least {N_BLOCKS} are needed"
+        raise PhysicsError(msg)
+    parts = [_chunk(card, min(CHUNK, n - start), rng) for start in range(0, n, CHUNK)]
+    return DecayMuons(
+        p=np.concatenate([part.p for part in parts], axis=1),
+        charge=np.concatenate([part.charge for part in parts]),
+        mother=np.concatenate([part.mother for part in parts]),
+        weight=np.concatenate([part.weight for part in parts]),
+        event=np.concatenate([part.event + i * CHUNK for i, part in enumerate(parts)]),
+        flight=np.concatenate([part.flight for part in parts]),
+        n_events=n,
+    )
+
+
+def decay_depth(p: FloatArray, flight: FloatArray, length: float, rng: np.random.Generator) -> FloatArray:
+    """Draw how far behind the interaction hadrons decayed, along the beam [cm].
+
+    Parameters
+    ----------
+    p : NDArray, shape (3, n)
+        Momenta of the leptons [GeV]; they keep the hadrons' direction but for the kink.
+    flight : NDArray, shape (n,)
+        Mean decay lengths [m]; zero decays at the interaction.
+    length : float
+        Decays happen before this path [m].
+
+    Notes
+    -----
+    An exponential that ends at `length`: s = −λ ln(1 − u (1 − exp(−L/λ))).
+    """
+    safe = np.where(flight > 0, flight, 1.0)
+    path = -safe * np.log1p(rng.random(len(flight)) * np.expm1(-length / safe))
+    return np.where(flight > 0, 100.0 * path * p[2] / np.sqrt(np.sum(p**2, axis=0)), 0.0)
+
+
+def in_flight(
+    p: FloatArray, hadron: Hadron, length: float, rng: np.random.Generator
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Let given hadrons decay to μν.
+
+    Parameters
+    ----------
+    p : NDArray, shape (3, n)
+        Momenta of hadrons of one species [GeV].
+    hadron : Hadron
+    length : float
+        Path on which they may decay [m].
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    muon : NDArray, shape (4, n)
+    probability : NDArray, shape (n,)
+        BR (1 − exp(−L m/(p cτ))).
+    flight : NDArray, shape (n,)
+        Mean decay length p cτ/m [m].
+    """
+    mass = constants.mass(hadron.pdg)
+    size2 = np.sum(p**2, axis=0)
+    flight = np.sqrt(size2) / mass * hadron.ctau
+    probability = -hadron.branching * np.expm1(-length / flight)
+    u = rng.random((2, p.shape[1]))
+    parent = np.concatenate([p, [np.sqrt(size2 + mass**2)]])
+    muon = daughter(parent, mass, M_MU, 0.0, 2.0 * u[0] - 1.0, 2.0 * np.pi * u[1])
+    return muon, probability, flight
+
+
+def photon_electrons(p: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, npt.NDArray[np.int32]]:
+    """Return single electrons of photons of given neutral pions, shape (4, n), and ±111 with their sign.
+
+    The partner is lost; the sign is drawn.
+    """
+    parent = np.concatenate([p, [np.sqrt(np.sum(p**2, axis=0) + M_PI0**2)]])
+    sign = rng.choice(np.array([1, -1], dtype=np.int32), p.shape[1])
+    return photon_leg(parent, rng), np.asarray(NEUTRAL_PION * sign, dtype=np.int32)
