@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import uproot
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "faults"))
@@ -49,7 +50,7 @@ def test_pairs_do_not_depend_on_the_chunks(here, tmp_path, step):
 
 def test_boundaries_are_those_of_a_run_without_workers():
     for step in ("300 kB", 5_000):
-        _, edges = split(str(workers.DATA), workers.schema(), step)
+        _, edges, _uuid = split(str(workers.DATA), workers.schema(), step)
         lengths = [len(chunk) for chunk in read.open_events(workers.DATA, workers.schema(), step=step)]
         assert np.diff(edges).tolist() == lengths
 
@@ -189,7 +190,7 @@ def test_a_changed_file_is_noticed_by_the_worker(here, tmp_path):
 
 
 def test_fileset_is_coffeas(here, tmp_path):
-    from coffea.dataset_tools.filespec import CoffeaROOTFileSpec
+    from coffea.dataset_tools.filespec import CoffeaROOTFileSpec, DataGroupSpec
     from coffea.processor import IterativeExecutor, Runner
 
     job = workers.job(tmp_path, step=9_000)
@@ -198,6 +199,10 @@ def test_fileset_is_coffeas(here, tmp_path):
     content = json.loads(path.read_text())
     spec = content["pairs"]["files"][str(workers.DATA)]
     assert CoffeaROOTFileSpec(**spec).num_entries == spec["steps"][-1][1] == 21621
+    (dataset,) = DataGroupSpec(**content).root.values()
+    assert dataset.files.root[str(workers.DATA)].steps == spec["steps"]
+    with uproot.open({str(workers.DATA): None}) as file:
+        assert spec["uuid"] == str(file.file.uuid)
     assert listed_files(path) == (str(workers.DATA),)
     # a user's own Runner takes the same callable
     from coffea.nanoevents import BaseSchema

@@ -11,8 +11,6 @@ from gammastar.store.manifest import write_json
 
 __all__ = ["write_fileset"]
 
-UNKNOWN = "00000000-0000-0000-0000-000000000000"
-
 
 def write_fileset(
     path: Path, name: str, tree: str, sources: Sequence[Source], steps: Mapping[str, Sequence[int]]
@@ -35,7 +33,7 @@ def write_fileset(
             "object_path": tree,
             "steps": [[low, high] for low, high in pairwise(steps[source.path])],
             "num_entries": source.entries,
-            "uuid": UNKNOWN,
+            "uuid": source.uuid,
         }
     digests = {source.path: source.sha256 for source in sources}
     write_json(path, {name: {"files": files, "format": "root", "metadata": {"sha256": digests}}})

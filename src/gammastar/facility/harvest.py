@@ -120,11 +120,11 @@ def plan(farm: Backend, job: Job) -> list[Chunk]:
     steps: dict[str, tuple[int, ...]] = {}
     chunks: list[Chunk] = []
     first = 0
-    for index, (source, (total, edges, error)) in enumerate(zip(job.sources, found, strict=True)):
+    for index, (source, ((total, edges, uuid), error)) in enumerate(zip(job.sources, found, strict=True)):
         if error is not None:
             unread.append((source.path, error))
             continue
-        sources.append(replace(source, entries=total))
+        sources.append(replace(source, entries=total, uuid=uuid))
         steps[source.path] = edges
         chunks.extend(Chunk(source.path, index, *edge, first) for edge in pairwise(edges))
         first += total
@@ -157,11 +157,11 @@ def _size(path: str) -> int:
     return local.stat().st_size if local.is_file() else 0
 
 
-def _split(job: Job, path: str) -> tuple[int, tuple[int, ...], GammastarError | None]:
+def _split(job: Job, path: str) -> tuple[tuple[int, tuple[int, ...], str], GammastarError | None]:
     try:
-        return *split(path, job.schema, job.step, truth=job.kind == "truth"), None
+        return split(path, job.schema, job.step, truth=job.kind == "truth"), None
     except InputFileError as error:
-        return 0, (0,), error
+        return (0, (0,), ""), error
 
 
 def _round(farm: Backend, job: Job, chunks: list[Chunk]) -> tuple[Found, Found]:

@@ -47,11 +47,12 @@ def code_digest() -> str:
 
 @dataclass(frozen=True)
 class Source:
-    """An input file: where it is, its SHA-256 ("" if it is not to be checked), its number of entries."""
+    """An input file: where it is, its SHA-256 ("" if it is not to be checked), its entries and UUID."""
 
     path: str
     sha256: str = ""
     entries: int = -1
+    uuid: str = ""
 
 
 @dataclass(frozen=True)
@@ -119,8 +120,10 @@ class Kept:
     notes: Mapping[str, Any]
 
 
-def split(path: str, schema: Schema, step: str | int, *, truth: bool = False) -> tuple[int, tuple[int, ...]]:
-    """Return the number of entries of a file and the boundaries of its chunks.
+def split(
+    path: str, schema: Schema, step: str | int, *, truth: bool = False
+) -> tuple[int, tuple[int, ...], str]:
+    """Return the number of entries of a file, the boundaries of its chunks and the file's UUID.
 
     The boundaries are those at which `read.open_events` divides the file, so that sums of weights per chunk,
     added in order, are equal to the last bit.
@@ -135,11 +138,12 @@ def split(path: str, schema: Schema, step: str | int, *, truth: bool = False) ->
     with reading(path), uproot.open({path: None}) as file:
         tree = open_tree(file, schema.tree, path)
         total = int(tree.num_entries)
+        uuid = str(file.file.uuid)
         if total <= 0:
-            return 0, (0,)
+            return 0, (0,), uuid
         wanted = frozenset(schema.branches(truth=truth))
         size = _entries_per_step(tree, wanted, step)
-    return total, (*range(0, total, size), total)
+    return total, (*range(0, total, size), total), uuid
 
 
 def _entries_per_step(tree: Any, wanted: frozenset[str], step: str | int) -> int:
