@@ -5,6 +5,7 @@ from __future__ import annotations
 from gammastar.report.check_figures import kl_figure, training_figure
 from gammastar.report.contours import Contour, islands, outline, region
 from gammastar.report.detector_figures import cone_outline, detector_figure
+from gammastar.report.domain_map import DomainMap, domain_figure
 from gammastar.report.existing import ExistingLimit, citations, existing_limits, read_limit
 from gammastar.report.explorer import Plane2D, explorer
 from gammastar.report.flow_figures import Kinematics, flow_plane, flow_vs_data
@@ -26,6 +27,7 @@ from gammastar.report.tables import Number, Table, cutflow_table, html_table, nu
 
 __all__ = [
     "Contour",
+    "DomainMap",
     "ExistingLimit",
     "Kinematics",
     "Number",
@@ -42,6 +44,7 @@ __all__ = [
     "correlation_matrix",
     "cutflow_table",
     "detector_figure",
+    "domain_figure",
     "efficiency_figure",
     "existing_limits",
     "explorer",

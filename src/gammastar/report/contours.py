@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray, Reach
+from gammastar.report.domain_map import DomainMap
 
 __all__ = ["Contour", "Kind", "islands", "outline", "region"]
 
@@ -33,6 +34,8 @@ class Contour:
         nan where nothing is reached. Usually ``reach.bands``; they are drawn for the contours that ask.
     fraction : NDArray, shape (n, 2), optional
         Part of the signal that stems from the measured domain, on the lower and on the upper edge.
+    domain : DomainMap, optional
+        That part over the whole plane: the hatching follows it instead of filling the contour.
 
     Raises
     ------
@@ -45,6 +48,7 @@ class Contour:
     kind: Kind = "measured"
     bands: FloatArray | None = None
     fraction: FloatArray | None = None
+    domain: DomainMap | None = None
 
     def __post_init__(self) -> None:
         n = len(self.reach.mass)

@@ -19,6 +19,7 @@ from gammastar.core.constants import M_MU
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.report.contours import Contour, islands, outline, region
+from gammastar.report.domain_map import hatch_domain
 from gammastar.report.style import (
     BAND68,
     BAND95,
@@ -80,7 +81,8 @@ def reach_figure(
     Parameters
     ----------
     contours : sequence of Contour
-        Drawn in order; measured ones solid and filled, extrapolated ones dashed and hatched.
+        Drawn in order; measured ones solid and filled, extrapolated ones dashed and hatched, where their
+        `domain` says how much of the signal was measured.
     mock : bool
         From mock data: the word stands in the axes, and observed contours are refused.
     pot : float
@@ -220,7 +222,8 @@ def _roomiest(polygon: FloatArray, n: int = 60) -> tuple[float, float] | None:
 def _draw(ax: Axes, contour: Contour, colour: str) -> list[Any]:
     """Draw a contour with its bands and return the entries of the legend."""
     line, width = _LINES[contour.kind], _WIDTHS[contour.kind]
-    hatch = "///" if contour.kind == "extrapolated" else None
+    hatch = "///" if contour.kind == "extrapolated" and contour.domain is None else None
+    domain: list[Any] = []
     filled = contour.kind in ("measured", "observed") and contour.bands is None
     if contour.bands is not None:
         _bands(ax, contour.reach.mass, contour.bands)
@@ -228,6 +231,8 @@ def _draw(ax: Axes, contour: Contour, colour: str) -> list[Any]:
         polygon, lines = outline(contour.reach, island)
         if filled:
             ax.fill(*polygon.T, facecolor=colour, alpha=0.22, linewidth=0, zorder=3)
+        if contour.domain is not None:
+            domain = hatch_domain(ax, contour.domain, polygon, "0.35")
         if hatch:
             look: dict[str, Any] = {
                 "facecolor": "none",
@@ -244,6 +249,7 @@ def _draw(ax: Axes, contour: Contour, colour: str) -> list[Any]:
             Line2D([], [], color=colour, linestyle=line, linewidth=width, label=contour.label),
             Patch(facecolor=BAND68, label=r"expected $\pm1\sigma$"),
             Patch(facecolor=BAND95, label=r"expected $\pm2\sigma$"),
+            *domain,
         ]
     face = colour + "38" if filled else "none"
     patch: dict[str, Any] = {
@@ -253,7 +259,7 @@ def _draw(ax: Axes, contour: Contour, colour: str) -> list[Any]:
         "linewidth": 1.6,
         "hatch": hatch,
     }
-    return [Patch(label=contour.label, **patch)]
+    return [Patch(label=contour.label, **patch), *domain]
 
 
 def _bands(ax: Axes, mass: FloatArray, bands: FloatArray) -> None:
