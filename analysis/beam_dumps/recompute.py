@@ -1,131 +1,131 @@
-"""CHARM and NuCal recomputed: ``python3 analysis/beam_dumps/recompute.py``.
+"""CHARM and NuCal recomputed: ``python3 analysis/beam_dumps/recompute.py [--write]``.
 
-Dark photons from proton bremsstrahlung (the kernel of arXiv:1311.3870) and, at 400 GeV, from decays of π⁰ and
-η, to e⁺e⁻ in the detectors of ``data/detectors/``. Nothing is tuned to the published curves. They are not
-shipped: a folder with ``charm_foresee_polygon.csv`` and ``nucal_foresee_polygon.csv`` may be named in
-``GAMMASTAR_CURVES``.
+Dark photons from proton bremsstrahlung and meson decays, to e⁺e⁻ and μ⁺μ⁻ in the detectors of
+``data/detectors/``. Nothing is tuned to the published curves, which are not shipped: name a folder that holds
+them in ``GAMMASTAR_CURVES``. ``--write`` stores the recomputed limits in ``data/limits/``.
 """
 
 from __future__ import annotations
 
-import csv
-import os
+import argparse
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "analysis"))
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+sys.path[:0] = [str(HERE), str(ROOT / "analysis")]
 
 from _venv import reenter  # noqa: E402
 
-LIMITS = {"charm": 2.3026, "nucal": 3.6}  # events: none seen; 5 seen with 3.5 expected, as ALPINIST takes it
-KERNEL = "fww_vmd"
-COUPLINGS = (1e-9, 1e-3, 241)
-MASSES = (0.02, 0.6, 45)  # GeV
-N_SAMPLE = 100_000
+MASSES = (0.01, 0.9, 70)  # GeV
+EVENTS = {False: 100_000, True: 400_000}  # per mass and channel; the second for the stored limits
+AT = (0.05, 0.1, 0.2, 0.3, 0.4)
+TITLES = {"charm": "CHARM", "nucal": "NuCal"}
+COMPARE = {
+    "charm": {"default": ("charm", "charm_tsai"), "flux": ("charm",), "open": ("charm_tsai",)},
+    "nucal": {
+        "default": ("nucal", "nucal_tsai"),
+        "paper brem": ("nucal_brem",),
+        "paper pi0": ("nucal_pi0",),
+    },
+}
+LABELS = {
+    "charm": "arXiv:1204.3583, as in 1311.3870",
+    "nucal": "arXiv:1311.3870",
+    "charm_tsai": "arXiv:1908.07525",
+    "nucal_tsai": "arXiv:1908.07525",
+}
+REFERENCE = {"charm": "Phys. Lett. B 157 (1985) 458", "nucal": "Z. Phys. C 51 (1991) 341"}
+HEAD = """# Limit of {title} on dark photons, 90 % CL, recomputed by analysis/beam_dumps/recompute.py --write.
+name = "{title} (recomputed)"
+plane = "dark_photon" # kinetic mixing epsilon, not squared
+kind = "recast"
+citation = "{title}, {reference}, recomputed with this package"
+reference = "{reference}"
+source = "recomputed: {source}"
+licence = "BSD-3-Clause"
+changes = "own computation; first interaction of each proton only"
+closed = true
+"""
 
 
-def published(name: str):
-    """Return the published polygon, shape (n, 2), or None where the user has no copy."""
+def outline(reach) -> list[tuple[float, float]]:
+    """Return the excluded region as a polygon: lower edges forwards, upper edges backwards."""
     import numpy as np
 
-    folder = os.environ.get("GAMMASTAR_CURVES", "")
-    path = Path(folder) / f"{name}_foresee_polygon.csv"
-    if not folder or not path.is_file():
-        return None
-    with path.open() as stream:
-        rows = [row for row in csv.reader(stream) if row and row[0][:1].isdigit()]
-    return np.array(rows, dtype=float)
+    good = np.isfinite(reach.edges).all(axis=1)
+    mass, edges = reach.mass[good], reach.edges[good]
+    lowest, first = np.unique(mass, return_index=True)
+    lower, upper = edges[first, 0], np.array([edges[mass == m, 1].max() for m in lowest])
+    return [*zip(lowest, lower, strict=True), *zip(lowest[::-1], upper[::-1], strict=True)]
 
 
-def crossings(polygon, mass: float):
-    """Return log10 of the couplings where a polygon crosses a mass."""
+def write(name: str, reach) -> Path:
+    """Write the limit as a file for grey areas."""
+    points = outline(reach)
+    target = ROOT / "data" / "limits" / f"dark_photon_{name}_recomputed.toml"
+    source = "bremsstrahlung with the kernel of arXiv:1311.3870 and decays of mesons; analysis/beam_dumps"
+    text = HEAD.format(title=TITLES[name], reference=REFERENCE[name], source=source)
+    for key, column in (("mass", 0), ("coupling", 1)):
+        values = [f"{point[column]:.5g}" for point in points]
+        lines = [", ".join(values[i : i + 10]) for i in range(0, len(values), 10)]
+        text += f"{key} = [{' # GeV' if key == 'mass' else ''}\n" + "".join(f"  {line},\n" for line in lines)
+        text += "]\n"
+    target.write_text(text)
+    return target
+
+
+def draw(name: str, reach, pot: float) -> None:
+    """Draw the recomputed limit, the published ones, and ours with the inputs of the published one."""
+    import curves
     import numpy as np
+    import production
 
-    x, y = np.log(polygon[:, 0]) - np.log(mass), np.log10(polygon[:, 1])
-    u, v = np.roll(x, -1), np.roll(y, -1)
-    cut = (x * u <= 0) & (x != u)
-    return np.sort(y[cut] - x[cut] * (v[cut] - y[cut]) / (u[cut] - x[cut]))
+    from gammastar import report
 
-
-def channels(name: str, beam_energy: float) -> list:
-    """Return the production channels of a dump."""
-    from gammastar.core.data import data_path
-    from gammastar.physics import bremsstrahlung
-    from gammastar.physics.mesons import MesonTable
-    from gammastar.predict.channels import theory
-
-    found = [theory.Bremsstrahlung(bremsstrahlung.preset(KERNEL), beam_energy)]
-    if name == "charm":
-        table = MesonTable.read(data_path("measurements/mesons_400gev.toml"))
-        found += [theory.PionDalitz(table, beam_energy), theory.PseudoscalarDalitz(table, beam_energy)]
-    return found
-
-
-def events(name: str, masses, couplings):
-    """Return expected e⁺e⁻ events, shape (n_masses, n_couplings)."""
-    import numpy as np
-
-    from gammastar import accept, predict
-    from gammastar.core.data import data_path
-    from gammastar.core.rng import stream
-    from gammastar.physics.detector import load_detector
-    from gammastar.physics.widths import RTable
-
-    detector = load_detector(data_path(f"detectors/{name}.toml"))
-    model = predict.DarkPhoton(RTable.read(data_path("measurements/r_ratio.csv")))
-    total = np.zeros((len(masses), len(couplings)))
-    for i, mass in enumerate(map(float, masses)):
-        for channel in channels(name, detector.beam_energy):
-            if channel.rate(mass)[0] <= 0:
-                continue
-            rng = stream(1, name, channel.group, i)
-            sample = channel.produce(mass, n=N_SAMPLE, rng=rng)
-            total[i] += accept.yields(
-                sample, mass, couplings, model, detector, final_states=("ee",), rng=rng
-            ).signal
-    return total
-
-
-def edges(name: str, masses):
-    """Return log10 of lower and upper edge, shape (n, 2), and the reach."""
-    import numpy as np
-
-    from gammastar import infer
-
-    couplings = np.geomspace(*COUPLINGS)
-    reach = infer.reach(np.asarray(masses), couplings, events(name, masses, couplings), LIMITS[name])
-    return np.log10(reach.edges), reach
+    figure = report.reach_figure(
+        [report.Contour(f"{TITLES[name]} recomputed", reach, "observed")],
+        mock=False,
+        pot=pot,
+        plane=report.Plane(mass_range=(MASSES[0], MASSES[1]), coupling_range=(3e-8, 1e-3), threshold=None),
+    )
+    ax = figure.axes[0]
+    for key, colour, line in ((name, "black", "--"), (f"{name}_tsai", "0.45", "-.")):
+        points = curves.polygon(key)
+        if points is not None:
+            ax.plot(*np.vstack([points, points[:1]]).T, line, color=colour, linewidth=1.4, label=LABELS[key])
+    for kind in ("flux",) if name == "charm" else ("paper brem", "paper pi0"):
+        case = production.variant(name, kind)
+        here = np.array(outline(production.reach(case, np.geomspace(0.01, MASSES[1], 40))))
+        label = None if kind == "paper pi0" else "with the inputs of 1311.3870"
+        ax.plot(*np.vstack([here, here[:1]]).T, ":", color="#d1495b", linewidth=1.8, label=label)
+    ax.legend(loc="upper right", fontsize=13)
+    report.save_figure(figure, ROOT / "results" / "beam_dumps" / name)
+    print(f"{TITLES[name]}: results/beam_dumps/{name}.png")
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true", help="store the limits in data/limits")
+    options = parser.parse_args()
     reenter("all")
+    import curves
     import numpy as np
+    import production
 
-    from gammastar import report
-    from gammastar.core.data import data_path
-    from gammastar.physics.detector import load_detector
-
-    masses = np.geomspace(*MASSES)
-    for name in LIMITS:
-        _, reach = edges(name, masses)
-        detector = load_detector(data_path(f"detectors/{name}.toml"))
-        polygon = published(name)
-        figure = report.reach_figure(
-            [report.Contour("recomputed, ee", reach, "observed")],
-            mock=False,
-            pot=detector.pot,
-            limits=[] if polygon is None else [("published recast (arXiv:1311.3870)", polygon)],
-            plane=report.Plane(mass_range=(0.02, 0.6), coupling_range=(1e-8, 1e-3), threshold=None),
-        )
-        report.save_figure(figure, ROOT / "results" / "beam_dumps" / name)
-        if polygon is None:
-            print(f"{name}: GAMMASTAR_CURVES not set, nothing to compare with")
-            continue
-        at = np.array([0.05, 0.1, 0.2, 0.3, 0.4])
-        for mass, found in zip(at, edges(name, at)[0], strict=True):
-            wanted = crossings(polygon, mass)
-            print(f"{name} {mass:.2f} GeV: log10 edges {found.round(3)}, published {wanted.round(3)}")
+    for name in TITLES:
+        case = production.variant(name)
+        reach = production.reach(case, np.geomspace(*MASSES), EVENTS[options.write])
+        draw(name, reach, case.detector.pot)
+        if options.write:
+            print(f"written: {write(name, reach).relative_to(ROOT)}")
+        for kind, published in COMPARE[name].items():
+            found = production.edges(production.variant(name, kind), AT)
+            print(f"{name}, {kind}: log10 of lower {found[:, 0].round(3)}, upper {found[:, 1].round(3)}")
+            for key in published:
+                wanted = curves.edges(key, AT)
+                if wanted is not None:
+                    print(f"  {key}: lower {wanted[:, 0].round(3)}, upper {wanted[:, 1].round(3)}")
 
 
 if __name__ == "__main__":

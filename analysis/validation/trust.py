@@ -9,18 +9,11 @@ from pathlib import Path
 import numpy as np
 
 ANALYSIS = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ANALYSIS / "beam_dumps"), str(ANALYSIS / "na60_dimuon")]
+sys.path.insert(0, str(ANALYSIS / "na60_dimuon"))
 
 import campaign_report  # noqa: E402
 import campaigns  # noqa: E402
-import recompute  # noqa: E402
-
-ROWS = {
-    "nucal": {"upper": (0.05, 0.1, 0.2, 0.3, 0.4)},
-    "charm": {"lower": (0.05,), "upper": (0.05, 0.1)},
-}
-SOURCE = "arXiv:1311.3870; other edges: analysis/beam_dumps/README.md"
-
+from validation import beam_dumps  # noqa: E402
 
 N_CAMPAIGNS = 100
 SIGNAL = {"measured": "signal of the measured domain", "all": "all signal"}
@@ -28,7 +21,7 @@ N_PYTHIA = 150_000  # inelastic events of the truth
 
 
 def rows(*, quick: bool) -> Iterator[dict]:
-    yield from beam_dumps(quick=quick)
+    yield from beam_dumps.rows(quick=quick)
     yield flow_of_the_main_job()
     if not quick:
         yield from pseudo_experiments()
@@ -125,27 +118,3 @@ def flow_of_the_main_job() -> dict:
         rng=stream(9, "scan"),
     )
     return row | {"ours": scan.fraction_inside}
-
-
-def beam_dumps(*, quick: bool) -> Iterator[dict]:
-    for name, sides in ROWS.items():
-        polygon = recompute.published(name)
-        masses = sorted({mass for side in sides.values() for mass in side})
-        if quick:
-            masses = masses[:2]
-        found = None if polygon is None else recompute.edges(name, np.array(masses))[0]
-        for side, chosen in sides.items():
-            for i, mass in enumerate(masses):
-                if mass not in chosen:
-                    continue
-                row = {
-                    "quantity": f"{name}: log10 of the {side} edge, e+e-, {mass} GeV",
-                    "tolerance": 0.1,
-                    "source": SOURCE,
-                }
-                if found is None:
-                    yield row | {"ours": np.nan, "expected": np.nan, "skipped": "GAMMASTAR_CURVES not set"}
-                    continue
-                wanted = recompute.crossings(polygon, mass)
-                column = 0 if side == "lower" else 1
-                yield row | {"ours": float(found[i, column]), "expected": float(wanted[-1 if column else 0])}

@@ -16,7 +16,10 @@ from gammastar.core.records import FloatArray
 
 __all__ = ["ExistingLimit", "citations", "existing_limits", "read_limit"]
 
-SHIPPED = ("dark_photon_faser_2023", "dark_photon_na62_dump_ee_2023")
+SHIPPED = (
+    *("dark_photon_faser_2023", "dark_photon_na62_dump_ee_2023"),
+    *("dark_photon_charm_recomputed", "dark_photon_nucal_recomputed"),
+)
 TEXTS = ("name", "plane", "kind", "citation", "reference", "source", "licence")
 
 

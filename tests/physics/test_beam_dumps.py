@@ -1,0 +1,71 @@
+"""Past beam dumps: the table of mesons at 70 GeV and the recomputed limits that are shipped."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gammastar.core.data import data_path
+from gammastar.physics.mesons import MesonTable
+from gammastar.report.existing import existing_limits, read_limit
+
+FOLDER = Path(__file__).resolve().parents[2] / "analysis" / "beam_dumps"
+
+
+@pytest.fixture(scope="module")
+def production():
+    spec = importlib.util.spec_from_file_location("beam_dumps_production", FOLDER / "production.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
+
+
+def test_mesons_grow_with_the_beam_energy():
+    low, high = (MesonTable.read(data_path(f"measurements/mesons_{e}gev.toml")).mesons for e in (70, 400))
+    for name, meson in low.items():
+        assert 0.3 < meson.multiplicity / high[name].multiplicity < 0.75
+        assert meson.y_width < high[name].y_width
+    # Charged particles at 69 GeV: 5.9 per event, of which two are protons; pions of each charge are as many.
+    assert low["pi0"].multiplicity == pytest.approx(2.4, abs=0.4)
+
+
+def test_lighter_nuclei_make_fewer_mesons(production):
+    copper, iron = (production.mesons(400.0, a).mesons["eta"].a_factor for a in (63.55, 55.85))
+    assert 1.0 < iron < copper < 2.1
+    assert production.mesons(400.0, production.TABLE_A).mesons["eta"].a_factor == pytest.approx(2.1)
+
+
+@pytest.mark.parametrize(("name", "mass"), [("charm", 0.05), ("nucal", 0.05), ("nucal", 0.3)])
+def test_the_shipped_limits_are_what_is_computed(production, name, mass):
+    points = read_limit(data_path(f"limits/dark_photon_{name}_recomputed.toml")).polygon
+    half = len(points) // 2
+    shipped = [
+        np.interp(np.log(mass), np.log(side[:, 0]), np.log10(side[:, 1]))
+        for side in (points[:half], points[half:][::-1])
+    ]
+    found = production.edges(production.variant(name), [mass], 15_000)[0]
+    assert found == pytest.approx(shipped, abs=0.04)
+
+
+def test_a_recomputed_limit_is_no_observation():
+    kinds = {limit.kind for limit in existing_limits()}
+    assert kinds == {"observed"}
+    recast = [limit.name for limit in existing_limits(kinds=["recast"])]
+    assert recast == ["CHARM (recomputed)", "NuCal (recomputed)"]
+
+
+def test_electrons_alone_live_longer(production):
+    case = production.variant("charm", "flux")
+    minimal = production.predict.DarkPhoton(
+        production.RTable.read(data_path("measurements/r_ratio.csv")),
+    )
+    assert case.model.ctau(0.1, 1e-6) == pytest.approx(minimal.ctau(0.1, 1e-6), rel=1e-6)
+    assert case.model.ctau(0.3, 1e-6) > 1.5 * minimal.ctau(0.3, 1e-6)
+    inside = production.in_solid_angle(case.detector, "eta", 200_000)
+    assert inside == pytest.approx(0.0059, rel=0.1)
