@@ -1,8 +1,8 @@
 """HS3 with ROOT, in a process of its own (it leaves without unloading, because ROOT may crash there).
 
 ``python hs3_oracle.py write FILE POINTS Poisson|Gaussian``: export a HistFactory model of ROOT with that kind
-of staterror. ``python hs3_oracle.py read FILE POINTS``: import a document. Both print −ln L at a list of points
-(JSON file) as JSON on the last line; points that do not exist count as none.
+of staterror. ``python hs3_oracle.py read FILE POINTS``: import a document. Both print −ln L at a list of
+points (JSON file) as JSON on the last line; points that do not exist count as none.
 """
 
 from __future__ import annotations

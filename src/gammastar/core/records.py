@@ -278,6 +278,11 @@ class Reach:
         Where the two edges meet.
     bands : NDArray, shape (n, 5, 2), or None
         Edges for the limits expected at −2 … +2 standard deviations; nan where nothing is reached.
+    errors : NDArray, shape (n, 2, 3), or None
+        Numerical errors of both edges [decades]: from the sample of the signal, from the toys of the limit,
+        and from interpolation in the coupling; nan where nothing is reached.
+    method : tuple of str
+        How the limit of each entry was computed; empty if it was not recorded.
     """
 
     mass: FloatArray
@@ -288,3 +293,5 @@ class Reach:
     clipped_side: tuple[str, ...]
     tip: tuple[float, float] | None = None
     bands: FloatArray | None = None
+    errors: FloatArray | None = None
+    method: tuple[str, ...] = ()

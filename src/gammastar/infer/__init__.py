@@ -8,7 +8,12 @@ from gammastar.infer.channel import Channel, binned_channel, counting_channel, u
 from gammastar.infer.combine import channels_of, combine, write_xml
 from gammastar.infer.compound import fft_cls
 from gammastar.infer.coverage import Coverage, coverage
-from gammastar.infer.discovery import discovery_yield, expected_strengths, projected_yields
+from gammastar.infer.discovery import (
+    discovery_yield,
+    expected_strengths,
+    observed_significance,
+    projected_yields,
+)
 from gammastar.infer.effects import (
     covariance_shapes,
     ensemble_shapes,
@@ -33,8 +38,10 @@ from gammastar.infer.patchset import patch_names, patchset
 from gammastar.infer.ranking import Ranking, ranking
 from gammastar.infer.reach import reach
 from gammastar.infer.refine import RefinedReach, refined_reach
+from gammastar.infer.spread import limits_at, signal_spread
 from gammastar.infer.template import shape_modifiers
 from gammastar.infer.unbinned import CLs, StrengthLimit, exact_cls, exact_limit, zero_event_cls
+from gammastar.infer.vertices import with_errors
 from gammastar.infer.workspace import workspace
 
 __all__ = [
@@ -72,8 +79,10 @@ __all__ = [
     "hs3_nll",
     "in_domain_samples",
     "like_sign_channel",
+    "limits_at",
     "lint_names",
     "log_normal",
+    "observed_significance",
     "paired_shape",
     "patch_names",
     "patchset",
@@ -86,9 +95,11 @@ __all__ = [
     "sample",
     "scan",
     "shape_modifiers",
+    "signal_spread",
     "to_hs3",
     "unbinned_channel",
     "upper_limit",
+    "with_errors",
     "workspace",
     "write_xml",
     "zero_event_cls",

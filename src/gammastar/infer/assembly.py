@@ -13,7 +13,7 @@ from gammastar.core.errors import PhysicsError
 from gammastar.infer.effects import Modifiers, log_normal
 from gammastar.infer.ensemble import lint_names
 from gammastar.infer.template import yields_of
-from gammastar.infer.workspace import observations
+from gammastar.infer.workspace import MASKED, observations
 
 __all__ = ["assemble", "in_domain_samples", "like_sign_channel", "sample"]
 
@@ -111,7 +111,8 @@ def assemble(
     channels : mapping of str to samples
         From `sample`; one of the samples carries ``mu``.
     observed : mapping of str to counts, "masked" or "asimov"
-        Per channel; channels without an entry stay masked and hold the expected background.
+        Per channel; channels without an entry stay masked and hold the expected background. One masked
+        channel masks the whole workspace.
     poi_maximum : float
 
     Returns
@@ -130,6 +131,8 @@ def assemble(
         msg = f"assemble: observations of unknown channels {sorted(unknown)}"
         raise PhysicsError(msg)
     measured = []
+    masked = any(isinstance(observed.get(name, "masked"), str) for name in channels)
+    label = MASKED if masked else "limit"
     for name, samples in channels.items():
         others = [s["data"] for s in samples if all(m["name"] != "mu" for m in s["modifiers"])]
         background = np.sum(others, axis=0) if others else np.zeros(len(samples[0]["data"]))
@@ -139,7 +142,7 @@ def assemble(
     spec: dict[str, Any] = {
         "channels": [{"name": name, "samples": list(samples)} for name, samples in channels.items()],
         "observations": measured,
-        "measurements": [{"name": "limit", "config": {"poi": "mu", "parameters": [bounds]}}],
+        "measurements": [{"name": label, "config": {"poi": "mu", "parameters": [bounds]}}],
         "version": "1.0.0",
     }
     pyhf.schema.validate(spec, "workspace.json")

@@ -14,6 +14,7 @@ import pyhf.writexml
 from gammastar.core.errors import PhysicsError
 from gammastar.infer.channel import Channel, binned_channel
 from gammastar.infer.ensemble import lint_names
+from gammastar.infer.workspace import MASKED
 
 __all__ = ["channels_of", "combine", "write_xml"]
 
@@ -36,7 +37,8 @@ def combine(
     -------
     dict
         Valid HistFactory JSON. Equal names of nuisances are one nuisance (protons on target, say); names that
-        differ in spelling only are refused, as are bin-wise nuisances of one name in two channels.
+        differ in spelling only are refused, as are bin-wise nuisances of one name in two channels. One masked
+        workspace masks the combination.
 
     Raises
     ------
@@ -63,6 +65,7 @@ def combine(
         raise PhysicsError(msg)
     _check(channels)
     configs = [part["measurements"][0]["config"] for part in parts]
+    labels = [part["measurements"][0]["name"] for part in parts]
     pois = {config["poi"] for config in configs}
     if len(pois) > 1:
         msg = f"combine: parameters of interest {sorted(pois)} differ"
@@ -79,7 +82,7 @@ def combine(
         "observations": [observation for part in parts for observation in part["observations"]],
         "measurements": [
             {
-                "name": parts[0]["measurements"][0]["name"],
+                "name": MASKED if MASKED in labels else parts[0]["measurements"][0]["name"],
                 "config": {"poi": configs[0]["poi"], "parameters": list(parameters.values())},
             }
         ],
@@ -101,6 +104,7 @@ def channels_of(workspace: Mapping[str, Any]) -> list[Channel]:
     Returns
     -------
     list of Channel
+        Masked ones from a masked workspace.
 
     Raises
     ------
@@ -108,6 +112,7 @@ def channels_of(workspace: Mapping[str, Any]) -> list[Channel]:
         For anything else, naming the modifier: the exact engine has no bin-wise nuisances.
     """
     poi = workspace["measurements"][0]["config"]["poi"]
+    masked = workspace["measurements"][0]["name"] == MASKED
     counts = {o["name"]: o["data"] for o in workspace["observations"]}
     found = []
     for channel in workspace["channels"]:
@@ -122,7 +127,7 @@ def channels_of(workspace: Mapping[str, Any]) -> list[Channel]:
                 channel["name"],
                 signal=signal["data"],
                 background=background["data"],
-                observed=counts[channel["name"]],
+                observed="masked" if masked else counts[channel["name"]],
                 signal_sigma=_log_normals(signal, poi),
                 background_sigma=_log_normals(background, poi),
             )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import brentq
-from scipy.special import ndtr
+from scipy.special import gammainc, ndtr, ndtri
 from scipy.stats import poisson
 
 from gammastar.core.errors import PhysicsError
@@ -16,10 +17,10 @@ from gammastar.core.records import FloatArray
 from gammastar.infer.channel import Channel
 from gammastar.infer.ensemble import Convention, compiled, draw
 from gammastar.infer.exact import expected_limits
-from gammastar.infer.nuisance import below
+from gammastar.infer.nuisance import below, nodes
 from gammastar.infer.unbinned import exact_limit
 
-__all__ = ["discovery_yield", "expected_strengths", "projected_yields"]
+__all__ = ["discovery_yield", "expected_strengths", "observed_significance", "projected_yields"]
 
 BANDS = ndtr(np.array([-2.0, -1.0, 0.0, 1.0, 2.0]))
 
@@ -91,6 +92,43 @@ def discovery_yield(
     if missing(-20.0) <= 0:
         return 0.0
     return float(np.exp(brentq(missing, -20.0, np.log(needed + 10.0) + 6.0 * signal_sigma, xtol=1e-10)))
+
+
+def observed_significance(
+    observed: int | Literal["masked", "asimov"], background: float, background_sigma: float = 0.0
+) -> float:
+    """Return the significance of a count over its background, in standard deviations (one-sided).
+
+    Parameters
+    ----------
+    observed : int or "masked" or "asimov"
+        Without an observation the result is nan: a masked search has no significance either.
+    background, background_sigma : float
+        Median, and standard deviation of the logarithm, averaged over.
+
+    Returns
+    -------
+    float
+        z with P(n ≥ observed | b) = 1 − Φ(z); negative where fewer events than expected are seen, infinite
+        for any event over a background of zero.
+
+    Examples
+    --------
+    >>> round(observed_significance(3, 0.01), 2)  # P(n ≥ 3) = 1.7e-7
+    5.1
+    """
+    if isinstance(observed, str):
+        return float("nan")
+    if observed < 0 or not (np.isfinite(background) and background >= 0 and background_sigma >= 0):
+        msg = f"observed_significance: n = {observed!r} and b = {background!r} must not be negative"
+        raise PhysicsError(msg)
+    if observed == 0:
+        return float("-inf")
+    if background == 0:
+        return float("inf")
+    theta, weight = nodes(background_sigma)
+    beyond = float(gammainc(observed, background * np.exp(background_sigma * theta)) @ weight)
+    return float(-ndtri(beyond))
 
 
 def projected_yields(

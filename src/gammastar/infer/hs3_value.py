@@ -162,7 +162,10 @@ def _summed_errors(channel: Mapping[str, Any]) -> FloatArray:
         if any(m["type"] == "staterror" for m in sample["modifiers"]):
             sums[0] += np.asarray(sample["data"]["contents"], dtype=np.float64)
             sums[1] += np.asarray(sample["data"]["errors"], dtype=np.float64) ** 2
-    return np.divide(np.sqrt(sums[1]), sums[0], out=np.zeros(sums.shape[1]), where=sums[0] > 0)
+    relative: FloatArray = np.divide(
+        np.sqrt(sums[1]), sums[0], out=np.zeros(sums.shape[1]), where=sums[0] > 0
+    )
+    return relative
 
 
 def _bin_constraints(modifier: Mapping[str, Any], errors: FloatArray) -> dict[str, tuple[str, float]]:

@@ -16,6 +16,7 @@ import pyhf
 from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.infer.hs3_read import from_hs3
+from gammastar.infer.workspace import MASKED
 
 __all__ = ["CODES", "Likelihood", "ScanPoint", "read_likelihood", "scan"]
 
@@ -56,6 +57,7 @@ class ScanPoint:
     name : str
     values : tuple of float
     observed : float
+        nan for a masked workspace, whose counts are the expected ones.
     expected : NDArray, shape (5,)
         At −2 … +2 standard deviations.
     parameters : int
@@ -168,6 +170,7 @@ def scan(
         msg = f"scan: no patch {unknown[0]!r}; there are {', '.join(list(patches)[:5])}, …"
         raise PhysicsError(msg)
     settings = {name: dict(code) for name, code in (CODES if codes is None else codes).items()}
+    masked = likelihood.workspace["measurements"][0]["name"] == MASKED
     for name in chosen:
         try:
             space = pyhf.Workspace(jsonpatch.apply_patch(likelihood.workspace, patches[name]))
@@ -184,7 +187,7 @@ def scan(
         yield ScanPoint(
             name,
             likelihood.values.get(name, ()),
-            float(observed),
+            np.nan if masked else float(observed),
             np.asarray(expected, dtype=np.float64),
             int(model.config.npars),
             f"asymptotic CLs (pyhf {pyhf.__version__}, q̃μ, SLSQP)",

@@ -11,6 +11,7 @@ import pyhf
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
+from gammastar.infer.ensemble import lint_names
 from gammastar.infer.template import normsys, yields_of
 
 __all__ = ["patch_names", "patchset"]
@@ -55,7 +56,7 @@ def patchset(
     coupling: npt.ArrayLike,
     signal: npt.ArrayLike,
     *,
-    signal_mc_sigma: npt.ArrayLike = 0.0,
+    signal_mc_sigma: npt.ArrayLike | Mapping[str, npt.ArrayLike] = 0.0,
     coupling_name: str = "eps",
     hepdata: str = "ins0000000",
     description: str = "Expected signal per mass and coupling; test mu = 1 at each point.",
@@ -70,8 +71,10 @@ def patchset(
         Grid points, mass in GeV.
     signal : array_like, shape (n,) or (n, bins)
         Expected signal events.
-    signal_mc_sigma : array_like, shape (n,) or ()
-        Relative statistical error of the signal; where positive a log-normal nuisance ``signal_mc``.
+    signal_mc_sigma : array_like, shape (n,) or (), or mapping of str to array_like
+        Relative statistical error of the signal; where positive a log-normal nuisance ``signal_mc``. A
+        mapping gives several nuisances by name, as standard deviations of the logarithm at each point: the
+        sample, the measured spectrum, the kinematics, what is extrapolated.
     coupling_name : str
         Used in names and labels, e.g. ``"eps"`` or ``"charge"``.
     hepdata : str
@@ -106,13 +109,15 @@ def patchset(
     if events.size != masses.size * bins:
         msg = f"patchset: {events.size} signal yields for {masses.size} points of {bins} bin(s)"
         raise PhysicsError(msg)
-    spread = np.broadcast_to(np.asarray(signal_mc_sigma, dtype=np.float64), masses.shape)
+    given = signal_mc_sigma
+    sigmas = dict(given) if isinstance(given, Mapping) else {"signal_mc": given}
+    lint_names([*sigmas, *_names(workspace)])
+    spreads = {k: np.broadcast_to(np.asarray(v, dtype=np.float64), masses.shape) for k, v in sigmas.items()}
     rows = zip(
         patch_names(masses, couplings, coupling_name),
         masses.tolist(),
         couplings.tolist(),
         events.reshape(masses.size, bins).tolist(),
-        spread.tolist(),
         strict=True,
     )
     spec: dict[str, Any] = {
@@ -123,8 +128,11 @@ def patchset(
             "description": description,
         },
         "patches": [
-            {"metadata": {"name": name, "values": [m, g]}, "patch": _operations(sample, data, sigma)}
-            for name, m, g, data, sigma in rows
+            {
+                "metadata": {"name": name, "values": [m, g]},
+                "patch": _operations(sample, data, {k: float(v[i]) for k, v in spreads.items()}),
+            }
+            for i, (name, m, g, data) in enumerate(rows)
         ],
         "version": "1.0.0",
     }
@@ -133,7 +141,12 @@ def patchset(
     return spec
 
 
-def _operations(sample: str, data: list[float], sigma: float) -> list[dict[str, Any]]:
+def _names(workspace: Mapping[str, Any]) -> list[str]:
+    samples = [sample for channel in workspace["channels"] for sample in channel["samples"]]
+    return [modifier["name"] for sample in samples for modifier in sample["modifiers"]]
+
+
+def _operations(sample: str, data: list[float], sigmas: Mapping[str, float]) -> list[dict[str, Any]]:
     """Return the JSON patch (RFC 6902) of one point; for another first sample it fails."""
     at = "/channels/0/samples/0"
     return [
@@ -141,6 +154,7 @@ def _operations(sample: str, data: list[float], sigma: float) -> list[dict[str, 
         {"op": "replace", "path": f"{at}/data", "value": data},
         *(
             {"op": "add", "path": f"{at}/modifiers/-", "value": modifier}
-            for modifier in normsys("signal_mc", sigma)
+            for name, sigma in sigmas.items()
+            for modifier in normsys(name, sigma)
         ),
     ]

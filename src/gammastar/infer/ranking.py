@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import brentq
+from scipy.stats import poisson
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
@@ -44,7 +45,8 @@ def ranking(channels: Sequence[Channel], *, cl: float = 0.90, exponent: float = 
     Parameters
     ----------
     channels : sequence of Channel
-        With observed events.
+        A masked channel takes the data expected without signal: the median count, shared out over its cells
+        by largest remainders. Pulls are then those of expected data.
     cl : float
     exponent : float
         d ln N/d ln g of the yield at the edge of interest: 4 on the lower edge of a dump's contour, negative
@@ -67,6 +69,7 @@ def ranking(channels: Sequence[Channel], *, cl: float = 0.90, exponent: float = 
     if not (np.isfinite(exponent) and exponent != 0 and 0 < cl < 1):
         msg = f"ranking: exponent = {exponent!r} must not be zero, cl = {cl!r} must lie between 0 and 1"
         raise PhysicsError(msg)
+    channels = [expected_data(channel) if channel.observed is None else channel for channel in channels]
     model = compiled(channels)
     nominal = _limit(channels, cl, 2.3 / float(model.yields[0].sum()))
     theta = model.fitted(model.data(), nominal)
@@ -80,6 +83,16 @@ def ranking(channels: Sequence[Channel], *, cl: float = 0.90, exponent: float = 
     widths = _widths(model, theta, nominal)
     names = tuple(model.nuisances[k] for k in order)
     return Ranking(names, theta[order], widths[order], impact[order])
+
+
+def expected_data(channel: Channel) -> Channel:
+    """Return a channel that holds the median count expected without signal."""
+    total = int(poisson.median(channel.background))
+    expected = total * channel.background_pmf
+    counts = np.floor(expected).astype(np.int64)
+    rest = np.argsort(counts - expected, kind="stable")[: total - int(counts.sum())]
+    counts[rest] += 1
+    return replace(channel, observed=np.repeat(channel.ratio, counts))
 
 
 def _limit(channels: Sequence[Channel], cl: float, guess: float) -> float:

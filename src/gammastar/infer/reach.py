@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from dataclasses import replace
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -38,10 +39,11 @@ def reach(
         Increasing couplings of the scan; 20 per decade locate the edges to 1e-3 of a decade.
     signal : array_like, shape (n, k), or callable
         Expected events, or a function of arrays (mass, coupling) of equal shape that returns them.
-    limit : Limit or array_like, shape (n,) or ()
+    limit : Limit or array_like, shape (n,), (n, k) or ()
         Upper limit on the signal. Of a `Limit` the observed value, or the median while it is masked; its
-        expected limits give the bands.
-    expected : array_like, shape (n, 5) or (5,), optional
+        expected limits give the bands. A limit per coupling needs a grid of yields: nuisances of the signal
+        may change along the coupling.
+    expected : array_like, shape (n, 5), (5,) or, with a limit per coupling, (n, k, 5), optional
         Limits at −2 … +2 standard deviations where `limit` is not a `Limit`.
     reliable : array_like of bool, shape (n, k), optional
         False where the yield rests on energies that no measurement populates. The upper edge stops at the
@@ -78,12 +80,68 @@ def reach(
     True
     """
     masses, couplings = _increasing("mass", mass), _increasing("coupling", coupling)
+    if not isinstance(limit, Limit) and np.ndim(limit) == 2:
+        scan = (reliable, threshold)
+        return _per_coupling((masses, couplings), signal, np.asarray(limit, np.float64), expected, scan)
     limits, bands = _levels(limit, expected, len(masses))
     curves = _curves(masses, couplings, signal)
     highest = _highest(couplings, reliable, len(masses))
     measured = masses >= (0.0 if threshold is None else threshold)
     curves = curves.up_to(np.where(measured, highest, -np.inf))
     return assembled(masses, curves, islands(curves, np.log(limits)), limits, measured=measured, bands=bands)
+
+
+def _per_coupling(
+    axes: tuple[FloatArray, FloatArray],
+    signal: Signal,
+    limit: FloatArray,
+    expected: npt.ArrayLike | None,
+    scan: tuple[npt.ArrayLike | None, float | None],
+) -> Reach:
+    """Return the reach where the limit changes along the coupling: islands of signal over limit above one."""
+    shape = (len(axes[0]), len(axes[1]))
+    levels = None if expected is None else np.asarray(expected, dtype=np.float64)
+    if callable(signal) or limit.shape != shape or (levels is not None and levels.shape != (*shape, 5)):
+        msg = f"reach: a limit per coupling needs yields and limits of shape {shape}, and {(*shape, 5)} bands"
+        raise PhysicsError(msg)
+    if not all(np.all(np.isfinite(a) & (a > 0)) for a in (limit, *([] if levels is None else [levels]))):
+        msg = "reach: limits must be positive and finite; a masked search needs its expected limits"
+        raise PhysicsError(msg)
+    values = np.asarray(signal, dtype=np.float64)
+    options: dict[str, Any] = {"reliable": scan[0], "threshold": scan[1]}
+    found = reach(*axes, values / limit, 1.0, **options)
+    row = np.searchsorted(axes[0], found.mass)
+    bands = None
+    if levels is not None:
+        bands = np.full((len(row), 5, 2), np.nan)
+        for column in range(5):
+            other = reach(*axes, values / levels[:, :, column], 1.0, **options)
+            bands[:, column] = _overlapping(found, other)
+    ratio = values / limit
+    low, high = np.nan_to_num(found.edges, nan=0.0).T
+    grid = axes[1][None, :]
+    inside = (grid >= low[:, None] * 0.999) & (grid <= high[:, None] * 1.001)
+    inside |= ~inside.any(axis=1)[:, None]
+    best = np.where(inside, ratio[row], -1.0).argmax(axis=1)
+    at = limit[row, best]
+    return replace(found, signal=found.signal * at, limit=at, bands=bands)
+
+
+def _overlapping(found: Reach, other: Reach) -> FloatArray:
+    """Return the edges of the islands of `other` that overlap those of `found` most, (n, 2)."""
+    result = np.full((len(found.mass), 2), np.nan)
+    for i, mass in enumerate(found.mass):
+        rivals = other.edges[(other.mass == mass) & np.isfinite(other.edges[:, 0])]
+        if not len(rivals):
+            continue
+        own = found.edges[i]
+        if not np.isfinite(own[0]):  # only stronger limits reach anything here: the largest island
+            result[i] = rivals[np.argmax(rivals[:, 1] / rivals[:, 0])]
+            continue
+        common = np.log(np.minimum(own[1], rivals[:, 1]) / np.maximum(own[0], rivals[:, 0]))
+        if common.max() > 0:
+            result[i] = rivals[int(np.argmax(common))]
+    return result
 
 
 def assembled(

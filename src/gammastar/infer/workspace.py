@@ -12,10 +12,13 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray, Template
 from gammastar.infer.template import normsys, shape_modifiers, yields_of
 
-__all__ = ["FLOOR", "POT_NUISANCES", "observations", "workspace"]
+__all__ = ["FLOOR", "MASKED", "POT_NUISANCES", "observations", "workspace"]
 
 FLOOR = 1e-6
 """Expected events put into a bin without background: pyhf has no likelihood for an expectation of zero."""
+
+MASKED = "limit_masked"
+"""Name of the measurement while data stay masked: the file itself says that it holds expected counts."""
 
 POT_NUISANCES = ("pot_calibration", "pot_search")
 """Protons on target of the run that measured the dileptons and of the search: two runs, two nuisances."""
@@ -53,7 +56,8 @@ def workspace(
     Returns
     -------
     dict
-        Valid HistFactory JSON 1.0.0 with one measurement, ``limit``, of the parameter ``mu``.
+        Valid HistFactory JSON 1.0.0 with one measurement of the parameter ``mu``: ``limit``, or
+        ``limit_masked`` without an observation, from which no observed result is ever computed here.
 
     Raises
     ------
@@ -101,7 +105,7 @@ def workspace(
         "observations": [{"name": channel_name, "data": counts.tolist()}],
         "measurements": [
             {
-                "name": "limit",
+                "name": MASKED if isinstance(observed, str) else "limit",
                 "config": {
                     "poi": "mu",
                     "parameters": [{"name": "mu", "inits": [1.0], "bounds": [[0.0, float(poi_maximum)]]}],

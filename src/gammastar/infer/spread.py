@@ -1,0 +1,139 @@
+"""Limits of a counting search at every point of a plane, where the uncertainty of the signal changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy.interpolate import PchipInterpolator
+
+from gammastar.core.errors import PhysicsError
+from gammastar.core.records import FloatArray, Limit
+from gammastar.infer.limit import Method, upper_limit
+
+__all__ = ["limits_at", "signal_spread"]
+
+KNOTS = 9
+
+
+def signal_spread(
+    signal: npt.ArrayLike,
+    *,
+    common: Mapping[str, npt.ArrayLike] | None = None,
+    variations: Mapping[str, npt.ArrayLike] | None = None,
+    shifts: Mapping[str, npt.ArrayLike] | None = None,
+    in_domain: npt.ArrayLike | None = None,
+    extrapolation: float = 0.0,
+) -> dict[str, FloatArray]:
+    """Return the standard deviations of the logarithm of a signal at each point, by source.
+
+    Parameters
+    ----------
+    signal : array_like, shape (n, k)
+        Expected events over masses and couplings.
+    common : mapping of str to array_like, shape (), (n, 1) or (n, k)
+        Relative errors: of the measured spectrum at each mass, of a scaling.
+    variations : mapping of str to array_like, shape (r, n, k)
+        The signal of each member of an ensemble (of flows); their spread counts.
+    shifts : mapping of str to array_like, shape (2, n, k)
+        The signal at both ends of an assumption; half their distance counts.
+    in_domain : array_like, shape (n, k), optional
+        The part of the signal from where dileptons were measured.
+    extrapolation : float
+        Standard deviation of the logarithm of the other part.
+
+    Returns
+    -------
+    dict of str to NDArray, shape (n, k)
+        Sources without any spread are left out.
+
+    Raises
+    ------
+    PhysicsError
+        For shapes that do not fit.
+    """
+    total = np.asarray(signal, dtype=np.float64)
+    safe = np.where(total > 0, total, 1.0)
+    found: dict[str, FloatArray] = {}
+    for name, value in (common or {}).items():
+        found[name] = np.broadcast_to(np.asarray(value, dtype=np.float64), total.shape)
+    for name, members in (variations or {}).items():
+        array = _fitting(name, members, total)
+        found[name] = np.where(total > 0, array.std(axis=0, ddof=1) / safe, 0.0)
+    for name, ends in (shifts or {}).items():
+        array = _fitting(name, ends, total)
+        found[name] = np.where(total > 0, 0.5 * np.abs(array[1] - array[0]) / safe, 0.0)
+    if in_domain is not None and extrapolation > 0:
+        outside = 1.0 - np.asarray(in_domain, dtype=np.float64) / safe
+        found["extrapolation"] = np.where(total > 0, np.clip(outside, 0.0, 1.0) * extrapolation, 0.0)
+    spreads = {name: np.log1p(np.clip(sigma, 0.0, 3.0)) for name, sigma in found.items()}
+    return {name: sigma for name, sigma in spreads.items() if sigma.any()}
+
+
+def _fitting(name: str, array: npt.ArrayLike, total: FloatArray) -> FloatArray:
+    values = np.asarray(array, dtype=np.float64)
+    if values.ndim != 3 or values.shape[1:] != total.shape or len(values) < 2:
+        msg = f"signal_spread: {name!r} has shape {values.shape}, expected (at least 2, *{total.shape})"
+        raise PhysicsError(msg)
+    return values
+
+
+def limits_at(
+    sigma: npt.ArrayLike,
+    background: float,
+    background_sigma: float,
+    observed: int | Literal["masked", "asimov"],
+    *,
+    cl: float = 0.90,
+    method: Method = "auto",
+    **options: Any,
+) -> tuple[FloatArray, FloatArray, Limit]:
+    """Return observed and expected limits for each uncertainty of the signal.
+
+    Parameters
+    ----------
+    sigma : array_like
+        Standard deviations of the logarithm of the signal, all sources in quadrature.
+    background, background_sigma, observed, cl, method, options
+        As in `upper_limit`.
+
+    Returns
+    -------
+    observed : NDArray, shape of `sigma`
+        nan while masked.
+    expected : NDArray, shape of `sigma` plus (5,)
+    typical : Limit
+        That of the median uncertainty, with the method.
+
+    Notes
+    -----
+    Computed at nine uncertainties and interpolated in σ², in which ln of the limit is linear without observed
+    events (s = ln 10 exp(σ² ln 10)).
+    """
+    spreads = np.asarray(sigma, dtype=np.float64)
+    low, high = float(spreads.min()), float(spreads.max())
+    typical = float(np.median(spreads))
+
+    def solve(value: float) -> Limit:
+        return upper_limit(
+            background, background_sigma, observed, signal_sigma=value, cl=cl, method=method, **options
+        )
+
+    at = solve(typical)
+    if high - low < 1e-12:
+        return (
+            np.full(spreads.shape, at.observed),
+            np.broadcast_to(at.expected, (*spreads.shape, 5)).copy(),
+            at,
+        )
+    knots = np.sqrt(np.linspace(low**2, high**2, KNOTS))
+    solved = [solve(float(value)) for value in knots]
+    table = np.log(np.array([[limit.observed, *limit.expected] for limit in solved]))
+    hidden = not np.isfinite(at.observed)
+    curve = PchipInterpolator(knots**2, table[:, 1:] if hidden else table, axis=0)
+    values = np.exp(curve(np.clip(spreads, low, high) ** 2))
+    if hidden:
+        return np.full(spreads.shape, np.nan), values, at
+    return values[..., 0], values[..., 1:], at
