@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from gammastar.accept.scan import Replicated
 from gammastar.accept.yields import AcceptedYield, Measured
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray, Sample
@@ -28,7 +29,8 @@ def millicharge_yields(
     Parameters
     ----------
     sample : Sample
-        χ and χ̄ as particles of their own, per proton on target at Q = 1 (two per pair).
+        χ and χ̄ as particles of their own, per proton on target at Q = 1 (two per pair). A `Replicated`
+        one gives the signal of its replicas too.
     m_chi : float [GeV]
     charges : array_like, shape (k,)
         Q in units of e, positive and at most one.
@@ -66,12 +68,14 @@ def millicharge_yields(
     origin = sample.origin + np.asarray(detector.target.position)
     hit = detector.front.crossed(origin, p)
     energy, weight, inside = p[3, hit], sample.weight[hit], sample.in_domain[hit]
-    sums = np.zeros((3, len(q)))
+    replicas = sample.replicas[:, hit] if isinstance(sample, Replicated) else np.zeros((0, len(weight)))
+    sums, members = np.zeros((3, len(q))), np.zeros((len(replicas), len(q)))
     step = max(1, _BLOCK // len(q))
     for start in range(0, len(weight), step):
         part = slice(start, start + step)
         seen, w = detector.detection.probability(energy[part], m_chi, q), weight[part]
         sums += np.stack([seen @ w, seen**2 @ w**2, seen @ (w * inside[part])])
+        members += (replicas[:, part] * w) @ seen.T
     n = len(sample.weight)
     variance = np.clip(sums[1] - sums[0] ** 2 / n, 0.0, None)
     factor = 1.0 if measured is None else measured.factor(detector)
@@ -82,6 +86,7 @@ def millicharge_yields(
         in_domain_signal=scale * sums[2],
         mc_error=scale * np.sqrt(variance),
         n_effective=np.divide(sums[0] ** 2, sums[1], out=np.zeros(len(q)), where=sums[1] > 0),
+        replicas=scale * members if isinstance(sample, Replicated) else None,
     )
 
 

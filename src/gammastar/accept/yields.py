@@ -217,6 +217,7 @@ def acceptance_curve(
     *,
     final_state: str = "mumu",
     rng: np.random.Generator,
+    polarisation: float = 0.0,
 ) -> tuple[FloatArray, FloatArray]:
     """Return the acceptance as a function of the lifetime, and its Monte Carlo error.
 
@@ -229,6 +230,8 @@ def acceptance_curve(
     final_state : {"ee", "mumu"}
         Leptons of the decay, if the detector accepts on daughters; branching and efficiency are left out.
     rng : numpy.random.Generator
+    polarisation : float
+        λ of the lepton angles 1 + λ cos²θ.
 
     Returns
     -------
@@ -243,7 +246,8 @@ def acceptance_curve(
     -----
     Eq. B1 and Fig. 9 of Allison and Blinov (2025): the weighted mean over the sample.
     """
-    scan = lifetime_scan(sample, mass, ctau, detector, states={final_state: 1.0}, rng=rng)
+    states = {final_state: 1.0}
+    scan = lifetime_scan(sample, mass, ctau, detector, states=states, rng=rng, polarisation=polarisation)
     norm = float(sample.weight.sum())
     if not norm > 0:
         msg = f"acceptance: the weights of the sample sum to {norm!r}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from gammastar.config.learning import FlowSection
 from gammastar.config.limits import Infer, Report
 from gammastar.config.measured import Read, Select, SpectrumSection, Subtract, Unfold
-from gammastar.config.searching import Accept, Predict
+from gammastar.config.searching import Accept, Millicharge, Predict
 from gammastar.config.simulation import Simulate
 from gammastar.config.steering import STAGES, Steering, load, parse, read_toml
 
@@ -14,6 +14,7 @@ __all__ = [
     "Accept",
     "FlowSection",
     "Infer",
+    "Millicharge",
     "Predict",
     "Read",
     "Report",

@@ -4,32 +4,110 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from gammastar.config.fields import Positive, Range, Section
 
 __all__ = [
     "Accept",
+    "Millicharge",
     "Predict",
 ]
 
+Points = Annotated[tuple[tuple[Annotated[float, Field(ge=0)], float], ...], Field(min_length=2)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Millicharge(Section):
+    """Millicharged particles: masses [GeV], how they are sampled, theory channels beside the dileptons.
+
+    With a spectrum the `channels` count below twice the lepton mass only, where no pair was measured, and the
+    J/ψ above; with ``source = "theory"`` they are all there is.
+    """
+
+    masses: Annotated[tuple[Positive, ...], Field(min_length=1)] = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
+    strategy: Literal["conditional", "rejection", "per_mass"] = "conditional"
+    channels: tuple[str, ...] = ()
+    n_sample: Annotated[int, Field(gt=0)] = 20_000
+
+    @model_validator(mode="after")
+    def _increasing(self) -> Millicharge:
+        if any(high <= low for low, high in zip(self.masses, self.masses[1:], strict=False)):
+            msg = f"masses = {self.masses} must increase"
+            raise ValueError(msg)
+        return self
+
 
 class Predict(Section):
-    """Masses and size of the samples; without `masses`, `n_masses` equidistant ones in the measured range."""
+    """Masses and size of the samples; without `masses`, `n_masses` equidistant ones in the measured range.
+
+    With ``source = "theory"`` no spectrum is needed: `channels` of a proton beam of `beam_energy` [GeV] on a
+    nucleus (`target_a`, `target_z`), whose mesons are those of the table `mesons`. With a spectrum,
+    `channels` may add processes that it cannot hold; an overlap is refused. `mass_range` bounds equidistant
+    masses.
+    """
 
     model: str = "dark_photon"
-    source: Literal["spectrum"] = "spectrum"
+    source: Literal["spectrum", "theory"] = "spectrum"
+    channels: tuple[str, ...] = ()
+    bremsstrahlung: str = "qra_v2"
+    off_shell: Positive | None = None
+    mesons: str = "mesons_400gev"
+    beam_energy: Positive | None = None
+    target_a: Positive = 207.2
+    target_z: Positive = 82.0
     sampler: Literal["flow", "histogram"] = "flow"
     masses: tuple[Positive, ...] = ()
+    mass_range: Range | None = None
     n_masses: Annotated[int, Field(ge=2)] = 40
     n_sample: Annotated[int, Field(gt=0)] = 20_000
+    millicharge: Millicharge | None = None
+
+    @model_validator(mode="after")
+    def _theory(self) -> Predict:
+        if self.source == "theory" and (not self.channels or self.beam_energy is None):
+            msg = "source = 'theory' needs channels = [...] and beam_energy"
+            raise ValueError(msg)
+        if self.source == "spectrum" and self.beam_energy is not None:
+            msg = "beam_energy belongs to source = 'theory'; that of a spectrum stands in [spectrum]"
+            raise ValueError(msg)
+        return self
 
 
 class Accept(Section):
-    """Detectors of the search: files or names of shipped ones; the first is the main one."""
+    """Detectors of the search: files or names of shipped ones; the first is the main one.
 
-    detectors: Annotated[tuple[str, ...], Field(min_length=1)]
+    `target_scaling`: a spectrum of one nucleus for another, per interaction or as A^(α − α_inel) with one
+    `alpha` or points [[pT, α], …]; `alpha_sigma` is its error. `longitudinal`: share of helicity zero in the
+    virtual photons (1/3 is unpolarised), which decides the angles of l⁺l⁻; its error moves the signal.
+    `interaction_length` [m], one or one per detector: production along the target behind its front face.
+    """
+
+    detectors: tuple[str, ...] = ()
+    millicharge_detectors: tuple[str, ...] = ()
     final_states: tuple[Literal["ee", "mumu"], ...] = ("ee", "mumu")
-    target_scaling: Literal["per_interaction"] | None = None
+    target_scaling: Literal["per_interaction", "power"] | None = None
+    alpha: float | Points | None = None
+    alpha_inelastic: float | None = None
+    alpha_sigma: Annotated[float, Field(ge=0)] = 0.0
+    longitudinal: Share = 1.0 / 3.0
+    longitudinal_sigma: Share = 0.0
+    interaction_length: Positive | dict[str, Positive] | None = None
     ctau: Range = (1e-2, 1e5)
     acceptance_masses: tuple[Positive, ...] = (0.3, 0.5, 0.77, 1.0)
+    charge: Range = (1e-5, 0.3)
+    n_charges: Annotated[int, Field(ge=10)] = 61
+
+    @model_validator(mode="after")
+    def _complete(self) -> Accept:
+        if not self.detectors and not self.millicharge_detectors:
+            msg = "detectors: name at least one, or one under millicharge_detectors"
+            raise ValueError(msg)
+        power = self.target_scaling == "power"
+        if power and (self.alpha is None or self.alpha_inelastic is None):
+            msg = "target_scaling = 'power' needs alpha and alpha_inelastic"
+            raise ValueError(msg)
+        if not power and not (self.alpha is None and self.alpha_inelastic is None and self.alpha_sigma == 0):
+            msg = "alpha, alpha_inelastic and alpha_sigma belong to target_scaling = 'power'"
+            raise ValueError(msg)
+        return self

@@ -63,10 +63,20 @@ class Steering(Section):
             "accept": "predict",
             "infer": "accept",
         }
+        if self.predict is not None and self.predict.source == "theory":
+            del needs["predict"]
         for stage, before in needs.items():
             if getattr(self, stage) is not None and getattr(self, before) is None:
                 msg = f"[{stage}] needs the section [{before}]"
                 raise ValueError(msg)
+        if (
+            self.accept
+            and self.predict
+            and self.accept.millicharge_detectors
+            and not self.predict.millicharge
+        ):
+            msg = "[accept] millicharge_detectors need the section [predict.millicharge]"
+            raise ValueError(msg)
         return self
 
 

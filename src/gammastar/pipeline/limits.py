@@ -10,7 +10,6 @@ import numpy as np
 
 from gammastar import infer
 from gammastar.config import Infer
-from gammastar.core.constants import M_E, M_MU
 from gammastar.core.errors import SteeringError
 from gammastar.core.records import Exposure, FloatArray, Limit, Reach
 from gammastar.physics.detector import Detector
@@ -22,7 +21,6 @@ from gammastar.store.manifest import digest, write_json
 
 __all__ = ["Search", "infer_stage", "limits_of"]
 
-THRESHOLD = {"e": 2 * M_E, "mu": 2 * M_MU}
 PATCHED = (0.1, 1e4)  # expected events of the grid points that go into the patch set
 COLUMNS = ("part", "mass", "coupling_low", "coupling_high", "closed", "clipped_side")
 BANDS = ("m2", "m1", "median", "p1", "p2")
@@ -93,14 +91,14 @@ def _search(
 ) -> Search:
     b, sigma, assumption = _background(section, detector, main)
     observed: Any = section.observed if isinstance(section.observed, str) or not main else section.observed[0]
-    signal_sigma = float(np.hypot(exposure.pot_sigma, detector.pot_sigma))
+    scaling = float(accepted.get("signal_sigma", 0.0))
+    signal_sigma = float(np.linalg.norm([exposure.pot_sigma, detector.pot_sigma, scaling]))
     limit = infer.upper_limit(
         b, sigma, observed if main else "masked", signal_sigma=signal_sigma, cl=section.cl
     )
-    lepton = "mu" if ctx.steering.spectrum is None else ctx.steering.spectrum.lepton
     scan: dict[str, Any] = {
         "reliable": accepted["n_effective"] >= section.min_effective,
-        "threshold": THRESHOLD[lepton],
+        "threshold": float(predicted["threshold"]),
     }
     couplings = accepted["couplings"]
     if ctx.steering.spectrum is not None and not ctx.steering.spectrum.extrapolate:

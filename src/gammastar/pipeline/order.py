@@ -14,7 +14,7 @@ from gammastar.core.records import PairHists, Spectrum
 from gammastar.pipeline.checkpoint import Arrays, open_book
 from gammastar.pipeline.context import Context, Farm, Tell
 
-__all__ = ["Products", "dark_half", "run", "writable"]
+__all__ = ["Products", "dark_half", "run", "training_pairs", "writable"]
 
 
 @dataclass
@@ -35,9 +35,14 @@ class Products:
     training: Any = None
     flow: Any = None
     learning: Arrays | None = None
+    production: Any = None
+    joint: Any = None
     predicted: Arrays | None = None
     accepted: dict[str, Arrays] | None = None
     inferred: dict[str, Any] | None = None
+    millicharge: Arrays | None = None
+    millicharge_accepted: dict[str, Arrays] | None = None
+    millicharge_inferred: dict[str, Any] | None = None
 
 
 def _silent(stage: str, fraction: float | None, text: str) -> None:
@@ -189,6 +194,20 @@ def _training(ctx: Context, made: Products) -> Any:
     return made.training
 
 
+def training_pairs(steering: Path, output: Path | None, *, tell: Tell = _silent) -> tuple[Context, Any]:
+    """Run the stages before the flow, or take kept ones; return the run and the flow's pairs."""
+    parsed = config.load(steering)
+    folder = output or Path("results") / parsed.analysis.name
+    writable(folder)
+    mock = parsed.analysis.mock or parsed.simulate is not None
+    book = open_book(folder, resume=True, seed=parsed.analysis.seed, mock=mock)
+    ctx, made = Context(parsed, steering.resolve().parent, folder, book, tell), Products()
+    for stage in config.STAGES[: config.STAGES.index("flow")]:
+        if getattr(parsed, stage) is not None:
+            _STAGES[stage](ctx, made)
+    return ctx, _training(ctx, made)
+
+
 def _flow(ctx: Context, made: Products) -> None:
     from gammastar.pipeline import learning, reinterpret
 
@@ -205,45 +224,55 @@ def dark_half(ctx: Context, made: Products) -> None:
     _infer(ctx, made)
 
 
-def _channel(ctx: Context, made: Products) -> Any:
-    from gammastar.pipeline import learning, searching
+def _production(ctx: Context, made: Products) -> Any:
+    """Return who makes the dark particles, made once."""
+    from gammastar.pipeline import learning, producing
 
+    if made.production is not None:
+        return made.production
     section = needed(ctx.steering.predict, "predict")
+    if section.source == "theory":
+        made.production = producing.theory_production(ctx)
+        return made.production
     spectrum, training = needed(made.spectrum, "spectrum"), _training(ctx, made)
+    weights = None
     if section.sampler == "flow":
         if made.flow is None:
             msg = "predict.sampler = 'flow' needs the section [flow]; or set it to 'histogram'"
             raise SteeringError(msg)
-        sampler = made.flow
+        sampler, weights = made.flow, producing.replica_weights(ctx)
     else:
         sampler = learning.histogram_sampler(ctx, training, needed(spectrum.exposure, "spectrum").beam_energy)
-    return searching.virtual_photon(ctx, spectrum, sampler, training.in_domain)
+    made.production = producing.measured_production(ctx, spectrum, sampler, training.in_domain, weights)
+    return made.production
 
 
 def _predict(ctx: Context, made: Products) -> None:
-    from gammastar.pipeline import searching
+    from gammastar.pipeline import millicharged, searching
 
-    made.predicted = searching.predict_stage(ctx, _channel(ctx, made))
+    production = _production(ctx, made)
+    made.predicted = searching.predict_stage(ctx, production)
+    made.millicharge = millicharged.predict_stage(ctx, production, made)
 
 
 def _accept(ctx: Context, made: Products) -> None:
-    from gammastar.pipeline import searching
+    from gammastar.pipeline import millicharged, searching
 
-    exposure = needed(needed(made.spectrum, "spectrum").exposure, "spectrum")
-    predicted = needed(made.predicted, "predict")
-    made.accepted = searching.accept_stage(ctx, _channel(ctx, made), exposure, predicted)
+    production, predicted = _production(ctx, made), needed(made.predicted, "predict")
+    made.accepted = searching.accept_stage(ctx, production, predicted)
+    made.millicharge_accepted = millicharged.accept_stage(ctx, production, made)
 
 
 def _infer(ctx: Context, made: Products) -> None:
-    from gammastar.pipeline import limits
+    from gammastar.pipeline import charge_limits, limits
 
     if ctx.book.partial and not ctx.allow_partial:
         lost = {stage: f"{entry['lost_fraction']:.3%}" for stage, entry in ctx.book.partial.items()}
         msg = f"part of the input was skipped ({lost} of the entries); a limit needs --allow-partial"
         raise SteeringError(msg)
-    exposure = needed(needed(made.spectrum, "spectrum").exposure, "spectrum")
-    accepted = needed(made.accepted, "accept")
+    exposure, accepted = _production(ctx, made).exposure, needed(made.accepted, "accept")
     made.inferred = limits.infer_stage(ctx, needed(made.predicted, "predict"), accepted, exposure)
+    made.millicharge_inferred = charge_limits.infer_stage(ctx, exposure, made)
 
 
 def needed(value: Any, stage: str) -> Any:

@@ -1,52 +1,30 @@
-"""The dark half: predict and accept."""
+"""The dark half: rates of dark particles, and what detectors see of them."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from gammastar import accept, predict, spectrum
-from gammastar.core.constants import M_E, M_MU
-from gammastar.core.data import data_path
+from gammastar import accept, predict
+from gammastar.config import Accept
 from gammastar.core.errors import SteeringError
-from gammastar.core.records import Exposure, FloatArray, Spectrum
-from gammastar.core.resolve import resolve
+from gammastar.core.records import FloatArray, Sample
 from gammastar.core.rng import stream
-from gammastar.core.sampler import Sampler
 from gammastar.physics.detector import Detector, load_detector
-from gammastar.physics.widths import RTable
+from gammastar.physics.polarisation import lambda_theta
+from gammastar.physics.stand import Stand
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context, shipped
-from gammastar.pipeline.learning import InDomain
+from gammastar.pipeline.producing import LEPTON_MASS, Production, conditions, make_model, masses_of
+from gammastar.pipeline.yield_errors import rate_budget, yield_budget
 from gammastar.store.manifest import digest
 
-__all__ = ["accept_stage", "detectors", "make_model", "predict_stage", "virtual_photon"]
+__all__ = ["accept_stage", "carried", "detectors", "law", "make_model", "predict_stage"]
 
 YIELDS = ("signal", "in_domain_signal", "mc_error", "n_effective")
-LEPTON_MASS = {"e": M_E, "mu": M_MU}
-
-
-class _Model(Protocol):
-    def ctau(self, mass: float, coupling: npt.ArrayLike) -> FloatArray: ...
-
-    def branching(self, mass: float) -> Any: ...
-
-
-def make_model(name: str, base: Path) -> _Model:
-    """Return the model of a name or of ``file.py:attribute`` (a model or a function without arguments)."""
-    if name == "dark_photon":
-        return predict.DarkPhoton(RTable.read(data_path("measurements/r_ratio.csv")))
-    if ":" not in name:
-        msg = f"predict.model = {name!r}: neither 'dark_photon' nor of the form 'file.py:attribute'"
-        raise SteeringError(msg)
-    found = resolve(name, base)
-    model: _Model = found if hasattr(found, "branching") and not isinstance(found, type) else found()
-    return model
+Ready = Callable[..., accept.AcceptedYield]
 
 
 def detectors(ctx: Context) -> dict[str, Detector]:
@@ -57,50 +35,94 @@ def detectors(ctx: Context) -> dict[str, Detector]:
     return {path.stem: load_detector(path) for path in paths}
 
 
-def virtual_photon(
-    ctx: Context, measured: Spectrum, sampler: Sampler, in_domain: InDomain
-) -> predict.VirtualPhoton:
-    """Return the data-driven channel of a spectrum per proton on target."""
-    section = ctx.steering.spectrum
-    if section is None:
-        msg = "[spectrum] is needed for the rate of virtual photons"
-        raise SteeringError(msg)
-    mass, density, cov = spectrum.mass_density(measured)
-    rates, rate_cov = predict.rate(mass, density, cov, LEPTON_MASS[section.lepton])
-    return predict.VirtualPhoton(mass, rates, rate_cov, sampler, in_domain)
+def predict_stage(ctx: Context, production: Production) -> Arrays:
+    """Return masses and rates per proton on target and squared coupling, with their errors by source.
 
-
-def predict_stage(ctx: Context, channel: predict.VirtualPhoton) -> Arrays:
-    """Return masses and rates per proton on target and squared coupling."""
-    section = ctx.steering.predict
-    if section is None:
+    ``cov`` is the covariance of the measurement or of the theory; ``budget|<source>`` (n, n) holds all
+    sources, protons on target among them; ``channel|<group>`` (n,) the rate of each channel.
+    """
+    if ctx.steering.predict is None:
         msg = "[predict] is needed for a rate"
         raise SteeringError(msg)
-    centres = channel.mass_centres
-    masses = np.array(section.masses or np.linspace(centres[0], centres[-1], section.n_masses))
-    key = ctx.book.key(section, ctx.book.key_of("spectrum"))
+    masses = masses_of(ctx, production)
+    described = digest([predict.describe(part) for part in production.parts], repr(production.exposure))
+    key = ctx.book.key(ctx.steering.predict, ctx.book.key_of("spectrum"), described)
 
     def compute() -> Arrays:
         ctx.tell("predict", None, f"rate at {len(masses)} masses")
-        rate, cov = channel.rate(masses)
-        return {"mass": masses, "rate": rate, "cov": cov}
+        rate, cov = production.channel.rate(masses)
+        result = {"mass": masses, "rate": rate, "cov": cov, "threshold": np.array(production.threshold)}
+        if len(production.parts) > 1:
+            rates, _ = predict.Mixture(production.parts, exclusive=False).by_channel(masses)
+            result |= {f"channel|{c.group}": r for c, r in zip(production.parts, rates, strict=True)}
+        return result | rate_budget(rate, cov, production.exposure.pot_sigma)
 
-    ctx.book.methods["rate"] = "dileptons per proton on target times m/(2 kappa) (Allison and Blinov, Eq. 6)"
+    theory = ctx.steering.predict.source == "theory"
+    ctx.book.methods["rate"] = (
+        "theory channels, per interacting proton"
+        if theory
+        else "dileptons per proton on target times m/(2 kappa) (Allison and Blinov, Eq. 6)"
+    )
+    ctx.book.methods |= conditions(ctx, production)
     return ctx.book.arrays("predict", key, compute)
 
 
-def accept_stage(
-    ctx: Context, channel: predict.VirtualPhoton, exposure: Exposure, predicted: Arrays
-) -> dict[str, Arrays]:
+def law(ctx: Context, production: Production, longitudinal: float | None = None) -> accept.Measured:
+    """Return where the rate holds, how it is carried to a detector's target, and the spin state."""
+    section, predicting = ctx.steering.accept, ctx.steering.predict
+    if section is None or predicting is None:
+        msg = "[predict] and [accept] are needed for expected events"
+        raise SteeringError(msg)
+    scaling = section.target_scaling
+    if scaling == "power" or (scaling is None and predicting.source == "theory"):
+        scaling = "per_interaction"  # the power of A is in the weights, as it may depend on pt
+    share = section.longitudinal if longitudinal is None else longitudinal
+    return accept.Measured(production.exposure, scaling, longitudinal=share)
+
+
+def carried(
+    sample: Sample,
+    named: tuple[str, Stand],
+    section: Accept,
+    a_measured: float,
+    rng: np.random.Generator,
+) -> tuple[Sample, float]:
+    """Return the sample as produced in a detector's target, and the relative error of the scaling with A."""
+    name, detector = named
+    sigma = 0.0
+    if section.target_scaling == "power" and section.alpha is not None:
+        points = section.alpha if isinstance(section.alpha, tuple) else ((0.0, section.alpha),)
+        pt, alpha = np.array(points).T
+        sample, sigma = predict.on_nucleus(
+            sample,
+            a_measured,
+            detector.target.a,
+            lambda x: np.interp(x, pt, alpha),
+            alpha_inelastic=section.alpha_inelastic or 0.0,
+            alpha_sigma=section.alpha_sigma,
+        )
+    length = section.interaction_length
+    if isinstance(length, dict):
+        length = length.get(name)
+    if length is not None:
+        sample = predict.in_depth(sample, detector.target.thickness, length, rng)
+    return sample, sigma
+
+
+def accept_stage(ctx: Context, production: Production, predicted: Arrays) -> dict[str, Arrays]:
     """Return expected events over masses and couplings per detector, and acceptance curves.
 
-    One sample per mass serves every coupling and every detector.
+    One sample per mass serves every coupling and every detector. Arrays of a detector, n masses and k
+    couplings: ``signal``, ``in_domain_signal`` (the measured part), ``in_domain_fraction``, ``mc_error``,
+    ``n_effective``, all (n, k); ``signal_variations`` (r, n, k), the signal of each replica of the
+    kinematics, if there are any; ``polarisation_shifts`` (2, n, k) if the spin state has an error;
+    ``signal_sigma``, a relative error common to all; ``yield_budget|<source>`` (n, n) at ``best_coupling``
+    (n,).
     """
     section, predicting, inferring = ctx.steering.accept, ctx.steering.predict, ctx.steering.infer
     if section is None or predicting is None:
         msg = "[predict] and [accept] are needed for expected events"
         raise SteeringError(msg)
-    model = make_model(predicting.model, ctx.base)
     found = detectors(ctx)
     low, high, n = (1e-9, 1e-2, 141) if inferring is None else (*inferring.coupling, inferring.n_couplings)
     couplings = np.geomspace(low, high, n)
@@ -112,19 +134,11 @@ def accept_stage(
     def compute() -> Arrays:
         result: Arrays = {}
         for name, detector in found.items():
-            ready = functools.partial(
-                accept.yields,
-                couplings=couplings,
-                model=model,
-                detector=detector,
-                final_states=section.final_states,
-                measured=accept.Measured(exposure, section.target_scaling),
-            )
-            rows = _plane(ctx, channel, predicted, detector.name, ready) | _curves(ctx, channel, detector)
-            rows["couplings"] = couplings
+            rows = _detector(ctx, production, predicted, name, detector, couplings)
             result |= {f"{name}|{key}": value for key, value in rows.items()}
         return result
 
+    _note(ctx, section)
     arrays = ctx.book.arrays("accept", key, compute)
     return {
         name: {k.partition("|")[2]: v for k, v in arrays.items() if k.startswith(f"{name}|")}
@@ -132,49 +146,133 @@ def accept_stage(
     }
 
 
+def _note(ctx: Context, section: Accept) -> None:
+    """Write the assumptions of the acceptance into the manifest."""
+    f = section.longitudinal
+    lepton = "mu" if ctx.steering.spectrum is None else ctx.steering.spectrum.lepton
+    lam = float(lambda_theta(f, 0.5, LEPTON_MASS[lepton]))
+    spin = "unpolarised, assumed" if abs(f - 1 / 3) < 1e-9 else "from the steering"
+    error = f" ± {section.longitudinal_sigma:g}" if section.longitudinal_sigma else ""
+    ctx.book.methods["spin state of the decays"] = (
+        f"longitudinal share {f:.3g}{error} along the flight ({spin}): lambda_theta = {lam:.2g} for "
+        f"{lepton} pairs of 0.5 GeV"
+    )
+    if section.interaction_length is None:
+        depth = "all of it at the target's position"
+    else:
+        depth = f"exponential along the target, interaction length {section.interaction_length} m"
+    ctx.book.methods["production vertex"] = depth
+    if section.target_scaling == "power":
+        ctx.book.methods["scaling with A"] = (
+            f"A^(alpha - {section.alpha_inelastic:g}), alpha = {section.alpha} ± {section.alpha_sigma:g}"
+        )
+
+
+def _detector(
+    ctx: Context,
+    production: Production,
+    predicted: Arrays,
+    name: str,
+    detector: Detector,
+    couplings: FloatArray,
+) -> Arrays:
+    """Return all arrays of one detector."""
+    section = ctx.steering.accept
+    if section is None:
+        return {}
+    shares: tuple[float, ...] = (section.longitudinal,)
+    if section.longitudinal_sigma > 0:
+        both = section.longitudinal + np.array([-1.0, 1.0]) * section.longitudinal_sigma
+        shares += tuple(np.clip(both, 0.0, 1.0).tolist())
+    model = make_model(ctx.steering.predict.model if ctx.steering.predict else "dark_photon", ctx.base)
+    ready = [
+        functools.partial(
+            accept.yields,
+            couplings=couplings,
+            model=model,
+            detector=detector,
+            final_states=section.final_states,
+            measured=law(ctx, production, share),
+        )
+        for share in shares
+    ]
+    rows = _plane(ctx, production, predicted, (name, detector), ready)
+    rows |= _curves(ctx, production, predicted, name, detector)
+    rows["couplings"] = couplings
+    total = rows["signal"]
+    rows["in_domain_fraction"] = np.divide(
+        rows["in_domain_signal"], total, out=np.full_like(total, np.nan), where=total > 0
+    )
+    return rows | yield_budget(predicted, rows)
+
+
 def _plane(
     ctx: Context,
-    channel: predict.VirtualPhoton,
+    production: Production,
     predicted: Arrays,
-    label: str,
-    ready: Callable[..., accept.AcceptedYield],
+    named: tuple[str, Detector],
+    ready: Sequence[Ready],
 ) -> Arrays:
     """Return signal, its part in the measured domain, and errors, shape (n_masses, n_couplings) each."""
-    n = 0 if ctx.steering.predict is None else ctx.steering.predict.n_sample
-    masses = predicted["mass"]
-    point = functools.partial(_point, channel, masses, label, ready, (ctx.seed, n))
-    rows = ctx.each(point, len(masses), "accept", lambda i: f"{label}: m = {masses[i]:.3f} GeV")
-    return {name: np.stack([row[name] for row in rows]) for name in YIELDS}
-
-
-def _point(
-    channel: predict.VirtualPhoton,
-    masses: FloatArray,
-    label: str,
-    ready: Callable[..., accept.AcceptedYield],
-    seed_and_size: tuple[int, int],
-    i: int,
-) -> Arrays:
-    """Return signal and errors over couplings at one mass; it depends on nothing but its arguments."""
-    mass, (seed, n) = float(masses[i]), seed_and_size
-    sample = channel.produce(mass, n=n, rng=stream(seed, "predict", i))
-    found = ready(sample, mass, rng=stream(seed, "accept", label, i))
-    return {name: getattr(found, name) for name in YIELDS}
-
-
-def _curves(ctx: Context, channel: predict.VirtualPhoton, detector: Detector) -> Arrays:
     section, predicting = ctx.steering.accept, ctx.steering.predict
     if section is None or predicting is None:
         return {}
-    low, high = channel.mass_centres[[0, -1]]
+    masses, label = predicted["mass"], named[1].name
+    settings = (ctx.seed, predicting.n_sample, section)
+    point = functools.partial(_point, production, masses, named, ready, settings)
+    rows = ctx.each(point, len(masses), "accept", lambda i: f"{label}: m = {masses[i]:.3f} GeV")
+    stacked = {name: np.stack([row[name] for row in rows]) for name in YIELDS}
+    stacked["signal_sigma"] = np.array(max(float(row["signal_sigma"]) for row in rows))
+    for name, axis in (("signal_variations", 1), ("polarisation_shifts", 1)):
+        if all(name in row for row in rows):
+            stacked[name] = np.stack([row[name] for row in rows], axis=axis)
+    return stacked
+
+
+def _point(
+    production: Production,
+    masses: FloatArray,
+    named: tuple[str, Detector],
+    ready: Sequence[Ready],
+    settings: tuple[int, int, Accept],
+    i: int,
+) -> Arrays:
+    """Return signal and errors over couplings at one mass; it depends on nothing but its arguments."""
+    mass, (seed, n, section) = float(masses[i]), settings
+    sample = production.channel.produce(mass, n=n, rng=stream(seed, "predict", i))
+    replicas = production.channel.replicas(mass, sample)
+    label = named[1].name
+    depth = stream(seed, "depth", label, i)
+    sample, sigma = carried(sample, named, section, production.exposure.target_a, depth)
+    if replicas is not None:
+        sample = accept.Replicated(sample.p4, sample.weight, sample.origin, sample.in_domain, replicas)
+    found, *shifted = (run(sample, mass, rng=stream(seed, "accept", label, i)) for run in ready)
+    row = {name: getattr(found, name) for name in YIELDS} | {"signal_sigma": np.array(sigma)}
+    if found.replicas is not None:
+        row["signal_variations"] = found.replicas
+    if shifted:
+        row["polarisation_shifts"] = np.stack([other.signal for other in shifted])
+    return row
+
+
+def _curves(ctx: Context, production: Production, predicted: Arrays, name: str, detector: Detector) -> Arrays:
+    """Return acceptance curves over the lifetime at a few masses."""
+    section, predicting = ctx.steering.accept, ctx.steering.predict
+    if section is None or predicting is None:
+        return {}
+    low, high = predicted["mass"][[0, -1]]
     masses = np.array([m for m in section.acceptance_masses if low <= m <= high])
     ctau = np.geomspace(*section.ctau, 71)
+    state = "mumu" if "mumu" in section.final_states else "ee"
+    measured = law(ctx, production)
     curves = []
     for mass in masses:
         rng = stream(ctx.seed, "acceptance", detector.name, f"{mass:.6f}")
-        sample = channel.produce(float(mass), n=predicting.n_sample, rng=rng)
-        state = "mumu" if "mumu" in section.final_states else "ee"
-        curves.append(
-            np.stack(accept.acceptance_curve(sample, float(mass), ctau, detector, final_state=state, rng=rng))
+        sample = production.channel.produce(float(mass), n=predicting.n_sample, rng=rng)
+        sample, _ = carried(sample, (name, detector), section, production.exposure.target_a, rng)
+        spin = measured.polarisation(float(mass), [state])[state]
+        curve = accept.acceptance_curve(
+            sample, float(mass), ctau, detector, final_state=state, rng=rng, polarisation=spin
         )
+        curves.append(np.stack(curve))
     return {"ctau": ctau, "acceptance_mass": masses, "acceptance": np.array(curves).reshape(-1, 2, len(ctau))}

@@ -7,6 +7,7 @@ from gammastar.predict.channels import (
     MesonChannel,
     PionDalitz,
     PseudoscalarDalitz,
+    ReplicaWeights,
     VectorDalitz,
     VectorMixing,
     VirtualPhoton,
@@ -23,6 +24,7 @@ from gammastar.predict.in_situ import (
 )
 from gammastar.predict.mechanism import FractionFit, fit_fraction, pairs_to_exclude, template
 from gammastar.predict.millicharge import (
+    Joint,
     PairCloud,
     Trained,
     VirtualPhotons,
@@ -48,12 +50,14 @@ __all__ = [
     "DarkPhoton",
     "FractionFit",
     "JPsi",
+    "Joint",
     "MesonChannel",
     "Mixture",
     "Model",
     "PairCloud",
     "PionDalitz",
     "PseudoscalarDalitz",
+    "ReplicaWeights",
     "Scaled",
     "Trained",
     "VectorDalitz",

@@ -129,21 +129,39 @@ class Mixture(Channel):
         rates, covs = self.by_channel(mass)
         return rates.sum(axis=0), covs.sum(axis=0)
 
-    def produce(self, mass: float, *, n: int, rng: np.random.Generator) -> Sample:
-        """Return `n` particles, shared among the channels by their rates."""
+    def _counts(self, mass: float, n: int) -> npt.NDArray[np.int64]:
+        """Return how many of `n` particles each channel makes, by its share of the rate."""
         rates = self.by_channel([mass])[0][:, 0]
         total = float(rates.sum())
-        if not total > 0:
-            msg = f"no production channel is open at {mass:g} GeV"
+        if not total > 0 or n < np.count_nonzero(rates):
+            msg = f"{n} particles of {mass:g} GeV asked of {len(rates)} channels with the rate {total:g}"
             raise PhysicsError(msg)
-        counts = rng.multinomial(n, rates / total)
-        parts = [
-            channel.produce(mass, n=int(count), rng=rng)
-            for channel, count in zip(self.channels, counts, strict=True)
-            if count
-        ]
-        kept = float(rates[counts > 0].sum())
-        return joined([replace(part, weight=part.weight * (total / kept)) for part in parts])
+        counts = np.where(rates > 0, np.maximum(np.rint(n * rates / total), 1), 0).astype(np.int64)
+        counts[np.argmax(rates)] += n - counts.sum()
+        return counts
+
+    def produce(self, mass: float, *, n: int, rng: np.random.Generator) -> Sample:
+        """Return `n` particles, shared among the channels by their rates, one channel after the other."""
+        pairs = zip(self.channels, self._counts(mass, n), strict=True)
+        return joined([channel.produce(mass, n=int(count), rng=rng) for channel, count in pairs if count])
+
+    def replicas(self, mass: float, sample: Sample) -> FloatArray | None:
+        """Return the replicas of the channels that have some; the others weigh one."""
+        counts = self._counts(mass, len(sample.weight))
+        found, start = [], 0
+        for channel, count in zip(self.channels, counts, strict=True):
+            part = slice(start, start + int(count))
+            start += int(count)
+            own = Sample(sample.p4[part], sample.weight[part], sample.origin[part], sample.in_domain[part])
+            found.append((channel.replicas(mass, own) if count else None, int(count)))
+        sizes = {len(rows) for rows, _ in found if rows is not None}
+        if not sizes:
+            return None
+        if len(sizes) > 1:
+            msg = f"Mixture: channels with {sorted(sizes)} replicas; give all of them the same number"
+            raise PhysicsError(msg)
+        n = sizes.pop()
+        return np.concatenate([np.ones((n, k)) if rows is None else rows for rows, k in found], axis=1)
 
 
 def describe(channel: Channel) -> str:

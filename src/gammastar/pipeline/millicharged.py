@@ -1,0 +1,242 @@
+"""Millicharged particles: pairs per proton on target, and events in detectors."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gammastar import accept, predict, spectrum
+from gammastar.config import Millicharge
+from gammastar.core.constants import M_PI0
+from gammastar.core.errors import SteeringError
+from gammastar.core.records import Exposure, FloatArray, Sample
+from gammastar.core.rng import stream
+from gammastar.physics.millicharge import from_dark_photons
+from gammastar.physics.millicharge_detector import MillichargeDetector, load_millicharge_detector
+from gammastar.pipeline.checkpoint import Arrays
+from gammastar.pipeline.context import Context, shipped
+from gammastar.pipeline.generating import generator
+from gammastar.pipeline.producing import LEPTON_MASS, Production, theory_channel
+from gammastar.pipeline.searching import carried, law
+from gammastar.pipeline.yield_errors import rate_budget, yield_budget
+from gammastar.store.manifest import digest
+
+__all__ = ["accept_stage", "millicharge_detectors", "predict_stage"]
+
+TRANSVERSE = ("pion_dalitz", "pseudoscalar_dalitz", "vector_dalitz")
+THEORY_MAX = 3.5  # GeV: heaviest virtual photon of a theory channel
+YIELDS = ("signal", "in_domain_signal", "mc_error", "n_effective")
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A theory channel with the masses of virtual photons for which it counts."""
+
+    name: str
+    channel: predict.Channel
+    low: float
+    high: float
+
+    def rate(self, m_chi: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return pairs per proton on target and Q², and their error, common to all masses."""
+        if isinstance(self.channel, predict.JPsi):
+            value = predict.resonance_rate(self.channel, m_chi)
+            return value, value * self.channel.table.mesons["jpsi"].sigma
+
+        def upper(m: FloatArray) -> FloatArray:
+            rate, cov = self.channel.rate(m)
+            return rate + np.sqrt(np.diag(cov))
+
+        options: dict[str, Any] = {"mass_min": self.low, "panels": 200}
+        value = from_dark_photons(lambda m: self.channel.rate(m)[0], m_chi, self.high, **options)
+        return value, from_dark_photons(upper, m_chi, self.high, **options) - value
+
+    def photons(self, m_chi: float, n: int, rng: np.random.Generator) -> predict.VirtualPhotons:
+        """Return virtual photons of χχ̄."""
+        if isinstance(self.channel, predict.JPsi):
+            return predict.chi_from_resonances(self.channel, m_chi, n=n, rng=rng)
+        return predict.chi_from_channel(self.channel, m_chi, mass_range=(self.low, self.high), n=n, rng=rng)
+
+
+def millicharge_detectors(ctx: Context) -> dict[str, MillichargeDetector]:
+    """Return the detectors of millicharged particles by the stems of their files."""
+    section = ctx.steering.accept
+    names = () if section is None else section.millicharge_detectors
+    paths = [shipped(name, ctx.base, "detectors") for name in names]
+    return {path.stem: load_millicharge_detector(path) for path in paths}
+
+
+def _section(ctx: Context) -> Millicharge | None:
+    return None if ctx.steering.predict is None else ctx.steering.predict.millicharge
+
+
+def _parts(ctx: Context, exposure: Exposure) -> list[_Part]:
+    """Return the theory channels; beside a spectrum they end at its threshold.
+
+    Raises
+    ------
+    PhysicsError
+        If two of them contain the same process.
+    """
+    section, predicting = _section(ctx), ctx.steering.predict
+    if section is None or predicting is None:
+        return []
+    measured = ctx.steering.spectrum if predicting.source == "spectrum" else None
+    top = THEORY_MAX if measured is None else 2 * LEPTON_MASS[measured.lepton]
+    interaction = float(-np.expm1(-exposure.thickness))
+    parts = []
+    for name in section.channels:
+        channel = theory_channel(name, predicting, ctx.base, exposure.beam_energy, interaction)
+        high = min(top, M_PI0) if name == "pion_dalitz" else top
+        parts.append(_Part(name, channel, 0.0, high))
+    predict.check_exclusive([part.channel for part in parts])
+    return parts
+
+
+def _pairs(ctx: Context, made: Any) -> tuple[FloatArray, FloatArray, FloatArray] | None:
+    """Return edges [GeV], dileptons per proton on target and their covariance; None for theory alone."""
+    predicting = ctx.steering.predict
+    if made.spectrum is None or predicting is None or predicting.source == "theory":
+        return None
+    _, density, cov = spectrum.mass_density(made.spectrum)
+    edges = np.asarray(made.spectrum.hist.axes["mass"].edges, dtype=np.float64)
+    width = np.diff(edges)
+    return edges, density * width, cov * np.outer(width, width)
+
+
+def predict_stage(ctx: Context, production: Production, made: Any) -> Arrays | None:
+    """Return masses of χ and pairs per proton on target and Q², with errors; None without the section."""
+    section = _section(ctx)
+    if section is None:
+        return None
+    m_chi = np.array(section.masses)
+    parts, pairs = _parts(ctx, production.exposure), _pairs(ctx, made)
+    described = [predict.describe(part.channel) for part in parts]
+    key = ctx.book.key(ctx.steering.predict, ctx.book.key_of("spectrum"), digest(described))
+
+    def compute() -> Arrays:
+        ctx.tell("predict", None, f"millicharged pairs at {len(m_chi)} masses")
+        total, cov, rows = np.zeros(len(m_chi)), np.zeros((len(m_chi), len(m_chi))), {}
+        if pairs is not None:
+            total, cov = predict.chi_rate(*pairs, m_chi, _lepton_mass(ctx))
+            rows["channel|virtual_photon"] = total
+        for part in parts:
+            value, error = part.rate(m_chi)
+            total, cov = total + value, cov + np.outer(error, error)
+            rows[f"channel|{part.name}"] = value
+        budget = rate_budget(total, cov, production.exposure.pot_sigma)
+        return rows | budget | {"mass": m_chi, "rate": total, "cov": cov}
+
+    for part, text in zip(parts, described, strict=True):
+        ctx.book.methods[f"millicharged pairs, {part.name}, photons up to {part.high:.4g} GeV"] = text
+    if pairs is not None:
+        ctx.book.methods["millicharged pairs, virtual photons"] = (
+            f"dileptons times Eq. 8 of Allison and Blinov, sampled by strategy {section.strategy!r}; photons "
+            "heavier than the measured ones are left out"
+        )
+    return ctx.book.arrays("millicharge", key, compute)
+
+
+def _lepton_mass(ctx: Context) -> float:
+    section = ctx.steering.spectrum
+    return LEPTON_MASS["mu" if section is None else section.lepton]
+
+
+def accept_stage(ctx: Context, production: Production, made: Any) -> dict[str, Arrays]:
+    """Return expected events over masses and charges per detector, as `searching.accept_stage` does."""
+    found, predicted = millicharge_detectors(ctx), made.millicharge
+    section, accepting = _section(ctx), ctx.steering.accept
+    if not found or predicted is None or section is None or accepting is None:
+        return {}
+    charges = np.geomspace(*accepting.charge, accepting.n_charges)
+    described = digest({name: repr(detector) for name, detector in found.items()}, charges)
+    before = ctx.book.key_of("spectrum", "flow", "millicharge")
+    key = ctx.book.key(accepting, before, described, ctx.book.key(ctx.steering.predict))
+
+    def compute() -> Arrays:
+        point = functools.partial(_point, ctx, production, made, found, charges)
+        masses = predicted["mass"]
+        rows = [point(i) for i in range(len(masses))]
+        result: Arrays = {}
+        for name in found:
+            planes = {k: np.stack([row[name][k] for row in rows], axis=-2) for k in rows[0][name]}
+            planes["signal_sigma"] = np.array(planes["signal_sigma"].max())
+            planes["couplings"] = charges
+            planes |= yield_budget(predicted, planes)
+            result |= {f"{name}|{k}": v for k, v in planes.items()}
+        return result
+
+    arrays = ctx.book.arrays("accept_millicharge", key, compute)
+    return {
+        name: {k.partition("|")[2]: v for k, v in arrays.items() if k.startswith(f"{name}|")}
+        for name in found
+    }
+
+
+def _point(
+    ctx: Context,
+    production: Production,
+    made: Any,
+    found: dict[str, MillichargeDetector],
+    charges: FloatArray,
+    i: int,
+) -> dict[str, Arrays]:
+    """Return the rows of every detector at one mass of χ."""
+    m_chi = float(made.millicharge["mass"][i])
+    accepting = ctx.steering.accept
+    if accepting is None:
+        return {}
+    sample = _sample(ctx, production, made, m_chi, stream(ctx.seed, "millicharge", i))
+    rows: dict[str, Arrays] = {}
+    for name, detector in found.items():
+        rng = stream(ctx.seed, "depth", name, i)
+        here, sigma = carried(sample, (name, detector), accepting, production.exposure.target_a, rng)
+        if isinstance(sample, accept.Replicated):
+            here = accept.Replicated(here.p4, here.weight, here.origin, here.in_domain, sample.replicas)
+        seen = accept.millicharge_yields(here, m_chi, charges, detector, measured=law(ctx, production))
+        row = {key: getattr(seen, key) for key in YIELDS}
+        row["in_domain_fraction"] = seen.in_domain_fraction
+        row["signal_sigma"] = np.array([sigma])
+        if seen.replicas is not None:
+            row["signal_variations"] = seen.replicas
+        rows[name] = row
+    ctx.tell("accept", (i + 1) / len(made.millicharge["mass"]), f"millicharge: m = {m_chi:.3f} GeV")
+    return rows
+
+
+def _sample(
+    ctx: Context, production: Production, made: Any, m_chi: float, rng: np.random.Generator
+) -> Sample:
+    """Return χ and χ̄ of all channels at one mass."""
+    section, accepting = _section(ctx), ctx.steering.accept
+    if section is None or accepting is None:
+        msg = "[predict.millicharge] and [accept] are needed for millicharged particles"
+        raise SteeringError(msg)
+    samples: list[Sample] = []
+    weights: list[FloatArray | None] = []
+    pairs, n = _pairs(ctx, made), section.n_sample
+    if pairs is not None and 2 * m_chi < pairs[0][-1]:
+        photons, members = generator(ctx, production, made, pairs, m_chi, rng)
+        samples.append(predict.chi_pairs(photons, m_chi, rng=rng, longitudinal=accepting.longitudinal))
+        weights.append(None if members is None else np.concatenate([members, members], axis=1))
+    for part in _parts(ctx, production.exposure):
+        if part.rate(np.array([m_chi]))[0][0] > 0:
+            share = 0.0 if part.name in TRANSVERSE else accepting.longitudinal
+            photons = part.photons(m_chi, n, rng)
+            samples.append(predict.chi_pairs(photons, m_chi, rng=rng, longitudinal=share))
+            weights.append(None)
+    if not samples:
+        msg = f"predict.millicharge: no channel makes pairs of m_chi = {m_chi:g} GeV; drop this mass"
+        raise SteeringError(msg)
+    whole = predict.joined(samples)
+    size = next((len(w) for w in weights if w is not None), 0)
+    if not size:
+        return whole
+    every = [
+        np.ones((size, len(s.weight))) if w is None else w for s, w in zip(samples, weights, strict=True)
+    ]
+    replicas = np.concatenate(every, axis=1)
+    return accept.Replicated(whole.p4, whole.weight, whole.origin, whole.in_domain, replicas)
