@@ -122,12 +122,26 @@ def inspect(file: Path, lepton: Any) -> None:
 )
 @click.option("--engine", type=click.Choice(["toy", "pythia"]), default="toy", show_default=True)
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Of Pythia.")
+@click.option(
+    "--format", "layout", type=click.Choice(["ttree", "rntuple"]), default="ttree", show_default=True
+)
+@click.option(
+    "--compression",
+    type=click.Choice(["zstd", "zlib", "lz4", "lzma", "none"]),
+    default="zstd",
+    show_default=True,
+)
+@click.option("--resume", is_flag=True, help="Go on from what an interrupted run left in OUTPUT.parts.")
+@click.option("--cache", type=FILE, help="Keep finished parts in this folder, and take them from it.")
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True)
 def simulate(card: str, n_events: int, output: Path, seed: int, **options: Any) -> None:
     """Write MOCK events of CARD (a file, or the name of a shipped card)."""
     from gammastar.pipeline.commands import simulate_file
+    from gammastar.pipeline.progress import shown
 
-    for line in simulate_file(card, n_events, output, seed=seed, **options):
+    with shown() as tell:
+        lines = simulate_file(card, n_events, output, seed=seed, tell=tell, **options)
+    for line in lines:
         click.echo(line)
 
 
@@ -145,6 +159,29 @@ def sample(flow: Path, n_events: int, output: Path, **options: Any) -> None:
     from gammastar.pipeline.commands import sample_file
 
     click.echo(sample_file(flow, n_events, output, **options))
+
+
+@app.command("flow-scan")
+@click.argument("steering", type=FILE)
+@click.option("--output", type=FILE, help="Folder of the results [results/<analysis>].")
+@click.option("--preset", type=click.Choice(["paper", "default"]), default="paper", show_default=True)
+@click.option("--epochs", type=click.IntRange(min=1), help="Of every training [the preset's].")
+@click.option("--seeds", type=click.IntRange(min=1), default=2, show_default=True)
+@click.option("--grid", multiple=True, metavar="OPTION=A,B", help="Vary this [Appendix A's grid]; repeat it.")
+def flow_scan(steering: Path, **options: Any) -> None:
+    """Train flows of many architectures on the pairs of STEERING; an interrupted scan goes on.
+
+    Writes flow_scan.jsonl, one line per training.
+    """
+    from gammastar.core.data import analysis_path
+    from gammastar.pipeline.flow_scan import scan_flows
+    from gammastar.pipeline.progress import shown
+
+    with shown() as tell:
+        found = steering if steering.is_file() or steering.suffix else analysis_path(str(steering))
+        lines = list(scan_flows(found, tell=tell, **options))
+    for line in lines:
+        click.echo(line)
 
 
 @app.command()

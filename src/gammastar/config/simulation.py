@@ -24,7 +24,10 @@ class Analysis(Section):
 
 
 class Simulate(Section):
-    """Mock data made at run time from a card: data-like events, and simulation under another prior."""
+    """Mock data made at run time from a card: data-like events, and simulation under another prior.
+
+    `format` and `compression` are those of the ROOT files.
+    """
 
     card: str
     n_pairs: Annotated[int, Field(gt=0)]
@@ -32,3 +35,5 @@ class Simulate(Section):
     response_prior: str = "nominal"
     pairing: Literal["same-event", "mixed"] = "same-event"
     engine: Literal["toy", "pythia"] = "toy"
+    format: Literal["ttree", "rntuple"] = "ttree"
+    compression: Literal["zstd", "zlib", "lz4", "lzma", "none"] = "zstd"

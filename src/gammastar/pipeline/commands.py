@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from gammastar.core.constants import M_E, M_MU
 from gammastar.core.errors import StoreError, UserError
 from gammastar.core.records import FloatArray
 from gammastar.pipeline.checkpoint import load_arrays
-from gammastar.pipeline.context import shipped
+from gammastar.pipeline.context import Tell
 from gammastar.store.events import EventTable, write_events
 from gammastar.store.guarded import check_chunks
 from gammastar.store.manifest import digest, file_sha256, read_json
@@ -21,24 +23,67 @@ from gammastar.store.records import read_spectrum
 __all__ = ["sample_file", "show_results", "simulate_file", "verify_results"]
 
 
-def simulate_file(card: str, n: int, output: Path, *, kind: Any, seed: int, **options: Any) -> Iterator[str]:
-    """Write mock events of a card; yield lines that say what was made, with the placeholders of the card.
+def simulate_file(
+    card: str,
+    n: int,
+    output: Path,
+    *,
+    seed: int,
+    cache: Path | None = None,
+    resume: bool = False,
+    tell: Tell | None = None,
+    **options: Any,
+) -> list[str]:
+    """Write mock events of a card; return lines that say what was made, with the placeholders of the card.
 
-    Options are those of `simulate.simulate_events`: prior, pairing, engine, workers.
+    Parameters
+    ----------
+    card : str
+        A file, or the name of a shipped card.
+    n : int
+    output : Path
+    seed : int
+    cache : Path, optional
+        Folder where finished blocks stay. Without, they lie beside the output until it is complete.
+    resume : bool
+        Go on from the blocks that an interrupted run left beside the output.
+    tell : callable, optional
+        Progress.
+    **options
+        Those of `simulate.simulate_events` (kind, prior, pairing, engine, workers), ``compression`` and
+        ``layout`` of the file.
     """
     from gammastar import simulate
     from gammastar.pipeline import simulating
 
-    loaded = simulate.load_card(shipped(card, Path(), "cards"))
-    events = simulate.simulate_events(loaded, n, kind=kind, seed=seed, **options)
-    simulating.write_mock(output, events)
-    yield f"MOCK {kind} events of card {loaded.name!r}: {len(events)} in {output}"
-    yield f"protons on target: {float(events.meta['N_POT']):.6g}"
-    if "r_factor" in events.meta:
-        r_factor, sigma = events.meta["r_factor"], events.meta["r_factor_sigma"]
-        yield f"R of the combinatorial background: {r_factor:.4f} ± {sigma:.4f}"
-    placeholders = sorted(key for key, source in loaded.provenance.items() if source.tag == "placeholder")
-    yield f"placeholders of the card: {', '.join(placeholders) or 'none'}"
+    start = time.perf_counter()
+    loaded, _, notes = simulating.tuned(card, Path(), seed)
+    folder = cache or output.with_name(f"{output.name}.parts")
+    if cache is None and not resume and folder.is_dir():
+        shutil.rmtree(folder)
+    written = {key: options.pop(key) for key in ("compression", "layout") if key in options}
+    blocks = simulate.simulate_blocks(
+        loaded, n, seed=seed, cache=folder, progress=_progress(tell, output), **options
+    )
+    meta = simulating.write_blocks(output, blocks, **written)
+    if cache is None:
+        shutil.rmtree(folder, ignore_errors=True)
+    seconds = time.perf_counter() - start
+    lines = [f"MOCK {meta['kind']} events of card {loaded.name!r}: {meta['n_events']} in {output}"]
+    lines += [f"protons on target: {float(meta['N_POT']):.6g}"]
+    if "r_factor" in meta:
+        r_factor, sigma = meta["r_factor"], meta["r_factor_sigma"]
+        lines.append(f"R of the combinatorial background: {r_factor:.4f} ± {sigma:.4f}")
+    lines += [f"content sha256: {meta['content_sha256']}"]
+    lines += [f"{seconds:.1f} s, {meta['n_events'] / seconds:.0f} events per second", *notes]
+    found = sorted(key for key, source in loaded.provenance.items() if source.tag == "placeholder")
+    return [*lines, f"placeholders of the card: {', '.join(found) or 'none'}"]
+
+
+def _progress(tell: Tell | None, output: Path) -> Callable[[int, int], None] | None:
+    if tell is None:
+        return None
+    return lambda done, total: tell("simulate", done / total, f"{output.name}: {done} of {total}")
 
 
 def sample_file(

@@ -5,6 +5,7 @@ Everything here makes MOCK data; no sample is a measurement.
 
 from __future__ import annotations
 
+from gammastar.simulate.blocks import BLOCK
 from gammastar.simulate.card import Card
 from gammastar.simulate.card_file import load_card
 from gammastar.simulate.charm import CharmPairs, charm_rate, generate_charm
@@ -13,15 +14,18 @@ from gammastar.simulate.combinatorial import decay_muons, measured_r, muon_pairs
 from gammastar.simulate.detector import accepted, efficiency, pair_kinematics, smear
 from gammastar.simulate.engines import Engine, PythiaEngine, ToyEngine, pythia_engine
 from gammastar.simulate.exposure import Normalisation, normalisation
-from gammastar.simulate.ntuple import SimulatedEvents, simulate_events
+from gammastar.simulate.ntuple import simulate_blocks, simulate_events
 from gammastar.simulate.pool import Pool, make_pool
+from gammastar.simulate.sample import ContentDigest, SimulatedEvents, combined_meta
 from gammastar.simulate.species import mass_templates, tune_card
 from gammastar.simulate.toy import Dimuons, generate_pairs
 from gammastar.simulate.tuning import PtFit, YieldFit, fit_pt, fit_yields, power_law
 
 __all__ = [
+    "BLOCK",
     "Card",
     "CharmPairs",
+    "ContentDigest",
     "Dimuons",
     "Engine",
     "Normalisation",
@@ -33,6 +37,7 @@ __all__ = [
     "YieldFit",
     "accepted",
     "charm_rate",
+    "combined_meta",
     "decay_muons",
     "efficiency",
     "fit_pt",
@@ -51,6 +56,7 @@ __all__ = [
     "pair_kinematics",
     "power_law",
     "pythia_engine",
+    "simulate_blocks",
     "simulate_events",
     "smear",
     "tune_card",

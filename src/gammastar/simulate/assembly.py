@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -29,26 +30,133 @@ from gammastar.simulate.engines import TOY, Engine
 from gammastar.simulate.exposure import PILOT, Normalisation, normalisation
 from gammastar.simulate.toy import generate_pairs
 
-__all__ = ["MISS_PRESCALE", "Progress", "background_sample", "charm_sample", "cocktail_sample", "data_sample"]
+__all__ = ["KINDS", "MISS_PRESCALE", "Kind", "Plan", "Progress", "Sample", "assembled", "prepared"]
 
 CHUNK = 200_000  # dimuons at a time
 MISS_PRESCALE = 5  # of simulated dimuons that are not recorded one in five is kept
 SMALLEST_POOL, LARGEST_POOL = 50_000, 1_000_000  # interactions
 
+Kind: TypeAlias = Literal["data", "mc", "background", "charm"]
+KINDS: tuple[str, ...] = get_args(Kind)
 Progress: TypeAlias = Callable[[int, int], None]
 Sample: TypeAlias = tuple[Candidates, dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """What all blocks of a sample share: rates measured once, with pilots.
+
+    Attributes
+    ----------
+    kind : {"data", "mc", "background", "charm"}
+    rate : float
+        Recorded opposite-sign pairs per proton on target, without those of two decay muons (data), of these
+        alone (background), of open charm (charm); share of simulated dimuons that is recorded (mc).
+    norm : Normalisation, optional
+        Of the combinatorial background, for data and background.
+    pairing : {"same-event", "mixed"}
+    miss_prescale : int
+    """
+
+    kind: Kind
+    rate: float
+    norm: Normalisation | None
+    pairing: Pairing
+    miss_prescale: int
 
 
 def _dimuons_per_pot(card: Card) -> float:
     return sum(mode_rates(card).values()) * card.target.interactions
 
 
-def _pool(
+def _muon_pairs(
     card: Card, n_pairs: int, rng: np.random.Generator, pairing: Pairing, engine: Engine
-) -> tuple[MuonPairs, Normalisation]:
+) -> MuonPairs:
     interactions = int(np.clip(3 * n_pairs, SMALLEST_POOL, LARGEST_POOL))
-    pairs = muon_pairs(engine.decay_muons(card, interactions, rng), rng, pairing=pairing)
-    return pairs, normalisation(card, rng, pairs=pairs, engine=engine)
+    return muon_pairs(engine.decay_muons(card, interactions, rng), rng, pairing=pairing)
+
+
+def prepared(
+    card: Card, n: int, rng: np.random.Generator, engine: Engine, plan: Plan
+) -> tuple[Plan, MuonPairs | None]:
+    """Return the plan with its rates, and the pool of background pairs of the first block.
+
+    Parameters
+    ----------
+    card : Card
+    n : int
+        Size of the first block.
+    rng : numpy.random.Generator
+        Of the first block, which goes on with it.
+    engine : Engine
+    plan : Plan
+        Kind and options of the sample; `rate` and `norm` are found here.
+
+    Raises
+    ------
+    PhysicsError
+        If nothing would be recorded.
+    """
+    pairs, norm = None, None
+    if plan.kind in {"data", "background"}:
+        pairs = _muon_pairs(card, n, rng, plan.pairing, engine)
+        norm = normalisation(card, rng, pairs=pairs, engine=engine)
+    if plan.kind == "data" and norm is not None:
+        rate = norm.signal + (_recorded_charm_rate(card, rng, engine) if card.has_charm else 0.0)
+    elif pairs is not None and norm is not None:
+        opposite = float(recorded_weight(card, pairs)[pairs.charge == 0].sum())
+        rate = opposite * card.target.interactions * norm.decay_scale**2
+        if not rate > 0:
+            msg = (
+                f"card {card.name!r}: background.fraction = {card.background.fraction!r} gives no background"
+            )
+            raise PhysicsError(msg)
+    elif plan.kind == "charm":
+        rate = _recorded_charm_rate(card, rng, engine)
+    else:
+        pilot = signal_candidates(card, generate_pairs(card, PILOT // 4, rng, mesons=engine.mesons), rng)
+        rate = float(triggered(card, pilot, rng, prescaled=False).mean())
+    return Plan(plan.kind, rate, norm, plan.pairing, plan.miss_prescale), pairs
+
+
+def assembled(
+    card: Card,
+    n: int,
+    plan: Plan,
+    rng: np.random.Generator,
+    engine: Engine,
+    pairs: MuonPairs | None = None,
+    progress: Progress | None = None,
+) -> Sample:
+    """Return the events of one block.
+
+    Parameters
+    ----------
+    card : Card
+    n : int
+        Size of the block: recorded opposite-sign pairs that are expected, or rows (mc).
+    plan : Plan
+    rng : numpy.random.Generator
+    engine : Engine
+    pairs : MuonPairs, optional
+        Pool of background pairs; made here if it is needed and not given.
+    progress : callable, optional
+    """
+    if plan.kind == "mc":
+        return _cocktail_sample(card, n, rng, plan, progress, engine)
+    if plan.kind == "charm":
+        return _charm_sample(card, n, rng, plan, progress, engine)
+    if pairs is None:
+        pairs = _muon_pairs(card, n, rng, plan.pairing, engine)
+    if plan.norm is None:
+        msg = f"{plan.kind}: the plan has no normalisation; take one from `prepared`"
+        raise PhysicsError(msg)
+    if plan.kind == "data":
+        return _data_sample(card, n, rng, (plan, plan.norm, pairs), progress, engine)
+    pot = n / plan.rate
+    candidates = _shuffled([_recorded_background(card, pairs, plan.norm, pot, rng)], rng)
+    found = _background_meta(card, plan.norm, plan.pairing)
+    return candidates, {"N_POT": pot, "n_generated": len(candidates), **found}
 
 
 def _background_meta(card: Card, norm: Normalisation, pairing: Pairing) -> dict[str, Any]:
@@ -79,18 +187,17 @@ def _recorded_background(
     return candidates.take(np.flatnonzero(triggered(card, candidates, rng)))
 
 
-def data_sample(
+def _data_sample(
     card: Card,
     n_pairs: int,
     rng: np.random.Generator,
-    pairing: Pairing,
+    given: tuple[Plan, Normalisation, MuonPairs],
     progress: Progress | None,
     engine: Engine = TOY,
 ) -> Sample:
     """Return recorded events of an exposure in which `n_pairs` opposite-sign pairs are expected."""
-    pairs, norm = _pool(card, n_pairs, rng, pairing, engine)
-    charm = _recorded_charm_rate(card, rng, engine) if card.has_charm else 0.0
-    pot = n_pairs * (1.0 - card.background.fraction) / (norm.signal + charm)
+    plan, norm, pairs = given
+    pot = n_pairs * (1.0 - card.background.fraction) / plan.rate
     n_dimuons = int(rng.poisson(pot * _dimuons_per_pot(card)))
     parts = [_recorded_background(card, pairs, norm, pot, rng)]
     for start in range(0, n_dimuons, CHUNK):
@@ -105,7 +212,7 @@ def data_sample(
         parts += _recorded_charm(card, pot, rng, engine, muons=pairs.muons, probability=norm.third_muon)[0]
     candidates = _shuffled(parts, rng)
     candidates.weight[:] = 1.0
-    return candidates, {"N_POT": pot, "n_generated": n_dimuons, **_background_meta(card, norm, pairing)}
+    return candidates, {"N_POT": pot, "n_generated": n_dimuons, **_background_meta(card, norm, plan.pairing)}
 
 
 def _recorded_charm_rate(card: Card, rng: np.random.Generator, engine: Engine) -> float:
@@ -140,12 +247,16 @@ def _recorded_charm(
     return parts, n
 
 
-def charm_sample(
-    card: Card, n_pairs: int, rng: np.random.Generator, progress: Progress | None, engine: Engine = TOY
+def _charm_sample(
+    card: Card,
+    n_pairs: int,
+    rng: np.random.Generator,
+    plan: Plan,
+    progress: Progress | None,
+    engine: Engine = TOY,
 ) -> Sample:
     """Return recorded pairs of open charm alone, `n_pairs` expected: a template of known normalisation."""
-    per_pot = _recorded_charm_rate(card, rng, engine)
-    pot = n_pairs / per_pot
+    pot = n_pairs / plan.rate
     parts, n = _recorded_charm(card, pot, rng, engine, progress=progress)
     if not parts:
         msg = f"charm: no pair was drawn for n = {n_pairs!r}; ask for more"
@@ -155,32 +266,16 @@ def charm_sample(
     return candidates, {"N_POT": pot, "n_generated": n}
 
 
-def background_sample(
-    card: Card, n_pairs: int, rng: np.random.Generator, pairing: Pairing, engine: Engine = TOY
-) -> Sample:
-    """Return recorded pairs of decay muons alone, `n_pairs` opposite-sign ones expected."""
-    pairs, norm = _pool(card, n_pairs, rng, pairing, engine)
-    opposite = float(recorded_weight(card, pairs)[pairs.charge == 0].sum())
-    per_pot = opposite * card.target.interactions * norm.decay_scale**2
-    if not per_pot > 0:
-        msg = f"card {card.name!r}: background.fraction = {card.background.fraction!r} gives no background"
-        raise PhysicsError(msg)
-    pot = n_pairs / per_pot
-    candidates = _shuffled([_recorded_background(card, pairs, norm, pot, rng)], rng)
-    return candidates, {"N_POT": pot, "n_generated": len(candidates), **_background_meta(card, norm, pairing)}
-
-
-def cocktail_sample(
+def _cocktail_sample(
     card: Card,
     n: int,
     rng: np.random.Generator,
-    miss_prescale: int,
+    plan: Plan,
     progress: Progress | None,
     engine: Engine = TOY,
 ) -> Sample:
     """Return about `n` simulated dimuons; of those not recorded one in `miss_prescale` is kept."""
-    pilot = signal_candidates(card, generate_pairs(card, PILOT // 4, rng, mesons=engine.mesons), rng)
-    reconstructed = float(triggered(card, pilot, rng, prescaled=False).mean())
+    reconstructed, miss_prescale = plan.rate, plan.miss_prescale
     n_dimuons = int(np.ceil(n / (reconstructed + (1.0 - reconstructed) / miss_prescale)))
     parts = []
     for start in range(0, n_dimuons, CHUNK):

@@ -10,7 +10,15 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field, model_validator
 
 from gammastar.core.errors import SteeringError
-from gammastar.simulate.card_parts import Charm, Continuum, Piece, Polarisation, PythiaCard, Spectrometer
+from gammastar.simulate.card_parts import (
+    Charm,
+    Continuum,
+    Piece,
+    Polarisation,
+    PythiaCard,
+    Spectrometer,
+    Tuning,
+)
 from gammastar.simulate.card_parts import Part as _Part
 
 __all__ = [
@@ -30,7 +38,11 @@ __all__ = [
 
 
 # keys that a card need not have, with what stands for their absence
-OPTIONAL = {"lepton": "mu", "charm": None, "pythia": None, "radiation": False, "spectrometer": None}
+OPTIONAL = {
+    "lepton": "mu",
+    "radiation": False,
+    **dict.fromkeys(("charm", "pythia", "spectrometer", "tuning")),
+}
 OPTIONAL_MODE = {"polarisation": None, "continuum": None}
 OPTIONAL_DETECTOR = {"sextants": 1, "coil": 0.0, "pt_min": 0.0}
 OPTIONAL_TARGET = {"profile": "uniform", "pieces": None}
@@ -203,6 +215,7 @@ class Card(_Part):
     charm: Charm | None = None
     pythia: PythiaCard | None = None
     spectrometer: Spectrometer | None = None
+    tuning: Tuning | None = None
     radiation: bool = False
     provenance: dict[str, Provenance] = Field(default_factory=dict, repr=False)
 

@@ -10,12 +10,14 @@ __all__ = [
     "Charm",
     "CharmHadron",
     "Continuum",
+    "Knowledge",
     "Part",
     "Piece",
     "Polarisation",
     "PythiaCard",
     "Spectrometer",
     "Trigger",
+    "Tuning",
 ]
 
 
@@ -132,6 +134,27 @@ class PythiaCard(Part):
     reuse: float = Field(default=3.0, gt=0)
     species: dict[str, float] = Field(default_factory=dict)
     settings: tuple[str, ...] = ()
+
+
+class Knowledge(Part):
+    """Gaussian knowledge of the factor on one source of a fitted spectrum."""
+
+    value: float = Field(ge=0)
+    error: float = Field(gt=0)
+
+
+class Tuning(Part):
+    """Yields fitted to a measured mass spectrum of opposite-sign pairs, background included.
+
+    `spectrum`: ``file.csv`` (columns low, high, entries) or ``file.root:name``, beside the card; `pot`:
+    protons on target of the measurement; `n`: simulated dimuons of the templates; `constraints`: by mode,
+    ``combinatorial`` or ``charm``.
+    """
+
+    spectrum: str
+    pot: float = Field(gt=0)
+    n: int = Field(default=200_000, gt=0)
+    constraints: dict[str, Knowledge] = Field(default_factory=dict)
 
 
 class Piece(Part):

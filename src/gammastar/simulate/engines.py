@@ -252,6 +252,7 @@ def pythia_engine(
     workers: int = 1,
     cache: str | Path | None = None,
     progress: Progress | None = None,
+    block: int = 0,
 ) -> PythiaEngine:
     """Generate with Pythia what a card needs: soft events, and charm and Drell-Yan where it has them.
 
@@ -260,10 +261,10 @@ def pythia_engine(
     card : Card
     n_events : int
         Inelastic events.
-    seed, workers, cache, progress
+    seed, workers, cache, progress, block
         As `make_pool`.
     """
-    kept: dict[str, Any] = {"seed": seed, "workers": workers, "cache": cache}
+    kept: dict[str, Any] = {"seed": seed, "workers": workers, "cache": cache, "block": block}
     process: Process = "soft" if card.lepton == "mu" else "electrons"
     soft = make_pool(card, n_events, process=process, progress=progress, **kept)
     charm = make_pool(card, 20_000, process="charm", **kept) if card.has_charm else None

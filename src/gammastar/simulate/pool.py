@@ -27,6 +27,7 @@ Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
 Progress: TypeAlias = Callable[[int, int], None]
 
 SHARE = {"pp": 20_000, "pPb": 4_000}  # events of one share: some seconds
+BLOCK_SHARES = 1_000_000  # numbers of shares of a block
 LOG = logging.getLogger(__name__)
 
 
@@ -82,12 +83,12 @@ def _share(
 
 
 def _jobs(
-    lines: tuple[str, ...], process: Process, n: int, seed: int, size: int, cache: Path | None
+    lines: tuple[str, ...], process: Process, n: int, seed: int, size: int, cache: Path | None, first: int
 ) -> Iterator[tuple[tuple[str, ...], Process, int, int, int, str | None]]:
     key = hashlib.sha256("\n".join((pythia.version(), str(seed), str(size), *lines)).encode()).hexdigest()[
         :16
     ]
-    for index in range(-(-n // size)):
+    for index in range(first, first - (-n // size)):
         file = None if cache is None else str(cache / f"{process}_{key}_{index:05d}.npz")
         yield lines, process, size, seed, index, file
 
@@ -114,6 +115,7 @@ def make_pool(
     workers: int = 1,
     cache: str | Path | None = None,
     progress: Progress | None = None,
+    block: int = 0,
 ) -> Pool:
     """Generate at least `n` events with Pythia and keep their hadrons.
 
@@ -132,6 +134,8 @@ def make_pool(
         uninterrupted one gives.
     progress : callable, optional
         Called as ``progress(events done, events wanted)``.
+    block : int
+        Pools of different blocks hold independent events.
 
     Raises
     ------
@@ -153,7 +157,7 @@ def make_pool(
     try:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-        jobs = list(_jobs(lines, process, n, seed, size, folder))
+        jobs = list(_jobs(lines, process, n, seed, size, folder, block * BLOCK_SHARES))
         shares, busy, made = [], 0.0, 0
         for share, seconds in _run(jobs, min(workers, len(jobs))):
             shares.append(share)

@@ -118,4 +118,5 @@ def tune_card(
         modes[key] = mode.model_copy(
             update={"branching": mode.branching * factor, "branching_photon": photon}
         )
-    return card.model_copy(update={"name": f"{card.name} (tuned)", "modes": modes}), fit
+    update = {"name": f"{card.name} (tuned)", "modes": modes, "tuning": None}
+    return card.model_copy(update=update), fit

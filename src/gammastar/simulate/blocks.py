@@ -1,0 +1,256 @@
+"""Samples in blocks of bounded size: memory does not grow with the events, interrupted runs go on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import awkward as ak
+import numpy as np
+
+from gammastar.core.errors import StoreError
+from gammastar.core.rng import stream
+from gammastar.simulate import pythia
+from gammastar.simulate.assembly import Kind, Plan, Progress, Sample, assembled, prepared
+from gammastar.simulate.branches import (
+    event_branches,
+    muon_branches,
+    richer,
+    truth_branches,
+    without_hidden,
+)
+from gammastar.simulate.candidates import COMBINATORIAL, Candidates
+from gammastar.simulate.card import Card
+from gammastar.simulate.card_parts import PythiaCard
+from gammastar.simulate.combinatorial import MuonPairs, Pairing
+from gammastar.simulate.engines import TOY, Engine, EngineName, normalised, pythia_engine
+from gammastar.simulate.sample import SimulatedEvents, shifted
+
+__all__ = ["BLOCK", "Request", "make_blocks"]
+
+BLOCK = 100_000  # expected pairs, or rows, of a block
+DIMUONS_PER_RECORDED = 24  # generated for one recorded
+FEWEST_EVENTS = 20_000
+RUN = {"data": 5001, "mc": 6001, "background": 7001, "charm": 8001}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Request:
+    """What was asked for; see `simulate_events`."""
+
+    card: Card
+    n: int
+    kind: Kind
+    prior: str
+    seed: int
+    engine: EngineName | Engine
+    pairing: Pairing
+    miss_prescale: int
+    workers: int = 1
+    cache: str | Path | None = None
+    n_events: int | None = None
+    progress: Progress | None = None
+
+    @property
+    def sizes(self) -> list[int]:
+        """Sizes of the blocks."""
+        return [min(BLOCK, self.n - start) for start in range(0, self.n, BLOCK)]
+
+    @property
+    def folder(self) -> Path | None:
+        """Where finished blocks are kept; nowhere if the engine was given as an object."""
+        return Path(self.cache) if self.cache is not None and isinstance(self.engine, str) else None
+
+    def key(self) -> str:
+        """Return the digest of all that decides about the content."""
+        versions = [metadata.version("gammastar"), np.__version__]
+        if self.engine == "pythia":
+            versions.append(pythia.version())
+        what = [self.card.digest, self.n, self.kind, self.prior, self.seed, str(self.engine), self.pairing]
+        what += [self.miss_prescale, self.n_events, BLOCK, *versions]
+        return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
+
+
+def make_blocks(request: Request) -> Iterator[SimulatedEvents]:
+    """Yield the blocks of a sample, made or taken from the cache.
+
+    Notes
+    -----
+    Each block has random numbers and, with Pythia, generated events of its own; the normalisation is
+    measured in front of the first one, and once more where a run goes on.
+    """
+    maker = _Maker(request)
+    events, bursts = 0, 0
+    for index in range(len(request.sizes)):
+        block = _kept(request, index)
+        if block is None:
+            block = maker.made(index)
+            _keep(request, index, block)
+        yield shifted(block, events, bursts, request.card.run.events_per_burst)
+        events += len(block)
+        bursts += int(block.meta.get("n_bursts", 0))
+
+
+class _Maker:
+    """Makes blocks in any order; the plan is found with the random numbers of the first one."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._card = request.card.with_prior(request.prior)
+        self._plan: Plan | None = None
+
+    def _start(self) -> tuple[Plan, np.random.Generator, Engine, MuonPairs | None]:
+        asked, n = self._request, self._request.sizes[0]
+        engine = self._engine(0)
+        self._card = normalised(self._card, engine)
+        rng = stream(asked.seed, "simulate", asked.kind)
+        plan = Plan(asked.kind, 0.0, None, asked.pairing, asked.miss_prescale)
+        plan, pairs = prepared(self._card, n, rng, engine, plan)
+        return plan, rng, engine, pairs
+
+    def made(self, index: int) -> SimulatedEvents:
+        """Return a block."""
+        asked, n = self._request, self._request.sizes[index]
+        if index == 0 or self._plan is None:
+            self._plan, rng, engine, pairs = self._start()
+        if index > 0:
+            rng, pairs = stream(asked.seed, "simulate", asked.kind, "block", index), None
+            engine = self._engine(index)
+        sample = assembled(self._card, n, self._plan, rng, engine, pairs, self._progress(index))
+        return self._recorded(index, sample, rng, engine)
+
+    def _recorded(
+        self, index: int, sample: Sample, rng: np.random.Generator, engine: Engine
+    ) -> SimulatedEvents:
+        asked, source, (candidates, meta) = self._request, self._card, sample
+        branches = event_branches(source, candidates, RUN[asked.kind], rng)
+        branches["Muon"] = muon_branches(source, candidates, rng, truth=asked.kind != "data")
+        names: tuple[str | int, ...] = ("simulate", asked.kind, "detector")
+        names = names if index == 0 else (*names, "block", index)
+        more = richer(source, candidates, branches, meta["N_POT"], stream(asked.seed, *names))
+        branches["Muon"] = without_hidden(branches["Muon"])
+        if asked.kind != "data":
+            branches |= truth_branches(source, candidates)
+        record = {
+            **_constants(asked),
+            "n_events": len(candidates),
+            "engine": engine.name,
+            **engine.meta(),
+            **meta,
+            **more,
+            "sum_weights": _sums(source, candidates),
+        }
+        return SimulatedEvents(branches=branches, meta=record)
+
+    def _progress(self, index: int) -> Progress | None:
+        tell, n, before = self._request.progress, self._request.n, index * BLOCK
+        size = self._request.sizes[index]
+        return None if tell is None else lambda done, total: tell(before + size * done // max(total, 1), n)
+
+    def _engine(self, index: int) -> Engine:
+        """Return the engine of a block, made if it was named."""
+        asked = self._request
+        if not isinstance(asked.engine, str):
+            return asked.engine
+        if asked.engine == "toy":
+            return TOY
+        n = asked.sizes[index]
+        wanted = _events_wanted(self._card, n, asked.kind)
+        if asked.n_events is not None:
+            wanted = -(-asked.n_events * n // asked.n)
+        return pythia_engine(
+            self._card,
+            wanted,
+            seed=asked.seed,
+            workers=asked.workers,
+            cache=asked.cache,
+            progress=self._progress(index),
+            block=index,
+        )
+
+
+def _constants(asked: Request) -> dict[str, Any]:
+    """Return what the record says of the request."""
+    card = asked.card
+    return {
+        "card": card.name,
+        "card_digest": card.digest,
+        "prior": asked.prior,
+        "kind": asked.kind,
+        "seed": asked.seed,
+        "version": metadata.version("gammastar"),
+        "numpy": np.__version__,
+        "beam_energy": card.beam.energy,
+        "L": card.target.thickness,
+        "A": card.target.a,
+        "Z": card.target.z,
+        "sigma_inel": card.target.sigma_inel,
+    }
+
+
+def _events_wanted(card: Card, n: int, kind: Kind) -> int:
+    """Return inelastic events that serve a sample: each meson decays `reuse` times on average."""
+    reuse = (card.pythia or PythiaCard()).reuse
+    dimuons = n if kind == "mc" else DIMUONS_PER_RECORDED * n
+    per_event = 2.7 if (card.pythia or PythiaCard()).system == "pp" else 5.0
+    return max(int(np.ceil(dimuons / (per_event * reuse))), FEWEST_EVENTS)
+
+
+def _sums(card: Card, candidates: Candidates) -> dict[str, float]:
+    """Return the sum of weights (times prescale) of every process."""
+    total = np.bincount(candidates.process, candidates.weight, minlength=128)
+    names = {key: mode.process for key, mode in card.modes.items() if mode.enabled}
+    names |= {"combinatorial": COMBINATORIAL}
+    if card.charm is not None and card.has_charm:
+        names |= {"charm": card.charm.process}
+    return {key: float(total[code]) for key, code in names.items()}
+
+
+def _path(request: Request, index: int) -> Path | None:
+    folder = request.folder
+    return None if folder is None else folder / f"block_{request.kind}_{request.key()}_{index:05d}.npz"
+
+
+def _keep(request: Request, index: int, block: SimulatedEvents) -> None:
+    """Write a finished block, at once or not at all."""
+    path = _path(request, index)
+    if path is None:
+        return
+    arrays: dict[str, Any] = {"meta": np.array(json.dumps(dict(block.meta), default=float))}
+    muons = block.branches["Muon"]
+    arrays["counts"] = ak.to_numpy(ak.num(muons))
+    arrays["members"] = np.array(muons.fields)
+    arrays |= {f"muon_{name}": ak.to_numpy(ak.flatten(muons[name])) for name in muons.fields}
+    arrays |= {f"flat_{name}": values for name, values in block.branches.items() if name != "Muon"}
+    temporary = path.with_suffix(".part.npz")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(temporary, **arrays)
+        temporary.replace(path)
+    except OSError as error:
+        msg = f"{path}: the finished block cannot be kept ({error.strerror}); give another cache folder"
+        raise StoreError(msg) from error
+
+
+def _kept(request: Request, index: int) -> SimulatedEvents | None:
+    """Return a finished block, or None where there is none that can be read."""
+    path = _path(request, index)
+    if path is None or not path.is_file():
+        return None
+    try:
+        with path.open("rb") as stream_, np.load(stream_, allow_pickle=False) as file:
+            arrays = dict(file)
+    except (OSError, ValueError, BadZipFile):
+        return None
+    branches: dict[str, Any] = {
+        name.removeprefix("flat_"): values for name, values in arrays.items() if name.startswith("flat_")
+    }
+    muons = ak.zip({str(name): arrays[f"muon_{name}"] for name in arrays["members"]})
+    branches["Muon"] = ak.unflatten(muons, arrays["counts"])
+    return SimulatedEvents(branches, json.loads(str(arrays["meta"])))

@@ -1,0 +1,144 @@
+"""Samples in blocks: one content, streamed, joined, or interrupted and resumed; truth of decays in flight."""
+
+import awkward as ak
+import numpy as np
+import pytest
+import uproot
+
+from gammastar.core.data import data_path
+from gammastar.core.errors import PhysicsError, StoreError
+from gammastar.pipeline.commands import simulate_file
+from gammastar.pipeline.simulating import write_blocks
+from gammastar.simulate import ContentDigest, combined_meta, load_card, simulate_blocks, simulate_events
+from gammastar.simulate import blocks as blocks_module
+
+CARD = load_card(data_path("cards/na60_mock.toml"))
+FULL = load_card(data_path("cards/na60_full.toml"))
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(blocks_module, "BLOCK", 1000)
+
+
+def test_recorded_commands_give_the_shipped_files():
+    """The content of data/mock/*.root: branch by branch, bit by bit."""
+    for name, n, options in (
+        ("data", 20_000, {"seed": 11}),
+        ("mc", 100_000, {"seed": 12, "kind": "mc", "prior": "varied"}),
+    ):
+        made = simulate_events(CARD, n, **options)
+        with uproot.open(data_path(f"mock/na60_{name}.root")) as file:
+            arrays, meta = file["events"].arrays(), file["meta"].arrays()
+        assert meta.N_POT[0] == made.meta["N_POT"]
+        for key, values in made.branches.items():
+            if key != "Muon":
+                np.testing.assert_array_equal(ak.to_numpy(arrays[key]), values)
+        for member in made.branches["Muon"].fields:
+            assert ak.array_equal(arrays[f"Muon_{member}"], made.branches["Muon"][member])
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize(("card", "kind"), [(CARD, "mc"), (FULL, "data")])
+def test_blocks_are_one_sample(card, kind):
+    whole = simulate_events(card, 2500, kind=kind, seed=1)
+    digest, metas = ContentDigest(), []
+    for block in simulate_blocks(card, 2500, kind=kind, seed=1):
+        digest.update(block.branches)
+        metas.append(block.meta)
+    assert len(metas) == 3
+    assert digest.hexdigest(combined_meta(metas)) == whole.digest
+    assert whole.meta["n_events"] == len(whole)
+    np.testing.assert_array_equal(whole.branches["event"], np.arange(len(whole)))
+    assert np.all(np.diff(whole.branches["burst"]) >= 0)
+    pots = [meta["N_POT"] for meta in metas]
+    assert whole.meta["N_POT"] == pytest.approx(sum(pots))
+    assert pots[0] / pots[2] == pytest.approx(2.0, rel=1e-3)
+    total = (whole.branches["weight"] * whole.branches["prescale"]).sum()
+    if kind == "mc":
+        assert total == pytest.approx(sum(whole.meta["sum_weights"].values()))
+    else:
+        assert whole.meta["pot_per_burst"] * whole.meta["n_bursts"] == pytest.approx(whole.meta["N_POT"])
+    px = [ak.to_numpy(ak.flatten(b.branches["Muon"].px)) for b in simulate_blocks(card, 2000, seed=1)]
+    assert not np.intersect1d(px[0], px[1]).size  # random numbers of their own
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_interrupted_run_goes_on(tmp_path, monkeypatch):
+    """Killed in the third block, resumed: two blocks are taken up, the content is that of a whole run."""
+    whole = simulate_file("na60_mock", 2500, tmp_path / "whole.root", kind="data", seed=3)
+    assert not (tmp_path / "whole.root.parts").exists()
+    made, calls = blocks_module.assembled, []
+
+    def interrupted(*args):
+        calls.append(args[1])
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return made(*args)
+
+    monkeypatch.setattr(blocks_module, "assembled", interrupted)
+    part = tmp_path / "part.root"
+    with pytest.raises(KeyboardInterrupt):
+        simulate_file("na60_mock", 2500, part, kind="data", seed=3)
+    assert not part.exists()
+    assert len(list((tmp_path / "part.root.parts").glob("block_*.npz"))) == 2
+    again = simulate_file("na60_mock", 2500, part, kind="data", seed=3, resume=True)
+    assert calls == [1000, 1000, 500, 500]  # the last one was interrupted and made again
+    content = [next(line for line in lines if "sha256" in line) for lines in (whole, again)]
+    assert content[0] == content[1]
+    with uproot.open(part) as one, uproot.open(tmp_path / "whole.root") as other:
+        assert ak.array_equal(one["events"].arrays(), other["events"].arrays())
+        assert one["meta"]["content_sha256"].array()[0] in content[0]
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_cache_knows_what_it_holds(tmp_path):
+    """Another seed, or a damaged block, is made anew."""
+    first = simulate_events(CARD, 1500, kind="mc", seed=1, cache=tmp_path)
+    kept = sorted(tmp_path.glob("block_*.npz"))
+    assert len(kept) == 2
+    kept[1].write_bytes(kept[1].read_bytes()[:2000])
+    assert simulate_events(CARD, 1500, kind="mc", seed=1, cache=tmp_path).digest == first.digest
+    assert simulate_events(CARD, 1500, kind="mc", seed=2, cache=tmp_path).digest != first.digest
+    assert len(list(tmp_path.glob("block_*.npz"))) == 4
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="cannot be kept"):
+        simulate_events(CARD, 100, seed=1, cache=tmp_path / "file")
+
+
+def test_mistakes_are_found_before_work(tmp_path):
+    with pytest.raises(PhysicsError, match="n = 0"):
+        simulate_blocks(CARD, 0)  # not only when the first block is asked for
+    (tmp_path / "file").write_text("")
+
+    def never():
+        pytest.fail("a block was made although the file cannot be written")
+        yield
+
+    with pytest.raises(StoreError, match="cannot be written"):
+        write_blocks(tmp_path / "file" / "mock.root", never())
+
+
+def test_truth_of_decays_in_flight():
+    """Decays along 0.44 m of path: nearly uniform, as the flight is long; pairs of photons share a mother."""
+    muon = simulate_events(CARD, 2000, kind="background", seed=1).branches["Muon"]
+    z = ak.to_numpy(ak.flatten(muon.decayZ))
+    length = 100 * CARD.background.decay_length
+    assert z.min() > 0
+    assert z.max() <= length
+    assert z.mean() == pytest.approx(length / 2, rel=0.05)
+    assert set(np.unique(ak.flatten(muon.motherIdx))) == {0, 1, 2}
+    assert ak.all(ak.num(muon) == ak.Array([len(set(row)) for row in muon.motherIdx.tolist()]))
+    mc = simulate_events(CARD, 2000, kind="mc", seed=1).branches["Muon"]
+    assert not np.any(ak.to_numpy(ak.flatten(mc.decayZ)))
+    assert not np.any(ak.to_numpy(ak.flatten(mc.motherIdx)))
+
+
+def test_charm_decays_behind_the_interaction():
+    """⟨z⟩ = ⟨p_z/m⟩ cτ: D⁺ fly some millimetres, and farther than D⁰ of the same momentum."""
+    muon = simulate_events(FULL, 3000, kind="charm", seed=1).branches["Muon"]
+    z, mother = (np.abs(ak.to_numpy(ak.flatten(muon[key]))) for key in ("decayZ", "motherPdg"))
+    assert set(np.unique(ak.flatten(muon.motherIdx))) == {0, 1}
+    mean = {pdg: z[mother == pdg].mean() for pdg in (411, 421)}
+    assert 0.1 < mean[421] < 1.0
+    assert mean[411] / mean[421] == pytest.approx(309.8 / 123.0, rel=0.25)
