@@ -6,8 +6,10 @@ from gammastar import report, simulate
 from gammastar.pipeline.context import Context, shipped
 from gammastar.pipeline.limits import limits_of
 from gammastar.pipeline.order import Products
-from gammastar.pipeline.sections_dark import acceptance_section, rate_section, reach_sections
+from gammastar.pipeline.sections_dark import acceptance_section, reach_sections
 from gammastar.pipeline.sections_measured import flow_section, pairs_section, spectrum_section
+from gammastar.pipeline.sections_theory import millicharge_sections, rate_section
+from gammastar.pipeline.simulating import placeholders
 from gammastar.store.manifest import versions, write_text
 
 __all__ = ["write"]
@@ -16,16 +18,11 @@ EXPLORED_CL = (0.90, 0.95)
 
 
 def _placeholders(ctx: Context) -> list[str]:
-    """Return the placeholders of the card, grouped by what stands in for a source."""
+    """Return the placeholders of the card."""
     section = ctx.steering.simulate
     if section is None:
         return []
-    card = simulate.load_card(shipped(section.card, ctx.base, "cards"))
-    groups: dict[str, list[str]] = {}
-    for key, found in sorted(card.provenance.items()):
-        if found.tag == "placeholder":
-            groups.setdefault(found.source, []).append(key)
-    return [f"{', '.join(keys)}: {source}" for source, keys in groups.items()]
+    return placeholders(simulate.load_card(shipped(section.card, ctx.base, "cards")))
 
 
 def _sections(ctx: Context, made: Products) -> list[report.Section]:
@@ -41,7 +38,7 @@ def _sections(ctx: Context, made: Products) -> list[report.Section]:
         found.append(rate_section(ctx, made))
     if made.accepted is not None:
         found.append(acceptance_section(ctx, made))
-    return found + reach_sections(ctx, made)
+    return found + reach_sections(ctx, made) + millicharge_sections(ctx, made)
 
 
 def write(ctx: Context, made: Products) -> None:

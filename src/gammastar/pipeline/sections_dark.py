@@ -10,26 +10,11 @@ from gammastar.pipeline.context import Context
 from gammastar.pipeline.limits import Search
 from gammastar.pipeline.order import Products
 from gammastar.pipeline.results import titled
+from gammastar.pipeline.sections_theory import conditions, error_tables
 
-__all__ = ["acceptance_section", "rate_section", "reach_sections"]
+__all__ = ["acceptance_section", "reach_sections"]
 
-
-def rate_section(ctx: Context, made: Products) -> report.Section:
-    """Return dark photons per proton on target and squared coupling against the mass."""
-    predicted = made.predicted
-    if predicted is None:
-        return report.Section("Rate", ["No rate was predicted."])
-    mass, rate, errors = predicted["mass"], predicted["rate"], np.sqrt(np.diag(predicted["cov"]))
-    figure = report.rate_figure(mass, rate, errors, mock=ctx.book.mock, label="from unfolded dileptons")
-    low = int(np.argmin(mass))
-    ctx.book.numbers[f"dark photons per POT and squared coupling at {mass[low]:.3f} GeV"] = (
-        f"{rate[low]:.3g} ± {errors[low]:.2g}"
-    )
-    return report.Section(
-        "Rate of dark photons",
-        ["Dileptons per proton on target times m/(2 kappa): no model of hadron production enters."],
-        figures=[titled("rate", "Dark photons per proton on target and squared coupling.", figure)],
-    )
+ACCEPTANCE = ("spin state", "production vertex", "scaling with A")
 
 
 def acceptance_section(ctx: Context, made: Products) -> report.Section:
@@ -43,15 +28,16 @@ def acceptance_section(ctx: Context, made: Products) -> report.Section:
             float(m): a[1] for m, a in zip(arrays["acceptance_mass"], arrays["acceptance"], strict=True)
         }
         part = _measured_part(arrays)
-        if part is not None:
+        if part is not None and ctx.steering.spectrum is not None:
             ctx.book.numbers[f"measured part of the largest signal per mass, {name}"] = part
         if any((curve > 0).any() for curve in curves.values()):
             figure = report.acceptance_figure(arrays["ctau"], curves, mock=ctx.book.mock, errors=errors)
             caption = f"Acceptance of {name} against the decay length, per produced particle."
             figures.append(titled(f"acceptance_{name}", caption, figure))
-    return report.Section(
-        "Acceptance of long-lived particles", ["Decays in flight, per produced particle."], figures
-    )
+    text = ["Decays in flight, per produced particle.", *conditions(ctx, ACCEPTANCE)]
+    mass = np.array([]) if made.predicted is None else made.predicted["mass"]
+    tables = error_tables(made.accepted or {}, mass)
+    return report.Section("Acceptance of long-lived particles", text, figures, tables)
 
 
 def _measured_part(arrays: Arrays) -> str | None:
