@@ -1,4 +1,4 @@
-"""The command line: ``gammastar run | check | inspect | simulate | sample | reinterpret | export | compare | show | …``.
+"""The command line: ``gammastar run | check | inspect | simulate | sample | reinterpret | export | …``.
 
 The only module that prints.
 """
