@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gammastar.report.check_figures import kl_figure, training_figure
+from gammastar.report.compare_figures import RateTable, compare_figure
 from gammastar.report.contours import Contour, islands, outline, region
 from gammastar.report.detector_figures import cone_outline, detector_figure
 from gammastar.report.domain_map import DomainMap, domain_figure
@@ -34,12 +35,14 @@ __all__ = [
     "Plane",
     "Plane2D",
     "Provenance",
+    "RateTable",
     "Section",
     "Submission",
     "Table",
     "acceptance_figure",
     "acceptance_vs_mass",
     "citations",
+    "compare_figure",
     "cone_outline",
     "correlation_matrix",
     "cutflow_table",
