@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from gammastar.config.fields import Edges, Fraction, Positive, Range, Section
 
 __all__ = [
+    "Charm",
+    "CorrectionSection",
     "Read",
     "Select",
     "SpectrumSection",
     "Subtract",
+    "Systematics",
     "Unfold",
 ]
 
@@ -42,26 +45,174 @@ class Select(Section):
     energy: Edges = (0.0, 1e5)
 
 
-class Subtract(Section):
-    """Same-sign background; `coarse` gives, by axis, the regions in which B5 takes its charge ratio."""
+class Charm(Section):
+    """Open charm: simulated pairs fitted in mass and vertex offset, since like-sign pairs do not see it.
 
-    method: Literal["B1", "B2", "B3", "B5"] = "B5"
-    r_factor: Positive | Literal["simulation"] = 1.0
+    `offset` is one pair column, or two or more lepton columns whose distance between the leptons is taken.
+    """
+
+    template: tuple[str, ...] | Literal["simulation"]
+    n_template: Annotated[int, Field(gt=0)] = 20_000
+    offset: Annotated[tuple[str, ...], Field(min_length=1)]
+    edges: Edges
+
+
+class CorrectionSection(Section):
+    """Pairs that are no single virtual photon: simulated ones of `files`, or the built-in `kind`.
+
+    The size is a number of pairs, a fraction of the yield, or follows from the measured η Dalitz pairs.
+    """
+
+    name: Annotated[str, Field(min_length=1)]
+    kind: Literal["files", "eta to mu mu"] = "files"
+    files: tuple[str, ...] = ()
+    pairs: Annotated[float, Field(ge=0)] | None = None
+    fraction: Fraction | None = None
+    sigma: Annotated[float, Field(ge=0)] | None = None
+    n_dalitz: Positive | None = None
+    n_dalitz_sigma: Annotated[float, Field(ge=0)] = 0.0
+    resolution: Positive | None = None
+    efficiency_ratio: Positive = 1.0
+    source: str = ""
+
+    @model_validator(mode="after")
+    def _complete(self) -> CorrectionSection:
+        if self.kind == "eta to mu mu":
+            wrong = [k for k in ("files", "pairs", "fraction", "sigma") if getattr(self, k) not in ((), None)]
+            if wrong or self.n_dalitz is None or self.resolution is None:
+                msg = f"kind = 'eta to mu mu' takes n_dalitz and resolution, not {', '.join(wrong) or 'less'}"
+                raise ValueError(msg)
+            return self
+        if not self.files or self.sigma is None or (self.pairs is None) == (self.fraction is None):
+            msg = "a correction from files needs files, sigma, and one of pairs and fraction"
+            raise ValueError(msg)
+        if self.n_dalitz is not None or self.resolution is not None:
+            msg = "n_dalitz and resolution belong to kind = 'eta to mu mu'"
+            raise ValueError(msg)
+        return self
+
+
+class Subtract(Section):
+    """Like-sign background, open charm and named corrections.
+
+    `coarse` gives, by axis, the regions in which B5 takes its charge ratio and B4 its normalisation;
+    `r_coarse` those in which R is taken from mixed events. `r_mult` multiplies R of the acceptance. `control`
+    is a region without signal, by axis, where +- over background should be one.
+    """
+
+    method: Literal["B1", "B2", "B3", "B4", "B5"] = "B5"
+    r_factor: Positive | Literal["simulation", "mixed"] = 1.0
     r_factor_sigma: Annotated[float, Field(ge=0)] = 0.0
+    r_mult: Positive = 1.0
+    r_mult_sigma: Annotated[float, Field(ge=0)] = 0.0
+    r_coarse: dict[Literal["mass", "pt", "energy"], Edges] = Field(default_factory=dict)
+    mixed_pairs: Annotated[int, Field(ge=1000)] = 300_000
+    control: dict[Literal["mass", "pt", "energy"], Range] = Field(default_factory=dict)
     coarse: dict[Literal["mass", "pt", "energy"], Edges] = Field(default_factory=dict)
     weights: Literal["posterior", "signed"] = "posterior"
+    charm: Charm | None = None
+    corrections: tuple[CorrectionSection, ...] = ()
+
+    @model_validator(mode="after")
+    def _compatible(self) -> Subtract:
+        asked = self.model_fields_set
+        mixed = self.r_factor == "mixed"
+        rules = (
+            (isinstance(self.r_factor, str) and self.r_factor_sigma > 0, "r_factor_sigma: R brings its own"),
+            (self.r_factor == "simulation" and "r_mult" in asked, "r_mult: the simulation's R contains it"),
+            (self.method in ("B1", "B2") and self.r_factor != 1, f"r_factor: {self.method} has none"),
+            (self.method in ("B1", "B2") and bool(asked & {"r_mult"}), f"r_mult: {self.method} has no R"),
+            (self.method == "B4" and bool(asked & {"r_factor"}), "r_factor: B4 takes the mixed shape"),
+            (self.method == "B4" and bool(asked & {"r_mult"}), "r_mult: B4 is normalised to like-sign pairs"),
+            (bool(self.r_coarse) and not mixed, "r_coarse: needs r_factor = 'mixed'"),
+            ("mixed_pairs" in asked and not mixed and self.method != "B4", "mixed_pairs: nothing is mixed"),
+            (
+                self.weights == "signed" and (self.charm is not None or bool(self.corrections)),
+                "weights: 'signed' cannot hold charm or corrections, not in the data; use 'posterior'",
+            ),
+            (
+                self.method == "B4" and self.weights == "signed",
+                "weights: B4 has no signed weights of like-sign pairs; use 'posterior'",
+            ),
+        )
+        for broken, text in rules:
+            if broken:
+                raise ValueError(text)
+        return self
+
+
+class Systematics(Section):
+    """Sources whose shift of the unfolded spectrum enters its covariance, one standard deviation each.
+
+    polarisation : σ(λθ). fsr : relative uncertainty of the radiation. efficiency : relative, per pair.
+    background, charm, corrections : take R, charm and the corrections out of the measured covariance
+    and propagate them as named sources instead.
+    """
+
+    polarisation: Annotated[float, Field(gt=0, le=1)] | None = None
+    fsr: Annotated[float, Field(gt=0, le=1)] | None = None
+    efficiency: Annotated[float, Field(gt=0, lt=1)] | None = None
+    background: bool = False
+    charm: bool = False
+    corrections: bool = False
 
 
 class Unfold(Section):
-    """Response and unfolding; the true axes are those of [select] unless given."""
+    """Response and unfolding; the true axes are those of [select] unless given.
 
-    preset: Literal["true mass", "smeared mass, as the paper"] = "true mass"
-    n_iterations: Annotated[int, Field(gt=0)] = 4
+    `n_iterations` = "stable" stops when iterations move the result by less than 0.1 σ. `scan` lists the
+    strengths that are tried on the mass spectrum and shown; a set of them by default, [] for none.
+    """
+
+    preset: Literal["true mass", "smeared mass, as the paper", "line shape"] = "true mass"
+    method: Literal["iterative", "tikhonov", "least squares", "omnifold"] = "iterative"
+    n_iterations: Annotated[int, Field(gt=0)] | Literal["stable"] = 4
+    tau: Annotated[float, Field(ge=0)] | Literal["l-curve", "least correlated"] = "l-curve"
+    penalty: Literal["curvature", "difference", "size"] = "curvature"
+    stop: Annotated[float, Field(ge=0)] = 0.0
     n_replicas: Annotated[int, Field(ge=0)] = 50
     efficiency_floor: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    scan: tuple[Positive, ...] | None = None
+    systematics: Systematics = Field(default_factory=Systematics)
     mass: Edges | None = None
     pt: Edges | None = None
     energy: Edges | None = None
+
+    @model_validator(mode="after")
+    def _compatible(self) -> Unfold:
+        asked = self.model_fields_set
+        plain = self.preset == "true mass"
+        own_axes = bool(asked & {"mass", "pt", "energy"})
+        rules = (
+            (self.method != "iterative" and not plain, f"method: preset {self.preset!r} is iterative"),
+            (self.method != "tikhonov" and bool(asked & {"tau", "penalty"}), "tau, penalty: for 'tikhonov'"),
+            (self.method != "omnifold" and "stop" in asked, "stop: for method = 'omnifold'"),
+            (
+                self.method not in ("iterative", "omnifold") and "n_iterations" in asked,
+                f"n_iterations: method {self.method!r} does not iterate",
+            ),
+            (
+                self.method == "omnifold" and self.n_iterations == "stable",
+                "n_iterations: 'stable' is for method = 'iterative'; OmniFold has `stop`",
+            ),
+            (
+                self.method == "omnifold" and self.n_replicas < 2,
+                "n_replicas: OmniFold takes its covariance from at least 2 replicas",
+            ),
+            (
+                self.method == "omnifold" and self.systematics != Systematics(),
+                "systematics: OmniFold has replicas, no variations; use another method",
+            ),
+            (self.preset.startswith("smeared") and own_axes, "mass, pt, energy: 'smeared' keeps [select]'s"),
+            (
+                self.method in ("least squares", "omnifold") and "scan" in asked,
+                f"scan: method {self.method!r} has no strength to scan",
+            ),
+        )
+        for broken, text in rules:
+            if broken:
+                raise ValueError(text)
+        return self
 
 
 class SpectrumSection(Section):

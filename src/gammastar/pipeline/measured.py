@@ -1,101 +1,245 @@
-"""The measured half after the selection: subtract, unfold, spectrum."""
+"""The measured half after the selection: subtract, spectrum per proton on target."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gammastar import config, select, spectrum, subtract, unfold
+from gammastar import config, select, spectrum, subtract
+from gammastar.core.axes import MASS
 from gammastar.core.errors import SteeringError
 from gammastar.core.pairs import MatchedPairs, Pairs
-from gammastar.core.records import Exposure, PairHists, Response, Spectrum
+from gammastar.core.records import Exposure, FloatArray, PairHists, Spectrum
 from gammastar.core.rng import stream
 from gammastar.core.stats import filled
+from gammastar.pipeline.backgrounds import (
+    Component,
+    Ratio,
+    charge_ratio,
+    charm_component,
+    correction_component,
+)
 from gammastar.pipeline.checkpoint import Arrays
-from gammastar.pipeline.context import Context, axes_of, pack_spectrum, unpack_spectrum
+from gammastar.pipeline.context import Context, axes_of, find_file, pack_spectrum, unpack_spectrum
+from gammastar.pipeline.reading import Inputs
 from gammastar.store.manifest import digest
+from gammastar.store.remote import input_sha256
 
-__all__ = ["spectrum_stage", "subtract_stage", "unfold_stage"]
+__all__ = ["needs_simulation", "spectrum_stage", "subtract_stage"]
 
 
-def subtract_stage(ctx: Context, pairs: Pairs, simulated: Arrays) -> tuple[PairHists, Spectrum, Arrays]:
-    """Return the pair histograms, the subtracted spectrum, and the arrays with the signed pair weights."""
+def needs_simulation(section: config.Subtract | None) -> bool:
+    """Return whether the subtraction takes shapes from the simulation with truth."""
+    if section is None:
+        return False
+    return section.charm is not None or any(c.kind == "eta to mu mu" for c in section.corrections)
+
+
+def subtract_stage(
+    ctx: Context, pairs: Pairs, simulated: Arrays, given: Inputs, matched: MatchedPairs | None = None
+) -> tuple[PairHists, Spectrum, Arrays]:
+    """Return the pair histograms, the subtracted spectrum, and the arrays with the pair weights.
+
+    The arrays hold signed and posterior weights, R, the like-sign estimate, the fit of open charm and the
+    shift of the spectrum by one standard deviation of every named source.
+    """
     selection, section = ctx.steering.select, ctx.steering.subtract
     if selection is None or section is None:
         msg = "[select] and [subtract] are needed for the subtraction"
         raise SteeringError(msg)
     axes = axes_of(selection)
     hists = select.fill(pairs, axes)
-    r_factor, sigma = section.r_factor, section.r_factor_sigma
-    if r_factor == "simulation":
-        if not simulated:
-            msg = "subtract.r_factor = 'simulation' needs [simulate]; give the number and its error instead"
-            raise SteeringError(msg)
-        r_factor, sigma = (float(x) for x in simulated["r_factor"])
-    coarse: dict[str, Any] = {str(name): edges for name, edges in section.coarse.items()}
-    before = ctx.book.key_of("select")
-    key = ctx.book.key(section, before, digest(selection.model_dump(), r_factor, sigma))
+    before = ctx.book.key_of("select", "match") if needs_simulation(section) else ctx.book.key_of("select")
+    used = digest(selection.model_dump(), simulated.get("r_factor"), _other_files(ctx, section))
+    key = ctx.book.key(section, before, used)
 
     def compute() -> Arrays:
-        ctx.tell("subtract", None, f"R = {r_factor:.3f} ± {sigma:.3f}")
-        options: dict[str, Any] = {"method": section.method, "r_factor": r_factor, "coarse": coarse or None}
-        result = subtract.same_sign(hists, r_factor_sigma=sigma, **options)
+        ratio = charge_ratio(ctx, axes, simulated, given)
+        r, sigma = ratio.mean
+        ctx.tell("subtract", None, f"R = {r:.3f} ± {sigma:.3f}")
+        coarse: dict[str, Any] = {str(name): edges for name, edges in section.coarse.items()}
+        like, signed, removed = _like_sign(pairs, hists, ratio, section.method, coarse)
+        shifts = {} if section.method in ("B1", "B2", "B4") else {"background": _by_r(hists, like, ratio)}
+        components = _components(ctx, pairs, matched, ratio, axes, float(like.values.sum()))
+        result, applied = subtract.apply_corrections(like, [_correction(c, axes) for c in components])
+        shifts |= {c.name: -_unit(c, axes) * c.sigma for c in components}
         alarms = subtract.negative_yields(result)
-        weight = subtract.event_weights(pairs, axes, **options)
         ctx.tell("subtract", None, "posterior weights")
+        posterior = _posterior(ctx, pairs, signed, [removed, *(_to_remove(c, axes) for c in components)])
         kept = {
-            "weight": weight,
-            "posterior": subtract.posterior_weights(pairs, weight, rng=stream(ctx.seed, "posterior")),
-            "r_factor": np.array([r_factor, sigma]),
+            "weight": signed,
+            "posterior": posterior,
+            "r_factor": np.array([r, sigma]),
             "n_negative": np.array(len(alarms)),
+            "control": np.array(_control(hists, ratio, section)),
+            "like_sign": hists.os.values() - like.values,
+            "shift_names": np.array(list(shifts), dtype=str),
+            "shifts": np.array(list(shifts.values())).reshape(len(shifts), like.cov.shape[0]),
+            **_removed_table(applied),
+            **_charm_arrays(components),
         }
         return pack_spectrum(result) | kept
 
     arrays = ctx.book.arrays("subtract", key, compute)
+    ctx.book.methods["background"] = f"{section.method}, R = {section.r_factor!r}"
     return hists, unpack_spectrum(arrays, axes, "counts"), arrays
 
 
-def _response(ctx: Context, matched: MatchedPairs, section: config.Unfold) -> Response:
-    selection = ctx.steering.select
-    rng = stream(ctx.seed, "response")
-    if section.preset == "true mass":
-        axes_true = axes_of(section, selection)
-        return unfold.response(matched, axes_of(selection), axes_true, n_replicas=section.n_replicas, rng=rng)
-    return unfold.smeared_response(matched, axes_of(selection), n_replicas=section.n_replicas, rng=rng)
+def _other_files(ctx: Context, section: config.Subtract) -> dict[str, str]:
+    """Return the digests of the files that only the subtraction reads, and enter them as inputs."""
+    names = [name for c in section.corrections for name in c.files]
+    if section.charm is not None and section.charm.template != "simulation":
+        names += section.charm.template
+    found = {str(p): input_sha256(p) for name in names for p in find_file(name, ctx.base)}
+    ctx.book.inputs |= {Path(path).name: sha for path, sha in found.items()}
+    return {Path(path).name: sha for path, sha in found.items()}
 
 
-def unfold_stage(ctx: Context, subtracted: Spectrum, matched: MatchedPairs) -> tuple[Spectrum, Arrays]:
-    """Return the unfolded counts on the true axes, and the arrays with efficiency and prior."""
-    section = ctx.steering.unfold
-    if section is None:
-        msg = "[unfold] is needed for the true spectrum"
+def _like_sign(
+    pairs: Pairs, hists: PairHists, ratio: Ratio, method: str, coarse: dict[str, Any]
+) -> tuple[Spectrum, FloatArray, tuple[Pairs, FloatArray] | None]:
+    """Return the spectrum without combinatorial pairs, signed weights, and mixed pairs to remove (B4)."""
+    axes = tuple(hists.os.axes)
+    if method != "B4":
+        r = ratio.value if method not in ("B1", "B2") else 1.0
+        options: dict[str, Any] = {"method": method, "r_factor": r, "coarse": coarse or None}
+        sigma = ratio.sigma if method not in ("B1", "B2") else 0.0
+        result = subtract.same_sign(hists, r_factor_sigma=sigma, **options)
+        return result, subtract.event_weights(pairs, axes, **options), None
+    if ratio.mixed is None:
+        msg = "subtract.method = 'B4' needs mixed events"
         raise SteeringError(msg)
-    key = ctx.book.key(section, ctx.book.key_of("subtract", "match"))
-
-    def compute() -> Arrays:
-        ctx.tell("unfold", None, f"response of {len(matched)} simulated dileptons")
-        response = _response(ctx, matched, section)
-        ctx.tell("unfold", None, f"{section.n_iterations} iterations")
-        result = unfold.iterative(
-            subtracted,
-            response,
-            n_iterations=section.n_iterations,
-            efficiency_floor=section.efficiency_floor,
-        )
-        chi2, ndf = unfold.refolding(result, subtracted, response)
-        return pack_spectrum(result) | {
-            "efficiency": response.efficiency,
-            "prior": response.prior,
-            "refolding": np.array([chi2, ndf]),
-        }
-
-    arrays = ctx.book.arrays("unfold", key, compute)
-    ctx.book.methods["unfolded spectrum"] = (
-        f"iterative Bayesian, {section.n_iterations} iterations, {section.preset!r}, covariance of the "
-        f"data and of the simulation ({section.n_replicas} bootstraps)"
+    mixed = select.fill(ratio.mixed, axes)
+    result = subtract.mixed_spectrum(hists, mixed, coarse=coarse or None)
+    shape = mixed.os.values()
+    background = hists.os.values() - result.values
+    scale = np.divide(background, shape, out=np.zeros_like(shape), where=shape > 0)
+    os = ratio.mixed.select(ratio.mixed.os)
+    weight = os.weight * _looked_up(os, axes, scale)
+    return (
+        result,
+        np.where(pairs.os, pairs.weight * _looked_up(pairs, axes, np.ones_like(shape)), 0.0),
+        (os, weight),
     )
-    return unpack_spectrum(arrays, axes_of(section, ctx.steering.select), "counts"), arrays
+
+
+def _looked_up(pairs: Pairs, axes: tuple[Any, ...], values: FloatArray) -> FloatArray:
+    """Return the value of the cell of each pair, 0 outside."""
+    index, inside = [], np.ones(len(pairs), dtype=bool)
+    for axis in axes:
+        place = np.asarray(axis.index(np.ascontiguousarray(getattr(pairs, axis.name))))
+        inside &= (place >= 0) & (place < len(axis))
+        index.append(np.clip(place, 0, len(axis) - 1))
+    return np.where(inside, values[tuple(index)], 0.0)
+
+
+def _by_r(hists: PairHists, like: Spectrum, ratio: Ratio) -> FloatArray:
+    """Return what one standard deviation of R does to the spectrum; the estimate is linear in R."""
+    background = hists.os.values() - like.values
+    return np.asarray(-background * np.asarray(ratio.sigma) / np.asarray(ratio.value)).ravel()
+
+
+def _components(
+    ctx: Context,
+    pairs: Pairs,
+    matched: MatchedPairs | None,
+    ratio: Ratio,
+    axes: tuple[Any, ...],
+    total: float,
+) -> list[Component]:
+    section = ctx.steering.subtract
+    found: list[Component] = []
+    if section is None:
+        return found
+    if section.charm is not None:
+        if matched is None:
+            msg = "subtract.charm: the offsets of prompt pairs come from the simulation; give read.response"
+            raise SteeringError(msg)
+        found.append(charm_component(ctx, pairs, matched, ratio, axes))
+    mass_axis = next(axis for axis in axes if axis.name == MASS)
+    found += [correction_component(ctx, c, total, matched, mass_axis) for c in section.corrections]
+    return found
+
+
+def _correction(component: Component, axes: tuple[Any, ...]) -> subtract.Correction:
+    template = select.fill(component.template, axes).os
+    if template.values().sum() <= 0:
+        msg = f"subtract: no pair of the template {component.name!r} lies inside the axes of [select]"
+        raise SteeringError(msg)
+    return subtract.Correction(component.name, template, component.amount, component.sigma, component.source)
+
+
+def _unit(component: Component, axes: tuple[Any, ...]) -> FloatArray:
+    values = select.fill(component.template, axes).os.values().ravel()
+    return np.asarray(values / values.sum())
+
+
+def _to_remove(component: Component, axes: tuple[Any, ...]) -> tuple[Pairs, FloatArray]:
+    """Return template pairs and weights that sum to the amount inside the axes."""
+    inside = component.template.weight * _looked_up(
+        component.template, axes, np.ones(tuple(len(axis) for axis in axes))
+    )
+    return component.template, inside * (component.amount / max(float(inside.sum()), 1e-300))
+
+
+def _posterior(
+    ctx: Context, pairs: Pairs, signed: FloatArray, removed: Sequence[tuple[Pairs, FloatArray] | None]
+) -> FloatArray:
+    """Return posterior weights; pairs to remove that are not in the data stand beside the like-sign ones."""
+    parts, weights = [replace(pairs, columns={})], [signed]
+    for template, weight in (part for part in removed if part is not None):
+        use = weight > 0
+        own = np.arange(int(use.sum()), dtype=np.int64) + sum(len(p) for p in parts)
+        part = template.select(use)
+        # charge and event: not opposite-sign data, and an event of its own
+        parts.append(replace(part, columns={}, charge=np.full(len(own), 2, np.int8), event=-1 - own))
+        weights.append(-weight[use])
+    found = subtract.posterior_weights(
+        Pairs.concatenate(parts), np.concatenate(weights), rng=stream(ctx.seed, "posterior")
+    )
+    return found[: len(pairs)]
+
+
+def _control(hists: PairHists, ratio: Ratio, section: config.Subtract) -> tuple[float, float]:
+    """Return +- over background and its error in the control region; nan without one."""
+    if not section.control or section.method == "B4":
+        return float("nan"), float("nan")
+    inside = np.ones(hists.os.values().shape, dtype=bool)
+    for position, axis in enumerate(hists.os.axes):
+        low, high = dict(section.control).get(axis.name, (-np.inf, np.inf))
+        along = [1] * inside.ndim
+        along[position] = len(axis)
+        inside &= ((axis.centers >= low) & (axis.centers < high)).reshape(along)
+    if not inside.any():
+        msg = f"subtract.control = {dict(section.control)}: no cell of [select] has its centre in there"
+        raise SteeringError(msg)
+    r = ratio.value if section.method not in ("B1", "B2") else 1.0
+    coarse: dict[str, Any] = {str(name): edges for name, edges in section.coarse.items()}
+    return subtract.control_ratio(hists, inside, method=section.method, r_factor=r, coarse=coarse or None)
+
+
+def _removed_table(applied: Sequence[subtract.Applied]) -> Arrays:
+    return {
+        "removed_names": np.array([a.name for a in applied], dtype=str),
+        "removed": np.array([(a.amount, a.sigma, a.fraction) for a in applied]).reshape(len(applied), 3),
+        "removed_sources": np.array([a.source for a in applied], dtype=str),
+    }
+
+
+def _charm_arrays(components: Sequence[Component]) -> Arrays:
+    fits = [c.charm for c in components if c.charm is not None]
+    if not fits:
+        return {}
+    fit = fits[0]
+    return {
+        "charm_mass": fit.per_mass,
+        "charm_mass_sigma": np.sqrt(np.diag(fit.per_mass_cov)),
+        "charm_fit": np.array([fit.charm, fit.charm_sigma, fit.chi2, fit.ndf]),
+    }
 
 
 def spectrum_stage(ctx: Context, unfolded: Spectrum, kept: Arrays, simulated: Arrays) -> Spectrum:

@@ -149,21 +149,15 @@ def _select(ctx: Context, made: Products) -> None:
 
 
 def _subtract(ctx: Context, made: Products) -> None:
-    from gammastar.pipeline import measured, results
+    from gammastar.pipeline import measured_half
 
-    made.hists, made.subtracted, made.subtraction = measured.subtract_stage(
-        ctx, needed(made.pairs, "select"), made.simulated
-    )
-    results.write_mass_histograms(ctx, made.hists, made.subtracted)
+    measured_half.subtract_half(ctx, made)
 
 
 def _unfold(ctx: Context, made: Products) -> None:
-    from gammastar.pipeline import measured, reading
+    from gammastar.pipeline import measured_half
 
-    made.matched = reading.match_stage(ctx, needed(made.inputs, "select"))
-    made.unfolded, made.unfolding = measured.unfold_stage(
-        ctx, needed(made.subtracted, "subtract"), made.matched
-    )
+    measured_half.unfold_half(ctx, made)
 
 
 def _spectrum(ctx: Context, made: Products) -> None:

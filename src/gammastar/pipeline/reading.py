@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -107,8 +108,10 @@ def _partial(ctx: Context, stage: str, kind: str) -> None:
 
 
 def load_schema(section: config.Read, base: Path) -> read.Schema:
-    """Return the schema of a file, or of ``file.py:attribute``."""
+    """Return the schema of a file, of ``file.py:attribute``, or a shipped one by its name."""
     name = section.schema_file
+    if name in read.builtin_names():
+        return read.builtin(name)
     if name.endswith(".toml"):
         mapping = config.read_toml(base / name)
         return read.Schema.from_mapping(mapping)
@@ -131,32 +134,57 @@ def load_cuts(section: config.Select, base: Path) -> select.Cuts:
 
 
 def _user_code(section: config.Select, schema: str, base: Path) -> str:
-    names = {name.partition(":")[0] for name in (*section.event_functions, *section.pair_functions, schema)}
+    used = [*section.event_functions, *section.pair_functions]
+    used += [] if schema in read.builtin_names() else [schema]
+    names = {name.partition(":")[0] for name in used}
     return digest({name: file_sha256(base / name) for name in sorted(names)})
 
 
+def _kept_columns(ctx: Context) -> tuple[str, ...]:
+    """Return the pair columns that later stages need: the vertex offset of the charm fit."""
+    section = ctx.steering.subtract
+    if section is None or section.charm is None:
+        return ()
+    names = section.charm.offset
+    return names if len(names) == 1 else tuple(f"{name}_{leg}" for name in names for leg in (1, 2))
+
+
+def _with_columns(columns: Mapping[str, Any], wanted: Sequence[str]) -> Arrays:
+    missing = [name for name in wanted if name not in columns]
+    if missing:
+        known = ", ".join(columns) or "none"
+        msg = f"subtract.charm.offset: the pairs have no column {', '.join(missing)}; they have {known}"
+        raise SteeringError(msg)
+    return {f"column_{name}": np.asarray(columns[name]) for name in wanted}
+
+
 def select_stage(ctx: Context, given: Inputs) -> tuple[Pairs, Arrays]:
-    """Return the selected pairs and the cutflow."""
+    """Return the selected pairs and the cutflow.
+
+    Where the charm fit needs columns of the pairs, chunks are read here and not on workers.
+    """
     reading, section = ctx.steering.read, ctx.steering.select
     if reading is None or section is None:
         msg = "[read] and [select] are needed to read pairs"
         raise SteeringError(msg)
     schema, cuts = load_schema(reading, ctx.base), load_cuts(section, ctx.base)
     code = _user_code(section, reading.schema_file, ctx.base)
-    key = ctx.book.key(section, digest(reading.model_dump(mode="json")), code, *given.shas)
+    wanted = _kept_columns(ctx)
+    key = ctx.book.key(section, digest(reading.model_dump(mode="json"), wanted), code, *given.shas)
 
     def serial() -> tuple[Pairs, select.Cutflow]:
         parts, flows, n = [], [], 0
         for chunk in read.open_events([str(f) for f in given.files], schema, step=reading.step):
             part, flow = select.pairs(chunk, cuts)
-            parts.append(part)
+            columns = {name: part.columns[name] for name in wanted if name in part.columns}
+            parts.append(replace(part, columns=columns))
             flows.append(flow)
             n += len(chunk)
             ctx.tell("read", None, f"{n} events")
         return Pairs.concatenate(parts), functools.reduce(lambda a, b: a + b, flows, select.Cutflow())
 
     def compute() -> Arrays:
-        if ctx.farm is None:
+        if ctx.farm is None or wanted:
             pairs, flow = serial()
         else:
             ctx.tell("read", None, f"{len(given.files)} files, {ctx.farm.name}")
@@ -172,12 +200,14 @@ def select_stage(ctx: Context, given: Inputs) -> tuple[Pairs, Arrays]:
             name: np.array([row[name] for row in rows]) for name in ("name", "n", "weight", "os", "pp", "mm")
         }
         fields = ("mass", "pt", "energy", "charge", "weight", "event")
-        return {f: getattr(pairs, f) for f in fields} | {f"cutflow_{n}": v for n, v in kept.items()}
+        arrays = {f: getattr(pairs, f) for f in fields} | {f"cutflow_{n}": v for n, v in kept.items()}
+        return arrays | _with_columns(pairs.columns, wanted)
 
     arrays = ctx.book.arrays("select", key, compute)
     pairs = Pairs(
         *(arrays["mass"], arrays["pt"], arrays["energy"]),
         *(arrays["charge"], arrays["weight"], arrays["event"]),
+        {name: arrays[f"column_{name}"] for name in wanted},
     )
     return pairs, {k: v for k, v in arrays.items() if k.startswith("cutflow_")}
 
@@ -190,12 +220,16 @@ def match_stage(ctx: Context, given: Inputs) -> MatchedPairs:
         raise SteeringError(msg)
     schema, cuts = load_schema(reading, ctx.base), load_cuts(section, ctx.base)
     code = _user_code(section, reading.schema_file, ctx.base)
-    key = ctx.book.key(section, digest(reading.model_dump(mode="json")), code, *given.shas, "match")
+    wanted = _kept_columns(ctx)
+    unfolding = ctx.steering.unfold
+    if unfolding is not None and (unfolding.systematics.polarisation or unfolding.systematics.fsr):
+        wanted += ("cos_theta",)
+    key = ctx.book.key(section, digest(reading.model_dump(mode="json"), wanted), code, *given.shas, "match")
     fields = ("true", "reco", "weight", "event", "fakes", "fake_weight")
 
     def compute() -> Arrays:
         ctx.tell("read", None, "simulation with truth")
-        if ctx.farm is None:
+        if ctx.farm is None or wanted:
             files = [str(f) for f in given.response]
             found = read.matched(
                 files, schema, lambda events: select.pairs(events, cuts)[0], step=reading.step
@@ -203,7 +237,11 @@ def match_stage(ctx: Context, given: Inputs) -> MatchedPairs:
         else:
             found = ctx.farm.truth(_job(ctx, "truth", given.response, given.shas[len(given.files) :]))
             _partial(ctx, "match", "truth")
-        return {f: getattr(found, f) for f in fields}
+        return {f: getattr(found, f) for f in fields} | _with_columns(found.columns, wanted)
 
     arrays = ctx.book.arrays("match", key, compute)
-    return MatchedPairs(*(arrays[f] for f in fields))
+    columns = {name: arrays[f"column_{name}"] for name in wanted}
+    return MatchedPairs(
+        *(arrays["true"], arrays["reco"], arrays["weight"]),
+        *(arrays["event"], arrays["fakes"], arrays["fake_weight"], columns),
+    )

@@ -21,7 +21,7 @@ __all__ = ["PairChunk", "read_pairs", "write_pairs"]
 
 FORMAT = "gammastar-pairs-1"
 FIXED = ("mass", "pt", "energy", "charge", "weight", "event")
-SIGNED, SEED = "signed_weight", "seed"
+SIGNED, SEED, POSTERIOR = "signed_weight", "seed", "posterior_weight"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,14 +35,17 @@ class PairChunk:
         Seeds of the bootstrap replicas (``subtract.event_seeds``).
     signed : NDArray, shape (n,), or None
         Signed subtraction weights (``subtract.event_weights``).
+    posterior : NDArray, shape (n,), or None
+        Posterior weights (``subtract.posterior_weights``): what a flow trains with.
     """
 
     pairs: Pairs
     seed: npt.NDArray[np.uint64] | None = None
     signed: FloatArray | None = None
+    posterior: FloatArray | None = None
 
     def __post_init__(self) -> None:
-        for name in ("seed", "signed"):
+        for name in ("seed", "signed", "posterior"):
             array = getattr(self, name)
             if array is not None and np.shape(array) != (len(self.pairs),):
                 msg = f"PairChunk.{name} has shape {np.shape(array)}, expected {(len(self.pairs),)}"
@@ -89,11 +92,11 @@ def write_pairs(folder: Path, chunks: Iterable[PairChunk | Pairs], *, dataset: s
             continue
         columns: dict[str, Any] = {name: getattr(part.pairs, name) for name in FIXED}
         for name, column in part.pairs.columns.items():
-            if name in (*FIXED, SIGNED, SEED):
+            if name in (*FIXED, SIGNED, SEED, POSTERIOR):
                 msg = f"{folder}: a pair column is named {name!r}, a name of the format"
                 raise StoreError(msg)
             columns[name] = column
-        extras = {SEED: part.seed, SIGNED: part.signed}
+        extras = {SEED: part.seed, SIGNED: part.signed, POSTERIOR: part.posterior}
         columns |= {name: extra for name, extra in extras.items() if extra is not None}
         about = {"format": FORMAT, "dataset": dataset, "columns": list(part.pairs.columns)}
         table = arrow.table({name: np.ascontiguousarray(c) for name, c in columns.items()})
@@ -139,4 +142,4 @@ def read_pairs(source: Path | Sequence[Path]) -> Iterator[PairChunk]:
         ) as error:  # pyarrow's errors derive from ValueError and OSError
             msg = f"{path}: is not a file of pairs, or damaged ({' '.join(str(error).split())[:200]})"
             raise StoreError(msg) from error
-        yield PairChunk(pairs, columns.get(SEED), columns.get(SIGNED))
+        yield PairChunk(pairs, columns.get(SEED), columns.get(SIGNED), columns.get(POSTERIOR))

@@ -21,7 +21,7 @@ from gammastar.unfold.from_hist import from_hist
 from gammastar.unfold.iterative import iterative, stable_iterations, unfold_values
 from gammastar.unfold.line_shape import Component, LineShape, cocktail_components, forward_fold
 from gammastar.unfold.omnifold import Unbinned, omnifold, omnifold_replicas
-from gammastar.unfold.response import acceptance_weights, response, smeared_response
+from gammastar.unfold.response import acceptance_weights, cells, response, smeared_response
 from gammastar.unfold.systematics import (
     PairWeights,
     Source,
@@ -50,6 +50,7 @@ __all__ = [
     "asimov",
     "best_candidate",
     "bottom_line",
+    "cells",
     "chi2",
     "closure",
     "cocktail_components",

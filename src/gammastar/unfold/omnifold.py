@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from gammastar.core.axes import KINEMATICS
 from gammastar.core.errors import UserError
@@ -191,7 +192,7 @@ def omnifold_replicas(
     *,
     rng: np.random.Generator,
     n_replicas: int = 20,
-    data_event: FloatArray | None = None,
+    data_event: npt.NDArray[Any] | None = None,
     data_weight: FloatArray | None = None,
     **options: Any,
 ) -> FloatArray:

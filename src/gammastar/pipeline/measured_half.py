@@ -1,0 +1,106 @@
+"""Subtraction and unfolding of a run, with their files: the steps that `order` calls."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from gammastar import subtract
+from gammastar.core.errors import SteeringError
+from gammastar.core.pairs import MatchedPairs, Pairs
+from gammastar.pipeline import learning, measured, reading, results, unfolding
+from gammastar.pipeline.checkpoint import Arrays
+from gammastar.pipeline.context import Context
+from gammastar.store.pairs import PairChunk, write_pairs
+from gammastar.store.records import write_table
+from gammastar.unfold.efficiency import efficiency_map
+
+__all__ = ["subtract_half", "unfold_half"]
+
+CHUNK = 500_000  # pairs of one Parquet file
+
+
+def subtract_half(ctx: Context, made: Any) -> None:
+    """Subtract; write ``pairs.root``, the pairs with their weights as Parquet, and the named corrections."""
+    if made.pairs is None:
+        msg = "the section [select] is missing: the subtraction needs its result"
+        raise SteeringError(msg)
+    if measured.needs_simulation(ctx.steering.subtract):
+        made.matched = reading.match_stage(ctx, made.inputs)
+    made.hists, made.subtracted, made.subtraction = measured.subtract_stage(
+        ctx, made.pairs, made.simulated, made.inputs, made.matched
+    )
+    results.write_mass_histograms(ctx, made.hists, made.subtracted)
+    _write_parquet(ctx, made.pairs, made.subtraction)
+    kept = made.subtraction
+    if len(kept["removed_names"]):
+        amount, sigma, fraction = kept["removed"].T
+        table = {
+            "source": kept["removed_names"],
+            "pairs": amount,
+            "error": sigma,
+            "fraction": fraction,
+            "reference": kept["removed_sources"],
+        }
+        write_table(ctx.folder / "corrections.csv", {key: column.tolist() for key, column in table.items()})
+
+
+def _write_parquet(ctx: Context, pairs: Pairs, kept: Arrays) -> None:
+    """Write the pairs of the data with signed and posterior weights and bootstrap seeds, file by file."""
+    if importlib.util.find_spec("pyarrow") is None:
+        ctx.book.notes.append("pairs are not written as Parquet: pyarrow is not installed")
+        return
+    dataset = ctx.steering.analysis.name
+
+    def chunks() -> Iterator[PairChunk]:
+        for start in range(0, len(pairs), CHUNK):
+            part = slice(start, start + CHUNK)
+            index = np.arange(start, min(start + CHUNK, len(pairs)))
+            seeds = subtract.event_seeds(pairs.event[part], dataset=dataset)
+            yield PairChunk(pairs.select(index), seeds, kept["weight"][part], kept["posterior"][part])
+
+    write_pairs(ctx.folder / "pairs", chunks(), dataset=dataset)
+
+
+def unfold_half(ctx: Context, made: Any) -> None:
+    """Unfold; write the table of sources and the scan of the regularisation."""
+    if made.subtracted is None or made.inputs is None:
+        msg = "the section [subtract] is missing: the unfolding needs its result"
+        raise SteeringError(msg)
+    if made.matched is None:
+        made.matched = reading.match_stage(ctx, made.inputs)
+    made.unfolded, made.unfolding = unfolding.unfold_stage(
+        ctx, made.subtracted, made.matched, made.pairs, made.subtraction
+    )
+    kept = made.unfolding
+    if len(kept["source_names"]):
+        total, mean = kept["source_sizes"].T
+        table = {"source": kept["source_names"].tolist(), "total": total.tolist(), "cell": mean.tolist()}
+        write_table(ctx.folder / "systematics.csv", table)
+    if "scan" in kept:
+        names = ("chi2_per_cell", "correlation", "error", "bias")
+        columns = {"strength": kept["scan_strength"].tolist()}
+        columns |= {name: column.tolist() for name, column in zip(names, kept["scan"].T, strict=True)}
+        write_table(ctx.folder / "regularisation.csv", columns)
+    if "omnifold_weight" in kept and ctx.steering.spectrum is not None:
+        made.training = _unbinned_training(ctx, made.matched, kept["omnifold_weight"])
+
+
+def _unbinned_training(ctx: Context, matched: MatchedPairs, weight: Any) -> Any:
+    """Return the flow's training set: simulated true pairs with their OmniFold weights.
+
+    The training set divides by the efficiency, which these weights already contain: it is put in before.
+    """
+    section = ctx.steering.unfold
+    if section is None:
+        msg = "[unfold] is needed for the training set of the flow"
+        raise SteeringError(msg)
+    mass, pt, energy = matched.true.T
+    inverse = learning.Domain(efficiency_map(matched), section.efficiency_floor).weights(mass, pt, energy)
+    seen = np.divide(weight, inverse, out=np.zeros_like(inverse), where=inverse > 0)
+    n = len(matched)
+    pairs = Pairs(mass, pt, energy, np.zeros(n, np.int8), np.ones(n), matched.event)
+    return learning.training_set(ctx, pairs, {"posterior": seen, "weight": seen}, matched)

@@ -1,0 +1,293 @@
+"""The unfolding of a run: method, strength, systematic sources, scan on the mass spectrum."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from gammastar import config, unfold
+from gammastar.core.axes import KINEMATICS, MASS
+from gammastar.core.constants import LEPTON_MASS
+from gammastar.core.errors import SteeringError
+from gammastar.core.pairs import MatchedPairs, Pairs
+from gammastar.core.records import FloatArray, Response, Spectrum
+from gammastar.core.rng import stream
+from gammastar.core.stats import filled
+from gammastar.pipeline.checkpoint import Arrays
+from gammastar.pipeline.context import Context, axes_of, pack_spectrum, unpack_spectrum
+from gammastar.pipeline.shaped import line_shape_spectrum
+from gammastar.simulate.angles import radiated as radiated_shares
+
+__all__ = ["mass_scan", "simulation_of", "unfold_stage", "without_replicas"]
+
+ITERATIONS = (1.0, 2.0, 4.0, 6.0, 10.0, 20.0)
+TAUS = (10.0, 3.0, 1.0, 0.3, 0.1)  # times the one that is chosen on the mass spectrum
+SLOPE = 0.15  # of the alternative truths of the scan, from end to end of the mass axis
+SOURCES = {"background": "background", "charm": "open charm"}
+
+
+def unfold_stage(
+    ctx: Context, subtracted: Spectrum, matched: MatchedPairs, pairs: Pairs, subtraction: Arrays
+) -> tuple[Spectrum, Arrays]:
+    """Return the unfolded counts on the true axes, and the arrays with efficiency, prior and sources."""
+    section = ctx.steering.unfold
+    if section is None:
+        msg = "[unfold] is needed for the true spectrum"
+        raise SteeringError(msg)
+    used = "" if ctx.steering.spectrum is None else ctx.steering.spectrum.lepton
+    key = ctx.book.key(section, ctx.book.key_of("subtract", "match"), used)
+    axes_true = true_axes(ctx)
+
+    def compute() -> Arrays:
+        ctx.tell("unfold", None, f"response of {len(matched)} simulated dileptons")
+        known = simulation_of(section, matched)
+        axes = tuple(subtracted.hist.axes)
+        rng = stream(ctx.seed, "response")
+        response = unfold.response(known, axes, axes_true, n_replicas=section.n_replicas, rng=rng)
+        measured, variations = _variations(ctx, subtracted, known, response, subtraction)
+        extra: Arrays = {}
+        if section.method == "omnifold":
+            result, extra = _unbinned(ctx, known, response, pairs, subtraction)
+            sources: tuple[unfold.Source, ...] = ()
+        else:
+            unfolder, strength = _unfolder(ctx, section, measured, response)
+            extra["strength"] = np.array(strength)
+            result, sources = unfold.with_systematics(measured, response, unfolder, variations)
+            extra |= _statistics(unfolder, measured, response, result, sources)
+        chi2, ndf = unfold.refolding(result, subtracted, response)
+        if section.preset == "line shape":
+            result, fitted = line_shape_spectrum(measured, known, result)
+            extra |= fitted
+        return (
+            pack_spectrum(result)
+            | extra
+            | mass_scan(ctx, section, measured, known)
+            | {
+                "efficiency": response.efficiency,
+                "prior": response.prior,
+                "refolding": np.array([chi2, ndf]),
+                "source_names": np.array([s.name for s in sources], dtype=str),
+                "source_shifts": np.array([s.shift for s in sources]).reshape(
+                    len(sources), result.cov.shape[0]
+                ),
+                "source_sizes": np.array([(s.total, s.mean) for s in sources]).reshape(len(sources), 2),
+            }
+        )
+
+    arrays = ctx.book.arrays("unfold", key, compute)
+    ctx.book.methods["unfolded spectrum"] = _method(section, arrays)
+    return unpack_spectrum(arrays, axes_true, "counts"), arrays
+
+
+def true_axes(ctx: Context) -> tuple[Any, ...]:
+    """Return the axes of the unfolded spectrum."""
+    section = ctx.steering.unfold
+    smeared = section is not None and section.preset.startswith("smeared")
+    return axes_of(None if smeared else section, ctx.steering.select)
+
+
+def _method(section: config.Unfold, arrays: Arrays) -> str:
+    strength = float(arrays["strength"]) if "strength" in arrays else float("nan")
+    how = {
+        "iterative": f"iterative Bayesian, {strength:g} iterations",
+        "tikhonov": f"Tikhonov, {section.penalty}, tau = {strength:.4g} ({section.tau})",
+        "least squares": "least squares",
+        "omnifold": f"OmniFold, {section.n_iterations} iterations",
+    }[section.method]
+    return (
+        f"{how}, {section.preset!r}, covariance of the data and of the simulation "
+        f"({section.n_replicas} bootstraps)"
+    )
+
+
+def simulation_of(section: config.Unfold, matched: MatchedPairs) -> MatchedPairs:
+    """Return the simulation as the preset sees it: the smeared one keeps the resolution in the mass."""
+    if not section.preset.startswith("smeared"):
+        return matched
+    return replace(matched, reco=np.where(matched.reconstructed[:, None], matched.true, np.nan))
+
+
+def without_replicas(response: Response) -> Response:
+    """Return a response without its bootstraps."""
+    return replace(response, cov_replicas=np.zeros((0, *response.migration.shape)))
+
+
+def _start(measured: Spectrum, response: Response) -> FloatArray:
+    """Return the spectrum of the simulation, scaled to the data: what Tikhonov regularises towards."""
+    expected = float((response.migration @ response.prior).sum())
+    return response.prior * float(measured.values.sum()) / max(expected, 1e-300)
+
+
+def _unfolder(
+    ctx: Context, section: config.Unfold, measured: Spectrum, response: Response
+) -> tuple[unfold.Unfolder, float]:
+    """Return the method as a function and its strength."""
+    floor = section.efficiency_floor
+    if section.method == "least squares":
+        return partial(unfold.least_squares, efficiency_floor=floor), 0.0
+    if section.method == "tikhonov":
+        start = _start(measured, response)
+        options: dict[str, Any] = {"penalty": section.penalty, "start": start}
+        tau = section.tau
+        if isinstance(tau, str):
+            ctx.tell("unfold", None, f"tau from the {tau} criterion")
+            choose = unfold.l_curve if tau == "l-curve" else unfold.least_correlated
+            tau = choose(measured, response, **options).best
+        return partial(unfold.tikhonov, tau=tau, efficiency_floor=floor, **options), float(tau)
+    n = section.n_iterations
+    if isinstance(n, str):
+        n = unfold.stable_iterations(measured, response, efficiency_floor=floor)
+    ctx.tell("unfold", None, f"{n} iterations")
+    return partial(unfold.iterative, n_iterations=n, efficiency_floor=floor), float(n)
+
+
+def _shifted(measured: Spectrum, shift: FloatArray) -> Spectrum:
+    values = measured.values + shift.reshape(measured.values.shape)
+    hist = filled(tuple(measured.hist.axes), values, np.diag(measured.cov))
+    return replace(measured, hist=hist)
+
+
+def _variations(
+    ctx: Context, subtracted: Spectrum, known: MatchedPairs, response: Response, subtraction: Arrays
+) -> tuple[Spectrum, list[unfold.Variation]]:
+    """Return the data without the named sources in their covariance, and one variation per source."""
+    section = ctx.steering.unfold
+    if section is None:
+        return subtracted, []
+    asked, plain = section.systematics, without_replicas(response)
+    names = [str(name) for name in subtraction["shift_names"]]
+    wanted = [name for key, name in SOURCES.items() if getattr(asked, key)]
+    missing = [name for name in wanted if name not in names]
+    if missing or (asked.corrections and not set(names) - set(SOURCES.values())):
+        what = ", ".join(missing) or "corrections"
+        msg = f"unfold.systematics: there is no source {what} in this run; [subtract] gives {names or 'none'}"
+        raise SteeringError(msg)
+    if asked.corrections:
+        wanted += [name for name in names if name not in SOURCES.values()]
+    cov, found = subtracted.cov.copy(), []
+    for name in wanted:
+        shift = subtraction["shifts"][names.index(name)]
+        cov -= np.outer(shift, shift)
+        found.append((name, shift))
+    hist = filled(tuple(subtracted.hist.axes), subtracted.values, np.diag(cov))
+    measured = replace(subtracted, hist=hist, cov=cov)
+    result = [unfold.Variation(name, _shifted(measured, shift), plain) for name, shift in found]
+    axes, true = response.reco, response.true
+    if asked.polarisation is not None:
+        result += [
+            unfold.Variation("polarisation", None, unfold.polarised_response(known, axes, true, sign))
+            for sign in (asked.polarisation, -asked.polarisation)
+        ]
+    if asked.fsr is not None:
+        lepton = LEPTON_MASS["mu" if ctx.steering.spectrum is None else ctx.steering.spectrum.lepton]
+        kept = radiated_shares(known.true[:, 0], lepton, stream(ctx.seed, "radiation"))
+        after = unfold.radiated_pairs(known, np.maximum(kept, 1e-3), m_lepton=lepton)
+        mixed = unfold.mixed_simulation(known, after, asked.fsr)
+        varied = unfold.response(mixed, axes, true, n_replicas=0)
+        result.append(unfold.Variation("final-state radiation", None, varied))
+    if asked.efficiency is not None:
+        result += [
+            unfold.Variation("efficiency", None, unfold.scaled_response(plain, 1 + sign * asked.efficiency))
+            for sign in (1, -1)
+        ]
+    return measured, result
+
+
+def _statistics(
+    unfolder: unfold.Unfolder,
+    measured: Spectrum,
+    response: Response,
+    result: Spectrum,
+    sources: Sequence[unfold.Source],
+) -> Arrays:
+    """Return the errors of the sum from data and from simulation, and the statistical covariance."""
+    data = unfolder(measured, without_replicas(response)).cov
+    statistical = result.cov - sum((np.outer(s.shift, s.shift) for s in sources), np.zeros_like(data))
+    total = abs(float(result.values.sum()))
+    simulation = max(float((statistical - data).sum()), 0.0)
+    both = np.sqrt([max(float(data.sum()), 0.0), simulation])
+    return {"statistics": both / total if total > 0 else both, "statistical_cov": statistical}
+
+
+def _unbinned(
+    ctx: Context, known: MatchedPairs, response: Response, pairs: Pairs, subtraction: Arrays
+) -> tuple[Spectrum, Arrays]:
+    """Unfold the pairs without bins; the spectrum is a histogram of the weights, its errors of replicas."""
+    section = ctx.steering.unfold
+    if section is None or isinstance(section.n_iterations, str):
+        msg = "[unfold] with n_iterations is needed for OmniFold"
+        raise SteeringError(msg)
+    use = np.flatnonzero(subtraction["posterior"] > 0)
+    data = np.stack([getattr(pairs, name)[use] for name in KINEMATICS], axis=1)
+    weight = subtraction["posterior"][use]
+    options: dict[str, Any] = {"n_iterations": section.n_iterations, "stop": section.stop}
+    ctx.tell("unfold", None, f"OmniFold of {len(use)} pairs")
+    found = unfold.omnifold(data, known, rng=stream(ctx.seed, "omnifold"), data_weight=weight, **options)
+    ctx.tell("unfold", None, f"OmniFold, {section.n_replicas} replicas")
+    copies = unfold.omnifold_replicas(
+        data,
+        known,
+        rng=stream(ctx.seed, "omnifold replicas"),
+        n_replicas=section.n_replicas,
+        data_event=pairs.event[use],
+        data_weight=weight,
+        **options,
+    )
+    cell = unfold.cells(known.true, response.true)
+    inside, n = cell >= 0, response.efficiency.size
+    values = np.bincount(cell[inside], found.weight[inside], n)
+    scattered = np.array([np.bincount(cell[inside], copy[inside], n) for copy in copies])
+    domain = response.efficiency >= section.efficiency_floor
+    cov = np.where(np.outer(domain, domain), np.cov(scattered, rowvar=False).reshape(n, n), 0.0)
+    shape = tuple(len(axis) for axis in response.true)
+    hist = filled(response.true, np.where(domain, values, 0.0), np.diag(cov))
+    spectrum = Spectrum(hist, cov, "counts", None, domain.reshape(shape))
+    return spectrum, {
+        "omnifold_weight": found.weight,
+        "omnifold_change": found.change,
+        "strength": np.array(float(len(found.history))),
+    }
+
+
+def mass_scan(ctx: Context, section: config.Unfold, measured: Spectrum, known: MatchedPairs) -> Arrays:
+    """Unfold the mass spectrum with several strengths; alternative truths have another slope.
+
+    Tikhonov's strengths are multiples of the one that the same criterion chooses on the mass spectrum.
+    """
+    if section.method not in ("iterative", "tikhonov") or section.scan == ():
+        return {}
+    (position,) = (i for i, axis in enumerate(measured.hist.axes) if axis.name == MASS)
+    axis = measured.hist.axes[position]
+    label = np.indices(measured.values.shape)[position].ravel()
+    total = (np.arange(len(axis))[:, None] == label).astype(np.float64)
+    cov, values = total @ measured.cov @ total.T, total @ measured.values.ravel()
+    data = Spectrum(
+        filled((axis,), values, np.diag(cov)), cov, "counts", None, np.ones(len(axis), dtype=bool)
+    )
+    rng = stream(ctx.seed, "scan")
+    response = unfold.response(known, (axis,), (axis,), n_replicas=section.n_replicas, rng=rng)
+    ctx.tell("unfold", None, "scan of the regularisation on the mass spectrum")
+    start, floor = _start(data, response), section.efficiency_floor
+    candidates: Mapping[str, unfold.Unfolder]
+    if section.method == "iterative":
+        strengths = section.scan or ITERATIONS
+        candidates = {
+            f"{n:g}": partial(unfold.iterative, n_iterations=int(n), efficiency_floor=floor)
+            for n in strengths
+        }
+    else:
+        options: dict[str, Any] = {"penalty": section.penalty, "start": start}
+        best = unfold.least_correlated if section.tau == "least correlated" else unfold.l_curve
+        strengths = section.scan or tuple(t * best(data, response, **options).best for t in TAUS)
+        candidates = {
+            f"{t:g}": partial(unfold.tikhonov, tau=t, efficiency_floor=floor, **options) for t in strengths
+        }
+    x = np.linspace(-1, 1, len(axis))
+    truths = {name: start * (1 + sign * SLOPE * x) for name, sign in (("steeper", -1), ("flatter", 1))}
+    found = unfold.scan(data, response, candidates, alternatives=truths)
+    rows = [(c.chi2_ndf, c.correlation, c.error, c.bias) for c in found]
+    return {"scan_strength": np.array(strengths, dtype=np.float64), "scan": np.array(rows)}
