@@ -17,7 +17,15 @@ from pydantic import BaseModel
 
 from gammastar import __version__
 from gammastar.core.errors import StoreError
-from gammastar.store.manifest import atomic, digest, file_sha256, read_json, versions, write_json
+from gammastar.store.manifest import (
+    atomic,
+    digest,
+    file_sha256,
+    package_digest,
+    read_json,
+    versions,
+    write_json,
+)
 
 __all__ = ["Arrays", "Book", "load_arrays", "open_book"]
 
@@ -42,6 +50,7 @@ class Book:
     files: dict[str, str] = field(default_factory=dict)
     partial: dict[str, dict[str, Any]] = field(default_factory=dict)
     force: str | None = None
+    configuration: str = ""
 
     def key_of(self, *stages: str) -> str:
         """Return the digest of the finished stages that another one builds on."""
@@ -114,6 +123,8 @@ class Book:
                 "finished": finished,
                 "mock": self.mock,
                 "seed": self.seed,
+                "configuration": self.configuration,
+                "code": package_digest(),
                 "inputs": self.inputs,
                 "versions": versions(),
                 "stages": self.stages if finished else {**kept, **self.stages},

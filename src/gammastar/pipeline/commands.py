@@ -17,7 +17,7 @@ from gammastar.pipeline.checkpoint import load_arrays
 from gammastar.pipeline.context import Tell
 from gammastar.store.events import EventTable, write_events
 from gammastar.store.guarded import check_chunks
-from gammastar.store.manifest import digest, file_sha256, read_json
+from gammastar.store.manifest import digest, file_sha256, package_digest, read_json
 from gammastar.store.records import read_spectrum
 
 __all__ = ["sample_file", "show_results", "simulate_file", "verify_results"]
@@ -186,16 +186,38 @@ def show_results(folder: Path) -> str:
     return "\n".join(lines)
 
 
+def _code(manifest: Any) -> str:
+    known = manifest.get("code", "")
+    return f"{known[:16]}, {'that of this installation' if known == package_digest() else 'another one'}"
+
+
+def _inputs(folder: Path, manifest: Any) -> list[tuple[Path, str]]:
+    """Return the inputs whose place is known, with their SHA-256: mock files and those of the filesets."""
+    found = {folder / "input" / name: sha for name, sha in manifest["inputs"].items()}
+    known = {path: sha for path, sha in found.items() if path.is_file()}
+    for path in sorted(folder.glob("chunks/*/fileset_*.json")):
+        for dataset in read_json(path).values():
+            sums = dataset["metadata"]["sha256"].items()
+            known |= {Path(name): sha for name, sha in sums if sha and "://" not in name}
+    return sorted(known.items())
+
+
 def verify_results(folder: Path) -> Iterator[str]:
-    """Check every digest of the manifest against the files.
+    """Check every digest of the manifest against the files, inputs included where they are known.
 
     Raises
     ------
     StoreError
-        If a stage or file was changed since the run.
+        If an input, stage, chunk or file was changed since the run.
     """
     manifest = _manifest(folder)
+    yield f"configuration: {manifest.get('configuration', 'not recorded')[:16]}, seed {manifest['seed']}"
+    yield f"code: {_code(manifest)}"
     wrong = []
+    for path, sha in _inputs(folder, manifest):
+        good = path.is_file() and file_sha256(path) == sha
+        wrong += [str(path)] if path.is_file() and not good else []
+        yield f"input {path.name}: {'ok' if good else 'CHANGED' if path.is_file() else 'not here'} {sha[:16]}"
     for stage, entry in manifest["stages"].items():
         path = folder / "stages" / f"{stage}.npz"
         if not path.is_file():

@@ -16,6 +16,7 @@ from gammastar.core.errors import InputFileError
 from gammastar.core.records import Exposure, FloatArray, Spectrum
 from gammastar.core.stats import filled
 from gammastar.pipeline.checkpoint import Arrays, Book
+from gammastar.store.manifest import digest
 from gammastar.store.remote import Remote
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class Context:
     allow_partial: bool = False
 
     def __post_init__(self) -> None:
+        self.book.configuration = digest(self.steering.model_dump(mode="json"))
         if self.farm is not None:
             self.farm.tell = self.tell
 

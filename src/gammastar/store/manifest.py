@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -17,7 +18,16 @@ import numpy as np
 
 from gammastar.core.errors import StoreError
 
-__all__ = ["atomic", "digest", "file_sha256", "read_json", "versions", "write_json", "write_text"]
+__all__ = [
+    "atomic",
+    "digest",
+    "file_sha256",
+    "package_digest",
+    "read_json",
+    "versions",
+    "write_json",
+    "write_text",
+]
 
 _UMASK = os.umask(0)
 os.umask(_UMASK)
@@ -135,6 +145,13 @@ def _update(result: Any, item: Any) -> None:
             _update(result, element)
     else:
         result.update(f"{type(item).__name__}:{item!r};".encode())
+
+
+@functools.cache
+def package_digest() -> str:
+    """Return the SHA-256 of the package's own code: what a version number does not tell in a checkout."""
+    root = Path(__file__).resolve().parents[1]
+    return digest({str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*.py"))})
 
 
 def versions() -> dict[str, str]:

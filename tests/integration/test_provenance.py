@@ -1,0 +1,68 @@
+"""What a result tells about where it came from, and that `verify` notices every change."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "faults"))
+
+from injection import kills  # noqa: E402
+
+from gammastar import facility  # noqa: E402
+from gammastar.core.errors import StoreError  # noqa: E402
+from gammastar.pipeline import run  # noqa: E402
+from gammastar.pipeline.commands import verify_results  # noqa: E402
+from gammastar.store.manifest import package_digest  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Results of a selection on chunks, with a copy of the data of its own."""
+    base = tmp_path_factory.mktemp("run")
+    data = base / "data.root"
+    data.write_bytes((ROOT / "data" / "mock" / "na60_data.root").read_bytes())
+    steering = kills.steering(base / "steering.toml")
+    text = steering.read_text().split("[unfold]")[0]
+    start = text.index("files = [")
+    steering.write_text(text[:start] + f'files = ["{data}"]' + text[text.index("]", start) + 1 :])
+    seen = []
+    with facility.open_farm() as farm:
+        run(steering, output=base / "out", farm=farm, tell=lambda *what: seen.append(what))
+    assert seen[-1][0] == "subtract"
+    n = len(list((base / "out" / "chunks" / "pairs").glob("*.parquet")))
+    assert ("read", 1.0, f"{n} of {n} chunks, this process") in seen
+    return base / "out"
+
+
+def test_verify_tells_configuration_code_inputs_and_results(folder):
+    lines = list(verify_results(folder))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["code"] == package_digest()
+    assert len(manifest["configuration"]) == 64
+    assert "code: " + package_digest()[:16] + ", that of this installation" in lines
+    assert any(line.startswith("input data.root: ok") for line in lines)
+    assert any(line.startswith("chunks: ") for line in lines)
+    assert not [line for line in lines if "CHANGED" in line]
+
+
+@pytest.mark.parametrize("what", ["input", "stage", "chunk", "file"])
+def test_verify_notices_every_change(folder, what):
+    path = {
+        "input": folder.parent / "data.root",
+        "stage": folder / "stages" / "select.npz",
+        "chunk": next((folder / "chunks" / "pairs").glob("*.parquet")),
+        "file": next(path for path in folder.iterdir() if path.is_file() and path.name != "manifest.json"),
+    }[what]
+    sound = path.read_bytes()
+    damaged = bytearray(sound)
+    damaged[len(damaged) // 2] ^= 1
+    path.write_bytes(bytes(damaged))
+    try:
+        with pytest.raises(StoreError, match=path.name):
+            list(verify_results(folder))
+    finally:
+        path.write_bytes(sound)
+    list(verify_results(folder))
