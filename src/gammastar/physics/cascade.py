@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
-from gammastar.physics.cascade_kernel import generate
+from gammastar.physics.cascade_kernel import generate, generate_states
 from gammastar.physics.decay_table import DecayTable
 
-__all__ = ["Cascade", "decay"]
+__all__ = ["Cascade", "decay", "decay_states"]
 
 GUIDE = 2048
 
-IntArray = npt.NDArray[np.int64]
+IntArray: TypeAlias = npt.NDArray[np.int64]
+Slots: TypeAlias = tuple[FloatArray, FloatArray, FloatArray, FloatArray, IntArray, IntArray, IntArray]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,30 +112,75 @@ def decay(
     The squared mass of each pair comes from its tabulated cumulative distribution, its angle from the
     mixture a − b cos² = (a − b) + b (1 − cos²); the ψ decay isotropically (their polarisation is not kept).
     """
-    p4 = np.ascontiguousarray(photons, dtype=np.float64)
-    if p4.ndim != 2 or p4.shape[1] != 4:
-        msg = f"dark photons of shape {p4.shape}: (n, 4) with px, py, pz, E expected"
-        raise PhysicsError(msg)
-    expected = np.sqrt((p4[:, :3] ** 2).sum(axis=1) + table.mediator**2)
-    if not np.allclose(expected, p4[:, 3], rtol=1e-6, atol=0.0):
-        msg = f"dark photons off their mass of {table.mediator:g} GeV: decay tables belong to one mass"
-        raise PhysicsError(msg)
-    shape = (len(p4), table.slots)
-    parent, daughter, particle, antiparticle = (np.zeros((*shape, 4)) for _ in range(4))
-    state, channel, source = (np.full(shape, -1, dtype=np.int64) for _ in range(3))
-    owner = np.repeat(np.arange(len(table.masses)), np.diff(table.first))
-    running = np.cumsum(table.fraction) if table.fraction.size else np.empty(0)
+    p4 = _checked(photons, table.mediator, "dark photons")
+    out = _empty(len(p4), table.slots)
     generate(
         p4,
         (float(np.hypot(1.0, boost)), float(boost)),
         (table.mediator, table.pairs, _closed(np.cumsum(table.pair_fraction)), table.pair_angle),
-        (table.masses, table.first, table.daughter, running - _before(table.fraction, owner)),
-        (table.daughter_mass, table.particle_mass, table.log_s, table.cdf, table.angle, _guide(table.cdf)),
+        *_compiled(table),
         polarised,
         rng,
-        (parent, daughter, particle, antiparticle, state, channel, source),
+        out,
     )
-    return Cascade(parent, daughter, particle, antiparticle, state, channel, source, table)
+    return Cascade(*out, table)
+
+
+def decay_states(table: DecayTable, state: int, momenta: FloatArray, rng: np.random.Generator) -> Cascade:
+    """Decay dark states of one kind through their cascades, wherever they come from.
+
+    Parameters
+    ----------
+    table : DecayTable
+    state : int
+        Which mass state.
+    momenta : NDArray, shape (n, 4)
+        px, py, pz, E [GeV] of the decaying states; they must have the mass of the state.
+    rng : numpy.random.Generator
+
+    Raises
+    ------
+    PhysicsError
+        If the state does not exist or is stable, the shape is wrong, or a momentum is off the mass.
+    """
+    if not 0 <= state < len(table.masses) or table.depth[state] == 0:
+        msg = f"state {state} of {len(table.masses)}: it does not exist or is stable"
+        raise PhysicsError(msg)
+    p4 = _checked(momenta, float(table.masses[state]), f"state {state}")
+    out = _empty(len(p4), int(table.depth[state]))
+    generate_states(p4, state, *_compiled(table), rng, out)
+    return Cascade(*out, table)
+
+
+def _checked(momenta: FloatArray, mass: float, what: str) -> FloatArray:
+    p4 = np.ascontiguousarray(momenta, dtype=np.float64)
+    if p4.ndim != 2 or p4.shape[1] != 4:
+        msg = f"{what} of shape {p4.shape}: (n, 4) with px, py, pz, E expected"
+        raise PhysicsError(msg)
+    square = p4[:, 0] ** 2 + p4[:, 1] ** 2 + p4[:, 2] ** 2 + mass**2
+    if not (np.abs(p4[:, 3] ** 2 - square) <= 2e-6 * square).all():
+        msg = f"{what} off their mass of {mass:g} GeV: decay tables belong to one mass"
+        raise PhysicsError(msg)
+    return p4
+
+
+def _empty(n: int, slots: int) -> Slots:
+    """Return arrays for a cascade, without decays."""
+    return (
+        *(np.zeros((n, slots, 4)), np.zeros((n, slots, 4)), np.zeros((n, slots, 4)), np.zeros((n, slots, 4))),
+        *(np.full((n, slots), -1), np.full((n, slots), -1), np.full((n, slots), -1)),
+    )
+
+
+def _compiled(table: DecayTable) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Return states and channels as the compiled loop takes them."""
+    owner = np.repeat(np.arange(len(table.masses)), np.diff(table.first))
+    running = np.cumsum(table.fraction) if table.fraction.size else np.empty(0)
+    spectra = np.stack([table.cdf, np.exp(table.log_s), table.angle[..., 0], table.angle[..., 1]], axis=-1)
+    return (
+        (table.masses, table.first, table.daughter, running - _before(table.fraction, owner)),
+        (table.daughter_mass, table.particle_mass, np.ascontiguousarray(spectra), _guide(table.cdf)),
+    )
 
 
 def _guide(cdf: FloatArray) -> IntArray:

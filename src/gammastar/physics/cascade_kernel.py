@@ -1,118 +1,188 @@
-"""The compiled loop that decays dark photons down to visible particles: no rejection, no weights."""
+"""The compiled loop that decays dark photons down to visible particles: no rejection, no weights.
+
+Momenta stay in registers as tuples (px, py, pz, E): views of small arrays would cost more than the physics.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numba import njit
 
 from gammastar.core.records import FloatArray
 
-__all__ = ["generate"]
+__all__ = ["generate", "generate_states"]
+
+Vector: TypeAlias = tuple[float, float, float, float]
 
 
-@njit(cache=True, error_model="numpy")
-def _boost(out: FloatArray, parent: FloatArray, mass: float, k: FloatArray) -> None:
-    """Write k (px, py, pz, E), given in the rest frame of the parent, as seen where the parent moves."""
-    energy = (parent[3] * k[3] + parent[0] * k[0] + parent[1] * k[1] + parent[2] * k[2]) / mass
-    scale = (k[3] + energy) / (parent[3] + mass)
-    out[0] = k[0] + parent[0] * scale
-    out[1] = k[1] + parent[1] * scale
-    out[2] = k[2] + parent[2] * scale
-    out[3] = energy
+@njit(cache=True, error_model="numpy", inline="always")
+def _circle(u: float) -> Any:
+    """Return cosine and sine of 2π(u − ½), u in [0, 1), to 2e-15: Taylor series, the angle doubled twice."""
+    x = 0.5 * np.pi * (u - 0.5)
+    y = x * x
+    s = 1.0 - y / 272.0
+    s = 1.0 - y / 210.0 * s
+    s = 1.0 - y / 156.0 * s
+    s = 1.0 - y / 110.0 * s
+    s = 1.0 - y / 72.0 * s
+    s = 1.0 - y / 42.0 * s
+    s = 1.0 - y / 20.0 * s
+    s = x * (1.0 - y / 6.0 * s)
+    c = 1.0 - y / 240.0
+    c = 1.0 - y / 182.0 * c
+    c = 1.0 - y / 132.0 * c
+    c = 1.0 - y / 90.0 * c
+    c = 1.0 - y / 56.0 * c
+    c = 1.0 - y / 30.0 * c
+    c = 1.0 - y / 12.0 * c
+    c = 1.0 - y / 2.0 * c
+    s, c = 2.0 * s * c, 1.0 - 2.0 * s * s
+    return 1.0 - 2.0 * s * s, 2.0 * s * c
 
 
-@njit(cache=True, error_model="numpy")
-def _around(out: FloatArray, axis: FloatArray, cosine: float, phi: float) -> None:
-    """Write the unit vector at an angle to an axis."""
-    x, y, z = axis[0], axis[1], axis[2]
-    sine = np.sqrt(max(1.0 - cosine * cosine, 0.0))
-    u, v = sine * np.cos(phi), sine * np.sin(phi)
-    t = np.sqrt(x * x + y * y)
-    if t < 1e-12:
-        out[0], out[1], out[2] = u, v, cosine * (1.0 if z >= 0 else -1.0)
-        return
-    out[0] = cosine * x + (u * x * z - v * y) / t
-    out[1] = cosine * y + (u * y * z + v * x) / t
-    out[2] = cosine * z - u * t
+@njit(cache=True, error_model="numpy", inline="always")
+def _boost(parent: Vector, inverse: float, scale: float, k: Vector) -> Any:
+    """Return k, given in the rest frame of a parent of mass 1/inverse, where the parent moves.
+
+    scale is 1/(E + m) of the parent.
+    """
+    energy = (parent[3] * k[3] + parent[0] * k[0] + parent[1] * k[1] + parent[2] * k[2]) * inverse
+    f = (k[3] + energy) * scale
+    return k[0] + parent[0] * f, k[1] + parent[1] * f, k[2] + parent[2] * f, energy
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", inline="always")
 def _cosine(a: float, b: float, rng: Any) -> Any:
-    """Draw c from a − b c² (b of either sign) as a mixture, without rejection."""
+    """Draw c from a − b c² (b of either sign) as a mixture, without rejection.
+
+    The median of three uniform numbers has the density of 1 − c², the largest of three that of c².
+    """
     u = rng.random()
     if b > 0:
         flat = a - b
+        x = 2.0 * rng.random() - 1.0
         if u * (flat + 2.0 * b / 3.0) < flat:
-            return 2.0 * rng.random() - 1.0
-        return 2.0 * np.sin(np.arcsin(2.0 * rng.random() - 1.0) / 3.0)
+            return x
+        y, z = 2.0 * rng.random() - 1.0, 2.0 * rng.random() - 1.0
+        return max(min(x, y), min(max(x, y), z))
     if u * (a - b / 3.0) < a:
         return 2.0 * rng.random() - 1.0
-    return np.cbrt(2.0 * rng.random() - 1.0)
+    x = max(rng.random(), rng.random(), rng.random())
+    return x if rng.random() < 0.5 else -x
 
 
-@njit(cache=True, error_model="numpy")
-def _three_body(
-    parent: FloatArray, mass: float, channel: int, table: Any, rng: Any, work: FloatArray, out: FloatArray
-) -> None:
-    """Decay one state: out gets the daughter, the particle and the antiparticle, shape (3, 4)."""
-    daughter_mass, particle_mass, log_s, cdf, angle, guide = table
+@njit(cache=True, error_model="numpy", inline="always")
+def _three_body(parent: Vector, mass: float, channel: int, table: Any, rng: Any) -> Any:
+    """Decay one state; return the daughter, the particle and the antiparticle."""
+    daughter_mass, particle_mass, spectra, guide = table
     u = rng.random()
     k = guide[channel, int(u * guide.shape[1])]
-    while k < cdf.shape[1] - 1 and cdf[channel, k] <= u:
+    last = spectra.shape[1] - 1
+    while k < last and spectra[channel, k, 0] <= u:
         k += 1
-    rise = cdf[channel, k] - cdf[channel, k - 1]
-    f = (u - cdf[channel, k - 1]) / rise if rise > 0 else 0.5
-    s = np.exp(log_s[channel, k - 1] + f * (log_s[channel, k] - log_s[channel, k - 1]))
-    a = angle[channel, k - 1, 0] + f * (angle[channel, k, 0] - angle[channel, k - 1, 0])
-    b = angle[channel, k - 1, 1] + f * (angle[channel, k, 1] - angle[channel, k - 1, 1])
+    low = spectra[channel, k - 1, 0]
+    rise = spectra[channel, k, 0] - low
+    f = (u - low) / rise if rise > 0 else 0.5
+    s = spectra[channel, k - 1, 1] + f * (spectra[channel, k, 1] - spectra[channel, k - 1, 1])
+    a = spectra[channel, k - 1, 2] + f * (spectra[channel, k, 2] - spectra[channel, k - 1, 2])
+    b = spectra[channel, k - 1, 3] + f * (spectra[channel, k, 3] - spectra[channel, k - 1, 3])
     root, light, m = np.sqrt(s), daughter_mass[channel], particle_mass[channel]
-    e_pair = (mass * mass + s - light * light) / (2.0 * mass)
-    p = np.sqrt(max((mass * mass - (light + root) ** 2) * (mass * mass - (light - root) ** 2), 0.0)) / (
-        2.0 * mass
+    inverse, scale = 1.0 / mass, 1.0 / (parent[3] + mass)
+    sum_, difference = light + root, light - root
+    p2 = (mass - sum_) * (mass + sum_) * (mass - difference) * (mass + difference)
+    p = 0.5 * inverse * np.sqrt(max(p2, 0.0))
+    e_pair = 0.5 * inverse * (mass * mass + s - light * light)
+    # The daughter flies along `axis` in the rest frame of the parent, the pair against it.
+    z = 2.0 * rng.random() - 1.0
+    r = np.sqrt((1.0 - z) * (1.0 + z))
+    cos_phi, sin_phi = _circle(rng.random())
+    x, y = r * cos_phi, r * sin_phi
+    cosine = _cosine(a, b, rng)
+    cos_psi, sin_psi = _circle(rng.random())
+    q = np.sqrt(max(0.25 * s - m * m, 0.0))
+    along = q * cosine
+    across = q * np.sqrt((1.0 - cosine) * (1.0 + cosine))
+    t1, t2 = across * cos_psi, across * sin_psi
+    tx, ty, tz = t1 * z * cos_phi - t2 * sin_phi, t1 * z * sin_phi + t2 * cos_phi, -t1 * r
+    stretch, half = e_pair / root, 0.5 * e_pair
+    moved, energy = stretch * along - 0.5 * p, p * along / root
+    back = -stretch * along - 0.5 * p
+    daughter = _boost(parent, inverse, scale, (x * p, y * p, z * p, mass - e_pair))
+    particle = _boost(parent, inverse, scale, (tx + moved * x, ty + moved * y, tz + moved * z, half - energy))
+    antiparticle = _boost(
+        parent, inverse, scale, (back * x - tx, back * y - ty, back * z - tz, half + energy)
     )
-    z = work[0]
-    axis, pointing, k4 = work[1], work[2], work[3]
-    z[0], z[1], z[2] = 0.0, 0.0, 1.0
-    _around(axis, z, 2.0 * rng.random() - 1.0, 2.0 * np.pi * rng.random())
-    for c in range(3):
-        k4[c] = axis[c] * p
-    k4[3] = mass - e_pair
-    _boost(out[0], parent, mass, k4)
-    _around(pointing, axis, _cosine(a, b, rng), 2.0 * np.pi * rng.random())
-    momentum = np.sqrt(max(0.25 * s - m * m, 0.0))
-    along = momentum * (pointing[0] * axis[0] + pointing[1] * axis[1] + pointing[2] * axis[2])
-    for sign in (1, -1):  # from the rest frame of the pair, which flies against ψ_i
-        moved = (e_pair * sign * along - p * 0.5 * root) / root
-        for c in range(3):
-            k4[c] = sign * momentum * pointing[c] + (moved - sign * along) * axis[c]
-        k4[3] = (e_pair * 0.5 * root - p * sign * along) / root
-        _boost(out[1 if sign > 0 else 2], parent, mass, k4)
+    return daughter, particle, antiparticle
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def _pair(event: Vector, mediator: float, masses: Any, angle: Any, polarised: bool, rng: Any) -> Any:
+    """Decay the dark photon; return the two dark states in the production frame."""
+    m_i, m_j = masses
+    cos_phi, sin_phi = _circle(rng.random())
+    cosine = _cosine(angle[0], -angle[1], rng) if polarised else 2.0 * rng.random() - 1.0
+    sine = np.sqrt((1.0 - cosine) * (1.0 + cosine))
+    x, y, z = sine * cos_phi, sine * sin_phi, cosine
+    p = np.sqrt(event[0] ** 2 + event[1] ** 2 + event[2] ** 2)
+    if polarised and p > 0:  # the angle is one to the flight of the dark photon
+        nx, ny, nz = event[0] / p, event[1] / p, event[2] / p
+        t = np.sqrt(nx * nx + ny * ny)
+        if t > 1e-12:
+            x, y, z = (
+                cosine * nx + (x * nx * nz - y * ny) / t,
+                cosine * ny + (x * ny * nz + y * nx) / t,
+                cosine * nz - x * t,
+            )
+    e_i = (mediator * mediator + m_i * m_i - m_j * m_j) / (2.0 * mediator)
+    star = np.sqrt(max(e_i * e_i - m_i * m_i, 0.0))
+    inverse, scale = 1.0 / mediator, 1.0 / (event[3] + mediator)
+    first = _boost(event, inverse, scale, (star * x, star * y, star * z, e_i))
+    second = _boost(event, inverse, scale, (-star * x, -star * y, -star * z, mediator - e_i))
+    return first, second
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def _store(where: Any, event: int, slot: int, p: Vector) -> None:
+    where[event, slot, 0] = p[0]
+    where[event, slot, 1] = p[1]
+    where[event, slot, 2] = p[2]
+    where[event, slot, 3] = p[3]
 
 
 @njit(cache=True, error_model="numpy")
-def _pair(
-    event: FloatArray, mediator: float, m_i: float, m_j: float, cosine: float, rng: Any, work: FloatArray
-) -> None:
-    """Decay the dark photon: work[4] and work[5] get the two dark states in the production frame."""
-    axis, pointing, k4 = work[1], work[2], work[3]
-    p = np.sqrt(event[0] ** 2 + event[1] ** 2 + event[2] ** 2)
-    axis[0], axis[1], axis[2] = 0.0, 0.0, 1.0
-    if p > 0:
-        axis[0], axis[1], axis[2] = event[0] / p, event[1] / p, event[2] / p
-    _around(pointing, axis, cosine, 2.0 * np.pi * rng.random())
-    m2 = mediator * mediator
-    e_i = (m2 + m_i * m_i - m_j * m_j) / (2.0 * mediator)
-    star = np.sqrt(max(e_i * e_i - m_i * m_i, 0.0))
-    for c in range(3):
-        k4[c] = star * pointing[c]
-    k4[3] = e_i
-    _boost(work[4], event, mediator, k4)
-    for c in range(3):
-        k4[c] = -k4[c]
-    k4[3] = mediator - e_i
-    _boost(work[5], event, mediator, k4)
+def _chains(event: int, top: int, pending: Any, states: Any, table: Any, rng: Any, out: Any) -> None:
+    """Decay all pending states of one event and what they decay to."""
+    momenta, pending_state, pending_source = pending
+    masses, first, daughters, channel_cdf = states
+    parents, kept, particles, antiparticles, state_of, channel_of, source_of = out
+    slot = 0
+    while top > 0:
+        top -= 1
+        state, source = pending_state[top], pending_source[top]
+        begin, end = first[state], first[state + 1]
+        if begin == end:
+            continue
+        channel = begin
+        if end - begin > 1:
+            u = rng.random()
+            while channel < end - 1 and channel_cdf[channel] <= u:
+                channel += 1
+        parent = (momenta[top, 0], momenta[top, 1], momenta[top, 2], momenta[top, 3])
+        daughter, particle, antiparticle = _three_body(parent, masses[state], channel, table, rng)
+        _store(parents, event, slot, parent)
+        _store(kept, event, slot, daughter)
+        _store(particles, event, slot, particle)
+        _store(antiparticles, event, slot, antiparticle)
+        state_of[event, slot], channel_of[event, slot] = state, channel
+        source_of[event, slot] = source
+        if daughters[channel] >= 0:
+            for c in range(4):
+                momenta[top, c] = daughter[c]
+            pending_state[top], pending_source[top] = daughters[channel], slot
+            top += 1
+        slot += 1
 
 
 @njit(cache=True, error_model="numpy")
@@ -139,8 +209,8 @@ def generate(
     states : tuple
         Masses, first channel of each state, daughters, cumulative branching ratios per state.
     table : tuple
-        Daughter mass, particle mass, ln s, cumulative distribution, angular coefficients and a guide into
-        the distribution (first point above i/n), per channel.
+        Per channel: daughter mass, particle mass, rows (cumulative distribution, s, a, b), and a guide into
+        them (first row above i/n).
     polarised : bool
         Transverse dark photon; otherwise isotropic.
     rng : numpy.random.Generator
@@ -149,43 +219,38 @@ def generate(
         (n, slots).
     """
     mediator, pairs, pair_cdf, pair_angle = primary
-    masses, first, daughters, channel_cdf = states
-    parents, kept, particles, antiparticles, state_of, channel_of, source_of = out
-    work, decay = np.empty((6, 4)), np.empty((3, 4))
-    slots = state_of.shape[1]
-    pending = np.empty((slots + 2, 4))
-    pending_state, pending_source = np.empty(slots + 2), np.empty(slots + 2)
+    masses = states[0]
+    room = out[4].shape[1] + 2
+    momenta = np.empty((room, 4))
+    pending = (momenta, np.empty(room, dtype=np.int64), np.empty(room, dtype=np.int64))
     gamma, beta_gamma = boost
     for event in range(len(production)):
-        k = np.searchsorted(pair_cdf, rng.random(), side="right")
+        k = 0
+        if len(pair_cdf) > 1:
+            u = rng.random()
+            while pair_cdf[k] <= u:
+                k += 1
         i, j = pairs[k, 0], pairs[k, 1]
-        cosine = 2.0 * rng.random() - 1.0
-        if polarised:
-            cosine = _cosine(pair_angle[k, 0], -pair_angle[k, 1], rng)
-        _pair(production[event], mediator, masses[i], masses[j], cosine, rng, work)
+        photon = (production[event, 0], production[event, 1], production[event, 2], production[event, 3])
+        angle = (pair_angle[k, 0], pair_angle[k, 1])
+        two = _pair(photon, mediator, (masses[i], masses[j]), angle, polarised, rng)
         for side in range(2):
-            primary_psi = work[4 + side]
-            pending[side] = primary_psi
-            pending[side, 2] = gamma * primary_psi[2] + beta_gamma * primary_psi[3]
-            pending[side, 3] = gamma * primary_psi[3] + beta_gamma * primary_psi[2]
-            pending_state[side], pending_source[side] = (i if side == 0 else j), -1
-        top, slot = 2, 0
-        while top > 0:
-            top -= 1
-            state, source = int(pending_state[top]), int(pending_source[top])
-            begin, end = first[state], first[state + 1]
-            if begin == end:
-                continue
-            channel = begin + np.searchsorted(channel_cdf[begin:end], rng.random(), side="right")
-            channel = min(channel, end - 1)
-            parents[event, slot] = pending[top]
-            _three_body(pending[top], masses[state], channel, table, rng, work, decay)
-            kept[event, slot], particles[event, slot] = decay[0], decay[1]
-            antiparticles[event, slot] = decay[2]
-            state_of[event, slot], channel_of[event, slot] = state, channel
-            source_of[event, slot] = source
-            if daughters[channel] >= 0:
-                pending[top] = decay[0]
-                pending_state[top], pending_source[top] = daughters[channel], slot
-                top += 1
-            slot += 1
+            psi = two[side]
+            momenta[side, 0], momenta[side, 1] = psi[0], psi[1]
+            momenta[side, 2] = gamma * psi[2] + beta_gamma * psi[3]
+            momenta[side, 3] = gamma * psi[3] + beta_gamma * psi[2]
+            pending[1][side], pending[2][side] = (i if side == 0 else j), -1
+        _chains(event, 2, pending, states, table, rng, out)
+
+
+@njit(cache=True, error_model="numpy")
+def generate_states(production: FloatArray, state: int, states: Any, table: Any, rng: Any, out: Any) -> None:
+    """Decay given dark states, all of one kind, through their cascades; arguments as in `generate`."""
+    room = out[4].shape[1] + 1
+    momenta = np.empty((room, 4))
+    pending = (momenta, np.empty(room, dtype=np.int64), np.empty(room, dtype=np.int64))
+    for event in range(len(production)):
+        for c in range(4):
+            momenta[0, c] = production[event, c]
+        pending[1][0], pending[2][0] = state, -1
+        _chains(event, 1, pending, states, table, rng, out)
