@@ -13,18 +13,37 @@ __all__ = [
     "Report",
 ]
 
+Source = Literal["pot", "spectrum", "kinematics", "polarisation", "scaling", "extrapolation"]
+
 
 class Infer(Section):
-    """Likelihood and reach; background per detector file unless given here for the main one."""
+    """Likelihood and reach; background per detector file unless given here for the main one.
+
+    `method`: "auto" takes exact limits below `asymptotic_from` events and asymptotic ones from there on.
+    `nuisances`: uncertainties of the signal in limits, workspace and patches; "extrapolation" needs
+    `extrapolation_sigma`, ln κ of the signal outside the measured domain. `discovery`: significances [σ]
+    whose reach is written; `projections`: protons on target of further contours. `exports`: the likelihood
+    of the point nearest to the limit as HS3 document or HistFactory XML. `submission`: tables and likelihood
+    for HEPData. `refine`: at most so many further masses where the contour bends or ends.
+    """
 
     cl: Annotated[float, Field(gt=0.5, lt=1)] = 0.90
     observed: Literal["masked", "asimov"] | tuple[Annotated[int, Field(ge=0)], ...] = "masked"
     background: Annotated[float, Field(ge=0)] | None = None
     background_sigma: Annotated[float, Field(ge=0)] = 0.0
+    method: Literal["auto", "exact", "marginalised", "asymptotic"] = "auto"
+    asymptotic_from: Positive = 20.0
+    nuisances: tuple[Source, ...] = ("pot",)
+    extrapolation_sigma: Annotated[float, Field(ge=0, le=3)] = 0.5
     coupling: Range = (1e-9, 1e-2)
     n_couplings: Annotated[int, Field(ge=10)] = 141
     min_effective: Positive = 10.0
+    refine: Annotated[int, Field(ge=0, le=200)] = 0
+    discovery: tuple[Annotated[float, Field(gt=0, le=8)], ...] = (3.0, 5.0)
+    projections: tuple[Positive, ...] = ()
     max_patches: Annotated[int, Field(gt=0)] = 600
+    exports: tuple[Literal["hs3", "xml"], ...] = ()
+    submission: bool = True
     existing_limits: str | None = None
     hepdata: Annotated[str, Field(pattern=r"^ins[0-9]{7}$")] = "ins0000000"
 

@@ -38,13 +38,14 @@ from gammastar.infer.patchset import patch_names, patchset
 from gammastar.infer.ranking import Ranking, ranking
 from gammastar.infer.reach import reach
 from gammastar.infer.refine import RefinedReach, refined_reach
-from gammastar.infer.spread import limits_at, signal_spread
+from gammastar.infer.spread import limits_at, signal_spread, tabulated
 from gammastar.infer.template import shape_modifiers
 from gammastar.infer.unbinned import CLs, StrengthLimit, exact_cls, exact_limit, zero_event_cls
 from gammastar.infer.vertices import with_errors
-from gammastar.infer.workspace import workspace
+from gammastar.infer.workspace import POT_NUISANCES, workspace
 
 __all__ = [
+    "POT_NUISANCES",
     "CLs",
     "Channel",
     "Convention",
@@ -96,6 +97,7 @@ __all__ = [
     "scan",
     "shape_modifiers",
     "signal_spread",
+    "tabulated",
     "to_hs3",
     "unbinned_channel",
     "upper_limit",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +13,7 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray, Limit
 from gammastar.infer.limit import Method, upper_limit
 
-__all__ = ["limits_at", "signal_spread"]
+__all__ = ["limits_at", "signal_spread", "tabulated"]
 
 KNOTS = 9
 
@@ -113,27 +113,43 @@ def limits_at(
     events (s = ln 10 exp(σ² ln 10)).
     """
     spreads = np.asarray(sigma, dtype=np.float64)
-    low, high = float(spreads.min()), float(spreads.max())
-    typical = float(np.median(spreads))
 
     def solve(value: float) -> Limit:
         return upper_limit(
             background, background_sigma, observed, signal_sigma=value, cl=cl, method=method, **options
         )
 
-    at = solve(typical)
+    typical = solve(float(np.median(spreads)))
+    hidden = not np.isfinite(typical.observed)
+
+    def numbers(value: float) -> FloatArray:
+        limit = solve(value)
+        return np.array([limit.expected[2] if hidden else limit.observed, *limit.expected])
+
+    values = tabulated(numbers, spreads)
+    seen = np.full(spreads.shape, np.nan) if hidden else values[..., 0]
+    return seen, values[..., 1:], typical
+
+
+def tabulated(function: Callable[[float], npt.ArrayLike], sigma: npt.ArrayLike) -> FloatArray:
+    """Return a positive function of σ at many values, from nine of them, interpolated in σ².
+
+    Parameters
+    ----------
+    function : callable
+        σ -> number or array of numbers.
+    sigma : array_like
+
+    Returns
+    -------
+    NDArray, shape of `sigma` plus that of the numbers
+    """
+    spreads = np.asarray(sigma, dtype=np.float64)
+    low, high = float(spreads.min()), float(spreads.max())
     if high - low < 1e-12:
-        return (
-            np.full(spreads.shape, at.observed),
-            np.broadcast_to(at.expected, (*spreads.shape, 5)).copy(),
-            at,
-        )
+        value = np.asarray(function(low), dtype=np.float64)
+        return np.broadcast_to(value, (*spreads.shape, *value.shape)).copy()
     knots = np.sqrt(np.linspace(low**2, high**2, KNOTS))
-    solved = [solve(float(value)) for value in knots]
-    table = np.log(np.array([[limit.observed, *limit.expected] for limit in solved]))
-    hidden = not np.isfinite(at.observed)
-    curve = PchipInterpolator(knots**2, table[:, 1:] if hidden else table, axis=0)
-    values = np.exp(curve(np.clip(spreads, low, high) ** 2))
-    if hidden:
-        return np.full(spreads.shape, np.nan), values, at
-    return values[..., 0], values[..., 1:], at
+    table = np.log([np.asarray(function(float(value)), dtype=np.float64) for value in knots])
+    curve = PchipInterpolator(knots**2, table, axis=0)
+    return np.asarray(np.exp(curve(np.clip(spreads, low, high) ** 2)), dtype=np.float64)

@@ -50,7 +50,8 @@ def with_errors(
     Returns
     -------
     Reach
-        With `Reach.errors` (entries, 2, 3) in decades of the coupling and `Reach.method`.
+        With `Reach.errors` (entries, 2, 3) in decades of the coupling and `Reach.method`; nan where the scan
+        ends before the contour does.
 
     Raises
     ------
@@ -61,8 +62,8 @@ def with_errors(
     -----
     An error of the yield or of the limit moves the level; the edges are found anew one standard deviation up
     and down, so that the flattening towards the tip is in them. Where the weaker signal does not reach the
-    limit at all, the edge may be anywhere up to the peak: the whole half-width counts. Interpolation: half the
-    change when every other coupling of the scan is left out, the largest of an entry and its neighbours,
+    limit at all, the edge may be anywhere up to the peak: the whole half-width counts. Interpolation: half
+    the change when every other coupling of the scan is left out, the largest of an entry and its neighbours,
     because the change of a single one may vanish by chance. The interpolation is of third order, so that this
     is an upper estimate on average.
 
@@ -94,6 +95,8 @@ def with_errors(
         ],
         axis=2,
     )
+    for k, side in enumerate(("lower", "upper")):  # the end of a scan is no edge of a contour
+        errors[[side in entry.split(", ") for entry in found.clipped_side], k] = np.nan
     names = tuple(method if np.isfinite(edge[0]) else "" for edge in found.edges)
     return replace(found, errors=errors, method=names)
 
@@ -131,6 +134,9 @@ def _coarser(found: Reach, grid: Grid, scan: Mapping[str, Any]) -> FloatArray:
     shift = np.abs(np.log10(other / found.edges)) / 2.0
     spacing = float(np.log10(points[1] / points[0]))
     reached = np.isfinite(found.edges)
+    for k, side in enumerate(("lower", "upper")):
+        reached[[side in entry.split(", ") for entry in found.clipped_side], k] = False
+    shift = np.where(reached, shift, 0.0)
     shift = np.where(np.isfinite(shift), np.minimum(shift, spacing), np.where(reached, spacing, 0.0))
     padded = np.pad(shift, ((1, 1), (0, 0)))
     shift = np.maximum.reduce([padded[:-2], padded[1:-1], padded[2:]])

@@ -7,9 +7,9 @@ import numpy as np
 from gammastar import report
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context
-from gammastar.pipeline.limits import Search
 from gammastar.pipeline.order import Products
 from gammastar.pipeline.results import titled
+from gammastar.pipeline.search import Search
 from gammastar.pipeline.sections_theory import conditions, error_tables
 
 __all__ = ["acceptance_section", "reach_sections"]

@@ -10,7 +10,7 @@ from gammastar.report.domain_map import DomainMap, domain_figure
 from gammastar.report.existing import ExistingLimit, citations, existing_limits, read_limit
 from gammastar.report.explorer import Plane2D, explorer
 from gammastar.report.flow_figures import Kinematics, flow_plane, flow_vs_data
-from gammastar.report.hepdata import Submission, write_submission
+from gammastar.report.hepdata import Submission, check_submission, write_submission
 from gammastar.report.inference_figures import impact_figure, limit_figure
 from gammastar.report.mass_figures import mass_projection, mass_spectra, unfolded_spectrum
 from gammastar.report.page import Provenance, Section, page, save_page
@@ -41,6 +41,7 @@ __all__ = [
     "Table",
     "acceptance_figure",
     "acceptance_vs_mass",
+    "check_submission",
     "citations",
     "compare_figure",
     "cone_outline",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
+import importlib
 import io
 import json
 import math
 import tarfile
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +22,7 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import Reach
 from gammastar.report.saving import write_whole
 
-__all__ = ["Submission", "write_submission"]
+__all__ = ["Submission", "check_submission", "write_submission"]
 
 BANDS = ("-2 sigma", "-1 sigma", "median", "+1 sigma", "+2 sigma")
 ARCHIVE = "likelihood.tar.gz"
@@ -57,6 +60,7 @@ def write_submission(
     *,
     workspace: Mapping[str, Any] | None = None,
     patchset: Mapping[str, Any] | None = None,
+    others: Mapping[str, Reach] | None = None,
 ) -> list[Path]:
     """Write a submission: ``submission.yaml``, one table of the contour, the likelihood as an archive.
 
@@ -67,6 +71,8 @@ def write_submission(
     reach : Reach
         Masses at which nothing is reached are left out.
     submission : Submission
+    others : mapping of str to Reach, optional
+        Further contours by name (discoveries, projections), one table each; empty ones are left out.
     workspace, patchset : mapping, optional
         HistFactory JSON; together in ``likelihood.tar.gz`` as ``BkgOnly.json`` and ``patchset.json``.
 
@@ -81,10 +87,15 @@ def write_submission(
         For masses out of order, edges that are not positive or cross, qualifiers that are not finite, or a
         reach without any entry: HEPData's own validator accepts NaN and unsorted tables.
     """
-    table = _contour(reach, submission)
-    text = json.dumps(table, indent=1, allow_nan=False)
+    tables = {"Contour": _contour(reach, submission)}
+    for name, other in (others or {}).items():
+        if np.isfinite(other.edges).all(axis=1).any():
+            tables[f"Contour, {name}"] = _contour(other, submission)
     resources = []
-    files: dict[str, bytes] = {"contour.yaml": text.encode()}
+    places = {name: f"contour{i or ''}.yaml" for i, name in enumerate(tables)}
+    files: dict[str, bytes] = {
+        places[name]: json.dumps(table, indent=1, allow_nan=False).encode() for name, table in tables.items()
+    }
     if workspace is not None:
         files[ARCHIVE] = _archive(workspace, patchset)
         description = "Background-only HistFactory workspace and a patch per mass and coupling (test mu = 1)"
@@ -92,17 +103,21 @@ def write_submission(
     head: dict[str, Any] = {"comment": f"{submission.title}\n\n{submission.abstract}"}
     if resources:
         head["additional_resources"] = resources
-    listed = {
-        "name": "Contour",
-        "description": f"{submission.title}. {submission.method}. {_clipped(reach)}",
-        "keywords": [
-            {"name": "reactions", "values": [submission.reaction]},
-            {"name": "observables", "values": ["CLS"]},
-            {"name": "phrases", "values": ["Upper limit", "Dark Photon"]},
-        ],
-        "data_file": "contour.yaml",
-    }
-    documents = [json.dumps(document, indent=1, allow_nan=False) for document in (head, listed)]
+    listed = [
+        {
+            "name": name,
+            "description": f"{submission.title}. {submission.method if name == 'Contour' else name}. "
+            f"{_clipped(reach if name == 'Contour' else (others or {})[name.removeprefix('Contour, ')])}",
+            "keywords": [
+                {"name": "reactions", "values": [submission.reaction]},
+                {"name": "observables", "values": ["CLS"]},
+                {"name": "phrases", "values": ["Upper limit", "Dark Photon"]},
+            ],
+            "data_file": place,
+        }
+        for name, place in places.items()
+    ]
+    documents = [json.dumps(document, indent=1, allow_nan=False) for document in (head, *listed)]
     files["submission.yaml"] = "\n---\n".join(documents).encode() + b"\n"
     paths = []
     for name, content in files.items():
@@ -130,7 +145,13 @@ def _contour(reach: Reach, submission: Submission) -> dict[str, Any]:
             msg = f"write_submission: qualifier {name} = {value!r} must be finite"
             raise PhysicsError(msg)
         qualifiers.append({"name": name, "value": value})
-    columns = [_column(f"{submission.coupling}, {side} edge", edges[:, k], qualifiers) for k, side in _SIDES]
+    errors = None if reach.errors is None else np.sqrt((reach.errors[reached] ** 2).sum(axis=2))
+    columns = []
+    for k, side in _SIDES:
+        column = _column(f"{submission.coupling}, {side} edge", edges[:, k], qualifiers)
+        if errors is not None:
+            _add_errors(column, edges[:, k] * math.log(10.0) * errors[:, k])
+        columns.append(column)
     if reach.bands is not None:
         bands = reach.bands[reached]
         columns += [
@@ -151,6 +172,39 @@ def _column(name: str, values: npt.NDArray[np.float64], qualifiers: list[dict[st
         raise PhysicsError(msg)
     entries = [{"value": "-" if math.isnan(value) else value} for value in values.tolist()]
     return {"header": {"name": name}, "qualifiers": qualifiers, "values": entries}
+
+
+def _add_errors(column: dict[str, Any], errors: npt.NDArray[np.float64]) -> None:
+    """Add numerical errors to the entries of a column, where known and not zero (HEPData would drop those)."""
+    if np.isinf(errors).any() or (errors < 0).any():
+        msg = f"write_submission: errors of column {column['header']['name']!r} must be finite, not negative"
+        raise PhysicsError(msg)
+    for entry, error in zip(column["values"], errors.tolist(), strict=True):
+        if error > 0:
+            entry["errors"] = [{"symerror": error, "label": "numerical"}]
+
+
+def check_submission(directory: Path) -> None:
+    """Check a submission with HEPData's own validator and its bundled schemas: no network.
+
+    Raises
+    ------
+    PhysicsError
+        With the validator's messages.
+    ImportError
+        Without the package ``hepdata-validator``.
+    """
+    package = importlib.import_module("hepdata_validator.full_submission_validator")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # the validator leaves files to the collector
+        validator = package.FullSubmissionValidator(autoload_remote_schemas=False)
+        valid, messages = validator.validate(directory=str(directory)), validator.get_messages()
+        del validator
+        gc.collect()
+    if not valid:
+        found = "; ".join(str(m) for several in messages.values() for m in several)
+        msg = f"{directory}: not valid for HEPData: {found[:500]}"
+        raise PhysicsError(msg)
 
 
 def _clipped(reach: Reach) -> str:

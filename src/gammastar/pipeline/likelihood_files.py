@@ -1,0 +1,131 @@
+"""The likelihood of a search as files: workspace, patch set, HS3, HistFactory XML, HEPData submission."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
+import jsonpatch
+import numpy as np
+
+from gammastar import infer
+from gammastar.core.records import Exposure, FloatArray
+from gammastar.pipeline.checkpoint import Arrays
+from gammastar.pipeline.context import Context
+from gammastar.pipeline.reach_files import parts_of
+from gammastar.store.manifest import write_json
+
+if TYPE_CHECKING:
+    from gammastar.config import Infer
+    from gammastar.pipeline.search import Search
+
+__all__ = ["write"]
+
+PATCHED = (0.1, 1e4)  # expected events of the grid points that go into the patch set
+MASS_NUCLEON = 0.9389
+
+
+def write(
+    ctx: Context, search: Search, predicted: Arrays, accepted: Arrays, exposure: Exposure, *, suffix: str
+) -> None:
+    """Write ``workspace.json``, ``patchset.json`` and what else the steering asks for."""
+    section = ctx.steering.infer
+    if section is None:
+        return
+    counts = section.observed
+    pot = "pot" in section.nuisances
+    spec = infer.workspace(
+        "counting",
+        search.background,
+        search.background_sigma,
+        "masked" if isinstance(counts, str) or suffix else list(counts),
+        pot_calibration_sigma=exposure.pot_sigma if pot else 0.0,
+        pot_search_sigma=search.detector.pot_sigma if pot else 0.0,
+    )
+    write_json(ctx.folder / f"workspace{suffix}.json", spec)
+    patches = _patches(section, search, spec, predicted["mass"], accepted)
+    if patches is None:
+        ctx.book.notes.append(
+            f"{search.detector.name}: no grid point reaches {PATCHED[0]} events; no patch set"
+        )
+        return
+    write_json(ctx.folder / f"patchset{suffix}.json", patches)
+    if section.exports:
+        _export(ctx, section, search, (spec, patches), suffix)
+    if section.submission and np.isfinite(search.reach.edges).any():
+        _submit(ctx, section, search, exposure, (spec, patches), suffix=suffix)
+
+
+def _patches(
+    section: Infer, search: Search, spec: dict[str, Any], mass: FloatArray, accepted: Arrays
+) -> dict[str, Any] | None:
+    signal, couplings = accepted["signal"], accepted["couplings"]
+    row, column = np.nonzero((signal >= PATCHED[0]) & (signal <= PATCHED[1]))
+    every = slice(None, None, max(1, int(np.ceil(len(row) / section.max_patches))))
+    row, column = row[every], column[every]
+    if not len(row):
+        return None
+    chosen = signal[row, column]
+    sigmas = {name: spread[row, column] for name, spread in search.spreads.items()}
+    return infer.patchset(
+        spec,
+        mass[row],
+        couplings[column],
+        chosen,
+        signal_mc_sigma=sigmas | {"signal_mc": accepted["mc_error"][row, column] / chosen},
+        hepdata=section.hepdata,
+    )
+
+
+def _export(ctx: Context, section: Infer, search: Search, documents: tuple[Any, Any], suffix: str) -> None:
+    """Write the likelihood of the grid point whose signal is nearest to the limit in other formats."""
+    spec, patches = documents
+    at = [patch["patch"][1]["value"] for patch in patches["patches"]]
+    nearest = int(np.argmin(np.abs(np.log(np.sum(at, axis=1) / search.limit.expected[2]))))
+    patch = patches["patches"][nearest]
+    point = jsonpatch.apply_patch(spec, patch["patch"])
+    name = patch["metadata"]["name"]
+    if "hs3" in section.exports:
+        write_json(ctx.folder / f"hs3{suffix}.json", infer.to_hs3(point))
+    if "xml" in section.exports:
+        infer.write_xml(point, ctx.folder / f"histfactory{suffix}")
+    ctx.book.methods[f"exported likelihood, {search.detector.name}"] = (
+        f"{' and '.join(section.exports)} of the point {name}, whose signal is nearest to the limit"
+    )
+
+
+def _submit(
+    ctx: Context,
+    section: Infer,
+    search: Search,
+    exposure: Exposure,
+    documents: tuple[Any, Any],
+    *,
+    suffix: str,
+) -> None:
+    from gammastar import report
+
+    mock = "MOCK: " if ctx.book.mock else ""
+    says = report.Submission(
+        title=f"{mock}Expected reach of {search.detector.name}",
+        abstract=f"{mock}Signal from measured dileptons. {search.assumption}.",
+        coupling="kinetic mixing epsilon",
+        qualifiers={
+            "CL": section.cl,
+            "POT": search.detector.pot,
+            "SQRT(S) [GeV]": round(float(np.sqrt(2.0 * exposure.beam_energy * MASS_NUCLEON)), 2),
+        },
+        reaction="P NUCLEUS --> DARKPHOTON X",
+        method=search.limit.method,
+    )
+    folder = ctx.folder / f"hepdata{suffix}"
+    folder.mkdir(exist_ok=True)
+    others = {name: reach for name, reach in parts_of(search).items() if name != "all"}
+    report.write_submission(
+        folder, search.reach, says, workspace=documents[0], patchset=documents[1], others=others
+    )
+    checked = "not checked (hepdata-validator is not installed)"
+    if importlib.util.find_spec("hepdata_validator") is not None:
+        report.check_submission(folder)
+        checked = "valid to hepdata-validator, offline"
+    ctx.book.methods[f"HEPData submission, {search.detector.name}"] = checked

@@ -1,0 +1,274 @@
+"""One search: its limit and every contour over masses and couplings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gammastar import infer
+from gammastar.config import Infer
+from gammastar.core.constants import M_E, M_MU
+from gammastar.core.records import Exposure, FloatArray, Limit, Reach
+from gammastar.physics.detector import Detector
+from gammastar.pipeline.checkpoint import Arrays
+from gammastar.pipeline.context import Context
+
+__all__ = ["Plane", "Search", "spreads_of"]
+
+THRESHOLD = {"e": 2 * M_E, "mu": 2 * M_MU}
+MEDIAN = 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Search:
+    """The result of one detector.
+
+    Attributes
+    ----------
+    detector : Detector
+    background, background_sigma : float
+    signal_sigma : float
+        ln κ of the protons on target of both runs together (0 if they are no nuisance).
+    assumption : str
+        Where the background comes from.
+    limit : Limit
+        At the median uncertainty of the signal.
+    reach, measured : Reach
+        Expected: with every signal event, and with those from where dileptons were measured.
+    fraction : NDArray, shape (n, 2)
+        Measured part of the signal on the lower and the upper edge of `reach`.
+    observed : Reach or None
+        With the observed limit; None while the data stay masked, and always for mock data.
+    significance : float
+        Of the observed count; nan while masked.
+    discovery : mapping of float to Reach
+        By significance [standard deviations].
+    projections : mapping of float to Reach
+        By protons on target.
+    spreads : mapping of str to NDArray, shape (masses, couplings)
+        ln κ of the signal by source, protons on target excepted.
+    impacts : Ranking or None
+        On the lower edge at `impact_mass`.
+    impact_mass : float
+    """
+
+    detector: Detector
+    background: float
+    background_sigma: float
+    signal_sigma: float
+    assumption: str
+    limit: Limit
+    reach: Reach
+    measured: Reach
+    fraction: FloatArray
+    observed: Reach | None = None
+    significance: float = np.nan
+    discovery: Mapping[float, Reach] = field(default_factory=dict)
+    projections: Mapping[float, Reach] = field(default_factory=dict)
+    spreads: Mapping[str, FloatArray] = field(default_factory=dict)
+    impacts: infer.Ranking | None = None
+    impact_mass: float = np.nan
+
+
+def _background(section: Infer, detector: Detector, main: bool) -> tuple[float, float, str]:
+    if main and section.background is not None:
+        b, sigma = section.background, section.background_sigma
+        source = "steering"
+    elif detector.background is not None:
+        b, sigma = detector.background, detector.background_sigma or 0.0
+        source = f"file of {detector.name}"
+    else:
+        return 0.0, 0.0, "b = 0 assumed"
+    if b == 0:
+        return 0.0, 0.0, "b = 0 assumed"
+    return b, sigma, f"b = {b:g}, ln kappa = {sigma:g} ({source})"
+
+
+def spreads_of(section: Infer, predicted: Arrays, accepted: Arrays) -> dict[str, FloatArray]:
+    """Return ln κ of the signal at each point by source, of those sources that the steering asks for."""
+    signal = accepted["signal"]
+    rate = predicted["rate"]
+    relative = np.sqrt(np.clip(np.diag(predicted["cov"]), 0.0, None)) / np.where(rate > 0, rate, np.inf)
+    common: dict[str, Any] = {"spectrum": relative[:, None], "scaling": accepted.get("signal_sigma", 0.0)}
+    variations = {"kinematics": accepted["signal_variations"]} if "signal_variations" in accepted else {}
+    shifts = {"polarisation": accepted["polarisation_shifts"]} if "polarisation_shifts" in accepted else {}
+    wanted = set(section.nuisances)
+    return infer.signal_spread(
+        signal,
+        common={k: v for k, v in common.items() if k in wanted},
+        variations={k: v for k, v in variations.items() if k in wanted},
+        shifts={k: v for k, v in shifts.items() if k in wanted},
+        in_domain=accepted["in_domain_signal"],
+        extrapolation=section.extrapolation_sigma if "extrapolation" in wanted else 0.0,
+    )
+
+
+class Plane:
+    """Signal, uncertainties and limits of one detector over masses and couplings."""
+
+    def __init__(
+        self,
+        ctx: Context,
+        section: Infer,
+        detector: Detector,
+        predicted: Arrays,
+        accepted: Arrays,
+        exposure: Exposure,
+        *,
+        main: bool,
+    ) -> None:
+        self.ctx, self.section, self.detector = ctx, section, detector
+        self.mass, self.couplings = predicted["mass"], accepted["couplings"]
+        self.b, self.b_sigma, self.assumption = _background(section, detector, main)
+        count = section.observed if isinstance(section.observed, str) else section.observed[0]
+        self.observed: Any = count if main else "masked"
+        self.pot = (exposure.pot_sigma, detector.pot_sigma) if "pot" in section.nuisances else (0.0, 0.0)
+        self.spreads = spreads_of(section, predicted, accepted)
+        self.inside = accepted["in_domain_signal"]
+        spectrum = ctx.steering.spectrum
+        within = spectrum is not None and not spectrum.extrapolate  # nothing from where nobody measured
+        self.signal = self.inside if within else accepted["signal"]
+        self.error = accepted["mc_error"]
+        lepton = "mu" if spectrum is None else spectrum.lepton
+        self.scan: dict[str, Any] = {
+            "reliable": accepted["n_effective"] >= section.min_effective,
+            "threshold": float(predicted.get("threshold", THRESHOLD[lepton])),
+        }
+
+    @property
+    def sigma(self) -> FloatArray:
+        """Ln κ of the signal in all, shape (1, 1) if it is the same everywhere."""
+        total = np.full((1, 1), self.pot[0] ** 2 + self.pot[1] ** 2)
+        for spread in self.spreads.values():
+            total = total + spread**2
+        return np.asarray(np.sqrt(total), dtype=np.float64)
+
+    def reach(self, level: FloatArray, signal: FloatArray, expected: FloatArray | None = None) -> Reach:
+        """Return the reach for limits of the shape of `sigma`, with numerical errors."""
+        one = level.size == 1
+        limit = float(level.ravel()[0]) if one else np.broadcast_to(level, signal.shape)
+        bands = None
+        if expected is not None:
+            bands = expected.reshape(5) if one else np.broadcast_to(expected, (*signal.shape, 5))
+        return infer.reach(self.mass, self.couplings, signal, limit, expected=bands, **self.scan)
+
+    def search(self) -> Search:
+        """Return the limit and every contour."""
+        section, mock = self.section, self.ctx.book.mock
+        observed, expected, limit = infer.limits_at(
+            self.sigma,
+            self.b,
+            self.b_sigma,
+            self.observed,
+            cl=section.cl,
+            method=section.method,
+            asymptotic_from=section.asymptotic_from,
+        )
+        median = expected[..., MEDIAN]
+        found = self.reach(median, self.signal, expected)
+        level = float(median.ravel()[0]) if median.size == 1 else np.broadcast_to(median, self.signal.shape)
+        found = infer.with_errors(
+            found,
+            self.mass,
+            self.couplings,
+            self.signal,
+            level,
+            signal_error=self.error,
+            limit_error=limit.mc_error / limit.expected[MEDIAN],
+            method=limit.method,
+            **self.scan,
+        )
+        seen = None
+        if not isinstance(self.observed, str) and not mock:
+            seen = self.reach(observed, self.signal)
+        ranking, mass = self.impacts(found)
+        return Search(
+            self.detector,
+            self.b,
+            self.b_sigma,
+            float(np.hypot(*self.pot)),
+            self.assumption,
+            limit,
+            found,
+            self.reach(median, self.inside),
+            _fraction(found, self.mass, self.couplings, self.inside, self.signal),
+            observed=seen,
+            significance=infer.observed_significance(
+                "masked" if mock else self.observed, self.b, self.b_sigma
+            ),
+            discovery={z: self.other(self.discovered(z)) for z in section.discovery},
+            projections={pot: self.other(self.projected(pot)) for pot in section.projections},
+            spreads=self.spreads,
+            impacts=ranking,
+            impact_mass=mass,
+        )
+
+    def other(self, function: Callable[[float], float]) -> Reach:
+        """Return the reach for a needed signal that is a function of its uncertainty."""
+        return self.reach(infer.tabulated(function, self.sigma), self.signal)
+
+    def discovered(self, significance: float) -> Callable[[float], float]:
+        """Return the signal of a median discovery as a function of its uncertainty."""
+        return lambda s: infer.discovery_yield(
+            self.b, self.b_sigma, significance=significance, signal_sigma=s
+        )
+
+    def projected(self, pot: float) -> Callable[[float], float]:
+        """Return the median limit with other protons on target as a function of the uncertainty."""
+        factor, cl = pot / self.detector.pot, self.section.cl
+        return lambda s: float(
+            infer.projected_yields(self.b, [factor], background_sigma=self.b_sigma, signal_sigma=s, cl=cl)[0]
+        )
+
+    def impacts(self, found: Reach) -> tuple[infer.Ranking | None, float]:
+        """Return pulls and impacts on the lower edge of the widest interval (None without nuisances)."""
+        width = np.where(
+            np.isfinite(found.edges).all(axis=1), np.log(found.edges[:, 1] / found.edges[:, 0]), 0
+        )
+        entry = int(np.argmax(width))
+        if not width[entry] > 0:
+            return None, np.nan
+        row = int(np.searchsorted(self.mass, found.mass[entry]))
+        column = int(
+            np.clip(np.searchsorted(self.couplings, found.edges[entry, 0]), 1, len(self.couplings) - 1)
+        )
+        pair = self.signal[row, column - 1 : column + 1]
+        if not (pair > 0).all() or pair[0] == pair[1]:
+            return None, np.nan
+        exponent = float(
+            np.diff(np.log(pair))[0] / np.diff(np.log(self.couplings[column - 1 : column + 1]))[0]
+        )
+        sigmas = dict(zip(infer.POT_NUISANCES, self.pot, strict=True))
+        sigmas |= {name: float(spread[row, column]) for name, spread in self.spreads.items()}
+        sigmas = {name: value for name, value in sigmas.items() if value > 0}
+        background = {"background": self.b_sigma} if self.b > 0 and self.b_sigma > 0 else {}
+        if not sigmas and not background:
+            return None, np.nan
+        hidden = isinstance(self.observed, str) or self.ctx.book.mock
+        channel = infer.counting_channel(
+            "counting",
+            signal=1.0,
+            background=self.b,
+            observed="masked" if hidden else self.observed,
+            signal_sigma=sigmas,
+            background_sigma=background,
+        )
+        return infer.ranking([channel], cl=self.section.cl, exponent=exponent), float(found.mass[entry])
+
+
+def _fraction(
+    reach: Reach, mass: FloatArray, couplings: FloatArray, inside: FloatArray, total: FloatArray
+) -> FloatArray:
+    """Return the measured part of the signal on both edges of every entry, shape (n, 2)."""
+    part = np.divide(inside, total, out=np.zeros_like(total), where=total > 0)
+    row = np.searchsorted(mass, reach.mass)
+    known = np.isfinite(reach.edges)
+    log_edges = np.log(np.where(known, reach.edges, couplings[0]))
+    grid = np.log(couplings)
+    index = np.clip(np.searchsorted(grid, log_edges), 1, len(grid) - 1)
+    share = (log_edges - grid[index - 1]) / (grid[index] - grid[index - 1])
+    low, high = part[row[:, None], index - 1], part[row[:, None], index]
+    return np.where(known, low + share * (high - low), np.nan)
