@@ -1,0 +1,81 @@
+"""The page for facilities, tried as written, and executors of coffea that are no commands of ours."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "faults"))
+
+from injection import kills, workers  # noqa: E402
+
+from gammastar.facility import Farm  # noqa: E402
+
+PAGE = (ROOT / "docs" / "howto" / "facility.md").read_text()
+
+
+def blocks(heading):
+    """Return the code of a section: fenced and indented."""
+    section = PAGE.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    fenced = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    indented = [line[4:] for line in section.splitlines() if line.startswith("    ")]
+    return fenced, indented
+
+
+def test_python_of_the_page_runs(tmp_path):
+    fenced, _ = blocks("The same from Python")
+    (tmp_path / "toys.py").write_text(fenced[0])
+    done = subprocess.run(
+        [sys.executable, "toys.py"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) == pytest.approx(3.0, abs=0.03)
+
+
+@pytest.mark.slow
+def test_scheduler_and_workers_by_hand(tmp_path):
+    """The lines of the page in one shell, workers in the background as there."""
+    _, lines = blocks("A scheduler and workers by hand")
+    assert [line.split()[0] for line in lines] == ["dask", "dask", "dask", "gammastar"]
+    kills.steering(tmp_path / "steering.toml")
+    script = "\n".join(["trap 'kill $(jobs -p)' EXIT", *lines])
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-e", "-c", script],
+        cwd=tmp_path,
+        env=os.environ | {"PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "results").iterdir()
+    kills.run(tmp_path / "steering.toml", output=tmp_path / "serial")
+    assert kills.contents(folder) == kills.contents(tmp_path / "serial")
+
+
+def _square(i):
+    return i * i
+
+
+@pytest.mark.slow
+def test_parsl_through_coffeas_executor(tmp_path):
+    parsl = pytest.importorskip("parsl")
+    from coffea.processor import ParslExecutor
+    from parsl.executors import HighThroughputExecutor
+    from parsl.providers import LocalProvider
+
+    two = HighThroughputExecutor(
+        label="two", address="127.0.0.1", max_workers_per_node=2, provider=LocalProvider(max_blocks=1)
+    )
+    config = parsl.Config(executors=[two], run_dir=str(tmp_path / "parsl"), initialize_logging=False)
+    expected, _ = workers.serial()
+    with parsl.load(config):
+        farm = Farm("Parsl", lambda: ParslExecutor(config=None, status=False, compression=None))
+        found, _flow = farm.pairs(workers.job(tmp_path / "chunks", step=4_000))
+        assert workers.content(found) == workers.content(expected)
+        assert farm.map(_square, range(5)) == [0, 1, 4, 9, 16]
