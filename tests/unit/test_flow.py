@@ -38,7 +38,7 @@ def signal_mass(n, rng):
 def weighted_flow():
     """A flow on pairs thinned by an acceptance and weighted with its inverse."""
     rng = np.random.default_rng(11)
-    mass, pt, energy = kinematics(signal_mass(80_000, rng), rng)
+    mass, pt, energy = kinematics(signal_mass(160_000, rng), rng)
     efficiency = 0.25 + 0.75 * (1.0 - np.exp(-pt / 0.4))
     seen = rng.random(len(pt)) < efficiency
     return fit(

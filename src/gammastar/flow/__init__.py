@@ -16,24 +16,30 @@ from gammastar.flow.keyed import KeyedEvents, decay_vertices, draw_events, two_l
 from gammastar.flow.laplace import laplace
 from gammastar.flow.model import KinematicFlow
 from gammastar.flow.options import FlowOptions, PairTable, TrainingReport
-from gammastar.flow.paper import PaperFlow
+from gammastar.flow.paper import PaperFlow, PaperNetwork
 from gammastar.flow.quality import Calibration, Quality, calibration, classifier_test, quality
 from gammastar.flow.saving import digest, load, save
+from gammastar.flow.scan import PAPER_GRID, ScanPoint, scan
 from gammastar.flow.table import MassTable, tabulate
-from gammastar.flow.train import fit, fit_pairs, fit_paper
+from gammastar.flow.train import fit, fit_pairs, fit_paper, has_cuda
+from gammastar.flow.variations import FlowVariations
 
 __all__ = [
+    "PAPER_GRID",
     "Bijection",
     "Calibration",
     "FlowEnsemble",
     "FlowOptions",
+    "FlowVariations",
     "KLScan",
     "KeyedEvents",
     "KinematicFlow",
     "MassTable",
     "PairTable",
     "PaperFlow",
+    "PaperNetwork",
     "Quality",
+    "ScanPoint",
     "TrainingReport",
     "Variations",
     "calibration",
@@ -45,6 +51,7 @@ __all__ = [
     "fit_ensemble",
     "fit_pairs",
     "fit_paper",
+    "has_cuda",
     "inside_limits",
     "kl_divergence",
     "kl_scan",
@@ -55,6 +62,7 @@ __all__ = [
     "quality",
     "save",
     "save_ensemble",
+    "scan",
     "tabulate",
     "two_leptons",
 ]

@@ -161,6 +161,9 @@ class Bijection:
     context, transverse, longitudinal : Gaussianiser
         Of mass, of u1 = logit(pt / pt_max) and of u2 = logit(y / y_max), with pt_max = √(E_beam² − m²), y the
         rapidity in the laboratory and y_max = arcosh(E_beam / m_T): every (x1, x2) is inside the limits.
+    octaves : int
+        Of sine and cosine of the position in the range of masses, beside the two smooth features: kinematics
+        change within tens of MeV at an end point of Dalitz decays or a narrow resonance.
     """
 
     beam_energy: float
@@ -168,9 +171,12 @@ class Bijection:
     context: Gaussianiser
     transverse: Gaussianiser
     longitudinal: Gaussianiser
+    octaves: int = 0
 
     def condition(self, mass: FloatArray) -> FloatArray:
-        """Return the context features of the mass, shape (n, 2): normal score, and position in the range.
+        """Return the context features of the mass, shape (n, 2 + 2 octaves).
+
+        Normal score, position t in the range from −1 to 1, sin and cos of π 2^k t/2 for k = 0, 1, …
 
         Raises
         ------
@@ -187,7 +193,11 @@ class Bijection:
             )
             raise PhysicsError(msg)
         position = 2.0 * (mass - low) / (high - low) - 1.0 if high > low else np.zeros_like(mass)
-        return np.stack([self.context.forward(mass)[0], position], axis=-1)
+        frequency = 2.0 ** np.arange(self.octaves)
+        phase = 0.5 * np.pi * position[:, None] * frequency
+        smooth = np.stack([self.context.forward(mass)[0], position], axis=-1)
+        # the finer, the smaller: fast changes with the mass cost more of the weights' prior
+        return np.concatenate([smooth, np.sin(phase) / frequency, np.cos(phase) / frequency], axis=-1)
 
     def forward(self, mass: FloatArray, pt: FloatArray, energy: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return x, shape (n, 2), and ln |∂x/∂(pt, energy)| [ln GeV⁻²], shape (n,); all inside the limits."""
@@ -237,6 +247,7 @@ def make_bijection(
     *,
     beam_energy: float,
     mass_range: tuple[float, float],
+    octaves: int = 0,
 ) -> Bijection:
     """Return the bijection fitted to a weighted sample that lies inside the limits."""
     u1, u2, _ = to_unbounded(mass, pt, energy, beam_energy)
@@ -246,4 +257,5 @@ def make_bijection(
         context=make_gaussianiser(mass, weight),
         transverse=make_gaussianiser(u1, weight),
         longitudinal=make_gaussianiser(u2, weight),
+        octaves=octaves,
     )

@@ -263,6 +263,7 @@ class KinematicFlow(Sampler):
                 "bins": self.network.bins,
                 "hidden": int(self.network.weights[0].shape[-1]),
                 "layers": len(self.network.weights) - 1,
+                "octaves": self.bijection.octaves,
                 "knots": {name: len(getattr(self.bijection, name).x) for name in _MAPS},
             },
             "report": asdict(self.report),
@@ -293,6 +294,7 @@ class KinematicFlow(Sampler):
         if network.bins != card["architecture"]["bins"]:
             msg = f"the network has {network.bins} spline bins, its card says {card['architecture']['bins']}"
             raise PhysicsError(msg)
-        low, high = (float(edge) for edge in card["mass_range"])
-        report = TrainingReport.from_mapping(card["report"])
-        return cls(Bijection(float(card["beam_energy"]), (low, high), **maps), network, report)
+        octaves = int(card["architecture"].get("octaves", 0))
+        beam_energy, low, high = (float(a) for a in (card["beam_energy"], *card["mass_range"]))
+        bijection = Bijection(beam_energy, (low, high), **maps, octaves=octaves)
+        return cls(bijection, network, TrainingReport.from_mapping(card["report"]))

@@ -234,9 +234,8 @@ def optimise(
     steps = max(1, min(options.epoch_size, len(train.weight)) // options.batch)
     batch = min(options.batch, len(train.weight))
     order = _Order(int(rng.integers(2**62)), len(train.weight), batch, steps)
-    adam = torch.optim.Adam(
-        parameters, lr=options.learning_rate, weight_decay=options.weight_decay, foreach=True
-    )
+    decay = options.weight_decay + options.prior / len(train.weight)
+    adam = torch.optim.Adam(parameters, lr=options.learning_rate, weight_decay=decay, foreach=True)
     state = _State(parameters, [p.detach().clone() for p in parameters], adam, Course())
     key = _key(parameters, train, validation, options, order.seed) if checkpoint is not None else ""
     if checkpoint is not None and checkpoint.is_file() and state.load(checkpoint, key):

@@ -47,11 +47,16 @@ class FlowOptions:
     ----------
     bins, hidden, layers : int
         Spline bins, width and number of hidden layers of each perceptron.
+    octaves : int
+        Octaves of sine and cosine of the mass among the features of the default preset.
     epochs, epoch_size, batch : int
         An epoch is `epoch_size` pairs, at most one pass, drawn by going through the shuffled sample again
         and again.
     learning_rate, weight_decay : float
         Largest rate of the OneCycle schedule; Adam's decay.
+    prior : float
+        Precision of a Gaussian prior of the weights around zero, where the splines are the identity: adds
+        prior / (pairs of the training) to the decay, so that small samples are not learned by heart.
     validation : float
         Fraction of the events that decides which epoch is kept.
     patience : int
@@ -80,11 +85,13 @@ class FlowOptions:
     bins: int = 16
     hidden: int = 48
     layers: int = 2
+    octaves: int = 5
     epochs: int = 20
     epoch_size: int = 80_000
     batch: int = 1024
     learning_rate: float = 3e-3
     weight_decay: float = 1e-5
+    prior: float = 30.0
     validation: float = 0.2
     patience: int = 8
     mass_flattening: float = 0.0
@@ -125,6 +132,7 @@ class FlowOptions:
             "learning_rate": 1e-3,
             "schedule": "constant",
             "clip": 0.0,
+            "prior": 0.0,
             "patience": 500,
         }
         return cls(**(values | changes))
@@ -137,6 +145,9 @@ class FlowOptions:
             if not getattr(self, name) > 0:
                 msg = f"FlowOptions.{name} = {getattr(self, name)!r} must be positive"
                 raise PhysicsError(msg)
+        if not self.prior >= 0:
+            msg = f"FlowOptions.prior = {self.prior!r} must not be negative"
+            raise PhysicsError(msg)
         if not 0 < self.validation < 1:
             msg = f"FlowOptions.validation = {self.validation!r} must lie between 0 and 1"
             raise PhysicsError(msg)

@@ -77,15 +77,17 @@ class PaperNetwork(torch.nn.Module):
     ----------
     steps, bins, hidden, layers : int
         Steps, spline bins, width and number of hidden layers (residual blocks) of each conditioner.
+    n_context : int
+        Features of the condition; the paper has one, the mass.
     """
 
-    def __init__(self, steps: int, bins: int, hidden: int, layers: int) -> None:
+    def __init__(self, steps: int, bins: int, hidden: int, layers: int, n_context: int = 1) -> None:
         super().__init__()
         self.architecture = {"steps": steps, "bins": bins, "hidden": hidden, "layers": layers}
         self.splines = torch.nn.ModuleList(
             MaskedAutoregressiveTransform(
                 features=2,
-                context=1,
+                context=n_context,
                 univariate=_bounded_spline,
                 shapes=[(bins,), (bins,), (bins - 1,)],
                 hidden_features=(hidden,) * layers,

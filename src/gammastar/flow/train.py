@@ -18,7 +18,7 @@ from gammastar.flow.options import FlowOptions, PairTable, TrainingReport
 from gammastar.flow.paper import PaperFlow, Standardiser, initial_paper_network
 from gammastar.flow.samples import Table, flattened, split, validated
 
-__all__ = ["fit", "fit_pairs", "fit_paper"]
+__all__ = ["fit", "fit_pairs", "fit_paper", "has_cuda"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -92,7 +92,10 @@ def fit_pairs(
     table, mass_range = validated(pairs, beam_energy, options)
     train, validation = split(table, options.validation, rng)
     bijection = make_bijection(
-        train.mass, train.pt, train.energy, train.weight, beam_energy=beam_energy, mass_range=mass_range
+        *(train.mass, train.pt, train.energy, train.weight),
+        beam_energy=beam_energy,
+        mass_range=mass_range,
+        octaves=options.octaves,
     )
     train, validation = (flattened(part, bijection.context, options) for part in (train, validation))
     device = _device(options)
@@ -158,8 +161,13 @@ def fit_paper(
     return PaperFlow(scaler, network.cpu().requires_grad_(False), beam_energy, mass_range, report)
 
 
+def has_cuda() -> bool:
+    """Return whether torch can train on a CUDA device here."""
+    return bool(torch.cuda.is_available())
+
+
 def _device(options: FlowOptions) -> torch.device:
-    if options.device.startswith("cuda") and not torch.cuda.is_available():
+    if options.device.startswith("cuda") and not has_cuda():
         msg = f"FlowOptions.device = {options.device!r}: no CUDA device is available; use 'cpu'"
         raise PhysicsError(msg)
     return torch.device(options.device)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +20,12 @@ from gammastar.core.sampler import Sampler
 from gammastar.core.stats import effective_size, filled
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context, axes_of
+from gammastar.pipeline.training import CHECKPOINTS, flow_options, saved_digests, train_flow
 from gammastar.store.manifest import digest
 from gammastar.unfold.efficiency import EfficiencyMap, efficiency_map
+
+if TYPE_CHECKING:
+    from gammastar.flow import FlowOptions
 
 __all__ = ["Domain", "InDomain", "TrainingSet", "flow_stage", "histogram_sampler", "training_set"]
 
@@ -143,38 +148,25 @@ def _outside(
     return outer, matched.weight[outer] * scale[bins(true[outer, 0])]
 
 
-def _train(ctx: Context, training: TrainingSet, beam_energy: float) -> None:
-    from gammastar import flow
-
+def _options(ctx: Context) -> FlowOptions:
     section = ctx.steering.flow
     if section is None:
         msg = "[flow] is needed to train a flow"
         raise SteeringError(msg)
     edges = np.asarray(axes_of(ctx.steering.unfold, ctx.steering.select)[0].edges)
-    options = flow.FlowOptions(
-        bins=section.bins,
-        hidden=section.hidden,
-        layers=section.layers,
-        epochs=section.epochs,
-        epoch_size=section.epoch_size,
-        batch=section.batch,
-        learning_rate=section.learning_rate,
-        mass_flattening=section.mass_flattening,
-        mass_range=(float(edges[0]), float(edges[-1])),
-    )
+    return flow_options(section, (float(edges[0]), float(edges[-1])))
 
-    def progress(epoch: int, n_epochs: int, train: float, validation: float) -> None:
-        text = f"epoch {epoch + 1}/{n_epochs}: loss {train:.4f}, validation {validation:.4f}"
-        ctx.tell("flow", (epoch + 1) / n_epochs, text)
 
-    found = flow.fit_pairs(
-        training,
-        beam_energy=beam_energy,
-        options=options,
-        rng=stream(ctx.seed, "flow"),
-        progress=progress,
+def _train(ctx: Context, options: FlowOptions, training: TrainingSet, beam_energy: float) -> dict[str, str]:
+    section = ctx.steering.flow
+    if section is None:
+        msg = "[flow] is needed to train a flow"
+        raise SteeringError(msg)
+    if not ctx.book.resume or ctx.book.force == "flow":
+        shutil.rmtree(ctx.folder / CHECKPOINTS, ignore_errors=True)
+    return train_flow(
+        section, options, training, beam_energy, folder=ctx.folder, seed=ctx.seed, tell=ctx.tell
     )
-    flow.save(found, ctx.folder / "flow")
 
 
 def _check(ctx: Context, training: TrainingSet, sampler: Sampler) -> Arrays:
@@ -210,7 +202,7 @@ def _check(ctx: Context, training: TrainingSet, sampler: Sampler) -> Arrays:
 
 
 def flow_stage(ctx: Context, training: TrainingSet, beam_energy: float) -> tuple[Any, Arrays]:
-    """Train or reload the flow; return it and the arrays of its check.
+    """Train or reload the flow and its ensemble; return it and the arrays of its check.
 
     Raises
     ------
@@ -220,14 +212,15 @@ def flow_stage(ctx: Context, training: TrainingSet, beam_energy: float) -> tuple
     from gammastar import flow
 
     content = digest(training.mass, training.pt, training.energy, training.weight)
-    key = ctx.book.key(ctx.steering.flow, content, digest(beam_energy))
+    options = _options(ctx)
+    key = ctx.book.key(ctx.steering.flow, content, digest(beam_energy, repr(options)))
 
     def compute() -> Arrays:
-        _train(ctx, training, beam_energy)
+        digests = _train(ctx, options, training, beam_energy)
         found = flow.load(ctx.folder / "flow")
         report = found.report
         return _check(ctx, training, found) | {
-            "digest": np.array(flow.digest(found.to_tensors())),
+            "digest": np.array(digest(digests)),
             "train_loss": np.array(report.train_loss),
             "validation_loss": np.array(report.validation_loss),
             "n_pairs": np.array(report.n_pairs),
@@ -235,11 +228,10 @@ def flow_stage(ctx: Context, training: TrainingSet, beam_energy: float) -> tuple
         }
 
     arrays = ctx.book.arrays("flow", key, compute)
-    found = flow.load(ctx.folder / "flow")
-    if flow.digest(found.to_tensors()) != str(arrays["digest"]):
+    if digest(saved_digests(ctx.folder)) != str(arrays["digest"]):
         msg = f"{ctx.folder / 'flow'}: is not the flow that this run trained; run without --resume"
         raise UserError(msg)
-    return found, arrays
+    return flow.load(ctx.folder / "flow"), arrays
 
 
 def histogram_sampler(ctx: Context, training: TrainingSet, beam_energy: float) -> Sampler:
