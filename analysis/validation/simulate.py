@@ -8,6 +8,8 @@ import awkward as ak
 import numpy as np
 from scipy.special import gamma
 from validation import _simulate_more as more
+from validation import _simulate_tuning as tuning
+from validation._simulate_charm import rows as charm_rows
 
 from gammastar.core.constants import M_MU
 from gammastar.core.data import data_path
@@ -57,7 +59,10 @@ def rows(*, quick: bool) -> Iterator[dict]:
     yield from more.polarisation(card, n // 2)
     engine, found = more.pythia(card, 20_000 if quick else 60_000)
     yield from found
+    yield from more.frames(card, 400_000, engine)
     yield from more.charm(full, 200_000, engine)
+    yield from charm_rows(full, 200_000, engine)
+    yield from tuning.rows(card, quick=quick)
 
 
 def _row(quantity: str, ours: float, expected: float, tolerance: float, source: str) -> dict:

@@ -57,7 +57,10 @@ def _axes(photon: FloatArray, mass: FloatArray, beam_energy: float, frame: str) 
     target = np.array([0.0, 0.0, 0.0, M_PROTON])[:, np.newaxis]
     back = photon * np.array([-1.0, -1.0, -1.0, 1.0])[:, np.newaxis]
     first, second = (lorentz(np.broadcast_to(p, photon.shape), back, mass)[:3] for p in (beam, target))
-    z = _unit(_unit(first) - _unit(second)) if frame == "collins_soper" else -_unit(first + second)
+    if frame == "collins_soper":
+        z = _unit(_unit(first) - _unit(second))
+    else:  # against the momentum of what stands still in this frame: the laboratory is the target's
+        z = -_unit(first + second if frame == "helicity" else second)
     normal = np.cross(first, second, axis=0)
     flat = np.sum(normal**2, axis=0) <= 1e-24 * np.sum(first**2, axis=0) * np.sum(second**2, axis=0)
     normal[:, flat] = np.array([[0.0], [1.0], [0.0]])  # no transverse momentum: any plane
@@ -91,7 +94,8 @@ def polarised_decay(
     Notes
     -----
     Collins-Soper: z bisects beam and reversed target direction in the photon's rest frame. Helicity: z is
-    opposite to the nucleon-nucleon system, the photon's flight in the centre of mass.
+    opposite to the nucleon-nucleon system, the photon's flight in the centre of mass. Laboratory: z is the
+    photon's flight in the laboratory, opposite to the target at rest.
     """
     cosine, phi = sample_angles(polarisation, photon.shape[1], rng)
     x, y, z = _axes(photon, mass, beam_energy, polarisation.frame)

@@ -90,11 +90,10 @@ class Polarisation(Part):
     theta: float = Field(default=0.0, ge=-1, le=1)
     phi: float = Field(default=0.0, ge=-1, le=1)
     theta_phi: float = Field(default=0.0, ge=-1, le=1)
-    frame: Literal["helicity", "collins_soper"] = "collins_soper"
+    frame: Literal["helicity", "collins_soper", "laboratory"] = "collins_soper"
 
     @model_validator(mode="after")
     def _positive(self) -> Polarisation:
-        # minimum over φ at given θ is attained at cos φ = ±1 or inside; a scan of the unit circle decides
         if self.lowest < -1e-9:
             msg = f"the angular distribution becomes negative ({self.lowest:.3g}) for these coefficients"
             raise ValueError(msg)
