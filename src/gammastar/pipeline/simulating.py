@@ -87,9 +87,9 @@ def tuned(name: str, base: Path, seed: int) -> tuple[simulate.Card, dict[str, st
     file, _, inner = card.tuning.spectrum.partition(":")
     source = path.parent / file
     edges, counts = read_histogram(source, inner or None)
-    known = {key: (value.value, value.error) for key, value in card.tuning.constraints.items()}
+    given = {key: (known.factor, known.error) for key, known in card.tuning.constraints.items()}
     result, fit = simulate.tune_card(
-        *(card, edges, counts, card.tuning.pot), constraints=known, n=card.tuning.n, seed=seed
+        *(card, edges, counts, card.tuning.pot), constraints=given, n=card.tuning.n, seed=seed
     )
     factors = ", ".join(
         f"{key} × {value:.3f} ± {fit.error.get(key, 0.0):.3f}" for key, value in fit.factor.items()

@@ -138,7 +138,7 @@ class PythiaCard(Part):
 class Knowledge(Part):
     """Gaussian knowledge of the factor on one source of a fitted spectrum."""
 
-    value: float = Field(ge=0)
+    factor: float = Field(ge=0)
     error: float = Field(gt=0)
 
 
