@@ -15,7 +15,7 @@ from gammastar.core.data import data_path
 from gammastar.core.errors import InputFileError
 from gammastar.core.records import FloatArray
 from gammastar.physics import bremsstrahlung
-from gammastar.pipeline.exporting import read_record
+from gammastar.pipeline.record import read_record
 from gammastar.store.records import write_table
 
 __all__ = ["TableSpec", "compare", "foresee_folder", "read_rates"]

@@ -3,98 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gammastar import accept, config, flow, predict, spectrum
-from gammastar.core.constants import M_E, M_MU
-from gammastar.core.errors import InputFileError, SteeringError
-from gammastar.core.records import FloatArray, Spectrum
+from gammastar import accept
+from gammastar.core.records import FloatArray
 from gammastar.core.rng import stream
 from gammastar.physics.detector import Detector, load_detector
-from gammastar.pipeline.context import Tell, shipped
-from gammastar.pipeline.learning import Domain
+from gammastar.pipeline.context import Tell
+from gammastar.pipeline.record import Record, read_record
 from gammastar.store.manifest import read_json, write_json, write_text
-from gammastar.store.records import read_spectrum, write_table
+from gammastar.store.records import write_table
 
-__all__ = ["Record", "efficiency_table", "export", "read_record"]
+__all__ = ["efficiency_table", "export"]
 
-FILES = ("steering.json", "manifest.json", "spectrum.json", "domain.safetensors", "flow.json")
 CTAU = (1e-2, 1e5, 71)  # m
-LEPTON_MASS = {"e": M_E, "mu": M_MU}
-
-
-@dataclass(frozen=True)
-class Record:
-    """What a finished run published: everything that rate and kinematics need, and no ntuple.
-
-    Attributes
-    ----------
-    steering : Steering
-    spectrum : Spectrum
-        Per proton on target, with covariance.
-    domain : Domain
-    flow : Sampler
-    mock : bool
-    folder : Path
-    """
-
-    steering: config.Steering
-    spectrum: Spectrum
-    domain: Domain
-    flow: Any
-    mock: bool
-    folder: Path
-
-    def channel(self) -> predict.VirtualPhoton:
-        """Return the data-driven channel."""
-        section = self.steering.spectrum
-        if section is None:
-            msg = f"{self.folder}/steering.json: the run had no section [spectrum]"
-            raise SteeringError(msg)
-        mass, density, cov = spectrum.mass_density(self.spectrum)
-        rates, rate_cov = predict.rate(mass, density, cov, LEPTON_MASS[section.lepton])
-        return predict.VirtualPhoton(mass, rates, rate_cov, self.flow, self.domain.in_domain)
-
-    def detectors(self) -> dict[str, Detector]:
-        """Return the detectors of the run by the stems of their files."""
-        section = self.steering.accept
-        names = () if section is None else section.detectors
-        paths = [kept_detector(self.folder, name) for name in names]
-        return {path.stem: load_detector(path) for path in paths}
-
-
-def kept_detector(folder: Path, name: str) -> Path:
-    """Return the file of a detector of a run: the copy that the run kept, or a shipped one."""
-    copy = folder / "detectors" / f"{Path(name).stem}.toml"
-    return copy if copy.is_file() else shipped(name, folder, "detectors")
-
-
-def read_record(folder: Path) -> Record:
-    """Read the record of a finished run.
-
-    Raises
-    ------
-    InputFileError
-        If a file of the record is missing; the message names it.
-    """
-    from gammastar.pipeline.reinterpret import read_domain
-
-    missing = [name for name in FILES if not (folder / name).is_file()]
-    if missing:
-        msg = f"{folder}: lacks {', '.join(missing)}; give the folder of a finished run with a flow"
-        raise InputFileError(msg)
-    return Record(
-        steering=config.parse(read_json(folder / "steering.json"), str(folder / "steering.json")),
-        spectrum=read_spectrum(folder / "spectrum.json"),
-        domain=read_domain(folder / "domain.safetensors"),
-        flow=flow.load(folder / "flow"),
-        mock=bool(read_json(folder / "manifest.json")["mock"]),
-        folder=folder,
-    )
 
 
 def efficiency_table(

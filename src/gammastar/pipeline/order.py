@@ -33,6 +33,7 @@ class Products:
     unfolding: Arrays | None = None
     spectrum: Spectrum | None = None
     training: Any = None
+    trend: Any = None
     flow: Any = None
     learning: Arrays | None = None
     production: Any = None
@@ -203,12 +204,12 @@ def training_pairs(steering: Path, output: Path | None, *, tell: Tell = _silent)
 
 
 def _flow(ctx: Context, made: Products) -> None:
-    from gammastar.pipeline import learning, reinterpret
+    from gammastar.pipeline import extrapolated, learning, reinterpret
 
     exposure = needed(needed(made.spectrum, "spectrum").exposure, "spectrum")
     training = _training(ctx, made)
     made.flow, made.learning = learning.flow_stage(ctx, training, exposure.beam_energy)
-    reinterpret.write_record(ctx, training.domain)
+    reinterpret.write_record(ctx, training.domain, extrapolated.trend_of(ctx, made, training))
 
 
 def dark_half(ctx: Context, made: Products) -> None:
@@ -220,7 +221,7 @@ def dark_half(ctx: Context, made: Products) -> None:
 
 def _production(ctx: Context, made: Products) -> Any:
     """Return who makes the dark particles, made once."""
-    from gammastar.pipeline import learning, producing
+    from gammastar.pipeline import extrapolated, learning, producing
 
     if made.production is not None:
         return made.production
@@ -237,7 +238,8 @@ def _production(ctx: Context, made: Products) -> Any:
         sampler, weights = made.flow, producing.replica_weights(ctx)
     else:
         sampler = learning.histogram_sampler(ctx, training, needed(spectrum.exposure, "spectrum").beam_energy)
-    made.production = producing.measured_production(ctx, spectrum, sampler, training.in_domain, weights)
+    found = producing.measured_production(ctx, spectrum, sampler, training.in_domain, weights)
+    made.production = replace(found, trend=extrapolated.trend_of(ctx, made, training))
     return made.production
 
 

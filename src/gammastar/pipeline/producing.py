@@ -76,6 +76,8 @@ class Production:
         Masses that a scan may ask for [GeV].
     threshold : float
         Nothing is claimed below [GeV].
+    trend : Trend or None
+        Of measured over simulated density, for the error of what is extrapolated.
     """
 
     channel: predict.Channel
@@ -83,6 +85,7 @@ class Production:
     exposure: Exposure
     mass_range: tuple[float, float]
     threshold: float
+    trend: spectrum.Trend | None = None
 
 
 def r_table() -> RTable:

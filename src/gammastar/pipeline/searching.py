@@ -15,6 +15,7 @@ from gammastar.core.rng import stream
 from gammastar.physics.detector import Detector, load_detector
 from gammastar.physics.polarisation import lambda_theta
 from gammastar.physics.stand import Stand
+from gammastar.pipeline import extrapolated
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context, shipped
 from gammastar.pipeline.producing import LEPTON_MASS, Production, conditions, make_model, masses_of
@@ -52,6 +53,8 @@ def predict_stage(ctx: Context, production: Production) -> Arrays:
         ctx.tell("predict", None, f"rate at {len(masses)} masses")
         rate, cov = production.channel.rate(masses)
         result = {"mass": masses, "rate": rate, "cov": cov, "threshold": np.array(production.threshold)}
+        if ctx.steering.predict is not None and ctx.steering.predict.source == "theory":
+            _, result["low"], result["high"] = predict.envelope(production.channel, masses)
         if len(production.parts) > 1:
             rates, _ = predict.Mixture(production.parts, exclusive=False).by_channel(masses)
             result |= {f"channel|{c.group}": r for c, r in zip(production.parts, rates, strict=True)}
@@ -223,7 +226,7 @@ def _plane(
     rows = ctx.each(point, len(masses), "accept", lambda i: f"{label}: m = {masses[i]:.3f} GeV")
     stacked = {name: np.stack([row[name] for row in rows]) for name in YIELDS}
     stacked["signal_sigma"] = np.array(max(float(row["signal_sigma"]) for row in rows))
-    for name, axis in (("signal_variations", 1), ("polarisation_shifts", 1)):
+    for name, axis in (("signal_variations", 1), ("polarisation_shifts", 1), ("extrapolation", 0)):
         if all(name in row for row in rows):
             stacked[name] = np.stack([row[name] for row in rows], axis=axis)
     return stacked
@@ -241,15 +244,14 @@ def _point(
     mass, (seed, n, section) = float(masses[i]), settings
     sample = production.channel.produce(mass, n=n, rng=stream(seed, "predict", i))
     replicas = production.channel.replicas(mass, sample)
+    factors = extrapolated.alternatives(production.trend, mass, sample)
     label = named[1].name
     depth = stream(seed, "depth", label, i)
     sample, sigma = carried(sample, named, section, production.exposure.target_a, depth)
-    if replicas is not None:
-        sample = accept.Replicated(sample.p4, sample.weight, sample.origin, sample.in_domain, replicas)
+    sample = extrapolated.with_factors(sample, replicas, factors)
     found, *shifted = (run(sample, mass, rng=stream(seed, "accept", label, i)) for run in ready)
     row = {name: getattr(found, name) for name in YIELDS} | {"signal_sigma": np.array(sigma)}
-    if found.replicas is not None:
-        row["signal_variations"] = found.replicas
+    row |= extrapolated.split(found, replicas, factors)
     if shifted:
         row["polarisation_shifts"] = np.stack([other.signal for other in shifted])
     return row

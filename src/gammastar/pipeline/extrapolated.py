@@ -1,0 +1,113 @@
+"""The error of the extrapolated part of a signal: how well the simulation describes the measured part."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from gammastar import accept
+from gammastar.core.errors import InputFileError
+from gammastar.core.pairs import MatchedPairs
+from gammastar.core.records import FloatArray, Sample
+from gammastar.pipeline.checkpoint import Arrays
+from gammastar.pipeline.context import Context, axes_of
+from gammastar.pipeline.learning import TrainingSet
+from gammastar.spectrum import Trend, fit_trend
+from gammastar.store.manifest import atomic
+
+__all__ = [
+    "FILE",
+    "alternatives",
+    "measured_trend",
+    "read_trend",
+    "split",
+    "trend_of",
+    "with_factors",
+    "write_trend",
+]
+
+FILE = "extrapolation.safetensors"
+
+
+def measured_trend(ctx: Context, training: TrainingSet, matched: MatchedPairs) -> Trend:
+    """Return the trend of measured over simulated density inside the measured domain."""
+    section = ctx.steering.spectrum
+    beam = np.inf if section is None else section.beam_energy
+    edges = np.asarray(axes_of(ctx.steering.unfold, ctx.steering.select)[0].edges)
+    own = training.measured & (training.mass > edges[0]) & (training.mass < edges[-1])
+    data = np.stack([training.mass, training.pt, training.energy], axis=1)[own]
+    true = matched.true
+    inside = training.in_domain(*true.T) & (true[:, 2] < beam)
+    found = fit_trend((data, training.reference[own]), (true[inside], matched.weight[inside]), edges, beam)
+    (power, width), errors = found.slopes, np.sqrt(np.diag(found.cov))
+    ctx.book.numbers["measured over simulated density, slopes in ln mT and y*^2"] = (
+        f"{power:.3f} ± {errors[0]:.3f}, {width:.4f} ± {errors[1]:.4f}"
+    )
+    ctx.book.methods["error of the extrapolated part"] = (
+        "step from the simulated shape to the trend of measured over simulated density (in ln mT and y*^2) "
+        "continued outside the measured domain, and the error of that trend"
+    )
+    return found
+
+
+def trend_of(ctx: Context, made: Any, training: Any) -> Trend | None:
+    """Return the trend of a run, fitted once; that of the record in a reinterpretation."""
+    if made.trend is None and made.matched is not None:
+        made.trend = measured_trend(ctx, training, made.matched)
+    found: Trend | None = made.trend
+    return found
+
+
+def write_trend(folder: Path, trend: Trend) -> None:
+    """Write ``extrapolation.safetensors``."""
+    with atomic(folder / FILE) as temporary:
+        save_file({k: np.ascontiguousarray(v) for k, v in trend.arrays().items()}, temporary)
+
+
+def read_trend(folder: Path) -> Trend | None:
+    """Read the trend of a run; None if the run kept none.
+
+    Raises
+    ------
+    InputFileError
+        If the file is damaged.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    try:
+        return Trend.of(load_file(path))
+    except (OSError, KeyError, SafetensorError) as error:
+        msg = f"{path}: is not the trend of a run ({error})"
+        raise InputFileError(msg) from error
+
+
+def alternatives(trend: Trend | None, mass: float, sample: Sample) -> FloatArray | None:
+    """Return factors on the particles of a sample, shape (3, n), or None without a trend."""
+    if trend is None:
+        return None
+    pt, energy = (np.asarray(c, dtype=np.float64) for c in (sample.p4.pt, sample.p4.E))
+    return trend.factors(np.full(len(pt), mass), pt, energy, sample.in_domain)
+
+
+def with_factors(sample: Sample, *factors: FloatArray | None) -> Sample:
+    """Return the sample with rows of factors as replicas, or the sample itself if there are none."""
+    rows = [array for array in factors if array is not None]
+    if not rows:
+        return sample
+    return accept.Replicated(sample.p4, sample.weight, sample.origin, sample.in_domain, np.concatenate(rows))
+
+
+def split(found: accept.AcceptedYield, replicas: FloatArray | None, factors: FloatArray | None) -> Arrays:
+    """Return what the replicas of a yield mean: members of the ensemble, and the extrapolation's error."""
+    if found.replicas is None:
+        return {}
+    n = 0 if replicas is None else len(replicas)
+    row: dict[str, Any] = {} if n == 0 else {"signal_variations": found.replicas[:n]}
+    if factors is not None:
+        row["extrapolation"] = Trend.relative_error(found.signal, found.replicas[n:])
+    return row

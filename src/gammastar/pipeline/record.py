@@ -1,0 +1,117 @@
+"""The record of a finished run: what it published, from which rate and kinematics follow without ntuples."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from gammastar import config, flow, predict, spectrum
+from gammastar.core.constants import LEPTON_MASS
+from gammastar.core.errors import InputFileError, SteeringError
+from gammastar.core.records import Spectrum
+from gammastar.physics.detector import Detector, load_detector
+from gammastar.pipeline.context import shipped
+from gammastar.pipeline.learning import Domain
+from gammastar.store.manifest import read_json
+from gammastar.store.records import read_spectrum
+
+__all__ = ["Record", "kept_detector", "kept_steering", "read_record"]
+
+FILES = ("steering.json", "manifest.json", "spectrum.json", "domain.safetensors", "flow.json")
+MEASURED_HALF = ("simulate", "read", "select", "subtract", "unfold", "flow")
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a finished run published: everything that rate and kinematics need, and no ntuple.
+
+    Attributes
+    ----------
+    steering : Steering
+    spectrum : Spectrum
+        Per proton on target, with covariance.
+    domain : Domain
+    flow : Sampler
+    mock : bool
+    folder : Path
+    """
+
+    steering: config.Steering
+    spectrum: Spectrum
+    domain: Domain
+    flow: Any
+    mock: bool
+    folder: Path
+
+    def channel(self) -> predict.VirtualPhoton:
+        """Return the data-driven channel."""
+        section = self.steering.spectrum
+        if section is None:
+            msg = f"{self.folder}/steering.json: the run had no section [spectrum]"
+            raise SteeringError(msg)
+        mass, density, cov = spectrum.mass_density(self.spectrum)
+        rates, rate_cov = predict.rate(mass, density, cov, LEPTON_MASS[section.lepton])
+        return predict.VirtualPhoton(mass, rates, rate_cov, self.flow, self.domain.in_domain)
+
+    def detectors(self) -> dict[str, Detector]:
+        """Return the detectors of the run by the stems of their files."""
+        section = self.steering.accept
+        names = () if section is None else section.detectors
+        paths = [kept_detector(self.folder, name) for name in names]
+        return {path.stem: load_detector(path) for path in paths}
+
+
+def kept_detector(folder: Path, name: str) -> Path:
+    """Return the file of a detector of a run: the copy that the run kept, or a shipped one."""
+    copy = folder / "detectors" / f"{Path(name).stem}.toml"
+    return copy if copy.is_file() else shipped(name, folder, "detectors")
+
+
+def kept_steering(folder: Path) -> config.Steering:
+    """Return the steering of a run without its measured half, which a record has behind it."""
+    path = folder / "steering.json"
+    content = read_json(path)
+    fields = config.Steering.model_fields
+    try:
+        found = {
+            name: _adapter(fields[name].annotation).validate_json(json.dumps(value))
+            for name, value in content.items()
+            if name in fields and name not in MEASURED_HALF
+        }
+    except ValidationError as error:
+        msg = f"{path}: is not the steering of a run of this version ({error.error_count()} errors: {error})"
+        raise InputFileError(msg) from error
+    empty = dict.fromkeys(fields)
+    return config.Steering.model_construct(**(empty | found))
+
+
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def read_record(folder: Path) -> Record:
+    """Read the record of a finished run.
+
+    Raises
+    ------
+    InputFileError
+        If a file of the record is missing; the message names it.
+    """
+    from gammastar.pipeline.reinterpret import read_domain
+
+    missing = [name for name in FILES if not (folder / name).is_file()]
+    if missing:
+        msg = f"{folder}: lacks {', '.join(missing)}; give the folder of a finished run with a flow"
+        raise InputFileError(msg)
+    return Record(
+        steering=kept_steering(folder),
+        spectrum=read_spectrum(folder / "spectrum.json"),
+        domain=read_domain(folder / "domain.safetensors"),
+        flow=flow.load(folder / "flow"),
+        mock=bool(read_json(folder / "manifest.json")["mock"]),
+        folder=folder,
+    )
