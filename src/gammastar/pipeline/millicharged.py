@@ -40,19 +40,23 @@ class _Part:
     low: float
     high: float
 
-    def rate(self, m_chi: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return pairs per proton on target and Q², and their error, common to all masses."""
+    def rate(self, m_chi: FloatArray) -> FloatArray:
+        """Return pairs per proton on target and Q² with their lower and upper edge, shape (3, k)."""
         if isinstance(self.channel, predict.JPsi):
             value = predict.resonance_rate(self.channel, m_chi)
-            return value, value * self.channel.table.mesons["jpsi"].sigma
+            sigma = self.channel.table.mesons["jpsi"].sigma
+            return np.stack([value, (1 - sigma) * value, (1 + sigma) * value])
 
-        def upper(m: FloatArray) -> FloatArray:
-            rate, cov = self.channel.rate(m)
-            return rate + np.sqrt(np.diag(cov))
+        def edge(i: int) -> FloatArray:
+            return from_dark_photons(
+                lambda m: predict.envelope(self.channel, m)[i],
+                m_chi,
+                self.high,
+                mass_min=self.low,
+                panels=200,
+            )
 
-        options: dict[str, Any] = {"mass_min": self.low, "panels": 200}
-        value = from_dark_photons(lambda m: self.channel.rate(m)[0], m_chi, self.high, **options)
-        return value, from_dark_photons(upper, m_chi, self.high, **options) - value
+        return np.stack([edge(i) for i in range(3)])
 
     def photons(self, m_chi: float, n: int, rng: np.random.Generator) -> predict.VirtualPhotons:
         """Return virtual photons of χχ̄."""
@@ -123,12 +127,17 @@ def predict_stage(ctx: Context, production: Production, made: Any) -> Arrays | N
         if pairs is not None:
             total, cov = predict.chi_rate(*pairs, m_chi, _lepton_mass(ctx))
             rows["channel|virtual_photon"] = total
+        square = np.array([np.diag(cov) + (production.exposure.pot_sigma * total) ** 2] * 2)
         for part in parts:
-            value, error = part.rate(m_chi)
-            total, cov = total + value, cov + np.outer(error, error)
+            value, low, high = part.rate(m_chi)
+            half = 0.5 * (high - low)
+            total, cov = total + value, cov + np.outer(half, half)
+            square += np.stack([value - low, high - value]) ** 2
             rows[f"channel|{part.name}"] = value
+        down, up = np.sqrt(square)
+        edges = {"low": np.clip(total - down, 0.0, None), "high": total + up}
         budget = rate_budget(total, cov, production.exposure.pot_sigma)
-        return rows | budget | {"mass": m_chi, "rate": total, "cov": cov}
+        return rows | budget | edges | {"mass": m_chi, "rate": total, "cov": cov}
 
     for part, text in zip(parts, described, strict=True):
         ctx.book.methods[f"millicharged pairs, {part.name}, photons up to {part.high:.4g} GeV"] = text
@@ -223,7 +232,7 @@ def _sample(
         samples.append(predict.chi_pairs(photons, m_chi, rng=rng, longitudinal=accepting.longitudinal))
         weights.append(None if members is None else np.concatenate([members, members], axis=1))
     for part in _parts(ctx, production.exposure):
-        if part.rate(np.array([m_chi]))[0][0] > 0:
+        if part.rate(np.array([m_chi]))[0, 0] > 0:
             share = 0.0 if part.name in TRANSVERSE else accepting.longitudinal
             photons = part.photons(m_chi, n, rng)
             samples.append(predict.chi_pairs(photons, m_chi, rng=rng, longitudinal=share))

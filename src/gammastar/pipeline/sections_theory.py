@@ -51,7 +51,7 @@ def rate_section(ctx: Context, made: Any) -> report.Section:
     )
     if section.source == "theory":
         text = "Theory channels, exclusive of each other; the errors of multiplicities and of Λ count alone."
-        figure = _theory_figure(ctx, predicted, errors)
+        figure = _theory_figure(ctx, predicted)
     else:
         text = (
             "Dileptons per proton on target times m/(2 kappa): no model of hadron production enters. Theory "
@@ -81,8 +81,9 @@ def _rate_table(predicted: Arrays) -> report.Table:
     return report.Table(plain, caption="Relative errors of the rate by source")
 
 
-def _theory_figure(ctx: Context, predicted: Arrays, errors: FloatArray) -> Any:
+def _theory_figure(ctx: Context, predicted: Arrays) -> Any:
     mass, rate = predicted["mass"], predicted["rate"]
+    errors = np.stack([rate - predicted["low"], predicted["high"] - rate])
     bands = []
     for i, (key, value) in enumerate((k, v) for k, v in predicted.items() if k.startswith("channel|")):
         name = key.partition("|")[2]
@@ -147,7 +148,7 @@ def millicharge_sections(ctx: Context, made: Any) -> list[report.Section]:
 
 def _pairs_section(ctx: Context, predicted: Arrays) -> report.Section:
     mass, rate = predicted["mass"], predicted["rate"]
-    errors = np.sqrt(np.clip(sum(np.diag(v) for k, v in predicted.items() if k.startswith(BUDGET)), 0, None))
+    errors = np.stack([rate - predicted["low"], predicted["high"] - rate])
     bands = []
     for i, (key, value) in enumerate((k, v) for k, v in predicted.items() if k.startswith("channel|")):
         name = key.partition("|")[2]
@@ -176,7 +177,7 @@ def _pairs_section(ctx: Context, predicted: Arrays) -> report.Section:
 def _charge_section(
     ctx: Context, searches: dict[str, ChargeSearch], accepted: dict[str, Arrays], mass: FloatArray
 ) -> report.Section:
-    curves, text, lowest = {}, [], 1.0
+    curves, text, lowest, highest = {}, [], 1.0, 0.0
     for search in searches.values():
         edges = np.full(len(mass), np.nan)
         for m, pair in zip(search.reach.mass, search.reach.edges, strict=True):
@@ -184,7 +185,7 @@ def _charge_section(
             edges[row] = np.fmin(edges[row], pair[0])
         curves[search.detector.name] = (mass, edges)
         if np.isfinite(edges).any():
-            lowest = min(lowest, float(np.nanmin(edges)))
+            lowest, highest = min(lowest, float(np.nanmin(edges))), max(highest, float(np.nanmax(edges)))
         reached = "nothing is reached" if np.isnan(edges).all() else f"Q > {np.nanmin(edges):.2g} at best"
         ctx.book.numbers[f"reach, {search.detector.name}"] = reached
         note = "; illustrative numbers" if search.detector.illustrative else ""
@@ -196,7 +197,7 @@ def _charge_section(
         curves,
         x_label=r"$m_\chi$ [GeV]",
         y_label="$Q$, lower edge of the expected reach",
-        y_range=(0.3 * lowest, min(1.0, 1e3 * lowest)),
+        y_range=(0.3 * lowest, min(1.0, max(30 * highest, 10 * lowest))),
         mock=ctx.book.mock,
     )
     caption = "Expected reach for millicharged particles; energy loss before the detector is neglected."

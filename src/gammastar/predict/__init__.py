@@ -33,7 +33,15 @@ from gammastar.predict.millicharge import (
     conditional,
     from_generator,
 )
-from gammastar.predict.mixture import Mixture, Scaled, describe, joined, recoupled_channels, shares_of
+from gammastar.predict.mixture import (
+    Mixture,
+    Scaled,
+    describe,
+    envelope,
+    joined,
+    recoupled_channels,
+    shares_of,
+)
 from gammastar.predict.model import Model
 from gammastar.predict.models import DarkPhoton, VectorModel, rate_ratio, recoupled
 from gammastar.predict.pairs import chi_from_channel, chi_from_resonances, chi_pairs, resonance_rate
@@ -76,6 +84,7 @@ __all__ = [
     "conditional",
     "describe",
     "displaced",
+    "envelope",
     "fit_fraction",
     "from_generator",
     "in_depth",

@@ -21,6 +21,7 @@ __all__ = [
     "Mixture",
     "Scaled",
     "describe",
+    "envelope",
     "joined",
     "process_of",
     "recoupled_channels",
@@ -73,6 +74,12 @@ class Scaled(Channel):
         value, cov = self.channel.rate(mass)
         factor = self.factor(np.atleast_1d(np.asarray(mass, dtype=np.float64)))
         return value * factor, cov * np.outer(factor, factor)
+
+    def envelope(self, mass: npt.ArrayLike) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return the rate and its lower and upper edge, scaled."""
+        m = np.atleast_1d(np.asarray(mass, dtype=np.float64))
+        central, low, high = (edge * self.factor(m) for edge in envelope(self.channel, m))
+        return central, low, high
 
     def produce(self, mass: float, *, n: int, rng: np.random.Generator) -> Sample:
         """Return the sample of the channel with scaled weights."""
@@ -129,6 +136,24 @@ class Mixture(Channel):
         rates, covs = self.by_channel(mass)
         return rates.sum(axis=0), covs.sum(axis=0)
 
+    def envelope(self, mass: npt.ArrayLike) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return the summed rate and its lower and upper edge, each of shape (n,).
+
+        Edges of bremsstrahlung are those of its band of Λ, which is not symmetric; the channels' distances to
+        their edges are added in quadrature.
+        """
+        m = np.atleast_1d(np.asarray(mass, dtype=np.float64))
+        total, down, up = np.zeros(len(m)), np.zeros(len(m)), np.zeros(len(m))
+        for channel in self.channels:
+            low, high = _range(channel)
+            inside = np.flatnonzero((m >= low) & (m <= high))
+            if inside.size:
+                central, lower, upper = envelope(channel, m[inside])
+                total[inside] += central
+                down[inside] += (central - lower) ** 2
+                up[inside] += (upper - central) ** 2
+        return total, np.clip(total - np.sqrt(down), 0.0, None), total + np.sqrt(up)
+
     def _counts(self, mass: float, n: int) -> npt.NDArray[np.int64]:
         """Return how many of `n` particles each channel makes, by its share of the rate."""
         rates = self.by_channel([mass])[0][:, 0]
@@ -162,6 +187,15 @@ class Mixture(Channel):
             raise PhysicsError(msg)
         n = sizes.pop()
         return np.concatenate([np.ones((n, k)) if rows is None else rows for rows, k in found], axis=1)
+
+
+def envelope(channel: Channel, mass: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return the rate of a channel with its lower and upper edge: its own, or one standard deviation."""
+    if isinstance(channel, Bremsstrahlung | Mixture | Scaled):
+        return channel.envelope(mass)
+    rate, cov = channel.rate(mass)
+    sigma = np.sqrt(np.clip(np.diag(cov), 0.0, None))
+    return rate, np.clip(rate - sigma, 0.0, None), rate + sigma
 
 
 def describe(channel: Channel) -> str:

@@ -55,7 +55,9 @@ class Points:
     Attributes
     ----------
     label : str
-    x, value, error : NDArray, shape (n,)
+    x, value : NDArray, shape (n,)
+    error : NDArray, shape (n,) or (2, n)
+        Symmetric, or downwards and upwards.
     line : bool
         Draw a line with a band instead of points.
     """
@@ -87,18 +89,19 @@ def _draw_band(ax: Axes, band: Band, order: int) -> None:
 
 def _draw_points(ax: Axes, points: Points) -> None:
     n = (len(points.x),)
-    value, error = checked(points.label, points.value, n), checked(points.label, points.error, n)
+    value = checked(points.label, points.value, n)
+    error = checked(points.label, np.broadcast_to(points.error, (2, *n)), (2, *n))
     if points.line:
-        low = np.maximum(value - error, 1e-3 * np.abs(value))
-        ax.fill_between(points.x, low, value + error, color=BAND68, linewidth=0, zorder=4)
+        low = np.maximum(value - error[0], 1e-3 * np.abs(value))
+        ax.fill_between(points.x, low, value + error[1], color=BAND68, linewidth=0, zorder=1.2)
         ax.plot(points.x, _positive(value), color="black", label=points.label, zorder=5)
         return
     shown = value > 0
-    down = np.minimum(error, 0.9 * value)  # a bar to zero has no end on a logarithmic axis
+    down, up = np.minimum(error[0], 0.9 * value), error[1]  # a bar to zero has no end on a logarithmic axis
     ax.errorbar(
         points.x[shown],
         value[shown],
-        yerr=[down[shown], error[shown]],
+        yerr=[down[shown], up[shown]],
         fmt="o",
         color="black",
         markersize=3.5,
