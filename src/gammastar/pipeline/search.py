@@ -45,7 +45,7 @@ class Search:
     significance : float
         Of the observed count; nan while masked.
     discovery : mapping of float to Reach
-        By significance [standard deviations].
+        By significance [standard deviations]; empty where no background is known, as one event would do.
     projections : mapping of float to Reach
         By protons on target.
     spreads : mapping of str to NDArray, shape (masses, couplings)
@@ -199,7 +199,7 @@ class Plane:
             significance=infer.observed_significance(
                 "masked" if mock else self.observed, self.b, self.b_sigma
             ),
-            discovery={z: self.other(self.discovered(z)) for z in section.discovery},
+            discovery={z: self.other(self.discovered(z)) for z in section.discovery if self.b > 0},
             projections={pot: self.other(self.projected(pot)) for pot in section.projections},
             spreads=self.spreads,
             impacts=ranking,

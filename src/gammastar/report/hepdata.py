@@ -175,7 +175,7 @@ def _column(name: str, values: npt.NDArray[np.float64], qualifiers: list[dict[st
 
 
 def _add_errors(column: dict[str, Any], errors: npt.NDArray[np.float64]) -> None:
-    """Add numerical errors to the entries of a column, where known and not zero (HEPData would drop those)."""
+    """Add numerical errors to the entries of a column where they are known (HEPData would drop zeros)."""
     if np.isinf(errors).any() or (errors < 0).any():
         msg = f"write_submission: errors of column {column['header']['name']!r} must be finite, not negative"
         raise PhysicsError(msg)
@@ -194,9 +194,10 @@ def check_submission(directory: Path) -> None:
     ImportError
         Without the package ``hepdata-validator``.
     """
-    package = importlib.import_module("hepdata_validator.full_submission_validator")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # the validator leaves files to the collector
+        warnings.simplefilter("ignore", DeprecationWarning)  # and imports names that jsonschema gives up
+        package = importlib.import_module("hepdata_validator.full_submission_validator")
         validator = package.FullSubmissionValidator(autoload_remote_schemas=False)
         valid, messages = validator.validate(directory=str(directory)), validator.get_messages()
         del validator

@@ -10,23 +10,20 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch, PathPatch, Polygon
-from matplotlib.path import Path
-from scipy.ndimage import distance_transform_edt
+from matplotlib.patches import Patch
 
 from gammastar.core.axes import COUPLING, LABELS
 from gammastar.core.constants import M_MU
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
-from gammastar.report.contours import Contour, islands, outline, region
+from gammastar.report.contours import Contour, islands, outline
 from gammastar.report.domain_map import hatch_domain
+from gammastar.report.reach_layers import Yields, bands, existing, fractions, isolines
 from gammastar.report.style import (
     BAND68,
     BAND95,
     COLOURS,
-    GREY,
     MASS_DARK,
-    checked,
     log_mass_axis,
     mark_mock,
     new_figure,
@@ -35,7 +32,7 @@ from gammastar.report.style import (
     styled,
 )
 
-__all__ = ["Plane", "reach_figure"]
+__all__ = ["Plane", "Yields", "reach_figure"]
 
 _LINES: dict[str, Any] = {"measured": "-", "extrapolated": "--", "expected": "-", "observed": "-"}
 _WIDTHS = {"measured": 2.0, "extrapolated": 2.0, "expected": 1.2, "observed": 2.6}
@@ -75,6 +72,7 @@ def reach_figure(
     cl: float = 0.90,
     limits: Sequence[tuple[str, FloatArray]] = (),
     plane: Plane | None = None,
+    yields: Yields | None = None,
 ) -> Figure:
     """Draw the expected reach in the plane of mass and coupling.
 
@@ -93,6 +91,8 @@ def reach_figure(
         Polygons (mass [GeV], coupling) of existing limits, grey.
     plane : Plane, optional
         Ranges, labels and the threshold line; by default those of a dark photon to dimuons.
+    yields : Yields, optional
+        Expected events, drawn as lines of 1, 10, 100 … events.
 
     Returns
     -------
@@ -126,11 +126,13 @@ def reach_figure(
         log_mass_axis(ax)
     axes[-1, 0].set_xlabel(plane.mass_label)
     for label, vertices in limits:
-        _existing(ax, label, vertices)
+        existing(ax, label, vertices)
     colours = [COLOURS[index % len(COLOURS)] for index in range(len(contours))]
     handles: list[Any] = []
     for contour, colour in zip(contours, colours, strict=True):
         handles += [] if contour.empty else _draw(ax, contour, colour)
+    line = None if yields is None else isolines(ax, yields)
+    handles += [] if line is None else [line]
     _threshold(ax, plane)
     kind = "expected reach" if not observed else "observed and expected"
     ax.set_title(f"{kind}, {100 * cl:.3g} % CL", loc="left")
@@ -141,7 +143,7 @@ def reach_figure(
         _say_empty(ax, contours)
     mark_mock(ax, mock)
     if panel:
-        _fractions(axes[1, 0], contours, colours)
+        fractions(axes[1, 0], contours, colours)
     figure.align_ylabels(axes[:, 0])
     return figure
 
@@ -195,30 +197,6 @@ def _threshold(ax: Axes, plane: Plane) -> None:
     )
 
 
-def _existing(ax: Axes, label: str, vertices: FloatArray) -> None:
-    polygon = checked(f"limit {label!r}", vertices, (len(vertices), 2))
-    ax.add_patch(Polygon(polygon, closed=True, facecolor=GREY, edgecolor="0.55", linewidth=0.8, zorder=1))
-    place = _roomiest((ax.transScale + ax.transLimits).transform(polygon))
-    if place is not None:
-        look: dict[str, Any] = {"color": "0.3", "fontsize": 11, "ha": "center", "va": "center", "zorder": 7}
-        ax.text(*place, label, transform=ax.transAxes, clip_on=True, **look)
-
-
-def _roomiest(polygon: FloatArray, n: int = 60) -> tuple[float, float] | None:
-    """Return the point inside a polygon and inside the frame that is farthest from both, in axes units."""
-    ticks = (np.arange(n) + 0.5) / n
-    grid = np.stack(np.meshgrid(ticks, ticks, indexing="ij"), axis=-1).reshape(-1, 2)
-    inside = Path(polygon, closed=False).contains_points(grid).reshape(n, n)
-    inside[: n // 4, -n // 7 :] = False  # the corner of the word MOCK
-    inside[:, : n // 10] = False  # the name of the threshold
-    if not inside.any():
-        return None
-    # names are wide: a step along x counts less than one along y
-    depth = distance_transform_edt(np.pad(inside, 1), sampling=(0.4, 1.0))
-    x, y = np.unravel_index(int(np.argmax(depth)), depth.shape)
-    return float((x - 0.5) / n), float((y - 0.5) / n)
-
-
 def _draw(ax: Axes, contour: Contour, colour: str) -> list[Any]:
     """Draw a contour with its bands and return the entries of the legend."""
     line, width = _LINES[contour.kind], _WIDTHS[contour.kind]
@@ -226,7 +204,7 @@ def _draw(ax: Axes, contour: Contour, colour: str) -> list[Any]:
     domain: list[Any] = []
     filled = contour.kind in ("measured", "observed") and contour.bands is None
     if contour.bands is not None:
-        _bands(ax, contour.reach.mass, contour.bands)
+        bands(ax, contour.reach.mass, contour.bands)
     for island in islands(contour.reach):
         polygon, lines = outline(contour.reach, island)
         if filled:
@@ -260,41 +238,3 @@ def _draw(ax: Axes, contour: Contour, colour: str) -> list[Any]:
         "hatch": hatch,
     }
     return [Patch(label=contour.label, **patch), *domain]
-
-
-def _bands(ax: Axes, mass: FloatArray, bands: FloatArray) -> None:
-    """Fill between the contours of weaker and stronger limits; what all of them reach stays free.
-
-    Each colour is the area inside the outer contour without the area inside the inner one, as one path, so
-    that limits of others drawn underneath remain visible.
-    """
-    for outer, inner, shade in ((0, 1, BAND95), (1, 3, BAND68), (3, 4, BAND95)):
-        parts = [_turned(p, 1.0) for p in region(mass, bands[:, outer])]
-        parts += [_turned(p, -1.0) for p in region(mass, bands[:, inner])]
-        if parts:
-            path = Path.make_compound_path(*[Path(np.vstack([p, p[:1]]), closed=True) for p in parts])
-            ax.add_patch(PathPatch(path, facecolor=shade, linewidth=0, zorder=2))
-
-
-def _turned(polygon: FloatArray, sign: float) -> FloatArray:
-    """Return a polygon with the given sense of rotation: holes run against their outlines."""
-    x, y = polygon[:, 0], np.log(polygon[:, 1])
-    area = float(np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y))
-    return polygon if area * sign > 0 else polygon[::-1]
-
-
-def _fractions(ax: Axes, contours: Sequence[Contour], colours: Sequence[str]) -> None:
-    """Draw the part of the signal that was measured, along both edges of each contour."""
-    for contour, colour in zip(contours, colours, strict=True):
-        if contour.fraction is None:
-            continue
-        for island in islands(contour.reach):
-            for side, line in ((0, "-"), (1, ":")):
-                mass, part = contour.reach.mass[island], 100 * contour.fraction[island, side]
-                ax.plot(mass, part, color=colour, linestyle=line)
-    styles: dict[Any, str] = {"-": "lower edge", ":": "upper edge"}
-    sides = [Line2D([], [], color="black", linestyle=line, label=label) for line, label in styles.items()]
-    ax.legend(handles=sides, loc="upper right", ncols=2, fontsize=11)
-    ax.set_ylim(0.0, 145.0)
-    ax.set_yticks([0.0, 50.0, 100.0])
-    ax.set_ylabel("in domain [%]", loc="center", fontsize=12)

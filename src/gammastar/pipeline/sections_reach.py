@@ -1,0 +1,185 @@
+"""Report sections of the reach: contours, discoveries and projections, limits against mass, impacts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gammastar import report
+from gammastar.core.records import Limit, Reach
+from gammastar.infer import Ranking
+from gammastar.pipeline.checkpoint import Arrays
+from gammastar.pipeline.context import Context
+from gammastar.pipeline.order import Products
+from gammastar.pipeline.results import titled
+from gammastar.pipeline.search import Search
+from gammastar.report.style import power_of_ten
+
+__all__ = ["reach_sections"]
+
+
+def reach_sections(ctx: Context, made: Products) -> list[report.Section]:
+    """Return one section per detector."""
+    mass = np.empty(0) if made.predicted is None else made.predicted["mass"]
+    accepted = made.accepted or {}
+    return [_section(ctx, n, search, mass, accepted[n]) for n, search in (made.inferred or {}).items()]
+
+
+def _section(ctx: Context, name: str, search: Search, mass: Any, arrays: Arrays) -> report.Section:
+    section = ctx.steering.infer
+    own = None if section is None or section.existing_limits is None else ctx.base / section.existing_limits
+    known = report.existing_limits(directory=own)
+    reached = np.isfinite(search.reach.edges).all(axis=1)
+    options: dict[str, Any] = {
+        "mock": ctx.book.mock,
+        "cl": search.limit.cl,
+        "limits": [limit.curve for limit in known],
+    }
+    if not reached.any() and section is not None:
+        options["plane"] = report.Plane(coupling_range=section.coupling)
+    label = f"Expected reach, {search.detector.name}"
+    grey = f"Grey: {report.citations(known)}."
+    figure = report.reach_figure(
+        _contours(search), pot=search.detector.pot, yields=_yields(ctx, mass, arrays), **options
+    )
+    caption = f"{label}, split into measured and extrapolated, with the signal expected. {grey}"
+    figures = [titled(f"reach_{name}", caption, figure)]
+    others = _others(search)
+    if len(others) > 1 and reached.any():
+        figure = report.reach_figure(others, pot=search.detector.pot, **options)
+        caption = f"Discoveries and other protons on target, {search.detector.name}. {grey}"
+        figures.append(titled(f"projections_{name}", caption, figure))
+    if search.impacts is not None and search.impacts.names:
+        figures.append(_impacts(ctx, name, search, search.impacts))
+    _numbers(ctx, search, reached)
+    return report.Section(label, _text(search, reached), figures, _tables(search))
+
+
+def _contours(search: Search) -> list[report.Contour]:
+    contours = [
+        report.Contour(
+            "extrapolated: all signal",
+            search.reach,
+            "extrapolated",
+            bands=search.reach.bands,
+            fraction=search.fraction,
+        ),
+        report.Contour("measured domain only", search.measured, "measured"),
+    ]
+    if search.observed is not None:
+        contours.append(report.Contour("observed", search.observed, "observed"))
+    return contours
+
+
+def _yields(ctx: Context, mass: Any, arrays: Arrays) -> report.Yields:
+    """Return the signal over the plane where enough sampled particles stand behind it."""
+    few = 0.0 if ctx.steering.infer is None else ctx.steering.infer.min_effective
+    signal = np.where(arrays["n_effective"] >= few, arrays["signal"], np.nan)
+    return report.Yields(mass, arrays["couplings"], signal)
+
+
+def _others(search: Search) -> list[report.Contour]:
+    """Return thin contours: expected limit, discoveries, other protons on target."""
+    cl = f"{100 * search.limit.cl:.3g} % CL limit"
+    found = [report.Contour(f"{cl}, {power_of_ten(search.detector.pot)} POT", search.reach, "expected")]
+    found += [
+        report.Contour(rf"{z:g}$\sigma$ discovery", reach, "expected")
+        for z, reach in search.discovery.items()
+    ]
+    found += [
+        report.Contour(f"{cl}, {power_of_ten(pot)} POT", reach, "expected")
+        for pot, reach in search.projections.items()
+    ]
+    return found
+
+
+def _impacts(ctx: Context, name: str, search: Search, ranking: Ranking) -> tuple[str, Any]:
+    figure = report.impact_figure(
+        ranking.names,
+        ranking.pull,
+        ranking.constraint,
+        ranking.impact,
+        mock=ctx.book.mock,
+        title=f"lower edge at {search.impact_mass:.3g} GeV",
+    )
+    data = "the observed count" if search.observed is not None else "the median expected count"
+    caption = (
+        f"Pulls at the limit and impacts on log10 of the coupling, {search.detector.name}, lower edge at "
+        f"{search.impact_mass:.3g} GeV, with {data}."
+    )
+    return titled(f"impacts_{name}", caption, figure)
+
+
+def _tip(search: Search) -> str:
+    if search.reach.tip is None:
+        return "the contour does not close inside the measured masses"
+    mass, coupling = search.reach.tip
+    return f"its tip lies at {mass:.3f} GeV and coupling {coupling:.2g}"
+
+
+def _text(search: Search, reached: Any) -> list[str]:
+    limit: Limit = search.limit
+    first = (
+        f"{search.detector.pot:.3g} protons on target, {search.assumption}; expected limit "
+        f"{limit.expected[2]:.3f} events at {100 * limit.cl:.0f} % CL ({limit.method})."
+    )
+    text = [first]
+    if search.observed is not None:
+        text.append(f"Observed limit {limit.observed:.3f} events; significance {search.significance:.2f}.")
+    else:
+        text.append("The observation is masked, or from mock data: there is no observed result.")
+    if search.background == 0:
+        text.append("No discovery is claimed: without a number for the background one event would do.")
+    if search.spreads:
+        parts = [f"{name} {100 * np.expm1(np.median(s)):.2g} %" for name, s in search.spreads.items()]
+        text.append(f"Uncertainties of the signal beside protons on target (medians): {', '.join(parts)}.")
+    if not reached.any():
+        return [
+            *text,
+            f"Nothing is reached: at most {np.nanmax(search.reach.signal):.2g} events are expected.",
+        ]
+    text.append(
+        f"Of {len(np.unique(search.reach.mass))} masses {len(np.unique(search.reach.mass[reached]))} are "
+        f"reached; {_tip(search)}. The measured part of the signal on the edges is between "
+        f"{np.nanmin(search.fraction):.2g} and {np.nanmax(search.fraction):.2g}. The low-mass side is "
+        f"clipped at 2 m_mu, where the spectrum begins; the upper edge ends where too few sampled "
+        f"particles populate it."
+    )
+    if search.reach.errors is not None and np.isfinite(search.reach.errors).any():
+        total = np.sqrt((search.reach.errors**2).sum(axis=2))
+        text.append(
+            f"Numerical errors of the edges: median {np.nanmedian(total):.2g}, at most "
+            f"{np.nanmax(total):.2g} decades (sample, toys, interpolation in quadrature)."
+        )
+    return text
+
+
+def _tables(search: Search) -> list[report.Table]:
+    """Return what each contour needs and reaches."""
+    parts = {"expected limit": search.reach, "measured domain": search.measured}
+    parts |= {"observed": search.observed} if search.observed is not None else {}
+    parts |= {f"{z:g} sigma discovery": reach for z, reach in search.discovery.items()}
+    parts |= {f"{pot:.3g} POT": reach for pot, reach in search.projections.items()}
+    columns: dict[str, list[Any]] = {"contour": [], "events": [], "masses": [], "lowest coupling": []}
+    for name, reach in parts.items():
+        columns["contour"].append(name)
+        columns["events"].append(_events(reach))
+        good = np.isfinite(reach.edges[:, 0])
+        columns["masses"].append(len(np.unique(reach.mass[good])))
+        columns["lowest coupling"].append(f"{reach.edges[good, 0].min():.3g}" if good.any() else "-")
+    return [report.Table(columns, caption="Events at the present exposure that each contour needs")]
+
+
+def _events(reach: Reach) -> str:
+    levels = np.atleast_1d(np.asarray(reach.limit, dtype=np.float64))
+    low, high = float(levels.min()), float(levels.max())
+    return f"{low:.3f}" if high - low < 1e-3 * low else f"{low:.3f} to {high:.3f}"
+
+
+def _numbers(ctx: Context, search: Search, reached: Any) -> None:
+    name = search.detector.name
+    ctx.book.numbers[f"expected limit, {name}"] = f"{search.limit.expected[2]:.3f} events"
+    ctx.book.numbers[f"reach, {name}"] = _tip(search) if reached.any() else "nothing is reached"
+    if np.isfinite(search.significance):
+        ctx.book.numbers[f"observed significance, {name}"] = f"{search.significance:.2f}"

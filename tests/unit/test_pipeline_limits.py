@@ -1,0 +1,165 @@
+"""The inference of a run on planes known in closed form: steering keys, blinding, files, figures."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from gammastar import config, report
+from gammastar.core.errors import SteeringError
+from gammastar.core.records import Exposure
+from gammastar.infer import counting_limit, discovery_yield, hs3_nll, read_likelihood
+from gammastar.pipeline.checkpoint import open_book
+from gammastar.pipeline.context import Context
+from gammastar.pipeline.limits import infer_stage
+from gammastar.pipeline.order import Products
+from gammastar.pipeline.sections_reach import reach_sections
+
+MASS, COUPLING = np.linspace(0.22, 0.8, 12), np.geomspace(1e-8, 1e-5, 61)
+POT_SIGMA = 0.1
+EXPOSURE = Exposure(400.0, 207.2, 82.0, 0.01, 1e12, POT_SIGMA)
+
+
+def planes():
+    signal = 2e28 * np.exp(-MASS[:, None] / 0.12) * COUPLING**4
+    signal = signal * np.exp(-(COUPLING**2) * MASS[:, None] ** 2 / 1e-13)
+    predicted = {"mass": MASS, "rate": np.ones(12), "cov": np.diag(np.linspace(0.02, 0.3, 12) ** 2)}
+    accepted = {
+        "couplings": COUPLING,
+        "signal": signal,
+        "in_domain_signal": 0.3 * signal,
+        "mc_error": 0.02 * signal,
+        "n_effective": np.full(signal.shape, 1e3),
+        "signal_variations": signal * np.array([0.95, 1.0, 1.05])[:, None, None],
+    }
+    return predicted, accepted
+
+
+def searched(folder, *, mock=False, **keys):
+    content = {
+        "analysis": {"name": "planes", "seed": 1, "mock": mock},
+        "predict": {"source": "theory", "channels": ["bremsstrahlung"], "beam_energy": 400.0},
+        "accept": {"detectors": ["na62_dump"]},
+        "infer": {"background": 0.4, "background_sigma": 0.3, "submission": False} | keys,
+    }
+    folder.mkdir(exist_ok=True)
+    book = open_book(folder, resume=False, seed=1, mock=mock)
+    book.done("accept", book.key(None), "planes")
+    steering = config.Steering.model_construct(
+        analysis=config.parse({"analysis": content["analysis"]}).analysis,
+        accept=config.Accept(**content["accept"]),
+        infer=config.Infer(**content["infer"]),
+    )
+    ctx = Context(steering, folder, folder, book, lambda *_: None)
+    predicted, accepted = planes()
+    found = infer_stage(ctx, predicted, {"na62_dump": accepted}, EXPOSURE)
+    made = Products(predicted=predicted, accepted={"na62_dump": accepted}, inferred=found)
+    return ctx, made, found["na62_dump"]
+
+
+def table(folder):
+    with (folder / "reach.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_masked_search_has_expected_results_only(tmp_path):
+    _, _, search = searched(tmp_path)
+    assert search.observed is None
+    assert np.isnan(search.significance)
+    assert np.isnan(search.limit.observed)
+    rows = table(tmp_path)
+    parts = {row["part"] for row in rows}
+    assert parts == {"all", "measured domain", "discovery, 3 sigma", "discovery, 5 sigma"}
+    name = json.loads((tmp_path / "workspace.json").read_text())["measurements"][0]["name"]
+    assert name == "limit_masked"
+    first = rows[0]
+    assert float(first["low_error_sample"]) == pytest.approx(0.02 / (4 * np.log(10)), rel=0.05)
+    slope = float(first["low_error_sample"]) ** 2 + float(first["low_error_interpolation"]) ** 2
+    error = float(first["coupling_low"]) * np.log(10) * np.sqrt(slope)
+    assert float(first["coupling_low_error"]) == pytest.approx(error, rel=1e-3)
+    assert first["method"].startswith("exact CLs")
+
+
+def test_an_observation_gives_an_observed_contour(tmp_path):
+    _, _, search = searched(tmp_path, observed=[3])
+    sigma = float(np.hypot(POT_SIGMA, search.detector.pot_sigma))
+    wanted = counting_limit(3, 0.4, signal_sigma=sigma, background_sigma=0.3)
+    assert search.observed is not None
+    assert search.limit.observed == pytest.approx(float(wanted), rel=1e-9)
+    assert search.observed.limit[0] == pytest.approx(float(wanted), rel=1e-9)
+    assert search.reach.limit[0] == pytest.approx(search.limit.expected[2])  # expected stays expected
+    assert 2.0 < search.significance < 3.0
+    assert "observed" in {row["part"] for row in table(tmp_path)}
+
+
+def test_an_observation_of_mock_data_excludes_nothing(tmp_path):
+    ctx, made, search = searched(tmp_path, mock=True, observed=[3])
+    assert search.observed is None
+    assert np.isnan(search.significance)
+    (section,) = reach_sections(ctx, made)
+    assert any("MOCK" in " ".join(t.get_text() for t in f.axes[0].texts) for _, f in section.figures)
+
+
+def test_discoveries_and_projections(tmp_path):
+    _, _, search = searched(tmp_path, discovery=[5.0], projections=[1.4e18], nuisances=[])
+    wanted = discovery_yield(0.4, 0.3, significance=5.0)
+    np.testing.assert_allclose(search.discovery[5.0].limit, wanted)
+    ratio = search.projections[1.4e18].limit[0] / search.reach.limit[0]
+    assert 1 / 11 < ratio < 1 / 3  # ten times more: between no background and sqrt(10)
+    assert search.impacts is not None
+    assert search.impacts.names == ("background",)
+
+
+def test_method_follows_the_threshold(tmp_path):
+    exact = searched(tmp_path / "a", background=4.0)[2].limit
+    asked = searched(tmp_path / "b", background=4.0, asymptotic_from=3.0)[2].limit
+    assert "exact" in exact.method
+    assert asked.method.startswith("asymptotic")
+    assert asked.expected[2] < exact.expected[2]
+    assert "averaged" in searched(tmp_path / "c", method="marginalised")[2].limit.method
+
+
+def test_uncertainties_of_the_signal_enter_limits_and_patches(tmp_path):
+    keys = {"nuisances": ["pot", "spectrum", "kinematics", "extrapolation"], "extrapolation_sigma": 0.4}
+    _, _, plain = searched(tmp_path / "a")
+    _, _, search = searched(tmp_path / "b", **keys)
+    assert set(search.spreads) == {"spectrum", "kinematics", "extrapolation"}
+    both = np.isfinite(search.reach.edges[:, 0])
+    assert (search.reach.edges[both, 0] > plain.reach.edges[both, 0]).all()
+    levels = np.atleast_1d(search.reach.limit)[both]
+    assert levels[-1] > levels[0] > plain.reach.limit[0]  # the error of the spectrum grows with the mass
+    likelihood = read_likelihood(tmp_path / "b" / "workspace.json", patches=tmp_path / "b" / "patchset.json")
+    patch = next(iter(likelihood.patches.values()))
+    names = {step["value"]["name"] for step in patch if step["op"] == "add"}
+    assert names == {"spectrum", "kinematics", "extrapolation", "signal_mc"}
+    assert search.impacts is not None
+    assert search.impacts.names[0] == "extrapolation"
+
+
+def test_exports_and_submission(tmp_path):
+    searched(tmp_path, exports=["hs3", "xml"], submission=True, observed=[1])
+    document = json.loads((tmp_path / "hs3.json").read_text())
+    assert np.isfinite(hs3_nll(document, {"mu": 1.0}))
+    assert (tmp_path / "histfactory" / "limit.xml").is_file()
+    submission = (tmp_path / "hepdata" / "submission.yaml").read_text()
+    for name in ("Contour", "Contour, observed", "Contour, discovery, 5 sigma"):
+        assert json.dumps(name) in submission
+    assert "symerror" in (tmp_path / "hepdata" / "contour.yaml").read_text()
+
+
+def test_figures_of_the_page(tmp_path):
+    ctx, made, _ = searched(tmp_path, projections=[1.4e18])
+    (section,) = reach_sections(ctx, made)
+    names = [figure.get_label() for _, figure in section.figures]
+    assert names == ["reach_na62_dump", "projections_na62_dump", "impacts_na62_dump"]
+    assert all(report.png_bytes(figure) for _, figure in section.figures)
+    assert section.tables[0].columns["contour"][-1] == "1.4e+18 POT"
+
+
+def test_keys_are_checked():
+    for keys in ({"method": "toys"}, {"discovery": [-1.0]}, {"nuisances": ["luck"]}, {"exports": ["yaml"]}):
+        with pytest.raises(SteeringError, match=next(iter(keys))):
+            config.parse({"analysis": {"name": "x", "seed": 1}, "infer": keys})
