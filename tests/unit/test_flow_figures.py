@@ -7,7 +7,8 @@ import pytest
 
 from gammastar.core.errors import PhysicsError
 from gammastar.report.check_figures import kl_size_figure
-from gammastar.report.flow_figures import flow_contours
+from gammastar.report.flow_contours import flow_contours
+from gammastar.report.flow_figures import flow_vs_data
 from gammastar.report.lifetime_figures import acceptance_curves, difference_map
 from gammastar.report.saving import png_bytes
 
@@ -26,6 +27,28 @@ def test_contours_hold_their_content():
     # the frame ends at the upper 1.5 %, so the outer region is open there
     assert min(abs(x - 0.683) for x in inside) < 0.04
     assert png_bytes(figure, dpi=40)
+
+
+def test_bands_are_the_spread_of_the_members():
+    rng = np.random.default_rng(3)
+    n = 40_000
+    sample = (rng.gamma(3.0, 0.2, n), rng.normal(50.0, 8.0, n), np.ones(n))
+    weights = 1.0 + np.array([-0.02, 0.0, 0.02])[:, None] * (sample[1] - 50.0) / 8.0
+    figure = flow_vs_data((0.7,), [sample], {"flow": [sample]}, mock=True, members={"flow": [weights]})
+    low = figure.axes[3]
+    band = next(p for p in low.patches if p.get_alpha() == 0.25)
+    top, _, bottom = band.get_data()
+    energy = np.array(band.get_data().edges)
+    centre = 0.5 * (energy[1:] + energy[:-1])
+    middle = np.abs(centre - 50.0) < 16.0
+    np.testing.assert_allclose(
+        (0.5 * (top - bottom))[middle], 0.02 * np.abs(centre - 50.0)[middle] / 8.0, atol=3e-3
+    )
+    bare = flow_contours(0.7, {"flow": sample}, mock=True)
+    drawn = flow_contours(0.7, {"flow": sample}, mock=True, members={"flow": weights})
+    assert len(drawn.axes[0].collections) > len(bare.axes[0].collections)
+    with pytest.raises(PhysicsError, match="no weight"):
+        flow_contours(0.7, {"flow": (sample[0], sample[1], np.zeros(n))}, mock=True)
 
 
 def test_sizes_and_lifetimes():

@@ -10,17 +10,17 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from scipy.ndimage import gaussian_filter
 
 from gammastar.core.axes import ENERGY, LABELS, PT
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.report.style import COLOURS, LINES, divided, mark_mock, new_figure, steps, styled
 
-__all__ = ["Kinematics", "flow_contours", "flow_plane", "flow_vs_data"]
+__all__ = ["Kinematics", "flow_plane", "flow_vs_data"]
 
 Kinematics: TypeAlias = tuple[FloatArray, FloatArray, FloatArray]
 """Transverse momentum [GeV], energy [GeV] and weight, each of shape (n,)."""
+Members: TypeAlias = Mapping[str, Sequence[FloatArray]]
 
 _INKS = ("black", COLOURS[2], COLOURS[3], COLOURS[5])
 
@@ -35,6 +35,7 @@ def flow_vs_data(
     background: Sequence[Kinematics] | None = None,
     window: float | None = None,
     n_bins: int = 30,
+    members: Members | None = None,
 ) -> Figure:
     """Draw normalised q_T (left) and energy (right), one row per mass, and models over data below each.
 
@@ -51,6 +52,9 @@ def flow_vs_data(
     window : float, optional
         Half-width of the mass windows [GeV], for the legend.
     n_bins : int
+    members : mapping of label to sequence of NDArray, optional
+        For some models and each mass: weights of an ensemble's members on the model's sample, shape
+        (n_members, n), such as ``FlowVariations.weights``; their spread is drawn as a band.
 
     Returns
     -------
@@ -71,7 +75,8 @@ def flow_vs_data(
     figure, axes = new_figure(2 * n, 2, size=(10.5, 3.3 * n + 0.9), heights=(2.6, 1.0) * n)
     for row, mass in enumerate(masses):
         for column, quantity in enumerate((PT, ENERGY)):
-            curves = {name: samples[row] for name, samples in models.items()}
+            spread = {name: weights[row] for name, weights in (members or {}).items()}
+            curves = {name: (samples[row], spread.get(name)) for name, samples in models.items()}
             extra = None if background is None else background[row]
             ax, low = axes[2 * row, column], axes[2 * row + 1, column]
             _panel((ax, low), column, data[row], curves, extra, n_bins)
@@ -111,7 +116,7 @@ def _panel(
     axes: tuple[Axes, Axes],
     column: int,
     data: Kinematics,
-    models: Mapping[str, Kinematics],
+    models: Mapping[str, tuple[Kinematics, FloatArray | None]],
     background: Kinematics | None,
     n_bins: int,
 ) -> None:
@@ -128,12 +133,26 @@ def _panel(
     if background is not None:
         shape, _ = _density(background[column], background[2], edges, total)
         steps(ax, edges, shape, histtype="fill", color=COLOURS[1], alpha=0.7, label="background")
-    for (label, sample), colour, line in zip(models.items(), _INKS, LINES, strict=False):
+    for (label, (sample, weights)), colour, line in zip(models.items(), _INKS, LINES, strict=False):
         curve, _ = _density(sample[column], sample[2], edges, _total(sample))
+        if weights is not None:
+            sigma = _spread(sample, weights, column, edges)
+            _band(ax, edges, curve, sigma, colour)
+            _band(low, edges, divided(curve, density), divided(sigma, density), colour)
         steps(ax, edges, curve, color=colour, linestyle=line, linewidth=1.5, label=label)
         steps(low, edges, divided(curve, density), color=colour, linestyle=line, linewidth=1.3)
     ax.set(xlim=edges[[0, -1]], ylim=(0.0, 1.35 * float(np.max(density + error))))
     low.set(xlim=edges[[0, -1]], ylim=(0.4, 1.6))
+
+
+def _band(ax: Axes, edges: FloatArray, mean: FloatArray, half: FloatArray, colour: str) -> None:
+    ax.stairs(mean + half, edges, baseline=mean - half, fill=True, color=colour, alpha=0.25, linewidth=0)
+
+
+def _spread(sample: Kinematics, weights: FloatArray, column: int, edges: FloatArray) -> FloatArray:
+    """Return the standard deviation of the members' densities in each bin."""
+    rows = [_density(sample[column], w, edges, float(w.sum()))[0] for w in weights * sample[2]]
+    return np.asarray(np.std(rows, axis=0, ddof=1), dtype=np.float64)
 
 
 def _total(sample: Kinematics) -> float:
@@ -227,56 +246,3 @@ def _plane(sample: Kinematics, edges: Sequence[FloatArray], total: float) -> tup
     counts, _, _ = np.histogram2d(pt, energy, bins=list(edges), weights=weight)
     squares, _, _ = np.histogram2d(pt, energy, bins=list(edges), weights=weight**2)
     return counts * scale, squares * scale**2
-
-
-@styled
-def flow_contours(
-    mass: float,
-    samples: Mapping[str, Kinematics],
-    *,
-    mock: bool,
-    levels: Sequence[float] = (0.683, 0.954),
-    n_bins: int = 70,
-) -> Figure:
-    """Draw regions of given probability content in the plane of energy and q_T at one mass.
-
-    Parameters
-    ----------
-    mass : float [GeV]
-    samples : mapping of label to Kinematics
-        For example a flow, the pairs, a theory; one colour each.
-    mock : bool
-    levels : sequence of float
-        Probability contents, the inner region first.
-    n_bins : int
-        Bins along each axis; the density is smoothed by one and a half of them.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-
-    Notes
-    -----
-    The form of Fig. 6 of Allison and Blinov (2025).
-    """
-    figure, axes = new_figure(size=(7.2, 5.6))
-    ax = axes[0, 0]
-    upper = [max(_upper(s[i], s[2], 0.985) for s in samples.values()) for i in (1, 0)]
-    edges = [np.linspace(0.0, top, n_bins + 1) for top in upper]
-    centres = [0.5 * (e[1:] + e[:-1]) for e in edges]
-    handles = []
-    for (label, sample), colour in zip(samples.items(), _INKS, strict=False):
-        pt, energy, weight = sample
-        density, _, _ = np.histogram2d(energy, pt, bins=edges, weights=weight)
-        density = np.maximum(gaussian_filter(density, 1.5, mode="nearest"), 0.0)
-        ordered = np.sort(density.ravel())[::-1]
-        content = np.cumsum(ordered) / _total(sample)  # of all, also beyond the frame
-        heights = [float(ordered[min(int(np.searchsorted(content, x)), len(ordered) - 1)]) for x in levels]
-        lines = ["-", "--", ":"][: len(levels)][::-1]
-        ax.contour(*centres, density.T, levels=heights[::-1], colors=colour, linestyles=lines, linewidths=1.6)
-        handles.append(ax.plot([], [], color=colour, label=label)[0])
-    inner = ", ".join(f"{100 * x:.3g} %" for x in levels)
-    ax.set(xlabel=LABELS[ENERGY], ylabel=LABELS[PT], xlim=(0.0, upper[0]), ylim=(0.0, 1.35 * upper[1]))
-    ax.legend(handles=handles, title=f"$m$ = {mass:.3g} GeV; {inner}", loc="upper right")
-    mark_mock(ax, mock)
-    return figure
