@@ -1,0 +1,104 @@
+"""Regions of given probability in the plane of energy and transverse momentum, with bands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from scipy.ndimage import gaussian_filter
+
+from gammastar.core.axes import ENERGY, LABELS, PT
+from gammastar.core.errors import PhysicsError
+from gammastar.core.records import FloatArray
+from gammastar.report.flow_figures import Kinematics
+from gammastar.report.style import COLOURS, mark_mock, new_figure, styled
+
+__all__ = ["flow_contours"]
+
+_INKS = ("black", COLOURS[2], COLOURS[3], COLOURS[5])
+_SMOOTH = 1.5  # bins
+
+
+@styled
+def flow_contours(
+    mass: float,
+    samples: Mapping[str, Kinematics],
+    *,
+    mock: bool,
+    levels: Sequence[float] = (0.683, 0.954),
+    n_bins: int = 70,
+    members: Mapping[str, FloatArray] | None = None,
+) -> Figure:
+    """Draw regions of given probability content in the plane of energy and q_T at one mass.
+
+    Parameters
+    ----------
+    mass : float [GeV]
+    samples : mapping of label to Kinematics
+        For example a flow, the pairs, a theory; one colour each.
+    mock : bool
+    levels : sequence of float
+        Probability contents, the inner region first.
+    n_bins : int
+        Bins along each axis; the density is smoothed by one and a half of them.
+    members : mapping of label to NDArray, shape (n_members, n), optional
+        Weights of an ensemble's members on a sample; a band covers the contours of all of them.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    PhysicsError
+        If a sample is empty or its weights sum to nothing.
+
+    Notes
+    -----
+    The form of Fig. 6 of Allison and Blinov (2025).
+    """
+    figure, axes = new_figure(size=(7.2, 5.6))
+    ax = axes[0, 0]
+    upper = [max(_reach(s[i], s[2]) for s in samples.values()) for i in (1, 0)]
+    edges = [np.linspace(0.0, top, n_bins + 1) for top in upper]
+    centres = [0.5 * (e[1:] + e[:-1]) for e in edges]
+    handles = []
+    for (label, (pt, energy, weight)), colour in zip(samples.items(), _INKS, strict=False):
+        content = _content(energy, pt, weight, edges)
+        lines = ["-", "--", ":"][: len(levels)]
+        ax.contour(*centres, content.T, levels=levels, colors=colour, linestyles=lines, linewidths=1.6)
+        if members is not None and label in members:
+            rows = np.array([_content(energy, pt, own * weight, edges) for own in members[label]])
+            low, high = rows.min(axis=0), rows.max(axis=0)
+            for level in levels:  # inside for some members, outside for others
+                part = np.where((low < level) & (high > level), 1.0, 0.0)
+                ax.contourf(*centres, part.T, levels=[0.5, 1.5], colors=[colour], alpha=0.2)
+        handles.append(ax.plot([], [], color=colour, label=label)[0])
+    inner = ", ".join(f"{100 * x:.3g} %" for x in levels)
+    ax.set(xlabel=LABELS[ENERGY], ylabel=LABELS[PT], xlim=(0.0, upper[0]), ylim=(0.0, 1.35 * upper[1]))
+    ax.legend(handles=handles, title=f"$m$ = {mass:.3g} GeV; {inner}", loc="upper right")
+    mark_mock(ax, mock)
+    return figure
+
+
+def _reach(values: FloatArray, weight: FloatArray, part: float = 0.985) -> float:
+    order = np.argsort(values)
+    running = np.cumsum(np.abs(weight[order]))
+    if not running.size or not running[-1] > 0:
+        msg = f"report: a sample of {running.size} particles has no weight; nothing can be drawn"
+        raise PhysicsError(msg)
+    return 1.02 * float(values[order][np.searchsorted(running, part * running[-1])])
+
+
+def _content(
+    energy: FloatArray, pt: FloatArray, weight: FloatArray, edges: Sequence[FloatArray]
+) -> FloatArray:
+    """Return for each cell the probability of the region where the density is higher."""
+    density, _, _ = np.histogram2d(energy, pt, bins=list(edges), weights=weight)
+    density = np.maximum(gaussian_filter(density, _SMOOTH, mode="nearest"), 0.0)
+    order = np.argsort(-density, axis=None)
+    content = np.empty(density.size)
+    content[order] = np.cumsum(density.ravel()[order]) / float(weight.sum())  # of all, also beyond the frame
+    result: FloatArray = content.reshape(density.shape)
+    return result
