@@ -113,6 +113,33 @@ def test_a_killed_run_with_workers_resumes_from_its_chunks_and_leaves_no_process
     assert not left
 
 
+@pytest.mark.slow
+@pytest.mark.flow
+def test_a_run_killed_while_its_flow_is_trained_resumes_to_the_same(tmp_path):
+    steering = tmp_path / "steering.toml"
+    text = kills.SMALL.read_text().partition("[predict]")[0].replace("../../", f"{ROOT}/")
+    schema = f'schema = "{kills.SMALL.parent}/schema.toml"'
+    steering.write_text(text.replace('schema = "schema.toml"', schema))
+    gammastar("run", steering, "--output", tmp_path / "once")
+    folder = tmp_path / "killed"
+    command = [sys.executable, "-m", "gammastar", "run", str(steering), "--output", str(folder), "--resume"]
+    options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    for wait in (0.5, 2.0):
+        process = subprocess.Popen(command, **options)
+        for _ in range(60_000):
+            if (folder / "spectrum.json").is_file() or process.poll() is not None:
+                break
+            time.sleep(0.01)
+        time.sleep(wait)
+        process.kill()
+        process.wait()
+        assert kills.whole(folder) == []
+    gammastar(*command[3:])
+    expected = kills.contents(tmp_path / "once")
+    assert "flow" in expected
+    assert kills.contents(folder) == expected
+
+
 def _session(process):
     """Return the session of a process; workers stay in that of their run."""
     try:
