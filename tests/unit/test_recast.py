@@ -86,7 +86,7 @@ def test_survival_of_a_cascade_against_sampled_positions(card):
     events = babar.cascades(table, card, 40_000, RNG(2))
     epsilon = 1.5e-3
     ours = babar.missing(events, card, [epsilon], RNG(3), band=False)
-    seen = babar._seen(events, card)
+    seen = babar.seen(events, card)
     momentum = np.sqrt((events.parent[..., :3] ** 2).sum(axis=-1))
     slope = np.hypot(events.parent[..., 0], events.parent[..., 1]) / np.where(events.filled, momentum, 1)
     mean = np.where(events.filled, events.flight(epsilon), 0.0)
@@ -131,7 +131,7 @@ def test_sums_of_exponentials_are_the_compiled_sums(card):
     epsilon = np.geomspace(1e-5, 1e-1, 17)
     events = babar.cascades(table, card, 5000, RNG(1))
     fast = babar.missing(events, card, epsilon, RNG(1), band=False)
-    seen = np.stack([babar._seen(events, card)], axis=-1)
+    seen = np.stack([babar.seen(events, card)], axis=-1)
     momentum = np.sqrt((events.parent[..., :3] ** 2).sum(axis=-1))
     slope = np.hypot(events.parent[..., 0], events.parent[..., 1]) / np.where(events.filled, momentum, 1.0)
     source = np.where(events.filled, events.source, -2)

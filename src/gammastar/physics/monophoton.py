@@ -10,7 +10,7 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.physics.dark_sector import DarkSector, mediator_widths
 
-__all__ = ["angular_density", "cross_section", "s_channel_cross_section", "sample_photons"]
+__all__ = ["angular_density", "cross_section", "photon_cosine", "s_channel_cross_section", "sample_photons"]
 
 FB_PER_GEV2 = GEV2_MB * 1e12
 POINTS = 2048
@@ -59,6 +59,16 @@ def cross_section(mass: npt.ArrayLike, sqrt_s: float, cos_max: float) -> FloatAr
     return np.asarray(factor * 2.0 * ((2.0 + k) * np.arctanh(cos_max) - cos_max))
 
 
+def photon_cosine(uniform: FloatArray, mass: float, sqrt_s: float, cos_max: float) -> FloatArray:
+    """Return cos θ* of photons from uniform numbers, by inversion; arguments as in `sample_photons`."""
+    k = float(_shape(mass, sqrt_s**2))
+    # In x = atanh c the density is 1 + k + tanh² x: smooth, so a table of its integral is exact to 1e-6.
+    x = np.linspace(-1.0, 1.0, POINTS) * np.arctanh(cos_max)
+    cumulative = (2.0 + k) * x - np.tanh(x)
+    at = cumulative[0] + (cumulative[-1] - cumulative[0]) * uniform
+    return np.asarray(np.tanh(np.interp(at, cumulative, x)))
+
+
 def sample_photons(
     mass: float, sqrt_s: float, cos_max: float, n: int, rng: np.random.Generator
 ) -> tuple[FloatArray, FloatArray]:
@@ -77,12 +87,7 @@ def sample_photons(
     photon, dark : NDArray, shape (n, 4)
         px, py, pz, E [GeV]; z along the electron beam.
     """
-    k = float(_shape(mass, sqrt_s**2))
-    # In x = atanh c the density is 1 + k + tanh² x: smooth, so a table of its integral is exact to 1e-6.
-    x = np.linspace(-1.0, 1.0, POINTS) * np.arctanh(cos_max)
-    cumulative = (2.0 + k) * x - np.tanh(x)
-    uniform = cumulative[0] + (cumulative[-1] - cumulative[0]) * rng.random(n)
-    cosine = np.tanh(np.interp(uniform, cumulative, x))
+    cosine = photon_cosine(rng.random(n), mass, sqrt_s, cos_max)
     phi = rng.uniform(-np.pi, np.pi, n)
     energy = (sqrt_s**2 - mass**2) / (2.0 * sqrt_s)
     sine = np.sqrt(1.0 - cosine**2)

@@ -15,6 +15,7 @@ from gammastar.recast.curves import (
 from gammastar.recast.missing_momentum import Missing, allowed, excluded_plane, intervals
 from gammastar.recast.na64 import NA64, load_na64
 from gammastar.recast.plane import Options, Plane, scan
+from gammastar.recast.rare import prompt_missing
 
 __all__ = [
     "NA64",
@@ -32,6 +33,7 @@ __all__ = [
     "load_babar",
     "load_benchmark",
     "load_na64",
+    "prompt_missing",
     "published",
     "read_limit",
     "scan",

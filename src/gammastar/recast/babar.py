@@ -30,6 +30,7 @@ __all__ = [
     "prompt_table",
     "s_channel_cascades",
     "s_channel_ratio",
+    "seen",
 ]
 
 
@@ -136,17 +137,17 @@ def s_channel_cascades(sector: DarkSector, card: BaBar, n: int, rng: np.random.G
     return decay(heavy, rest, rng, boost=card.boost)
 
 
-def _seen(cascade: Cascade, card: BaBar) -> npt.NDArray[np.bool_]:
+def seen(cascade: Cascade, card: BaBar) -> npt.NDArray[np.bool_]:
     """Return which decays have a visible particle, shape (n, slots)."""
     low, high = np.cos(np.radians(card.theta_max)), np.cos(np.radians(card.theta_min))
-    seen = np.zeros(cascade.state.shape, dtype=bool)
+    visible = np.zeros(cascade.state.shape, dtype=bool)
     for p in (cascade.particle, cascade.antiparticle):
         pt2 = p[..., 0] ** 2 + p[..., 1] ** 2
         momentum = np.sqrt(pt2 + p[..., 2] ** 2)
         size = np.sqrt(pt2) if card.transverse else p[..., 3]
         inside = (p[..., 2] > low * momentum) & (p[..., 2] < high * momentum)
-        seen |= inside & (size > card.threshold)
-    return np.asarray(seen & cascade.filled)
+        visible |= inside & (size > card.threshold)
+    return np.asarray(visible & cascade.filled)
 
 
 def _probabilities(
@@ -156,22 +157,22 @@ def _probabilities(
 
     The last one sees every decay: what it misses decays outside, whatever "visible" means.
     """
-    seen = np.stack([*(_seen(cascade, card) for card in cards), cascade.filled], axis=-1)
+    visible = np.stack([*(seen(cascade, card) for card in cards), cascade.filled], axis=-1)
     if np.isinf(cards[0].radius):
-        missed = (~seen.any(axis=1)).sum(axis=0).astype(np.float64)
+        missed = (~visible.any(axis=1)).sum(axis=0).astype(np.float64)
         return from_sums(np.broadcast_to(missed[:, None], (2, len(missed), len(epsilon))), len(cascade))
     momentum = np.sqrt((cascade.parent[..., :3] ** 2).sum(axis=-1))
     slope = np.hypot(cascade.parent[..., 0], cascade.parent[..., 1]) / np.where(cascade.filled, momentum, 1.0)
     flight = cascade.flight(1.0)
     if (cascade.source < 0).all():
         rate = np.where(cascade.filled, cards[0].radius / (np.maximum(slope, 1e-12) * flight), 0.0)
-        rates = (seen * rate[..., None]).sum(axis=1).T
+        rates = (visible * rate[..., None]).sum(axis=1).T
         one = np.ones(len(cascade))
         sums = np.array([[exponential_sum(k * row, one, epsilon) for row in rates] for k in (1.0, 2.0)])
         return from_sums(sums, len(cascade))
     source = np.where(cascade.filled, cascade.source, -2)
     uniform = rng.random(cascade.state.shape)
-    sums = no_visible_decay(seen, source, flight, slope, uniform, cards[0].radius, epsilon)
+    sums = no_visible_decay(visible, source, flight, slope, uniform, cards[0].radius, epsilon)
     return from_sums(sums, len(cascade))
 
 
