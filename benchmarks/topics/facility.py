@@ -104,7 +104,7 @@ def _merge(pairs: int) -> float:
 
 
 def rows(*, full: bool = False) -> Iterator[dict]:
-    n = 10_000_000 if full else 2_000_000
+    n = 10_000_000 if full else 4_000_000
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         path, small = folder / "events.root", folder / "small.root"
