@@ -16,11 +16,11 @@ from gammastar.core.records import Exposure, FloatArray, Sample
 from gammastar.core.rng import stream
 from gammastar.physics.millicharge import from_dark_photons
 from gammastar.physics.millicharge_detector import MillichargeDetector, load_millicharge_detector
+from gammastar.pipeline.carrying import carried, law
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context, shipped
 from gammastar.pipeline.generating import generator
 from gammastar.pipeline.producing import LEPTON_MASS, Production, theory_channel
-from gammastar.pipeline.searching import carried, law
 from gammastar.pipeline.yield_errors import rate_budget, yield_budget
 from gammastar.store.manifest import digest
 

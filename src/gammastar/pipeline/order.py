@@ -247,7 +247,7 @@ def _predict(ctx: Context, made: Products) -> None:
     from gammastar.pipeline import millicharged, searching
 
     production = _production(ctx, made)
-    made.predicted = searching.predict_stage(ctx, production)
+    made.predicted = searching.predict_stage(ctx, production, made)
     made.millicharge = millicharged.predict_stage(ctx, production, made)
 
 

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from gammastar import accept, predict
 from gammastar.config import Accept
 from gammastar.core.errors import SteeringError
-from gammastar.core.records import FloatArray, Sample
+from gammastar.core.records import FloatArray
 from gammastar.core.rng import stream
 from gammastar.physics.detector import Detector, load_detector
 from gammastar.physics.polarisation import lambda_theta
-from gammastar.physics.stand import Stand
 from gammastar.pipeline import extrapolated
+from gammastar.pipeline.carrying import carried, law
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context, shipped
 from gammastar.pipeline.producing import LEPTON_MASS, Production, conditions, make_model, masses_of
-from gammastar.pipeline.yield_errors import rate_budget, yield_budget
+from gammastar.pipeline.yield_errors import rate_budget, source_shifts, yield_budget
 from gammastar.store.manifest import digest
 
-__all__ = ["accept_stage", "carried", "detectors", "law", "make_model", "predict_stage"]
+__all__ = ["accept_stage", "detectors", "predict_stage"]
 
 YIELDS = ("signal", "in_domain_signal", "mc_error", "n_effective")
 Ready = Callable[..., accept.AcceptedYield]
@@ -36,7 +37,7 @@ def detectors(ctx: Context) -> dict[str, Detector]:
     return {path.stem: load_detector(path) for path in paths}
 
 
-def predict_stage(ctx: Context, production: Production) -> Arrays:
+def predict_stage(ctx: Context, production: Production, made: Any) -> Arrays:
     """Return masses and rates per proton on target and squared coupling, with their errors by source.
 
     ``cov`` is the covariance of the measurement or of the theory; ``budget|<source>`` (n, n) holds all
@@ -53,12 +54,14 @@ def predict_stage(ctx: Context, production: Production) -> Arrays:
         ctx.tell("predict", None, f"rate at {len(masses)} masses")
         rate, cov = production.channel.rate(masses)
         result = {"mass": masses, "rate": rate, "cov": cov, "threshold": np.array(production.threshold)}
-        if ctx.steering.predict is not None and ctx.steering.predict.source == "theory":
+        if theory:
             _, result["low"], result["high"] = predict.envelope(production.channel, masses)
         if len(production.parts) > 1:
             rates, _ = predict.Mixture(production.parts, exclusive=False).by_channel(masses)
             result |= {f"channel|{c.group}": r for c, r in zip(production.parts, rates, strict=True)}
-        return result | rate_budget(rate, cov, production.exposure.pot_sigma)
+        shifts = _source_shifts(production, made, masses, rate)
+        name = "theory" if theory else "measurement"
+        return result | rate_budget(rate, cov, production.exposure.pot_sigma, shifts, name=name)
 
     theory = ctx.steering.predict.source == "theory"
     ctx.book.methods["rate"] = (
@@ -70,46 +73,23 @@ def predict_stage(ctx: Context, production: Production) -> Arrays:
     return ctx.book.arrays("predict", key, compute)
 
 
-def law(ctx: Context, production: Production, longitudinal: float | None = None) -> accept.Measured:
-    """Return where the rate holds, how it is carried to a detector's target, and the spin state."""
-    section, predicting = ctx.steering.accept, ctx.steering.predict
-    if section is None or predicting is None:
-        msg = "[predict] and [accept] are needed for expected events"
-        raise SteeringError(msg)
-    scaling = section.target_scaling
-    if scaling == "power" or (scaling is None and predicting.source == "theory"):
-        scaling = "per_interaction"  # the power of A is in the weights, as it may depend on pt
-    share = section.longitudinal if longitudinal is None else longitudinal
-    return accept.Measured(production.exposure, scaling, longitudinal=share)
-
-
-def carried(
-    sample: Sample,
-    named: tuple[str, Stand],
-    section: Accept,
-    a_measured: float,
-    rng: np.random.Generator,
-) -> tuple[Sample, float]:
-    """Return the sample as produced in a detector's target, and the relative error of the scaling with A."""
-    name, detector = named
-    sigma = 0.0
-    if section.target_scaling == "power" and section.alpha is not None:
-        points = section.alpha if isinstance(section.alpha, tuple) else ((0.0, section.alpha),)
-        pt, alpha = np.array(points).T
-        sample, sigma = predict.on_nucleus(
-            sample,
-            a_measured,
-            detector.target.a,
-            lambda x: np.interp(x, pt, alpha),
-            alpha_inelastic=section.alpha_inelastic or 0.0,
-            alpha_sigma=section.alpha_sigma,
-        )
-    length = section.interaction_length
-    if isinstance(length, dict):
-        length = length.get(name)
-    if length is not None:
-        sample = predict.in_depth(sample, detector.target.thickness, length, rng)
-    return sample, sigma
+def _source_shifts(
+    production: Production, made: Any, masses: FloatArray, rate: FloatArray
+) -> dict[str, FloatArray]:
+    """Return the shifts of the rate at the masses of the scan by the named sources of the unfolding."""
+    photon = production.parts[0]
+    if not isinstance(photon, predict.VirtualPhoton):
+        return {}
+    own, _ = predict.Mixture((photon,)).rate(masses)
+    scale = np.divide(rate, own, out=np.zeros_like(rate), where=own > 0)
+    if len(production.parts) > 1:  # the other channels do not move with the spectrum
+        scale = np.where(scale > 0, 1.0, 0.0)
+    shifts = source_shifts(made, photon.mass_centres, photon.rates)
+    inside = (masses >= photon.mass_range[0]) & (masses <= photon.mass_range[1])
+    return {
+        name: np.where(inside, np.interp(masses, photon.mass_centres, shift), 0.0) * scale
+        for name, shift in shifts.items()
+    }
 
 
 def accept_stage(ctx: Context, production: Production, predicted: Arrays) -> dict[str, Arrays]:

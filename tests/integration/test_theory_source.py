@@ -1,0 +1,183 @@
+"""Theory, other vectors and millicharged particles from small steering files, through all stages."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gammastar.core.errors import PhysicsError, UserError
+from gammastar.physics.vector_models import CHARGES
+from gammastar.pipeline import run
+from gammastar.pipeline.checkpoint import load_arrays
+from gammastar.store.manifest import read_json
+
+ROOT = Path(__file__).resolve().parents[2]
+THEORY = """
+[analysis]
+name = "theory"
+
+[predict]
+source = "theory"
+model = "{model}"
+beam_energy = 400.0
+channels = ["pseudoscalar_dalitz", "vector_dalitz", "vector_mesons", "bremsstrahlung"]
+masses = [0.1, 0.25, 0.4, 0.6]
+n_sample = 2000
+{more}
+[accept]
+detectors = ["ship_ecn3"]
+{accept}
+[infer]
+coupling = [1e-9, 1e-3]
+n_couplings = 41
+min_effective = 3.0
+"""
+CHARGED = """
+[predict.millicharge]
+masses = [0.02, 0.1, 0.3]
+channels = ["pion_dalitz", "pseudoscalar_dalitz", "jpsi"]
+n_sample = 2000
+"""
+
+
+def results(folder, text):
+    steering = folder / "steering.toml"
+    steering.write_text(text)
+    return run(steering, output=folder / "out")
+
+
+def table(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def stage(folder, name):
+    return load_arrays(folder / "stages" / f"{name}.npz")
+
+
+@pytest.fixture(scope="module")
+def theory(tmp_path_factory):
+    accept = 'millicharge_detectors = ["mcp_bars"]\nlongitudinal_sigma = 0.2\ninteraction_length = 0.15'
+    text = THEORY.format(model="dark_photon", more=CHARGED, accept=accept) + "[report]\n"
+    return results(tmp_path_factory.mktemp("theory"), text)
+
+
+def test_theory_needs_no_ntuples(theory):
+    manifest = read_json(theory / "manifest.json")
+    assert manifest["finished"]
+    assert not manifest["inputs"]
+    assert {"predict", "accept", "infer"} <= set(manifest["stages"])
+    rows = [row for row in table(theory / "reach.csv") if row["part"] == "all" and row["coupling_low"]]
+    assert {float(row["mass"]) for row in rows} == {0.1, 0.25, 0.4, 0.6}
+    assert all(1e-9 < float(row["coupling_low"]) < 1e-6 for row in rows)
+
+
+def test_conventions_stand_in_manifest_and_report(theory):
+    methods = " ".join(f"{k}: {v}" for k, v in read_json(theory / "manifest.json")["methods"].items())
+    page = (theory / "report.html").read_text()
+    for text in ("qra_v2", "0.1 &lt; z &lt; 0.9", "pT &lt; 3 GeV", "s&#x27; collinear", "form factor vmd"):
+        assert text in page
+        assert text.replace("&lt;", "<").replace("&#x27;", "'") in methods
+    for text in (
+        "secondary cascades",
+        "unpolarised, assumed",
+        "interaction length 0.15 m",
+        "σ nsd over σ(s)",
+    ):
+        assert text in methods
+    figures = {path.stem for path in (theory / "figures").glob("*.png")}
+    assert {"rate", "millicharged_pairs", "reach_millicharge", "reach_ship_ecn3"} <= figures
+
+
+def test_errors_by_source_add_up_with_correlation_between_masses(theory):
+    arrays = stage(theory, "accept")
+    parts = {k: v for k, v in arrays.items() if k.startswith("ship_ecn3|yield_budget|")}
+    names = {key.rpartition("|")[2] for key in parts}
+    assert names == {"theory", "protons on target", "polarisation", "finite sample"}
+    theory_part = parts["ship_ecn3|yield_budget|theory"]
+    sigma = np.sqrt(np.diag(theory_part))
+    assert theory_part[0, 1] / (sigma[0] * sigma[1]) > 0.9  # one multiplicity moves both
+    finite = parts["ship_ecn3|yield_budget|finite sample"]
+    assert np.count_nonzero(finite - np.diag(np.diag(finite))) == 0
+
+
+def test_the_measured_part_covers_the_whole_plane(theory):
+    arrays = stage(theory, "accept")
+    fraction, signal = arrays["ship_ecn3|in_domain_fraction"], arrays["ship_ecn3|signal"]
+    assert fraction.shape == signal.shape == (4, 41)
+    assert (fraction[signal > 0] == 0).all()  # theory was measured nowhere
+
+
+def test_millicharge_reach_and_its_exponent(theory):
+    rows = [row for row in table(theory / "reach_mcp_bars.csv") if row["part"] == "all"]
+    assert [float(row["mass"]) for row in rows] == [0.02, 0.1, 0.3]
+    assert all(1e-5 < float(row["charge_low"]) < 1e-2 for row in rows)
+    text = read_json(theory / "manifest.json")["numbers"]["exponent of Q, four layers of bars (illustrative)"]
+    assert text.startswith("10 declared, 10.0")
+    pairs = stage(theory, "millicharge")
+    parts = [value for key, value in pairs.items() if key.startswith("channel|")]
+    assert pairs["rate"] == pytest.approx(np.sum(parts, axis=0))
+    assert pairs["channel|pion_dalitz"][0] > 0.8 * pairs["rate"][0]
+    assert pairs["channel|pion_dalitz"][1] == 0
+
+
+@pytest.mark.parametrize("model", ["lmu_ltau", "b_minus_l", "protophobic"])
+def test_other_vectors(model, tmp_path):
+    folder = results(tmp_path, THEORY.format(model=model, more="", accept=""))
+    manifest = read_json(folder / "manifest.json")
+    assert CHARGES[model].condition in manifest["methods"]["model"]
+    made = stage(folder, "predict")
+    assert (made["rate"] > 0).all()
+    plain = tmp_path / "photon"
+    plain.mkdir()
+    photons = stage(results(plain, THEORY.format(model="dark_photon", more="", accept="")), "predict")
+    ratio = made["rate"] / photons["rate"]
+    if model == "lmu_ltau":
+        assert ratio == pytest.approx(CHARGES[model].production_ratio("bremsstrahlung", made["mass"]))
+    else:  # couples with strength g, not ε e
+        assert (ratio > 0.05).all()
+        assert (ratio < 50).all()
+
+
+def test_overlapping_channels_are_refused(tmp_path):
+    text = THEORY.format(model="dark_photon", more="", accept="").replace(
+        '"bremsstrahlung"]', '"bremsstrahlung", "bremsstrahlung"]'
+    )
+    with pytest.raises(PhysicsError, match="remove one"):
+        results(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "match"),
+    [
+        ('"bremsstrahlung"]', '"synchrotron"]', "predict.channels: 'synchrotron'"),
+        ("n_sample", 'mesons = "absent"\nn_sample', "absent"),
+        ("n_sample", 'bremsstrahlung = "qra_v9"\nn_sample', "qra_v9"),
+        ("beam_energy = 400.0", "", "needs channels"),
+        ("[accept]", '[accept]\nmillicharge_detectors = ["mcp_bars"]', "predict.millicharge"),
+        ('["ship_ecn3"]', '["ship_ecn3"]\nalpha = 0.9', "belong to target_scaling"),
+        ('["ship_ecn3"]', "[]", "name at least one"),
+        ("beam_energy = 400.0", "beam_energy = 120.0", "120"),
+    ],
+)
+def test_bad_steering_names_its_key(old, new, match, tmp_path):
+    text = THEORY.format(model="dark_photon", more="", accept="").replace(old, new)
+    with pytest.raises(UserError, match=match):
+        results(tmp_path, text)
+
+
+def test_scaling_with_a_depends_on_pt_and_has_an_error(tmp_path):
+    """α rising with pt weighs hard particles down on a lighter nucleus; its error is common."""
+    power = 'target_scaling = "power"\nalpha = [[0.0, 0.7], [1.0, 0.9]]\n'
+    power += "alpha_inelastic = 0.7\nalpha_sigma = 0.05"
+    scaled = results(tmp_path, THEORY.format(model="dark_photon", more="", accept=power))
+    one = tmp_path / "one"
+    one.mkdir()
+    plain = results(one, THEORY.format(model="dark_photon", more="", accept=""))
+    a, b = (stage(folder, "accept")["ship_ecn3|signal"] for folder in (scaled, plain))
+    ratio = a[b > 0] / b[b > 0]
+    assert ((ratio < 1.0) & (ratio > (95.95 / 207.2) ** 0.2)).all()
+    sigma = float(stage(scaled, "accept")["ship_ecn3|signal_sigma"])
+    assert sigma == pytest.approx(0.05 * np.log(207.2 / 95.95))
+    assert "alpha" in read_json(scaled / "manifest.json")["methods"]["scaling with A"]
