@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from gammastar import report, simulate, unfold
-from gammastar import spectrum as normalised
-from gammastar.core.axes import MASS
-from gammastar.core.records import FloatArray
+from gammastar import report
 from gammastar.core.rng import stream
+from gammastar.core.stats import filled
 from gammastar.pipeline.checkpoint import Arrays
-from gammastar.pipeline.context import Context, shipped
+from gammastar.pipeline.context import Context
 from gammastar.pipeline.order import Products
 from gammastar.pipeline.results import titled
+from gammastar.pipeline.sections_unfolded import spectrum_section, true_mass_spectrum
 
 __all__ = ["flow_section", "pairs_section", "spectrum_section", "true_mass_spectrum"]
 
 N_DRAWN = 40_000  # photons drawn per mass for the figures of the flow
-
-
-def true_mass_spectrum(ctx: Context, edges: FloatArray) -> FloatArray | None:
-    """Return the truth of the mock, photons per proton on target and bin; None without [simulate]."""
-    section = ctx.steering.simulate
-    if section is None:
-        return None
-    card = simulate.load_card(shipped(section.card, ctx.base, "cards"))
-    fine = np.linspace(edges[:-1], edges[1:], 401, axis=1)
-    return np.asarray(np.trapezoid(simulate.mass_spectrum(card, fine), fine, axis=1), dtype=np.float64)
 
 
 def _cutflow(flow: Arrays) -> report.Table:
@@ -46,84 +36,65 @@ def pairs_section(ctx: Context, made: Products) -> report.Section:
     signs = (("+-", hists.os), ("++", hists.pp), ("--", hists.mm))
     counts = {name: float(h.values().sum()) for name, h in signs}
     r_factor, sigma = kept["r_factor"]
-    background = counts["+-"] - float(subtracted.values.sum())
+    left = np.asarray(hists.os.values(), dtype=np.float64) - kept["like_sign"]
+    like = replace(subtracted, hist=filled(tuple(hists.os.axes), left, np.diag(subtracted.cov)))
+    background = float(kept["like_sign"].sum())
     share = background / counts["+-"] if counts["+-"] > 0 else float("nan")
     ctx.book.numbers |= {f"pairs {name}": f"{n:.0f}" for name, n in counts.items()}
     ctx.book.numbers["combinatorial background"] = f"{background:.0f} ({100 * share:.1f} % of +-)"
-    text = (
+    first = (
         f"Inside the axes: {counts['+-']:.0f} opposite-sign, {counts['++']:.0f} ++ and {counts['--']:.0f} "
-        f"-- pairs. Like-sign estimate with R = {r_factor:.3f} ± {sigma:.3f}: {background:.0f} background "
+        f"-- pairs. Background with R = {r_factor:.3f} ± {sigma:.3f}: {background:.0f} combinatorial "
         f"pairs. Cells more than three standard deviations below zero after the subtraction: "
         f"{int(kept['n_negative'])}."
     )
+    text = [first]
+    ratio, error = kept["control"]
+    if np.isfinite(ratio):
+        away = abs(ratio - 1) > 3 * error
+        ctx.book.numbers["control region, +- over background"] = f"{ratio:.3f} ± {error:.3f}"
+        text.append(
+            f"Control region without signal: opposite-sign pairs over background {ratio:.3f} ± {error:.3f}."
+            + (" It departs from one: R lacks its multiplicity part, or there is signal." if away else "")
+        )
+    charm = None
+    if "charm_fit" in kept:
+        found, error, chi2, ndf = kept["charm_fit"]
+        charm = (kept["charm_mass"], kept["charm_mass_sigma"])
+        ctx.book.numbers["open charm, fitted"] = f"{found:.0f} ± {error:.0f} pairs"
+        text.append(
+            f"Open charm is opposite-sign only: {found:.0f} ± {error:.0f} pairs of the simulated template, "
+            f"fitted in mass and vertex offset (chi2 = {chi2:.0f} for {ndf:.0f} degrees of freedom)."
+        )
     return report.Section(
-        "Pairs and combinatorial background",
-        [text],
+        "Pairs and what is subtracted",
+        text,
         figures=[
             titled(
                 "mass_spectra",
-                "Pair mass: opposite sign, like sign, estimated background, and the difference.",
-                report.mass_spectra(hists, subtracted, mock=mock),
+                "Pair mass: opposite sign, like sign, estimated background with the band of R, the difference"
+                + (", and open charm." if charm else "."),
+                report.subtraction_figure(
+                    hists, like, mock=mock, r_factor_sigma=sigma / r_factor, charm=charm
+                ),
             )
         ],
-        tables=[_cutflow(flow)],
+        tables=[_cutflow(flow), *_removed(kept)],
     )
 
 
-def spectrum_section(ctx: Context, made: Products) -> report.Section:
-    """Return response, unfolded spectrum and covariance."""
-    mock = ctx.book.mock
-    matched, measured, kept = made.matched, made.spectrum, made.unfolding
-    if matched is None or measured is None or kept is None:
-        return report.Section("Spectrum", ["The pairs were not unfolded."])
-    axis = measured.hist.axes[MASS]
-    edges = np.asarray(axis.edges)
-    response = unfold.response(matched, (axis,), (axis,), n_replicas=0)
-    width = np.diff(edges)
-    _, density, cov = normalised.mass_density(measured)
-    _, inside, _ = normalised.mass_density(measured, "measured")
-    references = {"measured domain only": inside * width}
-    truth = true_mass_spectrum(ctx, edges)
-    if truth is not None:
-        references = {"truth of the MOCK": truth, **references}
-    total = float((density * width).sum())
-    share = float((inside * width).sum()) / total if total > 0 else float("nan")
-    chi2, ndf = kept["refolding"]
-    exposure = measured.exposure
-    pot = "" if exposure is None else f" per proton on target ({exposure.pot:.3g} POT)"
-    ctx.book.numbers["virtual photons per POT"] = f"{total:.4g}"
-    ctx.book.numbers["part of the spectrum in the measured domain"] = f"{share:.3f}"
-    text = (
-        f"{len(matched)} simulated dileptons give the response. The spectrum{pot} holds {total:.4g} photons, "
-        f"{100 * share:.0f} % of them in cells where dileptons were measured. The others follow the shape "
-        f"of the simulation, scaled in each mass bin to the measured yield; from here on they count as "
-        f"extrapolated. Refolding: chi2 = {chi2:.0f} for {ndf:.0f} cells; few counts per cell and few "
-        f"iterations both raise it."
-    )
-    return report.Section(
-        "Virtual photons, unfolded",
-        [text],
-        figures=[
-            titled(
-                "efficiency",
-                "Acceptance times efficiency, and the fraction that stays in its mass bin.",
-                report.efficiency_figure(response, mock=mock),
-            ),
-            titled("migration", "Migration in mass.", report.migration_matrix(response, mock=mock)),
-            titled(
-                "unfolded_spectrum",
-                "Unfolded spectrum with the error of its covariance.",
-                report.unfolded_spectrum(
-                    edges, density * width, np.sqrt(np.diag(cov)) * width, mock=mock, references=references
-                ),
-            ),
-            titled(
-                "correlations",
-                "Correlations of the mass bins.",
-                report.correlation_matrix(cov, edges, mock=mock),
-            ),
-        ],
-    )
+def _removed(kept: Arrays) -> list[report.Table]:
+    """Return the table of what was taken out besides the combinatorial background."""
+    if not len(kept["removed_names"]):
+        return []
+    amount, sigma, fraction = kept["removed"].T
+    columns = {
+        "source": kept["removed_names"].tolist(),
+        "pairs": [f"{a:.1f} ± {e:.1f}" for a, e in zip(amount, sigma, strict=True)],
+        "of the yield [%]": [f"{100 * f:.2f}" for f in fraction],
+        "reference": kept["removed_sources"].tolist(),
+    }
+    return [report.Table(columns, caption="Removed pairs that are no single virtual photon.")]
 
 
 def _drawn(sampler: Any, mass: float, rng: np.random.Generator) -> report.Kinematics:

@@ -13,8 +13,16 @@ from gammastar.report.flow_figures import Kinematics, flow_plane, flow_vs_data
 from gammastar.report.hepdata import Submission, check_submission, write_submission
 from gammastar.report.inference_figures import impact_figure, limit_figure
 from gammastar.report.mass_figures import mass_projection, mass_spectra, unfolded_spectrum
+from gammastar.report.measured_figures import (
+    ScanPoint,
+    domain_map,
+    refolded_spectrum,
+    scan_figure,
+    sources_table,
+    subtraction_figure,
+)
 from gammastar.report.page import Provenance, Section, page, save_page
-from gammastar.report.reach_figures import Plane, reach_figure
+from gammastar.report.reach_figures import Plane, Yields, reach_figure
 from gammastar.report.response_figures import (
     correlation_matrix,
     efficiency_figure,
@@ -36,9 +44,11 @@ __all__ = [
     "Plane2D",
     "Provenance",
     "RateTable",
+    "ScanPoint",
     "Section",
     "Submission",
     "Table",
+    "Yields",
     "acceptance_figure",
     "acceptance_vs_mass",
     "check_submission",
@@ -49,6 +59,7 @@ __all__ = [
     "cutflow_table",
     "detector_figure",
     "domain_figure",
+    "domain_map",
     "efficiency_figure",
     "existing_limits",
     "explorer",
@@ -72,9 +83,13 @@ __all__ = [
     "rate_figure",
     "reach_figure",
     "read_limit",
+    "refolded_spectrum",
     "region",
     "save_figure",
     "save_page",
+    "scan_figure",
+    "sources_table",
+    "subtraction_figure",
     "text_table",
     "training_figure",
     "unfolded_spectrum",

@@ -32,7 +32,8 @@ def mixed_spectrum(hists: PairHists, mixed: PairHists, *, coarse: Coarse | None 
     Notes
     -----
     B = a M₊₋, a = √(ΣN₊₊ ΣN₋₋/(ΣM₊₊ ΣM₋₋)); the error of a, Var a/a² = 1/4ΣN₊₊ + 1/4ΣN₋₋ + the same of the
-    mixed pairs, is common to a region. PHENIX, arXiv:0912.0244.
+    mixed pairs, is common to a region. PHENIX, arXiv:0912.0244. The smooth background stands in the variance
+    of +- cells that hold fewer pairs than it.
     """
     if tuple(hists.os.axes) != tuple(mixed.os.axes):
         msg = "mixed_spectrum: data and mixed pairs have different axes"
@@ -50,6 +51,9 @@ def mixed_spectrum(hists: PairHists, mixed: PairHists, *, coarse: Coarse | None 
         relative = relative + variance / value**2 / 4
     a = np.sqrt(scale2)[region]
     size = a * shape
+    # a cell without a pair still fluctuates: its variance is at least that of the expected background
+    mean_weight = var_os.sum() / os.sum() if os.sum() > 0 else 1.0
+    var_os = np.maximum(var_os, size * mean_weight)
     common = (np.outer(size, size) * relative[region]) * (region[:, None] == region)
     cov = np.diag(var_os + a**2 * var_shape) + (common + common.T) / 2
     hist = filled(tuple(hists.os.axes), os - size, np.diag(cov))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -25,6 +26,8 @@ __all__ = [
     "least_correlated",
     "scan",
 ]
+
+log = logging.getLogger(__name__)
 
 Unfolder: TypeAlias = Callable[[Spectrum, Response], Spectrum]
 
@@ -107,6 +110,7 @@ def l_curve(
     x, y = (CubicSpline(t, np.log10(np.maximum(a, np.finfo(float).tiny))) for a in (chi2, size))
     curvature = (x(t, 1) * y(t, 2) - y(t, 1) * x(t, 2)) / (x(t, 1) ** 2 + y(t, 1) ** 2) ** 1.5
     curvature[[0, -1]] = -np.inf
+    _warn_at_the_end(tau, int(np.argmax(curvature)), 1)
     return TauScan(tau, chi2, size, rho, curvature, float(tau[np.argmax(curvature)]))
 
 
@@ -126,7 +130,18 @@ def least_correlated(
     Where data are precise this choice regularises too much: check it with `scan`.
     """
     tau, (chi2, size, rho) = _scanned(measured, response, taus, penalty, start, density=density)
+    _warn_at_the_end(tau, int(np.argmin(rho)), 0)
     return TauScan(tau, chi2, size, rho, -rho, float(tau[np.argmin(rho)]))
+
+
+def _warn_at_the_end(tau: FloatArray, chosen: int, margin: int) -> None:
+    """Log that a scan found no inner best point."""
+    if chosen <= margin or chosen >= len(tau) - 1 - margin:
+        log.warning(
+            "unfold: the best tau %.3g lies at an end of its scan, %.3g to %.3g: data and response fix the "
+            "result without it (lower end), or leave it to the regularisation (upper end)",
+            *(tau[chosen], tau[0], tau[-1]),
+        )
 
 
 def asimov(truth: FloatArray, measured: Spectrum, response: Response) -> Spectrum:
