@@ -3,8 +3,8 @@
 Three facts make a small probability cheap. The daughters of the dark photon decay independently, so the
 probabilities m that each leaves nothing visible multiply. m depends only on the state, its momentum and its
 polar angle: a coarse table of it is cheap. And what the dark photon decays to is fixed by three numbers, the
-angle of the photon and the two of the daughters: cells in them are filled as the table says they matter. Weights
-undo every choice, so the table need not be right.
+angle of the photon and the two of the daughters: cells in them are filled as the table says they matter.
+Weights undo every choice, so the table need not be right.
 """
 
 from __future__ import annotations
