@@ -86,6 +86,7 @@ def test_a_stream_larger_than_its_memory(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:jsonschema.exceptions.RefResolutionError:DeprecationWarning")
 def test_killed_runs_lose_nothing(tmp_path):
     found = kills.kill_runs(tmp_path, 4)
     assert (found.broken, found.different, found.failed) == ([], [], 0)

@@ -54,16 +54,16 @@ def test_scheduler_and_workers_by_hand(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     (folder,) = (tmp_path / "results").iterdir()
-    kills.run(tmp_path / "steering.toml", output=tmp_path / "serial")
+    command = [sys.executable, "-m", "gammastar", "run", "steering.toml", "--output", "serial"]
+    subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
     assert kills.contents(folder) == kills.contents(tmp_path / "serial")
-
-
-def _square(i):
-    return i * i
 
 
 @pytest.mark.slow
 def test_parsl_through_coffeas_executor(tmp_path):
+    def _square(i):
+        return i * i
+
     parsl = pytest.importorskip("parsl")
     from coffea.processor import ParslExecutor
     from parsl.executors import HighThroughputExecutor
