@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 import uproot
 
+from gammastar import predict
+from gammastar.core.data import data_path
+from gammastar.physics.widths import RTable
 from gammastar.store.manifest import read_json
 from gammastar.store.records import read_spectrum
 
@@ -198,3 +201,52 @@ def test_reinterpretation_for_another_detector(results, tmp_path):
     run = gammastar("reinterpret", tmp_path, "--output", tmp_path / "none", check=False)
     assert run.returncode == 2
     assert "steering.json" in run.stderr
+
+
+def test_exported_tables_give_the_expected_events(results, tmp_path):
+    gammastar("export", results, "--output", tmp_path / "tables", "-n", "16000")
+    said = read_json(tmp_path / "tables" / "export.json")["detectors"]["ship_ecn3"]
+    model = predict.DarkPhoton(RTable.read(data_path("measurements/r_ratio.csv")))
+    rate = np.genfromtxt(tmp_path / "tables" / "rate.csv", delimiter=",", names=True)
+    kept = np.load(results / "stages" / "accept.npz")
+    i, epsilon = 5, kept["ship_ecn3|couplings"]
+    mass = rate["mass_GeV"][i]
+    accepted = np.zeros(len(epsilon))
+    for state in ("ee", "mumu"):
+        path = tmp_path / "tables" / f"efficiency_ship_ecn3_{state}.csv"
+        table = np.genfromtxt(path, delimiter=",", names=True)
+        mine = table["mass_GeV"] == table["mass_GeV"][np.argmin(abs(table["mass_GeV"] - mass))]
+        found = np.interp(
+            np.log(model.ctau(mass, epsilon)),
+            np.log(table["ctau_m"][mine]),
+            np.log(np.maximum(table["efficiency"][mine], 1e-300)),
+        )
+        accepted += model.branching(mass)[state] * np.exp(found)
+    events = said["pot"] * said["target_factor"] * rate["rate_per_pot_per_eps2"][i] * epsilon**2 * accepted
+    signal = kept["ship_ecn3|signal"][i]
+    best = np.argmax(signal)
+    near = slice(max(0, best - 8), best + 1)  # the side of long lives, where many particles count
+    error = kept["ship_ecn3|mc_error"][i][near]  # of 4000 particles; that of the tables is half as large
+    assert (abs(events[near] - signal[near]) < 4.0 * error).all()
+    labels = (tmp_path / "tables" / "darkcast" / "ship_ecn3.lmt").read_text().splitlines()
+    assert labels[0] == "mass lower upper"
+    low, high = map(float, labels[1].split()[1:])
+    assert 1e-9 < low < high < 1e-3
+
+
+def test_rate_beside_other_tools(results, tmp_path):
+    (tmp_path / "mine.csv").write_text("m,rate\n0.2,1\n1.2,1\n")
+    run = gammastar("compare", results, "--output", tmp_path, "--table", f"mine={tmp_path / 'mine.csv'}")
+    assert (tmp_path / "compare.png").stat().st_size > 10_000
+    assert "EventCalc, all channels: " in run.stdout
+    table = np.genfromtxt(tmp_path / "compare.csv", delimiter=",", names=True)
+    assert np.allclose(table["mine"], 1.0)
+
+
+def test_extrapolated_part_has_an_error_that_grows_with_it(results):
+    kept = np.load(results / "stages" / "accept.npz")
+    signal, error = kept["ship_ecn3|signal"], kept["ship_ecn3|extrapolation"]
+    part = kept["ship_ecn3|in_domain_signal"] / np.where(signal > 0, signal, 1.0)
+    assert (error[signal == 0] == 0).all()
+    assert (error[signal > 1] > 0.05).all()  # hardly anything was measured
+    assert (error[signal > 1] < 5 * (1 - part[signal > 1])).all()

@@ -20,8 +20,9 @@ class Infer(Section):
     """Likelihood and reach; background per detector file unless given here for the main one.
 
     `method`: "auto" takes exact limits below `asymptotic_from` events and asymptotic ones from there on.
-    `nuisances`: uncertainties of the signal in limits, workspace and patches; "extrapolation" needs
-    `extrapolation_sigma`, ln κ of the signal outside the measured domain. `discovery`: significances [σ]
+    `nuisances`: uncertainties of the signal in limits, workspace and patches; "extrapolation" follows from
+    how well the simulation describes the measured part, unless `extrapolation_sigma` gives ln κ of the
+    signal outside the measured domain. `discovery`: significances [σ]
     whose reach is written; `projections`: protons on target of further contours. `exports`: the likelihood
     of the point nearest to the limit as HS3 document or HistFactory XML. `submission`: tables and likelihood
     for HEPData. `refine`: at most so many further masses where the contour bends or ends.
@@ -34,7 +35,7 @@ class Infer(Section):
     method: Literal["auto", "exact", "marginalised", "asymptotic"] = "auto"
     asymptotic_from: Positive = 20.0
     nuisances: tuple[Source, ...] = ("pot",)
-    extrapolation_sigma: Annotated[float, Field(ge=0, le=3)] = 0.5
+    extrapolation_sigma: Annotated[float, Field(ge=0, le=3)] | None = None
     coupling: Range = (1e-9, 1e-2)
     n_couplings: Annotated[int, Field(ge=10)] = 141
     min_effective: Positive = 10.0

@@ -95,14 +95,16 @@ def spreads_of(section: Infer, predicted: Arrays, accepted: Arrays) -> dict[str,
     common: dict[str, Any] = {"spectrum": relative[:, None], "scaling": accepted.get("signal_sigma", 0.0)}
     variations = {"kinematics": accepted["signal_variations"]} if "signal_variations" in accepted else {}
     shifts = {"polarisation": accepted["polarisation_shifts"]} if "polarisation_shifts" in accepted else {}
-    wanted = set(section.nuisances)
+    wanted, typed = set(section.nuisances), section.extrapolation_sigma
+    if typed is None and "extrapolation" in accepted:
+        common["extrapolation"] = accepted["extrapolation"]
     return infer.signal_spread(
         signal,
         common={k: v for k, v in common.items() if k in wanted},
         variations={k: v for k, v in variations.items() if k in wanted},
         shifts={k: v for k, v in shifts.items() if k in wanted},
         in_domain=accepted["in_domain_signal"],
-        extrapolation=section.extrapolation_sigma if "extrapolation" in wanted else 0.0,
+        extrapolation=(typed or 0.0) if "extrapolation" in wanted else 0.0,
     )
 
 

@@ -40,11 +40,20 @@ def _section(ctx: Context, name: str, search: Search, mass: Any, arrays: Arrays)
         options["plane"] = report.Plane(coupling_range=section.coupling)
     label = f"Expected reach, {search.detector.name}"
     grey = f"Grey: {report.citations(known)}."
+    domain = domain_of(mass, arrays)
     figure = report.reach_figure(
-        _contours(search), pot=search.detector.pot, yields=_yields(ctx, mass, arrays), **options
+        _contours(search, domain), pot=search.detector.pot, yields=_yields(ctx, mass, arrays), **options
     )
     caption = f"{label}, split into measured and extrapolated, with the signal expected. {grey}"
     figures = [titled(f"reach_{name}", caption, figure)]
+    if domain is not None:
+        limit = float(search.limit.expected[2])
+        figure = report.domain_figure(domain, mock=ctx.book.mock, limit=limit, title=search.detector.name)
+        caption = (
+            "Measured part of the accepted signal, hatched below 50 % and crossed below 5 %; error of "
+            "the signal from its extrapolated part (below). Line: expected limit."
+        )
+        figures.append(titled(f"domain_{name}", caption, figure))
     others = _others(search)
     if len(others) > 1 and reached.any():
         figure = report.reach_figure(others, pot=search.detector.pot, **options)
@@ -56,7 +65,15 @@ def _section(ctx: Context, name: str, search: Search, mass: Any, arrays: Arrays)
     return report.Section(label, _text(search, reached), figures, _tables(search))
 
 
-def _contours(search: Search) -> list[report.Contour]:
+def domain_of(mass: Any, arrays: Arrays) -> report.DomainMap | None:
+    """Return the measured part of the signal over the plane; None for theory, which measured nothing."""
+    if len(mass) < 2 or "extrapolation" not in arrays:
+        return None
+    signal, inside = arrays["signal"], arrays["in_domain_signal"]
+    return report.DomainMap(mass, arrays["couplings"], signal, inside, arrays["extrapolation"])
+
+
+def _contours(search: Search, domain: report.DomainMap | None) -> list[report.Contour]:
     contours = [
         report.Contour(
             "extrapolated: all signal",
@@ -64,6 +81,7 @@ def _contours(search: Search) -> list[report.Contour]:
             "extrapolated",
             bands=search.reach.bands,
             fraction=search.fraction,
+            domain=domain,
         ),
         report.Contour("measured domain only", search.measured, "measured"),
     ]
