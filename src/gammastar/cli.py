@@ -149,14 +149,22 @@ def simulate(card: str, n_events: int, output: Path, seed: int, **options: Any) 
 @click.argument("flow", type=FILE)
 @click.option("--mass", type=float, help="Mass of the virtual photon [GeV].")
 @click.option("--spectrum", type=FILE, help="spectrum.json whose masses are drawn instead.")
-@click.option("-n", "n_events", type=click.IntRange(min=1), required=True)
+@click.option(
+    "--above", type=click.FloatRange(min=0), default=0.0, help="Of the spectrum: lowest mass [GeV]."
+)
+@click.option("--masses", type=FILE, help="Text file with one mass [GeV] per event instead.")
+@click.option("-n", "n_events", type=click.IntRange(min=1), help="Events; that of --masses if it is given.")
 @click.option("-o", "--output", type=FILE, required=True, help=".root, .parquet, .lhe, .lhe.gz or .hepmc")
 @click.option("--decay", type=click.Choice(["ee", "mumu"]), help="Decay to these leptons.")
 @click.option("--ctau", type=click.FloatRange(min=0), default=0.0, help="Proper decay length [m].")
+@click.option("--first", type=click.IntRange(min=0), default=0, help="Number of the first event.")
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True)
-def sample(flow: Path, n_events: int, output: Path, **options: Any) -> None:
-    """Draw events of one mass, or of a spectrum, from a trained FLOW: a generator made of data."""
-    from gammastar.pipeline.commands import sample_file
+def sample(flow: Path, n_events: int | None, output: Path, **options: Any) -> None:
+    """Draw events of one mass, of a list, or of a spectrum from a trained FLOW: a generator made of data.
+
+    An event depends on seed and number alone, so that jobs with other --first make parts of one sample.
+    """
+    from gammastar.pipeline.sampling import sample_file
 
     click.echo(sample_file(flow, n_events, output, **options))
 

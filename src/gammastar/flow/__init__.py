@@ -12,7 +12,7 @@ from gammastar.flow.ensemble import (
     principal_components,
     save_ensemble,
 )
-from gammastar.flow.keyed import KeyedEvents, decay_vertices, draw_events, two_leptons
+from gammastar.flow.keyed import KeyedEvents, MassSource, decay_vertices, draw_events, two_leptons
 from gammastar.flow.laplace import laplace
 from gammastar.flow.model import KinematicFlow
 from gammastar.flow.options import FlowOptions, PairTable, TrainingReport
@@ -34,6 +34,7 @@ __all__ = [
     "KLScan",
     "KeyedEvents",
     "KinematicFlow",
+    "MassSource",
     "MassTable",
     "PairTable",
     "PaperFlow",

@@ -8,19 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from gammastar.core.constants import M_E, M_MU
 from gammastar.core.errors import StoreError, UserError
-from gammastar.core.records import FloatArray
 from gammastar.pipeline.checkpoint import load_arrays
 from gammastar.pipeline.context import Tell
-from gammastar.store.events import EventTable, write_events
 from gammastar.store.guarded import check_chunks
 from gammastar.store.manifest import digest, file_sha256, package_digest, read_json
-from gammastar.store.records import read_spectrum
 
-__all__ = ["sample_file", "show_results", "simulate_file", "verify_results"]
+__all__ = ["show_results", "simulate_file", "verify_results"]
 
 
 def simulate_file(
@@ -84,81 +78,6 @@ def _progress(tell: Tell | None, output: Path) -> Callable[[int, int], None] | N
     if tell is None:
         return None
     return lambda done, total: tell("simulate", done / total, f"{output.name}: {done} of {total}")
-
-
-def sample_file(
-    path: Path,
-    n: int,
-    output: Path,
-    *,
-    mass: float | None = None,
-    spectrum: Path | None = None,
-    seed: int = 1,
-    decay: str | None = None,
-    ctau: float = 0.0,
-) -> str:
-    """Draw virtual photons, or dark photons of the same kinematics, from a saved flow and write them.
-
-    Parameters
-    ----------
-    path : Path
-        Flow without suffix, or one of its two files.
-    n : int
-    output : Path
-        ``.root``, ``.parquet``, ``.lhe``, ``.lhe.gz`` or ``.hepmc``.
-    mass : float, optional
-        One mass [GeV].
-    spectrum : Path, optional
-        ``spectrum.json`` whose masses are drawn instead.
-    seed : int
-        The same seed gives the same events.
-    decay : {"ee", "mumu"}, optional
-        Decay to these leptons.
-    ctau : float
-        Proper decay length [m]; 0 decays at the production vertex.
-
-    Raises
-    ------
-    UserError
-        If not exactly one of `mass` and `spectrum` is given, or the suffix is unknown.
-    """
-    from gammastar import flow
-
-    if (mass is None) == (spectrum is None):
-        msg = "give either --mass or --spectrum"
-        raise UserError(msg)
-    found = flow.load(path.with_suffix("") if path.suffix in {".safetensors", ".json"} else path)
-    if not isinstance(found, flow.KinematicFlow):
-        msg = f"{path}: a flow of the paper's preset has no numbered events; sample it in Python"
-        raise UserError(msg)
-    source: Any = mass
-    if spectrum is not None:
-        read = read_spectrum(spectrum)
-        axis = next(i for i, axis in enumerate(read.hist.axes) if axis.name == "mass")
-        others = tuple(i for i in range(read.hist.ndim) if i != axis)
-        source = (np.asarray(read.hist.axes[axis].edges), np.clip(read.values.sum(axis=others), 0.0, None))
-    events = flow.draw_events(found, n, seed=seed, mass=source)
-    table = EventTable(
-        number=events.number,
-        p4=events.p4,
-        mass=events.mass,
-        weight=np.ones(n),
-        origin=np.zeros((3, n)),
-        daughters=_daughters(events, decay),
-        decay=flow.decay_vertices(events, ctau) if decay is not None and ctau > 0 else None,
-    )
-    write_events(output, table, beam_energy=found.beam_energy)
-    return f"{n} events in {output}"
-
-
-def _daughters(events: Any, decay: str | None) -> tuple[tuple[int, FloatArray], ...]:
-    from gammastar import flow
-
-    if decay is None:
-        return ()
-    pdg, m_lepton = {"ee": (11, M_E), "mumu": (13, M_MU)}[decay]
-    minus, plus = flow.two_leptons(events, m_lepton)
-    return ((pdg, minus), (-pdg, plus))
 
 
 def _manifest(folder: Path) -> Any:

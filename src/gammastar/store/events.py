@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -108,16 +108,25 @@ class EventTable:
         return columns
 
 
-def write_events(path: Path, events: EventTable, *, beam_energy: float) -> None:
-    """Write events in the format of the suffix, at once or not at all.
+def write_events(
+    path: Path,
+    events: EventTable | Iterable[EventTable],
+    *,
+    beam_energy: float,
+    total: tuple[float, float, float] | None = None,
+) -> None:
+    """Write events in the format of the suffix; the file appears when it is complete, or not at all.
 
     Parameters
     ----------
     path : Path
         ``.root`` (tree "events"), ``.parquet``, ``.lhe``, ``.lhe.gz``, ``.hepmc`` or ``.hepmc3``.
-    events : EventTable
+    events : EventTable, or several of them with the same columns
+        Parts are written as they come, so that a sample need not fit in memory.
     beam_energy : float
         Energy of the proton beam [GeV], for the headers.
+    total : (float, float, float), optional
+        Σw, Σw² and largest w of all parts, for the header of a Les Houches file of more than one part.
 
     Raises
     ------
@@ -130,34 +139,46 @@ def write_events(path: Path, events: EventTable, *, beam_energy: float) -> None:
     if suffix is None:
         msg = f"{path}: the suffix is none of {', '.join(SUFFIXES)}"
         raise UserError(msg)
+    parts = [events] if isinstance(events, EventTable) else events
     if suffix == ".root":
-        write_tree(path, {"events": events.columns()})
+        with tree_writer(path) as file:
+            for part in parts:
+                file.extend("events", part.columns())
         return
     try:
         if suffix == ".parquet":
-            _write_parquet(path, events, beam_energy)
+            _write_parquet(path, parts, beam_energy)
             return
         from gammastar.store import events_generator
 
-        if suffix.startswith(".lhe"):
-            events_generator.write_lhe(path, events, beam_energy)
-        else:
-            events_generator.write_hepmc(path, events, beam_energy)
+        if suffix.startswith(".hepmc"):
+            events_generator.write_hepmc(path, parts, beam_energy)
+            return
+        if isinstance(events, EventTable):
+            w = events.weight
+            total = (float(w.sum()), float((w**2).sum()), float(w.max(initial=0.0)))
+        if total is None:
+            msg = f"{path}: the header of a Les Houches file needs the total of the weights of all parts"
+            raise UserError(msg)
+        events_generator.write_lhe(path, parts, beam_energy, total)
     except ImportError as error:
         msg = f"{path}: {suffix} needs the package {error.name}: pip install {error.name}"
         raise UserError(msg) from error
 
 
-def _write_parquet(path: Path, events: EventTable, beam_energy: float) -> None:
+def _write_parquet(path: Path, parts: Iterable[EventTable], beam_energy: float) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pa.table(events.columns())
-    notes = {"generator": "gammastar", "beam_energy_GeV": repr(beam_energy), "pdg": str(events.pdg)}
-    with atomic(path) as temporary:
-        pq.write_table(
-            table.replace_schema_metadata(notes), temporary, compression="zstd", row_group_size=GENERATION
-        )
+    with atomic(path) as temporary, contextlib.ExitStack() as stack:
+        writer = None
+        for part in parts:
+            table = pa.table(part.columns())
+            if writer is None:
+                notes = {"generator": "gammastar", "beam_energy_GeV": repr(beam_energy), "pdg": str(part.pdg)}
+                schema = table.schema.with_metadata(notes)
+                writer = stack.enter_context(pq.ParquetWriter(temporary, schema, compression="zstd"))
+            writer.write_table(table.cast(schema), row_group_size=GENERATION)
 
 
 class TreeWriter:

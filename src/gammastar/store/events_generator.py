@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,52 +71,64 @@ def _lhe_events(events: EventTable) -> Iterator[Any]:
         yield pylhe.LHEEvent(eventinfo=info, particles=particles, optional=[note])
 
 
-def write_lhe(path: Path, events: EventTable, beam_energy: float) -> None:
-    """Write a Les Houches event file; weights add up to the "cross section" of the process (strategy 4)."""
-    total = float(events.weight.sum())
-    error = float(np.sqrt((events.weight**2).sum()))
+def write_lhe(
+    path: Path, parts: Iterable[EventTable], beam_energy: float, total: tuple[float, float, float]
+) -> None:
+    """Write a Les Houches event file; weights add up to the "cross section" of the process (strategy 4).
+
+    `total` holds Σw, Σw² and the largest w.
+    """
+    error = float(np.sqrt(total[1]))
     init = pylhe.LHEInit(
         initInfo=pylhe.LHEInitInfo(PROTON, PROTON, beam_energy, 0.0, 0, 0, 0, 0, 4, 1),
-        procInfo=[pylhe.LHEProcInfo(total, error, float(events.weight.max(initial=0.0)), PROCESS)],
+        procInfo=[pylhe.LHEProcInfo(total[0], error, total[2], PROCESS)],
         generators=[pylhe.LHEGenerator(name="gammastar", version="1", description="from measured dileptons")],
     )
-    content = pylhe.LHEFile(init=init, events=_lhe_events(events), version="3.0")
+    content = pylhe.LHEFile(
+        init=init, events=itertools.chain.from_iterable(map(_lhe_events, parts)), version="3.0"
+    )
     with atomic(path) as temporary:
         content.tofile(str(temporary))
 
 
-def write_hepmc(path: Path, events: EventTable, beam_energy: float) -> None:
+def write_hepmc(path: Path, parts: Iterable[EventTable], beam_energy: float) -> None:
     """Write HepMC3 ASCII in GeV and mm: beam proton → particle at its production vertex → daughters.
 
     The beam carries what the particle does not: energy and momentum are not balanced at the first vertex.
     """
     run = pyhepmc.GenRunInfo()
     run.weight_names = ["weight"]
+    with atomic(path) as temporary, pyhepmc.open(str(temporary), "w") as file:
+        for part in parts:
+            for event in _hepmc_events(part, beam_energy, run):
+                file.write(event)
+
+
+def _hepmc_events(events: EventTable, beam_energy: float, run: Any) -> Iterator[Any]:
     decay = events.origin if events.decay is None else events.decay
     masses = [_daughter_mass(p4) for _, p4 in events.daughters]
-    with atomic(path) as temporary, pyhepmc.open(str(temporary), "w") as file:
-        for i in range(len(events)):
-            event = pyhepmc.GenEvent(run, pyhepmc.Units.GEV, pyhepmc.Units.MM)
-            event.event_number = int(events.number[i])
-            event.weights = [float(events.weight[i])]
-            beam = pyhepmc.GenParticle(_four(np.array([0.0, 0.0, beam_energy, beam_energy])), PROTON, 4)
-            dark = pyhepmc.GenParticle(_four(events.p4[:, i]), events.pdg, 2 if events.daughters else 1)
-            dark.generated_mass = float(events.mass[i])
-            first = pyhepmc.GenVertex(_place(events.origin[:, i], 0.0))
-            first.add_particle_in(beam)
-            first.add_particle_out(dark)
-            event.add_vertex(first)
-            if events.daughters:
-                distance = float(np.linalg.norm(decay[:, i] - events.origin[:, i]))
-                speed = float(np.linalg.norm(events.p4[:3, i]) / events.p4[3, i])
-                second = pyhepmc.GenVertex(_place(decay[:, i], distance / speed if speed > 0 else 0.0))
-                second.add_particle_in(dark)
-                for (pdg, p4), mass in zip(events.daughters, masses, strict=True):
-                    lepton = pyhepmc.GenParticle(_four(p4[:, i]), pdg, 1)
-                    lepton.generated_mass = float(mass[i])
-                    second.add_particle_out(lepton)
-                event.add_vertex(second)
-            file.write(event)
+    for i in range(len(events)):
+        event = pyhepmc.GenEvent(run, pyhepmc.Units.GEV, pyhepmc.Units.MM)
+        event.event_number = int(events.number[i])
+        event.weights = [float(events.weight[i])]
+        beam = pyhepmc.GenParticle(_four(np.array([0.0, 0.0, beam_energy, beam_energy])), PROTON, 4)
+        dark = pyhepmc.GenParticle(_four(events.p4[:, i]), events.pdg, 2 if events.daughters else 1)
+        dark.generated_mass = float(events.mass[i])
+        first = pyhepmc.GenVertex(_place(events.origin[:, i], 0.0))
+        first.add_particle_in(beam)
+        first.add_particle_out(dark)
+        event.add_vertex(first)
+        if events.daughters:
+            distance = float(np.linalg.norm(decay[:, i] - events.origin[:, i]))
+            speed = float(np.linalg.norm(events.p4[:3, i]) / events.p4[3, i])
+            second = pyhepmc.GenVertex(_place(decay[:, i], distance / speed if speed > 0 else 0.0))
+            second.add_particle_in(dark)
+            for (pdg, p4), mass in zip(events.daughters, masses, strict=True):
+                lepton = pyhepmc.GenParticle(_four(p4[:, i]), pdg, 1)
+                lepton.generated_mass = float(mass[i])
+                second.add_particle_out(lepton)
+            event.add_vertex(second)
+        yield event
 
 
 def _four(p4: FloatArray) -> Any:
