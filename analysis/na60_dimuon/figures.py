@@ -41,6 +41,14 @@ def pairs(events, sign):
     return pair_kinematics(p[..., 0], p[..., 1])[0], events.branches["gen_process"][two], weight
 
 
+def engine_name(made):
+    """Return the engine as the figures call it."""
+    if made.name != "pythia":
+        return "toy mesons"
+    meta = made.meta()
+    return f"mesons of Pythia {meta['pythia8mc']}, {meta['pythia_system']}"
+
+
 def mass_figure(card, made, n):
     """Return the measured spectrum by source for 10¹³ protons on target, and its parts."""
     import numpy as np
@@ -74,13 +82,14 @@ def mass_figure(card, made, n):
     style.steps(ax, edges, parts["charm"], color="black", linestyle=":", linewidth=1.8, label="open charm")
     for i, key in enumerate(LABELS):
         line = style.LINES[0] if i < 3 else style.LINES[1]
-        style.steps(ax, edges, parts[key], color=style.COLOURS[i % 6], linestyle=line, label=LABELS[key])
+        style.steps(ax, edges, parts[key], color=style.COLOURS[i % 3], linestyle=line, label=LABELS[key])
     top = max(sum(parts.values()))
-    ax.set(yscale="log", ylim=(top * 1e-4, top * 30), xlim=(0.2, 1.4))
-    ax.set(xlabel=r"$m_{\mu\mu}$ [GeV], smeared", ylabel=r"recorded pairs per GeV")
+    ax.set(yscale="log", ylim=(top * 1e-3, top * 12), xlim=(0.2, 1.4))
+    ax.set(xlabel=r"measured $m_{\mu\mu}$ [GeV]", ylabel="recorded opposite-sign pairs per GeV")
     ax.legend(ncols=3, fontsize=11, loc="upper right")
     style.mark_mock(ax, True)
-    style.header(figure, f"{card.beam.energy:g} GeV p-A, {style.power_of_ten(POT)} POT, engine {made.name}")
+    what = f"{card.beam.energy:g} GeV p-A, {style.power_of_ten(POT)} protons on target, {engine_name(made)}"
+    style.header(figure, what)
     return figure
 
 
@@ -93,8 +102,9 @@ def pt_figure(card, made, n):
     from gammastar.report import style
 
     rng = np.random.default_rng(3)
-    edges = np.linspace(0.0, 2.4, 49)
-    fine = np.linspace(0.0, 2.4, 400)
+    edges = np.concatenate([np.arange(0.0, 1.2, 0.1), np.arange(1.2, 2.7, 0.3)])
+    centres, width = 0.5 * (edges[1:] + edges[:-1]), np.diff(edges)
+    fine = np.linspace(0.0, edges[-1], 400)
     figure, axes = style.new_figure(2, 1, size=(7.2, 6.6), heights=(3.0, 1.2), share_x=True)
     ax, below = axes.flat
     for i, (key, name) in enumerate(
@@ -103,20 +113,23 @@ def pt_figure(card, made, n):
         meson = card.mesons[key]
         mode = next(m for m in card.modes.values() if m.meson == key)
         p = made.mesons(card, mode, np.full(n, constants.mass(meson.pdg)), rng)
-        counts = np.histogram(np.hypot(p[0], p[1]), edges)[0]
-        density = counts / n / np.diff(edges)
-        scale = 10.0**-i
-        style.steps(ax, edges, density * scale, color=style.COLOURS[i], label=rf"{name} $\times 10^{{{-i}}}$")
+        share = np.histogram(np.hypot(p[0], p[1]), edges)[0] / n
+        drawn = len(made.soft.arrays[f"{meson.pdg}_pt"]) if made.name == "pythia" else n
+        error = np.sqrt(share * (1.0 - share) / min(drawn, n))  # mesons are used again, their number counts
+        target = -np.diff((1.0 + (edges / meson.p0) ** 2) ** (1.0 - meson.n))
+        scale, look = 10.0**-i, {"color": style.COLOURS[i], "fmt": "os^D"[i], "ms": 4, "lw": 1.2}
+        label = rf"{name} $\times 10^{{{-i}}}$" if i else name
+        ax.errorbar(centres, share / width * scale, error / width * scale, label=label, **look)
         ax.plot(fine, simulate.power_law(fine, meson.p0, meson.n) * scale, color="black", ls="--", lw=1.0)
-        cumulative = -np.diff((1.0 + (edges / meson.p0) ** 2) ** (1.0 - meson.n)) / np.diff(edges)
-        style.steps(below, edges, style.divided(density, cumulative), color=style.COLOURS[i])
+        shift = 0.012 * (i - 1.5)
+        below.errorbar(centres + shift, share / target, error / target, **look)
     ax.plot([], [], color="black", ls="--", lw=1.0, label="target of the card")
-    ax.set(yscale="log", ylabel=r"$(1/N)\,\mathrm{d}N/\mathrm{d}p_T$ [GeV$^{-1}$]", ylim=(1e-7, 30))
+    ax.set(yscale="log", ylabel=r"$(1/N)\,\mathrm{d}N/\mathrm{d}p_T$ [GeV$^{-1}$]", ylim=(3e-7, 20))
     ax.legend(ncols=2, fontsize=11)
     below.axhline(1.0, color="black", lw=0.8)
-    below.set(xlabel=r"$p_T$ [GeV]", ylabel="over target", ylim=(0.5, 1.5), xlim=(0.0, 2.4))
+    below.set(xlabel=r"$p_T$ [GeV]", ylabel="over target", ylim=(0.6, 1.4), xlim=(0.0, edges[-1]))
     style.mark_mock(ax, True, position=(0.03, 0.10))
-    style.header(figure, f"400 GeV, engine {made.name}")
+    style.header(figure, f"{card.beam.energy:g} GeV, {engine_name(made)}")
     return figure
 
 
@@ -168,7 +181,7 @@ def main() -> int:
 
     shipped = data_path(f"cards/{options.card}.toml")
     card = simulate.load_card(shipped if shipped.is_file() else options.card)
-    events = max(options.n // 10, 20_000)
+    events = max(options.n // 4, 20_000)
     made = simulate.ToyEngine() if options.engine == "toy" else simulate.pythia_engine(card, events, seed=1)
     with house_style():
         figures = {

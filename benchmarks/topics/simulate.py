@@ -1,8 +1,10 @@
-"""The mock side by side with bare Pythia: cost of the whole chain, dimuons per event, speed of the toy."""
+"""The mock side by side with bare Pythia: cost of the chain, speed of the toy, processes, memory."""
 
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +15,24 @@ import numpy as np
 from gammastar.core.data import data_path
 from gammastar.simulate import generate_pairs, load_card, mode_rates, pythia
 from gammastar.simulate.engines import PythiaEngine
-from gammastar.simulate.pool import Pool
+from gammastar.simulate.pool import SHARE, Pool, make_pool
 from gammastar.store.events import write_tree
 
 N_EVENTS, N_TOY = 10_000, 1_000_000
 DECAYS = 2  # of each meson and mode
+SHARES = 10  # of generated events for the speed-up of two processes: starting them takes a share of the time
+FEW, MANY = 100_000, 1_000_000  # rows for the memory
+STREAM = """
+import resource, sys, time
+from pathlib import Path
+from gammastar.core.data import data_path
+from gammastar.pipeline.simulating import write_blocks
+from gammastar.simulate import load_card, simulate_blocks
+card = load_card(data_path("cards/na60_mock.toml"))
+start = time.process_time()
+write_blocks(Path(sys.argv[1]), simulate_blocks(card, int(sys.argv[2]), kind=sys.argv[3], seed=1))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time() - start)
+"""
 
 
 def _chain(card, lines, folder: Path) -> tuple[float, int]:
@@ -46,7 +61,49 @@ def _bare(lines) -> float:
     return time.process_time() - start
 
 
+def _streamed(n: int, kind: str, folder: str) -> tuple[float, float]:
+    """Return peak memory [kB] and CPU seconds of a process that writes a file of n events."""
+    command = [sys.executable, "-c", STREAM, str(Path(folder) / "mock.root"), str(n), kind]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    peak, seconds = done.stdout.split()
+    return float(peak), float(seconds)
+
+
+def _streams() -> Iterator[dict]:
+    with TemporaryDirectory() as folder:
+        few, many = (_streamed(n, "mc", folder)[0] for n in (FEW, MANY))
+        seconds = _streamed(MANY, "data", folder)[1]
+    yield {
+        "claim": f"peak memory, {MANY:.0e} rows over {FEW:.0e}, toy, file written",
+        "measured": many / few,
+        "goal": 1.2,
+        "higher": False,
+    }
+    yield {
+        "claim": f"one command, data-like file of {MANY:.0e} pairs, toy, CPU",
+        "measured": seconds / 60.0,
+        "goal": 5.0,
+        "higher": False,
+        "unit": " min",
+    }
+
+
+def _processes(card) -> dict:
+    """Return the speed-up of two processes, start included; they must be free to show it."""
+    seconds = []
+    for workers in (1, 2):
+        start = time.perf_counter()
+        make_pool(card, SHARES * SHARE["pp"], seed=1, workers=workers)
+        seconds.append(time.perf_counter() - start)
+    return {
+        "claim": f"Pythia, {SHARES * SHARE['pp']} events, 1 process over 2, wall time with their start",
+        "measured": seconds[0] / seconds[1],
+        "goal": 1.7,
+    }
+
+
 def rows() -> Iterator[dict]:
+    yield from _streams()
     if importlib.util.find_spec("pythia8mc") is None:
         return
     card = load_card(data_path("cards/na60_mock.toml"))
@@ -77,3 +134,4 @@ def rows() -> Iterator[dict]:
         "goal": 1.0,
         "higher": False,
     }
+    yield _processes(card)

@@ -48,6 +48,11 @@ def mass_templates(
     -------
     templates, variance : dict of str to NDArray, shape (bins,)
         By mode of the card, ``"combinatorial"``, and ``"charm"`` where the card has it.
+
+    Notes
+    -----
+    Events with a third muon are not among those of two, in a measurement as here: the templates of sources
+    that are simulated without one lose this share.
     """
     lepton = LEPTON_MASS[card.lepton]
     samples = {"mc": simulate_events(card, n, kind="mc", seed=seed)}
@@ -55,9 +60,10 @@ def mass_templates(
     if card.has_charm:
         samples["charm"] = simulate_events(card, max(n // 10, 1000), kind="charm", seed=seed)
     templates, variance = {}, {}
+    two_only = 1.0 - float(samples["combinatorial"].meta["third_muon_probability"])
     for kind, sample in samples.items():
         mass, weight, two = _opposite(sample, lepton)
-        scale = pot / float(sample.meta["N_POT"])
+        scale = pot / float(sample.meta["N_POT"]) * (1.0 if kind == "combinatorial" else two_only)
         sources = {kind: np.ones(len(mass), dtype=np.bool_)}
         if kind == "mc":
             process = sample.branches["gen_process"][two]
