@@ -10,7 +10,6 @@ from scipy.stats import norm, uniform
 from gammastar.infer import (
     Convention,
     binned_channel,
-    coverage,
     exact_cls,
     exact_limit,
     fft_cls,
@@ -23,7 +22,6 @@ POT = float(np.log(1.2))
 def toy_rows(quick: bool) -> Iterator[dict]:
     yield from _one_event(quick)
     yield from _random_models(20)
-    yield from _coverage(quick)
 
 
 def _dimuon(mass, signal, events, background=0.016, **sigmas):
@@ -99,7 +97,7 @@ def _random_models(n: int) -> Iterator[dict]:
     yield row("the same: r.m.s. deviation [σ]", np.sqrt(np.mean(pulls**2)), 1.0, 0.5, source)
 
 
-def pair(signal: float):
+def pair(signal: float) -> list:
     """Two channels that share protons on target and efficiency."""
     options = {
         "densities": (norm(0.4, 0.003).pdf, uniform(0.2, 0.6).pdf),
@@ -118,28 +116,6 @@ def pair(signal: float):
         )
         for name, s, b, sigma in (("ee", signal, 1.0, np.log(1.5)), ("mumu", 0.6 * signal, 2.0, 0.2))
     ]
-
-
-def _coverage(quick: bool) -> Iterator[dict]:
-    n = 20_000 if quick else 100_000
-    moved = ("pot", "b_ee", "b_mumu")
-    ahead = -np.inf
-    for statistic in ("ratio",) if quick else ("ratio", "qtilde"):
-        convention = Convention(statistic, "randomised")
-        for shift in (0,) if quick else (0, 1, -1):
-            found = coverage(
-                pair(2.0),
-                rng=np.random.default_rng(5),
-                convention=convention,
-                truth=dict.fromkeys(moved, float(shift)) if shift else None,
-                experiments=n,
-                n_toys=10_000 if shift else 4 * n,
-                plug_in=shift != 0,
-            )
-            ahead = max(ahead, found.cls - found.clsb)
-            label = f"P(CLs+b < 0.1), {statistic}, {n} experiments, nuisances at {shift:+d} σ"
-            yield row(label, found.clsb, 0.10, 0.01 if shift else 0.005, "definition of the level")
-    yield row("most that CLs excludes beyond CLs+b", max(ahead, 0.0), 0.0, 0.0, "definition of CLs")
 
 
 def row(quantity: str, ours: float, expected: float, tolerance: float, source: str) -> dict:

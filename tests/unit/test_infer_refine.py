@@ -39,7 +39,7 @@ def exact(mass, factor):
     return np.sqrt(-2e-13 * roots / mass[:, None] ** 2)
 
 
-@pytest.mark.parametrize(("factor", "special"), [(np.ones_like, ()), (resonance, (0.4,))])
+@pytest.mark.parametrize(("factor", "special"), [(np.ones_like, ()), (resonance, ((0.4, 0.006),))])
 def test_contour_from_few_evaluations(factor, special):
     asked = []
 

@@ -118,14 +118,23 @@ def _with_maxima(x: FloatArray, y: FloatArray, at: Callable[[IntArray, FloatArra
 
 
 def with_maxima(
-    row: IntArray, x: FloatArray, y: FloatArray, at: Callable[[IntArray, FloatArray], FloatArray]
+    row: IntArray,
+    x: FloatArray,
+    y: FloatArray,
+    at: Callable[[IntArray, FloatArray], FloatArray],
+    *,
+    flat: FloatArray | float = FLAT,
 ) -> Curves:
-    """Return curves through points sorted by row and x, with every local maximum refined by parabolas."""
+    """Return curves through points sorted by row and x, with every local maximum refined by parabolas.
+
+    A maximum is refined until it moves by less than `flat` in ln N, a number or one per row; infinite: not at all.
+    """
+    precision = np.broadcast_to(np.asarray(flat, dtype=np.float64), (int(row[-1]) + 1,))
     inner = np.flatnonzero((row[1:-1] == row[:-2]) & (row[1:-1] == row[2:])) + 1
     top = inner[(y[inner] >= y[inner - 1]) & (y[inner] > y[inner + 1]) & (y[inner] > EMPTY)]
     where = np.stack([x[top - 1], x[top], x[top + 1]])
     value = np.stack([y[top - 1], y[top], y[top + 1]])
-    active = np.arange(len(top))
+    active = np.flatnonzero(np.isfinite(precision[row[top]]))
     for _ in range(12):
         if not active.size:
             break
@@ -133,7 +142,7 @@ def with_maxima(
         found = at(row[top[active]], new)
         moved = np.abs(found - value[1, active])
         where[:, active], value[:, active] = _narrowed(where[:, active], value[:, active], new, found)
-        active = active[moved > FLAT]
+        active = active[moved > precision[row[top[active]]]]
     rows = np.concatenate([row, row[top]])
     xs, ys = np.concatenate([x, where[1]]), np.concatenate([y, value[1]])
     order = np.lexsort((xs, rows))
@@ -167,13 +176,15 @@ def _narrowed(
     return np.take_along_axis(xs, pick, axis=0), np.take_along_axis(ys, pick, axis=0)
 
 
-def islands(curves: Curves, level: FloatArray) -> Islands:
+def islands(curves: Curves, level: FloatArray, *, close: float = CLOSE) -> Islands:
     """Return all intervals in which ln N > level.
 
     Parameters
     ----------
     curves : Curves
     level : NDArray, shape (n_rows,)
+    close : float
+        Precision of the edges in ln g.
 
     Returns
     -------
@@ -187,8 +198,8 @@ def islands(curves: Curves, level: FloatArray) -> Islands:
     start = np.flatnonzero(above & (first | ~np.roll(above, 1)))
     end = np.flatnonzero(above & (final | ~np.roll(above, -1)))
     inside = np.column_stack([~first[start], ~final[end]])
-    lower = _root(curves, level, start, np.where(inside[:, 0], start - 1, start))
-    upper = _root(curves, level, end, np.where(inside[:, 1], end + 1, end))
+    lower = _root(curves, level, (start, np.where(inside[:, 0], start - 1, start)), close)
+    upper = _root(curves, level, (end, np.where(inside[:, 1], end + 1, end)), close)
     owner = np.cumsum(np.isin(np.arange(len(x)), start))[above] - 1
     order = np.lexsort((y[above], owner))
     best = order[np.searchsorted(owner[order], np.arange(len(start)), side="right") - 1]
@@ -196,12 +207,13 @@ def islands(curves: Curves, level: FloatArray) -> Islands:
     return Islands(row[start], np.column_stack([lower, upper]), inside, peak)
 
 
-def _root(curves: Curves, level: FloatArray, above: IntArray, below: IntArray) -> FloatArray:
+def _root(curves: Curves, level: FloatArray, bracket: tuple[IntArray, IntArray], close: float) -> FloatArray:
     """Return the roots between points above and their neighbours below the level (equal points stay).
 
     T. R. Chandrupatla, Adv. Eng. Softw. 28 (1997) 145: inverse quadratic steps where they are safe, else
     bisection; each evaluation serves all roots that are still open.
     """
+    above, below = bracket
     result = curves.x[above].copy()
     active = np.flatnonzero(above != below)
     row = curves.row[above]
@@ -219,7 +231,7 @@ def _root(curves: Curves, level: FloatArray, above: IntArray, below: IntArray) -
         b[i], fb[i] = np.where(same, b[i], a[i]), np.where(same, fb[i], fa[i])
         a[i], fa[i] = new, found
         result[i] = np.where(np.abs(fa[i]) < np.abs(fb[i]), a[i], b[i])
-        limit = 0.5 * CLOSE / np.maximum(np.abs(b[i] - a[i]), 1e-300)
+        limit = 0.5 * close / np.maximum(np.abs(b[i] - a[i]), 1e-300)
         t[i] = np.clip(_step(a[i], b[i], c[i], fa[i], fb[i], fc[i]), limit, 1.0 - np.minimum(limit, 0.5))
         active = i[(limit <= 0.5) & (found != 0)]
     return result
