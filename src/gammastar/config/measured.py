@@ -205,7 +205,7 @@ class Unfold(Section):
             ),
             (self.preset.startswith("smeared") and own_axes, "mass, pt, energy: 'smeared' keeps [select]'s"),
             (
-                self.method in ("least squares", "omnifold") and "scan" in asked,
+                self.method in ("least squares", "omnifold") and bool(self.scan),
                 f"scan: method {self.method!r} has no strength to scan",
             ),
         )

@@ -125,7 +125,7 @@ def spectrum_section(ctx: Context, made: Products) -> report.Section:
         f"{100 * share:.0f} % of them in cells where dileptons were measured. The others follow the shape "
         f"of the simulation, scaled in each mass bin to the measured yield; from here on they count as "
         f"extrapolated. Refolding: chi2 = {chi2:.0f} for {ndf:.0f} cells; few counts per cell, few "
-        f"iterations and pairs from cells below the efficiency floor, which are not folded again, all raise it."
+        f"iterations and pairs from cells below the efficiency floor, not folded again, all raise it."
     )
     figures = [
         titled(

@@ -1,0 +1,316 @@
+"""Every key of [subtract] and [unfold] in small runs on MOCK pairs with open charm."""
+
+import csv
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from gammastar import config, subtract
+from gammastar.core.data import data_path
+from gammastar.core.errors import SteeringError
+from gammastar.core.pairs import MatchedPairs
+from gammastar.pipeline import measured_half
+from gammastar.pipeline.checkpoint import open_book
+from gammastar.pipeline.context import Context
+from gammastar.pipeline.order import run
+from gammastar.simulate import load_card, simulate_events
+from gammastar.store.events import write_tree
+from gammastar.store.pairs import read_pairs
+
+SCHEMA = """
+tree = "events"
+layout = "jagged"
+lepton = "mu"
+charge = "Muon_charge"
+event = "event"
+weight = "weight"
+prescale = "prescale"
+kinematics = { px = "Muon_px", py = "Muon_py", pz = "Muon_pz" }
+lepton_columns = { dx = "Muon_dx", dy = "Muon_dy" }
+truth = { mass = "gen_mll", pt = "gen_qT", energy = "gen_E", process = "gen_process" }
+"""
+HEAD = """
+[analysis]
+name = "keys"
+seed = 1
+mock = true
+[read]
+files = ["data.root"]
+response = ["mc.root"]
+schema = "schema.toml"
+[select]
+mass = { bins = 12, low = 0.2125, high = 1.1125 }
+pt = [0.0, 6.0]
+energy = [0.2, 14.0, 400.0]
+"""
+TAIL = """
+[spectrum]
+beam_energy = 400.0
+target_a = 207.2
+target_z = 82.0
+thickness = 0.01
+pot = 1e10
+"""
+PLAIN = "[subtract]\nr_factor = 1.173\nr_factor_sigma = 0.05\n"
+CHARM = """
+[subtract.charm]
+template = ["charm.root"]
+offset = ["dx", "dy"]
+edges = [0, 60, 120, 180, 260, 400, 2000]
+"""
+ETA = """
+[[subtract.corrections]]
+name = "eta to mu mu"
+kind = "eta to mu mu"
+n_dalitz = 600
+n_dalitz_sigma = 60
+resolution = 0.03
+[[subtract.corrections]]
+name = "Bethe-Heitler"
+files = ["charm.root"]
+fraction = 0.02
+sigma = 0.01
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Write the files once; return a function that runs a steering on them."""
+    base = tmp_path_factory.mktemp("keys")
+    card = load_card(data_path("cards/na60_full.toml"))
+    metas = {}
+    for name, kind, n, seed in (
+        ("data", "data", 6000, 1),
+        ("mc", "mc", 12_000, 2),
+        ("charm", "charm", 4000, 3),
+    ):
+        sample = simulate_events(card, n, kind=kind, seed=seed)
+        write_tree(base / f"{name}.root", {"events": sample.branches, "meta": sample.meta_branches()})
+        metas[name] = sample.meta
+    (base / "schema.toml").write_text(SCHEMA)
+
+    def go(subtracting=PLAIN, unfolding="[unfold]\nn_replicas = 5\nscan = []\n"):
+        steering = base / "steering.toml"
+        steering.write_text(HEAD + subtracting + unfolding + TAIL)
+        folder = run(steering, output=base / "run", resume=True)
+        stages = {
+            name: dict(np.load(folder / "stages" / f"{name}.npz"))
+            for name in ("select", "subtract", "unfold")
+        }
+        return SimpleNamespace(folder=folder, **stages)
+
+    go.metas = metas
+    return go
+
+
+@pytest.fixture(scope="module")
+def nominal(made):
+    return made(unfolding="[unfold]\nn_replicas = 5\n")
+
+
+def total(arrays):
+    return arrays["values"].sum(), np.sqrt(arrays["cov"].sum())
+
+
+def rows(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_mixed_events_give_r_of_the_acceptance_times_r_mult(made, nominal):
+    mixed = made("[subtract]\nr_factor = 'mixed'\nmixed_pairs = 40_000\ncontrol = { mass = [0.3, 0.6] }\n")
+    r, sigma = mixed.subtract["r_factor"]
+    assert abs(r - 1) < 4 * sigma + 0.02  # the multiplicity part, 1.17, is invisible to mixing
+    assert np.isfinite(mixed.subtract["control"]).all()
+    both = made(
+        "[subtract]\nr_factor = 'mixed'\nmixed_pairs = 40_000\nr_mult = 1.173\nr_mult_sigma = 0.1\n"
+        "r_coarse = { mass = [0.2125, 0.6625, 1.1125] }\n"
+    )
+    assert both.subtract["r_factor"][0] == pytest.approx(1.173 * r, rel=0.1)
+    assert both.subtract["r_factor"][1] > 0.1
+    assert total(both.subtract)[1] > total(nominal.subtract)[1]
+    given = made("[subtract]\nr_factor = 1.02\nr_mult = 1.15\n")
+    np.testing.assert_allclose(given.subtract["like_sign"], nominal.subtract["like_sign"])
+
+
+def test_the_mixed_shape_takes_the_normalisation_of_like_sign_pairs(made):
+    mixed = made("[subtract]\nmethod = 'B4'\nmixed_pairs = 40_000\n")
+    plain = made("[subtract]\nr_factor = 1.0\n")
+    found, expected = mixed.subtract["like_sign"].sum(), plain.subtract["like_sign"].sum()
+    assert found == pytest.approx(expected, rel=0.1)
+    assert mixed.subtract["posterior"].sum() == pytest.approx(mixed.subtract["values"].sum(), rel=1e-6)
+    assert np.diag(mixed.subtract["cov"]).min() > 0
+
+
+def test_charm_of_the_mock_is_found_and_removed(made, nominal):
+    found = made(PLAIN + CHARM)
+    value, sigma, chi2, ndf = found.subtract["charm_fit"]
+    inside = np.load(found.folder / "stages" / "subtract.npz")["removed"][0, 0] / value
+    # recorded charm of all masses, cut down to the axes as the template is
+    template = made.metas["charm"]["sum_weights"]["charm"]
+    assert template > 3000
+    expected = made.metas["data"]["sum_weights"]["charm"] * 0.66  # a third lies above 1.1 GeV
+    assert abs(value - expected) < 3 * sigma + 0.1 * expected
+    assert inside == pytest.approx(1, abs=0.05)
+    assert sigma < 0.5 * value
+    assert chi2 / ndf < 1.6
+    before, after = total(nominal.subtract)[0], total(found.subtract)[0]
+    assert after == pytest.approx(before - found.subtract["removed"][0, 0])
+    assert found.subtract["posterior"].sum() == pytest.approx(after, rel=1e-6)
+    assert rows(found.folder / "corrections.csv")[0]["source"] == "open charm"
+
+
+def test_corrections_are_named_sized_and_propagated(made, nominal):
+    found = made(
+        PLAIN + ETA,
+        "[unfold]\nn_replicas = 5\nscan = []\n[unfold.systematics]\ncorrections = true\nbackground = true\n",
+    )
+    amount = found.subtract["removed"][:, 0]
+    ratio, error = subtract.ETA_DIMUON_RATIO
+    assert amount[0] == pytest.approx(600 * ratio, rel=1e-3)
+    assert found.subtract["removed"][0, 1] == pytest.approx(
+        600 * ratio * np.hypot(error / ratio, 0.1), rel=1e-3
+    )
+    assert amount[1] == pytest.approx(0.02 * total(nominal.subtract)[0], rel=1e-6)
+    assert [str(n) for n in found.unfold["source_names"]] == ["background", "eta to mu mu", "Bethe-Heitler"]
+    shift = found.unfold["source_sizes"][2, 0]
+    assert -0.03 < shift < 0
+
+
+def test_methods_agree_with_each_other(made, nominal):
+    value, sigma = total(nominal.unfold)
+    for keys in (
+        "method = 'tikhonov'",
+        "method = 'tikhonov'\ntau = 1e-4\npenalty = 'difference'",
+        "method = 'tikhonov'\ntau = 'least correlated'",
+        "method = 'least squares'\nmass = { bins = 6, low = 0.2125, high = 1.1125 }",
+        "n_iterations = 'stable'",
+    ):
+        found = made(unfolding=f"[unfold]\nn_replicas = 5\nscan = []\n{keys}\n")
+        other, error = total(found.unfold)
+        assert abs(other - value) < 3 * np.hypot(sigma, error), keys
+        assert found.unfold["strength"] >= 0
+
+
+def test_omnifold_hands_its_weights_to_the_flow(made, nominal):
+    found = made(unfolding="[unfold]\nmethod = 'omnifold'\nn_iterations = 2\nn_replicas = 3\nstop = 1e-9\n")
+    value, sigma = total(nominal.unfold)
+    weight = found.unfold["omnifold_weight"]
+    assert total(found.unfold)[0] == pytest.approx(value, abs=4 * sigma)
+    assert (weight >= 0).all()
+    assert len(found.unfold["omnifold_change"]) == 2
+    arrays = dict(np.load(found.folder / "stages" / "match.npz"))
+    matched = MatchedPairs(*(arrays[f] for f in ("true", "reco", "weight", "event", "fakes", "fake_weight")))
+    steering = config.load(found.folder.parent / "steering.toml")
+    book = open_book(found.folder, resume=True, seed=1, mock=True)
+    ctx = Context(steering, found.folder.parent, found.folder, book, lambda *_: None)
+    training = measured_half._unbinned_training(ctx, matched, weight)
+    inside = training.domain.in_domain(*matched.true.T) & (matched.true[:, 2] < 400)
+    assert training.weight[training.measured].sum() == pytest.approx(weight[inside].sum(), rel=1e-9)
+
+
+def test_line_shapes_replace_the_mass_dependence(made):
+    found = made(
+        unfolding="[unfold]\npreset = 'line shape'\nn_replicas = 5\nscan = []\n"
+        "mass = { bins = 90, low = 0.2125, high = 1.1125 }\n"
+    )
+    names = [str(n) for n in found.unfold["shape_names"]]
+    omega, phi = (found.unfold["shape_yields"][names.index(n)] for n in ("omega", "phi"))
+    assert omega[0] > 5 * omega[1]
+    assert phi[0] > 3 * phi[1]
+    mass = found.unfold["values"].sum(axis=(1, 2))
+    centres = 0.2125 + 0.01 * (np.arange(90) + 0.5)
+    assert (
+        abs(centres[700 // 10 - 21 :][:20][np.argmax(mass[49:69])] - 0.7827) < 0.011
+    )  # a peak, not 30 MeV wide
+    chi2, ndf = found.unfold["shape_chi2"]
+    assert chi2 < 5 * ndf
+
+
+def test_systematic_sources_make_up_the_covariance(made):
+    found = made(
+        PLAIN + CHARM,
+        "[unfold]\nn_replicas = 5\n[unfold.systematics]\npolarisation = 0.3\nfsr = 0.5\nefficiency = 0.02\n"
+        "background = true\ncharm = true\n",
+    ).unfold
+    names = [str(n) for n in found["source_names"]]
+    assert names == ["background", "open charm", "polarisation", "final-state radiation", "efficiency"]
+    shifts = found["source_shifts"]
+    np.testing.assert_allclose(
+        found["cov"] - found["statistical_cov"], shifts.T @ shifts, atol=1e-6 * found["cov"].max()
+    )
+    sizes = dict(zip(names, found["source_sizes"], strict=True))
+    assert sizes["efficiency"][0] == pytest.approx(-0.02, rel=0.01)
+    assert 0.02 < sizes["polarisation"][1] < 0.4
+    assert 0.002 < sizes["final-state radiation"][1] < 0.2
+    assert sizes["open charm"][0] < 0
+    assert (found["statistics"] > 0).all()
+    assert found["scan"].shape == (6, 4)
+    smeared = made(
+        unfolding="[unfold]\npreset = 'smeared mass, as the paper'\nn_replicas = 5\nscan = [1, 4]\n"
+        "[unfold.systematics]\npolarisation = 0.3\n"
+    )
+    assert len(rows(smeared.folder / "regularisation.csv")) == 2
+    assert rows(smeared.folder / "systematics.csv")[0]["source"] == "polarisation"
+
+
+def test_pairs_with_weights_and_seeds_are_in_the_results(made):
+    found = made(PLAIN + CHARM)
+    chunks = list(read_pairs(found.folder / "pairs"))
+    pairs = [chunk.pairs for chunk in chunks]
+    assert sum(map(len, pairs)) == len(found.select["mass"])
+    assert {"dx_1", "dy_2"} <= set(pairs[0].columns)
+    np.testing.assert_array_equal(np.concatenate([c.signed for c in chunks]), found.subtract["weight"])
+    np.testing.assert_array_equal(np.concatenate([c.posterior for c in chunks]), found.subtract["posterior"])
+    np.testing.assert_array_equal(chunks[0].seed, subtract.event_seeds(pairs[0].event, dataset="keys"))
+
+
+@pytest.mark.parametrize(
+    ("subtracting", "unfolding", "named"),
+    [
+        (PLAIN + "r_mult = 1.1\n", "[unfold]\n[unfold.systematics]\ncharm = true\n", "systematics"),
+        (PLAIN + CHARM.replace('"dx", "dy"', '"offset"'), "[unfold]\n", "charm.offset"),
+        (PLAIN + CHARM.replace('["charm.root"]', '"simulation"'), "[unfold]\n", "charm.template"),
+        ("[subtract]\nr_factor = 'simulation'\n", "[unfold]\n", "simulate"),
+        ("[subtract]\ncontrol = { mass = [2.0, 3.0] }\n", "[unfold]\n", "control"),
+    ],
+)
+def test_what_a_run_cannot_do_is_named(made, subtracting, unfolding, named):
+    with pytest.raises(SteeringError, match=named):
+        made(subtracting, unfolding)
+
+
+@pytest.mark.parametrize(
+    ("section", "keys", "named"),
+    [
+        ("subtract", {"method": "B1", "r_factor": 1.1}, "r_factor"),
+        ("subtract", {"method": "B4", "r_factor": 1.1}, "r_factor"),
+        ("subtract", {"r_factor": "mixed", "r_factor_sigma": 0.1}, "r_factor_sigma"),
+        ("subtract", {"r_factor": "simulation", "r_mult": 1.1}, "r_mult"),
+        ("subtract", {"r_coarse": {"mass": [0.2, 1.0]}}, "r_coarse"),
+        ("subtract", {"mixed_pairs": 5000}, "mixed_pairs"),
+        ("subtract", {"method": "B4", "weights": "signed"}, "weights"),
+        ("subtract", {"corrections": [{"name": "x", "files": ["a"], "sigma": 1}]}, "pairs and fraction"),
+        ("subtract", {"corrections": [{"name": "x", "kind": "eta to mu mu", "pairs": 3}]}, "n_dalitz"),
+        ("unfold", {"method": "tikhonov", "n_iterations": 4}, "n_iterations"),
+        ("unfold", {"tau": 0.1}, "tau"),
+        ("unfold", {"preset": "line shape", "method": "tikhonov"}, "method"),
+        ("unfold", {"method": "omnifold", "n_replicas": 0}, "n_replicas"),
+        ("unfold", {"method": "omnifold", "systematics": {"efficiency": 0.1}}, "systematics"),
+        ("unfold", {"preset": "smeared mass, as the paper", "mass": [0.2, 1.0]}, "mass"),
+        ("unfold", {"method": "least squares", "scan": [1]}, "scan"),
+        ("unfold", {"stop": 0.1}, "stop"),
+        ("unfold", {"systematics": {"polarization": 0.1}}, "polarization"),
+    ],
+)
+def test_contradictory_keys_are_refused(section, keys, named):
+    content = {
+        "analysis": {"name": "x"},
+        "read": {"schema": "s.toml"},
+        "select": {"mass": [0.2, 1.1]},
+        "subtract": {},
+        section: keys,
+    }
+    with pytest.raises(SteeringError, match=named):
+        config.parse(content)
