@@ -96,11 +96,14 @@ def inspect(file: Path, lepton: Any) -> None:
         for branch, kind in tree.branches.items():
             click.echo(f"  {branch:40s} {kind}")
     try:
-        proposed = read.to_toml(read.propose_schema(file, lepton=lepton))
+        mapping = read.propose_schema(file, lepton=lepton)
+        notes = read.try_schema(file, mapping)
     except GammastarError as error:
         click.echo(f"\nno schema proposed: {error}")
     else:
-        click.echo(f"\n# proposed schema: check it before use\n{proposed}")
+        click.echo("\n# proposed schema: check it before use")
+        click.echo("\n".join(f"# {note}" for note in notes))
+        click.echo(read.to_toml(mapping))
 
 
 @app.command()

@@ -8,6 +8,7 @@ from gammastar.read.inspect import TreeSummary, inspect, propose_schema, to_toml
 from gammastar.read.integrity import expand, sha256, verify
 from gammastar.read.mc import matched
 from gammastar.read.schema import RowFilter, Schema, Truth, builtin, builtin_names, load_schema
+from gammastar.read.trial import try_schema
 
 __all__ = [
     "RowFilter",
@@ -25,5 +26,6 @@ __all__ = [
     "propose_schema",
     "sha256",
     "to_toml",
+    "try_schema",
     "verify",
 ]
