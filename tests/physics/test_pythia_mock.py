@@ -17,6 +17,7 @@ from gammastar.simulate import (
     pythia_engine,
     simulate_events,
 )
+from gammastar.simulate import blocks as blocks_module
 from gammastar.simulate import pool as pool_module
 from gammastar.simulate.card_parts import PythiaCard
 from gammastar.simulate.combinatorial import charge_sums, like_sign_ratio, muon_pairs
@@ -131,6 +132,37 @@ def test_interrupted_run_gives_the_same_sample(tmp_path, monkeypatch):
     again = simulate_events(CARD, 200, cache=tmp_path / "b", **options)
     assert len(calls) == 3  # share 0, the interruption, share 1
     assert again.digest == whole.digest
+
+
+def test_blocks_have_events_of_their_own(tmp_path, monkeypatch):
+    """Two blocks of Pythia: other mesons in each, counted together; charm is made for each as well."""
+    pytest.importorskip("pythia8mc")
+    monkeypatch.setitem(pool_module.SHARE, "pp", 400)
+    monkeypatch.setattr(blocks_module, "BLOCK", 100)
+    made = simulate_events(CARD, 200, engine="pythia", seed=5, n_events=800, cache=tmp_path)
+    assert made.meta["pythia_events"] == 800
+    kept = sorted(tmp_path.glob("soft_*.npz"))
+    assert len(kept) == 2
+    first, second = (dict(np.load(path)) for path in kept)
+    assert not np.intersect1d(first["221_pt"], second["221_pt"]).size
+    again = simulate_events(CARD, 200, engine="pythia", seed=5, n_events=800, cache=tmp_path)
+    assert again.digest == made.digest
+
+
+def test_electron_pairs_of_pythia(monkeypatch):
+    """Neutral pions give the pairs below 2 m_μ and the single electrons, whose signs are independent."""
+    pytest.importorskip("pythia8mc")
+    monkeypatch.setitem(pool_module.SHARE, "pp", 4_000)
+    card = load_card(data_path("cards/na45_mock.toml"))
+    engine = pythia_engine(card, 4_000, seed=1)
+    assert engine.soft.process == "electrons"
+    assert engine.soft.multiplicity(111) == pytest.approx(4.85, rel=0.04)
+    data = simulate_events(card, 1_000, engine=engine, seed=1)
+    sums = data.meta["sum_weights"]
+    assert sums["pi0_dalitz"] > 0.8 * sum(value for key, value in sums.items() if key != "combinatorial")
+    assert data.meta["r_pool"] == pytest.approx(1.0, abs=4 * data.meta["r_pool_sigma"])
+    mothers = engine.decay_muons(card, 4_000, np.random.default_rng(1)).mother
+    assert set(np.unique(mothers)) == {-111, 111}
 
 
 def test_bad_requests(tmp_path):

@@ -50,7 +50,7 @@ def test_angles_have_the_coefficients(rng):
         assert values.mean() == pytest.approx(expected, abs=4.5 * values.std() / np.sqrt(n))
 
 
-@pytest.mark.parametrize("frame", ["helicity", "collins_soper"])
+@pytest.mark.parametrize("frame", ["helicity", "collins_soper", "laboratory"])
 def test_leptons_of_polarised_photons_are_on_shell_and_back_to_back(rng, frame):
     n = 2000
     mass = np.full(n, 0.78)
@@ -71,6 +71,24 @@ def test_unpolarised_frame_does_not_matter():
     assert seen[0.0] == pytest.approx(0.0978, abs=0.004)
     assert seen[1.0] == pytest.approx(1.5 * seen[0.0] - 0.5 * seen[-1.0], abs=0.006)
     assert seen[-1.0] > 1.2 * seen[0.0] > seen[1.0]
+
+
+def test_laboratory_frame_is_the_flight_of_the_photon(rng):
+    """cos θ there is (2E₊ − E)/(β*p), β* of the muons; λθ = −1, +1 change the acceptance as known."""
+    n = 20_000
+    mass = np.full(n, 0.78)
+    photon = momentum(mass, rng.exponential(0.5, n), rng.normal(3.4, 1, n), rng.uniform(0, 6.28, n))
+    plus = polarised_decay(photon, mass, M_MU, Polarisation(theta=-1.0, frame="laboratory"), 400.0, rng)
+    beta_star = np.sqrt(1 - 4 * M_MU**2 / mass**2)
+    cosine = (2 * plus[3] - photon[3]) / (beta_star * np.sqrt(photon[3] ** 2 - mass**2))
+    assert np.mean(cosine**2) == pytest.approx(0.2, abs=4 * np.std(cosine**2) / np.sqrt(n))  # sin²θ
+    seen = {}
+    for theta in (-1.0, 0.0, 1.0):
+        card = alone("omega_2body", polarisation=Polarisation(theta=theta, frame="laboratory"))
+        d = generate_pairs(card, 150_000, np.random.default_rng(1))
+        seen[theta] = (accepted(d.plus, CARD.detector) & accepted(d.minus, CARD.detector)).mean()
+    assert seen[-1.0] / seen[0.0] == pytest.approx(1.32, abs=0.04)
+    assert seen[1.0] / seen[0.0] == pytest.approx(0.84, abs=0.04)
 
 
 def test_impossible_polarisation():
@@ -150,6 +168,9 @@ def test_electron_pairs_below_twice_the_muon_mass():
     assert rates["pi0_dalitz"] == pytest.approx(3.87 * 0.01174)
     data = simulate_events(ELECTRONS, 1000, seed=1)
     assert data.meta["sum_weights"]["combinatorial"] > 100
+    assert data.meta["r_pool"] == pytest.approx(
+        1.0, abs=4 * data.meta["r_pool_sigma"]
+    )  # either lepton is lost
 
 
 def test_yield_fit_finds_the_mixture(rng):
