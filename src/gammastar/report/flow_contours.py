@@ -16,7 +16,7 @@ from gammastar.report.style import COLOURS, mark_mock, new_figure, styled
 
 __all__ = ["flow_contours"]
 
-_INKS = ("black", COLOURS[2], COLOURS[3], COLOURS[5])
+_INKS = ("black", COLOURS[2], COLOURS[0], COLOURS[1])
 _SMOOTH = 1.5  # bins
 
 
@@ -41,7 +41,7 @@ def flow_contours(
     levels : sequence of float
         Probability contents, the inner region first.
     n_bins : int
-        Bins along each axis; the density is smoothed by one and a half of them.
+        Bins along each axis (equal in ln E); the density d²N/(dE dq_T) is smoothed by one and a half of them.
     members : mapping of label to NDArray, shape (n_members, n), optional
         Weights of an ensemble's members on a sample; a band covers the contours of all of them.
 
@@ -61,8 +61,10 @@ def flow_contours(
     figure, axes = new_figure(size=(7.2, 5.6))
     ax = axes[0, 0]
     upper = [max(_reach(s[i], s[2]) for s in samples.values()) for i in (1, 0)]
-    edges = [np.linspace(0.0, top, n_bins + 1) for top in upper]
-    centres = [0.5 * (e[1:] + e[:-1]) for e in edges]
+    lowest = min(_reach(s[1], s[2], 0.002) for s in samples.values())
+    # theory reaches to energies of the beam, where pairs are few: equal steps of ln E show both
+    edges = [np.geomspace(0.9 * lowest, upper[0], n_bins + 1), np.linspace(0.0, upper[1], n_bins + 1)]
+    centres = [np.sqrt(edges[0][1:] * edges[0][:-1]), 0.5 * (edges[1][1:] + edges[1][:-1])]
     handles = []
     for (label, (pt, energy, weight)), colour in zip(samples.items(), _INKS, strict=False):
         content = _content(energy, pt, weight, edges)
@@ -76,7 +78,8 @@ def flow_contours(
                 ax.contourf(*centres, part.T, levels=[0.5, 1.5], colors=[colour], alpha=0.2)
         handles.append(ax.plot([], [], color=colour, label=label)[0])
     inner = ", ".join(f"{100 * x:.3g} %" for x in levels)
-    ax.set(xlabel=LABELS[ENERGY], ylabel=LABELS[PT], xlim=(0.0, upper[0]), ylim=(0.0, 1.35 * upper[1]))
+    ax.set(xscale="log", xlim=edges[0][[0, -1]], ylim=(0.0, 1.35 * upper[1]))
+    ax.set(xlabel=LABELS[ENERGY], ylabel=LABELS[PT])
     ax.legend(handles=handles, title=f"$m$ = {mass:.3g} GeV; {inner}", loc="upper right")
     mark_mock(ax, mock)
     return figure
@@ -95,10 +98,10 @@ def _content(
     energy: FloatArray, pt: FloatArray, weight: FloatArray, edges: Sequence[FloatArray]
 ) -> FloatArray:
     """Return for each cell the probability of the region where the density is higher."""
-    density, _, _ = np.histogram2d(energy, pt, bins=list(edges), weights=weight)
-    density = np.maximum(gaussian_filter(density, _SMOOTH, mode="nearest"), 0.0)
-    order = np.argsort(-density, axis=None)
-    content = np.empty(density.size)
-    content[order] = np.cumsum(density.ravel()[order]) / float(weight.sum())  # of all, also beyond the frame
-    result: FloatArray = content.reshape(density.shape)
+    counts, _, _ = np.histogram2d(energy, pt, bins=list(edges), weights=weight)
+    counts = np.maximum(gaussian_filter(counts, _SMOOTH, mode="nearest"), 0.0)
+    order = np.argsort(-counts / np.diff(edges[0])[:, None], axis=None)
+    content = np.empty(counts.size)
+    content[order] = np.cumsum(counts.ravel()[order]) / float(weight.sum())  # of all, also beyond the frame
+    result: FloatArray = content.reshape(counts.shape)
     return result
