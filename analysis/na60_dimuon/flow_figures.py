@@ -43,8 +43,8 @@ class Study:
         self.mock, self.folder, self.fast = flow_mock, folder, fast
         self.stream = lambda *names: stream(SEED, *names)
         self.n = 50_000 if fast else 300_000
-        self.members = 3 if fast else 8
-        self.options = FlowOptions(mass_range=flow_mock.RANGE, epochs=6 if fast else 20, mass_flattening=0.8)
+        self.members = 3 if fast else 6
+        self.options = FlowOptions(mass_range=flow_mock.RANGE, epochs=6 if fast else 12, mass_flattening=0.5)
 
     def save(self, figure, name: str) -> None:
         """Write a figure and say where."""
@@ -74,6 +74,7 @@ class Study:
         self.losses()
         self.sizes()
         self.acceptance(np.geomspace(1e-2, 100.0, 25))
+        self.baselines()
 
     def true_in_domain(self, mass: float, n: int, rng):
         """Return pt and energy of true virtual photons of one mass where pairs were measured."""
@@ -103,25 +104,23 @@ class Study:
         )
 
     def divergence(self) -> None:
-        """Fig. 4."""
+        """Fig. 4; the band of the flow is that of the draws and of the members of the ensemble."""
         import numpy as np
 
         from gammastar.flow import kl_scan
         from gammastar.report.check_figures import kl_figure
 
         masses = np.arange(0.25, 1.1, 0.05)
-        scan = kl_scan(
-            self.flows["subtracted"],
-            self.truth,
-            masses=masses,
-            rng=self.stream("divergence"),
-            half_width=0.025,
-            n_draws=30 if self.fast else 100,
-            max_points=1000,
-        )
+        window = {"masses": masses, "half_width": 0.025, "max_points": 1000}
+        flow, n = self.flows["subtracted"], 30 if self.fast else 100
+        scan = kl_scan(flow, self.truth, rng=self.stream("divergence"), n_draws=n, **window)
         used = scan.tested
         quantiles = np.quantile(scan.data_draws[used], [0.025, 0.16, 0.5, 0.84, 0.975], axis=1).T
-        error = 1.96 * scan.model_draws[used].std(axis=1)
+        means = [
+            kl_scan(one, self.truth, rng=self.stream("divergence"), n_draws=10, **window).model_mean[used]
+            for one in flow.members
+        ]
+        error = 1.96 * np.hypot(scan.model_draws[used].std(axis=1), np.std(means, axis=0, ddof=1))
         figure = kl_figure(
             masses[used],
             scan.model_mean[used],
@@ -148,33 +147,63 @@ class Study:
         pt, energy = self.flows[key].sample(np.full(n, mass), self.stream("drawn", key, f"{mass}"))
         return pt, energy, np.ones(n)
 
+    def weights(self, key: str, mass: float, drawn):
+        """Return weights of the members on draws of the mean."""
+        import numpy as np
+
+        return self.flows[key].weights(np.full(len(drawn[0]), mass), drawn[0], drawn[1])
+
     def kinematics(self) -> None:
         """Fig. 5."""
         from gammastar.report.flow_figures import flow_vs_data
 
         names = ("with background", "subtracted", "signal")
+        drawn = {f"flow, {name}": [self.drawn(name, m) for m in MASSES] for name in names}
         figure = flow_vs_data(
             MASSES,
             [self.window("signal", m) for m in MASSES],
-            {f"flow, {name}": [self.drawn(name, m) for m in MASSES] for name in names},
+            drawn,
             mock=True,
             window=HALF_WINDOW,
+            members={
+                f"flow, {name}": [
+                    self.weights(name, m, drawn[f"flow, {name}"][i]) for i, m in enumerate(MASSES)
+                ]
+                for name in names
+            },
         )
         self.save(figure, "fig05_kinematics")
 
     def contours(self) -> None:
-        """Fig. 6, the flow's contours beside truth."""
+        """Fig. 6: the flow with and without subtraction, truth, and proton bremsstrahlung."""
         import numpy as np
 
-        from gammastar.report.flow_figures import flow_contours
+        from gammastar.physics.bremsstrahlung import preset
+        from gammastar.report.flow_contours import flow_contours
 
-        truth = self.true_in_domain(0.7, 2_000_000, self.stream("contour"))
-        samples = {"flow, with background": self.drawn("with background", 0.7)}
-        samples |= {
-            "flow, subtracted": self.drawn("subtracted", 0.7),
-            "truth": (*truth, np.ones(len(truth[0]))),
-        }
-        self.save(flow_contours(0.7, samples, mock=True), "fig06_contours")
+        mass = 0.7
+        truth = self.true_in_domain(mass, 2_000_000, self.stream("contour"))
+        samples = {f"flow, {key}": self.drawn(key, mass) for key in ("with background", "subtracted")}
+        members = {f"flow, {key[6:]}": self.weights(key[6:], mass, drawn) for key, drawn in samples.items()}
+        samples["truth"] = (*truth, np.ones(len(truth[0])))
+        kernel = preset("qra_v2")
+        energy, pt, weight = kernel.sample(mass, self.mock.BEAM, 1_000_000, self.stream("bremsstrahlung"))
+        samples[f"bremsstrahlung, {kernel.name}"] = (pt, energy, weight)
+        self.save(flow_contours(mass, samples, mock=True, members=members), "fig06_contours")
+
+    def baselines(self) -> None:
+        """Write the table of the flow beside histogram, kernels and mixture."""
+        from validation.flow_peers import table
+
+        from gammastar.report.tables import Table, text_table
+
+        found = table(30_000 if self.fast else 100_000)
+        names = list(found)
+        columns = {"density": names}
+        columns |= {k: [f"{found[name][k]:.4g}" for name in names] for k in found[names[0]]}
+        text = text_table(Table(columns, caption="MOCK pairs that trained nothing against draws."))
+        (self.folder / "baselines.txt").write_text(text + "\n")
+        print(self.folder / "baselines.txt", flush=True)
 
     def losses(self) -> None:
         """Fig. 7."""
