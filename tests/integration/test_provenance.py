@@ -66,3 +66,14 @@ def test_verify_notices_every_change(folder, what):
     finally:
         path.write_bytes(sound)
     list(verify_results(folder))
+
+
+def test_a_run_resumed_with_other_code_says_so(folder, monkeypatch):
+    monkeypatch.setattr("gammastar.pipeline.checkpoint.package_digest", lambda: "0" * 64)
+    run(folder.parent / "steering.toml", output=folder, resume=True)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert any("other code" in note for note in manifest["notes"])
+    assert any("another one" in line for line in verify_results(folder))
+    monkeypatch.undo()
+    run(folder.parent / "steering.toml", output=folder)
+    assert json.loads((folder / "manifest.json").read_text())["notes"] == []

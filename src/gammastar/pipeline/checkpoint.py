@@ -158,4 +158,8 @@ def open_book(folder: Path, *, resume: bool, seed: int, mock: bool) -> Book:
         stale.unlink(missing_ok=True)
     path = folder / "manifest.json"
     previous = read_json(path) if resume and path.is_file() else {}
-    return Book(folder, resume, seed, mock, previous)
+    book = Book(folder, resume, seed, mock, previous)
+    if previous and previous.get("code") != package_digest():
+        book.notes.append("resumed with other code of the same version; run without --resume to be sure")
+        logger.warning("%s: %s", folder, book.notes[-1])
+    return book
