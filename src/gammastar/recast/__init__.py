@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gammastar.recast.babar import BaBar, load_babar
+from gammastar.recast.cosmology import Cosmology, cmb_limit, load_cosmology, omega, relic_target
 from gammastar.recast.curves import (
     Benchmark,
     Published,
@@ -21,20 +22,25 @@ __all__ = [
     "NA64",
     "BaBar",
     "Benchmark",
+    "Cosmology",
     "Missing",
     "Options",
     "Plane",
     "Published",
     "allowed",
     "benchmark_names",
+    "cmb_limit",
     "correction",
     "excluded_plane",
     "intervals",
     "load_babar",
     "load_benchmark",
+    "load_cosmology",
     "load_na64",
+    "omega",
     "prompt_missing",
     "published",
     "read_limit",
+    "relic_target",
     "scan",
 ]
