@@ -74,3 +74,43 @@ def test_point_shows_events_limit_and_fraction(page, plane, tmp_path):
     assert "limit 2.300" in text
     assert "25.0 % in the measured domain" in text
     assert "; reached" in text
+
+
+ACTIONS = """
+<script>
+const found = [], r = canvas.getBoundingClientRect(), a0 = axes(state().found), k0 = r.width / canvas.width;
+function point_at(m, g) {
+  const place = {clientX: r.left + k0 * a0.x(m), clientY: r.top + k0 * a0.y(Math.log10(g)), bubbles: true};
+  canvas.dispatchEvent(new MouseEvent("mousemove", place));
+  found.push(pick("here").textContent);
+}
+function choose(id, index) {
+  pick(id).selectedIndex = index;
+  pick(id).dispatchEvent(new Event("change"));
+  found.push(pick("here").textContent);
+}
+point_at(0.35, 1e-6); choose("mode", 1); choose("cl", 1);
+canvas.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowRight"})); found.push(pick("here").textContent);
+choose("detector", 1); point_at(0.35, 1e-6);
+const seen = document.createElement("pre"); seen.id = "seen"; seen.textContent = JSON.stringify(found);
+document.body.append(seen);
+</script>
+"""
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium at hand")
+def test_pointer_keys_and_switches(plane, tmp_path):
+    other = Plane2D(plane.mass, plane.coupling, 2 * plane.signal, plane.signal, (4.0, 5.0))
+    page = explorer("Two detectors", {"dump": plane, "other": other}, cl=(0.9, 0.95), mock=True)
+    path = tmp_path / "explorer.html"
+    path.write_text(page.replace("</body>", ACTIONS + "</body>"))
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", f"file://{path}"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    text = re.search(r'<pre id="seen">(.*?)</pre>', run.stdout, re.DOTALL).group(1)
+    hover, measured, stricter, right, switched, elsewhere = json.loads(text)
+    assert "75.0 events expected, limit 2.300, 25.0 % in the measured domain; reached" in hover
+    assert re.search(r"18\.[78] events expected, limit 2\.300", measured)  # 0.25 × 75
+    assert re.search(r"18\.[78] events expected, limit 3\.000", stricter)  # 95 % CL
+    assert re.search(r"0\.450 GeV.*16\.[23] events expected", right)  # 0.25 × 100 × (1.1 − 0.45)
+    assert switched == ""  # another detector has another grid
+    assert "limit 5.000, 50.0 % in the measured domain" in elsewhere

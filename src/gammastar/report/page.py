@@ -46,7 +46,11 @@ tbody th { font-weight: normal; white-space: nowrap; }
 code { font: .85em ui-monospace, Menlo, Consolas, monospace; overflow-wrap: anywhere; }
 @media (max-width: 40rem) { body { padding: .75rem .75rem 3rem; } tbody th { white-space: normal; }
   th, td { padding: .25rem .45rem; } }
-@media print { nav, .skip { display: none; } figure, table { break-inside: avoid; } }
+@media print { :root { --ink: #000; --paper: #fff; --soft: #333; --rule: #bbb; --link: #000; }
+  @page { margin: 14mm; } body { max-width: none; padding: 0; font-size: 10.5pt; }
+  nav, .skip { display: none; } figure, tr, caption { break-inside: avoid; } h2 { break-after: avoid; }
+  figure img { max-height: 11cm; } .scroll { overflow: visible; }
+  .mock { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
 """
 
 
