@@ -14,6 +14,7 @@ from gammastar.infer import (
     counting_limit,
     exact_cls,
     limits_at,
+    more_masses,
     observed_significance,
     ranking,
     reach,
@@ -149,3 +150,29 @@ def test_impacts_of_a_masked_search_use_expected_data():
     median = ranking([counting_channel("c", observed=0, **options)])  # the median count of b = 0.3
     np.testing.assert_allclose(hidden.impact, median.impact)
     assert counting_limit(0, 0.3) == pytest.approx(np.log(10), rel=1e-9)
+
+
+def test_more_masses_close_the_contour():
+    """Added masses bring the contour of a resonance within the tolerance, and find the tip."""
+
+    def signal(mass):
+        peak = 1 + 25 / (1 + ((mass - 0.4) / 0.01) ** 2)
+        return plane(mass) * peak[:, None]
+
+    mass = np.linspace(0.25, 0.9, 8)
+    for _ in range(8):
+        found = reach(mass, COUPLING, signal(mass), 2.4)
+        new = more_masses(found, special=((0.4, 0.02),), most=10)
+        if not len(new):
+            break
+        mass = np.unique(np.r_[mass, new])
+    assert len(mass) < 60
+    fine = np.linspace(0.25, 0.6, 300)
+    truth = reach(fine, COUPLING, signal(fine), 2.4)
+    for side in (0, 1):
+        drawn = np.interp(np.log(fine), np.log(found.mass), np.log10(found.edges[:, side]))
+        assert np.nanmax(np.abs(drawn - np.log10(truth.edges[:, side]))) < 0.01
+    gap = np.diff(found.mass)[np.diff(np.isfinite(found.edges[:, 0]).astype(int)) == -1]
+    assert gap.max() < 5e-3
+    with pytest.raises(PhysicsError, match="tolerance"):
+        more_masses(found, tolerance=0.0)

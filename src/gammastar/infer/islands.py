@@ -127,7 +127,8 @@ def with_maxima(
 ) -> Curves:
     """Return curves through points sorted by row and x, with every local maximum refined by parabolas.
 
-    A maximum is refined until it moves by less than `flat` in ln N, a number or one per row; infinite: not at all.
+    A maximum is refined until it moves by less than `flat` in ln N, a number or one per row; with infinity
+    it stays as it is.
     """
     precision = np.broadcast_to(np.asarray(flat, dtype=np.float64), (int(row[-1]) + 1,))
     inner = np.flatnonzero((row[1:-1] == row[:-2]) & (row[1:-1] == row[2:])) + 1

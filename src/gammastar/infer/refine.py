@@ -188,14 +188,14 @@ def _wanted(scan: _Scan, tolerance: float) -> tuple[FloatArray, float]:
     gap = np.diff(log_mass)
     score, where = np.zeros(len(gap)), 0.5 * (log_mass[1:] + log_mass[:-1])
     height = np.array([np.max(y) for _, y in scan.curves]) - scan.level(scan.mass)
-    for i in np.flatnonzero(np.diff(count)):  # an island begins or ends in this gap
+    for i in np.flatnonzero(np.diff(count)).tolist():  # an island begins or ends in this gap
         score[i] = 1.0 if gap[i] > 10 * NARROW else 0.0
         if height[i] * height[i + 1] < 0:  # at its tip: where the largest signal falls to the limit
             part = float(np.clip(height[i] / (height[i] - height[i + 1]), 0.1, 0.9))
             where[i] = log_mass[i] + part * gap[i]
     misfits = [0.0]
-    for i in np.flatnonzero(np.diff(count)):
-        miss, inner = _at_tip(scan, log_mass, count, (int(i), float(where[i])))
+    for i in np.flatnonzero(np.diff(count)).tolist():
+        miss, inner = _at_tip(scan, log_mass, count, (i, float(where[i])))
         misfits.append(miss)
         if miss > tolerance:
             score[inner] = max(score[inner], miss)

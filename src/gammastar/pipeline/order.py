@@ -260,14 +260,15 @@ def _accept(ctx: Context, made: Products) -> None:
 
 
 def _infer(ctx: Context, made: Products) -> None:
-    from gammastar.pipeline import charge_limits, limits
+    from gammastar.pipeline import charge_limits, limits, refining
 
     if ctx.book.partial and not ctx.allow_partial:
         lost = {stage: f"{entry['lost_fraction']:.3%}" for stage, entry in ctx.book.partial.items()}
         msg = f"part of the input was skipped ({lost} of the entries); a limit needs --allow-partial"
         raise SteeringError(msg)
-    exposure, accepted = _production(ctx, made).exposure, needed(made.accepted, "accept")
-    made.inferred = limits.infer_stage(ctx, needed(made.predicted, "predict"), accepted, exposure)
+    exposure = _production(ctx, made).exposure
+    predicted, accepted = refining.refined(ctx, made, _production(ctx, made))
+    made.inferred = limits.infer_stage(ctx, predicted, accepted, exposure)
     made.millicharge_inferred = charge_limits.infer_stage(ctx, exposure, made)
 
 

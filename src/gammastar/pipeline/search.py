@@ -157,10 +157,10 @@ class Plane:
             bands = expected.reshape(5) if one else np.broadcast_to(expected, (*signal.shape, 5))
         return infer.reach(self.mass, self.couplings, signal, limit, expected=bands, **self.scan)
 
-    def search(self) -> Search:
-        """Return the limit and every contour."""
-        section, mock = self.section, self.ctx.book.mock
-        observed, expected, limit = infer.limits_at(
+    def limits(self) -> tuple[FloatArray, FloatArray, Limit]:
+        """Return observed and expected limits for each uncertainty of the signal."""
+        section = self.section
+        return infer.limits_at(
             self.sigma,
             self.b,
             self.b_sigma,
@@ -169,6 +169,15 @@ class Plane:
             method=section.method,
             asymptotic_from=section.asymptotic_from,
         )
+
+    def contour(self) -> Reach:
+        """Return the median expected reach alone."""
+        return self.reach(self.limits()[1][..., MEDIAN], self.signal)
+
+    def search(self) -> Search:
+        """Return the limit and every contour."""
+        section, mock = self.section, self.ctx.book.mock
+        observed, expected, limit = self.limits()
         median = expected[..., MEDIAN]
         found = self.reach(median, self.signal, expected)
         level = float(median.ravel()[0]) if median.size == 1 else np.broadcast_to(median, self.signal.shape)
