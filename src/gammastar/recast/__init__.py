@@ -13,6 +13,7 @@ from gammastar.recast.curves import (
     published,
     read_limit,
 )
+from gammastar.recast.displaced import DisplacedSearch, displaced_plane, load_displaced
 from gammastar.recast.missing_momentum import Missing, allowed, excluded_plane, intervals
 from gammastar.recast.na64 import NA64, load_na64
 from gammastar.recast.plane import Options, Plane, scan
@@ -23,6 +24,7 @@ __all__ = [
     "BaBar",
     "Benchmark",
     "Cosmology",
+    "DisplacedSearch",
     "Missing",
     "Options",
     "Plane",
@@ -31,11 +33,13 @@ __all__ = [
     "benchmark_names",
     "cmb_limit",
     "correction",
+    "displaced_plane",
     "excluded_plane",
     "intervals",
     "load_babar",
     "load_benchmark",
     "load_cosmology",
+    "load_displaced",
     "load_na64",
     "omega",
     "prompt_missing",
