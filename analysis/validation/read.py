@@ -83,7 +83,8 @@ def _proposed() -> Iterator[dict]:
         if path is not None:
             schema = read.Schema.from_mapping(read.propose_schema(path))
             found = len(select.collect(read.open_events(path, schema))[0])
-        yield _row(f"{label.split(', rows')[0]}: all pairs, with the proposed schema", found, expected, 0, COUNTED)
+        text = f"{label.split(', rows')[0]}: all pairs, with the proposed schema"
+        yield _row(text, found, expected, 0, COUNTED)
 
 
 def _stored_mass() -> float | None:

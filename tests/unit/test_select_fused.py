@@ -27,7 +27,7 @@ def leptons(counts, *, dtype=np.float32, seed=3):
 
 
 def table(columns):
-    four = np.stack([columns[k].astype(np.float64) for k in ("px", "py", "pz", "mass")], axis=1)
+    four = tuple(columns[k].astype(np.float64) for k in ("px", "py", "pz", "mass"))
     charge = columns["charge"].astype(np.int8)
     values, index = combine(columns["offsets"], four, charge)
     row, first, second = index.T

@@ -19,8 +19,8 @@ def combine(offsets: Any, leptons: Any, charge: Any) -> Any:
     ----------
     offsets : NDArray of int64, shape (n_events + 1,)
         Where the leptons of each event begin.
-    leptons : NDArray, shape (n_leptons, 4) [GeV]
-        px, py, pz, mass.
+    leptons : tuple of NDArray, shape (n_leptons,) each [GeV]
+        px, py, pz, mass in double precision.
     charge : NDArray of int8, shape (n_leptons,)
 
     Returns
@@ -36,6 +36,7 @@ def combine(offsets: Any, leptons: Any, charge: Any) -> Any:
     so it is computed as (A² − B²)/(A + B), where A² − B² = |p₁ × p₂|² + |m₁p₂ − m₂p₁|² is a sum of squares.
     The mass is therefore never below threshold, and exact also where E² − p² would lose all digits.
     """
+    px, py, pz, mass = leptons
     n = 0
     for event in range(len(offsets) - 1):
         size = offsets[event + 1] - offsets[event]
@@ -47,8 +48,8 @@ def combine(offsets: Any, leptons: Any, charge: Any) -> Any:
         for i in range(offsets[event], offsets[event + 1]):
             for j in range(i + 1, offsets[event + 1]):
                 a, b = (j, i) if charge[j] > charge[i] else (i, j)
-                x1, y1, z1, m1 = leptons[a, 0], leptons[a, 1], leptons[a, 2], leptons[a, 3]
-                x2, y2, z2, m2 = leptons[b, 0], leptons[b, 1], leptons[b, 2], leptons[b, 3]
+                x1, y1, z1, m1 = px[a], py[a], pz[a], mass[a]
+                x2, y2, z2, m2 = px[b], py[b], pz[b], mass[b]
                 e1 = math.sqrt(x1 * x1 + y1 * y1 + z1 * z1 + m1 * m1)
                 e2 = math.sqrt(x2 * x2 + y2 * y2 + z2 * z2 + m2 * m2)
                 dot = x1 * x2 + y1 * y2 + z1 * z2
@@ -61,12 +62,13 @@ def combine(offsets: Any, leptons: Any, charge: Any) -> Any:
                 else:
                     above = 2.0 * (e1 * e2 - plus)
                 threshold = m1 + m2
-                mass = math.sqrt(threshold * threshold + above)
-                values[k, 0] = mass
-                values[k, 1] = math.hypot(x1 + x2, y1 + y2)
+                m = math.sqrt(threshold * threshold + above)
+                values[k, 0] = m
+                x, y = x1 + x2, y1 + y2
+                values[k, 1] = math.sqrt(x * x + y * y)  # hypot costs as much as all the rest
                 values[k, 2] = e1 + e2
                 values[k, 3] = math.atan2(math.sqrt(cross), dot)
-                values[k, 4] = above / (mass + threshold) if mass > 0.0 else 0.0
+                values[k, 4] = above / (m + threshold) if m > 0.0 else 0.0
                 index[k, 0], index[k, 1], index[k, 2] = event, a, b
                 k += 1
     return values, index

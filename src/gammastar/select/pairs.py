@@ -75,13 +75,14 @@ def collect(chunks: Iterable[ak.Array], cuts: Cuts | None = None) -> tuple[Pairs
 def _combine(leptons: Leptons, events: ak.Array) -> tuple[Pairs, FloatArray]:
     """Return all pairs and their mass above threshold."""
     flat = leptons.columns
-    four = np.stack([flat[key] for key in KINEMATICS], axis=1)
+    four = tuple(flat[key] for key in KINEMATICS)
     charge = flat["charge"].astype(np.int8)
     values, index = combine(leptons.offsets, four, charge)
     row, first, second = index.T
+    legs = [np.stack([column[leg] for column in four], axis=1) for leg in (first, second)]
     columns: dict[str, FloatArray] = {
         "angle": values[:, 3],
-        "cos_theta": helicity_cosine(four[first], four[second], values[:, 0]),
+        "cos_theta": helicity_cosine(legs[0], legs[1], values[:, 0]),
     }
     for name, column in flat.items():
         if name not in NO_COLUMN:
