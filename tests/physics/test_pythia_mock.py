@@ -112,12 +112,20 @@ def test_data_sample_and_yields_of_the_generator(engine):
     assert data.meta["N_POT"] / natural.meta["N_POT"] == pytest.approx(1.85, rel=0.1)
 
 
+@pytest.mark.slow  # the toy's is in the default run
 def test_interrupted_run_gives_the_same_sample(tmp_path, monkeypatch):
-    """Stopped after one of two shares and taken up again: the content digest of an uninterrupted run."""
+    """Stopped in the second block and taken up again: the content digest of an uninterrupted run.
+
+    Every block has generated events of its own.
+    """
     pytest.importorskip("pythia8mc")
     monkeypatch.setitem(pool_module.SHARE, "pp", 400)
+    monkeypatch.setattr(blocks_module, "BLOCK", 100)
     options = {"engine": "pythia", "seed": 5, "n_events": 800}
     whole = simulate_events(CARD, 200, cache=tmp_path / "a", **options)
+    assert whole.meta["pythia_events"] == 800
+    first, second = (dict(np.load(path)) for path in sorted((tmp_path / "a").glob("soft_*.npz")))
+    assert not np.intersect1d(first["221_pt"], second["221_pt"]).size
     generate, calls = pythia.generate, []
 
     def interrupted(*args):
@@ -130,23 +138,8 @@ def test_interrupted_run_gives_the_same_sample(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         simulate_events(CARD, 200, cache=tmp_path / "b", **options)
     again = simulate_events(CARD, 200, cache=tmp_path / "b", **options)
-    assert len(calls) == 3  # share 0, the interruption, share 1
+    assert len(calls) == 3  # block 0, the interruption, block 1
     assert again.digest == whole.digest
-
-
-def test_blocks_have_events_of_their_own(tmp_path, monkeypatch):
-    """Two blocks of Pythia: other mesons in each, counted together; charm is made for each as well."""
-    pytest.importorskip("pythia8mc")
-    monkeypatch.setitem(pool_module.SHARE, "pp", 400)
-    monkeypatch.setattr(blocks_module, "BLOCK", 100)
-    made = simulate_events(CARD, 200, engine="pythia", seed=5, n_events=800, cache=tmp_path)
-    assert made.meta["pythia_events"] == 800
-    kept = sorted(tmp_path.glob("soft_*.npz"))
-    assert len(kept) == 2
-    first, second = (dict(np.load(path)) for path in kept)
-    assert not np.intersect1d(first["221_pt"], second["221_pt"]).size
-    again = simulate_events(CARD, 200, engine="pythia", seed=5, n_events=800, cache=tmp_path)
-    assert again.digest == made.digest
 
 
 def test_electron_pairs_of_pythia(monkeypatch):

@@ -39,14 +39,16 @@ def test_recorded_commands_give_the_shipped_files():
 
 
 @pytest.mark.usefixtures("small_blocks")
-@pytest.mark.parametrize(("card", "kind"), [(CARD, "mc"), (FULL, "data")])
+@pytest.mark.parametrize(("card", "kind"), [(CARD, "mc"), (FULL, "charm")])
 def test_blocks_are_one_sample(card, kind):
     whole = simulate_events(card, 2500, kind=kind, seed=1)
-    digest, metas = ContentDigest(), []
+    digest, metas, px = ContentDigest(), [], []
     for block in simulate_blocks(card, 2500, kind=kind, seed=1):
         digest.update(block.branches)
         metas.append(block.meta)
+        px.append(ak.to_numpy(ak.flatten(block.branches["Muon"].px)))
     assert len(metas) == 3
+    assert not np.intersect1d(px[0], px[1]).size  # random numbers of their own
     assert digest.hexdigest(combined_meta(metas)) == whole.digest
     assert whole.meta["n_events"] == len(whole)
     np.testing.assert_array_equal(whole.branches["event"], np.arange(len(whole)))
@@ -59,14 +61,12 @@ def test_blocks_are_one_sample(card, kind):
         assert total == pytest.approx(sum(whole.meta["sum_weights"].values()))
     else:
         assert whole.meta["pot_per_burst"] * whole.meta["n_bursts"] == pytest.approx(whole.meta["N_POT"])
-    px = [ak.to_numpy(ak.flatten(b.branches["Muon"].px)) for b in simulate_blocks(card, 2000, seed=1)]
-    assert not np.intersect1d(px[0], px[1]).size  # random numbers of their own
 
 
 @pytest.mark.usefixtures("small_blocks")
 def test_interrupted_run_goes_on(tmp_path, monkeypatch):
     """Killed in the third block, resumed: two blocks are taken up, the content is that of a whole run."""
-    whole = simulate_file("na60_mock", 2500, tmp_path / "whole.root", kind="data", seed=3)
+    whole = simulate_file("na60_mock", 2500, tmp_path / "whole.root", kind="mc", seed=3)
     assert not (tmp_path / "whole.root.parts").exists()
     made, calls = blocks_module.assembled, []
 
@@ -79,10 +79,10 @@ def test_interrupted_run_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(blocks_module, "assembled", interrupted)
     part = tmp_path / "part.root"
     with pytest.raises(KeyboardInterrupt):
-        simulate_file("na60_mock", 2500, part, kind="data", seed=3)
+        simulate_file("na60_mock", 2500, part, kind="mc", seed=3)
     assert not part.exists()
     assert len(list((tmp_path / "part.root.parts").glob("block_*.npz"))) == 2
-    again = simulate_file("na60_mock", 2500, part, kind="data", seed=3, resume=True)
+    again = simulate_file("na60_mock", 2500, part, kind="mc", seed=3, resume=True)
     assert calls == [1000, 1000, 500, 500]  # the last one was interrupted and made again
     content = [next(line for line in lines if "sha256" in line) for lines in (whole, again)]
     assert content[0] == content[1]
