@@ -14,6 +14,7 @@ sys.path.insert(0, str(ANALYSIS / "na60_dimuon"))
 import campaign_report  # noqa: E402
 import campaigns  # noqa: E402
 from validation import beam_dumps  # noqa: E402
+from validation.trust_record import record_rows  # noqa: E402
 
 N_CAMPAIGNS = 100
 SIGNAL = {"measured": "signal of the measured domain", "all": "all signal"}
@@ -23,6 +24,7 @@ N_PYTHIA = 150_000  # inelastic events of the truth
 def rows(*, quick: bool) -> Iterator[dict]:
     yield from beam_dumps.rows(quick=quick)
     yield flow_of_the_main_job()
+    yield from record_rows()
     if not quick:
         yield from pseudo_experiments()
 
