@@ -245,15 +245,28 @@ def compare(results: Path, output: Path, **options: Any) -> None:
 @click.option("--patches", type=FILE, help="Patch set or patch beside a workspace.")
 @click.option("--region", default="", help="Folder inside an archive with several workspaces.")
 @click.option("--patch", "names", multiple=True, help="Only these patches.")
-def scan(path: Path, patches: Path | None, region: str, names: tuple[str, ...]) -> None:
-    """Test every signal of a published pyhf likelihood (workspace, folder or archive at PATH)."""
+@click.option(
+    "--method",
+    type=click.Choice(["auto", "exact", "asymptotic"]),
+    default="asymptotic",
+    show_default=True,
+    help="auto: exact at few events, where the nuisances allow it.",
+)
+@click.option("--hs3", type=FILE, help="Also write each tested signal as HS3 into this folder.")
+def scan(path: Path, names: tuple[str, ...], method: Any, hs3: Path | None, **where: Any) -> None:
+    """Test every signal of a published likelihood: pyhf workspace, HS3, folder or archive at PATH."""
     from gammastar import infer
 
-    likelihood = infer.read_likelihood(path, patches=patches, region=region)
-    for found in infer.scan(likelihood, names or None):
+    likelihood = infer.read_likelihood(path, **where)
+    for found in infer.scan(likelihood, names or None, method=method):
         values = " ".join(f"{value:g}" for value in found.values)
         expected = " ".join(f"{value:.4g}" for value in found.expected)
-        click.echo(f"{found.name or 'workspace'} {values} CLs {found.observed:.6g} expected {expected}")
+        error = f" +- {found.error:.2g}" if found.error > 0 else ""
+        numbers = f"CLs {found.observed:.6g}{error} expected {expected}"
+        click.echo(f"{found.name} {values} {numbers} [{found.method}]")
+    if hs3 is not None:
+        for written in infer.write_hs3(likelihood, hs3, names or None):
+            click.echo(f"wrote {written}")
 
 
 @app.command()

@@ -33,12 +33,13 @@ from gammastar.infer.exact import (
 from gammastar.infer.hs3 import to_hs3
 from gammastar.infer.hs3_read import from_hs3
 from gammastar.infer.hs3_value import hs3_nll
-from gammastar.infer.likelihood import Likelihood, ScanPoint, read_likelihood, scan
+from gammastar.infer.likelihood import Likelihood, read_likelihood
 from gammastar.infer.limit import Method, upper_limit
 from gammastar.infer.patchset import patch_names, patchset
 from gammastar.infer.ranking import Ranking, ranking
 from gammastar.infer.reach import reach
 from gammastar.infer.refine import RefinedReach, refined_reach
+from gammastar.infer.scanning import ScanPoint, scan, write_hs3
 from gammastar.infer.spread import limits_at, signal_spread, tabulated
 from gammastar.infer.template import shape_modifiers
 from gammastar.infer.unbinned import CLs, StrengthLimit, exact_cls, exact_limit, zero_event_cls
@@ -106,6 +107,7 @@ __all__ = [
     "upper_limit",
     "with_errors",
     "workspace",
+    "write_hs3",
     "write_xml",
     "zero_event_cls",
 ]

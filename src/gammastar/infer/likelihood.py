@@ -1,27 +1,20 @@
-"""Likelihoods that somebody published: pyhf workspaces with patches, read, checked and scanned."""
+"""Likelihoods that somebody published: pyhf workspaces with patches or HS3 documents, read and checked."""
 
 from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-import jsonpatch
-import numpy as np
 import pyhf
 
 from gammastar.core.errors import InputFileError, PhysicsError
-from gammastar.core.records import FloatArray
 from gammastar.infer.hs3_read import from_hs3
-from gammastar.infer.workspace import MASKED
 
-__all__ = ["CODES", "Likelihood", "ScanPoint", "read_likelihood", "scan"]
-
-CODES = {"normsys": {"interpcode": "code4"}, "histosys": {"interpcode": "code4p"}}
-"""Interpolation codes of ROOT's HistFactory, with which published likelihoods are made."""
+__all__ = ["Likelihood", "read_likelihood"]
 
 LARGEST = 64 * 2**20  # bytes of one member of an archive
 
@@ -46,30 +39,6 @@ class Likelihood:
     patches: Mapping[str, list[dict[str, Any]]]
     values: Mapping[str, tuple[float, ...]]
     labels: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ScanPoint:
-    """CLs of one patch.
-
-    Attributes
-    ----------
-    name : str
-    values : tuple of float
-    observed : float
-        nan for a masked workspace, whose counts are the expected ones.
-    expected : NDArray, shape (5,)
-        At −2 … +2 standard deviations.
-    parameters : int
-    method : str
-    """
-
-    name: str
-    values: tuple[float, ...]
-    observed: float
-    expected: FloatArray
-    parameters: int
-    method: str
 
 
 def read_likelihood(path: Path, *, patches: Path | None = None, region: str = "") -> Likelihood:
@@ -129,69 +98,6 @@ def read_likelihood(path: Path, *, patches: Path | None = None, region: str = ""
                 found[patch["metadata"]["name"]] = patch["patch"]
                 values[patch["metadata"]["name"]] = tuple(map(float, patch["metadata"]["values"]))
     return Likelihood(workspace, found, values, labels)
-
-
-def scan(
-    likelihood: Likelihood,
-    names: Sequence[str] | None = None,
-    *,
-    strength: float = 1.0,
-    codes: Mapping[str, Mapping[str, str]] | None = None,
-) -> Iterator[ScanPoint]:
-    """Test the signal of each patch with pyhf's asymptotic CLs (q̃μ).
-
-    Parameters
-    ----------
-    likelihood : Likelihood
-    names : sequence of str, optional
-        Patches to be tested; all of them by default. Without any patch the workspace itself is tested.
-    strength : float
-        Signal strength to be tested.
-    codes : mapping, optional
-        Interpolation codes; those of ROOT's HistFactory by default.
-
-    Yields
-    ------
-    ScanPoint
-
-    Raises
-    ------
-    PhysicsError
-        For a name that is no patch, or a fit that fails.
-
-    Notes
-    -----
-    Minimised with SLSQP. Where fewer than some twenty events are expected asymptotic CLs are too small.
-    """
-    patches = dict(likelihood.patches) or {"workspace": []}
-    chosen = list(patches) if names is None else list(names)
-    unknown = [name for name in chosen if name not in patches]
-    if unknown:
-        msg = f"scan: no patch {unknown[0]!r}; there are {', '.join(list(patches)[:5])}, …"
-        raise PhysicsError(msg)
-    settings = {name: dict(code) for name, code in (CODES if codes is None else codes).items()}
-    masked = likelihood.workspace["measurements"][0]["name"] == MASKED
-    for name in chosen:
-        try:
-            space = pyhf.Workspace(jsonpatch.apply_patch(likelihood.workspace, patches[name]))
-            model = space.model(modifier_settings=settings, measurement_name=None)
-            observed, expected = pyhf.infer.hypotest(
-                strength, space.data(model), model, test_stat="qtilde", return_expected_set=True
-            )
-        except pyhf.exceptions.FailedMinimization as error:
-            msg = f"scan, patch {name!r}: the fit failed; look for empty or negative bins ({error})"
-            raise PhysicsError(msg) from error
-        except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException) as error:
-            msg = f"scan, patch {name!r} does not fit the workspace: {error}"
-            raise InputFileError(msg) from error
-        yield ScanPoint(
-            name,
-            likelihood.values.get(name, ()),
-            np.nan if masked else float(observed),
-            np.asarray(expected, dtype=np.float64),
-            int(model.config.npars),
-            f"asymptotic CLs (pyhf {pyhf.__version__}, q̃μ, SLSQP)",
-        )
 
 
 def _texts(path: Path, region: str) -> Iterator[tuple[str, str]]:

@@ -229,6 +229,8 @@ def _draw(ax: Axes, contour: Contour, colour: str) -> list[Any]:
             Patch(facecolor=BAND95, label=r"expected $\pm2\sigma$"),
             *domain,
         ]
+    if contour.kind == "expected":
+        return [Line2D([], [], color=colour, linestyle=line, linewidth=1.8, label=contour.label), *domain]
     face = colour + "38" if filled else "none"
     patch: dict[str, Any] = {
         "facecolor": face,

@@ -61,6 +61,7 @@ def isolines(ax: Axes, yields: Yields) -> Line2D | None:
     texts = ax.clabel(lines, fmt={float(k): f"$10^{{{k}}}$" if k else "1" for k in powers}, fontsize=10)
     for text in texts:
         text.set_clip_on(True)
+        text.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.0})
     return Line2D([], [], color="0.35", linewidth=0.9, linestyle=":", label="expected signal events")
 
 

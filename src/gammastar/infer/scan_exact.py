@@ -1,0 +1,88 @@
+"""Exact CLs of a published workspace, where the exact engine knows its nuisances."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from gammastar.core.errors import PhysicsError
+from gammastar.core.records import FloatArray
+from gammastar.infer.cloud import TIE, CLs, cloud
+from gammastar.infer.combine import channels_of
+from gammastar.infer.discovery import BANDS
+from gammastar.infer.ensemble import Convention, compiled, statistics
+from gammastar.infer.ranking import expected_data
+from gammastar.infer.unbinned import exact_cls
+
+__all__ = ["exact_point", "suits"]
+
+
+def suits(workspace: Mapping[str, Any], asymptotic_from: float) -> tuple[bool, str]:
+    """Return whether a workspace should be tested exactly, and why not.
+
+    Parameters
+    ----------
+    workspace : mapping
+        Of one signal point.
+    asymptotic_from : float
+        Expected background or observed events, whichever is smaller, from which asymptotic formulae do.
+    """
+    poi = workspace["measurements"][0]["config"]["poi"]
+    backgrounds = [
+        np.sum(sample["data"])
+        for channel in workspace["channels"]
+        for sample in channel["samples"]
+        if all(modifier["name"] != poi for modifier in sample["modifiers"])
+    ]
+    events = min(float(np.sum(backgrounds)), float(sum(np.sum(o["data"]) for o in workspace["observations"])))
+    if events >= asymptotic_from:
+        return False, f"{events:.3g} events, asymptotic from {asymptotic_from:g}"
+    try:
+        channels_of(workspace)
+    except PhysicsError as error:
+        return False, f"only {events:.3g} events, too few for asymptotic formulae, but {error}"
+    return True, f"{events:.3g} events, exact below {asymptotic_from:g}"
+
+
+def exact_point(
+    workspace: Mapping[str, Any], strength: float, rng: np.random.Generator, *, n_toys: int = 20_000
+) -> tuple[CLs, FloatArray]:
+    """Return observed and expected exact CLs of a workspace (ratio of profiled likelihoods).
+
+    Parameters
+    ----------
+    workspace : mapping
+        As `channels_of` takes it.
+    strength : float
+    rng : numpy.random.Generator
+    n_toys : int
+        Of each hypothesis.
+
+    Returns
+    -------
+    CLs
+        With nan for a masked workspace.
+    expected : NDArray, shape (5,)
+        CLs at the quantiles of the statistic without signal, −2 … +2 standard deviations, in order of CLs.
+    """
+    channels = channels_of(workspace)
+    masked = any(channel.observed is None for channel in channels)
+    known = [expected_data(channel) if channel.observed is None else channel for channel in channels]
+    convention = Convention()
+    model = compiled(known, convention)
+    toys = cloud(model, convention, model.data(), (strength,), n_toys, rng)
+    q = statistics(model, toys.toys, strength, convention.statistic)
+    with_signal = np.exp(toys.log_weight(model.fitted(toys.data, strength), strength))
+    without = np.exp(toys.log_weight(toys.background_theta, 0.0))
+    order = np.argsort(q, kind="stable")
+    cumulative = np.cumsum(without[order]) / without.sum()
+    at = q[order][np.minimum(np.searchsorted(cumulative, BANDS), len(q) - 1)]
+    beyond = q[None, :] >= at[:, None] - TIE
+    clsb = beyond @ with_signal / with_signal.sum()
+    expected = clsb / np.maximum(beyond @ without / without.sum(), 1e-300)
+    found = exact_cls(known, rng=rng, strength=strength, n_toys=n_toys)
+    if masked:
+        found = CLs(np.nan, 0.0, np.nan, np.nan, np.nan, found.toys, found.effective, found.method)
+    return found, np.sort(expected)
