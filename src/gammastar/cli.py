@@ -174,7 +174,7 @@ def sample(flow: Path, n_events: int | None, output: Path, **options: Any) -> No
 
 @app.command("flow-scan")
 @click.argument("steering", type=FILE)
-@click.option("--output", type=FILE, help="Folder of the results [results/<analysis>].")
+@click.option("--output", type=FILE, help="Folder of the scan [results/<analysis>_scan].")
 @click.option("--preset", type=click.Choice(["paper", "default"]), default="paper", show_default=True)
 @click.option("--epochs", type=click.IntRange(min=1), help="Of every training [the preset's].")
 @click.option("--seeds", type=click.IntRange(min=1), default=2, show_default=True)

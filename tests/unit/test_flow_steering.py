@@ -14,7 +14,7 @@ from gammastar import config, flow
 from gammastar.config.learning import FlowSection
 from gammastar.core.errors import InputFileError, SteeringError, UserError
 from gammastar.flow.samples import Table
-from gammastar.pipeline.flow_scan import parse_grid, split_for_scan
+from gammastar.pipeline.flow_scan import parse_grid, scan_flows, split_for_scan
 from gammastar.pipeline.learning import TrainingSet
 from gammastar.pipeline.training import flow_options, flow_variations, saved_digests, train_flow
 
@@ -130,3 +130,9 @@ def test_grid_and_split_of_the_scan():
     assert not set(rest.mass) & set(test[:, 0])
     expected = weight[pairs.mass > 0.7].sum() / weight.sum()
     assert (test[:, 0] > 0.7).mean() == pytest.approx(expected, abs=0.06)
+
+
+def test_scan_leaves_a_finished_run_alone(tmp_path):
+    (tmp_path / "manifest.json").write_text('{"finished": true}')
+    with pytest.raises(UserError, match="folder of its own"):
+        list(scan_flows(tmp_path / "s.toml", output=tmp_path, tell=lambda *_: None))

@@ -15,6 +15,7 @@ from gammastar.core.rng import stream
 from gammastar.pipeline.context import Tell
 from gammastar.pipeline.learning import TrainingSet
 from gammastar.pipeline.order import training_pairs
+from gammastar.store.manifest import read_json
 
 __all__ = ["parse_grid", "scan_flows", "split_for_scan"]
 
@@ -86,7 +87,8 @@ def scan_flows(
     steering : Path
         Its stages before [flow] are run, or taken from an earlier run.
     output : Path, optional
-        Folder of the results; ``flow_scan.jsonl`` holds one line per training.
+        A folder of its own, ``results/<analysis>_scan`` by default; ``flow_scan.jsonl`` holds one line per
+        training.
     preset : {"paper", "default"}
         Appendix A varies the paper's; its grid has 27 points.
     epochs : int, optional
@@ -102,11 +104,15 @@ def scan_flows(
     SteeringError
         If the steering lacks a stage, or no mass window holds enough test pairs.
     UserError
-        If the grid cannot be read.
+        If the grid cannot be read, or `output` holds a finished run, whose record would be overwritten.
     """
     from gammastar import flow
 
     wanted = parse_grid(grid)
+    record = None if output is None else output / "manifest.json"
+    if record is not None and record.is_file() and read_json(record)["finished"]:
+        msg = f"{output} holds a finished run; give the scan a folder of its own with --output"
+        raise UserError(msg)
     ctx, training = training_pairs(steering, output, tell=tell)
     section = ctx.steering.spectrum
     if section is None:

@@ -192,7 +192,7 @@ def _training(ctx: Context, made: Products) -> Any:
 def training_pairs(steering: Path, output: Path | None, *, tell: Tell = _silent) -> tuple[Context, Any]:
     """Run the stages before the flow, or take kept ones; return the run and the flow's pairs."""
     parsed = config.load(steering)
-    folder = output or Path("results") / parsed.analysis.name
+    folder = output or Path("results") / f"{parsed.analysis.name}_scan"
     writable(folder)
     mock = parsed.analysis.mock or parsed.simulate is not None
     book = open_book(folder, resume=True, seed=parsed.analysis.seed, mock=mock)
