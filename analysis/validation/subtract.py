@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import awkward as ak
 import numpy as np
-from validation import training_weights
+from validation import subtract_mock, training_weights
 from validation.read import PARKED, missing, pairs_of
 
 from gammastar.core.axes import regular, variable
@@ -49,6 +49,7 @@ def rows(*, quick: bool) -> Iterator[dict]:
     yield from _mixing(100_000 if quick else 3_000_000)
     yield from _profile(500 if quick else 2000)
     yield from _charm(20 if quick else 100)
+    yield from subtract_mock.rows(quick=quick)
     yield from training_weights.rows(quick=quick)
     if not quick:
         yield from _bootstrap()
