@@ -21,9 +21,9 @@ def rows() -> Iterator[dict]:
     charge = rng.choice(np.array([0, 2, -2], np.int8), size=n, p=[0.8, 0.12, 0.08])
     kinematics = (rng.uniform(0.2, 1.1, n), rng.gamma(2, 0.35, n), 5 + rng.exponential(25, n))
     pairs = Pairs(*kinematics, charge, np.ones(n), np.arange(n))
-    start = time.perf_counter()
+    start = time.process_time()
     same_sign(fill(pairs, AXES))
     event_weights(pairs, AXES)
-    used = time.perf_counter() - start
-    claim = "1e6 pairs to 1080 subtracted cells and signed weights"
+    used = time.process_time() - start
+    claim = "1e6 pairs to 1080 subtracted cells and signed weights, CPU time"
     yield {"claim": claim, "measured": used, "goal": 5, "higher": False, "unit": " s"}
