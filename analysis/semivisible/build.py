@@ -10,17 +10,20 @@ import figures
 import numpy as np
 
 from gammastar import recast, report
+from gammastar.core.data import data_path
 from gammastar.core.rng import stream
 from gammastar.physics import gm2
 from gammastar.physics.decay_table import decay_table
+from gammastar.physics.widths import RTable
 from gammastar.recast import babar, na64
 from gammastar.store.manifest import versions
 
 M = 1.25
 NEEDED = 2.1e-2  # ε of the talk's example at 1.25 GeV
 NOT_MODELLED = (
-    "relic-density target and CMB exclusion: the sources at hand give no numbers",
-    "Belle II displaced vertices, LDMX, T2K and SBN: the sources at hand give no numbers",
+    "LDMX, T2K and SBN: the sources at hand give no numbers; no line is drawn",
+    "relic density: departure of the dark states from equilibrium with each other",
+    "Belle II: background, efficiency of displaced tracks and of the trigger, later steps of a cascade",
     "spin correlations of the ψ, tracking efficiency, photon conversions, beam-energy mixture of BaBar",
     "electron showers beyond the first generation, positron annihilation (marked in the figures)",
     "electroweak precision ceiling, ε < 3e-2 (recalled, not drawn)",
@@ -44,10 +47,12 @@ def everything(options, models: dict, visible: dict, tell) -> dict:
         plane = _plane(name, options)
         planes.append((name, plane))
         notes += plane.warnings[:1]
-        figure = figures.exclusion_plane(plane, title, limits, na64.annihilation_masses(recast.load_na64()))
+        more = _more(name, plane, options)
+        where = na64.annihilation_masses(recast.load_na64())
+        figure = figures.exclusion_plane(plane, title, limits, where, more)
         caption = f"{name}: excluded couplings; dark and light blue are the ends of BaBar's band."
         sections.append(_section(name, [(caption, figure)]))
-        numbers[name] = _numbers(plane, limits)
+        numbers[name] = _numbers(plane, limits) | _lines(plane, more)
         _write_intervals(options.output / f"excluded_{name}.csv", plane, limits)
     tell("P_miss")
     sections.append(_section("Missing momentum at BaBar", _missing(options, models, numbers)))
@@ -58,7 +63,9 @@ def everything(options, models: dict, visible: dict, tell) -> dict:
     for name, figure in zip((*names, "na64_scale"), drawn, strict=True):
         report.save_figure(figure, folder / name)
     sections.append(report.Section("Not modelled", NOT_MODELLED))
-    unverified = [*recast.load_babar().unverified, *recast.load_na64().unverified]
+    cards = (recast.load_babar(), recast.load_na64(), recast.load_cosmology(), recast.load_displaced())
+    unverified = [text for card in cards for text in card.unverified]
+    unverified += [f"(g−2)μ: {gm2.reference(name).source}" for name in _unverified_moments()]
     unverified += [f"benchmark {name}: {recast.load_benchmark(name).source}" for name in models]
     source = report.Provenance(
         versions=versions(),
@@ -67,6 +74,8 @@ def everything(options, models: dict, visible: dict, tell) -> dict:
             "BaBar": "ε² P_miss(M, ε) > ε_lim(M)²; flight by analytic survival",
             "NA64": "ε² P(M, ε) > ε_lim(M)²; energies from bremsstrahlung in a thick target",
             "(g−2)μ": gm2.reference().source,
+            "relic density": "coannihilation ψψ → A′*, chemical equilibrium of the ψ, ± 2.5 % in ε",
+            "Belle II": "photon and one displaced pair, no background",
         },
         placeholders=[*unverified, *notes],
     )
@@ -117,6 +126,35 @@ def _plane(name: str, options):
         n=_events(point, quick=quick), polarised=options.polarised, s_channel=options.s_channel
     )
     return recast.scan(point.sector, mass, epsilon, options=setting)
+
+
+def _unverified_moments() -> list[str]:
+    return [name for name in gm2.reference_names() if not gm2.reference(name).verified]
+
+
+def _more(name: str, plane, options):
+    """Return the lines of cosmology and the projection of Belle II."""
+    point = recast.load_benchmark(name)
+    n = 4_000 if options.quick else 20_000
+    displaced = recast.displaced_plane(point.sector, plane.mass, plane.epsilon, n=n)
+    over = displaced / recast.load_displaced().events
+    if point.mediator:  # its lightest state decays or is a neutrino's partner: no dark matter
+        return figures.More(displaced=over)
+    coarse = np.geomspace(plane.mass[0], plane.mass[-1], 8 if options.quick else 24)
+    hadrons = RTable.read(data_path("measurements/r_ratio.csv"))
+    target = recast.relic_target(point.sector, coarse, r_table=hadrons)
+    relic = np.exp(np.interp(np.log(plane.mass), np.log(coarse), np.log(target)))
+    cmb = np.array([recast.cmb_limit(point.sector(float(m))) for m in plane.mass])
+    return figures.More(relic=relic, cmb=cmb, displaced=over)
+
+
+def _lines(plane, more) -> dict:
+    """Return the lines of cosmology as numbers."""
+    found = {}
+    for label, line in (("relic target", more.relic), ("CMB limit", more.cmb)):
+        if line is not None and np.isfinite(line).any():
+            found[label] = {f"{m:.3g}": float(f"{e:.4g}") for m, e in zip(plane.mass, line, strict=True)}
+    return found
 
 
 def _numbers(plane, limits) -> dict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -15,6 +16,7 @@ from gammastar.report.style import COLOURS, LINES, MASS_DARK, log_mass_axis, new
 
 EPSILON = "kinetic mixing $ε$"
 BABAR, NA64, GREEN = COLOURS[0], COLOURS[2], "#4daf4a"
+RELIC, CMB, BELLE = "#8c564b", "#7f7f00", "#c2185b"
 OVERFLOW = 1e3
 
 
@@ -44,16 +46,55 @@ def _frame(ax, title: str) -> None:
     ax.set_title(title, fontsize=12)
 
 
+@dataclass(frozen=True)
+class More:
+    """Lines of cosmology and of projections in one plane, on the masses of the plane; None is not drawn.
+
+    Attributes
+    ----------
+    relic, cmb : NDArray or None, shape (m,)
+        Kinetic mixing of the relic density, and the largest that the CMB allows.
+    displaced : NDArray or None, shape (m, k)
+        Events with a displaced pair at Belle II over those that are excluded.
+    """
+
+    relic: np.ndarray | None = None
+    cmb: np.ndarray | None = None
+    displaced: np.ndarray | None = None
+
+
+def _more(ax, plane: Plane, more: More) -> list:
+    """Draw lines of cosmology and Belle II; return their entries of the legend."""
+    handles = []
+    for curve, colour, label in (
+        (more.relic, RELIC, r"relic density of $ψ_1$ (below: too much)"),
+        (more.cmb, CMB, r"CMB, if $ψ_1$ is dark matter (above: excluded)"),
+    ):
+        if curve is not None and np.isfinite(curve).any():
+            ax.plot(plane.mass, curve, color=colour, linewidth=2.2, linestyle="-.", zorder=7)
+            handles.append(Line2D([], [], color=colour, linewidth=2.2, linestyle="-.", label=label))
+    if more.displaced is not None:
+        with np.errstate(divide="ignore"):
+            z = np.log10(np.maximum(more.displaced, 1e-30)).T
+        ax.contour(
+            plane.mass, plane.epsilon, z, levels=[0.0], colors=[BELLE], linestyles=[(0, (6, 1.5))], zorder=5
+        )
+        look = {"color": BELLE, "linestyle": (0, (6, 1.5))}
+        handles.append(Line2D([], [], label="Belle II displaced, 50/ab (projection)", **look))
+    return handles
+
+
 @styled
 def exclusion_plane(
     plane: Plane,
     title: str,
     limits: Mapping[str, Published],
     annihilation: tuple[float, float],
+    more: More | None = None,
     eot: float = 1e13,
 ) -> Figure:
     """Draw what BaBar and NA64 exclude, with the band of the visible definition, and (g−2)μ."""
-    figure, axes = new_figure(size=(8.4, 6.6))
+    figure, axes = new_figure(size=(10.5, 6.6))
     ax = axes[0, 0]
     ax.set_xlim(plane.mass[0], plane.mass[-1])
     ax.set_ylim(1e-5, 1e-1)
@@ -84,9 +125,10 @@ def exclusion_plane(
         Line2D([], [], color=NA64, linestyle=":", label=r"the same, $10^{13}$ electrons (projection)"),
         Line2D([], [], color="0.4", linestyle=LINES[4], linewidth=1.0, label="invisible dark photon"),
         *_g2_bands(ax, plane.mass),
+        *_more(ax, plane, more or More()),
         Patch(color="black", alpha=0.6, label=r"NA64: $e^+$ annihilation, not modelled"),
     ]
-    ax.legend(handles=handles, fontsize=10, loc="lower right")
+    ax.legend(handles=handles, fontsize=9.5, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
     _frame(ax, title)
     return figure
 

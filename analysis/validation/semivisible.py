@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 from scipy.integrate import quad
+from validation import semivisible_more
 
 from gammastar import recast
 from gammastar.core.constants import ALPHA, M_E
@@ -34,6 +35,7 @@ def rows(*, quick: bool) -> Iterator[dict]:
     yield from _babar(200_000 if quick else 800_000)
     yield from _na64()
     yield from _verdicts(quick=quick)
+    yield from semivisible_more.rows(quick=quick)
     yield from _unverified()
 
 

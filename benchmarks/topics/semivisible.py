@@ -80,6 +80,20 @@ def rows() -> Iterator[dict]:
         "unit": " %",
         "higher": False,
     }
+    tight = replace(prompt, threshold=0.0, thresholds=(), angles=())
+    table = decay_table(model(1.25))
+    start = time.process_time()
+    rare = recast.prompt_missing(table, tight, 20_000, stream(5))
+    spent = time.process_time() - start
+    start = time.process_time()
+    babar.missing(babar.cascades(table, tight, 400_000, stream(6)), tight, [1.0], stream(7), band=False)
+    plain = time.process_time() - start
+    needed = plain / 400_000 * rare.value[0] / rare.error[0] ** 2
+    yield {
+        "claim": f"importance sampling over plain events, same error, at P_miss = {rare.value[0]:.2g}",
+        "measured": float(needed / spent),
+        "goal": 10.0,
+    }
 
 
 def _darknews() -> tuple[float, float, float]:

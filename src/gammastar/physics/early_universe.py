@@ -153,7 +153,8 @@ def relic_density(
         at = np.exp(log_x)
         equilibrium = np.interp(at, x, log_equilibrium)
         k = np.exp(np.interp(log_x, np.log(x), log_strength)) * at
-        return np.asarray(k * (np.exp(2.0 * equilibrium - y) - np.exp(y)))
+        up, down = np.minimum(2.0 * equilibrium - y, 600.0), np.minimum(y, 600.0)  # trial steps of the solver
+        return np.asarray(k * (np.exp(up) - np.exp(down)))
 
     start = np.array([log_equilibrium[0]])
     solution = solve_ivp(slope, np.log(x[[0, -1]]), start, method="Radau", rtol=1e-6, atol=1e-8)
