@@ -134,6 +134,15 @@ def test_mixed_events_give_r_of_the_acceptance_times_r_mult(made, nominal):
     np.testing.assert_allclose(given.subtract["like_sign"], nominal.subtract["like_sign"])
 
 
+def test_the_bootstrap_of_events_replaces_the_formula(made, nominal):
+    found = made(PLAIN + "bootstrap = 200\n")
+    np.testing.assert_allclose(found.subtract["values"], nominal.subtract["values"])
+    ours, formula = np.diag(found.subtract["cov"]), np.diag(nominal.subtract["cov"])
+    assert np.median(ours / formula) == pytest.approx(1, abs=0.25)
+    with pytest.raises(SteeringError, match="bootstrap = 5"):
+        made(PLAIN + "bootstrap = 5\n")
+
+
 def test_the_mixed_shape_takes_the_normalisation_of_like_sign_pairs(made):
     mixed = made("[subtract]\nmethod = 'B4'\nmixed_pairs = 40_000\n")
     plain = made("[subtract]\nr_factor = 1.0\n")
@@ -279,38 +288,3 @@ def test_pairs_with_weights_and_seeds_are_in_the_results(made):
 def test_what_a_run_cannot_do_is_named(made, subtracting, unfolding, named):
     with pytest.raises(SteeringError, match=named):
         made(subtracting, unfolding)
-
-
-@pytest.mark.parametrize(
-    ("section", "keys", "named"),
-    [
-        ("subtract", {"method": "B1", "r_factor": 1.1}, "r_factor"),
-        ("subtract", {"method": "B4", "r_factor": 1.1}, "r_factor"),
-        ("subtract", {"r_factor": "mixed", "r_factor_sigma": 0.1}, "r_factor_sigma"),
-        ("subtract", {"r_factor": "simulation", "r_mult": 1.1}, "r_mult"),
-        ("subtract", {"r_coarse": {"mass": [0.2, 1.0]}}, "r_coarse"),
-        ("subtract", {"mixed_pairs": 5000}, "mixed_pairs"),
-        ("subtract", {"method": "B4", "weights": "signed"}, "weights"),
-        ("subtract", {"corrections": [{"name": "x", "files": ["a"], "sigma": 1}]}, "pairs and fraction"),
-        ("subtract", {"corrections": [{"name": "x", "kind": "eta to mu mu", "pairs": 3}]}, "n_dalitz"),
-        ("unfold", {"method": "tikhonov", "n_iterations": 4}, "n_iterations"),
-        ("unfold", {"tau": 0.1}, "tau"),
-        ("unfold", {"preset": "line shape", "method": "tikhonov"}, "method"),
-        ("unfold", {"method": "omnifold", "n_replicas": 0}, "n_replicas"),
-        ("unfold", {"method": "omnifold", "systematics": {"efficiency": 0.1}}, "systematics"),
-        ("unfold", {"preset": "smeared mass, as the paper", "mass": [0.2, 1.0]}, "mass"),
-        ("unfold", {"method": "least squares", "scan": [1]}, "scan"),
-        ("unfold", {"stop": 0.1}, "stop"),
-        ("unfold", {"systematics": {"polarization": 0.1}}, "polarization"),
-    ],
-)
-def test_contradictory_keys_are_refused(section, keys, named):
-    content = {
-        "analysis": {"name": "x"},
-        "read": {"schema": "s.toml"},
-        "select": {"mass": [0.2, 1.1]},
-        "subtract": {},
-        section: keys,
-    }
-    with pytest.raises(SteeringError, match=named):
-        config.parse(content)

@@ -97,7 +97,8 @@ class Subtract(Section):
 
     `coarse` gives, by axis, the regions in which B5 takes its charge ratio and B4 its normalisation;
     `r_coarse` those in which R is taken from mixed events. `r_mult` multiplies R of the acceptance. `control`
-    is a region without signal, by axis, where +- over background should be one.
+    is a region without signal, by axis, where +- over background should be one. `bootstrap` draws the events
+    so many times for the covariance, which then knows that pairs of one event share leptons; 0: formula.
     """
 
     method: Literal["B1", "B2", "B3", "B4", "B5"] = "B5"
@@ -108,6 +109,7 @@ class Subtract(Section):
     r_coarse: dict[Literal["mass", "pt", "energy"], Edges] = Field(default_factory=dict)
     mixed_pairs: Annotated[int, Field(ge=1000)] = 300_000
     control: dict[Literal["mass", "pt", "energy"], Range] = Field(default_factory=dict)
+    bootstrap: Annotated[int, Field(ge=0)] = 0
     coarse: dict[Literal["mass", "pt", "energy"], Edges] = Field(default_factory=dict)
     weights: Literal["posterior", "signed"] = "posterior"
     charm: Charm | None = None
@@ -124,6 +126,7 @@ class Subtract(Section):
             (self.method in ("B1", "B2") and bool(asked & {"r_mult"}), f"r_mult: {self.method} has no R"),
             (self.method == "B4" and bool(asked & {"r_factor"}), "r_factor: B4 takes the mixed shape"),
             (self.method == "B4" and bool(asked & {"r_mult"}), "r_mult: B4 is normalised to like-sign pairs"),
+            (self.method == "B4" and self.bootstrap > 0, "bootstrap: B4 has the formula alone"),
             (bool(self.r_coarse) and not mixed, "r_coarse: needs r_factor = 'mixed'"),
             ("mixed_pairs" in asked and not mixed and self.method != "B4", "mixed_pairs: nothing is mixed"),
             (

@@ -63,6 +63,8 @@ def subtract_stage(
         ctx.tell("subtract", None, f"R = {r:.3f} ± {sigma:.3f}")
         coarse: dict[str, Any] = {str(name): edges for name, edges in section.coarse.items()}
         like, signed, removed = _like_sign(pairs, hists, ratio, section.method, coarse)
+        if section.bootstrap:
+            like = _bootstrapped(ctx, pairs, hists, like, ratio)
         shifts = {} if section.method in ("B1", "B2", "B4") else {"background": _by_r(hists, like, ratio)}
         components = _components(ctx, pairs, matched, ratio, axes, float(like.values.sum()))
         result, applied = subtract.apply_corrections(like, [_correction(c, axes) for c in components])
@@ -125,6 +127,32 @@ def _like_sign(
         np.where(pairs.os, pairs.weight * _looked_up(pairs, axes, np.ones_like(shape)), 0.0),
         (os, weight),
     )
+
+
+def _bootstrapped(ctx: Context, pairs: Pairs, hists: PairHists, like: Spectrum, ratio: Ratio) -> Spectrum:
+    """Return the spectrum with the covariance of a bootstrap of events, and that of R."""
+    section = ctx.steering.subtract
+    n_cells = like.cov.shape[0]
+    if section is None or section.bootstrap < n_cells + 2:
+        n = 0 if section is None else section.bootstrap
+        msg = f"subtract.bootstrap = {n}: {n_cells} cells need at least {n_cells + 2} replicas"
+        raise SteeringError(msg)
+    ctx.tell("subtract", None, f"bootstrap of events, {section.bootstrap} replicas")
+    plain = section.method in ("B1", "B2")
+    cov = subtract.bootstrap_covariance(
+        pairs,
+        tuple(hists.os.axes),
+        method=section.method if section.method != "B4" else "B5",
+        r_factor=1.0 if plain else ratio.value,
+        coarse={str(name): edges for name, edges in section.coarse.items()} or None,
+        n_replicas=section.bootstrap,
+        rng=stream(ctx.seed, "bootstrap"),
+    )
+    shift = np.zeros(n_cells) if plain else _by_r(hists, like, ratio)
+    # cells that no replica fills keep the variance of the formula
+    empty = np.where(np.diag(cov) > 0, 0.0, np.diag(like.cov))
+    cov = cov + np.diag(empty) + np.outer(shift, shift)
+    return replace(like, hist=filled(tuple(hists.os.axes), like.values, np.diag(cov)), cov=cov)
 
 
 def _looked_up(pairs: Pairs, axes: tuple[Any, ...], values: FloatArray) -> FloatArray:
