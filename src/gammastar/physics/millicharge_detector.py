@@ -216,6 +216,7 @@ class MillichargeDetector:
     detection : Scintillator, Recoil or Hits
     efficiency : float
     background, background_sigma : float or None
+        Expected events and their standard deviation.
     sources : mapping of key to str
     """
 
