@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +18,19 @@ from iminuit import Minuit
 from pyhf.infer.intervals.upper_limits import toms748_scan
 from validation.infer_toys import POT, pair, row
 
-from gammastar.infer import asymptotic_limit, channels_of, read_likelihood, scan, workspace
+from gammastar.infer import (
+    Convention,
+    asymptotic_limit,
+    binned_channel,
+    channels_of,
+    exact_cls,
+    read_likelihood,
+    scan,
+    workspace,
+)
 from gammastar.infer.ensemble import Model, Toys, compiled, draw, statistics
 
+ORACLE = Path(__file__).resolve().parents[2] / "tests" / "golden" / "roostats_oracle.py"
 TESTDATA, ARCHIVE = "GAMMASTAR_TESTDATA", "pyhf-ins1748602-probability-models.tar.gz"
 SBOTTOM = (
     ("RegionA", "sbottom_1300_205_60", 0.24443627759085326),
@@ -32,6 +46,40 @@ def peer_rows(quick: bool) -> Iterator[dict]:
     yield from _fits(60 if quick else 200)
     yield from _tutorial()
     yield from _published(quick)
+    yield from _roostats(quick)
+
+
+def _roostats(quick: bool) -> Iterator[dict]:
+    """CLs of two channels with four nuisances in RooStats' four ensembles, in a process of its own."""
+    here = sys.executable if importlib.util.find_spec("ROOT") else ""
+    python = os.environ.get("GAMMASTAR_ROOT_PYTHON", here)
+    shared = {"pot": POT, "efficiency": 0.03}
+    channels = [
+        binned_channel(
+            name,
+            signal=signal,
+            background=background,
+            observed=observed,
+            signal_sigma=shared,
+            background_sigma={f"b_{name}": sigma},
+        )
+        for name, signal, background, observed, sigma in (
+            ("one", [0.5, 1.5, 0.5], [1.0, 0.6, 0.4], [1, 1, 0], 0.3),
+            ("two", [0.3, 0.9, 0.3], [0.5, 0.5, 1.0], [0, 1, 1], 0.5),
+        )
+    ]
+    for statistic, auxiliaries in product(("ratio", "qtilde"), ("randomised", "fixed")):
+        label = f"CLs of two channels, {statistic}, {auxiliaries} auxiliaries: deviation from RooStats [σ]"
+        line = row(label, np.nan, 0.0, 3.0, "RooStats of ROOT 6.40, 20 000 toys per hypothesis")
+        if quick or not python:
+            yield line | {"skipped": "quick" if quick else "no interpreter with ROOT"}
+            continue
+        command = [python, str(ORACLE), "20000", statistic, auxiliaries]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        peer = json.loads(done.stdout.splitlines()[-1])
+        rng, convention = np.random.default_rng(1), Convention(statistic, auxiliaries)
+        ours = exact_cls(channels, rng=rng, convention=convention, n_toys=100_000)
+        yield line | {"ours": (ours.cls - peer["cls"]) / float(np.hypot(ours.error, peer["error"]))}
 
 
 def _asymptotic() -> Iterator[dict]:

@@ -1,7 +1,8 @@
 """CLs of two binned channels with four nuisances from RooStats, as JSON on the last line.
 
-Run as its own process, ``python roostats_oracle.py TOYS ratio|qtilde``, by an interpreter that has ROOT: it
-leaves without unloading, because ROOT may crash there. Test statistics of RooStats are half of ours.
+Run as its own process, ``python roostats_oracle.py TOYS ratio|qtilde [randomised|fixed]``, by an interpreter
+that has ROOT: it leaves without unloading, because ROOT may crash there. Test statistics of RooStats are half
+of ours.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ def model() -> tuple[ROOT.RooWorkspace, ROOT.RooArgSet, list[str]]:
 
 def main() -> None:
     toys, statistic = int(sys.argv[1]), sys.argv[2]
+    auxiliaries = sys.argv[3] if len(sys.argv) > 3 else "randomised"
     ROOT.RooMsgService.instance().setGlobalKillBelow(ROOT.RooFit.ERROR)
     ROOT.RooRandom.randomGenerator().SetSeed(7)
     w, counts, names = model()
@@ -55,7 +57,8 @@ def main() -> None:
         config.SetParametersOfInterest(ROOT.RooArgSet(w.var("mu")))
         config.SetObservables(counts)
         config.SetNuisanceParameters(ROOT.RooArgSet(*(w.var(name) for name in names)))
-        config.SetGlobalObservables(ROOT.RooArgSet(*(w.var(f"aux_{name}") for name in names)))
+        if auxiliaries == "randomised":  # otherwise the measurements stay as observed
+            config.SetGlobalObservables(ROOT.RooArgSet(*(w.var(f"aux_{name}") for name in names)))
         w.var("mu").setVal(strength)
         config.SetSnapshot(ROOT.RooArgSet(w.var("mu")))
         configs.append(config)

@@ -45,12 +45,17 @@ def channels():
 @pytest.mark.slow
 @pytest.mark.skipif(not PYTHON, reason="no interpreter with ROOT (extra `oracle`, GAMMASTAR_ROOT_PYTHON)")
 @pytest.mark.parametrize("statistic", ["ratio", "qtilde"])
-def test_cls_of_roostats(statistic):
+@pytest.mark.parametrize("auxiliaries", ["randomised", "fixed"])
+def test_cls_of_roostats(statistic, auxiliaries):
     done = subprocess.run(
-        [PYTHON, str(ORACLE), "1500", statistic], capture_output=True, text=True, check=True, timeout=300
+        [PYTHON, str(ORACLE), "3000", statistic, auxiliaries],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
     )
     peer = json.loads(done.stdout.splitlines()[-1])
-    convention = Convention(statistic, "randomised")
+    convention = Convention(statistic, auxiliaries)
     ours = exact_cls(channels(), rng=np.random.default_rng(1), convention=convention, n_toys=20_000)
     assert ours.q == pytest.approx(peer["q"], abs=2e-3)
     assert abs(ours.cls - peer["cls"]) < 3 * np.hypot(ours.error, peer["error"])

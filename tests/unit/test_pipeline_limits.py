@@ -157,6 +157,12 @@ def test_figures_of_the_page(tmp_path):
     assert names == ["reach_na62_dump", "projections_na62_dump", "impacts_na62_dump"]
     assert all(report.png_bytes(figure) for _, figure in section.figures)
     assert section.tables[0].columns["contour"][-1] == "1.4e+18 POT"
+    ctx, made, search = searched(tmp_path, nuisances=["spectrum"], observed=[1])
+    assert search.levels is not None
+    assert (np.diff(search.levels[:, 3]) > 0).all()  # the error of the spectrum grows with the mass
+    assert np.isfinite(search.levels[:, 0]).all()
+    (section,) = reach_sections(ctx, made)
+    assert "limit_na62_dump" in [figure.get_label() for _, figure in section.figures]
 
 
 def test_keys_are_checked():

@@ -15,8 +15,9 @@ from gammastar.core.records import Exposure, FloatArray, Limit, Reach
 from gammastar.physics.detector import Detector
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context
+from gammastar.pipeline.signal_parts import measured_part, spreads_of
 
-__all__ = ["Plane", "Search", "spreads_of"]
+__all__ = ["Plane", "Search"]
 
 THRESHOLD = {"e": 2 * M_E, "mu": 2 * M_MU}
 MEDIAN = 2
@@ -53,6 +54,9 @@ class Search:
     impacts : Ranking or None
         On the lower edge at `impact_mass`.
     impact_mass : float
+    levels : NDArray, shape (masses, 6), or None
+        Observed (nan while masked) and expected limits at the best coupling of each mass; None if the limit
+        is the same everywhere.
     """
 
     detector: Detector
@@ -71,6 +75,7 @@ class Search:
     spreads: Mapping[str, FloatArray] = field(default_factory=dict)
     impacts: infer.Ranking | None = None
     impact_mass: float = np.nan
+    levels: FloatArray | None = None
 
 
 def _background(section: Infer, detector: Detector, main: bool) -> tuple[float, float, str]:
@@ -85,27 +90,6 @@ def _background(section: Infer, detector: Detector, main: bool) -> tuple[float, 
     if b == 0:
         return 0.0, 0.0, "b = 0 assumed"
     return b, sigma, f"b = {b:g}, ln kappa = {sigma:g} ({source})"
-
-
-def spreads_of(section: Infer, predicted: Arrays, accepted: Arrays) -> dict[str, FloatArray]:
-    """Return ln κ of the signal at each point by source, of those sources that the steering asks for."""
-    signal = accepted["signal"]
-    rate = predicted["rate"]
-    relative = np.sqrt(np.clip(np.diag(predicted["cov"]), 0.0, None)) / np.where(rate > 0, rate, np.inf)
-    common: dict[str, Any] = {"spectrum": relative[:, None], "scaling": accepted.get("signal_sigma", 0.0)}
-    variations = {"kinematics": accepted["signal_variations"]} if "signal_variations" in accepted else {}
-    shifts = {"polarisation": accepted["polarisation_shifts"]} if "polarisation_shifts" in accepted else {}
-    wanted, typed = set(section.nuisances), section.extrapolation_sigma
-    if typed is None and "extrapolation" in accepted:
-        common["extrapolation"] = accepted["extrapolation"]
-    return infer.signal_spread(
-        signal,
-        common={k: v for k, v in common.items() if k in wanted},
-        variations={k: v for k, v in variations.items() if k in wanted},
-        shifts={k: v for k, v in shifts.items() if k in wanted},
-        in_domain=accepted["in_domain_signal"],
-        extrapolation=(typed or 0.0) if "extrapolation" in wanted else 0.0,
-    )
 
 
 class Plane:
@@ -205,7 +189,7 @@ class Plane:
             limit,
             found,
             self.reach(median, self.inside),
-            _fraction(found, self.mass, self.couplings, self.inside, self.signal),
+            measured_part(found, self.mass, self.couplings, self.inside, self.signal),
             observed=seen,
             significance=infer.observed_significance(
                 "masked" if mock else self.observed, self.b, self.b_sigma
@@ -215,7 +199,21 @@ class Plane:
             spreads=self.spreads,
             impacts=ranking,
             impact_mass=mass,
+            levels=self.along(observed, expected),
         )
+
+    def along(self, observed: FloatArray, expected: FloatArray) -> FloatArray | None:
+        """Return observed and expected limits at the best coupling of each mass, if they change at all."""
+        if observed.size == 1:
+            return None
+        every = np.broadcast_to(
+            np.concatenate([observed[..., None], expected], axis=-1), (*self.signal.shape, 6)
+        )
+        best = (self.signal / every[..., 1 + MEDIAN]).argmax(axis=1)
+        found: FloatArray = every[np.arange(len(best)), best].copy()
+        if self.ctx.book.mock:
+            found[:, 0] = np.nan
+        return found
 
     def other(self, function: Callable[[float], float]) -> Reach:
         """Return the reach for a needed signal that is a function of its uncertainty."""
@@ -268,18 +266,3 @@ class Plane:
             background_sigma=background,
         )
         return infer.ranking([channel], cl=self.section.cl, exponent=exponent), float(found.mass[entry])
-
-
-def _fraction(
-    reach: Reach, mass: FloatArray, couplings: FloatArray, inside: FloatArray, total: FloatArray
-) -> FloatArray:
-    """Return the measured part of the signal on both edges of every entry, shape (n, 2)."""
-    part = np.divide(inside, total, out=np.zeros_like(total), where=total > 0)
-    row = np.searchsorted(mass, reach.mass)
-    known = np.isfinite(reach.edges)
-    log_edges = np.log(np.where(known, reach.edges, couplings[0]))
-    grid = np.log(couplings)
-    index = np.clip(np.searchsorted(grid, log_edges), 1, len(grid) - 1)
-    share = (log_edges - grid[index - 1]) / (grid[index] - grid[index - 1])
-    low, high = part[row[:, None], index - 1], part[row[:, None], index]
-    return np.where(known, low + share * (high - low), np.nan)

@@ -59,6 +59,13 @@ def _section(ctx: Context, name: str, search: Search, mass: Any, arrays: Arrays)
         figure = report.reach_figure(others, pot=search.detector.pot, **options)
         caption = f"Discoveries and other protons on target, {search.detector.name}. {grey}"
         figures.append(titled(f"projections_{name}", caption, figure))
+    if search.levels is not None and len(mass) > 1:
+        seen = search.levels[:, 0] if np.isfinite(search.levels[:, 0]).all() else None
+        figure = report.limit_figure(
+            mass, search.levels[:, 1:], mock=ctx.book.mock, observed=seen, cl=search.limit.cl
+        )
+        caption = f"Limit at the coupling of the largest signal against mass, {search.detector.name}."
+        figures.append(titled(f"limit_{name}", caption, figure))
     if search.impacts is not None and search.impacts.names:
         figures.append(_impacts(ctx, name, search, search.impacts))
     _numbers(ctx, search, reached)
