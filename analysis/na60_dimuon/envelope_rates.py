@@ -63,9 +63,13 @@ def envelope(run: Inputs, table: MesonTable, output: Path, mock: bool) -> dict:
         mock=mock,
     )
     report.header(figure, "400 GeV protons")
-    report.save_figure(figure, output / "envelope")
     masses = [0.3, 0.5, 0.77, 1.02]
     spread = np.interp(masses, column["mass_GeV"], column["upper"] / column["lower"])
+    for m, factor in zip(masses, spread, strict=True):
+        top = float(np.interp(m, column["mass_GeV"], column["upper"]))
+        text = f"×{factor:.1f}" if factor < 2 else f"×{factor:.0f}"
+        figure.axes[0].annotate(text, (m, 1.5 * top), ha="center", va="bottom", fontsize=11, color="0.3")
+    report.save_figure(figure, output / "envelope")
     ours = np.interp(masses, run.mass, run.rate.relative())
     return {
         "upper over lower of EventCalc": dict(zip(map(str, masses), spread.round(2).tolist(), strict=True)),

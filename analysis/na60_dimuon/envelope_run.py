@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -16,6 +17,8 @@ from gammastar.physics.bremsstrahlung import preset
 from gammastar.physics.decays import daughter
 from gammastar.physics.mesons import MesonTable
 from gammastar.physics.polarisation import cosine
+from gammastar.pipeline.checkpoint import load_arrays
+from gammastar.pipeline.yield_errors import source_shifts
 from gammastar.predict.channels import (
     Bremsstrahlung,
     MesonChannel,
@@ -65,10 +68,26 @@ def load(results: Path, *, mock: bool) -> Inputs:
     values, rate_cov = predict.rate(mass, density, cov, M_MU)
     stored = (results / "flow.safetensors").is_file()
     sampler: Sampler = flow.load(results / "flow") if stored else spectrum.HistSampler(measured)
-    spin = {"polarisation": polarisation(mass, values, sampler)}
-    rate = budget(values, measured=rate_cov, pot=measured.exposure.pot_sigma, shifts=spin)
+    shifts = named_sources(results, measured, mass, values)
+    rest = rate_cov - sum(np.outer(shift, shift) for shift in shifts.values())
+    spread = {name: values + shift for name, shift in shifts.items()}
+    if "polarisation" not in spread:
+        spread["polarisation"] = polarisation(mass, values, sampler)
+    rate = budget(values, measured=rest, pot=measured.exposure.pot_sigma, shifts=spread)
     name = MIXED if mock else "dimuons, Eq. 6"
     return Inputs(measured, measured.exposure, sampler, mass, edges, density, cov, rate, name, results)
+
+
+def named_sources(
+    results: Path, measured: Spectrum, mass: FloatArray, rate: FloatArray
+) -> dict[str, FloatArray]:
+    """Shifts of the rate by the sources that the run's unfolding names: background, charm, polarisation."""
+    path = results / "stages" / "unfold.npz"
+    if not path.is_file():
+        return {}
+    kept = load_arrays(path)
+    counts = SimpleNamespace(values=kept["values"].reshape(measured.values.shape), hist=measured.hist)
+    return source_shifts(SimpleNamespace(unfolding=kept, unfolded=counts), mass, rate)
 
 
 def seen(photons: FloatArray, mass: FloatArray, rng: np.random.Generator, lam: float = 0.0) -> FloatArray:
