@@ -29,7 +29,7 @@ def reach_sections(ctx: Context, made: Products) -> list[report.Section]:
 def _section(ctx: Context, name: str, search: Search, mass: Any, arrays: Arrays) -> report.Section:
     section = ctx.steering.infer
     own = None if section is None or section.existing_limits is None else ctx.base / section.existing_limits
-    known = report.existing_limits(directory=own)
+    known = report.existing_limits(directory=own, kinds=("observed", "recast"))
     reached = np.isfinite(search.reach.edges).all(axis=1)
     options: dict[str, Any] = {
         "mock": ctx.book.mock,
