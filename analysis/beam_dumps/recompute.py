@@ -44,7 +44,7 @@ citation = "{title}, {reference}, recomputed with this package"
 reference = "{reference}"
 source = "recomputed: {source}"
 licence = "BSD-3-Clause"
-changes = "own computation; first interaction of each proton only"
+changes = "own computation from 10 to 900 MeV; first interaction of each proton only"
 closed = true
 """
 
@@ -90,6 +90,7 @@ def draw(name: str, reach, pot: float) -> None:
         plane=report.Plane(mass_range=(MASSES[0], MASSES[1]), coupling_range=(3e-8, 1e-3), threshold=None),
     )
     ax = figure.axes[0]
+    ax.plot([], [], color="#5790fc", linewidth=3.0, label=f"{TITLES[name]} recomputed")
     for key, colour, line in ((name, "black", "--"), (f"{name}_tsai", "0.45", "-.")):
         points = curves.polygon(key)
         if points is not None:
@@ -97,7 +98,7 @@ def draw(name: str, reach, pot: float) -> None:
     for kind in ("flux",) if name == "charm" else ("paper brem", "paper pi0"):
         case = production.variant(name, kind)
         here = np.array(outline(production.reach(case, np.geomspace(0.01, MASSES[1], 40))))
-        label = None if kind == "paper pi0" else "with the inputs of 1311.3870"
+        label = None if kind == "paper pi0" else "ours with the inputs of 1311.3870"
         ax.plot(*np.vstack([here, here[:1]]).T, ":", color="#d1495b", linewidth=1.8, label=label)
     ax.legend(loc="upper right", fontsize=13)
     report.save_figure(figure, ROOT / "results" / "beam_dumps" / name)
