@@ -71,7 +71,8 @@ def existing(ax: Axes, label: str, vertices: FloatArray) -> None:
     ax.add_patch(Polygon(polygon, closed=True, facecolor=GREY, edgecolor="0.55", linewidth=0.8, zorder=1))
     place = _roomiest((ax.transScale + ax.transLimits).transform(polygon))
     if place is not None:
-        look: dict[str, Any] = {"color": "0.3", "fontsize": 11, "ha": "center", "va": "center", "zorder": 7}
+        side = "left" if place[0] < 0.2 else "right" if place[0] > 0.8 else "center"
+        look: dict[str, Any] = {"color": "0.3", "fontsize": 11, "ha": side, "va": "center", "zorder": 7}
         ax.text(*place, label, transform=ax.transAxes, clip_on=True, **look)
 
 
