@@ -18,7 +18,7 @@ from gammastar.core.rng import stream
 from gammastar.simulate.card_parts import Polarisation
 from gammastar.store.events import write_tree
 
-__all__ = ["AXES", "ENERGY", "MASS", "PT", "SETTINGS", "Variant", "campaign"]
+__all__ = ["AXES", "ENERGY", "MASS", "PT", "SETTINGS", "Variant", "campaign", "with_prior"]
 
 MASS = [round(0.2125 + 0.05 * i, 4) for i in range(19)]
 PT = [0.0, 0.3, 0.6, 1.0, 6.0]

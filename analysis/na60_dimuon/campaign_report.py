@@ -10,21 +10,21 @@ from typing import Any
 
 import campaigns
 import numpy as np
-from campaign_parts import MASS
+from campaign_parts import MASS, N_PAIRS
 from campaign_truth import Truth, curves, edges, truth
 
 __all__ = ["correlation", "impacts", "main", "summary"]
 
 N_VARIANT = 30
 SIDES = ("lower", "upper")
-PRIOR = 1.0  # of the shift that tuning the simulation makes, as a standard deviation
+PRIOR = 0.5  # of the shift that tuning the simulation makes, as a standard deviation
 
 
 def signal(found: dict[str, Any], known: Truth, *, everything: bool) -> tuple[Any, Any]:
     """Return expected events and their standard deviation, shape (n_mass, n_couplings) each.
 
     With `everything` the cells outside the domain follow the simulation, scaled per mass to the measured
-    ones; their error is the shift under another simulated shape.
+    ones; their error is the shift under one standard deviation of each parameter of the simulation.
     """
     shape, inside, weight = known.cells.shape, known.domain, known.events
     n, size = shape[0], int(np.prod(shape[1:]))
@@ -33,9 +33,11 @@ def signal(found: dict[str, Any], known: Truth, *, everything: bool) -> tuple[An
     derivative = np.where(inside[..., None], weight, 0.0)
     extra = 0.0
     if everything:
-        outside = [_outside(found[name], inside, weight) for name in ("shape", "other")]
-        derivative = derivative + inside[..., None] * outside[0][:, None, None]
-        extra = (outside[1] - outside[0]) * values.sum(axis=(1, 2))[:, None]
+        outside = _outside(found["shape"], inside, weight)
+        moved = [_outside(found["shape"] * ratio, inside, weight) for ratio in known.variations]
+        derivative = derivative + inside[..., None] * outside[:, None, None]
+        size_of = np.sqrt(np.sum([(m - outside) ** 2 for m in moved], axis=0))
+        extra = size_of * values.sum(axis=(1, 2))[:, None]
     events = np.einsum("ijk,ijkl->il", values, derivative)
     variance = np.zeros_like(events)
     for i in range(n):
@@ -156,7 +158,9 @@ def impacts(base: list[dict[str, Any]], other: list[dict[str, Any]], known: Trut
         difference = np.nanmean(second[..., s] - first[..., s], axis=1)
         row[f"{side}"] = float(difference.mean())
         row[f"{side} error"] = float(difference.std(ddof=1) / np.sqrt(n))
-        row[f"{side} largest"] = float(np.nanmax(np.abs(np.nanmean(second[..., s] - first[..., s], axis=0))))
+        reached = ~np.isnan(first[..., s]).any(axis=0) & ~np.isnan(second[..., s]).any(axis=0)
+        each = np.abs(np.mean((second - first)[:, reached, s], axis=0))
+        row[f"{side} largest"] = float(each.max(initial=0.0))
     rates = [np.array([projected(f, known)[0] for f in r[:n]]) for r in (base, other)]
     row["rate"] = float(np.mean(rates[1].sum(axis=1) / rates[0].sum(axis=1) - 1))
     return row
@@ -206,6 +210,9 @@ def report(names: list[str], output: Path, say: Any) -> None:
     base = found.get("nominal") or []
     if len(base) < 2:
         return
+    from campaign_page import write_page
+
+    write_page(known, found, N_PAIRS)
     write_table(output / "per_mass.csv", per_mass(base, known))
     table = {
         name: impacts(base, results, known)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import vector
-from campaign_parts import AXES, ENERGY, MASS, N_PAIRS, N_RESPONSE, PT
+from campaign_parts import AXES, ENERGY, MASS, N_PAIRS, N_RESPONSE, PT, with_prior
 
 from gammastar import accept, infer, predict, select, simulate, unfold
 from gammastar.core.constants import M_MU
@@ -25,6 +25,7 @@ __all__ = ["COUPLINGS", "LIMIT", "Truth", "curves", "edges", "truth"]
 COUPLINGS = np.geomspace(1e-9, 1e-4, 101)
 LIMIT = float(infer.upper_limit(0.0, 0.0, "masked", cl=0.90).expected[2])
 EFFICIENCY, PAIRS = 0.02, 10.0  # a cell is measured: efficiency, and pairs expected in the data, at least
+NAMES = ("cells", "domain", "events", "variations")
 N_TRUTH, N_PHOTONS = 3_000_000, 4000
 
 
@@ -40,29 +41,44 @@ class Truth:
         Where dileptons are measured.
     events : NDArray, shape (n_mass, n_pt, n_energy, n_couplings)
         Expected dark photons seen per virtual photon of a cell, at ε of `COUPLINGS`.
+    variations : NDArray, shape (k, n_mass, n_pt, n_energy)
+        Cells with one parameter of the prior one standard deviation away, over the true ones.
     """
 
     cells: FloatArray
     domain: Any
     events: FloatArray
+    variations: FloatArray
 
 
 def truth(card: Any, cache: Path) -> Truth:
     """Return the truth of a card, from `cache` if it is there."""
     if cache.is_file():
         with np.load(cache) as kept:
-            return Truth(kept["cells"], kept["domain"], kept["events"])
-    pairs = simulate.generate_pairs(card, N_TRUTH, stream(3, "truth"))
-    points = np.stack([pairs.mass, pairs.pt, pairs.energy], axis=1)
-    cells, _ = np.histogramdd(points, bins=[MASS, PT, ENERGY], weights=pairs.weight)
+            return Truth(*(kept[name] for name in NAMES))
+    cells = _cells(card, "truth")
     sample = simulate.simulate_events(card, 4 * N_RESPONSE, kind="mc", seed=7)
     efficiency = unfold.response(_matched(sample), AXES, AXES, n_replicas=0).efficiency.reshape(cells.shape)
     per_pot = simulate.simulate_events(card, N_PAIRS, kind="data", seed=7).meta["N_POT"]
     domain = (efficiency >= EFFICIENCY) & (efficiency * cells * per_pot >= PAIRS)
-    found = Truth(cells, domain, _events(card, cells))
+    sigma = card.priors["varied"]
+    changes = [{"p0": sigma.p0}, {"y_width": sigma.y_width}]
+    changes += [{"yields": {key: value}} for key, value in sorted(sigma.yields.items())]
+    plain = {"p0": 1.0, "y_width": 1.0, "yields": {}}
+    moved = [_cells(with_prior(card, **(plain | change)), str(change)) for change in changes]
+    ratios = [np.divide(m, cells, out=np.ones_like(cells), where=cells > 0) for m in moved]
+    found = Truth(cells, domain, _events(card, cells), np.array(ratios))
     cache.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(cache, cells=found.cells, domain=found.domain, events=found.events)
+    np.savez_compressed(cache, **{name: getattr(found, name) for name in NAMES})
     return found
+
+
+def _cells(card: Any, name: str) -> FloatArray:
+    """Return cells of generated photons per proton on target."""
+    pairs = simulate.generate_pairs(card, N_TRUTH, stream(3, name))
+    points = np.stack([pairs.mass, pairs.pt, pairs.energy], axis=1)
+    cells: FloatArray = np.histogramdd(points, bins=[MASS, PT, ENERGY], weights=pairs.weight)[0]
+    return cells
 
 
 def _matched(sample: Any) -> MatchedPairs:
@@ -131,15 +147,5 @@ def edges(events: FloatArray) -> FloatArray:
 
 
 def curves(events: FloatArray, sigma: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return expected events one standard deviation down and up.
-
-    Notes
-    -----
-    The values f s whose own error, taken to go as the root of f, reaches back to s: |f − 1| = ρ √f with
-    ρ = σ/s, hence f = 1 + ρ²/2 ∓ ρ √(1 + ρ²/4): the score interval of a counted quantity, which has the right
-    coverage where few pairs fix the signal.
-    """
-    rho = np.divide(sigma, events, out=np.zeros_like(events), where=events > 0)
-    root = rho * np.sqrt(1.0 + rho**2 / 4.0)
-    centre = 1.0 + rho**2 / 2.0
-    return events * (centre - root), events * (centre + root)
+    """Return expected events one standard deviation down, at least none, and up."""
+    return np.maximum(events - sigma, 0.0), events + sigma

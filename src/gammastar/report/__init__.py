@@ -5,6 +5,7 @@ from __future__ import annotations
 from gammastar.report.check_figures import kl_figure, training_figure
 from gammastar.report.compare_figures import RateTable, compare_figure
 from gammastar.report.contours import Contour, islands, outline, region
+from gammastar.report.coverage_figures import pull_figure
 from gammastar.report.detector_figures import cone_outline, detector_figure
 from gammastar.report.domain_map import DomainMap, domain_figure
 from gammastar.report.existing import ExistingLimit, citations, existing_limits, read_limit
@@ -80,6 +81,7 @@ __all__ = [
     "outline",
     "page",
     "png_bytes",
+    "pull_figure",
     "rate_figure",
     "reach_figure",
     "read_limit",
