@@ -106,37 +106,20 @@ def inspect(file: Path, lepton: Any) -> None:
         click.echo(read.to_toml(mapping))
 
 
-@app.command()
+@app.command(context_settings={"show_default": True})
 @click.argument("card")
-@click.option(
-    "-n",
-    "n_events",
-    type=click.IntRange(min=1),
-    required=True,
-    help="Recorded events (data) or kept ones (mc).",
-)
+@click.option("-n", "n_events", type=click.IntRange(min=1), required=True, help="Recorded pairs, or rows (mc).")
 @click.option("-o", "--output", type=FILE, required=True, help="ROOT file to write.")
-@click.option(
-    "--kind", type=click.Choice(["data", "mc", "background", "charm"]), default="data", show_default=True
-)
-@click.option("--prior", default="nominal", show_default=True, help="Prior of the card.")
-@click.option(
-    "--pairing", type=click.Choice(["same-event", "mixed"]), default="same-event", show_default=True
-)
-@click.option("--engine", type=click.Choice(["toy", "pythia"]), default="toy", show_default=True)
-@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Of Pythia.")
-@click.option(
-    "--format", "layout", type=click.Choice(["ttree", "rntuple"]), default="ttree", show_default=True
-)
-@click.option(
-    "--compression",
-    type=click.Choice(["zstd", "zlib", "lz4", "lzma", "none"]),
-    default="zstd",
-    show_default=True,
-)
+@click.option("--kind", type=click.Choice(["data", "mc", "background", "charm"]), default="data")
+@click.option("--prior", default="nominal", help="Prior of the card.")
+@click.option("--pairing", type=click.Choice(["same-event", "mixed"]), default="same-event")
+@click.option("--engine", type=click.Choice(["toy", "pythia"]), default="toy")
+@click.option("--workers", type=click.IntRange(min=1), default=1, help="Of Pythia.")
+@click.option("--format", "layout", type=click.Choice(["ttree", "rntuple"]), default="ttree")
+@click.option("--compression", type=click.Choice(["zstd", "zlib", "lz4", "lzma", "none"]), default="zstd")
 @click.option("--resume", is_flag=True, help="Go on from what an interrupted run left in OUTPUT.parts.")
 @click.option("--cache", type=FILE, help="Keep finished parts in this folder, and take them from it.")
-@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=1)
 def simulate(card: str, n_events: int, output: Path, seed: int, **options: Any) -> None:
     """Write MOCK events of CARD (a file, or the name of a shipped card)."""
     from gammastar.pipeline.commands import simulate_file
