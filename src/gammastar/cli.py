@@ -108,7 +108,7 @@ def inspect(file: Path, lepton: Any) -> None:
 
 @app.command(context_settings={"show_default": True})
 @click.argument("card")
-@click.option("-n", "n_events", type=click.IntRange(min=1), required=True, help="Recorded pairs, or rows (mc).")
+@click.option("-n", "n_events", type=click.IntRange(min=1), required=True, help="Pairs, or rows of mc.")
 @click.option("-o", "--output", type=FILE, required=True, help="ROOT file to write.")
 @click.option("--kind", type=click.Choice(["data", "mc", "background", "charm"]), default="data")
 @click.option("--prior", default="nominal", help="Prior of the card.")
