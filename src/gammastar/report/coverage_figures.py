@@ -40,8 +40,8 @@ def pull_figure(
     Returns
     -------
     matplotlib.figure.Figure
-        Panels: pulls; coverage, with the binomial error of one mass as a band; correlation found above the
-        diagonal and estimated below it.
+        Panels: pulls; coverage, with the binomial error of one mass as a band; correlation found below the
+        diagonal and estimated above it.
     """
     k = len(pulls)
     figure, axes = new_figure(3, size=(7.6, 11.0), heights=(1.0, 1.0, 1.7))
@@ -72,5 +72,5 @@ def pull_figure(
     ax.plot(edge, edge, color="0.3", linewidth=0.8)
     figure.colorbar(mesh, ax=ax, label="correlation of the pulls")
     ax.set(xlabel=MASS_DARK, ylabel=MASS_DARK, aspect="equal")
-    ax.set_title("above: found; below: estimated", loc="left", fontsize=12)
+    ax.set_title("below the diagonal: found; above: estimated", loc="left", fontsize=12)
     return figure

@@ -1,0 +1,80 @@
+"""Notebooks run, commands of the how-to for reinterpretation run, the site builds without a warning."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+def test_equations_are_numbered_one_by_one():
+    found = [int(n) for n in re.findall(r"^(\d+)\. \*\*", (DOCS / "physics.md").read_text(), re.MULTILINE)]
+    assert found == list(range(1, len(found) + 1))
+    for page in DOCS.rglob("*.md"):
+        displayed = re.findall(r"\$\$(?:.|\n)*?\$\$(.*)", page.read_text())
+        assert all(re.fullmatch(r" \(eq-[a-z-]+\)", label) for label in displayed), page.name
+
+
+@pytest.mark.parametrize("name", ["measure", "reinterpret"])
+def test_notebooks_are_kept_with_their_outputs(name):
+    nbformat = pytest.importorskip("nbformat")
+    notebook = nbformat.read(DOCS / "notebooks" / f"{name}.ipynb", as_version=4)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    kinds = {output.output_type for cell in cells for output in cell.outputs}
+    assert "error" not in kinds
+    assert "display_data" in kinds
+
+
+@pytest.mark.slow
+@pytest.mark.flow
+@pytest.mark.parametrize("name", ["measure", "reinterpret"])
+def test_notebooks_run(name, tmp_path):
+    pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    script = (
+        f"import sys; sys.path.insert(0, {str(DOCS / 'notebooks')!r}); import pathlib, execute\n"
+        f"execute.execute(execute.FOLDER / '{name}.ipynb', pathlib.Path({str(tmp_path)!r}))"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-2000:]
+
+
+@pytest.mark.slow
+@pytest.mark.flow
+def test_reinterpretation_as_written(tmp_path):
+    for page in ("detector", "model"):
+        text = (DOCS / "howto" / f"{page}.md").read_text()
+        for name, code in re.findall(r"```\w+\n# file: (\S+)\n(.*?)```", text, re.DOTALL):
+            (tmp_path / name).write_text(code)
+    text = (DOCS / "howto" / "reinterpret.md").read_text()
+    blocks = re.findall(r"```console\n(.*?)```", text, re.DOTALL)
+    commands = [shlex.split(line) for block in blocks for line in block.splitlines()]
+    assert [command[1] for command in commands] == ["run", "reinterpret", "reinterpret", "export", "compare"]
+    for command in commands:
+        arguments = [sys.executable, "-m", "gammastar", *command[1:]]
+        run = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert run.returncode == 0, f"{command}: {run.stderr[-2000:]}"
+
+
+@pytest.mark.slow
+def test_site_builds_without_a_warning(tmp_path):
+    pytest.importorskip("sphinx")
+    pytest.importorskip("myst_nb")
+    command = [sys.executable, "-m", "sphinx", "-W", "-q", str(DOCS), str(tmp_path / "site")]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    for page in (
+        "index",
+        "limits_of_the_method",
+        "notebooks/reinterpret",
+        "benchmarks",
+        "pseudo_experiments",
+    ):
+        assert (tmp_path / "site" / f"{page}.html").stat().st_size > 3000
