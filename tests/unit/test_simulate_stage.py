@@ -1,6 +1,7 @@
 """The stage that makes MOCK files in a run: formats, tuning, placeholders, interruption."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import uproot
 
 from gammastar import pipeline
 from gammastar.core.data import data_path
-from gammastar.core.errors import SteeringError
+from gammastar.core.errors import SteeringError, UserError
 from gammastar.simulate import blocks as blocks_module
 from gammastar.simulate import load_card, mass_templates
 from gammastar.store.manifest import read_json
@@ -23,6 +24,7 @@ mock = true
 
 [simulate]
 card = "{card}"
+engine = "toy"
 n_pairs = 1500
 n_response = 3000
 response_prior = "varied"
@@ -106,6 +108,15 @@ def test_tuned_card_is_told(tmp_path, steering):
     assert "mass.root" in manifest["inputs"]
     assert "phi_2body × " in manifest["numbers"]["yields of the mock"]
     assert any(key.endswith("(tuned)") for key in manifest["inputs"])
+
+
+def test_data_are_of_pythia_by_default(tmp_path, steering, monkeypatch):
+    """A closure test with data and response of one engine is trivial; without Pythia the extra is named."""
+    monkeypatch.setitem(sys.modules, "pythia8mc", None)
+    path = steering()
+    path.write_text(path.read_text().replace('engine = "toy"\n', ""))
+    with pytest.raises(UserError, match=r"gammastar\[simulate\]"):
+        pipeline.run(path, output=tmp_path / "out", only="simulate")
 
 
 def test_mistakes_in_the_section(steering):

@@ -26,7 +26,8 @@ class Analysis(Section):
 class Simulate(Section):
     """Mock data made at run time from a card: data-like events, and simulation under another prior.
 
-    `format` and `compression` are those of the ROOT files.
+    The data come from `engine`, the response always from the toy engine: with Pythia, which needs the extra
+    ``simulate``, a closure test is not trivial. `format` and `compression` are those of the ROOT files.
     """
 
     card: str
@@ -34,6 +35,6 @@ class Simulate(Section):
     n_response: Annotated[int, Field(gt=0)]
     response_prior: str = "nominal"
     pairing: Literal["same-event", "mixed"] = "same-event"
-    engine: Literal["toy", "pythia"] = "toy"
+    engine: Literal["toy", "pythia"] = "pythia"
     format: Literal["ttree", "rntuple"] = "ttree"
     compression: Literal["zstd", "zlib", "lz4", "lzma", "none"] = "zstd"
