@@ -153,7 +153,7 @@ def relic_density(
         at = np.exp(log_x)
         equilibrium = np.interp(at, x, log_equilibrium)
         k = np.exp(np.interp(log_x, np.log(x), log_strength)) * at
-        up, down = np.minimum(2.0 * equilibrium - y, 600.0), np.minimum(y, 600.0)  # trial steps of the solver
+        up, down = np.minimum(2.0 * equilibrium - y, 200.0), np.minimum(y, 200.0)  # trial steps of the solver
         return np.asarray(k * (np.exp(up) - np.exp(down)))
 
     start = np.array([log_equilibrium[0]])
