@@ -134,14 +134,22 @@ def omega(sector: DarkSector, epsilon: float, *, r_table: RTable | None = None) 
     The width of the dark photon is in the propagator. Accurate to 5 % in Ω where the plasma is an ideal gas,
     so 2.5 % in ε; chemical equilibrium among the dark states is assumed, not shown.
     """
+    return _omega(sector, _average(sector, r_table), epsilon)
+
+
+def _average(sector: DarkSector, r_table: RTable | None) -> tuple[FloatArray, FloatArray]:
+    """Return ln x and ln ⟨σ_eff v⟩ per ε² [GeV⁻²]."""
     threshold, rate = _rate(sector, r_table)
-    numbers = _numbers(sector)
-    grid = np.geomspace(4.9, 1010.0, 120)
-    log_average = np.log(
-        np.maximum(thermal_average(sector.masses, numbers, rate, threshold, grid), 1e-300) * epsilon**2
-    )
+    x = np.geomspace(4.9, 1010.0, 120)
+    average = thermal_average(sector.masses, _numbers(sector), rate, threshold, x)
+    return np.log(x), np.log(np.maximum(average, 1e-300))
+
+
+def _omega(sector: DarkSector, average: tuple[FloatArray, FloatArray], epsilon: float) -> float:
+    log_x, log_average = average
+    shifted = log_average + 2.0 * float(np.log(epsilon))
     return relic_density(
-        sector.masses, numbers, lambda x: np.exp(np.interp(np.log(x), np.log(grid), log_average))
+        sector.masses, _numbers(sector), lambda x: np.exp(np.interp(np.log(x), log_x, shifted))
     )
 
 
@@ -168,9 +176,10 @@ def relic_target(
     found = np.empty(len(mass))
     for index, m in enumerate(mass):
         sector = model(float(m))
-        epsilon = 1e-3 * float(m)
+        average = _average(sector, r_table)
+        epsilon = 1e-2 * float(m)
         for _ in range(STEPS):
-            ratio = omega(sector, epsilon, r_table=r_table) / wanted
+            ratio = _omega(sector, average, epsilon) / wanted
             epsilon *= float(
                 ratio**0.62
             )  # Ω goes as ε to between −2 and −1.3: rare partners freeze out early
