@@ -91,19 +91,8 @@ def inspect(file: Path, lepton: Any) -> None:
     """Show trees, branches, types and entries of FILE and propose a schema."""
     from gammastar import read
 
-    for tree in read.inspect(file):
-        click.echo(f"{tree.name} ({tree.kind}, {tree.entries} entries)")
-        for branch, kind in tree.branches.items():
-            click.echo(f"  {branch:40s} {kind}")
-    try:
-        mapping = read.propose_schema(file, lepton=lepton)
-        notes = read.try_schema(file, mapping)
-    except GammastarError as error:
-        click.echo(f"\nno schema proposed: {error}")
-    else:
-        click.echo("\n# proposed schema: check it before use")
-        click.echo("\n".join(f"# {note}" for note in notes))
-        click.echo(read.to_toml(mapping))
+    for line in read.describe(file, lepton=lepton):
+        click.echo(line)
 
 
 @app.command(context_settings={"show_default": True})
@@ -228,28 +217,17 @@ def compare(results: Path, output: Path, **options: Any) -> None:
 @click.option("--patches", type=FILE, help="Patch set or patch beside a workspace.")
 @click.option("--region", default="", help="Folder inside an archive with several workspaces.")
 @click.option("--patch", "names", multiple=True, help="Only these patches.")
-@click.option(
-    "--method",
-    type=click.Choice(["auto", "exact", "asymptotic"]),
-    default="asymptotic",
-    show_default=True,
-    help="auto: exact at few events, where the nuisances allow it.",
-)
+@click.option("--method", type=click.Choice(["auto", "exact", "asymptotic"]), default="asymptotic")
 @click.option("--hs3", type=FILE, help="Also write each tested signal as HS3 into this folder.")
-def scan(path: Path, names: tuple[str, ...], method: Any, hs3: Path | None, **where: Any) -> None:
-    """Test every signal of a published likelihood: pyhf workspace, HS3, folder or archive at PATH."""
-    from gammastar import infer
+def scan(path: Path, **options: Any) -> None:
+    """Test every signal of a published likelihood: pyhf workspace, HS3, folder or archive at PATH.
 
-    likelihood = infer.read_likelihood(path, **where)
-    for found in infer.scan(likelihood, names or None, method=method):
-        values = " ".join(f"{value:g}" for value in found.values)
-        expected = " ".join(f"{value:.4g}" for value in found.expected)
-        error = f" +- {found.error:.2g}" if found.error > 0 else ""
-        numbers = f"CLs {found.observed:.6g}{error} expected {expected}"
-        click.echo(f"{found.name} {values} {numbers} [{found.method}]")
-    if hs3 is not None:
-        for written in infer.write_hs3(likelihood, hs3, names or None):
-            click.echo(f"wrote {written}")
+    The method `auto` is exact at few events, where the nuisances allow it.
+    """
+    from gammastar.pipeline.published import scan_lines
+
+    for line in scan_lines(path, **options):
+        click.echo(line)
 
 
 @app.command()
@@ -282,6 +260,9 @@ def env() -> None:
 
 def main() -> None:
     """Run the command line; 2 for the user's mistakes, 1 for failures, 130 when interrupted."""
+    from gammastar.cli_files import millicharge
+
+    app.add_command(millicharge)
     try:
         app(standalone_mode=False)
     except GammastarError as error:

@@ -8,7 +8,7 @@ from gammastar.read.inspect import TreeSummary, inspect, propose_schema, to_toml
 from gammastar.read.integrity import expand, sha256, verify
 from gammastar.read.mc import matched
 from gammastar.read.schema import RowFilter, Schema, Truth, builtin, builtin_names, load_schema
-from gammastar.read.trial import try_schema
+from gammastar.read.trial import describe, try_schema
 
 __all__ = [
     "RowFilter",
@@ -17,6 +17,7 @@ __all__ = [
     "Truth",
     "builtin",
     "builtin_names",
+    "describe",
     "expand",
     "inspect",
     "load_schema",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +10,45 @@ import awkward as ak
 import numpy as np
 import uproot
 
+from gammastar.core.errors import GammastarError
 from gammastar.read.events import open_events
-from gammastar.read.inspect import inspect
+from gammastar.read.inspect import inspect, propose_schema, to_toml
 from gammastar.read.integrity import reading
 from gammastar.read.schema import Schema
 
-__all__ = ["try_schema"]
+__all__ = ["describe", "try_schema"]
 
 FIRST = 20_000  # rows that are read
 HIGH = 2e3  # GeV, median momentum beyond which a file more likely holds MeV
 FEW = 12  # different values of a text branch that may select rows
+
+
+def describe(file: str | Path, *, lepton: str = "mu") -> Iterator[str]:
+    """Yield trees, branches and types of a file, and a schema that was tried on it.
+
+    Parameters
+    ----------
+    file : path
+    lepton : {"mu", "e"}
+
+    Raises
+    ------
+    InputFileError
+        If the file is missing or damaged, or holds no tree.
+    """
+    for tree in inspect(file):
+        yield f"{tree.name} ({tree.kind}, {tree.entries} entries)"
+        for branch, kind in tree.branches.items():
+            yield f"  {branch:40s} {kind}"
+    try:
+        mapping = propose_schema(file, lepton=lepton)
+        notes = try_schema(file, mapping)
+    except GammastarError as error:
+        yield f"\nno schema proposed: {error}"
+        return
+    yield "\n# proposed schema: check it before use"
+    yield from (f"# {note}" for note in notes)
+    yield to_toml(mapping)
 
 
 def try_schema(file: str | Path, mapping: Mapping[str, Any]) -> tuple[str, ...]:
