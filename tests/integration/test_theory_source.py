@@ -6,11 +6,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gammastar.core import axes
+from gammastar.core.constants import M_MU
+from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError, UserError
+from gammastar.core.records import Exposure, Spectrum
+from gammastar.core.rng import stream
+from gammastar.core.stats import filled
 from gammastar.physics.vector_models import CHARGES
 from gammastar.pipeline import run
 from gammastar.pipeline.checkpoint import load_arrays
+from gammastar.pipeline.chi_files import chi_file
+from gammastar.simulate import generate_pairs, load_card
 from gammastar.store.manifest import read_json
+from gammastar.store.records import write_spectrum
 
 ROOT = Path(__file__).resolve().parents[2]
 THEORY = """
@@ -181,3 +190,32 @@ def test_scaling_with_a_depends_on_pt_and_has_an_error(tmp_path):
     sigma = float(stage(scaled, "accept")["ship_ecn3|signal_sigma"])
     assert sigma == pytest.approx(0.05 * np.log(207.2 / 95.95))
     assert "alpha" in read_json(scaled / "manifest.json")["methods"]["scaling with A"]
+
+
+def test_pairs_of_a_run_become_files(tmp_path):
+    """Without a flow the histogram gives the kinematics; both formats hold the same rate."""
+    card = load_card(data_path("cards/na60_mock.toml"))
+    pairs = generate_pairs(card, 20_000, stream(1, "pairs"))
+    edges = (
+        axes.regular("mass", 18, 0.2125, 1.1125),
+        axes.variable("pt", [0.0, 0.5, 6.0]),
+        axes.variable("energy", [0.2, 20.0, 60.0, 400.0]),
+    )
+    points = np.stack([pairs.mass, pairs.pt, pairs.energy], axis=1)
+    values, _ = np.histogramdd(points, [axis.edges for axis in edges], weights=pairs.weight)
+    exposure = Exposure(400.0, 207.2, 82.0, 0.01, 1e13)
+    hist = filled(edges, values.ravel(), values.ravel())
+    inside = np.ones(values.shape, dtype=np.bool_)
+    write_spectrum(
+        tmp_path / "spectrum.json", Spectrum(hist, np.diag(values.ravel()), "per_pot", exposure, inside)
+    )
+    line = chi_file(tmp_path, M_MU, 500, tmp_path / "chi.txt")
+    rows = np.loadtxt(tmp_path / "chi.txt")
+    assert rows.shape == (1000, 8)
+    mass2 = rows[:, 3] ** 2 - np.sum(rows[:, :3] ** 2, axis=1)
+    assert np.sqrt(np.clip(mass2, 0, None)) == pytest.approx(M_MU, abs=0.03)  # of six digits and 100 GeV
+    assert f"{values.sum():.6g} pairs" in line  # Eq. 8 with the mass of the muon
+    chi_file(tmp_path, 0.2, 50, tmp_path / "chi.lhe")
+    assert (tmp_path / "chi.lhe").read_text().count("<event>") == 50
+    with pytest.raises(UserError, match="suffix"):
+        chi_file(tmp_path, 0.2, 50, tmp_path / "chi.xyz")

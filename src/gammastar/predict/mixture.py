@@ -65,10 +65,6 @@ class Scaled(Channel):
         """Masses that the channel covers [GeV]."""
         return _range(self.channel)
 
-    def describe(self) -> str:
-        """Return what the channel says of itself."""
-        return describe(self.channel)
-
     def rate(self, mass: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
         """Return rate and covariance, scaled."""
         value, cov = self.channel.rate(mass)

@@ -1,0 +1,96 @@
+"""Flow members, other vectors and millicharged particles from the shipped MOCK dimuons, end to end."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gammastar.core.errors import PhysicsError
+from gammastar.pipeline import run
+from gammastar.pipeline.checkpoint import load_arrays
+from gammastar.store.manifest import read_json
+
+SMALL = Path(__file__).resolve().parents[2] / "analysis" / "na60_dimuon" / "small.toml"
+CHARGED = """
+[predict.millicharge]
+masses = [0.02, 0.15, 0.3]
+strategy = "{strategy}"
+channels = [{channels}]
+n_sample = 6000
+
+[accept]
+millicharge_detectors = ["mcp_bars"]
+longitudinal_sigma = 0.2
+"""
+LIGHT = '"pion_dalitz", "pseudoscalar_dalitz", "jpsi"'
+
+pytestmark = [pytest.mark.flow, pytest.mark.slow]
+
+
+def steering(folder, *, model="dark_photon", strategy="conditional", channels=LIGHT):
+    text = SMALL.read_text().split("[report]")[0].replace("schema.toml", f"{SMALL.parent}/schema.toml")
+    text = text.replace("epochs = 4", "epochs = 3\nmembers = 2").replace("n_masses = 20", "n_masses = 4")
+    text = text.replace("n_masses", f'model = "{model}"\nn_masses')
+    text = text.replace("[accept]\n", CHARGED.format(strategy=strategy, channels=channels))
+    path = folder / "steering.toml"
+    path.write_text(text)
+    return path
+
+
+def stage(folder, name):
+    return load_arrays(folder / "stages" / f"{name}.npz")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("states")
+    return run(steering(folder), output=folder / "out")
+
+
+def test_every_source_of_error_reaches_the_yield(results):
+    arrays = stage(results, "accept")
+    names = {k.rpartition("|")[2] for k in arrays if k.startswith("ship_ecn3|yield_budget|")}
+    assert {"measurement", "protons on target", "polarisation", "flow", "finite sample"} <= names
+    assert arrays["ship_ecn3|signal_variations"].shape == (2, *arrays["ship_ecn3|signal"].shape)
+    spread = np.sqrt(np.diag(arrays["ship_ecn3|yield_budget|flow"])) / arrays["ship_ecn3|best_signal"]
+    assert ((spread > 0) & (spread < 0.7)).all()
+    pot = np.diag(arrays["ship_ecn3|yield_budget|protons on target"])
+    assert np.sqrt(pot) / arrays["ship_ecn3|best_signal"] == pytest.approx(0.1)
+    assert stage(results, "accept_millicharge")["mcp_bars|signal_variations"].shape[0] == 2
+
+
+def test_photons_below_the_threshold_of_dimuons_come_from_theory(results):
+    pairs = stage(results, "millicharge")
+    assert pairs["channel|pion_dalitz"][0] > 5 * pairs["channel|virtual_photon"][0]
+    assert (pairs["channel|pseudoscalar_dalitz"][1:] == 0).all()  # 2 m_chi above 2 m_mu
+    assert (pairs["low"] <= pairs["rate"]).all()
+    assert (pairs["rate"] <= pairs["high"]).all()
+    methods = read_json(results / "manifest.json")["methods"]
+    assert any("photons up to 0.2113 GeV" in key for key in methods)
+
+
+@pytest.mark.parametrize("strategy", ["rejection", "per_mass"])
+def test_the_other_strategies_agree_with_the_default(strategy, results, tmp_path):
+    other = stage(
+        run(steering(tmp_path, strategy=strategy), output=results, resume=True), "accept_millicharge"
+    )
+    default = stage(run(steering(tmp_path), output=results, resume=True), "accept_millicharge")
+    value, known = (a["mcp_bars|signal"][1:, 20] for a in (other, default))
+    error = np.hypot(other["mcp_bars|mc_error"][1:, 20], default["mcp_bars|mc_error"][1:, 20])
+    # flows of three epochs on two thousand effective pairs: a quarter beside the sample's error
+    assert (np.abs(value - known) < 3 * error + 0.25 * known).all()
+
+
+def test_b_minus_l_ends_where_its_widths_are_known(results, tmp_path):
+    folder = run(steering(tmp_path, model="b_minus_l", channels=""), output=results, resume=True)
+    made = stage(folder, "predict")
+    assert made["mass"].max() == pytest.approx(0.62)
+    assert (made["rate"] > 0).all()
+    assert "shares of the processes" in read_json(folder / "manifest.json")["methods"]["model"]
+
+
+def test_a_channel_that_dimuons_already_contain_is_refused(results, tmp_path):
+    path = steering(tmp_path)
+    path.write_text(path.read_text().replace("n_masses", 'channels = ["bremsstrahlung"]\nn_masses'))
+    with pytest.raises(PhysicsError, match="virtual_photon"):
+        run(path, output=results, resume=True)
