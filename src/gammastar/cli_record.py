@@ -1,0 +1,60 @@
+"""Commands that start from the record of a finished run: ``gammastar reinterpret | export | compare``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+__all__ = ["FILE", "RECORD"]
+
+FILE = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("results", type=FILE)
+@click.option("--model", metavar="FILE.py:NAME", help="Another model [that of the run].")
+@click.option("--detector", type=FILE, help="Another detector file [those of the run].")
+@click.option("--output", type=FILE, required=True, help="Folder of the new results.")
+def reinterpret(results: Path, model: str | None, detector: Path | None, output: Path) -> None:
+    """Compute the reach of another model or detector from the record of RESULTS alone."""
+    from gammastar.pipeline.progress import shown
+    from gammastar.pipeline.reinterpret import reinterpret as again
+
+    with shown() as tell:
+        again(results, model=model, detector=detector, output=output, tell=tell)
+    click.echo(f"results in {output}")
+
+
+@click.command()
+@click.argument("results", type=FILE)
+@click.option("--output", type=FILE, required=True, help="Folder of the tables.")
+@click.option("--detector", type=FILE, help="Another detector file [those of the run].")
+@click.option("-n", "n", type=click.IntRange(min=100), default=20_000, show_default=True, help="Per mass.")
+def export(results: Path, **options: Any) -> None:
+    """Write tables of RESULTS for other tools: rate, efficiency over mass and lifetime, Darkcast limits."""
+    from gammastar.pipeline.exporting import export as write
+    from gammastar.pipeline.progress import shown
+
+    with shown() as tell:
+        files = write(results, tell=tell, **options)
+    for path in files:
+        click.echo(path)
+
+
+@click.command()
+@click.argument("results", type=FILE)
+@click.option("--output", type=FILE, required=True, help="Folder of figure and table.")
+@click.option("--table", "tables", multiple=True, metavar="NAME=FILE[:COLUMN]", help="Rates; repeat it.")
+@click.option("--published/--no-published", default=True, help="EventCalc at 400 GeV and bremsstrahlung.")
+def compare(results: Path, output: Path, **options: Any) -> None:
+    """Draw the rate of RESULTS with those of other tools, per interacting proton."""
+    from gammastar.pipeline.comparing import compare as draw
+
+    for line in draw(results, output=output, **options):
+        click.echo(line)
+    click.echo(f"figure and table in {output}")
+
+
+RECORD = (reinterpret, export, compare)
