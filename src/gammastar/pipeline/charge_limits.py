@@ -19,6 +19,9 @@ from gammastar.store.manifest import write_json
 __all__ = ["ChargeSearch", "infer_stage"]
 
 
+PATCHED = (0.1, 1e4)  # expected events of the grid points that go into the patch set
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ChargeSearch:
     """The result of one detector of millicharged particles."""
@@ -50,6 +53,7 @@ def infer_stage(ctx: Context, exposure: Exposure, made: Any) -> dict[str, Charge
         assumption = f"b = {b:g} ± {error:g} (file of {detector.name})" if b else "b = 0 assumed"
         found[name] = ChargeSearch(detector, assumption, limit, whole, inside)
         _write(ctx, name, found[name])
+        _write_likelihood(ctx, name, kappa, exposure, found[name], made)
         slope = _exponents(planes)
         ctx.book.methods[f"limit, {detector.name}"] = f"{limit.method}; {assumption}"
         ctx.book.numbers[f"exponent of Q, {detector.name}"] = f"{detector.exponent} declared, {slope}"
@@ -100,3 +104,36 @@ def _write(ctx: Context, name: str, search: ChargeSearch) -> None:
         "rows": plain,
     }
     write_json(ctx.folder / f"reach_{name}.json", content)
+
+
+def _write_likelihood(
+    ctx: Context, name: str, kappa: float, exposure: Exposure, search: ChargeSearch, made: Any
+) -> None:
+    """Write ``workspace_<name>.json`` and ``patchset_<name>.json``, one patch per mass and charge."""
+    section, planes = ctx.steering.infer, made.millicharge_accepted[name]
+    if section is None:
+        return
+    spec = infer.workspace(
+        "counting",
+        search.detector.background or 0.0,
+        kappa,
+        "masked",
+        pot_calibration_sigma=exposure.pot_sigma,
+    )
+    write_json(ctx.folder / f"workspace_{name}.json", spec)
+    signal = planes["signal"]
+    row, column = np.nonzero((signal >= PATCHED[0]) & (signal <= PATCHED[1]))
+    every = slice(None, None, max(1, int(np.ceil(len(row) / section.max_patches))))
+    row, column = row[every], column[every]
+    if len(row):
+        chosen = signal[row, column]
+        patches = infer.patchset(
+            spec,
+            made.millicharge["mass"][row],
+            planes["couplings"][column],
+            chosen,
+            signal_mc_sigma=planes["mc_error"][row, column] / chosen,
+            coupling_name="charge",
+            hepdata=section.hepdata,
+        )
+        write_json(ctx.folder / f"patchset_{name}.json", patches)
