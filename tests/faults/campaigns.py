@@ -1,8 +1,7 @@
 """The long fault campaigns: ``python3 tests/faults/campaigns.py [NAME …]``; their figures go into the docs.
 
 Every portion is kept in ``results/faults/``, so that a stopped campaign goes on where it was; ``--fresh``
-starts again. The exit code is 1 when a promise was broken. Only a call without names writes
-``docs/reliability.md``.
+starts again. The exit code is 1 when a promise was broken.
 """
 
 from __future__ import annotations
@@ -43,7 +42,6 @@ def main() -> int:
         results.append(result)
         sys.stdout.write(f"{result.what}: {result.wrong:g} of {result.tried} {result.note}\n")
         sys.stdout.flush()
-    if not options.name:
         record.write(results)
     return int(any(result.counted and result.wrong > result.allowed for result in results))
 

@@ -45,8 +45,8 @@ def _short(name: str) -> list[Result]:
 
 
 def code() -> str:
-    """Return the digest of the campaigns' own code and the package's version."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
+    """Return the digest of the campaigns' own code, without this file, and the package's version."""
+    files = sorted(path for path in Path(__file__).parent.glob("*.py") if path.name != Path(__file__).name)
     return digest(__version__, {path.name: path.read_text() for path in files})
 
 
@@ -61,23 +61,23 @@ def _portion(name: str, portion: int, kept: Path) -> list[Result]:
     return [Result(**entry) for entry in json.loads(target.read_text())]
 
 
-def dates(kept: Path = KEPT) -> str:
-    """Return when the kept portions were made."""
-    times = [path.stat().st_mtime for path in kept.glob(f"*-{code()[:12]}.json")]
-    if not times:
-        return "today"
-    first, last = (dt.date.fromtimestamp(time).isoformat() for time in (min(times), max(times)))
-    return first if first == last else f"{first} to {last}"
+def _rows(text: str) -> dict[str, str]:
+    """Return the rows of the page's table by their first column."""
+    part = text.partition(f"{HEADING}\n")[2].partition("\n## ")[0]
+    lines = [line for line in part.splitlines() if line.startswith("| ")][1:]
+    return {line.split(" | ")[0].removeprefix("| "): line for line in lines}
 
 
 def write(results: list[Result]) -> None:
-    """Replace the figures of the page."""
-    lines = ["| what | tried | wrong | |", "|---|---|---|---|"]
-    lines += [f"| {r.what} | {r.tried} | {r.wrong:g} | {r.note} |" for r in results]
-    machine = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
-    head = f"Written by `python3 tests/faults/campaigns.py` on {machine}, {dates()}."
-    body = f"{HEADING}\n\n{head}\n\n" + "\n".join(lines) + "\n"
+    """Replace the figures of the page that these results give; the others stay."""
     text = PAGE.read_text() if PAGE.is_file() else "# Reliability\n"
+    rows = _rows(text) | {r.what: f"| {r.what} | {r.tried} | {r.wrong:g} | {r.note} |" for r in results}
+    machine = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
+    head = (
+        f"Written by `python3 tests/faults/campaigns.py` on {machine}, last on {dt.date.today().isoformat()}."
+    )
+    table = "\n".join(["| what | tried | wrong | |", "|---|---|---|---|", *rows.values()])
+    body = f"{HEADING}\n\n{head}\n\n{table}\n"
     pattern = re.compile(rf"{HEADING}\n.*?(?=\n## |\Z)", re.DOTALL)
     text = pattern.sub(lambda _: body, text) if pattern.search(text) else f"{text.rstrip()}\n\n{body}"
     temporary = PAGE.with_suffix(".tmp")
