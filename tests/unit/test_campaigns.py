@@ -1,0 +1,87 @@
+"""Statistics of the pseudo-experiments: Gaussian cells of known covariance give unit pulls and 68 %."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[2] / "analysis" / "na60_dimuon"
+N = 300
+
+
+@pytest.fixture(scope="module")
+def modules():
+    sys.path[:0] = [str(FOLDER), str(FOLDER.parent)]
+    try:
+        import campaign_report
+        import campaign_truth
+        import campaigns
+    finally:
+        del sys.path[:2]
+    return campaign_report, campaign_truth, campaigns
+
+
+@pytest.fixture(scope="module")
+def known(modules):
+    """Three masses of two by three cells; the last energy is not measured."""
+    truth = modules[1]
+    cells = np.full((3, 2, 3), 10.0) * np.array([1.0, 0.5, 0.1])
+    domain = np.ones(cells.shape, dtype=bool)
+    domain[..., 2] = False
+    x = np.log10(truth.COUPLINGS)
+    centre = np.array([-7.0, -6.9, -6.5])  # harder photons reach larger couplings
+    events = 5.0 * np.exp(-0.5 * ((x[None, :] - centre[:, None]) / 0.4) ** 2)
+    variations = np.ones((1, *cells.shape))
+    variations[..., 2] = 1.3
+    return truth.Truth(cells, domain, np.broadcast_to(events, (3, 2, 3, len(x))), variations)
+
+
+@pytest.fixture(scope="module")
+def results(known):
+    rng = np.random.default_rng(5)
+    size = known.cells.size
+    root = 0.05 * known.cells.ravel()[:, None] * (np.eye(size) + 0.2)
+    cov = root @ root.T
+    found = []
+    for _ in range(N):
+        values = known.cells.ravel() + root @ rng.normal(size=size)
+        shape = known.cells.copy()
+        shape[..., 2] *= 1.3 ** rng.normal()
+        found.append({"values": values, "cov": cov, "untuned": values, "shape": shape})
+    return found
+
+
+def test_pulls_and_coverage(modules, known, results):
+    row = modules[0].summary("nominal", results, known)
+    assert row["pull width"] == pytest.approx(1.0, abs=0.06)
+    assert abs(row["pull mean"]) < 4 * row["pull mean error"]
+    for side in ("lower", "upper"):
+        assert row[f"coverage {side}, measured"] == pytest.approx(0.683, abs=0.06)
+        assert 0.6 < row[f"coverage {side}, all"] < 0.8  # the thrown shape is log-normal, its error linear
+
+
+def test_estimated_correlation_is_that_of_the_pulls(modules, known, results):
+    found, estimated = modules[0].correlation(results, known)
+    assert np.abs(found - estimated).max() < 4 / np.sqrt(N)
+    assert estimated[0, 1] > 0.3
+
+
+def test_a_common_shift_has_its_impact(modules, known, results):
+    more = [{**found, "values": 1.1 * found["values"]} for found in results]
+    row = modules[0].impacts(results, more, known)
+    assert row["rate"] == pytest.approx(0.1)
+    assert row["lower"] < 0 < row["upper"]  # more signal widens the contour
+    assert row["lower error"] < 0.01
+
+
+def test_kept_campaigns_are_not_made_again(modules, tmp_path, monkeypatch):
+    campaigns = modules[2]
+    made = []
+    monkeypatch.setattr(campaigns, "make", lambda _, name, i: made.append((name, i)))
+    campaigns.place(tmp_path, "R = 1", 1).parent.mkdir(parents=True)
+    campaigns.place(tmp_path, "R = 1", 1).write_bytes(b"")
+    campaigns.produce(["R = 1"], 3, tmp_path)
+    assert made == [("R = 1", 0), ("R = 1", 2)]
