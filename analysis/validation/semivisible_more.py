@@ -109,8 +109,10 @@ def _darknews(*, quick: bool) -> Iterator[dict]:
                 "skipped": "the package DarkNews is not installed: python3 -m pip install darknews",
             }
         return
+    import gvar
     from DarkNews import integrands, model, pdg, processes
 
+    gvar.ranseed(11)  # vegas draws from it
     heavy, light = 0.462, 0.33
     theory = model.GenericHNLModel(
         m4=light, m5=heavy, mzprime=1.0, HNLtype="majorana", d_45=1.0, deV=1e-3 * np.sqrt(4 * np.pi * ALPHA)
