@@ -18,6 +18,10 @@ from gammastar.report.style import power_of_ten
 
 __all__ = ["reach_sections"]
 
+NO_LIMITS = (
+    "No published limit is drawn: they hold for dark photons, see predict.prompt and predict.displaced."
+)
+
 
 def reach_sections(ctx: Context, made: Products) -> list[report.Section]:
     """Return one section per detector."""
@@ -29,7 +33,7 @@ def reach_sections(ctx: Context, made: Products) -> list[report.Section]:
 def _section(ctx: Context, name: str, search: Search, mass: Any, arrays: Arrays) -> report.Section:
     section = ctx.steering.infer
     own = None if section is None or section.existing_limits is None else ctx.base / section.existing_limits
-    known = report.existing_limits(directory=own, kinds=("observed", "recast"))
+    known = report.existing_limits(directory=own, kinds=("observed", "recast")) if _mixing(ctx, own) else []
     reached = np.isfinite(search.reach.edges).all(axis=1)
     options: dict[str, Any] = {
         "mock": ctx.book.mock,
@@ -39,7 +43,7 @@ def _section(ctx: Context, name: str, search: Search, mass: Any, arrays: Arrays)
     if not reached.any() and section is not None:
         options["plane"] = report.Plane(coupling_range=section.coupling)
     label = f"Expected reach, {search.detector.name}"
-    grey = f"Grey: {report.citations(known)}."
+    grey = f"Grey: {report.citations(known)}." if known else NO_LIMITS
     domain = domain_of(mass, arrays)
     figure = report.reach_figure(
         _contours(search, domain), pot=search.detector.pot, yields=_yields(ctx, mass, arrays), **options
@@ -70,6 +74,14 @@ def _section(ctx: Context, name: str, search: Search, mass: Any, arrays: Arrays)
         figures.append(_impacts(ctx, name, search, search.impacts))
     _numbers(ctx, search, reached)
     return report.Section(label, _text(search, reached), figures, _tables(search))
+
+
+def _mixing(ctx: Context, own: Any) -> bool:
+    """Return whether limits on kinetic mixing belong on the plane: a dark photon's, or the user's own."""
+    predicting = ctx.steering.predict
+    return (
+        own is not None or predicting is None or predicting.model == "dark_photon" or ":" in predicting.model
+    )
 
 
 def domain_of(mass: Any, arrays: Arrays) -> report.DomainMap | None:
