@@ -213,8 +213,10 @@ def _missing(options, models: dict, numbers: dict) -> list:
     by_mass = {}
     for name in ("iDM-040", "i2DM-talk"):
         model, rng = recast.load_benchmark(name).sector, stream(3, name)
-        value, _, low, high = babar.prompt_table(model, mass, card, rng, n=n)
-        by_mass[named[name]] = (value, low, high)
+        found = [recast.prompt_missing(decay_table(model(float(m))), card, n // 30, rng) for m in mass]
+        by_mass[named[name]] = tuple(
+            np.array([getattr(p, k)[0] for p in found]) for k in ("value", "low", "high")
+        )
     needed = float(_published("babar", options.curves).at(M) / NEEDED) ** 2
     return [
         ("P_miss against the threshold.", figures.missing_against_threshold(thresholds, curves, needed, M)),
