@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from gammastar import report
 from gammastar.core.records import Limit, Reach
 from gammastar.infer import Ranking
+from gammastar.physics.vector_models import CHARGES
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context
 from gammastar.pipeline.order import Products
@@ -40,8 +42,7 @@ def _section(ctx: Context, name: str, search: Search, mass: Any, arrays: Arrays)
         "cl": search.limit.cl,
         "limits": [limit.curve for limit in known],
     }
-    if not reached.any() and section is not None:
-        options["plane"] = report.Plane(coupling_range=section.coupling)
+    options["plane"] = _plane(ctx, None if reached.any() or section is None else section.coupling)
     label = f"Expected reach, {search.detector.name}"
     grey = f"Grey: {report.citations(known)}." if known else NO_LIMITS
     domain = domain_of(mass, arrays)
@@ -82,6 +83,17 @@ def _mixing(ctx: Context, own: Any) -> bool:
     return (
         own is not None or predicting is None or predicting.model == "dark_photon" or ":" in predicting.model
     )
+
+
+def _plane(ctx: Context, couplings: tuple[float, float] | None) -> report.Plane:
+    """Return the plane: of kinetic mixing, or of the coupling g of another vector; theory has no threshold."""
+    plane = report.Plane(coupling_range=couplings)
+    predicting = ctx.steering.predict
+    if predicting is not None and predicting.source == "theory":
+        plane = replace(plane, threshold=None)
+    if predicting is not None and predicting.model in CHARGES:
+        plane = replace(plane, mass_label="$m_X$ [GeV]", coupling_label="$g$")
+    return plane
 
 
 def domain_of(mass: Any, arrays: Arrays) -> report.DomainMap | None:
