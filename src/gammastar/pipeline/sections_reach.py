@@ -86,7 +86,7 @@ def _mixing(ctx: Context, own: Any) -> bool:
 
 
 def _plane(ctx: Context, couplings: tuple[float, float] | None) -> report.Plane:
-    """Return the plane: of kinetic mixing, or of the coupling g of another vector; theory has no threshold."""
+    """Return the plane of kinetic mixing, or of the coupling g of another vector; theory has no threshold."""
     plane = report.Plane(coupling_range=couplings)
     predicting = ctx.steering.predict
     if predicting is not None and predicting.source == "theory":
