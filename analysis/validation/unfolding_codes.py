@@ -101,13 +101,12 @@ def dimuons(n: float, slope: float = 0.25) -> Response:
 
 def coverage(*, quick: bool) -> Iterator[dict]:
     """As many simulated as measured pairs, the simulation drawn again for every toy, 100 replicas."""
-    n_toys = 300
-    cases = [("least squares", 1e6, unfold.least_squares)]
+    cases = [("least squares", 1e6, unfold.least_squares, 900)]
     cases += [
-        ("30 iterations", size, partial(unfold.iterative, n_iterations=30))
+        ("30 iterations", size, partial(unfold.iterative, n_iterations=30), 300)
         for size in ((1e5,) if quick else (1e5, 1e6))
     ]
-    for label, size, unfolder in cases:
+    for label, size, unfolder, n_toys in cases:
         rng = stream(11, "coverage", label, int(size))
         study = unfold.closure(dimuons(size), unfolder, rng=rng, n_toys=n_toys)
         name, source = f"closure, N_MC = N_data = {size:.0e}, {label}", f"{n_toys} toys of 20 bins"
@@ -117,6 +116,7 @@ def coverage(*, quick: bool) -> Iterator[dict]:
         yield row(f"{name}: width of pulls", study.width.mean(), 1, 0.05, source)
         yield row(f"{name}: χ²/ndf", study.chi2_ndf, 1.025, 0.125, f"{source}; 0.9 to 1.15")
         yield row(f"{name}: refolding χ²/ndf", study.refolding_ndf, 1, 0.3, source)
+    n_toys = 300
     known = unfold.closure(
         dimuons(1e5), unfold.least_squares, rng=stream(11, "known"), n_toys=n_toys, mc_statistics=False
     )
