@@ -240,8 +240,12 @@ def match_stage(ctx: Context, given: Inputs) -> MatchedPairs:
         return {f: getattr(found, f) for f in fields} | _with_columns(found.columns, wanted)
 
     arrays = ctx.book.arrays("match", key, compute)
-    columns = {name: arrays[f"column_{name}"] for name in wanted}
     return MatchedPairs(
-        *(arrays["true"], arrays["reco"], arrays["weight"]),
-        *(arrays["event"], arrays["fakes"], arrays["fake_weight"], columns),
+        true=arrays["true"],
+        reco=arrays["reco"],
+        weight=arrays["weight"],
+        event=arrays["event"],
+        fakes=arrays["fakes"],
+        fake_weight=arrays["fake_weight"],
+        columns={name: arrays[f"column_{name}"] for name in wanted},
     )
