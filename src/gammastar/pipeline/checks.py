@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gammastar.config import Read, Steering, read_toml
+from gammastar.config import Predict, Read, Steering, read_toml
 from gammastar.core.errors import SteeringError
 from gammastar.core.resolve import resolve
 from gammastar.pipeline.context import find_file, shipped
 
 __all__ = ["check_files"]
+
+NOMINAL_BEAM = 400.0  # GeV; only whether the channels can be made is looked at
 
 
 def check_files(steering: Steering, base: Path) -> None:
@@ -32,8 +34,25 @@ def check_files(steering: Steering, base: Path) -> None:
 
         for name in steering.accept.detectors:
             load_detector(shipped(name, base, "detectors"))
-    if steering.predict is not None and ":" in steering.predict.model:
-        resolve(steering.predict.model, base)
+        from gammastar.physics.millicharge_detector import load_millicharge_detector
+
+        for name in steering.accept.millicharge_detectors:
+            load_millicharge_detector(shipped(name, base, "detectors"))
+    section = steering.predict
+    if section is not None and (section.channels or section.millicharge or section.model != "dark_photon"):
+        _check_predict(section, base)  # imports more than the main job's check needs
+
+
+def _check_predict(section: Predict, base: Path) -> None:
+    """Make the model and every theory channel, which reads their tables."""
+    from gammastar.pipeline.producing import make_model, theory_channel
+    from gammastar.predict import check_exclusive
+
+    make_model(section.model, base)
+    beam = section.beam_energy or NOMINAL_BEAM
+    charged = () if section.millicharge is None else section.millicharge.channels
+    for names in (section.channels, charged):
+        check_exclusive([theory_channel(name, section, base, beam) for name in names])
 
 
 def _check_read(steering: Steering, section: Read, base: Path) -> None:
