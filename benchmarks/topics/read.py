@@ -146,7 +146,7 @@ def by_kernel(columns: dict[str, np.ndarray]) -> np.ndarray:
 def kernels() -> Iterator[dict]:
     """Compare the pair loop with awkward and vector: the same pairs in the same order, each from its form."""
     vector.register_awkward()
-    chunk = events(500_000)
+    chunk = events(100_000)
     columns = flat_columns(chunk)
     theirs, ours = by_vector(chunk), by_kernel(columns)
     yield {
@@ -157,12 +157,12 @@ def kernels() -> Iterator[dict]:
         "unit": "",
     }
     slow, fast = interleaved(lambda: by_vector(chunk), lambda: by_kernel(columns))
-    claim = "5e5 events in memory to pairs: compiled loop over awkward with vector"
+    claim = "1e5 events in memory to pairs: compiled loop over awkward with vector"
     yield {"claim": claim, "measured": slow / fast, "goal": 3}
     slow, fast = interleaved(
         lambda: select.fill(select.pairs(chunk)[0], AXES), lambda: select.histograms([columns], AXES)
     )
-    claim = "5e5 events to histograms: one compiled pass over a table of pairs that is filled"
+    claim = "1e5 events to histograms: one compiled pass over a table of pairs that is filled"
     yield {"claim": claim, "measured": slow / fast, "goal": 3}
 
 
