@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 from gammastar import report, simulate
 from gammastar.pipeline.context import Context, shipped
 from gammastar.pipeline.limits import limits_of
@@ -44,12 +47,7 @@ def _sections(ctx: Context, made: Products) -> list[report.Section]:
 def write(ctx: Context, made: Products) -> None:
     """Write ``figures/`` and ``report.html``; the numbers go into the manifest."""
     ctx.tell("report", None, "figures")
-    sections = _sections(ctx, made)
-    figures = [figure for section in sections for _, figure in section.figures]
-    for i, figure in enumerate(figures):
-        name = str(figure.get_label())
-        ctx.tell("report", (i + 1) / len(figures), name)
-        report.save_figure(figure, ctx.folder / "figures" / name)
+    sections = _saved(ctx, _sections(ctx, made))
     numbers = report.Table(
         {"quantity": list(ctx.book.numbers), "value": list(ctx.book.numbers.values())}, caption="Numbers"
     )
@@ -65,6 +63,24 @@ def write(ctx: Context, made: Products) -> None:
     write_text(ctx.folder / "report.html", text)
     if made.inferred and made.accepted and made.predicted is not None:
         _write_explorer(ctx, made, title)
+
+
+def _saved(ctx: Context, sections: list[report.Section]) -> list[report.Section]:
+    """Write the figures of all sections; return the sections with the PNG files in their place."""
+    total, done, found = sum(len(section.figures) for section in sections), 0, []
+    for section in sections:
+        drawn: list[tuple[str, Any]] = []
+        for caption, figure in section.figures:
+            done += 1
+            if isinstance(figure, bytes):
+                drawn.append((caption, figure))
+                continue
+            name = str(figure.get_label())
+            ctx.tell("report", done / total, name)
+            png, _ = report.save_figure(figure, ctx.folder / "figures" / name)
+            drawn.append((caption, png.read_bytes()))
+        found.append(replace(section, figures=drawn))
+    return found
 
 
 def _write_explorer(ctx: Context, made: Products, title: str) -> None:

@@ -63,13 +63,13 @@ class Section:
     heading : str
     paragraphs : sequence of str
         Plain text; it is escaped.
-    figures : sequence of (caption, Figure)
+    figures : sequence of (caption, Figure or the bytes of a PNG file)
     tables : sequence of Table
     """
 
     heading: str
     paragraphs: Sequence[str] = ()
-    figures: Sequence[tuple[str, Figure]] = ()
+    figures: Sequence[tuple[str, Figure | bytes]] = ()
     tables: Sequence[Table] = ()
 
 
@@ -117,7 +117,7 @@ def page(
     provenance : Provenance, optional
         Written as the last section; the placeholders stand above all sections too.
     dpi : int
-        Resolution of the figures.
+        Resolution of figures that are not drawn yet.
 
     Returns
     -------
@@ -188,8 +188,9 @@ def _section(index: int, section: Section, dpi: int) -> str:
     return "\n".join([*parts, "</section>"])
 
 
-def _figure(caption: str, figure: Figure, dpi: int) -> str:
-    content = base64.b64encode(png_bytes(figure, dpi=dpi)).decode("ascii")
+def _figure(caption: str, figure: Figure | bytes, dpi: int) -> str:
+    drawn = figure if isinstance(figure, bytes) else png_bytes(figure, dpi=dpi)
+    content = base64.b64encode(drawn).decode("ascii")
     text = html.escape(caption)
     image = f'<img alt="{text}" src="data:image/png;base64,{content}">'
     return f"<figure>{image}<figcaption>{text}</figcaption></figure>"
