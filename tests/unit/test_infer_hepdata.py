@@ -53,6 +53,14 @@ def test_likelihood_travels_with_the_tables(tmp_path):
         assert archive.getnames() == ["BkgOnly.json", "patchset.json"]
 
 
+def test_fewer_contours_leave_no_table_behind(tmp_path):
+    others = {"in the measured domain": found()}
+    write_submission(tmp_path, found(), SAYS, others=others)
+    assert (tmp_path / "contour1.yaml").is_file()
+    write_submission(tmp_path, found(), SAYS)
+    assert not (tmp_path / "contour1.yaml").exists()
+
+
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # the validator leaves files to the collector
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_valid_to_the_validator_of_hepdata(tmp_path):

@@ -123,6 +123,9 @@ def write_submission(
     for name, content in files.items():
         write_whole(directory / name, content)
         paths.append(directory / name)
+    for old in directory.glob("contour*.yaml"):  # of an earlier run with more contours
+        if old.name not in files:
+            old.unlink()
     return paths
 
 
