@@ -3,7 +3,9 @@
 import pytest
 
 from gammastar import config
-from gammastar.core.errors import SteeringError
+from gammastar.core.data import data_path
+from gammastar.core.errors import SteeringError, UserError
+from gammastar.pipeline.checks import check_files
 
 GOOD = {
     "analysis": {"name": "a"},
@@ -55,3 +57,13 @@ def test_not_toml(tmp_path):
 def test_bins_are_spelled_out():
     content = {**GOOD, "select": {"mass": {"bins": 4, "low": 0.2, "high": 1.0}}}
     assert config.parse(content).select.mass == (0.2, 0.4, 0.6, 0.8, 1.0)
+
+
+def test_check_reads_the_card(tmp_path):
+    text = data_path("cards/na60_mock.toml").read_text()
+    (tmp_path / "mine.toml").write_text(f'colour = "blue"\n{text}')
+    steering = config.parse(
+        {**GOOD, "simulate": {"card": "mine.toml", "engine": "toy", "n_pairs": 10, "n_response": 10}}
+    )
+    with pytest.raises(UserError, match=r"mine\.toml: colour: unknown key"):
+        check_files(steering, tmp_path)

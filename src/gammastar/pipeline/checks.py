@@ -23,7 +23,9 @@ def check_files(steering: Steering, base: Path) -> None:
         Naming the key and what is wrong with its file.
     """
     if steering.simulate is not None:
-        read_toml(shipped(steering.simulate.card, base, "cards"))
+        from gammastar.simulate import load_card
+
+        load_card(shipped(steering.simulate.card, base, "cards"))
     if steering.read is not None:
         _check_read(steering, steering.read, base)
     if steering.select is not None:
