@@ -32,7 +32,11 @@ class Read(Section):
 
 
 class Select(Section):
-    """Range cuts, function cuts, pair-level ghost veto, and the axes of the reconstructed spectrum."""
+    """Range cuts, function cuts, pair-level ghost veto, and the axes of the reconstructed spectrum.
+
+    More pairs than `max_in_memory` stay in files: histograms are filled from all of them part by part, the
+    classifier and the flow learn from about so many pairs, of events that their hash chooses.
+    """
 
     lepton: dict[str, Range] = Field(default_factory=dict)
     pair: dict[str, Range] = Field(default_factory=dict)
@@ -40,6 +44,7 @@ class Select(Section):
     pair_functions: tuple[str, ...] = ()
     ghost_angle: Annotated[float, Field(ge=0)] = 0.0
     ghost_excess: Annotated[float, Field(ge=0)] = 0.0
+    max_in_memory: Annotated[int, Field(ge=1000)] = 5_000_000
     mass: Edges
     pt: Edges = (0.0, 1e4)
     energy: Edges = (0.0, 1e5)

@@ -20,6 +20,7 @@ from gammastar.core.rng import stream
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context, find_file, shipped
 from gammastar.pipeline.reading import Inputs, load_cuts, load_schema
+from gammastar.pipeline.stored_pairs import Parts, fill_all
 from gammastar.store.events import write_tree
 
 __all__ = ["Component", "Ratio", "charge_ratio", "charm_component", "correction_component", "pair_offset"]
@@ -168,7 +169,7 @@ def _charm_template(ctx: Context, charm: Charm) -> Pairs:
 
 
 def charm_component(
-    ctx: Context, pairs: Pairs, matched: MatchedPairs, ratio: Ratio, axes: tuple[Any, ...]
+    ctx: Context, parts: Parts, matched: MatchedPairs, ratio: Ratio, axes: tuple[Any, ...]
 ) -> Component:
     """Fit open charm in mass and vertex offset; prompt pairs have the offsets of the response simulation."""
     section = _subtraction(ctx)
@@ -187,7 +188,7 @@ def charm_component(
     prompt = Pairs(*kinematics, np.zeros(n, np.int8), seen.weight, seen.event, {OFFSET: offset})
     method = "B5" if section.method == "B4" else section.method
     r, sigma = ratio.mean
-    flat: PairHists = select.fill(with_offset(pairs, charm), plane)
+    flat: PairHists = fill_all(parts, plane, lambda part: with_offset(part, charm))
     found = subtract.fit_charm(
         flat,
         select.fill(template, plane).os,

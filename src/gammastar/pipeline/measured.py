@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from gammastar.core.axes import MASS
 from gammastar.core.errors import SteeringError
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import Exposure, FloatArray, PairHists, Spectrum
-from gammastar.core.rng import stream
 from gammastar.core.stats import filled
 from gammastar.pipeline.backgrounds import (
     Component,
@@ -25,7 +23,9 @@ from gammastar.pipeline.backgrounds import (
 )
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context, axes_of, find_file, pack_spectrum, unpack_spectrum
+from gammastar.pipeline.pair_weights import bootstrapped, by_r, like_sign, looked_up, pair_weights
 from gammastar.pipeline.reading import Inputs
+from gammastar.pipeline.stored_pairs import Parts, StoredPairs, fill_all
 from gammastar.store.manifest import digest
 from gammastar.store.remote import input_sha256
 
@@ -40,9 +40,16 @@ def needs_simulation(section: config.Subtract | None) -> bool:
 
 
 def subtract_stage(
-    ctx: Context, pairs: Pairs, simulated: Arrays, given: Inputs, matched: MatchedPairs | None = None
+    ctx: Context,
+    pairs: Pairs,
+    simulated: Arrays,
+    given: Inputs,
+    matched: MatchedPairs | None = None,
+    stored: StoredPairs | None = None,
 ) -> tuple[PairHists, Spectrum, Arrays]:
     """Return the pair histograms, the subtracted spectrum, and the arrays with the pair weights.
+
+    With `stored` pairs the histograms are of all of them, `pairs` and their weights of a sample.
 
     The arrays hold signed and posterior weights, R, the like-sign estimate, the fit of open charm and the
     shift of the spectrum by one standard deviation of every named source.
@@ -52,7 +59,8 @@ def subtract_stage(
         msg = "[select] and [subtract] are needed for the subtraction"
         raise SteeringError(msg)
     axes = axes_of(selection)
-    hists = select.fill(pairs, axes)
+    parts: Parts = (pairs,) if stored is None else stored
+    hists = fill_all(parts, axes)
     before = ctx.book.key_of("select", "match") if needs_simulation(section) else ctx.book.key_of("select")
     used = digest(selection.model_dump(), simulated.get("r_factor"), _other_files(ctx, section))
     key = ctx.book.key(section, before, used)
@@ -62,16 +70,18 @@ def subtract_stage(
         r, sigma = ratio.mean
         ctx.tell("subtract", None, f"R = {r:.3f} ± {sigma:.3f}")
         coarse: dict[str, Any] = {str(name): edges for name, edges in section.coarse.items()}
-        like, signed, removed = _like_sign(pairs, hists, ratio, section.method, coarse)
+        combinatorial = like_sign(parts, hists, ratio, section.method, coarse)
+        like = combinatorial.spectrum
         if section.bootstrap:
-            like = _bootstrapped(ctx, pairs, hists, like, ratio)
-        shifts = {} if section.method in ("B1", "B2", "B4") else {"background": _by_r(hists, like, ratio)}
-        components = _components(ctx, pairs, matched, ratio, axes, float(like.values.sum()))
+            like = bootstrapped(ctx, parts, hists, like, ratio)
+        shifts = {} if section.method in ("B1", "B2", "B4") else {"background": by_r(hists, like, ratio)}
+        components = _components(ctx, parts, matched, ratio, axes, float(like.values.sum()))
         result, applied = subtract.apply_corrections(like, [_correction(c, axes) for c in components])
         shifts |= {c.name: -_unit(c, axes) * c.sigma for c in components}
         alarms = subtract.negative_yields(result)
         ctx.tell("subtract", None, "posterior weights")
-        posterior = _posterior(ctx, pairs, signed, [removed, *(_to_remove(c, axes) for c in components)])
+        removed = [combinatorial.mixed, *(_to_remove(c, axes) for c in components)]
+        signed, posterior = pair_weights(ctx, parts, pairs, combinatorial.sign, removed)
         kept = {
             "weight": signed,
             "posterior": posterior,
@@ -101,79 +111,9 @@ def _other_files(ctx: Context, section: config.Subtract) -> dict[str, str]:
     return {Path(path).name: sha for path, sha in found.items()}
 
 
-def _like_sign(
-    pairs: Pairs, hists: PairHists, ratio: Ratio, method: str, coarse: dict[str, Any]
-) -> tuple[Spectrum, FloatArray, tuple[Pairs, FloatArray] | None]:
-    """Return the spectrum without combinatorial pairs, signed weights, and mixed pairs to remove (B4)."""
-    axes = tuple(hists.os.axes)
-    if method != "B4":
-        r = ratio.value if method not in ("B1", "B2") else 1.0
-        options: dict[str, Any] = {"method": method, "r_factor": r, "coarse": coarse or None}
-        sigma = ratio.sigma if method not in ("B1", "B2") else 0.0
-        result = subtract.same_sign(hists, r_factor_sigma=sigma, **options)
-        return result, subtract.event_weights(pairs, axes, **options), None
-    if ratio.mixed is None:
-        msg = "subtract.method = 'B4' needs mixed events"
-        raise SteeringError(msg)
-    mixed = select.fill(ratio.mixed, axes)
-    result = subtract.mixed_spectrum(hists, mixed, coarse=coarse or None)
-    shape = mixed.os.values()
-    background = hists.os.values() - result.values
-    scale = np.divide(background, shape, out=np.zeros_like(shape), where=shape > 0)
-    os = ratio.mixed.select(ratio.mixed.os)
-    weight = os.weight * _looked_up(os, axes, scale)
-    return (
-        result,
-        np.where(pairs.os, pairs.weight * _looked_up(pairs, axes, np.ones_like(shape)), 0.0),
-        (os, weight),
-    )
-
-
-def _bootstrapped(ctx: Context, pairs: Pairs, hists: PairHists, like: Spectrum, ratio: Ratio) -> Spectrum:
-    """Return the spectrum with the covariance of a bootstrap of events, and that of R."""
-    section = ctx.steering.subtract
-    n_cells = like.cov.shape[0]
-    if section is None or section.bootstrap < n_cells + 2:
-        n = 0 if section is None else section.bootstrap
-        msg = f"subtract.bootstrap = {n}: {n_cells} cells need at least {n_cells + 2} replicas"
-        raise SteeringError(msg)
-    ctx.tell("subtract", None, f"bootstrap of events, {section.bootstrap} replicas")
-    plain = section.method in ("B1", "B2")
-    cov = subtract.bootstrap_covariance(
-        pairs,
-        tuple(hists.os.axes),
-        method=section.method if section.method != "B4" else "B5",
-        r_factor=1.0 if plain else ratio.value,
-        coarse={str(name): edges for name, edges in section.coarse.items()} or None,
-        n_replicas=section.bootstrap,
-        rng=stream(ctx.seed, "bootstrap"),
-    )
-    shift = np.zeros(n_cells) if plain else _by_r(hists, like, ratio)
-    # cells that no replica fills keep the variance of the formula
-    empty = np.where(np.diag(cov) > 0, 0.0, np.diag(like.cov))
-    cov = cov + np.diag(empty) + np.outer(shift, shift)
-    return replace(like, hist=filled(tuple(hists.os.axes), like.values, np.diag(cov)), cov=cov)
-
-
-def _looked_up(pairs: Pairs, axes: tuple[Any, ...], values: FloatArray) -> FloatArray:
-    """Return the value of the cell of each pair, 0 outside."""
-    index, inside = [], np.ones(len(pairs), dtype=bool)
-    for axis in axes:
-        place = np.asarray(axis.index(np.ascontiguousarray(getattr(pairs, axis.name))))
-        inside &= (place >= 0) & (place < len(axis))
-        index.append(np.clip(place, 0, len(axis) - 1))
-    return np.where(inside, values[tuple(index)], 0.0)
-
-
-def _by_r(hists: PairHists, like: Spectrum, ratio: Ratio) -> FloatArray:
-    """Return what one standard deviation of R does to the spectrum; the estimate is linear in R."""
-    background = hists.os.values() - like.values
-    return np.asarray(-background * np.asarray(ratio.sigma) / np.asarray(ratio.value)).ravel()
-
-
 def _components(
     ctx: Context,
-    pairs: Pairs,
+    parts: Parts,
     matched: MatchedPairs | None,
     ratio: Ratio,
     axes: tuple[Any, ...],
@@ -187,7 +127,7 @@ def _components(
         if matched is None:
             msg = "subtract.charm: the offsets of prompt pairs come from the simulation; give read.response"
             raise SteeringError(msg)
-        found.append(charm_component(ctx, pairs, matched, ratio, axes))
+        found.append(charm_component(ctx, parts, matched, ratio, axes))
     mass_axis = next(axis for axis in axes if axis.name == MASS)
     found += [correction_component(ctx, c, total, matched, mass_axis) for c in section.corrections]
     return found
@@ -208,28 +148,10 @@ def _unit(component: Component, axes: tuple[Any, ...]) -> FloatArray:
 
 def _to_remove(component: Component, axes: tuple[Any, ...]) -> tuple[Pairs, FloatArray]:
     """Return template pairs and weights that sum to the amount inside the axes."""
-    inside = component.template.weight * _looked_up(
+    inside = component.template.weight * looked_up(
         component.template, axes, np.ones(tuple(len(axis) for axis in axes))
     )
     return component.template, inside * (component.amount / max(float(inside.sum()), 1e-300))
-
-
-def _posterior(
-    ctx: Context, pairs: Pairs, signed: FloatArray, removed: Sequence[tuple[Pairs, FloatArray] | None]
-) -> FloatArray:
-    """Return posterior weights; pairs to remove that are not in the data stand beside the like-sign ones."""
-    parts, weights = [replace(pairs, columns={})], [signed]
-    for template, weight in (part for part in removed if part is not None):
-        use = weight > 0
-        own = np.arange(int(use.sum()), dtype=np.int64) + sum(len(p) for p in parts)
-        part = template.select(use)
-        # charge and event: not opposite-sign data, and an event of its own
-        parts.append(replace(part, columns={}, charge=np.full(len(own), 2, np.int8), event=-1 - own))
-        weights.append(-weight[use])
-    found = subtract.posterior_weights(
-        Pairs.concatenate(parts), np.concatenate(weights), rng=stream(ctx.seed, "posterior")
-    )
-    return found[: len(pairs)]
 
 
 def _control(hists: PairHists, ratio: Ratio, section: config.Subtract) -> tuple[float, float]:

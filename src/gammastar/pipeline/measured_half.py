@@ -11,16 +11,16 @@ import numpy as np
 from gammastar import subtract
 from gammastar.core.errors import SteeringError
 from gammastar.core.pairs import MatchedPairs, Pairs
-from gammastar.pipeline import learning, measured, reading, results, unfolding
+from gammastar.core.stats import effective_size
+from gammastar.pipeline import learning, measured, reading, results, stored_pairs, unfolding
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context
+from gammastar.pipeline.stored_pairs import CHUNK, StoredPairs
 from gammastar.store.pairs import PairChunk, write_pairs
 from gammastar.store.records import write_table
 from gammastar.unfold.efficiency import efficiency_map
 
 __all__ = ["subtract_half", "unfold_half"]
-
-CHUNK = 500_000  # pairs of one Parquet file
 
 
 def subtract_half(ctx: Context, made: Any) -> None:
@@ -28,13 +28,17 @@ def subtract_half(ctx: Context, made: Any) -> None:
     if made.pairs is None:
         msg = "the section [select] is missing: the subtraction needs its result"
         raise SteeringError(msg)
+    stored = stored_pairs.reopened(ctx, made.cutflow)
     if measured.needs_simulation(ctx.steering.subtract):
         made.matched = reading.match_stage(ctx, made.inputs)
     made.hists, made.subtracted, made.subtraction = measured.subtract_stage(
-        ctx, made.pairs, made.simulated, made.inputs, made.matched
+        ctx, made.pairs, made.simulated, made.inputs, made.matched, stored
     )
     results.write_mass_histograms(ctx, made.hists, made.subtracted)
-    _write_parquet(ctx, made.pairs, made.subtraction)
+    if stored is None:
+        _write_parquet(ctx, made.pairs, made.subtraction)
+    else:
+        _note_sample(ctx, stored, made.pairs, made.subtraction)
     kept = made.subtraction
     if len(kept["removed_names"]):
         amount, sigma, fraction = kept["removed"].T
@@ -46,6 +50,18 @@ def subtract_half(ctx: Context, made: Any) -> None:
             "reference": kept["removed_sources"],
         }
         write_table(ctx.folder / "corrections.csv", {key: column.tolist() for key, column in table.items()})
+
+
+def _note_sample(ctx: Context, stored: StoredPairs, pairs: Pairs, kept: Arrays) -> None:
+    """Say which pairs the stages in memory have."""
+    size = effective_size(kept["posterior"])
+    ctx.book.numbers["pairs in files"] = f"{stored.n}"
+    ctx.book.numbers["pairs in memory"] = f"{len(pairs)} (effective {size:.0f})"
+    ctx.book.notes.append(
+        f"{stored.n} pairs are more than select.max_in_memory: histograms and background are of all of them; "
+        f"classifier, flow and OmniFold have {len(pairs)} pairs (effective {size:.0f}) of {stored.share:.3%} "
+        "of the events, chosen by their hash, with weights scaled to the sum of all"
+    )
 
 
 def _write_parquet(ctx: Context, pairs: Pairs, kept: Arrays) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from gammastar import config, read, select
 from gammastar.core.errors import SteeringError
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.resolve import resolve
+from gammastar.pipeline import stored_pairs
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context, find_file
 from gammastar.store.chunks import Job, Source
@@ -159,7 +160,7 @@ def _with_columns(columns: Mapping[str, Any], wanted: Sequence[str]) -> Arrays:
 
 
 def select_stage(ctx: Context, given: Inputs) -> tuple[Pairs, Arrays]:
-    """Return the selected pairs and the cutflow.
+    """Return the selected pairs, or a sample of them, and the arrays of cutflow and stored pairs.
 
     Where the charm fit needs columns of the pairs, chunks are read here and not on workers.
     """
@@ -172,23 +173,27 @@ def select_stage(ctx: Context, given: Inputs) -> tuple[Pairs, Arrays]:
     wanted = _kept_columns(ctx)
     key = ctx.book.key(section, digest(reading.model_dump(mode="json"), wanted), code, *given.shas)
 
-    def serial() -> tuple[Pairs, select.Cutflow]:
-        parts, flows, n = [], [], 0
+    flows: list[select.Cutflow] = []
+
+    def serial() -> Iterator[Pairs]:
+        n = 0
         for chunk in read.open_events([str(f) for f in given.files], schema, step=reading.step):
             part, flow = select.pairs(chunk, cuts)
             columns = {name: part.columns[name] for name in wanted if name in part.columns}
-            parts.append(replace(part, columns=columns))
             flows.append(flow)
             n += len(chunk)
             ctx.tell("read", None, f"{n} events")
-        return Pairs.concatenate(parts), functools.reduce(lambda a, b: a + b, flows, select.Cutflow())
+            yield replace(part, columns=columns)
 
     def compute() -> Arrays:
+        stored: Arrays = {}
         if ctx.farm is None or wanted:
-            pairs, flow = serial()
+            pairs, stored = stored_pairs.collect(ctx, serial())
+            flow = functools.reduce(lambda a, b: a + b, flows, select.Cutflow())
         else:
             ctx.tell("read", None, f"{len(given.files)} files, {ctx.farm.name}")
-            pairs, flow = ctx.farm.pairs(_job(ctx, "pairs", given.files, given.shas[: len(given.files)]))
+            found, flow = ctx.farm.pairs(_job(ctx, "pairs", given.files, given.shas[: len(given.files)]))
+            pairs, stored = stored_pairs.collect(ctx, iter((found,)))
             _partial(ctx, "select", "pairs")
         if not len(pairs):
             names = ", ".join(f.name for f in given.files)
@@ -201,7 +206,7 @@ def select_stage(ctx: Context, given: Inputs) -> tuple[Pairs, Arrays]:
         }
         fields = ("mass", "pt", "energy", "charge", "weight", "event")
         arrays = {f: getattr(pairs, f) for f in fields} | {f"cutflow_{n}": v for n, v in kept.items()}
-        return arrays | _with_columns(pairs.columns, wanted)
+        return arrays | stored | _with_columns(pairs.columns, wanted)
 
     arrays = ctx.book.arrays("select", key, compute)
     pairs = Pairs(
@@ -209,7 +214,7 @@ def select_stage(ctx: Context, given: Inputs) -> tuple[Pairs, Arrays]:
         *(arrays["charge"], arrays["weight"], arrays["event"]),
         {name: arrays[f"column_{name}"] for name in wanted},
     )
-    return pairs, {k: v for k, v in arrays.items() if k.startswith("cutflow_")}
+    return pairs, {k: v for k, v in arrays.items() if k.startswith(("cutflow_", "stored_"))}
 
 
 def match_stage(ctx: Context, given: Inputs) -> MatchedPairs:

@@ -21,11 +21,17 @@ from gammastar.subtract.diagnostics import (
 )
 from gammastar.subtract.mixed_event import Pool, mixed_pairs, r_factor, with_multiplicity
 from gammastar.subtract.mixed_spectrum import mixed_spectrum
-from gammastar.subtract.posterior import Closure, posterior_weights, projection_closure
+from gammastar.subtract.posterior import (
+    Closure,
+    PosteriorModel,
+    fit_posterior,
+    posterior_weights,
+    projection_closure,
+)
 from gammastar.subtract.profile import ProfileInterval, profile_interval
 from gammastar.subtract.replicas import event_seeds, replica_weights
 from gammastar.subtract.same_sign import LowCountWarning, charge_factors, low_count_fraction, same_sign
-from gammastar.subtract.weights import bootstrap_covariance, chunk_weights, event_weights
+from gammastar.subtract.weights import bootstrap_covariance, chunk_weights, chunked_bootstrap, event_weights
 
 __all__ = [
     "ETA_DIMUON_RATIO",
@@ -37,11 +43,13 @@ __all__ = [
     "LowCountWarning",
     "NegativeYield",
     "Pool",
+    "PosteriorModel",
     "ProfileInterval",
     "apply_corrections",
     "bootstrap_covariance",
     "charge_factors",
     "chunk_weights",
+    "chunked_bootstrap",
     "control_ratio",
     "correction_table",
     "diagnose",
@@ -49,6 +57,7 @@ __all__ = [
     "event_seeds",
     "event_weights",
     "fit_charm",
+    "fit_posterior",
     "low_count_fraction",
     "mixed_pairs",
     "mixed_spectrum",

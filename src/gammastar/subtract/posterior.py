@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from sklearn.ensemble import HistGradientBoostingClassifier
 from threadpoolctl import threadpool_limits
 
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import Pairs
-from gammastar.core.records import FloatArray
+from gammastar.core.records import BoolArray, FloatArray
+from gammastar.subtract.replicas import event_seeds
 
-__all__ = ["Closure", "posterior_weights", "projection_closure"]
+__all__ = ["Closure", "PosteriorModel", "fit_posterior", "posterior_weights", "projection_closure"]
 
 MEMBERS = ("mass", "pt", "energy")
 
@@ -38,6 +40,97 @@ def _classifier(seed: int) -> Any:
         early_stopping=False,
         random_state=seed,
     )
+
+
+def _fitted(x: FloatArray, background: BoolArray, weight: FloatArray, rng: np.random.Generator) -> Any:
+    """Return a classifier and the ratio of the sums of weights, None where one of them is empty."""
+    label = background.astype(int)
+    total = np.array([weight[label == 0].sum(), weight[label == 1].sum()])
+    if (total <= 0).any():
+        return None
+    model = _classifier(int(rng.integers(2**31)))
+    # equal sums of weights for the trees, the true ratio put back into the odds
+    with threadpool_limits(limits=1, user_api="openmp"):  # sums of several threads are not reproducible
+        model.fit(x, label, sample_weight=weight * (weight.sum() / 2 / total)[label])
+    return model, total[1] / total[0]
+
+
+def _signal_share(fitted: Any, x: FloatArray) -> FloatArray:
+    """Return max(0, 1 − b/os) of pairs; 1 without a classifier."""
+    if fitted is None:
+        return np.ones(len(x))
+    model, ratio = fitted
+    with threadpool_limits(limits=1, user_api="openmp"):
+        odds = np.exp(model.decision_function(x)) * ratio
+    return np.asarray(np.clip(1 - odds, 0, None))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PosteriorModel:
+    """Classifiers that weight any number of pairs, part by part.
+
+    Attributes
+    ----------
+    fitted : tuple
+        One classifier with its ratio of sums per fold, or None.
+    features : tuple of str
+    """
+
+    fitted: tuple[Any, ...]
+    features: tuple[str, ...]
+
+    def weights(self, pairs: Pairs, signed: FloatArray) -> FloatArray:
+        """Return signed weight × max(0, 1 − b/os) of opposite-sign pairs, shape (n,); 0 for like-sign ones.
+
+        The fold follows from the event alone, so that no pair is scored by a classifier that has seen its
+        event. The sum is not scaled to that of the signed weights: a part does not know it.
+        """
+        x, fold = _features(pairs, self.features), _hashed_fold(pairs, len(self.fitted))
+        use = pairs.os & (signed != 0)
+        result = np.zeros(len(pairs))
+        for k, fitted in enumerate(self.fitted):
+            score = np.flatnonzero(use & (fold == k))
+            if len(score):
+                result[score] = signed[score] * _signal_share(fitted, x[score])
+        return result
+
+
+def _hashed_fold(pairs: Pairs, n_folds: int) -> npt.NDArray[np.int64]:
+    # the lower half of the hash; a subsample of events is chosen by its upper digits
+    return ((event_seeds(pairs.event) & np.uint64(0xFFFFFFFF)) % np.uint64(n_folds)).astype(np.int64)
+
+
+def fit_posterior(
+    pairs: Pairs,
+    signed: FloatArray,
+    *,
+    rng: np.random.Generator,
+    features: Sequence[str] = MEMBERS,
+    n_folds: int = 5,
+) -> PosteriorModel:
+    """Return the classifiers of `posterior_weights`, trained with a part of the pairs, for all of them.
+
+    Parameters
+    ----------
+    pairs, signed, features, n_folds
+        As for `posterior_weights`; a sample of events suffices.
+    rng : numpy.random.Generator
+
+    Raises
+    ------
+    UserError
+        If a feature is unknown or the number of folds is below two.
+    """
+    if n_folds < 2:
+        msg = f"fit_posterior: n_folds = {n_folds}; events are split into at least two"
+        raise UserError(msg)
+    x, fold = _features(pairs, features), _hashed_fold(pairs, n_folds)
+    active = np.asarray(signed) != 0
+    fitted = []
+    for k in range(n_folds):
+        train = np.flatnonzero(active & (fold != k))
+        fitted.append(_fitted(x[train], ~pairs.os[train], np.abs(signed[train]), rng))
+    return PosteriorModel(tuple(fitted), tuple(features))
 
 
 def posterior_weights(
@@ -100,18 +193,8 @@ def posterior_weights(
         train, score = active[fold != k], active[(fold == k) & pairs.os[active]]
         if not len(score):
             continue
-        label = background[train].astype(int)
-        weight = np.abs(signed[train])
-        total = np.array([weight[label == 0].sum(), weight[label == 1].sum()])
-        if (total <= 0).any():
-            result[score] = signed[score]
-            continue
-        model = _classifier(int(rng.integers(2**31)))
-        # equal sums of weights for the trees, the true ratio put back into the odds
-        with threadpool_limits(limits=1, user_api="openmp"):  # sums of several threads are not reproducible
-            model.fit(x[train], label, sample_weight=weight * (weight.sum() / 2 / total)[label])
-            odds = np.exp(model.decision_function(x[score])) * total[1] / total[0]
-        result[score] = signed[score] * np.clip(1 - odds, 0, None)
+        fitted = _fitted(x[train], background[train], np.abs(signed[train]), rng)
+        result[score] = signed[score] * _signal_share(fitted, x[score])
     return _rescaled(result, float(signed.sum()))
 
 

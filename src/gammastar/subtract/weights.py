@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,10 @@ from gammastar.core.errors import UserError
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import FloatArray, PairHists
 from gammastar.core.stats import flow_free
+from gammastar.subtract.replicas import event_seeds, replica_weights
 from gammastar.subtract.same_sign import Coarse, Method, charge_factors, checked_r_factor, regions
 
-__all__ = ["bootstrap_covariance", "chunk_weights", "event_weights", "pair_cells"]
+__all__ = ["bootstrap_covariance", "chunk_weights", "chunked_bootstrap", "event_weights", "pair_cells"]
 
 BLOCK = 2**24  # Poisson numbers held at once by the bootstrap (128 MB)
 
@@ -200,3 +201,56 @@ def bootstrap_covariance(
         f_pp, f_mm = charge_factors(pp, mm, method, region)
         replicas.append(os - r_cell * (f_pp * pp + f_mm * mm))
     return np.atleast_2d(np.cov(np.concatenate(replicas), rowvar=False)).astype(np.float64)
+
+
+def chunked_bootstrap(
+    chunks: Iterable[Pairs],
+    axes: Sequence[Any],
+    *,
+    method: Method = "B5",
+    r_factor: float | FloatArray = 1.0,
+    coarse: Coarse | None = None,
+    n_replicas: int = 200,
+    dataset: str = "",
+) -> FloatArray:
+    """Return the covariance of `bootstrap_covariance` with one chunk of pairs in memory at a time.
+
+    Parameters
+    ----------
+    chunks : iterable of Pairs
+    axes, method, r_factor, coarse, n_replicas
+        As for `bootstrap_covariance`.
+    dataset : str
+        Of the hash (dataset, event) that gives an event its Poisson(1) weights, wherever its pairs are.
+
+    Returns
+    -------
+    NDArray, shape (n_cells, n_cells)
+
+    Raises
+    ------
+    UserError
+        If fewer than two replicas are asked for.
+    """
+    if n_replicas < 2:
+        msg = f"chunked_bootstrap: n_replicas = {n_replicas}; a covariance needs at least 2"
+        raise UserError(msg)
+    axes = tuple(axes)
+    shape = tuple(len(axis) for axis in axes)
+    r_cell, region = checked_r_factor(method, r_factor, shape), regions(axes, coarse)
+    n_cells = int(np.prod(shape))
+    total = np.zeros((3, n_replicas, n_cells))
+    for pairs in chunks:
+        cell, seeds = pair_cells(pairs, axes), event_seeds(pairs.event, dataset=dataset)
+        for sums, charge in zip(total, (pairs.os, pairs.pp, pairs.mm), strict=True):
+            chosen = np.flatnonzero(charge & (cell >= 0))
+            place = (np.arange(len(chosen)), cell[chosen])
+            matrix = sparse.csr_array((pairs.weight[chosen], place), shape=(len(chosen), n_cells))
+            block = max(1, BLOCK // max(len(chosen), 1))
+            for start in range(0, n_replicas, block):
+                numbers = range(start, min(start + block, n_replicas))
+                sums[start : numbers.stop] += replica_weights(seeds[chosen], numbers) @ matrix
+    os, pp, mm = total
+    f_pp, f_mm = charge_factors(pp, mm, method, region)
+    found = os - r_cell * (f_pp * pp + f_mm * mm)
+    return np.atleast_2d(np.cov(found, rowvar=False)).astype(np.float64)

@@ -1,0 +1,185 @@
+"""Pairs of the data that are too many for the memory: Parquet parts, and a sample of the events."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from gammastar import select, subtract
+from gammastar.core.errors import StoreError
+from gammastar.core.pairs import Pairs
+from gammastar.core.records import BoolArray, FloatArray, PairHists
+from gammastar.pipeline.checkpoint import Arrays
+from gammastar.pipeline.context import Context
+from gammastar.store.manifest import file_sha256
+from gammastar.store.pairs import PairChunk, read_pairs, write_pairs
+
+__all__ = ["CHUNK", "Parts", "StoredPairs", "collect", "fill_all", "reopened", "write_weighted"]
+
+CHUNK = 500_000  # pairs of one Parquet file
+FOLDER, UNSCALED = "stages/pairs", "stages/weighted"
+
+
+@dataclass(frozen=True, eq=False)
+class StoredPairs:
+    """All pairs, in files that are read one after the other.
+
+    Attributes
+    ----------
+    folder : Path
+    n : int
+        Number of pairs.
+    share : float
+        Which part of the events is in the sample that stages in memory work with.
+    dataset : str
+        Of the hash that chooses them.
+    """
+
+    folder: Path
+    n: int
+    share: float
+    dataset: str
+
+    def __iter__(self) -> Iterator[Pairs]:
+        return (chunk.pairs for chunk in read_pairs(self.folder))
+
+    def chosen(self, pairs: Pairs) -> BoolArray:
+        """Return True for pairs whose event is in the sample: its hash decides, whatever the order."""
+        seeds = subtract.event_seeds(pairs.event, dataset=self.dataset)
+        return np.asarray((seeds >> np.uint64(11)) * 2.0**-53 < self.share)
+
+    def sample(self) -> Pairs:
+        """Return the pairs of the chosen events."""
+        return Pairs.concatenate([part.select(self.chosen(part)) for part in self])
+
+    def digests(self) -> list[str]:
+        """Return the SHA-256 of every part."""
+        return [file_sha256(path) for path in sorted(self.folder.glob("part-*.parquet"))]
+
+
+Parts: TypeAlias = StoredPairs | tuple[Pairs, ...]
+
+
+def fill_all(parts: Parts, axes: tuple[Any, ...], view: Callable[[Pairs], Pairs] | None = None) -> PairHists:
+    """Fill all pairs, one part in memory at a time; `view` adds the columns that the axes need."""
+    hists = (select.fill(part if view is None else view(part), axes) for part in parts)
+    return functools.reduce(lambda a, b: PairHists(a.os + b.os, a.pp + b.pp, a.mm + b.mm), hists)
+
+
+def _batches(parts: Iterable[Pairs], size: int) -> Iterator[Pairs]:
+    """Yield parts of about `size` pairs."""
+    waiting: list[Pairs] = []
+    for part in parts:
+        for start in range(0, len(part), size):
+            waiting.append(part.select(np.arange(start, min(start + size, len(part)))))
+            if sum(map(len, waiting)) >= size:
+                yield Pairs.concatenate(waiting)
+                waiting = []
+    if waiting:
+        yield Pairs.concatenate(waiting)
+
+
+def collect(ctx: Context, parts: Iterator[Pairs]) -> tuple[Pairs, Arrays]:
+    """Return all pairs; above ``select.max_in_memory`` a sample of the events, and what `reopened` needs.
+
+    Above it the pairs are written as they come, so that never more than this number is in memory.
+    """
+    limit = ctx.steering.select.max_in_memory if ctx.steering.select is not None else 0
+    folder, n = ctx.folder / FOLDER, 0
+    held: list[Pairs] = []
+    shutil.rmtree(folder, ignore_errors=True)
+    for part in parts:
+        held.append(part)
+        n += len(part)
+        if n > limit:
+            break
+    else:
+        return Pairs.concatenate(held), {}
+    dataset, counts = ctx.steering.analysis.name, [0]
+
+    def released() -> Iterator[Pairs]:
+        while held:
+            yield held.pop(0)
+
+    def counted() -> Iterator[Pairs]:
+        for batch in _batches(itertools.chain(released(), parts), min(CHUNK, limit)):
+            counts[0] += len(batch)
+            yield batch
+
+    write_pairs(folder, counted(), dataset=dataset)
+    stored = StoredPairs(folder, counts[0], limit / counts[0], dataset)
+    return stored.sample(), {
+        "stored_pairs": np.array(stored.n),
+        "stored_share": np.array(stored.share),
+        "stored_parts": np.array(stored.digests(), dtype=str),
+    }
+
+
+def reopened(ctx: Context, kept: Arrays | None) -> StoredPairs | None:
+    """Return the pairs that `collect` wrote, None if all of them are in memory.
+
+    Raises
+    ------
+    StoreError
+        If a part is missing or not what was written.
+    """
+    if not kept or "stored_pairs" not in kept:
+        return None
+    share = float(kept["stored_share"])
+    found = StoredPairs(ctx.folder / FOLDER, int(kept["stored_pairs"]), share, ctx.steering.analysis.name)
+    if found.digests() != kept["stored_parts"].tolist():
+        msg = f"{found.folder}: the kept pairs are missing or changed; run without --resume"
+        raise StoreError(msg)
+    return found
+
+
+def write_weighted(
+    ctx: Context,
+    stored: StoredPairs,
+    weigh: Callable[[Pairs], tuple[FloatArray, FloatArray]],
+    removed: float,
+) -> tuple[float, float]:
+    """Write all pairs with seeds and weights to ``pairs/``; return the sums of the weights.
+
+    Parameters
+    ----------
+    ctx : Context
+    stored : StoredPairs
+    weigh : callable
+        Returns signed and posterior weights of a part.
+    removed : float
+        Pairs of other components that the posterior weights leave out.
+
+    Returns
+    -------
+    signed, posterior : float
+        Sums over all pairs. The posterior weights are scaled so that theirs is ``signed - removed``.
+    """
+    sums = np.zeros(2)
+
+    def first() -> Iterator[PairChunk]:
+        for part in stored:
+            signed, posterior = weigh(part)
+            sums[:] += signed.sum(), posterior.sum()
+            yield PairChunk(part, subtract.event_seeds(part.event, dataset=stored.dataset), signed, posterior)
+
+    unscaled = ctx.folder / UNSCALED
+    write_pairs(unscaled, first(), dataset=stored.dataset)
+    target = float(sums[0]) - removed
+    scale = target / float(sums[1]) if sums[1] > 0 and target > 0 else 1.0
+
+    def second() -> Iterator[PairChunk]:
+        for chunk in read_pairs(unscaled):
+            posterior = None if chunk.posterior is None else chunk.posterior * scale
+            yield PairChunk(chunk.pairs, chunk.seed, chunk.signed, posterior)
+
+    write_pairs(ctx.folder / "pairs", second(), dataset=stored.dataset)
+    shutil.rmtree(unscaled)
+    return float(sums[0]), float(sums[1] * scale)

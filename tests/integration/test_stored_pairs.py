@@ -1,0 +1,132 @@
+"""More pairs than the memory is to hold: files instead of arrays, the same spectrum."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gammastar import subtract
+from gammastar.core.axes import regular
+from gammastar.core.errors import StoreError
+from gammastar.core.pairs import Pairs
+from gammastar.core.rng import stream
+from gammastar.core.stats import effective_size
+from gammastar.pipeline.order import run, training_pairs
+from gammastar.store.manifest import read_json
+from gammastar.store.pairs import read_pairs
+
+SMALL = Path(__file__).parents[2] / "analysis" / "na60_dimuon" / "small.toml"
+LIMIT = 5000
+
+
+def steering(folder, *, limit=None, step=20_000):
+    """Write the small run without its dark half, with a limit of pairs in memory."""
+    text = SMALL.read_text().partition("[flow]")[0].replace("n_replicas = 20", "n_replicas = 5")
+    text = text.replace("schema.toml", str(SMALL.parent / "schema.toml"))
+    if limit is not None:
+        text = text.replace("[select]\n", f"[select]\nmax_in_memory = {limit}\n")
+    text = text.replace('schema = "', f'step = {step}\nschema = "')
+    path = folder / "steering.toml"
+    path.write_text(text)
+    return path
+
+
+def arrays(folder, stage):
+    return dict(np.load(folder / "stages" / f"{stage}.npz"))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    found = {}
+    for name, limit in (("memory", None), ("files", LIMIT)):
+        base = tmp_path_factory.mktemp(name)
+        found[name] = run(steering(base, limit=limit), output=base / "run")
+    return found
+
+
+def test_spectrum_of_stored_pairs_is_the_same_to_the_last_pair(runs):
+    held, stored = (arrays(runs[name], "subtract") for name in ("memory", "files"))
+    for key in ("values", "cov", "like_sign", "domain", "r_factor"):
+        np.testing.assert_array_equal(stored[key], held[key], err_msg=key)
+    one, other = (arrays(runs[name], "unfold") for name in ("memory", "files"))
+    np.testing.assert_array_equal(other["values"], one["values"])
+    np.testing.assert_array_equal(other["cov"], one["cov"])
+    flows = [arrays(runs[name], "select") for name in ("memory", "files")]
+    for key in ("cutflow_n", "cutflow_weight", "cutflow_os"):
+        np.testing.assert_array_equal(flows[1][key], flows[0][key])
+
+
+def test_all_pairs_are_in_files_with_weights_of_the_same_sum(runs):
+    held, everything = arrays(runs["memory"], "subtract"), list(read_pairs(runs["files"] / "pairs"))
+    assert len(everything) >= 4
+    assert max(len(chunk.pairs) for chunk in everything) < 2 * LIMIT
+    assert sum(len(chunk.pairs) for chunk in everything) == len(held["weight"])
+    signed, posterior = (
+        np.concatenate([getattr(chunk, name) for chunk in everything]) for name in ("signed", "posterior")
+    )
+    np.testing.assert_array_equal(signed, held["weight"])  # the order is that of the files
+    assert posterior.sum() == pytest.approx(held["posterior"].sum(), rel=1e-9)
+    assert posterior.min() >= 0
+    assert not (runs["files"] / "stages" / "weighted").exists()
+
+
+def test_sample_is_chosen_by_event_and_weighted_to_the_whole(runs):
+    pairs, kept = arrays(runs["files"], "select"), arrays(runs["files"], "subtract")
+    n, total = len(pairs["mass"]), int(pairs["stored_pairs"])
+    assert n == pytest.approx(LIMIT, abs=6 * np.sqrt(LIMIT))
+    everything = arrays(runs["memory"], "select")
+    chosen = np.isin(everything["event"], pairs["event"])
+    np.testing.assert_array_equal(everything["mass"][chosen], pairs["mass"])  # whole events
+    assert total == len(everything["mass"])
+    held = arrays(runs["memory"], "subtract")
+    assert kept["posterior"].sum() == pytest.approx(held["posterior"].sum(), rel=1e-9)
+    size = effective_size(kept["posterior"])
+    assert 0.3 * n < size <= n
+    manifest = read_json(runs["files"] / "manifest.json")
+    assert manifest["numbers"]["pairs in memory"] == f"{n} (effective {size:.0f})"
+    assert any("max_in_memory" in note for note in manifest["notes"])
+    assert not any("max_in_memory" in note for note in read_json(runs["memory"] / "manifest.json")["notes"])
+
+
+def test_training_set_of_the_flow_is_the_sample(runs, tmp_path):
+    n = len(arrays(runs["files"], "select")["mass"])
+    _, few = training_pairs(steering(tmp_path, limit=LIMIT), runs["files"])
+    _, many = training_pairs(steering(tmp_path), runs["memory"])
+    assert few.measured.sum() < n < many.measured.sum()
+    inner = [t.weight[t.measured].sum() for t in (few, many)]
+    assert inner[0] == pytest.approx(inner[1], rel=0.05)
+    mean = [np.average(t.pt[t.measured], weights=t.weight[t.measured]) for t in (few, many)]
+    spread = many.pt[many.measured].std() / np.sqrt(effective_size(few.weight[few.measured]))
+    assert abs(mean[0] - mean[1]) < 4 * spread
+
+
+def test_chunk_size_and_limit_do_not_choose_other_events(runs, tmp_path):
+    again = run(steering(tmp_path, limit=LIMIT, step=7000), output=tmp_path / "run", only="subtract")
+    for stage, key in (("select", "event"), ("subtract", "posterior")):
+        ours, theirs = arrays(again, stage)[key], arrays(runs["files"], stage)[key]
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9)
+
+
+def test_resumed_run_refuses_changed_parts(tmp_path):
+    folder = tmp_path / "run"
+    run(steering(tmp_path, limit=LIMIT), output=folder, only="subtract")
+    run(steering(tmp_path, limit=LIMIT), output=folder, resume=True, only="subtract")
+    (folder / "stages" / "pairs" / "part-00001.parquet").unlink()
+    with pytest.raises(StoreError, match="without --resume"):
+        run(steering(tmp_path, limit=LIMIT), output=folder, only="subtract")
+
+
+def test_bootstrap_in_chunks_is_that_of_all_pairs():
+    rng, n = stream(1, "chunks"), 6000
+    columns = (rng.uniform(0.2, 1.0, n), rng.uniform(0, 2, n), rng.uniform(10, 90, n))
+    charge = rng.choice(np.array([-2, 0, 2], dtype=np.int8), n, p=[0.15, 0.7, 0.15])
+    pairs = Pairs(*columns, charge, np.ones(n), np.repeat(np.arange(n // 2), 2))
+    axes = (regular("mass", 4, 0.2, 1.0),)
+    whole = subtract.chunked_bootstrap([pairs], axes, n_replicas=400)
+    parts = [pairs.select(np.arange(i, min(i + 1501, n))) for i in range(0, n, 1501)]  # events are cut in two
+    np.testing.assert_allclose(
+        subtract.chunked_bootstrap(parts, axes, n_replicas=400), whole, rtol=1e-9, atol=1e-9
+    )
+    plain = subtract.bootstrap_covariance(pairs, axes, n_replicas=400, rng=stream(2, "boot"))
+    # the error of a variance of 400 replicas is 7 %
+    np.testing.assert_allclose(np.diag(whole) / np.diag(plain), 1, atol=0.4)
