@@ -1,8 +1,7 @@
 """Does the band of the flow hold the truth? Acceptances of Appendix B on many data sets, and at full size.
 
-The band is that of bootstrap replicas (the data and the training), with Student's factor for their small
-number, and the precision of the pairs within 30 MeV: a flow shares what it learns between masses, and a
-smoothing that these pairs cannot contradict is common to all replicas.
+The band is the one that a run propagates (`FlowVariations.weights`): bootstrap replicas (the data and the
+training), Student's factor for their small number, and the precision of the pairs within 30 MeV.
 """
 
 from __future__ import annotations
@@ -14,13 +13,12 @@ from scipy.stats import t as student
 from validation.flow_mock import BEAM, RANGE, appendix_b, pairs, truth_at
 
 from gammastar.core.rng import stream
-from gammastar.flow import FlowOptions, KinematicFlow, fit, fit_ensemble
+from gammastar.flow import FlowOptions, FlowVariations, NearPairs, fit, fit_ensemble
 from gammastar.flow.samples import Table
 
 SEED = 22
 LOWEST = 1e-4  # acceptance below which nothing is claimed
 CTAU = np.geomspace(3e-3, 100.0, 19)  # m
-NEAR = 0.03  # GeV
 SETS, PAIRS, MEMBERS = 20, 20_000, 6
 DENSE = (0.3, 0.5, 0.7, 0.782, 1.02)  # GeV: windows with enough pairs for a training of 2e4
 MASSES = (0.3, 0.5, 0.7, 0.9, 1.1)
@@ -33,24 +31,29 @@ def truths(masses: tuple[float, ...], n: int) -> tuple[np.ndarray, np.ndarray]:
     return np.array([a for a, _ in found]), np.array([e for _, e in found])
 
 
-def acceptances(flow: KinematicFlow, masses: tuple[float, ...], n: int) -> np.ndarray:
-    """Return the acceptance of a flow, shape (masses, ctau), with numbers common to all flows."""
+def acceptances(found: FlowVariations, masses: tuple[float, ...], n: int) -> tuple[np.ndarray, ...]:
+    """Return nominal acceptance, spread of the replicas and propagated spread, shape (masses, ctau) each."""
+    alone = FlowVariations(found.nominal, found.ensemble)
     result = []
     for mass in masses:
-        normal = stream(SEED, "normal", f"{mass}").standard_normal((n, 2))
-        result.append(appendix_b(mass, *flow.transform(np.full(n, mass), normal), CTAU)[0])
-    return np.array(result)
+        drawn = np.full(n, mass), *found.nominal.sample(np.full(n, mass), stream(SEED, "draws", f"{mass}"))
+        spreads = [
+            np.std([appendix_b(mass, *drawn[1:], CTAU, w)[0] for w in one.weights(*drawn)], axis=0, ddof=1)
+            for one in (alone, found)
+        ]
+        result.append((appendix_b(mass, *drawn[1:], CTAU)[0], *spreads))
+    return tuple(np.array(column) for column in zip(*result, strict=True))
 
 
-def banded(values: np.ndarray, masses: tuple[float, ...], options: FlowOptions, n: int, seed: int):
-    """Return acceptance of the nominal flow, spread of the replicas, precision of the near pairs."""
-    table = Table(*values.T.copy(), np.ones(len(values)), np.arange(len(values)))
-    start = {"beam_energy": BEAM, "options": options}
-    nominal = acceptances(fit(*values.T, rng=stream(seed, "nominal"), **start), masses, n)
-    members = fit_ensemble(table, members=MEMBERS, seed=seed, **start).members
-    spread = np.std([acceptances(member, masses, n) for member in members], axis=0, ddof=1)
-    near = np.array([(np.abs(values[:, 0] - m) < NEAR).sum() for m in masses])
-    return nominal, spread, near
+def banded(values: np.ndarray, masses: tuple[float, ...], n: int, seed: int) -> tuple[np.ndarray, ...]:
+    """Return nominal acceptance, spread of the replicas and propagated spread of one data set."""
+    ones = np.ones(len(values))
+    table = Table(*values.T.copy(), ones, np.arange(len(values)))
+    start = {"beam_energy": BEAM, "options": OPTIONS}
+    nominal = fit(*values.T, rng=stream(seed, "nominal"), **start)
+    ensemble = fit_ensemble(table, members=MEMBERS, seed=seed, **start)
+    near = NearPairs.of(values[:, 0], ones, nominal.mass_range)
+    return acceptances(FlowVariations(nominal, ensemble, near), masses, n)
 
 
 def rows() -> Iterator[dict]:
@@ -64,48 +67,42 @@ def _row(quantity: str, ours: float, expected: float, tolerance: float, source: 
     return dict(zip(keys, (quantity, float(ours), expected, tolerance, source), strict=True))
 
 
-def _local(error: np.ndarray, n_truth: int, near: np.ndarray) -> np.ndarray:
-    return error * np.sqrt(n_truth / near)[..., None]
-
-
-def data_set(number: int):
-    """Return acceptance, spread and near pairs of one data set of its own."""
+def data_set(number: int) -> tuple[np.ndarray, ...]:
+    """Return what `banded` does of one data set of its own."""
     values = pairs(int(1.05 * PAIRS), stream(SEED, "data", number))[0][:PAIRS]
-    return banded(values, DENSE, OPTIONS, 50_000, number)
+    return banded(values, DENSE, 50_000, number)
 
 
 def _coverage() -> Iterator[dict]:
-    n_truth = 1_000_000
-    truth, error = truths(DENSE, n_truth)
+    truth, _ = truths(DENSE, 1_000_000)
     used = truth > 1e-3  # below it a handful of the 2e4 pairs decides
+    sets = np.array([data_set(number) for number in range(SETS)])[:, :, used]
+    off, spread, band = sets[:, 0] - truth[used], sets[:, 1], sets[:, 2]
     factor = float(student.ppf(0.975, MEMBERS - 1)) / 1.96
-    sets = [data_set(number) for number in range(SETS)]
-    off = [nominal - truth for nominal, _, _ in sets]
-    spread = [factor * sigma for _, sigma, _ in sets]
-    local = [_local(error, n_truth, near) for _, _, near in sets]
-    off, spread, local = (np.array(a)[:, used] for a in (off, spread, local))
     name = f"acceptance of Appendix B, {SETS} data sets of {PAIRS}, {len(DENSE)} masses"
-    source = f"{MEMBERS} replicas, Student's factor"
-    ratio = np.median(off.std(axis=0, ddof=1) / np.sqrt(((spread / factor) ** 2).mean(axis=0)))
-    yield _row(f"{name}: scatter between data sets over spread of replicas", ratio, 1.0, 0.35, "median")
-    pull = off / spread
-    width = float(np.sqrt(np.mean(pull**2)))
-    source += f"; width of these pulls {width:.2f}: a smoothing that all replicas share"
-    inside = (np.abs(pull) < 1.96).mean()
-    yield _row(f"{name}: inside 95 % of the replicas alone", inside, 0.95, 0.1, source)
-    pull = off / np.hypot(spread, local)
-    source = "replicas and pairs within 30 MeV"
+    ratio = np.median(off.std(axis=0, ddof=1) / np.sqrt((spread**2).mean(axis=0)))
+    source = f"median; {MEMBERS} replicas"
+    yield _row(f"{name}: scatter between data sets over spread of replicas", ratio, 1.0, 0.35, source)
+    pull = off / (factor * spread)
+    source = f"{MEMBERS} replicas with Student's factor; width of these pulls {np.sqrt(np.mean(pull**2)):.2f}"
+    yield _row(f"{name}: inside 95 % of the replicas alone", _inside(pull), 0.95, 0.1, source)
+    pull = off / band
+    source = "the propagated band: replicas, Student's factor, pairs within 30 MeV"
     yield _row(f"{name}: width of pulls", np.sqrt(np.mean(pull**2)), 0.8, 0.3, source)
-    yield _row(f"{name}: inside 95 %", (np.abs(pull) < 1.96).mean(), 0.97, 0.03, source)
+    yield _row(f"{name}: inside 95 %", _inside(pull), 0.97, 0.03, source)
+
+
+def _inside(pull: np.ndarray) -> float:
+    return float((np.abs(pull) < 1.96).mean())
 
 
 def _full_size() -> Iterator[dict]:
     n_truth = 2_000_000
     truth, error = truths(MASSES, n_truth)
     values = pairs(315_000, stream(SEED, "full"))[0][:300_000]
-    nominal, sigma, near = banded(values, MASSES, OPTIONS, 300_000, SEED)
-    factor = float(student.ppf(0.975, MEMBERS - 1)) / 1.96
-    band = np.sqrt((factor * sigma) ** 2 + error**2 + _local(error, n_truth, near) ** 2)
+    nominal, _, sigma = banded(values, MASSES, 300_000, SEED)
+    # the draws of the flow have the statistical error of the truth, scaled to their number
+    band = np.sqrt(sigma**2 + error**2 * (1.0 + n_truth / 300_000))
     for row, mass in enumerate(MASSES):
         used = truth[row] > LOWEST
         pull = (nominal[row] - truth[row])[used] / band[row][used]

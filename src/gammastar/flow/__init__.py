@@ -15,6 +15,7 @@ from gammastar.flow.ensemble import (
 from gammastar.flow.keyed import KeyedEvents, MassSource, decay_vertices, draw_events, two_leptons
 from gammastar.flow.laplace import laplace
 from gammastar.flow.model import KinematicFlow
+from gammastar.flow.near import NearPairs
 from gammastar.flow.options import FlowOptions, PairTable, TrainingReport
 from gammastar.flow.paper import PaperFlow, PaperNetwork
 from gammastar.flow.quality import Calibration, Quality, calibration, classifier_test, quality
@@ -36,6 +37,7 @@ __all__ = [
     "KinematicFlow",
     "MassSource",
     "MassTable",
+    "NearPairs",
     "PairTable",
     "PaperFlow",
     "PaperNetwork",

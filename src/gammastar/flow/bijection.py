@@ -193,11 +193,14 @@ class Bijection:
             )
             raise PhysicsError(msg)
         position = 2.0 * (mass - low) / (high - low) - 1.0 if high > low else np.zeros_like(mass)
-        frequency = 2.0 ** np.arange(self.octaves)
-        phase = 0.5 * np.pi * position[:, None] * frequency
-        smooth = np.stack([self.context.forward(mass)[0], position], axis=-1)
-        # the finer, the smaller: fast changes with the mass cost more of the weights' prior
-        return np.concatenate([smooth, np.sin(phase) / frequency, np.cos(phase) / frequency], axis=-1)
+        result = np.empty((len(mass), 2 + 2 * self.octaves))
+        result[:, 0], result[:, 1] = self.context.forward(mass)[0], position
+        sine, cosine = np.sin(0.5 * np.pi * position), np.cos(0.5 * np.pi * position)
+        for k in range(self.octaves):
+            # the finer, the smaller: fast changes with the mass cost more of the weights' prior
+            result[:, 2 + k], result[:, 2 + self.octaves + k] = 0.5**k * sine, 0.5**k * cosine
+            sine, cosine = 2.0 * sine * cosine, 1.0 - 2.0 * sine**2  # of twice the angle
+        return result
 
     def forward(self, mass: FloatArray, pt: FloatArray, energy: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return x, shape (n, 2), and ln |∂x/∂(pt, energy)| [ln GeV⁻²], shape (n,); all inside the limits."""

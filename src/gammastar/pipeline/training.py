@@ -6,17 +6,20 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from gammastar.config.learning import FlowSection
 from gammastar.core.errors import InputFileError, SteeringError
 from gammastar.core.rng import stream
 from gammastar.pipeline.context import Tell
 
 if TYPE_CHECKING:
-    from gammastar.flow import FlowOptions, FlowVariations, KinematicFlow, PairTable, PaperFlow
+    from gammastar.flow import FlowOptions, FlowVariations, KinematicFlow, NearPairs, PairTable, PaperFlow
 
 __all__ = ["CHECKPOINTS", "flow_options", "flow_variations", "saved_digests", "train_flow"]
 
 STEM, MEMBERS, CHECKPOINTS = "flow", "flow_members", "training"
+NEAR = f"{MEMBERS}.pairs.json"
 GIVEN = ("bins", "hidden", "layers", "epochs", "epoch_size", "batch", "learning_rate")
 
 
@@ -74,7 +77,8 @@ def train_flow(
     pairs : PairTable
     beam_energy : float [GeV]
     folder : Path
-        Gets ``flow.json`` and ``flow.safetensors``, and ``flow_members.00.json`` … for every member.
+        Gets ``flow.json`` and ``flow.safetensors``, ``flow_members.00.json`` … for every member, and
+        ``flow_members.pairs.json``, the number of pairs near each mass (measured ones, where this is known).
     seed : int
     tell : callable
         Receives progress.
@@ -97,7 +101,7 @@ def train_flow(
     )
     flow.save(found, folder / STEM)
     digests = {STEM: flow.digest(found.to_tensors())}
-    for stale in folder.glob(f"{MEMBERS}.[0-9][0-9].*"):
+    for stale in (*folder.glob(f"{MEMBERS}.[0-9][0-9].*"), *folder.glob(NEAR)):
         stale.unlink()
     if section.members:
         tell("flow", None, f"{section.members} members on replicas of the events")
@@ -111,6 +115,10 @@ def train_flow(
         )
         flow.save_ensemble(ensemble, folder / MEMBERS)
         digests[MEMBERS] = " ".join(flow.digest(member.to_tensors()) for member in ensemble.members)
+        used = np.asarray(getattr(pairs, "measured", np.ones(len(pairs.mass), dtype=np.bool_)))
+        near = flow.NearPairs.of(pairs.mass[used], pairs.weight[used], ensemble.mass_range)
+        near.save(folder / NEAR)
+        digests[NEAR] = _near_digest(near)
     shutil.rmtree(checkpoints, ignore_errors=True)
     return digests
 
@@ -124,7 +132,15 @@ def saved_digests(folder: Path) -> dict[str, str]:
     if members:
         found = [flow.load(path.with_suffix("")) for path in members]
         digests[MEMBERS] = " ".join(flow.digest(member.to_tensors()) for member in found)
+    if members and (folder / NEAR).is_file():
+        digests[NEAR] = _near_digest(flow.NearPairs.load(folder / NEAR))
     return digests
+
+
+def _near_digest(near: NearPairs) -> str:
+    from gammastar import flow
+
+    return flow.digest({"mass": near.mass, "count": near.count, "half_width": np.array(near.half_width)})
 
 
 def flow_variations(folder: Path) -> FlowVariations | None:
@@ -133,6 +149,8 @@ def flow_variations(folder: Path) -> FlowVariations | None:
     What a later stage does with it: draw one sample of the nominal flow, compute the yield with the sample's
     weights times each row of ``weights(mass, pt, energy)``, and turn the members' yields over all masses and
     couplings into few shifts with ``components``; each shift is one nuisance parameter common to all bins.
+    The weights carry the whole band (see `flow.FlowVariations`): members, their small number, and the pairs
+    of the data near each mass.
 
     Raises
     ------
@@ -147,4 +165,5 @@ def flow_variations(folder: Path) -> FlowVariations | None:
     if not isinstance(nominal, flow.KinematicFlow):
         msg = f"{folder / STEM}: a flow of the paper's preset has no members; remove {MEMBERS}.*"
         raise InputFileError(msg)
-    return flow.FlowVariations(nominal, flow.load_ensemble(folder / MEMBERS))
+    near = flow.NearPairs.load(folder / NEAR) if (folder / NEAR).is_file() else None
+    return flow.FlowVariations(nominal, flow.load_ensemble(folder / MEMBERS), near)

@@ -1,0 +1,99 @@
+"""The band that later stages get: members, their small number, and the pairs near the mass."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("zuko")
+
+from scipy.stats import t as student
+
+from gammastar.core.errors import InputFileError, PhysicsError
+from gammastar.flow import FlowEnsemble, FlowOptions, FlowVariations, NearPairs, fit
+
+pytestmark = pytest.mark.flow
+RANGE = (0.3, 1.0)
+MASSES = np.linspace(0.29, 1.01, 1001)
+SMALL = FlowOptions(epochs=2, epoch_size=2048, hidden=8, bins=4, batch=512, octaves=2, mass_range=RANGE)
+
+
+def flat(count):
+    return NearPairs(np.array(RANGE), np.array([float(count)] * 2))
+
+
+@pytest.fixture(scope="module")
+def flow():
+    rng = np.random.default_rng(1)
+    mass = rng.uniform(*RANGE, 3000)
+    pt = rng.gamma(2.0, 0.2, 3000)
+    energy = np.hypot(mass, pt) * np.cosh(rng.uniform(2.5, 4.5, 3000))
+    return fit(mass, pt, energy, beam_energy=400.0, options=SMALL, rng=rng)
+
+
+@pytest.fixture(scope="module")
+def sample(flow):
+    mass = np.full(20_000, 0.6)
+    return mass, *flow.sample(mass, np.random.default_rng(2))
+
+
+def test_equal_members_leave_the_precision_of_the_pairs(flow, sample):
+    # members that agree: the mean of a function moves by its standard deviation over √n of the near pairs
+    members, count = 60, 400.0
+    found = FlowVariations(flow, FlowEnsemble((flow,) * members), flat(count))
+    rows = found.weights(*sample)
+    assert rows.min() >= 0
+    assert rows.mean(axis=1) == pytest.approx(np.ones(members), rel=1e-9)
+    factor = student.ppf(0.975, members - 1) / student.ppf(0.975, np.inf)
+    for function in (sample[2], np.log(sample[1]), (sample[2] > np.quantile(sample[2], 0.97)).astype(float)):
+        spread = (rows @ function / len(function)).std(ddof=1)
+        expected = factor * function.std() / np.sqrt(count)
+        assert spread == pytest.approx(expected, rel=4.0 / np.sqrt(2 * (members - 1)))
+    assert (found.weights(*sample) == rows).all()
+
+
+def test_many_pairs_leave_students_factor_on_the_members(flow, sample):
+    other = fit(
+        sample[0],
+        1.03 * sample[1],
+        sample[2] * 1.05,
+        beam_energy=500.0,
+        options=SMALL,
+        rng=np.random.default_rng(3),
+    )
+    pair = FlowEnsemble((flow, other, flow))
+    plain = FlowVariations(flow, pair).weights(*sample)
+    found = FlowVariations(flow, pair, flat(1e16)).weights(*sample)
+    factor = student.ppf(0.975, 2) / student.ppf(0.975, np.inf)
+    wanted = np.maximum(plain.mean(axis=0) + factor * (plain - plain.mean(axis=0)), 0.0)
+    assert found == pytest.approx(wanted / wanted.mean(axis=1, keepdims=True), rel=1e-4, abs=1e-4)
+
+
+def test_windows_of_a_sample_over_all_masses(flow):
+    mass = np.random.default_rng(4).uniform(*RANGE, 30_000)
+    pt, energy = flow.sample(mass, np.random.default_rng(5))
+    found = FlowVariations(flow, FlowEnsemble((flow,) * 40), flat(200.0)).weights(mass, pt, energy)
+    window = np.abs(mass - 0.6) < 0.03
+    log_pt = np.log(pt[window])
+    spread = (found[:, window] * (log_pt - log_pt.mean())).mean(axis=1).std(ddof=1)
+    expected = student.ppf(0.975, 39) / 1.96 * log_pt.std() / np.sqrt(200.0)
+    assert spread == pytest.approx(expected, rel=0.4)
+
+
+def test_near_pairs_of_a_table(tmp_path):
+    weight = np.where(np.arange(1001) % 2, 2.0, 1.0)
+    found = NearPairs.of(MASSES, weight, RANGE)
+    density = 1001 / (MASSES[-1] - MASSES[0])
+    assert found.at(np.array([0.65])) == pytest.approx(0.06 * density * 0.9, rel=0.03)  # 1.5² / 2.5
+    signed = NearPairs.of(MASSES, np.where(np.arange(1001) % 4 == 0, -1.0, 1.0), RANGE)
+    assert signed.at(np.array([0.65])) == pytest.approx(0.06 * density / 4.0, rel=0.05)
+    assert NearPairs.of(MASSES + 5.0, weight, RANGE).at(np.array([0.6])) == 1.0
+    found.save(tmp_path / "near.json")
+    again = NearPairs.load(tmp_path / "near.json")
+    assert (again.count == found.count).all()
+    (tmp_path / "near.json").write_text('{"mass": [1, 0], "count": [1, 1], "half_width": 0.03}')
+    with pytest.raises(InputFileError, match="train the flow again"):
+        NearPairs.load(tmp_path / "near.json")
+    with pytest.raises(PhysicsError, match="half_width"):
+        NearPairs(np.array(RANGE), np.ones(2), 0.0)
