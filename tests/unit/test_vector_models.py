@@ -7,11 +7,14 @@ import pytest
 from scipy.integrate import quad
 
 from gammastar import accept
-from gammastar.core.constants import M_MU
+from gammastar.core import constants
+from gammastar.core.constants import ALPHA, M_MU, M_PI_CHARGED
 from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError
+from gammastar.physics import hadronic_split
 from gammastar.physics.bremsstrahlung import preset
 from gammastar.physics.detector import load_detector
+from gammastar.physics.hadronic_split import meson_parts, meson_ratio
 from gammastar.physics.vector_models import CHARGES, E_CHARGE, Charges, kinetic_mixing_loop
 from gammastar.physics.widths import RTable
 from gammastar.predict.channels import Bremsstrahlung
@@ -59,6 +62,48 @@ def test_branching_ratios_of_darkcast() -> None:
         assert model.branching(2 * M_MU)["mumu"] == 0.0
 
 
+def test_vector_mesons_have_the_heights_and_areas_of_their_breit_wigners() -> None:
+    """At the pole R = (9/α²) BR(ee) BR(h); ∫σ dm over a narrow meson is 6π² Γ_ee BR(h)/M²."""
+    for name, pdg, electrons, hadrons in (("omega", 223, 7.38e-5, 0.9754), ("phi", 333, 2.979e-4, 0.99701)):
+        pole, gamma = constants.mass(pdg), constants.width(pdg)
+        peak = 9 / ALPHA**2 * electrons * hadrons
+        assert float(meson_ratio(name, pole)) == pytest.approx(peak, rel=0.03)  # listed channels make Γ
+        m = np.linspace(pole - 5 * gamma, pole + 5 * gamma, 4001)
+        cross = meson_ratio(name, m) * 4 * np.pi * ALPHA**2 / (3 * m**2)
+        closed = 6 * np.pi**2 * electrons * gamma * hadrons / pole**2
+        assert np.trapezoid(cross, m) == pytest.approx(closed * 2 / np.pi * np.arctan(10), rel=0.03)
+    assert float(meson_ratio("rho", 0.775)) == pytest.approx(9 / ALPHA**2 * 4.72e-5, rel=0.02)
+
+
+def test_three_pions_follow_their_threshold_and_phase_space() -> None:
+    """Near 3 m_π the P-wave widths of pairs make Γ ∝ (m − 3 m_π)⁴; nothing below."""
+    low = 3 * M_PI_CHARGED
+    widths = [hadronic_split._three_pions(low + x) for x in (0.002, 0.004)]
+    assert widths[1] / widths[0] == pytest.approx(2**4, rel=0.05)
+    assert hadronic_split._three_pions(low) == 0.0
+    parts = meson_parts([0.3, 0.78], [0.02, 14.0])
+    assert parts["rho"] + parts["omega"] + parts["phi"] == pytest.approx([0.02, 14.0])
+    assert 0 < parts["omega"][0] < 1e-3 * parts["rho"][0]
+    coarse = meson_parts(1.0194, 40.0)  # a table that misses the top of the φ
+    assert coarse["rho"] == 0.0
+
+
+@pytest.mark.parametrize(("mass", "peer"), [(0.8398, 0.1446), (0.9, 0.072), (0.952, 0.0554)])
+def test_hadrons_of_b_minus_l_beside_the_narrow_mesons(mass: float, peer: float) -> None:
+    assert _model("b_minus_l").branching(mass)["hadrons"] == pytest.approx(peer, abs=0.015)
+
+
+def test_charges_weigh_the_vector_mesons() -> None:
+    """B − L has four times the ω of the photon and no ρ; the protophobic vector four times the φ."""
+    omega, phi = constants.mass(223), constants.mass(333)
+    muons = ALPHA / 3
+    b_minus_l = _model("b_minus_l").widths(omega)["hadrons"] * E_CHARGE**2
+    assert b_minus_l == pytest.approx(4 * muons * omega * float(meson_ratio("omega", omega)), rel=1e-3)
+    phobic = _model("protophobic").widths(phi)["hadrons"] * E_CHARGE**2
+    assert phobic == pytest.approx(4 * muons * phi * float(meson_ratio("phi", phi)), rel=0.05)
+    assert _model("b_minus_l").branching(0.6)["hadrons"] < 2e-3
+
+
 def test_electric_charges_make_a_dark_photon() -> None:
     model = VectorModel(ELECTRIC, R_TABLE)
     epsilon = 1e-3
@@ -95,8 +140,8 @@ def test_rates_need_the_shares_of_the_processes() -> None:
 
 
 def test_models_refuse_what_they_cannot_say() -> None:
-    with pytest.raises(PhysicsError, match="split by isospin"):
-        _model("b_minus_l").branching(0.8)
+    with pytest.raises(PhysicsError, match="split into ρ, ω and φ between"):
+        _model("b_minus_l").branching(1.1)
     with pytest.raises(PhysicsError, match="not known"):
         _model("le_lmu")
     with pytest.raises(PhysicsError, match="coupling"):

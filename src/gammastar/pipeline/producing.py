@@ -19,6 +19,7 @@ from gammastar.core.records import Exposure, FloatArray, Spectrum
 from gammastar.core.resolve import resolve
 from gammastar.core.sampler import Sampler
 from gammastar.physics import bremsstrahlung
+from gammastar.physics.hadronic_split import SPLIT_MAX
 from gammastar.physics.mesons import MesonTable
 from gammastar.physics.vector_models import CHARGES, Charges
 from gammastar.physics.widths import RTable
@@ -40,7 +41,6 @@ __all__ = [
 
 LEPTON_MASS = {"e": M_E, "mu": M_MU}
 EVERY_PROTON = 50.0  # interaction lengths: theory counts per interacting proton
-ISOSCALAR_MAX = 0.62  # GeV; above it R would have to be split by isospin
 MESONS: dict[str, type[predict.MesonChannel]] = {
     "pion_dalitz": predict.PionDalitz,
     "pseudoscalar_dalitz": predict.PseudoscalarDalitz,
@@ -263,7 +263,7 @@ def masses_of(ctx: Context, production: Production) -> FloatArray:
     charges = _charges(ctx, section)
     low, high = section.mass_range or production.mass_range
     if charges is not None and not charges.loop_mixing:
-        high = min(high, ISOSCALAR_MAX)
+        high = min(high, SPLIT_MAX)
     if section.masses:
         return np.array(section.masses)
     if not (0 < low < high < np.inf):

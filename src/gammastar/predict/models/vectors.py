@@ -8,16 +8,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.core.constants import CTAU_PER_GEV, M_MU, M_PI_CHARGED
+from gammastar.core.constants import ALPHA, CTAU_PER_GEV, M_MU, M_PI_CHARGED
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray, Sample
-from gammastar.physics.vector_models import CHARGES, E_CHARGE, Charges, Process, kinetic_mixing_loop
+from gammastar.physics.hadronic_split import meson_parts
+from gammastar.physics.vector_models import CHARGES, Charges, Process, kinetic_mixing_loop
 from gammastar.physics.widths import RTable, lepton_width
 from gammastar.predict.model import Model
 
 __all__ = ["VectorModel", "rate_ratio", "recoupled"]
 
-_OMEGA_LIKE = 0.62  # GeV: below the tail of the ω, three pions and π⁰γ weigh less than 1 % of the leptons
 _STATES = ("ee", "mumu", "tautau", "neutrinos", "hadrons")
 
 
@@ -34,8 +34,8 @@ class VectorModel(Model):
     Notes
     -----
     Hadronic widths: of a loop-mixed vector, R(m) Γ(μμ) of a dark photon with ε(m²). Of B − L and the
-    protophobic vector up to 0.62 GeV only two pions through the ρ, which B − L does not have (three pions and
-    π⁰γ are below a per cent there); beyond, R would have to be split by isospin, and masses are refused.
+    protophobic vector, R split into what couples like ρ, ω and φ, each times its squared charge ratio (B − L:
+    0, 4 and 1; protophobic: 1, 1 and 4), up to 1.03 GeV; heavier masses are refused. `hadronic_split`.
     """
 
     charges: Charges
@@ -70,17 +70,13 @@ class VectorModel(Model):
         if self.charges.loop_mixing:
             epsilon2 = float(np.abs(kinetic_mixing_loop(mass**2)) ** 2)
             return epsilon2 * float(self.r_table.at(mass) * lepton_width(mass, M_MU))
-        isovector = self.charges.quarks[0] - self.charges.quarks[1]
-        if mass <= (_OMEGA_LIKE if isovector == 0 else 2 * M_PI_CHARGED):
+        if mass <= 2 * M_PI_CHARGED:
             return 0.0
-        if mass <= _OMEGA_LIKE:  # the tail of the ρ: two pions from the isovector current
-            photon_like = float(self.r_table.at(mass) * lepton_width(mass, M_MU))
-            return isovector**2 / E_CHARGE**2 * photon_like
-        msg = (
-            f"{self.charges.name}: hadronic widths above {_OMEGA_LIKE} GeV need R split by isospin; "
-            f"{mass:g} GeV asked"
-        )
-        raise PhysicsError(msg)
+        massless = ALPHA * mass / 3
+        measured = float(self.r_table.at(mass) * lepton_width(mass, M_MU)) / massless
+        parts = meson_parts(mass, measured)
+        squared = {name: float(self.charges.production_ratio(name, mass)) for name in parts}
+        return massless * sum(squared[name] * float(part) for name, part in parts.items())
 
     def ctau(self, mass: float, coupling: npt.ArrayLike) -> FloatArray:
         """Return cτ [m]; inf at zero coupling."""
