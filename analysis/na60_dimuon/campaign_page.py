@@ -30,6 +30,7 @@ MEANINGS = {
     "same prior": "the simulation has the prior of the data",
     "not tuned": "the simulation is not reweighted to the data",
 }
+BAND = 0.05  # of the width of the pulls around one
 TEXT = """# Pseudo-experiments
 
 Written by `python3 analysis/na60_dimuon/campaigns.py`; everything is MOCK.
@@ -53,6 +54,12 @@ domain under each parameter of the simulation, moved by one standard deviation.
 {table}
 
 ![Pulls of the rate, coverage of the edges, correlation between masses](figures/pseudo_experiments.png)
+
+### Mass by mass
+
+{verdict}
+
+{masses}
 
 ## Systematic impacts
 
@@ -88,9 +95,38 @@ def write_page(known: Truth, results: dict[str, list[dict[str, Any]]], n_pairs: 
         fewest=PAIRS,
         limit=LIMIT,
         table=_table(("", "found", "expected"), rows),
+        verdict=_verdict(columns),
+        masses=_masses(columns, row["n"]),
         impacts=_impacts(base, results, known),
     )
     (ROOT / "docs" / "pseudo_experiments.md").write_text(page, encoding="utf-8")
+
+
+def _masses(columns: dict[str, Any], n: int) -> str:
+    rows = []
+    for i, mass in enumerate(columns["mass"]):
+        cells = [
+            f"{mass:.4f}",
+            f"{columns['pull_mean'][i]:+.2f} ± {columns['pull_width'][i] / np.sqrt(n):.2f}",
+            f"{columns['pull_width'][i]:.2f} ± {columns['pull_width_error'][i]:.2f}",
+        ]
+        rows.append((*cells, *(f"{columns[key][i]:.2f}" for key in LABELS)))
+    names = ("mass [GeV]", "mean pull", "width of the pulls", *(f"covered: {v}" for v in LABELS.values()))
+    return _table(names, rows)
+
+
+def _verdict(columns: dict[str, Any]) -> str:
+    """Return which masses have a width outside 0.95 to 1.05 by more than one and two standard errors."""
+    width, error = np.array(columns["pull_width"]), np.array(columns["pull_width_error"])
+    beyond = np.maximum(np.abs(width - 1.0) - BAND, 0.0) / error
+    text = (
+        f"The width lies within {1 - BAND} to {1 + BAND} and one standard error at {np.sum(beyond <= 1)} of "
+        f"{len(width)} masses, and\nwithin two at {np.sum(beyond <= 2)}."
+    )
+    far = [
+        f"{columns['mass'][i]:.4f} GeV ({width[i]:.2f} ± {error[i]:.2f})" for i in np.flatnonzero(beyond > 2)
+    ]
+    return text + (f" Farther off: {', '.join(far)}." if far else "")
 
 
 def _impacts(base: list[dict[str, Any]], results: dict[str, list[dict[str, Any]]], known: Truth) -> str:

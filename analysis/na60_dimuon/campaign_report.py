@@ -142,6 +142,7 @@ def per_mass(results: list[dict[str, Any]], known: Truth) -> dict[str, Any]:
         "mass": (0.5 * (np.array(MASS[:-1]) + MASS[1:]))[has],
         "pull_mean": found.mean(axis=0),
         "pull_width": found.std(axis=0, ddof=1),
+        "pull_width_error": [_jackknife(column[:, None]) for column in found.T],
     }
     for part, inside in (("measured", measured), ("all", whole)):
         for s, side in enumerate(SIDES):

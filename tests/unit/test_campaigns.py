@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -85,3 +86,34 @@ def test_kept_campaigns_are_not_made_again(modules, tmp_path, monkeypatch):
     campaigns.place(tmp_path, "R = 1", 1).write_bytes(b"")
     campaigns.produce(["R = 1"], 3, tmp_path)
     assert made == [("R = 1", 0), ("R = 1", 2)]
+
+
+def test_widths_of_every_mass_have_errors(modules, known, results, monkeypatch):
+    monkeypatch.setattr(modules[0], "MASS", [0.2, 0.3, 0.4, 0.5])
+    columns = modules[0].per_mass(results, known)
+    width, error = np.array(columns["pull_width"]), np.array(columns["pull_width_error"])
+    assert error == pytest.approx(width / np.sqrt(2 * N), rel=0.25)  # that of a Gaussian sample
+    assert (np.abs(width - 1.0) < 4 * error).all()
+
+
+@pytest.mark.slow
+def test_campaigns_made_by_dask_are_those_made_here(modules, tmp_path):
+    pytest.importorskip("distributed")
+    script = f"""
+import sys; sys.path[:0] = [{str(FOLDER)!r}, {str(FOLDER.parent)!r}]
+from pathlib import Path
+import campaigns
+from gammastar.facility import open_farm
+
+if __name__ == "__main__":
+    with open_farm(dask="local") as farm:
+        campaigns.produce(["nominal"], 2, Path("dask"), farm=farm)
+    campaigns.produce(["nominal"], 2, Path("here"))
+"""
+    (tmp_path / "both.py").write_text(script)
+    subprocess.run([sys.executable, "both.py"], cwd=tmp_path, check=True, capture_output=True)
+    there, here = (modules[2].kept("nominal", 2, tmp_path / name) for name in ("dask", "here"))
+    assert len(there) == len(here) == 2
+    for one, other in zip(there, here, strict=True):
+        assert one.keys() == other.keys()
+        assert all(np.array_equal(one[key], other[key]) for key in one)
