@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gammastar import report
+from gammastar.core.records import FloatArray
 from gammastar.core.rng import stream
 from gammastar.core.stats import filled
 from gammastar.pipeline.checkpoint import Arrays
@@ -15,6 +16,7 @@ from gammastar.pipeline.context import Context
 from gammastar.pipeline.order import Products
 from gammastar.pipeline.results import titled
 from gammastar.pipeline.sections_unfolded import spectrum_section, true_mass_spectrum
+from gammastar.pipeline.training import flow_variations
 
 __all__ = ["flow_section", "pairs_section", "spectrum_section", "true_mass_spectrum"]
 
@@ -102,6 +104,22 @@ def _drawn(sampler: Any, mass: float, rng: np.random.Generator) -> report.Kinema
     return pt, energy, np.ones(N_DRAWN)
 
 
+def _members(
+    ctx: Context, masses: list[float], drawn: list[report.Kinematics]
+) -> dict[str, list[FloatArray]] | None:
+    """Return the weights of the replicas alone on what was drawn: a bin shows its own statistics anyway."""
+    found = flow_variations(ctx.folder)
+    if found is None:
+        return None
+    alone = replace(found, near=None)
+    return {
+        "flow": [
+            alone.weights(np.full(len(pt), mass), pt, energy)
+            for mass, (pt, energy, _) in zip(masses, drawn, strict=True)
+        ]
+    }
+
+
 def flow_section(ctx: Context, made: Products) -> report.Section:
     """Return the flow against its training pairs, the divergence per window, the losses."""
     mock, section, training, kept = ctx.book.mock, ctx.steering.report, made.training, made.learning
@@ -115,6 +133,8 @@ def flow_section(ctx: Context, made: Products) -> report.Section:
         near = np.abs(training.mass - mass) < half
         data.append((training.pt[near], training.energy[near], training.reference[near]))
         drawn.append(_drawn(made.flow, mass, stream(ctx.seed, "figures", f"{mass!r}")))
+    members = _members(ctx, masses, drawn)
+    band = "" if members is None else " Band: spread of the bootstrap replicas."
     tested, inside = kept["kl_tested"], kept["kl_inside"]
     n_inside, n_tested = int(inside[tested].sum()), int(tested.sum())
     ctx.book.numbers["windows of mass in which the flow agrees"] = f"{n_inside} of {n_tested}"
@@ -133,8 +153,8 @@ def flow_section(ctx: Context, made: Products) -> report.Section:
         figures=[
             titled(
                 "flow_projections",
-                "Transverse momentum and energy at fixed mass: pairs before acceptance, and the flow.",
-                report.flow_vs_data(masses, data, {"flow": drawn}, mock=mock, window=half),
+                "Transverse momentum and energy at fixed mass: pairs before acceptance, and the flow." + band,
+                report.flow_vs_data(masses, data, {"flow": drawn}, mock=mock, window=half, members=members),
             ),
             titled(
                 "flow_plane",

@@ -10,6 +10,7 @@ from gammastar.report.detector_figures import cone_outline, detector_figure
 from gammastar.report.domain_map import DomainMap, domain_figure
 from gammastar.report.existing import ExistingLimit, citations, existing_limits, read_limit
 from gammastar.report.explorer import Plane2D, explorer
+from gammastar.report.flow_contours import flow_contours
 from gammastar.report.flow_figures import Kinematics, flow_plane, flow_vs_data
 from gammastar.report.hepdata import Submission, check_submission, write_submission
 from gammastar.report.inference_figures import impact_figure, limit_figure
@@ -64,6 +65,7 @@ __all__ = [
     "efficiency_figure",
     "existing_limits",
     "explorer",
+    "flow_contours",
     "flow_plane",
     "flow_vs_data",
     "header",
