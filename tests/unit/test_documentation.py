@@ -6,9 +6,12 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+
+from gammastar.config import Steering
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -19,6 +22,18 @@ def test_equations_are_numbered_one_by_one():
     for page in DOCS.rglob("*.md"):
         displayed = re.findall(r"\$\$(?:.|\n)*?\$\$(.*)", page.read_text())
         assert all(re.fullmatch(r" \(eq-[a-z-]+\)", label) for label in displayed), page.name
+
+
+@pytest.mark.parametrize("page", ["channel", "detector", "limits", "measured"])
+def test_sections_of_the_pages_are_those_of_a_steering_file(page):
+    base = tomllib.loads((DOCS.parent / "analysis" / "na60_dimuon" / "small.toml").read_text())
+    text = (DOCS / "howto" / f"{page}.md").read_text()
+    blocks = [
+        code for code in re.findall(r"```toml\n(.*?)```", text, re.DOTALL) if not code.startswith("# file")
+    ]
+    assert blocks
+    for code in blocks:
+        Steering.model_validate(base | tomllib.loads(code))  # refuses keys that it does not know
 
 
 @pytest.mark.parametrize("name", ["measure", "reinterpret"])
