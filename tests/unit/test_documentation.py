@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -38,11 +39,10 @@ def test_sections_of_the_pages_are_those_of_a_steering_file(page):
 
 @pytest.mark.parametrize("name", ["measure", "reinterpret"])
 def test_notebooks_are_kept_with_their_outputs(name):
-    nbformat = pytest.importorskip("nbformat")
-    notebook = nbformat.read(DOCS / "notebooks" / f"{name}.ipynb", as_version=4)
-    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
-    kinds = {output.output_type for cell in cells for output in cell.outputs}
+    notebook = json.loads((DOCS / "notebooks" / f"{name}.ipynb").read_text())
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    kinds = {output["output_type"] for cell in cells for output in cell["outputs"]}
     assert "error" not in kinds
     assert "display_data" in kinds
 
