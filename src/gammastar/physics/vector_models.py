@@ -39,6 +39,7 @@ _Q = np.array([2 / 3, -1 / 3, -1 / 3])  # u, d, s
 _ETA = np.array([1.0, 1.0, -1.0])
 _ETA_PRIME = np.array([1.0, 1.0, 2.0])
 _PI0 = np.array([1.0, -1.0, 0.0])
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(200)
 
 
 def kinetic_mixing_loop(q2: npt.ArrayLike) -> npt.NDArray[np.complex128]:
@@ -60,8 +61,7 @@ def kinetic_mixing_loop(q2: npt.ArrayLike) -> npt.NDArray[np.complex128]:
     >>> round(1 / kinetic_mixing_loop(0.0).real, 1)
     69.3
     """
-    nodes, weights = np.polynomial.legendre.leggauss(200)
-    x, w = 0.5 * (nodes + 1), 0.5 * weights
+    x, w = 0.5 * (_NODES + 1), 0.5 * _WEIGHTS
     u = x * (1 - x)
     s = np.asarray(q2, dtype=np.float64)[..., None] * u
     tau = np.log(_M_TAU**2 - s - 0j)

@@ -14,15 +14,14 @@ from gammastar.physics.vector_models import CHARGES
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context
 from gammastar.pipeline.order import Products
+from gammastar.pipeline.recast_limits import RECAST_NOTE, recast_limits
 from gammastar.pipeline.results import titled
 from gammastar.pipeline.search import Search
 from gammastar.report.style import power_of_ten
 
 __all__ = ["reach_sections"]
 
-NO_LIMITS = (
-    "No published limit is drawn: they hold for dark photons, see predict.prompt and predict.displaced."
-)
+NO_LIMITS = "No published limit is drawn: those on dark photons, recast by ratios, exclude nothing here."
 
 
 def reach_sections(ctx: Context, made: Products) -> list[report.Section]:
@@ -35,7 +34,7 @@ def reach_sections(ctx: Context, made: Products) -> list[report.Section]:
 def _section(ctx: Context, name: str, search: Search, mass: Any, arrays: Arrays) -> report.Section:
     section = ctx.steering.infer
     own = None if section is None or section.existing_limits is None else ctx.base / section.existing_limits
-    known = report.existing_limits(directory=own, kinds=("observed", "recast")) if _mixing(ctx, own) else []
+    known = _known(ctx, own)
     reached = np.isfinite(search.reach.edges).all(axis=1)
     options: dict[str, Any] = {
         "mock": ctx.book.mock,
@@ -44,7 +43,8 @@ def _section(ctx: Context, name: str, search: Search, mass: Any, arrays: Arrays)
     }
     options["plane"] = _plane(ctx, None if reached.any() or section is None else section.coupling)
     label = f"Expected reach, {search.detector.name}"
-    grey = f"Grey: {report.citations(known)}." if known else NO_LIMITS
+    recast = bool(known) and known[0].plane != "dark_photon" and own is None
+    grey = f"Grey: {report.citations(known)}{f'; {RECAST_NOTE}' if recast else ''}." if known else NO_LIMITS
     domain = domain_of(mass, arrays)
     figure = report.reach_figure(
         _contours(search, domain), pot=search.detector.pot, yields=_yields(ctx, mass, arrays), **options
@@ -83,6 +83,16 @@ def _mixing(ctx: Context, own: Any) -> bool:
     return (
         own is not None or predicting is None or predicting.model == "dark_photon" or ":" in predicting.model
     )
+
+
+def _known(ctx: Context, own: Any) -> list[report.ExistingLimit]:
+    """Return limits for the plane: those on dark photons, or the same recast for another vector."""
+    if _mixing(ctx, own):
+        return report.existing_limits(directory=own, kinds=("observed", "recast"))
+    predicting = ctx.steering.predict
+    if predicting is None or predicting.model not in CHARGES:
+        return []
+    return recast_limits(predicting, ctx.base)
 
 
 def _plane(ctx: Context, couplings: tuple[float, float] | None) -> report.Plane:
