@@ -206,13 +206,21 @@ class Study:
         print(self.folder / "baselines.txt", flush=True)
 
     def losses(self) -> None:
-        """Fig. 7."""
+        """Fig. 7; the bands cover the courses of all members, moved to end at one value."""
+        import numpy as np
+
         from gammastar.report.check_figures import training_figure
 
-        report = self.flows["subtracted"].members[0].report
-        figure = training_figure(
-            report.train_loss, report.validation_loss, mock=True, best_epoch=report.best_epoch
-        )
+        every = [member.report for member in self.flows["subtracted"].members]
+        found = every[0]
+        best = {"best_epoch": found.best_epoch}
+        figure = training_figure(found.train_loss, found.validation_loss, mock=True, **best)
+        ax = figure.axes[0]
+        for name, line in zip(("train_loss", "validation_loss"), ax.get_lines()[:2], strict=True):
+            losses = [np.array(getattr(one, name)) for one in every]
+            n = min(map(len, losses))
+            rows = np.array([one[:n] - one[n - 1] + losses[0][n - 1] for one in losses])
+            ax.fill_between(np.arange(n), rows.min(0), rows.max(0), color=line.get_color(), alpha=0.2)
         self.save(figure, "fig07_training")
 
     def sizes(self) -> None:
@@ -252,7 +260,7 @@ class Study:
         self.save(figure, "fig08_sizes")
 
     def acceptance(self, ctau) -> None:
-        """Figs. 9 and 10: Appendix B."""
+        """Figs. 9 and 10: Appendix B; dashed on Fig. 10: two standard deviations of the members."""
         import numpy as np
 
         from gammastar.report.lifetime_figures import acceptance_curves, difference_map
@@ -274,13 +282,17 @@ class Study:
         curves = {"truth": (np.array([a for a, _ in exact]), np.array([e for _, e in exact]))}
         curves |= {f"flow, {key}": of(key, MASSES) for key in self.samples}
         self.save(acceptance_curves(MASSES, ctau, curves, mock=True), "fig09_acceptance")
-        base = of("signal", grid)[0]
+        base, error = of("signal", grid)
+        differences, sure = {}, []
         known = base > 1e-4
-        differences = {}
         for key in list(self.samples)[1:]:
-            mean = of(key, grid)[0]
+            mean, sigma = of(key, grid)
             differences[key] = np.where(known, 2.0 * (mean - base) / (mean + base + 1e-300), np.nan)
-        self.save(difference_map(grid, ctau, differences, mock=True), "fig10_difference")
+            sure.append(np.where(known, np.abs(mean - base) / (np.hypot(sigma, error) + 1e-300), 0.0))
+        figure = difference_map(grid, ctau, differences, mock=True)
+        for ax, pull in zip(figure.axes, sure, strict=False):  # what the members cannot explain is inside
+            ax.contour(grid, ctau, pull.T, levels=[2.0], colors="darkgreen", linestyles="--")
+        self.save(figure, "fig10_difference")
 
 
 if __name__ == "__main__":
