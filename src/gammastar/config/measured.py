@@ -104,9 +104,12 @@ class Subtract(Section):
     `r_coarse` those in which R is taken from mixed events. `r_mult` multiplies R of the acceptance. `control`
     is a region without signal, by axis, where +- over background should be one. `bootstrap` draws the events
     so many times for the covariance, which then knows that pairs of one event share leptons; 0: formula.
+    `low_counts` = "poisson" takes the variance of cells with fewer than ten pairs from the profile of three
+    Poisson numbers.
     """
 
     method: Literal["B1", "B2", "B3", "B4", "B5"] = "B5"
+    low_counts: Literal["linear", "poisson"] = "linear"
     r_factor: Positive | Literal["simulation", "mixed"] = 1.0
     r_factor_sigma: Annotated[float, Field(ge=0)] = 0.0
     r_mult: Positive = 1.0
@@ -132,6 +135,10 @@ class Subtract(Section):
             (self.method == "B4" and bool(asked & {"r_factor"}), "r_factor: B4 takes the mixed shape"),
             (self.method == "B4" and bool(asked & {"r_mult"}), "r_mult: B4 is normalised to like-sign pairs"),
             (self.method == "B4" and self.bootstrap > 0, "bootstrap: B4 has the formula alone"),
+            (
+                self.method in ("B2", "B4") and self.low_counts == "poisson",
+                "low_counts: the profile is of 2R√(N++ N--); use B1, B3 or B5",
+            ),
             (bool(self.r_coarse) and not mixed, "r_coarse: needs r_factor = 'mixed'"),
             ("mixed_pairs" in asked and not mixed and self.method != "B4", "mixed_pairs: nothing is mixed"),
             (

@@ -23,7 +23,7 @@ from gammastar.pipeline.backgrounds import (
 )
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context, axes_of, find_file, pack_spectrum, unpack_spectrum
-from gammastar.pipeline.pair_weights import bootstrapped, by_r, like_sign, looked_up, pair_weights
+from gammastar.pipeline.pair_weights import bootstrapped, by_r, like_sign, looked_up, low_counts, pair_weights
 from gammastar.pipeline.reading import Inputs
 from gammastar.pipeline.stored_pairs import Parts, StoredPairs, fill_all
 from gammastar.store.manifest import digest
@@ -74,6 +74,7 @@ def subtract_stage(
         like = combinatorial.spectrum
         if section.bootstrap:
             like = bootstrapped(ctx, parts, hists, like, ratio)
+        like, interval = low_counts(section, hists, like, ratio)
         shifts = {} if section.method in ("B1", "B2", "B4") else {"background": by_r(hists, like, ratio)}
         components = _components(ctx, parts, matched, ratio, axes, float(like.values.sum()))
         result, applied = subtract.apply_corrections(like, [_correction(c, axes) for c in components])
@@ -91,6 +92,7 @@ def subtract_stage(
             "like_sign": hists.os.values() - like.values,
             "shift_names": np.array(list(shifts), dtype=str),
             "shifts": np.array(list(shifts.values())).reshape(len(shifts), like.cov.shape[0]),
+            **interval,
             **_removed_table(applied),
             **_charm_arrays(components),
         }

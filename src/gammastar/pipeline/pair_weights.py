@@ -8,17 +8,27 @@ from typing import Any
 
 import numpy as np
 
-from gammastar import select, subtract
+from gammastar import config, select, subtract
 from gammastar.core.errors import SteeringError
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import FloatArray, PairHists, Spectrum
 from gammastar.core.rng import stream
 from gammastar.core.stats import filled
 from gammastar.pipeline.backgrounds import Ratio
+from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context
 from gammastar.pipeline.stored_pairs import Parts, StoredPairs, write_weighted
 
-__all__ = ["LikeSign", "Removed", "bootstrapped", "by_r", "like_sign", "looked_up", "pair_weights"]
+__all__ = [
+    "LikeSign",
+    "Removed",
+    "bootstrapped",
+    "by_r",
+    "like_sign",
+    "looked_up",
+    "low_counts",
+    "pair_weights",
+]
 
 Removed = tuple[Pairs, FloatArray]
 
@@ -95,6 +105,18 @@ def bootstrapped(ctx: Context, parts: Parts, hists: PairHists, like: Spectrum, r
     empty = np.where(np.diag(cov) > 0, 0.0, np.diag(like.cov))
     cov = cov + np.diag(empty) + np.outer(shift, shift)
     return replace(like, hist=filled(axes, like.values, np.diag(cov)), cov=cov)
+
+
+def low_counts(
+    section: config.Subtract, hists: PairHists, like: Spectrum, ratio: Ratio
+) -> tuple[Spectrum, Arrays]:
+    """Give cells with few pairs the variance of the Poisson profile, if the steering asks for it."""
+    if section.low_counts == "linear":
+        return like, {}
+    plain = section.method == "B1"
+    shift = None if plain else by_r(hists, like, ratio)
+    found, interval = subtract.with_profile(like, hists, r_factor=1.0 if plain else ratio.value, by_r=shift)
+    return found, {"profile": np.stack([interval.value, interval.low, interval.high], axis=1)}
 
 
 def looked_up(pairs: Pairs, axes: tuple[Any, ...], values: FloatArray) -> FloatArray:

@@ -28,7 +28,7 @@ from gammastar.subtract.posterior import (
     posterior_weights,
     projection_closure,
 )
-from gammastar.subtract.profile import ProfileInterval, profile_interval
+from gammastar.subtract.profile import ProfileInterval, profile_interval, with_profile
 from gammastar.subtract.replicas import event_seeds, replica_weights
 from gammastar.subtract.same_sign import LowCountWarning, charge_factors, low_count_fraction, same_sign
 from gammastar.subtract.weights import bootstrap_covariance, chunk_weights, chunked_bootstrap, event_weights
@@ -71,4 +71,5 @@ __all__ = [
     "scaled_shape",
     "subtract_component",
     "with_multiplicity",
+    "with_profile",
 ]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from gammastar.core.errors import UserError
-from gammastar.core.records import FloatArray
+from gammastar.core.records import FloatArray, PairHists, Spectrum
+from gammastar.core.stats import filled, flow_free
 
-__all__ = ["ProfileInterval", "profile_interval"]
+__all__ = ["LOW_COUNTS", "ProfileInterval", "profile_interval", "with_profile"]
 
+LOW_COUNTS = 10.0  # pairs of a cell below which linear errors are not to be used
 GRID = 40  # starting points of the inner minimisation, in ln q
 GOLDEN = 32  # steps of the golden section: each shrinks the bracket by 0.618
 BISECTIONS = 36
@@ -134,3 +136,63 @@ def profile_interval(
         return (inside + outside) / 2
 
     return ProfileInterval(value, edge(-1), edge(1))
+
+
+def with_profile(
+    spectrum: Spectrum,
+    hists: PairHists,
+    *,
+    r_factor: float | FloatArray = 1.0,
+    by_r: FloatArray | None = None,
+    threshold: float = LOW_COUNTS,
+) -> tuple[Spectrum, ProfileInterval]:
+    """Give cells with few pairs the variance of the three-Poisson profile.
+
+    Parameters
+    ----------
+    spectrum : Spectrum
+        Of `same_sign`; its values, linear in the counts and therefore without bias in sums, stay.
+    hists : PairHists
+    r_factor : float or NDArray, shape of the cells
+    by_r : NDArray, shape (n_cells,), optional
+        Shift of the spectrum by one standard deviation of R, part of the covariance; it stays.
+    threshold : float
+        Cells with fewer opposite-sign pairs, or fewer like-sign ones, are treated.
+
+    Returns
+    -------
+    Spectrum
+        Variances of these cells are those of half the interval of ±1σ; correlations stay.
+    ProfileInterval
+        Of all cells, in C order.
+
+    Raises
+    ------
+    UserError
+        If a weighted cell has a negative content.
+
+    Notes
+    -----
+    Linear errors of a cell without pairs are zero, as if it were known to be empty. Weighted cells hold
+    (Σw)²/Σw² effective counts of the weight Σw²/Σw of all their pairs.
+    """
+    contents = [flow_free(hist) for hist in (hists.os, hists.pp, hists.mm)]
+    total, square = (sum(part[k] for part in contents) for k in (0, 1))
+    overall = float(np.sum(square) / np.sum(total)) if np.sum(total) > 0 else 1.0
+    scale = np.divide(
+        square, total, out=np.full_like(np.asarray(total), overall), where=np.asarray(total) > 0
+    )
+    os, pp, mm = (value / scale for value, _ in contents)
+    r = np.broadcast_to(np.asarray(r_factor, dtype=np.float64), spectrum.values.shape).ravel()
+    found = profile_interval(os, pp, mm, r_factor=r)
+    low = (os < threshold) | (pp + mm < threshold)
+    shift = np.zeros(len(os)) if by_r is None else by_r
+    statistics = spectrum.cov - np.outer(shift, shift)
+    variance = np.clip(np.diag(statistics), 0.0, None)
+    wanted = np.where(low, (0.5 * scale * (found.high - found.low)) ** 2, variance)
+    factor = np.sqrt(np.divide(wanted, variance, out=np.ones_like(wanted), where=variance > 0))
+    cov = statistics * np.outer(factor, factor) + np.outer(shift, shift)
+    cov += np.diag(np.where(variance > 0, 0.0, wanted))
+    hist = filled(tuple(spectrum.hist.axes), spectrum.values, np.diag(cov))
+    interval = ProfileInterval(scale * found.value, scale * found.low, scale * found.high)
+    return replace(spectrum, hist=hist, cov=cov), interval
