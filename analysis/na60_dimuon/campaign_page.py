@@ -61,6 +61,12 @@ domain under each parameter of the simulation, moved by one standard deviation.
 
 {masses}
 
+The mean over masses hides two bins. At the ω (0.7625 to 0.8125 GeV), where the errors are smallest, the pulls
+are too wide; in the next bin, with little signal, they are too narrow. The start of the unfolding is tuned
+to the same data, which the covariance does not know; whether that is the cause is open. Campaigns without
+combinatorial pairs, which have other data, show neither within their errors, but are too few to call it
+chance. Until that is settled, read the error at the ω as too small by the width in the table.
+
 ## Systematic impacts
 
 Mean shift of log₁₀ ε of both edges (signal of the measured domain) and of the rate against nominal
@@ -96,22 +102,40 @@ def write_page(known: Truth, results: dict[str, list[dict[str, Any]]], n_pairs: 
         limit=LIMIT,
         table=_table(("", "found", "expected"), rows),
         verdict=_verdict(columns),
-        masses=_masses(columns, row["n"]),
+        masses=_masses(columns, row["n"], _without_background(results, known)),
         impacts=_impacts(base, results, known),
     )
     (ROOT / "docs" / "pseudo_experiments.md").write_text(page, encoding="utf-8")
 
 
-def _masses(columns: dict[str, Any], n: int) -> str:
+def _without_background(results: dict[str, list[dict[str, Any]]], known: Truth) -> list[str]:
+    """Return the width of the pulls of every mass in campaigns whose data have no combinatorial pairs."""
+    others = results.get("no background", [])
+    if len(others) < 3:
+        return ["–"] * int(known.domain.any(axis=(1, 2)).sum())
+    columns = found.per_mass(others, known)
+    return [
+        f"{w:.2f} ± {e:.2f}" for w, e in zip(columns["pull_width"], columns["pull_width_error"], strict=True)
+    ]
+
+
+def _masses(columns: dict[str, Any], n: int, others: list[str]) -> str:
     rows = []
     for i, mass in enumerate(columns["mass"]):
         cells = [
             f"{mass:.4f}",
             f"{columns['pull_mean'][i]:+.2f} ± {columns['pull_width'][i] / np.sqrt(n):.2f}",
             f"{columns['pull_width'][i]:.2f} ± {columns['pull_width_error'][i]:.2f}",
+            others[i],
         ]
         rows.append((*cells, *(f"{columns[key][i]:.2f}" for key in LABELS)))
-    names = ("mass [GeV]", "mean pull", "width of the pulls", *(f"covered: {v}" for v in LABELS.values()))
+    names = (
+        "mass [GeV]",
+        "mean pull",
+        "width of the pulls",
+        "without background",
+        *(f"covered: {v}" for v in LABELS.values()),
+    )
     return _table(names, rows)
 
 
