@@ -103,7 +103,7 @@ def dark_photons(run: Inputs, table: MesonTable, output: Path, mock: bool) -> di
         y_range=(1e-7, 30.0),
         mock=mock,
     )
-    report.header(figure, f"400 GeV p, A = {run.exposure.target_a:.0f}, L = {run.exposure.thickness:g}")
+    report.header(figure, f"400 GeV p, A = {run.exposure.target_a:.0f}, {run.exposure.thickness:g} λ")
     report.save_figure(figure, output / "fig2_dark_photons")
     return {"mass": run.mass.tolist(), "rate": run.rate.value.tolist(), "sigma": sigma(run).tolist()}
 
@@ -144,9 +144,7 @@ def millicharge(run: Inputs, table: MesonTable, output: Path, mock: bool) -> dic
         y_range=(1e-11, 1e-2),
         mock=mock,
     )
-    report.header(
-        figure, f"pairs; 400 GeV p, A = {run.exposure.target_a:.0f}, L = {run.exposure.thickness:g}"
-    )
+    report.header(figure, f"pairs; 400 GeV p, A = {run.exposure.target_a:.0f}, {run.exposure.thickness:g} λ")
     report.save_figure(figure, output / "fig3_millicharged_pairs")
     at = [0.01, 0.1, 0.3, 0.5]
     return {"pairs per POT and Q2": {str(m): float(np.interp(m, chi, value)) for m in at}}
