@@ -46,6 +46,14 @@ def package(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def docs(session: nox.Session) -> None:
+    """Build the site without warnings; run the notebooks and the pages as written."""
+    session.install("-c", "constraints.txt", "-e", ".[all,docs]")
+    session.run("python", "-m", "sphinx", "-W", "docs", "site", *session.posargs)
+    session.run("pytest", "-m", "slow", "tests/unit/test_documentation.py", env=THREADS)
+
+
+@nox.session(default=False)
 def review(session: nox.Session) -> None:
     """Compare the repository with the Scientific Python guidelines."""
     session.install("sp-repo-review[cli]")
