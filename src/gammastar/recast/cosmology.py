@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from gammastar.core.constants import GEV2_MB, LEPTON_MASS
 from gammastar.core.data import data_path
-from gammastar.core.errors import PhysicsError, SteeringError
+from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.physics.dark_sector import DarkSector, mediator_widths
 from gammastar.physics.early_universe import relic_density, thermal_average
 from gammastar.physics.monophoton import s_channel_cross_section
 from gammastar.physics.widths import RTable
+from gammastar.recast.cards import sourced
 
 __all__ = ["Cosmology", "cmb_limit", "load_cosmology", "omega", "relic_target"]
 
@@ -67,18 +66,7 @@ def load_cosmology(path: Path | None = None) -> Cosmology:
     SteeringError
         If a number of the card is missing or has no source.
     """
-    file = data_path("semivisible/cosmology.toml") if path is None else path
-    card: dict[str, Any] = tomllib.loads(file.read_text())
-    sources = card.pop("sources", {})
-    without = sorted(set(card) - set(sources))
-    if without:
-        msg = f"{file}: no source is given for {', '.join(without)}"
-        raise SteeringError(msg)
-    try:
-        return Cosmology(**card, sources=sources)
-    except TypeError as error:
-        msg = f"{file}: {error}"
-        raise SteeringError(msg) from error
+    return sourced(data_path("semivisible/cosmology.toml") if path is None else path, Cosmology)
 
 
 def _standard_model(energy: FloatArray, r_table: RTable | None) -> FloatArray:

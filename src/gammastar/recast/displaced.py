@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.data import data_path
-from gammastar.core.errors import SteeringError
 from gammastar.core.records import FloatArray
 from gammastar.core.rng import stream
 from gammastar.physics.cascade import Cascade, decay
 from gammastar.physics.dark_sector import DarkSector
 from gammastar.physics.decay_table import decay_table
 from gammastar.physics.monophoton import cross_section, sample_photons
+from gammastar.recast.cards import sourced
 
 __all__ = ["DisplacedSearch", "displaced_plane", "displaced_probability", "load_displaced"]
 
@@ -85,18 +83,7 @@ def load_displaced(path: Path | None = None) -> DisplacedSearch:
     SteeringError
         If a number of the card is missing or has no source.
     """
-    file = data_path("semivisible/belle2.toml") if path is None else path
-    card: dict[str, Any] = tomllib.loads(file.read_text())
-    sources = card.pop("sources", {})
-    without = sorted(set(card) - set(sources))
-    if without:
-        msg = f"{file}: no source is given for {', '.join(without)}"
-        raise SteeringError(msg)
-    try:
-        return DisplacedSearch(**card, sources=sources)
-    except TypeError as error:
-        msg = f"{file}: {error}"
-        raise SteeringError(msg) from error
+    return sourced(data_path("semivisible/belle2.toml") if path is None else path, DisplacedSearch)
 
 
 def displaced_probability(cascade: Cascade, card: DisplacedSearch, epsilon: npt.ArrayLike) -> FloatArray:

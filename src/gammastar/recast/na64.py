@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.constants import M_E
 from gammastar.core.data import data_path
-from gammastar.core.errors import PhysicsError, SteeringError
+from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.physics.cascade import Cascade, decay
 from gammastar.physics.dark_brem import LEAD, Correction
 from gammastar.physics.decay_table import DecayTable
 from gammastar.physics.thick_target import ThickTarget, thick_target
+from gammastar.recast.cards import sourced
 from gammastar.recast.curves import correction
 from gammastar.recast.exponentials import exponential_sum, missing_energy_sum
 from gammastar.recast.flight import missing_energy
@@ -79,18 +78,7 @@ def load_na64(path: Path | None = None) -> NA64:
     SteeringError
         If a number of the card is missing or has no source.
     """
-    file = data_path("semivisible/na64.toml") if path is None else path
-    card: dict[str, Any] = tomllib.loads(file.read_text())
-    sources = card.pop("sources", {})
-    without = sorted(set(card) - set(sources))
-    if without:
-        msg = f"{file}: no source is given for {', '.join(without)}"
-        raise SteeringError(msg)
-    try:
-        return NA64(**card, sources=sources)
-    except TypeError as error:
-        msg = f"{file}: {error}"
-        raise SteeringError(msg) from error
+    return sourced(data_path("semivisible/na64.toml") if path is None else path, NA64)
 
 
 def annihilation_masses(card: NA64) -> tuple[float, float]:
