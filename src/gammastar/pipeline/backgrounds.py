@@ -20,7 +20,7 @@ from gammastar.core.rng import stream
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context, find_file, shipped
 from gammastar.pipeline.reading import Inputs, load_cuts, load_schema
-from gammastar.pipeline.stored_pairs import Parts, fill_all
+from gammastar.pipeline.stored_pairs import Parts, fill_all, held
 from gammastar.store.events import write_tree
 
 __all__ = ["Component", "Ratio", "charge_ratio", "charm_component", "correction_component", "pair_offset"]
@@ -32,11 +32,12 @@ WINDOW = 2.0  # standard deviations of the mass around the η whose simulated pa
 
 @dataclass(frozen=True, eq=False)
 class Ratio:
-    """R with its error, and the mixed pairs where there are any."""
+    """R with its error, and the mixed pairs where there are any, of so many `leptons` if not of all."""
 
     value: float | FloatArray
     sigma: float | FloatArray
     mixed: Pairs | None = None
+    leptons: int = 0
 
     @property
     def mean(self) -> tuple[float, float]:
@@ -71,13 +72,13 @@ def charge_ratio(ctx: Context, axes: tuple[Any, ...], simulated: Arrays, given: 
             return Ratio(value, section.r_factor_sigma)
         pair = subtract.with_multiplicity(value, section.r_factor_sigma, section.r_mult, section.r_mult_sigma)
         return Ratio(float(pair[0]), float(pair[1]))
-    mixed = _mixed_pairs(ctx, given, section.mixed_pairs)
+    mixed, chosen = _mixed_pairs(ctx, given, section.mixed_pairs)
     coarse: dict[str, Any] = {str(name): edges for name, edges in section.r_coarse.items()}
     r_cells, errors = subtract.r_factor(mixed, axes, coarse=coarse or None, rng=stream(ctx.seed, "mixing"))
     r_cells, errors = subtract.with_multiplicity(r_cells, errors, section.r_mult, section.r_mult_sigma)
     if not coarse:
-        return Ratio(float(r_cells.flat[0]), float(errors.flat[0]), mixed)
-    return Ratio(r_cells, errors, mixed)
+        return Ratio(float(r_cells.flat[0]), float(errors.flat[0]), mixed, chosen)
+    return Ratio(r_cells, errors, mixed, chosen)
 
 
 def _subtraction(ctx: Context) -> config.Subtract:
@@ -94,22 +95,28 @@ def _selection(ctx: Context) -> tuple[config.Read, config.Select]:
     return ctx.steering.read, ctx.steering.select
 
 
-def _mixed_pairs(ctx: Context, given: Inputs, n: int) -> Pairs:
-    """Combine leptons of different events of the data and apply the selection of pairs."""
+def _mixed_pairs(ctx: Context, given: Inputs, n: int) -> tuple[Pairs, int]:
+    """Combine leptons of different events of the data and apply the selection of pairs.
+
+    Returns the pairs, and the size of the pool if it holds but a sample of the leptons, else 0.
+    """
     reading, section = _selection(ctx)
     schema, cuts = load_schema(reading, ctx.base), load_cuts(section, ctx.base)
     if schema.layout == "pair":
         msg = "subtract: files of pairs hold no single leptons to mix; give r_factor and another method"
         raise SteeringError(msg)
     ctx.tell("subtract", None, "leptons for mixed events")
-    parts = [
-        select.singles(events, cuts)
-        for events in read.open_events([str(f) for f in given.files], schema, step=reading.step)
-    ]
-    momentum, charge, event, group = (np.concatenate(column) for column in zip(*parts, strict=True))
+    chunks = read.open_events([str(f) for f in given.files], schema, step=reading.step)
+    leptons = (select.singles(events, cuts) for events in chunks)
+    parts, rest = held(leptons, section.max_in_memory, lambda part: len(part[1]))
     rng = stream(ctx.seed, "mixed")
-    pool = subtract.Pool.of(momentum, charge, event, group, rng=rng)
-    return select.apply(subtract.mixed_pairs(pool, n, rng=rng), cuts)
+    if rest is None:
+        momentum, charge, event, group = (np.concatenate(column) for column in zip(*parts, strict=True))
+        pool = subtract.Pool.of(momentum, charge, event, group, rng=rng)
+    else:
+        pool = subtract.streamed_pool(rest, dataset=ctx.steering.analysis.name)
+    chosen = 0 if rest is None else len(pool.charge)
+    return select.apply(subtract.mixed_pairs(pool, n, rng=rng), cuts), chosen
 
 
 def selected_pairs(ctx: Context, files: Sequence[Any]) -> Pairs:

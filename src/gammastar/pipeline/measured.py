@@ -95,6 +95,7 @@ def subtract_stage(
             **interval,
             **_removed_table(applied),
             **_charm_arrays(components),
+            **({"mixed_leptons": np.array(ratio.leptons)} if ratio.leptons else {}),
         }
         return pack_spectrum(result) | kept
 

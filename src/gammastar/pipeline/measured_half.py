@@ -40,6 +40,11 @@ def subtract_half(ctx: Context, made: Any) -> None:
     else:
         _note_sample(ctx, stored, made.pairs, made.subtraction)
     kept = made.subtraction
+    if "mixed_leptons" in kept:
+        ctx.book.notes.append(
+            f"more leptons than select.max_in_memory: mixed events are of {int(kept['mixed_leptons'])}, in "
+            "events that their hash chooses, with classes weighted to all events"
+        )
     if len(kept["removed_names"]):
         amount, sigma, fraction = kept["removed"].T
         table = {

@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 import itertools
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -21,7 +21,18 @@ from gammastar.pipeline.context import Context
 from gammastar.store.manifest import file_sha256
 from gammastar.store.pairs import PairChunk, read_pairs, write_pairs
 
-__all__ = ["CHUNK", "Parts", "StoredPairs", "collect", "fill_all", "reopened", "write_weighted"]
+__all__ = [
+    "CHUNK",
+    "Parts",
+    "StoredPairs",
+    "collect",
+    "fill_all",
+    "held",
+    "limit_of",
+    "reopened",
+    "write_parts",
+    "write_weighted",
+]
 
 CHUNK = 500_000  # pairs of one Parquet file
 FOLDER, UNSCALED = "stages/pairs", "stages/weighted"
@@ -63,8 +74,43 @@ class StoredPairs:
         """Return the SHA-256 of every part."""
         return [file_sha256(path) for path in sorted(self.folder.glob("part-*.parquet"))]
 
+    def kept(self) -> Arrays:
+        """Return what `reopened` needs."""
+        return {
+            "stored_pairs": np.array(self.n),
+            "stored_share": np.array(self.share),
+            "stored_parts": np.array(self.digests(), dtype=str),
+        }
+
 
 Parts: TypeAlias = StoredPairs | tuple[Pairs, ...]
+Part = TypeVar("Part")
+
+
+def limit_of(ctx: Context) -> int:
+    """Return how many pairs, simulated photons or single leptons a stage may hold."""
+    return 0 if ctx.steering.select is None else ctx.steering.select.max_in_memory
+
+
+def held(
+    parts: Iterator[Part], limit: int, size: Callable[[Part], int]
+) -> tuple[Sequence[Part], Iterator[Part] | None]:
+    """Return all parts if they fit into `limit`, else nothing and an iterator over all of them."""
+    first: list[Part] = []
+    n = 0
+    for part in parts:
+        first.append(part)
+        n += size(part)
+        if n > limit:
+            break
+    else:
+        return first, None
+
+    def released() -> Iterator[Part]:
+        while first:
+            yield first.pop(0)
+
+    return (), itertools.chain(released(), parts)
 
 
 def fill_all(parts: Parts, axes: tuple[Any, ...], view: Callable[[Pairs], Pairs] | None = None) -> PairHists:
@@ -91,39 +137,43 @@ def collect(ctx: Context, parts: Iterator[Pairs]) -> tuple[Pairs, Arrays]:
 
     Above it the pairs are written as they come, so that never more than this number is in memory.
     """
-    limit = ctx.steering.select.max_in_memory if ctx.steering.select is not None else 0
-    folder, n = ctx.folder / FOLDER, 0
-    held: list[Pairs] = []
+    limit = limit_of(ctx)
+    folder = ctx.folder / FOLDER
     shutil.rmtree(folder, ignore_errors=True)
-    for part in parts:
-        held.append(part)
-        n += len(part)
-        if n > limit:
-            break
-    else:
-        return Pairs.concatenate(held), {}
-    dataset, counts = ctx.steering.analysis.name, [0]
+    first, rest = held(parts, limit, len)
+    if rest is None:
+        return Pairs.concatenate(first), {}
+    stored = write_parts(folder, rest, limit, ctx.steering.analysis.name)
+    return stored.sample(), stored.kept()
 
-    def released() -> Iterator[Pairs]:
-        while held:
-            yield held.pop(0)
+
+def write_parts(folder: Path, parts: Iterator[Pairs], limit: int, dataset: str) -> StoredPairs:
+    """Write pairs as they come; `limit` of them, on average, are in the sample."""
+    counts = [0]
 
     def counted() -> Iterator[Pairs]:
-        for batch in _batches(itertools.chain(released(), parts), min(CHUNK, limit)):
+        for batch in _batches(parts, min(CHUNK, limit)):
             counts[0] += len(batch)
             yield batch
 
     write_pairs(folder, counted(), dataset=dataset)
-    stored = StoredPairs(folder, counts[0], limit / counts[0], dataset)
-    return stored.sample(), {
-        "stored_pairs": np.array(stored.n),
-        "stored_share": np.array(stored.share),
-        "stored_parts": np.array(stored.digests(), dtype=str),
-    }
+    return StoredPairs(folder, counts[0], limit / counts[0], dataset)
 
 
-def reopened(ctx: Context, kept: Arrays | None) -> StoredPairs | None:
+def reopened(
+    ctx: Context, kept: Arrays | None, folder: str = FOLDER, dataset: str | None = None
+) -> StoredPairs | None:
     """Return the pairs that `collect` wrote, None if all of them are in memory.
+
+    Parameters
+    ----------
+    ctx : Context
+    kept : dict of arrays, or None
+        Of the stage.
+    folder : str
+        Of the parts, in that of the results.
+    dataset : str, optional
+        Of the hash; the name of the analysis by default.
 
     Raises
     ------
@@ -133,7 +183,8 @@ def reopened(ctx: Context, kept: Arrays | None) -> StoredPairs | None:
     if not kept or "stored_pairs" not in kept:
         return None
     share = float(kept["stored_share"])
-    found = StoredPairs(ctx.folder / FOLDER, int(kept["stored_pairs"]), share, ctx.steering.analysis.name)
+    name = ctx.steering.analysis.name if dataset is None else dataset
+    found = StoredPairs(ctx.folder / folder, int(kept["stored_pairs"]), share, name)
     if found.digests() != kept["stored_parts"].tolist():
         msg = f"{found.folder}: the kept pairs are missing or changed; run without --resume"
         raise StoreError(msg)

@@ -21,6 +21,7 @@ from gammastar.subtract.diagnostics import (
 )
 from gammastar.subtract.mixed_event import Pool, mixed_pairs, r_factor, with_multiplicity
 from gammastar.subtract.mixed_spectrum import mixed_spectrum
+from gammastar.subtract.pooling import streamed_pool
 from gammastar.subtract.posterior import (
     Closure,
     PosteriorModel,
@@ -69,6 +70,7 @@ __all__ = [
     "replica_weights",
     "same_sign",
     "scaled_shape",
+    "streamed_pool",
     "subtract_component",
     "with_multiplicity",
     "with_profile",

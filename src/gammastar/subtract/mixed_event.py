@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numba
@@ -19,6 +19,7 @@ from gammastar.subtract.weights import pair_cells
 __all__ = ["Pool", "mixed_pairs", "r_factor", "with_multiplicity"]
 
 IntArray = npt.NDArray[np.int64]
+MOST = 200_000  # leptons of a class
 SIGNS: tuple[tuple[int, int, int], ...] = ((0, 1, -1), (2, 1, 1), (-2, -1, -1))
 
 
@@ -35,12 +36,15 @@ class Pool:
         Leptons of one event are never combined with each other.
     group : NDArray of int64, shape (n,)
         Class of the event (target, field, multiplicity, vertex): only leptons of one class are combined.
+    share : mapping of int to float
+        Which part of the events of a class is in the pool; 1 for classes that are not named.
     """
 
     momentum: FloatArray
     charge: npt.NDArray[np.int8]
     event: IntArray
     group: IntArray
+    share: Mapping[int, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         n = len(self.charge)
@@ -55,12 +59,12 @@ class Pool:
         event: IntArray,
         group: IntArray | None = None,
         *,
-        most: int = 200_000,
+        most: int = MOST,
         rng: np.random.Generator | None = None,
     ) -> Pool:
         """Return a pool of at most `most` leptons of each class, whole events, e.g. of ``select.singles``."""
         group = np.zeros(len(charge), dtype=np.int64) if group is None else np.asarray(group, dtype=np.int64)
-        keep = np.ones(len(charge), dtype=bool)
+        keep, share = np.ones(len(charge), dtype=bool), {}
         for label in np.unique(group):
             inside = group == label
             if inside.sum() <= most:
@@ -71,7 +75,8 @@ class Pool:
             events, place = np.unique(event[inside], return_inverse=True)
             chosen = rng.random(len(events)) < most / inside.sum()
             keep[np.flatnonzero(inside)[~chosen[place]]] = False
-        return Pool(momentum[keep], charge[keep], event[keep], group[keep])
+            share[int(label)] = float(chosen.mean())
+        return Pool(momentum[keep], charge[keep], event[keep], group[keep], share)
 
 
 @numba.njit(cache=True)
@@ -116,6 +121,7 @@ def _drawn(
         # combinations of the class per event of it; like-sign pairs are unordered
         n_events = len(np.unique(pool.event[inside]))
         total = len(one) * len(two) / n_events / (2 if signs[0] == signs[1] else 1)
+        total /= pool.share.get(int(label), 1.0)  # or a class that was thinned would count for less
         firsts.append(a[kept])
         seconds.append(b[kept])
         weights.append(np.full(int(kept.sum()), total / max(int(kept.sum()), 1)))
