@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from gammastar.core.errors import PhysicsError
-from gammastar.infer import Convention, binned_channel, coverage
+from gammastar.infer import (
+    Convention,
+    binned_channel,
+    counting_channel,
+    counting_limit,
+    coverage,
+    exact_limit,
+)
 
 
 def channel():
@@ -47,3 +54,23 @@ def test_level_with_toys_at_fitted_nuisances():
     assert "fitted" in found.method
     with pytest.raises(PhysicsError, match="true values"):
         coverage([channel()], rng=np.random.default_rng(1), truth={"other": 1.0})
+
+
+@pytest.mark.parametrize(("count", "background", "sigma"), [(0, 0.0094, np.log(4)), (4, 2.0, 0.3)])
+def test_toys_averaged_over_nuisances_against_integrals(count, background, sigma):
+    pot = np.log(1.2)
+    counted = counting_channel(
+        "c",
+        signal=1.0,
+        background=background,
+        observed=count,
+        signal_sigma={"pot": pot},
+        background_sigma={"b": sigma},
+    )
+    convention = Convention("ratio", "averaged")
+    found = exact_limit([counted], rng=np.random.default_rng(1), convention=convention, precision=0.01)
+    exact = counting_limit(
+        count, background, signal_sigma=pot, background_sigma=sigma, nuisance="marginalised"
+    )
+    assert abs(found.events - exact) < 4 * found.error
+    assert "averaged" in found.method

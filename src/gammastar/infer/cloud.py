@@ -54,17 +54,22 @@ class CLs:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cloud:
-    """Toys of several proposals with the logarithm of their mixture density."""
+    """Toys of several proposals with the logarithm of their mixture density.
+
+    Where toys average over nuisances, `theta` holds those of each toy, equally distributed in all proposals;
+    densities are then those of the events at these nuisances.
+    """
 
     model: Model
     convention: Convention
     data: Toys
     toys: Toys
     log_mixture: FloatArray
-    background_theta: FloatArray
+    theta: FloatArray | None
 
-    def log_weight(self, theta: FloatArray, strength: float) -> FloatArray:
+    def log_weight(self, strength: float) -> FloatArray:
         """Return the logarithm of the weight of each toy under a hypothesis, shape (n,)."""
+        theta = self.model.fitted(self.data, strength) if self.theta is None else self.theta
         return _log_density(self.model, self.toys, theta, strength, self.convention) - self.log_mixture
 
     def at(self, strength: float) -> CLs:
@@ -72,8 +77,7 @@ class Cloud:
         model, kind = self.model, self.convention.statistic
         observed = float(statistics(model, self.data, strength, kind)[0])
         beyond = statistics(model, self.toys, strength, kind) >= observed - TIE
-        with_signal = np.exp(self.log_weight(model.fitted(self.data, strength), strength))
-        without = np.exp(self.log_weight(self.background_theta, 0.0))
+        with_signal, without = np.exp(self.log_weight(strength)), np.exp(self.log_weight(0.0))
         sums = with_signal.sum(), without.sum()
         clsb, clb = float(with_signal[beyond].sum() / sums[0]), float(without[beyond].sum() / sums[1])
         n = len(beyond)
@@ -97,25 +101,33 @@ def cloud(
     rng: np.random.Generator,
 ) -> Cloud:
     """Draw n toys without signal and n in all at the strengths."""
-    randomise = convention.auxiliary == "randomised"
-    background_theta = model.fitted(data, 0.0)
-    proposals = [(background_theta, 0.0, n)]
-    proposals += [(model.fitted(data, mu), mu, max(n // len(strengths), 1)) for mu in strengths]
-    drawn = [draw(model, theta, mu, k, rng, randomise=randomise) for theta, mu, k in proposals]
+    randomise, average = convention.auxiliary == "randomised", convention.auxiliary == "averaged"
+    sizes = {0.0: n, **{mu: max(n // len(strengths), 1) for mu in strengths}}
+    thetas = {
+        mu: data.aux[0] + rng.standard_normal((k, len(model.nuisances)))
+        if average
+        else model.fitted(data, mu)
+        for mu, k in sizes.items()
+    }
+    drawn = [draw(model, thetas[mu], mu, k, rng, randomise=randomise) for mu, k in sizes.items()]
     shifts = np.cumsum([0, *(len(part.ratio) for part in drawn)])
     offsets = np.concatenate([[0], *(p.offsets[1:] + s for p, s in zip(drawn, shifts[:-1], strict=True))])
     aux = np.concatenate([part.aux for part in drawn]) if randomise else model.aux[None, :]
     toys = Toys(np.concatenate([part.ratio for part in drawn]), offsets.astype(np.int64), aux)
-    share = np.log([k for _, _, k in proposals]) - np.log(sum(k for _, _, k in proposals))
-    densities = [_log_density(model, toys, theta, mu, convention) for theta, mu, _ in proposals]
+    share = np.log(list(sizes.values())) - np.log(sum(sizes.values()))
+    each = np.concatenate(list(thetas.values())) if average else None
+    densities = [
+        _log_density(model, toys, thetas[mu] if each is None else each, mu, convention) for mu in sizes
+    ]
     mixture = np.asarray(logsumexp(np.stack(densities) + share[:, None], axis=0), dtype=np.float64)
-    return Cloud(model, convention, data, toys, mixture, background_theta)
+    return Cloud(model, convention, data, toys, mixture, each)
 
 
 def _log_density(
     model: Model, toys: Toys, theta: FloatArray, strength: float, convention: Convention
 ) -> FloatArray:
-    density = np.asarray(profile.log_density(model.rates(theta, strength), toys.ratio, toys.offsets))
+    rates = model.rates(np.atleast_2d(theta), strength)
+    density = np.asarray(profile.log_density(rates, toys.ratio, toys.offsets))
     if convention.auxiliary == "randomised":
         density = density - 0.5 * ((toys.aux - theta) ** 2).sum(axis=1)
     return density

@@ -17,6 +17,7 @@ from gammastar.infer.channel import Channel
 __all__ = ["Convention", "Model", "Statistic", "Toys", "compiled", "draw", "lint_names", "statistics"]
 
 Statistic: TypeAlias = Literal["ratio", "qtilde", "q0"]
+Auxiliary: TypeAlias = Literal["fixed", "randomised", "averaged"]
 KINDS = {"ratio": 0, "qtilde": 1, "q0": 2}
 
 
@@ -29,21 +30,24 @@ class Convention:
     statistic : {"ratio", "qtilde", "q0"}
         "ratio": −2 ln L(s+b)/L(b), each profiled, signal strength fixed (NA62, LEP, Tevatron); "qtilde": the
         profile likelihood ratio with 0 ≤ μ̂ ≤ μ (LHC, pyhf); "q0": for discovery.
-    auxiliary : {"fixed", "randomised"}
-        Whether toys draw the auxiliary measurements anew, around the fitted nuisances.
+    auxiliary : {"fixed", "randomised", "averaged"}
+        What toys do with nuisances and their auxiliary measurements. "fixed": nuisances at their fitted
+        values, measurements as observed; "randomised": measurements drawn anew around the fitted values;
+        "averaged": nuisances drawn around the observed measurements, which stay (hybrid of R. Cousins and
+        V. Highland, Nucl. Instrum. Meth. A 320 (1992) 331).
     constraint : {"auxiliary", "posterior"}
         "auxiliary": ln κ·θ with a unit-normal measurement of θ; "posterior": the log-normal density in the
         yield's factor itself, as RooLognormal, whose factor 1/e^{σθ} moves the maximum by −σ² (in the log).
     """
 
     statistic: Statistic = "ratio"
-    auxiliary: Literal["fixed", "randomised"] = "fixed"
+    auxiliary: Auxiliary = "fixed"
     constraint: Literal["auxiliary", "posterior"] = "auxiliary"
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
             ("statistic", self.statistic, get_args(Statistic)),
-            ("auxiliary", self.auxiliary, ("fixed", "randomised")),
+            ("auxiliary", self.auxiliary, get_args(Auxiliary)),
             ("constraint", self.constraint, ("auxiliary", "posterior")),
         ):
             if value not in allowed:
@@ -54,6 +58,8 @@ class Convention:
         """Return the label used in `method`."""
         name = {"ratio": "ratio s+b/b", "qtilde": "q̃μ", "q0": "q0"}[self.statistic]
         tail = ", log-normal posterior" if self.constraint == "posterior" else ""
+        if self.auxiliary == "averaged":
+            return f"{name}, nuisances profiled, toys averaged over nuisances{tail}"
         return f"{name}, nuisances profiled, {self.auxiliary} auxiliaries{tail}"
 
 
@@ -87,10 +93,11 @@ class Model:
         return (self.yields * np.array([[strength], [1.0]]), *self.exponents)
 
     def rates(self, theta: FloatArray, strength: float) -> FloatArray:
-        """Return s and b per channel at given nuisances, shape (2, channels)."""
+        """Return s and b per channel at given nuisances (…, nuisances), shape (…, 2, channels)."""
         a, d = self.exponents
         scaled = self.yields * np.array([[strength], [1.0]])
-        return np.asarray(scaled * np.exp(np.stack([a @ theta, d @ theta])), dtype=np.float64)
+        pulls = np.stack([theta @ a.T, theta @ d.T], axis=-2)
+        return np.asarray(scaled * np.exp(pulls), dtype=np.float64)
 
     def data(self) -> Toys:
         """Return the observed data.
@@ -126,11 +133,15 @@ class Model:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Toys:
-    """Data sets: density ratios of their events, where each (set, channel) begins, auxiliary measurements."""
+    """Data sets: density ratios of their events, where each (set, channel) begins, auxiliary measurements.
+
+    Drawn ones also know the numbers of signal and background events, `parts` of shape (sets, channels, 2).
+    """
 
     ratio: FloatArray
     offsets: npt.NDArray[np.int64]
     aux: FloatArray = field(default_factory=lambda: np.zeros((1, 0)))
+    parts: npt.NDArray[np.int64] | None = None
 
     def one(self, index: int, channels: int) -> Toys:
         """Return a single data set."""
@@ -208,10 +219,10 @@ def compiled(
 def draw(
     model: Model, theta: FloatArray, strength: float, n: int, rng: np.random.Generator, *, randomise: bool
 ) -> Toys:
-    """Draw pseudo-experiments at given nuisances and signal strength."""
-    rates = model.rates(theta, strength)
-    width = rates.shape[1]
-    counts = rng.poisson(rates.T, (n, width, 2))
+    """Draw pseudo-experiments at a signal strength and at nuisances, shape (nuisances,) or (n, nuisances)."""
+    width = len(model.channels)
+    rates = np.swapaxes(model.rates(theta, strength), -1, -2)
+    counts = rng.poisson(rates, (n, width, 2))
     label = np.repeat(np.tile(np.arange(2 * width), n), counts.ravel())
     ratio = np.empty(len(label))
     for c, channel in enumerate(model.channels):
@@ -221,8 +232,8 @@ def draw(
                 cell = np.searchsorted(np.cumsum(pmf)[:-1], rng.random(here.size), side="right")
                 ratio[here] = channel.ratio[cell]
     offsets = np.r_[0, np.cumsum(counts.sum(axis=2).ravel())].astype(np.int64)
-    aux = theta + rng.standard_normal((n, len(theta))) if randomise else model.aux[None, :]
-    return Toys(ratio, offsets, aux)
+    aux = theta + rng.standard_normal((n, theta.shape[-1])) if randomise else model.aux[None, :]
+    return Toys(ratio, offsets, aux, counts.astype(np.int64))
 
 
 def statistics(model: Model, toys: Toys, strength: float, kind: Statistic) -> FloatArray:

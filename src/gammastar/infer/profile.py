@@ -257,12 +257,14 @@ def fit(mu: Any, model: Any, aux: Any, ratio: Any, times: Any, offsets: Any) -> 
 
 @numba.njit(cache=True)
 def log_density(rates: Any, ratio: Any, offsets: Any) -> Any:
-    """Return −Σ(s + b) + Σ ln(s r + b) of every data set for fixed rates (2, channels)."""
-    channels = rates.shape[1]
+    """Return −Σ(s + b) + Σ ln(s r + b) of every data set for rates (1 or sets, 2, channels)."""
+    channels = rates.shape[2]
     sets = (len(offsets) - 1) // channels
-    result = np.full(sets, -np.sum(rates))
+    result = np.empty(sets)
     for t in range(sets):
+        rate = rates[t % len(rates)]
+        result[t] = -np.sum(rate)
         for c in range(channels):
             for i in range(offsets[t * channels + c], offsets[t * channels + c + 1]):
-                result[t] += math.log(rates[0, c] * ratio[i] + rates[1, c])
+                result[t] += math.log(rate[0, c] * ratio[i] + rate[1, c])
     return result

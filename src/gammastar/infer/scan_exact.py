@@ -74,8 +74,7 @@ def exact_point(
     model = compiled(known, convention)
     toys = cloud(model, convention, model.data(), (strength,), n_toys, rng)
     q = statistics(model, toys.toys, strength, convention.statistic)
-    with_signal = np.exp(toys.log_weight(model.fitted(toys.data, strength), strength))
-    without = np.exp(toys.log_weight(toys.background_theta, 0.0))
+    with_signal, without = np.exp(toys.log_weight(strength)), np.exp(toys.log_weight(0.0))
     order = np.argsort(q, kind="stable")
     cumulative = np.cumsum(without[order]) / without.sum()
     at = q[order][np.minimum(np.searchsorted(cumulative, BANDS), len(q) - 1)]
