@@ -6,7 +6,7 @@ from gammastar.read.events import open_events
 from gammastar.read.flat import open_flat
 from gammastar.read.inspect import TreeSummary, inspect, propose_schema, to_toml
 from gammastar.read.integrity import expand, sha256, verify
-from gammastar.read.mc import matched
+from gammastar.read.mc import matched, open_matched
 from gammastar.read.schema import RowFilter, Schema, Truth, builtin, builtin_names, load_schema
 from gammastar.read.trial import describe, try_schema
 
@@ -24,6 +24,7 @@ __all__ = [
     "matched",
     "open_events",
     "open_flat",
+    "open_matched",
     "propose_schema",
     "sha256",
     "to_toml",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import awkward as ak
@@ -15,7 +15,7 @@ from gammastar.core.records import BoolArray, FloatArray
 from gammastar.read.events import open_events
 from gammastar.read.schema import Schema, Truth
 
-__all__ = ["matched"]
+__all__ = ["matched", "open_matched"]
 
 LINK = "from_photon"
 IntArray = npt.NDArray[np.int64]
@@ -64,18 +64,49 @@ def matched(
     so they are neither reconstructed photons nor fakes. Fakes are the pairs of the processes that the schema
     lists under ``truth.fakes``.
     """
+    chunks = open_matched(files, schema, cuts, step=step, entry_start=entry_start, entry_stop=entry_stop)
+    return MatchedPairs.concatenate(list(chunks))
+
+
+def open_matched(
+    files: str | Path | Sequence[str | Path],
+    schema: Schema,
+    cuts: Callable[[ak.Array], Pairs],
+    *,
+    step: str | int = "100 MB",
+    entry_start: int = 0,
+    entry_stop: int | None = None,
+) -> Iterator[MatchedPairs]:
+    """Yield what `matched` returns chunk by chunk, so that a simulation of any size can be read.
+
+    Parameters
+    ----------
+    files, schema, cuts, step, entry_start, entry_stop
+        As for `matched`.
+
+    Raises
+    ------
+    BranchError
+        If the schema has no truth, or a branch is missing.
+    InputFileError
+        If a file is damaged, or, after the last chunk, if no row held a virtual photon.
+    """
     if schema.truth is None:
         msg = f"the schema of tree {schema.tree!r} has no [truth] table; simulated events need one"
         raise BranchError(msg)
-    chunks = open_events(files, schema, step=step, truth=True, entry_start=entry_start, entry_stop=entry_stop)
-    result = MatchedPairs.concatenate([_match(events, schema.truth, cuts) for events in chunks])
-    if not len(result) and entry_stop is None:
+    n, known = 0, schema.truth
+    for events in open_events(
+        files, schema, step=step, truth=True, entry_start=entry_start, entry_stop=entry_stop
+    ):
+        part = _match(events, known, cuts)
+        n += len(part)
+        yield part
+    if not n and entry_stop is None:
         msg = (
-            f"{files}: no row holds a virtual photon (truth.mass = {schema.truth.mass!r} is never positive, "
-            f"or truth.signal = {list(schema.truth.signal)} never occurs)"
+            f"{files}: no row holds a virtual photon (truth.mass = {known.mass!r} is never positive, "
+            f"or truth.signal = {list(known.signal)} never occurs)"
         )
         raise InputFileError(msg)
-    return result
 
 
 def _match(events: ak.Array, truth: Truth, cuts: Callable[[ak.Array], Pairs]) -> MatchedPairs:

@@ -47,17 +47,8 @@ def polarised_response(
     W(cos θ) = (1 + λ cos²θ)/(1 + λ/3) multiplies reconstructed pairs alone: over all angles it averages to
     one, so the generated pairs of a true cell keep their number. The measured angle stands for the true one.
     """
-    if not -1 <= lambda_theta <= 1:
-        msg = f"polarised_response: lambda = {lambda_theta:g} must lie in [-1, 1]"
-        raise UserError(msg)
-    if COSINE not in matched.columns:
-        msg = f"polarised_response: the simulated pairs have no column {COSINE!r}"
-        raise UserError(msg)
+    weight = cosine_weights(matched, lambda_theta)
     nominal = response(matched, axes_reco, axes_true, n_replicas=0)
-    cosine = matched.columns[COSINE]
-    seen = matched.reconstructed & np.isfinite(cosine)
-    weight = np.ones(len(matched))
-    weight[seen] = (1 + lambda_theta * cosine[seen] ** 2) / (1 + lambda_theta / 3)
     i, j = cells(matched.true, axes_true), cells(matched.reco, axes_reco)
     inside = (i >= 0) & (j >= 0)
     shape = nominal.migration.shape
@@ -69,6 +60,21 @@ def polarised_response(
     # a cell of few pairs may average to more than one
     migration = migration / np.maximum(migration.sum(axis=0), 1.0)
     return replace(nominal, migration=migration, efficiency=migration.sum(axis=0))
+
+
+def cosine_weights(matched: MatchedPairs, lambda_theta: float) -> FloatArray:
+    """Return the weights of `polarised_response`, 1 where nothing was reconstructed."""
+    if not -1 <= lambda_theta <= 1:
+        msg = f"polarised_response: lambda = {lambda_theta:g} must lie in [-1, 1]"
+        raise UserError(msg)
+    if COSINE not in matched.columns:
+        msg = f"polarised_response: the simulated pairs have no column {COSINE!r}"
+        raise UserError(msg)
+    cosine = matched.columns[COSINE]
+    seen = matched.reconstructed & np.isfinite(cosine)
+    weight = np.ones(len(matched))
+    weight[seen] = (1 + lambda_theta * cosine[seen] ** 2) / (1 + lambda_theta / 3)
+    return weight
 
 
 def radiated_pairs(matched: MatchedPairs, kept: FloatArray, *, m_lepton: float = M_MU) -> MatchedPairs:

@@ -61,18 +61,20 @@ def cells(values: FloatArray, axes: Sequence[Any]) -> IntArray:
     return np.where(inside, cell, -1)
 
 
-def _size(axes: Sequence[Any]) -> int:
+def n_cells(axes: Sequence[Any]) -> int:
+    """Return the number of cells of some axes."""
     return int(np.prod([len(axis) for axis in axes]))
 
 
-def _divide(numerator: Any, denominator: Any) -> FloatArray:
+def divide(numerator: Any, denominator: Any) -> FloatArray:
+    """Return the ratio, 0 where the denominator is not positive."""
     shape = np.broadcast_shapes(np.shape(numerator), np.shape(denominator))
     positive = np.broadcast_to(np.asarray(denominator) > 0, shape)
     result: FloatArray = np.divide(numerator, denominator, out=np.zeros(shape), where=positive)
     return result
 
 
-def _affordable(n_replicas: int, n_entries: int) -> tuple[int, type[np.floating[Any]]]:
+def affordable(n_replicas: int, n_entries: int) -> tuple[int, type[np.floating[Any]]]:
     """Return how many replicas of a matrix fit into memory, and their precision."""
     single = n_replicas * n_entries * 8 > DOUBLE_LIMIT
     kind: type[np.floating[Any]] = np.float32 if single else np.float64
@@ -93,7 +95,7 @@ def _replicas(
     `codes` is the matrix element of each entry (−1: not reconstructed inside the axes). Only elements that
     are filled at all are computed, as one sparse product (elements x events) @ (events x replicas).
     """
-    n_kept, kind = _affordable(n, shape[0] * shape[1])
+    n_kept, kind = affordable(n, shape[0] * shape[1])
     result = np.zeros((n_kept, shape[0] * shape[1]), dtype=kind)
     _, event = np.unique(matched.event, return_inverse=True)
     n_events = int(event.max(initial=-1)) + 1
@@ -109,7 +111,7 @@ def _replicas(
         stop = min(start + block, n_kept)
         draw = rng.poisson(1.0, (stop - start, n_events)).astype(np.float64).T
         counts, totals = filling @ draw, truth @ draw
-        result[start:stop, element] = _divide(counts, totals[element % shape[1]]).T
+        result[start:stop, element] = divide(counts, totals[element % shape[1]]).T
     return result.reshape(n_kept, *shape).astype(kind, copy=False)
 
 
@@ -154,7 +156,7 @@ def response(
         msg = f"response: n_replicas = {n_replicas} needs a random generator `rng`; or set n_replicas = 0"
         raise UserError(msg)
     axes_reco, axes_true = tuple(axes_reco), tuple(axes_true)
-    n_reco, n_true = _size(axes_reco), _size(axes_true)
+    n_reco, n_true = n_cells(axes_reco), n_cells(axes_true)
     i, j = cells(matched.true, axes_true), cells(matched.reco, axes_reco)
     prior = np.bincount(i[i >= 0], matched.weight[i >= 0], n_true).astype(np.float64)
     if not (prior > 0).any():
@@ -163,12 +165,12 @@ def response(
     codes = np.where((i >= 0) & (j >= 0), j * n_true + i, -1)
     filled = codes >= 0
     counts = np.bincount(codes[filled], matched.weight[filled], n_reco * n_true).reshape(n_reco, n_true)
-    migration = _divide(counts, prior)
+    migration = divide(counts, prior)
     outside = (i < 0) & (j >= 0)
     k = cells(matched.fakes, axes_reco)
     fake = np.bincount(j[outside], matched.weight[outside], n_reco)
     fake = fake + np.bincount(k[k >= 0], matched.fake_weight[k >= 0], n_reco)
-    fakes = _divide(fake, counts.sum(axis=1) + fake)
+    fakes = divide(fake, counts.sum(axis=1) + fake)
     replicas = np.zeros((0, n_reco, n_true))
     if n_replicas > 0:
         replicas = _replicas(codes, i, matched, (n_reco, n_true), n_replicas, rng)
