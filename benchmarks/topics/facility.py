@@ -61,8 +61,12 @@ def _job(path: Path, folder: Path) -> Job:
 
 def _timed(farm: Any, path: Path, folder: Path) -> float:
     start = time.perf_counter()
-    farm.pairs(_job(path, folder))
+    parts, _flow = farm.pairs(_job(path, folder))
+    n = sum(map(len, parts))
     seconds = time.perf_counter() - start
+    if not n:
+        msg = f"{path}: no pairs"
+        raise RuntimeError(msg)
     shutil.rmtree(folder)
     return seconds
 
@@ -96,7 +100,8 @@ def _shortest(path: Path, small: Path, folder: Path) -> dict[str, float]:
 def _peak(path: Path, folder: Path) -> float:
     """Return the largest resident memory of one worker [MB]."""
     with facility.open_farm(workers=1, dask="local") as farm:
-        farm.pairs(_job(path, folder))
+        parts, _flow = farm.pairs(_job(path, folder))
+        sum(map(len, parts))
         return float(farm.map(_resident, [0])[0])
 
 

@@ -14,6 +14,7 @@ import click
 
 from gammastar.cli_record import FILE, RECORD
 from gammastar.core.errors import GammastarError
+from gammastar.core.memory import keep_heap
 
 __all__ = ["app", "main"]
 
@@ -220,6 +221,7 @@ def main() -> None:
     """Run the command line; 2 for the user's mistakes, 1 for failures, 130 when interrupted."""
     from gammastar.cli_files import millicharge
 
+    keep_heap()
     app.add_command(millicharge)
     try:
         app(standalone_mode=False)

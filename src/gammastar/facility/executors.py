@@ -88,17 +88,17 @@ class Farm:
         lost = sum(int(entry["entries"]) for entry in self.skipped if entry["kind"] == kind)
         return lost / self.entries[kind] if lost else 0.0
 
-    def pairs(self, job: Job) -> tuple[Pairs, Cutflow]:
-        """Return the pairs of all chunks in the order of the files, and the cutflow."""
+    def pairs(self, job: Job) -> tuple[Iterator[Pairs], Cutflow]:
+        """Return the pairs chunk by chunk in the order of the files, read when asked for; the cutflow."""
         found = harvest(self, job)
         flow = Cutflow()
-        for kept in found:
-            flow += Cutflow(tuple(Step(**row) for row in kept.notes["cutflow"]))
-        return Pairs.concatenate([pairs_of(kept.arrays) for kept in found]), flow
+        for note in found.notes.values():
+            flow += Cutflow(tuple(Step(**row) for row in note["cutflow"]))
+        return (pairs_of(kept.arrays) for kept in found), flow
 
-    def truth(self, job: Job) -> MatchedPairs:
-        """Return the simulated photons of all chunks in the order of the files."""
-        return MatchedPairs.concatenate([matched_of(kept.arrays) for kept in harvest(self, job)])
+    def truth(self, job: Job) -> Iterator[MatchedPairs]:
+        """Return the simulated photons chunk by chunk in the order of the files, read when asked for."""
+        return (matched_of(kept.arrays) for kept in harvest(self, job))
 
     def map(
         self, function: Callable[[Any], Any], items: Iterable[Any], *, stage: str | None = None

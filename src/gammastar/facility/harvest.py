@@ -8,7 +8,7 @@ import logging
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,7 +23,7 @@ from gammastar.facility.fileset import write_fileset
 from gammastar.facility.processor import DileptonPairs
 from gammastar.store.chunks import Chunk, Job, Kept, Source, read_chunk, split
 
-__all__ = ["Backend", "harvest", "plan"]
+__all__ = ["Backend", "Harvest", "harvest", "plan"]
 
 logger = logging.getLogger(__name__)
 PAUSE = 0.5  # seconds between two looks at the finished chunks
@@ -53,8 +53,48 @@ class Backend(Protocol):
         """Report progress to whoever listens."""
 
 
-def harvest(farm: Backend, job: Job) -> list[Kept]:
-    """Return the kept content of every chunk, in the order of files and entries.
+@dataclass(frozen=True)
+class Harvest:
+    """The finished chunks of a job, read one after the other in the order of files and entries.
+
+    Attributes
+    ----------
+    job : Job
+    notes : mapping of Chunk to dict
+        What the workers told about their chunks.
+    threads : int
+        Chunks that are read, and in memory, at the same time: reading lets go of the interpreter.
+
+    Raises
+    ------
+    StoreError
+        While it is read, if a chunk is missing or not what its worker announced.
+    """
+
+    job: Job
+    notes: Mapping[Chunk, Mapping[str, Any]]
+    threads: int
+
+    def __iter__(self) -> Iterator[Kept]:
+        chunks, size = list(self.notes), max(1, self.threads)
+        with ThreadPoolExecutor(size) as pool:
+            for start in range(0, len(chunks), size):
+                yield from pool.map(self._read, chunks[start : start + size])
+
+    def _read(self, chunk: Chunk) -> Kept:
+        path, note = self.job.path(chunk), self.notes[chunk]
+        if not path.is_file():
+            msg = f"{path}: a worker wrote it and it is not here; workers and the run must share this folder"
+            raise StoreError(msg)
+        found = read_chunk(path, self.job.chunk_key(chunk))
+        if found.content != note["content"] or found.notes["entries"] != note["entries"]:
+            msg = f"{path}: is not what the worker wrote"
+            raise StoreError(msg)
+        return found
+
+
+def harvest(farm: Backend, job: Job) -> Harvest:
+    """Work on all chunks of a job.
 
     Raises
     ------
@@ -78,14 +118,12 @@ def harvest(farm: Backend, job: Job) -> list[Kept]:
             farm.note(attempt, len(waiting), "chunks")
     for chunk in waiting:
         _skip(farm, job, chunk, failed.get(chunk))
-    with ThreadPoolExecutor(farm.threads) as pool:  # decoding and digests let go of the interpreter
-        kept = list(pool.map(lambda chunk: _read(job, chunk, done[chunk]), filter(done.get, chunks)))
-    entries = sum(int(found.notes["entries"]) for found in kept)
+    entries = sum(int(note["entries"]) for note in done.values())
     expected = sum(chunk.stop - chunk.start for chunk in chunks if chunk in done)
-    if entries != expected or len(kept) + len(waiting) != len(chunks):
+    if entries != expected or len(done) + len(waiting) != len(chunks):
         msg = f"{job.folder}: the chunks hold {entries} entries, expected {expected}"
         raise StoreError(msg)
-    return kept
+    return Harvest(job, {chunk: done[chunk] for chunk in chunks if chunk in done}, farm.threads)
 
 
 @contextlib.contextmanager
@@ -229,15 +267,3 @@ def _skip(farm: Backend, job: Job, chunk: Chunk, note: Mapping[str, Any] | None)
     entry = {"kind": job.kind, "file": chunk.path, "start": chunk.start, "stop": chunk.stop}
     farm.skipped.append(entry | {"entries": chunk.stop - chunk.start, "why": str(note["message"])})
     logger.warning("%s: skipped", chunk.label)
-
-
-def _read(job: Job, chunk: Chunk, note: Mapping[str, Any]) -> Kept:
-    path = job.path(chunk)
-    if not path.is_file():
-        msg = f"{path}: was written by a worker and is not here; workers and the run must share this folder"
-        raise StoreError(msg)
-    found = read_chunk(path, job.chunk_key(chunk))
-    if found.content != note["content"]:
-        msg = f"{path}: is not what the worker wrote"
-        raise StoreError(msg)
-    return found

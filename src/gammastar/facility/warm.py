@@ -12,6 +12,7 @@ import numpy as np
 import uproot
 
 from gammastar import read
+from gammastar.core.memory import keep_heap
 from gammastar.select import Cuts
 from gammastar.store.chunks import Job, Source
 
@@ -35,6 +36,7 @@ def warm() -> int:
     """
     from gammastar.facility.executors import open_farm
 
+    keep_heap()
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "events.root"
         momenta = {key: ak.Array(np.full((3, 2), value)) for key, value in (("px", 0.3), ("pz", 5.0))}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -37,11 +37,11 @@ class Farm(Protocol):
     skipped: list[dict[str, Any]]
     tell: Tell | None
 
-    def pairs(self, job: Job) -> tuple[Pairs, Cutflow]:
-        """Return the selected pairs of all files, in their order."""
+    def pairs(self, job: Job) -> tuple[Iterator[Pairs], Cutflow]:
+        """Return the selected pairs of all files chunk by chunk, in their order."""
 
-    def truth(self, job: Job) -> MatchedPairs:
-        """Return the simulated photons of all files, in their order."""
+    def truth(self, job: Job) -> Iterator[MatchedPairs]:
+        """Return the simulated photons of all files chunk by chunk, in their order."""
 
     def map(
         self, function: Callable[[Any], Any], items: Sequence[Any], *, stage: str | None = None

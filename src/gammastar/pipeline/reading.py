@@ -193,7 +193,7 @@ def select_stage(ctx: Context, given: Inputs) -> tuple[Pairs, Arrays]:
         else:
             ctx.tell("read", None, f"{len(given.files)} files, {ctx.farm.name}")
             found, flow = ctx.farm.pairs(_job(ctx, "pairs", given.files, given.shas[: len(given.files)]))
-            pairs, stored = stored_pairs.collect(ctx, iter((found,)))
+            pairs, stored = stored_pairs.collect(ctx, found)
             _partial(ctx, "select", "pairs")
         if not len(pairs):
             names = ", ".join(f.name for f in given.files)

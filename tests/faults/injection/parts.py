@@ -184,7 +184,7 @@ def _skips(n_files: int) -> Callable[[Path, int], Iterator[Result]]:
             pairs, flow = farm.pairs(job)
             lost, names = farm.lost_fraction(), {Path(entry["file"]).stem for entry in farm.skipped}
         wrong = [names != {f"part{i:03d}" for i in bad}, flow["events"].n != 40 * (n_files - 3)]
-        wrong += [not len(pairs), abs(lost - 3 / n_files) > 1e-12]
+        wrong += [not sum(map(len, pairs)), abs(lost - 3 / n_files) > 1e-12]
         what = "unreadable files, skipped when asked: not reported, others lost, or a wrong lost fraction"
         yield Result(what, n_files, sum(wrong), note=f"3 of {n_files} files, lost fraction {lost:.3g}")
 

@@ -6,7 +6,7 @@ import contextlib
 import multiprocessing
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,8 +42,9 @@ def serial(*, step: int | str = "100 MB", data: Path = DATA) -> tuple[Pairs, sel
     return select.collect(read.open_events([str(data)], schema(), step=step))
 
 
-def content(pairs: Pairs) -> str:
-    return digest({name: getattr(pairs, name) for name in FIELDS})
+def content(pairs: Pairs | Iterable[Pairs]) -> str:
+    whole = pairs if isinstance(pairs, Pairs) else Pairs.concatenate(list(pairs))
+    return digest({name: getattr(whole, name) for name in FIELDS})
 
 
 @contextlib.contextmanager
@@ -98,7 +99,8 @@ def kill_workers(
         while len(log) < kills:
             target = folder / f"job{found.jobs}"
             with killing(pids, every, kills, log, portion):
-                now, cutflow = farm.pairs(job(target, step=step))
+                parts, cutflow = farm.pairs(job(target, step=step))
+            now = Pairs.concatenate(list(parts))
             found.jobs += 1
             found.chunks = len(list(target.glob("*.parquet")))
             if content(now) != expected[0] or np.sort(now.event).tobytes() != expected[1]:

@@ -1,0 +1,43 @@
+"""Memory of chunks is kept by the process: page faults, counted in a process of its own."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from gammastar.core.memory import keep_heap
+
+LOOP = """
+import resource
+import sys
+import numpy as np
+from gammastar.core.memory import keep_heap
+
+if sys.argv[1] == "kept":
+    assert keep_heap()
+
+def chunk():
+    columns = [np.full(250_000, float(i)) for i in range(20)]
+    return sum(columns).sum()
+
+chunk()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    chunk()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def _faults(how):
+    done = subprocess.run([sys.executable, "-c", LOOP, how], capture_output=True, text=True, check=True)
+    return int(done.stdout)
+
+
+def test_it_can_be_asked_for_twice():
+    assert keep_heap() is keep_heap()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc gives chunks back at once")
+def test_chunks_reuse_their_pages():
+    assert _faults("kept") < 0.1 * _faults("plain")
