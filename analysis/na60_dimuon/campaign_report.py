@@ -20,24 +20,28 @@ SIDES = ("lower", "upper")
 PRIOR = 0.5  # of the shift that tuning the simulation makes, as a standard deviation
 
 
-def signal(found: dict[str, Any], known: Truth, *, everything: bool) -> tuple[Any, Any]:
-    """Return expected events and their standard deviation, shape (n_mass, n_couplings) each.
+def signal(found: dict[str, Any], known: Truth, *, everything: bool) -> tuple[Any, Any, Any]:
+    """Return expected events and their errors down and up, shape (n_mass, n_couplings) each.
 
     With `everything` the cells outside the domain follow the simulation, scaled per mass to the measured
-    ones; their error is the shift under one standard deviation of each parameter of the simulation.
+    ones; their error is the shift under one standard deviation of each parameter of the simulation, down and
+    up by themselves: a steeper slope adds more to the cells outside than a flatter one takes away.
     """
     shape, inside, weight = known.cells.shape, known.domain, known.events
     n, size = shape[0], int(np.prod(shape[1:]))
     values = np.where(inside, found["values"].reshape(shape), 0.0)
     shift = np.where(inside, (found["untuned"] - found["values"]).reshape(shape), 0.0)
     derivative = np.where(inside[..., None], weight, 0.0)
-    extra = 0.0
+    extra = [0.0, 0.0]
     if everything:
         outside = _outside(found["shape"], inside, weight)
-        moved = [_outside(found["shape"] * ratio, inside, weight) for ratio in known.variations]
+        moved = [
+            [_outside(found["shape"] * r, inside, weight) - outside for r in pair] for pair in known.moved
+        ]
         derivative = derivative + inside[..., None] * outside[:, None, None]
-        size_of = np.sqrt(np.sum([(m - outside) ** 2 for m in moved], axis=0))
-        extra = size_of * values.sum(axis=(1, 2))[:, None]
+        total = values.sum(axis=(1, 2))[:, None]
+        sides = (-np.min(moved, axis=1, initial=0.0), np.max(moved, axis=1, initial=0.0))
+        extra = [np.sqrt(np.sum(side**2, axis=0)) * total for side in sides]
     events = np.einsum("ijk,ijkl->il", values, derivative)
     variance = np.zeros_like(events)
     for i in range(n):
@@ -45,7 +49,8 @@ def signal(found: dict[str, Any], known: Truth, *, everything: bool) -> tuple[An
         d = derivative[i].reshape(size, -1)
         variance[i] = np.einsum("cl,cd,dl->l", d, block, d)
     prior = PRIOR * np.einsum("ijk,ijkl->il", shift, derivative)
-    return events, np.sqrt(variance + prior**2 + extra**2)
+    down, up = (np.sqrt(variance + prior**2 + side**2) for side in extra)
+    return events, down, up
 
 
 def _outside(shape: Any, inside: Any, weight: Any) -> Any:
@@ -96,8 +101,8 @@ def covered(results: list[dict[str, Any]], known: Truth, *, everything: bool) ->
     wanted[~known.domain.any(axis=(1, 2))] = np.nan
     inside, shift = [], []
     for found in results:
-        events, sigma = signal(found, known, everything=everything)
-        down, up = (edges(curve) for curve in curves(events, sigma))
+        events, *sigma = signal(found, known, everything=everything)
+        down, up = (edges(curve) for curve in curves(events, *sigma))
         # more signal lowers the lower and raises the upper edge; a curve that stays below has no edge
         low = np.where(np.isnan(down), np.inf, down)[:, 0]
         high = np.where(np.isnan(down), -np.inf, down)[:, 1]
@@ -182,6 +187,8 @@ def main() -> None:
     parser.add_argument("-n", type=int, help=f"campaigns per variant [100 nominal, {N_VARIANT} others]")
     parser.add_argument("--workers", type=int, help="local processes")
     parser.add_argument("--dask", metavar="ADDRESS", help="scheduler, or 'local'")
+    parser.add_argument("--output", type=Path, default=campaigns.FOLDER, help="where they are kept")
+    parser.add_argument("--impacts", type=Path, help="folder of the variants, if it is another one")
     options = parser.parse_args()
     unknown = set(options.variant) - set(campaigns.VARIANTS)
     if unknown:
@@ -195,29 +202,35 @@ def main() -> None:
             farm = stack.enter_context(open_farm(workers=options.workers, dask=options.dask))
         for name in names:
             wanted = options.n or (100 if name == "nominal" else N_VARIANT)
-            campaigns.produce([name], wanted, campaigns.FOLDER, farm=farm)
-    report(names, campaigns.FOLDER, sys.stdout.write)
+            campaigns.produce([name], wanted, options.output, farm=farm)
+    report(names, options.output, sys.stdout.write, compared=options.impacts)
 
 
-def report(names: list[str], output: Path, say: Any) -> None:
-    """Write the tables and the figure of the campaigns that are there."""
+def report(names: list[str], output: Path, say: Any, *, compared: Path | None = None) -> None:
+    """Write the tables and the figure of the campaigns that are there.
+
+    Variants are compared with nominal campaigns of the same seeds, both in the folder `compared` if given.
+    """
     from gammastar.store.records import write_table
 
     known, found = prepared(names, 100_000, output)
+    others = found if compared is None else prepared(names, 100_000, compared)[1]
     rows = [summary(name, results, known) for name, results in found.items() if len(results) > 1]
     for row in rows:
         say(", ".join(f"{k} {v:.4g}" if not isinstance(v, str) else v for k, v in row.items()) + "\n")
-    write_table(output / "campaigns.csv", {key: [row[key] for row in rows] for key in rows[0]})
+    if rows:
+        write_table(output / "campaigns.csv", {key: [row[key] for row in rows] for key in rows[0]})
     base = found.get("nominal") or []
     if len(base) < 2:
         return
     from campaign_page import write_page
 
-    write_page(known, found, N_PAIRS)
+    if output == campaigns.FOLDER:
+        write_page(known, base, others, N_PAIRS)
     write_table(output / "per_mass.csv", per_mass(base, known))
     table = {
-        name: impacts(base, results, known)
-        for name, results in found.items()
+        name: impacts(others["nominal"], results, known)
+        for name, results in others.items()
         if name != "nominal" and len(results) > 1
     }
     for name, row in table.items():

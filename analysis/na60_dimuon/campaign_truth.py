@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,8 @@ __all__ = ["COUPLINGS", "LIMIT", "Truth", "curves", "edges", "truth"]
 COUPLINGS = np.geomspace(1e-9, 1e-4, 101)
 LIMIT = float(infer.upper_limit(0.0, 0.0, "masked", cl=0.90).expected[2])
 EFFICIENCY, PAIRS = 0.02, 10.0  # a cell is measured: efficiency, and pairs expected in the data, at least
-NAMES = ("cells", "domain", "events", "variations")
-N_TRUTH, N_PHOTONS = 3_000_000, 4000
+NAMES = ("cells", "domain", "events", "moved")
+N_TRUTH, N_BLOCKS, N_PHOTONS = 3_000_000, 4, 4000
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,44 +42,64 @@ class Truth:
         Where dileptons are measured.
     events : NDArray, shape (n_mass, n_pt, n_energy, n_couplings)
         Expected dark photons seen per virtual photon of a cell, at ε of `COUPLINGS`.
-    variations : NDArray, shape (k, n_mass, n_pt, n_energy)
-        Cells with one parameter of the prior one standard deviation away, over the true ones.
+    moved : NDArray, shape (k, 2, n_mass, n_pt, n_energy)
+        Cells with one parameter of the prior one standard deviation down and up, over the true ones.
     """
 
     cells: FloatArray
     domain: Any
     events: FloatArray
-    variations: FloatArray
+    moved: FloatArray
 
 
 def truth(card: Any, cache: Path) -> Truth:
     """Return the truth of a card, from `cache` if it is there."""
     if cache.is_file():
         with np.load(cache) as kept:
-            return Truth(*(kept[name] for name in NAMES))
-    cells = _cells(card, "truth")
+            if set(NAMES) <= set(kept.files):
+                return Truth(*(kept[name] for name in NAMES))
+    modes = _modes(card)
+    cells = sum(modes.values())
     sample = simulate.simulate_events(card, 4 * N_RESPONSE, kind="mc", seed=7)
     efficiency = unfold.response(_matched(sample), AXES, AXES, n_replicas=0).efficiency.reshape(cells.shape)
     per_pot = simulate.simulate_events(card, N_PAIRS, kind="data", seed=7).meta["N_POT"]
     domain = (efficiency >= EFFICIENCY) & (efficiency * cells * per_pot >= PAIRS)
-    sigma = card.priors["varied"]
-    changes = [{"p0": sigma.p0}, {"y_width": sigma.y_width}]
-    changes += [{"yields": {key: value}} for key, value in sorted(sigma.yields.items())]
-    plain = {"p0": 1.0, "y_width": 1.0, "yields": {}}
-    moved = [_cells(with_prior(card, **(plain | change)), str(change)) for change in changes]
-    ratios = [np.divide(m, cells, out=np.ones_like(cells), where=cells > 0) for m in moved]
-    found = Truth(cells, domain, _events(card, cells), np.array(ratios))
+    ratios = [np.divide(m, cells, out=np.ones_like(cells), where=cells > 0) for m in _moved(card, modes)]
+    moved = np.array(ratios).reshape(-1, 2, *cells.shape)
+    found = Truth(cells, domain, _events(card, cells), moved)
     cache.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(cache, **{name: getattr(found, name) for name in NAMES})
     return found
 
 
-def _cells(card: Any, name: str) -> FloatArray:
-    """Return cells of generated photons per proton on target."""
-    pairs = simulate.generate_pairs(card, N_TRUTH, stream(3, name))
-    points = np.stack([pairs.mass, pairs.pt, pairs.energy], axis=1)
-    cells: FloatArray = np.histogramdd(points, bins=[MASS, PT, ENERGY], weights=pairs.weight)[0]
-    return cells
+def _modes(card: Any) -> dict[int, FloatArray]:
+    """Return cells of generated photons per proton on target of every process."""
+    found: dict[int, FloatArray] = {}
+    for block in range(N_BLOCKS):
+        pairs = simulate.generate_pairs(card, N_TRUTH, stream(3, "truth", block))
+        points = np.stack([pairs.mass, pairs.pt, pairs.energy], axis=1)
+        for code in np.unique(pairs.process):
+            use = pairs.process == code
+            cells = np.histogramdd(points[use], bins=[MASS, PT, ENERGY], weights=pairs.weight[use])[0]
+            found[int(code)] = found.get(int(code), 0.0) + cells / N_BLOCKS
+    return found
+
+
+def _moved(card: Any, modes: dict[int, FloatArray]) -> Iterator[FloatArray]:
+    """Yield cells with every parameter of the prior one standard deviation down and up.
+
+    The random numbers are those of the true cells, so that a ratio to them has no statistical error of its
+    own: the pairs of a slope or a width move, those of a yield weigh more.
+    """
+    sigma = card.priors["varied"]
+    for name in ("p0", "y_width"):
+        for power in (-1, 1):
+            values = {"p0": 1.0, "y_width": 1.0, "yields": {}, name: getattr(sigma, name) ** power}
+            yield sum(_modes(with_prior(card, **values)).values())
+    for key, value in sorted(sigma.yields.items()):
+        code = card.modes[key].process
+        for power in (-1, 1):
+            yield sum(modes.values()) + (value**power - 1.0) * modes[code]
 
 
 def _matched(sample: Any) -> MatchedPairs:
@@ -146,6 +167,6 @@ def edges(events: FloatArray) -> FloatArray:
     return found
 
 
-def curves(events: FloatArray, sigma: FloatArray) -> tuple[FloatArray, FloatArray]:
+def curves(events: FloatArray, down: FloatArray, up: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return expected events one standard deviation down, at least none, and up."""
-    return np.maximum(events - sigma, 0.0), events + sigma
+    return np.maximum(events - down, 0.0), events + up

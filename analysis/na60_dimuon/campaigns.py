@@ -9,6 +9,7 @@ pulls and coverage follow. Finished campaigns are kept in ``results/campaigns/``
 from __future__ import annotations
 
 import functools
+import itertools
 import sys
 from pathlib import Path
 from typing import Any
@@ -59,16 +60,18 @@ def make(output: Path, name: str, i: int) -> str:
 
 
 def produce(names: list[str], n: int, output: Path, *, farm: Any = None) -> None:
-    """Make the campaigns that are missing, one after the other or on the workers of a farm."""
+    """Make campaigns until there are `n`, one after the other or on the workers of a farm."""
     for name in names:
-        missing = [i for i in range(n) if not place(output, name, i).is_file()]
+        there = len(list(place(output, name, 0).parent.glob("*.npz")))
+        new = (i for i in itertools.count() if not place(output, name, i).is_file())
+        missing = list(itertools.islice(new, max(n - there, 0)))
         one = functools.partial(make, output, name)
         if farm is not None:
             farm.map(one, missing)
             continue
         for i in missing:
             one(i)
-            print(f"\r{name}: {i + 1}/{n}", end="", file=sys.stderr, flush=True)
+            print(f"\r{name}: {i}", end="", file=sys.stderr, flush=True)
 
 
 def kept(name: str, n: int, output: Path) -> list[dict[str, Any]]:
