@@ -14,6 +14,7 @@ from gammastar.pipeline import measured_half
 from gammastar.pipeline.checkpoint import open_book
 from gammastar.pipeline.context import Context
 from gammastar.pipeline.order import run
+from gammastar.pipeline.stored_truth import Truth
 from gammastar.simulate import load_card, simulate_events
 from gammastar.store.events import write_tree
 from gammastar.store.pairs import read_pairs
@@ -224,7 +225,7 @@ def test_omnifold_hands_its_weights_to_the_flow(made, nominal):
     steering = config.load(found.folder.parent / "steering.toml")
     book = open_book(found.folder, resume=True, seed=1, mock=True)
     ctx = Context(steering, found.folder.parent, found.folder, book, lambda *_: None)
-    training = measured_half._unbinned_training(ctx, matched, weight)
+    training = measured_half.unbinned_training(ctx, Truth(matched), weight)
     inside = training.domain.in_domain(*matched.true.T) & (matched.true[:, 2] < 400)
     assert training.weight[training.measured].sum() == pytest.approx(weight[inside].sum(), rel=1e-9)
 

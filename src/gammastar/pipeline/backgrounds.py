@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +23,7 @@ from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context, find_file, shipped
 from gammastar.pipeline.reading import Inputs, load_cuts, load_schema
 from gammastar.pipeline.stored_pairs import Parts, fill_all, held
+from gammastar.pipeline.stored_truth import Truth
 from gammastar.store.events import write_tree
 
 __all__ = ["Component", "Ratio", "charge_ratio", "charm_component", "correction_component", "pair_offset"]
@@ -176,7 +179,7 @@ def _charm_template(ctx: Context, charm: Charm) -> Pairs:
 
 
 def charm_component(
-    ctx: Context, parts: Parts, matched: MatchedPairs, ratio: Ratio, axes: tuple[Any, ...]
+    ctx: Context, parts: Parts, truth: Truth, ratio: Ratio, axes: tuple[Any, ...]
 ) -> Component:
     """Fit open charm in mass and vertex offset; prompt pairs have the offsets of the response simulation."""
     section = _subtraction(ctx)
@@ -188,18 +191,14 @@ def charm_component(
     plane = (mass_axis, variable(OFFSET, list(charm.edges)))
     template = _charm_template(ctx, charm)
     ctx.tell("subtract", None, f"charm fit, {len(template)} simulated charm pairs")
-    seen = matched.select(matched.reconstructed)
-    n = len(seen)
-    kinematics = (seen.reco[:, 0], seen.reco[:, 1], seen.reco[:, 2])
-    offset = pair_offset(seen.columns, charm.offset, "subtract.charm.offset")
-    prompt = Pairs(*kinematics, np.zeros(n, np.int8), seen.weight, seen.event, {OFFSET: offset})
+    prompt = tuple(select.fill(_prompt(part, charm), plane).os for part in truth.parts)
     method = "B5" if section.method == "B4" else section.method
     r, sigma = ratio.mean
     flat: PairHists = fill_all(parts, plane, lambda part: with_offset(part, charm))
     found = subtract.fit_charm(
         flat,
         select.fill(template, plane).os,
-        select.fill(prompt, plane).os,
+        functools.reduce(operator.add, prompt),
         method=method,
         r_factor=r if method not in ("B1", "B2") else 1.0,
         r_factor_sigma=sigma,
@@ -208,6 +207,14 @@ def charm_component(
     share = _content(template, axes) / _content(template, plane)
     about = "simulated charm, fitted in mass and vertex offset"
     return Component("open charm", template, found.charm * share, found.charm_sigma * share, about, found)
+
+
+def _prompt(matched: MatchedPairs, charm: Charm) -> Pairs:
+    seen = matched.select(matched.reconstructed)
+    n = len(seen)
+    kinematics = (seen.reco[:, 0], seen.reco[:, 1], seen.reco[:, 2])
+    offset = pair_offset(seen.columns, charm.offset, "subtract.charm.offset")
+    return Pairs(*kinematics, np.zeros(n, np.int8), seen.weight, seen.event, {OFFSET: offset})
 
 
 def correction_component(

@@ -91,8 +91,14 @@ class TrainingSet:
         return self.domain.in_domain(mass, pt, energy)
 
 
-def training_set(ctx: Context, pairs: Pairs, subtraction: Arrays, matched: MatchedPairs) -> TrainingSet:
-    """Return the pairs that the flow learns from.
+def training_set(
+    ctx: Context,
+    pairs: Pairs,
+    subtraction: Arrays,
+    matched: MatchedPairs,
+    domain: Domain | None = None,
+) -> TrainingSet:
+    """Return the pairs that the flow learns from; the measured domain is that of `matched` unless given.
 
     Inside the domain: pairs of the data with subtraction weight over efficiency. Outside: simulated true
     pairs, scaled in each mass bin to the measured yield, as in `spectrum.extrapolate`; they carry
@@ -102,7 +108,7 @@ def training_set(ctx: Context, pairs: Pairs, subtraction: Arrays, matched: Match
     if section is None or unfolding is None or subtracting is None:
         msg = "[subtract], [unfold] and [spectrum] are needed for the training set of the flow"
         raise SteeringError(msg)
-    domain = Domain(efficiency_map(matched), unfolding.efficiency_floor)
+    domain = domain or Domain(efficiency_map(matched), unfolding.efficiency_floor)
     inverse = domain.weights(pairs.mass, pairs.pt, pairs.energy)
     inverse = np.where(pairs.energy < section.beam_energy, inverse, 0.0)
     reference = subtraction["posterior"] * inverse

@@ -11,7 +11,7 @@ import numpy as np
 from gammastar import config, select, spectrum, subtract
 from gammastar.core.axes import MASS
 from gammastar.core.errors import SteeringError
-from gammastar.core.pairs import MatchedPairs, Pairs
+from gammastar.core.pairs import Pairs
 from gammastar.core.records import Exposure, FloatArray, PairHists, Spectrum
 from gammastar.core.stats import filled
 from gammastar.pipeline.backgrounds import (
@@ -26,6 +26,7 @@ from gammastar.pipeline.context import Context, axes_of, find_file, pack_spectru
 from gammastar.pipeline.pair_weights import bootstrapped, by_r, like_sign, looked_up, low_counts, pair_weights
 from gammastar.pipeline.reading import Inputs
 from gammastar.pipeline.stored_pairs import Parts, StoredPairs, fill_all
+from gammastar.pipeline.stored_truth import Truth
 from gammastar.store.manifest import digest
 from gammastar.store.remote import input_sha256
 
@@ -44,7 +45,7 @@ def subtract_stage(
     pairs: Pairs,
     simulated: Arrays,
     given: Inputs,
-    matched: MatchedPairs | None = None,
+    truth: Truth | None = None,
     stored: StoredPairs | None = None,
 ) -> tuple[PairHists, Spectrum, Arrays]:
     """Return the pair histograms, the subtracted spectrum, and the arrays with the pair weights.
@@ -76,7 +77,7 @@ def subtract_stage(
             like = bootstrapped(ctx, parts, hists, like, ratio)
         like, interval = low_counts(section, hists, like, ratio)
         shifts = {} if section.method in ("B1", "B2", "B4") else {"background": by_r(hists, like, ratio)}
-        components = _components(ctx, parts, matched, ratio, axes, float(like.values.sum()))
+        components = _components(ctx, parts, truth, ratio, axes, float(like.values.sum()))
         result, applied = subtract.apply_corrections(like, [_correction(c, axes) for c in components])
         shifts |= {c.name: -_unit(c, axes) * c.sigma for c in components}
         alarms = subtract.negative_yields(result)
@@ -117,7 +118,7 @@ def _other_files(ctx: Context, section: config.Subtract) -> dict[str, str]:
 def _components(
     ctx: Context,
     parts: Parts,
-    matched: MatchedPairs | None,
+    truth: Truth | None,
     ratio: Ratio,
     axes: tuple[Any, ...],
     total: float,
@@ -127,11 +128,12 @@ def _components(
     if section is None:
         return found
     if section.charm is not None:
-        if matched is None:
+        if truth is None:
             msg = "subtract.charm: the offsets of prompt pairs come from the simulation; give read.response"
             raise SteeringError(msg)
-        found.append(charm_component(ctx, parts, matched, ratio, axes))
+        found.append(charm_component(ctx, parts, truth, ratio, axes))
     mass_axis = next(axis for axis in axes if axis.name == MASS)
+    matched = None if truth is None else truth.sample
     found += [correction_component(ctx, c, total, matched, mass_axis) for c in section.corrections]
     return found
 

@@ -10,17 +10,18 @@ import numpy as np
 
 from gammastar import subtract
 from gammastar.core.errors import SteeringError
-from gammastar.core.pairs import MatchedPairs, Pairs
+from gammastar.core.pairs import Pairs
 from gammastar.core.stats import effective_size
 from gammastar.pipeline import learning, measured, reading, results, stored_pairs, unfolding
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context
 from gammastar.pipeline.stored_pairs import CHUNK, StoredPairs
+from gammastar.pipeline.stored_truth import Truth
 from gammastar.store.pairs import PairChunk, write_pairs
 from gammastar.store.records import write_table
 from gammastar.unfold.efficiency import efficiency_map
 
-__all__ = ["subtract_half", "unfold_half"]
+__all__ = ["subtract_half", "training", "unbinned_training", "unfold_half"]
 
 
 def subtract_half(ctx: Context, made: Any) -> None:
@@ -30,9 +31,9 @@ def subtract_half(ctx: Context, made: Any) -> None:
         raise SteeringError(msg)
     stored = stored_pairs.reopened(ctx, made.cutflow)
     if measured.needs_simulation(ctx.steering.subtract):
-        made.matched = reading.match_stage(ctx, made.inputs)
+        _match(ctx, made)
     made.hists, made.subtracted, made.subtraction = measured.subtract_stage(
-        ctx, made.pairs, made.simulated, made.inputs, made.matched, stored
+        ctx, made.pairs, made.simulated, made.inputs, made.truth, stored
     )
     results.write_mass_histograms(ctx, made.hists, made.subtracted)
     if stored is None:
@@ -55,6 +56,22 @@ def subtract_half(ctx: Context, made: Any) -> None:
             "reference": kept["removed_sources"],
         }
         write_table(ctx.folder / "corrections.csv", {key: column.tolist() for key, column in table.items()})
+
+
+def _match(ctx: Context, made: Any) -> None:
+    """Read the simulation; say so where the stages that need it in memory have a sample."""
+    made.truth = reading.match_stage(ctx, made.inputs)
+    made.matched = made.truth.sample
+    stored = made.truth.stored
+    if stored is not None:
+        size = effective_size(made.matched.weight)
+        ctx.book.numbers["simulated pairs in files"] = f"{stored.rows.n}"
+        ctx.book.numbers["simulated pairs in memory"] = f"{len(made.matched)} (effective {size:.0f})"
+        ctx.book.notes.append(
+            f"{stored.rows.n} simulated photons and fakes are more than select.max_in_memory: the response "
+            f"is of all of them; OmniFold, line shapes and the extrapolation have {len(made.matched)} "
+            f"photons (effective {size:.0f}) of {stored.rows.share:.3%} of the events, chosen by their hash"
+        )
 
 
 def _note_sample(ctx: Context, stored: StoredPairs, pairs: Pairs, kept: Arrays) -> None:
@@ -92,9 +109,9 @@ def unfold_half(ctx: Context, made: Any) -> None:
         msg = "the section [subtract] is missing: the unfolding needs its result"
         raise SteeringError(msg)
     if made.matched is None:
-        made.matched = reading.match_stage(ctx, made.inputs)
+        _match(ctx, made)
     made.unfolded, made.unfolding = unfolding.unfold_stage(
-        ctx, made.subtracted, made.matched, made.pairs, made.subtraction
+        ctx, made.subtracted, made.truth, made.pairs, made.subtraction
     )
     kept = made.unfolding
     if len(kept["source_names"]):
@@ -107,21 +124,34 @@ def unfold_half(ctx: Context, made: Any) -> None:
         columns |= {name: column.tolist() for name, column in zip(names, kept["scan"].T, strict=True)}
         write_table(ctx.folder / "regularisation.csv", columns)
     if "omnifold_weight" in kept and ctx.steering.spectrum is not None:
-        made.training = _unbinned_training(ctx, made.matched, kept["omnifold_weight"])
+        made.training = unbinned_training(ctx, made.truth, kept["omnifold_weight"])
 
 
-def _unbinned_training(ctx: Context, matched: MatchedPairs, weight: Any) -> Any:
-    """Return the flow's training set: simulated true pairs with their OmniFold weights.
+def training(ctx: Context, made: Any) -> Any:
+    """Return the flow's training set: pairs of the data, and simulated ones outside the measured domain."""
+    return learning.training_set(
+        ctx, made.pairs, made.subtraction, made.truth.sample, _domain(ctx, made.truth)
+    )
 
-    The training set divides by the efficiency, which these weights already contain: it is put in before.
-    """
+
+def _domain(ctx: Context, truth: Truth) -> learning.Domain:
+    """Return where dileptons were measured, from all simulated photons."""
     section = ctx.steering.unfold
     if section is None:
         msg = "[unfold] is needed for the training set of the flow"
         raise SteeringError(msg)
+    return learning.Domain(efficiency_map(truth.parts), section.efficiency_floor)
+
+
+def unbinned_training(ctx: Context, truth: Truth, weight: Any) -> Any:
+    """Return the flow's training set: simulated true pairs with their OmniFold weights.
+
+    The training set divides by the efficiency, which these weights already contain: it is put in before.
+    """
+    matched, domain = truth.sample, _domain(ctx, truth)
     mass, pt, energy = matched.true.T
-    inverse = learning.Domain(efficiency_map(matched), section.efficiency_floor).weights(mass, pt, energy)
+    inverse = domain.weights(mass, pt, energy)
     seen = np.divide(weight, inverse, out=np.zeros_like(inverse), where=inverse > 0)
     n = len(matched)
     pairs = Pairs(mass, pt, energy, np.zeros(n, np.int8), np.ones(n), matched.event)
-    return learning.training_set(ctx, pairs, {"posterior": seen, "weight": seen}, matched)
+    return learning.training_set(ctx, pairs, {"posterior": seen, "weight": seen}, matched, domain)

@@ -29,6 +29,7 @@ class Products:
     subtracted: Spectrum | None = None
     subtraction: Arrays | None = None
     matched: MatchedPairs | None = None
+    truth: Any = None
     unfolded: Spectrum | None = None
     unfolding: Arrays | None = None
     spectrum: Spectrum | None = None
@@ -180,12 +181,16 @@ def _exposed(ctx: Context, made: Products) -> Context:
 
 
 def _training(ctx: Context, made: Products) -> Any:
-    from gammastar.pipeline import learning
+    from gammastar.pipeline import measured_half
 
     if made.training is None:
-        pairs, matched = needed(made.pairs, "select"), needed(made.matched, "unfold")
-        subtraction = needed(made.subtraction, "subtract")
-        made.training = learning.training_set(ctx, pairs, subtraction, matched)
+        for product, stage in (
+            (made.pairs, "select"),
+            (made.truth, "unfold"),
+            (made.subtraction, "subtract"),
+        ):
+            needed(product, stage)
+        made.training = measured_half.training(ctx, made)
     return made.training
 
 

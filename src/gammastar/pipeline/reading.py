@@ -13,11 +13,12 @@ import numpy as np
 
 from gammastar import config, read, select
 from gammastar.core.errors import SteeringError
-from gammastar.core.pairs import MatchedPairs, Pairs
+from gammastar.core.pairs import Pairs
 from gammastar.core.resolve import resolve
-from gammastar.pipeline import stored_pairs
+from gammastar.pipeline import stored_pairs, stored_truth
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context, find_file
+from gammastar.pipeline.stored_truth import Truth
 from gammastar.store.chunks import Job, Source
 from gammastar.store.manifest import digest, file_sha256
 from gammastar.store.remote import Remote, check_listed, input_sha256, listed_files
@@ -217,8 +218,11 @@ def select_stage(ctx: Context, given: Inputs) -> tuple[Pairs, Arrays]:
     return pairs, {k: v for k, v in arrays.items() if k.startswith(("cutflow_", "stored_"))}
 
 
-def match_stage(ctx: Context, given: Inputs) -> MatchedPairs:
-    """Return the simulated virtual photons with what was reconstructed of them."""
+def match_stage(ctx: Context, given: Inputs) -> Truth:
+    """Return the simulated virtual photons with what was reconstructed of them.
+
+    Of more than ``select.max_in_memory`` of them a sample is in memory and all are in files.
+    """
     reading, section = ctx.steering.read, ctx.steering.select
     if reading is None or section is None or not given.response:
         msg = "read.response: no simulation with truth is given; [unfold] needs it"
@@ -230,27 +234,20 @@ def match_stage(ctx: Context, given: Inputs) -> MatchedPairs:
     if unfolding is not None and (unfolding.systematics.polarisation or unfolding.systematics.fsr):
         wanted += ("cos_theta",)
     key = ctx.book.key(section, digest(reading.model_dump(mode="json"), wanted), code, *given.shas, "match")
-    fields = ("true", "reco", "weight", "event", "fakes", "fake_weight")
 
     def compute() -> Arrays:
         ctx.tell("read", None, "simulation with truth")
         if ctx.farm is None or wanted:
             files = [str(f) for f in given.response]
-            found = read.matched(
+            parts = read.open_matched(
                 files, schema, lambda events: select.pairs(events, cuts)[0], step=reading.step
             )
+            found, stored = stored_truth.collect(ctx, parts, wanted)
         else:
-            found = ctx.farm.truth(_job(ctx, "truth", given.response, given.shas[len(given.files) :]))
+            job = _job(ctx, "truth", given.response, given.shas[len(given.files) :])
+            found, stored = stored_truth.collect(ctx, ctx.farm.truth(job), wanted)
             _partial(ctx, "match", "truth")
-        return {f: getattr(found, f) for f in fields} | _with_columns(found.columns, wanted)
+        arrays = {f: getattr(found, f) for f in stored_truth.FIELDS}
+        return arrays | stored | _with_columns(found.columns, wanted)
 
-    arrays = ctx.book.arrays("match", key, compute)
-    return MatchedPairs(
-        true=arrays["true"],
-        reco=arrays["reco"],
-        weight=arrays["weight"],
-        event=arrays["event"],
-        fakes=arrays["fakes"],
-        fake_weight=arrays["fake_weight"],
-        columns={name: arrays[f"column_{name}"] for name in wanted},
-    )
+    return stored_truth.truth_of(ctx, ctx.book.arrays("match", key, compute), wanted)

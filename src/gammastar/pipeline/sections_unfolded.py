@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gammastar import report, simulate, unfold
+from gammastar import report, simulate
 from gammastar import spectrum as normalised
 from gammastar.core.axes import ENERGY, MASS
 from gammastar.core.records import FloatArray, Response, Spectrum
@@ -98,14 +98,14 @@ def _checks(
 def spectrum_section(ctx: Context, made: Products) -> report.Section:
     """Return response, unfolded spectrum, checks, covariance and sources of uncertainty."""
     mock, section = ctx.book.mock, ctx.steering.unfold
-    matched, measured, kept = made.matched, made.spectrum, made.unfolding
+    simulation, measured, kept = made.truth, made.spectrum, made.unfolding
     subtracted, unfolded = made.subtracted, made.unfolded
-    if matched is None or measured is None or kept is None or section is None:
+    if simulation is None or measured is None or kept is None or section is None:
         return report.Section("Spectrum", ["The pairs were not unfolded."])
     axis = measured.hist.axes[MASS]
     edges = np.asarray(axis.edges)
-    known = simulation_of(section, matched)
-    response = unfold.response(known, (axis,), (axis,), n_replicas=0)
+    known = simulation_of(section, simulation)
+    response = known.response((axis,), (axis,))
     width = np.diff(edges)
     _, density, cov = normalised.mass_density(measured)
     _, inside, _ = normalised.mass_density(measured, "measured")
@@ -121,10 +121,10 @@ def spectrum_section(ctx: Context, made: Products) -> report.Section:
     ctx.book.numbers["virtual photons per POT"] = f"{total:.4g}"
     ctx.book.numbers["part of the spectrum in the measured domain"] = f"{share:.3f}"
     text = (
-        f"{len(matched)} simulated dileptons give the response. The spectrum{pot} holds {total:.4g} photons, "
-        f"{100 * share:.0f} % of them in cells where dileptons were measured. The others follow the shape "
-        f"of the simulation, scaled in each mass bin to the measured yield; from here on they count as "
-        f"extrapolated. Refolding: chi2 = {chi2:.0f} for {ndf:.0f} cells; few counts per cell, few "
+        f"{simulation.size} simulated dileptons give the response. The spectrum{pot} holds {total:.4g} "
+        f"photons, {100 * share:.0f} % of them in cells where dileptons were measured. The others follow "
+        f"the shape of the simulation, scaled in each mass bin to the measured yield; from here on they "
+        f"count as extrapolated. Refolding: chi2 = {chi2:.0f} for {ndf:.0f} cells; few counts per cell, few "
         f"iterations and pairs from cells below the efficiency floor, not folded again, all raise it."
     )
     figures = [
@@ -147,7 +147,7 @@ def spectrum_section(ctx: Context, made: Products) -> report.Section:
     )
     if subtracted is not None and unfolded is not None:
         axes, true = tuple(subtracted.hist.axes), tuple(unfolded.hist.axes)
-        full = unfold.response(known, axes, true, n_replicas=0)
+        full = known.response(axes, true)
         figures += _checks(subtracted, unfolded, full, kept["refolding"], section.efficiency_floor, mock=mock)
     correlations = report.correlation_matrix(cov, edges, mock=mock)
     figures.append(titled("correlations", "Correlations of the mass bins.", correlations))

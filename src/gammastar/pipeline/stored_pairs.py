@@ -132,7 +132,7 @@ def _batches(parts: Iterable[Pairs], size: int) -> Iterator[Pairs]:
         yield Pairs.concatenate(waiting)
 
 
-def collect(ctx: Context, parts: Iterator[Pairs]) -> tuple[Pairs, Arrays]:
+def collect(ctx: Context, parts: Pairs | Iterable[Pairs]) -> tuple[Pairs, Arrays]:
     """Return all pairs; above ``select.max_in_memory`` a sample of the events, and what `reopened` needs.
 
     Above it the pairs are written as they come, so that never more than this number is in memory.
@@ -140,7 +140,7 @@ def collect(ctx: Context, parts: Iterator[Pairs]) -> tuple[Pairs, Arrays]:
     limit = limit_of(ctx)
     folder = ctx.folder / FOLDER
     shutil.rmtree(folder, ignore_errors=True)
-    first, rest = held(parts, limit, len)
+    first, rest = held(iter((parts,) if isinstance(parts, Pairs) else parts), limit, len)
     if rest is None:
         return Pairs.concatenate(first), {}
     stored = write_parts(folder, rest, limit, ctx.steering.analysis.name)

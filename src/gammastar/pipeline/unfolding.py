@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gammastar import config, unfold
-from gammastar.core.axes import KINEMATICS, MASS
+from gammastar.core.axes import MASS
 from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import SteeringError
 from gammastar.core.pairs import MatchedPairs, Pairs
@@ -20,6 +20,8 @@ from gammastar.core.stats import filled
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context, axes_of, pack_spectrum, unpack_spectrum
 from gammastar.pipeline.shaped import line_shape_spectrum
+from gammastar.pipeline.stored_truth import Truth, View
+from gammastar.pipeline.unbinned import unbinned_spectrum
 from gammastar.simulate.angles import radiated as radiated_shares
 
 __all__ = ["mass_scan", "simulation_of", "unfold_stage", "without_replicas"]
@@ -31,7 +33,7 @@ SOURCES = {"background": "background", "charm": "open charm"}
 
 
 def unfold_stage(
-    ctx: Context, subtracted: Spectrum, matched: MatchedPairs, pairs: Pairs, subtraction: Arrays
+    ctx: Context, subtracted: Spectrum, truth: Truth, pairs: Pairs, subtraction: Arrays
 ) -> tuple[Spectrum, Arrays]:
     """Return the unfolded counts on the true axes, and the arrays with efficiency, prior and sources."""
     section = ctx.steering.unfold
@@ -43,15 +45,15 @@ def unfold_stage(
     axes_true = true_axes(ctx)
 
     def compute() -> Arrays:
-        ctx.tell("unfold", None, f"response of {len(matched)} simulated dileptons")
-        known = simulation_of(section, matched)
+        ctx.tell("unfold", None, f"response of {truth.size} simulated dileptons")
+        known = simulation_of(section, truth)
         axes = tuple(subtracted.hist.axes)
         rng = stream(ctx.seed, "response")
-        response = unfold.response(known, axes, axes_true, n_replicas=section.n_replicas, rng=rng)
+        response = known.response(axes, axes_true, n_replicas=section.n_replicas, rng=rng)
         measured, variations = _variations(ctx, subtracted, known, response, subtraction)
         extra: Arrays = {}
         if section.method == "omnifold":
-            result, extra = _unbinned(ctx, known, response, pairs, subtraction)
+            result, extra = unbinned_spectrum(ctx, known.sample, response, pairs, subtraction)
             sources: tuple[unfold.Source, ...] = ()
         else:
             unfolder, strength = _unfolder(ctx, section, measured, response)
@@ -60,7 +62,7 @@ def unfold_stage(
             extra |= _statistics(unfolder, measured, response, result, sources)
         chi2, ndf = unfold.refolding(result, subtracted, response)
         if section.preset == "line shape":
-            result, fitted = line_shape_spectrum(measured, known, result)
+            result, fitted = line_shape_spectrum(measured, known.sample, result)
             extra |= fitted
         return (
             pack_spectrum(result)
@@ -104,11 +106,13 @@ def _method(section: config.Unfold, arrays: Arrays) -> str:
     )
 
 
-def simulation_of(section: config.Unfold, matched: MatchedPairs) -> MatchedPairs:
+def simulation_of(section: config.Unfold, truth: Truth) -> Truth:
     """Return the simulation as the preset sees it: the smeared one keeps the resolution in the mass."""
     if not section.preset.startswith("smeared"):
-        return matched
-    return replace(matched, reco=np.where(matched.reconstructed[:, None], matched.true, np.nan))
+        return truth
+    return truth.seen_as(
+        lambda part: replace(part, reco=np.where(part.reconstructed[:, None], part.true, np.nan))
+    )
 
 
 def without_replicas(response: Response) -> Response:
@@ -152,7 +156,7 @@ def _shifted(measured: Spectrum, shift: FloatArray) -> Spectrum:
 
 
 def _variations(
-    ctx: Context, subtracted: Spectrum, known: MatchedPairs, response: Response, subtraction: Arrays
+    ctx: Context, subtracted: Spectrum, known: Truth, response: Response, subtraction: Arrays
 ) -> tuple[Spectrum, list[unfold.Variation]]:
     """Return the data without the named sources in their covariance, and one variation per source."""
     section = ctx.steering.unfold
@@ -179,15 +183,13 @@ def _variations(
     axes, true = response.reco, response.true
     if asked.polarisation is not None:
         result += [
-            unfold.Variation("polarisation", None, unfold.polarised_response(known, axes, true, sign))
+            unfold.Variation("polarisation", None, known.polarised(axes, true, sign))
             for sign in (asked.polarisation, -asked.polarisation)
         ]
     if asked.fsr is not None:
         lepton = LEPTON_MASS["mu" if ctx.steering.spectrum is None else ctx.steering.spectrum.lepton]
-        kept = radiated_shares(known.true[:, 0], lepton, stream(ctx.seed, "radiation"))
-        after = unfold.radiated_pairs(known, np.maximum(kept, 1e-3), m_lepton=lepton)
-        mixed = unfold.mixed_simulation(known, after, asked.fsr)
-        varied = unfold.response(mixed, axes, true, n_replicas=0)
+        radiated = _radiated(asked.fsr, lepton, stream(ctx.seed, "radiation"))
+        varied = known.varied(radiated, axes, true)
         result.append(unfold.Variation("final-state radiation", None, varied))
     if asked.efficiency is not None:
         result += [
@@ -195,6 +197,17 @@ def _variations(
             for sign in (1, -1)
         ]
     return measured, result
+
+
+def _radiated(share: float, lepton: float, rng: np.random.Generator) -> View:
+    """Return the simulation with more radiation, as a function of its parts."""
+
+    def view(part: MatchedPairs) -> MatchedPairs:
+        kept = radiated_shares(part.true[:, 0], lepton, rng)
+        after = unfold.radiated_pairs(part, np.maximum(kept, 1e-3), m_lepton=lepton)
+        return unfold.mixed_simulation(part, after, share)
+
+    return view
 
 
 def _statistics(
@@ -213,47 +226,7 @@ def _statistics(
     return {"statistics": both / total if total > 0 else both, "statistical_cov": statistical}
 
 
-def _unbinned(
-    ctx: Context, known: MatchedPairs, response: Response, pairs: Pairs, subtraction: Arrays
-) -> tuple[Spectrum, Arrays]:
-    """Unfold the pairs without bins; the spectrum is a histogram of the weights, its errors of replicas."""
-    section = ctx.steering.unfold
-    if section is None or isinstance(section.n_iterations, str):
-        msg = "[unfold] with n_iterations is needed for OmniFold"
-        raise SteeringError(msg)
-    use = np.flatnonzero(subtraction["posterior"] > 0)
-    data = np.stack([getattr(pairs, name)[use] for name in KINEMATICS], axis=1)
-    weight = subtraction["posterior"][use]
-    options: dict[str, Any] = {"n_iterations": section.n_iterations, "stop": section.stop}
-    ctx.tell("unfold", None, f"OmniFold of {len(use)} pairs")
-    found = unfold.omnifold(data, known, rng=stream(ctx.seed, "omnifold"), data_weight=weight, **options)
-    ctx.tell("unfold", None, f"OmniFold, {section.n_replicas} replicas")
-    copies = unfold.omnifold_replicas(
-        data,
-        known,
-        rng=stream(ctx.seed, "omnifold replicas"),
-        n_replicas=section.n_replicas,
-        data_event=pairs.event[use],
-        data_weight=weight,
-        **options,
-    )
-    cell = unfold.cells(known.true, response.true)
-    inside, n = cell >= 0, response.efficiency.size
-    values = np.bincount(cell[inside], found.weight[inside], n)
-    scattered = np.array([np.bincount(cell[inside], copy[inside], n) for copy in copies])
-    domain = response.efficiency >= section.efficiency_floor
-    cov = np.where(np.outer(domain, domain), np.cov(scattered, rowvar=False).reshape(n, n), 0.0)
-    shape = tuple(len(axis) for axis in response.true)
-    hist = filled(response.true, np.where(domain, values, 0.0), np.diag(cov))
-    spectrum = Spectrum(hist, cov, "counts", None, domain.reshape(shape))
-    return spectrum, {
-        "omnifold_weight": found.weight,
-        "omnifold_change": found.change,
-        "strength": np.array(float(len(found.history))),
-    }
-
-
-def mass_scan(ctx: Context, section: config.Unfold, measured: Spectrum, known: MatchedPairs) -> Arrays:
+def mass_scan(ctx: Context, section: config.Unfold, measured: Spectrum, known: Truth) -> Arrays:
     """Unfold the mass spectrum with several strengths; alternative truths have another slope.
 
     Tikhonov's strengths are multiples of the one that the same criterion chooses on the mass spectrum.
@@ -269,7 +242,7 @@ def mass_scan(ctx: Context, section: config.Unfold, measured: Spectrum, known: M
         filled((axis,), values, np.diag(cov)), cov, "counts", None, np.ones(len(axis), dtype=bool)
     )
     rng = stream(ctx.seed, "scan")
-    response = unfold.response(known, (axis,), (axis,), n_replicas=section.n_replicas, rng=rng)
+    response = known.response((axis,), (axis,), n_replicas=section.n_replicas, rng=rng)
     ctx.tell("unfold", None, "scan of the regularisation on the mass spectrum")
     start, floor = _start(data, response), section.efficiency_floor
     candidates: Mapping[str, unfold.Unfolder]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -109,8 +110,36 @@ class EfficiencyMap:
         return weight
 
 
+def _extent(parts: Iterable[MatchedPairs]) -> tuple[int, float, FloatArray, FloatArray]:
+    """Return number and effective number of the reconstructed pairs, and the range of their coordinates."""
+    n, sums = 0, np.zeros(2)
+    low, high = np.full(3, np.inf), np.full(3, -np.inf)
+    for part in parts:
+        seen = part.reconstructed
+        weight, points = part.weight[seen], _coordinates(*part.true[seen].T)
+        n += len(weight)
+        sums += weight.sum(), (weight**2).sum()
+        low = np.minimum(low, points.min(axis=1, initial=np.inf))
+        high = np.maximum(high, points.max(axis=1, initial=-np.inf))
+    return n, float(sums[0]) ** 2 / float(sums[1]) if sums[1] > 0 else 0.0, low, high
+
+
+def _contents(
+    parts: Iterable[MatchedPairs], cells: tuple[int, int, int], ranges: list[tuple[float, float]]
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return sums of weights of all pairs and of reconstructed ones, and of the squares of the latter."""
+    total, found, squares = np.zeros(cells), np.zeros(cells), np.zeros(cells)
+    for part in parts:
+        seen, points = part.reconstructed, _coordinates(*part.true.T)
+        weight = part.weight
+        total += np.histogramdd(points.T, cells, ranges, weights=weight)[0]
+        found += np.histogramdd(points[:, seen].T, cells, ranges, weights=weight[seen])[0]
+        squares += np.histogramdd(points[:, seen].T, cells, ranges, weights=weight[seen] ** 2)[0]
+    return total, found, squares
+
+
 def efficiency_map(
-    matched: MatchedPairs,
+    matched: MatchedPairs | Iterable[MatchedPairs],
     *,
     cells: tuple[int, int, int] | None = None,
     smoothing: float = 1.5,
@@ -120,8 +149,9 @@ def efficiency_map(
 
     Parameters
     ----------
-    matched : MatchedPairs
-        True (mass, pt, energy) of simulated pairs; `reco` is nan where a pair was not reconstructed.
+    matched : MatchedPairs, or parts of it that can be iterated over twice
+        True (mass, pt, energy) of simulated pairs; `reco` is nan where a pair was not reconstructed. Of parts
+        one at a time is in memory.
     cells : (int, int, int), optional
         Cells in mass, √pt and rapidity; by default so that they follow the size of the simulation.
     smoothing : float
@@ -148,26 +178,22 @@ def efficiency_map(
     if smoothing <= 0 or corrections < 0:
         msg = f"efficiency_map: smoothing = {smoothing} must be positive, corrections = {corrections} not < 0"
         raise UserError(msg)
-    seen = np.isfinite(matched.reco).all(axis=1)
-    size = effective_size(matched.weight[seen])
+    parts = (matched,) if isinstance(matched, MatchedPairs) else matched
+    n_seen, size, low, high = _extent(parts)
     if size < _FEWEST:
         msg = (
-            f"efficiency_map: {int(seen.sum())} reconstructed pairs (effective {size:.0f}); at least "
+            f"efficiency_map: {n_seen} reconstructed pairs (effective {size:.0f}); at least "
             f"{_FEWEST:.0f} are needed: simulate more"
         )
         raise UserError(msg)
     if cells is None:
         factor = float(np.clip((size / 1e5) ** (1.0 / 7.0), 0.3, 1.3))
         cells = (max(int(_CELLS[0] * factor), 8), max(int(_CELLS[1] * factor), 8), int(_CELLS[2] * factor))
-    points = _coordinates(*matched.true.T)
-    low, high = points[:, seen].min(axis=1), points[:, seen].max(axis=1)
     pad = 0.02 * (high - low) + 1e-9
     low, high = low - pad, high + pad
     low[1] = max(low[1], 0.0)
     ranges = list(zip(low, high, strict=True))
-    total, _ = np.histogramdd(points.T, cells, ranges, weights=matched.weight)
-    found, _ = np.histogramdd(points[:, seen].T, cells, ranges, weights=matched.weight[seen])
-    squares, _ = np.histogramdd(points[:, seen].T, cells, ranges, weights=matched.weight[seen] ** 2)
+    total, found, squares = _contents(parts, cells, ranges)
 
     def smooth(grid: FloatArray) -> FloatArray:
         return np.asarray(gaussian_filter(grid, smoothing, mode="nearest", truncate=3.0))
