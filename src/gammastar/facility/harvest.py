@@ -6,8 +6,9 @@ import contextlib
 import functools
 import logging
 import threading
+from collections import deque
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -63,7 +64,7 @@ class Harvest:
     notes : mapping of Chunk to dict
         What the workers told about their chunks.
     threads : int
-        Chunks that are read, and in memory, at the same time: reading lets go of the interpreter.
+        Chunks that are read at the same time; one more is in memory. Reading lets go of the interpreter.
 
     Raises
     ------
@@ -76,10 +77,14 @@ class Harvest:
     threads: int
 
     def __iter__(self) -> Iterator[Kept]:
-        chunks, size = list(self.notes), max(1, self.threads)
-        with ThreadPoolExecutor(size) as pool:
-            for start in range(0, len(chunks), size):
-                yield from pool.map(self._read, chunks[start : start + size])
+        reading: deque[Future[Kept]] = deque()
+        with ThreadPoolExecutor(max(1, self.threads)) as pool:
+            for chunk in self.notes:
+                reading.append(pool.submit(self._read, chunk))
+                if len(reading) > self.threads:
+                    yield reading.popleft().result()
+            while reading:
+                yield reading.popleft().result()
 
     def _read(self, chunk: Chunk) -> Kept:
         path, note = self.job.path(chunk), self.notes[chunk]
