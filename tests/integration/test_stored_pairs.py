@@ -5,13 +5,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gammastar import subtract
+from gammastar import config, subtract
 from gammastar.core.axes import regular
 from gammastar.core.errors import StoreError
 from gammastar.core.pairs import Pairs
 from gammastar.core.rng import stream
 from gammastar.core.stats import effective_size
-from gammastar.pipeline.order import run, training_pairs
+from gammastar.pipeline import measured_half, reading, stored_pairs
+from gammastar.pipeline.checkpoint import open_book
+from gammastar.pipeline.context import Context
+from gammastar.pipeline.order import Products, run, training_pairs
+from gammastar.pipeline.sections_measured import pairs_section
+from gammastar.pipeline.stored_truth import Truth
 from gammastar.store.manifest import read_json
 from gammastar.store.pairs import read_pairs
 
@@ -102,6 +107,64 @@ def test_training_set_of_the_flow_is_the_sample(runs, tmp_path):
     mean = [np.average(t.pt[t.measured], weights=t.weight[t.measured]) for t in (few, many)]
     spread = many.pt[many.measured].std() / np.sqrt(effective_size(few.weight[few.measured]))
     assert abs(mean[0] - mean[1]) < 4 * spread
+
+
+def test_page_says_which_stages_had_a_sample(runs, tmp_path):
+    folder = runs["files"]
+    parsed = config.load(steering(tmp_path, limit=LIMIT))
+    book, made = open_book(folder, resume=True, seed=1, mock=True), Products()
+    ctx = Context(parsed, tmp_path, folder, book, lambda *_: None)
+    made.inputs = reading.inputs(ctx, {})
+    made.pairs, made.cutflow = reading.select_stage(ctx, made.inputs)
+    measured_half.subtract_half(ctx, made)
+    measured_half.unfold_half(ctx, made)
+    text = " ".join(pairs_section(ctx, made).paragraphs)
+    n, total, photons = len(made.pairs), int(made.cutflow["stored_pairs"]), made.truth.size
+    assert f"more pairs than select.max_in_memory = {LIMIT}" in text
+    assert f"all {total} pairs" in text
+    assert f"sample of {n} pairs (effective" in text
+    assert f"{100 * LIMIT / total:.3g} % of the events" in text
+    assert f"all {photons} of them" in text
+    assert f"sample of {len(made.matched)}, " in text
+    assert "mixed events" not in text
+    made.cutflow = {k: v for k, v in made.cutflow.items() if not k.startswith("stored")}
+    made.truth = Truth(made.matched)
+    assert "max_in_memory" not in " ".join(pairs_section(ctx, made).paragraphs)
+
+
+def test_simulation_above_the_limit_is_in_files_and_a_sample_in_memory(runs):
+    whole, sample = (arrays(runs[name], "match") for name in ("memory", "files"))
+    parts = list(read_pairs(runs["files"] / "stages" / "truth"))
+    assert max(len(part.pairs) for part in parts) < 2 * LIMIT
+    assert int(sample["stored_photons"]) == len(whole["weight"])
+    assert int(sample["stored_pairs"]) == len(whole["weight"]) + len(whole["fake_weight"])
+    n = len(sample["weight"]) + len(sample["fake_weight"])
+    assert n == pytest.approx(LIMIT, abs=6 * np.sqrt(LIMIT))
+    chosen = np.isin(whole["event"], sample["event"])
+    for key in ("true", "reco", "event"):
+        np.testing.assert_array_equal(sample[key], whole[key][chosen])
+    for key in ("weight", "fake_weight"):
+        assert sample[key].sum() == pytest.approx(whole[key].sum(), rel=1e-9)
+    seen = [np.isfinite(a["reco"][:, 0]) for a in (whole, sample)]
+    efficiency = [np.average(s, weights=a["weight"]) for s, a in zip(seen, (whole, sample), strict=True)]
+    error = np.sqrt(efficiency[0] / effective_size(sample["weight"]))
+    assert efficiency[1] == pytest.approx(efficiency[0], abs=4 * error)
+
+
+def test_templates_of_many_pairs_are_thinned_by_event():
+    rng, n = stream(3, "template"), 9000
+    columns = (rng.uniform(0.2, 1.0, n), rng.uniform(0, 2, n), rng.uniform(10, 90, n))
+    pairs = Pairs(*columns, np.zeros(n, np.int8), rng.uniform(0.5, 2, n), np.repeat(np.arange(n // 2), 2))
+    parts = [pairs.select(np.arange(i, min(i + 700, n))) for i in range(0, n, 700)]
+    few = stored_pairs.thinned(parts, 2000, "a")
+    assert 800 < len(few) <= 2000
+    np.testing.assert_array_equal(stored_pairs.thinned([pairs], 2000, "a").mass, few.mass)
+    assert few.weight.sum() == pytest.approx(pairs.weight.sum(), rel=1e-12)
+    assert set(np.unique(few.event, return_counts=True)[1]) == {2}
+    shapes = [np.histogram(p.mass, 4, (0.2, 1.0), weights=p.weight)[0] for p in (few, pairs)]
+    np.testing.assert_allclose(shapes[0] / shapes[1], 1, atol=0.2)
+    whole = stored_pairs.thinned(parts, n, "a")
+    np.testing.assert_array_equal(whole.weight, pairs.weight)
 
 
 def test_chunk_size_and_limit_do_not_choose_other_events(runs, tmp_path):

@@ -22,7 +22,7 @@ from gammastar.core.rng import stream
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context, find_file, shipped
 from gammastar.pipeline.reading import Inputs, load_cuts, load_schema
-from gammastar.pipeline.stored_pairs import Parts, fill_all, held
+from gammastar.pipeline.stored_pairs import Parts, fill_all, held, thinned
 from gammastar.pipeline.stored_truth import Truth
 from gammastar.store.events import write_tree
 
@@ -123,12 +123,14 @@ def _mixed_pairs(ctx: Context, given: Inputs, n: int) -> tuple[Pairs, int]:
 
 
 def selected_pairs(ctx: Context, files: Sequence[Any]) -> Pairs:
-    """Return the opposite-sign pairs of other files after the selection of the data."""
+    """Return the opposite-sign pairs of other files after the selection of the data, or a sample of them."""
     reading, section = _selection(ctx)
     schema, cuts = load_schema(reading, ctx.base), load_cuts(section, ctx.base)
     chunks = read.open_events([str(f) for f in files], schema, step=reading.step)
-    found = Pairs.concatenate([select.pairs(events, cuts)[0] for events in chunks])
-    return found.select(found.os)
+    found = (select.pairs(events, cuts)[0] for events in chunks)
+    return thinned(
+        (part.select(part.os) for part in found), section.max_in_memory, ctx.steering.analysis.name
+    )
 
 
 def _files(ctx: Context, names: Sequence[str]) -> list[Any]:

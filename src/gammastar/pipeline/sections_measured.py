@@ -10,12 +10,13 @@ import numpy as np
 from gammastar import report
 from gammastar.core.records import FloatArray
 from gammastar.core.rng import stream
-from gammastar.core.stats import filled
+from gammastar.core.stats import effective_size, filled
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context
 from gammastar.pipeline.order import Products
 from gammastar.pipeline.results import titled
 from gammastar.pipeline.sections_unfolded import spectrum_section, true_mass_spectrum
+from gammastar.pipeline.stored_pairs import limit_of
 from gammastar.pipeline.training import flow_variations
 
 __all__ = ["flow_section", "pairs_section", "spectrum_section", "true_mass_spectrum"]
@@ -70,7 +71,7 @@ def pairs_section(ctx: Context, made: Products) -> report.Section:
         )
     return report.Section(
         "Pairs and what is subtracted",
-        text,
+        [*text, *_samples(ctx, made, kept)],
         figures=[
             titled(
                 "mass_spectra",
@@ -83,6 +84,33 @@ def pairs_section(ctx: Context, made: Products) -> report.Section:
         ],
         tables=[_cutflow(flow), *_removed(kept)],
     )
+
+
+def _samples(ctx: Context, made: Products, kept: Arrays) -> list[str]:
+    """Return which stages worked with a sample because there was more than the memory was to hold."""
+    text, flow, truth = [], made.cutflow, made.truth
+    limit = f"select.max_in_memory = {limit_of(ctx)}"
+    chosen = "% of the events, chosen by their hash and weighted to the sum of all."
+    if flow is not None and "stored_pairs" in flow and made.pairs is not None:
+        share, size = 100 * float(flow["stored_share"]), effective_size(kept["posterior"])
+        text.append(
+            f"There are more pairs than {limit}: spectra and background are of all "
+            f"{int(flow['stored_pairs'])} pairs; the classifier of the weights, OmniFold and the flow worked "
+            f"with a sample of {len(made.pairs)} pairs (effective {size:.0f}), {share:.3g} {chosen}"
+        )
+    if "mixed_leptons" in kept:
+        text.append(
+            f"There are more leptons than {limit}: mixed events are made of {int(kept['mixed_leptons'])} of "
+            f"them, in events chosen by their hash, each class weighted to all its events."
+        )
+    if truth is not None and truth.stored is not None:
+        share = 100 * truth.stored.rows.share
+        text.append(
+            f"There are more simulated photons than {limit}: response and efficiency are of all "
+            f"{truth.size} of them; OmniFold, line shapes and the extrapolation worked with a sample of "
+            f"{len(truth.sample)}, {share:.3g} {chosen}"
+        )
+    return text
 
 
 def _removed(kept: Arrays) -> list[report.Table]:

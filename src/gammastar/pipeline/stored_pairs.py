@@ -6,7 +6,7 @@ import functools
 import itertools
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -30,6 +30,7 @@ __all__ = [
     "held",
     "limit_of",
     "reopened",
+    "thinned",
     "write_parts",
     "write_weighted",
 ]
@@ -63,8 +64,7 @@ class StoredPairs:
 
     def chosen(self, pairs: Pairs) -> BoolArray:
         """Return True for pairs whose event is in the sample: its hash decides, whatever the order."""
-        seeds = subtract.event_seeds(pairs.event, dataset=self.dataset)
-        return np.asarray((seeds >> np.uint64(11)) * 2.0**-53 < self.share)
+        return _below(pairs, self.share, self.dataset)
 
     def sample(self) -> Pairs:
         """Return the pairs of the chosen events."""
@@ -158,6 +158,31 @@ def write_parts(folder: Path, parts: Iterator[Pairs], limit: int, dataset: str) 
 
     write_pairs(folder, counted(), dataset=dataset)
     return StoredPairs(folder, counts[0], limit / counts[0], dataset)
+
+
+def thinned(parts: Iterable[Pairs], limit: int, dataset: str) -> Pairs:
+    """Return all pairs, or at most `limit` of a sample of their events, weighted to the sum of all.
+
+    For templates, of which the files are read once: the hash of an event is below 1/2, 1/4, … as often as it
+    takes, whatever the order.
+    """
+    kept: list[Pairs] = []
+    total, share = 0.0, 1.0
+    for part in parts:
+        total += float(part.weight.sum())
+        kept.append(part if share == 1.0 else part.select(_below(part, share, dataset)))
+        while sum(map(len, kept)) > limit:
+            share /= 2
+            kept = [piece.select(_below(piece, share, dataset)) for piece in kept]
+    found = Pairs.concatenate(kept)
+    if share == 1.0:
+        return found
+    return replace(found, weight=found.weight * (total / max(float(found.weight.sum()), 1e-300)))
+
+
+def _below(pairs: Pairs, share: float, dataset: str) -> BoolArray:
+    seeds = subtract.event_seeds(pairs.event, dataset=dataset)
+    return np.asarray((seeds >> np.uint64(11)) * 2.0**-53 < share)
 
 
 def reopened(
