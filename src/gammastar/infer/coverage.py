@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.special import ndtri
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
-from gammastar.infer import profile
 from gammastar.infer.channel import Channel
 from gammastar.infer.cloud import TIE
 from gammastar.infer.ensemble import Convention, Model, Toys, compiled, draw, statistics
+from gammastar.infer.tails import BATCHES, Experiments, grouped_tails, weighted_tails
 
 __all__ = ["Coverage", "coverage"]
 
-GRID = 201  # values of the statistic at which tails are described
+GROUPS = 1000  # of equal measurements, where toys keep them
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ def coverage(
     cl: float = 0.90,
     truth: Mapping[str, float] | None = None,
     experiments: int = 100_000,
-    n_toys: int = 20_000,
+    n_toys: int = 200_000,
     plug_in: bool = True,
 ) -> Coverage:
     """Return how often a signal of strength one is excluded when it is there.
@@ -60,15 +61,16 @@ def coverage(
         Their observed events play no role.
     rng : numpy.random.Generator
     convention : Convention, optional
-        By default the ratio of likelihoods with randomised auxiliary measurements.
+        What the analysis does; by default the ratio of likelihoods with randomised auxiliary measurements.
+        In the pseudo-experiments themselves measurements always vary around the true nuisances.
     cl : float
     truth : mapping of str to float, optional
         True nuisances of the pseudo-experiments in standard deviations, 0 by default.
     experiments : int
     n_toys : int
-        Toys per point in nuisances and hypothesis.
+        Toys in all of each hypothesis.
     plug_in : bool
-        Toys at the fitted nuisances of each experiment, as an analysis has them; else at nominal ones.
+        Toys as an analysis has them; else all at nominal nuisances, with randomised measurements.
 
     Returns
     -------
@@ -77,13 +79,14 @@ def coverage(
     Raises
     ------
     PhysicsError
-        For true values of nuisances that do not occur.
+        For true values of nuisances that do not occur, and toys at nominal nuisances that keep measurements.
 
     Notes
     -----
-    Drawing toys anew for each experiment is hopeless. Both tail probabilities are toyed at points drawn from
-    the fitted nuisances, and their logits described by polynomials of second order in the nuisances, for a
-    grid of values of the statistic; `error` contains what this description misses.
+    Drawing toys anew for each experiment is hopeless. With randomised measurements one set of weighted toys
+    serves all experiments; otherwise experiments come in 1000 groups of equal measurements, which fill their
+    distribution evenly, and each group has its toys (`gammastar.infer.tails`). `error` holds the binomial
+    error, which is too large for groups, and with randomised measurements that of the toys.
     """
     convention = Convention("ratio", "randomised") if convention is None else convention
     model = compiled(channels, convention)
@@ -91,66 +94,76 @@ def coverage(
     if unknown:
         msg = f"coverage: true values of {sorted(unknown)}; the nuisances are {model.nuisances}"
         raise PhysicsError(msg)
+    if not plug_in and convention.auxiliary != "randomised":
+        msg = f"coverage: toys at nominal nuisances need randomised measurements, not {convention.auxiliary}"
+        raise PhysicsError(msg)
     true = np.array([(truth or {}).get(name, 0.0) for name in model.nuisances])
-    toys = draw(model, true, 1.0, experiments, rng, randomise=convention.auxiliary == "randomised")
+    toyed = _Toyed(model, convention, n_toys, rng, 2.0 * (1.0 - cl))
+    groups = 1 if convention.auxiliary == "randomised" else GROUPS
+    experiments = max(experiments // groups, 1) * groups
+    toys = draw(model, true, 1.0, experiments, rng, randomise=True)
+    if groups > 1:
+        aux = true + _spread(groups, len(true), rng)
+        toys = replace(toys, aux=np.repeat(aux, experiments // groups, axis=0))
     q = statistics(model, toys, 1.0, convention.statistic)
-    grid = np.unique(np.quantile(q, np.linspace(0.0, 1.0, GRID)))
-    points = _points(len(model.nuisances)) if plug_in else 1
-    how = (convention, n_toys, points, rng)
-    (clsb, missed), (clb, _) = (_tails(model, toys, strength, q, grid, how) for strength in (1.0, 0.0))
-    fraction, excluded = float(np.mean(clsb < 1.0 - cl)), float(np.mean(clsb < (1.0 - cl) * clb))
-    variance = cl * (1.0 - cl) * (1.0 / experiments + 1.0 / (n_toys * points))
-    error = float(np.sqrt(variance + (cl * (1.0 - cl) * missed) ** 2))
-    label = f"{experiments} experiments, toys at {'fitted' if plug_in else 'nominal'} nuisances, {convention}"
-    return Coverage(fraction, excluded, error, experiments, n_toys * points, label)
+    clsb, clb = toyed.tails(toys, q, fitted=plug_in and bool(model.nuisances))
+    level = 1.0 - cl
+    excluded = clsb.mean(axis=1) < level
+    by_cls = clsb.mean(axis=1) < level * clb
+    variance = cl * level / experiments
+    if groups == 1:
+        parts = clsb.shape[1]
+        left_out = (clsb.sum(axis=1)[:, None] - clsb) / (parts - 1)
+        variance += (parts - 1) * np.var(np.mean(left_out < level, axis=0))
+    what = {"fixed": "fitted", "randomised": "fitted", "averaged": "averaged"}[convention.auxiliary]
+    label = f"{experiments} experiments, toys at {what if plug_in else 'nominal'} nuisances, {convention}"
+    fractions = float(excluded.mean()), float(by_cls.mean())
+    return Coverage(*fractions, float(np.sqrt(variance)), experiments, n_toys, label)
 
 
-def _points(nuisances: int) -> int:
-    """Return the number of points in nuisances: three per coefficient of the polynomial."""
-    return 1 if nuisances == 0 else 3 * (1 + nuisances + nuisances * (nuisances + 1) // 2)
+def _spread(n: int, dimensions: int, rng: np.random.Generator) -> FloatArray:
+    """Return unit-normal vectors that fill each dimension evenly (Latin hypercube), shape (n, dimensions)."""
+    cells = np.argsort(rng.random((n, dimensions)), axis=0)
+    return np.asarray(ndtri((cells + rng.random((n, dimensions))) / n), dtype=np.float64)
 
 
-def _tails(
-    model: Model,
-    toys: Toys,
-    strength: float,
-    q: FloatArray,
-    grid: FloatArray,
-    how: tuple[Convention, int, int, np.random.Generator],
-) -> tuple[FloatArray, float]:
-    """Return P(≥ q) of every experiment, and the r.m.s. logit that the description of tails misses."""
-    convention, n_toys, points, rng = how
-    fitted, _ = profile.fit(
-        strength,
-        model.arrays(),
-        toys.aux - model.shift,
-        toys.ratio,
-        np.ones(len(toys.ratio)),
-        toys.offsets,
-    )
-    if points == 1:
-        fitted = np.zeros((1, len(model.nuisances)))
-    middle = fitted.mean(axis=0)
-    chosen = middle + 1.3 * (fitted[rng.integers(0, len(fitted), points)] - middle)
-    logits = np.empty((points, len(grid)))
-    for i, theta in enumerate(chosen):
-        drawn = draw(model, theta, strength, n_toys, rng, randomise=convention.auxiliary == "randomised")
-        sample = np.sort(statistics(model, drawn, 1.0, convention.statistic))
-        tail = (n_toys - np.searchsorted(sample, grid - TIE) + 0.5) / (n_toys + 1.0)
-        logits[i] = np.log(tail / (1.0 - tail))
-    coefficients = np.linalg.lstsq(_powers(chosen - middle), logits, rcond=None)[0]
-    left = (_powers(chosen - middle) @ coefficients - logits)[np.abs(logits + 2.2) < 1.0]  # around 0.1
-    missed = float(np.sqrt(np.mean(left**2))) if left.size else 0.0
-    cell = np.clip(np.searchsorted(grid, q, side="right") - 1, 0, max(len(grid) - 2, 0))
-    above = np.minimum(cell + 1, len(grid) - 1)
-    powers = _powers(fitted - middle)
-    low, high = ((powers * coefficients[:, at].T).sum(axis=1) for at in (cell, above))
-    width = np.maximum(grid[above] - grid[cell], 1e-300)
-    logit = low + (high - low) * (q - grid[cell]) / width
-    return np.asarray(1.0 / (1.0 + np.exp(-logit)), dtype=np.float64), missed
+@dataclass(frozen=True, slots=True, eq=False)
+class _Toyed:
+    """Toys of an analysis; tails above `most` need not be known well."""
 
+    model: Model
+    convention: Convention
+    n_toys: int
+    rng: np.random.Generator
+    most: float
 
-def _powers(theta: FloatArray) -> FloatArray:
-    """Return all monomials up to second order, shape (n, coefficients)."""
-    first, second = np.triu_indices(theta.shape[1])
-    return np.column_stack([np.ones(len(theta)), theta, theta[:, first] * theta[:, second]])
+    def tails(self, toys: Toys, q: FloatArray, *, fitted: bool) -> tuple[FloatArray, FloatArray]:
+        """Return CLs+b in parts of the toys, and CLb of all experiments that may be excluded, else 1."""
+        how = (self.model, self.convention)
+        without = np.ones(len(q))
+        if self.convention.auxiliary != "randomised":
+            aux = toys.aux[:: len(q) // GROUPS]
+            both = []
+            for strength in (1.0, 0.0):
+                experiments = Experiments.under(strength, self.model, toys, q)
+                both.append(grouped_tails(*how, replace(experiments, aux=aux), self.n_toys, self.rng))
+            return both[0][:, None], both[1]
+        if not fitted:
+            tail = self.nominal(q, 1.0)
+            near = np.flatnonzero(tail.mean(axis=1) < self.most)
+            without[near] = self.nominal(q[near], 0.0).mean(axis=1)
+            return tail, without
+        experiments = Experiments.under(1.0, self.model, toys, q)
+        tail = weighted_tails(*how, experiments, self.n_toys, self.rng, self.most)
+        near = np.flatnonzero(tail.mean(axis=1) < self.most)
+        experiments = Experiments.under(0.0, self.model, toys, q).chosen(near)
+        without[near] = weighted_tails(*how, experiments, self.n_toys, self.rng, self.most).mean(axis=1)
+        return tail, without
+
+    def nominal(self, q: FloatArray, strength: float) -> FloatArray:
+        """Return P(≥ q) at nominal nuisances in parts of the toys."""
+        theta = np.zeros(len(self.model.nuisances))
+        toys = draw(self.model, theta, strength, self.n_toys, self.rng, randomise=True)
+        parts = np.array_split(statistics(self.model, toys, 1.0, self.convention.statistic), BATCHES)
+        below = [np.searchsorted(np.sort(part), q - TIE) / len(part) for part in parts]
+        return np.asarray(1.0 - np.stack(below, axis=1), dtype=np.float64)
