@@ -123,15 +123,19 @@ def helicity_cosine(first: FloatArray, second: FloatArray, mass: FloatArray) -> 
     The boost from the rest frame gives E₁ − E₂ = (m₁² − m₂²) E/M² + 2 |P| p* cos θ / M, with p* the momentum
     of the leptons in the rest frame, E and P energy and momentum of the pair.
     """
-    e1, e2 = (np.sqrt(np.sum(four**2, axis=1)) for four in (first, second))
+    e1, e2 = (_length(four) for four in (first, second))
     m1, m2 = first[:, 3], second[:, 3]
     square = np.maximum(mass**2, np.finfo(float).tiny)
-    momentum = np.sqrt(np.sum((first[:, :3] + second[:, :3]) ** 2, axis=1))
+    momentum = _length(first[:, :3] + second[:, :3])
     kallen = (square - (m1 + m2) ** 2) * (square - (m1 - m2) ** 2)
     scale = momentum * np.sqrt(np.clip(kallen, 0, None)) / square
     above = e1 - e2 - (m1**2 - m2**2) * (e1 + e2) / square
     cosine = np.divide(above, scale, out=np.zeros_like(above), where=scale > 0)
     return np.asarray(np.clip(cosine, -1.0, 1.0))
+
+
+def _length(vectors: FloatArray) -> FloatArray:
+    return np.asarray(np.sqrt(np.einsum("ij,ij->i", vectors, vectors)))
 
 
 def _pair_masks(found: Pairs, excess: FloatArray, cuts: Cuts, steps: list[Step]) -> BoolArray:
