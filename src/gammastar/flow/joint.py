@@ -14,6 +14,7 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.flow.bijection import Bijection, inside_limits, make_bijection
 from gammastar.flow.model import one_thread
+from gammastar.flow.options import NetworkOptions
 
 __all__ = ["JointFlow", "JointOptions", "fit_joint"]
 
@@ -43,25 +44,22 @@ class Cloud(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class JointOptions:
-    """Network and training.
+class JointOptions(NetworkOptions):
+    """Network and training; see `NetworkOptions`. The rate falls to zero along half a cosine.
 
     Attributes
     ----------
-    transforms, bins, hidden, layers : int
-        Autoregressive spline steps; bins of the splines; width and number of hidden layers.
-    epochs, batch : int
-    learning_rate : float
-        Falls to zero along half a cosine.
+    transforms : int
+        Autoregressive spline steps.
     """
 
     transforms: int = 3
     bins: int = 12
     hidden: int = 64
-    layers: int = 2
-    epochs: int = 20
-    batch: int = 1024
-    learning_rate: float = 3e-3
+
+    def __post_init__(self) -> None:
+        NetworkOptions.__post_init__(self)
+        self._positive("transforms")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 
-__all__ = ["FlowOptions", "PairTable", "TrainingReport"]
+__all__ = ["FlowOptions", "NetworkOptions", "PairTable", "TrainingReport"]
 
 
 class PairTable(Protocol):
@@ -40,20 +40,54 @@ class PairTable(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class FlowOptions:
-    """Architecture and training.
+class NetworkOptions:
+    """What every training of a flow needs.
 
     Attributes
     ----------
     bins, hidden, layers : int
         Spline bins, width and number of hidden layers of each perceptron.
+    epochs, batch : int
+        Length of the training, and pairs per step.
+    learning_rate : float
+        Largest rate of the schedule.
+
+    Raises
+    ------
+    PhysicsError
+        If one of them is not positive.
+    """
+
+    bins: int = 16
+    hidden: int = 48
+    layers: int = 2
+    epochs: int = 20
+    batch: int = 1024
+    learning_rate: float = 3e-3
+
+    def __post_init__(self) -> None:
+        self._positive("bins hidden layers epochs batch learning_rate")
+
+    def _positive(self, names: str) -> None:
+        for name in names.split():
+            if not getattr(self, name) > 0:
+                msg = f"{type(self).__name__}.{name} = {getattr(self, name)!r} must be positive"
+                raise PhysicsError(msg)
+
+
+@dataclass(frozen=True, slots=True)
+class FlowOptions(NetworkOptions):
+    """Architecture and training of the conditional flow; see `NetworkOptions` for what is common to all.
+
+    Attributes
+    ----------
     octaves : int
         Octaves of sine and cosine of the mass among the features of the default preset.
-    epochs, epoch_size, batch : int
+    epoch_size : int
         An epoch is `epoch_size` pairs, at most one pass, drawn by going through the shuffled sample again
         and again.
-    learning_rate, weight_decay : float
-        Largest rate of the OneCycle schedule; Adam's decay.
+    weight_decay : float
+        Adam's.
     prior : float
         Precision of a Gaussian prior of the weights around zero, where the splines are the identity: adds
         prior / (pairs of the training) to the decay, so that small samples are not learned by heart.
@@ -82,14 +116,8 @@ class FlowOptions:
         "cpu", or "cuda" for the training; flows are kept and sampled on the CPU.
     """
 
-    bins: int = 16
-    hidden: int = 48
-    layers: int = 2
     octaves: int = 5
-    epochs: int = 20
     epoch_size: int = 80_000
-    batch: int = 1024
-    learning_rate: float = 3e-3
     weight_decay: float = 1e-5
     prior: float = 30.0
     validation: float = 0.2
@@ -138,13 +166,8 @@ class FlowOptions:
         return cls(**(values | changes))
 
     def __post_init__(self) -> None:
-        positive = (
-            "bins hidden layers epochs epoch_size batch learning_rate patience steps window checkpoint_every"
-        )
-        for name in positive.split():
-            if not getattr(self, name) > 0:
-                msg = f"FlowOptions.{name} = {getattr(self, name)!r} must be positive"
-                raise PhysicsError(msg)
+        NetworkOptions.__post_init__(self)
+        self._positive("epoch_size patience steps window checkpoint_every")
         if not self.prior >= 0:
             msg = f"FlowOptions.prior = {self.prior!r} must not be negative"
             raise PhysicsError(msg)
