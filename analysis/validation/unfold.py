@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from hist import axis
-from validation import true_mass, unfolding_codes, unfolding_more
+from validation import true_mass, unfolding_codes, unfolding_more, unfolding_omnifold
 
 from gammastar import unfold
 from gammastar.core.axes import KINEMATICS, regular, variable
@@ -38,6 +38,7 @@ def rows(*, quick: bool) -> Iterator[dict]:
     yield from unfolding_codes.coverage(quick=quick)
     yield from unfolding_codes.omnifold(quick=quick)
     yield from unfolding_more.rows(quick=quick)
+    yield from unfolding_omnifold.rows(quick=quick)
     card = load_card(data_path("cards/na60_mock.toml"))
     yield from _resolution(card, 4 if quick else 16)
     yield from true_mass.rows(card, simulated, _measured, 2 if quick else 10)

@@ -21,6 +21,7 @@ from gammastar.unfold.from_hist import from_hist
 from gammastar.unfold.iterative import iterative, stable_iterations, unfold_values
 from gammastar.unfold.line_shape import Component, LineShape, cocktail_components, forward_fold
 from gammastar.unfold.omnifold import Unbinned, omnifold, omnifold_replicas
+from gammastar.unfold.omnifold_bias import omnifold_bias
 from gammastar.unfold.parts import streamed_polarised, streamed_response
 from gammastar.unfold.response import acceptance_weights, cells, response, smeared_response
 from gammastar.unfold.systematics import (
@@ -70,6 +71,7 @@ __all__ = [
     "mc_statistics",
     "mixed_simulation",
     "omnifold",
+    "omnifold_bias",
     "omnifold_replicas",
     "pair_weights",
     "penalty_matrix",

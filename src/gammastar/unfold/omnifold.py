@@ -132,9 +132,10 @@ def omnifold(
     -----
     Andreassen, Komiske, Metodiev, Nachman, Thaler, arXiv:1911.09107; acceptance effects as in
     arXiv:2503.09720: the weight of a pair that is not reconstructed is the mean of the step-1 ratio at its
-    truth, learned by a third classifier. Simulated fakes enter step 1 with their own weight. Pairs of an
-    unfolded sample are correlated (arXiv:2504.14072): take errors from `omnifold_replicas`, never from the
-    weights.
+    truth, learned by a third classifier. Simulated fakes enter step 1 with the factor that scales the whole
+    simulation to the data, and are not reweighted. Pairs of an unfolded sample are correlated
+    (arXiv:2504.14072): take errors from `omnifold_replicas`, never from the weights. What the iterations and
+    the classifier cannot recover is no part of the replicas' spread: `omnifold_bias` estimates it.
     """
     problem = _problem(data, matched, data_weight, columns, classifier or BoostedTrees())
     if n_iterations < 1:
@@ -174,13 +175,14 @@ def _problem(
     if weight.sum() <= 0 or matched.weight[seen].sum() <= 0:
         msg = "omnifold: the data or the reconstructed simulation is empty"
         raise UserError(msg)
+    # data and simulation of the same size, so that ratios are of order one; fakes keep their share of it
+    scale = float(weight.sum() / (matched.weight[seen].sum() + matched.fake_weight.sum()))
     return _Problem(
         (_columns(data, columns), weight),
         _columns(matched.reco[seen], columns),
         _columns(matched.true, columns),
-        (_columns(matched.fakes, columns), matched.fake_weight),
-        # data and simulation of the same size, so that ratios are of order one
-        matched.weight * float(weight.sum() / (matched.weight[seen].sum() + matched.fake_weight.sum())),
+        (_columns(matched.fakes, columns), matched.fake_weight * scale),
+        matched.weight * scale,
         seen,
         classifier,
     )
