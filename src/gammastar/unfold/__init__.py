@@ -22,6 +22,7 @@ from gammastar.unfold.iterative import iterative, stable_iterations, unfold_valu
 from gammastar.unfold.line_shape import Component, LineShape, cocktail_components, forward_fold
 from gammastar.unfold.omnifold import Unbinned, omnifold, omnifold_replicas
 from gammastar.unfold.omnifold_bias import omnifold_bias
+from gammastar.unfold.omnifold_data import subtracted_replicas
 from gammastar.unfold.parts import streamed_polarised, streamed_response
 from gammastar.unfold.response import acceptance_weights, cells, response, smeared_response
 from gammastar.unfold.systematics import (
@@ -88,6 +89,7 @@ __all__ = [
     "streamed_polarised",
     "streamed_response",
     "stress",
+    "subtracted_replicas",
     "tikhonov",
     "unfold_values",
     "with_systematics",

@@ -202,8 +202,11 @@ def omnifold_replicas(
 
     Parameters
     ----------
-    data, matched, rng, data_weight, **options
+    data, matched, rng, **options
         As for `omnifold`.
+    data_weight : NDArray, shape (n_data,) or (n_replicas, n_data), optional
+        As for `omnifold`; or ready weights of every replica, with the draws in them: those of
+        `subtracted_replicas` after a background subtraction.
     n_replicas : int
     data_event : NDArray, shape (n_data,), optional
         Event identifiers: pairs of an event share their Poisson(1) weight. By default every pair is its own.
@@ -212,9 +215,22 @@ def omnifold_replicas(
     -------
     NDArray, shape (n_replicas, n)
         Weights of the true pairs of the simulation. The spread of any histogram or mean over replicas is its
-        error from the statistics of data and simulation.
+        error from the statistics of data and simulation. A σ from n replicas is itself uncertain: nominal
+        ± σ covers the share of |t| < 1 in Student's law with n − 1 degrees of freedom, 0.657 for 10.
+
+    Raises
+    ------
+    UserError
+        If data_weight does not fit the data or the replicas.
     """
     weight = np.ones(len(data)) if data_weight is None else np.asarray(data_weight, dtype=np.float64)
+    ready = weight.ndim == 2
+    if weight.shape != ((n_replicas, len(data)) if ready else (len(data),)):
+        msg = (
+            f"omnifold_replicas: data_weight of shape {weight.shape}; give ({len(data)},), or "
+            f"({n_replicas}, {len(data)}) with the draws of each replica"
+        )
+        raise UserError(msg)
     event = np.arange(len(data)) if data_event is None else np.asarray(data_event)
     _, group = np.unique(event, return_inverse=True)
     _, mc_group = np.unique(matched.event, return_inverse=True)
@@ -230,5 +246,6 @@ def omnifold_replicas(
             matched.fakes,
             matched.fake_weight * rng.poisson(1.0, len(matched.fake_weight)),
         )
-        result[k] = omnifold(data, copy, rng=rng, data_weight=weight * draw, **options).weight
+        drawn = weight[k] if ready else weight * draw
+        result[k] = omnifold(data, copy, rng=rng, data_weight=drawn, **options).weight
     return result
