@@ -1,0 +1,101 @@
+"""Open charm in MOCK data, fitted with a template that the run simulates: number and error are right."""
+
+import numpy as np
+import pytest
+import uproot
+
+from gammastar import config
+from gammastar.core.data import data_path
+from gammastar.pipeline import reading
+from gammastar.pipeline.backgrounds import Ratio, charm_component
+from gammastar.pipeline.checkpoint import open_book
+from gammastar.pipeline.context import Context, axes_of
+from gammastar.simulate import load_card, simulate_events
+from gammastar.store.events import write_tree
+
+SETS = 5
+SCHEMA = """
+tree = "events"
+layout = "jagged"
+lepton = "mu"
+charge = "Muon_charge"
+event = "event"
+weight = "weight"
+prescale = "prescale"
+kinematics = { px = "Muon_px", py = "Muon_py", pz = "Muon_pz" }
+lepton_columns = { dx = "Muon_dx", dy = "Muon_dy" }
+truth = { mass = "gen_mll", pt = "gen_qT", energy = "gen_E", process = "gen_process" }
+"""
+STEERING = """
+[analysis]
+name = "charm"
+seed = 5
+mock = true
+[simulate]
+card = "na60_full"
+n_pairs = 1000
+n_response = 1000
+engine = "toy"
+[read]
+files = ["data_SET.root"]
+response = ["mc.root"]
+schema = "schema.toml"
+[select]
+mass = { bins = 12, low = 0.2125, high = 1.1125 }
+[subtract]
+r_factor = 1.173
+r_factor_sigma = 0.02
+[subtract.charm]
+template = "simulation"
+n_template = 6000
+offset = ["dx", "dy"]
+edges = [0, 60, 120, 180, 260, 400, 2000]
+"""
+
+
+def write(folder, name, kind, n, seed):
+    sample = simulate_events(load_card(data_path("cards/na60_full.toml")), n, kind=kind, seed=seed)
+    write_tree(folder / f"{name}.root", {"events": sample.branches, "meta": sample.meta_branches()})
+    return float(sample.meta["sum_weights"]["charm"])
+
+
+@pytest.fixture(scope="module")
+def fits(tmp_path_factory):
+    """Return fitted components and the charm pairs that each data set holds inside the axes."""
+    base = tmp_path_factory.mktemp("charm")
+    (base / "schema.toml").write_text(SCHEMA)
+    write(base, "mc", "mc", 25_000, 90)
+    found, known, truth = [], [], None
+    for k in range(SETS):
+        recorded = write(base, f"data_{k}", "data", 5000, 100 + k)
+        path = base / "steering.toml"
+        path.write_text(STEERING.replace("SET", str(k)))
+        folder = base / f"run {k}"
+        (folder / "input").mkdir(parents=True)
+        book = open_book(folder, resume=False, seed=5, mock=True)
+        ctx = Context(config.load(path), base, folder, book, lambda *_: None)
+        given = reading.inputs(ctx, {})
+        pairs, _ = reading.select_stage(ctx, given)
+        truth = truth or reading.match_stage(ctx, given)  # the same for all
+        axes = axes_of(ctx.steering.select)
+        component = charm_component(ctx, (pairs,), truth, Ratio(1.173, 0.02), axes)
+        found.append(component)
+        known.append(recorded * inside(component, ctx))
+    return found, np.array(known)
+
+
+def inside(component, ctx):
+    """Return which part of the charm pairs that the run simulated lies inside the axes."""
+    with uproot.open(ctx.folder / "input" / "mock_charm.root") as file:
+        total = float(file["meta"]["sum_weights_charm"].array()[0])
+    edges, mass = axes_of(ctx.steering.select)[0].edges, component.template.mass
+    return component.template.weight[(mass >= edges[0]) & (mass < edges[-1])].sum() / total
+
+
+def test_fitted_number_is_that_of_the_mock(fits):
+    components, known = fits
+    pull = np.array([(c.amount - n) / c.sigma for c, n in zip(components, known, strict=True)])
+    assert 0.05 < np.mean([c.sigma / c.amount for c in components]) < 0.3
+    assert abs(pull.mean()) < 3 / np.sqrt(SETS)
+    # chi2 of SETS degrees of freedom: 99.8 % of them lie inside
+    assert 0.21 < np.sum(pull**2) < 20.5
