@@ -230,7 +230,7 @@ def test_exported_tables_give_the_expected_events(results, tmp_path):
     error = kept["ship_ecn3|mc_error"][i][near]  # of 4000 particles; that of the tables is half as large
     assert (abs(events[near] - signal[near]) < 4.0 * error).all()
     labels = (tmp_path / "tables" / "darkcast" / "ship_ecn3.lmt").read_text().splitlines()
-    assert labels[0] == "mass lower upper"
+    assert labels[0] == "# mass lower upper"
     low, high = map(float, labels[1].split()[1:])
     assert 1e-9 < low < high < 1e-3
 

@@ -13,8 +13,9 @@ from gammastar.core.records import FloatArray
 from gammastar.core.rng import stream
 from gammastar.physics.detector import Detector, load_detector
 from gammastar.pipeline.context import Tell
+from gammastar.pipeline.darkcast import write_darkcast
 from gammastar.pipeline.record import Record, read_record
-from gammastar.store.manifest import read_json, write_json, write_text
+from gammastar.store.manifest import write_json
 from gammastar.store.records import write_table
 
 __all__ = ["efficiency_table", "export"]
@@ -168,7 +169,7 @@ def export(
             "source": known.source,
         }
         if detector is None:
-            _write_darkcast(record, name, known, output / "darkcast")
+            write_darkcast(record, name, known, output / "darkcast")
     write_json(output / "export.json", content)
     return sorted(path for path in output.rglob("*") if path.is_file())
 
@@ -178,45 +179,3 @@ def _factor(record: Record, detector: Detector) -> float | None:
     if section is None or exposure is None or section.target_scaling == "power":
         return None
     return float(accept.Measured(exposure, section.target_scaling).factor(detector))
-
-
-def _write_darkcast(record: Record, name: str, detector: Detector, folder: Path) -> None:
-    """Write the reach in the layout of a Darkcast limit: a table of both edges and its description."""
-    main = record.folder / f"reach_{name}.json"
-    path = main if main.is_file() else record.folder / "reach.json"
-    rows = [row for row in read_json(path)["rows"] if row["part"] == "all"] if path.is_file() else []
-    rows = [row for row in rows if row["coupling_low"] is not None and row["coupling_high"] is not None]
-    if len({row["mass"] for row in rows}) < 2:
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = ["mass lower upper"]
-    for mass in sorted({row["mass"] for row in rows}):
-        mine = [row for row in rows if row["mass"] == mass]
-        low, high = min(r["coupling_low"] for r in mine), max(r["coupling_high"] for r in mine)
-        lines.append(f"{mass:.6g} {low:.6g} {high:.6g}")
-    write_text(folder / f"{name}.lmt", "\n".join(lines) + "\n")
-    chord = detector.volume.chord(np.array([detector.target.position]), np.array([[0.0, 0.0, 1.0]]))[0]
-    ratio = (chord[1] - chord[0]) / chord[0] if np.isfinite(chord).all() and chord[0] > 0 else np.inf
-    write_text(folder / f"{name}.py", _description(record, name, detector, float(ratio)))
-
-
-def _description(record: Record, name: str, detector: Detector, ratio: float) -> str:
-    kind = "MOCK expected reach" if record.mock else "Reach"
-    states = [{"ee": "e_e", "mumu": "mu_mu"}[s] for s in detector.efficiency if s in ("ee", "mumu")]
-    value = f"{ratio:.4g}" if np.isfinite(ratio) else 'float("inf")'
-    return f'''import darkcast
-
-notes = """
-{kind} of {detector.name}, from measured dilepton pairs (gammastar). Couplings are eps of a dark photon.
-lratio: length of the decay volume over its distance from the target, along the beam.
-
-The rate is that of virtual photons from all processes together, so no single production mode is right: with
-another vector, replace `production` by the shares of its processes at each mass.
-"""
-bibtex = ""
-model = darkcast.Model("dark_photon")
-production = darkcast.Production("eta_gamma")
-decay = {states!r}
-bounds = darkcast.Datasets("{name}.lmt")
-efficiency = darkcast.Efficiency(lratio={value})
-'''
