@@ -17,7 +17,7 @@ from gammastar.unfold.choose import (
 from gammastar.unfold.classifier import BoostedTrees, Classifier
 from gammastar.unfold.covariance import chi2, hartlap, mc_statistics, propagated, refolding
 from gammastar.unfold.fiducial import fiducial, fiducial_fraction, reweighted
-from gammastar.unfold.from_hist import from_hist
+from gammastar.unfold.from_hist import from_hist, spectrum_from_hist
 from gammastar.unfold.iterative import iterative, stable_iterations, unfold_values
 from gammastar.unfold.line_shape import Component, LineShape, cocktail_components, forward_fold
 from gammastar.unfold.omnifold import Unbinned, omnifold, omnifold_replicas
@@ -85,6 +85,7 @@ __all__ = [
     "scaled_response",
     "scan",
     "smeared_response",
+    "spectrum_from_hist",
     "stable_iterations",
     "streamed_polarised",
     "streamed_response",

@@ -1,4 +1,4 @@
-"""A response from a filled histogram: any dimension, flow bins mean fakes and misses."""
+"""Response and measured spectrum from filled histograms; flow bins of a response mean fakes and misses."""
 
 from __future__ import annotations
 
@@ -8,9 +8,48 @@ import numpy as np
 from hist import Hist
 
 from gammastar.core.errors import UserError
-from gammastar.core.records import FloatArray, Response
+from gammastar.core.records import BoolArray, FloatArray, Response, Spectrum
+from gammastar.core.stats import filled, flow_free
 
-__all__ = ["from_hist"]
+__all__ = ["from_hist", "spectrum_from_hist"]
+
+
+def spectrum_from_hist(
+    hist: Hist[Any], *, cov: FloatArray | None = None, domain: BoolArray | None = None
+) -> Spectrum:
+    """Return the measured counts of a histogram as a spectrum; its flow bins are left out.
+
+    Parameters
+    ----------
+    hist : Hist
+        Counts, or sums of weights: signed ones after a subtraction. Axes named as those of the response.
+    cov : NDArray, shape (n, n), optional
+        Covariance of the cells in C order; by default diagonal, the variances of the histogram (Weight
+        storage: Σw²; otherwise the counts).
+    domain : NDArray of bool, shape of the histogram, optional
+        Measured cells; by default all.
+
+    Raises
+    ------
+    UserError
+        If `cov` is not symmetric or does not fit.
+    ValueError
+        If the domain does not fit or values are not finite (from `Spectrum`).
+
+    Examples
+    --------
+    >>> data = Hist.new.Reg(3, 0.2, 0.8, name="mass").Weight().fill([0.3, 0.5, 0.55], weight=[1, 1, -0.5])
+    >>> spectrum_from_hist(data).cov.diagonal()
+    array([1.  , 1.25, 0.  ])
+    """
+    values, variances = flow_free(hist)
+    matrix = np.diag(variances) if cov is None else np.asarray(cov, dtype=np.float64)
+    if matrix.shape != (len(values),) * 2 or not np.allclose(matrix, matrix.T):
+        msg = f"spectrum_from_hist: cov of shape {matrix.shape} for {len(values)} cells; give a symmetric one"
+        raise UserError(msg)
+    shape = tuple(len(axis) for axis in hist.axes)
+    inside = np.ones(shape, dtype=bool) if domain is None else np.asarray(domain, dtype=bool)
+    return Spectrum(filled(tuple(hist.axes), values, np.diag(matrix)), matrix, "counts", None, inside)
 
 
 def _flow(hist: Hist[Any]) -> tuple[FloatArray, FloatArray]:
