@@ -32,7 +32,7 @@ MassSource: TypeAlias = float | FloatArray | tuple[FloatArray, FloatArray]
 
 
 class Transport(Protocol):
-    """What turns normal numbers into kinematics: a `KinematicFlow` or a `MassTable`."""
+    """What turns normal numbers into kinematics: a `KinematicFlow`, a `PaperFlow` or a `MassTable`."""
 
     @property
     def mass_range(self) -> tuple[float, float]:

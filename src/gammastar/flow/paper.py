@@ -9,7 +9,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from scipy.special import ndtri
 from torch import Tensor
 from zuko.flows import MaskedAutoregressiveTransform
 from zuko.transforms import LULinearTransform, MonotonicRQSTransform
@@ -131,6 +133,22 @@ def initial_paper_network(options: FlowOptions, rng: np.random.Generator) -> Pap
         return PaperNetwork(options.steps, options.bins, options.hidden, options.layers)
 
 
+def _mixed(word: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Return the words with well-mixed bits: the output function of SplitMix64 (Steele et al. 2014)."""
+    word = word + np.uint64(0x9E3779B97F4A7C15)
+    word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return word ^ (word >> np.uint64(31))
+
+
+def _other_normal(normal: FloatArray, attempt: int) -> FloatArray:
+    """Return normal numbers, shape (n, 2), that follow from the given ones but are independent."""
+    word = np.ascontiguousarray(normal, dtype=np.float64).view(np.uint64)
+    seed = _mixed(word[:, 0] ^ _mixed(word[:, 1] + np.uint64(attempt)))
+    bits = _mixed(np.stack([seed, _mixed(seed)], axis=-1))
+    return np.asarray(ndtri((bits >> np.uint64(11)) * 2.0**-53 + 2.0**-54), dtype=np.float64)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class PaperFlow(Sampler):
     """A trained flow of the paper's architecture; made by `gammastar.flow.fit_paper`.
@@ -176,6 +194,37 @@ class PaperFlow(Sampler):
             if not left.size:
                 return pt, energy, 1.0 - mass.size / max(drawn, 1)
         msg = f"the paper's flow gives no physical point at mass = {mass[left[0]]:.6g} GeV; train it longer"
+        raise PhysicsError(msg)
+
+    def transform(self, mass: FloatArray, normal: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return pt and energy [GeV], shape (n,), of masses, shape (n,), and normal numbers, shape (n, 2).
+
+        The same numbers give the same physical point, so that events have numbers (see `draw_events`).
+
+        Raises
+        ------
+        PhysicsError
+            If a mass lies outside the trained range, or the flow gives no physical point.
+
+        Notes
+        -----
+        Where the point is unphysical, other normal numbers follow from the bits of the given ones, again and
+        again; all of the block is computed, so that each point keeps its place in the matrix products.
+        """
+        mass = np.atleast_1d(np.asarray(mass, dtype=np.float64))
+        self._check(mass)
+        context = self.scaler.condition(mass)
+        pt, energy = self.scaler.inverse(self._in_chunks(self.network.draw, normal, context))
+        for attempt in range(1, _ROUNDS):
+            left = ~inside_limits(mass, pt, energy, self.beam_energy)
+            if not left.any():
+                return pt, energy
+            x = self._in_chunks(self.network.draw, _other_normal(normal, attempt), context)
+            pt, energy = (
+                np.where(left, new, old)
+                for new, old in zip(self.scaler.inverse(x), (pt, energy), strict=True)
+            )
+        msg = f"the paper's flow gives no physical point at mass = {mass[left][0]:.6g} GeV; train it longer"
         raise PhysicsError(msg)
 
     def log_prob(self, mass: FloatArray, pt: FloatArray, energy: FloatArray) -> FloatArray:

@@ -15,7 +15,7 @@ from gammastar.store.events import EventTable, write_events
 from gammastar.store.records import read_spectrum
 
 if TYPE_CHECKING:
-    from gammastar.flow import KeyedEvents, KinematicFlow, MassSource
+    from gammastar.flow import KeyedEvents, KinematicFlow, MassSource, PaperFlow
 
 __all__ = ["sample_file"]
 
@@ -65,9 +65,6 @@ def sample_file(
     from gammastar import flow
 
     found = flow.load(path.with_suffix("") if path.suffix in {".safetensors", ".json"} else path)
-    if not isinstance(found, flow.KinematicFlow):
-        msg = f"{path}: a flow of the paper's preset has no numbered events; sample it in Python"
-        raise UserError(msg)
     masses = _source(found, **source)
     n = len(masses) if isinstance(masses, np.ndarray) else n
     if n is None:
@@ -79,7 +76,7 @@ def sample_file(
 
 
 def _source(
-    found: KinematicFlow,
+    found: KinematicFlow | PaperFlow,
     mass: float | None = None,
     masses: Path | None = None,
     spectrum: Path | None = None,
@@ -126,7 +123,7 @@ def _drawn_from(path: Path, above: float, limits: tuple[float, float]) -> tuple[
 
 
 def _parts(
-    found: KinematicFlow,
+    found: KinematicFlow | PaperFlow,
     source: MassSource,
     numbers: tuple[int, int],
     seed: int,
