@@ -72,7 +72,7 @@ CHI = THEORY.format(model="dark_photon", more=CHARGED, accept=BARS)
 
 @pytest.fixture(scope="module")
 def theory(tmp_path_factory):
-    return results(tmp_path_factory.mktemp("theory"), CHI)
+    return results(tmp_path_factory.mktemp("theory"), CHI + "\n[report]\n")
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +133,15 @@ def test_the_measured_part_covers_the_whole_plane(theory):
     fraction, signal = arrays["ship_ecn3|in_domain_fraction"], arrays["ship_ecn3|signal"]
     assert fraction.shape == signal.shape == (4, 41)
     assert (fraction[signal > 0] == 0).all()  # theory was measured nowhere
+
+
+def test_the_report_of_theory_shows_no_measured_part(theory):
+    page = (theory / "report.html").read_text()
+    assert "nothing was measured" in page
+    assert "measured domain only" not in page
+    assert "split into measured" not in page
+    assert "measured part of the signal on the edges" not in page
+    assert "<td>measured domain</td>" not in page
 
 
 def test_millicharge_reach_and_its_exponent(theory):

@@ -45,11 +45,13 @@ def _section(ctx: Context, name: str, search: Search, mass: Any, arrays: Arrays)
     label = f"Expected reach, {search.detector.name}"
     recast = bool(known) and known[0].plane != "dark_photon" and own is None
     grey = f"Grey: {report.citations(known)}{f'; {RECAST_NOTE}' if recast else ''}." if known else NO_LIMITS
-    domain = domain_of(mass, arrays)
+    domain, theory = domain_of(mass, arrays), _from_theory(ctx)
+    contours = _theory_contours(search) if theory else _contours(search, domain)
     figure = report.reach_figure(
-        _contours(search, domain), pot=search.detector.pot, yields=_yields(ctx, mass, arrays), **options
+        contours, pot=search.detector.pot, yields=_yields(ctx, mass, arrays), **options
     )
-    caption = f"{label}, split into measured and extrapolated, with the signal expected. {grey}"
+    split = "from theory alone: nothing was measured" if theory else "split into measured and extrapolated"
+    caption = f"{label}, {split}, with the signal expected. {grey}"
     figures = [titled(f"reach_{name}", caption, figure)]
     if domain is not None:
         limit = float(search.limit.expected[2])
@@ -74,7 +76,13 @@ def _section(ctx: Context, name: str, search: Search, mass: Any, arrays: Arrays)
     if search.impacts is not None and search.impacts.names:
         figures.append(_impacts(ctx, name, search, search.impacts))
     _numbers(ctx, search, reached)
-    return report.Section(label, _text(search, reached), figures, _tables(search))
+    text = _text(search, reached, theory=theory)
+    return report.Section(label, text, figures, _tables(search, theory=theory))
+
+
+def _from_theory(ctx: Context) -> bool:
+    """Return whether the rate is that of theory channels, so that no signal was measured."""
+    return ctx.steering.predict is not None and ctx.steering.predict.source == "theory"
 
 
 def _mixing(ctx: Context, own: Any) -> bool:
@@ -112,6 +120,14 @@ def domain_of(mass: Any, arrays: Arrays) -> report.DomainMap | None:
         return None
     signal, inside = arrays["signal"], arrays["in_domain_signal"]
     return report.DomainMap(mass, arrays["couplings"], signal, inside, arrays["extrapolation"])
+
+
+def _theory_contours(search: Search) -> list[report.Contour]:
+    """Return the contours of a run without data: no measured part, and no panel of its share."""
+    contours = [report.Contour("theory: all signal", search.reach, "expected", bands=search.reach.bands)]
+    if search.observed is not None:
+        contours.append(report.Contour("observed", search.observed, "observed"))
+    return contours
 
 
 def _contours(search: Search, domain: report.DomainMap | None) -> list[report.Contour]:
@@ -177,7 +193,7 @@ def _tip(search: Search) -> str:
     return f"its tip lies at {mass:.3f} GeV and coupling {coupling:.2g}"
 
 
-def _text(search: Search, reached: Any) -> list[str]:
+def _text(search: Search, reached: Any, *, theory: bool) -> list[str]:
     limit: Limit = search.limit
     first = (
         f"{search.detector.pot:.3g} protons on target, {search.assumption}; expected limit "
@@ -198,12 +214,15 @@ def _text(search: Search, reached: Any) -> list[str]:
             *text,
             f"Nothing is reached: at most {np.nanmax(search.reach.signal):.2g} events are expected.",
         ]
+    measured = (
+        f"The measured part of the signal on the edges is between {np.nanmin(search.fraction):.2g} and "
+        f"{np.nanmax(search.fraction):.2g}. The low-mass side is clipped at 2 m_mu, where the spectrum begins"
+    )
+    measured = "The rate is that of theory channels: nothing was measured" if theory else measured
     text.append(
         f"Of {len(np.unique(search.reach.mass))} masses {len(np.unique(search.reach.mass[reached]))} are "
-        f"reached; {_tip(search)}. The measured part of the signal on the edges is between "
-        f"{np.nanmin(search.fraction):.2g} and {np.nanmax(search.fraction):.2g}. The low-mass side is "
-        f"clipped at 2 m_mu, where the spectrum begins; the upper edge ends where too few sampled "
-        f"particles populate it."
+        f"reached; {_tip(search)}. {measured}; the upper edge ends where too few sampled particles "
+        f"populate it."
     )
     if search.reach.errors is not None and np.isfinite(search.reach.errors).any():
         total = np.sqrt((search.reach.errors**2).sum(axis=2))
@@ -214,9 +233,10 @@ def _text(search: Search, reached: Any) -> list[str]:
     return text
 
 
-def _tables(search: Search) -> list[report.Table]:
+def _tables(search: Search, *, theory: bool) -> list[report.Table]:
     """Return what each contour needs and reaches."""
-    parts = {"expected limit": search.reach, "measured domain": search.measured}
+    parts = {"expected limit": search.reach}
+    parts |= {} if theory else {"measured domain": search.measured}
     parts |= {"observed": search.observed} if search.observed is not None else {}
     parts |= {f"{z:g} sigma discovery": reach for z, reach in search.discovery.items()}
     parts |= {f"{pot:.3g} POT": reach for pot, reach in search.projections.items()}
