@@ -12,10 +12,12 @@ pytest.importorskip("zuko")
 
 from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.core.pairs import Pairs
+from gammastar.facility import open_farm
 from gammastar.flow import (
     FlowOptions,
     PaperFlow,
     decay_vertices,
+    digest,
     draw_events,
     fit,
     fit_ensemble,
@@ -215,6 +217,16 @@ def test_members_do_not_depend_on_their_number(ensemble, pairs, tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
     with pytest.raises(PhysicsError, match="at least two"):
         fit_ensemble(pairs, beam_energy=BEAM, options=SMALL, members=1, seed=5)
+
+
+def test_members_do_not_depend_on_where_they_are_trained(ensemble, pairs, tmp_path):
+    with open_farm(workers=2) as farm:
+        options = {"options": SMALL, "members": 3, "seed": 5, "folder": tmp_path}
+        found = fit_ensemble(pairs, beam_energy=BEAM, each=farm.map, **options)
+    for here, there in zip(ensemble.members, found.members, strict=True):
+        assert digest(here.to_tensors()) == digest(there.to_tensors())
+        assert here.card() == there.card()
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_principal_components():

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -192,8 +190,8 @@ def fit_ensemble(
     members: int = 5,
     seed: int,
     bootstrap: bool = True,
-    workers: int = 1,
     folder: Path | None = None,
+    each: Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]] = map,
 ) -> FlowEnsemble:
     """Train several flows on bootstrap replicas of the events.
 
@@ -203,13 +201,13 @@ def fit_ensemble(
         As for `fit_pairs`.
     members : int
     seed : int
-        Decides replicas and starts; member k is the same whatever the number of members and workers.
+        Decides replicas and starts; member k is the same whatever their number and wherever it is trained.
     bootstrap : bool
         False: the same pairs for all, which leaves the spread of split, start and order alone.
-    workers : int
-        Processes; each trains on one thread.
     folder : Path, optional
         Folder of checkpoints: finished members are not trained again, an interrupted one goes on.
+    each : function like ``map``
+        Where the members are trained, e.g. ``farm.map`` of ``facility.open_farm``; each takes one thread.
 
     Returns
     -------
@@ -233,11 +231,7 @@ def fit_ensemble(
     table = Table(mass, pt, energy, weight, np.asarray(pairs.event, dtype=np.int64))
     more = {"bootstrap": bootstrap, "folder": folder}
     jobs = [(table, beam_energy, options, seed, k, more) for k in range(members)]
-    if workers <= 1:
-        return FlowEnsemble(tuple(_member(*job) for job in jobs))
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        found = [KinematicFlow.from_tensors(*made) for made in pool.map(_train_member, jobs)]
-    return FlowEnsemble(tuple(found))
+    return FlowEnsemble(tuple(KinematicFlow.from_tensors(*made) for made in each(_train_member, jobs)))
 
 
 def save_ensemble(ensemble: FlowEnsemble, stem: str | Path) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -170,9 +171,11 @@ def _train(ctx: Context, options: FlowOptions, training: TrainingSet, beam_energ
         raise SteeringError(msg)
     if not ctx.book.resume or ctx.book.force == "flow":
         shutil.rmtree(ctx.folder / CHECKPOINTS, ignore_errors=True)
-    return train_flow(
-        section, options, training, beam_energy, folder=ctx.folder, seed=ctx.seed, tell=ctx.tell
-    )
+    each: Callable[..., Iterable[Any]] = map
+    if ctx.farm is not None:
+        each = functools.partial(ctx.farm.map, stage="flow")
+    where: dict[str, Any] = {"folder": ctx.folder, "seed": ctx.seed, "tell": ctx.tell, "each": each}
+    return train_flow(section, options, training, beam_energy, **where)
 
 
 def _check(ctx: Context, training: TrainingSet, sampler: Sampler) -> Arrays:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,7 @@ def train_flow(
     folder: Path,
     seed: int,
     tell: Tell,
+    each: Callable[..., Iterable[Any]] = map,
 ) -> dict[str, str]:
     """Train the flow and the members of its ensemble and save them; return their digests by name.
 
@@ -82,6 +84,8 @@ def train_flow(
     seed : int
     tell : callable
         Receives progress.
+    each : function like ``map``
+        Where the members are trained.
     """
     from gammastar import flow
 
@@ -111,7 +115,8 @@ def train_flow(
             options=options,
             members=section.members,
             seed=seed,
-            folder=checkpoints,
+            folder=checkpoints.resolve(),  # workers have a working folder of their own
+            each=each,
         )
         flow.save_ensemble(ensemble, folder / MEMBERS)
         digests[MEMBERS] = " ".join(flow.digest(member.to_tensors()) for member in ensemble.members)
