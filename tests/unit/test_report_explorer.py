@@ -51,6 +51,8 @@ def test_wrong_planes_are_refused(plane):
         explorer("x", {}, cl=(0.9,), mock=False)
     with pytest.raises(PhysicsError, match="2 limits for 1"):
         explorer("x", {"dump": plane}, cl=(0.9,), mock=False)
+    with pytest.raises(PhysicsError, match=r"Plane2D.limit has shape \(3,\)"):
+        Plane2D(plane.mass, plane.coupling, plane.signal, plane.signal, (np.ones(3),))
     with pytest.raises(PhysicsError, match=r"Plane2D.signal has shape \(2, 2\)"):
         Plane2D(plane.mass, plane.coupling, np.ones((2, 2)), plane.signal, (2.3,))
 
@@ -73,6 +75,29 @@ def test_point_shows_events_limit_and_fraction(page, plane, tmp_path):
     assert "75.0 events expected" in text
     assert "limit 2.300" in text
     assert "25.0 % in the measured domain" in text
+    assert "; reached" in text
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium at hand")
+def test_limit_along_the_plane_and_denser_masses(plane, tmp_path):
+    mass = np.sort(np.append(plane.mass, [0.77, 0.775, 0.78]))
+    signal = np.outer(1.1 - mass, 100 * np.exp(-(np.log(plane.coupling / 1e-6) ** 2)))
+    limit = 2.3 + 10.0 * np.broadcast_to(mass[:, None], signal.shape)
+    dense = Plane2D(mass, plane.coupling, signal, signal, (limit,))
+    path = tmp_path / "explorer.html"
+    path.write_text(explorer("Denser", {"dump": dense}, cl=(0.9,), mock=True))
+    command = [
+        BROWSER,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--dump-dom",
+        f"file://{path}#0.775,1e-6",
+    ]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    text = re.search(r"<output.*?>(.*?)</output>", run.stdout, re.DOTALL).group(1)
+    assert "0.775 GeV" in text
+    assert "32.5 events expected, limit 10.050" in text  # 100 × (1.1 − 0.775); 2.3 + 7.75
     assert "; reached" in text
 
 

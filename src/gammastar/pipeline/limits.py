@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from gammastar import infer
 from gammastar.core.errors import SteeringError
-from gammastar.core.records import Exposure
+from gammastar.core.records import Exposure, FloatArray
 from gammastar.pipeline import likelihood_files, reach_files
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context
@@ -39,9 +41,16 @@ def infer_stage(
     return found
 
 
-def limits_of(search: Search, cl: float) -> float:
-    """Return the median expected limit of a search at another confidence level."""
-    limit = infer.upper_limit(
-        search.background, search.background_sigma, "masked", signal_sigma=search.signal_sigma, cl=cl
+def limits_of(search: Search, cl: float) -> float | FloatArray:
+    """Return the median expected limit of a search at another confidence level.
+
+    A number if the uncertainty of the signal is the same everywhere, else an array over masses and couplings.
+    """
+    total = np.full((1, 1), search.signal_sigma**2)
+    for spread in search.spreads.values():
+        total = total + spread**2
+    _, expected, _ = infer.limits_at(
+        np.sqrt(total), search.background, search.background_sigma, "masked", cl=cl, **search.options
     )
-    return float(limit.expected[MEDIAN])
+    median: FloatArray = expected[..., MEDIAN]
+    return float(median[0, 0]) if median.size == 1 else median

@@ -57,6 +57,8 @@ class Search:
     levels : NDArray, shape (masses, 6), or None
         Observed (nan while masked) and expected limits at the best coupling of each mass; None if the limit
         is the same everywhere.
+    options : mapping
+        `method` and `asymptotic_from` of the limits.
     """
 
     detector: Detector
@@ -76,6 +78,7 @@ class Search:
     impacts: infer.Ranking | None = None
     impact_mass: float = np.nan
     levels: FloatArray | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _background(section: Infer, detector: Detector, main: bool) -> tuple[float, float, str]:
@@ -118,6 +121,7 @@ class Plane:
         within = spectrum is not None and not spectrum.extrapolate  # nothing from where nobody measured
         self.signal = self.inside if within else accepted["signal"]
         self.error = accepted["mc_error"]
+        self.options: dict[str, Any] = {"method": section.method, "asymptotic_from": section.asymptotic_from}
         lepton = "mu" if spectrum is None else spectrum.lepton
         self.scan: dict[str, Any] = {
             "reliable": accepted["n_effective"] >= section.min_effective,
@@ -150,8 +154,7 @@ class Plane:
             self.b_sigma,
             self.observed,
             cl=section.cl,
-            method=section.method,
-            asymptotic_from=section.asymptotic_from,
+            **self.options,
         )
 
     def contour(self) -> Reach:
@@ -200,6 +203,7 @@ class Plane:
             impacts=ranking,
             impact_mass=mass,
             levels=self.along(observed, expected),
+            options=self.options,
         )
 
     def along(self, observed: FloatArray, expected: FloatArray) -> FloatArray | None:

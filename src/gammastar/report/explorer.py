@@ -27,22 +27,22 @@ class Plane2D:
     Attributes
     ----------
     mass : NDArray, shape (n,) [GeV]
-        Equidistant.
+        Increasing.
     coupling : NDArray, shape (k,)
         Equidistant in the logarithm.
     signal : NDArray, shape (n, k)
         Expected events.
     in_domain_signal : NDArray, shape (n, k)
         Their part from where dileptons were measured.
-    limit : sequence of float
-        Expected limit on the signal for each confidence level.
+    limit : sequence of float or NDArray, shape (n, k)
+        Expected limit on the signal for each confidence level; an array where it changes along the plane.
     """
 
     mass: FloatArray
     coupling: FloatArray
     signal: FloatArray
     in_domain_signal: FloatArray
-    limit: Sequence[float]
+    limit: Sequence[float | FloatArray]
 
     def __post_init__(self) -> None:
         shape = (len(self.mass), len(self.coupling))
@@ -50,6 +50,10 @@ class Plane2D:
             found = np.shape(getattr(self, name))
             if found != shape:
                 msg = f"Plane2D.{name} has shape {found}, expected {shape}"
+                raise PhysicsError(msg)
+        for limit in self.limit:
+            if np.shape(limit) not in {(), shape}:
+                msg = f"Plane2D.limit has shape {np.shape(limit)}, expected a number or {shape}"
                 raise PhysicsError(msg)
 
 
@@ -67,7 +71,7 @@ def _content(plane: Plane2D) -> dict[str, Any]:
             for row, mask in zip(log.tolist(), positive.tolist(), strict=True)
         ],
         "fraction": fraction.tolist(),
-        "limit": [float(x) for x in plane.limit],
+        "limit": [x if np.ndim(x) == 0 else np.round(x, 4).tolist() for x in plane.limit],
     }
 
 
