@@ -214,12 +214,27 @@ def test_methods_agree_with_each_other(made, nominal):
 
 
 def test_omnifold_hands_its_weights_to_the_flow(made, nominal):
-    found = made(unfolding="[unfold]\nmethod = 'omnifold'\nn_iterations = 2\nn_replicas = 3\nstop = 1e-9\n")
+    sources = "[unfold.systematics]\nbackground = true\npolarisation = 0.3\nefficiency = 0.02\n"
+    found = made(
+        unfolding=f"[unfold]\nmethod = 'omnifold'\nn_iterations = 2\nn_replicas = 3\nstop = 1e-9\n{sources}"
+    )
     value, sigma = total(nominal.unfold)
     weight = found.unfold["omnifold_weight"]
     assert total(found.unfold)[0] == pytest.approx(value, abs=4 * sigma)
     assert (weight >= 0).all()
     assert len(found.unfold["omnifold_change"]) == 2
+    shifts, sizes = found.unfold["source_shifts"], found.unfold["source_sizes"]
+    np.testing.assert_allclose(
+        found.unfold["cov"] - found.unfold["statistical_cov"],
+        shifts.T @ shifts,
+        atol=1e-6 * found.unfold["cov"].max(),
+    )
+    binned = made(unfolding=f"[unfold]\nn_iterations = 2\nn_replicas = 5\nscan = []\n{sources}").unfold
+    np.testing.assert_array_equal(binned["source_names"], found.unfold["source_names"])
+    inside = (found.unfold["values"].ravel() > 0) & (binned["values"].ravel() > 0)
+    relative = [(a["source_shifts"] / a["values"].ravel())[:, inside] for a in (found.unfold, binned)]
+    np.testing.assert_allclose(*relative, rtol=1e-9)
+    assert sizes[2, 0] == pytest.approx(-0.02, rel=0.01)
     arrays = dict(np.load(found.folder / "stages" / "match.npz"))
     matched = MatchedPairs(*(arrays[f] for f in ("true", "reco", "weight", "event", "fakes", "fake_weight")))
     steering = config.load(found.folder.parent / "steering.toml")

@@ -23,7 +23,6 @@ from gammastar.core.errors import SteeringError
         ("unfold", {"tau": 0.1}, "tau"),
         ("unfold", {"preset": "line shape", "method": "tikhonov"}, "method"),
         ("unfold", {"method": "omnifold", "n_replicas": 0}, "n_replicas"),
-        ("unfold", {"method": "omnifold", "systematics": {"efficiency": 0.1}}, "systematics"),
         ("unfold", {"preset": "smeared mass, as the paper", "mass": [0.2, 1.0]}, "mass"),
         ("unfold", {"method": "least squares", "scan": [1]}, "scan"),
         ("unfold", {"stop": 0.1}, "stop"),

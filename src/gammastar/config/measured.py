@@ -214,10 +214,6 @@ class Unfold(Section):
                 self.method == "omnifold" and self.n_replicas < 2,
                 "n_replicas: OmniFold takes its covariance from at least 2 replicas",
             ),
-            (
-                self.method == "omnifold" and self.systematics != Systematics(),
-                "systematics: OmniFold has replicas, no variations; use another method",
-            ),
             (self.preset.startswith("smeared") and own_axes, "mass, pt, energy: 'smeared' keeps [select]'s"),
             (
                 self.method in ("least squares", "omnifold") and bool(self.scan),

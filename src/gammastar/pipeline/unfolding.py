@@ -11,25 +11,23 @@ import numpy as np
 
 from gammastar import config, unfold
 from gammastar.core.axes import MASS
-from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import SteeringError
-from gammastar.core.pairs import MatchedPairs, Pairs
+from gammastar.core.pairs import Pairs
 from gammastar.core.records import FloatArray, Response, Spectrum
 from gammastar.core.rng import stream
 from gammastar.core.stats import filled
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context, axes_of, pack_spectrum, unpack_spectrum
 from gammastar.pipeline.shaped import line_shape_spectrum
-from gammastar.pipeline.stored_truth import Truth, View
-from gammastar.pipeline.unbinned import unbinned_spectrum
-from gammastar.simulate.angles import radiated as radiated_shares
+from gammastar.pipeline.sources import asked_shifts, lepton_mass, radiated
+from gammastar.pipeline.stored_truth import Truth
+from gammastar.pipeline.unbinned import unbinned_spectrum, with_sources
 
 __all__ = ["mass_scan", "simulation_of", "unfold_stage", "without_replicas"]
 
 ITERATIONS = (1.0, 2.0, 4.0, 6.0, 10.0, 20.0)
 TAUS = (10.0, 3.0, 1.0, 0.3, 0.1)  # times the one that is chosen on the mass spectrum
 SLOPE = 0.15  # of the alternative truths of the scan, from end to end of the mass axis
-SOURCES = {"background": "background", "charm": "open charm"}
 
 
 def unfold_stage(
@@ -54,7 +52,11 @@ def unfold_stage(
         extra: Arrays = {}
         if section.method == "omnifold":
             result, extra = unbinned_spectrum(ctx, known.sample, response, pairs, subtraction)
-            sources: tuple[unfold.Source, ...] = ()
+            n, floor = int(extra["strength"]), section.efficiency_floor
+            same = partial(unfold.iterative, n_iterations=n, efficiency_floor=floor)
+            result, sources = with_sources(
+                result, *unfold.with_systematics(measured, without_replicas(response), same, variations)
+            )
         else:
             unfolder, strength = _unfolder(ctx, section, measured, response)
             extra["strength"] = np.array(strength)
@@ -163,18 +165,9 @@ def _variations(
     if section is None:
         return subtracted, []
     asked, plain = section.systematics, without_replicas(response)
-    names = [str(name) for name in subtraction["shift_names"]]
-    wanted = [name for key, name in SOURCES.items() if getattr(asked, key)]
-    missing = [name for name in wanted if name not in names]
-    if missing or (asked.corrections and not set(names) - set(SOURCES.values())):
-        what = ", ".join(missing) or "corrections"
-        msg = f"unfold.systematics: there is no source {what} in this run; [subtract] gives {names or 'none'}"
-        raise SteeringError(msg)
-    if asked.corrections:
-        wanted += [name for name in names if name not in SOURCES.values()]
+    wanted = asked_shifts(asked, subtraction)
     cov, found = subtracted.cov.copy(), []
-    for name in wanted:
-        shift = subtraction["shifts"][names.index(name)]
+    for name, shift in wanted:
         cov -= np.outer(shift, shift)
         found.append((name, shift))
     hist = filled(tuple(subtracted.hist.axes), subtracted.values, np.diag(cov))
@@ -187,9 +180,8 @@ def _variations(
             for sign in (asked.polarisation, -asked.polarisation)
         ]
     if asked.fsr is not None:
-        lepton = LEPTON_MASS["mu" if ctx.steering.spectrum is None else ctx.steering.spectrum.lepton]
-        radiated = _radiated(asked.fsr, lepton, stream(ctx.seed, "radiation"))
-        varied = known.varied(radiated, axes, true)
+        view = radiated(asked.fsr, lepton_mass(ctx), stream(ctx.seed, "radiation"))
+        varied = known.varied(view, axes, true)
         result.append(unfold.Variation("final-state radiation", None, varied))
     if asked.efficiency is not None:
         result += [
@@ -197,17 +189,6 @@ def _variations(
             for sign in (1, -1)
         ]
     return measured, result
-
-
-def _radiated(share: float, lepton: float, rng: np.random.Generator) -> View:
-    """Return the simulation with more radiation, as a function of its parts."""
-
-    def view(part: MatchedPairs) -> MatchedPairs:
-        kept = radiated_shares(part.true[:, 0], lepton, rng)
-        after = unfold.radiated_pairs(part, np.maximum(kept, 1e-3), m_lepton=lepton)
-        return unfold.mixed_simulation(part, after, share)
-
-    return view
 
 
 def _statistics(
