@@ -1,5 +1,6 @@
 """More pairs than the memory is to hold: files instead of arrays, the same spectrum."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from gammastar.core.pairs import Pairs
 from gammastar.core.rng import stream
 from gammastar.core.stats import effective_size
 from gammastar.pipeline import measured_half, reading, stored_pairs
+from gammastar.pipeline.backgrounds import charge_ratio
 from gammastar.pipeline.checkpoint import open_book
 from gammastar.pipeline.context import Context
 from gammastar.pipeline.order import Products, run, training_pairs
@@ -22,6 +24,10 @@ from gammastar.store.pairs import read_pairs
 
 SMALL = Path(__file__).parents[2] / "analysis" / "na60_dimuon" / "small.toml"
 LIMIT = 5000
+
+
+def tell(*_):
+    """Report nothing."""
 
 
 def steering(folder, *, limit=None, step=20_000):
@@ -113,7 +119,7 @@ def test_page_says_which_stages_had_a_sample(runs, tmp_path):
     folder = runs["files"]
     parsed = config.load(steering(tmp_path, limit=LIMIT))
     book, made = open_book(folder, resume=True, seed=1, mock=True), Products()
-    ctx = Context(parsed, tmp_path, folder, book, lambda *_: None)
+    ctx = Context(parsed, tmp_path, folder, book, tell)
     made.inputs = reading.inputs(ctx, {})
     made.pairs, made.cutflow = reading.select_stage(ctx, made.inputs)
     measured_half.subtract_half(ctx, made)
@@ -130,6 +136,25 @@ def test_page_says_which_stages_had_a_sample(runs, tmp_path):
     made.cutflow = {k: v for k, v in made.cutflow.items() if not k.startswith("stored")}
     made.truth = Truth(made.matched)
     assert "max_in_memory" not in " ".join(pairs_section(ctx, made).paragraphs)
+
+
+def test_mixed_events_of_more_leptons_than_the_limit_give_the_same_ratio(tmp_path):
+    found = {}
+    for limit in (None, LIMIT):
+        path = steering(tmp_path, limit=limit)
+        text = path.read_text()
+        asked = 'r_factor = "mixed"\nmixed_pairs = 60000\n'
+        path.write_text(re.sub(r"r_factor = .*\nr_factor_sigma = .*\n", asked, text))
+        parsed, folder = config.load(path), tmp_path / f"{limit}"
+        ctx = Context(parsed, tmp_path, folder, open_book(folder, resume=False, seed=1, mock=True), tell)
+        axes = (regular("mass", 6, 0.2125, 1.1125),)
+        found[limit] = charge_ratio(ctx, axes, {}, reading.inputs(ctx, {}))
+    held, chosen = found[None], found[LIMIT]
+    assert held.leptons == 0
+    assert chosen.leptons > 2 * LIMIT  # the pool is bounded by class
+    assert abs(chosen.value - held.value) < 4 * np.hypot(chosen.sigma, held.sigma)
+    assert chosen.mixed is not None
+    assert chosen.mixed.weight.sum() == pytest.approx(held.mixed.weight.sum(), rel=0.02)
 
 
 def test_simulation_above_the_limit_is_in_files_and_a_sample_in_memory(runs):
