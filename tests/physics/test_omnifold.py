@@ -86,20 +86,6 @@ def test_three_variables_agree_with_truth_and_with_binned_unfolding():
     assert np.mean(np.abs(pull) < 2) >= 0.9
 
 
-@pytest.mark.slow
-def test_replicas_scatter_like_the_statistics():
-    rng = stream(3, "replicas")
-    _, reco = dimuons(rng, 2000, 0.25, 0.35)
-    matched = sample(*dimuons(rng, 8000, 0.25, 0.35))
-    data = reco[np.isfinite(reco[:, 0])]
-    replicas = unfold.omnifold_replicas(
-        data, matched, rng=rng, n_replicas=10, classifier=unfold.BoostedTrees(10), n_iterations=1
-    )
-    expected = np.sqrt(1 / len(data) + 1 / matched.reconstructed.sum())
-    total = replicas.sum(axis=1)
-    assert total.std(ddof=1) / total.mean() == pytest.approx(expected, rel=0.8)
-
-
 def test_stops_early_takes_fakes_and_any_classifier():
     rng = stream(4, "callback")
     true, reco = dimuons(rng, 3000, 0.25, 0.35)
