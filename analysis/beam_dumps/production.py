@@ -14,6 +14,7 @@ from gammastar.physics import bremsstrahlung
 from gammastar.physics.detector import Detector, load_detector
 from gammastar.physics.geometry import Cylinder
 from gammastar.physics.mesons import MesonTable
+from gammastar.physics.proton_form_factor import FORM_FACTORS
 from gammastar.physics.widths import RTable, lepton_width
 from gammastar.predict.channels import theory
 
@@ -108,8 +109,10 @@ def variant(name: str, kind: str = "default") -> Variant:
     kind : str
         "default": the card, all channels. "brem", "pi0", "eta", "vector": one channel. "paper brem" and
         "paper pi0" (NuCal): one channel, the line of the dark photon and not both leptons inside the radius,
-        and energies above 3 GeV. "flux" (CHARM): η alone, as many per proton in the solid angle as CHARM has
-        neutral pions there, and decays to electrons alone. "open" (CHARM): no upper cut on the energy.
+        and energies above 3 GeV; "paper point-like": the first without a form factor of the proton. "flux"
+        (CHARM): η alone, as many per proton in the solid angle as CHARM has neutral pions there, and decays
+        to electrons alone. "open" (CHARM): no upper cut on the energy. The inputs of "paper", "flux" and
+        "open" are inferred from the published curves, not read in their papers.
     """
     detector = detector_of(name)
     base = Variant(detector, channels(detector), limit=LIMITS[name])
@@ -119,6 +122,11 @@ def variant(name: str, kind: str = "default") -> Variant:
         volume = Cylinder(radius=detector.planes[-1].r_max, z0=detector.volume.z0, z1=detector.volume.z1)
         cuts = replace(detector.cuts, min_energy_sum=SOFT)
         line = replace(detector, planes=(), cuts=cuts, volume=volume)
+        if kind == "paper point-like":
+            kernel = replace(bremsstrahlung.preset(KERNEL), form_factor=FORM_FACTORS["pointlike"])
+            return replace(
+                base, detector=line, channels=(theory.Bremsstrahlung(kernel, detector.beam_energy),)
+            )
         return replace(base, detector=line, channels=channels(detector, only=kind.split()[1]))
     if kind == "flux":
         (eta,) = channels(detector, only="eta")

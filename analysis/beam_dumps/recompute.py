@@ -17,8 +17,9 @@ sys.path[:0] = [str(HERE), str(ROOT / "analysis")]
 
 from _venv import reenter  # noqa: E402
 
-MASSES = (0.01, 0.9, 70)  # GeV
-EVENTS = {False: 100_000, True: 400_000}  # per mass and channel; the second for the stored limits
+MASSES = (0.01, 1.4, 76)  # GeV: beyond the end of both areas
+RESONANCE = (0.74, 0.82, 17)  # GeV: the time-like form factor of the proton follows the narrow ω
+EVENTS = 100_000  # per mass and channel
 AT = (0.05, 0.1, 0.2, 0.3, 0.4)
 TITLES = {"charm": "CHARM", "nucal": "NuCal"}
 COMPARE = {
@@ -27,6 +28,7 @@ COMPARE = {
         "default": ("nucal", "nucal_tsai"),
         "paper brem": ("nucal_brem",),
         "paper pi0": ("nucal_pi0",),
+        "paper point-like": ("nucal_brem",),
     },
 }
 LABELS = {
@@ -36,6 +38,10 @@ LABELS = {
     "nucal_tsai": "arXiv:1908.07525",
 }
 REFERENCE = {"charm": "Phys. Lett. B 157 (1985) 458", "nucal": "Z. Phys. C 51 (1991) 341"}
+NOTES = {
+    "charm": "fluxes of mesons from pp fits and a power of A",
+    "nucal": "above 0.6 GeV by the time-like form factor of the proton alone: none with a point-like one",
+}
 HEAD = """# Limit of {title} on dark photons, 90 % CL, recomputed by analysis/beam_dumps/recompute.py --write.
 name = "{title} (recomputed)"
 plane = "dark_photon" # kinetic mixing epsilon, not squared
@@ -44,9 +50,16 @@ citation = "{title}, {reference}, recomputed with this package"
 reference = "{reference}"
 source = "recomputed: {source}"
 licence = "BSD-3-Clause"
-changes = "own computation from 10 to 900 MeV; first interaction of each proton only"
+changes = "own computation from 10 MeV; first interaction of each proton only; {note}"
 closed = true
 """
+
+
+def grid():
+    """Return the masses, denser about the ω."""
+    import numpy as np
+
+    return np.union1d(np.geomspace(*MASSES), np.linspace(*RESONANCE))
 
 
 def outline(reach) -> list[tuple[float, float]]:
@@ -65,7 +78,7 @@ def write(name: str, reach) -> Path:
     points = outline(reach)
     target = ROOT / "data" / "limits" / f"dark_photon_{name}_recomputed.toml"
     source = "bremsstrahlung with the kernel of arXiv:1311.3870 and decays of mesons; analysis/beam_dumps"
-    text = HEAD.format(title=TITLES[name], reference=REFERENCE[name], source=source)
+    text = HEAD.format(title=TITLES[name], reference=REFERENCE[name], source=source, note=NOTES[name])
     for key, column in (("mass", 0), ("coupling", 1)):
         values = [f"{point[column]:.5g}" for point in points]
         lines = [", ".join(values[i : i + 10]) for i in range(0, len(values), 10)]
@@ -76,7 +89,7 @@ def write(name: str, reach) -> Path:
 
 
 def draw(name: str, reach, pot: float) -> None:
-    """Draw the recomputed limit, the published ones, and ours with the inputs of the published one."""
+    """Draw the recomputed limit, the published ones, and ours with inputs inferred from a published one."""
     import curves
     import numpy as np
     import production
@@ -87,7 +100,7 @@ def draw(name: str, reach, pot: float) -> None:
         [report.Contour(f"{TITLES[name]} recomputed", reach, "observed")],
         mock=False,
         pot=pot,
-        plane=report.Plane(mass_range=(MASSES[0], MASSES[1]), coupling_range=(3e-8, 1e-3), threshold=None),
+        plane=report.Plane(mass_range=(MASSES[0], MASSES[1]), coupling_range=(1e-8, 1e-3), threshold=None),
     )
     ax = figure.axes[0]
     ax.plot([], [], color="#5790fc", linewidth=3.0, label=f"{TITLES[name]} recomputed")
@@ -95,10 +108,10 @@ def draw(name: str, reach, pot: float) -> None:
         points = curves.polygon(key)
         if points is not None:
             ax.plot(*np.vstack([points, points[:1]]).T, line, color=colour, linewidth=1.4, label=LABELS[key])
-    for kind in ("flux",) if name == "charm" else ("paper brem", "paper pi0"):
+    for kind in ("flux",) if name == "charm" else ("paper point-like", "paper pi0"):
         case = production.variant(name, kind)
         here = np.array(outline(production.reach(case, np.geomspace(0.01, MASSES[1], 40))))
-        label = None if kind == "paper pi0" else "ours with the inputs of 1311.3870"
+        label = None if kind == "paper pi0" else "ours, inputs inferred from the curve of 1311.3870"
         ax.plot(*np.vstack([here, here[:1]]).T, ":", color="#d1495b", linewidth=1.8, label=label)
     ax.legend(loc="upper right", fontsize=13)
     report.save_figure(figure, ROOT / "results" / "beam_dumps" / name)
@@ -111,12 +124,11 @@ def main() -> None:
     options = parser.parse_args()
     reenter("all")
     import curves
-    import numpy as np
     import production
 
     for name in TITLES:
         case = production.variant(name)
-        reach = production.reach(case, np.geomspace(*MASSES), EVENTS[options.write])
+        reach = production.reach(case, grid(), EVENTS)
         draw(name, reach, case.detector.pot)
         if options.write:
             print(f"written: {write(name, reach).relative_to(ROOT)}")

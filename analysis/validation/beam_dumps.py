@@ -20,19 +20,20 @@ import production
 MASSES = (0.05, 0.1, 0.2, 0.3, 0.4)
 BLUEMLEIN, TSAI = "arXiv:1311.3870", "arXiv:1908.07525"
 GNINENKO = "curve of CHARM in arXiv:1311.3870"
+INFERRED = "inputs inferred from the curve"
 LINE = "line of the dark photon, energy above 3 GeV"
 # detector, variant, published curve, masses of lower and upper edge, what is said of it, source
 ROWS = (
     ("nucal", "default", "nucal", (0.2, 0.3, 0.4), MASSES, "all channels, ee and μμ", BLUEMLEIN),
     ("nucal", "default", "nucal_tsai", (0.05, 0.1), MASSES[:3], "all channels, ee and μμ", TSAI),
-    ("nucal", "paper brem", "nucal_brem", MASSES, MASSES, f"bremsstrahlung as published: {LINE}", BLUEMLEIN),
-    ("nucal", "paper pi0", "nucal_pi0", MASSES[:2], MASSES[:2], f"π⁰ as published: {LINE}", BLUEMLEIN),
+    ("nucal", "paper brem", "nucal_brem", MASSES, MASSES, f"bremsstrahlung, {INFERRED}: {LINE}", BLUEMLEIN),
+    ("nucal", "paper pi0", "nucal_pi0", MASSES[:2], MASSES[:2], f"π⁰, {INFERRED}: {LINE}", BLUEMLEIN),
     ("charm", "default", "charm", (0.05,), MASSES[:2], "all channels, ee and μμ", GNINENKO),
     ("charm", "default", "charm_tsai", (0.1, 0.2), (), "all channels, ee and μμ", TSAI),
-    ("charm", "open", "charm_tsai", (), MASSES[:3], "no upper cut on the energy", TSAI),
+    ("charm", "open", "charm_tsai", (), MASSES[:3], f"{INFERRED}: no upper cut on the energy", TSAI),
     (
         *("charm", "flux", "charm", MASSES, MASSES[:4]),
-        "η alone, 2.9e17 of them in the solid angle (recalled), electrons alone",
+        f"{INFERRED}: η alone, 2.9e17 of them in the solid angle (recalled), electrons alone",
         GNINENKO,
     ),
 )
@@ -59,6 +60,24 @@ def rows(*, quick: bool) -> Iterator[dict]:
                 column = 0 if side == "lower" else 1
                 yield row | {"ours": float(found[i, column]), "expected": float(wanted[i, column])}
     yield _needed(n)
+    yield from _ends(n)
+
+
+def _ends(n: int) -> Iterator[dict]:
+    """Yield where the area of NuCal ends: published, and ours with a point-like proton."""
+    published = curves.polygon("nucal_brem")
+    row = {
+        "quantity": f"nucal: log10 of the highest excluded mass [GeV]; point-like proton, {INFERRED}: {LINE}",
+        "tolerance": 0.1,
+        "source": BLUEMLEIN,
+    }
+    if published is None:
+        yield row | {"ours": np.nan, "expected": np.nan, "skipped": "GAMMASTAR_CURVES not set"}
+        return
+    expected = float(np.log10(published[:, 0].max()))
+    masses = np.arange(0.4, 0.8, 0.01)
+    found = production.edges(production.variant("nucal", "paper point-like"), masses, n)
+    yield row | {"ours": float(np.log10(masses[np.isfinite(found[:, 0])].max())), "expected": expected}
 
 
 def _needed(n: int) -> dict:
