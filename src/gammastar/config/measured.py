@@ -35,8 +35,8 @@ class Select(Section):
     """Range cuts, function cuts, pair-level ghost veto, and the axes of the reconstructed spectrum.
 
     More pairs or simulated photons than `max_in_memory` stay in files: histograms and response are filled
-    from all of them part by part; classifier, OmniFold and flow learn from about so many, of events that their
-    hash chooses. Of more leptons than that, mixed events take the same kind of sample.
+    from all of them part by part; classifier, OmniFold and flow learn from about so many, of events that
+    their hash chooses. Of more leptons than that, mixed events take the same kind of sample.
     """
 
     lepton: dict[str, Range] = Field(default_factory=dict)
