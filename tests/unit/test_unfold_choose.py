@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from hist import Hist
+from hist import Hist, axis
 from hist.storage import Weight
 from scipy.stats import norm
 
@@ -221,3 +221,43 @@ def test_pair_weights_keep_signs_and_give_the_effective_size():
     assert found.effective == pytest.approx(found.weight.sum() ** 2 / (found.weight**2).sum())
     with pytest.raises(UserError, match="3 pairs"):
         unfold.pair_weights(values, np.ones(2), response)
+
+
+@pytest.mark.parametrize("check", ["closure", "stress", "linearity", "bottom line", "scan"])
+def test_checks_name_the_spectrum_of_wrong_shape(check):
+    migration = Hist(
+        axis.Regular(4, 0, 1, name="measured"), axis.Regular(2, 0, 1, name="mass"), storage="weight"
+    ).fill(np.linspace(0.05, 0.95, 400), np.linspace(0.05, 0.95, 400))
+    response = unfold.from_hist(migration, 1, n_replicas=5, rng=stream(1))
+    measured = unfold.spectrum_from_hist(migration.project("measured"))
+    method = partial(unfold.iterative, n_iterations=2)
+    wrong, rng = np.ones(3), stream(2)
+    calls = {
+        "closure": lambda: unfold.closure(response, method, rng=rng, truth=wrong),
+        "stress": lambda: unfold.stress(response, method, {"x": wrong}, rng=rng),
+        "linearity": lambda: unfold.linearity(response, method, wrong),
+        "bottom line": lambda: unfold.bottom_line(
+            measured, method(measured, response), response, {"x": wrong}
+        ),
+        "scan": lambda: unfold.scan(measured, response, {"2": method}, alternatives={"x": wrong}),
+    }
+    with pytest.raises(UserError, match=r"has the shape \(3,\); the response has 2 true cells"):
+        calls[check]()
+    thin = unfold.from_hist(migration * 1e-6, 1, n_replicas=0)
+    with pytest.raises(UserError, match="give both in pairs"):
+        unfold.closure(thin, method, rng=rng, n_toys=3)
+
+
+def test_spectrum_of_a_histogram_takes_a_covariance_and_leaves_flow_out():
+    filled_once = Hist(axis.Regular(3, 0, 3, name="mass")).fill([-1, 0.5, 1.5, 1.6, 9])
+    found = unfold.spectrum_from_hist(filled_once)
+    assert found.values.tolist() == [1, 2, 0]
+    assert np.diag(found.cov).tolist() == [1, 2, 0]
+    cov = np.array([[2, 1, 0], [1, 3, 0], [0, 0, 1.0]])
+    found = unfold.spectrum_from_hist(filled_once, cov=cov, domain=[True, True, False])
+    assert found.hist.variances().tolist() == [2, 3, 1]
+    assert found.cov.tolist() == cov.tolist()
+    assert found.domain.tolist() == [True, True, False]
+    for wrong in (np.eye(2), np.triu(np.ones((3, 3)))):
+        with pytest.raises(UserError, match="symmetric"):
+            unfold.spectrum_from_hist(filled_once, cov=wrong)

@@ -10,7 +10,7 @@ import numpy as np
 from gammastar.core.errors import UserError
 from gammastar.core.records import BoolArray, FloatArray, Response, Spectrum
 from gammastar.core.stats import filled
-from gammastar.unfold.choose import Unfolder, asimov
+from gammastar.unfold.choose import Unfolder, asimov, true_cells
 from gammastar.unfold.covariance import chi2, refolding
 
 __all__ = ["ToyStudy", "bottom_line", "closure", "linearity", "stress"]
@@ -110,13 +110,18 @@ def closure(
     -------
     ToyStudy
 
+    Raises
+    ------
+    UserError
+        If the truth does not have the cells of the response, n_toys is below 2, or no cell is left.
+
     Notes
     -----
     Fakes keep their fraction. Cells that leave the domain in any toy are not used.
     """
-    t = response.prior if truth is None else np.asarray(truth, dtype=np.float64).ravel()
-    if t.shape != response.prior.shape or n_toys < 2:
-        msg = f"closure: truth needs {response.prior.size} cells and n_toys at least 2 (got {n_toys})"
+    t = response.prior if truth is None else true_cells(truth, response, "closure: truth")
+    if n_toys < 2:
+        msg = f"closure: n_toys = {n_toys} must be at least 2"
         raise UserError(msg)
     genuine = np.where(response.fakes < 1, 1 - response.fakes, 1.0)
     expected = response.migration @ t / genuine
@@ -138,6 +143,12 @@ def closure(
         chi2s[i] = value / max(ndf, 1)
         value, ndf = refolding(found, measured, known)
         folded[i] = value / max(ndf, 1)
+    if not used.any():
+        msg = (
+            f"closure: no true cell stays in the domain in all {n_toys} toys; truth of {t.sum():.3g} pairs, "
+            f"simulation (the prior of the response) of {response.prior.sum():.3g}: give both in pairs"
+        )
+        raise UserError(msg)
     return ToyStudy(pulls[:, used], used, float(chi2s.mean()), float(folded.mean()))
 
 
@@ -194,7 +205,7 @@ def linearity(
     `distortion`, weighted with the inverse variance of the prior's own unfolding.
     """
     prior = response.prior * scale
-    shape = np.asarray(distortion, dtype=np.float64).ravel()
+    shape = true_cells(distortion, response, "linearity: distortion")
     y = response.migration @ prior
     everything = np.ones(tuple(len(a) for a in response.reco), dtype=bool)
     measured = Spectrum(filled(response.reco, y, y), np.diag(y), "counts", None, everything)
@@ -229,7 +240,7 @@ def bottom_line(
     cov = measured.cov * np.outer(genuine, genuine)
     result = {}
     for name, model in models.items():
-        t = np.asarray(model, dtype=np.float64).ravel()
+        t = true_cells(model, response, f"bottom_line: model {name!r}")
         before, _ = chi2(measured.values.ravel() * genuine - response.migration @ t, cov)
         difference = np.where(unfolded.domain.ravel(), unfolded.values.ravel() - t, 0.0)
         after, _ = chi2(difference, unfolded.cov)

@@ -25,6 +25,7 @@ __all__ = [
     "l_curve",
     "least_correlated",
     "scan",
+    "true_cells",
 ]
 
 log = logging.getLogger(__name__)
@@ -144,6 +145,24 @@ def _warn_at_the_end(tau: FloatArray, chosen: int, margin: int) -> None:
         )
 
 
+def true_cells(values: FloatArray, response: Response, what: str) -> FloatArray:
+    """Return a spectrum on the true cells in C order.
+
+    Raises
+    ------
+    UserError
+        If its size is not that of the response.
+    """
+    found = np.asarray(values, dtype=np.float64)
+    if found.size != response.prior.size:
+        shape = tuple(len(axis) for axis in response.true)
+        msg = (
+            f"{what} has the shape {found.shape}; the response has {response.prior.size} true cells, {shape}"
+        )
+        raise UserError(msg)
+    return found.ravel()
+
+
 def asimov(truth: FloatArray, measured: Spectrum, response: Response) -> Spectrum:
     """Return the expected measurement of a true spectrum, with the relative errors of a measured one.
 
@@ -153,9 +172,14 @@ def asimov(truth: FloatArray, measured: Spectrum, response: Response) -> Spectru
     measured : Spectrum
         Supplies the covariance: V scaled to the expected contents.
     response : Response
+
+    Raises
+    ------
+    UserError
+        If the truth does not have the cells of the response.
     """
     genuine = np.where(response.fakes < 1, 1 - response.fakes, 1.0)
-    expected = response.migration @ np.asarray(truth, dtype=np.float64).ravel() / genuine
+    expected = response.migration @ true_cells(truth, response, "asimov: truth") / genuine
     y = measured.values.ravel()
     # excess variance over Poisson (background, weights) is kept; the Poisson part follows the expectation
     excess = np.clip(np.diag(measured.cov) - np.clip(y, 0, None), 0, None)
