@@ -12,6 +12,7 @@ from gammastar.core.errors import StoreError
 from gammastar.core.pairs import Pairs
 from gammastar.core.rng import stream
 from gammastar.core.stats import effective_size
+from gammastar.facility import open_farm
 from gammastar.pipeline import measured_half, reading, stored_pairs
 from gammastar.pipeline.backgrounds import charge_ratio
 from gammastar.pipeline.checkpoint import open_book
@@ -197,6 +198,21 @@ def test_chunk_size_and_limit_do_not_choose_other_events(runs, tmp_path):
     for stage, key in (("select", "event"), ("subtract", "posterior")):
         ours, theirs = arrays(again, stage)[key], arrays(runs["files"], stage)[key]
         np.testing.assert_allclose(ours, theirs, rtol=1e-9)
+
+
+def test_chunks_of_a_farm_give_the_same_parts_and_samples(runs, tmp_path):
+    with open_farm() as farm:
+        path = steering(tmp_path, limit=LIMIT, step=9000)
+        folder = run(path, output=tmp_path / "run", only="unfold", farm=farm)
+    for stage, keys in (
+        ("select", ("event", "stored_pairs")),
+        ("match", ("true", "reco", "weight", "fakes", "stored_photons")),
+        ("subtract", ("values", "cov")),
+        ("unfold", ("efficiency", "values")),
+    ):
+        ours, theirs = arrays(folder, stage), arrays(runs["files"], stage)
+        for key in keys:
+            np.testing.assert_allclose(ours[key], theirs[key], rtol=1e-9, err_msg=key)
 
 
 def test_resumed_run_refuses_changed_parts(tmp_path):
