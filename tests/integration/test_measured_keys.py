@@ -14,6 +14,7 @@ from gammastar.pipeline import measured_half
 from gammastar.pipeline.checkpoint import open_book
 from gammastar.pipeline.context import Context
 from gammastar.pipeline.order import run
+from gammastar.pipeline.sections_unfolded import uncertainties
 from gammastar.pipeline.stored_truth import Truth
 from gammastar.simulate import load_card, simulate_events
 from gammastar.store.events import write_tree
@@ -235,6 +236,9 @@ def test_omnifold_hands_its_weights_to_the_flow(made, nominal):
     relative = [(a["source_shifts"] / a["values"].ravel())[:, inside] for a in (found.unfold, binned)]
     np.testing.assert_allclose(*relative, rtol=1e-9)
     assert sizes[2, 0] == pytest.approx(-0.02, rel=0.01)
+    (table,) = uncertainties(found.unfold)
+    assert table.columns["sum of the spectrum [%]"][3] == "-2.0"
+    assert table.columns["source"][0] == "data and simulation statistics"
     arrays = dict(np.load(found.folder / "stages" / "match.npz"))
     matched = MatchedPairs(*(arrays[f] for f in ("true", "reco", "weight", "event", "fakes", "fake_weight")))
     steering = config.load(found.folder.parent / "steering.toml")

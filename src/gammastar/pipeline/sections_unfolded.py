@@ -16,7 +16,7 @@ from gammastar.pipeline.order import Products
 from gammastar.pipeline.results import titled
 from gammastar.pipeline.unfolding import simulation_of
 
-__all__ = ["spectrum_section", "true_mass_spectrum"]
+__all__ = ["spectrum_section", "true_mass_spectrum", "uncertainties"]
 
 
 def true_mass_spectrum(ctx: Context, edges: FloatArray) -> FloatArray | None:
@@ -29,7 +29,7 @@ def true_mass_spectrum(ctx: Context, edges: FloatArray) -> FloatArray | None:
     return np.asarray(np.trapezoid(simulate.mass_spectrum(card, fine), fine, axis=1), dtype=np.float64)
 
 
-def _named(arrays: Arrays) -> list[report.Table]:
+def uncertainties(arrays: Arrays) -> list[report.Table]:
     """Return the tables of uncertainties and of fitted line shapes."""
     tables = []
     if "statistics" in arrays:
@@ -39,6 +39,15 @@ def _named(arrays: Arrays) -> list[report.Table]:
         ]
         data, simulation = (float(x) for x in arrays["statistics"])
         tables.append(report.sources_table(rows, data, simulation))
+    if "replica_error" in arrays:
+        total, mean = 100 * arrays["source_sizes"].T
+        columns = {
+            "source": ["data and simulation statistics", *map(str, arrays["source_names"])],
+            "sum of the spectrum [%]": [f"{x:+.1f}" for x in (100 * float(arrays["replica_error"]), *total)],
+            "mean of a cell [%]": ["", *(f"{x:.1f}" for x in mean)],
+        }
+        caption = "Uncertainties of the OmniFold spectrum: replicas, and shifts of the iterative unfolding."
+        tables.append(report.Table(columns, caption=caption))
     if "shape_names" in arrays:
         value, sigma = arrays["shape_yields"].T
         columns = {
@@ -151,4 +160,4 @@ def spectrum_section(ctx: Context, made: Products) -> report.Section:
         figures += _checks(subtracted, unfolded, full, kept["refolding"], section.efficiency_floor, mock=mock)
     correlations = report.correlation_matrix(cov, edges, mock=mock)
     figures.append(titled("correlations", "Correlations of the mass bins.", correlations))
-    return report.Section("Virtual photons, unfolded", [text], figures=figures, tables=_named(kept))
+    return report.Section("Virtual photons, unfolded", [text], figures=figures, tables=uncertainties(kept))

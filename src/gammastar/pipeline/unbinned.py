@@ -66,11 +66,13 @@ def unbinned_spectrum(
     shape = tuple(len(axis) for axis in response.true)
     hist = filled(response.true, np.where(domain, nominal, 0.0), np.diag(cov))
     spectrum = Spectrum(hist, cov, "counts", None, domain.reshape(shape))
+    error = np.sqrt(max(float(cov.sum()), 0.0)) / max(float(nominal[domain].sum()), 1e-300)
     return spectrum, {
         "omnifold_weight": found.weight,
         "omnifold_change": found.change,
         "strength": np.array(float(len(found.history))),
         "statistical_cov": cov,
+        "replica_error": np.array(error),
     }
 
 
