@@ -63,6 +63,9 @@ adds more to it than one that is 12 % larger takes away.
 
 {masses}
 
+Where χ² of the mean pulls is above the number of masses, biases of a fraction of a standard deviation remain; their
+cause is open.
+
 ## Systematic impacts
 
 Mean shift of log₁₀ ε of both edges (signal of the measured domain) and of the rate against nominal
