@@ -63,8 +63,8 @@ adds more to it than one that is 12 % larger takes away.
 
 {masses}
 
-Where χ² of the mean pulls is above the number of masses, biases of a fraction of a standard deviation remain; their
-cause is open.
+Where χ² of the mean pulls is above the number of masses, biases of a fraction of a standard deviation
+remain; their cause is open.
 
 ## Systematic impacts
 
