@@ -4,11 +4,14 @@ import json
 import re
 import shutil
 import subprocess
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from gammastar.core.errors import PhysicsError
+from gammastar.infer import upper_limit
+from gammastar.pipeline.limits import limits_of
 from gammastar.report import Plane2D, explorer
 
 BROWSER = next(
@@ -55,6 +58,18 @@ def test_wrong_planes_are_refused(plane):
         Plane2D(plane.mass, plane.coupling, plane.signal, plane.signal, (np.ones(3),))
     with pytest.raises(PhysicsError, match=r"Plane2D.signal has shape \(2, 2\)"):
         Plane2D(plane.mass, plane.coupling, np.ones((2, 2)), plane.signal, (2.3,))
+
+
+def test_limits_of_a_run_follow_its_uncertainties():
+    known = {"background": 0.5, "background_sigma": 0.3, "signal_sigma": 0.18, "options": {"method": "exact"}}
+    spread = np.array([[0.0, 0.1], [0.2, 0.4]])
+    along = limits_of(SimpleNamespace(spreads={"kinematics": spread}, **known), 0.95)
+    for found, sigma in zip(along.ravel(), np.hypot(0.18, spread).ravel(), strict=True):
+        assert found == pytest.approx(
+            upper_limit(0.5, 0.3, "masked", signal_sigma=sigma, cl=0.95).expected[2], rel=1e-3
+        )
+    one = limits_of(SimpleNamespace(spreads={}, **known), 0.95)
+    assert one == pytest.approx(along[0, 0])
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium at hand")
