@@ -1,0 +1,171 @@
+"""Commands of the pages on mock data, the flow and semi-visible dark photons; only with less statistics."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import uproot
+
+from gammastar.core.data import data_path
+
+ROOT = Path(__file__).resolve().parents[2]
+HOWTO = ROOT / "docs" / "howto"
+NA60 = ROOT / "analysis" / "na60_dimuon"
+
+pytestmark = pytest.mark.slow
+
+
+def blocks(page, language):
+    found = re.findall(rf"```{language}\n(.*?)```", (HOWTO / f"{page}.md").read_text(), re.DOTALL)
+    assert found
+    return found
+
+
+def commands(page):
+    """Return the commands of a page in its order, as lists of words."""
+    return [shlex.split(line) for block in blocks(page, "sh") for line in block.splitlines() if line]
+
+
+def smaller(words, **values):
+    """Return a command with other values of its options; options that it lacks are added."""
+    words = list(words)
+    for name, value in values.items():
+        option = f"-{name}" if len(name) == 1 else f"--{name.replace('_', '-')}"
+        if option in words:
+            words[words.index(option) + 1] = str(value)
+        else:
+            words += [option, str(value)]
+    return words
+
+
+def call(words, folder):
+    assert words[0] == "gammastar"
+    arguments = [sys.executable, "-m", "gammastar", *words[1:]]
+    run = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, f"{words}: {run.stderr[-2000:]}"
+    return run.stdout
+
+
+def test_mock_data_as_written(tmp_path):
+    (command,) = commands("mock")
+    call(smaller(command, n=20_000), tmp_path)
+    with uproot.open(tmp_path / "mock.root") as file:
+        names, pot = set(file["events"].keys()), float(file["meta"]["N_POT"].array()[0])
+        muon = {key: file["events"][key].array() for key in ("Muon_px", "Muon_py", "Muon_pz", "Muon_charge")}
+    text = (HOWTO / "mock.md").read_text()
+    promised = re.search(r"(\| tree `events`.*?)\n\n", text, re.DOTALL)[1]
+    sure = re.sub(r"\([^)]*\)", "", promised)  # in brackets: with a section of the card
+    listed = {n for n in re.findall(r"`(\w+)`", sure) if n not in {"events", "fsr"} and "gen" not in n}
+    listed -= {"Muon_motherPdg", "Muon_motherIdx", "Muon_decayZ", "Muon_fsr"}  # truth: not in data
+    assert len(listed) > 12
+    assert listed <= names
+    assert not {n for n in names if "gen_" in n or "mother" in n}
+    # the block of the card: tuned to the spectrum of the file just made
+    p = np.stack([np.asarray(muon[f"Muon_p{k}"][:, :2], dtype=float) for k in "xyz"])
+    opposite = np.asarray(muon["Muon_charge"][:, 0] * muon["Muon_charge"][:, 1]) < 0
+    energy = np.sqrt((p**2).sum(axis=0) + 0.1056584**2).sum(axis=1)
+    mass = np.sqrt(energy**2 - (p.sum(axis=2) ** 2).sum(axis=0))[opposite]
+    counts, edges = np.histogram(mass, np.linspace(0.2, 1.2, 26))
+    rows = [f"{a:.4f},{b:.4f},{n}" for a, b, n in zip(edges[:-1], edges[1:], counts, strict=True)]
+    (tmp_path / "mass.csv").write_text("\n".join(["low,high,entries", *rows]) + "\n")
+    (block,) = blocks("mock", "toml")
+    assert "value = 1.0e13" in block
+    block = block.replace("value = 1.0e13", f"value = {pot:.6g}")
+    card = data_path("cards/na60_full.toml").read_text()
+    card = card.replace("\n[sources]\n", '\n[sources]\nmine = "this test"\n')
+    (tmp_path / "card.toml").write_text(card + "\n" + block)
+    said = call(["gammastar", "simulate", "card.toml", "-n", "2000", "-o", "tuned.root"], tmp_path)
+    assert "phi_2body" in said
+
+
+@pytest.mark.flow
+def test_flow_as_written(tmp_path):
+    text = (NA60 / "small.toml").read_text().replace("epochs = 4", "epochs = 1\nmembers = 2")
+    (tmp_path / "steering.toml").write_text(text)
+    shutil.copy(NA60 / "schema.toml", tmp_path)
+    shutil.copytree(data_path("mock/na60_data.root").parent, tmp_path / "mock")
+    call(["gammastar", "run", "steering.toml", "--output", "results/na60"], tmp_path)
+    few = {"sample": {"n": 2000}, "flow-scan": {"epochs": 1}}
+    for command in commands("flow"):
+        fewer = smaller(command, **few[command[1]])
+        if command[1] == "flow-scan" and "--grid" not in command:
+            fewer += ["--grid", "bins=8"]  # of all architectures, 24 trainings
+        call(fewer, tmp_path)
+    for name in ("photons.parquet", "dark.hepmc", "mcp.lhe.gz", "results/scan/flow_scan.jsonl"):
+        assert (tmp_path / name).stat().st_size > 500, name
+    (block,) = blocks("flow", "python")
+    script = f"""
+from pathlib import Path
+import numpy as np
+
+folder, rng = Path("results/na60"), np.random.default_rng(1)
+mass = np.full(2000, 0.6)
+edges = np.linspace(0.0, 400.0, 6)
+yields = lambda pt, energy, weight: np.histogram(energy, edges, weights=weight)[0]
+
+
+class Given:
+    def sample(self, mass, rng):
+        return found.nominal.sample(mass, rng)
+
+
+{block.split("found = ")[0]}
+found = {block.split("found = ")[1].split("pt, energy")[0]}
+nominal = yields(*found.nominal.sample(mass, np.random.default_rng(1)), np.ones(2000))
+{block}
+assert weight.shape == (2, 2000)
+assert shifts.shape[1] == len(nominal)
+assert np.isfinite(shifts).all()
+"""
+    python = [sys.executable, "-c", script]
+    run = subprocess.run(python, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-2000:]
+
+
+def test_semivisible_as_written(tmp_path, monkeypatch, capsys):
+    text = "\n".join(blocks("semivisible", "python"))
+    for many, few in (("50_000", "5_000"), ("20_000", "1_000"), ("n=5_000", "n=500")):
+        assert many in text
+        text = text.replace(many, few)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "page.py").write_text(text)
+    names = runpy.run_path("page.py")
+    p = names["p"]
+    assert ((p.low <= p.value) & (p.value <= p.high)).all()
+    assert p.value[0] > 0.5 > p.value[-1]  # long-lived at small couplings, seen at large ones
+    shape = names["plane"].babar.shape
+    assert np.asarray(names["excluded"]).shape[:2] == shape[:2]
+    momentum = names["pairs"][0] if isinstance(names["pairs"], tuple) else names["pairs"]
+    assert len(getattr(momentum, "parent", momentum)) == 1000
+    assert "inf" in capsys.readouterr().out  # no s-wave annihilation
+
+
+def test_darknews_as_written(tmp_path, monkeypatch):
+    pytest.importorskip("pyarrow")
+    page = (HOWTO / "semivisible.md").read_text()
+    (line,) = re.findall(r"^    (python3 analysis/semivisible/darknews\.py .*)$", page, re.MULTILINE)
+    path = Path(__file__).resolve().parents[1] / "unit" / "test_recast_darknews.py"
+    spec = importlib.util.spec_from_file_location("mock_of_darknews", path)
+    helper = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(helper)
+    helper.write_parquet(tmp_path / "FILE.parquet", helper.mock())
+    words = shlex.split(line)[1:]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(ROOT / "analysis"))
+    import _venv
+
+    monkeypatch.setattr(_venv, "reenter", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", [*words, "--output", str(tmp_path / "out")])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(ROOT / words[0]), run_name="__main__")
+    assert stop.value.code == 0
+    assert list((tmp_path / "out").glob("*workspace*.json"))
