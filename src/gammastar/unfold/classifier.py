@@ -48,7 +48,8 @@ class BoostedTrees:
     rate : float
         Learning rate.
     leaves, per_leaf : int
-        Leaves of a tree, and events in a leaf at least.
+        Leaves of a tree, and events in a leaf at least: a leaf has one ratio, so that a steep tail of fewer
+        events is not resolved.
     validation : float
         Fraction of the events that decides when to stop; 0 grows all trees.
     patience : int
@@ -61,7 +62,7 @@ class BoostedTrees:
     n_trees: int = 100
     rate: float = 0.2
     leaves: int = 8
-    per_leaf: int = 200
+    per_leaf: int = 50
     validation: float = 0.2
     patience: int = 20
     bins: int = 255
