@@ -140,38 +140,38 @@ class Study:
         inside = np.abs(values[:, 0] - mass) < HALF_WINDOW
         return values[inside, 1], values[inside, 2], weight[inside]
 
-    def drawn(self, key: str, mass: float, n: int = 200_000):
-        """Return draws of the mean of an ensemble."""
+    def drawn(self, key: str, mass, n: int = 200_000):
+        """Return draws of the mean of an ensemble, at one mass or at one mass each."""
         import numpy as np
 
-        pt, energy = self.flows[key].sample(np.full(n, mass), self.stream("drawn", key, f"{mass}"))
-        return pt, energy, np.ones(n)
+        mass = np.full(n, mass) if np.ndim(mass) == 0 else mass
+        pt, energy = self.flows[key].sample(mass, self.stream("drawn", key, f"{mass[0]}"))
+        return pt, energy, np.ones(len(mass))
 
-    def weights(self, key: str, mass: float, drawn):
+    def weights(self, key: str, mass, drawn):
         """Return weights of the members on draws of the mean."""
         import numpy as np
 
-        return self.flows[key].weights(np.full(len(drawn[0]), mass), drawn[0], drawn[1])
+        return self.flows[key].weights(np.broadcast_to(mass, drawn[0].shape), drawn[0], drawn[1])
+
+    def window_masses(self, mass: float, n: int = 200_000):
+        """Return masses of the signal pairs around a mass, drawn with their weights."""
+        values, weight = self.samples["signal"]
+        share = weight * (abs(values[:, 0] - mass) < HALF_WINDOW)
+        return self.stream("window", f"{mass}").choice(values[:, 0], n, p=share / share.sum())
 
     def kinematics(self) -> None:
-        """Fig. 5."""
+        """Fig. 5; the flow at the masses of the pairs: the window at 1 GeV holds mostly the φ at its edge."""
         from gammastar.report.flow_figures import flow_vs_data
 
-        names = ("with background", "subtracted", "signal")
-        drawn = {f"flow, {name}": [self.drawn(name, m) for m in MASSES] for name in names}
-        figure = flow_vs_data(
-            MASSES,
-            [self.window("signal", m) for m in MASSES],
-            drawn,
-            mock=True,
-            window=HALF_WINDOW,
-            members={
-                f"flow, {name}": [
-                    self.weights(name, m, drawn[f"flow, {name}"][i]) for i, m in enumerate(MASSES)
-                ]
-                for name in names
-            },
-        )
+        masses, names = [self.window_masses(m) for m in MASSES], ("with background", "subtracted", "signal")
+        drawn = {f"flow, {name}": [self.drawn(name, m) for m in masses] for name in names}
+        members = {
+            key: [self.weights(key[6:], *one) for one in zip(masses, drawn[key], strict=True)]
+            for key in drawn
+        }
+        data = [self.window("signal", m) for m in MASSES]
+        figure = flow_vs_data(MASSES, data, drawn, mock=True, window=HALF_WINDOW, members=members)
         self.save(figure, "fig05_kinematics")
 
     def contours(self) -> None:
