@@ -253,3 +253,21 @@ def test_extrapolated_part_has_an_error_that_grows_with_it(results):
     assert (error[signal == 0] == 0).all()
     assert (error[signal > 1] > 0.05).all()  # hardly anything was measured
     assert (error[signal > 1] < 5 * (1 - part[signal > 1])).all()
+
+
+@pytest.mark.slow
+def test_a_run_that_refuses_to_extrapolate_has_no_signal_but_the_measured(bare, tmp_path):
+    text = bare.read_text()
+    assert "[spectrum]\n" in text
+    bare = tmp_path / "steering.toml"
+    bare.write_text(text.replace("[spectrum]\n", "[spectrum]\nextrapolate = false\n"))
+    gammastar("run", bare, "--output", tmp_path / "out")
+    rows = read_json(tmp_path / "out" / "reach_ship_ecn3.json")["rows"]
+    edges = {
+        part: [
+            (row["mass"], row["coupling_low"]) for row in rows if row["part"] == part and row["coupling_low"]
+        ]
+        for part in ("all", "measured domain")
+    }
+    assert len(edges["all"]) > 5
+    assert edges["all"] == edges["measured domain"]
