@@ -74,9 +74,13 @@ class Book:
                 logger.info("%s: taken from the finished run", stage)
                 self.done(stage, key, digest(kept))
                 return kept
-        result = compute()
+        result: dict[str, Any] = compute()
+        objects = sorted(name for name, array in result.items() if np.asarray(array).dtype.hasobject)
+        if objects:  # numpy would pickle them; its switch against that is newer than the lowest version
+            msg = f"{stage}: {', '.join(objects)}: not plain numbers or text, cannot be kept"
+            raise StoreError(msg)
         with atomic(path) as temporary, temporary.open("wb") as stream:
-            np.savez(stream, allow_pickle=False, **result)
+            np.savez(stream, **result)
         self.done(stage, key, digest(result))
         return result
 
