@@ -1,9 +1,9 @@
 """The flow against `normflows` in the configuration of the data-driven paper: training, sampling, divergence.
 
 The peer is trained for 89 epochs of 5e4 pairs (minutes); ``--full`` goes on to all 500 of the paper, with
-three seeds (an hour or two), GAMMASTAR_BENCHMARK_EPOCHS sets another number. A second peer has our preprocessing and schedule.
-Where `normflows` is not installed, our own version of the same configuration takes its place and the claims
-say so.
+three seeds (an hour or two), GAMMASTAR_BENCHMARK_EPOCHS sets another number. A second peer has our
+preprocessing and schedule. Where `normflows` is not installed, our own version of the same configuration
+takes its place and the claims say so.
 """
 
 from __future__ import annotations
