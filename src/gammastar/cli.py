@@ -172,12 +172,22 @@ def flow_scan(steering: Path, **options: Any) -> None:
 @click.option("--patches", type=FILE, help="Patch set or patch beside a workspace.")
 @click.option("--region", default="", help="Folder inside an archive with several workspaces.")
 @click.option("--patch", "names", multiple=True, help="Only these patches.")
-@click.option("--method", type=click.Choice(["auto", "exact", "asymptotic"]), default="asymptotic")
+@click.option(
+    "--method",
+    type=click.Choice(["auto", "exact", "marginalised", "asymptotic"]),
+    help="[that of --steering, or asymptotic]",
+)
+@click.option("--statistic", type=click.Choice(["ratio", "qtilde"]), help="Of exact CLs [ratio].")
+@click.option(
+    "--auxiliary", type=click.Choice(["fixed", "randomised", "averaged"]), help="Toys of exact CLs [fixed]."
+)
+@click.option("--steering", type=FILE, help="Test as the [infer] of this file says.")
 @click.option("--hs3", type=FILE, help="Also write each tested signal as HS3 into this folder.")
 def scan(path: Path, **options: Any) -> None:
     """Test every signal of a published likelihood: pyhf workspace, HS3, folder or archive at PATH.
 
-    The method `auto` is exact at few events, where the nuisances allow it.
+    The method `auto` is exact at few events, where the nuisances allow it; `marginalised` is exact with toys
+    averaged over the nuisances.
     """
     from gammastar.pipeline.published import scan_lines
 

@@ -154,3 +154,24 @@ def test_pointer_keys_and_switches(plane, tmp_path):
     assert re.search(r"0\.450 GeV.*16\.[23] events expected", right)  # 0.25 × 100 × (1.1 − 0.45)
     assert switched == ""  # another detector has another grid
     assert "limit 5.000, 50.0 % in the measured domain" in elsewhere
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium at hand")
+def test_theory_claims_no_measured_part(plane, tmp_path):
+    theory = Plane2D(plane.mass, plane.coupling, plane.signal, None, (2.3, 3.0))
+    path = tmp_path / "explorer.html"
+    path.write_text(explorer("Theory", {"dump": theory}, cl=(0.9, 0.95), mock=False))
+    command = [
+        BROWSER,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--dump-dom",
+        f"file://{path}#0.35,1e-6",
+    ]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    text = re.search(r"<output.*?>(.*?)</output>", run.stdout, re.DOTALL).group(1)
+    assert "75.0 events expected, limit 2.300, production from theory; reached" in text
+    assert "in the measured domain" not in text
+    assert re.search(r'<label id="which" hidden', run.stdout)  # nothing to switch to
+    assert "nothing was measured" in re.search(r'<span id="domain">(.*?)</span>', run.stdout).group(1)

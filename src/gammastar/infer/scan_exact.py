@@ -47,9 +47,14 @@ def suits(workspace: Mapping[str, Any], asymptotic_from: float) -> tuple[bool, s
 
 
 def exact_point(
-    workspace: Mapping[str, Any], strength: float, rng: np.random.Generator, *, n_toys: int = 20_000
+    workspace: Mapping[str, Any],
+    strength: float,
+    rng: np.random.Generator,
+    *,
+    convention: Convention | None = None,
+    n_toys: int = 20_000,
 ) -> tuple[CLs, FloatArray]:
-    """Return observed and expected exact CLs of a workspace (ratio of profiled likelihoods).
+    """Return observed and expected exact CLs of a workspace.
 
     Parameters
     ----------
@@ -57,6 +62,8 @@ def exact_point(
         As `channels_of` takes it.
     strength : float
     rng : numpy.random.Generator
+    convention : Convention, optional
+        By default the ratio of profiled likelihoods with fixed auxiliary measurements, as NA62.
     n_toys : int
         Of each hypothesis.
 
@@ -70,7 +77,7 @@ def exact_point(
     channels = channels_of(workspace)
     masked = any(channel.observed is None for channel in channels)
     known = [expected_data(channel) if channel.observed is None else channel for channel in channels]
-    convention = Convention()
+    convention = Convention() if convention is None else convention
     model = compiled(known, convention)
     toys = cloud(model, convention, model.data(), (strength,), n_toys, rng)
     q = statistics(model, toys.toys, strength, convention.statistic)
@@ -81,7 +88,7 @@ def exact_point(
     beyond = q[None, :] >= at[:, None] - TIE
     clsb = beyond @ with_signal / with_signal.sum()
     expected = clsb / np.maximum(beyond @ without / without.sum(), 1e-300)
-    found = exact_cls(known, rng=rng, strength=strength, n_toys=n_toys)
+    found = exact_cls(known, rng=rng, convention=convention, strength=strength, n_toys=n_toys)
     if masked:
         found = CLs(np.nan, 0.0, np.nan, np.nan, np.nan, found.toys, found.effective, found.method)
     return found, np.sort(expected)

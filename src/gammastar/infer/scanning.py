@@ -14,6 +14,7 @@ import pyhf
 
 from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.core.records import FloatArray
+from gammastar.infer.ensemble import Convention
 from gammastar.infer.hs3 import to_hs3
 from gammastar.infer.likelihood import Likelihood
 from gammastar.infer.limit import ASYMPTOTIC_FROM
@@ -63,6 +64,7 @@ def scan(
     codes: Mapping[str, Mapping[str, str]] | None = None,
     method: ScanMethod = "asymptotic",
     asymptotic_from: float = ASYMPTOTIC_FROM,
+    convention: Convention | None = None,
     rng: np.random.Generator | None = None,
 ) -> Iterator[ScanPoint]:
     """Test the signal of each patch: pyhf's asymptotic CLs (q̃μ), or exact ones.
@@ -81,6 +83,8 @@ def scan(
         ones of whole samples); `ScanPoint.method` says which and why.
     asymptotic_from : float
         Expected or observed events, whichever is smaller.
+    convention : Convention, optional
+        Of exact CLs; the ratio of profiled likelihoods with fixed auxiliary measurements by default.
     rng : numpy.random.Generator, optional
         Of the toys of exact CLs; of seed 1 by default.
 
@@ -114,7 +118,7 @@ def scan(
             if method == "auto":
                 exactly, why = suits(spec, asymptotic_from)
             if exactly:
-                yield _exactly(name, likelihood, spec, (strength, rng, why))
+                yield _exactly(name, likelihood, spec, (strength, rng, convention, why))
                 continue
             space = pyhf.Workspace(spec)
             model = space.model(modifier_settings=settings, measurement_name=None)
@@ -138,10 +142,13 @@ def scan(
 
 
 def _exactly(
-    name: str, likelihood: Likelihood, spec: dict[str, Any], how: tuple[float, np.random.Generator, str]
+    name: str,
+    likelihood: Likelihood,
+    spec: dict[str, Any],
+    how: tuple[float, np.random.Generator, Convention | None, str],
 ) -> ScanPoint:
-    strength, rng, why = how
-    found, expected = exact_point(spec, strength, rng)
+    strength, rng, convention, why = how
+    found, expected = exact_point(spec, strength, rng, convention=convention)
     parameters = len({m["name"] for c in spec["channels"] for s in c["samples"] for m in s["modifiers"]})
     label = found.method + (f"; {why}" if why else "")
     return ScanPoint(

@@ -32,8 +32,8 @@ class Plane2D:
         Equidistant in the logarithm.
     signal : NDArray, shape (n, k)
         Expected events.
-    in_domain_signal : NDArray, shape (n, k)
-        Their part from where dileptons were measured.
+    in_domain_signal : NDArray, shape (n, k), or None
+        Their part from where dileptons were measured; None for theory, which measured nothing.
     limit : sequence of float or NDArray, shape (n, k)
         Expected limit on the signal for each confidence level; an array where it changes along the plane.
     """
@@ -41,14 +41,14 @@ class Plane2D:
     mass: FloatArray
     coupling: FloatArray
     signal: FloatArray
-    in_domain_signal: FloatArray
+    in_domain_signal: FloatArray | None
     limit: Sequence[float | FloatArray]
 
     def __post_init__(self) -> None:
         shape = (len(self.mass), len(self.coupling))
         for name in ("signal", "in_domain_signal"):
             found = np.shape(getattr(self, name))
-            if found != shape:
+            if found != shape and not (name == "in_domain_signal" and self.in_domain_signal is None):
                 msg = f"Plane2D.{name} has shape {found}, expected {shape}"
                 raise PhysicsError(msg)
         for limit in self.limit:
@@ -60,9 +60,7 @@ class Plane2D:
 def _content(plane: Plane2D) -> dict[str, Any]:
     positive = plane.signal > 0
     log = np.log10(np.where(positive, plane.signal, 1.0)).round(3)
-    fraction = np.divide(
-        plane.in_domain_signal, plane.signal, out=np.zeros_like(plane.signal), where=positive
-    ).round(4)
+    measured = plane.in_domain_signal
     return {
         "mass": plane.mass.round(6).tolist(),
         "coupling": plane.coupling.tolist(),
@@ -70,9 +68,14 @@ def _content(plane: Plane2D) -> dict[str, Any]:
             [value if known else None for value, known in zip(row, mask, strict=True)]
             for row, mask in zip(log.tolist(), positive.tolist(), strict=True)
         ],
-        "fraction": fraction.tolist(),
+        "fraction": None if measured is None else _fraction(measured, plane.signal).tolist(),
         "limit": [x if np.ndim(x) == 0 else np.round(x, 4).tolist() for x in plane.limit],
     }
+
+
+def _fraction(part: FloatArray, signal: FloatArray) -> FloatArray:
+    result: FloatArray = np.divide(part, signal, out=np.zeros_like(signal), where=signal > 0).round(4)
+    return result
 
 
 def explorer(
