@@ -84,7 +84,7 @@ def flow_of_the_main_job() -> dict:
     from gammastar.core.data import data_path
     from gammastar.core.rng import stream
     from gammastar.core.sampler import Sampler
-    from gammastar.pipeline.reinterpret import read_domain
+    from gammastar.pipeline.record import read_domain
     from gammastar.store.manifest import read_json
 
     domain, trained = read_domain(folder / "domain.safetensors"), flow.load(folder / "flow")

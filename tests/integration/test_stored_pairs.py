@@ -17,7 +17,8 @@ from gammastar.pipeline import measured_half, reading, stored_pairs
 from gammastar.pipeline.backgrounds import charge_ratio
 from gammastar.pipeline.checkpoint import open_book
 from gammastar.pipeline.context import Context
-from gammastar.pipeline.order import Products, run, training_pairs
+from gammastar.pipeline.order import run, training_pairs
+from gammastar.pipeline.products import Products
 from gammastar.pipeline.sections_measured import pairs_section
 from gammastar.pipeline.stored_truth import Truth
 from gammastar.store.manifest import read_json

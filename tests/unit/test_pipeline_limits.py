@@ -15,7 +15,7 @@ from gammastar.infer import counting_limit, discovery_yield, hs3_nll, read_likel
 from gammastar.pipeline.checkpoint import open_book
 from gammastar.pipeline.context import Context
 from gammastar.pipeline.limits import infer_stage
-from gammastar.pipeline.order import Products
+from gammastar.pipeline.products import Products
 from gammastar.pipeline.sections_reach import reach_sections
 
 MASS, COUPLING = np.linspace(0.22, 0.8, 12), np.geomspace(1e-8, 1e-5, 61)

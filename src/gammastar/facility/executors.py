@@ -8,8 +8,6 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import BrokenExecutor
-from concurrent.futures import CancelledError as Cancelled
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -17,21 +15,18 @@ import cloudpickle
 import distributed
 from coffea.processor import DaskExecutor, FuturesExecutor, IterativeExecutor
 from coffea.util import coffea_console
-from distributed.client import FutureCancelledError
-from distributed.scheduler import KilledWorker
 from loky import get_reusable_executor
 
 from gammastar.core.errors import GammastarError, SteeringError, StoreError
 from gammastar.core.pairs import MatchedPairs, Pairs
-from gammastar.facility.harvest import harvest
+from gammastar.facility.harvest import LOST, harvest
 from gammastar.facility.processor import matched_of, pairs_of
 from gammastar.facility.warm import warm
 from gammastar.select import Cutflow, Step
 from gammastar.store.chunks import Job, code_digest
 
-__all__ = ["LOST", "Farm", "open_farm"]
+__all__ = ["Farm", "open_farm"]
 
-LOST = (BrokenExecutor, Cancelled, FutureCancelledError, KilledWorker)
 Client: Any = distributed.Client  # without types
 LocalCluster: Any = distributed.LocalCluster
 WAIT = 60  # seconds for a scheduler and its first worker

@@ -8,7 +8,8 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError as Cancelled
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +18,8 @@ from typing import Any, Protocol
 from coffea.nanoevents import BaseSchema
 from coffea.processor import Runner
 from coffea.processor.executor import WorkItem
+from distributed.client import FutureCancelledError
+from distributed.scheduler import KilledWorker
 
 from gammastar.core import errors
 from gammastar.core.errors import GammastarError, InputFileError, StoreError
@@ -24,9 +27,10 @@ from gammastar.facility.fileset import write_fileset
 from gammastar.facility.processor import DileptonPairs
 from gammastar.store.chunks import Chunk, Job, Kept, Source, read_chunk, split
 
-__all__ = ["Backend", "Harvest", "harvest", "plan"]
+__all__ = ["LOST", "Backend", "Harvest", "harvest", "plan"]
 
 logger = logging.getLogger(__name__)
+LOST = (BrokenExecutor, Cancelled, FutureCancelledError, KilledWorker)
 PAUSE = 0.5  # seconds between two looks at the finished chunks
 Found = dict[Chunk, dict[str, Any]]
 
@@ -209,8 +213,6 @@ def _split(job: Job, path: str) -> tuple[tuple[int, tuple[int, ...], str], Gamma
 
 def _round(farm: Backend, job: Job, chunks: list[Chunk]) -> tuple[Found, Found]:
     """Send chunks to the workers; return the notes of those that are finished and that failed."""
-    from gammastar.facility.executors import LOST
-
     try:
         answer = _coffea(farm, job, chunks)
     except LOST as error:

@@ -14,48 +14,11 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from gammastar.core.errors import InputFileError, PhysicsError, PortabilityError, SteeringError
 from gammastar.core.records import Exposure
 from gammastar.physics.geometry import Volume
-from gammastar.physics.stand import Stand
+from gammastar.physics.stand import STRICT, Stand, Target, check
 
 __all__ = ["Cuts", "Detector", "Magnet", "Plane", "Target", "load_detector", "target_factor"]
 
 Scaling: TypeAlias = Literal["per_interaction", "power"]
-
-_STRICT = ConfigDict(extra="forbid", allow_inf_nan=True)
-
-
-def _check(condition: bool, message: str) -> None:
-    if not condition:
-        raise PhysicsError(message)
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where the beam interacts.
-
-    Attributes
-    ----------
-    a, z : float
-        Mass and atomic number.
-    thickness : float
-        In nuclear interaction lengths; inf for a dump that stops every proton.
-    position : tuple of float
-        Centre of production in the frame of the planes [m]; the only place that holds it.
-    """
-
-    a: float
-    z: float
-    thickness: float
-    position: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
-
-    def __post_init__(self) -> None:
-        for name in ("a", "z", "thickness"):
-            _check(getattr(self, name) > 0, f"target.{name} = {getattr(self, name)!r} must be positive")
-
-    @property
-    def interaction_probability(self) -> float:
-        """Probability that a proton interacts, 1 − exp(−thickness)."""
-        return -math.expm1(-self.thickness)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +51,14 @@ class Plane:
     x: float = 0.0
     y: float = 0.0
     min_separation: float = 0.0
-    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     def __post_init__(self) -> None:
-        _check(math.isfinite(self.z), f"plane {self.name!r}: z = {self.z!r} must be finite")
+        check(math.isfinite(self.z), f"plane {self.name!r}: z = {self.z!r} must be finite")
         for name in ("half_x", "half_y", "octagon", "r_max"):
             value = getattr(self, name)
-            _check(value > 0, f"plane {self.name!r}: {name} = {value!r} must be positive")
-        _check(
+            check(value > 0, f"plane {self.name!r}: {name} = {value!r} must be positive")
+        check(
             0 <= self.r_min < self.r_max,
             f"plane {self.name!r}: 0 <= r_min < r_max needed, got {self.r_min!r}, {self.r_max!r}",
         )
@@ -114,7 +77,7 @@ class Magnet:
 
     z: float
     kick: float
-    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +87,7 @@ class Cuts:
     min_momentum: float = 0.0
     min_energy_sum: float = 0.0
     max_energy_sum: float = math.inf
-    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,21 +132,21 @@ class Detector:
     cuts: Cuts = Cuts()
     background: float | None = None
     background_sigma: float | None = None
-    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     def __post_init__(self) -> None:
         for name in ("beam_energy", "pot"):
             value = getattr(self, name)
-            _check(math.isfinite(value) and value > 0, f"{name} = {value!r} must be positive")
+            check(math.isfinite(value) and value > 0, f"{name} = {value!r} must be positive")
         for state, value in self.efficiency.items():
-            _check(0 <= value <= 1, f"efficiency.{state} = {value!r} must lie between 0 and 1")
-        _check(len(self.efficiency) > 0, "efficiency: at least one final state is needed")
+            check(0 <= value <= 1, f"efficiency.{state} = {value!r} must lie between 0 and 1")
+        check(len(self.efficiency) > 0, "efficiency: at least one final state is needed")
         daughters = self.accept_on == "daughters"
-        _check(
+        check(
             not daughters or self.volume.is_bounded,
             "volume: decays are drawn in it, so it must be finite when accept_on = 'daughters'",
         )
-        _check(
+        check(
             daughters or not (self.planes or self.magnet or self.cuts != Cuts()),
             "planes, magnet and cuts act on leptons: accept_on = 'daughters' is needed",
         )
@@ -289,7 +252,7 @@ def target_factor(
         raise PortabilityError(msg)
     ratio = detector.target.interaction_probability / -math.expm1(-exposure.thickness)
     if scaling == "per_interaction":
-        _check(
+        check(
             alpha is None and alpha_inelastic is None,
             "target_factor: 'per_interaction' takes no exponents; choose scaling = 'power'",
         )

@@ -2,12 +2,53 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
-if TYPE_CHECKING:
-    from gammastar.physics.detector import Target
+from pydantic import ConfigDict
 
-__all__ = ["Stand"]
+from gammastar.core.errors import PhysicsError
+
+__all__ = ["STRICT", "Stand", "Target", "check"]
+
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=True)
+
+
+def check(condition: bool, message: str) -> None:
+    """Refuse a number that no detector has."""
+    if not condition:
+        raise PhysicsError(message)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where the beam interacts.
+
+    Attributes
+    ----------
+    a, z : float
+        Mass and atomic number.
+    thickness : float
+        In nuclear interaction lengths; inf for a dump that stops every proton.
+    position : tuple of float
+        Centre of production in the frame of the planes [m]; the only place that holds it.
+    """
+
+    a: float
+    z: float
+    thickness: float
+    position: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    def __post_init__(self) -> None:
+        for name in ("a", "z", "thickness"):
+            check(getattr(self, name) > 0, f"target.{name} = {getattr(self, name)!r} must be positive")
+
+    @property
+    def interaction_probability(self) -> float:
+        """Probability that a proton interacts, 1 − exp(−thickness)."""
+        return -math.expm1(-self.thickness)
 
 
 class Stand(Protocol):

@@ -3,48 +3,17 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from gammastar import config
 from gammastar.core.errors import SteeringError, StoreError
-from gammastar.core.pairs import MatchedPairs, Pairs
-from gammastar.core.records import PairHists, Spectrum
-from gammastar.pipeline.checkpoint import Arrays, open_book
+from gammastar.pipeline.checkpoint import open_book
 from gammastar.pipeline.context import Context, Farm, Tell
+from gammastar.pipeline.products import Products, needed
 
-__all__ = ["Products", "dark_half", "run", "training_pairs", "writable"]
-
-
-@dataclass
-class Products:
-    """What the stages of a run made, for the files and the report; a field is None until its stage ran."""
-
-    simulated: Arrays = field(default_factory=dict)
-    inputs: Any = None
-    pairs: Pairs | None = None
-    cutflow: Arrays | None = None
-    hists: PairHists | None = None
-    subtracted: Spectrum | None = None
-    subtraction: Arrays | None = None
-    matched: MatchedPairs | None = None
-    truth: Any = None
-    unfolded: Spectrum | None = None
-    unfolding: Arrays | None = None
-    spectrum: Spectrum | None = None
-    training: Any = None
-    trend: Any = None
-    flow: Any = None
-    learning: Arrays | None = None
-    production: Any = None
-    joint: Any = None
-    predicted: Arrays | None = None
-    accepted: dict[str, Arrays] | None = None
-    inferred: dict[str, Any] | None = None
-    millicharge: Arrays | None = None
-    millicharge_accepted: dict[str, Arrays] | None = None
-    millicharge_inferred: dict[str, Any] | None = None
+__all__ = ["dark_half", "run", "training_pairs", "writable"]
 
 
 def _silent(stage: str, fraction: float | None, text: str) -> None:
@@ -209,12 +178,12 @@ def training_pairs(steering: Path, output: Path | None, *, tell: Tell = _silent)
 
 
 def _flow(ctx: Context, made: Products) -> None:
-    from gammastar.pipeline import extrapolated, learning, reinterpret
+    from gammastar.pipeline import extrapolated, learning, record
 
     exposure = needed(needed(made.spectrum, "spectrum").exposure, "spectrum")
     training = _training(ctx, made)
     made.flow, made.learning = learning.flow_stage(ctx, training, exposure.beam_energy)
-    reinterpret.write_record(ctx, training.domain, extrapolated.trend_of(ctx, made, training))
+    record.write_record(ctx, training.domain, extrapolated.trend_of(ctx, made, training))
 
 
 def dark_half(ctx: Context, made: Products) -> None:
@@ -275,14 +244,6 @@ def _infer(ctx: Context, made: Products) -> None:
     predicted, accepted = refining.refined(ctx, made, _production(ctx, made))
     made.inferred = limits.infer_stage(ctx, predicted, accepted, exposure)
     made.millicharge_inferred = charge_limits.infer_stage(ctx, exposure, made)
-
-
-def needed(value: Any, stage: str) -> Any:
-    """Return a product; refuse the absence of the stage that makes it."""
-    if value is None:
-        msg = f"the section [{stage}] is missing: a later stage needs its result"
-        raise SteeringError(msg)
-    return value
 
 
 _STAGES = {

@@ -7,19 +7,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
 from gammastar import config, flow, predict, spectrum
 from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import InputFileError, SteeringError
 from gammastar.core.records import Spectrum
 from gammastar.physics.detector import Detector, load_detector
-from gammastar.pipeline.context import shipped
+from gammastar.pipeline.context import Context, shipped
+from gammastar.pipeline.extrapolated import write_trend
 from gammastar.pipeline.learning import Domain
-from gammastar.store.manifest import read_json
+from gammastar.store.manifest import atomic, read_json, write_json, write_text
 from gammastar.store.records import read_spectrum
 
-__all__ = ["Record", "kept_detector", "kept_steering", "read_record"]
+__all__ = ["Record", "kept_detector", "kept_steering", "read_domain", "read_record", "write_record"]
 
 FILES = ("steering.json", "manifest.json", "spectrum.json", "domain.safetensors", "flow.json")
 MEASURED_HALF = ("simulate", "read", "select", "subtract", "unfold", "flow")
@@ -65,6 +69,41 @@ class Record:
         return {path.stem: load_detector(path) for path in paths}
 
 
+def write_record(ctx: Context, domain: Domain, trend: spectrum.Trend | None = None) -> None:
+    """Write what a reinterpretation needs beside spectrum and flow.
+
+    ``steering.json``, ``domain.safetensors``, ``extrapolation.safetensors`` and the files of the detectors.
+    """
+    write_json(
+        ctx.folder / "steering.json",
+        ctx.steering.model_dump(mode="json", by_alias=True, exclude_none=True),
+    )
+    with atomic(ctx.folder / "domain.safetensors") as temporary:
+        save_file({k: np.ascontiguousarray(v) for k, v in domain.arrays().items()}, temporary)
+    if trend is not None:
+        write_trend(ctx.folder, trend)
+    section = ctx.steering.accept
+    for name in () if section is None else (*section.detectors, *section.millicharge_detectors):
+        path = shipped(name, ctx.base, "detectors")
+        (ctx.folder / "detectors").mkdir(exist_ok=True)
+        write_text(ctx.folder / "detectors" / f"{path.stem}.toml", path.read_text(encoding="utf-8"))
+
+
+def read_domain(path: Path) -> Domain:
+    """Read ``domain.safetensors`` of a run.
+
+    Raises
+    ------
+    InputFileError
+        If the file is missing or damaged.
+    """
+    try:
+        return Domain.of(load_file(path))
+    except (OSError, KeyError, SafetensorError) as error:
+        msg = f"{path}: is not the domain of a run ({error})"
+        raise InputFileError(msg) from error
+
+
 def kept_detector(folder: Path, name: str) -> Path:
     """Return the file of a detector of a run: the copy that the run kept, or a shipped one."""
     copy = folder / "detectors" / f"{Path(name).stem}.toml"
@@ -101,8 +140,6 @@ def read_record(folder: Path) -> Record:
     InputFileError
         If a file of the record is missing; the message names it.
     """
-    from gammastar.pipeline.reinterpret import read_domain
-
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
         msg = f"{folder}: lacks {', '.join(missing)}; give the folder of a finished run with a flow"

@@ -5,60 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
-
 from gammastar import config
 from gammastar.core.errors import InputFileError, SteeringError
 from gammastar.pipeline.checkpoint import open_book
-from gammastar.pipeline.context import Context, Tell, shipped
-from gammastar.pipeline.extrapolated import read_trend, write_trend
-from gammastar.pipeline.learning import Domain
-from gammastar.pipeline.order import Products, dark_half, writable
-from gammastar.pipeline.record import kept_detector, kept_steering
-from gammastar.spectrum import Trend
-from gammastar.store.manifest import atomic, digest, file_sha256, read_json, write_json, write_text
+from gammastar.pipeline.context import Context, Tell
+from gammastar.pipeline.extrapolated import read_trend
+from gammastar.pipeline.order import dark_half, writable
+from gammastar.pipeline.products import Products
+from gammastar.pipeline.record import kept_detector, kept_steering, read_domain
+from gammastar.store.manifest import digest, file_sha256, read_json
 from gammastar.store.records import read_spectrum
 
-__all__ = ["read_domain", "reinterpret", "write_record"]
+__all__ = ["reinterpret"]
 
 RECORD = ("steering.json", "spectrum.json", "domain.safetensors", "flow.json", "flow.safetensors")
-
-
-def write_record(ctx: Context, domain: Domain, trend: Trend | None = None) -> None:
-    """Write what a reinterpretation needs beside spectrum and flow.
-
-    ``steering.json``, ``domain.safetensors``, ``extrapolation.safetensors`` and the files of the detectors.
-    """
-    write_json(
-        ctx.folder / "steering.json",
-        ctx.steering.model_dump(mode="json", by_alias=True, exclude_none=True),
-    )
-    with atomic(ctx.folder / "domain.safetensors") as temporary:
-        save_file({k: np.ascontiguousarray(v) for k, v in domain.arrays().items()}, temporary)
-    if trend is not None:
-        write_trend(ctx.folder, trend)
-    section = ctx.steering.accept
-    for name in () if section is None else (*section.detectors, *section.millicharge_detectors):
-        path = shipped(name, ctx.base, "detectors")
-        (ctx.folder / "detectors").mkdir(exist_ok=True)
-        write_text(ctx.folder / "detectors" / f"{path.stem}.toml", path.read_text(encoding="utf-8"))
-
-
-def read_domain(path: Path) -> Domain:
-    """Read ``domain.safetensors`` of a run.
-
-    Raises
-    ------
-    InputFileError
-        If the file is missing or damaged.
-    """
-    try:
-        return Domain.of(load_file(path))
-    except (OSError, KeyError, SafetensorError) as error:
-        msg = f"{path}: is not the domain of a run ({error})"
-        raise InputFileError(msg) from error
 
 
 def reinterpret(

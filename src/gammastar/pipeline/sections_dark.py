@@ -7,7 +7,7 @@ import numpy as np
 from gammastar import report
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context
-from gammastar.pipeline.order import Products
+from gammastar.pipeline.products import Products
 from gammastar.pipeline.results import titled
 from gammastar.pipeline.sections_reach import reach_sections
 from gammastar.pipeline.sections_theory import conditions, error_tables
@@ -32,7 +32,11 @@ def acceptance_section(ctx: Context, made: Products) -> report.Section:
             ctx.book.numbers[f"measured part of the largest signal per mass, {name}"] = part
         if any((curve > 0).any() for curve in curves.values()):
             figure = report.acceptance_figure(arrays["ctau"], curves, mock=ctx.book.mock, errors=errors)
-            caption = f"Acceptance of {name} against the decay length, per produced particle."
+            with_members = " and spread of the bootstrap replicas" if "signal_variations" in arrays else ""
+            caption = (
+                f"Acceptance of {name} against the decay length, per produced particle. Band: error of the "
+                f"finite sample{with_members}."
+            )
             figures.append(titled(f"acceptance_{name}", caption, figure))
     text = ["Decays in flight, per produced particle.", *conditions(ctx, ACCEPTANCE)]
     mass = np.array([]) if made.predicted is None else made.predicted["mass"]

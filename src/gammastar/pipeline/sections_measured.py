@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,11 +13,14 @@ from gammastar.core.rng import stream
 from gammastar.core.stats import effective_size, filled
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context
-from gammastar.pipeline.order import Products
+from gammastar.pipeline.products import Products
 from gammastar.pipeline.results import titled
 from gammastar.pipeline.sections_unfolded import spectrum_section, true_mass_spectrum
 from gammastar.pipeline.stored_pairs import limit_of
 from gammastar.pipeline.training import flow_variations
+
+if TYPE_CHECKING:
+    from gammastar.flow import FlowVariations
 
 __all__ = ["flow_section", "pairs_section", "spectrum_section", "true_mass_spectrum"]
 
@@ -133,19 +136,22 @@ def _drawn(sampler: Any, mass: float, rng: np.random.Generator) -> report.Kinema
 
 
 def _members(
-    ctx: Context, masses: list[float], drawn: list[report.Kinematics]
-) -> dict[str, list[FloatArray]] | None:
+    found: FlowVariations | None, masses: list[float], drawn: list[report.Kinematics]
+) -> list[FloatArray] | None:
     """Return the weights of the replicas alone on what was drawn: a bin shows its own statistics anyway."""
-    found = flow_variations(ctx.folder)
     if found is None:
         return None
     alone = replace(found, near=None)
-    return {
-        "flow": [
-            alone.weights(np.full(len(pt), mass), pt, energy)
-            for mass, (pt, energy, _) in zip(masses, drawn, strict=True)
-        ]
-    }
+    return [
+        alone.weights(np.full(len(pt), mass), pt, energy)
+        for mass, (pt, energy, _) in zip(masses, drawn, strict=True)
+    ]
+
+
+def _losses(found: FlowVariations | None) -> list[tuple[tuple[float, ...], tuple[float, ...]]]:
+    """Return training and validation losses of the replicas."""
+    members = () if found is None else found.ensemble.members
+    return [(one.report.train_loss, one.report.validation_loss) for one in members]
 
 
 def flow_section(ctx: Context, made: Products) -> report.Section:
@@ -161,8 +167,11 @@ def flow_section(ctx: Context, made: Products) -> report.Section:
         near = np.abs(training.mass - mass) < half
         data.append((training.pt[near], training.energy[near], training.reference[near]))
         drawn.append(_drawn(made.flow, mass, stream(ctx.seed, "figures", f"{mass!r}")))
-    members = _members(ctx, masses, drawn)
-    band = "" if members is None else " Band: spread of the bootstrap replicas."
+    variations = flow_variations(ctx.folder)
+    members = _members(variations, masses, drawn)
+    bands = None if members is None else {"flow": members}
+    band = "" if members is None else f" Band: spread of {len(members[0])} bootstrap replicas."
+    among = "" if members is None else " and of replicas"
     tested, inside = kept["kl_tested"], kept["kl_inside"]
     n_inside, n_tested = int(inside[tested].sum()), int(tested.sum())
     ctx.book.numbers["windows of mass in which the flow agrees"] = f"{n_inside} of {n_tested}"
@@ -182,25 +191,33 @@ def flow_section(ctx: Context, made: Products) -> report.Section:
             titled(
                 "flow_projections",
                 "Transverse momentum and energy at fixed mass: pairs before acceptance, and the flow." + band,
-                report.flow_vs_data(masses, data, {"flow": drawn}, mock=mock, window=half, members=members),
+                report.flow_vs_data(masses, data, {"flow": drawn}, mock=mock, window=half, members=bands),
             ),
             titled(
                 "flow_plane",
-                "The same in the plane.",
-                report.flow_plane(masses, data, drawn, mock=mock, window=half),
+                "The same in the plane, with pulls from statistical errors alone"
+                + ("." if members is None else " and the spread of the replicas."),
+                report.flow_plane(masses, data, drawn, mock=mock, window=half, members=members),
             ),
             titled(
                 "flow_divergence",
-                "Divergence of flow and pairs in windows of mass, over that of the pairs with themselves.",
+                "Divergence of flow and pairs in windows of mass, over that of the pairs with themselves. "
+                f"Dotted: 95 % band of draws of the flow{among}.",
                 report.kl_figure(
-                    kept["kl_mass"][tested], kept["kl_model"][tested], kept["kl_data"][tested], mock=mock
+                    *(kept[name][tested] for name in ("kl_mass", "kl_model", "kl_data")),
+                    mock=mock,
+                    model_error=kept["kl_error"][tested],
                 ),
             ),
             titled(
                 "flow_training",
-                "Loss per epoch.",
+                "Loss per epoch." + (band and f"{band} Each replica is moved to the same lowest value."),
                 report.training_figure(
-                    kept["train_loss"].tolist(), kept["validation_loss"].tolist(), mock=mock
+                    kept["train_loss"].tolist(),
+                    kept["validation_loss"].tolist(),
+                    mock=mock,
+                    best_epoch=int(np.argmin(kept["validation_loss"])),
+                    members=_losses(variations),
                 ),
             ),
         ],

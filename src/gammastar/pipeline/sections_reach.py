@@ -13,7 +13,7 @@ from gammastar.infer import Ranking
 from gammastar.physics.vector_models import CHARGES
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context
-from gammastar.pipeline.order import Products
+from gammastar.pipeline.products import Products
 from gammastar.pipeline.recast_limits import RECAST_NOTE, recast_limits
 from gammastar.pipeline.results import titled
 from gammastar.pipeline.search import Search

@@ -12,7 +12,7 @@ from gammastar.core.axes import ENERGY, MASS
 from gammastar.core.records import FloatArray, Response, Spectrum
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context, shipped
-from gammastar.pipeline.order import Products
+from gammastar.pipeline.products import Products
 from gammastar.pipeline.results import titled
 from gammastar.pipeline.unfolding import simulation_of
 
