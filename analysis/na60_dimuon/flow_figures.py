@@ -65,6 +65,8 @@ class Study:
         for key, (values, weight) in made.items():
             corrected = weight * efficiency.weights(*values.T)
             self.samples[key] = (values[corrected != 0], corrected[corrected != 0])
+        combinatorial = made["with background"][0][self.n :]  # behind the signal
+        self.background = (combinatorial, efficiency.weights(*combinatorial.T))
         self.flows = {key: self.ensemble(key) for key in self.samples}
         true, _ = self.mock.pairs(self.n, self.stream("truth"))
         self.truth = true[efficiency.weights(*true.T) > 0]
@@ -132,12 +134,10 @@ class Study:
         )
         self.save(figure, "fig04_divergence")
 
-    def window(self, key: str, mass: float):
-        """Return pt, energy and weight of the pairs around a mass."""
-        import numpy as np
-
-        values, weight = self.samples[key]
-        inside = np.abs(values[:, 0] - mass) < HALF_WINDOW
+    def window(self, sample, mass: float):
+        """Return pt, energy and weight of the pairs of a sample around a mass."""
+        values, weight = sample
+        inside = abs(values[:, 0] - mass) < HALF_WINDOW
         return values[inside, 1], values[inside, 2], weight[inside]
 
     def drawn(self, key: str, mass, n: int = 200_000):
@@ -170,8 +170,12 @@ class Study:
             key: [self.weights(key[6:], *one) for one in zip(masses, drawn[key], strict=True)]
             for key in drawn
         }
-        data = [self.window("signal", m) for m in MASSES]
-        figure = flow_vs_data(MASSES, data, drawn, mock=True, window=HALF_WINDOW, members=members)
+        data, background = (
+            [self.window(sample, m) for m in MASSES] for sample in (self.samples["signal"], self.background)
+        )
+        figure = flow_vs_data(
+            MASSES, data, drawn, mock=True, background=background, window=HALF_WINDOW, members=members
+        )
         self.save(figure, "fig05_kinematics")
 
     def contours(self) -> None:
@@ -206,21 +210,18 @@ class Study:
         print(self.folder / "baselines.txt", flush=True)
 
     def losses(self) -> None:
-        """Fig. 7; the bands cover the courses of all members, moved to end at one value."""
-        import numpy as np
-
+        """Fig. 7; the bands cover the courses of all members."""
         from gammastar.report.check_figures import training_figure
 
         every = [member.report for member in self.flows["subtracted"].members]
         found = every[0]
-        best = {"best_epoch": found.best_epoch}
-        figure = training_figure(found.train_loss, found.validation_loss, mock=True, **best)
-        ax = figure.axes[0]
-        for name, line in zip(("train_loss", "validation_loss"), ax.get_lines()[:2], strict=True):
-            losses = [np.array(getattr(one, name)) for one in every]
-            n = min(map(len, losses))
-            rows = np.array([one[:n] - one[n - 1] + losses[0][n - 1] for one in losses])
-            ax.fill_between(np.arange(n), rows.min(0), rows.max(0), color=line.get_color(), alpha=0.2)
+        figure = training_figure(
+            found.train_loss,
+            found.validation_loss,
+            mock=True,
+            best_epoch=found.best_epoch,
+            members=[(one.train_loss, one.validation_loss) for one in every],
+        )
         self.save(figure, "fig07_training")
 
     def sizes(self) -> None:
@@ -260,7 +261,7 @@ class Study:
         self.save(figure, "fig08_sizes")
 
     def acceptance(self, ctau) -> None:
-        """Figs. 9 and 10: Appendix B; dashed on Fig. 10: two standard deviations of the members."""
+        """Figs. 9 and 10: Appendix B; what the members cannot explain is inside the dashed line."""
         import numpy as np
 
         from gammastar.report.lifetime_figures import acceptance_curves, difference_map
@@ -283,15 +284,15 @@ class Study:
         curves |= {f"flow, {key}": of(key, MASSES) for key in self.samples}
         self.save(acceptance_curves(MASSES, ctau, curves, mock=True), "fig09_acceptance")
         base, error = of("signal", grid)
-        differences, sure = {}, []
+        differences, pulls = {}, {}
         known = base > 1e-4
         for key in list(self.samples)[1:]:
             mean, sigma = of(key, grid)
             differences[key] = np.where(known, 2.0 * (mean - base) / (mean + base + 1e-300), np.nan)
-            sure.append(np.where(known, np.abs(mean - base) / (np.hypot(sigma, error) + 1e-300), 0.0))
-        figure = difference_map(grid, ctau, differences, mock=True)
-        for ax, pull in zip(figure.axes, sure, strict=False):  # what the members cannot explain is inside
-            ax.contour(grid, ctau, pull.T, levels=[2.0], colors="darkgreen", linestyles="--")
+            pulls[key] = np.where(known, np.abs(mean - base) / (np.hypot(sigma, error) + 1e-300), 0.0)
+        figure = difference_map(
+            grid, ctau, differences, mock=True, pulls=pulls, empty=r"acceptance below $10^{-4}$"
+        )
         self.save(figure, "fig10_difference")
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import html
+import json
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +143,13 @@ def test_the_report_of_theory_shows_no_measured_part(theory):
     assert "split into measured" not in page
     assert "measured part of the signal on the edges" not in page
     assert "<td>measured domain</td>" not in page
+
+
+def test_the_explorer_of_theory_has_no_measured_part(theory):
+    text = (theory / "explorer.html").read_text()
+    planes = json.loads(text.split('id="data">')[1].split("</script>")[0])["detectors"]
+    assert planes
+    assert all(plane["fraction"] is None for plane in planes.values())
 
 
 def test_millicharge_reach_and_its_exponent(theory):

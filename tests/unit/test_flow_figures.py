@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from gammastar.core.errors import PhysicsError
-from gammastar.report.check_figures import kl_size_figure
+from gammastar.report.check_figures import kl_size_figure, training_figure
 from gammastar.report.flow_contours import flow_contours
-from gammastar.report.flow_figures import flow_vs_data
+from gammastar.report.flow_figures import flow_plane, flow_vs_data
 from gammastar.report.lifetime_figures import acceptance_curves, difference_map
 from gammastar.report.saving import png_bytes
 
@@ -63,6 +63,49 @@ def test_sizes_and_lifetimes():
     np.testing.assert_allclose(ratio, 1.1)
     figure = difference_map(np.array([0.3, 0.5]), CTAU, {"a": np.full((2, 7), 0.05)}, mock=True)
     assert png_bytes(figure, dpi=40)
+
+
+def test_the_map_of_differences_says_what_its_lines_are():
+    values = np.outer([0.05, 0.2], np.ones(7))
+    values[0, 0] = np.nan
+    pulls = {"a": np.outer([1.0, 3.0], np.ones(7))}
+    figure = difference_map(
+        np.array([0.3, 0.5]), CTAU, {"a": values}, mock=True, pulls=pulls, empty="acceptance too small"
+    )
+    said = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert said == ["difference of 10 %", "two standard deviations of the members", "acceptance too small"]
+    line = next(c for c in figure.axes[0].collections if getattr(c, "levels", [0])[0] == 2.0)
+    at = np.concatenate([path.vertices[:, 0] for path in line.get_paths() if len(path.vertices)])
+    np.testing.assert_allclose(at, 0.4)  # between 1σ at 0.3 GeV and 3σ at 0.5 GeV
+    with pytest.raises(PhysicsError, match="shape"):
+        difference_map(np.array([0.3, 0.5]), CTAU, {"a": values}, mock=True, pulls={"a": np.ones(2)})
+
+
+def test_the_plane_shows_the_spread_of_the_members():
+    rng = np.random.default_rng(5)
+    n = 200_000
+    sample = (rng.gamma(3.0, 0.2, n), rng.normal(50.0, 8.0, n), np.ones(n))
+    # a density that differs by ±10 % between the halves in energy; the sum of weights stays
+    weights = 1.0 + np.array([-0.1, 0.0, 0.1])[:, None] * np.sign(sample[1] - 50.0)
+    figure = flow_plane((0.7,), [sample], [sample], mock=True, members=[weights], n_bins=8)
+    panel = figure.axes[3]
+    assert panel.get_title(loc="left") == "replicas"
+    shown = np.asarray(panel.collections[0].get_array().compressed())
+    edge = np.linspace(*panel.get_ylim(), 9)
+    near = (edge[:-1] < 50.0) & (edge[1:] > 50.0)  # the bin with both halves
+    assert np.quantile(shown, 0.7) == pytest.approx(10.0, abs=0.6)
+    assert near.sum() == 1
+    assert len(flow_plane((0.7,), [sample], [sample], mock=True).axes) == 5  # without members: no panel
+
+
+def test_losses_of_replicas_share_their_lowest_value():
+    train, held_out = [3.0, 2.5, 2.4, 2.3], [2.9, 2.6, 2.5, 2.55]
+    members = [([4.0, 3.4, 3.3, 3.2], [3.9, 3.6, 3.5, 3.6]), ([2.0, 1.6], [1.8, 1.7])]  # shifts −1, +0.8
+    figure = training_figure(train, held_out, mock=True, best_epoch=2, members=members)
+    bands = [path for band in figure.axes[0].collections for path in band.get_paths()]
+    ends = [path.vertices[path.vertices[:, 0] == 1.0, 1] for path in bands]
+    np.testing.assert_allclose([(one.min(), one.max()) for one in ends], [(2.4, 2.4), (2.5, 2.6)])
+    assert "2 replicas" in [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
 
 
 def test_refused_shapes():

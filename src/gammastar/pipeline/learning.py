@@ -21,7 +21,13 @@ from gammastar.core.sampler import Sampler
 from gammastar.core.stats import effective_size, filled
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context, axes_of
-from gammastar.pipeline.training import CHECKPOINTS, flow_options, saved_digests, train_flow
+from gammastar.pipeline.training import (
+    CHECKPOINTS,
+    flow_options,
+    flow_variations,
+    saved_digests,
+    train_flow,
+)
 from gammastar.store.manifest import digest
 from gammastar.unfold.efficiency import EfficiencyMap, efficiency_map
 
@@ -191,19 +197,27 @@ def _check(ctx: Context, training: TrainingSet, sampler: Sampler) -> Arrays:
     ctx.tell("flow", None, f"Kullback-Leibler divergence in {len(masses)} windows")
     data = np.stack([training.mass, training.pt, training.energy], axis=1)
     positive = training.reference > 0
-    scan = flow.kl_scan(
-        sampler,
-        data[positive],
-        masses=masses,
-        weight=training.reference[positive],
-        half_width=0.5 * section.window,
-        n_draws=section.n_draws,
-        rng=stream(ctx.seed, "flow", "check"),
-    )
+
+    def compared(one: Sampler, n_draws: int) -> flow.KLScan:
+        return flow.kl_scan(
+            one,
+            data[positive],
+            masses=masses,
+            weight=training.reference[positive],
+            half_width=0.5 * section.window,
+            n_draws=n_draws,
+            rng=stream(ctx.seed, "flow", "check"),
+        )
+
+    scan, few = compared(sampler, section.n_draws), max(5, section.n_draws // 10)
     quantiles = np.nanquantile(scan.data_draws, [0.025, 0.16, 0.5, 0.84, 0.975], axis=1).T
+    members = flow_variations(ctx.folder)
+    means = [] if members is None else [compared(one, few).model_mean for one in members.ensemble.members]
+    spread = np.std(means, axis=0, ddof=1) if means else np.zeros(len(masses))
     return {
         "kl_mass": scan.mass,
         "kl_model": scan.model_mean,
+        "kl_error": 1.96 * np.hypot(scan.model_draws.std(axis=1), spread),  # of draws and of trainings
         "kl_data": quantiles,
         "kl_tested": scan.tested,
         "kl_inside": scan.inside,

@@ -8,7 +8,7 @@ from typing import Any
 from gammastar import report, simulate
 from gammastar.pipeline.context import Context, shipped
 from gammastar.pipeline.limits import limits_of
-from gammastar.pipeline.order import Products
+from gammastar.pipeline.products import Products
 from gammastar.pipeline.sections_dark import acceptance_section, reach_sections
 from gammastar.pipeline.sections_measured import flow_section, pairs_section, spectrum_section
 from gammastar.pipeline.sections_theory import millicharge_sections, rate_section
@@ -86,6 +86,7 @@ def _saved(ctx: Context, sections: list[report.Section]) -> list[report.Section]
 def _write_explorer(ctx: Context, made: Products, title: str) -> None:
     """Write ``explorer.html``, the plane of mass and coupling with events and limits at the pointer."""
     planes = {}
+    theory = ctx.steering.predict is not None and ctx.steering.predict.source == "theory"
     for name, search in (made.inferred or {}).items():
         arrays = (made.accepted or {})[name]
         limits = [limits_of(search, cl) for cl in EXPLORED_CL]
@@ -93,7 +94,7 @@ def _write_explorer(ctx: Context, made: Products, title: str) -> None:
             (made.predicted or {})["mass"],
             arrays["couplings"],
             arrays["signal"],
-            arrays["in_domain_signal"],
+            None if theory else arrays["in_domain_signal"],
             limits,
         )
     page = report.explorer(title, planes, cl=EXPLORED_CL, mock=ctx.book.mock)

@@ -238,7 +238,10 @@ def _point(
 
 
 def _curves(ctx: Context, production: Production, predicted: Arrays, name: str, detector: Detector) -> Arrays:
-    """Return acceptance curves over the lifetime at a few masses."""
+    """Return acceptance and its error over the lifetime at a few masses.
+
+    The error is that of the finite sample and, with an ensemble of flows, the spread of its members.
+    """
     section, predicting = ctx.steering.accept, ctx.steering.predict
     if section is None or predicting is None:
         return {}
@@ -251,10 +254,13 @@ def _curves(ctx: Context, production: Production, predicted: Arrays, name: str, 
     for mass in masses:
         rng = stream(ctx.seed, "acceptance", detector.name, f"{mass:.6f}")
         sample = production.channel.produce(float(mass), n=predicting.n_sample, rng=rng)
+        replicas = production.channel.replicas(float(mass), sample)
         sample, _ = carried(sample, (name, detector), section, production.exposure.target_a, rng)
-        spin = measured.polarisation(float(mass), [state])[state]
-        curve = accept.acceptance_curve(
-            sample, float(mass), ctau, detector, final_state=state, rng=rng, polarisation=spin
+        sample = extrapolated.with_factors(sample, replicas)
+        spin = measured.polarisation(float(mass), [state])
+        scan = accept.lifetime_scan(
+            sample, float(mass), ctau, detector, states={state: 1.0}, rng=rng, polarisation=spin
         )
-        curves.append(np.stack(curve))
+        spread = 0.0 if scan.replicas is None else scan.replicas.std(axis=0, ddof=1)
+        curves.append(np.stack([scan.accepted, np.hypot(scan.mc_error, spread)]) / sample.weight.sum())
     return {"ctau": ctau, "acceptance_mass": masses, "acceptance": np.array(curves).reshape(-1, 2, len(ctau))}

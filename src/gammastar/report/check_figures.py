@@ -102,8 +102,9 @@ def training_figure(
     *,
     mock: bool,
     best_epoch: int | None = None,
+    members: Sequence[tuple[Sequence[float], Sequence[float]]] = (),
 ) -> Figure:
-    """Draw the losses of a training against the epoch.
+    """Draw the losses of a training against the epoch, with the band of an ensemble's trainings.
 
     Parameters
     ----------
@@ -112,6 +113,9 @@ def training_figure(
     mock : bool
     best_epoch : int, optional
         Epoch (from 0) whose parameters are kept.
+    members : sequence of (train_loss, validation_loss), optional
+        Of the trainings on bootstrap replicas; the bands cover them all. A replica has an entropy of its own:
+        both losses of a member are moved by the difference of the lowest validation losses.
 
     Returns
     -------
@@ -133,11 +137,17 @@ def training_figure(
     epoch = np.arange(n)
     ax.plot(epoch, train, color=COLOURS[0], label="training")
     ax.plot(epoch, held_out, color=COLOURS[2], linestyle="--", label="validation")
+    bands = _replicas(members, held_out) if members else []
+    for rows, colour in zip(bands, (COLOURS[0], COLOURS[2]), strict=False):
+        label = f"{len(rows)} replicas" if colour == COLOURS[0] else None
+        ends = (rows.min(axis=0), rows.max(axis=0))
+        ax.fill_between(epoch, *ends, color=colour, alpha=0.2, linewidth=0, label=label)
     if best_epoch is not None:
         label = f"kept: epoch {best_epoch}, {held_out[best_epoch]:.4g} nat"
         ax.plot([best_epoch], [held_out[best_epoch]], "o", color="black", label=label)
     # the first epochs fall steeply: they may leave the frame so that the rest can be read
     late = np.concatenate([part[n // 20 :] for part in (train, held_out)])
+    late = np.concatenate([late, *(rows[:, n // 10 + 1 :].ravel() for rows in bands)])
     spread = max(float(np.ptp(late)), 1e-6)
     ax.set_ylim(float(late.min()) - 0.1 * spread, float(late.max()) + 0.35 * spread)
     ax.set_xlim(-0.02 * n, 1.02 * n)
@@ -145,6 +155,19 @@ def training_figure(
     ax.legend(loc="upper right")
     mark_mock(ax, mock, position=(0.2, 0.95))
     return figure
+
+
+def _replicas(
+    members: Sequence[tuple[Sequence[float], Sequence[float]]], held_out: FloatArray
+) -> list[FloatArray]:
+    """Return training and validation losses of the members, (n_members, n_epochs); the last ones stand."""
+    rows = np.empty((2, len(members), len(held_out)))
+    for k, losses in enumerate(members):
+        shift = float(np.min(held_out)) - float(np.min(losses[1]))
+        for kind, values in enumerate(losses):
+            known = np.asarray(values[: len(held_out)], dtype=np.float64) + shift
+            rows[kind, k] = np.pad(known, (0, len(held_out) - len(known)), mode="edge")
+    return list(rows)
 
 
 @styled

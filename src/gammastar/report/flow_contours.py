@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
-from scipy.ndimage import gaussian_filter
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from scipy.ndimage import gaussian_filter, zoom
 
 from gammastar.core.axes import ENERGY, LABELS, PT
 from gammastar.core.errors import PhysicsError
@@ -17,7 +21,9 @@ from gammastar.report.style import COLOURS, mark_mock, new_figure, styled
 __all__ = ["flow_contours"]
 
 _INKS = ("black", COLOURS[2], COLOURS[0], COLOURS[1])
+_LINES: tuple[Literal["-", "--", ":"], ...] = ("-", "--", ":")
 _SMOOTH = 1.5  # bins
+_FINER = 8  # a band may be narrower than a bin
 
 
 @styled
@@ -65,22 +71,26 @@ def flow_contours(
     # theory reaches to energies of the beam, where pairs are few: equal steps of ln E show both
     edges = [np.geomspace(0.9 * lowest, upper[0], n_bins + 1), np.linspace(0.0, upper[1], n_bins + 1)]
     centres = [np.sqrt(edges[0][1:] * edges[0][:-1]), 0.5 * (edges[1][1:] + edges[1][:-1])]
-    handles = []
+    handles: list[Artist] = []
     for (label, (pt, energy, weight)), colour in zip(samples.items(), _INKS, strict=False):
         content = _content(energy, pt, weight, edges)
-        lines = ["-", "--", ":"][: len(levels)]
-        ax.contour(*centres, content.T, levels=levels, colors=colour, linestyles=lines, linewidths=1.6)
+        lines = {"linestyles": list(_LINES[: len(levels)]), "linewidths": 1.6}
+        ax.contour(*centres, content.T, levels=levels, colors=colour, **lines)
         if members is not None and label in members:
             rows = np.array([_content(energy, pt, own * weight, edges) for own in members[label]])
-            low, high = rows.min(axis=0), rows.max(axis=0)
+            low, high = (zoom(part, _FINER, order=1) for part in (rows.min(axis=0), rows.max(axis=0)))
+            fine = [np.interp(np.linspace(0, n_bins - 1, len(low)), np.arange(n_bins), x) for x in centres]
             for level in levels:  # inside for some members, outside for others
-                part = np.where((low < level) & (high > level), 1.0, 0.0)
-                ax.contourf(*centres, part.T, levels=[0.5, 1.5], colors=[colour], alpha=0.2)
-        handles.append(ax.plot([], [], color=colour, label=label)[0])
-    inner = ", ".join(f"{100 * x:.3g} %" for x in levels)
+                beyond = np.maximum(low - level, level - high)
+                ax.contourf(*fine, beyond.T, levels=[-2.0, 0.0], colors=[colour], alpha=0.25)
+        handles.append(Line2D([], [], color=colour, label=label))
+    for level, line in zip(levels, _LINES, strict=False):
+        handles.append(Line2D([], [], color="0.4", linestyle=line, label=f"{100 * level:.3g} % of all"))
+    if members:
+        handles.append(Patch(facecolor="0.5", alpha=0.35, label="spread of the members"))
     ax.set(xscale="log", xlim=edges[0][[0, -1]], ylim=(0.0, 1.35 * upper[1]))
     ax.set(xlabel=LABELS[ENERGY], ylabel=LABELS[PT])
-    ax.legend(handles=handles, title=f"$m$ = {mass:.3g} GeV; {inner}", loc="upper right")
+    ax.legend(handles=handles, title=f"$m$ = {mass:.3g} GeV", loc="upper right", fontsize=11)
     mark_mock(ax, mock)
     return figure
 

@@ -189,8 +189,9 @@ def flow_plane(
     label: str = "flow",
     window: float | None = None,
     n_bins: int = 24,
+    members: Sequence[FloatArray] | None = None,
 ) -> Figure:
-    """Draw the plane of q_T and energy: data, model and their pulls, one row per mass.
+    """Draw the plane of q_T and energy: data, model, their pulls and the spread of an ensemble, per mass.
 
     Parameters
     ----------
@@ -203,11 +204,15 @@ def flow_plane(
         Half-width of the mass windows [GeV].
     n_bins : int
         Bins along each axis.
+    members : sequence of NDArray, shape (n_members, n), length n_masses, optional
+        Weights of an ensemble's members on the model's samples: their relative standard deviation per bin is
+        a fourth panel.
 
     Returns
     -------
     matplotlib.figure.Figure
-        Pulls are drawn where the model expects five pairs or more, so that they are nearly normal.
+        Pulls (statistical errors alone) and spread are drawn where the model expects five pairs or more, so
+        that they are nearly normal.
 
     Raises
     ------
@@ -216,7 +221,8 @@ def flow_plane(
     """
     _lengths(masses, {"data": data, label: model})
     n = len(masses)
-    figure, axes = new_figure(n, 3, size=(13.5, 3.9 * n + 0.3))
+    columns = 3 if members is None else 4
+    figure, axes = new_figure(n, columns, size=(4.5 * columns, 3.9 * n + 0.3))
     for row, mass in enumerate(masses):
         edges = [np.linspace(0.0, _upper(data[row][i], data[row][2]), n_bins + 1) for i in (0, 1)]
         seen, variance = _plane(data[row], edges, _total(data[row]))
@@ -232,11 +238,22 @@ def flow_plane(
         scale = TwoSlopeNorm(0.0, -4.0, 4.0)
         mesh = axes[row, 2].pcolormesh(*edges, pulls.T, cmap="RdBu_r", norm=scale, rasterized=True)
         figure.colorbar(mesh, ax=axes[row, 2], pad=0.01).set_label(r"(data − model) / $\sigma$")
-        for ax, name in zip(axes[row], ("data", label, "pull"), strict=True):
+        if members is not None:
+            part = np.where(expected >= 5.0, _plane_spread(model[row], members[row], edges), np.nan)
+            mesh = axes[row, 3].pcolormesh(*edges, 100.0 * part.T, cmap="magma_r", vmin=0.0, rasterized=True)
+            figure.colorbar(mesh, ax=axes[row, 3], pad=0.01).set_label(f"spread of the {label} [%]")
+        for ax, name in zip(axes[row], ("data", label, "pull", "replicas")[:columns], strict=True):
             ax.set(xlim=edges[0][[0, -1]], ylim=edges[1][[0, -1]], xlabel=LABELS[PT], ylabel=LABELS[ENERGY])
-            ax.set_title(name if name == "pull" else f"{name}, {_window_text(mass, window)}", loc="left")
+            pair = name in ("data", label)
+            ax.set_title(f"{name}, {_window_text(mass, window)}" if pair else name, loc="left")
             mark_mock(ax, mock, position=(0.96, 0.95))
     return figure
+
+
+def _plane_spread(sample: Kinematics, weights: FloatArray, edges: Sequence[FloatArray]) -> FloatArray:
+    """Return the relative standard deviation of the members' densities in each bin."""
+    rows = np.array([_plane((*sample[:2], own * sample[2]), edges, 1.0)[0] for own in weights])
+    return divided(rows.std(axis=0, ddof=1), rows.mean(axis=0))
 
 
 def _plane(sample: Kinematics, edges: Sequence[FloatArray], total: float) -> tuple[FloatArray, FloatArray]:

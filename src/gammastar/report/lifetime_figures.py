@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from gammastar.core.axes import LABELS, MASS
 from gammastar.core.records import FloatArray
 from gammastar.report.style import COLOURS, checked, mark_mock, new_figure, styled
 
 __all__ = ["acceptance_curves", "difference_map"]
+
+_SURE = "darkgreen"
 
 
 @styled
@@ -71,7 +76,7 @@ def acceptance_curves(
     axes[0, 0].set_ylabel("acceptance")
     axes[1, 0].set_ylabel(f"over {base}", loc="center", fontsize=11)
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 4))
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels) if len(labels) < 6 else 4)
     return figure
 
 
@@ -82,7 +87,9 @@ def difference_map(
     differences: Mapping[str, FloatArray],
     *,
     mock: bool,
+    pulls: Mapping[str, FloatArray] | None = None,
     limit: float = 0.3,
+    empty: str = "not known",
 ) -> Figure:
     """Draw relative differences of the acceptance in the plane of mass and decay length.
 
@@ -95,6 +102,8 @@ def difference_map(
     mock : bool
     limit : float
         End of the colour scale.
+    empty : str
+        Legend of the plane without colour.
 
     Returns
     -------
@@ -105,7 +114,7 @@ def difference_map(
     The form of Fig. 10 of Allison and Blinov (2025).
     """
     n = len(differences)
-    figure, axes = new_figure(1, n, size=(4.9 * n + 1.2, 4.6))
+    figure, axes = new_figure(1, n, size=(4.9 * n + 1.2, 5.0))
     for ax, (title, values) in zip(axes[0], differences.items(), strict=True):
         shown = np.asarray(values, dtype=np.float64)
         mesh = ax.pcolormesh(
@@ -114,8 +123,18 @@ def difference_map(
         finite = np.ma.masked_invalid(np.abs(shown.T))
         if finite.count() and float(finite.min()) < 0.1 < float(finite.max()):
             ax.contour(mass, ctau, finite, levels=[0.1], colors="black", linewidths=1.0)
+        pull = None if pulls is None else checked(title, pulls[title], shown.shape)
+        if pull is not None and (pull > 2.0).any() and (pull < 2.0).any():
+            ax.contour(mass, ctau, pull.T, levels=[2.0], colors=_SURE, linestyles="--", linewidths=1.6)
         ax.set(yscale="log", xlabel=LABELS[MASS], ylabel=r"$c\tau$ [m]")
         ax.set_title(title, loc="left")
         mark_mock(ax, mock, position=(0.03, 0.08))
     figure.colorbar(mesh, ax=list(axes[0]), pad=0.01).set_label("relative difference of acceptance")
+    handles: list[Artist] = [Line2D([], [], color="black", linewidth=1.0, label="difference of 10 %")]
+    if pulls is not None:
+        name = "two standard deviations of the members"
+        handles.append(Line2D([], [], color=_SURE, linestyle="--", linewidth=1.6, label=name))
+    if not all(np.isfinite(values).all() for values in differences.values()):
+        handles.append(Patch(facecolor="white", edgecolor="0.4", label=empty))
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
     return figure
