@@ -37,7 +37,8 @@ SCHEMA = {
     "kinematics": {key: f"Muon_{key}" for key in ("px", "py", "pz")},
 }
 MEMORY = 4 << 30
-CPU = 8
+CPU = 8  # [s]
+WALL = 60  # for a child that waits without working [s]
 
 
 def sound_file(path: Path, codec: str) -> bytes:
@@ -95,6 +96,7 @@ def guarded(function: Callable[[], str]) -> str:
     if child == 0:
         try:
             os.close(here)
+            signal.alarm(WALL)
             resource.setrlimit(resource.RLIMIT_CPU, (CPU, CPU))
             used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
             resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
@@ -110,7 +112,7 @@ def guarded(function: Callable[[], str]) -> str:
     if answer:
         return answer
     number = os.WTERMSIG(status)
-    return "hang" if number in {signal.SIGXCPU, signal.SIGKILL} else f"signal {number}"
+    return "hang" if number in {signal.SIGXCPU, signal.SIGKILL, signal.SIGALRM} else f"signal {number}"
 
 
 def cases(n: int, codecs: tuple[str, ...] = tuple(CODECS)) -> Iterator[tuple[str, str, int]]:
