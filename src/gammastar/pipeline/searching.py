@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -115,9 +115,10 @@ def accept_stage(ctx: Context, production: Production, predicted: Arrays) -> dic
     key = ctx.book.key(section, before, described)
 
     def compute() -> Arrays:
+        planes = _planes(ctx, production, predicted, found, couplings)
         result: Arrays = {}
         for name, detector in found.items():
-            rows = _detector(ctx, production, predicted, name, detector, couplings)
+            rows = planes[name] | _curves(ctx, production, predicted, name, detector)
             result |= {f"{name}|{key}": value for key, value in rows.items()}
         return result
 
@@ -151,24 +152,16 @@ def _note(ctx: Context, section: Accept) -> None:
         )
 
 
-def _detector(
-    ctx: Context,
-    production: Production,
-    predicted: Arrays,
-    name: str,
-    detector: Detector,
-    couplings: FloatArray,
-) -> Arrays:
-    """Return all arrays of one detector."""
-    section = ctx.steering.accept
-    if section is None:
-        return {}
+def _ready(
+    ctx: Context, section: Accept, production: Production, detector: Detector, couplings: FloatArray
+) -> list[Ready]:
+    """Return the function of a sample that gives the yields, for the spin state and for both its ends."""
     shares: tuple[float, ...] = (section.longitudinal,)
     if section.longitudinal_sigma > 0:
         both = section.longitudinal + np.array([-1.0, 1.0]) * section.longitudinal_sigma
         shares += tuple(np.clip(both, 0.0, 1.0).tolist())
     model = make_model(ctx.steering.predict.model if ctx.steering.predict else "dark_photon", ctx.base)
-    ready = [
+    return [
         functools.partial(
             accept.yields,
             couplings=couplings,
@@ -179,62 +172,73 @@ def _detector(
         )
         for share in shares
     ]
-    rows = _plane(ctx, production, predicted, (name, detector), ready)
-    rows |= _curves(ctx, production, predicted, name, detector)
-    rows["couplings"] = couplings
-    total = rows["signal"]
-    rows["in_domain_fraction"] = np.divide(
-        rows["in_domain_signal"], total, out=np.full_like(total, np.nan), where=total > 0
-    )
-    return rows | yield_budget(predicted, rows)
 
 
-def _plane(
+def _planes(
     ctx: Context,
     production: Production,
     predicted: Arrays,
-    named: tuple[str, Detector],
-    ready: Sequence[Ready],
-) -> Arrays:
-    """Return signal, its part in the measured domain, and errors, shape (n_masses, n_couplings) each."""
+    found: Mapping[str, Detector],
+    couplings: FloatArray,
+) -> dict[str, Arrays]:
+    """Return signal, its measured part, and errors of each detector, (n_masses, n_couplings) each."""
     section, predicting = ctx.steering.accept, ctx.steering.predict
     if section is None or predicting is None:
         return {}
-    masses, label = predicted["mass"], named[1].name
+    masses = predicted["mass"]
+    ready = {
+        name: (detector, _ready(ctx, section, production, detector, couplings))
+        for name, detector in found.items()
+    }
     settings = (ctx.seed, predicting.n_sample, section)
-    point = functools.partial(_point, production, masses, named, ready, settings)
-    rows = ctx.each(point, len(masses), "accept", lambda i: f"{label}: m = {masses[i]:.3f} GeV")
+    point = functools.partial(_point, production, masses, ready, settings)
+    rows = ctx.each(point, len(masses), "accept", lambda i: f"m = {masses[i]:.3f} GeV")
+    return {name: _plane(predicted, couplings, [row[name] for row in rows]) for name in found}
+
+
+def _plane(predicted: Arrays, couplings: FloatArray, rows: Sequence[Arrays]) -> Arrays:
+    """Return the rows of one detector, one per mass, as arrays over the plane, with the errors by source."""
     stacked = {name: np.stack([row[name] for row in rows]) for name in YIELDS}
     stacked["signal_sigma"] = np.array(max(float(row["signal_sigma"]) for row in rows))
     for name, axis in (("signal_variations", 1), ("polarisation_shifts", 1), ("extrapolation", 0)):
         if all(name in row for row in rows):
             stacked[name] = np.stack([row[name] for row in rows], axis=axis)
-    return stacked
+    stacked["couplings"] = couplings
+    total = stacked["signal"]
+    stacked["in_domain_fraction"] = np.divide(
+        stacked["in_domain_signal"], total, out=np.full_like(total, np.nan), where=total > 0
+    )
+    return stacked | yield_budget(predicted, stacked)
 
 
 def _point(
     production: Production,
     masses: FloatArray,
-    named: tuple[str, Detector],
-    ready: Sequence[Ready],
+    ready: Mapping[str, tuple[Detector, Sequence[Ready]]],
     settings: tuple[int, int, Accept],
     i: int,
-) -> Arrays:
-    """Return signal and errors over couplings at one mass; it depends on nothing but its arguments."""
+) -> dict[str, Arrays]:
+    """Return signal and errors of each detector over couplings at one mass.
+
+    One sample, with the weights of its replicas, serves all detectors; the result depends on nothing but the
+    arguments.
+    """
     mass, (seed, n, section) = float(masses[i]), settings
-    sample = production.channel.produce(mass, n=n, rng=stream(seed, "predict", i))
-    replicas = production.channel.replicas(mass, sample)
-    factors = extrapolated.alternatives(production.trend, mass, sample)
-    label = named[1].name
-    depth = stream(seed, "depth", label, i)
-    sample, sigma = carried(sample, named, section, production.exposure.target_a, depth)
-    sample = extrapolated.with_factors(sample, replicas, factors)
-    found, *shifted = (run(sample, mass, rng=stream(seed, "accept", label, i)) for run in ready)
-    row = {name: getattr(found, name) for name in YIELDS} | {"signal_sigma": np.array(sigma)}
-    row |= extrapolated.split(found, replicas, factors)
-    if shifted:
-        row["polarisation_shifts"] = np.stack([other.signal for other in shifted])
-    return row
+    made = production.channel.produce(mass, n=n, rng=stream(seed, "predict", i))
+    replicas = production.channel.replicas(mass, made)
+    factors = extrapolated.alternatives(production.trend, mass, made)
+    result = {}
+    for name, (detector, ways) in ready.items():
+        depth = stream(seed, "depth", detector.name, i)
+        sample, sigma = carried(made, (name, detector), section, production.exposure.target_a, depth)
+        sample = extrapolated.with_factors(sample, replicas, factors)
+        found, *shifted = (run(sample, mass, rng=stream(seed, "accept", detector.name, i)) for run in ways)
+        row = {key: getattr(found, key) for key in YIELDS} | {"signal_sigma": np.array(sigma)}
+        row |= extrapolated.split(found, replicas, factors)
+        if shifted:
+            row["polarisation_shifts"] = np.stack([other.signal for other in shifted])
+        result[name] = row
+    return result
 
 
 def _curves(ctx: Context, production: Production, predicted: Arrays, name: str, detector: Detector) -> Arrays:
