@@ -57,3 +57,17 @@ def test_map_has_a_panel_for_the_error():
     assert len(both.axes) == len(plain.axes) + 2  # one panel and its colour bar
     assert both.axes[0].get_title(loc="left") == "A detector"
     assert any("MOCK" in text.get_text() for text in both.axes[0].texts)
+
+
+@pytest.mark.parametrize(
+    ("part", "scale", "words"),
+    [(0.4, "linear", ""), (2e-4, "log", ""), (0.0, "linear", "no sampled particle")],
+)
+def test_the_panel_of_the_measured_part_can_be_read(part, scale, words):
+    contour = report.Contour("all signal", reach(), "extrapolated", fraction=np.full((12, 2), part))
+    low = report.reach_figure([contour], mock=True, pot=1e18).axes[1]
+    assert low.get_yscale() == scale
+    assert words in " ".join(text.get_text() for text in low.texts)
+    if part > 0:
+        assert low.get_ylim()[0] < 100 * part < low.get_ylim()[1]
+        np.testing.assert_allclose(low.lines[0].get_ydata(), 100 * part)

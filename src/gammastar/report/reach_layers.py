@@ -11,12 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import PathPatch, Polygon
 from matplotlib.path import Path
+from matplotlib.patheffects import withStroke
 from scipy.ndimage import distance_transform_edt
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.report.contours import Contour, islands, region
-from gammastar.report.style import BAND68, BAND95, GREY, checked
+from gammastar.report.style import BAND68, BAND95, GREY, checked, say
 
 __all__ = ["Yields", "bands", "existing", "fractions", "isolines"]
 
@@ -72,7 +73,8 @@ def existing(ax: Axes, label: str, vertices: FloatArray) -> None:
     place = _roomiest((ax.transScale + ax.transLimits).transform(polygon))
     if place is not None:
         side = "left" if place[0] < 0.2 else "right" if place[0] > 0.8 else "center"
-        look: dict[str, Any] = {"color": "0.3", "fontsize": 11, "ha": side, "va": "center", "zorder": 7}
+        look: dict[str, Any] = {"color": "0.2", "fontsize": 11, "ha": side, "va": "center", "zorder": 7}
+        look["path_effects"] = [withStroke(linewidth=3.0, foreground=GREY)]  # over hatches and lines
         ax.text(*place, label, transform=ax.transAxes, clip_on=True, **look)
 
 
@@ -113,17 +115,32 @@ def _turned(polygon: FloatArray, sign: float) -> FloatArray:
 
 
 def fractions(ax: Axes, contours: Sequence[Contour], colours: Sequence[str]) -> None:
-    """Draw the part of the signal that was measured, along both edges of each contour."""
+    """Draw the part of the signal that was measured, along both edges of each contour.
+
+    The scale is logarithmic where less than 5 % were measured; nothing measured at all is said in words.
+    """
+    ax.set_ylabel("in domain [%]", loc="center", fontsize=12)
+    shown = [100 * c.fraction[np.isfinite(c.fraction)] for c in contours if c.fraction is not None]
+    pooled = np.concatenate([np.zeros(1), *shown])
+    largest = float(pooled.max())
+    ax.set_ylim(0.0, 145.0)
+    if largest == 0:
+        ax.set_yticks([0.0, 50.0, 100.0])
+        if any(len(part) for part in shown):  # else nothing is reached
+            say(ax, "no sampled particle of the signal comes from where dileptons were measured")
+        return
     for contour, colour in zip(contours, colours, strict=True):
         if contour.fraction is None:
             continue
         for island in islands(contour.reach):
             for side, line in ((0, "-"), (1, ":")):
-                mass, part = contour.reach.mass[island], 100 * contour.fraction[island, side]
-                ax.plot(mass, part, color=colour, linestyle=line)
+                part = 100 * contour.fraction[island, side]
+                ax.plot(contour.reach.mass[island], np.where(part > 0, part, np.nan), color=colour, ls=line)
     styles: dict[Any, str] = {"-": "lower edge", ":": "upper edge"}
     sides = [Line2D([], [], color="black", linestyle=line, label=label) for line, label in styles.items()]
     ax.legend(handles=sides, loc="upper right", ncols=2, fontsize=11)
-    ax.set_ylim(0.0, 145.0)
-    ax.set_yticks([0.0, 50.0, 100.0])
-    ax.set_ylabel("in domain [%]", loc="center", fontsize=12)
+    if largest >= 5.0:
+        ax.set_yticks([0.0, 50.0, 100.0])
+        return
+    ax.set_yscale("log")
+    ax.set_ylim(max(0.5 * float(pooled[pooled > 0].min()), 1e-4 * largest), 20.0 * largest)
