@@ -97,3 +97,10 @@ def test_near_pairs_of_a_table(tmp_path):
         NearPairs.load(tmp_path / "near.json")
     with pytest.raises(PhysicsError, match="half_width"):
         NearPairs(np.array(RANGE), np.ones(2), 0.0)
+
+
+def test_single_precision_is_enough_for_weights(flow, sample):
+    double, single = (flow.log_prob(*sample, single=kind) for kind in (False, True))
+    assert np.isfinite(double).all()
+    assert np.abs(single - double).max() < 1e-4
+    assert not np.array_equal(single, double)

@@ -70,9 +70,14 @@ class FlowEnsemble(Sampler):
             pt[own], energy[own] = member.transform(mass[own], normal[own])
         return pt, energy
 
-    def log_probs(self, mass: FloatArray, pt: FloatArray, energy: FloatArray) -> FloatArray:
-        """Return ln p(pt, energy | mass) of each member, shape (n_members, n), p in GeV⁻²."""
-        return np.stack([member.log_prob(mass, pt, energy) for member in self.members])
+    def log_probs(
+        self, mass: FloatArray, pt: FloatArray, energy: FloatArray, *, single: bool = False
+    ) -> FloatArray:
+        """Return ln p(pt, energy | mass) of each member, shape (n_members, n), p in GeV⁻².
+
+        `single` as in `KinematicFlow.log_prob`.
+        """
+        return np.stack([member.log_prob(mass, pt, energy, single=single) for member in self.members])
 
     def log_prob(self, mass: FloatArray, pt: FloatArray, energy: FloatArray) -> FloatArray:
         """Return ln of the mean density, shape (n,), in ln GeV⁻²; −inf outside the physical limits."""
@@ -85,7 +90,7 @@ class FlowEnsemble(Sampler):
         One sample of the ensemble, filled once per member with these weights, gives the members' templates
         without drawing again; their `principal_components` are the variations.
         """
-        logs = self.log_probs(mass, pt, energy)
+        logs = self.log_probs(mass, pt, energy, single=True)
         mean = logsumexp(logs, axis=0) - np.log(len(self))
         inside = np.isfinite(mean)
         result: FloatArray = np.where(inside, np.exp(logs - np.where(inside, mean, 0.0)), 0.0)

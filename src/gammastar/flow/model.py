@@ -121,10 +121,8 @@ def initial_network(
 
     Parameters
     ----------
-    n_context : int
-        Number of context features.
-    bins, hidden, layers : int
-        Spline bins, width and number of hidden layers.
+    n_context, bins, hidden, layers : int
+        Context features, spline bins, width and number of hidden layers.
     rng : numpy.random.Generator
     """
     sizes = [n_context + 1, *[hidden] * layers, 3 * bins - 1]
@@ -154,9 +152,7 @@ def _draw(network: Network, z: Tensor, context: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KinematicFlow(Sampler):
-    """A trained flow: density and sampler of (pt, energy) at given mass.
-
-    Made by `gammastar.flow.fit` or `gammastar.flow.load`.
+    """A trained flow, from `fit` or `load`: density and sampler of (pt, energy) at given mass.
 
     Notes
     -----
@@ -213,26 +209,30 @@ class KinematicFlow(Sampler):
             x[lost] = self._in_chunks(_draw, normal[lost], context[lost], torch.float64)
         return self.bijection.inverse(mass, x)
 
-    def log_prob(self, mass: FloatArray, pt: FloatArray, energy: FloatArray) -> FloatArray:
+    def log_prob(
+        self, mass: FloatArray, pt: FloatArray, energy: FloatArray, *, single: bool = False
+    ) -> FloatArray:
         """Return ln p(pt, energy | mass), p in GeV⁻²; −inf outside the physical limits.
 
         Parameters
         ----------
         mass, pt, energy : NDArray, broadcast to shape (n,) [GeV]
+        single : bool
+            The network in single precision: good to 1e-4, in less than half the time.
 
         Raises
         ------
         PhysicsError
             If a mass lies outside the range of the training sample.
         """
-        mass, pt, energy = (
-            np.ascontiguousarray(a, dtype=np.float64) for a in np.broadcast_arrays(mass, pt, energy)
-        )
+        arrays = np.broadcast_arrays(mass, pt, energy)
+        mass, pt, energy = (np.ascontiguousarray(a, dtype=np.float64) for a in arrays)
         result = np.full(mass.shape, -np.inf)
         inside = inside_limits(mass, pt, energy, self.beam_energy)
         context = self.bijection.condition(mass.ravel())[inside.ravel()]
         x, log_jacobian = self.bijection.forward(mass[inside], pt[inside], energy[inside])
-        result[inside] = self._in_chunks(log_density, x, context, torch.float64) + log_jacobian
+        dtype = torch.float32 if single else torch.float64
+        result[inside] = self._in_chunks(log_density, x, context, dtype) + log_jacobian
         return result
 
     def _in_chunks(

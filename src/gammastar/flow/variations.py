@@ -85,9 +85,9 @@ class FlowVariations:
             If a mass lies outside the range of the flow.
         """
         mass = np.broadcast_to(np.asarray(mass, dtype=np.float64), np.shape(pt))
-        own = self.nominal.log_prob(mass, pt, energy)
+        own = self.nominal.log_prob(mass, pt, energy, single=True)
         inside = np.isfinite(own)
-        logs = self.ensemble.log_probs(mass, pt, energy)
+        logs = self.ensemble.log_probs(mass, pt, energy, single=True)
         result: FloatArray = np.where(inside, np.exp(logs - np.where(inside, own, 0.0)), 0.0)
         return result if self.near is None else self._covering(mass, result, self.near)
 
