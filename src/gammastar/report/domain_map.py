@@ -139,7 +139,7 @@ def domain_figure(
         ax.set(yscale="log", ylabel=LABELS[COUPLING])
         shown = np.flatnonzero((domain.signal > SHOWN).any(axis=0))
         if len(shown):
-            ax.set_ylim(domain.coupling[shown[0]] / 1.5, domain.coupling[shown[-1]] * 1.5)
+            ax.set_ylim(domain.coupling[shown[0]] / 1.5, domain.coupling[shown[-1]] * 6.0)  # MOCK above
         if limit is not None and (domain.signal >= limit).any():
             ax.contour(domain.mass, domain.coupling, domain.signal.T, levels=[limit], colors="#e42536")
         mark_mock(ax, mock)

@@ -21,6 +21,8 @@ from gammastar.report.style import BAND68, BAND95, GREY, checked, say
 
 __all__ = ["Yields", "bands", "existing", "fractions", "isolines"]
 
+_NAME = "name of a limit"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Yields:
@@ -70,21 +72,31 @@ def existing(ax: Axes, label: str, vertices: FloatArray) -> None:
     """Draw a published limit in grey with its name where there is most room."""
     polygon = checked(f"limit {label!r}", vertices, (len(vertices), 2))
     ax.add_patch(Polygon(polygon, closed=True, facecolor=GREY, edgecolor="0.55", linewidth=0.8, zorder=1))
-    place = _roomiest((ax.transScale + ax.transLimits).transform(polygon))
+    taken = [text.get_position() for text in ax.texts if text.get_gid() == _NAME]
+    inside = (ax.transScale + ax.transLimits).transform(polygon)
+    place = _roomiest(inside, taken) or _roomiest(inside)
     if place is not None:
         side = "left" if place[0] < 0.2 else "right" if place[0] > 0.8 else "center"
         look: dict[str, Any] = {"color": "0.2", "fontsize": 11, "ha": side, "va": "center", "zorder": 7}
         look["path_effects"] = [withStroke(linewidth=3.0, foreground=GREY)]  # over hatches and lines
-        ax.text(*place, label, transform=ax.transAxes, clip_on=True, **look)
+        ax.text(*place, label, transform=ax.transAxes, clip_on=True, gid=_NAME, **look)
 
 
-def _roomiest(polygon: FloatArray, n: int = 60) -> tuple[float, float] | None:
-    """Return the point inside a polygon and inside the frame that is farthest from both, in axes units."""
+def _roomiest(
+    polygon: FloatArray, taken: Sequence[tuple[float, float]] = (), n: int = 60
+) -> tuple[float, float] | None:
+    """Return the point inside a polygon and inside the frame that is farthest from both, in axes units.
+
+    Names at the places `taken` are kept free.
+    """
     ticks = (np.arange(n) + 0.5) / n
     grid = np.stack(np.meshgrid(ticks, ticks, indexing="ij"), axis=-1).reshape(-1, 2)
     inside = Path(polygon, closed=False).contains_points(grid).reshape(n, n)
     inside[: n // 4, -n // 7 :] = False  # the corner of the word MOCK
     inside[:, : n // 10] = False  # the name of the threshold
+    for place in taken:
+        near = (np.abs(ticks - place[0]) < 0.35)[:, None] & (np.abs(ticks - place[1]) < 0.045)[None, :]
+        inside[near] = False
     if not inside.any():
         return None
     # names are wide: a step along x counts less than one along y

@@ -149,7 +149,7 @@ def acceptance_figure(
         peak = 1.0
     ax.set(xscale="log", yscale="log", xlim=(ctau[0], ctau[-1]), ylim=(1e-5 * peak, 4.0 * peak))
     ax.set(xlabel=r"$c\tau$ [m]", ylabel="acceptance")
-    ax.legend(loc="lower right")
+    ax.legend(loc="best")
     mark_mock(ax, mock)
     return figure
 
