@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, TwoSlopeNorm
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from gammastar.core.axes import ENERGY, LABELS, PT
@@ -22,6 +23,7 @@ Kinematics: TypeAlias = tuple[FloatArray, FloatArray, FloatArray]
 """Transverse momentum [GeV], energy [GeV] and weight, each of shape (n,)."""
 Members: TypeAlias = Mapping[str, Sequence[FloatArray]]
 
+_LONG = 8.0
 _INKS = ("black", COLOURS[2], COLOURS[3], COLOURS[5])
 
 
@@ -68,7 +70,7 @@ def flow_vs_data(
     Notes
     -----
     The form of Fig. 5 of Allison and Blinov (2025). The range covers 99.5 % of the data; what lies beyond
-    counts in the normalisation.
+    counts in the normalisation. Where it is longer than eight medians the scale is logarithmic.
     """
     _lengths(masses, {"data": data, **models, **({"background": background} if background else {})})
     n = len(masses)
@@ -83,7 +85,10 @@ def flow_vs_data(
             _describe(ax, low, quantity, mass, window)
             mark_mock(ax, mock, position=(0.97, 0.74))
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 4))
+    if members:
+        handles.append(Patch(facecolor="0.5", alpha=0.35))
+        labels.append("spread of the members")
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels) if len(labels) < 6 else 3)
     figure.align_ylabels(axes[:, 0])
     figure.align_ylabels(axes[:, 1])
     return figure
@@ -105,7 +110,8 @@ def _describe(ax: Axes, low: Axes, quantity: str, mass: float, window: float | N
     name = LABELS[quantity].split(" [")[0].strip("$")
     ax.set_ylabel(rf"$N^{{-1}}\,dN/d{name}$ [GeV$^{{-1}}$]", loc="center", fontsize=13)
     ax.tick_params(labelbottom=False)
-    ax.yaxis.set_major_locator(MaxNLocator(4, prune="lower"))
+    if ax.get_yscale() == "linear":
+        ax.yaxis.set_major_locator(MaxNLocator(4, prune="lower"))
     low.set_ylabel("model / data", loc="center", fontsize=10)
     low.set_xlabel(LABELS[quantity])
     text = _window_text(mass, window)
@@ -141,7 +147,10 @@ def _panel(
             _band(low, edges, divided(curve, density), divided(sigma, density), colour)
         steps(ax, edges, curve, color=colour, linestyle=line, linewidth=1.5, label=label)
         steps(low, edges, divided(curve, density), color=colour, linestyle=line, linewidth=1.3)
-    ax.set(xlim=edges[[0, -1]], ylim=(0.0, 1.35 * float(np.max(density + error))))
+    top = float(np.max(density + error))
+    ax.set(xlim=edges[[0, -1]], ylim=(0.0, 1.35 * top))
+    if edges[-1] > _LONG * _upper(data[column], data[2], 0.5):  # the bulk in the first bins: show the tail
+        ax.set(yscale="log", ylim=(max(0.3 * float(np.min(density[density > 0])), 1e-5 * top), 6.0 * top))
     low.set(xlim=edges[[0, -1]], ylim=(0.4, 1.6))
 
 
@@ -240,8 +249,11 @@ def flow_plane(
         figure.colorbar(mesh, ax=axes[row, 2], pad=0.01).set_label(r"(data − model) / $\sigma$")
         if members is not None:
             part = np.where(expected >= 5.0, _plane_spread(model[row], members[row], edges), np.nan)
-            mesh = axes[row, 3].pcolormesh(*edges, 100.0 * part.T, cmap="magma_r", vmin=0.0, rasterized=True)
-            figure.colorbar(mesh, ax=axes[row, 3], pad=0.01).set_label(f"spread of the {label} [%]")
+            known = part[np.isfinite(part)]
+            ends = {"vmin": 0.0, "vmax": 100.0 * float(np.quantile(known, 0.98)) if known.size else 1.0}
+            mesh = axes[row, 3].pcolormesh(*edges, 100.0 * part.T, cmap="magma_r", rasterized=True, **ends)
+            bar = figure.colorbar(mesh, ax=axes[row, 3], pad=0.01, extend="max")
+            bar.set_label(f"spread of the {label} [%]")
         for ax, name in zip(axes[row], ("data", label, "pull", "replicas")[:columns], strict=True):
             ax.set(xlim=edges[0][[0, -1]], ylim=edges[1][[0, -1]], xlabel=LABELS[PT], ylabel=LABELS[ENERGY])
             pair = name in ("data", label)
