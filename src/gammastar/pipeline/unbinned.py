@@ -34,6 +34,7 @@ def unbinned_spectrum(
         raise SteeringError(msg)
     use = np.flatnonzero(subtraction["posterior"] > 0)
     values = np.stack([getattr(pairs, name) for name in KINEMATICS], axis=1)
+    known = unfold.in_window(known, response.reco)  # posterior weights are 0 outside
     weight = subtraction["posterior"][use]
     options: dict[str, Any] = {"n_iterations": section.n_iterations, "stop": section.stop}
     ctx.tell("unfold", None, f"OmniFold of {len(use)} pairs")

@@ -22,7 +22,7 @@ from gammastar.unfold.iterative import iterative, stable_iterations, unfold_valu
 from gammastar.unfold.line_shape import Component, LineShape, cocktail_components, forward_fold
 from gammastar.unfold.omnifold import Unbinned, omnifold, omnifold_replicas
 from gammastar.unfold.omnifold_bias import omnifold_bias
-from gammastar.unfold.omnifold_data import subtracted_replicas
+from gammastar.unfold.omnifold_data import in_window, subtracted_replicas
 from gammastar.unfold.parts import streamed_polarised, streamed_response
 from gammastar.unfold.response import acceptance_weights, cells, response, smeared_response
 from gammastar.unfold.systematics import (
@@ -64,6 +64,7 @@ __all__ = [
     "from_hist",
     "global_correlation",
     "hartlap",
+    "in_window",
     "iterative",
     "l_curve",
     "least_correlated",

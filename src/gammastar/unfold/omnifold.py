@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +15,11 @@ from gammastar.core.errors import UserError
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.core.stats import effective_size
-from gammastar.unfold.classifier import BoostedTrees, Classifier
+from gammastar.unfold.classifier import BoostedTrees, Classifier, Ratio
 
 __all__ = ["Unbinned", "omnifold", "omnifold_replicas"]
+
+Sample: TypeAlias = tuple[FloatArray, FloatArray]
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +73,7 @@ class _Problem:
             np.concatenate([self.reco, self.fakes[0]]),
             np.concatenate([now[self.seen], self.fakes[1]]),
         )
-        ratio = self.classifier(self.data, simulated, rng)(self.reco)
+        ratio = self._ratio(self.data, simulated, rng)(self.reco)
         result = push.copy()
         result[self.seen] *= ratio
         missed = ~self.seen
@@ -79,13 +81,20 @@ class _Problem:
             # E[ratio | truth] of the reconstructed pairs, taken over to those that were not
             before, after = now[self.seen], now[self.seen] * ratio
             truth = self.true[self.seen]
-            result[missed] *= self.classifier((truth, after), (truth, before), rng)(self.true[missed])
+            result[missed] *= self._ratio((truth, after), (truth, before), rng)(self.true[missed])
         return result
 
     def push(self, pull: FloatArray, rng: np.random.Generator) -> FloatArray:
         """Step 2: make the weights a function of the truth."""
         above, below = (self.true, self.nominal * pull), (self.true, self.nominal)
-        return self.classifier(above, below, rng)(self.true)
+        return self._ratio(above, below, rng)(self.true)
+
+    def _ratio(self, above: Sample, below: Sample, rng: np.random.Generator) -> Ratio:
+        """Return the classifier's ratio, scaled so that `below` times it has the sum of `above`."""
+        found = self.classifier(above, below, rng)
+        reached = float((below[1] * found(below[0])).sum())
+        scale = float(above[1].sum()) / reached if reached > 0 else 1.0
+        return lambda x: scale * found(x)
 
 
 def omnifold(
@@ -133,7 +142,11 @@ def omnifold(
     Andreassen, Komiske, Metodiev, Nachman, Thaler, arXiv:1911.09107; acceptance effects as in
     arXiv:2503.09720: the weight of a pair that is not reconstructed is the mean of the step-1 ratio at its
     truth, learned by a third classifier. Simulated fakes enter step 1 with the factor that scales the whole
-    simulation to the data, and are not reweighted. Pairs of an unfolded sample are correlated
+    simulation to the data, and are not reweighted. Every ratio is scaled so that the reweighted sample has
+    the sum of the other, as in the iterative unfolding: the mean of a ratio whose logarithm is shrunk, as
+    that of trees, lies below one. Simulated pairs outside a window to which the data were cut must be misses
+    (`in_window`). Where no pair is reconstructed the classifier extrapolates the weights, and their sum is no
+    measurement. Pairs of an unfolded sample are correlated
     (arXiv:2504.14072): take errors from `omnifold_replicas`, never from the weights. What the iterations and
     the classifier cannot recover is no part of the replicas' spread: `omnifold_bias` estimates it.
     """

@@ -1,18 +1,50 @@
-"""Weights of subtracted data in the replicas of OmniFold: with the fluctuations of the like-sign pairs."""
+"""What OmniFold is given: simulation in the window of the data, replicas with the like-sign fluctuations."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.errors import UserError
+from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import FloatArray
 from gammastar.unfold.response import cells
 
-__all__ = ["subtracted_replicas"]
+__all__ = ["in_window", "subtracted_replicas"]
+
+
+def in_window(matched: MatchedPairs, axes: Sequence[Any]) -> MatchedPairs:
+    """Return the simulation as data see it that were cut to a window: pairs outside are not reconstructed.
+
+    Parameters
+    ----------
+    matched : MatchedPairs
+    axes : sequence of hist axes
+        Of the reconstructed mass, pt or energy; their outer edges are the window.
+
+    Returns
+    -------
+    MatchedPairs
+        The same true pairs; those reconstructed outside the window are misses, fakes there are left out.
+
+    Notes
+    -----
+    The binned response has the same rule. Where it is not kept, OmniFold takes the cut of the data for an
+    absence of pairs, weights the simulated ones near and beyond the window down to nothing, and counts them
+    in the total that is scaled to the data.
+    """
+    inside = cells(matched.reco, axes) >= 0
+    kept = cells(matched.fakes, axes) >= 0
+    return replace(
+        matched,
+        reco=np.where(inside[:, None], matched.reco, np.nan),
+        fakes=matched.fakes[kept],
+        fake_weight=matched.fake_weight[kept],
+    )
 
 
 def subtracted_replicas(
