@@ -130,6 +130,30 @@ def test_classes_are_not_mixed_with_each_other():
         mixed_pairs(small, 0, rng=rng)
 
 
+def test_classes_count_with_the_pairs_that_their_events_hold():
+    """Softer leptons in events of more of them: the mixed spectra are those of the data, sum and shape."""
+    rng = stream(6, "multiplicity")
+    k = rng.choice([1, 2, 3, 5], 60_000, p=[0.5, 0.3, 0.15, 0.05])
+    event = np.repeat(np.arange(len(k)), k)
+    size = np.repeat(k, k)
+    charge = np.where(rng.random(len(event)) < 0.6, 1, -1).astype(np.int8)
+    pt, eta, phi = rng.gamma(2, 0.4 / size), rng.uniform(2.5, 4.2, len(size)), rng.uniform(0, 7, len(size))
+    mass = np.full(len(size), M_MU)
+    p = np.stack([pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta), mass], axis=1)
+    data = hists_of(p, charge, event)
+    mixed = mixed_pairs(Pool.of(p, charge, event, np.minimum(size, 4)), 300_000, rng=rng)
+    assert not np.isin(mixed.columns["event_1"], np.flatnonzero(k == 1)).any()  # no pairs in the data
+    for ours, theirs in zip(three(data), three(fill(mixed)), strict=True):
+        n, m = ours.values(), theirs.values()
+        assert m.sum() == pytest.approx(n.sum(), abs=4 * np.sqrt(n.sum()))
+        chi2 = np.sum((n - m) ** 2 / (n + theirs.variances()))
+        assert chi2 < 9 + 3 * np.sqrt(2 * 9)
+
+
+def three(hists):
+    return hists.os, hists.pp, hists.mm
+
+
 def test_hashed_weights_are_poisson_independent_and_know_nothing_of_chunks():
     event = np.arange(200_000) * 3 - 50_000
     seed = event_seeds(event, dataset="run A", run=12)

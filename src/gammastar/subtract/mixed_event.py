@@ -107,21 +107,22 @@ def _kinematics(leptons: Any, first: Any, second: Any) -> Any:
 def _drawn(
     pool: Pool, signs: tuple[int, int], n: int, rng: np.random.Generator
 ) -> tuple[IntArray, IntArray, FloatArray]:
-    """Draw leptons of two charges from different events of one class; weights sum to all combinations."""
+    """Draw leptons of two charges from different events of one class; weights sum to the pairs expected."""
     firsts, seconds, weights = [], [], []
     labels, size = np.unique(pool.group, return_counts=True)
-    share = np.ceil(n * size / max(size.sum(), 1)).astype(int)
-    for label, draws in zip(labels, share, strict=True):
+    number = [np.unique(pool.event[pool.group == label], return_counts=True)[1] for label in labels]
+    combined = np.array([float((k * (k - 1)).sum()) for k in number])  # ordered pairs within events
+    draws = np.ceil(n * size * (combined > 0) / max(size[combined > 0].sum(), 1)).astype(int)
+    for label, ordered, leptons, drawn in zip(labels, combined, size, draws, strict=True):
         inside = pool.group == label
         one, two = (np.flatnonzero(inside & (pool.charge == sign)) for sign in signs)
-        if not len(one) or not len(two):
+        if not len(one) or not len(two) or not drawn:
             continue
-        a, b = one[rng.integers(len(one), size=draws)], two[rng.integers(len(two), size=draws)]
+        a, b = one[rng.integers(len(one), size=drawn)], two[rng.integers(len(two), size=drawn)]
         kept = pool.event[a] != pool.event[b]
-        # combinations of the class per event of it; like-sign pairs are unordered
-        n_events = len(np.unique(pool.event[inside]))
-        total = len(one) * len(two) / n_events / (2 if signs[0] == signs[1] else 1)
-        total /= pool.share.get(int(label), 1.0)  # or a class that was thinned would count for less
+        # a class that was thinned would count for less; like-sign pairs are unordered
+        count = ordered / (2 if signs[0] == signs[1] else 1) / pool.share.get(int(label), 1.0)
+        total = count * len(one) / leptons * len(two) / leptons
         firsts.append(a[kept])
         seconds.append(b[kept])
         weights.append(np.full(int(kept.sum()), total / max(int(kept.sum()), 1)))
@@ -131,7 +132,7 @@ def _drawn(
 
 
 def mixed_pairs(pool: Pool, n: int, *, rng: np.random.Generator) -> Pairs:
-    """Return `n` mixed pairs of each charge combination, weighted to the mean number per event.
+    """Return `n` mixed pairs of each charge combination, weighted to the number expected within the events.
 
     Parameters
     ----------
@@ -147,8 +148,11 @@ def mixed_pairs(pool: Pool, n: int, *, rng: np.random.Generator) -> Pairs:
 
     Notes
     -----
-    Like-sign pairs are unordered: their weights carry the factor ½ that makes R = 1 where the acceptance does
-    not tell charges apart.
+    A class of events with k leptons each, N± of both charges in all, holds Σ k(k − 1) × N₊N₋/(N₊ + N₋)²
+    opposite-sign pairs if charges are random and independent: N₊N₋ over the number of events if k has a
+    Poisson law, (k − 1)/k of it if k is fixed, none if it is 1. This is the weight of the class among the
+    others. Like-sign pairs are unordered: their weights carry the factor ½ that makes R = 1 where the
+    acceptance does not tell charges apart.
     """
     if n < 1 or not len(pool.charge):
         msg = f"mixed_pairs: n = {n} pairs of a pool of {len(pool.charge)} leptons; both must be positive"
