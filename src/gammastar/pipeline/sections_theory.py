@@ -33,7 +33,8 @@ COMPARED = ("pseudoscalar_dalitz", "vector_dalitz", "vector_mesons")
 
 def conditions(ctx: Context, keys: tuple[str, ...] = PRODUCTION) -> list[str]:
     """Return the conventions and assumptions whose names begin so, one line each."""
-    return [f"{key}: {text}." for key, text in ctx.book.methods.items() if key.startswith(keys)]
+    found = {key: text for key, text in ctx.book.methods.items() if key.startswith(keys)}
+    return [f"{key[0].upper()}{key[1:]}: {text}." for key, text in found.items()]
 
 
 def rate_section(ctx: Context, made: Any) -> report.Section:
@@ -64,7 +65,7 @@ def rate_section(ctx: Context, made: Any) -> report.Section:
     return report.Section(
         f"Rate of {what}",
         [text, *conditions(ctx)],
-        figures=[titled("rate", f"{what} per {per} and squared coupling.", figure)],
+        figures=[titled("rate", f"{what[0].upper()}{what[1:]} per {per} and squared coupling.", figure)],
         tables=[_rate_table(predicted)],
     )
 
