@@ -24,6 +24,7 @@ from gammastar.unfold.omnifold import Unbinned, omnifold, omnifold_replicas
 from gammastar.unfold.omnifold_bias import omnifold_bias
 from gammastar.unfold.omnifold_data import in_window, subtracted_replicas
 from gammastar.unfold.parts import streamed_polarised, streamed_response
+from gammastar.unfold.refolded import Refolding, refolding_test
 from gammastar.unfold.response import acceptance_weights, cells, response, smeared_response
 from gammastar.unfold.systematics import (
     PairWeights,
@@ -43,6 +44,7 @@ __all__ = [
     "Fit",
     "LineShape",
     "PairWeights",
+    "Refolding",
     "Source",
     "TauScan",
     "ToyStudy",
@@ -81,6 +83,7 @@ __all__ = [
     "propagated",
     "radiated_pairs",
     "refolding",
+    "refolding_test",
     "response",
     "reweighted",
     "scaled_response",

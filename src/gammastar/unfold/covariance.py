@@ -129,6 +129,8 @@ def chi2(difference: FloatArray, cov: FloatArray) -> tuple[float, int]:
 def refolding(unfolded: Spectrum, measured: Spectrum, response: Response) -> tuple[float, int]:
     """Return χ² between the unfolded spectrum folded again and the measured one, and its cells.
 
+    The number of cells is not the expectation of the χ²: that comes from `refolding_test`.
+
     Parameters
     ----------
     unfolded, measured : Spectrum
