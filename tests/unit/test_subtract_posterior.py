@@ -7,7 +7,8 @@ from gammastar.core.axes import regular
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import Pairs
 from gammastar.core.rng import stream
-from gammastar.subtract import event_weights, posterior_weights, projection_closure
+from gammastar.subtract import event_weights, fit_posterior, posterior_weights, projection_closure
+from gammastar.subtract.cells import make_cells
 
 AXES = (regular("mass", 12, 0.2, 1.4), regular("pt", 10, 0.0, 2.5), regular("energy", 8, 5, 85))
 
@@ -60,6 +61,46 @@ def test_without_background_the_weights_are_the_pairs():
     pairs = mock(rng, 1000, 0.0)
     signed = event_weights(pairs, AXES)
     np.testing.assert_array_equal(posterior_weights(pairs, signed, rng=rng), signed)
+
+
+def test_a_model_of_the_pairs_gives_their_weights():
+    rng = stream(4, "model")
+    pairs = mock(rng, 4000, 0.5)
+    signed = event_weights(pairs, AXES)
+    model = fit_posterior(pairs, signed, rng=stream(5, "fit"))
+    weight = model.weights(pairs, signed)
+    together = posterior_weights(pairs, signed, rng=stream(5, "fit"))
+    np.testing.assert_allclose(together, weight * (signed.sum() / weight.sum()), rtol=1e-12)
+    part = np.arange(0, len(pairs), 3)
+    np.testing.assert_array_equal(model.weights(pairs.select(part), signed[part]), weight[part])
+
+
+def test_cells_hold_the_signed_sums_and_grow_with_the_sample():
+    rng = stream(6, "cells")
+    sizes = []
+    for n in (2000, 32_000):
+        x = rng.normal(size=(n, 3))
+        signed = np.where(rng.random(n) < 0.1, -1.0, 1.0)
+        positive = np.where(signed > 0, np.exp(0.3 * x[:, 0]), 0.0)  # far from the signed ones
+        cells = make_cells(x, signed, positive, error=0.1)
+        place = cells.place(x)
+        for leaf in np.flatnonzero(cells.leaves):
+            inside = place == leaf
+            total = signed[inside].sum()
+            assert np.sqrt(inside.sum()) <= 0.1 * total
+            assert cells.factor[leaf] * positive[inside].sum() == pytest.approx(total)
+        assert np.isin(place, np.flatnonzero(cells.leaves)).all()
+        sizes.append(int(cells.leaves.sum()))
+    assert sizes[0] > 4
+    assert 8 <= sizes[1] / sizes[0] <= 32
+
+
+def test_cells_of_too_few_pairs_are_one():
+    cells = make_cells(np.zeros((3, 3)), np.array([1.0, -1.0, 0.5]), np.array([1.0, 0.0, 1.0]), error=0.1)
+    np.testing.assert_array_equal(cells.place(np.ones((2, 3))), [0, 0])
+    assert cells.factor.tolist() == [0.25]
+    with pytest.raises(UserError, match="error"):
+        make_cells(np.zeros((3, 3)), np.ones(3), np.ones(3), error=0.0)
 
 
 def test_refuses():

@@ -144,6 +144,12 @@ def _weighted(
     return np.where(cell >= 0, factor * pairs.weight, 0.0)
 
 
+def _check_replicas(caller: str, n_replicas: int) -> None:
+    if n_replicas < 2:
+        msg = f"{caller}: n_replicas = {n_replicas}; a covariance needs at least 2"
+        raise UserError(msg)
+
+
 def bootstrap_covariance(
     pairs: Pairs,
     axes: Sequence[Any],
@@ -177,9 +183,7 @@ def bootstrap_covariance(
     UserError
         If fewer than two replicas are asked for.
     """
-    if n_replicas < 2:
-        msg = f"bootstrap_covariance: n_replicas = {n_replicas}; a covariance needs at least 2"
-        raise UserError(msg)
+    _check_replicas("bootstrap_covariance", n_replicas)
     axes = tuple(axes)
     shape = tuple(len(axis) for axis in axes)
     r_cell = checked_r_factor(method, r_factor, shape)
@@ -232,9 +236,7 @@ def chunked_bootstrap(
     UserError
         If fewer than two replicas are asked for.
     """
-    if n_replicas < 2:
-        msg = f"chunked_bootstrap: n_replicas = {n_replicas}; a covariance needs at least 2"
-        raise UserError(msg)
+    _check_replicas("chunked_bootstrap", n_replicas)
     axes = tuple(axes)
     shape = tuple(len(axis) for axis in axes)
     r_cell, region = checked_r_factor(method, r_factor, shape), regions(axes, coarse)
