@@ -10,6 +10,7 @@ from typing import Any
 
 import campaigns
 import numpy as np
+from campaign_bias import statistics
 from campaign_parts import MASS, N_PAIRS
 from campaign_truth import Truth, curves, edges, truth
 
@@ -172,12 +173,16 @@ def impacts(base: list[dict[str, Any]], other: list[dict[str, Any]], known: Trut
     return row
 
 
-def prepared(names: list[str], n: int, output: Path) -> tuple[Truth, dict[str, list[dict[str, Any]]]]:
-    """Return the truth and the campaigns that are there."""
+def _card() -> Any:
     from gammastar import simulate
     from gammastar.core.data import data_path
 
-    known = truth(simulate.load_card(data_path("cards/na60_mock.toml")), output / "truth.npz")
+    return simulate.load_card(data_path("cards/na60_mock.toml"))
+
+
+def prepared(names: list[str], n: int, output: Path) -> tuple[Truth, dict[str, list[dict[str, Any]]]]:
+    """Return the truth and the campaigns that are there."""
+    known = truth(_card(), output / "truth.npz")
     return known, {name: campaigns.kept(name, n, output) for name in names}
 
 
@@ -226,7 +231,7 @@ def report(names: list[str], output: Path, say: Any, *, compared: Path | None = 
     from campaign_page import write_page
 
     if output == campaigns.FOLDER:
-        write_page(known, base, others, N_PAIRS)
+        write_page(known, base, others, statistics(_card(), known, output / "statistics.npz"), N_PAIRS)
     write_table(output / "per_mass.csv", per_mass(base, known))
     table = {
         name: impacts(others["nominal"], results, known)

@@ -21,7 +21,7 @@ from gammastar.physics.detector import load_detector
 from gammastar.physics.kroll_wada import kappa
 from gammastar.physics.widths import RTable
 
-__all__ = ["COUPLINGS", "LIMIT", "Truth", "curves", "edges", "truth"]
+__all__ = ["COUPLINGS", "LIMIT", "Truth", "curves", "edges", "matched", "reconstructed", "truth"]
 
 COUPLINGS = np.geomspace(1e-9, 1e-4, 101)
 LIMIT = float(infer.upper_limit(0.0, 0.0, "masked", cl=0.90).expected[2])
@@ -61,7 +61,7 @@ def truth(card: Any, cache: Path) -> Truth:
     modes = _modes(card)
     cells = sum(modes.values())
     sample = simulate.simulate_events(card, 4 * N_RESPONSE, kind="mc", seed=7)
-    efficiency = unfold.response(_matched(sample), AXES, AXES, n_replicas=0).efficiency.reshape(cells.shape)
+    efficiency = unfold.response(matched(sample), AXES, AXES, n_replicas=0).efficiency.reshape(cells.shape)
     per_pot = simulate.simulate_events(card, N_PAIRS, kind="data", seed=7).meta["N_POT"]
     domain = (efficiency >= EFFICIENCY) & (efficiency * cells * per_pot >= PAIRS)
     ratios = [np.divide(m, cells, out=np.ones_like(cells), where=cells > 0) for m in _moved(card, modes)]
@@ -102,8 +102,8 @@ def _moved(card: Any, modes: dict[int, FloatArray]) -> Iterator[FloatArray]:
             yield sum(modes.values()) + (value**power - 1.0) * modes[code]
 
 
-def _matched(sample: Any) -> MatchedPairs:
-    """Return generated photons with their reconstructed pairs, without a file between."""
+def reconstructed(sample: Any) -> tuple[Any, FloatArray]:
+    """Return the pairs of simulated events and the weight of every event, without a file between."""
     import awkward as ak
 
     muon = sample.branches["Muon"]
@@ -115,9 +115,14 @@ def _matched(sample: Any) -> MatchedPairs:
         }
     )
     weight = np.asarray(sample.branches["weight"]) * np.asarray(sample.branches["prescale"])
+    rows = ak.zip({"lepton": lepton, "event": np.arange(len(weight)), "weight": weight}, depth_limit=1)
+    return select.pairs(rows)[0], weight
+
+
+def matched(sample: Any) -> MatchedPairs:
+    """Return generated photons with their reconstructed pairs."""
+    pairs, weight = reconstructed(sample)
     n = len(weight)
-    rows = ak.zip({"lepton": lepton, "event": np.arange(n), "weight": weight}, depth_limit=1)
-    pairs = select.pairs(rows)[0]
     reco = np.full((n, 3), np.nan)
     reco[pairs.event] = np.stack([pairs.mass, pairs.pt, pairs.energy], axis=1)
     names = ("gen_mll", "gen_qT", "gen_E")

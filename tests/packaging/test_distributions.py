@@ -1,6 +1,7 @@
 """Wheel and sdist: complete, equal, and able to run the main job far from the repository."""
 
 import hashlib
+import importlib.util
 import os
 import subprocess
 import sys
@@ -14,10 +15,10 @@ ROOT = Path(__file__).resolve().parents[2]
 pytest.importorskip("hatchling")
 
 
-def run(*command, cwd, **environment):
+def run(*command, cwd, python=sys.executable, **environment):
     inherited = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(
-        [sys.executable, *map(str, command)],
+        [python, *map(str, command)],
         cwd=cwd,
         env=inherited | environment,
         capture_output=True,
@@ -41,6 +42,14 @@ def built(tmp_path_factory):
     (wheel,) = (folder / "tree").glob("*.whl")
     (again,) = (folder / "sdist").glob("*.whl")
     return wheel, sdist, again
+
+
+def with_pip(folder):
+    """Return a Python that has pip: an environment made by uv has none."""
+    if importlib.util.find_spec("pip"):
+        return sys.executable
+    run("-m", "venv", folder / "venv", cwd=folder)
+    return folder / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
 
 
 def members(wheel):
@@ -76,7 +85,7 @@ def test_the_wheel_holds_code_types_data_and_analyses_and_nothing_else(built):
 def test_the_main_job_runs_outside_the_repository(built, tmp_path):
     target = tmp_path / "installed"
     pip = ("-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", target)
-    run(*pip, built[2], cwd=tmp_path)
+    run(*pip, built[2], cwd=tmp_path, python=with_pip(tmp_path))
     here = {"cwd": tmp_path, "PYTHONPATH": str(target), "OMP_NUM_THREADS": "1"}
     where = run("-c", "import gammastar; print(gammastar.__file__)", **here)
     assert Path(where.strip()).is_relative_to(target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -115,6 +116,53 @@ def test_widths_of_every_mass_have_errors(modules, known, results, monkeypatch):
     width, error = np.array(columns["pull_width"]), np.array(columns["pull_width_error"])
     assert error == pytest.approx(width / np.sqrt(2 * N), rel=0.25)  # that of a Gaussian sample
     assert (np.abs(width - 1.0) < 4 * error).all()
+
+
+def test_toys_of_one_iteration_are_unbiased(modules):
+    """With the true prior one iteration is linear in the data: pulls of mean 0 and width 1, R included."""
+    sys.path[:0] = [str(FOLDER), str(FOLDER.parent)]
+    try:
+        import campaign_bias as toys
+    finally:
+        del sys.path[:2]
+    from gammastar.core.pairs import MatchedPairs
+
+    rng, n = np.random.default_rng(3), 60_000
+    true = np.stack([rng.uniform(0.3, 0.5, n), rng.uniform(0.0, 1.0, n), rng.uniform(8.0, 30.0, n)], axis=1)
+    reco = true + rng.normal(0.0, [0.02, 0.05, 0.3], (n, 3))
+    reco[rng.random(n) > 0.5 * true[:, 0] / 0.5] = np.nan
+    empty = np.empty((0, 3)), np.empty(0)
+    place = toys._place(reco)
+    inside = place >= 0
+    assert set(np.unique(place[inside])) <= set(range(toys.SIZE))
+    point = reco[inside][0]
+    at = [np.searchsorted(e, x, side="right") - 1 for e, x in zip(toys.EDGES, point, strict=True)]
+    assert place[inside][0] == np.ravel_multi_index(at, toys.SHAPE)
+    like = np.bincount(place[inside], minlength=toys.SIZE) * 0.05
+    everything = MatchedPairs(true, reco, np.ones(n), np.arange(n), *empty)
+    pool = toys.Pool(everything, place, 0.4, (1.2 * like, 0.8 * like), 1.1)
+    domain = np.zeros(toys.SHAPE, dtype=bool)
+    domain[2:5, :3, 2:6] = True
+    known = modules[1].Truth(np.ones(toys.SHAPE), domain, np.empty(0), np.empty(0))
+    pulls = np.array(list(toys._pulls(pool, known, toys.Kind(30, n_iterations=1), rng)))
+    assert pulls.shape == (30, 3)
+    assert np.abs(pulls.mean(axis=0)).max() < 3.5 / np.sqrt(30)
+    assert pulls.std(axis=0) == pytest.approx(1.0, abs=0.45)
+
+
+def test_mean_pulls_are_judged_with_their_correlation(modules, results, known):
+    """Hotelling: pulls without a bias have a fair probability, common shifts of correlated masses too."""
+    sys.path[:0] = [str(FOLDER), str(FOLDER.parent)]
+    try:
+        import campaign_page as page
+    finally:
+        del sys.path[:2]
+    pulls = modules[0].pulls(results, known)
+    chance = float(re.search(r"probability of (\S+)", page._together(pulls))[1])
+    assert 1e-3 < chance <= 1
+    assert float(re.search(r"probability of (\S+)", page._together(pulls + 0.5))[1]) < 1e-6
+    table = page._compared(pulls + 0.5, {"shifted": pulls + 0.5})
+    assert float(table.split("|")[-2]) == pytest.approx(0.0, abs=0.05)
 
 
 @pytest.mark.slow
