@@ -14,18 +14,6 @@ from gammastar.simulate import load_card, simulate_events
 from gammastar.store.events import write_tree
 
 SETS = 5
-SCHEMA = """
-tree = "events"
-layout = "jagged"
-lepton = "mu"
-charge = "Muon_charge"
-event = "event"
-weight = "weight"
-prescale = "prescale"
-kinematics = { px = "Muon_px", py = "Muon_py", pz = "Muon_pz" }
-lepton_columns = { dx = "Muon_dx", dy = "Muon_dy" }
-truth = { mass = "gen_mll", pt = "gen_qT", energy = "gen_E", process = "gen_process" }
-"""
 STEERING = """
 [analysis]
 name = "charm"
@@ -60,10 +48,10 @@ def write(folder, name, kind, n, seed):
 
 
 @pytest.fixture(scope="module")
-def fits(tmp_path_factory):
+def fits(tmp_path_factory, mock_schema):
     """Return fitted components and the charm pairs that each data set holds inside the axes."""
     base = tmp_path_factory.mktemp("charm")
-    (base / "schema.toml").write_text(SCHEMA)
+    (base / "schema.toml").write_text(mock_schema)
     write(base, "mc", "mc", 25_000, 90)
     found, known, truth = [], [], None
     for k in range(SETS):
