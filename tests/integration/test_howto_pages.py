@@ -94,6 +94,15 @@ def test_flow_as_written(tmp_path):
     shutil.copy(NA60 / "schema.toml", tmp_path)
     shutil.copytree(data_path("mock/na60_data.root").parent, tmp_path / "mock")
     call(["gammastar", "run", "steering.toml", "--output", "results/na60"], tmp_path)
+    page = (tmp_path / "results/na60/report.html").read_text()
+    for words in (
+        "spread of 2 bootstrap replicas",
+        "the spread of the replicas",
+        "draws of the flow and of replicas",
+    ):
+        assert words in page  # every figure of the flow says what its band is
+    caption = "error of the finite sample and spread of the bootstrap replicas"
+    assert page.count(f"{caption}.</figcaption>") == 2  # two detectors
     few = {"sample": {"n": 2000}, "flow-scan": {"epochs": 1}}
     for command in commands("flow"):
         fewer = smaller(command, **few[command[1]])
