@@ -7,7 +7,13 @@ from collections.abc import Iterator
 
 import numpy as np
 from hist import axis
-from validation import true_mass, unfolding_codes, unfolding_more, unfolding_omnifold
+from validation import (
+    true_mass,
+    unfolding_codes,
+    unfolding_more,
+    unfolding_omnifold,
+    unfolding_totals,
+)
 
 from gammastar import unfold
 from gammastar.core.axes import KINEMATICS, regular, variable
@@ -40,6 +46,7 @@ def rows(*, quick: bool) -> Iterator[dict]:
     yield from unfolding_more.rows(quick=quick)
     yield from unfolding_omnifold.rows(quick=quick)
     card = load_card(data_path("cards/na60_mock.toml"))
+    yield from unfolding_totals.rows(card, simulated, _measured, 4 if quick else 20)
     yield from _resolution(card, 4 if quick else 16)
     yield from true_mass.rows(card, simulated, _measured, 2 if quick else 10)
     yield from _three_dimensions(card, 1 if quick else 3)
