@@ -9,6 +9,7 @@ from gammastar.core.errors import PhysicsError
 from gammastar.physics.hadronic_split import SPLIT_MAX
 from gammastar.pipeline import run
 from gammastar.pipeline.checkpoint import load_arrays
+from gammastar.pipeline.reinterpret import reinterpret
 from gammastar.store.manifest import read_json
 
 SMALL = Path(__file__).resolve().parents[2] / "analysis" / "na60_dimuon" / "small.toml"
@@ -59,6 +60,14 @@ def test_every_source_of_error_reaches_the_yield(results):
     pot = np.diag(arrays["ship_ecn3|yield_budget|protons on target"])
     assert np.sqrt(pot) / arrays["ship_ecn3|best_signal"] == pytest.approx(0.1)
     assert stage(results, "accept_millicharge")["mcp_bars|signal_variations"].shape[0] == 2
+
+
+def test_a_reinterpretation_keeps_the_band_of_the_flow(results, tmp_path):
+    again = reinterpret(results, output=tmp_path / "again", tell=lambda *_: None)
+    first, second = (stage(folder, "accept") for folder in (results, again))
+    for name in ("signal", "signal_variations", "extrapolation"):
+        np.testing.assert_array_equal(second[f"ship_ecn3|{name}"], first[f"ship_ecn3|{name}"])
+    assert "flow_members.01.safetensors" in read_json(again / "manifest.json")["inputs"]
 
 
 def test_photons_below_the_threshold_of_dimuons_come_from_theory(results):

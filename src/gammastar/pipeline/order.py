@@ -209,7 +209,7 @@ def _production(ctx: Context, made: Products) -> Any:
         if made.flow is None:
             msg = "predict.sampler = 'flow' needs the section [flow]; or set it to 'histogram'"
             raise SteeringError(msg)
-        sampler, weights = made.flow, producing.replica_weights(ctx)
+        sampler, weights = made.flow, producing.replica_weights(made.record or ctx.folder)
     else:
         sampler = learning.histogram_sampler(ctx, training, needed(spectrum.exposure, "spectrum").beam_energy)
     found = producing.measured_production(ctx, spectrum, sampler, training.in_domain, weights)

@@ -114,11 +114,11 @@ def make_model(name: str, base: Path) -> Decaying:
     return model
 
 
-def replica_weights(ctx: Context) -> predict.ReplicaWeights | None:
-    """Return the weights of the flow's ensemble in the result folder, or None without one."""
+def replica_weights(folder: Path) -> predict.ReplicaWeights | None:
+    """Return the weights of the flow's ensemble in a result folder, or None without one."""
     from gammastar.pipeline.training import flow_variations
 
-    found = flow_variations(ctx.folder)
+    found = flow_variations(folder)
     return None if found is None else found.weights
 
 

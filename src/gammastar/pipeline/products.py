@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from gammastar.core.errors import SteeringError
@@ -15,7 +16,10 @@ __all__ = ["Products", "needed"]
 
 @dataclass
 class Products:
-    """What the stages of a run made, for the files and the report; a field is None until its stage ran."""
+    """What the stages of a run made, for the files and the report; a field is None until its stage ran.
+
+    `record` is the folder of the record from which a reinterpretation starts.
+    """
 
     simulated: Arrays = field(default_factory=dict)
     inputs: Any = None
@@ -32,6 +36,7 @@ class Products:
     training: Any = None
     trend: Any = None
     flow: Any = None
+    record: Path | None = None
     learning: Arrays | None = None
     production: Any = None
     joint: Any = None

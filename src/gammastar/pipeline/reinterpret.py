@@ -19,6 +19,7 @@ from gammastar.store.records import read_spectrum
 __all__ = ["reinterpret"]
 
 RECORD = ("steering.json", "spectrum.json", "domain.safetensors", "flow.json", "flow.safetensors")
+MEMBERS = "flow_members.*"  # the band of the flow, if the run has one
 
 
 def reinterpret(
@@ -68,7 +69,8 @@ def reinterpret(
     book = open_book(
         output, resume=False, seed=steering.analysis.seed, mock=read_json(results / "manifest.json")["mock"]
     )
-    book.inputs |= {name: file_sha256(results / name) for name in RECORD}
+    members = sorted(path.name for path in results.glob(MEMBERS))
+    book.inputs |= {name: file_sha256(results / name) for name in (*RECORD, *members)}
     ctx = Context(steering, Path().resolve(), output, book, tell)
     spectrum = read_spectrum(results / "spectrum.json")
     found = flow.load(results / "flow")
@@ -78,6 +80,7 @@ def reinterpret(
         spectrum=spectrum,
         training=read_domain(results / "domain.safetensors"),
         flow=found,
+        record=results,
         trend=read_trend(results),
     )
     dark_half(ctx, made)
