@@ -158,9 +158,12 @@ def per_mass(results: list[dict[str, Any]], known: Truth) -> dict[str, Any]:
 
 def impacts(base: list[dict[str, Any]], other: list[dict[str, Any]], known: Truth) -> dict[str, float]:
     """Return mean shifts of log10 ε against the same seeds of the nominal campaigns, and their errors."""
-    n = min(len(base), len(other))
+    numbered = [{found.get("index", i): found for i, found in enumerate(r)} for r in (base, other)]
+    same = sorted(numbered[0].keys() & numbered[1].keys())
+    base, other = ([found[i] for i in same] for found in numbered)
+    n = len(same)
     row: dict[str, float] = {"n": n}
-    first, second = (covered(r[:n], known, everything=False)[1] for r in (base, other))
+    first, second = (covered(r, known, everything=False)[1] for r in (base, other))
     for s, side in enumerate(SIDES):
         difference = np.nanmean(second[..., s] - first[..., s], axis=1)
         row[f"{side}"] = float(difference.mean())
@@ -168,7 +171,7 @@ def impacts(base: list[dict[str, Any]], other: list[dict[str, Any]], known: Trut
         reached = ~np.isnan(first[..., s]).any(axis=0) & ~np.isnan(second[..., s]).any(axis=0)
         each = np.abs(np.mean((second - first)[:, reached, s], axis=0))
         row[f"{side} largest"] = float(each.max(initial=0.0))
-    rates = [np.array([projected(f, known)[0] for f in r[:n]]) for r in (base, other)]
+    rates = [np.array([projected(f, known)[0] for f in r]) for r in (base, other)]
     row["rate"] = float(np.mean(rates[1].sum(axis=1) / rates[0].sum(axis=1) - 1))
     return row
 

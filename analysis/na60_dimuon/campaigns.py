@@ -75,7 +75,7 @@ def produce(names: list[str], n: int, output: Path, *, farm: Any = None) -> None
 
 
 def kept(name: str, n: int, output: Path) -> list[dict[str, Any]]:
-    """Return the campaigns that are there, at most `n`."""
+    """Return the campaigns that are there, of the first `n`, each with its number as ``index``."""
     import numpy as np
 
     found = []
@@ -83,7 +83,8 @@ def kept(name: str, n: int, output: Path) -> list[dict[str, Any]]:
         path = place(output, name, i)
         if path.is_file():
             with np.load(path) as arrays:
-                found.append({key: arrays[key].astype(np.float64) for key in arrays.files})
+                results = {key: arrays[key].astype(np.float64) for key in arrays.files}
+            found.append(results | {"index": i})
     return found
 
 

@@ -100,6 +100,15 @@ def test_a_common_shift_has_its_impact(modules, known, results):
     assert row["lower error"] < 0.01
 
 
+def test_impacts_compare_campaigns_of_the_same_number(modules, known, results):
+    """Some are missing, on both sides: each is compared with its own nominal campaign or not at all."""
+    numbered = [found | {"index": i} for i, found in enumerate(results)]
+    more = [found | {"values": 1.1 * found["values"]} for found in numbered[50:90]]
+    row = modules[0].impacts(numbered[:60] + numbered[70:], more, known)
+    assert row["n"] == 30
+    assert row["rate"] == pytest.approx(0.1)
+
+
 def test_kept_campaigns_are_not_made_again(modules, tmp_path, monkeypatch):
     campaigns = modules[2]
     made = []
