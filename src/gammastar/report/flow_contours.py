@@ -88,7 +88,7 @@ def flow_contours(
         handles.append(Line2D([], [], color="0.4", linestyle=line, label=f"{100 * level:.3g} % of all"))
     if members:
         handles.append(Patch(facecolor="0.5", alpha=0.35, label="spread of the members"))
-    ax.set(xscale="log", xlim=edges[0][[0, -1]], ylim=(0.0, 1.35 * upper[1]))
+    ax.set(xscale="log", xlim=edges[0][[0, -1]], ylim=(0.0, 1.6 * upper[1]))
     ax.set(xlabel=LABELS[ENERGY], ylabel=LABELS[PT])
     ax.legend(handles=handles, title=f"$m$ = {mass:.3g} GeV", loc="upper right", fontsize=11)
     mark_mock(ax, mock)
