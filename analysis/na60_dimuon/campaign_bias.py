@@ -1,8 +1,8 @@
 """Bias of the unfolding at finite statistics: toys whose simulation has the prior and lines of the data.
 
 A pool of simulated pairs is the truth. Data are drawn from it by Poisson numbers per pair, the combinatorial
-background from like-sign pairs; the response is that of the whole pool or of a random part of it. Nothing but
-statistics is left that could move the mean of a pull.
+background from like-sign pairs; the response is that of the whole pool, which is exact. Nothing but the
+statistics of the data is left that could move the mean of a pull.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from campaign_parts import AXES, ENERGY, MASS, N_PAIRS, N_RESPONSE, PT, SETTINGS
+from campaign_parts import AXES, ENERGY, MASS, N_PAIRS, PT, SETTINGS
 from campaign_truth import Truth, matched, reconstructed
 
 from gammastar import simulate, subtract, unfold
@@ -42,15 +42,12 @@ class Kind:
         Pairs of the data over those of a campaign.
     background : bool
         Combinatorial pairs in the data.
-    simulation : bool
-        A response of the size of a campaign's; otherwise that of the whole pool, which is exact.
     n_iterations : int
     """
 
     n: int
     times: float = 1.0
     background: bool = True
-    simulation: bool = False
     n_iterations: int = SETTINGS["nominal"].n_iterations
 
 
@@ -59,7 +56,6 @@ KINDS = {
     "data, no background": Kind(300, background=False),
     "ten times the data": Kind(200, times=10.0),
     "data, 2 iterations": Kind(300, n_iterations=2),
-    "data and simulation": Kind(200, simulation=True),
 }
 
 
@@ -118,18 +114,6 @@ def _place(points: FloatArray) -> Any:
     return np.where(inside, cell, -1)
 
 
-def _response(pool: Pool, rng: np.random.Generator | None) -> Any:
-    """Return the response of the pool, or of a part of a campaign's size."""
-    if rng is None:
-        return unfold.response(pool.matched, AXES, AXES, n_replicas=0)
-    all_of = pool.matched
-    part = np.sort(rng.choice(len(all_of.weight), N_RESPONSE, replace=False, shuffle=False))
-    sample = MatchedPairs(
-        all_of.true[part], all_of.reco[part], all_of.weight[part], part, all_of.fakes, all_of.fake_weight
-    )
-    return unfold.response(sample, AXES, AXES, n_replicas=40, rng=rng)
-
-
 def _pulls(pool: Pool, known: Truth, kind: Kind, rng: np.random.Generator) -> Iterator[FloatArray]:
     """Yield the pulls of one toy after the other."""
     points, weight = pool.matched.true, pool.matched.weight
@@ -139,7 +123,7 @@ def _pulls(pool: Pool, known: Truth, kind: Kind, rng: np.random.Generator) -> It
     mask = known.domain.ravel()
     has = known.domain.any(axis=(1, 2))
     wanted = np.where(mask, true, 0.0).reshape(SHAPE[0], -1).sum(axis=1)
-    response = None if kind.simulation else _response(pool, None)
+    response = unfold.response(pool.matched, AXES, AXES, n_replicas=0)
     r_factor = pool.r_factor if kind.background else 1.0
     for _ in range(kind.n):
         times = rng.poisson(pool.mean * kind.times, len(place))
@@ -149,8 +133,7 @@ def _pulls(pool: Pool, known: Truth, kind: Kind, rng: np.random.Generator) -> It
         )
         hists = PairHists(*(_hist(*h) for h in _with_background(signal, pool, kind, rng)))
         measured = subtract.same_sign(hists, r_factor=r_factor)
-        used = _response(pool, rng) if response is None else response
-        result = unfold.iterative(measured, used, n_iterations=kind.n_iterations)
+        result = unfold.iterative(measured, response, n_iterations=kind.n_iterations)
         values = np.where(mask, result.values.ravel(), 0.0).reshape(SHAPE[0], -1).sum(axis=1)
         n = SIZE // SHAPE[0]
         cov = (result.cov * np.outer(mask, mask)).reshape(SHAPE[0], n, SHAPE[0], n).sum(axis=(1, 3))
