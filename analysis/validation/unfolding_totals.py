@@ -21,6 +21,11 @@ WINDOW = (
     variable("pt", [0, 0.5, 6]),
     variable("energy", [0.2, SOFT, 14, 20, HARD, 400]),
 )
+FINE = (  # wide cells have the mean efficiency of the simulation, which has another prior
+    WINDOW[0],
+    variable("pt", [0, 0.25, 0.5, 0.8, 1.2, 6]),
+    variable("energy", [0.2, 6, 8, SOFT, 12, 14, 17, 20, 25, HARD, 50, 400]),
+)
 EDGE = 0.05  # next to the window's end, twice the resolution
 N_DATA, N_MC, PRESCALE, ITERATIONS = 100_000, 100_000, 10, 3
 
@@ -42,6 +47,7 @@ def rows(
     )
     for k, label in enumerate(labels):
         text = f"{source}; statistical error {error[k]:.3f}"
+        text += f"; in cells as wide as those of OmniFold {mean[4]:.3f} ± {error[4]:.3f}" if k == 0 else ""
         yield row(label, mean[k], 1, max(3 * error[k], 0.01), text)
     change = found[:, 3] - found[:, 2]
     text = f"{source}; lower by {-change.mean():.2f} ± {change.std(ddof=1) / np.sqrt(n_toys):.2f}"
@@ -60,9 +66,8 @@ def _one(
         unfold.omnifold(kept, sample, rng=stream(44, i), **options).weight
         for sample in (unfold.in_window(mc, WINDOW), mc)
     )
-    response = unfold.response(mc, WINDOW, WINDOW, n_replicas=0)
-    binned = unfold.iterative(measured(data, WINDOW), response, **options)
-    region = binned.domain & np.isin(np.arange(5), (1, 2, 3))  # of 1 % efficiency, SOFT to HARD
+    wide, region = _binned(measured(data, WINDOW), data, mc)
+    fine, _ = _binned(measured(data, FINE), data, mc)
 
     def inside(sample: MatchedPairs, low: float = 0.0) -> np.ndarray:
         cell = unfold.cells(sample.true, WINDOW)
@@ -71,7 +76,19 @@ def _one(
     truth, last = (data.weight[inside(data, low)].sum() for low in (0.0, LAST - EDGE))
     place, edge = inside(mc), inside(mc, LAST - EDGE)
     counts = (seen[place].sum() / truth, seen[edge].sum() / last, everything[edge].sum() / last)
-    return [float(binned.values[region].sum() / truth), *map(float, counts), float(len(kept))]
+    return [fine, *map(float, counts), wide, float(len(kept))]
+
+
+def _binned(spectrum: Spectrum, data: MatchedPairs, mc: MatchedPairs) -> tuple[float, np.ndarray]:
+    """Return unfolded over true pairs of the cells of 1 % efficiency from SOFT to HARD, and these cells."""
+    axes = tuple(spectrum.hist.axes)
+    response = unfold.response(mc, axes, axes, n_replicas=0)
+    found = unfold.iterative(spectrum, response, n_iterations=ITERATIONS)
+    centers = axes[2].centers
+    region = found.domain & (centers > SOFT) & (centers < HARD)
+    cell = unfold.cells(data.true, axes)
+    truth = data.weight[(cell >= 0) & region.ravel()[cell]].sum()
+    return float(found.values[region].sum() / truth), region
 
 
 def _thinned(sample: MatchedPairs, rng: np.random.Generator) -> MatchedPairs:
