@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from validation import flow_background, flow_coverage, flow_peers
+from validation import flow_coverage, flow_peers
 from validation.flow_mock import BEAM, RANGE, measured_efficiency, pairs
 
 from gammastar.core.rng import stream
@@ -30,7 +30,6 @@ LONG = (
     "spread of trainings",
     "KL in windows, acceptance on",
     "acceptance of Appendix B",
-    "bias from 10 % background",
     "histogram, kernels, mixture; Laplace posterior",
 )
 CRITERION = "mean of 100 draws in 95 % of single data draws"
@@ -55,7 +54,6 @@ def rows(*, quick: bool) -> Iterator[dict]:
     yield from _seeds(fit_ensemble(table, members=10, bootstrap=False, **start), rng)
     yield from _corrected(measured_efficiency(stream(SEED, "efficiency"), 8_000_000), rng)
     yield from flow_coverage.rows()
-    yield from flow_background.rows()
     yield from flow_peers.rows()
 
 

@@ -26,11 +26,14 @@ OPTIONS = FlowOptions(mass_range=RANGE, mass_flattening=0.5)
 CHARM = "subtracted, with charm"
 
 
-def rows() -> Iterator[dict]:
+def rows(*, quick: bool) -> Iterator[dict]:
     """Yield the bias at every mass, mean over data sets; like-sign pairs do not remove open charm.
 
     σ is the standard error of the mean over the data sets.
     """
+    if quick:
+        yield _row("bias from 10 % background", np.nan, 0.0, 0.0, "") | {"skipped": "long"}
+        return
     # all of the simulation: with 6e6 true pairs the domain ends at 1.09 GeV, below the last mass
     measured = measured_efficiency(stream(SEED, "efficiency"))
     flows: dict[str, list[np.ndarray]] = {}
