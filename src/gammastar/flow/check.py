@@ -24,7 +24,7 @@ def _neighbours(tree: cKDTree, points: FloatArray, k: int) -> tuple[FloatArray, 
 
 
 def _tree(points: FloatArray) -> cKDTree:
-    return cKDTree(points, balanced_tree=False, compact_nodes=False, leafsize=8)
+    return cKDTree(points, balanced_tree=False, compact_nodes=False, leafsize=20)
 
 
 def kl_divergence(

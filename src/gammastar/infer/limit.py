@@ -123,7 +123,7 @@ def _label(nuisance: Nuisance, sigmas: tuple[float, float], *, varied: bool) -> 
     if nuisance != "none":
         text += f" (signal κ {np.exp(sigmas[0]):.4g}, background κ {np.exp(sigmas[1]):.4g})"
         if varied and sigmas[0] > 0:
-            text += ", POT varied in the bands"
+            text += ", that of the signal varied in the bands"
     return text
 
 
