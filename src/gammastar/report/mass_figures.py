@@ -228,7 +228,7 @@ def unfolded_spectrum(
         rows, size=(7.2, 4.6 + rows), heights=(3.2, 1) if rows == 2 else None, share_x=True
     )
     ax = axes[0, 0]
-    _band(ax, edges, values / width, errors / width, label="total uncertainty")
+    _band(ax, edges, values / width, errors / width, label="uncertainty")
     for (label, array), colour, line in zip(curves.items(), COLOURS[2:] + COLOURS[:2], LINES, strict=False):
         steps(ax, edges, array / width, color=colour, linestyle=line, label=label)
     _split_points(ax, edges, values / width, bars / width, inside)
