@@ -148,8 +148,8 @@ def spectrum_section(ctx: Context, made: Products) -> report.Section:
     figures.append(
         titled(
             "unfolded_spectrum",
-            "Unfolded spectrum with the error of its covariance, which knows nothing of how wrong the shape of "
-            "the simulation may be outside the measured domain.",
+            "Unfolded spectrum with the error of its covariance, which knows nothing of how wrong the shape "
+            "of the simulation may be outside the measured domain.",
             report.unfolded_spectrum(
                 edges, density * width, np.sqrt(np.diag(cov)) * width, mock=mock, references=references
             ),
