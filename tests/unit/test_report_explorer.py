@@ -72,20 +72,18 @@ def test_limits_of_a_run_follow_its_uncertainties():
     assert one == pytest.approx(along[0, 0])
 
 
+def dom(address):
+    """Return a page as Chromium has it after its scripts ran."""
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", f"file://{address}"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False).stdout
+
+
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium at hand")
 def test_point_shows_events_limit_and_fraction(page, plane, tmp_path):
     path = tmp_path / "explorer.html"
     path.write_text(page)
-    command = [
-        BROWSER,
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--dump-dom",
-        f"file://{path}#0.35,1e-6",
-    ]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    text = re.search(r"<output.*?>(.*?)</output>", run.stdout, re.DOTALL).group(1)
+    shown = dom(f"{path}#0.35,1e-6")
+    text = re.search(r"<output.*?>(.*?)</output>", shown, re.DOTALL).group(1)
     assert plane.signal[1, 30] == pytest.approx(75.0, rel=2e-3)
     assert "75.0 events expected" in text
     assert "limit 2.300" in text
@@ -101,16 +99,8 @@ def test_limit_along_the_plane_and_denser_masses(plane, tmp_path):
     dense = Plane2D(mass, plane.coupling, signal, signal, (limit,))
     path = tmp_path / "explorer.html"
     path.write_text(explorer("Denser", {"dump": dense}, cl=(0.9,), mock=True))
-    command = [
-        BROWSER,
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--dump-dom",
-        f"file://{path}#0.775,1e-6",
-    ]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    text = re.search(r"<output.*?>(.*?)</output>", run.stdout, re.DOTALL).group(1)
+    shown = dom(f"{path}#0.775,1e-6")
+    text = re.search(r"<output.*?>(.*?)</output>", shown, re.DOTALL).group(1)
     assert "0.775 GeV" in text
     assert "32.5 events expected, limit 10.050" in text  # 100 × (1.1 − 0.775); 2.3 + 7.75
     assert "; reached" in text
@@ -144,9 +134,8 @@ def test_pointer_keys_and_switches(plane, tmp_path):
     page = explorer("Two detectors", {"dump": plane, "other": other}, cl=(0.9, 0.95), mock=True)
     path = tmp_path / "explorer.html"
     path.write_text(page.replace("</body>", ACTIONS + "</body>"))
-    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", f"file://{path}"]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    text = re.search(r'<pre id="seen">(.*?)</pre>', run.stdout, re.DOTALL).group(1)
+    shown = dom(path)
+    text = re.search(r'<pre id="seen">(.*?)</pre>', shown, re.DOTALL).group(1)
     hover, measured, stricter, right, switched, elsewhere = json.loads(text)
     assert "75.0 events expected, limit 2.300, 25.0 % in the measured domain; reached" in hover
     assert re.search(r"18\.[78] events expected, limit 2\.300", measured)  # 0.25 × 75
@@ -161,17 +150,9 @@ def test_theory_claims_no_measured_part(plane, tmp_path):
     theory = Plane2D(plane.mass, plane.coupling, plane.signal, None, (2.3, 3.0))
     path = tmp_path / "explorer.html"
     path.write_text(explorer("Theory", {"dump": theory}, cl=(0.9, 0.95), mock=False))
-    command = [
-        BROWSER,
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--dump-dom",
-        f"file://{path}#0.35,1e-6",
-    ]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    text = re.search(r"<output.*?>(.*?)</output>", run.stdout, re.DOTALL).group(1)
+    shown = dom(f"{path}#0.35,1e-6")
+    text = re.search(r"<output.*?>(.*?)</output>", shown, re.DOTALL).group(1)
     assert "75.0 events expected, limit 2.300, production from theory; reached" in text
     assert "in the measured domain" not in text
-    assert re.search(r'<label id="which" hidden', run.stdout)  # nothing to switch to
-    assert "nothing was measured" in re.search(r'<span id="domain">(.*?)</span>', run.stdout).group(1)
+    assert re.search(r'<label id="which" hidden', shown)  # nothing to switch to
+    assert "nothing was measured" in re.search(r'<span id="domain">(.*?)</span>', shown).group(1)
