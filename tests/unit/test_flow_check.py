@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.spatial import cKDTree
 
 pytest.importorskip("torch")
 pytest.importorskip("zuko")
@@ -55,6 +56,27 @@ def test_kl_does_not_depend_on_units_or_order():
     value = kl_divergence(x, y)
     assert kl_divergence(x * [1e3, 1e-3], y * [1e3, 1e-3]) == pytest.approx(value, rel=1e-9)
     assert kl_divergence(x[::-1], y[::-1]) == pytest.approx(value, rel=1e-12)
+
+
+def test_kl_has_the_distances_of_scipy_whatever_the_memory_order():
+    rng = np.random.default_rng(4)
+    x, y = rng.normal(loc=50.0, size=(800, 3)), rng.normal(loc=50.0, size=(900, 3))
+    scale = y.std(axis=0)
+    for k in (1, 3):
+        own = cKDTree(x / scale).query(x / scale, k=[k + 1])[0]
+        other = cKDTree(y / scale).query(x / scale, k=[k])[0]
+        expected = 3.0 * np.mean(np.log(other / own)) + np.log(900 / 799)
+        assert kl_divergence(x, y, k=k) == pytest.approx(expected, rel=1e-10)
+        assert kl_divergence(np.asfortranarray(x), y[:, :], k=k) == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_kl_of_points_that_are_not_finite(bad):
+    points = np.random.default_rng(5).normal(size=(100, 2))
+    broken = points.copy()
+    broken[7, 1] = bad
+    with pytest.raises(PhysicsError, match="1 points of model and 0 of data are not finite"):
+        kl_divergence(broken, points)
 
 
 def test_kl_equals_the_estimator_written_out():

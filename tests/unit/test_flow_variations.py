@@ -38,6 +38,21 @@ def sample(flow):
     return mass, *flow.sample(mass, np.random.default_rng(2))
 
 
+@pytest.mark.parametrize("single", [False, True])
+def test_density_at_one_mass_is_that_among_other_masses(flow, single):
+    low, high = flow.mass_range
+    middle = 0.5 * (low + high)
+    pt, energy = flow.sample(np.full(9000, middle), np.random.default_rng(3))
+    pt[5] = 500.0  # outside the limits
+    alone = flow.log_prob(np.full(9000, middle), pt, energy, single=single)
+    mixed = flow.log_prob(
+        np.append(np.full(9000, middle), high), np.append(pt, 0.1), np.append(energy, 30.0), single=single
+    )
+    np.testing.assert_allclose(alone, mixed[:-1], atol=1e-3 if single else 1e-10)
+    assert alone[5] == -np.inf
+    assert flow.log_prob(middle, 500.0, 30.0) == -np.inf
+
+
 def test_equal_members_leave_the_precision_of_the_pairs(flow, sample):
     # members that agree: the mean of a function moves by its standard deviation over √n of the near pairs
     members, count = 60, 400.0

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial import cKDTree
+import numpy.typing as npt
+from pykdtree.kdtree import KDTree
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray
@@ -17,14 +18,17 @@ __all__ = ["KLScan", "kl_divergence", "kl_scan"]
 _MIN_POINTS = 50  # per draw; below this a divergence says nothing
 
 
-def _neighbours(tree: cKDTree, points: FloatArray, k: int) -> tuple[FloatArray, FloatArray]:
-    """Return distance to and index of the first k neighbours, shape (n, k)."""
-    distance, index = tree.query(points, k=list(range(1, k + 1)))
-    return distance, index
+def _near_in_memory(points: FloatArray) -> FloatArray:
+    """Return the points in strips, so that queries one after the other find their leaves in the cache."""
+    return points[np.lexsort((points[:, -1], np.floor(8.0 * points[:, 0])))]
 
 
-def _tree(points: FloatArray) -> cKDTree:
-    return cKDTree(points, balanced_tree=False, compact_nodes=False, leafsize=20)
+def _neighbours(
+    points: FloatArray, queries: FloatArray, k: int
+) -> tuple[FloatArray, npt.NDArray[np.integer]]:
+    """Return squared distance to and index of the first k neighbours among `points`, each (n, k)."""
+    distance, index = KDTree(points).query(queries, k=k, sqr_dists=True)
+    return distance.reshape(len(queries), k), index.reshape(len(queries), k)
 
 
 def kl_divergence(
@@ -52,7 +56,8 @@ def kl_divergence(
     Raises
     ------
     PhysicsError
-        If the shapes do not fit, too few points are given, a weight is not positive, or points repeat.
+        If the shapes do not fit, too few points are given, one is not finite, a weight is not positive, or
+        points repeat.
 
     Notes
     -----
@@ -83,20 +88,18 @@ def kl_divergence(
     if weights is not None and (weights.shape != (m,) or not (weights > 0).all()):
         msg = f"kl_divergence: weights of shape {weights.shape} must be positive, of shape {(m,)}"
         raise PhysicsError(msg)
+    lost = [int((~np.isfinite(points)).any(axis=1).sum()) for points in (model, data)]
+    if any(lost):
+        msg = f"kl_divergence: {lost[0]} points of model and {lost[1]} of data are not finite; remove them"
+        raise PhysicsError(msg)
     scale = data.std(axis=0)
     scale[scale == 0] = 1.0
-    model, data = model / scale, data / scale
-    tree = _tree(model)
-    model = model[
-        tree.indices
-    ]  # in the order of the tree neighbouring queries find their leaves in the cache
-    own = tree.query(model, k=[k + 1])[0][:, 0]
-    if weights is None:
-        other = _tree(data).query(model, k=[k])[0][:, 0]
-        log_share = np.full(n, np.log(k / m))
-    else:
-        distance, index = _neighbours(_tree(data), model, k)
-        other = distance[:, -1]
+    model, data = _near_in_memory(model / scale), data / scale
+    own = _neighbours(model, model, k + 1)[0][:, -1]
+    distance, index = _neighbours(data, model, k)
+    other = distance[:, -1]
+    log_share = np.full(n, np.log(k / m))
+    if weights is not None:
         log_share = np.log(weights[index].sum(axis=1) / weights.sum())
     usable = (own > 0) & (other > 0)
     if usable.mean() < 0.99:
@@ -105,7 +108,7 @@ def kl_divergence(
             "remove repeated points (resampling with replacement makes them)"
         )
         raise PhysicsError(msg)
-    log_ratio = model.shape[1] * np.log(other[usable] / own[usable])
+    log_ratio = 0.5 * model.shape[1] * np.log(other[usable] / own[usable])
     return float(np.mean(np.log(k / (n - 1)) - log_share[usable] + log_ratio))
 
 

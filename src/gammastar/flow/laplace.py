@@ -15,7 +15,8 @@ from gammastar.core.records import FloatArray
 from gammastar.core.stats import effective_size
 from gammastar.flow.bijection import inside_limits
 from gammastar.flow.ensemble import FlowEnsemble
-from gammastar.flow.model import KinematicFlow, Network, log_density, one_thread
+from gammastar.flow.model import KinematicFlow, one_thread
+from gammastar.flow.network import Network, log_density
 from gammastar.flow.options import PairTable
 
 __all__ = ["laplace"]

@@ -12,7 +12,8 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.core.stats import effective_size
 from gammastar.flow.bijection import Bijection, Gaussianiser, make_bijection
-from gammastar.flow.model import KinematicFlow, Network, initial_network, log_density, one_thread
+from gammastar.flow.model import KinematicFlow, one_thread
+from gammastar.flow.network import Network, initial_network, log_density
 from gammastar.flow.optimise import Course, Part, Progress, optimise
 from gammastar.flow.options import FlowOptions, PairTable, TrainingReport
 from gammastar.flow.paper import PaperFlow, Standardiser, initial_paper_network
