@@ -8,7 +8,7 @@ from gammastar.core.errors import UserError
 from gammastar.core.pairs import Pairs
 from gammastar.core.rng import stream
 from gammastar.subtract import event_weights, fit_posterior, posterior_weights, projection_closure
-from gammastar.subtract.cells import make_cells
+from gammastar.subtract.tilts import make_tilts
 
 AXES = (regular("mass", 12, 0.2, 1.4), regular("pt", 10, 0.0, 2.5), regular("energy", 8, 5, 85))
 
@@ -75,32 +75,58 @@ def test_a_model_of_the_pairs_gives_their_weights():
     np.testing.assert_array_equal(model.weights(pairs.select(part), signed[part]), weight[part])
 
 
-def test_cells_hold_the_signed_sums_and_grow_with_the_sample():
-    rng = stream(6, "cells")
+def moments(x, weight):
+    terms = [np.ones(len(x)), *x.T, *(x**2).T, x[:, 0] * x[:, 1]]
+    return np.array([np.sum(term * weight) for term in terms])
+
+
+def test_tilts_give_slices_the_signed_moments_and_grow_with_the_sample():
+    rng = stream(6, "tilts")
     sizes = []
     for n in (2000, 32_000):
-        x = rng.normal(size=(n, 3))
+        along, x = rng.exponential(size=n), np.clip(rng.normal(size=(n, 2)), -2.0, 2.0)
         signed = np.where(rng.random(n) < 0.1, -1.0, 1.0)
         positive = np.where(signed > 0, np.exp(0.3 * x[:, 0]), 0.0)  # far from the signed ones
-        cells = make_cells(x, signed, positive, error=0.1)
-        place = cells.place(x)
-        for leaf in np.flatnonzero(cells.leaves):
-            inside = place == leaf
-            total = signed[inside].sum()
-            assert np.sqrt(inside.sum()) <= 0.1 * total
-            assert cells.factor[leaf] * positive[inside].sum() == pytest.approx(total)
-        assert np.isin(place, np.flatnonzero(cells.leaves)).all()
-        sizes.append(int(cells.leaves.sum()))
+        tilts = make_tilts(along, x, signed, positive, error=0.1)
+        weight = positive * tilts.factors(along, x)
+        place = np.searchsorted(tilts.cuts, along)
+        for number in range(len(tilts.centre)):
+            inside = place == number
+            assert np.sqrt(inside.sum()) <= 0.1 * signed[inside].sum()
+            expected = moments(x[inside], signed[inside])
+            np.testing.assert_allclose(moments(x[inside], weight[inside]), expected, atol=1e-5 * expected[0])
+        sizes.append(len(tilts.centre))
     assert sizes[0] > 4
     assert 8 <= sizes[1] / sizes[0] <= 32
 
 
-def test_cells_of_too_few_pairs_are_one():
-    cells = make_cells(np.zeros((3, 3)), np.array([1.0, -1.0, 0.5]), np.array([1.0, 0.0, 1.0]), error=0.1)
-    np.testing.assert_array_equal(cells.place(np.ones((2, 3))), [0, 0])
-    assert cells.factor.tolist() == [0.25]
+def test_tilts_undo_a_distortion_of_their_own_form():
+    rng, n = stream(8, "undo"), 20_000
+    along, x = rng.random(n), np.clip(rng.normal([2.0, -1.0], [1.0, 0.6], (n, 2)), [0.0, -2.2], [4.0, 0.2])
+    signed = rng.uniform(0.5, 1.5, n)
+    a, b = x.T
+    wrong = signed * np.exp(0.3 - 0.2 * a + 0.1 * b**2 - 0.1 * a * b)
+    tilts = make_tilts(along, x, signed, wrong, error=0.1)
+    np.testing.assert_allclose(wrong * tilts.factors(along, x), signed, rtol=1e-5)
+
+
+def test_moments_that_no_density_has_leave_fewer():
+    x = np.array([[-1.0, 0.0], [0.0, 0.1], [1.0, -0.1], [0.0, 0.0], [0.1, 0.1], [1.0, 0.0], [-1.0, 0.0]])
+    signed = np.array([1.0, 4.0, 1.0, 4.0, 4.0, -3.0, -3.0])  # of negative variance
+    positive = np.maximum(signed, 0.0)
+    tilts = make_tilts(np.zeros(7), x, signed, positive, error=1.0)
+    weight = positive * tilts.factors(np.zeros(7), x)
+    assert not tilts.coefficients[0, 3:].any()
+    np.testing.assert_allclose(moments(x, weight)[:3], moments(x, signed)[:3], atol=1e-6)
+
+
+def test_tilts_of_too_few_pairs_are_one():
+    x = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
+    signed = np.array([1.0, -2.0, 0.5])
+    tilts = make_tilts(np.zeros(3), x, signed, np.array([1.0, 0.0, 1.0]), error=0.1)
+    np.testing.assert_array_equal(tilts.factors(np.array([-9.0, 9.0]), np.zeros((2, 2))), [1.0, 1.0])
     with pytest.raises(UserError, match="error"):
-        make_cells(np.zeros((3, 3)), np.ones(3), np.ones(3), error=0.0)
+        make_tilts(np.zeros(3), x, np.ones(3), np.ones(3), error=0.0)
 
 
 def test_refuses():

@@ -12,14 +12,14 @@ import numpy.typing as npt
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import FloatArray
-from gammastar.subtract.cells import Cells, make_cells
 from gammastar.subtract.classifier import Sample, as_fine_as_data, log_odds
 from gammastar.subtract.replicas import event_seeds
+from gammastar.subtract.tilts import Tilts, make_tilts
 
 __all__ = ["Closure", "PosteriorModel", "fit_posterior", "posterior_weights", "projection_closure"]
 
 MEMBERS = ("mass", "pt", "energy")
-CELL_ERROR = 0.1  # relative error of the signed sum in the cells where the posterior is brought to it
+SLICE_ERROR = 0.1  # relative error of the signed sum in the slices where the posterior is brought to it
 
 
 def _features(pairs: Pairs, names: Sequence[str]) -> FloatArray:
@@ -48,25 +48,25 @@ class PosteriorModel:
     fitted : tuple
         One classifier with its ratio of sums per fold, or None.
     features : tuple of str
-    cells : Cells
-        Where the sums are those of the signed weights, and by which factors.
+    tilts : Tilts
+        Factors that give slices of mass the sums and moments of the signed weights.
     leaves : int
         Per tree.
     """
 
     fitted: tuple[Any, ...]
     features: tuple[str, ...]
-    cells: Cells
+    tilts: Tilts
     leaves: int
 
     def weights(self, pairs: Pairs, signed: FloatArray) -> FloatArray:
-        """Return signed weight × max(0, 1 − b/os) × factor of the cell, opposite sign; 0 for like sign.
+        """Return signed weight × max(0, 1 − b/os) × factor of the slice, opposite sign; 0 for like sign.
 
         The fold follows from the event alone, so that no pair is scored by a classifier that has seen its
         event. The sum is not scaled to that of the signed weights: a part does not know it.
         """
         weight = _folded(self.fitted, self.features, pairs, signed)
-        return weight * self.cells.factor[self.cells.place(_cell_axes(pairs))]
+        return weight * self.tilts.factors(pairs.mass, _shape(pairs))
 
 
 def _folded(fitted: Sequence[Any], features: Sequence[str], pairs: Pairs, signed: FloatArray) -> FloatArray:
@@ -80,9 +80,10 @@ def _folded(fitted: Sequence[Any], features: Sequence[str], pairs: Pairs, signed
     return result
 
 
-def _cell_axes(pairs: Pairs) -> FloatArray:
-    # acceptances end at angles, near pt / energy
-    return np.stack([pairs.mass, pairs.pt / pairs.energy, pairs.energy], axis=1)
+def _shape(pairs: Pairs) -> FloatArray:
+    # acceptances end at angles, near pt / energy, and at boosts
+    logs = np.log(np.maximum(np.stack([pairs.pt / pairs.energy, pairs.energy], axis=1), 1e-300))
+    return np.asarray(logs, dtype=np.float64)
 
 
 def _hashed_fold(pairs: Pairs, n_folds: int) -> npt.NDArray[np.int64]:
@@ -132,8 +133,9 @@ def fit_posterior(
     A classifier of limited size blurs the edges of the background alike in every data set. Two things that
     grow with the sample stand against it. The leaves per tree follow from the held-out events, by the rule of
     one standard error (Breiman et al., Classification and Regression Trees, 1984, sec. 3.4.3), but towards
-    the finer trees, since their noise averages out in the density that is learned. And in cells of mass,
-    angle and energy whose signed sum is known to 10 % the posterior is brought to that sum (`make_cells`).
+    the finer trees, since their noise averages out in the density that is learned. And in slices of mass
+    whose signed sum is known to 10 % the posterior is brought to that sum, and to the means, variances and
+    covariance of ln(pt/E) and ln E (`make_tilts`).
     """
     signed = np.asarray(signed, dtype=np.float64)
     if signed.shape != (len(pairs),):
@@ -149,8 +151,10 @@ def fit_posterior(
     sample = Sample(x, ~pairs.os[active], np.abs(signed[active]), fold, group)
     fitted, leaves = as_fine_as_data(sample, [int(rng.integers(2**31)) for _ in range(n_folds)])
     posterior = _folded(fitted, features, pairs, signed)
-    cells = make_cells(_cell_axes(pairs)[active], signed[active], posterior[active], error=CELL_ERROR)
-    return PosteriorModel(fitted, tuple(features), cells, leaves)
+    tilts = make_tilts(
+        pairs.mass[active], _shape(pairs)[active], signed[active], posterior[active], error=SLICE_ERROR
+    )
+    return PosteriorModel(fitted, tuple(features), tilts, leaves)
 
 
 def posterior_weights(pairs: Pairs, signed: FloatArray, **options: Any) -> FloatArray:
