@@ -37,6 +37,7 @@ SPARSE = {"rho": 6.0, "eta_prime_dalitz": 10.0, "eta_dalitz": 0.5}  # more simul
 # (LEBC-EHS) at 400 GeV, (1 - |x_F|)^5 exp(-pt^2/GeV^2), to K mu nu by phase space.
 CHARM_ACCEPTED = 2.4e-3 * 1.45e-3
 M_D, M_K = 1.8695, 0.4937
+CHARM_TEMPLATE = 5  # simulated charm over that of the data
 CHUNK = 200_000
 SHIELD, CONE = 5.0, (0.035, 0.120)  # m, rad: Appendix B of the data-driven paper
 
@@ -171,6 +172,8 @@ def contaminated(
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return recorded pairs and their weights before 1/ε: signal, with background, subtracted, with charm.
 
+    "charm removed" holds the pairs of a template of known yield with negative weights.
+
     `n` signal pairs; the background makes up `fraction` of the opposite-sign pairs. R comes from other
     simulated events.
     """
@@ -184,14 +187,21 @@ def contaminated(
     exposure = generated * n / total / sum(mode_rates(CARD).values())  # interactions of these signal pairs
     values, charge = combinatorial(fraction / (1.0 - fraction) * n, rng)
     r_factor = measured_r(CARD, 200_000, rng)[0]
-    extra = charm(int(exposure * CHARM_ACCEPTED), rng)
-    extra = extra[(extra[:, 0] > RANGE[0]) & (extra[:, 0] < RANGE[1]) & (extra[:, 2] < BEAM)]
+    n_charm = int(exposure * CHARM_ACCEPTED)
+    extra, template = (_in_range(charm(times * n_charm, rng)) for times in (1, CHARM_TEMPLATE))
+    left = _subtracted([signal, extra, values], charge, r_factor)
+    removed = np.full(len(template), -1.0 / CHARM_TEMPLATE)
     return {
         "signal": (signal, np.ones(len(signal))),
         "with background": _joined([signal, values[charge == 0]]),
         "subtracted": _subtracted([signal, values], charge, r_factor),
-        "subtracted, with charm": _subtracted([signal, extra, values], charge, r_factor),
+        "subtracted, with charm": left,
+        "charm removed": (np.concatenate([left[0], template]), np.append(left[1], removed)),
     }
+
+
+def _in_range(values: np.ndarray) -> np.ndarray:
+    return values[(values[:, 0] > RANGE[0]) & (values[:, 0] < RANGE[1]) & (values[:, 2] < BEAM)]
 
 
 def _joined(parts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
