@@ -1,7 +1,7 @@
 """Figures 4 to 10 of the data-driven paper on MOCK data: ``python3 analysis/na60_dimuon/flow_figures.py``.
 
 Trains flows on pairs of the mock cocktail, corrected for the efficiency: signal alone, with 10 % of
-combinatorial background, with like-sign subtraction, and with open charm left in. Writes
+combinatorial background, with like-sign subtraction, with open charm left in and removed. Writes
 ``results/na60_dimuon/flow/``; ensembles that are finished there are not trained again.
 """
 
