@@ -261,33 +261,43 @@ class Study:
         self.save(figure, "fig08_sizes")
 
     def acceptance(self, ctau) -> None:
-        """Figs. 9 and 10: Appendix B; what the members cannot explain is inside the dashed line."""
+        """Figs. 9 and 10: Appendix B; what the members cannot explain is inside the dashed line.
+
+        Bands of Fig. 9: the members and the pairs within 30 MeV, whose noise all members share.
+        """
         import numpy as np
 
+        from gammastar.flow import NearPairs
         from gammastar.report.lifetime_figures import acceptance_curves, difference_map
 
         grid = np.round(np.arange(0.25, 1.16, 0.05), 3)
         normal = self.stream("acceptance").standard_normal((100_000, 2))
 
         def of(key: str, masses):
-            rows = []
+            rows, squares = [], []
             for member in self.flows[key].members:
                 drawn = [member.transform(np.full(len(normal), m), normal) for m in masses]
-                rows.append(
-                    [self.mock.appendix_b(m, *one, ctau)[0] for m, one in zip(masses, drawn, strict=True)]
-                )
-            return np.mean(rows, axis=0), np.std(rows, axis=0, ddof=1)
+                found = [self.mock.appendix_b(m, *one, ctau) for m, one in zip(masses, drawn, strict=True)]
+                rows.append([mean for mean, _ in found])
+                squares.append([error**2 * len(normal) for _, error in found])
+            return np.mean(rows, axis=0), np.std(rows, axis=0, ddof=1), np.mean(squares, axis=0)
+
+        def with_near_pairs(key: str):
+            values, weight = self.samples[key]
+            near = NearPairs.of(values[:, 0], weight, self.mock.RANGE).at(np.array(MASSES))
+            mean, spread, square = of(key, MASSES)
+            return mean, np.sqrt(spread**2 + square / near[:, None])
 
         rng = self.stream("acceptance", "truth")
         exact = [self.mock.appendix_b(m, *self.true_in_domain(m, 1_000_000, rng), ctau) for m in MASSES]
         curves = {"truth": (np.array([a for a, _ in exact]), np.array([e for _, e in exact]))}
-        curves |= {f"flow, {key}": of(key, MASSES) for key in self.samples}
+        curves |= {f"flow, {key}": with_near_pairs(key) for key in self.samples}
         self.save(acceptance_curves(MASSES, ctau, curves, mock=True), "fig09_acceptance")
-        base, error = of("signal", grid)
+        base, error, _ = of("signal", grid)
         differences, pulls = {}, {}
         known = base > 1e-4
         for key in list(self.samples)[1:]:
-            mean, sigma = of(key, grid)
+            mean, sigma, _ = of(key, grid)
             differences[key] = np.where(known, 2.0 * (mean - base) / (mean + base + 1e-300), np.nan)
             pulls[key] = np.where(known, np.abs(mean - base) / (np.hypot(sigma, error) + 1e-300), 0.0)
         figure = difference_map(

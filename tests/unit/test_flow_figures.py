@@ -65,6 +65,15 @@ def test_sizes_and_lifetimes():
     assert png_bytes(figure, dpi=40)
 
 
+def test_every_curve_is_drawn_however_many():
+    ones = np.ones((1, CTAU.size))
+    curves = {f"sample {k}": (0.1 * k * ones, 0.01 * ones) for k in range(1, 9)}
+    figure = acceptance_curves((0.3,), CTAU, curves, mock=True)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(curves)
+    looks = {(line.get_color(), line.get_linestyle()) for line in figure.axes[0].get_lines()}
+    assert len(looks) == 8
+
+
 def test_the_map_of_differences_says_what_its_lines_are():
     values = np.outer([0.05, 0.2], np.ones(7))
     values[0, 0] = np.nan

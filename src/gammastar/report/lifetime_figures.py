@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -55,12 +56,12 @@ def acceptance_curves(
     base = next(iter(curves)) if reference is None else reference
     below = checked(base, curves[base][0], shape)
     figure, axes = new_figure(2, len(masses), size=(4.4 * len(masses) + 0.8, 6.2), heights=(2.0, 1.0))
-    lines = ("-", "--", "-.", ":", (0, (5, 1, 1, 1)))
+    lines = ("-", "--", "-.", ":", (0, (5, 1, 1, 1)), (0, (1, 1)))
     for column, mass in enumerate(masses):
         ax, low = axes[0, column], axes[1, column]
         used = below[column] > lowest
         for (label, (mean, sigma)), colour, line in zip(
-            curves.items(), ("black", *COLOURS), lines, strict=False
+            curves.items(), cycle(("black", *COLOURS)), cycle(lines), strict=False
         ):
             m, s = checked(label, mean, shape)[column], checked(label, sigma, shape)[column]
             ax.plot(ctau, m, color=colour, linestyle=line, label=label)

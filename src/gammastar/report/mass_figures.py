@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -229,7 +230,9 @@ def unfolded_spectrum(
     )
     ax = axes[0, 0]
     _band(ax, edges, values / width, errors / width, label="uncertainty")
-    for (label, array), colour, line in zip(curves.items(), COLOURS[2:] + COLOURS[:2], LINES, strict=False):
+    for (label, array), colour, line in zip(
+        curves.items(), cycle(COLOURS[2:] + COLOURS[:2]), cycle(LINES), strict=False
+    ):
         steps(ax, edges, array / width, color=colour, linestyle=line, label=label)
     _split_points(ax, edges, values / width, bars / width, inside)
     log_range(ax, values / width, *(array / width for array in curves.values()), rows=3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -161,7 +162,7 @@ def background_figure(
     ax = axes[0, 0]
     edges = np.geomspace(1e-5, 3, 90)
     top = 0.0
-    for (name, values), colour, line in zip(draws.items(), COLOURS, LINES, strict=False):
+    for (name, values), colour, line in zip(draws.items(), cycle(COLOURS), cycle(LINES), strict=False):
         counts = np.histogram(values, edges)[0] / len(values) / np.diff(np.log10(edges))
         top = max(top, float(counts.max()))
         p_zero = float(np.mean(np.exp(-values)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -105,7 +106,7 @@ def alp_figure(
     ax = axes[0, 0]
     for name, (x, y) in (others or {}).items():
         ax.fill_between(x, y, 1.0, color=GREY, label=name, linewidth=0)
-    for (name, values), colour, line in zip(limits.items(), COLOURS, LINES, strict=False):
+    for (name, values), colour, line in zip(limits.items(), cycle(COLOURS), cycle(LINES), strict=False):
         ax.plot(lifetime, checked(name, values, lifetime.shape), color=colour, linestyle=line, label=name)
     ax.set(xscale="log", yscale="log", xlim=(lifetime[0], lifetime[-1]), ylim=(1e-9, 1e-2))
     ax.set_xlabel(r"$\tau_a$ [ps]")
@@ -132,7 +133,7 @@ def calibration_figure(
     """
     figure, axes = new_figure(2, size=(7.4, 7.6), share_x=True)
     for (name, (angle, fraction, pot)), colour, line in zip(
-        curves.items(), COLOURS * 2, LINES * 2, strict=False
+        curves.items(), cycle(COLOURS), cycle(LINES), strict=False
     ):
         axes[0, 0].plot(1e3 * angle, fraction, color=colour, linestyle=line, label=name)
         good = np.isfinite(pot) & (fraction > 0.05)
