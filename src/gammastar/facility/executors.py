@@ -21,7 +21,7 @@ from gammastar.core.errors import GammastarError, SteeringError, StoreError
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.facility.harvest import LOST, harvest
 from gammastar.facility.processor import matched_of, pairs_of
-from gammastar.facility.warm import warm
+from gammastar.facility.warm import local_worker, warm
 from gammastar.select import Cutflow, Step
 from gammastar.store.chunks import Job, code_digest
 
@@ -218,7 +218,7 @@ def open_farm(
 
 def _local_farm(workers: int, **options: Any) -> Farm:
     def pool() -> Any:
-        return get_reusable_executor(max_workers=workers, timeout=600, initializer=warm)
+        return get_reusable_executor(max_workers=workers, timeout=600, initializer=local_worker)
 
     def ready() -> int:
         seen: set[int] = set()
