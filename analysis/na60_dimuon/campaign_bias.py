@@ -71,16 +71,17 @@ class Pool:
 
 
 def statistics(card: Any, known: Truth, cache: Path) -> dict[str, FloatArray]:
-    """Return pulls of the rate of every kind of toys, shape (n, n_measured), from `cache` if there."""
+    """Return rate less truth and its error of every kind, shape (2, n, n_measured), from `cache` if there."""
     found: dict[str, FloatArray] = {}
     if cache.is_file():
         with np.load(cache) as kept:
-            found = {name: kept[name] for name in kept.files}
+            found = {name: kept[name] for name in kept.files if kept[name].ndim == 3}
     missing = [name for name in KINDS if name not in found]
     if missing:
         pool = _pool(card, known)
         for name in missing:
-            found[name] = np.array(list(_pulls(pool, known, KINDS[name], stream(11, "toys", name))))
+            toys = list(_toys(pool, known, KINDS[name], stream(11, "toys", name)))
+            found[name] = np.array(toys).transpose(1, 0, 2)
             np.savez_compressed(cache, **found)
     return {name: found[name] for name in KINDS}
 
@@ -114,8 +115,10 @@ def _place(points: FloatArray) -> Any:
     return np.where(inside, cell, -1)
 
 
-def _pulls(pool: Pool, known: Truth, kind: Kind, rng: np.random.Generator) -> Iterator[FloatArray]:
-    """Yield the pulls of one toy after the other."""
+def _toys(
+    pool: Pool, known: Truth, kind: Kind, rng: np.random.Generator
+) -> Iterator[tuple[FloatArray, FloatArray]]:
+    """Yield rate less truth and its error, one toy after the other."""
     points, weight = pool.matched.true, pool.matched.weight
     seen = pool.place >= 0
     place, seen_weight = pool.place[seen], weight[seen]
@@ -137,7 +140,7 @@ def _pulls(pool: Pool, known: Truth, kind: Kind, rng: np.random.Generator) -> It
         values = np.where(mask, result.values.ravel(), 0.0).reshape(SHAPE[0], -1).sum(axis=1)
         n = SIZE // SHAPE[0]
         cov = (result.cov * np.outer(mask, mask)).reshape(SHAPE[0], n, SHAPE[0], n).sum(axis=(1, 3))
-        yield (values - wanted)[has] / np.sqrt(np.diag(cov)[has])
+        yield (values - wanted)[has], np.sqrt(np.diag(cov)[has])
 
 
 def _hist(values: FloatArray, variances: FloatArray) -> Any:

@@ -53,6 +53,8 @@ class Variant:
     tuned : bool
         Reweight the simulation to the data before it makes the response.
     n_iterations : int
+    n_response : int
+        Simulated events with a pair.
     """
 
     prior: str = "thrown"
@@ -63,6 +65,7 @@ class Variant:
     polarisation: float = 0.0
     tuned: bool = True
     n_iterations: int = 6
+    n_response: int = N_RESPONSE
 
 
 SETTINGS = {
@@ -75,6 +78,7 @@ SETTINGS = {
     "polarisation 0.3": Variant(polarisation=0.3),
     "same prior": Variant(prior="nominal"),
     "not tuned": Variant(tuned=False),
+    "more simulation": Variant(n_response=4 * N_RESPONSE),
 }
 
 
@@ -91,7 +95,7 @@ def campaign(card: Any, variant: Variant, seed: int) -> dict[str, Any]:
     schema = read.load_schema(SCHEMA)
     truth, response = _data_card(card, variant), _response_card(card, variant, seed)
     data = simulate.simulate_events(truth, N_PAIRS, kind="data", seed=seed)
-    sample = simulate.simulate_events(response, N_RESPONSE, kind="mc", seed=seed + 100_000)
+    sample = simulate.simulate_events(response, variant.n_response, kind="mc", seed=seed + 100_000)
     with tempfile.TemporaryDirectory() as folder:
         files = [str(Path(folder) / f"{name}.root") for name in ("data", "mc")]
         for name, events in zip(files, (data, sample), strict=True):

@@ -61,16 +61,22 @@ def _outside(shape: Any, inside: Any, weight: Any) -> Any:
     return np.divide(events, base, out=np.zeros_like(events), where=base > 0)
 
 
-def pulls(results: list[dict[str, Any]], known: Truth) -> Any:
-    """Return pulls of the rate in the measured domain, shape (n_campaigns, n_measured)."""
+def rates(results: list[dict[str, Any]], known: Truth) -> tuple[Any, Any]:
+    """Return rate less truth and its estimated error, shape (n_campaigns, n_measured)."""
     true = np.where(known.domain, known.cells, 0.0).sum(axis=(1, 2))
     has = true > 0  # a mass without a measured cell has no rate
-    rows = []
+    rows, errors = [], []
     for found in results:
         values, shift, cov = projected(found, known)
-        sigma = np.sqrt(np.diag(cov) + (PRIOR * shift) ** 2)
-        rows.append((values - true)[has] / sigma[has])
-    return np.array(rows)
+        rows.append((values - true)[has])
+        errors.append(np.sqrt(np.diag(cov) + (PRIOR * shift) ** 2)[has])
+    return np.array(rows), np.array(errors)
+
+
+def pulls(results: list[dict[str, Any]], known: Truth) -> Any:
+    """Return pulls of the rate in the measured domain, shape (n_campaigns, n_measured)."""
+    offsets, errors = rates(results, known)
+    return offsets / errors
 
 
 def projected(found: dict[str, Any], known: Truth) -> tuple[Any, Any, Any]:
@@ -132,6 +138,23 @@ def summary(name: str, results: list[dict[str, Any]], known: Truth) -> dict[str,
     return row
 
 
+def bias(offsets: Any) -> Any:
+    """Return the mean of rate less truth over its scatter, shape (n_measured,); error 1/√n.
+
+    Unlike a mean pull it does not depend on the estimated errors.
+    """
+    return offsets.mean(axis=0) / offsets.std(axis=0, ddof=1)
+
+
+def follows(offsets: Any, errors: Any) -> Any:
+    """Return what errors that follow the rate add to a mean pull, shape (n_measured,).
+
+    ⟨d/σ⟩ = ⟨d⟩/⟨σ⟩ − cov(d, σ)/⟨σ⟩² to first order in the scatter of σ: the second term.
+    """
+    d, e = offsets - offsets.mean(axis=0), errors - errors.mean(axis=0)
+    return -(d * e).sum(axis=0) / (len(d) - 1) / errors.mean(axis=0) ** 2
+
+
 def _jackknife(found: Any) -> float:
     """Return the standard error of the mean width over masses, leaving out one campaign at a time."""
     n = len(found)
@@ -144,8 +167,11 @@ def per_mass(results: list[dict[str, Any]], known: Truth) -> dict[str, Any]:
     found, has = pulls(results, known), known.domain.any(axis=(1, 2))
     measured, _ = covered(results, known, everything=False)
     whole, _ = covered(results, known, everything=True)
+    offsets, errors = rates(results, known)
     columns = {
         "mass": (0.5 * (np.array(MASS[:-1]) + MASS[1:]))[has],
+        "bias": bias(offsets),
+        "follows": follows(offsets, errors),
         "pull_mean": found.mean(axis=0),
         "pull_width": found.std(axis=0, ddof=1),
         "pull_width_error": [_jackknife(column[:, None]) for column in found.T],

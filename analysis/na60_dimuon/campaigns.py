@@ -30,6 +30,7 @@ VARIANTS = (
     "polarisation 0.3",
     "same prior",
     "not tuned",
+    "more simulation",
 )
 FIRST_SEED = 1000
 

@@ -48,6 +48,16 @@ def pseudo_experiments() -> Iterator[dict]:
         "expected": 0.0,
         "tolerance": 3.0 * found["pull mean error"],
     } | {"source": "known truth, three standard errors"}
+    for name in ("nominal", "more simulation"):
+        if len(results[name]) >= N_CAMPAIGNS:
+            offsets, _ = campaign_report.rates(results[name], known)
+            each = (offsets / offsets.std(axis=0, ddof=1)).mean(axis=1)
+            yield {
+                "quantity": f"{len(each)} campaigns, {name}: bias of the rate over its scatter",
+                "ours": each.mean(),
+                "expected": 0.0,
+                "tolerance": 3.0 * each.std(ddof=1) / np.sqrt(len(each)),
+            } | {"source": "mean over masses; known truth, three standard errors; from the finite simulation"}
     for part in ("measured", "all"):
         for side in campaign_report.SIDES:
             key = f"coverage {side}, {part}"

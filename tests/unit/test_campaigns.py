@@ -127,6 +127,17 @@ def test_widths_of_every_mass_have_errors(modules, known, results, monkeypatch):
     assert (np.abs(width - 1.0) < 4 * error).all()
 
 
+def test_errors_that_follow_the_rate_shift_mean_pulls_without_a_bias(modules):
+    """Counts: σ = √n, so that mean pulls lie at about −1/(2√n) although the counts are unbiased."""
+    report, mean = modules[0], np.array([25.0, 100.0])
+    counts = np.random.default_rng(8).poisson(mean, (40_000, 2))
+    offsets, errors = counts - mean, np.sqrt(counts)
+    assert report.bias(offsets) == pytest.approx(0.0, abs=4 / np.sqrt(40_000))
+    expected = report.follows(offsets, errors)
+    assert expected == pytest.approx(-0.5 / np.sqrt(mean), rel=0.1)
+    assert (offsets / errors).mean(axis=0) == pytest.approx(expected, abs=0.03)
+
+
 def test_toys_of_one_iteration_are_unbiased(modules):
     """With the true prior one iteration is linear in the data: pulls of mean 0 and width 1, R included."""
     sys.path[:0] = [str(FOLDER), str(FOLDER.parent)]
@@ -153,7 +164,10 @@ def test_toys_of_one_iteration_are_unbiased(modules):
     domain = np.zeros(toys.SHAPE, dtype=bool)
     domain[2:5, :3, 2:6] = True
     known = modules[1].Truth(np.ones(toys.SHAPE), domain, np.empty(0), np.empty(0))
-    pulls = np.array(list(toys._pulls(pool, known, toys.Kind(30, n_iterations=1), rng)))
+    offsets, errors = np.array(list(toys._toys(pool, known, toys.Kind(30, n_iterations=1), rng))).swapaxes(
+        0, 1
+    )
+    pulls = offsets / errors
     assert pulls.shape == (30, 3)
     assert np.abs(pulls.mean(axis=0)).max() < 3.5 / np.sqrt(30)
     assert pulls.std(axis=0) == pytest.approx(1.0, abs=0.45)
@@ -167,10 +181,12 @@ def test_mean_pulls_are_judged_with_their_correlation(modules, results, known):
     finally:
         del sys.path[:2]
     pulls = modules[0].pulls(results, known)
-    chance = float(re.search(r"probability of (\S+)", page._together(pulls))[1])
+    chance = float(re.search(r"probability of (\S+)", page._together(pulls, "mean pulls"))[1])
     assert 1e-3 < chance <= 1
-    assert float(re.search(r"probability of (\S+)", page._together(pulls + 0.5))[1]) < 1e-6
-    table = page._compared(pulls + 0.5, {"shifted": pulls + 0.5})
+    assert float(re.search(r"probability of (\S+)", page._together(pulls + 0.5, "mean pulls"))[1]) < 1e-6
+    offsets, errors = modules[0].rates(results, known)
+    moved = offsets + 0.5 * offsets.std(axis=0)
+    table = page._compared(moved, {"shifted": np.array([moved, errors])})
     assert float(table.split("|")[-2]) == pytest.approx(0.0, abs=0.05)
 
 

@@ -1,0 +1,65 @@
+"""Sets of campaigns beside each other: their biases and mean pulls."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import campaign_report as found
+import numpy as np
+from campaign_truth import Truth
+from scipy import stats
+
+__all__ = ["hotelling", "sets", "table"]
+
+ENOUGH = 100  # campaigns that tell a bias of a tenth of a standard deviation
+
+
+def hotelling(values: Any) -> tuple[float, float]:
+    """Return χ² of the means with the correlation between masses, and the probability of a larger one.
+
+    Hotelling's T² (Ann. Math. Stat. 2, 360) with the covariance of the values themselves: for n campaigns and
+    k masses T² (n − k)/((n − 1) k) follows F with k and n − k degrees of freedom.
+    """
+    n, k = values.shape
+    scaled = values / values.std(axis=0)
+    mean = scaled.mean(axis=0)
+    squared = float(n * mean @ np.linalg.solve(np.cov(scaled.T), mean))
+    return squared, float(stats.f.sf(squared * (n - k) / ((n - 1) * k), k, n - k))
+
+
+def sets(results: dict[str, list[dict[str, Any]]], known: Truth) -> str:
+    """Return bias, mean pull and what errors add to it, mean over masses, of every large set of campaigns."""
+    rows = []
+    base = results["nominal"]
+    scatter = found.rates(base, known)[0].std(axis=0, ddof=1)
+    for name, kept in results.items():
+        if len(kept) < ENOUGH:
+            continue
+        offsets, errors = found.rates(kept, known)
+        less = "" if kept is base else _mean_of(_less(kept, base, known) / scatter)
+        tests = ["{:.0f} ({:.1g})".format(*hotelling(values)) for values in (offsets, offsets / errors)]
+        bias = _mean_of(offsets / offsets.std(axis=0, ddof=1))
+        part = f"{found.follows(offsets, errors).mean():+.3f}"
+        rows.append((name, f"{len(kept)}", bias, less, tests[0], _mean_of(offsets / errors), part, tests[1]))
+    names = ("campaigns", "n", "bias / scatter", "less nominal, same seeds", "χ² of the biases (probability)")
+    return table((*names, "mean pull", "of it by errors", "χ² of the mean pulls (probability)"), rows)
+
+
+def _mean_of(values: Any) -> str:
+    """Return the mean over masses and campaigns, with the error from campaign to campaign."""
+    each = values.mean(axis=1)
+    return f"{each.mean():+.3f} ± {each.std(ddof=1) / np.sqrt(len(each)):.3f}"
+
+
+def _less(kept: list[dict[str, Any]], base: list[dict[str, Any]], known: Truth) -> Any:
+    """Return rates less those of the nominal campaigns of the same seeds, shape (n, n_measured)."""
+    numbered = [{campaign["index"]: campaign for campaign in one} for one in (kept, base)]
+    same = sorted(numbered[0].keys() & numbered[1].keys())
+    ours, theirs = (found.rates([one[i] for i in same], known)[0] for one in numbered)
+    return ours - theirs
+
+
+def table(names: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """Return a table of Markdown."""
+    lines = [names, tuple("---" for _ in names), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
