@@ -127,7 +127,7 @@ def summary(name: str, results: list[dict[str, Any]], known: Truth) -> dict[str,
     row: dict[str, Any] = {"variant": name, "n": n}
     row["pull mean"], row["pull mean error"] = found.mean(), found.mean(axis=1).std(ddof=1) / np.sqrt(n)
     row["pull width"] = found.std(axis=0, ddof=1).mean()
-    row["pull width error"] = _jackknife(found)
+    row["pull width error"] = jackknife(found)
     for part, everything in (("measured", False), ("all", True)):
         inside, shift = covered(results, known, everything=everything)
         for s, side in enumerate(SIDES):
@@ -155,7 +155,7 @@ def follows(offsets: Any, errors: Any) -> Any:
     return -(d * e).sum(axis=0) / (len(d) - 1) / errors.mean(axis=0) ** 2
 
 
-def _jackknife(found: Any) -> float:
+def jackknife(found: Any) -> float:
     """Return the standard error of the mean width over masses, leaving out one campaign at a time."""
     n = len(found)
     widths = [np.delete(found, i, axis=0).std(axis=0, ddof=1).mean() for i in range(n)]
@@ -174,7 +174,7 @@ def per_mass(results: list[dict[str, Any]], known: Truth) -> dict[str, Any]:
         "follows": follows(offsets, errors),
         "pull_mean": found.mean(axis=0),
         "pull_width": found.std(axis=0, ddof=1),
-        "pull_width_error": [_jackknife(column[:, None]) for column in found.T],
+        "pull_width_error": [jackknife(column[:, None]) for column in found.T],
     }
     for part, inside in (("measured", measured), ("all", whole)):
         for s, side in enumerate(SIDES):

@@ -40,9 +40,16 @@ def sets(results: dict[str, list[dict[str, Any]]], known: Truth) -> str:
         tests = ["{:.0f} ({:.1g})".format(*hotelling(values)) for values in (offsets, offsets / errors)]
         bias = _mean_of(offsets / offsets.std(axis=0, ddof=1))
         part = f"{found.follows(offsets, errors).mean():+.3f}"
-        rows.append((name, f"{len(kept)}", bias, less, tests[0], _mean_of(offsets / errors), part, tests[1]))
+        pulls = offsets / errors
+        ratio = f"{(errors.mean(axis=0) / offsets.std(axis=0, ddof=1)).mean():.3f}"
+        width = f"{pulls.std(axis=0, ddof=1).mean():.3f} ± {found.jackknife(pulls):.3f}"
+        rows.append(
+            (name, f"{len(kept)}", bias, less, tests[0], _mean_of(pulls), part, tests[1], width, ratio)
+        )
     names = ("campaigns", "n", "bias / scatter", "less nominal, same seeds", "χ² of the biases (probability)")
-    return table((*names, "mean pull", "of it by errors", "χ² of the mean pulls (probability)"), rows)
+    more = ("mean pull", "of it by errors", "χ² of the mean pulls (probability)", "width of the pulls")
+    more = (*more, "mean error / scatter")
+    return table((*names, *more), rows)
 
 
 def _mean_of(values: Any) -> str:
