@@ -79,8 +79,8 @@ than two standard errors. Neither background nor thrown priors are the cause: ca
 without them agree with the nominal ones. The finite simulation is: with four times the events the same seeds
 have a smaller bias, and what is left agrees with zero. A response from eight times the pairs of the data is
 too noisy for an unfolding without bias. The upper edge in the measured domain is covered a little too often:
-the part of the simulation in the errors may be estimated too large (last column, known to 0.01 to 0.02), which
-is open.
+the part of the simulation in the errors may be estimated too large (last column, known to 0.01 to 0.02);
+that is open.
 
 ### Biases from statistics alone
 
