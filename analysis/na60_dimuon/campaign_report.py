@@ -164,10 +164,10 @@ def jackknife(found: Any) -> float:
 
 def per_mass(results: list[dict[str, Any]], known: Truth) -> dict[str, Any]:
     """Return pulls and coverage of every mass."""
-    found, has = pulls(results, known), known.domain.any(axis=(1, 2))
+    offsets, errors = rates(results, known)
+    found, has = offsets / errors, known.domain.any(axis=(1, 2))
     measured, _ = covered(results, known, everything=False)
     whole, _ = covered(results, known, everything=True)
-    offsets, errors = rates(results, known)
     columns = {
         "mass": (0.5 * (np.array(MASS[:-1]) + MASS[1:]))[has],
         "bias": bias(offsets),

@@ -9,7 +9,7 @@ import numpy as np
 from campaign_truth import Truth
 from scipy import stats
 
-__all__ = ["hotelling", "sets", "table"]
+__all__ = ["hotelling", "over_scatter", "sets", "table"]
 
 ENOUGH = 100  # campaigns that tell a bias of a tenth of a standard deviation
 
@@ -37,11 +37,10 @@ def sets(results: dict[str, list[dict[str, Any]]], known: Truth) -> str:
             continue
         offsets, errors = found.rates(kept, known)
         less = "" if kept is base else _mean_of(_less(kept, base, known) / scatter)
-        tests = ["{:.0f} ({:.1g})".format(*hotelling(values)) for values in (offsets, offsets / errors)]
-        bias = _mean_of(offsets / offsets.std(axis=0, ddof=1))
-        part = f"{found.follows(offsets, errors).mean():+.3f}"
         pulls = offsets / errors
-        ratio = f"{(errors.mean(axis=0) / offsets.std(axis=0, ddof=1)).mean():.3f}"
+        tests = ["{:.0f} ({:.1g})".format(*hotelling(values)) for values in (offsets, pulls)]
+        bias = _mean_of(offsets / offsets.std(axis=0, ddof=1))
+        part, ratio = f"{found.follows(offsets, errors).mean():+.3f}", over_scatter(offsets, errors)
         width = f"{pulls.std(axis=0, ddof=1).mean():.3f} ± {found.jackknife(pulls):.3f}"
         rows.append(
             (name, f"{len(kept)}", bias, less, tests[0], _mean_of(pulls), part, tests[1], width, ratio)
@@ -50,6 +49,12 @@ def sets(results: dict[str, list[dict[str, Any]]], known: Truth) -> str:
     more = ("mean pull", "of it by errors", "χ² of the mean pulls (probability)", "width of the pulls")
     more = (*more, "mean error / scatter")
     return table((*names, *more), rows)
+
+
+def over_scatter(offsets: Any, errors: Any) -> str:
+    """Return the mean estimated error over the scatter, mean over masses, and its error for normal values."""
+    ratio = (errors.mean(axis=0) / offsets.std(axis=0, ddof=1)).mean()
+    return f"{ratio:.3f} ± {ratio / np.sqrt(2 * offsets.size):.3f}"
 
 
 def _mean_of(values: Any) -> str:

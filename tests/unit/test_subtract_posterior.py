@@ -129,6 +129,20 @@ def test_tilts_of_too_few_pairs_are_one():
         make_tilts(np.zeros(3), x, np.ones(3), np.ones(3), error=0.0)
 
 
+def test_slices_without_a_positive_weight_stay_and_leave_the_others_alone():
+    rng = stream(9, "empty")
+    along, x = rng.random(2000), rng.normal(size=(2000, 2))
+    signed, positive = np.ones(2000), np.where(along < 0.5, 0.7, 0.0)
+    tilts = make_tilts(along, x, signed, positive, error=0.1)
+    factors = tilts.factors(along, x)
+    place = np.searchsorted(tilts.cuts, along)
+    empty = np.bincount(place, positive)[place] == 0
+    assert 500 < empty.sum() < 1500
+    np.testing.assert_array_equal(factors[empty], 1.0)
+    whole = np.bincount(place, positive == 0)[place] == 0
+    np.testing.assert_allclose(factors[whole], 1 / 0.7, rtol=1e-6)
+
+
 def test_refuses():
     rng = stream(3, "refuse")
     pairs = mock(rng, 100, 0.5)

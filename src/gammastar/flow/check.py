@@ -98,9 +98,7 @@ def kl_divergence(
     own = _neighbours(model, model, k + 1)[0][:, -1]
     distance, index = _neighbours(data, model, k)
     other = distance[:, -1]
-    log_share = np.full(n, np.log(k / m))
-    if weights is not None:
-        log_share = np.log(weights[index].sum(axis=1) / weights.sum())
+    share = np.full(n, k / m) if weights is None else weights[index].sum(axis=1) / weights.sum()
     usable = (own > 0) & (other > 0)
     if usable.mean() < 0.99:
         msg = (
@@ -109,7 +107,7 @@ def kl_divergence(
         )
         raise PhysicsError(msg)
     log_ratio = 0.5 * model.shape[1] * np.log(other[usable] / own[usable])
-    return float(np.mean(np.log(k / (n - 1)) - log_share[usable] + log_ratio))
+    return float(np.mean(np.log(k / (n - 1)) - np.log(share[usable]) + log_ratio))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

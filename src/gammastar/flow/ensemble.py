@@ -76,8 +76,8 @@ class FlowEnsemble(Sampler):
     ) -> FloatArray:
         """Return ln p(pt, energy | mass) of each member, shape (n_members, n), p in GeV⁻².
 
-        `single` as in `KinematicFlow.log_prob`. Two members at a time: 1.6 times faster on two cores, since
-        torch and numpy leave the interpreter alone while they compute.
+        `single` as in `KinematicFlow.log_prob`. Two members at a time: faster on two cores, since torch and
+        numpy leave the interpreter alone while they compute.
         """
 
         def of(member: KinematicFlow) -> FloatArray:

@@ -148,7 +148,8 @@ def _raked(
         return np.stack([np.bincount(place, weight * terms[:, i], n) for i in range(k)], axis=1)
 
     target, found = sums(signed), np.zeros((n, k))
-    size = np.maximum(np.bincount(place, positive, n), 1e-300)
+    size = np.bincount(place, positive, n)
+    size = np.where(size > 0, size, 1.0)  # nothing to tilt: no step leads to the moments, the factor stays 1
     for _ in range(_STEPS):
         weight = positive * np.exp(_exponent(terms, found[place]))
         missing = target - sums(weight)
