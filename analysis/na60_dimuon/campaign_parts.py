@@ -55,6 +55,8 @@ class Variant:
     n_iterations : int
     n_response : int
         Simulated events with a pair.
+    debias : bool
+        Subtract the bias that the finite simulation makes.
     """
 
     prior: str = "thrown"
@@ -66,6 +68,7 @@ class Variant:
     tuned: bool = True
     n_iterations: int = 6
     n_response: int = N_RESPONSE
+    debias: bool = True
 
 
 SETTINGS = {
@@ -79,6 +82,7 @@ SETTINGS = {
     "same prior": Variant(prior="nominal"),
     "not tuned": Variant(tuned=False),
     "more simulation": Variant(n_response=4 * N_RESPONSE),
+    "not debiased": Variant(debias=False),
 }
 
 
@@ -89,8 +93,8 @@ def campaign(card: Any, variant: Variant, seed: int) -> dict[str, Any]:
     -------
     dict
         ``values`` and ``cov``: unfolded cells and their statistical covariance; ``untuned``: the cells from
-        a response that was not tuned to the data; ``shape`` and ``other``: cells of the simulation and of the
-        same one standard deviation away in pt and rapidity.
+        a response that was not tuned to the data, less the same bias; ``shape`` and ``other``: cells of the
+        simulation and of the same one standard deviation away in pt and rapidity.
     """
     schema = read.load_schema(SCHEMA)
     truth, response = _data_card(card, variant), _response_card(card, variant, seed)
@@ -113,14 +117,16 @@ def campaign(card: Any, variant: Variant, seed: int) -> dict[str, Any]:
         measured = _without_charm(measured, truth, data.meta["N_POT"], seed)
     used = tuned(matched, sample.branches["gen_process"], pairs, r) if variant.tuned else matched
     found = unfold.response(used, AXES, AXES, n_replicas=40, rng=stream(seed, "response"))
-    result = unfold.iterative(measured, found, n_iterations=variant.n_iterations)
-    plain = unfold.response(matched, AXES, AXES, n_replicas=0)
-    plain = unfold.iterative(measured, plain, n_iterations=variant.n_iterations)
+    options = {"n_iterations": variant.n_iterations}
+    result = unfold.iterative(measured, found, debias=variant.debias, **options)
+    before = unfold.response(matched, AXES, AXES, n_replicas=0)
+    plain = [unfold.iterative(measured, r, **options) for r in (found.without_replicas(), before)]
+    by_tuning = plain[1].values - plain[0].values
     pot = float(data.meta["N_POT"])
     return {
         "values": result.values.ravel() / pot,
         "cov": (result.cov / pot**2).astype(np.float32),
-        "untuned": plain.values.ravel() / pot,
+        "untuned": (result.values + by_tuning).ravel() / pot,
         "shape": _shape(response, seed),
         "other": _shape(response.with_prior("varied"), seed),
     }

@@ -31,6 +31,7 @@ VARIANTS = (
     "same prior",
     "not tuned",
     "more simulation",
+    "not debiased",
 )
 FIRST_SEED = 1000
 

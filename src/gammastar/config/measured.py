@@ -177,7 +177,8 @@ class Unfold(Section):
     """Response and unfolding; the true axes are those of [select] unless given.
 
     `n_iterations` = "stable" stops when iterations move the result by less than 0.1 σ. `scan` lists the
-    strengths that are tried on the mass spectrum and shown; a set of them by default, [] for none.
+    strengths that are tried on the mass spectrum and shown; a set of them by default, [] for none. `debias`
+    subtracts from the iterative result the bias of the finite simulation, as its bootstraps show it.
     """
 
     preset: Literal["true mass", "smeared mass, as the paper", "line shape"] = "true mass"
@@ -187,6 +188,7 @@ class Unfold(Section):
     penalty: Literal["curvature", "difference", "size"] = "curvature"
     stop: Annotated[float, Field(ge=0)] = 0.0
     n_replicas: Annotated[int, Field(ge=0)] = 50
+    debias: bool = False
     efficiency_floor: Annotated[float, Field(gt=0, lt=1)] = 0.01
     scan: tuple[Positive, ...] | None = None
     systematics: Systematics = Field(default_factory=Systematics)
@@ -214,6 +216,10 @@ class Unfold(Section):
             (
                 self.method == "omnifold" and self.n_replicas < 2,
                 "n_replicas: OmniFold takes its covariance from at least 2 replicas",
+            ),
+            (
+                self.debias and (self.method != "iterative" or self.n_replicas < 2),
+                "debias: for method = 'iterative' with at least 2 n_replicas",
             ),
             (self.preset.startswith("smeared") and own_axes, "mass, pt, energy: 'smeared' keeps [select]'s"),
             (

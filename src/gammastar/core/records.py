@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -138,6 +138,8 @@ class Response:
         True spectrum of the simulation that made the response.
     cov_replicas : NDArray, shape (n_replicas, n_reco, n_true)
         Migration matrices of bootstrapped simulation events (may be empty).
+    prior_replicas : NDArray, shape (n_replicas, n_true) or (0, n_true)
+        True spectra of the same bootstraps; without them `prior` counts as known exactly.
     """
 
     migration: FloatArray
@@ -147,6 +149,7 @@ class Response:
     true: tuple[Any, ...]
     prior: FloatArray
     cov_replicas: FloatArray
+    prior_replicas: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
 
     def __post_init__(self) -> None:
         n_reco = int(np.prod([len(a) for a in self.reco]))
@@ -161,6 +164,16 @@ class Response:
             "Response: the columns of `migration` must sum to `efficiency`",
         )
         _require(bool((self.efficiency <= 1 + 1e-9).all()), "Response.efficiency exceeds one")
+        wanted = (len(self.cov_replicas), n_true)
+        _require(
+            len(self.prior_replicas) == 0 or self.prior_replicas.shape == wanted,
+            f"Response.prior_replicas has shape {self.prior_replicas.shape}, expected {wanted} or none",
+        )
+
+    def without_replicas(self) -> Response:
+        """Return the same response without its bootstraps."""
+        none = np.zeros((0, *self.migration.shape))
+        return replace(self, cov_replicas=none, prior_replicas=np.zeros((0, none.shape[2])))
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from gammastar.pipeline.sources import asked_shifts, lepton_mass, radiated
 from gammastar.pipeline.stored_truth import Truth
 from gammastar.pipeline.unbinned import unbinned_spectrum, with_sources
 
-__all__ = ["mass_scan", "simulation_of", "unfold_stage", "without_replicas"]
+__all__ = ["mass_scan", "simulation_of", "unfold_stage"]
 
 ITERATIONS = (1.0, 2.0, 4.0, 6.0, 10.0, 20.0)
 TAUS = (10.0, 3.0, 1.0, 0.3, 0.1)  # times the one that is chosen on the mass spectrum
@@ -55,7 +55,7 @@ def unfold_stage(
             n, floor = int(extra["strength"]), section.efficiency_floor
             same = partial(unfold.iterative, n_iterations=n, efficiency_floor=floor)
             result, sources = with_sources(
-                result, *unfold.with_systematics(measured, without_replicas(response), same, variations)
+                result, *unfold.with_systematics(measured, response.without_replicas(), same, variations)
             )
         else:
             unfolder, strength = _unfolder(ctx, section, measured, response)
@@ -102,8 +102,9 @@ def _method(section: config.Unfold, arrays: Arrays) -> str:
         "least squares": "least squares",
         "omnifold": f"OmniFold, {section.n_iterations} iterations",
     }[section.method]
+    less = ", bias from the finite simulation subtracted" if section.debias else ""
     return (
-        f"{how}, {section.preset!r}, covariance of the data and of the simulation "
+        f"{how}, {section.preset!r}{less}, covariance of the data and of the simulation "
         f"({section.n_replicas} bootstraps)"
     )
 
@@ -115,11 +116,6 @@ def simulation_of(section: config.Unfold, truth: Truth) -> Truth:
     return truth.seen_as(
         lambda part: replace(part, reco=np.where(part.reconstructed[:, None], part.true, np.nan))
     )
-
-
-def without_replicas(response: Response) -> Response:
-    """Return a response without its bootstraps."""
-    return replace(response, cov_replicas=np.zeros((0, *response.migration.shape)))
 
 
 def _start(measured: Spectrum, response: Response) -> FloatArray:
@@ -148,7 +144,7 @@ def _unfolder(
     if isinstance(n, str):
         n = unfold.stable_iterations(measured, response, efficiency_floor=floor)
     ctx.tell("unfold", None, f"{n} iterations")
-    return partial(unfold.iterative, n_iterations=n, efficiency_floor=floor), float(n)
+    return partial(unfold.iterative, n_iterations=n, efficiency_floor=floor, debias=section.debias), float(n)
 
 
 def _shifted(measured: Spectrum, shift: FloatArray) -> Spectrum:
@@ -164,7 +160,7 @@ def _variations(
     section = ctx.steering.unfold
     if section is None:
         return subtracted, []
-    asked, plain = section.systematics, without_replicas(response)
+    asked, plain = section.systematics, response.without_replicas()
     wanted = asked_shifts(asked, subtraction)
     cov, found = subtracted.cov.copy(), []
     for name, shift in wanted:
@@ -199,7 +195,7 @@ def _statistics(
     sources: Sequence[unfold.Source],
 ) -> Arrays:
     """Return the errors of the sum from data and from simulation, and the statistical covariance."""
-    data = unfolder(measured, without_replicas(response)).cov
+    data = unfolder(measured, response.without_replicas()).cov
     statistical = result.cov - sum((np.outer(s.shift, s.shift) for s in sources), np.zeros_like(data))
     total = abs(float(result.values.sum()))
     simulation = max(float((statistical - data).sum()), 0.0)

@@ -15,7 +15,7 @@ from gammastar.unfold.choose import (
     scan,
 )
 from gammastar.unfold.classifier import BoostedTrees, Classifier
-from gammastar.unfold.covariance import chi2, hartlap, mc_statistics, propagated, refolding
+from gammastar.unfold.covariance import chi2, hartlap, propagated, refolding
 from gammastar.unfold.fiducial import fiducial, fiducial_fraction, reweighted
 from gammastar.unfold.from_hist import from_hist, spectrum_from_hist
 from gammastar.unfold.iterative import iterative, stable_iterations, unfold_values
@@ -26,6 +26,7 @@ from gammastar.unfold.omnifold_data import in_window, subtracted_replicas
 from gammastar.unfold.parts import streamed_polarised, streamed_response
 from gammastar.unfold.refolded import Refolding, refolding_test
 from gammastar.unfold.response import acceptance_weights, cells, response, smeared_response
+from gammastar.unfold.simulated import mc_statistics, simulation_bias
 from gammastar.unfold.systematics import (
     PairWeights,
     Source,
@@ -88,6 +89,7 @@ __all__ = [
     "reweighted",
     "scaled_response",
     "scan",
+    "simulation_bias",
     "smeared_response",
     "spectrum_from_hist",
     "stable_iterations",

@@ -78,6 +78,7 @@ def _fluctuated(response: Response, n_replicas: int, rng: np.random.Generator) -
         response.true,
         prior,
         copies / total[:, None, :],
+        total,
     )
 
 

@@ -1,4 +1,4 @@
-"""Covariance of unfolded spectra: statistics, Monte Carlo statistics, and χ² tests with them."""
+"""Covariance of unfolded spectra, and χ² tests with it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ import numpy as np
 from gammastar.core.errors import UserError
 from gammastar.core.records import FloatArray, Response, Spectrum
 
-__all__ = ["RECOVERY", "chi2", "hartlap", "mc_statistics", "propagated", "refolding"]
-
-RECOVERY = 0.01  # share of the prior that a cell with a negative estimate starts the next iteration with
-BLOCK = 2**25  # matrix elements of the replicas treated at once
+__all__ = ["chi2", "hartlap", "propagated", "refolding"]
 
 
 def propagated(derivative: FloatArray, cov: FloatArray) -> FloatArray:
@@ -23,56 +20,6 @@ def propagated(derivative: FloatArray, cov: FloatArray) -> FloatArray:
     """
     result: FloatArray = derivative @ cov @ derivative.T
     return (result + result.T) / 2
-
-
-def _unfold_many(y: FloatArray, migration: FloatArray, prior: FloatArray, n_iterations: int) -> FloatArray:
-    """Return `y` unfolded with many migration matrices at once, shape (n_replicas, n_true)."""
-    efficiency = migration.sum(axis=1, dtype=np.float64)
-    inverse = np.divide(1.0, efficiency, out=np.zeros_like(efficiency), where=efficiency > 0)
-    scale = abs(y.sum()) / np.maximum(efficiency @ prior, np.finfo(float).tiny)
-    rescue = RECOVERY * scale[:, None] * prior
-    n = np.broadcast_to(prior, efficiency.shape)
-    estimate = n
-    for _ in range(n_iterations):
-        folded = np.matmul(migration, n[:, :, None].astype(migration.dtype))[:, :, 0].astype(np.float64)
-        ratio = np.divide(y, folded, out=np.zeros_like(folded), where=folded > 0)
-        back = np.matmul(ratio[:, None, :].astype(migration.dtype), migration)[:, 0, :]
-        estimate = n * inverse * back
-        n = np.where(estimate > 0, estimate, np.where(prior > 0, rescue, 0.0))
-    return estimate
-
-
-def mc_statistics(y: FloatArray, response: Response, prior: FloatArray, n_iterations: int) -> FloatArray:
-    """Return the covariance from the finite simulation: the data unfolded with every replica.
-
-    Parameters
-    ----------
-    y : NDArray, shape (n_reco,)
-        Measured content without fakes.
-    response : Response
-    prior : NDArray, shape (n_true,)
-    n_iterations : int
-
-    Returns
-    -------
-    NDArray, shape (n_true, n_true)
-        0 if the response has fewer than two replicas.
-
-    Notes
-    -----
-    Estimated from K replicas its rank is at most K − 1: add it to the statistical covariance before
-    inverting, or see `hartlap`.
-    """
-    replicas = response.cov_replicas
-    n_true = len(prior)
-    if len(replicas) < 2:
-        return np.zeros((n_true, n_true))
-    block = max(1, BLOCK // response.migration.size)
-    parts = [
-        _unfold_many(y, replicas[first : first + block], prior, n_iterations)
-        for first in range(0, len(replicas), block)
-    ]
-    return np.cov(np.concatenate(parts), rowvar=False).reshape(n_true, n_true).astype(np.float64)
 
 
 def hartlap(n_replicas: int, n_cells: int) -> float:

@@ -142,14 +142,15 @@ def from_hist(
     if not (prior > 0).any():
         msg = "from_hist: the histogram holds no true pair inside the true axes"
         raise UserError(msg)
-    replicas = np.zeros((0, *inside.shape))
+    replicas, total = np.zeros((0, *inside.shape)), np.zeros((0, inside.shape[1]))
     if n_replicas > 0 and rng is not None:
         drawn = _scattered(*parts["inside"], n_replicas, rng)
         total = drawn.sum(axis=1) + _scattered(*parts["lost"], n_replicas, rng)
         replicas = _divide(drawn, total[:, None, :])
     matrix = _divide(inside, prior)
     reconstructed = inside.sum(axis=1) + fakes
-    return Response(matrix, matrix.sum(axis=0), _divide(fakes, reconstructed), reco, true, prior, replicas)
+    fraction, spectra = _divide(fakes, reconstructed), (prior, replicas, total)
+    return Response(matrix, matrix.sum(axis=0), fraction, reco, true, *spectra)
 
 
 def _parts(

@@ -136,6 +136,7 @@ class _Sums:
             migration = migration / np.maximum(migration.sum(axis=0), 1.0)
         fakes = divide(self.fake, self.matched + self.fake)
         replicas = self.replicas.reshape(-1, *self.shape)
-        totals = np.broadcast_to(self.totals[:, None, :], replicas.shape)
+        efficiency, totals = migration.sum(axis=0), np.broadcast_to(self.totals[:, None, :], replicas.shape)
         np.divide(replicas, totals, out=replicas, where=totals > 0, casting="same_kind")
-        return Response(migration, migration.sum(axis=0), fakes, self.reco, self.true, self.prior, replicas)
+        spectra = self.prior, replicas, self.totals
+        return Response(migration, efficiency, fakes, self.reco, self.true, *spectra)

@@ -121,9 +121,9 @@ def refolding_test(
 
 def _drawn(response: Response, k: int) -> Response:
     """Return the k-th replica as a response without replicas."""
-    replicas = response.cov_replicas
-    none = np.zeros((0, *response.migration.shape))
-    if not len(replicas):
-        return replace(response, cov_replicas=none)
-    migration = replicas[k % len(replicas)].astype(np.float64)
-    return replace(response, migration=migration, efficiency=migration.sum(axis=0), cov_replicas=none)
+    plain, n = response.without_replicas(), len(response.cov_replicas)
+    if n == 0:
+        return plain
+    migration, priors = response.cov_replicas[k % n].astype(np.float64), response.prior_replicas
+    prior = priors[k % n] if len(priors) else response.prior
+    return replace(plain, migration=migration, efficiency=migration.sum(axis=0), prior=prior)

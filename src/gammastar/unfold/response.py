@@ -89,14 +89,14 @@ def affordable(n_replicas: int, n_entries: int) -> tuple[int, type[np.floating[A
 
 def _replicas(
     codes: IntArray, true_cell: IntArray, matched: MatchedPairs, shape: tuple[int, int], n: int, rng: Any
-) -> FloatArray:
-    """Return migration matrices of Poisson(1) bootstraps of events, shape (n, n_reco, n_true).
+) -> tuple[FloatArray, FloatArray]:
+    """Return migration matrices and true spectra of Poisson(1) bootstraps of events.
 
     `codes` is the matrix element of each entry (−1: not reconstructed inside the axes). Only elements that
     are filled at all are computed, as one sparse product (elements x events) @ (events x replicas).
     """
     n_kept, kind = affordable(n, shape[0] * shape[1])
-    result = np.zeros((n_kept, shape[0] * shape[1]), dtype=kind)
+    result, priors = np.zeros((n_kept, shape[0] * shape[1]), dtype=kind), np.zeros((n_kept, shape[1]))
     _, event = np.unique(matched.event, return_inverse=True)
     n_events = int(event.max(initial=-1)) + 1
     hit = codes >= 0
@@ -112,7 +112,8 @@ def _replicas(
         draw = rng.poisson(1.0, (stop - start, n_events)).astype(np.float64).T
         counts, totals = filling @ draw, truth @ draw
         result[start:stop, element] = divide(counts, totals[element % shape[1]]).T
-    return result.reshape(n_kept, *shape).astype(kind, copy=False)
+        priors[start:stop] = totals.T
+    return result.reshape(n_kept, *shape).astype(kind, copy=False), priors
 
 
 def response(
@@ -171,11 +172,11 @@ def response(
     fake = np.bincount(j[outside], matched.weight[outside], n_reco)
     fake = fake + np.bincount(k[k >= 0], matched.fake_weight[k >= 0], n_reco)
     fakes = divide(fake, counts.sum(axis=1) + fake)
-    replicas = np.zeros((0, n_reco, n_true))
+    replicas, priors = np.zeros((0, n_reco, n_true)), np.zeros((0, n_true))
     if n_replicas > 0:
-        replicas = _replicas(codes, i, matched, (n_reco, n_true), n_replicas, rng)
+        replicas, priors = _replicas(codes, i, matched, (n_reco, n_true), n_replicas, rng)
     efficiency = migration.sum(axis=0)
-    return Response(migration, efficiency, fakes, axes_reco, axes_true, prior, replicas)
+    return Response(migration, efficiency, fakes, axes_reco, axes_true, prior, replicas, priors)
 
 
 def smeared_response(

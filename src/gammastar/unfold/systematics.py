@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -82,20 +82,24 @@ def with_systematics(
 
     Notes
     -----
-    δ is the shift from the nominal result, or half the difference of up and down; it is fully correlated
+    δ is the shift from the nominal result, or half the difference of up and down, both without replicas of
+    the response: a bias that the nominal result is rid of would count as a shift. It is fully correlated
     between cells, and sources are independent. The normalisation by the protons on target is no source here:
     it is one nuisance of its own.
     """
     nominal = unfolder(measured, response)
     values, cov = nominal.values.ravel(), nominal.cov.copy()
+    plain = response.without_replicas()
+    base = unfolder(measured, plain).values.ravel() if variations else values
     sources = []
     for name in dict.fromkeys(v.name for v in variations):
         same = [v for v in variations if v.name == name]
         if len(same) > 2 or any(v.measured is None and v.response is None for v in same):
             msg = f"systematics: {name!r} needs one variation, or up and down, each of data or response"
             raise UserError(msg)
-        found = [unfolder(v.measured or measured, v.response or response).values.ravel() for v in same]
-        shift = found[0] - values if len(found) == 1 else (found[0] - found[1]) / 2
+        pairs = [(v.measured or measured, (v.response or plain).without_replicas()) for v in same]
+        found = [unfolder(*pair).values.ravel() for pair in pairs]
+        shift = found[0] - base if len(found) == 1 else (found[0] - found[1]) / 2
         shift = np.where(nominal.domain.ravel(), shift, 0.0)
         cov += np.outer(shift, shift)
         size = float(np.abs(values).sum())
@@ -121,14 +125,11 @@ def scaled_response(response: Response, factor: float | FloatArray) -> Response:
     most = np.divide(1.0, response.efficiency, out=np.ones_like(ratio), where=response.efficiency > 0)
     ratio = np.minimum(ratio, np.maximum(most, 0))
     migration = response.migration * ratio
-    return Response(
-        migration,
-        migration.sum(axis=0),
-        response.fakes,
-        response.reco,
-        response.true,
-        response.prior,
-        response.cov_replicas * ratio,
+    return replace(
+        response,
+        migration=migration,
+        efficiency=migration.sum(axis=0),
+        cov_replicas=response.cov_replicas * ratio,
     )
 
 
