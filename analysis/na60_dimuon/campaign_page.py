@@ -31,6 +31,7 @@ MEANINGS = {
     "same prior": "the simulation has the prior of the data",
     "not tuned": "the simulation is not reweighted to the data",
     "more simulation": "four times the simulated events",
+    "not debiased": "the bias of the finite simulation stays in",
 }
 BAND = 0.05  # of the width of the pulls around one
 TEXT = """# Pseudo-experiments

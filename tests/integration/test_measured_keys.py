@@ -18,6 +18,7 @@ from gammastar.pipeline.sections_unfolded import uncertainties
 from gammastar.pipeline.stored_truth import Truth
 from gammastar.simulate import load_card, simulate_events
 from gammastar.store.events import write_tree
+from gammastar.store.manifest import read_json
 from gammastar.store.pairs import read_pairs
 
 HEAD = """
@@ -200,6 +201,18 @@ def test_methods_agree_with_each_other(made, nominal):
         other, error = total(found.unfold)
         assert abs(other - value) < 3 * np.hypot(sigma, error), keys
         assert found.unfold["strength"] >= 0
+
+
+def test_debiased_spectrum_has_the_same_errors_and_says_so(made, nominal):
+    found = made(unfolding="[unfold]\nn_replicas = 5\nscan = []\ndebias = true\n")
+    np.testing.assert_array_equal(found.unfold["cov"], nominal.unfold["cov"])
+    moved = (found.unfold["values"] - nominal.unfold["values"]).ravel()
+    inside = nominal.unfold["domain"].ravel()
+    assert moved[inside].any()
+    assert not moved[~inside].any()
+    assert np.abs(moved.sum()) < total(nominal.unfold)[1]
+    said = read_json(found.folder / "manifest.json")["methods"]["unfolded spectrum"]
+    assert "bias from the finite simulation subtracted" in said
 
 
 def test_omnifold_hands_its_weights_to_the_flow(made):

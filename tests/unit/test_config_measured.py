@@ -26,6 +26,8 @@ from gammastar.core.errors import SteeringError
         ("unfold", {"preset": "smeared mass, as the paper", "mass": [0.2, 1.0]}, "mass"),
         ("unfold", {"method": "least squares", "scan": [1]}, "scan"),
         ("unfold", {"stop": 0.1}, "stop"),
+        ("unfold", {"debias": True, "n_replicas": 1}, "debias"),
+        ("unfold", {"debias": True, "method": "tikhonov"}, "debias"),
         ("unfold", {"systematics": {"polarization": 0.1}}, "polarization"),
     ],
 )

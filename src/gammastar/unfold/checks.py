@@ -60,7 +60,7 @@ class ToyStudy:
         )
 
 
-def _fluctuated(response: Response, n_replicas: int, rng: np.random.Generator) -> Response:
+def drawn_again(response: Response, n_replicas: int, rng: np.random.Generator) -> Response:
     """Return a response whose simulation is drawn again: independent Poisson counts of each element."""
     counts = response.migration * response.prior
     lost = np.clip(response.prior * (1 - response.efficiency), 0, None)
@@ -133,7 +133,7 @@ def closure(
     for i in range(n_toys):
         y = rng.poisson(expected).astype(np.float64)
         measured = Spectrum(filled(response.reco, y, y), np.diag(y), "counts", None, everything)
-        known = _fluctuated(response, n_replicas, rng) if mc_statistics else response
+        known = drawn_again(response, n_replicas, rng) if mc_statistics else response
         found = unfolder(measured, known)
         sigma = np.sqrt(np.diag(found.cov))
         inside = found.domain.ravel() & (sigma > 0)
