@@ -52,10 +52,10 @@ class Kind:
 
 
 KINDS = {
-    "data": Kind(500),
-    "data, no background": Kind(300, background=False),
-    "ten times the data": Kind(200, times=10.0),
-    "data, 2 iterations": Kind(300, n_iterations=2),
+    "data": Kind(2000),
+    "data, no background": Kind(1000, background=False),
+    "ten times the data": Kind(600, times=10.0),
+    "data, 2 iterations": Kind(1000, n_iterations=2),
 }
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from campaign_truth import Truth
 from scipy import stats
 
-__all__ = ["hotelling", "over_scatter", "sets", "table"]
+__all__ = ["finite", "hotelling", "over_scatter", "sets", "table"]
 
 ENOUGH = 100  # campaigns that tell a bias of a tenth of a standard deviation
 
@@ -49,6 +49,20 @@ def sets(results: dict[str, list[dict[str, Any]]], known: Truth) -> str:
     more = ("mean pull", "of it by errors", "χ² of the mean pulls (probability)", "width of the pulls")
     more = (*more, "mean error / scatter")
     return table((*names, *more), rows)
+
+
+def finite(base: list[dict[str, Any]], results: dict[str, list[dict[str, Any]]], known: Truth) -> str:
+    """Return the bias that the finite simulation makes and what its bootstraps take away, in sentences."""
+    plain = results.get("not debiased", [])
+    if len(plain) < 2:
+        return "How much is not known: there are no campaigns that leave it in."
+    offsets = found.rates(base, known)[0]
+    scatter = offsets.std(axis=0, ddof=1)
+    taken, left = (_mean_of(x / scatter) for x in (-_less(plain, base, known), offsets))
+    return (
+        f"Subtracting what its bootstraps show moves it by {taken} standard deviations;\n"
+        f"the bias of the {len(base)} nominal campaigns after it is {left}."
+    )
 
 
 def over_scatter(offsets: Any, errors: Any) -> str:
