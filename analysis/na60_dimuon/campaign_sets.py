@@ -9,7 +9,7 @@ import numpy as np
 from campaign_truth import Truth
 from scipy import stats
 
-__all__ = ["finite", "hotelling", "over_scatter", "sets", "table"]
+__all__ = ["finite", "hotelling", "mean_of", "over_scatter", "sets", "table"]
 
 ENOUGH = 100  # campaigns that tell a bias of a tenth of a standard deviation
 
@@ -36,14 +36,14 @@ def sets(results: dict[str, list[dict[str, Any]]], known: Truth) -> str:
         if len(kept) < ENOUGH:
             continue
         offsets, errors = found.rates(kept, known)
-        less = "" if kept is base else _mean_of(_less(kept, base, known) / scatter)
+        less = "" if kept is base else mean_of(_less(kept, base, known) / scatter)
         pulls = offsets / errors
         tests = ["{:.0f} ({:.1g})".format(*hotelling(values)) for values in (offsets, pulls)]
-        bias = _mean_of(offsets / offsets.std(axis=0, ddof=1))
+        bias = mean_of(offsets / offsets.std(axis=0, ddof=1))
         part, ratio = f"{found.follows(offsets, errors).mean():+.3f}", over_scatter(offsets, errors)
         width = f"{pulls.std(axis=0, ddof=1).mean():.3f} ± {found.jackknife(pulls):.3f}"
         rows.append(
-            (name, f"{len(kept)}", bias, less, tests[0], _mean_of(pulls), part, tests[1], width, ratio)
+            (name, f"{len(kept)}", bias, less, tests[0], mean_of(pulls), part, tests[1], width, ratio)
         )
     names = ("campaigns", "n", "bias / scatter", "less nominal, same seeds", "χ² of the biases (probability)")
     more = ("mean pull", "of it by errors", "χ² of the mean pulls (probability)", "width of the pulls")
@@ -58,7 +58,7 @@ def finite(base: list[dict[str, Any]], results: dict[str, list[dict[str, Any]]],
         return "How much is not known: there are no campaigns that leave it in."
     offsets = found.rates(base, known)[0]
     scatter = offsets.std(axis=0, ddof=1)
-    taken, left = (_mean_of(x / scatter) for x in (-_less(plain, base, known), offsets))
+    taken, left = (mean_of(x / scatter) for x in (-_less(plain, base, known), offsets))
     return (
         f"Subtracting what its bootstraps show moves it by {taken} standard deviations;\n"
         f"the bias of the {len(base)} nominal campaigns after it is {left}."
@@ -71,7 +71,7 @@ def over_scatter(offsets: Any, errors: Any) -> str:
     return f"{ratio:.3f} ± {ratio / np.sqrt(2 * offsets.size):.3f}"
 
 
-def _mean_of(values: Any) -> str:
+def mean_of(values: Any) -> str:
     """Return the mean over masses and campaigns, with the error from campaign to campaign."""
     each = values.mean(axis=1)
     return f"{each.mean():+.3f} ± {each.std(ddof=1) / np.sqrt(len(each)):.3f}"
