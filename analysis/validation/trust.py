@@ -58,7 +58,7 @@ def pseudo_experiments() -> Iterator[dict]:
                 "ours": each.mean(),
                 "expected": 0.0,
                 "tolerance": 3.0 * each.std(ddof=1) / np.sqrt(len(each)),
-            } | {"source": "mean over masses; known truth, three standard errors; from the finite simulation"}
+            } | {"source": "mean over masses; known truth, three standard errors"}
     for part in ("measured", "all"):
         for side in campaign_report.SIDES:
             key = f"coverage {side}, {part}"
