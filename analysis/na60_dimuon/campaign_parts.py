@@ -120,7 +120,7 @@ def campaign(card: Any, variant: Variant, seed: int) -> dict[str, Any]:
     options = {"n_iterations": variant.n_iterations}
     result = unfold.iterative(measured, found, debias=variant.debias, **options)
     before = unfold.response(matched, AXES, AXES, n_replicas=0)
-    plain = [unfold.iterative(measured, r, **options) for r in (found.without_replicas(), before)]
+    plain = [unfold.iterative(measured, r, **options) for r in (unfold.without_replicas(found), before)]
     by_tuning = plain[1].values - plain[0].values
     pot = float(data.meta["N_POT"])
     return {

@@ -119,7 +119,7 @@ def test_debiased_result_is_nearer_to_the_truth():
 
 def test_nothing_is_subtracted_without_replicas(made):
     response, y = made
-    plain = response.without_replicas()
+    plain = unfold.without_replicas(response)
     both = [unfold.iterative(spectrum(y), plain, debias=d) for d in (False, True)]
     np.testing.assert_array_equal(both[0].values, both[1].values)
     assert not unfold.simulation_bias(y, plain, plain.prior, 4).any()

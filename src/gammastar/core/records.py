@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -111,10 +111,8 @@ class Spectrum:
         _require(
             self.domain.shape == shape, f"Spectrum.domain has shape {self.domain.shape}, expected {shape}"
         )
-        _require(bool(np.isfinite(self.cov).all()), "Spectrum.cov holds values that are not finite")
-        _require(
-            bool(np.isfinite(self.hist.values()).all()), "Spectrum.hist holds values that are not finite"
-        )
+        for name, values in (("cov", self.cov), ("hist", self.hist.values())):
+            _require(bool(np.isfinite(values).all()), f"Spectrum.{name} holds values that are not finite")
 
     @property
     def values(self) -> FloatArray:
@@ -164,16 +162,8 @@ class Response:
             "Response: the columns of `migration` must sum to `efficiency`",
         )
         _require(bool((self.efficiency <= 1 + 1e-9).all()), "Response.efficiency exceeds one")
-        wanted = (len(self.cov_replicas), n_true)
-        _require(
-            len(self.prior_replicas) == 0 or self.prior_replicas.shape == wanted,
-            f"Response.prior_replicas has shape {self.prior_replicas.shape}, expected {wanted} or none",
-        )
-
-    def without_replicas(self) -> Response:
-        """Return the same response without its bootstraps."""
-        none = np.zeros((0, *self.migration.shape))
-        return replace(self, cov_replicas=none, prior_replicas=np.zeros((0, none.shape[2])))
+        found, wanted = self.prior_replicas.shape, (len(self.cov_replicas), n_true)
+        _require(found[0] == 0 or found == wanted, f"Response.prior_replicas has shape {found}, not {wanted}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,8 @@ def unfold_stage(
             n, floor = int(extra["strength"]), section.efficiency_floor
             same = partial(unfold.iterative, n_iterations=n, efficiency_floor=floor)
             result, sources = with_sources(
-                result, *unfold.with_systematics(measured, response.without_replicas(), same, variations)
+                result,
+                *unfold.with_systematics(measured, unfold.without_replicas(response), same, variations),
             )
         else:
             unfolder, strength = _unfolder(ctx, section, measured, response)
@@ -160,7 +161,7 @@ def _variations(
     section = ctx.steering.unfold
     if section is None:
         return subtracted, []
-    asked, plain = section.systematics, response.without_replicas()
+    asked, plain = section.systematics, unfold.without_replicas(response)
     wanted = asked_shifts(asked, subtraction)
     cov, found = subtracted.cov.copy(), []
     for name, shift in wanted:
@@ -195,7 +196,7 @@ def _statistics(
     sources: Sequence[unfold.Source],
 ) -> Arrays:
     """Return the errors of the sum from data and from simulation, and the statistical covariance."""
-    data = unfolder(measured, response.without_replicas()).cov
+    data = unfolder(measured, unfold.without_replicas(response)).cov
     statistical = result.cov - sum((np.outer(s.shift, s.shift) for s in sources), np.zeros_like(data))
     total = abs(float(result.values.sum()))
     simulation = max(float((statistical - data).sum()), 0.0)

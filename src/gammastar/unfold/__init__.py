@@ -25,7 +25,13 @@ from gammastar.unfold.omnifold_bias import omnifold_bias
 from gammastar.unfold.omnifold_data import in_window, subtracted_replicas
 from gammastar.unfold.parts import streamed_polarised, streamed_response
 from gammastar.unfold.refolded import Refolding, refolding_test
-from gammastar.unfold.response import acceptance_weights, cells, response, smeared_response
+from gammastar.unfold.response import (
+    acceptance_weights,
+    cells,
+    response,
+    smeared_response,
+    without_replicas,
+)
 from gammastar.unfold.simulated import mc_statistics, simulation_bias
 from gammastar.unfold.systematics import (
     PairWeights,
@@ -100,4 +106,5 @@ __all__ = [
     "tikhonov",
     "unfold_values",
     "with_systematics",
+    "without_replicas",
 ]

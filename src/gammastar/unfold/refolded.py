@@ -12,6 +12,7 @@ from gammastar.core.records import FloatArray, Response, Spectrum
 from gammastar.core.stats import filled
 from gammastar.unfold.choose import Unfolder
 from gammastar.unfold.covariance import refolding
+from gammastar.unfold.response import without_replicas
 
 __all__ = ["Refolding", "refolding_test"]
 
@@ -121,7 +122,7 @@ def refolding_test(
 
 def _drawn(response: Response, k: int) -> Response:
     """Return the k-th replica as a response without replicas."""
-    plain, n = response.without_replicas(), len(response.cov_replicas)
+    plain, n = without_replicas(response), len(response.cov_replicas)
     if n == 0:
         return plain
     migration, priors = response.cov_replicas[k % n].astype(np.float64), response.prior_replicas

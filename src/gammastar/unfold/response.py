@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import FloatArray, Response
 from gammastar.core.stats import effective_size
 
-__all__ = ["acceptance_weights", "cells", "response", "smeared_response"]
+__all__ = ["acceptance_weights", "cells", "response", "smeared_response", "without_replicas"]
 
 IntArray = npt.NDArray[np.int64]
 
@@ -177,6 +178,22 @@ def response(
         replicas, priors = _replicas(codes, i, matched, (n_reco, n_true), n_replicas, rng)
     efficiency = migration.sum(axis=0)
     return Response(migration, efficiency, fakes, axes_reco, axes_true, prior, replicas, priors)
+
+
+def without_replicas(response: Response) -> Response:
+    """Return the same response without its bootstraps.
+
+    Parameters
+    ----------
+    response : Response
+
+    Returns
+    -------
+    Response
+        `cov_replicas` and `prior_replicas` are empty: the simulation counts as known exactly.
+    """
+    none = np.zeros((0, *response.migration.shape))
+    return replace(response, cov_replicas=none, prior_replicas=none[:, 0])
 
 
 def smeared_response(

@@ -11,7 +11,7 @@ from gammastar.core.errors import UserError
 from gammastar.core.records import FloatArray, Response, Spectrum
 from gammastar.core.stats import effective_size, filled
 from gammastar.unfold.choose import Unfolder
-from gammastar.unfold.response import acceptance_weights
+from gammastar.unfold.response import acceptance_weights, without_replicas
 
 __all__ = ["PairWeights", "Source", "Variation", "pair_weights", "scaled_response", "with_systematics"]
 
@@ -89,7 +89,7 @@ def with_systematics(
     """
     nominal = unfolder(measured, response)
     values, cov = nominal.values.ravel(), nominal.cov.copy()
-    plain = response.without_replicas()
+    plain = without_replicas(response)
     base = unfolder(measured, plain).values.ravel() if variations else values
     sources = []
     for name in dict.fromkeys(v.name for v in variations):
@@ -97,7 +97,7 @@ def with_systematics(
         if len(same) > 2 or any(v.measured is None and v.response is None for v in same):
             msg = f"systematics: {name!r} needs one variation, or up and down, each of data or response"
             raise UserError(msg)
-        pairs = [(v.measured or measured, (v.response or plain).without_replicas()) for v in same]
+        pairs = [(v.measured or measured, without_replicas(v.response or plain)) for v in same]
         found = [unfolder(*pair).values.ravel() for pair in pairs]
         shift = found[0] - base if len(found) == 1 else (found[0] - found[1]) / 2
         shift = np.where(nominal.domain.ravel(), shift, 0.0)
