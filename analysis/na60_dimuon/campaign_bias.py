@@ -75,7 +75,8 @@ def statistics(card: Any, known: Truth, cache: Path) -> dict[str, FloatArray]:
     found: dict[str, FloatArray] = {}
     if cache.is_file():
         with np.load(cache) as kept:
-            found = {name: kept[name] for name in kept.files if kept[name].ndim == 3}
+            there = {name: kept[name] for name in kept.files if name in KINDS}
+        found = {name: rows for name, rows in there.items() if rows.shape[1] == KINDS[name].n}
     missing = [name for name in KINDS if name not in found]
     if missing:
         pool = _pool(card, known)

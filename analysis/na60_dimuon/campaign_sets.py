@@ -36,7 +36,8 @@ def sets(results: dict[str, list[dict[str, Any]]], known: Truth) -> str:
         if len(kept) < ENOUGH:
             continue
         offsets, errors = found.rates(kept, known)
-        less = "" if kept is base else mean_of(_less(kept, base, known) / scatter)
+        ours, theirs = _same_seeds(kept, base, known)
+        less = "" if kept is base else mean_of((ours - theirs) / scatter)
         pulls = offsets / errors
         tests = ["{:.0f} ({:.1g})".format(*hotelling(values)) for values in (offsets, pulls)]
         bias = mean_of(offsets / offsets.std(axis=0, ddof=1))
@@ -58,10 +59,13 @@ def finite(base: list[dict[str, Any]], results: dict[str, list[dict[str, Any]]],
         return "How much is not known: there are no campaigns that leave it in."
     offsets = found.rates(base, known)[0]
     scatter = offsets.std(axis=0, ddof=1)
-    taken, left = (mean_of(x / scatter) for x in (-_less(plain, base, known), offsets))
+    biased, ours = _same_seeds(plain, base, known)
+    taken, left = (mean_of(x / scatter) for x in (ours - biased, offsets))
+    wider = np.mean(ours.std(axis=0, ddof=1) / biased.std(axis=0, ddof=1)) - 1
     return (
         f"Subtracting what its bootstraps show moves it by {taken} standard deviations;\n"
-        f"the bias of the {len(base)} nominal campaigns after it is {left}."
+        f"the bias of the {len(base)} nominal campaigns after it is {left}. "
+        f"The scatter grows by {100 * wider:.1f} %."
     )
 
 
@@ -77,12 +81,12 @@ def mean_of(values: Any) -> str:
     return f"{each.mean():+.3f} ± {each.std(ddof=1) / np.sqrt(len(each)):.3f}"
 
 
-def _less(kept: list[dict[str, Any]], base: list[dict[str, Any]], known: Truth) -> Any:
-    """Return rates less those of the nominal campaigns of the same seeds, shape (n, n_measured)."""
+def _same_seeds(kept: list[dict[str, Any]], base: list[dict[str, Any]], known: Truth) -> tuple[Any, Any]:
+    """Return rates less truth of both for the seeds that they share, shape (n, n_measured) each."""
     numbered = [{campaign["index"]: campaign for campaign in one} for one in (kept, base)]
     same = sorted(numbered[0].keys() & numbered[1].keys())
     ours, theirs = (found.rates([one[i] for i in same], known)[0] for one in numbered)
-    return ours - theirs
+    return ours, theirs
 
 
 def table(names: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

@@ -13,7 +13,7 @@ from gammastar.core.stats import filled
 from gammastar.unfold.choose import Unfolder, asimov, true_cells
 from gammastar.unfold.covariance import chi2, refolding
 
-__all__ = ["ToyStudy", "bottom_line", "closure", "linearity", "stress"]
+__all__ = ["ToyStudy", "bottom_line", "closure", "drawn_again", "linearity", "stress"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,7 +61,16 @@ class ToyStudy:
 
 
 def drawn_again(response: Response, n_replicas: int, rng: np.random.Generator) -> Response:
-    """Return a response whose simulation is drawn again: independent Poisson counts of each element."""
+    """Return a response whose simulation is drawn again: independent Poisson counts of each element.
+
+    Parameters
+    ----------
+    response : Response
+        Its prior must be in simulated pairs.
+    n_replicas : int
+        Bootstraps of the new simulation.
+    rng : numpy.random.Generator
+    """
     counts = response.migration * response.prior
     lost = np.clip(response.prior * (1 - response.efficiency), 0, None)
     drawn, missed = rng.poisson(counts).astype(np.float64), rng.poisson(lost).astype(np.float64)

@@ -178,8 +178,8 @@ def iterative(
     Notes
     -----
     D'Agostini, NIM A362 (1995) 487 and arXiv:1010.0632; derivative: Adye, arXiv:1105.1160. The bias and its
-    estimate: `simulation_bias`. Subtracting it adds a few per cent to the scatter, as its estimate has an
-    error: of K replicas 1/K of the variance from Monte Carlo statistics.
+    estimate: `simulation_bias`. Subtracting it adds to the scatter: the estimate follows the simulation, and
+    of K replicas it has an error of its own, 1/K of the variance from Monte Carlo statistics.
     """
     check_axes(tuple(measured.hist.axes), response.reco, "the measured spectrum")
     if n_iterations < 1:

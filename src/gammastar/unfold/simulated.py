@@ -101,6 +101,7 @@ def _shifts(
     lost = inverse * (replicas.sum(axis=1, dtype=np.float64) - efficiency)
     rescue = RECOVERY * prior * abs(y.sum()) / max(float(efficiency @ prior), np.finfo(float).tiny)
     n, slope = prior, starts - prior
+    derivative = slope
     for _ in range(n_iterations):
         folded = migration @ n
         per_folded = _inverse(folded)
@@ -121,7 +122,7 @@ def _unfolded(y: FloatArray, migration: FloatArray, prior: FloatArray, n_iterati
     inverse = _inverse(efficiency)
     expected = np.einsum("ki,ki->k", efficiency, prior)
     rescue = RECOVERY * prior * (abs(y.sum()) / np.maximum(expected, np.finfo(float).tiny))[:, None]
-    n = np.asarray(prior, dtype=np.float64)
+    n = estimate = np.asarray(prior, dtype=np.float64)
     for _ in range(n_iterations):
         folded = _product(migration, n[:, :, None])[:, :, 0]
         ratio = y * _inverse(folded)
