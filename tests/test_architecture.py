@@ -4,8 +4,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = ("torch", "zuko", "pyhf", "matplotlib", "mplhep", "coffea", "uproot", "awkward", "vector", "sklearn")
 
@@ -37,8 +35,3 @@ def test_layers():
     lint = Path(sys.executable).parent / "lint-imports"
     run = subprocess.run([lint], cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "src").rglob("*.py")), ids=lambda p: p.name)
-def test_small_files(path):
-    assert len(path.read_text().splitlines()) <= 300
