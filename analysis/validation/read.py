@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,9 +13,9 @@ from gammastar import read, select
 from gammastar.core.pairs import Pairs
 
 SCHEMAS = Path(__file__).resolve().parents[1] / "open_dimuon"
+DATA = Path(__file__).resolve().parents[2] / "tests" / "data"
 PARKED = "Run2012BC_DoubleMuParked_Muons_1000evts_rntuple_v1-0-0-0.root"
 COUNTED = "counted in the file"
-TESTDATA = "GAMMASTAR_TESTDATA"
 SIGNS = ("+−", "++", "−−")
 ALL_ROWS = 2304  # of Z→μμ: without the row filter every pair of muons comes about four times
 
@@ -30,25 +29,14 @@ COUNTS = (
 )
 
 
-def locate(name: str) -> Path | None:
-    """Return a file of the folder GAMMASTAR_TESTDATA, or one folder deeper; None if it is not there."""
-    folder = os.environ.get(TESTDATA)
-    if not folder:
-        return None
-    return next(
-        (p for p in (Path(folder) / name, *sorted(Path(folder).glob(f"*/{name}"))) if p.is_file()), None
-    )
+def locate(name: str) -> Path:
+    """Return a real file of the tests."""
+    return DATA / name
 
 
-def missing() -> str:
-    return "file not found" if os.environ.get(TESTDATA) else f"{TESTDATA} not set"
-
-
-def pairs_of(schema: str, name: str) -> Pairs | None:
-    """Return all pairs of a file without any cut; None if the file is not there."""
+def pairs_of(schema: str, name: str) -> Pairs:
+    """Return all pairs of a file without any cut."""
     path = locate(name)
-    if path is None:
-        return None
     events = read.open_events(path, read.load_schema(SCHEMAS / f"{schema}.toml"))
     return select.collect(events)[0]
 
@@ -61,14 +49,14 @@ def window(pairs: Pairs, low: float = 0.0, high: float = np.inf) -> tuple[int, i
 def rows(*, quick: bool) -> Iterator[dict]:  # noqa: ARG001 (every row is quick)
     for label, schema, name, expected in COUNTS:
         pairs = pairs_of(schema, name)
-        found = None if pairs is None else window(pairs)
-        if found is not None and len(expected) == 2:
+        found = window(pairs)
+        if len(expected) == 2:
             found = (found[0], found[1] + found[2])
         signs = SIGNS if len(expected) == 3 else ("+−", "++ and −−")
         for i, (sign, value) in enumerate(zip(signs, expected, strict=True)):
-            yield _row(f"{label}: {sign} pairs", None if found is None else found[i], value, 0, COUNTED)
+            yield _row(f"{label}: {sign} pairs", found[i], value, 0, COUNTED)
     pairs = pairs_of("hzz", "uproot-HZZ.root")
-    median = None if pairs is None else np.median(pairs.mass[pairs.os])
+    median = np.median(pairs.mass[pairs.os])
     yield _row("CMS HZZ: median mass of +− pairs [GeV]", median, 90.8, 0.05, COUNTED)
     yield from _proposed()
     yield _row("CMS Z→μμ: largest |m/M − 1| to the stored mass", _stored_mass(), 0, 5e-8, "branch M")
@@ -79,23 +67,24 @@ def _proposed() -> Iterator[dict]:
     for label, _, name, counted in COUNTS:
         path = locate(name)
         expected = sum(counted) if name != "uproot-Zmumu.root" else ALL_ROWS
-        found = None
-        if path is not None:
-            schema = read.Schema.from_mapping(read.propose_schema(path))
-            found = len(select.collect(read.open_events(path, schema))[0])
+        schema = read.Schema.from_mapping(read.propose_schema(path))
+        found = len(select.collect(read.open_events(path, schema))[0])
         text = f"{label.split(', rows')[0]}: all pairs, with the proposed schema"
         yield _row(text, found, expected, 0, COUNTED)
 
 
-def _stored_mass() -> float | None:
+def _stored_mass() -> float:
     path, pairs = locate("uproot-Zmumu.root"), pairs_of("zmumu", "uproot-Zmumu.root")
-    if path is None or pairs is None:
-        return None
     with uproot.open(path) as file:
         stored = file["events"].arrays(["M", "Type"])
     return float(np.max(np.abs(pairs.mass / ak.to_numpy(stored.M[stored.Type == "GG"]) - 1)))
 
 
-def _row(quantity: str, ours: float | None, expected: float, tolerance: float, source: str) -> dict:
-    row = {"quantity": quantity, "expected": expected, "tolerance": tolerance, "source": source}
-    return row | ({"ours": float("nan"), "skipped": missing()} if ours is None else {"ours": float(ours)})
+def _row(quantity: str, ours: float, expected: float, tolerance: float, source: str) -> dict:
+    return {
+        "quantity": quantity,
+        "ours": float(ours),
+        "expected": expected,
+        "tolerance": tolerance,
+        "source": source,
+    }

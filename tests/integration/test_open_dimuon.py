@@ -1,10 +1,6 @@
-"""Real public ntuples through schemas alone: the pair counts are facts of the files.
+"""Real public ntuples of tests/data through schemas alone: the pair counts are facts of the files."""
 
-The files are looked for in the folder GAMMASTAR_TESTDATA (or one folder deeper), then in the cache of
-scikit-hep-testdata; nothing is downloaded, and a test skips when its file is not there.
-"""
-
-import os
+import hashlib
 from pathlib import Path
 
 import awkward as ak
@@ -15,6 +11,7 @@ import uproot
 from gammastar import read, select
 
 SCHEMAS = Path(__file__).parents[2] / "analysis" / "open_dimuon"
+DATA = Path(__file__).parents[1] / "data"
 PARKED = "Run2012BC_DoubleMuParked_Muons_1000evts_rntuple_v1-0-0-0.root"
 FILES = {
     "doublemuparked": PARKED,
@@ -25,13 +22,7 @@ FILES = {
 
 
 def locate(name):
-    places = [Path.home() / ".local" / "skhepdata" / name]
-    if folder := os.environ.get("GAMMASTAR_TESTDATA"):
-        places = [Path(folder) / name, *sorted(Path(folder).glob(f"*/{name}")), *places]
-    for place in places:
-        if place.is_file():
-            return place
-    return pytest.skip(f"{name} is not at hand")
+    return DATA / name
 
 
 def read_pairs(schema, name, cuts=None, **options):
@@ -45,6 +36,12 @@ def mapping(name):
 def counts(pairs, low=0.0, high=np.inf):
     window = (pairs.mass >= low) & (pairs.mass < high)
     return tuple(int(np.sum(window & mask)) for mask in (pairs.os, pairs.pp, pairs.mm))
+
+
+def test_files_are_those_of_the_readme():
+    table = (DATA / "README.md").read_text()
+    for file in DATA.glob("*.root"):
+        assert f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}" in table
 
 
 @pytest.mark.parametrize(
