@@ -51,12 +51,12 @@ def test_schemas_pass(write) -> None:
     ("changes", "message"),
     [
         ({"px": np.full(400, 3e4)}, "unit: the median momentum is 3e+04 GeV"),
-        ({"q": np.ones(400)}, "charge: all leptons have [1.0]"),
-        ({"q": np.tile([-2.0, 2.0], 200)}, "charge: values [-2.0, 2.0]"),
-        ({"px": np.full(400, np.nan)}, "no lepton has a finite momentum"),
+        ({"q": np.ones(400)}, "charge: no opposite-sign pair among 200 pairs (charges: +1)"),
+        ({"q": np.tile([-2.0, 2.0], 200)}, "charge: 100 % of 400 values are not ±1: -2 (200), 2 (200)"),
+        ({"px": np.full(400, np.nan)}, "kinematics: 100 % of 400 leptons have a value that is not finite"),
         ({"counts": np.ones(400, int)}, "no event of 400 has two leptons"),
-        ({"event": np.zeros(200, int)}, "event: ('event',) is the same for all 200 entries"),
-        ({"w": np.zeros(200)}, "weight: all entries have weight zero"),
+        ({"event": np.zeros(200, int)}, "event: ['event'] is the same for all 200 entries"),
+        ({"w": np.zeros(200)}, "weight: all 200 entries have weight zero"),
     ],
 )
 def test_each_fault_of_a_schema_is_named(write, changes, message) -> None:
@@ -75,9 +75,9 @@ def test_truth_must_be_physical(write) -> None:
     extra = {"true_mass": np.full(200, 0.1), "true_pt": np.full(200, 5.0), "true_energy": np.ones(200)}
     found = faults(JAGGED | {"truth": truth}, write(**extra), truth=True)
     assert "below the threshold 0.2113 GeV" in found
-    assert "energies below √(mass² + pt²)" in found
+    assert "100 % of 200 energies below √(mass² + pt²)" in found
     good = {"true_mass": np.full(200, 0.5), "true_pt": np.ones(200), "true_energy": np.full(200, 5.0)}
     check_schema(JAGGED | {"truth": truth}, write(**good), truth=True)
-    assert "no entry has a virtual photon" in faults(
+    assert "no entry of 200 has a virtual photon" in faults(
         JAGGED | {"truth": truth}, write(**good | {"true_mass": np.full(200, np.nan)}), truth=True
     )

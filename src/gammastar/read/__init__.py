@@ -7,6 +7,7 @@ from gammastar.read.flat import open_flat
 from gammastar.read.inspect import TreeSummary, inspect, propose_schema, to_toml
 from gammastar.read.integrity import expand, sha256, verify
 from gammastar.read.mc import matched, open_matched
+from gammastar.read.meaning import examine
 from gammastar.read.schema import RowFilter, Schema, Truth, builtin, builtin_names, load_schema
 from gammastar.read.trial import describe, try_schema
 
@@ -18,6 +19,7 @@ __all__ = [
     "builtin",
     "builtin_names",
     "describe",
+    "examine",
     "expand",
     "inspect",
     "load_schema",

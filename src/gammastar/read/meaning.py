@@ -1,0 +1,486 @@
+"""Do the branches of a file mean what its schema says? Judged by masses, momenta, charges and events."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import awkward as ak
+import numpy as np
+import numpy.typing as npt
+
+from gammastar.core.constants import LEPTON_MASS, M_PI_CHARGED, mass
+from gammastar.core.errors import UserError
+from gammastar.core.findings import Finding
+from gammastar.core.records import BoolArray, FloatArray
+from gammastar.read.events import open_events
+from gammastar.read.schema import Schema, load_schema
+
+__all__ = ["examine"]
+
+FIRST = 20_000  # rows that are read
+MOST = 4  # leptons per event whose pairs are made
+SOME = 20  # leptons or pairs, fewer tell nothing
+
+# Median momentum [GeV] below which no experiment selects pairs, and above which only MeV are likely.
+MOMENTA = {"e": (0.1, 200.0), "mu": (0.25, 200.0)}
+HEAVY = 200.0  # GeV, median pair mass beyond which MeV are likely
+PEAKS = {"ω": 223, "φ": 333, "J/ψ": 443, "Υ": 553, "Z": 23}  # PDG codes
+PARTICLES = (11, 13, 15, 211, 321, 2212)  # PDG codes that a column of charges may hold by mistake
+
+Level: TypeAlias = Literal["error", "warning"]
+IntArray: TypeAlias = npt.NDArray[np.int64]
+
+
+class Point(NamedTuple):
+    """A finding of one key of the schema."""
+
+    level: Level
+    key: str
+    text: str
+
+
+def examine(
+    file: str | Path,
+    schema: Schema | Mapping[str, Any] | str | Path,
+    *,
+    truth: bool = False,
+    entries: int = FIRST,
+) -> tuple[Finding, ...]:
+    """Judge whether the branches of a file mean what a schema says.
+
+    Parameters
+    ----------
+    file : path or URL
+        One ROOT file.
+    schema : Schema, mapping, TOML file or name of a schema that comes with the package
+    truth : bool
+        Look at the true virtual photons as well.
+    entries : int
+        How many of the first entries are read.
+
+    Returns
+    -------
+    tuple of Finding
+        Errors first; empty if nothing looks wrong. `where` is the name of the file and the key of the schema,
+        as in ``"mine.root: unit"``. Mistakes of the user never raise: they are findings.
+
+    Notes
+    -----
+    A stored mass, or a stored energy by E² − p² = m², tells the unit and the flavour. Without them the unit
+    is judged by the medians of momentum and pair mass and by the peaks of ω, φ, J/ψ, Υ and Z: those are
+    warnings. That px and py are swapped, or that pt holds p where no energy is stored, cannot be seen.
+    """
+    name = Path(str(file)).name
+    try:
+        ready = schema if isinstance(schema, Schema) else load_schema(schema)
+        points = list(_repeated_names(ready))
+        found = _sample(file, ready, truth=truth, entries=entries)
+    except UserError as error:
+        text = str(error).removeprefix(f"{file}: ")
+        return (Finding("error", f"{name}: schema", text),)
+    if found is None:
+        points.append(Point("warning", "tree", f"the tree {ready.tree!r} holds no entry"))
+    else:
+        wrong = {key for _, key, _ in points}
+        points += [point for rule in RULES for point in rule(found) if point[1] not in wrong]
+    points.sort(key=lambda point: point[0])
+    return tuple(Finding(level, f"{name}: {key}", text) for level, key, text in points)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sample:
+    """The first leptons of a file as flat columns [GeV], and their pairs as indices."""
+
+    schema: Schema
+    events: ak.Array
+    counts: IntArray
+    momentum: FloatArray  # (n, 3)
+    mass: FloatArray
+    sign: FloatArray  # the raw column of charge or PDG code
+    charge: FloatArray
+    energy: FloatArray | None
+    first: IntArray
+    second: IntArray
+
+    @property
+    def p(self) -> FloatArray:
+        return np.asarray(np.sqrt((self.momentum**2).sum(axis=1)))
+
+    @property
+    def opposite(self) -> BoolArray:
+        return np.asarray(self.charge[self.first] * self.charge[self.second] < 0)
+
+    def pair_mass(self, scale: float, chosen: BoolArray) -> FloatArray:
+        """Return the masses of chosen pairs with the momenta scaled, finite ones only."""
+        legs = [scale * self.momentum[index[chosen]] for index in (self.first, self.second)]
+        m = LEPTON_MASS[self.schema.lepton]
+        energy = sum(np.sqrt((leg**2).sum(axis=1) + m**2) for leg in legs)
+        squared = energy**2 - ((legs[0] + legs[1]) ** 2).sum(axis=1)
+        return np.asarray(np.sqrt(np.maximum(squared[np.isfinite(squared)], 0.0)))
+
+
+def _sample(file: str | Path, schema: Schema, *, truth: bool, entries: int) -> _Sample | None:
+    key = schema.charge or schema.pdg_id
+    columns = dict(schema.lepton_columns) | {"_sign": key}
+    asked = replace(schema, lepton_columns=columns)
+    chunk = next(open_events(file, asked, step=entries, truth=truth), None)
+    if chunk is None or not len(chunk):
+        return None
+    lepton = chunk["lepton"]
+    flat = {name: _flat(lepton[name]) for name in ("px", "py", "pz", "mass", "charge", "_sign")}
+    counts = np.asarray(ak.to_numpy(ak.num(lepton)), dtype=np.int64)
+    offsets = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    pairs = ak.argcombinations(lepton["px"][:, :MOST], 2, fields=["a", "b"])
+    first, second = (np.asarray(ak.to_numpy(ak.flatten(pairs[leg] + offsets))) for leg in ("a", "b"))
+    return _Sample(
+        schema=schema,
+        events=chunk,
+        counts=counts,
+        momentum=np.stack([flat[axis] for axis in ("px", "py", "pz")], axis=1),
+        mass=flat["mass"],
+        sign=flat["_sign"],
+        charge=flat["charge"],
+        energy=_energy(file, schema, entries),
+        first=first.astype(np.int64),
+        second=second.astype(np.int64),
+    )
+
+
+def _energy(file: str | Path, schema: Schema, entries: int) -> FloatArray | None:
+    """Return the stored energies [GeV], read in the place of a momentum so that any layout can."""
+    branch = schema.kinematics.get("E")
+    if branch is None:
+        return None
+    asked = replace(schema, kinematics=dict.fromkeys(("px", "py", "pz"), branch), truth=None)
+    return _flat(next(open_events(file, asked, step=entries))["lepton"]["px"])
+
+
+def _flat(array: Any) -> FloatArray:
+    return np.asarray(ak.to_numpy(ak.flatten(array, axis=None)), dtype=np.float64)
+
+
+def _percent(mask: BoolArray) -> str:
+    return f"{100 * float(np.mean(mask)):.3g} %"
+
+
+def _repeated_names(schema: Schema) -> Iterator[Point]:
+    """Find branches that are named for two different things, or for both legs."""
+    sign = "charge" if schema.charge else "pdg_id"
+    named: Counter[str] = Counter()
+    where: dict[str, list[str]] = {}
+    for key, branch in {**schema.kinematics, sign: schema.charge or schema.pdg_id}.items():
+        if key == "mass":
+            continue  # one column may serve both legs
+        legs = branch if isinstance(branch, tuple) else (branch,)
+        if len(legs) == 2 and legs[0] == legs[1]:
+            yield Point("error", key, f"both legs read {legs[0]!r}; name one branch per leg")
+            legs = legs[:1]
+        for leg in legs:
+            named[leg] += 1
+            where.setdefault(leg, []).append(key)
+    for leg, times in named.items():
+        if times > 1:
+            yield Point("error", where[leg][-1], f"{leg!r} is read as {' and as '.join(where[leg])}")
+
+
+def _content(s: _Sample) -> Iterator[Point]:
+    """Look for leptons that are finite, pairs and weights."""
+    n = len(s.counts)
+    if not (s.counts >= 2).any():
+        yield Point(
+            "warning",
+            "lepton",
+            f"no event of {n} has two leptons; are the branches, charge and row_filter right?",
+        )
+    lost = ~np.isfinite(s.p)
+    heavy = ~lost & ~np.isfinite(s.mass)
+    for key, bad in (("kinematics", lost), ("E" if "E" in s.schema.kinematics else "mass", heavy)):
+        if len(bad) and bad.mean() > 0.01:
+            level: Level = "error" if bad.mean() > 0.5 else "warning"
+            yield Point(level, key, f"{_percent(bad)} of {len(bad)} leptons have a value that is not finite")
+    weight = np.asarray(ak.to_numpy(s.events["weight"]))
+    if not (weight != 0).any():
+        yield Point("error", "weight", f"all {n} entries have weight zero")
+
+
+def _charges(s: _Sample) -> Iterator[Point]:
+    sign = s.sign[np.isfinite(s.sign)]
+    if not len(sign):
+        return
+    known, key = np.abs(sign), "charge" if s.schema.charge else "pdg_id"
+    values, counts = np.unique(sign, return_counts=True)
+    shown = ", ".join(f"{v:g} ({c})" for v, c in list(zip(values, counts, strict=True))[:6])
+    shown += f" … and {len(values) - 6} more" if len(values) > 6 else ""
+    wanted = 1.0 if key == "charge" else 11.0 if s.schema.lepton == "e" else 13.0
+    wrong = known != wanted
+    if wrong.mean() <= 0.001:
+        return
+    if key == "charge" and np.isin(known, PARTICLES).mean() > 0.5:
+        advice = "these are PDG codes: name the branch as pdg_id instead of charge"
+    elif key == "charge":
+        advice = "a charge is +1 or -1; other leptons enter no pair of the right charge"
+    elif np.isin(known, (0.0, 1.0)).mean() > 0.5:
+        advice = "these are charges: name the branch as charge instead of pdg_id"
+    elif np.isin(known, (11.0, 13.0)).mean() > 0.5:
+        advice = "these are leptons of the other flavour: select them before, or change lepton"
+    else:
+        advice = f"leptons {s.schema.lepton!r} have ±{wanted:g}; other particles are taken for leptons"
+    level: Level = "error" if wrong.mean() > 0.5 else "warning"
+    yield Point(level, key, f"{_percent(wrong)} of {len(sign)} values are not ±{wanted:g}: {shown}; {advice}")
+
+
+def _opposite(s: _Sample) -> Iterator[Point]:
+    if len(s.first) >= SOME and not s.opposite.any():
+        values = np.unique(s.charge[np.isfinite(s.charge)])
+        seen = ", ".join(f"{value:+g}" for value in values[:6])
+        yield Point(
+            "warning",
+            "charge" if s.schema.charge else "pdg_id",
+            f"no opposite-sign pair among {len(s.first)} pairs (charges: {seen}); is it the right branch?",
+        )
+
+
+def _twins(s: _Sample) -> Iterator[Point]:
+    if not len(s.first):
+        return
+    same = (s.momentum[s.first] == s.momentum[s.second]).all(axis=1)
+    if same.sum() > 1 and same.mean() > 0.01:
+        level: Level = "error" if same.mean() > 0.5 else "warning"
+        yield Point(
+            level,
+            "kinematics",
+            f"{_percent(same)} of {len(same)} pairs are one lepton twice (equal momenta); do two branches "
+            "hold the same, or are leptons stored twice?",
+        )
+
+
+def _scale(s: _Sample) -> Iterator[Point]:
+    """Judge unit and flavour by a stored mass, else by E² − p², else by momenta and pairs."""
+    found = _masses(s)
+    for source, value in found.items():
+        points = list(_judge_mass(s, source, value))
+        if points or _near(value, LEPTON_MASS[s.schema.lepton]):
+            yield from points
+            return
+    yield from _momenta(s)
+
+
+def _near(value: float, expected: float) -> bool:
+    return abs(value / expected - 1) < 0.1
+
+
+def _masses(s: _Sample) -> dict[str, float]:
+    """Return the lepton's mass [GeV] as far as the file tells it, by what tells it."""
+    found = {}
+    if "mass" in s.schema.kinematics:
+        values = np.abs(s.mass[np.isfinite(s.mass)])
+        if len(values) and np.median(values) > 0:
+            found["the mass branch"] = float(np.median(values))
+    if s.energy is not None:
+        keep = np.isfinite(s.energy) & np.isfinite(s.p) & (s.p > 0)
+        p, energy = s.p[keep], s.energy[keep]
+        slow = np.argsort(p)[: max(SOME, len(p) // 4)]  # where the mass weighs most
+        if len(p) >= 4:
+            low, middle, high = np.quantile(energy[slow] ** 2 - p[slow] ** 2, [0.25, 0.5, 0.75])
+            if middle > 0 and high - low < 0.5 * middle:  # else rounding or resolution hides the mass
+                found["√(E² − p²)"] = float(np.sqrt(middle))
+    return found
+
+
+def _judge_mass(s: _Sample, source: str, value: float) -> Iterator[Point]:
+    lepton, unit = s.schema.lepton, s.schema.unit
+    expected = LEPTON_MASS[lepton]
+    if _near(value, expected):
+        return
+    names = {name: m for name, m in LEPTON_MASS.items() if name != lepton} | {"pion": M_PI_CHARGED}
+    for scale in (1.0, 1e-3, 1e3, 1e-6, 1e6):
+        if scale != 1.0 and _near(value * scale, expected):
+            yield Point(
+                "error",
+                "unit",
+                f"{source} gives a lepton mass of {value:.4g} GeV, {lepton!r} have {expected:.4g} GeV: "
+                f"set unit = {unit * scale:g}, with which the median momentum is "
+                f"{scale * np.nanmedian(s.p):.3g} GeV instead of {np.nanmedian(s.p):.3g} GeV",
+            )
+            return
+    for name, other in names.items():
+        if _near(value, other):
+            level: Level = "warning" if name == "pion" else "error"
+            yield Point(
+                level,
+                "lepton",
+                f"{source} gives {value:.4g} GeV, the mass of {name!r}; lepton = {lepton!r} has "
+                f"{expected:.4g} GeV: is it the right collection?",
+            )
+            return
+
+
+def _mass_branch(s: _Sample) -> Iterator[Point]:
+    if "mass" not in s.schema.kinematics:
+        return
+    finite = np.isfinite(s.mass)
+    values, p = s.mass[finite], s.p[finite]
+    expected = LEPTON_MASS[s.schema.lepton]
+    if not len(values) or any(
+        _near(float(np.median(np.abs(values))) * k, m)
+        for k in (1e-6, 1e-3, 1.0, 1e3, 1e6)
+        for m in LEPTON_MASS.values()
+        if np.median(values) > 0
+    ):
+        return  # a lepton's mass, maybe of another unit or flavour: judged elsewhere
+    wrong = np.abs(values - expected) > 0.1 * expected
+    felt = np.abs(values**2 - expected**2) > 1e-4 * p**2  # changes masses of pairs
+    if wrong.mean() > 0.5:
+        level: Level = "error" if s.schema.lepton == "mu" or (wrong & felt).mean() > 0.5 else "warning"
+        low, middle, high = np.quantile(values, [0, 0.5, 1])
+        yield Point(
+            level,
+            "mass",
+            f"the mass branch holds {low:.4g} to {high:.4g} GeV (median {middle:.4g}); {s.schema.lepton!r} "
+            f"have {expected:.4g} GeV: leave kinematics.mass out, then the known mass is taken",
+        )
+
+
+def _momenta(s: _Sample) -> Iterator[Point]:
+    """Judge the unit by medians of momentum and pair mass, and by peaks."""
+    p = s.p[np.isfinite(s.p) & (s.p > 0)]
+    chosen = s.opposite if s.opposite.any() else np.ones(len(s.first), dtype=bool)
+    masses = {scale: s.pair_mass(scale, chosen) for scale in (1.0, 1e-3, 1e3)}
+    if not len(p):
+        return
+    peaks = {scale: _peak(found) for scale, found in masses.items()}
+    if peaks[1.0]:
+        return
+    middle, (low, high) = float(np.median(p)), MOMENTA[s.schema.lepton]
+    pair = float(np.median(masses[1.0])) if len(masses[1.0]) else 0.0
+    scale = 1e-3 if middle > high or pair > HEAVY else 1e3 if middle < low else 1.0
+    scale = next((k for k in (1e-3, 1e3) if peaks[k]), scale)
+    if scale == 1.0:
+        return
+    text = f"the median momentum is {middle:.3g} GeV"
+    other = f"{scale * middle:.3g} GeV"
+    if len(masses[1.0]):
+        text += f" and the median pair mass {pair:.3g} GeV"
+        other += f" and {np.median(masses[scale]):.3g} GeV"
+    if peaks[scale]:
+        other += f", with a peak at the {peaks[scale]}"
+    yield Point(
+        "warning",
+        "unit",
+        f"{text}; with unit = {s.schema.unit * scale:g} they are {other}: which one does the experiment "
+        "measure? (no stored mass or energy tells)",
+    )
+
+
+def _peak(masses: FloatArray) -> str:
+    """Return the name of a known particle at whose mass the spectrum has a peak; "" if there is none."""
+    for name, code in PEAKS.items():
+        x = masses / mass(code) - 1
+        inside = int((np.abs(x) < 0.04).sum())
+        beside = int(((np.abs(x) > 0.06) & (np.abs(x) < 0.12)).sum()) * 2 / 3  # as wide as the window
+        if inside > 2 * beside + 5 * np.sqrt(beside + 1):
+            return name
+    return ""
+
+
+def _energies(s: _Sample) -> Iterator[Point]:
+    """Compare a stored energy with the momentum; both are scaled alike."""
+    if s.energy is None:
+        return
+    keep = np.isfinite(s.energy) & np.isfinite(s.p) & (s.p > 0)
+    energy, p = s.energy[keep], s.momentum[keep]
+    if not len(energy):
+        return
+    found = _masses(s).get("√(E² − p²)", LEPTON_MASS[s.schema.lepton])
+    size = np.sqrt((p**2).sum(axis=1) + found**2)
+    wrong = np.abs(energy / size - 1) > 0.2
+    if wrong.mean() <= (0.3 if s.schema.lepton == "e" else 0.1):
+        return
+    text = f"E is not √(p² + m²) within 20 % for {_percent(wrong)} of {len(energy)} leptons "
+    text += f"(median E/p = {np.median(energy / size):.3g})"
+    reason = next((cause for cause, ratio in _causes(s, energy, p) if _fits(ratio)), "")
+    level: Level = "error" if wrong.mean() > 0.5 else "warning"
+    yield Point(
+        level, "E", f"{text}: {reason or 'E or the momenta are another quantity; look at their branches'}"
+    )
+
+
+def _fits(ratio: FloatArray) -> bool:
+    return bool(np.mean(np.abs(ratio - 1) < 0.02) > 0.5)
+
+
+def _causes(s: _Sample, energy: FloatArray, p: FloatArray) -> Iterator[tuple[str, FloatArray]]:
+    """Yield likely mistakes with E/p as it would be without them."""
+    size = np.sqrt((p**2).sum(axis=1))
+    for scale in (1e-3, 1e3):
+        yield f"E is in another unit than the momenta (factor {scale:g}); leave E out", energy * scale / size
+    if "pt" in s.schema.kinematics:
+        pt = np.hypot(p[:, 0], p[:, 1])
+        yield "pt holds the momentum p", energy / pt
+        theta = np.arcsinh(p[:, 2] / pt)  # what was read as η
+        yield "eta holds the polar angle θ", energy * np.abs(np.sin(theta)) / pt
+
+
+def _angles(s: _Sample) -> Iterator[Point]:
+    """Look at px, py (and what they come from) for quantities of another kind."""
+    p = s.momentum[np.isfinite(s.momentum).all(axis=1)]
+    if len(p) < 5 * SOME or "pt" in s.schema.kinematics:
+        return
+    for axis, key in enumerate(("px", "py")):
+        if (p[:, axis] >= 0).all() and (p[:, axis] > 0).any():
+            yield Point(
+                "warning",
+                key,
+                f"{key} is never negative in {len(p)} leptons (median {np.median(p[:, axis]):.3g} GeV): "
+                "is it pt, p or pz?",
+            )
+
+
+def _repeats(s: _Sample) -> Iterator[Point]:
+    """Find rows that hold the leptons of another row, and identifiers that do not identify."""
+    n, event = len(s.counts), np.asarray(ak.to_numpy(s.events["event"]))
+    unique = len(np.unique(event))
+    if n >= SOME and unique == 1:
+        yield Point("error", "event", f"{list(s.schema.event)} is the same for all {n} entries")
+
+
+def _truth(s: _Sample) -> Iterator[Point]:
+    if "truth" not in s.events.fields:
+        return
+    true = s.events["truth"]
+    m, pt, energy = (_flat(true[key]) for key in ("mass", "pt", "energy"))
+    photon = np.isfinite(m) & (m > 0)
+    m, pt, energy = m[photon], pt[photon], energy[photon]
+    if not len(m):
+        yield Point("warning", "truth", f"no entry of {len(photon)} has a virtual photon (mass > 0)")
+        return
+    threshold = 2 * LEPTON_MASS[s.schema.lepton]
+    below = m < threshold * (1 - 1e-5)
+    if below.any():
+        yield Point(
+            "error",
+            "truth",
+            f"masses down to {m.min():.4g} GeV ({_percent(below)} of {len(m)}), below the threshold "
+            f"{threshold:.4g} GeV; unit or lepton?",
+        )
+    small = energy**2 < (m**2 + pt**2) * (1 - 1e-5)
+    if small.any():
+        yield Point("error", "truth", f"{_percent(small)} of {len(m)} energies below √(mass² + pt²)")
+
+
+RULES: tuple[Callable[[_Sample], Iterator[Point]], ...] = (
+    _content,
+    _charges,
+    _opposite,
+    _twins,
+    _scale,
+    _mass_branch,
+    _energies,
+    _angles,
+    _repeats,
+    _truth,
+)
