@@ -1,8 +1,8 @@
 """Ntuples for the trials of mistaken schemas: MOCK muon and electron pairs, made with numpy alone.
 
-Momenta are those of a fixed-target experiment at 400 GeV: a falling continuum of pair masses with the lines of
-ρ/ω and φ, and muons of other events as combinatorial background. Nothing of the package is used here, so that
-the numbers of pairs counted here are independent of it.
+Momenta are those of a fixed-target experiment at 400 GeV: a falling continuum of pair masses with the lines
+of ρ/ω and φ, and muons of other events as combinatorial background. Nothing of the package is used here, so
+that the numbers of pairs counted here are independent of it.
 """
 
 from __future__ import annotations
