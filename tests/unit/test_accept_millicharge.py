@@ -18,6 +18,7 @@ from gammastar.physics.millicharge_detector import (
     Hits,
     Recoil,
     Scintillator,
+    largest_recoil,
     load_millicharge_detector,
     recoil_cross_section,
 )
@@ -52,6 +53,50 @@ def test_recoils_against_the_knock_on_formula() -> None:
     fast = 2 * np.pi * ALPHA**2 / (M_E * 1e-4) * GEV2_MB
     assert recoil_cross_section(1e4, 1e-3, 1e-4) == pytest.approx(fast, rel=1e-2)
     assert recoil_cross_section(0.2, 0.1999, 1e-3) == 0.0
+
+
+def _by_boosts(energy: float, m: float) -> float:
+    """Return the largest recoil from the head-on collision, by two boosts instead of the closed formula."""
+    p = np.sqrt(energy**2 - m**2)
+    beta = p / (energy + M_E)  # of the centre of mass
+    gamma = 1 / np.sqrt(1 - beta**2)
+    electron, momentum = gamma * M_E, -gamma * beta * M_E  # at rest, seen from the centre of mass
+    return float(gamma * (electron + beta * -momentum) - M_E)  # turned round, seen from the laboratory
+
+
+@pytest.mark.parametrize(("energy", "m"), [(3.0, M_MU), (0.3, 0.1), (50.0, 1e-3), (0.2, 0.15)])
+def test_the_largest_recoil_is_that_of_a_head_on_collision(energy: float, m: float) -> None:
+    largest = _by_boosts(energy, m)
+    assert largest_recoil(energy, m) == pytest.approx(largest, rel=1e-9)
+    recoil = [Recoil("recoil", 1e24, t, 1) for t in (0.999 * largest, 1.001 * largest)]
+    below, above = (r.probability(np.array([energy]), m, np.array([0.1]))[0, 0] for r in recoil)
+    assert below > 0
+    assert above == 0.0
+
+
+def test_recoils_in_a_window_add_up() -> None:
+    """An upper threshold of the search, against the integral of the formula and against the whole."""
+    m, e, low, high = 0.05, 2.0, 1e-3, 8e-3
+    top = _by_boosts(e, m)
+    beta2 = 1 - m**2 / e**2
+
+    def density(t: float) -> float:
+        return 2 * np.pi * ALPHA**2 / (M_E * beta2 * t**2) * (1 - beta2 * t / top + t**2 / (2 * e**2))
+
+    window = recoil_cross_section(e, m, low, high)
+    assert window == pytest.approx(quad(density, low, high, epsrel=1e-11)[0] * GEV2_MB, rel=1e-8)
+    assert window + recoil_cross_section(e, m, high) == pytest.approx(
+        recoil_cross_section(e, m, low), rel=1e-9
+    )
+    assert recoil_cross_section(e, m, low, 10 * top) == recoil_cross_section(e, m, low)
+    mean = 1e24 * 1e-27 * float(window) * 0.3**2
+    seen = Recoil("recoil", 1e24, low, 1, high).probability(np.array([e]), m, np.array([0.3]))
+    assert seen[0, 0] == pytest.approx(-np.expm1(-mean), rel=1e-9)
+    for bad in (low, 0.5 * low, float("nan"), float("inf")):
+        with pytest.raises(PhysicsError, match="t_max"):
+            Recoil("recoil", 1e24, low, 1, bad)
+    with pytest.raises(PhysicsError, match="below its mass"):
+        recoil_cross_section(0.01, 0.05, low)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -10,12 +10,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
 
+from gammastar import recast
 from gammastar.core.constants import ALPHA, M_E, M_MU
 from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError
+from gammastar.core.rng import stream
 from gammastar.physics import dark_models, gm2, monophoton
 from gammastar.physics.cascade import decay
-from gammastar.physics.dark_sector import branching, from_majorana, landau_pole, mediator_widths, takagi
+from gammastar.physics.dark_sector import (
+    DarkSector,
+    branching,
+    from_dirac,
+    from_majorana,
+    landau_pole,
+    mediator_widths,
+    takagi,
+)
 from gammastar.physics.decay_table import NeutrinoMixing, decay_table
 from gammastar.physics.three_body import Transition, angular, spectrum, squared_amplitude, width
 from gammastar.physics.widths import RTable
@@ -275,3 +285,99 @@ def test_monophoton_cross_section():
     assert np.allclose(photon + dark, [0, 0, 0, 10.0])
     ratio = float(monophoton.s_channel_cross_section(idm(1.25), 10.564).sum())
     assert ratio / float(monophoton.cross_section(1.25, 10.564, 0.6)) == pytest.approx(28.8, abs=0.1)
+
+
+THREE = {  # hermitian by hand: V imaginary and antisymmetric, A real and symmetric, as Majorana states have
+    "masses": [0.10, 0.25, 0.45],
+    "vector": [[0, 0.3j, 0], [-0.3j, 0, 0.9j], [0, -0.9j, 0]],
+    "axial": [[0.1, 0, 0.2], [0, 0.05, 0], [0.2, 0, 0.0]],
+}
+
+
+def three(order=(0, 1, 2), **changes):
+    """Return the same physics with the states numbered otherwise."""
+    index = np.ix_(order, order)
+    given = {
+        "name": "three",
+        "mediator": 1.5,
+        "alpha_d": 0.3,
+        "masses": [THREE["masses"][k] for k in order],
+        "vector": np.array(THREE["vector"])[index].tolist(),
+        "axial": np.array(THREE["axial"])[index].tolist(),
+        "field": "majorana",
+    }
+    return DarkSector(**(given | changes))
+
+
+@pytest.mark.parametrize("order", [(2, 1, 0), (1, 2, 0), (2, 0, 1)])
+def test_the_order_of_the_states_changes_no_physics(order):
+    one, other = three(), three(order)
+    card = recast.load_babar()
+    values = []
+    for sector in (one, other):
+        pairs, widths = mediator_widths(sector)
+        table = decay_table(sector)
+        rng = stream(4, "order")
+        events = recast.babar.cascades(table, card, 20_000, rng)
+        missing = recast.babar.missing(events, card, np.array([3e-2]), rng).value
+        values.append((sector.masses, pairs, widths, table.ctau, missing))
+    for a, b in zip(*values, strict=True):
+        assert np.allclose(a, b, rtol=1e-12)
+    assert values[0][4] < 0.9  # the heavier states do decay
+
+
+def test_widths_of_states_in_any_order_by_hand():
+    """The width of A' → ψ_i ψ_j written out, for states given from heavy to light."""
+    sector = three((2, 1, 0))
+    (pair,) = [w for p, w in zip(*mediator_widths(sector), strict=True) if tuple(p) == (0, 1)]
+    r, q = 0.10 / 1.5, 0.25 / 1.5
+    lam = (1 - (r + q) ** 2) * (1 - (r - q) ** 2)
+    shape = 0.3**2 * (1 - (r**2 + q**2) / 2 - (r**2 - q**2) ** 2 / 2 + 3 * r * q)  # a pure vector: D = G
+    assert pair == pytest.approx(0.3 * 1.5 / 3 * math.sqrt(lam) * shape, rel=1e-12)
+
+
+def test_capitals_of_the_field_mean_the_same():
+    small, large = three(), three(field="Majorana")
+    assert large.field == "majorana"
+    assert mediator_widths(large)[1] == pytest.approx(mediator_widths(small)[1], rel=1e-15)
+    diagonal = {"vector": np.zeros((3, 3)), "axial": np.diag([1.0, 0, 0])}
+    dirac, majorana = (three(field=f, **diagonal) for f in ("Dirac", "MAJORANA"))
+    assert mediator_widths(dirac)[1] == pytest.approx(2 * mediator_widths(majorana)[1])  # identical particles
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"field": "weyl"}, "'weyl' is none of majorana, dirac, scalar"),
+        ({"field": 3}, "field = 3"),
+        ({"masses": [0.1, -0.2, 0.3]}, "-0.2 GeV of state 2"),
+        ({"masses": [0.1, 0.2, float("nan")]}, "nan GeV of state 3"),
+        ({"masses": ["light", "heavy", 1.0]}, "masses must be numbers"),
+        ({"masses": []}, "must be a list"),
+        ({"masses": 0.3}, "must be a list"),
+        (
+            {"vector": [[0, 1, 0], [0, 0, 0], [0, 0, 0]]},
+            "vector couplings are not hermitian: 1+0j of states 1, 2",
+        ),
+        ({"axial": [[0, 1j, 0], [1j, 0, 0], [0, 0, 0]]}, "axial couplings are not hermitian"),
+        ({"axial": [[0.1j, 0, 0], [0, 0, 0], [0, 0, 0]]}, "hermitian: 0\\+0.1j of states 1, 1"),
+        ({"axial": [[0, 0, 0], [0, float("inf"), 0], [0, 0, 0]]}, "states 2, 2 is not finite"),
+        ({"vector": np.diag([0, 0, 1.0])}, "no vector current, but 1\\+0j was given for states 3, 3"),
+        ({"vector": [[0, 1], [1]]}, "rows of equal length"),
+        ({"vector": [[0, 1], [1, 0]]}, "shape"),
+        ({"field": "scalar", "vector": np.zeros((3, 3))}, "a scalar has no axial current"),
+        ({"mediator": float("nan")}, "mediator"),
+        ({"mediator": "heavy"}, "mediator"),
+        ({"alpha_d": 0.0}, "alpha_d"),
+        ({"squared_charges": -1.0}, "squared_charges"),
+    ],
+)
+def test_what_no_sector_can_be_is_said(changes, said):
+    with pytest.raises(PhysicsError, match=said.replace("1+0j of", "1\\+0j of")):
+        three(**changes)
+
+
+def test_a_mass_matrix_of_dirac_fields_is_looked_at():
+    for matrix, said in (([[1.0, 2.0]], "square"), ([[1.0, np.nan], [0.0, 1.0]], "not finite")):
+        with pytest.raises(PhysicsError, match=said):
+            from_dirac("bad", matrix, [0.0, 1.0], mediator=1.0, alpha_d=0.1)

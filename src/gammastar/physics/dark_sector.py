@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -28,15 +28,50 @@ __all__ = [
 ]
 
 Field: TypeAlias = Literal["majorana", "dirac", "scalar"]
+FIELDS: tuple[Field, ...] = ("majorana", "dirac", "scalar")
 ComplexArray: TypeAlias = npt.NDArray[np.complex128]
 
 BROAD = 0.05  # Γ/M of the dark photon above which the narrow-width picture is flagged
 POLE_TOO_NEAR = 1e3  # Landau pole [GeV] below which α_D is flagged
+ROUNDING = 1e-9  # of the largest coupling: what a vertex may miss hermiticity by
 
 
 def _check(condition: bool, message: str) -> None:
     if not condition:
         raise PhysicsError(message)
+
+
+def _numbers(name: str, what: str, values: npt.ArrayLike, kind: type[Any]) -> npt.NDArray[Any]:
+    """Return numbers as an array of their own, or say what is no number."""
+    try:
+        return np.array(values, dtype=kind)
+    except (TypeError, ValueError) as error:
+        msg = f"{name}: {what} must be numbers in rows of equal length ({error})"
+        raise PhysicsError(msg) from error
+
+
+def _pair(index: tuple[Any, ...]) -> str:
+    return ", ".join(str(int(i) + 1) for i in index)
+
+
+def _hermitian(name: str, kind: str, matrix: ComplexArray, tolerance: float) -> None:
+    """Refuse a vertex that is not finite, or whose mirror image is not its complex conjugate."""
+    bad = np.argwhere(~np.isfinite(matrix))
+    for place in bad[:1]:
+        _check(False, f"{name}: {kind} coupling of states {_pair(tuple(place))} is not finite")
+    off = np.abs(matrix - matrix.conj().T)
+    i, j = np.unravel_index(int(off.argmax()), off.shape)
+    _check(
+        bool(off[i, j] <= tolerance),
+        f"{name}: {kind} couplings are not hermitian: {matrix[i, j]:g} of states {_pair((i, j))}, but "
+        f"{matrix[j, i]:g} of states {_pair((j, i))}, which must be its complex conjugate",
+    )
+
+
+def _absent(name: str, why: str, couplings: ComplexArray, scale: float) -> None:
+    for place in np.argwhere(np.abs(couplings) > ROUNDING * scale)[:1]:
+        states = _pair(tuple(place))
+        _check(False, f"{name}: {why}, but {couplings[tuple(place)]:g} was given for states {states}")
 
 
 def takagi(matrix: npt.ArrayLike) -> tuple[FloatArray, ComplexArray]:
@@ -113,7 +148,10 @@ def landau_pole(alpha_d: float, scale: float, squared_charges: float) -> float:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DarkSector:
-    """Mass states of a dark sector and their coupling to the dark photon.
+    """Mass states of a dark sector and their coupling to the dark photon, from light to heavy.
+
+    States may be given in any order: masses and both matrices are put in the order of increasing mass, and
+    every index elsewhere counts in that order.
 
     Attributes
     ----------
@@ -122,12 +160,27 @@ class DarkSector:
         Mass of the dark photon [GeV].
     alpha_d : float
         g_D²/4π.
-    masses : NDArray, shape (n,) [GeV]
-    vector, axial : NDArray of complex, shape (n, n)
-        V_ij and A_ij; for scalars `vector` alone.
+    masses : array_like, shape (n,) [GeV]
+    vector, axial : array_like of complex, shape (n, n)
+        V_ij and A_ij, hermitian; for scalars `vector` alone. Majorana states have no V_ii.
     field : {"majorana", "dirac", "scalar"}
+        Capitals count as small letters.
     squared_charges : float
         Σ Q² of the fields that carry dark charge, in units of a Dirac fermion (for the Landau pole).
+
+    Raises
+    ------
+    PhysicsError
+        If a number is not finite or has the wrong sign, a matrix has the wrong shape or is not hermitian, the
+        field is none of the three, or couples as it cannot. States are named by their number, from one, in
+        the order given.
+
+    Examples
+    --------
+    >>> vector, axial = [[0, 1j], [-1j, 0]], [[0.2, 0], [0, 0.1]]
+    >>> swapped = DarkSector("two", 1.0, 0.5, [0.4, 0.3], vector, axial, "majorana")
+    >>> swapped.masses, swapped.axial.real.diagonal()
+    (array([0.3, 0.4]), array([0.1, 0.2]))
     """
 
     name: str
@@ -140,13 +193,38 @@ class DarkSector:
     squared_charges: float = 1.0
 
     def __post_init__(self) -> None:
-        n = len(self.masses)
-        _check(self.mediator > 0, f"{self.name}: dark photon mass {self.mediator!r} GeV must be positive")
-        _check(self.alpha_d > 0, f"{self.name}: alpha_D = {self.alpha_d!r} must be positive")
-        _check(bool((self.masses >= 0).all()), f"{self.name}: masses {self.masses} must not be negative")
-        for name in ("vector", "axial"):
-            found = getattr(self, name).shape
-            _check(found == (n, n), f"{self.name}: {name} couplings have shape {found}, expected {(n, n)}")
+        field = str(self.field).lower()
+        _check(field in FIELDS, f"{self.name}: field = {self.field!r} is none of {', '.join(FIELDS)}")
+        for name in ("mediator", "alpha_d", "squared_charges"):
+            value = getattr(self, name)
+            _check(
+                isinstance(value, int | float | np.number) and bool(np.isfinite(value) and value > 0),
+                f"{self.name}: {name} = {value!r} must be a positive, finite number",
+            )
+        masses = _numbers(self.name, "masses", self.masses, np.float64)
+        n = masses.size
+        _check(masses.ndim == 1 and n > 0, f"{self.name}: masses of shape {masses.shape} must be a list")
+        for i in np.flatnonzero(~(np.isfinite(masses) & (masses >= 0)))[:1]:
+            _check(False, f"{self.name}: mass {masses[i]:g} GeV of state {i + 1} must be a number >= 0")
+        matrices = {
+            name: _numbers(self.name, f"{name} couplings", getattr(self, name), np.complex128)
+            for name in ("vector", "axial")
+        }
+        scale = max(float(np.abs(m).max(initial=0.0)) for m in matrices.values())
+        for name, m in matrices.items():
+            square = m.shape == (n, n)
+            _check(square, f"{self.name}: {name} couplings have shape {m.shape}, expected {(n, n)}")
+            _hermitian(self.name, name, m, ROUNDING * scale)
+        if field == "majorana":
+            own = np.diag(np.diag(matrices["vector"]))
+            _absent(self.name, "a Majorana state has no vector current", own, scale)
+        if field == "scalar":
+            _absent(self.name, "a scalar has no axial current", matrices["axial"], scale)
+        order = np.argsort(masses, kind="stable")
+        object.__setattr__(self, "field", field)
+        object.__setattr__(self, "masses", masses[order])
+        for name, m in matrices.items():
+            object.__setattr__(self, name, m[np.ix_(order, order)])
 
     def strengths(self) -> tuple[FloatArray, FloatArray]:
         """Return G = |V|² + |A|² and D = |V|² − |A|², shape (n, n) each."""
@@ -243,7 +321,11 @@ def from_dirac(
     seesaw with no bare light mass has), U_R differs from U_L by a sign and that field's off-diagonal vertices
     are axial; where all eigenvalues are positive every vertex is a vector.
     """
-    left, masses, right = np.linalg.svd(np.asarray(mass_matrix, dtype=np.complex128))
+    matrix = _numbers(name, "mass matrix", mass_matrix, np.complex128)
+    square = matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1]
+    _check(square, f"{name}: mass matrix of shape {matrix.shape} must be square")
+    _check(bool(np.isfinite(matrix).all()), f"{name}: mass matrix holds values that are not finite")
+    left, masses, right = np.linalg.svd(matrix)
     order = np.argsort(masses)
     q = np.asarray(charges, dtype=np.float64)
     _check(q.shape == masses.shape, f"{name}: {q.size} charges for {masses.size} fields")

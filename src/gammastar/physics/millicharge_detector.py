@@ -24,6 +24,7 @@ __all__ = [
     "MillichargeDetector",
     "Recoil",
     "Scintillator",
+    "largest_recoil",
     "load_millicharge_detector",
     "recoil_cross_section",
 ]
@@ -39,8 +40,43 @@ def _positive(**values: float) -> None:
             raise PhysicsError(msg)
 
 
-def recoil_cross_section(energy: npt.ArrayLike, m_chi: float, t_min: float) -> FloatArray:
-    """Return σ(χe → χe)/Q² for electrons that recoil with a kinetic energy above a threshold [mb].
+def largest_recoil(energy: npt.ArrayLike, m_chi: float) -> FloatArray:
+    """Return the largest kinetic energy that χ can give to an electron at rest [GeV], shape of `energy`.
+
+    Parameters
+    ----------
+    energy : array_like
+        Of χ [GeV], not below its mass.
+    m_chi : float
+        [GeV]
+
+    Raises
+    ------
+    PhysicsError
+        If an energy is below the mass, or one of them is not finite.
+
+    Notes
+    -----
+    T_max = 2 m_e p²/(m_χ² + 2E m_e + m_e²): all of E − m_χ only where m_χ = m_e.
+
+    Examples
+    --------
+    >>> float(largest_recoil(1.0, M_E).round(6)) == round(1.0 - M_E, 6)
+    True
+    """
+    e = np.asarray(energy, dtype=np.float64)
+    if not (np.isfinite(m_chi) and m_chi >= 0 and np.isfinite(e).all() and (e >= m_chi * (1 - 1e-9)).all()):
+        low = float(e.min()) if e.size else np.nan
+        msg = f"recoils: energies from {low:g} GeV of a particle of {m_chi:g} GeV: none may be below its mass"
+        raise PhysicsError(msg)
+    p2 = np.clip(e**2 - m_chi**2, 0.0, None)
+    return np.asarray(2 * M_E * p2 / (m_chi**2 + 2 * e * M_E + M_E**2), dtype=np.float64)
+
+
+def recoil_cross_section(
+    energy: npt.ArrayLike, m_chi: float, t_min: float, t_max: float | None = None
+) -> FloatArray:
+    """Return σ(χe → χe)/Q² for electrons that recoil with a kinetic energy in a window [mb].
 
     Parameters
     ----------
@@ -49,24 +85,33 @@ def recoil_cross_section(energy: npt.ArrayLike, m_chi: float, t_min: float) -> F
     m_chi : float
         [GeV]
     t_min : float
-        Threshold [GeV].
+        Lower threshold [GeV].
+    t_max : float, optional
+        Upper threshold [GeV]; by default, and never above it, what kinematics allows: `largest_recoil`.
 
     Notes
     -----
-    The integral of dσ/dT = (2πα²/(m_e β² T²)) (1 − β² T/T_max + T²/2E²) from T_min to
-    T_max = 2 m_e p²/(m_χ² + 2E m_e + m_e²): knock-on electrons of a spin-1/2 particle (PDG, "Passage of
-    particles through matter"). For fast particles it tends to 2πα²/(m_e T_min).
+    The integral of dσ/dT = (2πα²/(m_e β² T²)) (1 − β² T/T_kin + T²/2E²) from t_min to the lower of t_max and
+    T_kin, `largest_recoil`: knock-on electrons of a spin-1/2 particle (PDG, "Passage of particles through
+    matter"). For fast particles and without t_max it tends to 2πα²/(m_e t_min).
     """
-    _positive(t_min=t_min)
+    _window(t_min, t_max)
     e = np.asarray(energy, dtype=np.float64)
-    p2 = np.clip(e**2 - m_chi**2, 1e-300, None)
-    t_max = 2 * M_E * p2 / (m_chi**2 + 2 * e * M_E + M_E**2)
-    open_ = t_max > t_min
-    top = np.where(open_, t_max, t_min)
-    beta2 = p2 / e**2
-    bracket = 1 / t_min - 1 / top - beta2 / t_max * np.log(top / t_min) + (top - t_min) / (2 * e**2)
+    kinematic = largest_recoil(e, m_chi)
+    open_ = kinematic > t_min
+    top = np.where(open_, kinematic if t_max is None else np.minimum(kinematic, t_max), t_min)
+    beta2 = np.where(open_, 1 - m_chi**2 / e**2, 1.0)
+    slope = beta2 / np.where(open_, kinematic, 1.0)
+    bracket = 1 / t_min - 1 / top - slope * np.log(top / t_min) + (top - t_min) / (2 * e**2)
     sigma = 2 * np.pi * ALPHA**2 / (M_E * beta2) * bracket
     return np.asarray(np.where(open_, np.clip(sigma, 0.0, None), 0.0) * GEV2_MB, dtype=np.float64)
+
+
+def _window(t_min: float, t_max: float | None) -> None:
+    _positive(t_min=t_min)
+    if t_max is not None and not (np.isfinite(t_max) and t_max > t_min):
+        msg = f"t_max = {t_max!r} GeV must be finite and above t_min = {t_min!r} GeV"
+        raise PhysicsError(msg)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,25 +150,29 @@ class Scintillator:
 
 @dataclass(frozen=True, slots=True)
 class Recoil:
-    """A volume of electrons: at least so many recoils above a threshold along the track.
+    """A volume of electrons: at least so many recoils in a window of energy along the track.
 
     Attributes
     ----------
     electrons : float
         Electrons per cm² along the track.
     t_min : float
-        Threshold on the kinetic energy of the electron [GeV].
+        Lower threshold on the kinetic energy of the electron [GeV].
     min_hits : int
+    t_max : float, optional
+        Upper threshold [GeV], above which the search counts no recoil; kinematics bounds it anyway.
     """
 
     kind: Literal["recoil"]
     electrons: float
     t_min: float
     min_hits: int = 1
+    t_max: float | None = None
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
     def __post_init__(self) -> None:
         _positive(electrons=self.electrons, t_min=self.t_min, min_hits=self.min_hits)
+        _window(self.t_min, self.t_max)
 
     @property
     def exponent(self) -> int:
@@ -132,7 +181,7 @@ class Recoil:
 
     def probability(self, energy: FloatArray, m_chi: float, charge: FloatArray) -> FloatArray:
         """Return the Poisson probability of enough recoils, shape (k, n)."""
-        mean = self.electrons * _CM2_PER_MB * recoil_cross_section(energy, m_chi, self.t_min)
+        mean = self.electrons * _CM2_PER_MB * recoil_cross_section(energy, m_chi, self.t_min, self.t_max)
         return np.asarray(gammainc(self.min_hits, np.multiply.outer(charge**2, mean)), dtype=np.float64)
 
 
