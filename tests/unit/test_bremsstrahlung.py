@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy.integrate import dblquad
 
+from gammastar import predict
 from gammastar.core.constants import M_PROTON
 from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.physics import splitting
@@ -209,3 +211,57 @@ def test_bad_input_is_named() -> None:
         preset("bdnmc")
     with pytest.raises(PhysicsError, match="0 particles"):
         preset("na62").sample(0.1, BEAM, 0, np.random.default_rng(1))
+
+
+def _off_shell(z, mass, p=3e3):
+    """Return (M² − m_p²)/2 of a proton and A' that share a momentum, from four-vectors."""
+    both = np.hypot(z * p, mass) + np.hypot((1 - z) * p, M_PROTON)
+    return float((both**2 - p**2 - M_PROTON**2) / 2)
+
+
+@pytest.mark.parametrize(("mass", "beam"), [(5.0, 5.0), (28.0, 400.0), (1.5, 5.0), (9.8, 70.0)])
+@pytest.mark.parametrize("name", ["qra_v2", "na62", "fairship"])
+def test_what_cannot_be_made_is_refused(name, mass, beam):
+    # p p → p p A' with everything at rest in the centre of mass
+    root_s = np.sqrt((beam + M_PROTON) ** 2 - (beam**2 - M_PROTON**2))
+    assert mass > root_s - 2 * M_PROTON
+    kernel, said = preset(name), f"open below √s − 2 m_p = {root_s - 2 * M_PROTON:.3g} GeV"
+    rng = np.random.default_rng(1)
+    for ask in (
+        lambda: kernel.rate(mass, beam),
+        lambda: kernel.rate([0.1, mass], beam),
+        lambda: kernel.sample(mass, beam, 5, rng),
+        lambda: kernel.differential(0.5, 0.1, mass, beam),
+        lambda: predict.Bremsstrahlung(kernel, beam).produce(mass, n=5, rng=rng),
+    ):
+        with pytest.raises(PhysicsError, match=re.escape(said)):
+            ask()
+
+
+@pytest.mark.parametrize(
+    ("beam", "works", "fails"), [(400.0, 4.4, 4.6), (70.0, 1.8, 1.95), (120.0, 2.4, 2.5)]
+)
+def test_the_approximation_has_a_limit(beam, works, fails):
+    """The target takes (M² − m_p²)/2E, which must stay below 0.25 GeV at both ends of the window."""
+    kernel = preset("na62")
+    for mass, good in ((works, True), (fails, False)):
+        taken = max(_off_shell(z, mass) for z in kernel.z_range) / beam
+        assert (taken < 0.25) is good
+    assert kernel.rate(works, beam) > 0
+    with pytest.raises(PhysicsError, match=rf"holds up to {kernel.largest_mass(beam):.3g} GeV"):
+        kernel.rate(fails, beam)
+
+
+def test_where_no_mass_is_good_the_window_may_be_narrowed():
+    with pytest.raises(PhysicsError, match=r"holds for no mass .* narrow z_range"):
+        preset("na62").rate(0.1, 8.9)
+    narrow = replace(preset("na62"), z_range=(0.2, 0.7))
+    assert narrow.rate(0.1, 8.9) > 0
+    for beam in (0.5, float("nan"), -400.0):
+        with pytest.raises(PhysicsError, match="beam energy"):
+            preset("na62").rate(0.1, beam)
+
+
+def test_known_searches_go_on():
+    for beam, mass in ((400.0, 3.0), (70.0, 1.2), (14000.0**2 / (2 * M_PROTON), 5.0)):
+        assert np.isfinite(preset("qra_v2").rate(mass, beam))

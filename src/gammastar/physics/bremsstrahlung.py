@@ -18,12 +18,21 @@ from gammastar.core.records import FloatArray
 from gammastar.physics import splitting as split
 from gammastar.physics.proton_form_factor import FORM_FACTORS, FormFactor
 
-__all__ = ["PRESETS", "Bremsstrahlung", "band", "cross_section_nsd", "cross_section_total", "preset"]
+__all__ = [
+    "PRESETS",
+    "Bremsstrahlung",
+    "band",
+    "cross_section_nsd",
+    "cross_section_total",
+    "kinematic_limit",
+    "preset",
+]
 
 Splitting = Literal["qra_v2", "qra_v1", "fww"]
 CrossSection = Literal["nsd", "total"]
 SPrime = Literal["collinear", "energy"]
 
+_TRANSFER = 0.25  # GeV, Λ_QCD: momentum that the target may take before the picture of one splitting ends
 _S_MIN = 2.0  # GeV²; below it the cross sections are not parametrised
 _NODES = 24  # agrees with 96 nodes to 2e-6 for every preset
 
@@ -104,6 +113,59 @@ class Bremsstrahlung:
             f"s' {self.s_prime}"
         )
 
+    def largest_mass(self, beam_energy: float) -> float:
+        """Return the largest mass for which the approximation holds in the whole window [GeV]; 0 for none.
+
+        Parameters
+        ----------
+        beam_energy : float
+            [GeV]
+
+        Notes
+        -----
+        Emission is factorised from the collision with the target while the target takes little momentum:
+        q_min = (M² − m_p²)/2E = [z² m_p² + (1 − z) m²]/(2 z (1 − z) E) < Λ_QCD = 0.25 GeV, M being the mass
+        of p A' at pT = 0 (arXiv:1311.3870). That also keeps E_A' and E − E_A' above m_p and m. It is asked
+        for at both ends of the window in z. Never above `kinematic_limit`.
+        """
+        energy = _energy(beam_energy)
+        ends = []
+        for z in self.z_range:
+            room = 2 * z * (1 - z) * energy * _TRANSFER - (z * M_PROTON) ** 2
+            ends.append(max(room, 0.0) / (1 - z))
+        return min(float(np.sqrt(min(ends))), kinematic_limit(energy))
+
+    def check(self, mass: npt.ArrayLike, beam_energy: float) -> FloatArray:
+        """Return masses [GeV] as an array, if the kernel speaks of them at this beam energy.
+
+        Raises
+        ------
+        PhysicsError
+            If a mass is not positive and finite, cannot be made in p p → p p A', or lies beyond
+            `largest_mass`.
+        """
+        values, energy = _masses(mass), _energy(beam_energy)
+        worst = float(values.max(initial=0.0))
+        closed = kinematic_limit(energy)
+        if worst >= closed:
+            msg = (
+                f"bremsstrahlung {self.name!r}: {worst:g} GeV cannot be made by a beam of {energy:g} GeV on "
+                f"protons at rest: p p → p p A' is open below √s − 2 m_p = {closed:.3g} GeV"
+            )
+            raise PhysicsError(msg)
+        limit = self.largest_mass(energy)
+        if worst > limit:
+            low, high = self.z_range
+            holds = f"up to {limit:.3g} GeV" if limit > 0 else "for no mass"
+            msg = (
+                f"bremsstrahlung {self.name!r}: {worst:g} GeV from a beam of {energy:g} GeV is beyond the "
+                f"approximation, which holds {holds} here: at an end of {low:g} < z < {high:g} the target "
+                f"takes more than {_TRANSFER:g} GeV. Leave such masses out, give a harder beam, or "
+                "narrow z_range with dataclasses.replace"
+            )
+            raise PhysicsError(msg)
+        return values
+
     def differential(
         self, z: npt.ArrayLike, pt2: npt.ArrayLike, mass: npt.ArrayLike, beam_energy: float
     ) -> FloatArray:
@@ -115,9 +177,14 @@ class Bremsstrahlung:
             p_z/p_beam, squared transverse momentum [GeV²], mass [GeV].
         beam_energy : float
             [GeV]
+
+        Raises
+        ------
+        PhysicsError
+            As `check`.
         """
         z, pt2 = np.asarray(z, dtype=np.float64), np.asarray(pt2, dtype=np.float64)
-        mass = _masses(mass)
+        mass = self.check(mass, beam_energy)
         low, high = self.z_range
         inside = (z >= low) & (z <= high) & (pt2 >= 0) & (pt2 <= self.pt_max**2)
         safe_z, safe_pt2 = np.where(inside, z, 0.5), np.where(inside, pt2, 0.0)
@@ -136,11 +203,16 @@ class Bremsstrahlung:
         beam_energy : float
             [GeV]
 
+        Raises
+        ------
+        PhysicsError
+            As `check`.
+
         Notes
         -----
         Gauss-Legendre in ln z and ln(1 + pT²/A), A = z² m_p² + (1 − z) m², 24 nodes each.
         """
-        mass = _masses(mass)[..., None, None]
+        mass = self.check(mass, beam_energy)[..., None, None]
         nodes, weights = np.polynomial.legendre.leggauss(_NODES)
         u, w = 0.5 * (nodes + 1), 0.5 * weights
         z, pt2, jacobian = self._map(u[:, None], u[None, :], mass)
@@ -164,11 +236,16 @@ class Bremsstrahlung:
         energy, pt : NDArray, shape (n,) [GeV]
         weight : NDArray, shape (n,)
             Their sum estimates `rate(mass, beam_energy)`.
+
+        Raises
+        ------
+        PhysicsError
+            As `check`, or if no particle is asked for.
         """
         if n < 1:
             msg = f"bremsstrahlung: {n} particles asked for; give one or more"
             raise PhysicsError(msg)
-        z, pt2, jacobian = self._map(rng.uniform(size=n), rng.uniform(size=n), _masses(mass))
+        z, pt2, jacobian = self._map(rng.uniform(size=n), rng.uniform(size=n), self.check(mass, beam_energy))
         weight = self.differential(z, pt2, mass, beam_energy) * jacobian / n
         energy = np.sqrt((z * beam_energy) ** 2 + pt2 + mass**2)
         return np.asarray(energy), np.asarray(np.sqrt(pt2)), np.asarray(weight)
@@ -208,6 +285,34 @@ class Bremsstrahlung:
             after = np.maximum(2 * M_PROTON * (beam_energy - energy), _S_MIN)
         sigma = cross_section_nsd if self.cross_section == "nsd" else cross_section_total
         return sigma(after) / (sigma(s) if self.inelastic is None else self.inelastic)
+
+
+def kinematic_limit(beam_energy: float) -> float:
+    """Return √s − 2 m_p [GeV]: p p → p p A' is open below it, for protons at rest; 0 if nothing can be made.
+
+    Parameters
+    ----------
+    beam_energy : float
+        Energy of the proton [GeV].
+
+    Notes
+    -----
+    s = 2 m_p² + 2 m_p E. Protons that move in the nucleus are left out.
+
+    Examples
+    --------
+    >>> round(kinematic_limit(5.0), 3)
+    1.462
+    """
+    s = 2 * M_PROTON**2 + 2 * M_PROTON * _energy(beam_energy)
+    return max(0.0, float(np.sqrt(s)) - 2 * M_PROTON)
+
+
+def _energy(beam_energy: float) -> float:
+    if not (np.isfinite(beam_energy) and beam_energy > M_PROTON):
+        msg = f"bremsstrahlung: beam energy {beam_energy!r} GeV must be finite and above the proton's mass"
+        raise PhysicsError(msg)
+    return float(beam_energy)
 
 
 def _masses(mass: npt.ArrayLike) -> FloatArray:

@@ -164,13 +164,15 @@ def foresee_folder(spec: TableSpec) -> report.RateTable:
 
 
 def _own(masses: FloatArray, beam_energy: float) -> list[report.RateTable]:
-    """Return proton bremsstrahlung in two conventions, from our own kernel."""
-    return [
-        report.RateTable(
-            f"p bremsstrahlung, {name}", masses, bremsstrahlung.preset(key).rate(masses, beam_energy)
-        )
-        for name, key in PRESETS.items()
-    ]
+    """Return proton bremsstrahlung in two conventions, from our own kernel, at the masses that it knows."""
+    tables = []
+    for name, key in PRESETS.items():
+        kernel = bremsstrahlung.preset(key)
+        known = masses[masses <= kernel.largest_mass(beam_energy)]
+        if len(known):
+            label = f"p bremsstrahlung, {name}"
+            tables.append(report.RateTable(label, known, kernel.rate(known, beam_energy)))
+    return tables
 
 
 def compare(results: Path, *, output: Path, tables: Sequence[str] = (), published: bool = True) -> list[str]:

@@ -113,12 +113,16 @@ def _comparisons(ctx: Context, made: Any, mass: FloatArray) -> dict[str, FloatAr
     brem = theory_channel("bremsstrahlung", *common)
     if not isinstance(brem, predict.Bremsstrahlung):
         return {}
-    central, low, high = brem.envelope(mass)
+    known = mass <= brem.kernel.largest_mass(exposure.beam_energy)
+    band = np.full((len(mass), 3), np.nan)  # nothing is drawn where the kernel says nothing
+    if known.any():
+        central, low, high = brem.envelope(mass[known])
+        band[known] = np.stack([low, central, high], axis=1)
     decays = predict.Mixture(tuple(theory_channel(name, *common) for name in COMPARED))
     rate, cov = decays.rate(mass)
     sigma = np.sqrt(np.diag(cov))
     return {
-        f"bremsstrahlung, {brem.kernel.name}": np.stack([low, central, high], axis=1),
+        f"bremsstrahlung, {brem.kernel.name}": band,
         "meson decays, illustrative": np.stack([np.clip(rate - sigma, 0, None), rate, rate + sigma], axis=1),
     }
 
