@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,12 @@ import uproot
 
 from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import BranchError, InputFileError
+from gammastar.read.branches import Chosen, choose, listed, typename
+from gammastar.read.charges import Charges, check_sign, has_missing, number_type, numbers
 from gammastar.read.integrity import expand, reading, verify
 from gammastar.read.schema import Branch, RowFilter, Schema
 
-__all__ = ["open_events", "open_tree"]
+__all__ = ["chosen", "open_events", "open_tree"]
 
 TREE_CLASSES = ("TTree", "TNtuple", "TNtupleD", "ROOT::RNTuple", "ROOT::Experimental::RNTuple")
 
@@ -72,13 +73,13 @@ def open_events(
     if truth and schema.truth is None:
         msg = f"truth was asked for, but the schema of tree {schema.tree!r} has no [truth] table"
         raise BranchError(msg)
-    first = 0
+    first, signs = 0, Charges(schema)
     for path in expand(files):
         if digests and path in digests:
             verify(path, digests[path])
         rows = entry_start
         for arrays in _raw(path, schema, step, truth=truth, entries=(entry_start, entry_stop)):
-            yield _events(arrays, schema, path, first + rows, truth=truth)
+            yield _events(arrays, schema, path, first + rows, signs, truth=truth)
             rows += len(arrays)
         first += rows
 
@@ -89,15 +90,14 @@ def _raw(
     """Yield the branches of one file as they are; whatever goes wrong in here is the file's fault."""
     with reading(path), uproot.open({path: None}, **NO_CACHE) as file:
         tree = open_tree(file, schema.tree, path)
-        wanted = frozenset(_present(tree, schema, path, truth=truth))
+        found = chosen(tree, schema, path, truth=truth)
         start, stop = entries
         stop = int(tree.num_entries) if stop is None else stop
         total, rows = stop - start, 0
         if total > 0:
-            # The filter is a function, because branch names may look like patterns.
-            chosen = {"filter_name": lambda name: name in wanted, "entry_start": start, "entry_stop": stop}
-            for arrays in tree.iterate(step_size=step, library="ak", **chosen):
-                yield arrays
+            chunk = {**found.options, "entry_start": start, "entry_stop": stop}
+            for arrays in tree.iterate(step_size=step, library="ak", **chunk):
+                yield found.rows(arrays)
                 rows += len(arrays)
         if rows != total:
             msg = f"{path}: {rows} of {total} entries of tree {schema.tree!r} were read; it is damaged"
@@ -118,43 +118,34 @@ def open_tree(file: Any, name: str, path: str) -> Any:
     if not trees:
         msg = f"{path}: holds no TTree or RNTuple; it is empty or damaged"
         raise InputFileError(msg)
-    if name not in trees:
-        msg = f"{path}: there is no tree {name!r}; it has {', '.join(map(repr, sorted(set(trees))))}"
+    plain, _, cycle = name.partition(";")
+    if plain not in trees:
+        msg = f"{path}: there is no tree {name!r}; it has {listed(sorted(set(trees)))}"
+        raise BranchError(msg)
+    cycles = [key.rpartition(";")[2] for key in file.keys(cycle=True) if key.rpartition(";")[0] == plain]
+    if cycle and cycle not in cycles:
+        msg = f"{path}: there is no tree {name!r}; tree {plain!r} has the cycles {', '.join(cycles)}"
         raise BranchError(msg)
     return file[name]
 
 
-def _present(tree: Any, schema: Schema, path: str, *, truth: bool) -> tuple[str, ...]:
-    """Return the branches to read after checking that all are there."""
-    wanted = schema.branches(truth=truth)
-    there = set(tree.keys()) | set(tree.keys(full_paths=False))
-    missing = [name for name in wanted if name not in there]
-    if missing:
-        lines = [f"{name!r} (near: {_near(name, there)})" for name in missing]
-        msg = f"{path}: tree {schema.tree!r} has no branch {', '.join(lines)}"
-        raise BranchError(msg)
-    return wanted
+def chosen(tree: Any, schema: Schema, path: str, *, truth: bool = False) -> Chosen:
+    """Return which branches of a tree a schema reads.
+
+    Raises
+    ------
+    BranchError
+        If one is missing, its name fits several branches, or its type cannot be read.
+    """
+    members = {}
+    if schema.collection:
+        members[schema.collection] = [str(branch) for branch in schema.kinematics.values()]
+    return choose(tree, schema.branches(truth=truth), path, members)
 
 
-def _near(name: str, there: set[str]) -> str:
-    lower = {key.lower(): key for key in sorted(there)}
-    near = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)
-    return ", ".join(lower[key] for key in near) or "none"
-
-
-def _take(arrays: ak.Array, name: str) -> ak.Array:
-    """Return a branch; sub-fields of an RNTuple record come nested."""
-    if name in arrays.fields:
-        return arrays[name]
-    leaf = name.rsplit("/", maxsplit=1)[-1]
-    if leaf in arrays.fields:
-        return arrays[leaf]
-    for part in name.split("."):
-        arrays = arrays[part]
-    return arrays
-
-
-def _events(arrays: ak.Array, schema: Schema, path: str, first: int, *, truth: bool) -> ak.Array:
+def _events(
+    arrays: ak.Array, schema: Schema, path: str, first: int, signs: Charges, *, truth: bool
+) -> ak.Array:
     rows = np.arange(first, first + len(arrays), dtype=np.int64)
     if schema.row_filter:
         keep = np.ones(len(arrays), dtype=bool)
@@ -162,7 +153,7 @@ def _events(arrays: ak.Array, schema: Schema, path: str, first: int, *, truth: b
             keep &= _passes(arrays, rule, path)
         arrays, rows = arrays[keep], rows[keep]
     fields: dict[str, Any] = {
-        "lepton": _leptons(arrays, schema, path, truth=truth),
+        "lepton": _leptons(arrays, schema, path, signs, truth=truth),
         "event": _event_id(arrays, schema.event, rows, path),
         "weight": _weight(arrays, schema, path),
     }
@@ -179,11 +170,11 @@ def _events(arrays: ak.Array, schema: Schema, path: str, first: int, *, truth: b
 
 
 def _passes(arrays: ak.Array, rule: RowFilter, path: str) -> npt.NDArray[np.bool_]:
-    branch = _take(arrays, rule.branch)
+    branch = arrays[rule.branch]
     is_text = "string" in str(ak.type(branch))
     if is_text != isinstance(rule.equals, str):
         msg = (
-            f"{path}: row_filter on branch {rule.branch!r} of type {branch.type.content} "
+            f"{path}: row_filter on branch {rule.branch!r} of type {typename(branch)} "
             f"compares with {rule.equals!r}"
         )
         raise BranchError(msg)
@@ -192,11 +183,13 @@ def _passes(arrays: ak.Array, rule: RowFilter, path: str) -> npt.NDArray[np.bool
 
 def _flat(arrays: ak.Array, name: str, path: str) -> npt.NDArray[np.float64]:
     """Return one number per event in double precision."""
-    branch = _take(arrays, name)
+    branch = arrays[name]
+    msg = f"{path}: branch {name!r} of type {typename(branch)} must hold one number per row"
+    if number_type(branch) is None:
+        raise BranchError(msg)
     try:
-        return np.asarray(ak.to_numpy(branch), dtype=np.float64).reshape(len(arrays))
+        return np.asarray(ak.to_numpy(numbers(branch))).reshape(len(arrays))
     except (ValueError, TypeError) as error:
-        msg = f"{path}: branch {name!r} of type {branch.type.content} must hold one number per row"
         raise BranchError(msg) from error
 
 
@@ -208,10 +201,10 @@ def _event_id(
         return rows
     branches = []
     for name in names:
-        branch = _take(arrays, name)
+        branch = arrays[name]
         values = ak.to_numpy(branch) if branch.ndim == 1 else np.empty(0)
-        if not np.issubdtype(values.dtype, np.integer):
-            msg = f"{path}: event branch {name!r} of type {branch.type.content} must hold one integer per row"
+        if has_missing(branch) or not np.issubdtype(values.dtype, np.integer):
+            msg = f"{path}: event branch {name!r} of type {typename(branch)} must hold one integer per row"
             raise BranchError(msg)
         branches.append(values.astype(np.int64))
     if len(branches) == 1:
@@ -241,42 +234,42 @@ def _weight(arrays: ak.Array, schema: Schema, path: str) -> npt.NDArray[np.float
     return weight
 
 
-def _leptons(arrays: ak.Array, schema: Schema, path: str, *, truth: bool) -> ak.Array:
+def _leptons(arrays: ak.Array, schema: Schema, path: str, signs: Charges, *, truth: bool) -> ak.Array:
     def lepton(key: str, branch: Branch) -> ak.Array:
         if isinstance(branch, tuple):
             legs = np.stack([_flat(arrays, name, path) for name in branch], axis=1)
             return ak.from_regular(ak.from_numpy(legs))
         if schema.collection and key in schema.kinematics:
-            array = _member(_take(arrays, schema.collection), branch, schema.collection, path)
+            array = _member(arrays[schema.collection], branch, schema.collection, path)
         else:
-            array = _take(arrays, branch)
-        if array.ndim != 2:
-            msg = (
-                f"{path}: branch {branch!r} of type {array.type.content} must hold a list of numbers per row"
-            )
+            array = arrays[branch]
+        if array.ndim != 2 or number_type(array) is None:
+            msg = f"{path}: branch {branch!r} of type {typename(array)} must hold a list of numbers per row"
             raise BranchError(msg)
-        return ak.values_astype(array, np.float64)
+        return numbers(array)
 
+    sign = "charge" if schema.charge else "pdg_id"
+    source: Branch = getattr(schema, sign)
+    for name in source if isinstance(source, tuple) else (source,):
+        check_sign(arrays[name], name, schema, path)
     kinematics = {key: lepton(key, branch) for key, branch in schema.kinematics.items()}
-    fields = _momentum(kinematics, schema)
-    if schema.charge:
-        fields["charge"] = lepton("charge", schema.charge)
-    else:  # a positive PDG code is a negative lepton
-        fields["charge"] = -np.sign(lepton("pdg_id", schema.pdg_id))
-    fields |= {key: lepton(key, branch) for key, branch in schema.lepton_columns.items()}
+    columns = {key: lepton(key, branch) for key, branch in schema.lepton_columns.items()}
     if truth and schema.truth is not None and schema.truth.lepton:
-        fields["from_photon"] = lepton("from_photon", schema.truth.lepton)
+        columns["from_photon"] = lepton("from_photon", schema.truth.lepton)
+    charge = signs.of(lepton(sign, source), path)
     try:
-        return ak.zip(fields)
+        return ak.zip(_momentum(kinematics, schema) | {"charge": charge} | columns)
     except ValueError as error:
-        msg = f"{path}: the lepton branches {list(fields)} hold lists of different length in the same event"
+        names = [*kinematics, sign, *columns]
+        msg = f"{path}: the lepton branches {names} hold lists of different length in the same event"
         raise BranchError(msg) from error
 
 
 def _member(objects: ak.Array, member: str, collection: str, path: str) -> ak.Array:
-    for part in member.split("."):
+    for part in [member] if member in objects.fields else member.split("."):
         if part not in objects.fields:
-            msg = f"{path}: objects of {collection!r} have no member {member!r}; they have {objects.fields}"
+            has = listed(objects.fields) or "none"
+            msg = f"{path}: objects of {collection!r} have no member {member!r}; they have {has}"
             raise BranchError(msg)
         objects = objects[part]
     return objects

@@ -12,7 +12,9 @@ import numpy.typing as npt
 
 from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import BranchError
-from gammastar.read.events import _raw, _take, _weight, open_events
+from gammastar.read.branches import typename
+from gammastar.read.charges import check_sign, has_missing, number_type, numbers
+from gammastar.read.events import _raw, _weight, open_events
 from gammastar.read.integrity import expand
 from gammastar.read.schema import Schema
 
@@ -51,6 +53,7 @@ def open_flat(
     """
     cartesian = {"px", "py", "pz"} <= set(schema.kinematics)
     lean = schema.layout == "jagged" and cartesian and bool(schema.charge) and not schema.row_filter
+    lean = lean and schema.positive is None
     if not lean or schema.unit != 1.0 or "E" in schema.kinematics:
         for events in open_events(files, schema, step=step):
             yield _flattened(events)
@@ -76,7 +79,9 @@ def _columns(arrays: ak.Array, schema: Schema, path: str) -> Flat:
     result: dict[str, npt.NDArray[Any]] = {}
     offsets: npt.NDArray[Any] | None = None
     for key, name in names.items():
-        found, content = _list(_take(arrays, name), name, path)
+        if key == "charge":
+            check_sign(arrays[name], name, schema, path)
+        found, content = _list(arrays[name], name, path)
         if offsets is None:
             offsets = found
         elif not np.array_equal(found, offsets):
@@ -95,12 +100,14 @@ def _columns(arrays: ak.Array, schema: Schema, path: str) -> Flat:
 
 def _list(branch: ak.Array, name: str, path: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Return offsets and content of a list of numbers, without a copy where they are packed."""
-    if branch.ndim != 2:
-        msg = f"{path}: branch {name!r} of type {branch.type.content} must hold a list of numbers per row"
+    if branch.ndim != 2 or number_type(branch) is None:
+        msg = f"{path}: branch {name!r} of type {typename(branch)} must hold a list of numbers per row"
         raise BranchError(msg)
     layout = branch.layout
+    if number_type(branch) == np.bool_ or has_missing(branch):
+        layout = numbers(branch).layout
     if not _packed(layout):
-        layout = ak.to_packed(branch).layout
+        layout = ak.to_packed(layout)
         if isinstance(layout, ak.contents.RegularArray):
             layout = layout.to_ListOffsetArray64(True)
     offsets = np.asarray(layout.offsets.data)

@@ -84,6 +84,9 @@ class Schema:
         ``fP.fX`` in an object layout). ``mass`` is optional; ``E`` is accepted and only has to be finite.
     charge, pdg_id : str or pair of str
         One of the two: a branch with the charge (integer or float), or with the PDG code.
+    positive : bool, int, float or None
+        Value of `charge` that means a positive lepton, where the branch does not hold ±1; one other value may
+        occur and means a negative one. A branch without negative numbers (bool, unsigned) needs it.
     collection : str
         Branch of the objects; only for the object layout.
     unit : float
@@ -109,6 +112,7 @@ class Schema:
     kinematics: Mapping[str, Branch]
     charge: Branch = ""
     pdg_id: Branch = ""
+    positive: bool | float | None = None
     collection: str = ""
     unit: float = 1.0
     event: tuple[str, ...] = ()
@@ -133,6 +137,11 @@ class Schema:
         _check(
             bool(self.charge) != bool(self.pdg_id),
             "schema needs exactly one of charge and pdg_id",
+        )
+        _check(
+            self.positive is None or (bool(self.charge) and isinstance(self.positive, (bool, int, float))),
+            f"schema.positive = {self.positive!r} must be a number: the charge of a positive lepton in the "
+            "branch that schema.charge names",
         )
         _check(
             bool(self.collection) == (self.layout == "object"),

@@ -21,7 +21,7 @@ import uproot
 import gammastar
 from gammastar import __version__
 from gammastar.core.errors import StoreError
-from gammastar.read.events import open_tree
+from gammastar.read.events import chosen, open_tree
 from gammastar.read.integrity import reading
 from gammastar.read.schema import Schema
 from gammastar.store.manifest import atomic, digest
@@ -133,24 +133,17 @@ def split(
     InputFileError
         If the file is missing or damaged.
     BranchError
-        If the tree is missing.
+        If the tree or a branch is missing.
     """
     with reading(path), uproot.open({path: None}) as file:
         tree = open_tree(file, schema.tree, path)
         total = int(tree.num_entries)
         uuid = str(file.file.uuid)
+        found = chosen(tree, schema, path, truth=truth)
         if total <= 0:
             return 0, (0,), uuid
-        wanted = frozenset(schema.branches(truth=truth))
-        size = _entries_per_step(tree, wanted, step)
-    return total, (*range(0, total, size), total), uuid
-
-
-def _entries_per_step(tree: Any, wanted: frozenset[str], step: str | int) -> int:
-    if isinstance(step, int):
-        return max(1, step)
-    found = tree.num_entries_for(step, filter_name=lambda name: name in wanted)
-    return max(1, int(found))
+        size = step if isinstance(step, int) else int(tree.num_entries_for(step, **found.options))
+    return total, (*range(0, total, max(1, size)), total), uuid
 
 
 def _table(arrays: Arrays) -> Iterator[tuple[str, npt.NDArray[Any]]]:

@@ -1,0 +1,266 @@
+"""Which branch a name means: by its full path, or by a shorter name that fits one branch only."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import awkward as ak
+from uproot.behaviors.RNTuple import HasFields
+from uproot.interpretation.grouped import AsGrouped
+from uproot.interpretation.identify import UnknownInterpretation
+from uproot.interpretation.objects import CannotBeAwkward
+
+from gammastar.core.errors import BranchError
+
+__all__ = ["Chosen", "choose", "listed", "typename"]
+
+LISTED = 5  # names in a message
+WIDTH = 100  # characters of a type in a message
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a name is found in what uproot returns: its key there, and the fields below it."""
+
+    key: str
+    fields: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The branches of one tree that are read, each found once by its full path.
+
+    Attributes
+    ----------
+    places : mapping of str to Place
+        Requested names and where their arrays are.
+    members : mapping of str to mapping of str to Place
+        Collections that the file keeps as one branch per member.
+    options : mapping
+        What ``iterate`` and ``num_entries_for`` of the tree need to choose these branches and no others.
+    """
+
+    places: Mapping[str, Place]
+    members: Mapping[str, Mapping[str, Place]]
+    options: Mapping[str, Any]
+
+    def rows(self, arrays: ak.Array) -> ak.Array:
+        """Return the arrays under the requested names; the members of a collection as fields of it."""
+
+        def found(place: Place) -> ak.Array:
+            array = arrays[place.key]
+            for name in place.fields:
+                array = array[name]
+            return array
+
+        columns = {name: found(place) for name, place in self.places.items()}
+        for name, places in self.members.items():
+            columns[name] = _joined(name, {member: found(place) for member, place in places.items()})
+        contents = [column.layout for column in columns.values()]
+        return ak.Array(ak.contents.RecordArray(contents, list(columns), length=len(arrays)))
+
+
+def _joined(collection: str, members: Mapping[str, ak.Array]) -> ak.Array:
+    try:
+        return ak.zip(dict(members))
+    except ValueError as error:
+        msg = f"the members {listed(members)} of {collection!r} are lists of different length"
+        raise BranchError(msg) from error
+
+
+def choose(tree: Any, names: Sequence[str], path: str, members: Mapping[str, Sequence[str]]) -> Chosen:
+    """Return where the branches of these names are.
+
+    Parameters
+    ----------
+    tree : TTree or RNTuple of uproot
+    names : sequence of str
+        Full paths such as ``Muon/px`` (TTree) or ``Muon.px`` (RNTuple); or the last parts of one, if they fit
+        one branch only; or a leaf of a branch with a list of leaves, such as ``lepton.px``.
+    path : str
+        The file, for messages.
+    members : mapping of str to sequence of str
+        Members that are needed of the collections among the names.
+
+    Raises
+    ------
+    BranchError
+        If a name fits no branch or several, if the tree holds several branches of the very same path, or if
+        the type of a branch cannot be read.
+    """
+    table = _Table(tree, path)
+    places: dict[str, Place] = {}
+    split: dict[str, dict[str, Place]] = {}
+    missing: list[str] = []
+    for name in names:
+        keys = table.find(name)
+        if not keys:
+            missing.append(name)
+        elif name in members and table.is_split(keys[0]):
+            split[name] = {member: table.member(name, keys[0], member) for member in members[name]}
+        else:
+            places[name] = table.place(name, keys[0])
+    if missing:
+        raise BranchError(table.without(missing))
+    return Chosen(places, split, table.options())
+
+
+class _Table:
+    """The branches of one tree by their full paths."""
+
+    def __init__(self, tree: Any, path: str) -> None:
+        self.tree, self.path = tree, path
+        self.fields = isinstance(tree, HasFields)
+        self.found: dict[str, list[Any]] = {}
+        for key, branch in tree.iteritems(ignore_duplicates=False):
+            self.found.setdefault(str(key), []).append(branch)
+        self.short: dict[str, list[str]] = {}
+        for key in self.found:
+            for short in _endings(key, self.separator):
+                self.short.setdefault(short, []).append(key)
+        self.leaves: dict[str, tuple[str, str]] = {} if self.fields else dict(self._leaves())
+        self.used: dict[str, Any] = {}
+
+    @property
+    def separator(self) -> str:
+        return "." if self.fields else "/"
+
+    def _leaves(self) -> Iterator[tuple[str, tuple[str, str]]]:
+        """Yield the leaves of branches with a list of leaves; ROOT names them branch.leaf."""
+        for key, branches in self.found.items():
+            leaves = branches[0].member("fLeaves", none_if_missing=True) or ()
+            if len(leaves) > 1 and not branches[0].branches:
+                for leaf in leaves:
+                    for mark in "./":
+                        yield f"{key}{mark}{leaf.name}", (key, str(leaf.name))
+
+    def find(self, name: str) -> list[str]:
+        """Return the path of the one branch of this name, or nothing."""
+        if name in self.found:
+            keys = [name]
+        elif self.fields and name.replace("/", ".") in self.found:
+            keys = [name.replace("/", ".")]
+        else:
+            keys = self.short.get(name, [])
+        if not keys and name in self.leaves:
+            keys = [self.leaves[name][0]]
+        if len(keys) > 1:
+            msg = (
+                f"{self.path}: tree {self.tree.name!r} has {len(keys)} branches {name!r}: {listed(keys)}; "
+                "give the full path"
+            )
+            raise BranchError(msg)
+        for key in keys:
+            if len(self.found[key]) > 1:
+                msg = (
+                    f"{self.path}: tree {self.tree.name!r} has {len(self.found[key])} branches of the very "
+                    f"same path {key!r}, which nothing tells apart; write the file with different names"
+                )
+                raise BranchError(msg)
+        return keys
+
+    def is_split(self, key: str) -> bool:
+        """Return whether a branch of a TTree is kept as one branch per member."""
+        return not self.fields and bool(self.found[key][0].branches)
+
+    def member(self, collection: str, key: str, member: str) -> Place:
+        """Return the place of a member of a split collection."""
+        leaf = key.rpartition("/")[2].rstrip(".")
+        mine = [k for k in self.found if k.startswith(key + "/")]
+        wanted = {member, f"{leaf}.{member}", member.replace(".", "/")}
+        keys = [k for k in mine if k[len(key) + 1 :] in wanted or k.rpartition("/")[2] in wanted]
+        if len(keys) != 1:
+            what = f"has no member {member!r}" if not keys else f"has several members {member!r}"
+            msg = f"{self.path}: collection {collection!r} {what}; its branches are {listed(mine)}"
+            raise BranchError(msg)
+        return self.place(member, self.find(keys[0])[0])
+
+    def place(self, name: str, key: str) -> Place:
+        """Enter a branch among those that are read and return its place."""
+        branch = self.found[key][0]
+        if self.fields:
+            self.used[key] = branch
+            parts = _parts(branch)
+            return Place(parts[0], tuple(parts[1:]))
+        # The slash in front keeps uproot from looking for the name in the branches of other objects.
+        exact = f"/{key}"
+        if self.tree.get(exact) is not branch:
+            msg = (
+                f"{self.path}: branch {key!r} cannot be reached by its path; write it without '/' in its name"
+            )
+            raise BranchError(msg)
+        self._check_type(key, branch)
+        self.used[exact] = branch
+        leaf = () if name == key or name not in self.leaves else (self.leaves[name][1],)
+        return Place(exact, leaf)
+
+    def _check_type(self, key: str, branch: Any) -> None:
+        interpretation = branch.interpretation
+        try:
+            unknown = isinstance(interpretation, UnknownInterpretation)
+            if not unknown and not isinstance(interpretation, AsGrouped):
+                interpretation.awkward_form(branch.file)
+        except CannotBeAwkward:
+            unknown = True
+        if unknown:
+            msg = (
+                f"{self.path}: branch {key!r} holds {_cut(str(branch.typename))}, which cannot be read as "
+                "arrays; write its members as branches of their own (a higher split level)"
+            )
+            raise BranchError(msg)
+        if isinstance(interpretation, AsGrouped):
+            below = [k for k in self.found if k.startswith(key + "/")]
+            msg = f"{self.path}: branch {key!r} holds no numbers itself; name one below it: {listed(below)}"
+            raise BranchError(msg)
+
+    def options(self) -> dict[str, Any]:
+        if not self.fields:
+            return {"expressions": list(self.used)}
+        chosen = {id(field) for field in self.used.values()}
+        return {"filter_field": lambda field: id(field) in chosen}
+
+    def without(self, missing: Sequence[str]) -> str:
+        """Return the message about names that fit no branch."""
+        lines = [f"{name!r} (near: {self._near(name)})" for name in missing[:LISTED]]
+        more = f" and {len(missing) - LISTED} more" if len(missing) > LISTED else ""
+        return f"{self.path}: tree {self.tree.name!r} has no branch {', '.join(lines)}{more}"
+
+    def _near(self, name: str) -> str:
+        lower = {key.lower(): key for key in sorted({*self.short, *self.found, *self.leaves})}
+        near = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)
+        return ", ".join(lower[key] for key in near) or "none"
+
+
+def _endings(key: str, separator: str) -> Iterator[str]:
+    """Yield what a path ends in, part by part, without the whole path."""
+    while separator in key:
+        key = key.partition(separator)[2]
+        yield key
+
+
+def _parts(field: Any) -> list[str]:
+    """Return the names on the way down to a field of an RNTuple."""
+    parts: list[str] = []
+    while isinstance(field, HasFields) and field is not field.ntuple:
+        if not field.is_anonymous:
+            parts.insert(0, str(field.name))
+        field = field.parent
+    return parts
+
+
+def listed(names: Sequence[str] | Mapping[str, Any]) -> str:
+    """Return a few names for a message, and how many more there are."""
+    text = ", ".join(repr(name) for name in list(names)[:LISTED])
+    return f"{text} … and {len(names) - LISTED} more" if len(names) > LISTED else text
+
+
+def typename(array: ak.Array) -> str:
+    """Return the type of one row of an array, cut to what a message can hold."""
+    return _cut(str(array.type.content))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= WIDTH else f"{text[:WIDTH]}…"
