@@ -1,5 +1,7 @@
 """A charge without a sign is never read as one: refused, mapped by its key, or counted as lost."""
 
+import html
+
 import awkward as ak
 import numpy as np
 import pytest
@@ -159,3 +161,142 @@ def test_messages_fit_a_screen(muons, tmp_path):
             with pytest.raises(BranchError) as caught:
                 next(reader(path, schema(**changes)))
             assert len(str(caught.value)) < 1000
+
+
+def mistaken(muons, share):
+    """A charge that is zero for every 1/share-th lepton."""
+    n = int(ak.sum(ak.num(muons["charge"])))
+    zero = ak.unflatten(np.arange(n) % round(1 / share) == 0, ak.num(muons["charge"]))
+    return muons | {"charge": ak.where(zero, 0, muons["charge"])}, int(ak.sum(zero)), n
+
+
+@pytest.fixture(scope="module")
+def many():
+    """Muons in numbers of which one percent can be spoken."""
+    rng = np.random.default_rng(8)
+    counts = rng.integers(1, 5, 400)
+    n = int(counts.sum())
+    lists = {key: ak.unflatten(rng.normal(0, 3, size=n), counts) for key in XYZ}
+    return lists | {"charge": ak.unflatten(rng.choice(np.array([-1, 1]), n), counts)}
+
+
+@pytest.mark.parametrize("reader", [read.open_events, read.open_flat])
+def test_leptons_that_are_lost_are_split_by_cause(many, tmp_path, reader):
+    broken, _, n = mistaken(many, 1 / 20)
+    place = ak.local_index(many["px"])
+    broken["px"] = ak.where(place == 3, np.nan, broken["px"])
+    broken["pz"] = ak.where(place == 2, np.inf, broken["pz"])
+    path = write(tmp_path / "f.root", broken)
+    _, flow = select.histograms(reader(path, schema(), step=33), (select_axis(),))
+    px, pz = int(ak.sum(place == 3)), int(ak.sum(place == 2))
+    charge = int(ak.sum((broken["charge"] == 0) & (place < 2)))
+    assert flow["finite"].lost == {"px": px, "pz": pz, "charge": charge}
+    assert flow["leptons"].n - flow["finite"].n == px + pz + charge
+    text = select.lost_leptons(flow, schema().sources())
+    assert text.startswith(f"{px + pz + charge} of {n} leptons (")
+    for part in (f"{px} because px = 'px' is not finite", f"{charge} because charge = 'charge' is not ±1"):
+        assert part in text
+
+
+@pytest.mark.parametrize(("share", "alarm"), [(1 / 200, False), (1 / 50, True)])
+def test_more_than_one_percent_is_an_alarm(many, tmp_path, caplog, share, alarm):
+    broken, zeros, n = mistaken(many, share)
+    path = write(tmp_path / "f.root", broken)
+    _, flow = select.collect(read.open_events(path, schema(), step=50))
+    assert flow.not_finite == zeros
+    assert bool(select.lost_leptons(flow)) == alarm == (f"{zeros} of {n} leptons" in caplog.text)
+
+
+@pytest.mark.parametrize("key", ["charge", "pdg_id"])
+def test_more_than_half_is_an_error_that_names_the_column(many, tmp_path, key):
+    isolation = many | {"iso": np.abs(many["px"])}
+    path = write(tmp_path / "f.root", isolation)
+    with pytest.raises(BranchError, match=r"charge is not ±1; does the schema name the right branch\?"):
+        select.collect(read.open_events(path, schema(charge="iso")))
+    if key == "pdg_id":  # charges where codes should be, and codes of electrons
+        mapping = schema(pdg_id="charge")
+        flow = sum((select.pairs(c)[1] for c in read.open_events(path, mapping)), select.Cutflow())
+        with pytest.raises(BranchError, match="because pdg_id = 'charge' of a lepton 'mu'"):
+            select.lost_leptons(flow, mapping.sources())
+
+
+STEERING = """
+[analysis]
+name = "lost"
+seed = 1
+mock = true
+[read]
+schema = "schema.toml"
+files = ["*.root"]
+step = 100
+[select]
+mass = [0.0, 5.0, 20.0]
+[subtract]
+method = "B2"
+weights = "signed"
+[report]
+"""
+TOML = """
+tree = "events"
+layout = "jagged"
+lepton = "mu"
+charge = "charge"
+[kinematics]
+px = "px"
+py = "py"
+pz = "pz"
+"""
+
+
+@pytest.mark.parametrize("workers", [False, True])
+def test_a_run_tells_of_lost_leptons_and_refuses_a_wrong_branch(many, tmp_path, caplog, workers):
+    from gammastar import facility, pipeline
+    from gammastar.store.manifest import read_json
+
+    broken, zeros, n = mistaken(many, 1 / 20)
+    write(tmp_path / "data.root", broken | {"iso": np.abs(many["px"])})
+    (tmp_path / "schema.toml").write_text(TOML)
+    (tmp_path / "run.toml").write_text(STEERING)
+    text = f"{zeros} of {n} leptons ({zeros / n:.1%}) are lost to the selection: {zeros} because charge = "
+
+    def run(**options):
+        caplog.clear()
+        with facility.open_farm() as farm:
+            arguments = {"output": tmp_path / "out", "farm": farm if workers else None}
+            folder = pipeline.run(tmp_path / "run.toml", **arguments, **options)
+        assert f"Alarm: {text}" in html.unescape((folder / "report.html").read_text())
+        return read_json(folder / "manifest.json")["notes"]
+
+    for resume in (False, True):  # a stage that is taken from the finished run tells as well
+        assert [note for note in run(resume=resume) if note.startswith(text)]
+        assert text in caplog.text
+    (tmp_path / "schema.toml").write_text(TOML.replace('"charge"', '"iso"'))
+    with pytest.raises(BranchError, match=r"because charge = 'iso' is not ±1; does the schema"):
+        run()
+
+
+def test_bad_files_are_left_out_also_if_they_lack_a_branch(many, tmp_path):
+    from gammastar import facility
+    from gammastar.store.chunks import Job, Source
+
+    paths = [write(tmp_path / f"{i}.root", many) for i in range(4)]
+    write(paths[1], {key: array for key, array in many.items() if key != "charge"})
+    write(paths[2], many | {"charge": ak.values_astype(many["charge"] > 0, np.uint8)})
+    sources = tuple(Source(str(path)) for path in paths)
+    job = Job("pairs", sources, schema(), select.Cuts, 100, "k", tmp_path / "chunks")
+    with (
+        facility.open_farm(retries=0) as farm,
+        pytest.raises(BranchError, match=r"1.root: .* no branch 'charge'"),
+    ):
+        farm.pairs(job)
+    with facility.open_farm(retries=0, skip_bad=True) as farm:
+        pairs, flow = farm.pairs(job)
+        left_out = {entry["file"] for entry in farm.skipped}
+        assert left_out == {str(paths[1]), str(paths[2])}
+        assert flow["events"].n == 800
+        assert farm.lost_fraction() == pytest.approx(0.5)
+        assert sum(int(part.os.sum()) for part in pairs) == 2 * by_charge(many["charge"])[0]
+    for bad in (paths[1], paths[2]):
+        alone = Job("pairs", (Source(str(bad)),), schema(), select.Cuts, 100, "k", tmp_path / bad.stem)
+        with facility.open_farm(retries=0, skip_bad=True) as farm, pytest.raises(BranchError, match=bad.name):
+            farm.pairs(alone)

@@ -19,7 +19,7 @@ from loky import get_reusable_executor
 
 from gammastar.core.errors import GammastarError, SteeringError, StoreError
 from gammastar.core.pairs import MatchedPairs, Pairs
-from gammastar.facility.harvest import LOST, harvest
+from gammastar.facility.harvest import LOST, Harvest, harvest
 from gammastar.facility.processor import matched_of, pairs_of
 from gammastar.facility.warm import local_worker, warm
 from gammastar.select import Cutflow, Step
@@ -58,6 +58,8 @@ class Farm:
         Leave out chunks that stay unreadable and report them in `skipped`.
     entries : dict
         Entries of the data and of the simulation, skipped ones included.
+    flows : dict
+        Cutflows of the finished jobs on data and simulation.
     threads : int
         Kept chunks that this process reads and checks at the same time.
     tell : function of stage, fraction and text, or None
@@ -74,6 +76,7 @@ class Farm:
     events: list[str] = field(default_factory=list)
     skipped: list[dict[str, Any]] = field(default_factory=list)
     entries: dict[str, int] = field(default_factory=dict)
+    flows: dict[str, Cutflow] = field(default_factory=dict)
     threads: int = 1
     tell: Tell | None = None
     ready: Callable[[], int] = warm_here
@@ -85,15 +88,20 @@ class Farm:
 
     def pairs(self, job: Job) -> tuple[Iterator[Pairs], Cutflow]:
         """Return the pairs chunk by chunk in the order of the files, read when asked for; the cutflow."""
+        found = self._harvest(job)
+        return (pairs_of(kept.arrays) for kept in found), self.flows["pairs"]
+
+    def truth(self, job: Job) -> Iterator[MatchedPairs]:
+        """Return the simulated photons chunk by chunk in the order of the files, read when asked for."""
+        return (matched_of(kept.arrays) for kept in self._harvest(job))
+
+    def _harvest(self, job: Job) -> Harvest:
         found = harvest(self, job)
         flow = Cutflow()
         for note in found.notes.values():
             flow += Cutflow(tuple(Step(**row) for row in note["cutflow"]))
-        return (pairs_of(kept.arrays) for kept in found), flow
-
-    def truth(self, job: Job) -> Iterator[MatchedPairs]:
-        """Return the simulated photons chunk by chunk in the order of the files, read when asked for."""
-        return (matched_of(kept.arrays) for kept in harvest(self, job))
+        self.flows[job.kind] = flow
+        return found
 
     def map(
         self, function: Callable[[Any], Any], items: Iterable[Any], *, stage: str | None = None

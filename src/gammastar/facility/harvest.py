@@ -22,7 +22,7 @@ from distributed.client import FutureCancelledError
 from distributed.scheduler import KilledWorker
 
 from gammastar.core import errors
-from gammastar.core.errors import GammastarError, InputFileError, StoreError
+from gammastar.core.errors import BranchError, GammastarError, InputFileError, StoreError
 from gammastar.facility.fileset import write_fileset
 from gammastar.facility.processor import DileptonPairs
 from gammastar.store.chunks import Chunk, Job, Kept, Source, read_chunk, split
@@ -122,9 +122,11 @@ def harvest(farm: Backend, job: Job) -> Harvest:
                 break
             good, failed = _round(farm, job, waiting)
             done |= good
-            _raise_final(failed)
+            _raise_final(farm, failed)
             waiting = [chunk for chunk in waiting if chunk not in done]
             farm.note(attempt, len(waiting), "chunks")
+    if waiting and len(waiting) == len(chunks) and waiting[0] in failed:
+        raise _error(failed[waiting[0]])  # nothing would be left
     for chunk in waiting:
         _skip(farm, job, chunk, failed.get(chunk))
     entries = sum(int(note["entries"]) for note in done.values())
@@ -184,8 +186,8 @@ def plan(farm: Backend, job: Job) -> list[Chunk]:
 def _unread(
     farm: Backend, job: Job, unread: list[tuple[str, GammastarError]], steps: Mapping[str, Any], total: int
 ) -> int:
-    """Skip files that cannot be opened; each counts as an average file, or more if it is larger."""
-    if unread and not farm.skip_bad:
+    """Skip files that cannot be opened or lack a branch; each counts as an average file, or by its size."""
+    if unread and not (farm.skip_bad and steps):
         raise unread[0][1]
     known = sum(_size(path) for path in steps)
     lost = 0
@@ -207,7 +209,7 @@ def _size(path: str) -> int:
 def _split(job: Job, path: str) -> tuple[tuple[int, tuple[int, ...], str], GammastarError | None]:
     try:
         return split(path, job.schema, job.step, truth=job.kind == "truth"), None
-    except InputFileError as error:
+    except (BranchError, InputFileError) as error:
         return (0, (0,), ""), error
 
 
@@ -252,10 +254,11 @@ def _coffea(farm: Backend, job: Job, chunks: list[Chunk]) -> dict[str, list[dict
     return answer
 
 
-def _raise_final(failed: Mapping[Chunk, dict[str, Any]]) -> None:
-    """Raise what another round cannot heal: everything but an unreadable file."""
+def _raise_final(farm: Backend, failed: Mapping[Chunk, dict[str, Any]]) -> None:
+    """Raise what another round cannot heal: everything but an unreadable file, or one to be left out."""
+    bad = {"InputFileError", "BranchError"} if farm.skip_bad else {"InputFileError"}
     for chunk in sorted(failed, key=lambda c: (c.index, c.start)):
-        if failed[chunk]["error"] != "InputFileError":
+        if failed[chunk]["error"] not in bad:
             raise _error(failed[chunk])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import operator
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -147,11 +148,11 @@ def _pairs(job: Job, chunk: Chunk) -> tuple[Arrays, dict[str, Any]]:
 
 
 def _truth(job: Job, chunk: Chunk) -> tuple[Arrays, dict[str, Any]]:
-    cuts = job.cuts()
+    flows: list[Cutflow] = []
     found = read.matched(
         chunk.path,
         job.schema,
-        lambda events: select.pairs(events, cuts)[0],
+        select.counting(job.cuts(), flows),
         step=max(1, chunk.stop - chunk.start),
         entry_start=chunk.start,
         entry_stop=chunk.stop,
@@ -165,7 +166,8 @@ def _truth(job: Job, chunk: Chunk) -> tuple[Arrays, dict[str, Any]]:
         "event": np.concatenate([found.event + first, np.full(m, -1, dtype=np.int64)]),
         "fake": np.arange(n + m) >= n,
     }
-    return arrays, {"entries": chunk.stop - chunk.start, "pairs": n, "fakes": m}
+    rows = functools.reduce(operator.add, flows, Cutflow()).rows()
+    return arrays, {"entries": chunk.stop - chunk.start, "pairs": n, "fakes": m, "cutflow": rows}
 
 
 def pairs_of(arrays: Mapping[str, Any]) -> Pairs:

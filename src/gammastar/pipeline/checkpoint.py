@@ -52,6 +52,11 @@ class Book:
     force: str | None = None
     configuration: str = ""
 
+    def alarm(self, text: str) -> None:
+        """Enter a note that whoever runs the job must see: it goes to the terminal as well."""
+        self.notes.append(text)
+        logger.warning("%s", text)
+
     def key_of(self, *stages: str) -> str:
         """Return the digest of the finished stages that another one builds on."""
         return digest([self.stages[stage]["content"] for stage in stages if stage in self.stages])

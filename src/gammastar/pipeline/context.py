@@ -35,6 +35,7 @@ class Farm(Protocol):
     name: str
     events: list[str]
     skipped: list[dict[str, Any]]
+    flows: dict[str, Cutflow]
     tell: Tell | None
 
     def pairs(self, job: Job) -> tuple[Iterator[Pairs], Cutflow]:

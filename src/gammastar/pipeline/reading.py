@@ -112,13 +112,16 @@ def _partial(ctx: Context, stage: str, kind: str) -> None:
 def load_schema(section: config.Read, base: Path) -> read.Schema:
     """Return the schema of a file, of ``file.py:attribute``, or a shipped one by its name."""
     name = section.schema_file
-    if name in read.builtin_names():
-        return read.builtin(name)
     if name.endswith(".toml"):
-        mapping = config.read_toml(base / name)
-        return read.Schema.from_mapping(mapping)
-    found = resolve(name, base)
-    return found if isinstance(found, read.Schema) else read.Schema.from_mapping(found)
+        return read.load_schema(base / name)
+    if ".py" not in name:
+        return read.builtin(name)
+    try:
+        found = resolve(name, base)
+        return found if isinstance(found, read.Schema) else read.Schema.from_mapping(found)
+    except SteeringError as error:
+        text = str(error)
+        raise SteeringError(text if name in text else f"schema {name}: {text}") from error
 
 
 def load_cuts(section: config.Select, base: Path) -> select.Cuts:
@@ -196,6 +199,7 @@ def select_stage(ctx: Context, given: Inputs) -> tuple[Pairs, Arrays]:
             found, flow = ctx.farm.pairs(_job(ctx, "pairs", given.files, given.shas[: len(given.files)]))
             pairs, stored = stored_pairs.collect(ctx, found)
             _partial(ctx, "select", "pairs")
+        lost = select.lost_leptons(flow, schema.sources())
         if not len(pairs):
             names = ", ".join(f.name for f in given.files)
             n = flow["events"].n if flow.steps else 0
@@ -207,9 +211,12 @@ def select_stage(ctx: Context, given: Inputs) -> tuple[Pairs, Arrays]:
         }
         fields = ("mass", "pt", "energy", "charge", "weight", "event")
         arrays = {f: getattr(pairs, f) for f in fields} | {f"cutflow_{n}": v for n, v in kept.items()}
+        arrays["cutflow_lost"] = np.array(lost)
         return arrays | stored | _with_columns(pairs.columns, wanted)
 
     arrays = ctx.book.arrays("select", key, compute)
+    if str(arrays["cutflow_lost"]):
+        ctx.book.alarm(str(arrays["cutflow_lost"]))
     pairs = Pairs(
         *(arrays["mass"], arrays["pt"], arrays["energy"]),
         *(arrays["charge"], arrays["weight"], arrays["event"]),
@@ -234,20 +241,25 @@ def match_stage(ctx: Context, given: Inputs) -> Truth:
     if unfolding is not None and (unfolding.systematics.polarisation or unfolding.systematics.fsr):
         wanted += ("cos_theta",)
     key = ctx.book.key(section, digest(reading.model_dump(mode="json"), wanted), code, *given.shas, "match")
+    flows: list[select.Cutflow] = []
 
     def compute() -> Arrays:
         ctx.tell("read", None, "simulation with truth")
         if ctx.farm is None or wanted:
             files = [str(f) for f in given.response]
-            parts = read.open_matched(
-                files, schema, lambda events: select.pairs(events, cuts)[0], step=reading.step
-            )
+            parts = read.open_matched(files, schema, select.counting(cuts, flows), step=reading.step)
             found, stored = stored_truth.collect(ctx, parts, wanted)
         else:
             job = _job(ctx, "truth", given.response, given.shas[len(given.files) :])
             found, stored = stored_truth.collect(ctx, ctx.farm.truth(job), wanted)
+            flows.append(ctx.farm.flows["truth"])
             _partial(ctx, "match", "truth")
+        flow = functools.reduce(lambda a, b: a + b, flows, select.Cutflow())
         arrays = {f: getattr(found, f) for f in stored_truth.FIELDS}
+        arrays["cutflow_lost"] = np.array(select.lost_leptons(flow, schema.sources()))
         return arrays | stored | _with_columns(found.columns, wanted)
 
-    return stored_truth.truth_of(ctx, ctx.book.arrays("match", key, compute), wanted)
+    arrays = ctx.book.arrays("match", key, compute)
+    if str(arrays["cutflow_lost"]):
+        ctx.book.alarm(f"simulation with truth: {arrays['cutflow_lost']}")
+    return stored_truth.truth_of(ctx, arrays, wanted)

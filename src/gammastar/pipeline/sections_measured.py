@@ -74,7 +74,7 @@ def pairs_section(ctx: Context, made: Products) -> report.Section:
         )
     return report.Section(
         "Pairs and what is subtracted",
-        [*text, *_samples(ctx, made, kept)],
+        [*_lost(flow), *text, *_samples(ctx, made, kept)],
         figures=[
             titled(
                 "mass_spectra",
@@ -87,6 +87,12 @@ def pairs_section(ctx: Context, made: Products) -> report.Section:
         ],
         tables=[_cutflow(flow), *_removed(kept)],
     )
+
+
+def _lost(flow: Arrays) -> list[str]:
+    """Return the alarm of the selection, if there is one."""
+    text = str(flow["cutflow_lost"])
+    return [f"Alarm: {text}."] if text else []
 
 
 def _samples(ctx: Context, made: Products, kept: Arrays) -> list[str]:

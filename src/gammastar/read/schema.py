@@ -174,6 +174,22 @@ class Schema:
             names.extend(self.truth.branches)
         return tuple(dict.fromkeys(names))
 
+    def sources(self) -> dict[str, str]:
+        """Return what px, py, pz, mass and charge of the leptons are read from, for messages."""
+
+        def named(*keys: str) -> str:
+            found = [key for key in keys if key in self.kinematics]
+            return " or ".join(f"{key} = {_names(self.kinematics[key])}" for key in found)
+
+        known = f"pdg_id = {_names(self.pdg_id)} of a lepton {self.lepton!r}, whose charge"
+        return {
+            "px": named("px", "pt", "phi"),
+            "py": named("py", "pt", "phi"),
+            "pz": named("pz", "pt", "eta"),
+            "mass": named("mass", "E"),
+            "charge": f"charge = {_names(self.charge)}" if self.charge else known,
+        }
+
     @staticmethod
     def from_mapping(mapping: Mapping[str, Any]) -> Schema:
         """Build a schema from a mapping of plain values (the content of a TOML file).
@@ -231,7 +247,7 @@ def load_schema(source: str | Path | Mapping[str, Any]) -> Schema:
     except OSError as error:
         msg = f"schema {path}: cannot be read ({error.strerror or error})"
         raise SteeringError(msg) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         msg = f"schema {path}: not a TOML file ({error})"
         raise SteeringError(msg) from error
     except SteeringError as error:
@@ -250,6 +266,10 @@ def builtin(name: str) -> Schema:
     _one_of("name", name, builtin_names())
     file = resources.files("gammastar.read") / "schemas" / f"{name}.toml"
     return Schema.from_mapping(tomllib.loads(file.read_text(encoding="utf-8")))
+
+
+def _names(branch: Branch) -> str:
+    return " and ".join(map(repr, branch)) if isinstance(branch, tuple) else repr(branch)
 
 
 def _check(condition: bool, message: str) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from gammastar.select.cutflow import Cutflow, Step
+from gammastar.select.cutflow import Cutflow, Step, lost_leptons
 from gammastar.select.cuts import Cuts, GhostVeto
 from gammastar.select.fill import fill
 from gammastar.select.histogram import histograms
-from gammastar.select.pairs import collect, helicity_cosine, pairs
+from gammastar.select.pairs import collect, counting, helicity_cosine, pairs
 from gammastar.select.singles import apply, singles
 
 __all__ = [
@@ -16,9 +16,11 @@ __all__ = [
     "Step",
     "apply",
     "collect",
+    "counting",
     "fill",
     "helicity_cosine",
     "histograms",
+    "lost_leptons",
     "pairs",
     "singles",
 ]

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.core.errors import PhysicsError
+from gammastar.core.errors import BranchError, PhysicsError
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import FloatArray
 
-__all__ = ["Cutflow", "Step"]
+__all__ = ["Cutflow", "Step", "lost_leptons"]
 
 Level: TypeAlias = Literal["event", "lepton", "pair"]
+
+ALARM = 0.01  # part of the leptons that may be lost without a word
+REFUSED = 0.5  # part beyond which the schema, not the data, is wrong
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +39,8 @@ class Step:
         Sum of weights and of squared weights.
     os, pp, mm : float
         Sum of weights of opposite-sign, ++ and -- pairs; 0 for events and leptons.
+    lost : mapping of str to int
+        In the step ``finite``: leptons that were masked, by the first quantity that did it.
     """
 
     name: str
@@ -43,6 +51,7 @@ class Step:
     os: float = 0.0
     pp: float = 0.0
     mm: float = 0.0
+    lost: Mapping[str, int] = field(default_factory=dict, kw_only=True)
 
     @staticmethod
     def of(name: str, level: Level, weight: FloatArray) -> Step:
@@ -59,7 +68,9 @@ class Step:
 
     def __add__(self, other: Step) -> Step:
         sums = (getattr(self, key) + getattr(other, key) for key in ("weight", "variance", "os", "pp", "mm"))
-        return Step(self.name, self.level, self.n + other.n, *sums)
+        names = dict.fromkeys((*self.lost, *other.lost))
+        lost = {name: self.lost.get(name, 0) + other.lost.get(name, 0) for name in names}
+        return Step(self.name, self.level, self.n + other.n, *sums, lost=lost)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +113,7 @@ class Cutflow:
         names = [step.name for step in self.steps]
         return self["leptons"].n - self["finite"].n if {"leptons", "finite"} <= set(names) else 0
 
-    def rows(self) -> list[dict[str, str | int | float]]:
+    def rows(self) -> list[dict[str, Any]]:
         """Return one mapping per step, for tables and JSON files."""
         return [{key: getattr(step, key) for key in Step.__dataclass_fields__} for step in self.steps]
 
@@ -112,3 +123,44 @@ class Cutflow:
             charges = f"{s.os:>12.6g}{s.pp:>12.6g}{s.mm:>12.6g}" if s.level == "pair" else ""
             lines.append(f"{s.name:<24}{s.level:<8}{s.n:>12d}{s.weight:>14.6g}{charges}")
         return "\n".join(lines)
+
+
+def lost_leptons(flow: Cutflow, sources: Mapping[str, str] | None = None) -> str:
+    """Return an alarm if more than 1 % of the leptons were masked, and why; "" if not.
+
+    Parameters
+    ----------
+    flow : Cutflow
+        Of all chunks.
+    sources : mapping of quantity to text, optional
+        What the schema reads px, py, pz, mass and charge from, e.g. ``Schema.sources``.
+
+    Raises
+    ------
+    BranchError
+        If more than half of the leptons were masked; it names the column that did it.
+    """
+    n = flow["leptons"].n if flow.steps else 0
+    lost = flow.not_finite
+    if lost <= ALARM * n:
+        return ""
+    causes = sorted(flow["finite"].lost.items(), key=lambda cause: -cause[1])
+    named = sources or {}
+    text = "; ".join(
+        f"{number} because {named.get(key, key)} is not {'±1' if key == 'charge' else 'finite'}"
+        for key, number in causes
+        if number
+    )
+    found = f"{lost} of {n} leptons ({lost / n:.1%}) are lost"
+    if lost > REFUSED * n:
+        msg = f"{found}: {text}; does the schema name the right branch?"
+        raise BranchError(msg)
+    return f"{found} to the selection: {text}"
+
+
+def warned(flow: Cutflow) -> Cutflow:
+    """Return a cutflow after `lost_leptons` looked at it; an alarm goes to the log."""
+    alarm = lost_leptons(flow)
+    if alarm:
+        logger.warning("%s", alarm)
+    return flow

@@ -12,12 +12,12 @@ from hist.storage import Weight
 
 from gammastar.core.errors import UserError
 from gammastar.core.records import FloatArray, PairHists
-from gammastar.select.cutflow import Cutflow, Step
+from gammastar.select.cutflow import Cutflow, Step, warned
 from gammastar.select.cuts import Cuts
 from gammastar.select.fill import fill
 from gammastar.select.fused import fill_pairs, fillable
 from gammastar.select.kernel import count_kept, usable
-from gammastar.select.leptons import KINEMATICS, lepton_step, selected
+from gammastar.select.leptons import KINEMATICS, finite_step, lepton_step, selected
 from gammastar.select.pairs import pairs
 
 __all__ = ["histograms"]
@@ -44,7 +44,8 @@ def histograms(
     Raises
     ------
     UserError
-        If there is no chunk, or flat columns do not suffice for the axes or the cuts.
+        If there is no chunk, flat columns do not suffice for the axes or the cuts, or more than half of the
+        leptons are not usable (`lost_leptons`).
 
     Notes
     -----
@@ -80,7 +81,7 @@ def histograms(
     if total is None:
         msg = "select.histograms: there is no chunk of events; the files are empty"
         raise UserError(msg)
-    return total, cutflow
+    return total, warned(cutflow)
 
 
 def _flat(chunk: Mapping[str, Any], axes: tuple[Any, ...], cuts: Cuts) -> tuple[PairHists, Cutflow]:
@@ -93,7 +94,7 @@ def _flat(chunk: Mapping[str, Any], axes: tuple[Any, ...], cuts: Cuts) -> tuple[
         return _result(*done, axes, cuts, steps)
     mask = usable(*(np.ascontiguousarray(chunk[key]) for key in (*KINEMATICS, "charge")))
     counts = count_kept(offsets, mask)
-    steps.append(lepton_step("finite", counts, np.asarray(weight)))
+    steps.append(finite_step(counts, np.asarray(weight), chunk, mask))
     kept = {key: chunk[key][mask] for key in (*KINEMATICS, "charge")}
     kept |= {"offsets": np.concatenate([[0], np.cumsum(counts)]), "weight": weight}
     return _filled(kept, axes, cuts, steps)

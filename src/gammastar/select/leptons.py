@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import awkward as ak
@@ -16,7 +16,7 @@ from gammastar.select.cutflow import Step
 from gammastar.select.cuts import Cuts, lepton_quantity
 from gammastar.select.kernel import count_kept, usable
 
-__all__ = ["Leptons", "as_numpy", "lepton_step", "selected"]
+__all__ = ["Leptons", "as_numpy", "finite_step", "lepton_step", "selected"]
 
 KINEMATICS = ("px", "py", "pz", "mass")
 
@@ -59,6 +59,23 @@ def lepton_step(name: str, counts: npt.NDArray[np.int64], weight: FloatArray) ->
     return Step(name, "lepton", n, float(weight @ counts), float(weight**2 @ counts))
 
 
+def finite_step(
+    counts: npt.NDArray[np.int64], weight: FloatArray, columns: Mapping[str, Any], mask: npt.NDArray[np.bool_]
+) -> Step:
+    """Return the step ``finite``, with what made the other leptons unusable: each counts once."""
+    step, lost = lepton_step("finite", counts, weight), ~mask
+    if not lost.any():
+        return step
+    left = {key: np.asarray(columns[key])[lost] for key in (*KINEMATICS, "charge")}
+    causes, open_ = {}, np.ones(int(lost.sum()), dtype=bool)
+    for key, column in left.items():
+        bad = open_ & (np.abs(column) != 1 if key == "charge" else ~np.isfinite(column))
+        open_ &= ~bad
+        causes[key] = int(bad.sum())
+    causes["px"] += int(open_.sum())  # finite components whose sum is not
+    return replace(step, lost={key: number for key, number in causes.items() if number})
+
+
 def selected(events: ak.Array, cuts: Cuts, steps: list[Step]) -> tuple[ak.Array, Leptons]:
     """Return the events that pass and their leptons; one step of the cutflow per cut is appended."""
     steps.append(Step.of("events", "event", as_numpy(events.weight)))
@@ -76,7 +93,7 @@ def selected(events: ak.Array, cuts: Cuts, steps: list[Step]) -> tuple[ak.Array,
     px, py, pz, mass = (columns[key] for key in KINEMATICS)
     mask = usable(px, py, pz, mass, columns["charge"])
     now = counts if mask.all() else count_kept(starts, mask)
-    count("finite", now)
+    steps.append(finite_step(now, weight, columns, mask))
     for name, (low, high) in cuts.lepton.items():
         value = as_numpy(lepton_quantity(flat, name))
         mask &= (value >= low) & (value < high)

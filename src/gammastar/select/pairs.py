@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import awkward as ak
 import numpy as np
@@ -11,12 +11,12 @@ import numpy.typing as npt
 from gammastar.core.errors import SteeringError
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import BoolArray, FloatArray
-from gammastar.select.cutflow import Cutflow, Step
+from gammastar.select.cutflow import Cutflow, Step, warned
 from gammastar.select.cuts import Cuts, GhostVeto, pair_quantity
 from gammastar.select.kernel import combine
 from gammastar.select.leptons import KINEMATICS, Leptons, as_numpy, selected
 
-__all__ = ["collect", "helicity_cosine", "pairs"]
+__all__ = ["collect", "counting", "helicity_cosine", "pairs"]
 
 NO_COLUMN = (*KINEMATICS, "charge")
 
@@ -63,13 +63,30 @@ def pairs(events: ak.Array, cuts: Cuts | None = None) -> tuple[Pairs, Cutflow]:
 
 
 def collect(chunks: Iterable[ak.Array], cuts: Cuts | None = None) -> tuple[Pairs, Cutflow]:
-    """Return the pairs and the cutflow of all chunks, e.g. of ``read.open_events``."""
+    """Return the pairs and the cutflow of all chunks, e.g. of ``read.open_events``.
+
+    Raises
+    ------
+    BranchError
+        If more than half of the leptons are not usable (`lost_leptons`).
+    """
     parts, cutflow = [], Cutflow()
     for events in chunks:
         part, flow = pairs(events, cuts)
         parts.append(part)
         cutflow += flow
-    return Pairs.concatenate(parts), cutflow
+    return Pairs.concatenate(parts), warned(cutflow)
+
+
+def counting(cuts: Cuts, flows: list[Cutflow]) -> Callable[[ak.Array], Pairs]:
+    """Return the selection as a function of events; it appends the cutflow of each chunk to `flows`."""
+
+    def selection(events: ak.Array) -> Pairs:
+        found, flow = pairs(events, cuts)
+        flows.append(flow)
+        return found
+
+    return selection
 
 
 def _combine(leptons: Leptons, events: ak.Array) -> tuple[Pairs, FloatArray]:
