@@ -180,6 +180,51 @@ def test_other_vectors(model, photons, tmp_path):
         assert (ratio < 50).all()
 
 
+AXION = """
+import numpy as np
+from gammastar import predict
+
+
+class Axion(predict.Model):
+    labels = predict.Labels("axions", "a", "g_aγγ", "coupling to photons", "1/GeV")
+
+    def ctau(self, mass, coupling):
+        return np.asarray(1e-14 / (mass**3 * np.asarray(coupling) ** 2))
+
+    def branching(self, mass):
+        return {"ee": 1.0, "mumu": 0.0}
+
+    def rate_ratio(self, mass):
+        return 0.5 * np.ones_like(mass)
+"""
+
+
+def test_a_model_of_a_user_is_drawn_as_itself(photons, tmp_path):
+    (tmp_path / "axion.py").write_text(AXION)
+    more = 'existing_limits = "mine"\n[report]\n'
+    (tmp_path / "mine").mkdir()
+    text = data_path("limits/dark_photon_faser_2023.toml").read_text().replace('"FASER"', '"of photons"')
+    (tmp_path / "mine" / "photons.toml").write_text(text)
+    folder = results(tmp_path, THEORY.format(model="axion.py:Axion", more="", accept="") + more)
+    made, plain = stage(folder, "predict"), stage(photons, "predict")
+    assert made["rate"] == pytest.approx(0.5 * plain["rate"], rel=1e-12)
+    model = read_json(folder / "reach.json")["model"]
+    assert (model["particle"], model["coupling"], model["unit"]) == ("a", "g_aγγ", "1/GeV")
+    data = json.loads((folder / "explorer.html").read_text().split('id="data">')[1].split("</script>")[0])
+    assert (data["mass_label"], data["coupling_label"]) == ("m(a) [GeV]", "g_aγγ [1/GeV]")
+    page = html.unescape((folder / "report.html").read_text())
+    assert "No published limit is drawn: those on dark photons were not recast to this model." in page
+    assert "Rate of axions" in page
+    assert not any(word in page for word in ("FASER", "of photons", "A′", "ε"))
+
+
+def test_a_model_without_a_rate_is_refused_before_work(tmp_path):
+    (tmp_path / "axion.py").write_text(AXION.replace("rate_ratio", "some_rate"))
+    with pytest.raises(UserError, match=r"axion\.py:Axion.*define rate_ratio"):
+        results(tmp_path, THEORY.format(model="axion.py:Axion", more="", accept=""))
+    assert not (tmp_path / "out" / "stages").exists()
+
+
 def test_overlapping_channels_are_refused(tmp_path):
     text = THEORY.format(model="dark_photon", more="", accept="").replace(
         '"bremsstrahlung"]', '"bremsstrahlung", "bremsstrahlung"]'

@@ -17,6 +17,7 @@ from gammastar.core.resolve import resolve
 from gammastar.core.sampler import Sampler
 from gammastar.physics.detector import Plane, Target, load_detector
 from gammastar.physics.geometry import Cone, Cylinder, Frustum, Geometry
+from gammastar.physics.vector_models import CHARGES
 from gammastar.physics.widths import RTable
 from gammastar.testing import ContractError, check_channel, check_geometry, check_model
 
@@ -124,6 +125,39 @@ class Good(predict.Model):
     def branching(self, mass):
         return dark_photon().branching(mass)
 
+    def rate_ratio(self, mass):
+        return np.ones_like(mass)
+
+
+class Silent(Good):
+    rate_ratio = predict.Model.rate_ratio
+
+
+class Negative(Good):
+    def rate_ratio(self, mass):
+        return np.asarray(mass) - 0.1
+
+
+class One(Good):
+    def rate_ratio(self, mass):  # noqa: ARG002
+        return 1.0
+
+
+class Normalised(Good):
+    def rate_ratio(self, mass):
+        return np.asarray(mass) / np.max(mass)
+
+
+class Unnamed(Good):
+    labels = ("m", "g")
+
+
+class Quartic(Good):
+    labels = predict.Labels(limits="recast")
+
+    def ctau(self, mass, coupling):
+        return super().ctau(mass, np.asarray(coupling) ** 2)
+
 
 class Stable(Good):
     charge = 1e-3
@@ -176,6 +210,12 @@ class Lax(Good):
         (Changing, "name the same final states at every mass"),
         (Lax, "a negative mass must raise"),
         (object, "derive it from gammastar.predict.Model"),
+        (Silent, "rate_ratio(mass): say how many particles are made"),
+        (Negative, "must be positive and finite"),
+        (One, "rate_ratio: shape () for masses of shape (3,)"),
+        (Normalised, "must not depend on the other masses"),
+        (Unnamed, "must be a Labels"),
+        (Quartic, "need ctau as 1/coupling²"),
     ],
 )
 def test_each_fault_of_a_model_is_named(model, message) -> None:
@@ -185,6 +225,8 @@ def test_each_fault_of_a_model_is_named(model, message) -> None:
 def test_models_of_the_package_pass() -> None:
     check_model(dark_photon(), masses=(0.05, 0.2, 0.3, 0.9))
     check_model(Stable())
+    for name in CHARGES:
+        check_model(predict.VectorModel.named(name, dark_photon().r_table), masses=(0.05, 0.2, 0.6))
 
 
 class Spectrum(Sampler):

@@ -21,6 +21,8 @@ N_PHI = 16
 def write_darkcast(record: Record, name: str, detector: Detector, folder: Path) -> list[Path]:
     """Write ``<name>.lmt`` and ``<name>.py``; nothing without a closed reach at two masses.
 
+    Nor for another model than the dark photon: Darkcast would recast its couplings as ε.
+
     Parameters
     ----------
     record : Record
@@ -41,7 +43,10 @@ def write_darkcast(record: Record, name: str, detector: Detector, folder: Path) 
     """
     main = record.folder / f"reach_{name}.json"
     path = main if main.is_file() else record.folder / "reach.json"
-    rows = [row for row in read_json(path)["rows"] if row["part"] == "all"] if path.is_file() else []
+    reach = read_json(path) if path.is_file() else {"rows": []}
+    if reach.get("model", {}).get("plane", "dark_photon") != "dark_photon":
+        return []
+    rows = [row for row in reach["rows"] if row["part"] == "all"]
     lines = _table(rows)
     states = [STATES[state] for state in detector.efficiency if state in STATES]
     if len(lines) < 2 or not states:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import jsonpatch
 import numpy as np
 
-from gammastar import infer
+from gammastar import infer, predict
 from gammastar.core.records import Exposure, FloatArray
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context
+from gammastar.pipeline.producing import model_of
 from gammastar.pipeline.reach_files import parts_of
 from gammastar.store.manifest import write_json
 
@@ -106,17 +107,20 @@ def _submit(
     from gammastar import report
 
     mock = "MOCK: " if ctx.book.mock else ""
+    labels = model_of(ctx).labels
+    photon = labels.plane == "dark_photon"
     says = report.Submission(
         title=f"{mock}Expected reach of {search.detector.name}",
         abstract=f"{mock}Signal from measured dileptons. {search.assumption}.",
-        coupling="kinetic mixing epsilon",
+        coupling="kinetic mixing epsilon" if photon else _with_unit(labels),
         qualifiers={
             "CL": section.cl,
             "POT": search.detector.pot,
             "SQRT(S) [GeV]": round(float(np.sqrt(2.0 * exposure.beam_energy * MASS_NUCLEON)), 2),
         },
-        reaction="P NUCLEUS --> DARKPHOTON X",
+        reaction=f"P NUCLEUS --> {'DARKPHOTON' if photon else 'NEWPARTICLE'} X",
         method=search.limit.method,
+        phrases=("Dark Photon",) if photon else (),
     )
     folder = ctx.folder / f"hepdata{suffix}"
     folder.mkdir(exist_ok=True)
@@ -129,3 +133,8 @@ def _submit(
         report.check_submission(folder)
         checked = "valid to hepdata-validator, offline"
     ctx.book.methods[f"HEPData submission, {search.detector.name}"] = checked
+
+
+def _with_unit(labels: predict.Labels) -> str:
+    """Return the heading of a column of couplings."""
+    return labels.coupling_name + (f" [{labels.unit}]" if labels.unit else "")

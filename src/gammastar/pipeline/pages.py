@@ -8,6 +8,7 @@ from typing import Any
 from gammastar import report, simulate
 from gammastar.pipeline.context import Context, shipped
 from gammastar.pipeline.limits import limits_of
+from gammastar.pipeline.producing import model_of
 from gammastar.pipeline.products import Products
 from gammastar.pipeline.sections_dark import acceptance_section, reach_sections
 from gammastar.pipeline.sections_measured import flow_section, pairs_section, spectrum_section
@@ -97,5 +98,8 @@ def _write_explorer(ctx: Context, made: Products, title: str) -> None:
             None if theory else arrays["in_domain_signal"],
             limits,
         )
-    page = report.explorer(title, planes, cl=EXPLORED_CL, mock=ctx.book.mock)
+    named = model_of(ctx).labels
+    unit = f" [{named.unit}]" if named.unit else ""
+    labels = (f"m({named.particle}) [GeV]", f"{named.coupling}{unit}")
+    page = report.explorer(title, planes, cl=EXPLORED_CL, mock=ctx.book.mock, labels=labels)
     write_text(ctx.folder / "explorer.html", page)

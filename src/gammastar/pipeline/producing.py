@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, TypeGuard
 
 import numpy as np
-import numpy.typing as npt
 
 from gammastar import predict, spectrum
 from gammastar.config import Predict
@@ -21,19 +20,20 @@ from gammastar.core.sampler import Sampler
 from gammastar.physics import bremsstrahlung
 from gammastar.physics.hadronic_split import SPLIT_MAX
 from gammastar.physics.mesons import MesonTable
-from gammastar.physics.vector_models import CHARGES, Charges
+from gammastar.physics.vector_models import CHARGES
 from gammastar.physics.widths import RTable
 from gammastar.pipeline.context import Context, shipped
 from gammastar.pipeline.learning import InDomain
 
 __all__ = [
     "LEPTON_MASS",
-    "Decaying",
     "Production",
     "conditions",
     "make_model",
     "masses_of",
     "measured_production",
+    "model_of",
+    "needs_shares",
     "replica_weights",
     "theory_channel",
     "theory_production",
@@ -48,16 +48,6 @@ MESONS: dict[str, type[predict.MesonChannel]] = {
     "vector_mesons": predict.VectorMixing,
     "jpsi": predict.JPsi,
 }
-
-
-class Decaying(Protocol):
-    """What later stages need of a model."""
-
-    def ctau(self, mass: float, coupling: npt.ArrayLike) -> FloatArray:
-        """Return cτ [m]."""
-
-    def branching(self, mass: float) -> Any:
-        """Return the branching ratios by final state."""
 
 
 @dataclass(frozen=True)
@@ -93,13 +83,14 @@ def r_table() -> RTable:
     return RTable.read(data_path("measurements/r_ratio.csv"))
 
 
-def make_model(name: str, base: Path) -> Decaying:
+def make_model(name: str, base: Path) -> predict.Model:
     """Return the model of a name or of ``file.py:attribute`` (a model or a function without arguments).
 
     Raises
     ------
     SteeringError
-        If there is none of that name.
+        If there is none of that name, or if what was found is no model or does not say how many of its
+        particles are made.
     """
     if name == "dark_photon":
         return predict.DarkPhoton(r_table())
@@ -109,9 +100,67 @@ def make_model(name: str, base: Path) -> Decaying:
         known = ", ".join(("dark_photon", *CHARGES))
         msg = f"predict.model = {name!r}: neither one of {known} nor of the form 'file.py:attribute'"
         raise SteeringError(msg)
-    found = resolve(name, base)
-    model: Decaying = found if hasattr(found, "branching") and not isinstance(found, type) else found()
+    model = resolve(name, base)
+    if not isinstance(model, predict.Model) and callable(model):
+        try:
+            model = model()
+        except TypeError as error:
+            msg = f"predict.model = {name!r}: cannot be made without arguments ({error})"
+            raise SteeringError(msg) from error
+    if not isinstance(model, predict.Model):
+        msg = f"predict.model = {name!r}: {type(model).__name__} is no model; derive it from predict.Model"
+        raise SteeringError(msg)
+    if type(model).rate_ratio is predict.Model.rate_ratio:
+        msg = (
+            f"predict.model = {name!r}: {type(model).__name__} does not say how many of its particles are "
+            "made: define rate_ratio(self, mass), particles per squared coupling over dark photons per ε² "
+            "(np.ones_like(mass) for kinetic mixing)"
+        )
+        raise SteeringError(msg)
+    labels: object = model.labels
+    if not isinstance(labels, predict.Labels):
+        msg = f"predict.model = {name!r}: labels = {labels!r} must be a gammastar.predict.Labels"
+        raise SteeringError(msg)
     return model
+
+
+def model_of(ctx: Context) -> predict.Model:
+    """Return the model of a run; the dark photon without [predict]."""
+    section = ctx.steering.predict
+    return make_model("dark_photon" if section is None else section.model, ctx.base)
+
+
+def needs_shares(model: predict.Model) -> TypeGuard[predict.VectorModel]:
+    """Return whether the rate of a model depends on the shares of the processes."""
+    return _by_charges(model) and not model.charges.loop_mixing
+
+
+def _by_charges(model: predict.Model) -> TypeGuard[predict.VectorModel]:
+    """Return whether the charges of a vector say its rate, process by process."""
+    return isinstance(model, predict.VectorModel) and type(model).rate_ratio is predict.VectorModel.rate_ratio
+
+
+def _as_photons(model: predict.Model) -> bool:
+    """Return whether as many particles are made as dark photons."""
+    return type(model).rate_ratio is predict.DarkPhoton.rate_ratio
+
+
+def _own_rate(model: predict.Model) -> Callable[[FloatArray], FloatArray]:
+    """Return the ratio to dark photons that a model states, looked at before it is used."""
+
+    def ratio(mass: FloatArray) -> FloatArray:
+        found = np.asarray(model.rate_ratio(mass), dtype=np.float64)
+        name = type(model).__name__
+        if found.shape != mass.shape:
+            msg = f"{name}.rate_ratio: shape {found.shape} for masses of shape {mass.shape}"
+            raise PhysicsError(msg)
+        bad = ~(np.isfinite(found) & (found >= 0))
+        if bad.any():
+            msg = f"{name}.rate_ratio: {found[bad][0]:g} at {mass[bad][0]:g} GeV must be finite, not negative"
+            raise PhysicsError(msg)
+        return found
+
+    return ratio
 
 
 def replica_weights(folder: Path) -> predict.ReplicaWeights | None:
@@ -175,8 +224,13 @@ def theory_production(ctx: Context) -> Production:
     exposure = Exposure(section.beam_energy, section.target_a, section.target_z, EVERY_PROTON, 1.0)
     channels = [theory_channel(name, section, ctx.base, section.beam_energy) for name in section.channels]
     whole = predict.Mixture(tuple(channels))
-    charges = _charges(ctx, section)
-    channel = whole if charges is None else predict.recoupled_channels(channels, charges)
+    model, channel = model_of(ctx), whole
+    if _by_charges(model):
+        channel = predict.recoupled_channels(channels, model.charges)
+    elif not _as_photons(model):
+        ratio = _own_rate(model)
+        scaled = tuple(predict.Scaled(part, ratio) for part in channels)
+        channel = predict.Mixture(scaled, exclusive=False)
     return Production(channel, whole.channels, exposure, (0.0, np.inf), 0.0)
 
 
@@ -206,46 +260,30 @@ def measured_production(
         return Production(
             _other_vector(ctx, section, photon), (photon,), exposure, photon.mass_range, 2 * m_lepton
         )
-    charges = _charges(ctx, section)
-    if charges is not None and not charges.loop_mixing:
+    model = model_of(ctx)
+    if needs_shares(model):
         msg = f"predict.channels beside a spectrum: {section.model!r} needs its own ratio in each of them"
         raise SteeringError(msg)
     parts = (photon, *others)
     whole: predict.Channel = predict.Mixture(parts)
-    if charges is not None:
-        whole = predict.Scaled(whole, _photon_ratio(charges, []))
+    if not _as_photons(model):
+        whole = predict.Scaled(whole, _own_rate(model))
     return Production(whole, parts, exposure, (0.0, np.inf), 0.0)
-
-
-def _charges(ctx: Context, section: Predict) -> Charges | None:
-    """Return the charges of a vector that is no dark photon."""
-    model = make_model(section.model, ctx.base)
-    return model.charges if isinstance(model, predict.VectorModel) else None
 
 
 def _other_vector(ctx: Context, section: Predict, photon: predict.VirtualPhoton) -> predict.Channel:
     """Return the channel with the couplings of the model; shares of processes are those of theory."""
-    charges = _charges(ctx, section)
-    if charges is None:
+    model = model_of(ctx)
+    if _as_photons(model):
         return photon
+    if not needs_shares(model) or ctx.steering.spectrum is None:
+        return predict.Scaled(photon, _own_rate(model))
     names = ("pseudoscalar_dalitz", "vector_dalitz", "vector_mesons", "bremsstrahlung")
-    if charges.loop_mixing or ctx.steering.spectrum is None:
-        return predict.Scaled(photon, _photon_ratio(charges, []))
-    beam = ctx.steering.spectrum.beam_energy
+    beam, charges = ctx.steering.spectrum.beam_energy, model.charges
     channels = [theory_channel(name, section, ctx.base, beam) for name in names]
-    return predict.Scaled(photon, _photon_ratio(charges, channels))
-
-
-def _photon_ratio(
-    charges: Charges, channels: Sequence[predict.Channel]
-) -> Callable[[FloatArray], FloatArray]:
-    """Return the ratio of the vector to dark photons against the mass."""
-
-    def ratio(mass: FloatArray) -> FloatArray:
-        shares = predict.shares_of(channels, mass) if channels else {}
-        return predict.rate_ratio(charges, mass, shares)
-
-    return ratio
+    return predict.Scaled(
+        photon, lambda mass: predict.rate_ratio(charges, mass, predict.shares_of(channels, mass))
+    )
 
 
 def masses_of(ctx: Context, production: Production) -> FloatArray:
@@ -260,9 +298,9 @@ def masses_of(ctx: Context, production: Production) -> FloatArray:
     if section is None:
         msg = "[predict] is needed for a rate"
         raise SteeringError(msg)
-    charges = _charges(ctx, section)
+    model = model_of(ctx)
     low, high = section.mass_range or production.mass_range
-    if charges is not None and not charges.loop_mixing:
+    if isinstance(model, predict.VectorModel) and not model.charges.loop_mixing:
         high = min(high, SPLIT_MAX)
     if section.masses:
         return np.array(section.masses)
@@ -278,11 +316,12 @@ def conditions(ctx: Context, production: Production) -> dict[str, str]:
     if section is None:
         return {}
     lines = {f"production, {part.group}": predict.describe(part) for part in production.parts}
-    charges = _charges(ctx, section)
-    if charges is not None:
-        note = "" if charges.loop_mixing else "; shares of the processes from the theory channels"
-        lines["model"] = f"{charges.name}, coupling g: {charges.condition}{note}"
+    model = model_of(ctx)
+    if _by_charges(model):
+        note = "; shares of the processes from the theory channels" if needs_shares(model) else ""
+        lines["model"] = f"{model.charges.name}, coupling g: {model.charges.condition}{note}"
     else:
-        lines["model"] = f"{section.model}, the rate goes as the square of the coupling"
+        own = "" if _as_photons(model) else "; over that of dark photons as the model says"
+        lines["model"] = f"{section.model}, the rate goes as the square of the coupling{own}"
     lines["target"] = predict.OMITTED
     return lines

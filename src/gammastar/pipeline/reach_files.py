@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gammastar.core.records import FloatArray, Reach
 from gammastar.pipeline.context import Context
+from gammastar.pipeline.producing import model_of
 from gammastar.pipeline.results import write_reach
 from gammastar.store.manifest import write_json
 
@@ -45,6 +47,7 @@ def write(ctx: Context, search: Search, *, suffix: str) -> None:
     content = {
         "label": f"{'MOCK ' if ctx.book.mock else ''}expected reach, {search.detector.name}",
         "mock": ctx.book.mock,
+        "model": asdict(model_of(ctx).labels),
         "assumption": search.assumption,
         "expected_limit": search.limit.expected,
         "tip": search.reach.tip,

@@ -12,7 +12,7 @@ from gammastar import predict, report
 from gammastar.config import Predict
 from gammastar.core.records import FloatArray
 from gammastar.physics.hadronic_split import SPLIT_MAX
-from gammastar.pipeline.producing import r_table, theory_channel
+from gammastar.pipeline.producing import make_model, needs_shares, r_table, theory_channel
 
 __all__ = ["RECAST_NOTE", "edges_of", "recast_limits"]
 
@@ -53,7 +53,7 @@ def edges_of(polygon: FloatArray, mass: FloatArray) -> FloatArray:
 
 
 def recast_limits(section: Predict, base: Path) -> list[report.ExistingLimit]:
-    """Return the shipped limits on dark photons as limits on the vector of a steering file.
+    """Return the shipped limits on dark photons as limits on the model of a steering file.
 
     Parameters
     ----------
@@ -72,9 +72,8 @@ def recast_limits(section: Predict, base: Path) -> list[report.ExistingLimit]:
     `gammastar.predict.displaced` with the lengths of each experiment. Decays to e⁺e⁻ only, which is what the
     experiments mostly saw; FASER's shares of the processes are taken as those of 400 GeV.
     """
-    model, photon = predict.VectorModel.named(section.model, r_table()), predict.DarkPhoton(r_table())
-    loop = model.charges.loop_mixing
-    channels = [] if loop else [theory_channel(name, section, base, BEAM) for name in CHANNELS]
+    model, photon = make_model(section.model, base), predict.DarkPhoton(r_table())
+    channels = [theory_channel(name, section, base, BEAM) for name in CHANNELS] if needs_shares(model) else []
     found = []
     for limit in report.existing_limits(kinds=("observed", "recast")):
         near, length = LENGTHS[limit.name]
@@ -83,8 +82,10 @@ def recast_limits(section: Predict, base: Path) -> list[report.ExistingLimit]:
         edges = edges_of(limit.polygon, mass)
         inside = np.isfinite(edges).all(axis=1)
         mass, edges = mass[inside], edges[inside]
-        shares = predict.shares_of(channels, mass) if channels else {}
-        ratio = predict.rate_ratio(model.charges, mass, shares)
+        if needs_shares(model):
+            ratio = model.rate_ratio(mass, predict.shares_of(channels, mass))
+        else:
+            ratio = model.rate_ratio(mass)
         new = predict.displaced(
             mass, edges, photon, model, state="ee", ratio=ratio, length_ratio=(near + length) / near
         )

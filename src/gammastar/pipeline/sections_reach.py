@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gammastar import report
+from gammastar import predict, report
 from gammastar.core.records import Limit, Reach
 from gammastar.infer import Ranking
-from gammastar.physics.vector_models import CHARGES
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context
+from gammastar.pipeline.producing import model_of
 from gammastar.pipeline.products import Products
 from gammastar.pipeline.recast_limits import RECAST_NOTE, recast_limits
 from gammastar.pipeline.results import titled
@@ -21,7 +22,11 @@ from gammastar.report.style import power_of_ten
 
 __all__ = ["reach_sections"]
 
-NO_LIMITS = "No published limit is drawn: those on dark photons, recast by ratios, exclude nothing here."
+NO_LIMITS = {
+    "published": "No published limit is drawn: none is at hand.",
+    "recast": "No published limit is drawn: those on dark photons, recast by ratios, exclude nothing here.",
+    "none": "No published limit is drawn: those on dark photons were not recast to this model.",
+}
 
 
 def reach_sections(ctx: Context, made: Products) -> list[report.Section]:
@@ -34,17 +39,19 @@ def reach_sections(ctx: Context, made: Products) -> list[report.Section]:
 def _section(ctx: Context, name: str, search: Search, mass: Any, arrays: Arrays) -> report.Section:
     section = ctx.steering.infer
     own = None if section is None or section.existing_limits is None else ctx.base / section.existing_limits
-    known = _known(ctx, own)
+    named = model_of(ctx).labels
+    known = _known(ctx, named, own)
     reached = np.isfinite(search.reach.edges).all(axis=1)
     options: dict[str, Any] = {
         "mock": ctx.book.mock,
         "cl": search.limit.cl,
         "limits": [limit.curve for limit in known],
     }
-    options["plane"] = _plane(ctx, None if reached.any() or section is None else section.coupling)
+    options["plane"] = _plane(ctx, named, None if reached.any() or section is None else section.coupling)
     label = f"Expected reach, {search.detector.name}"
-    recast = bool(known) and known[0].plane != "dark_photon" and own is None
-    grey = f"Grey: {report.citations(known)}{f'; {RECAST_NOTE}' if recast else ''}." if known else NO_LIMITS
+    recast = named.limits == "recast" and any(limit.kind == "recast" for limit in known)
+    note = f"; {RECAST_NOTE}" if recast else ""
+    grey = f"Grey: {report.citations(known)}{note}." if known else NO_LIMITS[named.limits]
     domain, theory = domain_of(mass, arrays), _from_theory(ctx)
     contours = _theory_contours(search) if theory else _contours(search, domain)
     figure = report.reach_figure(
@@ -55,7 +62,13 @@ def _section(ctx: Context, name: str, search: Search, mass: Any, arrays: Arrays)
     figures = [titled(f"reach_{name}", caption, figure)]
     if domain is not None:
         limit = float(search.limit.expected[2])
-        figure = report.domain_figure(domain, mock=ctx.book.mock, limit=limit, title=search.detector.name)
+        figure = report.domain_figure(
+            domain,
+            mock=ctx.book.mock,
+            limit=limit,
+            title=search.detector.name,
+            axes_labels=(named.mass_axis, named.coupling_axis),
+        )
         caption = (
             "Measured part of the accepted signal, hatched below 50 % and crossed below 5 %; error of "
             "the signal from its extrapolated part (below). Line: expected limit."
@@ -69,7 +82,12 @@ def _section(ctx: Context, name: str, search: Search, mass: Any, arrays: Arrays)
     if search.levels is not None and len(mass) > 1:
         seen = search.levels[:, 0] if np.isfinite(search.levels[:, 0]).all() else None
         figure = report.limit_figure(
-            mass, search.levels[:, 1:], mock=ctx.book.mock, observed=seen, cl=search.limit.cl
+            mass,
+            search.levels[:, 1:],
+            mock=ctx.book.mock,
+            observed=seen,
+            cl=search.limit.cl,
+            mass_label=named.mass_axis,
         )
         caption = f"Limit at the coupling of the largest signal against mass, {search.detector.name}."
         figures.append(titled(f"limit_{name}", caption, figure))
@@ -85,33 +103,27 @@ def _from_theory(ctx: Context) -> bool:
     return ctx.steering.predict is not None and ctx.steering.predict.source == "theory"
 
 
-def _mixing(ctx: Context, own: Any) -> bool:
-    """Return whether limits on kinetic mixing belong on the plane: a dark photon's, or the user's own."""
-    predicting = ctx.steering.predict
-    return (
-        own is not None or predicting is None or predicting.model == "dark_photon" or ":" in predicting.model
+def _known(ctx: Context, named: predict.Labels, own: Path | None) -> list[report.ExistingLimit]:
+    """Return published limits for the plane of the model, and those of the user that name this plane."""
+    kinds, predicting = ("observed", "recast"), ctx.steering.predict
+    found = [] if named.limits != "published" else report.existing_limits(kinds=kinds)
+    if named.limits == "recast" and predicting is not None:
+        found = recast_limits(predicting, ctx.base)
+    if own is None:
+        return found
+    planes = dict.fromkeys(name for name in (named.plane, predicting and predicting.model) if name)
+    shipped = {limit.name for limit in report.existing_limits(kinds=kinds)}
+    mine = [limit for plane in planes for limit in report.existing_limits(plane, directory=own, kinds=kinds)]
+    return found + [limit for limit in mine if limit.name not in shipped]
+
+
+def _plane(ctx: Context, named: predict.Labels, couplings: tuple[float, float] | None) -> report.Plane:
+    """Return the plane of the model; theory has no threshold."""
+    plane = report.Plane(
+        coupling_range=couplings, mass_label=named.mass_axis, coupling_label=named.coupling_axis
     )
-
-
-def _known(ctx: Context, own: Any) -> list[report.ExistingLimit]:
-    """Return limits for the plane: those on dark photons, or the same recast for another vector."""
-    if _mixing(ctx, own):
-        return report.existing_limits(directory=own, kinds=("observed", "recast"))
     predicting = ctx.steering.predict
-    if predicting is None or predicting.model not in CHARGES:
-        return []
-    return recast_limits(predicting, ctx.base)
-
-
-def _plane(ctx: Context, couplings: tuple[float, float] | None) -> report.Plane:
-    """Return the plane of kinetic mixing, or of the coupling g of another vector; theory has no threshold."""
-    plane = report.Plane(coupling_range=couplings)
-    predicting = ctx.steering.predict
-    if predicting is not None and predicting.source == "theory":
-        plane = replace(plane, threshold=None)
-    if predicting is not None and predicting.model in CHARGES:
-        plane = replace(plane, mass_label="$m_X$ [GeV]", coupling_label="$g$")
-    return plane
+    return replace(plane, threshold=None) if predicting and predicting.source == "theory" else plane
 
 
 def domain_of(mass: Any, arrays: Arrays) -> report.DomainMap | None:
@@ -177,6 +189,7 @@ def _impacts(ctx: Context, name: str, search: Search, ranking: Ranking) -> tuple
         ranking.impact,
         mock=ctx.book.mock,
         title=f"lower edge at {search.impact_mass:.3g} GeV",
+        coupling=model_of(ctx).labels.coupling_symbol,
     )
     data = "the observed count" if search.observed is not None else "the median expected count"
     caption = (

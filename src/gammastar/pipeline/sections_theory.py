@@ -11,7 +11,7 @@ from gammastar.core.records import FloatArray
 from gammastar.pipeline.charge_limits import ChargeSearch
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context
-from gammastar.pipeline.producing import theory_channel
+from gammastar.pipeline.producing import model_of, theory_channel
 from gammastar.pipeline.results import titled
 from gammastar.pipeline.yield_errors import BUDGET, relative_errors
 from gammastar.report.theory_figures import Band, Points, band_figure, reach_lines_figure
@@ -45,7 +45,8 @@ def rate_section(ctx: Context, made: Any) -> report.Section:
     mass, rate = predicted["mass"], predicted["rate"]
     errors = np.sqrt(np.clip(sum(np.diag(v) for k, v in predicted.items() if k.startswith(BUDGET)), 0, None))
     low = int(np.argmin(mass))
-    what = "dark photons" if section.model == "dark_photon" else section.model
+    model = model_of(ctx)
+    what = model.labels.particles
     per = "interacting proton" if section.source == "theory" else "POT"
     ctx.book.numbers[f"{what} per {per} and squared coupling at {mass[low]:.3f} GeV"] = (
         f"{rate[low]:.3g} ± {errors[low]:.2g}"
@@ -58,9 +59,17 @@ def rate_section(ctx: Context, made: Any) -> report.Section:
             "Dileptons per proton on target times m/(2 kappa): no model of hadron production enters. Theory "
             "stands beside it for comparison alone."
         )
-        own = _comparisons(ctx, made, mass) if section.model == "dark_photon" else {}
+        own = _comparisons(ctx, made, mass) if isinstance(model, predict.DarkPhoton) else {}
+        named = model.labels
+        count = rf"$N_{{{named.particle.replace('_', '')}}}$ / POT / ${named.coupling_symbol}^2$"
         figure = report.rate_figure(
-            mass, rate, errors, mock=ctx.book.mock, label="from unfolded dileptons", comparisons=own
+            mass,
+            rate,
+            errors,
+            mock=ctx.book.mock,
+            label="from unfolded dileptons",
+            comparisons=own,
+            axes_labels=(named.mass_axis, count),
         )
     return report.Section(
         f"Rate of {what}",

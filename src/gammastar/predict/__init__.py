@@ -42,7 +42,7 @@ from gammastar.predict.mixture import (
     recoupled_channels,
     shares_of,
 )
-from gammastar.predict.model import Model
+from gammastar.predict.model import Labels, Model
 from gammastar.predict.models import DarkPhoton, VectorModel, rate_ratio, recoupled
 from gammastar.predict.pairs import chi_from_channel, chi_from_resonances, chi_pairs, resonance_rate
 from gammastar.predict.recast import displaced, prompt
@@ -59,6 +59,7 @@ __all__ = [
     "FractionFit",
     "JPsi",
     "Joint",
+    "Labels",
     "MesonChannel",
     "Mixture",
     "Model",

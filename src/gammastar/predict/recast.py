@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -19,7 +19,7 @@ State: TypeAlias = str
 class _Decaying(Protocol):
     def ctau(self, mass: float, coupling: npt.ArrayLike) -> FloatArray: ...
 
-    def branching(self, mass: float) -> dict[str, float]: ...
+    def branching(self, mass: float) -> Mapping[str, float]: ...
 
 
 def prompt(

@@ -102,7 +102,13 @@ def hatch_domain(ax: Axes, domain: DomainMap, polygon: FloatArray | None, colour
 
 @styled
 def domain_figure(
-    domain: DomainMap, *, mock: bool, limit: float | None = None, title: str = "", log_mass: bool = True
+    domain: DomainMap,
+    *,
+    mock: bool,
+    limit: float | None = None,
+    title: str = "",
+    log_mass: bool = True,
+    axes_labels: tuple[str, str] = (MASS_DARK, LABELS[COUPLING]),
 ) -> Figure:
     """Draw the measured part of the signal over mass and coupling, hatched where most of it is extrapolated.
 
@@ -115,6 +121,8 @@ def domain_figure(
     title : str
         E.g. the detector.
     log_mass : bool
+    axes_labels : tuple of str
+        Of mass and coupling; by default those of a dark photon.
 
     Returns
     -------
@@ -136,7 +144,7 @@ def domain_figure(
         )
         mesh.set_rasterized(True)
         figure.colorbar(mesh, ax=ax, label=label, extend="max" if top != 1.0 else "neither")
-        ax.set(yscale="log", ylabel=LABELS[COUPLING])
+        ax.set(yscale="log", ylabel=axes_labels[1])
         shown = np.flatnonzero((domain.signal > SHOWN).any(axis=0))
         if len(shown):
             ax.set_ylim(domain.coupling[shown[0]] / 1.5, domain.coupling[shown[-1]] * 6.0)  # MOCK above
@@ -146,7 +154,7 @@ def domain_figure(
     hatch_domain(axes[0, 0], domain, None, "0.25")
     if log_mass:
         log_mass_axis(axes[-1, 0])
-    axes[-1, 0].set_xlabel(MASS_DARK)
+    axes[-1, 0].set_xlabel(axes_labels[0])
     axes[0, 0].set_title(title, loc="left")
     if limit is not None:
         axes[0, 0].set_title(f"line: {limit:.3g} events", loc="right")

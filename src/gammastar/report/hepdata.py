@@ -43,6 +43,8 @@ class Submission:
         As HEPData's keyword, e.g. ``"P NUCLEUS --> DARKPHOTON X"``.
     method : str
         How the limits were computed.
+    phrases : tuple of str
+        Further keywords, e.g. ``("Dark Photon",)``.
     """
 
     title: str
@@ -51,6 +53,7 @@ class Submission:
     qualifiers: Mapping[str, str | float]
     reaction: str
     method: str
+    phrases: tuple[str, ...] = ()
 
 
 def write_submission(
@@ -111,7 +114,7 @@ def write_submission(
             "keywords": [
                 {"name": "reactions", "values": [submission.reaction]},
                 {"name": "observables", "values": ["CLS"]},
-                {"name": "phrases", "values": ["Upper limit", "Dark Photon"]},
+                {"name": "phrases", "values": ["Upper limit", *submission.phrases]},
             ],
             "data_file": place,
         }

@@ -35,8 +35,9 @@ def impact_figure(
     *,
     mock: bool,
     title: str = "",
+    coupling: str = r"\varepsilon",
 ) -> Figure:
-    r"""Draw the impacts of nuisances on log ε as bars and their pulls as points.
+    r"""Draw the impacts of nuisances on the logarithm of the coupling as bars and their pulls as points.
 
     Parameters
     ----------
@@ -48,6 +49,8 @@ def impact_figure(
         Δlog10 of the coupling for the nuisance at −1 and +1.
     mock : bool
     title : str
+    coupling : str
+        Its symbol, as mathematics without dollar signs.
 
     Returns
     -------
@@ -70,7 +73,7 @@ def impact_figure(
     for side, colour in ((0, COLOURS[0]), (1, COLOURS[1])):
         ax.barh(place, impact[:, side], height=0.62, color=colour, alpha=0.55, linewidth=0, zorder=2)
     widest = max(1.25 * float(np.abs(impact).max()), 1e-4)
-    ax.set(xlim=(-widest, widest), ylim=(-0.7, n - 0.3), xlabel=r"impact $\Delta\log_{10}\varepsilon$")
+    ax.set(xlim=(-widest, widest), ylim=(-0.7, n - 0.3), xlabel=rf"impact $\Delta\log_{{10}}{coupling}$")
     ax.axvline(0.0, color="0.4", linewidth=0.8, zorder=1)
     ax.set_yticks(place, [f" {name.replace('_', ' ')}" for name in names])
     ax.tick_params(axis="y", which="both", length=0, labelsize=12)
@@ -102,6 +105,7 @@ def limit_figure(
     observed: FloatArray | None = None,
     cl: float = 0.90,
     method: str = "",
+    mass_label: str = MASS_DARK,
 ) -> Figure:
     """Draw upper limits on the signal events against mass with the expected bands.
 
@@ -117,6 +121,7 @@ def limit_figure(
     cl : float
     method : str
         Written below the title.
+    mass_label : str
 
     Returns
     -------
@@ -143,7 +148,7 @@ def limit_figure(
     log_mass_axis(ax)
     drawn = bands if observed is None else np.column_stack([bands, observed])
     ax.set_ylim(0.0, 1.45 * float(np.nanmax(drawn)))
-    ax.set(xlabel=MASS_DARK, ylabel="upper limit on signal events")
+    ax.set(xlabel=mass_label, ylabel="upper limit on signal events")
     ax.set_title(f"{100 * cl:.3g} % CL", loc="left")
     if method:
         ax.set_title(method, loc="right", fontsize=11)

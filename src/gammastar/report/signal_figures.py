@@ -25,6 +25,8 @@ from gammastar.report.style import (
 
 __all__ = ["acceptance_figure", "acceptance_vs_mass", "rate_figure", "yield_map"]
 
+RATE_DARK = r"$N_{A′}$ / POT / $\varepsilon^2$"
+
 
 @styled
 def rate_figure(
@@ -36,14 +38,15 @@ def rate_figure(
     comparisons: Mapping[str, FloatArray] | None = None,
     measured: BoolArray | None = None,
     label: str = "from dileptons",
+    axes_labels: tuple[str, str] = (MASS_DARK, RATE_DARK),
 ) -> Figure:
-    """Draw the dark-photon yield per proton on target and per ε² against its mass.
+    """Draw the yield per proton on target and squared coupling against the mass.
 
     Parameters
     ----------
     mass : NDArray, shape (n,) [GeV]
     rate, errors : NDArray, shape (n,)
-        Dark photons per POT per ε² and the standard deviation; bands of one and two are drawn.
+        Particles per POT per squared coupling and the standard deviation; bands of one and two are drawn.
     mock : bool
     comparisons : mapping of label to NDArray, shape (n,) or (n, 3), optional
         Other predictions; three columns are low, central and high.
@@ -51,6 +54,8 @@ def rate_figure(
         False where the spectrum behind the rate is extrapolated (dashed).
     label : str
         Legend of the main line.
+    axes_labels : tuple of str
+        Of mass and rate; by default those of a dark photon.
 
     Returns
     -------
@@ -81,8 +86,8 @@ def rate_figure(
         outside = ~inside | np.r_[~inside[1:], False] | np.r_[False, ~inside[:-1]]
         beyond = np.where(outside, rate, np.nan)
         ax.plot(mass, beyond, color="black", linestyle="--", label="extrapolated", zorder=4)
-    ax.set(xlabel=MASS_DARK, xlim=(mass[0], mass[-1]))
-    ax.set_ylabel(r"$N_{A′}$ / POT / $\varepsilon^2$")
+    ax.set(xlabel=axes_labels[0], xlim=(mass[0], mass[-1]))
+    ax.set_ylabel(axes_labels[1])
     handles, names = ax.get_legend_handles_labels()
     first = len(comparisons or {})  # the main line and its bands stand before the comparisons
     order = [*range(first, len(names)), *range(first)]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.records import FloatArray
 from gammastar.physics.widths import RTable, dark_photon_branching, dark_photon_ctau
-from gammastar.predict.model import Model
+from gammastar.predict.model import Labels, Limits, Model
 
 __all__ = ["DarkPhoton"]
 
@@ -24,6 +25,18 @@ class DarkPhoton(Model):
     """
 
     r_table: RTable
+
+    @property
+    def labels(self) -> Labels:
+        """A′ and ε; published limits hold as they are, but not for a class derived from this one."""
+        plain = type(self) is DarkPhoton
+        limits: Limits = "published" if plain else "none"
+        plane = "dark_photon" if plain else ""
+        return Labels("dark photons", "A′", "ε", "kinetic mixing", limits=limits, plane=plane)
+
+    def rate_ratio(self, mass: npt.ArrayLike) -> FloatArray:
+        """Return ones."""
+        return np.ones_like(np.atleast_1d(np.asarray(mass, dtype=np.float64)))
 
     def ctau(self, mass: float, coupling: npt.ArrayLike) -> FloatArray:
         """Return cτ ∝ 1/ε² [m]; see `gammastar.physics.widths.dark_photon_ctau`."""

@@ -14,7 +14,7 @@ from gammastar.core.records import FloatArray, Sample
 from gammastar.physics.hadronic_split import meson_parts
 from gammastar.physics.vector_models import CHARGES, Charges, Process, kinetic_mixing_loop
 from gammastar.physics.widths import RTable, lepton_width
-from gammastar.predict.model import Model
+from gammastar.predict.model import Labels, Model
 
 __all__ = ["VectorModel", "rate_ratio", "recoupled"]
 
@@ -59,6 +59,20 @@ class VectorModel(Model):
     def condition(self) -> str:
         """Condition under which measured virtual photons predict this vector."""
         return self.charges.condition
+
+    @property
+    def labels(self) -> Labels:
+        """X and g; limits on dark photons are recast."""
+        plane = next((name for name, known in CHARGES.items() if known == self.charges), self.charges.name)
+        return Labels(
+            f"{self.charges.name} vectors", coupling_name="coupling g", limits="recast", plane=plane
+        )
+
+    def rate_ratio(
+        self, mass: npt.ArrayLike, shares: Mapping[Process, npt.ArrayLike] | None = None
+    ) -> FloatArray:
+        """Return X per g² over dark photons per ε²; see `rate_ratio` of this module for the shares."""
+        return rate_ratio(self.charges, mass, shares or {})
 
     def widths(self, mass: float) -> dict[str, float]:
         """Return partial widths per g² [GeV] into ee, mumu, tautau, neutrinos and hadrons."""

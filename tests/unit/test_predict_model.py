@@ -1,0 +1,241 @@
+"""Models of users: what they are called, how many of their particles are made, which limits are theirs."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from matplotlib.mathtext import MathTextParser
+
+from gammastar import predict, report
+from gammastar.config import Predict
+from gammastar.core.data import data_path
+from gammastar.core.errors import PhysicsError, SteeringError
+from gammastar.physics.vector_models import CHARGES, E_CHARGE
+from gammastar.physics.widths import RTable
+from gammastar.pipeline import sections_reach
+from gammastar.pipeline.producing import make_model, masses_of, theory_production
+
+R_TABLE = RTable.read(data_path("measurements/r_ratio.csv"))
+HEAD = """
+import numpy as np
+from gammastar import predict
+from gammastar.core.data import data_path
+from gammastar.physics.vector_models import CHARGES, Charges
+from gammastar.physics.widths import RTable
+
+R = RTable.read(data_path("measurements/r_ratio.csv"))
+PHOTON = predict.DarkPhoton(R)
+EXTRA = Charges("B", (1 / 3, 1 / 3, 1 / 3), 0.1, 0.1, 0.1, (0.0, 0.0, 0.0), "of a test")
+
+
+class Silent(predict.Model):
+    def ctau(self, mass, coupling):
+        return PHOTON.ctau(mass, coupling)
+
+    def branching(self, mass):
+        return PHOTON.branching(mass)
+
+
+class Axion(Silent):
+    labels = predict.Labels("axions", "a", "g_aγγ", "coupling to photons", "1/GeV")
+
+    def rate_ratio(self, mass):
+        return 0.25 * np.asarray(mass) ** 2
+
+
+class Copy(predict.DarkPhoton):
+    pass
+
+
+class NeedsMore(Axion):
+    def __init__(self, scale):
+        self.scale = scale
+
+
+class Wrong(Axion):
+    def rate_ratio(self, mass):
+        return -np.ones_like(mass)
+
+
+class Short(Axion):
+    def rate_ratio(self, mass):
+        return np.ones(1)
+
+
+def vector():
+    return predict.VectorModel(EXTRA, R)
+
+
+def b_minus_l():
+    return predict.VectorModel(CHARGES["b_minus_l"], R)
+
+
+def copy():
+    return Copy(R)
+
+
+class Free:  # as good as a model, but none
+    ctau, branching = Silent.ctau, Silent.branching
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "mine.py").write_text(HEAD)
+    return tmp_path
+
+
+def context(folder, model, **more):
+    """Return what the functions here read of a run."""
+    given = {
+        "source": "theory",
+        "beam_energy": 400.0,
+        "masses": [0.1, 0.3],
+        "n_sample": 9,
+    }
+    given["channels"] = ["pseudoscalar_dalitz", "vector_mesons", "bremsstrahlung"]
+    section = Predict(**(given | {"model": model} | more))
+    return SimpleNamespace(steering=SimpleNamespace(predict=section), base=folder)
+
+
+def known(folder, model, own=None):
+    ctx = context(folder, model)
+    return sections_reach._known(ctx, make_model(model, folder).labels, own)
+
+
+def test_the_rate_is_the_one_that_the_model_states(folder) -> None:
+    mass = np.array([0.1, 0.3])
+    photons = theory_production(context(folder, "dark_photon")).channel
+    axions = theory_production(context(folder, "mine.py:Axion")).channel
+    assert axions.rate(mass)[0] == pytest.approx(0.25 * mass**2 * photons.rate(mass)[0], rel=1e-12)
+    sample = axions.produce(0.3, n=500, rng=np.random.default_rng(1))
+    assert sample.weight.sum() == pytest.approx(float(axions.rate([0.3])[0][0]), rel=0.05)
+    same = theory_production(context(folder, "mine.py:copy")).channel
+    assert same.rate(mass)[0] == pytest.approx(photons.rate(mass)[0], rel=1e-12)
+
+
+def test_a_vector_from_a_file_is_the_named_one(folder) -> None:
+    mass = np.array([0.1, 0.3])
+    named, own = (
+        theory_production(context(folder, model)).channel.rate(mass)[0]
+        for model in ("b_minus_l", "mine.py:b_minus_l")
+    )
+    assert own == pytest.approx(named, rel=1e-14)
+    names = [
+        {(x.name, tuple(x.polygon.ravel())) for x in known(folder, m)}
+        for m in ("b_minus_l", "mine.py:b_minus_l")
+    ]
+    assert names[0] == names[1]
+    assert len(names[0]) >= 4
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("mine.py:Silent", "Silent does not say how many of its particles are made: define rate_ratio"),
+        ("mine.py:Free", "Free is no model; derive it from predict.Model"),
+        ("mine.py:EXTRA", "Charges is no model"),
+        ("mine.py:NeedsMore", "cannot be made without arguments"),
+        ("dark-photon", "neither one of dark_photon, lmu_ltau"),
+    ],
+)
+def test_a_model_that_does_not_say_enough_is_refused_before_work(folder, model, said) -> None:
+    with pytest.raises(SteeringError, match=said):
+        make_model(model, folder)
+
+
+def test_a_rate_that_cannot_be_is_named(folder) -> None:
+    for model, said in (
+        ("Wrong", "-1 at 0.1 GeV"),
+        ("Short", "shape (1,) for masses of shape (2,)"),
+    ):
+        channel = theory_production(context(folder, f"mine.py:{model}")).channel
+        with pytest.raises(PhysicsError, match=rf"{model}.rate_ratio: .*{re.escape(said)}"):
+            channel.rate([0.1, 0.3])
+    with pytest.raises(PhysicsError, match="define rate_ratio"):
+        predict.Model.rate_ratio(make_model("mine.py:Axion", folder), [0.1])
+
+
+def test_axes_belong_to_the_model(folder) -> None:
+    axes = {}
+    for model in ("dark_photon", "b_minus_l", "mine.py:vector", "mine.py:Axion"):
+        plane = sections_reach._plane(context(folder, model), make_model(model, folder).labels, None)
+        axes[model] = (plane.mass_label, plane.coupling_label)
+        assert plane.threshold is None  # theory
+        for label in axes[model]:
+            MathTextParser("path").parse(label)  # what is drawn can be drawn
+    assert axes["dark_photon"] == (report.Plane().mass_label, report.Plane().coupling_label)
+    assert axes["b_minus_l"] == axes["mine.py:vector"] == ("$m_{X}$ [GeV]", "$g$")
+    assert axes["mine.py:Axion"] == ("$m_{a}$ [GeV]", "$g_{aγγ}$ [1/GeV]")
+
+
+def test_grey_areas_belong_to_the_model(folder, tmp_path) -> None:
+    assert {x.plane for x in known(folder, "dark_photon")} == {"dark_photon"}
+    assert known(folder, "mine.py:Axion") == []
+    assert known(folder, "mine.py:copy") == []  # it may decay otherwise
+    assert sections_reach.NO_LIMITS["none"].startswith("No published limit is drawn")
+    found = known(folder, "mine.py:vector")
+    assert {x.kind for x in found} == {"recast"}
+    # one's own limits are drawn where they belong, the shipped ones on dark photons nowhere else
+    own = tmp_path / "limits"
+    own.mkdir()
+    text = data_path("limits/dark_photon_faser_2023.toml").read_text()
+    for name, plane in (("Theirs", "B"), ("Mine", "dark_photon"), ("Other", "b_minus_l")):
+        changed = text.replace('plane = "dark_photon"', f'plane = "{plane}"')
+        (own / f"{name}.toml").write_text(changed.replace('name = "FASER"', f'name = "{name}"'))
+    assert "Mine" in {x.name for x in known(folder, "dark_photon", own)}
+    assert {x.name for x in known(folder, "mine.py:Axion", own)} == set()
+    both = {x.name for x in known(folder, "mine.py:vector", own)}
+    assert "Theirs" in both
+    assert both.isdisjoint({"Mine", "Other", "FASER", "NA62"})
+
+
+def test_recast_limits_of_a_vector_of_a_file_scale_with_its_charges(folder) -> None:
+    """A vector with the electric charges and g is a dark photon with ε = g/e: the limits only move by e."""
+    text = HEAD.replace("(1 / 3, 1 / 3, 1 / 3), 0.1, 0.1, 0.1", "(2 / 3, -1 / 3, -1 / 3), -1.0, -1.0, -1.0")
+    (folder / "mine.py").write_text(text)
+    before = {x.name: x for x in known(folder, "dark_photon")}
+    after = {x.name: x for x in known(folder, "mine.py:vector")}
+    for name in ("FASER", "NA62"):
+        lowest = before[name].polygon[:, 1].min(), after[f"{name} (recast)"].polygon[:, 1].min()
+        assert lowest[1] == pytest.approx(E_CHARGE * lowest[0], rel=0.05)
+
+
+def test_masses_of_a_vector_end_where_its_widths_do(folder) -> None:
+    found = [
+        masses_of(
+            context(folder, m, masses=(), mass_range=(0.2, 2.0)), SimpleNamespace(mass_range=(0.0, np.inf))
+        )
+        for m in ("b_minus_l", "mine.py:vector", "mine.py:Axion")
+    ]
+    assert found[0][-1] == found[1][-1] < 1.1
+    assert found[2][-1] == 2.0
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"coupling": "$g$"},
+        {"particle": ""},
+        {"unit": r"\\GeV"},
+        {"limits": "all"},
+        {"particles": 3},
+        {"coupling": "g^2"},
+    ],
+)
+def test_labels_that_no_axis_can_show_are_refused(bad) -> None:
+    with pytest.raises(PhysicsError, match=f"Labels: {next(iter(bad))}"):
+        predict.Labels(**bad)
+
+
+def test_every_named_vector_knows_its_plane() -> None:
+    for name, charges in CHARGES.items():
+        labels = predict.VectorModel.named(name, R_TABLE).labels
+        assert (labels.plane, labels.limits) == (name, "recast")
+        assert charges.name in labels.particles
+    other = predict.VectorModel(replace(CHARGES["b_minus_l"], name="B − 3L"), R_TABLE).labels
+    assert other.plane == "B − 3L"
