@@ -21,7 +21,14 @@ from _venv import reenter  # noqa: E402
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path)
-    parser.add_argument("--ctau", type=float, required=True, help="proper decay length of the parent [m]")
+    parser.add_argument(
+        "--ctau",
+        type=float,
+        nargs="+",
+        required=True,
+        help="proper decay length [m] of each parent, light to heavy",
+    )
+    parser.add_argument("--expected", type=float, help="sum of weights, of a HepMC file that has none")
     parser.add_argument("--pot", type=float, required=True, help="protons on target of the file's weights")
     parser.add_argument("--search-pot", type=float, help="protons on target of the search (default: --pot)")
     parser.add_argument("--radius", type=float, default=5.0, help="decay volume: cylinder along z [m]")
@@ -36,15 +43,15 @@ def main() -> int:
     from gammastar.recast.darknews import decay_probability
     from gammastar.store.darknews import read_darknews
 
-    events = read_darknews(options.file)
+    events = read_darknews(options.file, expected=options.expected)
     volume = Cylinder(radius=options.radius, z0=options.z[0], z1=options.z[1])
-    inside = decay_probability(events, volume, options.ctau)
+    inside = decay_probability(events, volume, events.per_parent(options.ctau))[0]
     scale = (options.search_pot or options.pot) / options.pot
     cuts = select.Cuts(pair={"energy": (options.min_energy, float("inf"))})
     pairs, cutflow = select.pairs(events.leptons(events.weight * inside * scale), cuts)
     signal = float(pairs.weight[pairs.os].sum())
     error = float((pairs.weight[pairs.os] ** 2).sum() ** 0.5)
-    mass = float(events.mass.mean())
+    mass = float(events.parents[-1])  # names the patch: the heaviest of the parents
     workspace = infer.workspace("decays", options.background)
     patches = infer.patchset(workspace, [mass], [1.0], [signal])
     options.output.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -53,10 +55,11 @@ def write_parquet(path, events, leave_out=()):
     pq.write_table(pa.table({key: columns[key] for key in columns if key not in leave_out}), path)
 
 
-def write_hepmc(path, events, weighted=True):
+def write_hepmc(path, events, weighted=True, named=True):
+    """Write events as DarkNews does; unweighted ones keep the names of the weights in the header."""
     hep = pytest.importorskip("pyhepmc")
     run = hep.GenRunInfo()
-    if weighted:
+    if named:
         run.weight_names = ["w_decay_rate_0", "w_event_rate"]
     with hep.open(str(path), "w") as file:
         for k in range(len(events)):
@@ -151,9 +154,8 @@ def test_bad_files(tmp_path):
     )
     with pytest.raises(InputFileError, match="order of the components"):
         read_darknews(tmp_path / "MOCK.parquet", swapped)
-    write_hepmc(tmp_path / "bare.hepmc3", events, weighted=False)
-    with pytest.raises(BranchError, match="without weights"):
-        read_darknews(tmp_path / "bare.hepmc3")
+    with pytest.raises(PhysicsError, match="weight -1"):
+        replace(events, weight=-np.ones(len(events)))
     with pytest.raises(PhysicsError, match="not finite"):
         DarkEvents(
             events.parent,
@@ -163,3 +165,93 @@ def test_bad_files(tmp_path):
             events.origin * np.nan,
             events.weight,
         )
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_unweighted_files_are_refused_or_normalised(tmp_path, named):
+    """DarkNews writes no weights with hep_unweight=True; the library reads ones under their names."""
+    events, path = mock(50), tmp_path / "unweighted.hepmc3"
+    write_hepmc(path, events, weighted=False, named=named)
+    with pytest.raises(BranchError, match=r"no weights: each of the 50 events .* give expected="):
+        read_darknews(path)
+    found = read_darknews(path, expected=18364.0)
+    assert found.weight.sum() == pytest.approx(18364.0)
+    assert np.ptp(found.weight) == 0
+    for bad in (0.0, -1.0, float("nan")):
+        with pytest.raises(InputFileError, match="expected"):
+            read_darknews(path, expected=bad)
+    write_hepmc(tmp_path / "MOCK.hepmc3", events)
+    write_parquet(tmp_path / "MOCK.parquet", events)
+    for name in ("MOCK.hepmc3", "MOCK.parquet"):
+        with pytest.raises(BranchError, match="leave expected= out"):
+            read_darknews(tmp_path / name, expected=18364.0)
+
+
+def mixed(n=400, boost=1.0):
+    """MOCK decays of two states of different mass, one after the other, with different lifetimes."""
+    parts = []
+    for mass, seed in ((0.14, 1), (0.42, 2)):
+        rng = stream(seed, "mixed")
+        child, lepton = 0.3 * mass, 0.000511
+        p = rng.uniform(1.0, 5.0, n) * boost
+        parent = np.stack([0.05 * p, 0 * p, p, np.sqrt(1.0025 * p**2 + mass**2)], axis=1)
+        # N → N' γ*(→ e e) along the line of flight, pair of the smallest mass: momenta add up exactly
+        pair = 2 * lepton
+        energy = (mass**2 + pair**2 - child**2) / (2 * mass)
+        k = np.sqrt(energy**2 - pair**2)
+        direction = parent[:, :3] / np.linalg.norm(parent[:, :3], axis=1)[:, None]
+        gamma, beta_gamma = parent[:, 3] / mass, np.linalg.norm(parent[:, :3], axis=1) / mass
+        both = np.column_stack(
+            [direction * (beta_gamma * energy + gamma * k)[:, None], gamma * energy + beta_gamma * k]
+        )
+        parts.append((parent, parent - both, both / 2, both / 2, rng.uniform(-1, 1, (n, 3)), np.full(n, 2.0)))
+    return DarkEvents(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def test_each_parent_has_its_own_lifetime():
+    events, volume = mixed(), Cylinder(radius=3.0, z0=4.0, z1=9.0)
+    assert events.parents == pytest.approx([0.14, 0.42], rel=1e-9)
+    assert mixed(boost=2e3).parents == pytest.approx([0.14, 0.42], rel=1e-3)  # m² = E² − p² rounds at 10 TeV
+    ctau = {0.14: 0.5, 0.42: 12.0}
+    found = decay_probability(events, volume, events.per_parent(list(ctau.values())))
+    assert found.shape == (1, 800)
+    for n, mass in enumerate(ctau):
+        alone = events.of_parent(mass)
+        assert len(alone) == 400
+        part = slice(400 * n, 400 * (n + 1))
+        assert np.array_equal(alone.parent, events.parent[part])
+        assert found[0, part] == pytest.approx(decay_probability(alone, volume, ctau[mass]), rel=1e-12)
+        # by hand: a straight line from the origin, λ = p cτ/m
+        p = np.linalg.norm(alone.parent[:, :3], axis=1)
+        cosine = alone.parent[:, 2] / p
+        first, last = ((z - alone.origin[:, 2]) / cosine for z in (4.0, 9.0))
+        mean = p * ctau[mass] / mass
+        central = np.hypot(alone.origin[:, 0] + last * np.sqrt(1 - cosine**2), alone.origin[:, 1]) < 2.9
+        by_hand = np.exp(-first / mean) - np.exp(-last / mean)
+        assert central.sum() > 300
+        assert found[0, part][central] == pytest.approx(by_hand[central], rel=1e-9)
+        assert alone.sample(1e20).weight.sum() == pytest.approx(800 / 1e20)
+    both = events.per_parent([[0.5, 12.0], [1.0, 1.0]])
+    assert decay_probability(events, volume, both).shape == (2, 800)
+
+
+def test_one_lifetime_for_several_parents_is_refused():
+    events, volume = mixed(), Cylinder(radius=3.0, z0=4.0, z1=9.0)
+    for ctau in (1.0, [1.0, 2.0]):
+        with pytest.raises(PhysicsError, match=r"2 parents of 0.14, 0.42 GeV, but one ctau"):
+            decay_probability(events, volume, ctau)
+    with pytest.raises(PhysicsError, match="a sample has one mass"):
+        events.sample(1e20)
+    with pytest.raises(PhysicsError, match=r"none of 0.3 GeV"):
+        events.of_parent(0.3)
+    for wrong in ([1.0], [1.0, 2.0, 3.0], 1.0):
+        with pytest.raises(PhysicsError, match="must have one of each"):
+            events.per_parent(wrong)
+    alone = events.of_parent(0.42)
+    for wrong, said in (
+        (0.0, "must be positive"),
+        (float("nan"), "must be positive"),
+        (np.ones((1, 3)), "shape"),
+    ):
+        with pytest.raises(PhysicsError, match=said):
+            decay_probability(alone, volume, wrong)

@@ -28,6 +28,10 @@ __all__ = ["MOMENTA", "DarkEvents", "DarkNewsSchema", "decay_probability", "load
 MOMENTA = ("parent", "daughter", "particle", "antiparticle")
 TOLERANCE = 1e-5
 """Largest violation of momentum conservation relative to the energy of the parent."""
+SAME_MASS = 1e-4
+"""Relative difference of masses up to which two parents are one state; rounding of momenta comes on top."""
+NAMED = 4
+"""Masses that a message names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,7 @@ class DarkEvents:
     Raises
     ------
     PhysicsError
-        If a value is not finite or four-momentum is not conserved.
+        If a value is not finite, a weight is negative or four-momentum is not conserved.
     """
 
     parent: FloatArray
@@ -78,6 +82,10 @@ class DarkEvents:
         arrays = [getattr(self, name) for name in (*MOMENTA, "origin", "weight")]
         if not all(np.isfinite(array).all() for array in arrays):
             msg = "DarkNews events: momenta, positions or weights hold values that are not finite"
+            raise PhysicsError(msg)
+        if (self.weight < 0).any():
+            index = int(self.weight.argmin())
+            msg = f"DarkNews event {index}: weight {self.weight[index]:g}; no number of events is negative"
             raise PhysicsError(msg)
         rest = self.parent - self.daughter - self.particle - self.antiparticle
         space = np.array(
@@ -103,6 +111,61 @@ class DarkEvents:
         return np.asarray(np.sqrt(np.clip(square, 0.0, None)))
 
     @property
+    def parents(self) -> FloatArray:
+        """Masses of the decaying states in the file, increasing [GeV], shape (p,): a file may mix several."""
+        return self._grouped()[0]
+
+    def _grouped(self) -> tuple[FloatArray, npt.NDArray[np.int64]]:
+        """Return the masses of the states, and which of them each event holds."""
+        if not len(self):
+            return np.empty(0), np.empty(0, dtype=np.int64)
+        order = np.argsort(self.mass)
+        mass = self.mass[order]
+        # m² = E² − p² is known to some 1e-15 E²
+        rounding = 1e-14 * self.parent[order, 3] ** 2 / np.maximum(mass, 1e-300)
+        width = np.maximum(SAME_MASS * mass, rounding)
+        state = np.concatenate([[0], np.cumsum(np.diff(mass) > np.maximum(width[1:], width[:-1]))])
+        group = np.empty(len(self), dtype=np.int64)
+        group[order] = state
+        return np.asarray(np.bincount(state, mass) / np.bincount(state), dtype=np.float64), group
+
+    def per_parent(self, ctau: npt.ArrayLike) -> FloatArray:
+        """Return the proper decay length of each event for `decay_probability`, shape (1, n) or (k, n) [m].
+
+        Parameters
+        ----------
+        ctau : array_like, shape (p,) or (k, p)
+            Proper decay length of each of the `parents` [m], in their order.
+
+        Raises
+        ------
+        PhysicsError
+            If there is not one per parent.
+        """
+        masses, group = self._grouped()
+        values = np.atleast_2d(np.asarray(ctau, dtype=np.float64))
+        if values.ndim != 2 or values.shape[1] != len(masses):
+            msg = f"DarkNews: {_several(masses)}; ctau of shape {np.shape(ctau)} must have one of each"
+            raise PhysicsError(msg)
+        return np.asarray(values[:, group])
+
+    def of_parent(self, mass: float) -> DarkEvents:
+        """Return the events of one of the `parents`, the one of this mass [GeV].
+
+        Raises
+        ------
+        PhysicsError
+            If there is none within one per cent.
+        """
+        masses, group = self._grouped()
+        nearest = int(np.argmin(np.abs(masses - mass))) if len(masses) else 0
+        if not len(masses) or not abs(masses[nearest] - mass) <= 0.01 * masses[nearest]:
+            msg = f"DarkNews: {_several(masses)}, none of {mass!r} GeV"
+            raise PhysicsError(msg)
+        keep = group == nearest
+        return DarkEvents(*(getattr(self, name)[keep] for name in (*MOMENTA, "origin", "weight")))
+
+    @property
     def relative_error(self) -> float:
         """Relative statistical error of the sum of weights."""
         return float(np.sqrt((self.weight**2).sum()) / self.weight.sum())
@@ -114,7 +177,15 @@ class DarkEvents:
         ----------
         pot : float
             Protons on target of the experiment that the weights refer to; the files do not tell.
+
+        Raises
+        ------
+        PhysicsError
+            If the file mixes parents: a sample has one mass. Take them one by one, `of_parent`.
         """
+        if len(self.parents) > 1:
+            msg = f"DarkNews: {_several(self.parents)}, but a sample has one mass; take of_parent(mass)"
+            raise PhysicsError(msg)
         p4 = vector.array(dict(zip(("px", "py", "pz", "E"), self.parent.T, strict=True)))
         return Sample(p4, self.weight / pot, self.origin, np.zeros(len(self), dtype=bool))
 
@@ -140,6 +211,13 @@ class DarkEvents:
         return ak.zip(fields, depth_limit=1)
 
 
+def _several(masses: FloatArray) -> str:
+    """Name the parents of a file."""
+    shown = ", ".join(f"{mass:.6g}" for mass in masses[:NAMED])
+    more = f" … and {len(masses) - NAMED} more" if len(masses) > NAMED else ""
+    return f"{len(masses)} parents of {shown}{more} GeV"
+
+
 def decay_probability(events: DarkEvents, volume: Volume, ctau: npt.ArrayLike) -> FloatArray:
     """Return the probability that each parent decays inside a volume.
 
@@ -148,19 +226,40 @@ def decay_probability(events: DarkEvents, volume: Volume, ctau: npt.ArrayLike) -
     events : DarkEvents
     volume : Volume
         From a detector card, in the frame of the events.
-    ctau : array_like, shape () or (k,)
-        Proper decay lengths [m]: the files do not tell them.
+    ctau : array_like, shape (), (k,), (1, n) or (k, n)
+        Proper decay lengths [m], inf if stable: the files do not tell them. Of all events, or with two axes
+        of each event; `DarkEvents.per_parent` makes the latter from one per parent.
+
+    Raises
+    ------
+    PhysicsError
+        If a decay length is not positive, the shape is another, or one cτ is given for several parents.
 
     Returns
     -------
     NDArray, shape (n,) or (k, n)
+        Of shape (k, n) for two axes of `ctau`.
         e^(−entry/λ) − e^(−exit/λ) with λ = βγ cτ, zero where the line of flight misses. It replaces the decay
         positions of the file, which are one unforced draw each.
     """
+    proper = np.asarray(ctau, dtype=np.float64)
+    if not (proper > 0).all():
+        msg = f"decay_probability: ctau = {proper[~(proper > 0)].flat[0]:g} m must be positive"
+        raise PhysicsError(msg)
+    if proper.ndim > 2 or (proper.ndim == 2 and proper.shape[1] != len(events)):
+        msg = f"decay_probability: ctau of shape {proper.shape}, expected (), (k,) or (k, {len(events)})"
+        raise PhysicsError(msg)
+    if proper.ndim < 2 and len(events.parents) > 1:
+        msg = (
+            f"decay_probability: {_several(events.parents)}, but one ctau for all of them; give "
+            "events.per_parent([…]), one per parent in this order"
+        )
+        raise PhysicsError(msg)
     momentum = np.sqrt((events.parent[:, :3] ** 2).sum(axis=1))
     direction = events.parent[:, :3] / np.maximum(momentum, 1e-300)[:, None]
     entry, leave = volume.chord(events.origin, direction).T
     hit = np.isfinite(entry) & (momentum > 0)
-    mean = np.asarray(ctau, dtype=np.float64)[..., None] * np.maximum(momentum / events.mass, 1e-300)
+    each = proper if proper.ndim == 2 else proper[..., None]
+    mean = each * np.maximum(momentum / events.mass, 1e-300)
     first, last = (np.where(hit, np.maximum(length, 0.0), 0.0) for length in (entry, leave))
     return np.asarray(np.where(hit, np.exp(-first / mean) * -np.expm1(-(last - first) / mean), 0.0))

@@ -19,6 +19,8 @@ from gammastar.recast.darknews import MOMENTA, DarkEvents, DarkNewsSchema, load_
 
 __all__ = ["read_darknews"]
 
+_HAS_WEIGHTS = "{path}: the events have weights, which sum to the expected events; leave expected= out"
+
 
 def _need(name: str) -> Any:
     try:
@@ -29,7 +31,9 @@ def _need(name: str) -> Any:
         raise InputFileError(msg) from error
 
 
-def read_darknews(path: Path, schema: DarkNewsSchema | None = None) -> DarkEvents:
+def read_darknews(
+    path: Path, schema: DarkNewsSchema | None = None, *, expected: float | None = None
+) -> DarkEvents:
     """Read a file of DarkNews.
 
     Parameters
@@ -38,22 +42,31 @@ def read_darknews(path: Path, schema: DarkNewsSchema | None = None) -> DarkEvent
         ``.parquet`` (needs pyarrow), or ``.hepmc``, ``.hepmc2``, ``.hepmc3`` (needs pyhepmc). The default
         output of DarkNews, a pickle, is refused: reading it would execute code.
     schema : DarkNewsSchema, optional
+    expected : float, optional
+        Expected events of the whole exposure, the sum of the weights before DarkNews unweighted its events:
+        HepMC files of ``hep_unweight=True`` hold ones in place of weights, and the sum nowhere. They are
+        refused without it, and files with weights are refused with it.
 
     Raises
     ------
     InputFileError
         If the file is missing, damaged, empty or of another kind.
     BranchError
-        If a column or a particle is missing.
+        If a column or a particle is missing, or the events have no weights.
     """
+    if expected is not None and not (np.isfinite(expected) and expected > 0):
+        msg = f"{path}: expected = {expected!r} events must be a positive number"
+        raise InputFileError(msg)
     chosen = load_schema() if schema is None else schema
     if not path.is_file():
         msg = f"{path}: there is no such file"
         raise InputFileError(msg)
     if path.suffix == ".parquet":
+        if expected is not None:
+            raise BranchError(_HAS_WEIGHTS.format(path=path))
         return _parquet(path, chosen)
     if path.suffix in (".hepmc", ".hepmc2", ".hepmc3"):
-        return _hepmc(path, chosen)
+        return _hepmc(path, chosen, expected)
     msg = f"{path}: give .parquet or .hepmc3 (DarkNews: parquet=True or hepmc3=True); pickles are not read"
     raise InputFileError(msg)
 
@@ -95,15 +108,17 @@ def _column(name: str, component: str) -> str:
     return f"('{name}', '{component}')"
 
 
-def _hepmc(path: Path, schema: DarkNewsSchema) -> DarkEvents:
+def _hepmc(path: Path, schema: DarkNewsSchema, expected: float | None) -> DarkEvents:
     hep = _need("pyhepmc")
     _complete(path)
     rows: list[tuple[FloatArray, FloatArray, float]] = []
+    bare = True  # pyhepmc fills in ones where nothing was written, for each name of the header
     try:
         with hep.open(str(path)) as file:
             names: list[str] = []
             for event in file:
                 names = names or list(event.run_info.weight_names)
+                bare = bare and all(weight == 1.0 for weight in event.weights)
                 rows.append(_event(path, event, schema, names))
     except (OSError, RuntimeError) as error:
         msg = f"{path}: no readable HepMC file ({error})"
@@ -114,7 +129,19 @@ def _hepmc(path: Path, schema: DarkNewsSchema) -> DarkEvents:
     momenta = np.array([row[0] for row in rows])
     origin = np.array([row[1] for row in rows]) * schema.units["length"]
     by_name = {key: momenta[:, k] for k, key in enumerate(MOMENTA)}
-    return _checked(path, by_name, origin, np.array([row[2] for row in rows]))
+    weight = np.array([row[2] for row in rows])
+    if bare and expected is None:
+        msg = (
+            f"{path}: no weights: each of the {len(rows)} events weighs one, as DarkNews writes with "
+            "hep_unweight=True; write weighted events, or give expected=, the sum of w_event_rate before "
+            "unweighting"
+        )
+        raise BranchError(msg)
+    if expected is not None:
+        if not bare:
+            raise BranchError(_HAS_WEIGHTS.format(path=path))
+        weight = np.full(len(rows), expected / len(rows))
+    return _checked(path, by_name, origin, weight)
 
 
 def _complete(path: Path) -> None:
@@ -147,11 +174,14 @@ def _event(
         raise BranchError(msg)
     momenta = [(p.momentum.px, p.momentum.py, p.momentum.pz, p.momentum.e) for (p,) in found]
     vertex = found[0][0].production_vertex.position
-    if rules["weight"] not in names:
-        msg = f"{path}: events without weights {rules['weight']!r}; let DarkNews write weighted ones"
+    if not names and not event.weights:  # an unweighted file of another writer
+        weight = 1.0
+    elif rules["weight"] not in names or len(event.weights) != len(names):
+        msg = f"{path}, event {event.event_number}: no weight {rules['weight']!r}; let DarkNews write it"
         raise BranchError(msg)
-    weight = event.weights[names.index(rules["weight"])]
-    return np.array(momenta), np.array([vertex.x, vertex.y, vertex.z]), float(weight)
+    else:
+        weight = float(event.weights[names.index(rules["weight"])])
+    return np.array(momenta), np.array([vertex.x, vertex.y, vertex.z]), weight
 
 
 def _checked(
