@@ -19,6 +19,7 @@ from gammastar.infer.workspace import MASKED
 __all__ = ["channels_of", "combine", "write_xml"]
 
 PER_CHANNEL = {"shapesys", "staterror", "shapefactor"}
+USUAL = 5.0  # bounds of a nuisance in HistFactory [standard deviations]
 
 
 def combine(
@@ -109,9 +110,19 @@ def channels_of(workspace: Mapping[str, Any]) -> list[Channel]:
     Raises
     ------
     PhysicsError
-        For anything else, naming the modifier: the exact engine has no bin-wise nuisances.
+        For anything else, naming the modifier or the parameter: the exact engine has no bin-wise nuisances.
+
+    Notes
+    -----
+    Of the measurement's parameters `fixed` takes a nuisance θ out, at its `inits`, and `auxdata` a moves the
+    centre of its constraint. With θ = a + θ′ that is a unit normal around zero again, of yields times κ^a: the
+    channels hold these yields. `inits` of others are starting values, and the strength lies between zero and
+    the tested one by the definition of the statistic; bounds narrower than the usual ±5 are refused.
     """
-    poi = workspace["measurements"][0]["config"]["poi"]
+    config = workspace["measurements"][0]["config"]
+    poi = config["poi"]
+    used = {m["name"] for c in workspace["channels"] for s in c["samples"] for m in s["modifiers"]}
+    centres, fixed = _centres(poi, [entry for entry in config["parameters"] if entry["name"] in used])
     masked = workspace["measurements"][0]["name"] == MASKED
     counts = {o["name"]: o["data"] for o in workspace["observations"]}
     found = []
@@ -121,18 +132,57 @@ def channels_of(workspace: Mapping[str, Any]) -> list[Channel]:
         if len(signals) != 1 or len(others) != 1:
             msg = f"channel {channel['name']!r}: needs one signal and one background sample for exact limits"
             raise PhysicsError(msg)
-        (signal,), (background,) = signals, others
+        yields, sigmas = [], []
+        for sample in (*signals, *others):
+            moved = _log_normals(sample, poi)
+            shift = sum(sigma * centres.get(name, 0.0) for name, sigma in moved.items())
+            yields.append([value * math.exp(shift) for value in sample["data"]])
+            sigmas.append({name: sigma for name, sigma in moved.items() if name not in fixed})
         found.append(
             binned_channel(
                 channel["name"],
-                signal=signal["data"],
-                background=background["data"],
+                signal=yields[0],
+                background=yields[1],
                 observed="masked" if masked else counts[channel["name"]],
-                signal_sigma=_log_normals(signal, poi),
-                background_sigma=_log_normals(background, poi),
+                signal_sigma=sigmas[0],
+                background_sigma=sigmas[1],
             )
         )
     return found
+
+
+def _centres(poi: str, parameters: Sequence[Mapping[str, Any]]) -> tuple[dict[str, float], set[str]]:
+    """Return where each set-up nuisance is centred or fixed, and the names of the fixed ones."""
+    centres: dict[str, float] = {}
+    fixed: set[str] = set()
+    for entry in parameters:
+        name = entry["name"]
+        what = f"parameter {name!r} of the measurement"
+        if name == poi:
+            if entry.get("fixed") or "auxdata" in entry or "sigmas" in entry:
+                msg = f"{what}: the parameter of interest can be neither fixed nor constrained"
+                raise PhysicsError(msg)
+            continue
+        if name in centres:
+            msg = f"{what} is set up twice; keep one entry"
+            raise PhysicsError(msg)
+        if "sigmas" in entry or "factors" in entry:
+            msg = f"{what}: a log-normal nuisance has no sigmas or factors; put its size into hi and lo"
+            raise PhysicsError(msg)
+        values = entry.get("inits", [0.0]) if entry.get("fixed") else entry.get("auxdata", [0.0])
+        if len(values) != 1 or not math.isfinite(values[0]):
+            msg = f"{what}: {values} must be one finite number"
+            raise PhysicsError(msg)
+        if entry.get("fixed"):
+            fixed.add(name)
+        elif any(low > -USUAL or high < USUAL for low, high in entry.get("bounds", [])):
+            msg = (
+                f"{what}: bounds {entry['bounds']} are narrower than ±{USUAL:g}, and exact limits do not bound "
+                "their fits; leave the bounds out, or take method = 'asymptotic'"
+            )
+            raise PhysicsError(msg)
+        centres[name] = float(values[0])
+    return centres, fixed
 
 
 def write_xml(workspace: Mapping[str, Any], directory: Path, *, prefix: str = "limit") -> Path:
@@ -192,6 +242,9 @@ def _log_normals(sample: Mapping[str, Any], poi: str) -> dict[str, float]:
                 f"sample {sample['name']!r}: modifier {modifier['name']!r} ({modifier['type']}) is not "
                 "log-normal; exact limits know normsys with lo = 1/hi only"
             )
+            raise PhysicsError(msg)
+        if modifier["name"] in sigmas:
+            msg = f"sample {sample['name']!r}: modifier {modifier['name']!r} occurs twice; keep one of them"
             raise PhysicsError(msg)
         sigmas[modifier["name"]] = math.log(data["hi"])
     return sigmas

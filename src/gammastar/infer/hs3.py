@@ -191,6 +191,16 @@ def _used(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
                 yield from modifier.get("parameters", [modifier.get("parameter")])
 
 
+def _setting(name: str, settings: Mapping[str, Any]) -> tuple[Mapping[str, Any], int]:
+    """Return what the measurement says of a parameter under its name in ROOT, and which of its bins it is."""
+    if name in settings:
+        return settings[name], 0
+    if name.startswith("alpha_"):
+        return settings.get(name.removeprefix("alpha_"), {}), 0
+    own, _, i = name.removeprefix("gamma_").rpartition("_bin_")
+    return (settings.get(own, {}), int(i)) if name.startswith("gamma_") else ({}, 0)
+
+
 def _parameters(
     found: Sequence[Mapping[str, Any]],
     constraints: Mapping[str, Mapping[str, Any]],
@@ -200,15 +210,15 @@ def _parameters(
     """Return analyses, domains and parameter points."""
     points, axes = [], []
     for name in sorted(set(_used(found))):
-        setting = settings.get(name, {})
+        setting, i = _setting(name, settings)
         start, default = (0.0, (-5.0, 5.0)) if name.startswith("alpha_") else (1.0, GAMMA)
         default = default if name.startswith(("alpha_", "gamma_")) else (0.0, 10.0)
-        low, high = setting.get("bounds", [default])[0]
-        point = {"name": name, "value": float(setting.get("inits", [start])[0])}
+        low, high = setting["bounds"][i] if "bounds" in setting else default
+        point = {"name": name, "value": float(setting["inits"][i] if "inits" in setting else start)}
         points.append(point | ({"const": True} if setting.get("fixed") else {}))
         axes.append({"name": name, "min": float(low), "max": float(high)})
     for constraint in constraints.values():
-        centre = settings.get(constraint["x"], {}).get("auxdata", [0.0])[0]
+        centre = _setting(constraint["x"], settings)[0].get("auxdata", [0.0])[0]
         points.append({"name": constraint["mean"], "value": float(centre), "const": True})
     nuisances = [axis for axis in axes if axis["name"] != poi]
     own = [axis for axis in axes if axis["name"] == poi]

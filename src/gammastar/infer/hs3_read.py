@@ -68,6 +68,7 @@ def from_hs3(document: Mapping[str, Any], *, likelihood: str | None = None) -> d
     observed = [{"name": c["name"], "data": counts} for c, counts in zip(made, data, strict=True)]
     parameters = [_setting(document, name, values) for name in sorted(free)]
     parameters += [_luminosity(name, gaussian, values) for name, gaussian in lumi.items()]
+    parameters += _held(made, values, fixed)
     config = {"poi": poi, "parameters": parameters}
     spec = {
         "channels": made,
@@ -82,6 +83,20 @@ def from_hs3(document: Mapping[str, Any], *, likelihood: str | None = None) -> d
 def _fixed(document: Mapping[str, Any]) -> set[str]:
     points = document.get("parameter_points") or [{"parameters": []}]
     return {entry["name"] for entry in points[0]["parameters"] if entry.get("const")}
+
+
+def _held(made: list[dict[str, Any]], values: Mapping[str, float], fixed: set[str]) -> list[dict[str, Any]]:
+    """Return the settings of the nuisances that the document holds constant."""
+    modifiers = [m for channel in made for s in channel["samples"] for m in s["modifiers"]]
+    alphas = dict.fromkeys(m["name"] for m in modifiers if m["type"] in {"normsys", "histosys"})
+    held = [name for name in alphas if f"alpha_{name}" in fixed]
+    for name in fixed:
+        if name.startswith("gamma_"):
+            msg = (
+                f"from_hs3: parameter {name!r} is constant; a bin-wise nuisance of pyhf is fixed in all bins"
+            )
+            raise PhysicsError(msg)
+    return [{"name": name, "inits": [values[f"alpha_{name}"]], "fixed": True} for name in held]
 
 
 def _poi(document: Mapping[str, Any]) -> str:
