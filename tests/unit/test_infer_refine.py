@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.optimize import brentq
 from scipy.special import lambertw
 from scipy.stats import norm, poisson, uniform
 
@@ -16,6 +17,7 @@ from gammastar.infer import (
     projected_yields,
     refined_reach,
     unbinned_channel,
+    upper_limit,
 )
 
 NORM, LIMIT, POT = 2e28, 2.4857, float(np.log(1.2))
@@ -83,6 +85,44 @@ def test_projection():
     assert found[1] == pytest.approx(expected_limits(2.0)[2] / 4)
     three = projected_yields(0.5, [1.0], significance=3.0)
     assert three[0] == pytest.approx(discovery_yield(0.5, significance=3.0))
+
+
+@pytest.mark.parametrize(
+    ("method", "observed", "background"),
+    [
+        ("exact", "masked", 0.0),
+        ("exact", 4, 1.7),
+        ("marginalised", "masked", 0.3),
+        ("marginalised", 1, 0.0),
+        ("none", "masked", 1.7),
+        ("asymptotic", "masked", 40.0),
+        ("asymptotic", 31, 40.0),
+        ("auto", 15, 40.0),
+        ("auto", 31, 40.0),
+    ],
+)
+def test_projection_to_the_present_exposure_is_the_present_limit(method, observed, background):
+    """Median expected limit of the same search; above, the engine follows the events at each exposure."""
+    options = {"signal_sigma": 0.6, "cl": 0.9, "method": method}
+    own = upper_limit(background, 0.3, observed, **options)
+    found = projected_yields(background, [1.0, 3.0], background_sigma=0.3, observed=observed, **options)
+    assert found[0] == pytest.approx(own.expected[2], rel=1e-12)
+    if method != "auto":
+        more = upper_limit(3 * background, 0.3, "masked", **options).expected[2] / 3
+        assert found[1] == pytest.approx(more, rel=1e-12)
+
+
+def test_projection_of_averaged_limits_averages():
+    """Without background CLs is E[e^(−s e^(σθ))]: solved here by plain quadrature, ×1/4 at four times more."""
+    theta = np.linspace(-9, 9, 20_001)
+    weight = norm.pdf(theta) * (theta[1] - theta[0])
+    wanted = brentq(lambda s: np.exp(-s * np.exp(0.6 * theta)) @ weight - 0.1, 0.1, 50)
+    found = projected_yields(0.0, [4.0], signal_sigma=0.6, method="marginalised")
+    # the measurement of the signal varies in the bands, whose median is then that of the nominal one
+    assert found[0] == pytest.approx(wanted / 4, rel=1e-5)
+    assert projected_yields(0.0, [4.0], signal_sigma=0.6)[0] == pytest.approx(
+        np.log(10) * np.exp(0.36 * np.log(10)) / 4, rel=1e-6
+    )
 
 
 def test_expected_strengths_without_background_are_the_spread_of_pot():

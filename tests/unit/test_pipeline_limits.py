@@ -113,6 +113,25 @@ def test_discoveries_and_projections(tmp_path):
     assert search.impacts.names == ("background",)
 
 
+@pytest.mark.parametrize(
+    ("method", "background"), [("auto", 40.0), ("exact", 0.4), ("marginalised", 0.0), ("asymptotic", 40.0)]
+)
+def test_projection_to_the_same_protons_on_target_is_the_reach(tmp_path, method, background):
+    """Same method, same nuisances, same masses: the contour of the run itself."""
+    pot = searched(tmp_path / "a")[2].detector.pot
+    keys = {"nuisances": ["pot", "spectrum", "kinematics"], "background": background, "method": method}
+    _, _, search = searched(tmp_path / "b", projections=[pot, 2 * pot], discovery=[], **keys)
+    np.testing.assert_allclose(search.projections[pot].limit, search.reach.limit, rtol=1e-9)
+    np.testing.assert_allclose(search.projections[pot].edges, search.reach.edges, rtol=1e-9)
+    rows = [row for row in table(tmp_path / "b") if row["part"].startswith("projection")]
+    words = {
+        "marginalised": "nuisances averaged",
+        "asymptotic": "asymptotic CLs",
+        "exact": "fixed auxiliaries",
+    }
+    assert all(words.get(method, "as the events at this exposure ask") in row["method"] for row in rows)
+
+
 def test_method_follows_the_threshold(tmp_path):
     exact = searched(tmp_path / "a", background=4.0)[2].limit
     asked = searched(tmp_path / "b", background=4.0, asymptotic_from=3.0)[2].limit

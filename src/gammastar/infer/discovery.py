@@ -16,7 +16,7 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.infer.channel import Channel
 from gammastar.infer.ensemble import Convention, compiled, draw
-from gammastar.infer.exact import expected_limits
+from gammastar.infer.limit import ASYMPTOTIC_FROM, Method, chosen_method, upper_limit
 from gammastar.infer.nuisance import below, nodes
 from gammastar.infer.unbinned import exact_limit
 
@@ -139,6 +139,9 @@ def projected_yields(
     signal_sigma: float = 0.0,
     cl: float = 0.90,
     significance: float | None = None,
+    observed: int | Literal["masked", "asimov"] = "masked",
+    method: Method = "exact",
+    asymptotic_from: float = ASYMPTOTIC_FROM,
 ) -> FloatArray:
     """Return the signal needed at the present exposure if there were more of it.
 
@@ -153,12 +156,18 @@ def projected_yields(
     cl : float
         Of the median expected limit.
     significance : float, optional
-        If given, the median discovery at this significance instead of the limit.
+        If given, the median discovery at this significance instead of the limit; it averages over nuisances
+        whatever the method: a background at its fitted value follows any excess.
+    observed : int or "masked" or "asimov"
+        Of the present exposure. At other ones it only counts for the choice of "auto".
+    method, asymptotic_from
+        As in `upper_limit`; events are those at each exposure.
 
     Returns
     -------
     NDArray, shape (n,)
-        In events at the present exposure, to be given to `reach` as the limit.
+        In events at the present exposure, to be given to `reach` as the limit. At an exposure of one it is
+        the median of `upper_limit` with the same arguments.
 
     Examples
     --------
@@ -172,15 +181,26 @@ def projected_yields(
     needed = []
     for factor in factors.tolist():
         if significance is None:
-            found = expected_limits(
-                background * factor, signal_sigma=signal_sigma, background_sigma=background_sigma, cl=cl
-            )[2]
+            engine = chosen_method(method, background * factor, _times(observed, factor), asymptotic_from)
+            found = upper_limit(
+                background * factor,
+                background_sigma,
+                observed if factor == 1.0 else "masked",
+                signal_sigma=signal_sigma,
+                cl=cl,
+                method=engine,
+                asymptotic_from=asymptotic_from,
+            ).expected[2]
         else:
             found = discovery_yield(
                 background * factor, background_sigma, significance=significance, signal_sigma=signal_sigma
             )
         needed.append(float(found) / factor)
     return np.array(needed)
+
+
+def _times(observed: int | str, factor: float) -> float | None:
+    return None if isinstance(observed, str) else observed * factor
 
 
 def expected_strengths(

@@ -13,7 +13,7 @@ from gammastar.infer.asymptotic import asymptotic_limit
 from gammastar.infer.channel import counting_channel
 from gammastar.infer.exact import Nuisance, counting_limit, expected_limits
 
-__all__ = ["ASYMPTOTIC_FROM", "Method", "upper_limit"]
+__all__ = ["ASYMPTOTIC_FROM", "Method", "chosen_method", "upper_limit"]
 
 Method: TypeAlias = Literal["exact", "marginalised", "none", "asymptotic", "auto"]
 
@@ -83,9 +83,7 @@ def upper_limit(
         raise PhysicsError(msg)
     count = None if isinstance(observed, str) else observed
     automatic = method == "auto"
-    if automatic:
-        events = background if count is None else min(background, float(count))
-        method = "asymptotic" if events >= asymptotic_from else "exact"
+    method = chosen_method(method, background, count, asymptotic_from)
     nuisance = _NUISANCE.get(method, "none")  # the exact limit also checks every value
     exact = counting_limit(
         np.rint(background) if count is None and np.isfinite(background) else (count or 0),
@@ -111,6 +109,16 @@ def upper_limit(
     if automatic:
         label += f", chosen below {asymptotic_from:g} events"
     return Limit(np.nan if count is None else float(exact), bands, cl, label, 0.0)
+
+
+def chosen_method(
+    method: Method, background: float, count: float | None, asymptotic_from: float = ASYMPTOTIC_FROM
+) -> Method:
+    """Return the method itself, or the one that "auto" takes at so many expected and observed events."""
+    if method != "auto":
+        return method
+    events = background if count is None else min(background, count)
+    return "asymptotic" if events >= asymptotic_from else "exact"
 
 
 def _label(nuisance: Nuisance, sigmas: tuple[float, float], *, varied: bool) -> str:

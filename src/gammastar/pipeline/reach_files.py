@@ -65,7 +65,7 @@ def _rows(reach: Reach, search: Search, fraction: FloatArray | None, part: str) 
     levels = np.broadcast_to(reach.limit, (n,))
     bands = np.full((n, 5, 2), np.nan) if reach.bands is None else reach.bands
     errors = np.full((n, 2, 3), np.nan) if reach.errors is None else reach.errors
-    method = _method(part, limit.method)
+    method = _method(part, limit.method, str(search.options.get("method", "auto")))
     for i, mass in enumerate(reach.mass):
         entry: dict[str, Any] = {
             "part": part,
@@ -92,9 +92,11 @@ def _rows(reach: Reach, search: Search, fraction: FloatArray | None, part: str) 
     return rows
 
 
-def _method(part: str, limit: str) -> str:
+def _method(part: str, limit: str, method: str) -> str:
     if part.startswith("discovery"):
         return f"exact p-value by enumeration, nuisances averaged, median {part.removeprefix('discovery, ')}"
     if part.startswith("projection"):
-        return f"exact CLs by enumeration, median expected, {part.removeprefix('projection, ')}"
+        # "auto" may choose another engine at another exposure
+        how = {"auto": "exact or asymptotic CLs, as the events at this exposure ask"}.get(method, limit)
+        return f"{how}, median expected, {part.removeprefix('projection, ')}"
     return limit

@@ -231,10 +231,21 @@ class Plane:
 
     def projected(self, pot: float) -> Callable[[float], float]:
         """Return the median limit with other protons on target as a function of the uncertainty."""
-        factor, cl = pot / self.detector.pot, self.section.cl
-        return lambda s: float(
-            infer.projected_yields(self.b, [factor], background_sigma=self.b_sigma, signal_sigma=s, cl=cl)[0]
-        )
+        factor = pot / self.detector.pot
+
+        def needed(sigma: float) -> float:
+            found = infer.projected_yields(
+                self.b,
+                [factor],
+                background_sigma=self.b_sigma,
+                signal_sigma=sigma,
+                cl=self.section.cl,
+                observed=self.observed,
+                **self.options,
+            )
+            return float(found[0])
+
+        return needed
 
     def impacts(self, found: Reach) -> tuple[infer.Ranking | None, float]:
         """Return pulls and impacts on the lower edge of the widest interval (None without nuisances)."""
