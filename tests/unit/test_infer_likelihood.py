@@ -240,7 +240,7 @@ def test_fixed_nuisances_survive_hs3_and_centres_are_written():
 def test_a_parameter_of_interest_that_is_fixed_is_refused():
     space = configured()
     space["measurements"][0]["config"]["parameters"][0]["fixed"] = True
-    with pytest.raises(PhysicsError, match="'mu'.*fixed"):
+    with pytest.raises(PhysicsError, match=r"'mu'.*fixed"):
         channels_of(space)
 
 

@@ -113,7 +113,7 @@ def test_projection_to_the_present_exposure_is_the_present_limit(method, observe
 
 
 def test_projection_of_averaged_limits_averages():
-    """Without background CLs is E[e^(−s e^(σθ))]: solved here by plain quadrature, ×1/4 at four times more."""
+    """Without background CLs is E[e^(−s e^(σθ))]: plain quadrature; a quarter at four times more."""
     theta = np.linspace(-9, 9, 20_001)
     weight = norm.pdf(theta) * (theta[1] - theta[0])
     wanted = brentq(lambda s: np.exp(-s * np.exp(0.6 * theta)) @ weight - 0.1, 0.1, 50)

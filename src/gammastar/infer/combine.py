@@ -115,8 +115,8 @@ def channels_of(workspace: Mapping[str, Any]) -> list[Channel]:
     Notes
     -----
     Of the measurement's parameters `fixed` takes a nuisance θ out, at its `inits`, and `auxdata` a moves the
-    centre of its constraint. With θ = a + θ′ that is a unit normal around zero again, of yields times κ^a: the
-    channels hold these yields. `inits` of others are starting values, and the strength lies between zero and
+    centre of its constraint. With θ = a + θ′ that is a unit normal around zero again, of yields times κ^a, which
+    the channels hold. `inits` of others are starting values, and the strength lies between zero and
     the tested one by the definition of the statistic; bounds narrower than the usual ±5 are refused.
     """
     config = workspace["measurements"][0]["config"]
@@ -177,8 +177,8 @@ def _centres(poi: str, parameters: Sequence[Mapping[str, Any]]) -> tuple[dict[st
             fixed.add(name)
         elif any(low > -USUAL or high < USUAL for low, high in entry.get("bounds", [])):
             msg = (
-                f"{what}: bounds {entry['bounds']} are narrower than ±{USUAL:g}, and exact limits do not bound "
-                "their fits; leave the bounds out, or take method = 'asymptotic'"
+                f"{what}: bounds {entry['bounds']} are narrower than ±{USUAL:g}, and exact limits do not "
+                "bound their fits; leave the bounds out, or take method = 'asymptotic'"
             )
             raise PhysicsError(msg)
         centres[name] = float(values[0])

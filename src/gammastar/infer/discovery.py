@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.infer.channel import Channel
 from gammastar.infer.ensemble import Convention, compiled, draw
-from gammastar.infer.limit import ASYMPTOTIC_FROM, Method, chosen_method, upper_limit
+from gammastar.infer.limit import ASYMPTOTIC_FROM, chosen_method, upper_limit
 from gammastar.infer.nuisance import below, nodes
 from gammastar.infer.unbinned import exact_limit
 
@@ -140,8 +140,7 @@ def projected_yields(
     cl: float = 0.90,
     significance: float | None = None,
     observed: int | Literal["masked", "asimov"] = "masked",
-    method: Method = "exact",
-    asymptotic_from: float = ASYMPTOTIC_FROM,
+    **options: Any,
 ) -> FloatArray:
     """Return the signal needed at the present exposure if there were more of it.
 
@@ -160,8 +159,8 @@ def projected_yields(
         whatever the method: a background at its fitted value follows any excess.
     observed : int or "masked" or "asimov"
         Of the present exposure. At other ones it only counts for the choice of "auto".
-    method, asymptotic_from
-        As in `upper_limit`; events are those at each exposure.
+    options
+        `method`, `asymptotic_from` and `randomise_pot` of `upper_limit`; events are those at each exposure.
 
     Returns
     -------
@@ -178,18 +177,19 @@ def projected_yields(
     if not np.all(np.isfinite(factors) & (factors > 0)):
         msg = f"projected_yields: exposure {exposure!r} must be positive and finite"
         raise PhysicsError(msg)
+    method, asymptotic_from = options.get("method", "exact"), options.get("asymptotic_from", ASYMPTOTIC_FROM)
     needed = []
     for factor in factors.tolist():
         if significance is None:
-            engine = chosen_method(method, background * factor, _times(observed, factor), asymptotic_from)
+            count = None if isinstance(observed, str) else observed * factor
+            engine = chosen_method(method, background * factor, count, asymptotic_from)
             found = upper_limit(
                 background * factor,
                 background_sigma,
                 observed if factor == 1.0 else "masked",
                 signal_sigma=signal_sigma,
                 cl=cl,
-                method=engine,
-                asymptotic_from=asymptotic_from,
+                **(options | {"method": engine}),
             ).expected[2]
         else:
             found = discovery_yield(
@@ -197,10 +197,6 @@ def projected_yields(
             )
         needed.append(float(found) / factor)
     return np.array(needed)
-
-
-def _times(observed: int | str, factor: float) -> float | None:
-    return None if isinstance(observed, str) else observed * factor
 
 
 def expected_strengths(
