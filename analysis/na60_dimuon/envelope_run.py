@@ -13,6 +13,7 @@ from gammastar.core.constants import M_MU
 from gammastar.core.records import Exposure, FloatArray, Spectrum
 from gammastar.core.rng import stream
 from gammastar.core.sampler import Sampler
+from gammastar.core.sources import POLARISATION
 from gammastar.physics.bremsstrahlung import preset
 from gammastar.physics.decays import daughter
 from gammastar.physics.mesons import MesonTable
@@ -71,8 +72,8 @@ def load(results: Path, *, mock: bool) -> Inputs:
     shifts = named_sources(results, measured, mass, values)
     rest = rate_cov - sum(np.outer(shift, shift) for shift in shifts.values())
     spread = {name: values + shift for name, shift in shifts.items()}
-    if "polarisation" not in spread:
-        spread["polarisation"] = polarisation(mass, values, sampler)
+    if POLARISATION not in spread:
+        spread[POLARISATION] = polarisation(mass, values, sampler)
     rate = budget(values, measured=rest, pot=measured.exposure.pot_sigma, shifts=spread)
     name = MIXED if mock else "dimuons, Eq. 6"
     return Inputs(measured, measured.exposure, sampler, mass, edges, density, cov, rate, name, results)

@@ -52,7 +52,7 @@ def results(tmp_path_factory):
 def test_every_source_of_error_reaches_the_yield(results):
     arrays = stage(results, "accept")
     names = {k.rpartition("|")[2] for k in arrays if k.startswith("ship_ecn3|yield_budget|")}
-    assert {"measurement", "protons on target", "polarisation", "flow", "finite sample"} <= names
+    assert {"measurement", "protons on target", "spin state of the decays", "flow", "finite sample"} <= names
     assert arrays["ship_ecn3|signal_variations"].shape == (2, *arrays["ship_ecn3|signal"].shape)
     spread = np.sqrt(np.diag(arrays["ship_ecn3|yield_budget|flow"])) / arrays["ship_ecn3|best_signal"]
     student = 12.71 / 1.96  # of two members, which the band carries

@@ -281,14 +281,20 @@ def test_systematic_sources_make_up_the_covariance(made):
         "background = true\ncharm = true\n",
     ).unfold
     names = [str(n) for n in found["source_names"]]
-    assert names == ["background", "open charm", "polarisation", "final-state radiation", "efficiency"]
+    assert names == [
+        "background",
+        "open charm",
+        "polarisation of virtual photons",
+        "final-state radiation",
+        "efficiency",
+    ]
     shifts = found["source_shifts"]
     np.testing.assert_allclose(
         found["cov"] - found["statistical_cov"], shifts.T @ shifts, atol=1e-6 * found["cov"].max()
     )
     sizes = dict(zip(names, found["source_sizes"], strict=True))
     assert sizes["efficiency"][0] == pytest.approx(-0.02, rel=0.01)
-    assert 0.02 < sizes["polarisation"][1] < 0.4
+    assert 0.02 < sizes["polarisation of virtual photons"][1] < 0.4
     assert 0.002 < sizes["final-state radiation"][1] < 0.2
     assert sizes["open charm"][0] < 0
     assert (found["statistics"] > 0).all()
@@ -298,7 +304,7 @@ def test_systematic_sources_make_up_the_covariance(made):
         "[unfold.systematics]\npolarisation = 0.3\n"
     )
     assert len(rows(smeared.folder / "regularisation.csv")) == 2
-    assert rows(smeared.folder / "systematics.csv")[0]["source"] == "polarisation"
+    assert rows(smeared.folder / "systematics.csv")[0]["source"] == "polarisation of virtual photons"
 
 
 def test_pairs_with_weights_and_seeds_are_in_the_results(made):

@@ -7,13 +7,12 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from gammastar.config.fields import Positive, Range, Section
+from gammastar.core.sources import Kind
 
 __all__ = [
     "Infer",
     "Report",
 ]
-
-Source = Literal["pot", "spectrum", "kinematics", "polarisation", "scaling", "extrapolation"]
 
 
 class Infer(Section):
@@ -22,10 +21,11 @@ class Infer(Section):
     `method`: "auto" takes exact limits below `asymptotic_from` events and asymptotic ones from there on.
     `nuisances`: uncertainties of the signal in limits, workspace and patches; "extrapolation" follows from
     how well the simulation describes the measured part, unless `extrapolation_sigma` gives ln κ of the
-    signal outside the measured domain. `discovery`: significances [σ]
-    whose reach is written; `projections`: protons on target of further contours. `exports`: the likelihood
-    of the point nearest to the limit as HS3 document or HistFactory XML. `submission`: tables and likelihood
-    for HEPData. `refine`: at most so many further masses where the contour bends or ends.
+    signal outside the measured domain; "sample", the finite sample, is in every patch, and in the limits if
+    it is named here. `discovery`: significances [σ] whose reach is written; `projections`: protons on target
+    of further contours. `exports`: the likelihood of the point nearest to the limit as HS3 document or
+    HistFactory XML. `submission`: tables and likelihood for HEPData. `refine`: at most so many further masses
+    where the contour bends or ends.
     """
 
     cl: Annotated[float, Field(gt=0.5, lt=1)] = 0.90
@@ -34,7 +34,7 @@ class Infer(Section):
     background_sigma: Annotated[float, Field(ge=0)] = 0.0
     method: Literal["auto", "exact", "marginalised", "asymptotic"] = "auto"
     asymptotic_from: Positive = 20.0
-    nuisances: tuple[Source, ...] = ("pot",)
+    nuisances: tuple[Kind, ...] = ("pot",)
     extrapolation_sigma: Annotated[float, Field(ge=0, le=3)] | None = None
     coupling: Range = (1e-9, 1e-2)
     n_couplings: Annotated[int, Field(ge=10)] = 141

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from gammastar.config.fields import Edges, Fraction, Positive, Range, Section
+from gammastar.core.sources import RESERVED, spelling
 
 __all__ = [
     "Charm",
@@ -81,6 +82,19 @@ class CorrectionSection(Section):
     efficiency_ratio: Positive = 1.0
     source: str = ""
 
+    @field_validator("name")
+    @classmethod
+    def _own_name(cls, name: str) -> str:
+        taken = {spelling(word): word for word in RESERVED}
+        if spelling(name) in taken:
+            builtin = taken[spelling(name)]
+            msg = f"{name!r} is a source of uncertainty of its own ({builtin!r}); choose another name"
+            raise ValueError(msg)
+        if not spelling(name):
+            msg = f"{name!r} needs a letter or a digit"
+            raise ValueError(msg)
+        return name
+
     @model_validator(mode="after")
     def _complete(self) -> CorrectionSection:
         if self.kind == "eta to mu mu":
@@ -128,6 +142,15 @@ class Subtract(Section):
     def _compatible(self) -> Subtract:
         asked = self.model_fields_set
         mixed = self.r_factor == "mixed"
+        seen: dict[str, str] = {}
+        for name in (correction.name for correction in self.corrections):
+            if spelling(name) in seen:
+                msg = (
+                    f"corrections: {seen[spelling(name)]!r} and {name!r} need different names; one would "
+                    "overwrite the other"
+                )
+                raise ValueError(msg)
+            seen[spelling(name)] = name
         rules = (
             (isinstance(self.r_factor, str) and self.r_factor_sigma > 0, "r_factor_sigma: R brings its own"),
             (self.r_factor == "simulation" and "r_mult" in asked, "r_mult: the simulation's R contains it"),

@@ -115,8 +115,8 @@ def channels_of(workspace: Mapping[str, Any]) -> list[Channel]:
     Notes
     -----
     Of the measurement's parameters `fixed` takes a nuisance θ out, at its `inits`, and `auxdata` a moves the
-    centre of its constraint. With θ = a + θ′ that is a unit normal around zero again, of yields times κ^a, which
-    the channels hold. `inits` of others are starting values, and the strength lies between zero and
+    centre of its constraint. With θ = a + θ′ that is a unit normal around zero again, of yields times κ^a:
+    those of the channels. `inits` of others are starting values, and the strength lies between zero and
     the tested one by the definition of the statistic; bounds narrower than the usual ±5 are refused.
     """
     config = workspace["measurements"][0]["config"]

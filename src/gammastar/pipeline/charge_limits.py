@@ -2,35 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from gammastar import infer
-from gammastar.core.records import Exposure, Limit, Reach
+from gammastar.core.records import Exposure, FloatArray, Limit, Reach
 from gammastar.physics.millicharge_detector import MillichargeDetector
+from gammastar.pipeline import likelihood_files
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context
 from gammastar.pipeline.millicharged import millicharge_detectors
 from gammastar.pipeline.results import write_reach
+from gammastar.pipeline.search import MEDIAN, Plane
 from gammastar.store.manifest import write_json
 
 __all__ = ["ChargeSearch", "infer_stage"]
 
 
-PATCHED = (0.1, 1e4)  # expected events of the grid points that go into the patch set
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class ChargeSearch:
-    """The result of one detector of millicharged particles."""
+    """The result of one detector of millicharged particles.
+
+    Attributes
+    ----------
+    detector : MillichargeDetector
+    assumption : str
+        Where the background comes from.
+    limit : Limit
+        At the median uncertainty of the signal.
+    reach, measured : Reach
+        With every signal event, and with those from where dileptons were measured.
+    spreads : mapping of str to NDArray, shape (masses, charges)
+        ln κ of the signal by source, protons on target excepted.
+    """
 
     detector: MillichargeDetector
     assumption: str
     limit: Limit
     reach: Reach
     measured: Reach
+    spreads: Mapping[str, FloatArray]
 
 
 def infer_stage(ctx: Context, exposure: Exposure, made: Any) -> dict[str, ChargeSearch]:
@@ -41,21 +54,15 @@ def infer_stage(ctx: Context, exposure: Exposure, made: Any) -> dict[str, Charge
     found = {}
     for name, detector in millicharge_detectors(ctx).items():
         ctx.tell("infer", None, detector.name)
-        b, error = detector.background or 0.0, detector.background_sigma or 0.0
-        kappa = float(np.log1p(error / b)) if b > 0 else 0.0
-        planes = accepted[name]
-        sigma = float(np.hypot(exposure.pot_sigma, planes["signal_sigma"]))
-        limit = infer.upper_limit(b, kappa, "masked", signal_sigma=sigma, cl=section.cl)
-        options = {"reliable": planes["n_effective"] >= section.min_effective}
-        args = (made.millicharge["mass"], planes["couplings"])
-        whole = infer.reach(*args, planes["signal"], limit, **options)
-        inside = infer.reach(*args, planes["in_domain_signal"], limit, **options)
-        assumption = f"b = {b:g} ± {error:g} (file of {detector.name})" if b else "b = 0 assumed"
-        found[name] = ChargeSearch(detector, assumption, limit, whole, inside)
+        plane = Plane(ctx, section, detector, made.millicharge, accepted[name], exposure, main=False)
+        _, expected, limit = plane.limits()
+        median = expected[..., MEDIAN]
+        whole, inside = (plane.reach(median, signal) for signal in (plane.signal, plane.inside))
+        found[name] = ChargeSearch(detector, plane.assumption, limit, whole, inside, plane.spreads)
         _write(ctx, name, found[name])
-        _write_likelihood(ctx, name, kappa, exposure, found[name], made)
-        slope = _exponents(planes)
-        ctx.book.methods[f"limit, {detector.name}"] = f"{limit.method}; {assumption}"
+        likelihood_files.write_grid(ctx, plane, suffix=f"_{name}", coupling_name="charge")
+        slope = _exponents(plane.accepted)
+        ctx.book.methods[f"limit, {detector.name}"] = f"{limit.method}; {plane.assumption}"
         ctx.book.numbers[f"exponent of Q, {detector.name}"] = f"{detector.exponent} declared, {slope}"
     return found
 
@@ -83,11 +90,17 @@ def _write(ctx: Context, name: str, search: ChargeSearch) -> None:
                 "charge_high": float(edges[1]),
                 "closed": bool(closed),
                 "clipped_side": side,
+                "limit": float(level),
                 "cl": search.limit.cl,
                 "method": search.limit.method,
             }
-            for mass, edges, closed, side in zip(
-                reach.mass, reach.edges, reach.closed, reach.clipped_side, strict=True
+            for mass, edges, closed, side, level in zip(
+                reach.mass,
+                reach.edges,
+                reach.closed,
+                reach.clipped_side,
+                np.broadcast_to(reach.limit, (len(reach.mass),)),
+                strict=True,
             )
         ]
     write_reach(ctx.folder / f"reach_{name}.csv", {key: [row[key] for row in rows] for key in rows[0]})
@@ -100,40 +113,8 @@ def _write(ctx: Context, name: str, search: ChargeSearch) -> None:
         "illustrative": search.detector.illustrative,
         "assumption": search.assumption,
         "expected_limit": search.limit.expected,
+        "signal_uncertainties": {name: float(np.median(s)) for name, s in search.spreads.items()},
         "exponent": search.detector.exponent,
         "rows": plain,
     }
     write_json(ctx.folder / f"reach_{name}.json", content)
-
-
-def _write_likelihood(
-    ctx: Context, name: str, kappa: float, exposure: Exposure, search: ChargeSearch, made: Any
-) -> None:
-    """Write ``workspace_<name>.json`` and ``patchset_<name>.json``, one patch per mass and charge."""
-    section, planes = ctx.steering.infer, made.millicharge_accepted[name]
-    if section is None:
-        return
-    spec = infer.workspace(
-        "counting",
-        search.detector.background or 0.0,
-        kappa,
-        "masked",
-        pot_calibration_sigma=exposure.pot_sigma,
-    )
-    write_json(ctx.folder / f"workspace_{name}.json", spec)
-    signal = planes["signal"]
-    row, column = np.nonzero((signal >= PATCHED[0]) & (signal <= PATCHED[1]))
-    every = slice(None, None, max(1, int(np.ceil(len(row) / section.max_patches))))
-    row, column = row[every], column[every]
-    if len(row):
-        chosen = signal[row, column]
-        patches = infer.patchset(
-            spec,
-            made.millicharge["mass"][row],
-            planes["couplings"][column],
-            chosen,
-            signal_mc_sigma=planes["mc_error"][row, column] / chosen,
-            coupling_name="charge",
-            hepdata=section.hepdata,
-        )
-        write_json(ctx.folder / f"patchset_{name}.json", patches)

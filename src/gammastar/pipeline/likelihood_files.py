@@ -9,8 +9,7 @@ import jsonpatch
 import numpy as np
 
 from gammastar import infer, predict
-from gammastar.core.records import Exposure, FloatArray
-from gammastar.pipeline.checkpoint import Arrays
+from gammastar.core.records import Exposure
 from gammastar.pipeline.context import Context
 from gammastar.pipeline.producing import model_of
 from gammastar.pipeline.reach_files import parts_of
@@ -18,64 +17,77 @@ from gammastar.store.manifest import write_json
 
 if TYPE_CHECKING:
     from gammastar.config import Infer
-    from gammastar.pipeline.search import Search
+    from gammastar.pipeline.search import Plane, Search
 
-__all__ = ["write"]
+__all__ = ["write", "write_grid"]
 
 PATCHED = (0.1, 1e4)  # expected events of the grid points that go into the patch set
 MASS_NUCLEON = 0.9389
 
 
-def write(
-    ctx: Context, search: Search, predicted: Arrays, accepted: Arrays, exposure: Exposure, *, suffix: str
-) -> None:
+def write(ctx: Context, search: Search, plane: Plane, exposure: Exposure, *, suffix: str) -> None:
     """Write ``workspace.json``, ``patchset.json`` and what else the steering asks for."""
     section = ctx.steering.infer
     if section is None:
         return
     counts = section.observed
-    pot = "pot" in section.nuisances
-    spec = infer.workspace(
-        "counting",
-        search.background,
-        search.background_sigma,
-        "masked" if isinstance(counts, str) or suffix else list(counts),
-        pot_calibration_sigma=exposure.pot_sigma if pot else 0.0,
-        pot_search_sigma=search.detector.pot_sigma if pot else 0.0,
-    )
-    write_json(ctx.folder / f"workspace{suffix}.json", spec)
-    patches = _patches(section, search, spec, predicted["mass"], accepted)
-    if patches is None:
-        ctx.book.notes.append(
-            f"{search.detector.name}: no grid point reaches {PATCHED[0]} events; no patch set"
-        )
+    observed = "masked" if isinstance(counts, str) or suffix else list(counts)
+    found = write_grid(ctx, plane, observed=observed, suffix=suffix)
+    if found is None:
         return
-    write_json(ctx.folder / f"patchset{suffix}.json", patches)
+    spec, patches = found
     if section.exports:
         _export(ctx, section, search, (spec, patches), suffix)
     if section.submission and np.isfinite(search.reach.edges).any():
         _submit(ctx, section, search, exposure, (spec, patches), suffix=suffix)
 
 
-def _patches(
-    section: Infer, search: Search, spec: dict[str, Any], mass: FloatArray, accepted: Arrays
-) -> dict[str, Any] | None:
-    signal, couplings = accepted["signal"], accepted["couplings"]
+def write_grid(
+    ctx: Context, plane: Plane, *, observed: Any = "masked", suffix: str = "", coupling_name: str = "eps"
+) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """Write ``workspace<suffix>.json`` and ``patchset<suffix>.json``, one patch per mass and coupling.
+
+    Both together hold every nuisance of the limit under its name. The finite sample, ``signal_mc``, is in the
+    patches even if [infer] nuisances leaves it out of the limit.
+
+    Returns
+    -------
+    tuple of dict, or None
+        Workspace and patch set; None if no grid point has enough events.
+    """
+    calibration, search = plane.pot
+    spec = infer.workspace(
+        "counting",
+        plane.b,
+        plane.b_sigma,
+        observed,
+        pot_calibration_sigma=calibration,
+        pot_search_sigma=search,
+    )
+    write_json(ctx.folder / f"workspace{suffix}.json", spec)
+    section, signal = plane.section, plane.signal
     row, column = np.nonzero((signal >= PATCHED[0]) & (signal <= PATCHED[1]))
     every = slice(None, None, max(1, int(np.ceil(len(row) / section.max_patches))))
     row, column = row[every], column[every]
     if not len(row):
+        ctx.book.notes.append(
+            f"{plane.detector.name}: no grid point reaches {PATCHED[0]} events; no patch set"
+        )
         return None
     chosen = signal[row, column]
-    sigmas = {name: spread[row, column] for name, spread in search.spreads.items()}
-    return infer.patchset(
+    sigmas = {name: spread[row, column] for name, spread in plane.spreads.items() if name != "sample"}
+    sigmas["signal_mc"] = np.log1p(np.clip(plane.error[row, column] / chosen, 0.0, 3.0))
+    patches = infer.patchset(
         spec,
-        mass[row],
-        couplings[column],
+        plane.mass[row],
+        plane.couplings[column],
         chosen,
-        signal_mc_sigma=sigmas | {"signal_mc": accepted["mc_error"][row, column] / chosen},
+        signal_mc_sigma=sigmas,
+        coupling_name=coupling_name,
         hepdata=section.hepdata,
     )
+    write_json(ctx.folder / f"patchset{suffix}.json", patches)
+    return spec, patches
 
 
 def _export(ctx: Context, section: Infer, search: Search, documents: tuple[Any, Any], suffix: str) -> None:

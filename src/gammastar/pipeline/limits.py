@@ -32,7 +32,7 @@ def infer_stage(
         plane = Plane(ctx, section, detector, predicted, arrays, exposure, main=i == 0)
         search = plane.search()
         suffix = "" if i == 0 else f"_{name}"
-        likelihood_files.write(ctx, search, predicted, arrays, exposure, suffix=suffix)
+        likelihood_files.write(ctx, search, plane, exposure, suffix=suffix)
         reach_files.write(ctx, search, suffix=suffix)
         found[name] = search
         ctx.book.methods[f"limit, {detector.name}"] = f"{search.limit.method}; {search.assumption}"

@@ -13,11 +13,12 @@ from gammastar.config import Infer
 from gammastar.core.constants import M_E, M_MU
 from gammastar.core.records import Exposure, FloatArray, Limit, Reach
 from gammastar.physics.detector import Detector
+from gammastar.physics.millicharge_detector import MillichargeDetector
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context
-from gammastar.pipeline.signal_parts import measured_part, spreads_of
+from gammastar.pipeline.signal_parts import in_use, measured_part, spreads_of
 
-__all__ = ["Plane", "Search"]
+__all__ = ["MEDIAN", "Plane", "Search"]
 
 THRESHOLD = {"e": 2 * M_E, "mu": 2 * M_MU}
 MEDIAN = 2
@@ -81,7 +82,15 @@ class Search:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _background(section: Infer, detector: Detector, main: bool) -> tuple[float, float, str]:
+def _background(
+    section: Infer, detector: Detector | MillichargeDetector, main: bool
+) -> tuple[float, float, str]:
+    """Return background, its ln κ and where it comes from."""
+    if isinstance(detector, MillichargeDetector):  # whose file gives a standard deviation in events
+        b, error = detector.background or 0.0, detector.background_sigma or 0.0
+        if b == 0:
+            return 0.0, 0.0, "b = 0 assumed"
+        return b, float(np.log1p(error / b)), f"b = {b:g} ± {error:g} (file of {detector.name})"
     if main and section.background is not None:
         b, sigma = section.background, section.background_sigma
         source = "steering"
@@ -96,13 +105,17 @@ def _background(section: Infer, detector: Detector, main: bool) -> tuple[float, 
 
 
 class Plane:
-    """Signal, uncertainties and limits of one detector over masses and couplings."""
+    """Signal, uncertainties and limits of one detector over masses and couplings.
+
+    Dark photons over ε and millicharged particles over Q alike: [infer] and [spectrum] extrapolate count the
+    same for both.
+    """
 
     def __init__(
         self,
         ctx: Context,
         section: Infer,
-        detector: Detector,
+        detector: Detector | MillichargeDetector,
         predicted: Arrays,
         accepted: Arrays,
         exposure: Exposure,
@@ -114,19 +127,22 @@ class Plane:
         self.b, self.b_sigma, self.assumption = _background(section, detector, main)
         count = section.observed if isinstance(section.observed, str) else section.observed[0]
         self.observed: Any = count if main else "masked"
-        self.pot = (exposure.pot_sigma, detector.pot_sigma) if "pot" in section.nuisances else (0.0, 0.0)
-        self.spreads = spreads_of(section, predicted, accepted)
-        self.inside = accepted["in_domain_signal"]
+        runs = (exposure.pot_sigma, detector.pot_sigma if isinstance(detector, Detector) else 0.0)
+        self.pot = runs if "pot" in section.nuisances else (0.0, 0.0)
         spectrum = ctx.steering.spectrum
-        within = spectrum is not None and not spectrum.extrapolate  # nothing from where nobody measured
-        self.signal = self.inside if within else accepted["signal"]
+        self.accepted = in_use(
+            accepted,
+            extrapolate=spectrum is None or spectrum.extrapolate,
+            extrapolation_sigma=section.extrapolation_sigma,
+        )
+        self.spreads = spreads_of(section, predicted, self.accepted)
+        self.inside, self.signal = self.accepted["in_domain_signal"], self.accepted["signal"]
         self.error = accepted["mc_error"]
         self.options: dict[str, Any] = {"method": section.method, "asymptotic_from": section.asymptotic_from}
-        lepton = "mu" if spectrum is None else spectrum.lepton
-        self.scan: dict[str, Any] = {
-            "reliable": accepted["n_effective"] >= section.min_effective,
-            "threshold": float(predicted.get("threshold", THRESHOLD[lepton])),
-        }
+        self.scan: dict[str, Any] = {"reliable": accepted["n_effective"] >= section.min_effective}
+        if isinstance(detector, Detector):
+            lepton = "mu" if spectrum is None else spectrum.lepton
+            self.scan["threshold"] = float(predicted.get("threshold", THRESHOLD[lepton]))
 
     @property
     def sigma(self) -> FloatArray:

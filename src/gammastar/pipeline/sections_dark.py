@@ -39,8 +39,7 @@ def acceptance_section(ctx: Context, made: Products) -> report.Section:
             )
             figures.append(titled(f"acceptance_{name}", caption, figure))
     text = ["Decays in flight, per produced particle.", *conditions(ctx, ACCEPTANCE)]
-    mass = np.array([]) if made.predicted is None else made.predicted["mass"]
-    tables = error_tables(made.accepted or {}, mass)
+    tables = [] if made.predicted is None else error_tables(ctx, made.predicted, made.accepted or {})
     return report.Section("Acceptance of long-lived particles", text, figures, tables)
 
 

@@ -13,7 +13,8 @@ from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context
 from gammastar.pipeline.producing import model_of, theory_channel
 from gammastar.pipeline.results import titled
-from gammastar.pipeline.yield_errors import BUDGET, relative_errors
+from gammastar.pipeline.signal_parts import in_use
+from gammastar.pipeline.yield_errors import rate_sources, relative_errors
 from gammastar.report.theory_figures import Band, Points, band_figure, reach_lines_figure
 
 __all__ = ["conditions", "error_tables", "millicharge_sections", "rate_section"]
@@ -43,7 +44,7 @@ def rate_section(ctx: Context, made: Any) -> report.Section:
     if predicted is None or section is None:
         return report.Section("Rate", ["No rate was predicted."])
     mass, rate = predicted["mass"], predicted["rate"]
-    errors = np.sqrt(np.clip(sum(np.diag(v) for k, v in predicted.items() if k.startswith(BUDGET)), 0, None))
+    errors = np.sqrt(np.clip(np.diag(rate_sources(predicted).total()), 0, None))
     low = int(np.argmin(mass))
     model = model_of(ctx)
     what = model.labels.particles
@@ -83,10 +84,9 @@ def _rate_table(predicted: Arrays) -> report.Table:
     rows = np.unique(np.linspace(0, len(predicted["mass"]) - 1, 8).astype(int))
     rows = rows[predicted["rate"][rows] > 0]
     columns: dict[str, Any] = {"mass [GeV]": predicted["mass"][rows], "rate": predicted["rate"][rows]}
-    for key, cov in predicted.items():
-        if key.startswith(BUDGET):
-            sigma = np.sqrt(np.clip(np.diag(cov)[rows], 0.0, None))
-            columns[key.removeprefix(BUDGET)] = sigma / predicted["rate"][rows]
+    sources = rate_sources(predicted)
+    for name, cov in [*((part.name, part.cov) for part in sources.parts), ("total", sources.total())]:
+        columns[name] = np.sqrt(np.clip(np.diag(cov)[rows], 0.0, None)) / predicted["rate"][rows]
     plain = {name: [float(x) for x in values] for name, values in columns.items()}
     return report.Table(plain, caption="Relative errors of the rate by source")
 
@@ -136,12 +136,21 @@ def _comparisons(ctx: Context, made: Any, mass: FloatArray) -> dict[str, FloatAr
     }
 
 
-def error_tables(accepted: dict[str, Arrays], mass: FloatArray) -> list[report.Table]:
-    """Return the relative errors of the yields by source, one table per detector."""
+def error_tables(ctx: Context, predicted: Arrays, accepted: dict[str, Arrays]) -> list[report.Table]:
+    """Return the relative errors of the yields by source, one table per detector.
+
+    "total" adds all sources in quadrature, "in the limit" those that [infer] nuisances names.
+    """
+    section, spectrum, mass = ctx.steering.infer, ctx.steering.spectrum, predicted["mass"]
+    typed = None if section is None else section.extrapolation_sigma
+    extrapolate = spectrum is None or spectrum.extrapolate
     tables = []
     at = np.linspace(mass[0], mass[-1], 6)
     for name, arrays in accepted.items():
-        columns = relative_errors(arrays, mass, at)
+        used = in_use(arrays, extrapolate=extrapolate, extrapolation_sigma=typed)
+        columns = relative_errors(predicted, used, at, () if section is None else section.nuisances)
+        if section is None:
+            del columns["in the limit"]
         if columns["mass"]:
             caption = f"Relative errors of the yield at the best coupling, {name}"
             named = {"mass [GeV]" if key == "mass" else key: value for key, value in columns.items()}
@@ -156,7 +165,7 @@ def millicharge_sections(ctx: Context, made: Any) -> list[report.Section]:
     found = [_pairs_section(ctx, made.millicharge)]
     if made.millicharge_inferred:
         accepted = made.millicharge_accepted or {}
-        found.append(_charge_section(ctx, made.millicharge_inferred, accepted, made.millicharge["mass"]))
+        found.append(_charge_section(ctx, made.millicharge_inferred, accepted, made.millicharge))
     return found
 
 
@@ -189,8 +198,9 @@ def _pairs_section(ctx: Context, predicted: Arrays) -> report.Section:
 
 
 def _charge_section(
-    ctx: Context, searches: dict[str, ChargeSearch], accepted: dict[str, Arrays], mass: FloatArray
+    ctx: Context, searches: dict[str, ChargeSearch], accepted: dict[str, Arrays], predicted: Arrays
 ) -> report.Section:
+    mass = predicted["mass"]
     curves, text, lowest, highest = {}, [], 1.0, 0.0
     for search in searches.values():
         edges = np.full(len(mass), np.nan)
@@ -219,5 +229,5 @@ def _charge_section(
         "Reach for millicharged particles",
         text,
         [titled("reach_millicharge", caption, figure)],
-        error_tables(accepted, mass),
+        error_tables(ctx, predicted, accepted),
     )

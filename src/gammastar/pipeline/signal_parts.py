@@ -10,28 +10,60 @@ from gammastar import infer
 from gammastar.config import Infer
 from gammastar.core.records import FloatArray, Reach
 from gammastar.pipeline.checkpoint import Arrays
+from gammastar.pipeline.yield_errors import rate_sources
 
-__all__ = ["measured_part", "spreads_of"]
+__all__ = ["in_use", "measured_part", "spreads_of"]
+
+
+def in_use(accepted: Arrays, *, extrapolate: bool, extrapolation_sigma: float | None = None) -> Arrays:
+    """Return the yields of a detector as limits, likelihoods and tables of errors take them.
+
+    Parameters
+    ----------
+    accepted : Arrays
+        Of one detector, over masses and couplings (n, k).
+    extrapolate : bool
+        [spectrum] extrapolate; without it the signal is the measured part alone, which has no error of an
+        extrapolation, and its replicas keep their relative spread.
+    extrapolation_sigma : float, optional
+        [infer] extrapolation_sigma; takes the place of the fitted ``extrapolation``.
+    """
+    signal, inside = accepted["signal"], accepted["in_domain_signal"]
+    share = np.clip(np.divide(inside, signal, out=np.zeros_like(signal), where=signal > 0), 0.0, 1.0)
+    found = dict(accepted)
+    if not extrapolate:
+        found.pop("extrapolation", None)
+        found["signal"] = inside
+        for name in ("signal_variations", "polarisation_shifts"):
+            if name in found:
+                found[name] = found[name] * share
+    elif extrapolation_sigma is not None:
+        found["extrapolation"] = np.where(signal > 0, (1.0 - share) * extrapolation_sigma, 0.0)
+    return found
 
 
 def spreads_of(section: Infer, predicted: Arrays, accepted: Arrays) -> dict[str, FloatArray]:
-    """Return ln κ of the signal at each point by source, of those sources that the steering asks for."""
-    signal = accepted["signal"]
-    rate = predicted["rate"]
-    relative = np.sqrt(np.clip(np.diag(predicted["cov"]), 0.0, None)) / np.where(rate > 0, rate, np.inf)
-    common: dict[str, Any] = {"spectrum": relative[:, None], "scaling": accepted.get("signal_sigma", 0.0)}
+    """Return ln κ of the signal at each point by source, of those sources that the steering asks for.
+
+    Protons on target are left out: they are nuisances of the workspace itself. The sources are those of
+    `yield_sources`, grouped by kind.
+    """
+    signal, rate, wanted = accepted["signal"], predicted["rate"], set(section.nuisances)
+    cov = rate_sources(predicted).of(["spectrum"]).total()
+    relative = np.sqrt(np.clip(np.diag(cov), 0.0, None)) / np.where(rate > 0, rate, np.inf)
+    common: dict[str, Any] = {
+        "spectrum": relative[:, None],
+        "scaling": accepted.get("signal_sigma", 0.0),
+        "extrapolation": accepted.get("extrapolation", 0.0),
+        "sample": np.divide(accepted["mc_error"], signal, out=np.zeros_like(signal), where=signal > 0),
+    }
     variations = {"kinematics": accepted["signal_variations"]} if "signal_variations" in accepted else {}
     shifts = {"polarisation": accepted["polarisation_shifts"]} if "polarisation_shifts" in accepted else {}
-    wanted, typed = set(section.nuisances), section.extrapolation_sigma
-    if typed is None and "extrapolation" in accepted:
-        common["extrapolation"] = accepted["extrapolation"]
     return infer.signal_spread(
         signal,
         common={k: v for k, v in common.items() if k in wanted},
         variations={k: v for k, v in variations.items() if k in wanted},
         shifts={k: v for k, v in shifts.items() if k in wanted},
-        in_domain=accepted["in_domain_signal"],
-        extrapolation=(typed or 0.0) if "extrapolation" in wanted else 0.0,
     )
 
 

@@ -15,6 +15,7 @@ from gammastar.core.errors import SteeringError
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import FloatArray, Response, Spectrum
 from gammastar.core.rng import stream
+from gammastar.core.sources import EFFICIENCY, POLARISATION, RADIATION
 from gammastar.core.stats import filled
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context, axes_of, pack_spectrum, unpack_spectrum
@@ -173,16 +174,16 @@ def _variations(
     axes, true = response.reco, response.true
     if asked.polarisation is not None:
         result += [
-            unfold.Variation("polarisation", None, known.polarised(axes, true, sign))
+            unfold.Variation(POLARISATION, None, known.polarised(axes, true, sign))
             for sign in (asked.polarisation, -asked.polarisation)
         ]
     if asked.fsr is not None:
         view = radiated(asked.fsr, lepton_mass(ctx), stream(ctx.seed, "radiation"))
         varied = known.varied(view, axes, true)
-        result.append(unfold.Variation("final-state radiation", None, varied))
+        result.append(unfold.Variation(RADIATION, None, varied))
     if asked.efficiency is not None:
         result += [
-            unfold.Variation("efficiency", None, unfold.scaled_response(plain, 1 + sign * asked.efficiency))
+            unfold.Variation(EFFICIENCY, None, unfold.scaled_response(plain, 1 + sign * asked.efficiency))
             for sign in (1, -1)
         ]
     return measured, result

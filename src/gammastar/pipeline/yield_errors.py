@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 
-from gammastar import predict
 from gammastar.core.records import FloatArray
+from gammastar.core.sources import (
+    EXTRAPOLATION,
+    FLOW,
+    MEASUREMENT,
+    POT,
+    SAMPLE,
+    SCALING,
+    SEARCH_POT,
+    SPIN,
+    Source,
+    Sources,
+)
 from gammastar.pipeline.checkpoint import Arrays
 
-__all__ = ["BUDGET", "rate_budget", "relative_errors", "source_shifts", "yield_budget"]
+__all__ = [
+    "rate_budget",
+    "rate_sources",
+    "relative_errors",
+    "source_shifts",
+    "yield_budget",
+    "yield_sources",
+]
 
 BUDGET = "budget|"
 YIELD = "yield_budget|"
@@ -23,7 +41,7 @@ def rate_budget(
     pot_sigma: float,
     shifts: Mapping[str, FloatArray] | None = None,
     *,
-    name: str = "measurement",
+    name: str = MEASUREMENT,
 ) -> Arrays:
     """Return the covariances of a rate by source as ``budget|<source>``, each of shape (n, n).
 
@@ -37,15 +55,28 @@ def rate_budget(
         polarisation in the unfolding; they are taken out of it.
     name : str
         Of what is left of `cov`.
+
+    Raises
+    ------
+    PhysicsError
+        If a source has the name of another one.
     """
-    named = dict(shifts or {})
-    rest = cov - sum((np.outer(shift, shift) for shift in named.values()), np.zeros_like(cov))
+    named = [Source.shifted(key, "spectrum", shift) for key, shift in (shifts or {}).items()]
+    rest = cov - sum((part.cov for part in named), np.zeros_like(cov))
     rest[np.diag_indices_from(rest)] = np.clip(np.diag(rest), 0.0, None)
-    found = predict.budget(
-        rate, measured=rest, pot=pot_sigma, shifts={k: rate + shift for k, shift in named.items()}
+    pot = Source.shifted(POT, "pot", pot_sigma * rate)
+    found = Sources((Source(name, "spectrum", rest), pot, *named))
+    return {f"{BUDGET}{part.name}": part.cov for part in found.parts}
+
+
+def rate_sources(predicted: Arrays) -> Sources:
+    """Return the sources of a rate: those of ``budget|<source>``, or ``cov`` alone where there are none."""
+    found = {k.removeprefix(BUDGET): v for k, v in predicted.items() if k.startswith(BUDGET)}
+    if not found:
+        return Sources((Source(MEASUREMENT, "spectrum", predicted["cov"]),))
+    return Sources(
+        tuple(Source(name, "pot" if name == POT else "spectrum", cov) for name, cov in found.items())
     )
-    parts = {name if key == "measurement" else key: part for key, part in found.parts.items()}
-    return {f"{BUDGET}{key}": part for key, part in parts.items()}
 
 
 def source_shifts(made: Any, centres: FloatArray, rates: FloatArray) -> dict[str, FloatArray]:
@@ -83,65 +114,96 @@ def source_shifts(made: Any, centres: FloatArray, rates: FloatArray) -> dict[str
     return found
 
 
-def yield_budget(predicted: Arrays, accepted: Arrays) -> Arrays:
-    """Return the covariances between masses of the yield at each mass's best coupling, by source.
+def yield_sources(predicted: Arrays, accepted: Arrays) -> tuple[FloatArray, FloatArray, Sources]:
+    """Return the yield of each mass at its best coupling, that coupling, and the sources of its error.
 
     Parameters
     ----------
     predicted : Arrays
-        With ``rate`` and ``budget|<source>`` (n, n).
+        With ``rate`` and ``budget|<source>`` (n, n), or ``cov``.
     accepted : Arrays
-        With ``signal`` (n, k), ``signal_sigma``, and ``signal_variations`` or ``polarisation_shifts``.
+        With ``signal`` (n, k), ``mc_error``, ``couplings``, and what else there is of ``signal_sigma``,
+        ``pot_search_sigma``, ``signal_variations``, ``polarisation_shifts`` and ``extrapolation``.
+
+    Returns
+    -------
+    value, coupling : NDArray, shape (n,)
+    Sources
+
+    Notes
+    -----
+    Sources of the rate scale with the acceptance; the kinematics ("flow") come from the spread of the
+    replicas' yields, the spin state from half the distance of its two ends; the scaling with A and the
+    protons on target of the search are common; what is extrapolated follows one trend, so that masses move
+    together.
+    """
+    signal, rows = accepted["signal"], np.arange(len(accepted["signal"]))
+    best = signal.argmax(axis=1)
+    value, rate = signal[rows, best], predicted["rate"]
+    parts = [*rate_sources(predicted).scaled(_ratio(value, rate)).parts]
+    search, scaling = (float(accepted.get(key, 0.0)) for key in ("pot_search_sigma", "signal_sigma"))
+    if search > 0:
+        parts.append(Source.shifted(SEARCH_POT, "pot", search * value))
+    if scaling > 0:
+        parts.append(Source.shifted(SCALING, "scaling", scaling * value))
+    if "polarisation_shifts" in accepted:
+        parts.append(Source.ranged(SPIN, "polarisation", accepted["polarisation_shifts"][:, rows, best]))
+    if "signal_variations" in accepted:
+        parts.append(Source.spread(FLOW, "kinematics", accepted["signal_variations"][:, rows, best]))
+    if "extrapolation" in accepted:
+        shift = accepted["extrapolation"][rows, best] * value
+        parts.append(Source.shifted(EXTRAPOLATION, "extrapolation", shift))
+    parts.append(Source(SAMPLE, "sample", np.diag(accepted["mc_error"][rows, best] ** 2)))
+    return value, accepted["couplings"][best], Sources(tuple(parts))
+
+
+def yield_budget(predicted: Arrays, accepted: Arrays) -> Arrays:
+    """Return what `yield_sources` finds as arrays.
 
     Returns
     -------
     Arrays
         ``best_coupling`` and ``best_signal`` (n,), ``yield_budget|<source>`` (n, n).
-
-    Notes
-    -----
-    Sources of the rate scale with the acceptance; the kinematics ("flow") come from the spread of the
-    replicas' yields, the spin state from half the distance of its two ends, the scaling with A is common.
     """
-    signal, rows = accepted["signal"], np.arange(len(accepted["signal"]))
-    best = signal.argmax(axis=1)
-    value = signal[rows, best]
-    rate = predicted["rate"]
-    factor = np.divide(value, rate, out=np.zeros_like(value), where=rate > 0)
-    n, common = len(value), {}
-    if float(accepted["signal_sigma"]) > 0:
-        common["scaling with A"] = float(accepted["signal_sigma"])
-    shifts, ensembles = {}, {}
-    if "polarisation_shifts" in accepted:
-        shifts["polarisation"] = accepted["polarisation_shifts"][:, rows, best]
-    if "signal_variations" in accepted:
-        ensembles["flow"] = accepted["signal_variations"][:, rows, best]
-    found = predict.budget(
-        value, measured=np.zeros((n, n)), common=common, shifts=shifts, ensembles=ensembles
-    )
-    own = {k: v for k, v in found.parts.items() if k not in ("measurement", "protons on target")}
-    scaled = {
-        k.removeprefix(BUDGET): v * np.outer(factor, factor)
-        for k, v in predicted.items()
-        if k.startswith(BUDGET)
-    }
-    simulated = np.diag(accepted["mc_error"][rows, best] ** 2)
-    parts = scaled | own | {"finite sample": simulated}
-    named: Arrays = {f"{YIELD}{name}": part for name, part in parts.items()}
-    return named | {"best_coupling": accepted["couplings"][best], "best_signal": value}
+    value, coupling, found = yield_sources(predicted, accepted)
+    named: Arrays = {f"{YIELD}{part.name}": part.cov for part in found.parts}
+    return named | {"best_coupling": coupling, "best_signal": value}
 
 
-def relative_errors(accepted: Arrays, masses: FloatArray, at: FloatArray) -> dict[str, list[float]]:
-    """Return the relative standard deviation of the yield by source at the masses next to the wanted ones."""
-    value = accepted["best_signal"]
+def relative_errors(
+    predicted: Arrays, accepted: Arrays, at: FloatArray, nuisances: Collection[str] = ()
+) -> dict[str, list[float]]:
+    """Return the relative standard deviation of the yield by source at the masses next to the wanted ones.
+
+    Parameters
+    ----------
+    predicted, accepted : Arrays
+        As in `yield_sources`.
+    at : NDArray [GeV]
+    nuisances : collection of str
+        Kinds of sources that the limit takes.
+
+    Returns
+    -------
+    dict of str to list of float
+        ``mass``, one column per source, ``total`` of all of them, and ``in the limit`` of those whose kind is
+        among the nuisances.
+    """
+    value, _, found = yield_sources(predicted, accepted)
+    masses = predicted["mass"]
     rows = np.unique(np.abs(masses[:, None] - np.asarray(at)[None, :]).argmin(axis=0))
     rows = rows[value[rows] > 0]
+
+    def sigma(cov: FloatArray) -> list[float]:
+        variance = np.diag(cov)[rows] if cov.size else np.zeros(len(rows))
+        return list(np.sqrt(np.clip(variance, 0.0, None)) / value[rows])
+
     table: dict[str, list[float]] = {"mass": [float(masses[i]) for i in rows]}
-    total = np.zeros(len(rows))
-    for name, cov in accepted.items():
-        if name.startswith(YIELD):
-            variance = np.clip(np.diag(cov)[rows], 0.0, None)
-            total += variance
-            table[name.removeprefix(YIELD)] = list(np.sqrt(variance) / value[rows])
-    table["total"] = list(np.sqrt(total) / value[rows])
+    table |= {part.name: sigma(part.cov) for part in found.parts}
+    table["total"] = sigma(found.total())
+    table["in the limit"] = sigma(found.of(nuisances).total())
     return table
+
+
+def _ratio(above: FloatArray, below: FloatArray) -> FloatArray:
+    return np.divide(above, below, out=np.zeros_like(above), where=below > 0)

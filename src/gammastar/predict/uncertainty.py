@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
+from gammastar.core.sources import MEASUREMENT, POT, Source, Sources
 
 __all__ = ["Budget", "budget"]
 
@@ -22,20 +23,25 @@ class Budget:
     ----------
     value : NDArray, shape (n,)
         Rate or yield at each mass.
-    parts : mapping of str to NDArray, shape (n, n)
+    sources : Sources
     """
 
     value: FloatArray
-    parts: Mapping[str, FloatArray]
+    sources: Sources
+
+    @property
+    def parts(self) -> dict[str, FloatArray]:
+        """Covariances by name, shape (n, n) each."""
+        return {part.name: part.cov for part in self.sources.parts}
 
     @property
     def total(self) -> FloatArray:
         """Covariance of all sources together, shape (n, n)."""
-        return np.asarray(np.sum(list(self.parts.values()), axis=0), dtype=np.float64)
+        return self.sources.total()
 
     def relative(self, source: str | None = None) -> FloatArray:
         """Return the relative standard deviation of one source or of all, shape (n,); nan where zero."""
-        cov = self.total if source is None else self.parts[source]
+        cov = self.total if source is None else self.sources.named(source).cov
         sigma = np.sqrt(np.clip(np.diag(cov), 0.0, None))
         result: FloatArray = np.full(self.value.shape, np.nan)
         np.divide(sigma, np.abs(self.value), out=result, where=self.value != 0)
@@ -44,8 +50,7 @@ class Budget:
     def scaled(self, factor: npt.ArrayLike) -> Budget:
         """Return the budget of value × factor, e.g. of a yield with its acceptance."""
         f = np.broadcast_to(np.asarray(factor, dtype=np.float64), self.value.shape)
-        outer = np.outer(f, f)
-        return Budget(self.value * f, {name: cov * outer for name, cov in self.parts.items()})
+        return Budget(self.value * f, self.sources.scaled(f))
 
 
 def budget(
@@ -78,27 +83,28 @@ def budget(
     Raises
     ------
     PhysicsError
-        If shapes do not fit.
+        If shapes do not fit, or two sources have one name.
     """
     nominal = np.atleast_1d(np.asarray(value, dtype=np.float64))
     n = len(nominal)
-    parts: dict[str, FloatArray] = {"measurement": _shaped("measured", measured, (n, n))}
-    for name, sigma in {"protons on target": pot, **(common or {})}.items():
-        parts[name] = np.outer(nominal, nominal) * sigma**2
+    parts = [Source(MEASUREMENT, "spectrum", _shaped("measured", measured, (n, n)))]
+    parts.append(Source.shifted(POT, "pot", nominal * pot))
+    for name, sigma in (common or {}).items():
+        parts.append(Source.shifted(name, "scaling", nominal * sigma))
     for name, rows in (shifts or {}).items():
         array = np.atleast_2d(np.asarray(rows, dtype=np.float64))
         if array.shape not in ((1, n), (2, n)):
             msg = f"budget: {name!r} has shape {array.shape}, expected ({n},) or (2, {n})"
             raise PhysicsError(msg)
         half = array[0] - nominal if len(array) == 1 else 0.5 * (array[0] - array[1])
-        parts[name] = np.outer(half, half)
+        parts.append(Source.shifted(name, "spectrum", half))
     for name, rows in (ensembles or {}).items():
         array = np.atleast_2d(np.asarray(rows, dtype=np.float64))
         if array.shape[1] != n or len(array) < 2:
             msg = f"budget: ensemble {name!r} has shape {array.shape}, expected (replicas >= 2, {n})"
             raise PhysicsError(msg)
-        parts[name] = np.cov(array, rowvar=False).reshape(n, n)
-    return Budget(nominal, parts)
+        parts.append(Source.spread(name, "kinematics", array))
+    return Budget(nominal, Sources(tuple(parts)))
 
 
 def _shaped(name: str, array: npt.ArrayLike, shape: tuple[int, ...]) -> FloatArray:
