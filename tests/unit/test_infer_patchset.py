@@ -8,9 +8,11 @@ import sys
 import numpy as np
 import pyhf
 import pytest
+from hist import Hist
 
 from gammastar.core.errors import NegativeYieldError, PhysicsError
-from gammastar.infer import patch_names, patchset, workspace
+from gammastar.core.records import Template
+from gammastar.infer import log_normal, patch_names, patchset, sample, signal_spread, workspace
 
 MASS, COUPLING = np.array([0.1, 0.3, 0.3]), np.array([1e-6, 1e-6, 2.5e-7])
 SIGNAL = np.array([2.3, 6.0, 0.0])
@@ -52,6 +54,26 @@ def test_names():
     assert patch_names(np.array([0.5]), np.array([10.0]), "charge") == ["m0p500_log10charge_1p00"]
     with pytest.raises(PhysicsError, match="each point once"):
         patch_names(np.array([0.1, 0.1]), np.array([1e-6, 1e-6]))
+
+
+def test_two_nuisances_of_one_name_are_refused():
+    """The patch would put a second normsys of that name on the signal, or hide the first one."""
+    background = workspace("mumu", 30.0, 0.1, [30], pot_search_sigma=0.18)
+    for name in ("pot_search", "POT search"):
+        with pytest.raises(PhysicsError, match=r"called 'pot_search'|differ in spelling"):
+            patchset(background, MASS, COUPLING, SIGNAL, signal_mc_sigma={name: 0.1})
+    with pytest.raises(PhysicsError, match=r"sample 'b'.*called 'pot'"):
+        sample("b", [1.0], log_normal("pot", 0.2), log_normal("pot", 0.1))
+    nominal = Hist.new.Reg(2, 0, 1).Weight().fill([0.2, 0.7, 0.7])
+    varied = {"background_norm_mumu": (1.1 * nominal, 0.9 * nominal)}
+    with pytest.raises(PhysicsError, match="called 'background_norm_mumu'"):
+        workspace("mumu", Template("b", nominal, varied), 0.2)
+    with pytest.raises(PhysicsError, match="'polarisation' is given twice"):
+        signal_spread(
+            np.ones((2, 3)),
+            common={"polarisation": 0.08},
+            shifts={"polarisation": np.ones((2, 2, 3))},
+        )
 
 
 def test_inspect_and_verify(files):

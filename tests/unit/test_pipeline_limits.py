@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import csv
 import json
+from types import SimpleNamespace
 
 import numpy as np
+import pyhf
 import pytest
 
 from gammastar import config
 from gammastar.core.errors import SteeringError
 from gammastar.core.records import Exposure
-from gammastar.infer import counting_limit, discovery_yield, hs3_nll, read_likelihood
+from gammastar.infer import counting_limit, discovery_yield, expected_limits, hs3_nll, read_likelihood
+from gammastar.pipeline import charge_limits
 from gammastar.pipeline.checkpoint import open_book
 from gammastar.pipeline.context import Context
 from gammastar.pipeline.limits import infer_stage
+from gammastar.pipeline.millicharged import millicharge_detectors
 from gammastar.pipeline.products import Products
+from gammastar.pipeline.search import MEDIAN, Plane
+from gammastar.pipeline.searching import detectors
 from gammastar.pipeline.sections_reach import reach_sections
 
 MASS, COUPLING = np.linspace(0.22, 0.8, 12), np.geomspace(1e-8, 1e-5, 61)
@@ -38,11 +44,23 @@ def planes():
     return predicted, accepted
 
 
-def searched(folder, *, mock=False, **keys):
+def everything(accepted):
+    """Return the planes with every error that a yield can have."""
+    signal = accepted["signal"]
+    return accepted | {
+        "signal_sigma": np.array(0.25),
+        "pot_search_sigma": np.array(0.2),
+        "polarisation_shifts": signal * np.array([0.93, 1.07])[:, None, None],
+        "extrapolation": np.broadcast_to(np.linspace(0.1, 0.5, 12)[:, None], signal.shape),
+        "mc_error": 0.15 * signal,
+    }
+
+
+def context(folder, *, extrapolate=True, mock=False, detectors=None, **keys):
     content = {
         "analysis": {"name": "planes", "seed": 1, "mock": mock},
         "predict": {"source": "theory", "channels": ["bremsstrahlung"], "beam_energy": 400.0},
-        "accept": {"detectors": ["na62_dump"]},
+        "accept": {"detectors": ["na62_dump"]} if detectors is None else detectors,
         "infer": {"background": 0.4, "background_sigma": 0.3, "submission": False} | keys,
     }
     folder.mkdir(exist_ok=True)
@@ -52,8 +70,13 @@ def searched(folder, *, mock=False, **keys):
         analysis=config.parse({"analysis": content["analysis"]}).analysis,
         accept=config.Accept(**content["accept"]),
         infer=config.Infer(**content["infer"]),
+        spectrum=None if extrapolate else SimpleNamespace(extrapolate=False, lepton="mu"),
     )
-    ctx = Context(steering, folder, folder, book, lambda *_: None)
+    return Context(steering, folder, folder, book, lambda *_: None)
+
+
+def searched(folder, *, mock=False, **keys):
+    ctx = context(folder, mock=mock, **keys)
     predicted, accepted = planes()
     found = infer_stage(ctx, predicted, {"na62_dump": accepted}, EXPOSURE)
     made = Products(predicted=predicted, accepted={"na62_dump": accepted}, inferred=found)
@@ -156,6 +179,134 @@ def test_uncertainties_of_the_signal_enter_limits_and_patches(tmp_path):
     assert names == {"spectrum", "kinematics", "extrapolation", "signal_mc"}
     assert search.impacts is not None
     assert search.impacts.names[0] == "extrapolation"
+
+
+EVERY = ("pot", "spectrum", "kinematics", "polarisation", "scaling", "extrapolation", "sample")
+MODIFIERS = {
+    "pot": {"pot_calibration", "pot_search"},
+    "sample": {"signal_mc"},
+} | {name: {name} for name in EVERY[1:-1]}
+
+
+def charged(folder, **keys):
+    """Return context, results and plane of millicharged particles in the bars: b = 0.1 ± 0.05."""
+    ctx = context(folder, detectors={"detectors": [], "millicharge_detectors": ["mcp_bars"]}, **keys)
+    predicted, accepted = planes()
+    accepted = everything(accepted)
+    made = SimpleNamespace(millicharge=predicted, millicharge_accepted={"mcp_bars": accepted})
+    found = charge_limits.infer_stage(ctx, EXPOSURE, made)["mcp_bars"]
+    detector = millicharge_detectors(ctx)["mcp_bars"]
+    return found, Plane(ctx, ctx.steering.infer, detector, predicted, accepted, EXPOSURE, main=False)
+
+
+def dark(folder, **keys):
+    """Return results and plane of dark photons with every error: b = 0.4, ln kappa = 0.3."""
+    ctx = context(folder, **keys)
+    predicted, accepted = planes()
+    accepted = everything(accepted)
+    found = infer_stage(ctx, predicted, {"na62_dump": accepted}, EXPOSURE)["na62_dump"]
+    detector = detectors(ctx)["na62_dump"]
+    return found, Plane(ctx, ctx.steering.infer, detector, predicted, accepted, EXPOSURE, main=True)
+
+
+def patched(folder, suffix=""):
+    """Yield mass, coupling and the workspace of each patch as pyhf applies it."""
+    patches = pyhf.PatchSet(json.loads((folder / f"patchset{suffix}.json").read_text()))
+    space = json.loads((folder / f"workspace{suffix}.json").read_text())
+    for patch in patches:
+        mass, coupling = patch.values
+        yield mass, coupling, patches.apply(space, patch.name)
+
+
+def log_kappas(space):
+    (signal, _) = space["channels"][0]["samples"]
+    return {m["name"]: np.log(m["data"]["hi"]) for m in signal["modifiers"] if m["type"] == "normsys"}
+
+
+def at(mass, coupling):
+    return int(np.argmin(np.abs(MASS - mass))), int(np.argmin(np.abs(np.log(COUPLING / coupling))))
+
+
+@pytest.mark.parametrize("extrapolate", [True, False])
+@pytest.mark.parametrize(("run", "suffix"), [(dark, ""), (charged, "_mcp_bars")])
+@pytest.mark.parametrize("nuisances", [EVERY, ("pot",), ("scaling", "sample"), ("sample",)])
+def test_workspace_and_patches_hold_the_nuisances_of_the_limit(tmp_path, run, suffix, nuisances, extrapolate):
+    """Signal and ln κ of every patch, in quadrature, are the limit of the run, by enumeration."""
+    _, plane = run(
+        tmp_path, nuisances=list(nuisances), extrapolate=extrapolate, method="exact", max_patches=9
+    )
+    _, expected, _ = plane.limits()
+    expected = np.broadcast_to(expected, (12, 61, 5))
+    some = 0
+    for mass, coupling, space in patched(tmp_path, suffix):
+        i, j = at(mass, coupling)
+        sigmas = log_kappas(space)
+        wanted = set().union(*(MODIFIERS[name] for name in nuisances)) | {"signal_mc"}
+        if not extrapolate:
+            wanted -= {"extrapolation"}
+        if run is charged:
+            wanted -= {"pot_search"}
+        assert set(sigmas) == wanted
+        counted = [v for k, v in sigmas.items() if k != "signal_mc" or "sample" in nuisances]
+        signal, background = space["channels"][0]["samples"]
+        assert signal["data"] == pytest.approx([planes()[1]["signal"][i, j] * (1.0 if extrapolate else 0.3)])
+        (norm,) = background["modifiers"]
+        own = expected_limits(
+            background["data"][0],
+            signal_sigma=float(np.sqrt(np.sum(np.square(counted)))),
+            background_sigma=float(np.log(norm["data"]["hi"])),
+            randomise_pot=True,
+        )
+        np.testing.assert_allclose(expected[i, j], own, rtol=3e-4)
+        some += 1
+    assert some > 4
+
+
+@pytest.mark.parametrize(("run", "suffix"), [(dark, ""), (charged, "_mcp_bars")])
+def test_pyhf_on_workspace_and_patch_gives_the_limit_of_the_run(tmp_path, run, suffix):
+    keys = {"nuisances": list(EVERY), "method": "asymptotic", "max_patches": 3}
+    _, plane = run(tmp_path, **keys, **({"background": 30.0} if run is dark else {}))
+    _, expected, _ = plane.limits()
+    for mass, coupling, spec in patched(tmp_path, suffix):
+        i, j = at(mass, coupling)
+        space = pyhf.Workspace(spec)
+        model = space.model(modifier_settings={"normsys": {"interpcode": "code1"}})
+        events = spec["channels"][0]["samples"][0]["data"][0]
+        strength = expected[i, j, MEDIAN] / events  # excluded at the level of the run
+        bounds = model.config.suggested_bounds()
+        bounds[model.config.poi_index] = (0.0, 20 * strength + 20)
+        _, found = pyhf.infer.hypotest(
+            strength, space.data(model), model, test_stat="qtilde", return_expected=True, par_bounds=bounds
+        )
+        assert float(found) == pytest.approx(0.1, abs=1e-3)
+
+
+def test_millicharged_limits_follow_the_steering(tmp_path):
+    """[infer] nuisances and method, [spectrum] extrapolate: as for dark photons."""
+    none, _ = charged(tmp_path / "a", nuisances=[], method="exact")
+    kappa = float(np.log1p(0.5))
+    assert none.reach.limit == pytest.approx(float(expected_limits(0.1, background_sigma=kappa)[2]))
+    scaling, _ = charged(tmp_path / "b", nuisances=["scaling"], method="exact")
+    wanted = expected_limits(0.1, background_sigma=kappa, signal_sigma=np.log1p(0.25), randomise_pot=True)
+    assert scaling.limit.expected == pytest.approx(wanted)
+    assert scaling.reach.limit == pytest.approx(float(wanted[2]))
+    averaged, _ = charged(tmp_path / "c", nuisances=["scaling"], method="marginalised")
+    assert "nuisances averaged" in averaged.limit.method
+    assert averaged.limit.expected[2] != pytest.approx(float(wanted[2]), rel=1e-3)
+    large, _ = charged(tmp_path / "d", nuisances=[], method="auto", asymptotic_from=0.05)
+    assert large.limit.method.startswith("asymptotic")
+    inside, _ = charged(tmp_path / "e", nuisances=[], method="exact", extrapolate=False)
+    np.testing.assert_allclose(inside.reach.edges, inside.measured.edges)
+    np.testing.assert_allclose(none.measured.edges, inside.measured.edges)
+    both = np.isfinite(inside.reach.edges[:, 0])
+    every = dict(zip(none.reach.mass.tolist(), none.reach.edges[:, 0], strict=True))
+    low = [every[m] for m in inside.reach.mass[both]]
+    ratio = inside.reach.edges[both, 0] / low
+    assert ratio[0] == pytest.approx(0.3**-0.25, rel=0.02)  # the signal goes as Q⁴ here
+    with (tmp_path / "b" / "reach_mcp_bars.csv").open(encoding="utf-8") as file:
+        assert float(next(csv.DictReader(file))["limit"]) == pytest.approx(float(wanted[2]), rel=1e-4)
+    content = json.loads((tmp_path / "b" / "reach_mcp_bars.json").read_text())
+    assert content["signal_uncertainties"]["scaling"] == pytest.approx(np.log1p(0.25))
 
 
 def test_exports_and_submission(tmp_path):

@@ -12,7 +12,7 @@ import pyhf
 from gammastar.core.errors import PhysicsError
 from gammastar.infer.effects import Modifiers, log_normal
 from gammastar.infer.ensemble import lint_names
-from gammastar.infer.template import yields_of
+from gammastar.infer.template import check_modifiers, yields_of
 from gammastar.infer.workspace import MASKED, observations
 
 __all__ = ["assemble", "in_domain_samples", "like_sign_channel", "sample"]
@@ -53,6 +53,7 @@ def sample(
     """Return a sample of a channel from its expected events and lists of modifiers."""
     first: Modifiers = [{"name": "mu", "type": "normfactor", "data": None}] if signal else []
     listed = [dict(modifier) for group in modifiers for modifier in group]
+    check_modifiers([*first, *listed], f"sample {name!r}")
     return {
         "name": name,
         "data": yields_of(nominal, f"sample {name!r}").tolist(),

@@ -12,7 +12,7 @@ import pyhf
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.infer.ensemble import lint_names
-from gammastar.infer.template import normsys, yields_of
+from gammastar.infer.template import check_modifiers, normsys, yields_of
 
 __all__ = ["patch_names", "patchset"]
 
@@ -112,6 +112,8 @@ def patchset(
     given = signal_mc_sigma
     sigmas = dict(given) if isinstance(given, Mapping) else {"signal_mc": given}
     lint_names([*sigmas, *_names(workspace)])
+    own = [{"name": name, "type": "normsys"} for name in sigmas]
+    check_modifiers([*samples[0]["modifiers"], *own], "patchset, signal")
     spreads = {k: np.broadcast_to(np.asarray(v, dtype=np.float64), masses.shape) for k, v in sigmas.items()}
     rows = zip(
         patch_names(masses, couplings, coupling_name),

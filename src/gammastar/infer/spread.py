@@ -52,8 +52,13 @@ def signal_spread(
     Raises
     ------
     PhysicsError
-        For shapes that do not fit.
+        For shapes that do not fit, and for two sources of one name.
     """
+    names = [*(common or {}), *(variations or {}), *(shifts or {})]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice or (extrapolation > 0 and "extrapolation" in names):
+        msg = f"signal_spread: source {(twice or ['extrapolation'])[0]!r} is given twice; name sources apart"
+        raise PhysicsError(msg)
     total = np.asarray(signal, dtype=np.float64)
     safe = np.where(total > 0, total, 1.0)
     found: dict[str, FloatArray] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy.typing as npt
 from gammastar.core.errors import NegativeYieldError, PhysicsError
 from gammastar.core.records import FloatArray, Template
 
-__all__ = ["normsys", "shape_modifiers", "yields_of"]
+__all__ = ["check_modifiers", "normsys", "shape_modifiers", "yields_of"]
 
 
 def yields_of(values: npt.ArrayLike, what: str) -> FloatArray:
@@ -41,6 +42,24 @@ def yields_of(values: npt.ArrayLike, what: str) -> FloatArray:
         msg = f"{what}: bin {worst} holds {bins[worst]:g} events; merge bins until none is negative"
         raise NegativeYieldError(msg)
     return bins
+
+
+def check_modifiers(modifiers: Iterable[Mapping[str, Any]], what: str) -> None:
+    """Refuse two modifiers of one name and type on a sample: pyhf would keep one of them, or fail late.
+
+    Raises
+    ------
+    PhysicsError
+    """
+    seen = set()
+    for modifier in modifiers:
+        key = (modifier["name"], modifier["type"])
+        if key in seen:
+            msg = (
+                f"{what}: two nuisances ({key[1]}) are called {key[0]!r}; each source needs a name of its own"
+            )
+            raise PhysicsError(msg)
+        seen.add(key)
 
 
 def normsys(name: str, sigma: float) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ import pyhf
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray, Template
-from gammastar.infer.template import normsys, shape_modifiers, yields_of
+from gammastar.infer.template import check_modifiers, normsys, shape_modifiers, yields_of
 
 __all__ = ["FLOOR", "MASKED", "POT_NUISANCES", "observations", "workspace"]
 
@@ -114,6 +114,8 @@ def workspace(
         ],
         "version": "1.0.0",
     }
+    for sample in spec["channels"][0]["samples"]:
+        check_modifiers(sample["modifiers"], f"channel {channel_name!r}, sample {sample['name']!r}")
     pyhf.schema.validate(spec, "workspace.json")
     return spec
 
