@@ -11,6 +11,7 @@ import numpy as np
 from gammastar import infer
 from gammastar.config import Infer
 from gammastar.core.constants import M_E, M_MU
+from gammastar.core.errors import PhysicsError
 from gammastar.core.records import Exposure, FloatArray, Limit, Reach
 from gammastar.physics.detector import Detector
 from gammastar.physics.millicharge_detector import MillichargeDetector
@@ -179,7 +180,10 @@ class Plane:
 
     def search(self) -> Search:
         """Return the limit and every contour."""
-        section, mock = self.section, self.ctx.book.mock
+        section, mock, detector = self.section, self.ctx.book.mock, self.detector
+        if not isinstance(detector, Detector):
+            msg = f"{detector.name} sees millicharged particles, no decays: it has no search over couplings"
+            raise PhysicsError(msg)
         observed, expected, limit = self.limits()
         median = expected[..., MEDIAN]
         found = self.reach(median, self.signal, expected)
@@ -200,7 +204,7 @@ class Plane:
             seen = self.reach(observed, self.signal)
         ranking, mass = self.impacts(found)
         return Search(
-            self.detector,
+            detector,
             self.b,
             self.b_sigma,
             float(np.hypot(*self.pot)),
