@@ -58,14 +58,30 @@ def parent(name, children, entries):
     return tbranch(name, body + b"\x01" + bytes(4) + b"\x01" + bytes(8) + b"\x01" + bytes(8) + b"\x00")
 
 
-def write_split(path, branches, name="events"):
+def leaf_list(body, names):
+    """The body of a branch of a fixed array with its one leaf replaced by one leaf per name: px/D:py/D:…"""
+    at = body.index(EMPTY) + len(EMPTY)
+    leaves = []
+    for k, name in enumerate(names):
+        text = (bytes([len(name)]) + name.encode()) * 2
+        named = counted(b"\x00\x01\x00\x01" + bytes(4) + bytes.fromhex("03000000") + text)
+        plain = counted(b"\x00\x02" + named + struct.pack(">iii??", 1, 8, 8 * k, False, False) + bytes(4))
+        leaves.append(counted(b"\xff\xff\xff\xffTLeafD\x00" + counted(b"\x00\x01" + plain + bytes(16))))
+    return body[:at] + tobjarray(leaves) + body[at + size_at(body, at) :]
+
+
+def write_split(path, branches, name="events", leaves=()):
     """Write a tree whose branches ``object/member`` are split objects: uproot itself writes flat trees only.
 
     Counters of lists stay beside the objects. Of ``object#2`` and ``member#2`` the end is left out, so that
-    several branches have the very same path. The baskets are those of a flat tree; the tree is streamed anew.
+    several branches have the very same path. A fixed array becomes a list of `leaves`.
+    The baskets are those of a flat tree; the tree is streamed anew.
     """
-    kinds = {k: ak.type(ak.Array(v)).content for k, v in branches.items()}
-    types = {k: f"var * {t.content}" if "*" in str(t) else str(t) for k, t in kinds.items()}
+    types = {}
+    for key, array in branches.items():
+        kind = ak.type(ak.Array(array)).content
+        fixed = np.dtype((np.float64, array.shape[1:])) if isinstance(array, np.ndarray) else None
+        types[key] = f"var * {kind.content}" if fixed is None else fixed if fixed.shape else str(kind)
     with uproot.recreate(path, compression=None) as file:
         tree = file.mktree("flat", types, counter_name=lambda key: "n" + key.partition("/")[0])
         tree.extend(branches)
@@ -77,9 +93,11 @@ def write_split(path, branches, name="events"):
             blob = raw[at : at + size_at(raw, at)]
             body = body_of(blob)
             leaf = datum["tleaf_reference_number"] - 2 - key_size(flat._name, flat._title) - at
-            parts.append((datum, body, leaf - len(blob) + len(body)))
+            parts.append(
+                (datum, leaf_list(body, leaves) if datum["shape"] else body, leaf - len(blob) + len(body))
+            )
             group, _, member = datum["fName"].rpartition("/")
-            groups.setdefault(group or k, []).append(tbranch(member.partition("#")[0], body))
+            groups.setdefault(group or k, []).append(tbranch(member.partition("#")[0], parts[-1][1]))
             at += len(blob)
         top = [b[0] if isinstance(g, int) else parent(g.partition("#")[0], b, N) for g, b in groups.items()]
         array = tobjarray(top)
@@ -259,3 +277,98 @@ def test_a_tree_may_be_named_with_its_cycle(tmp_path):
         assert ak.to_list(events.lepton.px[0]) == [px, px]
     with pytest.raises(BranchError, match="'events' has the cycles 1, 2"):
         next(read.open_events(tmp_path / "f.root", schema(tree="events;3", **pair)))
+
+
+def test_lists_of_leaves(tmp_path):
+    """Branches like lep1("px/D:py/D:pz/D"): ROOT names their leaves lep1.px."""
+    rng = np.random.default_rng(4)
+    momenta = {leg: rng.normal(size=(N, 3)) for leg in ("lep1", "lep2")}
+    charges = {"q1": np.ones(N, np.int32), "q2": np.full(N, -1, np.int32)}
+    path = write_split(tmp_path / "f.root", momenta | charges, leaves=XYZ)
+    with uproot.open(path) as file:
+        assert file["events"]["lep2"].array(library="np").dtype.names == XYZ
+    for mark in "./":
+        kinematics = {key: [f"{leg}{mark}{key}" for leg in momenta] for key in XYZ}
+        mapping = schema(layout="pair", charge=["q1", "q2"], kinematics=kinematics)
+        events = ak.concatenate(list(read.open_events(path, mapping, step=9)))
+        for k, key in enumerate(XYZ):
+            wanted = np.stack([momenta["lep1"][:, k], momenta["lep2"][:, k]], axis=1)
+            assert np.array_equal(ak.to_numpy(events.lepton[key]), wanted)
+    kinematics["px"] = ["lep1.energy", "lep2.energy"]
+    with pytest.raises(BranchError, match=r"no branch 'lep1\.energy'"):
+        next(read.open_events(path, schema(layout="pair", charge=["q1", "q2"], kinematics=kinematics)))
+    kinematics["px"] = ["lep1", "lep2"]
+    with pytest.raises(BranchError, match=r"branch 'lep1' of type .* must hold one number per row"):
+        next(read.open_events(path, schema(layout="pair", charge=["q1", "q2"], kinematics=kinematics)))
+
+
+def test_members_of_split_vectors(objects, tmp_path):
+    """Lists of ROOT::Math::LorentzVector split by ROOT: Muons/Muons.fCoordinates.fPt."""
+    muon = objects["Muon"]
+    cylindrical = dict(zip(("pt", "eta", "phi"), ("fPt", "fEta", "fPhi"), strict=True))
+    branches = {
+        f"{name}/{name}.fCoordinates.{member}": scale * np.abs(muon[key])
+        for scale, name in ((1.0, "Muons"), (3.0, "Electrons"))
+        for member, key in zip(cylindrical.values(), XYZ, strict=True)
+    }
+    path = write_split(tmp_path / "f.root", branches | {"Muons_charge": muon["charge"]})
+    kinematics = {key: f"fCoordinates.{member}" for key, member in cylindrical.items()}
+    mapping = schema(layout="object", collection="Muons", charge="Muons_charge", kinematics=kinematics)
+    events = next(read.open_events(path, mapping))
+    pt, eta, phi = (ak.to_numpy(ak.flatten(np.abs(muon[key]))) for key in XYZ)
+    np.testing.assert_allclose(ak.to_numpy(ak.flatten(events.lepton.px)), pt * np.cos(phi), rtol=1e-12)
+    np.testing.assert_allclose(ak.to_numpy(ak.flatten(events.lepton.pz)), pt * np.sinh(eta), rtol=1e-12)
+
+
+def test_errors_of_a_schema_name_its_file(tmp_path):
+    from gammastar import config
+    from gammastar.core.errors import SteeringError
+    from gammastar.pipeline.reading import load_schema
+
+    (tmp_path / "mine.toml").write_text('tree = "events"\nlayout = "jaged"\nlepton = "mu"\n[kinematics]\n')
+    (tmp_path / "deep.toml").write_text("tree = " + 5000 * "[")
+    (tmp_path / "mine.py").write_text(
+        "from gammastar.read import Schema\nTABLE = {'tree': 'events'}\ndef late(): pass\n"
+    )
+    (tmp_path / "now.py").write_text(
+        "from gammastar.read import Schema\nMINE = Schema('events', 'pair', 'tau', {})\n"
+    )
+    for name, said in (
+        ("mine.toml", "layout|lepton"),
+        ("deep.toml", "not a TOML file"),
+        ("none.toml", "cannot be read"),
+        ("mine.py:TABLE", "schema.layout is missing"),
+        ("mine.py:late", "must be a table"),
+        ("now.py:MINE", "schema.lepton = 'tau'"),
+        ("nanoaod_muonn", "nanoaod_muon"),
+    ):
+        with pytest.raises(SteeringError, match=said) as caught:
+            load_schema(config.Read.model_validate({"schema": name, "files": ["x.root"]}), tmp_path)
+        assert name in str(caught.value)
+        assert len(str(caught.value)) < 1000
+
+
+def test_workers_find_the_same_branches(objects, tmp_path):
+    """coffea opens the tree by itself, by its cycle and with one branch, before a chunk is read."""
+    from gammastar import facility, select
+    from gammastar.store.chunks import Job, Source
+
+    rng = np.random.default_rng(6)
+    momenta = {leg: rng.normal(size=(N, 3)) for leg in ("lep1", "lep2")}
+    charges = {"q1": np.ones(N, np.int32), "q2": np.full(N, -1, np.int32)}
+    split = write_split(tmp_path / "split.root", of(objects))
+    leaves = write_split(tmp_path / "leaves.root", momenta | charges, leaves=XYZ)
+    legs = {key: [f"{leg}.{key}" for leg in momenta] for key in XYZ}
+    cases = (
+        (split, schema("Muon", tree="events;1"), objects["Muon"]["charge"]),
+        (split, schema("Electron"), objects["Electron"]["charge"]),
+        (leaves, schema(layout="pair", charge=["q1", "q2"], kinematics=legs), np.tile([1, -1], (N, 1))),
+    )
+    for k, (path, mapping, charge) in enumerate(cases):
+        job = Job("pairs", (Source(str(path)),), mapping, select.Cuts, "500 B", "k", tmp_path / str(k))
+        with facility.open_farm(retries=0) as farm:
+            found = list(farm.pairs(job)[0])
+        expected, _ = select.collect(read.open_events(path, mapping))
+        assert np.array_equal(np.concatenate([part.mass for part in found]), expected.mass)
+        plus, minus = (ak.sum(sign * charge > 0, axis=1) for sign in (1, -1))
+        assert sum(int(part.os.sum()) for part in found) == ak.sum(plus * minus) > 0

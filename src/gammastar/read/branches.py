@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -121,21 +122,25 @@ class _Table:
         for key in self.found:
             for short in _endings(key, self.separator):
                 self.short.setdefault(short, []).append(key)
-        self.leaves: dict[str, tuple[str, str]] = {} if self.fields else dict(self._leaves())
+        self.inside: dict[str, tuple[str, ...]] = {}
         self.used: dict[str, Any] = {}
 
     @property
     def separator(self) -> str:
         return "." if self.fields else "/"
 
-    def _leaves(self) -> Iterator[tuple[str, tuple[str, str]]]:
-        """Yield the leaves of branches with a list of leaves; ROOT names them branch.leaf."""
-        for key, branches in self.found.items():
-            leaves = branches[0].member("fLeaves", none_if_missing=True) or ()
-            if len(leaves) > 1 and not branches[0].branches:
-                for leaf in leaves:
-                    for mark in "./":
-                        yield f"{key}{mark}{leaf.name}", (key, str(leaf.name))
+    def _within(self, name: str) -> Place | None:
+        """Return the place of a leaf in a list of leaves, or of a member of an object kept as one branch."""
+        for at, mark in enumerate(name):
+            keys = [name[:at]] if name[:at] in self.found else self.short.get(name[:at], [])
+            if mark not in "./" or self.fields or len(keys) != 1 or self.is_split(keys[0]):
+                continue
+            with contextlib.suppress(CannotBeAwkward, NotImplementedError):
+                form = self.found[keys[0]][0].interpretation.awkward_form(self.tree.file)
+                fields = _below(form, name[at + 1 :].replace("/", "."))
+                if fields:
+                    return Place(keys[0], fields)
+        return None
 
     def find(self, name: str) -> list[str]:
         """Return the path of the one branch of this name, or nothing."""
@@ -145,8 +150,10 @@ class _Table:
             keys = [name.replace("/", ".")]
         else:
             keys = self.short.get(name, [])
-        if not keys and name in self.leaves:
-            keys = [self.leaves[name][0]]
+        inside = None if keys else self._within(name)
+        if inside is not None:
+            keys = [inside.key]
+            self.inside[name] = inside.fields
         if len(keys) > 1:
             msg = (
                 f"{self.path}: tree {self.tree.name!r} has {len(keys)} branches {name!r}: {listed(keys)}; "
@@ -194,8 +201,7 @@ class _Table:
             raise BranchError(msg)
         self._check_type(key, branch)
         self.used[exact] = branch
-        leaf = () if name == key or name not in self.leaves else (self.leaves[name][1],)
-        return Place(exact, leaf)
+        return Place(exact, self.inside.get(name, ()))
 
     def _check_type(self, key: str, branch: Any) -> None:
         interpretation = branch.interpretation
@@ -229,9 +235,24 @@ class _Table:
         return f"{self.path}: tree {self.tree.name!r} has no branch {', '.join(lines)}{more}"
 
     def _near(self, name: str) -> str:
-        lower = {key.lower(): key for key in sorted({*self.short, *self.found, *self.leaves})}
+        lower = {key.lower(): key for key in sorted({*self.short, *self.found})}
         near = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)
         return ", ".join(lower[key] for key in near) or "none"
+
+
+def _below(form: Any, path: str) -> tuple[str, ...]:
+    """Return the fields on the way down a form, or nothing if there is no such member."""
+    while not form.is_record and hasattr(form, "content"):
+        form = form.content
+    if not form.is_record:
+        return ()
+    for name in form.fields:
+        if name == path:
+            return (name,)
+        rest = _below(form.content(name), path[len(name) + 1 :]) if path.startswith(f"{name}.") else ()
+        if rest:
+            return (name, *rest)
+    return ()
 
 
 def _endings(key: str, separator: str) -> Iterator[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import cramjam
 import uproot
+from uproot.interpretation.objects import CannotBeAwkward
 
 from gammastar.core.errors import InputFileError
 
@@ -28,7 +29,6 @@ DAMAGE = (
     OverflowError,
     MemoryError,
     RecursionError,
-    NotImplementedError,
     struct.error,
     zlib.error,
     cramjam.DecompressionError,
@@ -44,6 +44,13 @@ def reading(path: str | Path) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         msg = f"{path}: there is no such file"
+        raise InputFileError(msg) from error
+    except (NotImplementedError, CannotBeAwkward) as error:
+        reason = " ".join(str(error).split())[:200]
+        msg = (
+            f"{path}: holds a type or layout that uproot cannot read ({type(error).__name__}: {reason}); "
+            "write plain numbers or lists of them, or, if the file was read before, copy it again"
+        )
         raise InputFileError(msg) from error
     except DAMAGE as error:
         reason = " ".join(str(error).split())[:200]
