@@ -304,3 +304,14 @@ def test_bad_files_are_left_out_also_if_they_lack_a_branch(many, tmp_path):
         alone = Job("pairs", (Source(str(bad)),), schema(), select.Cuts, 100, "k", tmp_path / bad.stem)
         with facility.open_farm(retries=0, skip_bad=True) as farm, pytest.raises(BranchError, match=bad.name):
             farm.pairs(alone)
+
+
+def test_a_row_filter_compares_one_value_per_row(muons, tmp_path):
+    rows = ak.mask(np.arange(N) % 4, np.arange(N) % 3 != 0)
+    records = ak.zip({"a": muons["px"]})
+    path = write(tmp_path / "f.root", muons | {"rows": rows, "records": records}, "RNTuple")
+    events = next(read.open_events(path, schema(row_filter={"branch": "rows", "equals": 2})))
+    assert ak.to_list(events.event) == [i for i in range(N) if i % 4 == 2 and i % 3 != 0]
+    for name in ("px", "records"):
+        with pytest.raises(BranchError, match=f"row_filter on branch '{name}' of type var"):
+            next(read.open_events(path, schema(row_filter={"branch": name, "equals": 1})))

@@ -72,7 +72,9 @@ def _joined(collection: str, members: Mapping[str, ak.Array]) -> ak.Array:
         raise BranchError(msg) from error
 
 
-def choose(tree: Any, names: Sequence[str], path: str, members: Mapping[str, Sequence[str]]) -> Chosen:
+def choose(
+    tree: Any, names: Sequence[str], where: tuple[str, str], members: Mapping[str, Sequence[str]]
+) -> Chosen:
     """Return where the branches of these names are.
 
     Parameters
@@ -81,8 +83,8 @@ def choose(tree: Any, names: Sequence[str], path: str, members: Mapping[str, Seq
     names : sequence of str
         Full paths such as ``Muon/px`` (TTree) or ``Muon.px`` (RNTuple); or the last parts of one, if they fit
         one branch only; or a leaf of a branch with a list of leaves, such as ``lepton.px``.
-    path : str
-        The file, for messages.
+    where : tuple of str
+        The file and the name of the tree, for messages.
     members : mapping of str to sequence of str
         Members that are needed of the collections among the names.
 
@@ -92,7 +94,7 @@ def choose(tree: Any, names: Sequence[str], path: str, members: Mapping[str, Seq
         If a name fits no branch or several, if the tree holds several branches of the very same path, or if
         the type of a branch cannot be read.
     """
-    table = _Table(tree, path)
+    table = _Table(tree, *where)
     places: dict[str, Place] = {}
     split: dict[str, dict[str, Place]] = {}
     missing: list[str] = []
@@ -112,8 +114,8 @@ def choose(tree: Any, names: Sequence[str], path: str, members: Mapping[str, Seq
 class _Table:
     """The branches of one tree by their full paths."""
 
-    def __init__(self, tree: Any, path: str) -> None:
-        self.tree, self.path = tree, path
+    def __init__(self, tree: Any, path: str, name: str) -> None:
+        self.tree, self.path, self.name = tree, path, name
         self.fields = isinstance(tree, HasFields)
         self.found: dict[str, list[Any]] = {}
         for key, branch in tree.iteritems(ignore_duplicates=False):
@@ -156,14 +158,14 @@ class _Table:
             self.inside[name] = inside.fields
         if len(keys) > 1:
             msg = (
-                f"{self.path}: tree {self.tree.name!r} has {len(keys)} branches {name!r}: {listed(keys)}; "
+                f"{self.path}: tree {self.name!r} has {len(keys)} branches {name!r}: {listed(keys)}; "
                 "give the full path"
             )
             raise BranchError(msg)
         for key in keys:
             if len(self.found[key]) > 1:
                 msg = (
-                    f"{self.path}: tree {self.tree.name!r} has {len(self.found[key])} branches of the very "
+                    f"{self.path}: tree {self.name!r} has {len(self.found[key])} branches of the very "
                     f"same path {key!r}, which nothing tells apart; write the file with different names"
                 )
                 raise BranchError(msg)
@@ -232,7 +234,7 @@ class _Table:
         """Return the message about names that fit no branch."""
         lines = [f"{name!r} (near: {self._near(name)})" for name in missing[:LISTED]]
         more = f" and {len(missing) - LISTED} more" if len(missing) > LISTED else ""
-        return f"{self.path}: tree {self.tree.name!r} has no branch {', '.join(lines)}{more}"
+        return f"{self.path}: tree {self.name!r} has no branch {', '.join(lines)}{more}"
 
     def _near(self, name: str) -> str:
         lower = {key.lower(): key for key in sorted({*self.short, *self.found})}

@@ -140,7 +140,7 @@ def chosen(tree: Any, schema: Schema, path: str, *, truth: bool = False) -> Chos
     members = {}
     if schema.collection:
         members[schema.collection] = [str(branch) for branch in schema.kinematics.values()]
-    return choose(tree, schema.branches(truth=truth), path, members)
+    return choose(tree, schema.branches(truth=truth), (path, schema.tree), members)
 
 
 def _events(
@@ -172,13 +172,14 @@ def _events(
 def _passes(arrays: ak.Array, rule: RowFilter, path: str) -> npt.NDArray[np.bool_]:
     branch = arrays[rule.branch]
     is_text = "string" in str(ak.type(branch))
-    if is_text != isinstance(rule.equals, str):
+    plain = is_text or number_type(branch) is not None
+    if branch.ndim != 1 or not plain or is_text != isinstance(rule.equals, str):
         msg = (
             f"{path}: row_filter on branch {rule.branch!r} of type {typename(branch)} "
             f"compares with {rule.equals!r}"
         )
         raise BranchError(msg)
-    return np.asarray(ak.to_numpy(branch == rule.equals), dtype=bool)
+    return np.asarray(ak.to_numpy(ak.fill_none(branch == rule.equals, False)), dtype=bool)
 
 
 def _flat(arrays: ak.Array, name: str, path: str) -> npt.NDArray[np.float64]:
