@@ -137,11 +137,15 @@ def test_the_key_is_a_number_and_goes_with_a_charge(changes):
 def test_values_that_a_file_leaves_out_are_lost_and_counted(muons, tmp_path):
     """An optional number of an RNTuple that is not there is not zero."""
     place = ak.local_index(muons["px"])
-    px = ak.mask(muons["px"], place != 1)
+    px = ak.Array(ak.mask(muons["px"], place != 1).to_list())  # uproot misplaces values of ak.mask
     path = write(tmp_path / "f.root", muons | {"px": px}, "RNTuple")
     for reader in (read.open_events, read.open_flat):
         total, flow = select.histograms(reader(path, schema()), (select_axis(),))
         assert flow.not_finite == ak.sum(place == 1) > 0
+        if reader is read.open_events:
+            found = ak.flatten(next(reader(path, schema())).lepton.px)
+            wanted = ak.flatten(ak.where(place == 1, np.nan, muons["px"]))
+            assert np.array_equal(ak.to_numpy(found), ak.to_numpy(wanted), equal_nan=True)
         kept = by_charge(muons["charge"][place != 1])
         assert [int(h.sum(flow=True).value) for h in (total.os, total.pp, total.mm)] == kept
 
@@ -307,7 +311,7 @@ def test_bad_files_are_left_out_also_if_they_lack_a_branch(many, tmp_path):
 
 
 def test_a_row_filter_compares_one_value_per_row(muons, tmp_path):
-    rows = ak.mask(np.arange(N) % 4, np.arange(N) % 3 != 0)
+    rows = ak.Array([None if i % 3 == 0 else i % 4 for i in range(N)])  # uproot misplaces values of ak.mask
     records = ak.zip({"a": muons["px"]})
     path = write(tmp_path / "f.root", muons | {"rows": rows, "records": records}, "RNTuple")
     events = next(read.open_events(path, schema(row_filter={"branch": "rows", "equals": 2})))
