@@ -88,13 +88,28 @@ def check(steering: Path) -> None:
 
 @app.command()
 @click.argument("file", type=FILE)
-@click.option("--lepton", type=click.Choice(["mu", "e"]), default="mu", show_default=True)
-def inspect(file: Path, lepton: Any) -> None:
-    """Show trees, branches, types and entries of FILE and propose a schema."""
+@click.option("--lepton", type=click.Choice(["mu", "e"]), help="Only this flavour [all that are seen].")
+@click.option("--filter", "pattern", default="*", help="List branches of these names only, e.g. 'Muon*'.")
+@click.option("--schema-only", is_flag=True, help="Give the proposed schema, and no list of branches.")
+@click.option("-o", "--output", type=FILE, help="Write the proposed schema to this TOML file.")
+def inspect(file: Path, lepton: Any, pattern: str, schema_only: bool, output: Path | None) -> None:
+    """Propose a schema for FILE, tried on its first rows, and list its trees and branches.
+
+    Exit code 1 if there is nothing to propose.
+    """
     from gammastar import read
 
-    for line in read.describe(file, lepton=lepton):
-        click.echo(line)
+    found = read.describe(file, lepton=lepton, pattern=pattern)
+    if output is not None and found.schemas:
+        read.write_schema(output, found)
+        click.echo(f"proposed schema in {output}", err=True)
+    elif found.schemas:
+        click.echo(found.proposal)
+    if not schema_only:
+        click.echo(found.listing)
+    if not found.schemas:
+        click.echo(f"error: {found.proposal}", err=True)
+        sys.exit(1)
 
 
 @app.command(context_settings={"show_default": True})

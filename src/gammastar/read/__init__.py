@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from gammastar.read.events import open_events
 from gammastar.read.flat import open_flat
-from gammastar.read.inspect import TreeSummary, inspect, propose_schema, to_toml
+from gammastar.read.inspect import TreeSummary, inspect
 from gammastar.read.integrity import expand, sha256, verify
 from gammastar.read.mc import matched, open_matched
 from gammastar.read.meaning import examine
+from gammastar.read.propose import Proposal, propose, propose_schema
 from gammastar.read.schema import RowFilter, Schema, Truth, builtin, builtin_names, load_schema
-from gammastar.read.trial import describe, try_schema
+from gammastar.read.trial import Description, describe, to_toml, write_schema
 
 __all__ = [
+    "Description",
+    "Proposal",
     "RowFilter",
     "Schema",
     "TreeSummary",
@@ -27,9 +30,10 @@ __all__ = [
     "open_events",
     "open_flat",
     "open_matched",
+    "propose",
     "propose_schema",
     "sha256",
     "to_toml",
-    "try_schema",
     "verify",
+    "write_schema",
 ]

@@ -19,7 +19,7 @@ from gammastar.core.records import BoolArray, FloatArray
 from gammastar.read.events import open_events
 from gammastar.read.schema import Schema, load_schema
 
-__all__ = ["examine"]
+__all__ = ["examine", "seen_lepton"]
 
 FIRST = 20_000  # rows that are read
 MOST = 4  # leptons per event whose pairs are made
@@ -89,6 +89,28 @@ def examine(
         points += [point for rule in RULES for point in rule(found) if point[1] not in wrong]
     points.sort(key=lambda point: point[0])
     return tuple(Finding(level, f"{name}: {key}", text) for level, key, text in points)
+
+
+def seen_lepton(file: str | Path, schema: Schema, *, entries: int = FIRST) -> str:
+    """Return the flavour that PDG codes or masses show in any unit, "" if nothing shows it.
+
+    Raises
+    ------
+    UserError
+        If the schema does not read the file.
+    """
+    found = _sample(file, schema, truth=False, entries=entries)
+    if found is None:
+        return ""
+    if schema.pdg_id:
+        codes = np.abs(found.sign)
+        shares = {"e": np.mean(codes == 11), "mu": np.mean(codes == 13)} if len(codes) else {}
+        return next((name for name, share in shares.items() if share > 0.5), "")
+    for value in _masses(found).values():
+        for name, expected in LEPTON_MASS.items():
+            if any(_near(value * scale, expected) for scale in (1.0, 1e-3, 1e3)):
+                return name
+    return ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,107 +1,125 @@
-"""Try a proposed schema on its file: what it finds, and what looks wrong."""
+"""What ``gammastar inspect`` tells: a proposed schema that was tried, then trees and branches."""
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import awkward as ak
-import numpy as np
-import uproot
+from gammastar.core.errors import BranchError, StoreError
+from gammastar.read.inspect import TreeSummary, inspect
+from gammastar.read.propose import Proposal, propose
 
-from gammastar.core.errors import GammastarError
-from gammastar.read.events import open_events
-from gammastar.read.inspect import inspect, propose_schema, to_toml
-from gammastar.read.integrity import reading
-from gammastar.read.schema import Schema
-
-__all__ = ["describe", "try_schema"]
-
-FIRST = 20_000  # rows that are read
-HIGH = 2e3  # GeV, median momentum beyond which a file more likely holds MeV
-FEW = 12  # different values of a text branch that may select rows
+__all__ = ["Description", "describe", "to_toml", "write_schema"]
 
 
-def describe(file: str | Path, *, lepton: str = "mu") -> Iterator[str]:
-    """Yield trees, branches and types of a file, and a schema that was tried on it.
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a file holds.
+
+    Attributes
+    ----------
+    schemas : tuple of Proposal
+        Empty if nothing is proposed.
+    proposal : str
+        The first schema as TOML, with what was found as comments; without a schema, what is missing.
+    listing : str
+        Trees, branches and types.
+    """
+
+    schemas: tuple[Proposal, ...]
+    proposal: str
+    listing: str
+
+
+def describe(file: str | Path, *, lepton: str | None = None, pattern: str = "*") -> Description:
+    """Return a schema that was tried on a file, and its trees, branches and types.
 
     Parameters
     ----------
     file : path
-    lepton : {"mu", "e"}
+    lepton : {"mu", "e"}, optional
+        Only this flavour.
+    pattern : str
+        Shell pattern of branch names for the listing, e.g. ``Muon*``; capitals do not matter.
 
     Raises
     ------
     InputFileError
         If the file is missing or damaged, or holds no tree.
     """
-    for tree in inspect(file):
-        yield f"{tree.name} ({tree.kind}, {tree.entries} entries)"
-        for branch, kind in tree.branches.items():
-            yield f"  {branch:40s} {kind}"
+    trees = inspect(file)
+    listing = "\n".join(_listed(trees, pattern))
     try:
-        mapping = propose_schema(file, lepton=lepton)
-        notes = try_schema(file, mapping)
-    except GammastarError as error:
-        yield f"\nno schema proposed: {error}"
-        return
-    yield "\n# proposed schema: check it before use"
-    yield from (f"# {note}" for note in notes)
-    yield to_toml(mapping)
+        schemas = propose(file, lepton=lepton, trees=trees)
+    except BranchError as error:
+        return Description((), str(error), listing)
+    return Description(schemas, "\n".join(_proposed(file, schemas)), listing)
 
 
-def try_schema(file: str | Path, mapping: Mapping[str, Any]) -> tuple[str, ...]:
-    """Read the first rows of a file with a schema mapping and say what was found.
-
-    Parameters
-    ----------
-    file : path
-    mapping : mapping
-        Of `propose_schema`.
-
-    Returns
-    -------
-    tuple of str
-        One line each: leptons and events; rows that repeat an event in a layout of pairs, with the branches
-        that may select them; momenta that look like MeV.
+def write_schema(output: str | Path, found: Description) -> None:
+    """Write the proposed schema of a description; the file is there whole or not at all.
 
     Raises
     ------
-    GammastarError
-        If the schema does not read the file.
+    StoreError
+        If it cannot be written.
     """
-    schema = Schema.from_mapping(mapping)
-    chunks = list(open_events(file, schema, step=FIRST, entry_stop=_rows(file, schema)))
-    if not chunks:
-        return (f"tree {schema.tree!r} holds no entry",)
-    events = ak.concatenate(chunks)
-    lepton = ak.flatten(events.lepton)
-    lines = [f"{len(events)} rows hold {len(lepton)} leptons of flavour {schema.lepton!r}"]
-    finite = np.sqrt(ak.to_numpy(lepton.px**2 + lepton.py**2 + lepton.pz**2))
-    if len(finite) and np.nanmedian(finite) > HIGH:
-        lines.append(f"the median momentum is {np.nanmedian(finite):.4g}: for MeV add unit = 1e-3")
-    n_events = len(np.unique(ak.to_numpy(events.event)))
-    if schema.layout == "pair" and schema.event and n_events < 0.9 * len(events):
-        rule = _selectors(file, schema)
-        lines.append(f"the rows hold {n_events} different events only: pairs may be repeated; {rule}")
-    return tuple(lines)
+    path = Path(output)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        part.write_text(found.proposal + "\n", encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        msg = f"{path}: the schema cannot be written ({error.strerror or error})"
+        raise StoreError(msg) from error
 
 
-def _rows(file: str | Path, schema: Schema) -> int:
-    entries = next(tree.entries for tree in inspect(file) if tree.name == schema.tree)
-    return min(FIRST, entries)
+def _proposed(file: str | Path, schemas: tuple[Proposal, ...]) -> Iterator[str]:
+    first = schemas[0]
+    yield f"# proposed for {Path(file).name}; check it before use"
+    yield from (f"# {note}" for note in first.notes)
+    for finding in first.findings:
+        yield f"# {finding.level}: {finding.key}: {finding.message}"
+    for other in schemas[1:]:
+        flavour = other.schema["lepton"]
+        yield f"# the file holds leptons {flavour!r} as well: --lepton {flavour}"
+    yield ""
+    yield to_toml(first.schema).rstrip("\n")
 
 
-def _selectors(file: str | Path, schema: Schema) -> str:
-    """Return which text branches have few values: one may mark the rows to keep."""
-    path, found = str(file), []
-    with reading(path), uproot.open({path: None}) as opened:
-        tree = opened[schema.tree]
-        for name, kind in tree.typenames().items():
-            if "char*" not in kind and "string" not in kind:
-                continue
-            values = sorted(set(ak.to_list(tree[name].array(entry_stop=FIRST))))
-            if 1 < len(values) <= FEW:
-                found.append(f"{name!r} ({', '.join(values)})")
-    return f"a row_filter on {' or '.join(found)} may help" if found else "no branch tells them apart"
+def _listed(trees: tuple[TreeSummary, ...], pattern: str) -> Iterator[str]:
+    for tree in trees:
+        names = [name for name in tree.branches if fnmatchcase(name.lower(), pattern.lower())]
+        shown = "" if len(names) == len(tree.branches) else f", {len(names)} like {pattern!r}"
+        yield f"\n{tree.name} ({tree.kind}, {tree.entries} entries, {len(tree.branches)} branches{shown})"
+        for name in names:
+            yield f"  {name:40s} {tree.branches[name]}"
+
+
+def to_toml(mapping: Mapping[str, Any]) -> str:
+    """Return a schema mapping as TOML text."""
+    plain = [f"{key} = {_value(v)}" for key, v in mapping.items() if not isinstance(v, Mapping)]
+    for key, table in mapping.items():
+        if isinstance(table, Mapping):
+            plain += ["", f"[{key}]", *(f"{_key(name)} = {_value(v)}" for name, v in table.items())]
+    return "\n".join(plain) + "\n"
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _value(name)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    return repr(value)

@@ -1,0 +1,370 @@
+"""Guess schemas from the names of branches, and try them on the file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gammastar.core.errors import BranchError, UserError
+from gammastar.core.findings import Finding
+from gammastar.read.inspect import TreeSummary, inspect, is_list
+from gammastar.read.meaning import examine, seen_lepton
+from gammastar.read.schema import Schema
+
+__all__ = ["Proposal", "propose", "propose_schema"]
+
+KEYS = {
+    "px": ("px",),
+    "py": ("py",),
+    "pz": ("pz",),
+    "pt": ("pt",),
+    "eta": ("eta",),
+    "phi": ("phi",),
+    "E": ("energy", "en", "e"),
+    "mass": ("mass", "m"),
+    "charge": ("charge", "chg", "ch", "q", "id_charge"),
+    "pdg_id": ("pdgid", "pdg_id", "pdgcode", "pdg", "pid"),
+}
+MOMENTA = (("px", "py", "pz"), ("pt", "eta", "phi"))
+FLAVOURS = {
+    "mu": {"mu", "mus", "muon", "muons", "dimuon", "dimuons", "mumu"},
+    "e": {"e", "el", "els", "ele", "eles", "electron", "electrons", "dielectron", "dielectrons", "ee"},
+}
+GENERIC = {"lep", "leps", "lepton", "leptons", "trk", "trks", "track", "tracks", "l", "m", "cand", ""}
+TRUTH = {"gen", "mc", "true", "truth", "sim", "mother", "parent"}
+LEGS = (("1", "2"), ("plus", "minus"), ("pos", "neg"), ("p", "m"), ("0", "1"))
+EVENT = (
+    ("run", "runnumber", "runid", "runno"),
+    ("luminosityblock", "lumiblock", "lumi", "burst", "spill", "spillid"),
+    ("event", "eventnumber", "eventid", "evt", "evtnumber"),
+)
+VECTOR = {"px": "fP.fX", "py": "fP.fY", "pz": "fP.fZ", "E": "fE"}
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """One collection of leptons, or one pair of legs, that the names of branches show.
+
+    Attributes
+    ----------
+    tree : TreeSummary
+    lepton : str
+        "" if the names do not tell.
+    stem : str
+        What the names of its branches begin with.
+    mapping : mapping
+        The schema without tree, lepton and event.
+    rank : tuple of int
+        The smaller, the more likely.
+    """
+
+    tree: TreeSummary
+    lepton: str
+    stem: str
+    mapping: Mapping[str, Any]
+    rank: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A schema that was tried on its file.
+
+    Attributes
+    ----------
+    schema : mapping
+    notes : tuple of str
+        Which tree and collection it takes and why.
+    findings : tuple of Finding
+        Of `examine`.
+    """
+
+    schema: Mapping[str, Any]
+    notes: tuple[str, ...]
+    findings: tuple[Finding, ...]
+
+
+def propose_schema(file: str | Path, *, lepton: str | None = None) -> dict[str, Any]:
+    """Return the schema mapping of the first proposal of `propose`; check it before use.
+
+    Raises
+    ------
+    BranchError
+        If there is none.
+    """
+    return dict(propose(file, lepton=lepton)[0].schema)
+
+
+def propose(
+    file: str | Path, *, lepton: str | None = None, trees: tuple[TreeSummary, ...] = ()
+) -> tuple[Proposal, ...]:
+    """Return schemas guessed from the branch names of a file, each tried on its first rows.
+
+    Parameters
+    ----------
+    file : path
+    lepton : {"mu", "e"}, optional
+        Only this flavour; it is also taken where neither names nor masses show one.
+    trees : tuple of TreeSummary
+        Of `inspect`, if it was called before.
+
+    Returns
+    -------
+    tuple of Proposal
+        One per flavour, muons first.
+
+    Raises
+    ------
+    BranchError
+        If no tree has momentum and charge branches of leptons; the message says what is missing.
+    """
+    trees = trees or inspect(file)
+    guesses = sorted((guess for tree in trees for guess in _guesses(tree)), key=lambda guess: guess.rank)
+    found: dict[str, Proposal] = {}
+    failed: list[str] = []
+    for guess in guesses:
+        if found and not guess.lepton:
+            continue  # a name that shows its flavour comes first
+        flavour, seen = _flavour(file, guess, lepton)
+        if not flavour:
+            failed.append(
+                f"tree {guess.tree.name!r}: {guess.stem or 'the legs'!r} may be leptons, but neither names "
+                "nor masses say which; give --lepton mu or --lepton e"
+            )
+        elif flavour not in found and lepton in (None, flavour):
+            tried = _try(file, guess, flavour)
+            if isinstance(tried, str):
+                failed.append(f"tree {guess.tree.name!r}: {guess.stem!r} cannot be read: {tried}")
+            else:
+                notes = (_why(guess, guesses), *seen)
+                found[flavour] = Proposal(tried[0], notes, tried[1])
+    if found:
+        return tuple(found[flavour] for flavour in FLAVOURS if flavour in found)
+    raise BranchError(_nothing(file, trees, lepton, failed))
+
+
+def _nothing(file: str | Path, trees: tuple[TreeSummary, ...], lepton: str | None, failed: list[str]) -> str:
+    names = ", ".join(repr(tree.name) for tree in trees[:5]) + (" …" if len(trees) > 5 else "")
+    if failed:
+        more = f" … and {len(failed) - 3} more" if len(failed) > 3 else ""
+        return f"{file}: no schema proposed; " + "; ".join(text[:300] for text in failed[:3]) + more
+    what = f"leptons {lepton!r}" if lepton else "leptons"
+    partial = next((text for tree in trees for text in _lacking(tree)), "")
+    return (
+        f"{file}: no tree ({names}) has branches that look like momentum (px, py, pz or pt, eta, phi) and "
+        f"charge or PDG code of {what}{partial}; write the schema by hand from the list of branches"
+    )
+
+
+def _lacking(tree: TreeSummary) -> Iterator[str]:
+    """Say which lepton-like collections lack something."""
+    for stem, columns in _collections(tree).items():
+        if any(set(keys) <= set(columns) for keys in MOMENTA) and _kind_of(stem) is not None:
+            yield f"; {stem!r} in tree {tree.name!r} has momenta, but no charge and no PDG code"
+
+
+def _why(guess: Guess, guesses: list[Guess]) -> str:
+    others = sorted({other.tree.name for other in guesses} - {guess.tree.name})
+    reason = (
+        "the only tree with momenta and charges of leptons"
+        if not others
+        else f"best names, then most entries ({guess.tree.entries}); {', '.join(others[:3])} would do as well"
+    )
+    return f"tree {guess.tree.name!r}: {reason}"
+
+
+def _flavour(file: str | Path, guess: Guess, lepton: str | None) -> tuple[str, tuple[str, ...]]:
+    """Return the flavour of a guess, with a note where the names do not tell."""
+    if guess.lepton:
+        return guess.lepton, ()
+    name = guess.stem or "the legs"
+    try:
+        schema = Schema.from_mapping(_mapping(guess, lepton or "mu"))
+        seen = seen_lepton(file, schema)
+    except UserError:
+        seen = ""
+    if seen:
+        return seen, (f"lepton = {seen!r}: from masses or PDG codes, the name {name!r} does not tell",)
+    if lepton:
+        return lepton, (f"lepton = {lepton!r}: as asked for, nothing in {name!r} shows the flavour",)
+    return "", ()
+
+
+def _mapping(guess: Guess, lepton: str, **changes: Any) -> dict[str, Any]:
+    return {"tree": guess.tree.name, "lepton": lepton, **guess.mapping, **_event(guess.tree), **changes}
+
+
+def _try(file: str | Path, guess: Guess, lepton: str) -> tuple[dict[str, Any], tuple[Finding, ...]] | str:
+    """Return a schema that reads the file with what is wrong with it, or why it does not read it."""
+    mapping = _mapping(guess, lepton)
+    findings = examine(file, mapping)
+    for key in ("E", "mass"):  # what does not hold what its name says is left out
+        if any(finding.key == key for finding in findings):
+            kinematics = {k: v for k, v in mapping["kinematics"].items() if k != key}
+            mapping = mapping | {"kinematics": kinematics}
+            findings = examine(file, mapping)
+    broken = next((finding for finding in findings if finding.key == "schema"), None)
+    if broken is not None:
+        return broken.message
+    if any(finding.key == "unit" for finding in findings):
+        for unit in (1e-3, 1e3):
+            other = mapping | {"unit": unit}
+            tried = examine(file, other)
+            if not any(finding.key in ("unit", "schema") for finding in tried):
+                return _ordered(other), tried
+    return _ordered(mapping), findings
+
+
+def _ordered(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """Return plain keys before tables, as TOML needs them."""
+    return dict(sorted(mapping.items(), key=lambda item: isinstance(item[1], Mapping)))
+
+
+def _words(stem: str) -> list[str]:
+    """Return the words of a name, as in ``AnalysisMuonsAuxDyn.``: analysis, muons, aux, dyn."""
+    return [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", stem)]
+
+
+def _kind_of(stem: str) -> str | None:
+    """Return the flavour that a name shows, "" for a generic name, None for something else."""
+    words = _words(stem)
+    for flavour, names in FLAVOURS.items():
+        if names & set(words):
+            return flavour
+    whole = stem.lower().strip("_./")
+    for flavour, names in FLAVOURS.items():
+        if any(len(name) > 3 and whole.startswith(name) for name in names):
+            return flavour
+    return "" if whole in GENERIC or GENERIC & set(words) else None
+
+
+def _guesses(tree: TreeSummary) -> Iterator[Guess]:
+    yield from _jagged(tree)
+    yield from _vectors(tree)
+    yield from _pairs(tree)
+
+
+def _rank(tree: TreeSummary, stem: str, kind: str, order: int) -> tuple[int, ...]:
+    words = _words(stem)
+    plain = kind and stem.lower().strip("_./s") in FLAVOURS[kind] | {"muon", "electron"}
+    return (int(bool(TRUTH & set(words))), int(not kind), int(not plain), order, -tree.entries, len(stem))
+
+
+def _collections(tree: TreeSummary) -> dict[str, dict[str, str]]:
+    """Return the list branches that are named for a quantity: stem to key to branch."""
+    found: dict[str, dict[str, str]] = {}
+    for name, kind in tree.branches.items():
+        if not is_list(kind) and not _in_list(tree, name):
+            continue
+        for key, ends in KEYS.items():
+            for end in ends:
+                stem = name[: -len(end)]
+                joined = stem.endswith(("_", ".", "/")) or len(end) > 1 or _kind_of(stem)
+                if name.lower().endswith(end) and joined:
+                    found.setdefault(stem, {}).setdefault(key, name)
+    return found
+
+
+def _in_list(tree: TreeSummary, name: str) -> bool:
+    """Return whether a branch of plain type lies in a collection, as fields of RNTuple records do."""
+    while "." in name or "/" in name:
+        name = re.split(r"[./](?=[^./]*$)", name)[0]
+        if is_list(tree.branches.get(name, "")):
+            return True
+    return False
+
+
+def _jagged(tree: TreeSummary) -> Iterator[Guess]:
+    collections = _collections(tree)
+    for order, (stem, columns) in enumerate(collections.items()):
+        kind = _kind_of(stem)
+        sign = _sign(columns)
+        if kind is None or not sign or stem.startswith("_collection"):
+            continue
+        for keys in MOMENTA:
+            if set(keys) <= set(columns):
+                kinematics = {key: columns[key] for key in (*keys, "E", "mass") if key in columns}
+                mapping = {"layout": "jagged", **sign, "kinematics": kinematics}
+                yield Guess(tree, kind, stem, mapping, _rank(tree, stem, kind, order))
+                break
+
+
+def _sign(columns: Mapping[str, Any]) -> dict[str, Any]:
+    return next(({key: columns[key]} for key in ("charge", "pdg_id") if key in columns), {})
+
+
+def _vectors(tree: TreeSummary) -> Iterator[Guess]:
+    """Yield lists of TLorentzVector with a list of charges beside them."""
+    for order, (name, kind) in enumerate(tree.branches.items()):
+        if "TLorentzVector" not in kind or not is_list(kind):
+            continue
+        lists = {other.lower(): other for other, k in tree.branches.items() if is_list(k)}
+        flavour = _kind_of(name)
+        stems = [name.lower().removesuffix(end) for end in ("p4", "_p4", "vec", "_vec", "_lv", "")]
+        for stem in stems if flavour is not None else ():
+            columns = {
+                key: lists[stem + mark + end]
+                for key in ("pdg_id", "charge")
+                for end in KEYS[key]
+                for mark in ("", "_", ".")
+                if stem + mark + end in lists
+            }
+            if columns:
+                mapping = {"layout": "object", "collection": name, **_sign(columns), "kinematics": VECTOR}
+                yield Guess(tree, flavour or "", name, mapping, _rank(tree, stem, flavour or "", order))
+                break
+
+
+def _pairs(tree: TreeSummary) -> Iterator[Guess]:
+    """Yield pairs of legs: ``px1``, ``pt_plus``, ``mu1_px``, ``m1/px``."""
+    flat = {name: kind for name, kind in tree.branches.items() if not is_list(kind)}
+    flat = {name: kind for name, kind in flat.items() if not _in_list(tree, name)}
+    groups: dict[tuple[Any, ...], dict[tuple[str, str], str]] = {}
+    for name in flat:
+        for group, key, leg in _legs(name):
+            groups.setdefault(group, {}).setdefault((key, leg), name)
+    for order, ((legs, stem, *_), columns) in enumerate(groups.items()):
+        both = {
+            key: [columns[key, leg] for leg in legs]
+            for key in KEYS
+            if all((key, leg) in columns for leg in legs)
+        }
+        sign, kind = _sign(both), _kind_of(stem)
+        if kind is None or not sign:
+            continue
+        kind = kind or _kind_of(tree.name) or ""
+        for keys in MOMENTA:
+            if set(keys) <= set(both):
+                kinematics = {key: both[key] for key in (*keys, "E", "mass") if key in both}
+                mapping = {"layout": "pair", **sign, "kinematics": kinematics}
+                yield Guess(tree, kind, stem, mapping, _rank(tree, stem, kind, order))
+                break
+
+
+def _legs(name: str) -> Iterator[tuple[tuple[Any, ...], str, str]]:
+    """Yield how a name may be read as a quantity of one leg: group, key, leg."""
+    lower = name.lower()
+    for legs in LEGS:
+        either = "|".join(legs)
+        for key, ends in KEYS.items():
+            words = "|".join(ends)
+            after = re.fullmatch(rf"(.*?)({words})(_?)({either})(_vtx)?", lower)
+            if after:
+                stem, _, mark, leg, tail = after.groups()
+                yield (legs, stem, "after", mark, tail), key, leg
+            before = re.fullmatch(rf"(.*?)_?({either})([_./])({words})", lower)
+            if before:
+                stem, leg, mark, _ = before.groups()
+                yield (legs, stem, "before", mark), key, leg
+
+
+def _event(tree: TreeSummary) -> dict[str, Any]:
+    names = {
+        re.split(r"[./]", name)[-1].lower(): name
+        for name, kind in reversed(list(tree.branches.items()))
+        if "int" in kind.lower() and not is_list(kind)
+    }
+    found = [next((names[name] for name in group if name in names), "") for group in EVENT]
+    return {"event": [name for name in found if name]} if found[-1] else {}
