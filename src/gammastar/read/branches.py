@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from uproot.interpretation.objects import CannotBeAwkward
 
 from gammastar.core.errors import BranchError
 
-__all__ = ["Chosen", "choose", "listed", "typename"]
+__all__ = ["Chosen", "choose", "fill_fields", "listed", "typename"]
 
 LISTED = 5  # names in a message
 WIDTH = 100  # characters of a type in a message
@@ -111,6 +112,29 @@ def choose(
     return Chosen(places, split, table.options())
 
 
+def fill_fields(ntuple: Any) -> None:
+    """Enter the children of all fields of an RNTuple into uproot's own cache.
+
+    uproot looks through all fields for the children of each one: 2 million steps for 1600 branches.
+    """
+    children: dict[int, list[Any]] = defaultdict(list)
+    fields = ntuple.all_fields
+    for number, record in enumerate(ntuple.field_records):
+        if record.parent_field_id != number:
+            children[record.parent_field_id].append(fields[number])
+
+    def below(field: Any) -> list[Any]:
+        if field._fields is None:
+            found = []
+            for child in children[field.field_id]:
+                found += below(child) if child.is_anonymous else [child]
+            field._fields = found
+        return list(field._fields)
+
+    for field in fields:
+        below(field)
+
+
 class _Table:
     """The branches of one tree by their full paths."""
 
@@ -118,6 +142,8 @@ class _Table:
         self.tree, self.path, self.name = tree, path, name
         self.fields = isinstance(tree, HasFields)
         self.found: dict[str, list[Any]] = {}
+        if self.fields:
+            fill_fields(tree)
         for key, branch in tree.iteritems(ignore_duplicates=False):
             self.found.setdefault(str(key), []).append(branch)
         self.short: dict[str, list[str]] = {}

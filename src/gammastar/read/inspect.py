@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,11 @@ import uproot
 from uproot.behaviors.RNTuple import HasFields
 
 from gammastar.core.errors import InputFileError
+from gammastar.read.branches import fill_fields
 from gammastar.read.events import TREE_CLASSES
 from gammastar.read.integrity import reading
 
-__all__ = ["TreeSummary", "fill_fields", "inspect", "is_list"]
+__all__ = ["TreeSummary", "inspect", "is_list"]
 
 LISTS = ("[]", "vector<", "RVec<", "TClonesArray")
 
@@ -87,26 +87,3 @@ def _leaf_type(leaf: Any) -> str:
     kinds = {"D": "double", "F": "float", "L": "int64_t", "I": "int32_t", "S": "int16_t", "B": "int8_t"}
     kind = kinds.get(str(leaf.classname).removeprefix("TLeaf"), "bool")
     return f"u{kind}" if leaf.member("fIsUnsigned", none_if_missing=True) else kind
-
-
-def fill_fields(ntuple: Any) -> None:
-    """Enter the children of all fields of an RNTuple into uproot's own cache.
-
-    uproot looks through all fields for the children of each one: 2 million steps for 1600 branches.
-    """
-    children: dict[int, list[Any]] = defaultdict(list)
-    fields = ntuple.all_fields
-    for number, record in enumerate(ntuple.field_records):
-        if record.parent_field_id != number:
-            children[record.parent_field_id].append(fields[number])
-
-    def below(field: Any) -> list[Any]:
-        if field._fields is None:
-            found = []
-            for child in children[field.field_id]:
-                found += below(child) if child.is_anonymous else [child]
-            field._fields = found
-        return list(field._fields)
-
-    for field in fields:
-        below(field)
