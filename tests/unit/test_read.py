@@ -230,7 +230,7 @@ def test_inspect_proposes_a_schema_that_reads_the_file(muons, tmp_path, layout):
     (tree,) = read.inspect(path)
     assert (tree.name, tree.entries) == ("events", N)
     assert set(mapping.branches()) <= set(tree.branches)
-    proposal = read.propose_schema(path)
+    proposal = read.propose_schema(path, lepton="mu")
     (tmp_path / "schema.toml").write_text(read.to_toml(proposal))
     assert read.load_schema(tmp_path / "schema.toml") == mapping
     write_tree(tmp_path / "none.root", {"x": np.ones(2)})

@@ -88,7 +88,7 @@ def test_flat_columns_refuse_what_events_refuse(tmp_path):
         list(read.open_flat(path, other))
 
 
-def test_a_trial_points_out_units_and_repeated_rows(tmp_path):
+def test_a_trial_finds_the_unit(tmp_path):
     rng, n = np.random.default_rng(5), 400
     branches = {f"p{axis}{leg}": rng.normal(0, 400, n) for axis in "xy" for leg in (1, 2)}
     branches |= {f"pz{leg}": rng.uniform(5e3, 5e4, n) for leg in (1, 2)}
@@ -97,8 +97,9 @@ def test_a_trial_points_out_units_and_repeated_rows(tmp_path):
     path = tmp_path / "pairs.root"
     with uproot.recreate(path) as file:
         file.mktree("events", {k: v.dtype for k, v in branches.items()}).extend(branches)
-    found = read.try_schema(path, read.propose_schema(path))
-    assert "400 rows hold 800 leptons" in found[0]
-    assert "unit = 1e-3" in found[1]
-    assert "100 different events" in found[2]
-    assert "no branch" in found[2]
+    with pytest.raises(BranchError, match="neither names nor masses say which"):
+        read.propose(path)
+    (found,) = read.propose(path, lepton="mu")
+    assert found.schema["unit"] == 1e-3
+    assert found.findings == ()
+    assert "as asked for" in found.notes[1]

@@ -52,8 +52,11 @@ def test_schemas_pass(write) -> None:
     [
         ({"px": np.full(400, 3e4)}, "unit: the median momentum is 3e+04 GeV"),
         ({"q": np.ones(400)}, "charge: no opposite-sign pair among 200 pairs (charges: +1)"),
-        ({"q": np.tile([-2.0, 2.0], 200)}, "charge: 100 % of 400 values are not ±1: -2 (200), 2 (200)"),
-        ({"px": np.full(400, np.nan)}, "kinematics: 100 % of 400 leptons have a value that is not finite"),
+        (
+            {"q": np.tile([-2.0, 2.0], 200)},
+            "charge: 100 % of the 400 values of 'q' are not ±1: -2 (200), 2 (200)",
+        ),
+        ({"px": np.full(400, np.nan)}, "px: 100 % of 400 leptons have a value of 'px' that is not finite"),
         ({"counts": np.ones(400, int)}, "no event of 400 has two leptons"),
         ({"event": np.zeros(200, int)}, "event: ['event'] is the same for all 200 entries"),
         ({"w": np.zeros(200)}, "weight: all 200 entries have weight zero"),
@@ -76,8 +79,15 @@ def test_truth_must_be_physical(write) -> None:
     found = faults(JAGGED | {"truth": truth}, write(**extra), truth=True)
     assert "below the threshold 0.2113 GeV" in found
     assert "100 % of 200 energies below √(mass² + pt²)" in found
-    good = {"true_mass": np.full(200, 0.5), "true_pt": np.ones(200), "true_energy": np.full(200, 5.0)}
+    good = {"true_mass": np.full(200, 20.0), "true_pt": np.ones(200), "true_energy": np.full(200, 50.0)}
     check_schema(JAGGED | {"truth": truth}, write(**good), truth=True)
     assert "no entry of 200 has a virtual photon" in faults(
         JAGGED | {"truth": truth}, write(**good | {"true_mass": np.full(200, np.nan)}), truth=True
     )
+
+
+def test_a_warning_can_be_accepted_and_an_error_cannot(write) -> None:
+    file = write(px=np.full(400, 3e4))
+    check_schema(JAGGED, file, accept=("unit", "px"))
+    assert "unit" in faults(JAGGED, file, accept=("px",))
+    assert "weight" in faults(JAGGED, write(w=np.zeros(200)), accept=("weight",))

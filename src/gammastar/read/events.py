@@ -261,9 +261,21 @@ def _leptons(arrays: ak.Array, schema: Schema, path: str, signs: Charges, *, tru
     try:
         return ak.zip(_momentum(kinematics, schema) | {"charge": charge} | columns)
     except ValueError as error:
-        names = [*kinematics, sign, *columns]
-        msg = f"{path}: the lepton branches {names} hold lists of different length in the same event"
+        named = {**schema.kinematics, sign: source, **schema.lepton_columns}
+        lists = {**kinematics, sign: charge, **columns}
+        msg = (
+            f"{path}: the lepton branches hold lists of different length in the same event: "
+            f"{_odd_lists(lists, named)}; are they of one collection?"
+        )
         raise BranchError(msg) from error
+
+
+def _odd_lists(lists: Mapping[str, ak.Array], named: Mapping[str, Branch]) -> str:
+    """Return the branches whose lists have another length than those of most branches."""
+    counts = {key: tuple(ak.to_list(ak.num(array[:1000]))) for key, array in lists.items()}
+    usual = max(counts.values(), key=list(counts.values()).count)
+    odd = [str(named.get(key, key)) for key, found in counts.items() if found != usual]
+    return listed(list(dict.fromkeys(odd))) if odd else listed([str(named.get(key, key)) for key in lists])
 
 
 def _member(objects: ak.Array, member: str, collection: str, path: str) -> ak.Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -11,18 +12,23 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import awkward as ak
 import numpy as np
 import numpy.typing as npt
+import uproot
 
 from gammastar.core.constants import LEPTON_MASS, M_PI_CHARGED, mass
 from gammastar.core.errors import UserError
 from gammastar.core.findings import Finding
 from gammastar.core.records import BoolArray, FloatArray
-from gammastar.read.events import open_events
+from gammastar.read.events import open_events, open_tree
+from gammastar.read.integrity import reading
 from gammastar.read.schema import Schema, load_schema
 
 __all__ = ["examine", "seen_lepton"]
 
 FIRST = 20_000  # rows that are read
 MOST = 4  # leptons per event whose pairs are made
+FEW = 12  # different values of a branch that may select rows
+WIDEST = 200  # branches that are looked at for that
+INTEGERS = ("int8_t", "int16_t", "int32_t", "int64_t", "uint8_t", "uint16_t", "uint32_t", "bool")
 SOME = 20  # leptons or pairs, fewer tell nothing
 
 # Median momentum [GeV] below which no experiment selects pairs, and above which only MeV are likely.
@@ -74,6 +80,13 @@ def examine(
     is judged by the medians of momentum and pair mass and by the peaks of ω, φ, J/ψ, Υ and Z: those are
     warnings. That px and py are swapped, or that pt holds p where no energy is stored, cannot be seen.
     """
+    with np.errstate(all="ignore"):  # what overflows is told by its values
+        return _examined(file, schema, truth=truth, entries=entries)
+
+
+def _examined(
+    file: str | Path, schema: Schema | Mapping[str, Any] | str | Path, *, truth: bool, entries: int
+) -> tuple[Finding, ...]:
     name = Path(str(file)).name
     try:
         ready = schema if isinstance(schema, Schema) else load_schema(schema)
@@ -86,9 +99,17 @@ def examine(
         points.append(Point("warning", "tree", f"the tree {ready.tree!r} holds no entry"))
     else:
         wrong = {key for _, key, _ in points}
-        points += [point for rule in RULES for point in rule(found) if point[1] not in wrong]
+        if len(found.counts):
+            points += [point for rule in RULES for point in rule(found) if point.key not in wrong]
+        else:
+            points += _filtered(ready)
     points.sort(key=lambda point: point[0])
     return tuple(Finding(level, f"{name}: {key}", text) for level, key, text in points)
+
+
+def _filtered(schema: Schema) -> Iterator[Point]:
+    rules = ", ".join(f"{rule.branch} = {rule.equals!r}" for rule in schema.row_filter)
+    yield Point("warning", "row_filter", f"none of the first entries passes ({rules}); which values occur?")
 
 
 def seen_lepton(file: str | Path, schema: Schema, *, entries: int = FIRST) -> str:
@@ -117,6 +138,7 @@ def seen_lepton(file: str | Path, schema: Schema, *, entries: int = FIRST) -> st
 class _Sample:
     """The first leptons of a file as flat columns [GeV], and their pairs as indices."""
 
+    file: str | Path
     schema: Schema
     events: ak.Array
     counts: IntArray
@@ -125,6 +147,7 @@ class _Sample:
     sign: FloatArray  # the raw column of charge or PDG code
     charge: FloatArray
     energy: FloatArray | None
+    angles: Mapping[str, FloatArray]  # raw eta and phi
     first: IntArray
     second: IntArray
 
@@ -146,34 +169,38 @@ class _Sample:
 
 
 def _sample(file: str | Path, schema: Schema, *, truth: bool, entries: int) -> _Sample | None:
-    key = schema.charge or schema.pdg_id
-    columns = dict(schema.lepton_columns) | {"_sign": key}
-    asked = replace(schema, lepton_columns=columns)
+    raw = {"pdg_id": schema.pdg_id} if schema.pdg_id else {}
+    if schema.layout != "object":
+        raw |= {f"_{key}": schema.kinematics[key] for key in ("eta", "phi", "E") if key in schema.kinematics}
+    asked = replace(schema, lepton_columns=dict(schema.lepton_columns) | raw)
     chunk = next(open_events(file, asked, step=entries, truth=truth), None)
-    if chunk is None or not len(chunk):
+    if chunk is None:
         return None
     lepton = chunk["lepton"]
-    flat = {name: _flat(lepton[name]) for name in ("px", "py", "pz", "mass", "charge", "_sign")}
+    flat = {name: _flat(lepton[name]) for name in ("px", "py", "pz", "mass", "charge", *raw)}
     counts = np.asarray(ak.to_numpy(ak.num(lepton)), dtype=np.int64)
-    offsets = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    offsets = np.concatenate([[0], np.cumsum(counts)[:-1]]) if len(counts) else counts
     pairs = ak.argcombinations(lepton["px"][:, :MOST], 2, fields=["a", "b"])
     first, second = (np.asarray(ak.to_numpy(ak.flatten(pairs[leg] + offsets))) for leg in ("a", "b"))
+    energy = schema.unit * flat["_E"] if "_E" in flat else _member_energy(file, schema, entries)
     return _Sample(
+        file=file,
         schema=schema,
         events=chunk,
         counts=counts,
         momentum=np.stack([flat[axis] for axis in ("px", "py", "pz")], axis=1),
         mass=flat["mass"],
-        sign=flat["_sign"],
+        sign=flat.get("pdg_id", flat["charge"]),
         charge=flat["charge"],
-        energy=_energy(file, schema, entries),
+        energy=energy,
+        angles={key: flat[f"_{key}"] for key in ("eta", "phi") if f"_{key}" in flat},
         first=first.astype(np.int64),
         second=second.astype(np.int64),
     )
 
 
-def _energy(file: str | Path, schema: Schema, entries: int) -> FloatArray | None:
-    """Return the stored energies [GeV], read in the place of a momentum so that any layout can."""
+def _member_energy(file: str | Path, schema: Schema, entries: int) -> FloatArray | None:
+    """Return the energies [GeV] that objects hold, read in the place of a momentum."""
     branch = schema.kinematics.get("E")
     if branch is None:
         return None
@@ -218,41 +245,70 @@ def _content(s: _Sample) -> Iterator[Point]:
             "lepton",
             f"no event of {n} has two leptons; are the branches, charge and row_filter right?",
         )
-    lost = ~np.isfinite(s.p)
-    heavy = ~lost & ~np.isfinite(s.mass)
-    for key, bad in (("kinematics", lost), ("E" if "E" in s.schema.kinematics else "mass", heavy)):
+    for key, bad in _not_finite(s).items():
         if len(bad) and bad.mean() > 0.01:
             level: Level = "error" if bad.mean() > 0.5 else "warning"
-            yield Point(level, key, f"{_percent(bad)} of {len(bad)} leptons have a value that is not finite")
+            branch = s.schema.kinematics[key]
+            text = f"{_percent(bad)} of {len(bad)} leptons have a value of {branch!r} that is not finite"
+            yield Point(level, key, text)
     weight = np.asarray(ak.to_numpy(s.events["weight"]))
     if not (weight != 0).any():
         yield Point("error", "weight", f"all {n} entries have weight zero")
 
 
+def _not_finite(s: _Sample) -> dict[str, BoolArray]:
+    """Return for each key of the kinematics which leptons have no finite value there."""
+    if "pt" in s.schema.kinematics:
+        known = {key: ~np.isfinite(values) for key, values in s.angles.items()}
+        rest = ~np.isfinite(s.p) & ~np.logical_or.reduce([np.zeros(len(s.p), dtype=bool), *known.values()])
+        found = known | {"pt": rest}
+    else:
+        found = {key: ~np.isfinite(s.momentum[:, i]) for i, key in enumerate(("px", "py", "pz"))}
+    if s.energy is not None:
+        found["E"] = ~np.isfinite(s.energy)
+    if "mass" in s.schema.kinematics:
+        found["mass"] = ~np.isfinite(s.mass) & ~found.get("E", np.zeros(len(s.mass), dtype=bool))
+    return found
+
+
 def _charges(s: _Sample) -> Iterator[Point]:
-    sign = s.sign[np.isfinite(s.sign)]
-    if not len(sign):
-        return
-    known, key = np.abs(sign), "charge" if s.schema.charge else "pdg_id"
-    values, counts = np.unique(sign, return_counts=True)
-    shown = ", ".join(f"{v:g} ({c})" for v, c in list(zip(values, counts, strict=True))[:6])
-    shown += f" … and {len(values) - 6} more" if len(values) > 6 else ""
-    wanted = 1.0 if key == "charge" else 11.0 if s.schema.lepton == "e" else 13.0
+    key = "charge" if s.schema.charge else "pdg_id"
+    source = getattr(s.schema, key)
+    if s.schema.positive is not None:
+        return  # the reader maps them, and refuses a third value
+    if isinstance(source, tuple):
+        for leg, name in enumerate(source):
+            yield from _signs(s.sign[leg::2], key, name, s.schema.lepton)
+    else:
+        yield from _signs(s.sign, key, source, s.schema.lepton)
+
+
+def _signs(values: FloatArray, key: str, name: str, lepton: str) -> Iterator[Point]:
+    sign = values[np.isfinite(values)]
+    known, wanted = np.abs(sign), 1.0 if key == "charge" else 11.0 if lepton == "e" else 13.0
     wrong = known != wanted
-    if wrong.mean() <= 0.001:
+    if not len(sign) or wrong.mean() <= 0.001:
         return
     if key == "charge" and np.isin(known, PARTICLES).mean() > 0.5:
         advice = "these are PDG codes: name the branch as pdg_id instead of charge"
     elif key == "charge":
-        advice = "a charge is +1 or -1; other leptons enter no pair of the right charge"
+        advice = "a charge is +1 or -1; is it the right branch?"
     elif np.isin(known, (0.0, 1.0)).mean() > 0.5:
         advice = "these are charges: name the branch as charge instead of pdg_id"
     elif np.isin(known, (11.0, 13.0)).mean() > 0.5:
-        advice = "these are leptons of the other flavour: select them before, or change lepton"
+        advice = "these are leptons of the other flavour: name another collection, or change lepton"
     else:
-        advice = f"leptons {s.schema.lepton!r} have ±{wanted:g}; other particles are taken for leptons"
+        advice = f"leptons {lepton!r} have ±{wanted:g}"
     level: Level = "error" if wrong.mean() > 0.5 else "warning"
-    yield Point(level, key, f"{_percent(wrong)} of {len(sign)} values are not ±{wanted:g}: {shown}; {advice}")
+    text = f"{_percent(wrong)} of the {len(sign)} values of {name!r} are not ±{wanted:g}"
+    yield Point(level, key, f"{text}: {_most_frequent(sign)}; {advice}")
+
+
+def _most_frequent(values: FloatArray) -> str:
+    found, counts = np.unique(values, return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:5]
+    shown = ", ".join(f"{found[i]:.4g} ({counts[i]})" for i in order)
+    return shown + (f" … and {len(found) - 5} more" if len(found) > 5 else "")
 
 
 def _opposite(s: _Sample) -> Iterator[Point]:
@@ -383,7 +439,8 @@ def _momenta(s: _Sample) -> Iterator[Point]:
     scale = next((k for k in (1e-3, 1e3) if peaks[k]), scale)
     if scale == 1.0:
         return
-    text = f"the median momentum is {middle:.3g} GeV"
+    branch = s.schema.kinematics["pt" if "pt" in s.schema.kinematics else "pz"]
+    text = f"the median momentum is {middle:.3g} GeV (from {branch!r} and others)"
     other = f"{scale * middle:.3g} GeV"
     if len(masses[1.0]):
         text += f" and the median pair mass {pair:.3g} GeV"
@@ -419,16 +476,24 @@ def _energies(s: _Sample) -> Iterator[Point]:
         return
     found = _masses(s).get("√(E² − p²)", LEPTON_MASS[s.schema.lepton])
     size = np.sqrt((p**2).sum(axis=1) + found**2)
-    wrong = np.abs(energy / size - 1) > 0.2
+    away = np.abs(energy / size - 1)
+    # The energy of an electron may be measured, that of a muon is computed from its momentum.
+    tolerance = 0.2 if s.schema.lepton == "e" else 3e-3 if _truncated(energy) else 3e-5
+    wrong = away > tolerance
     if wrong.mean() <= (0.3 if s.schema.lepton == "e" else 0.1):
         return
-    text = f"E is not √(p² + m²) within 20 % for {_percent(wrong)} of {len(energy)} leptons "
-    text += f"(median E/p = {np.median(energy / size):.3g})"
+    text = f"E is not √(p² + m²) within {100 * tolerance:g} % for {_percent(wrong)} of {len(energy)} leptons "
+    text += f"(median E/√(p² + m²) = {np.median(energy / size):.6g})"
     reason = next((cause for cause, ratio in _causes(s, energy, p) if _fits(ratio)), "")
-    level: Level = "error" if wrong.mean() > 0.5 else "warning"
-    yield Point(
-        level, "E", f"{text}: {reason or 'E or the momenta are another quantity; look at their branches'}"
-    )
+    reason = reason or "E or a momentum is another quantity, or of another lepton; look at their branches"
+    level: Level = "error" if np.mean(away > max(tolerance, 0.01)) > 0.5 else "warning"
+    yield Point(level, "E", f"{text}: {reason}")
+
+
+def _truncated(values: FloatArray) -> bool:
+    """Return whether numbers were stored with a shortened mantissa."""
+    bits = values.astype(np.float32).view(np.uint32) & np.uint32(0xFF)
+    return bool(np.mean(bits == 0) > 0.9)
 
 
 def _fits(ratio: FloatArray) -> bool:
@@ -447,27 +512,132 @@ def _causes(s: _Sample, energy: FloatArray, p: FloatArray) -> Iterator[tuple[str
         yield "eta holds the polar angle θ", energy * np.abs(np.sin(theta)) / pt
 
 
-def _angles(s: _Sample) -> Iterator[Point]:
-    """Look at px, py (and what they come from) for quantities of another kind."""
+def _axes(s: _Sample) -> Iterator[Point]:
+    """Look for momenta along the axes that are something else."""
     p = s.momentum[np.isfinite(s.momentum).all(axis=1)]
     if len(p) < 5 * SOME or "pt" in s.schema.kinematics:
         return
     for axis, key in enumerate(("px", "py")):
         if (p[:, axis] >= 0).all() and (p[:, axis] > 0).any():
-            yield Point(
-                "warning",
-                key,
-                f"{key} is never negative in {len(p)} leptons (median {np.median(p[:, axis]):.3g} GeV): "
-                "is it pt, p or pz?",
-            )
+            text = f"{key} is never negative in {len(p)} leptons (median {np.median(p[:, axis]):.3g} GeV)"
+            yield Point("warning", key, f"{text}: is it pt, p or pz?")
+
+
+def _angles(s: _Sample) -> Iterator[Point]:
+    """Look for degrees, polar angles and other quantities in the place of η and φ."""
+    for key, limit, advice in (
+        (
+            "phi",
+            2 * np.pi + 0.01,
+            "phi must be in rad; degrees have to be converted when the file is written",
+        ),
+        ("eta", 20.0, "a pseudorapidity is smaller; is it the right branch?"),
+    ):
+        values = s.angles.get(key, np.empty(0))
+        values = values[np.isfinite(values)]
+        beyond = np.abs(values) > limit
+        if len(values) and beyond.mean() > 0.01:
+            level: Level = "error" if beyond.mean() > 0.1 else "warning"
+            reach = f"{_percent(beyond)} of {len(values)} values beyond ±{limit:.3g}"
+            yield Point(level, key, f"{reach}, up to {np.abs(values).max():.4g}: {advice}")
+    eta = s.angles.get("eta", np.empty(0))
+    eta = eta[np.isfinite(eta)]
+    if len(eta) < 5 * SOME or eta.min() < 0 or eta.max() > np.pi:
+        return
+    low, middle, high = np.quantile(eta, [0.01, 0.5, 0.99])
+    if high < 0.6 or (low < 0.8 and high > 2.2 and abs(middle - np.pi / 2) < 0.35):
+        text = f"{low:.3g} to {high:.3g}, median {middle:.3g}, never negative"
+        yield Point("warning", "eta", f"{text}: is it the polar angle θ [rad]? η = −ln tan(θ/2)")
+
+
+def _identifiers(s: _Sample) -> Iterator[Point]:
+    """Look at the identifiers of events."""
+    n, unique = len(s.counts), len(np.unique(np.asarray(ak.to_numpy(s.events["event"]))))
+    many = 5 if s.schema.layout == "pair" else 2
+    if n >= SOME and unique == 1:
+        yield Point("error", "event", f"{list(s.schema.event)} is the same for all {n} entries")
+    elif n >= 5 * SOME and unique * many < n:
+        text = f"{list(s.schema.event)} has {unique} different values in {n} entries"
+        yield Point("warning", "event", f"{text}: name run, luminosity block or burst as well")
 
 
 def _repeats(s: _Sample) -> Iterator[Point]:
-    """Find rows that hold the leptons of another row, and identifiers that do not identify."""
-    n, event = len(s.counts), np.asarray(ak.to_numpy(s.events["event"]))
-    unique = len(np.unique(event))
-    if n >= SOME and unique == 1:
-        yield Point("error", "event", f"{list(s.schema.event)} is the same for all {n} entries")
+    """Find pairs that are in the file more than once."""
+    again = _again(s)
+    if not again.any() or again.mean() <= 0.02:
+        return
+    text = (
+        f"{_percent(again)} of {len(again)} rows with pairs hold the leptons of another row again, so that "
+    )
+    text += "pairs are counted more than once"
+    if s.schema.layout != "pair" or s.schema.row_filter:
+        yield Point("warning", "row_filter", f"{text}: were files merged twice?")
+        return
+    choice = _selectors(s)
+    advice = (
+        f"choose one kind with row_filter, for instance {choice}" if choice else "no branch tells them apart"
+    )
+    yield Point("warning", "row_filter", f"{text}: {advice}")
+
+
+def _again(s: _Sample) -> BoolArray:
+    """Return for each row with at least two leptons whether an earlier row has the same leptons."""
+    rows = s.counts >= 2
+    if s.schema.layout != "pair":
+        edges = np.concatenate([[0], np.cumsum(s.counts)])
+        sums = np.concatenate([np.zeros((1, 3)), np.cumsum(np.nan_to_num(s.momentum), axis=0)])
+        total = np.round((sums[edges[1:]] - sums[edges[:-1]])[rows], 9)
+        keys = np.column_stack([s.counts[rows], total])
+        _, first = np.unique(keys, axis=0, return_index=True)
+        return np.asarray(~np.isin(np.arange(len(keys)), first))
+    legs = s.momentum.reshape(-1, 2, 3)
+    if s.schema.event:
+        return _same_pairs(legs, np.asarray(ak.to_numpy(s.events["event"])))
+    _, first = np.unique(legs.reshape(len(legs), 6), axis=0, return_index=True)
+    return np.asarray(~np.isin(np.arange(len(legs)), first))  # only rows equal to the last digit can be known
+
+
+def _same_pairs(legs: FloatArray, event: IntArray) -> BoolArray:
+    """Return for each row of two legs whether another row of its event holds nearly the same."""
+    order = np.argsort(event, kind="stable")
+    legs, event = legs[order], event[order]
+    again = np.zeros(len(legs), dtype=bool)
+    for lag in (1, 2, 3):  # the same two leptons may be reconstructed in several ways
+        now, before = legs[lag:], legs[:-lag]
+        same = _close(now, before) | _close(now, before[:, ::-1])
+        again[lag:] |= same & (event[lag:] == event[:-lag])
+    result = np.zeros(len(legs), dtype=bool)
+    result[order] = again
+    return result
+
+
+def _close(a: FloatArray, b: FloatArray) -> BoolArray:
+    """Return whether both legs agree within 10 %, across the beam as well as along it."""
+    along = np.abs(a - b)[..., 2] <= 0.1 * np.sqrt((a**2).sum(axis=2))
+    across = np.hypot(*np.moveaxis(a - b, 2, 0)[:2]) <= 0.1 * np.hypot(a[..., 0], a[..., 1])
+    return np.asarray((along & across).all(axis=1))
+
+
+def _selectors(s: _Sample) -> str:
+    """Return the filters that keep one row per event, most rows first."""
+    path, legs = str(s.file), s.momentum.reshape(-1, 2, 3)
+    event = np.asarray(ak.to_numpy(s.events["event"]))
+    found: list[tuple[int, str]] = []
+    used = s.schema.branches()
+    with reading(path), uproot.open({path: None}) as opened:
+        tree = open_tree(opened, s.schema.tree, path)
+        for name, kind in itertools.islice(tree.typenames().items(), WIDEST):
+            text = "char*" in kind or "string" in kind
+            if name in used or not (text or kind in INTEGERS):
+                continue
+            values = np.asarray(ak.to_list(tree[name].array(entry_stop=len(event))))
+            for value in np.unique(values) if len(np.unique(values)) <= FEW else ():
+                kept = np.flatnonzero(values == value)
+                if len(kept) > 1 and _same_pairs(legs[kept], event[kept]).mean() < 0.02:
+                    equals = f'"{value}"' if text else value
+                    rule = f'{{ branch = "{name}", equals = {equals} }} ({len(kept)} rows)'
+                    found.append((-len(kept), rule))
+    return " or ".join(rule for _, rule in sorted(found)[:4])
 
 
 def _truth(s: _Sample) -> Iterator[Point]:
@@ -492,6 +662,29 @@ def _truth(s: _Sample) -> Iterator[Point]:
     small = energy**2 < (m**2 + pt**2) * (1 - 1e-5)
     if small.any():
         yield Point("error", "truth", f"{_percent(small)} of {len(m)} energies below √(mass² + pt²)")
+    codes = s.schema.truth.signal if s.schema.truth is not None else ()
+    if codes and "process" in true.fields and not np.isin(_flat(true["process"]), codes).any():
+        seen = _most_frequent(_flat(true["process"]))
+        yield Point("warning", "truth", f"signal = {list(codes)} never occurs; the processes are {seen}")
+    yield from _true_masses(s)
+
+
+def _true_masses(s: _Sample) -> Iterator[Point]:
+    """Compare the masses of events with one opposite-sign pair with their true photons."""
+    row = np.repeat(np.arange(len(s.counts)), s.counts)[s.first]
+    chosen = (
+        s.opposite
+        & (s.counts[row] == 2)
+        & np.isfinite(s.momentum[s.first] + s.momentum[s.second]).all(axis=1)
+    )
+    true = _flat(s.events["truth"]["mass"])[row[chosen]]
+    keep = np.isfinite(true) & (true > 0)
+    if keep.sum() < SOME:
+        return
+    ratio = float(np.median(s.pair_mass(1.0, chosen)[keep] / true[keep]))
+    if not 0.1 < ratio < 10:
+        text = f"the pairs have {ratio:.3g} times the mass of their true photons (median of {keep.sum()})"
+        yield Point("error", "truth", f"{text}: are they in the same unit?")
 
 
 RULES: tuple[Callable[[_Sample], Iterator[Point]], ...] = (
@@ -502,7 +695,9 @@ RULES: tuple[Callable[[_Sample], Iterator[Point]], ...] = (
     _scale,
     _mass_branch,
     _energies,
+    _axes,
     _angles,
+    _identifiers,
     _repeats,
     _truth,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -147,7 +148,11 @@ class Schema:
             bool(self.collection) == (self.layout == "object"),
             "schema.collection is needed by the object layout, and only there",
         )
-        _check(self.unit > 0, f"schema.unit = {self.unit!r} must be positive (GeV per unit of the file)")
+        number = type(self.unit) in (int, float)
+        _check(
+            number and 0 < self.unit < math.inf,
+            f"schema.unit = {self.unit!r} must be positive, a number of GeV per unit of the file",
+        )
         for key, branch in self._lepton_branches():
             legs = isinstance(branch, tuple)
             _check(
