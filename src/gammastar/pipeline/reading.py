@@ -215,8 +215,8 @@ def select_stage(ctx: Context, given: Inputs) -> tuple[Pairs, Arrays]:
         return arrays | stored | _with_columns(pairs.columns, wanted)
 
     arrays = ctx.book.arrays("select", key, compute)
-    if str(arrays["cutflow_lost"]):
-        ctx.book.alarm(str(arrays["cutflow_lost"]))
+    if lost := str(arrays.get("cutflow_lost", "")):  # results of an earlier version do not have it
+        ctx.book.alarm(lost)
     pairs = Pairs(
         *(arrays["mass"], arrays["pt"], arrays["energy"]),
         *(arrays["charge"], arrays["weight"], arrays["event"]),
@@ -260,6 +260,6 @@ def match_stage(ctx: Context, given: Inputs) -> Truth:
         return arrays | stored | _with_columns(found.columns, wanted)
 
     arrays = ctx.book.arrays("match", key, compute)
-    if str(arrays["cutflow_lost"]):
-        ctx.book.alarm(f"simulation with truth: {arrays['cutflow_lost']}")
+    if lost := str(arrays.get("cutflow_lost", "")):
+        ctx.book.alarm(f"simulation with truth: {lost}")
     return stored_truth.truth_of(ctx, arrays, wanted)

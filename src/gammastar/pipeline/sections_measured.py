@@ -91,7 +91,7 @@ def pairs_section(ctx: Context, made: Products) -> report.Section:
 
 def _lost(flow: Arrays) -> list[str]:
     """Return the alarm of the selection, if there is one."""
-    text = str(flow["cutflow_lost"])
+    text = str(flow.get("cutflow_lost", ""))
     return [f"Alarm: {text}."] if text else []
 
 
