@@ -17,7 +17,8 @@ from gammastar.core.errors import PhysicsError, SteeringError
 from gammastar.physics.vector_models import CHARGES, E_CHARGE
 from gammastar.physics.widths import RTable
 from gammastar.pipeline import sections_reach
-from gammastar.pipeline.producing import make_model, masses_of, theory_production
+from gammastar.pipeline.producing import files_of, make_model, masses_of, theory_production
+from gammastar.pipeline.searching import by_group
 
 R_TABLE = RTable.read(data_path("measurements/r_ratio.csv"))
 HEAD = """
@@ -239,3 +240,101 @@ def test_every_named_vector_knows_its_plane() -> None:
         assert charges.name in labels.particles
     other = predict.VectorModel(replace(CHARGES["b_minus_l"], name="B − 3L"), R_TABLE).labels
     assert other.plane == "B − 3L"
+
+
+def test_channels_of_a_run_are_those_of_the_model(folder) -> None:
+    """What the figure shows beside the sum: parts that add up to it, with the couplings of the model."""
+    mass = np.array([0.1, 0.3])
+    for model, ratio in (("dark_photon", 1.0), ("mine.py:Axion", 0.25 * mass**2), ("b_minus_l", None)):
+        made = theory_production(context(folder, model))
+        parts = by_group(made.channel, mass)
+        assert list(parts) == [part.group for part in made.parts]
+        assert sum(parts.values()) == pytest.approx(made.channel.rate(mass)[0], rel=1e-12)
+        if ratio is not None:
+            for part in made.parts:
+                assert parts[part.group] == pytest.approx(ratio * part.rate(mass)[0], rel=1e-12)
+
+
+def test_an_edited_file_is_another_input(folder) -> None:
+    ctx = context(folder, "mine.py:Axion")
+    before = files_of(ctx)
+    (folder / "mine.py").write_text(HEAD.replace("0.25", "0.5"))
+    assert list(files_of(ctx)) == list(before) == ["[predict] mine.py"]
+    assert files_of(ctx) != before
+    assert files_of(context(folder, "dark_photon")) == {}
+
+
+CHANNELS = """
+import numpy as np
+import vector
+from gammastar import predict
+from gammastar.core.records import Sample
+
+
+class Good(predict.Channel):
+    group, processes = "mine", frozenset({"mine"})
+
+    def rate(self, mass):
+        m = np.atleast_1d(mass)
+        return 1e-3 * m, np.zeros((len(m), len(m)))
+
+    def produce(self, mass, *, n, rng):
+        pz = rng.uniform(1.0, 9.0, n)
+        p4 = vector.array({"px": 0 * pz, "py": 0 * pz, "pz": pz, "E": np.hypot(pz, mass)})
+        return Sample(p4, np.full(n, 1e-3 * mass / n), np.zeros((n, 3)), np.zeros(n, bool))
+
+
+class Counted(Good):  # each particle weighs one
+    def produce(self, mass, *, n, rng):
+        made = super().produce(mass, n=n, rng=rng)
+        return Sample(made.p4, np.ones(n), made.origin, made.in_domain)
+
+
+class Scalar(Good):
+    def rate(self, mass):
+        return np.array([1e-3]), np.zeros((1, 1))
+
+
+class Negative(Good):
+    def rate(self, mass):
+        return -super().rate(mass)[0], super().rate(mass)[1]
+
+
+class Nameless(Good):
+    processes = ("mine",)
+
+
+class Scaled(Good):
+    def __init__(self, factor):
+        self.factor = factor
+
+
+number = 3.0
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Counted", "weights at 0.3 GeV sum to 50, but its rate is 0.0003"),
+        ("Scalar", "rate and covariance of shapes"),
+        ("Negative", "rate -0.0003 at 0.3 GeV must be finite and not negative"),
+        ("Nameless", "processes, a frozenset of names"),
+        ("Scaled", "cannot be made without arguments"),
+        ("number", "is a float; derive it from predict.Channel"),
+        ("Good", ""),
+    ],
+)
+def test_a_channel_of_a_user_is_looked_at(folder, name, said) -> None:
+    (folder / "channels.py").write_text(CHANNELS)
+
+    def make():
+        made = theory_production(context(folder, "dark_photon", channels=[f"channels.py:{name}"]))
+        made.channel.rate([0.3, 0.4])
+        return made.channel.produce(0.3, n=50, rng=np.random.default_rng(1))
+
+    if not said:
+        assert make().weight.sum() == pytest.approx(3e-4)
+        return
+    with pytest.raises((PhysicsError, SteeringError), match=re.escape(said)):
+        make()

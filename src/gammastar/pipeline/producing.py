@@ -24,11 +24,13 @@ from gammastar.physics.vector_models import CHARGES
 from gammastar.physics.widths import RTable
 from gammastar.pipeline.context import Context, shipped
 from gammastar.pipeline.learning import InDomain
+from gammastar.store.manifest import file_sha256
 
 __all__ = [
     "LEPTON_MASS",
     "Production",
     "conditions",
+    "files_of",
     "make_model",
     "masses_of",
     "measured_production",
@@ -130,6 +132,14 @@ def model_of(ctx: Context) -> predict.Model:
     return make_model("dark_photon" if section is None else section.model, ctx.base)
 
 
+def files_of(ctx: Context) -> dict[str, str]:
+    """Return the digests of the user's files behind the model and the channels, by their names."""
+    section = ctx.steering.predict
+    names = () if section is None else (section.model, *section.channels)
+    files = dict.fromkeys(name.partition(":")[0] for name in names if ":" in name)
+    return {f"[predict] {file}": file_sha256((ctx.base / file).resolve()) for file in files}
+
+
 def needs_shares(model: predict.Model) -> TypeGuard[predict.VectorModel]:
     """Return whether the rate of a model depends on the shares of the processes."""
     return _by_charges(model) and not model.charges.loop_mixing
@@ -210,8 +220,23 @@ def theory_channel(
         known = ", ".join(("bremsstrahlung", *MESONS))
         msg = f"predict.channels: {name!r} is neither one of {known} nor of the form 'file.py:attribute'"
         raise SteeringError(msg)
-    found = resolve(name, base)
-    channel: predict.Channel = found if isinstance(found, predict.Channel) else found()
+    channel = resolve(name, base)
+    if not isinstance(channel, predict.Channel) and callable(channel):
+        try:
+            channel = channel()
+        except TypeError as error:
+            msg = f"predict.channels: {name!r} cannot be made without arguments ({error})"
+            raise SteeringError(msg) from error
+    if not isinstance(channel, predict.Channel):
+        msg = f"predict.channels: {name!r} is a {type(channel).__name__}; derive it from predict.Channel"
+        raise SteeringError(msg)
+    named = isinstance(getattr(channel, "group", None), str), getattr(channel, "processes", None)
+    if not (named[0] and isinstance(named[1], frozenset) and named[1]):
+        msg = (
+            f"predict.channels: {name!r} needs group, a name, and processes, a frozenset of names: they keep "
+            "channels from counting a process twice"
+        )
+        raise SteeringError(msg)
     return channel
 
 

@@ -19,7 +19,14 @@ from gammastar.pipeline import extrapolated
 from gammastar.pipeline.carrying import carried, law
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context, shipped
-from gammastar.pipeline.producing import LEPTON_MASS, Production, conditions, make_model, masses_of
+from gammastar.pipeline.producing import (
+    LEPTON_MASS,
+    Production,
+    conditions,
+    files_of,
+    make_model,
+    masses_of,
+)
 from gammastar.pipeline.yield_errors import rate_budget, source_shifts, yield_budget
 from gammastar.store.manifest import digest
 
@@ -47,7 +54,12 @@ def predict_stage(ctx: Context, production: Production, made: Any) -> Arrays:
         msg = "[predict] is needed for a rate"
         raise SteeringError(msg)
     masses = masses_of(ctx, production)
-    described = digest([predict.describe(part) for part in production.parts], repr(production.exposure))
+    own = files_of(ctx)
+    ctx.book.inputs |= own
+    # an edited file of the user makes another result under the same name
+    described = digest(
+        [predict.describe(part) for part in production.parts], repr(production.exposure), *own.values()
+    )
     key = ctx.book.key(ctx.steering.predict, ctx.book.key_of("spectrum"), described)
 
     def compute() -> Arrays:
@@ -57,8 +69,8 @@ def predict_stage(ctx: Context, production: Production, made: Any) -> Arrays:
         if theory:
             _, result["low"], result["high"] = predict.envelope(production.channel, masses)
         if len(production.parts) > 1:
-            rates, _ = predict.Mixture(production.parts, exclusive=False).by_channel(masses)
-            result |= {f"channel|{c.group}": r for c, r in zip(production.parts, rates, strict=True)}
+            rates = by_group(production.channel, masses)
+            result |= {f"channel|{part.group}": rates[part.group] for part in production.parts}
         shifts = _source_shifts(production, made, masses, rate)
         name = "theory" if theory else "measurement"
         return result | rate_budget(rate, cov, production.exposure.pot_sigma, shifts, name=name)
@@ -73,6 +85,20 @@ def predict_stage(ctx: Context, production: Production, made: Any) -> Arrays:
     return ctx.book.arrays("predict", key, compute)
 
 
+def by_group(channel: predict.Channel, masses: FloatArray) -> dict[str, FloatArray]:
+    """Return the rate of each group of channels, with the couplings of the model, shape (n,) each."""
+    if isinstance(channel, predict.Scaled):
+        factor = channel.factor(masses)
+        return {group: factor * rate for group, rate in by_group(channel.channel, masses).items()}
+    if not isinstance(channel, predict.Mixture):
+        return {channel.group: channel.rate(masses)[0]}
+    found: dict[str, FloatArray] = {}
+    for part, rate in zip(channel.channels, channel.by_channel(masses)[0], strict=True):
+        group = part.channel.group if isinstance(part, predict.Scaled) else part.group
+        found[group] = found.get(group, np.zeros(len(masses))) + rate
+    return found
+
+
 def _source_shifts(
     production: Production, made: Any, masses: FloatArray, rate: FloatArray
 ) -> dict[str, FloatArray]:
@@ -83,7 +109,8 @@ def _source_shifts(
     own, _ = predict.Mixture((photon,)).rate(masses)
     scale = np.divide(rate, own, out=np.zeros_like(rate), where=own > 0)
     if len(production.parts) > 1:  # the other channels do not move with the spectrum
-        scale = np.where(scale > 0, 1.0, 0.0)
+        whole = production.channel
+        scale = np.where(own > 0, whole.factor(masses) if isinstance(whole, predict.Scaled) else 1.0, 0.0)
     shifts = source_shifts(made, photon.mass_centres, photon.rates)
     inside = (masses >= photon.mass_range[0]) & (masses <= photon.mass_range[1])
     return {

@@ -124,7 +124,7 @@ class Mixture(Channel):
             low, high = _range(channel)
             inside = np.flatnonzero((m >= low) & (m <= high))
             if inside.size:
-                rates[i, inside], covs[i][np.ix_(inside, inside)] = channel.rate(m[inside])
+                rates[i, inside], covs[i][np.ix_(inside, inside)] = _rate(channel, m[inside])
         return rates, covs
 
     def rate(self, mass: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
@@ -152,6 +152,9 @@ class Mixture(Channel):
 
     def _counts(self, mass: float, n: int) -> npt.NDArray[np.int64]:
         """Return how many of `n` particles each channel makes, by its share of the rate."""
+        return self._shared(mass, n)[0]
+
+    def _shared(self, mass: float, n: int) -> tuple[npt.NDArray[np.int64], FloatArray]:
         rates = self.by_channel([mass])[0][:, 0]
         total = float(rates.sum())
         if not total > 0 or n < np.count_nonzero(rates):
@@ -159,12 +162,18 @@ class Mixture(Channel):
             raise PhysicsError(msg)
         counts = np.where(rates > 0, np.maximum(np.rint(n * rates / total), 1), 0).astype(np.int64)
         counts[np.argmax(rates)] += n - counts.sum()
-        return counts
+        return counts, rates
 
     def produce(self, mass: float, *, n: int, rng: np.random.Generator) -> Sample:
-        """Return `n` particles, shared among the channels by their rates, one channel after the other."""
-        pairs = zip(self.channels, self._counts(mass, n), strict=True)
-        return joined([channel.produce(mass, n=int(count), rng=rng) for channel, count in pairs if count])
+        """Return `n` particles, shared among the channels by their rates, one channel after the other.
+
+        Raises
+        ------
+        PhysicsError
+            If the weights of a channel do not sum to its rate.
+        """
+        rows = zip(self.channels, *self._shared(mass, n), strict=True)
+        return joined([_made(c, mass, int(count), float(rate), rng) for c, count, rate in rows if count])
 
     def replicas(self, mass: float, sample: Sample) -> FloatArray | None:
         """Return the replicas of the channels that have some; the others weigh one."""
@@ -211,6 +220,34 @@ def joined(samples: Sequence[Sample]) -> Sample:
         np.concatenate([s.origin for s in samples]),
         np.concatenate([s.in_domain for s in samples]),
     )
+
+
+def _rate(channel: Channel, mass: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return rate and covariance of a channel, looked at: a wrong shape would spread in silence."""
+    rate, cov = (np.asarray(x, dtype=np.float64) for x in channel.rate(mass))
+    n = len(mass)
+    if rate.shape != (n,) or cov.shape != (n, n):
+        shapes = f"{rate.shape}, {cov.shape} for {n} masses"
+        msg = f"channel {channel.group!r}: rate and covariance of shapes {shapes}"
+        raise PhysicsError(msg)
+    bad = ~(np.isfinite(rate) & (rate >= 0))
+    if bad.any() or not np.isfinite(cov).all():
+        where = f"{rate[bad][0]:g} at {mass[bad][0]:g} GeV" if bad.any() else "with a covariance that is none"
+        msg = f"channel {channel.group!r}: rate {where} must be finite and not negative"
+        raise PhysicsError(msg)
+    return rate, cov
+
+
+def _made(channel: Channel, mass: float, n: int, rate: float, rng: np.random.Generator) -> Sample:
+    sample = channel.produce(mass, n=n, rng=rng)
+    total = float(np.sum(sample.weight))
+    if not abs(total - rate) <= 1e-6 * rate:
+        msg = (
+            f"channel {channel.group!r}: weights at {mass:g} GeV sum to {total:g}, but its rate is {rate:g}; "
+            "produce must return weights that sum to the rate"
+        )
+        raise PhysicsError(msg)
+    return sample
 
 
 def _range(channel: Channel) -> tuple[float, float]:
