@@ -205,3 +205,35 @@ def test_another_beam_energy_is_refused() -> None:
     darkquest = Exposure(beam_energy=120, target_a=56, target_z=26, thickness=1.0, pot=1e18)
     with pytest.raises(PortabilityError, match=r"measured at 120 GeV.*stands at 400 GeV"):
         target_factor(darkquest, load_detector(DETECTORS / "na62_dump.toml"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("min_energy_sum = 10.0", "min_energy_sum = nan", "cuts.min_energy_sum = nan"),
+        ("min_energy_sum = 10.0", "min_energy_sum = 500.0", "above 500 GeV are asked of a beam of 70 GeV"),
+        ("min_energy_sum = 10.0", "min_energy_sum = 20.0\nmax_energy_sum = 5.0", "nothing lies between"),
+        ("min_energy_sum = 10.0", "min_energy_sum = 10.0\nmin_momentum = -1.0", "cuts.min_momentum = -1.0"),
+        ("pot = 1.7e18", "pot = true", "pot is true or false"),
+        ("ee = 0.7", "ee = true", "efficiency.ee is true or false"),
+        ("ee = 0.7", "EE = 0.7", "efficiency.EE: final states are in small letters"),
+        ("pot = 1.7e18", "pot = 1.7e18\npot_sigma = nan", "pot_sigma = nan"),
+        ("pot = 1.7e18", "pot = 1.7e18\nbackground = -3.5", "background = -3.5"),
+        ("pot = 1.7e18", "pot = 1.7e18\nbackground_sigma = inf", "background_sigma = inf"),
+    ],
+)
+def test_numbers_of_a_detector_that_would_silence_it(tmp_path, old, new, said) -> None:
+    """Legal TOML with which every lepton fails a cut, or an error or a state counts as something else."""
+    path, text = tmp_path / "nucal.toml", (DETECTORS / "nucal.toml").read_text()
+    for key in ("pot_sigma", "background", "background_sigma"):
+        text = text.replace("[sources]\n", f'[sources]\n{key} = "here"\n') if f"\n{key}" not in text else text
+    assert load_detector(_written(path, text)).name == "NuCal"
+    changed = text.replace(old, new, 1)
+    assert changed != text
+    with pytest.raises(SteeringError, match=said):
+        load_detector(_written(path, changed))
+
+
+def _written(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path

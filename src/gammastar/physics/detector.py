@@ -18,6 +18,7 @@ from gammastar.physics.stand import STRICT, Stand, Target, check
 
 __all__ = ["Cuts", "Detector", "Magnet", "Plane", "Target", "load_detector", "target_factor"]
 
+FLAGS = frozenset({"volume.spherical"})  # keys that are true or false
 Scaling: TypeAlias = Literal["per_interaction", "power"]
 
 
@@ -89,6 +90,13 @@ class Cuts:
     max_energy_sum: float = math.inf
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
+    def __post_init__(self) -> None:
+        for name in ("min_momentum", "min_energy_sum"):
+            value = getattr(self, name)
+            check(0 <= value < math.inf, f"cuts.{name} = {value!r} GeV must be finite, not negative")
+        low, high = self.min_energy_sum, self.max_energy_sum
+        check(low < high, f"cuts: nothing lies between energy sums of {low!r} and {high!r} GeV")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detector:
@@ -138,7 +146,16 @@ class Detector:
         for name in ("beam_energy", "pot"):
             value = getattr(self, name)
             check(math.isfinite(value) and value > 0, f"{name} = {value!r} must be positive")
+        for name in ("pot_sigma", "background", "background_sigma"):
+            value = getattr(self, name)
+            check(value is None or 0 <= value < math.inf, f"{name} = {value!r} must be finite, not negative")
+        softest = max(self.cuts.min_energy_sum, self.cuts.min_momentum)
+        check(
+            softest < self.beam_energy,
+            f"cuts: leptons above {softest:g} GeV are asked of a beam of {self.beam_energy:g} GeV",
+        )
         for state, value in self.efficiency.items():
+            check(state == state.lower(), f"efficiency.{state}: final states are in small letters")
             check(0 <= value <= 1, f"efficiency.{state} = {value!r} must lie between 0 and 1")
         check(len(self.efficiency) > 0, "efficiency: at least one final state is needed")
         daughters = self.accept_on == "daughters"
@@ -162,6 +179,18 @@ def _numbers(data: Any, key: str = "") -> Iterator[str]:
             name = entry.get("name", "") if isinstance(entry, Mapping) else ""
             yield from _numbers(entry, f"{key}.{name}" if name else key)
     elif isinstance(data, int | float) and not isinstance(data, bool):
+        yield key
+
+
+def _booleans(data: Any, key: str = "") -> Iterator[str]:
+    """Yield the dotted keys of all truth values, which would count as zero and one."""
+    if isinstance(data, Mapping):
+        for name, value in data.items():
+            yield from _booleans(value, f"{key}.{name}" if key else name)
+    elif isinstance(data, list):
+        for entry in data:
+            yield from _booleans(entry, key)
+    elif isinstance(data, bool):
         yield key
 
 
@@ -197,6 +226,10 @@ def load_detector(path: Path) -> Detector:
     missing = _unsourced(data)
     if missing:
         msg = f"{path}: no source for {missing}; name each key, or the table it is in, under [sources]"
+        raise SteeringError(msg)
+    true = next((key for key in _booleans(data) if key not in FLAGS), None)
+    if true is not None:
+        msg = f"{path}: {true} is true or false, which is no number"
         raise SteeringError(msg)
     try:
         return _ADAPTER.validate_python(data)
