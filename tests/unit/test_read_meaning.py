@@ -225,6 +225,26 @@ def test_repeated_rows_are_named_with_the_filter_that_keeps_one(tmp_path) -> Non
     assert '{ branch = "Type", equals = "GG" } (516 rows)' in found.message
 
 
+def test_events_of_a_file_that_was_merged_twice_are_named(tmp_path) -> None:
+    columns = {k: ak.unflatten(1e3 * v if k == "pt" else v, np.full(400, 2)) for k, v in collider().items()}
+    with uproot.recreate(tmp_path / "f.root") as file:
+        file.mktree("t", {k: v.type.content for k, v in columns.items()}).extend(columns)
+        file["t"].extend({k: v[:100] for k, v in columns.items()})
+    polar = {key: key for key in ("pt", "eta", "phi")}
+    mapping = {
+        "tree": "t",
+        "layout": "jagged",
+        "lepton": "mu",
+        "charge": "q",
+        "unit": 1e-3,
+        "kinematics": polar,
+    }
+    (found,) = examine(tmp_path / "f.root", mapping)
+    assert (found.level, found.key) == ("warning", "row_filter")
+    assert "20 % of 500 rows" in found.message
+    assert "merged twice" in found.message
+
+
 def as_mapping(name):
     import tomllib
 

@@ -584,9 +584,8 @@ def _again(s: _Sample) -> BoolArray:
     """Return for each row with at least two leptons whether an earlier row has the same leptons."""
     rows = s.counts >= 2
     if s.schema.layout != "pair":
-        edges = np.concatenate([[0], np.cumsum(s.counts)])
-        sums = np.concatenate([np.zeros((1, 3)), np.cumsum(np.nan_to_num(s.momentum), axis=0)])
-        total = np.round((sums[edges[1:]] - sums[edges[:-1]])[rows], 9)
+        row, n = np.repeat(np.arange(len(s.counts)), s.counts), len(s.counts)
+        total = np.stack([np.bincount(row, axis, n) for axis in np.nan_to_num(s.momentum).T], axis=1)[rows]
         keys = np.column_stack([s.counts[rows], total])
         _, first = np.unique(keys, axis=0, return_index=True)
         return np.asarray(~np.isin(np.arange(len(keys)), first))
