@@ -192,7 +192,7 @@ def flow_scan(steering: Path, **options: Any) -> None:
 @click.option(
     "--method",
     type=click.Choice(["auto", "exact", "marginalised", "asymptotic"]),
-    help="[that of --steering, or asymptotic]",
+    help="[that of --steering, of the run that wrote PATH, or asymptotic]",
 )
 @click.option("--statistic", type=click.Choice(["ratio", "qtilde"]), help="Of exact CLs [ratio].")
 @click.option(
@@ -204,7 +204,7 @@ def scan(path: Path, **options: Any) -> None:
     """Test every signal of a published likelihood: pyhf workspace, HS3, folder or archive at PATH.
 
     The method `auto` is exact at few events, where the nuisances allow it; `marginalised` is exact with toys
-    averaged over the nuisances.
+    averaged over the nuisances. A likelihood from a run of gammastar is tested as that run says.
     """
     from gammastar.pipeline.published import scan_lines
 

@@ -90,7 +90,7 @@ def test_damaged_files_are_refused(tmp_path, old, new, match):
 def test_missing_and_ambiguous_files(tmp_path):
     with pytest.raises(InputFileError, match="no such"):
         read_likelihood(tmp_path / "nothing.json")
-    with pytest.raises(InputFileError, match="0 workspaces"):
+    with pytest.raises(InputFileError, match="holds no JSON file"):
         read_likelihood(tmp_path)
 
 

@@ -196,3 +196,109 @@ def test_weaker_limit_smaller_reach(limit, factor):
 def test_refused(mass, coupling, signal, limit, options):
     with pytest.raises(PhysicsError, match="reach:"):
         reach(mass, coupling, signal, limit, **options)
+
+
+def _hill(mass, coupling, at, width, height):
+    """An island whose edges and ends are closed: ln N is a parabola in mass and in log10 of the coupling."""
+    log = np.log10(coupling)
+    return height * np.exp(-(((mass - at[0]) / width[0]) ** 2) - ((log - at[1]) / width[1]) ** 2)
+
+
+CASES = {  # masses of the scan and hills: (mass, log10 g), widths, height; several reach beyond the scan
+    "apart": ((0.2, 1.4), [((0.45, -7.0), (0.12, 0.4), 30.0), ((1.0, -5.0), (0.15, 0.4), 30.0)]),
+    "overlap in mass": ((0.2, 1.6), [((0.6, -7.5), (0.2, 0.3), 30.0), ((1.0, -5.0), (0.2, 0.3), 40.0)]),
+    "one inside the other": ((0.2, 1.6), [((0.8, -7.5), (0.4, 0.3), 30.0), ((0.8, -5.0), (0.1, 0.3), 90.0)]),
+    "one ends where another begins": (
+        (0.2, 1.4),
+        [((0.5, -7.0), (0.15, 0.4), 30.0), ((1.0, -5.0), (0.15, 0.4), 30.0)],
+    ),
+    "clipped on both sides": (
+        (0.5, 1.1),
+        [((0.45, -7.0), (0.1, 0.4), 30.0), ((1.1, -5.0), (0.15, 0.4), 9.0)],
+    ),
+    "three, the last clipped": (
+        (0.2, 1.2),
+        [((0.3, -6.0), (0.05, 0.4), 9.0), ((0.7, -6.0), (0.1, 0.4), 9.0), ((1.2, -6.5), (0.1, 0.4), 9.0)],
+    ),
+}
+
+
+def _true_intervals(bounds, signal, limit):
+    """Intervals of mass from a dense grid of its own: where the largest signal exceeds the limit."""
+    mass = np.linspace(*bounds, 4001)
+    above = signal(mass[:, None], np.geomspace(1e-9, 1e-3, 601)).max(axis=1) > limit
+    step = np.flatnonzero(np.diff(np.r_[False, above, False].astype(int)))
+    return [(mass[a], mass[b - 1]) for a, b in zip(step[::2], step[1::2], strict=True)]
+
+
+@pytest.mark.parametrize("per_coupling", [False, True])
+@pytest.mark.parametrize("case", CASES)
+def test_every_interval_of_masses(case, per_coupling):
+    bounds, hills = CASES[case]
+
+    def signal(mass, coupling):
+        return sum(_hill(mass, coupling, *hill) for hill in hills)
+
+    mass, coupling = np.linspace(*bounds, 31), np.geomspace(1e-9, 1e-3, 121)
+    limit = np.full((31, 121), LIMIT) if per_coupling else LIMIT
+    found = reach(mass, coupling, signal(mass[:, None], coupling), limit)
+    wanted = _true_intervals(bounds, signal, LIMIT)
+    assert len(found.intervals) == len(wanted)
+    for interval, (low, high) in zip(found.intervals, wanted, strict=True):
+        assert (interval.low, interval.high) == pytest.approx((low, high), abs=1e-3)
+        assert interval.low_closed == (low > bounds[0])
+        assert interval.high_closed == (high < bounds[1])
+    last = found.intervals[-1]
+    assert found.tip == ((last.high, last.high_coupling) if last.high_closed else None)
+    tops = [hill[0][1] for hill in hills]
+    for interval in found.intervals:
+        assert min(abs(np.log10(interval.high_coupling) - top) for top in tops) < 0.05
+
+
+def test_each_island_has_its_own_ends():
+    """Of two islands that overlap in mass, the one that ends first ends at its own tip."""
+    _, hills = CASES["overlap in mass"]
+    mass, coupling = np.linspace(0.2, 1.6, 31), np.geomspace(1e-9, 1e-3, 121)
+    found = reach(mass, coupling, sum(_hill(mass[:, None], coupling, *hill) for hill in hills), LIMIT)
+    for (centre, log), width, height in hills:
+        half = width[0] * np.sqrt(np.log(height / LIMIT))
+        own = np.isfinite(found.edges[:, 0]) & (np.abs(np.log10(found.peak) - log) < 0.5)
+        ends = found.ends[own]
+        assert np.isfinite(ends[:, :, 0]).sum() == 2
+        assert ends[0, 0] == pytest.approx([centre - half, 10**log], rel=1e-2)
+        assert ends[-1, 1] == pytest.approx([centre + half, 10**log], rel=1e-2)
+
+
+def test_an_end_at_the_last_coupling_is_not_closed():
+    """The hill goes on beyond the couplings that were looked at: the scan ends there, not the contour."""
+    mass, coupling = np.linspace(0.2, 1.4, 31), np.geomspace(1e-9, 1e-7, 61)
+    found = reach(mass, coupling, _hill(mass[:, None], coupling, (0.8, -6.8), (0.2, 0.4), 30.0), LIMIT)
+    (interval,) = found.intervals
+    assert not interval.low_closed
+    assert not interval.high_closed
+    assert found.tip is None
+
+
+def test_masses_without_reliable_yields_clip():
+    mass, coupling = np.linspace(0.2, 1.4, 31), np.geomspace(1e-9, 1e-5, 61)
+    grid = _hill(mass[:, None], coupling, (0.8, -7.0), (0.3, 0.4), 30.0)
+    reliable = np.ones_like(grid, dtype=bool)
+    reliable[mass > 0.9] = False
+    (interval,) = reach(mass, coupling, grid, LIMIT, reliable=reliable).intervals
+    assert interval.low_closed
+    assert not interval.high_closed
+    assert interval.high == pytest.approx(mass[mass <= 0.9][-1])
+
+
+def test_each_edge_has_its_own_limit():
+    """Where the limit changes along the coupling, the yield at an edge is the limit there."""
+    mass, coupling = np.array([0.5, 0.6]), np.geomspace(1e-9, 1e-5, 161)
+    limit = 2.3 * (coupling / 1e-7) ** 0.25 * np.ones((2, 1))
+    grid = _hill(mass[:, None], coupling, (0.5, -7.0), (0.3, 0.6), 60.0)
+    found = reach(mass, coupling, grid, limit)
+    signal = _hill(found.mass[:, None], found.edges, (0.5, -7.0), (0.3, 0.6), 60.0)
+    assert found.edge_limits == pytest.approx(signal, rel=5e-3)
+    assert (found.edge_limits[:, 1] > 1.5 * found.edge_limits[:, 0]).all()
+    assert found.limit == pytest.approx(2.3 * (found.peak / 1e-7) ** 0.25, rel=1e-6)
+    plain = reach(mass, coupling, grid, LIMIT)
+    assert plain.edge_limits == pytest.approx(np.full((2, 2), LIMIT))

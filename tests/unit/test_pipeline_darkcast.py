@@ -99,6 +99,29 @@ def record(folder, rows, *, mock=True):
     return SimpleNamespace(folder=folder, mock=mock)
 
 
+def test_a_gap_in_mass_stays_a_gap(tmp_path):
+    """The reader draws straight lines between masses: in the gap its band must have no width."""
+    rows = [(m, 1e-7, 1e-6, "all") for m in (0.3, 0.4)] + [(m, 1e-5, 1e-4, "all") for m in (0.7, 0.8)]
+    found = record(tmp_path, rows)
+    path = tmp_path / "reach_x.json"
+    content = json.loads(path.read_text())
+    ends = ("low", "high", "low_coupling", "high_coupling", "low_closed", "high_closed")
+    content["mass_intervals"] = {
+        "all": [
+            dict(zip(ends, values, strict=True))
+            for values in ((0.3, 0.45, 3e-7, 2e-7, False, True), (0.7, 0.8, 3e-5, 3e-5, False, False))
+        ]
+    }
+    path.write_text(json.dumps(content))
+    written = write_darkcast(found, "x", load_detector(data_path("detectors/nucal.toml")), tmp_path / "out")
+    mass, low, high = np.loadtxt(written[0], skiprows=1).T
+    assert (np.diff(mass) > 0).all()
+    assert (low < high).all()
+    for inside, width in ((0.35, 10.0), (0.75, 10.0), (0.5, 1.0), (0.69, 1.0)):
+        edges = [np.exp(np.interp(inside, mass, np.log(edge))) for edge in (low, high)]
+        assert edges[1] / edges[0] == pytest.approx(width, rel=1e-3)
+
+
 def beam_dump_edges(mass, momentum, near, far, factor):
     """Edges of g² (e^(−near/d) − e^(−far/d)) = factor times its top, for one momentum."""
 

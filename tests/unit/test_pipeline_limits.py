@@ -9,13 +9,22 @@ from types import SimpleNamespace
 import numpy as np
 import pyhf
 import pytest
+from scipy.optimize import brentq
 
 from gammastar import config
-from gammastar.core.errors import SteeringError
+from gammastar.core.errors import SteeringError, StoreError
 from gammastar.core.records import Exposure
-from gammastar.infer import counting_limit, discovery_yield, expected_limits, hs3_nll, read_likelihood
+from gammastar.infer import (
+    counting_limit,
+    discovery_yield,
+    expected_limits,
+    hs3_nll,
+    read_likelihood,
+    upper_limit,
+)
 from gammastar.pipeline import charge_limits
 from gammastar.pipeline.checkpoint import open_book
+from gammastar.pipeline.commands import show_results
 from gammastar.pipeline.context import Context
 from gammastar.pipeline.limits import infer_stage
 from gammastar.pipeline.millicharged import millicharge_detectors
@@ -338,3 +347,71 @@ def test_keys_are_checked():
     for keys in ({"method": "toys"}, {"discovery": [-1.0]}, {"nuisances": ["luck"]}, {"exports": ["yaml"]}):
         with pytest.raises(SteeringError, match=next(iter(keys))):
             config.parse({"analysis": {"name": "x", "seed": 1}, "infer": keys})
+
+
+def events(mass, coupling):
+    return 2e28 * np.exp(-mass / 0.12) * coupling**4 * np.exp(-(coupling**2) * mass**2 / 1e-13)
+
+
+def test_each_edge_has_its_own_limit_and_method(tmp_path, monkeypatch):
+    """The uncertainty falls along the coupling; at each edge the closed yield is the limit of that point."""
+
+    def share(coupling):  # of the measured domain
+        return np.clip((np.log10(coupling) + 8.0) / 3.0, 0.0, 1.0)
+
+    predicted, accepted = planes()
+    accepted["in_domain_signal"] = accepted["signal"] * share(COUPLING)
+    monkeypatch.setitem(globals(), "planes", lambda: (predicted, accepted))
+    keys = {"nuisances": ["pot", "extrapolation"], "extrapolation_sigma": 0.8}
+    _, _, search = searched(tmp_path, **keys)
+    rows = [row for row in table(tmp_path) if row["part"] == "all" and row["coupling_low"]]
+    assert len(rows) > 5
+    pot = float(np.hypot(POT_SIGMA, search.detector.pot_sigma))
+    for row in rows[::3]:
+        for side in ("low", "high"):
+            mass, coupling = float(row["mass"]), float(row[f"coupling_{side}"])
+            sigma = np.hypot(pot, np.log1p(0.8 * (1.0 - share(coupling))))
+            wanted = upper_limit(0.4, 0.3, "masked", signal_sigma=sigma).expected[2]
+            assert float(row[f"limit_{side}"]) == pytest.approx(wanted, rel=0.01)
+            assert events(mass, coupling) == pytest.approx(wanted, rel=0.02)
+            kappa = float(row[f"method_{side}"].split("signal κ ")[1].split(",")[0])
+            assert kappa == pytest.approx(np.exp(sigma), rel=0.01)
+        assert float(row["limit_low"]) > 1.02 * float(row["limit_high"])
+        assert float(row["coupling_low"]) < float(row["coupling_peak"]) < float(row["coupling_high"])
+
+
+def shown(ctx):
+    manifest = {"mock": False, "finished": True, "numbers": ctx.book.numbers}
+    (ctx.folder / "manifest.json").write_text(json.dumps(manifest))
+    return show_results(ctx.folder)
+
+
+def test_files_and_words_hold_every_interval_of_masses(tmp_path):
+    ctx, made, search = searched(tmp_path)
+    (section,) = reach_sections(ctx, made)
+    limit = search.limit.expected[2]
+    end = brentq(lambda m: events(m, np.sqrt(2e-13) / m) - limit, 0.3, 0.8)
+    (interval,) = json.loads((tmp_path / "reach.json").read_text())["mass_intervals"]["all"]
+    assert interval["low"] == MASS[0]
+    assert interval["high"] == pytest.approx(end, abs=1e-3)
+    assert (interval["low_closed"], interval["high_closed"]) == (False, True)
+    said = f"reached from 0.220 GeV (clipped, the scan ends) to {interval['high']:.3f} GeV (tip at coupling"
+    assert said in " ".join(section.paragraphs)
+    assert ctx.book.numbers["reach, NA62 dump"].startswith(said)
+    assert f"all: {said}" in shown(ctx)
+
+
+def test_nothing_reached_is_said_everywhere(tmp_path, monkeypatch):
+    predicted, accepted = planes()
+    faint = {k: 1e-9 * v if "signal" in k or k == "mc_error" else v for k, v in accepted.items()}
+    monkeypatch.setitem(globals(), "planes", lambda: (predicted, faint))
+    ctx, made, search = searched(tmp_path)
+    assert search.reach.intervals == ()
+    (section,) = reach_sections(ctx, made)
+    assert any("Nothing is reached" in line for line in section.paragraphs)
+    said = shown(ctx)
+    assert "reach, NA62 dump: nothing is reached" in said
+    assert "all: nothing is reached" in said
+    (tmp_path / "reach_chi.json").write_text('{"label": "x", "rows": 3}')
+    with pytest.raises(StoreError, match=r"reach_chi.json: is not the reach of a run"):
+        show_results(tmp_path)

@@ -188,11 +188,20 @@ def test_tables_need_columns_of_equal_length():
 MASS = np.array([0.3, 0.4, 0.5, 0.6])
 
 
-def _reach(edges, tip=None, sides=None):
+def _ends(n, tips):
+    """Ends of islands by entry and side; nan where an island goes on."""
+    ends = np.full((n, 2, 2), np.nan)
+    for (entry, side), at in tips.items():
+        ends[entry, side] = at
+    return ends
+
+
+def _reach(edges, tips=None, sides=None):
     edges = np.asarray(edges, dtype=np.float64)
     n = len(edges)
     mass = np.resize(MASS, n)
-    return Reach(mass, edges, np.ones(n), np.ones(n), np.ones(n, bool), sides or ("",) * n, tip)
+    ends = _ends(n, tips or {})
+    return Reach(mass, edges, np.ones(n), np.ones(n), np.ones(n, bool), sides or ("",) * n, ends=ends)
 
 
 NAN = [np.nan, np.nan]
@@ -214,10 +223,22 @@ def test_two_intervals_at_one_mass_are_two_islands():
 
 
 def test_the_tip_joins_both_edges():
-    reach = _reach([[1e-7, 1e-5], [2e-7, 5e-6], [4e-7, 1e-6], NAN], tip=(0.55, 6e-7))
+    reach = _reach([[1e-7, 1e-5], [2e-7, 5e-6], [4e-7, 1e-6], NAN], tips={(2, 1): (0.55, 6e-7)})
     polygon, lines = outline(reach, islands(reach)[0])
     assert polygon[:, 0].max() == 0.55
     assert all(tuple(line[-1]) == (0.55, 6e-7) for line in lines[:2])
+
+
+def test_every_island_runs_into_its_own_tips():
+    """Two islands that overlap in mass: each ends at its own masses, on both sides."""
+    both = [NAN, [1e-7, 1e-6], [1e-7, 1e-6], NAN], [[1e-4, 1e-3], [1e-4, 1e-3], [1e-4, 1e-3], NAN]
+    tips = {(1, 0): (0.35, 3e-7), (2, 1): (0.52, 3e-7), (6, 1): (0.58, 3e-4)}
+    reach = _reach([*both[0], *both[1]], tips=tips)
+    first, second = sorted(islands(reach), key=lambda chain: chain[0])
+    polygon = outline(reach, first)[0]
+    assert (polygon[:, 0].min(), polygon[:, 0].max()) == (0.35, 0.52)
+    polygon = outline(reach, second)[0]
+    assert (polygon[:, 0].min(), polygon[:, 0].max()) == (0.3, 0.58)
 
 
 def test_an_edge_outside_the_scan_is_not_drawn():
@@ -251,7 +272,7 @@ def test_edges_run_into_the_tip_like_a_square_root():
     mass = np.array([0.0, 0.5, 1.0, 1.5])
     half = np.sqrt(np.clip(1.2 - mass, 0, None))
     edges = np.where(half[:, None] > 0, np.exp(np.outer(half, [-1.0, 1.0])), np.nan)
-    reach = Reach(mass, edges, mass, mass, mass > -1, ("",) * 4, (1.2, 1.0))
+    reach = Reach(mass, edges, mass, mass, mass > -1, ("",) * 4, ends=_ends(4, {(2, 1): (1.2, 1.0)}))
     polygon, _ = outline(reach, islands(reach)[0])
     np.testing.assert_allclose(np.log(polygon[:, 1]) ** 2, 1.2 - polygon[:, 0], atol=1e-12)
     band = region(mass, edges)[0]

@@ -259,6 +259,29 @@ class Limit:
     mc_error: float
 
 
+@dataclass(frozen=True, slots=True)
+class MassInterval:
+    """Masses at each of which some coupling lies inside a contour.
+
+    Attributes
+    ----------
+    low, high : float
+        [GeV].
+    low_coupling, high_coupling : float
+        Where the two edges meet at either end; the coupling of the largest signal where an end is not closed.
+    low_closed, high_closed : bool
+        Whether the signal falls to its limit there. False where the scan ends first: in mass, in coupling,
+        or because too few sampled particles populate the next mass.
+    """
+
+    low: float
+    high: float
+    low_coupling: float
+    high_coupling: float
+    low_closed: bool
+    high_closed: bool
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Reach:
     """A contour as coupling intervals per mass.
@@ -272,13 +295,16 @@ class Reach:
     signal : NDArray, shape (n,)
         Largest expected signal along the coupling at this mass.
     limit : float or NDArray
-        Upper limit on the signal that defines the edge.
+        Upper limit on the signal, at `peak` where it changes along the coupling.
     closed : NDArray of bool, shape (n,)
         False where an edge lies outside the scan.
     clipped_side : tuple of str
         "", "lower", "upper", "lower, upper", "lower mass" or "upper mass" per entry.
-    tip : tuple of (mass, coupling) or None
-        Where the two edges meet.
+    intervals : tuple of MassInterval
+        All masses at which anything is reached, in order; empty if nothing is, or if it was not worked out.
+    ends : NDArray, shape (n, 2, 2), or None
+        Mass and coupling at which the island of an entry ends before the mass below and that above;
+        nan where it goes on or is clipped.
     bands : NDArray, shape (n, 5, 2), or None
         Edges for the limits expected at −2 … +2 standard deviations; nan where nothing is reached.
     errors : NDArray, shape (n, 2, 3), or None
@@ -286,6 +312,10 @@ class Reach:
         and from interpolation in the coupling; nan where nothing is reached.
     method : tuple of str
         How the limit of each entry was computed; empty if it was not recorded.
+    peak : NDArray, shape (n,), or None
+        Coupling of the largest signal (over its limit, where that changes), of `signal` and `limit`.
+    edge_limits : NDArray, shape (n, 2), or None
+        Upper limit on the signal at the lower and at the upper edge; nan where nothing is reached.
     """
 
     mass: FloatArray
@@ -294,7 +324,17 @@ class Reach:
     limit: FloatArray
     closed: BoolArray
     clipped_side: tuple[str, ...]
-    tip: tuple[float, float] | None = None
+    intervals: tuple[MassInterval, ...] = ()
+    ends: FloatArray | None = None
     bands: FloatArray | None = None
     errors: FloatArray | None = None
     method: tuple[str, ...] = ()
+    peak: FloatArray | None = None
+    edge_limits: FloatArray | None = None
+
+    @property
+    def tip(self) -> tuple[float, float] | None:
+        """Mass and coupling where the edges meet at the largest mass reached; None if it is clipped."""
+        if not self.intervals or not self.intervals[-1].high_closed:
+            return None
+        return self.intervals[-1].high, self.intervals[-1].high_coupling

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Literal, TypeAlias, get_args
 
@@ -13,7 +14,7 @@ from gammastar.infer.asymptotic import asymptotic_limit
 from gammastar.infer.channel import counting_channel
 from gammastar.infer.exact import Nuisance, counting_limit, expected_limits
 
-__all__ = ["ASYMPTOTIC_FROM", "Method", "chosen_method", "upper_limit"]
+__all__ = ["ASYMPTOTIC_FROM", "Method", "chosen_method", "label_at", "upper_limit"]
 
 Method: TypeAlias = Literal["exact", "marginalised", "none", "asymptotic", "auto"]
 
@@ -119,6 +120,17 @@ def chosen_method(
         return method
     events = background if count is None else min(background, count)
     return "asymptotic" if events >= asymptotic_from else "exact"
+
+
+def label_at(method: str, signal_sigma: float) -> str:
+    """Return the label of a limit with the uncertainty of the signal at another point (ln κ).
+
+    Examples
+    --------
+    >>> label_at("exact CLs by enumeration, nuisances averaged (signal κ 1.2, background κ 1)", 0.0)
+    'exact CLs by enumeration, nuisances averaged (signal κ 1, background κ 1)'
+    """
+    return re.sub(r"signal κ [^,)]+", f"signal κ {np.exp(signal_sigma):.4g}", method)
 
 
 def _label(nuisance: Nuisance, sigmas: tuple[float, float], *, varied: bool) -> str:

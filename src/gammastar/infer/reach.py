@@ -8,11 +8,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy.interpolate import Akima1DInterpolator
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray, Limit, Reach
 from gammastar.infer.islands import EMPTY, Curves, Islands, from_function, from_grid, islands
+from gammastar.infer.mass_ends import mass_ends
 
 __all__ = ["Signal", "assembled", "reach"]
 
@@ -64,8 +64,9 @@ def reach(
 
     Notes
     -----
-    An island that reaches the first or last mass is clipped there: nothing says where it ends. The tip is
-    where the largest signal over all couplings falls to the limit, interpolated in mass. The edges are roots
+    An island that reaches the first or last mass is clipped there: nothing says where it ends. Elsewhere it
+    ends where its largest signal falls to the limit, interpolated in mass (`mass_ends`); `Reach.intervals`
+    are all masses at which anything is reached. The edges are roots
     of ln N − ln N_limit in ln g, found after the maximum, so that an island between two couplings of the scan
     is not lost.
 
@@ -117,14 +118,20 @@ def _per_coupling(
         for column in range(5):
             other = reach(*axes, values / levels[:, :, column], 1.0, **options)
             bands[:, column] = _overlapping(found, other)
-    ratio = values / limit
-    low, high = np.nan_to_num(found.edges, nan=0.0).T
-    grid = axes[1][None, :]
-    inside = (grid >= low[:, None] * 0.999) & (grid <= high[:, None] * 1.001)
-    inside |= ~inside.any(axis=1)[:, None]
-    best = np.where(inside, ratio[row], -1.0).argmax(axis=1)
-    at = limit[row, best]
-    return replace(found, signal=found.signal * at, limit=at, bands=bands)
+    at = _along(axes[1], limit[row], np.log(found.edges))
+    best = np.log(axes[1])[(values / limit)[row].argmax(axis=1)]  # of masses without any point
+    peak = best if found.peak is None else np.where(np.isnan(found.peak), best, np.log(found.peak))
+    own = _along(axes[1], limit[row], peak[:, None])[:, 0]
+    return replace(
+        found, signal=found.signal * own, limit=own, bands=bands, peak=np.exp(peak), edge_limits=at
+    )
+
+
+def _along(coupling: FloatArray, limit: FloatArray, where: FloatArray) -> FloatArray:
+    """Return limits per entry, (n, k), between couplings: straight in both logarithms, at `where`, (n, m)."""
+    grid = np.log(coupling)
+    rows = [np.interp(x, grid, np.log(own)) for x, own in zip(where, limit, strict=True)]
+    return np.asarray(np.exp(rows), dtype=np.float64)
 
 
 def _overlapping(found: Reach, other: Reach) -> FloatArray:
@@ -157,6 +164,7 @@ def assembled(
     measured = np.ones(len(masses), dtype=np.bool_) if measured is None else measured
     level = np.log(limits)
     peak, height = curves.peaks(level)
+    outer = mass_ends(masses, curves, found, level)
     missing = np.setdiff1d(np.arange(len(masses)), found.row)
     order = np.argsort(np.concatenate([found.row, missing]), kind="stable")
     row = np.concatenate([found.row, missing])[order]
@@ -173,8 +181,11 @@ def assembled(
         limit=limits[row],
         closed=np.array([side == "" for side in sides], dtype=np.bool_),
         clipped_side=sides,
-        tip=_tip(masses, peak, height),
+        intervals=outer.intervals,
+        ends=np.concatenate([outer.ends, np.full((len(missing), 2, 2), np.nan)])[order],
         bands=None if bands is None else _bands(curves, bands, row, where),
+        peak=np.exp(where),
+        edge_limits=np.where(np.isfinite(edges), limits[row][:, None], np.nan),
     )
 
 
@@ -255,26 +266,6 @@ def _sides(
     ]
     names = ["", "lower, upper", "lower", "upper", "lower mass", "upper mass"]
     return tuple(np.select(conditions, names, default="").tolist())
-
-
-def _tip(mass: FloatArray, peak: FloatArray, height: FloatArray) -> tuple[float, float] | None:
-    """Return the last mass at which the largest signal falls to the limit, and the coupling there."""
-    falls = np.flatnonzero((height[:-1] > 0) & (height[1:] <= 0))
-    if not falls.size:
-        return None
-    i = int(falls[-1])
-    seen = np.isfinite(peak) & (height > -8.0)  # a vanishing signal would bend the cubic
-    seen[i] = True
-    if not seen[i + 1]:  # no signal at all at the next mass: the straight line ends in between
-        fraction = height[i] / (height[i] - max(height[i + 1], -8.0))
-        return float(mass[i] + fraction * (mass[i + 1] - mass[i])), float(np.exp(peak[i]))
-    both = np.column_stack([height, peak])[seen]
-    curve = Akima1DInterpolator(mass[seen], both, method="makima")
-    low, high = mass[i], mass[i + 1]
-    for _ in range(50):
-        middle = 0.5 * (low + high)
-        low, high = (middle, high) if curve(middle)[0] > 0 else (low, middle)
-    return float(low), float(np.exp(curve(low)[1]))
 
 
 def _bands(curves: Curves, expected: FloatArray, row: npt.NDArray[np.int64], where: FloatArray) -> FloatArray:

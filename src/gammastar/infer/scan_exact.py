@@ -16,7 +16,43 @@ from gammastar.infer.ensemble import Convention, compiled, statistics
 from gammastar.infer.ranking import expected_data
 from gammastar.infer.unbinned import exact_cls
 
-__all__ = ["exact_point", "suits"]
+__all__ = ["exact_point", "expected_events", "suits"]
+
+
+def expected_events(workspace: Mapping[str, Any]) -> float:
+    """Return the expected background of the one bin that is as sensitive as all bins together.
+
+    Parameters
+    ----------
+    workspace : mapping
+        Of one signal point.
+
+    Returns
+    -------
+    float
+        (Σ s)² / Σ (s²/b) over all bins, nominal yields: the background b of a single bin, the sum of equal
+        ones, and of a bin with few events beside a control region about its own. nan without signal.
+
+    Examples
+    --------
+    >>> poi = [{"name": "mu", "type": "normfactor", "data": None}]
+    >>> samples = [{"data": [1.0, 0.0], "modifiers": poi}, {"data": [0.5, 900.0], "modifiers": []}]
+    >>> measurements = [{"config": {"poi": "mu"}}]
+    >>> expected_events({"channels": [{"samples": samples}], "measurements": measurements})
+    0.5
+    """
+    poi = workspace["measurements"][0]["config"]["poi"]
+    total, squares = 0.0, 0.0
+    for channel in workspace["channels"]:
+        parts = [np.zeros(len(channel["samples"][0]["data"])) for _ in range(2)]
+        for sample in channel["samples"]:
+            carries = any(modifier["name"] == poi for modifier in sample["modifiers"])
+            parts[0 if carries else 1] += np.asarray(sample["data"], dtype=np.float64)
+        signal, background = parts
+        here = signal > 0
+        total += float(signal.sum())
+        squares += float(np.sum(signal[here] ** 2 / np.maximum(background[here], 1e-9)))
+    return total**2 / squares if squares > 0 else float("nan")
 
 
 def suits(workspace: Mapping[str, Any], asymptotic_from: float) -> tuple[bool, str]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-import jsonpatch
 import numpy as np
 import pyhf
 
@@ -18,7 +17,7 @@ from gammastar.infer.ensemble import Convention
 from gammastar.infer.hs3 import to_hs3
 from gammastar.infer.likelihood import Likelihood
 from gammastar.infer.limit import ASYMPTOTIC_FROM
-from gammastar.infer.scan_exact import exact_point, suits
+from gammastar.infer.scan_exact import exact_point, expected_events, suits
 from gammastar.infer.workspace import MASKED
 
 __all__ = ["CODES", "ScanMethod", "ScanPoint", "scan", "write_hs3"]
@@ -36,7 +35,7 @@ class ScanPoint:
     Attributes
     ----------
     name : str
-    values : tuple of float
+    values : tuple of float or str
     observed : float
         nan for a masked workspace, whose counts are the expected ones.
     expected : NDArray, shape (5,)
@@ -45,15 +44,24 @@ class ScanPoint:
     method : str
     error : float
         Monte Carlo error of the observed CLs.
+    events : float
+        Expected background of the one bin that is as sensitive as all bins together (`expected_events`); nan
+        without signal. Below some twenty, asymptotic CLs are too small.
     """
 
     name: str
-    values: tuple[float, ...]
+    values: tuple[float | str, ...]
     observed: float
     expected: FloatArray
     parameters: int
     method: str
     error: float = 0.0
+    events: float = float("nan")
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether asymptotic formulae were used where too few events are expected for them."""
+        return self.method.startswith("asymptotic") and self.events < ASYMPTOTIC_FROM
 
 
 def scan(
@@ -96,54 +104,121 @@ def scan(
     ------
     PhysicsError
         For a name that is no patch, or a fit that fails.
+    InputFileError
+        For a workspace without any signal: background only, or waiting for a patch.
 
     Notes
     -----
     Minimised with SLSQP. Where fewer than some twenty events are expected asymptotic CLs are too small.
     """
-    patches = dict(likelihood.patches) or {"workspace": []}
-    chosen = list(patches) if names is None else list(names)
-    unknown = [name for name in chosen if name not in patches]
-    if unknown:
-        msg = f"scan: no patch {unknown[0]!r}; there are {', '.join(list(patches)[:5])}, …"
-        raise PhysicsError(msg)
+    chosen = _chosen(likelihood, names)
     settings = {name: dict(code) for name, code in (CODES if codes is None else codes).items()}
     masked = likelihood.workspace["measurements"][0]["name"] == MASKED
     rng = np.random.default_rng(1) if rng is None else rng
     for name in chosen:
-        why = ""
-        try:
-            spec = jsonpatch.apply_patch(likelihood.workspace, patches[name])
-            exactly = method == "exact"
-            if method == "auto":
-                exactly, why = suits(spec, asymptotic_from)
-            if exactly:
-                yield _exactly(name, likelihood, spec, (strength, rng, convention, why))
-                continue
-            space = pyhf.Workspace(spec)
-            model = space.model(modifier_settings=settings, measurement_name=None)
-            observed, expected = pyhf.infer.hypotest(
-                strength, space.data(model), model, test_stat="qtilde", return_expected_set=True
-            )
-        except pyhf.exceptions.FailedMinimization as error:
-            msg = f"scan, patch {name!r}: the fit failed; look for empty or negative bins ({error})"
-            raise PhysicsError(msg) from error
-        except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException) as error:
-            msg = f"scan, patch {name!r} does not fit the workspace: {error}"
-            raise InputFileError(msg) from error
-        yield ScanPoint(
-            name,
-            likelihood.values.get(name, ()),
-            np.nan if masked else float(observed),
-            np.asarray(expected, dtype=np.float64),
-            int(model.config.npars),
-            f"asymptotic CLs (pyhf {pyhf.__version__}, q̃μ, SLSQP)" + (f"; {why}" if why else ""),
+        spec, why = likelihood.patched(name), ""
+        events = _tested(likelihood, name, spec)
+        values = likelihood.values.get(name, ())
+        if not events >= 0:
+            level = np.nan if masked else 1.0
+            yield ScanPoint(name, values, level, np.ones(5), 0, "no signal event is expected, so CLs = 1")
+            continue
+        exactly = method == "exact"
+        if method == "auto":
+            exactly, why = suits(spec, asymptotic_from)
+        if exactly:
+            yield _exactly(name, values, spec, (strength, rng, convention, why))
+            continue
+        label = f"asymptotic CLs (pyhf {pyhf.__version__}, q̃μ, SLSQP)" + (f"; {why}" if why else "")
+        observed, expected, parameters = _asymptotic(name, spec, strength, settings)
+        point = ScanPoint(
+            name, values, np.nan if masked else observed, expected, parameters, label, events=events
         )
+        if point.doubtful and not why:
+            label += f"; too small at fewer than {ASYMPTOTIC_FROM:g} events, {events:.3g} are expected"
+            point = replace(point, method=label)
+        yield point
+
+
+def _chosen(likelihood: Likelihood, names: Sequence[str] | None) -> list[str]:
+    known = list(likelihood.patches) or ["workspace"]
+    chosen = known if names is None else list(names)
+    unknown = [name for name in chosen if name not in known]
+    if unknown:
+        more = f" … and {len(known) - 5} more" if len(known) > 5 else ""
+        msg = f"scan: no patch {unknown[0]!r}; there are {', '.join(known[:5])}{more}"
+        raise PhysicsError(msg)
+    return chosen
+
+
+def _tested(likelihood: Likelihood, name: str, spec: Mapping[str, Any]) -> float:
+    """Return the expected events under the signal, nan for a patch of no events.
+
+    Raises
+    ------
+    InputFileError
+        If nothing carries the parameter of interest, or the signal without patches has no events.
+    """
+    poi = spec["measurements"][0]["config"]["poi"]
+    carriers = [
+        sample
+        for channel in spec["channels"]
+        for sample in channel["samples"]
+        if any(modifier["name"] == poi for modifier in sample["modifiers"])
+    ]
+    where = f"scan, patch {name!r}" if likelihood.patches else "scan, workspace"
+    if not carriers:
+        what = f"no sample carries the parameter of interest {poi!r}, so there is no signal to test"
+    elif not likelihood.patches and not any(np.any(sample["data"]) for sample in carriers):
+        what = f"the signal {carriers[0]['name']!r} holds no events and waits for a patch"
+    else:
+        return expected_events(spec)
+    how = "" if likelihood.patches else " (background only)"
+    msg = (
+        f"{where}{how}: {what}; give the signals with --patches (a patch set, or a patch, of this workspace)"
+    )
+    raise InputFileError(msg)
+
+
+FAILURES = (
+    pyhf.exceptions.InvalidMeasurement,
+    pyhf.exceptions.InvalidModel,
+    pyhf.exceptions.InvalidModifier,
+    pyhf.exceptions.InvalidNameReuse,
+    pyhf.exceptions.InvalidPdfData,
+    pyhf.exceptions.InvalidPdfParameters,
+    pyhf.exceptions.InvalidSpecification,
+    pyhf.exceptions.UnspecifiedPOI,
+    KeyError,
+    ValueError,
+    IndexError,
+    TypeError,
+)
+"""What pyhf raises for workspaces that are valid to its schema and yet no model."""
+
+
+def _asymptotic(
+    name: str, spec: dict[str, Any], strength: float, settings: Mapping[str, Mapping[str, str]]
+) -> tuple[float, FloatArray, int]:
+    """Return asymptotic CLs, observed and expected, and the number of parameters."""
+    try:
+        space = pyhf.Workspace(spec)
+        model = space.model(modifier_settings=settings, measurement_name=None)
+        observed, expected = pyhf.infer.hypotest(
+            strength, space.data(model), model, test_stat="qtilde", return_expected_set=True
+        )
+    except pyhf.exceptions.FailedMinimization as error:
+        msg = f"scan, patch {name!r}: the fit failed; look for empty or negative bins ({error})"
+        raise PhysicsError(msg) from error
+    except FAILURES as error:
+        msg = f"scan, patch {name!r}: pyhf makes no model of it: {type(error).__name__}: {str(error)[:300]}"
+        raise InputFileError(msg) from error
+    return float(observed), np.asarray(expected, dtype=np.float64), int(model.config.npars)
 
 
 def _exactly(
     name: str,
-    likelihood: Likelihood,
+    values: tuple[float | str, ...],
     spec: dict[str, Any],
     how: tuple[float, np.random.Generator, Convention | None, str],
 ) -> ScanPoint:
@@ -151,9 +226,8 @@ def _exactly(
     found, expected = exact_point(spec, strength, rng, convention=convention)
     parameters = len({m["name"] for c in spec["channels"] for s in c["samples"] for m in s["modifiers"]})
     label = found.method + (f"; {why}" if why else "")
-    return ScanPoint(
-        name, likelihood.values.get(name, ()), found.cls, expected, parameters, label, found.error
-    )
+    events = expected_events(spec)
+    return ScanPoint(name, values, found.cls, expected, parameters, label, found.error, events)
 
 
 def write_hs3(likelihood: Likelihood, folder: Path, names: Sequence[str] | None = None) -> list[Path]:
@@ -172,11 +246,10 @@ def write_hs3(likelihood: Likelihood, folder: Path, names: Sequence[str] | None 
     PhysicsError
         As `to_hs3`.
     """
-    patches = dict(likelihood.patches) or {"workspace": []}
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for name in patches if names is None else names:
-        document = to_hs3(jsonpatch.apply_patch(likelihood.workspace, patches[name]))
+    for name in _chosen(likelihood, names):
+        document = to_hs3(likelihood.patched(name))
         path = folder / f"{name}.json"
         path.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         written.append(path)

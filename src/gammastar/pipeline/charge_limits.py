@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 
 from gammastar.core.records import Exposure, FloatArray, Limit, Reach
+from gammastar.infer.limit import label_at
 from gammastar.physics.millicharge_detector import MillichargeDetector
 from gammastar.pipeline import likelihood_files
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context
 from gammastar.pipeline.millicharged import millicharge_detectors
+from gammastar.pipeline.reach_files import intervals_of, limits_of_edges
 from gammastar.pipeline.results import write_reach
-from gammastar.pipeline.search import MEDIAN, Plane
+from gammastar.pipeline.search import MEDIAN, Plane, sigma_between
 from gammastar.store.manifest import write_json
 
 __all__ = ["ChargeSearch", "infer_stage"]
@@ -59,7 +61,7 @@ def infer_stage(ctx: Context, exposure: Exposure, made: Any) -> dict[str, Charge
         median = expected[..., MEDIAN]
         whole, inside = (plane.reach(median, signal) for signal in (plane.signal, plane.inside))
         found[name] = ChargeSearch(detector, plane.assumption, limit, whole, inside, plane.spreads)
-        _write(ctx, name, found[name])
+        _write(ctx, name, found[name], plane)
         likelihood_files.write_grid(ctx, plane, suffix=f"_{name}", coupling_name="charge")
         slope = _exponents(plane.accepted)
         ctx.book.methods[f"limit, {detector.name}"] = f"{limit.method}; {plane.assumption}"
@@ -78,31 +80,38 @@ def _exponents(planes: Arrays) -> str:
     return f"{slope[0]:.3f} at Q = {charge[0]:.2g} and {slope[middle]:.3f} at Q = {charge[middle]:.2g}"
 
 
-def _write(ctx: Context, name: str, search: ChargeSearch) -> None:
+def _write(ctx: Context, name: str, search: ChargeSearch, plane: Plane) -> None:
     """Write ``reach_<name>.csv`` and ``.json``: mass of χ [GeV] against Q."""
     rows: list[dict[str, Any]] = []
-    for part, reach in (("all", search.reach), ("measured domain", search.measured)):
-        rows += [
-            {
-                "part": part,
-                "mass": float(mass),
-                "charge_low": float(edges[0]),
-                "charge_high": float(edges[1]),
-                "closed": bool(closed),
-                "clipped_side": side,
-                "limit": float(level),
-                "cl": search.limit.cl,
-                "method": search.limit.method,
-            }
-            for mass, edges, closed, side, level in zip(
-                reach.mass,
-                reach.edges,
-                reach.closed,
-                reach.clipped_side,
-                np.broadcast_to(reach.limit, (len(reach.mass),)),
-                strict=True,
+    parts = {"all": search.reach, "measured domain": search.measured}
+    for part, reach in parts.items():
+        for i, mass in enumerate(reach.mass):
+            decided = limits_of_edges(reach, i)
+            at = (decided["peak"], *reach.edges[i].tolist())
+            axes = (plane.mass, plane.couplings)
+            labels = [
+                label_at(search.limit.method, sigma_between(plane.sigma, axes, float(mass), q))
+                if q > 0
+                else ""
+                for q in at
+            ]
+            rows.append(
+                {
+                    "part": part,
+                    "mass": float(mass),
+                    "charge_low": float(reach.edges[i, 0]),
+                    "charge_high": float(reach.edges[i, 1]),
+                    "closed": bool(reach.closed[i]),
+                    "clipped_side": reach.clipped_side[i],
+                    "charge_peak": decided.pop("peak"),
+                    "signal": float(reach.signal[i]),
+                    **decided,
+                    "cl": search.limit.cl,
+                    "method": labels[0] or search.limit.method,
+                    "method_low": labels[1],
+                    "method_high": labels[2],
+                }
             )
-        ]
     write_reach(ctx.folder / f"reach_{name}.csv", {key: [row[key] for row in rows] for key in rows[0]})
     plain = [
         {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in row.items()}
@@ -115,6 +124,8 @@ def _write(ctx: Context, name: str, search: ChargeSearch) -> None:
         "expected_limit": search.limit.expected,
         "signal_uncertainties": {name: float(np.median(s)) for name, s in search.spreads.items()},
         "exponent": search.detector.exponent,
+        "mass_intervals": {part: intervals_of(reach) for part, reach in parts.items()},
+        "columns": ["part", "mass", "charge_low", "charge_high", "closed", "clipped_side"],
         "rows": plain,
     }
     write_json(ctx.folder / f"reach_{name}.json", content)

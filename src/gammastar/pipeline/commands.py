@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from gammastar.core.errors import StoreError, UserError
+from gammastar.core.records import MassInterval
 from gammastar.pipeline.checkpoint import load_arrays
 from gammastar.pipeline.context import Tell
+from gammastar.pipeline.reach_files import masses_reached
 from gammastar.store.guarded import check_chunks
 from gammastar.store.manifest import digest, file_sha256, package_digest, read_json
 
@@ -80,12 +82,16 @@ def _progress(tell: Tell | None, output: Path) -> Callable[[int, int], None] | N
     return lambda done, total: tell("simulate", done / total, f"{output.name}: {done} of {total}")
 
 
-def _manifest(folder: Path) -> Any:
+def _manifest(folder: Path) -> dict[str, Any]:
     path = folder / "manifest.json"
     if not path.is_file():
         msg = f"{folder}: no manifest.json; is this the result folder of a run?"
         raise UserError(msg)
-    return read_json(path)
+    content = read_json(path)
+    if not isinstance(content, dict):
+        msg = f"{path}: is not the manifest of a run"
+        raise StoreError(msg)
+    return content
 
 
 def show_results(folder: Path) -> str:
@@ -93,16 +99,34 @@ def show_results(folder: Path) -> str:
     from gammastar.report.tables import Table, text_table
 
     manifest = _manifest(folder)
-    lines = [f"{folder}" + ("  (MOCK data)" if manifest["mock"] else "")]
-    if not manifest["finished"]:
+    lines = [f"{folder}" + ("  (MOCK data)" if manifest.get("mock") else "")]
+    if not manifest.get("finished"):
         lines.append("this run is not finished")
-    for name, value in manifest["numbers"].items():
+    for name, value in manifest.get("numbers", {}).items():
         lines.append(f"{name}: {value}")
     for path in sorted(folder.glob("reach*.json")):
         content = read_json(path)
-        table = {key: [row[key] for row in content["rows"]] for key in content["columns"]}
-        lines += ["", f"{path.name}: {content['label']}", text_table(Table(table))]
+        try:
+            label, rows = content["label"], content["rows"]
+            names = content.get("columns") or [
+                name for name in rows[0] if not isinstance(rows[0][name], dict)
+            ]
+            table = {name: [_cell(row[name]) for row in rows] for name in names}
+            found = {
+                part: masses_reached([MassInterval(**interval) for interval in intervals])
+                for part, intervals in content.get("mass_intervals", {}).items()
+            }
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
+            msg = f"{path}: is not the reach of a run of this version ({type(error).__name__}: {error})"
+            raise StoreError(msg) from error
+        lines += ["", f"{path.name}: {label}", *(f"{part}: {text}" for part, text in found.items())]
+        lines.append(text_table(Table(table)))
     return "\n".join(lines)
+
+
+def _cell(value: Any) -> Any:
+    """Return a value of a table; what is not reached is a dash."""
+    return "-" if value is None else value
 
 
 def _code(manifest: Any) -> str:

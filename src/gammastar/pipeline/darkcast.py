@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ __all__ = ["length_ratio", "write_darkcast"]
 STATES = {"ee": "e_e", "mumu": "mu_mu", "hadrons": "hadrons"}
 FAN = (0.3, 601)  # rad: angles to the beam at which the decay volume is looked for
 N_PHI = 16
+CLOSED, BESIDE = 1e-5, 1e-6  # half the relative distance of edges that meet, and beside a mass of the scan
 
 
 def write_darkcast(record: Record, name: str, detector: Detector, folder: Path) -> list[Path]:
@@ -39,7 +41,8 @@ def write_darkcast(record: Record, name: str, detector: Detector, folder: Path) 
     Notes
     -----
     As the reader of Darkcast 1.1 asks (arXiv:1801.04847): labels in the first row, masses that rise, one
-    lower and one upper coupling per mass, plain ASCII. Islands of one mass are joined.
+    lower and one upper coupling per mass, plain ASCII. Islands of one mass are joined,
+    gaps in mass stay.
     """
     main = record.folder / f"reach_{name}.json"
     path = main if main.is_file() else record.folder / "reach.json"
@@ -47,7 +50,7 @@ def write_darkcast(record: Record, name: str, detector: Detector, folder: Path) 
     if reach.get("model", {}).get("plane", "dark_photon") != "dark_photon":
         return []
     rows = [row for row in reach["rows"] if row["part"] == "all"]
-    lines = _table(rows)
+    lines = _table(rows, reach.get("mass_intervals", {}).get("all", []))
     states = [STATES[state] for state in detector.efficiency if state in STATES]
     if len(lines) < 2 or not states:
         return []
@@ -58,14 +61,24 @@ def write_darkcast(record: Record, name: str, detector: Detector, folder: Path) 
     return [table, module]
 
 
-def _table(rows: list[dict[str, Any]]) -> list[str]:
-    """Return one line per mass that has both edges, the lower below the upper."""
+def _table(rows: list[dict[str, Any]], intervals: list[dict[str, Any]]) -> list[str]:
+    """Return one line per mass that has both edges, the lower below the upper.
+
+    Between two intervals of mass the edges meet at their ends: the reader draws straight lines, which
+    would join what a gap separates.
+    """
     found: dict[float, tuple[float, float]] = {}
     for row in rows:
         if row["coupling_low"] is None or row["coupling_high"] is None:
             continue
         low, high = found.get(row["mass"], (np.inf, 0.0))
         found[row["mass"]] = min(low, row["coupling_low"]), max(high, row["coupling_high"])
+    for left, right in pairwise(intervals):
+        for mass, g, aside in (
+            (left["high"], left["high_coupling"], 1.0 + BESIDE),
+            (right["low"], right["low_coupling"], 1.0 - BESIDE),
+        ):  # an end that is not closed is a mass of the scan, whose edges stay
+            found[mass * aside if mass in found else mass] = (g * (1.0 - CLOSED), g * (1.0 + CLOSED))
     lines = {f"{mass:.8g}": (low, high) for mass, (low, high) in sorted(found.items()) if low < high}
     return [f"{mass} {low:.6g} {high:.6g}" for mass, (low, high) in lines.items()]
 

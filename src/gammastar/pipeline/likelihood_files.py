@@ -10,6 +10,7 @@ import numpy as np
 
 from gammastar import infer, predict
 from gammastar.core.records import Exposure
+from gammastar.infer.likelihood import CONVENTION
 from gammastar.pipeline.context import Context
 from gammastar.pipeline.producing import model_of
 from gammastar.pipeline.reach_files import parts_of
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from gammastar.config import Infer
     from gammastar.pipeline.search import Plane, Search
 
-__all__ = ["write", "write_grid"]
+__all__ = ["KEYS", "write", "write_grid"]
+
+KEYS = ("method", "asymptotic_from", "cl")  # of [infer], which a patch set carries with it
 
 PATCHED = (0.1, 1e4)  # expected events of the grid points that go into the patch set
 MASS_NUCLEON = 0.9389
@@ -86,6 +89,7 @@ def write_grid(
         coupling_name=coupling_name,
         hepdata=section.hepdata,
     )
+    patches["metadata"][CONVENTION] = {key: getattr(section, key) for key in KEYS}  # for `gammastar scan`
     write_json(ctx.folder / f"patchset{suffix}.json", patches)
     return spec, patches
 

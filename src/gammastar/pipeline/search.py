@@ -19,7 +19,7 @@ from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context
 from gammastar.pipeline.signal_parts import in_use, measured_part, spreads_of
 
-__all__ = ["MEDIAN", "Plane", "Search"]
+__all__ = ["MEDIAN", "Plane", "Search", "sigma_between"]
 
 THRESHOLD = {"e": 2 * M_E, "mu": 2 * M_MU}
 MEDIAN = 2
@@ -61,6 +61,8 @@ class Search:
         is the same everywhere.
     options : mapping
         `method` and `asymptotic_from` of the limits.
+    mass, couplings : NDArray
+        Of the scan.
     """
 
     detector: Detector
@@ -81,6 +83,15 @@ class Search:
     impact_mass: float = np.nan
     levels: FloatArray | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    mass: FloatArray = field(default_factory=lambda: np.empty(0))
+    couplings: FloatArray = field(default_factory=lambda: np.empty(0))
+
+    def sigma_at(self, mass: float, coupling: float) -> float:
+        """Return the uncertainty of the signal in all (ln κ) at a mass of the scan and a coupling."""
+        total = np.full((1, 1), self.signal_sigma**2)
+        for spread in self.spreads.values():
+            total = total + spread**2
+        return sigma_between(np.sqrt(total), (self.mass, self.couplings), mass, coupling)
 
 
 def _background(
@@ -103,6 +114,14 @@ def _background(
     if b == 0:
         return 0.0, 0.0, "b = 0 assumed"
     return b, sigma, f"b = {b:g}, ln kappa = {sigma:g} ({source})"
+
+
+def sigma_between(
+    sigma: FloatArray, axes: tuple[FloatArray, FloatArray], mass: float, coupling: float
+) -> float:
+    """Return the uncertainty of the signal at a mass of the scan, between its couplings."""
+    row = np.broadcast_to(sigma, (len(axes[0]), len(axes[1])))[int(np.argmin(np.abs(axes[0] - mass)))]
+    return float(np.interp(np.log(coupling), np.log(axes[1]), row))
 
 
 class Plane:
@@ -224,6 +243,8 @@ class Plane:
             impact_mass=mass,
             levels=self.along(observed, expected),
             options=self.options,
+            mass=self.mass,
+            couplings=self.couplings,
         )
 
     def along(self, observed: FloatArray, expected: FloatArray) -> FloatArray | None:

@@ -15,6 +15,7 @@ from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context
 from gammastar.pipeline.producing import model_of
 from gammastar.pipeline.products import Products
+from gammastar.pipeline.reach_files import masses_reached
 from gammastar.pipeline.recast_limits import RECAST_NOTE, recast_limits
 from gammastar.pipeline.results import titled
 from gammastar.pipeline.search import Search
@@ -93,7 +94,7 @@ def _section(ctx: Context, name: str, search: Search, mass: Any, arrays: Arrays)
         figures.append(titled(f"limit_{name}", caption, figure))
     if search.impacts is not None and search.impacts.names:
         figures.append(_impacts(ctx, name, search, search.impacts))
-    _numbers(ctx, search, reached)
+    _numbers(ctx, search)
     text = _text(search, reached, theory=theory)
     return report.Section(label, text, figures, _tables(search, theory=theory))
 
@@ -199,13 +200,6 @@ def _impacts(ctx: Context, name: str, search: Search, ranking: Ranking) -> tuple
     return titled(f"impacts_{name}", caption, figure)
 
 
-def _tip(search: Search) -> str:
-    if search.reach.tip is None:
-        return "the contour does not close inside the measured masses"
-    mass, coupling = search.reach.tip
-    return f"its tip lies at {mass:.3f} GeV and coupling {coupling:.2g}"
-
-
 def _text(search: Search, reached: Any, *, theory: bool) -> list[str]:
     limit: Limit = search.limit
     first = (
@@ -234,8 +228,8 @@ def _text(search: Search, reached: Any, *, theory: bool) -> list[str]:
     measured = "The rate is that of theory channels: nothing was measured" if theory else measured
     text.append(
         f"Of {len(np.unique(search.reach.mass))} masses {len(np.unique(search.reach.mass[reached]))} are "
-        f"reached; {_tip(search)}. {measured}; the upper edge ends where too few sampled particles "
-        f"populate it."
+        f"{masses_reached(search.reach.intervals)}. {measured}; the upper edge ends where too few sampled "
+        "particles populate it."
     )
     if search.reach.errors is not None and np.isfinite(search.reach.errors).any():
         total = np.sqrt((search.reach.errors**2).sum(axis=2))
@@ -269,9 +263,9 @@ def _events(reach: Reach) -> str:
     return f"{low:.3f}" if high - low < 1e-3 * low else f"{low:.3f} to {high:.3f}"
 
 
-def _numbers(ctx: Context, search: Search, reached: Any) -> None:
+def _numbers(ctx: Context, search: Search) -> None:
     name = search.detector.name
     ctx.book.numbers[f"expected limit, {name}"] = f"{search.limit.expected[2]:.3f} events"
-    ctx.book.numbers[f"reach, {name}"] = _tip(search) if reached.any() else "nothing is reached"
+    ctx.book.numbers[f"reach, {name}"] = masses_reached(search.reach.intervals)
     if np.isfinite(search.significance):
         ctx.book.numbers[f"observed significance, {name}"] = f"{search.significance:.2f}"

@@ -120,9 +120,7 @@ def outline(reach: Reach, island: npt.NDArray[np.int64]) -> tuple[FloatArray, li
     mass, edges = reach.mass[island], reach.edges[island]
     sides = [reach.clipped_side[i] for i in island]
     lower, upper = np.column_stack([mass, edges[:, 0]]), np.column_stack([mass, edges[:, 1]])
-    tip = _tip(reach, mass)
-    left = tip if tip.size and tip[0, 0] < mass[0] else np.empty((0, 2))
-    right = tip if tip.size and tip[0, 0] >= mass[-1] else np.empty((0, 2))
+    left, right = _ends(reach, island)
     lower, upper = (
         np.vstack([_fold(edge[0], left)[::-1], edge, _fold(edge[-1], right)]) for edge in (lower, upper)
     )
@@ -154,15 +152,13 @@ def _fold(edge: FloatArray, tip: FloatArray, n: int = 12) -> FloatArray:
     return np.column_stack([mass, coupling])
 
 
-def _tip(reach: Reach, mass: FloatArray) -> FloatArray:
-    """Return the tip, shape (1, 2), if it ends the island that covers these masses, else shape (0, 2)."""
-    if reach.tip is None:
-        return np.empty((0, 2))
-    scan = np.unique(reach.mass)
-    step = np.diff(scan).max() if len(scan) > 1 else np.inf
-    distance = min(abs(reach.tip[0] - mass[0]), abs(reach.tip[0] - mass[-1]))
-    outside = reach.tip[0] < mass[0] or reach.tip[0] >= mass[-1]
-    return np.array([reach.tip]) if outside and distance <= step else np.empty((0, 2))
+def _ends(reach: Reach, island: npt.NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
+    """Return where an island ends at lower and at higher mass, shape (1, 2) each, (0, 2) if it is clipped."""
+    if reach.ends is None:
+        return np.empty((0, 2)), np.empty((0, 2))
+    both = reach.ends[island[0], 0], reach.ends[island[-1], 1]
+    left, right = (end[None, :] if np.isfinite(end).all() else np.empty((0, 2)) for end in both)
+    return left, right
 
 
 def region(mass: FloatArray, edges: FloatArray) -> list[FloatArray]:
