@@ -111,15 +111,15 @@ def training_set(
     pairs, scaled in each mass bin to the measured yield, as in `spectrum.extrapolate`; they carry
     ``measured = False``. Pairs beyond the physical limits of the beam are dropped.
     """
-    section, unfolding, subtracting = ctx.steering.spectrum, ctx.steering.unfold, ctx.steering.subtract
-    if section is None or unfolding is None or subtracting is None:
-        msg = "[subtract], [unfold] and [spectrum] are needed for the training set of the flow"
+    section, unfolding = ctx.steering.spectrum, ctx.steering.unfold
+    if section is None or unfolding is None:
+        msg = "[unfold] and [spectrum] are needed for the training set of the flow"
         raise SteeringError(msg)
     domain = domain or Domain(efficiency_map(matched), unfolding.efficiency_floor)
     inverse = domain.weights(pairs.mass, pairs.pt, pairs.energy)
     inverse = np.where(pairs.energy < section.beam_energy, inverse, 0.0)
     reference = subtraction["posterior"] * inverse
-    corrected = reference if subtracting.weights == "posterior" else subtraction["weight"] * inverse
+    corrected = reference if _positive(subtraction) else subtraction["weight"] * inverse
     outer, outer_weight = _outside(ctx, pairs.mass, reference, matched, domain)
     kept = np.flatnonzero((corrected != 0) | (reference != 0))
     logger.info(
@@ -137,6 +137,11 @@ def training_set(
         measured=np.arange(len(kept) + len(outer)) < len(kept),
         domain=domain,
     )
+
+
+def _positive(subtraction: Arrays) -> bool:
+    """Return whether the flow learns from weights that are not negative."""
+    return "trained_weights" not in subtraction or str(subtraction["trained_weights"][0]) != "signed"
 
 
 def _outside(

@@ -23,7 +23,7 @@ from gammastar.pipeline.backgrounds import (
 )
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context, axes_of, find_file, pack_spectrum, unpack_spectrum
-from gammastar.pipeline.pair_weights import bootstrapped, by_r, like_sign, looked_up, low_counts, pair_weights
+from gammastar.pipeline.pair_weights import Cells, bootstrapped, by_r, like_sign, looked_up, low_counts, pair_weights
 from gammastar.pipeline.reading import Inputs
 from gammastar.pipeline.stored_pairs import Parts, StoredPairs, fill_all
 from gammastar.pipeline.stored_truth import Truth
@@ -64,7 +64,7 @@ def subtract_stage(
     hists = fill_all(parts, axes)
     before = ctx.book.key_of("select", "match") if needs_simulation(section) else ctx.book.key_of("select")
     used = digest(selection.model_dump(), simulated.get("r_factor"), _other_files(ctx, section))
-    key = ctx.book.key(section, before, used)
+    key = ctx.book.key(section, before, used, "trained weights")
 
     def compute() -> Arrays:
         ratio = charge_ratio(ctx, axes, simulated, given)
@@ -81,12 +81,14 @@ def subtract_stage(
         result, applied = subtract.apply_corrections(like, [_correction(c, axes) for c in components])
         shifts |= {c.name: -_unit(c, axes) * c.sigma for c in components}
         alarms = subtract.negative_yields(result)
-        ctx.tell("subtract", None, "posterior weights")
+        ctx.tell("subtract", None, "weights of the pairs")
         removed = [combinatorial.mixed, *(_to_remove(c, axes) for c in components)]
-        signed, posterior = pair_weights(ctx, parts, pairs, combinatorial.sign, removed)
+        cells = Cells(axes, np.asarray(hists.os.values()), result.values)
+        weights = pair_weights(ctx, parts, pairs, combinatorial.sign, removed, cells)
         kept = {
-            "weight": signed,
-            "posterior": posterior,
+            "weight": weights.signed,
+            "posterior": weights.positive,
+            "trained_weights": np.array([weights.trained, weights.why], dtype=str),
             "r_factor": np.array([r, sigma]),
             "n_negative": np.array(len(alarms)),
             "control": np.array(_control(hists, ratio, section)),
@@ -102,7 +104,36 @@ def subtract_stage(
 
     arrays = ctx.book.arrays("subtract", key, compute)
     ctx.book.methods["background"] = f"{section.method}, R = {section.r_factor!r}"
+    _note_weights(ctx, section, hists, arrays)
     return hists, unpack_spectrum(arrays, axes, "counts"), arrays
+
+
+TRAINED = {
+    "posterior": "posterior, from a classifier",
+    "signed": "signed; of the cell, 1 - B/N+-, where they must not be negative",
+    "cells": "of the cell, 1 - B/N+-",
+}
+
+
+def _note_weights(ctx: Context, section: config.Subtract, hists: PairHists, kept: Arrays) -> None:
+    """Enter how pairs are weighted; say where there were too few of them for what was asked."""
+    trained, why = (str(text) for text in kept["trained_weights"])
+    ctx.book.methods["weights of the pairs"] = TRAINED[trained] + (f" ({why})" if why else "")
+    if why and section.weights == "posterior":
+        ctx.book.notes.append(
+            f"subtract.weights: {why}; instead of posterior weights the pairs carry "
+            + ("signed ones" if trained == "signed" else "those of their cells")
+        )
+    n_pp, n_mm = float(hists.pp.values().sum()), float(hists.mm.values().sum())
+    if section.method != "B4" and min(n_pp, n_mm) < subtract.LOW_COUNT:
+        poisson = "" if section.method == "B2" else "; low_counts = 'poisson' gives cells a variance"
+        ctx.book.notes.append(
+            f"subtract: {n_pp:g} ++ and {n_mm:g} -- pairs inside the axes: the like-sign background has no "
+            f"better error than that of so few, and none where there is no pair{poisson}"
+        )
+    total = float(kept["values"].sum())
+    if total <= 0:
+        ctx.book.notes.append(f"subtract: {total:.4g} pairs are left: no signal is seen in this data")
 
 
 def _other_files(ctx: Context, section: config.Subtract) -> dict[str, str]:

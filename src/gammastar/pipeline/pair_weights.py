@@ -20,8 +20,10 @@ from gammastar.pipeline.context import Context
 from gammastar.pipeline.stored_pairs import Parts, StoredPairs, write_weighted
 
 __all__ = [
+    "Cells",
     "LikeSign",
     "Removed",
+    "Weights",
     "bootstrapped",
     "by_r",
     "like_sign",
@@ -49,6 +51,26 @@ class LikeSign:
     spectrum: Spectrum
     sign: Callable[[Pairs], FloatArray]
     mixed: Removed | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """Opposite-sign pairs before and after the subtraction, by cell."""
+
+    axes: tuple[Any, ...]
+    before: FloatArray
+    after: FloatArray
+
+    @property
+    def total(self) -> float:
+        """Return the subtracted number of pairs."""
+        return float(self.after.sum())
+
+    def weights(self, pairs: Pairs) -> FloatArray:
+        """Return own weight × max(0, 1 − B/N₊₋) of the cell, 0 for like sign and outside."""
+        left = np.clip(self.after, 0.0, None)
+        share = np.divide(left, self.before, out=np.zeros_like(left), where=self.before > 0)
+        return np.where(pairs.os, pairs.weight * looked_up(pairs, self.axes, share), 0.0)
 
 
 def like_sign(parts: Parts, hists: PairHists, ratio: Ratio, method: Any, coarse: dict[str, Any]) -> LikeSign:
@@ -153,32 +175,69 @@ def _with_removed(
     return Pairs.concatenate(parts), np.concatenate(weights)
 
 
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """Weights of pairs, and how they were found.
+
+    Attributes
+    ----------
+    signed : NDArray, shape (n,)
+        Like-sign pairs count against opposite-sign ones.
+    positive : NDArray, shape (n,)
+        Opposite-sign pairs times their probability to be signal, for what takes no negative weights.
+    trained : {"posterior", "signed", "cells"}
+        What a density learns from: `positive` of a classifier, `signed`, or `positive` of the cells.
+    why : str
+        Why no classifier was trained; "" if one was.
+    """
+
+    signed: FloatArray
+    positive: FloatArray
+    trained: str
+    why: str = ""
+
+
 def pair_weights(
     ctx: Context,
     parts: Parts,
     pairs: Pairs,
     sign: Callable[[Pairs], FloatArray],
     removed: Sequence[Removed | None],
-) -> tuple[FloatArray, FloatArray]:
-    """Return signed and posterior weights of `pairs`, which are all pairs or a sample of the stored ones.
+    cells: Cells,
+) -> Weights:
+    """Return the weights of `pairs`, which are all pairs or a sample of the stored ones.
+
+    Where the steering wants signed weights, or the pairs are too few for a classifier, none is trained: then
+    the probability of a pair to be signal is that of its cell, 1 − B/N₊₋. Signed weights take over from those
+    of a classifier, unless something is removed that is not in the data, which they cannot hold.
 
     The weights of a sample are scaled to the sums of all pairs, which are written with theirs to ``pairs/``.
     """
-    signed, rng = sign(pairs), stream(ctx.seed, "posterior")
-    if not isinstance(parts, StoredPairs):
-        together, weights = _with_removed(pairs, signed, removed, 1.0)
-        return signed, subtract.posterior_weights(together, weights, rng=rng)[: len(pairs)]
-    together, weights = _with_removed(pairs, signed, removed, parts.share)
-    model = subtract.fit_posterior(together, weights, rng=rng)
+    section, signed, rng = ctx.steering.subtract, sign(pairs), stream(ctx.seed, "posterior")
+    held = not isinstance(parts, StoredPairs)
+    share = 1.0 if isinstance(parts, tuple) else parts.share
+    together, weights = _with_removed(pairs, signed, removed, share)
+    asked = section is not None and section.weights == "signed"
+    why = "weights = 'signed'" if asked else subtract.too_few_for_posterior(together, weights)
+    foreign = any(part is not None and (part[1] > 0).any() for part in removed)
+    trained = "posterior" if not why else "cells" if foreign else "signed"
+    if held and not why:
+        found = subtract.posterior_weights(together, weights, rng=rng)[: len(pairs)]
+        return Weights(signed, found, trained)
+    if held:
+        return Weights(signed, _scaled(cells.weights(pairs), cells.total), trained, why)
+    model = None if why else subtract.fit_posterior(together, weights, rng=rng)
+
+    def positive(part: Pairs, ours: FloatArray) -> FloatArray:
+        return cells.weights(part) if model is None else model.weights(part, ours)
 
     def weigh(part: Pairs) -> tuple[FloatArray, FloatArray]:
         ours = sign(part)
-        return ours, model.weights(part, ours)
+        return ours, positive(part, ours)
 
     lost = sum(float(weight[weight > 0].sum()) for _, weight in (r for r in removed if r is not None))
     sums = write_weighted(ctx, parts, weigh, lost)
-    posterior = model.weights(pairs, signed)
-    return _scaled(signed, sums[0]), _scaled(posterior, sums[1])
+    return Weights(_scaled(signed, sums[0]), _scaled(positive(pairs, signed), sums[1]), trained, why)
 
 
 def _scaled(weight: FloatArray, total: float) -> FloatArray:

@@ -28,14 +28,22 @@ from gammastar.subtract.posterior import (
     fit_posterior,
     posterior_weights,
     projection_closure,
+    too_few_for_posterior,
 )
 from gammastar.subtract.profile import ProfileInterval, profile_interval, with_profile
 from gammastar.subtract.replicas import event_seeds, replica_weights
-from gammastar.subtract.same_sign import LowCountWarning, charge_factors, low_count_fraction, same_sign
+from gammastar.subtract.same_sign import (
+    LOW_COUNT,
+    LowCountWarning,
+    charge_factors,
+    low_count_fraction,
+    same_sign,
+)
 from gammastar.subtract.weights import bootstrap_covariance, chunk_weights, chunked_bootstrap, event_weights
 
 __all__ = [
     "ETA_DIMUON_RATIO",
+    "LOW_COUNT",
     "Applied",
     "CharmFit",
     "Closure",
@@ -72,6 +80,7 @@ __all__ = [
     "scaled_shape",
     "streamed_pool",
     "subtract_component",
+    "too_few_for_posterior",
     "with_multiplicity",
     "with_profile",
 ]

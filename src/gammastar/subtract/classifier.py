@@ -14,10 +14,11 @@ from threadpoolctl import threadpool_limits
 
 from gammastar.core.records import BoolArray, FloatArray
 
-__all__ = ["Sample", "as_fine_as_data", "log_odds"]
+__all__ = ["LEAF", "Sample", "as_fine_as_data", "log_odds"]
 
 _LOG = logging.getLogger(__name__)
 LEAVES = (8, 256)  # per tree: the fewest and the most
+LEAF = 100  # pairs in a leaf, at least
 
 
 def _classifier(leaves: int, seed: int) -> Any:
@@ -25,7 +26,7 @@ def _classifier(leaves: int, seed: int) -> Any:
         max_iter=60,
         learning_rate=0.1,
         max_leaf_nodes=leaves,
-        min_samples_leaf=100,
+        min_samples_leaf=LEAF,
         early_stopping=False,
         random_state=seed,
     )

@@ -12,13 +12,21 @@ import numpy.typing as npt
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import FloatArray
-from gammastar.subtract.classifier import Sample, as_fine_as_data, log_odds
+from gammastar.subtract.classifier import LEAF, Sample, as_fine_as_data, log_odds
 from gammastar.subtract.replicas import event_seeds
 from gammastar.subtract.tilts import Tilts, make_tilts
 
-__all__ = ["Closure", "PosteriorModel", "fit_posterior", "posterior_weights", "projection_closure"]
+__all__ = [
+    "Closure",
+    "PosteriorModel",
+    "fit_posterior",
+    "posterior_weights",
+    "projection_closure",
+    "too_few_for_posterior",
+]
 
 MEMBERS = ("mass", "pt", "energy")
+FOLDS = 5
 SLICE_ERROR = 0.1  # relative error of the signed sum in the slices where the posterior is brought to it
 
 
@@ -91,13 +99,40 @@ def _hashed_fold(pairs: Pairs, n_folds: int) -> npt.NDArray[np.int64]:
     return ((event_seeds(pairs.event) & np.uint64(0xFFFFFFFF)) % np.uint64(n_folds)).astype(np.int64)
 
 
+def too_few_for_posterior(pairs: Pairs, signed: FloatArray, *, n_folds: int = FOLDS) -> str:
+    """Return why pairs are too few for `fit_posterior` to learn from, "" if they are enough.
+
+    Parameters
+    ----------
+    pairs : Pairs
+    signed : NDArray, shape (n,)
+        Pairs of weight 0 do not count.
+    n_folds : int
+
+    Notes
+    -----
+    A tree splits nothing with fewer than twice the pairs of a leaf outside its fold: the posterior would be
+    one number, or that of very few like-sign pairs. Without any like-sign pair nothing is to be learned, and
+    the signed weights are the posterior ones.
+    """
+    active = np.asarray(signed) != 0
+    n, n_like = int(active.sum()), int((active & ~pairs.os).sum())
+    needed = -(-2 * LEAF * n_folds // (n_folds - 1))
+    n_events = len(np.unique(pairs.event[active]))
+    if n < needed:
+        return f"{n} pairs inside the axes, {n_like} of them to subtract; a classifier needs {needed}"
+    if n_events < 2 * n_folds:
+        return f"the {n} pairs inside the axes are of {n_events} events; a classifier needs {2 * n_folds}"
+    return ""
+
+
 def fit_posterior(
     pairs: Pairs,
     signed: FloatArray,
     *,
     rng: np.random.Generator,
     features: Sequence[str] = MEMBERS,
-    n_folds: int = 5,
+    n_folds: int = FOLDS,
 ) -> PosteriorModel:
     """Return classifiers of like-sign against opposite-sign pairs: weights for these pairs and any others.
 
@@ -145,7 +180,10 @@ def fit_posterior(
     x = _features(pairs, features)[active]
     events, group = np.unique(pairs.event[active], return_inverse=True)
     if n_folds < 2 or len(events) < 2 * n_folds:
-        msg = f"fit_posterior: {len(events)} events cannot be split into n_folds = {n_folds}; at least two"
+        msg = (
+            f"fit_posterior: {len(events)} events with pairs of weight other than 0 cannot be split into "
+            f"n_folds = {n_folds}, at least two and two events per fold; use the signed weights of so few"
+        )
         raise UserError(msg)
     fold = _hashed_fold(pairs, n_folds)[active]
     sample = Sample(x, ~pairs.os[active], np.abs(signed[active]), fold, group)

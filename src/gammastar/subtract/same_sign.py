@@ -14,6 +14,7 @@ from gammastar.core.records import FloatArray, PairHists, Spectrum
 from gammastar.core.stats import filled, flow_free
 
 __all__ = [
+    "LOW_COUNT",
     "Coarse",
     "LowCountWarning",
     "Method",
