@@ -67,7 +67,10 @@ def validated(
         raise PhysicsError(msg)
     size = effective_size(table.weight)
     if size < _MIN_EFFECTIVE:
-        msg = f"effective sample size {size:.1f} ({len(outside)} pairs); at least {_MIN_EFFECTIVE:.0f} needed"
+        msg = (
+            f"flow: effective sample size {size:.1f} ({len(outside)} weighted pairs); at least "
+            f"{_MIN_EFFECTIVE:.0f} needed; take more data, or no [flow] and predict.sampler = 'histogram'"
+        )
         raise PhysicsError(msg)
     table = table.select(table.weight != 0)
     mass_range = (float(table.mass.min()), float(table.mass.max()))

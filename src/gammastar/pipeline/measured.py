@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -23,7 +23,15 @@ from gammastar.pipeline.backgrounds import (
 )
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context, axes_of, find_file, pack_spectrum, unpack_spectrum
-from gammastar.pipeline.pair_weights import Cells, bootstrapped, by_r, like_sign, looked_up, low_counts, pair_weights
+from gammastar.pipeline.pair_weights import (
+    Cells,
+    bootstrapped,
+    by_r,
+    like_sign,
+    looked_up,
+    low_counts,
+    pair_weights,
+)
 from gammastar.pipeline.reading import Inputs
 from gammastar.pipeline.stored_pairs import Parts, StoredPairs, fill_all
 from gammastar.pipeline.stored_truth import Truth
@@ -124,16 +132,34 @@ def _note_weights(ctx: Context, section: config.Subtract, hists: PairHists, kept
             f"subtract.weights: {why}; instead of posterior weights the pairs carry "
             + ("signed ones" if trained == "signed" else "those of their cells")
         )
-    n_pp, n_mm = float(hists.pp.values().sum()), float(hists.mm.values().sum())
-    if section.method != "B4" and min(n_pp, n_mm) < subtract.LOW_COUNT:
-        poisson = "" if section.method == "B2" else "; low_counts = 'poisson' gives cells a variance"
-        ctx.book.notes.append(
-            f"subtract: {n_pp:g} ++ and {n_mm:g} -- pairs inside the axes: the like-sign background has no "
-            f"better error than that of so few, and none where there is no pair{poisson}"
-        )
+    few = "" if section.method == "B4" else _few_like_sign(section, hists)
+    ctx.book.notes += [few] if few else []
     total = float(kept["values"].sum())
     if total <= 0:
         ctx.book.notes.append(f"subtract: {total:.4g} pairs are left: no signal is seen in this data")
+
+
+def _few_like_sign(section: config.Subtract, hists: PairHists) -> str:
+    """Say where the like-sign pairs are too few for the estimate, or for its error; "" if they are not."""
+    n_pp, n_mm = float(hists.pp.values().sum()), float(hists.mm.values().sum())
+    coarse: dict[str, Any] = {str(name): edges for name, edges in section.coarse.items()}
+    low = subtract.low_count_fraction(hists, method=cast(Any, section.method), coarse=coarse or None)
+    poisson = "" if section.method == "B2" else "; low_counts = 'poisson' gives such cells a variance"
+    seen = f"{n_pp:g} ++ and {n_mm:g} -- pairs inside the axes"
+    if min(n_pp, n_mm) == 0:
+        none = n_pp + n_mm == 0 or section.method in ("B1", "B3")
+        size = "none" if none else "that of the other charge alone"
+        return (
+            f"subtract: {seen}: the background is {size}, and its error does not know of the missing ones"
+            + poisson
+        )
+    if low <= subtract.LOW_FRACTION:
+        return ""
+    where, cure = ("coarse regions", "widen `coarse`") if section.method == "B5" else ("cells", "use B5")
+    return (
+        f"subtract: {seen}, {low:.0%} of them in {where} with fewer than {subtract.LOW_COUNT:g} of one "
+        f"charge, where 2R√(N++ N--) is biased low; {cure}{poisson}"
+    )
 
 
 def _other_files(ctx: Context, section: config.Subtract) -> dict[str, str]:

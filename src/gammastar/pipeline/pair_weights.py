@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -80,7 +81,9 @@ def like_sign(parts: Parts, hists: PairHists, ratio: Ratio, method: Any, coarse:
         r = ratio.value if method not in ("B1", "B2") else 1.0
         options: dict[str, Any] = {"method": method, "r_factor": r, "coarse": coarse or None}
         sigma = ratio.sigma if method not in ("B1", "B2") else 0.0
-        result = subtract.same_sign(hists, r_factor_sigma=sigma, **options)
+        with warnings.catch_warnings():  # the run says it in words of its own, in manifest and report
+            warnings.simplefilter("ignore", subtract.LowCountWarning)
+            result = subtract.same_sign(hists, r_factor_sigma=sigma, **options)
         if isinstance(parts, StoredPairs):
             return LikeSign(result, lambda part: subtract.chunk_weights(part, hists, **options))
         return LikeSign(result, lambda part: subtract.event_weights(part, axes, **options))

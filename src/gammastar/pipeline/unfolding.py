@@ -44,6 +44,7 @@ def unfold_stage(
     axes_true = true_axes(ctx)
 
     def compute() -> Arrays:
+        _check_yield(section, subtracted)
         ctx.tell("unfold", None, f"response of {truth.size} simulated dileptons")
         known = simulation_of(section, truth)
         axes = tuple(subtracted.hist.axes)
@@ -87,6 +88,26 @@ def unfold_stage(
     arrays = ctx.book.arrays("unfold", key, compute)
     ctx.book.methods["unfolded spectrum"] = _method(section, arrays)
     return unpack_spectrum(arrays, axes_true, "counts"), arrays
+
+
+def _check_yield(section: config.Unfold, subtracted: Spectrum) -> None:
+    """Refuse data without a signal, unless the method is linear in them and scales nothing to their sum.
+
+    Raises
+    ------
+    SteeringError
+        If no pair, or less, is left after the subtraction.
+    """
+    total = float(subtracted.values.sum())
+    if total > 0 or section.method == "least squares":
+        return
+    error = np.sqrt(max(float(subtracted.cov.sum()), 0.0))
+    msg = (
+        f"unfold: {total:.4g} ± {error:.2g} pairs are left inside the axes of [select] after the subtraction; "
+        f"method = {section.method!r} needs more than none: take more data, or method = 'least squares', "
+        "whose cells may be negative"
+    )
+    raise SteeringError(msg)
 
 
 def true_axes(ctx: Context) -> tuple[Any, ...]:

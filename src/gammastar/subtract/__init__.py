@@ -34,6 +34,7 @@ from gammastar.subtract.profile import ProfileInterval, profile_interval, with_p
 from gammastar.subtract.replicas import event_seeds, replica_weights
 from gammastar.subtract.same_sign import (
     LOW_COUNT,
+    LOW_FRACTION,
     LowCountWarning,
     charge_factors,
     low_count_fraction,
@@ -44,6 +45,7 @@ from gammastar.subtract.weights import bootstrap_covariance, chunk_weights, chun
 __all__ = [
     "ETA_DIMUON_RATIO",
     "LOW_COUNT",
+    "LOW_FRACTION",
     "Applied",
     "CharmFit",
     "Closure",

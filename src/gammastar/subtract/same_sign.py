@@ -15,6 +15,7 @@ from gammastar.core.stats import filled, flow_free
 
 __all__ = [
     "LOW_COUNT",
+    "LOW_FRACTION",
     "Coarse",
     "LowCountWarning",
     "Method",
