@@ -103,7 +103,7 @@ def _check_yield(section: config.Unfold, subtracted: Spectrum) -> None:
         return
     error = np.sqrt(max(float(subtracted.cov.sum()), 0.0))
     msg = (
-        f"unfold: {total:.4g} ± {error:.2g} pairs are left inside the axes of [select] after the subtraction; "
+        f"unfold: {total:.4g} ± {error:.2g} pairs are left inside the axes of [select] after subtraction; "
         f"method = {section.method!r} needs more than none: take more data, or method = 'least squares', "
         "whose cells may be negative"
     )
