@@ -76,14 +76,25 @@ def run(steering: Path, only: str | None, allow_partial: bool, **options: Any) -
 @app.command()
 @click.argument("steering", type=FILE)
 def check(steering: Path) -> None:
-    """Validate STEERING and the files that it names before any work starts."""
-    from gammastar import config
-    from gammastar.pipeline.checks import check_files
+    """Look at STEERING and every file that it names before any work starts.
 
-    result = config.load(steering)
-    check_files(result, steering.resolve().parent)
+    One line per finding; exit code 2 if one of them is an error.
+    """
+    from gammastar import config
+    from gammastar.core.data import analysis_path
+    from gammastar.pipeline.checks import examine_file
+
+    found = steering if steering.is_file() or steering.suffix else analysis_path(str(steering))
+    result, findings = examine_file(found)
+    for finding in findings:
+        click.echo(str(finding), err=True)
+    wrong = sum(finding.level == "error" for finding in findings)
+    if wrong or result is None:
+        click.echo(f"{steering}: {wrong} to repair, {len(findings) - wrong} to look at", err=True)
+        sys.exit(2)
     stages = [name for name in config.STAGES if getattr(result, name) is not None]
-    click.echo(f"{steering}: ok ({result.analysis.name}: {', '.join(stages) or 'no stage'})")
+    ok = f"{len(findings)} to look at" if findings else "ok"
+    click.echo(f"{steering}: {ok} ({result.analysis.name}: {', '.join(stages) or 'no stage'})")
 
 
 @app.command()

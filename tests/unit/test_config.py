@@ -4,8 +4,8 @@ import pytest
 
 from gammastar import config
 from gammastar.core.data import data_path
-from gammastar.core.errors import SteeringError, UserError
-from gammastar.pipeline.checks import check_files
+from gammastar.core.errors import SteeringError
+from gammastar.pipeline.checks import check_steering
 
 GOOD = {
     "analysis": {"name": "a"},
@@ -65,5 +65,5 @@ def test_check_reads_the_card(tmp_path):
     steering = config.parse(
         {**GOOD, "simulate": {"card": "mine.toml", "engine": "toy", "n_pairs": 10, "n_response": 10}}
     )
-    with pytest.raises(UserError, match=r"mine\.toml: colour: unknown key"):
-        check_files(steering, tmp_path)
+    found = [str(finding) for finding in check_steering(steering, tmp_path)]
+    assert any("mine.toml: colour: unknown key" in line and "simulate.card" in line for line in found)

@@ -7,7 +7,7 @@ from gammastar.config.limits import Infer, Report
 from gammastar.config.measured import Read, Select, SpectrumSection, Subtract, Unfold
 from gammastar.config.searching import Accept, Millicharge, Predict
 from gammastar.config.simulation import Simulate
-from gammastar.config.steering import STAGES, Steering, load, parse, read_toml
+from gammastar.config.steering import STAGES, Steering, examine, load, parse, read_toml
 
 __all__ = [
     "STAGES",
@@ -24,6 +24,7 @@ __all__ = [
     "Steering",
     "Subtract",
     "Unfold",
+    "examine",
     "load",
     "parse",
     "read_toml",

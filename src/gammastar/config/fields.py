@@ -34,14 +34,25 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+MOST_BINS = 100_000
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _edges(value: object) -> object:
     """Spell out ``{ bins = 36, low = 0.2, high = 1.1 }``; check that edges increase."""
     if isinstance(value, dict):
-        if set(value) != {"bins", "low", "high"} or not isinstance(value["bins"], int) or value["bins"] < 1:
-            msg = "must be a list of edges or { bins = …, low = …, high = … }"
+        known = set(value) == {"bins", "low", "high"} and all(map(_is_number, value.values()))
+        if not known or not isinstance(value["bins"], int) or not 1 <= value["bins"] <= MOST_BINS:
+            msg = "must be a list of edges or { bins = …, low = …, high = … }, three numbers"
             raise ValueError(msg)
         step = (value["high"] - value["low"]) / value["bins"]
         value = [round(value["low"] + i * step, 12) for i in range(value["bins"] + 1)]
+    if isinstance(value, list | tuple) and not all(map(_is_number, value)):
+        msg = "edges must be numbers"
+        raise ValueError(msg)
     if isinstance(value, list | tuple) and any(high <= low for low, high in pairwise(value)):
         msg = "edges must increase"
         raise ValueError(msg)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import difflib
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from pydantic import ValidationError, model_validator
+from pydantic import BaseModel, ValidationError, model_validator
 
 from gammastar.config.fields import Section
 from gammastar.config.learning import FlowSection
@@ -15,8 +17,9 @@ from gammastar.config.measured import Read, Select, SpectrumSection, Subtract, U
 from gammastar.config.searching import Accept, Predict
 from gammastar.config.simulation import Analysis, Simulate
 from gammastar.core.errors import SteeringError
+from gammastar.core.findings import Finding
 
-__all__ = ["STAGES", "Steering", "load", "parse", "read_toml"]
+__all__ = ["STAGES", "Steering", "examine", "load", "parse", "problems", "read_toml"]
 
 STAGES = (
     "simulate",
@@ -33,6 +36,8 @@ STAGES = (
 )
 
 MAX_BYTES = 1 << 20
+LONGEST = 80  # characters of a wrong value that are shown
+MOST = 12  # wrong keys that are shown
 
 
 class Steering(Section):
@@ -65,27 +70,125 @@ class Steering(Section):
         }
         if self.predict is not None and self.predict.source == "theory":
             del needs["predict"]
-        for stage, before in needs.items():
-            if getattr(self, stage) is not None and getattr(self, before) is None:
-                msg = f"[{stage}] needs the section [{before}]"
-                raise ValueError(msg)
-        if (
-            self.accept
-            and self.predict
-            and self.accept.millicharge_detectors
-            and not self.predict.millicharge
-        ):
-            msg = "[accept] millicharge_detectors need the section [predict.millicharge]"
-            raise ValueError(msg)
+        missing = [
+            f"[{stage}] needs the section [{before}]"
+            for stage, before in needs.items()
+            if getattr(self, stage) is not None and getattr(self, before) is None
+        ]
+        accept, predict = self.accept, self.predict
+        if accept and predict and accept.millicharge_detectors and not predict.millicharge:
+            missing.append("[accept] millicharge_detectors need the section [predict.millicharge]")
+        if missing:
+            raise ValueError("; ".join(missing))
         return self
 
 
-def _explain(error: ValidationError) -> str:
-    lines = []
+def _table_of(place: tuple[Any, ...]) -> type[BaseModel] | None:
+    """Return the model of a table of the steering file, or None if it is not one of one kind."""
+    model: type[BaseModel] = Steering
+    for part in place:
+        if isinstance(part, int):
+            continue
+        known = {field.alias or name: field for name, field in model.model_fields.items()}
+        if part not in known:
+            return None
+        kinds = _models_in(known[part].annotation)
+        if len(kinds) != 1:
+            return None
+        model = kinds[0]
+    return model
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models_in(part)]
+
+
+def _keys(model: type[BaseModel]) -> list[str]:
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _unknown(place: tuple[Any, ...]) -> str:
+    """Say what an unknown key may have been meant to be."""
+    *table, key = place
+    model = _table_of(tuple(table))
+    name = str(key)
+    owners = [s for s in Steering.model_fields if (t := _table_of((s,))) is not None and name in _keys(t)]
+    near = difflib.get_close_matches(name, [] if model is None else _keys(model), n=1, cutoff=0.6)
+    if not table:
+        near = near or [stage for stage in Steering.model_fields if name.startswith(stage[:5])][:1]
+        return "unknown section; " + (f"did you mean [{near[0]}]?" if near else _known(Steering, ""))
+    if near:
+        return f"unknown key; did you mean {near[0]!r}?"
+    if owners:
+        return f"unknown key; {name!r} belongs to [{'] or ['.join(owners)}]"
+    return "unknown key" + ("" if model is None else "; " + _known(model, f" of [{table[0]}]"))
+
+
+def _known(model: type[BaseModel], of: str) -> str:
+    return f"the keys{of} are {', '.join(_keys(model))}"[:400]
+
+
+def problems(error: ValidationError) -> list[tuple[str, str]]:
+    """Return the keys that are wrong, each with the reason."""
+    found = []
     for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"]) or "steering"
-        lines.append(f"{key}: {item['msg']} (value: {item['input']!r})"[:300])
-    return "\n".join(lines)
+        place = item["loc"]
+        key = ".".join(str(part) for part in place) or "steering"
+        if item["type"] == "extra_forbidden":
+            found.append((key, _unknown(place)))
+            continue
+        text = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "missing":
+            text = "is missing"
+        elif place:
+            shown = repr(item["input"])
+            text += f" (value: {shown if len(shown) <= LONGEST else shown[:LONGEST] + '…'})"
+        found.append((key, text))
+    return found
+
+
+def _explain(error: ValidationError) -> str:
+    lines = [f"{key}: {text}" for key, text in problems(error)]
+    more = [f"… and {len(lines) - MOST} more"] if len(lines) > MOST else []
+    return "\n".join(lines[:MOST] + more)
+
+
+def examine(path: Path) -> tuple[Steering | None, tuple[Finding, ...]]:
+    """Return a steering file as far as it can be understood, and what is wrong with it.
+
+    Unknown and wrong keys are left out of what is returned, so that the rest can be looked at; None if that
+    is no steering either. Mistakes never raise.
+    """
+    try:
+        content = read_toml(path)
+        return Steering.model_validate(content), ()
+    except SteeringError as error:
+        return None, (Finding("error", path.name, str(error).removeprefix(f"{path}: ")),)
+    except RecursionError:
+        return None, (Finding("error", path.name, "is nested too deep for a steering file"),)
+    except ValidationError as error:
+        found = tuple(Finding("error", key, text) for key, text in problems(error))
+        places = [item["loc"] for item in error.errors()]
+    rest = copy.deepcopy(content)
+    for place in places:
+        _leave_out(rest, place)
+    try:
+        return Steering.model_validate(rest), found
+    except (ValidationError, RecursionError):
+        return None, found
+
+
+def _leave_out(content: Any, place: tuple[Any, ...]) -> None:
+    """Delete a key; what a validator adds to the place of an error is no key."""
+    for i, part in enumerate(place):
+        if not isinstance(content, dict) or part not in content:
+            return
+        if i == len(place) - 1 or not isinstance(content[part], dict):
+            del content[part]
+            return
+        content = content[part]
 
 
 def parse(content: dict[str, Any], source: str = "steering") -> Steering:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gammastar.core.errors import InputFileError
 
-__all__ = ["analysis_path", "data_path"]
+__all__ = ["analysis_path", "data_path", "folder_names"]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -29,6 +29,12 @@ def data_path(name: str) -> Path:
             return root / name
     msg = f"{name}: no such file is shipped in data/"
     raise InputFileError(msg)
+
+
+def folder_names(folder: str) -> tuple[str, ...]:
+    """Return the stems of the TOML files in a folder of the shipped data, e.g. those of ``detectors``."""
+    roots = (_PACKAGE / "data", _PACKAGE.parents[1] / "data")
+    return tuple(sorted({path.stem for root in roots for path in (root / folder).glob("*.toml")}))
 
 
 def analysis_path(name: str) -> Path:

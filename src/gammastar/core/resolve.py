@@ -39,9 +39,13 @@ def resolve(name: str, folder: Path) -> Any:
         msg = f"{name!r}: {path} cannot be imported"
         raise SteeringError(msg)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:  # whatever the user's code does
+        msg = f"{name!r}: {path} fails when it is imported ({type(error).__name__}: {str(error)[:200]})"
+        raise SteeringError(msg) from error
     if not hasattr(module, attribute):
         public = sorted(key for key in vars(module) if not key.startswith("_"))
-        msg = f"{name!r}: {path} has no {attribute!r}; it has {public}"
+        msg = f"{name!r}: {path} has no {attribute!r}; it has {', '.join(public)[:400] or 'nothing'}"
         raise SteeringError(msg)
     return getattr(module, attribute)

@@ -21,7 +21,8 @@ from gammastar.core.records import FloatArray, PairHists
 from gammastar.core.rng import stream
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context, find_file, shipped
-from gammastar.pipeline.reading import Inputs, load_cuts, load_schema
+from gammastar.pipeline.reading import Inputs
+from gammastar.pipeline.selection import load_cuts, load_schema
 from gammastar.pipeline.stored_pairs import Parts, fill_all, held, thinned
 from gammastar.pipeline.stored_truth import Truth
 from gammastar.store.events import write_tree

@@ -10,6 +10,7 @@ from typing import Any
 from gammastar import config
 from gammastar.core.errors import SteeringError, StoreError
 from gammastar.pipeline.checkpoint import open_book
+from gammastar.pipeline.checks import check_steering, listing
 from gammastar.pipeline.context import Context, Farm, Tell
 from gammastar.pipeline.products import Products, needed
 
@@ -87,6 +88,7 @@ def run(
     book = open_book(folder, resume=resume or only is not None, seed=parsed.analysis.seed, mock=mock)
     book.force = only
     ctx = Context(parsed, steering.resolve().parent, folder, book, tell, farm, allow_partial)
+    _check(ctx, names[: names.index(only) + 1] if only else names)
     products = Products()
     for stage in names:
         _STAGES[stage](ctx, products)
@@ -99,6 +101,27 @@ def run(
             pages.write(ctx, products)
         book.finish()
     return folder
+
+
+def _check(ctx: Context, stages: list[str]) -> None:
+    """Look at all that can be known before the first stage; warnings go on, into manifest and report.
+
+    Input files whose selection an earlier run finished are not opened again.
+
+    Raises
+    ------
+    SteeringError
+        With everything that is wrong, one line each.
+    """
+    again = ctx.book.resume and "select" in ctx.book.previous.get("stages", {})
+    found = check_steering(ctx.steering, ctx.base, stages=stages, open_files=not again)
+    for finding in found:
+        if finding.level == "warning":
+            ctx.tell("warning", None, str(finding))
+            ctx.book.notes.append(str(finding))
+    wrong = listing(found)
+    if wrong:
+        raise SteeringError(wrong)
 
 
 def _simulate(ctx: Context, made: Products) -> None:

@@ -59,7 +59,7 @@ def write(ctx: Context, made: Products) -> None:
         placeholders=_placeholders(ctx),
     )
     title = ctx.steering.analysis.title or ctx.steering.analysis.name
-    summary = report.Section("Summary", tables=[numbers])
+    summary = report.Section("Summary", [f"{note}." for note in ctx.book.notes], tables=[numbers])
     text = report.page(title, [summary, *sections], mock=ctx.book.mock, provenance=provenance)
     write_text(ctx.folder / "report.html", text)
     if made.inferred and made.accepted and made.predicted is not None:

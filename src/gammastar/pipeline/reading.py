@@ -14,10 +14,10 @@ import numpy as np
 from gammastar import config, read, select
 from gammastar.core.errors import SteeringError
 from gammastar.core.pairs import Pairs
-from gammastar.core.resolve import resolve
 from gammastar.pipeline import stored_pairs, stored_truth
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context, find_file
+from gammastar.pipeline.selection import load_cuts, load_schema
 from gammastar.pipeline.stored_truth import Truth
 from gammastar.store.chunks import Job, Source
 from gammastar.store.manifest import digest, file_sha256
@@ -26,8 +26,6 @@ from gammastar.store.remote import Remote, check_listed, input_sha256, listed_fi
 __all__ = [
     "Inputs",
     "inputs",
-    "load_cuts",
-    "load_schema",
     "match_stage",
     "select_stage",
 ]
@@ -107,35 +105,6 @@ def _partial(ctx: Context, stage: str, kind: str) -> None:
         ctx.book.partial[stage] = {"lost_fraction": lost, "skipped": skipped}
         what = "protons on target" if kind == "pairs" else "simulated events"
         ctx.book.notes.append(f"{len(skipped)} chunks or files skipped: {lost:.3%} of the {what} lost")
-
-
-def load_schema(section: config.Read, base: Path) -> read.Schema:
-    """Return the schema of a file, of ``file.py:attribute``, or a shipped one by its name."""
-    name = section.schema_file
-    if name.endswith(".toml"):
-        return read.load_schema(base / name)
-    if ".py" not in name:
-        return read.builtin(name)
-    try:
-        found = resolve(name, base)
-        return found if isinstance(found, read.Schema) else read.Schema.from_mapping(found)
-    except SteeringError as error:
-        text = str(error)
-        raise SteeringError(text if name in text else f"schema {name}: {text}") from error
-
-
-def load_cuts(section: config.Select, base: Path) -> select.Cuts:
-    """Return the cuts of a section."""
-    ghost = None
-    if section.ghost_angle > 0 or section.ghost_excess > 0:
-        ghost = select.GhostVeto(section.ghost_angle, section.ghost_excess)
-    return select.Cuts(
-        lepton=section.lepton,
-        pair=section.pair,
-        ghost=ghost,
-        event_functions=tuple(resolve(name, base) for name in section.event_functions),
-        pair_functions=tuple(resolve(name, base) for name in section.pair_functions),
-    )
 
 
 def _user_code(section: config.Select, schema: str, base: Path) -> str:

@@ -33,11 +33,6 @@ def _cutflow(flow: Arrays) -> report.Table:
     return report.Table(columns, caption="Cutflow: events, then leptons, then pairs.")
 
 
-def _few(ctx: Context) -> list[str]:
-    """Return what the subtraction noted of too few pairs."""
-    return [note[note.index(": ") + 2 :] + "." for note in ctx.book.notes if note.startswith("subtract")]
-
-
 def pairs_section(ctx: Context, made: Products) -> report.Section:
     """Return mass spectra before and after the subtraction, and the cutflow."""
     mock = ctx.book.mock
@@ -59,7 +54,7 @@ def pairs_section(ctx: Context, made: Products) -> report.Section:
         f"pairs. Cells more than three standard deviations below zero after the subtraction: "
         f"{int(kept['n_negative'])}."
     )
-    text = [first, *_few(ctx)]
+    text = [first]
     ratio, error = kept["control"]
     if np.isfinite(ratio):
         away = abs(ratio - 1) > 3 * error

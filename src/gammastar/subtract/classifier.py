@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.ensemble import HistGradientBoostingClassifier
 from threadpoolctl import threadpool_limits
 
 from gammastar.core.records import BoolArray, FloatArray
@@ -22,6 +21,8 @@ LEAF = 100  # pairs in a leaf, at least
 
 
 def _classifier(leaves: int, seed: int) -> Any:
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
     return HistGradientBoostingClassifier(
         max_iter=60,
         learning_rate=0.1,

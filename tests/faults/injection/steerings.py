@@ -12,7 +12,7 @@ from typing import Any
 
 from gammastar import config
 from gammastar.core.errors import UserError
-from gammastar.pipeline.checks import check_files
+from gammastar.pipeline.checks import check_steering, listing
 from gammastar.pipeline.context import find_file
 from injection.kills import SMALL
 
@@ -154,6 +154,13 @@ class Refused:
     unnamed: list[str] = field(default_factory=list)
     crashed: list[str] = field(default_factory=list)
     slowest: float = 0.0
+
+
+def check_files(steering: config.Steering, base: Path) -> None:
+    """Raise what the check finds wrong, without a look at the entries of the input files."""
+    wrong = listing(check_steering(steering, base, open_files=False))
+    if wrong:
+        raise UserError(wrong)
 
 
 def refuse(folder: Path) -> Refused:
