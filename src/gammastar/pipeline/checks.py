@@ -563,7 +563,7 @@ def _model(look: Look, section: config.Predict) -> Findings:
         yield _wrong("predict.model", f"{name!r} is neither shipped nor of the form 'file.py:name'; {hint}")
         return
     model, found = _tried("predict.model", lambda: make_model(name, look.base))
-    yield from found
+    yield from (replace(f, message=f"{name!r}: {f.message.removeprefix(repr(name) + ': ')}") for f in found)
     if found or name in CHARGES:
         return
     from gammastar.testing import ContractError, check_model
@@ -576,7 +576,7 @@ def _model(look: Look, section: config.Predict) -> Findings:
         text = " ".join(str(error).split())
         broken = [_wrong("predict.model", f"{name!r}: {text}"[:LONGEST])]
     except (Exception, SystemExit) as error:  # noqa: BLE001 - code of a user may raise anything
-        broken = [_raised("predict.model", error)]
+        broken = [_wrong("predict.model", f"{name!r}: {_raised('', error).message}")]
     yield from broken
 
 

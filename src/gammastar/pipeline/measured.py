@@ -128,15 +128,16 @@ def _note_weights(ctx: Context, section: config.Subtract, hists: PairHists, kept
     trained, why = (str(text) for text in kept["trained_weights"])
     ctx.book.methods["weights of the pairs"] = TRAINED[trained] + (f" ({why})" if why else "")
     if why and section.weights == "posterior":
-        ctx.book.notes.append(
+        ctx.book.alarm(
             f"subtract.weights: {why}; instead of posterior weights the pairs carry "
             + ("signed ones" if trained == "signed" else "those of their cells")
         )
     few = "" if section.method == "B4" else _few_like_sign(section, hists)
-    ctx.book.notes += [few] if few else []
+    if few:
+        ctx.book.alarm(few)
     total = float(kept["values"].sum())
     if total <= 0:
-        ctx.book.notes.append(f"subtract: {total:.4g} pairs are left: no signal is seen in this data")
+        ctx.book.alarm(f"subtract: {total:.4g} pairs are left: no signal is seen in this data")
 
 
 def _few_like_sign(section: config.Subtract, hists: PairHists) -> str:

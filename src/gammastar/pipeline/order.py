@@ -117,8 +117,7 @@ def _check(ctx: Context, stages: list[str]) -> None:
     found = check_steering(ctx.steering, ctx.base, stages=stages, open_files=not again)
     for finding in found:
         if finding.level == "warning":
-            ctx.tell("warning", None, str(finding))
-            ctx.book.notes.append(str(finding))
+            ctx.book.alarm(str(finding))
     wrong = listing(found)
     if wrong:
         raise SteeringError(wrong)

@@ -217,18 +217,17 @@ def pair_weights(
     The weights of a sample are scaled to the sums of all pairs, which are written with theirs to ``pairs/``.
     """
     section, signed, rng = ctx.steering.subtract, sign(pairs), stream(ctx.seed, "posterior")
-    held = not isinstance(parts, StoredPairs)
-    share = 1.0 if isinstance(parts, tuple) else parts.share
+    share = parts.share if isinstance(parts, StoredPairs) else 1.0
     together, weights = _with_removed(pairs, signed, removed, share)
     asked = section is not None and section.weights == "signed"
     why = "weights = 'signed'" if asked else subtract.too_few_for_posterior(together, weights)
     foreign = any(part is not None and (part[1] > 0).any() for part in removed)
     trained = "posterior" if not why else "cells" if foreign else "signed"
-    if held and not why:
+    if not isinstance(parts, StoredPairs):
+        if why:
+            return Weights(signed, _scaled(cells.weights(pairs), cells.total), trained, why)
         found = subtract.posterior_weights(together, weights, rng=rng)[: len(pairs)]
         return Weights(signed, found, trained)
-    if held:
-        return Weights(signed, _scaled(cells.weights(pairs), cells.total), trained, why)
     model = None if why else subtract.fit_posterior(together, weights, rng=rng)
 
     def positive(part: Pairs, ours: FloatArray) -> FloatArray:

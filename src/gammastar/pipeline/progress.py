@@ -27,9 +27,6 @@ def shown() -> Iterator[Tell]:
     with Progress(*columns, console=Console(stderr=True)) as progress:
 
         def tell(stage: str, fraction: float | None, text: str) -> None:
-            if stage == "warning":  # stays above the bars
-                progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
-                return
             if stage not in tasks:
                 for task in tasks.values():  # a new stage means that those before it are finished
                     progress.update(task, total=1.0, completed=1.0)
