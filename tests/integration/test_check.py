@@ -54,7 +54,14 @@ class Wrong(predict.Model):
         return -np.ones_like(np.asarray(coupling, float))
     def branching(self, mass):
         return {"mumu": 0.5}
-wrong = Wrong()
+class Silent(Wrong):
+    def ctau(self, mass, coupling):
+        return np.ones_like(np.asarray(coupling, float))
+class Rated(Wrong):
+    def rate_ratio(self, mass):
+        return np.ones_like(mass)
+wrong = Rated()
+silent = Silent()
 number = 3
 def stops():
     raise SystemExit(0)
@@ -217,6 +224,14 @@ CASES = [
         "error",
         "predict.model",
         "",
+    ),
+    (
+        "model without a rate",
+        [("n_masses = 20", 'model = "m.py:silent"')],
+        {"m_py": MODEL},
+        "error",
+        "predict.model",
+        "rate_ratio",
     ),
     (
         "model contract",

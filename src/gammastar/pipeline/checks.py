@@ -170,7 +170,7 @@ def _raised(where: str, error: BaseException) -> Finding:
     text = " ".join(str(error).split())[:LONGEST]
     if not isinstance(error, GammastarError):
         text = f"{type(error).__name__}: {text}"
-    return Finding("error", where, text.removeprefix(f"{where}: "))
+    return Finding("error", where, text.removeprefix(f"{where}: ").removeprefix(f"{where} = "))
 
 
 def _wrong(where: str, text: str) -> Finding:
@@ -563,7 +563,7 @@ def _model(look: Look, section: config.Predict) -> Findings:
         yield _wrong("predict.model", f"{name!r} is neither shipped nor of the form 'file.py:name'; {hint}")
         return
     model, found = _tried("predict.model", lambda: make_model(name, look.base))
-    yield from (replace(f, message=f"{name!r}: {f.message.removeprefix(repr(name) + ': ')}") for f in found)
+    yield from (f if repr(name) in f.message else replace(f, message=f"{name!r}: {f.message}") for f in found)
     if found or name in CHARGES:
         return
     from gammastar.testing import ContractError, check_model
