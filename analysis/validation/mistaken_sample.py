@@ -13,8 +13,9 @@ from pathlib import Path
 import awkward as ak
 import numpy as np
 import uproot
+from validation.split_trees import write_flat
 
-__all__ = ["Sample", "write_sample"]
+__all__ = ["Sample", "dileptons", "write_sample"]
 
 MASS = {"mu": 0.1056583755, "e": 0.00051099895}
 N_EVENTS = 3000
@@ -117,6 +118,12 @@ def _lists(columns: dict, number: np.ndarray) -> ak.Array:
     return ak.zip({key: ak.unflatten(value, number) for key, value in columns.items()})
 
 
+def dileptons(rng: np.random.Generator, lepton: str) -> ak.Array:
+    """Return lists of leptons, pairs and lone ones, of events: the columns of the sample as fields."""
+    number, momenta, charges = _leptons(rng, lepton, 0.7 if lepton == "mu" else 0.3)
+    return _lists(_columns(momenta, charges, lepton, rng), number)
+
+
 def _event_columns(rng: np.random.Generator, n: int) -> dict:
     return {
         "run": np.full(n, 7, np.int32),
@@ -142,8 +149,7 @@ def write_sample(folder: Path) -> Sample:
     momentum = ("px", "py", "pz", "p", "pt", "E", "mass")
     milli = {key: 1e3 * value if key in momentum else value for key, value in muons.items()}
     for name, lists in (("jagged.root", content), ("mev.root", {**content, "Muon": _lists(milli, n_mu)})):
-        with uproot.recreate(folder / name) as file:
-            file["events"] = lists
+        write_flat(folder / name, lists)
         counts[name] = _pair_counts(n_mu, q_mu)
     with uproot.recreate(folder / "rntuple.root") as file:
         flat = {f"Muon_{key}": ak.unflatten(value, n_mu) for key, value in muons.items()}
@@ -164,8 +170,7 @@ def write_sample(folder: Path) -> Sample:
     for name, repeat in (("pair.root", 1), ("repeated.root", len(kind))):
         rows = {key: np.repeat(value, repeat) for key, value in legs.items()}
         rows["kind"] = np.tile(kind, N_EVENTS)[: len(rows["M"])] if repeat > 1 else np.zeros(N_EVENTS, int)
-        with uproot.recreate(folder / name) as file:
-            file["events"] = rows
+        write_flat(folder / name, rows)
         counts[name] = (
             int(np.sum(q_one != q_two)),
             int(np.sum((q_one > 0) & (q_two > 0))),
