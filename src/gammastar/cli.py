@@ -42,7 +42,9 @@ def app(verbose: bool) -> None:
     "--dask", metavar="ADDRESS", help="Read and scan on the workers of this Dask scheduler, or 'local'."
 )
 @click.option(
-    "--skip-bad", is_flag=True, help="Leave out files that cannot be read or lack a branch, and report them."
+    "--skip-bad",
+    is_flag=True,
+    help="Leave out files that are missing, cannot be read or lack a branch, and report them.",
 )
 @click.option("--allow-partial", is_flag=True, help="Set limits although files were left out.")
 def run(steering: Path, only: str | None, allow_partial: bool, **options: Any) -> None:

@@ -20,9 +20,10 @@ from gammastar.core.pairs import Pairs
 from gammastar.pipeline import run
 from gammastar.pipeline.commands import verify_results
 from gammastar.store.chunks import write_chunk
+from gammastar.store.filesets import read_fileset
 from gammastar.store.guarded import check_chunks, finite, unpack
 from gammastar.store.manifest import file_sha256, write_json
-from gammastar.store.remote import check_listed, listed_files
+from gammastar.store.remote import check_listed
 
 
 def test_damaged_files_are_never_silent_with_a_manifest():
@@ -144,10 +145,10 @@ def test_what_is_no_fileset(tmp_path, content):
     path = tmp_path / "fileset.json"
     path.write_text(content)
     with pytest.raises(InputFileError, match=r"fileset\.json"):
-        listed_files(path)
-    path.write_text('{"a": {"files": {"x.root": "events"}}, "b": ["x.root"]}')
+        read_fileset(path)
+    path.write_text('{"a": ["x.root", "x.root"]}')
     with pytest.raises(InputFileError, match="twice"):
-        listed_files(path)
+        read_fileset(path)
 
 
 def test_numbers_in_json_are_finite():

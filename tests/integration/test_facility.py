@@ -23,8 +23,8 @@ from gammastar.core.rng import stream  # noqa: E402
 from gammastar.facility import harvest  # noqa: E402
 from gammastar.select import Cuts  # noqa: E402
 from gammastar.store.chunks import Source, read_chunk, split  # noqa: E402
+from gammastar.store.filesets import read_fileset  # noqa: E402
 from gammastar.store.manifest import file_sha256  # noqa: E402
-from gammastar.store.remote import listed_files  # noqa: E402
 
 MC = ROOT / "data" / "mock" / "na60_mc.root"
 
@@ -219,7 +219,8 @@ def test_fileset_is_coffeas(here, tmp_path):
     assert dataset.files.root[str(workers.DATA)].steps == spec["steps"]
     with uproot.open({str(workers.DATA): None}) as file:
         assert spec["uuid"] == str(file.file.uuid)
-    assert listed_files(path) == (str(workers.DATA),)
+    (listed,) = read_fileset(path).files
+    assert (listed.path, listed.sha256) == (str(workers.DATA), file_sha256(workers.DATA))
     # a user's own Runner takes the same callable
     from coffea.nanoevents import BaseSchema
 

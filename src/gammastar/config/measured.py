@@ -22,7 +22,11 @@ __all__ = [
 
 
 class Read(Section):
-    """Input ntuples, the simulation for the response, and the schema that maps both."""
+    """Input ntuples, the simulation for the response, and the schema that maps both.
+
+    `digest`: what the run notes of every file and compares before work: "sha256" of all bytes, or "uuid", the
+    file's own UUID and its size, which reads little and does not see a damaged byte.
+    """
 
     files: tuple[str, ...] = ()
     response: tuple[str, ...] = ()
@@ -30,6 +34,7 @@ class Read(Section):
     step: (
         Annotated[int, Field(gt=0, strict=True)] | Annotated[str, Field(pattern=r"^\d+(\.\d+)? ?[kMG]i?B$")]
     ) = "32 MB"
+    digest: Literal["sha256", "uuid"] = "sha256"
 
 
 class Select(Section):

@@ -20,7 +20,7 @@ from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import FloatArray
 from gammastar.select import Cutflow
 from gammastar.store.chunks import Arrays, Chunk, Job, code_digest, read_chunk, write_chunk
-from gammastar.store.remote import Remote, input_sha256
+from gammastar.store.remote import Remote, identity, kind_of
 
 __all__ = ["DileptonPairs", "matched_of", "pairs_of"]
 
@@ -64,11 +64,15 @@ class DileptonPairs:
 
     def index(self, path: str) -> int:
         """Return the number of a file in the job."""
-        for i, source in enumerate(self.job.sources):
-            if source.path == path:
-                return i
-        msg = f"{path}: is not a file of this job"
-        raise InputFileError(msg)
+        try:
+            return self._numbers[path]
+        except KeyError:
+            msg = f"{path}: is not a file of this job"
+            raise InputFileError(msg) from None
+
+    @functools.cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {source.path: i for i, source in enumerate(self.job.sources)}
 
     def work(self, chunk: Chunk) -> dict[str, list[dict[str, Any]]]:
         """Return the note of a finished chunk, or that of its failure."""
@@ -102,28 +106,30 @@ def _kept(job: Job, chunk: Chunk) -> dict[str, Any]:
 
 def check_digest(path: str, sha256: str) -> None:
     """Check a file once per process, and again when it changes."""
+    kind = kind_of(sha256)
     if "://" in path:
-        found = _remote_sha256(path)
+        found = _remote(path, kind)
     else:
         try:
             status = os.stat(path)  # noqa: PTH116 - one call for both numbers
         except OSError as error:
             msg = f"{path}: cannot be read ({error.strerror})"
             raise InputFileError(msg) from error
-        found = _local_sha256(path, status.st_mtime_ns, status.st_size)
+        found = _local(path, kind, status.st_mtime_ns, status.st_size)
     if found != sha256:
-        msg = f"{path}: SHA-256 is {found}, expected {sha256}; the file was changed or damaged"
+        what = "SHA-256" if kind == "sha256" else "UUID"
+        msg = f"{path}: {what} is {found}, expected {sha256}; the file was changed or damaged"
         raise InputFileError(msg)
 
 
 @functools.lru_cache(maxsize=4096)
-def _local_sha256(path: str, _changed: int, _size: int) -> str:
-    return input_sha256(Path(path))
+def _local(path: str, kind: str, _changed: int, _size: int) -> str:
+    return identity(Path(path), kind)
 
 
 @functools.lru_cache(maxsize=4096)
-def _remote_sha256(path: str) -> str:
-    return input_sha256(Remote(path))
+def _remote(path: str, kind: str) -> str:
+    return identity(Remote(path), kind)
 
 
 def _events(job: Job, chunk: Chunk) -> ak.Array | None:

@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from gammastar import config
 from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.data import folder_names
-from gammastar.core.errors import GammastarError
+from gammastar.core.errors import BranchError, GammastarError, InputFileError
 from gammastar.core.findings import Finding
 from gammastar.core.resolve import resolve
-from gammastar.pipeline.context import find_file, shipped
-from gammastar.store.remote import Remote, listed_files
+from gammastar.pipeline.context import shipped
+from gammastar.pipeline.input_files import given_files
+from gammastar.store.filesets import is_fileset, split_name
+from gammastar.store.remote import Remote
 
 if TYPE_CHECKING:
     from gammastar.physics.stand import Stand
@@ -52,12 +54,15 @@ class Look:
         Those that will run.
     open_files : bool
         Whether the entries of input files are looked at.
+    skip_bad : bool
+        Whether the run leaves out files that are missing or cannot be read; they are warnings then.
     """
 
     steering: config.Steering
     base: Path
     stages: Sequence[str]
     open_files: bool = True
+    skip_bad: bool = False
     schema: Schema | None = None
     data: list[Path] = field(default_factory=list)
     response: list[Path] = field(default_factory=list)
@@ -98,6 +103,7 @@ def check_steering(
     *,
     stages: Sequence[str] = config.STAGES,
     open_files: bool = True,
+    skip_bad: bool = False,
 ) -> tuple[Finding, ...]:
     """Return all that is wrong, or looks wrong, with a steering and the files that it names.
 
@@ -110,13 +116,15 @@ def check_steering(
         Those that will run; the others are not looked at.
     open_files : bool
         Look at the first entries of the input files. Files behind URLs are never opened.
+    skip_bad : bool
+        The run leaves out input files that are missing or cannot be read: warnings, no errors.
 
     Returns
     -------
     tuple of Finding
         Errors first.
     """
-    look = Look(steering, base, stages, open_files)
+    look = Look(steering, base, stages, open_files, skip_bad)
     found: list[Finding] = []
     for stage, checks in CHECKS.items():
         if look.has(stage):
@@ -161,7 +169,9 @@ def _guarded(where: str, check: Callable[[Look], Findings], look: Look) -> list[
     try:
         found.extend(check(look))
     except GammastarError as error:
-        found.append(_raised(where, error))
+        finding = _raised(where, error)
+        left_out = look.skip_bad and isinstance(error, InputFileError | BranchError)
+        found.append(replace(finding, level="warning") if left_out else finding)
     return found
 
 
@@ -213,17 +223,19 @@ def _hinted(finding: Finding, name: str, kind: str) -> Finding:
 
 def _found(look: Look, key: str, names: Iterable[str], into: list[Path]) -> Findings:
     """Look for files of names, patterns, URLs and filesets."""
+    tree = "" if look.schema is None else look.schema.tree
+    seen = set(into)
     for name in names:
         try:
-            paths = find_file(name, look.base)
-            for path in [*paths]:
-                if path.name.endswith(".json"):
-                    inner = [one for listed in listed_files(path) for one in find_file(listed, look.base)]
-                    paths = [one for one in paths if one is not path] + inner
+            paths = given_files((name,), look.base, tree=tree).files
         except GammastarError as error:
-            yield _raised(key, error)
+            finding = _raised(key, error)
+            if look.skip_bad and not is_fileset(split_name(name)[0]):
+                finding = replace(finding, level="warning")
+            yield finding
             continue
-        into.extend(path for path in paths if isinstance(path, Path) and path not in into)
+        into.extend(path for path in paths if isinstance(path, Path) and path not in seen)
+        seen.update(path for path in paths if isinstance(path, Path))
         remote = [path for path in paths if isinstance(path, Remote)]
         if remote and look.open_files:
             yield Finding("warning", key, f"{remote[0]} is not opened by the check: it is not a local file")
@@ -294,7 +306,8 @@ def _entries(look: Look) -> Findings:
     asked = [(path, False) for path in look.data] + [(path, truth) for path in look.response]
     each = max(LEAST, FIRST // max(len(asked), 1))
     for path, with_truth in asked:
-        yield from read.examine(path, schema, truth=with_truth, entries=each)
+        found = read.examine(path, schema, truth=with_truth, entries=each)
+        yield from (replace(one, level="warning") for one in found) if look.skip_bad else found
 
 
 # Selection
@@ -764,7 +777,7 @@ def _inference(look: Look) -> Findings:
 Check: TypeAlias = Callable[[Look], Findings]
 CHECKS: dict[str, tuple[Check, ...]] = {
     "simulate": (_card,),
-    "read": (_files, _schema, _entries),
+    "read": (_schema, _files, _entries),
     "select": (_functions, _cuts, _trial),
     "subtract": (_subtraction, _grids),
     "unfold": (_sources, _true_axes),

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Context", "Farm", "Tell", "axes_of", "find_file", "pack_spectrum", "shipped", "unpack_spectrum"]
 
+LONGEST_NAME = 200  # characters of a name in a message
 Tell: TypeAlias = Callable[[str, float | None, str], None]
 
 
@@ -33,6 +34,7 @@ class Farm(Protocol):
     """Workers elsewhere, as ``facility.open_farm`` gives them."""
 
     name: str
+    skip_bad: bool
     events: list[str]
     skipped: list[dict[str, Any]]
     flows: dict[str, Cutflow]
@@ -114,18 +116,34 @@ def find_file(name: str, base: Path) -> list[Path | Remote]:
     if os.environ.get("GAMMASTAR_TESTDATA"):
         folders.append(Path(os.environ["GAMMASTAR_TESTDATA"]))
     folders.append(Path.home() / ".local" / "skhepdata")
-    if not (base / name).is_file():
+    shown = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…"
+    try:
+        found = _matches(name, folders)
+    except (OSError, ValueError, NotImplementedError) as error:
+        msg = f"{shown!r}: is no name of a file ({str(error)[:100]})"
+        raise InputFileError(msg) from error
+    if not found:
+        msg = f"{shown}: no such file in {', '.join(str(folder) for folder in folders)}"
+        raise InputFileError(msg)
+    return [*found]
+
+
+def _matches(name: str, folders: Sequence[Path]) -> list[Path]:
+    """Return the file of a name, or those of a pattern, in the first folder that has any."""
+    if not (folders[0] / name).is_file():
         with contextlib.suppress(InputFileError):
             return [data_path(name)]
     for folder in folders:
         path = folder / name
         if path.is_file():
             return [path]
-        found = sorted(folder.glob(name)) if not Path(name).is_absolute() else []
+        root, pattern = folder, Path(name)
+        if pattern.is_absolute():
+            root, pattern = Path(pattern.anchor), pattern.relative_to(pattern.anchor)
+        found = sorted(root.glob(str(pattern))) if name else []
         if found:
-            return [*found]
-    msg = f"{name}: no such file in {', '.join(str(folder) for folder in folders)}"
-    raise InputFileError(msg)
+            return found
+    return []
 
 
 def shipped(name: str, base: Path, kind: str) -> Path:

@@ -114,7 +114,8 @@ def _check(ctx: Context, stages: list[str]) -> None:
         With everything that is wrong, one line each.
     """
     again = ctx.book.resume and "select" in ctx.book.previous.get("stages", {})
-    found = check_steering(ctx.steering, ctx.base, stages=stages, open_files=not again)
+    skip = ctx.farm is not None and ctx.farm.skip_bad
+    found = check_steering(ctx.steering, ctx.base, stages=stages, open_files=not again, skip_bad=skip)
     for finding in found:
         if finding.level == "warning":
             ctx.book.alarm(str(finding))

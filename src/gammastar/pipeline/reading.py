@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,12 +17,13 @@ from gammastar.core.errors import SteeringError
 from gammastar.core.pairs import Pairs
 from gammastar.pipeline import stored_pairs, stored_truth
 from gammastar.pipeline.checkpoint import Arrays
-from gammastar.pipeline.context import Context, find_file
+from gammastar.pipeline.context import Context
+from gammastar.pipeline.input_files import UNREADABLE, Given, alike, given_files, identities
 from gammastar.pipeline.selection import load_cuts, load_schema
 from gammastar.pipeline.stored_truth import Truth
 from gammastar.store.chunks import Job, Source
 from gammastar.store.manifest import digest, file_sha256
-from gammastar.store.remote import Remote, check_listed, input_sha256, listed_files
+from gammastar.store.remote import Remote, check_listed
 
 __all__ = [
     "Inputs",
@@ -43,35 +45,39 @@ class Inputs:
 def inputs(ctx: Context, simulated: Arrays) -> Inputs:
     """Return the input files with their digests, which go into the manifest."""
     section = ctx.steering.read
-    files: list[Path | Remote]
-    response: list[Path | Remote]
     if simulated:
-        files = [ctx.folder / "input" / "mock_data.root"]
-        response = [ctx.folder / "input" / "mock_response.root"]
+        data, truth = (Given((ctx.folder / "input" / f"mock_{name}.root",)) for name in ("data", "response"))
+        kind, tree, skip = "sha256", "", False
     else:
-        names = () if section is None else section.files
-        files = _found(names, ctx.base)
-        names = () if section is None else section.response
-        response = _found(names, ctx.base)
-        if not files:
+        if section is None or not section.files:
             msg = "read.files: empty, and there is no [simulate] section that makes the data"
             raise SteeringError(msg)
-    paths = [*files, *response]
-    shas = tuple(map(input_sha256, paths) if ctx.farm is None else ctx.farm.map(input_sha256, paths))
-    check_listed(paths, shas)
-    ctx.book.inputs |= {path.name: sha for path, sha in zip((*files, *response), shas, strict=True)}
-    return Inputs(tuple(files), tuple(response), shas)
+        kind, tree = section.digest, load_schema(section, ctx.base).tree
+        skip = ctx.farm is not None and ctx.farm.skip_bad
+        data, truth = (
+            given_files(names, ctx.base, tree=tree, missing=skip)
+            for names in (section.files, section.response)
+        )
+        _note_datasets(ctx, kind, {**data.datasets, **truth.datasets})
+    both = Given(data.files + truth.files, {**data.said, **truth.said})
+    shas = identities(both, kind, None if ctx.farm is None else ctx.farm.map, tree=tree, skip=skip)
+    n = len(data.files)
+    alike(data.files, shas[:n])
+    alike(truth.files, shas[n:])
+    readable = {path: sha for path, sha in zip(both.files, shas, strict=True) if sha != UNREADABLE}
+    check_listed(tuple(readable), tuple(readable.values()))
+    ctx.book.inputs |= {path.name: sha for path, sha in readable.items()}
+    return Inputs(data.files, truth.files, shas)
 
 
-def _found(names: tuple[str, ...], base: Path) -> list[Path | Remote]:
-    """Return files of names, patterns, URLs and filesets (JSON)."""
-    found: dict[Path | Remote, None] = {}
-    for name in names:
-        for path in find_file(name, base):
-            inner = listed_files(path) if path.name.endswith(".json") else None
-            many = [path] if inner is None else [p for n in inner for p in find_file(n, base)]
-            found.update(dict.fromkeys(many))
-    return list(found)
+def _note_datasets(ctx: Context, kind: str, datasets: Mapping[str, Mapping[str, Any]]) -> None:
+    """Enter what identifies the inputs, and which datasets of filesets were read, into the manifest."""
+    if kind == "uuid":
+        ctx.book.methods["identity of inputs"] = "UUID and size of each file; damaged bytes are not noticed"
+    for name, metadata in datasets.items():
+        words = {key: value for key, value in metadata.items() if key != "sha256"}
+        text = f"; its metadata change no number: {json.dumps(words, sort_keys=True)}" if words else ""
+        ctx.book.methods[f"dataset {name}"[:200]] = f"read as it is{text}"[:1000]
 
 
 def _job(ctx: Context, kind: Any, paths: tuple[Path | Remote, ...], shas: tuple[str, ...]) -> Job:

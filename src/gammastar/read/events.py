@@ -15,6 +15,7 @@ from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import BranchError, InputFileError
 from gammastar.read.branches import Chosen, choose, listed, typename
 from gammastar.read.charges import Charges, check_sign, has_missing, number_type, numbers
+from gammastar.read.http import remote_options
 from gammastar.read.integrity import expand, reading, verify
 from gammastar.read.schema import Branch, RowFilter, Schema
 
@@ -88,7 +89,7 @@ def _raw(
     path: str, schema: Schema, step: str | int, *, truth: bool, entries: tuple[int, int | None]
 ) -> Iterator[ak.Array]:
     """Yield the branches of one file as they are; whatever goes wrong in here is the file's fault."""
-    with reading(path), uproot.open({path: None}, **NO_CACHE) as file:
+    with reading(path), uproot.open({path: None}, **NO_CACHE, **remote_options(path)) as file:
         tree = open_tree(file, schema.tree, path)
         found = chosen(tree, schema, path, truth=truth)
         start, stop = entries

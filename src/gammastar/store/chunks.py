@@ -22,6 +22,7 @@ import gammastar
 from gammastar import __version__
 from gammastar.core.errors import StoreError
 from gammastar.read.events import chosen, open_tree
+from gammastar.read.http import remote_options
 from gammastar.read.integrity import reading
 from gammastar.read.schema import Schema
 from gammastar.store.manifest import atomic, digest
@@ -47,7 +48,10 @@ def code_digest() -> str:
 
 @dataclass(frozen=True)
 class Source:
-    """An input file: where it is, its SHA-256 ("" if it is not to be checked), its entries and UUID."""
+    """An input file: where it is, its identity ("" if it is not to be checked), its entries and UUID.
+
+    The identity is a SHA-256, or UUID and size (``store.remote.identity``).
+    """
 
     path: str
     sha256: str = ""
@@ -135,7 +139,7 @@ def split(
     BranchError
         If the tree or a branch is missing.
     """
-    with reading(path), uproot.open({path: None}) as file:
+    with reading(path), uproot.open({path: None}, **remote_options(path)) as file:
         tree = open_tree(file, schema.tree, path)
         total = int(tree.num_entries)
         uuid = str(file.file.uuid)

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
+import uproot
+
 from gammastar.core.errors import InputFileError
+from gammastar.read.events import open_tree
+from gammastar.read.http import remote_options
+from gammastar.read.integrity import reading
 from gammastar.store.manifest import file_sha256
 
-__all__ = ["SCHEMES", "Remote", "check_listed", "input_sha256", "listed_files"]
+__all__ = ["SCHEMES", "Remote", "check_listed", "identity", "input_sha256", "kind_of", "stamp"]
 
 SCHEMES = ("http", "https", "root", "xroot")
 BLOCK = 4 << 20
 LISTS = ("SHA256SUMS", "sha256sums.txt")
-MAX_BYTES = 64 << 20
+SHA = r"(?P<sha>[0-9A-Fa-f]{64})"
+GNU = re.compile(rf"^\s*(?P<escaped>\\?){SHA}(?: \*|[ \t]+)(?P<file>\S.*)$")
+BSD = re.compile(rf"^\s*(?P<escaped>\\?)SHA256 \((?P<file>.+)\)\s*=\s*{SHA}\s*$")
+ESCAPED = re.compile(r"\\(.)")
+MAX_LIST = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +63,19 @@ def input_sha256(path: Path | Remote) -> str:
     Raises
     ------
     InputFileError
-        If a remote file cannot be read, or the library for its scheme is not installed.
+        If the file cannot be read, or the library for its scheme is not installed.
     """
     if isinstance(path, Path):
-        return file_sha256(path)
+        try:
+            return file_sha256(path)
+        except OSError as error:
+            msg = f"{path}: cannot be read ({error.strerror})"
+            raise InputFileError(msg) from error
     import fsspec
 
     result = hashlib.sha256()
     try:
-        with fsspec.open(path.url, "rb") as stream:
+        with fsspec.open(path.url, "rb", **remote_options(path.url)) as stream:
             while block := stream.read(BLOCK):
                 result.update(block)
     except (OSError, ValueError, ImportError) as error:
@@ -72,44 +84,58 @@ def input_sha256(path: Path | Remote) -> str:
     return result.hexdigest()
 
 
-def listed_files(path: Path | Remote) -> tuple[str, ...]:
-    """Return the files of a fileset JSON as coffea writes it, of all datasets in order.
+def identity(path: Path | Remote, kind: str = "sha256") -> str:
+    """Return what tells a file from others: its SHA-256, or UUID and size without reading all of it.
+
+    Parameters
+    ----------
+    path : Path or Remote
+    kind : {"sha256", "uuid"}
+        A UUID is written when a file is made: it notices another file, not a flipped bit.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits, or ``uuid:<UUID>:<bytes>``.
 
     Raises
     ------
     InputFileError
-        If the file is missing, larger than 64 MB, no fileset, or names no file or one file twice.
+        If the file cannot be read.
     """
-    found: list[str] = []
-    for name, dataset in _fileset(path).items():
-        files = dataset.get("files") if isinstance(dataset, dict) else dataset
-        if not isinstance(files, dict | list) or not all(isinstance(file, str) for file in files):
-            msg = f"{path}: dataset {name!r} has no 'files' (a mapping of path to tree, or a list of paths)"
-            raise InputFileError(msg)
-        found.extend(files)
-    twice = sorted({file for file in found if found.count(file) > 1})
-    if twice or not found:
-        msg = f"{path}: {'names twice: ' + ', '.join(twice) if twice else 'names no file'}"
-        raise InputFileError(msg)
-    return tuple(found)
+    if kind == "sha256":
+        return input_sha256(path)
+    return f"uuid:{stamp(path)[0]}:{_size(path)}"
 
 
-def _fileset(path: Path | Remote) -> dict[str, Any]:
-    if not isinstance(path, Path):
-        msg = f"{path}: a fileset must be a local file"
-        raise InputFileError(msg)
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            msg = f"{path}: larger than {MAX_BYTES >> 20} MB; a fileset is not"
-            raise InputFileError(msg)
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        msg = f"{path}: is not a fileset ({str(error)[:200]})"
-        raise InputFileError(msg) from error
-    if not isinstance(content, dict):
-        msg = f"{path}: is not a fileset; expected a mapping of dataset to files"
-        raise InputFileError(msg)
-    return content
+def stamp(path: Path | Remote, tree: str = "") -> tuple[str, int | None]:
+    """Return the UUID of a ROOT file and, if a tree is named, its number of entries.
+
+    Raises
+    ------
+    InputFileError
+        If the file cannot be read.
+    BranchError
+        If there is no such tree.
+    """
+    name = str(path)
+    with reading(name), uproot.open({name: None}, **remote_options(name)) as file:
+        return str(file.file.uuid), int(open_tree(file, tree, name).num_entries) if tree else None
+
+
+def _size(path: Path | Remote) -> int:
+    if isinstance(path, Path):
+        return path.stat().st_size
+    import fsspec
+
+    system, name = fsspec.core.url_to_fs(path.url, **remote_options(path.url))
+    size = system.size(name)
+    return -1 if size is None else int(size)
+
+
+def kind_of(known: str) -> str:
+    """Return the kind of an identity."""
+    return "uuid" if known.startswith("uuid:") else "sha256"
 
 
 def check_listed(paths: Sequence[Path | Remote], found: Sequence[str]) -> None:
@@ -122,19 +148,78 @@ def check_listed(paths: Sequence[Path | Remote], found: Sequence[str]) -> None:
     """
     for path, sha in zip(paths, found, strict=True):
         if isinstance(path, Path):
-            expected = _listed(path.parent).get(path.name, sha)
-            if expected != sha:
+            expected = _expected(path)
+            if expected and kind_of(sha) == "uuid":
+                expected = expected if input_sha256(path) != expected else ""
+            if expected and expected != sha:
                 msg = f"{path}: SHA-256 is {sha}, expected {expected}; the file was changed or damaged"
                 raise InputFileError(msg)
 
 
+def _expected(path: Path) -> str:
+    """Return the SHA-256 that a list beside a file, or beside what it links to, gives; "" if none does.
+
+    Lists in the two folders above may name it as well, as ``folder/file``.
+    """
+    here, real = path.parent.resolve() / path.name, path.resolve()
+    near = dict.fromkeys((here.parent, real.parent))
+    above = {folder for folder in real.parents[1:3] if folder not in near}
+    for folder in (*near, *above):
+        for name in LISTS:
+            place = folder / name
+            if place.is_file():
+                status = place.stat()
+                sums = _listed(place, status.st_mtime_ns, status.st_size, strict=folder in near)
+                if here in sums or real in sums:  # a list may name the link or what it leads to
+                    return sums.get(here, sums.get(real, ""))
+    return ""
+
+
 @functools.lru_cache(maxsize=64)
-def _listed(folder: Path) -> dict[str, str]:
-    result: dict[str, str] = {}
-    for name in LISTS:
-        path = folder / name
-        if path.is_file():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                sha, _, file = line.strip().partition(" ")
-                result[file.strip().lstrip("*")] = sha.lower()
+def _listed(path: Path, _changed: int, size: int, *, strict: bool) -> dict[Path, str]:
+    """Return the SHA-256 by path that a list gives; one of other files may hold what it likes."""
+    if size > MAX_LIST:
+        msg = f"{path}: larger than {MAX_LIST >> 20} MB; a list of digests is not"
+        raise InputFileError(msg)
+    try:
+        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+    except OSError as error:
+        msg = f"{path}: cannot be read ({error.strerror})"
+        raise InputFileError(msg) from error
+    result: dict[Path, str] = {}
+    for number, line in enumerate(text.split("\n"), start=1):
+        where = f"{path}, line {number}"
+        try:
+            entry = _entry(line.rstrip("\r"), where)
+        except InputFileError:
+            if strict:
+                raise
+            continue
+        if entry is None:
+            continue
+        file, sha = _place(path.parent, entry[0]), entry[1]
+        if result.setdefault(file, sha) != sha and strict:
+            msg = f"{where}: {entry[0]!r} has another SHA-256 than before; which one holds?"
+            raise InputFileError(msg)
     return result
+
+
+def _place(folder: Path, name: str) -> Path:
+    """Return the path of a name in a list without following a link in its last part."""
+    path = folder / name
+    return path.resolve() if path.name == ".." else path.parent.resolve() / path.name
+
+
+def _entry(line: str, where: str) -> tuple[str, str] | None:
+    """Return file and SHA-256 of a line as ``sha256sum`` and BSD's ``--tag`` write it; None for a comment."""
+    if not line.strip() or line.lstrip().startswith("#"):
+        return None
+    found = BSD.match(line) or GNU.match(line)
+    if found is None:
+        shown = line if len(line) <= 120 else f"{line[:120]}…"
+        msg = f"{where}: {shown!r} is no '<SHA-256>  <file>' nor 'SHA256 (<file>) = <SHA-256>'"
+        raise InputFileError(msg)
+    file = found["file"]
+    if found["escaped"]:
+        file = ESCAPED.sub(lambda part: {"n": "\n", "r": "\r"}.get(part[1], part[1]), file)
+    return file, found["sha"].lower()

@@ -1,0 +1,255 @@
+"""Filesets as coffea writes them, taken as data: every statement about a file is used or refused by name."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from gammastar.core.errors import InputFileError
+from gammastar.store.remote import Remote, kind_of, stamp
+
+__all__ = ["Dataset", "Listed", "compare", "is_fileset", "read_fileset", "split_name"]
+
+MAX_BYTES = 256 << 20  # unpacked
+SHOWN = 8  # names in a message
+NAME = re.compile(r"^(?P<path>.*?\.json(?:\.gz)?)(?::(?P<dataset>.+))?$", re.DOTALL)
+# A form tells coffea what is inside the file; the schema and the file itself tell us.
+DATASET_KEYS = ("files", "metadata", "format", "treename", "form", "compressed_form", "did")
+FILE_KEYS = ("object_path", "steps", "num_entries", "uuid", "format", "lfn", "pfn")
+# Metadata by which a sample would have to be scaled; nothing here scales samples.
+SCALES = re.compile(r"x_?sec|xs$|cross_?section|weight|sum_?w|k_?factor|scale|efficiency", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A file of a fileset and what the fileset says of it.
+
+    Attributes
+    ----------
+    path : str
+        A path, a pattern or a URL.
+    where : str
+        Fileset and dataset, for messages.
+    tree : str
+        Name of the tree; "" if it is not given.
+    entries : int or None
+    uuid, sha256 : str
+        "" if it is not given.
+    """
+
+    path: str
+    where: str
+    tree: str = ""
+    entries: int | None = None
+    uuid: str = ""
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One dataset of a fileset."""
+
+    name: str
+    files: tuple[Listed, ...]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Return path and dataset of ``fileset.json:dataset``; the dataset is "" if none is given.
+
+    Examples
+    --------
+    >>> split_name("a/fileset.json.gz:data 2018"), split_name("run.root")
+    (('a/fileset.json.gz', 'data 2018'), ('run.root', ''))
+    """
+    found = None if "://" in name else NAME.match(name)
+    return (name, "") if found is None else (found["path"], found["dataset"] or "")
+
+
+def is_fileset(path: str) -> bool:
+    """Return whether a name is that of a fileset."""
+    return path.endswith((".json", ".json.gz"))
+
+
+def read_fileset(path: Path, dataset: str = "") -> Dataset:
+    """Return one dataset of a fileset JSON, which may be packed with gzip.
+
+    Parameters
+    ----------
+    path : Path
+    dataset : str
+        Its name; may be left out where the fileset holds one dataset only.
+
+    Raises
+    ------
+    InputFileError
+        If the file is missing, larger than 256 MB, or no fileset; if the dataset is not in there, or there
+        are several and none is chosen; if it names no file, one file twice, or says something of a file or of
+        the dataset that cannot be kept: entries left out, another format, unknown keys, weights.
+    """
+    content = _content(path)
+    if not dataset and len(content) > 1:
+        first = f"{path.name}:{next(iter(content))}"
+        msg = f"{path}: holds {len(content)} datasets: {_few(content)}; name one, as in {first[:80]!r}"
+        raise InputFileError(msg[:1000])
+    if not content or (dataset and dataset not in content):
+        msg = f"{path}: has no dataset {dataset!r}; it has {_few(content) or 'none'}"
+        raise InputFileError(msg)
+    name = dataset or next(iter(content))
+    where = f"{path}: dataset {name!r}"[:300]
+    entry = content[name] if isinstance(content[name], dict) else {"files": content[name]}
+    _known(where, entry, DATASET_KEYS)
+    if entry.get("format") not in (None, "root"):
+        msg = f"{where}: format {entry['format']!r} is not read; only 'root' is"
+        raise InputFileError(msg)
+    metadata = entry.get("metadata") or {}
+    if not isinstance(metadata, dict):
+        msg = f"{where}: metadata {_short(metadata)} is no mapping"
+        raise InputFileError(msg)
+    scales = [key for key in metadata if SCALES.search(str(key))]
+    if scales:
+        msg = (
+            f"{where}: metadata {_few(scales)} would scale the events, and nothing here applies it; put "
+            "weights into a branch that the schema names, and take the key out of the fileset"
+        )
+        raise InputFileError(msg)
+    return Dataset(name, _files(where, entry, metadata), metadata)
+
+
+def _files(where: str, entry: Mapping[str, Any], metadata: Mapping[str, Any]) -> tuple[Listed, ...]:
+    files = entry.get("files")
+    sums = metadata.get("sha256")
+    sums = sums if isinstance(sums, dict) else {}
+    tree = entry.get("treename") or ""
+    if isinstance(files, list) and all(isinstance(file, str) for file in files):
+        pairs: list[tuple[str, Any]] = [(file, tree) for file in files]
+    elif isinstance(files, dict):
+        pairs = list(files.items())
+    else:
+        msg = f"{where} has no 'files' (a mapping of path to tree, or a list of paths)"
+        raise InputFileError(msg)
+    twice = [file for file, n in Counter(file for file, _ in pairs).items() if n > 1]
+    if twice or not pairs:
+        msg = f"{where} {'names twice: ' + _few(twice) if twice else 'names no file'}"
+        raise InputFileError(msg)
+    return tuple(_listed(where, path, value, str(sums.get(path) or "")) for path, value in pairs)
+
+
+def _listed(where: str, path: str, value: Any, sha256: str) -> Listed:
+    at = f"{where}, file {path!r}"
+    said = value if isinstance(value, dict) else {"object_path": value}
+    _known(at, said, FILE_KEYS)
+    tree, entries, uuid = said.get("object_path"), said.get("num_entries"), said.get("uuid")
+    if said.get("format") not in (None, "root"):
+        msg = f"{at}: format {said['format']!r} is not read; only 'root' is"
+        raise InputFileError(msg)
+    if not isinstance(tree, str | None):
+        msg = f"{at}: object_path {_short(tree)} is no name of a tree"
+        raise InputFileError(msg)
+    if entries is not None and (not _count(entries)):
+        msg = f"{at}: num_entries {_short(entries)} is no number of entries"
+        raise InputFileError(msg)
+    if not isinstance(uuid, str | None):
+        msg = f"{at}: uuid {_short(uuid)} is no UUID"
+        raise InputFileError(msg)
+    if said.get("steps") is not None:
+        entries = _covered(at, said["steps"], entries)
+    return Listed(path, where, tree or "", entries, uuid or "", sha256)
+
+
+def _covered(at: str, steps: Any, entries: int | None) -> int:
+    """Return the number of entries that steps cover; steps that leave entries out are refused."""
+    good = isinstance(steps, list) and all(
+        isinstance(s, list) and len(s) == 2 and all(map(_count, s)) for s in steps
+    )
+    if not good:
+        msg = f"{at}: steps {_short(steps)} are no list of [first, last]"
+        raise InputFileError(msg)
+    ordered = sorted(steps)
+    last = ordered[-1][1] if ordered else 0
+    gaps = [low[1] for low, high in pairwise(ordered) if low[1] != high[0]]
+    if (ordered and ordered[0][0] != 0) or gaps or (entries is not None and last != entries):
+        n = "" if entries is None else f" of {entries}"
+        msg = (
+            f"{at}: the steps choose {sum(high - low for low, high in ordered)} entries{n}, not the whole "
+            f"file ({_short(steps)}); part of a file is not read: give steps of all entries, or none"
+        )
+        raise InputFileError(msg)
+    return int(last)
+
+
+def compare(path: Path | Remote, listed: Listed, tree: str, known: str) -> None:
+    """Compare a file with what a fileset says of it.
+
+    Parameters
+    ----------
+    path : Path or Remote
+    listed : Listed
+    tree : str
+        Whose entries are counted where the fileset names none.
+    known : str
+        The file's identity.
+
+    Raises
+    ------
+    InputFileError
+        If digest, UUID or number of entries differ.
+    """
+    if listed.sha256 and kind_of(listed.sha256) == kind_of(known) and listed.sha256.lower() != known:
+        msg = f"{path}: is {known}, {listed.where} has {listed.sha256[:200]}; the file was changed or damaged"
+        raise InputFileError(msg)
+    if not listed.uuid and listed.entries is None:
+        return
+    uuid, entries = stamp(path, (listed.tree or tree) if listed.entries is not None else "")
+    if listed.uuid and uuid.lower() != listed.uuid.lower():
+        msg = f"{path}: has UUID {uuid}, {listed.where} has {listed.uuid[:80]}; it is another file"
+        raise InputFileError(msg)
+    if entries is not None and entries != listed.entries:
+        msg = f"{path}: has {entries} entries, {listed.where} has {listed.entries}; it is another file"
+        raise InputFileError(msg)
+
+
+def _count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def _known(where: str, found: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    unknown = [key for key in found if key not in known]
+    if unknown:
+        msg = f"{where}: unknown keys {_few(unknown)}; known are {', '.join(known)}"
+        raise InputFileError(msg[:1000])
+
+
+def _few(names: Any) -> str:
+    shown = [repr(str(name)[:80]) for name in list(names)[:SHOWN]]
+    more = len(names) - len(shown)
+    return ", ".join(shown) + (f" … and {more} more" if more > 0 else "")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"
+
+
+def _content(path: Path) -> dict[str, Any]:
+    try:
+        with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as stream:
+            text = stream.read(MAX_BYTES + 1)
+        if len(text) > MAX_BYTES:
+            msg = f"{path}: larger than {MAX_BYTES >> 20} MB; a fileset is not"
+            raise InputFileError(msg)
+        content = json.loads(text)
+    except (OSError, EOFError, ValueError, RecursionError) as error:
+        msg = f"{path}: is not a fileset ({str(error)[:200]})"
+        raise InputFileError(msg) from error
+    if not isinstance(content, dict):
+        msg = f"{path}: is not a fileset; expected a mapping of dataset to files"
+        raise InputFileError(msg)
+    return content
