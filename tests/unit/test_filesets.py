@@ -206,10 +206,10 @@ def test_lists_of_other_folders_names_and_lines(folder):
         with pytest.raises(InputFileError, match="changed or damaged"):
             check_listed([path], [good])
     (folder / "SHA256SUMS").write_text(f"{good[:40]}  a.root\n")
-    with pytest.raises(InputFileError, match="line 1: .* is no"):
+    with pytest.raises(InputFileError, match=r"line 1: .* is no"):
         check_listed([folder / "a.root"], [good])
     (folder / "SHA256SUMS").write_text(f"{good}  a.root\n{'0' * 64}  ./a.root\n")
-    with pytest.raises(InputFileError, match="line 2: './a.root' has another SHA-256 than before"):
+    with pytest.raises(InputFileError, match=r"line 2: './a.root' has another SHA-256 than before"):
         check_listed([folder / "a.root"], [good])
 
 
