@@ -7,11 +7,17 @@ import time
 from pathlib import Path
 
 import pytest
+import uproot
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "faults"))
 
 from injection import kills, workers  # noqa: E402
+
+from gammastar.core.errors import SteeringError  # noqa: E402
+from gammastar.facility import open_farm  # noqa: E402
+from gammastar.pipeline import run  # noqa: E402
+from gammastar.pipeline.commands import verify_results  # noqa: E402
 
 
 def gammastar(*arguments, check=True):
@@ -146,3 +152,26 @@ def _session(process):
         return int((process / "stat").read_text().rpartition(")")[2].split()[3])
     except (OSError, ValueError, IndexError):
         return -1
+
+
+def test_missing_files_are_left_out_and_reported(tmp_path):
+    """A dataset of a fileset, known by UUID, beside a file that is not there."""
+    path = kills.steering(tmp_path / "steering.toml")
+    text = path.read_text().split("[subtract]")[0]
+    start = text.index("files = [")
+    files = {"data": {"files": {str(workers.DATA): "events"}}, "ttbar": {"files": ["other.root"]}}
+    (tmp_path / "fileset.json").write_text(json.dumps(files))
+    names = 'files = ["fileset.json:data", "gone.root"]\ndigest = "uuid"'
+    path.write_text(text[:start] + names + text[text.index("]", start) + 1 :])
+    with pytest.raises(SteeringError, match=r"gone\.root"):
+        run(path, output=tmp_path / "strict")
+    with open_farm(skip_bad=True) as farm:
+        run(path, output=tmp_path / "out", farm=farm)
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    with uproot.open(workers.DATA) as file:
+        uuid = str(file.file.uuid)
+    assert any(str(sha).startswith(f"uuid:{uuid}:") for sha in manifest["inputs"].values())
+    (skipped,) = manifest["partial"]["select"]["skipped"]
+    assert skipped["file"] == str(tmp_path / "gone.root")
+    assert "UUID" in manifest["methods"]["identity of inputs"]
+    assert any("ok uuid:" in line for line in verify_results(tmp_path / "out"))

@@ -15,6 +15,7 @@ from gammastar.pipeline.context import Tell
 from gammastar.pipeline.reach_files import masses_reached
 from gammastar.store.guarded import check_chunks
 from gammastar.store.manifest import digest, file_sha256, package_digest, read_json
+from gammastar.store.remote import identity, kind_of
 
 __all__ = ["show_results", "simulate_file", "verify_results"]
 
@@ -158,7 +159,7 @@ def verify_results(folder: Path) -> Iterator[str]:
     yield f"code: {_code(manifest)}"
     wrong = []
     for path, sha in _inputs(folder, manifest):
-        good = path.is_file() and file_sha256(path) == sha
+        good = path.is_file() and identity(path, kind_of(sha)) == sha
         wrong += [str(path)] if path.is_file() and not good else []
         yield f"input {path.name}: {'ok' if good else 'CHANGED' if path.is_file() else 'not here'} {sha[:16]}"
     for stage, entry in manifest["stages"].items():
