@@ -15,6 +15,7 @@ import click
 from gammastar.cli_record import FILE, RECORD
 from gammastar.core.errors import GammastarError
 from gammastar.core.memory import keep_heap
+from gammastar.core.resolve import guarded
 
 __all__ = ["app", "main"]
 
@@ -264,7 +265,8 @@ def main() -> None:
     keep_heap()
     app.add_command(millicharge)
     try:
-        app(standalone_mode=False)
+        with guarded():
+            app(standalone_mode=False)
     except GammastarError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)

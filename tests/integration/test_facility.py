@@ -136,7 +136,7 @@ def test_other_cut_other_input_other_code_are_never_taken_for_the_same(here, tmp
         job.chunk_key(chunk),
         replace(job, sources=(Source(job.sources[0].path, "0" * 64),)).chunk_key(chunk),
     }
-    monkeypatch.setattr("gammastar.store.chunks.code_digest", lambda: "other code")
+    monkeypatch.setattr("gammastar.store.chunks.package_digest", lambda: "other code")
     assert len(keys | {job.chunk_key(chunk)}) == 3
 
 

@@ -72,7 +72,7 @@ def test_a_run_resumed_with_other_code_says_so(folder, monkeypatch):
     monkeypatch.setattr("gammastar.pipeline.checkpoint.package_digest", lambda: "0" * 64)
     run(folder.parent / "steering.toml", output=folder, resume=True)
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert any("other code" in note for note in manifest["notes"])
+    assert any("code of gammastar changed" in note for note in manifest["notes"])
     assert any("another one" in line for line in verify_results(folder))
     monkeypatch.undo()
     run(folder.parent / "steering.toml", output=folder)

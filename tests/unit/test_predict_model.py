@@ -14,6 +14,7 @@ from gammastar import predict, report
 from gammastar.config import Predict
 from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError, SteeringError
+from gammastar.core.resolve import freeze, python_names
 from gammastar.physics.vector_models import CHARGES, E_CHARGE
 from gammastar.physics.widths import RTable
 from gammastar.pipeline import sections_reach
@@ -100,7 +101,8 @@ def context(folder, model, **more):
     }
     given["channels"] = ["pseudoscalar_dalitz", "vector_mesons", "bremsstrahlung"]
     section = Predict(**(given | {"model": model} | more))
-    return SimpleNamespace(steering=SimpleNamespace(predict=section), base=folder)
+    code = freeze(python_names(section.model_dump()), folder)
+    return SimpleNamespace(steering=SimpleNamespace(predict=section), base=folder, code=code)
 
 
 def known(folder, model, own=None):
@@ -259,8 +261,10 @@ def test_an_edited_file_is_another_input(folder) -> None:
     ctx = context(folder, "mine.py:Axion")
     before = files_of(ctx)
     (folder / "mine.py").write_text(HEAD.replace("0.25", "0.5"))
-    assert list(files_of(ctx)) == list(before) == ["[predict] mine.py"]
-    assert files_of(ctx) != before
+    again = context(folder, "mine.py:Axion")  # another run; the first one keeps what it has read
+    assert list(files_of(again)) == list(before) == ["[predict] mine.py"]
+    assert files_of(again) != before
+    assert files_of(ctx) == before
     assert files_of(context(folder, "dark_photon")) == {}
 
 

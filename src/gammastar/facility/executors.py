@@ -19,11 +19,13 @@ from loky import get_reusable_executor
 
 from gammastar.core.errors import GammastarError, SteeringError, StoreError
 from gammastar.core.pairs import MatchedPairs, Pairs
+from gammastar.core.resolve import guarded, install, installed
 from gammastar.facility.harvest import LOST, Harvest, harvest
 from gammastar.facility.processor import matched_of, pairs_of
 from gammastar.facility.warm import local_worker, warm
 from gammastar.select import Cutflow, Step
-from gammastar.store.chunks import Job, code_digest
+from gammastar.store.chunks import Job
+from gammastar.store.manifest import package_digest
 
 __all__ = ["Farm", "open_farm"]
 
@@ -126,7 +128,7 @@ class Farm:
         """
         waiting = dict(enumerate(items))
         results: dict[int, Any] = {}
-        blob, total = cloudpickle.dumps(function), len(waiting)
+        blob, total = _packed(function), len(waiting)
         for attempt in range(1 + self.retries):
             if waiting:
                 found = {}
@@ -173,15 +175,26 @@ class Farm:
             logger.warning("%s: %s", self.name, self.events[-1])
 
 
+def _packed(function: Callable[[Any], Any]) -> bytes:
+    """Return a function with the user code that it may need, for `_function`."""
+    blob = cloudpickle.dumps(function)
+    code = {name: modules for name, modules in installed().items() if name.encode() in blob}
+    packed: bytes = cloudpickle.dumps((code, blob))
+    return packed
+
+
 @functools.lru_cache(maxsize=2)
-def _function(blob: bytes) -> Callable[[Any], Any]:
-    found: Callable[[Any], Any] = cloudpickle.loads(blob)  # our own function, on its way to our own worker
+def _function(packed: bytes) -> Callable[[Any], Any]:
+    code, blob = cloudpickle.loads(packed)  # our own function, on its way to our own worker
+    install(code)
+    found: Callable[[Any], Any] = cloudpickle.loads(blob)
     return found
 
 
 def _call(blob: bytes, index: int, item: Any) -> tuple[int, GammastarError | None, Any]:
     try:
-        return index, None, _function(blob)(item)
+        with guarded():
+            return index, None, _function(blob)(item)
     except GammastarError as error:
         return index, error, None
 
@@ -288,11 +301,11 @@ def _client(address: str, workers: int | None) -> Iterator[Any]:
 
 def _same_code(client: Any) -> None:
     try:
-        found = client.run(code_digest)
+        found = client.run(package_digest)
     except (ImportError, AttributeError) as error:
         msg = f"a worker cannot import gammastar ({error}); install the same version there"
         raise StoreError(msg) from error
-    other = sorted(worker for worker, code in found.items() if code != code_digest())
+    other = sorted(worker for worker, code in found.items() if code != package_digest())
     if other:
         msg = f"the workers {', '.join(other)} have another version of gammastar; install the same everywhere"
         raise StoreError(msg)

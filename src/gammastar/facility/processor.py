@@ -18,8 +18,10 @@ from gammastar import read, select
 from gammastar.core.errors import GammastarError, InputFileError, StoreError
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import FloatArray
+from gammastar.core.resolve import guarded
 from gammastar.select import Cutflow
-from gammastar.store.chunks import Arrays, Chunk, Job, code_digest, read_chunk, write_chunk
+from gammastar.store.chunks import Arrays, Chunk, Job, read_chunk, write_chunk
+from gammastar.store.manifest import package_digest
 from gammastar.store.remote import Remote, identity, kind_of
 
 __all__ = ["DileptonPairs", "matched_of", "pairs_of"]
@@ -47,7 +49,7 @@ class DileptonPairs:
     """
 
     job: Job
-    code: str = field(default_factory=code_digest)
+    code: str = field(default_factory=package_digest)
 
     def __call__(self, events: Any) -> dict[str, list[dict[str, Any]]]:
         """Work on the entries that coffea's metadata name."""
@@ -78,10 +80,11 @@ class DileptonPairs:
         """Return the note of a finished chunk, or that of its failure."""
         where = {"index": chunk.index, "start": chunk.start, "stop": chunk.stop, "path": chunk.path}
         try:
-            if code_digest() != self.code:
+            if package_digest() != self.code:
                 msg = "this worker has another version of gammastar than the run; install the same everywhere"
                 raise StoreError(msg)
-            return {"done": [where | _kept(self.job, chunk)], "failed": []}
+            with guarded():
+                return {"done": [where | _kept(self.job, chunk)], "failed": []}
         except GammastarError as error:
             name, code = type(error).__name__, error.exit_code
             return {"done": [], "failed": [where | {"error": name, "message": str(error), "exit_code": code}]}

@@ -105,7 +105,7 @@ def _mixed_pairs(ctx: Context, given: Inputs, n: int) -> tuple[Pairs, int]:
     Returns the pairs, and the size of the pool if it holds but a sample of the leptons, else 0.
     """
     reading, section = _selection(ctx)
-    schema, cuts = load_schema(reading, ctx.base), load_cuts(section, ctx.base)
+    schema, cuts = load_schema(reading, ctx.code), load_cuts(section, ctx.code)
     if schema.layout == "pair":
         msg = "subtract: files of pairs hold no single leptons to mix; give r_factor and another method"
         raise SteeringError(msg)
@@ -126,7 +126,7 @@ def _mixed_pairs(ctx: Context, given: Inputs, n: int) -> tuple[Pairs, int]:
 def selected_pairs(ctx: Context, files: Sequence[Any]) -> Pairs:
     """Return the opposite-sign pairs of other files after the selection of the data, or a sample of them."""
     reading, section = _selection(ctx)
-    schema, cuts = load_schema(reading, ctx.base), load_cuts(section, ctx.base)
+    schema, cuts = load_schema(reading, ctx.code), load_cuts(section, ctx.code)
     chunks = read.open_events([str(f) for f in files], schema, step=reading.step)
     found = (select.pairs(events, cuts)[0] for events in chunks)
     return thinned(

@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel
 
-from gammastar import __version__
 from gammastar.core.errors import StoreError
 from gammastar.store.manifest import (
     atomic,
@@ -64,11 +63,10 @@ class Book:
     def key(self, section: BaseModel | None, *upstream: str) -> str:
         """Return the digest that decides whether a stage must run again.
 
-        It covers the stage's section, its inputs' digests, the package version and the seed; not the
-        state of a repository, or every commit would run everything again.
+        It covers the stage's section, its inputs' digests, the package's own code and the seed.
         """
         content = {} if section is None else section.model_dump(mode="json")
-        return digest(content, list(upstream), __version__, self.seed)
+        return digest(content, list(upstream), package_digest(), self.seed)
 
     def arrays(self, stage: str, key: str, compute: Callable[[], Arrays]) -> Arrays:
         """Return the arrays of a stage: from disk if `resume` is on and nothing upstream changed."""
@@ -169,6 +167,6 @@ def open_book(folder: Path, *, resume: bool, seed: int, mock: bool) -> Book:
     previous = read_json(path) if resume and path.is_file() else {}
     book = Book(folder, resume, seed, mock, previous)
     if previous and previous.get("code") != package_digest():
-        book.notes.append("resumed with other code of the same version; run without --resume to be sure")
+        book.notes.append("the code of gammastar changed since the run that is resumed: its stages run again")
         logger.warning("%s: %s", folder, book.notes[-1])
     return book

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -14,6 +14,7 @@ from gammastar.core.axes import ENERGY, KINEMATICS, MASS, PT, variable
 from gammastar.core.data import data_path
 from gammastar.core.errors import InputFileError
 from gammastar.core.records import Exposure, FloatArray, Spectrum
+from gammastar.core.resolve import UserCode, freeze, python_names
 from gammastar.core.stats import filled
 from gammastar.pipeline.checkpoint import Arrays, Book
 from gammastar.store.manifest import digest
@@ -61,6 +62,7 @@ class Context:
 
     ``tell(stage, fraction, text)`` reports progress; a fraction of None means that it is not known. With a
     `farm` chunks and grid points are worked on there; `allow_partial` allows limits from part of the data.
+    `code` is the user's Python code as it was when the run began.
     """
 
     steering: Steering
@@ -70,9 +72,12 @@ class Context:
     tell: Tell
     farm: Farm | None = None
     allow_partial: bool = False
+    code: UserCode = field(init=False)
 
     def __post_init__(self) -> None:
-        self.book.configuration = digest(self.steering.model_dump(mode="json"))
+        content = self.steering.model_dump(mode="json")
+        self.book.configuration = digest(content)
+        object.__setattr__(self, "code", freeze(python_names(content), self.base))
         if self.farm is not None:
             self.farm.tell = self.tell
 

@@ -20,7 +20,7 @@ from gammastar.pipeline.carrying import carried, law
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context, shipped
 from gammastar.pipeline.generating import generator
-from gammastar.pipeline.producing import LEPTON_MASS, Production, theory_channel
+from gammastar.pipeline.producing import LEPTON_MASS, Production, files_of, theory_channel
 from gammastar.pipeline.yield_errors import rate_budget, yield_budget
 from gammastar.store.manifest import digest
 
@@ -93,7 +93,7 @@ def _parts(ctx: Context, exposure: Exposure) -> list[_Part]:
     interaction = float(-np.expm1(-exposure.thickness))
     parts = []
     for name in section.channels:
-        channel = theory_channel(name, predicting, ctx.base, exposure.beam_energy, interaction)
+        channel = theory_channel(name, predicting, ctx.code, exposure.beam_energy, interaction)
         high = min(top, M_PI0) if name == "pion_dalitz" else top
         parts.append(_Part(name, channel, 0.0, high))
     predict.check_exclusive([part.channel for part in parts])
@@ -119,7 +119,7 @@ def predict_stage(ctx: Context, production: Production, made: Any) -> Arrays | N
     m_chi = np.array(section.masses)
     parts, pairs = _parts(ctx, production.exposure), _pairs(ctx, made)
     described = [predict.describe(part.channel) for part in parts]
-    key = ctx.book.key(ctx.steering.predict, ctx.book.key_of("spectrum"), digest(described))
+    key = ctx.book.key(ctx.steering.predict, ctx.book.key_of("spectrum"), digest(described, files_of(ctx)))
 
     def compute() -> Arrays:
         ctx.tell("predict", None, f"millicharged pairs at {len(m_chi)} masses")
@@ -161,7 +161,7 @@ def accept_stage(ctx: Context, production: Production, made: Any) -> dict[str, A
     if not found or predicted is None or section is None or accepting is None:
         return {}
     charges = np.geomspace(*accepting.charge, accepting.n_charges)
-    described = digest({name: repr(detector) for name, detector in found.items()}, charges)
+    described = digest({name: repr(detector) for name, detector in found.items()}, charges, files_of(ctx))
     before = ctx.book.key_of("spectrum", "flow", "millicharge")
     key = ctx.book.key(accepting, before, described, ctx.book.key(ctx.steering.predict))
 

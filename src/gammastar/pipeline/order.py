@@ -9,6 +9,7 @@ from typing import Any
 
 from gammastar import config
 from gammastar.core.errors import SteeringError, StoreError
+from gammastar.core.resolve import guarded
 from gammastar.pipeline.checkpoint import open_book
 from gammastar.pipeline.checks import check_steering, listing
 from gammastar.pipeline.context import Context, Farm, Tell
@@ -84,21 +85,24 @@ def run(
         raise SteeringError(msg)
     folder = output or Path("results") / parsed.analysis.name
     writable(folder)
+    fixed = folder.absolute()  # whatever user code does to the working folder
     mock = parsed.analysis.mock or parsed.simulate is not None
-    book = open_book(folder, resume=resume or only is not None, seed=parsed.analysis.seed, mock=mock)
+    book = open_book(fixed, resume=resume or only is not None, seed=parsed.analysis.seed, mock=mock)
     book.force = only
-    ctx = Context(parsed, steering.resolve().parent, folder, book, tell, farm, allow_partial)
+    ctx = Context(parsed, steering.resolve().parent, fixed, book, tell, farm, allow_partial)
     _check(ctx, names[: names.index(only) + 1] if only else names)
     products = Products()
     for stage in names:
-        _STAGES[stage](ctx, products)
+        with guarded():
+            _STAGES[stage](ctx, products)
         if stage == only:
             break
     if only is None:
         if parsed.report is not None:
             from gammastar.pipeline import pages
 
-            pages.write(ctx, products)
+            with guarded():
+                pages.write(ctx, products)
         book.finish()
     return folder
 
@@ -186,6 +190,7 @@ def _training(ctx: Context, made: Products) -> Any:
     return made.training
 
 
+@guarded()
 def training_pairs(steering: Path, output: Path | None, *, tell: Tell = _silent) -> tuple[Context, Any]:
     """Run the stages before the flow, or take kept ones; return the run and the flow's pairs."""
     parsed = config.load(steering)

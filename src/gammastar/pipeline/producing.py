@@ -15,7 +15,7 @@ from gammastar.core.constants import M_E, M_MU
 from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError, SteeringError
 from gammastar.core.records import Exposure, FloatArray, Spectrum
-from gammastar.core.resolve import resolve
+from gammastar.core.resolve import UserCode, python_names, resolve
 from gammastar.core.sampler import Sampler
 from gammastar.physics import bremsstrahlung
 from gammastar.physics.hadronic_split import SPLIT_MAX
@@ -24,7 +24,6 @@ from gammastar.physics.vector_models import CHARGES
 from gammastar.physics.widths import RTable
 from gammastar.pipeline.context import Context, shipped
 from gammastar.pipeline.learning import InDomain
-from gammastar.store.manifest import file_sha256
 
 __all__ = [
     "LEPTON_MASS",
@@ -85,7 +84,7 @@ def r_table() -> RTable:
     return RTable.read(data_path("measurements/r_ratio.csv"))
 
 
-def make_model(name: str, base: Path) -> predict.Model:
+def make_model(name: str, where: Path | UserCode) -> predict.Model:
     """Return the model of a name or of ``file.py:attribute`` (a model or a function without arguments).
 
     Raises
@@ -102,7 +101,7 @@ def make_model(name: str, base: Path) -> predict.Model:
         known = ", ".join(("dark_photon", *CHARGES))
         msg = f"predict.model = {name!r}: neither one of {known} nor of the form 'file.py:attribute'"
         raise SteeringError(msg)
-    model = resolve(name, base)
+    model = resolve(name, where)
     if not isinstance(model, predict.Model) and callable(model):
         try:
             model = model()
@@ -129,15 +128,16 @@ def make_model(name: str, base: Path) -> predict.Model:
 def model_of(ctx: Context) -> predict.Model:
     """Return the model of a run; the dark photon without [predict]."""
     section = ctx.steering.predict
-    return make_model("dark_photon" if section is None else section.model, ctx.base)
+    return make_model("dark_photon" if section is None else section.model, ctx.code)
 
 
 def files_of(ctx: Context) -> dict[str, str]:
-    """Return the digests of the user's files behind the model and the channels, by their names."""
-    section = ctx.steering.predict
-    names = () if section is None else (section.model, *section.channels)
-    files = dict.fromkeys(name.partition(":")[0] for name in names if ":" in name)
-    return {f"[predict] {file}": file_sha256((ctx.base / file).resolve()) for file in files}
+    """Return the digests of the user's files behind the model and the channels, by their names.
+
+    What they import from beside themselves is among them.
+    """
+    names = python_names(() if ctx.steering.predict is None else ctx.steering.predict.model_dump(mode="json"))
+    return {f"[predict] {file}": sha for file, sha in ctx.code.shas(names).items()}
 
 
 def needs_shares(model: predict.Model) -> TypeGuard[predict.VectorModel]:
@@ -182,7 +182,12 @@ def replica_weights(folder: Path) -> predict.ReplicaWeights | None:
 
 
 def theory_channel(
-    name: str, section: Predict, base: Path, beam_energy: float, interaction: float = 1.0, **options: Any
+    name: str,
+    section: Predict,
+    where: Path | UserCode,
+    beam_energy: float,
+    interaction: float = 1.0,
+    **options: Any,
 ) -> predict.Channel:
     """Return the theory channel of a name or of ``file.py:attribute``.
 
@@ -192,8 +197,8 @@ def theory_channel(
         "bremsstrahlung", "pion_dalitz", "pseudoscalar_dalitz", "vector_dalitz", "vector_mesons" or "jpsi".
     section : Predict
         Its preset of bremsstrahlung, Λ and table of mesons.
-    base : Path
-        Folder of the steering file.
+    where : Path or UserCode
+        Folder of the steering file, or the code that was frozen there.
     beam_energy : float [GeV]
     interaction : float
         Probability that a proton interacts.
@@ -214,13 +219,14 @@ def theory_channel(
             kernel = replace(kernel, name=title, off_shell=section.off_shell)
         return predict.Bremsstrahlung(kernel, beam_energy, interaction)
     if name in MESONS:
+        base = where if isinstance(where, Path) else where.folder
         table = MesonTable.read(shipped(section.mesons, base, "measurements"))
         return MESONS[name](table, beam_energy, interaction, **options)
     if ":" not in name:
         known = ", ".join(("bremsstrahlung", *MESONS))
         msg = f"predict.channels: {name!r} is neither one of {known} nor of the form 'file.py:attribute'"
         raise SteeringError(msg)
-    channel = resolve(name, base)
+    channel = resolve(name, where)
     if not isinstance(channel, predict.Channel) and callable(channel):
         try:
             channel = channel()
@@ -247,7 +253,7 @@ def theory_production(ctx: Context) -> Production:
         msg = "[predict] with source = 'theory' needs beam_energy"
         raise SteeringError(msg)
     exposure = Exposure(section.beam_energy, section.target_a, section.target_z, EVERY_PROTON, 1.0)
-    channels = [theory_channel(name, section, ctx.base, section.beam_energy) for name in section.channels]
+    channels = [theory_channel(name, section, ctx.code, section.beam_energy) for name in section.channels]
     whole = predict.Mixture(tuple(channels))
     model, channel = model_of(ctx), whole
     if _by_charges(model):
@@ -277,7 +283,7 @@ def measured_production(
     photon = predict.VirtualPhoton(mass, rates, rate_cov, sampler, in_domain, weights)
     interaction = float(-np.expm1(-exposure.thickness))
     others = [
-        theory_channel(name, section, ctx.base, exposure.beam_energy, interaction)
+        theory_channel(name, section, ctx.code, exposure.beam_energy, interaction)
         for name in section.channels
     ]
     predict.check_exclusive([photon, *others])
@@ -305,7 +311,7 @@ def _other_vector(ctx: Context, section: Predict, photon: predict.VirtualPhoton)
         return predict.Scaled(photon, _own_rate(model))
     names = ("pseudoscalar_dalitz", "vector_dalitz", "vector_mesons", "bremsstrahlung")
     beam, charges = ctx.steering.spectrum.beam_energy, model.charges
-    channels = [theory_channel(name, section, ctx.base, beam) for name in names]
+    channels = [theory_channel(name, section, ctx.code, beam) for name in names]
     return predict.Scaled(
         photon, lambda mass: predict.rate_ratio(charges, mass, predict.shares_of(channels, mass))
     )

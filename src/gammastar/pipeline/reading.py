@@ -15,6 +15,7 @@ import numpy as np
 from gammastar import config, read, select
 from gammastar.core.errors import SteeringError
 from gammastar.core.pairs import Pairs
+from gammastar.core.resolve import UserCode
 from gammastar.pipeline import stored_pairs, stored_truth
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context
@@ -89,12 +90,12 @@ def _job(ctx: Context, kind: Any, paths: tuple[Path | Remote, ...], shas: tuple[
     folder = (ctx.folder / "chunks" / kind).resolve()
     if folder.is_dir() and not ctx.book.resume:
         shutil.rmtree(folder)
-    schema = load_schema(reading, ctx.base)
-    code = _user_code(section, reading.schema_file, ctx.base)
+    schema = load_schema(reading, ctx.code)
+    code = _user_code(section, reading.schema_file, ctx.code)
     sources = tuple(Source(str(path), sha) for path, sha in zip(paths, shas, strict=True))
     key = digest(section.model_dump(mode="json"), repr(schema), code)
     return Job(
-        kind, sources, schema, functools.partial(load_cuts, section, ctx.base), reading.step, key, folder
+        kind, sources, schema, functools.partial(load_cuts, section, ctx.code), reading.step, key, folder
     )
 
 
@@ -113,11 +114,12 @@ def _partial(ctx: Context, stage: str, kind: str) -> None:
         ctx.book.notes.append(f"{len(skipped)} chunks or files skipped: {lost:.3%} of the {what} lost")
 
 
-def _user_code(section: config.Select, schema: str, base: Path) -> str:
+def _user_code(section: config.Select, schema: str, code: UserCode) -> str:
+    """Return the digest of the user's part of the selection: functions, what they import, schema."""
     used = [*section.event_functions, *section.pair_functions]
-    used += [] if schema in read.builtin_names() else [schema]
-    names = {name.partition(":")[0] for name in used}
-    return digest({name: file_sha256(base / name) for name in sorted(names)})
+    plain = schema.endswith(".toml")
+    used += [] if plain or schema in read.builtin_names() else [schema]
+    return digest(used, code.shas(used), file_sha256(code.folder / schema) if plain else "")
 
 
 def _kept_columns(ctx: Context) -> tuple[str, ...]:
@@ -147,8 +149,8 @@ def select_stage(ctx: Context, given: Inputs) -> tuple[Pairs, Arrays]:
     if reading is None or section is None:
         msg = "[read] and [select] are needed to read pairs"
         raise SteeringError(msg)
-    schema, cuts = load_schema(reading, ctx.base), load_cuts(section, ctx.base)
-    code = _user_code(section, reading.schema_file, ctx.base)
+    schema, cuts = load_schema(reading, ctx.code), load_cuts(section, ctx.code)
+    code = _user_code(section, reading.schema_file, ctx.code)
     wanted = _kept_columns(ctx)
     key = ctx.book.key(section, digest(reading.model_dump(mode="json"), wanted), code, *given.shas)
 
@@ -209,8 +211,8 @@ def match_stage(ctx: Context, given: Inputs) -> Truth:
     if reading is None or section is None or not given.response:
         msg = "read.response: no simulation with truth is given; [unfold] needs it"
         raise SteeringError(msg)
-    schema, cuts = load_schema(reading, ctx.base), load_cuts(section, ctx.base)
-    code = _user_code(section, reading.schema_file, ctx.base)
+    schema, cuts = load_schema(reading, ctx.code), load_cuts(section, ctx.code)
+    code = _user_code(section, reading.schema_file, ctx.code)
     wanted = _kept_columns(ctx)
     unfolding = ctx.steering.unfold
     if unfolding is not None and (unfolding.systematics.polarisation or unfolding.systematics.fsr):

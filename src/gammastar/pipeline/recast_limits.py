@@ -11,6 +11,7 @@ import numpy as np
 from gammastar import predict, report
 from gammastar.config import Predict
 from gammastar.core.records import FloatArray
+from gammastar.core.resolve import UserCode
 from gammastar.physics.hadronic_split import SPLIT_MAX
 from gammastar.pipeline.producing import make_model, needs_shares, r_table, theory_channel
 
@@ -52,15 +53,15 @@ def edges_of(polygon: FloatArray, mass: FloatArray) -> FloatArray:
     return np.asarray(edges, dtype=np.float64)
 
 
-def recast_limits(section: Predict, base: Path) -> list[report.ExistingLimit]:
+def recast_limits(section: Predict, where: Path | UserCode) -> list[report.ExistingLimit]:
     """Return the shipped limits on dark photons as limits on the model of a steering file.
 
     Parameters
     ----------
     section : Predict
         Names the model, the table of mesons and the preset of bremsstrahlung.
-    base : Path
-        Folder of the steering file.
+    where : Path or UserCode
+        Folder of the steering file, or the code that was frozen there.
 
     Returns
     -------
@@ -72,8 +73,10 @@ def recast_limits(section: Predict, base: Path) -> list[report.ExistingLimit]:
     `gammastar.predict.displaced` with the lengths of each experiment. Decays to e⁺e⁻ only, which is what the
     experiments mostly saw; FASER's shares of the processes are taken as those of 400 GeV.
     """
-    model, photon = make_model(section.model, base), predict.DarkPhoton(r_table())
-    channels = [theory_channel(name, section, base, BEAM) for name in CHANNELS] if needs_shares(model) else []
+    model, photon = make_model(section.model, where), predict.DarkPhoton(r_table())
+    channels = (
+        [theory_channel(name, section, where, BEAM) for name in CHANNELS] if needs_shares(model) else []
+    )
     found = []
     for limit in report.existing_limits(kinds=("observed", "recast")):
         near, length = LENGTHS[limit.name]

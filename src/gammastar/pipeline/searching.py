@@ -138,7 +138,7 @@ def accept_stage(ctx: Context, production: Production, predicted: Arrays) -> dic
     couplings = np.geomspace(low, high, n)
     described = digest({name: repr(detector) for name, detector in found.items()})
     before = ctx.book.key_of("spectrum", "flow", "predict")
-    described = digest(described, couplings, predicting.model_dump(mode="json"))
+    described = digest(described, couplings, predicting.model_dump(mode="json"), files_of(ctx))
     key = ctx.book.key(section, before, described)
 
     def compute() -> Arrays:
@@ -187,7 +187,7 @@ def _ready(
     if section.longitudinal_sigma > 0:
         both = section.longitudinal + np.array([-1.0, 1.0]) * section.longitudinal_sigma
         shares += tuple(np.clip(both, 0.0, 1.0).tolist())
-    model = make_model(ctx.steering.predict.model if ctx.steering.predict else "dark_photon", ctx.base)
+    model = make_model(ctx.steering.predict.model if ctx.steering.predict else "dark_photon", ctx.code)
     return [
         functools.partial(
             accept.yields,

@@ -109,7 +109,7 @@ def _known(ctx: Context, named: predict.Labels, own: Path | None) -> list[report
     kinds, predicting = ("observed", "recast"), ctx.steering.predict
     found = [] if named.limits != "published" else report.existing_limits(kinds=kinds)
     if named.limits == "recast" and predicting is not None:
-        found = recast_limits(predicting, ctx.base)
+        found = recast_limits(predicting, ctx.code)
     if own is None:
         return found
     planes = dict.fromkeys(name for name in (named.plane, predicting and predicting.model) if name)

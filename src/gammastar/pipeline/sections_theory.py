@@ -118,7 +118,7 @@ def _comparisons(ctx: Context, made: Any, mass: FloatArray) -> dict[str, FloatAr
     if section is None:
         return {}
     interaction = float(-np.expm1(-exposure.thickness))
-    common = (section, ctx.base, exposure.beam_energy, interaction)
+    common = (section, ctx.code, exposure.beam_energy, interaction)
     brem = theory_channel("bremsstrahlung", *common)
     if not isinstance(brem, predict.Bremsstrahlung):
         return {}

@@ -7,7 +7,6 @@ published whole or not at all, and its content is checked against its digest whe
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,32 +17,17 @@ import numpy as np
 import numpy.typing as npt
 import uproot
 
-import gammastar
-from gammastar import __version__
 from gammastar.core.errors import StoreError
 from gammastar.read.events import chosen, open_tree
 from gammastar.read.http import remote_options
 from gammastar.read.integrity import reading
 from gammastar.read.schema import Schema
-from gammastar.store.manifest import atomic, digest
+from gammastar.store.manifest import atomic, digest, package_digest
 
-__all__ = ["Chunk", "Job", "Kept", "Source", "code_digest", "read_chunk", "split", "write_chunk"]
+__all__ = ["Chunk", "Job", "Kept", "Source", "read_chunk", "split", "write_chunk"]
 
 Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
 Kind: TypeAlias = Literal["pairs", "truth"]
-SELECTION_CODE = ("core", "read", "select", "store/chunks.py")
-
-
-@functools.cache
-def code_digest() -> str:
-    """Return the digest of the package's version and of the code that makes chunks."""
-    root = Path(gammastar.__file__).parent
-    paths = [
-        p for name in SELECTION_CODE for p in ([root / name] if "." in name else (root / name).rglob("*.py"))
-    ]
-    return digest(
-        __version__, {str(p.relative_to(root)): p.read_text(encoding="utf-8") for p in sorted(paths)}
-    )
 
 
 @dataclass(frozen=True)
@@ -108,7 +92,7 @@ class Job:
         source = self.sources[chunk.index]
         where = source.sha256 or chunk.path
         first = 0 if self.schema.event else chunk.first
-        return digest(self.kind, self.key, code_digest(), where, chunk.start, chunk.stop, first)
+        return digest(self.kind, self.key, package_digest(), where, chunk.start, chunk.stop, first)
 
     def path(self, chunk: Chunk) -> Path:
         """Return where the pairs of a chunk are kept."""

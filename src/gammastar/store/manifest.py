@@ -149,9 +149,14 @@ def _update(result: Any, item: Any) -> None:
 
 @functools.cache
 def package_digest() -> str:
-    """Return the SHA-256 of the package's own code: what a version number does not tell in a checkout."""
+    """Return the SHA-256 of the package's own code: what a version number does not tell in a checkout.
+
+    All files of the package count, tables and schemas as well: any of them may change a number.
+    """
     root = Path(__file__).resolve().parents[1]
-    return digest({str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*.py"))})
+    paths = sorted(path for path in root.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    paths = [path for path in paths if path.relative_to(root).parts[0] != "data"]  # digested where it is read
+    return digest({path.relative_to(root).as_posix(): path.read_bytes() for path in paths})
 
 
 def versions() -> dict[str, str]:
