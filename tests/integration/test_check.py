@@ -247,7 +247,7 @@ CASES = [
         {"m_py": MODEL},
         "error",
         "predict.model",
-        "SystemExit",
+        "calls sys.exit(0)",
     ),
     (
         "syntax",

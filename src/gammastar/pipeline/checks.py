@@ -20,7 +20,7 @@ from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.data import folder_names
 from gammastar.core.errors import BranchError, GammastarError, InputFileError
 from gammastar.core.findings import Finding
-from gammastar.core.resolve import resolve
+from gammastar.core.resolve import guarded
 from gammastar.pipeline.context import shipped
 from gammastar.pipeline.input_files import given_files
 from gammastar.store.filesets import is_fileset, split_name
@@ -190,7 +190,8 @@ def _wrong(where: str, text: str) -> Finding:
 def _tried(where: str, make: Callable[[], Any]) -> tuple[Any, list[Finding]]:
     """Return what a function makes, or None and why not, whatever the code of a user raises."""
     try:
-        return make(), []
+        with guarded():
+            return make(), []
     except (Exception, SystemExit) as error:  # noqa: BLE001 - code of a user may raise anything
         return None, [_raised(where, error)]
 
@@ -584,7 +585,8 @@ def _model(look: Look, section: config.Predict) -> Findings:
     masses = section.masses[:3] or (0.3, 0.6)
     broken: list[Finding] = []
     try:
-        check_model(model, masses=masses)
+        with guarded():
+            check_model(model, masses=masses)
     except ContractError as error:
         text = " ".join(str(error).split())
         broken = [_wrong("predict.model", f"{name!r}: {text}"[:LONGEST])]
@@ -633,7 +635,8 @@ def _contract(key: str, name: str, channel: Any, section: config.Predict) -> Fin
 
     broken: list[Finding] = []
     try:
-        check_channel(channel, masses=section.masses[:2] or (0.3, 0.5), n=500)
+        with guarded():
+            check_channel(channel, masses=section.masses[:2] or (0.3, 0.5), n=500)
     except ContractError as error:
         broken = [_wrong(key, f"{name!r}: {' '.join(str(error).split())}"[:LONGEST])]
     except (Exception, SystemExit) as error:  # noqa: BLE001 - code of a user may raise anything
