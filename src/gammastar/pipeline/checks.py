@@ -20,7 +20,7 @@ from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.data import folder_names
 from gammastar.core.errors import BranchError, GammastarError, InputFileError
 from gammastar.core.findings import Finding
-from gammastar.core.resolve import guarded
+from gammastar.core.resolve import guarded, resolve
 from gammastar.pipeline.context import shipped
 from gammastar.pipeline.input_files import given_files
 from gammastar.store.filesets import is_fileset, split_name
