@@ -276,6 +276,9 @@ def main() -> None:
     except OSError as error:
         click.echo(f"error: {error.filename or ''}: {error.strerror or error}", err=True)
         sys.exit(1)
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt) as error:
+        if isinstance(error.__cause__, EOFError):  # click takes the end of a file for the user's ^D
+            click.echo(f"error: a file ends too early ({error.__cause__}); copy it again", err=True)
+            sys.exit(2)
         click.echo("interrupted; `--resume` goes on from the last finished stage", err=True)
         sys.exit(130)

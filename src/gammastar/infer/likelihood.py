@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import lzma
-import tarfile
-import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,11 +12,10 @@ import jsonpatch
 import pyhf
 
 from gammastar.core.errors import InputFileError, PhysicsError
+from gammastar.infer.archive import json_texts
 from gammastar.infer.hs3_read import from_hs3
 
 __all__ = ["CONVENTION", "Likelihood", "read_likelihood"]
-
-LARGEST = 64 * 2**20  # bytes of one member of an archive
 
 LARGEST_YIELD = 1e15  # events per bin; beyond, a count is no number to double precision
 
@@ -100,10 +96,9 @@ def read_likelihood(path: Path, *, patches: Path | None = None, region: str = ""
         If files are missing, not JSON, hold NaN, are no valid HistFactory documents, or the digest of a patch
         set does not belong to the workspace.
     """
-    texts = dict(_texts(path, region))
+    documents = {name: _parsed(name, text) for name, text in json_texts(path, region)}
     if patches is not None:
-        texts |= dict(_texts(patches, ""))
-    documents = {name: _parsed(name, text) for name, text in texts.items()}
+        documents |= {name: _parsed(name, text) for name, text in json_texts(patches)}
     for name, document in documents.items():
         if isinstance(document, dict) and "distributions" in document:
             documents[name] = _from_hs3(name, document)
@@ -192,38 +187,6 @@ def _number(value: Any) -> float | str:
 def _short(value: Any, length: int = 300) -> str:
     text = str(value)
     return text if len(text) <= length else f"{text[:length]} …"
-
-
-def _texts(path: Path, region: str) -> Iterator[tuple[str, str]]:
-    """Yield names and contents of the JSON files of a file, directory or archive."""
-    if path.is_dir():
-        files = sorted((path / region).glob("*.json"))
-        yield from ((str(p), p.read_text("utf-8", errors="replace")) for p in files)
-    elif path.is_file() and tarfile.is_tarfile(path):
-        try:
-            with tarfile.open(path) as archive:
-                yield from _members(archive, path, region)
-        except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
-            msg = f"{path}: damaged archive ({_short(error)}); copy it again"
-            raise InputFileError(msg) from error
-    elif path.is_file():
-        yield str(path), path.read_text("utf-8", errors="replace")
-    else:
-        msg = f"{path}: no such file or directory"
-        raise InputFileError(msg)
-
-
-def _members(archive: tarfile.TarFile, path: Path, region: str) -> Iterator[tuple[str, str]]:
-    for member in archive:
-        parts = Path(member.name)
-        inside = parts.parent == Path(region) or not region
-        if not (member.isfile() and parts.suffix == ".json" and inside):
-            continue
-        handle = archive.extractfile(member)
-        if handle is None or member.size > LARGEST:
-            msg = f"{path}: member {member.name} of {member.size} bytes cannot be read"
-            raise InputFileError(msg)
-        yield member.name, handle.read().decode("utf-8", errors="replace")
 
 
 def _parsed(name: str, text: str) -> Any:

@@ -693,8 +693,8 @@ def _detectors(look: Look) -> Findings:
         ("detectors", load_detector),
         ("millicharge_detectors", load_millicharge_detector),
     )
+    stems: list[str] = []  # of both kinds: the run keeps a copy of each file under its stem
     for key, load in kinds:
-        stems: list[str] = []
         for name in getattr(section, key):
             where = f"accept.{key}"
             try:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from gammastar.config import Steering
 from gammastar.core.axes import ENERGY, KINEMATICS, MASS, PT, variable
 from gammastar.core.data import data_path
-from gammastar.core.errors import InputFileError
+from gammastar.core.errors import InputFileError, SteeringError
 from gammastar.core.records import Exposure, FloatArray, Spectrum
 from gammastar.core.resolve import UserCode, freeze, python_names
 from gammastar.core.stats import filled
@@ -25,7 +25,17 @@ if TYPE_CHECKING:
     from gammastar.select import Cutflow
     from gammastar.store.chunks import Job
 
-__all__ = ["Context", "Farm", "Tell", "axes_of", "find_file", "pack_spectrum", "shipped", "unpack_spectrum"]
+__all__ = [
+    "Context",
+    "Farm",
+    "Tell",
+    "axes_of",
+    "detector_files",
+    "find_file",
+    "pack_spectrum",
+    "shipped",
+    "unpack_spectrum",
+]
 
 LONGEST_NAME = 200  # characters of a name in a message
 Tell: TypeAlias = Callable[[str, float | None, str], None]
@@ -167,6 +177,25 @@ def shipped(name: str, base: Path, kind: str) -> Path:
     except InputFileError as error:
         msg = f"{name}: no file {path}, and no {kind}/{name}.toml is shipped in data/"
         raise InputFileError(msg) from error
+
+
+def detector_files(names: Sequence[str], base: Path, key: str) -> dict[str, Path]:
+    """Return the files of detectors by their stems, under which results are kept.
+
+    Raises
+    ------
+    SteeringError
+        If two files have one stem: the results of one would overwrite those of the other.
+    """
+    found: dict[str, Path] = {}
+    for path in (shipped(name, base, "detectors") for name in names):
+        if path.stem in found:
+            msg = (
+                f"{key}: {found[path.stem]} and {path} are both named {path.stem!r}; rename one of the files"
+            )
+            raise SteeringError(msg)
+        found[path.stem] = path
+    return found
 
 
 def axes_of(section: Any, fallback: Any = None) -> tuple[Any, ...]:

@@ -18,7 +18,7 @@ from gammastar.physics.millicharge import from_dark_photons
 from gammastar.physics.millicharge_detector import MillichargeDetector, load_millicharge_detector
 from gammastar.pipeline.carrying import carried, law
 from gammastar.pipeline.checkpoint import Arrays
-from gammastar.pipeline.context import Context, shipped
+from gammastar.pipeline.context import Context, detector_files
 from gammastar.pipeline.generating import generator
 from gammastar.pipeline.producing import LEPTON_MASS, Production, files_of, theory_channel
 from gammastar.pipeline.yield_errors import rate_budget, yield_budget
@@ -69,8 +69,8 @@ def millicharge_detectors(ctx: Context) -> dict[str, MillichargeDetector]:
     """Return the detectors of millicharged particles by the stems of their files."""
     section = ctx.steering.accept
     names = () if section is None else section.millicharge_detectors
-    paths = [shipped(name, ctx.base, "detectors") for name in names]
-    return {path.stem: load_millicharge_detector(path) for path in paths}
+    paths = detector_files(names, ctx.base, "accept.millicharge_detectors")
+    return {stem: load_millicharge_detector(path) for stem, path in paths.items()}
 
 
 def _section(ctx: Context) -> Millicharge | None:

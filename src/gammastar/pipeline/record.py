@@ -17,7 +17,7 @@ from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import InputFileError, SteeringError
 from gammastar.core.records import Spectrum
 from gammastar.physics.detector import Detector, load_detector
-from gammastar.pipeline.context import Context, shipped
+from gammastar.pipeline.context import Context, detector_files, shipped
 from gammastar.pipeline.extrapolated import write_trend
 from gammastar.pipeline.learning import Domain
 from gammastar.store.manifest import atomic, read_json, write_json, write_text
@@ -83,8 +83,8 @@ def write_record(ctx: Context, domain: Domain, trend: spectrum.Trend | None = No
     if trend is not None:
         write_trend(ctx.folder, trend)
     section = ctx.steering.accept
-    for name in () if section is None else (*section.detectors, *section.millicharge_detectors):
-        path = shipped(name, ctx.base, "detectors")
+    names = () if section is None else (*section.detectors, *section.millicharge_detectors)
+    for path in detector_files(names, ctx.base, "accept").values():
         (ctx.folder / "detectors").mkdir(exist_ok=True)
         write_text(ctx.folder / "detectors" / f"{path.stem}.toml", path.read_text(encoding="utf-8"))
 

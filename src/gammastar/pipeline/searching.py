@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from gammastar.physics.polarisation import lambda_theta
 from gammastar.pipeline import extrapolated
 from gammastar.pipeline.carrying import carried, law
 from gammastar.pipeline.checkpoint import Arrays
-from gammastar.pipeline.context import Context, shipped
+from gammastar.pipeline.context import Context, detector_files
 from gammastar.pipeline.producing import (
     LEPTON_MASS,
     Production,
@@ -40,8 +41,8 @@ def detectors(ctx: Context) -> dict[str, Detector]:
     """Return the detectors of the steering by the stems of their files."""
     section = ctx.steering.accept
     names = () if section is None else section.detectors
-    paths = [shipped(name, ctx.base, "detectors") for name in names]
-    return {path.stem: load_detector(path) for path in paths}
+    paths = detector_files(names, ctx.base, "accept.detectors")
+    return {stem: load_detector(path) for stem, path in paths.items()}
 
 
 def predict_stage(ctx: Context, production: Production, made: Any) -> Arrays:
@@ -149,7 +150,7 @@ def accept_stage(ctx: Context, production: Production, predicted: Arrays) -> dic
             result |= {f"{name}|{key}": value for key, value in rows.items()}
         return result
 
-    _note(ctx, section)
+    _note(ctx, section, found)
     arrays = ctx.book.arrays("accept", key, compute)
     return {
         name: {k.partition("|")[2]: v for k, v in arrays.items() if k.startswith(f"{name}|")}
@@ -157,7 +158,26 @@ def accept_stage(ctx: Context, production: Production, predicted: Arrays) -> dic
     }
 
 
-def _note(ctx: Context, section: Accept) -> None:
+def _depths(section: Accept, names: Sequence[str]) -> str:
+    """Return where along the target of each detector the particles are made.
+
+    Raises
+    ------
+    SteeringError
+        If an interaction length is given for a detector that is not there.
+    """
+    length, plain = section.interaction_length, "all of it at the target's position"
+    if not isinstance(length, dict):
+        return plain if length is None else f"exponential along the target, interaction length {length} m"
+    unknown = [name for name in length if name not in names]
+    if unknown:
+        msg = f"accept.interaction_length: no detector {', '.join(unknown)}; they are {', '.join(names)}"
+        raise SteeringError(msg[:1000])
+    given = [f"{n}: exponential along the target, interaction length {length[n]} m" for n in length]
+    return "; ".join(given + [f"{name}: {plain}" for name in names if name not in length])
+
+
+def _note(ctx: Context, section: Accept, found: Mapping[str, Detector]) -> None:
     """Write the assumptions of the acceptance into the manifest."""
     f = section.longitudinal
     lepton = "mu" if ctx.steering.spectrum is None else ctx.steering.spectrum.lepton
@@ -168,11 +188,9 @@ def _note(ctx: Context, section: Accept) -> None:
         f"longitudinal share {f:.3g}{error} along the flight ({spin}): lambda_theta = {lam:.2g} for "
         f"{lepton} pairs of 0.5 GeV"
     )
-    if section.interaction_length is None:
-        depth = "all of it at the target's position"
-    else:
-        depth = f"exponential along the target, interaction length {section.interaction_length} m"
-    ctx.book.methods["production vertex"] = depth
+    ctx.book.methods["production vertex"] = _depths(
+        section, [*found, *(Path(name).stem for name in section.millicharge_detectors)]
+    )
     if section.target_scaling == "power":
         ctx.book.methods["scaling with A"] = (
             f"A^(alpha - {section.alpha_inelastic:g}), alpha = {section.alpha} ± {section.alpha_sigma:g}"

@@ -1,0 +1,115 @@
+"""Archives of likelihoods: right, or refused within bounds of time and memory; never in part."""
+
+import bz2
+import gzip
+import io
+import lzma
+import resource
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from gammastar.core.errors import InputFileError
+from gammastar.infer import archive
+from gammastar.infer.archive import json_texts
+
+PACK = {"": lambda data: data, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
+
+
+def packed(members, form=tarfile.PAX_FORMAT, pax=None):
+    """Return a plain tar archive of names and contents."""
+    plain = io.BytesIO()
+    with tarfile.open(fileobj=plain, mode="w", format=form) as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            info.pax_headers = pax or {}
+            tar.addfile(info, io.BytesIO(data))
+    return plain.getvalue()
+
+
+GOOD = [("a/workspace.json", b"{}"), ("a/long" + "g" * 200 + ".json", b"[1]"), ("b/other.txt", b"x" * 5000)]
+
+
+@pytest.mark.parametrize("suffix", PACK)
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_json_files_of_an_archive(tmp_path, suffix, form):
+    path = tmp_path / f"good.tar{suffix}"
+    path.write_bytes(PACK[suffix](packed(GOOD, form)))
+    assert dict(json_texts(path)) == {name: data.decode() for name, data in GOOD[:2]}
+    assert dict(json_texts(path, "b")) == {}
+
+
+@pytest.mark.parametrize("suffix", PACK)
+def test_no_archive_is_read_in_part(tmp_path, suffix):
+    """Cut off anywhere, also exactly between two members, where a tar archive looks complete."""
+    whole, path = packed(GOOD), tmp_path / "cut.tar"
+    pieces = [PACK[suffix](whole[:at]) for at in (512, 1024, 2048, 700, 3000)]
+    ready = PACK[suffix](whole)
+    if suffix:
+        pieces += [ready[: len(ready) * part // 8] for part in range(1, 8)] + [ready[:-2]]
+    for piece in pieces:
+        path.write_bytes(piece)
+        with pytest.raises(InputFileError, match=r"cut\.tar"):
+            list(json_texts(path))
+
+
+def test_a_flipped_bit_of_a_packed_archive(tmp_path):
+    data = bytearray(gzip.compress(packed([("w.json", b"[" + b"1, " * 3000 + b"1]")]), 0))
+    data[700] ^= 1
+    path = tmp_path / "flipped.tar.gz"
+    path.write_bytes(data)
+    with pytest.raises(InputFileError, match="damaged archive"):
+        list(json_texts(path))
+
+
+@pytest.mark.parametrize(
+    ("data", "match"),
+    [
+        (packed([("w.json", b"[" + b"{}," * 11_000_000 + b"{}]")]), "10000000 values"),
+        (packed([(f"w{i}.json", b" " * (60 << 20)) for i in range(5)]), "256 MB together"),
+        (packed([("w.json", b" " * (65 << 20))]), "64 MB a file"),
+        (packed([("w.json", b"{}")], pax={"comment": "x" * 70_000}), "header of .* bytes"),
+        (packed([("n" * 70_000 + ".json", b"{}")], tarfile.GNU_FORMAT), "header of .* bytes"),
+        (packed([(f"{i}.txt", b"") for i in range(10_001)]), "10000 members"),
+    ],
+)
+def test_archives_are_bounded(tmp_path, data, match):
+    path = tmp_path / "big.tar.gz"
+    path.write_bytes(gzip.compress(data, 1))
+    with pytest.raises(InputFileError, match=match):
+        list(json_texts(path))
+
+
+def test_an_unpacked_archive_is_bounded_in_memory(tmp_path, monkeypatch):
+    """A member that nobody asked for, larger than the bound: neither unpacked in memory nor to its end."""
+    monkeypatch.setattr(archive, "UNPACKED", 32 << 20)
+    path = tmp_path / "bomb.tar.gz"
+    info = tarfile.TarInfo("data.bin")
+    info.size = 1 << 33
+    path.write_bytes(gzip.compress(info.tobuf() + bytes(40 << 20), 1))
+    with pytest.raises(InputFileError, match="more than 32 MB"):
+        list(json_texts(path))
+
+
+def test_the_command_says_what_is_wrong(tmp_path):
+    """A few megabytes that unpack to four gigabytes, under a limit of memory; and a file that was cut off."""
+    lines = b"[" + b"[]," * 11_000_000 + b"[]]"
+    (tmp_path / "bomb.tar.gz").write_bytes(gzip.compress(packed([("w.json", lines)]), 1))
+    (tmp_path / "cut.tar.gz").write_bytes(gzip.compress(packed(GOOD))[:40])
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
+
+    for name in ("bomb.tar.gz", "cut.tar.gz"):
+        command = [sys.executable, "-m", "gammastar", "scan", str(tmp_path / name)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, preexec_fn=limit, timeout=120
+        )
+        assert done.returncode == 2, done.stderr
+        assert Path(name).name in done.stderr
+        assert "interrupted" not in done.stderr
+        assert "Traceback" not in done.stderr
