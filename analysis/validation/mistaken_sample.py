@@ -84,6 +84,16 @@ def _columns(momentum: np.ndarray, charge: np.ndarray, lepton: str, rng: np.rand
         "negative": np.full(len(px), -1.0),
         "index": np.arange(len(px), dtype=np.int32) % 3 - 1,
         "half_nan": np.where(rng.random(len(px)) < 0.6, np.nan, px),
+        "px_mev": 1e3 * px,
+        "E_mev": 1e3 * np.sqrt(p**2 + MASS[lepton] ** 2),
+        "mass_mev": np.full(len(px), 1e3 * MASS[lepton]),
+        "py_inf": np.where(rng.random(len(px)) < 0.03, np.inf, py),
+        "phi_positive": np.arctan2(py, px) % (2 * np.pi),
+        "charge_01": positive.astype(np.int32),
+        "charge_thirds": (3 * charge).astype(np.int32),
+        "charge_nan": np.where(rng.random(len(px)) < 0.2, np.nan, charge),
+        "charge_some": np.where(rng.random(len(px)) < 0.05, 0, charge).astype(np.int32),
+        "pdg_mixed": (-charge * np.where(rng.random(len(px)) < 0.5, 13, 11)).astype(np.int32),
     }
 
 

@@ -84,6 +84,7 @@ J, P, M, R, N = "jagged.root", "pair.root", "mev.root", "repeated.root", "rntupl
 GOOD = (
     Mistake("lists, Cartesian", J, _jagged(), ""),
     Mistake("lists, cylindrical", J, _jagged(POLAR), ""),
+    Mistake("lists, phi from 0 to 2π", J, _jagged(POLAR, kinematics={"phi": "Muon.phi_positive"}), ""),
     Mistake("lists with E and mass", J, _jagged((*CARTESIAN, "E", "mass")), ""),
     Mistake("lists with the PDG code", J, _jagged(charge=None, pdg_id="Muon.pdgId"), ""),
     Mistake("lists with a float charge", J, _jagged(charge="Muon.charge_float"), ""),
@@ -253,4 +254,27 @@ MISTAKES = (
     ),
     Mistake("NanoAOD: mass is dxy", NANO, _nano(kinematics={"mass": "Muon_dxy"}), "mass"),
     Mistake("NanoAOD: pt is its error", NANO, _nano(kinematics={"pt": "Muon_ptErr"}), "Muon_ptErr"),
+    # columns that are nearly right
+    Mistake("px in MeV, the rest in GeV", J, _jagged(kinematics={"px": "Muon.px_mev"}), "unit"),
+    Mistake("px in MeV, with E", J, _jagged((*CARTESIAN, "E"), kinematics={"px": "Muon.px_mev"}), "E"),
+    Mistake("E in MeV, momenta in GeV", J, _jagged(kinematics={"E": "Muon.E_mev"}), "E"),
+    Mistake("mass in MeV, momenta in GeV", J, _jagged(kinematics={"mass": "Muon.mass_mev"}), "mass"),
+    Mistake("leg 2 in MeV", P, _pair(kinematics={k: [f"{k}1", f"{k}_mev2"] for k in ("px",)}), "px_mev2"),
+    Mistake("charge is 0 or 1 with a sign", J, _jagged(charge="Muon.charge_01"), "charge_01"),
+    Mistake("charge in thirds", J, _jagged(charge="Muon.charge_thirds"), "charge_thirds"),
+    Mistake("one charge in five is NaN", J, _jagged(charge="Muon.charge_nan"), "charge_nan"),
+    Mistake("one charge in twenty is zero", J, _jagged(charge="Muon.charge_some"), "charge_some"),
+    Mistake(
+        "half of the PDG codes are electrons", J, _jagged(charge=None, pdg_id="Muon.pdg_mixed"), "pdg_mixed"
+    ),
+    Mistake("three per cent of py are infinite", J, _jagged(kinematics={"py": "Muon.py_inf"}), "py_inf"),
+    Mistake("event is the run", J, _jagged(event="run"), "run"),
+    Mistake("event is the run, Z→μμ", ZMUMU, _zmumu(event="Run"), "Run"),
+    Mistake("event is the number of vertices", J, _jagged(event="n_vertices"), "n_vertices"),
+    Mistake(
+        "charge of leg 2 is the kind of the row",
+        R,
+        _pair(charge=["charge1", "kind"], row_filter={"branch": "kind", "equals": 1}),
+        "charge",
+    ),
 )

@@ -73,6 +73,9 @@ efficiency = "illustration"
 MODEL = """import numpy as np
 from gammastar import predict
 number = 3.0
+class Broken(predict.Model):
+    def __init__(self, width):
+        self.width = width
 class Plain(predict.Model):
     def ctau(self, mass, coupling):
         return np.full_like(np.asarray(coupling, float), 10.0)
@@ -162,7 +165,7 @@ def to_toml(tables: dict[str, Any]) -> str:
             return "{ " + ", ".join(f"{json.dumps(k)} = {value(x)}" for k, x in v.items()) + " }"
         if isinstance(v, list):
             return "[" + ", ".join(map(value, v)) + "]"
-        return json.dumps(v)
+        return "inf" if v == float("inf") else json.dumps(v)
 
     parts = []
     for section, table in tables.items():
@@ -429,4 +432,46 @@ MISTAKES = (
     Mistake("existing limits that are not there", {"infer.existing_limits": "limits"}, "limits"),
     Mistake("a method of limits that is none", {"infer.method": "bayes"}, "method"),
     Mistake("masses of the report that are negative", {"report": {"flow_masses": [-1.0]}}, "flow_masses"),
+    # values that a grid, an axis or a file cannot take
+    Mistake("a folder as data file", {"read.files": ["."]}, "read.files"),
+    Mistake(
+        "the same data file twice",
+        {"read.files": ["one.root", "./one.root"]},
+        "one.root",
+        {"one.root": b"no"},
+    ),
+    Mistake(
+        "a cut function that ends Python",
+        {"select.event_functions": ["cuts.py:leaves"]},
+        "leaves",
+        {"cuts.py": CUTS},
+    ),
+    Mistake("a coupling of zero", {"infer.coupling": [0.0, 1e-3]}, "coupling"),
+    Mistake("a negative background", {"infer.background": -1.0}, "background"),
+    Mistake("a background error without background", {"infer.background_sigma": 1.0}, "background_sigma"),
+    Mistake("masses twice", {"predict.masses": [0.3, 0.3]}, "masses"),
+    Mistake("masses that fall", {"predict.masses": [0.5, 0.3]}, "masses"),
+    Mistake("lifetimes turned around", {"accept.ctau": [10.0, 1.0]}, "ctau"),
+    Mistake("a mass of the acceptance outside", {"accept.acceptance_masses": [5.0]}, "acceptance_masses"),
+    Mistake("a detector twice", {"accept.detectors": ["na62_dump", "na62_dump"]}, "na62_dump"),
+    Mistake("more protons than nucleons", {"spectrum.target_z": 300.0}, "target_z"),
+    Mistake("a name of 400 letters", {"analysis.name": 400 * "a"}, "name"),
+    Mistake("a model that needs arguments", {"predict.model": "m.py:Broken"}, "Broken", {"m.py": MODEL}),
+    Mistake(
+        "points of alpha that fall",
+        {
+            "accept.target_scaling": "power",
+            "accept.alpha": [[1.0, 0.9], [0.0, 0.8]],
+            "accept.alpha_inelastic": 0.7,
+        },
+        "alpha",
+    ),
+    Mistake("a mass of the report outside", {"report": {"flow_masses": [5.0]}}, "flow_masses"),
+    Mistake(
+        "an axis of a thousand million bins",
+        {"select.mass": {"bins": 1000000000, "low": 0.2, "high": 1.0}},
+        "mass",
+    ),
+    Mistake("zero protons on target", {"spectrum.pot": 0.0}, "pot"),
+    Mistake("an infinite thickness", {"spectrum.thickness": 1e400}, "thickness"),
 )

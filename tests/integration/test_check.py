@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from gammastar import cli, config
 from gammastar.core.errors import SteeringError
 from gammastar.pipeline.checks import check_steering, examine_file, listing
+from gammastar.pipeline.context import find_file
 from gammastar.pipeline.order import run
 from gammastar.store.manifest import read_json
 
@@ -419,3 +420,40 @@ def test_remote_files_are_not_opened(written):
     assert [f.level for f in found] == ["warning"]
     assert "not opened" in found[0].message
     assert not check_steering(steering, path.parent, open_files=False)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "where", "said"),
+    [
+        ('files = ["mock/na60_data.root"]', 'files = ["."]', "read.files", "is a folder; name its files"),
+        ("coupling = [1e-9, 1e-3]", "coupling = [0.0, 1e-3]", "infer.coupling", "0 < low"),
+        ("min_effective = 3.0", "background_sigma = 1.0", "infer", "background_sigma belongs to background"),
+        ("n_masses = 20", "masses = [0.5, 0.3]", "predict.masses", "must increase"),
+        ("target_z = 82.0", "target_z = 300.0", "spectrum", "target_z = 300 is more than target_a"),
+        ('name = "na60_small"', f'name = "{400 * "a"}"', "analysis.name", "at most 100"),
+        (
+            'target_scaling = "per_interaction"',
+            'target_scaling = "power"\nalpha = [[1.0, 0.9], [0.0, 0.8]]\nalpha_inelastic = 0.7',
+            "accept",
+            "must increase in pT",
+        ),
+        (
+            "acceptance_masses = [0.3, 0.77]",
+            "acceptance_masses = [5.0]",
+            "accept.acceptance_masses",
+            "nothing is shown",
+        ),
+    ],
+)
+def test_values_that_a_grid_or_figure_cannot_take(written, old, new, where, said):
+    _, found = examine_file(written((old, new)))
+    assert [finding.where for finding in found] == [where]
+    assert said in found[0].message
+
+
+def test_patterns_may_be_absolute(written, tmp_path):
+    (tmp_path / "more").mkdir()
+    for name in ("a.root", "b.root"):
+        (tmp_path / "more" / name).write_bytes((ROOT / "data" / "mock" / "na60_data.root").read_bytes())
+    found = find_file(f"{tmp_path}/more/*.root", tmp_path / "elsewhere")
+    assert [path.name for path in found] == ["a.root", "b.root"]

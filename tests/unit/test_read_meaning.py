@@ -266,3 +266,36 @@ def test_whatever_the_user_gives_becomes_a_finding(tmp_path) -> None:
     with uproot.recreate(tmp_path / "empty.root") as file:
         file.mktree("t", {k: np.float64 for pair in PAIRS.values() for k in pair} | {"q1": int, "q2": int})
     assert keys(examine(tmp_path / "empty.root", pairs())) == {("warning", "tree")}
+
+
+def _pair_file(path, **changes):
+    rng = np.random.default_rng(5)
+    n = 400
+    columns = {f"{key}{leg}": rng.normal(0, 0.4, n) for key in ("px", "py") for leg in (1, 2)}
+    columns |= {f"pz{leg}": rng.uniform(5, 60, n) for leg in (1, 2)}
+    columns |= {f"q{leg}": rng.choice(np.array([-1, 1], np.int32), n) for leg in (1, 2)}
+    with uproot.recreate(path) as file:
+        file["events"] = columns | changes
+    kinematics = {key: [f"{key}1", f"{key}2"] for key in ("px", "py", "pz")}
+    plain = {"tree": "events", "layout": "pair", "lepton": "mu", "charge": ["q1", "q2"]}
+    return examine(path, plain | {"kinematics": kinematics})
+
+
+def test_one_component_in_another_unit_is_told(tmp_path):
+    assert _pair_file(tmp_path / "good.root") == ()
+    (found,) = _pair_file(tmp_path / "f.root", px2=np.random.default_rng(6).normal(0, 400.0, 400))
+    assert found.key == "unit"
+    assert "'px2' is" in found.message
+    assert "same unit" in found.message
+
+
+def test_a_leg_of_one_sign_beside_a_leg_of_both_is_told(tmp_path):
+    (found,) = _pair_file(tmp_path / "f.root", q2=np.ones(400, np.int32))
+    assert (found.level, found.key) == ("warning", "charge")
+    assert "'q2' gives +1 in all 400 rows" in found.message
+
+
+def test_charges_that_are_no_number_are_told(tmp_path):
+    charge = np.where(np.arange(400) % 5 == 0, np.nan, 1.0 - 2.0 * (np.arange(400) % 2))
+    found = {finding.key: finding.message for finding in _pair_file(tmp_path / "f.root", q2=charge)}
+    assert "not finite" in found["charge"]

@@ -10,7 +10,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 __all__ = [
     "Edges",
     "Fraction",
+    "Masses",
     "Positive",
+    "PositiveRange",
     "Range",
     "Section",
 ]
@@ -23,9 +25,25 @@ def _rising(value: tuple[float, float]) -> tuple[float, float]:
     return value
 
 
+def _above_zero(value: tuple[float, float]) -> tuple[float, float]:
+    if value[0] <= 0:
+        msg = "must be [low, high] with 0 < low"
+        raise ValueError(msg)
+    return value
+
+
+def _increasing(value: tuple[float, ...]) -> tuple[float, ...]:
+    if any(high <= low for low, high in pairwise(value)):
+        msg = f"{list(value)[:10]} must increase"
+        raise ValueError(msg)
+    return value
+
+
 Range = Annotated[tuple[float, float], AfterValidator(_rising)]
+PositiveRange = Annotated[Range, AfterValidator(_above_zero)]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Masses = Annotated[tuple[Positive, ...], AfterValidator(_increasing)]
 
 
 class Section(BaseModel):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from gammastar.config.fields import Positive, Range, Section
+from gammastar.config.fields import Positive, PositiveRange, Section
 from gammastar.core.sources import Kind
 
 __all__ = [
@@ -36,7 +36,7 @@ class Infer(Section):
     asymptotic_from: Positive = 20.0
     nuisances: tuple[Kind, ...] = ("pot",)
     extrapolation_sigma: Annotated[float, Field(ge=0, le=3)] | None = None
-    coupling: Range = (1e-9, 1e-2)
+    coupling: PositiveRange = (1e-9, 1e-2)
     n_couplings: Annotated[int, Field(ge=10)] = 141
     min_effective: Positive = 10.0
     refine: Annotated[int, Field(ge=0, le=200)] = 0
@@ -47,6 +47,13 @@ class Infer(Section):
     submission: bool = True
     existing_limits: str | None = None
     hepdata: Annotated[str, Field(pattern=r"^ins[0-9]{7}$")] = "ins0000000"
+
+    @model_validator(mode="after")
+    def _complete(self) -> Infer:
+        if self.background is None and self.background_sigma > 0:
+            msg = "background_sigma belongs to background; without both those of the detector files count"
+            raise ValueError(msg)
+        return self
 
 
 class Report(Section):

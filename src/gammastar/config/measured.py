@@ -272,3 +272,10 @@ class SpectrumSection(Section):
     pot_sigma: Fraction = 0.0
     lepton: Literal["e", "mu"] = "mu"
     extrapolate: bool = True
+
+    @model_validator(mode="after")
+    def _nucleus(self) -> SpectrumSection:
+        if self.target_z > self.target_a:
+            msg = f"target_z = {self.target_z:g} is more than target_a = {self.target_a:g}"
+            raise ValueError(msg)
+        return self

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from gammastar.config.fields import Positive, Range, Section
+from gammastar.config.fields import Masses, Positive, PositiveRange, Section
 
 __all__ = [
     "Accept",
@@ -25,17 +26,10 @@ class Millicharge(Section):
     J/ψ above; with ``source = "theory"`` they are all there is.
     """
 
-    masses: Annotated[tuple[Positive, ...], Field(min_length=1)] = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
+    masses: Annotated[Masses, Field(min_length=1)] = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
     strategy: Literal["conditional", "rejection", "per_mass"] = "conditional"
     channels: tuple[str, ...] = ()
     n_sample: Annotated[int, Field(gt=0)] = 20_000
-
-    @model_validator(mode="after")
-    def _increasing(self) -> Millicharge:
-        if any(high <= low for low, high in zip(self.masses, self.masses[1:], strict=False)):
-            msg = f"masses = {self.masses} must increase"
-            raise ValueError(msg)
-        return self
 
 
 class Predict(Section):
@@ -57,8 +51,8 @@ class Predict(Section):
     target_a: Positive = 207.2
     target_z: Positive = 82.0
     sampler: Literal["flow", "histogram"] = "flow"
-    masses: tuple[Positive, ...] = ()
-    mass_range: Range | None = None
+    masses: Masses = ()
+    mass_range: PositiveRange | None = None
     n_masses: Annotated[int, Field(ge=2)] = 40
     n_sample: Annotated[int, Field(gt=0)] = 20_000
     millicharge: Millicharge | None = None
@@ -67,6 +61,9 @@ class Predict(Section):
     def _theory(self) -> Predict:
         if self.source == "theory" and (not self.channels or self.beam_energy is None):
             msg = "source = 'theory' needs channels = [...] and beam_energy"
+            raise ValueError(msg)
+        if self.target_z > self.target_a:
+            msg = f"target_z = {self.target_z:g} is more than target_a = {self.target_a:g}"
             raise ValueError(msg)
         if self.source == "spectrum" and self.beam_energy is not None:
             msg = "beam_energy belongs to source = 'theory'; that of a spectrum stands in [spectrum]"
@@ -93,9 +90,9 @@ class Accept(Section):
     longitudinal: Share = 1.0 / 3.0
     longitudinal_sigma: Share = 0.0
     interaction_length: Positive | dict[str, Positive] | None = None
-    ctau: Range = (1e-2, 1e5)
+    ctau: PositiveRange = (1e-2, 1e5)
     acceptance_masses: tuple[Positive, ...] = (0.3, 0.5, 0.77, 1.0)
-    charge: Range = (1e-5, 0.3)
+    charge: PositiveRange = (1e-5, 0.3)
     n_charges: Annotated[int, Field(ge=10)] = 61
 
     @model_validator(mode="after")
@@ -109,5 +106,8 @@ class Accept(Section):
             raise ValueError(msg)
         if not power and not (self.alpha is None and self.alpha_inelastic is None and self.alpha_sigma == 0):
             msg = "alpha, alpha_inelastic and alpha_sigma belong to target_scaling = 'power'"
+            raise ValueError(msg)
+        if isinstance(self.alpha, tuple) and any(b[0] <= a[0] for a, b in pairwise(self.alpha)):
+            msg = f"alpha = {self.alpha}: the points [pT, α] must increase in pT"
             raise ValueError(msg)
         return self

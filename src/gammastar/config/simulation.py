@@ -17,7 +17,7 @@ __all__ = [
 class Analysis(Section):
     """Name, seed and nature of the data."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=100)]
     title: str = ""
     seed: Annotated[int, Field(ge=0)] = 1
     mock: bool = False

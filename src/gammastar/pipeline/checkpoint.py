@@ -54,7 +54,7 @@ class Book:
     def alarm(self, text: str) -> None:
         """Enter a note that whoever runs the job must see: it goes to the terminal as well."""
         self.notes.append(text)
-        logger.warning("%s", text)
+        logger.warning("%s", text if text.startswith("warning") else f"warning: {text}")
 
     def key_of(self, *stages: str) -> str:
         """Return the digest of the finished stages that another one builds on."""

@@ -753,6 +753,21 @@ def _states(where: str, name: str, found: Any, section: config.Accept) -> Findin
             )
 
 
+def _shown_masses(look: Look) -> Findings:
+    """Find masses that a figure is asked for and that nothing is known of."""
+    known = _measured_masses(look)
+    if known is None or (look.steering.predict is not None and look.steering.predict.source == "theory"):
+        return
+    for section, key in ((look.steering.accept, "acceptance_masses"), (look.steering.report, "flow_masses")):
+        if section is None or key not in section.model_fields_set:
+            continue
+        outside = [f"{m:g}" for m in getattr(section, key) if not known[0] <= m <= known[1]]
+        if outside:
+            where = f"{'accept' if section is look.steering.accept else 'report'}.{key}"
+            text = f"{', '.join(outside)} GeV: outside the spectrum ({known[0]:.4g} to {known[1]:.4g} GeV)"
+            yield Finding("warning", where, f"{text}, so nothing is shown there")
+
+
 def _depths(look: Look) -> Findings:
     section = look.steering.accept
     if section is None or not isinstance(section.interaction_length, dict):
@@ -786,6 +801,7 @@ CHECKS: dict[str, tuple[Check, ...]] = {
     "unfold": (_sources, _true_axes),
     "spectrum": (_exposure,),
     "predict": (_production,),
-    "accept": (_detectors, _depths),
+    "accept": (_detectors, _depths, _shown_masses),
     "infer": (_inference,),
+    "report": (_shown_masses,),
 }

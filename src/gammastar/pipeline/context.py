@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -123,7 +124,7 @@ def find_file(name: str, base: Path) -> list[Path | Remote]:
     Raises
     ------
     InputFileError
-        If nothing is found; the message lists the folders.
+        If nothing is found, or folders alone; the message names them.
     """
     if "://" in name:
         return [Remote(name)]
@@ -152,12 +153,13 @@ def _matches(name: str, folders: Sequence[Path]) -> list[Path]:
         path = folder / name
         if path.is_file():
             return [path]
-        root, pattern = folder, Path(name)
-        if pattern.is_absolute():
-            root, pattern = Path(pattern.anchor), pattern.relative_to(pattern.anchor)
-        found = sorted(root.glob(str(pattern))) if name else []
+        found = [folder / one for one in sorted(glob.glob(name, root_dir=folder, recursive=True))]  # noqa: PTH207
+        files = [one for one in found if one.is_file()]
+        if files:
+            return files
         if found:
-            return found
+            msg = f"{name}: {found[0]} is a folder; name its files, for instance {name.rstrip('/')}/*.root"
+            raise InputFileError(msg)
     return []
 
 

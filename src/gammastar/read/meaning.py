@@ -30,6 +30,7 @@ FEW = 12  # different values of a branch that may select rows
 WIDEST = 200  # branches that are looked at for that
 INTEGERS = ("int8_t", "int16_t", "int32_t", "int64_t", "uint8_t", "uint16_t", "uint32_t", "bool")
 SOME = 20  # leptons or pairs, fewer tell nothing
+UNLIKE = 50  # ratio of transverse momenta along two axes, or of two legs, that is no physics
 
 # Median momentum [GeV] below which no experiment selects pairs, and above which only MeV are likely.
 MOMENTA = {"e": (0.1, 200.0), "mu": (0.25, 200.0)}
@@ -248,7 +249,7 @@ def _content(s: _Sample) -> Iterator[Point]:
     for key, bad in _not_finite(s).items():
         if len(bad) and bad.mean() > 0.01:
             level: Level = "error" if bad.mean() > 0.5 else "warning"
-            branch = s.schema.kinematics[key]
+            branch = s.schema.kinematics.get(key) or s.schema.charge or s.schema.pdg_id
             text = f"{_percent(bad)} of {len(bad)} leptons have a value of {branch!r} that is not finite"
             yield Point(level, key, text)
     weight = np.asarray(ak.to_numpy(s.events["weight"]))
@@ -266,6 +267,7 @@ def _not_finite(s: _Sample) -> dict[str, BoolArray]:
         found = {key: ~np.isfinite(s.momentum[:, i]) for i, key in enumerate(("px", "py", "pz"))}
     if s.energy is not None:
         found["E"] = ~np.isfinite(s.energy)
+    found["charge" if s.schema.charge else "pdg_id"] = ~np.isfinite(s.sign)
     if "mass" in s.schema.kinematics:
         found["mass"] = ~np.isfinite(s.mass) & ~found.get("E", np.zeros(len(s.mass), dtype=bool))
     return found
@@ -279,8 +281,18 @@ def _charges(s: _Sample) -> Iterator[Point]:
     if isinstance(source, tuple):
         for leg, name in enumerate(source):
             yield from _signs(s.sign[leg::2], key, name, s.schema.lepton)
+        yield from _lone_sign(s, key, source)
     else:
         yield from _signs(s.sign, key, source, s.schema.lepton)
+
+
+def _lone_sign(s: _Sample, key: str, names: tuple[str, str]) -> Iterator[Point]:
+    """Find a leg that has one sign in all rows while the other has both."""
+    legs = [np.unique(leg[np.isfinite(leg)]) for leg in (s.charge[0::2], s.charge[1::2])]
+    for leg, other in ((0, 1), (1, 0)):
+        if len(s.counts) >= SOME and len(legs[leg]) == 1 and len(legs[other]) > 1:
+            text = f"{names[leg]!r} gives {legs[leg][0]:+g} in all {len(s.counts)} rows"
+            yield Point("warning", key, f"{text}, {names[other]!r} both signs: is it the right branch?")
 
 
 def _signs(values: FloatArray, key: str, name: str, lepton: str) -> Iterator[Point]:
@@ -377,12 +389,14 @@ def _judge_mass(s: _Sample, source: str, value: float) -> Iterator[Point]:
     names = {name: m for name, m in LEPTON_MASS.items() if name != lepton} | {"pion": M_PI_CHARGED}
     for scale in (1.0, 1e-3, 1e3, 1e-6, 1e6):
         if scale != 1.0 and _near(value * scale, expected):
+            alone = "; or leave kinematics.mass out, if it alone is in another unit"
             yield Point(
                 "error",
                 "unit",
                 f"{source} gives a lepton mass of {value:.4g} GeV, {lepton!r} have {expected:.4g} GeV: "
                 f"set unit = {unit * scale:g}, with which the median momentum is "
-                f"{scale * np.nanmedian(s.p):.3g} GeV instead of {np.nanmedian(s.p):.3g} GeV",
+                f"{scale * np.nanmedian(s.p):.3g} GeV instead of {np.nanmedian(s.p):.3g} GeV"
+                + (alone if source == "the mass branch" else ""),
             )
             return
     for name, other in names.items():
@@ -517,10 +531,26 @@ def _axes(s: _Sample) -> Iterator[Point]:
     p = s.momentum[np.isfinite(s.momentum).all(axis=1)]
     if len(p) < 5 * SOME or "pt" in s.schema.kinematics:
         return
+    yield from _transverse(s)
     for axis, key in enumerate(("px", "py")):
         if (p[:, axis] >= 0).all() and (p[:, axis] > 0).any():
             text = f"{key} is never negative in {len(p)} leptons (median {np.median(p[:, axis]):.3g} GeV)"
             yield Point("warning", key, f"{text}: is it pt, p or pz?")
+
+
+def _transverse(s: _Sample) -> Iterator[Point]:
+    """Compare px and py, of both legs of a pair: nothing makes one of them many times larger."""
+    found: list[tuple[float, str]] = []
+    for axis, key in enumerate(("px", "py")):
+        branch = s.schema.kinematics[key]
+        names = branch if isinstance(branch, tuple) else (branch,)
+        for leg, name in enumerate(names):
+            sizes = np.abs(s.momentum[leg :: len(names), axis])
+            found.append((float(np.median(sizes[np.isfinite(sizes)])), name))
+    (low, small), (high, large) = min(found), max(found)
+    if low > 0 and high > UNLIKE * low:
+        text = f"the median size of {large!r} is {high:.3g} GeV, that of {small!r} {low:.3g} GeV"
+        yield Point("warning", "unit", f"{text}: are they in the same unit?")
 
 
 def _angles(s: _Sample) -> Iterator[Point]:
