@@ -451,7 +451,7 @@ def test_values_that_a_grid_or_figure_cannot_take(written, old, new, where, said
     assert said in found[0].message
 
 
-def test_patterns_may_be_absolute(written, tmp_path):
+def test_patterns_may_be_absolute(tmp_path):
     (tmp_path / "more").mkdir()
     for name in ("a.root", "b.root"):
         (tmp_path / "more" / name).write_bytes((ROOT / "data" / "mock" / "na60_data.root").read_bytes())
