@@ -17,13 +17,14 @@ FILE = click.Path(path_type=Path)
 @click.option("--model", metavar="FILE.py:NAME", help="Another model [that of the run].")
 @click.option("--detector", type=FILE, help="Another detector file [those of the run].")
 @click.option("--output", type=FILE, required=True, help="Folder of the new results.")
-def reinterpret(results: Path, model: str | None, detector: Path | None, output: Path) -> None:
+@click.option("--allow-partial", is_flag=True, help="Set limits although the run left files out.")
+def reinterpret(results: Path, output: Path, **options: Any) -> None:
     """Compute the reach of another model or detector from the record of RESULTS alone."""
     from gammastar.pipeline.progress import shown
     from gammastar.pipeline.reinterpret import reinterpret as again
 
     with shown() as tell:
-        again(results, model=model, detector=detector, output=output, tell=tell)
+        again(results, output=output, tell=tell, **options)
     click.echo(f"results in {output}")
 
 

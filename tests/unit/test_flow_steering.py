@@ -17,6 +17,7 @@ from gammastar.flow.samples import Table
 from gammastar.pipeline.flow_scan import parse_grid, scan_flows, split_for_scan
 from gammastar.pipeline.learning import TrainingSet
 from gammastar.pipeline.training import flow_options, flow_variations, saved_digests, train_flow
+from gammastar.store.manifest import write_manifest
 
 pytestmark = pytest.mark.flow
 RANGE = (0.25, 1.1)
@@ -133,6 +134,6 @@ def test_grid_and_split_of_the_scan():
 
 
 def test_scan_leaves_a_finished_run_alone(tmp_path):
-    (tmp_path / "manifest.json").write_text('{"finished": true}')
+    write_manifest(tmp_path, {"finished": True, "stages": {}, "files": {}, "inputs": {}, "versions": {}})
     with pytest.raises(UserError, match="folder of its own"):
         list(scan_flows(tmp_path / "s.toml", output=tmp_path, tell=lambda *_: None))

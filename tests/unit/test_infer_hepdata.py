@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gammastar.core.errors import PhysicsError
+from gammastar.core.errors import PhysicsError, StoreError
 from gammastar.infer import patchset, reach, read_likelihood, upper_limit, workspace
 from gammastar.report.hepdata import Submission, write_submission
 
@@ -53,12 +53,13 @@ def test_likelihood_travels_with_the_tables(tmp_path):
         assert archive.getnames() == ["BkgOnly.json", "patchset.json"]
 
 
-def test_fewer_contours_leave_no_table_behind(tmp_path):
+def test_tables_of_another_submission_are_neither_taken_along_nor_removed(tmp_path):
     others = {"in the measured domain": found()}
     write_submission(tmp_path, found(), SAYS, others=others)
-    assert (tmp_path / "contour1.yaml").is_file()
-    write_submission(tmp_path, found(), SAYS)
-    assert not (tmp_path / "contour1.yaml").exists()
+    first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(StoreError, match=r"contour1\.yaml of another submission"):
+        write_submission(tmp_path, found(), SAYS)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == first
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # the validator leaves files to the collector

@@ -26,6 +26,7 @@ from gammastar.infer import (
     to_hs3,
     workspace,
 )
+from gammastar.store.manifest import file_sha256, write_manifest
 
 POT = float(np.log(1.2))
 
@@ -194,7 +195,8 @@ def test_the_method_of_the_folder_where_the_patch_set_says_nothing(tmp_path):
     assert "asymptotic CLs" in foreign
     assert "warning: asymptotic formulae" in foreign
     (tmp_path / "steering.json").write_text(json.dumps({"infer": {"method": "marginalised", "cl": 0.95}}))
-    (tmp_path / "manifest.json").write_text(json.dumps({"files": {"workspace.json": "0" * 64}}))
+    sums = {path.name: file_sha256(path) for path in tmp_path.glob("*.json")}
+    write_manifest(tmp_path, {"files": sums})
     said = lines_of(tmp_path)
     assert "steering.json says: method = 'marginalised'; excluded at 95 % CL" in said
     assert "averaged over nuisances" in said

@@ -381,8 +381,7 @@ def test_each_edge_has_its_own_limit_and_method(tmp_path, monkeypatch):
 
 
 def shown(ctx):
-    manifest = {"mock": False, "finished": True, "numbers": ctx.book.numbers}
-    (ctx.folder / "manifest.json").write_text(json.dumps(manifest))
+    ctx.book.finish()
     return show_results(ctx.folder)
 
 
@@ -414,4 +413,4 @@ def test_nothing_reached_is_said_everywhere(tmp_path, monkeypatch):
     assert "all: nothing is reached" in said
     (tmp_path / "reach_chi.json").write_text('{"label": "x", "rows": 3}')
     with pytest.raises(StoreError, match=r"reach_chi.json: is not the reach of a run"):
-        show_results(tmp_path)
+        shown(ctx)

@@ -105,7 +105,7 @@ def test_tuned_card_is_told(tmp_path, steering):
     (tmp_path / "tuned.toml").write_text("\n".join([text, *section]), encoding="utf-8")
     pipeline.run(steering("tuned.toml"), output=tmp_path / "out", only="simulate")
     manifest = read_json(tmp_path / "out" / "manifest.json")
-    assert "mass.root" in manifest["inputs"]
+    assert str(tmp_path / "mass.root") in manifest["inputs"]
     assert "phi_2body × " in manifest["numbers"]["yields of the mock"]
     assert any(key.endswith("(tuned)") for key in manifest["inputs"])
 

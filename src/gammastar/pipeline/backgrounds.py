@@ -26,8 +26,17 @@ from gammastar.pipeline.selection import load_cuts, load_schema
 from gammastar.pipeline.stored_pairs import Parts, fill_all, held, thinned
 from gammastar.pipeline.stored_truth import Truth
 from gammastar.store.events import write_tree
+from gammastar.store.manifest import file_sha256
 
-__all__ = ["Component", "Ratio", "charge_ratio", "charm_component", "correction_component", "pair_offset"]
+__all__ = [
+    "Component",
+    "Ratio",
+    "charge_ratio",
+    "charm_component",
+    "correction_component",
+    "pair_offset",
+    "reads_leptons",
+]
 
 OFFSET = "charm_offset"
 ETA = 221
@@ -70,7 +79,7 @@ def charge_ratio(ctx: Context, axes: tuple[Any, ...], simulated: Arrays, given: 
             raise SteeringError(msg)
         r, sigma = (float(x) for x in simulated["r_factor"])
         return Ratio(r, sigma)
-    if section.r_factor != "mixed" and section.method != "B4":
+    if not reads_leptons(section):
         value = float(section.r_factor)
         if section.r_mult == 1.0 and section.r_mult_sigma == 0.0:
             return Ratio(value, section.r_factor_sigma)
@@ -83,6 +92,11 @@ def charge_ratio(ctx: Context, axes: tuple[Any, ...], simulated: Arrays, given: 
     if not coarse:
         return Ratio(float(r_cells.flat[0]), float(errors.flat[0]), mixed, chosen)
     return Ratio(r_cells, errors, mixed, chosen)
+
+
+def reads_leptons(section: config.Subtract) -> bool:
+    """Return whether R or the background comes from the leptons of the data, which are read for it."""
+    return section.r_factor == "mixed" or section.method == "B4"
 
 
 def _subtraction(ctx: Context) -> config.Subtract:
@@ -178,6 +192,7 @@ def _charm_template(ctx: Context, charm: Charm) -> Pairs:
     events = simulate.simulate_events(card, charm.n_template, kind="charm", seed=ctx.seed + 2)
     path: Path = ctx.folder / "input" / "mock_charm.root"
     write_tree(path, {"events": events.branches, "meta": events.meta_branches()})
+    ctx.book.enter({path: file_sha256(path)})
     return with_offset(selected_pairs(ctx, [path]), charm)
 
 

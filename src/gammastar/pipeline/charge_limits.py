@@ -119,6 +119,8 @@ def _write(ctx: Context, name: str, search: ChargeSearch, plane: Plane) -> None:
     ]
     content = {
         "label": f"{'MOCK ' if ctx.book.mock else ''}expected reach, {search.detector.name}",
+        "mock": ctx.book.mock,
+        "partial": ctx.book.partial,
         "illustrative": search.detector.illustrative,
         "assumption": search.assumption,
         "expected_limit": search.limit.expected,

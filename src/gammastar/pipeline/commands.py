@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import shutil
+import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gammastar.core.errors import StoreError, UserError
 from gammastar.core.records import MassInterval
-from gammastar.pipeline.checkpoint import load_arrays
+from gammastar.pipeline.checkpoint import load_arrays, told_loss
 from gammastar.pipeline.context import Tell
 from gammastar.pipeline.reach_files import masses_reached
-from gammastar.store.guarded import check_chunks
-from gammastar.store.manifest import digest, file_sha256, package_digest, read_json
+from gammastar.store.folder import published, sweep
+from gammastar.store.guarded import check_chunks, read_result
+from gammastar.store.manifest import MANIFEST, digest, file_sha256, package_digest, read_manifest
 from gammastar.store.remote import identity, kind_of
 
 __all__ = ["show_results", "simulate_file", "verify_results"]
+
+REACH = re.compile(r"reach(_[^/]+)?\.json")
 
 
 def simulate_file(
@@ -56,15 +59,15 @@ def simulate_file(
     start = time.perf_counter()
     loaded, _, notes = simulating.tuned(card, Path(), seed)
     folder = cache or output.with_name(f"{output.name}.parts")
-    if cache is None and not resume and folder.is_dir():
-        shutil.rmtree(folder)
+    if cache is None and not resume:
+        sweep(folder, "blocks")
     written = {key: options.pop(key) for key in ("compression", "layout") if key in options}
     blocks = simulate.simulate_blocks(
         loaded, n, seed=seed, cache=folder, progress=_progress(tell, output), **options
     )
     meta = simulating.write_blocks(output, blocks, **written)
     if cache is None:
-        shutil.rmtree(folder, ignore_errors=True)
+        sweep(folder, "blocks")
     seconds = time.perf_counter() - start
     lines = [f"MOCK {meta['kind']} events of card {loaded.name!r}: {meta['n_events']} in {output}"]
     lines += [f"protons on target: {float(meta['N_POT']):.6g}"]
@@ -84,29 +87,32 @@ def _progress(tell: Tell | None, output: Path) -> Callable[[int, int], None] | N
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
-    path = folder / "manifest.json"
-    if not path.is_file():
+    if not (folder / MANIFEST).is_file():
         msg = f"{folder}: no manifest.json; is this the result folder of a run?"
         raise UserError(msg)
-    content = read_json(path)
-    if not isinstance(content, dict):
-        msg = f"{path}: is not the manifest of a run"
-        raise StoreError(msg)
-    return content
+    return read_manifest(folder)
 
 
 def show_results(folder: Path) -> str:
-    """Return the numbers of a result folder as text."""
+    """Return the numbers of a result folder as text.
+
+    Raises
+    ------
+    StoreError
+        If the manifest or a table that is shown is not as the run wrote it.
+    """
     from gammastar.report.tables import Table, text_table
 
     manifest = _manifest(folder)
     lines = [f"{folder}" + ("  (MOCK data)" if manifest.get("mock") else "")]
     if not manifest.get("finished"):
         lines.append("this run is not finished")
-    for name, value in manifest.get("numbers", {}).items():
+    if manifest["partial"]:
+        lines.append(told_loss(manifest["partial"]))
+    for name, value in manifest["numbers"].items():
         lines.append(f"{name}: {value}")
-    for path in sorted(folder.glob("reach*.json")):
-        content = read_json(path)
+    for file in sorted(name for name in manifest["files"] if REACH.fullmatch(name)):
+        content = read_result(folder, file)
         try:
             label, rows = content["label"], content["rows"]
             names = content.get("columns") or [
@@ -118,9 +124,10 @@ def show_results(folder: Path) -> str:
                 for part, intervals in content.get("mass_intervals", {}).items()
             }
         except (KeyError, TypeError, AttributeError, IndexError) as error:
-            msg = f"{path}: is not the reach of a run of this version ({type(error).__name__}: {error})"
+            why = f"{type(error).__name__}: {error}"
+            msg = f"{folder / file}: is not the reach of a run of this version ({why})"
             raise StoreError(msg) from error
-        lines += ["", f"{path.name}: {label}", *(f"{part}: {text}" for part, text in found.items())]
+        lines += ["", f"{file}: {label}", *(f"{part}: {text}" for part, text in found.items())]
         lines.append(text_table(Table(table)))
     return "\n".join(lines)
 
@@ -131,45 +138,59 @@ def _cell(value: Any) -> Any:
 
 
 def _code(manifest: Any) -> str:
-    known = manifest.get("code", "")
+    known = manifest["code"]
     return f"{known[:16]}, {'that of this installation' if known == package_digest() else 'another one'}"
 
 
-def _inputs(folder: Path, manifest: Any) -> list[tuple[Path, str]]:
-    """Return the inputs whose place is known, with their SHA-256: mock files and those of the filesets."""
-    found = {folder / "input" / name: sha for name, sha in manifest["inputs"].items()}
-    known = {path: sha for path, sha in found.items() if path.is_file()}
-    for path in sorted(folder.glob("chunks/*/fileset_*.json")):
-        for dataset in read_json(path).values():
-            sums = dataset["metadata"]["sha256"].items()
-            known |= {Path(name): sha for name, sha in sums if sha and "://" not in name}
-    return sorted(known.items())
+def _inputs(folder: Path, manifest: Any) -> Iterator[tuple[str, str, str]]:
+    """Yield name, state and SHA-256 of every input; what is behind a URL or no file is not compared."""
+    for name, sha in sorted(manifest["inputs"].items()):
+        path = folder / name  # an absolute name stands for itself
+        if "://" in name or name.startswith("card "):
+            yield name, "not compared", sha
+        elif not path.is_file():
+            yield name, "not here", sha
+        else:
+            yield name, "ok" if identity(path, kind_of(sha)) == sha else "CHANGED", sha
+
+
+def _stage(folder: Path, stage: str, entry: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """Return the state of a kept stage, and which of its files are not what the run wrote."""
+    path = folder / "stages" / f"{stage}.npz"
+    if not entry["kept"]:
+        return "not kept as arrays, recomputed by every run", []
+    if not path.is_file():
+        return "MISSING", [str(path)]
+    arrays = load_arrays(path)
+    wrong = [] if digest(arrays) == entry["content"] else [str(path)]
+    if not wrong and "stored_parts" in arrays:
+        parts = folder / "stages" / ("truth" if stage == "match" else "pairs")
+        found = [file_sha256(part) for part in sorted(parts.glob("part-*.parquet"))]
+        wrong += [] if found == arrays["stored_parts"].tolist() else [str(parts)]
+    return f"{'CHANGED' if wrong else 'ok'} {entry['content'][:16]}", wrong
 
 
 def verify_results(folder: Path) -> Iterator[str]:
-    """Check every digest of the manifest against the files, inputs included where they are known.
+    """Check every digest of the manifest, its own first, against the files, inputs included where they are.
 
     Raises
     ------
     StoreError
-        If an input, stage, chunk or file was changed since the run.
+        If the manifest, an input, stage, chunk or file was changed since the run, or a stage or file is gone.
     """
     manifest = _manifest(folder)
-    yield f"configuration: {manifest.get('configuration', 'not recorded')[:16]}, seed {manifest['seed']}"
+    yield f"configuration: {manifest['configuration'][:16] or 'not recorded'}, seed {manifest['seed']}"
     yield f"code: {_code(manifest)}"
     wrong = []
-    for path, sha in _inputs(folder, manifest):
-        good = path.is_file() and identity(path, kind_of(sha)) == sha
-        wrong += [str(path)] if path.is_file() and not good else []
-        yield f"input {path.name}: {'ok' if good else 'CHANGED' if path.is_file() else 'not here'} {sha[:16]}"
+    if manifest["partial"]:
+        yield told_loss(manifest["partial"])
+    for name, state, sha in _inputs(folder, manifest):
+        wrong += [name] if state == "CHANGED" else []
+        yield f"input {name}: {state} {sha[:16]}"
     for stage, entry in manifest["stages"].items():
-        path = folder / "stages" / f"{stage}.npz"
-        if not path.is_file():
-            yield f"{stage}: not kept as arrays, recomputed by every run"
-            continue
-        good = digest(load_arrays(path)) == entry["content"]
-        wrong += [] if good else [str(path)]
-        yield f"{stage}: {'ok' if good else 'CHANGED'} {entry['content'][:16]}"
+        state, changed = _stage(folder, stage, entry)
+        wrong += changed
+        yield f"{stage}: {state}"
     n_chunks = check_chunks(folder)
     if n_chunks:
         yield f"chunks: {n_chunks} ok"
@@ -178,8 +199,17 @@ def verify_results(folder: Path) -> Iterator[str]:
         good = path.is_file() and file_sha256(path) == sha
         wrong += [] if good else [str(path)]
         yield f"{name}: {'ok' if good else 'CHANGED or missing'} {sha[:16]}"
+    strange = [name for name in published(folder) if name not in manifest["files"] | manifest["inputs"]]
+    if strange:
+        yield f"not of this run: {_told(strange)}"
     if not manifest["finished"]:
         wrong.append("the run is not finished")
     if wrong:
-        msg = f"{folder}: {', '.join(wrong)}: not what the run wrote; run again"
+        msg = f"{folder}: {_told(wrong)}: not what the run wrote; run again"
         raise StoreError(msg)
+
+
+def _told(names: Sequence[str], limit: int = 8) -> str:
+    """Return names as a list that is cut."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

@@ -14,8 +14,9 @@ from gammastar.core.records import FloatArray
 from gammastar.core.rng import stream
 from gammastar.pipeline.context import Tell
 from gammastar.pipeline.learning import TrainingSet
-from gammastar.pipeline.order import training_pairs
-from gammastar.store.manifest import read_json
+from gammastar.pipeline.order import scan_folder, training_pairs
+from gammastar.store.folder import working
+from gammastar.store.manifest import manifest_like
 
 __all__ = ["parse_grid", "scan_flows", "split_for_scan"]
 
@@ -106,13 +107,27 @@ def scan_flows(
     UserError
         If the grid cannot be read, or `output` holds a finished run, whose record would be overwritten.
     """
-    from gammastar import flow
-
     wanted = parse_grid(grid)
-    record = None if output is None else output / "manifest.json"
-    if record is not None and record.is_file() and read_json(record)["finished"]:
+    old = None if output is None else manifest_like(output)
+    if old is not None and old["finished"]:
         msg = f"{output} holds a finished run; give the scan a folder of its own with --output"
         raise UserError(msg)
+    with working(output or scan_folder(steering)):
+        yield from _scan(steering, output, wanted, preset=preset, epochs=epochs, seeds=seeds, tell=tell)
+
+
+def _scan(
+    steering: Path,
+    output: Path | None,
+    wanted: dict[str, Any],
+    *,
+    preset: str,
+    epochs: int | None,
+    seeds: int,
+    tell: Tell,
+) -> Iterator[str]:
+    from gammastar import flow
+
     ctx, training = training_pairs(steering, output, tell=tell)
     section = ctx.steering.spectrum
     if section is None:

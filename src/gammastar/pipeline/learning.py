@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -28,6 +27,7 @@ from gammastar.pipeline.training import (
     saved_digests,
     train_flow,
 )
+from gammastar.store.folder import sweep
 from gammastar.store.manifest import digest
 from gammastar.unfold.efficiency import EfficiencyMap, efficiency_map
 
@@ -181,7 +181,7 @@ def _train(ctx: Context, options: FlowOptions, training: TrainingSet, beam_energ
         msg = "[flow] is needed to train a flow"
         raise SteeringError(msg)
     if not ctx.book.resume or ctx.book.force == "flow":
-        shutil.rmtree(ctx.folder / CHECKPOINTS, ignore_errors=True)
+        sweep(ctx.folder / CHECKPOINTS, "checkpoints")
     each: Callable[..., Iterable[Any]] = map
     if ctx.farm is not None:
         each = functools.partial(ctx.farm.map, stage="flow")

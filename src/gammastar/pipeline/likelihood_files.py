@@ -125,9 +125,11 @@ def _submit(
     mock = "MOCK: " if ctx.book.mock else ""
     labels = model_of(ctx).labels
     photon = labels.plane == "dark_photon"
+    loss = ctx.book.loss
     says = report.Submission(
         title=f"{mock}Expected reach of {search.detector.name}",
-        abstract=f"{mock}Signal from measured dileptons. {search.assumption}.",
+        abstract=f"{mock}Signal from measured dileptons. {search.assumption}."
+        + (f" {loss}." if loss else ""),
         coupling="kinetic mixing epsilon" if photon else _with_unit(labels),
         qualifiers={
             "CL": section.cl,

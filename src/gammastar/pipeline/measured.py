@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -20,6 +19,7 @@ from gammastar.pipeline.backgrounds import (
     charge_ratio,
     charm_component,
     correction_component,
+    reads_leptons,
 )
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context, axes_of, find_file, pack_spectrum, unpack_spectrum
@@ -36,7 +36,7 @@ from gammastar.pipeline.reading import Inputs
 from gammastar.pipeline.stored_pairs import Parts, StoredPairs, fill_all
 from gammastar.pipeline.stored_truth import Truth
 from gammastar.store.manifest import digest
-from gammastar.store.remote import input_sha256
+from gammastar.store.remote import Sealed
 
 __all__ = ["needs_simulation", "spectrum_stage", "subtract_stage"]
 
@@ -71,7 +71,8 @@ def subtract_stage(
     parts: Parts = (pairs,) if stored is None else stored
     hists = fill_all(parts, axes)
     before = ctx.book.key_of("select", "match") if needs_simulation(section) else ctx.book.key_of("select")
-    used = digest(selection.model_dump(), simulated.get("r_factor"), _other_files(ctx, section))
+    others = _other_files(ctx, section)
+    used = digest(selection.model_dump(), simulated.get("r_factor"), others.shas)
     key = ctx.book.key(section, before, used, "trained weights")
 
     def compute() -> Arrays:
@@ -110,7 +111,10 @@ def subtract_stage(
         }
         return pack_spectrum(result) | kept
 
-    arrays = ctx.book.arrays("subtract", key, compute)
+    read = tuple(given.files) if reads_leptons(section) else ()
+    arrays = ctx.book.arrays(
+        "subtract", key, lambda: given.seal.read(read, lambda: others.read(others.paths, compute))
+    )
     ctx.book.methods["background"] = f"{section.method}, R = {section.r_factor!r}"
     _note_weights(ctx, section, hists, arrays)
     return hists, unpack_spectrum(arrays, axes, "counts"), arrays
@@ -163,14 +167,14 @@ def _few_like_sign(section: config.Subtract, hists: PairHists) -> str:
     )
 
 
-def _other_files(ctx: Context, section: config.Subtract) -> dict[str, str]:
-    """Return the digests of the files that only the subtraction reads, and enter them as inputs."""
+def _other_files(ctx: Context, section: config.Subtract) -> Sealed:
+    """Return the files that only the subtraction reads with their digests, and enter them as inputs."""
     names = [name for c in section.corrections for name in c.files]
     if section.charm is not None and section.charm.template != "simulation":
         names += section.charm.template
-    found = {str(p): input_sha256(p) for name in names for p in find_file(name, ctx.base)}
-    ctx.book.inputs |= {Path(path).name: sha for path, sha in found.items()}
-    return {Path(path).name: sha for path, sha in found.items()}
+    found = Sealed(list(dict.fromkeys(path for name in names for path in find_file(name, ctx.base))))
+    ctx.book.enter(dict(zip(found.paths, found.shas, strict=True)))
+    return found
 
 
 def _components(

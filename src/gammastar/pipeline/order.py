@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from gammastar.pipeline.checkpoint import open_book
 from gammastar.pipeline.checks import check_steering, listing
 from gammastar.pipeline.context import Context, Farm, Tell
 from gammastar.pipeline.products import Products, needed
+from gammastar.store.folder import working
 
-__all__ = ["dark_half", "run", "training_pairs", "writable"]
+__all__ = ["dark_half", "run", "scan_folder", "training_pairs", "writable"]
 
 
 def _silent(stage: str, fraction: float | None, text: str) -> None:
@@ -87,24 +89,31 @@ def run(
     writable(folder)
     fixed = folder.absolute()  # whatever user code does to the working folder
     mock = parsed.analysis.mock or parsed.simulate is not None
-    book = open_book(fixed, resume=resume or only is not None, seed=parsed.analysis.seed, mock=mock)
-    book.force = only
-    ctx = Context(parsed, steering.resolve().parent, fixed, book, tell, farm, allow_partial)
-    _check(ctx, names[: names.index(only) + 1] if only else names)
+    with working(fixed):
+        again = resume or only is not None
+        book = open_book(fixed, resume=again, seed=parsed.analysis.seed, mock=mock, stages=names, begin=False)
+        book.force = only
+        ctx = Context(parsed, steering.resolve().parent, fixed, book, tell, farm, allow_partial)
+        _check(ctx, names[: names.index(only) + 1] if only else names)
+        book.begin()
+        with book.listed():
+            _run(ctx, names, only)
+    return folder
+
+
+def _run(ctx: Context, names: Sequence[str], only: str | None) -> None:
     products = Products()
     for stage in names:
         with guarded():
             _STAGES[stage](ctx, products)
         if stage == only:
-            break
-    if only is None:
-        if parsed.report is not None:
-            from gammastar.pipeline import pages
+            return
+    if ctx.steering.report is not None:
+        from gammastar.pipeline import pages
 
-            with guarded():
-                pages.write(ctx, products)
-        book.finish()
-    return folder
+        with guarded():
+            pages.write(ctx, products)
+    ctx.book.finish()
 
 
 def _check(ctx: Context, stages: list[str]) -> None:
@@ -190,19 +199,25 @@ def _training(ctx: Context, made: Products) -> Any:
     return made.training
 
 
+def scan_folder(steering: Path) -> Path:
+    """Return where a scan of architectures goes by default."""
+    return Path("results") / f"{config.load(steering).analysis.name}_scan"
+
+
 @guarded()
 def training_pairs(steering: Path, output: Path | None, *, tell: Tell = _silent) -> tuple[Context, Any]:
     """Run the stages before the flow, or take kept ones; return the run and the flow's pairs."""
     parsed = config.load(steering)
-    folder = output or Path("results") / f"{parsed.analysis.name}_scan"
+    folder = output or scan_folder(steering)
     writable(folder)
     mock = parsed.analysis.mock or parsed.simulate is not None
     book = open_book(folder, resume=True, seed=parsed.analysis.seed, mock=mock)
     ctx, made = Context(parsed, steering.resolve().parent, folder, book, tell), Products()
-    for stage in config.STAGES[: config.STAGES.index("flow")]:
-        if getattr(parsed, stage) is not None:
-            _STAGES[stage](ctx, made)
-    return ctx, _training(ctx, made)
+    with book.listed():
+        for stage in config.STAGES[: config.STAGES.index("flow")]:
+            if getattr(parsed, stage) is not None:
+                _STAGES[stage](ctx, made)
+        return ctx, _training(ctx, made)
 
 
 def _flow(ctx: Context, made: Products) -> None:

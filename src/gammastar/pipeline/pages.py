@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -54,16 +56,38 @@ def write(ctx: Context, made: Products) -> None:
     )
     provenance = report.Provenance(
         versions=versions(),
-        digests=ctx.book.inputs | {name: entry["content"] for name, entry in ctx.book.stages.items()},
+        digests=_short(ctx.book.inputs) | {name: entry["content"] for name, entry in ctx.book.stages.items()},
         methods=ctx.book.methods,
         placeholders=_placeholders(ctx),
     )
     title = ctx.steering.analysis.title or ctx.steering.analysis.name
-    summary = report.Section("Summary", [f"{note}." for note in ctx.book.notes], tables=[numbers])
+    told = [ctx.book.loss, *ctx.book.notes] if ctx.book.partial else ctx.book.notes
+    tables = [numbers, *_skipped(ctx)]
+    summary = report.Section("Summary", [f"{note}." for note in told], tables=tables)
     text = report.page(title, [summary, *sections], mock=ctx.book.mock, provenance=provenance)
     write_text(ctx.folder / "report.html", text)
     if made.inferred and made.accepted and made.predicted is not None:
         _write_explorer(ctx, made, title)
+
+
+def _skipped(ctx: Context) -> list[report.Table]:
+    """Return the table of what was left out of the input, if anything was."""
+    rows = [entry for lost in ctx.book.partial.values() for entry in lost["skipped"]]
+    if not rows:
+        return []
+    columns = {
+        "file": [str(row.get("file", "")) for row in rows],
+        "entries": [str(row.get("entries", "")) for row in rows],
+        "why": [str(row.get("why", ""))[:300] for row in rows],
+    }
+    return [report.Table(columns, caption="Skipped input")]
+
+
+def _short(inputs: Mapping[str, str]) -> dict[str, str]:
+    """Return inputs under the last part of their names, those of one such part under their full names."""
+    last = Counter(name.rpartition("/")[2] for name in inputs)
+    short = {name: name.rpartition("/")[2] for name in inputs}
+    return {short[name] if last[short[name]] == 1 else name: sha for name, sha in inputs.items()}
 
 
 def _saved(ctx: Context, sections: list[report.Section]) -> list[report.Section]:

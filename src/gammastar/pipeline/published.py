@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,13 @@ from gammastar.core.errors import InputFileError, SteeringError
 from gammastar.infer.limit import ASYMPTOTIC_FROM
 from gammastar.pipeline.likelihood_files import KEYS
 from gammastar.pipeline.record import kept_steering
-from gammastar.store.manifest import read_json
+from gammastar.store.folder import published
+from gammastar.store.guarded import check_results
+from gammastar.store.manifest import MANIFEST, is_published, manifest_like, read_manifest
 
 __all__ = ["scan_lines"]
 
+OF_LIKELIHOOD = re.compile(r"(workspace|patchset|hs3).*|steering\.json")
 AVERAGED = "marginalised"  # of [infer] method: exact, toys averaged over the nuisances
 
 
@@ -68,12 +72,15 @@ def scan_lines(
         If `steering` has no [infer], or "marginalised" meets another `auxiliary`.
     InputFileError
         As `infer.read_likelihood` and `infer.scan`.
+    StoreError
+        If the likelihood lies in the folder of a run and is not as the run wrote it.
 
     Notes
     -----
     The run that wrote a likelihood says how its limits were set in the metadata of its patch set, which
     travels with it, and in the ``steering.json`` of its folder.
     """
+    _checked(path)
     likelihood = infer.read_likelihood(path, **where)
     how = _how(path, likelihood, method, steering)
     if how.method == AVERAGED and auxiliary not in {None, "averaged"}:
@@ -127,6 +134,18 @@ def _how(path: Path, likelihood: infer.Likelihood, method: str | None, steering:
     return _How(section.method, section.asymptotic_from, section.cl, source)
 
 
+def _checked(path: Path) -> None:
+    """Compare a likelihood that lies in the folder of a run with the manifest."""
+    folder = path if path.is_dir() else path.parent
+    if not (folder / MANIFEST).is_file():
+        return
+    if manifest_like(folder) is None and not (folder / "steering.json").is_file():
+        return  # another program's
+    if path.is_file() and not is_published(path.name):
+        return
+    check_results(folder, [name for name in published(folder) if OF_LIKELIHOOD.fullmatch(name)])
+
+
 def _of_record(path: Path, likelihood: infer.Likelihood) -> tuple[config.Infer | None, str]:
     """Return the [infer] of the run that wrote a likelihood, and where that stands; None for others."""
     if likelihood.convention:
@@ -142,8 +161,6 @@ def _of_record(path: Path, likelihood: infer.Likelihood) -> tuple[config.Infer |
     folder = path if path.is_dir() else path.parent
     if not all((folder / name).is_file() for name in ("steering.json", "manifest.json")):
         return None, ""
-    manifest = read_json(folder / "manifest.json")
-    files = manifest.get("files", {}) if isinstance(manifest, dict) else {}
-    if path.is_file() and path.name not in files:
+    if path.is_file() and path.name not in read_manifest(folder)["files"]:
         return None, ""
     return kept_steering(folder).infer, str(folder / "steering.json")

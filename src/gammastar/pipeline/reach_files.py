@@ -91,6 +91,7 @@ def write(ctx: Context, search: Search, *, suffix: str) -> None:
     content = {
         "label": f"{'MOCK ' if ctx.book.mock else ''}expected reach, {search.detector.name}",
         "mock": ctx.book.mock,
+        "partial": ctx.book.partial,
         "model": asdict(model_of(ctx).labels),
         "assumption": search.assumption,
         "expected_limit": search.limit.expected,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from gammastar.pipeline.selection import load_cuts, load_schema
 from gammastar.pipeline.stored_truth import Truth
 from gammastar.store.chunks import Job, Source
 from gammastar.store.manifest import digest, file_sha256
-from gammastar.store.remote import Remote, check_listed
+from gammastar.store.remote import Remote, Sealed, check_listed
 
 __all__ = [
     "Inputs",
@@ -36,11 +35,16 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Inputs:
-    """The files of a run and their digests."""
+    """The files of a run, sealed with their digests."""
 
     files: tuple[Path | Remote, ...]
     response: tuple[Path | Remote, ...]
-    shas: tuple[str, ...]
+    seal: Sealed
+
+    @property
+    def shas(self) -> tuple[str, ...]:
+        """The SHA-256 of files and response, in this order."""
+        return self.seal.shas
 
 
 def inputs(ctx: Context, simulated: Arrays) -> Inputs:
@@ -61,14 +65,18 @@ def inputs(ctx: Context, simulated: Arrays) -> Inputs:
         )
         _note_datasets(ctx, kind, {**data.datasets, **truth.datasets})
     both = Given(data.files + truth.files, {**data.said, **truth.said})
-    shas = identities(both, kind, None if ctx.farm is None else ctx.farm.map, tree=tree, skip=skip)
+    run = None if ctx.farm is None else ctx.farm.map
+    seal = Sealed(
+        both.files,
+        lambda some: identities(replace(both, files=tuple(some)), kind, run, tree=tree, skip=skip),
+    )
     n = len(data.files)
-    alike(data.files, shas[:n])
-    alike(truth.files, shas[n:])
-    readable = {path: sha for path, sha in zip(both.files, shas, strict=True) if sha != UNREADABLE}
+    alike(data.files, seal.shas[:n])
+    alike(truth.files, seal.shas[n:])
+    readable = {path: sha for path, sha in zip(both.files, seal.shas, strict=True) if sha != UNREADABLE}
     check_listed(tuple(readable), tuple(readable.values()))
-    ctx.book.inputs |= {path.name: sha for path, sha in readable.items()}
-    return Inputs(data.files, truth.files, shas)
+    ctx.book.enter(readable)
+    return Inputs(data.files, truth.files, seal)
 
 
 def _note_datasets(ctx: Context, kind: str, datasets: Mapping[str, Mapping[str, Any]]) -> None:
@@ -82,14 +90,12 @@ def _note_datasets(ctx: Context, kind: str, datasets: Mapping[str, Mapping[str, 
 
 
 def _job(ctx: Context, kind: Any, paths: tuple[Path | Remote, ...], shas: tuple[str, ...]) -> Job:
-    """Return what workers need to know; leftovers of an earlier run go unless it is resumed."""
+    """Return what workers need to know."""
     reading, section = ctx.steering.read, ctx.steering.select
     if reading is None or section is None:
         msg = "[read] and [select] are needed to read pairs"
         raise SteeringError(msg)
     folder = (ctx.folder / "chunks" / kind).resolve()
-    if folder.is_dir() and not ctx.book.resume:
-        shutil.rmtree(folder)
     schema = load_schema(reading, ctx.code)
     code = _user_code(section, reading.schema_file, ctx.code)
     sources = tuple(Source(str(path), sha) for path, sha in zip(paths, shas, strict=True))
@@ -168,6 +174,7 @@ def select_stage(ctx: Context, given: Inputs) -> tuple[Pairs, Arrays]:
 
     def compute() -> Arrays:
         stored: Arrays = {}
+        flows.clear()
         if ctx.farm is None or wanted:
             pairs, stored = stored_pairs.collect(ctx, serial())
             flow = functools.reduce(lambda a, b: a + b, flows, select.Cutflow())
@@ -191,7 +198,7 @@ def select_stage(ctx: Context, given: Inputs) -> tuple[Pairs, Arrays]:
         arrays["cutflow_lost"] = np.array(lost)
         return arrays | stored | _with_columns(pairs.columns, wanted)
 
-    arrays = ctx.book.arrays("select", key, compute)
+    arrays = ctx.book.arrays("select", key, lambda: given.seal.read(given.files, compute))
     if lost := str(arrays.get("cutflow_lost", "")):  # results of an earlier version do not have it
         ctx.book.alarm(lost)
     pairs = Pairs(
@@ -222,6 +229,7 @@ def match_stage(ctx: Context, given: Inputs) -> Truth:
 
     def compute() -> Arrays:
         ctx.tell("read", None, "simulation with truth")
+        flows.clear()
         if ctx.farm is None or wanted:
             files = [str(f) for f in given.response]
             parts = read.open_matched(files, schema, select.counting(cuts, flows), step=reading.step)
@@ -236,7 +244,7 @@ def match_stage(ctx: Context, given: Inputs) -> Truth:
         arrays["cutflow_lost"] = np.array(select.lost_leptons(flow, schema.sources()))
         return arrays | stored | _with_columns(found.columns, wanted)
 
-    arrays = ctx.book.arrays("match", key, compute)
+    arrays = ctx.book.arrays("match", key, lambda: given.seal.read(given.response, compute))
     if lost := str(arrays.get("cutflow_lost", "")):
         ctx.book.alarm(f"simulation with truth: {lost}")
     return stored_truth.truth_of(ctx, arrays, wanted)

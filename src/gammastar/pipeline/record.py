@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,33 @@ from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import InputFileError, SteeringError
 from gammastar.core.records import Spectrum
 from gammastar.physics.detector import Detector, load_detector
+from gammastar.pipeline.checkpoint import told_loss
 from gammastar.pipeline.context import Context, detector_files, shipped
 from gammastar.pipeline.extrapolated import write_trend
 from gammastar.pipeline.learning import Domain
+from gammastar.store.folder import published
+from gammastar.store.guarded import check_results
 from gammastar.store.manifest import atomic, read_json, write_json, write_text
 from gammastar.store.records import read_spectrum
 
-__all__ = ["Record", "kept_detector", "kept_steering", "read_domain", "read_record", "write_record"]
+__all__ = [
+    "Record",
+    "checked_record",
+    "kept_detector",
+    "kept_steering",
+    "read_domain",
+    "read_record",
+    "write_record",
+]
 
-FILES = ("steering.json", "manifest.json", "spectrum.json", "domain.safetensors", "flow.json")
+FILES = (
+    *("steering.json", "manifest.json", "spectrum.json", "domain.safetensors", "flow.json"),
+    "flow.safetensors",
+)
+PARTS = re.compile(
+    r"(steering|spectrum)\.json|(domain|extrapolation)\.safetensors|flow(_members.*)?\.(json|safetensors)"
+    r"|detectors/.*|reach.*\.json"
+)
 MEASURED_HALF = ("simulate", "read", "select", "subtract", "unfold", "flow")
 
 
@@ -42,6 +61,8 @@ class Record:
     flow : Sampler
     mock : bool
     folder : Path
+    loss : str
+        What of the input was skipped; "" if nothing was.
     """
 
     steering: config.Steering
@@ -50,6 +71,7 @@ class Record:
     flow: Any
     mock: bool
     folder: Path
+    loss: str = ""
 
     def channel(self) -> predict.VirtualPhoton:
         """Return the data-driven channel."""
@@ -132,6 +154,29 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
+def checked_record(folder: Path) -> dict[str, Any]:
+    """Return the manifest of a finished run after comparing the files of its record with it.
+
+    Raises
+    ------
+    InputFileError
+        If a file of the record is missing; the message names it.
+    StoreError
+        If one is not as the run wrote it, or the run is not finished.
+    """
+    missing = [name for name in FILES if not (folder / name).is_file()]
+    if missing:
+        msg = f"{folder}: lacks {', '.join(missing)}; give the folder of a finished run with a flow"
+        raise InputFileError(msg)
+    names = [name for name in published(folder) if PARTS.fullmatch(name)]
+    manifest = check_results(folder, names, finished=True)
+    gone = sorted(name for name in manifest["files"] if PARTS.fullmatch(name) and name not in names)
+    if gone:
+        msg = f"{folder}: lacks {', '.join(gone[:5])}, which the run wrote"
+        raise InputFileError(msg)
+    return manifest
+
+
 def read_record(folder: Path) -> Record:
     """Read the record of a finished run.
 
@@ -139,16 +184,16 @@ def read_record(folder: Path) -> Record:
     ------
     InputFileError
         If a file of the record is missing; the message names it.
+    StoreError
+        If one is not as the run wrote it.
     """
-    missing = [name for name in FILES if not (folder / name).is_file()]
-    if missing:
-        msg = f"{folder}: lacks {', '.join(missing)}; give the folder of a finished run with a flow"
-        raise InputFileError(msg)
+    manifest = checked_record(folder)
     return Record(
         steering=kept_steering(folder),
         spectrum=read_spectrum(folder / "spectrum.json"),
         domain=read_domain(folder / "domain.safetensors"),
         flow=flow.load(folder / "flow"),
-        mock=bool(read_json(folder / "manifest.json")["mock"]),
+        mock=manifest["mock"],
         folder=folder,
+        loss=told_loss(manifest["partial"]),
     )

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 from gammastar import config
-from gammastar.core.errors import InputFileError, SteeringError
+from gammastar.core.errors import SteeringError, UserError
 from gammastar.pipeline.checkpoint import open_book
 from gammastar.pipeline.context import Context, Tell
 from gammastar.pipeline.extrapolated import read_trend
 from gammastar.pipeline.order import dark_half, writable
 from gammastar.pipeline.products import Products
-from gammastar.pipeline.record import kept_detector, kept_steering, read_domain
-from gammastar.store.manifest import digest, file_sha256, read_json
+from gammastar.pipeline.record import checked_record, kept_detector, kept_steering, read_domain
+from gammastar.store.folder import working
+from gammastar.store.manifest import digest
 from gammastar.store.records import read_spectrum
 
 __all__ = ["reinterpret"]
 
-RECORD = ("steering.json", "spectrum.json", "domain.safetensors", "flow.json", "flow.safetensors")
-MEMBERS = "flow_members.*"  # the band of the flow, if the run has one
+OF_RECORD = re.compile(r"(steering|spectrum)\.json|(domain|extrapolation|flow.*)\.safetensors|flow.*\.json")
 
 
 def reinterpret(
@@ -29,6 +30,7 @@ def reinterpret(
     detector: Path | None = None,
     output: Path,
     tell: Tell,
+    allow_partial: bool = False,
 ) -> Path:
     """Compute expected events and reach anew from the record of a finished run.
 
@@ -44,6 +46,8 @@ def reinterpret(
         Folder of the new results.
     tell : callable
         Receives progress.
+    allow_partial : bool
+        Set limits even if the run skipped part of its input.
 
     Returns
     -------
@@ -54,39 +58,42 @@ def reinterpret(
     ------
     InputFileError
         If a file of the record is missing.
+    StoreError
+        If a file of the record is not as the run wrote it.
     SteeringError
         If the run had no section that a reach needs.
     """
     from gammastar import flow
     from gammastar.pipeline import pages
 
-    missing = [name for name in RECORD if not (results / name).is_file()]
-    if missing:
-        msg = f"{results}: lacks {', '.join(missing)}; a reinterpretation needs a finished run with a flow"
-        raise InputFileError(msg)
+    manifest = checked_record(results)
     steering = _steering(results, model, detector)
+    if output.exists() and output.samefile(results):
+        msg = f"{output}: is the folder of the record; give another one with --output"
+        raise UserError(msg)
     writable(output)
-    book = open_book(
-        output, resume=False, seed=steering.analysis.seed, mock=read_json(results / "manifest.json")["mock"]
-    )
-    members = sorted(path.name for path in results.glob(MEMBERS))
-    book.inputs |= {name: file_sha256(results / name) for name in (*RECORD, *members)}
-    ctx = Context(steering, Path().resolve(), output, book, tell)
-    spectrum = read_spectrum(results / "spectrum.json")
-    found = flow.load(results / "flow")
-    book.done("spectrum", book.key(None), digest(spectrum.values, spectrum.cov, spectrum.domain))
-    book.done("flow", book.key(None), flow.digest(found.to_tensors()))
-    made = Products(
-        spectrum=spectrum,
-        training=read_domain(results / "domain.safetensors"),
-        flow=found,
-        record=results,
-        trend=read_trend(results),
-    )
-    dark_half(ctx, made)
-    if steering.report is not None:
-        pages.write(ctx, made)
-    book.finish()
+    with working(output):
+        book = open_book(output, resume=False, seed=steering.analysis.seed, mock=manifest["mock"])
+        names = [name for name in manifest["files"] if OF_RECORD.fullmatch(name)]
+        book.enter({results / name: manifest["files"][name] for name in names})
+        book.partial |= manifest["partial"]
+        ctx = Context(steering, Path().resolve(), output, book, tell, allow_partial=allow_partial)
+        spectrum = read_spectrum(results / "spectrum.json")
+        found = flow.load(results / "flow")
+        with book.listed():
+            book.done("spectrum", book.key(None), digest(spectrum.values, spectrum.cov, spectrum.domain))
+            book.done("flow", book.key(None), flow.digest(found.to_tensors()))
+            made = Products(
+                spectrum=spectrum,
+                training=read_domain(results / "domain.safetensors"),
+                flow=found,
+                record=results,
+                trend=read_trend(results),
+            )
+            dark_half(ctx, made)
+            if steering.report is not None:
+                pages.write(ctx, made)
+            book.finish()
     return output
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from gammastar.core.errors import SteeringError
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context, shipped
 from gammastar.store.events import Compression, Layout, tree_writer
+from gammastar.store.folder import sweep
 from gammastar.store.histogram import read_histogram
 from gammastar.store.manifest import file_sha256
 
@@ -61,7 +61,7 @@ def write_blocks(
     return meta
 
 
-def tuned(name: str, base: Path, seed: int) -> tuple[simulate.Card, dict[str, str], list[str]]:
+def tuned(name: str, base: Path, seed: int) -> tuple[simulate.Card, dict[Path, str], list[str]]:
     """Return a card, its yields fitted to the spectrum that its section ``[tuning]`` names.
 
     Parameters
@@ -75,7 +75,7 @@ def tuned(name: str, base: Path, seed: int) -> tuple[simulate.Card, dict[str, st
     Returns
     -------
     card : Card
-    inputs : dict of str to str
+    inputs : dict of Path to str
         The spectrum file and its SHA-256; empty without tuning.
     notes : list of str
         What the fit found.
@@ -95,7 +95,7 @@ def tuned(name: str, base: Path, seed: int) -> tuple[simulate.Card, dict[str, st
         f"{key} × {value:.3f} ± {fit.error.get(key, 0.0):.3f}" for key, value in fit.factor.items()
     )
     note = f"yields of {card.name} fitted to {file}: {factors}; χ²/ndof = {fit.chi2:.1f}/{fit.ndof}"
-    return result, {source.name: file_sha256(source)}, [note]
+    return result, {source: file_sha256(source)}, [note]
 
 
 def placeholders(card: simulate.Card) -> list[str]:
@@ -114,7 +114,7 @@ def simulate_stage(ctx: Context) -> Arrays:
         return {}
     ctx.tell("simulate", None, f"card {section.card}")
     card, fitted, notes = tuned(section.card, ctx.base, ctx.seed)
-    ctx.book.inputs |= fitted
+    ctx.book.enter(fitted)
     ctx.book.notes += notes
     if notes:
         ctx.book.numbers["yields of the mock"] = "; ".join(notes)
@@ -123,8 +123,6 @@ def simulate_stage(ctx: Context) -> Arrays:
     def compute() -> Arrays:
         result: Arrays = {}
         common: Any = {"pairing": section.pairing, "workers": min(os.cpu_count() or 1, 4), "cache": kept}
-        if kept.is_dir() and not ctx.book.resume:
-            shutil.rmtree(kept)
         sizes = {"data": section.n_pairs, "response": section.n_response}
         for name, n in sizes.items():
             blocks = simulate.simulate_blocks(
@@ -153,7 +151,7 @@ def simulate_stage(ctx: Context) -> Arrays:
             seed=ctx.seed + 1,
             **common,
         )
-        shutil.rmtree(kept, ignore_errors=True)
+        sweep(kept, "blocks")
         found = (combinatorial.meta["r_factor"], combinatorial.meta["r_factor_sigma"])
         return result | {"r_factor": np.array(found)}
 

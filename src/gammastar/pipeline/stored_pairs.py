@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from gammastar.core.pairs import Pairs
 from gammastar.core.records import BoolArray, FloatArray, PairHists
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context
+from gammastar.store.folder import sweep
 from gammastar.store.manifest import file_sha256
 from gammastar.store.pairs import PairChunk, read_pairs, write_pairs
 
@@ -139,7 +139,7 @@ def collect(ctx: Context, parts: Pairs | Iterable[Pairs]) -> tuple[Pairs, Arrays
     """
     limit = limit_of(ctx)
     folder = ctx.folder / FOLDER
-    shutil.rmtree(folder, ignore_errors=True)
+    sweep(folder, "parts")
     first, rest = held(iter((parts,) if isinstance(parts, Pairs) else parts), limit, len)
     if rest is None:
         return Pairs.concatenate(first), {}
@@ -257,5 +257,5 @@ def write_weighted(
             yield PairChunk(chunk.pairs, chunk.seed, chunk.signed, posterior)
 
     write_pairs(ctx.folder / "pairs", second(), dataset=stored.dataset)
-    shutil.rmtree(unscaled)
+    sweep(unscaled, "parts")
     return float(sums[0]), float(sums[1] * scale)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -16,6 +15,7 @@ from gammastar.core.records import FloatArray, Response
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context
 from gammastar.pipeline.stored_pairs import StoredPairs, held, limit_of, reopened, write_parts
+from gammastar.store.folder import sweep
 
 __all__ = ["FIELDS", "StoredTruth", "Truth", "View", "collect", "truth_of"]
 
@@ -131,7 +131,7 @@ def collect(
         The columns that are kept in files.
     """
     folder, limit = ctx.folder / FOLDER, limit_of(ctx)
-    shutil.rmtree(folder, ignore_errors=True)
+    sweep(folder, "parts")
     source = iter((parts,) if isinstance(parts, MatchedPairs) else parts)
     first, rest = held(source, limit, lambda part: len(part) + len(part.fakes))
     if rest is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from gammastar.config.learning import FlowSection
 from gammastar.core.errors import InputFileError, SteeringError
 from gammastar.core.rng import stream
 from gammastar.pipeline.context import Tell
+from gammastar.store.folder import sweep
 
 if TYPE_CHECKING:
     from gammastar.flow import FlowOptions, FlowVariations, KinematicFlow, NearPairs, PairTable, PaperFlow
@@ -105,8 +105,7 @@ def train_flow(
     )
     flow.save(found, folder / STEM)
     digests = {STEM: flow.digest(found.to_tensors())}
-    for stale in (*folder.glob(f"{MEMBERS}.[0-9][0-9].*"), *folder.glob(NEAR)):
-        stale.unlink()
+    sweep(folder, "members", drop=False)
     if section.members:
         tell("flow", None, f"{section.members} members on replicas of the events")
         ensemble = flow.fit_ensemble(
@@ -124,7 +123,7 @@ def train_flow(
         near = flow.NearPairs.of(pairs.mass[used], pairs.weight[used], ensemble.mass_range)
         near.save(folder / NEAR)
         digests[NEAR] = _near_digest(near)
-    shutil.rmtree(checkpoints, ignore_errors=True)
+    sweep(checkpoints, "checkpoints")
     return digests
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.core.errors import PhysicsError
+from gammastar.core.errors import PhysicsError, StoreError
 from gammastar.core.records import Reach
 from gammastar.report.saving import write_whole
 
@@ -89,6 +89,8 @@ def write_submission(
     PhysicsError
         For masses out of order, edges that are not positive or cross, qualifiers that are not finite, or a
         reach without any entry: HEPData's own validator accepts NaN and unsorted tables.
+    StoreError
+        If the folder holds tables of another submission, which would be taken for part of this one.
     """
     tables = {"Contour": _contour(reach, submission)}
     for name, other in (others or {}).items():
@@ -121,14 +123,15 @@ def write_submission(
         for name, place in places.items()
     ]
     documents = [json.dumps(document, indent=1, allow_nan=False) for document in (head, *listed)]
+    foreign = sorted({path.name for path in directory.glob("contour*.yaml")} - set(files))
+    if foreign:
+        msg = f"{directory}: holds {', '.join(foreign[:3])} of another submission; give a folder without it"
+        raise StoreError(msg)
     files["submission.yaml"] = "\n---\n".join(documents).encode() + b"\n"
     paths = []
     for name, content in files.items():
         write_whole(directory / name, content)
         paths.append(directory / name)
-    for old in directory.glob("contour*.yaml"):  # of an earlier run with more contours
-        if old.name not in files:
-            old.unlink()
     return paths
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import shutil
 import tarfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from gammastar.core.errors import InputFileError, StoreError
 from gammastar.store.chunks import read_chunk
-from gammastar.store.manifest import atomic, file_sha256, read_json
+from gammastar.store.manifest import atomic, file_sha256, read_json, read_manifest
 
-__all__ = ["check_chunks", "finite", "read_result", "unpack"]
+__all__ = ["check_chunks", "check_results", "finite", "read_result", "unpack"]
 
 MAX_JSON = 256 << 20
 MAX_ARCHIVE = 1 << 30
@@ -32,26 +33,54 @@ def read_result(folder: Path, name: str) -> Any:
     Raises
     ------
     StoreError
-        If the manifest does not know the file, its SHA-256 differs, it is larger than 256 MB, is not JSON, or
-        holds a number that is not finite.
+        If the manifest is not as the run wrote it or does not know the file, its SHA-256 differs, it is
+        larger than 256 MB, is not JSON, or holds a number that is not finite.
     """
     path = folder / name
-    known = read_json(folder / "manifest.json")
-    expected = known.get("files", {}).get(name) if isinstance(known, dict) else None
-    if expected is None or Path(name).name != name:
-        msg = f"{path}: the manifest of {folder} does not know this file"
-        raise StoreError(msg)
-    try:
-        size, found = path.stat().st_size, file_sha256(path)
-    except OSError as error:
-        msg = f"{path}: cannot be read ({error.strerror})"
-        raise StoreError(msg) from error
-    if found != expected or size > MAX_JSON:
-        msg = f"{path}: SHA-256 is {found}, the manifest has {expected}; the file was changed or damaged"
+    check_results(folder, [name])
+    if path.stat().st_size > MAX_JSON:
+        msg = f"{path}: larger than {MAX_JSON >> 20} MB"
         raise StoreError(msg)
     content = read_json(path)
     finite(content, str(path))
     return content
+
+
+def check_results(folder: Path, names: Iterable[str], *, finished: bool = False) -> dict[str, Any]:
+    """Return the manifest of a run after comparing files of its folder with it.
+
+    Parameters
+    ----------
+    folder : Path
+    names : iterable of str
+        Relative to the folder; each must be a file that the run wrote, and as it wrote it.
+    finished : bool
+        Whether the run must be finished.
+
+    Raises
+    ------
+    StoreError
+        If the manifest is damaged or edited, does not know a file, a SHA-256 differs, or the run is not
+        finished though it must be.
+    """
+    known = read_manifest(folder)
+    if finished and not known["finished"]:
+        msg = f"{folder}: this run is not finished; run it again, with --resume"
+        raise StoreError(msg)
+    for name in names:
+        path, expected = folder / name, known["files"].get(name)
+        if expected is None:
+            msg = f"{path}: the manifest of {folder} does not know this file; it is of another run"
+            raise StoreError(msg)
+        try:
+            found = file_sha256(path)
+        except OSError as error:
+            msg = f"{path}: cannot be read ({error.strerror})"
+            raise StoreError(msg) from error
+        if found != expected:
+            msg = f"{path}: SHA-256 is {found}, the manifest has {expected}; the file was changed or damaged"
+            raise StoreError(msg)
+    return known
 
 
 def finite(content: Any, where: str) -> None:

@@ -8,26 +8,45 @@ import hashlib
 import json
 import os
 import platform
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from gammastar.core.errors import StoreError
 
 __all__ = [
+    "MANIFEST",
     "atomic",
     "digest",
     "file_sha256",
+    "is_published",
+    "manifest_like",
     "package_digest",
     "read_json",
+    "read_manifest",
     "versions",
     "write_json",
+    "write_manifest",
     "write_text",
 ]
+
+MANIFEST, FORMAT = "manifest.json", "gammastar-results-1"
+MAX_MANIFEST = 64 << 20
+_PUBLISHED = re.compile(
+    r"(pairs|spectrum)\.root|(spectrum|steering)\.json|(domain|extrapolation)\.safetensors"
+    r"|flow(_members\.\d\d)?\.(json|safetensors)|flow_members\.pairs\.json|flow_scan\.jsonl"
+    r"|(reach|workspace|patchset|hs3)(_[^/]+)?\.json|reach(_[^/]+)?\.csv"
+    r"|(corrections|systematics|regularisation)\.csv|(report|explorer)\.html"
+    r"|figures/[^/]+\.(png|pdf)|detectors/[^/]+\.toml|pairs/part-\d{5,}\.parquet"
+    r"|(hepdata|histfactory)(_[^/]+)?/.+|input/mock_[a-z]+\.root",
+    re.DOTALL,
+)
 
 _UMASK = os.umask(0)
 os.umask(_UMASK)
@@ -93,9 +112,142 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        msg = f"{path}: cannot be read as JSON ({error})"
+    except (OSError, ValueError, RecursionError) as error:
+        msg = f"{path}: cannot be read as JSON ({str(error)[:200]})"
         raise StoreError(msg) from error
+
+
+def is_published(name: str) -> bool:
+    """Return whether a run publishes files of this name, relative to its folder.
+
+    Examples
+    --------
+    >>> is_published("figures/rate.png"), is_published("notes.txt"), is_published("hepdata/../x")
+    (True, False, False)
+    """
+    return _PUBLISHED.fullmatch(name) is not None and not {"..", ".", ""} & set(name.split("/"))
+
+
+def _result(name: str) -> str:
+    if not is_published(name):
+        msg = "is no file of results"
+        raise ValueError(msg)
+    return name
+
+
+def _stage(name: str) -> str:
+    if not re.fullmatch(r"[a-z0-9_]+", name):
+        msg = "is no name of a stage"
+        raise ValueError(msg)
+    return name
+
+
+class _Stage(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    key: str
+    content: str
+    kept: bool = False  # as arrays in stages/
+
+
+class _Loss(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+    lost_fraction: float
+    skipped: list[dict[str, Any]]
+
+
+class _Manifest(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    format: Literal["gammastar-results-1"] = "gammastar-results-1"
+    finished: bool = False
+    mock: bool = False
+    seed: int = 0
+    configuration: str = ""
+    code: str = ""
+    inputs: dict[str, str] = {}
+    versions: dict[str, str] = {}
+    stages: dict[Annotated[str, AfterValidator(_stage)], _Stage] = {}
+    files: dict[Annotated[str, AfterValidator(_result)], str] = {}
+    partial: dict[str, _Loss] = {}
+    methods: dict[str, str] = {}
+    numbers: dict[str, str] = {}
+    notes: list[str] = []
+    digest: str
+
+
+def write_manifest(folder: Path, content: Mapping[str, Any]) -> None:
+    """Write ``manifest.json`` with the digest of all that it says."""
+    given = {key: value for key, value in content.items() if key != "digest"}
+    plain = json.loads(json.dumps({"format": FORMAT, **given}, allow_nan=False, default=_plain))
+    write_json(folder / MANIFEST, plain | {"digest": _manifest_digest(plain)})
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return the manifest of a folder of results.
+
+    Raises
+    ------
+    StoreError
+        If it is missing, larger than 64 MB, not one that this version writes, names a file outside the
+        folder, or is not as it was written: the digest that it holds of itself tells.
+    """
+    path = folder / MANIFEST
+    content = _bounded(path)
+    try:
+        found = _Manifest.model_validate(content)
+        wanted = _manifest_digest({key: value for key, value in content.items() if key != "digest"})
+    except RecursionError as error:
+        msg = f"{path}: is nested too deep for a manifest; run again"
+        raise StoreError(msg) from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "all of it"
+        msg = f"{path}: {where[:200]}: {first['msg'][:200]}; not a manifest of this version, run again"
+        raise StoreError(msg) from error
+    if found.digest != wanted:
+        msg = f"{path}: does not match the digest of itself; it was edited or damaged, run again"
+        raise StoreError(msg)
+    return found.model_dump()
+
+
+def manifest_like(folder: Path) -> dict[str, Any] | None:
+    """Return what can be trusted to tell which files were ours of a manifest in whatever state, or None.
+
+    A manifest that was edited, or is of an older version, still shows that a folder is one of results.
+    """
+    try:
+        found = _bounded(folder / MANIFEST)
+    except StoreError:
+        return None
+    if not all(isinstance(found.get(name), dict) for name in ("stages", "files", "inputs", "versions")):
+        return None
+    named = {
+        name: {key: sha for key, sha in found[name].items() if isinstance(sha, str)}
+        for name in ("files", "inputs")
+    }
+    return {"finished": found.get("finished") is True, "stages": list(found["stages"]), **named}
+
+
+def _bounded(path: Path) -> dict[str, Any]:
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        msg = f"{path}: cannot be read ({error.strerror}); is this the folder of a run?"
+        raise StoreError(msg) from error
+    if size > MAX_MANIFEST:
+        msg = f"{path}: has {size} bytes; a manifest has at most {MAX_MANIFEST}"
+        raise StoreError(msg)
+    content = read_json(path)
+    if not isinstance(content, dict):
+        msg = f"{path}: is not a manifest but a {type(content).__name__}; run again"
+        raise StoreError(msg)
+    return content
+
+
+def _manifest_digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _plain(value: Any) -> Any:

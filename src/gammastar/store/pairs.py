@@ -15,6 +15,7 @@ import numpy.typing as npt
 from gammastar.core.errors import StoreError
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import FloatArray
+from gammastar.store.folder import sweep
 from gammastar.store.manifest import atomic
 
 __all__ = ["PairChunk", "read_pairs", "write_pairs"]
@@ -66,7 +67,7 @@ def write_pairs(folder: Path, chunks: Iterable[PairChunk | Pairs], *, dataset: s
     Parameters
     ----------
     folder : Path
-        Older parts in it are removed first.
+        Older parts in it are removed first; a ``part-*.parquet`` that is not of this format is renamed.
     chunks : iterable of PairChunk or Pairs
         Taken one by one: only one is in memory. Empty ones are skipped, except for the first, so that an
         empty sample still has its columns.
@@ -83,8 +84,7 @@ def write_pairs(folder: Path, chunks: Iterable[PairChunk | Pairs], *, dataset: s
         If a column is named as one of the format, or the folder cannot be written.
     """
     arrow, parquet = _parquet()
-    for old in sorted(folder.glob("part-*.parquet")):
-        old.unlink()
+    sweep(folder, "parts", drop=False)
     paths: list[Path] = []
     for chunk in chunks:
         part = PairChunk(chunk) if isinstance(chunk, Pairs) else chunk

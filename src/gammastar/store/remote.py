@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import uproot
@@ -18,10 +19,23 @@ from gammastar.read.http import remote_options
 from gammastar.read.integrity import reading
 from gammastar.store.manifest import file_sha256
 
-__all__ = ["SCHEMES", "Remote", "check_listed", "identity", "input_sha256", "kind_of", "stamp"]
+__all__ = [
+    "SCHEMES",
+    "Remote",
+    "Sealed",
+    "check_listed",
+    "identity",
+    "input_sha256",
+    "kind_of",
+    "stamp",
+    "state_of",
+]
+
+T = TypeVar("T")
 
 SCHEMES = ("http", "https", "root", "xroot")
 BLOCK = 4 << 20
+ATTEMPTS = 3
 LISTS = ("SHA256SUMS", "sha256sums.txt")
 SHA = r"(?P<sha>[0-9A-Fa-f]{64})"
 GNU = re.compile(rf"^\s*(?P<escaped>\\?){SHA}(?: \*|[ \t]+)(?P<file>\S.*)$")
@@ -82,6 +96,79 @@ def input_sha256(path: Path | Remote) -> str:
         msg = f"{path.url}: cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
         raise InputFileError(msg) from error
     return result.hexdigest()
+
+
+def state_of(path: Path | Remote) -> tuple[int, ...]:
+    """Return what changes when somebody writes, touches or replaces a file; () for one that is not here."""
+    if not isinstance(path, Path):
+        return ()
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+class Sealed:
+    """Files whose content is known by SHA-256, and which must keep it while they are read.
+
+    A file is read once for its digest and once for its content. In between and while it is read, size, inode
+    and times tell whether anybody touched it; only then it is read again.
+
+    Parameters
+    ----------
+    paths : sequence of Path or Remote
+    digests : callable, optional
+        Returns the SHA-256 of paths; `input_sha256` of each by default.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path | Remote],
+        digests: Callable[[Sequence[Path | Remote]], Sequence[str]] | None = None,
+    ) -> None:
+        self.paths = tuple(paths)
+        self._digests = digests or (lambda some: [input_sha256(path) for path in some])
+        self._states = [state_of(path) for path in self.paths]
+        self.shas = tuple(self._digests(self.paths))
+        if self._stirred(range(len(self.paths))):
+            self._stirred(range(len(self.paths)))
+
+    def read(self, which: Sequence[Path | Remote], work: Callable[[], T]) -> T:
+        """Return what `work` makes of some of the files, once they stayed as they are while it worked.
+
+        Raises
+        ------
+        InputFileError
+            If one has another content than before, or somebody touches it again and again.
+        """
+        chosen = set(which)
+        numbers = [i for i, path in enumerate(self.paths) if path in chosen]
+        self._stirred(numbers)
+        for _ in range(ATTEMPTS):
+            result = work()
+            if not self._stirred(numbers):
+                return result
+        names = ", ".join(str(path) for path in list(which)[:3])
+        msg = f"{names}: somebody touches or replaces the file while it is read; wait, then run again"
+        raise InputFileError(msg)
+
+    def _stirred(self, numbers: Sequence[int]) -> bool:
+        """Return whether a file was touched since the last look; refuse one whose content is another."""
+        now = {i: state_of(self.paths[i]) for i in numbers}
+        changed = [i for i in numbers if now[i] != self._states[i]]
+        if not changed:
+            return False
+        found = self._digests([self.paths[i] for i in changed])
+        for i, sha in zip(changed, found, strict=True):
+            if sha != self.shas[i]:
+                msg = (
+                    f"{self.paths[i]}: changed while the run works with it: SHA-256 is {sha}, "
+                    f"was {self.shas[i]}; run again with a file that stays"
+                )
+                raise InputFileError(msg)
+            self._states[i] = now[i]
+        return True
 
 
 def identity(path: Path | Remote, kind: str = "sha256") -> str:

@@ -18,7 +18,7 @@ from gammastar import flow, infer
 from gammastar.core.errors import GammastarError
 from gammastar.core.rng import stream
 from gammastar.store.guarded import read_result
-from gammastar.store.manifest import file_sha256, write_json
+from gammastar.store.manifest import file_sha256, write_json, write_manifest
 from injection.damage import pickle_bomb
 
 
@@ -137,7 +137,7 @@ def attack_workspaces(folder: Path, n: int) -> Loaded:
     path = folder / "results" / "workspace.json"
     spec = infer.workspace("counting", 0.5, 0.3, [1], pot_search_sigma=0.2)
     write_json(path, spec)
-    write_json(path.parent / "manifest.json", {"files": {path.name: file_sha256(path)}})
+    write_manifest(path.parent, {"files": {path.name: file_sha256(path)}})
     data = path.read_bytes()
     expected = read_result(path.parent, path.name)
     every = [*bytes_of(data, n, "workspace"), *workspaces(data)]
