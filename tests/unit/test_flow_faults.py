@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
+
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 pytest.importorskip("torch")
 pytest.importorskip("zuko")
 
 import torch
 
-from gammastar.core.errors import PhysicsError
+from gammastar import flow
+from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.flow import FlowOptions, FlowVariations, draw_events, fit, fit_ensemble
 from gammastar.flow.optimise import Part, optimise
 from gammastar.flow.samples import Table
@@ -93,3 +99,20 @@ def test_a_loss_that_becomes_nan_keeps_the_last_good_parameters(caplog):
     assert 0.8 < float(parameter.detach()) < 1.1
     with pytest.raises(PhysicsError, match="lower it"):
         optimise([parameter], log_density, parts, options, rng=np.random.default_rng(1))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused_though_all_digests_fit(ensemble, tmp_path, value):
+    """Digests are no signature: whoever edits a flow can compute them anew."""
+    flow.save(ensemble.members[0], tmp_path / "flow")
+    tensors = load_file(tmp_path / "flow.safetensors")
+    name = max(tensors, key=lambda key: tensors[key].size)
+    tensors[name].flat[0] = value
+    save_file(tensors, tmp_path / "flow.safetensors")
+    card = json.loads((tmp_path / "flow.json").read_text())
+    card["digest"] = flow.digest(tensors)
+    del card["digest_card"]
+    card["digest_card"] = hashlib.sha256(json.dumps(card, sort_keys=True).encode()).hexdigest()
+    (tmp_path / "flow.json").write_text(json.dumps(card))
+    with pytest.raises(InputFileError, match=re.escape(name) + ".*not finite"):
+        flow.load(tmp_path / "flow")

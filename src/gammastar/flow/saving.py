@@ -88,6 +88,10 @@ def load(stem: str | Path) -> KinematicFlow | PaperFlow:
         _require_equal(card["digest_card"], _card_digest(card), path_card)
         tensors = decode_tensors(path.read_bytes())
         _require_equal(card["digest"], digest(tensors), path)
+        wrong = sorted(k for k, v in tensors.items() if v.dtype.kind == "f" and not np.isfinite(v).all())
+        if wrong:
+            msg = f"{path}: {', '.join(wrong[:3])}: not finite; train and save the flow again"
+            raise InputFileError(msg)
         kind = PaperFlow if card.get("preset") == "paper" else KinematicFlow
         return kind.from_tensors(tensors, card)
     except (SafetensorError, UnicodeDecodeError, json.JSONDecodeError) as error:
