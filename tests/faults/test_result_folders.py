@@ -338,6 +338,23 @@ def test_sealed_files_are_read_once_and_again_only_if_touched(tmp_path):
         seal.read([path], lambda: pytest.fail("read though it changed between two stages"))
 
 
+def test_a_worker_notices_a_file_that_is_replaced_and_put_back(tmp_path, monkeypatch):
+    from gammastar.facility import open_farm, processor
+
+    data, true = tmp_path / "data.root", processor._pairs
+    shutil.copy(ROOT / "data" / "mock" / "na60_data.root", data)
+
+    def swapped(job, chunk):
+        data.rename(tmp_path / "kept")
+        (tmp_path / "kept").rename(data)
+        return true(job, chunk)
+
+    monkeypatch.setattr(processor, "_pairs", swapped)
+    with open_farm() as farm, pytest.raises(InputFileError, match="touched or replaced"):
+        run(steering(tmp_path / "s.toml", files=[data]), output=tmp_path / "out", farm=farm)
+    assert not list((tmp_path / "out" / "chunks").rglob("pairs-*.parquet"))
+
+
 def test_two_inputs_of_one_name_stand_in_the_manifest_and_are_verified(tmp_path):
     data = []
     for name in ("first", "second"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import logging
 import operator
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +21,7 @@ from gammastar.core.resolve import guarded
 from gammastar.select import Cutflow
 from gammastar.store.chunks import Arrays, Chunk, Job, read_chunk, write_chunk
 from gammastar.store.manifest import package_digest
-from gammastar.store.remote import Remote, identity, kind_of
+from gammastar.store.remote import Remote, identity, kind_of, state_of
 
 __all__ = ["DileptonPairs", "matched_of", "pairs_of"]
 
@@ -102,7 +101,11 @@ def _kept(job: Job, chunk: Chunk) -> dict[str, Any]:
     source = job.sources[chunk.index]
     if source.sha256:
         check_digest(source.path, source.sha256)
+    before = state_of(Path(source.path))
     arrays, notes = _truth(job, chunk) if job.kind == "truth" else _pairs(job, chunk)
+    if state_of(Path(source.path)) != before:
+        msg = f"{chunk.label}: somebody touched or replaced the file while it was read; run again"
+        raise InputFileError(msg)
     content = write_chunk(path, key, arrays, notes)
     return {"file": path.name, "content": content, **notes}
 
@@ -110,15 +113,7 @@ def _kept(job: Job, chunk: Chunk) -> dict[str, Any]:
 def check_digest(path: str, sha256: str) -> None:
     """Check a file once per process, and again when it changes."""
     kind = kind_of(sha256)
-    if "://" in path:
-        found = _remote(path, kind)
-    else:
-        try:
-            status = os.stat(path)  # noqa: PTH116 - one call for both numbers
-        except OSError as error:
-            msg = f"{path}: cannot be read ({error.strerror})"
-            raise InputFileError(msg) from error
-        found = _local(path, kind, status.st_mtime_ns, status.st_size)
+    found = _remote(path, kind) if "://" in path else _local(path, kind, state_of(Path(path)))
     if found != sha256:
         what = "SHA-256" if kind == "sha256" else "UUID"
         msg = f"{path}: {what} is {found}, expected {sha256}; the file was changed or damaged"
@@ -126,7 +121,7 @@ def check_digest(path: str, sha256: str) -> None:
 
 
 @functools.lru_cache(maxsize=4096)
-def _local(path: str, kind: str, _changed: int, _size: int) -> str:
+def _local(path: str, kind: str, _state: tuple[int, ...]) -> str:
     return identity(Path(path), kind)
 
 
