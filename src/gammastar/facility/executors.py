@@ -7,6 +7,7 @@ import functools
 import logging
 import os
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -268,7 +269,7 @@ def _dask_farm(client: Any, **options: Any) -> Farm:
         return DaskExecutor(client=client, status=False, retries=3, compression=None)
 
     def submit(*arguments: Any) -> Any:
-        return client.submit(*arguments, pure=False, retries=3)
+        return client.submit(*arguments, pure=False, retries=3, key=f"gammastar-task-{uuid.uuid4().hex}")
 
     def ready() -> int:
         return len(client.run(warm))

@@ -228,7 +228,7 @@ def _round(farm: Backend, job: Job, chunks: list[Chunk]) -> tuple[Found, Found]:
             raise
         # coffea could not open a file: every chunk tells for itself what is wrong.
         logger.warning("%s; the chunks are tried one by one", " ".join(str(error).split())[:200])
-        notes = farm.map(DileptonPairs(job).work, chunks)
+        notes = farm.map(DileptonPairs(job, notes=True).work, chunks)
         answer = {key: [entry for note in notes for entry in note[key]] for key in ("done", "failed")}
     by_place = {(chunk.index, chunk.start, chunk.stop): chunk for chunk in chunks}
     places = [(note["index"], note["start"], note["stop"]) for note in answer["done"]]
@@ -249,7 +249,7 @@ def _coffea(farm: Backend, job: Job, chunks: list[Chunk]) -> dict[str, list[dict
     # coffea's own view of the events is not used; one branch keeps it small for trees with thousands.
     options = {"filter_name": [job.schema.branches()[0]]}
     answer: dict[str, list[dict[str, Any]]] = runner.run(
-        items, DileptonPairs(job), iteritems_options=options
+        items, DileptonPairs(job, notes=True), iteritems_options=options
     )["out"]
     return answer
 

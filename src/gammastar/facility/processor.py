@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,19 +15,25 @@ import awkward as ak
 import numpy as np
 
 from gammastar import read, select
-from gammastar.core.errors import GammastarError, InputFileError, StoreError
+from gammastar.core import errors
+from gammastar.core.errors import BranchError, GammastarError, InputFileError, StoreError
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import FloatArray
 from gammastar.core.resolve import guarded
-from gammastar.select import Cutflow
+from gammastar.select import Cutflow, Step
 from gammastar.store.chunks import Arrays, Chunk, Job, read_chunk, write_chunk
 from gammastar.store.manifest import package_digest
 from gammastar.store.remote import Remote, identity, kind_of, state_of
 
-__all__ = ["DileptonPairs", "matched_of", "pairs_of"]
+__all__ = ["BadFile", "DileptonPairs", "matched_of", "pairs_of"]
 
+APART = 1 << 40  # events of one file, at most
 FIELDS = ("mass", "pt", "energy", "charge", "weight", "event")
 logger = logging.getLogger(__name__)
+
+
+class BadFile(InputFileError, OSError):
+    """A file that cannot be read or lacks a branch, as coffea's ``skipbadfiles`` knows it."""
 
 
 @dataclass(frozen=True)
@@ -37,31 +44,61 @@ class DileptonPairs:
     ----------
     job : Job
         What to select, from which files, and where to keep it.
+    fill : callable, optional
+        Takes the pairs of a chunk and returns a mapping of name to histogram, or to anything else that coffea
+        can add.
+    notes : bool
+        Return what went wrong as notes under "failed" and nothing but notes, as ``Farm`` wants it, since
+        exceptions lose their type on some executors.
     code : str
         Digest of the code of the run; a worker with other code refuses to work.
 
+    Raises
+    ------
+    BadFile
+        By a call, unless `notes` is set: a file cannot be read or lacks a branch. It is an OSError, so that
+        `skipbadfiles` and `retries` of the ``Runner`` act.
+    GammastarError
+        Whatever else is wrong: a function of the user, another version of the package.
+
     Notes
     -----
-    The result is ``{"done": [note], "failed": [note]}``: what it weighs does not depend on the number of
-    pairs, so neither does merging. Errors of the input come back as notes, because exceptions lose their type
-    on some executors. coffea's own events are not touched; entries are read with the job's schema.
+    A call returns, to be added by coffea over the chunks that came back: ``done``, one note per chunk with
+    the name of its Parquet file; ``entries`` and ``pairs``, their numbers; ``cutflow``; ``columns``, the
+    branches that were read (coffea's own metrics see none of them, since its events are not touched); and
+    under ``filled`` what `fill` returned. What it weighs does not depend on the number of pairs.
     """
 
     job: Job
+    fill: Callable[[Pairs], Mapping[str, Any]] | None = None
+    notes: bool = False
     code: str = field(default_factory=package_digest)
 
-    def __call__(self, events: Any) -> dict[str, list[dict[str, Any]]]:
+    def __call__(self, events: Any) -> dict[str, Any]:
         """Work on the entries that coffea's metadata name."""
         at = events.metadata
         index = self.index(at["filename"])
-        chunk = Chunk(
-            self.job.sources[index].path,
-            index,
-            int(at["entrystart"]),
-            int(at["entrystop"]),
-            int(at.get("first", 0)),
-        )
-        return self.work(chunk)
+        first = int(at["first"]) if "first" in at else self.first(index)
+        path = self.job.sources[index].path
+        chunk = Chunk(path, index, int(at["entrystart"]), int(at["entrystop"]), first)
+        found = self.work(chunk)
+        if self.notes:
+            return found
+        for failed in found["failed"]:
+            raise _error(failed)
+        (note,) = found["done"]
+        result = {
+            "done": found["done"],
+            "entries": int(note["entries"]),
+            "pairs": int(note["pairs"]),
+            "cutflow": Cutflow(tuple(Step(**row) for row in note["cutflow"])),
+            "columns": set(self.job.schema.branches(truth=self.job.kind == "truth")),
+        }
+        if self.fill is None:
+            return result
+        arrays = read_chunk(self.job.path(chunk), self.job.chunk_key(chunk)).arrays
+        with guarded():
+            return result | {"filled": dict(self.fill(pairs_of(arrays)))}
 
     def index(self, path: str) -> int:
         """Return the number of a file in the job."""
@@ -70,6 +107,20 @@ class DileptonPairs:
         except KeyError:
             msg = f"{path}: is not a file of this job"
             raise InputFileError(msg) from None
+
+    def first(self, index: int) -> int:
+        """Return the number of a file's first event where the schema names no event branch.
+
+        The sum of the entries before it if the job knows them; else far enough from those of other files.
+        """
+        return self._firsts[index]
+
+    @functools.cached_property
+    def _firsts(self) -> list[int]:
+        entries = [source.entries for source in self.job.sources]
+        if min(entries, default=0) >= 0:
+            return list(itertools.accumulate(entries, initial=0))
+        return [i * APART for i in range(len(entries))]
 
     @functools.cached_property
     def _numbers(self) -> dict[str, int]:
@@ -87,6 +138,14 @@ class DileptonPairs:
         except GammastarError as error:
             name, code = type(error).__name__, error.exit_code
             return {"done": [], "failed": [where | {"error": name, "message": str(error), "exit_code": code}]}
+
+
+def _error(note: Mapping[str, Any]) -> GammastarError:
+    kind = getattr(errors, str(note["error"]), GammastarError)
+    if kind in (InputFileError, BranchError):
+        kind = BadFile
+    found: GammastarError = kind(str(note["message"]))
+    return found
 
 
 def _kept(job: Job, chunk: Chunk) -> dict[str, Any]:

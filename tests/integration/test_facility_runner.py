@@ -1,0 +1,117 @@
+"""The processor in coffea's own Runner: failures are raised, events keep numbers, results can be added."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import hist
+import numpy as np
+import pytest
+import uproot
+from coffea.nanoevents import BaseSchema
+from coffea.processor import IterativeExecutor, Runner
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "faults"))
+
+from injection import workers
+
+from gammastar import facility
+from gammastar.core.errors import BranchError, InputFileError, StoreError
+from gammastar.facility.processor import pairs_of
+from gammastar.store.chunks import Source, read_chunk
+
+
+def run(processor, files, retries=0, **options):
+    options = {"schema": BaseSchema, "chunksize": 20, "savemetrics": True} | options
+    runner = Runner(IterativeExecutor(status=False, retries=retries), **options)
+    return runner({"data": {"files": {str(path): "events" for path in files}}}, processor)
+
+
+def job(folder, files, **changes):
+    sources = tuple(Source(str(path)) for path in files)
+    return replace(workers.job(folder / "chunks", step=20), sources=sources, **changes)
+
+
+def without_branch(path):
+    """Write a tree that coffea opens and that lacks the charge."""
+    with uproot.open({str(workers.DATA): None}) as file:
+        names = [b.name for b in file["events"].branches if not b.name.startswith("n")]
+        part = file["events"].arrays(names, entry_stop=40)
+    kept = {n: part[n] for n in names if "charge" not in n.lower()}
+    with uproot.recreate(path) as file:
+        file.mktree("events", {n: a.type.content for n, a in kept.items()}).extend(kept)
+    return path
+
+
+def test_failures_are_raised_and_can_be_skipped(tmp_path):
+    files = [*workers.poisoned(tmp_path, 2, ()), without_branch(tmp_path / "bad.root")]
+    processor = facility.DileptonPairs(job(tmp_path, files))
+    with pytest.raises(Exception, match=r"bad\.root") as error:
+        run(processor, files)
+    chain = [error.value]
+    while chain[-1].__cause__ is not None:
+        chain.append(chain[-1].__cause__)
+    (found,) = [one for one in chain if isinstance(one, InputFileError)]
+    assert isinstance(found, OSError)
+    with pytest.warns(UserWarning, match="Skipping bad file"):
+        out, metrics = run(processor, files, skipbadfiles=True)
+    assert out["entries"] == metrics["entries"] == 80
+    assert {Path(note["path"]).name for note in out["done"]} == {path.name for path in files[:2]}
+    with pytest.warns(UserWarning, match="attempt 1 out of 2"), pytest.raises(Exception, match="bad"):
+        run(processor, files, retries=1)
+    with pytest.raises(Exception, match="another version") as error:
+        run(replace(processor, code="other"), files[:1], skipbadfiles=True)
+    assert isinstance(error.value.__cause__, StoreError)
+
+
+def test_notes_for_the_farm_do_not_raise(tmp_path):
+    path = without_branch(tmp_path / "bad.root")
+    out, _ = run(facility.DileptonPairs(job(tmp_path, [path]), notes=True), [path])
+    assert set(out) == {"done", "failed"}
+    assert {note["error"] for note in out["failed"]} == {BranchError.__name__}
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_events_without_numbers_stay_apart(tmp_path, known):
+    """Three files of 40 events, in chunks of 20: as many numbers as events, in every order of the chunks."""
+    files = workers.poisoned(tmp_path, 3, ())
+    schema = replace(workers.schema(), event=())
+    given = job(tmp_path, files, schema=schema)
+    if known:
+        given = replace(given, sources=tuple(replace(s, entries=40) for s in given.sources))
+    out, _ = run(facility.DileptonPairs(given), files)
+    events = [read_chunk(given.folder / note["file"]).arrays["event"] for note in out["done"]]
+    expected, _ = run(facility.DileptonPairs(job(tmp_path / "own", files)), files)
+    plain = [read_chunk(tmp_path / "own" / "chunks" / n["file"]).arrays["event"] for n in expected["done"]]
+    # of each file, the events with pairs are as many as their own numbers say
+    assert len(np.unique(np.concatenate(events))) == sum(len(np.unique(chunk)) for chunk in plain)
+    if known:
+        assert np.concatenate(events).max() < 120
+
+
+def _fill(pairs):
+    axis = hist.axis.Regular(20, 0.2, 1.2, name="mass")
+    return {"mass": hist.Hist(axis).fill(mass=pairs.mass[pairs.charge == 0])}
+
+
+def test_histograms_and_partial_results_are_added(tmp_path):
+    files = workers.poisoned(tmp_path, 3, ())
+    given = job(tmp_path, files)
+    processor = facility.DileptonPairs(given, fill=_fill)
+    whole, _ = run(processor, files)
+    parts = [run(processor, [path])[0] for path in files]
+    expected = np.concatenate(
+        [
+            found.mass[found.charge == 0]
+            for note in whole["done"]
+            for found in [pairs_of(read_chunk(given.folder / note["file"]).arrays)]
+        ]
+    )
+    counts, _ = np.histogram(expected, 20, (0.2, 1.2))
+    assert whole["filled"]["mass"].values().tolist() == counts.tolist()
+    assert counts.sum() > 20
+    added = sum((part["filled"]["mass"] for part in parts[1:]), parts[0]["filled"]["mass"])
+    assert added == whole["filled"]["mass"]
+    assert whole["entries"] == sum(part["entries"] for part in parts) == 120
+    assert whole["cutflow"]["events"].n == 120
+    assert whole["columns"] == set(given.schema.branches())
