@@ -18,13 +18,6 @@ def test_import_is_light():
     assert not _loaded("import gammastar") & {*HEAVY, "numpy", "scipy"}
 
 
-def test_check_is_light(tmp_path):
-    steering = tmp_path / "steering.toml"
-    steering.write_text('[analysis]\nname = "a"\n')
-    code = f"from gammastar import cli; cli.app(['check', {str(steering)!r}], standalone_mode=False)"
-    assert not _loaded(code) & {*HEAVY}
-
-
 def test_check_of_a_whole_analysis_loads_no_fit_and_no_figure():
     steering = ROOT / "analysis" / "na60_dimuon" / "steering.toml"
     code = f"from gammastar import cli; cli.app(['check', {str(steering)!r}], standalone_mode=False)"

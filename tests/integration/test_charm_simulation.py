@@ -59,8 +59,8 @@ def fits(tmp_path_factory, mock_schema):
         path = base / "steering.toml"
         path.write_text(STEERING.replace("SET", str(k)))
         folder = base / f"run {k}"
-        (folder / "input").mkdir(parents=True)
         book = open_book(folder, resume=False, seed=5, mock=True)
+        (folder / "input").mkdir()
         ctx = Context(config.load(path), base, folder, book, lambda *_: None)
         given = reading.inputs(ctx, {})
         pairs, _ = reading.select_stage(ctx, given)

@@ -11,7 +11,7 @@ import pytest
 from gammastar.core import axes
 from gammastar.core.constants import M_MU
 from gammastar.core.data import data_path
-from gammastar.core.errors import PhysicsError, UserError
+from gammastar.core.errors import SteeringError, UserError
 from gammastar.core.records import Exposure, Spectrum
 from gammastar.core.rng import stream
 from gammastar.core.stats import filled
@@ -230,7 +230,7 @@ def test_overlapping_channels_are_refused(tmp_path):
     text = THEORY.format(model="dark_photon", more="", accept="").replace(
         '"bremsstrahlung"]', '"bremsstrahlung", "bremsstrahlung"]'
     )
-    with pytest.raises(PhysicsError, match="remove one"):
+    with pytest.raises(SteeringError, match="predict.channels: .* remove one"):
         results(tmp_path, text)
 
 

@@ -178,7 +178,7 @@ def _alive(process: int) -> bool:
 
 
 def claim(folder: Path) -> dict[str, Any]:
-    """Return the manifest that an earlier run left in a folder, {} if the folder is empty.
+    """Return the manifest that an earlier run left in a folder, {} if the folder is empty or not there.
 
     The manifest may be damaged or edited: it tells that the folder is one of ours, and which files were.
 
@@ -187,16 +187,17 @@ def claim(folder: Path) -> dict[str, Any]:
     UserError
         If the folder holds anything and no manifest of this package.
     """
-    strangers = [path.name for path in folder.iterdir() if not _own_trace(path.name)]
+    there = folder.iterdir() if folder.exists() else ()
+    strangers = [path.name for path in there if not _own_trace(path.name)]
     if not strangers:
         return {}
     found = manifest_like(folder)
     if found is None:
-        there = ", ".join(sorted(strangers)[:3]) + (
+        some = ", ".join(sorted(strangers)[:3]) + (
             f" and {len(strangers) - 3} more" if len(strangers) > 3 else ""
         )
         what = "its manifest.json cannot be read" if MANIFEST in strangers else "it is not one of results"
-        msg = f"{folder}: the folder is not empty ({there}) and {what}; choose another folder with --output"
+        msg = f"{folder}: the folder is not empty ({some}) and {what}; choose another folder with --output"
         raise UserError(msg)
     return found
 
