@@ -230,7 +230,7 @@ def test_overlapping_channels_are_refused(tmp_path):
     text = THEORY.format(model="dark_photon", more="", accept="").replace(
         '"bremsstrahlung"]', '"bremsstrahlung", "bremsstrahlung"]'
     )
-    with pytest.raises(SteeringError, match="predict.channels: .* remove one"):
+    with pytest.raises(SteeringError, match=r"predict.channels: .* remove one"):
         results(tmp_path, text)
 
 
@@ -259,7 +259,8 @@ def test_scaling_with_a_depends_on_pt_and_has_an_error(photons, tmp_path):
     power += "alpha_inelastic = 0.7\nalpha_sigma = 0.05"
     scaled = results(tmp_path, THEORY.format(model="dark_photon", more="", accept=power))
     a, b = (stage(folder, "accept")["ship_ecn3|signal"] for folder in (scaled, photons))
-    ratio = a[b > 0] / b[b > 0]
+    seen = b > 1e-300  # below, a float has lost its digits
+    ratio = a[seen] / b[seen]
     assert ((ratio < 1.0) & (ratio > (95.95 / 207.2) ** 0.2)).all()
     sigma = float(stage(scaled, "accept")["ship_ecn3|signal_sigma"])
     assert sigma == pytest.approx(0.05 * np.log(207.2 / 95.95))

@@ -16,6 +16,7 @@ from gammastar.physics.widths import (
     dark_photon_widths,
     lepton_width,
 )
+from gammastar.predict import DarkPhoton, VectorModel
 
 DATA = Path(__file__).parents[2] / "data" / "measurements" / "r_ratio.csv"
 
@@ -32,14 +33,17 @@ CTAU = [
     (1.20, 2.1978e-14, 6e-2),
     (1.50, 1.2758e-14, 6e-2),
 ]
-# BR(ee) of ALPINIST (BSD-3); same table of R, so only its α and its interpolation differ.
+# BR(ee): ALPINIST (BSD-3) at small masses, the calculation arXiv:2201.01788 on ρ, ω and φ.
 BRANCHING = [
-    (0.25, 0.57963),
-    (0.30, 0.52572),
-    (0.40, 0.46200),
-    (0.50, 0.40209),
-    (0.60, 0.29939),
-    (0.70, 0.1435),
+    (0.25, 0.57963, 5e-3),
+    (0.30, 0.52572, 5e-3),
+    (0.40, 0.46200, 5e-3),
+    (0.50, 0.40209, 5e-3),
+    (0.70, 0.147273, 0.02),
+    (0.77, 0.0841483, 0.03),
+    (0.78, 0.0511149, 0.03),
+    (0.79, 0.0889977, 0.03),
+    (1.02, 0.0218107, 0.03),
 ]
 
 
@@ -53,9 +57,35 @@ def test_ctau_against_published(table: RTable, mass: float, expected: float, tol
     assert dark_photon_ctau(mass, 1.0, table) == pytest.approx(expected, rel=tolerance)
 
 
-@pytest.mark.parametrize(("mass", "expected"), BRANCHING)
-def test_branching_against_published(table: RTable, mass: float, expected: float) -> None:
-    assert dark_photon_branching(mass, table)["ee"] == pytest.approx(expected, rel=5e-3)
+@pytest.mark.parametrize(("mass", "expected", "tolerance"), BRANCHING)
+def test_branching_against_published(table: RTable, mass: float, expected: float, tolerance: float) -> None:
+    assert dark_photon_branching(mass, table)["ee"] == pytest.approx(expected, rel=tolerance)
+
+
+def test_peak_of_the_phi_is_that_of_its_branching_ratios(table: RTable) -> None:
+    """R = 9/α² BR(ee) BR(h) on the peak; a bare line and intervals of 1 MeV lower it."""
+    mass = np.linspace(1.0185, 1.0205, 81)
+    x = (M_MU / mass) ** 2
+    peak = (table.at(mass) * np.sqrt(1 - 4 * x) * (1 + 2 * x)).max()
+    assert peak == pytest.approx(9 / ALPHA**2 * 2.979e-4, rel=0.05)
+
+
+def test_error_of_the_table_moves_width_and_branching(table: RTable) -> None:
+    assert table.error is not None
+    assert (table.error > 0).all()
+    near = (table.mass > 0.4) & (table.mass < 0.9)
+    assert np.median((table.error / table.ratio)[near]) == pytest.approx(0.014, abs=0.006)
+    up = table.shifted(1.0)
+    np.testing.assert_allclose(up.ratio - table.ratio, table.error)
+    assert (table.shifted(-30.0).ratio >= 0).all()
+    model = DarkPhoton(table)
+    assert model.width_error(0.2) == 0.0
+    share = dark_photon_branching(0.7, table)["hadrons"]
+    relative = np.interp(0.7, table.mass, table.error) / table.at(0.7)
+    assert model.width_error(0.7) == pytest.approx(share * relative, rel=1e-6)
+    assert DarkPhoton(RTable(table.mass, table.ratio)).width_error(0.7) == 0.0
+    vector = VectorModel.named("lmu_ltau", table)
+    assert 0 < vector.width_error(0.7) < model.width_error(0.7)
 
 
 def test_electron_only_closed_form(table: RTable) -> None:
@@ -93,10 +123,12 @@ def test_branching_ratios_sum_to_one(table: RTable) -> None:
 
 
 def test_table_is_linear_and_continuous_at_threshold(table: RTable) -> None:
-    assert table.at(0.2814) == pytest.approx(0.000347)
-    assert table.at((0.4494 + 0.4687) / 2) == pytest.approx((0.3234 + 0.391) / 2)
-    assert table.at(2 * M_PI_CHARGED + 1e-9) < 1e-6
-    assert table.at(1.007) == pytest.approx((2.324 + 1.58) / 2)  # a step of the digitised curve
+    digitised = RTable.read(DATA.with_name("r_ratio_alpinist.csv"))
+    assert digitised.at(0.2814) == pytest.approx(0.000347)
+    assert digitised.at((0.4494 + 0.4687) / 2) == pytest.approx((0.3234 + 0.391) / 2)
+    assert digitised.at(1.007) == pytest.approx((2.324 + 1.58) / 2)  # a step of the digitised curve
+    for found in (digitised, table):
+        assert found.at(2 * M_PI_CHARGED + 1e-9) < 1e-6
 
 
 def test_outside_the_table_is_refused(table: RTable) -> None:
@@ -106,6 +138,8 @@ def test_outside_the_table_is_refused(table: RTable) -> None:
         lepton_width([0.1, -0.2], M_E)
     with pytest.raises(PhysicsError, match="kinetic mixing"):
         dark_photon_ctau(0.3, -1e-6, table)
+    with pytest.raises(PhysicsError, match=r"error \(1,\) must be a column like mass \(2,\)"):
+        RTable(np.array([0.5, 0.6]), np.array([1.0, 1.0]), np.array([0.1]))
     with pytest.raises(PhysicsError, match="increase"):
         RTable(np.array([0.5, 0.4]), np.array([1.0, 1.0]))
     with pytest.raises(PhysicsError, match="negative"):

@@ -12,7 +12,7 @@ from gammastar.accept.signal_events import (
     track_collection,
 )
 from gammastar.accept.tracking import Spectrometer, Tracks, extrapolate, inside, load_spectrometer, measure
-from gammastar.accept.yields import AcceptedYield, LongLived, Measured, acceptance_curve, yields
+from gammastar.accept.yields import AcceptedYield, LongLived, Measured, acceptance_curve, width_shift, yields
 
 __all__ = [
     "AcceptedYield",
@@ -42,5 +42,6 @@ __all__ = [
     "signal_exponent",
     "signal_scan",
     "track_collection",
+    "width_shift",
     "yields",
 ]

@@ -27,6 +27,7 @@ __all__ = [
     "SEARCH_POT",
     "SPIN",
     "THEORY",
+    "WIDTHS",
     "Kind",
     "Source",
     "Sources",
@@ -34,7 +35,7 @@ __all__ = [
 ]
 
 Kind: TypeAlias = Literal[
-    "pot", "spectrum", "kinematics", "polarisation", "scaling", "extrapolation", "sample"
+    "pot", "spectrum", "kinematics", "polarisation", "scaling", "widths", "extrapolation", "sample"
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 """Groups of sources as limits take them: each is one nuisance of the signal, protons on target are two."""
@@ -43,11 +44,12 @@ MEASUREMENT, THEORY = "measurement", "theory"
 POT, SEARCH_POT = "protons on target", "protons on target of the search"
 POLARISATION, RADIATION, EFFICIENCY = "polarisation of virtual photons", "final-state radiation", "efficiency"
 SPIN, FLOW, SCALING = "spin state of the decays", "flow", "scaling with A"
-EXTRAPOLATION, SAMPLE = "extrapolation", "finite sample"
+WIDTHS, EXTRAPOLATION, SAMPLE = "hadronic width", "extrapolation", "finite sample"
 
 RESERVED = (
     *(MEASUREMENT, THEORY, POT, SEARCH_POT, POLARISATION, RADIATION, EFFICIENCY, SPIN, FLOW, SCALING),
-    *(EXTRAPOLATION, SAMPLE, "background", "open charm", "charm", "mass", "total", "in the limit", *KINDS),
+    *(WIDTHS, EXTRAPOLATION, SAMPLE, "background", "open charm", "charm", "mass", "total"),
+    *("in the limit", *KINDS),
 )
 """Names that no source of a user may take."""
 

@@ -47,6 +47,8 @@ class RTable:
     mass : NDArray, shape (n,) [GeV]
         Strictly increasing.
     ratio : NDArray, shape (n,)
+    error : NDArray, shape (n,), optional
+        Standard deviation of `ratio`, taken as common to all masses; None says nothing about it.
 
     Notes
     -----
@@ -56,6 +58,7 @@ class RTable:
 
     mass: FloatArray
     ratio: FloatArray
+    error: FloatArray | None = None
 
     def __post_init__(self) -> None:
         if self.mass.ndim != 1 or self.mass.shape != self.ratio.shape or self.mass.size == 0:
@@ -70,10 +73,15 @@ class RTable:
         if (self.ratio < 0).any():
             msg = f"RTable: ratio {self.ratio.min()!r} is negative"
             raise PhysicsError(msg)
+        if self.error is None:
+            return
+        if self.error.shape != self.mass.shape or not (np.isfinite(self.error) & (self.error >= 0)).all():
+            msg = f"RTable: error {self.error.shape} must be a column like mass {self.mass.shape}, 0 or more"
+            raise PhysicsError(msg)
 
     @classmethod
     def read(cls, path: Path) -> RTable:
-        """Read a table with columns ``mass_GeV,R`` (lines that start with # are comments).
+        """Read a table with columns ``mass_GeV,R`` or ``mass_GeV,R,error``; # starts a comment.
 
         Points of equal mass, as digitised steep flanks have them, are averaged.
 
@@ -88,11 +96,12 @@ class RTable:
             msg = f"{path}: the table of R cannot be read ({error.strerror}); give the path of r_ratio.csv"
             raise InputFileError(msg) from error
         rows = csv.DictReader(lines)
-        if rows.fieldnames is None or set(rows.fieldnames) != {"mass_GeV", "R"}:
-            msg = f"{path}: columns {rows.fieldnames} found, 'mass_GeV,R' expected"
+        columns = ("mass_GeV", "R", "error")[: len(rows.fieldnames or ())]
+        if len(columns) < 2 or set(rows.fieldnames or ()) != set(columns):
+            msg = f"{path}: columns {rows.fieldnames} found, 'mass_GeV,R' or 'mass_GeV,R,error' expected"
             raise InputFileError(msg)
         try:
-            table = np.array([(float(row["mass_GeV"]), float(row["R"])) for row in rows])
+            table = np.array([[float(row[name]) for name in columns] for row in rows])
         except (TypeError, ValueError) as error:
             msg = f"{path}: an entry of the table is not a number ({error})"
             raise InputFileError(msg) from error
@@ -100,7 +109,20 @@ class RTable:
             msg = f"{path}: the table of R is empty"
             raise InputFileError(msg)
         mass, group = np.unique(table[:, 0], return_inverse=True)
-        return cls(mass, np.bincount(group, weights=table[:, 1]) / np.bincount(group))
+        means = [np.bincount(group, weights=column) / np.bincount(group) for column in table.T[1:]]
+        return cls(mass, *means)
+
+    def shifted(self, sigmas: float) -> RTable:
+        """Return the table with R moved by so many standard deviations, not below zero.
+
+        Examples
+        --------
+        >>> table = RTable(np.array([0.5]), np.array([2.0]), np.array([0.1]))
+        >>> float(table.shifted(1.0).at(0.5))
+        2.1
+        """
+        error = np.zeros_like(self.ratio) if self.error is None else self.error
+        return RTable(self.mass, np.clip(self.ratio + sigmas * error, 0.0, None), self.error)
 
     def at(self, mass: ArrayLike) -> FloatArray:
         """Return R at the given masses.

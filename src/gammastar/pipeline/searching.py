@@ -127,7 +127,8 @@ def accept_stage(ctx: Context, production: Production, predicted: Arrays) -> dic
     couplings: ``signal``, ``in_domain_signal`` (the measured part), ``in_domain_fraction``, ``mc_error``,
     ``n_effective``, all (n, k); ``signal_variations`` (r, n, k), the signal of each replica of the
     kinematics, if there are any; ``polarisation_shifts`` (2, n, k) if the spin state has an error;
-    ``signal_sigma`` (scaling with A) and ``pot_search_sigma``, relative errors common to all;
+    ``signal_sigma`` (scaling with A) and ``pot_search_sigma``, relative errors common to all; ``width_sigma``
+    (n,), that of the total width;
     ``yield_budget|<source>`` (n, n) at ``best_coupling`` (n,).
     """
     section, predicting, inferring = ctx.steering.accept, ctx.steering.predict, ctx.steering.infer
@@ -238,19 +239,26 @@ def _planes(
     settings = (ctx.seed, predicting.n_sample, section)
     point = functools.partial(_point, production, masses, ready, settings)
     rows = ctx.each(point, len(masses), "accept", lambda i: f"m = {masses[i]:.3f} GeV")
+    model = make_model(predicting.model, ctx.code)
+    widths = np.array([model.width_error(float(mass)) for mass in masses])
     return {
-        name: _plane(predicted, couplings, [row[name] for row in rows], detector.pot_sigma)
+        name: _plane(predicted, couplings, [row[name] for row in rows], detector.pot_sigma, widths)
         for name, detector in found.items()
     }
 
 
 def _plane(
-    predicted: Arrays, couplings: FloatArray, rows: Sequence[Arrays], pot_search_sigma: float
+    predicted: Arrays,
+    couplings: FloatArray,
+    rows: Sequence[Arrays],
+    pot_search_sigma: float,
+    width_sigma: FloatArray,
 ) -> Arrays:
     """Return the rows of one detector, one per mass, as arrays over the plane, with the errors by source."""
     stacked = {name: np.stack([row[name] for row in rows]) for name in YIELDS}
     stacked["signal_sigma"] = np.array(max(float(row["signal_sigma"]) for row in rows))
     stacked["pot_search_sigma"] = np.array(pot_search_sigma)
+    stacked["width_sigma"] = width_sigma
     for name, axis in (("signal_variations", 1), ("polarisation_shifts", 1), ("extrapolation", 0)):
         if all(name in row for row in rows):
             stacked[name] = np.stack([row[name] for row in rows], axis=axis)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from gammastar import infer
+from gammastar.accept import width_shift
 from gammastar.config import Infer
 from gammastar.core.records import FloatArray, Reach
 from gammastar.pipeline.checkpoint import Arrays
@@ -57,6 +58,9 @@ def spreads_of(section: Infer, predicted: Arrays, accepted: Arrays) -> dict[str,
         "extrapolation": accepted.get("extrapolation", 0.0),
         "sample": np.divide(accepted["mc_error"], signal, out=np.zeros_like(signal), where=signal > 0),
     }
+    if "width_sigma" in accepted:
+        moved = width_shift(signal, accepted["couplings"], accepted["width_sigma"])
+        common["widths"] = np.abs(moved)
     variations = {"kinematics": accepted["signal_variations"]} if "signal_variations" in accepted else {}
     shifts = {"polarisation": accepted["polarisation_shifts"]} if "polarisation_shifts" in accepted else {}
     return infer.signal_spread(

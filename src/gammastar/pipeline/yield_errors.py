@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gammastar.accept import width_shift
 from gammastar.core.records import FloatArray
 from gammastar.core.sources import (
     EXTRAPOLATION,
@@ -17,6 +18,7 @@ from gammastar.core.sources import (
     SCALING,
     SEARCH_POT,
     SPIN,
+    WIDTHS,
     Source,
     Sources,
 )
@@ -123,7 +125,8 @@ def yield_sources(predicted: Arrays, accepted: Arrays) -> tuple[FloatArray, Floa
         With ``rate`` and ``budget|<source>`` (n, n), or ``cov``.
     accepted : Arrays
         With ``signal`` (n, k), ``mc_error``, ``couplings``, and what else there is of ``signal_sigma``,
-        ``pot_search_sigma``, ``signal_variations``, ``polarisation_shifts`` and ``extrapolation``.
+        ``pot_search_sigma``, ``width_sigma``, ``signal_variations``, ``polarisation_shifts`` and
+        ``extrapolation``.
 
     Returns
     -------
@@ -134,8 +137,8 @@ def yield_sources(predicted: Arrays, accepted: Arrays) -> tuple[FloatArray, Floa
     -----
     Sources of the rate scale with the acceptance; the kinematics ("flow") come from the spread of the
     replicas' yields, the spin state from half the distance of its two ends; the scaling with A and the
-    protons on target of the search are common; what is extrapolated follows one trend, so that masses move
-    together.
+    protons on target of the search are common; what is extrapolated follows one trend, and R(s) has common
+    errors, so that masses move together.
     """
     signal, rows = accepted["signal"], np.arange(len(accepted["signal"]))
     best = signal.argmax(axis=1)
@@ -146,6 +149,9 @@ def yield_sources(predicted: Arrays, accepted: Arrays) -> tuple[FloatArray, Floa
         parts.append(Source.shifted(SEARCH_POT, "pot", search * value))
     if scaling > 0:
         parts.append(Source.shifted(SCALING, "scaling", scaling * value))
+    if np.any(accepted.get("width_sigma", 0.0)):
+        shift = width_shift(signal, accepted["couplings"], accepted["width_sigma"])[rows, best]
+        parts.append(Source.shifted(WIDTHS, "widths", shift * value))
     if "polarisation_shifts" in accepted:
         parts.append(Source.ranged(SPIN, "polarisation", accepted["polarisation_shifts"][:, rows, best]))
     if "signal_variations" in accepted:

@@ -150,6 +150,13 @@ class Model(ABC):
     def branching(self, mass: float) -> Mapping[str, float]:
         """Return the branching ratios by final state; they sum to one, or are all zero if stable."""
 
+    def width_error(self, mass: float) -> float:  # noqa: ARG002
+        """Return the relative standard deviation of the total width at a mass [GeV], that of hadrons.
+
+        Widths into leptons are taken as known. Zero, the default, says nothing about it.
+        """
+        return 0.0
+
     def at(self, mass: float, coupling: float) -> DarkState:
         """Return the particle at one point of the parameter space.
 

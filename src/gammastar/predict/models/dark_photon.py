@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.records import FloatArray
-from gammastar.physics.widths import RTable, dark_photon_branching, dark_photon_ctau
+from gammastar.physics.widths import RTable, dark_photon_branching, dark_photon_ctau, dark_photon_widths
 from gammastar.predict.model import Labels, Limits, Model
 
 __all__ = ["DarkPhoton"]
@@ -45,3 +45,11 @@ class DarkPhoton(Model):
     def branching(self, mass: float) -> dict[str, float]:
         """Return the branching ratios into "ee", "mumu" and "hadrons", zero at and below threshold."""
         return {name: float(value) for name, value in dark_photon_branching(mass, self.r_table).items()}
+
+    def width_error(self, mass: float) -> float:
+        """Return the relative error of the total width, that of R."""
+        plain, moved = (
+            sum(float(part) for part in dark_photon_widths(mass, table).values())
+            for table in (self.r_table, self.r_table.shifted(1.0))
+        )
+        return moved / plain - 1.0 if plain > 0 else 0.0

@@ -107,6 +107,12 @@ class VectorModel(Model):
         total = sum(widths.values())
         return {name: widths[name] / total if total > 0 else 0.0 for name in _STATES}
 
+    def width_error(self, mass: float) -> float:
+        """Return the relative error of the total width, that of R."""
+        moved = VectorModel(self.charges, self.r_table.shifted(1.0))
+        plain, other = (sum(model.widths(mass).values()) for model in (self, moved))
+        return other / plain - 1.0 if plain > 0 else 0.0
+
 
 def rate_ratio(charges: Charges, mass: npt.ArrayLike, shares: Mapping[Process, npt.ArrayLike]) -> FloatArray:
     """Return X per g² over dark photons per ε², summed over processes.
