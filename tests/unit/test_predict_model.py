@@ -211,7 +211,8 @@ def test_recast_limits_of_a_vector_of_a_file_scale_with_its_charges(folder) -> N
 def test_masses_of_a_vector_end_where_its_widths_do(folder) -> None:
     found = [
         masses_of(
-            context(folder, m, masses=(), mass_range=(0.2, 2.0)), SimpleNamespace(mass_range=(0.0, np.inf))
+            context(folder, m, masses=(), mass_range=(0.2, 2.0)),
+            SimpleNamespace(parts=(None,), mass_range=(0.0, np.inf)),
         )
         for m in ("b_minus_l", "mine.py:vector", "mine.py:Axion")
     ]

@@ -15,6 +15,7 @@ from gammastar.core.data import data_path
 from gammastar.core.errors import InputFileError
 from gammastar.core.records import FloatArray
 from gammastar.physics import bremsstrahlung
+from gammastar.pipeline.producing import scan_masses
 from gammastar.pipeline.record import read_record
 from gammastar.store.records import write_table
 
@@ -202,8 +203,7 @@ def compare(results: Path, *, output: Path, tables: Sequence[str] = (), publishe
     if exposure is None:
         msg = f"{results}/spectrum.json: has no exposure"
         raise InputFileError(msg)
-    centres = channel.mass_centres
-    masses = np.linspace(centres[0], centres[-1], 120)
+    masses = scan_masses(channel, *channel.mass_range, 120)
     rate, cov = channel.rate(masses)
     scale = 1.0 / float(-np.expm1(-exposure.thickness))
     rate, errors = rate * scale, np.sqrt(np.clip(np.diag(cov), 0.0, None)) * scale

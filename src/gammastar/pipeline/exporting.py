@@ -14,6 +14,7 @@ from gammastar.core.rng import stream
 from gammastar.physics.detector import Detector, load_detector
 from gammastar.pipeline.context import Tell
 from gammastar.pipeline.darkcast import write_darkcast
+from gammastar.pipeline.producing import scan_masses
 from gammastar.pipeline.record import Record, read_record
 from gammastar.store.manifest import write_json
 from gammastar.store.records import write_table
@@ -141,11 +142,11 @@ def export(
     record = read_record(results)
     output.mkdir(parents=True, exist_ok=True)
     found = record.detectors() if detector is None else {detector.stem: load_detector(detector)}
-    centres = record.channel().mass_centres
+    channel = record.channel()
     section = record.steering.predict
     wanted = () if section is None else section.masses
     count = 40 if section is None else section.n_masses
-    masses = np.array(wanted or np.linspace(centres[0], centres[-1], count))
+    masses = np.array(wanted or scan_masses(channel, *channel.mass_range, count))
     _write_rate(record, masses, output)
     content: dict[str, Any] = {
         "mock": record.mock,

@@ -28,6 +28,7 @@ __all__ = ["accept_stage", "millicharge_detectors", "predict_stage"]
 
 TRANSVERSE = ("pion_dalitz", "pseudoscalar_dalitz", "vector_dalitz")
 THEORY_MAX = 3.5  # GeV: heaviest virtual photon of a theory channel
+FINE = 0.001  # GeV, bins of a spectrum that is known at exact masses: a quarter of the width of the φ
 YIELDS = ("signal", "in_domain_signal", "mc_error", "n_effective")
 
 
@@ -100,11 +101,22 @@ def _parts(ctx: Context, exposure: Exposure) -> list[_Part]:
     return parts
 
 
-def _pairs(ctx: Context, made: Any) -> tuple[FloatArray, FloatArray, FloatArray] | None:
-    """Return edges [GeV], dileptons per proton on target and their covariance; None for theory alone."""
+def _pairs(
+    ctx: Context, production: Production, made: Any
+) -> tuple[FloatArray, FloatArray, FloatArray] | None:
+    """Return edges [GeV], dileptons per proton on target and their covariance; None for theory alone.
+
+    Where the spectrum is known at exact masses, in bins of `FINE`: Eq. 8 at 2 m_χ beside a line, or a bin's
+    width above the threshold, needs the masses inside a bin.
+    """
     predicting = ctx.steering.predict
     if made.spectrum is None or predicting is None or predicting.source == "theory":
         return None
+    photon = production.parts[0]
+    if isinstance(photon, predict.VirtualPhoton) and isinstance(photon.shape, spectrum.MassShape):
+        first, last = photon.shape.edges[[0, -1]]
+        fine = np.linspace(first, last, max(2, round((last - first) / FINE)) + 1)
+        return fine, *photon.shape.binned(fine)
     _, density, cov = spectrum.mass_density(made.spectrum)
     edges = np.asarray(made.spectrum.hist.axes["mass"].edges, dtype=np.float64)
     width = np.diff(edges)
@@ -117,7 +129,7 @@ def predict_stage(ctx: Context, production: Production, made: Any) -> Arrays | N
     if section is None:
         return None
     m_chi = np.array(section.masses)
-    parts, pairs = _parts(ctx, production.exposure), _pairs(ctx, made)
+    parts, pairs = _parts(ctx, production.exposure), _pairs(ctx, production, made)
     described = [predict.describe(part.channel) for part in parts]
     key = ctx.book.key(ctx.steering.predict, ctx.book.key_of("spectrum"), digest(described, files_of(ctx)))
 
@@ -226,7 +238,7 @@ def _sample(
         raise SteeringError(msg)
     samples: list[Sample] = []
     weights: list[FloatArray | None] = []
-    pairs, n = _pairs(ctx, made), section.n_sample
+    pairs, n = _pairs(ctx, production, made), section.n_sample
     if pairs is not None and 2 * m_chi < pairs[0][-1]:
         photons, members = generator(ctx, production, made, pairs, m_chi, rng)
         samples.append(predict.chi_pairs(photons, m_chi, rng=rng, longitudinal=accepting.longitudinal))

@@ -10,8 +10,10 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from gammastar import predict, spectrum
-from gammastar.config import Predict
+from gammastar.config import Predict, Steering
+from gammastar.core.axes import MASS
 from gammastar.core.constants import M_E, M_MU
+from gammastar.core.constants import mass as mass_of
 from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError, SteeringError
 from gammastar.core.records import Exposure, FloatArray, Spectrum
@@ -19,6 +21,7 @@ from gammastar.core.resolve import UserCode, python_names, resolve
 from gammastar.core.sampler import Sampler
 from gammastar.physics import bremsstrahlung
 from gammastar.physics.hadronic_split import SPLIT_MAX
+from gammastar.physics.kroll_wada import kappa
 from gammastar.physics.mesons import MesonTable
 from gammastar.physics.vector_models import CHARGES
 from gammastar.physics.widths import RTable
@@ -31,11 +34,14 @@ __all__ = [
     "conditions",
     "files_of",
     "make_model",
+    "mass_dependence",
     "masses_of",
     "measured_production",
     "model_of",
     "needs_shares",
+    "photons_of",
     "replica_weights",
+    "scan_masses",
     "theory_channel",
     "theory_production",
 ]
@@ -278,9 +284,9 @@ def measured_production(
         msg = "[spectrum] and [predict] are needed for the rate of virtual photons"
         raise SteeringError(msg)
     m_lepton, exposure = LEPTON_MASS[exposed.lepton], measured.exposure
-    mass, density, cov = spectrum.mass_density(measured)
-    rates, rate_cov = predict.rate(mass, density, cov, m_lepton)
-    photon = predict.VirtualPhoton(mass, rates, rate_cov, sampler, in_domain, weights)
+    asked = mass_dependence(ctx.steering)
+    photon = photons_of(measured, m_lepton, sampler, in_domain, weights, mass_dependence=asked)
+    _told_shape(ctx, photon.shape)
     interaction = float(-np.expm1(-exposure.thickness))
     others = [
         theory_channel(name, section, ctx.code, exposure.beam_energy, interaction)
@@ -300,6 +306,72 @@ def measured_production(
     if not _as_photons(model):
         whole = predict.Scaled(whole, _own_rate(model))
     return Production(whole, parts, exposure, (0.0, np.inf), 0.0)
+
+
+def mass_dependence(steering: Steering) -> str | None:
+    """Return how the rate of a run follows the mass: as [predict] asks, no lines in smeared masses.
+
+    Raises
+    ------
+    SteeringError
+        If lines are asked for of a spectrum of reconstructed masses.
+    """
+    asked = None if steering.predict is None else steering.predict.mass_dependence
+    if steering.unfold is None or not steering.unfold.preset.startswith("smeared"):
+        return asked
+    if asked == "lines":
+        msg = (
+            f"predict.mass_dependence = 'lines' needs true masses; unfold.preset = {steering.unfold.preset!r} "
+            "leaves them smeared: take 'bins' or another preset"
+        )
+        raise SteeringError(msg)
+    return "bins"
+
+
+def photons_of(
+    measured: Spectrum,
+    m_lepton: float,
+    sampler: Sampler,
+    in_domain: InDomain,
+    weights: predict.ReplicaWeights | None = None,
+    *,
+    mass_dependence: str | None = None,
+) -> predict.VirtualPhoton:
+    """Return the channel of measured virtual photons; `mass_dependence` as in [predict].
+
+    Raises
+    ------
+    SteeringError
+        If lines are asked for and the mass bins do not allow them.
+    """
+    mass, density, cov = spectrum.mass_density(measured)
+    edges = np.asarray(measured.hist.axes[MASS].edges, dtype=np.float64)
+    rates, rate_cov = predict.rate(mass, density, cov, m_lepton, edges=edges)
+    shape = None
+    if mass_dependence != "bins":
+        try:
+            shape = spectrum.fit_mass_shape(measured, m_lepton=m_lepton)
+        except PhysicsError as error:
+            if mass_dependence == "lines":
+                msg = f"predict.mass_dependence = 'lines': {error}; change [select] mass, or take 'bins'"
+                raise SteeringError(msg) from error
+    return predict.VirtualPhoton(mass, rates, rate_cov, sampler, in_domain, weights, shape, m_lepton)
+
+
+def _told_shape(ctx: Context, shape: Any) -> None:
+    """Write into the manifest how the rate follows the mass; alarm where the components do not fit."""
+    if shape is None:
+        ctx.book.methods["mass dependence"] = "straight between means over bins, no lines"
+        return
+    fit = f"χ² = {shape.chi2:.1f} for {shape.ndf} degrees of freedom"
+    ctx.book.methods["mass dependence"] = f"continuum, ω and φ as natural lines, {fit}"
+    if shape.follows_bins:
+        ctx.book.methods["mass dependence"] += "; between the bins only, whose contents it follows"
+        note = (
+            f"the mass spectrum is not described by continuum and lines ({fit}); they are the shape between "
+            "the bins only, and the rate on and beside ω and φ is as sure as that shape"
+        )
+        ctx.book.alarm(note)
 
 
 def _other_vector(ctx: Context, section: Predict, photon: predict.VirtualPhoton) -> predict.Channel:
@@ -338,7 +410,32 @@ def masses_of(ctx: Context, production: Production) -> FloatArray:
     if not (0 < low < high < np.inf):
         msg = f"[predict]: give masses or mass_range; {low:g} to {high:g} GeV is no range to scan"
         raise PhysicsError(msg)
-    return np.linspace(low, high, section.n_masses)
+    return scan_masses(production.parts[0], low, high, section.n_masses)
+
+
+def scan_masses(channel: predict.Channel, low: float, high: float, n: int) -> FloatArray:
+    """Return n masses [GeV]: equidistant, or closer where a rate with lines or the lepton threshold bends.
+
+    Notes
+    -----
+    Half of the points are even in mass, the others in the way that log₁₀ of the rate goes up and down, and in
+    that of the threshold factor of the leptons. The poles of ω and φ are among them.
+    """
+    even = np.linspace(low, high, n)
+    if not isinstance(channel, predict.VirtualPhoton) or channel.shape is None or n < 8:
+        return even
+    first, last = (float(np.clip(end, *channel.mass_range)) for end in (low, high))
+    fine = np.linspace(first, last, 4000)
+    rate = np.maximum(channel.rate(fine)[0], 1e-300)
+    way = np.abs(np.diff(np.log10(rate))) + np.abs(np.diff(np.log10(kappa(fine, channel.m_lepton))))
+    step = np.diff(fine) / (last - first) + way / max(float(way.sum()), 1e-300)
+    position = np.concatenate([[0.0], np.cumsum(step)])
+    found = np.interp(np.linspace(0.0, position[-1], n), position, fine)
+    found[[0, -1]] = low, high
+    for pole in (mass_of(223), mass_of(333)):
+        if low < pole < high:
+            found[1 + int(np.argmin(np.abs(found[1:-1] - pole)))] = pole
+    return found
 
 
 def conditions(ctx: Context, production: Production) -> dict[str, str]:

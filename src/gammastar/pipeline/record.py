@@ -22,6 +22,7 @@ from gammastar.pipeline.checkpoint import told_loss
 from gammastar.pipeline.context import Context, detector_files, shipped
 from gammastar.pipeline.extrapolated import write_trend
 from gammastar.pipeline.learning import Domain
+from gammastar.pipeline.producing import mass_dependence, photons_of
 from gammastar.store.folder import published
 from gammastar.store.guarded import check_results
 from gammastar.store.manifest import atomic, read_json, write_json, write_text
@@ -79,9 +80,13 @@ class Record:
         if section is None:
             msg = f"{self.folder}/steering.json: the run had no section [spectrum]"
             raise SteeringError(msg)
-        mass, density, cov = spectrum.mass_density(self.spectrum)
-        rates, rate_cov = predict.rate(mass, density, cov, LEPTON_MASS[section.lepton])
-        return predict.VirtualPhoton(mass, rates, rate_cov, self.flow, self.domain.in_domain)
+        return photons_of(
+            self.spectrum,
+            LEPTON_MASS[section.lepton],
+            self.flow,
+            self.domain.in_domain,
+            mass_dependence=mass_dependence(self.steering),
+        )
 
     def detectors(self) -> dict[str, Detector]:
         """Return the detectors of the run by the stems of their files."""

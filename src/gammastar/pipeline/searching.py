@@ -112,12 +112,12 @@ def _source_shifts(
     if len(production.parts) > 1:  # the other channels do not move with the spectrum
         whole = production.channel
         scale = np.where(own > 0, whole.factor(masses) if isinstance(whole, predict.Scaled) else 1.0, 0.0)
-    shifts = source_shifts(made, photon.mass_centres, photon.rates)
     inside = (masses >= photon.mass_range[0]) & (masses <= photon.mass_range[1])
-    return {
-        name: np.where(inside, np.interp(masses, photon.mass_centres, shift), 0.0) * scale
-        for name, shift in shifts.items()
-    }
+    found: dict[str, FloatArray] = {}
+    for name, relative in source_shifts(made, len(photon.mass_centres)).items():
+        found[name] = np.zeros(len(masses))
+        found[name][inside] = photon.moved(masses[inside], relative) * scale[inside]
+    return found
 
 
 def accept_stage(ctx: Context, production: Production, predicted: Arrays) -> dict[str, Arrays]:

@@ -81,19 +81,19 @@ def rate_sources(predicted: Arrays) -> Sources:
     )
 
 
-def source_shifts(made: Any, centres: FloatArray, rates: FloatArray) -> dict[str, FloatArray]:
-    """Return the shifts of the rate at the measured masses by the named sources of the unfolding.
+def source_shifts(made: Any, n_masses: int) -> dict[str, FloatArray]:
+    """Return the relative shifts of the mass bins by the named sources of the unfolding.
 
     Parameters
     ----------
     made : Products
         With the unfolded spectrum and the unfolding's ``source_names`` and ``source_shifts`` per cell.
-    centres, rates : NDArray, shape (n,)
-        Of the channel of virtual photons.
+    n_masses : int
+        Bins of mass of the spectrum.
 
     Returns
     -------
-    mapping of str to NDArray, shape (n,)
+    mapping of str to NDArray, shape (n_masses,)
         Empty without an unfolding or without sources.
 
     Notes
@@ -107,12 +107,12 @@ def source_shifts(made: Any, centres: FloatArray, rates: FloatArray) -> dict[str
     names = [axis.name for axis in unfolded.hist.axes]
     others = tuple(i for i, name in enumerate(names) if name != "mass")
     total = unfolded.values.sum(axis=others)
-    if len(total) != len(centres):
+    if len(total) != n_masses:
         return {}
     found: dict[str, FloatArray] = {}
     for name, cells in zip(kept["source_names"], kept["source_shifts"], strict=True):
         shift = np.asarray(cells, dtype=np.float64).reshape(shape).sum(axis=others)
-        found[str(name)] = rates * np.divide(shift, total, out=np.zeros_like(shift), where=total > 0)
+        found[str(name)] = np.divide(shift, total, out=np.zeros_like(shift), where=total > 0)
     return found
 
 

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import vector
 
+from gammastar.core.constants import M_MU
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray, Sample
 from gammastar.core.sampler import Sampler
-from gammastar.physics.kroll_wada import dark_photon_rate
+from gammastar.physics.kroll_wada import dark_photon_rate, kappa
 from gammastar.predict.channel import Channel
 
-__all__ = ["InDomain", "ReplicaWeights", "VirtualPhoton", "interpolate_rate", "produce", "rate"]
+__all__ = [
+    "InDomain",
+    "MassDensity",
+    "ReplicaWeights",
+    "VirtualPhoton",
+    "interpolate_rate",
+    "produce",
+    "rate",
+]
+
+ABOVE = 5e-4  # GeV above the threshold of the leptons, where Eq. 6 divides by zero
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(24)
 
 InDomain: TypeAlias = Callable[[FloatArray, FloatArray, FloatArray], BoolArray]
 """(mass, pt, energy), each (n,) [GeV] -> True where lepton pairs were measured."""
@@ -25,8 +37,27 @@ ReplicaWeights: TypeAlias = Callable[[FloatArray, FloatArray, FloatArray], Float
 """(mass, pt, energy), each (n,) [GeV] -> density of each replica over that of the sampler, (k, n)."""
 
 
+class MassDensity(Protocol):
+    """dN/dm of virtual photons as a function of exact mass, e.g. `spectrum.MassShape`."""
+
+    @property
+    def edges(self) -> FloatArray:
+        """Edges of the measured bins [GeV]."""
+
+    def density(self, mass: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
+        """Return dN/dm [1/GeV] and its covariance at masses (n,) [GeV]."""
+
+    def shifted(self, mass: npt.ArrayLike, relative: npt.ArrayLike) -> FloatArray:
+        """Return by how much dN/dm moves when the contents of the bins move by relative shifts."""
+
+
 def rate(
-    mass_centres: npt.ArrayLike, dn_dm: npt.ArrayLike, cov: npt.ArrayLike, m_lepton: float
+    mass_centres: npt.ArrayLike,
+    dn_dm: npt.ArrayLike,
+    cov: npt.ArrayLike,
+    m_lepton: float,
+    *,
+    edges: npt.ArrayLike | None = None,
 ) -> tuple[FloatArray, FloatArray]:
     """Return dark photons per proton on target and ε² from the spectrum of virtual photons.
 
@@ -39,6 +70,9 @@ def rate(
         Covariance of `dn_dm`.
     m_lepton : float
         Lepton of the measured pairs [GeV].
+    edges : array_like, shape (n + 1,), optional
+        Of bins of which `dn_dm` is the mean [GeV]. The factor is then that of an even rate across the bin,
+        width/∫ 2κ(m)/m dm: at the threshold κ bends inside a bin.
 
     Returns
     -------
@@ -60,8 +94,23 @@ def rate(
     if mass.ndim != 1 or density.shape != mass.shape or covariance.shape != 2 * mass.shape:
         msg = f"rate: masses {mass.shape}, dn_dm {density.shape}, cov {covariance.shape} do not fit together"
         raise PhysicsError(msg)
-    factor = dark_photon_rate(np.ones_like(mass), mass, m_lepton)
+    factor = _factors(mass, m_lepton) if edges is None else _bin_factors(edges, mass, m_lepton)
     return factor * density, covariance * np.outer(factor, factor)
+
+
+def _factors(mass: FloatArray, m_lepton: float) -> FloatArray:
+    return np.asarray(dark_photon_rate(np.ones_like(mass), mass, m_lepton))
+
+
+def _bin_factors(edges: npt.ArrayLike, centres: FloatArray, m_lepton: float) -> FloatArray:
+    bounds = np.asarray(edges, dtype=np.float64)
+    if bounds.shape != (len(centres) + 1,) or not ((bounds[:-1] < centres) & (centres < bounds[1:])).all():
+        msg = f"rate: edges {bounds.shape} are not those of bins around {centres.shape} masses"
+        raise PhysicsError(msg)
+    half, middle = 0.5 * np.diff(bounds), 0.5 * (bounds[1:] + bounds[:-1])
+    m = middle[:, None] + half[:, None] * _NODES
+    pairs = np.where(m > 2 * m_lepton, 2 * kappa(np.maximum(m, 2 * m_lepton), m_lepton) / m, 0.0)
+    return np.asarray(2.0 / (pairs @ _WEIGHTS))
 
 
 def interpolate_rate(
@@ -169,6 +218,11 @@ class VirtualPhoton(Channel):
     in_domain : callable
     replica_weights : callable, optional
         Replicas of the sampler, e.g. ``flow.FlowVariations.weights``; see `ReplicaWeights`.
+    shape : MassDensity, optional
+        The spectrum at exact masses; without it the rate is straight between `mass_centres`, which is wrong
+        beside a line that is narrower than the bins.
+    m_lepton : float
+        Of the measured pairs [GeV].
     """
 
     mass_centres: FloatArray
@@ -177,6 +231,8 @@ class VirtualPhoton(Channel):
     sampler: Sampler
     in_domain: InDomain
     replica_weights: ReplicaWeights | None = None
+    shape: MassDensity | None = None
+    m_lepton: float = M_MU
     group: ClassVar[str] = "virtual_photon"
     processes: ClassVar[frozenset[str]] = frozenset(
         {"pseudoscalar_dalitz", "vector_dalitz", "vector_mesons", "bremsstrahlung", "drell_yan"}
@@ -185,11 +241,25 @@ class VirtualPhoton(Channel):
     @property
     def mass_range(self) -> tuple[float, float]:
         """First and last measured mass [GeV]; below and above, other channels may hold the same processes."""
-        return float(self.mass_centres[0]), float(self.mass_centres[-1])
+        if self.shape is None:
+            return float(self.mass_centres[0]), float(self.mass_centres[-1])
+        low, high = float(self.shape.edges[0]), float(self.shape.edges[-1])
+        least, most = self.sampler.mass_range
+        return max(low, least, 2 * self.m_lepton + ABOVE), min(high, most)
 
     def rate(self, mass: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
-        """Return the interpolated rate per proton on target and ε², and its covariance."""
-        return interpolate_rate(mass, self.mass_centres, self.rates, self.cov)
+        """Return the rate per proton on target and ε², and its covariance."""
+        if self.shape is None:
+            return interpolate_rate(mass, self.mass_centres, self.rates, self.cov)
+        wanted = np.atleast_1d(np.asarray(mass, dtype=np.float64))
+        return rate(wanted, *self.shape.density(wanted), self.m_lepton)
+
+    def moved(self, mass: npt.ArrayLike, relative: FloatArray) -> FloatArray:
+        """Return by how much the rate moves when the mass bins move by relative shifts, shape of `mass`."""
+        wanted = np.atleast_1d(np.asarray(mass, dtype=np.float64))
+        if self.shape is None:
+            return np.asarray(np.interp(wanted, self.mass_centres, self.rates * relative))
+        return _factors(wanted, self.m_lepton) * self.shape.shifted(wanted, relative)
 
     def produce(self, mass: float, *, n: int, rng: np.random.Generator) -> Sample:
         """Return `n` dark photons; the weights sum to the rate at this mass."""
@@ -199,7 +269,8 @@ class VirtualPhoton(Channel):
     def describe(self) -> str:
         """Return what the channel is, to be printed beside the numbers."""
         low, high = self.mass_range
-        return f"virtual photons measured as lepton pairs, {low:.4g} to {high:.4g} GeV (Eq. 6)"
+        how = "averaged over bins of mass" if self.shape is None else "continuum and natural lines"
+        return f"virtual photons measured as lepton pairs, {low:.4g} to {high:.4g} GeV, {how} (Eq. 6)"
 
     def replicas(self, mass: float, sample: Sample) -> FloatArray | None:
         """Return the density of each replica over that of the sampler, shape (k, n), or None."""
