@@ -17,6 +17,7 @@ from gammastar.core.rng import stream
 from gammastar.physics.decays import daughter
 from gammastar.physics.detector import Detector, load_detector
 from gammastar.physics.kroll_wada import dark_photon_rate
+from gammastar.pipeline.producing import photons_of, scan_masses
 from gammastar.store.records import read_spectrum
 
 FLOOR = 0.01  # smallest dimuon efficiency of a measured cell
@@ -33,9 +34,7 @@ def channel(results: Path) -> tuple[predict.VirtualPhoton, accept.Measured]:
     def inside(mass: FloatArray, pt: FloatArray, energy: FloatArray) -> BoolArray:
         return spectrum.in_domain(measured, mass, pt, energy)
 
-    mass, density, cov = spectrum.mass_density(measured)
-    rates, rate_cov = predict.rate(mass, density, cov, M_MU)
-    made = predict.VirtualPhoton(mass, rates, rate_cov, flow.load(results / "flow"), inside)
+    made = photons_of(measured, M_MU, flow.load(results / "flow"), inside)
     return made, accept.Measured(measured.exposure, "per_interaction")
 
 
@@ -58,7 +57,8 @@ def data_driven(
     """Return the contour from the γ* rate and the flow, split by where dimuons were measured."""
     made, measured = channel(results)
     detector, dark = load_detector(data_path(f"detectors/{detector_name}.toml")), plane.model()
-    masses = np.linspace(made.mass_centres[0], min(made.mass_centres[-1], 1.1), n_masses)
+    low, high = made.mass_range
+    masses = scan_masses(made, low, min(high, 1.1), n_masses)
     rows = []
     for i, mass in enumerate(masses):
         rng = stream(7, "dimuons", detector_name, i)

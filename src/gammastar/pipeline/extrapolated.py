@@ -13,9 +13,11 @@ from gammastar import accept
 from gammastar.core.errors import InputFileError
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import FloatArray, Sample
+from gammastar.core.rng import stream
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context, axes_of
 from gammastar.pipeline.learning import TrainingSet
+from gammastar.predict import VirtualPhoton
 from gammastar.spectrum import Trend, fit_trend
 from gammastar.store.manifest import atomic
 
@@ -23,6 +25,7 @@ __all__ = [
     "FILE",
     "alternatives",
     "measured_trend",
+    "of_rate",
     "read_trend",
     "split",
     "trend_of",
@@ -31,6 +34,7 @@ __all__ = [
 ]
 
 FILE = "extrapolation.safetensors"
+KINEMATICS = 4000  # particles of one mass: the measured part to one per cent
 
 
 def measured_trend(ctx: Context, training: TrainingSet, matched: MatchedPairs) -> Trend:
@@ -92,6 +96,40 @@ def alternatives(trend: Trend | None, mass: float, sample: Sample) -> FloatArray
         return None
     pt, energy = (np.asarray(c, dtype=np.float64) for c in (sample.p4.pt, sample.p4.E))
     return trend.factors(np.full(len(pt), mass), pt, energy, sample.in_domain)
+
+
+def of_rate(channel: VirtualPhoton, trend: Trend, masses: FloatArray, seed: int) -> Arrays:
+    """Return the measured part of a rate and the relative error of the whole from what is extrapolated.
+
+    Parameters
+    ----------
+    channel : VirtualPhoton
+    trend : Trend
+    masses : NDArray, shape (n,) [GeV]
+        Where the channel is not known, the measured part is nan and the error zero.
+    seed : int
+        Of the run.
+
+    Returns
+    -------
+    Arrays
+        ``measured_part`` and ``extrapolation``, each (n,).
+
+    Notes
+    -----
+    As for a yield, with every particle accepted: `Trend.relative_error` of the sum of weights.
+    """
+    part, error = np.full(len(masses), np.nan), np.zeros(len(masses))
+    low, high = channel.mass_range
+    for i in np.flatnonzero((masses >= low) & (masses <= high)):
+        sample = channel.produce(float(masses[i]), n=KINEMATICS, rng=stream(seed, "measured part", int(i)))
+        factors = alternatives(trend, float(masses[i]), sample)
+        total = float(sample.weight.sum())
+        if factors is None or not total > 0:
+            continue
+        part[i] = sample.weight[sample.in_domain].sum() / total
+        error[i] = Trend.relative_error(np.array([total]), factors @ sample.weight[:, None])[0]
+    return {"measured_part": part, "extrapolation": error}
 
 
 def with_factors(sample: Sample, *factors: FloatArray | None) -> Sample:

@@ -321,8 +321,8 @@ def mass_dependence(steering: Steering) -> str | None:
         return asked
     if asked == "lines":
         msg = (
-            f"predict.mass_dependence = 'lines' needs true masses; unfold.preset = {steering.unfold.preset!r} "
-            "leaves them smeared: take 'bins' or another preset"
+            "predict.mass_dependence = 'lines' needs true masses; "
+            f"unfold.preset = {steering.unfold.preset!r} leaves them smeared: take 'bins' or another preset"
         )
         raise SteeringError(msg)
     return "bins"

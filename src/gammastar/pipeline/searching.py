@@ -49,7 +49,8 @@ def predict_stage(ctx: Context, production: Production, made: Any) -> Arrays:
     """Return masses and rates per proton on target and squared coupling, with their errors by source.
 
     ``cov`` is the covariance of the measurement or of the theory; ``budget|<source>`` (n, n) holds all
-    sources, protons on target among them; ``channel|<group>`` (n,) the rate of each channel.
+    sources, protons on target among them; ``channel|<group>`` (n,) the rate of each channel; of measured
+    virtual photons ``measured_part`` (n,), and ``extrapolation`` (n,), the relative error of the others.
     """
     if ctx.steering.predict is None:
         msg = "[predict] is needed for a rate"
@@ -61,7 +62,8 @@ def predict_stage(ctx: Context, production: Production, made: Any) -> Arrays:
     described = digest(
         [predict.describe(part) for part in production.parts], repr(production.exposure), *own.values()
     )
-    key = ctx.book.key(ctx.steering.predict, ctx.book.key_of("spectrum"), described)
+    before = ctx.book.key_of("subtract", "match", "spectrum", "flow")
+    key = ctx.book.key(ctx.steering.predict, before, described)
 
     def compute() -> Arrays:
         ctx.tell("predict", None, f"rate at {len(masses)} masses")
@@ -72,6 +74,9 @@ def predict_stage(ctx: Context, production: Production, made: Any) -> Arrays:
         if len(production.parts) > 1:
             rates = by_group(production.channel, masses)
             result |= {f"channel|{part.group}": rates[part.group] for part in production.parts}
+        photon = production.parts[0]
+        if isinstance(photon, predict.VirtualPhoton) and production.trend is not None:
+            result |= extrapolated.of_rate(photon, production.trend, masses, ctx.seed)
         shifts = _source_shifts(production, made, masses, rate)
         name = "theory" if theory else "measurement"
         return result | rate_budget(rate, cov, production.exposure.pot_sigma, shifts, name=name)

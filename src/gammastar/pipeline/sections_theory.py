@@ -14,7 +14,7 @@ from gammastar.pipeline.context import Context
 from gammastar.pipeline.producing import model_of, theory_channel
 from gammastar.pipeline.results import titled
 from gammastar.pipeline.signal_parts import in_use
-from gammastar.pipeline.yield_errors import rate_sources, relative_errors
+from gammastar.pipeline.yield_errors import rate_error, rate_sources, relative_errors
 from gammastar.report.theory_figures import Band, Points, band_figure, reach_lines_figure
 
 __all__ = ["conditions", "error_tables", "millicharge_sections", "rate_section"]
@@ -44,14 +44,17 @@ def rate_section(ctx: Context, made: Any) -> report.Section:
     if predicted is None or section is None:
         return report.Section("Rate", ["No rate was predicted."])
     mass, rate = predicted["mass"], predicted["rate"]
-    errors = np.sqrt(np.clip(np.diag(rate_sources(predicted).total()), 0, None))
+    errors = rate_error(predicted)
     low = int(np.argmin(mass))
     model = model_of(ctx)
     what = model.labels.particles
     per = "interacting proton" if section.source == "theory" else "POT"
-    ctx.book.numbers[f"{what} per {per} and squared coupling at {mass[low]:.3f} GeV"] = (
-        f"{rate[low]:.3g} ± {errors[low]:.2g}"
-    )
+    part = _measured_rate(predicted)
+    told = f"{what} per {per} and squared coupling at {mass[low]:.3f} GeV"
+    if part is not None and np.isfinite(part[low]).all():
+        value, error = part[low, 1], part[low, 2] - part[low, 1]
+        ctx.book.numbers[f"{told}, where dileptons were measured"] = f"{value:.3g} ± {error:.2g}"
+    ctx.book.numbers[told] = f"{rate[low]:.3g} ± {errors[low]:.2g}"
     if section.source == "theory":
         text = "Theory channels, exclusive of each other; the errors of multiplicities and of Λ count alone."
         figure = _theory_figure(ctx, predicted)
@@ -60,7 +63,8 @@ def rate_section(ctx: Context, made: Any) -> report.Section:
             "Dileptons per proton on target times m/(2 kappa): no model of hadron production enters. Theory "
             "stands beside it for comparison alone."
         )
-        own = _comparisons(ctx, made, mass) if isinstance(model, predict.DarkPhoton) else {}
+        own = {} if part is None else {"measured domain": part}
+        own |= _comparisons(ctx, made, mass) if isinstance(model, predict.DarkPhoton) else {}
         named = model.labels
         count = rf"$N_{{{named.particle.replace('_', '')}}}$ / POT / ${named.coupling_symbol}^2$"
         figure = report.rate_figure(
@@ -68,7 +72,7 @@ def rate_section(ctx: Context, made: Any) -> report.Section:
             rate,
             errors,
             mock=ctx.book.mock,
-            label="from unfolded dileptons",
+            label="full phase space",
             comparisons=own,
             axes_labels=(named.mass_axis, count),
         )
@@ -80,13 +84,30 @@ def rate_section(ctx: Context, made: Any) -> report.Section:
     )
 
 
+def _measured_rate(predicted: Arrays) -> FloatArray | None:
+    """Return the rate where dileptons were measured with its lower and upper edge, shape (n, 3)."""
+    if "measured_part" not in predicted:
+        return None
+    error = np.sqrt(np.clip(np.diag(rate_sources(predicted).total()), 0, None))
+    rate = predicted["rate"]
+    edges = np.stack([np.clip(rate - error, 0.0, None), rate, rate + error], axis=1)
+    found: FloatArray = edges * predicted["measured_part"][:, None]
+    return found
+
+
 def _rate_table(predicted: Arrays) -> report.Table:
     rows = np.unique(np.linspace(0, len(predicted["mass"]) - 1, 8).astype(int))
     rows = rows[predicted["rate"][rows] > 0]
-    columns: dict[str, Any] = {"mass [GeV]": predicted["mass"][rows], "rate": predicted["rate"][rows]}
-    sources = rate_sources(predicted)
-    for name, cov in [*((part.name, part.cov) for part in sources.parts), ("total", sources.total())]:
-        columns[name] = np.sqrt(np.clip(np.diag(cov)[rows], 0.0, None)) / predicted["rate"][rows]
+    columns: dict[str, Any] = {"mass [GeV]": predicted["mass"][rows]}
+    measured = _measured_rate(predicted)
+    if measured is not None:
+        columns["rate, measured part"] = measured[rows, 1]
+    columns["rate"] = predicted["rate"][rows]
+    for part in rate_sources(predicted).parts:
+        columns[part.name] = np.sqrt(np.clip(np.diag(part.cov)[rows], 0.0, None)) / predicted["rate"][rows]
+    if "extrapolation" in predicted:
+        columns["extrapolation"] = predicted["extrapolation"][rows]
+    columns["total"] = rate_error(predicted)[rows] / predicted["rate"][rows]
     plain = {name: [float(x) for x in values] for name, values in columns.items()}
     return report.Table(plain, caption="Relative errors of the rate by source")
 

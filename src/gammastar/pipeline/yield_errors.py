@@ -26,6 +26,7 @@ from gammastar.pipeline.checkpoint import Arrays
 
 __all__ = [
     "rate_budget",
+    "rate_error",
     "rate_sources",
     "relative_errors",
     "source_shifts",
@@ -79,6 +80,13 @@ def rate_sources(predicted: Arrays) -> Sources:
     return Sources(
         tuple(Source(name, "pot" if name == POT else "spectrum", cov) for name, cov in found.items())
     )
+
+
+def rate_error(predicted: Arrays) -> FloatArray:
+    """Return the standard deviation of a rate from all sources, the extrapolation among them, shape (n,)."""
+    variance = np.clip(np.diag(rate_sources(predicted).total()), 0.0, None)
+    beyond = predicted.get("extrapolation", np.zeros(1)) * predicted["rate"]
+    return np.asarray(np.sqrt(variance + beyond**2))
 
 
 def source_shifts(made: Any, n_masses: int) -> dict[str, FloatArray]:
