@@ -60,7 +60,7 @@ def test_failures_are_raised_and_can_be_skipped(tmp_path):
     with pytest.warns(UserWarning, match="attempt 1 out of 2"), pytest.raises(Exception, match="bad"):
         run(processor, files, retries=1)
     with pytest.raises(Exception, match="another version") as error:
-        run(replace(processor, code="other"), files[:1], skipbadfiles=True)
+        run(replace(processor, code=(("code of gammastar", "another"),)), files[:1], skipbadfiles=True)
     assert isinstance(error.value.__cause__, StoreError)
 
 

@@ -6,33 +6,31 @@ import contextlib
 import functools
 import logging
 import os
-import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import cloudpickle
-import distributed
-from coffea.processor import DaskExecutor, FuturesExecutor, IterativeExecutor
+from coffea.processor import IterativeExecutor
 from coffea.util import coffea_console
-from loky import get_reusable_executor
 
-from gammastar.core.errors import GammastarError, SteeringError, StoreError
+from gammastar.core.errors import GammastarError, StoreError
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.resolve import guarded, install, installed
-from gammastar.facility.harvest import LOST, Harvest, harvest
+from gammastar.core.space import full, told
+from gammastar.facility.cluster import DaskCrew, connected
+from gammastar.facility.companions import same_here, signature
+from gammastar.facility.crew import Crew, Through
+from gammastar.facility.harvest import Harvest, harvest
+from gammastar.facility.local import LocalCrew
+from gammastar.facility.patience import Patience, Times
 from gammastar.facility.processor import matched_of, pairs_of
-from gammastar.facility.warm import local_worker, warm
+from gammastar.facility.warm import warm
 from gammastar.select import Cutflow, Step
 from gammastar.store.chunks import Job
-from gammastar.store.manifest import package_digest
 
 __all__ = ["Farm", "open_farm"]
 
-Client: Any = distributed.Client  # without types
-LocalCluster: Any = distributed.LocalCluster
-WAIT = 60  # seconds for a scheduler and its first worker
 Tell: TypeAlias = Callable[[str, float | None, str], None]
 logger = logging.getLogger(__name__)
 
@@ -53,8 +51,8 @@ class Farm:
         For the manifest, e.g. ``"2 local processes"``.
     executor : function without arguments that returns an executor of coffea
         Called before every round, so that a pool whose worker died is replaced.
-    submit : function like ``concurrent.futures.Executor.submit``, or None
-        For `map`; without it the tasks go through the executor as well.
+    crew : Crew or None
+        Workers that are watched; without it all goes through the executor, without limits in time.
     retries : int
         Further rounds for what failed or was lost; every one is logged and noted in `events`.
     skip_bad : bool
@@ -69,11 +67,15 @@ class Farm:
         Receives progress: finished chunks and tasks.
     ready : function without arguments that returns the number of workers, or None
         Waits until every worker has imported and compiled what a chunk needs.
+    companions : dict
+        Code and versions that all workers have, for the manifest.
+    times : Times
+        Of the chunks of the job that runs.
     """
 
     name: str
     executor: Callable[[], Any]
-    submit: Callable[..., Any] | None = None
+    crew: Crew | None = None
     retries: int = 3
     skip_bad: bool = False
     events: list[str] = field(default_factory=list)
@@ -83,6 +85,8 @@ class Farm:
     threads: int = 1
     tell: Tell | None = None
     ready: Callable[[], int] = warm_here
+    companions: dict[str, str] = field(default_factory=dict)
+    times: Times = field(default_factory=Times)
 
     def lost_fraction(self, kind: str = "pairs") -> float:
         """Return which part of the entries of the data ("pairs") or simulation ("truth") was left out."""
@@ -99,6 +103,8 @@ class Farm:
         return (matched_of(kept.arrays) for kept in self._harvest(job))
 
     def _harvest(self, job: Job) -> Harvest:
+        if isinstance(self.crew, DaskCrew):
+            self.crew.same_files(job)
         found = harvest(self, job)
         flow = Cutflow()
         for note in found.notes.values():
@@ -125,15 +131,17 @@ class Farm:
         GammastarError
             What `function` raised for the first item that fails.
         StoreError
-            If workers were lost more often than `retries` allows.
+            If workers were lost more often than `retries` allows, or nobody is there.
         """
         waiting = dict(enumerate(items))
         results: dict[int, Any] = {}
+        times = Times()
         blob, total = _packed(function), len(waiting)
         for attempt in range(1 + self.retries):
             if waiting:
+                times.attempt = attempt
                 found = {}
-                for index, value in self._round(blob, waiting):
+                for index, value in self._round(blob, waiting, times):
                     found[index] = value
                     if stage is not None:
                         self.told(stage, len(results) + len(found), total, "tasks")
@@ -150,24 +158,23 @@ class Farm:
         if self.tell is not None:
             self.tell(stage, done / max(1, total), f"{done} of {total} {what}, {self.name}")
 
-    def _round(self, blob: bytes, waiting: dict[int, Any]) -> Iterator[tuple[int, Any]]:
-        for index, error, value in self._answers(blob, waiting):
+    def _round(self, blob: bytes, waiting: dict[int, Any], times: Times) -> Iterator[tuple[int, Any]]:
+        for index, error, value in self._answers(blob, waiting, times):
             if error is not None:
                 raise error
             yield index, value
 
-    def _answers(self, blob: bytes, waiting: dict[int, Any]) -> Iterator[tuple[int, Any, Any]]:
-        if self.submit is None:
+    def _answers(
+        self, blob: bytes, waiting: dict[int, Any], times: Times
+    ) -> Iterator[tuple[int, GammastarError | None, Any]]:
+        if self.crew is None:
             answers, _ = self.executor()(list(waiting.items()), functools.partial(_listed, blob), None)
             yield from answers
             return
-        try:
-            futures = [self.submit(_call, blob, index, item) for index, item in waiting.items()]
-        except LOST:
-            return
-        for future in futures:
-            with contextlib.suppress(*LOST):
-                yield future.result()
+        tasks = {index: (index, item) for index, item in waiting.items()}
+        work = functools.partial(_call, blob)
+        for _, answer in self.crew.gather(work, tasks, times, lambda task: f"task {task[0]}"):
+            yield answer
 
     def note(self, attempt: int, waiting: int, what: str) -> None:
         """Note that a round left something to do."""
@@ -180,33 +187,44 @@ def _packed(function: Callable[[Any], Any]) -> bytes:
     """Return a function with the user code that it may need, for `_function`."""
     blob = cloudpickle.dumps(function)
     code = {name: modules for name, modules in installed().items() if name.encode() in blob}
-    packed: bytes = cloudpickle.dumps((code, blob))
+    packed: bytes = cloudpickle.dumps((signature(), code, blob))
     return packed
 
 
 @functools.lru_cache(maxsize=2)
 def _function(packed: bytes) -> Callable[[Any], Any]:
-    code, blob = cloudpickle.loads(packed)  # our own function, on its way to our own worker
+    here, code, blob = cloudpickle.loads(packed)  # our own function, on its way to our own worker
+    same_here(here)
     install(code)
     found: Callable[[Any], Any] = cloudpickle.loads(blob)
     return found
 
 
-def _call(blob: bytes, index: int, item: Any) -> tuple[int, GammastarError | None, Any]:
+def _call(blob: bytes, task: tuple[int, Any]) -> tuple[int, GammastarError | None, Any]:
+    index, item = task
     try:
         with guarded():
             return index, None, _function(blob)(item)
     except GammastarError as error:
         return index, error, None
+    except OSError as error:
+        if full(error):
+            return index, StoreError(told(error)), None
+        raise
 
 
-def _listed(blob: bytes, item: tuple[int, Any]) -> list[Any]:
-    return [_call(blob, *item)]
+def _listed(blob: bytes, task: tuple[int, Any]) -> list[Any]:
+    return [_call(blob, task)]
 
 
 @contextlib.contextmanager
 def open_farm(
-    *, workers: int | None = None, dask: str | None = None, retries: int = 3, skip_bad: bool = False
+    *,
+    workers: int | None = None,
+    dask: str | None = None,
+    retries: int = 3,
+    skip_bad: bool = False,
+    patience: Patience | None = None,
 ) -> Iterator[Farm]:
     """Yield a farm of local processes, of a Dask cluster, or of this process.
 
@@ -219,94 +237,52 @@ def open_farm(
         of `workers` processes.
     retries, skip_bad
         As in `Farm`.
+    patience : Patience, optional
+        How long schedulers and workers are waited for.
 
     Raises
     ------
     SteeringError
-        If no scheduler or no worker is there.
+        If no scheduler or no worker is there, or a worker has too little memory.
     StoreError
-        If a worker has another version of this package.
+        If a worker has another version of this package or of a library that decides numbers.
     """
     options: dict[str, Any] = {"retries": retries, "skip_bad": skip_bad}
+    patience = patience or Patience()
     coffea_console.quiet = True  # its bars would mix with ours
     if dask is not None:
-        with _client(dask, workers) as client:
-            yield _dask_farm(client, **options)
+        with connected(dask, workers, patience) as client:
+            yield _dask_farm(client, patience, **options)
     elif workers:
-        yield _local_farm(workers, **options)
+        events: list[str] = []
+        crew = LocalCrew(workers, patience, events)
+        name = f"{workers} local processes"
+        farm = _watched(name, crew, threads=workers, companions=_listing(name), **options)
+        try:
+            yield farm
+        finally:
+            crew.close()
     else:
         yield Farm("this process", lambda: IterativeExecutor(status=False, retries=0), **options)
 
 
-def _local_farm(workers: int, **options: Any) -> Farm:
-    def pool() -> Any:
-        return get_reusable_executor(max_workers=workers, timeout=600, initializer=local_worker)
+def _watched(name: str, crew: Any, **options: Any) -> Farm:
+    def executor() -> Through:
+        return Through(status=False, compression=None, crew=crew, times=farm.times)
 
-    def ready() -> int:
-        seen: set[int] = set()
-        end = time.monotonic() + WAIT
-        while len(seen) < workers and time.monotonic() < end:
-            seen |= {future.result() for future in [pool().submit(_resting) for _ in range(2 * workers)]}
-        return len(seen)
-
-    def executor() -> Any:
-        return FuturesExecutor(pool=pool(), workers=workers, status=False, retries=0, compression=None)
-
-    def submit(*arguments: Any) -> Any:
-        return pool().submit(*arguments)
-
-    pool().submit(os.getpid)  # workers start and compile while this process goes on
-    return Farm(f"{workers} local processes", executor, submit, threads=workers, ready=ready, **options)
+    farm = Farm(name, executor, crew, events=crew.events, ready=crew.ready, **options)
+    return farm
 
 
-def _resting() -> int:
-    time.sleep(0.05)  # long enough that the others get one as well
-    return os.getpid()
+def _dask_farm(client: Any, patience: Patience, **options: Any) -> Farm:
+    crew = DaskCrew(client, patience, [])
+    crew.check()
+    n = len(crew.workers(patience.start))
+    name, threads = f"Dask, {n} workers", min(n, os.cpu_count() or 1)
+    return _watched(name, crew, threads=threads, companions=_listing(name), **options)
 
 
-def _dask_farm(client: Any, **options: Any) -> Farm:
-    def executor() -> Any:
-        return DaskExecutor(client=client, status=False, retries=3, compression=None)
-
-    def submit(*arguments: Any) -> Any:
-        return client.submit(*arguments, pure=False, retries=3, key=f"gammastar-task-{uuid.uuid4().hex}")
-
-    def ready() -> int:
-        return len(client.run(warm))
-
-    n = len(client.scheduler_info(n_workers=-1)["workers"])
-    threads = min(n, os.cpu_count() or 1)
-    return Farm(f"Dask, {n} workers", executor, submit, threads=threads, ready=ready, **options)
-
-
-@contextlib.contextmanager
-def _client(address: str, workers: int | None) -> Iterator[Any]:
-    with contextlib.ExitStack() as stack:
-        try:
-            if address == "local":
-                cluster = LocalCluster(
-                    n_workers=workers, threads_per_worker=1, dashboard_address=None, processes=True
-                )
-                client = stack.enter_context(Client(stack.enter_context(cluster)))
-            elif "://" in address or ":" in address:
-                client = stack.enter_context(Client(address, timeout=WAIT))
-            else:
-                client = stack.enter_context(Client(scheduler_file=address, timeout=WAIT))
-            client.wait_for_workers(1, timeout=WAIT)
-        except (OSError, TimeoutError, ValueError) as error:
-            msg = f"--dask {address}: no scheduler with a worker answers within {WAIT} s ({error})"
-            raise SteeringError(msg) from error
-        _same_code(client)
-        yield client
-
-
-def _same_code(client: Any) -> None:
-    try:
-        found = client.run(package_digest)
-    except (ImportError, AttributeError) as error:
-        msg = f"a worker cannot import gammastar ({error}); install the same version there"
-        raise StoreError(msg) from error
-    other = sorted(worker for worker, code in found.items() if code != package_digest())
-    if other:
-        msg = f"the workers {', '.join(other)} have another version of gammastar; install the same everywhere"
-        raise StoreError(msg)
+def _listing(name: str) -> dict[str, str]:
+    """Return what all workers have in common, as it was compared."""
+    same = ", ".join(f"{what} {value}" for what, value in signature() if what != "code of gammastar")
+    return {"workers": f"{name}: {same}, and the code of this run"}

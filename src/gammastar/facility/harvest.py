@@ -8,8 +8,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
-from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
-from concurrent.futures import CancelledError as Cancelled
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -18,19 +17,18 @@ from typing import Any, Protocol
 from coffea.nanoevents import BaseSchema
 from coffea.processor import Runner
 from coffea.processor.executor import WorkItem
-from distributed.client import FutureCancelledError
-from distributed.scheduler import KilledWorker
 
 from gammastar.core import errors
 from gammastar.core.errors import BranchError, GammastarError, InputFileError, StoreError
+from gammastar.facility.crew import LOST
 from gammastar.facility.fileset import write_fileset
+from gammastar.facility.patience import Times
 from gammastar.facility.processor import DileptonPairs
 from gammastar.store.chunks import Chunk, Job, Kept, Source, read_chunk, split
 
-__all__ = ["LOST", "Backend", "Harvest", "harvest", "plan"]
+__all__ = ["Backend", "Harvest", "harvest", "plan"]
 
 logger = logging.getLogger(__name__)
-LOST = (BrokenExecutor, Cancelled, FutureCancelledError, KilledWorker)
 PAUSE = 0.5  # seconds between two looks at the finished chunks
 Found = dict[Chunk, dict[str, Any]]
 
@@ -43,6 +41,7 @@ class Backend(Protocol):
     skipped: list[dict[str, Any]]
     entries: dict[str, int]
     threads: int
+    times: Times
 
     @property
     def executor(self) -> Any:
@@ -116,10 +115,12 @@ def harvest(farm: Backend, job: Job) -> Harvest:
     done: Found = {}
     failed: Found = {}
     waiting = list(chunks)
+    farm.times.seconds.clear()
     with _watched(farm, job, chunks):
         for attempt in range(1 + farm.retries):
             if not waiting:
                 break
+            farm.times.attempt = attempt
             good, failed = _round(farm, job, waiting)
             done |= good
             _raise_final(farm, failed)

@@ -20,9 +20,10 @@ from gammastar.core.errors import BranchError, GammastarError, InputFileError, S
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import FloatArray
 from gammastar.core.resolve import guarded
+from gammastar.core.space import full, told
+from gammastar.facility.companions import Signature, same_here, signature
 from gammastar.select import Cutflow, Step
 from gammastar.store.chunks import Arrays, Chunk, Job, read_chunk, write_chunk
-from gammastar.store.manifest import package_digest
 from gammastar.store.remote import Remote, identity, kind_of, state_of
 
 __all__ = ["BadFile", "DileptonPairs", "matched_of", "pairs_of"]
@@ -50,8 +51,8 @@ class DileptonPairs:
     notes : bool
         Return what went wrong as notes under "failed" and nothing but notes, as ``Farm`` wants it, since
         exceptions lose their type on some executors.
-    code : str
-        Digest of the code of the run; a worker with other code refuses to work.
+    code : tuple of (name, version)
+        Digest of the code and versions of libraries of the run; a worker with others refuses to work.
 
     Raises
     ------
@@ -72,7 +73,7 @@ class DileptonPairs:
     job: Job
     fill: Callable[[Pairs], Mapping[str, Any]] | None = None
     notes: bool = False
-    code: str = field(default_factory=package_digest)
+    code: Signature = field(default_factory=signature)
 
     def __call__(self, events: Any) -> dict[str, Any]:
         """Work on the entries that coffea's metadata name."""
@@ -130,14 +131,17 @@ class DileptonPairs:
         """Return the note of a finished chunk, or that of its failure."""
         where = {"index": chunk.index, "start": chunk.start, "stop": chunk.stop, "path": chunk.path}
         try:
-            if package_digest() != self.code:
-                msg = "this worker has another version of gammastar than the run; install the same everywhere"
-                raise StoreError(msg)
+            same_here(self.code)
             with guarded():
                 return {"done": [where | _kept(self.job, chunk)], "failed": []}
         except GammastarError as error:
-            name, code = type(error).__name__, error.exit_code
-            return {"done": [], "failed": [where | {"error": name, "message": str(error), "exit_code": code}]}
+            found: GammastarError = error
+        except OSError as error:
+            if not full(error):
+                raise
+            found = StoreError(f"{chunk.label}: {told(error)}")
+        name, code = type(found).__name__, found.exit_code
+        return {"done": [], "failed": [where | {"error": name, "message": str(found), "exit_code": code}]}
 
 
 def _error(note: Mapping[str, Any]) -> GammastarError:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 import os
 import tempfile
-import threading
-import time
 from pathlib import Path
 
 import awkward as ak
@@ -18,7 +16,7 @@ from gammastar.core.memory import keep_heap
 from gammastar.select import Cuts
 from gammastar.store.chunks import Job, Source
 
-__all__ = ["local_worker", "warm"]
+__all__ = ["warm"]
 
 SCHEMA = {
     "tree": "events",
@@ -54,19 +52,3 @@ def warm() -> int:
         with open_farm() as farm:
             farm.pairs(job)
     return os.getpid()
-
-
-def local_worker() -> None:
-    """Warm a process of the local pool, and end it when the run that started it is gone.
-
-    A run that is killed cannot end its workers; idle ones would wait ten minutes for another chunk.
-    """
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1.0)
-        os._exit(1)
-
-    threading.Thread(target=watch, name="parent", daemon=True).start()
-    warm()

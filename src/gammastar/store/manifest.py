@@ -51,8 +51,8 @@ _PUBLISHED = re.compile(
 _UMASK = os.umask(0)
 os.umask(_UMASK)
 _PACKAGES = (
-    *("gammastar", "awkward", "boost-histogram", "hist", "numpy", "pydantic", "pyhf", "safetensors", "scipy"),
-    *("torch", "uproot", "vector", "zuko"),
+    *("gammastar", "awkward", "boost-histogram", "hist", "numba", "numpy", "pydantic", "pyhf", "safetensors"),
+    *("scipy", "torch", "uproot", "vector", "zuko"),
 )
 
 

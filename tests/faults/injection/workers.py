@@ -19,7 +19,7 @@ from distributed import Client, LocalCluster
 from gammastar import read, select
 from gammastar.config import read_toml
 from gammastar.core.pairs import Pairs
-from gammastar.facility import Farm
+from gammastar.facility import Farm, Patience
 from gammastar.facility.executors import _dask_farm
 from gammastar.select import Cuts
 from gammastar.store.chunks import Job, Source
@@ -72,7 +72,7 @@ def cluster(workers: int) -> Iterator[tuple[Farm, Any]]:
             found = [nanny.pid for nanny in dict(local.workers).values()]
             return [pid for pid in found if pid]
 
-        yield _dask_farm(client, retries=20), pids
+        yield _dask_farm(client, Patience(), retries=20), pids
 
 
 @dataclass

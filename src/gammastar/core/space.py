@@ -1,0 +1,69 @@
+"""What to say when a disk is full: which folder, how much is left, what to do."""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ["full", "told"]
+
+# a limit on the size of files looks the same from inside, quotas do as well
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+LITTLE = 1 << 20  # bytes that are hardly enough for anything
+
+
+def full(error: BaseException | None) -> bool:
+    """Return whether an error, or one behind it, says that there is no space.
+
+    Examples
+    --------
+    >>> full(OSError(28, "No space left on device")), full(OSError(2, "No such file"))
+    (True, False)
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in FULL:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def told(error: BaseException, *folders: Path) -> str:
+    """Return a sentence with the folder and what is free there.
+
+    Parameters
+    ----------
+    error : exception
+        If it names a file that is said; many do not.
+    *folders : Path
+        Where it may have been; by default every folder in which this process writes beside the results.
+    """
+    named = getattr(error, "filename", None)
+    places = [("", Path(str(named)))] if named else [("", folder) for folder in folders] or list(_places())
+    found = [f"{name}{path} has {_free(path) / 1e6:.1f} MB free" for name, path in places]
+    tight = [
+        text for text, (_, path) in zip(found, places, strict=True) if _free(path) < LITTLE
+    ]  # which of them is full
+    why = getattr(error, "strerror", None) or str(error)
+    return f"{why} on {socket.gethostname()} ({'; '.join(tight or found)}); make room there and use --resume"
+
+
+def _free(path: Path) -> int:
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    try:
+        return shutil.disk_usage(path).free
+    except OSError:
+        return 0
+
+
+def _places() -> Iterator[tuple[str, Path]]:
+    yield "TMPDIR ", Path(os.environ.get("TMPDIR", "/tmp"))  # noqa: S108 - looked at, not written
+    package = importlib.util.find_spec("gammastar")
+    beside = Path(package.origin).parent if package and package.origin else Path()
+    yield "compiled code in ", Path(os.environ.get("NUMBA_CACHE_DIR") or beside)
+    yield "folder ", Path.cwd()

@@ -1,0 +1,321 @@
+"""A Dask cluster: found or refused in time, watched, and left in time when nobody answers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import threading
+import time
+import uuid
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import distributed
+
+from gammastar.core.errors import SteeringError, StoreError
+from gammastar.facility.companions import Signature, chosen, compare, fingerprint, other_files, signature
+from gammastar.facility.crew import LOST, Crew, Function, Lost, logger, timed
+from gammastar.facility.patience import Idle, Patience, Times
+from gammastar.facility.warm import warm
+from gammastar.store.chunks import Job
+from gammastar.store.manifest import write_text
+
+__all__ = ["DaskCrew", "connected"]
+
+Client: Any = distributed.Client  # without types
+LocalCluster: Any = distributed.LocalCluster
+NEED = 800 << 20  # bytes of memory of a worker
+SOON = 5.0  # s without an answer after which the user is told what is waited for
+COMPUTES = 10.0  # % of one core: less is waiting
+LEAVE = 5.0  # s to say goodbye
+GONE = (OSError, TimeoutError, asyncio.CancelledError, RuntimeError, ValueError)
+
+
+class DaskCrew(Crew):
+    """Workers of a Dask scheduler.
+
+    A worker without heartbeat, or that does not go on with a task, is restarted by its nanny, or removed
+    from the scheduler if it has none: what Dask itself does after five minutes.
+    """
+
+    def __init__(self, client: Any, patience: Patience, events: list[str]) -> None:
+        super().__init__(patience, events)
+        self.client, self.address = client, str(client.scheduler.address)
+        self._idle, self._looked = Idle(), -1e9
+        self._silent, self._empty = 0.0, 0.0
+
+    def _asked(self, call: Callable[[], Coroutine[Any, Any, Any]], timeout: float) -> Any:
+        """Return the answer to a question, or raise one of `GONE`: Dask's own calls wait for ever."""
+
+        async def asking() -> Any:
+            return await asyncio.wait_for(call(), timeout)
+
+        future = asyncio.run_coroutine_threadsafe(asking(), self.client.loop.asyncio_loop)
+        return future.result(timeout + LEAVE)
+
+    def workers(self, timeout: float) -> dict[str, Any]:
+        """Return what the scheduler knows of its workers."""
+
+        async def asking() -> Any:
+            return await self.client.scheduler.identity(n_workers=-1)
+
+        found: dict[str, Any] = self._asked(asking, timeout)["workers"]
+        return found
+
+    def _soon(self) -> float:
+        return max(0.1, min(SOON, self.patience.silence / 4))
+
+    def _gone(self) -> StoreError:
+        why = "has closed the connection" if self.client.status == "closed" else "does not answer"
+        return StoreError(
+            f"the Dask scheduler {self.address} {why}, waited for {self.patience.silence:.0f} s; "
+            "when it is back, go on with --resume"
+        )
+
+    def prepare(self) -> None:
+        """Wait for scheduler and workers after something was lost.
+
+        Raises
+        ------
+        StoreError
+            If the scheduler does not answer in time, or has no worker.
+        """
+        begun, empty = self.clock.tick(), None
+        while True:
+            try:
+                there = self.workers(self._soon())
+            except GONE as error:
+                if self.client.status == "closed" or self.clock.tick() - begun > self.patience.silence:
+                    raise self._gone() from error
+                time.sleep(0.1)  # a closed connection answers at once
+                continue
+            if there:
+                return
+            empty = self.clock.tick() if empty is None else empty
+            self.once("empty", begun, f"no worker at {self.address}; waiting for one")
+            if self.clock.tick() - empty > self.patience.unknown:
+                raise self._nobody()
+            time.sleep(0.2)
+
+    def _nobody(self) -> StoreError:
+        return StoreError(
+            f"the Dask scheduler {self.address} has had no worker for {self.patience.unknown:.0f} s; "
+            "start some and go on with --resume"
+        )
+
+    def _submit(self, function: Function, index: int, item: Any) -> Any:
+        key = f"gammastar-{uuid.uuid4().hex}-{index}"
+        try:
+            return self.client.submit(timed, function, item, pure=False, retries=3, key=key)
+        except GONE as error:
+            raise Lost from error
+
+    def _result(self, future: Any) -> tuple[float, Any]:
+        if future.status not in {"finished", "error"}:
+            raise Lost
+        try:
+            found: tuple[float, Any] = future.result(timeout=self.patience.silence)
+        except TimeoutError as error:
+            if future.status == "error":
+                raise  # what the function raised
+            raise Lost from error
+        return found
+
+    def _drop(self, running: Mapping[int, Any]) -> None:
+        """Let go of futures: the scheduler forgets their tasks. Cancelling them would wait for it."""
+
+    def _look(self, running: Mapping[int, str], times: Times) -> None:
+        now = self.clock.now
+        if now - self._looked < self._soon() / 2:
+            return
+        self._looked = now
+        try:
+            there = self.workers(self._soon())
+            processing = self._asked(self._processing, self._soon())
+        except GONE as error:
+            if self._idle.seconds("scheduler", "silent", self.clock.tick()) >= self.patience.silence:
+                raise self._gone() from error
+            return
+        self._idle.seconds("scheduler", None, now)
+        if there:
+            self._idle.seconds("workers", None, now)
+        else:
+            self.once("empty", now // self.patience.unknown, f"no worker at {self.address}; waiting for one")
+            if self._idle.seconds("workers", "none", now) >= self.patience.unknown:
+                raise self._nobody()
+        for address, known in there.items():
+            held = [_number(key) for key in processing.get(address, ())]
+            names = tuple(running[number] for number in held if number in running)
+            if names:
+                self._judge(address, known, names, times)
+
+    async def _processing(self) -> dict[str, tuple[Any, ...]]:
+        found: dict[str, tuple[Any, ...]] = await self.client.scheduler.processing(workers=None)
+        return found
+
+    def _judge(self, address: str, known: Mapping[str, Any], names: tuple[str, ...], times: Times) -> None:
+        now = self.clock.now
+        silent = self._idle.seconds(("heart", address), known["last_seen"], now)
+        computes = known["metrics"].get("cpu", 0.0) > COMPUTES
+        rests = self._idle.seconds(address, None if computes else names, now)
+        if silent >= self.patience.silence:
+            what, limit = "has not answered", self.patience.silence
+        elif rests >= (limit := self.patience.limit(times.seconds, times.attempt)):
+            what = "did not go on"
+        else:
+            return
+        self.say(
+            f"worker {address} {what} for {limit:.0f} s at {', '.join(names[:3])}; it is restarted and its "
+            "tasks done again"
+        )
+        self.restart([address])
+
+    def restart(self, addresses: list[str]) -> None:
+        """Have workers restarted by their nannies, or removed, without waiting for it."""
+        for address in addresses:
+            self._idle.seconds(("heart", address), None, self.clock.now)
+            self._idle.seconds(address, None, self.clock.now)
+
+        async def asking() -> None:
+            with contextlib.suppress(*GONE):
+                await self.client.scheduler.restart_workers(
+                    workers=addresses,
+                    timeout=self.patience.start,
+                    wait_for_workers=False,
+                    on_error="return",
+                    stimulus_id=f"gammastar-{uuid.uuid4().hex}",
+                )
+
+        asyncio.run_coroutine_threadsafe(asking(), self.client.loop.asyncio_loop)
+
+    def everywhere(self, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
+        """Return what a short function returns on every worker; whoever does not answer is restarted.
+
+        Raises
+        ------
+        StoreError
+            If nobody answers, or the function cannot be found there.
+        """
+        there = list(self.workers(self.patience.start))
+
+        async def one(address: str) -> Any:
+            call = self.client._run(function, *arguments, workers=[address], on_error="return")
+            try:
+                return (await asyncio.wait_for(call, self.patience.start)).get(address)
+            except GONE as error:
+                return error
+
+        async def asking() -> list[Any]:
+            return list(await asyncio.gather(*map(one, there)))
+
+        found = dict(zip(there, self._asked(asking, self.patience.start + LEAVE), strict=True))
+        for address, value in found.items():
+            if isinstance(value, ImportError | AttributeError):
+                msg = f"worker {address} cannot import gammastar ({value}); install the same version there"
+                raise StoreError(msg)
+        silent = [address for address, value in found.items() if value is None or isinstance(value, GONE)]
+        if silent:
+            self.say(f"worker {', '.join(silent[:5])} does not answer; restarted or left out")
+            self.restart(silent)
+        good = {address: value for address, value in found.items() if address not in silent}
+        if not good:
+            msg = f"{self.address}: none of {len(there)} workers answers within {self.patience.start:.0f} s"
+            raise StoreError(msg)
+        return good
+
+    def ready(self) -> int:
+        """Return how many workers have imported and compiled what a chunk needs."""
+        return len(self.everywhere(warm))
+
+    def check(self) -> Signature:
+        """Refuse workers with other code or libraries, or too little memory; return what all have."""
+        for address, known in self.workers(self.patience.start).items():
+            limit = known["memory_limit"]
+            if limit and limit < NEED:
+                msg = (
+                    f"worker {address} may use {limit / 2**20:.0f} MiB of memory, needed are "
+                    f"{NEED / 2**20:.0f} MiB; start it with --memory-limit, or start fewer on a machine"
+                )
+                raise SteeringError(msg)
+        here = signature()
+        for address, there in self.everywhere(signature).items():
+            compare(there, here, address)
+        return here
+
+    def same_files(self, job: Job) -> None:
+        """Refuse workers that see other files than this process, or not the folder of the job."""
+        token = job.folder / f"token-{uuid.uuid4().hex}"
+        paths = chosen([source.path for source in job.sources])
+        write_text(token, uuid.uuid4().hex)
+        try:
+            arguments = paths, str(token)
+            other_files(self.everywhere(fingerprint, *arguments), fingerprint(*arguments), job.folder)
+        finally:
+            token.unlink(missing_ok=True)
+
+
+def _number(key: Any) -> int:
+    last = str(key).rpartition("-")[2]
+    return int(last) if str(key).startswith("gammastar-") and last.isdecimal() else -1
+
+
+@contextlib.contextmanager
+def connected(address: str, workers: int | None, patience: Patience) -> Iterator[Any]:
+    """Yield a client of a cluster with at least one worker.
+
+    Raises
+    ------
+    SteeringError
+        If the scheduler file cannot be used, or nobody answers in time.
+    """
+    with contextlib.ExitStack() as stack:
+        hint = threading.Timer(SOON, logger.warning, [_waiting(address, patience)])
+        hint.daemon = True
+        hint.start()
+        try:
+            client = _client(address, workers, patience, stack)
+            client.wait_for_workers(1, timeout=patience.start)
+        except (OSError, TimeoutError, ValueError) as error:
+            within = f"within {patience.start:.0f} s"
+            msg = f"--dask {address}: no scheduler with a worker answers {within} ({error})"
+            raise SteeringError(msg) from error
+        finally:
+            hint.cancel()
+        yield client
+
+
+def _waiting(address: str, patience: Patience) -> str:
+    return f"--dask {address}: waiting up to {patience.start:.0f} s for the scheduler and a worker"
+
+
+def _client(address: str, workers: int | None, patience: Patience, stack: contextlib.ExitStack) -> Any:
+    if address == "local":
+        cluster = LocalCluster(
+            n_workers=workers, threads_per_worker=1, dashboard_address=None, processes=True
+        )
+        return stack.enter_context(Client(stack.enter_context(cluster)))
+    if "://" not in address and (Path(address).exists() or ":" not in address):
+        address = _address(Path(address))
+    client = Client(address, timeout=patience.start)
+    stack.callback(_leave, client)
+    return client
+
+
+def _address(path: Path) -> str:
+    """Return the address in a scheduler file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return str(content["address"])
+    except OSError as error:
+        msg = f"--dask {path}: the scheduler file cannot be read ({error.strerror})"
+        raise SteeringError(msg) from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        msg = f"--dask {path}: is no scheduler file ('dask scheduler --scheduler-file {path}' writes one)"
+        raise SteeringError(msg) from error
+
+
+def _leave(client: Any) -> None:
+    with contextlib.suppress(*GONE, *LOST):
+        client.close(timeout=LEAVE)

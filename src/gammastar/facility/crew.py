@@ -1,0 +1,172 @@
+"""Tasks given to workers that are watched: whoever is stuck loses its task to another."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import queue
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import BrokenExecutor
+from concurrent.futures import CancelledError as Cancelled
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from coffea.processor import accumulate
+from coffea.processor.executor import ExecutorBase
+from distributed.client import FutureCancelledError
+from distributed.scheduler import KilledWorker
+
+from gammastar.facility.patience import Clock, Patience, Times
+
+__all__ = ["LOST", "Crew", "Lost", "Through", "timed"]
+
+POLL = 0.5  # s between two looks at the workers
+Function: TypeAlias = Callable[[Any], Any]
+logger = logging.getLogger(__name__)
+
+
+class Lost(Exception):
+    """What a worker had is not there any more; it is done again."""
+
+
+LOST = (BrokenExecutor, Cancelled, FutureCancelledError, KilledWorker, Lost)
+
+
+def timed(function: Function, item: Any) -> tuple[float, Any]:
+    """Return the seconds that a task took where it was worked on, and its result."""
+    start = time.monotonic()
+    value = function(item)
+    return time.monotonic() - start, value
+
+
+class Crew:
+    """Workers behind an interface of futures.
+
+    Subclasses give tasks to workers (`_submit`), fetch results (`_result`), look after the workers (`_look`).
+    """
+
+    window = 1000  # tasks that are given out at the same time
+
+    def __init__(self, patience: Patience, events: list[str]) -> None:
+        self.patience = patience
+        self.events = events
+        self.clock = Clock()
+        self._told: set[tuple[str, Any]] = set()
+
+    def say(self, text: str) -> None:
+        """Tell the user, and note it for the manifest."""
+        self.events.append(text)
+        logger.warning("%s", text)
+
+    def once(self, what: str, key: Any, text: str) -> None:
+        """Warn, but not again of the same."""
+        if (what, key) not in self._told:
+            self._told.add((what, key))
+            logger.warning("%s", text)
+
+    def prepare(self) -> None:
+        """Wait until there are workers, or raise."""
+
+    def gather(
+        self, function: Function, items: Mapping[int, Any], times: Times, label: Callable[[Any], str]
+    ) -> Iterator[tuple[int, Any]]:
+        """Yield number and ``function(item)`` as they come; what was lost is left out.
+
+        Parameters
+        ----------
+        function : callable
+        items : mapping of number to item
+        times : Times
+            What is known of tasks of this kind; grows.
+        label : function of item
+            Names a task in messages.
+
+        Raises
+        ------
+        StoreError
+            If nobody is there to do it.
+        """
+        self.prepare()
+        waiting = deque(items)
+        running: dict[int, Any] = {}
+        done: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self.clock.tick()
+        looked = self.clock.now
+        try:
+            while waiting or running:
+                while waiting and len(running) < self.window:
+                    index = waiting.popleft()
+                    try:
+                        future = self._submit(function, index, items[index])
+                    except LOST:
+                        return
+                    running[index] = future
+                    future.add_done_callback(functools.partial(_arrived, done, index))
+                for index in _ready(done):
+                    try:
+                        seconds, value = self._result(running.pop(index))
+                    except LOST:
+                        continue
+                    times.seconds.append(seconds)
+                    yield index, value
+                if self.clock.tick() - looked >= POLL:
+                    looked = self.clock.now
+                    self._look({index: label(items[index]) for index in running}, times)
+        finally:
+            self._drop(running)
+
+    def _submit(self, function: Function, index: int, item: Any) -> Any:
+        raise NotImplementedError
+
+    def _result(self, future: Any) -> tuple[float, Any]:
+        raise NotImplementedError
+
+    def _look(self, running: Mapping[int, str], times: Times) -> None:
+        raise NotImplementedError
+
+    def _drop(self, running: Mapping[int, Any]) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Leave nothing that would hold the end of this process."""
+
+
+def _arrived(done: queue.SimpleQueue[int], index: int, _: Any) -> None:
+    done.put(index)
+
+
+def _ready(done: queue.SimpleQueue[int]) -> Iterator[int]:
+    """Wait a moment for the first number; yield all that are there."""
+    try:
+        yield done.get(timeout=POLL)
+        while True:
+            yield done.get_nowait()
+    except queue.Empty:
+        return
+
+
+@dataclass
+class Through(ExecutorBase):
+    """An executor for coffea's Runner whose work is done by a crew.
+
+    Results are added as they come; those that were lost are missing in the sum.
+    """
+
+    crew: Any = None
+    times: Times | None = None
+
+    def __call__(self, items: Any, function: Any, accumulator: Any) -> Any:
+        """Return the sum over the items that came back."""
+        numbered = dict(enumerate(items))
+        times = self.times or Times()
+        found = [value for _, value in self.crew.gather(function, numbered, times, _name)]
+        if numbered and not found:
+            msg = "nothing came back"
+            raise Lost(msg)
+        return accumulate(found, accumulator), 0
+
+
+def _name(item: Any) -> str:
+    return f"{item.filename}[{item.entrystart}:{item.entrystop}]"
