@@ -16,6 +16,7 @@ from gammastar.cli_record import FILE, RECORD
 from gammastar.core.errors import GammastarError
 from gammastar.core.memory import keep_heap
 from gammastar.core.resolve import guarded
+from gammastar.core.space import full, told
 
 __all__ = ["app", "main"]
 
@@ -274,7 +275,8 @@ def main() -> None:
         error.show()
         sys.exit(2)
     except OSError as error:
-        click.echo(f"error: {error.filename or ''}: {error.strerror or error}", err=True)
+        said = told(error) if full(error) else f"{error.filename or ''}: {error.strerror or error}"
+        click.echo(f"error: {said}", err=True)
         sys.exit(1)
     except (click.Abort, KeyboardInterrupt) as error:
         if isinstance(error.__cause__, EOFError):  # click takes the end of a file for the user's ^D

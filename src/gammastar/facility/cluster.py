@@ -8,7 +8,8 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,14 @@ from gammastar.facility.companions import Signature, chosen, compare, fingerprin
 from gammastar.facility.crew import LOST, Crew, Function, Lost, logger, timed
 from gammastar.facility.patience import Idle, Patience, Times
 from gammastar.facility.warm import warm
-from gammastar.store.chunks import Job
 from gammastar.store.manifest import write_text
 
 __all__ = ["DaskCrew", "connected"]
 
 Client: Any = distributed.Client  # without types
 LocalCluster: Any = distributed.LocalCluster
+Security: Any = distributed.Security
+rpc: Any = distributed.rpc
 NEED = 800 << 20  # bytes of memory of a worker
 SOON = 5.0  # s without an answer after which the user is told what is waited for
 COMPUTES = 10.0  # % of one core: less is waiting
@@ -244,14 +246,22 @@ class DaskCrew(Crew):
             compare(there, here, address)
         return here
 
-    def same_files(self, job: Job) -> None:
-        """Refuse workers that see other files than this process, or not the folder of the job."""
-        token = job.folder / f"token-{uuid.uuid4().hex}"
-        paths = chosen([source.path for source in job.sources])
+    def same_files(self, paths: Sequence[str], folder: Path) -> None:
+        """Refuse workers that see other files than this process, or not the folder of results."""
+        token = folder / f"token-{uuid.uuid4().hex}"
+        arguments = chosen(paths), str(token)
         write_text(token, uuid.uuid4().hex)
         try:
-            arguments = paths, str(token)
-            other_files(self.everywhere(fingerprint, *arguments), fingerprint(*arguments), job.folder)
+            end, here = self.clock.tick() + self.patience.silence / 4, fingerprint(*arguments)
+            while True:
+                try:
+                    other_files(self.everywhere(fingerprint, *arguments), here, folder)
+                except StoreError:
+                    if self.clock.tick() > end:
+                        raise
+                    time.sleep(self.patience.silence / 20)  # network file systems show new files late
+                else:
+                    return
         finally:
             token.unlink(missing_ok=True)
 
@@ -298,9 +308,18 @@ def _client(address: str, workers: int | None, patience: Patience, stack: contex
         return stack.enter_context(Client(stack.enter_context(cluster)))
     if "://" not in address and (Path(address).exists() or ":" not in address):
         address = _address(Path(address))
+    with ThreadPoolExecutor(1) as pool:  # a notebook has a running loop in this thread
+        pool.submit(asyncio.run, _alive(address, patience.start)).result()
     client = Client(address, timeout=patience.start)
     stack.callback(_leave, client)
     return client
+
+
+async def _alive(address: str, timeout: float) -> None:
+    """Return when a scheduler has answered: a client waits for ever for one that is stopped."""
+    arguments = Security().get_connection_args("client")
+    async with rpc(address, timeout=timeout, connection_args=arguments) as scheduler:
+        await asyncio.wait_for(scheduler.identity(n_workers=0), timeout)
 
 
 def _address(path: Path) -> str:

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import os
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ def same_here(here: Signature) -> None:
         compare(mine, here, f"{socket.gethostname()}, process {os.getpid()},")
 
 
-def chosen(paths: list[str]) -> list[str]:
+def chosen(paths: Sequence[str]) -> list[str]:
     """Return the local files that are compared: all, or some evenly spread."""
     local = [path for path in paths if "://" not in path]
     step = max(1, -(-len(local) // MOST_FILES))

@@ -148,7 +148,7 @@ def _ready(done: queue.SimpleQueue[int]) -> Iterator[int]:
 
 
 @dataclass
-class Through(ExecutorBase):
+class Through(ExecutorBase):  # type: ignore[misc]  # coffea has no types
     """An executor for coffea's Runner whose work is done by a crew.
 
     Results are added as they come; those that were lost are missing in the sum.

@@ -6,8 +6,9 @@ import contextlib
 import functools
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import cloudpickle
@@ -102,9 +103,19 @@ class Farm:
         """Return the simulated photons chunk by chunk in the order of the files, read when asked for."""
         return (matched_of(kept.arrays) for kept in self._harvest(job))
 
-    def _harvest(self, job: Job) -> Harvest:
+    def same_files(self, paths: Sequence[str], folder: Path) -> None:
+        """Refuse workers of other machines that see other files than this one, or not the folder.
+
+        Raises
+        ------
+        StoreError
+            Naming worker, host and file.
+        """
         if isinstance(self.crew, DaskCrew):
-            self.crew.same_files(job)
+            self.crew.same_files(paths, folder)
+
+    def _harvest(self, job: Job) -> Harvest:
+        self.same_files([source.path for source in job.sources], job.folder)
         found = harvest(self, job)
         flow = Cutflow()
         for note in found.notes.values():

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 from loky import get_reusable_executor
 
-from gammastar.core.errors import StoreError
+from gammastar.core.errors import GammastarError, StoreError
 from gammastar.core.space import told
 from gammastar.facility.crew import Crew, Function, timed
 from gammastar.facility.patience import Idle, Patience, Times
@@ -159,8 +159,9 @@ def _begin(folder: str) -> None:
         _Worker.mark = os.open(mark, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         _note(-1)  # takes its block now: later there may be none
         warm()
-    except OSError as error:
-        _Worker.trouble = f"worker process {os.getpid()} cannot start: {told(error, Path(_temporary()))}"
+    except (GammastarError, OSError) as error:
+        why = told(error, Path(_temporary())) if isinstance(error, OSError) else error
+        _Worker.trouble = f"worker process {os.getpid()} cannot start: {why}"
 
 
 def _note(index: int) -> None:

@@ -71,6 +71,7 @@ class Book:
     finished: bool = False
     configuration: str = ""
     known: dict[str, tuple[tuple[int, ...], str]] = field(default_factory=dict)
+    companions: dict[str, str] = field(default_factory=dict)  # versions on workers
 
     def alarm(self, text: str) -> None:
         """Enter a note that whoever runs the job must see: it goes to the terminal as well."""
@@ -195,7 +196,7 @@ class Book:
                 "configuration": self.configuration,
                 "code": package_digest(),
                 "inputs": self.inputs,
-                "versions": versions(),
+                "versions": versions() | self.companions,
                 "stages": kept | self.stages,
                 "files": {name: self._sha256(name) for name in files},
                 "partial": lost | self.partial,

@@ -51,6 +51,7 @@ class Farm(Protocol):
     skipped: list[dict[str, Any]]
     flows: dict[str, Cutflow]
     tell: Tell | None
+    companions: dict[str, str]
 
     def pairs(self, job: Job) -> tuple[Iterator[Pairs], Cutflow]:
         """Return the selected pairs of all files chunk by chunk, in their order."""
@@ -62,6 +63,9 @@ class Farm(Protocol):
         self, function: Callable[[Any], Any], items: Sequence[Any], *, stage: str | None = None
     ) -> list[Any]:
         """Return ``[function(item) for item in items]`` and report progress under the name `stage`."""
+
+    def same_files(self, paths: Sequence[str], folder: Path) -> None:
+        """Refuse workers that see other files than this process, or not the folder."""
 
     def lost_fraction(self, kind: str = "pairs") -> float:
         """Return which part of the entries was skipped."""
@@ -91,6 +95,7 @@ class Context:
         object.__setattr__(self, "code", freeze(python_names(content), self.base))
         if self.farm is not None:
             self.farm.tell = self.tell
+            self.book.companions |= self.farm.companions
 
     @property
     def seed(self) -> int:

@@ -66,6 +66,8 @@ def inputs(ctx: Context, simulated: Arrays) -> Inputs:
         _note_datasets(ctx, kind, {**data.datasets, **truth.datasets})
     both = Given(data.files + truth.files, {**data.said, **truth.said})
     run = None if ctx.farm is None else ctx.farm.map
+    if ctx.farm is not None:
+        ctx.farm.same_files([str(path) for path in both.files], ctx.folder / "chunks" / "pairs")
     seal = Sealed(
         both.files,
         lambda some: identities(replace(both, files=tuple(some)), kind, run, tree=tree, skip=skip),

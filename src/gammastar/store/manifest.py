@@ -19,6 +19,7 @@ import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from gammastar.core.errors import StoreError
+from gammastar.core.space import full, told
 
 __all__ = [
     "MANIFEST",
@@ -69,7 +70,8 @@ def atomic(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp" + path.suffix, dir=path.parent)
     except OSError as error:
-        msg = f"{path}: the folder cannot be written ({error.strerror}); choose another with --output"
+        why = told(error, path.parent) if full(error) else error.strerror
+        msg = f"{path}: the folder cannot be written: {why}; choose another with --output"
         raise StoreError(msg) from error
     os.close(handle)
     temporary = Path(name)
@@ -80,7 +82,8 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_UMASK)  # a temporary file is private, a result is not
         temporary.replace(path)
     except OSError as error:
-        msg = f"{path}: cannot be written ({error.strerror})"
+        why = told(error, path.parent) if full(error) else error.strerror
+        msg = f"{path}: cannot be written: {why}"
         raise StoreError(msg) from error
     finally:
         temporary.unlink(missing_ok=True)

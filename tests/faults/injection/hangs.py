@@ -1,10 +1,9 @@
-"""Workers and schedulers that are stopped, hang, or are not there: the run ends, in time, with the same pairs."""
+"""Workers and schedulers that are stopped, hang, or are not there: an end in time, with the same pairs."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import os
 import signal
 import subprocess
@@ -12,15 +11,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from gammastar.facility import Patience, open_farm
+from gammastar.facility import Patience
 from gammastar.select import Cuts
-from injection.workers import content, job, serial
 
 SHORT = Patience(start=15.0, silence=2.0, factor=4.0, unknown=4.0)  # s; a run takes the defaults
 AGAIN = 120.0  # s that anything here may last, starts of processes and of clusters included
@@ -40,7 +37,6 @@ def stopping(path: Path, how: str) -> Callable[[], Cuts]:
 
     def cuts(path: Path, how: str) -> Cuts:
         import os
-        import signal
         import time
 
         try:
@@ -62,13 +58,9 @@ def dask(
 ) -> Iterator[tuple[str, list[Any]]]:
     """Yield the scheduler file of a cluster of processes, and these: the scheduler first."""
     file = folder / "scheduler.json"
-    base = [sys.executable, "-m", "dask"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
-    port = ["--port", "0", "--no-dashboard", "--scheduler-file", str(file)]
-    one = [*base, "worker", "--no-dashboard", "--nthreads", "1", "--scheduler-file", str(file), *options]
-    running = [subprocess.Popen([*base, "scheduler", *port], **quiet)]
+    running = [_started("scheduler", file, "--port", "0")]
     try:
-        running += [subprocess.Popen(one, **quiet) for _ in range(workers)]
+        running += [worker(str(file), *options) for _ in range(workers)]
         end = time.monotonic() + AGAIN
         while not file.is_file() and time.monotonic() < end:
             time.sleep(0.05)
@@ -77,6 +69,21 @@ def dask(
         for process in running:
             end_tree(process.pid)
             process.wait()
+
+
+def worker(file: str, *options: str, cwd: Path | None = None, path: Path | None = None) -> Any:
+    """Start a worker of the scheduler that a file names, in a folder, with modules from another."""
+    return _started("worker", Path(file), "--nthreads", "1", *options, cwd=cwd, path=path)
+
+
+def _started(what: str, file: Path, *options: str, cwd: Path | None = None, path: Path | None = None) -> Any:
+    command = [sys.executable, "-m", "dask", what, "--no-dashboard", "--scheduler-file", str(file)]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": cwd or file.parent}
+    places = [str(path)] if path else []
+    places += [os.environ["PYTHONPATH"]] if "PYTHONPATH" in os.environ else []
+    return subprocess.Popen(
+        [*command, *options], env=os.environ | {"PYTHONPATH": os.pathsep.join(places)}, **quiet
+    )
 
 
 def end_tree(pid: int) -> None:

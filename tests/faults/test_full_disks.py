@@ -1,0 +1,68 @@
+"""A disk that is full: one error that says where and why, nothing half-written, and --resume goes on."""
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from injection import kills
+
+from gammastar.core import space
+
+
+def gammastar(*arguments, limit, **environment):
+    """Run the command; files may have `limit` bytes: a write fails in the middle, as on a full disk."""
+
+    def limited():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    command = [sys.executable, "-m", "gammastar", *map(str, arguments)]
+    return subprocess.run(
+        command,
+        env=os.environ | environment,
+        preexec_fn=limited,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize(
+    ("limit", "workers", "said"),
+    [
+        (4_000, 1, "cannot start: "),  # the temporary file of a worker
+        pytest.param(20_000, 0, "compiled code in ", marks=pytest.mark.slow),
+        pytest.param(30_000, 1, ".parquet: cannot be written: ", marks=pytest.mark.slow),
+    ],
+)
+def test_a_full_disk_is_named_and_the_run_goes_on_later(tmp_path, limit, workers, said):
+    path = kills.steering(tmp_path / "steering.toml", step="1 MB")
+    path.write_text(path.read_text().split("[subtract]")[0])
+    folder = tmp_path / "out"
+    options = ["run", path, "--output", folder, *(["--workers", workers] if workers else [])]
+    cold = {} if workers else {"NUMBA_CACHE_DIR": str(tmp_path / "compiled")}
+    done = gammastar(*options, limit=limit, **cold)
+    assert done.returncode == 1, done.stderr
+    assert said in done.stderr
+    assert "MB free" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not [*folder.rglob("*.tmp*"), *folder.rglob("pairs-*.parquet")]
+    assert kills.whole(folder) == []
+    done = gammastar(*options, "--resume", limit=resource.RLIM_INFINITY)
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_is_said_of_a_full_disk(tmp_path):
+    error = OSError(28, "No space left on device", str(tmp_path / "a"))
+    assert str(tmp_path / "a") in space.told(error)
+    assert "TMPDIR" in space.told(OSError(28, "No space left on device"))
+    outer = RuntimeError("a library failed")
+    outer.__cause__ = error
+    assert space.full(outer)
+    assert not space.full(OSError(2, "No such file or directory"))
