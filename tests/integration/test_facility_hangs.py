@@ -154,3 +154,16 @@ def test_workers_with_too_little_memory_are_refused(tmp_path):
         facility.open_farm(dask=address, patience=hangs.SHORT),
     ):
         pass
+
+
+def test_workers_that_never_begin_are_an_error(monkeypatch):
+    """As if starting them took for ever: nobody says that it has begun."""
+    monkeypatch.setattr("gammastar.facility.local._held", lambda _: -1)
+
+    def sleeps(_):
+        time.sleep(10_000)
+
+    options = {"workers": 1, "patience": replace(hangs.SHORT, start=0.2)}
+    said = "none of 1 worker processes began a task within 2 s"
+    with pytest.raises(StoreError, match=said), facility.open_farm(**options) as farm:
+        farm.map(sleeps, range(2))

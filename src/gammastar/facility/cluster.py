@@ -248,9 +248,9 @@ class DaskCrew(Crew):
 
     def same_files(self, paths: Sequence[str], folder: Path) -> None:
         """Refuse workers that see other files than this process, or not the folder of results."""
-        token = folder / f"token-{uuid.uuid4().hex}"
-        arguments = chosen(paths), str(token)
-        write_text(token, uuid.uuid4().hex)
+        temporary = folder / f"token-{uuid.uuid4().hex}"
+        arguments = chosen(paths), str(temporary)
+        write_text(temporary, uuid.uuid4().hex)
         try:
             end, here = self.clock.tick() + self.patience.silence / 4, fingerprint(*arguments)
             while True:
@@ -263,7 +263,7 @@ class DaskCrew(Crew):
                 else:
                     return
         finally:
-            token.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
 def _number(key: Any) -> int:

@@ -53,6 +53,7 @@ class Crew:
         self.patience = patience
         self.events = events
         self.clock = Clock()
+        self.finished = 0  # tasks, of all kinds
         self._told: set[tuple[str, Any]] = set()
 
     def say(self, text: str) -> None:
@@ -110,6 +111,7 @@ class Crew:
                     except LOST:
                         continue
                     times.seconds.append(seconds)
+                    self.finished += 1
                     yield index, value
                 if self.clock.tick() - looked >= POLL:
                     looked = self.clock.now

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
 import os
-import shutil
 import signal
 import tempfile
 import threading
@@ -26,6 +24,7 @@ from gammastar.facility.warm import warm
 
 __all__ = ["LocalCrew"]
 
+SLOWLY = 10  # times the patience with a scheduler have workers to start: libraries may come over a network
 REST = 600  # s after which idle workers end
 COMPUTES = 0.03  # of one core: less is waiting
 STOPPED = {psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP}
@@ -38,12 +37,13 @@ class LocalCrew(Crew):
         super().__init__(patience, events)
         self.workers, self.window = workers, 4 * workers
         self._idle, self._cpu = Idle(), dict[int, tuple[float, float]]()
+        self._left: list[Any] = []  # what was running when its run ended with an error
         self.pool().submit(os.getpid)  # workers start and compile while this process goes on
 
     def pool(self) -> Any:
         """Return the pool; a new one if a worker of the old one died."""
         return get_reusable_executor(
-            max_workers=self.workers, timeout=REST, initializer=_begin, initargs=(str(_marks()),)
+            max_workers=self.workers, timeout=REST, initializer=_begin, initargs=(_marks().name,)
         )
 
     def ready(self) -> int:
@@ -63,13 +63,20 @@ class LocalCrew(Crew):
         return found
 
     def _drop(self, running: Mapping[int, Any]) -> None:
-        for future in running.values():
-            future.cancel()
+        self._left = [future for future in running.values() if not future.cancel()]
 
     def _look(self, running: Mapping[int, str], times: Times) -> None:
-        for process in self._processes():
+        processes = self._processes()
+        for process in processes:
             with contextlib.suppress(psutil.Error):
                 self._judge(process, running, times)
+        busy = any(_held(process.pid) in running for process in processes)
+        nobody = None if busy else ("nobody", self.finished)
+        limit = SLOWLY * self.patience.start
+        if self._idle.seconds("pool", nobody, self.clock.now) >= limit:
+            within = f"within {limit:.0f} s"
+            msg = f"none of {self.workers} worker processes began a task {within}; go on with --resume"
+            raise StoreError(msg)
 
     def _judge(self, process: psutil.Process, running: Mapping[int, str], times: Times) -> None:
         pid, now = process.pid, self.clock.now
@@ -100,7 +107,10 @@ class LocalCrew(Crew):
         return found
 
     def close(self) -> None:
-        """End workers that are stopped: the end of this process would wait for them."""
+        """End workers that are stopped or still at work: the end of this process would wait for them."""
+        if not all(future.done() for future in self._left):
+            self.pool().shutdown(wait=True, kill_workers=True)
+            return
         for process in self._processes():
             with contextlib.suppress(psutil.Error):
                 if process.status() in STOPPED:
@@ -108,15 +118,13 @@ class LocalCrew(Crew):
 
 
 @functools.cache
-def _marks() -> Path:
+def _marks() -> tempfile.TemporaryDirectory[str]:
     """Return the folder in which the workers of this process say what they are at."""
     try:
-        found = Path(tempfile.mkdtemp(prefix="gammastar-workers-"))
+        return tempfile.TemporaryDirectory(prefix="gammastar-workers-")  # goes with this process
     except OSError as error:
         msg = f"workers need a folder for temporary files: {told(error, Path(_temporary()))}"
         raise StoreError(msg) from error
-    atexit.register(shutil.rmtree, found, ignore_errors=True)
-    return found
 
 
 def _temporary() -> str:
@@ -126,7 +134,7 @@ def _temporary() -> str:
 def _held(pid: int) -> int:
     """Return the number of the task that a worker says it is at, -1 if it does not say."""
     try:
-        return int((_marks() / str(pid)).read_bytes() or -1)
+        return int(Path(_marks().name, str(pid)).read_bytes() or -1)
     except (OSError, ValueError):
         return -1
 
@@ -149,9 +157,9 @@ def _begin(folder: str) -> None:
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(1.0)
-        mark.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
-            mark.parent.rmdir()
+            mark.unlink()
+            mark.parent.rmdir()  # by the last worker
         os._exit(1)
 
     threading.Thread(target=watch, name="parent", daemon=True).start()
