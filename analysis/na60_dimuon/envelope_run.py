@@ -66,10 +66,10 @@ def load(results: Path, *, mock: bool) -> Inputs:
         raise SystemExit(message)
     mass, density, cov = spectrum.mass_density(measured)
     edges = np.asarray(measured.hist.axes["mass"].edges)
-    values, rate_cov = predict.rate(mass, density, cov, M_MU)
+    values, rate_cov = predict.rate(mass, density, cov, M_MU, edges=edges)
     stored = (results / "flow.safetensors").is_file()
     sampler: Sampler = flow.load(results / "flow") if stored else spectrum.HistSampler(measured)
-    shifts = named_sources(results, measured, mass, values)
+    shifts = named_sources(results, measured, values)
     rest = rate_cov - sum(np.outer(shift, shift) for shift in shifts.values())
     spread = {name: values + shift for name, shift in shifts.items()}
     if POLARISATION not in spread:
@@ -79,16 +79,15 @@ def load(results: Path, *, mock: bool) -> Inputs:
     return Inputs(measured, measured.exposure, sampler, mass, edges, density, cov, rate, name, results)
 
 
-def named_sources(
-    results: Path, measured: Spectrum, mass: FloatArray, rate: FloatArray
-) -> dict[str, FloatArray]:
+def named_sources(results: Path, measured: Spectrum, rate: FloatArray) -> dict[str, FloatArray]:
     """Shifts of the rate by the sources that the run's unfolding names: background, charm, polarisation."""
     path = results / "stages" / "unfold.npz"
     if not path.is_file():
         return {}
     kept = load_arrays(path)
     counts = SimpleNamespace(values=kept["values"].reshape(measured.values.shape), hist=measured.hist)
-    return source_shifts(SimpleNamespace(unfolding=kept, unfolded=counts), mass, rate)
+    found = source_shifts(SimpleNamespace(unfolding=kept, unfolded=counts), len(rate))
+    return {name: rate * relative for name, relative in found.items()}
 
 
 def seen(photons: FloatArray, mass: FloatArray, rng: np.random.Generator, lam: float = 0.0) -> FloatArray:

@@ -7,7 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 from scipy.integrate import quad
-from validation import predict_hadrons, predict_oracles, predict_peers, predict_strategies, predict_theory
+from validation import (
+    predict_hadrons,
+    predict_lines,
+    predict_oracles,
+    predict_peers,
+    predict_strategies,
+    predict_theory,
+)
 
 from gammastar import predict
 from gammastar.core.constants import M_E, M_MU, M_PI0, mass
@@ -67,7 +74,7 @@ def rows(*, quick: bool) -> Iterator[dict]:
 def _parts(quick: bool) -> Iterator[dict]:
     for row in predict_theory.rows():
         yield _row(*row)
-    for part in (predict_hadrons, predict_peers, predict_oracles, predict_strategies):
+    for part in (predict_hadrons, predict_lines, predict_peers, predict_oracles, predict_strategies):
         for row in part.rows(quick=quick):
             yield _row(*row)
 
