@@ -10,7 +10,13 @@ from gammastar.core import axes
 from gammastar.core.errors import PhysicsError
 from gammastar.core.stats import filled
 from gammastar.pipeline.signal_parts import in_use, spreads_of
-from gammastar.pipeline.yield_errors import rate_budget, relative_errors, source_shifts, yield_budget
+from gammastar.pipeline.yield_errors import (
+    rate_budget,
+    rate_error,
+    relative_errors,
+    source_shifts,
+    yield_budget,
+)
 
 MASS = np.array([0.3, 0.5, 0.7])
 RATE = np.array([4.0, 2.0, 1.0])
@@ -40,7 +46,7 @@ def test_theory_is_called_theory():
     assert "budget|theory" in rate_budget(RATE, COV, 0.0, name="theory")
 
 
-def test_shifts_of_cells_become_shifts_of_the_rate():
+def test_shifts_of_cells_become_shifts_of_the_bins():
     """A source that moves every cell by 3 % moves every mass by 3 %; its sign may change with the mass."""
     both = (axes.regular("mass", 2, 0.2, 1.0), axes.regular("pt", 3, 0.0, 3.0))
     values = np.arange(1.0, 7.0).reshape(2, 3)
@@ -51,10 +57,19 @@ def test_shifts_of_cells_become_shifts_of_the_rate():
         "source_shifts": np.stack([0.03 * values.ravel(), odd.ravel()]),
     }
     made = SimpleNamespace(unfolding=kept, unfolded=unfolded)
-    found = source_shifts(made, np.array([0.4, 0.8]), np.array([5.0, 7.0]))
-    assert found["efficiency"] == pytest.approx([0.15, 0.21])
-    assert found["polarisation"] == pytest.approx([0.5, -1.4])
-    assert source_shifts(SimpleNamespace(unfolding=None, unfolded=None), RATE, RATE) == {}
+    found = source_shifts(made, 2)
+    assert found["efficiency"] == pytest.approx([0.03, 0.03])
+    assert found["polarisation"] == pytest.approx([0.1, -0.2])
+    assert source_shifts(made, 3) == {}  # bins of another axis
+    assert source_shifts(SimpleNamespace(unfolding=None, unfolded=None), 2) == {}
+
+
+def test_error_of_a_rate_has_the_extrapolation():
+    budget = rate_budget(RATE, COV, 0.1)
+    plain = np.sqrt(np.diag(COV) + (0.1 * RATE) ** 2)
+    np.testing.assert_allclose(rate_error(budget | {"rate": RATE}), plain)
+    beyond = rate_error(budget | {"rate": RATE, "extrapolation": np.full(len(RATE), 0.4)})
+    np.testing.assert_allclose(beyond, np.hypot(plain, 0.4 * RATE))
 
 
 def accepted(**more):
