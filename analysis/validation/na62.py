@@ -70,7 +70,7 @@ def _unit() -> Iterator[dict]:
             f"cτ at {mass:g} GeV, ε = 1 [m]",
             dark_photon_ctau(mass, 1.0, table),
             ctau,
-            2e-3 * ctau,
+            (5e-3 if mass > 0.28 else 2e-3) * ctau,  # two tables of R where hadrons are open
             "ALPINIST widths (BSD-3), α = 1/137.036",
         )
     for x in (0.010, 0.0148, 0.03, 0.1):
