@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from gammastar.cli_record import FILE, RECORD
+from gammastar.cli_record import FILE, RECORD, say
 from gammastar.core.errors import GammastarError
 from gammastar.core.memory import keep_heap
 from gammastar.core.resolve import guarded
@@ -74,7 +74,7 @@ def run(steering: Path, only: str | None, allow_partial: bool, **options: Any) -
             **options,
         )
     report = folder / "report.html"
-    click.echo(f"results in {folder}" + (f"; open {report}" if report.is_file() and only is None else ""))
+    say(f"results in {folder}" + (f"; open {report}" if report.is_file() and only is None else ""))
 
 
 @app.command()
@@ -91,14 +91,14 @@ def check(steering: Path) -> None:
     found = steering if steering.is_file() or steering.suffix else analysis_path(str(steering))
     result, findings = examine_file(found)
     for finding in findings:
-        click.echo(str(finding), err=True)
+        say(str(finding), err=True)
     wrong = sum(finding.level == "error" for finding in findings)
     if wrong or result is None:
-        click.echo(f"{steering}: {wrong} to repair, {len(findings) - wrong} to look at", err=True)
+        say(f"{steering}: {wrong} to repair, {len(findings) - wrong} to look at", err=True)
         sys.exit(2)
     stages = [name for name in config.STAGES if getattr(result, name) is not None]
     ok = f"{len(findings)} to look at" if findings else "ok"
-    click.echo(f"{steering}: {ok} ({result.analysis.name}: {', '.join(stages) or 'no stage'})")
+    say(f"{steering}: {ok} ({result.analysis.name}: {', '.join(stages) or 'no stage'})")
 
 
 @app.command()
@@ -117,13 +117,13 @@ def inspect(file: Path, lepton: Any, pattern: str, schema_only: bool, output: Pa
     found = read.describe(file, lepton=lepton, pattern=pattern)
     if output is not None and found.schemas:
         read.write_schema(output, found)
-        click.echo(f"proposed schema in {output}", err=True)
+        say(f"proposed schema in {output}", err=True)
     elif found.schemas:
-        click.echo(found.proposal)
+        say(found.proposal)
     if not schema_only:
-        click.echo(found.listing)
+        say(found.listing)
     if not found.schemas:
-        click.echo(f"error: {found.proposal}", err=True)
+        say(f"error: {found.proposal}", err=True)
         sys.exit(1)
 
 
@@ -149,7 +149,7 @@ def simulate(card: str, n_events: int, output: Path, seed: int, **options: Any) 
     with shown() as tell:
         lines = simulate_file(card, n_events, output, seed=seed, tell=tell, **options)
     for line in lines:
-        click.echo(line)
+        say(line)
 
 
 @app.command()
@@ -173,7 +173,7 @@ def sample(flow: Path, n_events: int | None, output: Path, **options: Any) -> No
     """
     from gammastar.pipeline.sampling import sample_file
 
-    click.echo(sample_file(flow, n_events, output, **options))
+    say(sample_file(flow, n_events, output, **options))
 
 
 @app.command("flow-scan")
@@ -196,7 +196,7 @@ def flow_scan(steering: Path, **options: Any) -> None:
         found = steering if steering.is_file() or steering.suffix else analysis_path(str(steering))
         lines = list(scan_flows(found, tell=tell, **options))
     for line in lines:
-        click.echo(line)
+        say(line)
 
 
 @app.command()
@@ -224,7 +224,7 @@ def scan(path: Path, **options: Any) -> None:
     from gammastar.pipeline.published import scan_lines
 
     for line in scan_lines(path, **options):
-        click.echo(line)
+        say(line)
 
 
 @app.command()
@@ -233,7 +233,7 @@ def show(results: Path) -> None:
     """Print the numbers of a RESULTS folder as a table."""
     from gammastar.pipeline.commands import show_results
 
-    click.echo(show_results(results))
+    say(show_results(results))
 
 
 @app.command()
@@ -243,7 +243,7 @@ def verify(results: Path) -> None:
     from gammastar.pipeline.commands import verify_results
 
     for line in verify_results(results):
-        click.echo(line)
+        say(line)
 
 
 @app.command()
@@ -252,7 +252,7 @@ def env() -> None:
     from gammastar.store.manifest import versions
 
     for name, value in versions().items():
-        click.echo(f"{name:16s} {value}")
+        say(f"{name:16s} {value}")
 
 
 for command in RECORD:
@@ -269,18 +269,18 @@ def main() -> None:
         with guarded():
             app(standalone_mode=False)
     except GammastarError as error:
-        click.echo(f"error: {error}", err=True)
+        say(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(2)
     except OSError as error:
         said = told(error) if full(error) else f"{error.filename or ''}: {error.strerror or error}"
-        click.echo(f"error: {said}", err=True)
+        say(f"error: {said}", err=True)
         sys.exit(1)
     except (click.Abort, KeyboardInterrupt) as error:
         if isinstance(error.__cause__, EOFError):  # click takes the end of a file for the user's ^D
-            click.echo(f"error: a file ends too early ({error.__cause__}); copy it again", err=True)
+            say(f"error: a file ends too early ({error.__cause__}); copy it again", err=True)
             sys.exit(2)
-        click.echo("interrupted; `--resume` goes on from the last finished stage", err=True)
+        say("interrupted; `--resume` goes on from the last finished stage", err=True)
         sys.exit(130)

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from gammastar.cli_record import say
+
 __all__ = ["millicharge"]
 
 FILE = click.Path(path_type=Path)
@@ -28,4 +30,4 @@ def millicharge(results: Path, m_chi: float, n: int, output: Path, **options: An
     """
     from gammastar.pipeline.chi_files import chi_file
 
-    click.echo(chi_file(results, m_chi, n, output, **options))
+    say(chi_file(results, m_chi, n, output, **options))

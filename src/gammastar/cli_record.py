@@ -7,9 +7,16 @@ from typing import Any
 
 import click
 
-__all__ = ["FILE", "RECORD"]
+from gammastar.core.texts import plain
+
+__all__ = ["FILE", "RECORD", "say"]
 
 FILE = click.Path(path_type=Path)
+
+
+def say(text: object, *, err: bool = False) -> None:
+    """Print a text; names in it cannot steer the terminal."""
+    click.echo(plain(str(text)), err=err)
 
 
 @click.command()
@@ -25,7 +32,7 @@ def reinterpret(results: Path, output: Path, **options: Any) -> None:
 
     with shown() as tell:
         again(results, output=output, tell=tell, **options)
-    click.echo(f"results in {output}")
+    say(f"results in {output}")
 
 
 @click.command()
@@ -41,7 +48,7 @@ def export(results: Path, **options: Any) -> None:
     with shown() as tell:
         files = write(results, tell=tell, **options)
     for path in files:
-        click.echo(path)
+        say(path)
 
 
 @click.command()
@@ -54,8 +61,8 @@ def compare(results: Path, output: Path, **options: Any) -> None:
     from gammastar.pipeline.comparing import compare as draw
 
     for line in draw(results, output=output, **options):
-        click.echo(line)
-    click.echo(f"figure and table in {output}")
+        say(line)
+    say(f"figure and table in {output}")
 
 
 RECORD = (reinterpret, export, compare)

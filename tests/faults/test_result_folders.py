@@ -134,17 +134,10 @@ def test_a_linked_folder_of_results_stays_a_link(tmp_path):
 
 
 def test_only_one_module_removes_files():
-    """Others may remove the temporary file that they just made.
-
-    Part of a schema (trial.py), the folder in which workers say what they are at (local.py).
-    """
+    """Others may remove what they just made: temporary files, the folder in which workers report."""
     code = {path.name: path.read_text() for path in (ROOT / "src" / "gammastar").rglob("*.py")}
     removes = re.compile(r"rmtree|(?<!temporary\.)\bunlink\(|\.rmdir\(|os\.remove")
-    assert {name for name, text in code.items() if removes.search(text)} == {
-        "folder.py",
-        "local.py",
-        "trial.py",
-    }
+    assert {name for name, text in code.items() if removes.search(text)} == {"folder.py", "local.py"}
 
 
 def test_sweep_spares_parts_of_another_writer(tmp_path):

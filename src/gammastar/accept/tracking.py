@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy.typing as npt
 from pydantic import TypeAdapter, ValidationError
 
 from gammastar.accept.response import position_at
+from gammastar.core.documents import from_toml, sources_of
 from gammastar.core.errors import InputFileError, PhysicsError, SteeringError
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.physics.detector import Detector, Plane
@@ -99,8 +99,9 @@ def load_spectrometer(path: Path) -> Spectrometer:
         If a key is unknown, missing, wrong or without source.
     """
     try:
-        data = tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        data = from_toml(path)
+        sources = sources_of(data)
+    except (OSError, ValueError) as error:
         msg = f"{path}: the spectrometer card cannot be read ({error})"
         raise InputFileError(msg) from error
     names = {field.name for field in fields(Spectrometer)}
@@ -108,7 +109,7 @@ def load_spectrometer(path: Path) -> Spectrometer:
         msg = f"{path}: unknown keys {sorted(unknown)}; known are {sorted(names)}"
         raise SteeringError(msg)
     numbers = {key for key, value in data.items() if key != "sources" and not isinstance(value, str)}
-    if missing := numbers - set(data.get("sources", {})):
+    if missing := numbers - set(sources):
         msg = f"{path}: no source for {sorted(missing)} under [sources]"
         raise SteeringError(msg)
     try:

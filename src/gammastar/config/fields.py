@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+
+from gammastar.core.texts import plain
 
 __all__ = [
+    "Count",
     "Edges",
     "Fraction",
     "Masses",
@@ -15,7 +20,13 @@ __all__ = [
     "PositiveRange",
     "Range",
     "Section",
+    "Title",
+    "cells_problem",
 ]
+
+MOST_BINS = 100_000  # of one axis
+MOST_CELLS = 20_000  # of all axes together: their covariance is the square of that
+LARGEST = 1e100  # nothing that is measured is larger, or smaller than its inverse
 
 
 def _rising(value: tuple[float, float]) -> tuple[float, float]:
@@ -39,20 +50,58 @@ def _increasing(value: tuple[float, ...]) -> tuple[float, ...]:
     return value
 
 
+def _printable(value: str) -> str:
+    if plain(value, keep="") != value:
+        msg = "holds control characters, line breaks or marks of direction"
+        raise ValueError(msg)
+    return value
+
+
 Range = Annotated[tuple[float, float], AfterValidator(_rising)]
 PositiveRange = Annotated[Range, AfterValidator(_above_zero)]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-Masses = Annotated[tuple[Positive, ...], AfterValidator(_increasing)]
+Masses = Annotated[tuple[Positive, ...], Field(max_length=10_000), AfterValidator(_increasing)]
+Count = Annotated[int, Field(gt=0, le=10**9)]
+Title = Annotated[str, Field(max_length=300), AfterValidator(_printable)]
 
 
 class Section(BaseModel):
-    """A frozen table that refuses unknown keys and numbers that are not finite."""
+    """A frozen table that refuses unknown keys, values of another type and numbers that cannot be meant."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_toml(cls, value: Any) -> Any:
+        """Take lists for tuples and 1e6 for an integer; strict types refuse what is left."""
+        return _taken(value)
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _within_reason(cls, value: Any) -> Any:
+        if not _reasonable(value):
+            msg = f"is beyond {LARGEST:g} or below {1 / LARGEST:g}: no quantity here is"
+            raise ValueError(msg)
+        return value
 
 
-MOST_BINS = 100_000
+def _taken(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return tuple(_taken(item) for item in value)
+    if isinstance(value, dict):
+        return {key: _taken(item) for key, item in value.items()}
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def _reasonable(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return all(map(_reasonable, value))
+    if isinstance(value, dict):
+        return all(map(_reasonable, value.values()))
+    return not isinstance(value, float) or value == 0.0 or 1.0 / LARGEST <= abs(value) <= LARGEST
 
 
 def _is_number(value: object) -> bool:
@@ -62,19 +111,48 @@ def _is_number(value: object) -> bool:
 def _edges(value: object) -> object:
     """Spell out ``{ bins = 36, low = 0.2, high = 1.1 }``; check that edges increase."""
     if isinstance(value, dict):
-        known = set(value) == {"bins", "low", "high"} and all(map(_is_number, value.values()))
-        if not known or not isinstance(value["bins"], int) or not 1 <= value["bins"] <= MOST_BINS:
-            msg = "must be a list of edges or { bins = …, low = …, high = … }, three numbers"
+        value = _equidistant(value)
+    if isinstance(value, list | tuple):
+        if len(value) > MOST_BINS + 1:
+            msg = f"{len(value)} edges; at most {MOST_BINS + 1}"
             raise ValueError(msg)
-        step = (value["high"] - value["low"]) / value["bins"]
-        value = [round(value["low"] + i * step, 12) for i in range(value["bins"] + 1)]
-    if isinstance(value, list | tuple) and not all(map(_is_number, value)):
-        msg = "edges must be numbers"
-        raise ValueError(msg)
-    if isinstance(value, list | tuple) and any(high <= low for low, high in pairwise(value)):
-        msg = "edges must increase"
-        raise ValueError(msg)
+        if not all(map(_is_number, value)):
+            msg = "edges must be numbers"
+            raise ValueError(msg)
+        if any(high <= low for low, high in pairwise(value)):
+            msg = "edges must increase"
+            raise ValueError(msg)
     return value
 
 
+def _equidistant(value: dict[Any, Any]) -> tuple[float, ...]:
+    known = set(value) == {"bins", "low", "high"} and all(map(_is_number, value.values()))
+    if not known or not isinstance(value["bins"], int):
+        msg = "must be a list of edges or { bins = …, low = …, high = … }, three numbers"
+        raise ValueError(msg)
+    n, low, high = value["bins"], value["low"], value["high"]
+    if not 1 <= n <= MOST_BINS:
+        msg = f"must have from 1 to {MOST_BINS} bins"
+        raise ValueError(msg)
+    if not -LARGEST < low < high < LARGEST:
+        msg = "must have low < high, both finite"
+        raise ValueError(msg)
+    step = (high - low) / n
+    return tuple(round(low + i * step, 12) for i in range(n + 1))
+
+
 Edges = Annotated[tuple[float, ...], Field(min_length=2), BeforeValidator(_edges)]
+
+
+def cells_problem(*axes: Sequence[float] | None, most: int = MOST_CELLS) -> str:
+    """Return what is wrong with axes that have too many cells together, "" if nothing is.
+
+    Examples
+    --------
+    >>> cells_problem([0.0, 1.0], [0.0, 1.0, 2.0], most=1)
+    'mass, pt, energy: 2 cells; at most 1 can be worked with, so take fewer bins'
+    """
+    cells = math.prod(len(edges) - 1 for edges in axes if edges is not None)
+    if cells <= most:
+        return ""
+    return f"mass, pt, energy: {cells} cells; at most {most} can be worked with, so take fewer bins"

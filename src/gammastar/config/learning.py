@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
-from gammastar.config.fields import Edges, Positive, Range, Section
+from gammastar.config.fields import Count, Edges, Positive, Range, Section, cells_problem
+
+MOST_CELLS = 10_000_000  # of a histogram without covariance
 
 __all__ = [
     "FlowSection",
@@ -18,9 +20,6 @@ def _spread(value: int) -> int:
         msg = "must be 0 (no ensemble) or at least 2: one member has no spread"
         raise ValueError(msg)
     return value
-
-
-Count = Annotated[int, Field(gt=0)]
 
 
 class FlowSection(Section):
@@ -35,10 +34,10 @@ class FlowSection(Section):
     pt: Edges | None = None
     energy: Edges | None = None
     preset: Literal["default", "paper"] = "default"
-    bins: Annotated[int, Field(gt=1)] | None = None
-    hidden: Count | None = None
-    layers: Count | None = None
-    epochs: Count | None = None
+    bins: Annotated[int, Field(gt=1, le=1000)] | None = None
+    hidden: Annotated[int, Field(gt=0, le=10_000)] | None = None
+    layers: Annotated[int, Field(gt=0, le=100)] | None = None
+    epochs: Annotated[int, Field(gt=0, le=1_000_000)] | None = None
     epoch_size: Count | None = None
     batch: Count | None = None
     learning_rate: Positive | None = None
@@ -47,6 +46,13 @@ class FlowSection(Section):
     members: Annotated[int, Field(ge=0, le=100), AfterValidator(_spread)] = 0
     device: Literal["cpu", "cuda"] = "cpu"
     checkpoint_every: Count = 1
-    n_draws: Annotated[int, Field(ge=10)] = 100
+    n_draws: Annotated[int, Field(ge=10, le=100_000)] = 100
     window: Positive = 0.03
     check_range: Range = (0.25, 1.05)
+
+    @model_validator(mode="after")
+    def _within_memory(self) -> FlowSection:
+        problem = cells_problem(self.mass, self.pt, self.energy, most=MOST_CELLS)
+        if problem:
+            raise ValueError(problem)
+        return self

@@ -30,19 +30,19 @@ class Infer(Section):
 
     cl: Annotated[float, Field(gt=0.5, lt=1)] = 0.90
     observed: Literal["masked", "asimov"] | tuple[Annotated[int, Field(ge=0)], ...] = "masked"
-    background: Annotated[float, Field(ge=0)] | None = None
+    background: Annotated[float, Field(ge=0, le=1e6)] | None = None
     background_sigma: Annotated[float, Field(ge=0)] = 0.0
     method: Literal["auto", "exact", "marginalised", "asymptotic"] = "auto"
     asymptotic_from: Positive = 20.0
     nuisances: tuple[Kind, ...] = ("pot",)
     extrapolation_sigma: Annotated[float, Field(ge=0, le=3)] | None = None
     coupling: PositiveRange = (1e-9, 1e-2)
-    n_couplings: Annotated[int, Field(ge=10)] = 141
+    n_couplings: Annotated[int, Field(ge=10, le=10_000)] = 141
     min_effective: Positive = 10.0
     refine: Annotated[int, Field(ge=0, le=200)] = 0
-    discovery: tuple[Annotated[float, Field(gt=0, le=8)], ...] = (3.0, 5.0)
-    projections: tuple[Positive, ...] = ()
-    max_patches: Annotated[int, Field(gt=0)] = 600
+    discovery: Annotated[tuple[Annotated[float, Field(gt=0, le=8)], ...], Field(max_length=20)] = (3.0, 5.0)
+    projections: Annotated[tuple[Positive, ...], Field(max_length=20)] = ()
+    max_patches: Annotated[int, Field(gt=0, le=1_000_000)] = 600
     exports: tuple[Literal["hs3", "xml"], ...] = ()
     submission: bool = True
     existing_limits: str | None = None
@@ -59,4 +59,4 @@ class Infer(Section):
 class Report(Section):
     """Masses at which the report shows the flow [GeV]."""
 
-    flow_masses: tuple[Positive, ...] = (0.3, 0.5, 0.77)
+    flow_masses: Annotated[tuple[Positive, ...], Field(max_length=20)] = (0.3, 0.5, 0.77)

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from gammastar.config.fields import Edges, Fraction, Positive, Range, Section
+from gammastar.config.fields import (
+    Count,
+    Edges,
+    Fraction,
+    Positive,
+    Range,
+    Section,
+    Title,
+    cells_problem,
+)
 from gammastar.core.sources import RESERVED, spelling
 
 __all__ = [
@@ -21,6 +30,16 @@ __all__ = [
 ]
 
 
+def _some(size: str) -> str:
+    if not float(size.rstrip("kMGiB ")) > 0:
+        msg = "must be more than nothing"
+        raise ValueError(msg)
+    return size
+
+
+Memory = Annotated[str, Field(pattern=r"^[0-9]{1,6}(\.[0-9]{1,6})? ?[kMG]i?B$"), AfterValidator(_some)]
+
+
 class Read(Section):
     """Input ntuples, the simulation for the response, and the schema that maps both.
 
@@ -31,9 +50,7 @@ class Read(Section):
     files: tuple[str, ...] = ()
     response: tuple[str, ...] = ()
     schema_file: str = Field(alias="schema")
-    step: (
-        Annotated[int, Field(gt=0, strict=True)] | Annotated[str, Field(pattern=r"^\d+(\.\d+)? ?[kMG]i?B$")]
-    ) = "32 MB"
+    step: Count | Memory = "32 MB"
     digest: Literal["sha256", "uuid"] = "sha256"
 
 
@@ -51,10 +68,17 @@ class Select(Section):
     pair_functions: tuple[str, ...] = ()
     ghost_angle: Annotated[float, Field(ge=0)] = 0.0
     ghost_excess: Annotated[float, Field(ge=0)] = 0.0
-    max_in_memory: Annotated[int, Field(ge=1000)] = 5_000_000
+    max_in_memory: Annotated[int, Field(ge=1000, le=10**12)] = 5_000_000
     mass: Edges
     pt: Edges = (0.0, 1e4)
     energy: Edges = (0.0, 1e5)
+
+    @model_validator(mode="after")
+    def _within_memory(self) -> Select:
+        problem = cells_problem(self.mass, self.pt, self.energy)
+        if problem:
+            raise ValueError(problem)
+        return self
 
 
 class Charm(Section):
@@ -64,7 +88,7 @@ class Charm(Section):
     """
 
     template: tuple[str, ...] | Literal["simulation"]
-    n_template: Annotated[int, Field(gt=0)] = 20_000
+    n_template: Count = 20_000
     offset: Annotated[tuple[str, ...], Field(min_length=1)]
     edges: Edges
 
@@ -75,7 +99,7 @@ class CorrectionSection(Section):
     The size is a number of pairs, a fraction of the yield, or follows from the measured η Dalitz pairs.
     """
 
-    name: Annotated[str, Field(min_length=1)]
+    name: Annotated[Title, Field(min_length=1, max_length=100)]
     kind: Literal["files", "eta to mu mu"] = "files"
     files: tuple[str, ...] = ()
     pairs: Annotated[float, Field(ge=0)] | None = None
@@ -85,7 +109,7 @@ class CorrectionSection(Section):
     n_dalitz_sigma: Annotated[float, Field(ge=0)] = 0.0
     resolution: Positive | None = None
     efficiency_ratio: Positive = 1.0
-    source: str = ""
+    source: Title = ""
 
     @field_validator("name")
     @classmethod
@@ -135,9 +159,9 @@ class Subtract(Section):
     r_mult: Positive = 1.0
     r_mult_sigma: Annotated[float, Field(ge=0)] = 0.0
     r_coarse: dict[Literal["mass", "pt", "energy"], Edges] = Field(default_factory=dict)
-    mixed_pairs: Annotated[int, Field(ge=1000)] = 300_000
+    mixed_pairs: Annotated[int, Field(ge=1000, le=10**9)] = 300_000
     control: dict[Literal["mass", "pt", "energy"], Range] = Field(default_factory=dict)
-    bootstrap: Annotated[int, Field(ge=0)] = 0
+    bootstrap: Annotated[int, Field(ge=0, le=100_000)] = 0
     coarse: dict[Literal["mass", "pt", "energy"], Edges] = Field(default_factory=dict)
     weights: Literal["posterior", "signed"] = "posterior"
     charm: Charm | None = None
@@ -211,14 +235,14 @@ class Unfold(Section):
 
     preset: Literal["true mass", "smeared mass, as the paper", "line shape"] = "true mass"
     method: Literal["iterative", "tikhonov", "least squares", "omnifold"] = "iterative"
-    n_iterations: Annotated[int, Field(gt=0)] | Literal["stable"] = 4
+    n_iterations: Annotated[int, Field(gt=0, le=100_000)] | Literal["stable"] = 4
     tau: Annotated[float, Field(ge=0)] | Literal["l-curve", "least correlated"] = "l-curve"
     penalty: Literal["curvature", "difference", "size"] = "curvature"
     stop: Annotated[float, Field(ge=0)] = 0.0
-    n_replicas: Annotated[int, Field(ge=0)] = 50
+    n_replicas: Annotated[int, Field(ge=0, le=100_000)] = 50
     debias: bool = False
     efficiency_floor: Annotated[float, Field(gt=0, lt=1)] = 0.01
-    scan: tuple[Positive, ...] | None = None
+    scan: Annotated[tuple[Positive, ...], Field(max_length=100)] | None = None
     systematics: Systematics = Field(default_factory=Systematics)
     mass: Edges | None = None
     pt: Edges | None = None

@@ -29,7 +29,7 @@ class Millicharge(Section):
     masses: Annotated[Masses, Field(min_length=1)] = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
     strategy: Literal["conditional", "rejection", "per_mass"] = "conditional"
     channels: tuple[str, ...] = ()
-    n_sample: Annotated[int, Field(gt=0)] = 20_000
+    n_sample: Annotated[int, Field(gt=0, le=10**8)] = 20_000
 
 
 class Predict(Section):
@@ -59,8 +59,8 @@ class Predict(Section):
     mass_dependence: Literal["lines", "bins"] | None = None
     masses: Masses = ()
     mass_range: PositiveRange | None = None
-    n_masses: Annotated[int, Field(ge=2)] = 40
-    n_sample: Annotated[int, Field(gt=0)] = 20_000
+    n_masses: Annotated[int, Field(ge=2, le=10_000)] = 40
+    n_sample: Annotated[int, Field(gt=0, le=10**8)] = 20_000
     millicharge: Millicharge | None = None
 
     @model_validator(mode="after")
@@ -88,7 +88,7 @@ class Accept(Section):
 
     detectors: tuple[str, ...] = ()
     millicharge_detectors: tuple[str, ...] = ()
-    final_states: tuple[Literal["ee", "mumu"], ...] = ("ee", "mumu")
+    final_states: Annotated[tuple[Literal["ee", "mumu"], ...], Field(min_length=1)] = ("ee", "mumu")
     target_scaling: Literal["per_interaction", "power"] | None = None
     alpha: float | Points | None = None
     alpha_inelastic: float | None = None
@@ -97,9 +97,9 @@ class Accept(Section):
     longitudinal_sigma: Share = 0.0
     interaction_length: Positive | dict[str, Positive] | None = None
     ctau: PositiveRange = (1e-2, 1e5)
-    acceptance_masses: tuple[Positive, ...] = (0.3, 0.5, 0.77, 1.0)
+    acceptance_masses: Annotated[tuple[Positive, ...], Field(max_length=20)] = (0.3, 0.5, 0.77, 1.0)
     charge: PositiveRange = (1e-5, 0.3)
-    n_charges: Annotated[int, Field(ge=10)] = 61
+    n_charges: Annotated[int, Field(ge=10, le=10_000)] = 61
 
     @model_validator(mode="after")
     def _complete(self) -> Accept:

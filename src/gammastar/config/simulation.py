@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from gammastar.config.fields import Section
+from gammastar.config.fields import Section, Title
 
 __all__ = [
     "Analysis",
@@ -18,8 +18,8 @@ class Analysis(Section):
     """Name, seed and nature of the data."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=100)]
-    title: str = ""
-    seed: Annotated[int, Field(ge=0)] = 1
+    title: Title = ""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
     mock: bool = False
 
 
@@ -31,8 +31,8 @@ class Simulate(Section):
     """
 
     card: str
-    n_pairs: Annotated[int, Field(gt=0)]
-    n_response: Annotated[int, Field(gt=0)]
+    n_pairs: Annotated[int, Field(gt=0, le=10**12)]
+    n_response: Annotated[int, Field(gt=0, le=10**12)]
     response_prior: str = "nominal"
     pairing: Literal["same-event", "mixed"] = "same-event"
     engine: Literal["toy", "pythia"] = "pythia"

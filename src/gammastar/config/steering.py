@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import copy
 import difflib
-import tomllib
 from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError, model_validator
 
-from gammastar.config.fields import Section
+from gammastar.config.fields import Section, cells_problem
 from gammastar.config.learning import FlowSection
 from gammastar.config.limits import Infer, Report
 from gammastar.config.measured import Read, Select, SpectrumSection, Subtract, Unfold
 from gammastar.config.searching import Accept, Predict
 from gammastar.config.simulation import Analysis, Simulate
+from gammastar.core.documents import from_toml
 from gammastar.core.errors import SteeringError
 from gammastar.core.findings import Finding
+from gammastar.core.texts import shortened
 
 __all__ = ["STAGES", "Steering", "examine", "load", "parse", "problems", "read_toml"]
 
@@ -75,6 +76,11 @@ class Steering(Section):
             for stage, before in needs.items()
             if getattr(self, stage) is not None and getattr(self, before) is None
         ]
+        if self.unfold is not None and self.select is not None:
+            own, other = self.unfold, self.select
+            axes = (own.mass or other.mass, own.pt or other.pt, own.energy or other.energy)
+            problem = cells_problem(*axes)
+            missing += [f"[unfold] {problem}"] if problem else []
         accept, predict = self.accept, self.predict
         if accept and predict and accept.millicharge_detectors and not predict.millicharge:
             missing.append("[accept] millicharge_detectors need the section [predict.millicharge]")
@@ -137,16 +143,22 @@ def problems(error: ValidationError) -> list[tuple[str, str]]:
         place = item["loc"]
         key = ".".join(str(part) for part in place) or "steering"
         if item["type"] == "extra_forbidden":
-            found.append((key, _unknown(place)))
+            found.append((shortened(key), _unknown(place)))
             continue
-        text = item["msg"].removeprefix("Value error, ")
+        text = item["msg"].removeprefix("Value error, ").replace("valid tuple", "valid list")
         if item["type"] == "missing":
             text = "is missing"
         elif place:
-            shown = repr(item["input"])
-            text += f" (value: {shown if len(shown) <= LONGEST else shown[:LONGEST] + '…'})"
-        found.append((key, text))
+            text += f" (value: {_shown(item['input'])})"
+        found.append((shortened(key), text))
     return found
+
+
+def _shown(value: Any) -> str:
+    try:
+        return shortened(repr(list(value) if isinstance(value, tuple) else value), LONGEST)
+    except ValueError:  # Python prints no integer of thousands of digits
+        return "an integer of thousands of digits"
 
 
 def _explain(error: ValidationError) -> str:
@@ -215,15 +227,12 @@ def read_toml(path: Path) -> dict[str, Any]:
         If the file is missing or is not TOML.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
-            msg = f"{path}: larger than 1 MB; a steering file is not"
-            raise SteeringError(msg)
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return from_toml(path, MAX_BYTES)
     except OSError as error:
         msg = f"{path}: cannot be read ({error.strerror})"
         raise SteeringError(msg) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        msg = f"{path}: is not TOML ({error})"
+    except ValueError as error:  # TOML, text, and numbers of thousands of digits
+        msg = f"{path}: is not TOML ({shortened(str(error))})"
         raise SteeringError(msg) from error
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from gammastar.core.errors import InputFileError
 
-__all__ = ["analysis_path", "data_path", "folder_names"]
+__all__ = ["analysis_path", "data_path", "folder_names", "is_file", "is_folder"]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -25,7 +26,7 @@ def data_path(name: str) -> Path:
         If there is no such file.
     """
     for root in (_PACKAGE / "data", _PACKAGE.parents[1] / "data"):
-        if (root / name).is_file():
+        if is_file(root / name):
             return root / name
     msg = f"{name}: no such file is shipped in data/"
     raise InputFileError(msg)
@@ -35,6 +36,22 @@ def folder_names(folder: str) -> tuple[str, ...]:
     """Return the stems of the TOML files in a folder of the shipped data, e.g. those of ``detectors``."""
     roots = (_PACKAGE / "data", _PACKAGE.parents[1] / "data")
     return tuple(sorted({path.stem for root in roots for path in (root / folder).glob("*.toml")}))
+
+
+def is_file(path: Path) -> bool:
+    """Return whether a file is there; a name that no file can have is none.
+
+    Examples
+    --------
+    >>> is_file(Path("x" * 5000)), is_folder(Path("."))
+    (False, True)
+    """
+    return os.path.isfile(path)  # noqa: PTH113 - that of Path raises where a name is too long
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether a folder is there; a name that none can have is none."""
+    return os.path.isdir(path)  # noqa: PTH112 - as above
 
 
 def analysis_path(name: str) -> Path:
@@ -53,7 +70,7 @@ def analysis_path(name: str) -> Path:
     folder, _, file = name.partition("/")
     for root in (_PACKAGE / "data" / "analysis", _PACKAGE.parents[1] / "analysis"):
         path = root / folder / f"{file or 'steering'}.toml"
-        if path.is_file():
+        if is_file(path):
             return path
     msg = f"{name}: neither a steering file nor the name of a shipped analysis"
     raise InputFileError(msg)

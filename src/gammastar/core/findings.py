@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from gammastar.core.texts import plain
+
 __all__ = ["Finding"]
 
 
@@ -32,4 +34,4 @@ class Finding:
         return self.where.rsplit(": ", maxsplit=1)[-1]
 
     def __str__(self) -> str:
-        return f"{self.level}: {self.where}: {self.message}"
+        return plain(f"{self.level}: {self.where}: {self.message}")

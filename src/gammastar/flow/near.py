@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from gammastar.core.documents import from_json
 from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.core.records import FloatArray
-from gammastar.flow.files import write_whole
+from gammastar.core.whole import write_whole
 
 __all__ = ["HALF_WIDTH", "NearPairs"]
 
@@ -100,7 +101,7 @@ class NearPairs:
             If it is missing or damaged.
         """
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = from_json(path.read_text(encoding="utf-8"))
             mass, count = (np.asarray(content[name], dtype=np.float64) for name in ("mass", "count"))
             return cls(mass, count, float(content["half_width"]))
         except (OSError, KeyError, TypeError, ValueError, PhysicsError) as error:

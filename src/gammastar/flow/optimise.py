@@ -18,8 +18,10 @@ from safetensors.numpy import load as decode_tensors
 from safetensors.numpy import save as encode_tensors
 from torch import Tensor
 
+from gammastar.core.documents import from_json
 from gammastar.core.errors import PhysicsError
-from gammastar.flow.files import write_whole
+from gammastar.core.whole import write_whole
+from gammastar.flow.digests import digest
 from gammastar.flow.options import FlowOptions
 
 __all__ = ["Course", "Part", "Progress", "learning_rate", "optimise"]
@@ -134,7 +136,13 @@ class _State:
             "second": [m["exp_avg_sq"] for m in moments],
         }
         tensors = {f"{n}{i}": t.detach().cpu().numpy() for n, g in groups.items() for i, t in enumerate(g)}
-        entries = {"format": _FORMAT, "key": key, "epoch": self.epoch, **asdict(self.course)}
+        entries = {
+            "format": _FORMAT,
+            "digest": digest(tensors),
+            "key": key,
+            "epoch": self.epoch,
+            **asdict(self.course),
+        }
         entries["step"] = float(moments[0]["step"])
         card = np.frombuffer(json.dumps(entries).encode(), dtype=np.uint8).copy()
         write_whole(path, encode_tensors(tensors | {"card": card}))
@@ -143,8 +151,11 @@ class _State:
         """Go on from a checkpoint; return False if there is none of this training."""
         try:
             tensors = decode_tensors(path.read_bytes())
-            entries: dict[str, Any] = json.loads(tensors.pop("card").tobytes())
-        except (OSError, SafetensorError, KeyError, ValueError):
+            entries: dict[str, Any] = from_json(tensors.pop("card").tobytes())
+            whole = entries["digest"] == digest(tensors)
+        except (OSError, SafetensorError, LookupError, TypeError, ValueError):
+            whole = False
+        if not whole:
             _LOG.warning("%s: no readable checkpoint; the training starts anew", path)
             return False
         if entries["format"] != _FORMAT or entries["key"] != key:

@@ -13,30 +13,17 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as decode_tensors
 from safetensors.numpy import save as encode_tensors
 
+from gammastar.core.documents import from_json
 from gammastar.core.errors import InputFileError, PhysicsError
-from gammastar.flow.files import write_whole
+from gammastar.core.whole import write_whole
+from gammastar.flow.digests import digest
 from gammastar.flow.model import KinematicFlow
 from gammastar.flow.paper import PaperFlow
 
 __all__ = ["digest", "load", "save"]
 
 _FORMAT = "gammastar-flow-1"
-
-
-def digest(tensors: Mapping[str, np.ndarray[Any, Any]]) -> str:
-    """Return the SHA-256 of named arrays: of names, types, shapes and values, whatever their order.
-
-    Examples
-    --------
-    >>> digest({"a": np.zeros(2)}) == digest({"a": np.zeros(3)})
-    False
-    """
-    result = hashlib.sha256()
-    for name in sorted(tensors):
-        array = np.ascontiguousarray(tensors[name])
-        result.update(f"{name} {array.dtype.str} {array.shape};".encode())
-        result.update(array.tobytes())
-    return result.hexdigest()
+_LARGEST = 1e8  # no weight of a network that was trained is larger
 
 
 def _card_digest(card: Mapping[str, Any]) -> str:
@@ -81,16 +68,16 @@ def load(stem: str | Path) -> KinematicFlow | PaperFlow:
             msg = f"there is no file {one}: a flow is saved as {path.name} and {path_card.name} side by side"
             raise InputFileError(msg)
     try:
-        card = json.loads(path_card.read_text(encoding="utf-8"))
+        card = from_json(path_card.read_text(encoding="utf-8"))
         if not isinstance(card, dict) or card.get("format") != _FORMAT:
             msg = f"{path_card} is not a flow of the format {_FORMAT!r}; train and save it again"
             raise InputFileError(msg)
         _require_equal(card["digest_card"], _card_digest(card), path_card)
         tensors = decode_tensors(path.read_bytes())
         _require_equal(card["digest"], digest(tensors), path)
-        wrong = sorted(k for k, v in tensors.items() if v.dtype.kind == "f" and not np.isfinite(v).all())
+        wrong = sorted(name for name, array in tensors.items() if not _possible(array))
         if wrong:
-            msg = f"{path}: {', '.join(wrong[:3])}: not finite; train and save the flow again"
+            msg = f"{path}: {', '.join(wrong[:3])}: not finite, or too large; train and save the flow again"
             raise InputFileError(msg)
         kind = PaperFlow if card.get("preset") == "paper" else KinematicFlow
         return kind.from_tensors(tensors, card)
@@ -102,6 +89,13 @@ def load(stem: str | Path) -> KinematicFlow | PaperFlow:
     except (KeyError, TypeError, ValueError, PhysicsError) as error:
         msg = f"{path_card} and {path.name} do not make a flow ({error}); save it again"
         raise InputFileError(msg) from error
+
+
+def _possible(array: np.ndarray[Any, Any]) -> bool:
+    if array.dtype.kind != "f":
+        return True
+    weights = array.dtype == np.float32
+    return bool(np.isfinite(array).all() and not (weights and (np.abs(array) > _LARGEST).any()))
 
 
 def _require_equal(expected: object, found: str, path: Path) -> None:

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from gammastar.core.documents import from_json
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.core.rng import stream
+from gammastar.core.whole import write_whole
 from gammastar.flow.check import kl_divergence
-from gammastar.flow.files import write_whole
 from gammastar.flow.model import KinematicFlow
 from gammastar.flow.options import FlowOptions, PairTable
 from gammastar.flow.paper import PaperFlow
@@ -140,9 +141,9 @@ def _read(file: Path) -> dict[str, dict[str, Any]]:
     found = {}
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
         try:
-            entry = json.loads(line)
+            entry = from_json(line)
             found[entry.pop("key")] = entry
-        except (ValueError, KeyError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             msg = f"{file}, line {number}: no result of a scan ({error}); delete the line or the file"
             raise PhysicsError(msg) from error
     return found

@@ -120,7 +120,8 @@ def json_texts(path: Path, region: str = "") -> Iterator[tuple[str, str]]:
     """
     budget = _Budget(path)
     if path.is_dir():
-        for file in sorted((path / region).glob("*.json")):
+        files = (file for file in (path / region).glob("*.json") if not file.name.startswith("."))
+        for file in sorted(files):
             yield str(file), _plain(file, budget)
     elif not path.is_file():
         msg = f"{path}: no such file or directory"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, NoReturn
 import jsonpatch
 import pyhf
 
+from gammastar.core.documents import from_json
 from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.infer.archive import json_texts
 from gammastar.infer.hs3_read import from_hs3
@@ -96,9 +96,9 @@ def read_likelihood(path: Path, *, patches: Path | None = None, region: str = ""
         If files are missing, not JSON, hold NaN, are no valid HistFactory documents, or the digest of a patch
         set does not belong to the workspace.
     """
-    documents = {name: _parsed(name, text) for name, text in json_texts(path, region)}
+    documents = _documents(path, region)
     if patches is not None:
-        documents |= {name: _parsed(name, text) for name, text in json_texts(patches)}
+        documents |= _documents(patches)
     for name, document in documents.items():
         if isinstance(document, dict) and "distributions" in document:
             documents[name] = _from_hs3(name, document)
@@ -127,6 +127,14 @@ def read_likelihood(path: Path, *, patches: Path | None = None, region: str = ""
             msg = f"{name}: is neither a patch set (with `patches`) nor a patch (a list of JSON operations)"
             raise InputFileError(msg)
     return Likelihood(workspace, found, values, labels, convention)
+
+
+def _documents(path: Path, region: str = "") -> dict[str, Any]:
+    """Return the JSON files of a file, directory or archive by their names."""
+    found = {}
+    for name, text in json_texts(path, region):
+        found[name] = _parsed(name if name.startswith(str(path)) else f"{path}: {name}", text)
+    return found
 
 
 def _no_workspace(path: Path, documents: Mapping[str, Any], spaces: list[str]) -> str:
@@ -195,12 +203,9 @@ def _parsed(name: str, text: str) -> Any:
         raise InputFileError(msg)
 
     try:
-        return json.loads(text, parse_constant=refuse)
+        return from_json(text, refuse=refuse)
     except ValueError as error:  # also a number of too many digits
         msg = f"{name}: not JSON ({_short(error)}), nor a tar archive"
-        raise InputFileError(msg) from error
-    except RecursionError as error:
-        msg = f"{name}: JSON nested too deep to be a likelihood"
         raise InputFileError(msg) from error
 
 

@@ -13,6 +13,7 @@ import pyhf
 
 from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.core.records import FloatArray
+from gammastar.core.whole import write_whole
 from gammastar.infer.ensemble import Convention
 from gammastar.infer.hs3 import to_hs3
 from gammastar.infer.likelihood import Likelihood
@@ -246,11 +247,10 @@ def write_hs3(likelihood: Likelihood, folder: Path, names: Sequence[str] | None 
     PhysicsError
         As `to_hs3`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name in _chosen(likelihood, names):
         document = to_hs3(likelihood.patched(name))
         path = folder / f"{name}.json"
-        path.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        write_whole(path, (json.dumps(document, indent=1, allow_nan=False) + "\n").encode())
         written.append(path)
     return written

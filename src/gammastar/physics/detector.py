@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from gammastar.core.documents import from_toml, name_of, sources_of
 from gammastar.core.errors import InputFileError, PhysicsError, PortabilityError, SteeringError
 from gammastar.core.records import Exposure
 from gammastar.physics.geometry import Volume
@@ -195,7 +195,7 @@ def _booleans(data: Any, key: str = "") -> Iterator[str]:
 
 
 def _unsourced(data: Mapping[str, Any]) -> list[str]:
-    sources = data.get("sources", {})
+    sources = sources_of(data)
     keys = _numbers({name: value for name, value in data.items() if name != "sources"})
     return [key for key in keys if not any(f"{key}.".startswith(f"{source}.") for source in sources)]
 
@@ -219,11 +219,12 @@ def load_detector(path: Path) -> Detector:
         If a key is unknown, missing or wrong, or a number has no source; the message names file and key.
     """
     try:
-        data = tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        data = from_toml(path)
+        name_of(data)
+        missing = _unsourced(data)
+    except (OSError, ValueError) as error:
         msg = f"{path}: the detector file cannot be read ({error})"
         raise InputFileError(msg) from error
-    missing = _unsourced(data)
     if missing:
         msg = f"{path}: no source for {missing}; name each key, or the table it is in, under [sources]"
         raise SteeringError(msg)

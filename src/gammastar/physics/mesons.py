@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from scipy.special import ndtr, ndtri
 
 from gammastar.core import constants
 from gammastar.core.constants import ALPHA, M_E, M_MU, M_PROTON
+from gammastar.core.documents import from_toml
 from gammastar.core.errors import InputFileError, PhysicsError, SteeringError
 from gammastar.core.records import FloatArray
 from gammastar.physics import form_factors
@@ -211,8 +211,8 @@ class MesonTable:
             If a key is unknown, missing or wrong.
         """
         try:
-            data: Any = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, tomllib.TOMLDecodeError) as error:
+            data: Any = from_toml(path)
+        except (OSError, ValueError) as error:
             msg = f"{path}: the table of mesons cannot be read ({error})"
             raise InputFileError(msg) from error
         try:

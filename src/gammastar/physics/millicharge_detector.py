@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +13,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from scipy.special import gammainc
 
 from gammastar.core.constants import ALPHA, GEV2_MB, M_E
+from gammastar.core.documents import from_toml, name_of, sources_of
 from gammastar.core.errors import InputFileError, PhysicsError, SteeringError
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.physics.detector import Target
@@ -30,13 +30,14 @@ __all__ = [
 ]
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+LARGEST = 1e100
 _CM2_PER_MB = 1e-27
 
 
 def _positive(**values: float) -> None:
     for name, value in values.items():
-        if not (np.isfinite(value) and value > 0):
-            msg = f"{name} = {value!r} must be positive"
+        if not 0 < value < LARGEST:
+            msg = f"{name} = {value!r} must be positive and below {LARGEST:g}"
             raise PhysicsError(msg)
 
 
@@ -309,12 +310,14 @@ def load_millicharge_detector(path: Path) -> MillichargeDetector:
         If a key is unknown, missing or wrong, or a table has no line under ``[sources]``.
     """
     try:
-        data: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
+        data = from_toml(path)
+        name_of(data)
+        sources = sources_of(data)
+    except (OSError, ValueError) as error:
         msg = f"{path}: the detector file cannot be read ({error})"
         raise InputFileError(msg) from error
     words = {"name", "source", "sources", "illustrative"}
-    missing = sorted(set(data) - words - set(data.get("sources", {})))
+    missing = sorted(set(data) - words - set(sources))
     if missing:
         msg = f"{path}: no source for {missing}; name each key or table under [sources]"
         raise SteeringError(msg)

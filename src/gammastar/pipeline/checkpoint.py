@@ -18,9 +18,9 @@ import numpy.typing as npt
 from pydantic import BaseModel
 
 from gammastar.core.errors import StoreError
+from gammastar.core.whole import atomic
 from gammastar.store.folder import claim, prune, published, set_aside, sweep, sweep_temporaries
 from gammastar.store.manifest import (
-    atomic,
     digest,
     file_sha256,
     package_digest,
@@ -34,6 +34,9 @@ __all__ = ["Arrays", "Book", "input_name", "load_arrays", "open_book", "told_los
 
 Arrays = dict[str, npt.NDArray[Any]]
 KEPT = {"stages/": "", "flow": "flow", "input/": "simulate"}  # what --resume keeps, for which stage
+KINEMATIC = ("mass", "pt", "energy", "weight", "posterior")
+COMPUTED = ("values", "cov", "rate", "couplings", "signal", "in_domain_signal", "mc_error", "n_effective")
+FINITE = {*KINEMATIC, *COMPUTED}  # arrays in which no stage has gaps
 logger = logging.getLogger(__name__)
 
 
@@ -47,6 +50,13 @@ class KeptArrays(Arrays):
     def __missing__(self, name: str) -> Any:
         msg = f"{self.path}: the kept stage has no array {name!r}; run without --resume"
         raise StoreError(msg)
+
+
+def _sound(name: str, array: npt.NDArray[Any]) -> bool:
+    """Return whether an array is finite, or one that may have gaps where nothing is known."""
+    if name.rpartition("|")[2] not in FINITE or array.dtype.kind != "f":
+        return True
+    return bool(np.isfinite(array).all())
 
 
 @dataclass
@@ -72,6 +82,7 @@ class Book:
     configuration: str = ""
     known: dict[str, tuple[tuple[int, ...], str]] = field(default_factory=dict)
     companions: dict[str, str] = field(default_factory=dict)  # versions on workers
+    taken: list[str] = field(default_factory=list)
 
     def alarm(self, text: str) -> None:
         """Enter a note that whoever runs the job must see: it goes to the terminal as well."""
@@ -97,6 +108,7 @@ class Book:
             kept = self._kept(stage, path)
             if kept is not None:
                 logger.info("%s: taken from the finished run", stage)
+                self.taken.append(stage)
                 self.done(stage, key, digest(kept), kept=True)
                 return kept
         result: dict[str, Any] = compute()
@@ -116,10 +128,30 @@ class Book:
         except StoreError as error:
             logger.warning("%s; the stage runs again", error)
             return None
-        if digest(found) == self.previous["stages"][stage]["content"]:
-            return found
-        logger.warning("%s: %s does not match its digest; the stage runs again", stage, path)
-        return None
+        if digest(found) != self.previous["stages"][stage]["content"]:
+            logger.warning("%s: %s does not match its digest; the stage runs again", stage, path)
+            return None
+        strange = [name for name, array in found.items() if not _sound(name, array)]
+        if strange:
+            names = ", ".join(strange[:3])
+            logger.warning(
+                "%s: %s: %s: numbers that are not finite; the stage runs again", stage, path, names
+            )
+            return None
+        return found
+
+    @contextlib.contextmanager
+    def blamed(self, stage: str) -> Iterator[None]:
+        """Name the kept stages where one that builds on them breaks: they may not hold what it needs."""
+        try:
+            yield
+        except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
+            if not self.taken:
+                raise
+            why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            places = ", ".join(str(self.folder / "stages" / f"{name}.npz") for name in self.taken)
+            msg = f"{stage}: fails with what was kept ({why}); run without --resume. Kept: {places}"
+            raise StoreError(msg) from error
 
     def fresh(self, stage: str, key: str) -> bool:
         """Return whether the previous run finished this stage with the same key, and without loss."""

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from gammastar import config
 from gammastar.core.constants import LEPTON_MASS
-from gammastar.core.data import folder_names
+from gammastar.core.data import folder_names, is_folder
 from gammastar.core.errors import BranchError, GammastarError, InputFileError
 from gammastar.core.findings import Finding
 from gammastar.core.resolve import guarded, resolve
+from gammastar.core.texts import shortened
 from gammastar.pipeline.context import shipped
 from gammastar.pipeline.input_files import given_files
 from gammastar.store.filesets import is_fileset, split_name
@@ -184,7 +185,7 @@ def _raised(where: str, error: BaseException) -> Finding:
 
 
 def _wrong(where: str, text: str) -> Finding:
-    return Finding("error", where, text)
+    return Finding("error", where, shortened(text, LONGEST))
 
 
 def _tried(where: str, make: Callable[[], Any]) -> tuple[Any, list[Finding]]:
@@ -787,7 +788,7 @@ def _inference(look: Look) -> Findings:
     if not isinstance(section.observed, str) and len(section.observed) != 1:
         n = len(section.observed)
         yield _wrong("infer.observed", f"{n} counts; give one, that of the first detector")
-    if section.existing_limits is not None and not (look.base / section.existing_limits).is_dir():
+    if section.existing_limits is not None and not is_folder(look.base / section.existing_limits):
         folder = look.base / section.existing_limits
         yield _wrong("infer.existing_limits", f"{folder} is no folder of files of limits")
 

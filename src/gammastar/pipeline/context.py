@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from gammastar.config import Steering
 from gammastar.core.axes import ENERGY, KINEMATICS, MASS, PT, variable
-from gammastar.core.data import data_path
+from gammastar.core.data import data_path, is_file
 from gammastar.core.errors import InputFileError, SteeringError
 from gammastar.core.records import Exposure, FloatArray, Spectrum
 from gammastar.core.resolve import UserCode, freeze, python_names
 from gammastar.core.stats import filled
+from gammastar.core.texts import shortened
 from gammastar.pipeline.checkpoint import Arrays, Book
 from gammastar.store.manifest import digest
 from gammastar.store.remote import Remote
@@ -137,7 +138,7 @@ def find_file(name: str, base: Path) -> list[Path | Remote]:
     if os.environ.get("GAMMASTAR_TESTDATA"):
         folders.append(Path(os.environ["GAMMASTAR_TESTDATA"]))
     folders.append(Path.home() / ".local" / "skhepdata")
-    shown = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…"
+    shown = shortened(name, LONGEST_NAME)
     try:
         found = _matches(name, folders)
     except (OSError, ValueError, NotImplementedError) as error:
@@ -177,12 +178,13 @@ def shipped(name: str, base: Path, kind: str) -> Path:
         If there is neither.
     """
     path = base / name
-    if path.is_file():
+    if is_file(path):
         return path
     try:
         return data_path(f"{kind}/{name}.toml")
     except InputFileError as error:
-        msg = f"{name}: no file {path}, and no {kind}/{name}.toml is shipped in data/"
+        short = shortened(name, LONGEST_NAME)
+        msg = f"{short}: no such file in {base}, and no {kind}/{short}.toml is shipped in data/"
         raise InputFileError(msg) from error
 
 

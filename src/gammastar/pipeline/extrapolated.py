@@ -6,20 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from gammastar import accept
-from gammastar.core.errors import InputFileError
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import FloatArray, Sample
 from gammastar.core.rng import stream
+from gammastar.core.whole import atomic
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context, axes_of
 from gammastar.pipeline.learning import TrainingSet
 from gammastar.predict import VirtualPhoton
 from gammastar.spectrum import Trend, fit_trend
-from gammastar.store.manifest import atomic
+from gammastar.store.guarded import read_tensors
 
 __all__ = [
     "FILE",
@@ -83,11 +82,7 @@ def read_trend(folder: Path) -> Trend | None:
     path = folder / FILE
     if not path.is_file():
         return None
-    try:
-        return Trend.of(load_file(path))
-    except (OSError, KeyError, SafetensorError) as error:
-        msg = f"{path}: is not the trend of a run ({error})"
-        raise InputFileError(msg) from error
+    return Trend.of(read_tensors(path, {"mass": 1, "norm": 1, "slopes": 1, "cov": 2, "beam_energy": 1}))
 
 
 def alternatives(trend: Trend | None, mass: float, sample: Sample) -> FloatArray | None:

@@ -104,14 +104,14 @@ def run(
 def _run(ctx: Context, names: Sequence[str], only: str | None) -> None:
     products = Products()
     for stage in names:
-        with guarded():
+        with ctx.book.blamed(stage), guarded():
             _STAGES[stage](ctx, products)
         if stage == only:
             return
     if ctx.steering.report is not None:
         from gammastar.pipeline import pages
 
-        with guarded():
+        with ctx.book.blamed("report"), guarded():
             pages.write(ctx, products)
     ctx.book.finish()
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
+from gammastar.core.texts import plain
 from gammastar.pipeline.context import Tell
 
 __all__ = ["shown"]
@@ -18,10 +19,10 @@ def shown() -> Iterator[Tell]:
     """Yield a function ``tell(stage, fraction, text)`` that draws on standard error."""
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.fields[stage]:>9s}"),
+        TextColumn("{task.fields[stage]:>9s}", markup=False),
         BarColumn(bar_width=24),
         TimeElapsedColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
     )
     tasks: dict[str, TaskID] = {}
     with Progress(*columns, console=Console(stderr=True)) as progress:
@@ -33,7 +34,9 @@ def shown() -> Iterator[Tell]:
                     progress.stop_task(task)
                 tasks[stage] = progress.add_task("", total=None, stage=stage)
             total = None if fraction is None else 1.0
-            progress.update(tasks[stage], total=total, completed=fraction or 0.0, description=text)
+            progress.update(
+                tasks[stage], total=total, completed=fraction or 0.0, description=plain(text, keep="")
+            )
 
         yield tell
         for task in tasks.values():

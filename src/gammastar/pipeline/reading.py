@@ -208,6 +208,8 @@ def select_stage(ctx: Context, given: Inputs) -> tuple[Pairs, Arrays]:
         *(arrays["charge"], arrays["weight"], arrays["event"]),
         {name: arrays[f"column_{name}"] for name in wanted},
     )
+    if schema.event and (again := select.repeated_events(pairs)):
+        ctx.book.alarm(again)
     return pairs, {k: v for k, v in arrays.items() if k.startswith(("cutflow_", "stored_"))}
 
 

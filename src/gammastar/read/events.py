@@ -198,7 +198,11 @@ def _flat(arrays: ak.Array, name: str, path: str) -> npt.NDArray[np.float64]:
 def _event_id(
     arrays: ak.Array, names: tuple[str, ...], rows: npt.NDArray[np.int64], path: str
 ) -> npt.NDArray[np.int64]:
-    """Return one identifier per event: the branch itself, or a 63-bit mix of several branches."""
+    """Return one identifier per event, never negative: the branch itself, or a 63-bit mix.
+
+    Of several branches, and of numbers that are negative or beyond 63 bits, which would be negative: negative
+    identifiers are given to simulated rows beside the data, and −1 to what belongs to no event.
+    """
     if not names:
         return rows
     branches = []
@@ -210,7 +214,9 @@ def _event_id(
             raise BranchError(msg)
         branches.append(values.astype(np.int64))
     if len(branches) == 1:
-        return branches[0]
+        beyond = branches[0] < 0
+        mixed = _mix(branches[0].view(np.uint64)) >> np.uint64(1)
+        return np.where(beyond, mixed.astype(np.int64), branches[0])
     mixed = np.zeros(len(arrays), dtype=np.uint64)
     for values in branches:
         mixed = _mix(mixed ^ values.view(np.uint64))

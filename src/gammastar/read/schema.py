@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import math
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from gammastar.core.constants import LEPTON_MASS
+from gammastar.core.documents import from_toml
 from gammastar.core.errors import SteeringError
 
 __all__ = ["RowFilter", "Schema", "Truth", "builtin", "builtin_names", "load_schema"]
@@ -248,11 +248,11 @@ def load_schema(source: str | Path | Mapping[str, Any]) -> Schema:
     if path.suffix != ".toml":
         return builtin(str(source))
     try:
-        return Schema.from_mapping(tomllib.loads(path.read_text(encoding="utf-8")))
+        return Schema.from_mapping(from_toml(path))
     except OSError as error:
         msg = f"schema {path}: cannot be read ({error.strerror or error})"
         raise SteeringError(msg) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except ValueError as error:
         msg = f"schema {path}: not a TOML file ({error})"
         raise SteeringError(msg) from error
     except SteeringError as error:
@@ -270,7 +270,7 @@ def builtin(name: str) -> Schema:
     """Return a schema that comes with the package, e.g. ``nanoaod_muon``."""
     _one_of("name", name, builtin_names())
     file = resources.files("gammastar.read") / "schemas" / f"{name}.toml"
-    return Schema.from_mapping(tomllib.loads(file.read_text(encoding="utf-8")))
+    return Schema.from_mapping(from_toml(file.read_text(encoding="utf-8")))
 
 
 def _names(branch: Branch) -> str:

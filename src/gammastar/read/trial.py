@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,7 +9,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from gammastar.core.errors import BranchError, StoreError
+from gammastar.core.errors import BranchError
+from gammastar.core.whole import write_whole
 from gammastar.read.inspect import TreeSummary, inspect
 from gammastar.read.propose import Proposal, propose
 
@@ -69,15 +69,7 @@ def write_schema(output: str | Path, found: Description) -> None:
     StoreError
         If it cannot be written.
     """
-    path = Path(output)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        part.write_text(found.proposal + "\n", encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        msg = f"{path}: the schema cannot be written ({error.strerror or error})"
-        raise StoreError(msg) from error
+    write_whole(Path(output), (found.proposal + "\n").encode())
 
 
 def _proposed(file: str | Path, schemas: tuple[Proposal, ...]) -> Iterator[str]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.data import data_path
-from gammastar.core.errors import SteeringError
+from gammastar.core.documents import from_toml, sources_of
+from gammastar.core.errors import InputFileError, SteeringError
 from gammastar.core.records import FloatArray
 from gammastar.physics.cascade import Cascade, decay
 from gammastar.physics.dark_sector import DarkSector
@@ -95,12 +94,20 @@ def load_babar(path: Path | None = None) -> BaBar:
 
     Raises
     ------
+    InputFileError
+        If the file cannot be read or is not TOML.
     SteeringError
         If a number of the card is missing or has no source.
     """
     file = data_path("semivisible/babar.toml") if path is None else path
-    card: dict[str, Any] = tomllib.loads(file.read_text())
-    sources, band = card.pop("sources", {}), card.pop("band", {})
+    try:
+        card = from_toml(file)
+        sources = sources_of(card)
+    except (OSError, ValueError) as error:
+        msg = f"{file}: cannot be read as TOML ({error})"
+        raise InputFileError(msg) from error
+    card.pop("sources", None)
+    band = card.pop("band", {})
     missing_sources = sorted(set(card) - set(sources))
     if missing_sources:
         msg = f"{file}: no source is given for {', '.join(missing_sources)}"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from gammastar.core.errors import SteeringError
+from gammastar.core.documents import from_toml, sources_of
+from gammastar.core.errors import InputFileError, SteeringError
 
 __all__ = ["sourced"]
 
@@ -25,11 +25,18 @@ def sourced(file: Path, record: Callable[..., Record]) -> Record:
 
     Raises
     ------
+    InputFileError
+        If the file cannot be read or is not TOML.
     SteeringError
         If a number of the card is missing or has no source.
     """
-    card: dict[str, Any] = tomllib.loads(file.read_text())
-    sources = card.pop("sources", {})
+    try:
+        card = from_toml(file)
+        sources = sources_of(card)
+    except (OSError, ValueError) as error:
+        msg = f"{file}: cannot be read as TOML ({error})"
+        raise InputFileError(msg) from error
+    card.pop("sources", None)
     without = sorted(set(card) - set(sources))
     if without:
         msg = f"{file}: no source is given for {', '.join(without)}"

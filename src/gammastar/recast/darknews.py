@@ -6,7 +6,6 @@ are placed with analytic weights instead, never with both.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -19,7 +18,8 @@ import numpy.typing as npt
 import vector
 
 from gammastar.core.constants import LEPTON_MASS
-from gammastar.core.errors import PhysicsError
+from gammastar.core.documents import from_toml
+from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.core.records import FloatArray, Sample
 from gammastar.physics.geometry import Volume
 
@@ -45,12 +45,13 @@ class DarkNewsSchema:
 
 def load_schema(path: Path | None = None) -> DarkNewsSchema:
     """Return the schema of a TOML file, by default that of DarkNews 0.4."""
-    if path is None:
-        text = resources.files("gammastar.recast").joinpath("darknews.toml").read_text()
-    else:
-        text = path.read_text()
-    tables = tomllib.loads(text)
-    return DarkNewsSchema(tables["parquet"], tables["hepmc"], tables["units"])
+    shipped = resources.files("gammastar.recast").joinpath("darknews.toml")
+    try:
+        tables = from_toml(shipped.read_text() if path is None else path)
+        return DarkNewsSchema(tables["parquet"], tables["hepmc"], tables["units"])
+    except (OSError, ValueError, KeyError) as error:
+        msg = f"{path}: is no schema of events with parquet, hepmc and units ({error})"
+        raise InputFileError(msg) from error
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from gammastar.core.data import data_path
+from gammastar.core.documents import from_toml
 from gammastar.core.errors import InputFileError
 from gammastar.core.records import FloatArray
 
@@ -84,8 +83,8 @@ def read_limit(path: Path) -> ExistingLimit:
         If the file is missing or no TOML, or a key is missing or not of its kind.
     """
     try:
-        content: dict[str, Any] = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        content = from_toml(path)
+    except (OSError, ValueError) as error:
         msg = f"{path}: cannot be read as TOML ({error})"
         raise InputFileError(msg) from error
     unknown = set(content) - {*TEXTS, "closed", "mass", "coupling", "changes"}
@@ -98,7 +97,7 @@ def read_limit(path: Path) -> ExistingLimit:
         raise InputFileError(msg)
     try:
         points = np.array([content["mass"], content["coupling"]], dtype=np.float64).T
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         msg = f"{path}: mass and coupling must be equally long lists of numbers ({error})"
         raise InputFileError(msg) from error
     if points.ndim != 2 or len(points) < 2 or not np.all(np.isfinite(points) & (points > 0)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
+from gammastar.core.texts import escaped
 
 __all__ = ["Plane2D", "explorer"]
 
@@ -122,7 +122,7 @@ def explorer(
     banner = (
         '<p class="mock"><b>MOCK</b>: an expected reach from mock data, no exclusion.</p>' if mock else ""
     )
-    text = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("</", "<\\/")
+    text = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     return Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
-        title=html.escape(title), banner=banner, data=text
+        title=escaped(title), banner=banner, data=text
     )

@@ -20,12 +20,14 @@ import numpy.typing as npt
 
 from gammastar.core.errors import PhysicsError, StoreError
 from gammastar.core.records import Reach
-from gammastar.report.saving import write_whole
+from gammastar.core.texts import plain, shortened
+from gammastar.core.whole import write_whole
 
 __all__ = ["Submission", "check_submission", "write_submission"]
 
 BANDS = ("-2 sigma", "-1 sigma", "median", "+1 sigma", "+2 sigma")
 ARCHIVE = "likelihood.tar.gz"
+LONGEST_NAME = 60  # HEPData takes 64 characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +94,14 @@ def write_submission(
     StoreError
         If the folder holds tables of another submission, which would be taken for part of this one.
     """
-    tables = {"Contour": _contour(reach, submission)}
+    contours = {"Contour": reach}
     for name, other in (others or {}).items():
         if np.isfinite(other.edges).all(axis=1).any():
-            tables[f"Contour, {name}"] = _contour(other, submission)
+            contours[shortened(f"Contour, {name}", LONGEST_NAME)] = other
+    tables = {name: _contour(found, submission) for name, found in contours.items()}
     resources = []
     places = {name: f"contour{i or ''}.yaml" for i, name in enumerate(tables)}
-    files: dict[str, bytes] = {
-        places[name]: json.dumps(table, indent=1, allow_nan=False).encode() for name, table in tables.items()
-    }
+    files: dict[str, bytes] = {places[name]: _document(table).encode() for name, table in tables.items()}
     if workspace is not None:
         files[ARCHIVE] = _archive(workspace, patchset)
         description = "Background-only HistFactory workspace and a patch per mass and coupling (test mu = 1)"
@@ -112,17 +113,20 @@ def write_submission(
         {
             "name": name,
             "description": f"{submission.title}. {submission.method if name == 'Contour' else name}. "
-            f"{_clipped(reach if name == 'Contour' else (others or {})[name.removeprefix('Contour, ')])}",
+            f"{_clipped(contours[name])}",
             "keywords": [
                 {"name": "reactions", "values": [submission.reaction]},
                 {"name": "observables", "values": ["CLS"]},
-                {"name": "phrases", "values": ["Upper limit", *submission.phrases]},
+                {
+                    "name": "phrases",
+                    "values": ["Upper limit", *(shortened(phrase, 100) for phrase in submission.phrases)],
+                },
             ],
             "data_file": place,
         }
         for name, place in places.items()
     ]
-    documents = [json.dumps(document, indent=1, allow_nan=False) for document in (head, *listed)]
+    documents = [_document(document) for document in (head, *listed)]
     foreign = sorted({path.name for path in directory.glob("contour*.yaml")} - set(files))
     if foreign:
         msg = f"{directory}: holds {', '.join(foreign[:3])} of another submission; give a folder without it"
@@ -133,6 +137,19 @@ def write_submission(
         write_whole(directory / name, content)
         paths.append(directory / name)
     return paths
+
+
+def _document(content: Any) -> str:
+    """Return JSON that YAML reads as the same: it takes a pair of escaped surrogates for two characters."""
+    return json.dumps(_plain(content), indent=1, allow_nan=False, ensure_ascii=False)
+
+
+def _plain(content: Any) -> Any:
+    if isinstance(content, str):
+        return plain(content)
+    if isinstance(content, dict):
+        return {key: _plain(value) for key, value in content.items()}
+    return [_plain(value) for value in content] if isinstance(content, list) else content
 
 
 def _contour(reach: Reach, submission: Submission) -> dict[str, Any]:
@@ -212,7 +229,7 @@ def check_submission(directory: Path) -> None:
         del validator
         gc.collect()
     if not valid:
-        found = "; ".join(str(m) for several in messages.values() for m in several)
+        found = "; ".join(str(m.message) for several in messages.values() for m in several)
         msg = f"{directory}: not valid for HEPData: {found[:500]}"
         raise PhysicsError(msg)
 

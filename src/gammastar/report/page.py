@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +10,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from gammastar.report.saving import png_bytes, write_whole
+from gammastar.core.texts import escaped
+from gammastar.core.whole import write_whole
+from gammastar.report.saving import png_bytes
 from gammastar.report.tables import Table, html_table
 
 __all__ = ["Provenance", "Section", "page", "save_page"]
@@ -129,7 +130,7 @@ def page(
     >>> "MOCK" in page("Reach", [Section("Result", ["No number yet."])], mock=True)
     True
     """
-    name = html.escape(title)
+    name = escaped(title)
     source = provenance or Provenance()
     body = [f'<h1 id="top">{name}</h1>']
     if mock:
@@ -139,7 +140,7 @@ def page(
         )
     if source.placeholders:
         body += ["<p>Placeholders used in this run:</p>", _list(source.placeholders)]
-    items = "".join(f'<li><a href="#s{i}">{html.escape(s.heading)}</a></li>' for i, s in enumerate(sections))
+    items = "".join(f'<li><a href="#s{i}">{escaped(s.heading)}</a></li>' for i, s in enumerate(sections))
     last = len(sections)
     body.append(
         f'<nav aria-label="Contents"><ol>{items}<li><a href="#s{last}">Provenance</a></li></ol></nav>'
@@ -180,9 +181,9 @@ def save_page(text: str, path: str | os.PathLike[str]) -> Path:
 
 
 def _section(index: int, section: Section, dpi: int) -> str:
-    heading = html.escape(section.heading)
+    heading = escaped(section.heading)
     parts = [f'<section id="s{index}" aria-labelledby="h{index}"><h2 id="h{index}">{heading}</h2>']
-    parts += [f"<p>{html.escape(text)}</p>" for text in section.paragraphs]
+    parts += [f"<p>{escaped(text)}</p>" for text in section.paragraphs]
     parts += [_figure(caption, figure, dpi) for caption, figure in section.figures]
     parts += [_scroll(html_table(table), table.caption or section.heading) for table in section.tables]
     return "\n".join([*parts, "</section>"])
@@ -191,18 +192,18 @@ def _section(index: int, section: Section, dpi: int) -> str:
 def _figure(caption: str, figure: Figure | bytes, dpi: int) -> str:
     drawn = figure if isinstance(figure, bytes) else png_bytes(figure, dpi=dpi)
     content = base64.b64encode(drawn).decode("ascii")
-    text = html.escape(caption)
+    text = escaped(caption)
     image = f'<img alt="{text}" src="data:image/png;base64,{content}">'
     return f"<figure>{image}<figcaption>{text}</figcaption></figure>"
 
 
 def _scroll(table: str, label: str) -> str:
     """Wrap a table so that a narrow screen scrolls it and not the page; reachable by keyboard."""
-    return f'<div class="scroll" role="region" tabindex="0" aria-label="{html.escape(label)}">{table}</div>'
+    return f'<div class="scroll" role="region" tabindex="0" aria-label="{escaped(label)}">{table}</div>'
 
 
 def _list(items: Sequence[str]) -> str:
-    return "<ul>" + "".join(f"<li>{html.escape(item)}</li>" for item in items) + "</ul>"
+    return "<ul>" + "".join(f"<li>{escaped(item)}</li>" for item in items) + "</ul>"
 
 
 def _provenance(index: int, source: Provenance) -> str:
@@ -217,7 +218,7 @@ def _provenance(index: int, source: Provenance) -> str:
             continue
         wrap = "<code>{}</code>" if code else "{}"
         rows = "".join(
-            f'<tr><th scope="row">{html.escape(key)}</th><td>{wrap.format(html.escape(value))}</td></tr>'
+            f'<tr><th scope="row">{escaped(key)}</th><td>{wrap.format(escaped(value))}</td></tr>'
             for key, value in entries.items()
         )
         table = f"<table><caption>{heading}</caption><tbody>{rows}</tbody></table>"

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import io
 import os
-import tempfile
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from gammastar.core.errors import StoreError
+from gammastar.core.whole import write_whole
 from gammastar.report.style import house_style, settle
 
-__all__ = ["png_bytes", "save_figure", "write_whole"]
+__all__ = ["png_bytes", "save_figure"]
 
 
 def png_bytes(figure: Figure, *, dpi: int = 150) -> bytes:
@@ -60,29 +59,3 @@ def _rendered(figure: Figure, kind: str, *, dpi: int, metadata: dict[str, str | 
         settle(figure)
         figure.savefig(buffer, format=kind, dpi=dpi, metadata=metadata)
     return buffer.getvalue()
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file completely or not at all: to a temporary name in the same folder, then rename.
-
-    Raises
-    ------
-    StoreError
-        If the file cannot be written.
-    """
-    temporary: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        temporary = Path(name)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)  # mkstemp makes private files
-        temporary.replace(path)
-    except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        msg = f"cannot write {path}: {error}; check the folder and the free space"
-        raise StoreError(msg) from error

@@ -18,10 +18,13 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.mathtext import MathTextParser
+from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
+from gammastar.core.texts import plain, shortened
 
 __all__ = [
     "BAND68",
@@ -186,10 +189,26 @@ def settle(figure: Figure) -> None:
     The layout engine moves the axes a little at every drawing; without this a figure would differ between
     its files.
     """
+    _harmless(figure)
     if isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
         for _ in range(2):
             figure.draw_without_rendering()
         figure.set_layout_engine("none")
+
+
+def _harmless(figure: Figure) -> None:
+    """Draw names as they are where they hold what matplotlib would take for a formula and cannot read."""
+    parser = MathTextParser("path")
+    for text in figure.findobj(Text):
+        shown = "\n".join(shortened(line) for line in plain(text.get_text()).split("\n"))
+        if shown != text.get_text():
+            text.set_text(shown)
+        try:
+            for line in shown.split("\n"):  # as matplotlib reads them
+                if line.count("$") > 1:
+                    parser.parse(line)
+        except ValueError:
+            text.set_parse_math(False)
 
 
 def log_mass_axis(ax: Axes) -> None:

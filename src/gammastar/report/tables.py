@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.errors import PhysicsError
+from gammastar.core.texts import escaped
 
 __all__ = ["Column", "Number", "Table", "cutflow_table", "html_table", "numbers_table", "text_table"]
 
@@ -106,19 +106,19 @@ def html_table(table: Table) -> str:
     """
     texts, numeric = _cells(table)
     head = "".join(
-        f'<th scope="col" class="n">{html.escape(name)}</th>'
+        f'<th scope="col" class="n">{escaped(name)}</th>'
         if number
-        else f'<th scope="col">{html.escape(name)}</th>'
+        else f'<th scope="col">{escaped(name)}</th>'
         for name, number in zip(table.columns, numeric, strict=True)
     )
     rows = []
     for row in zip(*texts, strict=True):
         cells = "".join(
-            f'<td class="n">{html.escape(cell)}</td>' if number else f"<td>{html.escape(cell)}</td>"
+            f'<td class="n">{escaped(cell)}</td>' if number else f"<td>{escaped(cell)}</td>"
             for cell, number in zip(row, numeric, strict=True)
         )
         rows.append(f"<tr>{cells}</tr>")
-    caption = f"<caption>{html.escape(table.caption)}</caption>" if table.caption else ""
+    caption = f"<caption>{escaped(table.caption)}</caption>" if table.caption else ""
     return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 

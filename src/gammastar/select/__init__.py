@@ -6,7 +6,7 @@ from gammastar.select.cutflow import Cutflow, Step, lost_leptons
 from gammastar.select.cuts import Cuts, GhostVeto
 from gammastar.select.fill import fill
 from gammastar.select.histogram import histograms
-from gammastar.select.pairs import collect, counting, helicity_cosine, pairs
+from gammastar.select.pairs import collect, counting, helicity_cosine, pairs, repeated_events
 from gammastar.select.singles import apply, singles
 
 __all__ = [
@@ -22,5 +22,6 @@ __all__ = [
     "histograms",
     "lost_leptons",
     "pairs",
+    "repeated_events",
     "singles",
 ]

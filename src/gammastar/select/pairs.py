@@ -16,7 +16,7 @@ from gammastar.select.cuts import Cuts, GhostVeto, pair_quantity
 from gammastar.select.kernel import combine
 from gammastar.select.leptons import KINEMATICS, Leptons, as_numpy, selected
 
-__all__ = ["collect", "counting", "helicity_cosine", "pairs"]
+__all__ = ["collect", "counting", "helicity_cosine", "pairs", "repeated_events"]
 
 NO_COLUMN = (*KINEMATICS, "charge")
 
@@ -76,6 +76,45 @@ def collect(chunks: Iterable[ak.Array], cuts: Cuts | None = None) -> tuple[Pairs
         parts.append(part)
         cutflow += flow
     return Pairs.concatenate(parts), warned(cutflow)
+
+
+def repeated_events(pairs: Pairs) -> str:
+    """Return an alarm if numbers of events come back at another place of the data; "" if none does.
+
+    Pairs of one event follow each other in a file. What comes back is another event of the same number, or
+    the same event in a second file.
+
+    Parameters
+    ----------
+    pairs : Pairs
+        In the order in which they were read.
+
+    Examples
+    --------
+    >>> one = np.ones(3)
+    >>> repeated_events(Pairs(one, one, one, np.zeros(3, np.int8), one, np.array([7, 7, 8])))
+    ''
+    """
+    event = pairs.event
+    if len(event) < 2:
+        return ""
+    starts = event[np.r_[True, event[1:] != event[:-1]]]
+    counts = np.unique(starts, return_counts=True)[1]
+    if len(counts) == len(starts):
+        return ""
+    columns = (pairs.energy, pairs.pt, pairs.mass, event)
+    order = np.lexsort(columns)
+    same = int(np.all([np.diff(column[order]) == 0 for column in columns], axis=0).sum())
+    text = f"{int((counts > 1).sum())} event numbers come back at another place of the data"
+    if same:
+        return (
+            f"{text}, and {same} of {len(event)} pairs are there twice with the same kinematics: "
+            "do two files hold the same events? They count twice"
+        )
+    return (
+        f"{text}: such events are resampled together; if they are different events, name all branches that "
+        "identify one (run, luminosity block, event) under `event` of the schema"
+    )
 
 
 def counting(cuts: Cuts, flows: list[Cutflow]) -> Callable[[ak.Array], Pairs]:

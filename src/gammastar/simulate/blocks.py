@@ -14,8 +14,9 @@ from zipfile import BadZipFile
 import awkward as ak
 import numpy as np
 
-from gammastar.core.errors import StoreError
+from gammastar.core.documents import from_json
 from gammastar.core.rng import stream
+from gammastar.core.whole import atomic
 from gammastar.simulate import pythia
 from gammastar.simulate.assembly import Kind, Plan, Progress, Sample, assembled, prepared
 from gammastar.simulate.branches import (
@@ -228,14 +229,8 @@ def _keep(request: Request, index: int, block: SimulatedEvents) -> None:
     arrays["members"] = np.array(muons.fields)
     arrays |= {f"muon_{name}": ak.to_numpy(ak.flatten(muons[name])) for name in muons.fields}
     arrays |= {f"flat_{name}": values for name, values in block.branches.items() if name != "Muon"}
-    temporary = path.with_suffix(".part.npz")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(temporary, **arrays)
-        temporary.replace(path)
-    except OSError as error:
-        msg = f"{path}: the finished block cannot be kept ({error.strerror}); give another cache folder"
-        raise StoreError(msg) from error
+    with atomic(path) as temporary, temporary.open("wb") as stream_:
+        np.savez(stream_, **arrays)
 
 
 def _kept(request: Request, index: int) -> SimulatedEvents | None:
@@ -246,11 +241,10 @@ def _kept(request: Request, index: int) -> SimulatedEvents | None:
     try:
         with path.open("rb") as stream_, np.load(stream_, allow_pickle=False) as file:
             arrays = dict(file)
-    except (OSError, ValueError, BadZipFile):
+        muons = ak.zip({str(name): arrays[f"muon_{name}"] for name in arrays["members"]})
+        muons = ak.unflatten(muons, arrays["counts"])
+        meta = from_json(str(arrays["meta"]))
+    except (OSError, ValueError, KeyError, TypeError, BadZipFile):
         return None
-    branches: dict[str, Any] = {
-        name.removeprefix("flat_"): values for name, values in arrays.items() if name.startswith("flat_")
-    }
-    muons = ak.zip({str(name): arrays[f"muon_{name}"] for name in arrays["members"]})
-    branches["Muon"] = ak.unflatten(muons, arrays["counts"])
-    return SimulatedEvents(branches, json.loads(str(arrays["meta"])))
+    flat = {name.removeprefix("flat_"): x for name, x in arrays.items() if name.startswith("flat_")}
+    return SimulatedEvents(flat | {"Muon": muons}, meta)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from gammastar.core.documents import from_toml, sources_of
 from gammastar.core.errors import InputFileError, SteeringError
 from gammastar.simulate.card import Card, Provenance
 
@@ -26,10 +26,10 @@ def _untag(node: Any, key: str, sources: Mapping[str, str], found: dict[str, Pro
             if set(node) != {"value", "tag", "source"}:
                 msg = f"{path}: {key} has the keys {sorted(node)}; a number has exactly value, tag, source"
                 raise SteeringError(msg)
-            if node["tag"] not in TAGS:
+            if not isinstance(node["tag"], str) or node["tag"] not in TAGS:
                 msg = f"{path}: {key}.tag = {node['tag']!r} is not one of {list(TAGS)}"
                 raise SteeringError(msg)
-            if node["source"] not in sources:
+            if not isinstance(node["source"], str) or node["source"] not in sources:
                 msg = f"{path}: {key}.source = {node['source']!r} is not in [sources]: {sorted(sources)}"
                 raise SteeringError(msg)
             found[key] = Provenance(node["tag"], sources[node["source"]])
@@ -66,14 +66,15 @@ def load_card(path: str | Path) -> Card:
     """
     path = Path(path)
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = from_toml(path)
+        sources = sources_of(raw)
     except OSError as error:
         msg = f"card {path}: cannot be read ({error.strerror}); give the path of a card (TOML)"
         raise InputFileError(msg) from error
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         msg = f"card {path}: not valid TOML: {error}"
         raise InputFileError(msg) from error
-    sources = raw.pop("sources", {})
+    raw.pop("sources", None)
     found: dict[str, Provenance] = {}
     values = _untag(raw, "", sources, found, path)
     try:

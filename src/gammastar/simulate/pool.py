@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import time
@@ -11,11 +12,13 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeAlias
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.errors import PhysicsError, StoreError
+from gammastar.core.whole import atomic
 from gammastar.simulate import pythia
 from gammastar.simulate.card import Card
 from gammastar.simulate.card_parts import PythiaCard
@@ -70,15 +73,18 @@ def _share(
     lines, process, n, seed, index, file = job
     path = None if file is None else Path(file)
     if path is not None and path.is_file():
-        with np.load(path, allow_pickle=False) as kept:
+        with (
+            contextlib.suppress(OSError, ValueError, EOFError, BadZipFile),  # damaged: made again
+            path.open("rb") as stream,
+            np.load(stream, allow_pickle=False) as kept,
+        ):
             return dict(kept), 0.0
     start = time.perf_counter()
     result = pythia.generate(lines, process, n, seed, index)
     seconds = time.perf_counter() - start
     if path is not None:
-        temporary = path.with_suffix(".part.npz")
-        np.savez(temporary, **result)  # type: ignore[arg-type]
-        temporary.replace(path)
+        with atomic(path) as temporary, temporary.open("wb") as output:
+            np.savez(output, **result)  # type: ignore[arg-type]
     return result, seconds
 
 

@@ -17,12 +17,14 @@ import numpy as np
 import numpy.typing as npt
 import uproot
 
+from gammastar.core.documents import from_json
 from gammastar.core.errors import StoreError
+from gammastar.core.whole import atomic
 from gammastar.read.events import chosen, open_tree
 from gammastar.read.http import remote_options
 from gammastar.read.integrity import reading
 from gammastar.read.schema import Schema
-from gammastar.store.manifest import atomic, digest, package_digest
+from gammastar.store.manifest import digest, package_digest
 
 __all__ = ["Chunk", "Job", "Kept", "Source", "read_chunk", "split", "write_chunk"]
 
@@ -184,7 +186,7 @@ def read_chunk(path: Path, key: str | None = None) -> Kept:
         if digest(text) != table.schema.metadata[b"sha256"].decode():
             msg = "its notes do not match their digest"
             raise ValueError(msg)
-        head = json.loads(text)
+        head = from_json(text)
         arrays = {name: _array(table, name, kind) for name, kind in head["arrays"].items()}
         found = str(head["key"]), str(head["content"]), head["notes"]
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:

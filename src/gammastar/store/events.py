@@ -16,7 +16,7 @@ import uproot
 
 from gammastar.core.errors import UserError
 from gammastar.core.records import FloatArray
-from gammastar.store.manifest import atomic
+from gammastar.core.whole import atomic
 
 __all__ = [
     "SUFFIXES",

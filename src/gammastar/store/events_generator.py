@@ -12,7 +12,7 @@ import pyhepmc
 import pylhe
 
 from gammastar.core.records import FloatArray
-from gammastar.store.manifest import atomic
+from gammastar.core.whole import atomic
 
 if TYPE_CHECKING:
     from gammastar.store.events import EventTable

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from gammastar.core.documents import from_json
 from gammastar.core.errors import InputFileError
 from gammastar.store.remote import Remote, kind_of, stamp
 
@@ -245,8 +245,8 @@ def _content(path: Path) -> dict[str, Any]:
         if len(text) > MAX_BYTES:
             msg = f"{path}: larger than {MAX_BYTES >> 20} MB; a fileset is not"
             raise InputFileError(msg)
-        content = json.loads(text)
-    except (OSError, EOFError, ValueError, RecursionError) as error:
+        content = from_json(text)
+    except (OSError, EOFError, ValueError) as error:
         msg = f"{path}: is not a fileset ({str(error)[:200]})"
         raise InputFileError(msg) from error
     if not isinstance(content, dict):

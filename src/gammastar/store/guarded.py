@@ -5,15 +5,21 @@ from __future__ import annotations
 import math
 import shutil
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gammastar.core.errors import InputFileError, StoreError
-from gammastar.store.chunks import read_chunk
-from gammastar.store.manifest import atomic, file_sha256, read_json, read_manifest
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
 
-__all__ = ["check_chunks", "check_results", "finite", "read_result", "unpack"]
+from gammastar.core.errors import InputFileError, StoreError
+from gammastar.core.whole import atomic
+from gammastar.store.chunks import read_chunk
+from gammastar.store.manifest import file_sha256, read_json, read_manifest
+
+__all__ = ["check_chunks", "check_results", "finite", "read_result", "read_tensors", "unpack"]
 
 MAX_JSON = 256 << 20
 MAX_ARCHIVE = 1 << 30
@@ -81,6 +87,37 @@ def check_results(folder: Path, names: Iterable[str], *, finished: bool = False)
             msg = f"{path}: SHA-256 is {found}, the manifest has {expected}; the file was changed or damaged"
             raise StoreError(msg)
     return known
+
+
+def read_tensors(path: Path, dimensions: Mapping[str, int]) -> dict[str, npt.NDArray[np.float64]]:
+    """Return arrays of a safetensors file.
+
+    Parameters
+    ----------
+    path : Path
+    dimensions : mapping of str to int
+        Of each array by its name.
+
+    Raises
+    ------
+    InputFileError
+        If the file is missing or damaged, lacks one, or one has other dimensions, nothing or values that are
+        not finite.
+    """
+    try:
+        found = {name: np.asarray(array, dtype=np.float64) for name, array in load_file(path).items()}
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
+        msg = f"{path}: cannot be read ({error}); run again"
+        raise InputFileError(msg) from error
+    for name, n in dimensions.items():
+        array = found.get(name)
+        if array is None or array.ndim != n or not array.size or not np.isfinite(array).all():
+            what = (
+                "is missing" if array is None else f"has shape {array.shape}, or values that are not finite"
+            )
+            msg = f"{path}: {name} {what}; expected finite numbers in {n} dimensions; run again"
+            raise InputFileError(msg)
+    return found
 
 
 def finite(content: Any, where: str) -> None:
@@ -163,7 +200,10 @@ def check_chunks(folder: Path) -> int:
     StoreError
         If one is damaged.
     """
-    paths = sorted((folder / "chunks").rglob("*.parquet"))
+    found = (folder / "chunks").rglob("*.parquet")
+    paths = sorted(
+        path for path in found if not path.name.startswith(".")
+    )  # a killed write leaves hidden ones
     for path in paths:
         read_chunk(path)
     return len(paths)

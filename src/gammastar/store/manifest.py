@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import json
-import os
 import platform
 import re
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,12 +15,12 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
+from gammastar.core.documents import from_json
 from gammastar.core.errors import StoreError
-from gammastar.core.space import full, told
+from gammastar.core.whole import atomic
 
 __all__ = [
     "MANIFEST",
-    "atomic",
     "digest",
     "file_sha256",
     "is_published",
@@ -49,44 +46,10 @@ _PUBLISHED = re.compile(
     re.DOTALL,
 )
 
-_UMASK = os.umask(0)
-os.umask(_UMASK)
 _PACKAGES = (
     *("gammastar", "awkward", "boost-histogram", "hist", "numba", "numpy", "pydantic", "pyhf", "safetensors"),
     *("scipy", "torch", "uproot", "vector", "zuko"),
 )
-
-
-@contextlib.contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` that replaces it when the block ends without an error.
-
-    Raises
-    ------
-    StoreError
-        If the folder cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp" + path.suffix, dir=path.parent)
-    except OSError as error:
-        why = told(error, path.parent) if full(error) else error.strerror
-        msg = f"{path}: the folder cannot be written: {why}; choose another with --output"
-        raise StoreError(msg) from error
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        temporary.chmod(0o666 & ~_UMASK)  # a temporary file is private, a result is not
-        temporary.replace(path)
-    except OSError as error:
-        why = told(error, path.parent) if full(error) else error.strerror
-        msg = f"{path}: cannot be written: {why}"
-        raise StoreError(msg) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -114,8 +77,8 @@ def read_json(path: Path) -> Any:
         If the file is missing or damaged.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        return from_json(path.read_bytes())
+    except (OSError, ValueError) as error:
         msg = f"{path}: cannot be read as JSON ({str(error)[:200]})"
         raise StoreError(msg) from error
 

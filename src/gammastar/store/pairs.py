@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gammastar.core.documents import from_json
 from gammastar.core.errors import StoreError
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import FloatArray
+from gammastar.core.whole import atomic
 from gammastar.store.folder import sweep
-from gammastar.store.manifest import atomic
 
 __all__ = ["PairChunk", "read_pairs", "write_pairs"]
 
@@ -129,7 +130,7 @@ def read_pairs(source: Path | Sequence[Path]) -> Iterator[PairChunk]:
     for path in paths:
         try:
             table = parquet.read_table(path)
-            about = json.loads((table.schema.metadata or {})[b"gammastar"])
+            about = from_json((table.schema.metadata or {})[b"gammastar"])
             columns = {name: table.column(name).to_numpy() for name in table.column_names}
             pairs = Pairs(
                 **{name: columns[name] for name in FIXED},
@@ -138,8 +139,9 @@ def read_pairs(source: Path | Sequence[Path]) -> Iterator[PairChunk]:
         except (
             OSError,
             KeyError,
+            TypeError,
             ValueError,
-        ) as error:  # pyarrow's errors derive from ValueError and OSError
+        ) as error:  # pyarrow's derive from the first and last
             msg = f"{path}: is not a file of pairs, or damaged ({' '.join(str(error).split())[:200]})"
             raise StoreError(msg) from error
         yield PairChunk(pairs, columns.get(SEED), columns.get(SIGNED), columns.get(POSTERIOR))

@@ -13,10 +13,12 @@ import uproot
 from hist import Hist
 
 from gammastar.core.axes import variable
-from gammastar.core.errors import StoreError
+from gammastar.core.errors import PhysicsError, StoreError
 from gammastar.core.records import Exposure, Spectrum
 from gammastar.core.stats import filled
-from gammastar.store.manifest import atomic, read_json, write_json
+from gammastar.core.texts import cell
+from gammastar.core.whole import atomic
+from gammastar.store.manifest import read_json, write_json
 
 __all__ = ["read_spectrum", "write_histograms", "write_spectrum", "write_table"]
 
@@ -65,7 +67,7 @@ def read_spectrum(path: Path) -> Spectrum:
             exposure=None if exposure is None else Exposure(**exposure),
             domain=np.asarray(content["domain"], dtype=bool),
         )
-    except (KeyError, TypeError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError, PhysicsError) as error:
         msg = f"{path}: is not a spectrum ({error})"
         raise StoreError(msg) from error
 
@@ -78,12 +80,12 @@ def write_histograms(path: Path, histograms: Mapping[str, Hist[Any]]) -> None:
 
 
 def write_table(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
-    """Write columns of equal length as CSV."""
+    """Write columns of equal length as CSV; names that look like formulae get an apostrophe."""
     lengths = {name: len(values) for name, values in columns.items()}
     if len(set(lengths.values())) > 1:
         msg = f"{path}: columns of different length {lengths}"
         raise StoreError(msg)
     with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
-        writer.writerow(columns)
-        writer.writerows(zip(*columns.values(), strict=True))
+        writer.writerow(map(cell, columns))
+        writer.writerows(map(cell, row) for row in zip(*columns.values(), strict=True))

@@ -20,6 +20,7 @@ __all__ = ["Pool", "mixed_pairs", "r_factor", "with_multiplicity"]
 
 IntArray = npt.NDArray[np.int64]
 MOST = 200_000  # leptons of a class
+EXACT = 2.0**53  # integers below are floats as well
 SIGNS: tuple[tuple[int, int, int], ...] = ((0, 1, -1), (2, 1, 1), (-2, -1, -1))
 
 
@@ -158,14 +159,17 @@ def mixed_pairs(pool: Pool, n: int, *, rng: np.random.Generator) -> Pairs:
         msg = f"mixed_pairs: n = {n} pairs of a pool of {len(pool.charge)} leptons; both must be positive"
         raise UserError(msg)
     leptons = np.ascontiguousarray(pool.momentum, dtype=np.float64)
+    events = pool.event
+    if len(events) and np.abs(events.astype(np.float64)).max() > EXACT:
+        events = np.unique(events, return_inverse=True)[1]  # numbers that columns of floats keep apart
     parts = []
     for charge, one, two in SIGNS:
         first, second, weight = _drawn(pool, (one, two), n, rng)
         values = _kinematics(leptons, first, second)
         columns = {
             "angle": values[:, 3],
-            "event_1": pool.event[first].astype(np.float64),
-            "event_2": pool.event[second].astype(np.float64),
+            "event_1": events[first].astype(np.float64),
+            "event_2": events[second].astype(np.float64),
         }
         parts.append(
             Pairs(

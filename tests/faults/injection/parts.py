@@ -16,7 +16,7 @@ from gammastar.core.errors import StoreError
 from gammastar.core.rng import stream
 from gammastar.store.chunks import Source, read_chunk, write_chunk
 from gammastar.store.manifest import digest
-from injection import damage, kills, memory, models, steerings, texts, workers
+from injection import attacks, damage, kills, memory, models, steerings, texts, workers
 
 
 @dataclass(frozen=True)
@@ -201,6 +201,14 @@ def _memory(gigabytes: float) -> Callable[[Path, int], Iterator[Result]]:
     return run
 
 
+def _adversarial(attack: Callable[[Path, int], attacks.Found]) -> Callable[[Path, int], Iterator[Result]]:
+    def run(folder: Path, portion: int) -> Iterator[Result]:
+        for what, tried in attack(folder, portion):
+            yield Result(what, tried.n, len(tried.wrong), note="; ".join(tried.wrong)[:300])
+
+    return run
+
+
 FULL = {
     "runs": Part(10, _runs(10)),
     "known": Part(len(damage.CODECS), _known(67)),
@@ -213,6 +221,7 @@ FULL = {
     "skips": Part(1, _skips(500)),
     "workers": Part(5, _workers(10)),
     "memory": Part(10, _memory(5.0)),
+    "adversarial": Part(attacks.N_PORTIONS, _adversarial(attacks.attack)),
 }
 QUICK = {
     "known": Part(1, lambda folder, _: _known(1)(folder, -1)),
@@ -222,6 +231,7 @@ QUICK = {
     "steerings": Part(1, _steerings),
     "models": Part(1, _models(2)),
     "executors": Part(1, _executors),
+    "adversarial": Part(1, _adversarial(lambda folder, _: attacks.draw(folder))),
 }
 
 

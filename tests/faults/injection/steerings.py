@@ -75,8 +75,16 @@ def flat(content: dict[str, Any]) -> str:
     return "".join(f"{k} = {toml(v)}\n" for k, v in keys.items()) + text(tables)
 
 
+class Raw(str):
+    """A value as it stands in the file."""
+
+    __slots__ = ()
+
+
 def toml(value: Any) -> str:
     """Write a value as TOML."""
+    if isinstance(value, Raw):
+        return str(value)
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):

@@ -1,0 +1,128 @@
+"""TOML and JSON from files of anybody: bounded in size and depth, with one kind of error."""
+
+from __future__ import annotations
+
+import json
+import stat
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from gammastar.core.texts import plain
+
+__all__ = ["from_json", "from_toml", "name_of", "sources_of", "text_of"]
+
+MAX_BYTES = 16 << 20  # of a TOML file: a detector or a grey area has some kB
+LONGEST_NAME = 100
+DEEPEST = 60  # tables or lists in each other
+
+
+def text_of(path: Path, most: int = MAX_BYTES) -> str:
+    """Return the text of a file.
+
+    Raises
+    ------
+    OSError
+        If it is missing or cannot be read.
+    ValueError
+        If it is a device or pipe, larger than `most` bytes, or no text in UTF-8.
+    """
+    with path.open("rb") as stream:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            msg = "is no regular file"
+            raise ValueError(msg)
+        if status.st_size > most:
+            msg = f"has {status.st_size} bytes; at most {most} are read"
+            raise ValueError(msg)
+        return stream.read(most + 1).decode("utf-8")
+
+
+def from_toml(source: Path | str, most: int = MAX_BYTES) -> dict[str, Any]:
+    """Return the tables of a TOML file or text.
+
+    Raises
+    ------
+    OSError
+        If the file is missing or cannot be read.
+    ValueError
+        If it is no TOML, larger than `most` bytes or nested too deep.
+    """
+    text = text_of(source, most) if isinstance(source, Path) else source
+    try:
+        content = tomllib.loads(text)
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    _shallow(content)
+    return content
+
+
+def sources_of(content: Mapping[str, Any]) -> dict[str, str]:
+    """Return the table ``[sources]``, which says where numbers come from.
+
+    Raises
+    ------
+    ValueError
+        If it is no table of texts.
+    """
+    sources = content.get("sources", {})
+    if not isinstance(sources, dict) or not all(isinstance(text, str) for text in sources.values()):
+        msg = "sources: must be a table of texts, one for each key or table"
+        raise ValueError(msg)
+    return sources
+
+
+def name_of(content: Mapping[str, Any]) -> str:
+    """Return `name`, which stands in titles, tables and figures; "" if there is none.
+
+    Raises
+    ------
+    ValueError
+        If it is no text of one line that can be shown.
+    """
+    name = content.get("name", "")
+    if not isinstance(name, str) or len(name) > LONGEST_NAME or plain(name, keep="") != name:
+        msg = f"name: must be a text of one line, without control characters, of {LONGEST_NAME} at most"
+        raise ValueError(msg)
+    return name
+
+
+def from_json(text: str | bytes, *, refuse: Callable[[str], Any] | None = None) -> Any:
+    """Return what a JSON text says; `refuse` is called with NaN and Infinity, which JSON does not know.
+
+    Raises
+    ------
+    ValueError
+        If it is no JSON or nested too deep.
+
+    Examples
+    --------
+    >>> from_json('{"a": [1]}')
+    {'a': [1]}
+    >>> from_json("[" * 100_000)
+    Traceback (most recent call last):
+    ...
+    ValueError: nested too deep
+    """
+    try:
+        content = json.loads(text, parse_constant=refuse)
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    _shallow(content)
+    return content
+
+
+_TOO_DEEP = "nested too deep"
+
+
+def _shallow(content: Any) -> None:
+    """Refuse what is so deep that functions which call themselves would end the process."""
+    layer = [content] if isinstance(content, dict | list) else []
+    for _ in range(DEEPEST):
+        if not layer:
+            return
+        items = (item.values() if isinstance(item, dict) else item for item in layer)
+        layer = [inner for item in items for inner in item if isinstance(inner, dict | list)]
+    if layer:
+        raise ValueError(_TOO_DEEP)

@@ -1,0 +1,61 @@
+"""Names that try to be markup, formulae, code or commands stay names, wherever they are shown."""
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from injection import names
+from injection.hostile import NAMES
+
+from gammastar.core.errors import UserError
+from gammastar.physics.detector import load_detector
+from gammastar.physics.millicharge_detector import load_millicharge_detector
+
+ROOT = Path(__file__).resolve().parents[2]
+SLOW = {names.in_figures: 10, names.in_submissions: 11}  # every so many names
+
+
+@pytest.mark.parametrize("writer", names.WRITERS, ids=lambda writer: writer.__name__)
+def test_names_stay_names(tmp_path, writer):
+    if writer is names.in_submissions:
+        pytest.importorskip("hepdata_validator")
+    wrong = [names.through(name, writer, tmp_path) for name in NAMES[:: SLOW.get(writer, 1)]]
+    assert [what for found in wrong for what in found] == []
+
+
+@pytest.mark.parametrize("name", ["$\\frac{1}{$", "x" * 3000, "\x1b[31m", "a$b\n$\\bad{$"])
+def test_figures_draw_what_is_no_formula(tmp_path, name):
+    assert names.through(name, names.in_figures, tmp_path) == []
+
+
+@pytest.mark.filterwarnings("ignore:jsonschema.*:DeprecationWarning")
+@pytest.mark.parametrize("name", ["\ud800lone", "中文 😀", "x" * 3000, "\x1b: - &a !!x\n---\n"])
+def test_submissions_are_valid_whatever_the_names(tmp_path, name):
+    pytest.importorskip("hepdata_validator")
+    assert names.through(name, names.in_submissions, tmp_path) == []
+
+
+def test_file_names_that_are_no_text(tmp_path):
+    """A name of bytes that are no UTF-8 comes with lone surrogates; reports and tables take it."""
+    name = os.fsdecode(b"caf\xe9.root")
+    for writer in (names.in_pages, names.in_tables, names.in_figures, names.in_files, names.on_terminal):
+        assert names.through(name, writer, tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["\x1b[31m", "two\nlines", "x" * 3000, "\u202eabc", 7, ["a"]])
+@pytest.mark.parametrize(
+    ("shipped", "load"), [("na62_dump", load_detector), ("mcp_bars", load_millicharge_detector)]
+)
+def test_detectors_have_names_that_can_be_shown(tmp_path, name, shipped, load):
+    text = (ROOT / "data" / "detectors" / f"{shipped}.toml").read_text()
+    path = tmp_path / "mine.toml"
+    said = json.dumps(name).replace("\\", "\\\\")
+    path.write_text(re.sub(r'^name = ".*"$', f"name = {said}", text, count=1, flags=re.MULTILINE))
+    with pytest.raises(UserError, match=r"mine\.toml.*name"):
+        load(path)
