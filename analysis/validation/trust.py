@@ -90,9 +90,9 @@ def pseudo_experiments() -> Iterator[dict]:
 
 
 def rate_of_the_main_job() -> Iterator[dict]:
-    """Compare the rate of a finished run at every mass of its scan with that of its MOCK card, in closed form."""
+    """Compare the rate of a finished run at the masses of its scan with its MOCK card in closed form."""
     rows = (
-        ("main job: largest distance of the rate from truth, full phase space [its σ]", 4.0, "all masses"),
+        ("main job: largest distance of the rate from truth, full phase space, in σ", 4.0, "all masses"),
         ("main job: rms log₁₀(rate/truth), 0.74 to 1.06 GeV", 0.04, "exact masses on and beside ω and φ"),
     )
     path = ANALYSIS.parent / "results" / "na60_dimuon" / "stages" / "predict.npz"

@@ -212,3 +212,26 @@ def test_smeared_masses_have_no_lines():
     assert mass_dependence(steering(smeared, None)) == "bins"
     with pytest.raises(SteeringError, match=r"needs true masses; unfold.preset = 'smeared mass"):
         mass_dependence(steering(smeared, "lines"))
+
+
+def test_interference_of_rho_and_omega_is_an_error_beside_the_omega():
+    """A coherent sum of both amplitudes lies within the error of full coherence, and the ω's bin keeps its sum."""
+    contents = integrals(cocktail)
+    plain, mixed = (fit_mass_shape(spectrum(contents), m_lepton=M_MU, coherence=c) for c in (0.0, 1.0))
+    m = np.array([0.5, 0.74, 0.772, 0.795, 0.82, 1.0])
+    value, cov = mixed.density(m)
+    np.testing.assert_allclose(value, plain.density(m)[0])
+    extra = np.sqrt(np.diag(cov) - np.diag(plain.density(m)[1]))
+    np.testing.assert_allclose(extra, np.abs(mixed.interference(m)), rtol=1e-6)
+    # the coherent sum of amplitudes with these intensities and the phases of the propagators
+    parts = {c.name: y * c.density(m) for c, y in zip(mixed.components, mixed.yields, strict=True)}
+    pole, gamma = (mass(113), 0.1491), (mass(223), width(223))
+    phase = [np.angle(1 / (a**2 - m**2 - 1j * a * b)) for a, b in (pole, gamma)]
+    total = (
+        np.abs(sum(np.sqrt(parts[k]) * np.exp(1j * p) for k, p in zip(("rho", "omega"), phase, strict=True)))
+        ** 2
+    )
+    found = total - parts["rho"] - parts["omega"]
+    np.testing.assert_allclose(mixed.interference(m)[1:5], found[1:5], rtol=0.25)
+    assert extra[0] < 0.05 * value[0]
+    assert extra[3] > 0.2 * value[3]

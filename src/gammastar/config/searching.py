@@ -43,7 +43,8 @@ class Predict(Section):
     `channels` may add processes that it cannot hold; an overlap is refused. `mass_range` bounds the masses.
     `mass_dependence` of the measured rate: "lines" fits a continuum and ω and φ as natural lines to the mass
     bins; "bins" is straight between the means of the bins, wrong by factors beside a line; by default lines
-    where the bins allow it (up to 1.2 GeV, at most 60 MeV wide, 3 more than components).
+    where the bins allow it (up to 1.2 GeV, at most 60 MeV wide, 3 more than components). `coherence`: its σ
+    between ρ and ω, an error of the rate beside the ω; 0 adds intensities.
     """
 
     model: str = "dark_photon"
@@ -57,6 +58,7 @@ class Predict(Section):
     target_z: Positive = 82.0
     sampler: Literal["flow", "histogram"] = "flow"
     mass_dependence: Literal["lines", "bins"] | None = None
+    coherence: Share = 0.0
     masses: Masses = ()
     mass_range: PositiveRange | None = None
     n_masses: Annotated[int, Field(ge=2, le=10_000)] = 40

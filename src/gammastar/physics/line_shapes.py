@@ -13,9 +13,9 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.physics.kroll_wada import lepton_factor
 
-__all__ = ["RHO_MASS_MAX", "breit_wigner", "rho_mass_density", "rho_width"]
+__all__ = ["RHO_MASS_MAX", "breit_wigner", "rho_mass_density", "rho_omega_phase", "rho_width"]
 
-RHO = 113
+RHO, OMEGA = 113, 223
 RHO_MASS_MAX = 1.5  # GeV: upper end of the normalised ρ line shape
 
 
@@ -45,6 +45,31 @@ def rho_width(m: npt.ArrayLike) -> FloatArray:
     q0 = np.sqrt(pole**2 / 4.0 - M_PI_CHARGED**2)
     q = np.sqrt(np.clip(m**2 / 4.0 - M_PI_CHARGED**2, 0.0, None))
     return np.asarray(width(RHO) * pole / np.maximum(m, 1e-9) * (q / q0) ** 3, dtype=np.float64)
+
+
+def rho_omega_phase(m: npt.ArrayLike) -> FloatArray:
+    """Return cos of the phase between the propagators of ρ and ω, by which their interference goes.
+
+    Parameters
+    ----------
+    m : array_like
+        [GeV]
+
+    Notes
+    -----
+    Phases of 1/(M² − m² − iMΓ), the width of the ρ running. About a right angle at the ω, where the ω is at its
+    peak and the ρ beyond: the interference changes sign there.
+
+    Examples
+    --------
+    >>> below, above = rho_omega_phase([0.76, 0.81])
+    >>> bool(below * above < 0)
+    True
+    """
+    s = np.asarray(m, dtype=np.float64) ** 2
+    rho = mass(RHO) ** 2 - s - 1j * mass(RHO) * rho_width(np.sqrt(s))
+    omega = mass(OMEGA) ** 2 - s - 1j * mass(OMEGA) * width(OMEGA)
+    return np.asarray(np.cos(np.angle(omega) - np.angle(rho)), dtype=np.float64)
 
 
 def _rho_shape(m: npt.ArrayLike, temperature: float, m_lepton: float) -> FloatArray:

@@ -284,8 +284,15 @@ def measured_production(
         msg = "[spectrum] and [predict] are needed for the rate of virtual photons"
         raise SteeringError(msg)
     m_lepton, exposure = LEPTON_MASS[exposed.lepton], measured.exposure
-    asked = mass_dependence(ctx.steering)
-    photon = photons_of(measured, m_lepton, sampler, in_domain, weights, mass_dependence=asked)
+    photon = photons_of(
+        measured,
+        m_lepton,
+        sampler,
+        in_domain,
+        weights,
+        mass_dependence=mass_dependence(ctx.steering),
+        coherence=section.coherence,
+    )
     _told_shape(ctx, photon.shape)
     interaction = float(-np.expm1(-exposure.thickness))
     others = [
@@ -336,8 +343,9 @@ def photons_of(
     weights: predict.ReplicaWeights | None = None,
     *,
     mass_dependence: str | None = None,
+    coherence: float = 0.0,
 ) -> predict.VirtualPhoton:
-    """Return the channel of measured virtual photons; `mass_dependence` as in [predict].
+    """Return the channel of measured virtual photons; `mass_dependence` and `coherence` as in [predict].
 
     Raises
     ------
@@ -350,7 +358,7 @@ def photons_of(
     shape = None
     if mass_dependence != "bins":
         try:
-            shape = spectrum.fit_mass_shape(measured, m_lepton=m_lepton)
+            shape = spectrum.fit_mass_shape(measured, m_lepton=m_lepton, coherence=coherence)
         except PhysicsError as error:
             if mass_dependence == "lines":
                 msg = f"predict.mass_dependence = 'lines': {error}; change [select] mass, or take 'bins'"

@@ -86,6 +86,7 @@ class Record:
             self.flow,
             self.domain.in_domain,
             mass_dependence=mass_dependence(self.steering),
+            coherence=0.0 if self.steering.predict is None else self.steering.predict.coherence,
         )
 
     def detectors(self) -> dict[str, Detector]:

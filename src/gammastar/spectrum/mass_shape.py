@@ -13,6 +13,7 @@ from scipy.stats import chi2 as chi2_distribution
 from gammastar.core.axes import MASS
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray, Spectrum
+from gammastar.physics.line_shapes import rho_omega_phase
 from gammastar.physics.mass_components import Component, cocktail_components
 from gammastar.spectrum.normalise import mass_density
 
@@ -21,6 +22,7 @@ __all__ = ["HIGHEST", "MassShape", "fit_mass_shape"]
 HIGHEST = 1.2  # GeV; heavier mesons than the φ have no line here
 SPARE = 3  # bins more than components, at least
 COARSEST = 0.06  # GeV; wider bins do not tell a line from the continuum
+MIXED = ("rho", "omega")  # lines that may interfere
 MISFIT = 1e-4  # p-value below which the bins know better than the components
 FLOOR = 1e-3  # relative error of a bin that keeps a covariance from being singular
 
@@ -40,6 +42,8 @@ class MassShape:
     edges, contents, bin_cov : NDArray, shapes (n + 1,) [GeV], (n,), (n, n)
         Of the bins.
     chi2, ndf : float, int
+    coherence : float
+        Standard deviation of the coherence of ρ and ω: 0 adds their intensities, 1 allows for all of it.
 
     Notes
     -----
@@ -56,6 +60,7 @@ class MassShape:
     bin_cov: FloatArray
     chi2: float
     ndf: int
+    coherence: float = 0.0
 
     @property
     def p_value(self) -> float:
@@ -82,6 +87,21 @@ class MassShape:
             return self.yields @ shapes, shapes.T @ self.cov @ shapes
         linear = self._map(shapes, mass)
         return np.clip(self.contents, 0.0, None) @ linear, linear.T @ self.bin_cov @ linear
+
+    def interference(self, mass: npt.ArrayLike) -> FloatArray:
+        """Return dN/dm of fully coherent ρ and ω beyond their sum [1/GeV], of unknown sign, shape (m,).
+
+        Notes
+        -----
+        2 √(y_ρ f_ρ y_ω f_ω) cos of the phase between the propagators.
+        """
+        m = np.atleast_1d(np.asarray(mass, dtype=np.float64))
+        both = [
+            y * c.density(m) for y, c in zip(self.yields, self.components, strict=True) if c.name in MIXED
+        ]
+        if len(both) < len(MIXED):
+            return np.zeros_like(m)
+        return np.asarray(2.0 * np.sqrt(np.clip(both[0] * both[1], 0.0, None)) * rho_omega_phase(m))
 
     def _shapes(self, mass: npt.ArrayLike) -> FloatArray:
         m = np.atleast_1d(np.asarray(mass, dtype=np.float64))
@@ -111,7 +131,9 @@ class MassShape:
         PhysicsError
             If a mass lies outside the bins.
         """
-        return self._values(self._shapes(mass), np.atleast_1d(np.asarray(mass, dtype=np.float64)))
+        value, cov = self._values(self._shapes(mass), np.atleast_1d(np.asarray(mass, dtype=np.float64)))
+        mixed = self.coherence * self.interference(mass)
+        return value, cov + np.outer(mixed, mixed)
 
     def binned(self, edges: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
         """Return the contents of other bins of mass and their covariance, shapes (b,), (b, b)."""
@@ -127,7 +149,12 @@ class MassShape:
 
 
 def fit_mass_shape(
-    spectrum: Spectrum, *, m_lepton: float, temperature: float = 0.161, smooth: int = 2
+    spectrum: Spectrum,
+    *,
+    m_lepton: float,
+    temperature: float = 0.161,
+    smooth: int = 2,
+    coherence: float = 0.0,
 ) -> MassShape:
     """Fit continuum and lines to the mass bins of a spectrum.
 
@@ -140,6 +167,8 @@ def fit_mass_shape(
         Of the Boltzmann factor of the ρ [GeV].
     smooth : int
         Polynomials for what no meson explains.
+    coherence : float
+        Standard deviation of the coherence of ρ and ω, for the error beside the ω.
 
     Raises
     ------
@@ -174,7 +203,8 @@ def fit_mass_shape(
     ndf = len(contents) - int((yields > 0).sum())
     spread = projection @ cov @ projection.T * max(1.0, chi2 / ndf)
     spread = (spread + spread.T) / 2
-    return MassShape(tuple(components), yields, spread, projection, edges, contents, cov, chi2, ndf)
+    known = (tuple(components), yields, spread, projection)
+    return MassShape(*known, edges, contents, cov, chi2, ndf, coherence)
 
 
 def _usable(edges: FloatArray, components: int) -> None:
