@@ -57,8 +57,8 @@ def rho_omega_phase(m: npt.ArrayLike) -> FloatArray:
 
     Notes
     -----
-    Phases of 1/(M² − m² − iMΓ), the width of the ρ running. About a right angle at the ω, where the ω is at its
-    peak and the ρ beyond: the interference changes sign there.
+    Phases of 1/(M² − m² − iMΓ), the width of the ρ running. The interference changes sign near the ω, where
+    the phase of the ω passes a right angle.
 
     Examples
     --------
