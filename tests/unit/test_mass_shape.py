@@ -215,7 +215,7 @@ def test_smeared_masses_have_no_lines():
 
 
 def test_interference_of_rho_and_omega_is_an_error_beside_the_omega():
-    """A coherent sum of both amplitudes lies within the error of full coherence, and the ω's bin keeps its sum."""
+    """The error of full coherence is what a coherent sum of both amplitudes adds."""
     contents = integrals(cocktail)
     plain, mixed = (fit_mass_shape(spectrum(contents), m_lepton=M_MU, coherence=c) for c in (0.0, 1.0))
     m = np.array([0.5, 0.74, 0.772, 0.795, 0.82, 1.0])

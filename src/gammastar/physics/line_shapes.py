@@ -57,14 +57,13 @@ def rho_omega_phase(m: npt.ArrayLike) -> FloatArray:
 
     Notes
     -----
-    Phases of 1/(M² − m² − iMΓ), the width of the ρ running. The interference changes sign near the ω, where
-    the phase of the ω passes a right angle.
+    Phases of 1/(M² − m² − iMΓ), the width of the ρ running; amplitudes that are made in phase. At the ω both
+    phases pass a right angle, and the interference is largest.
 
     Examples
     --------
-    >>> below, above = rho_omega_phase([0.76, 0.81])
-    >>> bool(below * above < 0)
-    True
+    >>> [round(float(value), 2) for value in rho_omega_phase([0.76, 0.7827, 0.8])]
+    [0.39, 1.0, 0.52]
     """
     s = np.asarray(m, dtype=np.float64) ** 2
     rho = mass(RHO) ** 2 - s - 1j * mass(RHO) * rho_width(np.sqrt(s))
