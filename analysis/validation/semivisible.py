@@ -286,7 +286,8 @@ def _na64() -> Iterator[dict]:
                 text = f"{ours:.2f} from bremsstrahlung alone: positron annihilation dominates here"
                 yield _skip(quantity, text)
                 continue
-            yield _row(quantity, ours, 0.525, 0.275, "PRL 123 (2019) 121801; arXiv:2307.02404")
+            source = "0.25 to 0.80 in PRL 123 (2019) 121801; arXiv:2307.02404"
+            yield _row(quantity, ours, 0.525, 0.0, source) | {"measured": True}
 
 
 def _verdicts(*, quick: bool) -> Iterator[dict]:
