@@ -4,15 +4,20 @@ import json
 import os
 import re
 import sys
+import tomllib
 from pathlib import Path
 
+import awkward as ak
+import numpy as np
 import pytest
+import uproot
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from injection import names
 from injection.hostile import NAMES
 
+from gammastar import read
 from gammastar.core.errors import UserError
 from gammastar.physics.detector import load_detector
 from gammastar.physics.millicharge_detector import load_millicharge_detector
@@ -59,3 +64,17 @@ def test_detectors_have_names_that_can_be_shown(tmp_path, name, shipped, load):
     path.write_text(re.sub(r'^name = ".*"$', f"name = {said}", text, count=1, flags=re.MULTILINE))
     with pytest.raises(UserError, match=r"mine\.toml.*name"):
         load(path)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if "\ud800" not in n and "/" not in n and ";" not in n])
+def test_proposed_schemas_name_trees_as_they_are(tmp_path, name):
+    """Quotes, line breaks and escapes in the name of a tree make no TOML of their own."""
+    name = f"ev{name[:60]}"
+    counts, rng = np.full(50, 2), np.random.default_rng(1)
+    leptons = {f"Muon_{key}": ak.unflatten(rng.normal(9.0, 1.0, 100), counts) for key in ("px", "py", "pz")}
+    leptons["Muon_charge"] = ak.unflatten(rng.choice(np.array([-1, 1], np.int32), 100), counts)
+    with uproot.recreate(tmp_path / "x.root") as file:
+        file.mktree(name, {key: values.type.content for key, values in leptons.items()}).extend(leptons)
+    read.write_schema(tmp_path / "s.toml", read.describe(tmp_path / "x.root", lepton="mu"))
+    assert tomllib.loads((tmp_path / "s.toml").read_text(encoding="utf-8"))["tree"] == name
+    assert len(list(read.open_events(tmp_path / "x.root", read.load_schema(tmp_path / "s.toml")))) == 1

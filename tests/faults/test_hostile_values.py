@@ -5,6 +5,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -26,7 +27,7 @@ from gammastar.recast.darknews import load_schema as load_darknews
 from gammastar.report.existing import read_limit
 from gammastar.simulate import load_card
 from gammastar.store.filesets import read_fileset
-from gammastar.store.manifest import read_json
+from gammastar.store.manifest import read_json, write_json
 from gammastar.store.records import read_spectrum
 
 DIGITS = "1" * 6000
@@ -75,6 +76,9 @@ def refused(folder, section, key, value):
         ("unfold", "n_replicas", "1_000_000_000", "less"),
         ("predict", "n_sample", "10_000_000_000", "less"),
         ("infer", "n_couplings", "1_000_000", "less"),
+        ("infer", "background", "1e9", "less"),
+        ("predict", "bremsstrahlung", '"/dev/zero"', "not known"),
+        ("predict", "mesons", '"nowhere"', "no such file"),
         ("accept", "final_states", "[]", "at least 1"),
         ("accept", "detectors", '["' + "x" * 3000 + '"]', "no such file"),
     ],
@@ -211,3 +215,13 @@ def test_hostile_schemas_are_named(tmp_path):
         path.write_text(text)
         with pytest.raises(UserError, match=r"mine\.toml"):
             load_schema(path)
+
+
+def test_patches_whose_place_is_none_are_named(tmp_path):
+    space = infer.workspace("counting", 0.5, 0.3, [1], pot_search_sigma=0.2)
+    patches = infer.patchset(space, np.array([0.3, 0.4]), np.full(2, 1e-6), np.full(2, 2.0))
+    patches["patches"][0]["patch"][0]["path"] = "x"
+    write_json(tmp_path / "workspace.json", space)
+    write_json(tmp_path / "patchset.json", patches)
+    with pytest.raises(InputFileError, match=r"patchset\.json: not a valid patch set"):
+        infer.read_likelihood(tmp_path / "workspace.json", patches=tmp_path / "patchset.json")

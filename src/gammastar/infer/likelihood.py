@@ -170,7 +170,11 @@ def _verified(name: str, document: Any, space: str, workspace: dict[str, Any]) -
             f"workspace that was published with it, unchanged ({_short(error)})"
         )
         raise InputFileError(msg) from error
-    except pyhf.exceptions.InvalidPatchSet as error:
+    except (
+        pyhf.exceptions.InvalidPatchSet,
+        jsonpatch.JsonPatchException,
+        jsonpatch.JsonPointerException,
+    ) as error:
         msg = f"{name}: not a valid patch set: {_short(error)}"
         raise InputFileError(msg) from error
 

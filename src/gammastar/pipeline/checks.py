@@ -560,9 +560,22 @@ def _production(look: Look) -> Findings:
         yield _wrong("predict.sampler", "'flow' needs the section [flow]; or set it to 'histogram'")
     if section.model != "dark_photon":
         yield from _model(look, section)
+    yield from _tables(look, section)
     if section.channels or section.millicharge is not None:
         yield from _channels(look, section)
     yield from _masses(look, section)
+
+
+def _tables(look: Look, section: config.Predict) -> Findings:
+    """Look for the preset and the table that are named, whether a channel takes them or not."""
+    from gammastar.physics import bremsstrahlung
+    from gammastar.physics.mesons import MesonTable
+
+    if "bremsstrahlung" in section.model_fields_set:
+        yield from _tried("predict.bremsstrahlung", lambda: bremsstrahlung.preset(section.bremsstrahlung))[1]
+    if "mesons" in section.model_fields_set:
+        path = functools.partial(shipped, section.mesons, look.base, "measurements")
+        yield from _tried("predict.mesons", lambda: MesonTable.read(path()))[1]
 
 
 def _model(look: Look, section: config.Predict) -> Findings:

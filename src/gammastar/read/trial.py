@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gammastar.core.errors import BranchError
+from gammastar.core.texts import plain
 from gammastar.core.whole import write_whole
 from gammastar.read.inspect import TreeSummary, inspect
 from gammastar.read.propose import Proposal, propose
@@ -74,13 +76,12 @@ def write_schema(output: str | Path, found: Description) -> None:
 
 def _proposed(file: str | Path, schemas: tuple[Proposal, ...]) -> Iterator[str]:
     first = schemas[0]
-    yield f"# proposed for {Path(file).name}; check it before use"
-    yield from (f"# {note}" for note in first.notes)
-    for finding in first.findings:
-        yield f"# {finding.level}: {finding.key}: {finding.message}"
+    notes = [f"proposed for {Path(file).name}; check it before use", *first.notes]
+    notes += [f"{finding.level}: {finding.key}: {finding.message}" for finding in first.findings]
     for other in schemas[1:]:
         flavour = other.schema["lepton"]
-        yield f"# the file holds leptons {flavour!r} as well: --lepton {flavour}"
+        notes.append(f"the file holds leptons {flavour!r} as well: --lepton {flavour}")
+    yield from (f"# {plain(note, keep='')}" for note in notes)
     yield ""
     yield to_toml(first.schema).rstrip("\n")
 
@@ -96,11 +97,11 @@ def _listed(trees: tuple[TreeSummary, ...], pattern: str) -> Iterator[str]:
 
 def to_toml(mapping: Mapping[str, Any]) -> str:
     """Return a schema mapping as TOML text."""
-    plain = [f"{key} = {_value(v)}" for key, v in mapping.items() if not isinstance(v, Mapping)]
+    lines = [f"{key} = {_value(v)}" for key, v in mapping.items() if not isinstance(v, Mapping)]
     for key, table in mapping.items():
         if isinstance(table, Mapping):
-            plain += ["", f"[{key}]", *(f"{_key(name)} = {_value(v)}" for name, v in table.items())]
-    return "\n".join(plain) + "\n"
+            lines += ["", f"[{key}]", *(f"{_key(name)} = {_value(v)}" for name, v in table.items())]
+    return "\n".join(lines) + "\n"
 
 
 def _key(name: str) -> str:
@@ -109,7 +110,7 @@ def _key(name: str) -> str:
 
 def _value(value: Any) -> str:
     if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return plain(json.dumps(value, ensure_ascii=False), keep="")  # escapes that TOML has as well
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, (list, tuple)):

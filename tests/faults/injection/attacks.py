@@ -11,7 +11,7 @@ from injection import adversarial, names, tampered
 from injection.adversarial import Tried
 from injection.hostile import NAMES
 
-PORTIONS = 8
+PORTIONS, RESUMED = 8, 4
 VALUES = "hostile and random steering files: crashed, hung or refused without the key"
 RUNS = "hostile steering values that are taken, run on a small sample: crashed or hung"
 SHOWN = "hostile names in pages, tables, figures, submissions, terminal: obeyed, changed or crashed"
@@ -23,10 +23,10 @@ Found = Iterator[tuple[str, Tried]]
 
 def values(folder: Path, portion: int) -> Found:
     """Check steering files of hostile values, and run some of those that are taken."""
-    found, taken = adversarial.try_values(folder, adversarial.cases(portion, PORTIONS, 4))
+    found, taken = adversarial.try_values(folder, adversarial.cases(portion, PORTIONS, 8))
     found += adversarial.try_mutations(folder, 300, portion)
     yield VALUES, found
-    yield RUNS, adversarial.try_runs(folder, taken, 12)
+    yield RUNS, adversarial.try_runs(folder, taken, 4)
 
 
 def some_values(folder: Path) -> Found:
@@ -63,13 +63,13 @@ def folders(folder: Path, *, hand_made: bool = True, every: int = 1) -> Found:
     yield FOLDERS, found
 
 
-def stages(folder: Path, portion: int, *, n: int = 80) -> Found:
+def stages(folder: Path, portion: int, *, n: int = 15) -> Found:
     """Resume runs of which kept stages were changed."""
     yield KEPT, tampered.try_stages(folder, n, portion)
 
 
 ONCE: tuple[Callable[[Path], Found], ...] = (shown, documents, folders)
-N_PORTIONS = 2 * PORTIONS + len(ONCE)
+N_PORTIONS = len(ONCE) + PORTIONS + RESUMED
 
 
 def attack(folder: Path, portion: int) -> Found:

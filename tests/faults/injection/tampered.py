@@ -26,13 +26,14 @@ from gammastar.physics.mesons import MesonTable
 from gammastar.physics.millicharge_detector import load_millicharge_detector
 from gammastar.pipeline import run
 from gammastar.pipeline.commands import show_results, verify_results
+from gammastar.pipeline.record import kept_steering
 from gammastar.read import load_schema
 from gammastar.report.existing import read_limit
 from gammastar.simulate import load_card
 from gammastar.store.filesets import read_fileset
-from gammastar.store.manifest import digest, file_sha256, read_manifest, write_manifest
+from gammastar.store.manifest import digest, file_sha256, read_manifest, write_json, write_manifest
 from gammastar.store.records import read_spectrum
-from injection import adversarial
+from injection import adversarial, steerings
 from injection.adversarial import RUN, Tried
 from injection.hostile import VALUES
 from injection.kills import ROOT, contents
@@ -63,6 +64,23 @@ DOCUMENTS: dict[str, Callable[[Path], Any]] = {
     "cards/na62_spectrometer.toml": load_spectrometer,
     "measurements/mesons_400gev.toml": MesonTable.read,
     "limits/dark_photon_faser_2023.toml": read_limit,
+}
+
+
+SPACE = infer.workspace("counting", 0.5, 0.3, [1], pot_search_sigma=0.2)
+REACH = {
+    "label": "x",
+    "rows": [{"mass": 0.3, "coupling_low": 1e-7}],
+    "columns": ["mass"],
+    "mass_intervals": {},
+}
+FILESET = {"a": {"files": {"/x/y.root": "events"}, "metadata": {"n": 1}}}
+SPECTRUM = {
+    "axes": [{"metadata": {"name": "mass"}, "edges": [0.1, 0.2]}],
+    "storage": {"values": [1.0], "variances": [1.0]},
+    "metadata": {"exposure": None, "quantity": "x"},
+    "covariance": [[1.0]],
+    "domain": [True],
 }
 
 
@@ -160,31 +178,21 @@ def _named(load: Callable[[Path], Any], path: Path) -> Iterator[str]:
 def try_json(folder: Path, every: int) -> Tried:
     """Read the JSON of results with hostile values, with and without new digests."""
     found, results = Tried(), folder / "results"
-    spec = infer.workspace("counting", 0.5, 0.3, [1], pot_search_sigma=0.2)
-    reach = {
-        "label": "x",
-        "rows": [{"mass": 0.3, "coupling_low": 1e-7}],
-        "columns": ["mass"],
-        "mass_intervals": {},
-    }
-    fileset = {"a": {"files": {"/x/y.root": "events"}, "metadata": {"n": 1}}}
     trained(folder / "flow")
-    spectrum = {
-        "axes": [{"metadata": {"name": "mass"}, "edges": [0.1, 0.2]}],
-        "storage": {"values": [1.0], "variances": [1.0]},
-        "metadata": {"exposure": None, "quantity": "x"},
-        "covariance": [[1.0]],
-        "domain": [True],
-    }
+    write_json(folder / "space.json", SPACE)
+    patches = infer.patchset(SPACE, np.array([0.3, 0.4]), np.full(2, 1e-6), np.full(2, 2.0))
+    steering = json.loads(json.dumps(steerings.plain()))
     readers: dict[str, tuple[Any, Callable[[Path], Any]]] = {
-        "workspace.json": (spec, infer.read_likelihood),
-        "fileset.json": (fileset, read_fileset),
-        "spectrum.json": (spectrum, read_spectrum),
+        "workspace.json": (SPACE, infer.read_likelihood),
+        "patchset.json": (patches, lambda path: infer.read_likelihood(folder / "space.json", patches=path)),
+        "fileset.json": (FILESET, read_fileset),
+        "spectrum.json": (SPECTRUM, read_spectrum),
         "flow.json": (
             json.loads((folder / "flow.json").read_text()),
             lambda path: flow.load(path.with_suffix("")),
         ),
-        "reach.json": (reach, lambda path: show_results(path.parent)),
+        "reach.json": (REACH, lambda path: show_results(path.parent)),
+        "steering.json": (steering, lambda path: kept_steering(path.parent)),
     }
     results.mkdir(exist_ok=True)
     shutil.copy(folder / "flow.safetensors", results / "flow.safetensors")
