@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from gammastar.cli_record import FILE, RECORD, say
+from gammastar.cli_record import FILE, RECORD, plain_logs, plain_warnings, say
 from gammastar.core.errors import GammastarError
 from gammastar.core.memory import keep_heap
 from gammastar.core.resolve import guarded
@@ -29,7 +29,8 @@ def app(verbose: bool) -> None:
     if verbose:
         import logging
 
-        logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+        logging.basicConfig(level=logging.INFO)
+        plain_logs("%(name)s: %(message)s")
 
 
 @app.command()
@@ -264,6 +265,8 @@ def main() -> None:
     from gammastar.cli_files import millicharge
 
     keep_heap()
+    plain_logs()
+    plain_warnings()
     app.add_command(millicharge)
     try:
         with guarded():

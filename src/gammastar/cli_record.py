@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import click
 
 from gammastar.core.texts import plain
 
-__all__ = ["FILE", "RECORD", "say"]
+__all__ = ["FILE", "RECORD", "plain_logs", "plain_warnings", "say"]
 
 FILE = click.Path(path_type=Path)
 
@@ -17,6 +19,24 @@ FILE = click.Path(path_type=Path)
 def say(text: object, *, err: bool = False) -> None:
     """Print a text; names in it cannot steer the terminal."""
     click.echo(plain(str(text)), err=err)
+
+
+class _Plain(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return plain(super().format(record))
+
+
+def plain_logs(pattern: str = "%(message)s") -> None:
+    """Let logs of this process spell out what would steer the terminal."""
+    for handler in (logging.lastResort, *logging.root.handlers):
+        if handler is not None:
+            handler.setFormatter(_Plain(pattern))
+
+
+def plain_warnings() -> None:
+    """Let warnings of this process spell out what would steer the terminal."""
+    write = warnings.formatwarning
+    warnings.formatwarning = lambda *about, **more: plain(write(*about, **more))
 
 
 @click.command()

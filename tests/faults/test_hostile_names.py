@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -78,3 +79,18 @@ def test_proposed_schemas_name_trees_as_they_are(tmp_path, name):
     read.write_schema(tmp_path / "s.toml", read.describe(tmp_path / "x.root", lepton="mu"))
     assert tomllib.loads((tmp_path / "s.toml").read_text(encoding="utf-8"))["tree"] == name
     assert len(list(read.open_events(tmp_path / "x.root", read.load_schema(tmp_path / "s.toml")))) == 1
+
+
+def test_logs_and_warnings_of_the_command_line_do_not_steer():
+    code = (
+        "import logging, sys, warnings\n"
+        "from gammastar.cli import main\n"
+        "sys.argv = ['gammastar', 'env']\n"
+        "main()\n"
+        "logging.getLogger('gammastar').warning('%s', 'a\\x1b[31m\\u202eb')\n"
+        "warnings.warn('c\\x1b[32md')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "a\\u001b[31m\\u202eb" in done.stderr
+    assert "c\\u001b[32md" in done.stderr
+    assert "\x1b" not in done.stderr + done.stdout
