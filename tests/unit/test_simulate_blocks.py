@@ -102,7 +102,7 @@ def test_cache_knows_what_it_holds(tmp_path):
     assert simulate_events(CARD, 1500, kind="mc", seed=2, cache=tmp_path).digest != first.digest
     assert len(list(tmp_path.glob("block_*.npz"))) == 4
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="cannot be kept"):
+    with pytest.raises(StoreError, match="cannot be written"):
         simulate_events(CARD, 100, seed=1, cache=tmp_path / "file")
 
 
