@@ -31,6 +31,7 @@ rpc: Any = distributed.rpc
 NEED = 800 << 20  # bytes of memory of a worker
 SOON = 5.0  # s without an answer after which the user is told what is waited for
 COMPUTES = 10.0  # % of one core: less is waiting
+PARDON = 10.0  # s that a nanny takes to end a process that does not listen
 LEAVE = 5.0  # s to say goodbye
 GONE = (OSError, TimeoutError, asyncio.CancelledError, RuntimeError, ValueError)
 
@@ -46,7 +47,7 @@ class DaskCrew(Crew):
         super().__init__(patience, events)
         self.client, self.address = client, str(client.scheduler.address)
         self._idle, self._looked = Idle(), -1e9
-        self._silent, self._empty = 0.0, 0.0
+        self._pardon: dict[str, float] = {}  # restarts that are under way
 
     def _asked(self, call: Callable[[], Coroutine[Any, Any, Any]], timeout: float) -> Any:
         """Return the answer to a question, or raise one of `GONE`: Dask's own calls wait for ever."""
@@ -119,7 +120,7 @@ class DaskCrew(Crew):
             raise Lost
         try:
             found: tuple[float, Any] = future.result(timeout=self.patience.silence)
-        except TimeoutError as error:
+        except GONE as error:
             if future.status == "error":
                 raise  # what the function raised
             raise Lost from error
@@ -159,6 +160,8 @@ class DaskCrew(Crew):
 
     def _judge(self, address: str, known: Mapping[str, Any], names: tuple[str, ...], times: Times) -> None:
         now = self.clock.now
+        if now < self._pardon.get(address, 0.0):
+            return
         silent = self._idle.seconds(("heart", address), known["last_seen"], now)
         computes = known["metrics"].get("cpu", 0.0) > COMPUTES
         rests = self._idle.seconds(address, None if computes else names, now)
@@ -177,6 +180,7 @@ class DaskCrew(Crew):
     def restart(self, addresses: list[str]) -> None:
         """Have workers restarted by their nannies, or removed, without waiting for it."""
         for address in addresses:
+            self._pardon[address] = self.clock.now + self.patience.silence + PARDON
             self._idle.seconds(("heart", address), None, self.clock.now)
             self._idle.seconds(address, None, self.clock.now)
 

@@ -11,25 +11,21 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from gammastar.facility import Patience
+from gammastar.core.errors import SteeringError, StoreError
+from gammastar.core.rng import stream
+from gammastar.facility import Patience, open_farm
 from gammastar.select import Cuts
+from injection.workers import content, job, serial
 
 SHORT = Patience(start=15.0, silence=2.0, factor=4.0, unknown=4.0)  # s; a run takes the defaults
-AGAIN = 120.0  # s that anything here may last, starts of processes and of clusters included
-
-
-def once(path: Path) -> bool:
-    """Return True to the first who asks."""
-    try:
-        path.touch(exist_ok=False)
-    except FileExistsError:
-        return False
-    return True
+LONGEST = 120.0  # s that a job may last here, starts of processes included
+STEP = 200  # entries of a chunk
 
 
 def stopping(path: Path, how: str) -> Callable[[], Cuts]:
@@ -61,7 +57,7 @@ def dask(
     running = [_started("scheduler", file, "--port", "0")]
     try:
         running += [worker(str(file), *options) for _ in range(workers)]
-        end = time.monotonic() + AGAIN
+        end = time.monotonic() + LONGEST
         while not file.is_file() and time.monotonic() < end:
             time.sleep(0.05)
         yield str(file), running
@@ -113,3 +109,112 @@ def after(ready: Callable[[], bool], act: Callable[[], None]) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
+
+
+@dataclass
+class Stuck:
+    """What became of jobs whose workers or schedulers were stopped: how many, and which went wrong."""
+
+    tried: int = 0
+    wrong: list[str] = field(default_factory=list)
+    slowest: float = 0.0
+
+    def judge(self, what: str, good: bool, start: float, limit: float = LONGEST) -> None:
+        """Count a try; it is wrong as well if it lasted too long."""
+        self.tried += 1
+        seconds = time.monotonic() - start
+        self.slowest = max(self.slowest, seconds)
+        if not good or seconds > limit:
+            self.wrong.append(f"{what}: {'hung' if good else 'wrong'}, {seconds:.0f} s")
+
+
+def stopped_workers(folder: Path, n: int, *, on: str, portion: int = 0) -> Stuck:
+    """Stop a worker at a random time of each of `n` jobs; the pairs must be there, and the same."""
+    found, rng, expected = Stuck(), stream(17, "hangs", on, portion), content(serial()[0])
+    with contextlib.ExitStack() as stack:
+        if on == "local":
+            farm = stack.enter_context(open_farm(workers=2, patience=SHORT))
+        else:
+            address, running = stack.enter_context(dask(folder, options=("--nanny",)))
+            farm = stack.enter_context(open_farm(dask=address, patience=SHORT))
+        for i in range(n):
+            target = job(folder / f"{on}{i}", step=STEP)
+            chunks = int(rng.integers(1, 60))
+
+            pool = farm.crew.pool() if on == "local" else None  # of this thread
+
+            def stop(number: int = int(rng.integers(2)), pool: Any = pool) -> None:
+                pids = list(pool._processes) if pool else _children(running[1:])
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(sorted(pids)[number % len(pids)], signal.SIGSTOP)
+
+            start = time.monotonic()
+            with after(functools.partial(_has, target.folder, chunks), stop):
+                pairs, _ = farm.pairs(target)
+                good = content(pairs) == expected
+            found.judge(f"{on} worker {i}", good and bool(farm.events), start)
+            farm.events.clear()
+    return found
+
+
+def _has(folder: Path, chunks: int) -> bool:
+    return len(list(folder.glob("*.parquet"))) >= chunks
+
+
+def _children(processes: list[Any]) -> list[int]:
+    """Return the worker processes below their nannies."""
+    found = []
+    for process in processes:
+        below = psutil.Process(process.pid).children(recursive=True)
+        found += [one.pid for one in below if "spawn_main" in " ".join(one.cmdline())]
+    return found
+
+
+def gone_schedulers(folder: Path, *, portion: int = 0) -> Stuck:
+    """Kill or stop a scheduler within a job: an error in time, and the same pairs when it is done again."""
+    found, rng, expected = Stuck(), stream(19, "schedulers", portion), content(serial()[0])
+    for name, what in (("killed", signal.SIGKILL), ("stopped", signal.SIGSTOP)):
+        target = job(folder / name, step=STEP)
+        (folder / "scheduler.json").unlink(missing_ok=True)
+        chunks, good = int(rng.integers(1, 60)), False
+        with dask(folder) as (address, processes):
+            act = functools.partial(processes[0].send_signal, what)
+            with (
+                open_farm(dask=address, patience=SHORT) as farm,
+                after(functools.partial(_has, target.folder, chunks), act),
+            ):
+                start = time.monotonic()
+                try:
+                    farm.pairs(target)
+                except StoreError as error:
+                    good = "--resume" in str(error)
+        with open_farm() as farm:
+            good = good and content(farm.pairs(target)[0]) == expected
+        found.judge(f"scheduler {name}", good, start)
+    return found
+
+
+def dead_addresses(folder: Path) -> Stuck:
+    """Give schedulers that are not there: a refusal in time that names them."""
+    found, patience = Stuck(), replace(SHORT, start=2.0)
+    (folder / "nonsense.json").write_text("{")
+    (folder / "dead.json").write_text('{"address": "tcp://127.0.0.1:1"}')
+    with dask(folder, workers=0) as (address, processes):
+        given = [
+            "missing.json",
+            str(folder / "nonsense.json"),
+            str(folder / "dead.json"),
+            "tcp://127.0.0.1:1",
+        ]
+        for name in [*given, "nowhere.invalid:8786", address, "stopped"]:
+            if name == "stopped":
+                processes[0].send_signal(signal.SIGSTOP)
+                name = address  # noqa: PLW2901 - the same, stopped
+            start, good = time.monotonic(), False
+            try:
+                with open_farm(dask=name, patience=patience):
+                    pass
+            except SteeringError as error:
+                good = name in str(error)
+            found.judge(name, good, start, limit=patience.start + 10.0)
+    return found

@@ -16,7 +16,7 @@ from gammastar.core.errors import StoreError
 from gammastar.core.rng import stream
 from gammastar.store.chunks import Source, read_chunk, write_chunk
 from gammastar.store.manifest import digest
-from injection import attacks, damage, kills, memory, models, steerings, texts, workers
+from injection import attacks, damage, hangs, kills, memory, models, steerings, texts, workers
 
 
 @dataclass(frozen=True)
@@ -209,6 +209,23 @@ def _adversarial(attack: Callable[[Path, int], attacks.Found]) -> Callable[[Path
     return run
 
 
+def _hangs(n: int) -> Callable[[Path, int], Iterator[Result]]:
+    def run(folder: Path, portion: int) -> Iterator[Result]:
+        tries = [("dead or stopped scheduler addresses: not refused in time", hangs.dead_addresses(folder))]
+        for on in ("local", "Dask") if portion >= 0 else ("local",):
+            what = f"stopped {on} workers: jobs that hung or gave other pairs"
+            tries.append((what, hangs.stopped_workers(folder, n, on=on, portion=portion)))
+        if portion >= 0:
+            what = (
+                "schedulers killed or stopped within a job: no error in time, or other pairs when done again"
+            )
+            tries.append((what, hangs.gone_schedulers(folder, portion=portion)))
+        for what, found in tries:
+            yield Result(what, found.tried, len(found.wrong), note="; ".join(found.wrong)[:200])
+
+    return run
+
+
 FULL = {
     "runs": Part(10, _runs(10)),
     "known": Part(len(damage.CODECS), _known(67)),
@@ -222,6 +239,7 @@ FULL = {
     "workers": Part(5, _workers(10)),
     "memory": Part(10, _memory(5.0)),
     "adversarial": Part(attacks.N_PORTIONS, _adversarial(attacks.attack)),
+    "hangs": Part(4, _hangs(5)),
 }
 QUICK = {
     "known": Part(1, lambda folder, _: _known(1)(folder, -1)),
@@ -232,6 +250,7 @@ QUICK = {
     "models": Part(1, _models(2)),
     "executors": Part(1, _executors),
     "adversarial": Part(1, _adversarial(lambda folder, _: attacks.draw(folder))),
+    "hangs": Part(1, lambda folder, _: _hangs(1)(folder, -1)),
 }
 
 
