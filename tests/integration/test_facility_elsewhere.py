@@ -40,7 +40,7 @@ def test_python_of_the_page_runs(tmp_path):
 def test_scheduler_and_workers_by_hand(tmp_path):
     """The lines of the page in one shell, workers in the background as there."""
     _, lines = blocks("A scheduler and workers by hand")
-    assert [line.split()[0] for line in lines] == ["dask", "dask", "dask", "gammastar"]
+    assert [line.split()[0] for line in lines] == ["dask", "dask", "dask", "while", "gammastar"]
     kills.steering(tmp_path / "steering.toml")
     script = "\n".join(["trap 'kill $(jobs -p)' EXIT", *lines])
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

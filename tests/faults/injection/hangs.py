@@ -54,11 +54,12 @@ def dask(
 ) -> Iterator[tuple[str, list[Any]]]:
     """Yield the scheduler file of a cluster of processes, and these: the scheduler first."""
     file = folder / "scheduler.json"
+    file.unlink(missing_ok=True)
     running = [_started("scheduler", file, "--port", "0")]
     try:
         running += [worker(str(file), *options) for _ in range(workers)]
         end = time.monotonic() + LONGEST
-        while not file.is_file() and time.monotonic() < end:
+        while not (file.is_file() and file.read_text().endswith("}")) and time.monotonic() < end:
             time.sleep(0.05)
         yield str(file), running
     finally:
@@ -175,7 +176,6 @@ def gone_schedulers(folder: Path, *, portion: int = 0) -> Stuck:
     found, rng, expected = Stuck(), stream(19, "schedulers", portion), content(serial()[0])
     for name, what in (("killed", signal.SIGKILL), ("stopped", signal.SIGSTOP)):
         target = job(folder / name, step=STEP)
-        (folder / "scheduler.json").unlink(missing_ok=True)
         chunks, good = int(rng.integers(1, 60)), False
         with dask(folder) as (address, processes):
             act = functools.partial(processes[0].send_signal, what)
