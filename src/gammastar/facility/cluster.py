@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import threading
 import time
 import uuid
@@ -68,7 +69,8 @@ class DaskCrew(Crew):
         return found
 
     def _soon(self) -> float:
-        return max(0.1, min(SOON, self.patience.silence / 4))
+        """Return how long one question may take: a scheduler with much to do answers late."""
+        return self.patience.silence / 2
 
     def _gone(self) -> StoreError:
         why = "has closed the connection" if self.client.status == "closed" else "does not answer"
@@ -131,7 +133,7 @@ class DaskCrew(Crew):
 
     def _look(self, running: Mapping[int, str], times: Times) -> None:
         now = self.clock.now
-        if now - self._looked < self._soon() / 2:
+        if now - self._looked < min(SOON, self._soon()) / 2:
             return
         self._looked = now
         try:
@@ -340,5 +342,12 @@ def _address(path: Path) -> str:
 
 
 def _leave(client: Any) -> None:
-    with contextlib.suppress(*GONE, *LOST):
-        client.close(timeout=LEAVE)
+    """Close a client without its tracebacks of a scheduler that is gone: the error has said it."""
+    noisy = logging.getLogger("distributed.client")
+    before = noisy.level
+    noisy.setLevel(logging.CRITICAL)
+    try:
+        with contextlib.suppress(*GONE, *LOST):
+            client.close(timeout=LEAVE)
+    finally:
+        noisy.setLevel(before)

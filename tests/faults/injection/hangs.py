@@ -17,13 +17,13 @@ from typing import Any
 
 import psutil
 
-from gammastar.core.errors import SteeringError, StoreError
+from gammastar.core.errors import GammastarError, SteeringError, StoreError
 from gammastar.core.rng import stream
 from gammastar.facility import Patience, open_farm
 from gammastar.select import Cuts
 from injection.workers import content, job, serial
 
-SHORT = Patience(start=15.0, silence=2.0, factor=4.0, unknown=4.0)  # s; a run takes the defaults
+SHORT = Patience(start=15.0, silence=4.0, factor=4.0, unknown=4.0)  # s; a run takes the defaults
 LONGEST = 120.0  # s that a job may last here, starts of processes included
 STEP = 200  # entries of a chunk
 
@@ -149,11 +149,14 @@ def stopped_workers(folder: Path, n: int, *, on: str, portion: int = 0) -> Stuck
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(sorted(pids)[number % len(pids)], signal.SIGSTOP)
 
-            start = time.monotonic()
+            start, why = time.monotonic(), ""
             with after(functools.partial(_has, target.folder, chunks), stop):
-                pairs, _ = farm.pairs(target)
-                good = content(pairs) == expected
-            found.judge(f"{on} worker {i}", good and bool(farm.events), start)
+                try:
+                    pairs, _ = farm.pairs(target)
+                    good = content(pairs) == expected
+                except GammastarError as error:
+                    good, why = False, str(error)[:80]
+            found.judge(f"{on} worker {i} {why}", good and bool(farm.events), start)
             farm.events.clear()
     return found
 
