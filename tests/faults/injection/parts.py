@@ -239,7 +239,7 @@ FULL = {
     "workers": Part(5, _workers(10)),
     "memory": Part(10, _memory(5.0)),
     "adversarial": Part(attacks.N_PORTIONS, _adversarial(attacks.attack)),
-    "hangs": Part(3, _hangs(4)),
+    "hangs": Part(2, _hangs(4)),
 }
 QUICK = {
     "known": Part(1, lambda folder, _: _known(1)(folder, -1)),
