@@ -175,3 +175,57 @@ def test_missing_files_are_left_out_and_reported(tmp_path):
     assert skipped["file"] == str(tmp_path / "gone.root")
     assert "UUID" in manifest["methods"]["identity of inputs"]
     assert any("ok uuid:" in line for line in verify_results(tmp_path / "out"))
+
+
+@pytest.mark.slow
+@pytest.mark.flow
+def test_what_was_skipped_stands_in_every_result(tmp_path):
+    """A reach without a part of the data says so in page, JSON, submission, terminal and reinterpretation."""
+    small = kills.ROOT / "analysis" / "na60_dimuon"
+    broken = tmp_path / "broken.root"
+    whole = (kills.ROOT / "data" / "mock" / "na60_data.root").read_bytes()
+    broken.write_bytes(whole[: len(whole) // 2])
+    text = (small / "small.toml").read_text().replace('"schema.toml"', f'"{small / "schema.toml"}"')
+    files = f'files = ["mock/na60_data.root", "{broken}", "{tmp_path / "absent.root"}"]'
+    (tmp_path / "steering.toml").write_text(text.replace('files = ["mock/na60_data.root"]', files))
+    folder = tmp_path / "out"
+    options = ["--skip-bad", "--allow-partial"]
+    told = gammastar("run", tmp_path / "steering.toml", "--output", folder, *options).stderr
+    again = gammastar("show", folder).stdout
+    other = tmp_path / "other"
+    run = gammastar("reinterpret", folder, "--output", other, check=False)
+    assert run.returncode == 2
+    assert "--allow-partial" in run.stderr
+    gammastar("reinterpret", folder, "--output", other, "--allow-partial")
+    page, reach = (folder / "report.html").read_text(), (folder / "reach.json").read_text()
+    submission = "".join(path.read_text() for path in sorted((folder / "hepdata").glob("submission.yaml")))
+    for name in ("broken.root", "absent.root"):
+        for place in (told, again, page, reach, submission):
+            assert name in place
+    assert "broken.root" in (other / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_two_runs_that_begin_together_do_not_mix(tmp_path):
+    """Of two runs into one folder one works and the other is refused, with host and process."""
+    for k in range(6):
+        paths = [kills.steering(tmp_path / f"{k}_{seed}.toml") for seed in (1, 2)]
+        paths[1].write_text(paths[1].read_text().replace("seed = 1", "seed = 2"))
+        folder = tmp_path / f"out {k}"
+        both = [
+            subprocess.Popen(
+                [sys.executable, "-m", "gammastar", "run", str(path), "--output", str(folder)],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for path in paths
+        ]
+        errors = [process.communicate(timeout=600)[1] for process in both]
+        codes = [process.returncode for process in both]
+        assert sorted(codes) == [0, 2], errors
+        lost = codes.index(2)
+        assert f"process {both[1 - lost].pid} works in this folder" in " ".join(errors[lost].split())
+        gammastar("verify", folder)
+        seed = json.loads((folder / "manifest.json").read_text())["seed"]
+        assert seed == 2 - lost
