@@ -326,7 +326,7 @@ number = 3.0
         ("Negative", "rate -0.0003 at 0.3 GeV must be finite and not negative"),
         ("Nameless", "processes, a frozenset of names"),
         ("Scaled", "cannot be made without arguments"),
-        ("number", "is a float; derive it from predict.Channel"),
+        ("number", "float is no channel; derive it from predict.Channel"),
         ("Good", ""),
     ],
 )

@@ -6,6 +6,7 @@ import functools
 import logging
 import queue
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import BrokenExecutor
@@ -41,7 +42,7 @@ def timed(function: Function, item: Any) -> tuple[float, Any]:
     return time.monotonic() - start, value
 
 
-class Crew:
+class Crew(ABC):
     """Workers behind an interface of futures.
 
     Subclasses give tasks to workers (`_submit`), fetch results (`_result`), look after the workers (`_look`).
@@ -67,7 +68,7 @@ class Crew:
             self._told.add((what, key))
             logger.warning("%s", text)
 
-    def prepare(self) -> None:
+    def prepare(self) -> None:  # noqa: B027  # local workers need no waiting
         """Wait until there are workers, or raise."""
 
     def gather(
@@ -119,19 +120,23 @@ class Crew:
         finally:
             self._drop(running)
 
+    @abstractmethod
     def _submit(self, function: Function, index: int, item: Any) -> Any:
-        raise NotImplementedError
+        """Hand one item to a worker."""
 
+    @abstractmethod
     def _result(self, future: Any) -> tuple[float, Any]:
-        raise NotImplementedError
+        """Return seconds and value of a finished future."""
 
+    @abstractmethod
     def _look(self, running: Mapping[int, str], times: Times) -> None:
-        raise NotImplementedError
+        """Look at the running items, by index, and at the workers behind them."""
 
+    @abstractmethod
     def _drop(self, running: Mapping[int, Any]) -> None:
-        raise NotImplementedError
+        """Give up what still runs."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  # a cluster is not ours to end
         """Leave nothing that would hold the end of this process."""
 
 

@@ -90,6 +90,22 @@ def r_table() -> RTable:
     return RTable.read(data_path("measurements/r_ratio.csv"))
 
 
+def _of_user(kind: Any, key: str, name: str, where: Path | UserCode) -> Any:
+    """Return the model or channel of ``file.py:attribute``, an instance or what makes one."""
+    found = resolve(name, where)
+    if not isinstance(found, kind) and callable(found):
+        try:
+            found = found()
+        except TypeError as error:
+            msg = f"{key}: cannot be made without arguments ({error})"
+            raise SteeringError(msg) from error
+    if not isinstance(found, kind):
+        what = kind.__name__
+        msg = f"{key}: {type(found).__name__} is no {what.lower()}; derive it from predict.{what}"
+        raise SteeringError(msg)
+    return found
+
+
 def make_model(name: str, where: Path | UserCode) -> predict.Model:
     """Return the model of a name or of ``file.py:attribute`` (a model or a function without arguments).
 
@@ -107,16 +123,7 @@ def make_model(name: str, where: Path | UserCode) -> predict.Model:
         known = ", ".join(("dark_photon", *CHARGES))
         msg = f"predict.model = {name!r}: neither one of {known} nor of the form 'file.py:attribute'"
         raise SteeringError(msg)
-    model = resolve(name, where)
-    if not isinstance(model, predict.Model) and callable(model):
-        try:
-            model = model()
-        except TypeError as error:
-            msg = f"predict.model = {name!r}: cannot be made without arguments ({error})"
-            raise SteeringError(msg) from error
-    if not isinstance(model, predict.Model):
-        msg = f"predict.model = {name!r}: {type(model).__name__} is no model; derive it from predict.Model"
-        raise SteeringError(msg)
+    model: predict.Model = _of_user(predict.Model, f"predict.model = {name!r}", name, where)
     if type(model).rate_ratio is predict.Model.rate_ratio:
         msg = (
             f"predict.model = {name!r}: {type(model).__name__} does not say how many of its particles are "
@@ -232,16 +239,7 @@ def theory_channel(
         known = ", ".join(("bremsstrahlung", *MESONS))
         msg = f"predict.channels: {name!r} is neither one of {known} nor of the form 'file.py:attribute'"
         raise SteeringError(msg)
-    channel = resolve(name, where)
-    if not isinstance(channel, predict.Channel) and callable(channel):
-        try:
-            channel = channel()
-        except TypeError as error:
-            msg = f"predict.channels: {name!r} cannot be made without arguments ({error})"
-            raise SteeringError(msg) from error
-    if not isinstance(channel, predict.Channel):
-        msg = f"predict.channels: {name!r} is a {type(channel).__name__}; derive it from predict.Channel"
-        raise SteeringError(msg)
+    channel: predict.Channel = _of_user(predict.Channel, f"predict.channels: {name!r}", name, where)
     named = isinstance(getattr(channel, "group", None), str), getattr(channel, "processes", None)
     if not (named[0] and isinstance(named[1], frozenset) and named[1]):
         msg = (
