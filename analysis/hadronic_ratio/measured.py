@@ -10,7 +10,7 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator
 from vacuum import bare_over_dressed
 
-from gammastar.core.constants import ALPHA, GEV2_MB, M_PI_CHARGED, mass
+from gammastar.core.constants import ALPHA, GEV2_MB, M_PI_CHARGED, branching, mass
 from gammastar.core.data import data_path
 from gammastar.core.records import FloatArray
 from gammastar.physics.hadronic_split import meson_ratio
@@ -32,7 +32,9 @@ CHANNELS = {
     "four charged pions": ("4pi_charged_cmd2_2004",),
 }
 MIXED_PIONS = (4.0, 2.0)  # π⁺π⁻2π⁰ over 2π⁺2π⁻ from the ωπ⁰ threshold to 1.1 GeV: an estimate
-ETA_PHOTON = 0.01301 / (0.491 + 0.339 + 0.154)  # φ → ηγ over φ → KK and 3π, PDG 2024
+ETA_PHOTON = branching("phi -> eta gamma") / sum(
+    branching(f"phi -> {hadrons}") for hadrons in ("K+ K-", "KL KS", "pi pi pi0")
+)
 
 
 @dataclass(frozen=True)

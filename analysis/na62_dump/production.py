@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import vector
 
+from gammastar.core.constants import branching
 from gammastar.core.constants import mass as mass_of
 from gammastar.core.data import data_path
 from gammastar.core.errors import SteeringError
@@ -76,11 +77,12 @@ class Mesons:
         Formulas of `gammastar.physics.mesons.dark_photon_branching`, without form factors.
         """
         ways = [
-            Decay(species, "pseudoscalar_dalitz", ratio) for species, ratio in self.card["two_photon"].items()
+            Decay(species, "pseudoscalar_dalitz", branching(name))
+            for species, name in self.card["two_photon"].items()
         ]
         for species, partners in self.card["radiative"].items():
-            for name, ratio in partners.items():
-                ways.append(Decay(species, "vector_dalitz", ratio, daughter=PDG[name]))
+            for light, name in partners.items():
+                ways.append(Decay(species, "vector_dalitz", branching(name), daughter=PDG[light]))
         found = []
         for way in ways:
             parent = mass_of(PDG[way.parent])

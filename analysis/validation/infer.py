@@ -13,6 +13,7 @@ from validation.infer_hs3 import hs3_rows
 from validation.infer_peers import peer_rows
 from validation.infer_toys import toy_rows
 
+from gammastar.core.constants import M_MU, mass, width
 from gammastar.infer import (
     counting_cls,
     counting_limit,
@@ -118,13 +119,13 @@ def _contour() -> Iterator[dict]:
     yield from _refined(limit)
 
 
-RESONANCES = ((0.7753, 0.147, 6.0), (0.78266, 0.00868, 40.0), (1.01946, 0.00425, 300.0))
-ETA, DIMUON = 0.54786, 0.21132
+RESONANCES = tuple((mass(pdg), width(pdg), height) for pdg, height in ((113, 6.0), (223, 40.0), (333, 300.0)))
+ETA, DIMUON = mass(221), 2 * M_MU
 
 
 def _shape(m):
     """Return a spectrum with ρ, ω, φ, the end of η → µµγ at m_η and the threshold of dimuons."""
-    peaks = sum(height / (1 + ((m - mass) / (width / 2)) ** 2) for mass, width, height in RESONANCES)
+    peaks = sum(height / (1 + ((m - pole) / (gamma / 2)) ** 2) for pole, gamma, height in RESONANCES)
     x = DIMUON**2 / m**2
     return np.sqrt(1 - x) * (1 + x / 2) * (1 + peaks + 2 * (m < ETA))
 

@@ -15,9 +15,10 @@ import numpy as np
 import uproot
 from validation.split_trees import write_flat
 
+from gammastar.core.constants import LEPTON_MASS
+
 __all__ = ["Sample", "dileptons", "write_sample"]
 
-MASS = {"mu": 0.1056583755, "e": 0.00051099895}
 N_EVENTS = 3000
 
 
@@ -70,8 +71,8 @@ def _columns(momentum: np.ndarray, charge: np.ndarray, lepton: str, rng: np.rand
         "phi": np.arctan2(py, px),
         "theta": np.arccos(pz / p),
         "phi_deg": np.degrees(np.arctan2(py, px)),
-        "E": np.sqrt(p**2 + MASS[lepton] ** 2),
-        "mass": np.full(len(px), MASS[lepton]),
+        "E": np.sqrt(p**2 + LEPTON_MASS[lepton] ** 2),
+        "mass": np.full(len(px), LEPTON_MASS[lepton]),
         "charge": charge.astype(np.int32),
         "charge_float": charge.astype(np.float32),
         "positive": positive,
@@ -85,8 +86,8 @@ def _columns(momentum: np.ndarray, charge: np.ndarray, lepton: str, rng: np.rand
         "index": np.arange(len(px), dtype=np.int32) % 3 - 1,
         "half_nan": np.where(rng.random(len(px)) < 0.6, np.nan, px),
         "px_mev": 1e3 * px,
-        "E_mev": 1e3 * np.sqrt(p**2 + MASS[lepton] ** 2),
-        "mass_mev": np.full(len(px), 1e3 * MASS[lepton]),
+        "E_mev": 1e3 * np.sqrt(p**2 + LEPTON_MASS[lepton] ** 2),
+        "mass_mev": np.full(len(px), 1e3 * LEPTON_MASS[lepton]),
         "py_inf": np.where(rng.random(len(px)) < 0.03, np.inf, py),
         "phi_positive": np.arctan2(py, px) % (2 * np.pi),
         "charge_01": positive.astype(np.int32),
@@ -101,8 +102,8 @@ def _leptons(
     rng: np.random.Generator, lepton: str, signal: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return number per event, momenta and charges of leptons."""
-    plus, minus = _decay(rng, N_EVENTS, MASS[lepton])
-    other = _decay(rng, N_EVENTS, MASS[lepton])[0]
+    plus, minus = _decay(rng, N_EVENTS, LEPTON_MASS[lepton])
+    other = _decay(rng, N_EVENTS, LEPTON_MASS[lepton])[0]
     has, extra = rng.random(N_EVENTS) < signal, rng.random(N_EVENTS) < 0.6
     extra_charge = rng.choice([1, -1], N_EVENTS)
     momenta = np.stack([plus, minus, other], axis=1)
@@ -166,7 +167,7 @@ def write_sample(folder: Path) -> Sample:
         file.mkrntuple("events", {**flat, **scalar})
     counts["rntuple.root"] = counts["jagged.root"]
 
-    first, second = _decay(rng, N_EVENTS, MASS["mu"])
+    first, second = _decay(rng, N_EVENTS, LEPTON_MASS["mu"])
     like = rng.random(N_EVENTS) < 0.25
     q_one = np.where(rng.random(N_EVENTS) < 0.5, 1, -1)
     q_two = np.where(like, q_one, -q_one)

@@ -11,6 +11,7 @@ import numpy as np
 from scipy.integrate import quad
 
 from gammastar import accept, background, infer
+from gammastar.core.constants import M_PROTON
 from gammastar.core.data import data_path
 from gammastar.core.rng import stream
 from gammastar.physics.bremsstrahlung import cross_section_total, preset
@@ -57,9 +58,7 @@ def _unit() -> Iterator[dict]:
     kernel, quadrature = preset("na62"), "independent quadrature of Blümlein and Brunner, arXiv:1311.3870"
     value = kernel.differential(0.5, 0.09, 0.3, 400.0)
     energy = np.sqrt(200.0**2 + 0.09 + 0.09)
-    flux = cross_section_total(2 * 0.93827208816 * (400 - energy)) / cross_section_total(
-        2 * 0.93827208816 * 400
-    )
+    flux = cross_section_total(2 * M_PROTON * (400 - energy)) / cross_section_total(2 * M_PROTON * 400)
     label = "w(z = 0.5, pT² = 0.09, 0.3 GeV)/ε² [GeV⁻²]"
     yield _row(label, value / flux, 6.01654e-3, 1e-3 * 6.01654e-3, "closed form, arXiv:1311.3870")
     for mass, rate in ((0.01, 7.787e-3), (0.1, 7.655e-3), (0.3, 6.332e-3), (0.6, 4.369e-3)):

@@ -17,7 +17,7 @@ from validation import (
 )
 
 from gammastar import predict
-from gammastar.core.constants import M_E, M_MU, M_PI0, mass
+from gammastar.core.constants import M_E, M_MU, M_PI0, branching, mass
 from gammastar.core.data import data_path
 from gammastar.physics import form_factors, kroll_wada
 from gammastar.physics.bremsstrahlung import preset
@@ -45,7 +45,9 @@ def rows(*, quick: bool) -> Iterator[dict]:
     yield _row("1/κ_ee at 1 GeV", 1 / float(kroll_wada.kappa(1.0, M_E)), 1291.534, 0.13, KAPPA)
 
     def pi0(q2):
-        return 0.98823 * kroll_wada.pseudoscalar_dalitz(q2, M_PI0, M_E, form_factors.pointlike)
+        return branching("pi0 -> gamma gamma") * kroll_wada.pseudoscalar_dalitz(
+            q2, M_PI0, M_E, form_factors.pointlike
+        )
 
     for m, value in {0.05: 1.2694, 0.10: 0.18145}.items():
         ours = _closure(pi0, m, M_E)
@@ -56,12 +58,18 @@ def rows(*, quick: bool) -> Iterator[dict]:
     ):
         for m, value in table.items():
             ours = _closure(
-                lambda q2, f=factor: 0.3936 * kroll_wada.pseudoscalar_dalitz(q2, mass(221), M_MU, f), m, M_MU
+                lambda q2, f=factor: (
+                    branching("eta -> gamma gamma") * kroll_wada.pseudoscalar_dalitz(q2, mass(221), M_MU, f)
+                ),
+                m,
+                M_MU,
             )
             yield _row(f"BR(η→γA′)/ε² at {m} GeV, {label}", ours, value, 0.02 * value, "2 BR(γγ)(1−m²/M²)³F²")
 
     def omega(q2):
-        return 0.0833 * kroll_wada.vector_dalitz(q2, mass(223), M_PI0, M_MU, form_factors.omega2)
+        return branching("omega -> pi0 gamma") * kroll_wada.vector_dalitz(
+            q2, mass(223), M_PI0, M_MU, form_factors.omega2
+        )
 
     for m, value in {0.3: 0.0765, 0.5: 0.0639, 0.6: 0.0483}.items():
         ours = _closure(omega, m, M_MU)

@@ -11,7 +11,7 @@ import vector
 
 from gammastar import accept, predict
 from gammastar.core import constants
-from gammastar.core.constants import M_E, M_PI0
+from gammastar.core.constants import BRANCHING, M_E, M_PI0
 from gammastar.core.data import data_path
 from gammastar.core.records import Sample
 from gammastar.core.rng import stream
@@ -54,7 +54,7 @@ def _branching() -> Iterator[tuple]:
         ours = float(dark_photon_ctau(m, epsilon, R_TABLE))
         label = f"cτ [m] at {m} GeV and ε = {epsilon:g}"
         yield label, ours, value, tolerance * value, "FORESEE and Darkcast"
-    pi0 = pseudoscalar_branching(M_E, M_PI0, 0.98823, form_factors.pointlike)
+    pi0 = pseudoscalar_branching(M_E, M_PI0, BRANCHING["pi0 -> gamma gamma"].value, form_factors.pointlike)
     yield "BR(π⁰→γee), leading order", pi0, 0.011712, 2e-3 * 0.011712, "Kroll-Wada; PDG: 0.01174"
     above = float(dark_photon_branching(0.211316, R_TABLE)["mumu"])
     yield "BR(A′→μμ) at 0.211316 GeV, 0.8 keV below threshold", above, 0.0, 0.0, "kinematics"
@@ -125,7 +125,7 @@ def _faser2() -> Iterator[tuple]:
         ]
     )
     photon = daughter(eta, m_eta, mass, 0.0, rng.uniform(-1, 1, n), rng.uniform(-np.pi, np.pi, n))
-    branching = 2 * 0.3936 * (1 - (mass / m_eta) ** 2) ** 3
+    branching = 2 * BRANCHING["eta -> gamma gamma"].value * (1 - (mass / m_eta) ** 2) ** 3
     p4 = vector.array(dict(zip(("px", "py", "pz", "E"), photon, strict=True)))
     weight = np.full(n, sigma.sum() * branching / n)
     sample = Sample(p4, weight, np.zeros((n, 3)), np.zeros(n, dtype=np.bool_))

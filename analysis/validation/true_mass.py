@@ -8,6 +8,7 @@ import numpy as np
 
 from gammastar import unfold
 from gammastar.core.axes import regular, variable
+from gammastar.core.constants import branching
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import Spectrum
 from gammastar.core.rng import stream
@@ -21,7 +22,9 @@ COARSE = (
     variable("energy", [5, 9, 12, 15, 20, 30, 400]),
 )
 WINDOWS = {"ω, 0.77–0.79 GeV": (0.7705, 0.7945), "φ, 1.01–1.03 GeV": (1.0105, 1.0285)}
-RATIOS = {("omega_dalitz", "omega"): (1.34e-4 / 7.41e-5, 0.2)}  # PDG, 11 % each way and the form factor
+RATIOS = {
+    ("omega_dalitz", "omega"): (branching("omega -> pi0 mu mu") / branching("omega -> e e"), 0.2)
+}  # 0.2: 13 % of the Dalitz decay and the form factor
 
 Simulated = Callable[[Card, int, np.random.Generator], MatchedPairs]
 

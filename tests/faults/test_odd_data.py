@@ -7,6 +7,7 @@ import uproot
 
 from gammastar import read, select, subtract
 from gammastar.core.axes import variable
+from gammastar.core.constants import M_MU
 from gammastar.core.errors import BranchError, InputFileError
 from gammastar.core.rng import stream
 from gammastar.subtract import LowCountWarning
@@ -93,8 +94,8 @@ def test_masses_below_two_muons_do_not_exist_in_what_is_read(tmp_path):
         first = np.asarray(branches[key][:, 0])
         branches[key] = ak.from_regular(ak.from_numpy(np.stack([first, first], axis=1)))
     pairs, _ = collected(tmp_path / "odd.root", branches)
-    assert pairs.mass == pytest.approx(2 * 0.1056583755, rel=1e-6)
-    assert (pairs.mass >= 2 * 0.1056583755 * (1 - 1e-12)).all()
+    assert pairs.mass == pytest.approx(2 * M_MU, rel=1e-6)
+    assert (pairs.mass >= 2 * M_MU * (1 - 1e-12)).all()
 
 
 def test_events_with_the_same_number_keep_all_their_pairs(tmp_path):

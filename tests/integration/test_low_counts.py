@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import uproot
 
+from gammastar.core.constants import M_MU
 from gammastar.core.data import data_path
 from gammastar.core.errors import SteeringError
 from gammastar.pipeline.checkpoint import load_arrays
@@ -15,7 +16,6 @@ from gammastar.store.events import write_tree
 from gammastar.store.manifest import read_json
 
 ROOT = Path(__file__).parents[2]
-MU = 0.1056583755
 SCHEMA = """
 tree = "t"
 layout = "pair"
@@ -39,7 +39,7 @@ mass = [0.2, 0.5, 1.0]
 def leptons(masses, energy=20.0):
     """Return the momenta of two muons of these pair masses [GeV], decayed at right angles to the flight."""
     masses = np.asarray(masses, dtype=float)
-    gamma, half = energy / masses, np.sqrt(masses**2 / 4 - MU**2)
+    gamma, half = energy / masses, np.sqrt(masses**2 / 4 - M_MU**2)
     pz = np.sqrt(gamma**2 - 1) * masses / 2
     zero = np.zeros_like(masses)
     return {"px1": half, "px2": -half, "py1": zero, "py2": zero, "pz1": pz, "pz2": pz}

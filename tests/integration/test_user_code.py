@@ -18,6 +18,7 @@ sys.path.insert(0, str(ROOT / "tests" / "faults"))
 from injection import workers  # noqa: E402
 
 from gammastar import facility, pipeline  # noqa: E402
+from gammastar.core.constants import M_MU  # noqa: E402
 from gammastar.core.errors import SteeringError  # noqa: E402
 from gammastar.core.resolve import freeze, installed, resolve  # noqa: E402
 
@@ -70,7 +71,7 @@ def expected(base, limit):
     count = 0
     for row in uproot.concatenate(f"{base}/part*.root:events", ["Muon_px", "Muon_py", "Muon_pz"]):
         p = np.array([row["Muon_px"], row["Muon_py"], row["Muon_pz"]], dtype=float)
-        energy = np.sqrt((p**2).sum(axis=0) + 0.1056583755**2)
+        energy = np.sqrt((p**2).sum(axis=0) + M_MU**2)
         for i in range(p.shape[1]):
             for j in range(i + 1, p.shape[1]):
                 m2 = (energy[i] + energy[j]) ** 2 - ((p[:, i] + p[:, j]) ** 2).sum()

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from gammastar.core.axes import regular, variable
+from gammastar.core.constants import branching
 from gammastar.core.errors import UserError
 from gammastar.core.records import PairHists, Spectrum
 from gammastar.core.rng import stream
@@ -127,9 +128,11 @@ def test_uncertain_r_widens_the_error(expectation):
 def test_eta_dimuon_is_sized_by_the_dalitz_decays():
     axis = regular("mass", 40, 0.25, 1.25)
     correction = eta_dimuon(axis, 1e5, resolution=0.03)
-    assert correction.amount == pytest.approx(1e5 * 5.8e-6 / 3.1e-4, rel=1e-3)
-    assert correction.sigma / correction.amount == pytest.approx(0.19, abs=0.01)
-    assert ETA_DIMUON_RATIO[1] / ETA_DIMUON_RATIO[0] == pytest.approx(0.19, abs=0.01)
+    assert correction.amount == pytest.approx(
+        1e5 * branching("eta -> mu mu") / branching("eta -> mu mu gamma"), rel=1e-3
+    )
+    assert correction.sigma / correction.amount == pytest.approx(0.144, abs=0.005)
+    assert ETA_DIMUON_RATIO[1] / ETA_DIMUON_RATIO[0] == pytest.approx(0.144, abs=0.005)
     peak = correction.template.values()
     assert axis.edges[peak.argmax()] <= 0.5479 < axis.edges[peak.argmax() + 1]
     flat = np.full(40, 1000.0)

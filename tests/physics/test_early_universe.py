@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gammastar import recast
-from gammastar.core.constants import ALPHA
+from gammastar.core.constants import ALPHA, M_E
 from gammastar.core.data import data_path
 from gammastar.core.errors import SteeringError
 from gammastar.physics import dark_models
@@ -42,7 +42,7 @@ def test_slow_coannihilation_of_a_pseudo_dirac_pair():
     threshold, rate = cosmology._rate(sector, None)
     x = np.array([1e4])
     found = thermal_average(sector.masses, np.full(2, 2.0), rate, threshold, x)[0]
-    electron = np.sqrt(1 - (0.51099895e-3 / m) ** 2) * (1 + 0.5 * (0.51099895e-3 / m) ** 2)
+    electron = np.sqrt(1 - (M_E / m) ** 2) * (1 + 0.5 * (M_E / m) ** 2)
     exact = 0.5 * 16 * np.pi * ALPHA * alpha_d * m**2 / (mediator**2 - 4 * m**2) ** 2 * electron
     assert found == pytest.approx(exact, rel=2e-3)
 

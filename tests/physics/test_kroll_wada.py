@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
-from gammastar.core.constants import ALPHA, M_E, M_MU, M_PI0, mass, width
+from gammastar.core.constants import ALPHA, BRANCHING, M_E, M_MU, M_PI0, branching, mass, width
 from gammastar.core.errors import PhysicsError
 from gammastar.physics import form_factors as ff
 from gammastar.physics.kroll_wada import (
@@ -19,8 +19,8 @@ from gammastar.physics.kroll_wada import (
 from gammastar.physics.line_shapes import RHO_MASS_MAX, breit_wigner, rho_mass_density
 
 ETA, ETA_PRIME, OMEGA, RHO, PHI = 221, 331, 223, 113, 333
-BR_GG = {111: 0.98823, ETA: 0.3936}  # PDG
-BR_PI0_GAMMA = 0.0833  # PDG, ω → π⁰γ
+BR_GG = {111: branching("pi0 -> gamma gamma"), ETA: branching("eta -> gamma gamma")}
+BR_PI0_GAMMA = branching("omega -> pi0 gamma")
 
 
 def integral(density, low: float, high: float) -> float:
@@ -89,7 +89,7 @@ def test_omega_dalitz_ratio_to_pi0_gamma(m_lepton: float, form_factor, expected:
 
 def test_pi0_dalitz_branching_agrees_with_pdg() -> None:
     ratio = integral(lambda q2: pseudoscalar_dalitz(q2, M_PI0, M_E, ff.pi0_2), 4 * M_E**2, M_PI0**2)
-    assert abs(ratio * BR_GG[111] - 0.01174) < 0.00035
+    assert abs(ratio * BR_GG[111] - BRANCHING["pi0 -> e e gamma"].value) < BRANCHING["pi0 -> e e gamma"].error
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_eq6_does_not_depend_on_the_lepton() -> None:
 
 @pytest.mark.parametrize(
     ("pdg", "branching", "expected", "smeared"),
-    [(OMEGA, 7.41e-5, 2.747, 0.498), (PHI, 2.963e-4, 29.23, 2.594)],
+    [(OMEGA, branching("omega -> e e"), 2.747, 0.498), (PHI, branching("phi -> e e"), 29.23, 2.594)],
 )
 def test_eq6_at_narrow_vector_mesons(pdg: int, branching: float, expected: float, smeared: float) -> None:
     pole, gamma, sigma = mass(pdg), width(pdg), 0.030

@@ -161,7 +161,9 @@ def test_t9_a_limit_is_on_epsilon_not_on_its_square():
 
 
 def test_t10_pairs_are_counted_and_two_particles_leave_each():
-    branching = pseudoscalar_branching(0.010, M_PI0, 0.98823, form_factors.pointlike)
+    branching = pseudoscalar_branching(
+        0.010, M_PI0, constants.branching("pi0 -> gamma gamma"), form_factors.pointlike
+    )
     assert branching == pytest.approx(2.7553e-3, rel=2e-3)  # not 5.5e-3, which counts both
     photons = predict.VirtualPhotons(
         np.full(4, 0.5), np.full(4, 0.2), np.full(4, 20.0), np.full(4, 0.25), np.ones(4, dtype=bool)

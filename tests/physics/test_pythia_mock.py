@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 
+from gammastar.core import constants
 from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError, StoreError, UserError
 from gammastar.simulate import (
@@ -82,7 +83,7 @@ def test_reweighting_to_the_card(engine):
     tuned = pythia_engine_like(engine, pt="card")
     mode = hard.modes["eta_dalitz"]
     rng = np.random.default_rng(3)
-    mass = np.full(100_000, 0.547862)
+    mass = np.full(100_000, constants.mass(221))
     square = [np.mean(np.sum(e.mesons(hard, mode, mass, rng)[:2] ** 2, axis=0)) for e in (engine, tuned)]
     assert square[1] / square[0] == pytest.approx(1.12**2, rel=0.06)
 

@@ -12,6 +12,7 @@ import pytest
 import vector
 
 from gammastar import accept
+from gammastar.core.constants import M_MU
 from gammastar.core.errors import PhysicsError, PortabilityError
 from gammastar.core.records import Exposure, Sample
 from gammastar.physics.detector import Cuts, Detector, Plane, Target, load_detector
@@ -173,7 +174,7 @@ def test_one_sample_for_all_couplings_is_each_coupling_simulated() -> None:
         path = generator.exponential(momentum / MASS * Model().ctau(MASS, value))
         vertex = (path * p[:3] / momentum).T
         inside = (vertex[:, 2] > 20) & (vertex[:, 2] < 60) & (np.abs(vertex[:, :2]) < 2).all(axis=1)
-        leptons = accept.lepton_pair(p, MASS, 0.1056583755, generator)
+        leptons = accept.lepton_pair(p, MASS, M_MU, generator)
         w = particles.weight * (inside & accept.seen(vertex, leptons, box))
         scale = box.pot * value**2 * 0.5 * 0.9
         error = scale * np.sqrt((w**2).sum())

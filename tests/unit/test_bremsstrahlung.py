@@ -10,7 +10,7 @@ import pytest
 from scipy.integrate import dblquad
 
 from gammastar import predict
-from gammastar.core.constants import M_PROTON
+from gammastar.core.constants import ALPHA, M_PROTON
 from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.physics import splitting
 from gammastar.physics.bremsstrahlung import PRESETS, band, cross_section_nsd, cross_section_total, preset
@@ -75,7 +75,7 @@ def test_fww_in_closed_form_over_pt() -> None:
     last = 2 * z**2 * mp2**2 + both * mp2 * m2 + (1 - z) * m2**2
     closed += 2 * z * (1 - z) * last * top * (top + 2 * a) / (2 * a**2 * (top + a) ** 2)
     grid = np.linspace(0, top, 20_001)
-    ours = np.trapezoid(splitting.fww(z, grid, m), grid) * 2 * np.pi * 137.035999084
+    ours = np.trapezoid(splitting.fww(z, grid, m), grid) * 2 * np.pi / ALPHA
     assert ours == pytest.approx(closed, rel=1e-6)
     assert splitting.fww(0.5, 0.09, 0.3) == pytest.approx(6.01654e-3, rel=1e-5)
 
@@ -133,7 +133,7 @@ def test_other_definitions_of_s_prime_and_proton_mass_would_be_seen() -> None:
     both = 1 + (1 - z) ** 2
     wrong = both / z - 2 * z * (1 - z) * (3 * m**2 / h - 2 * z**2 * m**4 / h**2)
     wrong = (wrong + 2 * z * (1 - z) * (both + 1 - z) * m**4 / h**2) / h
-    right = splitting.fww(z, pt2, m) * 2 * np.pi * 137.035999084
+    right = splitting.fww(z, pt2, m) * 2 * np.pi / ALPHA
     assert integrate(wrong) / integrate(right) == pytest.approx(1.45, rel=0.02)
 
 

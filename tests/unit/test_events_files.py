@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import uproot
 
+from gammastar.core.constants import M_MU
 from gammastar.core.errors import UserError
 from gammastar.store.events import EventTable, write_events
 
-M_MU = 0.1056583755
 N = 40
 
 

@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("zuko")
 
+from gammastar.core.constants import M_MU
 from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.core.pairs import Pairs
 from gammastar.facility import open_farm
@@ -37,7 +38,6 @@ from gammastar.flow.optimise import learning_rate
 pytestmark = pytest.mark.flow
 BEAM = 400.0
 SMALL = FlowOptions(epochs=4, epoch_size=8192, hidden=16, bins=8)
-M_MU = 0.1056583755
 
 
 def sample(n=12_000, seed=1):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from gammastar.background import PassFraction, accidental_rate, expectation, matched_to_median, random_pairs
+from gammastar.core.constants import M_E
 from gammastar.core.errors import PhysicsError
 from gammastar.physics.vertexing import BeamLine, approach, invariant_mass, two_track_vertex
 
@@ -99,6 +100,6 @@ def test_invariant_mass_keeps_its_digits():
     half = 2.5e-5
     p1 = np.array([[100 * np.sin(half), 0.0, 100 * np.cos(half)]])
     p2 = p1 * [-1, 1, 1]
-    m = 0.51099895e-3
+    m = M_E
     exact = 2 * np.sqrt(m**2 + (100 * np.sin(half)) ** 2)
     assert invariant_mass(p1, p2, m, m)[0] == pytest.approx(exact, rel=1e-12)

@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 from gammastar import predict
+from gammastar.core import constants
 from gammastar.core.constants import ALPHA, M_E, M_MU, M_PI0
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import Sample
@@ -18,7 +19,9 @@ from gammastar.physics.form_factors import eta2
 from gammastar.physics.kroll_wada import kappa, pseudoscalar_dalitz
 from gammastar.physics.widths import RTable
 
-M_ETA = 0.547862
+M_ETA = constants.mass(221)
+ETA_PHOTONS = constants.branching("eta -> gamma gamma")
+PI0_PHOTONS = constants.branching("pi0 -> gamma gamma")
 R_TABLE = Path(__file__).parents[2] / "data" / "measurements" / "r_ratio.csv"
 
 
@@ -43,26 +46,26 @@ def below_fifty(mass, pt, energy):  # noqa: ARG001
 )
 def test_eta_dalitz_returns_its_dark_photon_branching_ratio(mass: float, branching: float) -> None:
     """Eq. 6 on dΓ(η → γμμ) is 2 ε² BR(γγ) (1 − m²/M²)³ |F|², with no free parameter."""
-    dn_dm = 0.3936 * 2 * mass * pseudoscalar_dalitz(mass**2, M_ETA, M_MU, eta2)
+    dn_dm = ETA_PHOTONS * 2 * mass * pseudoscalar_dalitz(mass**2, M_ETA, M_MU, eta2)
     value, _ = predict.rate([mass], [dn_dm], np.zeros((1, 1)), M_MU)
     assert value[0] == pytest.approx(branching, rel=5e-4)
-    exact = 2 * 0.3936 * (1 - (mass / M_ETA) ** 2) ** 3 * eta2(np.array(mass**2))
+    exact = 2 * ETA_PHOTONS * (1 - (mass / M_ETA) ** 2) ** 3 * eta2(np.array(mass**2))
     assert value[0] == pytest.approx(exact, rel=1e-12)
 
 
 def test_pi0_dalitz_with_electrons() -> None:
     mass = np.array([0.05, 0.10, 0.13])
-    dn_dm = 0.98823 * 2 * mass * pseudoscalar_dalitz(mass**2, M_PI0, M_E, np.ones_like)
+    dn_dm = PI0_PHOTONS * 2 * mass * pseudoscalar_dalitz(mass**2, M_PI0, M_E, np.ones_like)
     value, _ = predict.rate(mass, dn_dm, np.zeros((3, 3)), M_E)
     np.testing.assert_allclose(value, [1.2694, 0.18145, 7.496e-4], rtol=5e-4)
 
 
 def test_narrow_vector_at_its_pole() -> None:
     """A Breit-Wigner of ω → ee at the pole gives (3/α)(M/Γ) BR, but for the threshold factor."""
-    m, width, branching = 0.78266, 0.00868, 7.41e-5
-    dn_dm = branching * 2 / (np.pi * width)  # at the pole
+    m, gamma, electrons = constants.mass(223), constants.width(223), constants.branching("omega -> e e")
+    dn_dm = electrons * 2 / (np.pi * gamma)  # at the pole
     value, _ = predict.rate([m], [dn_dm], np.zeros((1, 1)), M_E)
-    assert value[0] == pytest.approx(3 / ALPHA * m / width * branching, rel=1e-4)
+    assert value[0] == pytest.approx(3 / ALPHA * m / gamma * electrons, rel=1e-4)
     assert value[0] == pytest.approx(2.747, rel=1e-3)
 
 

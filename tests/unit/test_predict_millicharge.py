@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gammastar.core.constants import M_MU, M_PI0, mass
+from gammastar.core.constants import M_MU, M_PI0, branching, mass
 from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError
 from gammastar.core.sampler import Sampler
@@ -137,7 +137,7 @@ def test_pions_make_chi_as_their_branching_ratio_says() -> None:
         photons = chi_from_channel(
             channel, m_chi, mass_range=(0.0, 2 * M_MU), n=4000, rng=np.random.default_rng(8)
         )
-        expected = pions * pseudoscalar_branching(m_chi, M_PI0, 0.98823, pi0_2)
+        expected = pions * pseudoscalar_branching(m_chi, M_PI0, branching("pi0 -> gamma gamma"), pi0_2)
         assert photons.weight.sum() == pytest.approx(expected, rel=1e-5)
         assert (photons.mass > 2 * m_chi).all()
 

@@ -1,8 +1,11 @@
 """Cards: every number has a source, mistakes name their key."""
 
+import re
+
 import numpy as np
 import pytest
 
+from gammastar.core.constants import branching
 from gammastar.core.data import data_path
 from gammastar.core.errors import InputFileError, PhysicsError, SteeringError
 from gammastar.simulate import load_card, measured_r, normalisation, simulate_events
@@ -31,7 +34,7 @@ def changed(tmp_path, old, new):
 
 
 def test_every_number_has_tag_and_source(card):
-    assert len(card.provenance) == TEXT.count("value = ")
+    assert len(card.provenance) == len(re.findall(r"value = |^branching\w* = \"", TEXT, re.MULTILINE))
     assert {p.tag for p in card.provenance.values()} == {"published", "derived", "placeholder"}
     assert all(p.source for p in card.provenance.values())
     assert card.provenance["beam.energy"].tag == "published"
@@ -54,11 +57,26 @@ def test_every_number_has_tag_and_source(card):
         ('kind = "rho"', 'kind = "rho_prime"', "modes.rho.kind"),
         ("temperature = {", "temperatur = {", "temperatur"),
         ("value = 400.0", "value = nan", "beam.energy"),
+        (
+            'branching = "eta -> mu mu gamma"',
+            'branching = "eta -> mu mu gama"',
+            "modes.eta_dalitz.branching: no branching fraction of 'eta -> mu mu gama'.*'eta -> mu mu gamma'",
+        ),
     ],
 )
 def test_mistakes_name_their_key(tmp_path, old, new, match):
     with pytest.raises(SteeringError, match=match):
         load_card(changed(tmp_path, old, new))
+
+
+def test_a_branching_fraction_is_named_or_has_its_own_source(tmp_path, card):
+    named = card.provenance["modes.eta_dalitz.branching"]
+    assert named == ("published", "PDG 2026, S014.13: eta -> mu mu gamma")
+    assert card.modes["eta_dalitz"].branching == branching("eta -> mu mu gamma")
+    own = '{ value = 3.0e-4, tag = "published", source = "na60" }'
+    other = load_card(changed(tmp_path, '"eta -> mu mu gamma"', own))
+    assert other.modes["eta_dalitz"].branching == 3.0e-4
+    assert other.provenance["modes.eta_dalitz.branching"].source == "NA60, arXiv:1608.07898"
 
 
 def test_unreadable_cards(tmp_path):

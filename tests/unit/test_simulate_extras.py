@@ -4,7 +4,7 @@ import awkward as ak
 import numpy as np
 import pytest
 
-from gammastar.core.constants import ALPHA, M_E, M_MU
+from gammastar.core.constants import ALPHA, M_E, M_MU, branching
 from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError, SteeringError
 from gammastar.simulate import (
@@ -165,7 +165,7 @@ def test_electron_pairs_below_twice_the_muon_mass():
     found = np.histogram(d.mass, edges)[0]
     np.testing.assert_allclose(found, expected, atol=5 * np.sqrt(expected.max()))
     rates = mode_rates(ELECTRONS)
-    assert rates["pi0_dalitz"] == pytest.approx(3.87 * 0.01174)
+    assert rates["pi0_dalitz"] == pytest.approx(3.87 * branching("pi0 -> e e gamma"))
     data = simulate_events(ELECTRONS, 1000, seed=1)
     assert data.meta["sum_weights"]["combinatorial"] > 100
     assert data.meta["r_pool"] == pytest.approx(

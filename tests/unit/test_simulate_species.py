@@ -4,6 +4,7 @@ import awkward as ak
 import numpy as np
 import pytest
 
+from gammastar.core.constants import M_MU
 from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError
 from gammastar.simulate import load_card, simulate_events, tune_card
@@ -20,7 +21,7 @@ def test_tuning_finds_the_yields_behind_a_spectrum():
     data = simulate_events(CARD.model_copy(update={"modes": modes}), 30_000, seed=1)
     assert ak.any(data.branches["Muon"].charge)
     edges = np.linspace(0.2, 1.2, 51)
-    counts = np.histogram(_opposite(data, 0.1056583755)[0], edges)[0]
+    counts = np.histogram(_opposite(data, M_MU)[0], edges)[0]
     known = {"combinatorial": (1.2, 0.3), "eta_prime_dalitz": (1.0, 0.3), "omega_dalitz": (1.0, 0.1)}
     tuned, fit = tune_card(CARD, edges, counts, data.meta["N_POT"], constraints=known, n=300_000)
     for key, expected in factor.items():

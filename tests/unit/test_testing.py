@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from gammastar import predict
+from gammastar.core.constants import M_MU
 from gammastar.core.data import data_path
 from gammastar.core.records import Sample
 from gammastar.core.resolve import resolve
@@ -206,7 +207,7 @@ class Lax(Good):
         (Growing, "must not grow with the coupling"),
         (Scalar, r"ctau: shape () for couplings of shape (3,)"),
         (Open, "'mumu' is open at 0.05 GeV"),
-        (Open, f"'mumu' is open at {2 * 0.1056583755:g} GeV"),
+        (Open, f"'mumu' is open at {2 * M_MU:g} GeV"),
         (Changing, "name the same final states at every mass"),
         (Lax, "a negative mass must raise"),
         (object, "derive it from gammastar.predict.Model"),

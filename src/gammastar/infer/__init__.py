@@ -8,7 +8,7 @@ from gammastar.infer.channel import Channel, binned_channel, counting_channel, u
 from gammastar.infer.combine import channels_of, combine, write_xml
 from gammastar.infer.compound import fft_cls
 from gammastar.infer.coverage import Coverage, coverage
-from gammastar.infer.denser import RESONANCES, more_masses
+from gammastar.infer.denser import more_masses
 from gammastar.infer.discovery import (
     discovery_yield,
     expected_strengths,
@@ -48,7 +48,6 @@ from gammastar.infer.workspace import POT_NUISANCES, workspace
 
 __all__ = [
     "POT_NUISANCES",
-    "RESONANCES",
     "CLs",
     "Channel",
     "Convention",

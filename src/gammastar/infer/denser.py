@@ -7,13 +7,12 @@ from itertools import pairwise
 
 import numpy as np
 
+from gammastar.core import constants
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray, Reach
 
-__all__ = ["RESONANCES", "more_masses"]
+__all__ = ["more_masses"]
 
-RESONANCES = ((0.77526, 0.1491), (0.78266, 0.00868), (1.019461, 0.004249))
-"""Masses and widths [GeV] of ρ, ω and φ (Particle Data Group 2024)."""
 
 NARROW = 2e-3  # relative gaps that are not divided any further
 
@@ -22,7 +21,7 @@ def more_masses(
     found: Reach,
     *,
     tolerance: float = 0.01,
-    special: Sequence[tuple[float, float]] = RESONANCES,
+    special: Sequence[tuple[float, float]] | None = None,
     most: int = 20,
 ) -> FloatArray:
     """Return further masses, the most needed first.
@@ -35,7 +34,7 @@ def more_masses(
         Of the contour drawn through the points [decades].
     special : sequence of (float, float)
         Mass and width of resonances [GeV]: their centre is asked for if the grid passes by at more than half
-        a width.
+        a width. Without it ρ, ω and φ.
     most : int
 
     Returns
@@ -84,6 +83,8 @@ def more_masses(
     score[gap < NARROW] = 0.0
     order = np.argsort(-score, kind="stable")
     middle = np.exp(0.5 * (log_mass[order] + log_mass[order + 1]))[score[order] > 0]
+    if special is None:
+        special = [(constants.mass(code), constants.width(code)) for code in (113, 223, 333)]
     centres = [m for m, width in special if _passed(mass, m, width)]
     return np.asarray([*centres, *middle][:most], dtype=np.float64)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -11,7 +13,9 @@ from gammastar.core.records import FloatArray
 
 __all__ = [
     "ETA_INVERSE_LAMBDA2",
+    "ETA_INVERSE_LAMBDA2_ERROR",
     "OMEGA_INVERSE_LAMBDA2",
+    "OMEGA_INVERSE_LAMBDA2_ERROR",
     "eta2",
     "eta_prime2",
     "omega2",
@@ -19,11 +23,13 @@ __all__ = [
     "pointlike",
 ]
 
-ETA_INVERSE_LAMBDA2 = 1.934  # ± 0.067 ± 0.050 GeV⁻², NA60, arXiv:1608.07898
-OMEGA_INVERSE_LAMBDA2 = 2.223  # ± 0.026 ± 0.037 GeV⁻², NA60, arXiv:1608.07898
+ETA_INVERSE_LAMBDA2 = 1.934  # GeV⁻², NA60, arXiv:1608.07898
+ETA_INVERSE_LAMBDA2_ERROR = math.hypot(0.067, 0.050)  # statistical and systematic, same paper
+OMEGA_INVERSE_LAMBDA2 = 2.223  # GeV⁻², NA60, arXiv:1608.07898
+OMEGA_INVERSE_LAMBDA2_ERROR = math.hypot(0.026, 0.037)  # statistical and systematic, same paper
 ETA_PRIME_POLE = 0.764  # GeV; vector-dominance fit to the data compiled by Landsberg (1985)
 ETA_PRIME_WIDTH = 0.102  # GeV; same fit
-PI0_SLOPE = 0.0335  # in units of 1/m²(π⁰); PDG
+PI0_SLOPE = 0.0332  # ± 0.0029, in units of 1/m²(π⁰); PDG 2026, S009A
 
 
 def _pole2(q2: npt.ArrayLike, inverse_lambda2: float) -> FloatArray:
@@ -89,6 +95,6 @@ def eta_prime2(q2: npt.ArrayLike) -> FloatArray:
 
 
 def pi0_2(q2: npt.ArrayLike) -> FloatArray:
-    """Return |F_π⁰(q²)|² = (1 + a q²/m²)² with the slope a = 0.0335 (PDG); q² in GeV²."""
+    """Return |F_π⁰(q²)|² = (1 + a q²/m²)² with the slope a = 0.0332 (PDG); q² in GeV²."""
     q2 = np.asarray(q2, dtype=np.float64)
     return np.asarray((1.0 + PI0_SLOPE * q2 / M_PI0**2) ** 2, dtype=np.float64)

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.core.constants import ALPHA, M_PI0, M_PI_CHARGED, mass, width
+from gammastar.core.constants import ALPHA, M_PI0, M_PI_CHARGED, branching, mass, width
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.physics.line_shapes import RHO, rho_width
@@ -24,25 +24,29 @@ _K_CHARGED, _K_NEUTRAL, _ETA = 321, 311, 221
 
 @dataclass(frozen=True, slots=True)
 class _Resonance:
-    """PDG code, branching ratio to e⁺e⁻, and those to hadrons (PDG 2024)."""
+    """PDG code, branching fraction to e⁺e⁻, and those to hadrons."""
 
     pdg: int
     electrons: float
     hadrons: tuple[tuple[str, float], ...]
 
 
+def _resonance(name: MesonName, pdg: int, **hadrons: str) -> _Resonance:
+    """Return a meson with the fractions of its decays in `core.constants.BRANCHING`."""
+    listed = tuple((channel, branching(f"{name} -> {decay}")) for channel, decay in hadrons.items())
+    return _Resonance(pdg, branching(f"{name} -> e e"), listed)
+
+
 _MESONS: dict[MesonName, _Resonance] = {
-    "rho": _Resonance(RHO, 4.72e-5, (("two_pions", 1.0),)),
-    "omega": _Resonance(223, 7.38e-5, (("three_pions", 0.892), ("pion_photon", 0.0834))),
-    "phi": _Resonance(
+    "rho": _Resonance(RHO, branching("rho -> e e"), (("two_pions", 1.0),)),
+    "omega": _resonance("omega", 223, three_pions="pi pi pi0", pion_photon="pi0 gamma"),
+    "phi": _resonance(
+        "phi",
         333,
-        2.979e-4,
-        (
-            ("charged_kaons", 0.491),
-            ("neutral_kaons", 0.339),
-            ("three_pions", 0.154),
-            ("eta_photon", 0.01301),
-        ),
+        charged_kaons="K+ K-",
+        neutral_kaons="KL KS",
+        three_pions="pi pi pi0",
+        eta_photon="eta gamma",
     ),
 }
 
@@ -111,7 +115,7 @@ def meson_ratio(name: MesonName, m: npt.ArrayLike) -> FloatArray:
     -----
     R = (9 m²/α²) Γ_ee(m) Γ_h(m)/[(M² − m²)² + m²Γ_h(m)²] with Γ_ee(m) = Γ_ee (M/m)³, a photon of constant
     coupling, and Γ_h(m) the width of a meson of mass m: 2π, 3π through ρπ, KK, π⁰γ and ηγ. The peak
-    is that of the Breit-Wigner formula, (9/α²) BR(ee) BR(h). Masses and branching ratios: PDG 2024. The
+    is that of the Breit-Wigner formula, (9/α²) BR(ee) BR(h). Masses and branching fractions: PDG. The
     interference of ω and φ in three pions and that of ρ and ω in two are left out.
 
     Examples

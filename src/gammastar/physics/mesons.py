@@ -6,11 +6,11 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 from scipy.special import ndtr, ndtri
 
 from gammastar.core import constants
@@ -31,6 +31,16 @@ _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 _FORM_FACTORS: dict[str, FormFactor2] = {
     name: getattr(form_factors, name) for name in ("pointlike", "pi0_2", "eta2", "eta_prime2", "omega2")
 }
+
+
+def _fraction(value: object) -> object:
+    """Return a branching fraction: a number as it is, the name of a decay as its number in the table."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return constants.branching(value)
+    except PhysicsError as error:
+        raise ValueError(str(error)) from error
 
 
 def beam_frame(beam_energy: float) -> tuple[float, float]:
@@ -110,7 +120,7 @@ class Decay:
         Key of the meson in its table.
     kind : {"pseudoscalar_dalitz", "vector_dalitz", "vector_mixing", "rho_mixing"}
     branching : float
-        To γγ, to Pγ, or to e⁺e⁻ for the mixings.
+        To γγ, to Pγ, or to e⁺e⁻ for the mixings. A file may name a decay of `core.constants.BRANCHING`.
     form_factor : str
         Name in `gammastar.physics.form_factors`.
     daughter : int or None
@@ -121,7 +131,7 @@ class Decay:
 
     parent: str
     kind: Kind
-    branching: float
+    branching: Annotated[float, BeforeValidator(_fraction)]
     form_factor: str = "pointlike"
     daughter: int | None = None
     temperature: float | None = None

@@ -6,6 +6,7 @@ import numpy as np
 
 from gammastar import unfold
 from gammastar.core.axes import MASS, regular
+from gammastar.core.constants import branching
 from gammastar.core.errors import SteeringError
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import FloatArray, Spectrum
@@ -15,7 +16,8 @@ from gammastar.pipeline.checkpoint import Arrays
 __all__ = ["line_shape_spectrum"]
 
 FINE = 0.005  # GeV, true cells of the forward fold; a tenth of the usual resolution of 30 to 60 MeV
-TIES = {("omega_dalitz", "omega"): (1.34e-4 / 7.41e-5, 0.2)}  # BR(ω → μμπ⁰)/BR(ω → μμ), PDG 2024
+TIES = {("omega_dalitz", "omega"): (branching("omega -> pi0 mu mu") / branching("omega -> e e"), 0.2)}
+"""BR(ω → μμπ⁰)/BR(ω → μμ), the latter by lepton universality, and its relative error."""
 
 
 def _summed(spectrum: Spectrum) -> tuple[int, FloatArray]:

@@ -1,4 +1,4 @@
-"""Read a card: TOML in which every number carries a tag and a source."""
+"""Read a card: TOML in which every number carries a tag and a source, or names a branching fraction."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from gammastar.core.constants import BRANCHING, EDITION, branching
 from gammastar.core.documents import from_toml, sources_of
-from gammastar.core.errors import InputFileError, SteeringError
+from gammastar.core.errors import InputFileError, PhysicsError, SteeringError
 from gammastar.simulate.card import Card, Provenance
 
 __all__ = ["load_card"]
@@ -17,6 +18,7 @@ __all__ = ["load_card"]
 TAGS = ("published", "derived", "placeholder")
 # identification codes and choices, not measurements
 LABELS = frozenset({"pdg", "process", "index", "bit", "prescale", "muons", "sextants"})
+FRACTIONS = frozenset({"branching", "branching_photon"})  # a decay's name stands for its number in the table
 
 
 def _untag(node: Any, key: str, sources: Mapping[str, str], found: dict[str, Provenance], path: Path) -> Any:
@@ -38,10 +40,23 @@ def _untag(node: Any, key: str, sources: Mapping[str, str], found: dict[str, Pro
             name: _untag(value, f"{key}.{name}" if key else name, sources, found, path)
             for name, value in node.items()
         }
+    if isinstance(node, str) and key.rpartition(".")[2] in FRACTIONS:
+        return _looked_up(node, key, found, path)
     if isinstance(node, int | float) and not isinstance(node, bool) and key.rpartition(".")[2] not in LABELS:
         msg = f"{path}: {key} = {node!r} has no source; write {{ value = …, tag = …, source = … }}"
         raise SteeringError(msg)
     return node
+
+
+def _looked_up(decay: str, key: str, found: dict[str, Provenance], path: Path) -> float:
+    """Return the branching fraction of a decay from `core.constants`, and record where it comes from."""
+    try:
+        value = branching(decay)
+    except PhysicsError as error:
+        msg = f"{path}: {key}: {error}"
+        raise SteeringError(msg) from error
+    found[key] = Provenance("published", f"{EDITION}, {BRANCHING[decay].source}: {decay}")
+    return value
 
 
 def load_card(path: str | Path) -> Card:
@@ -51,7 +66,8 @@ def load_card(path: str | Path) -> Card:
     ----------
     path : str or Path
         TOML file; every number is a table ``{ value, tag, source }`` with the tag "published", "derived"
-        or "placeholder" and a key of the section ``[sources]``.
+        or "placeholder" and a key of the section ``[sources]``. A branching fraction may be the name of a
+        decay in `core.constants.BRANCHING`.
 
     Returns
     -------

@@ -10,7 +10,7 @@ import numpy as np
 from hist import Hist
 
 from gammastar.core.axes import MASS
-from gammastar.core.constants import mass
+from gammastar.core.constants import BRANCHING, EDITION, mass
 from gammastar.core.errors import UserError
 from gammastar.core.records import FloatArray, Spectrum
 from gammastar.core.stats import filled
@@ -26,8 +26,13 @@ __all__ = [
     "scaled_shape",
 ]
 
-# BR(η → μ⁺μ⁻) = (5.8 ± 0.8)e-6 over BR(η → μ⁺μ⁻γ) = (3.1 ± 0.4)e-4, PDG 2024
-ETA_DIMUON_RATIO = (5.8e-6 / 3.1e-4, 5.8e-6 / 3.1e-4 * float(np.hypot(0.8 / 5.8, 0.4 / 3.1)))
+_TWO, _DALITZ = BRANCHING["eta -> mu mu"], BRANCHING["eta -> mu mu gamma"]
+_RATIO = _TWO.value / _DALITZ.value
+ETA_DIMUON_RATIO = (
+    _RATIO,
+    _RATIO * float(np.hypot(_TWO.error / _TWO.value, _DALITZ.error / _DALITZ.value)),
+)
+"""BR(η → μ⁺μ⁻)/BR(η → μ⁺μ⁻γ) and its standard deviation."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,7 +130,7 @@ def eta_dimuon(
     relative = np.hypot(ratio[1] / ratio[0], n_dalitz_sigma / n_dalitz if n_dalitz else 0.0)
     inside = amount * float(share.sum())
     hist = filled((axis,), share, np.zeros_like(share))
-    return Correction("eta to mu mu", hist, inside, abs(inside) * float(relative), "PDG 2024")
+    return Correction("eta to mu mu", hist, inside, abs(inside) * float(relative), EDITION)
 
 
 def scaled_shape(
