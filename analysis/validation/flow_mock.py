@@ -7,6 +7,7 @@ import numpy as np
 from gammastar.core import constants
 from gammastar.core.axes import MASS, regular
 from gammastar.core.constants import M_MU, M_PI0
+from gammastar.core.constants import mass as mass_of
 from gammastar.core.data import data_path
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.physics.decays import daughter
@@ -36,7 +37,7 @@ SPARSE = {"rho": 6.0, "eta_prime_dalitz": 10.0, "eta_dalitz": 0.5}  # more simul
 # spectrometer (E > 3 GeV and angle) per c c-bar of Pythia 8.317 at 400 GeV. Shape: D mesons of NA27
 # (LEBC-EHS) at 400 GeV, (1 - |x_F|)^5 exp(-pt^2/GeV^2), to K mu nu by phase space.
 CHARM_ACCEPTED = 2.4e-3 * 1.45e-3
-M_D, M_K = 1.8695, 0.4937
+M_D, M_K = mass_of(411), mass_of(321)
 CHARM_TEMPLATE = 5  # simulated charm over that of the data
 CHUNK = 200_000
 SHIELD, CONE = 5.0, (0.035, 0.120)  # m, rad: Appendix B of the data-driven paper

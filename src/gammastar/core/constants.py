@@ -27,6 +27,7 @@ __all__ = [
     "M_PI0",
     "M_PI_CHARGED",
     "M_PROTON",
+    "M_TAU",
     "Branching",
     "branching",
     "mass",
@@ -41,6 +42,7 @@ EDITION = "PDG 2026"  # Review of Particle Physics, edition of the branching fra
 
 M_E = 0.51099895e-3
 M_MU = 0.1056583755
+M_TAU = 1.77693
 M_PROTON = 0.93827208816  # CODATA 2018; CODATA 2022 lies 1.4e-9 higher
 M_PI0 = 0.1349768
 M_PI_CHARGED = 0.13957039

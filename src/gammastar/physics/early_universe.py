@@ -16,7 +16,7 @@ import numpy.typing as npt
 from scipy.integrate import solve_ivp
 from scipy.special import kve
 
-from gammastar.core.constants import LEPTON_MASS, M_PI_CHARGED
+from gammastar.core.constants import LEPTON_MASS, M_PI_CHARGED, M_TAU
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 
@@ -26,11 +26,10 @@ OMEGA_DM = 0.120  # Ω h² of cold dark matter, Planck 2018
 PLANCK_MASS = 1.220890e19  # GeV
 TODAY = 2.744e8  # Ω h² per GeV of mass and unit of n/s: 2891 cm⁻³ over 1.0537e-5 GeV cm⁻³
 QCD, QCD_WIDTH = 0.150, 0.020  # GeV
-TAU = 1.77693
 # statistics (+1 fermions), degrees of freedom, mass [GeV]
 ALWAYS = (
     *((-1, 2.0, 0.0), (1, 6.0, 0.0)),
-    *((1, 4.0, LEPTON_MASS["e"]), (1, 4.0, LEPTON_MASS["mu"]), (1, 4.0, TAU)),
+    *((1, 4.0, LEPTON_MASS["e"]), (1, 4.0, LEPTON_MASS["mu"]), (1, 4.0, M_TAU)),
 )
 HADRONS = ((-1, 3.0, M_PI_CHARGED), (-1, 4.0, 0.4957), (-1, 9.0, 0.775), (-1, 3.0, 0.783))
 QUARKS = ((-1, 16.0, 0.0), (1, 24.0, 0.005), (1, 12.0, 0.095), (1, 12.0, 1.27), (1, 12.0, 4.18))

@@ -13,10 +13,18 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.physics.kroll_wada import lepton_factor
 
-__all__ = ["RHO_MASS_MAX", "breit_wigner", "rho_mass_density", "rho_omega_phase", "rho_width"]
+__all__ = [
+    "RHO_MASS_MAX",
+    "RHO_TEMPERATURE",
+    "breit_wigner",
+    "rho_mass_density",
+    "rho_omega_phase",
+    "rho_width",
+]
 
 RHO, OMEGA = 113, 223
 RHO_MASS_MAX = 1.5  # GeV: upper end of the normalised ρ line shape
+RHO_TEMPERATURE = 0.161  # GeV: effective temperature in In-In, NA60, arXiv:0902.2547; assumed for p-A
 
 
 def breit_wigner(m: npt.ArrayLike, pole: float, gamma: float) -> FloatArray:

@@ -14,7 +14,7 @@ from gammastar.core.constants import M_MU, M_PI0, mass, width
 from gammastar.core.records import FloatArray
 from gammastar.physics.form_factors import eta2, eta_prime2, omega2, pi0_2
 from gammastar.physics.kroll_wada import lepton_factor, pseudoscalar_dalitz, vector_dalitz
-from gammastar.physics.line_shapes import breit_wigner, rho_mass_density
+from gammastar.physics.line_shapes import RHO_TEMPERATURE, breit_wigner, rho_mass_density
 
 __all__ = ["Component", "cocktail_components"]
 
@@ -67,7 +67,7 @@ def _scaled(m: FloatArray, shape: Callable[[FloatArray], FloatArray], norm: floa
 def cocktail_components(
     mass_range: tuple[float, float],
     *,
-    temperature: float = 0.161,
+    temperature: float = RHO_TEMPERATURE,
     smooth: int = 2,
     m_lepton: float = M_MU,
 ) -> tuple[Component, ...]:

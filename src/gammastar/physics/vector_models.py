@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.core.constants import ALPHA, M_E, M_MU
+from gammastar.core.constants import ALPHA, M_E, M_MU, M_TAU
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 
@@ -33,7 +33,6 @@ Process = Literal[
 ]
 
 E_CHARGE = float(np.sqrt(4 * np.pi * ALPHA))
-_M_TAU = 1.77693  # GeV, PDG 2024
 _Q = np.array([2 / 3, -1 / 3, -1 / 3])  # u, d, s
 # Flavour content of the pseudoscalars, not normalised; η with the mixing angle −19.5°.
 _ETA = np.array([1.0, 1.0, -1.0])
@@ -64,7 +63,7 @@ def kinetic_mixing_loop(q2: npt.ArrayLike) -> npt.NDArray[np.complex128]:
     x, w = 0.5 * (_NODES + 1), 0.5 * _WEIGHTS
     u = x * (1 - x)
     s = np.asarray(q2, dtype=np.float64)[..., None] * u
-    tau = np.log(_M_TAU**2 - s - 0j)
+    tau = np.log(M_TAU**2 - s - 0j)
     muon = np.log(np.abs(M_MU**2 - s)) - 1j * np.pi * (s > M_MU**2)
     integral = ((tau - muon) * u) @ w
     return np.asarray(E_CHARGE / (2 * np.pi**2) * integral, dtype=np.complex128)
@@ -155,7 +154,7 @@ class Charges:
             msg = f"{self.name}: mass {m.min():g} GeV must be positive"
             raise PhysicsError(msg)
         widths = {}
-        heavy = {"ee": M_E, "mumu": M_MU, "tautau": _M_TAU}
+        heavy = {"ee": M_E, "mumu": M_MU, "tautau": M_TAU}
         for state, charge in self.lepton_charges(m).items():
             r = np.square(heavy[state] / m)
             phase = np.sqrt(np.clip(1 - 4 * r, 0.0, None)) * (1 + 2 * r)

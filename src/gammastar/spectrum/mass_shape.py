@@ -13,7 +13,7 @@ from scipy.stats import chi2 as chi2_distribution
 from gammastar.core.axes import MASS
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray, Spectrum
-from gammastar.physics.line_shapes import rho_omega_phase
+from gammastar.physics.line_shapes import RHO_TEMPERATURE, rho_omega_phase
 from gammastar.physics.mass_components import Component, cocktail_components
 from gammastar.spectrum.normalise import mass_density
 
@@ -152,7 +152,7 @@ def fit_mass_shape(
     spectrum: Spectrum,
     *,
     m_lepton: float,
-    temperature: float = 0.161,
+    temperature: float = RHO_TEMPERATURE,
     smooth: int = 2,
     coherence: float = 0.0,
 ) -> MassShape:
