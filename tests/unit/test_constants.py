@@ -68,13 +68,14 @@ FILES = (
 
 
 def numbers(text: str, suffix: str) -> Iterator[tuple[int, str, str]]:
-    """Yield line, literal and the comment of its line."""
+    """Yield line, literal, and the comment on its line or, of Python, the line before."""
     if suffix == ".py":
         tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
         comments = {t.start[0]: t.string for t in tokens if t.type == tokenize.COMMENT}
         for t in tokens:
             if t.type == tokenize.NUMBER:
-                yield t.start[0], t.string, comments.get(t.start[0], "")
+                line = t.start[0]
+                yield line, t.string, comments.get(line, comments.get(line - 1, ""))
         return
     for i, line in enumerate(text.splitlines(), 1):
         code, _, comment = line.partition("#")
@@ -121,6 +122,7 @@ def test_no_constant_stands_a_second_time() -> None:
     ("text", "suffix", "named"),
     [
         ("RATIO = 5.8e-6 / 3.1e-4  # BR(η → μμ) over BR(η → μμγ), PDG 2024", ".py", "a number of the PDG"),
+        ("# BR(η → μμγ), PDG 2024\nRATIO = 3.1e-4", ".py", "a number of the PDG"),
         ("def f():\n    return 2 * 0.3936", ".py", "eta -> gamma gamma"),
         ("mass = 0.1056584", ".py", "M_MU"),
         ("RHO = (0.77526, 0.1491)", ".py", "mass(113)"),
