@@ -121,21 +121,6 @@ def test_leptons_conserve_momentum_and_are_isotropic() -> None:
     assert abs((cosine**2).mean() - 1 / 3) < 4 * 0.3 / np.sqrt(50000)
 
 
-@pytest.mark.parametrize("polarisation", [-1.0, -0.4, 0.5, 1.0])
-def test_polarised_leptons_have_their_moments(polarisation: float) -> None:
-    """⟨cos²⟩ = (1/3 + λ/5)/(1 + λ/3)."""
-    n, rng = 50000, np.random.default_rng(4)
-    parent = np.tile([[0.0], [0.0], [20.0], [np.hypot(20.0, MASS)]], n)
-    plus, _ = accept.lepton_pair(parent, MASS, M_MU, rng, polarisation=polarisation)
-    energy, p_star = np.hypot(20.0, MASS), np.sqrt(MASS**2 / 4 - M_MU**2)
-    cosine = (plus[3] - energy / 2) / (20.0 / MASS * p_star)
-    expected = (1 / 3 + polarisation / 5) / (1 + polarisation / 3)
-    assert abs((cosine**2).mean() - expected) < 4 * 0.35 / np.sqrt(n)
-    assert abs(cosine.mean()) < 4 * 0.8 / np.sqrt(n)
-    with pytest.raises(PhysicsError, match="between -1 and 1"):
-        accept.lepton_pair(parent, MASS, M_MU, rng, polarisation=2 * polarisation / abs(polarisation))
-
-
 def test_magnet_bends_by_its_kick_behind_it_only() -> None:
     p = np.tile([[0.5], [0.2], [10.0], [10.1]], 3)
     vertex = np.array([[0.0, 0, 0.0], [0.0, 0, 6.0], [0.0, 0, 30.0]])

@@ -101,9 +101,7 @@ def test_replicas_share_particles_and_decays():
     model = predict.DarkPhoton(RTable.read(data_path("measurements/r_ratio.csv")))
     sample = MESONS[1].produce(0.3, n=20_000, rng=stream(1, "replicas"))
     tilt = np.asarray(sample.p4.E) / np.average(sample.p4.E)
-    replicated = accept.Replicated(
-        sample.p4, sample.weight, sample.origin, sample.in_domain, np.stack([np.ones(20_000), tilt])
-    )
+    replicated = accept.Replicated.of(sample, np.stack([np.ones(20_000), tilt]))
     couplings = np.geomspace(1e-7, 1e-4, 12)
     found = accept.yields(replicated, 0.3, couplings, model, detector, rng=stream(2, "decays"))
     plain = accept.yields(sample, 0.3, couplings, model, detector, rng=stream(2, "decays"))
@@ -114,4 +112,4 @@ def test_replicas_share_particles_and_decays():
     assert found.replicas[0] == pytest.approx(plain.signal, rel=1e-12)
     assert found.replicas[1] == pytest.approx(other.signal, rel=1e-12)
     with pytest.raises(PhysicsError, match="do not fit"):
-        accept.Replicated(sample.p4, sample.weight, sample.origin, sample.in_domain, np.ones((2, 3)))
+        accept.Replicated.of(sample, np.ones((2, 3)))

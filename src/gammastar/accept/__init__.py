@@ -2,7 +2,7 @@
 
 from gammastar.accept.decay import decay_probability, decay_weight, forced_decay, inverse_decay_length
 from gammastar.accept.millicharge import millicharge_yields, signal_exponent
-from gammastar.accept.response import lepton_pair, position_at, seen
+from gammastar.accept.response import angular_weights, lepton_pair, position_at, seen
 from gammastar.accept.scan import LifetimeScan, Replicated, lifetime_scan
 from gammastar.accept.signal_events import (
     SignalEvents,
@@ -25,6 +25,7 @@ __all__ = [
     "Spectrometer",
     "Tracks",
     "acceptance_curve",
+    "angular_weights",
     "decay_probability",
     "decay_weight",
     "extrapolate",

@@ -1,25 +1,24 @@
-"""Whether a detector sees both leptons of a decay: straight tracks, one thin magnet, planes, cuts."""
+"""Decays to two leptons, and whether a detector sees both: straight tracks, one thin magnet, planes, cuts."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
 
-from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.physics.decays import daughter
 from gammastar.physics.detector import Detector, Magnet, Plane
+from gammastar.physics.polarisation import TRANSVERSE, SpinState, cosine_between, lambda_theta
 
-__all__ = ["lepton_pair", "position_at", "seen"]
+__all__ = ["angular_weights", "lepton_pair", "position_at", "seen"]
 
 Pair: TypeAlias = tuple[FloatArray, FloatArray]
 
 
-def lepton_pair(
-    parent: FloatArray, mass: float, m_lepton: float, rng: np.random.Generator, *, polarisation: float = 0.0
-) -> Pair:
-    """Decay parents into two leptons.
+def lepton_pair(parent: FloatArray, mass: float, m_lepton: float, rng: np.random.Generator) -> Pair:
+    """Decay parents into two leptons, isotropically.
 
     Parameters
     ----------
@@ -27,8 +26,6 @@ def lepton_pair(
         px, py, pz, E [GeV].
     mass, m_lepton : float [GeV]
     rng : numpy.random.Generator
-    polarisation : float
-        λ in dN/dcos θ ∝ 1 + λ cos²θ with respect to the flight, from −1 to 1; 0 is the average over spins.
 
     Returns
     -------
@@ -38,21 +35,52 @@ def lepton_pair(
     Raises
     ------
     PhysicsError
-        If `polarisation` lies outside −1 to 1, or the parents are below threshold.
+        If the parents are below threshold.
     """
-    if not -1 <= polarisation <= 1:
-        msg = f"polarisation = {polarisation!r} must lie between -1 and 1"
-        raise PhysicsError(msg)
     n = parent.shape[1]
     cos_theta: FloatArray = rng.uniform(-1, 1, size=(n,))
     phi = rng.uniform(-np.pi, np.pi, n)
-    if polarisation != 0:  # a mixture of a flat density with cos² or with 1 − cos²
-        third = abs(polarisation) / 3
-        share = third / (1 + third) if polarisation > 0 else 2 * third / (1 - third)
-        other = np.cbrt(cos_theta) if polarisation > 0 else 2 * rng.beta(2, 2, n) - 1
-        cos_theta = np.where(rng.uniform(size=n) < share, other, cos_theta)
     first = daughter(parent, mass, m_lepton, m_lepton, cos_theta, phi)
     return first, parent - first
+
+
+def angular_weights(
+    p: FloatArray,
+    mass: float,
+    lepton: FloatArray,
+    m_lepton: float,
+    spins: Sequence[SpinState],
+    *,
+    beam_energy: float,
+    meson: FloatArray | None = None,
+) -> FloatArray:
+    """Return the density of lepton angles over that of isotropic decays, shape (s, n).
+
+    Parameters
+    ----------
+    p, lepton : NDArray, shape (4, n)
+        The vector and one of its leptons, px, py, pz, E [GeV].
+    mass, m_lepton : float [GeV]
+    spins : sequence of SpinState
+        For vectors whose parent is not known, one row each.
+    beam_energy : float [GeV]
+    meson : NDArray, shape (n, 4), optional
+        The meson that decayed to the vector: it is transverse along its flight in the meson's rest frame in
+        every row. nan where there is none.
+
+    Notes
+    -----
+    1 + cos²θ + (4 m²/M²) sin²θ about that flight is exact for P → γA′ and for an unpolarised V → PA′.
+    """
+    rows = np.stack([spin.weight(p, mass, lepton, m_lepton, beam_energy) for spin in spins])
+    if meson is None:
+        return rows
+    known = np.flatnonzero(~np.isnan(meson[:, 0]))
+    # against the meson's momentum in the vector's rest frame; the sign does not matter
+    along = cosine_between(p[:, known], mass, lepton[:, known], meson[known].T)
+    lam = float(lambda_theta(TRANSVERSE, mass, m_lepton))
+    rows[:, known] = np.where(np.isnan(along), 1.0, (1.0 + lam * along**2) / (1.0 + lam / 3.0))
+    return rows
 
 
 def position_at(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -10,11 +10,12 @@ import numpy.typing as npt
 from scipy.interpolate import PchipInterpolator
 
 from gammastar.accept.decay import decay_probability, decay_weight, forced_decay
-from gammastar.accept.response import lepton_pair, seen
+from gammastar.accept.response import angular_weights, lepton_pair, seen
 from gammastar.core.constants import M_E, M_MU
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray, Sample
 from gammastar.physics.detector import Detector
+from gammastar.physics.polarisation import NO_SPIN, SpinState
 
 __all__ = ["LEPTONS", "LifetimeScan", "Replicated", "lifetime_scan"]
 
@@ -34,6 +35,12 @@ class Replicated(Sample):
     """
 
     replicas: FloatArray
+
+    @classmethod
+    def of(cls, sample: Sample, replicas: FloatArray) -> Replicated:
+        """Return a sample with replicas of it."""
+        kept = {name: getattr(sample, name) for name in ("p4", "weight", "origin", "in_domain", "parent")}
+        return cls(**kept, replicas=replicas)
 
     def __post_init__(self) -> None:
         Sample.__post_init__(self)
@@ -59,6 +66,8 @@ class LifetimeScan:
         Effective number of accepted particles (Kish).
     replicas : NDArray, shape (r, k), or None
         `accepted` of each replica of the kinematics, with the same particles and decays.
+    spins : NDArray, shape (s, k), or None
+        `accepted` in each of the other spin states, with the same decays.
     """
 
     ctau: FloatArray
@@ -67,6 +76,7 @@ class LifetimeScan:
     mc_error: FloatArray
     n_effective: FloatArray
     replicas: FloatArray | None = None
+    spins: FloatArray | None = None
 
     def at(self, ctau: npt.ArrayLike) -> LifetimeScan:
         """Return the scan at other lifetimes, by monotone interpolation in both logarithms.
@@ -104,7 +114,10 @@ class LifetimeScan:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Visible:
-    """Particles that can be seen, with a function (cτ, slice) -> decay factors (k, n)."""
+    """Particles that can be seen, with a function (cτ, slice) -> decay factors (k, n).
+
+    `weight` (1 + s, n): in the first spin state and in the others.
+    """
 
     weight: FloatArray
     in_domain: BoolArray
@@ -136,9 +149,9 @@ def _visible(
     detector: Detector,
     states: Mapping[str, float],
     rng: np.random.Generator,
-    polarisation: float | Mapping[str, float],
+    spins: Sequence[SpinState],
 ) -> _Visible:
-    """Weight each particle by Σ over final states of (state's weight × seen)."""
+    """Weight each particle by Σ over final states of (state's weight × seen × density of its angles)."""
     p = _momenta(sample, mass)
     origin = sample.origin + np.asarray(detector.target.position)
     chord = detector.volume.chord(origin, p[:3].T)
@@ -151,36 +164,50 @@ def _visible(
         def factors(ctau: FloatArray, part: slice) -> FloatArray:
             return decay_probability(chord[part], momentum[part], mass, ctau)
 
-        return _Visible(weight * sum(states.values()), in_domain, hit, factors)
+        every = np.ones((len(spins), 1)) * weight * sum(states.values())
+        return _Visible(every, in_domain, hit, factors)
 
     distance, density = forced_decay(chord, rng)
     vertex = origin + distance[:, None] * (p[:3] / momentum).T
-    visible = np.zeros_like(weight)
+    meson = None if sample.parent is None else sample.parent[hit]
+    visible = np.zeros((len(spins), len(weight)))
     for state, value in states.items():
         if value > 0:
-            spin = polarisation[state] if isinstance(polarisation, Mapping) else polarisation
-            leptons = lepton_pair(p, mass, LEPTONS[state], rng, polarisation=spin)
-            visible += value * seen(vertex, leptons, detector)
-    keep = visible > 0
+            leptons = lepton_pair(p, mass, LEPTONS[state], rng)
+            found = np.flatnonzero(seen(vertex, leptons, detector))
+            visible[:, found] += value * angular_weights(
+                p[:, found],
+                mass,
+                leptons[0][:, found],
+                LEPTONS[state],
+                spins,
+                beam_energy=detector.beam_energy,
+                meson=None if meson is None else meson[found],
+            )
+    keep = visible.any(axis=0)
     distance, density, momentum = distance[keep], density[keep], momentum[keep]
 
     def point_factors(ctau: FloatArray, part: slice) -> FloatArray:
         return decay_weight(distance[part], density[part], momentum[part], mass, ctau)
 
-    return _Visible((weight * visible)[keep], in_domain[keep], hit[keep], point_factors)
+    return _Visible((weight * visible)[:, keep], in_domain[keep], hit[keep], point_factors)
 
 
 def _sums(visible: _Visible, ctau: FloatArray, replicas: FloatArray | None) -> FloatArray:
-    """Return Σw, Σw², Σw in the domain and Σw of each replica, shape (3 + r, k), in blocks."""
-    seen_by = np.zeros((0, len(visible.weight))) if replicas is None else replicas[:, visible.index]
-    total = np.zeros((3 + len(seen_by), len(ctau)))
+    """Return Σw, Σw², Σw in the domain, then Σw of each other spin state and of each replica, in blocks.
+
+    Shape (3 + s + r, k).
+    """
+    first, others = visible.weight[0], visible.weight[1:]
+    seen_by = np.zeros((0, len(first))) if replicas is None else replicas[:, visible.index]
+    total = np.zeros((3 + len(others) + len(seen_by), len(ctau)))
     step = max(1, _BLOCK // max(1, len(ctau)))
-    for start in range(0, len(visible.weight), step):
+    for start in range(0, len(first), step):
         part = slice(start, start + step)
-        factors, weight = visible.factors(ctau, part), visible.weight[part]
+        factors, weight = visible.factors(ctau, part), first[part]
         total[0] += factors @ weight
         total[2] += factors @ (weight * visible.in_domain[part])
-        total[3:] += (seen_by[:, part] * weight) @ factors.T
+        total[3:] += np.concatenate([others[:, part], seen_by[:, part] * weight]) @ factors.T
         total[1] += np.square(factors, out=factors) @ weight**2
     return total
 
@@ -193,7 +220,7 @@ def lifetime_scan(
     *,
     states: Mapping[str, float],
     rng: np.random.Generator,
-    polarisation: float | Mapping[str, float] = 0.0,
+    spins: Sequence[SpinState] = (NO_SPIN,),
 ) -> LifetimeScan:
     """Return the accepted particles for every lifetime from one sample.
 
@@ -211,8 +238,9 @@ def lifetime_scan(
         Weight of each final state, e.g. branching ratio × efficiency. On daughters: "ee" and "mumu".
     rng : numpy.random.Generator
         For decay positions and angles, drawn once for all lifetimes.
-    polarisation : float or mapping of final state to float
-        λ of the lepton angles 1 + λ cos²θ; both ends, −1 and 1, bound what the spin state can do.
+    spins : sequence of SpinState
+        The first is that of particles whose parent the sample does not carry; the others are those of
+        `LifetimeScan.spins`.
 
     Raises
     ------
@@ -236,8 +264,9 @@ def lifetime_scan(
             )
             raise PhysicsError(msg)
     replicas = sample.replicas if isinstance(sample, Replicated) else None
-    visible = _visible(sample, mass, detector, states, rng, polarisation)
-    total, square, inside, *members = _sums(visible, lifetimes, replicas)
+    visible = _visible(sample, mass, detector, states, rng, spins)
+    total, square, inside, *rest = _sums(visible, lifetimes, replicas)
+    others, members = (np.array(x).reshape(-1, len(lifetimes)) for x in np.split(rest, [len(spins) - 1]))
     n = len(sample.weight)  # rejected particles count as zero in the error of the sum
     variance = np.clip(square - total**2 / n, 0.0, None) * n / max(1, n - 1)
     return LifetimeScan(
@@ -246,5 +275,6 @@ def lifetime_scan(
         in_domain=inside,
         mc_error=np.sqrt(variance),
         n_effective=np.divide(total**2, square, out=np.zeros_like(total), where=square > 0),
-        replicas=None if replicas is None else np.array(members).reshape(len(replicas), -1),
+        replicas=None if replicas is None else members,
+        spins=others if len(others) else None,
     )

@@ -11,12 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from gammastar.accept.decay import decay_probability, decay_weight, forced_decay
-from gammastar.accept.response import lepton_pair
+from gammastar.accept.response import angular_weights, lepton_pair
 from gammastar.accept.scan import LEPTONS, _momenta
 from gammastar.accept.tracking import Species, Spectrometer, Tracks, measure
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray, Sample
 from gammastar.physics.detector import Detector
+from gammastar.physics.polarisation import NO_SPIN, SpinState
 
 __all__ = ["SignalEvents", "SignalScan", "signal_events", "signal_scan", "track_collection"]
 
@@ -34,8 +35,9 @@ class SignalEvents:
     state : {"ee", "mumu"}
     positive, negative : Tracks, n entries each
     weight, distance, density, momentum : NDArray, shape (n,)
-        Particles per proton and squared coupling; path to the decay [m] and the density with which it was
-        placed [1/m]; momentum of the parent [GeV].
+        Particles per proton and squared coupling, times the density of the lepton angles over the isotropic
+        one; path to the decay [m] and the density with which it was placed [1/m]; momentum of the parent
+        [GeV].
     vertex : NDArray, shape (n, 3) [m]
         True decay point.
     in_domain : NDArray of bool, shape (n,)
@@ -105,7 +107,7 @@ def signal_events(
     card: Spectrometer,
     *,
     rng: np.random.Generator,
-    polarisation: float = 0.0,
+    spin: SpinState = NO_SPIN,
 ) -> SignalEvents:
     """Decay a sample once per particle in the volume and measure both leptons.
 
@@ -120,8 +122,8 @@ def signal_events(
     card : Spectrometer
         Also spreads the beam spot and the depth of production.
     rng : numpy.random.Generator
-    polarisation : float
-        As in `lifetime_scan`.
+    spin : SpinState
+        Of particles whose parent the sample does not carry.
 
     Raises
     ------
@@ -144,7 +146,16 @@ def signal_events(
     weight, in_domain = sample.weight[hit], sample.in_domain[hit]
     distance, density = forced_decay(chord, rng)
     vertex = origin + distance[:, None] * (p[:3] / momentum).T
-    leptons = lepton_pair(p, mass, LEPTONS[state], rng, polarisation=polarisation)
+    leptons = lepton_pair(p, mass, LEPTONS[state], rng)
+    angles = angular_weights(
+        p,
+        mass,
+        leptons[0],
+        LEPTONS[state],
+        (spin,),
+        beam_energy=detector.beam_energy,
+        meson=None if sample.parent is None else sample.parent[hit],
+    )[0]
     measured = [
         measure(vertex, lepton, charge, _SPECIES[state], detector, card, rng)
         for lepton, charge in zip(leptons, (1, -1), strict=True)
@@ -155,7 +166,7 @@ def signal_events(
         state=state,
         positive=measured[0][0].select(keep),
         negative=measured[1][0].select(keep),
-        weight=weight[keep],
+        weight=(weight * angles)[keep],
         distance=distance[keep],
         density=density[keep],
         momentum=momentum[keep],

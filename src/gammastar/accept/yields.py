@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -13,12 +13,10 @@ from gammastar.accept.scan import LEPTONS, lifetime_scan
 from gammastar.core.errors import PhysicsError, PortabilityError
 from gammastar.core.records import Exposure, FloatArray, Sample
 from gammastar.physics.detector import Detector, target_factor
-from gammastar.physics.polarisation import lambda_theta
+from gammastar.physics.polarisation import NO_SPIN, SpinState
 from gammastar.physics.stand import Stand
 
 __all__ = ["AcceptedYield", "LongLived", "Measured", "acceptance_curve", "width_shift", "yields"]
-
-UNPOLARISED = 1.0 / 3.0
 
 
 class LongLived(Protocol):
@@ -44,28 +42,17 @@ class Measured:
         interaction does not depend on the nucleus; "power": it goes as A^(α − α_inel).
     alpha, alpha_inelastic : float, optional
         Exponents, for "power" only.
-    longitudinal : float
-        Share of helicity zero in the virtual photons, along their flight: 1/3, the default, assumes that they
-        are unpolarised; 0 is the transverse photon of Dalitz decays. From a measured λθ:
-        `gammastar.physics.polarisation.longitudinal_fraction`.
+    spins : tuple of SpinState
+        The first is that of virtual photons whose parent is not known, by default unpolarised; from a
+        measured λθ: `gammastar.physics.polarisation.longitudinal_fraction`. The others are those of
+        `AcceptedYield.spins`.
     """
 
     exposure: Exposure
     scaling: Literal["per_interaction", "power"] | None = None
     alpha: float | None = None
     alpha_inelastic: float | None = None
-    longitudinal: float = UNPOLARISED
-
-    def polarisation(self, mass: float, states: Iterable[str]) -> dict[str, float]:
-        """Return λ of the leptons, 1 + λ cos²θ along the flight, for each final state.
-
-        Zero at and below threshold.
-        """
-        open_ = {state: lepton for state, lepton in LEPTONS.items() if mass > 2 * lepton}
-        return {
-            state: float(lambda_theta(self.longitudinal, mass, open_[state])) if state in open_ else 0.0
-            for state in states
-        }
+    spins: tuple[SpinState, ...] = (NO_SPIN,)
 
     def factor(self, detector: Stand) -> float:
         """Return the rate per proton on the detector's target over that on the measured one.
@@ -111,6 +98,8 @@ class AcceptedYield:
         Effective number of accepted particles (Kish).
     replicas : NDArray, shape (r, k), or None
         Signal of each replica of the kinematics, with the same particles and decays.
+    spins : NDArray, shape (s, k), or None
+        Signal in each of the other spin states of `Measured.spins`, with the same decays.
     """
 
     couplings: FloatArray
@@ -119,6 +108,7 @@ class AcceptedYield:
     mc_error: FloatArray
     n_effective: FloatArray
     replicas: FloatArray | None = None
+    spins: FloatArray | None = None
 
     @property
     def in_domain_fraction(self) -> FloatArray:
@@ -171,7 +161,7 @@ def yields(
     measured : Measured, optional
         Beam, target and spin state of the spectrum from which the sample was made. None: the weights are
         already per proton on the detector's own target, as those of a theory channel, and leptons are
-        isotropic.
+        isotropic unless the sample carries the parents.
     rng : numpy.random.Generator
         For decay positions and angles, drawn once for all couplings.
 
@@ -196,8 +186,8 @@ def yields(
     factor = 1.0 if measured is None else measured.factor(detector)
     states = _weights(final_states, model.branching(mass), mass, detector)
     ctau = np.broadcast_to(np.asarray(model.ctau(mass, epsilon), dtype=np.float64), epsilon.shape)
-    spin = {} if measured is None else measured.polarisation(mass, states)
-    scan = lifetime_scan(sample, mass, ctau, detector, states=states, rng=rng, polarisation=spin or 0.0)
+    spins = (NO_SPIN,) if measured is None else measured.spins
+    scan = lifetime_scan(sample, mass, ctau, detector, states=states, rng=rng, spins=spins)
     scale = factor * detector.pot * epsilon**2
     return AcceptedYield(
         couplings=epsilon,
@@ -206,6 +196,7 @@ def yields(
         mc_error=scale * scan.mc_error,
         n_effective=scan.n_effective,
         replicas=None if scan.replicas is None else scale * scan.replicas,
+        spins=None if scan.spins is None else scale * scan.spins,
     )
 
 
@@ -253,7 +244,7 @@ def acceptance_curve(
     *,
     final_state: str = "mumu",
     rng: np.random.Generator,
-    polarisation: float = 0.0,
+    spin: SpinState = NO_SPIN,
 ) -> tuple[FloatArray, FloatArray]:
     """Return the acceptance as a function of the lifetime, and its Monte Carlo error.
 
@@ -266,8 +257,8 @@ def acceptance_curve(
     final_state : {"ee", "mumu"}
         Leptons of the decay, if the detector accepts on daughters; branching and efficiency are left out.
     rng : numpy.random.Generator
-    polarisation : float
-        λ of the lepton angles 1 + λ cos²θ.
+    spin : SpinState
+        Of particles whose parent the sample does not carry.
 
     Returns
     -------
@@ -283,7 +274,7 @@ def acceptance_curve(
     Eq. B1 and Fig. 9 of Allison and Blinov (2025): the weighted mean over the sample.
     """
     states = {final_state: 1.0}
-    scan = lifetime_scan(sample, mass, ctau, detector, states=states, rng=rng, polarisation=polarisation)
+    scan = lifetime_scan(sample, mass, ctau, detector, states=states, rng=rng, spins=(spin,))
     norm = float(sample.weight.sum())
     if not norm > 0:
         msg = f"acceptance: the weights of the sample sum to {norm!r}"

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from gammastar.config.fields import Masses, Positive, PositiveRange, Section
+from gammastar.physics.polarisation import Frame
 
 __all__ = [
     "Accept",
@@ -22,8 +23,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class Millicharge(Section):
     """Millicharged particles: masses [GeV], how they are sampled, theory channels beside the dileptons.
 
-    With a spectrum the `channels` count below twice the lepton mass only, where no pair was measured, and the
-    J/ψ above; with ``source = "theory"`` they are all there is.
+    With a spectrum the `channels` count below its lowest mass only, where no pair was measured, and the J/ψ
+    above; with ``source = "theory"`` they are all there is.
     """
 
     masses: Annotated[Masses, Field(min_length=1)] = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
@@ -40,7 +41,9 @@ class Predict(Section):
 
     With ``source = "theory"`` no spectrum is needed: `channels` of a proton beam of `beam_energy` [GeV] on a
     nucleus (`target_a`, `target_z`), whose mesons are those of the table `mesons`. With a spectrum,
-    `channels` may add processes that it cannot hold; an overlap is refused. `mass_range` bounds the masses.
+    `channels` may add processes that it cannot hold, and `outside` those that it cannot hold outside the
+    measured domain, e.g. forward bremsstrahlung: they count there only, with their theory band ("theory" is
+    its nuisance); an overlap is refused. `mass_range` bounds the masses.
     `mass_dependence` of the measured rate: "lines" fits a continuum and ω and φ as natural lines to the mass
     bins; "bins" is straight between the means of the bins, wrong by factors beside a line; by default lines
     where the bins allow it (up to 1.2 GeV, at most 60 MeV wide, 3 more than components). `coherence`: its σ
@@ -50,6 +53,7 @@ class Predict(Section):
     model: str = "dark_photon"
     source: Literal["spectrum", "theory"] = "spectrum"
     channels: tuple[str, ...] = ()
+    outside: tuple[str, ...] = ()
     bremsstrahlung: str = "qra_v2"
     off_shell: Positive | None = None
     mesons: str = "mesons_400gev"
@@ -73,6 +77,9 @@ class Predict(Section):
         if self.target_z > self.target_a:
             msg = f"target_z = {self.target_z:g} is more than target_a = {self.target_a:g}"
             raise ValueError(msg)
+        if self.source == "theory" and self.outside:
+            msg = "outside belongs to source = 'spectrum': theory alone has no measured domain"
+            raise ValueError(msg)
         if self.source == "spectrum" and self.beam_energy is not None:
             msg = "beam_energy belongs to source = 'theory'; that of a spectrum stands in [spectrum]"
             raise ValueError(msg)
@@ -84,8 +91,11 @@ class Accept(Section):
 
     `target_scaling`: a spectrum of one nucleus for another, per interaction or as A^(α − α_inel) with one
     `alpha` or points [[pT, α], …]; `alpha_sigma` is its error. `longitudinal`: share of helicity zero in the
-    virtual photons (1/3 is unpolarised), which decides the angles of l⁺l⁻; its error moves the signal.
-    `interaction_length` [m], one or one per detector: production along the target behind its front face.
+    virtual photons (1/3 is unpolarised) along the axis of `spin_frame`, which decides the angles of l⁺l⁻;
+    `longitudinal_sigma` is its error, by default the range that photons transverse along the axis of each
+    frame span. Those of theory's Dalitz decays are transverse in the rest frame of their meson, whatever
+    these say. `interaction_length` [m], one or one per detector: production along the target behind its front
+    face.
     """
 
     detectors: tuple[str, ...] = ()
@@ -96,7 +106,8 @@ class Accept(Section):
     alpha_inelastic: float | None = None
     alpha_sigma: Annotated[float, Field(ge=0)] = 0.0
     longitudinal: Share = 1.0 / 3.0
-    longitudinal_sigma: Share = 0.0
+    longitudinal_sigma: Share | None = None
+    spin_frame: Frame = "laboratory"
     interaction_length: Positive | dict[str, Positive] | None = None
     ctau: PositiveRange = (1e-2, 1e5)
     acceptance_masses: Annotated[tuple[Positive, ...], Field(max_length=20)] = (0.3, 0.5, 0.77, 1.0)

@@ -210,15 +210,23 @@ class Sample:
         Production points [m].
     in_domain : NDArray of bool, shape (n,)
         True where dileptons of this (mass, pt, energy) were measured.
+    parent : NDArray, shape (n, 4), or None
+        px, py, pz, E [GeV] of the meson whose Dalitz decay made the particle, in whose rest frame it is
+        transverse to its flight; nan where there is none. None: no spin state is known.
     """
 
     p4: Any
     weight: FloatArray
     origin: FloatArray
     in_domain: BoolArray
+    parent: FloatArray | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         n = len(self.weight)
+        _require(
+            self.parent is None or self.parent.shape == (n, 4),
+            f"Sample.parent does not have the shape {(n, 4)}",
+        )
         _require(
             self.origin.shape == (n, 3), f"Sample.origin has shape {self.origin.shape}, expected {(n, 3)}"
         )

@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 Kind: TypeAlias = Literal[
-    "pot", "spectrum", "kinematics", "polarisation", "scaling", "widths", "extrapolation", "sample"
+    "pot", "spectrum", "kinematics", "polarisation", "scaling", "widths", "extrapolation", "theory", "sample"
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 """Groups of sources as limits take them: each is one nuisance of the signal, protons on target are two."""

@@ -11,7 +11,15 @@ import vector
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 
-__all__ = ["daughter", "isotropic", "lepton_cosine", "momentum_in_rest_frame", "two_body"]
+__all__ = [
+    "daughter",
+    "daughter_about",
+    "isotropic",
+    "lepton_cosine",
+    "lorentz",
+    "momentum_in_rest_frame",
+    "two_body",
+]
 
 
 def momentum_in_rest_frame(parent_mass: npt.ArrayLike, m1: npt.ArrayLike, m2: npt.ArrayLike) -> FloatArray:
@@ -84,6 +92,51 @@ def daughter(
             (energy * e_star + p * along) / mass,
         ]
     )
+
+
+def lorentz(p: FloatArray, frame: FloatArray, frame_mass: FloatArray) -> FloatArray:
+    """Return four-momenta, shape (4, n), from the rest frame of `frame` in the frame where that moves."""
+    along = frame[0] * p[0] + frame[1] * p[1] + frame[2] * p[2]
+    factor = along / (frame_mass * (frame[3] + frame_mass)) + p[3] / frame_mass
+    return np.concatenate([p[:3] + frame[:3] * factor, [(frame[3] * p[3] + along) / frame_mass]])
+
+
+def daughter_about(
+    parent: FloatArray,
+    parent_mass: FloatArray,
+    m_daughter: float,
+    about: FloatArray,
+    cos_theta: FloatArray,
+    phi: FloatArray,
+) -> FloatArray:
+    """Return one of two equal daughters, whose angles are about the momentum of a third particle.
+
+    Parameters
+    ----------
+    parent : NDArray, shape (4, n)
+        px, py, pz, E [GeV].
+    parent_mass : NDArray, shape (n,) [GeV]
+    m_daughter : float [GeV]
+    about : NDArray, shape (4, n)
+        Its momentum in the rest frame of the parent is the axis, e.g. that of the meson the parent came from.
+    cos_theta, phi : NDArray, shape (n,)
+
+    Returns
+    -------
+    NDArray, shape (4, n)
+    """
+    back = parent * np.array([[-1.0], [-1.0], [-1.0], [1.0]])
+    z = lorentz(about, back, parent_mass)[:3]
+    z = z / np.linalg.norm(z, axis=0)
+    flat = np.eye(3)[np.abs(z).argmin(axis=0)].T  # the coordinate axis that is least along z
+    x = np.cross(flat, z, axis=0)
+    x = x / np.linalg.norm(x, axis=0)
+    y = np.cross(z, x, axis=0)
+    across = np.sqrt(np.clip(1.0 - cos_theta**2, 0.0, None))
+    direction = x * (across * np.cos(phi)) + y * (across * np.sin(phi)) + z * cos_theta
+    p = momentum_in_rest_frame(parent_mass, m_daughter, m_daughter)
+    rest = np.concatenate([direction * p, [np.hypot(p, m_daughter)]])
+    return lorentz(rest, parent, parent_mass)
 
 
 def _as_vector(p: FloatArray) -> Any:

@@ -1,14 +1,147 @@
-"""Spin state of a virtual photon and the angles of the pairs it decays to, for fermions of any mass."""
+"""Spin state of a virtual photon and the angles of the pairs it decays to, for fermions of any mass.
+
+Four-momenta are px, py, pz, E [GeV], shape (4, n), in the laboratory, where the target nucleon is at rest.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from gammastar.core.constants import M_PROTON
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 
-__all__ = ["cosine", "lambda_theta", "longitudinal_fraction"]
+__all__ = [
+    "FRAMES",
+    "NO_SPIN",
+    "TRANSVERSE",
+    "UNPOLARISED",
+    "Frame",
+    "SpinState",
+    "axis_cosine",
+    "cosine",
+    "cosine_between",
+    "lambda_theta",
+    "longitudinal_fraction",
+]
+
+Frame: TypeAlias = Literal["laboratory", "helicity", "collins_soper"]
+FRAMES: tuple[Frame, ...] = get_args(Frame)
+UNPOLARISED, TRANSVERSE = 1.0 / 3.0, 0.0
+"""Longitudinal shares: the average over spins; the photon of a Dalitz decay in its parent's rest frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpinState:
+    """Share of helicity zero along a named axis; the rest is shared by both transverse helicities.
+
+    Attributes
+    ----------
+    longitudinal : float
+        1/3 is unpolarised, whatever the axis.
+    frame : {"laboratory", "helicity", "collins_soper"}
+        The axis: the flight in the laboratory; the flight in the nucleon-nucleon system; the bisector of beam
+        and reversed target direction.
+
+    Raises
+    ------
+    PhysicsError
+        If the share lies outside 0 to 1, or the frame is not known.
+    """
+
+    longitudinal: float = UNPOLARISED
+    frame: Frame = "laboratory"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.longitudinal <= 1 or self.frame not in FRAMES:
+            msg = (
+                f"spin state: longitudinal = {self.longitudinal!r} must lie between 0 and 1, and frame = "
+                f"{self.frame!r} be one of {', '.join(FRAMES)}"
+            )
+            raise PhysicsError(msg)
+
+    def weight(
+        self, photon: FloatArray, mass: float, fermion: FloatArray, m_fermion: float, beam_energy: float
+    ) -> FloatArray:
+        """Return the angular density of a decay over that of isotropic ones, shape (n,).
+
+        Parameters
+        ----------
+        photon, fermion : NDArray, shape (4, n)
+            The vector and one of the two fermions [GeV].
+        mass, m_fermion : float [GeV]
+        beam_energy : float [GeV]
+
+        Notes
+        -----
+        (1 + λ cos²θ)/(1 + λ/3), its mean over isotropic decays is one.
+        """
+        lam = float(lambda_theta(self.longitudinal, mass, m_fermion))
+        if abs(lam) < 1e-12:
+            return np.ones(photon.shape[1])
+        along = axis_cosine(photon, mass, fermion, self.frame, beam_energy)
+        return np.asarray((1.0 + lam * along**2) / (1.0 + lam / 3.0))
+
+
+NO_SPIN = SpinState()
+"""The average over spins."""
+
+
+def cosine_between(photon: FloatArray, mass: float, first: FloatArray, second: FloatArray) -> FloatArray:
+    """Return the cosine of the angle between two momenta in the rest frame of a vector, shape (n,).
+
+    Parameters
+    ----------
+    photon, first, second : NDArray, shape (4, n)
+    mass : float
+        Of the vector [GeV].
+
+    Notes
+    -----
+    From invariants: E* = p·q/m, and first·second = E₁*E₂* − |p₁*||p₂*| cos θ. nan where one of them is at
+    rest.
+    """
+    one, two = (_product(photon, q) / mass for q in (first, second))
+    sizes = [np.sqrt(np.clip(e**2 - _product(q, q), 0.0, None)) for e, q in ((one, first), (two, second))]
+    size = sizes[0] * sizes[1]
+    angle = np.divide(
+        one * two - _product(first, second), size, out=np.full_like(size, np.nan), where=size > 0
+    )
+    return np.asarray(np.clip(angle, -1.0, 1.0), dtype=np.float64)
+
+
+def axis_cosine(
+    photon: FloatArray, mass: float, fermion: FloatArray, frame: Frame, beam_energy: float
+) -> FloatArray:
+    """Return cos θ of a fermion about the axis of a frame, in the rest frame of its vector, shape (n,).
+
+    Parameters
+    ----------
+    photon, fermion : NDArray, shape (4, n)
+    mass : float
+        Of the vector [GeV].
+    frame : {"laboratory", "helicity", "collins_soper"}
+    beam_energy : float
+        Of the proton [GeV].
+    """
+    momentum = float(np.sqrt(beam_energy**2 - M_PROTON**2))
+    n = photon.shape[1]
+    beam = np.broadcast_to(np.array([[0.0], [0.0], [momentum], [beam_energy]]), (4, n))
+    target = np.broadcast_to(np.array([[0.0], [0.0], [0.0], [M_PROTON]]), (4, n))
+    if frame == "collins_soper":  # unit vectors along the beam and against the target
+        one, two = (cosine_between(photon, mass, fermion, q) for q in (beam, target))
+        between = cosine_between(photon, mass, beam, target)
+        return np.asarray((one - two) / np.sqrt(2.0 - 2.0 * between))
+    back = target if frame == "laboratory" else beam + target  # flies against the vector's own flight there
+    return -cosine_between(photon, mass, fermion, back)
+
+
+def _product(p: FloatArray, q: FloatArray) -> FloatArray:
+    return np.asarray(p[3] * q[3] - np.sum(p[:3] * q[:3], axis=0), dtype=np.float64)
 
 
 def lambda_theta(longitudinal: npt.ArrayLike, mass: npt.ArrayLike, m_fermion: float) -> FloatArray:

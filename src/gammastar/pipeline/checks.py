@@ -561,7 +561,7 @@ def _production(look: Look) -> Findings:
     if section.model != "dark_photon":
         yield from _model(look, section)
     yield from _tables(look, section)
-    if section.channels or section.millicharge is not None:
+    if section.channels or section.outside or section.millicharge is not None:
         yield from _channels(look, section)
     yield from _masses(look, section)
 
@@ -616,7 +616,13 @@ def _channels(look: Look, section: config.Predict) -> Findings:
 
     beam = _beam(look) or NOMINAL_BEAM
     charged = () if section.millicharge is None else section.millicharge.channels
-    for key, names in (("predict.channels", section.channels), ("predict.millicharge.channels", charged)):
+    axis = _measured_masses(look)
+    beside: list[Any] = []  # channels and outside together must leave no process twice
+    for key, names in (
+        ("predict.channels", section.channels),
+        ("predict.outside", section.outside),
+        ("predict.millicharge.channels", charged),
+    ):
         made: list[Any] = []
         for name in names:
             make = functools.partial(theory_channel, name, section, look.base, beam)
@@ -625,12 +631,18 @@ def _channels(look: Look, section: config.Predict) -> Findings:
             yield from found
             if ":" in name and not found:
                 yield from _contract(key, name, channel, section)
-        if section.source == "spectrum" and key == "predict.channels" and made:
-            axis = _measured_masses(look)
-            photon = predict.VirtualPhoton if axis is None else _Measured(axis)
-            made.append(photon)
+        if section.source == "spectrum" and key != "predict.millicharge.channels" and made:
+            limits = axis or (0.0, math.inf)
+            if key == "predict.outside":
+                made = [predict.Outside(channel, lambda *at: at[1] < 0, limits) for channel in made]
+            beside += made
+            made = [_Measured(limits), *beside]
         _, found = _tried(key, functools.partial(predict.check_exclusive, made))
         yield from found
+    if section.outside and look.steering.spectrum is not None and not look.steering.spectrum.extrapolate:
+        yield _wrong(
+            "predict.outside", "counts nothing with spectrum.extrapolate = false: leave one of them out"
+        )
 
 
 class _Measured:
@@ -639,9 +651,9 @@ class _Measured:
     group = "virtual_photon"
 
     def __init__(self, mass_range: tuple[float, float]) -> None:
-        from gammastar.predict import VirtualPhoton
+        from gammastar.predict import held
 
-        self.mass_range, self.processes = mass_range, VirtualPhoton.processes
+        self.mass_range, self.processes = mass_range, held(mass_range)
 
 
 def _contract(key: str, name: str, channel: Any, section: config.Predict) -> Findings:
@@ -664,7 +676,13 @@ def _measured_masses(look: Look) -> tuple[float, float] | None:
     edges = getattr(unfold, "mass", None) or getattr(select, "mass", None)
     if edges is None:
         return None
-    return 0.5 * (edges[0] + edges[1]), 0.5 * (edges[-2] + edges[-1])
+    predicting = look.steering.predict
+    smeared = unfold is not None and unfold.preset.startswith("smeared")
+    if smeared or (predicting is not None and predicting.mass_dependence == "bins"):
+        return 0.5 * (edges[0] + edges[1]), 0.5 * (edges[-2] + edges[-1])
+    section = look.steering.spectrum
+    threshold = 0.0 if section is None else 2 * LEPTON_MASS[section.lepton]
+    return max(edges[0], threshold), edges[-1]
 
 
 def _masses(look: Look, section: config.Predict) -> Findings:

@@ -57,13 +57,10 @@ def efficiency_table(
     Leptons are emitted as from an unpolarised photon.
     """
     channel, ctau = record.channel(), np.geomspace(*CTAU)
-    exposure = record.spectrum.exposure
-    law = None if exposure is None else accept.Measured(exposure, "per_interaction")
     rows = []
     for mass in masses:
         sample = channel.produce(float(mass), n=n, rng=stream(seed, "export", f"{mass:.6f}"))
         norm = float(sample.weight.sum())
-        spin: Any = 0.0 if law is None else law.polarisation(float(mass), [final_state])
         scan = accept.lifetime_scan(
             sample,
             float(mass),
@@ -71,7 +68,6 @@ def efficiency_table(
             detector,
             states={final_state: detector.efficiency[final_state]},
             rng=stream(seed, "export", detector.name, f"{mass:.6f}"),
-            polarisation=spin,
         )
         none = np.full_like(ctau, np.nan)
         part = np.divide(scan.in_domain, scan.accepted, out=none, where=scan.accepted > 0)

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from gammastar import accept
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import FloatArray, Sample
 from gammastar.core.rng import stream
@@ -26,9 +25,7 @@ __all__ = [
     "measured_trend",
     "of_rate",
     "read_trend",
-    "split",
     "trend_of",
-    "with_factors",
     "write_trend",
 ]
 
@@ -125,22 +122,3 @@ def of_rate(channel: VirtualPhoton, trend: Trend, masses: FloatArray, seed: int)
         part[i] = sample.weight[sample.in_domain].sum() / total
         error[i] = Trend.relative_error(np.array([total]), factors @ sample.weight[:, None])[0]
     return {"measured_part": part, "extrapolation": error}
-
-
-def with_factors(sample: Sample, *factors: FloatArray | None) -> Sample:
-    """Return the sample with rows of factors as replicas, or the sample itself if there are none."""
-    rows = [array for array in factors if array is not None]
-    if not rows:
-        return sample
-    return accept.Replicated(sample.p4, sample.weight, sample.origin, sample.in_domain, np.concatenate(rows))
-
-
-def split(found: accept.AcceptedYield, replicas: FloatArray | None, factors: FloatArray | None) -> Arrays:
-    """Return what the replicas of a yield mean: members of the ensemble, and the extrapolation's error."""
-    if found.replicas is None:
-        return {}
-    n = 0 if replicas is None else len(replicas)
-    row: dict[str, Any] = {} if n == 0 else {"signal_variations": found.replicas[:n]}
-    if factors is not None:
-        row["extrapolation"] = Trend.relative_error(found.signal, found.replicas[n:])
-    return row

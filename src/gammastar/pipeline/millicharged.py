@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from gammastar import accept, predict, spectrum
 from gammastar.config import Millicharge
 from gammastar.core.constants import M_PI0
-from gammastar.core.errors import SteeringError
+from gammastar.core.errors import PhysicsError, SteeringError
 from gammastar.core.records import Exposure, FloatArray, Sample
 from gammastar.core.rng import stream
 from gammastar.physics.millicharge import from_dark_photons
@@ -26,9 +26,11 @@ from gammastar.store.manifest import digest
 
 __all__ = ["accept_stage", "millicharge_detectors", "predict_stage"]
 
-TRANSVERSE = ("pion_dalitz", "pseudoscalar_dalitz", "vector_dalitz")
 THEORY_MAX = 3.5  # GeV: heaviest virtual photon of a theory channel
 FINE = 0.001  # GeV, bins of a spectrum that is known at exact masses: a quarter of the width of the φ
+Pairs: TypeAlias = tuple[FloatArray, FloatArray, FloatArray]
+"""Edges [GeV], dileptons per proton on target in each bin, their covariance."""
+
 YIELDS = ("signal", "in_domain_signal", "mc_error", "n_effective")
 
 
@@ -78,8 +80,8 @@ def _section(ctx: Context) -> Millicharge | None:
     return None if ctx.steering.predict is None else ctx.steering.predict.millicharge
 
 
-def _parts(ctx: Context, exposure: Exposure) -> list[_Part]:
-    """Return the theory channels; beside a spectrum they end at its threshold.
+def _parts(ctx: Context, exposure: Exposure, pairs: Pairs | None) -> list[_Part]:
+    """Return the theory channels; beside measured pairs they end where these begin.
 
     Raises
     ------
@@ -89,8 +91,8 @@ def _parts(ctx: Context, exposure: Exposure) -> list[_Part]:
     section, predicting = _section(ctx), ctx.steering.predict
     if section is None or predicting is None:
         return []
-    measured = ctx.steering.spectrum if predicting.source == "spectrum" else None
-    top = THEORY_MAX if measured is None else 2 * LEPTON_MASS[measured.lepton]
+    first, last = (THEORY_MAX, 0.0) if pairs is None else (float(pairs[0][0]), float(pairs[0][-1]))
+    top = first if pairs is None else max(first, 2 * _lepton_mass(ctx))
     interaction = float(-np.expm1(-exposure.thickness))
     parts = []
     for name in section.channels:
@@ -98,12 +100,18 @@ def _parts(ctx: Context, exposure: Exposure) -> list[_Part]:
         high = min(top, M_PI0) if name == "pion_dalitz" else top
         parts.append(_Part(name, channel, 0.0, high))
     predict.check_exclusive([part.channel for part in parts])
+    if any(isinstance(part.channel, predict.JPsi) for part in parts) and "jpsi" in predict.held(
+        (first, last)
+    ):
+        msg = (
+            "predict.millicharge.channels: 'jpsi' is among the measured pairs, "
+            f"{first:.4g} to {last:.4g} GeV: remove it"
+        )
+        raise PhysicsError(msg)
     return parts
 
 
-def _pairs(
-    ctx: Context, production: Production, made: Any
-) -> tuple[FloatArray, FloatArray, FloatArray] | None:
+def _pairs(ctx: Context, production: Production, made: Any) -> Pairs | None:
     """Return edges [GeV], dileptons per proton on target and their covariance; None for theory alone.
 
     Where the spectrum is known at exact masses, in bins of `FINE`: Eq. 8 at 2 m_χ beside a line, or a bin's
@@ -129,7 +137,8 @@ def predict_stage(ctx: Context, production: Production, made: Any) -> Arrays | N
     if section is None:
         return None
     m_chi = np.array(section.masses)
-    parts, pairs = _parts(ctx, production.exposure), _pairs(ctx, production, made)
+    pairs = _pairs(ctx, production, made)
+    parts = _parts(ctx, production.exposure, pairs)
     described = [predict.describe(part.channel) for part in parts]
     key = ctx.book.key(ctx.steering.predict, ctx.book.key_of("spectrum"), digest(described, files_of(ctx)))
 
@@ -214,9 +223,9 @@ def _point(
     rows: dict[str, Arrays] = {}
     for name, detector in found.items():
         rng = stream(ctx.seed, "depth", name, i)
-        here, sigma = carried(sample, (name, detector), accepting, production.exposure.target_a, rng)
+        here, sigma = carried(sample, (name, detector), accepting, (production.exposure.target_a, None), rng)
         if isinstance(sample, accept.Replicated):
-            here = accept.Replicated(here.p4, here.weight, here.origin, here.in_domain, sample.replicas)
+            here = accept.Replicated.of(here, sample.replicas)
         seen = accept.millicharge_yields(here, m_chi, charges, detector, measured=law(ctx, production))
         row = {key: getattr(seen, key) for key in YIELDS}
         row["in_domain_fraction"] = seen.in_domain_fraction
@@ -243,11 +252,10 @@ def _sample(
         photons, members = generator(ctx, production, made, pairs, m_chi, rng)
         samples.append(predict.chi_pairs(photons, m_chi, rng=rng, longitudinal=accepting.longitudinal))
         weights.append(None if members is None else np.concatenate([members, members], axis=1))
-    for part in _parts(ctx, production.exposure):
+    for part in _parts(ctx, production.exposure, pairs):
         if part.rate(np.array([m_chi]))[0, 0] > 0:
-            share = 0.0 if part.name in TRANSVERSE else accepting.longitudinal
             photons = part.photons(m_chi, n, rng)
-            samples.append(predict.chi_pairs(photons, m_chi, rng=rng, longitudinal=share))
+            samples.append(predict.chi_pairs(photons, m_chi, rng=rng, longitudinal=accepting.longitudinal))
             weights.append(None)
     if not samples:
         msg = f"predict.millicharge: no channel makes pairs of m_chi = {m_chi:g} GeV; drop this mass"
@@ -259,5 +267,4 @@ def _sample(
     every = [
         np.ones((size, len(s.weight))) if w is None else w for s, w in zip(samples, weights, strict=True)
     ]
-    replicas = np.concatenate(every, axis=1)
-    return accept.Replicated(whole.p4, whole.weight, whole.origin, whole.in_domain, replicas)
+    return accept.Replicated.of(whole, np.concatenate(every, axis=1))

@@ -48,6 +48,7 @@ __all__ = [
 
 LEPTON_MASS = {"e": M_E, "mu": M_MU}
 EVERY_PROTON = 50.0  # interaction lengths: theory counts per interacting proton
+EVEN = 0.5  # of the particles of a spectrum with theory beside it: the forward ones are few and count most
 MESONS: dict[str, type[predict.MesonChannel]] = {
     "pion_dalitz": predict.PionDalitz,
     "pseudoscalar_dalitz": predict.PseudoscalarDalitz,
@@ -297,6 +298,14 @@ def measured_production(
         theory_channel(name, section, ctx.code, exposure.beam_energy, interaction)
         for name in section.channels
     ]
+    others += [
+        predict.Outside(
+            theory_channel(name, section, ctx.code, exposure.beam_energy, interaction),
+            in_domain,
+            photon.mass_range,
+        )
+        for name in section.outside
+    ]
     predict.check_exclusive([photon, *others])
     if not others:
         return Production(
@@ -304,12 +313,17 @@ def measured_production(
         )
     model = model_of(ctx)
     if needs_shares(model):
-        msg = f"predict.channels beside a spectrum: {section.model!r} needs its own ratio in each of them"
+        msg = (
+            f"predict.channels and outside, beside a spectrum: {section.model!r} needs its own ratio in each "
+            "of them"
+        )
         raise SteeringError(msg)
     parts = (photon, *others)
-    whole: predict.Channel = predict.Mixture(parts)
+    whole: predict.Channel = predict.Mixture(parts, even=EVEN)
     if not _as_photons(model):
         whole = predict.Scaled(whole, _own_rate(model))
+    if not section.channels:
+        return Production(whole, parts, exposure, photon.mass_range, 2 * m_lepton)
     return Production(whole, parts, exposure, (0.0, np.inf), 0.0)
 
 

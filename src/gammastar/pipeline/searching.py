@@ -15,7 +15,7 @@ from gammastar.core.errors import SteeringError
 from gammastar.core.records import FloatArray
 from gammastar.core.rng import stream
 from gammastar.physics.detector import Detector, load_detector
-from gammastar.physics.polarisation import lambda_theta
+from gammastar.physics.polarisation import FRAMES, UNPOLARISED, lambda_theta
 from gammastar.pipeline import extrapolated
 from gammastar.pipeline.carrying import carried, law
 from gammastar.pipeline.checkpoint import Arrays
@@ -28,7 +28,8 @@ from gammastar.pipeline.producing import (
     make_model,
     masses_of,
 )
-from gammastar.pipeline.yield_errors import rate_budget, source_shifts, yield_budget
+from gammastar.pipeline.variations import BAND, PART, factors_of, members_of, rows_of, with_factors
+from gammastar.pipeline.yield_errors import THEORY_OF, rate_budget, source_shifts, yield_budget
 from gammastar.store.manifest import digest
 
 __all__ = ["accept_stage", "detectors", "predict_stage"]
@@ -49,8 +50,9 @@ def predict_stage(ctx: Context, production: Production, made: Any) -> Arrays:
     """Return masses and rates per proton on target and squared coupling, with their errors by source.
 
     ``cov`` is the covariance of the measurement or of the theory; ``budget|<source>`` (n, n) holds all
-    sources, protons on target among them; ``channel|<group>`` (n,) the rate of each channel; of measured
-    virtual photons ``measured_part`` (n,), and ``extrapolation`` (n,), the relative error of the others.
+    sources, protons on target among them, and ``theory, <group>`` of channels beside measured photons;
+    ``channel|<group>`` (n,) is the rate of each channel; of measured virtual photons ``measured_part`` (n,),
+    and ``extrapolation`` (n,), the relative error of the others.
     """
     if ctx.steering.predict is None:
         msg = "[predict] is needed for a rate"
@@ -74,12 +76,17 @@ def predict_stage(ctx: Context, production: Production, made: Any) -> Arrays:
         if len(production.parts) > 1:
             rates = by_group(production.channel, masses)
             result |= {f"channel|{part.group}": rates[part.group] for part in production.parts}
-        photon = production.parts[0]
-        if isinstance(photon, predict.VirtualPhoton) and production.trend is not None:
-            result |= extrapolated.of_rate(photon, production.trend, masses, ctx.seed)
+        photon, pot_sigma = production.parts[0], production.exposure.pot_sigma
         shifts = _source_shifts(production, made, masses, rate)
-        name = "theory" if theory else "measurement"
-        return result | rate_budget(rate, cov, production.exposure.pot_sigma, shifts, name=name)
+        if theory or not isinstance(photon, predict.VirtualPhoton):
+            return result | rate_budget(rate, cov, pot_sigma, shifts, name="theory")
+        own, own_cov, others = _measured_and_theory(production, masses)
+        if production.trend is not None:
+            share = np.divide(own, rate, out=np.zeros_like(rate), where=rate > 0)
+            kept = extrapolated.of_rate(photon, production.trend, masses, ctx.seed)
+            result |= {name: values * share for name, values in kept.items()}
+        budget = rate_budget(own, own_cov, pot_sigma, shifts, name="measurement")
+        return result | budget | {f"budget|{THEORY_OF}{group}": value for group, value in others.items()}
 
     theory = ctx.steering.predict.source == "theory"
     ctx.book.methods["rate"] = (
@@ -103,6 +110,24 @@ def by_group(channel: predict.Channel, masses: FloatArray) -> dict[str, FloatArr
         group = part.channel.group if isinstance(part, predict.Scaled) else part.group
         found[group] = found.get(group, np.zeros(len(masses))) + rate
     return found
+
+
+def _measured_and_theory(
+    production: Production, masses: FloatArray
+) -> tuple[FloatArray, FloatArray, dict[str, FloatArray]]:
+    """Return rate and covariance of the measured photons, and the covariance of each theory beside them."""
+    whole, factor = production.channel, np.ones(len(masses))
+    while isinstance(whole, predict.Scaled):
+        factor = factor * whole.factor(masses)
+        whole = whole.channel
+    mixture = whole if isinstance(whole, predict.Mixture) else predict.Mixture((whole,))
+    rates, covs = mixture.by_channel(masses)
+    covs = covs * np.outer(factor, factor)
+    return (
+        rates[0] * factor,
+        covs[0],
+        {p.group: c for p, c in zip(production.parts[1:], covs[1:], strict=True)},
+    )
 
 
 def _source_shifts(
@@ -131,10 +156,10 @@ def accept_stage(ctx: Context, production: Production, predicted: Arrays) -> dic
     One sample per mass serves every coupling and every detector. Arrays of a detector, n masses and k
     couplings: ``signal``, ``in_domain_signal`` (the measured part), ``in_domain_fraction``, ``mc_error``,
     ``n_effective``, all (n, k); ``signal_variations`` (r, n, k), the signal of each replica of the
-    kinematics, if there are any; ``polarisation_shifts`` (2, n, k) if the spin state has an error;
-    ``signal_sigma`` (scaling with A) and ``pot_search_sigma``, relative errors common to all; ``width_sigma``
-    (n,), that of the total width;
-    ``yield_budget|<source>`` (n, n) at ``best_coupling`` (n,).
+    kinematics, if there are any; ``polarisation_shifts`` (2, n, k) if the spin state has an error; with
+    theory beside measured photons ``part|<group>`` (n, k) and ``band|<group>`` (2, n, k); ``signal_sigma``
+    (scaling with A) and ``pot_search_sigma``, relative errors common to all; ``width_sigma`` (n,), that of
+    the total width; ``yield_budget|<source>`` (n, n) at ``best_coupling`` (n,).
     """
     section, predicting, inferring = ctx.steering.accept, ctx.steering.predict, ctx.steering.infer
     if section is None or predicting is None:
@@ -185,14 +210,17 @@ def _depths(section: Accept, names: Sequence[str]) -> str:
 
 def _note(ctx: Context, section: Accept, found: Mapping[str, Detector]) -> None:
     """Write the assumptions of the acceptance into the manifest."""
-    f = section.longitudinal
+    f, frame = section.longitudinal, section.spin_frame.replace("_", "-")
     lepton = "mu" if ctx.steering.spectrum is None else ctx.steering.spectrum.lepton
     lam = float(lambda_theta(f, 0.5, LEPTON_MASS[lepton]))
-    spin = "unpolarised, assumed" if abs(f - 1 / 3) < 1e-9 else "from the steering"
-    error = f" ± {section.longitudinal_sigma:g}" if section.longitudinal_sigma else ""
+    if section.longitudinal_sigma is None:
+        error = "; error: half the range of photons transverse along the axes of " + ", ".join(FRAMES)
+    else:
+        error = f" ± {section.longitudinal_sigma:g}" if section.longitudinal_sigma else ", without error"
+    kind = "unpolarised" if abs(f - UNPOLARISED) < 1e-9 else f"along the axis of {frame}"
     ctx.book.methods["spin state of the decays"] = (
-        f"longitudinal share {f:.3g}{error} along the flight ({spin}): lambda_theta = {lam:.2g} for "
-        f"{lepton} pairs of 0.5 GeV"
+        "photons of a known meson transverse along their flight in its rest frame; others: longitudinal "
+        f"share {f:.3g} ({kind}, lambda_theta = {lam:.2g} for {lepton} pairs of 0.5 GeV){error}"
     )
     ctx.book.methods["production vertex"] = _depths(
         section, [*found, *(Path(name).stem for name in section.millicharge_detectors)]
@@ -205,24 +233,17 @@ def _note(ctx: Context, section: Accept, found: Mapping[str, Detector]) -> None:
 
 def _ready(
     ctx: Context, section: Accept, production: Production, detector: Detector, couplings: FloatArray
-) -> list[Ready]:
-    """Return the function of a sample that gives the yields, for the spin state and for both its ends."""
-    shares: tuple[float, ...] = (section.longitudinal,)
-    if section.longitudinal_sigma > 0:
-        both = section.longitudinal + np.array([-1.0, 1.0]) * section.longitudinal_sigma
-        shares += tuple(np.clip(both, 0.0, 1.0).tolist())
+) -> Ready:
+    """Return the function of a sample that gives the yields."""
     model = make_model(ctx.steering.predict.model if ctx.steering.predict else "dark_photon", ctx.code)
-    return [
-        functools.partial(
-            accept.yields,
-            couplings=couplings,
-            model=model,
-            detector=detector,
-            final_states=section.final_states,
-            measured=law(ctx, production, share),
-        )
-        for share in shares
-    ]
+    return functools.partial(
+        accept.yields,
+        couplings=couplings,
+        model=model,
+        detector=detector,
+        final_states=section.final_states,
+        measured=law(ctx, production),
+    )
 
 
 def _planes(
@@ -264,9 +285,15 @@ def _plane(
     stacked["signal_sigma"] = np.array(max(float(row["signal_sigma"]) for row in rows))
     stacked["pot_search_sigma"] = np.array(pot_search_sigma)
     stacked["width_sigma"] = width_sigma
-    for name, axis in (("signal_variations", 1), ("polarisation_shifts", 1), ("extrapolation", 0)):
+    for name in ("signal_variations", "polarisation_shifts", "extrapolation"):
         if all(name in row for row in rows):
-            stacked[name] = np.stack([row[name] for row in rows], axis=axis)
+            stacked[name] = np.stack([row[name] for row in rows], axis=rows[0][name].ndim - 1)
+    for name in dict.fromkeys(name for row in rows for name in row if name.startswith(PART)):
+        stacked[name] = np.stack([row[name] for row in rows])
+    for name in dict.fromkeys(name for row in rows for name in row if name.startswith(BAND)):
+        # where a channel is closed its theory moves nothing
+        ends = [row.get(name, np.repeat(row["signal"][np.newaxis], 2, axis=0)) for row in rows]
+        stacked[name] = np.stack(ends, axis=1)
     stacked["couplings"] = couplings
     total = stacked["signal"]
     stacked["in_domain_fraction"] = np.divide(
@@ -278,7 +305,7 @@ def _plane(
 def _point(
     production: Production,
     masses: FloatArray,
-    ready: Mapping[str, tuple[Detector, Sequence[Ready]]],
+    ready: Mapping[str, tuple[Detector, Ready]],
     settings: tuple[int, int, Accept],
     i: int,
 ) -> dict[str, Arrays]:
@@ -289,18 +316,18 @@ def _point(
     """
     mass, (seed, n, section) = float(masses[i]), settings
     made = production.channel.produce(mass, n=n, rng=stream(seed, "predict", i))
-    replicas = production.channel.replicas(mass, made)
-    factors = extrapolated.alternatives(production.trend, mass, made)
+    factors, members = factors_of(production, mass, made), members_of(production, mass, n)
+    target = production.exposure.target_a, None if members is None else members == 0
     result = {}
-    for name, (detector, ways) in ready.items():
+    for name, (detector, run) in ready.items():
         depth = stream(seed, "depth", detector.name, i)
-        sample, sigma = carried(made, (name, detector), section, production.exposure.target_a, depth)
-        sample = extrapolated.with_factors(sample, replicas, factors)
-        found, *shifted = (run(sample, mass, rng=stream(seed, "accept", detector.name, i)) for run in ways)
+        sample, sigma = carried(made, (name, detector), section, target, depth)
+        found = run(with_factors(sample, factors), mass, rng=stream(seed, "accept", detector.name, i))
         row = {key: getattr(found, key) for key in YIELDS} | {"signal_sigma": np.array(sigma)}
-        row |= extrapolated.split(found, replicas, factors)
-        if shifted:
-            row["polarisation_shifts"] = np.stack([other.signal for other in shifted])
+        row |= rows_of(found, factors)
+        if found.spins is not None:
+            every = np.concatenate([found.signal[np.newaxis], found.spins])
+            row["polarisation_shifts"] = np.stack([every.min(axis=0), every.max(axis=0)])
         result[name] = row
     return result
 
@@ -323,11 +350,10 @@ def _curves(ctx: Context, production: Production, predicted: Arrays, name: str, 
         rng = stream(ctx.seed, "acceptance", detector.name, f"{mass:.6f}")
         sample = production.channel.produce(float(mass), n=predicting.n_sample, rng=rng)
         replicas = production.channel.replicas(float(mass), sample)
-        sample, _ = carried(sample, (name, detector), section, production.exposure.target_a, rng)
-        sample = extrapolated.with_factors(sample, replicas)
-        spin = measured.polarisation(float(mass), [state])
+        sample, _ = carried(sample, (name, detector), section, (production.exposure.target_a, None), rng)
+        sample = with_factors(sample, {} if replicas is None else {"signal_variations": replicas})
         scan = accept.lifetime_scan(
-            sample, float(mass), ctau, detector, states={state: 1.0}, rng=rng, polarisation=spin
+            sample, float(mass), ctau, detector, states={state: 1.0}, rng=rng, spins=measured.spins[:1]
         )
         spread = 0.0 if scan.replicas is None else scan.replicas.std(axis=0, ddof=1)
         curves.append(np.stack([scan.accepted, np.hypot(scan.mc_error, spread)]) / sample.weight.sum())

@@ -11,7 +11,8 @@ from gammastar.accept import width_shift
 from gammastar.config import Infer
 from gammastar.core.records import FloatArray, Reach
 from gammastar.pipeline.checkpoint import Arrays
-from gammastar.pipeline.yield_errors import rate_sources
+from gammastar.pipeline.variations import BAND, PART
+from gammastar.pipeline.yield_errors import measured_shares, rate_sources
 
 __all__ = ["in_use", "measured_part", "spreads_of"]
 
@@ -38,6 +39,10 @@ def in_use(accepted: Arrays, *, extrapolate: bool, extrapolation_sigma: float | 
         for name in ("signal_variations", "polarisation_shifts"):
             if name in found:
                 found[name] = found[name] * share
+        for name in [name for name in found if name.startswith((PART, BAND))]:
+            del found[name]  # the measured part holds no theory
+        if f"{PART}virtual_photon" in accepted:
+            found[f"{PART}virtual_photon"] = inside
     elif extrapolation_sigma is not None:
         found["extrapolation"] = np.where(signal > 0, (1.0 - share) * extrapolation_sigma, 0.0)
     return found
@@ -51,9 +56,11 @@ def spreads_of(section: Infer, predicted: Arrays, accepted: Arrays) -> dict[str,
     """
     signal, rate, wanted = accepted["signal"], predicted["rate"], set(section.nuisances)
     cov = rate_sources(predicted).of(["spectrum"]).total()
-    relative = np.sqrt(np.clip(np.diag(cov), 0.0, None)) / np.where(rate > 0, rate, np.inf)
+    of_rate, share = measured_shares(predicted, accepted)
+    measured = rate * of_rate
+    relative = np.sqrt(np.clip(np.diag(cov), 0.0, None)) / np.where(measured > 0, measured, np.inf)
     common: dict[str, Any] = {
-        "spectrum": relative[:, None],
+        "spectrum": relative[:, None] * share,
         "scaling": accepted.get("signal_sigma", 0.0),
         "extrapolation": accepted.get("extrapolation", 0.0),
         "sample": np.divide(accepted["mc_error"], signal, out=np.zeros_like(signal), where=signal > 0),
@@ -61,6 +68,10 @@ def spreads_of(section: Infer, predicted: Arrays, accepted: Arrays) -> dict[str,
     if "width_sigma" in accepted:
         moved = width_shift(signal, accepted["couplings"], accepted["width_sigma"])
         common["widths"] = np.abs(moved)
+    halves = [0.5 * (accepted[name][1] - accepted[name][0]) for name in accepted if name.startswith(BAND)]
+    if halves:
+        theory = np.sqrt(np.sum(np.square(halves), axis=0))
+        common["theory"] = np.divide(theory, signal, out=np.zeros_like(signal), where=signal > 0)
     variations = {"kinematics": accepted["signal_variations"]} if "signal_variations" in accepted else {}
     shifts = {"polarisation": accepted["polarisation_shifts"]} if "polarisation_shifts" in accepted else {}
     return infer.signal_spread(

@@ -19,12 +19,16 @@ from gammastar.core.sources import (
     SEARCH_POT,
     SPIN,
     WIDTHS,
+    Kind,
     Source,
     Sources,
 )
 from gammastar.pipeline.checkpoint import Arrays
+from gammastar.pipeline.variations import BAND, PART
 
 __all__ = [
+    "THEORY_OF",
+    "measured_shares",
     "rate_budget",
     "rate_error",
     "rate_sources",
@@ -36,6 +40,8 @@ __all__ = [
 
 BUDGET = "budget|"
 YIELD = "yield_budget|"
+THEORY_OF = "theory, "
+"""Before the group of a theory channel that stands beside measured photons."""
 
 
 def rate_budget(
@@ -77,9 +83,25 @@ def rate_sources(predicted: Arrays) -> Sources:
     found = {k.removeprefix(BUDGET): v for k, v in predicted.items() if k.startswith(BUDGET)}
     if not found:
         return Sources((Source(MEASUREMENT, "spectrum", predicted["cov"]),))
-    return Sources(
-        tuple(Source(name, "pot" if name == POT else "spectrum", cov) for name, cov in found.items())
-    )
+    return Sources(tuple(Source(name, _kind(name), cov) for name, cov in found.items()))
+
+
+def _kind(name: str) -> Kind:
+    if name.startswith(THEORY_OF):
+        return "theory"
+    return "pot" if name == POT else "spectrum"
+
+
+def measured_shares(predicted: Arrays, accepted: Arrays) -> tuple[FloatArray, FloatArray]:
+    """Return the parts of the rate (n,) and of the signal (n, k) that come from measured photons.
+
+    One where nothing stands beside them, or where theory is all there is.
+    """
+    own = accepted.get(f"{PART}virtual_photon")
+    if own is None:
+        return np.ones_like(predicted["rate"]), np.ones_like(accepted["signal"])
+    rate = _ratio(predicted["channel|virtual_photon"], predicted["rate"])
+    return rate, _ratio(own, accepted["signal"])
 
 
 def rate_error(predicted: Arrays) -> FloatArray:
@@ -133,8 +155,8 @@ def yield_sources(predicted: Arrays, accepted: Arrays) -> tuple[FloatArray, Floa
         With ``rate`` and ``budget|<source>`` (n, n), or ``cov``.
     accepted : Arrays
         With ``signal`` (n, k), ``mc_error``, ``couplings``, and what else there is of ``signal_sigma``,
-        ``pot_search_sigma``, ``width_sigma``, ``signal_variations``, ``polarisation_shifts`` and
-        ``extrapolation``.
+        ``pot_search_sigma``, ``width_sigma``, ``signal_variations``, ``polarisation_shifts``,
+        ``extrapolation``, ``part|<group>`` and ``band|<group>``.
 
     Returns
     -------
@@ -143,15 +165,21 @@ def yield_sources(predicted: Arrays, accepted: Arrays) -> tuple[FloatArray, Floa
 
     Notes
     -----
-    Sources of the rate scale with the acceptance; the kinematics ("flow") come from the spread of the
-    replicas' yields, the spin state from half the distance of its two ends; the scaling with A and the
-    protons on target of the search are common; what is extrapolated follows one trend, and R(s) has common
-    errors, so that masses move together.
+    Sources of the measured rate scale with the acceptance of the measured photons, and theory beside them has
+    the yields of both its edges; the kinematics ("flow") come from the spread of the replicas' yields, the
+    spin state from half the distance of its two ends; the scaling with A and the protons on target of the
+    search are common; what is extrapolated follows one trend, and R(s) has common errors, so that masses move
+    together.
     """
     signal, rows = accepted["signal"], np.arange(len(accepted["signal"]))
     best = signal.argmax(axis=1)
     value, rate = signal[rows, best], predicted["rate"]
-    parts = [*rate_sources(predicted).scaled(_ratio(value, rate)).parts]
+    of_rate, of_signal = measured_shares(predicted, accepted)
+    acceptance = _ratio(value * of_signal[rows, best], rate * of_rate)
+    parts = [p.scaled(acceptance) for p in rate_sources(predicted).parts if not p.name.startswith(THEORY_OF)]
+    for name in (name for name in accepted if name.startswith(BAND)):
+        ends = accepted[name][:, rows, best]
+        parts.append(Source.ranged(f"{THEORY_OF}{name.removeprefix(BAND)}", "theory", ends))
     search, scaling = (float(accepted.get(key, 0.0)) for key in ("pot_search_sigma", "signal_sigma"))
     if search > 0:
         parts.append(Source.shifted(SEARCH_POT, "pot", search * value))

@@ -5,6 +5,7 @@ from gammastar.predict.channels import (
     Bremsstrahlung,
     JPsi,
     MesonChannel,
+    Outside,
     PionDalitz,
     PseudoscalarDalitz,
     ReplicaWeights,
@@ -45,6 +46,7 @@ from gammastar.predict.mixture import (
 from gammastar.predict.model import Labels, Model
 from gammastar.predict.models import DarkPhoton, VectorModel, rate_ratio, recoupled
 from gammastar.predict.pairs import chi_from_channel, chi_from_resonances, chi_pairs, resonance_rate
+from gammastar.predict.processes import held
 from gammastar.predict.recast import displaced, prompt
 from gammastar.predict.target import OMITTED, in_depth, on_nucleus
 from gammastar.predict.uncertainty import Budget, budget
@@ -63,6 +65,7 @@ __all__ = [
     "MesonChannel",
     "Mixture",
     "Model",
+    "Outside",
     "PairCloud",
     "PionDalitz",
     "PseudoscalarDalitz",
@@ -88,6 +91,7 @@ __all__ = [
     "envelope",
     "fit_fraction",
     "from_generator",
+    "held",
     "in_depth",
     "interpolate_rate",
     "joined",

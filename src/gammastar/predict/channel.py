@@ -5,13 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from itertools import combinations
-from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray, Sample
+from gammastar.predict.processes import FORWARD
 
 __all__ = ["Channel", "check_exclusive"]
 
@@ -27,8 +27,17 @@ class Channel(ABC):
         What the channel contains, e.g. ``{"pseudoscalar_dalitz", "bremsstrahlung"}``.
     """
 
-    group: ClassVar[str]
-    processes: ClassVar[frozenset[str]]
+    @property
+    def group(self) -> str:
+        """Name of the kind; a class attribute will do."""
+        msg = f"{type(self).__name__} needs group, the name of its kind"
+        raise AttributeError(msg)
+
+    @property
+    def processes(self) -> frozenset[str]:
+        """What the channel contains; a class attribute will do."""
+        msg = f"{type(self).__name__} needs processes, a frozenset of names"
+        raise AttributeError(msg)
 
     @abstractmethod
     def rate(self, mass: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
@@ -64,6 +73,26 @@ class Channel(ABC):
         """
         return None
 
+    def band(self, mass: float, sample: Sample) -> FloatArray | None:
+        """Return what the edges of the theory would weigh the particles of a sample, one sigma each way.
+
+        Parameters
+        ----------
+        mass : float [GeV]
+        sample : Sample
+            From `produce` at this mass.
+
+        Returns
+        -------
+        NDArray, shape (2, n), or None
+            Lower and upper edge over the centre; by default the error of the rate, for every particle the
+            same. None where the errors are not those of a theory.
+        """
+        value, cov = self.rate([mass])
+        relative = np.sqrt(max(float(cov[0, 0]), 0.0)) / float(value[0]) if value[0] > 0 else 0.0
+        ends = np.array([max(0.0, 1.0 - relative), 1.0 + relative])
+        return np.repeat(ends[:, None], len(sample.weight), axis=1)
+
 
 def check_exclusive(channels: Sequence[Channel]) -> None:
     """Check that no process is in two channels.
@@ -83,8 +112,10 @@ def check_exclusive(channels: Sequence[Channel]) -> None:
             continue
         shared = first.processes & second.processes
         if first.group == second.group or shared:
-            what = sorted(shared) if shared else f"the group {first.group!r}"
+            what = ", ".join(sorted(shared)) if shared else f"the group {first.group!r}"
             msg = f"channels {first.group!r} and {second.group!r} both contain {what}: remove one of them"
+            if shared and shared <= FORWARD and "virtual_photon" in (first.group, second.group):
+                msg += ", or count it outside the measured domain only, under [predict] outside"
             raise PhysicsError(msg)
 
 

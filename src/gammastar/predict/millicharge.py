@@ -47,6 +47,8 @@ class VirtualPhotons:
         The sum of weights is the number of pairs per proton on target and Q².
     in_domain : NDArray of bool, shape (n,)
         True where lepton pairs of these kinematics were measured.
+    parent : NDArray, shape (n, 4), or None
+        As `Sample.parent`, in axes whose x is along the transverse momentum of the photon.
     """
 
     mass: FloatArray
@@ -54,6 +56,7 @@ class VirtualPhotons:
     energy: FloatArray
     weight: FloatArray
     in_domain: BoolArray
+    parent: FloatArray | None = None
 
 
 def chi_rate(

@@ -86,6 +86,10 @@ class Scaled(Channel):
         """Return the replicas of the channel."""
         return self.channel.replicas(mass, sample)
 
+    def band(self, mass: float, sample: Sample) -> FloatArray | None:
+        """Return the band of the channel."""
+        return self.channel.band(mass, sample)
+
 
 @dataclass(frozen=True, slots=True)
 class Mixture(Channel):
@@ -97,6 +101,9 @@ class Mixture(Channel):
         A channel with an attribute ``mass_range`` adds nothing outside it.
     exclusive : bool
         False if the parts were checked before they were split or scaled.
+    even : float
+        Share of the particles that is dealt evenly among the open channels, whatever their rates: a rare
+        channel may make most of what a detector sees.
 
     Raises
     ------
@@ -106,6 +113,7 @@ class Mixture(Channel):
 
     channels: tuple[Channel, ...]
     exclusive: bool = True
+    even: float = 0.0
     group: ClassVar[str] = "mixture"
     processes: ClassVar[frozenset[str]] = frozenset({"mixture"})
 
@@ -150,6 +158,10 @@ class Mixture(Channel):
                 up[inside] += (upper - central) ** 2
         return total, np.clip(total - np.sqrt(down), 0.0, None), total + np.sqrt(up)
 
+    def members(self, mass: float, n: int) -> npt.NDArray[np.int64]:
+        """Return which channel makes each of the `n` particles of `produce`, shape (n,)."""
+        return np.repeat(np.arange(len(self.channels)), self._counts(mass, n))
+
     def _counts(self, mass: float, n: int) -> npt.NDArray[np.int64]:
         """Return how many of `n` particles each channel makes, by its share of the rate."""
         return self._shared(mass, n)[0]
@@ -160,8 +172,10 @@ class Mixture(Channel):
         if not total > 0 or n < np.count_nonzero(rates):
             msg = f"{n} particles of {mass:g} GeV asked of {len(rates)} channels with the rate {total:g}"
             raise PhysicsError(msg)
-        counts = np.where(rates > 0, np.maximum(np.rint(n * rates / total), 1), 0).astype(np.int64)
-        counts[np.argmax(rates)] += n - counts.sum()
+        open_ = rates > 0
+        dealt = self.even * open_ / open_.sum() + (1.0 - self.even) * rates / total
+        counts = np.where(open_, np.maximum(np.rint(n * dealt), 1), 0).astype(np.int64)
+        counts[np.argmax(counts)] += n - counts.sum()
         return counts, rates
 
     def produce(self, mass: float, *, n: int, rng: np.random.Generator) -> Sample:
@@ -219,6 +233,15 @@ def joined(samples: Sequence[Sample]) -> Sample:
         np.concatenate([s.weight for s in samples]),
         np.concatenate([s.origin for s in samples]),
         np.concatenate([s.in_domain for s in samples]),
+        parent=_parents(samples),
+    )
+
+
+def _parents(samples: Sequence[Sample]) -> FloatArray | None:
+    if all(s.parent is None for s in samples):
+        return None
+    return np.concatenate(
+        [np.full((len(s.weight), 4), np.nan) if s.parent is None else s.parent for s in samples]
     )
 
 

@@ -11,17 +11,16 @@ import vector
 from gammastar.core import constants
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray, Sample
-from gammastar.physics.decays import daughter
+from gammastar.physics.decays import daughter, daughter_about
 from gammastar.physics.kroll_wada import kappa
 from gammastar.physics.millicharge import from_dark_photons, vector_branching
-from gammastar.physics.polarisation import cosine, lambda_theta
+from gammastar.physics.polarisation import TRANSVERSE, UNPOLARISED, cosine, lambda_theta
 from gammastar.predict.channel import Channel
 from gammastar.predict.channels.theory import MesonChannel
 from gammastar.predict.millicharge import VirtualPhotons
+from gammastar.predict.mixture import joined
 
 __all__ = ["chi_from_channel", "chi_from_resonances", "chi_pairs", "resonance_rate"]
-
-UNPOLARISED = 1.0 / 3.0
 
 
 def chi_pairs(
@@ -39,8 +38,9 @@ def chi_pairs(
     m_chi : float [GeV]
     rng : numpy.random.Generator
     longitudinal : float or callable
-        Longitudinal fraction along the flight, or a function of the mass that returns it; 1/3 averages over
-        spins, 0 is the transverse photon of Dalitz decays. From λθ of dimuons:
+        Longitudinal fraction along the flight in the laboratory, or a function of the mass that returns it,
+        of photons whose parent is not known; 1/3 averages over spins. Photons of a known meson are transverse
+        along their flight in its rest frame. From λθ of dimuons:
         `gammastar.physics.polarisation.longitudinal_fraction`.
 
     Returns
@@ -55,13 +55,25 @@ def chi_pairs(
     parent = np.stack([photons.pt * np.cos(phi), photons.pt * np.sin(phi), pz, photons.energy])
     fraction = longitudinal(photons.mass) if callable(longitudinal) else longitudinal
     above = np.maximum(photons.mass, 2 * m_chi * (1 + 1e-12))
-    lam = lambda_theta(np.broadcast_to(fraction, (n,)), above, m_chi)
-    cos_theta = cosine(lam, rng.uniform(size=n))
-    first = daughter(parent, photons.mass, m_chi, m_chi, cos_theta, rng.uniform(-np.pi, np.pi, n))
+    known = np.zeros(n, dtype=np.bool_) if photons.parent is None else ~np.isnan(photons.parent[:, 0])
+    lam = lambda_theta(np.where(known, TRANSVERSE, np.broadcast_to(fraction, (n,))), above, m_chi)
+    cos_theta, around = cosine(lam, rng.uniform(size=n)), rng.uniform(-np.pi, np.pi, n)
+    first = daughter(parent, photons.mass, m_chi, m_chi, cos_theta, around)
+    if photons.parent is not None and known.any():
+        meson = _turned(photons.parent[known].T, phi[known])
+        first[:, known] = daughter_about(
+            parent[:, known], photons.mass[known], m_chi, meson, cos_theta[known], around[known]
+        )
     p = np.concatenate([first, parent - first], axis=1)
     p4 = vector.array({"px": p[0], "py": p[1], "pz": p[2], "E": p[3]})
     twice = np.concatenate([photons.weight, photons.weight])
     return Sample(p4, twice, np.zeros((2 * n, 3)), np.concatenate([photons.in_domain] * 2))
+
+
+def _turned(p: FloatArray, phi: FloatArray) -> FloatArray:
+    """Return four-momenta, shape (4, n), turned about the beam."""
+    c, s = np.cos(phi), np.sin(phi)
+    return np.stack([c * p[0] - s * p[1], s * p[0] + c * p[1], p[2], p[3]])
 
 
 def chi_from_channel(
@@ -122,7 +134,15 @@ def chi_from_channel(
         energy=np.concatenate([np.asarray(part.p4.E) for part in parts]),
         weight=np.concatenate(weight) * total / n_masses,
         in_domain=np.concatenate([part.in_domain for part in parts]),
+        parent=_own_parents(joined(parts)),
     )
+
+
+def _own_parents(sample: Sample) -> FloatArray | None:
+    """Return the parents of a sample in axes whose x is along each particle's transverse momentum."""
+    if sample.parent is None:
+        return None
+    return _turned(sample.parent.T, -np.arctan2(np.asarray(sample.p4.py), np.asarray(sample.p4.px))).T
 
 
 def resonance_rate(channel: MesonChannel, m_chi: npt.ArrayLike) -> FloatArray:

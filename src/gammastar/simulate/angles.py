@@ -6,17 +6,10 @@ import numpy as np
 
 from gammastar.core.constants import ALPHA, M_PROTON
 from gammastar.core.records import FloatArray
-from gammastar.physics.decays import momentum_in_rest_frame
+from gammastar.physics.decays import lorentz, momentum_in_rest_frame
 from gammastar.simulate.card_parts import Polarisation
 
-__all__ = ["lorentz", "polarised_decay", "radiated", "sample_angles"]
-
-
-def lorentz(p: FloatArray, frame: FloatArray, frame_mass: FloatArray) -> FloatArray:
-    """Return four-momenta, shape (4, n), from the rest frame of `frame` in the frame where that moves."""
-    along = frame[0] * p[0] + frame[1] * p[1] + frame[2] * p[2]
-    factor = along / (frame_mass * (frame[3] + frame_mass)) + p[3] / frame_mass
-    return np.concatenate([p[:3] + frame[:3] * factor, [(frame[3] * p[3] + along) / frame_mass]])
+__all__ = ["polarised_decay", "radiated", "sample_angles"]
 
 
 def sample_angles(

@@ -14,8 +14,8 @@ from gammastar.core import constants
 from gammastar.core.constants import LEPTON_MASS, M_MU, M_PI0, M_PROTON
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
-from gammastar.physics.decays import daughter, lepton_cosine
-from gammastar.simulate.angles import lorentz, polarised_decay, radiated
+from gammastar.physics.decays import daughter, lepton_cosine, lorentz
+from gammastar.simulate.angles import polarised_decay, radiated
 from gammastar.simulate.card import Card, Mode
 from gammastar.simulate.cocktail import mode_rates, sample_mass
 

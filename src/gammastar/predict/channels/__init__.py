@@ -1,5 +1,6 @@
 """Production channels, one per file."""
 
+from gammastar.predict.channels.outside import Outside
 from gammastar.predict.channels.theory import (
     Bremsstrahlung,
     JPsi,
@@ -21,6 +22,7 @@ __all__ = [
     "Bremsstrahlung",
     "JPsi",
     "MesonChannel",
+    "Outside",
     "PionDalitz",
     "PseudoscalarDalitz",
     "ReplicaWeights",

@@ -30,10 +30,10 @@ __all__ = [
 _CASCADES = "first interaction of each proton only: secondary cascades are omitted and would add soft mesons"
 
 
-def _sample(p: FloatArray, weight: FloatArray) -> Sample:
+def _sample(p: FloatArray, weight: FloatArray, parent: FloatArray | None = None) -> Sample:
     p4 = vector.array({"px": p[0], "py": p[1], "pz": p[2], "E": p[3]})
     n = len(weight)
-    return Sample(p4, weight, np.zeros((n, 3)), np.zeros(n, dtype=np.bool_))
+    return Sample(p4, weight, np.zeros((n, 3)), np.zeros(n, dtype=np.bool_), parent=parent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,19 @@ class Bremsstrahlung(Channel):
         central, low, high = self.envelope(np.atleast_1d(np.asarray(mass, dtype=np.float64)))
         half = 0.5 * (high - low)
         return central, np.outer(half, half)
+
+    def band(self, mass: float, sample: Sample) -> FloatArray | None:
+        """Return d²N/(dz dpT²) at both ends of the band of Λ over that of the centre, shape (2, n)."""
+        if self.kernel.off_shell is None:
+            return Channel.band(self, mass, sample)
+        p4 = sample.p4
+        z = np.asarray(p4.pz, dtype=np.float64) / self.beam_energy
+        pt2 = np.square(np.asarray(p4.pt, dtype=np.float64))
+        centre, *ends = (
+            kernel.differential(z, pt2, mass, self.beam_energy)
+            for kernel in (self.kernel, *bremsstrahlung.band(self.kernel))
+        )
+        return np.divide(np.stack(ends), centre, out=np.ones((2, len(z))), where=centre > 0)
 
     def produce(self, mass: float, *, n: int, rng: np.random.Generator) -> Sample:
         """Return `n` weighted dark photons; the weights sum to the rate."""
@@ -159,16 +172,20 @@ class MesonChannel(Channel):
             for decay, count in zip(self.decays, counts, strict=True)
             if count
         ]
-        return _sample(np.concatenate(parts, axis=1), np.full(n, total / n))
+        photons, parents = (np.concatenate(rows, axis=1) for rows in zip(*parts, strict=True))
+        return _sample(photons, np.full(n, total / n), None if np.isnan(parents).all() else parents.T)
 
-    def _kinematics(self, decay: Decay, mass: float, n: int, rng: np.random.Generator) -> FloatArray:
+    def _kinematics(
+        self, decay: Decay, mass: float, n: int, rng: np.random.Generator
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return dark photons and the mesons that decayed to them, nan for mixing, shapes (4, n)."""
         meson = self.table.mesons[decay.parent]
         if decay.kind in ("vector_mixing", "rho_mixing"):
-            return meson.sample(mass, n, self.beam_energy, rng)
+            return meson.sample(mass, n, self.beam_energy, rng), np.full((4, n), np.nan)
         light = 0.0 if decay.daughter is None else constants.mass(decay.daughter)
         parent = meson.sample(meson.mass, n, self.beam_energy, rng)
         cosine, phi = rng.uniform(-1, 1, n), rng.uniform(-np.pi, np.pi, n)
-        return daughter(parent, meson.mass, mass, light, cosine, phi)
+        return daughter(parent, meson.mass, mass, light, cosine, phi), parent
 
 
 class PionDalitz(MesonChannel):

@@ -16,6 +16,7 @@ from gammastar.core.records import BoolArray, FloatArray, Sample
 from gammastar.core.sampler import Sampler
 from gammastar.physics.kroll_wada import dark_photon_rate, kappa
 from gammastar.predict.channel import Channel
+from gammastar.predict.processes import held
 
 __all__ = [
     "InDomain",
@@ -207,7 +208,7 @@ def produce(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VirtualPhoton(Channel):
-    """The data-driven channel; it already holds every process that makes single virtual photons.
+    """The data-driven channel; it already holds every process that makes virtual photons of its masses.
 
     Attributes
     ----------
@@ -234,9 +235,15 @@ class VirtualPhoton(Channel):
     shape: MassDensity | None = None
     m_lepton: float = M_MU
     group: ClassVar[str] = "virtual_photon"
-    processes: ClassVar[frozenset[str]] = frozenset(
-        {"pseudoscalar_dalitz", "vector_dalitz", "vector_mesons", "bremsstrahlung", "drell_yan"}
-    )
+
+    @property
+    def processes(self) -> frozenset[str]:
+        """What makes single virtual photons of the measured masses."""
+        return held(self.mass_range)
+
+    def band(self, mass: float, sample: Sample) -> FloatArray | None:  # noqa: ARG002
+        """Return None: the errors are those of a measurement."""
+        return None
 
     @property
     def mass_range(self) -> tuple[float, float]:
