@@ -12,6 +12,7 @@ from validation import (
     predict_lines,
     predict_oracles,
     predict_peers,
+    predict_spin,
     predict_strategies,
     predict_theory,
 )
@@ -82,7 +83,14 @@ def rows(*, quick: bool) -> Iterator[dict]:
 def _parts(quick: bool) -> Iterator[dict]:
     for row in predict_theory.rows():
         yield _row(*row)
-    for part in (predict_hadrons, predict_lines, predict_peers, predict_oracles, predict_strategies):
+    for part in (
+        predict_hadrons,
+        predict_lines,
+        predict_spin,
+        predict_peers,
+        predict_oracles,
+        predict_strategies,
+    ):
         for row in part.rows(quick=quick):
             yield _row(*row)
 
@@ -129,10 +137,11 @@ def _peers() -> Iterator[dict]:
 
 
 def _row(quantity: str, ours: float, expected: float, tolerance: float, source: str) -> dict:
-    return {
+    row = {
         "quantity": quantity,
         "ours": float(np.asarray(ours)),
         "expected": expected,
         "tolerance": tolerance,
         "source": source,
     }
+    return row | ({"measured": True} if np.isnan(tolerance) else {})

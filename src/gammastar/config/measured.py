@@ -212,7 +212,8 @@ class Subtract(Section):
 class Systematics(Section):
     """Sources whose shift of the unfolded spectrum enters its covariance, one standard deviation each.
 
-    polarisation : σ(λθ). fsr : relative uncertainty of the radiation. efficiency : relative, per pair.
+    polarisation : σ(λθ), about the flight of the pair in the laboratory. fsr : relative uncertainty of the
+    radiation. efficiency : relative, per pair.
     background, charm, corrections : take R, charm and the corrections out of the measured covariance
     and propagate them as named sources instead.
     """

@@ -160,7 +160,7 @@ def _combine(leptons: Leptons, events: ak.Array) -> tuple[Pairs, FloatArray]:
 def helicity_cosine(first: FloatArray, second: FloatArray, mass: FloatArray) -> FloatArray:
     """Return the cosine of the polar angle of the first lepton in the rest frame of the pair.
 
-    The axis is the direction of flight of the pair (helicity frame).
+    The axis is the direction of flight of the pair in the laboratory.
 
     Parameters
     ----------

@@ -27,7 +27,8 @@ def polarised_response(
     Parameters
     ----------
     matched : MatchedPairs
-        With the column ``cos_theta`` of the reconstructed pairs (helicity frame, positive lepton).
+        With the column ``cos_theta`` of the reconstructed pairs (positive lepton, about the pair's flight
+        in the laboratory).
     axes_reco, axes_true : sequence of hist axes
     lambda_theta : float
         Change of the coefficient of cos²θ in the angular distribution, from an unpolarised simulation.
