@@ -643,6 +643,10 @@ def _channels(look: Look, section: config.Predict) -> Findings:
         yield _wrong(
             "predict.outside", "counts nothing with spectrum.extrapolate = false: leave one of them out"
         )
+    inferring = look.steering.infer
+    if section.outside and inferring is not None and "theory" not in inferring.nuisances:
+        text = "without 'theory' among infer.nuisances the limits do not know the error of these channels"
+        yield Finding("warning", "predict.outside", text)
 
 
 class _Measured:
