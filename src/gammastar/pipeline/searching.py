@@ -217,7 +217,7 @@ def _note(ctx: Context, section: Accept, found: Mapping[str, Detector]) -> None:
         error = "; error: half the range of photons transverse along the axes of " + ", ".join(FRAMES)
     else:
         error = f" ± {section.longitudinal_sigma:g}" if section.longitudinal_sigma else ", without error"
-    kind = "unpolarised" if abs(f - UNPOLARISED) < 1e-9 else f"along the axis of {frame}"
+    kind = "unpolarised, assumed" if abs(f - UNPOLARISED) < 1e-9 else f"along the axis of {frame}"
     ctx.book.methods["spin state of the decays"] = (
         "photons of a known meson transverse along their flight in its rest frame; others: longitudinal "
         f"share {f:.3g} ({kind}, lambda_theta = {lam:.2g} for {lepton} pairs of 0.5 GeV){error}"
