@@ -214,12 +214,12 @@ def _note(ctx: Context, section: Accept, found: Mapping[str, Detector]) -> None:
     lepton = "mu" if ctx.steering.spectrum is None else ctx.steering.spectrum.lepton
     lam = float(lambda_theta(f, 0.5, LEPTON_MASS[lepton]))
     if section.longitudinal_sigma is None:
-        error = "; error: half the range of photons transverse along the axes of " + ", ".join(FRAMES)
+        error = "; error: half the range of transverse ones along the axes of " + ", ".join(FRAMES)
     else:
         error = f" ± {section.longitudinal_sigma:g}" if section.longitudinal_sigma else ", without error"
     kind = "unpolarised, assumed" if abs(f - UNPOLARISED) < 1e-9 else f"along the axis of {frame}"
     ctx.book.methods["spin state of the decays"] = (
-        "photons of a known meson transverse along their flight in its rest frame; others: longitudinal "
+        "from a known meson transverse along the flight in its rest frame; others: longitudinal "
         f"share {f:.3g} ({kind}, lambda_theta = {lam:.2g} for {lepton} pairs of 0.5 GeV){error}"
     )
     ctx.book.methods["production vertex"] = _depths(
