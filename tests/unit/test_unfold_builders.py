@@ -9,6 +9,8 @@ from gammastar.core.axes import regular, variable
 from gammastar.core.constants import M_MU
 from gammastar.core.errors import PhysicsError, UserError
 from gammastar.core.pairs import MatchedPairs
+from gammastar.core.records import Spectrum
+from gammastar.core.stats import filled
 
 N = 60_000
 TRUE = (variable("mass", [0.4, 0.6, 0.8, 1.0]),)
@@ -114,3 +116,47 @@ def test_wrong_variations_are_refused(matched):
         MatchedPairs(
             *(getattr(matched, f) for f in ("true", "reco", "weight", "event", "fakes")), [], {"a": 1}
         )
+
+
+def _sample(scale, n, seed):
+    """Photons whose q_T the efficiency rises with, as it does inside wide cells."""
+    rng = np.random.default_rng(seed)
+    pt, energy = rng.gamma(2, scale, n), rng.uniform(10, 60, n)
+    kinematics = np.stack([rng.uniform(0.4, 1.0, n), pt, np.hypot(energy, pt)], axis=1)
+    seen = rng.uniform(size=n) < pt / (pt + 0.5)
+    reco = np.where(seen[:, None], kinematics * rng.normal(1, 0.02, (n, 3)), np.nan)
+    return MatchedPairs(kinematics, reco, np.ones(n), np.arange(n), np.empty((0, 3)), np.empty(0))
+
+
+def test_the_shift_of_the_prior_covers_what_a_wrong_one_does_in_wide_cells():
+    axes = (
+        variable("mass", [0.4, 0.7, 1.0]),
+        variable("pt", [0.0, 0.6, 1.4, 6.0]),
+        variable("energy", [5.0, 35.0, 80.0]),
+    )
+    data, simulated = _sample(0.45, 400_000, 1), _sample(0.30, 400_000, 2)
+    reco = data.reco[data.reconstructed]
+    counts = np.histogramdd(reco, bins=[a.edges for a in axes])[0]
+    measured = Spectrum(
+        filled(axes, counts, counts),
+        np.diag(counts.ravel()),
+        "counts",
+        None,
+        np.ones_like(counts, dtype=bool),
+    )
+    plain = unfold.response(simulated, axes, axes, n_replicas=0)
+    nominal = unfold.iterative(measured, plain, n_iterations=6)
+    other = unfold.response(unfold.reweighted_to(nominal, plain)(simulated), axes, axes, n_replicas=0)
+    again = unfold.iterative(measured, other, n_iterations=6)
+    truth = np.histogramdd(data.true, bins=[a.edges for a in axes])[0].sum()
+    bias, left = nominal.values.sum() / truth - 1, again.values.sum() / truth - 1
+    assert abs(bias) > 0.01
+    assert abs(left) < 0.6 * abs(bias)
+
+
+def test_a_prior_needs_an_axis_of_pt_or_energy(matched):
+    plain = unfold.response(matched, TRUE, TRUE, n_replicas=0)
+    counts = np.ones(3)
+    flat = Spectrum(filled(TRUE, counts, counts), np.eye(3), "counts", None, np.ones(3, dtype=bool))
+    with pytest.raises(UserError, match="hold no measured spectrum in pt or energy"):
+        unfold.reweighted_to(flat, plain)

@@ -213,7 +213,8 @@ class Systematics(Section):
     """Sources whose shift of the unfolded spectrum enters its covariance, one standard deviation each.
 
     polarisation : σ(λθ), about the flight of the pair in the laboratory. fsr : relative uncertainty of the
-    radiation. efficiency : relative, per pair.
+    radiation. efficiency : relative, per pair. prior : how far the result moves if the simulation has the
+    unfolded transverse momenta and energies.
     background, charm, corrections : take R, charm and the corrections out of the measured covariance
     and propagate them as named sources instead.
     """
@@ -221,6 +222,7 @@ class Systematics(Section):
     polarisation: Annotated[float, Field(gt=0, le=1)] | None = None
     fsr: Annotated[float, Field(gt=0, le=1)] | None = None
     efficiency: Annotated[float, Field(gt=0, lt=1)] | None = None
+    prior: bool = False
     background: bool = False
     charm: bool = False
     corrections: bool = False

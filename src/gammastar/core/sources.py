@@ -20,6 +20,7 @@ __all__ = [
     "MEASUREMENT",
     "POLARISATION",
     "POT",
+    "PRIOR",
     "RADIATION",
     "RESERVED",
     "SAMPLE",
@@ -43,13 +44,14 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 MEASUREMENT, THEORY = "measurement", "theory"
 POT, SEARCH_POT = "protons on target", "protons on target of the search"
 POLARISATION, RADIATION, EFFICIENCY = "polarisation of virtual photons", "final-state radiation", "efficiency"
+PRIOR = "prior of the unfolding"
 SPIN, FLOW, SCALING = "spin state of the decays", "flow", "scaling with A"
 WIDTHS, EXTRAPOLATION, SAMPLE = "hadronic width", "extrapolation", "finite sample"
 
 RESERVED = (
     *(MEASUREMENT, THEORY, POT, SEARCH_POT, POLARISATION, RADIATION, EFFICIENCY, SPIN, FLOW, SCALING),
     *(WIDTHS, EXTRAPOLATION, SAMPLE, "background", "open charm", "charm", "mass", "total"),
-    *("in the limit", *KINDS),
+    *(PRIOR, "prior", "in the limit", *KINDS),
 )
 """Names that no source of a user may take."""
 

@@ -15,7 +15,7 @@ from gammastar.core.errors import SteeringError
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import FloatArray, Response, Spectrum
 from gammastar.core.rng import stream
-from gammastar.core.sources import EFFICIENCY, POLARISATION, RADIATION
+from gammastar.core.sources import EFFICIENCY, POLARISATION, PRIOR, RADIATION
 from gammastar.core.stats import filled
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context, axes_of, pack_spectrum, unpack_spectrum
@@ -202,6 +202,11 @@ def _variations(
         view = radiated(asked.fsr, lepton_mass(ctx), stream(ctx.seed, "radiation"))
         varied = known.varied(view, axes, true)
         result.append(unfold.Variation(RADIATION, None, varied))
+    if asked.prior:
+        n = section.n_iterations if isinstance(section.n_iterations, int) else 4
+        first = unfold.iterative(measured, plain, n_iterations=n, efficiency_floor=section.efficiency_floor)
+        varied = known.varied(unfold.reweighted_to(first, plain), axes, true)
+        result.append(unfold.Variation(PRIOR, None, varied))
     if asked.efficiency is not None:
         result += [
             unfold.Variation(EFFICIENCY, None, unfold.scaled_response(plain, 1 + sign * asked.efficiency))

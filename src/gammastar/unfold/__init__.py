@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from gammastar.unfold.builders import mixed_simulation, polarised_response, radiated_pairs
+from gammastar.unfold.builders import (
+    mixed_simulation,
+    polarised_response,
+    radiated_pairs,
+    reweighted_to,
+)
 from gammastar.unfold.checks import ToyStudy, bottom_line, closure, linearity, stress
 from gammastar.unfold.choose import (
     Candidate,
@@ -93,6 +98,7 @@ __all__ = [
     "refolding_test",
     "response",
     "reweighted",
+    "reweighted_to",
     "scaled_response",
     "scan",
     "simulation_bias",

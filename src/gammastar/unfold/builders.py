@@ -1,8 +1,8 @@
-"""Variations of the simulation for systematic sources: polarisation and final-state radiation."""
+"""Variations of the simulation for systematic sources: polarisation, final-state radiation, prior."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,12 +11,13 @@ import numpy as np
 from gammastar.core.constants import M_MU
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import MatchedPairs
-from gammastar.core.records import FloatArray, Response
+from gammastar.core.records import FloatArray, Response, Spectrum
 from gammastar.unfold.response import cells, response
 
-__all__ = ["mixed_simulation", "polarised_response", "radiated_pairs"]
+__all__ = ["mixed_simulation", "polarised_response", "radiated_pairs", "reweighted_to"]
 
 COSINE = "cos_theta"
+LARGEST = 5.0  # of the factor on a simulated pair, up and down
 
 
 def polarised_response(
@@ -127,6 +128,61 @@ def radiated_pairs(matched: MatchedPairs, kept: FloatArray, *, m_lepton: float =
     left = after[0] + after[1]
     reco = np.stack([np.sqrt(np.maximum(square, 4 * m_lepton**2)), pt * left / energy, left], axis=1)
     return replace(matched, reco=np.where(matched.reconstructed[:, None], reco, np.nan))
+
+
+def reweighted_to(nominal: Spectrum, response: Response) -> Callable[[MatchedPairs], MatchedPairs]:
+    """Return what gives the simulation the transverse momenta and energies of an unfolded spectrum.
+
+    Parameters
+    ----------
+    nominal : Spectrum
+        Unfolded, on axes with ``pt`` and ``energy``.
+    response : Response
+        That it was unfolded with.
+
+    Returns
+    -------
+    callable
+        MatchedPairs -> MatchedPairs with other weights; fakes stay as they are.
+
+    Raises
+    ------
+    UserError
+        If the spectrum has neither axis.
+
+    Notes
+    -----
+    The factor is the product over both axes of unfolded over simulated yield inside the measured domain, each
+    normalised to one on average and interpolated in its logarithm between the means of the bins: cells keep
+    no step. How far the result moves is the error of the prior.
+    """
+    names = [axis.name for axis in nominal.hist.axes]
+    prior = np.where(nominal.domain, response.prior.reshape(nominal.values.shape), 0.0)
+    values = np.where(nominal.domain, np.clip(nominal.values, 0.0, None), 0.0)
+    curves: list[tuple[int, FloatArray, FloatArray]] = []
+    for column, name in ((1, "pt"), (2, "energy")):
+        if name not in names:
+            continue
+        others = tuple(i for i, other in enumerate(names) if other != name)
+        found, simulated = values.sum(axis=others), prior.sum(axis=others)
+        use = (found > 0) & (simulated > 0)
+        if use.sum() < 2:
+            continue
+        edges = np.asarray(nominal.hist.axes[names.index(name)].edges, dtype=np.float64)
+        ratio = (found / found.sum())[use] / (simulated / simulated.sum())[use]
+        centres = 0.5 * (edges[1:] + edges[:-1])[use]
+        curves.append((column, centres, np.log(np.clip(ratio, 1 / LARGEST, LARGEST))))
+    if not curves:
+        msg = f"prior: the unfolded axes {', '.join(names)} hold no measured spectrum in pt or energy"
+        raise UserError(msg)
+
+    def view(part: MatchedPairs) -> MatchedPairs:
+        exponent = sum(np.interp(part.true[:, column], x, y) for column, x, y in curves)
+        return replace(
+            part, weight=part.weight * np.exp(np.clip(exponent, -np.log(LARGEST), np.log(LARGEST)))
+        )
+
+    return view
 
 
 def mixed_simulation(nominal: MatchedPairs, other: MatchedPairs, share: float) -> MatchedPairs:
