@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gammastar.flow.bijection import Bijection, inside_limits
 from gammastar.flow.check import KLScan, kl_divergence, kl_scan
+from gammastar.flow.density import DensityOptions, DensityTest, density_test
 from gammastar.flow.ensemble import (
     FlowEnsemble,
     Variations,
@@ -29,6 +30,8 @@ __all__ = [
     "PAPER_GRID",
     "Bijection",
     "Calibration",
+    "DensityOptions",
+    "DensityTest",
     "FlowEnsemble",
     "FlowOptions",
     "FlowVariations",
@@ -48,6 +51,7 @@ __all__ = [
     "calibration",
     "classifier_test",
     "decay_vertices",
+    "density_test",
     "digest",
     "draw_events",
     "fit",

@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gammastar import spectrum
-from gammastar.core.errors import SteeringError, UserError
+from gammastar.core.errors import PhysicsError, SteeringError, UserError
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import BoolArray, FloatArray, Spectrum
 from gammastar.core.rng import stream
@@ -32,11 +32,13 @@ from gammastar.store.manifest import digest
 from gammastar.unfold.efficiency import EfficiencyMap, efficiency_map
 
 if TYPE_CHECKING:
-    from gammastar.flow import FlowOptions
+    from gammastar.flow import DensityTest, FlowOptions, FlowVariations
 
 __all__ = ["Domain", "InDomain", "TrainingSet", "flow_stage", "histogram_sampler", "training_set"]
 
 InDomain = Callable[[FloatArray, FloatArray, FloatArray], BoolArray]
+ALARM = 1e-3  # p-value
+MATTERS = 0.02  # mean relative shift below which a flow without replicas, whose error is unknown, is let be
 logger = logging.getLogger(__name__)
 
 
@@ -226,7 +228,51 @@ def _check(ctx: Context, training: TrainingSet, sampler: Sampler) -> Arrays:
         "kl_data": quantiles,
         "kl_tested": scan.tested,
         "kl_inside": scan.inside,
+    } | _density(ctx, training, sampler, members)
+
+
+def _density(ctx: Context, training: TrainingSet, sampler: Sampler, members: FlowVariations | None) -> Arrays:
+    """Test the flow against the pairs of the data, inside the measured domain."""
+    from gammastar import flow
+
+    ctx.tell("flow", None, "energy distance of the flow and the measured pairs")
+    data = np.stack([training.mass, training.pt, training.energy], axis=1)[training.measured]
+    try:
+        found = flow.density_test(
+            sampler,
+            data,
+            weight=training.reference[training.measured],
+            event=np.asarray(training.event)[training.measured],
+            inside=training.in_domain,
+            replicas=None if members is None else replace(members, near=None).weights,
+            rng=stream(ctx.seed, "flow", "density"),
+        )
+    except PhysicsError as error:  # too few pairs for a test are no reason to stop
+        ctx.book.alarm(f"the density of the flow is not tested: {error}")
+        return {}
+    _judge(ctx, found)
+    names = ("energy", "pt")
+    return {
+        "density_p": np.array([found.p_value, found.band_p_value]),
+        "density_size": np.array([found.n_pairs, found.effective_size]),
+        "density_level": np.array([found.options.significance, found.options.power]),
+        "density_smallest": np.array([found.smallest[name] for name in names]),
+        "density_shift": np.array([(*found.shift[name], found.band[name]) for name in names]),
     }
+
+
+def _judge(ctx: Context, found: DensityTest) -> None:
+    """Alarm where the flow is off by more than its band, or without one by more than matters."""
+    banded = not np.isnan(found.band_p_value)
+    largest = max(abs(shift) for shift, _ in found.shift.values())
+    if found.verdict >= ALARM or not (banded or largest > MATTERS):
+        return
+    within = ", beyond what its replicas differ by" if banded else ""
+    ctx.book.alarm(
+        f"the flow is not the density of its measured pairs (p = {found.verdict:.1g}{within}): in the mean "
+        f"energies of the pairs are {100 * found.shift['energy'][0]:+.2g} % from the flow's, q_T "
+        f"{100 * found.shift['pt'][0]:+.2g} %; train longer (flow.epochs)"
+    )
 
 
 def flow_stage(ctx: Context, training: TrainingSet, beam_energy: float) -> tuple[Any, Arrays]:
