@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 import vector
@@ -21,7 +20,6 @@ from gammastar.physics.bremsstrahlung import preset
 from gammastar.physics.decays import daughter
 from gammastar.physics.detector import Detector, Target
 from gammastar.physics.geometry import Cylinder
-from gammastar.physics.mesons import MesonTable
 from gammastar.physics.millicharge import pseudoscalar_branching
 from gammastar.physics.widths import RTable, dark_photon_branching, dark_photon_ctau
 
@@ -61,21 +59,6 @@ def _branching() -> Iterator[tuple]:
 
 
 def _yields() -> Iterator[tuple]:
-    table = MesonTable.read(data_path("measurements/mesons_400gev.toml"))
-    protons = replace(table, mesons={k: replace(v, a_factor=1.0) for k, v in table.mesons.items()})
-    leaves = (predict.PionDalitz, predict.PseudoscalarDalitz, predict.VectorDalitz, predict.VectorMixing)
-    brem = predict.Bremsstrahlung(preset("qra_v2"), 400.0)
-    whole = predict.Mixture((*(leaf(protons, 400.0) for leaf in leaves), brem))
-    low, high = np.log10([0.1997, 4.138])
-    ours = float(np.log10(whole.rate([0.77])[0][0]))
-    source = "EventCalc: between its lower and its upper prediction"
-    yield (
-        "log₁₀ of A′ per pp interaction and ε² at 0.77 GeV",
-        ours,
-        (low + high) / 2,
-        (high - low) / 2,
-        source,
-    )
     charged = predict.chi_rate([0.3, 0.4], [1.0], [[0.0]], [constants.M_MU], constants.M_MU)[0][0]
     yield "χχ̄ pairs (not particles) per dimuon at m_χ = m_μ", charged, 1.0, 1e-12, "what is counted"
     limit = float(counting_limit(0, 0.0))
@@ -84,14 +67,6 @@ def _yields() -> Iterator[tuple]:
 
 def _envelope() -> Iterator[tuple]:
     """Upper over lower prediction of one tool: what a measured rate removes."""
-    lines = data_path("measurements/ap_yield_400gev.csv").read_text().splitlines()
-    table = {
-        float(row["mass_GeV"]): float(row["upper"]) / float(row["lower"])
-        for row in csv.DictReader(line for line in lines if not line.startswith("#"))
-    }
-    for m, value, digits in ((0.3, 1.1, 0.05), (0.5, 5.0, 0.5), (0.77, 21.0, 0.5), (1.02, 390.0, 5.0)):
-        label = f"envelope of today's theory at {m} GeV, upper over lower"
-        yield label, table[m], value, digits, "EventCalc as shipped; quoted in the README"
     brem = predict.Bremsstrahlung(preset("qra_v2"), 400.0)
     _, low, high = brem.envelope([0.5])
     yield (

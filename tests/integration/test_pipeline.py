@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -159,6 +160,16 @@ def test_verify_sees_a_changed_file(bare, tmp_path):
     run = gammastar("verify", folder, check=False)
     assert run.returncode == 1
     assert "pairs.root" in run.stderr
+
+
+def test_report_and_manifest_say_what_shifts_of_the_flow_are_found(results):
+    numbers = read_json(results / "manifest.json")["numbers"]
+    assert 0 < float(numbers["flow against its pairs, p-value"].split(",")[0]) <= 1
+    found = re.findall(r"([\d.]+) % in all (\w+)", numbers["shifts of the flow found with 95 %"])
+    assert [name for _, name in found] == ["energies", "q_T"]
+    assert all(0.5 < float(size) < 100 for size, _ in found)  # some thousand pairs: per cents
+    page = (results / "report.html").read_text()
+    assert f"finds a shift of {found[0][0]} % in all energies" in page
 
 
 def test_sample_of_the_flow(results, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shlex
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from gammastar.config import Steering
+from gammastar.core.data import data_path
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -35,6 +37,21 @@ def test_sections_of_the_pages_are_those_of_a_steering_file(page):
     assert blocks
     for code in blocks:
         Steering.model_validate(base | tomllib.loads(code))  # refuses keys that it does not know
+
+
+def test_the_spread_of_theory_that_the_readme_quotes_is_that_of_the_table():
+    quoted = re.search(
+        r"spread by factors of ([\d.]+) at\s+([\d.]+) GeV and (\d+) at ([\d.]+) GeV",
+        (DOCS.parent / "README.md").read_text(),
+    )
+    lines = data_path("measurements/ap_yield_400gev.csv").read_text().splitlines()
+    table = {
+        float(row["mass_GeV"]): float(row["upper"]) / float(row["lower"])
+        for row in csv.DictReader(line for line in lines if not line.startswith("#"))
+    }
+    first, mass, second, other = map(float, quoted.groups())
+    assert round(table[mass], 1) == first
+    assert round(table[other], -1) == second
 
 
 @pytest.mark.parametrize("name", ["measure", "reinterpret"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
@@ -12,7 +14,8 @@ pytest.importorskip("zuko")
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.sampler import Sampler
-from gammastar.flow import DensityOptions, density_test
+from gammastar.flow import DensityOptions, DensityTest, density_test
+from gammastar.pipeline import learning
 
 pytestmark = pytest.mark.flow
 FEW = DensityOptions(n_flips=399, power=0.0)  # no search for the smallest shift
@@ -211,3 +214,31 @@ def test_what_cannot_be_tested_is_refused():
         density_test(Toy(), np.where(np.arange(500)[:, None] < 3, np.nan, data), rng=rng)
     with pytest.raises(PhysicsError, match=r"must be \(n, 3\)"):
         density_test(Toy(), data[:, :2], rng=rng)
+
+
+@pytest.mark.parametrize(
+    ("energy", "p", "band_p", "told"),
+    [
+        (0.2, 2e-4, np.nan, True),  # without replicas: by size
+        (0.01, 2e-4, np.nan, False),
+        (0.01, 2e-4, 0.4, False),  # with them: by the band
+        (0.2, 2e-4, 2e-4, True),
+        (0.2, 0.3, np.nan, False),
+    ],
+)
+def test_alarm_where_the_flow_is_off_by_more_than_matters(energy, p, band_p, told):
+    alarms = []
+    found = DensityTest(
+        distance=0.1,
+        p_value=p,
+        band_p_value=band_p,
+        n_pairs=1000,
+        effective_size=900.0,
+        options=DensityOptions(),
+        smallest={"pt": 0.05, "energy": 0.05},
+        shift={"pt": (0.0, 0.01), "energy": (energy, 0.01)},
+        band={"pt": band_p, "energy": band_p},
+    )
+    learning._judge(SimpleNamespace(book=SimpleNamespace(alarm=alarms.append)), found)
+    assert len(alarms) == told
+    assert all("not the density of its measured pairs" in alarm for alarm in alarms)
