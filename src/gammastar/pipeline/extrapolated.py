@@ -105,13 +105,15 @@ def of_rate(channel: VirtualPhoton, trend: Trend, masses: FloatArray, seed: int)
     Returns
     -------
     Arrays
-        ``measured_part`` and ``extrapolation``, each (n,).
+        ``measured_part``, ``extrapolation`` and ``extrapolation_step``, each (n,). The last one is the
+        relative change of the rate if the trend of measured over simulated density went on outside the
+        measured domain; its size is part of the error.
 
     Notes
     -----
     As for a yield, with every particle accepted: `Trend.relative_error` of the sum of weights.
     """
-    part, error = np.full(len(masses), np.nan), np.zeros(len(masses))
+    part, (error, step) = np.full(len(masses), np.nan), np.zeros((2, len(masses)))
     low, high = channel.mass_range
     for i in np.flatnonzero((masses >= low) & (masses <= high)):
         sample = channel.produce(float(masses[i]), n=KINEMATICS, rng=stream(seed, "measured part", int(i)))
@@ -120,5 +122,7 @@ def of_rate(channel: VirtualPhoton, trend: Trend, masses: FloatArray, seed: int)
         if factors is None or not total > 0:
             continue
         part[i] = sample.weight[sample.in_domain].sum() / total
-        error[i] = Trend.relative_error(np.array([total]), factors @ sample.weight[:, None])[0]
-    return {"measured_part": part, "extrapolation": error}
+        sums = factors @ sample.weight[:, None]
+        error[i] = Trend.relative_error(np.array([total]), sums)[0]
+        step[i] = sums[0, 0] / total - 1.0
+    return {"measured_part": part, "extrapolation": error, "extrapolation_step": step}
