@@ -35,7 +35,7 @@ VARIANTS = {
 KEPT = ("mass", "rate", "extrapolation", "extrapolation_step", "measured_part")
 POOL_SEED, R_SEED, FIRST_SEED = 500, 501, 5000
 N_R_FACTOR = 100_000
-N_CAMPAIGNS, N_QUICK = 48, 8
+N_CAMPAIGNS, N_QUICK = 40, 8
 WIDE = 40  # masses, beside those on and beside the lines
 
 

@@ -14,7 +14,7 @@ sys.path.insert(0, str(ANALYSIS / "na60_dimuon"))
 
 import campaign_report  # noqa: E402
 import campaigns  # noqa: E402
-from validation import beam_dumps  # noqa: E402
+from validation import beam_dumps, trust_pythia  # noqa: E402
 from validation.trust_record import record_rows  # noqa: E402
 
 N_CAMPAIGNS = 100
@@ -28,6 +28,7 @@ def rows(*, quick: bool) -> Iterator[dict]:
     yield from flow_of_the_main_job()
     yield from record_rows()
     if not quick:
+        yield from trust_pythia.rows()
         yield from pseudo_experiments()
 
 
