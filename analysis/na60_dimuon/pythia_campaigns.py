@@ -113,9 +113,12 @@ def steering_of(shared: Common, pot: float, seed: int) -> dict[str, Any]:
     stages = ("analysis", "read", "select", "subtract", "unfold", "spectrum", "predict")
     made = {key: dict(shared.steering[key]) for key in stages}
     made["analysis"]["seed"] = seed
-    made["read"] |= {"files": ["data.root"], "response": ["mc.root"], "schema": str(FOLDER / "schema.toml")}
+    schema = str(FOLDER / made["read"]["schema"])
+    made["read"] |= {"files": ["data.root"], "response": ["mc.root"], "schema": schema}
     if made["subtract"].get("r_factor") == "simulation":
         made["subtract"] |= {"r_factor": shared.r_factor[0], "r_factor_sigma": shared.r_factor[1]}
+    if made["subtract"].get("charm", {}).get("template") == "simulation":
+        made["subtract"]["charm"] = made["subtract"]["charm"] | {"template": ["charm.root"]}
     if not {"charm", "corrections"} & set(made["subtract"]):
         made["subtract"]["weights"] = "signed"  # a classifier takes a minute, and serves the trend alone
     made["spectrum"]["pot"] = pot
@@ -160,6 +163,10 @@ def campaign(shared: Common, name: str, seed: int) -> dict[str, Any]:
         write_blocks(
             folder / "mc.root", simulate.simulate_blocks(card, section["n_response"], kind="mc", seed=seed)
         )
+        charm = shared.steering["subtract"].get("charm", {})
+        if charm.get("template") == "simulation":
+            sample = simulate.simulate_events(card, charm["n_template"], kind="charm", seed=seed + 2)
+            write_blocks(folder / "charm.root", [sample])
         sigma = shared.steering["spectrum"]["pot_sigma"]
         pot = true_pot * (1.0 + sigma * stream(seed, "protons").normal())
         text = "".join(
@@ -177,6 +184,17 @@ def campaign(shared: Common, name: str, seed: int) -> dict[str, Any]:
     return {key: found[key] for key in KEPT} | parts | more
 
 
+def of_steering(output: Path) -> Path:
+    """Return the folder of the campaigns of this steering: another one, or another card, makes others."""
+    from gammastar import simulate
+    from gammastar.core.data import data_path
+    from gammastar.store.manifest import digest
+
+    text = (FOLDER / "steering.toml").read_text()
+    card = simulate.load_card(data_path(f"cards/{tomllib.loads(text)['simulate']['card']}.toml"))
+    return output / digest(text, card.digest)[:8]
+
+
 def produce(names: list[str], n: int, output: Path) -> None:
     """Make campaigns until there are `n` of every variant."""
     import numpy as np
@@ -184,6 +202,7 @@ def produce(names: list[str], n: int, output: Path) -> None:
 
     from gammastar.store.manifest import atomic
 
+    output = of_steering(output)
     for name in names:
         for i in range(n):
             path = place(output, name, i)

@@ -115,7 +115,7 @@ def rate_of_the_main_job() -> Iterator[dict]:
 
     found = load_arrays(path)
     mass, rate = found["mass"], found["rate"]
-    card = simulate.load_card(data_path("cards/na60_mock.toml"))
+    card = simulate.load_card(data_path(f"cards/{_simulated(path.parents[1])['card']}.toml"))
     truth = dark_photon_rate(mass_spectrum(card, mass), mass, M_MU)
     lines = (mass > 0.74) & (mass < 1.06)
     values = (
@@ -155,6 +155,13 @@ def flow_of_the_main_job() -> Iterator[dict]:
     }
 
 
+def _simulated(folder: Path) -> dict[str, Any]:
+    """Return the section [simulate] of a finished run."""
+    from gammastar.store.manifest import read_json
+
+    return read_json(folder / "steering.json")["simulate"]
+
+
 def row(quantity: str, ours: float, expected: float, tolerance: float, source: str) -> dict:
     keys = ("quantity", "ours", "expected", "tolerance", "source")
     return dict(zip(keys, (quantity, float(ours), expected, tolerance, source), strict=True))
@@ -168,12 +175,12 @@ def _density_of_the_main_job(folder: Path) -> Any:
     from gammastar.core.rng import stream
     from gammastar.pipeline.record import read_domain
     from gammastar.pipeline.training import flow_variations
-    from gammastar.store.manifest import read_json
 
     trained, members = flow.load(folder / "flow"), flow_variations(folder)
-    card = simulate.load_card(data_path("cards/na60_mock.toml"))
-    engine = read_json(folder / "steering.json")["simulate"]["engine"]
-    mesons = simulate.pythia_engine(card, N_PYTHIA, seed=77).mesons if engine == "pythia" else None
+    section = _simulated(folder)
+    card = simulate.load_card(data_path(f"cards/{section['card']}.toml"))
+    pythia = section["engine"] == "pythia"
+    mesons = simulate.pythia_engine(card, N_PYTHIA, seed=77).mesons if pythia else None
     options = {} if mesons is None else {"mesons": mesons}
     pairs = simulate.generate_pairs(card, 1_000_000, stream(9, "truth"), **options)
     return flow.density_test(

@@ -52,7 +52,7 @@ def rows(n: int = pythia_campaigns.N_CAMPAIGNS) -> Iterator[dict]:
 
 def _pulls(name: str, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return pulls, rates over truth for the true protons, both (n, masses), and stated over true protons."""
-    kept = campaigns.kept(name, n, campaigns.FOLDER)
+    kept = campaigns.kept(name, n, pythia_campaigns.of_steering(campaigns.FOLDER))
     pulls = [(one["rate"] - one["truth"]) / one["error"] for one in kept]
     rates = [one["rate"] * one["pot"] / one["truth"] for one in kept]
     return np.array(pulls), np.array(rates), np.array([one["pot"] for one in kept])
@@ -91,7 +91,8 @@ def _rows(name: str, n: int) -> Iterator[dict]:
     )
     bias, scatter = (rate - 1.0).mean(), rate.std(axis=0, ddof=1).mean()
     yield _measured(f"{label}: mean of rate/truth − 1, true protons on target", bias, 0.0, "of all masses")
-    moved = np.mean([one["extrapolation_step"] for one in campaigns.kept(name, n, campaigns.FOLDER)])
+    kept = campaigns.kept(name, n, pythia_campaigns.of_steering(campaigns.FOLDER))
+    moved = np.mean([one["extrapolation_step"] for one in kept])
     quantity = f"{label}: mean relative step to the trend continued outside the domain"
     yield _measured(quantity, moved, 0.0, "part of the error; the central rate does not take it")
     yield _measured(f"{label}: scatter of rate/truth, true protons on target", scatter, 0.0, "of all masses")
