@@ -81,6 +81,7 @@ def _rows(name: str, n: int) -> Iterator[dict]:
         "tolerance": 3.0 * jackknife(covered, pulls),
         "source": "three standard errors over campaigns",
     }
+    kept = campaigns.kept(name, n, pythia_campaigns.of_steering(campaigns.FOLDER))
     worst = np.unravel_index(np.abs(pulls).argmax(), pulls.shape)
     source = (
         f"{pulls.shape[1]} masses each; the campaign whose protons are stated as {pot[worst[0]]:.2f} of them"
@@ -91,7 +92,6 @@ def _rows(name: str, n: int) -> Iterator[dict]:
     )
     bias, scatter = (rate - 1.0).mean(), rate.std(axis=0, ddof=1).mean()
     yield _measured(f"{label}: mean of rate/truth − 1, true protons on target", bias, 0.0, "of all masses")
-    kept = campaigns.kept(name, n, pythia_campaigns.of_steering(campaigns.FOLDER))
     moved = np.mean([one["extrapolation_step"] for one in kept])
     quantity = f"{label}: mean relative step to the trend continued outside the domain"
     yield _measured(quantity, moved, 0.0, "part of the error; the central rate does not take it")
