@@ -23,7 +23,7 @@ HIGHEST = 1.2  # GeV; heavier mesons than the φ have no line here
 SPARE = 3  # bins more than components, at least
 COARSEST = 0.06  # GeV; wider bins do not tell a line from the continuum
 MIXED = ("rho", "omega")  # lines that may interfere
-MISFIT = 1e-4  # p-value below which the bins know better than the components
+MISFIT = 1e-2  # p-value below which the bins know better than the components
 FLOOR = 1e-3  # relative error of a bin that keeps a covariance from being singular
 
 
@@ -47,7 +47,7 @@ class MassShape:
 
     Notes
     -----
-    Where the components do not describe the bins, with a p-value below 1e-4, they are a shape between the
+    Where the components do not describe the bins, with a p-value below 1 %, they are a shape between the
     bins only: the fit is multiplied by contents over fit, straight between the bins.
     """
 
