@@ -10,7 +10,7 @@ import numpy as np
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.physics.decays import daughter
 from gammastar.physics.detector import Detector, Magnet, Plane
-from gammastar.physics.polarisation import TRANSVERSE, SpinState, cosine_between, lambda_theta
+from gammastar.physics.polarisation import TRANSVERSE, Spin, cosine_between, lambda_theta
 
 __all__ = ["angular_weights", "lepton_pair", "position_at", "seen"]
 
@@ -49,7 +49,7 @@ def angular_weights(
     mass: float,
     lepton: FloatArray,
     m_lepton: float,
-    spins: Sequence[SpinState],
+    spins: Sequence[Spin],
     *,
     beam_energy: float,
     meson: FloatArray | None = None,
@@ -61,7 +61,7 @@ def angular_weights(
     p, lepton : NDArray, shape (4, n)
         The vector and one of its leptons, px, py, pz, E [GeV].
     mass, m_lepton : float [GeV]
-    spins : sequence of SpinState
+    spins : sequence of Spin
         For vectors whose parent is not known, one row each.
     beam_energy : float [GeV]
     meson : NDArray, shape (n, 4), optional

@@ -15,7 +15,7 @@ from gammastar.core.constants import M_E, M_MU
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray, Sample
 from gammastar.physics.detector import Detector
-from gammastar.physics.polarisation import NO_SPIN, SpinState
+from gammastar.physics.polarisation import NO_SPIN, Spin
 
 __all__ = ["LEPTONS", "LifetimeScan", "Replicated", "lifetime_scan"]
 
@@ -149,7 +149,7 @@ def _visible(
     detector: Detector,
     states: Mapping[str, float],
     rng: np.random.Generator,
-    spins: Sequence[SpinState],
+    spins: Sequence[Spin],
 ) -> _Visible:
     """Weight each particle by Σ over final states of (state's weight × seen × density of its angles)."""
     p = _momenta(sample, mass)
@@ -220,7 +220,7 @@ def lifetime_scan(
     *,
     states: Mapping[str, float],
     rng: np.random.Generator,
-    spins: Sequence[SpinState] = (NO_SPIN,),
+    spins: Sequence[Spin] = (NO_SPIN,),
 ) -> LifetimeScan:
     """Return the accepted particles for every lifetime from one sample.
 
@@ -238,7 +238,7 @@ def lifetime_scan(
         Weight of each final state, e.g. branching ratio × efficiency. On daughters: "ee" and "mumu".
     rng : numpy.random.Generator
         For decay positions and angles, drawn once for all lifetimes.
-    spins : sequence of SpinState
+    spins : sequence of Spin
         The first is that of particles whose parent the sample does not carry; the others are those of
         `LifetimeScan.spins`.
 

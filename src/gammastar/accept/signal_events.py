@@ -17,7 +17,7 @@ from gammastar.accept.tracking import Species, Spectrometer, Tracks, measure
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray, Sample
 from gammastar.physics.detector import Detector
-from gammastar.physics.polarisation import NO_SPIN, SpinState
+from gammastar.physics.polarisation import NO_SPIN, Spin
 
 __all__ = ["SignalEvents", "SignalScan", "signal_events", "signal_scan", "track_collection"]
 
@@ -107,7 +107,7 @@ def signal_events(
     card: Spectrometer,
     *,
     rng: np.random.Generator,
-    spin: SpinState = NO_SPIN,
+    spin: Spin = NO_SPIN,
 ) -> SignalEvents:
     """Decay a sample once per particle in the volume and measure both leptons.
 
@@ -122,7 +122,7 @@ def signal_events(
     card : Spectrometer
         Also spreads the beam spot and the depth of production.
     rng : numpy.random.Generator
-    spin : SpinState
+    spin : Spin
         Of particles whose parent the sample does not carry.
 
     Raises

@@ -13,7 +13,7 @@ from gammastar.accept.scan import LEPTONS, lifetime_scan
 from gammastar.core.errors import PhysicsError, PortabilityError
 from gammastar.core.records import Exposure, FloatArray, Sample
 from gammastar.physics.detector import Detector, target_factor
-from gammastar.physics.polarisation import NO_SPIN, SpinState
+from gammastar.physics.polarisation import NO_SPIN, Spin
 from gammastar.physics.stand import Stand
 
 __all__ = ["AcceptedYield", "LongLived", "Measured", "acceptance_curve", "width_shift", "yields"]
@@ -42,7 +42,7 @@ class Measured:
         interaction does not depend on the nucleus; "power": it goes as A^(α − α_inel).
     alpha, alpha_inelastic : float, optional
         Exponents, for "power" only.
-    spins : tuple of SpinState
+    spins : tuple of Spin
         The first is that of virtual photons whose parent is not known, by default unpolarised; from a
         measured λθ: `gammastar.physics.polarisation.longitudinal_fraction`. The others are those of
         `AcceptedYield.spins`.
@@ -52,7 +52,7 @@ class Measured:
     scaling: Literal["per_interaction", "power"] | None = None
     alpha: float | None = None
     alpha_inelastic: float | None = None
-    spins: tuple[SpinState, ...] = (NO_SPIN,)
+    spins: tuple[Spin, ...] = (NO_SPIN,)
 
     def factor(self, detector: Stand) -> float:
         """Return the rate per proton on the detector's target over that on the measured one.
@@ -244,7 +244,7 @@ def acceptance_curve(
     *,
     final_state: str = "mumu",
     rng: np.random.Generator,
-    spin: SpinState = NO_SPIN,
+    spin: Spin = NO_SPIN,
 ) -> tuple[FloatArray, FloatArray]:
     """Return the acceptance as a function of the lifetime, and its Monte Carlo error.
 
@@ -257,7 +257,7 @@ def acceptance_curve(
     final_state : {"ee", "mumu"}
         Leptons of the decay, if the detector accepts on daughters; branching and efficiency are left out.
     rng : numpy.random.Generator
-    spin : SpinState
+    spin : Spin
         Of particles whose parent the sample does not carry.
 
     Returns

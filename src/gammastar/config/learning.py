@@ -27,12 +27,15 @@ class FlowSection(Section):
 
     Architecture and training that are not given (None) are those of the preset: ``flow.FlowOptions()``, or
     ``flow.FlowOptions.paper()`` of the data-driven paper. ``members`` bootstrap replicas give the band of the
-    flow. A window of the sample with fewer than ``min_window_pairs`` effective pairs is refused.
+    flow. A window of the sample with fewer than ``min_window_pairs`` effective pairs is refused. ``angles``:
+    edges of regions of mass in which the spin density is fitted to the decay angles of the pairs, frame
+    "laboratory"; [accept] then takes it for photons whose parent nobody knows.
     """
 
     mass: Edges | None = None
     pt: Edges | None = None
     energy: Edges | None = None
+    angles: Edges | None = None
     preset: Literal["default", "paper"] = "default"
     bins: Annotated[int, Field(gt=1, le=1000)] | None = None
     hidden: Annotated[int, Field(gt=0, le=10_000)] | None = None

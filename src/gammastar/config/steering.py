@@ -84,9 +84,28 @@ class Steering(Section):
         accept, predict = self.accept, self.predict
         if accept and predict and accept.millicharge_detectors and not predict.millicharge:
             missing.append("[accept] millicharge_detectors need the section [predict.millicharge]")
+        missing += self._angles()
         if missing:
             raise ValueError("; ".join(missing))
         return self
+
+    def _angles(self) -> list[str]:
+        """Return what contradicts ``[flow] angles``."""
+        if self.flow is None or self.flow.angles is None:
+            return []
+        given = set() if self.accept is None else self.accept.model_fields_set
+        told = [key for key in ("longitudinal", "longitudinal_sigma", "spin_frame") if key in given]
+        found = []
+        if told:
+            keys = ", ".join(told)
+            found.append(
+                f"[flow] angles measures the spin state that [accept] {keys} would assume: drop one of them"
+            )
+        if self.subtract is not None and self.subtract.method == "B4":
+            found.append(
+                "[flow] angles needs like-sign pairs with weights: [subtract] method 'B4' has none, take 'B5'"
+            )
+        return found
 
 
 def _table_of(place: tuple[Any, ...]) -> type[BaseModel] | None:

@@ -6,7 +6,7 @@ Four-momenta are px, py, pz, E [GeV], shape (4, n), in the laboratory, where the
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, Protocol, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ __all__ = [
     "TRANSVERSE",
     "UNPOLARISED",
     "Frame",
+    "Spin",
     "SpinState",
     "axis_cosine",
     "cosine",
@@ -33,6 +34,15 @@ Frame: TypeAlias = Literal["laboratory", "helicity", "collins_soper"]
 FRAMES: tuple[Frame, ...] = get_args(Frame)
 UNPOLARISED, TRANSVERSE = 1.0 / 3.0, 0.0
 """Longitudinal shares: the average over spins; the photon of a Dalitz decay in its parent's rest frame."""
+
+
+class Spin(Protocol):
+    """The spin of vectors, as far as the angles of their two fermions go."""
+
+    def weight(
+        self, photon: FloatArray, mass: float, fermion: FloatArray, m_fermion: float, beam_energy: float
+    ) -> FloatArray:
+        """Return the angular density of a decay over that of isotropic ones, shape (n,)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ from gammastar import accept, predict
 from gammastar.config import Accept
 from gammastar.core.errors import SteeringError
 from gammastar.core.records import BoolArray, Sample
-from gammastar.physics.polarisation import FRAMES, TRANSVERSE, SpinState
+from gammastar.physics.polarisation import FRAMES, TRANSVERSE, Spin, SpinState
+from gammastar.physics.spin_density import SpinDensities
 from gammastar.physics.stand import Stand
 from gammastar.pipeline.context import Context
 from gammastar.pipeline.producing import Production
@@ -27,15 +28,18 @@ def law(ctx: Context, production: Production) -> accept.Measured:
     scaling = section.target_scaling
     if scaling == "power" or (scaling is None and predicting.source == "theory"):
         scaling = "per_interaction"  # the power of A is in the weights, as it may depend on pt
-    return accept.Measured(production.exposure, scaling, spins=spins_of(section))
+    return accept.Measured(production.exposure, scaling, spins=spins_of(section, production.spin))
 
 
-def spins_of(section: Accept) -> tuple[SpinState, ...]:
-    """Return the spin state of the steering, and those whose yields with it span its error.
+def spins_of(section: Accept, measured: SpinDensities | None = None) -> tuple[Spin, ...]:
+    """Return the spin state of the photons, and those whose yields with it span its error.
 
+    The measured one and its shifts, or that of the steering.
     Without `longitudinal_sigma` photons that are transverse along the axis of each frame in turn: a Dalitz
     decay makes its photon transverse along an axis that no measurement of the photon alone knows.
     """
+    if measured is not None:
+        return (measured, *measured.shifted())
     sigma, centre = section.longitudinal_sigma, section.longitudinal
     if sigma is None:
         others = [SpinState(TRANSVERSE, frame) for frame in FRAMES]

@@ -334,7 +334,7 @@ def _cuts(look: Look) -> Findings:
         return
     leptons = {"momentum", "energy", "theta", "pt", "eta", "px", "py", "pz", "mass", "charge"}
     leptons |= set(schema.lepton_columns)
-    pairs = {"mass", "pt", "energy", "angle", "cos_theta", *schema.event_columns}
+    pairs = {"mass", "pt", "energy", "angle", "cos_theta", "phi_star", *schema.event_columns}
     pairs |= {f"{name}_{leg}" for name in schema.lepton_columns for leg in (1, 2)}
     for table, known in (("lepton", leptons), ("pair", pairs)):
         for name in getattr(section, table):
@@ -461,7 +461,9 @@ def _offset(look: Look, names: Sequence[str]) -> Findings:
         return
     legs = {f"{name}_{leg}" for name in schema.lepton_columns for leg in (1, 2)}
     known = (
-        set(schema.lepton_columns) if len(names) > 1 else {"angle", "cos_theta", *schema.event_columns, *legs}
+        set(schema.lepton_columns)
+        if len(names) > 1
+        else {"angle", "cos_theta", "phi_star", *schema.event_columns, *legs}
     )
     missing = [name for name in names if name not in known]
     if missing:

@@ -183,7 +183,7 @@ def accept_stage(ctx: Context, production: Production, made: Any) -> dict[str, A
         return {}
     charges = np.geomspace(*accepting.charge, accepting.n_charges)
     described = digest({name: repr(detector) for name, detector in found.items()}, charges, files_of(ctx))
-    before = ctx.book.key_of("spectrum", "flow", "millicharge")
+    before = ctx.book.key_of("spectrum", "flow", "spin", "millicharge")
     key = ctx.book.key(accepting, before, described, ctx.book.key(ctx.steering.predict))
 
     def compute() -> Arrays:
@@ -247,15 +247,19 @@ def _sample(
         raise SteeringError(msg)
     samples: list[Sample] = []
     weights: list[FloatArray | None] = []
-    pairs, n = _pairs(ctx, production, made), section.n_sample
+    pairs, n, spin = _pairs(ctx, production, made), section.n_sample, production.spin
     if pairs is not None and 2 * m_chi < pairs[0][-1]:
         photons, members = generator(ctx, production, made, pairs, m_chi, rng)
-        samples.append(predict.chi_pairs(photons, m_chi, rng=rng, longitudinal=accepting.longitudinal))
+        samples.append(
+            predict.chi_pairs(photons, m_chi, rng=rng, longitudinal=accepting.longitudinal, spin=spin)
+        )
         weights.append(None if members is None else np.concatenate([members, members], axis=1))
     for part in _parts(ctx, production.exposure, pairs):
         if part.rate(np.array([m_chi]))[0, 0] > 0:
             photons = part.photons(m_chi, n, rng)
-            samples.append(predict.chi_pairs(photons, m_chi, rng=rng, longitudinal=accepting.longitudinal))
+            samples.append(
+                predict.chi_pairs(photons, m_chi, rng=rng, longitudinal=accepting.longitudinal, spin=spin)
+            )
             weights.append(None)
     if not samples:
         msg = f"predict.millicharge: no channel makes pairs of m_chi = {m_chi:g} GeV; drop this mass"

@@ -221,11 +221,12 @@ def training_pairs(steering: Path, output: Path | None, *, tell: Tell = _silent)
 
 
 def _flow(ctx: Context, made: Products) -> None:
-    from gammastar.pipeline import extrapolated, learning, record
+    from gammastar.pipeline import extrapolated, learning, record, spin
 
     exposure = needed(needed(made.spectrum, "spectrum").exposure, "spectrum")
     training = _training(ctx, made)
     made.flow, made.learning = learning.flow_stage(ctx, training, exposure.beam_energy)
+    made.spin = spin.spin_stage(ctx, made)
     record.write_record(ctx, training.domain, extrapolated.trend_of(ctx, made, training))
 
 
@@ -256,7 +257,8 @@ def _production(ctx: Context, made: Products) -> Any:
     else:
         sampler = learning.histogram_sampler(ctx, training, needed(spectrum.exposure, "spectrum").beam_energy)
     found = producing.measured_production(ctx, spectrum, sampler, training.in_domain, weights)
-    made.production = replace(found, trend=extrapolated.trend_of(ctx, made, training))
+    trend = extrapolated.trend_of(ctx, made, training)
+    made.production = replace(found, trend=trend, spin=made.spin)
     return made.production
 
 

@@ -23,6 +23,7 @@ from gammastar.physics import bremsstrahlung
 from gammastar.physics.hadronic_split import SPLIT_MAX
 from gammastar.physics.kroll_wada import kappa
 from gammastar.physics.mesons import MesonTable
+from gammastar.physics.spin_density import SpinDensities
 from gammastar.physics.vector_models import CHARGES
 from gammastar.physics.widths import RTable
 from gammastar.pipeline.context import Context, shipped
@@ -76,6 +77,8 @@ class Production:
         Nothing is claimed below [GeV].
     trend : Trend or None
         Of measured over simulated density, for the error of what is extrapolated.
+    spin : SpinDensities or None
+        Of the measured pairs, for the decays of what carries no parent.
     """
 
     channel: predict.Channel
@@ -84,6 +87,7 @@ class Production:
     mass_range: tuple[float, float]
     threshold: float
     trend: spectrum.Trend | None = None
+    spin: SpinDensities | None = None
 
 
 def r_table() -> RTable:

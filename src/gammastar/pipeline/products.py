@@ -36,6 +36,7 @@ class Products:
     training: Any = None
     trend: Any = None
     flow: Any = None
+    spin: Any = None
     record: Path | None = None
     learning: Arrays | None = None
     production: Any = None

@@ -20,6 +20,7 @@ from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context
 from gammastar.pipeline.input_files import UNREADABLE, Given, alike, given_files, identities
 from gammastar.pipeline.selection import load_cuts, load_schema
+from gammastar.pipeline.spin import columns_for_angles
 from gammastar.pipeline.stored_truth import Truth
 from gammastar.store.chunks import Job, Source
 from gammastar.store.manifest import digest, file_sha256
@@ -131,12 +132,13 @@ def _user_code(section: config.Select, schema: str, code: UserCode) -> str:
 
 
 def _kept_columns(ctx: Context) -> tuple[str, ...]:
-    """Return the pair columns that later stages need: the vertex offset of the charm fit."""
-    section = ctx.steering.subtract
+    """Return the pair columns that later stages need: vertex offset of the charm fit, decay angles."""
+    section, angles = ctx.steering.subtract, columns_for_angles(ctx.steering)
     if section is None or section.charm is None:
-        return ()
+        return angles
     names = section.charm.offset
-    return names if len(names) == 1 else tuple(f"{name}_{leg}" for name in names for leg in (1, 2))
+    offset = names if len(names) == 1 else tuple(f"{name}_{leg}" for name in names for leg in (1, 2))
+    return tuple(dict.fromkeys((*offset, *angles)))
 
 
 def _with_columns(columns: Mapping[str, Any], wanted: Sequence[str]) -> Arrays:
@@ -151,7 +153,7 @@ def _with_columns(columns: Mapping[str, Any], wanted: Sequence[str]) -> Arrays:
 def select_stage(ctx: Context, given: Inputs) -> tuple[Pairs, Arrays]:
     """Return the selected pairs, or a sample of them, and the arrays of cutflow and stored pairs.
 
-    Where the charm fit needs columns of the pairs, chunks are read here and not on workers.
+    Where charm fit or spin density need columns of the pairs, chunks are read here and not on workers.
     """
     reading, section = ctx.steering.read, ctx.steering.select
     if reading is None or section is None:
@@ -227,7 +229,7 @@ def match_stage(ctx: Context, given: Inputs) -> Truth:
     wanted = _kept_columns(ctx)
     unfolding = ctx.steering.unfold
     if unfolding is not None and (unfolding.systematics.polarisation or unfolding.systematics.fsr):
-        wanted += ("cos_theta",)
+        wanted = tuple(dict.fromkeys((*wanted, "cos_theta")))
     key = ctx.book.key(section, digest(reading.model_dump(mode="json"), wanted), code, *given.shas, "match")
     flows: list[select.Cutflow] = []
 

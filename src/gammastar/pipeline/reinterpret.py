@@ -14,13 +14,16 @@ from gammastar.pipeline.extrapolated import read_trend
 from gammastar.pipeline.order import dark_half, writable
 from gammastar.pipeline.products import Products
 from gammastar.pipeline.record import checked_record, kept_detector, kept_steering, read_domain
+from gammastar.pipeline.spin import read_spin
 from gammastar.store.folder import working
 from gammastar.store.manifest import digest
 from gammastar.store.records import read_spectrum
 
 __all__ = ["reinterpret"]
 
-OF_RECORD = re.compile(r"(steering|spectrum)\.json|(domain|extrapolation|flow.*)\.safetensors|flow.*\.json")
+OF_RECORD = re.compile(
+    r"(steering|spectrum)\.json|(domain|extrapolation|spin_density|flow.*)\.safetensors|flow.*\.json"
+)
 
 
 def reinterpret(
@@ -83,10 +86,14 @@ def reinterpret(
         with book.listed():
             book.done("spectrum", book.key(None), digest(spectrum.values, spectrum.cov, spectrum.domain))
             book.done("flow", book.key(None), flow.digest(found.to_tensors()))
+            spin = read_spin(results)
+            if spin is not None:
+                book.done("spin", book.key(None), digest(*spin.arrays().values()))
             made = Products(
                 spectrum=spectrum,
                 training=read_domain(results / "domain.safetensors"),
                 flow=found,
+                spin=spin,
                 record=results,
                 trend=read_trend(results),
             )

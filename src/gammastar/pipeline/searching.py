@@ -16,6 +16,7 @@ from gammastar.core.records import FloatArray
 from gammastar.core.rng import stream
 from gammastar.physics.detector import Detector, load_detector
 from gammastar.physics.polarisation import FRAMES, UNPOLARISED, lambda_theta
+from gammastar.physics.spin_density import SpinDensities
 from gammastar.pipeline import extrapolated
 from gammastar.pipeline.carrying import carried, law
 from gammastar.pipeline.checkpoint import Arrays
@@ -28,6 +29,7 @@ from gammastar.pipeline.producing import (
     make_model,
     masses_of,
 )
+from gammastar.pipeline.spin import ends_of, spin_text
 from gammastar.pipeline.variations import BAND, PART, factors_of, members_of, rows_of, with_factors
 from gammastar.pipeline.yield_errors import THEORY_OF, rate_budget, source_shifts, yield_budget
 from gammastar.store.manifest import digest
@@ -169,7 +171,7 @@ def accept_stage(ctx: Context, production: Production, predicted: Arrays) -> dic
     low, high, n = (1e-9, 1e-2, 141) if inferring is None else (*inferring.coupling, inferring.n_couplings)
     couplings = np.geomspace(low, high, n)
     described = digest({name: repr(detector) for name, detector in found.items()})
-    before = ctx.book.key_of("spectrum", "flow", "predict")
+    before = ctx.book.key_of("spectrum", "flow", "spin", "predict")
     described = digest(described, couplings, predicting.model_dump(mode="json"), files_of(ctx))
     key = ctx.book.key(section, before, described)
 
@@ -181,7 +183,7 @@ def accept_stage(ctx: Context, production: Production, predicted: Arrays) -> dic
             result |= {f"{name}|{key}": value for key, value in rows.items()}
         return result
 
-    _note(ctx, section, found)
+    _note(ctx, section, found, production.spin)
     arrays = ctx.book.arrays("accept", key, compute)
     return {
         name: {k.partition("|")[2]: v for k, v in arrays.items() if k.startswith(f"{name}|")}
@@ -208,8 +210,23 @@ def _depths(section: Accept, names: Sequence[str]) -> str:
     return "; ".join(given + [f"{name}: {plain}" for name in names if name not in length])
 
 
-def _note(ctx: Context, section: Accept, found: Mapping[str, Detector]) -> None:
+def _note(ctx: Context, section: Accept, found: Mapping[str, Detector], spin: SpinDensities | None) -> None:
     """Write the assumptions of the acceptance into the manifest."""
+    others = _assumed(ctx, section) if spin is None else spin_text(spin)
+    ctx.book.methods["spin state of the decays"] = (
+        f"from a known meson transverse along the flight in its rest frame; others: {others}"
+    )[:1000]
+    ctx.book.methods["production vertex"] = _depths(
+        section, [*found, *(Path(name).stem for name in section.millicharge_detectors)]
+    )
+    if section.target_scaling == "power":
+        ctx.book.methods["scaling with A"] = (
+            f"A^(alpha - {section.alpha_inelastic:g}), alpha = {section.alpha} ± {section.alpha_sigma:g}"
+        )
+
+
+def _assumed(ctx: Context, section: Accept) -> str:
+    """Return the spin state that the steering assumes."""
     f, frame = section.longitudinal, section.spin_frame.replace("_", "-")
     lepton = "mu" if ctx.steering.spectrum is None else ctx.steering.spectrum.lepton
     lam = float(lambda_theta(f, 0.5, LEPTON_MASS[lepton]))
@@ -218,17 +235,9 @@ def _note(ctx: Context, section: Accept, found: Mapping[str, Detector]) -> None:
     else:
         error = f" ± {section.longitudinal_sigma:g}" if section.longitudinal_sigma else ", without error"
     kind = "unpolarised, assumed" if abs(f - UNPOLARISED) < 1e-9 else f"along the axis of {frame}"
-    ctx.book.methods["spin state of the decays"] = (
-        "from a known meson transverse along the flight in its rest frame; others: longitudinal "
-        f"share {f:.3g} ({kind}, lambda_theta = {lam:.2g} for {lepton} pairs of 0.5 GeV){error}"
+    return (
+        f"longitudinal share {f:.3g} ({kind}, lambda_theta = {lam:.2g} for {lepton} pairs of 0.5 GeV){error}"
     )
-    ctx.book.methods["production vertex"] = _depths(
-        section, [*found, *(Path(name).stem for name in section.millicharge_detectors)]
-    )
-    if section.target_scaling == "power":
-        ctx.book.methods["scaling with A"] = (
-            f"A^(alpha - {section.alpha_inelastic:g}), alpha = {section.alpha} ± {section.alpha_sigma:g}"
-        )
 
 
 def _ready(
@@ -326,8 +335,7 @@ def _point(
         row = {key: getattr(found, key) for key in YIELDS} | {"signal_sigma": np.array(sigma)}
         row |= rows_of(found, factors)
         if found.spins is not None:
-            every = np.concatenate([found.signal[np.newaxis], found.spins])
-            row["polarisation_shifts"] = np.stack([every.min(axis=0), every.max(axis=0)])
+            row["polarisation_shifts"] = ends_of(found.signal, found.spins, production.spin)
         result[name] = row
     return result
 

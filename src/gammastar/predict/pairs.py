@@ -15,6 +15,7 @@ from gammastar.physics.decays import daughter, daughter_about
 from gammastar.physics.kroll_wada import kappa
 from gammastar.physics.millicharge import from_dark_photons, vector_branching
 from gammastar.physics.polarisation import TRANSVERSE, UNPOLARISED, cosine, lambda_theta
+from gammastar.physics.spin_density import SpinDensities
 from gammastar.predict.channel import Channel
 from gammastar.predict.channels.theory import MesonChannel
 from gammastar.predict.millicharge import VirtualPhotons
@@ -29,6 +30,7 @@ def chi_pairs(
     *,
     rng: np.random.Generator,
     longitudinal: float | Callable[[FloatArray], npt.ArrayLike] = UNPOLARISED,
+    spin: SpinDensities | None = None,
 ) -> Sample:
     """Decay virtual photons to χχ̄.
 
@@ -42,6 +44,9 @@ def chi_pairs(
         of photons whose parent is not known; 1/3 averages over spins. Photons of a known meson are transverse
         along their flight in its rest frame. From λθ of dimuons:
         `gammastar.physics.polarisation.longitudinal_fraction`.
+    spin : SpinDensities, optional
+        In place of `longitudinal`, e.g. that of measured dimuons: isotropic pairs carry the density of their
+        angles as weight, with the sum of the weights unchanged.
 
     Returns
     -------
@@ -54,6 +59,7 @@ def chi_pairs(
     pz = np.sqrt(np.clip(photons.energy**2 - photons.mass**2 - photons.pt**2, 0.0, None))
     parent = np.stack([photons.pt * np.cos(phi), photons.pt * np.sin(phi), pz, photons.energy])
     fraction = longitudinal(photons.mass) if callable(longitudinal) else longitudinal
+    fraction = fraction if spin is None else UNPOLARISED
     above = np.maximum(photons.mass, 2 * m_chi * (1 + 1e-12))
     known = np.zeros(n, dtype=np.bool_) if photons.parent is None else ~np.isnan(photons.parent[:, 0])
     lam = lambda_theta(np.where(known, TRANSVERSE, np.broadcast_to(fraction, (n,))), above, m_chi)
@@ -64,9 +70,16 @@ def chi_pairs(
         first[:, known] = daughter_about(
             parent[:, known], photons.mass[known], m_chi, meson, cos_theta[known], around[known]
         )
+    weight = photons.weight
+    if spin is not None and not known.all():
+        free = ~known
+        density = spin.weight(parent[:, free], above[free], first[:, free], m_chi, np.inf)
+        total = float(weight[free] @ density)
+        weight = weight.copy()
+        weight[free] *= density * (float(weight[free].sum()) / total if total > 0 else 1.0)
     p = np.concatenate([first, parent - first], axis=1)
     p4 = vector.array({"px": p[0], "py": p[1], "pz": p[2], "E": p[3]})
-    twice = np.concatenate([photons.weight, photons.weight])
+    twice = np.concatenate([weight, weight])
     return Sample(p4, twice, np.zeros((2 * n, 3)), np.concatenate([photons.in_domain] * 2))
 
 

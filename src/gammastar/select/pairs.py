@@ -11,6 +11,7 @@ import numpy.typing as npt
 from gammastar.core.errors import SteeringError
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import BoolArray, FloatArray
+from gammastar.physics.spin_density import azimuth
 from gammastar.select.cutflow import Cutflow, Step, warned
 from gammastar.select.cuts import Cuts, GhostVeto, pair_quantity
 from gammastar.select.kernel import combine
@@ -35,8 +36,10 @@ def pairs(events: ak.Array, cuts: Cuts | None = None) -> tuple[Pairs, Cutflow]:
     Returns
     -------
     pairs : Pairs
-        Columns: ``angle`` [rad]; ``cos_theta``, see `helicity_cosine`; ``x_1`` and ``x_2`` for each lepton
-        column ``x`` (1 is the positive lepton of an opposite-sign pair); the event columns.
+        Columns: ``angle`` [rad]; ``cos_theta``, see `helicity_cosine`; ``phi_star`` [rad] of the first lepton
+        about the same axis, from the production plane (`gammastar.physics.spin_density.azimuth`); ``x_1`` and
+        ``x_2`` for each lepton column ``x`` (1 is the positive lepton of an opposite-sign pair); the event
+        columns.
     cutflow : Cutflow
         Steps in order: events, event functions, leptons, finite, lepton ranges, pairs, ghost veto, pair
         ranges and pair functions.
@@ -139,6 +142,7 @@ def _combine(leptons: Leptons, events: ak.Array) -> tuple[Pairs, FloatArray]:
     columns: dict[str, FloatArray] = {
         "angle": values[:, 3],
         "cos_theta": helicity_cosine(legs[0], legs[1], values[:, 0]),
+        "phi_star": azimuth(legs[0].T + legs[1].T, legs[0].T),
     }
     for name, column in flat.items():
         if name not in NO_COLUMN:
