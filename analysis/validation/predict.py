@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 from scipy.integrate import quad
 from validation import (
+    predict_angles,
     predict_hadrons,
     predict_lines,
     predict_oracles,
@@ -87,6 +88,7 @@ def _parts(quick: bool) -> Iterator[dict]:
         predict_hadrons,
         predict_lines,
         predict_spin,
+        predict_angles,
         predict_peers,
         predict_oracles,
         predict_strategies,

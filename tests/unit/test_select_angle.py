@@ -1,11 +1,12 @@
 """The polar angle of the leptons in the rest frame of the pair, against a boost."""
 
+import awkward as ak
 import numpy as np
 import pytest
 import vector
 
 from gammastar.core.constants import M_E, M_MU
-from gammastar.select.pairs import helicity_cosine
+from gammastar.select.pairs import helicity_cosine, pairs
 
 
 def _legs(masses, n, seed):
@@ -29,6 +30,29 @@ def test_it_is_the_angle_after_a_boost_to_the_rest_frame(masses):
     axis = pair.to_Vector3D()
     expected = at_rest.to_Vector3D().dot(axis) / (at_rest.mag * axis.mag)
     assert helicity_cosine(first, second, pair.mass) == pytest.approx(expected, abs=2e-7)
+
+
+def test_the_column_of_the_azimuth_is_that_of_a_boost():
+    """From the production plane, on the side of the beam; the positive lepton counts, wherever it stands."""
+    first, second = _legs((M_MU, M_MU), 300, seed=9)
+    fields = ("px", "py", "pz", "mass")
+    legs = [dict(zip(fields, leg.T, strict=True)) for leg in (second, first)]  # the negative one first
+    charge = np.tile([-1, 1], 300)
+    lepton = {k: ak.unflatten(np.stack([leg[k] for leg in legs], axis=1).ravel(), 2) for k in fields}
+    lepton["charge"] = ak.unflatten(charge, 2)
+    events = {"lepton": ak.zip(lepton), "event": np.arange(300), "weight": np.ones(300)}
+    found, _ = pairs(ak.zip(events, depth_limit=1))
+    one, two = (
+        vector.array({"px": leg[:, 0], "py": leg[:, 1], "pz": leg[:, 2], "mass": leg[:, 3]})
+        for leg in (first, second)
+    )
+    pair = one.add(two)
+    beam = vector.array({"px": np.zeros(300), "py": np.zeros(300), "pz": np.ones(300), "E": np.ones(300)})
+    z = pair.to_Vector3D().unit()
+    y = z.cross(beam.boostCM_of(pair).to_Vector3D()).unit()
+    at_rest = one.boostCM_of(pair).to_Vector3D()
+    phi = np.arctan2(at_rest.dot(y), at_rest.dot(y.cross(z)))
+    np.testing.assert_allclose(np.exp(1j * found.columns["phi_star"]), np.exp(1j * phi), atol=1e-6)
 
 
 def test_exchange_of_the_leptons_turns_the_axis():

@@ -719,6 +719,26 @@ def _masses(look: Look, section: config.Predict) -> Findings:
         yield _wrong(key, text)
 
 
+def _angles(look: Look) -> Findings:
+    """Compare the regions of the spin density with the pairs and with the masses of the scan."""
+    section, select, known = look.steering.flow, look.steering.select, _measured_masses(look)
+    if section is None or section.angles is None or select is None or known is None:
+        return
+    low, high = section.angles[0], section.angles[-1]
+    if low >= select.mass[-1] or high <= select.mass[0]:
+        first, last = select.mass[0], select.mass[-1]
+        yield _wrong(
+            "flow.angles", f"{low:g} to {high:g} GeV: select.mass goes from {first:g} to {last:g} GeV"
+        )
+        return
+    predict = look.steering.predict
+    asked = known if predict is None else predict.masses or predict.mass_range or known
+    beside = [m for m in asked if not low - 1e-9 <= m <= high + 1e-9]
+    if beside and predict is not None and predict.source == "spectrum":
+        masses = ", ".join(f"{m:g}" for m in beside[:5])
+        yield Finding("warning", "flow.angles", f"{masses} GeV: beside the regions, follows the nearest one")
+
+
 def _detectors(look: Look) -> Findings:
     """Load every detector and compare it with beam, final states and target of the run."""
     section = look.steering.accept
@@ -838,6 +858,7 @@ CHECKS: dict[str, tuple[Check, ...]] = {
     "subtract": (_subtraction, _grids),
     "unfold": (_sources, _true_axes),
     "spectrum": (_exposure,),
+    "flow": (_angles,),
     "predict": (_production,),
     "accept": (_detectors, _depths, _shown_masses),
     "infer": (_inference,),

@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 from gammastar import spectrum
 from gammastar.config import Steering
 from gammastar.core.constants import LEPTON_MASS
+from gammastar.core.errors import PhysicsError, SteeringError
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import FloatArray, Spectrum
 from gammastar.core.whole import atomic
@@ -46,7 +47,11 @@ def spin_stage(ctx: Context, made: Any) -> SpinDensities | None:
     def compute() -> dict[str, FloatArray]:
         ctx.tell("flow", None, f"spin density in {len(edges) - 1} regions of mass")
         data, simulated = _measured(pairs, weight), _simulated(truth.sample, unfolded)
-        return spectrum.fit_spin_densities(data, simulated, edges, m_lepton).arrays()
+        try:
+            return spectrum.fit_spin_densities(data, simulated, edges, m_lepton).arrays()
+        except PhysicsError as error:
+            msg = f"flow.angles: {error}"
+            raise SteeringError(msg) from error
 
     found = SpinDensities.of(ctx.book.arrays("spin", key, compute))
     with atomic(ctx.folder / FILE) as temporary:

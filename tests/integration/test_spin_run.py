@@ -1,0 +1,193 @@
+"""A run that measures the spin density of MOCK pairs and uses it: record, detectors, reinterpretation."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gammastar.core.constants import M_MU
+from gammastar.core.data import data_path
+from gammastar.core.errors import SteeringError
+from gammastar.pipeline.checks import examine_file
+from gammastar.pipeline.order import run
+from gammastar.pipeline.reinterpret import reinterpret
+from gammastar.pipeline.spin import read_spin
+from gammastar.simulate import load_card, simulate_events
+from gammastar.simulate.card_parts import Polarisation
+from gammastar.store.events import write_tree
+from gammastar.store.manifest import read_json
+
+pytestmark = pytest.mark.flow
+
+TRUTH = -0.8
+STEERING = """
+[analysis]
+name = "spin"
+seed = 1
+mock = true
+[read]
+files = ["data.root"]
+response = ["mc.root"]
+schema = "schema.toml"
+[select]
+mass = { bins = 9, low = 0.2125, high = 1.1125 }
+pt = [0.0, 6.0]
+energy = [0.2, 14.0, 400.0]
+[subtract]
+r_factor = 1.162
+[unfold]
+n_replicas = 5
+scan = []
+[spectrum]
+beam_energy = 400.0
+target_a = 207.2
+target_z = 82.0
+thickness = 0.01
+pot = 1e10
+[flow]
+bins = 6
+hidden = 8
+layers = 1
+epochs = 1
+epoch_size = 4000
+n_draws = 10
+window = 0.3
+angles = [0.6, 1.1125]
+[predict]
+masses = [0.7, 0.9]
+n_sample = 4000
+[predict.millicharge]
+masses = [0.3]
+n_sample = 2000
+[accept]
+detectors = ["na62_dump"]
+millicharge_detectors = ["mcp_bars"]
+target_scaling = "per_interaction"
+acceptance_masses = [0.77]
+[infer]
+coupling = [1e-8, 1e-4]
+n_couplings = 21
+"""
+
+
+def silent(*_):
+    """Report nothing."""
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory, mock_schema) -> Path:
+    folder = tmp_path_factory.mktemp("spin")
+    card = load_card(data_path("cards/na60_mock.toml"))
+    state = Polarisation(theta=TRUTH, frame="laboratory")
+    vectors = ("rho", "omega_2body", "phi_2body")
+    modes = {k: m.model_copy(update={"polarisation": state}) for k, m in card.modes.items() if k in vectors}
+    polarised = card.model_copy(update={"modes": modes})
+    for name, kind, which, n, seed in (
+        ("data", "data", polarised, 10_000, 1),
+        ("mc", "mc", card, 100_000, 2),
+    ):
+        sample = simulate_events(which, n, kind=kind, seed=seed)
+        write_tree(folder / f"{name}.root", {"events": sample.branches, "meta": sample.meta_branches()})
+    (folder / "schema.toml").write_text(mock_schema)
+    (folder / "steering.toml").write_text(STEERING)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(base) -> Path:
+    return run(base / "steering.toml", output=base / "run")
+
+
+def signals(folder):
+    return dict(np.load(folder / "stages" / "accept.npz"))
+
+
+def test_the_spin_of_the_data_is_found_and_told_with_its_frame(results):
+    found = read_spin(results)
+    values, errors = found.coefficients(M_MU)
+    assert abs(values[0, 0] - TRUTH) < 4 * errors[0, 0]
+    assert values[0, 0] < -4 * errors[0, 0]  # not unpolarised
+    manifest = read_json(results / "manifest.json")
+    said = manifest["methods"]["spin state of the decays"]
+    assert "spin density of the measured pairs, frame laboratory" in said
+    name = "λθ, λφ, λθφ of mu pairs, 0.6 to 1.1125 GeV, frame laboratory"
+    assert manifest["numbers"][name].startswith(f"{values[0, 0]:.2f} ± {errors[0, 0]:.2f}")
+    assert "spin_density.safetensors" in manifest["files"]
+
+
+def test_yields_follow_the_measured_spin(base, results):
+    """The same run with the share of helicity zero that the truth has, and unpolarised."""
+    ours = signals(results)
+    plain = STEERING.replace("angles = [0.6, 1.1125]\n", "")
+    ratio = {}
+    for name, lines in (
+        ("true", f"longitudinal = {_share():.6f}\nlongitudinal_sigma = 0.0\n"),
+        ("unpolarised", "longitudinal_sigma = 0.0\n"),
+    ):
+        text = plain.replace("[infer]\n", f"{lines}[infer]\n").replace(
+            "acceptance_masses", "# acceptance_masses"
+        )
+        (base / f"{name}.toml").write_text(text)
+        other = signals(run(base / f"{name}.toml", output=base / name))
+        best = ours["na62_dump|signal"].argmax(axis=1)
+        rows = np.arange(len(best))
+        ratio[name] = other["na62_dump|signal"][rows, best] / ours["na62_dump|signal"][rows, best]
+        assert "na62_dump|polarisation_shifts" not in other
+    low, high = ours["na62_dump|polarisation_shifts"][:, rows, best] / ours["na62_dump|signal"][rows, best]
+    error = 0.5 * (high - low)
+    assert (error > 0).all()
+    assert (error < 0.1).all()
+    assert (np.abs(ratio["true"] - 1) < 4 * error + 0.01).all()
+    assert (np.abs(ratio["unpolarised"] - 1) > np.abs(ratio["true"] - 1)).all()
+
+
+def _share():
+    """Longitudinal share of λθ for muons of 0.8 GeV."""
+    from gammastar.physics.polarisation import longitudinal_fraction
+
+    return float(longitudinal_fraction(TRUTH, 0.8, M_MU))
+
+
+def test_a_resumed_run_takes_it_and_a_reinterpretation_reads_it(base, results):
+    before = signals(results)
+    sha = read_json(results / "manifest.json")["files"]["spin_density.safetensors"]
+    run(base / "steering.toml", output=base / "run", resume=True)
+    assert read_json(results / "manifest.json")["files"]["spin_density.safetensors"] == sha
+    folder = reinterpret(results, output=base / "again", tell=silent)
+    after = signals(folder)
+    for name in ("na62_dump|signal", "na62_dump|polarisation_shifts"):
+        np.testing.assert_array_equal(after[name], before[name])
+    assert "spin density of the measured pairs" in str(read_json(folder / "manifest.json")["methods"])
+    millicharge = dict(np.load(results / "stages" / "accept_millicharge.npz"))
+    again = dict(np.load(folder / "stages" / "accept_millicharge.npz"))
+    np.testing.assert_array_equal(again["mcp_bars|signal"], millicharge["mcp_bars|signal"])
+
+
+def test_contradictions_are_told_before_work(base):
+    path = base / "wrong.toml"
+    for old, new, text in (
+        ("[infer]\n", "longitudinal = 0.2\n[infer]\n", r"drop one of them"),
+        ("[infer]\n", "spin_frame = 'helicity'\n[infer]\n", r"spin_frame"),
+        ("r_factor = 1.162", "method = 'B4'", r"'B4' has none, take 'B5'"),
+        ("angles = [0.6, 1.1125]", "angles = [0.6]", r"flow\.angles"),
+        ("angles = [0.6, 1.1125]", "angles = [0.6, 0.5]", r"flow\.angles"),
+    ):
+        path.write_text(STEERING.replace(old, new))
+        with pytest.raises(SteeringError, match=text):
+            run(path, output=base / "wrong")
+
+
+def test_a_region_with_too_few_pairs_is_named(base):
+    path = base / "narrow.toml"
+    path.write_text(STEERING.replace("[0.6, 1.1125]", "[0.6, 1.1, 1.1002]"))
+    with pytest.raises(SteeringError, match=r"flow\.angles: spin density from 1\.1 to 1\.1002 GeV"):
+        run(path, output=base / "narrow")
+
+
+def test_masses_beside_the_regions_are_told(base):
+    path = base / "beside.toml"
+    path.write_text(STEERING.replace("masses = [0.7, 0.9]", "masses = [0.4, 0.9]"))
+    _, found = examine_file(path)
+    said = [finding for finding in found if finding.where == "flow.angles"]
+    assert [finding.level for finding in said] == ["warning"]
+    assert "0.4" in said[0].message
