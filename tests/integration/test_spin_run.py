@@ -1,5 +1,6 @@
 """A run that measures the spin density of MOCK pairs and uses it: record, detectors, reinterpretation."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,11 @@ import pytest
 from gammastar.core.constants import M_MU
 from gammastar.core.data import data_path
 from gammastar.core.errors import SteeringError
+from gammastar.physics.spin_density import SpinDensities
 from gammastar.pipeline.checks import examine_file
+from gammastar.pipeline.exporting import efficiency_table, export
 from gammastar.pipeline.order import run
+from gammastar.pipeline.record import read_record
 from gammastar.pipeline.reinterpret import reinterpret
 from gammastar.pipeline.spin import read_spin
 from gammastar.simulate import load_card, simulate_events
@@ -161,6 +165,19 @@ def test_a_resumed_run_takes_it_and_a_reinterpretation_reads_it(base, results):
     millicharge = dict(np.load(results / "stages" / "accept_millicharge.npz"))
     again = dict(np.load(folder / "stages" / "accept_millicharge.npz"))
     np.testing.assert_array_equal(again["mcp_bars|signal"], millicharge["mcp_bars|signal"])
+
+
+def test_exported_efficiencies_follow_it_and_say_so(base, results):
+    record = read_record(results)
+    detector = record.detectors()["na62_dump"]
+    table = [
+        efficiency_table(one, detector, [0.8], final_state="ee", n=4000)["efficiency"]
+        for one in (record, replace(record, spin=None), replace(record, spin=SpinDensities.known([0.0] * 3)))
+    ]
+    assert table[0].max() > 1.02 * table[1].max()  # longitudinal photons share their energy evenly
+    np.testing.assert_allclose(table[2], table[1])
+    export(results, output=base / "tables", n=200, tell=silent)
+    assert "frame laboratory" in read_json(base / "tables" / "export.json")["spin state of the decays"]
 
 
 def test_contradictions_are_told_before_work(base):

@@ -12,10 +12,12 @@ from gammastar import accept
 from gammastar.core.records import FloatArray
 from gammastar.core.rng import stream
 from gammastar.physics.detector import Detector, load_detector
+from gammastar.physics.polarisation import NO_SPIN
 from gammastar.pipeline.context import Tell
 from gammastar.pipeline.darkcast import write_darkcast
 from gammastar.pipeline.producing import scan_masses
 from gammastar.pipeline.record import Record, read_record
+from gammastar.pipeline.spin import spin_text
 from gammastar.store.manifest import write_json
 from gammastar.store.records import write_table
 
@@ -54,7 +56,7 @@ def efficiency_table(
     Notes
     -----
     Per produced particle that decays to the final state: geometry, decay in flight, cuts and selection.
-    Leptons are emitted as from an unpolarised photon.
+    Leptons follow the spin density of the record, or are emitted as from an unpolarised photon.
     """
     channel, ctau = record.channel(), np.geomspace(*CTAU)
     rows = []
@@ -68,6 +70,7 @@ def efficiency_table(
             detector,
             states={final_state: detector.efficiency[final_state]},
             rng=stream(seed, "export", detector.name, f"{mass:.6f}"),
+            spins=(NO_SPIN if record.spin is None else record.spin,),
         )
         none = np.full_like(ctau, np.nan)
         part = np.divide(scan.in_domain, scan.accepted, out=none, where=scan.accepted > 0)
@@ -150,6 +153,7 @@ def export(
         "efficiency": "per produced particle that decays to the final state; branching ratios left out",
         "signal": "POT x target factor x rate x eps^2 x sum over states of BR x efficiency at c tau(eps)",
         "measured_fraction": "part of the efficiency from kinematics where dileptons were measured",
+        "spin state of the decays": "unpolarised" if record.spin is None else spin_text(record.spin),
         "detectors": {},
     }
     for name, known in found.items():

@@ -18,11 +18,13 @@ from gammastar.core.errors import InputFileError, SteeringError
 from gammastar.core.records import Spectrum
 from gammastar.core.whole import atomic
 from gammastar.physics.detector import Detector, load_detector
+from gammastar.physics.spin_density import SpinDensities
 from gammastar.pipeline.checkpoint import told_loss
 from gammastar.pipeline.context import Context, detector_files, shipped
 from gammastar.pipeline.extrapolated import write_trend
 from gammastar.pipeline.learning import Domain
 from gammastar.pipeline.producing import mass_dependence, photons_of
+from gammastar.pipeline.spin import read_spin
 from gammastar.store.folder import published
 from gammastar.store.guarded import check_results, read_tensors
 from gammastar.store.manifest import read_json, write_json, write_text
@@ -64,6 +66,8 @@ class Record:
     folder : Path
     loss : str
         What of the input was skipped; "" if nothing was.
+    spin : SpinDensities or None
+        Of the measured pairs, if the run fitted it.
     """
 
     steering: config.Steering
@@ -73,6 +77,7 @@ class Record:
     mock: bool
     folder: Path
     loss: str = ""
+    spin: SpinDensities | None = None
 
     def channel(self) -> predict.VirtualPhoton:
         """Return the data-driven channel."""
@@ -198,4 +203,5 @@ def read_record(folder: Path) -> Record:
         mock=manifest["mock"],
         folder=folder,
         loss=told_loss(manifest["partial"]),
+        spin=read_spin(folder),
     )
