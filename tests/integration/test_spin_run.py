@@ -201,6 +201,51 @@ def test_a_region_with_too_few_pairs_is_named(base):
         run(path, output=base / "narrow")
 
 
+CHARM = """
+[subtract.charm]
+template = ["charm.root"]
+offset = ["dx", "dy"]
+edges = [0, 60, 120, 180, 260, 400, 2000]
+[[subtract.corrections]]
+name = "eta to mu mu"
+kind = "eta to mu mu"
+n_dalitz = 600
+n_dalitz_sigma = 60
+resolution = 0.03
+[unfold]
+"""
+
+
+def test_open_charm_is_taken_from_the_angles_too(tmp_path, mock_schema):
+    card = load_card(data_path("cards/na60_full.toml"))
+    for name, n, seed in (("data", 8000, 11), ("mc", 60_000, 12), ("charm", 4000, 13)):
+        sample = simulate_events(card, n, kind=name, seed=seed)
+        write_tree(tmp_path / f"{name}.root", {"events": sample.branches, "meta": sample.meta_branches()})
+    (tmp_path / "schema.toml").write_text(mock_schema)
+    text = STEERING[: STEERING.index("[predict]")].replace("r_factor = 1.162", "r_factor = 1.173")
+    found, kept = {}, {}
+    for name, steering in (("charm", text.replace("[unfold]\n", CHARM)), ("plain", text)):
+        (tmp_path / f"{name}.toml").write_text(steering)
+        folder = run(tmp_path / f"{name}.toml", output=tmp_path / name)
+        found[name] = read_spin(folder)
+        kept[name] = dict(np.load(folder / "stages" / "subtract.npz"))
+        notes = read_json(folder / "manifest.json")["notes"]
+        assert any("eta to mu mu: known without decay angles" in note for note in notes) == (name == "charm")
+    removed = kept["charm"]["removed_angles"]
+    assert not kept["plain"]["removed_angles"].size
+    assert set(removed[6]) == {0.0}  # open charm is the first, eta to mu mu has no angles
+    assert removed[5].sum() == pytest.approx(kept["charm"]["removed"][0, 0], rel=1e-6)
+    inside = (removed[0] >= 0.6) & (removed[0] < 1.1125)
+    less = found["plain"].pairs[0] - found["charm"].pairs[0]
+    assert less == pytest.approx(removed[5, inside].sum(), rel=1e-6)
+    assert less > 0
+    assert not np.allclose(found["plain"].moments, found["charm"].moments)
+    # the error of the amount of charm is in it
+    assert (np.diagonal(found["charm"].cov[0]) > np.diagonal(found["plain"].cov[0])).all()
+    values, errors = found["charm"].coefficients(M_MU)
+    assert (np.abs(values) < 4 * errors).all()
+
+
 def test_masses_beside_the_regions_are_told(base):
     path = base / "beside.toml"
     path.write_text(STEERING.replace("masses = [0.7, 0.9]", "masses = [0.4, 0.9]"))

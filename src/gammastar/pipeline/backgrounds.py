@@ -23,6 +23,7 @@ from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context, find_file, shipped
 from gammastar.pipeline.reading import Inputs
 from gammastar.pipeline.selection import load_cuts, load_schema
+from gammastar.pipeline.spin import ANGLES
 from gammastar.pipeline.stored_pairs import Parts, fill_all, held, thinned
 from gammastar.pipeline.stored_truth import Truth
 from gammastar.store.events import write_tree
@@ -172,8 +173,10 @@ def pair_offset(columns: Any, names: Sequence[str], key: str) -> FloatArray:
 
 
 def with_offset(pairs: Pairs, charm: Charm) -> Pairs:
-    """Return the pairs with the vertex offset as their only column."""
-    return replace(pairs, columns={OFFSET: pair_offset(pairs.columns, charm.offset, "subtract.charm.offset")})
+    """Return the pairs with the vertex offset and, where they have them, the decay angles as only columns."""
+    kept = {name: pairs.columns[name] for name in ANGLES if name in pairs.columns}
+    offset = pair_offset(pairs.columns, charm.offset, "subtract.charm.offset")
+    return replace(pairs, columns={OFFSET: offset} | kept)
 
 
 def _content(pairs: Pairs, axes: tuple[Any, ...]) -> float:

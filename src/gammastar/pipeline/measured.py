@@ -25,6 +25,7 @@ from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context, axes_of, find_file, pack_spectrum, unpack_spectrum
 from gammastar.pipeline.pair_weights import (
     Cells,
+    Removed,
     bootstrapped,
     by_r,
     like_sign,
@@ -33,6 +34,7 @@ from gammastar.pipeline.pair_weights import (
     pair_weights,
 )
 from gammastar.pipeline.reading import Inputs
+from gammastar.pipeline.spin import ANGLES, columns_for_angles
 from gammastar.pipeline.stored_pairs import Parts, StoredPairs, fill_all
 from gammastar.pipeline.stored_truth import Truth
 from gammastar.store.manifest import digest
@@ -72,7 +74,8 @@ def subtract_stage(
     hists = fill_all(parts, axes)
     before = ctx.book.key_of("select", "match") if needs_simulation(section) else ctx.book.key_of("select")
     others = _other_files(ctx, section)
-    used = digest(selection.model_dump(), simulated.get("r_factor"), others.shas)
+    angles = columns_for_angles(ctx.steering)
+    used = digest(selection.model_dump(), simulated.get("r_factor"), others.shas, angles)
     key = ctx.book.key(section, before, used, "trained weights")
 
     def compute() -> Arrays:
@@ -106,6 +109,7 @@ def subtract_stage(
             "shifts": np.array(list(shifts.values())).reshape(len(shifts), like.cov.shape[0]),
             **interval,
             **_removed_table(applied),
+            **_removed_angles(ctx, removed[1:]),
             **_charm_arrays(components),
             **({"mixed_leptons": np.array(ratio.leptons)} if ratio.leptons else {}),
         }
@@ -245,6 +249,22 @@ def _removed_table(applied: Sequence[subtract.Applied]) -> Arrays:
         "removed": np.array([(a.amount, a.sigma, a.fraction) for a in applied]).reshape(len(applied), 3),
         "removed_sources": np.array([a.source for a in applied], dtype=str),
     }
+
+
+def _removed_angles(ctx: Context, removed: Sequence[Removed | None]) -> Arrays:
+    """Return pairs to remove with their decay angles, weights and numbers of their components, if asked for.
+
+    ``removed_angles`` (7, n): mass, pt, energy, cos θ, φ, weight, component; templates without angles miss.
+    """
+    if not columns_for_angles(ctx.steering):
+        return {}
+    found = [np.zeros((7, 0))]
+    for k, part in enumerate(removed):
+        if part is not None and all(name in part[0].columns for name in ANGLES):
+            pairs, weight = part
+            rows = (pairs.mass, pairs.pt, pairs.energy, *(pairs.columns[name] for name in ANGLES), weight)
+            found.append(np.stack([*rows, np.full(len(pairs), float(k))])[:, weight > 0])
+    return {"removed_angles": np.concatenate(found, axis=1)}
 
 
 def _charm_arrays(components: Sequence[Component]) -> Arrays:

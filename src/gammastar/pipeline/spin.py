@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +17,22 @@ from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import FloatArray, Spectrum
 from gammastar.core.whole import atomic
 from gammastar.physics.spin_density import COEFFICIENTS, SpinDensities, physical
+from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context
 from gammastar.pipeline.products import needed
 from gammastar.store.guarded import read_tensors
 from gammastar.store.manifest import digest
 
-__all__ = ["FILE", "columns_for_angles", "ends_of", "read_spin", "spin_stage", "spin_text"]
+__all__ = ["ANGLES", "FILE", "columns_for_angles", "ends_of", "read_spin", "spin_stage", "spin_text"]
 
 FILE = "spin_density.safetensors"
-COLUMNS = ("cos_theta", "phi_star")
+ANGLES = ("cos_theta", "phi_star")
+"""Columns of pairs that the spin density needs."""
 
 
 def columns_for_angles(steering: Steering) -> tuple[str, ...]:
     """Return the columns of pairs that the spin density needs."""
-    return COLUMNS if steering.flow is not None and steering.flow.angles is not None else ()
+    return ANGLES if steering.flow is not None and steering.flow.angles is not None else ()
 
 
 def spin_stage(ctx: Context, made: Any) -> SpinDensities | None:
@@ -38,7 +41,7 @@ def spin_stage(ctx: Context, made: Any) -> SpinDensities | None:
     if section is None or section.angles is None or measured is None:
         return None
     pairs, truth = needed(made.pairs, "select"), needed(made.truth, "unfold")
-    weight = needed(made.subtraction, "subtract")["weight"]
+    kept = needed(made.subtraction, "subtract")
     edges, m_lepton = section.angles, LEPTON_MASS[measured.lepton]
     unfolded = needed(made.unfolded, "unfold")
     before = ctx.book.key_of("select", "subtract", "match", "unfold")
@@ -46,9 +49,9 @@ def spin_stage(ctx: Context, made: Any) -> SpinDensities | None:
 
     def compute() -> dict[str, FloatArray]:
         ctx.tell("flow", None, f"spin density in {len(edges) - 1} regions of mass")
-        data, simulated = _measured(pairs, weight), _simulated(truth.sample, unfolded)
+        simulated, data = _simulated(truth.sample, unfolded), _measured(pairs, kept["weight"])
         try:
-            return spectrum.fit_spin_densities(data, simulated, edges, m_lepton).arrays()
+            return _fitted(data, simulated, kept, (edges, m_lepton)).arrays()
         except PhysicsError as error:
             msg = f"flow.angles: {error}"
             raise SteeringError(msg) from error
@@ -56,24 +59,54 @@ def spin_stage(ctx: Context, made: Any) -> SpinDensities | None:
     found = SpinDensities.of(ctx.book.arrays("spin", key, compute))
     with atomic(ctx.folder / FILE) as temporary:
         save_file({name: np.ascontiguousarray(values) for name, values in found.arrays().items()}, temporary)
-    _tell(ctx, found, m_lepton)
+    _tell(ctx, found, m_lepton, kept)
     return found
+
+
+def _fitted(
+    data: spectrum.DecayAngles, simulated: spectrum.DecayAngles, kept: Arrays, how: tuple[Any, float]
+) -> SpinDensities:
+    """Return the spin density without charm and corrections, whose errors are in the covariance."""
+    removed = kept.get("removed_angles", np.zeros((7, 0)))
+    own = removed[6].astype(np.int64)
+
+    def fit(factor: FloatArray) -> SpinDensities:
+        return spectrum.fit_spin_densities(_without(data, removed, factor), simulated, *how)
+
+    found = fit(np.ones(len(own)))
+    for k in np.unique(own):
+        amount, sigma, _ = kept["removed"][k]
+        shift = fit(np.where(own == k, 1.0 + sigma / amount, 1.0)).moments - found.moments
+        found = replace(found, cov=found.cov + shift[:, :, np.newaxis] * shift[:, np.newaxis, :])
+    return found
+
+
+def _without(data: spectrum.DecayAngles, removed: FloatArray, factor: FloatArray) -> spectrum.DecayAngles:
+    """Return the pairs with those to remove as events of their own, of weights below zero."""
+    mass, pt, energy, cosine, phi, weight, _ = removed
+    return spectrum.DecayAngles(
+        np.concatenate([data.kinematics, np.stack([mass, pt, energy], axis=1)]),
+        np.concatenate([data.cos_theta, cosine]),
+        np.concatenate([data.phi, phi]),
+        np.concatenate([data.weight, -weight * factor]),
+        np.concatenate([data.event, data.event.min(initial=0) - 1 - np.arange(len(mass))]),
+    )
 
 
 def _measured(pairs: Pairs, weight: FloatArray) -> spectrum.DecayAngles:
     kinematics = np.stack([pairs.mass, pairs.pt, pairs.energy], axis=1)
-    cosine, phi = (pairs.columns[name] for name in COLUMNS)
+    cosine, phi = (pairs.columns[name] for name in ANGLES)
     return spectrum.DecayAngles(kinematics, cosine, phi, weight, pairs.event).select(weight != 0)
 
 
 def _simulated(matched: MatchedPairs, unfolded: Spectrum) -> spectrum.DecayAngles:
     seen = matched.reconstructed
     weight = matched.weight * spectrum.prior_weights(matched.true, matched.weight, unfolded)
-    cosine, phi = (matched.columns[name][seen] for name in COLUMNS)
+    cosine, phi = (matched.columns[name][seen] for name in ANGLES)
     return spectrum.DecayAngles(matched.reco[seen], cosine, phi, weight[seen], matched.event[seen])
 
 
-def _tell(ctx: Context, found: SpinDensities, m_lepton: float) -> None:
+def _tell(ctx: Context, found: SpinDensities, m_lepton: float, kept: Arrays) -> None:
     """Write the coefficients of each region, with frame and errors, for manifest and report."""
     lepton = "mu" if ctx.steering.spectrum is None else ctx.steering.spectrum.lepton
     for low, high, text in _rows(found, m_lepton):
@@ -86,11 +119,12 @@ def _tell(ctx: Context, found: SpinDensities, m_lepton: float) -> None:
                 f"spin density from {low:g} to {high:g} GeV: the fitted coefficients lie beyond what a "
                 "vector can have; decays take the nearest ones that it can"
             )
-    subtracting = ctx.steering.subtract
-    if subtracting is not None and (subtracting.charm is not None or subtracting.corrections):
+    own = np.unique(kept.get("removed_angles", np.zeros((7, 0)))[6]).astype(np.int64)
+    left = [str(name) for k, name in enumerate(kept["removed_names"]) if k not in own]
+    if left:
         ctx.book.notes.append(
-            "spin density: like-sign pairs are subtracted from the decay angles; open charm and named "
-            "corrections are not, and shift the coefficients by their share of the pairs"
+            f"spin density: {', '.join(left)}: known without decay angles, so not taken from those of the "
+            "pairs; the coefficients shift by the share"
         )
 
 
