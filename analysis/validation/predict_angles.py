@@ -181,9 +181,9 @@ def _null(card: Card, blocks: int) -> Iterator[tuple]:
         values, errors = spectrum.fit_spin_densities(data.seen, mc, edges, M_MU).coefficients(0.0)
         for i, low in enumerate(edges[:-1]):
             name = f"unpolarised, {low:g} to {edges[i + 1]:g} GeV, {text}: λθ in the laboratory"
-            expected = np.nan if mc is seen else 0.0
+            gate = (np.nan, np.nan) if mc is seen else (0.0, 4 * errors[i, 0])
             source = f"{len(data.seen.weight)} MOCK pairs in 35 to 120 mrad, massless fermions"
-            yield name, values[i, 0], expected, 4 * errors[i, 0], f"{source}; error {errors[i, 0]:.3f}"
+            yield name, values[i, 0], *gate, f"{source}; error {errors[i, 0]:.3f}"
 
 
 def _spectrum(data: _Simulation) -> Spectrum:

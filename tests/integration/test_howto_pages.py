@@ -111,7 +111,7 @@ def test_flow_as_written(tmp_path):
         call(fewer, tmp_path)
     for name in ("photons.parquet", "dark.hepmc", "mcp.lhe.gz", "results/scan/flow_scan.jsonl"):
         assert (tmp_path / name).stat().st_size > 500, name
-    (block,) = blocks("flow", "python")
+    block, decays = blocks("flow", "python")
     script = f"""
 from pathlib import Path
 import numpy as np
@@ -134,6 +134,8 @@ nominal = yields(*found.nominal.sample(mass, np.random.default_rng(1)), np.ones(
 assert weight.shape == (2, 2000)
 assert shifts.shape[1] == len(nominal)
 assert np.isfinite(shifts).all()
+{decays}
+assert spin.moments[0, 0] > 0.5  # massless fermions show more than muons
 """
     python = [sys.executable, "-c", script]
     run = subprocess.run(python, cwd=tmp_path, capture_output=True, text=True, check=False)
