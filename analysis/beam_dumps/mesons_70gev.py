@@ -31,8 +31,8 @@ def sample(energy: float, n: int) -> tuple[dict, int]:
     import numpy as np
     import pythia8mc
 
+    from gammastar.mock import pythia
     from gammastar.physics.mesons import beam_frame
-    from gammastar.simulate import pythia
 
     generator = pythia8mc.Pythia("", False)
     for line in (*pythia.settings(energy), "Random:seed = 70"):
@@ -72,8 +72,8 @@ def main() -> None:
     import numpy as np
 
     from gammastar.core.data import data_path
+    from gammastar.mock import pythia
     from gammastar.physics.mesons import MesonTable
-    from gammastar.simulate import pythia
 
     reference = data_path("measurements/mesons_400gev.toml")
     measured = MesonTable.read(reference).mesons

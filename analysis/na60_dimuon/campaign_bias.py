@@ -16,7 +16,7 @@ import numpy as np
 from campaign_parts import AXES, ENERGY, MASS, N_PAIRS, PT, SETTINGS
 from campaign_truth import Truth, matched, reconstructed
 
-from gammastar import simulate, subtract, unfold
+from gammastar import mock, subtract, unfold
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import FloatArray, PairHists
 from gammastar.core.rng import stream
@@ -89,13 +89,11 @@ def statistics(card: Any, known: Truth, cache: Path) -> dict[str, FloatArray]:
 
 def _pool(card: Any, known: Truth) -> Pool:
     """Return simulated pairs, and the expected like-sign pairs of a campaign with their R."""
-    blocks = [
-        matched(simulate.simulate_events(card, N_BLOCK, kind="mc", seed=5000 + i)) for i in range(N_POOL)
-    ]
+    blocks = [matched(mock.simulate_events(card, N_BLOCK, kind="mc", seed=5000 + i)) for i in range(N_POOL)]
     true, reco = (np.concatenate([getattr(b, name) for b in blocks]) for name in ("true", "reco"))
     weight = np.concatenate([b.weight for b in blocks])
     empty = np.empty((0, 3)), np.empty(0)
-    data = simulate.simulate_events(card, N_LIKE, kind="data", seed=98)
+    data = mock.simulate_events(card, N_LIKE, kind="data", seed=98)
     pairs, _ = reconstructed(data)
     scale = N_PAIRS / N_LIKE
     points = np.stack([pairs.mass, pairs.pt, pairs.energy], axis=1)

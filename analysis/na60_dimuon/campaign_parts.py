@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from scipy.optimize import nnls
 
-from gammastar import read, select, simulate, subtract, unfold
+from gammastar import mock, read, select, subtract, unfold
 from gammastar.core.axes import variable
 from gammastar.core.data import data_path
 from gammastar.core.rng import stream
-from gammastar.simulate.card_parts import Polarisation
+from gammastar.mock.card import Polarisation
 from gammastar.store.events import write_tree
 
 __all__ = ["AXES", "ENERGY", "MASS", "PT", "SETTINGS", "Variant", "campaign", "with_prior"]
@@ -98,8 +98,8 @@ def campaign(card: Any, variant: Variant, seed: int) -> dict[str, Any]:
     """
     schema = read.load_schema(SCHEMA)
     truth, response = _data_card(card, variant), _response_card(card, variant, seed)
-    data = simulate.simulate_events(truth, N_PAIRS, kind="data", seed=seed)
-    sample = simulate.simulate_events(response, variant.n_response, kind="mc", seed=seed + 100_000)
+    data = mock.simulate_events(truth, N_PAIRS, kind="data", seed=seed)
+    sample = mock.simulate_events(response, variant.n_response, kind="mc", seed=seed + 100_000)
     with tempfile.TemporaryDirectory() as folder:
         files = [str(Path(folder) / f"{name}.root") for name in ("data", "mc")]
         for name, events in zip(files, (data, sample), strict=True):
@@ -138,7 +138,7 @@ def _data_card(card: Any, variant: Variant) -> Any:
     if not variant.background:
         changes["background"] = card.background.model_copy(update={"fraction": 0.0})
     if variant.charm != "none":
-        changes["charm"] = simulate.load_card(data_path("cards/na60_full.toml")).charm
+        changes["charm"] = mock.load_card(data_path("cards/na60_full.toml")).charm
     if variant.polarisation:
         spin = Polarisation(theta=variant.polarisation, frame="helicity")
         changes["modes"] = {
@@ -171,14 +171,14 @@ def with_prior(card: Any, **values: Any) -> Any:
 
 def _shape(card: Any, seed: int) -> Any:
     """Return the cells of simulated photons per proton on target."""
-    pairs = simulate.generate_pairs(card, N_SHAPE, stream(seed, "shape"))
+    pairs = mock.generate_pairs(card, N_SHAPE, stream(seed, "shape"))
     points = np.stack([pairs.mass, pairs.pt, pairs.energy], axis=1)
     return np.histogramdd(points, bins=[MASS, PT, ENERGY], weights=pairs.weight)[0]
 
 
 def _without_charm(measured: Any, card: Any, pot: float, seed: int) -> Any:
     """Return the spectrum less a charm template whose yield has an error."""
-    sample = simulate.simulate_events(card, N_PAIRS // 10, kind="charm", seed=seed)
+    sample = mock.simulate_events(card, N_PAIRS // 10, kind="charm", seed=seed)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "charm.root"
         write_tree(path, {"events": sample.branches})

@@ -203,10 +203,10 @@ def impacts(base: list[dict[str, Any]], other: list[dict[str, Any]], known: Trut
 
 
 def _card() -> Any:
-    from gammastar import simulate
+    from gammastar import mock
     from gammastar.core.data import data_path
 
-    return simulate.load_card(data_path("cards/na60_mock.toml"))
+    return mock.load_card(data_path("cards/na60_mock.toml"))
 
 
 def prepared(names: list[str], n: int, output: Path) -> tuple[Truth, dict[str, list[dict[str, Any]]]]:

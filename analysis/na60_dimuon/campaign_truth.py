@@ -11,7 +11,7 @@ import numpy as np
 import vector
 from campaign_parts import AXES, ENERGY, MASS, N_PAIRS, N_RESPONSE, PT, with_prior
 
-from gammastar import accept, infer, predict, select, simulate, unfold
+from gammastar import accept, infer, mock, predict, select, unfold
 from gammastar.core.constants import M_MU
 from gammastar.core.data import data_path
 from gammastar.core.pairs import MatchedPairs
@@ -60,9 +60,9 @@ def truth(card: Any, cache: Path) -> Truth:
                 return Truth(*(kept[name] for name in NAMES))
     modes = _modes(card)
     cells = sum(modes.values())
-    sample = simulate.simulate_events(card, 4 * N_RESPONSE, kind="mc", seed=7)
+    sample = mock.simulate_events(card, 4 * N_RESPONSE, kind="mc", seed=7)
     efficiency = unfold.response(matched(sample), AXES, AXES, n_replicas=0).efficiency.reshape(cells.shape)
-    per_pot = simulate.simulate_events(card, N_PAIRS, kind="data", seed=7).meta["N_POT"]
+    per_pot = mock.simulate_events(card, N_PAIRS, kind="data", seed=7).meta["N_POT"]
     domain = (efficiency >= EFFICIENCY) & (efficiency * cells * per_pot >= PAIRS)
     ratios = [np.divide(m, cells, out=np.ones_like(cells), where=cells > 0) for m in _moved(card, modes)]
     moved = np.array(ratios).reshape(-1, 2, *cells.shape)
@@ -76,7 +76,7 @@ def _modes(card: Any) -> dict[int, FloatArray]:
     """Return cells of generated photons per proton on target of every process."""
     found: dict[int, FloatArray] = {}
     for block in range(N_BLOCKS):
-        pairs = simulate.generate_pairs(card, N_TRUTH, stream(3, "truth", block))
+        pairs = mock.generate_pairs(card, N_TRUTH, stream(3, "truth", block))
         points = np.stack([pairs.mass, pairs.pt, pairs.energy], axis=1)
         for code in np.unique(pairs.process):
             use = pairs.process == code

@@ -46,16 +46,14 @@ def make(output: Path, name: str, i: int) -> str:
     import numpy as np
     from campaign_parts import SETTINGS, campaign
 
-    from gammastar import simulate
+    from gammastar import mock
     from gammastar.core.data import data_path
     from gammastar.store.manifest import atomic
 
     path = place(output, name, i)
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        found = campaign(
-            simulate.load_card(data_path("cards/na60_mock.toml")), SETTINGS[name], FIRST_SEED + i
-        )
+        found = campaign(mock.load_card(data_path("cards/na60_mock.toml")), SETTINGS[name], FIRST_SEED + i)
         with atomic(path) as temporary, temporary.open("wb") as stream:
             np.savez_compressed(stream, **found)
     return str(path)

@@ -31,7 +31,7 @@ def pairs(events, sign):
     import numpy as np
 
     from gammastar.core.constants import M_MU
-    from gammastar.simulate import pair_kinematics
+    from gammastar.mock import pair_kinematics
 
     muon = events.branches["Muon"]
     two = ak.to_numpy((ak.num(muon) == 2) & (ak.sum(muon.charge, axis=1) == sign))
@@ -53,19 +53,19 @@ def mass_figure(card, made, n):
     """Return the measured spectrum by source for 10¹³ protons on target, and its parts."""
     import numpy as np
 
-    from gammastar import simulate
+    from gammastar import mock
     from gammastar.report import style
 
     edges = np.linspace(0.2, 1.4, 61)
     width = edges[1] - edges[0]
     parts = {}
-    mc = simulate.simulate_events(card, n, kind="mc", engine=made, seed=1)
+    mc = mock.simulate_events(card, n, kind="mc", engine=made, seed=1)
     mass, process, weight = pairs(mc, 0)
     for key in (key for key in LABELS if key in card.modes):
         mine = process == card.modes[key].process
         parts[key] = np.histogram(mass[mine], edges, weights=weight[mine] * POT / mc.meta["N_POT"])[0] / width
     for kind in ("background", "charm"):
-        sample = simulate.simulate_events(card, n // 8, kind=kind, engine=made, seed=2)
+        sample = mock.simulate_events(card, n // 8, kind=kind, engine=made, seed=2)
         mass, _, weight = pairs(sample, 0)
         parts[kind] = np.histogram(mass, edges, weights=weight * POT / sample.meta["N_POT"])[0] / width
     figure, axes = style.new_figure(size=(8.4, 5.8))
@@ -97,8 +97,8 @@ def pt_figure(card, made, n):
     """Return the pt of mesons against the card's target form."""
     import numpy as np
 
-    from gammastar import simulate
     from gammastar.core import constants
+    from gammastar.mock.engines import power_law
     from gammastar.report import style
 
     rng = np.random.default_rng(3)
@@ -120,7 +120,7 @@ def pt_figure(card, made, n):
         scale, look = 10.0**-i, {"color": style.COLOURS[i], "fmt": "os^D"[i], "ms": 4, "lw": 1.2}
         label = rf"{name} $\times 10^{{{-i}}}$" if i else name
         ax.errorbar(centres, share / width * scale, error / width * scale, label=label, **look)
-        ax.plot(fine, simulate.power_law(fine, meson.p0, meson.n) * scale, color="black", ls="--", lw=1.0)
+        ax.plot(fine, power_law(fine, meson.p0, meson.n) * scale, color="black", ls="--", lw=1.0)
         shift = 0.012 * (i - 1.5)
         below.errorbar(centres + shift, share / target, error / target, **look)
     ax.plot([], [], color="black", ls="--", lw=1.0, label="target of the card")
@@ -137,7 +137,7 @@ def shape_figure(card, n):
     """Return the line shapes of the three-body decays, generated and exact, with and without form factor."""
     import numpy as np
 
-    from gammastar import simulate
+    from gammastar import mock
     from gammastar.report import style
 
     edges = np.linspace(0.2, 0.98, 79)
@@ -148,13 +148,13 @@ def shape_figure(card, n):
     for i, key in enumerate(("eta_dalitz", "omega_dalitz", "eta_prime_dalitz")):
         mode = card.modes[key]
         pdg = card.mesons[mode.meson].pdg
-        sample = simulate.generate_pairs(card.model_copy(update={"modes": {key: mode}}), n, rng)
+        sample = mock.generate_pairs(card.model_copy(update={"modes": {key: mode}}), n, rng)
         counts = np.histogram(sample.mass, edges)[0] / n / np.diff(edges)
         style.steps(ax, edges, counts, color=style.COLOURS[i], label=LABELS[key])
-        density = simulate.mass_density(mode, pdg, fine)
+        density = mock.mass_density(mode, pdg, fine)
         ax.plot(fine, np.where(density > 0, density, np.nan), color="black", lw=0.9)
         plain = mode.model_copy(update={"form_factor": "pointlike"})
-        density = simulate.mass_density(plain, pdg, fine)
+        density = mock.mass_density(plain, pdg, fine)
         ax.plot(fine, np.where(density > 0, density, np.nan), color=style.COLOURS[i], ls=":", lw=1.6)
     ax.plot([], [], color="black", lw=0.9, label="Kroll-Wada with form factor")
     ax.plot([], [], color="0.3", ls=":", lw=1.6, label="pointlike")
@@ -174,15 +174,15 @@ def main() -> int:
     parser.add_argument("-n", type=int, default=400_000, help="simulated dimuons")
     options = parser.parse_args()
     reenter("all")
-    from gammastar import simulate
+    from gammastar import mock
     from gammastar.core.data import data_path
     from gammastar.report import save_figure
     from gammastar.report.style import house_style
 
     shipped = data_path(f"cards/{options.card}.toml")
-    card = simulate.load_card(shipped if shipped.is_file() else options.card)
+    card = mock.load_card(shipped if shipped.is_file() else options.card)
     events = max(options.n // 4, 20_000)
-    made = simulate.ToyEngine() if options.engine == "toy" else simulate.pythia_engine(card, events, seed=1)
+    made = mock.ToyEngine() if options.engine == "toy" else mock.pythia_engine(card, events, seed=1)
     with house_style():
         figures = {
             "mass_by_source": mass_figure(card, made, options.n),

@@ -62,19 +62,19 @@ class Common:
 @cache
 def common() -> Common:
     """Return the main job's steering, its card and one pool of Pythia events, generated once and kept."""
-    from gammastar import simulate
+    from gammastar import mock
     from gammastar.core.data import data_path
-    from gammastar.simulate.blocks import DIMUONS_PER_RECORDED
+    from gammastar.mock.blocks import DIMUONS_PER_RECORDED
 
     steering = tomllib.loads((FOLDER / "steering.toml").read_text())
     section = steering["simulate"]
-    card = simulate.load_card(data_path(f"cards/{section['card']}.toml"))
+    card = mock.load_card(data_path(f"cards/{section['card']}.toml"))
     pool = ROOT / "results" / "campaigns" / "pool"
     # each generated meson decays three times in the main job; there are 2.7 of them in an event
     n = DIMUONS_PER_RECORDED * section["n_pairs"] // 8
-    engine = simulate.pythia_engine(card, n, seed=POOL_SEED, workers=2, cache=pool)
-    other = simulate.pythia_engine(card, N_R_FACTOR, seed=R_SEED, workers=2, cache=pool)
-    background = simulate.simulate_events(
+    engine = mock.pythia_engine(card, n, seed=POOL_SEED, workers=2, cache=pool)
+    other = mock.pythia_engine(card, N_R_FACTOR, seed=R_SEED, workers=2, cache=pool)
+    background = mock.simulate_events(
         card, section["n_pairs"], kind="background", engine=other, n_events=N_R_FACTOR, seed=R_SEED
     )
     r = (background.meta["r_factor"], background.meta["r_factor_sigma"])
@@ -141,31 +141,31 @@ def toml(value: Any) -> str:
 
 def campaign(shared: Common, name: str, seed: int) -> dict[str, Any]:
     """Return masses, rate and its error by source of one campaign."""
-    from gammastar import simulate
+    from gammastar import mock
     from gammastar.core.constants import M_MU
     from gammastar.core.rng import stream
+    from gammastar.mock.cocktail import mass_spectrum
+    from gammastar.mock.engines import normalised
     from gammastar.physics.kroll_wada import dark_photon_rate
     from gammastar.pipeline.checkpoint import load_arrays
     from gammastar.pipeline.order import run
     from gammastar.pipeline.simulating import write_blocks
     from gammastar.pipeline.yield_errors import rate_error, rate_sources
-    from gammastar.simulate.cocktail import mass_spectrum
-    from gammastar.simulate.engines import normalised
 
     section = shared.steering["simulate"]
     card = response_card(shared.card, name, section["response_prior"], seed)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        data = simulate.simulate_blocks(
+        data = mock.simulate_blocks(
             shared.card, section["n_pairs"], kind="data", engine=shared.engine, seed=seed
         )
         true_pot = write_blocks(folder / "data.root", data, shared_engine=True)["N_POT"]
         write_blocks(
-            folder / "mc.root", simulate.simulate_blocks(card, section["n_response"], kind="mc", seed=seed)
+            folder / "mc.root", mock.simulate_blocks(card, section["n_response"], kind="mc", seed=seed)
         )
         charm = shared.steering["subtract"].get("charm", {})
         if charm.get("template") == "simulation":
-            sample = simulate.simulate_events(card, charm["n_template"], kind="charm", seed=seed + 2)
+            sample = mock.simulate_events(card, charm["n_template"], kind="charm", seed=seed + 2)
             write_blocks(folder / "charm.root", [sample])
         sigma = shared.steering["spectrum"]["pot_sigma"]
         pot = true_pot * (1.0 + sigma * stream(seed, "protons").normal())
@@ -186,12 +186,12 @@ def campaign(shared: Common, name: str, seed: int) -> dict[str, Any]:
 
 def of_steering(output: Path) -> Path:
     """Return the folder of the campaigns of this steering: another one, or another card, makes others."""
-    from gammastar import simulate
+    from gammastar import mock
     from gammastar.core.data import data_path
     from gammastar.store.manifest import digest
 
     text = (FOLDER / "steering.toml").read_text()
-    card = simulate.load_card(data_path(f"cards/{tomllib.loads(text)['simulate']['card']}.toml"))
+    card = mock.load_card(data_path(f"cards/{tomllib.loads(text)['simulate']['card']}.toml"))
     return output / digest(text, card.digest)[:8]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from validation._simulate_more import row
 
 from gammastar.core.rng import stream
-from gammastar.simulate import Card, PythiaEngine, accepted, charm_rate, generate_charm, pythia
+from gammastar.mock import Card, PythiaEngine, accepted, charm_rate, generate_charm, pythia
 
 CHARMED = (411, 421, 431, 4122)
 BATCH = 2_000

@@ -9,7 +9,7 @@ import numpy as np
 
 from gammastar.core.constants import ALPHA, M_E, M_MU
 from gammastar.core.data import data_path
-from gammastar.simulate import (
+from gammastar.mock import (
     Card,
     PythiaEngine,
     accepted,
@@ -19,10 +19,10 @@ from gammastar.simulate import (
     mode_rates,
     pythia_engine,
 )
-from gammastar.simulate.angles import radiated
-from gammastar.simulate.card_parts import Polarisation, PythiaCard
-from gammastar.simulate.combinatorial import charge_sums, like_sign_ratio, muon_pairs
-from gammastar.simulate.engines import normalised
+from gammastar.mock.card import Polarisation, PythiaCard
+from gammastar.mock.combinatorial import charge_sums, like_sign_ratio, muon_pairs
+from gammastar.mock.engines import normalised
+from gammastar.physics.kroll_wada import radiated
 
 PYTHIA = "Pythia 8.317, pp at 400 GeV"
 # Γ(→ ll …)/Γ(→ γ …) with the form factors of the cards

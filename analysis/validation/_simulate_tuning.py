@@ -11,16 +11,9 @@ from validation._simulate_more import row
 
 from gammastar.core.constants import M_MU
 from gammastar.core.data import data_path
+from gammastar.mock import Card, fit_yields, load_card, mass_spectrum, mass_templates, simulate_events
+from gammastar.mock.tuning import _opposite
 from gammastar.pipeline.commands import simulate_file
-from gammastar.simulate import (
-    Card,
-    fit_yields,
-    load_card,
-    mass_spectrum,
-    mass_templates,
-    simulate_events,
-)
-from gammastar.simulate.species import _opposite
 
 SEEDS = (21, 31, 41, 51)
 

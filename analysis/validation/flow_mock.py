@@ -10,22 +10,23 @@ from gammastar.core.constants import M_MU, M_PI0
 from gammastar.core.constants import mass as mass_of
 from gammastar.core.data import data_path
 from gammastar.core.pairs import MatchedPairs, Pairs
-from gammastar.physics.decays import daughter
-from gammastar.simulate.candidates import background_candidates, triggered, with_energy
-from gammastar.simulate.card_file import load_card
-from gammastar.simulate.cocktail import mass_density, mode_rates
-from gammastar.simulate.combinatorial import decay_muons, measured_r, muon_pairs, recorded_weight
-from gammastar.simulate.detector import accepted, efficiency, pair_kinematics
-from gammastar.simulate.toy import (
+from gammastar.mock.candidates import background_candidates, triggered, with_energy
+from gammastar.mock.card import load_card
+from gammastar.mock.cocktail import (
     beam_kinematics,
     boosted,
     dalitz_decay,
     generate_pairs,
+    mass_density,
+    mode_rates,
     momentum,
     rapidity_limit,
     sample_pt,
     truncated_normal,
 )
+from gammastar.mock.combinatorial import decay_muons, measured_r, muon_pairs, recorded_weight
+from gammastar.mock.spectrometer import accepted, efficiency, pair_kinematics
+from gammastar.physics.decays import daughter
 from gammastar.subtract.weights import event_weights
 from gammastar.unfold.efficiency import EfficiencyMap, efficiency_map
 

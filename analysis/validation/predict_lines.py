@@ -6,17 +6,17 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from gammastar import simulate
+from gammastar import mock
 from gammastar.core.axes import variable
 from gammastar.core.constants import M_MU, M_PI0, mass, width
 from gammastar.core.data import data_path
 from gammastar.core.records import FloatArray, Spectrum
 from gammastar.core.rng import stream
 from gammastar.core.stats import filled
+from gammastar.mock.cocktail import mass_spectrum
 from gammastar.physics import form_factors
 from gammastar.physics.kroll_wada import dark_photon_rate, lepton_factor, pseudoscalar_dalitz, vector_dalitz
 from gammastar.physics.mesons import MesonTable, dark_photon_branching
-from gammastar.simulate.cocktail import mass_spectrum
 from gammastar.spectrum import fit_mass_shape
 
 Density = Callable[[FloatArray], FloatArray]
@@ -24,7 +24,7 @@ EDGES = np.linspace(0.2125, 1.1125, 37)  # the main job's
 LINES = np.linspace(0.74, 1.06, 641)
 ALL = np.linspace(0.215, 1.11, 400)
 PROTONS = 1.6e10  # 60 000 dimuons
-CARD = simulate.load_card(data_path("cards/na60_mock.toml"))
+CARD = mock.load_card(data_path("cards/na60_mock.toml"))
 
 
 def rows(*, quick: bool) -> Iterator[tuple]:

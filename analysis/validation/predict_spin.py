@@ -6,20 +6,20 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from gammastar import accept, predict, simulate
+from gammastar import accept, mock, predict
 from gammastar.core.constants import M_E, M_MU
 from gammastar.core.constants import mass as mass_of
 from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray, Sample
 from gammastar.core.rng import stream
+from gammastar.mock.cocktail import dalitz_decay
+from gammastar.mock.spectrometer import accepted
 from gammastar.physics.bremsstrahlung import band, preset
 from gammastar.physics.detector import load_detector
 from gammastar.physics.mesons import MesonTable
 from gammastar.physics.polarisation import NO_SPIN, SpinState, axis_cosine
 from gammastar.physics.widths import RTable
-from gammastar.simulate.detector import accepted
-from gammastar.simulate.toy import dalitz_decay
 
 BEAM = 400.0
 TABLE = MesonTable.read(data_path("measurements/mesons_400gev.toml"))
@@ -99,7 +99,7 @@ def _overlaps() -> Iterator[tuple]:
 
 def _forward(n: int) -> Iterator[tuple]:
     """Dimuons of bremsstrahlung and of hadrons in the spectrometer, and dark photons in a dump's detector."""
-    card = simulate.load_card(data_path("cards/na60_mock.toml"))
+    card = mock.load_card(data_path("cards/na60_mock.toml"))
     brems = CHANNELS["bremsstrahlung"]
     hadrons = predict.Mixture(
         tuple(CHANNELS[k] for k in ("pseudoscalar_dalitz", "vector_dalitz", "vector_mesons"))

@@ -12,11 +12,11 @@ from gammastar.core.data import data_path
 from gammastar.core.rng import stream
 from gammastar.flow import FlowOptions, fit
 from gammastar.flow.joint import JointOptions, fit_joint
+from gammastar.mock import generate_pairs, load_card
 from gammastar.physics.bremsstrahlung import preset
 from gammastar.physics.mesons import MesonTable
 from gammastar.physics.millicharge_detector import load_millicharge_detector
 from gammastar.physics.vector_models import CHARGES
-from gammastar.simulate import generate_pairs, load_card
 
 BEAM, N_PAIRS, N_DRAWN = 400.0, 60_000, 60_000
 CHARGES_Q = np.array([1e-3])

@@ -12,6 +12,8 @@ from scipy.integrate import quad
 from gammastar.core import constants
 from gammastar.core.constants import ALPHA, M_E, M_MU, M_PI0, M_PROTON
 from gammastar.core.data import data_path
+from gammastar.mock.card import load_card
+from gammastar.mock.cocktail import mass_spectrum
 from gammastar.physics import form_factors, kroll_wada, splitting
 from gammastar.physics.bremsstrahlung import cross_section_nsd, cross_section_total, preset
 from gammastar.physics.mesons import MesonTable, dark_photon_branching
@@ -25,8 +27,6 @@ from gammastar.physics.proton_form_factor import FORM_FACTORS, form_factor
 from gammastar.physics.widths import RTable, lepton_width
 from gammastar.physics.widths import dark_photon_branching as photon_branching
 from gammastar.predict import VectorModel, bump_hunt, chi_rate, signal_per_coupling
-from gammastar.simulate.card_file import load_card
-from gammastar.simulate.cocktail import mass_spectrum
 
 BEAM = 400.0
 TABLE = MesonTable.read(data_path("measurements/mesons_400gev.toml"))

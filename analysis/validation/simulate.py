@@ -13,7 +13,7 @@ from validation._simulate_charm import rows as charm_rows
 
 from gammastar.core.constants import M_MU
 from gammastar.core.data import data_path
-from gammastar.simulate import (
+from gammastar.mock import (
     Card,
     accepted,
     generate_pairs,
@@ -24,7 +24,7 @@ from gammastar.simulate import (
     pair_kinematics,
     simulate_events,
 )
-from gammastar.simulate.toy import sample_pt
+from gammastar.mock.cocktail import sample_pt
 
 PYTHIA = "Pythia 8.317, pp at 400 GeV"
 # multiplicities per inelastic pp event of Pythia 8.317; η → μμγ with the 3.1e-4 used there

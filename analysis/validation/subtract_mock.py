@@ -12,7 +12,7 @@ from gammastar import read, select
 from gammastar.core.axes import regular, variable
 from gammastar.core.data import data_path
 from gammastar.core.pairs import Pairs
-from gammastar.simulate import load_card, simulate_events
+from gammastar.mock import load_card, simulate_events
 from gammastar.store.events import write_tree
 from gammastar.subtract import fit_charm
 

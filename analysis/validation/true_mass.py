@@ -12,7 +12,7 @@ from gammastar.core.constants import branching
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import Spectrum
 from gammastar.core.rng import stream
-from gammastar.simulate.card import Card
+from gammastar.mock.card import Card
 
 RECO, FINE = (regular("mass", 45, 0.2125, 1.1125),), (regular("mass", 200, 0.2, 1.2),)
 SHOWN = regular("mass", 225, 0.2125, 1.1125)  # 4 MeV

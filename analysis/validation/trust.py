@@ -105,17 +105,17 @@ def rate_of_the_main_job() -> Iterator[dict]:
                 "skipped": "python3 analysis/run.py first",
             }
         return
-    from gammastar import simulate
+    from gammastar import mock
     from gammastar.core.constants import M_MU
     from gammastar.core.data import data_path
+    from gammastar.mock.cocktail import mass_spectrum
     from gammastar.physics.kroll_wada import dark_photon_rate
     from gammastar.pipeline.checkpoint import load_arrays
     from gammastar.pipeline.yield_errors import rate_error
-    from gammastar.simulate.cocktail import mass_spectrum
 
     found = load_arrays(path)
     mass, rate = found["mass"], found["rate"]
-    card = simulate.load_card(data_path(f"cards/{_simulated(path.parents[1])['card']}.toml"))
+    card = mock.load_card(data_path(f"cards/{_simulated(path.parents[1])['card']}.toml"))
     truth = dark_photon_rate(mass_spectrum(card, mass), mass, M_MU)
     lines = (mass > 0.74) & (mass < 1.06)
     values = (
@@ -170,7 +170,7 @@ def row(quantity: str, ours: float, expected: float, tolerance: float, source: s
 def _density_of_the_main_job(folder: Path) -> Any:
     from dataclasses import replace
 
-    from gammastar import flow, simulate
+    from gammastar import flow, mock
     from gammastar.core.data import data_path
     from gammastar.core.rng import stream
     from gammastar.pipeline.record import read_domain
@@ -178,11 +178,11 @@ def _density_of_the_main_job(folder: Path) -> Any:
 
     trained, members = flow.load(folder / "flow"), flow_variations(folder)
     section = _simulated(folder)
-    card = simulate.load_card(data_path(f"cards/{section['card']}.toml"))
+    card = mock.load_card(data_path(f"cards/{section['card']}.toml"))
     pythia = section["engine"] == "pythia"
-    mesons = simulate.pythia_engine(card, N_PYTHIA, seed=77).mesons if pythia else None
+    mesons = mock.pythia_engine(card, N_PYTHIA, seed=77).mesons if pythia else None
     options = {} if mesons is None else {"mesons": mesons}
-    pairs = simulate.generate_pairs(card, 1_000_000, stream(9, "truth"), **options)
+    pairs = mock.generate_pairs(card, 1_000_000, stream(9, "truth"), **options)
     return flow.density_test(
         trained,
         np.stack([pairs.mass, pairs.pt, pairs.energy], axis=1),

@@ -23,10 +23,9 @@ from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import Response, Spectrum
 from gammastar.core.rng import stream
 from gammastar.core.stats import filled
-from gammastar.simulate.card import Card
-from gammastar.simulate.card_file import load_card
-from gammastar.simulate.detector import accepted, efficiency, pair_kinematics, smear
-from gammastar.simulate.toy import generate_pairs
+from gammastar.mock.card import Card, load_card
+from gammastar.mock.cocktail import generate_pairs
+from gammastar.mock.spectrometer import accepted, efficiency, pair_kinematics, smear
 
 TABLE = data_path("cards/na60_mock.toml").parents[2] / "tests" / "golden" / "roounfold_example.csv"
 TOYS = "simulation of another spectrum and seed"

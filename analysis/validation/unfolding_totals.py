@@ -12,7 +12,7 @@ from gammastar.core.axes import regular, variable
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import Spectrum
 from gammastar.core.rng import stream
-from gammastar.simulate.card import Card
+from gammastar.mock.card import Card
 
 # data end at 0.9 GeV, below φ and the tail of ρ: a tenth of the simulation is reconstructed beyond
 LAST, SOFT, HARD = 0.9, 10.0, 30.0  # mass and energies [GeV]

@@ -14,8 +14,8 @@ import torch
 
 from gammastar.core.data import data_path
 from gammastar.flow import FlowOptions, KinematicFlow, PaperNetwork, fit
-from gammastar.simulate.card_file import load_card
-from gammastar.simulate.toy import generate_pairs
+from gammastar.mock.card import load_card
+from gammastar.mock.cocktail import generate_pairs
 
 EPOCH = 50_000
 RANGE = (0.2114, 1.1)

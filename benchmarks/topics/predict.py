@@ -21,7 +21,7 @@ from gammastar.core.records import Exposure, Spectrum
 from gammastar.core.rng import stream
 from gammastar.core.stats import filled
 from gammastar.flow import FlowOptions, fit, save
-from gammastar.simulate import generate_pairs, load_card
+from gammastar.mock import generate_pairs, load_card
 from gammastar.store.records import write_spectrum
 
 N_MASSES, N_COUPLINGS, N_SAMPLE = 47, 121, 20_000

@@ -13,9 +13,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from gammastar.core.data import data_path
-from gammastar.simulate import generate_pairs, load_card, mode_rates, pythia
-from gammastar.simulate.engines import PythiaEngine
-from gammastar.simulate.pool import SHARE, Pool, make_pool
+from gammastar.mock import generate_pairs, load_card, mode_rates, pythia
+from gammastar.mock.engines import SHARE, Pool, PythiaEngine, make_pool
 from gammastar.store.events import write_tree
 
 N_EVENTS, N_TOY = 10_000, 1_000_000

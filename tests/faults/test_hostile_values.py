@@ -17,6 +17,7 @@ from gammastar.accept.tracking import load_spectrometer
 from gammastar.core.documents import from_json, from_toml
 from gammastar.core.errors import GammastarError, InputFileError, SteeringError, UserError
 from gammastar.flow.near import NearPairs
+from gammastar.mock import load_card
 from gammastar.physics.detector import load_detector
 from gammastar.physics.mesons import MesonTable
 from gammastar.physics.millicharge_detector import load_millicharge_detector
@@ -25,7 +26,6 @@ from gammastar.read import load_schema
 from gammastar.recast.babar import load_babar
 from gammastar.recast.darknews import load_schema as load_darknews
 from gammastar.report.existing import read_limit
-from gammastar.simulate import load_card
 from gammastar.store.filesets import read_fileset
 from gammastar.store.manifest import read_json, write_json
 from gammastar.store.records import read_spectrum

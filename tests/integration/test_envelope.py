@@ -12,7 +12,7 @@ from gammastar.core import axes
 from gammastar.core.data import data_path
 from gammastar.core.records import Exposure, Spectrum
 from gammastar.core.stats import filled
-from gammastar.simulate import generate_pairs, load_card
+from gammastar.mock import generate_pairs, load_card
 from gammastar.store.records import write_histograms, write_spectrum
 
 FOLDER = Path(__file__).resolve().parents[2] / "analysis" / "na60_dimuon"

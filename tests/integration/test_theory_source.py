@@ -15,11 +15,11 @@ from gammastar.core.errors import SteeringError, UserError
 from gammastar.core.records import Exposure, Spectrum
 from gammastar.core.rng import stream
 from gammastar.core.stats import filled
+from gammastar.mock import generate_pairs, load_card
 from gammastar.physics.vector_models import CHARGES
 from gammastar.pipeline import run
 from gammastar.pipeline.checkpoint import load_arrays
 from gammastar.pipeline.chi_files import chi_file
-from gammastar.simulate import generate_pairs, load_card
 from gammastar.store.manifest import read_json
 from gammastar.store.records import write_spectrum
 

@@ -9,8 +9,8 @@ from gammastar.core import constants
 from gammastar.core.constants import M_MU, branching
 from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError
-from gammastar.simulate import accepted, charm_rate, generate_charm, load_card, simulate_events
-from gammastar.simulate.charm import semileptonic
+from gammastar.mock import accepted, charm_rate, generate_charm, load_card, simulate_events
+from gammastar.mock.charm import semileptonic
 
 CARD = load_card(data_path("cards/na60_full.toml"))
 N = 100_000

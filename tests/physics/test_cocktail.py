@@ -10,8 +10,8 @@ from gammastar.core import constants
 from gammastar.core.constants import M_MU, M_PI0
 from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError
-from gammastar.simulate import accepted, generate_pairs, load_card, mass_density, mass_spectrum, mode_rates
-from gammastar.simulate.toy import beam_kinematics, boosted, dalitz_decay, momentum, sample_pt
+from gammastar.mock import accepted, generate_pairs, load_card, mass_density, mass_spectrum, mode_rates
+from gammastar.mock.cocktail import beam_kinematics, boosted, dalitz_decay, momentum, sample_pt
 
 CARD = load_card(data_path("cards/na60_mock.toml"))
 N = 300_000

@@ -8,20 +8,12 @@ import pytest
 from gammastar.core import constants
 from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError, StoreError, UserError
-from gammastar.simulate import (
-    accepted,
-    fit_pt,
-    generate_pairs,
-    load_card,
-    make_pool,
-    pythia,
-    pythia_engine,
-    simulate_events,
-)
-from gammastar.simulate import blocks as blocks_module
-from gammastar.simulate import pool as pool_module
-from gammastar.simulate.card_parts import PythiaCard
-from gammastar.simulate.combinatorial import charge_sums, like_sign_ratio, muon_pairs
+from gammastar.mock import accepted, generate_pairs, load_card, pythia, pythia_engine, simulate_events
+from gammastar.mock import blocks as blocks_module
+from gammastar.mock import engines as pool_module
+from gammastar.mock.card import PythiaCard
+from gammastar.mock.combinatorial import charge_sums, like_sign_ratio, muon_pairs
+from gammastar.mock.engines import fit_pt, make_pool
 
 CARD = load_card(data_path("cards/na60_mock.toml"))
 

@@ -12,6 +12,7 @@ from gammastar.core.constants import mass as mass_of
 from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import Exposure
+from gammastar.mock.cocktail import dalitz_decay
 from gammastar.physics.bremsstrahlung import preset
 from gammastar.physics.decays import daughter
 from gammastar.physics.detector import load_detector
@@ -19,7 +20,6 @@ from gammastar.physics.mesons import MesonTable
 from gammastar.physics.polarisation import FRAMES, SpinState, axis_cosine, lambda_theta
 from gammastar.physics.widths import RTable
 from gammastar.predict import Bremsstrahlung, DarkPhoton, PionDalitz, PseudoscalarDalitz, VectorMixing
-from gammastar.simulate.toy import dalitz_decay
 
 BEAM = 400.0
 EXPOSURE = Exposure(BEAM, 63.55, 29, 19.6, 1e17)

@@ -9,7 +9,7 @@ from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError
 from gammastar.core.rng import stream
 from gammastar.flow.joint import JointOptions, fit_joint
-from gammastar.simulate import generate_pairs, load_card
+from gammastar.mock import generate_pairs, load_card
 
 pytestmark = pytest.mark.flow
 OPTIONS = JointOptions(transforms=2, hidden=32, epochs=3)

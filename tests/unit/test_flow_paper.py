@@ -10,8 +10,8 @@ from gammastar.core.errors import PhysicsError
 from gammastar.flow import FlowOptions, draw_events, fit_paper, inside_limits, save
 from gammastar.flow.paper import _other_normal
 from gammastar.flow.samples import Table
+from gammastar.mock import generate_pairs, load_card
 from gammastar.pipeline.sampling import sample_file
-from gammastar.simulate import generate_pairs, load_card
 
 pytestmark = pytest.mark.flow
 BEAM = 400.0

@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
-from gammastar import predict, simulate
+from gammastar import mock, predict
 from gammastar.core.axes import variable
 from gammastar.core.constants import M_E, M_MU, M_PI0, mass, width
 from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError, SteeringError
 from gammastar.core.records import Spectrum
 from gammastar.core.stats import filled
+from gammastar.mock.cocktail import mass_spectrum
 from gammastar.physics import form_factors
 from gammastar.physics.kroll_wada import dark_photon_rate, lepton_factor, pseudoscalar_dalitz, vector_dalitz
 from gammastar.physics.mesons import MesonTable, dark_photon_branching
 from gammastar.physics.millicharge import bin_factors
 from gammastar.pipeline.producing import mass_dependence, photons_of, scan_masses
-from gammastar.simulate.cocktail import mass_spectrum
 from gammastar.spectrum import fit_mass_shape
 
 PAIRS = 1.6e10  # protons on target: some 60 000 dimuons
@@ -41,7 +41,7 @@ def integrals(density, edges=EDGES, points=2001):
 
 
 def cocktail(m):
-    return PAIRS * mass_spectrum(simulate.load_card(data_path("cards/na60_mock.toml")), m)
+    return PAIRS * mass_spectrum(mock.load_card(data_path("cards/na60_mock.toml")), m)
 
 
 def other(m):

@@ -9,6 +9,8 @@ from gammastar.core import constants
 from gammastar.core.constants import M_MU
 from gammastar.core.data import data_path
 from gammastar.core.errors import InputFileError, PhysicsError, SteeringError
+from gammastar.mock.card import load_card
+from gammastar.mock.cocktail import mass_spectrum
 from gammastar.physics.bremsstrahlung import preset
 from gammastar.physics.kroll_wada import dark_photon_rate
 from gammastar.physics.mesons import Decay, MesonTable, beam_frame, dark_photon_branching
@@ -22,8 +24,6 @@ from gammastar.predict.channels.theory import (
     VectorMixing,
 )
 from gammastar.predict.channels.virtual_photon import VirtualPhoton
-from gammastar.simulate.card_file import load_card
-from gammastar.simulate.cocktail import mass_spectrum
 from gammastar.testing import check_channel
 
 TABLE = MesonTable.read(data_path("measurements/mesons_400gev.toml"))

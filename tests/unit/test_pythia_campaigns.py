@@ -12,7 +12,7 @@ import pytest
 from gammastar.config import Steering
 from gammastar.core import constants
 from gammastar.core.data import data_path
-from gammastar.simulate import load_card
+from gammastar.mock import load_card
 
 FOLDER = Path(__file__).resolve().parents[2] / "analysis" / "na60_dimuon"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gammastar import simulate
+from gammastar import mock
 from gammastar.core.data import data_path
 from gammastar.core.errors import UserError
 from gammastar.core.rng import stream
@@ -15,7 +15,7 @@ EDGES = np.array([0.25, 0.45, 0.65, 0.85, 1.05])
 
 
 def points(card, n, seed):
-    pairs = simulate.generate_pairs(card, n, stream(seed, "trend"))
+    pairs = mock.generate_pairs(card, n, stream(seed, "trend"))
     return np.stack([pairs.mass, pairs.pt, pairs.energy], axis=1), pairs.weight
 
 
@@ -32,7 +32,7 @@ def cut(sample, mask):
 
 @pytest.fixture(scope="module")
 def samples():
-    card = simulate.load_card(data_path("cards/na60_mock.toml"))
+    card = mock.load_card(data_path("cards/na60_mock.toml"))
     prior = card.priors["varied"].model_copy(update={"yields": {}, "y_width": 1.3})
     other = card.model_copy(update={"priors": {"used": prior}}).with_prior("used")
     return points(card, 200_000, 1), points(other, 400_000, 2), card.beam.energy

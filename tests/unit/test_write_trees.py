@@ -10,8 +10,8 @@ import uproot
 
 from gammastar.core.data import data_path
 from gammastar.core.errors import StoreError, UserError
+from gammastar.mock import load_card, simulate_events
 from gammastar.read import Schema, open_events
-from gammastar.simulate import load_card, simulate_events
 from gammastar.store.events import tree_writer, write_tree
 
 CARD = load_card(data_path("cards/na60_mock.toml"))

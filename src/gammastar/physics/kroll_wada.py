@@ -17,6 +17,7 @@ __all__ = [
     "kappa",
     "lepton_factor",
     "pseudoscalar_dalitz",
+    "radiated",
     "vector_dalitz",
 ]
 
@@ -169,3 +170,34 @@ def dark_photon_rate(dn_dm: npt.ArrayLike, mass: npt.ArrayLike, m_lepton: float)
         )
         raise PhysicsError(msg)
     return 0.5 * mass * np.asarray(dn_dm, dtype=np.float64) / kappa(mass, m_lepton)
+
+
+def radiated(mass: FloatArray, lepton: float, rng: np.random.Generator) -> FloatArray:
+    """Draw the fraction of its momentum that each lepton keeps after final-state radiation, shape (2, n).
+
+    Parameters
+    ----------
+    mass : NDArray, shape (n,)
+        Of the virtual photon [GeV].
+    lepton : float
+        Mass of the lepton [GeV].
+    rng : numpy.random.Generator
+
+    Notes
+    -----
+    Leading logarithms, all orders in soft photons: D(z) = (β/2)(1 − z)^{β/2 − 1}(1 + z²)/2, normalised, with
+    β = (2α/π)[ln(m²/m_l²) − 1] (E. A. Kuraev and V. S. Fadin, Sov. J. Nucl. Phys. 41 (1985) 466). Photons
+    go along the lepton; a photon added to its lepton gives the lepton before radiation.
+    """
+    beta = 2.0 * ALPHA / np.pi * np.maximum(2.0 * np.log(mass / lepton) - 1.0, 0.0)
+    beta = np.broadcast_to(np.maximum(beta, 1e-12), (2, len(mass)))
+    kept = np.ones((2, len(mass)))
+    open_ = np.ones((2, len(mass)), dtype=np.bool_)
+    while open_.any():
+        count = int(open_.sum())
+        z = 1.0 - rng.random(count) ** (2.0 / beta[open_])
+        good = rng.random(count) < 0.5 * (1.0 + z**2)
+        where = np.flatnonzero(open_)
+        kept.flat[where[good]] = z[good]
+        open_.flat[where[good]] = False
+    return kept

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gammastar import config, read, select, simulate, subtract
+from gammastar import config, mock, read, select, subtract
 from gammastar.config.measured import Charm, CorrectionSection
 from gammastar.core.axes import MASS, variable
 from gammastar.core.constants import mass as particle_mass
@@ -191,8 +191,8 @@ def _charm_template(ctx: Context, charm: Charm) -> Pairs:
         msg = "subtract.charm.template = 'simulation' needs [simulate]; give files of simulated charm instead"
         raise SteeringError(msg)
     ctx.tell("subtract", None, "MOCK open charm")
-    card = simulate.load_card(shipped(section.card, ctx.base, "cards"))
-    events = simulate.simulate_events(card, charm.n_template, kind="charm", seed=ctx.seed + 2)
+    card = mock.load_card(shipped(section.card, ctx.base, "cards"))
+    events = mock.simulate_events(card, charm.n_template, kind="charm", seed=ctx.seed + 2)
     path: Path = ctx.folder / "input" / "mock_charm.root"
     write_tree(path, {"events": events.branches, "meta": events.meta_branches()})
     ctx.book.enter({path: file_sha256(path)})

@@ -202,7 +202,7 @@ def _tried(where: str, make: Callable[[], Any]) -> tuple[Any, list[Finding]]:
 
 def _card(look: Look) -> Findings:
     """Load the card of the mock data; what it needs must be installed."""
-    from gammastar.simulate import load_card
+    from gammastar.mock import load_card
 
     section = look.steering.simulate
     if section is None:

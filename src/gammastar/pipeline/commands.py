@@ -50,10 +50,10 @@ def simulate_file(
     tell : callable, optional
         Progress.
     **options
-        Those of `simulate.simulate_events` (kind, prior, pairing, engine, workers), ``compression`` and
+        Those of `mock.simulate_events` (kind, prior, pairing, engine, workers), ``compression`` and
         ``layout`` of the file.
     """
-    from gammastar import simulate
+    from gammastar import mock
     from gammastar.pipeline import simulating
 
     start = time.perf_counter()
@@ -62,7 +62,7 @@ def simulate_file(
     if cache is None and not resume:
         sweep(folder, "blocks")
     written = {key: options.pop(key) for key in ("compression", "layout") if key in options}
-    blocks = simulate.simulate_blocks(
+    blocks = mock.simulate_blocks(
         loaded, n, seed=seed, cache=folder, progress=_progress(tell, output), **options
     )
     meta = simulating.write_blocks(output, blocks, **written)

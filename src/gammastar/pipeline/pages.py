@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from gammastar import report, simulate
+from gammastar import mock, report
 from gammastar.pipeline.context import Context, shipped
 from gammastar.pipeline.limits import limits_of
 from gammastar.pipeline.producing import model_of
@@ -28,7 +28,7 @@ def _placeholders(ctx: Context) -> list[str]:
     section = ctx.steering.simulate
     if section is None:
         return []
-    return placeholders(simulate.load_card(shipped(section.card, ctx.base, "cards")))
+    return placeholders(mock.load_card(shipped(section.card, ctx.base, "cards")))
 
 
 def _sections(ctx: Context, made: Products) -> list[report.Section]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gammastar import report, simulate
+from gammastar import mock, report
 from gammastar import spectrum as normalised
 from gammastar.core.axes import ENERGY, MASS
 from gammastar.core.records import FloatArray, Response, Spectrum
@@ -24,9 +24,9 @@ def true_mass_spectrum(ctx: Context, edges: FloatArray) -> FloatArray | None:
     section = ctx.steering.simulate
     if section is None:
         return None
-    card = simulate.load_card(shipped(section.card, ctx.base, "cards"))
+    card = mock.load_card(shipped(section.card, ctx.base, "cards"))
     fine = np.linspace(edges[:-1], edges[1:], 401, axis=1)
-    return np.asarray(np.trapezoid(simulate.mass_spectrum(card, fine), fine, axis=1), dtype=np.float64)
+    return np.asarray(np.trapezoid(mock.mass_spectrum(card, fine), fine, axis=1), dtype=np.float64)
 
 
 def uncertainties(arrays: Arrays) -> list[report.Table]:

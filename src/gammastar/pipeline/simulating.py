@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gammastar import simulate
+from gammastar import mock
 from gammastar.core.errors import SteeringError
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context, shipped
@@ -25,7 +25,7 @@ N_R_FACTOR = 100_000  # generated events for R, where the engine is Pythia
 
 def write_blocks(
     path: Path,
-    blocks: Iterable[simulate.SimulatedEvents],
+    blocks: Iterable[mock.SimulatedEvents],
     *,
     compression: Compression = "zstd",
     layout: Layout = "ttree",
@@ -38,30 +38,30 @@ def write_blocks(
     path : Path
         Opened before the first block is made: a place that cannot be written costs no time.
     blocks : iterable of SimulatedEvents
-        From `simulate.simulate_blocks`.
+        From `mock.simulate_blocks`.
     compression, layout
         As `store.events.tree_writer`.
     shared_engine : bool
-        As `simulate.combined_meta`.
+        As `mock.combined_meta`.
 
     Returns
     -------
     dict
         The record of the sample, with ``content_sha256``, the digest of branches and record.
     """
-    digest, metas = simulate.ContentDigest(), []
+    digest, metas = mock.ContentDigest(), []
     with tree_writer(path, compression=compression, layout=layout) as file:
         for block in blocks:
             file.extend("events", block.branches)
             digest.update(block.branches)
             metas.append(block.meta)
-        meta = simulate.combined_meta(metas, shared_engine=shared_engine)
+        meta = mock.combined_meta(metas, shared_engine=shared_engine)
         meta["content_sha256"] = digest.hexdigest(meta)
-        file.extend("meta", simulate.SimulatedEvents({}, meta).meta_branches())
+        file.extend("meta", mock.SimulatedEvents({}, meta).meta_branches())
     return meta
 
 
-def tuned(name: str, base: Path, seed: int) -> tuple[simulate.Card, dict[Path, str], list[str]]:
+def tuned(name: str, base: Path, seed: int) -> tuple[mock.Card, dict[Path, str], list[str]]:
     """Return a card, its yields fitted to the spectrum that its section ``[tuning]`` names.
 
     Parameters
@@ -81,14 +81,14 @@ def tuned(name: str, base: Path, seed: int) -> tuple[simulate.Card, dict[Path, s
         What the fit found.
     """
     path = shipped(name, base, "cards")
-    card = simulate.load_card(path)
+    card = mock.load_card(path)
     if card.tuning is None:
         return card, {}, []
     file, _, inner = card.tuning.spectrum.partition(":")
     source = path.parent / file
     edges, counts = read_histogram(source, inner or None)
     given = {key: (known.factor, known.error) for key, known in card.tuning.constraints.items()}
-    result, fit = simulate.tune_card(
+    result, fit = mock.tune_card(
         *(card, edges, counts, card.tuning.pot), constraints=given, n=card.tuning.n, seed=seed
     )
     factors = ", ".join(
@@ -98,7 +98,7 @@ def tuned(name: str, base: Path, seed: int) -> tuple[simulate.Card, dict[Path, s
     return result, {source: file_sha256(source)}, [note]
 
 
-def placeholders(card: simulate.Card) -> list[str]:
+def placeholders(card: mock.Card) -> list[str]:
     """Return the placeholders of a card, grouped by what stands in for a source."""
     groups: dict[str, list[str]] = {}
     for key, found in sorted(card.provenance.items()):
@@ -125,7 +125,7 @@ def simulate_stage(ctx: Context) -> Arrays:
         common: Any = {"pairing": section.pairing, "workers": min(os.cpu_count() or 1, 4), "cache": kept}
         sizes = {"data": section.n_pairs, "response": section.n_response}
         for name, n in sizes.items():
-            blocks = simulate.simulate_blocks(
+            blocks = mock.simulate_blocks(
                 card,
                 n,
                 kind="data" if name == "data" else "mc",
@@ -142,9 +142,9 @@ def simulate_stage(ctx: Context) -> Arrays:
                 f"{name}_pot": np.array(meta["N_POT"]),
             }
         ctx.tell("simulate", None, "charge ratio R of simulated combinatorial pairs")
-        combinatorial = simulate.simulate_events(
+        combinatorial = mock.simulate_events(
             card,
-            min(section.n_pairs, simulate.BLOCK),
+            min(section.n_pairs, mock.BLOCK),
             kind="background",
             engine=section.engine,
             n_events=N_R_FACTOR,

@@ -10,10 +10,10 @@ from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import SteeringError
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import FloatArray
+from gammastar.physics.kroll_wada import radiated as radiated_shares
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context
 from gammastar.pipeline.stored_truth import View
-from gammastar.simulate.angles import radiated as radiated_shares
 
 __all__ = ["asked_shifts", "lepton_mass", "radiated"]
 

@@ -21,6 +21,7 @@ from gammastar import flow, infer
 from gammastar.accept.tracking import load_spectrometer
 from gammastar.core.data import data_path
 from gammastar.core.rng import stream
+from gammastar.mock import load_card
 from gammastar.physics.detector import load_detector
 from gammastar.physics.mesons import MesonTable
 from gammastar.physics.millicharge_detector import load_millicharge_detector
@@ -29,7 +30,6 @@ from gammastar.pipeline.commands import show_results, verify_results
 from gammastar.pipeline.record import kept_steering
 from gammastar.read import load_schema
 from gammastar.report.existing import read_limit
-from gammastar.simulate import load_card
 from gammastar.store.filesets import read_fileset
 from gammastar.store.manifest import digest, file_sha256, read_manifest, write_json, write_manifest
 from gammastar.store.records import read_spectrum

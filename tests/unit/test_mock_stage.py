@@ -11,8 +11,8 @@ import uproot
 from gammastar import pipeline
 from gammastar.core.data import data_path
 from gammastar.core.errors import SteeringError, UserError
-from gammastar.simulate import blocks as blocks_module
-from gammastar.simulate import load_card, mass_templates
+from gammastar.mock import blocks as blocks_module
+from gammastar.mock import load_card, mass_templates
 from gammastar.store.manifest import read_json
 
 SCHEMA = Path(__file__).parents[2] / "analysis" / "na60_dimuon" / "schema.toml"

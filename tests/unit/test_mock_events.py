@@ -7,7 +7,7 @@ import uproot
 
 from gammastar.core.constants import M_MU
 from gammastar.core.data import data_path
-from gammastar.simulate import efficiency, load_card, measured_r, mode_rates, normalisation, simulate_events
+from gammastar.mock import efficiency, load_card, measured_r, mode_rates, normalisation, simulate_events
 from gammastar.store.events import write_tree
 
 CARD = load_card(data_path("cards/na60_mock.toml"))

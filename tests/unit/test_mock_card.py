@@ -8,9 +8,9 @@ import pytest
 from gammastar.core.constants import branching
 from gammastar.core.data import data_path
 from gammastar.core.errors import InputFileError, PhysicsError, SteeringError
-from gammastar.simulate import load_card, measured_r, normalisation, simulate_events
-from gammastar.simulate.cocktail import mass_density
-from gammastar.simulate.combinatorial import like_sign_ratio
+from gammastar.mock import load_card, measured_r, normalisation, simulate_events
+from gammastar.mock.cocktail import mass_density
+from gammastar.mock.combinatorial import like_sign_ratio
 
 PATH = data_path("cards/na60_mock.toml")
 TEXT = PATH.read_text(encoding="utf-8")

@@ -7,8 +7,8 @@ import pytest
 from gammastar.core.constants import M_MU
 from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError
-from gammastar.simulate import load_card, simulate_events, tune_card
-from gammastar.simulate.species import _opposite
+from gammastar.mock import load_card, simulate_events, tune_card
+from gammastar.mock.tuning import _opposite
 
 CARD = load_card(data_path("cards/na60_mock.toml"))
 

@@ -10,13 +10,11 @@ import numpy.typing as npt
 
 from gammastar.core.constants import LEPTON_MASS, M_MU
 from gammastar.core.records import BoolArray, FloatArray
-from gammastar.simulate.card import Card
-from gammastar.simulate.charm import CharmPairs
-from gammastar.simulate.combinatorial import DecayMuons, MuonPairs
-from gammastar.simulate.detector import accepted, efficiency, pair_kinematics
-from gammastar.simulate.in_flight import decay_depth
-from gammastar.simulate.spectrometer import recorded_share
-from gammastar.simulate.toy import Dimuons
+from gammastar.mock.card import Card
+from gammastar.mock.charm import CharmPairs
+from gammastar.mock.cocktail import Dimuons
+from gammastar.mock.combinatorial import DecayMuons, MuonPairs, decay_depth
+from gammastar.mock.spectrometer import accepted, efficiency, pair_kinematics, recorded_share
 
 __all__ = [
     "COMBINATORIAL",

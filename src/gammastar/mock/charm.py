@@ -12,12 +12,11 @@ from gammastar.core import constants
 from gammastar.core.constants import LEPTON_MASS, M_PROTON
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
+from gammastar.mock.card import Card, Charm, CharmHadron
+from gammastar.mock.cocktail import Dimuons, beam_kinematics, momentum, rapidity_limit, sample_pt
+from gammastar.mock.spectrometer import pair_kinematics
 from gammastar.physics.decays import daughter
 from gammastar.physics.polarisation import cosine
-from gammastar.simulate.card import Card
-from gammastar.simulate.card_parts import Charm, CharmHadron
-from gammastar.simulate.detector import pair_kinematics
-from gammastar.simulate.toy import Dimuons, beam_kinematics, momentum, rapidity_limit, sample_pt
 
 __all__ = ["CharmPairs", "charm_rate", "decay_charm", "generate_charm", "semileptonic"]
 

@@ -7,9 +7,8 @@ import pytest
 from gammastar.core.constants import ALPHA, M_E, M_MU, branching
 from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError, SteeringError
-from gammastar.simulate import (
+from gammastar.mock import (
     accepted,
-    fit_pt,
     fit_yields,
     generate_pairs,
     load_card,
@@ -17,10 +16,11 @@ from gammastar.simulate import (
     mode_rates,
     simulate_events,
 )
-from gammastar.simulate.angles import polarised_decay, radiated, sample_angles
-from gammastar.simulate.card_parts import Polarisation
-from gammastar.simulate.spectrometer import fired, vertex_z
-from gammastar.simulate.toy import momentum, sample_pt
+from gammastar.mock.card import Polarisation
+from gammastar.mock.cocktail import momentum, polarised_decay, sample_angles, sample_pt
+from gammastar.mock.engines import fit_pt
+from gammastar.mock.spectrometer import fired, vertex_z
+from gammastar.physics.kroll_wada import radiated
 
 CARD = load_card(data_path("cards/na60_mock.toml"))
 FULL = load_card(data_path("cards/na60_full.toml"))

@@ -1,0 +1,45 @@
+"""Mock dimuon samples: meson cocktail, combinatorial background, a parametrised spectrometer.
+
+Everything here makes MOCK data; no sample is a measurement.
+"""
+
+from __future__ import annotations
+
+from gammastar.mock.blocks import BLOCK, simulate_blocks, simulate_events
+from gammastar.mock.card import Card, load_card
+from gammastar.mock.charm import charm_rate, generate_charm
+from gammastar.mock.cocktail import generate_pairs, mass_density, mass_spectrum, mode_rates
+from gammastar.mock.combinatorial import measured_r
+from gammastar.mock.engines import PythiaEngine, ToyEngine, pythia_engine
+from gammastar.mock.exposure import normalisation
+from gammastar.mock.ntuple import ContentDigest, SimulatedEvents, combined_meta
+from gammastar.mock.spectrometer import accepted, efficiency, pair_kinematics
+from gammastar.mock.tuning import fit_yields, mass_templates, tune_card
+
+__all__ = [  # noqa: RUF022 - in the order in which one uses them
+    "load_card",
+    "Card",
+    "mass_templates",
+    "fit_yields",
+    "tune_card",
+    "ToyEngine",
+    "PythiaEngine",
+    "pythia_engine",
+    "simulate_events",
+    "simulate_blocks",
+    "BLOCK",
+    "SimulatedEvents",
+    "ContentDigest",
+    "combined_meta",
+    "generate_pairs",
+    "mode_rates",
+    "mass_density",
+    "mass_spectrum",
+    "generate_charm",
+    "charm_rate",
+    "normalisation",
+    "measured_r",
+    "accepted",
+    "efficiency",
+    "pair_kinematics",
+]

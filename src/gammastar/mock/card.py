@@ -1,0 +1,563 @@
+"""The input card of the mock: TOML in which every number carries a tag and a source, or names a decay."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from gammastar.core.constants import BRANCHING, EDITION, branching
+from gammastar.core.documents import from_toml, sources_of
+from gammastar.core.errors import InputFileError, PhysicsError, SteeringError
+
+__all__ = [
+    "Background",
+    "Beam",
+    "Card",
+    "Charm",
+    "CharmHadron",
+    "Continuum",
+    "DetectorCard",
+    "Efficiency",
+    "Hadron",
+    "Knowledge",
+    "Meson",
+    "Mode",
+    "Part",
+    "Piece",
+    "Polarisation",
+    "Prior",
+    "Provenance",
+    "PythiaCard",
+    "RunCard",
+    "Spectrometer",
+    "Target",
+    "Trigger",
+    "Tuning",
+    "load_card",
+]
+
+# keys that a card need not have, with what stands for their absence
+OPTIONAL = {
+    "lepton": "mu",
+    "radiation": False,
+    **dict.fromkeys(("charm", "pythia", "spectrometer", "tuning")),
+}
+OPTIONAL_MODE = {"polarisation": None, "continuum": None}
+OPTIONAL_DETECTOR = {"sextants": 1, "coil": 0.0, "pt_min": 0.0}
+OPTIONAL_TARGET = {"profile": "uniform", "pieces": None}
+TAGS = ("published", "derived", "placeholder")
+# identification codes and choices, not measurements
+LABELS = frozenset({"pdg", "process", "index", "bit", "prescale", "muons", "sextants"})
+FRACTIONS = frozenset({"branching", "branching_photon"})  # a decay's name stands for its number in the table
+
+
+class Part(BaseModel):
+    """A part of a card: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
+
+
+class CharmHadron(Part):
+    """A charmed hadron: share among charmed hadrons, cτ [m], BR to a lepton, masses it recoils against [GeV].
+
+    `heavy_share` of the semileptonic decays have the recoil `heavy_recoil` (K*, φ), the others `recoil`.
+    """
+
+    pdg: int
+    share: float = Field(ge=0, le=1)
+    ctau: float = Field(gt=0)
+    branching: float = Field(ge=0, le=1)
+    recoil: float = Field(ge=0)
+    heavy_recoil: float = Field(ge=0)
+    heavy_share: float = Field(ge=0, le=1)
+
+
+class Charm(Part):
+    """Open charm: cross section per nucleon [b], A^`a_power`, kinematics of the hadrons.
+
+    dN/dpt ∝ pt (1 + (pt/p0)²)^−n; dN/dy* ∝ (1 − (y*/y_max)²)^`y_power` inside the kinematic limit; azimuths
+    of the two hadrons von Mises about back-to-back with concentration `back_to_back`.
+    """
+
+    process: int = Field(default=9, ge=0, le=127)
+    enabled: bool = True
+    cross_section: float = Field(gt=0)
+    a_power: float = Field(gt=0)
+    p0: float = Field(gt=0)
+    n: float = Field(gt=2)
+    y_power: float = Field(ge=0)
+    back_to_back: float = Field(ge=0)
+    pole_mass: float = Field(gt=1.9)
+    hadrons: dict[str, CharmHadron]
+
+    @model_validator(mode="after")
+    def _some_hadron(self) -> Charm:
+        if not sum(h.share * h.branching for h in self.hadrons.values()) > 0:
+            msg = "charm.hadrons: none decays to leptons (share × branching = 0)"
+            raise ValueError(msg)
+        return self
+
+
+class Continuum(Part):
+    """A mass continuum dN/dm ∝ m^−`power` (1 − m/√s)^`end` between `low` and `high` [GeV] (Drell-Yan)."""
+
+    low: float = Field(gt=0)
+    high: float = Field(gt=0)
+    power: float
+    end: float = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Continuum:
+        if not self.low < self.high:
+            msg = f"low = {self.low!r} must lie below high = {self.high!r}"
+            raise ValueError(msg)
+        return self
+
+
+class Polarisation(Part):
+    """Angular coefficients of dN/dΩ ∝ 1 + λθ cos²θ + λφ sin²θ cos 2φ + λθφ sin 2θ cos φ, and their frame."""
+
+    theta: float = Field(default=0.0, ge=-1, le=1)
+    phi: float = Field(default=0.0, ge=-1, le=1)
+    theta_phi: float = Field(default=0.0, ge=-1, le=1)
+    frame: Literal["helicity", "collins_soper", "laboratory"] = "collins_soper"
+
+    @model_validator(mode="after")
+    def _positive(self) -> Polarisation:
+        if self.lowest < -1e-9:
+            msg = f"the angular distribution becomes negative ({self.lowest:.3g}) for these coefficients"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def lowest(self) -> float:
+        """Smallest value of the distribution: the least eigenvalue of a quadratic form on the sphere."""
+        import numpy as np
+
+        form = np.array(
+            [
+                [1.0 + self.phi, 0.0, self.theta_phi],
+                [0.0, 1.0 - self.phi, 0.0],
+                [self.theta_phi, 0.0, 1.0 + self.theta],
+            ]
+        )
+        return float(np.linalg.eigvalsh(form)[0])
+
+    @property
+    def highest(self) -> float:
+        """Largest value of the distribution, or a little above it."""
+        return 1.0 + max(abs(self.theta), abs(self.phi)) + abs(self.theta_phi)
+
+
+class PythiaCard(Part):
+    """How the engine "pythia" is used.
+
+    `system`: collisions of "pp" or "pPb" (Angantyr). `normalisation`: yields of the card, or those of the
+    generator times `species`. `pt`: spectra of the generator, or reweighted to the card's p₀ and n. `reuse`:
+    decays of one meson on average.
+    """
+
+    system: Literal["pp", "pPb"] = "pp"
+    normalisation: Literal["card", "generator"] = "card"
+    pt: Literal["generator", "card"] = "generator"
+    reuse: float = Field(default=3.0, gt=0)
+    species: dict[str, float] = Field(default_factory=dict)
+    settings: tuple[str, ...] = ()
+
+
+class Knowledge(Part):
+    """Gaussian knowledge of the factor on one source of a fitted spectrum."""
+
+    factor: float = Field(ge=0)
+    error: float = Field(gt=0)
+
+
+class Tuning(Part):
+    """Yields fitted to a measured mass spectrum of opposite-sign pairs, background included.
+
+    `spectrum`: ``file.csv`` (columns low, high, entries) or ``file.root:name``, beside the card; `pot`:
+    protons on target of the measurement; `n`: simulated dimuons of the templates; `constraints`: by mode,
+    ``combinatorial`` or ``charm``.
+    """
+
+    spectrum: str
+    pot: float = Field(gt=0)
+    n: int = Field(default=200_000, gt=0)
+    constraints: dict[str, Knowledge] = Field(default_factory=dict)
+
+
+class Piece(Part):
+    """One of several targets: index in the ntuple, place [cm] and share of the interactions."""
+
+    index: int
+    z: float
+    share: float = Field(gt=0)
+
+
+class Trigger(Part):
+    """A trigger: its bit, the factor of its prescale, and what it asks of the muons."""
+
+    bit: int = Field(ge=0, le=31)
+    prescale: int = Field(default=1, ge=1)
+    muons: int = Field(default=2, ge=1)
+    different_sextants: bool = False
+    charge: Literal["any", "opposite", "like"] = "any"
+
+
+class Spectrometer(Part):
+    """Quantities that a selection cuts on: sextants, hits, χ² of track and match, offsets.
+
+    Resolution of the offset [µm]: √(a² + (b/p)²). Muons of decays in flight have `kink` times wider offsets
+    and χ². `tracks`: mean number of other tracks at the vertex.
+    """
+
+    planes: int = Field(ge=3)
+    stations: int = Field(ge=2)
+    hit_efficiency: float = Field(gt=0, le=1)
+    offset_constant: float = Field(gt=0)
+    offset_scattering: float = Field(ge=0)
+    kink: float = Field(ge=1)
+    tracks: float = Field(ge=0)
+    pot_per_burst: float = Field(gt=0)
+    triggers: dict[str, Trigger]
+
+
+class Provenance(NamedTuple):
+    """Where a number of the card comes from."""
+
+    tag: str
+    source: str
+
+
+class Beam(Part):
+    """Proton beam: energy [GeV]."""
+
+    energy: float = Field(gt=1.0)
+
+
+class Target(Part):
+    """Target: atomic numbers, thickness in interaction lengths, inelastic cross section [b].
+
+    `z_size` is its length [cm]; `profile` the depth of the interactions: uniform, or attenuated as a beam is
+    in a thick target. `pieces`: several targets one behind the other.
+    """
+
+    name: str
+    index: int
+    a: float = Field(gt=0)
+    z: float = Field(gt=0)
+    thickness: float = Field(gt=0)
+    sigma_inel: float = Field(gt=0)
+    z_size: float = Field(ge=0)
+    profile: Literal["uniform", "attenuated"] = "uniform"
+    pieces: dict[str, Piece] | None = None
+
+    @property
+    def interactions(self) -> float:
+        """Inelastic interactions per proton: the thickness if it is thin, 1 − exp(−thickness) otherwise."""
+        return self.thickness if self.profile == "uniform" else -math.expm1(-self.thickness)
+
+
+class RunCard(Part):
+    """Default size of a data-like sample, and of a burst in recorded events."""
+
+    n_pairs: int = Field(gt=0)
+    events_per_burst: int = Field(gt=0)
+
+
+class Meson(Part):
+    """A meson species: yield per interaction and kinematics.
+
+    dN/dpt ∝ pt (1 + (pt/p0)²)^−n; y* Gaussian of standard deviation `y_width`, inside the kinematic limit.
+    """
+
+    pdg: int
+    multiplicity: float = Field(ge=0)
+    a_factor: float = Field(gt=0)
+    p0: float = Field(gt=0)
+    n: float = Field(gt=2)
+    y_width: float = Field(gt=0)
+
+
+class Mode(Part):
+    """A decay of a meson to a virtual photon, with its process code in the ntuple."""
+
+    meson: str
+    process: int = Field(ge=0, le=127)
+    kind: Literal["pseudoscalar_dalitz", "vector_dalitz", "breit_wigner", "narrow", "rho", "continuum"]
+    branching: float = Field(ge=0)
+    enabled: bool = True
+    form_factor: Literal["pointlike", "eta2", "omega2", "eta_prime2", "pi0_2"] = "pointlike"
+    normalisation: Literal["branching", "form_factor"] = "branching"
+    branching_photon: float | None = None
+    temperature: float | None = None
+    polarisation: Polarisation | None = None
+    continuum: Continuum | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Mode:
+        if self.kind == "rho" and self.temperature is None:
+            msg = "kind 'rho' needs the key 'temperature'"
+            raise ValueError(msg)
+        if (self.kind == "continuum") != (self.continuum is not None):
+            msg = "kind 'continuum' and the section 'continuum' belong together"
+            raise ValueError(msg)
+        if self.polarisation is not None and self.kind.endswith("dalitz"):
+            msg = (
+                "polarisation: the photon of a Dalitz decay is transverse about its flight; leave the key out"
+            )
+            raise ValueError(msg)
+        if self.normalisation == "form_factor" and self.branching_photon is None:
+            msg = "normalisation 'form_factor' needs the key 'branching_photon'"
+            raise ValueError(msg)
+        return self
+
+
+class DetectorCard(Part):
+    """Lepton acceptance [GeV, rad] and resolution (relative momentum, angle per plane [rad]).
+
+    A muon closer than `coil` [rad] to the border of a magnet's sector is lost. `pt_min` [GeV].
+    """
+
+    e_min: float = Field(ge=0)
+    theta_min: float = Field(ge=0)
+    theta_max: float = Field(gt=0)
+    sigma_p: float = Field(ge=0)
+    sigma_theta: float = Field(ge=0)
+    sextants: int = Field(default=1, ge=1)
+    coil: float = Field(default=0.0, ge=0)
+    pt_min: float = Field(default=0.0, ge=0)
+
+
+class Efficiency(Part):
+    """Trigger and reconstruction efficiency of a muon pair; see `mock.spectrometer.efficiency`."""
+
+    plateau: float = Field(gt=0, le=1)
+    soft_depth: float = Field(ge=0, lt=1)
+    soft_scale: float = Field(gt=0)
+    energy_half: float = Field(ge=0)
+    energy_width: float = Field(gt=0)
+
+
+class Hadron(Part):
+    """A charged hadron that decays to μν: kinematics as `Meson`, share among charged hadrons."""
+
+    pdg: int
+    share: float = Field(ge=0, le=1)
+    p0: float = Field(gt=0)
+    n: float = Field(gt=2)
+    y_width: float = Field(gt=0)
+    branching: float = Field(ge=0, le=1)
+    ctau: float = Field(gt=0)
+
+
+class Background(Part):
+    """Combinatorial background: charge-balanced clusters of charged hadrons that decay in flight."""
+
+    fraction: float = Field(ge=0, lt=1)
+    clusters: float = Field(gt=0)
+    nbd_k: float = Field(gt=0)
+    cluster_y_width: float = Field(gt=0)
+    positive_excess: float = Field(ge=0)
+    decay_length: float = Field(gt=0)
+    third_muon_factor: float = Field(ge=0)
+    hadrons: dict[str, Hadron]
+
+
+class Prior(Part):
+    """Factors that turn the card into another one, for simulation that differs from the data."""
+
+    p0: float = Field(gt=0)
+    y_width: float = Field(gt=0)
+    yields: dict[str, float]
+
+
+class Card(Part):
+    """A complete description of a mock sample; `provenance` maps each number's key to tag and source."""
+
+    name: str
+    beam: Beam
+    target: Target
+    run: RunCard
+    mesons: dict[str, Meson]
+    modes: dict[str, Mode]
+    detector: DetectorCard
+    efficiency: Efficiency
+    background: Background
+    priors: dict[str, Prior]
+    lepton: Literal["mu", "e"] = "mu"
+    charm: Charm | None = None
+    pythia: PythiaCard | None = None
+    spectrometer: Spectrometer | None = None
+    tuning: Tuning | None = None
+    radiation: bool = False
+    provenance: dict[str, Provenance] = Field(default_factory=dict, repr=False)
+
+    @model_validator(mode="after")
+    def _mesons_exist(self) -> Card:
+        for key, mode in self.modes.items():
+            if mode.meson not in self.mesons:
+                msg = f"modes.{key}.meson = {mode.meson!r} is not among the mesons {sorted(self.mesons)}"
+                raise ValueError(msg)
+        if not any(mode.enabled for mode in self.modes.values()):
+            msg = "modes: none is enabled"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def has_charm(self) -> bool:
+        """Whether data-like samples hold open charm."""
+        return self.charm is not None and self.charm.enabled
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all values (without their sources); optional parts that are not used do not count."""
+        values = self.model_dump(mode="json", exclude={"provenance"})
+        parts: list[tuple[dict[str, Any], dict[str, Any]]] = [
+            (values, OPTIONAL),
+            (values["target"], OPTIONAL_TARGET),
+            (values["detector"], OPTIONAL_DETECTOR),
+            *((mode, OPTIONAL_MODE) for mode in values["modes"].values()),
+        ]
+        for part, optional in parts:
+            for key, default in optional.items():
+                if part[key] == default:
+                    del part[key]
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+    def with_prior(self, name: str) -> Card:
+        """Return the card under another prior: scaled p₀ and rapidity widths, other yields of the modes.
+
+        Parameters
+        ----------
+        name : str
+            ``"nominal"`` (this card) or a key of `priors`.
+
+        Raises
+        ------
+        SteeringError
+            If the card knows no such prior.
+        """
+        if name == "nominal":
+            return self
+        if name not in self.priors:
+            msg = f"prior {name!r} is not in the card; it has {['nominal', *sorted(self.priors)]}"
+            raise SteeringError(msg)
+        prior = self.priors[name]
+        mesons = {
+            key: meson.model_copy(
+                update={
+                    "p0": meson.p0 * prior.p0,
+                    "y_width": meson.y_width * prior.y_width,
+                }
+            )
+            for key, meson in self.mesons.items()
+        }
+        modes = {
+            key: mode.model_copy(
+                update={
+                    "branching": mode.branching * prior.yields.get(key, 1.0),
+                    "branching_photon": None
+                    if mode.branching_photon is None
+                    else mode.branching_photon * prior.yields.get(key, 1.0),
+                }
+            )
+            for key, mode in self.modes.items()
+        }
+        return self.model_copy(update={"name": f"{self.name} ({name})", "mesons": mesons, "modes": modes})
+
+
+def _untag(node: Any, key: str, sources: Mapping[str, str], found: dict[str, Provenance], path: Path) -> Any:
+    """Replace each {value, tag, source} by its value; record its provenance under its dotted key."""
+    if isinstance(node, dict):
+        if "value" in node:
+            if set(node) != {"value", "tag", "source"}:
+                msg = f"{path}: {key} has the keys {sorted(node)}; a number has exactly value, tag, source"
+                raise SteeringError(msg)
+            if not isinstance(node["tag"], str) or node["tag"] not in TAGS:
+                msg = f"{path}: {key}.tag = {node['tag']!r} is not one of {list(TAGS)}"
+                raise SteeringError(msg)
+            if not isinstance(node["source"], str) or node["source"] not in sources:
+                msg = f"{path}: {key}.source = {node['source']!r} is not in [sources]: {sorted(sources)}"
+                raise SteeringError(msg)
+            found[key] = Provenance(node["tag"], sources[node["source"]])
+            return node["value"]
+        return {
+            name: _untag(value, f"{key}.{name}" if key else name, sources, found, path)
+            for name, value in node.items()
+        }
+    if isinstance(node, str) and key.rpartition(".")[2] in FRACTIONS:
+        return _looked_up(node, key, found, path)
+    if isinstance(node, int | float) and not isinstance(node, bool) and key.rpartition(".")[2] not in LABELS:
+        msg = f"{path}: {key} = {node!r} has no source; write {{ value = …, tag = …, source = … }}"
+        raise SteeringError(msg)
+    return node
+
+
+def _looked_up(decay: str, key: str, found: dict[str, Provenance], path: Path) -> float:
+    """Return the branching fraction of a decay from `core.constants`, and record where it comes from."""
+    try:
+        value = branching(decay)
+    except PhysicsError as error:
+        msg = f"{path}: {key}: {error}"
+        raise SteeringError(msg) from error
+    found[key] = Provenance("published", f"{EDITION}, {BRANCHING[decay].source}: {decay}")
+    return value
+
+
+def load_card(path: str | Path) -> Card:
+    """Read and check a card.
+
+    Parameters
+    ----------
+    path : str or Path
+        TOML file; every number is a table ``{ value, tag, source }`` with the tag "published", "derived"
+        or "placeholder" and a key of the section ``[sources]``. A branching fraction may be the name of a
+        decay in `core.constants.BRANCHING`.
+
+    Returns
+    -------
+    Card
+
+    Raises
+    ------
+    InputFileError
+        If the file is missing or not TOML.
+    SteeringError
+        If a key is unknown, missing, out of range, or a number has no source; the message names the key.
+    """
+    path = Path(path)
+    try:
+        raw = from_toml(path)
+        sources = sources_of(raw)
+    except OSError as error:
+        msg = f"card {path}: cannot be read ({error.strerror}); give the path of a card (TOML)"
+        raise InputFileError(msg) from error
+    except ValueError as error:
+        msg = f"card {path}: not valid TOML: {error}"
+        raise InputFileError(msg) from error
+    raw.pop("sources", None)
+    found: dict[str, Provenance] = {}
+    values = _untag(raw, "", sources, found, path)
+    try:
+        return Card(**values, provenance=found)
+    except (ValidationError, TypeError) as error:
+        msg = f"card {path}: {_describe(error)}"
+        raise SteeringError(msg) from error
+
+
+def _describe(error: ValidationError | TypeError) -> str:
+    if isinstance(error, TypeError):
+        return f"{error}"
+    parts = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"])
+        reason = "unknown key" if item["type"] == "extra_forbidden" else item["msg"]
+        parts.append(f"{key}: {reason}" if key else reason)
+    return "; ".join(parts)

@@ -1,0 +1,543 @@
+"""The cocktail: rates and mass spectra of meson decays to lepton pairs, and the pairs of the toy engine.
+
+Mesons follow power laws in pt and Gaussians in rapidity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import ndtr, ndtri
+
+from gammastar.core import constants
+from gammastar.core.constants import LEPTON_MASS, M_MU, M_PI0, M_PI_CHARGED, M_PROTON
+from gammastar.core.errors import PhysicsError
+from gammastar.core.records import FloatArray
+from gammastar.mock.card import Card, Mode, Polarisation
+from gammastar.physics import form_factors
+from gammastar.physics.decays import daughter, lepton_cosine, lorentz, momentum_in_rest_frame
+from gammastar.physics.kroll_wada import FormFactor2, pseudoscalar_dalitz, radiated, vector_dalitz
+from gammastar.physics.line_shapes import RHO_MASS_MAX, breit_wigner, rho_mass_density
+
+__all__ = [
+    "MASS_MAX",
+    "Dimuons",
+    "Kinematics",
+    "beam_kinematics",
+    "boosted",
+    "dalitz_decay",
+    "generate_pairs",
+    "mass_density",
+    "mass_range",
+    "mass_spectrum",
+    "mode_rates",
+    "momentum",
+    "photon_leg",
+    "polarised_decay",
+    "rapidity_limit",
+    "sample_angles",
+    "sample_mass",
+    "sample_pt",
+    "toy_mesons",
+    "truncated_normal",
+]
+
+MASS_MAX = 1.5  # GeV: upper end of the Breit-Wigner tails
+SQRT_S = 27.43  # GeV: scale of the end of a continuum
+GRID = 6001  # points of the tabulated mass spectra
+FORM_FACTORS: Mapping[str, FormFactor2] = {
+    "pointlike": form_factors.pointlike,
+    "eta2": form_factors.eta2,
+    "omega2": form_factors.omega2,
+    "eta_prime2": form_factors.eta_prime2,
+    "pi0_2": form_factors.pi0_2,
+}
+Kinematics: TypeAlias = Callable[[Card, Mode, FloatArray, np.random.Generator], FloatArray]
+
+CHUNK = 100_000  # dimuons at a time: the work arrays stay in the cache
+
+
+def mass_range(mode: Mode, pdg: int, lepton: float = M_MU) -> tuple[float, float]:
+    """Return lowest and highest mass of the virtual photon [GeV]; `lepton` is the mass of the lepton."""
+    if mode.continuum is not None:
+        return mode.continuum.low, mode.continuum.high
+    parent = constants.mass(pdg)
+    if mode.kind == "pseudoscalar_dalitz":
+        return 2.0 * lepton, parent
+    if mode.kind == "vector_dalitz":
+        return 2.0 * lepton, parent - M_PI0
+    if mode.kind == "rho":
+        return 2.0 * M_PI_CHARGED, RHO_MASS_MAX
+    if mode.kind == "narrow":
+        return parent, parent
+    return 2.0 * lepton, MASS_MAX
+
+
+def _raw_density(mode: Mode, pdg: int, mass: FloatArray, lepton: float) -> FloatArray:
+    """Return dΓ/dm over the reference width for Dalitz decays, the line shape otherwise [GeV⁻¹]."""
+    if mode.continuum is not None:
+        return mass**-mode.continuum.power * (1.0 - mass / SQRT_S) ** mode.continuum.end
+    parent = constants.mass(pdg)
+    if mode.kind == "pseudoscalar_dalitz":
+        return 2.0 * mass * pseudoscalar_dalitz(mass**2, parent, lepton, FORM_FACTORS[mode.form_factor])
+    if mode.kind == "vector_dalitz":
+        return 2.0 * mass * vector_dalitz(mass**2, parent, M_PI0, lepton, FORM_FACTORS[mode.form_factor])
+    if mode.kind == "rho":
+        return rho_mass_density(mass, float(mode.temperature or 0.0), m_lepton=lepton)
+    return breit_wigner(mass, parent, constants.width(pdg))
+
+
+def _breit_wigner_limits(mode: Mode, pdg: int, lepton: float) -> tuple[float, float, float]:
+    """Return MΓ and the angles atan((m² − M²)/MΓ) at both ends of the range."""
+    pole, (low, high) = constants.mass(pdg), mass_range(mode, pdg, lepton)
+    scale = pole * constants.width(pdg)
+    return scale, float(np.arctan((low**2 - pole**2) / scale)), float(np.arctan((high**2 - pole**2) / scale))
+
+
+@lru_cache(maxsize=256)
+def _table(mode: Mode, pdg: int, lepton: float) -> tuple[FloatArray, FloatArray, float]:
+    """Return mass grid, cumulative distribution and integral of the spectrum of a mode."""
+    low, high = mass_range(mode, pdg, lepton)
+    # denser towards threshold, where the lepton factor rises as a square root, and 1/m for electrons
+    power = 1.5 if lepton > 0.01 else 4.0
+    grid = low + (high - low) * np.linspace(0.0, 1.0, GRID) ** power
+    density = _raw_density(mode, pdg, grid, lepton)
+    steps = 0.5 * (density[1:] + density[:-1]) * np.diff(grid)
+    total = float(np.sum(steps))
+    return grid, np.concatenate([[0.0], np.cumsum(steps)]) / total, total
+
+
+def mass_density(mode: Mode, pdg: int, mass: npt.ArrayLike, lepton: float = M_MU) -> FloatArray:
+    """Return the mass spectrum of one mode, normalised to one [GeV⁻¹].
+
+    Raises
+    ------
+    PhysicsError
+        For a mode of kind "narrow", which has no density.
+    """
+    if mode.kind == "narrow":
+        msg = f"mass_density: the mode of {mode.meson!r} is a line without width; it has no density"
+        raise PhysicsError(msg)
+    m = np.asarray(mass, dtype=np.float64)
+    low, high = mass_range(mode, pdg, lepton)
+    inside = (m > low) & (m < high)
+    safe = np.where(inside, m, 0.5 * (low + high))
+    if mode.kind == "breit_wigner":
+        _, first, last = _breit_wigner_limits(mode, pdg, lepton)
+        norm = (last - first) / np.pi
+    else:
+        norm = _table(mode, pdg, lepton)[2]
+    return np.where(inside, _raw_density(mode, pdg, safe, lepton) / norm, 0.0)
+
+
+def sample_mass(mode: Mode, pdg: int, n: int, rng: np.random.Generator, lepton: float = M_MU) -> FloatArray:
+    """Draw masses of the virtual photon by inversion, shape (n,) [GeV]."""
+    if mode.kind == "narrow":
+        return np.full(n, constants.mass(pdg))
+    u = rng.random(n)
+    if mode.kind == "breit_wigner":
+        scale, first, last = _breit_wigner_limits(mode, pdg, lepton)
+        square = constants.mass(pdg) ** 2 + scale * np.tan(first + u * (last - first))
+        low, high = mass_range(mode, pdg, lepton)
+        return np.asarray(np.sqrt(np.clip(square, low**2, high**2)), dtype=np.float64)
+    grid, cumulative, _ = _table(mode, pdg, lepton)
+    return np.interp(u, cumulative, grid)
+
+
+def mode_rates(card: Card) -> dict[str, float]:
+    """Return dimuons per inelastic interaction of every enabled mode, in full phase space.
+
+    Notes
+    -----
+    multiplicity × A-factor × branching fraction (Allison and Blinov, Eq. 9, without efficiency). With
+    ``normalisation = "form_factor"`` the branching fraction is that to real photons times the integral of
+    the Dalitz spectrum.
+    """
+    rates = {}
+    for key, mode in card.modes.items():
+        if not mode.enabled:
+            continue
+        meson = card.mesons[mode.meson]
+        branching = mode.branching
+        if mode.normalisation == "form_factor":
+            branching = (
+                float(mode.branching_photon or 0.0) * _table(mode, meson.pdg, LEPTON_MASS[card.lepton])[2]
+            )
+        rates[key] = meson.multiplicity * meson.a_factor * branching
+    return rates
+
+
+def mass_spectrum(card: Card, mass: npt.ArrayLike) -> FloatArray:
+    """Return dN(γ* → ll)/dm of the cocktail per proton on target, in full phase space [GeV⁻¹].
+
+    Lines without width (kind "narrow") are left out.
+
+    Parameters
+    ----------
+    card : Card
+    mass : array_like
+        [GeV]
+
+    Notes
+    -----
+    The exact spectrum that `generate_pairs` samples: the oracle for closure tests.
+    """
+    m = np.asarray(mass, dtype=np.float64)
+    total = np.zeros_like(m)
+    for key, rate in mode_rates(card).items():
+        mode = card.modes[key]
+        if mode.kind != "narrow":
+            pdg = card.mesons[mode.meson].pdg
+            total += rate * mass_density(mode, pdg, m, LEPTON_MASS[card.lepton])
+    return total * card.target.interactions
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dimuons:
+    """Virtual photons and their muons.
+
+    Attributes
+    ----------
+    process : NDArray of int8, shape (n,)
+        Process codes of the card.
+    mass, pt, energy : NDArray, shape (n,)
+        Of the virtual photon, in the laboratory [GeV].
+    plus, minus : NDArray, shape (4, n)
+        px, py, pz, E of the muons [GeV].
+    weight : NDArray, shape (n,)
+        Dimuons per proton on target.
+    kept : NDArray, shape (2, n)
+        Share of its momentum that each lepton kept after radiation; one without. `plus` and `minus` are
+        after radiation, momentum over `kept` is that of the Born level.
+    """
+
+    process: npt.NDArray[np.int8]
+    mass: FloatArray
+    pt: FloatArray
+    energy: FloatArray
+    plus: FloatArray
+    minus: FloatArray
+    weight: FloatArray
+    kept: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.mass)
+
+    @staticmethod
+    def concatenate(parts: list[Dimuons]) -> Dimuons:
+        """Return one sample from several."""
+        return Dimuons(
+            **{
+                f.name: np.concatenate([getattr(part, f.name) for part in parts], axis=-1)
+                for f in fields(Dimuons)
+            }
+        )
+
+
+def beam_kinematics(energy: float) -> tuple[float, float]:
+    """Return √s of proton-nucleon collisions [GeV] and the rapidity of their centre of mass.
+
+    Examples
+    --------
+    >>> [round(x, 3) for x in beam_kinematics(400.0)]
+    [27.43, 3.374]
+    """
+    if not energy > M_PROTON:
+        msg = f"beam energy {energy!r} GeV must exceed the proton mass {M_PROTON} GeV"
+        raise PhysicsError(msg)
+    momentum_ = np.sqrt(energy**2 - M_PROTON**2)
+    sqrt_s = float(np.sqrt(2.0 * M_PROTON * (energy + M_PROTON)))
+    return sqrt_s, float(np.arctanh(momentum_ / (energy + M_PROTON)))
+
+
+def sample_pt(p0: float, n: float, uniform: npt.ArrayLike) -> FloatArray:
+    """Return pt of dN/dpt ∝ pt (1 + (pt/p0)²)^−n by inversion [GeV]."""
+    return np.asarray(p0 * np.sqrt((1.0 - np.asarray(uniform)) ** (-1.0 / (n - 1.0)) - 1.0), dtype=np.float64)
+
+
+def rapidity_limit(
+    sqrt_s: float, mass: npt.ArrayLike, mt: npt.ArrayLike, recoil: float = 2.0 * M_PROTON
+) -> FloatArray:
+    """Return the largest centre-of-mass rapidity of a particle with transverse mass `mt`.
+
+    Notes
+    -----
+    The recoil holds at least two nucleons: E* ≤ (s + m² − M_X²)/(2√s) with M_X = 2 m_p.
+    """
+    e_max = (sqrt_s**2 + np.square(mass) - recoil**2) / (2.0 * sqrt_s)
+    return np.arccosh(np.maximum(e_max / np.asarray(mt, dtype=np.float64), 1.0))
+
+
+def truncated_normal(
+    width: npt.ArrayLike, low: npt.ArrayLike, high: npt.ArrayLike, uniform: npt.ArrayLike
+) -> FloatArray:
+    """Return values of a Gaussian about zero of standard deviation `width`, between `low` and `high`."""
+    width = np.asarray(width, dtype=np.float64)
+    first, last = ndtr(low / width), ndtr(high / width)
+    value = width * ndtri(first + np.asarray(uniform) * (last - first))
+    return np.asarray(np.clip(value, low, high), dtype=np.float64)
+
+
+def momentum(mass: npt.ArrayLike, pt: FloatArray, rapidity: FloatArray, phi: FloatArray) -> FloatArray:
+    """Return px, py, pz, E, shape (4, n) [GeV]."""
+    mt = np.sqrt(np.square(mass) + pt**2)
+    return np.stack([pt * np.cos(phi), pt * np.sin(phi), mt * np.sinh(rapidity), mt * np.cosh(rapidity)])
+
+
+def toy_mesons(card: Card, mode: Mode, mass: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """Return four-momenta of mesons of the given masses."""
+    meson = card.mesons[mode.meson]
+    sqrt_s, y_cm = beam_kinematics(card.beam.energy)
+    n = len(mass)
+    u = rng.random((3, n))
+    pt = np.minimum(sample_pt(meson.p0, meson.n, u[0]), 0.4 * sqrt_s)
+    limit = rapidity_limit(sqrt_s, mass, np.sqrt(mass**2 + pt**2))
+    y = truncated_normal(meson.y_width, -limit, limit, u[1])
+    return momentum(mass, pt, y + y_cm, 2.0 * np.pi * u[2])
+
+
+def boosted(p: FloatArray, frame: FloatArray, frame_mass: npt.ArrayLike) -> FloatArray:
+    """Return four-momenta, shape (4, n), from the rest frame of `frame` in the frame where that moves."""
+    return lorentz(p, frame, np.asarray(frame_mass, dtype=np.float64))
+
+
+def dalitz_decay(
+    parent: FloatArray,
+    parent_mass: float,
+    mass: FloatArray,
+    recoil: float,
+    rng: np.random.Generator,
+    lepton: float = M_MU,
+) -> tuple[FloatArray, FloatArray]:
+    """Decay mesons to a virtual photon and a recoil, and the photon to muons.
+
+    Parameters
+    ----------
+    parent : NDArray, shape (4, n)
+        px, py, pz, E of the mesons [GeV].
+    parent_mass : float
+    mass : NDArray, shape (n,)
+        Of the virtual photons.
+    recoil : float
+        Mass of the recoil.
+    rng : numpy.random.Generator
+    lepton : float
+        Mass of the lepton.
+
+    Returns
+    -------
+    photon, plus : NDArray, shape (4, n)
+        Virtual photon and its positive muon, in the frame of `parent`.
+
+    Notes
+    -----
+    The photon leaves the meson isotropically; it is transverse to its flight in the meson's rest frame, which
+    is the axis of the muons' angular distribution.
+    """
+    n = len(mass)
+    masses = np.full(n, parent_mass)
+    rest = np.stack([np.zeros(n), np.zeros(n), np.zeros(n), masses])
+    cosine, phi = rng.uniform(-1.0, 1.0, n), rng.uniform(-np.pi, np.pi, n)
+    photon = daughter(rest, masses, mass, recoil, cosine, phi)
+    cosine, phi = lepton_cosine(mass**2, lepton, rng.random(n)), rng.uniform(-np.pi, np.pi, n)
+    plus = daughter(photon, mass, lepton, lepton, cosine, phi)
+    return boosted(photon, parent, masses), boosted(plus, parent, masses)
+
+
+def photon_leg(parent: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """Return electrons of photons of π⁰ → γγ that materialise, shape (4, n).
+
+    Parameters
+    ----------
+    parent : NDArray, shape (4, n)
+        Neutral pions [GeV].
+    rng : numpy.random.Generator
+
+    Notes
+    -----
+    One photon, isotropic in the rest frame; the electron takes a uniform share of its energy along its
+    flight: conversions in full screening to 10 %, and Dalitz decays at small mass.
+    """
+    n = parent.shape[1]
+    u = rng.random((3, n))
+    photon = daughter(parent, M_PI0, 0.0, 0.0, 2.0 * u[0] - 1.0, 2.0 * np.pi * u[1])
+    p = photon[:3] * u[2]
+    return np.concatenate([p, [np.sqrt(np.sum(p**2, axis=0) + LEPTON_MASS["e"] ** 2)]])
+
+
+def _shortened(lepton: FloatArray, kept: FloatArray, mass: float) -> FloatArray:
+    p = lepton[:3] * kept
+    return np.concatenate([p, [np.sqrt(np.sum(p**2, axis=0) + mass**2)]])
+
+
+def _generate_mode(
+    card: Card, mode: Mode, n: int, weight: float, rng: np.random.Generator, mesons: Kinematics
+) -> Dimuons:
+    pdg, lepton = card.mesons[mode.meson].pdg, LEPTON_MASS[card.lepton]
+    mass = sample_mass(mode, pdg, n, rng, lepton)
+    if mode.kind in {"pseudoscalar_dalitz", "vector_dalitz"}:
+        parent_mass = constants.mass(pdg)
+        parent = mesons(card, mode, np.full(n, parent_mass), rng)
+        recoil = M_PI0 if mode.kind == "vector_dalitz" else 0.0
+        photon, plus = dalitz_decay(parent, parent_mass, mass, recoil, rng, lepton)
+    else:
+        photon = mesons(card, mode, mass, rng)
+        if mode.polarisation is None:
+            cosine, phi = rng.uniform(-1.0, 1.0, n), rng.uniform(-np.pi, np.pi, n)
+            plus = daughter(photon, mass, lepton, lepton, cosine, phi)
+        else:
+            plus = polarised_decay(photon, mass, lepton, mode.polarisation, card.beam.energy, rng)
+    minus, kept = photon - plus, np.ones((2, n))
+    if card.radiation:
+        kept = radiated(mass, lepton, rng)
+        plus, minus = _shortened(plus, kept[0], lepton), _shortened(minus, kept[1], lepton)
+    return Dimuons(
+        process=np.full(n, mode.process, dtype=np.int8),
+        mass=mass,
+        pt=np.hypot(photon[0], photon[1]),
+        energy=photon[3],
+        plus=plus,
+        minus=minus,
+        weight=np.full(n, weight),
+        kept=kept,
+    )
+
+
+def generate_pairs(
+    card: Card, n: int, rng: np.random.Generator, *, mesons: Kinematics | None = None
+) -> Dimuons:
+    """Generate muon pairs of the cocktail in full phase space.
+
+    Parameters
+    ----------
+    card : Card
+    n : int
+        Number of pairs; the modes share it in proportion to their rates (multinomial).
+    rng : numpy.random.Generator
+    mesons : callable, optional
+        Where mesons of given masses come from (another engine): ``mesons(card, mode, mass, rng)`` returns
+        four-momenta, shape (4, n).
+
+    Returns
+    -------
+    Dimuons
+        The sum of weights is the number of dimuons per proton on target. Ordered by mode: shuffle before
+        taking a part.
+
+    Raises
+    ------
+    PhysicsError
+        If `n` is not positive.
+
+    Notes
+    -----
+    Mesons: dN/dpt ∝ pt (1 + (pt/p0)²)^−n, truncated Gaussian y*, flat azimuth. Virtual photons of Dalitz
+    decays follow Kroll and Wada with form factors and leave the meson isotropically; their muons follow
+    1 + cos²θ + (4m²/q²)(1 − cos²θ); muons of vector mesons are isotropic.
+    """
+    if n <= 0:
+        msg = f"generate_pairs: n = {n!r} must be positive"
+        raise PhysicsError(msg)
+    rates = mode_rates(card)
+    keys, values = list(rates), np.array(list(rates.values()))
+    weight = float(values.sum()) * card.target.interactions / n
+    parts = []
+    for start in range(0, n, CHUNK):
+        counts = rng.multinomial(min(CHUNK, n - start), values / values.sum())
+        parts += [
+            _generate_mode(card, card.modes[key], int(count), weight, rng, mesons or toy_mesons)
+            for key, count in zip(keys, counts, strict=True)
+        ]
+    return Dimuons.concatenate(parts)
+
+
+def sample_angles(
+    polarisation: Polarisation, n: int, rng: np.random.Generator
+) -> tuple[FloatArray, FloatArray]:
+    """Draw cos θ and φ of the positive lepton, by rejection.
+
+    Notes
+    -----
+    dN/dΩ ∝ 1 + λθ cos²θ + λφ sin²θ cos 2φ + λθφ sin 2θ cos φ.
+    """
+    cosine, phi = np.empty(n), np.empty(n)
+    open_ = np.arange(n)
+    while len(open_):
+        c, f = rng.uniform(-1.0, 1.0, len(open_)), rng.uniform(-np.pi, np.pi, len(open_))
+        sine2 = 1.0 - c**2
+        density = (
+            1.0
+            + polarisation.theta * c**2
+            + polarisation.phi * sine2 * np.cos(2.0 * f)
+            + polarisation.theta_phi * 2.0 * c * np.sqrt(sine2) * np.cos(f)
+        )
+        good = rng.random(len(open_)) * polarisation.highest < density
+        cosine[open_[good]], phi[open_[good]] = c[good], f[good]
+        open_ = open_[~good]
+    return cosine, phi
+
+
+def _unit(v: FloatArray) -> FloatArray:
+    size = np.sqrt(np.sum(v**2, axis=0))
+    return np.asarray(v / np.where(size > 0, size, 1.0), dtype=np.float64)
+
+
+def _axes(photon: FloatArray, mass: FloatArray, beam_energy: float, frame: str) -> FloatArray:
+    """Return the x, y, z axes of the frame in the photon's rest frame, shape (3, 3, n)."""
+    momentum = float(np.sqrt(beam_energy**2 - M_PROTON**2))
+    beam = np.array([0.0, 0.0, momentum, beam_energy])[:, np.newaxis]
+    target = np.array([0.0, 0.0, 0.0, M_PROTON])[:, np.newaxis]
+    back = photon * np.array([-1.0, -1.0, -1.0, 1.0])[:, np.newaxis]
+    first, second = (lorentz(np.broadcast_to(p, photon.shape), back, mass)[:3] for p in (beam, target))
+    if frame == "collins_soper":
+        z = _unit(_unit(first) - _unit(second))
+    else:  # against the momentum of what stands still in this frame: the laboratory is the target's
+        z = -_unit(first + second if frame == "helicity" else second)
+    normal = np.cross(first, second, axis=0)
+    flat = np.sum(normal**2, axis=0) <= 1e-24 * np.sum(first**2, axis=0) * np.sum(second**2, axis=0)
+    normal[:, flat] = np.array([[0.0], [1.0], [0.0]])  # no transverse momentum: any plane
+    y = _unit(normal)
+    return np.stack([np.cross(y, z, axis=0), y, z])
+
+
+def polarised_decay(
+    photon: FloatArray,
+    mass: FloatArray,
+    lepton: float,
+    polarisation: Polarisation,
+    beam_energy: float,
+    rng: np.random.Generator,
+) -> FloatArray:
+    """Return the positive lepton, shape (4, n), of polarised virtual photons.
+
+    Parameters
+    ----------
+    photon : NDArray, shape (4, n)
+        In the laboratory [GeV].
+    mass : NDArray, shape (n,)
+    lepton : float
+        Mass of the lepton.
+    polarisation : Polarisation
+        Coefficients and frame.
+    beam_energy : float
+        [GeV]; the target nucleon is at rest.
+    rng : numpy.random.Generator
+
+    Notes
+    -----
+    Collins-Soper: z bisects beam and reversed target direction in the photon's rest frame. Helicity: z is
+    opposite to the nucleon-nucleon system, the photon's flight in the centre of mass. Laboratory: z is the
+    photon's flight in the laboratory, opposite to the target at rest.
+    """
+    cosine, phi = sample_angles(polarisation, photon.shape[1], rng)
+    x, y, z = _axes(photon, mass, beam_energy, polarisation.frame)
+    sine = np.sqrt(1.0 - cosine**2)
+    direction = x * (sine * np.cos(phi)) + y * (sine * np.sin(phi)) + z * cosine
+    p = momentum_in_rest_frame(mass, lepton, lepton)
+    rest = np.concatenate([direction * p, [np.sqrt(p**2 + lepton**2)]])
+    return lorentz(rest, photon, mass)

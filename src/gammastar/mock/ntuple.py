@@ -1,0 +1,290 @@
+"""The ntuple: branches of measured events and their truth, record and digest of a sample."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import awkward as ak
+import numpy as np
+import numpy.typing as npt
+
+from gammastar.mock.candidates import COMBINATORIAL, Candidates
+from gammastar.mock.card import Card
+from gammastar.mock.spectrometer import bursts, event_columns, fired, muon_columns, pieces, smear, vertex_z
+
+__all__ = [
+    "ContentDigest",
+    "SimulatedEvents",
+    "combined_meta",
+    "event_branches",
+    "joined",
+    "muon_branches",
+    "richer",
+    "shifted",
+    "truth_branches",
+    "without_hidden",
+]
+
+DIMUON_TRIGGER = 1
+DECAY_HADRONS = (211, 321)
+VERTEX_SIGMA = 0.02  # cm, along the beam
+BEAM_SIGMA = 0.05  # cm, beam spot
+OFFSET_SIGMA = 60.0  # µm, of a prompt muon at the vertex
+KINK = 2.0  # offsets and matching χ² of muons from decays in flight are wider
+ADDED = ("N_POT", "n_generated", "n_events", "n_bursts")
+
+
+def event_branches(card: Card, candidates: Candidates, run: int, rng: np.random.Generator) -> dict[str, Any]:
+    """Return the flat branches of every event."""
+    n = len(candidates)
+    number = np.arange(n, dtype=np.int64)
+    recorded = candidates.present.sum(axis=0) >= 2
+    beam = rng.standard_normal((2, n)) * BEAM_SIGMA
+    z = vertex_z(card.target, rng.uniform(-0.5, 0.5, n)) + VERTEX_SIGMA * rng.standard_normal(n)
+    return {
+        "run": np.full(n, run, dtype=np.int32),
+        "burst": (number // card.run.events_per_burst).astype(np.int32),
+        "event": number,
+        "target": np.full(n, card.target.index, dtype=np.int8),
+        "trigger": np.where(recorded, DIMUON_TRIGGER, 0).astype(np.uint32),
+        "PV_x": beam[0].astype(np.float32),
+        "PV_y": beam[1].astype(np.float32),
+        "PV_z": z.astype(np.float32),
+        "weight": np.ones(n, dtype=np.float64),
+        "prescale": candidates.weight.astype(np.float32),
+    }
+
+
+def muon_branches(card: Card, candidates: Candidates, rng: np.random.Generator, *, truth: bool) -> ak.Array:
+    """Return the jagged record array of measured muons, in random order within the event."""
+    event, slot = np.nonzero(candidates.present.T)
+    order = np.lexsort((rng.random(len(event)), event))  # the order must not give the charge away
+    event, slot = event[order], slot[order]
+    true = candidates.p[:, slot, event]
+    mother = candidates.mother[slot, event]
+    wide = np.where(np.isin(np.abs(mother), DECAY_HADRONS), KINK, 1.0)
+    displaced = candidates.offset[:, slot, event]
+    columns: dict[str, npt.NDArray[Any]] = {
+        **dict(zip(("px", "py", "pz"), smear(true, card.detector, rng).astype(np.float32), strict=True)),
+        "charge": candidates.charge[slot, event],
+        "chi2match": (wide * rng.exponential(1.0, len(event))).astype(np.float32),
+        "dx": (wide * OFFSET_SIGMA * rng.standard_normal(len(event)) + displaced[0]).astype(np.float32),
+        "dy": (wide * OFFSET_SIGMA * rng.standard_normal(len(event)) + displaced[1]).astype(np.float32),
+    }
+    if truth:
+        columns["motherPdg"] = mother
+        columns["motherIdx"] = _mothers(card, candidates)[slot, event]
+        columns["decayZ"] = candidates.decay_z[slot, event].astype(np.float32)
+        columns |= dict(zip(("gen_px", "gen_py", "gen_pz"), true.astype(np.float32), strict=True))
+        if card.radiation:
+            columns["fsr"] = candidates.kept[slot, event].astype(np.float32)
+    if card.spectrometer is not None:
+        columns |= dict(zip(("hidden_px", "hidden_py", "hidden_pz"), true, strict=True))
+        columns |= dict(zip(("hidden_dx", "hidden_dy"), displaced, strict=True))
+        columns["hidden_wide"] = wide > 1.0
+    counts = candidates.present.sum(axis=0)
+    return ak.unflatten(ak.zip(columns), counts)
+
+
+def _mothers(card: Card, candidates: Candidates) -> npt.NDArray[np.int8]:
+    """Return the number of each muon's mother within its event: the muons of one photon share one."""
+    number = np.repeat(np.arange(3, dtype=np.int8)[:, np.newaxis], len(candidates), axis=1)
+    number[1:, _with_photon(card, candidates)] -= 1
+    return number
+
+
+def _with_photon(card: Card, candidates: Candidates) -> npt.NDArray[np.bool_]:
+    photon = np.asarray(candidates.process != COMBINATORIAL)
+    if card.charm is not None:
+        photon &= candidates.process != card.charm.process
+    return photon
+
+
+def truth_branches(card: Card, candidates: Candidates) -> dict[str, Any]:
+    """Return the branches of the generated virtual photon; zero for background and charm, which have none."""
+    mass, pt, energy = np.where(_with_photon(card, candidates), candidates.gen, 0.0)
+    return {"gen_process": candidates.process, "gen_mll": mass, "gen_qT": pt, "gen_E": energy}
+
+
+def richer(
+    card: Card, candidates: Candidates, branches: dict[str, Any], pot: float, rng: np.random.Generator
+) -> dict[str, Any]:
+    """Add what the card's sections ``[spectrometer]`` and ``[target.pieces]`` ask for.
+
+    `branches` is changed in place; returned are numbers for the record. The random numbers are their own
+    stream: a card without these sections gives the same events as before they existed.
+    """
+    n = len(candidates)
+    meta: dict[str, Any] = {}
+    if card.target.pieces is not None:
+        branches["target"], place = pieces(card.target, n, rng)
+        branches["PV_z"] = (branches["PV_z"] + place).astype(np.float32)
+    part = card.spectrometer
+    if part is None:
+        return meta
+    counts = candidates.present.sum(axis=0)
+    bits, prescale = fired(card, candidates.p, candidates.charge, candidates.present)
+    branches["trigger"] = np.where(counts >= 2, bits, 0).astype(np.uint32)
+    branches["burst"], meta["n_bursts"] = bursts(n, pot, part, rng)
+    meta["pot_per_burst"] = pot / meta["n_bursts"]
+    branches |= event_columns(part, counts, rng)
+    if bool(np.all(candidates.weight == 1.0)):  # data-like: some events stand for several
+        branches["prescale"] = np.maximum(prescale, 1).astype(np.float32)
+    muons = branches["Muon"]
+    flat = ak.flatten(muons)
+    true = np.stack([ak.to_numpy(flat[f"hidden_{key}"]) for key in ("px", "py", "pz")])
+    columns = dict(muon_columns(card, part, true, ak.to_numpy(flat["hidden_wide"]), rng))
+    for key in ("dx", "dy"):
+        columns[key] = (columns[key] + ak.to_numpy(flat[f"hidden_{key}"])).astype(np.float32)
+    for key, values in columns.items():
+        muons = ak.with_field(muons, ak.unflatten(values, counts), key)
+    branches["Muon"] = muons
+    return meta
+
+
+def without_hidden(muons: ak.Array) -> ak.Array:
+    """Return the muons without what only the simulation of the detector needs."""
+    return muons[[name for name in muons.fields if not name.startswith("hidden_")]]
+
+
+class ContentDigest:
+    """SHA-256 of names, types and values of branches and of the record: of blocks as of the whole."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, Any] = {}
+
+    def _add(self, name: str, values: Any) -> None:
+        array = np.ascontiguousarray(values)
+        if name not in self._parts:
+            self._parts[name] = hashlib.sha256(f"{name} {array.dtype.str}".encode())
+        self._parts[name].update(array.tobytes())
+
+    def update(self, branches: Mapping[str, Any]) -> None:
+        """Take the entries of a block."""
+        for name, values in branches.items():
+            members = getattr(values, "fields", [])
+            if not members:
+                self._add(name, values)
+                continue
+            self._add(f"n{name}", ak.to_numpy(ak.num(values)).astype(np.int64))
+            for member in members:
+                self._add(f"{name}.{member}", ak.to_numpy(ak.flatten(values[member])))
+
+    def hexdigest(self, meta: Mapping[str, Any]) -> str:
+        """Return the digest of what was taken and of the record of the sample."""
+        total = hashlib.sha256()
+        for name in sorted(self._parts):
+            total.update(f"{name} {self._parts[name].hexdigest()}".encode())
+        total.update(json.dumps(dict(meta), sort_keys=True, default=float).encode())
+        return total.hexdigest()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SimulatedEvents:
+    """A mock sample.
+
+    Attributes
+    ----------
+    branches : mapping of str to array, equal lengths
+        ``Muon`` is a jagged record array (px, py, pz [GeV], charge, chi2match, dx, dy [µm]; with truth also
+        motherPdg, gen_px, gen_py, gen_pz, motherIdx (the same for muons of one photon) and decayZ [cm],
+        where the muon was born, along the beam from the interaction), the others are flat. Weights are
+        ``weight × prescale``.
+    meta : mapping
+        Exposure, sums of weights per process, seed, card digest, background and its R.
+    """
+
+    branches: Mapping[str, Any]
+    meta: Mapping[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.branches["event"])
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the content: names, types and values of all branches, and the record."""
+        total = ContentDigest()
+        total.update(self.branches)
+        return total.hexdigest(self.meta)
+
+    def meta_branches(self) -> dict[str, Any]:
+        """Return `meta` as branches of one entry; nested keys are joined with an underscore."""
+        flat: dict[str, Any] = {}
+        for key, value in self.meta.items():
+            items = (
+                {f"{key}_{name}": item for name, item in value.items()}
+                if isinstance(value, Mapping)
+                else {key: value}
+            )
+            flat |= items
+        return {
+            key: ak.Array([value]) if isinstance(value, str) else np.array([value])
+            for key, value in flat.items()
+        }
+
+
+def shifted(block: SimulatedEvents, events: int, bursts: int, per_burst: int) -> SimulatedEvents:
+    """Return a block whose events and bursts are counted from these numbers.
+
+    Without a spectrometer that knows bursts, each has `per_burst` events.
+    """
+    if events == 0:
+        return block
+    branches = dict(block.branches)
+    branches["event"] = branches["event"] + np.int64(events)
+    if "n_bursts" in block.meta:
+        branches["burst"] = branches["burst"] + np.int32(bursts)
+    else:
+        branches["burst"] = (branches["event"] // per_burst).astype(np.int32)
+    return replace(block, branches=branches)
+
+
+def combined_meta(metas: Sequence[Mapping[str, Any]], *, shared_engine: bool = False) -> dict[str, Any]:
+    """Return the record of a sample from those of its blocks.
+
+    Parameters
+    ----------
+    metas : sequence of mapping
+        Exposures, events and sums of weights add up; all else is that of the first block.
+    shared_engine : bool
+        All blocks were made from the same generated events, which count once.
+    """
+    first = dict(metas[0])
+    if len(metas) == 1:
+        return first
+    for key in ADDED:
+        if key in first:
+            first[key] = sum(meta[key] for meta in metas)
+    first["sum_weights"] = {
+        key: sum(meta["sum_weights"][key] for meta in metas) for key in first["sum_weights"]
+    }
+    if "pot_per_burst" in first:
+        first["pot_per_burst"] = first["N_POT"] / first["n_bursts"]
+    if "pythia_events" in first and not shared_engine:
+        counts = np.array([meta["pythia_events"] for meta in metas], dtype=np.float64)
+        first["pythia_events"] = int(counts.sum())
+        share = counts / counts.sum()
+        first["pythia_sigma_mb"] = float(np.dot(share, [meta["pythia_sigma_mb"] for meta in metas]))
+        first["pythia_multiplicity"] = {
+            key: float(np.dot(share, [meta["pythia_multiplicity"][key] for meta in metas]))
+            for key in first["pythia_multiplicity"]
+        }
+    return first
+
+
+def joined(blocks: Sequence[SimulatedEvents], *, shared_engine: bool = False) -> SimulatedEvents:
+    """Return several blocks as one sample."""
+    if len(blocks) == 1:
+        return blocks[0]
+    branches = {
+        key: ak.concatenate([block.branches[key] for block in blocks])
+        if key == "Muon"
+        else np.concatenate([block.branches[key] for block in blocks])
+        for key in blocks[0].branches
+    }
+    meta = combined_meta([block.meta for block in blocks], shared_engine=shared_engine)
+    return SimulatedEvents(branches, meta)
