@@ -8,7 +8,7 @@ from typing import NamedTuple
 import awkward as ak
 import numpy as np
 
-from gammastar import accept, predict, select, simulate, spectrum, subtract
+from gammastar import accept, mock, predict, select, spectrum, subtract
 from gammastar.core.axes import regular, variable
 from gammastar.core.constants import M_MU
 from gammastar.core.constants import mass as mass_of
@@ -16,6 +16,8 @@ from gammastar.core.data import data_path
 from gammastar.core.records import Exposure, FloatArray, Spectrum
 from gammastar.core.rng import stream
 from gammastar.core.stats import filled
+from gammastar.mock.card import Card, Polarisation
+from gammastar.mock.cocktail import dalitz_decay
 from gammastar.physics.detector import load_detector
 from gammastar.physics.mesons import MesonTable
 from gammastar.physics.polarisation import FRAMES, NO_SPIN, TRANSVERSE, SpinState, axis_cosine, lambda_theta
@@ -29,9 +31,6 @@ from gammastar.physics.spin_density import (
     moments_of,
 )
 from gammastar.physics.widths import RTable
-from gammastar.simulate.card import Card
-from gammastar.simulate.card_parts import Polarisation
-from gammastar.simulate.toy import dalitz_decay
 from gammastar.spectrum import DecayAngles
 
 BEAM = 400.0
@@ -48,7 +47,7 @@ DETECTORS = ("na62_dump", "ship_ecn3")  # 80 m behind the dump, and 35 m
 
 
 def rows(*, quick: bool) -> Iterator[tuple]:
-    card = simulate.load_card(data_path("cards/na60_mock.toml"))
+    card = mock.load_card(data_path("cards/na60_mock.toml"))
     yield from _masses()
     yield from _closure(card, sets=4 if quick else 40, blocks=1 if quick else 10)
     yield from _null(card, blocks=1 if quick else 8)
@@ -75,7 +74,7 @@ def _polarised(card: Card, lambdas: Sequence[float]) -> Card:
     return card.model_copy(update={"modes": modes})
 
 
-def _pairs(sample: simulate.SimulatedEvents) -> select.pairs:
+def _pairs(sample: mock.SimulatedEvents) -> select.pairs:
     branches = sample.branches
     muon = branches["Muon"]
     lepton = ak.zip(
@@ -110,7 +109,7 @@ class _Simulation(NamedTuple):
 def _simulated(card: Card, blocks: int, seed: int, prior: str) -> _Simulation:
     parts, true, weight, index, n = [], [], [], [], 0
     for i in range(blocks):
-        sample = simulate.simulate_events(card, 100_000, kind="mc", prior=prior, seed=seed + i)
+        sample = mock.simulate_events(card, 100_000, kind="mc", prior=prior, seed=seed + i)
         b, pairs = sample.branches, _pairs(sample)
         place = np.searchsorted(np.asarray(b["event"]), pairs.event)
         good = pairs.os & (np.asarray(b["gen_mll"])[place] > 0)
@@ -124,7 +123,7 @@ def _simulated(card: Card, blocks: int, seed: int, prior: str) -> _Simulation:
 
 def _measured(card: Card, n: int, seed: int) -> DecayAngles:
     """Return the pairs of one data set, decay muons among them, with weights of the like-sign subtraction."""
-    sample = simulate.simulate_events(card, n, kind="data", seed=seed)
+    sample = mock.simulate_events(card, n, kind="data", seed=seed)
     pairs = _pairs(sample)
     r = float(sample.meta["r_factor"])
     return _angles(pairs, subtract.event_weights(pairs, AXES, r_factor=r))

@@ -26,7 +26,7 @@ import resource, sys, time
 from pathlib import Path
 from gammastar.core.data import data_path
 from gammastar.pipeline.simulating import write_blocks
-from gammastar.simulate import load_card, simulate_blocks
+from gammastar.mock import load_card, simulate_blocks
 card = load_card(data_path("cards/na60_mock.toml"))
 start = time.process_time()
 write_blocks(Path(sys.argv[1]), simulate_blocks(card, int(sys.argv[2]), kind=sys.argv[3], seed=1))

@@ -9,6 +9,8 @@ import pytest
 from gammastar.core.constants import M_MU
 from gammastar.core.data import data_path
 from gammastar.core.errors import SteeringError
+from gammastar.mock import load_card, simulate_events
+from gammastar.mock.card import Polarisation
 from gammastar.physics.spin_density import SpinDensities
 from gammastar.pipeline.checks import examine_file
 from gammastar.pipeline.exporting import efficiency_table, export
@@ -16,8 +18,6 @@ from gammastar.pipeline.order import run
 from gammastar.pipeline.record import read_record
 from gammastar.pipeline.reinterpret import reinterpret
 from gammastar.pipeline.spin import read_spin
-from gammastar.simulate import load_card, simulate_events
-from gammastar.simulate.card_parts import Polarisation
 from gammastar.store.events import write_tree
 from gammastar.store.manifest import read_json
 

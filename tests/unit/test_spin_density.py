@@ -6,6 +6,8 @@ import pytest
 from gammastar import accept, predict
 from gammastar.core.constants import M_E, M_MU
 from gammastar.core.errors import PhysicsError
+from gammastar.mock.card import Polarisation
+from gammastar.mock.cocktail import polarised_decay
 from gammastar.physics.decays import daughter, lorentz
 from gammastar.physics.polarisation import NO_SPIN, SpinState, axis_cosine, lambda_theta
 from gammastar.physics.spin_density import (
@@ -19,8 +21,6 @@ from gammastar.physics.spin_density import (
 )
 from gammastar.pipeline.spin import ends_of
 from gammastar.predict.millicharge import VirtualPhotons
-from gammastar.simulate.angles import polarised_decay
-from gammastar.simulate.card_parts import Polarisation
 
 BEAM = 400.0
 # means of g_k² over the sphere
