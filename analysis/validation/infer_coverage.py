@@ -10,8 +10,8 @@ from scipy.stats import norm, poisson
 from validation.infer_toys import POT, pair, row
 
 from gammastar.infer import Convention, Coverage, counting_channel, coverage
-from gammastar.infer.cloud import TIE
-from gammastar.infer.ensemble import compiled, draw, statistics
+from gammastar.infer.toys import compiled, draw, statistics
+from gammastar.infer.weighted_toys import TIE
 
 LEVEL = 0.10
 BAR = 0.01  # of what must not exclude more than the level

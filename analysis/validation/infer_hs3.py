@@ -22,7 +22,7 @@ from gammastar.infer import (
     sample,
     to_hs3,
 )
-from gammastar.infer.hs3 import hs3_parameters
+from gammastar.infer.histfactory.hs3 import hs3_parameters
 
 ROOT_MADE = Path(__file__).resolve().parents[2] / "tests" / "golden" / "root_hs3.json"
 CODES = {"normsys": {"interpcode": "code4"}, "histosys": {"interpcode": "code4p"}}

@@ -28,7 +28,7 @@ from gammastar.infer import (
     scan,
     workspace,
 )
-from gammastar.infer.ensemble import Model, Toys, compiled, draw, statistics
+from gammastar.infer.toys import Model, Toys, compiled, draw, statistics
 
 ORACLE = Path(__file__).resolve().parents[2] / "tests" / "golden" / "roostats_oracle.py"
 TESTDATA, ARCHIVE = "GAMMASTAR_TESTDATA", "pyhf-ins1748602-probability-models.tar.gz"

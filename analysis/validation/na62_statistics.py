@@ -11,7 +11,7 @@ from scipy.stats import norm
 
 from gammastar import infer
 from gammastar.core.rng import stream
-from gammastar.infer.compound import fft_cls
+from gammastar.infer.channel_limits import fft_cls
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "na62_dump"))
 import likelihood

@@ -30,7 +30,7 @@ from gammastar.infer import (
     unbinned_channel,
     workspace,
 )
-from gammastar.infer.ensemble import compiled, draw, statistics
+from gammastar.infer.toys import compiled, draw, statistics
 
 ORACLE = Path(__file__).resolve().parents[2] / "tests" / "golden" / "roostats_oracle.py"
 POT, BACKGROUND, SIGMA = float(np.log(1.2)), 2.0, 0.3

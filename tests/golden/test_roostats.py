@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from gammastar.infer import Convention, binned_channel, exact_cls
-from gammastar.infer.ensemble import compiled, statistics
+from gammastar.infer.toys import compiled, statistics
 
 ORACLE = Path(__file__).with_name("roostats_oracle.py")
 PYTHON = os.environ.get("GAMMASTAR_ROOT_PYTHON") or (

@@ -19,7 +19,7 @@ from gammastar.infer import (
     unbinned_channel,
     zero_event_cls,
 )
-from gammastar.infer.ensemble import compiled, draw, statistics
+from gammastar.infer.toys import compiled, draw, statistics
 
 POT = float(np.log(1.2))
 

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from gammastar.infer.assembly import assemble, in_domain_samples, like_sign_channel, sample
-from gammastar.infer.asymptotic import asymptotic_cls, asymptotic_limit
-from gammastar.infer.channel import Channel, binned_channel, counting_channel, unbinned_channel
-from gammastar.infer.combine import channels_of, combine, write_xml
-from gammastar.infer.compound import fft_cls
+from gammastar.infer.channel_limits import (
+    CLs,
+    StrengthLimit,
+    asymptotic_cls,
+    asymptotic_limit,
+    exact_cls,
+    exact_limit,
+    fft_cls,
+    zero_event_cls,
+)
+from gammastar.infer.channels import Channel, binned_channel, counting_channel, unbinned_channel
+from gammastar.infer.contours import reach, with_errors
+from gammastar.infer.counting import (
+    Nuisance,
+    count_probabilities,
+    counting_cls,
+    counting_limit,
+    expected_limits,
+)
 from gammastar.infer.coverage import Coverage, coverage
 from gammastar.infer.denser import more_masses
 from gammastar.infer.discovery import (
@@ -15,36 +29,33 @@ from gammastar.infer.discovery import (
     observed_significance,
     projected_yields,
 )
-from gammastar.infer.effects import (
+from gammastar.infer.histfactory.hs3 import from_hs3, hs3_nll, to_hs3
+from gammastar.infer.histfactory.likelihoods import Likelihood, read_likelihood
+from gammastar.infer.histfactory.modifiers import (
     covariance_shapes,
     ensemble_shapes,
     log_normal,
     paired_shape,
     poisson_counts,
+    shape_modifiers,
 )
-from gammastar.infer.ensemble import Convention, lint_names
-from gammastar.infer.exact import (
-    Nuisance,
-    count_probabilities,
-    counting_cls,
-    counting_limit,
-    expected_limits,
+from gammastar.infer.histfactory.patchsets import patch_names, patchset
+from gammastar.infer.histfactory.workspaces import (
+    POT_NUISANCES,
+    assemble,
+    channels_of,
+    combine,
+    in_domain_samples,
+    like_sign_channel,
+    sample,
+    workspace,
+    write_xml,
 )
-from gammastar.infer.hs3 import to_hs3
-from gammastar.infer.hs3_read import from_hs3
-from gammastar.infer.hs3_value import hs3_nll
-from gammastar.infer.likelihood import Likelihood, read_likelihood
-from gammastar.infer.limit import Method, upper_limit
-from gammastar.infer.patchset import patch_names, patchset
-from gammastar.infer.ranking import Ranking, ranking
-from gammastar.infer.reach import reach
+from gammastar.infer.impacts import Ranking, ranking
+from gammastar.infer.limits import Method, limits_at, signal_spread, tabulated, upper_limit
 from gammastar.infer.refine import RefinedReach, refined_reach
 from gammastar.infer.scanning import ScanPoint, scan, write_hs3
-from gammastar.infer.spread import limits_at, signal_spread, tabulated
-from gammastar.infer.template import shape_modifiers
-from gammastar.infer.unbinned import CLs, StrengthLimit, exact_cls, exact_limit, zero_event_cls
-from gammastar.infer.vertices import with_errors
-from gammastar.infer.workspace import POT_NUISANCES, workspace
+from gammastar.infer.toys import Convention, lint_names
 
 __all__ = [
     "POT_NUISANCES",

@@ -10,10 +10,10 @@ from scipy.special import ndtri
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
-from gammastar.infer.channel import Channel
-from gammastar.infer.cloud import TIE
-from gammastar.infer.ensemble import Convention, Model, Toys, compiled, draw, statistics
+from gammastar.infer.channels import Channel
 from gammastar.infer.tails import BATCHES, Experiments, grouped_tails, weighted_tails
+from gammastar.infer.toys import Convention, Model, Toys, compiled, draw, statistics
+from gammastar.infer.weighted_toys import TIE
 
 __all__ = ["Coverage", "coverage"]
 

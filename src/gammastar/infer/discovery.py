@@ -14,11 +14,11 @@ from scipy.stats import poisson
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
-from gammastar.infer.channel import Channel
-from gammastar.infer.ensemble import Convention, compiled, draw
-from gammastar.infer.limit import ASYMPTOTIC_FROM, chosen_method, upper_limit
-from gammastar.infer.nuisance import below, nodes
-from gammastar.infer.unbinned import exact_limit
+from gammastar.infer.channel_limits import exact_limit
+from gammastar.infer.channels import Channel
+from gammastar.infer.counting import below, nodes
+from gammastar.infer.limits import ASYMPTOTIC_FROM, chosen_method, upper_limit
+from gammastar.infer.toys import Convention, compiled, draw
 
 __all__ = ["discovery_yield", "expected_strengths", "observed_significance", "projected_yields"]
 

@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray, Reach
-from gammastar.infer.islands import EMPTY, FLAT, Curves, IntArray, Islands, islands, with_maxima
-from gammastar.infer.reach import assembled
+from gammastar.infer.contours import assembled
+from gammastar.infer.coupling_intervals import EMPTY, FLAT, Curves, IntArray, Islands, islands, with_maxima
 
 __all__ = ["RefinedReach", "refined_reach"]
 

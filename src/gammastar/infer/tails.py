@@ -20,8 +20,8 @@ from scipy.special import logsumexp
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.infer import profile
-from gammastar.infer.cloud import TIE
-from gammastar.infer.ensemble import Convention, Model, Toys, draw, statistics
+from gammastar.infer.toys import Convention, Model, Toys, draw, statistics
+from gammastar.infer.weighted_toys import TIE
 
 __all__ = ["BATCHES", "Experiments", "grouped_tails", "weighted_tails"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gammastar.core.records import Exposure, FloatArray, Limit, Reach
-from gammastar.infer.limit import label_at
+from gammastar.infer.limits import label_at
 from gammastar.physics.millicharge_detector import MillichargeDetector
 from gammastar.pipeline import likelihood_files
 from gammastar.pipeline.checkpoint import Arrays

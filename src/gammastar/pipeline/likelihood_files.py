@@ -10,7 +10,7 @@ import numpy as np
 
 from gammastar import infer, predict
 from gammastar.core.records import Exposure
-from gammastar.infer.likelihood import CONVENTION
+from gammastar.infer.histfactory.likelihoods import CONVENTION
 from gammastar.pipeline.context import Context
 from gammastar.pipeline.producing import model_of
 from gammastar.pipeline.reach_files import parts_of

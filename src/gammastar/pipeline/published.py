@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from gammastar import config, infer
 from gammastar.core.errors import InputFileError, SteeringError
-from gammastar.infer.limit import ASYMPTOTIC_FROM
+from gammastar.infer.limits import ASYMPTOTIC_FROM
 from gammastar.pipeline.likelihood_files import KEYS
 from gammastar.pipeline.record import kept_steering
 from gammastar.store.folder import published

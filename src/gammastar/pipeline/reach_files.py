@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gammastar.core.records import FloatArray, MassInterval, Reach
-from gammastar.infer.limit import label_at
+from gammastar.infer.limits import label_at
 from gammastar.pipeline.context import Context
 from gammastar.pipeline.producing import model_of
 from gammastar.pipeline.results import write_reach

@@ -12,8 +12,8 @@ import pyhf
 
 from gammastar.core.documents import from_json
 from gammastar.core.errors import InputFileError, PhysicsError
-from gammastar.infer.archive import json_texts
-from gammastar.infer.hs3_read import from_hs3
+from gammastar.infer.histfactory.archive import json_texts
+from gammastar.infer.histfactory.hs3 import from_hs3
 
 __all__ = ["CONVENTION", "Likelihood", "read_likelihood"]
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
-from gammastar.infer.template import yields_of
+from gammastar.infer.histfactory.modifiers import yields_of
 
 __all__ = ["Channel", "Density", "binned_channel", "counting_channel", "unbinned_channel"]
 

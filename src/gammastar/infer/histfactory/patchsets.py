@@ -11,8 +11,8 @@ import pyhf
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
-from gammastar.infer.ensemble import lint_names
-from gammastar.infer.template import check_modifiers, normsys, yields_of
+from gammastar.infer.histfactory.modifiers import check_modifiers, normsys, yields_of
+from gammastar.infer.toys import lint_names
 
 __all__ = ["patch_names", "patchset"]
 

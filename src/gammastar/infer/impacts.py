@@ -11,9 +11,9 @@ from scipy.stats import poisson
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
-from gammastar.infer.channel import Channel
-from gammastar.infer.compound import fft_cls
-from gammastar.infer.ensemble import Model, compiled
+from gammastar.infer.channel_limits import fft_cls
+from gammastar.infer.channels import Channel
+from gammastar.infer.toys import Model, compiled
 
 __all__ = ["Ranking", "ranking"]
 

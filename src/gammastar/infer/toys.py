@@ -1,4 +1,4 @@
-"""Pseudo-experiments of channels: drawing them, weighing them, and their test statistics."""
+"""Pseudo-experiments of channels: the toy model, how CLs is defined, drawing, test statistics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.infer import profile
-from gammastar.infer.channel import Channel
+from gammastar.infer.channels import Channel
 
 __all__ = ["Convention", "Model", "Statistic", "Toys", "compiled", "draw", "lint_names", "statistics"]
 

@@ -16,7 +16,7 @@ from scipy.special import logsumexp
 
 from gammastar.core.records import FloatArray
 from gammastar.infer import profile
-from gammastar.infer.ensemble import Convention, Model, Toys, draw, statistics
+from gammastar.infer.toys import Convention, Model, Toys, draw, statistics
 
 __all__ = ["TIE", "CLs", "Cloud", "cloud"]
 

@@ -1,0 +1,1 @@
+"""HistFactory: modifiers, workspaces, patch sets, HS3 and XML, and likelihoods that others published."""

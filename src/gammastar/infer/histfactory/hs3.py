@@ -1,0 +1,657 @@
+"""Workspaces as HS3 documents (HEP Statistics Serialization Standard 0.2) that ROOT 6.40 reads.
+
+HS3 keeps HistFactory as distributions of the type ``histfactory_dist``. Beside names, these differences to
+pyhf's JSON matter: bin-wise errors are relative, constraints of α are distributions of their own, and the
+luminosity is a constrained ``normfactor``. A Gaussian ``staterror`` becomes a Gaussian ``shapesys`` with the
+total error, its parameters shared by the samples: ROOT reads every ``staterror`` as a Poisson one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyhf
+from scipy.special import gammaln
+
+from gammastar.core.errors import PhysicsError
+from gammastar.core.records import FloatArray
+
+__all__ = ["chosen", "from_hs3", "hs3_nll", "interpolated_factor", "interpolated_shape", "point_of", "to_hs3"]
+
+VERSION = "0.2"
+CODE = 4  # sixth-order polynomial inside one standard deviation, exponential outside
+GAMMA = (1e-6, 10.0)
+MATCHED = 1e-8  # of the NLL, relative
+
+
+def to_hs3(workspace: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a HistFactory workspace as an HS3 document.
+
+    Parameters
+    ----------
+    workspace : mapping
+        Valid HistFactory JSON with one measurement. Observed counts, or the expected ones of a masked
+        search, become the data ``obsData_<channel>``.
+
+    Returns
+    -------
+    dict
+        With the nuisance parameters of ROOT's names: ``alpha_<name>`` for normsys and histosys,
+        ``gamma_<name>_bin_<i>`` for bin-wise ones.
+
+    Raises
+    ------
+    PhysicsError
+        For more than one measurement, a shapesys or staterror of an empty bin, or if the likelihood computed
+        from the document differs from pyhf's: then the document is not handed out.
+
+    Notes
+    -----
+    Interpolation is that of ROOT's HistFactory, pyhf's code4 and code4p. The likelihood of the document is
+    evaluated on its own (`hs3_nll`) and compared at three points in all parameters.
+
+    Examples
+    --------
+    >>> from gammastar.infer import workspace
+    >>> document = to_hs3(workspace("dimuons", 0.5, 0.3, [1]))
+    >>> document["distributions"][0]["type"], document["metadata"]["hs3_version"]
+    ('histfactory_dist', '0.2')
+    """
+    if len(workspace["measurements"]) != 1:
+        msg = f"to_hs3: {len(workspace['measurements'])} measurements, expected one; give one after the other"
+        raise PhysicsError(msg)
+    config = workspace["measurements"][0]["config"]
+    settings = {entry["name"]: entry for entry in config["parameters"]}
+    counts = {o["name"]: o["data"] for o in workspace["observations"]}
+    constraints: dict[str, dict[str, Any]] = {}
+    found, data = [], []
+    for channel in workspace["channels"]:
+        bins = len(channel["samples"][0]["data"])
+        axes = [{"name": f"obs_x_{channel['name']}", "min": 0.0, "max": float(bins), "nbins": bins}]
+        totals = staterrors(channel)
+        samples = [
+            {
+                "name": sample["name"],
+                "data": {"contents": [float(value) for value in sample["data"]]},
+                "modifiers": [
+                    _written_modifier(m, sample, totals, settings, constraints) for m in sample["modifiers"]
+                ],
+            }
+            for sample in channel["samples"]
+        ]
+        found.append(
+            {
+                "name": f"model_{channel['name']}",
+                "type": "histfactory_dist",
+                "axes": axes,
+                "samples": samples,
+            }
+        )
+        contents = [float(n) for n in counts[channel["name"]]]
+        data.append(
+            {"name": f"obsData_{channel['name']}", "type": "binned", "axes": axes, "contents": contents}
+        )
+    names = [channel["name"] for channel in workspace["channels"]]
+    document = {
+        "metadata": {"hs3_version": VERSION, "packages": [{"name": "gammastar", "version": _version()}]},
+        "distributions": [*found, *constraints.values()],
+        "data": data,
+        "likelihoods": [
+            {
+                "name": "simPdf_obsData",
+                "distributions": [f"model_{name}" for name in names],
+                "data": [f"obsData_{name}" for name in names],
+            }
+        ],
+        **_parameters(found, constraints, settings, config["poi"]),
+        "misc": {"ROOT_internal": _simultaneous(names, constraints)},
+    }
+    _compare(workspace, document)
+    return document
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("gammastar")
+
+
+def staterrors(channel: Mapping[str, Any]) -> dict[str, list[float]]:
+    """Return the relative errors of each staterror of a channel, over all samples that carry it."""
+    sums: dict[str, list[np.ndarray[Any, np.dtype[np.float64]]]] = {}
+    for sample in channel["samples"]:
+        for modifier in sample["modifiers"]:
+            if modifier["type"] == "staterror":
+                nominal, errors = (
+                    np.asarray(sample["data"], np.float64),
+                    np.asarray(modifier["data"], np.float64),
+                )
+                total = sums.setdefault(modifier["name"], [np.zeros(len(nominal)), np.zeros(len(nominal))])
+                total[0] += nominal
+                total[1] += errors**2
+    return {
+        name: np.divide(np.sqrt(v), n, out=np.zeros(len(n)), where=n > 0).tolist()
+        for name, (n, v) in sums.items()
+    }
+
+
+def _written_modifier(
+    modifier: Mapping[str, Any],
+    sample: Mapping[str, Any],
+    totals: Mapping[str, Sequence[float]],
+    settings: Mapping[str, Any],
+    constraints: dict[str, dict[str, Any]],
+) -> dict[str, Any]:
+    name, kind, data = modifier["name"], modifier["type"], modifier["data"]
+    nominal = [float(value) for value in sample["data"]]
+    entry: dict[str, Any] = {"name": name, "type": kind}
+    if kind in {"normsys", "histosys"}:
+        constraint = f"alpha_{name}Constraint"
+        entry |= {"parameter": f"alpha_{name}", "constraint_name": constraint, "interpolation": CODE}
+        constraints[constraint] = _unit_constraint(constraint, f"alpha_{name}", f"nom_alpha_{name}", 1.0)
+        if kind == "normsys":
+            return entry | {"data": {"hi": float(data["hi"]), "lo": float(data["lo"])}}
+        sides = {"hi": data["hi_data"], "lo": data["lo_data"]}
+        return entry | {"data": {side: {"contents": list(map(float, v))} for side, v in sides.items()}}
+    if kind == "normfactor":
+        return entry | {"parameter": name}
+    if kind == "lumi":
+        setting = settings.get(name, {})
+        constraints["lumiConstraint"] = _unit_constraint(
+            "lumiConstraint", name, f"nominal_{name}", float(setting["sigmas"][0])
+        )
+        return entry | {"type": "normfactor", "parameter": name, "constraint_name": "lumiConstraint"}
+    entry["parameters"] = [f"gamma_{name}_bin_{i}" for i in range(len(nominal))]
+    if kind == "shapefactor":
+        return entry
+    if kind == "staterror":
+        relative = list(totals[name])
+    else:
+        relative = [float(e) / n if n > 0 else 0.0 for n, e in zip(nominal, data, strict=True)]
+    empty = [i for i, error in enumerate(relative) if error <= 0]
+    if empty:
+        msg = (
+            f"to_hs3: sample {sample['name']!r}, {kind} {name!r}: bin {empty[0]} has no events or no error; "
+            "a bin-wise nuisance of HS3 needs both"
+        )
+        raise PhysicsError(msg)
+    constraint_type = "Gauss" if kind == "staterror" else "Poisson"
+    return entry | {"type": "shapesys", "constraint_type": constraint_type, "data": {"vals": relative}}
+
+
+def _unit_constraint(name: str, parameter: str, nominal: str, sigma: float) -> dict[str, Any]:
+    return {"name": name, "type": "gaussian_dist", "x": parameter, "mean": nominal, "sigma": sigma}
+
+
+def _used(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    for distribution in found:
+        for sample in distribution["samples"]:
+            for modifier in sample["modifiers"]:
+                yield from modifier.get("parameters", [modifier.get("parameter")])
+
+
+def _setting_of(name: str, settings: Mapping[str, Any]) -> tuple[Mapping[str, Any], int]:
+    """Return what the measurement says of a parameter under its name in ROOT, and which of its bins it is."""
+    if name in settings:
+        return settings[name], 0
+    if name.startswith("alpha_"):
+        return settings.get(name.removeprefix("alpha_"), {}), 0
+    own, _, i = name.removeprefix("gamma_").rpartition("_bin_")
+    return (settings.get(own, {}), int(i)) if name.startswith("gamma_") else ({}, 0)
+
+
+def _parameters(
+    found: Sequence[Mapping[str, Any]],
+    constraints: Mapping[str, Mapping[str, Any]],
+    settings: Mapping[str, Any],
+    poi: str,
+) -> dict[str, Any]:
+    """Return analyses, domains and parameter points."""
+    points, axes = [], []
+    for name in sorted(set(_used(found))):
+        setting, i = _setting_of(name, settings)
+        start, default = (0.0, (-5.0, 5.0)) if name.startswith("alpha_") else (1.0, GAMMA)
+        default = default if name.startswith(("alpha_", "gamma_")) else (0.0, 10.0)
+        low, high = setting["bounds"][i] if "bounds" in setting else default
+        point = {"name": name, "value": float(setting["inits"][i] if "inits" in setting else start)}
+        points.append(point | ({"const": True} if setting.get("fixed") else {}))
+        axes.append({"name": name, "min": float(low), "max": float(high)})
+    for constraint in constraints.values():
+        centre = _setting_of(constraint["x"], settings)[0].get("auxdata", [0.0])[0]
+        points.append({"name": constraint["mean"], "value": float(centre), "const": True})
+    nuisances = [axis for axis in axes if axis["name"] != poi]
+    own = [axis for axis in axes if axis["name"] == poi]
+    names = ("simPdf_obsData_nuisance_parameters", "simPdf_obsData_parameters_of_interest")
+    return {
+        "analyses": [
+            {
+                "name": "simPdf_obsData",
+                "likelihood": "simPdf_obsData",
+                "domains": list(names),
+                "parameters_of_interest": [poi],
+            }
+        ],
+        "domains": [
+            {"name": name, "type": "product_domain", "axes": part}
+            for name, part in zip((*names, "default_domain"), (nuisances, own, axes), strict=True)
+        ],
+        "parameter_points": [{"name": "default_values", "parameters": points}],
+    }
+
+
+def _simultaneous(names: Sequence[str], constraints: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what ROOT needs to put the channels together; other readers ignore it."""
+    shared = {"index_cat": "channelCat", "indices": list(range(len(names))), "labels": list(names)}
+    fixed = {entry["mean"]: {"tags": ["Constant"]} for entry in constraints.values()}
+    binned = {f"model_{name}": {"tags": ["BinnedLikelihood"]} for name in names}
+    return {
+        "ModelConfigs": {"simPdf_obsData": {"mcName": "ModelConfig", "pdfName": "simPdf"}},
+        "attributes": fixed | binned,
+        "combined_datasets": {"obsData": shared},
+        "combined_distributions": {
+            "simPdf": shared | {"distributions": [f"model_{name}" for name in names]},
+        },
+    }
+
+
+def _compare(workspace: Mapping[str, Any], document: Mapping[str, Any]) -> None:
+    """Refuse a document whose likelihood differs from pyhf's at one of three points."""
+    space = pyhf.Workspace(dict(workspace))
+    codes = {"normsys": {"interpcode": "code4"}, "histosys": {"interpcode": "code4p"}}
+    model = space.model(modifier_settings=codes)
+    start = np.asarray(model.config.suggested_init(), dtype=np.float64)
+    for shift in (0.0, 0.3, -0.4):
+        values = np.where(start == 0.0, shift, start * (1.0 + 0.2 * shift))
+        if any(np.any(bins < 0) for bins in np.atleast_2d(model.expected_actualdata(values))):
+            continue
+        ours = hs3_nll(document, hs3_parameters(model, values))
+        peer = -float(np.asarray(model.logpdf(values, space.data(model)))[0])
+        if abs(ours - peer) > MATCHED * max(1.0, abs(peer)):
+            msg = f"to_hs3: the likelihood of the document, {ours:.9g}, differs from pyhf's, {peer:.9g}"
+            raise PhysicsError(msg)
+
+
+def hs3_parameters(model: Any, values: Any) -> dict[str, float]:
+    """Return parameters of a pyhf model under their names in the document."""
+    kinds: dict[str, str] = dict(model.config.modifiers)
+    named: dict[str, float] = {}
+    for name, place in model.config.par_map.items():
+        part = np.asarray(values)[place["slice"]].tolist()
+        if kinds[name] in {"normsys", "histosys"}:
+            named[f"alpha_{name}"] = part[0]
+        elif kinds[name] in {"normfactor", "lumi"}:
+            named[name] = part[0]
+        else:
+            named |= {f"gamma_{name}_bin_{i}": value for i, value in enumerate(part)}
+    return named
+
+
+def from_hs3(document: Mapping[str, Any], *, likelihood: str | None = None) -> dict[str, Any]:
+    """Return the HistFactory workspace of an HS3 document.
+
+    Parameters
+    ----------
+    document : mapping
+        HS3 with distributions of the type ``histfactory_dist`` and binned data.
+    likelihood : str, optional
+        One of several; by default the only one whose name does not contain "asimov".
+
+    Returns
+    -------
+    dict
+        Valid HistFactory JSON; use pyhf's interpolations code4 and code4p with it.
+
+    Raises
+    ------
+    PhysicsError
+        For what pyhf's HistFactory cannot express, by name: other distributions, other interpolations, a
+        Poisson staterror of several samples, a constrained normfactor that is not fixed.
+
+    Notes
+    -----
+    Fixed normalisation factors (ROOT's ``Lumi``) are multiplied into the yields. A Gaussian ``shapesys`` over
+    parameters that samples share becomes a ``staterror`` of equal size.
+    """
+    channels, data = chosen(document, likelihood)
+    values, fixed = point_of(document), _fixed(document)
+    gaussians = {d["name"]: d for d in document["distributions"] if d["type"] == "gaussian_dist"}
+    poi = _poi(document)
+    made, free, lumi = [], {poi}, {}
+    for channel in channels:
+        name = channel["name"].removeprefix("model_").removesuffix("_model")
+        samples = []
+        for sample in channel["samples"]:
+            contents = np.asarray(sample["data"]["contents"], dtype=np.float64)
+            modifiers: list[dict[str, Any]] = []
+            for modifier in sample["modifiers"]:
+                parameter = modifier.get("parameter")
+                if modifier["type"] == "normfactor" and parameter in fixed and parameter != poi:
+                    contents = contents * values[parameter]
+                    continue
+                if modifier["type"] == "normfactor" and "constraint_name" in modifier:
+                    lumi[parameter] = gaussians[modifier["constraint_name"]]
+                    modifiers.append({"name": parameter, "type": "lumi", "data": None})
+                    continue
+                if modifier["type"] == "normfactor":
+                    free.add(parameter)
+                modifiers.append(_read_modifier(modifier, channel, sample, gaussians, values))
+            samples.append({"name": sample["name"], "data": contents.tolist(), "modifiers": modifiers})
+        made.append({"name": name, "samples": samples})
+    observed = [{"name": c["name"], "data": counts} for c, counts in zip(made, data, strict=True)]
+    parameters = [_free_setting(document, name, values) for name in sorted(free)]
+    parameters += [_luminosity(name, gaussian, values) for name, gaussian in lumi.items()]
+    parameters += _held(made, values, fixed)
+    config = {"poi": poi, "parameters": parameters}
+    spec = {
+        "channels": made,
+        "observations": observed,
+        "measurements": [{"name": "limit", "config": config}],
+        "version": "1.0.0",
+    }
+    pyhf.schema.validate(spec, "workspace.json")
+    return spec
+
+
+def _fixed(document: Mapping[str, Any]) -> set[str]:
+    points = document.get("parameter_points") or [{"parameters": []}]
+    return {entry["name"] for entry in points[0]["parameters"] if entry.get("const")}
+
+
+def _held(made: list[dict[str, Any]], values: Mapping[str, float], fixed: set[str]) -> list[dict[str, Any]]:
+    """Return the settings of the nuisances that the document holds constant."""
+    modifiers = [m for channel in made for s in channel["samples"] for m in s["modifiers"]]
+    alphas = dict.fromkeys(m["name"] for m in modifiers if m["type"] in {"normsys", "histosys"})
+    held = [name for name in alphas if f"alpha_{name}" in fixed]
+    for name in fixed:
+        if name.startswith("gamma_"):
+            msg = (
+                f"from_hs3: parameter {name!r} is constant; a bin-wise nuisance of pyhf is fixed in all bins"
+            )
+            raise PhysicsError(msg)
+    return [{"name": name, "inits": [values[f"alpha_{name}"]], "fixed": True} for name in held]
+
+
+def _poi(document: Mapping[str, Any]) -> str:
+    names = {name for entry in document.get("analyses", []) for name in entry["parameters_of_interest"]}
+    if len(names) != 1:
+        msg = f"from_hs3: {len(names)} parameters of interest {sorted(names)}, expected one"
+        raise PhysicsError(msg)
+    return str(names.pop())
+
+
+def _free_setting(document: Mapping[str, Any], name: str, values: Mapping[str, float]) -> dict[str, Any]:
+    axes = [a for d in document.get("domains", []) for a in d["axes"] if a["name"] == name]
+    setting: dict[str, Any] = {"name": name, "inits": [values.get(name, 1.0)]}
+    if axes and {"min", "max"} <= set(axes[0]):
+        setting["bounds"] = [[float(axes[0]["min"]), float(axes[0]["max"])]]
+    return setting
+
+
+def _luminosity(name: str, gaussian: Mapping[str, Any], values: Mapping[str, float]) -> dict[str, Any]:
+    centre, sigma = values[gaussian["mean"]], float(gaussian["sigma"])
+    bounds = [[max(centre - 5.0 * sigma, 0.0), centre + 5.0 * sigma]]
+    return {"name": name, "auxdata": [centre], "sigmas": [sigma], "bounds": bounds, "inits": [values[name]]}
+
+
+def _read_modifier(
+    modifier: Mapping[str, Any],
+    channel: Mapping[str, Any],
+    sample: Mapping[str, Any],
+    gaussians: Mapping[str, Mapping[str, Any]],
+    values: Mapping[str, float],
+) -> dict[str, Any]:
+    kind, where = modifier["type"], f"from_hs3: {channel['name']}, {sample['name']}, {modifier['name']!r}"
+    if kind == "normfactor":
+        return {"name": modifier["parameter"], "type": kind, "data": None}
+    if kind in {"normsys", "histosys"}:
+        _unit(modifier, gaussians, values, where)
+        name = modifier["parameter"].removeprefix("alpha_")
+        sides = modifier["data"]
+        if kind == "normsys":
+            return {"name": name, "type": kind, "data": {"hi": sides["hi"], "lo": sides["lo"]}}
+        shapes = {"hi_data": sides["hi"]["contents"], "lo_data": sides["lo"]["contents"]}
+        return {"name": name, "type": kind, "data": shapes}
+    if kind == "shapefactor":
+        return {"name": _common(modifier["parameters"]), "type": kind, "data": None}
+    if kind not in {"shapesys", "staterror"}:
+        msg = f"{where}: a {kind} is not of pyhf's HistFactory"
+        raise PhysicsError(msg)
+    return _binwise(modifier, channel, sample, where)
+
+
+def _unit(
+    modifier: Mapping[str, Any],
+    gaussians: Mapping[str, Mapping[str, Any]],
+    values: Mapping[str, float],
+    where: str,
+) -> None:
+    """Refuse other constraints than a unit Gaussian around zero, and other interpolations."""
+    code = int(modifier.get("interpolation", 4))
+    if code not in {4, 5}:
+        msg = f"{where}: interpolation {code}; only ROOT's default (4, also named 5) is read"
+        raise PhysicsError(msg)
+    found = gaussians.get(modifier.get("constraint_name", ""))
+    centre = None if found is None else found["mean"]
+    centre = values.get(centre, 0.0) if isinstance(centre, str) else centre
+    if found is None or float(found["sigma"]) != 1.0 or centre != 0.0:
+        msg = f"{where}: needs a Gaussian constraint of unit width around zero"
+        raise PhysicsError(msg)
+
+
+def _binwise(
+    modifier: Mapping[str, Any], channel: Mapping[str, Any], sample: Mapping[str, Any], where: str
+) -> dict[str, Any]:
+    """Return a shapesys (Poisson), staterror (Gaussian) or shapefactor (without errors)."""
+    name, nominal = _common(modifier["parameters"]), np.asarray(sample["data"]["contents"], np.float64)
+    sharing = [
+        s
+        for s in channel["samples"]
+        if any(m.get("parameters") == modifier["parameters"] for m in s["modifiers"])
+    ]
+    total = np.sum([s["data"]["contents"] for s in sharing], axis=0)
+    if modifier["type"] == "staterror":
+        squares = np.sum([np.asarray(s["data"]["errors"], np.float64) ** 2 for s in sharing], axis=0)
+        relative = np.sqrt(squares) / total
+    else:
+        relative = np.asarray(modifier["data"]["vals"], dtype=np.float64)
+    if not relative.any():
+        return {"name": name, "type": "shapefactor", "data": None}
+    if not relative.all():
+        msg = f"{where}: bin {int(np.argmin(relative))} has no error, others have"
+        raise PhysicsError(msg)
+    if modifier["constraint_type"] == "Gauss":  # equal shares of the total error
+        errors = relative * total / np.sqrt(len(sharing))
+        return {"name": name, "type": "staterror", "data": errors.tolist()}
+    if len(sharing) > 1:
+        msg = f"{where}: a Poisson error of {len(sharing)} samples at once has no counterpart in pyhf"
+        raise PhysicsError(msg)
+    return {"name": name, "type": "shapesys", "data": (relative * nominal).tolist()}
+
+
+def _common(parameters: Sequence[str]) -> str:
+    return parameters[0].removeprefix("gamma_").rpartition("_bin_")[0]
+
+
+NORMSYS, HISTOSYS = (1, 4, 5), (0, 2, 4)
+"""Interpolation codes that are understood; 5 is ROOT's name of 4 in exported models."""
+
+
+def hs3_nll(
+    document: Mapping[str, Any], parameters: Mapping[str, float], *, likelihood: str | None = None
+) -> float:
+    """Return −ln L of a document: Poisson terms of all bins and all constraints.
+
+    Parameters
+    ----------
+    document : mapping
+        HS3 with distributions of the type ``histfactory_dist``.
+    parameters : mapping of str to float
+        By their names in the document; others take their values of the first parameter point.
+    likelihood : str, optional
+        Of several ones.
+
+    Raises
+    ------
+    PhysicsError
+        For distributions, modifiers or interpolation codes that are not of HistFactory, by name.
+
+    Notes
+    -----
+    K. Cranmer et al., CERN-OPEN-2012-016 (HistFactory). Poisson terms with counts that are not whole use the
+    gamma function, as pyhf does.
+    """
+    values = point_of(document) | dict(parameters)
+    channels, data = chosen(document, likelihood)
+    distributions = {d["name"]: d for d in document["distributions"]}
+    total = 0.0
+    constrained: dict[str, tuple[str, float]] = {}  # bin-wise parameter: kind and relative error
+    gaussians: set[str] = set()
+    for channel, observed in zip(channels, data, strict=True):
+        expected = np.zeros(len(observed))
+        errors = _summed_errors(channel)
+        for sample in channel["samples"]:
+            expected = expected + _expected(sample, values)
+            for modifier in sample["modifiers"]:
+                if "constraint_name" in modifier:
+                    gaussians.add(modifier["constraint_name"])
+                constrained |= _bin_constraints(modifier, errors)
+        total -= float(_log_poisson(np.asarray(observed, np.float64), expected).sum())
+    for name in gaussians:
+        total += _gaussian_term(distributions[name], values)
+    for name, (kind, relative) in constrained.items():
+        total += _bin_term(kind, relative, values[name])
+    return total
+
+
+def point_of(document: Mapping[str, Any]) -> dict[str, float]:
+    """Return the values of the first parameter point (none if there is none)."""
+    points = document.get("parameter_points") or [{"parameters": []}]
+    return {entry["name"]: float(entry["value"]) for entry in points[0]["parameters"]}
+
+
+def chosen(
+    document: Mapping[str, Any], likelihood: str | None
+) -> tuple[list[Mapping[str, Any]], list[list[float]]]:
+    """Return the channels of a likelihood and their counts; by default the one whose data are observed."""
+    entries = {entry["name"]: entry for entry in document["likelihoods"]}
+    if likelihood is None:
+        observed = [name for name in entries if "asimov" not in name.casefold()]
+        likelihood = (observed or list(entries))[0] if len(observed) == 1 or len(entries) == 1 else None
+    if likelihood not in entries:
+        msg = f"HS3: choose one of the likelihoods {sorted(entries)}, not {likelihood!r}"
+        raise PhysicsError(msg)
+    distributions = {d["name"]: d for d in document["distributions"]}
+    data = {d["name"]: d for d in document["data"]}
+    entry = entries[likelihood]
+    channels = [distributions[name] for name in entry["distributions"]]
+    for channel in channels:
+        if channel["type"] != "histfactory_dist":
+            msg = f"HS3: distribution {channel['name']!r} is a {channel['type']}, not a histfactory_dist"
+            raise PhysicsError(msg)
+    counts = [[float(n) for n in data[name]["contents"]] for name in entry["data"]]
+    return channels, counts
+
+
+def interpolated_factor(alpha: float, low: float, high: float, code: int) -> float:
+    """Return the factor of a normsys: exponential (1), or a polynomial of order six inside ±1 (4, 5)."""
+    if code not in NORMSYS:
+        msg = f"HS3: interpolation {code} of a normsys is not one of {NORMSYS}"
+        raise PhysicsError(msg)
+    if code == 1 or abs(alpha) >= 1.0:
+        return float(high**alpha if alpha >= 0 else low ** (-alpha))
+    logs = np.log(high), np.log(low)
+    # value, slope and curvature at both ends fix the six coefficients
+    ends = [high - 1, low - 1, high * logs[0], -low * logs[1], high * logs[0] ** 2, low * logs[1] ** 2]
+    powers = np.arange(1, 7)
+    matrix = []
+    for order in (0, 1, 2):
+        down = np.maximum(powers - order, 0)
+        scale = np.prod([powers - k for k in range(order)], axis=0) if order else np.ones(6)
+        matrix += [scale * np.where(powers >= order, 1.0, 0.0), scale * (-1.0) ** down * (powers >= order)]
+    coefficients = np.linalg.solve(np.array(matrix, dtype=np.float64), np.array(ends))
+    return float(1.0 + coefficients @ alpha**powers)
+
+
+def interpolated_shape(
+    alpha: float, nominal: FloatArray, low: FloatArray, high: FloatArray, code: int
+) -> FloatArray:
+    """Return what a histosys adds: linear (0), parabolic (2) or smooth inside ±1 (4), linear outside."""
+    if code not in HISTOSYS:
+        msg = f"HS3: interpolation {code} of a histosys is not one of {HISTOSYS}"
+        raise PhysicsError(msg)
+    up, down = high - nominal, nominal - low
+    if code == 0 or (code == 4 and abs(alpha) >= 1.0):
+        return np.asarray(alpha * (up if alpha >= 0 else down), dtype=np.float64)
+    even, odd = 0.5 * (up - down), 0.5 * (up + down)
+    if code == 2:
+        if abs(alpha) < 1.0:
+            return np.asarray(even * alpha**2 + odd * alpha, dtype=np.float64)
+        sign = np.sign(alpha)
+        return np.asarray((odd + 2 * sign * even) * (alpha - sign) + even + sign * odd, dtype=np.float64)
+    smooth = alpha**2 * (15.0 - 10.0 * alpha**2 + 3.0 * alpha**4) / 8.0
+    return np.asarray(odd * alpha + even * smooth, dtype=np.float64)
+
+
+def _expected(sample: Mapping[str, Any], values: Mapping[str, float]) -> FloatArray:
+    nominal = np.asarray(sample["data"]["contents"], dtype=np.float64)
+    shape, factor = nominal.copy(), np.ones(len(nominal))
+    for modifier in sample["modifiers"]:
+        kind, data = modifier["type"], modifier.get("data", {})
+        if kind == "normfactor":
+            factor = factor * values[modifier["parameter"]]
+        elif kind == "normsys":
+            code = int(modifier.get("interpolation", 4))
+            factor = factor * interpolated_factor(values[modifier["parameter"]], data["lo"], data["hi"], code)
+        elif kind == "histosys":
+            low, high = (np.asarray(data[side]["contents"], dtype=np.float64) for side in ("lo", "hi"))
+            code = int(modifier.get("interpolation", 4))
+            shape = shape + interpolated_shape(values[modifier["parameter"]], nominal, low, high, code)
+        elif kind in {"shapesys", "staterror", "shapefactor"}:
+            factor = factor * np.array([values[name] for name in modifier["parameters"]])
+        else:
+            msg = f"HS3: sample {sample['name']!r} has the unknown modifier {modifier['name']!r} ({kind})"
+            raise PhysicsError(msg)
+    return np.asarray(shape * factor, dtype=np.float64)
+
+
+def _summed_errors(channel: Mapping[str, Any]) -> FloatArray:
+    """Return the relative errors of all samples of a channel that share a staterror."""
+    sums = np.zeros((2, len(channel["samples"][0]["data"]["contents"])))
+    for sample in channel["samples"]:
+        if any(m["type"] == "staterror" for m in sample["modifiers"]):
+            sums[0] += np.asarray(sample["data"]["contents"], dtype=np.float64)
+            sums[1] += np.asarray(sample["data"]["errors"], dtype=np.float64) ** 2
+    relative: FloatArray = np.divide(
+        np.sqrt(sums[1]), sums[0], out=np.zeros(sums.shape[1]), where=sums[0] > 0
+    )
+    return relative
+
+
+def _bin_constraints(modifier: Mapping[str, Any], errors: FloatArray) -> dict[str, tuple[str, float]]:
+    if modifier["type"] not in {"shapesys", "staterror"}:
+        return {}
+    relative = errors if modifier["type"] == "staterror" else modifier["data"]["vals"]
+    pairs = zip(modifier["parameters"], map(float, relative), strict=True)
+    return {name: (modifier["constraint_type"], e) for name, e in pairs if e > 0}
+
+
+def _bin_term(kind: str, relative: float, gamma: float) -> float:
+    if kind == "Poisson":
+        counts = relative**-2
+        return -float(_log_poisson(np.array([counts]), np.array([gamma * counts]))[0])
+    return 0.5 * ((gamma - 1.0) / relative) ** 2 + float(np.log(relative * np.sqrt(2.0 * np.pi)))
+
+
+def _gaussian_term(constraint: Mapping[str, Any], values: Mapping[str, float]) -> float:
+    mean = constraint["mean"]
+    centre = values[mean] if isinstance(mean, str) else float(mean)
+    sigma = float(constraint["sigma"])
+    pull = (values[constraint["x"]] - centre) / sigma
+    return 0.5 * pull**2 + float(np.log(sigma * np.sqrt(2.0 * np.pi)))
+
+
+def _log_poisson(count: FloatArray, mean: FloatArray) -> FloatArray:
+    safe = np.maximum(mean, 1e-300)
+    return np.asarray(count * np.log(safe) - mean - gammaln(count + 1.0), dtype=np.float64)

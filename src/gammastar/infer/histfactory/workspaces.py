@@ -1,0 +1,536 @@
+"""HistFactory workspaces that pyhf, cabinetry and HEPData users read: made, assembled, combined."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyhf
+import pyhf.writexml
+
+from gammastar.core.errors import PhysicsError
+from gammastar.core.records import FloatArray, Template
+from gammastar.infer.channels import Channel, binned_channel
+from gammastar.infer.histfactory.modifiers import (
+    Modifiers,
+    check_modifiers,
+    log_normal,
+    normsys,
+    shape_modifiers,
+    yields_of,
+)
+from gammastar.infer.toys import lint_names
+
+__all__ = [
+    "FLOOR",
+    "MASKED",
+    "POT_NUISANCES",
+    "assemble",
+    "channels_of",
+    "combine",
+    "in_domain_samples",
+    "like_sign_channel",
+    "observations",
+    "sample",
+    "workspace",
+    "write_xml",
+]
+
+FLOOR = 1e-6
+"""Expected events put into a bin without background: pyhf has no likelihood for an expectation of zero."""
+
+MASKED = "limit_masked"
+"""Name of the measurement while data stay masked: the file itself says that it holds expected counts."""
+
+POT_NUISANCES = ("pot_calibration", "pot_search")
+"""Protons on target of the run that measured the dileptons and of the search: two runs, two nuisances."""
+
+
+def workspace(
+    channel_name: str,
+    background: npt.ArrayLike | Template,
+    background_sigma: float = 0.0,
+    observed: npt.ArrayLike | Literal["masked", "asimov"] = "masked",
+    *,
+    signal_name: str = "signal",
+    pot_calibration_sigma: float = 0.0,
+    pot_search_sigma: float = 0.0,
+    poi_maximum: float = 30.0,
+) -> dict[str, Any]:
+    """Return a background-only workspace in which a signal of zero events waits for its patch.
+
+    Parameters
+    ----------
+    channel_name : str
+    background : float, array_like of shape (n,), or Template
+        Expected events per bin; a template brings its shape variations. All zero means that no background is
+        assumed: the sample is then called ``background_zero_assumed``.
+    background_sigma : float
+        Standard deviation of the logarithm of the background (ln κ).
+    observed : array_like of int, shape (n,), or "masked" or "asimov"
+        Without an observation the workspace holds the expected background.
+    signal_name : str
+    pot_calibration_sigma, pot_search_sigma : float
+        Standard deviations of the logarithm; 0 leaves the nuisance out (in situ both cancel).
+    poi_maximum : float
+        Upper bound of the signal strength ``mu``.
+
+    Returns
+    -------
+    dict
+        Valid HistFactory JSON 1.0.0 with one measurement of the parameter ``mu``: ``limit``, or
+        ``limit_masked`` without an observation, from which no observed result is ever computed here.
+
+    Raises
+    ------
+    PhysicsError, NegativeYieldError
+        Before any fit, for what HistFactory would refuse late or accept silently.
+
+    Notes
+    -----
+    L. Heinrich, M. Feickert, G. Stark, K. Cranmer, J. Open Source Softw. 6 (2021) 2823. Nuisances of the same
+    name in several channels are one nuisance once the workspaces are combined.
+
+    Examples
+    --------
+    >>> spec = workspace("dimuons", 0.5, 0.3, pot_search_sigma=0.18)
+    >>> [sample["name"] for sample in spec["channels"][0]["samples"]]
+    ['signal', 'background']
+    """
+    shapes = shape_modifiers(background) if isinstance(background, Template) else []
+    raw = background.nominal.values() if isinstance(background, Template) else background
+    bins = yields_of(raw, f"channel {channel_name!r}, background")
+    counts = observations(channel_name, bins, observed)
+    if not (np.isfinite(poi_maximum) and poi_maximum > 0):
+        msg = f"channel {channel_name!r}: poi_maximum = {poi_maximum!r} must be positive"
+        raise PhysicsError(msg)
+    pots = zip(POT_NUISANCES, (pot_calibration_sigma, pot_search_sigma), strict=True)
+    signal_modifiers = [{"name": "mu", "type": "normfactor", "data": None}]
+    for name, sigma in pots:
+        signal_modifiers += normsys(name, sigma)
+    empty = not bins.any()
+    norm = normsys(f"background_norm_{channel_name}", background_sigma)
+    spec: dict[str, Any] = {
+        "channels": [
+            {
+                "name": channel_name,
+                "samples": [
+                    {"name": signal_name, "data": [0.0] * bins.size, "modifiers": signal_modifiers},
+                    {
+                        "name": "background_zero_assumed" if empty else "background",
+                        "data": np.maximum(bins, FLOOR / bins.size).tolist(),
+                        "modifiers": [] if empty else [*norm, *shapes],
+                    },
+                ],
+            }
+        ],
+        "observations": [{"name": channel_name, "data": counts.tolist()}],
+        "measurements": [
+            {
+                "name": MASKED if isinstance(observed, str) else "limit",
+                "config": {
+                    "poi": "mu",
+                    "parameters": [{"name": "mu", "inits": [1.0], "bounds": [[0.0, float(poi_maximum)]]}],
+                },
+            }
+        ],
+        "version": "1.0.0",
+    }
+    for sample in spec["channels"][0]["samples"]:
+        check_modifiers(sample["modifiers"], f"channel {channel_name!r}, sample {sample['name']!r}")
+    pyhf.schema.validate(spec, "workspace.json")
+    return spec
+
+
+def observations(
+    channel: str, background: FloatArray, observed: npt.ArrayLike | Literal["masked", "asimov"]
+) -> FloatArray:
+    """Return the counts per bin, or the expected background where the data stay masked.
+
+    Raises
+    ------
+    PhysicsError
+        For counts that are not whole or do not fit the bins; the message names the channel.
+    """
+    if isinstance(observed, str):
+        if observed not in {"masked", "asimov"}:
+            msg = f"channel {channel!r}: observed = {observed!r} must be counts, 'masked' or 'asimov'"
+            raise PhysicsError(msg)
+        return np.maximum(background, FLOOR / background.size)
+    counts = np.atleast_1d(np.asarray(observed, dtype=np.float64))
+    if counts.shape != background.shape:
+        msg = f"channel {channel!r}: {counts.shape} observed counts for {background.shape} background bins"
+        raise PhysicsError(msg)
+    if not np.all(np.isfinite(counts) & (counts >= 0) & (counts == np.rint(counts))):
+        msg = f"channel {channel!r}: observed = {observed!r} must be whole numbers >= 0"
+        raise PhysicsError(msg)
+    return counts
+
+
+def in_domain_samples(
+    signal: npt.ArrayLike,
+    in_domain: npt.ArrayLike,
+    *,
+    sigma: float,
+    modifiers: Sequence[Mapping[str, Any]] = (),
+) -> list[dict[str, Any]]:
+    """Return the signal as two samples, measured and extrapolated, the second with a nuisance of its own.
+
+    Parameters
+    ----------
+    signal, in_domain : array_like, shape (n,)
+        Expected events in all, and those from where dileptons were measured.
+    sigma : float
+        Standard deviation of the logarithm of the extrapolated part.
+    modifiers : sequence of mapping
+        Of both parts; ``mu`` is added here.
+    """
+    total, inside = yields_of(signal, "signal"), yields_of(in_domain, "signal in the measured domain")
+    if total.shape != inside.shape or (inside > total * (1 + 1e-9)).any():
+        msg = "in_domain_samples: the measured part must fit the signal and not exceed it in any bin"
+        raise PhysicsError(msg)
+    outside = np.maximum(total - inside, 0.0)
+    return [
+        sample("signal_measured", inside, modifiers, signal=True),
+        sample("signal_extrapolated", outside, modifiers, log_normal("extrapolation", sigma), signal=True),
+    ]
+
+
+def sample(
+    name: str, nominal: npt.ArrayLike, *modifiers: Iterable[Mapping[str, Any]], signal: bool = False
+) -> dict[str, Any]:
+    """Return a sample of a channel from its expected events and lists of modifiers."""
+    first: Modifiers = [{"name": "mu", "type": "normfactor", "data": None}] if signal else []
+    listed = [dict(modifier) for group in modifiers for modifier in group]
+    check_modifiers([*first, *listed], f"sample {name!r}")
+    return {
+        "name": name,
+        "data": yields_of(nominal, f"sample {name!r}").tolist(),
+        "modifiers": first + listed,
+    }
+
+
+def like_sign_channel(
+    name: str, counts: npt.ArrayLike, *, r_factor: float = 1.0, modifiers: Sequence[Mapping[str, Any]] = ()
+) -> tuple[dict[str, Any], npt.NDArray[np.int64], dict[str, Any]]:
+    """Return like-sign counts as a channel of their own, valid also where a bin has none.
+
+    Parameters
+    ----------
+    name : str
+        Channel of the search.
+    counts : array_like of int, shape (n,)
+        Like-sign pairs per bin.
+    r_factor : float
+        Opposite-sign background per like-sign pair.
+    modifiers : sequence of mapping
+        Of the background in the search, e.g. ``log_normal("r_factor", 0.05)``.
+
+    Returns
+    -------
+    channel : dict
+        The control channel, ``<name>_like_sign``.
+    counts : NDArray of int
+        Its observation.
+    background : dict
+        Sample for the search: R times the same free yield per bin.
+    """
+    observed = yields_of(counts, f"{name}, like-sign counts")
+    if not np.array_equal(observed, np.rint(observed)):
+        msg = f"{name}: like-sign counts {observed} must be whole numbers"
+        raise PhysicsError(msg)
+    start = np.maximum(observed, 1.0)  # the free factors have their bounds at ten times this
+    free: Modifiers = [{"name": f"like_sign_{name}", "type": "shapefactor", "data": None}]
+    channel = {"name": f"{name}_like_sign", "samples": [sample("like_sign", start, free)]}
+    return channel, observed.astype(np.int64), sample("combinatorial", r_factor * start, free, modifiers)
+
+
+Observed: TypeAlias = npt.ArrayLike | Literal["masked", "asimov"]
+
+
+def assemble(
+    channels: Mapping[str, Sequence[Mapping[str, Any]]],
+    observed: Mapping[str, Observed],
+    *,
+    poi_maximum: float = 30.0,
+) -> dict[str, Any]:
+    """Return a workspace from samples per channel.
+
+    Parameters
+    ----------
+    channels : mapping of str to samples
+        From `sample`; one of the samples carries ``mu``.
+    observed : mapping of str to counts, "masked" or "asimov"
+        Per channel; channels without an entry stay masked and hold the expected background. One masked
+        channel masks the whole workspace.
+    poi_maximum : float
+
+    Returns
+    -------
+    dict
+        Valid HistFactory JSON.
+
+    Raises
+    ------
+    PhysicsError, NegativeYieldError
+        For names of nuisances that differ in spelling only, or observations that do not fit.
+    """
+    lint_names([m["name"] for samples in channels.values() for s in samples for m in s["modifiers"]])
+    unknown = set(observed) - set(channels)
+    if unknown:
+        msg = f"assemble: observations of unknown channels {sorted(unknown)}"
+        raise PhysicsError(msg)
+    measured = []
+    masked = any(isinstance(observed.get(name, "masked"), str) for name in channels)
+    label = MASKED if masked else "limit"
+    for name, samples in channels.items():
+        others = [s["data"] for s in samples if all(m["name"] != "mu" for m in s["modifiers"])]
+        background = np.sum(others, axis=0) if others else np.zeros(len(samples[0]["data"]))
+        counts = observations(name, np.asarray(background, np.float64), observed.get(name, "masked"))
+        measured.append({"name": name, "data": counts.tolist()})
+    bounds = {"name": "mu", "inits": [1.0], "bounds": [[0.0, float(poi_maximum)]]}
+    spec: dict[str, Any] = {
+        "channels": [{"name": name, "samples": list(samples)} for name, samples in channels.items()],
+        "observations": measured,
+        "measurements": [{"name": label, "config": {"poi": "mu", "parameters": [bounds]}}],
+        "version": "1.0.0",
+    }
+    pyhf.schema.validate(spec, "workspace.json")
+    return spec
+
+
+PER_CHANNEL = {"shapesys", "staterror", "shapefactor"}
+USUAL = 5.0  # bounds of a nuisance in HistFactory [standard deviations]
+
+
+def combine(
+    workspaces: Sequence[Mapping[str, Any]], *, prefixes: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """Return one workspace of all channels.
+
+    Parameters
+    ----------
+    workspaces : sequence of mapping
+        With one measurement each and the same parameter of interest.
+    prefixes : sequence of str, optional
+        Put in front of the channels' names, one per workspace, e.g. of the experiments.
+
+    Returns
+    -------
+    dict
+        Valid HistFactory JSON. Equal names of nuisances are one nuisance (protons on target, say); names that
+        differ in spelling only are refused, as are bin-wise nuisances of one name in two channels. One masked
+        workspace masks the combination.
+
+    Raises
+    ------
+    PhysicsError
+
+    Examples
+    --------
+    >>> from gammastar.infer import workspace
+    >>> both = combine([workspace(name, 0.5, pot_search_sigma=0.18) for name in ("ee", "mumu")])
+    >>> pyhf.Workspace(both).channels
+    ['ee', 'mumu']
+    """
+    if not workspaces or (prefixes is not None and len(prefixes) != len(workspaces)):
+        msg = "combine: give at least one workspace, and one prefix for each or none"
+        raise PhysicsError(msg)
+    parts = [
+        _prefixed(space, prefix)
+        for space, prefix in zip(workspaces, prefixes or [""] * len(workspaces), strict=True)
+    ]
+    channels = [channel for part in parts for channel in part["channels"]]
+    names = [channel["name"] for channel in channels]
+    if len(set(names)) < len(names):
+        msg = f"combine: channels {names} must have different names; give prefixes"
+        raise PhysicsError(msg)
+    _check_shared(channels)
+    configs = [part["measurements"][0]["config"] for part in parts]
+    labels = [part["measurements"][0]["name"] for part in parts]
+    pois = {config["poi"] for config in configs}
+    if len(pois) > 1:
+        msg = f"combine: parameters of interest {sorted(pois)} differ"
+        raise PhysicsError(msg)
+    parameters: dict[str, Any] = {}
+    for config in configs:
+        for parameter in config["parameters"]:
+            other = parameters.setdefault(parameter["name"], parameter)
+            if other != parameter:
+                msg = f"combine: parameter {parameter['name']!r} is set up differently: {other}, {parameter}"
+                raise PhysicsError(msg)
+    spec = {
+        "channels": channels,
+        "observations": [observation for part in parts for observation in part["observations"]],
+        "measurements": [
+            {
+                "name": MASKED if MASKED in labels else parts[0]["measurements"][0]["name"],
+                "config": {"poi": configs[0]["poi"], "parameters": list(parameters.values())},
+            }
+        ],
+        "version": "1.0.0",
+    }
+    pyhf.schema.validate(spec, "workspace.json")
+    return spec
+
+
+def channels_of(workspace: Mapping[str, Any]) -> list[Channel]:
+    """Return the channels of a workspace for the exact engine.
+
+    Parameters
+    ----------
+    workspace : mapping
+        With a signal and one background sample per channel and log-normal normalisations only (normsys with
+        lo = 1/hi), e.g. from `workspace` with a patch applied.
+
+    Returns
+    -------
+    list of Channel
+        Masked ones from a masked workspace.
+
+    Raises
+    ------
+    PhysicsError
+        For anything else, naming the modifier or the parameter: the exact engine has no bin-wise nuisances.
+
+    Notes
+    -----
+    Of the measurement's parameters `fixed` takes a nuisance θ out, at its `inits`, and `auxdata` a moves the
+    centre of its constraint. With θ = a + θ′ that is a unit normal around zero again, of yields times κ^a:
+    those of the channels. `inits` of others are starting values, and the strength lies between zero and
+    the tested one by the definition of the statistic; bounds narrower than the usual ±5 are refused.
+    """
+    config = workspace["measurements"][0]["config"]
+    poi = config["poi"]
+    used = {m["name"] for c in workspace["channels"] for s in c["samples"] for m in s["modifiers"]}
+    centres, fixed = _centres(poi, [entry for entry in config["parameters"] if entry["name"] in used])
+    masked = workspace["measurements"][0]["name"] == MASKED
+    counts = {o["name"]: o["data"] for o in workspace["observations"]}
+    found = []
+    for channel in workspace["channels"]:
+        signals = [s for s in channel["samples"] if any(m["name"] == poi for m in s["modifiers"])]
+        others = [s for s in channel["samples"] if s not in signals]
+        if len(signals) != 1 or len(others) != 1:
+            msg = f"channel {channel['name']!r}: needs one signal and one background sample for exact limits"
+            raise PhysicsError(msg)
+        yields, sigmas = [], []
+        for sample in (*signals, *others):
+            moved = _log_normals(sample, poi)
+            shift = sum(sigma * centres.get(name, 0.0) for name, sigma in moved.items())
+            yields.append([value * math.exp(shift) for value in sample["data"]])
+            sigmas.append({name: sigma for name, sigma in moved.items() if name not in fixed})
+        found.append(
+            binned_channel(
+                channel["name"],
+                signal=yields[0],
+                background=yields[1],
+                observed="masked" if masked else counts[channel["name"]],
+                signal_sigma=sigmas[0],
+                background_sigma=sigmas[1],
+            )
+        )
+    return found
+
+
+def _centres(poi: str, parameters: Sequence[Mapping[str, Any]]) -> tuple[dict[str, float], set[str]]:
+    """Return where each set-up nuisance is centred or fixed, and the names of the fixed ones."""
+    centres: dict[str, float] = {}
+    fixed: set[str] = set()
+    for entry in parameters:
+        name = entry["name"]
+        what = f"parameter {name!r} of the measurement"
+        if name == poi:
+            if entry.get("fixed") or "auxdata" in entry or "sigmas" in entry:
+                msg = f"{what}: the parameter of interest can be neither fixed nor constrained"
+                raise PhysicsError(msg)
+            continue
+        if name in centres:
+            msg = f"{what} is set up twice; keep one entry"
+            raise PhysicsError(msg)
+        if "sigmas" in entry or "factors" in entry:
+            msg = f"{what}: a log-normal nuisance has no sigmas or factors; put its size into hi and lo"
+            raise PhysicsError(msg)
+        values = entry.get("inits", [0.0]) if entry.get("fixed") else entry.get("auxdata", [0.0])
+        if len(values) != 1 or not math.isfinite(values[0]):
+            msg = f"{what}: {values} must be one finite number"
+            raise PhysicsError(msg)
+        if entry.get("fixed"):
+            fixed.add(name)
+        elif any(low > -USUAL or high < USUAL for low, high in entry.get("bounds", [])):
+            msg = (
+                f"{what}: bounds {entry['bounds']} are narrower than ±{USUAL:g}, and exact limits do not "
+                "bound their fits; leave the bounds out, or take method = 'asymptotic'"
+            )
+            raise PhysicsError(msg)
+        centres[name] = float(values[0])
+    return centres, fixed
+
+
+def write_xml(workspace: Mapping[str, Any], directory: Path, *, prefix: str = "limit") -> Path:
+    """Write a workspace as HistFactory XML with ROOT histograms, for RooStats; return the top file.
+
+    The conversion is pyhf's. Parameters and paths in the XML are relative to `directory`.
+    """
+    data = directory / "data"
+    for folder in (directory, data, directory / "config"):
+        folder.mkdir(parents=True, exist_ok=True)
+    text = pyhf.writexml.writexml(
+        copy.deepcopy(dict(workspace)), str(directory / "config"), str(data), prefix
+    )
+    top = directory / f"{prefix}.xml"
+    top.write_bytes(text)
+    return top
+
+
+def _prefixed(workspace: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    spec: dict[str, Any] = copy.deepcopy(dict(workspace))
+    if len(spec["measurements"]) != 1:
+        msg = f"combine: {len(spec['measurements'])} measurements in a workspace, expected one"
+        raise PhysicsError(msg)
+    if prefix:
+        for entry in (*spec["channels"], *spec["observations"]):
+            entry["name"] = f"{prefix}_{entry['name']}"
+    return spec
+
+
+def _check_shared(channels: Sequence[Mapping[str, Any]]) -> None:
+    names: list[str] = []
+    owner: dict[str, str] = {}
+    for channel in channels:
+        for sample in channel["samples"]:
+            for modifier in sample["modifiers"]:
+                names.append(modifier["name"])
+                if modifier["type"] not in PER_CHANNEL - {"shapefactor"}:
+                    continue
+                first = owner.setdefault(modifier["name"], channel["name"])
+                if first != channel["name"]:
+                    msg = (
+                        f"combine: bin-wise nuisance {modifier['name']!r} occurs in channels {first!r} and "
+                        f"{channel['name']!r}; give it one name per channel"
+                    )
+                    raise PhysicsError(msg)
+    lint_names(names)
+
+
+def _log_normals(sample: Mapping[str, Any], poi: str) -> dict[str, float]:
+    sigmas: dict[str, float] = {}
+    for modifier in sample["modifiers"]:
+        if modifier["name"] == poi and modifier["type"] == "normfactor":
+            continue
+        data = modifier["data"]
+        if modifier["type"] != "normsys" or abs(data["hi"] * data["lo"] - 1.0) > 1e-6:
+            msg = (
+                f"sample {sample['name']!r}: modifier {modifier['name']!r} ({modifier['type']}) is not "
+                "log-normal; exact limits know normsys with lo = 1/hi only"
+            )
+            raise PhysicsError(msg)
+        if modifier["name"] in sigmas:
+            msg = f"sample {sample['name']!r}: modifier {modifier['name']!r} occurs twice; keep one of them"
+            raise PhysicsError(msg)
+        sigmas[modifier["name"]] = math.log(data["hi"])
+    return sigmas
