@@ -8,9 +8,10 @@ from itertools import product
 import numpy as np
 from scipy.stats import norm, poisson
 from validation.infer_toys import POT, pair, row
+from validation.toy_coverage import Coverage, coverage
 
-from gammastar.infer import Convention, Coverage, counting_channel, coverage
-from gammastar.infer.toys import compiled, draw, statistics
+from gammastar.infer import Convention, counting_channel
+from gammastar.infer.toys import draw, statistics, toy_model
 from gammastar.infer.weighted_toys import TIE
 
 LEVEL = 0.10
@@ -62,7 +63,7 @@ def _nominal(quick: bool, cases: list[Coverage]) -> Iterator[dict]:
                 convention=Convention(statistic, "randomised"),
                 experiments=n,
                 n_toys=4 * n,
-                plug_in=False,
+                fitted=False,
             )
             cases.append(found)
             label = f"P(CLs+b < 0.1), {statistic}, {n} experiments, S = {1.6 * signal:g}, nominal nuisances"
@@ -82,7 +83,7 @@ def _by_nominal_distributions() -> Iterator[dict]:
             truth=dict.fromkeys(MOVED, shift),
             experiments=100_000,
             n_toys=200_000,
-            plug_in=False,
+            fitted=False,
         )
         label = (
             f"P(CLs+b < 0.1), {statistic}, S = {signal:g}, nuisances at {shift:+.0f} σ, toys at nominal ones"
@@ -114,7 +115,7 @@ def _reachable() -> Iterator[dict]:
     thresholds for given measurements, where data sets without a signal-like event are one atom.
     """
     for statistic, signal in product(STATISTICS, SIGNALS):
-        model, rng = compiled(pair(signal / 1.6)), np.random.default_rng(3)
+        model, rng = toy_model(pair(signal / 1.6)), np.random.default_rng(3)
         moved = np.array([name in MOVED for name in model.nuisances], dtype=np.float64)
 
         def values(shift, randomise, n=100_000, model=model, moved=moved, rng=rng, statistic=statistic):

@@ -22,13 +22,13 @@ from gammastar.infer import (
     Convention,
     asymptotic_limit,
     binned_channel,
-    channels_of,
     exact_cls,
     read_likelihood,
     scan,
     workspace,
 )
-from gammastar.infer.toys import Model, Toys, compiled, draw, statistics
+from gammastar.infer.histfactory.workspaces import channels_of
+from gammastar.infer.toys import ToyModel, Toys, draw, statistics, toy_model
 
 ORACLE = Path(__file__).resolve().parents[2] / "tests" / "golden" / "roostats_oracle.py"
 TESTDATA, ARCHIVE = "GAMMASTAR_TESTDATA", "pyhf-ins1748602-probability-models.tar.gz"
@@ -101,7 +101,7 @@ def _asymptotic() -> Iterator[dict]:
 
 def _fits(n: int) -> Iterator[dict]:
     """Profile fits against iminuit on toys."""
-    model = compiled(pair(2.0))
+    model = toy_model(pair(2.0))
     toys = draw(model, np.zeros(4), 1.0, n, np.random.default_rng(8), randomise=True)
     ours, worst = statistics(model, toys, 1.0, "ratio"), 0.0
     for i in range(n):
@@ -111,7 +111,7 @@ def _fits(n: int) -> Iterator[dict]:
     yield row(label, worst, 0.0, 1e-4, "iminuit, Migrad")
 
 
-def _minuit(model: Model, one: Toys, mu: float) -> float:
+def _minuit(model: ToyModel, one: Toys, mu: float) -> float:
     def twice_nll(theta):
         s, b = model.rates(np.asarray(theta), 1.0) * np.array([[mu], [1.0]])
         start, logs = one.offsets, 0.0

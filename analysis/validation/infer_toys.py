@@ -7,14 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.stats import norm, uniform
 
-from gammastar.infer import (
-    Convention,
-    binned_channel,
-    exact_cls,
-    exact_limit,
-    fft_cls,
-    unbinned_channel,
-)
+from gammastar.infer import Convention, binned_channel, exact_cls, exact_limit, unbinned_channel
+from gammastar.infer.channel_limits import fft_cls
 
 POT = float(np.log(1.2))
 

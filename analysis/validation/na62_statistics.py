@@ -11,7 +11,7 @@ from scipy.stats import norm
 
 from gammastar import infer
 from gammastar.core.rng import stream
-from gammastar.infer.channel_limits import fft_cls
+from gammastar.infer.channel_limits import fft_cls, zero_event_cls
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "na62_dump"))
 import likelihood
@@ -59,7 +59,7 @@ def conventions() -> Iterator[dict]:
     yield _row("S of two equal halves that share the protons", value, 2.4857, 1e-3, "one POT nuisance")
     point = likelihood.channel("ee", 2.4857, 0.1, 2e-3)
     for label, value in (
-        ("closed form", infer.zero_event_cls([point]).cls),
+        ("closed form", zero_event_cls([point]).cls),
         ("FFT at fitted nuisances", fft_cls([point]).cls),
     ):
         yield _row(f"CLs without events at S = 2.4857, {label}", value, 0.1, 1e-4, "closed form")

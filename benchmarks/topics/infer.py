@@ -21,8 +21,6 @@ from scipy.stats import norm, uniform
 from gammastar.infer import (
     asymptotic_limit,
     binned_channel,
-    channels_of,
-    counting_cls,
     counting_limit,
     exact_cls,
     exact_limit,
@@ -30,7 +28,9 @@ from gammastar.infer import (
     unbinned_channel,
     workspace,
 )
-from gammastar.infer.toys import compiled, draw, statistics
+from gammastar.infer.counting import counting_cls
+from gammastar.infer.histfactory.workspaces import channels_of
+from gammastar.infer.toys import draw, statistics, toy_model
 
 ORACLE = Path(__file__).resolve().parents[2] / "tests" / "golden" / "roostats_oracle.py"
 POT, BACKGROUND, SIGMA = float(np.log(1.2)), 2.0, 0.3
@@ -68,7 +68,7 @@ def _toys(n: int = 50_000) -> Iterator[dict]:
         space.data(model), model, test_stat="qtilde", ntoys=60, track_progress=False
     )  # .distributions() avoids the call that numpy 2.4 has no longer
     peer = 120 / _seconds(lambda: calculator.distributions(1.0))
-    ours = compiled(channels_of(spec))
+    ours = toy_model(channels_of(spec))
     rng, zero = np.random.default_rng(1), np.zeros(len(ours.nuisances))
 
     def task() -> None:
@@ -87,7 +87,7 @@ def _toys(n: int = 50_000) -> Iterator[dict]:
 def _minuit(n: int = 60, many: int = 50_000) -> Iterator[dict]:
     """Two unbinned channels, four nuisances, ratio of profiled likelihoods: two fits per toy."""
     densities = norm(0.4, 0.003).pdf, uniform(0.2, 0.6).pdf
-    model = compiled(
+    model = toy_model(
         [
             unbinned_channel(
                 name,
@@ -151,7 +151,7 @@ def _roostats(n: int = 50_000) -> Iterator[dict]:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     peer = json.loads(done.stdout.splitlines()[-1])["rate"]
     shared = {"pot": POT, "efficiency": 0.03}
-    model = compiled(
+    model = toy_model(
         [
             binned_channel(
                 name,

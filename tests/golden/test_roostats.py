@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from gammastar.infer import Convention, binned_channel, exact_cls
-from gammastar.infer.toys import compiled, statistics
+from gammastar.infer.toys import statistics, toy_model
 
 ORACLE = Path(__file__).with_name("roostats_oracle.py")
 PYTHON = os.environ.get("GAMMASTAR_ROOT_PYTHON") or (
@@ -66,6 +66,6 @@ def test_the_oracle_describes_the_same_model():
     text = ORACLE.read_text()
     for numbers in ("((0.5, 1.5, 0.5), (0.3, 0.9, 0.3))", "((1, 1, 0), (0, 1, 1))"):
         assert numbers in text
-    model = compiled(channels())
+    model = toy_model(channels())
     assert len(model.nuisances) == 4
     assert np.isfinite(statistics(model, model.data(), 1.0, "ratio")).all()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.stats import norm, poisson
@@ -12,9 +15,12 @@ from gammastar.infer import (
     binned_channel,
     counting_channel,
     counting_limit,
-    coverage,
     exact_limit,
 )
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "analysis"))
+
+from validation.toy_coverage import coverage
 
 
 def channel():
@@ -36,7 +42,7 @@ def test_level_at_nominal_nuisances(statistic):
         convention=Convention(statistic, "randomised"),
         experiments=20_000,
         n_toys=60_000,
-        plug_in=False,
+        fitted=False,
     )
     assert abs(found.clsb - 0.10) < 4 * found.error
     assert found.cls <= found.clsb
@@ -116,4 +122,4 @@ def test_toys_that_keep_measurements_against_sums(treatment, signal):
 
 def test_nominal_toys_need_randomised_measurements():
     with pytest.raises(PhysicsError, match="randomised"):
-        coverage([channel()], rng=np.random.default_rng(1), convention=Convention(), plug_in=False)
+        coverage([channel()], rng=np.random.default_rng(1), convention=Convention(), fitted=False)

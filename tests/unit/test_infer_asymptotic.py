@@ -9,15 +9,14 @@ from pyhf.infer.intervals.upper_limits import toms748_scan
 from scipy.stats import norm, poisson, uniform
 
 from gammastar.infer import (
-    asymptotic_cls,
     asymptotic_limit,
     binned_channel,
     counting_channel,
     exact_cls,
-    fft_cls,
     unbinned_channel,
     upper_limit,
 )
+from gammastar.infer.channel_limits import asymptotic_cls, fft_cls
 
 
 def peer(observed, background, sigma_b, sigma_s):

@@ -7,17 +7,15 @@ import pyhf
 import pytest
 
 from gammastar.core.errors import NegativeYieldError, PhysicsError
-from gammastar.infer import (
-    assemble,
+from gammastar.infer import assemble
+from gammastar.infer.histfactory.modifiers import (
     covariance_shapes,
     ensemble_shapes,
-    in_domain_samples,
-    like_sign_channel,
     log_normal,
     paired_shape,
     poisson_counts,
-    sample,
 )
+from gammastar.infer.histfactory.workspaces import like_sign_channel, sample
 
 NOMINAL = np.array([20.0, 40.0, 10.0])
 
@@ -65,7 +63,11 @@ def everything(observed="masked"):
     members = NOMINAL * np.exp(0.02 * np.random.default_rng(3).normal(size=(8, 3)))
     nominal, shapes = ensemble_shapes("flow", members)
     shared = [*log_normal("pot_calibration", 0.05), *log_normal("pot_search", 0.18)]
-    signal = in_domain_samples(0.1 * nominal, 0.04 * nominal, sigma=0.5, modifiers=shared)
+    extrapolated = log_normal("extrapolation", 0.5)
+    signal = [
+        sample("signal_measured", 0.04 * nominal, shared, signal=True),
+        sample("signal_extrapolated", 0.06 * nominal, shared, extrapolated, signal=True),
+    ]
     charm = sample(
         "charm",
         NOMINAL,
@@ -117,5 +119,3 @@ def test_empty_like_sign_bins_and_names():
         assemble({"c": [one, other]}, {})
     with pytest.raises(PhysicsError, match="unknown channels"):
         assemble({"c": [one]}, {"d": [1]})
-    with pytest.raises(PhysicsError, match="exceed"):
-        in_domain_samples([1.0], [2.0], sigma=0.1)

@@ -15,8 +15,8 @@ import pyhf
 import pytest
 
 from gammastar.core.errors import InputFileError, PhysicsError
-from gammastar.infer import from_hs3, hs3_nll, read_likelihood, scan, to_hs3, workspace
-from gammastar.infer.histfactory.hs3 import hs3_parameters
+from gammastar.infer import read_likelihood, scan, to_hs3, workspace
+from gammastar.infer.histfactory.hs3 import from_hs3, hs3_nll, hs3_parameters
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "root_hs3.json"
 ORACLE = GOLDEN.with_name("hs3_oracle.py")

@@ -14,12 +14,10 @@ from scipy.stats import poisson
 from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.infer import (
     Convention,
-    channels_of,
     combine,
     counting_limit,
     exact_cls,
     exact_limit,
-    from_hs3,
     patchset,
     read_likelihood,
     scan,
@@ -27,6 +25,8 @@ from gammastar.infer import (
     workspace,
     write_xml,
 )
+from gammastar.infer.histfactory.hs3 import from_hs3
+from gammastar.infer.histfactory.workspaces import channels_of
 
 POT = float(np.log(1.2))
 

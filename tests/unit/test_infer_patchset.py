@@ -12,7 +12,10 @@ from hist import Hist
 
 from gammastar.core.errors import NegativeYieldError, PhysicsError
 from gammastar.core.records import Template
-from gammastar.infer import log_normal, patch_names, patchset, sample, signal_spread, workspace
+from gammastar.infer import patchset, signal_uncertainties, workspace
+from gammastar.infer.histfactory.modifiers import log_normal
+from gammastar.infer.histfactory.patchsets import patch_names
+from gammastar.infer.histfactory.workspaces import sample
 
 MASS, COUPLING = np.array([0.1, 0.3, 0.3]), np.array([1e-6, 1e-6, 2.5e-7])
 SIGNAL = np.array([2.3, 6.0, 0.0])
@@ -69,7 +72,7 @@ def test_two_nuisances_of_one_name_are_refused():
     with pytest.raises(PhysicsError, match="called 'background_norm_mumu'"):
         workspace("mumu", Template("b", nominal, varied), 0.2)
     with pytest.raises(PhysicsError, match="'polarisation' is given twice"):
-        signal_spread(
+        signal_uncertainties(
             np.ones((2, 3)),
             common={"polarisation": 0.08},
             shifts={"polarisation": np.ones((2, 2, 3))},

@@ -15,11 +15,10 @@ from gammastar.infer import (
     counting_limit,
     exact_cls,
     exact_limit,
-    lint_names,
     unbinned_channel,
-    zero_event_cls,
 )
-from gammastar.infer.toys import compiled, draw, statistics
+from gammastar.infer.channel_limits import zero_event_cls
+from gammastar.infer.toys import draw, lint_names, statistics, toy_model
 
 POT = float(np.log(1.2))
 
@@ -62,7 +61,7 @@ def nll_at(theta, mu, model, toys, index):
 
 
 def test_statistics_against_a_general_minimiser():
-    model = compiled(two_channels())
+    model = toy_model(two_channels())
     toys = draw(model, np.zeros(4), 1.0, 40, np.random.default_rng(3), randomise=True)
     ratio, qtilde, q0 = (statistics(model, toys, 1.0, kind) for kind in ("ratio", "qtilde", "q0"))
     for i in range(40):
@@ -118,7 +117,7 @@ def test_weighted_toys_agree_with_plain_ones():
     convention = Convention("qtilde", "randomised")
     channels = two_channels()
     found = exact_cls(channels, rng=np.random.default_rng(7), convention=convention, n_toys=10_000)
-    model = compiled(channels)
+    model = toy_model(channels)
     data = model.data()
     q = statistics(model, data, 1.0, "qtilde")[0]
     for strength, value in ((1.0, found.clsb), (0.0, found.clb)):

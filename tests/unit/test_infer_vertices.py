@@ -8,22 +8,22 @@ from scipy.stats import norm, poisson
 
 from gammastar.core.errors import PhysicsError
 from gammastar.infer import (
-    channels_of,
     combine,
     counting_channel,
     counting_limit,
     exact_cls,
-    limits_at,
-    more_masses,
     observed_significance,
     ranking,
     reach,
     read_likelihood,
     scan,
-    signal_spread,
+    signal_uncertainties,
     with_errors,
     workspace,
 )
+from gammastar.infer.histfactory.workspaces import channels_of
+from gammastar.infer.limits import limits_at
+from gammastar.infer.refinement import more_masses
 from gammastar.store.manifest import write_json
 
 MASS = np.linspace(0.25, 0.9, 12)
@@ -94,7 +94,7 @@ def test_limits_follow_the_closed_form_of_no_event():
 def test_spread_of_a_signal_by_source():
     signal = np.array([[4.0, 0.0], [2.0, 1.0]])
     members = signal * np.array([0.9, 1.0, 1.1])[:, None, None]
-    found = signal_spread(
+    found = signal_uncertainties(
         signal,
         common={"spectrum": [[0.1], [0.2]], "nothing": 0.0},
         variations={"kinematics": members},
@@ -107,7 +107,7 @@ def test_spread_of_a_signal_by_source():
     np.testing.assert_allclose(np.expm1(found["polarisation"][signal > 0]), 0.05)
     np.testing.assert_allclose(np.expm1(found["extrapolation"][signal > 0]), 0.3)
     with pytest.raises(PhysicsError, match="kinematics"):
-        signal_spread(signal, variations={"kinematics": signal})
+        signal_uncertainties(signal, variations={"kinematics": signal})
 
 
 def test_significance_of_counts():

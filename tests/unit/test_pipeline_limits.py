@@ -14,14 +14,8 @@ from scipy.optimize import brentq
 from gammastar import config
 from gammastar.core.errors import SteeringError, StoreError
 from gammastar.core.records import Exposure
-from gammastar.infer import (
-    counting_limit,
-    discovery_yield,
-    expected_limits,
-    hs3_nll,
-    read_likelihood,
-    upper_limit,
-)
+from gammastar.infer import counting_limit, discovery_yield, expected_limits, read_likelihood, upper_limit
+from gammastar.infer.histfactory.hs3 import hs3_nll
 from gammastar.pipeline import charge_limits
 from gammastar.pipeline.checkpoint import open_book
 from gammastar.pipeline.commands import show_results

@@ -28,8 +28,8 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray, Limit
 from gammastar.infer import profile
 from gammastar.infer.channels import Channel
-from gammastar.infer.toys import KINDS, Convention, Model, Toys, compiled
-from gammastar.infer.weighted_toys import TIE, Cloud, CLs, cloud
+from gammastar.infer.toys import KINDS, Convention, ToyModel, Toys, toy_model
+from gammastar.infer.weighted_toys import TIE, CLs, WeightedToys, draw_weighted_toys
 
 __all__ = [
     "CLs",
@@ -120,7 +120,7 @@ def exact_cls(
     _positive(strength)
     if _closed(convention, data):
         return zero_event_cls(channels, strength=strength, convention=convention, auxiliary=auxiliary)
-    return cloud(model, convention, data, (strength,), n_toys, rng).at(strength)
+    return draw_weighted_toys(model, convention, data, (strength,), n_toys, rng).at(strength)
 
 
 def zero_event_cls(
@@ -204,7 +204,7 @@ def exact_limit(
         return StrengthLimit(strength, 0.0, strength * total, cl, 0, label)
     n = START
     while True:
-        toys = cloud(model, convention, data, (0.6 * guess, 1.2 * guess), n, rng)
+        toys = draw_weighted_toys(model, convention, data, (0.6 * guess, 1.2 * guess), n, rng)
         strength, relative = _solved(toys, guess, cl)
         if relative <= precision or n >= MOST:
             label = toys.at(strength).method
@@ -214,7 +214,7 @@ def exact_limit(
         guess, n = strength, int(min(MOST, max(2 * n, 1.2 * n * (relative / precision) ** 2)))
 
 
-def _solved(toys: Cloud, guess: float, cl: float) -> tuple[float, float]:
+def _solved(toys: WeightedToys, guess: float, cl: float) -> tuple[float, float]:
     """Return the strength at which CLs is 1 − cl and its relative Monte Carlo error."""
 
     def excess(log_strength: float) -> float:
@@ -228,8 +228,8 @@ def _solved(toys: Cloud, guess: float, cl: float) -> tuple[float, float]:
 
 def _ready(
     channels: Sequence[Channel], convention: Convention, auxiliary: Mapping[str, float] | None
-) -> tuple[Model, Toys]:
-    model = compiled(channels, convention, auxiliary)
+) -> tuple[ToyModel, Toys]:
+    model = toy_model(channels, convention, auxiliary)
     return model, model.data()
 
 
@@ -300,7 +300,7 @@ def fft_cls(channels: Sequence[Channel], *, strength: float = 1.0, fitted: bool 
     if not (np.isfinite(strength) and strength > 0):
         msg = f"signal strength {strength!r} must be positive and finite"
         raise PhysicsError(msg)
-    model = compiled(channels)
+    model = toy_model(channels)
     data = model.data()
     nominal = np.zeros(len(model.nuisances))
     with_signal = model.rates(model.fitted(data, strength) if fitted else nominal, strength)
@@ -317,7 +317,9 @@ def fft_cls(channels: Sequence[Channel], *, strength: float = 1.0, fitted: bool 
     return CLs(clsb / clb, 0.0, clsb, clb, q, 0, np.inf, label)
 
 
-def _probability_below(observed: FloatArray, model: Model, weights: FloatArray, rates: FloatArray) -> float:
+def _probability_below(
+    observed: FloatArray, model: ToyModel, weights: FloatArray, rates: FloatArray
+) -> float:
     """Return P(V ≤ V_obs) for events at given rates; V is defined by the rates `weights`.
 
     Each term is rounded to the grid, those of the observed events as well, so that ties remain ties.
@@ -356,7 +358,7 @@ class _Data:
     offsets: npt.NDArray[np.int64]
     aux: FloatArray
 
-    def q(self, model: Model, strength: float) -> float:
+    def q(self, model: ToyModel, strength: float) -> float:
         arrays = model.arrays(strength)
         found = profile.statistic(
             KINDS["qtilde"], arrays, self.aux[None, :], self.ratio, self.times, self.offsets
@@ -462,9 +464,9 @@ def _cls(q: float, root: float) -> float:
 
 def _prepared(
     channels: Sequence[Channel], auxiliary: Mapping[str, float] | None
-) -> tuple[Model, _Data | None, _Data]:
+) -> tuple[ToyModel, _Data | None, _Data]:
     """Return the model, the observed data (None while masked) and the Asimov data of the background."""
-    model = compiled(channels, None, auxiliary)
+    model = toy_model(channels, None, auxiliary)
     observed, theta = None, model.aux
     events = [channel.observed for channel in model.channels if channel.observed is not None]
     if len(events) == len(model.channels):

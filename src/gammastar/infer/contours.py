@@ -13,11 +13,11 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray, Limit, Reach
 from gammastar.infer.coupling_intervals import (
     EMPTY,
+    CouplingIntervals,
     Curves,
-    Islands,
     from_function,
     from_grid,
-    islands,
+    intervals_above,
     mass_ends,
 )
 
@@ -96,7 +96,9 @@ def reach(
     highest = _highest(couplings, reliable, len(masses))
     measured = masses >= (0.0 if threshold is None else threshold)
     curves = curves.up_to(np.where(measured, highest, -np.inf))
-    return assembled(masses, curves, islands(curves, np.log(limits)), limits, measured=measured, bands=bands)
+    return assembled(
+        masses, curves, intervals_above(curves, np.log(limits)), limits, measured=measured, bands=bands
+    )
 
 
 def _per_coupling(
@@ -124,7 +126,7 @@ def _per_coupling(
         bands = np.full((len(row), 5, 2), np.nan)
         for column in range(5):
             other = reach(*axes, values / levels[:, :, column], 1.0, **options)
-            bands[:, column] = _overlapping(found, other)
+            bands[:, column] = _overlapping(found, other, largest=True)
     at = _along(axes[1], limit[row], np.log(found.edges))
     best = np.log(axes[1])[(values / limit)[row].argmax(axis=1)]  # of masses without any point
     peak = best if found.peak is None else np.where(np.isnan(found.peak), best, np.log(found.peak))
@@ -141,27 +143,30 @@ def _along(coupling: FloatArray, limit: FloatArray, where: FloatArray) -> FloatA
     return np.asarray(np.exp(rows), dtype=np.float64)
 
 
-def _overlapping(found: Reach, other: Reach) -> FloatArray:
-    """Return the edges of the islands of `other` that overlap those of `found` most, (n, 2)."""
+def _overlapping(found: Reach, other: Reach, *, largest: bool = False) -> FloatArray:
+    """Return the edges of the islands of `other` that overlap those of `found` most, (n, 2); nan without any.
+
+    With `largest`, an entry of `found` that reaches nothing takes the largest island at its mass.
+    """
     result = np.full((len(found.mass), 2), np.nan)
     for i, mass in enumerate(found.mass):
         rivals = other.edges[(other.mass == mass) & np.isfinite(other.edges[:, 0])]
         if not len(rivals):
             continue
         own = found.edges[i]
-        if not np.isfinite(own[0]):  # only stronger limits reach anything here: the largest island
+        if np.isfinite(own[0]):
+            common = np.minimum(own[1], rivals[:, 1]) / np.maximum(own[0], rivals[:, 0])
+            if common.max() > 1.0:
+                result[i] = rivals[int(np.argmax(common))]
+        elif largest:
             result[i] = rivals[np.argmax(rivals[:, 1] / rivals[:, 0])]
-            continue
-        common = np.log(np.minimum(own[1], rivals[:, 1]) / np.maximum(own[0], rivals[:, 0]))
-        if common.max() > 0:
-            result[i] = rivals[int(np.argmax(common))]
     return result
 
 
 def assembled(
     masses: FloatArray,
     curves: Curves,
-    found: Islands,
+    found: CouplingIntervals,
     limits: FloatArray,
     *,
     measured: BoolArray | None = None,
@@ -279,7 +284,7 @@ def _bands(curves: Curves, expected: FloatArray, row: npt.NDArray[np.int64], whe
     """Return the edges for each expected limit of the island that holds the peak of each entry."""
     result = np.full((len(row), 5, 2), np.nan)
     for column in range(5):
-        found: Islands = islands(curves, np.log(expected[:, column]))
+        found: CouplingIntervals = intervals_above(curves, np.log(expected[:, column]))
         inside = (found.edges[:, 0] <= where[:, None]) & (where[:, None] <= found.edges[:, 1])
         match = inside & (found.row == row[:, None])
         entry, island = np.nonzero(match)
@@ -379,7 +384,7 @@ def _moved(found: Reach, grid: Grid, relative: FloatArray, scan: Mapping[str, An
         return np.where(np.isfinite(found.edges), 0.0, np.nan)
     mass, coupling, values, limit = grid
     up, down = (
-        _edges_like(found, reach(mass, coupling, values * factor, limit, **scan))
+        _overlapping(found, reach(mass, coupling, values * factor, limit, **scan))
         for factor in (np.exp(relative), np.exp(-relative))
     )
     middle = np.exp(np.log(found.edges).mean(axis=1))[:, None]
@@ -402,7 +407,7 @@ def _coarser(found: Reach, grid: Grid, scan: Mapping[str, Any]) -> FloatArray:
         options["reliable"] = np.asarray(options["reliable"])[:, kept]
     levels = np.asarray(limit, dtype=np.float64)
     levels = levels[:, kept] if levels.ndim == 2 else levels
-    other = _edges_like(found, reach(mass, points[kept], values[:, kept], levels, **options))
+    other = _overlapping(found, reach(mass, points[kept], values[:, kept], levels, **options))
     shift = np.abs(np.log10(other / found.edges)) / 2.0
     spacing = float(np.log10(points[1] / points[0]))
     reached = np.isfinite(found.edges)
@@ -413,16 +418,3 @@ def _coarser(found: Reach, grid: Grid, scan: Mapping[str, Any]) -> FloatArray:
     padded = np.pad(shift, ((1, 1), (0, 0)))
     shift = np.maximum.reduce([padded[:-2], padded[1:-1], padded[2:]])
     return np.where(np.isfinite(found.edges), shift, np.nan)
-
-
-def _edges_like(found: Reach, other: Reach) -> FloatArray:
-    """Return the edges of another reach for the entries of the first, by overlap; nan where there is none."""
-    result = np.full(found.edges.shape, np.nan)
-    for i, mass in enumerate(found.mass):
-        rivals = other.edges[(other.mass == mass) & np.isfinite(other.edges[:, 0])]
-        if not len(rivals) or not np.isfinite(found.edges[i, 0]):
-            continue
-        common = np.minimum(found.edges[i, 1], rivals[:, 1]) / np.maximum(found.edges[i, 0], rivals[:, 0])
-        if common.max() > 1.0:
-            result[i] = rivals[int(np.argmax(common))]
-    return result

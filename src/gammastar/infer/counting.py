@@ -4,7 +4,7 @@ One bin, count n ~ Poisson(λ) with λ = s e^{σ_s θ_s} + b e^{σ_b θ_b} and u
 by n, so CLs = P(≤ n | s + b)/P(≤ n | b), and only the treatment of θ differs:
 
 - ``"none"``: θ = 0;
-- ``"plug-in"``: θ at its fitted value, separately for s + b and for b, auxiliary measurements fixed;
+- ``"exact"``: θ at its fitted value (plug-in), separately for s + b and for b, auxiliary measurements fixed;
 - ``"marginalised"``: both probabilities averaged over θ (hybrid Bayesian-frequentist).
 
 For the plug-in limit there is a closed form, derived here. With u = 1 − n/λ the conditions of the fit are
@@ -42,7 +42,7 @@ __all__ = [
     "pulled_yield",
 ]
 
-Nuisance: TypeAlias = Literal["plug-in", "marginalised", "none"]
+Nuisance: TypeAlias = Literal["exact", "marginalised", "none"]
 
 QUANTILES = norm.cdf([-2.0, -1.0, 0.0, 1.0, 2.0])
 
@@ -54,7 +54,7 @@ def counting_limit(
     signal_sigma: float = 0.0,
     background_sigma: float = 0.0,
     cl: float = 0.90,
-    nuisance: Nuisance = "plug-in",
+    nuisance: Nuisance = "exact",
 ) -> FloatArray:
     """Return the upper limit on the nominal signal yield for each observed count.
 
@@ -68,7 +68,7 @@ def counting_limit(
         Standard deviations of the logarithm, ln κ (κ = 1.2 is 0.1823).
     cl : float
         Confidence level from 0.5; signals with CLs < 1 − cl are excluded.
-    nuisance : {"plug-in", "marginalised", "none"}
+    nuisance : {"exact", "marginalised", "none"}
 
     Returns
     -------
@@ -82,7 +82,7 @@ def counting_limit(
 
     Notes
     -----
-    The plug-in reading follows the treatment of protons on target in NA62, arXiv:2312.12055 (Appendix B):
+    "exact" follows the treatment of protons on target in NA62, arXiv:2312.12055 (Appendix B):
     nuisances at their fitted values, auxiliary measurements fixed. CLs: A. L. Read, J. Phys. G28 (2002) 2693.
     Where σ_b·b exceeds √b the fitted background absorbs the signal and this reading turns conservative (1.5
     times the average at b = 100, σ_b = 0.3): use "marginalised" there, good to 1e-4 up to 1000 events.
@@ -114,7 +114,7 @@ def counting_cls(
     *,
     signal_sigma: float = 0.0,
     background_sigma: float = 0.0,
-    nuisance: Nuisance = "plug-in",
+    nuisance: Nuisance = "exact",
 ) -> FloatArray:
     """Return CLs of nominal signal yields.
 
@@ -157,7 +157,7 @@ def counting_cls(
 
 
 def count_probabilities(
-    background: float, background_sigma: float = 0.0, *, nuisance: Nuisance = "plug-in"
+    background: float, background_sigma: float = 0.0, *, nuisance: Nuisance = "exact"
 ) -> tuple[FloatArray, FloatArray]:
     """Return the background-only counts that matter and their probabilities.
 
@@ -165,7 +165,7 @@ def count_probabilities(
     ----------
     background, background_sigma
         As in `counting_limit`.
-    nuisance : {"plug-in", "marginalised", "none"}
+    nuisance : {"exact", "marginalised", "none"}
         Only ``"marginalised"`` lets the background itself vary.
 
     Returns
@@ -189,7 +189,7 @@ def expected_limits(
     signal_sigma: float = 0.0,
     background_sigma: float = 0.0,
     cl: float = 0.90,
-    nuisance: Nuisance = "plug-in",
+    nuisance: Nuisance = "exact",
     randomise_pot: bool = False,
 ) -> FloatArray:
     """Return the limits expected without signal at −2, −1, 0, +1, +2 standard deviations.
@@ -253,8 +253,8 @@ def _checked(
     if not 0.5 <= cl < 1.0:  # below, the fitted yield may lie above the count and the closed form ends
         msg = f"counting limit: cl = {cl!r} must lie between 0.5 and 1 (0.90 for 90 %)"
         raise PhysicsError(msg)
-    if nuisance not in {"plug-in", "marginalised", "none"}:
-        msg = f"counting limit: nuisance = {nuisance!r} must be 'plug-in', 'marginalised' or 'none'"
+    if nuisance not in {"exact", "marginalised", "none"}:
+        msg = f"counting limit: nuisance = {nuisance!r} must be 'exact', 'marginalised' or 'none'"
         raise PhysicsError(msg)
     return counts
 

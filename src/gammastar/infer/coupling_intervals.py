@@ -18,12 +18,12 @@ from gammastar.core.records import BoolArray, FloatArray, MassInterval
 
 __all__ = [
     "EMPTY",
+    "CouplingIntervals",
     "Curves",
-    "Islands",
     "MassEnds",
     "from_function",
     "from_grid",
-    "islands",
+    "intervals_above",
     "mass_ends",
     "with_maxima",
 ]
@@ -72,7 +72,7 @@ class Curves:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Islands:
+class CouplingIntervals:
     """Intervals of ln g above a level, one entry each.
 
     Attributes
@@ -188,7 +188,7 @@ def _narrowed(
     return np.take_along_axis(xs, pick, axis=0), np.take_along_axis(ys, pick, axis=0)
 
 
-def islands(curves: Curves, level: FloatArray, *, close: float = CLOSE) -> Islands:
+def intervals_above(curves: Curves, level: FloatArray, *, close: float = CLOSE) -> CouplingIntervals:
     """Return all intervals in which ln N > level.
 
     Parameters
@@ -200,7 +200,7 @@ def islands(curves: Curves, level: FloatArray, *, close: float = CLOSE) -> Islan
 
     Returns
     -------
-    Islands
+    CouplingIntervals
         In order of row, then coupling.
     """
     row, x, y = curves.row, curves.x, curves.y
@@ -216,7 +216,7 @@ def islands(curves: Curves, level: FloatArray, *, close: float = CLOSE) -> Islan
     order = np.lexsort((y[above], owner))
     best = order[np.searchsorted(owner[order], np.arange(len(start)), side="right") - 1]
     peak = np.column_stack([x[above][best], y[above][best]])
-    return Islands(row[start], np.column_stack([lower, upper]), inside, peak)
+    return CouplingIntervals(row[start], np.column_stack([lower, upper]), inside, peak)
 
 
 def _root(curves: Curves, level: FloatArray, bracket: tuple[IntArray, IntArray], close: float) -> FloatArray:
@@ -319,7 +319,7 @@ class _Rows:
         return found
 
 
-def mass_ends(mass: FloatArray, curves: Curves, found: Islands, level: FloatArray) -> MassEnds:
+def mass_ends(mass: FloatArray, curves: Curves, found: CouplingIntervals, level: FloatArray) -> MassEnds:
     """Return where islands end in mass and the intervals of mass with any island.
 
     Parameters
@@ -328,7 +328,7 @@ def mass_ends(mass: FloatArray, curves: Curves, found: Islands, level: FloatArra
         Masses of the scan [GeV], increasing.
     curves : Curves
         One row per mass; a row without points was not looked at.
-    found : Islands
+    found : CouplingIntervals
         Of these curves above `level`.
     level : NDArray, shape (n,)
         Logarithm of the limit.
@@ -361,7 +361,9 @@ def mass_ends(mass: FloatArray, curves: Curves, found: Islands, level: FloatArra
     return MassEnds(ends, _intervals(mass, found, ends, goes_on, closed))
 
 
-def _linked(rows: _Rows, found: Islands, here: IntArray, there: IntArray, row: int) -> list[tuple[int, int]]:
+def _linked(
+    rows: _Rows, found: CouplingIntervals, here: IntArray, there: IntArray, row: int
+) -> list[tuple[int, int]]:
     """Return pairs of islands at two neighbouring masses that are one."""
     pairs = []
     for a in here.tolist():
@@ -373,7 +375,7 @@ def _linked(rows: _Rows, found: Islands, here: IntArray, there: IntArray, row: i
     return pairs
 
 
-def _climbs(rows: _Rows, found: Islands, one: int, other: int, row: int) -> bool:
+def _climbs(rows: _Rows, found: CouplingIntervals, one: int, other: int, row: int) -> bool:
     """Return whether the hill under an island's peak is that of another island, at the mass of the other."""
     top = rows.x[row][rows.hill(row, float(found.peak[one, 0]))]
     return bool(found.edges[other, 0] <= top <= found.edges[other, 1])
@@ -401,7 +403,7 @@ def _end(rows: _Rows, row: int, x: float, step: int) -> tuple[tuple[float, float
 
 
 def _intervals(
-    mass: FloatArray, found: Islands, ends: FloatArray, goes_on: BoolArray, closed: BoolArray
+    mass: FloatArray, found: CouplingIntervals, ends: FloatArray, goes_on: BoolArray, closed: BoolArray
 ) -> tuple[MassInterval, ...]:
     """Return the union of what the islands cover in mass."""
     pieces: list[list[tuple[float, float, bool]]] = []  # both ends of each: mass, coupling, closed

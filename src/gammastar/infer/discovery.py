@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -14,13 +12,10 @@ from scipy.stats import poisson
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
-from gammastar.infer.channel_limits import exact_limit
-from gammastar.infer.channels import Channel
 from gammastar.infer.counting import below, nodes
 from gammastar.infer.limits import ASYMPTOTIC_FROM, chosen_method, upper_limit
-from gammastar.infer.toys import Convention, compiled, draw
 
-__all__ = ["discovery_yield", "expected_strengths", "observed_significance", "projected_yields"]
+__all__ = ["discovery_yield", "observed_significance", "projected_yields"]
 
 BANDS = ndtr(np.array([-2.0, -1.0, 0.0, 1.0, 2.0]))
 
@@ -197,53 +192,3 @@ def projected_yields(
             )
         needed.append(float(found) / factor)
     return np.array(needed)
-
-
-def expected_strengths(
-    channels: Sequence[Channel],
-    *,
-    rng: np.random.Generator,
-    cl: float = 0.90,
-    convention: Convention | None = None,
-    experiments: int = 100,
-    randomise: bool = True,
-) -> FloatArray:
-    """Return the limits on the strength expected without signal at −2 … +2 standard deviations.
-
-    Parameters
-    ----------
-    channels : sequence of Channel
-        Observed events play no role; channels may be masked.
-    rng : numpy.random.Generator
-    cl, convention
-        As in `exact_limit`.
-    experiments : int
-        Pseudo-experiments without signal. Each has its own limit; those without events share the closed form
-        if auxiliary measurements are fixed in toys.
-    randomise : bool
-        Let the auxiliary measurements (protons on target, say) vary between experiments. Otherwise a search
-        almost without background has bands of no width.
-
-    Returns
-    -------
-    NDArray, shape (5,)
-    """
-    masked = [replace(channel, observed=np.empty(0)) for channel in channels]
-    model = compiled(masked, convention)
-    toys = draw(model, np.zeros(len(model.nuisances)), 0.0, experiments, rng, randomise=randomise)
-    known: dict[tuple[float, ...], float] = {}
-    limits = []
-    for i in range(experiments):
-        one = toys.one(i, len(masked))
-        key = (*one.aux[0].round(6).tolist(), -1.0, *one.ratio.round(9).tolist())
-        if key not in known:
-            data = [
-                replace(channel, observed=one.ratio[one.offsets[c] : one.offsets[c + 1]])
-                for c, channel in enumerate(masked)
-            ]
-            auxiliary = dict(zip(model.nuisances, one.aux[0].tolist(), strict=True))
-            known[key] = exact_limit(
-                data, rng=rng, cl=cl, convention=convention, precision=0.05, auxiliary=auxiliary
-            ).strength
-        limits.append(known[key])
-    return np.asarray(np.quantile(limits, BANDS), dtype=np.float64)

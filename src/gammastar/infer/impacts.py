@@ -13,7 +13,7 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.infer.channel_limits import fft_cls
 from gammastar.infer.channels import Channel
-from gammastar.infer.toys import Model, compiled
+from gammastar.infer.toys import ToyModel, toy_model
 
 __all__ = ["Ranking", "ranking"]
 
@@ -70,7 +70,7 @@ def ranking(channels: Sequence[Channel], *, cl: float = 0.90, exponent: float = 
         msg = f"ranking: exponent = {exponent!r} must not be zero, cl = {cl!r} must lie between 0 and 1"
         raise PhysicsError(msg)
     channels = [expected_data(channel) if channel.observed is None else channel for channel in channels]
-    model = compiled(channels)
+    model = toy_model(channels)
     nominal = _limit(channels, cl, 2.3 / float(model.yields[0].sum()))
     theta = model.fitted(model.data(), nominal)
     impact = np.zeros((len(model.nuisances), 2))
@@ -120,7 +120,7 @@ def _fixed(channel: Channel, name: str, value: float) -> Channel:
     )
 
 
-def _widths(model: Model, theta: FloatArray, strength: float) -> FloatArray:
+def _widths(model: ToyModel, theta: FloatArray, strength: float) -> FloatArray:
     """Return standard deviations from the inverse Hessian at the fit."""
     data = model.data()
     hessian = np.eye(len(theta))

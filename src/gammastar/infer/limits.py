@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ __all__ = [
     "chosen_method",
     "label_at",
     "limits_at",
-    "signal_spread",
+    "signal_uncertainties",
     "tabulated",
     "upper_limit",
 ]
@@ -32,8 +32,6 @@ Method: TypeAlias = Literal["exact", "marginalised", "none", "asymptotic", "auto
 
 ASYMPTOTIC_FROM = 20.0
 """Events below which the asymptotic formulae give limits that are too strong (40 % at b = 0.01)."""
-
-_NUISANCE: dict[str, Nuisance] = {"exact": "plug-in", "marginalised": "marginalised", "none": "none"}
 
 
 def upper_limit(
@@ -97,8 +95,8 @@ def upper_limit(
     count = None if isinstance(observed, str) else observed
     automatic = method == "auto"
     method = chosen_method(method, background, count, asymptotic_from)
-    nuisance = _NUISANCE.get(method, "none")  # the exact limit also checks every value
-    exact = counting_limit(
+    nuisance: Nuisance = "none" if method == "asymptotic" else cast("Nuisance", method)
+    exact = counting_limit(  # it also checks every value
         np.rint(background) if count is None and np.isfinite(background) else (count or 0),
         background,
         signal_sigma=signal_sigma,
@@ -147,7 +145,7 @@ def label_at(method: str, signal_sigma: float) -> str:
 
 def _label(nuisance: Nuisance, sigmas: tuple[float, float], *, varied: bool) -> str:
     treatment = {
-        "plug-in": "nuisances at fitted values with fixed auxiliaries",
+        "exact": "nuisances at fitted values with fixed auxiliaries",
         "marginalised": "nuisances averaged",
         "none": "no nuisances",
     }[nuisance]
@@ -182,7 +180,7 @@ def _asymptotic(
 KNOTS = 9
 
 
-def signal_spread(
+def signal_uncertainties(
     signal: npt.ArrayLike,
     *,
     common: Mapping[str, npt.ArrayLike] | None = None,
@@ -221,7 +219,8 @@ def signal_spread(
     names = [*(common or {}), *(variations or {}), *(shifts or {})]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice or (extrapolation > 0 and "extrapolation" in names):
-        msg = f"signal_spread: source {(twice or ['extrapolation'])[0]!r} is given twice; name sources apart"
+        name = (twice or ["extrapolation"])[0]
+        msg = f"signal_uncertainties: source {name!r} is given twice; name sources apart"
         raise PhysicsError(msg)
     total = np.asarray(signal, dtype=np.float64)
     safe = np.where(total > 0, total, 1.0)
@@ -244,7 +243,9 @@ def signal_spread(
 def _fitting(name: str, array: npt.ArrayLike, total: FloatArray) -> FloatArray:
     values = np.asarray(array, dtype=np.float64)
     if values.ndim != 3 or values.shape[1:] != total.shape or len(values) < 2:
-        msg = f"signal_spread: {name!r} has shape {values.shape}, expected (at least 2, *{total.shape})"
+        msg = (
+            f"signal_uncertainties: {name!r} has shape {values.shape}, expected (at least 2, *{total.shape})"
+        )
         raise PhysicsError(msg)
     return values
 

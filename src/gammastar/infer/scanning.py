@@ -21,8 +21,8 @@ from gammastar.infer.histfactory.likelihoods import Likelihood
 from gammastar.infer.histfactory.workspaces import MASKED, channels_of
 from gammastar.infer.impacts import expected_data
 from gammastar.infer.limits import ASYMPTOTIC_FROM
-from gammastar.infer.toys import Convention, compiled, statistics
-from gammastar.infer.weighted_toys import TIE, CLs, cloud
+from gammastar.infer.toys import Convention, statistics, toy_model
+from gammastar.infer.weighted_toys import TIE, CLs, draw_weighted_toys
 
 __all__ = ["CODES", "ScanMethod", "ScanPoint", "exact_point", "expected_events", "scan", "suits", "write_hs3"]
 
@@ -354,8 +354,8 @@ def exact_point(
     masked = any(channel.observed is None for channel in channels)
     known = [expected_data(channel) if channel.observed is None else channel for channel in channels]
     convention = Convention() if convention is None else convention
-    model = compiled(known, convention)
-    toys = cloud(model, convention, model.data(), (strength,), n_toys, rng)
+    model = toy_model(known, convention)
+    toys = draw_weighted_toys(model, convention, model.data(), (strength,), n_toys, rng)
     q = statistics(model, toys.toys, strength, convention.statistic)
     with_signal, without = np.exp(toys.log_weight(strength)), np.exp(toys.log_weight(0.0))
     order = np.argsort(q, kind="stable")

@@ -14,7 +14,7 @@ from gammastar.core.records import FloatArray
 from gammastar.infer import profile
 from gammastar.infer.channels import Channel
 
-__all__ = ["Convention", "Model", "Statistic", "Toys", "compiled", "draw", "lint_names", "statistics"]
+__all__ = ["Convention", "Statistic", "ToyModel", "Toys", "draw", "lint_names", "statistics", "toy_model"]
 
 Statistic: TypeAlias = Literal["ratio", "qtilde", "q0"]
 Auxiliary: TypeAlias = Literal["fixed", "randomised", "averaged"]
@@ -64,7 +64,7 @@ class Convention:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Model:
+class ToyModel:
     """Channels as arrays.
 
     Attributes
@@ -170,11 +170,11 @@ def lint_names(names: Sequence[str]) -> None:
             raise PhysicsError(msg)
 
 
-def compiled(
+def toy_model(
     channels: Sequence[Channel],
     convention: Convention | None = None,
     auxiliary: Mapping[str, float] | None = None,
-) -> Model:
+) -> ToyModel:
     """Return channels as one model; a nuisance name that occurs in several of them is shared.
 
     Raises
@@ -206,7 +206,7 @@ def compiled(
     )
     posterior = convention is not None and convention.constraint == "posterior"
     widest = np.abs(np.concatenate([a, d])).max(axis=0) if names else np.zeros(0)
-    return Model(
+    return ToyModel(
         tuple(channels),
         tuple(names),
         np.array([[c.signal for c in channels], [c.background for c in channels]]),
@@ -217,7 +217,7 @@ def compiled(
 
 
 def draw(
-    model: Model, theta: FloatArray, strength: float, n: int, rng: np.random.Generator, *, randomise: bool
+    model: ToyModel, theta: FloatArray, strength: float, n: int, rng: np.random.Generator, *, randomise: bool
 ) -> Toys:
     """Draw pseudo-experiments at a signal strength and at nuisances, shape (nuisances,) or (n, nuisances)."""
     width = len(model.channels)
@@ -236,7 +236,7 @@ def draw(
     return Toys(ratio, offsets, aux, counts.astype(np.int64))
 
 
-def statistics(model: Model, toys: Toys, strength: float, kind: Statistic) -> FloatArray:
+def statistics(model: ToyModel, toys: Toys, strength: float, kind: Statistic) -> FloatArray:
     """Return the test statistic of each data set at a signal strength, shape (n,)."""
     q = profile.statistic(
         KINDS[kind],

@@ -16,9 +16,9 @@ from scipy.special import logsumexp
 
 from gammastar.core.records import FloatArray
 from gammastar.infer import profile
-from gammastar.infer.toys import Convention, Model, Toys, draw, statistics
+from gammastar.infer.toys import Convention, ToyModel, Toys, draw, statistics
 
-__all__ = ["TIE", "CLs", "Cloud", "cloud"]
+__all__ = ["TIE", "CLs", "WeightedToys", "draw_weighted_toys"]
 
 TIE = 1e-7
 """Differences of the statistic below this are ties (at n = 0 it has an atom)."""
@@ -53,14 +53,14 @@ class CLs:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Cloud:
+class WeightedToys:
     """Toys of several proposals with the logarithm of their mixture density.
 
     Where toys average over nuisances, `theta` holds those of each toy, equally distributed in all proposals;
     densities are then those of the events at these nuisances.
     """
 
-    model: Model
+    model: ToyModel
     convention: Convention
     data: Toys
     toys: Toys
@@ -92,14 +92,14 @@ class Cloud:
         return CLs(cls, error, clsb, clb, observed, n, float(effective), label)
 
 
-def cloud(
-    model: Model,
+def draw_weighted_toys(
+    model: ToyModel,
     convention: Convention,
     data: Toys,
     strengths: Sequence[float],
     n: int,
     rng: np.random.Generator,
-) -> Cloud:
+) -> WeightedToys:
     """Draw n toys without signal and n in all at the strengths."""
     randomise, average = convention.auxiliary == "randomised", convention.auxiliary == "averaged"
     sizes = {0.0: n, **{mu: max(n // len(strengths), 1) for mu in strengths}}
@@ -120,11 +120,11 @@ def cloud(
         _log_density(model, toys, thetas[mu] if each is None else each, mu, convention) for mu in sizes
     ]
     mixture = np.asarray(logsumexp(np.stack(densities) + share[:, None], axis=0), dtype=np.float64)
-    return Cloud(model, convention, data, toys, mixture, each)
+    return WeightedToys(model, convention, data, toys, mixture, each)
 
 
 def _log_density(
-    model: Model, toys: Toys, theta: FloatArray, strength: float, convention: Convention
+    model: ToyModel, toys: Toys, theta: FloatArray, strength: float, convention: Convention
 ) -> FloatArray:
     rates = model.rates(np.atleast_2d(theta), strength)
     density = np.asarray(profile.log_density(rates, toys.ratio, toys.offsets))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from gammastar import infer
 from gammastar.core.errors import SteeringError
 from gammastar.core.records import Exposure, FloatArray
+from gammastar.infer.limits import limits_at
 from gammastar.pipeline import likelihood_files, reach_files
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context
@@ -49,7 +49,7 @@ def limits_of(search: Search, cl: float) -> float | FloatArray:
     total = np.full((1, 1), search.signal_sigma**2)
     for spread in search.spreads.values():
         total = total + spread**2
-    _, expected, _ = infer.limits_at(
+    _, expected, _ = limits_at(
         np.sqrt(total), search.background, search.background_sigma, "masked", cl=cl, **search.options
     )
     median: FloatArray = expected[..., MEDIAN]

@@ -12,7 +12,9 @@ from pydantic import ValidationError
 
 from gammastar import config, infer
 from gammastar.core.errors import InputFileError, SteeringError
+from gammastar.infer.histfactory.likelihoods import Likelihood
 from gammastar.infer.limits import ASYMPTOTIC_FROM
+from gammastar.infer.scanning import ScanPoint, write_hs3
 from gammastar.pipeline.likelihood_files import KEYS
 from gammastar.pipeline.record import kept_steering
 from gammastar.store.folder import published
@@ -93,7 +95,7 @@ def scan_lines(
     chosen: Any = auxiliary or ("averaged" if how.method == AVERAGED else "fixed")
     convention = infer.Convention(statistic or "ratio", chosen)
     engine: Any = "exact" if how.method == AVERAGED else how.method
-    few: list[infer.ScanPoint] = []
+    few: list[ScanPoint] = []
     count = 0
     for found in infer.scan(
         likelihood, names or None, method=engine, asymptotic_from=how.asymptotic_from, convention=convention
@@ -112,10 +114,10 @@ def scan_lines(
             "much there: use --method auto, exact or marginalised, or toys where these refuse the nuisances"
         )
     if hs3 is not None:
-        yield from (f"wrote {path}" for path in infer.write_hs3(likelihood, hs3, names or None))
+        yield from (f"wrote {path}" for path in write_hs3(likelihood, hs3, names or None))
 
 
-def _how(path: Path, likelihood: infer.Likelihood, method: str | None, steering: Path | None) -> _How:
+def _how(path: Path, likelihood: Likelihood, method: str | None, steering: Path | None) -> _How:
     """Return how to test: as asked, else as the steering, else as the run that wrote the likelihood."""
     if steering is not None:
         section = config.load(steering).infer
@@ -146,7 +148,7 @@ def _checked(path: Path) -> None:
     check_results(folder, [name for name in published(folder) if OF_LIKELIHOOD.fullmatch(name)])
 
 
-def _of_record(path: Path, likelihood: infer.Likelihood) -> tuple[config.Infer | None, str]:
+def _of_record(path: Path, likelihood: Likelihood) -> tuple[config.Infer | None, str]:
     """Return the [infer] of the run that wrote a likelihood, and where that stands; None for others."""
     if likelihood.convention:
         known = {key: value for key, value in likelihood.convention.items() if key in KEYS}

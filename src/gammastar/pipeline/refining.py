@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from gammastar import infer
 from gammastar.core.errors import SteeringError
 from gammastar.core.records import Exposure, FloatArray
+from gammastar.infer.refinement import more_masses
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context
 from gammastar.pipeline.producing import Production
@@ -70,7 +70,7 @@ def _wanted(ctx: Context, planes: Planes, exposure: Exposure, room: int) -> Floa
         return np.empty(0)
     for i, (name, detector) in enumerate(detectors(ctx).items()):
         plane = Plane(ctx, section, detector, predicted, accepted[name], exposure, main=i == 0)
-        found += infer.more_masses(plane.contour(), most=room).tolist()
+        found += more_masses(plane.contour(), most=room).tolist()
     known = predicted["mass"]
     fresh = [m for m in dict.fromkeys(found) if np.abs(known / m - 1.0).min() > 1e-6]
     return np.array(fresh[:room])

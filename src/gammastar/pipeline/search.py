@@ -13,6 +13,9 @@ from gammastar.config import Infer
 from gammastar.core.constants import M_E, M_MU
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import Exposure, FloatArray, Limit, Reach
+from gammastar.infer.histfactory.workspaces import POT_NUISANCES
+from gammastar.infer.impacts import Ranking
+from gammastar.infer.limits import limits_at, tabulated
 from gammastar.physics.detector import Detector
 from gammastar.physics.millicharge_detector import MillichargeDetector
 from gammastar.pipeline.checkpoint import Arrays
@@ -79,7 +82,7 @@ class Search:
     discovery: Mapping[float, Reach] = field(default_factory=dict)
     projections: Mapping[float, Reach] = field(default_factory=dict)
     spreads: Mapping[str, FloatArray] = field(default_factory=dict)
-    impacts: infer.Ranking | None = None
+    impacts: Ranking | None = None
     impact_mass: float = np.nan
     levels: FloatArray | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -184,7 +187,7 @@ class Plane:
     def limits(self) -> tuple[FloatArray, FloatArray, Limit]:
         """Return observed and expected limits for each uncertainty of the signal."""
         section = self.section
-        return infer.limits_at(
+        return limits_at(
             self.sigma,
             self.b,
             self.b_sigma,
@@ -262,7 +265,7 @@ class Plane:
 
     def other(self, function: Callable[[float], float]) -> Reach:
         """Return the reach for a needed signal that is a function of its uncertainty."""
-        return self.reach(infer.tabulated(function, self.sigma), self.signal)
+        return self.reach(tabulated(function, self.sigma), self.signal)
 
     def discovered(self, significance: float) -> Callable[[float], float]:
         """Return the signal of a median discovery as a function of its uncertainty."""
@@ -288,7 +291,7 @@ class Plane:
 
         return needed
 
-    def impacts(self, found: Reach) -> tuple[infer.Ranking | None, float]:
+    def impacts(self, found: Reach) -> tuple[Ranking | None, float]:
         """Return pulls and impacts on the lower edge of the widest interval (None without nuisances)."""
         width = np.where(
             np.isfinite(found.edges).all(axis=1), np.log(found.edges[:, 1] / found.edges[:, 0]), 0
@@ -306,7 +309,7 @@ class Plane:
         exponent = float(
             np.diff(np.log(pair))[0] / np.diff(np.log(self.couplings[column - 1 : column + 1]))[0]
         )
-        sigmas = dict(zip(infer.POT_NUISANCES, self.pot, strict=True))
+        sigmas = dict(zip(POT_NUISANCES, self.pot, strict=True))
         sigmas |= {name: float(spread[row, column]) for name, spread in self.spreads.items()}
         sigmas = {name: value for name, value in sigmas.items() if value > 0}
         background = {"background": self.b_sigma} if self.b > 0 and self.b_sigma > 0 else {}

@@ -10,7 +10,7 @@ import numpy as np
 
 from gammastar import predict, report
 from gammastar.core.records import Limit, Reach
-from gammastar.infer import Ranking
+from gammastar.infer.impacts import Ranking
 from gammastar.pipeline.checkpoint import Arrays
 from gammastar.pipeline.context import Context
 from gammastar.pipeline.producing import model_of

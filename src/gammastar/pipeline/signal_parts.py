@@ -74,7 +74,7 @@ def spreads_of(section: Infer, predicted: Arrays, accepted: Arrays) -> dict[str,
         common["theory"] = np.divide(theory, signal, out=np.zeros_like(signal), where=signal > 0)
     variations = {"kinematics": accepted["signal_variations"]} if "signal_variations" in accepted else {}
     shifts = {"polarisation": accepted["polarisation_shifts"]} if "polarisation_shifts" in accepted else {}
-    return infer.signal_spread(
+    return infer.signal_uncertainties(
         signal,
         common={k: v for k, v in common.items() if k in wanted},
         variations={k: v for k, v in variations.items() if k in wanted},

@@ -7,8 +7,7 @@
 | size of a simulation or of a flow's sample | `poisson_counts` |
 | members of a flow ensemble | `ensemble_shapes` |
 | covariance of the unfolding | `covariance_shapes` |
-| mass resolution, energy scale | `paired_shape` |
-| signal outside the measured domain | `in_domain_samples` |
+| mass resolution, energy scale | `paired_shape`; of a template all at once `shape_modifiers` |
 """
 
 from __future__ import annotations
@@ -28,7 +27,6 @@ __all__ = [
     "covariance_shapes",
     "ensemble_shapes",
     "log_normal",
-    "normsys",
     "paired_shape",
     "poisson_counts",
     "shape_modifiers",
@@ -84,15 +82,21 @@ def check_modifiers(modifiers: Iterable[Mapping[str, Any]], what: str) -> None:
         seen.add(key)
 
 
-def normsys(name: str, sigma: float) -> list[dict[str, Any]]:
-    """Return a log-normal normalisation with κ = e^σ as a list of one modifier (none when σ = 0).
+def log_normal(name: str, sigma: float) -> Modifiers:
+    """Return a log-normal normalisation: protons on target, R, charm, an efficiency.
 
-    With lo = 1/hi every interpolation code of HistFactory gives κ^θ at |θ| ≥ 1 and keeps the median.
+    With κ = e^σ and lo = 1/hi every interpolation code of HistFactory gives κ^θ at |θ| ≥ 1 and keeps the
+    median. The list has one modifier, and none where σ = 0.
 
     Raises
     ------
     PhysicsError
         If `sigma` is negative or not finite.
+
+    Examples
+    --------
+    >>> log_normal("pot_search", 0.18232155679395462)[0]["data"]["hi"]
+    1.2
     """
     if not (np.isfinite(sigma) and sigma >= 0):
         msg = f"{name}: standard deviation of the logarithm {sigma!r} must be finite and not negative"
@@ -103,71 +107,10 @@ def normsys(name: str, sigma: float) -> list[dict[str, Any]]:
     return [{"name": name, "type": "normsys", "data": {"hi": kappa, "lo": 1.0 / kappa}}]
 
 
-def shape_modifiers(template: Template) -> list[dict[str, Any]]:
-    """Return the variations of a template as pairs of normalisation and shape.
-
-    Parameters
-    ----------
-    template : Template
-        One-dimensional histograms.
-
-    Returns
-    -------
-    list of dict
-        For each variation a normsys with the ratio of the sums and a histosys, of the same name, with up and
-        down scaled to the nominal sum: one nuisance moves both.
-
-    Raises
-    ------
-    NegativeYieldError
-        If a bin falls below zero within three standard deviations of the variation.
-    """
-    nominal = yields_of(template.nominal.values(), template.name)
-    modifiers: list[dict[str, Any]] = []
-    for name, pair in template.variations.items():
-        up, down = (yields_of(hist.values(), f"{template.name}, {name}") for hist in pair)
-        if up.shape != nominal.shape or down.shape != nominal.shape:
-            msg = f"{template.name}, {name}: {up.shape}, {down.shape} bins, the nominal has {nominal.shape}"
-            raise PhysicsError(msg)
-        if min(up.sum(), down.sum(), nominal.sum()) <= 0:
-            msg = f"{template.name}, {name}: a variation without any events cannot be used"
-            raise PhysicsError(msg)
-        factors = up.sum() / nominal.sum(), down.sum() / nominal.sum()
-        high, low = up / factors[0], down / factors[1]
-        lowest = nominal + 3.0 * np.minimum.reduce([high - nominal, low - nominal, np.zeros_like(nominal)])
-        if (lowest < 0).any():
-            worst = int(np.argmin(lowest))
-            msg = (
-                f"{template.name}, {name}: bin {worst} is {lowest[worst]:g} at three standard deviations; "
-                "merge bins or smooth the variation"
-            )
-            raise NegativeYieldError(msg)
-        modifiers += [
-            {"name": name, "type": "normsys", "data": {"hi": float(factors[0]), "lo": float(factors[1])}},
-            {
-                "name": name,
-                "type": "histosys",
-                "data": {"hi_data": high.tolist(), "lo_data": low.tolist()},
-            },
-        ]
-    return modifiers
-
-
 Modifiers: TypeAlias = list[dict[str, Any]]
 
 SMALLEST = 1e-6  # eigenvalues below this part of the trace are dropped
 BEYOND = 3.0  # standard deviations up to which a bin must stay positive
-
-
-def log_normal(name: str, sigma: float) -> Modifiers:
-    """Return a log-normal normalisation, κ = e^σ: protons on target, R, charm, an efficiency.
-
-    Examples
-    --------
-    >>> log_normal("pot_search", 0.18232155679395462)[0]["data"]["hi"]
-    1.2
-    """
-    return normsys(name, sigma)
 
 
 def poisson_counts(name: str, nominal: npt.ArrayLike, variance: npt.ArrayLike) -> Modifiers:
@@ -196,26 +139,67 @@ def poisson_counts(name: str, nominal: npt.ArrayLike, variance: npt.ArrayLike) -
     return [{"name": name, "type": "shapesys", "data": np.sqrt(squares).tolist()}]
 
 
-def paired_shape(name: str, nominal: npt.ArrayLike, up: npt.ArrayLike, down: npt.ArrayLike) -> Modifiers:
+def paired_shape(
+    name: str, nominal: npt.ArrayLike, up: npt.ArrayLike, down: npt.ArrayLike, *, where: str = ""
+) -> Modifiers:
     """Return a shape with its normalisation split off: one nuisance moves both (resolution, energy scale).
+
+    Parameters
+    ----------
+    name : str
+    nominal, up, down : array_like, shape (n,)
+    where : str
+        Beginning of messages, the name by default.
+
+    Returns
+    -------
+    list of dict
+        A normsys with the ratio of the sums and a histosys of the same name, with up and down scaled to the
+        nominal sum.
 
     Raises
     ------
+    PhysicsError
+        For different numbers of bins, and without any events.
     NegativeYieldError
         If a bin falls below zero within three standard deviations; the message names it.
     """
-    bins = yields_of(nominal, name)
-    high, low = (yields_of(values, f"{name}, {side}") for values, side in ((up, "up"), (down, "down")))
-    if not bins.shape == high.shape == low.shape or min(bins.sum(), high.sum(), low.sum()) <= 0:
-        msg = f"{name}: nominal, up and down need equal bins and some events"
+    what = where or name
+    bins = yields_of(nominal, what)
+    high, low = (yields_of(values, f"{what}, {side}") for values, side in ((up, "up"), (down, "down")))
+    if not bins.shape == high.shape == low.shape:
+        msg = f"{what}: {high.shape}, {low.shape} bins, the nominal has {bins.shape}"
+        raise PhysicsError(msg)
+    if min(bins.sum(), high.sum(), low.sum()) <= 0:
+        msg = f"{what}: a variation without any events cannot be used"
         raise PhysicsError(msg)
     factors = float(high.sum() / bins.sum()), float(low.sum() / bins.sum())
     high, low = high / factors[0], low / factors[1]
-    _positive(name, bins, np.stack([high - bins, low - bins]))
+    _positive(what, bins, np.stack([high - bins, low - bins]))
     return [
         {"name": name, "type": "normsys", "data": {"hi": factors[0], "lo": factors[1]}},
         _histosys(name, high, low),
     ]
+
+
+def shape_modifiers(template: Template) -> Modifiers:
+    """Return the variations of a template as pairs of normalisation and shape (`paired_shape`).
+
+    Parameters
+    ----------
+    template : Template
+        One-dimensional histograms.
+
+    Raises
+    ------
+    PhysicsError, NegativeYieldError
+        As `paired_shape`; the message names template and variation.
+    """
+    modifiers: Modifiers = []
+    for name, (up, down) in template.variations.items():
+        values = (template.nominal.values(), up.values(), down.values())
+        modifiers += paired_shape(name, *values, where=f"{template.name}, {name}")
+    return modifiers
 
 
 def covariance_shapes(name: str, nominal: npt.ArrayLike, covariance: npt.ArrayLike) -> Modifiers:
@@ -284,7 +268,7 @@ def ensemble_shapes(name: str, members: npt.ArrayLike, *, kept: float = 0.99) ->
     if not sums.min() > 0:
         msg = f"{name}: member {int(np.argmin(sums))} has no events"
         raise PhysicsError(msg)
-    modifiers = normsys(f"{name}_norm", float(np.log(sums).std(ddof=1)))
+    modifiers = log_normal(f"{name}_norm", float(np.log(sums).std(ddof=1)))
     shapes = templates * (nominal.sum() / sums)[:, None]
     left, singular, right = np.linalg.svd(shapes - shapes.mean(axis=0), full_matrices=False)
     variance = singular**2 / (len(templates) - 1)
@@ -310,5 +294,8 @@ def _positive(name: str, nominal: FloatArray, shifts: FloatArray) -> None:
     lowest = nominal + BEYOND * np.minimum(shifts, 0.0).min(axis=0)
     if (lowest < -1e-12).any():
         worst = int(np.argmin(lowest))
-        msg = f"{name}: bin {worst} is {lowest[worst]:g} at {BEYOND:g} standard deviations; merge bins"
+        msg = (
+            f"{name}: bin {worst} is {lowest[worst]:g} at {BEYOND:g} standard deviations; "
+            "merge bins or smooth the variation"
+        )
         raise NegativeYieldError(msg)

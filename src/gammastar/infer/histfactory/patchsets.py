@@ -11,7 +11,7 @@ import pyhf
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
-from gammastar.infer.histfactory.modifiers import check_modifiers, normsys, yields_of
+from gammastar.infer.histfactory.modifiers import check_modifiers, log_normal, yields_of
 from gammastar.infer.toys import lint_names
 
 __all__ = ["patch_names", "patchset"]
@@ -157,6 +157,6 @@ def _operations(sample: str, data: list[float], sigmas: Mapping[str, float]) -> 
         *(
             {"op": "add", "path": f"{at}/modifiers/-", "value": modifier}
             for name, sigma in sigmas.items()
-            for modifier in normsys(name, sigma)
+            for modifier in log_normal(name, sigma)
         ),
     ]

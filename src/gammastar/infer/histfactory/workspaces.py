@@ -20,7 +20,6 @@ from gammastar.infer.histfactory.modifiers import (
     Modifiers,
     check_modifiers,
     log_normal,
-    normsys,
     shape_modifiers,
     yields_of,
 )
@@ -33,7 +32,6 @@ __all__ = [
     "assemble",
     "channels_of",
     "combine",
-    "in_domain_samples",
     "like_sign_channel",
     "observations",
     "sample",
@@ -112,9 +110,9 @@ def workspace(
     pots = zip(POT_NUISANCES, (pot_calibration_sigma, pot_search_sigma), strict=True)
     signal_modifiers = [{"name": "mu", "type": "normfactor", "data": None}]
     for name, sigma in pots:
-        signal_modifiers += normsys(name, sigma)
+        signal_modifiers += log_normal(name, sigma)
     empty = not bins.any()
-    norm = normsys(f"background_norm_{channel_name}", background_sigma)
+    norm = log_normal(f"background_norm_{channel_name}", background_sigma)
     spec: dict[str, Any] = {
         "channels": [
             {
@@ -170,35 +168,6 @@ def observations(
         msg = f"channel {channel!r}: observed = {observed!r} must be whole numbers >= 0"
         raise PhysicsError(msg)
     return counts
-
-
-def in_domain_samples(
-    signal: npt.ArrayLike,
-    in_domain: npt.ArrayLike,
-    *,
-    sigma: float,
-    modifiers: Sequence[Mapping[str, Any]] = (),
-) -> list[dict[str, Any]]:
-    """Return the signal as two samples, measured and extrapolated, the second with a nuisance of its own.
-
-    Parameters
-    ----------
-    signal, in_domain : array_like, shape (n,)
-        Expected events in all, and those from where dileptons were measured.
-    sigma : float
-        Standard deviation of the logarithm of the extrapolated part.
-    modifiers : sequence of mapping
-        Of both parts; ``mu`` is added here.
-    """
-    total, inside = yields_of(signal, "signal"), yields_of(in_domain, "signal in the measured domain")
-    if total.shape != inside.shape or (inside > total * (1 + 1e-9)).any():
-        msg = "in_domain_samples: the measured part must fit the signal and not exceed it in any bin"
-        raise PhysicsError(msg)
-    outside = np.maximum(total - inside, 0.0)
-    return [
-        sample("signal_measured", inside, modifiers, signal=True),
-        sample("signal_extrapolated", outside, modifiers, log_normal("extrapolation", sigma), signal=True),
-    ]
 
 
 def sample(

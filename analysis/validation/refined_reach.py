@@ -11,7 +11,15 @@ import numpy.typing as npt
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray, Reach
 from gammastar.infer.contours import assembled
-from gammastar.infer.coupling_intervals import EMPTY, FLAT, Curves, IntArray, Islands, islands, with_maxima
+from gammastar.infer.coupling_intervals import (
+    EMPTY,
+    FLAT,
+    CouplingIntervals,
+    Curves,
+    IntArray,
+    intervals_above,
+    with_maxima,
+)
 
 __all__ = ["RefinedReach", "refined_reach"]
 
@@ -163,7 +171,7 @@ class _Scan:
             return np.maximum(np.log(np.maximum(values, 1e-300)), EMPTY)
 
         curves = with_maxima(row, x, at(row, x), at, flat=precision)
-        found = islands(curves, self.level(masses), close=CLOSE)
+        found = intervals_above(curves, self.level(masses), close=CLOSE)
         order = np.argsort(np.r_[self.mass, masses], kind="stable")
         self.mass = np.r_[self.mass, masses][order]
         for i in range(len(masses)):
@@ -269,5 +277,5 @@ def _reach(scan: _Scan) -> Reach:
     edges, peaks = (np.concatenate(pairs).reshape(-1, 2) for pairs in (scan.edges, scan.peaks))
     inside = np.concatenate(scan.inside).reshape(-1, 2) > 0
     curves = Curves(row, x, y, at, len(scan.mass))
-    found = Islands(owner, edges, inside, peaks)
+    found = CouplingIntervals(owner, edges, inside, peaks)
     return assembled(scan.mass, curves, found, np.exp(scan.level(scan.mass)))

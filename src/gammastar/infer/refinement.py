@@ -13,7 +13,6 @@ from gammastar.core.records import FloatArray, Reach
 
 __all__ = ["more_masses"]
 
-
 NARROW = 2e-3  # relative gaps that are not divided any further
 
 
