@@ -9,13 +9,12 @@ from pathlib import Path
 import figures
 import numpy as np
 
-from gammastar import recast, report
+from gammastar import report, semivisible
 from gammastar.core.data import data_path
 from gammastar.core.rng import stream
-from gammastar.physics import gm2
-from gammastar.physics.decay_table import decay_table
 from gammastar.physics.widths import RTable
-from gammastar.recast import babar, na64
+from gammastar.semivisible import babar, gm2, na64
+from gammastar.semivisible.decays import decay_table
 from gammastar.store.manifest import versions
 
 M = 1.25
@@ -48,7 +47,7 @@ def everything(options, models: dict, visible: dict, tell) -> dict:
         planes.append((name, plane))
         notes += plane.warnings[:1]
         more = _more(name, plane, options)
-        where = na64.annihilation_masses(recast.load_na64())
+        where = na64.annihilation_masses(semivisible.load_na64())
         figure = figures.exclusion_plane(plane, title, limits, where, more)
         caption = f"{name}: excluded couplings; dark and light blue are the ends of BaBar's band."
         sections.append(_section(name, [(caption, figure)]))
@@ -63,10 +62,15 @@ def everything(options, models: dict, visible: dict, tell) -> dict:
     for name, figure in zip((*names, "na64_scale"), drawn, strict=True):
         report.save_figure(figure, folder / name)
     sections.append(report.Section("Not modelled", NOT_MODELLED))
-    cards = (recast.load_babar(), recast.load_na64(), recast.load_cosmology(), recast.load_displaced())
+    cards = (
+        semivisible.load_babar(),
+        semivisible.load_na64(),
+        semivisible.load_cosmology(),
+        semivisible.load_displaced(),
+    )
     unverified = [text for card in cards for text in card.unverified]
     unverified += [f"(g−2)μ: {gm2.reference(name).source}" for name in _unverified_moments()]
-    unverified += [f"benchmark {name}: {recast.load_benchmark(name).source}" for name in models]
+    unverified += [f"benchmark {name}: {semivisible.load_benchmark(name).source}" for name in models]
     source = report.Provenance(
         versions=versions(),
         seeds={"planes": 1, "P_miss": 2},
@@ -91,10 +95,10 @@ def _section(heading: str, drawn: list) -> report.Section:
 
 def _published(name: str, folders: list[Path]):
     for folder in folders:
-        found = recast.published(name, folder)
+        found = semivisible.published(name, folder)
         if found.full:
             return found
-    return recast.published(name)
+    return semivisible.published(name)
 
 
 def _visible(folders: list[Path], files: dict) -> list:
@@ -118,14 +122,14 @@ def _events(point, *, quick: bool) -> int:
 
 def _plane(name: str, options):
     quick = options.quick
-    point = recast.load_benchmark(name)
+    point = semivisible.load_benchmark(name)
     first = 0.4 if point.mediator else 0.02
     mass = np.geomspace(first, 7.9, 16 if quick else 40)
     epsilon = np.geomspace(1e-5, 0.1, 41 if quick else 61)
-    setting = recast.Options(
+    setting = semivisible.Options(
         n=_events(point, quick=quick), polarised=options.polarised, s_channel=options.s_channel
     )
-    return recast.scan(point.sector, mass, epsilon, options=setting)
+    return semivisible.scan(point.sector, mass, epsilon, options=setting)
 
 
 def _unverified_moments() -> list[str]:
@@ -134,17 +138,17 @@ def _unverified_moments() -> list[str]:
 
 def _more(name: str, plane, options):
     """Return the lines of cosmology and the projection of Belle II."""
-    point = recast.load_benchmark(name)
+    point = semivisible.load_benchmark(name)
     n = 4_000 if options.quick else 20_000
-    displaced = recast.displaced_plane(point.sector, plane.mass, plane.epsilon, n=n)
-    over = displaced / recast.load_displaced().events
+    displaced = semivisible.displaced_plane(point.sector, plane.mass, plane.epsilon, n=n)
+    over = displaced / semivisible.load_displaced().events
     if point.mediator:  # its lightest state decays or is a neutrino's partner: no dark matter
         return figures.More(displaced=over)
     coarse = np.geomspace(plane.mass[0], plane.mass[-1], 8 if options.quick else 24)
     hadrons = RTable.read(data_path("measurements/r_ratio.csv"))
-    target = recast.relic_target(point.sector, coarse, r_table=hadrons)
+    target = semivisible.relic_target(point.sector, coarse, r_table=hadrons)
     relic = np.exp(np.interp(np.log(plane.mass), np.log(coarse), np.log(target)))
-    cmb = np.array([recast.cmb_limit(point.sector(float(m))) for m in plane.mass])
+    cmb = np.array([semivisible.cmb_limit(point.sector(float(m))) for m in plane.mass])
     return figures.More(relic=relic, cmb=cmb, displaced=over)
 
 
@@ -160,11 +164,11 @@ def _lines(plane, more) -> dict:
 def _numbers(plane, limits) -> dict:
     """Return the free part of the (g−2)μ band of 2020, by mass, for the ends of BaBar's band."""
     band = gm2.reference("wp20").band(plane.mass)
-    hidden = recast.excluded_plane(plane.epsilon, plane.strict, limits["na64_2016_18"].at(plane.mass))
+    hidden = semivisible.excluded_plane(plane.epsilon, plane.strict, limits["na64_2016_18"].at(plane.mass))
     free = {"mass": plane.mass.round(4).tolist()}
     for label, p in (("nominal", plane.babar), ("low", plane.babar_low), ("high", plane.babar_high)):
-        excluded = hidden | recast.excluded_plane(plane.epsilon, p, limits["babar"].at(plane.mass))
-        free[label] = recast.allowed(band, plane.epsilon, excluded).round(3).tolist()
+        excluded = hidden | semivisible.excluded_plane(plane.epsilon, p, limits["babar"].at(plane.mass))
+        free[label] = semivisible.allowed(band, plane.epsilon, excluded).round(3).tolist()
     return {"free part of the 2020 band": free, "warnings": list(plane.warnings[:3])}
 
 
@@ -179,7 +183,7 @@ def _write_intervals(path: Path, plane, limits) -> None:
         ("NA64 inclusive", plane.inclusive, "na64_2016_18"),
     )
     for label, p, name in cases:
-        reach = recast.intervals(plane.mass, plane.epsilon, p, limits[name].at(plane.mass))
+        reach = semivisible.intervals(plane.mass, plane.epsilon, p, limits[name].at(plane.mass))
         for m, (low, high), side in zip(reach.mass, reach.edges, reach.clipped_side, strict=True):
             if np.isfinite(low):
                 lines.append(f'"{label}",{m:.6g},{low:.6g},{high:.6g},"{side}"')
@@ -188,7 +192,7 @@ def _write_intervals(path: Path, plane, limits) -> None:
 
 def _missing(options, models: dict, numbers: dict) -> list:
     n = 40_000 if options.quick else 300_000
-    card = replace(recast.load_babar(), radius=np.inf)
+    card = replace(semivisible.load_babar(), radius=np.inf)
     thresholds = np.linspace(0.0, 0.25, 26)
     named = {
         name: text.split(",")[0] if name != "iDM-040" else "iDM, Δ = 0.4" for name, text in models.items()
@@ -199,7 +203,9 @@ def _missing(options, models: dict, numbers: dict) -> list:
     edges = np.geomspace(1e-3, 10.0, 61)
     curves, spectra, table = {}, {}, {}
     for name, label in named.items():
-        events = babar.cascades(decay_table(recast.load_benchmark(name).sector(M)), card, n, stream(2, name))
+        events = babar.cascades(
+            decay_table(semivisible.load_benchmark(name).sector(M)), card, n, stream(2, name)
+        )
         found = [
             babar.missing(events, replace(card, threshold=t), [1.0], stream(2), band=False)
             for t in thresholds
@@ -212,8 +218,8 @@ def _missing(options, models: dict, numbers: dict) -> list:
     mass = np.geomspace(0.3, 7.9, 8 if options.quick else 16)
     by_mass = {}
     for name in ("iDM-040", "i2DM-talk"):
-        model, rng = recast.load_benchmark(name).sector, stream(3, name)
-        found = [recast.prompt_missing(decay_table(model(float(m))), card, n // 30, rng) for m in mass]
+        model, rng = semivisible.load_benchmark(name).sector, stream(3, name)
+        found = [semivisible.prompt_missing(decay_table(model(float(m))), card, n // 30, rng) for m in mass]
         by_mass[named[name]] = tuple(
             np.array([getattr(p, k)[0] for p in found]) for k in ("value", "low", "high")
         )
@@ -226,7 +232,7 @@ def _missing(options, models: dict, numbers: dict) -> list:
 
 
 def _scale(limits, numbers: dict) -> tuple:
-    card = recast.load_na64()
+    card = semivisible.load_na64()
     low = max(limits["na64_2016_18"].mass[0], limits["na64_2016_22"].mass[0], 0.004)
     mass = np.geomspace(low * 1.0001, 0.899, 30)
     ours = {}

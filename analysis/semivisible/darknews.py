@@ -40,7 +40,7 @@ def main() -> int:
     reenter("all")
     from gammastar import infer, select
     from gammastar.physics.geometry import Cylinder
-    from gammastar.recast.darknews import decay_probability
+    from gammastar.semivisible.darknews import decay_probability
     from gammastar.store.darknews import read_darknews
 
     events = read_darknews(options.file, expected=options.expected)

@@ -10,9 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from gammastar.physics import gm2
-from gammastar.recast import Plane, Published
 from gammastar.report.style import COLOURS, LINES, MASS_DARK, log_mass_axis, new_figure, styled
+from gammastar.semivisible import Plane, Published, gm2
 
 EPSILON = "kinetic mixing $ε$"
 BABAR, NA64, GREEN = COLOURS[0], COLOURS[2], "#4daf4a"

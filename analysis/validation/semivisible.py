@@ -11,15 +11,13 @@ import numpy as np
 from scipy.integrate import quad
 from validation import semivisible_more
 
-from gammastar import recast
+from gammastar import semivisible
 from gammastar.core.constants import ALPHA, M_E, M_MU
 from gammastar.core.data import data_path
-from gammastar.physics import dark_models, gm2, monophoton
-from gammastar.physics.dark_brem import total, track_length
-from gammastar.physics.dark_sector import mediator_widths
-from gammastar.physics.decay_table import decay_table
-from gammastar.physics.three_body import Transition, angular, spectrum, squared_amplitude, width
-from gammastar.recast import babar, na64
+from gammastar.semivisible import babar, gm2, models, na64, production
+from gammastar.semivisible.decays import Transition, angular, decay_table, spectrum, squared_amplitude, width
+from gammastar.semivisible.models import mediator_widths
+from gammastar.semivisible.production import track_length, ww_cross_section
 
 KINDS = {"vector": (1.0, 1.0), "axial": (1.0, -1.0), "chiral": (0.5, 0.0)}
 TALK = "M. Hostert, EVPA 2022"
@@ -54,7 +52,7 @@ def _skip(quantity: str, reason: str, expected: float = float("nan")) -> dict:
 
 
 def _models() -> Iterator[dict]:
-    seesaw = dark_models.inverse_seesaw(0.05, 0.2, 0.2, 1.0, mediator=3.0, alpha_d=0.5)
+    seesaw = models.inverse_seesaw(0.05, 0.2, 0.2, 1.0, mediator=3.0, alpha_d=0.5)
     strength = np.sqrt(seesaw.strengths()[0])
     forbidden = max(strength[0, 0], strength[1, 1], strength[2, 2], strength[0, 2])
     symmetry = "exact charge conjugation"
@@ -63,19 +61,19 @@ def _models() -> Iterator[dict]:
     yield _row(
         "inverse seesaw: |C23|, vector", abs(seesaw.vector[1, 2]), 0.9642, 1e-4, "eigenvectors by hand"
     )
-    uneven = dark_models.pseudo_dirac(0.2, 0.0, 1.0, mediator=3.0, alpha_d=0.5)
+    uneven = models.pseudo_dirac(0.2, 0.0, 1.0, mediator=3.0, alpha_d=0.5)
     limit = "2 × 2 algebra"
     yield _row("pseudo-Dirac, μ_L ≠ μ_R: |C11|, axial", abs(uneven.axial[0, 0]), 0.0995, 1e-4, limit)
-    idm = recast.load_benchmark("iDM-040").sector(1.0)
+    idm = semivisible.load_benchmark("iDM-040").sector(1.0)
     yield _row(
         "Γ(A′→ψ₁ψ₂) of iDM-040 at 1 GeV [GeV]", mediator_widths(idm)[1][0], 0.12850, 1e-5, "two-body decay"
     )
-    i2dm = recast.load_benchmark("i2DM-talk").sector(M)
+    i2dm = semivisible.load_benchmark("i2DM-talk").sector(M)
     pairs, partial = mediator_widths(i2dm)
     ratios = {tuple(pair): w / partial.sum() for pair, w in zip(pairs.tolist(), partial, strict=True)}
     yield _row("i2DM of the talk: BR(A′→22)", ratios[1, 1], 0.98251, 1e-5, "vertex matrix by hand")
     yield _row("i2DM of the talk: BR(A′→12)", ratios[0, 1], 0.01742, 1e-5, "vertex matrix by hand")
-    third = recast.load_benchmark("AHP2020-B").sector()
+    third = semivisible.load_benchmark("AHP2020-B").sector()
     table = decay_table(third)
     for state, value in ((1, 9.2e-3), (2, 5.5e-3)):
         ours = table.ctau[state] / 2.2e-2**2
@@ -234,11 +232,11 @@ def _darknews(*, quick: bool) -> Iterator[dict]:
 
 def _production() -> Iterator[dict]:
     for m, expected in ((0.1, 1.836), (M, 1.902), (5.0, 3.293)):
-        ours = 1e-6 * monophoton.cross_section(m, recast.load_babar().sqrt_s, 0.6)
+        ours = 1e-6 * production.monophoton_cross_section(m, semivisible.load_babar().sqrt_s, 0.6)
         yield _row(
             f"σ(ee→γA′) at {m} GeV, |cos| < 0.6, ε = 1e-3 [fb]", ours, expected, 1e-3, "crossing of QED"
         )
-    ratio = babar.s_channel_ratio(recast.load_benchmark("iDM-040").sector(M), recast.load_babar())
+    ratio = babar.s_channel_ratio(semivisible.load_benchmark("iDM-040").sector(M), semivisible.load_babar())
     yield _row("s-channel over ISR at 1.25 GeV, iDM-040", ratio, 28.8, 0.1, "talk: α_D/α = 68.5 × 0.42")
     yield _row("Δa_μ at (1.25 GeV, 2.2e-2)", gm2.delta_a(M, 2.2e-2), 2.505e-9, 2.5e-12, "arXiv:0811.1030")
     heavy = float(gm2.delta_a(300.0, 1.0) / (ALPHA * M_MU**2 / (3 * np.pi * 9e4)))
@@ -251,7 +249,7 @@ def _production() -> Iterator[dict]:
         yield _row(f"ε at 1.25 GeV, {name}, {side} 2σ", ours, expected, 3e-3 * expected, "White Papers")
     exact = {0.01: 8486.0, 0.05: 467.0, 0.1: 106.0, 0.3: 7.37, 0.5: 1.80, 1.0: 0.192}
     for (m, value), expected in zip(exact.items(), (1.106, 1.274, 1.325, 1.388, 1.416, 1.475), strict=True):
-        ours = 1e-8 * total(m, 100.0) / value
+        ours = 1e-8 * ww_cross_section(m, 100.0) / value
         yield _row(
             f"WW over exact tree level, {m} GeV", ours, expected, 5e-3 * expected, "arXiv:1712.05706; DMG4"
         )
@@ -259,13 +257,13 @@ def _production() -> Iterator[dict]:
 
 
 def _babar(n: int) -> Iterator[dict]:
-    needed = float(recast.published("babar").at(M) / 2.1e-2) ** 2
+    needed = float(semivisible.published("babar").at(M) / 2.1e-2) ** 2
     yield _row("P_miss needed at (1.25 GeV, 2.1e-2)", needed, 2.13e-3, 0.03 * 2.13e-3, "arXiv:1702.03327")
     yield _row("the same in the talk", needed, 2.2e-3, 0.04 * 2.2e-3, TALK)
-    card = replace(recast.load_babar(), radius=np.inf)
+    card = replace(semivisible.load_babar(), radius=np.inf)
     source = "independent Monte Carlo of the same selection"
     for name, expected, relative in (("iDM-040", 3.1e-2, 0.02), ("i2DM-talk", 1.55e-3, 0.034)):
-        table = decay_table(recast.load_benchmark(name).sector(M))
+        table = decay_table(semivisible.load_benchmark(name).sector(M))
         events = babar.cascades(table, card, n, np.random.default_rng(8))
         p = babar.missing(events, card, [1e-3], np.random.default_rng(9))
         error = float(np.hypot(p.error[0], relative * expected))
@@ -275,10 +273,10 @@ def _babar(n: int) -> Iterator[dict]:
 
 
 def _na64() -> Iterator[dict]:
-    low, high = na64.annihilation_masses(recast.load_na64())
+    low, high = na64.annihilation_masses(semivisible.load_na64())
     for name, eot in (("na64_2016_18", 2.84e11), ("na64_2016_22", 9.37e11)):
-        card = replace(recast.load_na64(), eot=eot)
-        points = recast.published(name)
+        card = replace(semivisible.load_na64(), eot=eot)
+        points = semivisible.published(name)
         for m, limit in zip(points.mass, points.epsilon, strict=True):
             quantity = f"NA64, {eot:.3g} electrons, {m:g} GeV: implied efficiency"
             ours = na64.implied_efficiency(float(m), float(limit), card)
@@ -298,28 +296,34 @@ def _verdicts(*, quick: bool) -> Iterator[dict]:
     for name, region, expected, tolerance in cases:
         mass = np.geomspace(*region, 5 if quick else 7)
         epsilon = np.geomspace(1e-3, 0.1, 121)
-        model = recast.load_benchmark(name).sector
-        plane = recast.scan(model, mass, epsilon, options=recast.Options(n=20_000 if quick else 40_000))
-        excluded = recast.excluded_plane(epsilon, plane.babar, recast.published("babar").at(mass))
-        excluded |= recast.excluded_plane(epsilon, plane.strict, recast.published("na64_2016_18").at(mass))
-        free = recast.allowed(anomaly.band(mass), epsilon, excluded).mean()
+        model = semivisible.load_benchmark(name).sector
+        plane = semivisible.scan(
+            model, mass, epsilon, options=semivisible.Options(n=20_000 if quick else 40_000)
+        )
+        excluded = semivisible.excluded_plane(epsilon, plane.babar, semivisible.published("babar").at(mass))
+        excluded |= semivisible.excluded_plane(
+            epsilon, plane.strict, semivisible.published("na64_2016_18").at(mass)
+        )
+        free = semivisible.allowed(anomaly.band(mass), epsilon, excluded).mean()
         source = f"{TALK}: {'almost excluded' if expected == 0 else 'can explain it around 1 GeV'}"
         quantity = f"{name}: free part of the 2020 g−2 band, {region[0]}–{region[1]} GeV"
         yield _row(quantity, free, expected, tolerance, source)
-        point = recast.scan(model, np.array([M]), np.array([centre]), options=recast.Options(n=200_000))
-        allowed = centre**2 * point.babar[0, 0] < recast.published("babar").at(M) ** 2
+        point = semivisible.scan(
+            model, np.array([M]), np.array([centre]), options=semivisible.Options(n=200_000)
+        )
+        allowed = centre**2 * point.babar[0, 0] < semivisible.published("babar").at(M) ** 2
         quantity = f"{name}: centre of the 2020 band at 1.25 GeV allowed (1 yes)"
         yield _row(quantity, allowed, expected, 0.0, source)
 
 
 def _unverified() -> Iterator[dict]:
-    for text in (*recast.load_babar().unverified, *recast.load_na64().unverified):
+    for text in (*semivisible.load_babar().unverified, *semivisible.load_na64().unverified):
         name, _, note = text.partition(": ")
         yield _skip(f"unverified input: {name}", note)
     for name in gm2.reference_names():
         if not gm2.reference(name).verified:
             yield _skip(f"unverified input: g−2 reference {name}", gm2.reference(name).source)
-    for name in recast.benchmark_names():
-        point = recast.load_benchmark(name)
+    for name in semivisible.benchmark_names():
+        point = semivisible.load_benchmark(name)
         if point.status == "recalled":
             yield _skip(f"unverified input: benchmark {name}", point.source)

@@ -9,18 +9,16 @@ from itertools import pairwise
 
 import numpy as np
 
-from gammastar import recast
+from gammastar import semivisible
 from gammastar.core.constants import ALPHA
 from gammastar.core.data import data_path
 from gammastar.core.rng import stream
-from gammastar.physics import gm2
-from gammastar.physics.cascade import decay_states
-from gammastar.physics.dark_sector import DarkSector
-from gammastar.physics.decay_table import decay_table
-from gammastar.physics.early_universe import relic_density
-from gammastar.physics.three_body import Transition, spectrum, width
 from gammastar.physics.widths import RTable
-from gammastar.recast import babar
+from gammastar.semivisible import babar, gm2
+from gammastar.semivisible.cascade import decay_states
+from gammastar.semivisible.cosmology import relic_density
+from gammastar.semivisible.decays import Transition, decay_table, spectrum, width
+from gammastar.semivisible.models import DarkSector
 
 M = 1.25
 TALK = "M. Hostert, EVPA 2022"
@@ -45,7 +43,7 @@ def _row(quantity: str, ours: float, expected: float, tolerance: float, source: 
 
 def _rare(*, quick: bool) -> Iterator[dict]:
     """Yield P_miss of the reference table by importance sampling, and against plain events."""
-    card = replace(recast.load_babar(), radius=np.inf)
+    card = replace(semivisible.load_babar(), radius=np.inf)
     n = 4_000 if quick else 20_000
     known = (
         *(("iDM-040", 0.05, 8.0e-3), ("iDM-040", 0.15, 6.7e-2), ("iDM-040", 0.0, 4.2e-4)),
@@ -53,26 +51,26 @@ def _rare(*, quick: bool) -> Iterator[dict]:
         ("AHP2020-B", 0.1, 1.3e-2),
     )
     for name, threshold, expected in known:
-        point = recast.load_benchmark(name)
+        point = semivisible.load_benchmark(name)
         table = decay_table(point.sector(point.mediator or M))
-        found = recast.prompt_missing(
+        found = semivisible.prompt_missing(
             table, replace(card, threshold=threshold), n, stream(1, name), copies=64
         )
         events = 4e5 * expected  # of the independent Monte Carlo, and its rounding
         tolerance = expected * np.hypot(3.0 / np.sqrt(events), 0.04) + 3.0 * found.error[0]
         text = f"P_miss of {name} at 1.25 GeV, particles above {1e3 * threshold:g} MeV, importance sampling"
         yield _row(text, found.value[0], expected, tolerance, "independent Monte Carlo of the same selection")
-    table = decay_table(recast.load_benchmark("i2DM-talk").sector(M))
+    table = decay_table(semivisible.load_benchmark("i2DM-talk").sector(M))
     tight = replace(card, threshold=0.05)
     plain = babar.missing(
         babar.cascades(table, tight, 200_000 if quick else 2_000_000, stream(2)), tight, [1.0], stream(3)
     )
-    found = recast.prompt_missing(table, tight, n, stream(4), copies=64)
+    found = semivisible.prompt_missing(table, tight, n, stream(4), copies=64)
     error = float(np.hypot(plain.error[0], found.error[0]) / plain.value[0])
     ratio = found.value[0] / plain.value[0]
     yield _row("importance sampling over plain events, i2DM-talk, 50 MeV", ratio, 1.0, 3 * error, "both ours")
     hermetic = replace(card, threshold=0.0)
-    rare = recast.prompt_missing(table, hermetic, n, stream(5), copies=64)
+    rare = semivisible.prompt_missing(table, hermetic, n, stream(5), copies=64)
     text = f"relative error at P_miss = {rare.value[0]:.2g}, {n} dark photons"
     yield _row(text, rare.error[0] / rare.value[0], 0.0, 0.05, "own estimate")
 
@@ -85,14 +83,14 @@ def _cosmology() -> Iterator[dict]:
         text = f"Ωh² of {mass:g} GeV with ⟨σv⟩ = {expected:g} cm³/s"
         yield _row(text, ours, 0.11, 0.0055, "arXiv:1204.3622")
     hadrons = RTable.read(data_path("measurements/r_ratio.csv"))
-    sector = recast.load_benchmark("i2DM-talk").sector(M)
+    sector = semivisible.load_benchmark("i2DM-talk").sector(M)
     centre = float(gm2.epsilon_for(M, gm2.reference("wp20").difference))
-    over = recast.omega(sector, centre, r_table=hadrons) / recast.load_cosmology().omega
+    over = semivisible.omega(sector, centre, r_table=hadrons) / semivisible.load_cosmology().omega
     text = "i2DM-talk at the centre of the 2020 band, 1.25 GeV: too much ψ₁ (1 yes)"
     yield _row(text, over > 1, 1.0, 0.0, f"{TALK}: overproduces dark matter without mixing with neutrinos")
     text = "i2DM-talk there: excluded by the CMB if ψ₁ is dark matter (1 yes)"
-    yield _row(text, centre > recast.cmb_limit(sector), 1.0, 0.0, TALK)
-    for card in (recast.load_cosmology(), recast.load_displaced()):
+    yield _row(text, centre > semivisible.cmb_limit(sector), 1.0, 0.0, TALK)
+    for card in (semivisible.load_cosmology(), semivisible.load_displaced()):
         for text in card.unverified:
             name, _, note = text.partition(": ")
             yield {"quantity": f"unverified input: {name}", "expected": float("nan"), "skipped": note}

@@ -13,12 +13,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from gammastar import recast
+from gammastar import semivisible
 from gammastar.core.constants import ALPHA
 from gammastar.core.rng import stream
-from gammastar.physics.cascade import decay_states
-from gammastar.physics.decay_table import decay_table
-from gammastar.recast import babar
+from gammastar.semivisible import babar
+from gammastar.semivisible.cascade import decay_states
+from gammastar.semivisible.decays import decay_table
 
 N = 200_000
 GENERATOR, DECAYS = 1.3e3, 4.3e4  # events/s of DarkNews 0.4.8 on two cores, where it is not installed
@@ -34,11 +34,11 @@ def _best(run: Callable[[], object], repeat: int = 3) -> float:
 
 
 def rows() -> Iterator[dict]:
-    card = recast.load_babar()
-    table = decay_table(recast.load_benchmark("AHP2020-B").sector())
+    card = semivisible.load_babar()
+    table = decay_table(semivisible.load_benchmark("AHP2020-B").sector())
     babar.cascades(table, card, 10, stream(1))  # compiled once
     cascades = N / _best(lambda: babar.cascades(table, card, N, stream(1)))
-    single = decay_table(recast.load_benchmark("iDM-040").sector(1.0))
+    single = decay_table(semivisible.load_benchmark("iDM-040").sector(1.0))
     rest = np.tile([0.0, 0.0, 0.0, single.masses[1]], (N, 1))
     decay_states(single, 1, rest[:10], stream(2))
     decays = N / _best(lambda: decay_states(single, 1, rest, stream(2)))
@@ -59,10 +59,10 @@ def rows() -> Iterator[dict]:
             "goal": 10.0,
         }
     mass, epsilon = np.geomspace(0.05, 7.9, 60), np.geomspace(1e-5, 0.1, 60)
-    model = recast.load_benchmark("i2DM-talk").sector
-    recast.scan(model, mass[:1], epsilon[:2], options=recast.Options(n=10))
+    model = semivisible.load_benchmark("i2DM-talk").sector
+    semivisible.scan(model, mass[:1], epsilon[:2], options=semivisible.Options(n=10))
     start = time.process_time()
-    recast.scan(model, mass, epsilon, options=recast.Options(n=100_000))
+    semivisible.scan(model, mass, epsilon, options=semivisible.Options(n=100_000))
     yield {
         "claim": "plane of 60 × 60, 1e5 events per mass, BaBar with its band and both modes of NA64",
         "measured": time.process_time() - start,
@@ -83,7 +83,7 @@ def rows() -> Iterator[dict]:
     tight = replace(prompt, threshold=0.0, thresholds=(), angles=())
     table = decay_table(model(1.25))
     start = time.process_time()
-    rare = recast.prompt_missing(table, tight, 20_000, stream(5))
+    rare = semivisible.prompt_missing(table, tight, 20_000, stream(5))
     spent = time.process_time() - start
     start = time.process_time()
     babar.missing(babar.cascades(table, tight, 400_000, stream(6)), tight, [1.0], stream(7), band=False)

@@ -23,9 +23,9 @@ from gammastar.physics.mesons import MesonTable
 from gammastar.physics.millicharge_detector import load_millicharge_detector
 from gammastar.pipeline.checks import examine_file
 from gammastar.read import load_schema
-from gammastar.recast.babar import load_babar
-from gammastar.recast.darknews import load_schema as load_darknews
 from gammastar.report.existing import read_limit
+from gammastar.semivisible.babar import load_babar
+from gammastar.semivisible.darknews import load_schema as load_darknews
 from gammastar.store.filesets import read_fileset
 from gammastar.store.manifest import read_json, write_json
 from gammastar.store.records import read_spectrum

@@ -6,19 +6,18 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
-from gammastar import recast
+from gammastar import semivisible
 from gammastar.core.errors import PhysicsError
 from gammastar.core.rng import stream
-from gammastar.physics.cascade import decay, decay_states
-from gammastar.physics.decay_table import decay_table
-from gammastar.physics.three_body import Transition, spectrum, width
+from gammastar.semivisible.cascade import decay, decay_states
+from gammastar.semivisible.decays import Transition, decay_table, spectrum, width
 
 N = 100_000
 
 
 @pytest.fixture(scope="module")
 def table():
-    return decay_table(recast.load_benchmark("iDM-040").sector(1.0))
+    return decay_table(semivisible.load_benchmark("iDM-040").sector(1.0))
 
 
 def moving(mass, n, rng):
@@ -62,7 +61,7 @@ def test_same_decays_as_in_the_cascade(table):
 
 
 def test_states_of_a_three_step_cascade():
-    table = decay_table(recast.load_benchmark("AHP2020-B").sector())
+    table = decay_table(semivisible.load_benchmark("AHP2020-B").sector())
     found = decay_states(table, 2, moving(table.masses[2], 1000, stream(6)), stream(7))
     assert found.state.shape == (1000, 2)
     assert (found.source[:, 0] == -1).all()

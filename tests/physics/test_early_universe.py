@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gammastar import recast
+from gammastar import semivisible
 from gammastar.core.constants import ALPHA, M_E
 from gammastar.core.data import data_path
 from gammastar.core.errors import SteeringError
-from gammastar.physics import dark_models
-from gammastar.physics.early_universe import degrees, relic_density, thermal_average
 from gammastar.physics.widths import RTable
-from gammastar.recast import cosmology
+from gammastar.semivisible import cosmology, models
+from gammastar.semivisible.cosmology import degrees, relic_density, thermal_average
 
 CM3_PER_S = 1.16733e-17
 
@@ -38,7 +37,7 @@ def test_cross_section_of_thermal_dark_matter(mass, expected):
 
 def test_slow_coannihilation_of_a_pseudo_dirac_pair():
     m, mediator, alpha_d = 0.01, 1.0, 1e-3
-    sector = dark_models.idm(mediator, ratio=m, splitting=1e-7, alpha_d=alpha_d)
+    sector = models.idm(mediator, ratio=m, splitting=1e-7, alpha_d=alpha_d)
     threshold, rate = cosmology._rate(sector, None)
     x = np.array([1e4])
     found = thermal_average(sector.masses, np.full(2, 2.0), rate, threshold, x)[0]
@@ -50,27 +49,27 @@ def test_slow_coannihilation_of_a_pseudo_dirac_pair():
 def test_relic_target_of_idm(r_table):
     mass = np.array([0.1, 1.0])
     narrow, wide = (
-        recast.relic_target(recast.load_benchmark(name).sector, mass, r_table=r_table)
+        semivisible.relic_target(semivisible.load_benchmark(name).sector, mass, r_table=r_table)
         for name in ("iDM-010", "iDM-040")
     )
     assert (wide > 5 * narrow).all()  # few heavy partners are left to annihilate with
-    sector = recast.load_benchmark("iDM-040").sector(1.0)
-    assert recast.omega(sector, float(wide[1]), r_table=r_table) == pytest.approx(0.12, rel=0.01)
-    more = recast.omega(sector, 0.5 * float(wide[1]), r_table=r_table)
+    sector = semivisible.load_benchmark("iDM-040").sector(1.0)
+    assert semivisible.omega(sector, float(wide[1]), r_table=r_table) == pytest.approx(0.12, rel=0.01)
+    more = semivisible.omega(sector, 0.5 * float(wide[1]), r_table=r_table)
     assert 2.0 < more / 0.12 < 4.0  # earlier freeze-out finds more heavy partners
 
 
 def test_verdicts_of_the_talk_on_dark_matter(r_table):
     """In i2DM that explains the 2020 muon moment, ψ₁ is too abundant, and excluded by the CMB."""
-    model = recast.load_benchmark("i2DM-talk").sector
-    assert recast.omega(model(1.25), 2.2e-2, r_table=r_table) > 0.12
-    assert recast.cmb_limit(model(1.25)) < 0.5 * 2.2e-2
-    assert np.isinf(recast.cmb_limit(recast.load_benchmark("iDM-040").sector(1.25)))
+    model = semivisible.load_benchmark("i2DM-talk").sector
+    assert semivisible.omega(model(1.25), 2.2e-2, r_table=r_table) > 0.12
+    assert semivisible.cmb_limit(model(1.25)) < 0.5 * 2.2e-2
+    assert np.isinf(semivisible.cmb_limit(semivisible.load_benchmark("iDM-040").sector(1.25)))
 
 
 def test_the_card_names_its_sources(tmp_path):
-    assert any("efficiency" in text for text in recast.load_cosmology().unverified)
+    assert any("efficiency" in text for text in semivisible.load_cosmology().unverified)
     file = tmp_path / "card.toml"
     file.write_text("omega = 0.12\n")
     with pytest.raises(SteeringError, match="no source is given for omega"):
-        recast.load_cosmology(file)
+        semivisible.load_cosmology(file)

@@ -8,14 +8,12 @@ import numpy as np
 import pytest
 from scipy.stats import chi2
 
-from gammastar import recast
+from gammastar import semivisible
 from gammastar.core.constants import ALPHA, M_E
-from gammastar.physics import gm2
-from gammastar.physics.cascade import decay
-from gammastar.physics.dark_sector import DarkSector
-from gammastar.physics.decay_table import decay_table
-from gammastar.physics.three_body import Transition, angular, spectrum, squared_amplitude, width
-from gammastar.recast import babar
+from gammastar.semivisible import babar, gm2
+from gammastar.semivisible.cascade import decay
+from gammastar.semivisible.decays import Transition, angular, decay_table, spectrum, squared_amplitude, width
+from gammastar.semivisible.models import DarkSector
 
 VERTEX = {"vector": (1j, 0.0), "axial": (0.0, 1.0), "chiral": (0.5, 0.5)}
 
@@ -60,7 +58,7 @@ def test_sampled_mass_and_angle(kind):
 
 
 def test_transverse_dark_photons_decay_as_their_current_says():
-    sector = recast.load_benchmark("i2DM-talk").sector(1.25)
+    sector = semivisible.load_benchmark("i2DM-talk").sector(1.25)
     table = decay_table(sector)
     only = replace(table, pair_fraction=(table.pairs == [1, 1]).all(axis=1).astype(float))
     photons = np.tile([0.0, 0.0, 3.0, np.hypot(3.0, 1.25)], (60_000, 1))
@@ -76,8 +74,8 @@ def test_transverse_dark_photons_decay_as_their_current_says():
 
 
 def test_prompt_probability_of_i2dm():
-    card = replace(recast.load_babar(), radius=np.inf)
-    table = decay_table(recast.load_benchmark("i2DM-talk").sector(1.25))
+    card = replace(semivisible.load_babar(), radius=np.inf)
+    table = decay_table(semivisible.load_benchmark("i2DM-talk").sector(1.25))
     events = babar.cascades(table, card, 400_000, np.random.default_rng(8))
     for threshold, expected in ((0.05, 2.5e-4), (0.1, 1.55e-3), (0.15, 5.6e-3)):
         p = babar.missing(events, replace(card, threshold=threshold), [1.0], np.random.default_rng(1))
@@ -86,11 +84,11 @@ def test_prompt_probability_of_i2dm():
 
 def test_verdicts_at_the_point_of_the_talk():
     centre = np.array([float(gm2.epsilon_for(1.25, gm2.reference("wp20").difference))])
-    limit = recast.published("babar").at([1.25])
+    limit = semivisible.published("babar").at([1.25])
     for name, excluded in (("iDM-040", True), ("i2DM-talk", False)):
-        model = recast.load_benchmark(name).sector
-        plane = recast.scan(model, np.array([1.25]), centre, options=recast.Options(n=100_000))
-        assert recast.excluded_plane(centre, plane.babar, limit)[0, 0] == excluded
+        model = semivisible.load_benchmark(name).sector
+        plane = semivisible.scan(model, np.array([1.25]), centre, options=semivisible.Options(n=100_000))
+        assert semivisible.excluded_plane(centre, plane.babar, limit)[0, 0] == excluded
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ import numpy as np
 
 from gammastar.core.errors import BranchError, InputFileError, PhysicsError
 from gammastar.core.records import FloatArray
-from gammastar.recast.darknews import MOMENTA, DarkEvents, DarkNewsSchema, load_schema
+from gammastar.semivisible.darknews import MOMENTA, DarkEvents, DarkNewsSchema, load_schema
 
 __all__ = ["read_darknews"]
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gammastar import infer, recast, select
+from gammastar import infer, select, semivisible
 from gammastar.core.errors import BranchError, InputFileError, PhysicsError
 from gammastar.core.rng import stream
-from gammastar.physics.cascade import decay
-from gammastar.physics.decay_table import NeutrinoMixing, decay_table
 from gammastar.physics.geometry import Cylinder
-from gammastar.recast.darknews import DarkEvents, decay_probability, load_schema
+from gammastar.semivisible.cascade import decay
+from gammastar.semivisible.darknews import DarkEvents, decay_probability, load_schema
+from gammastar.semivisible.decays import NeutrinoMixing, decay_table
 from gammastar.store.darknews import read_darknews
 
 pa = pytest.importorskip("pyarrow")
@@ -25,7 +25,7 @@ COMPONENTS = (3, 0, 1, 2)  # E, px, py, pz
 def mock(n=500):
     """MOCK decays ψ → ν e e of a dark photon's daughters that fly forward."""
     rng = stream(7, "darknews")
-    sector = recast.load_benchmark("iDM-040").sector(0.3)
+    sector = semivisible.load_benchmark("iDM-040").sector(0.3)
     table = decay_table(sector, neutrino=NeutrinoMixing(0, 1e-6))
     photons = np.zeros((n, 4))
     photons[:, 2] = rng.uniform(0.5, 2.0, n)

@@ -7,27 +7,27 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gammastar import recast
+from gammastar import semivisible
 from gammastar.core.errors import SteeringError
 from gammastar.core.rng import stream
-from gammastar.physics.cascade import decay
-from gammastar.physics.decay_table import decay_table
-from gammastar.physics.monophoton import cross_section, sample_photons
-from gammastar.recast.displaced import displaced_probability
+from gammastar.semivisible.cascade import decay
+from gammastar.semivisible.decays import decay_table
+from gammastar.semivisible.displaced import displaced_probability
+from gammastar.semivisible.production import monophoton_cross_section, sample_photons
 
 N = 40_000
 
 
 @pytest.fixture(scope="module")
 def search():
-    return recast.load_displaced()
+    return semivisible.load_displaced()
 
 
 @pytest.fixture(scope="module")
 def events(search):
     rng = stream(1, "displaced")
     photons = sample_photons(1.0, search.sqrt_s, search.cos_max, N, rng)[1]
-    table = decay_table(recast.load_benchmark("i2DM-talk").sector(1.0))
+    table = decay_table(semivisible.load_benchmark("i2DM-talk").sector(1.0))
     return decay(table, photons, rng, boost=search.boost)
 
 
@@ -57,25 +57,27 @@ def test_prompt_and_stable_are_not_displaced(search, events):
 
 def test_few_events_at_small_couplings(search):
     """P is proportional to ε² there, and the events to ε⁴."""
-    model = recast.load_benchmark("iDM-040").sector
-    found = recast.displaced_plane(model, np.array([0.5, 20.0]), np.array([1e-6, 2e-6]), n=5_000)
+    model = semivisible.load_benchmark("iDM-040").sector
+    found = semivisible.displaced_plane(model, np.array([0.5, 20.0]), np.array([1e-6, 2e-6]), n=5_000)
     assert found[0, 1] / found[0, 0] == pytest.approx(16.0, rel=0.02)
     assert (found[1] == 0).all()  # heavier than the collision
-    assert found[0, 0] < search.luminosity * cross_section(0.5, search.sqrt_s, search.cos_max) * 1e-12
+    assert (
+        found[0, 0] < search.luminosity * monophoton_cross_section(0.5, search.sqrt_s, search.cos_max) * 1e-12
+    )
 
 
 def test_more_luminosity_more_events(search):
-    model, mass, epsilon = recast.load_benchmark("iDM-040").sector, np.array([1.0]), np.array([1e-4])
+    model, mass, epsilon = semivisible.load_benchmark("iDM-040").sector, np.array([1.0]), np.array([1e-4])
     one, two = (
-        recast.displaced_plane(model, mass, epsilon, card=replace(search, luminosity=x), n=5_000)
+        semivisible.displaced_plane(model, mass, epsilon, card=replace(search, luminosity=x), n=5_000)
         for x in (1.0, 2.0)
     )
     assert two == pytest.approx(2 * one)
 
 
 def test_the_card_names_its_sources(tmp_path):
-    assert any("luminosity" in text for text in recast.load_displaced().unverified)
+    assert any("luminosity" in text for text in semivisible.load_displaced().unverified)
     file = tmp_path / "card.toml"
     file.write_text("luminosity = 1.0\n[sources]\n")
     with pytest.raises(SteeringError, match="no source is given for luminosity"):
-        recast.load_displaced(file)
+        semivisible.load_displaced(file)

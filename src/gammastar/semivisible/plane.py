@@ -10,10 +10,10 @@ import numpy as np
 
 from gammastar.core.records import FloatArray
 from gammastar.core.rng import stream
-from gammastar.physics.dark_sector import DarkSector
-from gammastar.physics.decay_table import NeutrinoMixing, decay_table
 from gammastar.physics.widths import RTable
-from gammastar.recast import babar, na64
+from gammastar.semivisible import babar, na64
+from gammastar.semivisible.decays import NeutrinoMixing, decay_table
+from gammastar.semivisible.models import DarkSector
 
 __all__ = ["Options", "Plane", "scan"]
 

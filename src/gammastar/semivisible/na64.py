@@ -13,15 +13,17 @@ from gammastar.core.constants import M_E
 from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
-from gammastar.physics.cascade import Cascade, decay
-from gammastar.physics.dark_brem import LEAD, Correction
-from gammastar.physics.decay_table import DecayTable
-from gammastar.physics.thick_target import ThickTarget, thick_target
-from gammastar.recast.cards import sourced
-from gammastar.recast.curves import correction
-from gammastar.recast.exponentials import exponential_sum, missing_energy_sum
-from gammastar.recast.flight import missing_energy
-from gammastar.recast.missing_momentum import Missing, from_sums
+from gammastar.semivisible.benchmarks import correction, sourced
+from gammastar.semivisible.cascade import Cascade, decay
+from gammastar.semivisible.decays import DecayTable
+from gammastar.semivisible.missing_momentum import (
+    Missing,
+    exponential_sum,
+    from_sums,
+    missing_energy,
+    missing_energy_sum,
+)
+from gammastar.semivisible.production import LEAD, Correction, ThickTarget, thick_target
 
 __all__ = [
     "NA64",
@@ -35,6 +37,8 @@ __all__ = [
 ]
 
 EVENTS_90 = 2.302585092994046
+
+
 """Events excluded at 90 % CL when none is seen and none is expected."""
 
 

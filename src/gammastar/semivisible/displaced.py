@@ -12,11 +12,11 @@ import numpy.typing as npt
 from gammastar.core.data import data_path
 from gammastar.core.records import FloatArray
 from gammastar.core.rng import stream
-from gammastar.physics.cascade import Cascade, decay
-from gammastar.physics.dark_sector import DarkSector
-from gammastar.physics.decay_table import decay_table
-from gammastar.physics.monophoton import cross_section, sample_photons
-from gammastar.recast.cards import sourced
+from gammastar.semivisible.benchmarks import sourced
+from gammastar.semivisible.cascade import Cascade, decay
+from gammastar.semivisible.decays import decay_table
+from gammastar.semivisible.models import DarkSector
+from gammastar.semivisible.production import monophoton_cross_section, sample_photons
 
 __all__ = ["DisplacedSearch", "displaced_plane", "displaced_probability", "load_displaced"]
 
@@ -153,6 +153,6 @@ def displaced_plane(
         rng = stream(seed, "displaced", index)
         photons = sample_photons(float(m), search.sqrt_s, search.cos_max, n, rng)[1]
         events = decay(decay_table(model(float(m))), photons, rng, boost=search.boost)
-        sigma = float(cross_section(float(m), search.sqrt_s, search.cos_max))
+        sigma = float(monophoton_cross_section(float(m), search.sqrt_s, search.cos_max))
         found[index] = search.luminosity * sigma * epsilon**2 * displaced_probability(events, search, epsilon)
     return found

@@ -7,13 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gammastar import recast
+from gammastar import semivisible
 from gammastar.core.errors import InputFileError, PhysicsError, SteeringError
-from gammastar.physics.cascade import decay
-from gammastar.physics.dark_brem import LEAD, Correction, total, track_length, ww_spectrum
-from gammastar.physics.decay_table import decay_table
-from gammastar.recast import babar, na64
-from gammastar.recast.flight import missing_energy, no_visible_decay
+from gammastar.semivisible import babar, na64
+from gammastar.semivisible.benchmarks import correction
+from gammastar.semivisible.cascade import decay
+from gammastar.semivisible.decays import decay_table
+from gammastar.semivisible.missing_momentum import missing_energy, no_visible_decay
+from gammastar.semivisible.production import LEAD, Correction, track_length, ww_cross_section, ww_spectrum
 
 RNG = np.random.default_rng
 M = 1.25
@@ -21,7 +22,7 @@ M = 1.25
 
 @pytest.fixture(scope="module")
 def card():
-    return recast.load_babar()
+    return semivisible.load_babar()
 
 
 def prompt(card, **changes):
@@ -30,21 +31,25 @@ def prompt(card, **changes):
 
 @pytest.fixture(scope="module")
 def iball(card):
-    table = decay_table(recast.load_benchmark("iDM-040").sector(M))
+    table = decay_table(semivisible.load_benchmark("iDM-040").sector(M))
     return babar.cascades(table, card, 60_000, RNG(5))
 
 
 def test_every_benchmark_builds():
-    for name in recast.benchmark_names():
-        point = recast.load_benchmark(name)
+    for name in semivisible.benchmark_names():
+        point = semivisible.load_benchmark(name)
         sector = point.sector(point.mediator or 1.0)
         assert decay_table(sector).slots >= 1
-    assert recast.load_benchmark("AHP2020-B").sector().masses == pytest.approx([0.074, 0.146, 0.22], abs=1e-4)
-    assert recast.load_benchmark("AHP2020-A").sector().masses == pytest.approx([0.035, 0.12, 0.185], abs=1e-4)
+    assert semivisible.load_benchmark("AHP2020-B").sector().masses == pytest.approx(
+        [0.074, 0.146, 0.22], abs=1e-4
+    )
+    assert semivisible.load_benchmark("AHP2020-A").sector().masses == pytest.approx(
+        [0.035, 0.12, 0.185], abs=1e-4
+    )
     with pytest.raises(PhysicsError, match="choose one of"):
-        recast.load_benchmark("nothing")
+        semivisible.load_benchmark("nothing")
     with pytest.raises(PhysicsError, match="give the mass"):
-        recast.load_benchmark("iDM-040").sector()
+        semivisible.load_benchmark("iDM-040").sector()
 
 
 def test_prompt_probabilities_of_idm(card, iball):
@@ -66,13 +71,6 @@ def test_the_band_is_always_there(card, iball):
     assert p.high[0] >= 2.0 * p.value[0]
 
 
-def test_the_prompt_table(card):
-    model = recast.load_benchmark("iDM-040").sector
-    value, error, low, high = babar.prompt_table(model, np.array([0.5, 1.25]), card, RNG(2), n=50_000)
-    assert value[1] == pytest.approx(3.1e-2, abs=4 * error[1])
-    assert ((low < value) & (value < high)).all()
-
-
 def test_long_lived_states_are_invisible(card, iball):
     epsilon = np.geomspace(1e-6, 1.0, 25)
     p = babar.missing(iball, card, epsilon, RNG(1), band=False).value
@@ -82,7 +80,7 @@ def test_long_lived_states_are_invisible(card, iball):
 
 
 def test_survival_of_a_cascade_against_sampled_positions(card):
-    table = decay_table(recast.load_benchmark("AHP2020-B").sector())
+    table = decay_table(semivisible.load_benchmark("AHP2020-B").sector())
     events = babar.cascades(table, card, 40_000, RNG(2))
     epsilon = 1.5e-3
     ours = babar.missing(events, card, [epsilon], RNG(3), band=False)
@@ -101,8 +99,8 @@ def test_survival_of_a_cascade_against_sampled_positions(card):
 
 
 def test_na64_modes_against_sampled_positions():
-    selection = recast.load_na64()
-    table = decay_table(recast.load_benchmark("AHP2020-B").sector(0.5))
+    selection = semivisible.load_na64()
+    table = decay_table(semivisible.load_benchmark("AHP2020-B").sector(0.5))
     target = na64.production(0.5, selection)
     energy, events = na64.cascades(table, target, 30_000, RNG(2))
     assert energy.min() > 50.0
@@ -127,7 +125,7 @@ def test_na64_modes_against_sampled_positions():
 
 
 def test_sums_of_exponentials_are_the_compiled_sums(card):
-    table = decay_table(recast.load_benchmark("i2DM-talk").sector(0.5))
+    table = decay_table(semivisible.load_benchmark("i2DM-talk").sector(0.5))
     epsilon = np.geomspace(1e-5, 1e-1, 17)
     events = babar.cascades(table, card, 5000, RNG(1))
     fast = babar.missing(events, card, epsilon, RNG(1), band=False)
@@ -138,7 +136,7 @@ def test_sums_of_exponentials_are_the_compiled_sums(card):
     flight, uniform = events.flight(1.0), np.zeros(source.shape)
     sums = no_visible_decay(seen, source, flight, slope, uniform, card.radius, epsilon)[:, 0]
     assert np.allclose(fast.value, sums[0] / 5000, atol=1e-7)
-    selection = recast.load_na64()
+    selection = semivisible.load_na64()
     energy, events = na64.cascades(table, na64.production(0.5, selection), 5000, RNG(1))
     strict = na64.missing(energy, events, selection, np.geomspace(1e-6, 10.0, 40), RNG(1)).value
     assert 0.0 <= strict.min() < 1e-3  # A′ → ψ₁ψ₁ is never seen
@@ -153,7 +151,7 @@ def test_sums_of_exponentials_are_the_compiled_sums(card):
 
 
 def test_nothing_is_seen_of_stable_states(card):
-    sector = recast.load_benchmark("iDM-040").sector(0.002)  # splitting below 2 m_e
+    sector = semivisible.load_benchmark("iDM-040").sector(0.002)  # splitting below 2 m_e
     table = decay_table(sector)
     assert np.isinf(table.ctau).all()
     events = babar.cascades(table, card, 100, RNG(1))
@@ -163,7 +161,7 @@ def test_nothing_is_seen_of_stable_states(card):
 def test_weizsaecker_williams_against_the_converged_requadrature():
     exact = {0.01: 8486.0, 0.05: 467.0, 0.1: 106.0, 0.3: 7.37, 0.5: 1.80, 1.0: 0.192}
     for m, expected in zip(exact, (1.106, 1.274, 1.325, 1.388, 1.416, 1.475), strict=True):
-        assert 1e-8 * total(m, 100.0) / exact[m] == pytest.approx(expected, rel=3e-3)
+        assert 1e-8 * ww_cross_section(m, 100.0) / exact[m] == pytest.approx(expected, rel=3e-3)
     assert float(track_length(50.0, 100.0)) == pytest.approx(0.870, abs=1e-3)
     assert ww_spectrum([0.05, 1.0], 10.0, 100.0, LEAD).tolist() == [0.0, 0.0]
 
@@ -171,10 +169,10 @@ def test_weizsaecker_williams_against_the_converged_requadrature():
 def test_correction_from_exact_cross_sections():
     mass, exact = np.array([0.01, 0.1, 1.0]), np.array([[8486e8], [106e8], [0.192e8]])
     ours = Correction.from_exact(mass, np.array([100.0]), exact, "arXiv:1712.05706")
-    shipped = recast.correction()
+    shipped = correction()
     for m in (0.01, 0.05, 0.1, 1.0, 50.0):
         assert float(ours.at(m, 80.0)) == pytest.approx(float(shipped.at(min(m, 1.0), 100.0)), rel=0.05)
-    assert total(0.1, 100.0, correction=ours) == pytest.approx(106e8, rel=1e-9)
+    assert ww_cross_section(0.1, 100.0, correction=ours) == pytest.approx(106e8, rel=1e-9)
     with pytest.raises(PhysicsError, match="increasing"):
         Correction(mass[::-1], np.array([100.0]), exact, "x")
 
@@ -184,19 +182,19 @@ def test_correction_from_exact_cross_sections():
     [(0.01, 3.30e-5, 0.63), (0.1, 3.46e-4, 0.45), (0.5, 3.36e-3, 0.30), (0.9, 9.06e-3, 0.28)],
 )
 def test_scale_of_na64(mass, published, efficiency):
-    ours = na64.implied_efficiency(mass, published, recast.load_na64())
+    ours = na64.implied_efficiency(mass, published, semivisible.load_na64())
     assert ours == pytest.approx(efficiency, rel=0.03)
 
 
 def test_energies_of_dark_bremsstrahlung():
-    target = na64.production(0.1, recast.load_na64())
+    target = na64.production(0.1, semivisible.load_na64())
     photons = target.sample(20_000, RNG(1))
     assert np.allclose(photons[:, 3] ** 2 - photons[:, 2] ** 2, 0.01)
     assert 80.0 < photons[:, 3].mean() < 90.0
     assert photons[:, 3].max() < 100.0
     with pytest.raises(PhysicsError, match="not possible"):
-        na64.production(200.0, recast.load_na64())
-    table = decay_table(recast.load_benchmark("iDM-040").sector(0.2))
+        na64.production(200.0, semivisible.load_na64())
+    table = decay_table(semivisible.load_benchmark("iDM-040").sector(0.2))
     with pytest.raises(PhysicsError, match="belong"):
         na64.cascades(table, target, 10, RNG(1))
 
@@ -204,55 +202,55 @@ def test_energies_of_dark_bremsstrahlung():
 def test_excluded_intervals():
     epsilon = np.geomspace(1e-4, 1e-1, 301)
     p = np.array([np.ones(301), np.where((epsilon > 2e-3) & (epsilon < 2e-2), 1e-9, 1.0), np.zeros(301)])
-    reach = recast.intervals(np.array([1.0, 2.0, 3.0]), epsilon, p, [1e-3, 1e-3, 1e-3])
+    reach = semivisible.intervals(np.array([1.0, 2.0, 3.0]), epsilon, p, [1e-3, 1e-3, 1e-3])
     assert reach.mass.tolist() == [1.0, 2.0, 2.0, 3.0]
     assert reach.edges[0] == pytest.approx([1e-3, 1e-1], rel=1e-6)
     assert reach.edges[1] == pytest.approx([1e-3, 2e-3], rel=3e-2)
     assert reach.clipped_side == ("upper", "", "upper", "")
     assert np.isnan(reach.edges[3]).all()
-    plane = recast.excluded_plane(epsilon, p, [1e-3, np.nan, 1e-3])
+    plane = semivisible.excluded_plane(epsilon, p, [1e-3, np.nan, 1e-3])
     assert not plane[1].any()
     band = np.array([[1e-2] * 3, [3e-2] * 3])
-    free = recast.allowed(band, epsilon, recast.excluded_plane(epsilon, p, [1e-3] * 3))
+    free = semivisible.allowed(band, epsilon, semivisible.excluded_plane(epsilon, p, [1e-3] * 3))
     assert free[0] == 0.0
     assert free[1] == pytest.approx(np.log(2) / np.log(3), abs=0.02)
     assert free[2] == 1.0
 
 
 def test_limits_from_files(tmp_path, caplog):
-    points = recast.published("babar")
+    points = semivisible.published("babar")
     assert not points.full
     assert float(points.at(1.25)) == pytest.approx(9.69e-4)
     assert np.isnan(points.at(20.0))
     file = tmp_path / "babar_1702.03327_epsilon_limit.csv"
     file.write_text("# a curve\nm_Aprime_GeV,epsilon_90CL\n1,1e-3\n2,2e-3\n")
-    assert recast.published("babar", tmp_path).full
-    assert not recast.published("na64_2016_18", tmp_path).full
+    assert semivisible.published("babar", tmp_path).full
+    assert not semivisible.published("na64_2016_18", tmp_path).full
     assert "the few shipped points" in caplog.text
     file.write_text("m,e\n1,2\n")
     with pytest.raises(InputFileError, match="columns"):
-        recast.published("babar", tmp_path)
+        semivisible.published("babar", tmp_path)
     with pytest.raises(PhysicsError, match="choose one of"):
-        recast.published("belle")
+        semivisible.published("belle")
 
 
 def test_cards_need_sources(tmp_path, card):
     assert card.sqrt_s == pytest.approx(10.564, abs=1e-3)
     assert card.boost == pytest.approx(0.558, abs=1e-3)
-    assert any("recalled" in text for text in (*card.unverified, *recast.load_na64().unverified))
+    assert any("recalled" in text for text in (*card.unverified, *semivisible.load_na64().unverified))
     file = tmp_path / "card.toml"
     file.write_text("beam_minus = 9.0\n")
     with pytest.raises(SteeringError, match="no source"):
-        recast.load_babar(file)
+        semivisible.load_babar(file)
     file.write_text('beams = 9.0\n[sources]\nbeams = "x"\n')
     with pytest.raises(SteeringError, match="beams"):
-        recast.load_na64(file)
+        semivisible.load_na64(file)
 
 
 def test_a_plane_of_both_searches():
     mass, epsilon = np.array([0.3, 1.25]), np.geomspace(1e-4, 5e-2, 9)
-    options = recast.Options(n=4000, s_channel=1e-3)
-    plane = recast.scan(recast.load_benchmark("i2DM-talk").sector, mass, epsilon, options=options)
+    options = semivisible.Options(n=4000, s_channel=1e-3)
+    plane = semivisible.scan(semivisible.load_benchmark("i2DM-talk").sector, mass, epsilon, options=options)
     assert plane.babar.shape == plane.strict.shape == (2, 9)
     assert (plane.babar_low <= plane.babar).all()
     assert (plane.strict <= plane.inclusive + 1e-12).all()
@@ -260,6 +258,6 @@ def test_a_plane_of_both_searches():
 
 
 def test_photons_must_have_the_mass_of_the_table():
-    table = decay_table(recast.load_benchmark("iDM-040").sector(1.0))
+    table = decay_table(semivisible.load_benchmark("iDM-040").sector(1.0))
     with pytest.raises(PhysicsError, match="off their mass"):
         decay(table, np.array([[0.0, 0.0, 1.0, 3.0]]), RNG(1))

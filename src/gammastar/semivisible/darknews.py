@@ -27,6 +27,8 @@ __all__ = ["MOMENTA", "DarkEvents", "DarkNewsSchema", "decay_probability", "load
 
 MOMENTA = ("parent", "daughter", "particle", "antiparticle")
 TOLERANCE = 1e-5
+
+
 """Largest violation of momentum conservation relative to the energy of the parent."""
 SAME_MASS = 1e-4
 """Relative difference of masses up to which two parents are one state; rounding of momenta comes on top."""
@@ -45,7 +47,7 @@ class DarkNewsSchema:
 
 def load_schema(path: Path | None = None) -> DarkNewsSchema:
     """Return the schema of a TOML file, by default that of DarkNews 0.4."""
-    shipped = resources.files("gammastar.recast").joinpath("darknews.toml")
+    shipped = resources.files("gammastar.semivisible").joinpath("darknews.toml")
     try:
         tables = from_toml(shipped.read_text() if path is None else path)
         return DarkNewsSchema(tables["parquet"], tables["hepmc"], tables["units"])

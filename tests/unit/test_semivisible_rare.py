@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gammastar import recast
+from gammastar import semivisible
 from gammastar.core.errors import PhysicsError
-from gammastar.physics.decay_table import decay_table
-from gammastar.recast import babar
+from gammastar.semivisible import babar
+from gammastar.semivisible.decays import decay_table
 
 M = 1.25
 RNG = np.random.default_rng
@@ -18,7 +18,7 @@ RNG = np.random.default_rng
 
 @pytest.fixture(scope="module")
 def card():
-    return replace(recast.load_babar(), radius=np.inf)
+    return replace(semivisible.load_babar(), radius=np.inf)
 
 
 @pytest.mark.parametrize(
@@ -26,20 +26,20 @@ def card():
     [("i2DM-talk", 0.15, 100_000), ("iDM-040", 0.1, 60_000), ("AHP2020-B", 0.1, 60_000)],
 )
 def test_same_as_plain_events(card, name, threshold, n):
-    point = recast.load_benchmark(name)
+    point = semivisible.load_benchmark(name)
     table = decay_table(point.sector(point.mediator or M))
     chosen = replace(card, threshold=threshold)
     plain = babar.missing(babar.cascades(table, chosen, n, RNG(1)), chosen, [1.0], RNG(2), band=False)
-    found = recast.prompt_missing(table, chosen, 3_000, RNG(3), copies=32)
+    found = semivisible.prompt_missing(table, chosen, 3_000, RNG(3), copies=32)
     assert found.value[0] == pytest.approx(plain.value[0], abs=4 * np.hypot(plain.error[0], found.error[0]))
     assert found.low[0] <= 0.5 * found.value[0]
     assert found.high[0] >= 2.0 * found.value[0]
 
 
 def test_one_in_ten_thousand(card):
-    table = decay_table(recast.load_benchmark("i2DM-talk").sector(M))
+    table = decay_table(semivisible.load_benchmark("i2DM-talk").sector(M))
     hermetic = replace(card, threshold=0.0, thresholds=(), angles=())
-    found = [recast.prompt_missing(table, hermetic, 3_000, RNG(seed), copies=32) for seed in range(4)]
+    found = [semivisible.prompt_missing(table, hermetic, 3_000, RNG(seed), copies=32) for seed in range(4)]
     value, error = (np.array([getattr(p, key)[0] for p in found]) for key in ("value", "error"))
     assert value.mean() == pytest.approx(6.4e-5, rel=0.2)  # only particles beside the acceptance
     assert (error < 0.1 * value).all()  # 16 000 events in all; plain ones would leave 100 %
@@ -47,6 +47,6 @@ def test_one_in_ten_thousand(card):
 
 
 def test_what_it_refuses(card):
-    table = decay_table(recast.load_benchmark("iDM-040").sector(M))
+    table = decay_table(semivisible.load_benchmark("iDM-040").sector(M))
     with pytest.raises(PhysicsError, match="at least 2 and 1"):
-        recast.prompt_missing(table, card, 1, RNG(1))
+        semivisible.prompt_missing(table, card, 1, RNG(1))

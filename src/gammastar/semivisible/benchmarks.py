@@ -1,24 +1,25 @@
-"""Published limits, benchmark points and the correction of dark bremsstrahlung: all data."""
+"""Cards of searches, published limits, benchmark points, the correction of dark bremsstrahlung: all data."""
 
 from __future__ import annotations
 
 import csv
 import logging
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.data import data_path
-from gammastar.core.errors import InputFileError, PhysicsError
+from gammastar.core.documents import from_toml, sources_of
+from gammastar.core.errors import InputFileError, PhysicsError, SteeringError
 from gammastar.core.records import FloatArray
-from gammastar.physics import dark_models
-from gammastar.physics.dark_brem import Correction
-from gammastar.physics.dark_sector import DarkSector
+from gammastar.semivisible import models
+from gammastar.semivisible.models import DarkSector
+from gammastar.semivisible.production import Correction
 
 __all__ = [
     "Benchmark",
@@ -28,6 +29,7 @@ __all__ = [
     "load_benchmark",
     "published",
     "read_limit",
+    "sourced",
 ]
 
 logger = logging.getLogger(__name__)
@@ -38,6 +40,7 @@ SHIPPED = {
     "na64_2016_22": ("semivisible/na64_invisible_2016_22.csv", "na64_2022_9.37e11eot_epsilon_limit.csv"),
 }
 MODELS = ("idm", "scalar_idm", "i2dm", "inverse_seesaw", "dark_dirac_seesaw", "pseudo_dirac")
+Record = TypeVar("Record")
 
 
 def _columns(path: Path, names: tuple[str, ...]) -> FloatArray:
@@ -158,7 +161,7 @@ class Benchmark:
             msg = f"benchmark {self.name}: give the mass of the dark photon"
             raise PhysicsError(msg)
         options: dict[str, Any] = {**self.parameters, **changes, "name": self.name}
-        build = getattr(dark_models, self.kind)
+        build = getattr(models, self.kind)
         if self.kind in ("idm", "scalar_idm", "i2dm"):
             return build(mass, **options)  # type: ignore[no-any-return]
         return build(mediator=mass, **options)  # type: ignore[no-any-return]
@@ -192,3 +195,37 @@ def load_benchmark(name: str) -> Benchmark:
         raise PhysicsError(msg)
     row = registry[name]
     return Benchmark(name, row["kind"], row["status"], row["source"], row["parameters"], row.get("mediator"))
+
+
+def sourced(file: Path, record: Callable[..., Record]) -> Record:
+    """Return the record of a card.
+
+    Parameters
+    ----------
+    file : Path
+    record : callable
+        Takes the numbers of the card by name, and `sources`.
+
+    Raises
+    ------
+    InputFileError
+        If the file cannot be read or is not TOML.
+    SteeringError
+        If a number of the card is missing or has no source.
+    """
+    try:
+        card = from_toml(file)
+        sources = sources_of(card)
+    except (OSError, ValueError) as error:
+        msg = f"{file}: cannot be read as TOML ({error})"
+        raise InputFileError(msg) from error
+    card.pop("sources", None)
+    without = sorted(set(card) - set(sources) - {"band"})  # a band holds its own source
+    if without:
+        msg = f"{file}: no source is given for {', '.join(without)}"
+        raise SteeringError(msg)
+    try:
+        return record(**card, sources=sources)
+    except (TypeError, KeyError, ValueError) as error:
+        msg = f"{file}: {error}"
+        raise SteeringError(msg) from error

@@ -1,0 +1,378 @@
+"""BaBar's monophoton search recast to semi-visible dark photons.
+
+Small probabilities come from importance sampling. Three facts make a small probability cheap. The daughters
+of the dark photon decay independently, so the probabilities m that each leaves nothing visible multiply. m
+depends only on the state, its momentum and its polar angle: a coarse table of it is cheap. And what the dark
+photon decays to is fixed by three numbers, the angle of the photon and the two of the daughters: cells in
+them are filled as the table says they matter. Weights undo every choice, so the table need not be right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import map_coordinates
+
+from gammastar.core.data import data_path
+from gammastar.core.errors import PhysicsError
+from gammastar.core.records import FloatArray
+from gammastar.semivisible.benchmarks import sourced
+from gammastar.semivisible.cascade import Cascade, decay, decay_states
+from gammastar.semivisible.decays import DecayTable, decay_table
+from gammastar.semivisible.missing_momentum import Missing, exponential_sum, from_sums, no_visible_decay
+from gammastar.semivisible.models import DarkSector
+from gammastar.semivisible.production import (
+    monophoton_cross_section,
+    photon_cosine,
+    s_channel_cross_section,
+    sample_photons,
+)
+
+__all__ = [
+    "BaBar",
+    "cascades",
+    "load_babar",
+    "missing",
+    "prompt_missing",
+    "s_channel_cascades",
+    "s_channel_ratio",
+    "seen",
+]
+
+GRID, PER_NODE = 32, 1_000
+CELLS, PILOT = 14, 40  # cells of each of the three numbers, dark photons in each of them
+FLOOR = 2e-3  # smallest share of a cell or event relative to an even choice: bounds the weights
+
+
+@dataclass(frozen=True, slots=True)
+class BaBar:
+    """The selection at generator level.
+
+    Attributes
+    ----------
+    beam_minus, beam_plus : float
+        Beam energies [GeV].
+    cos_max : float
+        Largest |cos θ*| of the photon.
+    threshold : float
+        Energy [GeV] above which a particle is visible.
+    theta_min, theta_max : float
+        Polar angles in the laboratory between which it is visible [degrees].
+    radius : float
+        Decays farther from the beam are invisible [m]; inf: prompt decays everywhere.
+    transverse : bool
+        The variable that the threshold cuts on is the transverse momentum.
+    thresholds, angles, factor
+        What spans the band: other thresholds [GeV], other polar angles, a factor on the probability that a
+        decay inside is not seen.
+    sources : mapping of str to str
+    """
+
+    beam_minus: float
+    beam_plus: float
+    cos_max: float
+    threshold: float
+    theta_min: float
+    theta_max: float
+    radius: float
+    transverse: bool = False
+    thresholds: tuple[float, ...] = ()
+    angles: tuple[tuple[float, float], ...] = ()
+    factor: float = 1.0
+    sources: Mapping[str, str] | None = None
+
+    @property
+    def sqrt_s(self) -> float:
+        """Energy in the centre of mass [GeV]: 10.564 GeV for 9.0 on 3.1 GeV, not 10.58."""
+        return 2.0 * float(np.sqrt(self.beam_minus * self.beam_plus))
+
+    @property
+    def boost(self) -> float:
+        """βγ of the centre of mass along the electron beam."""
+        return (self.beam_minus - self.beam_plus) / self.sqrt_s
+
+    @property
+    def unverified(self) -> tuple[str, ...]:
+        """Inputs that were not confirmed in their source."""
+        notes = self.sources or {}
+        return tuple(
+            f"BaBar {key}: {text}" for key, text in notes.items() if not text.startswith("published")
+        )
+
+
+def load_babar(path: Path | None = None) -> BaBar:
+    """Return the selection of a card, by default the shipped one.
+
+    Raises
+    ------
+    InputFileError
+        If the file cannot be read or is not TOML.
+    SteeringError
+        If a number of the card is missing or has no source.
+    """
+    return sourced(data_path("semivisible/babar.toml") if path is None else path, _with_band)
+
+
+def _with_band(*, band: Mapping[str, Any] | None = None, sources: dict[str, str], **numbers: Any) -> BaBar:
+    """Return the record of a card whose table `band` has a source of its own."""
+    band = band or {}
+    return BaBar(
+        **numbers,
+        thresholds=tuple(band.get("thresholds", ())),
+        angles=tuple((low, high) for low, high in band.get("angles", ())),
+        factor=band.get("factor", 1.0),
+        sources=sources | ({"band": band["source"]} if band else {}),
+    )
+
+
+def cascades(
+    table: DecayTable, card: BaBar, n: int, rng: np.random.Generator, *, polarised: bool = False
+) -> Cascade:
+    """Return decays of dark photons from e+e− → γ A', in the laboratory (z along the electrons)."""
+    dark = sample_photons(table.mediator, card.sqrt_s, card.cos_max, n, rng)[1]
+    return decay(table, dark, rng, boost=card.boost, polarised=polarised)
+
+
+def s_channel_cascades(sector: DarkSector, card: BaBar, n: int, rng: np.random.Generator) -> Cascade:
+    """Return decays of e+e− → A'* → ψ_i ψ_j without a photon, isotropic in the centre of mass."""
+    heavy = replace(decay_table(sector), mediator=card.sqrt_s)
+    rest = np.zeros((n, 4))
+    rest[:, 3] = card.sqrt_s
+    partial = s_channel_cross_section(sector, card.sqrt_s)
+    if len(partial) == len(heavy.pair_fraction):
+        heavy = replace(heavy, pair_fraction=partial / partial.sum())
+    return decay(heavy, rest, rng, boost=card.boost)
+
+
+def seen(cascade: Cascade, card: BaBar) -> npt.NDArray[np.bool_]:
+    """Return which decays have a visible particle, shape (n, slots)."""
+    low, high = np.cos(np.radians(card.theta_max)), np.cos(np.radians(card.theta_min))
+    visible = np.zeros(cascade.state.shape, dtype=bool)
+    for p in (cascade.particle, cascade.antiparticle):
+        pt2 = p[..., 0] ** 2 + p[..., 1] ** 2
+        momentum = np.sqrt(pt2 + p[..., 2] ** 2)
+        size = np.sqrt(pt2) if card.transverse else p[..., 3]
+        inside = (p[..., 2] > low * momentum) & (p[..., 2] < high * momentum)
+        visible |= inside & (size > card.threshold)
+    return np.asarray(visible & cascade.filled)
+
+
+def _probabilities(
+    cascade: Cascade, cards: list[BaBar], epsilon: FloatArray, rng: np.random.Generator
+) -> tuple[FloatArray, FloatArray]:
+    """Return P and its error for several selections of one radius, shape (selections + 1, k) each.
+
+    The last one sees every decay: what it misses decays outside, whatever "visible" means.
+    """
+    visible = np.stack([*(seen(cascade, card) for card in cards), cascade.filled], axis=-1)
+    if np.isinf(cards[0].radius):
+        missed = (~visible.any(axis=1)).sum(axis=0).astype(np.float64)
+        return from_sums(np.broadcast_to(missed[:, None], (2, len(missed), len(epsilon))), len(cascade))
+    momentum = np.sqrt((cascade.parent[..., :3] ** 2).sum(axis=-1))
+    slope = np.hypot(cascade.parent[..., 0], cascade.parent[..., 1]) / np.where(cascade.filled, momentum, 1.0)
+    flight = cascade.flight(1.0)
+    if (cascade.source < 0).all():
+        rate = np.where(cascade.filled, cards[0].radius / (np.maximum(slope, 1e-12) * flight), 0.0)
+        rates = (visible * rate[..., None]).sum(axis=1).T
+        one = np.ones(len(cascade))
+        sums = np.array([[exponential_sum(k * row, one, epsilon) for row in rates] for k in (1.0, 2.0)])
+        return from_sums(sums, len(cascade))
+    source = np.where(cascade.filled, cascade.source, -2)
+    uniform = rng.random(cascade.state.shape)
+    sums = no_visible_decay(visible, source, flight, slope, uniform, cards[0].radius, epsilon)
+    return from_sums(sums, len(cascade))
+
+
+def missing(
+    cascade: Cascade, card: BaBar, epsilon: npt.ArrayLike, rng: np.random.Generator, *, band: bool = True
+) -> Missing:
+    """Return the probability that no visible particle is recorded, with its band.
+
+    Parameters
+    ----------
+    cascade : Cascade
+        From `cascades`; one sample serves all couplings, thresholds and acceptances.
+    card : BaBar
+    epsilon : array_like, shape (k,)
+    rng : numpy.random.Generator
+        For the positions of earlier decays in a cascade.
+    band : bool
+        False leaves low = value = high, for scans inside a fit; results and figures keep it.
+
+    Notes
+    -----
+    Decays farther from the beam than the radius are invisible, each line with its analytic survival.
+    """
+    coupling = np.atleast_1d(np.asarray(epsilon, dtype=np.float64))
+    cards = [card]
+    if band:
+        cards += [replace(card, threshold=t) for t in card.thresholds]
+        cards += [replace(card, theta_min=a, theta_max=b) for a, b in card.angles]
+    values, errors = _probabilities(cascade, cards, coupling, rng)
+    value, outside = values[0], values[-1]
+    low, high = values[:-1].min(axis=0), values[:-1].max(axis=0)
+    if band:
+        unseen = value - outside
+        low = np.minimum(low, outside + unseen / card.factor)
+        high = np.maximum(high, np.minimum(outside + unseen * card.factor, 1.0))
+    return Missing(coupling, value, errors[0], low, high)
+
+
+def s_channel_ratio(sector: DarkSector, card: BaBar) -> float:
+    """Return σ(e+e− → A'* → ψψ)/σ(e+e− → γA') with the photon inside the acceptance."""
+    isr = float(monophoton_cross_section(sector.mediator, card.sqrt_s, card.cos_max))
+    return float(s_channel_cross_section(sector, card.sqrt_s).sum()) / isr
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pairs:
+    """Pairs of dark states with weights: momenta (n, 2, 4), the two states (2,), weight (n,)."""
+
+    momenta: FloatArray
+    state: npt.NDArray[np.int64]
+    weight: FloatArray
+
+
+def prompt_missing(
+    table: DecayTable, card: BaBar, n: int, rng: np.random.Generator, *, copies: int = 64
+) -> Missing:
+    """Return the probability that prompt decays leave no visible particle, with its band.
+
+    Parameters
+    ----------
+    table : DecayTable
+    card : BaBar
+        Its radius is not used: all decays happen where they can be seen.
+    n : int
+        Dark photons that are decayed further.
+    rng : numpy.random.Generator
+    copies : int
+        Decays of each dark state.
+
+    Returns
+    -------
+    Missing
+        With one entry, at ε = 1: prompt probabilities do not depend on the coupling. Dark photons decay
+        isotropically, as in `gammastar.semivisible.babar.cascades`.
+
+    Raises
+    ------
+    PhysicsError
+        If fewer than two events or one copy are asked for.
+    """
+    if n < 2 or copies < 1:
+        msg = f"prompt probabilities: n = {n}, copies = {copies}; at least 2 and 1 are needed"
+        raise PhysicsError(msg)
+    cards = [card, *(replace(card, threshold=t) for t in card.thresholds)]
+    cards += [replace(card, theta_min=low, theta_max=high) for low, high in card.angles]
+    tables = {
+        int(state): _table(table, int(state), card, rng)
+        for state in np.unique(table.pairs)
+        if table.depth[state] > 0
+    }
+    parts = []
+    for pair, fraction in zip(table.pairs, table.pair_fraction, strict=True):
+        chosen = _chosen(table, pair, (card, tables), max(int(n * np.sqrt(fraction)), 2), rng)
+        terms = chosen.weight * _probability(table, cards, chosen, copies, rng)
+        parts.append((fraction * terms.mean(axis=1), fraction**2 * terms[0].var() / (terms.shape[1] - 1)))
+    value = np.sum([mean for mean, _ in parts], axis=0)
+    error = np.sqrt([sum(variance for _, variance in parts)])
+    low = min(float(value.min()), float(value[0]) / card.factor)
+    high = max(float(value.max()), min(float(value[0]) * card.factor, 1.0))
+    return Missing(np.ones(1), value[:1], error, np.array([low]), np.array([high]))
+
+
+def _table(table: DecayTable, state: int, card: BaBar, rng: np.random.Generator) -> tuple[float, FloatArray]:
+    """Return the largest momentum of the table and m on its nodes, even in momentum and polar angle."""
+    top = 1.001 * (card.beam_minus + card.beam_plus)
+    p, theta = np.meshgrid(
+        np.linspace(0.0, 1.0, GRID) ** 2 * top, np.linspace(0.0, np.pi, GRID), indexing="ij"
+    )
+    energy = np.hypot(p, table.masses[state])
+    nodes = np.stack([p * np.sin(theta), np.zeros_like(p), p * np.cos(theta), energy], axis=-1).reshape(-1, 4)
+    found = decay_states(table, state, np.repeat(nodes, PER_NODE, axis=0), rng)
+    missed = ~seen(found, card).any(axis=1)
+    return top, missed.reshape(GRID, GRID, PER_NODE).mean(axis=2) + 0.2 / PER_NODE
+
+
+def _pairs(table: DecayTable, pair: npt.NDArray[np.int64], card: BaBar, uniform: FloatArray) -> FloatArray:
+    """Return both dark states in the laboratory for (angle of the photon, two angles of the first state)."""
+    m, sqrt_s = table.mediator, card.sqrt_s
+    m_i, m_j = table.masses[pair]
+    cosine = photon_cosine(uniform[:, 0], m, sqrt_s, card.cos_max)
+    momentum = (sqrt_s**2 - m**2) / (2.0 * sqrt_s)
+    energy = np.hypot(momentum, m)
+    flight = -momentum * np.stack([np.sqrt(1.0 - cosine**2), np.zeros_like(cosine), cosine], axis=1)
+    z, phi = 2.0 * uniform[:, 1] - 1.0, 2.0 * np.pi * uniform[:, 2]
+    r = np.sqrt(1.0 - z**2)
+    e_i = (m**2 + m_i**2 - m_j**2) / (2.0 * m)
+    star = np.sqrt(max(e_i**2 - m_i**2, 0.0)) * np.stack([r * np.cos(phi), r * np.sin(phi), z], axis=1)
+    out = np.empty((len(z), 2, 4))
+    along = (flight * star).sum(axis=1)
+    gamma = float(np.hypot(1.0, card.boost))
+    for side, (sign, e) in enumerate(((1.0, e_i), (-1.0, m - e_i))):
+        total = (energy * e + sign * along) / m
+        p = sign * star + flight * ((e + total) / (energy + m))[:, None]
+        out[:, side, :2] = p[:, :2]
+        out[:, side, 2] = gamma * p[:, 2] + card.boost * total
+        out[:, side, 3] = gamma * total + card.boost * p[:, 2]
+    return out
+
+
+def _importance(
+    tables: dict[int, tuple[float, FloatArray]], momenta: FloatArray, pair: npt.NDArray[np.int64]
+) -> FloatArray:
+    """Return the product of the coarse m of both states."""
+    product = np.ones(len(momenta))
+    for side, state in enumerate(pair):
+        if int(state) in tables:
+            top, grid = tables[int(state)]
+            p = momenta[:, side]
+            size = np.sqrt((p[:, :3] ** 2).sum(axis=1))
+            theta = np.arccos(np.clip(p[:, 2] / np.maximum(size, 1e-300), -1.0, 1.0))
+            at = np.stack([np.sqrt(size / top), theta / np.pi]) * (GRID - 1)
+            product *= map_coordinates(grid, at, order=1, mode="nearest")
+    return product
+
+
+def _chosen(
+    table: DecayTable,
+    pair: npt.NDArray[np.int64],
+    setting: tuple[BaBar, dict[int, tuple[float, FloatArray]]],
+    n: int,
+    rng: np.random.Generator,
+) -> _Pairs:
+    """Return pairs from cells that were filled as a pilot run says."""
+    card, tables = setting
+    cells = CELLS**3
+
+    def inside(cell: npt.NDArray[np.int64]) -> FloatArray:
+        corner = np.stack(np.unravel_index(cell, (CELLS,) * 3), axis=1)
+        return _pairs(table, pair, card, (corner + rng.random(corner.shape)) / CELLS)
+
+    pilot = _importance(tables, inside(np.repeat(np.arange(cells), PILOT)), pair)
+    share = np.sqrt((pilot.reshape(cells, PILOT) ** 2).mean(axis=1))
+    share = np.maximum(share / share.sum(), FLOOR / cells)
+    share /= share.sum()
+    drawn = rng.choice(cells, n, p=share)
+    return _Pairs(inside(drawn), pair, 1.0 / (cells * share[drawn]))
+
+
+def _probability(
+    table: DecayTable, cards: list[BaBar], pairs: _Pairs, copies: int, rng: np.random.Generator
+) -> FloatArray:
+    """Return the product of the unseen fractions of both daughters, shape (cards, n)."""
+    unseen = np.ones((len(cards), len(pairs.weight), 2))
+    for side in range(2):
+        state = int(pairs.state[side])
+        if table.depth[state] > 0:
+            again = decay_states(table, state, np.repeat(pairs.momenta[:, side], copies, axis=0), rng)
+            for row, card in zip(unseen, cards, strict=True):
+                missed = ~seen(again, card).any(axis=1)
+                row[:, side] = missed.reshape(-1, copies).mean(axis=1)
+    return np.asarray(unseen.prod(axis=2), dtype=np.float64)

@@ -1,0 +1,424 @@
+"""What every missing-momentum recast shares: survival along flights, probabilities, excluded couplings.
+
+A search for an invisible dark photon excludes ε > ε_lim(M). A semi-visible one fills it with probability
+P(M, ε), so that ε² P(M, ε) > ε_lim(M)² is excluded. Long-lived states are invisible: P depends on ε, and the
+excluded couplings may form several intervals.
+
+A decay at mean length λ ∝ 1/ε² survives to L with e^(−kε²). Products of such factors are sums of
+exponentials: an event is a few (rate, weight) pairs and a sample is a histogram of rates, whatever the
+couplings. Where a line of flight may hold several decays, a compiled sum over decay positions takes their
+place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from gammastar.core.errors import PhysicsError
+from gammastar.core.records import BoolArray, FloatArray, Reach
+
+__all__ = [
+    "Missing",
+    "allowed",
+    "excluded_plane",
+    "exponential_sum",
+    "from_sums",
+    "intervals",
+    "missing_energy",
+    "missing_energy_sum",
+    "no_visible_decay",
+]
+
+STEP = 1e-3
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Missing:
+    """Probability that a semi-visible dark photon counts as missing momentum.
+
+    Attributes
+    ----------
+    epsilon : NDArray, shape (k,)
+    value, error : NDArray, shape (k,)
+        Probability and its Monte Carlo error.
+    low, high : NDArray, shape (k,)
+        Band of thresholds, acceptances and of the factor that the selection card gives.
+    """
+
+    epsilon: FloatArray
+    value: FloatArray
+    error: FloatArray
+    low: FloatArray
+    high: FloatArray
+
+    def __post_init__(self) -> None:
+        if (
+            not (self.low <= self.value * (1 + 1e-9)).all()
+            or not (self.value <= self.high * (1 + 1e-9)).all()
+        ):
+            msg = "the band of a missing-momentum probability must hold its central value"
+            raise PhysicsError(msg)
+
+
+def from_sums(sums: FloatArray, n: int) -> tuple[FloatArray, FloatArray]:
+    """Return mean and its error from Σ P and Σ P² of n events, shape (2, k)."""
+    mean = np.clip(sums[0] / n, 0.0, 1.0)  # sums of exponentials cancel up to rounding
+    return mean, np.sqrt(np.clip(sums[1] / n - mean**2, 0.0, None) / n)
+
+
+def excluded_plane(
+    epsilon: FloatArray, probability: FloatArray, limit: npt.ArrayLike
+) -> npt.NDArray[np.bool_]:
+    """Return where ε² P > ε_lim², shape (masses, couplings); never where no limit is published.
+
+    Parameters
+    ----------
+    epsilon : NDArray, shape (k,)
+    probability : NDArray, shape (m, k)
+    limit : array_like, shape (m,)
+        Published limit on ε of the invisible dark photon; nan where there is none.
+    """
+    bound = np.asarray(limit, dtype=np.float64)[:, None]
+    return np.asarray(epsilon**2 * probability > bound**2)
+
+
+def intervals(mass: FloatArray, epsilon: FloatArray, probability: FloatArray, limit: npt.ArrayLike) -> Reach:
+    """Return the excluded intervals of coupling at every mass.
+
+    Parameters
+    ----------
+    mass : NDArray, shape (m,) [GeV]
+    epsilon : NDArray, shape (k,)
+        Increasing.
+    probability : NDArray, shape (m, k)
+    limit : array_like, shape (m,)
+
+    Returns
+    -------
+    Reach
+        One entry per mass and interval, nan edges where nothing is excluded; ``signal`` holds the largest
+        ε² P/ε_lim², and edges are interpolated straight in the logarithms.
+    """
+    bound = np.asarray(limit, dtype=np.float64)[:, None]
+    with np.errstate(divide="ignore"):
+        height = np.log(np.maximum(epsilon**2 * probability / bound**2, 1e-300))
+    height = np.where(np.isfinite(height), height, -690.0)
+    x = np.log(epsilon)
+    padded = np.pad(height > 0, ((0, 0), (1, 1))).astype(np.int8)
+    row, begin = np.nonzero(np.diff(padded, axis=1) == 1)
+    end = np.nonzero(np.diff(padded, axis=1) == -1)[1] - 1  # the last excluded point of each interval
+    lower = _crossing(x, height, row, begin, np.maximum(begin - 1, 0))
+    upper = _crossing(x, height, row, end, np.minimum(end + 1, len(x) - 1))
+    rows = np.concatenate([row, np.setdiff1d(np.arange(len(mass)), row)])
+    edges = np.full((len(rows), 2), np.nan)
+    edges[: len(row)] = np.exp(np.column_stack([lower, upper]))
+    cut_low, cut_high = (np.zeros(len(rows), dtype=bool) for _ in range(2))
+    cut_low[: len(row)], cut_high[: len(row)] = begin == 0, end == len(x) - 1
+    order = np.lexsort((np.nan_to_num(edges[:, 0]), rows))
+    names = np.array(["", "lower", "upper", "lower, upper"])
+    side = names[cut_low[order].astype(int) + 2 * cut_high[order].astype(int)]
+    return Reach(
+        mass=mass[rows[order]],
+        edges=edges[order],
+        signal=np.exp(height.max(axis=1))[rows[order]],
+        limit=np.ones(len(rows)),
+        closed=side == "",
+        clipped_side=tuple(str(s) for s in side),
+    )
+
+
+def _crossing(
+    x: FloatArray,
+    height: FloatArray,
+    row: npt.NDArray[np.int64],
+    inside: npt.NDArray[np.int64],
+    outside: npt.NDArray[np.int64],
+) -> FloatArray:
+    """Return where the height passes zero between two neighbours, or the inner one at an end."""
+    high, low = height[row, inside], height[row, outside]
+    step = np.where(inside == outside, 1.0, high - low)
+    fraction = np.where(inside == outside, 0.0, high / step)
+    return np.asarray(x[inside] + fraction * (x[outside] - x[inside]))
+
+
+def allowed(band: FloatArray, epsilon: FloatArray, excluded: npt.NDArray[np.bool_]) -> FloatArray:
+    """Return the fraction of a band of couplings, in ln ε, that no search excludes, shape (masses,).
+
+    Parameters
+    ----------
+    band : NDArray, shape (2, m)
+        Lower and upper coupling at each mass, as `gammastar.semivisible.gm2.Reference.band` gives them.
+    epsilon : NDArray, shape (k,)
+    excluded : NDArray of bool, shape (m, k)
+    """
+    inside = (epsilon >= band[0][:, None]) & (epsilon <= band[1][:, None])
+    n = inside.sum(axis=1)
+    free = (inside & ~excluded).sum(axis=1)
+    return np.asarray(np.divide(free, n, out=np.full(len(n), np.nan), where=n > 0), dtype=np.float64)
+
+
+"""Width of the bins in ln(rate); the error is second order in it, below 1e-7 of the number of events."""
+
+EXPANSION = np.array([[1.0, -1.0, 0.0], [0.0, 1.0, -1.0], [0.0, 0.0, 1.0]])
+"""Decay in the first section, in the second, behind both, as sums over (1, e^(−first), e^(−second))."""
+
+
+def exponential_sum(rate: FloatArray, weight: FloatArray, epsilon: FloatArray) -> FloatArray:
+    """Return Σ w e^(−rate ε²) for every coupling.
+
+    Parameters
+    ----------
+    rate, weight : NDArray, shape (n,)
+        Rates are not negative; weights have any sign.
+    epsilon : NDArray, shape (k,)
+
+    Returns
+    -------
+    NDArray, shape (k,)
+
+    Examples
+    --------
+    >>> exponential_sum(np.array([0.0, 1e4]), np.array([1.0, 1.0]), np.array([1e-2])).round(6)
+    array([1.367879])
+    """
+    falling = (rate > 0) & (weight != 0)
+    constant = float(weight[rate == 0].sum())
+    if not falling.any():
+        return np.full(len(epsilon), constant)
+    k, w = rate[falling], weight[falling]
+    x = np.log(k)
+    low = float(x.min())
+    index = ((x - low) / STEP).astype(np.int64)
+    centre = np.exp(low + (np.arange(index.max() + 1) + 0.5) * STEP)
+    total, first = np.bincount(index, w), np.bincount(index, w * (k - centre[index]))
+    used = (total != 0) | (first != 0)
+    centre, total, first = centre[used], total[used], first[used]
+    square = epsilon[:, None] ** 2
+    terms = np.exp(-np.minimum(centre * square, 700.0)) * (total - first * square)
+    return np.asarray(constant + terms.sum(axis=1), dtype=np.float64)
+
+
+def missing_energy_sum(
+    photon: FloatArray,
+    decays: tuple[FloatArray, BoolArray, FloatArray],
+    ends: tuple[float, float],
+    cuts: tuple[float, float],
+    epsilon: FloatArray,
+) -> FloatArray:
+    """Return the mean of P("enough energy missing, little behind the first section"), shape (k,).
+
+    Parameters
+    ----------
+    photon : NDArray, shape (n,)
+        Energy of the dark photons [GeV].
+    decays : tuple of NDArray, shape (n, slots)
+        Visible energy [GeV], whether it leaks out of the first section, βγ cτ at ε = 1 [m] (inf in empty
+        slots); at most two slots, both from the dark photon itself.
+    ends, cuts, epsilon
+        As in `gammastar.semivisible.missing_momentum.missing_energy`.
+    """
+    energy, leaks, flight = decays
+    n, slots = energy.shape
+    rates = np.zeros((2, 3, n))
+    first, behind = np.zeros((2, 3, n)), np.zeros((2, 3, n))
+    for slot in range(slots):
+        rates[slot, 1], rates[slot, 2] = ends[0] / flight[:, slot], ends[1] / flight[:, slot]
+        first[slot, 0] = np.where(leaks[:, slot], 0.0, energy[:, slot])
+        behind[slot, 0] = np.where(leaks[:, slot], energy[:, slot], 0.0)
+        behind[slot, 1] = energy[:, slot]
+    missing = photon - first[0][:, None] - first[1][None] > cuts[0]
+    passes = missing & (behind[0][:, None] + behind[1][None] < cuts[1])
+    weight = np.einsum("abn,as,bt->stn", passes.astype(np.float64), EXPANSION, EXPANSION)
+    total = rates[0][:, None] + rates[1][None]
+    return exponential_sum(total.ravel(), weight.ravel() / n, epsilon)
+
+
+@njit(cache=True)
+def _decays(length: float, mean: float) -> Any:
+    """Return the probability to decay within a length."""
+    x = length / mean
+    if x > 40.0:
+        return 1.0
+    # Twice as fast as expm1, and as good to 2e-9.
+    return x * (1.0 - 0.5 * x) if x < 1e-4 else 1.0 - np.exp(-x)
+
+
+@njit(cache=True)
+def _unseen(event: int, lines: Any, reach: float, square: float, work: FloatArray) -> None:
+    """Fill the probability of all lines but the last, and of the last with its two parts, per selection."""
+    visible, source, flight, slope, uniform = lines
+    slots, variants = visible.shape[1], visible.shape[2]
+    gone = 0.0
+    for v in range(variants):
+        work[0, v], work[1, v], work[2, v] = 1.0, 0.0, 1.0
+    for slot in range(slots):
+        if source[event, slot] == -2:
+            break
+        if source[event, slot] == -1 and slot > 0:
+            gone = 0.0
+            for v in range(variants):
+                work[0, v] *= work[1, v] + work[2, v]
+                work[1, v], work[2, v] = 0.0, 1.0
+        mean = flight[event, slot] / square
+        inside = _decays(max(reach - gone, 0.0) / max(slope[event, slot], 1e-12), mean)
+        for v in range(variants):
+            work[1, v] += work[2, v] * (1.0 - inside)
+            work[2, v] = 0.0 if visible[event, slot, v] else work[2, v] * inside
+        if slot + 1 < slots and source[event, slot + 1] == slot:
+            gone -= mean * np.log1p(-uniform[event, slot] * inside) * slope[event, slot]
+
+
+@njit(cache=True)
+def no_visible_decay(
+    visible: BoolArray,
+    source: IntArray,
+    flight: FloatArray,
+    slope: FloatArray,
+    uniform: FloatArray,
+    reach: float,
+    epsilon: FloatArray,
+) -> FloatArray:
+    """Return Σ P and Σ P² of "no visible decay inside the radius", shape (2, variants, len(epsilon)).
+
+    Parameters
+    ----------
+    visible : NDArray of bool, shape (n, slots, variants)
+        For several selections at once.
+    source : NDArray of int, shape (n, slots)
+        −1 begins a line, −2 marks an empty slot; else the slot before continues.
+    flight : NDArray, shape (n, slots)
+        βγ cτ at ε = 1 [m].
+    slope : NDArray, shape (n, slots)
+        Distance from the beam per path length.
+    uniform : NDArray, shape (n, slots)
+        Where in the volume an earlier decay of a line happened.
+    reach : float
+        Radius [m].
+    epsilon : NDArray, shape (k,)
+    """
+    n, _, variants = visible.shape
+    out = np.zeros((2, variants, len(epsilon)))
+    work = np.empty((3, variants))
+    lines = (visible, source, flight, slope, uniform)
+    for event in range(n):
+        if not visible[event].any():
+            out += 1.0
+            continue
+        for e in range(len(epsilon)):
+            _unseen(event, lines, reach, epsilon[e] * epsilon[e], work)
+            for v in range(variants):
+                p = work[0, v] * (work[1, v] + work[2, v])
+                out[0, v, e] += p
+                out[1, v, e] += p * p
+    return out
+
+
+@njit(cache=True)
+def _keep(outcome: FloatArray, count: int, p: float, first: float, behind: float, largest: float) -> Any:
+    """Note an outcome that can still pass; return how many there are."""
+    if p < 1e-14 or behind > largest:
+        return count
+    outcome[count, 0], outcome[count, 1], outcome[count, 2] = p, first, behind
+    return count + 1
+
+
+@njit(cache=True)
+def _line(
+    where: tuple[int, int, int],
+    slots: Any,
+    square: float,
+    ends: tuple[float, float, float],
+    outcome: FloatArray,
+    later: FloatArray,
+) -> Any:
+    """Fill (probability, energy in the first section, energy behind it) of one line; return their number.
+
+    Each decay happens in the first section, in the second, or after both; positions within a section follow
+    from the uniform numbers. ``later`` holds the branches that go on in the second section.
+    """
+    _, energies, leaks, flight, uniform = slots
+    event, begin, end = where
+    ecal, hcal, largest = ends
+    count, branches = 0, 0
+    p, first, behind, z = 1.0, 0.0, 0.0, 0.0
+    for slot in range(begin, end):
+        length, energy, last = flight[event, slot] / square, energies[event, slot], slot + 1 == end
+        for b in range(branches):
+            inside = _decays(hcal - later[b, 3], length)
+            count = _keep(outcome, count, later[b, 0] * (1.0 - inside), later[b, 1], later[b, 2], largest)
+            later[b, 0] *= inside
+            later[b, 2] += energy
+            if not last:
+                later[b, 3] -= length * np.log1p(-uniform[event, slot] * inside)
+        in_ecal, in_hcal = _decays(ecal - z, length), _decays(hcal - ecal, length)
+        count = _keep(outcome, count, p * (1.0 - in_ecal) * (1.0 - in_hcal), first, behind, largest)
+        if behind + energy <= largest:
+            later[branches, 0], later[branches, 1] = p * (1.0 - in_ecal) * in_hcal, first
+            later[branches, 2] = behind + energy
+            later[branches, 3] = ecal - (0.0 if last else length * np.log1p(-uniform[event, slot] * in_hcal))
+            branches += 1
+        p *= in_ecal
+        z -= 0.0 if last else length * np.log1p(-uniform[event, slot] * in_ecal)
+        first += 0.0 if leaks[event, slot] else energy
+        behind += energy if leaks[event, slot] else 0.0
+    count = _keep(outcome, count, p, first, behind, largest)
+    for b in range(branches):
+        count = _keep(outcome, count, later[b, 0], later[b, 1], later[b, 2], largest)
+    return count
+
+
+@njit(cache=True)
+def missing_energy(
+    photon: FloatArray,
+    slots: tuple[IntArray, FloatArray, BoolArray, FloatArray, FloatArray],
+    ends: tuple[float, float],
+    cuts: tuple[float, float],
+    epsilon: FloatArray,
+) -> FloatArray:
+    """Return Σ P and Σ P² of "enough energy missing, little behind the first section", shape (2, k).
+
+    Parameters
+    ----------
+    photon : NDArray, shape (n,)
+        Energy of the dark photons [GeV].
+    slots : tuple of NDArray, shape (n, slots)
+        source (as above), visible energy [GeV], whether it leaks out of the first section, βγ cτ at ε = 1
+        [m], uniform numbers.
+    ends : tuple of float
+        Ends of the two sections [m].
+    cuts : tuple of float
+        Smallest missing energy and largest energy behind the first section [GeV].
+    epsilon : NDArray, shape (k,)
+    """
+    n, size = slots[0].shape
+    out = np.zeros((2, len(epsilon)))
+    one, other = np.zeros(((size + 1) * (size + 2), 3)), np.zeros(((size + 1) * (size + 2), 3))
+    later = np.zeros((size + 1, 4))
+    limits = (ends[0], ends[1], cuts[1])
+    for event in range(n):
+        filled = 0
+        while filled < size and slots[0][event, filled] != -2:
+            filled += 1
+        split = filled
+        for slot in range(1, filled):
+            if slots[0][event, slot] == -1:
+                split = slot
+        for e in range(len(epsilon)):
+            square = epsilon[e] * epsilon[e]
+            n_a = _line((event, 0, split), slots, square, limits, one, later)
+            n_b = _line((event, split, filled), slots, square, limits, other, later)
+            total = 0.0
+            for a in range(n_a):
+                for b in range(n_b):
+                    missing = photon[event] - one[a, 1] - other[b, 1]
+                    if missing > cuts[0] and one[a, 2] + other[b, 2] < cuts[1]:
+                        total += one[a, 0] * other[b, 0]
+            out[0, e] += total
+            out[1, e] += total * total
+    return out
