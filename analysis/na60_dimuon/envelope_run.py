@@ -18,8 +18,8 @@ from gammastar.physics.bremsstrahlung import preset
 from gammastar.physics.decays import daughter
 from gammastar.physics.mesons import MesonTable
 from gammastar.physics.polarisation import cosine
-from gammastar.pipeline.checkpoint import load_arrays
-from gammastar.pipeline.yield_errors import source_shifts
+from gammastar.pipeline.cache import load_arrays
+from gammastar.pipeline.stages.error_budget import source_shifts
 from gammastar.predict.channels import (
     Bremsstrahlung,
     MesonChannel,

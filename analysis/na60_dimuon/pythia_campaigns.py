@@ -147,10 +147,10 @@ def campaign(shared: Common, name: str, seed: int) -> dict[str, Any]:
     from gammastar.mock.cocktail import mass_spectrum
     from gammastar.mock.engines import normalised
     from gammastar.physics.kroll_wada import dark_photon_rate
-    from gammastar.pipeline.checkpoint import load_arrays
-    from gammastar.pipeline.order import run
-    from gammastar.pipeline.simulating import write_blocks
-    from gammastar.pipeline.yield_errors import rate_error, rate_sources
+    from gammastar.pipeline.cache import load_arrays
+    from gammastar.pipeline.run_order import run
+    from gammastar.pipeline.stages.error_budget import rate_error, rate_sources
+    from gammastar.pipeline.stages.simulate import write_blocks
 
     section = shared.steering["simulate"]
     card = response_card(shared.card, name, section["response_prior"], seed)

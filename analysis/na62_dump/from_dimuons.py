@@ -17,7 +17,7 @@ from gammastar.core.rng import stream
 from gammastar.physics.decays import daughter
 from gammastar.physics.detector import Detector, load_detector
 from gammastar.physics.kroll_wada import dark_photon_rate
-from gammastar.pipeline.producing import photons_of, scan_masses
+from gammastar.pipeline.stages.predict import photons_of, scan_masses
 from gammastar.store.records import read_spectrum
 
 FLOOR = 0.01  # smallest dimuon efficiency of a measured cell

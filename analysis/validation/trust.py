@@ -110,8 +110,8 @@ def rate_of_the_main_job() -> Iterator[dict]:
     from gammastar.core.data import data_path
     from gammastar.mock.cocktail import mass_spectrum
     from gammastar.physics.kroll_wada import dark_photon_rate
-    from gammastar.pipeline.checkpoint import load_arrays
-    from gammastar.pipeline.yield_errors import rate_error
+    from gammastar.pipeline.cache import load_arrays
+    from gammastar.pipeline.stages.error_budget import rate_error
 
     found = load_arrays(path)
     mass, rate = found["mass"], found["rate"]
@@ -174,7 +174,7 @@ def _density_of_the_main_job(folder: Path) -> Any:
     from gammastar.core.data import data_path
     from gammastar.core.rng import stream
     from gammastar.pipeline.record import read_domain
-    from gammastar.pipeline.training import flow_variations
+    from gammastar.pipeline.stages.flow import flow_variations
 
     trained, members = flow.load(folder / "flow"), flow_variations(folder)
     section = _simulated(folder)

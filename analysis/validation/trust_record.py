@@ -16,7 +16,7 @@ import numpy as np
 
 from gammastar import pipeline
 from gammastar.core.data import data_path
-from gammastar.pipeline.reinterpret import reinterpret
+from gammastar.pipeline.record import reinterpret
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "results" / "trust"

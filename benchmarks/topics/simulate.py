@@ -25,7 +25,7 @@ STREAM = """
 import resource, sys, time
 from pathlib import Path
 from gammastar.core.data import data_path
-from gammastar.pipeline.simulating import write_blocks
+from gammastar.pipeline.stages.simulate import write_blocks
 from gammastar.mock import load_card, simulate_blocks
 card = load_card(data_path("cards/na60_mock.toml"))
 start = time.process_time()

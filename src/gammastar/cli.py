@@ -144,7 +144,7 @@ def inspect(file: Path, lepton: Any, pattern: str, schema_only: bool, output: Pa
 @click.option("--seed", type=click.IntRange(min=0), default=1)
 def simulate(card: str, n_events: int, output: Path, seed: int, **options: Any) -> None:
     """Write MOCK events of CARD (a file, or the name of a shipped card)."""
-    from gammastar.pipeline.commands import simulate_file
+    from gammastar.pipeline.commands.show import simulate_file
     from gammastar.pipeline.progress import shown
 
     with shown() as tell:
@@ -172,7 +172,7 @@ def sample(flow: Path, n_events: int | None, output: Path, **options: Any) -> No
 
     An event depends on seed and number alone, so that jobs with other --first make parts of one sample.
     """
-    from gammastar.pipeline.sampling import sample_file
+    from gammastar.pipeline.commands.sample import sample_file
 
     say(sample_file(flow, n_events, output, **options))
 
@@ -190,7 +190,7 @@ def flow_scan(steering: Path, **options: Any) -> None:
     Writes flow_scan.jsonl, one line per training.
     """
     from gammastar.core.data import analysis_path
-    from gammastar.pipeline.flow_scan import scan_flows
+    from gammastar.pipeline.commands.flow_scan import scan_flows
     from gammastar.pipeline.progress import shown
 
     with shown() as tell:
@@ -222,7 +222,7 @@ def scan(path: Path, **options: Any) -> None:
     The method `auto` is exact at few events, where the nuisances allow it; `marginalised` is exact with toys
     averaged over the nuisances. A likelihood from a run of gammastar is tested as that run says.
     """
-    from gammastar.pipeline.published import scan_lines
+    from gammastar.pipeline.commands.scan import scan_lines
 
     for line in scan_lines(path, **options):
         say(line)
@@ -232,7 +232,7 @@ def scan(path: Path, **options: Any) -> None:
 @click.argument("results", type=FILE)
 def show(results: Path) -> None:
     """Print the numbers of a RESULTS folder as a table."""
-    from gammastar.pipeline.commands import show_results
+    from gammastar.pipeline.commands.show import show_results
 
     say(show_results(results))
 
@@ -241,7 +241,7 @@ def show(results: Path) -> None:
 @click.argument("results", type=FILE)
 def verify(results: Path) -> None:
     """Check digests and provenance of a RESULTS folder."""
-    from gammastar.pipeline.commands import verify_results
+    from gammastar.pipeline.commands.show import verify_results
 
     for line in verify_results(results):
         say(line)

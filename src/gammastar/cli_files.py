@@ -28,6 +28,6 @@ def millicharge(results: Path, m_chi: float, n: int, output: Path, **options: An
 
     A .txt file lists single particles as "px py pz E x y z t", for a detector simulation.
     """
-    from gammastar.pipeline.chi_files import chi_file
+    from gammastar.pipeline.commands.sample import chi_file
 
     say(chi_file(results, m_chi, n, output, **options))

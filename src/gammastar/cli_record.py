@@ -48,7 +48,7 @@ def plain_warnings() -> None:
 def reinterpret(results: Path, output: Path, **options: Any) -> None:
     """Compute the reach of another model or detector from the record of RESULTS alone."""
     from gammastar.pipeline.progress import shown
-    from gammastar.pipeline.reinterpret import reinterpret as again
+    from gammastar.pipeline.record import reinterpret as again
 
     with shown() as tell:
         again(results, output=output, tell=tell, **options)
@@ -62,7 +62,7 @@ def reinterpret(results: Path, output: Path, **options: Any) -> None:
 @click.option("-n", "n", type=click.IntRange(min=100), default=20_000, show_default=True, help="Per mass.")
 def export(results: Path, **options: Any) -> None:
     """Write tables of RESULTS for other tools: rate, efficiency over mass and lifetime, Darkcast limits."""
-    from gammastar.pipeline.exporting import export as write
+    from gammastar.pipeline.commands.export import export as write
     from gammastar.pipeline.progress import shown
 
     with shown() as tell:
@@ -78,7 +78,7 @@ def export(results: Path, **options: Any) -> None:
 @click.option("--published/--no-published", default=True, help="EventCalc at 400 GeV and bremsstrahlung.")
 def compare(results: Path, output: Path, **options: Any) -> None:
     """Draw the rate of RESULTS with those of other tools, per interacting proton."""
-    from gammastar.pipeline.comparing import compare as draw
+    from gammastar.pipeline.commands.compare import compare as draw
 
     for line in draw(results, output=output, **options):
         say(line)

@@ -21,7 +21,7 @@ import numpy as np
 
 from gammastar.facility import open_farm
 from gammastar.pipeline import run
-from gammastar.pipeline.checkpoint import load_arrays
+from gammastar.pipeline.cache import load_arrays
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ROOT / "analysis" / "na60_dimuon"

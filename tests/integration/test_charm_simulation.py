@@ -7,10 +7,10 @@ import uproot
 from gammastar import config
 from gammastar.core.data import data_path
 from gammastar.mock import load_card, simulate_events
-from gammastar.pipeline import reading
-from gammastar.pipeline.backgrounds import Ratio, charm_component
-from gammastar.pipeline.checkpoint import open_book
+from gammastar.pipeline.cache import open_book
 from gammastar.pipeline.context import Context, axes_of
+from gammastar.pipeline.stages import read as reading
+from gammastar.pipeline.stages.backgrounds import Ratio, charm_component
 from gammastar.store.events import write_tree
 
 SETS = 5

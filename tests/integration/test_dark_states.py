@@ -8,8 +8,8 @@ import pytest
 from gammastar.core.errors import SteeringError
 from gammastar.physics.hadronic_split import SPLIT_MAX
 from gammastar.pipeline import run
-from gammastar.pipeline.checkpoint import load_arrays
-from gammastar.pipeline.reinterpret import reinterpret
+from gammastar.pipeline.cache import load_arrays
+from gammastar.pipeline.record import reinterpret
 from gammastar.store.manifest import read_json
 
 SMALL = Path(__file__).resolve().parents[2] / "analysis" / "na60_dimuon" / "small.toml"

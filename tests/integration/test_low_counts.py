@@ -10,8 +10,8 @@ from gammastar.core.constants import M_MU
 from gammastar.core.data import data_path
 from gammastar.core.errors import SteeringError
 from gammastar.mock import load_card, simulate_events
-from gammastar.pipeline.checkpoint import load_arrays
-from gammastar.pipeline.order import run
+from gammastar.pipeline.cache import load_arrays
+from gammastar.pipeline.run_order import run
 from gammastar.store.events import write_tree
 from gammastar.store.manifest import read_json
 

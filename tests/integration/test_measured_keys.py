@@ -11,12 +11,12 @@ from gammastar.core.data import data_path
 from gammastar.core.errors import SteeringError
 from gammastar.core.pairs import MatchedPairs
 from gammastar.mock import load_card, simulate_events
-from gammastar.pipeline import measured_half
-from gammastar.pipeline.checkpoint import open_book
+from gammastar.pipeline.cache import open_book
 from gammastar.pipeline.context import Context
-from gammastar.pipeline.order import run
-from gammastar.pipeline.sections_unfolded import uncertainties
-from gammastar.pipeline.stored_truth import Truth
+from gammastar.pipeline.run_order import run
+from gammastar.pipeline.stages import measured_half
+from gammastar.pipeline.stages.report_measured import uncertainties
+from gammastar.pipeline.stages.stored import Truth
 from gammastar.store.events import write_tree
 from gammastar.store.manifest import read_json
 from gammastar.store.pairs import read_pairs

@@ -14,7 +14,7 @@ from injection import kills  # noqa: E402
 from gammastar import facility  # noqa: E402
 from gammastar.core.errors import StoreError  # noqa: E402
 from gammastar.pipeline import run  # noqa: E402
-from gammastar.pipeline.commands import verify_results  # noqa: E402
+from gammastar.pipeline.commands.show import verify_results  # noqa: E402
 from gammastar.store.manifest import package_digest  # noqa: E402
 
 
@@ -69,7 +69,7 @@ def test_verify_notices_every_change(folder, what):
 
 
 def test_a_run_resumed_with_other_code_says_so(folder, monkeypatch):
-    monkeypatch.setattr("gammastar.pipeline.checkpoint.package_digest", lambda: "0" * 64)
+    monkeypatch.setattr("gammastar.pipeline.cache.package_digest", lambda: "0" * 64)
     run(folder.parent / "steering.toml", output=folder, resume=True)
     manifest = json.loads((folder / "manifest.json").read_text())
     assert any("code of gammastar changed" in note for note in manifest["notes"])

@@ -13,10 +13,9 @@ from gammastar.mock import load_card, simulate_events
 from gammastar.mock.card import Polarisation
 from gammastar.physics.spin_density import SpinDensities
 from gammastar.pipeline.checks import examine_file
-from gammastar.pipeline.exporting import efficiency_table, export
-from gammastar.pipeline.order import run
-from gammastar.pipeline.record import read_record
-from gammastar.pipeline.reinterpret import reinterpret
+from gammastar.pipeline.commands.export import efficiency_table, export
+from gammastar.pipeline.record import read_record, reinterpret
+from gammastar.pipeline.run_order import run
 from gammastar.pipeline.spin import read_spin
 from gammastar.store.events import write_tree
 from gammastar.store.manifest import read_json

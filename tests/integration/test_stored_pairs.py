@@ -13,14 +13,16 @@ from gammastar.core.pairs import Pairs
 from gammastar.core.rng import stream
 from gammastar.core.stats import effective_size
 from gammastar.facility import open_farm
-from gammastar.pipeline import measured_half, reading, stored_pairs
-from gammastar.pipeline.backgrounds import charge_ratio
-from gammastar.pipeline.checkpoint import open_book
+from gammastar.pipeline.cache import open_book
 from gammastar.pipeline.context import Context
-from gammastar.pipeline.order import run, training_pairs
 from gammastar.pipeline.products import Products
-from gammastar.pipeline.sections_measured import pairs_section
-from gammastar.pipeline.stored_truth import Truth
+from gammastar.pipeline.run_order import run, training_pairs
+from gammastar.pipeline.stages import measured_half
+from gammastar.pipeline.stages import read as reading
+from gammastar.pipeline.stages import stored as stored_pairs
+from gammastar.pipeline.stages.backgrounds import charge_ratio
+from gammastar.pipeline.stages.report_measured import pairs_section
+from gammastar.pipeline.stages.stored import Truth
 from gammastar.store.manifest import read_json
 from gammastar.store.pairs import read_pairs
 

@@ -18,8 +18,8 @@ from gammastar.core.stats import filled
 from gammastar.mock import generate_pairs, load_card
 from gammastar.physics.vector_models import CHARGES
 from gammastar.pipeline import run
-from gammastar.pipeline.checkpoint import load_arrays
-from gammastar.pipeline.chi_files import chi_file
+from gammastar.pipeline.cache import load_arrays
+from gammastar.pipeline.commands.sample import chi_file
 from gammastar.store.manifest import read_json
 from gammastar.store.records import write_spectrum
 

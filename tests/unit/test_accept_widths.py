@@ -11,7 +11,7 @@ from gammastar.core.records import Exposure
 from gammastar.physics.bremsstrahlung import preset
 from gammastar.physics.detector import load_detector
 from gammastar.physics.widths import RTable
-from gammastar.pipeline.yield_errors import yield_sources
+from gammastar.pipeline.stages.error_budget import yield_sources
 from gammastar.predict import Bremsstrahlung, DarkPhoton
 
 TABLE = RTable.read(data_path("measurements/r_ratio.csv"))

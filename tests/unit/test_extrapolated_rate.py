@@ -9,7 +9,7 @@ import pytest
 import vector
 
 from gammastar.core.records import Sample
-from gammastar.pipeline.extrapolated import of_rate
+from gammastar.pipeline.stages.predict import of_rate
 from gammastar.spectrum import Trend
 
 

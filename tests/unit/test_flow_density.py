@@ -15,7 +15,7 @@ pytest.importorskip("zuko")
 from gammastar.core.errors import PhysicsError
 from gammastar.core.sampler import Sampler
 from gammastar.flow import DensityOptions, DensityTest, density_test
-from gammastar.pipeline import learning
+from gammastar.pipeline.stages import flow as learning
 
 pytestmark = pytest.mark.flow
 FEW = DensityOptions(n_flips=399, power=0.0)  # no search for the smallest shift

@@ -14,9 +14,14 @@ from gammastar import config, flow
 from gammastar.config.learning import FlowSection
 from gammastar.core.errors import InputFileError, SteeringError, UserError
 from gammastar.flow.samples import Table
-from gammastar.pipeline.flow_scan import parse_grid, scan_flows, split_for_scan
-from gammastar.pipeline.learning import TrainingSet
-from gammastar.pipeline.training import flow_options, flow_variations, saved_digests, train_flow
+from gammastar.pipeline.commands.flow_scan import parse_grid, scan_flows, split_for_scan
+from gammastar.pipeline.stages.flow import (
+    TrainingSet,
+    flow_options,
+    flow_variations,
+    saved_digests,
+    train_flow,
+)
 from gammastar.store.manifest import write_manifest
 
 pytestmark = pytest.mark.flow

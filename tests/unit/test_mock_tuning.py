@@ -10,7 +10,7 @@ from gammastar.cli import app
 from gammastar.core.data import data_path
 from gammastar.core.errors import InputFileError, SteeringError
 from gammastar.mock import load_card, mass_templates
-from gammastar.pipeline.simulating import placeholders, tuned
+from gammastar.pipeline.stages.simulate import placeholders, tuned
 from gammastar.store.histogram import read_histogram
 
 TEXT = data_path("cards/na60_mock.toml").read_text(encoding="utf-8")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gammastar.core.errors import StoreError
-from gammastar.pipeline.checkpoint import load_arrays, open_book
+from gammastar.pipeline.cache import load_arrays, open_book
 
 
 def test_kept_arrays_are_the_computed_ones_and_nothing_else(tmp_path):

@@ -10,7 +10,7 @@ from gammastar import config
 from gammastar.core.errors import SteeringError
 from gammastar.pipeline.checks import check_steering
 from gammastar.pipeline.context import detector_files
-from gammastar.pipeline.searching import _depths
+from gammastar.pipeline.stages.accept import _depths
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -17,9 +17,9 @@ from gammastar.core.errors import PhysicsError, SteeringError
 from gammastar.core.resolve import freeze, python_names
 from gammastar.physics.vector_models import CHARGES, E_CHARGE
 from gammastar.physics.widths import RTable
-from gammastar.pipeline import sections_reach
-from gammastar.pipeline.producing import files_of, make_model, masses_of, theory_production
-from gammastar.pipeline.searching import by_group
+from gammastar.pipeline.stages import report_dark as sections_reach
+from gammastar.pipeline.stages.accept import by_group
+from gammastar.pipeline.stages.predict import files_of, make_model, masses_of, theory_production
 
 R_TABLE = RTable.read(data_path("measurements/r_ratio.csv"))
 HEAD = """

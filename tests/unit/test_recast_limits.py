@@ -7,7 +7,7 @@ import pytest
 
 from gammastar.config import Predict
 from gammastar.physics.vector_models import E_CHARGE
-from gammastar.pipeline.recast_limits import edges_of, recast_limits
+from gammastar.pipeline.stages.report_dark import edges_of, recast_limits
 from gammastar.report import existing_limits
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from gammastar.core.errors import PhysicsError
 from gammastar.infer import upper_limit
-from gammastar.pipeline.limits import limits_of
+from gammastar.pipeline.stages.infer import limits_of
 from gammastar.report import Plane2D, explorer
 
 BROWSER = next(

@@ -9,12 +9,13 @@ from gammastar.config import Infer
 from gammastar.core import axes
 from gammastar.core.errors import PhysicsError
 from gammastar.core.stats import filled
-from gammastar.pipeline.signal_parts import in_use, spreads_of
-from gammastar.pipeline.yield_errors import (
+from gammastar.pipeline.stages.error_budget import (
+    in_use,
     rate_budget,
     rate_error,
     relative_errors,
     source_shifts,
+    spreads_of,
     yield_budget,
 )
 

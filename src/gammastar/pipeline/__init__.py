@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from gammastar.pipeline.order import run
+from gammastar.pipeline.run_order import run
 
 __all__ = ["run"]

@@ -23,7 +23,7 @@ from gammastar.core.findings import Finding
 from gammastar.core.resolve import guarded, resolve
 from gammastar.core.texts import shortened
 from gammastar.pipeline.context import shipped
-from gammastar.pipeline.input_files import given_files
+from gammastar.pipeline.stages.input_files import given_files
 from gammastar.store.filesets import is_fileset, split_name
 from gammastar.store.remote import Remote
 
@@ -274,7 +274,7 @@ def _schema(look: Look) -> Findings:
     section = look.steering.read
     if section is None:
         return
-    from gammastar.pipeline.selection import load_schema
+    from gammastar.pipeline.stages.input_files import load_schema
     from gammastar.read import builtin_names
 
     name = section.schema_file
@@ -366,7 +366,7 @@ def _trial(look: Look) -> Findings:
         yield from _window(section, _kinematics(chunk), len(chunk))
         return
     from gammastar import select
-    from gammastar.pipeline.selection import load_cuts
+    from gammastar.pipeline.stages.input_files import load_cuts
 
     try:
         cuts = load_cuts(section, look.base)
@@ -583,7 +583,7 @@ def _tables(look: Look, section: config.Predict) -> Findings:
 def _model(look: Look, section: config.Predict) -> Findings:
     """Make the model; one of a user must keep the contract of its kind."""
     from gammastar.physics.vector_models import CHARGES
-    from gammastar.pipeline.producing import make_model
+    from gammastar.pipeline.stages.predict import make_model
 
     name = section.model
     if ":" not in name and name not in CHARGES:
@@ -614,7 +614,7 @@ def _model(look: Look, section: config.Predict) -> Findings:
 def _channels(look: Look, section: config.Predict) -> Findings:
     """Make every theory channel, which reads its tables; none may hold a process of another."""
     from gammastar import predict
-    from gammastar.pipeline.producing import theory_channel
+    from gammastar.pipeline.stages.predict import theory_channel
 
     beam = _beam(look) or NOMINAL_BEAM
     charged = () if section.millicharge is None else section.millicharge.channels

@@ -18,7 +18,7 @@ from gammastar.core.records import Exposure, FloatArray, Spectrum
 from gammastar.core.resolve import UserCode, freeze, python_names
 from gammastar.core.stats import filled
 from gammastar.core.texts import shortened
-from gammastar.pipeline.checkpoint import Arrays, Book
+from gammastar.pipeline.cache import Arrays, Book
 from gammastar.store.manifest import digest
 from gammastar.store.remote import Remote
 

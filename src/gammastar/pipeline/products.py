@@ -9,7 +9,7 @@ from typing import Any
 from gammastar.core.errors import SteeringError
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import PairHists, Spectrum
-from gammastar.pipeline.checkpoint import Arrays
+from gammastar.pipeline.cache import Arrays
 
 __all__ = ["Products", "needed"]
 

@@ -17,7 +17,7 @@ from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import FloatArray, Spectrum
 from gammastar.core.whole import atomic
 from gammastar.physics.spin_density import COEFFICIENTS, SpinDensities, physical
-from gammastar.pipeline.checkpoint import Arrays
+from gammastar.pipeline.cache import Arrays
 from gammastar.pipeline.context import Context
 from gammastar.pipeline.products import needed
 from gammastar.store.guarded import read_tensors

@@ -26,7 +26,7 @@ from gammastar.physics.detector import load_detector
 from gammastar.physics.mesons import MesonTable
 from gammastar.physics.millicharge_detector import load_millicharge_detector
 from gammastar.pipeline import run
-from gammastar.pipeline.commands import show_results, verify_results
+from gammastar.pipeline.commands.show import show_results, verify_results
 from gammastar.pipeline.record import kept_steering
 from gammastar.read import load_schema
 from gammastar.report.existing import read_limit

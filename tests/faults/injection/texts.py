@@ -14,7 +14,7 @@ import pyhepmc
 from gammastar.core.errors import GammastarError
 from gammastar.core.pairs import Pairs
 from gammastar.core.rng import stream
-from gammastar.pipeline.checkpoint import load_arrays
+from gammastar.pipeline.cache import load_arrays
 from gammastar.semivisible.darknews import DarkEvents
 from gammastar.store.darknews import read_darknews
 from gammastar.store.manifest import digest, read_json, write_json

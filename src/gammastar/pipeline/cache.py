@@ -1,0 +1,344 @@
+"""Finished stages are kept: arrays on disk, their digest in the manifest; ``--resume`` takes them again."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel
+
+from gammastar.core.errors import StoreError
+from gammastar.core.whole import atomic
+from gammastar.store.folder import claim, prune, published, set_aside, sweep, sweep_temporaries
+from gammastar.store.manifest import (
+    digest,
+    file_sha256,
+    package_digest,
+    read_manifest,
+    versions,
+    write_manifest,
+)
+from gammastar.store.remote import state_of
+
+__all__ = [
+    "Arrays",
+    "Book",
+    "input_name",
+    "load_arrays",
+    "open_book",
+    "told_loss",
+]
+
+Arrays = dict[str, npt.NDArray[Any]]
+KEPT = {"stages/": "", "flow": "flow", "input/": "simulate"}  # what --resume keeps, for which stage
+KINEMATIC = ("mass", "pt", "energy", "weight", "posterior")
+COMPUTED = ("values", "cov", "rate", "couplings", "signal", "in_domain_signal", "mc_error", "n_effective")
+FINITE = {*KINEMATIC, *COMPUTED}  # arrays in which no stage has gaps
+logger = logging.getLogger(__name__)
+
+
+class KeptArrays(Arrays):
+    """Arrays of a kept stage; one that a later stage looks for in vain is an error that names the file."""
+
+    def __init__(self, arrays: Mapping[str, Any], *, path: Path) -> None:
+        super().__init__(arrays)
+        self.path = path
+
+    def __missing__(self, name: str) -> Any:
+        msg = f"{self.path}: the kept stage has no array {name!r}; run without --resume"
+        raise StoreError(msg)
+
+
+def _sound(name: str, array: npt.NDArray[Any]) -> bool:
+    """Return whether an array is finite, or one that may have gaps where nothing is known."""
+    if name.rpartition("|")[2] not in FINITE or array.dtype.kind != "f":
+        return True
+    return bool(np.isfinite(array).all())
+
+
+@dataclass
+class Book:
+    """The manifest of a run while it grows: inputs, digests of the stages, methods of the numbers."""
+
+    folder: Path
+    resume: bool
+    seed: int
+    mock: bool
+    previous: Mapping[str, Any]
+    inputs: dict[str, str] = field(default_factory=dict)
+    stages: dict[str, dict[str, Any]] = field(default_factory=dict)
+    methods: dict[str, str] = field(default_factory=dict)
+    numbers: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
+    partial: dict[str, dict[str, Any]] = field(default_factory=dict)
+    old: Mapping[str, Any] = field(default_factory=dict)
+    wanted: Collection[str] | None = None
+    force: str | None = None
+    finished: bool = False
+    configuration: str = ""
+    known: dict[str, tuple[tuple[int, ...], str]] = field(default_factory=dict)
+    companions: dict[str, str] = field(default_factory=dict)  # versions on workers
+    taken: list[str] = field(default_factory=list)
+
+    def alarm(self, text: str) -> None:
+        """Enter a note that whoever runs the job must see: it goes to the terminal as well."""
+        self.notes.append(text)
+        logger.warning("%s", text if text.startswith("warning") else f"warning: {text}")
+
+    def key_of(self, *stages: str) -> str:
+        """Return the digest of the finished stages that another one builds on."""
+        return digest([self.stages[stage]["content"] for stage in stages if stage in self.stages])
+
+    def key(self, section: BaseModel | None, *upstream: str) -> str:
+        """Return the digest that decides whether a stage must run again.
+
+        It covers the stage's section, its inputs' digests, the package's own code and the seed.
+        """
+        content = {} if section is None else section.model_dump(mode="json")
+        return digest(content, list(upstream), package_digest(), self.seed)
+
+    def arrays(self, stage: str, key: str, compute: Callable[[], Arrays]) -> Arrays:
+        """Return the arrays of a stage: from disk if `resume` is on and nothing upstream changed."""
+        path = self.folder / "stages" / f"{stage}.npz"
+        if self.resume and self.fresh(stage, key) and path.is_file():
+            kept = self._kept(stage, path)
+            if kept is not None:
+                logger.info("%s: taken from the finished run", stage)
+                self.taken.append(stage)
+                self.done(stage, key, digest(kept), kept=True)
+                return kept
+        result: dict[str, Any] = compute()
+        objects = sorted(name for name, array in result.items() if np.asarray(array).dtype.hasobject)
+        if objects:  # numpy would pickle them; its switch against that is newer than the lowest version
+            msg = f"{stage}: {', '.join(objects)}: not plain numbers or text, cannot be kept"
+            raise StoreError(msg)
+        with atomic(path) as temporary, temporary.open("wb") as stream:
+            np.savez(stream, **result)
+        self.done(stage, key, digest(result), kept=True)
+        return result
+
+    def _kept(self, stage: str, path: Path) -> Arrays | None:
+        """Return the arrays of a stage, or None if they are not what was kept."""
+        try:
+            found = load_arrays(path)
+        except StoreError as error:
+            logger.warning("%s; the stage runs again", error)
+            return None
+        if digest(found) != self.previous["stages"][stage]["content"]:
+            logger.warning("%s: %s does not match its digest; the stage runs again", stage, path)
+            return None
+        strange = [name for name, array in found.items() if not _sound(name, array)]
+        if strange:
+            names = ", ".join(strange[:3])
+            logger.warning(
+                "%s: %s: %s: numbers that are not finite; the stage runs again", stage, path, names
+            )
+            return None
+        return found
+
+    @contextlib.contextmanager
+    def blamed(self, stage: str) -> Iterator[None]:
+        """Name the kept stages where one that builds on them breaks: they may not hold what it needs."""
+        try:
+            yield
+        except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
+            if not self.taken:
+                raise
+            why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            places = ", ".join(str(self.folder / "stages" / f"{name}.npz") for name in self.taken)
+            msg = f"{stage}: fails with what was kept ({why}); run without --resume. Kept: {places}"
+            raise StoreError(msg) from error
+
+    def fresh(self, stage: str, key: str) -> bool:
+        """Return whether the previous run finished this stage with the same key, and without loss."""
+        if stage in self.previous.get("partial", {}):
+            return False
+        return stage != self.force and bool(self.previous.get("stages", {}).get(stage, {}).get("key") == key)
+
+    def done(self, stage: str, key: str, content: str, *, kept: bool = False) -> None:
+        """Record a finished stage and write the manifest, so that a killed run can resume."""
+        self.stages[stage] = {"key": key, "content": content, "kept": kept}
+        self.write(finished=False)
+
+    def enter(self, inputs: Mapping[Any, str]) -> None:
+        """Enter input files and their SHA-256: by full name, those in the folder by their place in it."""
+        for path, sha in inputs.items():
+            self.inputs[input_name(path, self.folder)] = sha
+
+    @property
+    def loss(self) -> str:
+        """What was skipped of the input, in a sentence; "" if nothing was."""
+        return told_loss(self.partial)
+
+    def finish(self) -> None:
+        """Write the finished manifest; results of earlier runs go unless somebody changed them."""
+        self.write(finished=True)
+        left = prune(self.folder)
+        if left:
+            more = f" and {len(left) - 5} more" if len(left) > 5 else ""
+            self.notes.append(f"of earlier runs, changed since then: {', '.join(left[:5])}{more}")
+            logger.warning("%s: %s", self.folder, self.notes[-1])
+            self.write(finished=True)
+
+    def begin(self) -> None:
+        """Sweep what killed writes left, set aside what this run will not write, and write the manifest."""
+        sweep_temporaries(self.folder)
+        set_aside(self.folder, self.old, keep=self._keeps)
+        if not self.resume:
+            for kind in ("pairs", "truth"):
+                sweep(self.folder / "chunks" / kind, "chunks")
+                sweep(self.folder / "stages" / kind, "parts")
+            sweep(self.folder / "stages" / "weighted", "parts")
+            sweep(self.folder / "training", "checkpoints")
+            sweep(self.folder / "input" / "blocks", "blocks")
+        self.write(finished=False)
+
+    def _keeps(self, name: str) -> bool:
+        """Return whether a file of an earlier run stays: what a resumed run may take again."""
+        needs = next((stage for start, stage in KEPT.items() if name.startswith(start)), None)
+        known = needs == "" or self.wanted is None or needs in self.wanted
+        return self.resume and needs is not None and known
+
+    @contextlib.contextmanager
+    def listed(self) -> Iterator[None]:
+        """Enter what lies in the folder when the block ends, be it with an error: the next run knows it."""
+        try:
+            yield
+        finally:
+            if not self.finished:
+                self.write(finished=False)
+
+    def write(self, *, finished: bool) -> None:
+        """Write ``manifest.json``; what the run published so far lies in its folder."""
+        self.finished = finished
+        before = self.previous.get("stages", {})
+        kept = {} if finished else {name: entry for name, entry in before.items() if name not in self.stages}
+        lost = {name: entry for name, entry in self.previous.get("partial", {}).items() if name in kept}
+        files = [name for name in published(self.folder) if not name.startswith("input/")]
+        write_manifest(
+            self.folder,
+            {
+                "finished": finished,
+                "mock": self.mock,
+                "seed": self.seed,
+                "configuration": self.configuration,
+                "code": package_digest(),
+                "inputs": self.inputs,
+                "versions": versions() | self.companions,
+                "stages": kept | self.stages,
+                "files": {name: self._sha256(name) for name in files},
+                "partial": lost | self.partial,
+                "methods": self.methods,
+                "numbers": self.numbers,
+                "notes": self.notes,
+            },
+        )
+
+    def _sha256(self, name: str) -> str:
+        """Return the SHA-256 of a file of the folder, computed once while it stays as it is."""
+        path = self.folder / name
+        now = state_of(path)
+        if name not in self.known or self.known[name][0] != now:
+            self.known[name] = (now, file_sha256(path))
+        return self.known[name][1]
+
+
+def input_name(path: Any, folder: Path) -> str:
+    """Return the name of an input in the manifest: absolute, or relative inside the folder of results."""
+    if not isinstance(path, Path):
+        return str(path)
+    full, root = Path(os.path.abspath(path)), Path(os.path.abspath(folder))  # noqa: PTH100 - links stay
+    return full.relative_to(root).as_posix() if full.is_relative_to(root) else str(full)
+
+
+def told_loss(partial: Mapping[str, Any]) -> str:
+    """Return what was skipped of the input, in a sentence; "" if nothing was.
+
+    Examples
+    --------
+    >>> told_loss({"select": {"lost_fraction": 0.006, "skipped": [{"file": "a.root", "kind": "pairs"}]}})
+    'PARTIAL data: 0.600% of the protons on target skipped with 1 file: a.root'
+    """
+    parts = []
+    for stage, entry in partial.items():
+        what = "protons on target" if stage == "select" else "simulated events"
+        files = list(dict.fromkeys(str(one.get("file", "?")) for one in entry["skipped"]))
+        names = ", ".join(Path(name).name for name in files[:5])
+        more = f" and {len(files) - 5} more" if len(files) > 5 else ""
+        plural = "" if len(files) == 1 else "s"
+        lost = f"{entry['lost_fraction']:.3%} of the {what}"
+        parts.append(f"{lost} skipped with {len(files)} file{plural}: {names}{more}")
+    return f"PARTIAL data: {'; '.join(parts)}" if parts else ""
+
+
+def load_arrays(path: Path) -> Arrays:
+    """Read the arrays of a kept stage.
+
+    Raises
+    ------
+    StoreError
+        If the file is damaged.
+    """
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            return KeptArrays({name: file[name] for name in file.files}, path=path)
+    except (OSError, ValueError, KeyError, EOFError, struct.error, zipfile.BadZipFile, zlib.error) as error:
+        msg = f"{path}: the kept stage is damaged ({type(error).__name__}: {str(error)[:200]}); run again"
+        raise StoreError(msg) from error
+
+
+def open_book(
+    folder: Path,
+    *,
+    resume: bool,
+    seed: int,
+    mock: bool,
+    stages: Collection[str] | None = None,
+    begin: bool = True,
+) -> Book:
+    """Open the manifest of a result folder for a new run.
+
+    Parameters
+    ----------
+    folder : Path
+    resume : bool
+        Keep what finished stages left: arrays, chunks, flow.
+    seed : int
+    mock : bool
+    stages : collection of str, optional
+        Those of the run; of another stage nothing is kept. All of them by default.
+    begin : bool
+        Set aside what the run will not write (`Book.begin`), at once.
+
+    Raises
+    ------
+    UserError
+        If the folder holds anything and is not one of results.
+    StoreError
+        If the manifest of the run that is resumed was edited or damaged.
+    """
+    old, previous = claim(folder), {}
+    if resume and old:
+        try:
+            previous = read_manifest(folder)
+        except StoreError as error:
+            msg = f"{error}; or run without --resume"
+            raise StoreError(msg) from error
+    book = Book(folder, resume, seed, mock, previous, old=old, wanted=stages)
+    if previous and previous["code"] != package_digest():
+        book.notes.append("the code of gammastar changed since the run that is resumed: its stages run again")
+        logger.warning("%s: %s", folder, book.notes[-1])
+    if begin:
+        book.begin()
+    return book

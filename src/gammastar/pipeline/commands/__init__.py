@@ -1,0 +1,1 @@
+"""What commands do with finished runs, flows and likelihoods, one file per command."""

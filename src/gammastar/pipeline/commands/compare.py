@@ -1,0 +1,241 @@
+"""Our rate of dark photons beside those of other tools: tables that the user names, and our own kernels."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gammastar import report
+from gammastar.core.data import data_path
+from gammastar.core.errors import InputFileError
+from gammastar.core.records import FloatArray
+from gammastar.physics import bremsstrahlung
+from gammastar.pipeline.record import read_record
+from gammastar.pipeline.stages.predict import scan_masses
+from gammastar.store.records import write_table
+
+__all__ = [
+    "TableSpec",
+    "compare",
+    "foresee_folder",
+    "read_rates",
+]
+
+SIGMA_INEL = 32.3e9  # pb, inelastic pp at 400 GeV (COMPETE fit of total less elastic); for cross sections
+PRESETS = {"FWW, VMD form factor": "fww_vmd", "quasi-real, v2": "qra_v2"}
+BAND = {"low": ("lower", "low", "min"), "high": ("upper", "high", "max"), "central": ("central", "rate")}
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """A table that the user names: ``NAME=PATH`` or ``NAME=PATH:COLUMN``.
+
+    Attributes
+    ----------
+    name : str
+        For the legend.
+    path : Path
+        CSV or columns of text, mass first; or a folder of spectra in the manner of FORESEE.
+    column : str
+        Of the table; empty takes the central one with its envelope.
+    """
+
+    name: str
+    path: Path
+    column: str = ""
+
+    @staticmethod
+    def parse(text: str) -> TableSpec:
+        """Return the table of ``NAME=PATH[:COLUMN]``.
+
+        Raises
+        ------
+        InputFileError
+            If the form is another one or there is no such file.
+        """
+        name, equal, rest = text.partition("=")
+        path, _, column = rest.partition(":")
+        if not name or not equal or not Path(path).exists():
+            msg = f"--table {text}: give NAME=FILE or NAME=FILE:COLUMN of a file that is there"
+            raise InputFileError(msg)
+        return TableSpec(name, Path(path), column)
+
+
+def _rows(path: Path) -> tuple[list[str], FloatArray]:
+    """Return header (empty without one) and numbers of a table."""
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line for line in lines if not line.lstrip().startswith("#")]
+    split = list(csv.reader(lines)) if any("," in line for line in lines) else [x.split() for x in lines]
+    try:
+        float(split[0][0])
+        names: list[str] = []
+    except (ValueError, IndexError):
+        names, split = (split[0], split[1:]) if split else ([], [])
+    try:
+        values = np.array([[float(x) if x.strip() else np.nan for x in row] for row in split])
+    except ValueError as error:
+        msg = f"{path}: is no table of numbers ({error})"
+        raise InputFileError(msg) from error
+    if values.ndim != 2 or values.shape[1] < 2 or len(values) < 2:
+        msg = f"{path}: needs at least two rows of mass and rate, found shape {values.shape}"
+        raise InputFileError(msg)
+    return [name.strip() for name in names], values[np.argsort(values[:, 0])]
+
+
+def _column(names: list[str], which: str) -> int | None:
+    for i, name in enumerate(names):
+        if i > 0 and any(word in name.lower() for word in BAND[which]):
+            return i
+    return None
+
+
+def read_rates(spec: TableSpec) -> report.RateTable:
+    """Return the rates of a table, or of a folder of spectra.
+
+    Raises
+    ------
+    InputFileError
+        If the file is no table, or has no such column.
+
+    Notes
+    -----
+    Without names of columns the order is mass, central, lower, upper. Rates are dark photons per interacting
+    proton and squared mixing.
+    """
+    if spec.path.is_dir():
+        return foresee_folder(spec)
+    names, values = _rows(spec.path)
+    low = high = None
+    if spec.column:
+        if spec.column not in names:
+            msg = f"{spec.path}: no column {spec.column!r}; it has {', '.join(names) or 'no header'}"
+            raise InputFileError(msg)
+        central = names.index(spec.column)
+    elif names:
+        central = _column(names, "central") or 1
+        low, high = _column(names, "low"), _column(names, "high")
+    else:
+        central, (low, high) = 1, (2, 3) if values.shape[1] >= 4 else (None, None)
+    known = np.isfinite(values[:, central])
+    envelope = [None if i is None else values[known, i] for i in (low, high)]
+    return report.RateTable(spec.name, values[known, 0], values[known, central], *envelope)
+
+
+def foresee_folder(spec: TableSpec) -> report.RateTable:
+    """Return the sum over production modes of spectra ``…TeV_<mode>_<generator>_m_<mass>.npy`` in a folder.
+
+    Parameters
+    ----------
+    spec : TableSpec
+        Each file holds three rows: log10 of the angle, log10 of the momentum, cross section [pb] of the cell
+        at unit coupling.
+
+    Returns
+    -------
+    RateTable
+        The mean of the generators of each mode, summed over modes; smallest and largest give the envelope.
+
+    Raises
+    ------
+    InputFileError
+        If the folder holds none, or a file is damaged.
+    """
+    modes: dict[float, dict[str, list[float]]] = {}
+    for path in sorted(spec.path.glob("*_m_*.npy")):
+        found = re.search(r"TeV_(.+?)(?:_[^_]+)?_m_([0-9.eE+-]+)\.npy$", path.name)
+        try:
+            cells = np.load(path, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            msg = f"{path}: is no array of numbers ({error})"
+            raise InputFileError(msg) from error
+        if found is None or cells.ndim != 2 or len(cells) != 3:
+            msg = f"{path}: expected …TeV_<mode>_m_<mass>.npy of three rows, found shape {cells.shape}"
+            raise InputFileError(msg)
+        modes.setdefault(float(found[2]), {}).setdefault(found[1], []).append(float(np.sum(cells[2])))
+    if not modes:
+        msg = f"{spec.path}: holds no spectra *_m_<mass>.npy"
+        raise InputFileError(msg)
+    mass = np.array(sorted(modes))
+    rows = [
+        [sum(chosen(found) for found in modes[m].values()) / SIGMA_INEL for m in mass]
+        for chosen in (np.mean, min, max)
+    ]
+    central, low, high = (np.array(row, dtype=np.float64) for row in rows)
+    return report.RateTable(spec.name, mass, central, low, high)
+
+
+def _own(masses: FloatArray, beam_energy: float) -> list[report.RateTable]:
+    """Return proton bremsstrahlung in two conventions, from our own kernel, at the masses that it knows."""
+    tables = []
+    for name, key in PRESETS.items():
+        kernel = bremsstrahlung.preset(key)
+        known = masses[masses <= kernel.largest_mass(beam_energy)]
+        if len(known):
+            label = f"p bremsstrahlung, {name}"
+            tables.append(report.RateTable(label, known, kernel.rate(known, beam_energy)))
+    return tables
+
+
+def compare(results: Path, *, output: Path, tables: Sequence[str] = (), published: bool = True) -> list[str]:
+    """Draw the rate of a run with those of other tools and write ``compare.png``, ``.pdf`` and ``.csv``.
+
+    Parameters
+    ----------
+    results : Path
+        Folder of a finished run with a flow.
+    output : Path
+    tables : sequence of str
+        ``NAME=FILE[:COLUMN]``, per interacting proton and squared mixing; see `read_rates`.
+    published : bool
+        Add the shipped table of EventCalc (at 400 GeV) and our bremsstrahlung kernels.
+
+    Returns
+    -------
+    list of str
+        A line per table: range of its ratio to ours.
+
+    Notes
+    -----
+    Rates are per interacting proton: ours per proton on target over 1 − exp(−L) of the measured target.
+    """
+    record = read_record(results)
+    channel, exposure = record.channel(), record.spectrum.exposure
+    if exposure is None:
+        msg = f"{results}/spectrum.json: has no exposure"
+        raise InputFileError(msg)
+    masses = scan_masses(channel, *channel.mass_range, 120)
+    rate, cov = channel.rate(masses)
+    scale = 1.0 / float(-np.expm1(-exposure.thickness))
+    rate, errors = rate * scale, np.sqrt(np.clip(np.diag(cov), 0.0, None)) * scale
+    found = [read_rates(TableSpec.parse(text)) for text in tables]
+    if published:
+        found += _own(masses, exposure.beam_energy)
+        if np.isclose(exposure.beam_energy, 400.0):
+            found.insert(
+                0,
+                read_rates(
+                    TableSpec("EventCalc, all channels", data_path("measurements/ap_yield_400gev.csv"))
+                ),
+            )
+    figure = report.compare_figure(masses, rate, errors, found, mock=record.mock, unit="interacting proton")
+    output.mkdir(parents=True, exist_ok=True)
+    report.save_figure(figure, output / "compare")
+    columns = {"mass_GeV": masses, "ours": rate, "error": errors} | {t.name: t.at(masses) for t in found}
+    write_table(
+        output / "compare.csv",
+        {k: ["" if np.isnan(x) else f"{x:.6g}" for x in v] for k, v in columns.items()},
+    )
+    return [_line(table, masses, rate) for table in found]
+
+
+def _line(table: report.RateTable, masses: FloatArray, rate: FloatArray) -> str:
+    ratio = table.at(masses) / rate
+    ratio = ratio[np.isfinite(ratio)]
+    if not len(ratio):
+        return f"{table.name}: no mass in common"
+    return f"{table.name}: {ratio.min():.3g} to {ratio.max():.3g} times ours, median {np.median(ratio):.3g}"

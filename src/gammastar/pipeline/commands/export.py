@@ -1,0 +1,307 @@
+"""Tables for other tools: rate, efficiency over mass and lifetime, and the reach as Darkcast takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gammastar import accept
+from gammastar.core.records import FloatArray
+from gammastar.core.rng import stream
+from gammastar.physics.detector import Detector, load_detector
+from gammastar.physics.polarisation import NO_SPIN
+from gammastar.pipeline.context import Tell
+from gammastar.pipeline.record import Record, read_record
+from gammastar.pipeline.spin import spin_text
+from gammastar.pipeline.stages.predict import scan_masses
+from gammastar.store.manifest import read_json, write_json, write_text
+from gammastar.store.records import write_table
+
+__all__ = [
+    "efficiency_table",
+    "export",
+    "length_ratio",
+    "write_darkcast",
+]
+
+STATES = {"ee": "e_e", "mumu": "mu_mu", "hadrons": "hadrons"}
+FAN = (0.3, 601)  # rad: angles to the beam at which the decay volume is looked for
+N_PHI = 16
+CLOSED, BESIDE = 1e-5, 1e-6  # half the relative distance of edges that meet, and beside a mass of the scan
+
+
+def write_darkcast(record: Record, name: str, detector: Detector, folder: Path) -> list[Path]:
+    """Write ``<name>.lmt`` and ``<name>.py``; nothing without a closed reach at two masses.
+
+    Nor for another model than the dark photon: Darkcast would recast its couplings as ε.
+
+    Parameters
+    ----------
+    record : Record
+    name : str
+        Of the detector, also of the files.
+    detector : Detector
+    folder : Path
+
+    Returns
+    -------
+    list of Path
+        What was written.
+
+    Notes
+    -----
+    As the reader of Darkcast 1.1 asks (arXiv:1801.04847): labels in the first row, masses that rise, one
+    lower and one upper coupling per mass, plain ASCII. Islands of one mass are joined,
+    gaps in mass stay.
+    """
+    main = record.folder / f"reach_{name}.json"
+    path = main if main.is_file() else record.folder / "reach.json"
+    reach = read_json(path) if path.is_file() else {"rows": []}
+    if reach.get("model", {}).get("plane", "dark_photon") != "dark_photon":
+        return []
+    rows = [row for row in reach["rows"] if row["part"] == "all"]
+    lines = _table(rows, reach.get("mass_intervals", {}).get("all", []))
+    states = [STATES[state] for state in detector.efficiency if state in STATES]
+    if len(lines) < 2 or not states:
+        return []
+    folder.mkdir(parents=True, exist_ok=True)
+    table, module = folder / f"{name}.lmt", folder / f"{name}.py"
+    write_text(table, "\n".join(["# mass lower upper", *lines]) + "\n")
+    write_text(module, _description(record.mock, table.name, detector, states))
+    return [table, module]
+
+
+def _table(rows: list[dict[str, Any]], intervals: list[dict[str, Any]]) -> list[str]:
+    """Return one line per mass that has both edges, the lower below the upper.
+
+    Between two intervals of mass the edges meet at their ends: the reader draws straight lines, which
+    would join what a gap separates.
+    """
+    found: dict[float, tuple[float, float]] = {}
+    for row in rows:
+        if row["coupling_low"] is None or row["coupling_high"] is None:
+            continue
+        low, high = found.get(row["mass"], (np.inf, 0.0))
+        found[row["mass"]] = min(low, row["coupling_low"]), max(high, row["coupling_high"])
+    for left, right in pairwise(intervals):
+        for mass, g, aside in (
+            (left["high"], left["high_coupling"], 1.0 + BESIDE),
+            (right["low"], right["low_coupling"], 1.0 - BESIDE),
+        ):  # an end that is not closed is a mass of the scan, whose edges stay
+            found[mass * aside if mass in found else mass] = (g * (1.0 - CLOSED), g * (1.0 + CLOSED))
+    lines = {f"{mass:.8g}": (low, high) for mass, (low, high) in sorted(found.items()) if low < high}
+    return [f"{mass} {low:.6g} {high:.6g}" for mass, (low, high) in lines.items()]
+
+
+def length_ratio(detector: Detector) -> float:
+    """Return the length of the decay volume over its distance from the target.
+
+    Along the beam or, if that misses the volume, along the longest way through it; infinite if the volume
+    holds the target or has no end.
+
+    Examples
+    --------
+    >>> from gammastar.core.data import data_path
+    >>> from gammastar.physics.detector import load_detector
+    >>> round(length_ratio(load_detector(data_path("detectors/nucal.toml"))), 4)
+    0.3594
+    """
+    theta, phi = np.linspace(0.0, *FAN), np.linspace(0.0, 2 * np.pi, N_PHI, endpoint=False)
+    theta, phi = np.repeat(theta, N_PHI), np.tile(phi, FAN[1])
+    unit = np.stack([np.sin(theta) * np.cos(phi), np.sin(theta) * np.sin(phi), np.cos(theta)], axis=1)
+    chord = detector.volume.chord(np.tile(np.array(detector.target.position), (len(unit), 1)), unit)
+    hit = np.flatnonzero(~np.isnan(chord).any(axis=1))
+    if len(hit) == 0:
+        return np.inf
+    near, far = chord[0] if hit[0] == 0 else chord[hit[np.argmax(np.diff(chord[hit], axis=1))]]
+    return float((far - near) / near) if near > 0 else np.inf
+
+
+def _ascii(text: str) -> str:
+    """Return text that a module in plain ASCII can hold between triple quotes."""
+    return text.encode("ascii", "replace").decode().replace("\\", "/").replace('"', "'")
+
+
+def _description(mock: bool, table: str, detector: Detector, states: list[str]) -> str:
+    kind, ratio = "MOCK expected reach" if mock else "Reach", length_ratio(detector)
+    value = f"{ratio:.4g}" if np.isfinite(ratio) else 'float("inf")'
+    return f'''import darkcast
+
+notes = """
+{kind} of {_ascii(detector.name)}, from measured dilepton pairs (gammastar).
+Couplings are eps of a dark photon.
+lratio: length of the decay volume over its distance from the target, near the beam.
+
+The rate is that of virtual photons from all processes together, so no single production mode is right: with
+another vector, replace `production` by the shares of its processes at each mass.
+"""
+bibtex = ""
+model = darkcast.Model("dark_photon")
+production = darkcast.Production("eta_gamma")
+decay = {states!r}
+bounds = darkcast.Datasets("{table}")
+efficiency = darkcast.Efficiency(lratio={value})
+'''
+
+
+CTAU = (1e-2, 1e5, 71)  # m
+
+
+def efficiency_table(
+    record: Record,
+    detector: Detector,
+    masses: Sequence[float],
+    *,
+    final_state: str,
+    n: int,
+    seed: int = 1,
+) -> dict[str, FloatArray]:
+    """Return the efficiency of a detector over mass and lifetime.
+
+    Parameters
+    ----------
+    record : Record
+    detector : Detector
+    masses : sequence of float [GeV]
+    final_state : str
+        Of the detector.
+    n : int
+        Sampled particles per mass.
+    seed : int
+
+    Returns
+    -------
+    dict
+        ``mass_GeV``, ``ctau_m``, ``efficiency``, ``mc_error`` and ``measured_fraction``, one row per point.
+
+    Notes
+    -----
+    Per produced particle that decays to the final state: geometry, decay in flight, cuts and selection.
+    Leptons follow the spin density of the record, or are emitted as from an unpolarised photon.
+    """
+    channel, ctau = record.channel(), np.geomspace(*CTAU)
+    rows = []
+    for mass in masses:
+        sample = channel.produce(float(mass), n=n, rng=stream(seed, "export", f"{mass:.6f}"))
+        norm = float(sample.weight.sum())
+        scan = accept.lifetime_scan(
+            sample,
+            float(mass),
+            ctau,
+            detector,
+            states={final_state: detector.efficiency[final_state]},
+            rng=stream(seed, "export", detector.name, f"{mass:.6f}"),
+            spins=(NO_SPIN if record.spin is None else record.spin,),
+        )
+        none = np.full_like(ctau, np.nan)
+        part = np.divide(scan.in_domain, scan.accepted, out=none, where=scan.accepted > 0)
+        rows.append(
+            np.stack([np.full_like(ctau, mass), ctau, scan.accepted / norm, scan.mc_error / norm, part])
+        )
+    names = ("mass_GeV", "ctau_m", "efficiency", "mc_error", "measured_fraction")
+    columns = np.concatenate(rows, axis=1)
+    return dict(zip(names, columns, strict=True))
+
+
+def _write_rate(record: Record, masses: FloatArray, output: Path) -> None:
+    rate, cov = record.channel().rate(masses)
+    write_table(
+        output / "rate.csv",
+        _text(
+            {
+                "mass_GeV": masses,
+                "rate_per_pot_per_eps2": rate,
+                "error": np.sqrt(np.clip(np.diag(cov), 0.0, None)),
+            }
+        ),
+    )
+    names = [f"{mass:.6g}" for mass in masses]
+    write_table(
+        output / "rate_covariance.csv",
+        {"mass_GeV": names} | {name: [f"{x:.6g}" for x in cov[:, i]] for i, name in enumerate(names)},
+    )
+
+
+def _text(columns: dict[str, FloatArray]) -> dict[str, list[str]]:
+    return {
+        name: ["" if np.isnan(x) else f"{x:.6g}" for x in np.asarray(values, dtype=np.float64)]
+        for name, values in columns.items()
+    }
+
+
+def export(
+    results: Path, *, output: Path, detector: Path | None = None, n: int = 20_000, tell: Tell
+) -> list[Path]:
+    """Write the tables of a finished run.
+
+    Parameters
+    ----------
+    results : Path
+        Folder of a finished run with a flow.
+    output : Path
+        Folder of the tables.
+    detector : Path, optional
+        Another detector file; those of the run by default.
+    n : int
+        Sampled particles per mass.
+    tell : callable
+        Receives progress.
+
+    Returns
+    -------
+    list of Path
+        What was written: ``rate.csv``, ``rate_covariance.csv``, ``efficiency_<detector>_<state>.csv``, and
+        for detectors of the run with a reach ``darkcast/<detector>.lmt`` and ``.py``; ``export.json`` says
+        what the columns are.
+
+    Raises
+    ------
+    InputFileError
+        If a file of the record is missing.
+    """
+    record = read_record(results)
+    output.mkdir(parents=True, exist_ok=True)
+    found = record.detectors() if detector is None else {detector.stem: load_detector(detector)}
+    channel = record.channel()
+    section = record.steering.predict
+    wanted = () if section is None else section.masses
+    count = 40 if section is None else section.n_masses
+    masses = np.array(wanted or scan_masses(channel, *channel.mass_range, count))
+    _write_rate(record, masses, output)
+    content: dict[str, Any] = {
+        "mock": record.mock,
+        "rate": "dark photons per proton on the measured target and squared kinetic mixing",
+        "efficiency": "per produced particle that decays to the final state; branching ratios left out",
+        "signal": "POT x target factor x rate x eps^2 x sum over states of BR x efficiency at c tau(eps)",
+        "measured_fraction": "part of the efficiency from kinematics where dileptons were measured",
+        "spin state of the decays": "unpolarised" if record.spin is None else spin_text(record.spin),
+        "detectors": {},
+    }
+    for name, known in found.items():
+        for state in known.efficiency:
+            if known.accept_on == "daughters" and state not in accept.scan.LEPTONS:
+                continue
+            tell("export", None, f"{known.name}, {state}")
+            table = efficiency_table(record, known, masses.tolist(), final_state=state, n=n)
+            write_table(output / f"efficiency_{name}_{state}.csv", _text(table))
+        content["detectors"][name] = {
+            "name": known.name,
+            "pot": known.pot,
+            "target_factor": _factor(record, known),
+            "source": known.source,
+        }
+        if detector is None:
+            write_darkcast(record, name, known, output / "darkcast")
+    write_json(output / "export.json", content)
+    return sorted(path for path in output.rglob("*") if path.is_file())
+
+
+def _factor(record: Record, detector: Detector) -> float | None:
+    section, exposure = record.steering.accept, record.spectrum.exposure
+    if section is None or exposure is None or section.target_scaling == "power":
+        return None
+    return float(accept.Measured(exposure, section.target_scaling).factor(detector))

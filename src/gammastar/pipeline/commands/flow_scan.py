@@ -1,0 +1,173 @@
+"""The scan of architectures, Appendix A of the data-driven paper, on the pairs of a run; resumable."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gammastar.core.errors import SteeringError, UserError
+from gammastar.core.records import FloatArray
+from gammastar.core.rng import stream
+from gammastar.pipeline.context import Tell
+from gammastar.pipeline.run_order import scan_folder, training_pairs
+from gammastar.pipeline.stages.flow import TrainingSet
+from gammastar.store.folder import working
+from gammastar.store.manifest import manifest_like
+
+__all__ = [
+    "parse_grid",
+    "scan_flows",
+    "split_for_scan",
+]
+
+DEFAULT_GRID: Mapping[str, Sequence[Any]] = {"bins": (8, 16), "layers": (1, 2), "hidden": (32, 48, 64)}
+TEST_SHARE = 0.2
+HALF_WINDOW, LEAST = 0.03, 100  # GeV and test pairs of a divergence
+
+
+def parse_grid(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
+    """Return the grid of texts such as ``hidden=32,64``.
+
+    Raises
+    ------
+    UserError
+        If a text is not of this form.
+
+    Examples
+    --------
+    >>> parse_grid(["hidden=32,64", "learning_rate=1e-3"])
+    {'hidden': (32, 64), 'learning_rate': (0.001,)}
+    """
+    grid = {}
+    for text in texts:
+        name, sign, values = text.partition("=")
+        try:
+            found = ast.literal_eval(f"({values},)")
+        except (SyntaxError, ValueError) as error:
+            msg = f"--grid {text}: expected OPTION=VALUE,VALUE,…, for example hidden=32,64"
+            raise UserError(msg) from error
+        if not (name and sign and found):
+            msg = f"--grid {text}: expected OPTION=VALUE,VALUE,…, for example hidden=32,64"
+            raise UserError(msg)
+        grid[name] = found
+    return grid
+
+
+def split_for_scan(training: TrainingSet, seed: int) -> tuple[TrainingSet, FloatArray]:
+    """Return the pairs of four events in five, and unweighted test pairs (mass, pt, energy) of the fifth.
+
+    Test pairs are taken with a probability proportional to their reference weight (posterior over
+    efficiency), which is not negative.
+    """
+    rng = stream(seed, "scan", "test")
+    unique, index = np.unique(training.event, return_inverse=True)
+    held_out = (rng.random(len(unique)) < TEST_SHARE)[index]
+    usable = np.flatnonzero(held_out & (training.reference > 0))
+    weight = training.reference[usable]
+    kept = usable[rng.random(len(usable)) * np.max(weight, initial=0.0) < weight]
+    columns = ("mass", "pt", "energy", "weight", "reference", "event", "measured")
+    rest = {name: getattr(training, name)[~held_out] for name in columns}
+    test = np.stack([training.mass[kept], training.pt[kept], training.energy[kept]], axis=1)
+    return TrainingSet(**rest, domain=training.domain), test
+
+
+def scan_flows(
+    steering: Path,
+    *,
+    output: Path | None = None,
+    preset: str = "paper",
+    epochs: int | None = None,
+    seeds: int = 2,
+    grid: Sequence[str] = (),
+    tell: Tell,
+) -> Iterator[str]:
+    """Train every architecture of a grid and yield a table; trainings that are done already are kept.
+
+    Parameters
+    ----------
+    steering : Path
+        Its stages before [flow] are run, or taken from an earlier run.
+    output : Path, optional
+        A folder of its own, ``results/<analysis>_scan`` by default; ``flow_scan.jsonl`` holds one line per
+        training.
+    preset : {"paper", "default"}
+        Appendix A varies the paper's; its grid has 27 points.
+    epochs : int, optional
+        Of every training; the preset's by default.
+    seeds : int
+        Trainings of each architecture.
+    grid : sequence of str
+        ``option=value,value``, instead of the preset's grid.
+    tell : callable
+
+    Raises
+    ------
+    SteeringError
+        If the steering lacks a stage, or no mass window holds enough test pairs.
+    UserError
+        If the grid cannot be read, or `output` holds a finished run, whose record would be overwritten.
+    """
+    wanted = parse_grid(grid)
+    old = None if output is None else manifest_like(output)
+    if old is not None and old["finished"]:
+        msg = f"{output} holds a finished run; give the scan a folder of its own with --output"
+        raise UserError(msg)
+    with working(output or scan_folder(steering)):
+        yield from _scan(steering, output, wanted, preset=preset, epochs=epochs, seeds=seeds, tell=tell)
+
+
+def _scan(
+    steering: Path,
+    output: Path | None,
+    wanted: dict[str, Any],
+    *,
+    preset: str,
+    epochs: int | None,
+    seeds: int,
+    tell: Tell,
+) -> Iterator[str]:
+    from gammastar import flow
+
+    ctx, training = training_pairs(steering, output, tell=tell)
+    section = ctx.steering.spectrum
+    if section is None:
+        msg = "[spectrum] is needed for the beam energy of the flow"
+        raise SteeringError(msg)
+    rest, test = split_for_scan(training, ctx.seed)
+    low, high = float(np.min(training.mass)), float(np.max(training.mass))
+    masses = [m for m in (0.3, 0.7, 1.0) if np.sum(np.abs(test[:, 0] - m) < HALF_WINDOW) >= LEAST]
+    if not masses:
+        msg = f"the {len(test)} test pairs are too few for a divergence at 0.3, 0.7 or 1 GeV; use more data"
+        raise SteeringError(msg)
+    changes: dict[str, Any] = {"mass_range": (low, high)} | ({} if epochs is None else {"epochs": epochs})
+    base = flow.FlowOptions.paper(**changes) if preset == "paper" else flow.FlowOptions(**changes)
+    points = flow.scan(
+        rest,
+        test,
+        beam_energy=section.beam_energy,
+        base=base,
+        file=ctx.folder / "flow_scan.jsonl",
+        grid=wanted or (flow.PAPER_GRID if preset == "paper" else DEFAULT_GRID),
+        masses=masses,
+        seeds=range(1, seeds + 1),
+        progress=lambda done, total: tell("flow scan", done / total, f"{done} of {total} trainings"),
+    )
+    yield from _table(points, masses)
+    yield f"{len(points)} trainings in {ctx.folder / 'flow_scan.jsonl'}"
+
+
+def _table(points: Sequence[Any], masses: Sequence[float]) -> Iterator[str]:
+    """Yield one line per architecture: parameters, loss and divergences, mean and spread over the seeds."""
+    groups: dict[str, list[Any]] = {}
+    for point in points:
+        groups.setdefault(" ".join(f"{k}={v}" for k, v in point.changes.items()), []).append(point)
+    yield f"{'architecture':34s} parameters  loss [nat]  " + "  ".join(f"KL {m:g} GeV [nat]" for m in masses)
+    for name, group in groups.items():
+        loss, kl = np.array([p.loss for p in group]), np.array([p.divergence for p in group])
+        spread = kl.std(axis=0, ddof=1) if len(group) > 1 else np.full(len(masses), np.nan)
+        cells = "  ".join(f"{a:+.4f} ± {b:.4f}" for a, b in zip(kl.mean(axis=0), spread, strict=True))
+        yield f"{name:34s} {group[0].parameters:10d}  {loss.mean():10.4f}  {cells}"

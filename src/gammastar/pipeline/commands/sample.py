@@ -1,0 +1,264 @@
+"""Events of a trained flow, and millicharged pairs of a finished run, as files: a generator made of data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gammastar import predict
+from gammastar import spectrum as normalised
+from gammastar.core.constants import M_E, M_MU
+from gammastar.core.errors import InputFileError, UserError
+from gammastar.core.records import FloatArray, Sample, Spectrum
+from gammastar.core.rng import stream
+from gammastar.core.sampler import Sampler
+from gammastar.store.events import SUFFIXES, EventTable, write_events
+from gammastar.store.manifest import read_json
+from gammastar.store.particle_list import write_particle_list
+from gammastar.store.records import read_spectrum
+
+if TYPE_CHECKING:
+    from gammastar.flow import KeyedEvents, KinematicFlow, MassSource, PaperFlow
+
+__all__ = [
+    "chi_file",
+    "sample_file",
+]
+
+CHUNK = 500_000  # events in memory at a time
+LEPTONS = {"ee": (11, M_E), "mumu": (13, M_MU)}
+
+
+def sample_file(
+    path: Path,
+    n: int | None,
+    output: Path,
+    *,
+    seed: int = 1,
+    first: int = 0,
+    decay: str | None = None,
+    ctau: float = 0.0,
+    **source: Any,
+) -> str:
+    """Draw virtual photons, or dark photons of the same kinematics, from a saved flow and write them.
+
+    Parameters
+    ----------
+    path : Path
+        Flow without suffix, or one of its two files.
+    n : int, optional
+        Needed but with `masses`.
+    output : Path
+        ``.root``, ``.parquet``, ``.lhe``, ``.lhe.gz``, ``.hepmc`` or ``.hepmc3``.
+    seed, first : int
+        The same seed gives event number k the same kinematics whatever the size of the sample; `first` is
+        the number of the first event, so that several jobs share one sample.
+    decay : {"ee", "mumu"}, optional
+        Decay to these leptons.
+    ctau : float
+        Proper decay length [m]; 0 decays at the production vertex.
+    **source
+        Exactly one of ``mass`` [GeV], ``masses`` (a text file with one mass [GeV] per event) and ``spectrum``
+        (``spectrum.json`` whose masses are drawn, from ``above`` [GeV] on, e.g. twice the mass of a
+        millicharged particle).
+
+    Raises
+    ------
+    UserError
+        If not exactly one source of masses is given, a file of masses cannot be used, or the suffix is
+        unknown.
+    """
+    from gammastar import flow
+
+    found = flow.load(path.with_suffix("") if path.suffix in {".safetensors", ".json"} else path)
+    masses = _source(found, **source)
+    n = len(masses) if isinstance(masses, np.ndarray) else n
+    if n is None:
+        msg = "give the number of events with -n"
+        raise UserError(msg)
+    parts = _parts(found, masses, (first, n), seed, decay, ctau)
+    write_events(output, parts, beam_energy=found.beam_energy, total=(float(n), float(n), 1.0))
+    return f"{n} events in {output}"
+
+
+def _source(
+    found: KinematicFlow | PaperFlow,
+    mass: float | None = None,
+    masses: Path | None = None,
+    spectrum: Path | None = None,
+    above: float = 0.0,
+) -> MassSource:
+    if sum(given is not None for given in (mass, masses, spectrum)) != 1:
+        msg = "give either --mass or --spectrum or --masses"
+        raise UserError(msg)
+    if masses is not None:
+        return _column(masses)
+    if spectrum is not None:
+        return _drawn_from(spectrum, above, found.mass_range)
+    return 0.0 if mass is None else mass
+
+
+def _column(path: Path) -> FloatArray:
+    try:
+        values = np.loadtxt(path, dtype=np.float64, ndmin=1)
+    except ValueError as error:
+        msg = f"{path}: is no list of masses, one number [GeV] per line ({error})"
+        raise UserError(msg) from error
+    if values.ndim != 1 or not values.size or not (np.isfinite(values) & (values > 0)).all():
+        msg = f"{path}: must hold one positive mass [GeV] per line; it has the shape {values.shape}"
+        raise UserError(msg)
+    return values
+
+
+def _drawn_from(path: Path, above: float, limits: tuple[float, float]) -> tuple[FloatArray, FloatArray]:
+    """Return mass edges and contents of a spectrum above a mass."""
+    read = read_spectrum(path)
+    axis = next(i for i, axis in enumerate(read.hist.axes) if axis.name == "mass")
+    others = tuple(i for i in range(read.hist.ndim) if i != axis)
+    edges = np.asarray(read.hist.axes[axis].edges, dtype=np.float64)
+    contents = np.clip(read.values.sum(axis=others), 0.0, None)
+    if above > edges[0]:
+        if above >= min(edges[-1], limits[1]):
+            msg = f"--above {above:g} GeV: the spectrum and the flow end at {min(edges[-1], limits[1]):g} GeV"
+            raise UserError(msg)
+        inner = np.concatenate([[above], edges[edges > above]])
+        k = len(edges) - len(inner)
+        share = (inner[1] - above) / (edges[k + 1] - edges[k])
+        edges, contents = inner, np.concatenate([[contents[k] * share], contents[k + 1 :]])
+    return edges, contents
+
+
+def _parts(
+    found: KinematicFlow | PaperFlow,
+    source: MassSource,
+    numbers: tuple[int, int],
+    seed: int,
+    decay: str | None,
+    ctau: float,
+) -> Iterator[EventTable]:
+    from gammastar import flow
+
+    first, n = numbers
+    for low in range(0, n, CHUNK):
+        size = min(CHUNK, n - low)
+        own = source[low : low + size] if isinstance(source, np.ndarray) else source
+        events = flow.draw_events(found, size, seed=seed, mass=own, first=first + low)
+        yield EventTable(
+            number=events.number,
+            p4=events.p4,
+            mass=events.mass,
+            weight=np.ones(size),
+            origin=np.zeros((3, size)),
+            daughters=_daughters(events, decay),
+            decay=flow.decay_vertices(events, ctau) if decay is not None and ctau > 0 else None,
+        )
+
+
+def _daughters(events: KeyedEvents, decay: str | None) -> tuple[tuple[int, FloatArray], ...]:
+    from gammastar import flow
+
+    if decay is None:
+        return ()
+    pdg, m_lepton = LEPTONS[decay]
+    minus, plus = flow.two_leptons(events, m_lepton)
+    return ((pdg, minus), (-pdg, plus))
+
+
+LIST = (".txt", ".dat")
+CHI = 9000008  # a free code of the Monte Carlo numbering, for a particle of no standard
+
+
+def chi_file(
+    results: Path, m_chi: float, n: int, output: Path, *, seed: int = 1, longitudinal: float = 1.0 / 3.0
+) -> str:
+    """Write pairs χχ̄ from the virtual photons that a run measured; return a line that says what was written.
+
+    Parameters
+    ----------
+    results : Path
+        Folder of a finished run with ``spectrum.json``; its flow gives the kinematics if there is one.
+    m_chi : float [GeV]
+    n : int
+        Pairs.
+    output : Path
+        ``.txt`` or ``.dat``: lines ``px py pz E x y z t`` of single particles of equal weight, as BdNMC reads
+        them; the suffixes of `gammastar.store.events.write_events`: one event per pair, weighted.
+    seed : int
+    longitudinal : float
+        Share of helicity zero in the virtual photons; 1/3 is unpolarised.
+
+    Raises
+    ------
+    InputFileError
+        If the folder holds no spectrum per proton on target.
+    UserError
+        If the suffix is unknown.
+    PhysicsError
+        If no measured photon is heavy enough.
+
+    Notes
+    -----
+    Weights are pairs per proton on target and Q² (Eq. 8 of Allison and Blinov); photons lighter than two
+    leptons are not in them.
+    """
+    if not output.name.endswith((*LIST, *SUFFIXES)):
+        msg = f"{output}: the suffix must be one of {', '.join((*LIST, *SUFFIXES))}"
+        raise UserError(msg)
+    measured = read_spectrum(results / "spectrum.json")
+    if measured.exposure is None:
+        msg = f"{results / 'spectrum.json'}: no beam and target; run with the section [spectrum]"
+        raise InputFileError(msg)
+    _, density, _ = normalised.mass_density(measured)
+    edges = np.asarray(measured.hist.axes["mass"].edges, dtype=np.float64)
+    rng = stream(seed, "chi", f"{m_chi:.9f}")
+    photons = predict.conditional(
+        m_chi,
+        edges,
+        density * np.diff(edges),
+        _lepton_mass(results),
+        _sampler(results, measured),
+        lambda m, pt, e: normalised.in_domain(measured, m, pt, e),
+        n=n,
+        rng=rng,
+    )
+    sample = predict.chi_pairs(photons, m_chi, rng=rng, longitudinal=longitudinal)
+    total = float(photons.weight.sum())
+    text = f"{n} pairs of m_chi = {m_chi:g} GeV, {total:.6g} pairs per proton on target and Q^2"
+    if output.name.endswith(LIST):
+        write_particle_list(output, sample, 2 * n, rng, note=f"chi and anti-chi, {text}")
+    else:
+        _write_pairs(output, photons, sample, measured.exposure.beam_energy)
+    return f"{text}, in {output}"
+
+
+def _write_pairs(output: Path, photons: predict.VirtualPhotons, sample: Sample, beam: float) -> None:
+    n = len(photons.mass)
+    p: FloatArray = np.stack([np.asarray(c) for c in (sample.p4.px, sample.p4.py, sample.p4.pz, sample.p4.E)])
+    events = EventTable(
+        number=np.arange(n),
+        p4=p[:, :n] + p[:, n:],
+        mass=photons.mass,
+        weight=photons.weight,
+        origin=sample.origin[:n].T,
+        pdg=22,
+        daughters=((CHI, p[:, :n]), (-CHI, p[:, n:])),
+    )
+    write_events(output, events, beam_energy=beam)
+
+
+def _lepton_mass(results: Path) -> float:
+    path = results / "steering.json"
+    section = read_json(path).get("spectrum", {}) if path.is_file() else {}
+    return M_E if section.get("lepton") == "e" else M_MU
+
+
+def _sampler(results: Path, measured: Spectrum) -> Sampler:
+    if not (results / "flow.safetensors").is_file():
+        return normalised.HistSampler(measured)
+    from gammastar import flow
+
+    found: Sampler = flow.load(results / "flow")
+    return found

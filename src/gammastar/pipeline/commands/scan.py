@@ -1,0 +1,170 @@
+"""Likelihoods that somebody published, tested signal by signal: the lines of ``gammastar scan``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from gammastar import config, infer
+from gammastar.core.errors import InputFileError, SteeringError
+from gammastar.infer.histfactory.likelihoods import Likelihood
+from gammastar.infer.limits import ASYMPTOTIC_FROM
+from gammastar.infer.scanning import ScanPoint, write_hs3
+from gammastar.pipeline.record import kept_steering
+from gammastar.pipeline.stages.infer import KEYS
+from gammastar.store.folder import published
+from gammastar.store.guarded import check_results
+from gammastar.store.manifest import MANIFEST, is_published, manifest_like, read_manifest
+
+__all__ = [
+    "scan_lines",
+]
+
+OF_LIKELIHOOD = re.compile(r"(workspace|patchset|hs3).*|steering\.json")
+AVERAGED = "marginalised"  # of [infer] method: exact, toys averaged over the nuisances
+
+
+@dataclass(frozen=True)
+class _How:
+    """Method, from where on it is asymptotic, confidence level, and who chose ("": nobody)."""
+
+    method: str
+    asymptotic_from: float = ASYMPTOTIC_FROM
+    cl: float = 0.0
+    source: str = ""
+
+
+def scan_lines(
+    path: Path,
+    *,
+    names: tuple[str, ...] = (),
+    method: str | None = None,
+    statistic: Any = None,
+    auxiliary: Any = None,
+    steering: Path | None = None,
+    hs3: Path | None = None,
+    **where: Any,
+) -> Iterator[str]:
+    """Yield whose convention holds, a line per tested signal, warnings, and a line per HS3 document.
+
+    Parameters
+    ----------
+    path : Path
+        As `infer.read_likelihood`, which takes `where` too.
+    names : tuple of str
+        Patches; all of them if empty.
+    method : {"asymptotic", "exact", "marginalised", "auto"}, optional
+        As in [infer]; that of `steering`, else of the run that wrote the likelihood, else "asymptotic".
+    statistic : {"ratio", "qtilde"}, optional
+        Of exact CLs; "ratio" if not given.
+    auxiliary : {"fixed", "randomised", "averaged"}, optional
+        What the toys of exact CLs do with nuisances and their measurements; that of the method if not given:
+        "averaged" for "marginalised", else "fixed".
+    steering : Path, optional
+        Its [infer] gives `method` and ``asymptotic_from``.
+    hs3 : Path, optional
+        Folder into which each tested signal is written as HS3.
+
+    Raises
+    ------
+    SteeringError
+        If `steering` has no [infer], or "marginalised" meets another `auxiliary`.
+    InputFileError
+        As `infer.read_likelihood` and `infer.scan`.
+    StoreError
+        If the likelihood lies in the folder of a run and is not as the run wrote it.
+
+    Notes
+    -----
+    The run that wrote a likelihood says how its limits were set in the metadata of its patch set, which
+    travels with it, and in the ``steering.json`` of its folder.
+    """
+    _checked(path)
+    likelihood = infer.read_likelihood(path, **where)
+    how = _how(path, likelihood, method, steering)
+    if how.method == AVERAGED and auxiliary not in {None, "averaged"}:
+        msg = f"scan: method = 'marginalised' averages over the nuisances; it cannot take {auxiliary!r} toys"
+        raise SteeringError(msg)
+    if how.source:
+        rest = f", asymptotic from {how.asymptotic_from:g} events" if how.method == "auto" else ""
+        level = f"; excluded at {100 * how.cl:g} % CL is what lies below {1 - how.cl:.3g}" if how.cl else ""
+        yield f"# as {how.source} says: method = {how.method!r}{rest}{level}"
+    chosen: Any = auxiliary or ("averaged" if how.method == AVERAGED else "fixed")
+    convention = infer.Convention(statistic or "ratio", chosen)
+    engine: Any = "exact" if how.method == AVERAGED else how.method
+    few: list[ScanPoint] = []
+    count = 0
+    for found in infer.scan(
+        likelihood, names or None, method=engine, asymptotic_from=how.asymptotic_from, convention=convention
+    ):
+        values = " ".join(v if isinstance(v, str) else f"{v:g}" for v in found.values)
+        expected = " ".join(f"{value:.4g}" for value in found.expected)
+        error = f" +- {found.error:.2g}" if found.error > 0 else ""
+        yield f"{found.name} {values} CLs {found.observed:.6g}{error} expected {expected} [{found.method}]"
+        count += 1
+        few += [found] if found.doubtful else []
+    if few:
+        least = min(few, key=lambda point: point.events)
+        yield (
+            f"warning: asymptotic formulae with fewer than {ASYMPTOTIC_FROM:g} expected events at "
+            f"{len(few)} of {count} signals (fewest at {least.name}: {least.events:.3g}); they exclude too "
+            "much there: use --method auto, exact or marginalised, or toys where these refuse the nuisances"
+        )
+    if hs3 is not None:
+        yield from (f"wrote {path}" for path in write_hs3(likelihood, hs3, names or None))
+
+
+def _how(path: Path, likelihood: Likelihood, method: str | None, steering: Path | None) -> _How:
+    """Return how to test: as asked, else as the steering, else as the run that wrote the likelihood."""
+    if steering is not None:
+        section = config.load(steering).infer
+        if section is None:
+            msg = (
+                f"{steering}: has no [infer], which says how limits are set; add it, or leave --steering out"
+            )
+            raise SteeringError(msg)
+        source = str(steering)
+    else:
+        section, source = _of_record(path, likelihood)
+        if section is None:
+            return _How(method or "asymptotic")
+    if method is not None:  # asked for: only from where on "auto" is asymptotic is left to the record
+        return _How(method, section.asymptotic_from)
+    return _How(section.method, section.asymptotic_from, section.cl, source)
+
+
+def _checked(path: Path) -> None:
+    """Compare a likelihood that lies in the folder of a run with the manifest."""
+    folder = path if path.is_dir() else path.parent
+    if not (folder / MANIFEST).is_file():
+        return
+    if manifest_like(folder) is None and not (folder / "steering.json").is_file():
+        return  # another program's
+    if path.is_file() and not is_published(path.name):
+        return
+    check_results(folder, [name for name in published(folder) if OF_LIKELIHOOD.fullmatch(name)])
+
+
+def _of_record(path: Path, likelihood: Likelihood) -> tuple[config.Infer | None, str]:
+    """Return the [infer] of the run that wrote a likelihood, and where that stands; None for others."""
+    if likelihood.convention:
+        known = {key: value for key, value in likelihood.convention.items() if key in KEYS}
+        try:
+            return config.Infer.model_validate(known), "the run that wrote the patch set"
+        except ValidationError as error:
+            wrong = "; ".join(
+                f"{e['loc'][-1]} = {str(e['input'])[:50]!r}: {e['msg']}" for e in error.errors()
+            )
+            msg = f"{path}: metadata of the patch set say how limits were set, but not so: {wrong[:500]}"
+            raise InputFileError(msg) from error
+    folder = path if path.is_dir() else path.parent
+    if not all((folder / name).is_file() for name in ("steering.json", "manifest.json")):
+        return None, ""
+    if path.is_file() and path.name not in read_manifest(folder)["files"]:
+        return None, ""
+    return kept_steering(folder).infer, str(folder / "steering.json")

@@ -1,0 +1,219 @@
+"""What a finished run holds: shown, verified; and mock data as a file."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gammastar.core.errors import StoreError, UserError
+from gammastar.core.records import MassInterval
+from gammastar.pipeline.cache import load_arrays, told_loss
+from gammastar.pipeline.context import Tell
+from gammastar.pipeline.stages.infer import masses_reached
+from gammastar.store.folder import published, sweep
+from gammastar.store.guarded import check_chunks, read_result
+from gammastar.store.manifest import MANIFEST, digest, file_sha256, package_digest, read_manifest
+from gammastar.store.remote import identity, kind_of
+
+__all__ = [
+    "show_results",
+    "simulate_file",
+    "verify_results",
+]
+
+REACH = re.compile(r"reach(_[^/]+)?\.json")
+
+
+def simulate_file(
+    card: str,
+    n: int,
+    output: Path,
+    *,
+    seed: int,
+    cache: Path | None = None,
+    resume: bool = False,
+    tell: Tell | None = None,
+    **options: Any,
+) -> list[str]:
+    """Write mock events of a card; return lines that say what was made, with the placeholders of the card.
+
+    Parameters
+    ----------
+    card : str
+        A file, or the name of a shipped card.
+    n : int
+    output : Path
+    seed : int
+    cache : Path, optional
+        Folder where finished blocks stay. Without, they lie beside the output until it is complete.
+    resume : bool
+        Go on from the blocks that an interrupted run left beside the output.
+    tell : callable, optional
+        Progress.
+    **options
+        Those of `mock.simulate_events` (kind, prior, pairing, engine, workers), ``compression`` and
+        ``layout`` of the file.
+    """
+    from gammastar import mock
+    from gammastar.pipeline.stages.simulate import tuned, write_blocks
+
+    start = time.perf_counter()
+    loaded, _, notes = tuned(card, Path(), seed)
+    folder = cache or output.with_name(f"{output.name}.parts")
+    if cache is None and not resume:
+        sweep(folder, "blocks")
+    written = {key: options.pop(key) for key in ("compression", "layout") if key in options}
+    blocks = mock.simulate_blocks(
+        loaded, n, seed=seed, cache=folder, progress=_progress(tell, output), **options
+    )
+    meta = write_blocks(output, blocks, **written)
+    if cache is None:
+        sweep(folder, "blocks")
+    seconds = time.perf_counter() - start
+    lines = [f"MOCK {meta['kind']} events of card {loaded.name!r}: {meta['n_events']} in {output}"]
+    lines += [f"protons on target: {float(meta['N_POT']):.6g}"]
+    if "r_factor" in meta:
+        r_factor, sigma = meta["r_factor"], meta["r_factor_sigma"]
+        lines.append(f"R of the combinatorial background: {r_factor:.4f} ± {sigma:.4f}")
+    lines += [f"content sha256: {meta['content_sha256']}"]
+    lines += [f"{seconds:.1f} s, {meta['n_events'] / seconds:.0f} events per second", *notes]
+    found = sorted(key for key, source in loaded.provenance.items() if source.tag == "placeholder")
+    return [*lines, f"placeholders of the card: {', '.join(found) or 'none'}"]
+
+
+def _progress(tell: Tell | None, output: Path) -> Callable[[int, int], None] | None:
+    if tell is None:
+        return None
+    return lambda done, total: tell("simulate", done / total, f"{output.name}: {done} of {total}")
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    if not (folder / MANIFEST).is_file():
+        msg = f"{folder}: no manifest.json; is this the result folder of a run?"
+        raise UserError(msg)
+    return read_manifest(folder)
+
+
+def show_results(folder: Path) -> str:
+    """Return the numbers of a result folder as text.
+
+    Raises
+    ------
+    StoreError
+        If the manifest or a table that is shown is not as the run wrote it.
+    """
+    from gammastar.report.tables import Table, text_table
+
+    manifest = _manifest(folder)
+    lines = [f"{folder}" + ("  (MOCK data)" if manifest.get("mock") else "")]
+    if not manifest.get("finished"):
+        lines.append("this run is not finished")
+    if manifest["partial"]:
+        lines.append(told_loss(manifest["partial"]))
+    for name, value in manifest["numbers"].items():
+        lines.append(f"{name}: {value}")
+    for file in sorted(name for name in manifest["files"] if REACH.fullmatch(name)):
+        content = read_result(folder, file)
+        try:
+            label, rows = content["label"], content["rows"]
+            names = content.get("columns") or [
+                name for name in rows[0] if not isinstance(rows[0][name], dict)
+            ]
+            table = {name: [_cell(row[name]) for row in rows] for name in names}
+            found = {
+                part: masses_reached([MassInterval(**interval) for interval in intervals])
+                for part, intervals in content.get("mass_intervals", {}).items()
+            }
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
+            why = f"{type(error).__name__}: {error}"
+            msg = f"{folder / file}: is not the reach of a run of this version ({why})"
+            raise StoreError(msg) from error
+        lines += ["", f"{file}: {label}", *(f"{part}: {text}" for part, text in found.items())]
+        lines.append(text_table(Table(table)))
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> Any:
+    """Return a value of a table; what is not reached is a dash."""
+    return "-" if value is None else value
+
+
+def _code(manifest: Any) -> str:
+    known = manifest["code"]
+    return f"{known[:16]}, {'that of this installation' if known == package_digest() else 'another one'}"
+
+
+def _inputs(folder: Path, manifest: Any) -> Iterator[tuple[str, str, str]]:
+    """Yield name, state and SHA-256 of every input; what is behind a URL or no file is not compared."""
+    for name, sha in sorted(manifest["inputs"].items()):
+        path = folder / name  # an absolute name stands for itself
+        if "://" in name or name.startswith("card "):
+            yield name, "not compared", sha
+        elif not path.is_file():
+            yield name, "not here", sha
+        else:
+            yield name, "ok" if identity(path, kind_of(sha)) == sha else "CHANGED", sha
+
+
+def _stage(folder: Path, stage: str, entry: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """Return the state of a kept stage, and which of its files are not what the run wrote."""
+    path = folder / "stages" / f"{stage}.npz"
+    if not entry["kept"]:
+        return "not kept as arrays, recomputed by every run", []
+    if not path.is_file():
+        return "MISSING", [str(path)]
+    arrays = load_arrays(path)
+    wrong = [] if digest(arrays) == entry["content"] else [str(path)]
+    if not wrong and "stored_parts" in arrays:
+        parts = folder / "stages" / ("truth" if stage == "match" else "pairs")
+        found = [file_sha256(part) for part in sorted(parts.glob("part-*.parquet"))]
+        wrong += [] if found == arrays["stored_parts"].tolist() else [str(parts)]
+    return f"{'CHANGED' if wrong else 'ok'} {entry['content'][:16]}", wrong
+
+
+def verify_results(folder: Path) -> Iterator[str]:
+    """Check every digest of the manifest, its own first, against the files, inputs included where they are.
+
+    Raises
+    ------
+    StoreError
+        If the manifest, an input, stage, chunk or file was changed since the run, or a stage or file is gone.
+    """
+    manifest = _manifest(folder)
+    yield f"configuration: {manifest['configuration'][:16] or 'not recorded'}, seed {manifest['seed']}"
+    yield f"code: {_code(manifest)}"
+    wrong = []
+    if manifest["partial"]:
+        yield told_loss(manifest["partial"])
+    for name, state, sha in _inputs(folder, manifest):
+        wrong += [name] if state == "CHANGED" else []
+        yield f"input {name}: {state} {sha[:16]}"
+    for stage, entry in manifest["stages"].items():
+        state, changed = _stage(folder, stage, entry)
+        wrong += changed
+        yield f"{stage}: {state}"
+    n_chunks = check_chunks(folder)
+    if n_chunks:
+        yield f"chunks: {n_chunks} ok"
+    for name, sha in manifest["files"].items():
+        path = folder / name
+        good = path.is_file() and file_sha256(path) == sha
+        wrong += [] if good else [str(path)]
+        yield f"{name}: {'ok' if good else 'CHANGED or missing'} {sha[:16]}"
+    strange = [name for name in published(folder) if name not in manifest["files"] | manifest["inputs"]]
+    if strange:
+        yield f"not of this run: {_told(strange)}"
+    if not manifest["finished"]:
+        wrong.append("the run is not finished")
+    if wrong:
+        msg = f"{folder}: {_told(wrong)}: not what the run wrote; run again"
+        raise StoreError(msg)
+
+
+def _told(names: Sequence[str], limit: int = 8) -> str:
+    """Return names as a list that is cut."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

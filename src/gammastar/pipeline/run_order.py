@@ -1,0 +1,314 @@
+"""The order of the stages of a run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from gammastar import config
+from gammastar.core.errors import SteeringError, StoreError
+from gammastar.core.resolve import guarded
+from gammastar.pipeline.cache import open_book
+from gammastar.pipeline.checks import check_steering, listing
+from gammastar.pipeline.context import Context, Farm, Tell
+from gammastar.pipeline.products import Products, needed
+from gammastar.store.folder import working
+
+__all__ = [
+    "dark_half",
+    "run",
+    "scan_folder",
+    "training_pairs",
+    "writable",
+]
+
+
+def _silent(stage: str, fraction: float | None, text: str) -> None:
+    """Report nothing."""
+
+
+def writable(folder: Path) -> None:
+    """Make a result folder.
+
+    Raises
+    ------
+    StoreError
+        If it cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        msg = f"{folder}: cannot be made ({error.strerror}); choose another folder with --output"
+        raise StoreError(msg) from error
+    if not os.access(folder, os.W_OK):
+        msg = f"{folder}: no permission to write; choose another folder with --output"
+        raise StoreError(msg)
+
+
+def run(
+    steering: Path,
+    *,
+    output: Path | None = None,
+    resume: bool = False,
+    only: str | None = None,
+    tell: Tell = _silent,
+    farm: Farm | None = None,
+    allow_partial: bool = False,
+) -> Path:
+    """Run the stages of a steering file and write the results.
+
+    Parameters
+    ----------
+    steering : Path
+    output : Path, optional
+        Folder of the results; ``results/<analysis>`` of the working directory by default.
+    resume : bool
+        Take finished stages of an earlier run whose digests match.
+    only : str, optional
+        Compute this stage again, take what is before it from an earlier run where it matches, stop after it.
+    tell : callable
+        Receives progress: stage, fraction or None, text.
+    farm : Farm, optional
+        Workers that read chunks and work on grid points; the numbers do not depend on it.
+    allow_partial : bool
+        Set limits even if unreadable files were skipped.
+
+    Returns
+    -------
+    Path
+        The folder of the results.
+
+    Raises
+    ------
+    GammastarError
+        Whatever a stage finds wrong, named by file, branch, key or bin.
+    """
+    parsed = config.load(steering)
+    names = [name for name in config.STAGES if getattr(parsed, name) is not None]
+    if only is not None and only not in names:
+        msg = f"--only {only}: {steering} has the sections {', '.join(names)}"
+        raise SteeringError(msg)
+    folder = output or Path("results") / parsed.analysis.name
+    writable(folder)
+    fixed = folder.absolute()  # whatever user code does to the working folder
+    mock = parsed.analysis.mock or parsed.simulate is not None
+    with working(fixed):
+        again = resume or only is not None
+        book = open_book(fixed, resume=again, seed=parsed.analysis.seed, mock=mock, stages=names, begin=False)
+        book.force = only
+        ctx = Context(parsed, steering.resolve().parent, fixed, book, tell, farm, allow_partial)
+        _check(ctx, names[: names.index(only) + 1] if only else names)
+        book.begin()
+        with book.listed():
+            _run(ctx, names, only)
+    return folder
+
+
+def _run(ctx: Context, names: Sequence[str], only: str | None) -> None:
+    products = Products()
+    for stage in names:
+        with ctx.book.blamed(stage), guarded():
+            _STAGES[stage](ctx, products)
+        if stage == only:
+            return
+    if ctx.steering.report is not None:
+        from gammastar.pipeline.stages import report
+
+        with ctx.book.blamed("report"), guarded():
+            report.write(ctx, products)
+    ctx.book.finish()
+
+
+def _check(ctx: Context, stages: list[str]) -> None:
+    """Look at all that can be known before the first stage; warnings go on, into manifest and report.
+
+    Input files whose selection an earlier run finished are not opened again.
+
+    Raises
+    ------
+    SteeringError
+        With everything that is wrong, one line each.
+    """
+    again = ctx.book.resume and "select" in ctx.book.previous.get("stages", {})
+    skip = ctx.farm is not None and ctx.farm.skip_bad
+    found = check_steering(ctx.steering, ctx.base, stages=stages, open_files=not again, skip_bad=skip)
+    for finding in found:
+        if finding.level == "warning":
+            ctx.book.alarm(str(finding))
+    wrong = listing(found)
+    if wrong:
+        raise SteeringError(wrong)
+
+
+def _simulate(ctx: Context, made: Products) -> None:
+    from gammastar.pipeline.stages.simulate import simulate_stage
+
+    made.simulated = simulate_stage(ctx)
+
+
+def _nothing(ctx: Context, made: Products) -> None:
+    """Do nothing: files are opened by the selection, and the report comes last."""
+
+
+def _select(ctx: Context, made: Products) -> None:
+    from gammastar.pipeline.stages import read
+
+    ctx.tell("select", None, "")
+    made.inputs = read.inputs(ctx, made.simulated)
+    made.pairs, made.cutflow = read.select_stage(ctx, made.inputs)
+
+
+def _subtract(ctx: Context, made: Products) -> None:
+    from gammastar.pipeline.stages import measured_half
+
+    measured_half.subtract_half(ctx, made)
+
+
+def _unfold(ctx: Context, made: Products) -> None:
+    from gammastar.pipeline.stages import measured_half
+
+    measured_half.unfold_half(ctx, made)
+
+
+def _spectrum(ctx: Context, made: Products) -> None:
+    from gammastar.pipeline import result_files
+    from gammastar.pipeline.stages import subtract
+
+    unfolded, kept = needed(made.unfolded, "unfold"), needed(made.unfolding, "unfold")
+    made.spectrum = subtract.spectrum_stage(_exposed(ctx, made), unfolded, kept, made.simulated)
+    result_files.write_spectrum_files(ctx, made.spectrum, unfolded)
+
+
+def _exposed(ctx: Context, made: Products) -> Context:
+    """Return the run with the protons on target of the data that were read."""
+    section, lost = ctx.steering.spectrum, ctx.book.partial.get("select", {}).get("lost_fraction", 0.0)
+    if section is None or not lost:
+        return ctx
+    pot = float(made.simulated["data_pot"]) if section.pot == "simulation" else section.pot
+    read = section.model_copy(update={"pot": pot * (1.0 - lost)})
+    return replace(ctx, steering=ctx.steering.model_copy(update={"spectrum": read}))
+
+
+def _training(ctx: Context, made: Products) -> Any:
+    from gammastar.pipeline.stages import measured_half
+
+    if made.training is None:
+        for product, stage in (
+            (made.pairs, "select"),
+            (made.truth, "unfold"),
+            (made.subtraction, "subtract"),
+        ):
+            needed(product, stage)
+        made.training = measured_half.training(ctx, made)
+    return made.training
+
+
+def scan_folder(steering: Path) -> Path:
+    """Return where a scan of architectures goes by default."""
+    return Path("results") / f"{config.load(steering).analysis.name}_scan"
+
+
+@guarded()
+def training_pairs(steering: Path, output: Path | None, *, tell: Tell = _silent) -> tuple[Context, Any]:
+    """Run the stages before the flow, or take kept ones; return the run and the flow's pairs."""
+    parsed = config.load(steering)
+    folder = output or scan_folder(steering)
+    writable(folder)
+    mock = parsed.analysis.mock or parsed.simulate is not None
+    book = open_book(folder, resume=True, seed=parsed.analysis.seed, mock=mock)
+    ctx, made = Context(parsed, steering.resolve().parent, folder, book, tell), Products()
+    with book.listed():
+        for stage in config.STAGES[: config.STAGES.index("flow")]:
+            if getattr(parsed, stage) is not None:
+                _STAGES[stage](ctx, made)
+        return ctx, _training(ctx, made)
+
+
+def _flow(ctx: Context, made: Products) -> None:
+    from gammastar.pipeline import record, spin
+    from gammastar.pipeline.stages import flow, predict
+
+    exposure = needed(needed(made.spectrum, "spectrum").exposure, "spectrum")
+    training = _training(ctx, made)
+    made.flow, made.learning = flow.flow_stage(ctx, training, exposure.beam_energy)
+    made.spin = spin.spin_stage(ctx, made)
+    record.write_record(ctx, training.domain, predict.trend_of(ctx, made, training))
+
+
+def dark_half(ctx: Context, made: Products) -> None:
+    """Run predict, accept and infer on the spectrum, the flow and the domain that `made` holds."""
+    _predict(ctx, made)
+    _accept(ctx, made)
+    _infer(ctx, made)
+
+
+def _production(ctx: Context, made: Products) -> Any:
+    """Return who makes the dark particles, made once."""
+    from gammastar.pipeline.stages import flow, predict
+
+    if made.production is not None:
+        return made.production
+    section = needed(ctx.steering.predict, "predict")
+    if section.source == "theory":
+        made.production = predict.theory_production(ctx)
+        return made.production
+    spectrum, training = needed(made.spectrum, "spectrum"), _training(ctx, made)
+    weights = None
+    if section.sampler == "flow":
+        if made.flow is None:
+            msg = "predict.sampler = 'flow' needs the section [flow]; or set it to 'histogram'"
+            raise SteeringError(msg)
+        sampler, weights = made.flow, predict.replica_weights(made.record or ctx.folder)
+    else:
+        sampler = flow.histogram_sampler(ctx, training, needed(spectrum.exposure, "spectrum").beam_energy)
+    found = predict.measured_production(ctx, spectrum, sampler, training.in_domain, weights)
+    trend = predict.trend_of(ctx, made, training)
+    made.production = replace(found, trend=trend, spin=made.spin)
+    return made.production
+
+
+def _predict(ctx: Context, made: Products) -> None:
+    from gammastar.pipeline.stages import accept, millicharge
+
+    production = _production(ctx, made)
+    made.predicted = accept.predict_stage(ctx, production, made)
+    made.millicharge = millicharge.predict_stage(ctx, production, made)
+
+
+def _accept(ctx: Context, made: Products) -> None:
+    from gammastar.pipeline.stages import accept, millicharge
+
+    production, predicted = _production(ctx, made), needed(made.predicted, "predict")
+    made.accepted = accept.accept_stage(ctx, production, predicted)
+    made.millicharge_accepted = millicharge.accept_stage(ctx, production, made)
+
+
+def _infer(ctx: Context, made: Products) -> None:
+    from gammastar.pipeline.stages import infer, millicharge
+
+    if ctx.book.partial and not ctx.allow_partial:
+        lost = {stage: f"{entry['lost_fraction']:.3%}" for stage, entry in ctx.book.partial.items()}
+        msg = f"part of the input was skipped ({lost} of the entries); a limit needs --allow-partial"
+        raise SteeringError(msg)
+    exposure = _production(ctx, made).exposure
+    predicted, accepted = infer.refined(ctx, made, _production(ctx, made))
+    made.inferred = infer.infer_stage(ctx, predicted, accepted, exposure)
+    made.millicharge_inferred = millicharge.infer_stage(ctx, exposure, made)
+
+
+_STAGES = {
+    "simulate": _simulate,
+    "read": _nothing,
+    "select": _select,
+    "subtract": _subtract,
+    "unfold": _unfold,
+    "spectrum": _spectrum,
+    "flow": _flow,
+    "predict": _predict,
+    "accept": _accept,
+    "infer": _infer,
+    "report": _nothing,
+}

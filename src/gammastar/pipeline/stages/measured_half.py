@@ -1,0 +1,163 @@
+"""The measured half of a run: subtraction, unfolding, training set, and their files."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from gammastar import subtract
+from gammastar.core.errors import SteeringError
+from gammastar.core.pairs import Pairs
+from gammastar.core.stats import effective_size
+from gammastar.pipeline import result_files
+from gammastar.pipeline.cache import Arrays
+from gammastar.pipeline.context import Context
+from gammastar.pipeline.stages.flow import Domain, training_set
+from gammastar.pipeline.stages.read import match_stage
+from gammastar.pipeline.stages.stored import CHUNK, StoredPairs, Truth, reopened
+from gammastar.pipeline.stages.subtract import needs_simulation, subtract_stage
+from gammastar.pipeline.stages.unfold import unfold_stage
+from gammastar.store.pairs import PairChunk, write_pairs
+from gammastar.store.records import write_table
+from gammastar.unfold.efficiency import efficiency_map
+
+__all__ = [
+    "subtract_half",
+    "training",
+    "unbinned_training",
+    "unfold_half",
+]
+
+
+def subtract_half(ctx: Context, made: Any) -> None:
+    """Subtract; write ``pairs.root``, the pairs with their weights as Parquet, and the named corrections."""
+    if made.pairs is None:
+        msg = "the section [select] is missing: the subtraction needs its result"
+        raise SteeringError(msg)
+    stored = reopened(ctx, made.cutflow)
+    if needs_simulation(ctx.steering.subtract):
+        _match(ctx, made)
+    made.hists, made.subtracted, made.subtraction = subtract_stage(
+        ctx, made.pairs, made.simulated, made.inputs, made.truth, stored
+    )
+    result_files.write_mass_histograms(ctx, made.hists, made.subtracted)
+    if stored is None:
+        _write_parquet(ctx, made.pairs, made.subtraction)
+    else:
+        _note_sample(ctx, stored, made.pairs, made.subtraction)
+    kept = made.subtraction
+    if "mixed_leptons" in kept:
+        ctx.book.notes.append(
+            f"more leptons than select.max_in_memory: mixed events are of {int(kept['mixed_leptons'])}, in "
+            "events that their hash chooses, with classes weighted to all events"
+        )
+    if len(kept["removed_names"]):
+        amount, sigma, fraction = kept["removed"].T
+        table = {
+            "source": kept["removed_names"],
+            "pairs": amount,
+            "error": sigma,
+            "fraction": fraction,
+            "reference": kept["removed_sources"],
+        }
+        write_table(ctx.folder / "corrections.csv", {key: column.tolist() for key, column in table.items()})
+
+
+def _match(ctx: Context, made: Any) -> None:
+    """Read the simulation; say so where the stages that need it in memory have a sample."""
+    made.truth = match_stage(ctx, made.inputs)
+    made.matched = made.truth.sample
+    stored = made.truth.stored
+    if stored is not None:
+        size = effective_size(made.matched.weight)
+        ctx.book.numbers["simulated pairs in files"] = f"{stored.rows.n}"
+        ctx.book.numbers["simulated pairs in memory"] = f"{len(made.matched)} (effective {size:.0f})"
+        ctx.book.notes.append(
+            f"{stored.rows.n} simulated photons and fakes are more than select.max_in_memory: the response "
+            f"is of all of them; OmniFold, line shapes and the extrapolation have {len(made.matched)} "
+            f"photons (effective {size:.0f}) of {stored.rows.share:.3%} of the events, chosen by their hash"
+        )
+
+
+def _note_sample(ctx: Context, stored: StoredPairs, pairs: Pairs, kept: Arrays) -> None:
+    """Say which pairs the stages in memory have."""
+    size = effective_size(kept["posterior"])
+    ctx.book.numbers["pairs in files"] = f"{stored.n}"
+    ctx.book.numbers["pairs in memory"] = f"{len(pairs)} (effective {size:.0f})"
+    ctx.book.notes.append(
+        f"{stored.n} pairs are more than select.max_in_memory: histograms and background are of all of them; "
+        f"classifier, flow and OmniFold have {len(pairs)} pairs (effective {size:.0f}) of {stored.share:.3%} "
+        "of the events, chosen by their hash, with weights scaled to the sum of all"
+    )
+
+
+def _write_parquet(ctx: Context, pairs: Pairs, kept: Arrays) -> None:
+    """Write the pairs of the data with signed and posterior weights and bootstrap seeds, file by file."""
+    if importlib.util.find_spec("pyarrow") is None:
+        ctx.book.notes.append("pairs are not written as Parquet: pyarrow is not installed")
+        return
+    dataset = ctx.steering.analysis.name
+
+    def chunks() -> Iterator[PairChunk]:
+        for start in range(0, len(pairs), CHUNK):
+            part = slice(start, start + CHUNK)
+            index = np.arange(start, min(start + CHUNK, len(pairs)))
+            seeds = subtract.event_seeds(pairs.event[part], dataset=dataset)
+            yield PairChunk(pairs.select(index), seeds, kept["weight"][part], kept["posterior"][part])
+
+    write_pairs(ctx.folder / "pairs", chunks(), dataset=dataset)
+
+
+def unfold_half(ctx: Context, made: Any) -> None:
+    """Unfold; write the table of sources and the scan of the regularisation."""
+    if made.subtracted is None or made.inputs is None:
+        msg = "the section [subtract] is missing: the unfolding needs its result"
+        raise SteeringError(msg)
+    if made.matched is None:
+        _match(ctx, made)
+    made.unfolded, made.unfolding = unfold_stage(
+        ctx, made.subtracted, made.truth, made.pairs, made.subtraction
+    )
+    kept = made.unfolding
+    if len(kept["source_names"]):
+        total, mean = kept["source_sizes"].T
+        table = {"source": kept["source_names"].tolist(), "total": total.tolist(), "cell": mean.tolist()}
+        write_table(ctx.folder / "systematics.csv", table)
+    if "scan" in kept:
+        names = ("chi2_per_cell", "correlation", "error", "bias")
+        columns = {"strength": kept["scan_strength"].tolist()}
+        columns |= {name: column.tolist() for name, column in zip(names, kept["scan"].T, strict=True)}
+        write_table(ctx.folder / "regularisation.csv", columns)
+    if "omnifold_weight" in kept and ctx.steering.spectrum is not None:
+        made.training = unbinned_training(ctx, made.truth, kept["omnifold_weight"])
+
+
+def training(ctx: Context, made: Any) -> Any:
+    """Return the flow's training set: pairs of the data, and simulated ones outside the measured domain."""
+    return training_set(ctx, made.pairs, made.subtraction, made.truth.sample, _domain(ctx, made.truth))
+
+
+def _domain(ctx: Context, truth: Truth) -> Domain:
+    """Return where dileptons were measured, from all simulated photons."""
+    section = ctx.steering.unfold
+    if section is None:
+        msg = "[unfold] is needed for the training set of the flow"
+        raise SteeringError(msg)
+    return Domain(efficiency_map(truth.parts), section.efficiency_floor)
+
+
+def unbinned_training(ctx: Context, truth: Truth, weight: Any) -> Any:
+    """Return the flow's training set: simulated true pairs with their OmniFold weights.
+
+    The training set divides by the efficiency, which these weights already contain: it is put in before.
+    """
+    matched, domain = truth.sample, _domain(ctx, truth)
+    mass, pt, energy = matched.true.T
+    inverse = domain.weights(mass, pt, energy)
+    seen = np.divide(weight, inverse, out=np.zeros_like(inverse), where=inverse > 0)
+    n = len(matched)
+    pairs = Pairs(mass, pt, energy, np.zeros(n, np.int8), np.ones(n), matched.event)
+    return training_set(ctx, pairs, {"posterior": seen, "weight": seen}, matched, domain)

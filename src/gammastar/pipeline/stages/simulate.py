@@ -1,0 +1,178 @@
+"""The MOCK data set of a run, made from a card at run time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gammastar import mock
+from gammastar.core.errors import SteeringError
+from gammastar.pipeline.cache import Arrays
+from gammastar.pipeline.context import Context, shipped
+from gammastar.store.events import Compression, Layout, tree_writer
+from gammastar.store.folder import sweep
+from gammastar.store.histogram import read_histogram
+from gammastar.store.manifest import file_sha256
+
+__all__ = [
+    "placeholders",
+    "simulate_stage",
+    "tuned",
+    "write_blocks",
+]
+
+N_R_FACTOR = 100_000  # generated events for R, where the engine is Pythia
+
+
+def write_blocks(
+    path: Path,
+    blocks: Iterable[mock.SimulatedEvents],
+    *,
+    compression: Compression = "zstd",
+    layout: Layout = "ttree",
+    shared_engine: bool = False,
+) -> dict[str, Any]:
+    """Stream a mock sample into a file with the trees ``events`` and ``meta``.
+
+    Parameters
+    ----------
+    path : Path
+        Opened before the first block is made: a place that cannot be written costs no time.
+    blocks : iterable of SimulatedEvents
+        From `mock.simulate_blocks`.
+    compression, layout
+        As `store.events.tree_writer`.
+    shared_engine : bool
+        As `mock.combined_meta`.
+
+    Returns
+    -------
+    dict
+        The record of the sample, with ``content_sha256``, the digest of branches and record.
+    """
+    digest, metas = mock.ContentDigest(), []
+    with tree_writer(path, compression=compression, layout=layout) as file:
+        for block in blocks:
+            file.extend("events", block.branches)
+            digest.update(block.branches)
+            metas.append(block.meta)
+        meta = mock.combined_meta(metas, shared_engine=shared_engine)
+        meta["content_sha256"] = digest.hexdigest(meta)
+        file.extend("meta", mock.SimulatedEvents({}, meta).meta_branches())
+    return meta
+
+
+def tuned(name: str, base: Path, seed: int) -> tuple[mock.Card, dict[Path, str], list[str]]:
+    """Return a card, its yields fitted to the spectrum that its section ``[tuning]`` names.
+
+    Parameters
+    ----------
+    name : str
+        A file beside `base`, or a shipped card.
+    base : Path
+    seed : int
+        Of the templates.
+
+    Returns
+    -------
+    card : Card
+    inputs : dict of Path to str
+        The spectrum file and its SHA-256; empty without tuning.
+    notes : list of str
+        What the fit found.
+    """
+    path = shipped(name, base, "cards")
+    card = mock.load_card(path)
+    if card.tuning is None:
+        return card, {}, []
+    file, _, inner = card.tuning.spectrum.partition(":")
+    source = path.parent / file
+    edges, counts = read_histogram(source, inner or None)
+    given = {key: (known.factor, known.error) for key, known in card.tuning.constraints.items()}
+    result, fit = mock.tune_card(
+        *(card, edges, counts, card.tuning.pot), constraints=given, n=card.tuning.n, seed=seed
+    )
+    factors = ", ".join(
+        f"{key} × {value:.3f} ± {fit.error.get(key, 0.0):.3f}" for key, value in fit.factor.items()
+    )
+    note = f"yields of {card.name} fitted to {file}: {factors}; χ²/ndof = {fit.chi2:.1f}/{fit.ndof}"
+    return result, {source: file_sha256(source)}, [note]
+
+
+def placeholders(card: mock.Card) -> list[str]:
+    """Return the placeholders of a card, grouped by what stands in for a source."""
+    groups: dict[str, list[str]] = {}
+    for key, found in sorted(card.provenance.items()):
+        if found.tag == "placeholder":
+            groups.setdefault(found.source, []).append(key)
+    return [f"{', '.join(keys)}: {source}" for source, keys in groups.items()]
+
+
+def simulate_stage(ctx: Context) -> Arrays:
+    """Write the mock files; keep what later stages need to know about them."""
+    section = ctx.steering.simulate
+    if section is None:
+        return {}
+    ctx.tell("simulate", None, f"card {section.card}")
+    card, fitted, notes = tuned(section.card, ctx.base, ctx.seed)
+    ctx.book.enter(fitted)
+    ctx.book.notes += notes
+    if notes:
+        ctx.book.numbers["yields of the mock"] = "; ".join(notes)
+    kept = ctx.folder / "input" / "blocks"
+
+    def compute() -> Arrays:
+        result: Arrays = {}
+        common: Any = {"pairing": section.pairing, "workers": min(os.cpu_count() or 1, 4), "cache": kept}
+        sizes = {"data": section.n_pairs, "response": section.n_response}
+        for name, n in sizes.items():
+            blocks = mock.simulate_blocks(
+                card,
+                n,
+                kind="data" if name == "data" else "mc",
+                prior="nominal" if name == "data" else section.response_prior,
+                engine=section.engine if name == "data" else "toy",
+                seed=ctx.seed,
+                progress=_counter(ctx, f"MOCK {name}"),
+                **common,
+            )
+            path = ctx.folder / "input" / f"mock_{name}.root"
+            meta = write_blocks(path, blocks, compression=section.compression, layout=section.format)
+            result |= {
+                f"{name}_sha": np.array(file_sha256(path)),
+                f"{name}_pot": np.array(meta["N_POT"]),
+            }
+        ctx.tell("simulate", None, "charge ratio R of simulated combinatorial pairs")
+        combinatorial = mock.simulate_events(
+            card,
+            min(section.n_pairs, mock.BLOCK),
+            kind="background",
+            engine=section.engine,
+            n_events=N_R_FACTOR,
+            seed=ctx.seed + 1,
+            **common,
+        )
+        sweep(kept, "blocks")
+        found = (combinatorial.meta["r_factor"], combinatorial.meta["r_factor_sigma"])
+        return result | {"r_factor": np.array(found)}
+
+    key = ctx.book.key(section, card.digest)
+    ctx.book.inputs[f"card {card.name}"] = card.digest
+    result = ctx.book.arrays("simulate", key, compute)
+    for kind in ("data", "response"):
+        path = ctx.folder / "input" / f"mock_{kind}.root"
+        if not path.is_file() or file_sha256(path) != str(result[f"{kind}_sha"]):
+            msg = f"{path}: missing or changed since it was made; run without --resume"
+            raise SteeringError(msg)
+    return result
+
+
+def _counter(ctx: Context, text: str) -> Callable[[int, int], None]:
+    def count(done: int, total: int) -> None:
+        ctx.tell("simulate", done / total, f"{text}: {done} of {total}")
+
+    return count
