@@ -12,9 +12,9 @@ from gammastar.core.data import data_path
 from gammastar.core.rng import stream
 from gammastar.physics import bremsstrahlung
 from gammastar.physics.detector import Detector, load_detector
+from gammastar.physics.form_factors import FORM_FACTORS
 from gammastar.physics.geometry import Cylinder
 from gammastar.physics.mesons import MesonTable
-from gammastar.physics.proton_form_factor import FORM_FACTORS
 from gammastar.physics.widths import RTable, lepton_width
 from gammastar.predict.channels import theory
 

@@ -13,7 +13,7 @@ from vacuum import bare_over_dressed
 from gammastar.core.constants import ALPHA, GEV2_MB, M_PI_CHARGED, branching, mass
 from gammastar.core.data import data_path
 from gammastar.core.records import FloatArray
-from gammastar.physics.hadronic_split import meson_ratio
+from gammastar.physics.vectors import meson_ratio
 
 Pair: TypeAlias = tuple[FloatArray, FloatArray]  # values and errors
 MUONS = 4 * np.pi * ALPHA**2 / 3 * GEV2_MB * 1e6  # nb GeV²: σ(e⁺e⁻ → μμ) s for massless muons

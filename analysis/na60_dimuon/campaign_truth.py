@@ -18,7 +18,7 @@ from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import Exposure, FloatArray, Sample
 from gammastar.core.rng import stream
 from gammastar.physics.detector import load_detector
-from gammastar.physics.kroll_wada import kappa
+from gammastar.physics.qed import kappa
 from gammastar.physics.widths import RTable
 
 __all__ = ["COUPLINGS", "LIMIT", "Truth", "curves", "edges", "matched", "reconstructed", "truth"]

@@ -15,7 +15,7 @@ from gammastar.core.rng import stream
 from gammastar.core.sampler import Sampler
 from gammastar.core.sources import POLARISATION
 from gammastar.physics.bremsstrahlung import preset
-from gammastar.physics.decays import daughter
+from gammastar.physics.kinematics import daughter
 from gammastar.physics.mesons import MesonTable
 from gammastar.physics.polarisation import cosine
 from gammastar.pipeline.cache import load_arrays

@@ -14,8 +14,8 @@ from gammastar.core.constants import M_PROTON
 from gammastar.core.data import data_path
 from gammastar.core.records import FloatArray, Sample
 from gammastar.core.rng import stream
-from gammastar.physics.decays import daughter, momentum_in_rest_frame
 from gammastar.physics.detector import Cuts, Detector, load_detector
+from gammastar.physics.kinematics import daughter, momentum_in_rest_frame
 
 PS = 2.99792458e-4  # metres of light per picosecond
 LIFETIMES = np.geomspace(10.0, 1e6, 101)  # ps

@@ -17,7 +17,7 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.physics.detector import Detector, load_detector
-from gammastar.physics.vertexing import BeamLine, approach, invariant_mass, two_track_vertex
+from gammastar.physics.kinematics import BeamLine, approach, invariant_mass, two_track_vertex
 
 MASSES = {"e": M_E, "mu": M_MU, "pi": M_PI_CHARGED}
 STATES = {"ee": ("e", "e"), "mumu": ("mu", "mu")}

@@ -17,7 +17,7 @@ from gammastar.core.data import data_path
 from gammastar.core.errors import SteeringError
 from gammastar.core.records import FloatArray, Sample
 from gammastar.physics.bremsstrahlung import preset
-from gammastar.physics.decays import daughter
+from gammastar.physics.kinematics import daughter
 from gammastar.physics.mesons import Decay, dark_photon_branching
 from gammastar.predict.channels.theory import Bremsstrahlung
 

@@ -22,7 +22,7 @@ from gammastar.mock import (
 from gammastar.mock.card import Polarisation, PythiaCard
 from gammastar.mock.combinatorial import charge_sums, like_sign_ratio, muon_pairs
 from gammastar.mock.engines import normalised
-from gammastar.physics.kroll_wada import radiated
+from gammastar.physics.qed import radiated
 
 PYTHIA = "Pythia 8.317, pp at 400 GeV"
 # Γ(→ ll …)/Γ(→ γ …) with the form factors of the cards

@@ -26,7 +26,7 @@ from gammastar.mock.cocktail import (
 )
 from gammastar.mock.combinatorial import decay_muons, measured_r, muon_pairs, recorded_weight
 from gammastar.mock.spectrometer import accepted, efficiency, pair_kinematics
-from gammastar.physics.decays import daughter
+from gammastar.physics.kinematics import daughter
 from gammastar.subtract.weights import event_weights
 from gammastar.unfold.efficiency import EfficiencyMap, efficiency_map
 

@@ -21,7 +21,7 @@ from validation import (
 from gammastar import predict
 from gammastar.core.constants import M_E, M_MU, M_PI0, branching, mass
 from gammastar.core.data import data_path
-from gammastar.physics import form_factors, kroll_wada
+from gammastar.physics import form_factors, qed
 from gammastar.physics.bremsstrahlung import preset
 from gammastar.physics.mesons import MesonTable
 from gammastar.physics.widths import RTable, dark_photon_branching, dark_photon_ctau
@@ -37,17 +37,17 @@ def _binned(density, centre: float) -> float:
 
 
 def _closure(density, m: float, lepton: float) -> float:
-    return float(kroll_wada.dark_photon_rate(_binned(density, m), m, lepton))
+    return float(qed.dark_photon_rate(_binned(density, m), m, lepton))
 
 
 def rows(*, quick: bool) -> Iterator[dict]:
     expected = {0.25: 1780.86, 0.3: 1457.87, 0.5: 1308.22, 0.77: 1294.36, 1.0: 1292.52}
     for m, value in expected.items():
-        yield _row(f"1/κ_μμ at {m} GeV", 1 / float(kroll_wada.kappa(m, M_MU)), value, 1e-4 * value, KAPPA)
-    yield _row("1/κ_ee at 1 GeV", 1 / float(kroll_wada.kappa(1.0, M_E)), 1291.534, 0.13, KAPPA)
+        yield _row(f"1/κ_μμ at {m} GeV", 1 / float(qed.kappa(m, M_MU)), value, 1e-4 * value, KAPPA)
+    yield _row("1/κ_ee at 1 GeV", 1 / float(qed.kappa(1.0, M_E)), 1291.534, 0.13, KAPPA)
 
     def pi0(q2):
-        return branching("pi0 -> gamma gamma") * kroll_wada.pseudoscalar_dalitz(
+        return branching("pi0 -> gamma gamma") * qed.pseudoscalar_dalitz(
             q2, M_PI0, M_E, form_factors.pointlike
         )
 
@@ -61,7 +61,7 @@ def rows(*, quick: bool) -> Iterator[dict]:
         for m, value in table.items():
             ours = _closure(
                 lambda q2, f=factor: (
-                    branching("eta -> gamma gamma") * kroll_wada.pseudoscalar_dalitz(q2, mass(221), M_MU, f)
+                    branching("eta -> gamma gamma") * qed.pseudoscalar_dalitz(q2, mass(221), M_MU, f)
                 ),
                 m,
                 M_MU,
@@ -69,7 +69,7 @@ def rows(*, quick: bool) -> Iterator[dict]:
             yield _row(f"BR(η→γA′)/ε² at {m} GeV, {label}", ours, value, 0.02 * value, "2 BR(γγ)(1−m²/M²)³F²")
 
     def omega(q2):
-        return branching("omega -> pi0 gamma") * kroll_wada.vector_dalitz(
+        return branching("omega -> pi0 gamma") * qed.vector_dalitz(
             q2, mass(223), M_PI0, M_MU, form_factors.omega2
         )
 

@@ -20,12 +20,17 @@ from gammastar.mock.card import Card, Polarisation
 from gammastar.mock.cocktail import dalitz_decay
 from gammastar.physics.detector import load_detector
 from gammastar.physics.mesons import MesonTable
-from gammastar.physics.polarisation import FRAMES, NO_SPIN, TRANSVERSE, SpinState, axis_cosine, lambda_theta
-from gammastar.physics.spin_density import (
+from gammastar.physics.polarisation import (
     COEFFICIENTS,
+    FRAMES,
+    NO_SPIN,
+    TRANSVERSE,
     SpinDensities,
+    SpinState,
+    axis_cosine,
     azimuth,
     harmonics,
+    lambda_theta,
     lambdas_of,
     mass_factor,
     moments_of,

@@ -15,8 +15,8 @@ from gammastar.core.rng import stream
 from gammastar.core.stats import filled
 from gammastar.mock.cocktail import mass_spectrum
 from gammastar.physics import form_factors
-from gammastar.physics.kroll_wada import dark_photon_rate, lepton_factor, pseudoscalar_dalitz, vector_dalitz
 from gammastar.physics.mesons import MesonTable, dark_photon_branching
+from gammastar.physics.qed import dark_photon_rate, lepton_factor, pseudoscalar_dalitz, vector_dalitz
 from gammastar.spectrum import fit_mass_shape
 
 Density = Callable[[FloatArray], FloatArray]

@@ -11,8 +11,8 @@ import numpy as np
 
 from gammastar.core import constants
 from gammastar.core.data import data_path
-from gammastar.physics.hadronic_split import meson_ratio
 from gammastar.physics.mesons import MesonTable, dark_photon_branching
+from gammastar.physics.vectors import meson_ratio
 from gammastar.physics.widths import RTable
 from gammastar.predict import VectorModel
 

@@ -17,9 +17,9 @@ from gammastar.core.rng import stream
 from gammastar.infer import counting_limit
 from gammastar.physics import form_factors
 from gammastar.physics.bremsstrahlung import preset
-from gammastar.physics.decays import daughter
 from gammastar.physics.detector import Detector, Target
 from gammastar.physics.geometry import Cylinder
+from gammastar.physics.kinematics import daughter
 from gammastar.physics.millicharge import pseudoscalar_branching
 from gammastar.physics.widths import RTable, dark_photon_branching, dark_photon_ctau
 

@@ -16,7 +16,7 @@ from gammastar.mock import generate_pairs, load_card
 from gammastar.physics.bremsstrahlung import preset
 from gammastar.physics.mesons import MesonTable
 from gammastar.physics.millicharge_detector import load_millicharge_detector
-from gammastar.physics.vector_models import CHARGES
+from gammastar.physics.vectors import CHARGES
 
 BEAM, N_PAIRS, N_DRAWN = 400.0, 60_000, 60_000
 CHARGES_Q = np.array([1e-3])

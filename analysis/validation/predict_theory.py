@@ -14,8 +14,9 @@ from gammastar.core.constants import ALPHA, M_E, M_MU, M_PI0, M_PROTON
 from gammastar.core.data import data_path
 from gammastar.mock.card import load_card
 from gammastar.mock.cocktail import mass_spectrum
-from gammastar.physics import form_factors, kroll_wada, splitting
+from gammastar.physics import bremsstrahlung, form_factors, qed
 from gammastar.physics.bremsstrahlung import cross_section_nsd, cross_section_total, preset
+from gammastar.physics.form_factors import FORM_FACTORS, form_factor
 from gammastar.physics.mesons import MesonTable, dark_photon_branching
 from gammastar.physics.millicharge import (
     bin_factors,
@@ -23,7 +24,6 @@ from gammastar.physics.millicharge import (
     pseudoscalar_branching,
     vector_branching,
 )
-from gammastar.physics.proton_form_factor import FORM_FACTORS, form_factor
 from gammastar.physics.widths import RTable, lepton_width
 from gammastar.physics.widths import dark_photon_branching as photon_branching
 from gammastar.predict import VectorModel, bump_hunt, chi_rate, signal_per_coupling
@@ -98,15 +98,15 @@ def _implied() -> Iterator[tuple]:
         yield f"BR({dalitz}) implied by BR({photons})", ours, listed.value, 3 * sigma, text
 
 
-def _integral(pdg: int, lepton: float, factor: kroll_wada.FormFactor2) -> float:
+def _integral(pdg: int, lepton: float, factor: qed.FormFactor2) -> float:
     parent = constants.mass(pdg) if pdg != 111 else M_PI0
     light = M_PI0 if pdg == 223 else 0.0
 
     def density(x: float) -> float:
         q2 = np.exp(x)
         if light:
-            return float(q2 * kroll_wada.vector_dalitz(q2, parent, light, lepton, factor))
-        return float(q2 * kroll_wada.pseudoscalar_dalitz(q2, parent, lepton, factor))
+            return float(q2 * qed.vector_dalitz(q2, parent, light, lepton, factor))
+        return float(q2 * qed.pseudoscalar_dalitz(q2, parent, lepton, factor))
 
     low, high = 2 * np.log(2 * lepton), 2 * np.log(parent - light)
     return quad(density, low, high, epsrel=1e-8, limit=400)[0]
@@ -126,7 +126,7 @@ def _vectors() -> Iterator[tuple]:
         yield f"A′ per {name} and ε² at its pole", ours, expected, 5e-3 * expected, pole
     electrons, mass, width = constants.branching("rho -> e e"), constants.mass(113), constants.width(113)
     rho = electrons * 3 / ALPHA * mass / width
-    narrow = kroll_wada.dark_photon_rate(electrons * 2 / (np.pi * width), mass, M_E)
+    narrow = qed.dark_photon_rate(electrons * 2 / (np.pi * width), mass, M_E)
     yield "A′ per ρ and ε² at its pole, Breit-Wigner", float(narrow), 0.1021, 1e-3 * rho, pole
     for name, meson, sigma, expected in (
         ("ω", "omega", 0.030, 0.498),
@@ -136,7 +136,7 @@ def _vectors() -> Iterator[tuple]:
     ):
         br = constants.branching(f"{meson} -> e e")
         mass = constants.mass(223 if name == "ω" else 333)
-        ours = float(kroll_wada.dark_photon_rate(br / (np.sqrt(2 * np.pi) * sigma), mass, M_E))
+        ours = float(qed.dark_photon_rate(br / (np.sqrt(2 * np.pi) * sigma), mass, M_E))
         label = f"A′ per {name} at its pole, smeared by {1e3 * sigma:.0f} MeV"
         yield label, ours, expected, 2e-3 * expected, "(3π/2α) M BR(ee)/(√2π σ)"
     pi0 = float(2 * PI0_PHOTONS * (1 - (0.13 / M_PI0) ** 2) ** 3)
@@ -167,7 +167,7 @@ def _pairs() -> Iterator[tuple]:
     yield "largest factor of Eq. 8 with m_χ = m_μ", bin_factors(edges, M_MU, M_MU).max(), 1.0, 0.0, "identity"
 
     def dark(m: np.ndarray) -> np.ndarray:
-        return kroll_wada.dark_photon_rate(np.interp(m, middle, pairs / np.diff(edges)), m, M_MU)
+        return qed.dark_photon_rate(np.interp(m, middle, pairs / np.diff(edges)), m, M_MU)
 
     for chi in (0.15, 0.3, 0.45):
         direct = chi_rate(edges, pairs, none, [chi], M_MU)[0][0]
@@ -225,10 +225,10 @@ def _traces() -> Iterator[tuple]:
         w12 = _trace(z, pt, m, 1, 1, subtract=True) - w11 - w22
         v1 = _trace(z, pt, m, 1, 0, subtract=False)
         found = (
-            splitting.dirac(z, pt**2, m) / w11 - 1,
-            splitting.pauli(z, pt**2, m) / w22 - 1,
-            (splitting.interference(z, pt**2, m) - w12) / (w11 + w22),
-            splitting.polarisation_sum(z, pt**2, m) / v1 - 1,
+            bremsstrahlung.dirac_splitting(z, pt**2, m) / w11 - 1,
+            bremsstrahlung.pauli_splitting(z, pt**2, m) / w22 - 1,
+            (bremsstrahlung.interference_splitting(z, pt**2, m) - w12) / (w11 + w22),
+            bremsstrahlung.polarisation_sum_splitting(z, pt**2, m) / v1 - 1,
         )
         for name, value in zip(worst, found, strict=True):
             worst[name] = max(worst[name], scale * abs(float(value)))
@@ -316,7 +316,7 @@ def _in_situ() -> Iterator[tuple]:
     signal = signal_per_coupling([m], [b], [branching], M_MU)
     found = bump_hunt(edges, pairs, [m], signal, sigma, degree=None).epsilon2[0]
     by_hand = 1.6448536 * np.sqrt(2 * np.sqrt(np.pi) * sigma * b)
-    by_hand *= 2 * ALPHA / (3 * np.pi) * float(kroll_wada.lepton_factor(m**2, M_MU)) / (m * b * branching)
+    by_hand *= 2 * ALPHA / (3 * np.pi) * float(qed.lepton_factor(m**2, M_MU)) / (m * b * branching)
     yield (
         "reach in situ at 0.6 GeV, ε²",
         found,

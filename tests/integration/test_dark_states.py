@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gammastar.core.errors import SteeringError
-from gammastar.physics.hadronic_split import SPLIT_MAX
+from gammastar.physics.vectors import SPLIT_MAX
 from gammastar.pipeline import run
 from gammastar.pipeline.cache import load_arrays
 from gammastar.pipeline.record import reinterpret

@@ -11,7 +11,7 @@ from gammastar.core.data import data_path
 from gammastar.core.errors import SteeringError
 from gammastar.mock import load_card, simulate_events
 from gammastar.mock.card import Polarisation
-from gammastar.physics.spin_density import SpinDensities
+from gammastar.physics.polarisation import SpinDensities
 from gammastar.pipeline.checks import examine_file
 from gammastar.pipeline.commands.export import efficiency_table, export
 from gammastar.pipeline.record import read_record, reinterpret

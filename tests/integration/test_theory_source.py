@@ -16,7 +16,7 @@ from gammastar.core.records import Exposure, Spectrum
 from gammastar.core.rng import stream
 from gammastar.core.stats import filled
 from gammastar.mock import generate_pairs, load_card
-from gammastar.physics.vector_models import CHARGES
+from gammastar.physics.vectors import CHARGES
 from gammastar.pipeline import run
 from gammastar.pipeline.cache import load_arrays
 from gammastar.pipeline.commands.sample import chi_file

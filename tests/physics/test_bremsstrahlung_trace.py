@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gammastar.core.constants import ALPHA, M_PROTON
-from gammastar.physics import splitting
+from gammastar.physics import bremsstrahlung
 
 P_BEAM = 1000.0  # GeV
 METRIC = np.diag([1.0, -1.0, -1.0, -1.0])
@@ -83,28 +83,34 @@ def test_splitting_functions_are_the_helicity_traces(z: float, pt: float, mass: 
     w22 = _trace(z, pt, mass, 0, 1, subtract=True)
     both = _trace(z, pt, mass, 1, 1, subtract=True)
     scale = w11 + w22  # the interference may vanish
-    assert splitting.dirac(z, pt2, mass) == pytest.approx(w11, rel=tolerance)
-    assert splitting.pauli(z, pt2, mass) == pytest.approx(w22, rel=tolerance)
-    assert splitting.interference(z, pt2, mass) == pytest.approx(both - w11 - w22, abs=tolerance * scale)
+    assert bremsstrahlung.dirac_splitting(z, pt2, mass) == pytest.approx(w11, rel=tolerance)
+    assert bremsstrahlung.pauli_splitting(z, pt2, mass) == pytest.approx(w22, rel=tolerance)
+    assert bremsstrahlung.interference_splitting(z, pt2, mass) == pytest.approx(
+        both - w11 - w22, abs=tolerance * scale
+    )
     v1 = _trace(z, pt, mass, 1, 0, subtract=False)
-    assert splitting.polarisation_sum(z, pt2, mass) == pytest.approx(v1, rel=tolerance)
+    assert bremsstrahlung.polarisation_sum_splitting(z, pt2, mass) == pytest.approx(v1, rel=tolerance)
 
 
 def test_interference_of_complex_form_factors_is_the_real_part_of_f1_times_conjugate_f2() -> None:
     z, pt, mass, f1, f2 = 0.4, 0.3, 0.8, 1.3 + 0.7j, -0.4 + 1.9j
     full = _trace(z, pt, mass, f1, f2, subtract=True)
-    ours = abs(f1) ** 2 * splitting.dirac(z, pt**2, mass) + abs(f2) ** 2 * splitting.pauli(z, pt**2, mass)
-    ours = ours + (f1 * np.conj(f2)).real * splitting.interference(z, pt**2, mass)
+    ours = abs(f1) ** 2 * bremsstrahlung.dirac_splitting(z, pt**2, mass) + abs(
+        f2
+    ) ** 2 * bremsstrahlung.pauli_splitting(z, pt**2, mass)
+    ours = ours + (f1 * np.conj(f2)).real * bremsstrahlung.interference_splitting(z, pt**2, mass)
     assert ours == pytest.approx(full, rel=1e-4)
 
 
 def test_dirac_part_is_the_light_front_wave_function_squared() -> None:
     z, pt, mass = _points(200).T
-    x, h = 1 - z, splitting.virtuality(z, pt**2, mass)
+    x, h = 1 - z, bremsstrahlung.virtuality(z, pt**2, mass)
     transverse = ((1 + x**2) / z - 2 * M_PROTON**2 * z * x / h - mass**2 * x * (1 + x**2) / (z * h)) / h
     longitudinal = 2 * mass**2 * x**2 / (z * h**2)
     np.testing.assert_allclose(
-        splitting.dirac(z, pt**2, mass), ALPHA / (2 * np.pi) * (transverse + longitudinal), rtol=1e-12
+        bremsstrahlung.dirac_splitting(z, pt**2, mass),
+        ALPHA / (2 * np.pi) * (transverse + longitudinal),
+        rtol=1e-12,
     )
 
 
@@ -112,7 +118,9 @@ def test_massless_limit_is_the_photon_splitting_function() -> None:
     z, pt, _ = _points(50).T
     h = pt**2 + z**2 * M_PROTON**2
     photon = (1 + (1 - z) ** 2) / (z * h) - 2 * z * (1 - z) * M_PROTON**2 / h**2
-    np.testing.assert_allclose(splitting.dirac(z, pt**2, 1e-7), ALPHA / (2 * np.pi) * photon, rtol=1e-10)
+    np.testing.assert_allclose(
+        bremsstrahlung.dirac_splitting(z, pt**2, 1e-7), ALPHA / (2 * np.pi) * photon, rtol=1e-10
+    )
     # Far from the mass shell FWW and the quasi-real approximation agree.
-    hard = splitting.fww(z, 1e6, 0.1) / splitting.dirac(z, 1e6, 0.1)
+    hard = bremsstrahlung.fww_splitting(z, 1e6, 0.1) / bremsstrahlung.dirac_splitting(z, 1e6, 0.1)
     np.testing.assert_allclose(hard, 1.0, rtol=1e-4)

@@ -10,7 +10,7 @@ from scipy import stats
 from gammastar.core.constants import M_MU, M_PI0, mass
 from gammastar.core.errors import PhysicsError
 from gammastar.core.rng import stream
-from gammastar.physics.decays import daughter, isotropic, lepton_cosine, momentum_in_rest_frame, two_body
+from gammastar.physics.kinematics import daughter, lepton_cosine, momentum_in_rest_frame
 
 OMEGA = 223
 
@@ -18,6 +18,17 @@ OMEGA = 223
 def omegas(n: int, rng: np.random.Generator, m: float = mass(OMEGA)):
     p = rng.normal(0, 1, (3, n)) * np.array([[0.5], [0.5], [30.0]])
     return vector.array({"px": p[0], "py": p[1], "pz": p[2], "E": np.sqrt(m**2 + np.sum(p**2, axis=0))})
+
+
+def two_body(parent, m1, m2, cosine, phi):
+    p = np.stack([parent.px, parent.py, parent.pz, parent.E])
+    first = daughter(p, parent.mass, m1, m2, cosine, phi)
+    return tuple(vector.array(dict(zip(("px", "py", "pz", "E"), x, strict=True))) for x in (first, p - first))
+
+
+def isotropic(parent, m1, m2, rng):
+    n = len(parent)
+    return two_body(parent, m1, m2, rng.uniform(-1.0, 1.0, n), rng.uniform(-np.pi, np.pi, n))
 
 
 def test_momentum_is_conserved_and_daughters_are_on_shell() -> None:

@@ -9,14 +9,8 @@ from scipy.integrate import quad
 from gammastar.core.constants import ALPHA, BRANCHING, M_E, M_MU, M_PI0, branching, mass, width
 from gammastar.core.errors import PhysicsError
 from gammastar.physics import form_factors as ff
-from gammastar.physics.kroll_wada import (
-    dark_photon_rate,
-    kappa,
-    lepton_factor,
-    pseudoscalar_dalitz,
-    vector_dalitz,
-)
 from gammastar.physics.line_shapes import RHO_MASS_MAX, breit_wigner, rho_mass_density
+from gammastar.physics.qed import dark_photon_rate, kappa, lepton_factor, pseudoscalar_dalitz, vector_dalitz
 
 ETA, ETA_PRIME, OMEGA, RHO, PHI = 221, 331, 223, 113, 333
 BR_GG = {111: branching("pi0 -> gamma gamma"), ETA: branching("eta -> gamma gamma")}

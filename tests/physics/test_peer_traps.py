@@ -14,14 +14,14 @@ from gammastar.core.constants import M_E, M_MU, M_PI0, M_PROTON
 from gammastar.core.data import data_path
 from gammastar.core.errors import InputFileError, SteeringError
 from gammastar.core.records import Sample
-from gammastar.physics import form_factors, kroll_wada, splitting
+from gammastar.physics import bremsstrahlung, form_factors, qed
 from gammastar.physics.bremsstrahlung import PRESETS, preset
 from gammastar.physics.detector import load_detector
+from gammastar.physics.form_factors import FORM_FACTORS
 from gammastar.physics.geometry import Cylinder
 from gammastar.physics.mesons import MesonTable
 from gammastar.physics.millicharge import pseudoscalar_branching
-from gammastar.physics.proton_form_factor import FORM_FACTORS
-from gammastar.physics.vector_models import CHARGES
+from gammastar.physics.vectors import CHARGES
 from gammastar.physics.widths import (
     RTable,
     dark_photon_branching,
@@ -56,7 +56,7 @@ def test_t1_the_proton_keeps_its_mass(mass, ratio):
 
     assert weight(mass) / weight(M_PROTON) == pytest.approx(ratio, rel=0.01)
     z, pt2 = 0.4, 0.2
-    h = splitting.virtuality(z, pt2, mass)
+    h = bremsstrahlung.virtuality(z, pt2, mass)
     assert h == pytest.approx(pt2 + z**2 * M_PROTON**2 + (1 - z) * mass**2, rel=1e-12)
 
 
@@ -101,7 +101,7 @@ def test_t5_nothing_decays_below_threshold(mass):
     assert dark_photon_branching(mass, R_TABLE)["ee"] == 1.0
     for name in ("lmu_ltau", "b_minus_l", "protophobic"):
         assert CHARGES[name].lepton_widths(mass)["mumu"] == 0.0
-    assert kroll_wada.lepton_factor(np.array([mass**2]), M_MU)[0] == 0.0
+    assert qed.lepton_factor(np.array([mass**2]), M_MU)[0] == 0.0
 
 
 def test_t6_a_species_that_a_generator_lacks_is_reported(caplog):
@@ -199,14 +199,14 @@ def test_t13_the_dilepton_route_recovers_the_form_factor_of_the_eta():
 
     def ratio(form):
         return quad(
-            lambda m: 2 * m * float(kroll_wada.pseudoscalar_dalitz(m * m, m_eta, M_MU, form)), 2 * M_MU, m_eta
+            lambda m: 2 * m * float(qed.pseudoscalar_dalitz(m * m, m_eta, M_MU, form)), 2 * M_MU, m_eta
         )[0]
 
     assert ratio(form_factors.pointlike) == pytest.approx(5.514e-4, rel=2e-3)
     assert ratio(form_factors.eta2) / ratio(form_factors.pointlike) == pytest.approx(1.49, abs=0.01)
     m = 0.4
-    density = 2 * m * float(kroll_wada.pseudoscalar_dalitz(m * m, m_eta, M_MU, form_factors.eta2))
-    rate = float(kroll_wada.dark_photon_rate(density, m, M_MU))
+    density = 2 * m * float(qed.pseudoscalar_dalitz(m * m, m_eta, M_MU, form_factors.eta2))
+    rate = float(qed.dark_photon_rate(density, m, M_MU))
     expected = 2 * (1 - (m / m_eta) ** 2) ** 3 * float(form_factors.eta2(m * m))
     assert rate == pytest.approx(expected, rel=1e-6)
 

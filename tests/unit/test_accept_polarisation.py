@@ -14,8 +14,8 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import Exposure
 from gammastar.mock.cocktail import dalitz_decay
 from gammastar.physics.bremsstrahlung import preset
-from gammastar.physics.decays import daughter
 from gammastar.physics.detector import load_detector
+from gammastar.physics.kinematics import daughter
 from gammastar.physics.mesons import MesonTable
 from gammastar.physics.polarisation import FRAMES, SpinState, axis_cosine, lambda_theta
 from gammastar.physics.widths import RTable

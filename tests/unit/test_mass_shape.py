@@ -18,7 +18,6 @@ from gammastar.core.records import Spectrum
 from gammastar.core.stats import filled
 from gammastar.mock.cocktail import mass_spectrum
 from gammastar.physics import form_factors
-from gammastar.physics.kroll_wada import dark_photon_rate, lepton_factor, pseudoscalar_dalitz, vector_dalitz
 from gammastar.physics.mesons import MesonTable, dark_photon_branching
 from gammastar.physics.millicharge import bin_factors
 from gammastar.pipeline.stages.predict import mass_dependence, photons_of, scan_masses

@@ -20,7 +20,7 @@ from gammastar.mock.card import Polarisation
 from gammastar.mock.cocktail import momentum, polarised_decay, sample_angles, sample_pt
 from gammastar.mock.engines import fit_pt
 from gammastar.mock.spectrometer import fired, vertex_z
-from gammastar.physics.kroll_wada import radiated
+from gammastar.physics.qed import radiated
 
 CARD = load_card(data_path("cards/na60_mock.toml"))
 FULL = load_card(data_path("cards/na60_full.toml"))

@@ -6,7 +6,7 @@ import pytest
 from gammastar.background import PassFraction, accidental_rate, expectation, matched_to_median, random_pairs
 from gammastar.core.constants import M_E
 from gammastar.core.errors import PhysicsError
-from gammastar.physics.vertexing import BeamLine, approach, invariant_mass, two_track_vertex
+from gammastar.physics.kinematics import BeamLine, approach, invariant_mass, two_track_vertex
 
 NO_SURVIVOR = PassFraction("vetoes", 0, 100)
 

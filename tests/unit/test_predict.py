@@ -16,7 +16,7 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import Sample
 from gammastar.core.sampler import Sampler
 from gammastar.physics.form_factors import eta2
-from gammastar.physics.kroll_wada import kappa, pseudoscalar_dalitz
+from gammastar.physics.qed import kappa, pseudoscalar_dalitz
 from gammastar.physics.widths import RTable
 
 M_ETA = constants.mass(221)

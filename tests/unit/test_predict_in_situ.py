@@ -9,7 +9,7 @@ import vector
 from gammastar.core.constants import ALPHA, M_MU
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import Sample
-from gammastar.physics.kroll_wada import kappa
+from gammastar.physics.qed import kappa
 from gammastar.predict.in_situ import (
     bump_hunt,
     per_observed_pair,

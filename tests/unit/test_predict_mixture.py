@@ -12,7 +12,7 @@ from gammastar.core.rng import stream
 from gammastar.physics.bremsstrahlung import preset
 from gammastar.physics.detector import load_detector
 from gammastar.physics.mesons import MesonTable
-from gammastar.physics.vector_models import CHARGES, E_CHARGE, kinetic_mixing_loop
+from gammastar.physics.vectors import CHARGES, E_CHARGE, kinetic_mixing_loop
 from gammastar.physics.widths import RTable
 from gammastar.predict.mixture import Mixture, Scaled, process_of, shares_of, single_decays
 from gammastar.testing import check_channel

@@ -15,7 +15,7 @@ from gammastar.config import Predict
 from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError, SteeringError
 from gammastar.core.resolve import freeze, python_names
-from gammastar.physics.vector_models import CHARGES, E_CHARGE
+from gammastar.physics.vectors import CHARGES, E_CHARGE
 from gammastar.physics.widths import RTable
 from gammastar.pipeline.stages import report_dark as sections_reach
 from gammastar.pipeline.stages.accept import by_group
@@ -26,7 +26,7 @@ HEAD = """
 import numpy as np
 from gammastar import predict
 from gammastar.core.data import data_path
-from gammastar.physics.vector_models import CHARGES, Charges
+from gammastar.physics.vectors import CHARGES, Charges
 from gammastar.physics.widths import RTable
 
 R = RTable.read(data_path("measurements/r_ratio.csv"))

@@ -12,8 +12,8 @@ from gammastar.core.errors import InputFileError, PhysicsError, SteeringError
 from gammastar.mock.card import load_card
 from gammastar.mock.cocktail import mass_spectrum
 from gammastar.physics.bremsstrahlung import preset
-from gammastar.physics.kroll_wada import dark_photon_rate
 from gammastar.physics.mesons import Decay, MesonTable, beam_frame, dark_photon_branching
+from gammastar.physics.qed import dark_photon_rate
 from gammastar.predict.channel import check_exclusive
 from gammastar.predict.channels.theory import (
     Bremsstrahlung,

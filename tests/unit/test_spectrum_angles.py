@@ -10,8 +10,8 @@ from gammastar.core.constants import M_MU
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import Spectrum
 from gammastar.core.stats import filled
-from gammastar.physics.decays import daughter
-from gammastar.physics.spin_density import SpinDensities, azimuth
+from gammastar.physics.kinematics import daughter
+from gammastar.physics.polarisation import SpinDensities, azimuth
 from gammastar.spectrum import DecayAngles, fit_spin_densities, prior_weights
 
 BEAM = 400.0

@@ -18,7 +18,7 @@ from gammastar.core.resolve import resolve
 from gammastar.core.sampler import Sampler
 from gammastar.physics.detector import Plane, Target, load_detector
 from gammastar.physics.geometry import Cone, Cylinder, Frustum, Geometry
-from gammastar.physics.vector_models import CHARGES
+from gammastar.physics.vectors import CHARGES
 from gammastar.physics.widths import RTable
 from gammastar.testing import ContractError, check_channel, check_geometry, check_model
 

@@ -8,8 +8,8 @@ from typing import TypeAlias
 import numpy as np
 
 from gammastar.core.records import BoolArray, FloatArray
-from gammastar.physics.decays import daughter
 from gammastar.physics.detector import Detector, Magnet, Plane
+from gammastar.physics.kinematics import daughter
 from gammastar.physics.polarisation import TRANSVERSE, Spin, cosine_between, lambda_theta
 
 __all__ = ["angular_weights", "lepton_pair", "position_at", "seen"]

@@ -12,9 +12,8 @@ import numpy.typing as npt
 from gammastar.accept.scan import LEPTONS, lifetime_scan
 from gammastar.core.errors import PhysicsError, PortabilityError
 from gammastar.core.records import Exposure, FloatArray, Sample
-from gammastar.physics.detector import Detector, target_factor
+from gammastar.physics.detector import Detector, Stand, target_factor
 from gammastar.physics.polarisation import NO_SPIN, Spin
-from gammastar.physics.stand import Stand
 
 __all__ = ["AcceptedYield", "LongLived", "Measured", "acceptance_curve", "width_shift", "yields"]
 

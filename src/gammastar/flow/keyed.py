@@ -12,7 +12,7 @@ from scipy.special import ndtri
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
-from gammastar.physics.decays import daughter
+from gammastar.physics.kinematics import daughter
 
 __all__ = [
     "KeyedEvents",

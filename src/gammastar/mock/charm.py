@@ -15,7 +15,7 @@ from gammastar.core.records import FloatArray
 from gammastar.mock.card import Card, Charm, CharmHadron
 from gammastar.mock.cocktail import Dimuons, beam_kinematics, momentum, rapidity_limit, sample_pt
 from gammastar.mock.spectrometer import pair_kinematics
-from gammastar.physics.decays import daughter
+from gammastar.physics.kinematics import daughter
 from gammastar.physics.polarisation import cosine
 
 __all__ = ["CharmPairs", "charm_rate", "decay_charm", "generate_charm", "semileptonic"]

@@ -20,9 +20,9 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.mock.card import Card, Mode, Polarisation
 from gammastar.physics import form_factors
-from gammastar.physics.decays import daughter, lepton_cosine, lorentz, momentum_in_rest_frame
-from gammastar.physics.kroll_wada import FormFactor2, pseudoscalar_dalitz, radiated, vector_dalitz
+from gammastar.physics.kinematics import daughter, lepton_cosine, lorentz, momentum_in_rest_frame
 from gammastar.physics.line_shapes import RHO_MASS_MAX, breit_wigner, rho_mass_density
+from gammastar.physics.qed import FormFactor2, pseudoscalar_dalitz, radiated, vector_dalitz
 
 __all__ = [
     "MASS_MAX",

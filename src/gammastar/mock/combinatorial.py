@@ -26,7 +26,7 @@ from gammastar.mock.cocktail import (
     truncated_normal,
 )
 from gammastar.mock.spectrometer import accepted, efficiency, pair_kinematics, recorded_share
-from gammastar.physics.decays import daughter
+from gammastar.physics.kinematics import daughter
 
 __all__ = [
     "NEUTRAL_PION",

@@ -2,6 +2,10 @@
 
 Every rate is per proton that interacts inelastically and per ε²; multiply by 1 − exp(−L) for a thin target of
 L interaction lengths.
+
+Splitting functions d²P/(dz dpT²) of p → p A' are at unit mixing, with the formulas of four conventions.
+z is the momentum fraction of the dark photon, pT its transverse momentum, and
+H = pT² + z² m_p² + (1 − z) m² the virtuality denominator. All functions broadcast and return GeV⁻².
 """
 
 from __future__ import annotations
@@ -12,11 +16,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.core.constants import M_PROTON
+from gammastar.core.constants import ALPHA, M_PROTON
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
-from gammastar.physics import splitting as split
-from gammastar.physics.proton_form_factor import FORM_FACTORS, FormFactor
+from gammastar.physics.form_factors import FORM_FACTORS, FormFactor
 
 __all__ = [
     "PRESETS",
@@ -24,8 +27,14 @@ __all__ = [
     "band",
     "cross_section_nsd",
     "cross_section_total",
+    "dirac_splitting",
+    "fww_splitting",
+    "interference_splitting",
     "kinematic_limit",
+    "pauli_splitting",
+    "polarisation_sum_splitting",
     "preset",
+    "virtuality",
 ]
 
 Splitting = Literal["qra_v2", "qra_v1", "fww"]
@@ -35,6 +44,7 @@ SPrime = Literal["collinear", "energy"]
 _TRANSFER = 0.25  # GeV, Λ_QCD: momentum that the target may take before the picture of one splitting ends
 _S_MIN = 2.0  # GeV²; below it the cross sections are not parametrised
 _NODES = 24  # agrees with 96 nodes to 2e-6 for every preset
+_MP2 = M_PROTON**2
 
 
 def cross_section_nsd(s: npt.ArrayLike) -> FloatArray:
@@ -190,7 +200,7 @@ class Bremsstrahlung:
         safe_z, safe_pt2 = np.where(inside, z, 0.5), np.where(inside, pt2, 0.0)
         density = self._splitting(safe_z, safe_pt2, mass) * self._flux(safe_z, safe_pt2, mass, beam_energy)
         if self.off_shell is not None:
-            virtual = split.virtuality(safe_z, safe_pt2, mass) / safe_z
+            virtual = virtuality(safe_z, safe_pt2, mass) / safe_z
             density = density / (1 + (virtual / self.off_shell**2) ** 2) ** 2
         return np.asarray(np.where(inside, density, 0.0), dtype=np.float64)
 
@@ -257,7 +267,7 @@ class Bremsstrahlung:
         low, high = self.z_range
         log_range = np.log(high / low)
         z = low * np.exp(u * log_range)
-        a = split.virtuality(z, 0.0, mass)
+        a = virtuality(z, 0.0, mass)
         span = np.log1p(self.pt_max**2 / a)
         pt2 = a * np.expm1(v * span)
         return z, pt2, z * log_range * (a + pt2) * span
@@ -266,13 +276,13 @@ class Bremsstrahlung:
         f1, f2 = self.form_factor(mass)
         dirac2 = np.abs(f1) ** 2
         if self.splitting == "fww":
-            return np.asarray(dirac2 * split.fww(z, pt2, mass))
+            return np.asarray(dirac2 * fww_splitting(z, pt2, mass))
         if self.splitting == "qra_v1":
-            return np.asarray(dirac2 * split.polarisation_sum(z, pt2, mass))
-        total = dirac2 * split.dirac(z, pt2, mass)
+            return np.asarray(dirac2 * polarisation_sum_splitting(z, pt2, mass))
+        total = dirac2 * dirac_splitting(z, pt2, mass)
         if np.any(f2):
-            total = total + np.abs(f2) ** 2 * split.pauli(z, pt2, mass)
-            total = total + (f1 * np.conj(f2)).real * split.interference(z, pt2, mass)
+            total = total + np.abs(f2) ** 2 * pauli_splitting(z, pt2, mass)
+            total = total + (f1 * np.conj(f2)).real * interference_splitting(z, pt2, mass)
         return np.asarray(total, dtype=np.float64)
 
     def _flux(self, z: FloatArray, pt2: FloatArray, mass: FloatArray, beam_energy: float) -> FloatArray:
@@ -373,3 +383,75 @@ def band(central: Bremsstrahlung, factor: float = 2.0) -> tuple[Bremsstrahlung, 
         replace(central, name=f"{central.name}, Λ = {low:g} GeV", off_shell=low),
         replace(central, name=f"{central.name}, Λ = {high:g} GeV", off_shell=high),
     )
+
+
+def virtuality(z: npt.ArrayLike, pt2: npt.ArrayLike, mass: npt.ArrayLike) -> FloatArray:
+    """Return H = pT² + z² m_p² + (1 − z) m² [GeV²].
+
+    Parameters
+    ----------
+    z, pt2, mass : array_like, broadcast against each other
+        Momentum fraction, squared transverse momentum [GeV²], mass of the dark photon [GeV].
+    """
+    z = np.asarray(z, dtype=np.float64)
+    return np.asarray(np.asarray(pt2) + z**2 * _MP2 + (1.0 - z) * np.square(mass), dtype=np.float64)
+
+
+def dirac_splitting(z: npt.ArrayLike, pt2: npt.ArrayLike, mass: npt.ArrayLike) -> FloatArray:
+    """Return w₁₁, the part ∝ |F1|² with the longitudinal polarisation e_L − q/m.
+
+    Notes
+    -----
+    Quasi-real approximation, second version: arXiv:2409.09123. At m → 0 it is the photon splitting function
+    (α/2π) [(1 + (1−z)²)/(zH) − 2z(1−z) m_p²/H²].
+    """
+    z, m2 = np.asarray(z, dtype=np.float64), np.square(mass)
+    h = virtuality(z, pt2, mass)
+    return np.asarray(
+        ALPHA / (2 * np.pi * h) * ((1 + (1 - z) ** 2) / z - z * (1 - z) * (2 * _MP2 + m2) / h),
+        dtype=np.float64,
+    )
+
+
+def pauli_splitting(z: npt.ArrayLike, pt2: npt.ArrayLike, mass: npt.ArrayLike) -> FloatArray:
+    """Return w₂₂, the part ∝ |F2|² of the anomalous moment; arXiv:2409.09123."""
+    z, m2 = np.asarray(z, dtype=np.float64), np.square(mass)
+    h = virtuality(z, pt2, mass)
+    extra = (1 - (1 - z) * (4 * _MP2 + m2) / h) * (1 / z - z / 4 * (4 * _MP2 - m2) / h)
+    return np.asarray(dirac_splitting(z, pt2, mass) + ALPHA / (4 * np.pi * _MP2) * extra, dtype=np.float64)
+
+
+def interference_splitting(z: npt.ArrayLike, pt2: npt.ArrayLike, mass: npt.ArrayLike) -> FloatArray:
+    """Return w₁₂, the part ∝ Re(F1 F2*); arXiv:2409.09123."""
+    z, m2 = np.asarray(z, dtype=np.float64), np.square(mass)
+    h = virtuality(z, pt2, mass)
+    return np.asarray(ALPHA / (2 * np.pi * h) * (2 * z - 3 * z * (1 - z) * m2 / h), dtype=np.float64)
+
+
+def polarisation_sum_splitting(z: npt.ArrayLike, pt2: npt.ArrayLike, mass: npt.ArrayLike) -> FloatArray:
+    """Return the plain sum over polarisations, ∝ |F1|².
+
+    Notes
+    -----
+    Quasi-real approximation, first version: arXiv:2108.05900. It grows as 1/m² at small mass, because the
+    current of the off-shell proton is not conserved.
+    """
+    z, m2 = np.asarray(z, dtype=np.float64), np.square(mass)
+    h = virtuality(z, pt2, mass)
+    bracket = z - z * (1 - z) * (2 * _MP2 + m2) / h + h / (2 * z * m2)
+    return np.asarray(ALPHA / (2 * np.pi * h) * bracket, dtype=np.float64)
+
+
+def fww_splitting(z: npt.ArrayLike, pt2: npt.ArrayLike, mass: npt.ArrayLike) -> FloatArray:
+    """Return the splitting function of Blümlein and Brunner (Fermi-Weizsäcker-Williams).
+
+    Notes
+    -----
+    arXiv:1311.3870, Eq. 5; the third term holds (1 + (1−z)²).
+    """
+    z, m2 = np.asarray(z, dtype=np.float64), np.square(mass)
+    h = virtuality(z, pt2, mass)
+    both = 1 + (1 - z) ** 2
+    bracket = both / z - 2 * z * (1 - z) * ((2 * _MP2 + m2) / h - 2 * z**2 * _MP2**2 / h**2)
+    bracket = bracket + 2 * z * (1 - z) * m2 * (both * _MP2 + (1 - z) * m2) / h**2
+    return np.asarray(ALPHA / (2 * np.pi * h) * bracket, dtype=np.float64)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -14,12 +14,75 @@ from gammastar.core.documents import from_toml, name_of, sources_of
 from gammastar.core.errors import InputFileError, PhysicsError, PortabilityError, SteeringError
 from gammastar.core.records import Exposure
 from gammastar.physics.geometry import Volume
-from gammastar.physics.stand import STRICT, Stand, Target, check
 
-__all__ = ["Cuts", "Detector", "Magnet", "Plane", "Target", "load_detector", "target_factor"]
+__all__ = [
+    "STRICT",
+    "Cuts",
+    "Detector",
+    "Magnet",
+    "Plane",
+    "Stand",
+    "Target",
+    "check",
+    "load_detector",
+    "target_factor",
+]
 
 FLAGS = frozenset({"volume.spherical"})  # keys that are true or false
 Scaling: TypeAlias = Literal["per_interaction", "power"]
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=True)
+
+
+def check(condition: bool, message: str) -> None:
+    """Refuse a number that no detector has."""
+    if not condition:
+        raise PhysicsError(message)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where the beam interacts.
+
+    Attributes
+    ----------
+    a, z : float
+        Mass and atomic number.
+    thickness : float
+        In nuclear interaction lengths; inf for a dump that stops every proton.
+    position : tuple of float
+        Centre of production in the frame of the planes [m]; the only place that holds it.
+    """
+
+    a: float
+    z: float
+    thickness: float
+    position: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    def __post_init__(self) -> None:
+        for name in ("a", "z", "thickness"):
+            check(getattr(self, name) > 0, f"target.{name} = {getattr(self, name)!r} must be positive")
+
+    @property
+    def interaction_probability(self) -> float:
+        """Probability that a proton interacts, 1 − exp(−thickness)."""
+        return -math.expm1(-self.thickness)
+
+
+class Stand(Protocol):
+    """A detector with its beam and target, of whatever kind."""
+
+    @property
+    def name(self) -> str:
+        """Name for messages."""
+
+    @property
+    def beam_energy(self) -> float:
+        """Energy of the beam [GeV]."""
+
+    @property
+    def target(self) -> Target:
+        """Where the beam interacts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,23 +1,31 @@
-"""Squared electromagnetic transition form factors |F(q²)|², normalised to one at q² = 0."""
+"""Electromagnetic form factors: transitions of mesons, |F(q²)|², and the time-like F1, F2 of the proton."""
 
 from __future__ import annotations
 
+import csv
 import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.constants import M_PI0
-from gammastar.core.errors import PhysicsError
+from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.core.records import FloatArray
 
 __all__ = [
     "ETA_INVERSE_LAMBDA2",
     "ETA_INVERSE_LAMBDA2_ERROR",
+    "FORM_FACTORS",
     "OMEGA_INVERSE_LAMBDA2",
     "OMEGA_INVERSE_LAMBDA2_ERROR",
+    "PoleFormFactor",
+    "TabulatedFormFactor",
     "eta2",
     "eta_prime2",
+    "form_factor",
     "omega2",
     "pi0_2",
     "pointlike",
@@ -30,6 +38,7 @@ OMEGA_INVERSE_LAMBDA2_ERROR = math.hypot(0.026, 0.037)  # statistical and system
 ETA_PRIME_POLE = 0.764  # GeV; vector-dominance fit to the data compiled by Landsberg (1985)
 ETA_PRIME_WIDTH = 0.102  # GeV; same fit
 PI0_SLOPE = 0.0332  # ± 0.0029, in units of 1/m²(π⁰); PDG 2026, S009A
+ComplexArray: TypeAlias = npt.NDArray[np.complex128]
 
 
 def _pole2(q2: npt.ArrayLike, inverse_lambda2: float) -> FloatArray:
@@ -98,3 +107,170 @@ def pi0_2(q2: npt.ArrayLike) -> FloatArray:
     """Return |F_π⁰(q²)|² = (1 + a q²/m²)² with the slope a = 0.0332 (PDG); q² in GeV²."""
     q2 = np.asarray(q2, dtype=np.float64)
     return np.asarray((1.0 + PI0_SLOPE * q2 / M_PI0**2) ** 2, dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class PoleFormFactor:
+    """F1 as a coherent sum of vector mesons, Σ f M²/(M² − q² − iMΓ); no Pauli part.
+
+    Attributes
+    ----------
+    name : str
+    couplings, masses, widths : tuple of float
+        One entry per meson; masses and widths [GeV]. Without entries F1 = 1: a point-like proton.
+    """
+
+    name: str
+    couplings: tuple[float, ...] = ()
+    masses: tuple[float, ...] = ()
+    widths: tuple[float, ...] = ()
+
+    def __call__(self, mass: npt.ArrayLike) -> tuple[ComplexArray, ComplexArray]:
+        """Return (F1, F2) at q² = mass² [GeV²], each of the shape of `mass`."""
+        q2 = np.square(np.asarray(mass, dtype=np.float64))[..., None]
+        if not self.couplings:
+            return np.ones(q2.shape[:-1], dtype=np.complex128), np.zeros(q2.shape[:-1], dtype=np.complex128)
+        f, m, g = np.array(self.couplings), np.array(self.masses), np.array(self.widths)
+        terms = f * m**2 / (m**2 - q2 - 1j * m * g)
+        total = np.asarray(terms.sum(axis=-1), dtype=np.complex128)
+        return total, np.zeros_like(total)
+
+
+@dataclass(frozen=True, slots=True)
+class DipolePenalty:
+    """F1 = 1 below Q = Λ and (Λ/m)⁴ above: the squared form is (m²/Λ²)⁻⁴, no phase, no Pauli part."""
+
+    name: str
+    scale2: float = 0.71
+
+    def __call__(self, mass: npt.ArrayLike) -> tuple[ComplexArray, ComplexArray]:
+        """Return (F1, F2) at q² = mass² [GeV²]."""
+        q2 = np.square(np.asarray(mass, dtype=np.float64))
+        total = np.asarray(np.maximum(q2 / self.scale2, 1.0) ** -2, dtype=np.complex128)
+        return total, np.zeros_like(total)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TabulatedFormFactor:
+    """F1 and F2 interpolated linearly in a table, real and imaginary parts apart.
+
+    Attributes
+    ----------
+    name : str
+    mass : NDArray, shape (n,) [GeV]
+        Strictly increasing.
+    f1, f2 : NDArray of complex, shape (n,)
+    """
+
+    name: str
+    mass: FloatArray
+    f1: ComplexArray
+    f2: ComplexArray
+
+    def __post_init__(self) -> None:
+        if self.mass.ndim != 1 or not self.mass.shape == self.f1.shape == self.f2.shape:
+            msg = f"form factor {self.name!r}: mass, F1 and F2 must be equally long columns"
+            raise PhysicsError(msg)
+        if len(self.mass) < 2 or (np.diff(self.mass) <= 0).any():
+            msg = f"form factor {self.name!r}: masses must increase strictly, two or more of them"
+            raise PhysicsError(msg)
+
+    @classmethod
+    def read(cls, path: Path) -> TabulatedFormFactor:
+        """Read columns ``mass_GeV,re_f1,im_f1,re_f2,im_f2`` (lines that start with # are comments).
+
+        Without a heading the three columns mass, F1 and F2 are read, separated by blanks and complex numbers
+        written as ``(1.0+-0.2j)``: the public tables of the unitary and analytic model of arXiv:2409.09123.
+
+        Raises
+        ------
+        InputFileError
+            If the file is missing, has other columns or holds something that is not a number.
+        """
+        wanted = ["mass_GeV", "re_f1", "im_f1", "re_f2", "im_f2"]
+        try:
+            lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
+        except OSError as error:
+            msg = f"{path}: the table of form factors cannot be read ({error.strerror})"
+            raise InputFileError(msg) from error
+        if lines and lines[0].count("(") == 2:
+            return cls._complex_columns(path, lines)
+        rows = csv.DictReader(lines)
+        if rows.fieldnames is None or list(rows.fieldnames) != wanted:
+            msg = f"{path}: columns {rows.fieldnames} found, {','.join(wanted)!r} expected"
+            raise InputFileError(msg)
+        try:
+            table = np.array([[float(row[name]) for name in wanted] for row in rows])
+        except (TypeError, ValueError) as error:
+            msg = f"{path}: an entry of the table is not a number ({error})"
+            raise InputFileError(msg) from error
+        return cls(path.stem, table[:, 0], table[:, 1] + 1j * table[:, 2], table[:, 3] + 1j * table[:, 4])
+
+    @classmethod
+    def _complex_columns(cls, path: Path, lines: list[str]) -> TabulatedFormFactor:
+        try:
+            table = np.array([[complex(word.replace("+-", "-")) for word in line.split()] for line in lines])
+        except ValueError as error:
+            msg = f"{path}: three columns, mass and complex F1 and F2, expected ({error})"
+            raise InputFileError(msg) from error
+        if table.ndim != 2 or table.shape[1] != 3:
+            msg = f"{path}: three columns, mass and complex F1 and F2, expected; found shape {table.shape}"
+            raise InputFileError(msg)
+        return cls(path.stem, table[:, 0].real, table[:, 1], table[:, 2])
+
+    def __call__(self, mass: npt.ArrayLike) -> tuple[ComplexArray, ComplexArray]:
+        """Return (F1, F2); a mass outside the table is an error."""
+        values = np.asarray(mass, dtype=np.float64)
+        if ((values < self.mass[0]) | (values > self.mass[-1])).any():
+            msg = (
+                f"form factor {self.name!r} is tabulated from {self.mass[0]:g} to {self.mass[-1]:g} GeV; "
+                f"asked for {values.min():g} to {values.max():g} GeV"
+            )
+            raise PhysicsError(msg)
+        found = [
+            np.interp(values, self.mass, part)
+            for part in (self.f1.real, self.f1.imag, self.f2.real, self.f2.imag)
+        ]
+        return (
+            np.asarray(found[0] + 1j * found[1], dtype=np.complex128),
+            np.asarray(found[2] + 1j * found[3], dtype=np.complex128),
+        )
+
+
+FormFactor: TypeAlias = PoleFormFactor | DipolePenalty | TabulatedFormFactor
+
+# Isovector family, then isoscalar; A. Faessler et al., arXiv:0910.5589.
+_COUPLINGS = (0.616, 0.223, -0.339, 1.011, -0.881, 0.369)
+
+FORM_FACTORS: dict[str, FormFactor] = {
+    "pointlike": PoleFormFactor("pointlike"),
+    # With the meson masses and widths of the PDG, as arXiv:2108.05900 takes them.
+    "vmd": PoleFormFactor(
+        "vmd",
+        _COUPLINGS,
+        (0.77526, 1.465, 1.720, 0.78266, 1.410, 1.670),
+        (0.1474, 0.400, 0.250, 0.00868, 0.290, 0.315),
+    ),
+    # With one mass for the rho and the omega of each level, as P. deNiverville et al., arXiv:1609.01770.
+    "vmd-degenerate": PoleFormFactor(
+        "vmd-degenerate",
+        _COUPLINGS,
+        (0.77, 1.25, 1.45, 0.77, 1.25, 1.45),
+        (0.15, 0.3, 0.5, 0.0085, 0.3, 0.5),
+    ),
+    "dipole": DipolePenalty("dipole"),
+}
+
+
+def form_factor(name: str) -> FormFactor:
+    """Return a built-in form factor: "pointlike", "vmd", "vmd-degenerate" or "dipole".
+
+    Raises
+    ------
+    PhysicsError
+        If there is none of that name.
+    """
+    if name not in FORM_FACTORS:
+        msg = f"form factor {name!r} is not known; there are {', '.join(sorted(FORM_FACTORS))}"
+        raise PhysicsError(msg)
+    return FORM_FACTORS[name]

@@ -19,8 +19,8 @@ from gammastar.core.documents import from_toml
 from gammastar.core.errors import InputFileError, PhysicsError, SteeringError
 from gammastar.core.records import FloatArray
 from gammastar.physics import form_factors
-from gammastar.physics.kroll_wada import FormFactor2, dark_photon_rate, lepton_factor
 from gammastar.physics.line_shapes import breit_wigner, rho_mass_density
+from gammastar.physics.qed import FormFactor2, dark_photon_rate, lepton_factor
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from gammastar.core.constants import M_E
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
-from gammastar.physics.kroll_wada import FormFactor2, kappa, lepton_factor, pseudoscalar_dalitz, vector_dalitz
+from gammastar.physics.qed import FormFactor2, kappa, lepton_factor, pseudoscalar_dalitz
 
 __all__ = [
     "bin_factors",
@@ -21,7 +21,6 @@ __all__ = [
     "pair_factor",
     "pseudoscalar_branching",
     "vector_branching",
-    "vector_dalitz_branching",
 ]
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(64)
@@ -151,17 +150,6 @@ def from_dark_photons(
     return result
 
 
-def _dalitz(density: Callable[[FloatArray], FloatArray], low: float, high: float) -> float:
-    """Integrate a Dalitz spectrum over q², logarithmic and dense at threshold."""
-    if low >= high:
-        return 0.0
-    x, w = np.polynomial.legendre.leggauss(400)
-    u = 0.5 * (x + 1)
-    span = np.log(high / low)
-    q2 = low * np.exp(span * u**2)
-    return float(np.sum(0.5 * w * 2 * u * span * q2 * density(q2)))
-
-
 def pseudoscalar_branching(
     m_chi: float, parent_mass: float, branching_gg: float, form_factor2: FormFactor2
 ) -> float:
@@ -181,20 +169,15 @@ def pseudoscalar_branching(
     The Kroll-Wada spectrum with m_l → m_χ; "I⁽³⁾" of arXiv:1806.03310 and 1812.03998, which count particles
     where this counts pairs.
     """
-    return branching_gg * _dalitz(
-        lambda q2: pseudoscalar_dalitz(q2, parent_mass, m_chi, form_factor2), 4 * m_chi**2, parent_mass**2
-    )
-
-
-def vector_dalitz_branching(
-    m_chi: float, parent_mass: float, daughter_mass: float, branching_gamma: float, form_factor2: FormFactor2
-) -> float:
-    """Return BR(V → Pχχ̄)/Q² from BR(V → Pγ)."""
-    return branching_gamma * _dalitz(
-        lambda q2: vector_dalitz(q2, parent_mass, daughter_mass, m_chi, form_factor2),
-        4 * m_chi**2,
-        (parent_mass - daughter_mass) ** 2,
-    )
+    low, high = 4 * m_chi**2, parent_mass**2
+    if low >= high:
+        return 0.0
+    x, w = np.polynomial.legendre.leggauss(400)
+    u = 0.5 * (x + 1)
+    span = np.log(high / low)
+    q2 = low * np.exp(span * u**2)  # dense at threshold
+    density = pseudoscalar_dalitz(q2, parent_mass, m_chi, form_factor2)
+    return branching_gg * float(np.sum(0.5 * w * 2 * u * span * q2 * density))
 
 
 def vector_branching(m_chi: npt.ArrayLike, parent_mass: float, branching_ee: float) -> FloatArray:

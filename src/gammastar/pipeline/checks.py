@@ -28,7 +28,7 @@ from gammastar.store.filesets import is_fileset, split_name
 from gammastar.store.remote import Remote
 
 if TYPE_CHECKING:
-    from gammastar.physics.stand import Stand
+    from gammastar.physics.detector import Stand
     from gammastar.read import Schema
 
 __all__ = ["Findings", "check_steering", "examine_file", "listing"]

@@ -10,7 +10,7 @@ from scipy.special import eval_legendre, ndtr, ndtri
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
-from gammastar.physics.kroll_wada import dark_photon_rate, kappa
+from gammastar.physics.qed import dark_photon_rate, kappa
 
 __all__ = ["BumpHunt", "bump_hunt", "per_observed_pair", "signal_over_background", "signal_per_coupling"]
 

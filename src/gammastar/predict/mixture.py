@@ -13,7 +13,7 @@ import vector
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray, Sample
 from gammastar.physics.mesons import Decay
-from gammastar.physics.vector_models import Charges, Process
+from gammastar.physics.vectors import Charges, Process
 from gammastar.predict.channel import Channel, check_exclusive
 from gammastar.predict.channels.theory import Bremsstrahlung, MesonChannel
 

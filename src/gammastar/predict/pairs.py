@@ -11,11 +11,10 @@ import vector
 from gammastar.core import constants
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray, Sample
-from gammastar.physics.decays import daughter, daughter_about
-from gammastar.physics.kroll_wada import kappa
+from gammastar.physics.kinematics import daughter, daughter_about
 from gammastar.physics.millicharge import from_dark_photons, vector_branching
-from gammastar.physics.polarisation import TRANSVERSE, UNPOLARISED, cosine, lambda_theta
-from gammastar.physics.spin_density import SpinDensities
+from gammastar.physics.polarisation import TRANSVERSE, UNPOLARISED, SpinDensities, cosine, lambda_theta
+from gammastar.physics.qed import kappa
 from gammastar.predict.channel import Channel
 from gammastar.predict.channels.theory import MesonChannel
 from gammastar.predict.millicharge import VirtualPhotons

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from gammastar.core.errors import SteeringError
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import BoolArray, FloatArray
-from gammastar.physics.spin_density import azimuth
+from gammastar.physics.polarisation import azimuth
 from gammastar.select.cutflow import Cutflow, Step, warned
 from gammastar.select.cuts import Cuts, GhostVeto, pair_quantity
 from gammastar.select.kernel import combine
@@ -37,7 +37,7 @@ def pairs(events: ak.Array, cuts: Cuts | None = None) -> tuple[Pairs, Cutflow]:
     -------
     pairs : Pairs
         Columns: ``angle`` [rad]; ``cos_theta``, see `helicity_cosine`; ``phi_star`` [rad] of the first lepton
-        about the same axis, from the production plane (`gammastar.physics.spin_density.azimuth`); ``x_1`` and
+        about the same axis, from the production plane (`gammastar.physics.polarisation.azimuth`); ``x_1`` and
         ``x_2`` for each lepton column ``x`` (1 is the positive lepton of an opposite-sign pair); the event
         columns.
     cutflow : Cutflow

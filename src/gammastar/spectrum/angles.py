@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray, Spectrum
-from gammastar.physics.spin_density import SpinDensities, harmonics, mass_factor
+from gammastar.physics.polarisation import SpinDensities, harmonics, mass_factor
 
 __all__ = ["DecayAngles", "fit_spin_densities", "prior_weights"]
 
@@ -31,7 +31,7 @@ class DecayAngles:
     kinematics : NDArray, shape (n, 3) [GeV]
         Mass, transverse momentum, energy.
     cos_theta, phi : NDArray, shape (n,)
-        See `gammastar.physics.spin_density`. Which lepton is the first does not matter.
+        See `gammastar.physics.polarisation`. Which lepton is the first does not matter.
     weight : NDArray, shape (n,)
         Signed: pairs of other origin are taken away by weights below zero.
     event : NDArray of int64, shape (n,)

@@ -12,7 +12,7 @@ from gammastar.core.axes import MASS
 from gammastar.core.errors import UserError
 from gammastar.core.records import FloatArray, Response, Spectrum
 from gammastar.core.stats import filled
-from gammastar.physics.mass_components import Component, cocktail_components
+from gammastar.physics.line_shapes import Component, cocktail_components
 from gammastar.unfold.choose import asimov
 from gammastar.unfold.iterative import check_axes
 

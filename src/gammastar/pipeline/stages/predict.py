@@ -24,11 +24,10 @@ from gammastar.core.rng import stream
 from gammastar.core.sampler import Sampler
 from gammastar.core.whole import atomic
 from gammastar.physics import bremsstrahlung
-from gammastar.physics.hadronic_split import SPLIT_MAX
-from gammastar.physics.kroll_wada import kappa
 from gammastar.physics.mesons import MesonTable
-from gammastar.physics.spin_density import SpinDensities
-from gammastar.physics.vector_models import CHARGES
+from gammastar.physics.polarisation import SpinDensities
+from gammastar.physics.qed import kappa
+from gammastar.physics.vectors import CHARGES, SPLIT_MAX
 from gammastar.physics.widths import RTable
 from gammastar.pipeline.cache import Arrays
 from gammastar.pipeline.context import Context, axes_of, shipped

@@ -13,7 +13,7 @@ from gammastar.core import constants
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray, Sample
 from gammastar.physics import bremsstrahlung
-from gammastar.physics.decays import daughter
+from gammastar.physics.kinematics import daughter
 from gammastar.physics.mesons import Decay, MesonTable, dark_photon_branching
 from gammastar.predict.channel import Channel
 

@@ -14,7 +14,7 @@ from gammastar.core.constants import M_MU
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray, Sample
 from gammastar.core.sampler import Sampler
-from gammastar.physics.kroll_wada import dark_photon_rate, kappa
+from gammastar.physics.qed import dark_photon_rate, kappa
 from gammastar.predict.channel import Channel
 from gammastar.predict.processes import held
 

@@ -9,8 +9,7 @@ from scipy import stats
 from gammastar.core.constants import M_E, M_MU, M_PI0, branching, mass
 from gammastar.core.errors import PhysicsError
 from gammastar.physics import form_factors
-from gammastar.physics.decays import lepton_cosine
-from gammastar.physics.kroll_wada import pseudoscalar_dalitz
+from gammastar.physics.kinematics import lepton_cosine
 from gammastar.physics.millicharge import (
     bin_factors,
     from_dark_photons,
@@ -19,6 +18,7 @@ from gammastar.physics.millicharge import (
     vector_branching,
 )
 from gammastar.physics.polarisation import cosine, lambda_theta, longitudinal_fraction
+from gammastar.physics.qed import pseudoscalar_dalitz
 
 EDGES = np.linspace(0.2, 1.1, 19)  # the first bin straddles 2 m_mu
 ETA = mass(221)

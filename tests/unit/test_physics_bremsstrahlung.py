@@ -12,9 +12,9 @@ from scipy.integrate import dblquad
 from gammastar import predict
 from gammastar.core.constants import ALPHA, M_PROTON
 from gammastar.core.errors import InputFileError, PhysicsError
-from gammastar.physics import splitting
+from gammastar.physics import bremsstrahlung
 from gammastar.physics.bremsstrahlung import PRESETS, band, cross_section_nsd, cross_section_total, preset
-from gammastar.physics.proton_form_factor import FORM_FACTORS, TabulatedFormFactor, form_factor
+from gammastar.physics.form_factors import FORM_FACTORS, TabulatedFormFactor, form_factor
 
 BEAM = 400.0
 MASSES = np.array([0.1, 0.3, 0.5, 0.7, 0.782, 0.9, 1.1])
@@ -69,15 +69,15 @@ def test_rate_agrees_with_adaptive_quadrature() -> None:
 
 def test_fww_in_closed_form_over_pt() -> None:
     z, m, top = 0.4, 0.3, 1.0
-    a, mp2, m2 = splitting.virtuality(z, 0.0, m), M_PROTON**2, m**2
+    a, mp2, m2 = bremsstrahlung.virtuality(z, 0.0, m), M_PROTON**2, m**2
     both = 1 + (1 - z) ** 2
     closed = both / z * np.log1p(top / a) - 2 * z * (1 - z) * (2 * mp2 + m2) * top / (a * (top + a))
     last = 2 * z**2 * mp2**2 + both * mp2 * m2 + (1 - z) * m2**2
     closed += 2 * z * (1 - z) * last * top * (top + 2 * a) / (2 * a**2 * (top + a) ** 2)
     grid = np.linspace(0, top, 20_001)
-    ours = np.trapezoid(splitting.fww(z, grid, m), grid) * 2 * np.pi / ALPHA
+    ours = np.trapezoid(bremsstrahlung.fww_splitting(z, grid, m), grid) * 2 * np.pi / ALPHA
     assert ours == pytest.approx(closed, rel=1e-6)
-    assert splitting.fww(0.5, 0.09, 0.3) == pytest.approx(6.01654e-3, rel=1e-5)
+    assert bremsstrahlung.fww_splitting(0.5, 0.09, 0.3) == pytest.approx(6.01654e-3, rel=1e-5)
 
 
 def test_cross_sections_at_400_gev() -> None:
@@ -124,7 +124,7 @@ def test_other_definitions_of_s_prime_and_proton_mass_would_be_seen() -> None:
 
     good = integrate(preset("na62").differential(z, pt2, m, BEAM))
     bad = integrate(
-        splitting.fww(z, pt2, m)
+        bremsstrahlung.fww_splitting(z, pt2, m)
         * cross_section_total((m + BEAM) ** 2 * (1 - z))
         / cross_section_total(2 * M_PROTON * BEAM)
     )
@@ -133,7 +133,7 @@ def test_other_definitions_of_s_prime_and_proton_mass_would_be_seen() -> None:
     both = 1 + (1 - z) ** 2
     wrong = both / z - 2 * z * (1 - z) * (3 * m**2 / h - 2 * z**2 * m**4 / h**2)
     wrong = (wrong + 2 * z * (1 - z) * (both + 1 - z) * m**4 / h**2) / h
-    right = splitting.fww(z, pt2, m) * 2 * np.pi / ALPHA
+    right = bremsstrahlung.fww_splitting(z, pt2, m) * 2 * np.pi / ALPHA
     assert integrate(wrong) / integrate(right) == pytest.approx(1.45, rel=0.02)
 
 
@@ -179,8 +179,12 @@ def test_pauli_term_of_a_table(tmp_path) -> None:
     kernel = replace(preset("qra_v2"), form_factor=table)
     z, pt2, m = 0.4, 0.2, 0.5
     plain = replace(preset("qra_v2"), form_factor=POINTLIKE).differential(z, pt2, m, BEAM)
-    shape = splitting.dirac(z, pt2, m)
-    full = shape + 1.793**2 * splitting.pauli(z, pt2, m) + 1.793 * splitting.interference(z, pt2, m)
+    shape = bremsstrahlung.dirac_splitting(z, pt2, m)
+    full = (
+        shape
+        + 1.793**2 * bremsstrahlung.pauli_splitting(z, pt2, m)
+        + 1.793 * bremsstrahlung.interference_splitting(z, pt2, m)
+    )
     assert kernel.differential(z, pt2, m, BEAM) == pytest.approx(float(plain * full / shape), rel=1e-12)
     with pytest.raises(PhysicsError, match="tabulated from"):
         kernel.rate(2.5, BEAM)

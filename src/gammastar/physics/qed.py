@@ -1,4 +1,4 @@
-"""Virtual photons to lepton pairs: the Kroll-Wada spectrum and the photon to dark-photon dictionary."""
+"""Virtual photons to lepton pairs: the Kroll-Wada spectrum, their dark photons, radiation of the leptons."""
 
 from __future__ import annotations
 
@@ -12,14 +12,7 @@ from gammastar.core.constants import ALPHA
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 
-__all__ = [
-    "dark_photon_rate",
-    "kappa",
-    "lepton_factor",
-    "pseudoscalar_dalitz",
-    "radiated",
-    "vector_dalitz",
-]
+__all__ = ["dark_photon_rate", "kappa", "lepton_factor", "pseudoscalar_dalitz", "radiated", "vector_dalitz"]
 
 FormFactor2: TypeAlias = Callable[[FloatArray], FloatArray]
 

@@ -11,11 +11,17 @@ from gammastar.core import constants
 from gammastar.core.constants import ALPHA, M_MU, M_PI_CHARGED
 from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError
-from gammastar.physics import hadronic_split
+from gammastar.physics import vectors
 from gammastar.physics.bremsstrahlung import preset
 from gammastar.physics.detector import load_detector
-from gammastar.physics.hadronic_split import meson_parts, meson_ratio
-from gammastar.physics.vector_models import CHARGES, E_CHARGE, Charges, kinetic_mixing_loop
+from gammastar.physics.vectors import (
+    CHARGES,
+    E_CHARGE,
+    Charges,
+    kinetic_mixing_loop,
+    meson_parts,
+    meson_ratio,
+)
 from gammastar.physics.widths import RTable
 from gammastar.predict.channels import Bremsstrahlung
 from gammastar.predict.models import DarkPhoton, VectorModel, rate_ratio, recoupled
@@ -81,9 +87,9 @@ def test_vector_mesons_have_the_heights_and_areas_of_their_breit_wigners() -> No
 def test_three_pions_follow_their_threshold_and_phase_space() -> None:
     """Near 3 m_π the P-wave widths of pairs make Γ ∝ (m − 3 m_π)⁴; nothing below."""
     low = 3 * M_PI_CHARGED
-    widths = [hadronic_split._three_pions(low + x) for x in (0.002, 0.004)]
+    widths = [vectors._three_pions(low + x) for x in (0.002, 0.004)]
     assert widths[1] / widths[0] == pytest.approx(2**4, rel=0.05)
-    assert hadronic_split._three_pions(low) == 0.0
+    assert vectors._three_pions(low) == 0.0
     parts = meson_parts([0.3, 0.78], [0.02, 14.0])
     assert parts["rho"] + parts["omega"] + parts["phi"] == pytest.approx([0.02, 14.0])
     assert 0 < parts["omega"][0] < 1e-3 * parts["rho"][0]

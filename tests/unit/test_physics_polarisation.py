@@ -8,12 +8,15 @@ from gammastar.core.constants import M_E, M_MU
 from gammastar.core.errors import PhysicsError
 from gammastar.mock.card import Polarisation
 from gammastar.mock.cocktail import polarised_decay
-from gammastar.physics.decays import daughter, lorentz
-from gammastar.physics.polarisation import NO_SPIN, SpinState, axis_cosine, lambda_theta
-from gammastar.physics.spin_density import (
+from gammastar.physics.kinematics import daughter, lorentz
+from gammastar.physics.polarisation import (
+    NO_SPIN,
     SpinDensities,
+    SpinState,
+    axis_cosine,
     azimuth,
     harmonics,
+    lambda_theta,
     lambdas_of,
     mass_factor,
     moments_of,
