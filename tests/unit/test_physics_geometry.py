@@ -113,7 +113,7 @@ def test_two_pieces_are_refused_with_advice() -> None:
 @pytest.mark.parametrize(
     ("data", "match"),
     [
-        ({"kind": "sphere"}, "volume.*'cone', 'frustum', 'cylinder'"),
+        ({"kind": "sphere"}, "'cone', 'frustum', 'cylinder'"),
         (
             {"kind": "cylinder", "radius": 1.0, "z0": 1.0, "z1": 2.0, "lenght": 1.0},
             r"cylinder\.lenght",
