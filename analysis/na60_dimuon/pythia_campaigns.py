@@ -146,7 +146,7 @@ def campaign(shared: Common, name: str, seed: int) -> dict[str, Any]:
     from gammastar.core.rng import stream
     from gammastar.mock.cocktail import mass_spectrum
     from gammastar.mock.engines import normalised
-    from gammastar.physics.kroll_wada import dark_photon_rate
+    from gammastar.physics.qed import dark_photon_rate
     from gammastar.pipeline.cache import load_arrays
     from gammastar.pipeline.run_order import run
     from gammastar.pipeline.stages.error_budget import rate_error, rate_sources

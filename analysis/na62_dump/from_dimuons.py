@@ -15,7 +15,8 @@ from gammastar.core.data import data_path
 from gammastar.core.records import BoolArray, FloatArray, Reach, Sample
 from gammastar.core.rng import stream
 from gammastar.physics.detector import Detector, load_detector
-from gammastar.physics.kroll_wada import dark_photon_rate
+from gammastar.physics.kinematics import daughter
+from gammastar.physics.qed import dark_photon_rate
 from gammastar.pipeline.stages.predict import photons_of, scan_masses
 from gammastar.store.records import read_spectrum
 

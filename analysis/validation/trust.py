@@ -109,7 +109,7 @@ def rate_of_the_main_job() -> Iterator[dict]:
     from gammastar.core.constants import M_MU
     from gammastar.core.data import data_path
     from gammastar.mock.cocktail import mass_spectrum
-    from gammastar.physics.kroll_wada import dark_photon_rate
+    from gammastar.physics.qed import dark_photon_rate
     from gammastar.pipeline.cache import load_arrays
     from gammastar.pipeline.stages.error_budget import rate_error
 

@@ -20,6 +20,7 @@ from gammastar.mock.cocktail import mass_spectrum
 from gammastar.physics import form_factors
 from gammastar.physics.mesons import MesonTable, dark_photon_branching
 from gammastar.physics.millicharge import bin_factors
+from gammastar.physics.qed import dark_photon_rate, lepton_factor, pseudoscalar_dalitz, vector_dalitz
 from gammastar.pipeline.stages.predict import mass_dependence, photons_of, scan_masses
 from gammastar.spectrum import fit_mass_shape
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gammastar.config import Predict
-from gammastar.physics.vector_models import E_CHARGE
+from gammastar.physics.vectors import E_CHARGE
 from gammastar.pipeline.stages.report_dark import edges_of, recast_limits
 from gammastar.report import existing_limits
 

@@ -582,7 +582,7 @@ def _tables(look: Look, section: config.Predict) -> Findings:
 
 def _model(look: Look, section: config.Predict) -> Findings:
     """Make the model; one of a user must keep the contract of its kind."""
-    from gammastar.physics.vector_models import CHARGES
+    from gammastar.physics.vectors import CHARGES
     from gammastar.pipeline.stages.predict import make_model
 
     name = section.model

@@ -18,7 +18,7 @@ from gammastar.core.errors import InputFileError, SteeringError, UserError
 from gammastar.core.records import Spectrum
 from gammastar.core.whole import atomic
 from gammastar.physics.detector import Detector, load_detector
-from gammastar.physics.spin_density import SpinDensities
+from gammastar.physics.polarisation import SpinDensities
 from gammastar.pipeline.cache import open_book, told_loss
 from gammastar.pipeline.context import Context, Tell, detector_files, shipped
 from gammastar.pipeline.products import Products

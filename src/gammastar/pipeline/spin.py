@@ -16,7 +16,7 @@ from gammastar.core.errors import PhysicsError, SteeringError
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import FloatArray, Spectrum
 from gammastar.core.whole import atomic
-from gammastar.physics.spin_density import COEFFICIENTS, SpinDensities, physical
+from gammastar.physics.polarisation import COEFFICIENTS, SpinDensities, physical
 from gammastar.pipeline.cache import Arrays
 from gammastar.pipeline.context import Context
 from gammastar.pipeline.products import needed

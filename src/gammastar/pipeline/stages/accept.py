@@ -16,10 +16,16 @@ from gammastar.config import Accept
 from gammastar.core.errors import SteeringError
 from gammastar.core.records import BoolArray, FloatArray, Sample
 from gammastar.core.rng import stream
-from gammastar.physics.detector import Detector, load_detector
-from gammastar.physics.polarisation import FRAMES, TRANSVERSE, UNPOLARISED, Spin, SpinState, lambda_theta
-from gammastar.physics.spin_density import SpinDensities
-from gammastar.physics.stand import Stand
+from gammastar.physics.detector import Detector, Stand, load_detector
+from gammastar.physics.polarisation import (
+    FRAMES,
+    TRANSVERSE,
+    UNPOLARISED,
+    Spin,
+    SpinDensities,
+    SpinState,
+    lambda_theta,
+)
 from gammastar.pipeline.cache import Arrays
 from gammastar.pipeline.context import Context, detector_files
 from gammastar.pipeline.spin import ends_of, spin_text

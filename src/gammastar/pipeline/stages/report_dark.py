@@ -14,7 +14,7 @@ from gammastar.config import Predict
 from gammastar.core.records import FloatArray, Limit, Reach
 from gammastar.core.resolve import UserCode
 from gammastar.infer.impacts import Ranking
-from gammastar.physics.hadronic_split import SPLIT_MAX
+from gammastar.physics.vectors import SPLIT_MAX
 from gammastar.pipeline.cache import Arrays
 from gammastar.pipeline.context import Context
 from gammastar.pipeline.products import Products

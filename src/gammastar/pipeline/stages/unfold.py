@@ -19,7 +19,7 @@ from gammastar.core.records import FloatArray, Response, Spectrum
 from gammastar.core.rng import stream
 from gammastar.core.sources import EFFICIENCY, POLARISATION, PRIOR, RADIATION
 from gammastar.core.stats import filled
-from gammastar.physics.kroll_wada import radiated as radiated_shares
+from gammastar.physics.qed import radiated as radiated_shares
 from gammastar.pipeline.cache import Arrays
 from gammastar.pipeline.context import Context, axes_of, pack_spectrum, unpack_spectrum
 from gammastar.pipeline.stages.stored import Truth, View
