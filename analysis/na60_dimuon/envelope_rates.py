@@ -20,11 +20,12 @@ from gammastar.predict.channels import (
 )
 from gammastar.predict.millicharge import chi_rate
 from gammastar.predict.pairs import resonance_rate
-from gammastar.report.theory_figures import (
+from gammastar.report.figures.theory import (
     Band,
     Points,
     band_figure,
 )
+from gammastar.report.style import header
 
 
 def _relative(label: str, x: FloatArray, y: FloatArray, sigma: float, colour: int) -> Band:
@@ -62,7 +63,7 @@ def envelope(run: Inputs, table: MesonTable, output: Path, mock: bool) -> dict:
         y_range=(1e-5, 1e4),
         mock=mock,
     )
-    report.header(figure, "400 GeV protons")
+    header(figure, "400 GeV protons")
     masses = [0.3, 0.5, 0.77, 1.02]
     spread = np.interp(masses, column["mass_GeV"], column["upper"] / column["lower"])
     style = {"va": "center", "fontsize": 11, "color": "0.25", "zorder": 8}
@@ -103,7 +104,7 @@ def dark_photons(run: Inputs, table: MesonTable, output: Path, mock: bool) -> di
         y_range=(1e-7, 30.0),
         mock=mock,
     )
-    report.header(figure, f"400 GeV p, A = {run.exposure.target_a:.0f}, {run.exposure.thickness:g} λ")
+    header(figure, f"400 GeV p, A = {run.exposure.target_a:.0f}, {run.exposure.thickness:g} λ")
     report.save_figure(figure, output / "fig2_dark_photons")
     return {"mass": run.mass.tolist(), "rate": run.rate.value.tolist(), "sigma": sigma(run).tolist()}
 
@@ -144,7 +145,7 @@ def millicharge(run: Inputs, table: MesonTable, output: Path, mock: bool) -> dic
         y_range=(1e-11, 1e-2),
         mock=mock,
     )
-    report.header(figure, f"pairs; 400 GeV p, A = {run.exposure.target_a:.0f}, {run.exposure.thickness:g} λ")
+    header(figure, f"pairs; 400 GeV p, A = {run.exposure.target_a:.0f}, {run.exposure.thickness:g} λ")
     report.save_figure(figure, output / "fig3_millicharged_pairs")
     at = [0.01, 0.1, 0.3, 0.5]
     return {"pairs per POT and Q2": {str(m): float(np.interp(m, chi, value)) for m in at}}

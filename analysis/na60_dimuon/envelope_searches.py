@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import uproot
 from envelope_run import RESOLUTION, Inputs, brem, inside, light_mesons, momenta, seen
+from kinematics_figures import phase_space_figure
 
 from gammastar import accept, infer, report
 from gammastar.core.constants import M_MU, M_PI0
@@ -23,10 +24,7 @@ from gammastar.predict.in_situ import bump_hunt, signal_per_coupling
 from gammastar.predict.mechanism import pairs_to_exclude, template
 from gammastar.predict.millicharge import conditional
 from gammastar.predict.pairs import chi_from_channel, chi_pairs
-from gammastar.report.theory_figures import (
-    phase_space_figure,
-    reach_lines_figure,
-)
+from gammastar.report.figures.theory import reach_lines_figure
 
 
 def phase_space(run: Inputs, table: MesonTable, output: Path, mock: bool) -> dict:

@@ -48,7 +48,7 @@ class Study:
 
     def save(self, figure, name: str) -> None:
         """Write a figure and say where."""
-        from gammastar.report.saving import save_figure
+        from gammastar.report.style import save_figure
 
         png, _ = save_figure(figure, self.folder / "figures" / name)
         print(png, flush=True)
@@ -110,7 +110,7 @@ class Study:
         import numpy as np
 
         from gammastar.flow import kl_scan
-        from gammastar.report.check_figures import kl_figure
+        from gammastar.report.figures.kinematics import kl_figure
 
         masses = np.arange(0.25, 1.1, 0.05)
         window = {"masses": masses, "half_width": 0.025, "max_points": 1000}
@@ -162,7 +162,7 @@ class Study:
 
     def kinematics(self) -> None:
         """Fig. 5; the flow at the masses of the pairs: the window at 1 GeV holds mostly the φ at its edge."""
-        from gammastar.report.flow_figures import flow_vs_data
+        from gammastar.report.figures.kinematics import flow_vs_data
 
         masses, names = [self.window_masses(m) for m in MASSES], ("with background", "subtracted", "signal")
         drawn = {f"flow, {name}": [self.drawn(name, m) for m in masses] for name in names}
@@ -181,9 +181,9 @@ class Study:
     def contours(self) -> None:
         """Fig. 6: the flow with and without subtraction, truth, and proton bremsstrahlung."""
         import numpy as np
+        from kinematics_figures import flow_contours
 
         from gammastar.physics.bremsstrahlung import preset
-        from gammastar.report.flow_contours import flow_contours
 
         mass = 0.7
         truth = self.true_in_domain(mass, 2_000_000, self.stream("contour"))
@@ -211,7 +211,7 @@ class Study:
 
     def losses(self) -> None:
         """Fig. 7; the bands cover the courses of all members."""
-        from gammastar.report.check_figures import training_figure
+        from gammastar.report.figures.kinematics import training_figure
 
         every = [member.report for member in self.flows["subtracted"].members]
         found = every[0]
@@ -227,10 +227,10 @@ class Study:
     def sizes(self) -> None:
         """Fig. 8."""
         import numpy as np
+        from kinematics_figures import kl_size_figure
 
         from gammastar.flow import fit_ensemble, kl_divergence, kl_scan
         from gammastar.flow.samples import Table
-        from gammastar.report.check_figures import kl_size_figure
 
         pairs, _ = self.mock.pairs(self.n, self.stream("sizes"))
         other, _ = self.mock.pairs(400_000, self.stream("sizes", "test"))
@@ -266,9 +266,9 @@ class Study:
         Bands of Fig. 9: the members and the pairs within 30 MeV, whose noise all members share.
         """
         import numpy as np
+        from kinematics_figures import acceptance_curves, difference_map
 
         from gammastar.flow import NearPairs
-        from gammastar.report.lifetime_figures import acceptance_curves, difference_map
 
         grid = np.round(np.arange(0.25, 1.16, 0.05), 3)
         normal = self.stream("acceptance").standard_normal((100_000, 2))

@@ -14,12 +14,20 @@ from cuts import Search
 from from_dimuons import Calibration, DataDriven, Kinematics
 from matplotlib.figure import Figure
 from relic import relic_coupling
+from search_figures import (
+    alp_figure,
+    background_figure,
+    calibration_figure,
+    detector_figure,
+    domain_figure,
+    plane_maps,
+    region_figure,
+    vertex_figure,
+)
 
 from gammastar import report
 from gammastar.core.data import data_path
 from gammastar.core.records import FloatArray, Reach
-from gammastar.report.na62_figures import background_figure, region_figure, vertex_figure
-from gammastar.report.na62_planes import alp_figure, calibration_figure, domain_figure, plane_maps
 
 BREM = ("bremsstrahlung",)
 LABEL = {"ee": "$e^+e^-$", "mumu": r"$\mu^+\mu^-$"}
@@ -60,7 +68,7 @@ def layout(search: Search, folder: Path) -> None:
     for p in detector.planes:
         half = min(p.half_x, p.r_max)
         planes[p.name] = (p.z, -half, half)
-    figure = report.detector_figure(outlines, mock=False, planes=planes, title="NA62, beam-dump mode")
+    figure = detector_figure(outlines, mock=False, planes=planes, title="NA62, beam-dump mode")
     figure.axes[0].set_ylabel("$y$ [m]")
     save(figure, folder, "fig1_layout")
 

@@ -23,7 +23,7 @@ from gammastar.physics.mesons import MesonTable
 from gammastar.physics.millicharge_detector import load_millicharge_detector
 from gammastar.pipeline.checks import examine_file
 from gammastar.read import load_schema
-from gammastar.report.existing import read_limit
+from gammastar.report.published_limits import read_limit
 from gammastar.semivisible.babar import load_babar
 from gammastar.semivisible.darknews import load_schema as load_darknews
 from gammastar.store.filesets import read_fileset

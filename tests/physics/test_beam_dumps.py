@@ -11,7 +11,7 @@ import pytest
 
 from gammastar.core.data import data_path
 from gammastar.physics.mesons import MesonTable
-from gammastar.report.existing import existing_limits, read_limit
+from gammastar.report.published_limits import existing_limits, read_limit
 
 FOLDER = Path(__file__).resolve().parents[2] / "analysis" / "beam_dumps"
 

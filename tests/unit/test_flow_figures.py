@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from gammastar.core.errors import PhysicsError
-from gammastar.report.check_figures import kl_size_figure, training_figure
-from gammastar.report.flow_contours import flow_contours
-from gammastar.report.flow_figures import flow_plane, flow_vs_data
-from gammastar.report.lifetime_figures import acceptance_curves, difference_map
-from gammastar.report.saving import png_bytes
+from gammastar.report.figures.kinematics import flow_plane, flow_vs_data, training_figure
+from gammastar.report.style import png_bytes
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "analysis" / "na60_dimuon"))
+
+from kinematics_figures import (
+    acceptance_curves,
+    difference_map,
+    flow_contours,
+    kl_size_figure,
+    phase_space_figure,
+)
 
 CTAU = np.geomspace(0.01, 10.0, 7)
 
@@ -120,3 +130,17 @@ def test_losses_of_replicas_share_their_lowest_value():
 def test_refused_shapes():
     with pytest.raises(PhysicsError, match="truth"):
         acceptance_curves((0.3,), CTAU, {"truth": (np.ones((2, 7)), np.ones((2, 7)))}, mock=True)
+
+
+def test_phase_space_contours_hold_their_shares():
+    rng = np.random.default_rng(1)
+    samples = {
+        "one": (np.exp(rng.normal(3, 0.5, 20_000)), np.exp(rng.normal(-1, 0.5, 20_000)), np.ones(20_000)),
+        "two": (np.exp(rng.normal(5, 0.3, 20_000)), np.exp(rng.normal(-1, 0.5, 20_000)), np.ones(20_000)),
+    }
+    figure = phase_space_figure(samples, title="m = 0.7 GeV", mock=True)
+    axes = figure.axes[0]
+    texts = {text.get_text() for text in [*axes.texts, *axes.get_legend().get_texts()]}
+    assert {"MOCK", "one", "two"} <= texts
+    inner = max(c.levels[-1] for c in axes.collections if hasattr(c, "levels"))
+    assert inner > 0

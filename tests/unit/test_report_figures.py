@@ -9,29 +9,17 @@ from hist.storage import Weight
 
 from gammastar.core.axes import regular
 from gammastar.core.errors import PhysicsError
-from gammastar.core.records import PairHists, Reach, Response, Spectrum
-from gammastar.report import (
-    Contour,
-    Plane,
-    acceptance_figure,
-    acceptance_vs_mass,
-    cone_outline,
+from gammastar.core.records import Reach, Response, Spectrum
+from gammastar.report import Contour, Plane, reach_figure
+from gammastar.report.figures.kinematics import flow_plane, flow_vs_data, kl_figure, training_figure
+from gammastar.report.figures.measured import mass_projection, unfolded_spectrum
+from gammastar.report.figures.response import (
     correlation_matrix,
-    detector_figure,
     efficiency_figure,
-    flow_plane,
-    flow_vs_data,
-    kl_figure,
     mass_migration,
-    mass_projection,
-    mass_spectra,
     migration_matrix,
-    rate_figure,
-    reach_figure,
-    training_figure,
-    unfolded_spectrum,
-    yield_map,
 )
+from gammastar.report.figures.signal import acceptance_figure, rate_figure
 
 N = 12
 EDGES = np.linspace(0.2, 1.1, N + 1)
@@ -81,20 +69,15 @@ def drawings(response):
     """One function of `mock` per figure."""
     rng = np.random.default_rng(1)
     pp, mm, signal = np.full(N, 70.0), np.full(N, 50.0), np.linspace(900.0, 100.0, N)
-    background = 2 * np.sqrt(pp * mm)
-    hists = PairHists(_hist(signal + background), _hist(pp), _hist(mm))
-    variance = signal + background + pp + mm
-    subtracted = Spectrum(_hist(signal, variance), np.diag(variance), "counts", None, np.ones(N, bool))
+    variance = signal + 2 * np.sqrt(pp * mm) + pp + mm
     ms, data, model = [0.3], [_kinematics(rng, 2000)], [_kinematics(rng, 8000)]
     quantiles = np.tile([-0.04, -0.02, 0.0, 0.02, 0.04], (N, 1))
     contours = [
         Contour("measured", _reach(LOWER, UPPER), "measured", BANDS),
         Contour("all", _reach(LOWER / 2, UPPER * 2), "extrapolated", fraction=np.full((len(MASS), 2), 0.4)),
     ]
-    signal_map = 1e13 * COUPLING**2 * np.exp(-((COUPLING / 1e-6) ** 2)) * np.ones((len(MASS), 1))
     ctau = np.logspace(-3, 2, 20)
     return {
-        "mass_spectra": lambda mock: mass_spectra(hists, subtracted, mock=mock, truth=signal + 5),
         "unfolded": lambda mock: unfolded_spectrum(
             EDGES, signal, 0.1 * signal, mock=mock, references={"truth": signal}, measured=CENTRES < 0.9
         ),
@@ -109,10 +92,7 @@ def drawings(response):
             CENTRES, signal, 0.6 * signal, mock=mock, comparisons={"brems": 2 * signal}
         ),
         "acceptance": lambda mock: acceptance_figure(ctau, {0.3: np.exp(-1 / ctau)}, mock=mock),
-        "acceptance_vs_mass": lambda mock: acceptance_vs_mass(MASS, {"dump": 0.01 * MASS}, mock=mock),
-        "yield_map": lambda mock: yield_map(MASS, COUPLING, signal_map, mock=mock, limit=2.3),
         "reach": lambda mock: reach_figure(contours, mock=mock, pot=1e18),
-        "detector": lambda mock: detector_figure({"volume": cone_outline(0.03, 0.1, 5, 10)}, mock=mock),
     }
 
 
@@ -123,7 +103,6 @@ def figures(drawings):
 
 
 NAMES = [
-    "mass_spectra",
     "unfolded",
     "correlation",
     "efficiency",
@@ -134,10 +113,7 @@ NAMES = [
     "training",
     "rate",
     "acceptance",
-    "acceptance_vs_mass",
-    "yield_map",
     "reach",
-    "detector",
 ]
 
 
@@ -162,7 +138,7 @@ def test_every_figure_is_checked(figures):
 @pytest.mark.parametrize("name", NAMES)
 def test_mock_is_written_into_figures_of_mock_data_only(figures, drawings, name):
     assert "MOCK" in _texts(figures[name])
-    if name in ("mass_spectra", "reach", "rate", "detector"):
+    if name in ("unfolded", "reach", "rate"):
         assert not any("MOCK" in text for text in _texts(drawings[name](False)))
 
 
@@ -242,7 +218,6 @@ def test_samples_must_match_the_masses():
 def test_figures_without_content_say_why():
     nothing = np.full((3, 5), np.nan)
     for figure, words in (
-        (acceptance_vs_mass(MASS, {"dump": 0 * MASS}, mock=True), "No particle"),
         (acceptance_figure(MASS, {0.3: 0 * MASS}, mock=True), "No particle"),
         (kl_figure(MASS[:3], nothing[:, 0], nothing, mock=True), "No window"),
     ):
@@ -250,13 +225,8 @@ def test_figures_without_content_say_why():
 
 
 @pytest.mark.parametrize("values", [np.zeros(N), np.resize([3.0, -1.0, 0.0, 2.0], N)])
-@pytest.mark.parametrize("log", [True, False])
-def test_few_pairs_and_negative_cells_are_drawn(values, log):
-    few = np.clip(values, 0, None)
-    hists = PairHists(_hist(few), _hist(few), _hist(np.zeros(N)))
+def test_few_pairs_and_negative_cells_are_drawn(values):
     variance = np.abs(values)
-    subtracted = Spectrum(_hist(values, variance), np.diag(variance), "counts", None, np.ones(N, bool))
-    assert "MOCK" in _texts(mass_spectra(hists, subtracted, mock=True, truth=few, log=log))
     assert "MOCK" in _texts(unfolded_spectrum(EDGES, values, variance, mock=True, measured=values > 9))
     assert "MOCK" in _texts(rate_figure(CENTRES, values, variance, mock=True))
 
@@ -264,11 +234,6 @@ def test_few_pairs_and_negative_cells_are_drawn(values, log):
 def test_a_training_without_epochs_is_refused():
     with pytest.raises(PhysicsError, match="no epoch"):
         training_figure([], [], mock=True)
-
-
-def test_a_yield_map_without_signal_is_drawn():
-    figure = yield_map(MASS, COUPLING, np.zeros((len(MASS), len(COUPLING))), mock=True, limit=2.3)
-    assert "MOCK" in _texts(figure)
 
 
 def test_wrong_shapes_are_named():

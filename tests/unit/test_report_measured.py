@@ -12,8 +12,8 @@ from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import PairHists, Spectrum
 from gammastar.core.rng import stream
 from gammastar.core.stats import filled
-from gammastar.report import measured_figures as figures
-from gammastar.report.saving import png_bytes
+from gammastar.report.figures import measured as figures
+from gammastar.report.style import png_bytes
 from gammastar.subtract import same_sign
 
 AXES = (regular("mass", 30, 0.21, 1.11), variable("energy", [5, 10, 20, 40, 120]))
@@ -74,7 +74,7 @@ def test_scan_refolding_and_domain(made):
     candidates = {str(n): partial(unfold.iterative, n_iterations=n) for n in (1, 2, 4, 8)}
     tilted = response.prior * np.tile(np.linspace(0.85, 1.15, 30)[:, None], 4).ravel()
     points = [
-        figures.ScanPoint(float(c.name), c.chi2_ndf, c.correlation, c.error, c.bias)
+        figures.RegularisationPoint(float(c.name), c.chi2_ndf, c.correlation, c.error, c.bias)
         for c in unfold.scan(measured, response, candidates, alternatives={"tilt": tilted / 2})
     ]
     figure = figures.scan_figure(points, mock=True, chosen=4)

@@ -13,24 +13,17 @@ from gammastar.core.errors import PhysicsError, StoreError
 from gammastar.core.records import Reach
 from gammastar.report import (
     Contour,
-    Number,
     Provenance,
     Section,
     Table,
-    correlation_matrix,
-    cutflow_table,
-    header,
-    html_table,
-    islands,
-    numbers_table,
-    outline,
     page,
     png_bytes,
-    region,
     save_figure,
     save_page,
-    text_table,
 )
+from gammastar.report.figures.reach import islands, outline, region
+from gammastar.report.figures.response import correlation_matrix
+from gammastar.report.style import header
 
 
 @pytest.fixture(scope="module")
@@ -145,39 +138,6 @@ def test_header_stands_above_the_axes():
     figure = correlation_matrix(np.eye(2), mock=True)
     header(figure, "400 GeV p Be")
     assert figure.axes[0].get_title(loc="right") == "400 GeV p Be"
-
-
-@pytest.mark.parametrize(
-    ("number", "expected"),
-    [
-        (Number("a", 1234.0, 35.0), "1234 ± 35"),
-        (Number("a", 0.0012345, 0.000056), "(1.234 ± 0.056)×10⁻³"),
-        (Number("a", -0.5, 0.1), "−0.50 ± 0.10"),
-        (Number("a", 1.5e6, 2e4), "(1.500 ± 0.020)×10⁶"),
-        (Number("a", 10000.0), "10000"),
-        (Number("a", float("nan")), "–"),
-        (Number("a", 0.0, 0.25), "0.00 ± 0.25"),
-    ],
-)
-def test_numbers_are_rounded_at_their_uncertainty(number, expected):
-    assert str(number) == expected
-
-
-def test_numbers_table_keeps_the_method():
-    table = numbers_table([Number("rate", 2.0, 0.1, "1/POT", "Eq. 6")])
-    assert "Eq. 6" in text_table(table)
-    assert "2.00 ± 0.10" in html_table(table)
-
-
-def test_cutflow_efficiencies_start_anew_where_the_unit_changes():
-    table = cutflow_table(["all", "two muons", "pairs", "vertex"], [100, 50, 80, 20], counts_of=list("eepp"))
-    np.testing.assert_allclose(table.columns["of previous [%]"], [np.nan, 50, np.nan, 25])
-    np.testing.assert_allclose(table.columns["of first [%]"], [100, 50, 100, 25])
-
-
-def test_a_cut_that_adds_events_is_refused():
-    with pytest.raises(PhysicsError, match="'b' leaves"):
-        cutflow_table(["a", "b"], [1, 2])
 
 
 def test_tables_need_columns_of_equal_length():

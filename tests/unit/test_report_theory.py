@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gammastar.core.errors import PhysicsError
-from gammastar.report.theory_figures import Band, Points, band_figure, phase_space_figure, reach_lines_figure
+from gammastar.report.figures.theory import Band, Points, band_figure, reach_lines_figure
 
 X = np.geomspace(0.1, 1.0, 20)
 
@@ -42,18 +42,6 @@ def test_bands_and_points(line: bool) -> None:
             x_range=(0.1, 1.0),
             mock=False,
         )
-
-
-def test_phase_space_contours_hold_their_shares() -> None:
-    rng = np.random.default_rng(1)
-    samples = {
-        "one": (np.exp(rng.normal(3, 0.5, 20_000)), np.exp(rng.normal(-1, 0.5, 20_000)), np.ones(20_000)),
-        "two": (np.exp(rng.normal(5, 0.3, 20_000)), np.exp(rng.normal(-1, 0.5, 20_000)), np.ones(20_000)),
-    }
-    figure = phase_space_figure(samples, title="m = 0.7 GeV", mock=True)
-    assert {"MOCK", "one", "two"} <= set(_texts(figure))
-    inner = max(c.levels[-1] for c in figure.axes[0].collections if hasattr(c, "levels"))
-    assert inner > 0
 
 
 def test_reach_lines() -> None:

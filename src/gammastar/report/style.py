@@ -1,4 +1,4 @@
-"""The look of all figures: one style, one MOCK label.
+"""The look of all figures: one style, one MOCK label; figures as bytes and as files.
 
 Figures are built with `matplotlib.figure.Figure` and never registered with pyplot, so that drawing leaves no
 state behind and works without a display.
@@ -7,8 +7,11 @@ state behind and works without a display.
 from __future__ import annotations
 
 import functools
+import io
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import matplotlib as mpl
@@ -25,6 +28,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.core.texts import plain, shortened
+from gammastar.core.whole import write_whole
 
 __all__ = [
     "BAND68",
@@ -41,8 +45,10 @@ __all__ = [
     "log_range",
     "mark_mock",
     "new_figure",
+    "png_bytes",
     "points",
     "power_of_ten",
+    "save_figure",
     "say",
     "settle",
     "steps",
@@ -293,3 +299,50 @@ def log_range(ax: Axes, *arrays: FloatArray, decades: float = 6.0, rows: int = 3
     free = min(0.06 + 0.06 * rows, 0.6)
     ax.set_yscale("log")
     ax.set_ylim(low, high * (high / low) ** (free / (1.0 - free)))
+
+
+def png_bytes(figure: Figure, *, dpi: int = 150) -> bytes:
+    """Return a figure as PNG (no time stamp, no version: equal figures give equal bytes)."""
+    return _rendered(figure, "png", dpi=dpi, metadata={"Software": None})
+
+
+def save_figure(figure: Figure, stem: str | os.PathLike[str], *, dpi: int = 150) -> tuple[Path, Path]:
+    """Write a figure as PNG and PDF, each complete or not at all.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+    stem : path
+        Path without suffix; its folder is made if it is missing.
+    dpi : int
+        Resolution of the PNG.
+
+    Returns
+    -------
+    png, pdf : Path
+
+    Raises
+    ------
+    StoreError
+        If a file cannot be written.
+    """
+    base = Path(stem)
+    pdf_metadata = {"Creator": "gammastar", "Producer": None, "CreationDate": None, "ModDate": None}
+    contents = {
+        ".png": png_bytes(figure, dpi=dpi),
+        ".pdf": _rendered(figure, "pdf", dpi=dpi, metadata=pdf_metadata),
+    }
+    paths = []
+    for suffix, content in contents.items():
+        path = base.with_name(base.name + suffix)
+        write_whole(path, content)
+        paths.append(path)
+    return paths[0], paths[1]
+
+
+def _rendered(figure: Figure, kind: str, *, dpi: int, metadata: dict[str, str | None]) -> bytes:
+    buffer = io.BytesIO()
+    with house_style():  # fonts are looked up while drawing
+        settle(figure)
+        figure.savefig(buffer, format=kind, dpi=dpi, metadata=metadata)
+    return buffer.getvalue()

@@ -29,7 +29,7 @@ from gammastar.pipeline import run
 from gammastar.pipeline.commands.show import show_results, verify_results
 from gammastar.pipeline.record import kept_steering
 from gammastar.read import load_schema
-from gammastar.report.existing import read_limit
+from gammastar.report.published_limits import read_limit
 from gammastar.store.filesets import read_fileset
 from gammastar.store.manifest import digest, file_sha256, read_manifest, write_json, write_manifest
 from gammastar.store.records import read_spectrum

@@ -24,8 +24,10 @@ from gammastar.pipeline.stages.error_budget import in_use, rate_error, rate_sour
 from gammastar.pipeline.stages.infer import masses_reached
 from gammastar.pipeline.stages.millicharge import ChargeSearch
 from gammastar.pipeline.stages.predict import make_model, model_of, needs_shares, r_table, theory_channel
+from gammastar.report.figures.limits import impact_figure, limit_figure
+from gammastar.report.figures.signal import acceptance_figure, rate_figure
+from gammastar.report.figures.theory import Band, Points, band_figure, reach_lines_figure
 from gammastar.report.style import power_of_ten
-from gammastar.report.theory_figures import Band, Points, band_figure, reach_lines_figure
 
 __all__ = [
     "RECAST_NOTE",
@@ -184,7 +186,7 @@ def rate_section(ctx: Context, made: Any) -> report.Section:
         own |= _comparisons(ctx, made, mass) if isinstance(model, predict.DarkPhoton) else {}
         named = model.labels
         count = rf"$N_{{{named.particle.replace('_', '')}}}$ / POT / ${named.coupling_symbol}^2$"
-        figure = report.rate_figure(
+        figure = rate_figure(
             mass,
             rate,
             errors,
@@ -430,7 +432,7 @@ def _section(ctx: Context, name: str, search: Search, mass: Any, arrays: Arrays)
         figures.append(titled(f"projections_{name}", caption, figure))
     if search.levels is not None and len(mass) > 1:
         seen = search.levels[:, 0] if np.isfinite(search.levels[:, 0]).all() else None
-        figure = report.limit_figure(
+        figure = limit_figure(
             mass,
             search.levels[:, 1:],
             mock=ctx.book.mock,
@@ -531,7 +533,7 @@ def _others(search: Search) -> list[report.Contour]:
 
 
 def _impacts(ctx: Context, name: str, search: Search, ranking: Ranking) -> tuple[str, Any]:
-    figure = report.impact_figure(
+    figure = impact_figure(
         ranking.names,
         ranking.pull,
         ranking.constraint,
@@ -636,7 +638,7 @@ def acceptance_section(ctx: Context, made: Products) -> report.Section:
         if part is not None and ctx.steering.spectrum is not None:
             ctx.book.numbers[f"measured part of the largest signal per mass, {name}"] = part
         if any((curve > 0).any() for curve in curves.values()):
-            figure = report.acceptance_figure(arrays["ctau"], curves, mock=ctx.book.mock, errors=errors)
+            figure = acceptance_figure(arrays["ctau"], curves, mock=ctx.book.mock, errors=errors)
             with_members = " and spread of the bootstrap replicas" if "signal_variations" in arrays else ""
             caption = (
                 f"Acceptance of {name} against the decay length, per produced particle. Band: error of the "

@@ -20,6 +20,23 @@ from gammastar.pipeline.result_files import titled
 from gammastar.pipeline.stages.flow import flow_variations
 from gammastar.pipeline.stages.stored import limit_of
 from gammastar.pipeline.stages.unfold import simulation_of
+from gammastar.report.figures.kinematics import (
+    Kinematics,
+    flow_plane,
+    flow_vs_data,
+    kl_figure,
+    training_figure,
+)
+from gammastar.report.figures.measured import (
+    RegularisationPoint,
+    domain_map,
+    refolded_spectrum,
+    scan_figure,
+    sources_table,
+    subtraction_figure,
+    unfolded_spectrum,
+)
+from gammastar.report.figures.response import correlation_matrix, efficiency_figure, migration_matrix
 
 if TYPE_CHECKING:
     from gammastar.flow import FlowVariations
@@ -52,7 +69,7 @@ def uncertainties(arrays: Arrays) -> list[report.Table]:
             for name, (total, mean) in zip(arrays["source_names"], arrays["source_sizes"], strict=True)
         ]
         data, simulation = (float(x) for x in arrays["statistics"])
-        tables.append(report.sources_table(rows, data, simulation))
+        tables.append(sources_table(rows, data, simulation))
     if "replica_error" in arrays:
         total, mean = 100 * arrays["source_sizes"].T
         columns = {
@@ -80,7 +97,7 @@ def _scan(arrays: Arrays, method: str, *, mock: bool) -> list[tuple[str, Any]]:
     if "scan" not in arrays:
         return []
     points = [
-        report.ScanPoint(float(s), *(float(x) for x in row))
+        RegularisationPoint(float(s), *(float(x) for x in row))
         for s, row in zip(arrays["scan_strength"], arrays["scan"], strict=True)
     ]
     label = "iterations" if method == "iterative" else r"$\tau$"
@@ -89,7 +106,7 @@ def _scan(arrays: Arrays, method: str, *, mock: bool) -> list[tuple[str, Any]]:
         titled(
             "regularisation",
             "Scan of the regularisation on the mass spectrum alone; bias for truths of another slope.",
-            report.scan_figure(points, mock=mock, chosen=chosen, label=label),
+            scan_figure(points, mock=mock, chosen=chosen, label=label),
         )
     ]
 
@@ -103,7 +120,7 @@ def _checks(
         titled(
             "refolded",
             "The unfolded spectrum folded again, against the measured pairs.",
-            report.refolded_spectrum(subtracted, unfolded, response, chi2, mock=mock),
+            refolded_spectrum(subtracted, unfolded, response, chi2, mock=mock),
         )
     ]
     sizes = {axis.name: len(axis) for axis in response.true}
@@ -112,7 +129,7 @@ def _checks(
             titled(
                 "domain",
                 "Acceptance times efficiency over mass and energy, and where nothing is measured.",
-                report.domain_map(response, floor, mock=mock),
+                domain_map(response, floor, mock=mock),
             )
         )
     return found
@@ -154,9 +171,9 @@ def spectrum_section(ctx: Context, made: Products) -> report.Section:
         titled(
             "efficiency",
             "Acceptance times efficiency, and the fraction that stays in its mass bin.",
-            report.efficiency_figure(response, mock=mock),
+            efficiency_figure(response, mock=mock),
         ),
-        titled("migration", "Migration in mass.", report.migration_matrix(response, mock=mock)),
+        titled("migration", "Migration in mass.", migration_matrix(response, mock=mock)),
     ]
     figures += _scan(kept, section.method, mock=mock)
     figures.append(
@@ -164,7 +181,7 @@ def spectrum_section(ctx: Context, made: Products) -> report.Section:
             "unfolded_spectrum",
             "Unfolded spectrum with the error of its covariance, which knows nothing of how wrong the shape "
             "of the simulation may be outside the measured domain.",
-            report.unfolded_spectrum(
+            unfolded_spectrum(
                 edges, density * width, np.sqrt(np.diag(cov)) * width, mock=mock, references=references
             ),
         )
@@ -173,7 +190,7 @@ def spectrum_section(ctx: Context, made: Products) -> report.Section:
         axes, true = tuple(subtracted.hist.axes), tuple(unfolded.hist.axes)
         full = known.response(axes, true)
         figures += _checks(subtracted, unfolded, full, kept["refolding"], section.efficiency_floor, mock=mock)
-    correlations = report.correlation_matrix(cov, edges, mock=mock)
+    correlations = correlation_matrix(cov, edges, mock=mock)
     figures.append(titled("correlations", "Correlations of the mass bins.", correlations))
     return report.Section("Virtual photons, unfolded", [text], figures=figures, tables=uncertainties(kept))
 
@@ -234,9 +251,7 @@ def pairs_section(ctx: Context, made: Products) -> report.Section:
                 "mass_spectra",
                 "Pair mass: opposite sign, like sign, estimated background with the band of R, the difference"
                 + (", and open charm." if charm else "."),
-                report.subtraction_figure(
-                    hists, like, mock=mock, r_factor_sigma=sigma / r_factor, charm=charm
-                ),
+                subtraction_figure(hists, like, mock=mock, r_factor_sigma=sigma / r_factor, charm=charm),
             )
         ],
         tables=[_cutflow(flow), *_removed(kept)],
@@ -290,13 +305,13 @@ def _removed(kept: Arrays) -> list[report.Table]:
     return [report.Table(columns, caption="Removed pairs that are no single virtual photon.")]
 
 
-def _drawn(sampler: Any, mass: float, rng: np.random.Generator) -> report.Kinematics:
+def _drawn(sampler: Any, mass: float, rng: np.random.Generator) -> Kinematics:
     pt, energy = sampler.sample(np.full(N_DRAWN, mass), rng)
     return pt, energy, np.ones(N_DRAWN)
 
 
 def _members(
-    found: FlowVariations | None, masses: list[float], drawn: list[report.Kinematics]
+    found: FlowVariations | None, masses: list[float], drawn: list[Kinematics]
 ) -> list[FloatArray] | None:
     """Return the weights of the replicas alone on what was drawn: a bin shows its own statistics anyway."""
     if found is None:
@@ -381,19 +396,19 @@ def flow_section(ctx: Context, made: Products) -> report.Section:
             titled(
                 "flow_projections",
                 "Transverse momentum and energy at fixed mass: pairs before acceptance, and the flow." + band,
-                report.flow_vs_data(masses, data, {"flow": drawn}, mock=mock, window=half, members=bands),
+                flow_vs_data(masses, data, {"flow": drawn}, mock=mock, window=half, members=bands),
             ),
             titled(
                 "flow_plane",
                 "The same in the plane, with pulls from statistical errors alone"
                 + ("." if members is None else " and the spread of the replicas."),
-                report.flow_plane(masses, data, drawn, mock=mock, window=half, members=members),
+                flow_plane(masses, data, drawn, mock=mock, window=half, members=members),
             ),
             titled(
                 "flow_divergence",
                 "Divergence of flow and pairs in windows of mass, over that of the pairs with themselves. "
                 f"Dotted: 95 % band of draws of the flow{among}.",
-                report.kl_figure(
+                kl_figure(
                     *(kept[name][tested] for name in ("kl_mass", "kl_model", "kl_data")),
                     mock=mock,
                     model_error=kept["kl_error"][tested],
@@ -402,7 +417,7 @@ def flow_section(ctx: Context, made: Products) -> report.Section:
             titled(
                 "flow_training",
                 "Loss per epoch." + (band and f"{band} Each replica is moved to the same lowest value."),
-                report.training_figure(
+                training_figure(
                     kept["train_loss"].tolist(),
                     kept["validation_loss"].tolist(),
                     mock=mock,

@@ -1,15 +1,13 @@
-"""The measured rate beside theory: envelope of dark photons, millicharged pairs, phase space, in situ."""
+"""The measured rate beside theory: envelope of dark photons, millicharged pairs, search in situ."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy.ndimage import gaussian_filter
 
 from gammastar.core.records import FloatArray
 from gammastar.report.style import (
@@ -25,7 +23,7 @@ from gammastar.report.style import (
     styled,
 )
 
-__all__ = ["Band", "Points", "band_figure", "phase_space_figure", "reach_lines_figure"]
+__all__ = ["Band", "Points", "band_figure", "reach_lines_figure"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -159,72 +157,6 @@ def band_figure(
         alignment="left",
     )
     mark_mock(ax, mock, position=(0.03, 0.05))
-    return figure
-
-
-def _containment(hist: FloatArray, shares: Sequence[float]) -> list[float]:
-    """Return the densities above which the given shares of the content lie, increasing."""
-    flat = np.sort(hist.ravel())[::-1]
-    cumulative = np.cumsum(flat) / flat.sum()
-    return sorted({float(flat[min(int(np.searchsorted(cumulative, s)), flat.size - 1)]) for s in shares})
-
-
-@styled
-def phase_space_figure(
-    samples: Mapping[str, tuple[FloatArray, FloatArray, FloatArray]],
-    *,
-    title: str,
-    mock: bool,
-    energy_range: tuple[float, float] = (1.0, 400.0),
-    pt_range: tuple[float, float] = (0.02, 4.0),
-) -> Figure:
-    """Draw where samples lie in energy and transverse momentum: contours that hold 39 and 86 %.
-
-    Parameters
-    ----------
-    samples : mapping of label to (energy, pt, weight), each of shape (n,) [GeV]
-    title : str
-    mock : bool
-    energy_range, pt_range : tuple of float [GeV]
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-
-    Notes
-    -----
-    The form of Fig. 6 of Allison and Blinov (2025): one and two standard deviations of a plane.
-    """
-    figure, axes = new_figure(size=(7.6, 5.8))
-    ax = axes[0, 0]
-    x_edges, y_edges = np.geomspace(*energy_range, 71), np.geomspace(*pt_range, 71)
-    x, y = np.sqrt(x_edges[1:] * x_edges[:-1]), np.sqrt(y_edges[1:] * y_edges[:-1])
-    handles: list[Any] = []
-    for index, (energy, pt, weight) in enumerate(samples.values()):
-        hist, _, _ = np.histogram2d(energy, pt, bins=[x_edges, y_edges], weights=weight)
-        smooth = gaussian_filter(hist, 2.0)
-        colour = "black" if index == 0 else COLOURS[(index + 1) % len(COLOURS)]
-        levels = _containment(smooth, (0.393, 0.865))
-        drawn = ax.contour(
-            x,
-            y,
-            smooth.T,
-            levels=levels,
-            colors=[colour],
-            linestyles=[LINES[1], LINES[0]][-len(levels) :],
-        )
-        handles.append(drawn.legend_elements()[0][-1])
-    ax.set(
-        xscale="log",
-        yscale="log",
-        xlim=energy_range,
-        ylim=pt_range,
-        xlabel=r"$E_{A′}$ [GeV]",
-        ylabel=r"$q_T$ [GeV]",
-    )
-    text = f"{title}; 39 % (solid), 86 %"
-    ax.legend(handles, list(samples), loc="lower left", title=text, alignment="left")
-    mark_mock(ax, mock, position=(0.97, 0.96))
     return figure
 
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from gammastar.core.texts import escaped
 from gammastar.core.whole import write_whole
-from gammastar.report.saving import png_bytes
+from gammastar.report.style import png_bytes
 from gammastar.report.tables import Table, html_table
 
 __all__ = ["Provenance", "Section", "page", "save_page"]

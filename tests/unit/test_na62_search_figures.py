@@ -1,12 +1,26 @@
 """Figures of the beam-dump search hold what they were given."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from gammastar.core.errors import PhysicsError
-from gammastar.report.na62_figures import background_figure, region_figure, vertex_figure
-from gammastar.report.na62_planes import alp_figure, calibration_figure, domain_figure, plane_maps
-from gammastar.report.saving import png_bytes
+from gammastar.report.style import png_bytes
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "analysis" / "na62_dump"))
+
+from search_figures import (
+    alp_figure,
+    background_figure,
+    calibration_figure,
+    detector_figure,
+    domain_figure,
+    plane_maps,
+    region_figure,
+    vertex_figure,
+)
 
 RNG = np.random.default_rng(1)
 
@@ -82,3 +96,10 @@ def test_domain_cells_are_drawn_beside_the_accepted_signal():
     )
     assert len(figure.axes[0].patches) == 2
     assert "dimuons measured" in _texts(figure)
+
+
+def test_a_detector_of_mock_data_says_so():
+    volume = [np.array([(5.0, 0.2), (10.0, 0.4), (10.0, 1.0), (5.0, 0.5)])]
+    drawn = [detector_figure({"volume": volume}, mock=mock).axes[0] for mock in (True, False)]
+    assert [any(text.get_gid() == "mock" for text in ax.texts) for ax in drawn] == [True, False]
+    assert all("[" in label for label in (drawn[0].get_xlabel(), drawn[0].get_ylabel()))

@@ -1,4 +1,4 @@
-"""Refined masses, discovery, projections and expected bands, against closed forms."""
+"""Discovery and projections, against closed forms."""
 
 from __future__ import annotations
 

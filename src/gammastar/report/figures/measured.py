@@ -1,20 +1,23 @@
-"""Figures of the measured half: R and charm, scan of the regularisation, refolding, domain, sources."""
+"""Figures of the measured half over the pair mass: subtraction, refolding, unfolded spectrum, sources."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
 from gammastar.core.axes import LABELS, MASS
-from gammastar.core.records import FloatArray, PairHists, Response, Spectrum
-from gammastar.report.mass_figures import mass_projection
+from gammastar.core.errors import PhysicsError
+from gammastar.core.records import BoolArray, FloatArray, PairHists, Response, Spectrum
 from gammastar.report.style import (
     COLOURS,
+    GREY,
     LINES,
     checked,
     divided,
@@ -28,13 +31,152 @@ from gammastar.report.style import (
 from gammastar.report.tables import Table
 
 __all__ = [
-    "ScanPoint",
+    "RegularisationPoint",
     "domain_map",
+    "mass_projection",
     "refolded_spectrum",
     "scan_figure",
     "sources_table",
     "subtraction_figure",
+    "unfolded_spectrum",
 ]
+
+
+def mass_projection(spectrum: Spectrum) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Sum a spectrum over all axes but the mass, with its full covariance.
+
+    Parameters
+    ----------
+    spectrum : Spectrum
+        With an axis named ``mass``.
+
+    Returns
+    -------
+    edges : NDArray, shape (n + 1,) [GeV]
+    values : NDArray, shape (n,)
+    cov : NDArray, shape (n, n)
+
+    Raises
+    ------
+    PhysicsError
+        If there is no mass axis.
+    """
+    names = [axis.name for axis in spectrum.hist.axes]
+    if MASS not in names:
+        msg = f"report: the spectrum has the axes {names}, one named {MASS!r} is needed"
+        raise PhysicsError(msg)
+    index = names.index(MASS)
+    shape = spectrum.values.shape
+    n = len(shape)
+    others = tuple(i for i in range(n) if i != index)
+    values = spectrum.values.sum(axis=others)
+    cov = spectrum.cov.reshape(shape + shape).sum(axis=others + tuple(n + i for i in others))
+    edges = np.asarray(spectrum.hist.axes[index].edges, dtype=np.float64)
+    return edges, values, cov
+
+
+@styled
+def unfolded_spectrum(
+    edges: FloatArray,
+    values: FloatArray,
+    errors: FloatArray,
+    *,
+    mock: bool,
+    references: Mapping[str, FloatArray] | None = None,
+    measured: BoolArray | None = None,
+    statistical: FloatArray | None = None,
+    ylabel: str = r"$dN_{\gamma^\ast}/dm$ per POT [GeV$^{-1}$]",
+) -> Figure:
+    """Draw an unfolded mass spectrum, divided by the bin width.
+
+    Parameters
+    ----------
+    edges : NDArray, shape (n + 1,) [GeV]
+    values, errors : NDArray, shape (n,)
+        Contents of the bins (not densities) and their total standard deviations, the root of the diagonal
+        of the covariance: the band.
+    mock : bool
+    references : mapping of label to NDArray, shape (n,), optional
+        The truth, the prior, a prediction; contents of the bins. The lower panel shows `values`
+        over the first.
+    measured : NDArray of bool, shape (n,), optional
+        False marks bins where no dileptons were measured (open symbols, hatched).
+    statistical : NDArray, shape (n,), optional
+        Statistical part of `errors`, drawn as bars on the points.
+    ylabel : str
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    n = len(edges) - 1
+    values, errors = checked("values", values, (n,)), checked("errors", errors, (n,))
+    bars = np.zeros(n) if statistical is None else checked("statistical", statistical, (n,))
+    inside = np.ones(n, dtype=bool) if measured is None else np.asarray(measured, dtype=bool)
+    width = np.diff(edges)
+    curves = {label: checked(label, array, (n,)) for label, array in (references or {}).items()}
+    rows = 2 if curves else 1
+    figure, axes = new_figure(
+        rows, size=(7.2, 4.6 + rows), heights=(3.2, 1) if rows == 2 else None, share_x=True
+    )
+    ax = axes[0, 0]
+    _band(ax, edges, values / width, errors / width, label="uncertainty")
+    for (label, array), colour, line in zip(
+        curves.items(), cycle(COLOURS[2:] + COLOURS[:2]), cycle(LINES), strict=False
+    ):
+        steps(ax, edges, array / width, color=colour, linestyle=line, label=label)
+    _split_points(ax, edges, values / width, bars / width, inside)
+    log_range(ax, values / width, *(array / width for array in curves.values()), rows=3)
+    ax.set_ylabel(ylabel)
+    ax.legend(loc="upper right")
+    mark_mock(ax, mock)
+    if curves:
+        label, reference = next(iter(curves.items()))
+        _ratio_panel(axes[1, 0], edges, (values, errors, bars), inside, reference)
+        axes[1, 0].set_ylabel(f"unf. / {label}", loc="center", fontsize=12)
+    axes[-1, 0].set_xlabel(LABELS[MASS])
+    axes[-1, 0].set_xlim(edges[0], edges[-1])
+    figure.align_ylabels(axes[:, 0])
+    return figure
+
+
+def _band(ax: Axes, edges: FloatArray, values: FloatArray, errors: FloatArray, **options: Any) -> None:
+    low, high = values - errors, values + errors
+    ax.stairs(high, edges, baseline=low, fill=True, color=COLOURS[0], alpha=0.35, linewidth=0, **options)
+
+
+def _split_points(
+    ax: Axes, edges: FloatArray, values: FloatArray, errors: FloatArray, inside: BoolArray
+) -> None:
+    size = {"markersize": 3.5}
+    points(ax, edges, np.where(inside, values, np.nan), errors, label="unfolded", **size)
+    if inside.all():
+        return
+    outside = np.where(inside, np.nan, values)
+    points(ax, edges, outside, errors, mfc="white", color="0.45", label="extrapolated", **size)
+    _hatch_outside(ax, edges, inside)
+
+
+def _hatch_outside(ax: Axes, edges: FloatArray, inside: BoolArray) -> None:
+    for low, high in zip(edges[:-1][~inside], edges[1:][~inside], strict=True):
+        ax.axvspan(low, high, facecolor="none", edgecolor=GREY, hatch="///", linewidth=0, zorder=0)
+
+
+def _ratio_panel(
+    ax: Axes,
+    edges: FloatArray,
+    spectrum: tuple[FloatArray, FloatArray, FloatArray],
+    inside: BoolArray,
+    reference: FloatArray,
+) -> None:
+    ratio, error, bars = (divided(part, reference) for part in spectrum)
+    _band(ax, edges, ratio, error)
+    points(ax, edges, ratio, bars, markersize=3)
+    ax.axhline(1.0, color=COLOURS[2], linewidth=1.2)
+    _hatch_outside(ax, edges, inside)
+    spread = float(np.nanquantile(np.abs(ratio - 1) + error, 0.9)) if np.isfinite(ratio).any() else 0.5
+    half = min(max(1.3 * spread, 0.1), 1.0)
+    ax.set_ylim(1 - half, 1 + half)
 
 
 def _contents(hist: Any) -> FloatArray:
@@ -110,7 +252,7 @@ def subtraction_figure(
 
 
 @dataclass(frozen=True, slots=True)
-class ScanPoint:
+class RegularisationPoint:
     """One strength of the regularisation, e.g. from ``unfold.scan``.
 
     Attributes
@@ -130,13 +272,13 @@ class ScanPoint:
 
 @styled
 def scan_figure(
-    scan: Sequence[ScanPoint], *, mock: bool, chosen: float | None = None, label: str = "iterations"
+    scan: Sequence[RegularisationPoint], *, mock: bool, chosen: float | None = None, label: str = "iterations"
 ) -> Figure:
     """Draw what a scan of the regularisation found.
 
     Parameters
     ----------
-    scan : sequence of ScanPoint
+    scan : sequence of RegularisationPoint
     mock : bool
     chosen : float, optional
         Marked strength.

@@ -1,0 +1,589 @@
+"""The reach in mass and coupling: outlines of its contours, layers below them, the figure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, PathPatch, Polygon
+from matplotlib.path import Path
+from matplotlib.patheffects import withStroke
+from scipy.ndimage import distance_transform_edt
+
+from gammastar.core.axes import COUPLING, LABELS
+from gammastar.core.constants import M_MU
+from gammastar.core.errors import PhysicsError
+from gammastar.core.records import FloatArray, Reach
+from gammastar.report.figures.signal import DomainMap, hatch_domain
+from gammastar.report.style import (
+    BAND68,
+    BAND95,
+    COLOURS,
+    GREY,
+    MASS_DARK,
+    checked,
+    log_mass_axis,
+    mark_mock,
+    new_figure,
+    power_of_ten,
+    say,
+    styled,
+)
+
+__all__ = [
+    "Contour",
+    "Kind",
+    "Plane",
+    "Yields",
+    "bands",
+    "existing",
+    "fractions",
+    "islands",
+    "isolines",
+    "outline",
+    "reach_figure",
+    "region",
+]
+
+Kind: TypeAlias = Literal["measured", "extrapolated", "expected", "observed"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Contour:
+    """One contour of a reach figure.
+
+    Attributes
+    ----------
+    label : str
+        Text of the legend.
+    reach : Reach
+    kind : {"measured", "extrapolated", "expected", "observed"}
+        Solid and filled: the signal lies where dileptons were measured. Dashed and hatched: it rests on an
+        extrapolation. "expected" draws a thin line only. "observed" is an exclusion and needs real data.
+    bands : NDArray, shape (n, 5, 2), optional
+        Edges (lower, upper coupling) of the entries of `reach` for limits at −2 … +2 standard deviations;
+        nan where nothing is reached. Usually ``reach.bands``; they are drawn for the contours that ask.
+    fraction : NDArray, shape (n, 2), optional
+        Part of the signal that stems from the measured domain, on the lower and on the upper edge.
+    domain : DomainMap, optional
+        That part over the whole plane: the hatching follows it instead of filling the contour.
+
+    Raises
+    ------
+    PhysicsError
+        If `bands` or `fraction` has another shape.
+    """
+
+    label: str
+    reach: Reach
+    kind: Kind = "measured"
+    bands: FloatArray | None = None
+    fraction: FloatArray | None = None
+    domain: DomainMap | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self.reach.mass)
+        for name, array, shape in (("bands", self.bands, (n, 5, 2)), ("fraction", self.fraction, (n, 2))):
+            if array is not None and array.shape != shape:
+                msg = f"Contour.{name} of {self.label!r} has shape {array.shape}, expected {shape}"
+                raise PhysicsError(msg)
+
+    @property
+    def empty(self) -> bool:
+        """Whether no coupling is reached at any mass."""
+        return not bool(np.isfinite(self.reach.edges).all(axis=1).any())
+
+
+def islands(reach: Reach) -> list[npt.NDArray[np.int64]]:
+    """Chain the entries of a reach into islands.
+
+    An interval continues the island of the previous mass whose interval it overlaps; of several it continues
+    the one with the largest overlap. A mass at which nothing is reached ends all islands.
+
+    Parameters
+    ----------
+    reach : Reach
+
+    Returns
+    -------
+    list of NDArray of int
+        Indices of the entries of each island, in order of mass.
+    """
+    closed: list[list[int]] = []
+    growing: list[list[int]] = []
+    for mass in np.unique(reach.mass):
+        here = np.flatnonzero((reach.mass == mass) & np.isfinite(reach.edges).all(axis=1))
+        continued: list[list[int]] = []
+        for index in here:
+            overlaps = [_overlap(reach.edges[chain[-1]], reach.edges[index]) for chain in growing]
+            best = int(np.argmax(overlaps)) if overlaps else -1
+            if best >= 0 and overlaps[best] > 0:
+                continued.append([*growing.pop(best), int(index)])
+            else:
+                continued.append([int(index)])
+        closed += growing
+        growing = continued
+    return [np.array(chain, dtype=np.int64) for chain in closed + growing]
+
+
+def _overlap(a: FloatArray, b: FloatArray) -> float:
+    """Return the overlap of two coupling intervals in decades (negative: the gap)."""
+    return float(np.log10(min(a[1], b[1]) / max(a[0], b[0])))
+
+
+def outline(reach: Reach, island: npt.NDArray[np.int64]) -> tuple[FloatArray, list[FloatArray]]:
+    """Return the outline of an island.
+
+    Parameters
+    ----------
+    reach : Reach
+    island : NDArray of int
+        Indices from `islands`.
+
+    Returns
+    -------
+    polygon : NDArray, shape (n, 2)
+        Mass [GeV] and coupling of the closed area.
+    lines : list of NDArray, shape (k, 2)
+        The parts of its edge that the scan resolved: not where an edge lies outside the scan, nor along a
+        side in mass at which the scan ends.
+    """
+    mass, edges = reach.mass[island], reach.edges[island]
+    sides = [reach.clipped_side[i] for i in island]
+    lower, upper = np.column_stack([mass, edges[:, 0]]), np.column_stack([mass, edges[:, 1]])
+    left, right = _ends(reach, island)
+    lower, upper = (
+        np.vstack([_fold(edge[0], left)[::-1], edge, _fold(edge[-1], right)]) for edge in (lower, upper)
+    )
+    polygon = np.vstack([lower, upper[::-1]])
+    lines = []
+    for name, edge in (("lower", lower), ("upper", upper)):
+        hidden = np.array([name in side.split(", ") for side in sides], dtype=bool)
+        added = [len(_fold(edge[0], end)) for end in (left, right)]
+        hidden = np.r_[np.zeros(added[0], bool), hidden, np.zeros(added[1], bool)]
+        lines.append(np.where(hidden[:, None], np.nan, edge))
+    if not right.size and sides[-1] != "upper mass" and mass[-1] < reach.mass.max():
+        lines.append(np.vstack([lower[-1], upper[-1]]))
+    if not left.size and sides[0] != "lower mass" and mass[0] > reach.mass.min():
+        lines.append(np.vstack([lower[0], upper[0]]))
+    return polygon, lines
+
+
+def _fold(edge: FloatArray, tip: FloatArray, n: int = 12) -> FloatArray:
+    """Return the points from an edge (excluded) to the tip, shape (n, 2), none without a tip.
+
+    Where the largest signal falls below its limit the two edges run together like a square root: the
+    signal is a parabola in the logarithm of the coupling around its maximum.
+    """
+    if not tip.size:
+        return np.empty((0, 2))
+    t = np.linspace(1.0, 0.0, n + 1)[1:]
+    mass = tip[0, 0] + (edge[0] - tip[0, 0]) * t**2
+    coupling = tip[0, 1] * (edge[1] / tip[0, 1]) ** t
+    return np.column_stack([mass, coupling])
+
+
+def _ends(reach: Reach, island: npt.NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
+    """Return where an island ends at lower and at higher mass, shape (1, 2) each, (0, 2) if it is clipped."""
+    if reach.ends is None:
+        return np.empty((0, 2)), np.empty((0, 2))
+    both = reach.ends[island[0], 0], reach.ends[island[-1], 1]
+    left, right = (end[None, :] if np.isfinite(end).all() else np.empty((0, 2)) for end in both)
+    return left, right
+
+
+def region(mass: FloatArray, edges: FloatArray) -> list[FloatArray]:
+    """Return closed polygons of the area between the coupling edges, for bands.
+
+    Parameters
+    ----------
+    mass : NDArray, shape (n,) [GeV]
+        One entry per mass and island.
+    edges : NDArray, shape (n, 2)
+        nan where nothing is reached.
+
+    Returns
+    -------
+    list of NDArray, shape (k, 2)
+        One polygon per island. Where an island ends inside the scan its edges are continued until they meet,
+        at most to the next mass of the scan.
+    """
+    scan = np.unique(mass)
+    none = np.zeros(len(mass))
+    reach = Reach(mass, edges, none, none, none == 0, ("",) * len(mass))
+    polygons = []
+    for island in islands(reach):
+        x, inner = mass[island], edges[island]
+        before, after = scan[scan < x[0]], scan[scan > x[-1]]
+        left = _meeting(x[:2], np.log(inner[:2]), before[-1]) if before.size else np.empty((0, 2))
+        right = _meeting(x[:-3:-1], np.log(inner[:-3:-1]), after[0]) if after.size else np.empty((0, 2))
+        sides = [
+            np.vstack([_fold(edge[0], left)[::-1], edge, _fold(edge[-1], right)])
+            for edge in (np.c_[x, inner[:, 0]], np.c_[x, inner[:, 1]])
+        ]
+        polygons.append(np.vstack([sides[0], sides[1][::-1]]))
+    return polygons
+
+
+def _meeting(x: FloatArray, y: FloatArray, bound: float) -> FloatArray:
+    """Return where two edges meet beyond the first of two points, shape (1, 2), no farther than `bound`.
+
+    `y` holds logarithms of the couplings; the square of their distance is continued in a straight line.
+    """
+    square, centre = (y[:, 1] - y[:, 0]) ** 2, y.mean(axis=1)
+    if len(x) < 2 or square[1] <= square[0]:
+        return np.array([[0.5 * (x[0] + bound), np.exp(centre[0])]])
+    step = abs(x[0] - x[1]) * square[0] / (square[1] - square[0])
+    tip = x[0] + np.sign(bound - x[0]) * min(step, abs(bound - x[0]))
+    return np.array([[tip, np.exp(centre[0])]])
+
+
+_NAME = "name of a limit"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Yields:
+    """Expected signal events over the plane, for lines of equal yield.
+
+    Attributes
+    ----------
+    mass : NDArray, shape (n,) [GeV]
+    coupling : NDArray, shape (k,)
+    signal : NDArray, shape (n, k)
+        nan where it is not known well enough.
+
+    Raises
+    ------
+    PhysicsError
+        If shapes do not fit.
+    """
+
+    mass: FloatArray
+    coupling: FloatArray
+    signal: FloatArray
+
+    def __post_init__(self) -> None:
+        if self.signal.shape != (len(self.mass), len(self.coupling)):
+            msg = f"Yields: signal {self.signal.shape}, expected {(len(self.mass), len(self.coupling))}"
+            raise PhysicsError(msg)
+
+
+def isolines(ax: Axes, yields: Yields) -> Line2D | None:
+    """Draw lines of 1, 10, 100 … events and return the entry of the legend (None if there is no line)."""
+    known = np.where(np.isfinite(yields.signal) & (yields.signal > 0), yields.signal, np.nan)
+    if min(known.shape) < 2 or not np.nanmax(known, initial=0.0) >= 1.0:
+        return None
+    powers = np.arange(0, int(np.floor(np.log10(np.nanmax(known)))) + 1)
+    height = np.log10(np.where(np.isnan(known), 1e-30, known))
+    height = np.ma.masked_where(np.isnan(known), np.maximum(height, -3.0))
+    look: dict[str, Any] = {"colors": "0.35", "linewidths": 0.9, "linestyles": ":", "zorder": 5}
+    lines = ax.contour(yields.mass, yields.coupling, height.T, levels=powers, **look)
+    texts = ax.clabel(lines, fmt={float(k): f"$10^{{{k}}}$" if k else "1" for k in powers}, fontsize=10)
+    for text in texts:
+        text.set_clip_on(True)
+        text.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.0})
+    return Line2D([], [], color="0.35", linewidth=0.9, linestyle=":", label="expected signal events")
+
+
+def existing(ax: Axes, label: str, vertices: FloatArray) -> None:
+    """Draw a published limit in grey with its name where there is most room."""
+    polygon = checked(f"limit {label!r}", vertices, (len(vertices), 2))
+    ax.add_patch(Polygon(polygon, closed=True, facecolor=GREY, edgecolor="0.55", linewidth=0.8, zorder=1))
+    taken = [text.get_position() for text in ax.texts if text.get_gid() == _NAME]
+    inside = (ax.transScale + ax.transLimits).transform(polygon)
+    place = _roomiest(inside, taken) or _roomiest(inside)
+    if place is not None:
+        side = "left" if place[0] < 0.2 else "right" if place[0] > 0.8 else "center"
+        look: dict[str, Any] = {"color": "0.2", "fontsize": 11, "ha": side, "va": "center", "zorder": 7}
+        look["path_effects"] = [withStroke(linewidth=3.0, foreground=GREY)]  # over hatches and lines
+        ax.text(*place, label, transform=ax.transAxes, clip_on=True, gid=_NAME, **look)
+
+
+def _roomiest(
+    polygon: FloatArray, taken: Sequence[tuple[float, float]] = (), n: int = 60
+) -> tuple[float, float] | None:
+    """Return the point inside a polygon and inside the frame that is farthest from both, in axes units.
+
+    Names at the places `taken` are kept free.
+    """
+    ticks = (np.arange(n) + 0.5) / n
+    grid = np.stack(np.meshgrid(ticks, ticks, indexing="ij"), axis=-1).reshape(-1, 2)
+    inside = Path(polygon, closed=False).contains_points(grid).reshape(n, n)
+    inside[: n // 4, -n // 7 :] = False  # the corner of the word MOCK
+    inside[:, : n // 10] = False  # the name of the threshold
+    for place in taken:
+        near = (np.abs(ticks - place[0]) < 0.35)[:, None] & (np.abs(ticks - place[1]) < 0.045)[None, :]
+        inside[near] = False
+    if not inside.any():
+        return None
+    # names are wide: a step along x counts less than one along y
+    depth = distance_transform_edt(np.pad(inside, 1), sampling=(0.4, 1.0))
+    x, y = np.unravel_index(int(np.argmax(depth)), depth.shape)
+    return float((x - 0.5) / n), float((y - 0.5) / n)
+
+
+def bands(ax: Axes, mass: FloatArray, bands: FloatArray) -> None:
+    """Fill between the contours of weaker and stronger limits; what all of them reach stays free.
+
+    Each colour is the area inside the outer contour without the area inside the inner one, as one path, so
+    that limits of others drawn underneath remain visible.
+    """
+    for outer, inner, shade in ((0, 1, BAND95), (1, 3, BAND68), (3, 4, BAND95)):
+        parts = [_turned(p, 1.0) for p in region(mass, bands[:, outer])]
+        parts += [_turned(p, -1.0) for p in region(mass, bands[:, inner])]
+        if parts:
+            path = Path.make_compound_path(*[Path(np.vstack([p, p[:1]]), closed=True) for p in parts])
+            ax.add_patch(PathPatch(path, facecolor=shade, linewidth=0, zorder=2))
+
+
+def _turned(polygon: FloatArray, sign: float) -> FloatArray:
+    """Return a polygon with the given sense of rotation: holes run against their outlines."""
+    x, y = polygon[:, 0], np.log(polygon[:, 1])
+    area = float(np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y))
+    return polygon if area * sign > 0 else polygon[::-1]
+
+
+def fractions(ax: Axes, contours: Sequence[Contour], colours: Sequence[str]) -> None:
+    """Draw the part of the signal that was measured, along both edges of each contour.
+
+    The scale is logarithmic where less than 5 % were measured; nothing measured at all is said in words.
+    """
+    ax.set_ylabel("in domain [%]", loc="center", fontsize=12)
+    shown = [100 * c.fraction[np.isfinite(c.fraction)] for c in contours if c.fraction is not None]
+    pooled = np.concatenate([np.zeros(1), *shown])
+    largest = float(pooled.max())
+    ax.set_ylim(0.0, 145.0)
+    if largest == 0:
+        ax.set_yticks([0.0, 50.0, 100.0])
+        if any(len(part) for part in shown):  # else nothing is reached
+            say(ax, "no sampled particle of the signal comes from where dileptons were measured")
+        return
+    for contour, colour in zip(contours, colours, strict=True):
+        if contour.fraction is None:
+            continue
+        for island in islands(contour.reach):
+            for side, line in ((0, "-"), (1, ":")):
+                part = 100 * contour.fraction[island, side]
+                ax.plot(contour.reach.mass[island], np.where(part > 0, part, np.nan), color=colour, ls=line)
+    styles: dict[Any, str] = {"-": "lower edge", ":": "upper edge"}
+    sides = [Line2D([], [], color="black", linestyle=line, label=label) for line, label in styles.items()]
+    ax.legend(handles=sides, loc="upper right", ncols=2, fontsize=11)
+    if largest >= 5.0:
+        ax.set_yticks([0.0, 50.0, 100.0])
+        return
+    ax.set_yscale("log")
+    ax.set_ylim(max(0.5 * float(pooled[pooled > 0].min()), 1e-4 * largest), 20.0 * largest)
+
+
+_LINES: dict[str, Any] = {"measured": "-", "extrapolated": "--", "expected": "-", "observed": "-"}
+_WIDTHS = {"measured": 2.0, "extrapolated": 2.0, "expected": 1.2, "observed": 2.6}
+_EMPTY_RANGE = (1e-9, 1e-2)  # couplings shown when nothing is reached and no range is asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    r"""The plane of mass and coupling: ranges, labels and the line at threshold.
+
+    Attributes
+    ----------
+    mass_range, coupling_range : tuple of float, optional
+        Shown ranges; by default around the contours.
+    log_mass : bool
+        Logarithmic mass axis.
+    threshold : float or None
+        Mass below which the search has no final state or no measured spectrum [GeV]; a dotted line.
+    threshold_label, mass_label, coupling_label : str
+    """
+
+    mass_range: tuple[float, float] | None = None
+    coupling_range: tuple[float, float] | None = None
+    log_mass: bool = True
+    threshold: float | None = 2 * M_MU
+    threshold_label: str = r"$2m_\mu$"
+    mass_label: str = MASS_DARK
+    coupling_label: str = LABELS[COUPLING]
+
+
+@styled
+def reach_figure(
+    contours: Sequence[Contour],
+    *,
+    mock: bool,
+    pot: float,
+    cl: float = 0.90,
+    limits: Sequence[tuple[str, FloatArray]] = (),
+    plane: Plane | None = None,
+    yields: Yields | None = None,
+) -> Figure:
+    """Draw the expected reach in the plane of mass and coupling.
+
+    Parameters
+    ----------
+    contours : sequence of Contour
+        Drawn in order; measured ones solid and filled, extrapolated ones dashed and hatched, where their
+        `domain` says how much of the signal was measured.
+    mock : bool
+        From mock data: the word stands in the axes, and observed contours are refused.
+    pot : float
+        Protons on target.
+    cl : float
+        Confidence level.
+    limits : sequence of (label, NDArray of shape (n, 2))
+        Polygons (mass [GeV], coupling) of existing limits, grey.
+    plane : Plane, optional
+        Ranges, labels and the threshold line; by default those of a dark photon to dimuons.
+    yields : Yields, optional
+        Expected events, drawn as lines of 1, 10, 100 … events.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        With a panel below if a contour carries the fraction of its signal in the measured domain. Where no
+        contour reaches anything the figure says so and names the largest signal.
+
+    Raises
+    ------
+    PhysicsError
+        If an observed contour is asked for on mock data.
+
+    Notes
+    -----
+    A contour is an expected reach; an exclusion needs real data with an observation.
+    """
+    observed = [contour.label for contour in contours if contour.kind == "observed"]
+    if mock and observed:
+        msg = f"reach_figure: the contours {observed} are observed, but mock data exclude nothing"
+        raise PhysicsError(msg)
+    plane = Plane() if plane is None else plane
+    panel = any(contour.fraction is not None for contour in contours)
+    heights = (3.4, 1.0) if panel else None
+    figure, axes = new_figure(
+        2 if panel else 1, size=(7.6, 7.4 if panel else 6.2), heights=heights, share_x=True
+    )
+    ax = axes[0, 0]
+    x_range, y_range = _ranges(contours, plane)
+    ax.set(yscale="log", xlim=x_range, ylim=y_range, ylabel=plane.coupling_label)
+    if plane.log_mass:
+        log_mass_axis(ax)
+    axes[-1, 0].set_xlabel(plane.mass_label)
+    for label, vertices in limits:
+        existing(ax, label, vertices)
+    colours = [COLOURS[index % len(COLOURS)] for index in range(len(contours))]
+    handles: list[Any] = []
+    for contour, colour in zip(contours, colours, strict=True):
+        handles += [] if contour.empty else _draw(ax, contour, colour)
+    line = None if yields is None else isolines(ax, yields)
+    handles += [] if line is None else [line]
+    _threshold(ax, plane)
+    kind = "expected reach" if not observed else "observed and expected"
+    ax.set_title(f"{kind}, {100 * cl:.3g} % CL", loc="left")
+    ax.set_title(f"{power_of_ten(pot)} POT", loc="right")
+    if handles:
+        ax.legend(handles=handles, loc="upper right")
+    if all(contour.empty for contour in contours):
+        _say_empty(ax, contours)
+    mark_mock(ax, mock)
+    if panel:
+        fractions(axes[1, 0], contours, colours)
+    figure.align_ylabels(axes[:, 0])
+    return figure
+
+
+def _ranges(contours: Sequence[Contour], plane: Plane) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return the shown ranges: those asked for, else around all contours and bands."""
+    pooled = [c.reach.edges for c in contours] + [c.bands for c in contours if c.bands is not None]
+    couplings = np.concatenate([array[np.isfinite(array)] for array in pooled] or [np.empty(0)])
+    masses = np.concatenate([c.reach.mass for c in contours] or [np.empty(0)])
+    mass_range, coupling_range = plane.mass_range, plane.coupling_range
+    if mass_range is None:
+        low, high = (float(masses.min()), float(masses.max())) if masses.size else (0.2, 1.0)
+        reached = [c.reach.mass[np.isfinite(c.reach.edges).all(axis=1)] for c in contours if not c.empty]
+        if reached:  # a scan may go on far beyond what it reaches
+            high = min(high, 1.6 * float(np.concatenate(reached).max()))
+        mass_range = (low / 1.15, high * 1.15) if plane.log_mass else (max(0.0, low - 0.05), high + 0.05)
+    if coupling_range is None and couplings.size:
+        # room for the legend above; a decade or so at least
+        coupling_range = (float(couplings.min()) / 3, float(couplings.max()) * 20)
+    return mass_range, coupling_range or _EMPTY_RANGE
+
+
+def _say_empty(ax: Axes, contours: Sequence[Contour]) -> None:
+    """Say in words why there is no contour."""
+    lines = ["No coupling is reached at any mass."]
+    for contour in contours:
+        signal = np.atleast_1d(np.asarray(contour.reach.signal, dtype=np.float64))
+        if signal.size and np.isfinite(signal).any():
+            best = int(np.nanargmax(signal))
+            limit = float(np.broadcast_to(contour.reach.limit, signal.shape)[best])
+            lines.append(
+                f"{contour.label}: at most {signal[best]:.3g} events, at {contour.reach.mass[best]:.3g} GeV;"
+                f" {limit:.3g} are needed"
+            )
+    say(ax, "\n".join(lines))
+
+
+def _threshold(ax: Axes, plane: Plane) -> None:
+    low, high = ax.get_xlim()
+    if plane.threshold is None or not low < plane.threshold < high:
+        return
+    ax.axvline(plane.threshold, color="0.3", linestyle=":", linewidth=1.4)
+    ax.annotate(
+        plane.threshold_label,
+        (plane.threshold, 0.02),
+        xycoords=ax.get_xaxis_transform(),
+        xytext=(4, 0),
+        textcoords="offset points",
+        color="0.3",
+        va="bottom",
+    )
+
+
+def _draw(ax: Axes, contour: Contour, colour: str) -> list[Any]:
+    """Draw a contour with its bands and return the entries of the legend."""
+    line, width = _LINES[contour.kind], _WIDTHS[contour.kind]
+    hatch = "///" if contour.kind == "extrapolated" and contour.domain is None else None
+    domain: list[Any] = []
+    filled = contour.kind in ("measured", "observed") and contour.bands is None
+    if contour.bands is not None:
+        bands(ax, contour.reach.mass, contour.bands)
+    for island in islands(contour.reach):
+        polygon, lines = outline(contour.reach, island)
+        if filled:
+            ax.fill(*polygon.T, facecolor=colour, alpha=0.22, linewidth=0, zorder=3)
+        if contour.domain is not None:
+            domain = hatch_domain(ax, contour.domain, polygon, "0.35")
+        if hatch:
+            look: dict[str, Any] = {
+                "facecolor": "none",
+                "edgecolor": colour,
+                "alpha": 0.5,
+                "linewidth": 0,
+                "zorder": 3,
+            }
+            ax.fill(*polygon.T, hatch=hatch, **look)
+        for part in lines:
+            ax.plot(*part.T, color=colour, linestyle=line, linewidth=width, zorder=6)
+    if contour.bands is not None:
+        return [
+            Line2D([], [], color=colour, linestyle=line, linewidth=width, label=contour.label),
+            Patch(facecolor=BAND68, label=r"expected $\pm1\sigma$"),
+            Patch(facecolor=BAND95, label=r"expected $\pm2\sigma$"),
+            *domain,
+        ]
+    if contour.kind == "expected":
+        return [Line2D([], [], color=colour, linestyle=line, linewidth=1.8, label=contour.label), *domain]
+    face = colour + "38" if filled else "none"
+    patch: dict[str, Any] = {
+        "facecolor": face,
+        "edgecolor": colour,
+        "linestyle": line,
+        "linewidth": 1.6,
+        "hatch": hatch,
+    }
+    return [Patch(label=contour.label, **patch), *domain]

@@ -1,0 +1,417 @@
+"""Figures of the signal: rate of dark photons beside other tools, acceptance, and its measured part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, PathPatch
+from matplotlib.path import Path
+
+from gammastar.core.axes import COUPLING, LABELS
+from gammastar.core.errors import PhysicsError
+from gammastar.core.records import BoolArray, FloatArray
+from gammastar.report.style import (
+    BAND68,
+    BAND95,
+    COLOURS,
+    LINES,
+    MASS_DARK,
+    checked,
+    log_mass_axis,
+    log_range,
+    mark_mock,
+    new_figure,
+    say,
+    styled,
+)
+
+__all__ = [
+    "DomainMap",
+    "RateTable",
+    "acceptance_figure",
+    "compare_figure",
+    "domain_figure",
+    "hatch_domain",
+    "rate_figure",
+]
+
+RATE_DARK = r"$N_{A′}$ / POT / $\varepsilon^2$"
+
+
+@styled
+def rate_figure(
+    mass: FloatArray,
+    rate: FloatArray,
+    errors: FloatArray,
+    *,
+    mock: bool,
+    comparisons: Mapping[str, FloatArray] | None = None,
+    measured: BoolArray | None = None,
+    label: str = "from dileptons",
+    axes_labels: tuple[str, str] = (MASS_DARK, RATE_DARK),
+) -> Figure:
+    """Draw the yield per proton on target and squared coupling against the mass.
+
+    Parameters
+    ----------
+    mass : NDArray, shape (n,) [GeV]
+    rate, errors : NDArray, shape (n,)
+        Particles per POT per squared coupling and the standard deviation; bands of one and two are drawn.
+    mock : bool
+    comparisons : mapping of label to NDArray, shape (n,) or (n, 3), optional
+        Other predictions; three columns are low, central and high.
+    measured : NDArray of bool, shape (n,), optional
+        False where the spectrum behind the rate is extrapolated (dashed).
+    label : str
+        Legend of the main line.
+    axes_labels : tuple of str
+        Of mass and rate; by default those of a dark photon.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    n = len(mass)
+    rate, errors = checked("rate", rate, (n,)), checked("errors", errors, (n,))
+    inside = np.ones(n, dtype=bool) if measured is None else np.asarray(measured, dtype=bool)
+    figure, axes = new_figure()
+    ax = axes[0, 0]
+    shown = [rate]
+    for index, (name, curve) in enumerate((comparisons or {}).items()):
+        colour = (COLOURS[2:] + COLOURS[:2])[index % len(COLOURS)]
+        band = np.asarray(curve, dtype=np.float64)
+        central = band if band.ndim == 1 else band[:, 1]
+        shown.append(checked(name, central, (n,)))
+        if band.ndim == 2:
+            ax.fill_between(mass, band[:, 0], band[:, 2], color=colour, alpha=0.22, linewidth=0, zorder=1)
+        ax.plot(mass, central, color=colour, linestyle=LINES[2 + index % 3], label=name, zorder=2)
+    log_range(ax, *shown, decades=7.0, rows=3)
+    floor = ax.get_ylim()[0]  # a band that reaches zero ends at the frame of a logarithmic axis
+    for k, shade, name in ((2, BAND95, r"$\pm2\sigma$"), (1, BAND68, r"$\pm1\sigma$")):
+        low = np.maximum(rate - k * errors, 0.1 * floor)
+        ax.fill_between(mass, low, rate + k * errors, color=shade, linewidth=0, label=name, zorder=3)
+    ax.plot(mass, np.where(inside, rate, np.nan), color="black", label=label, zorder=4)
+    if not inside.all():
+        # one point of overlap on either side, so that the line does not break
+        outside = ~inside | np.r_[~inside[1:], False] | np.r_[False, ~inside[:-1]]
+        beyond = np.where(outside, rate, np.nan)
+        ax.plot(mass, beyond, color="black", linestyle="--", label="extrapolated", zorder=4)
+    ax.set(xlabel=axes_labels[0], xlim=(mass[0], mass[-1]))
+    ax.set_ylabel(axes_labels[1])
+    handles, names = ax.get_legend_handles_labels()
+    first = len(comparisons or {})  # the main line and its bands stand before the comparisons
+    order = [*range(first, len(names)), *range(first)]
+    order.sort(key=lambda i: names[i] not in (label, "extrapolated"))
+    ax.legend([handles[i] for i in order], [names[i] for i in order], loc="upper right", ncols=2)
+    mark_mock(ax, mock)
+    return figure
+
+
+@styled
+def acceptance_figure(
+    ctau: FloatArray,
+    acceptances: Mapping[float, FloatArray],
+    *,
+    mock: bool,
+    errors: Mapping[float, FloatArray] | None = None,
+    comparison: Mapping[float, FloatArray] | None = None,
+    labels: tuple[str, str] = ("nominal", "comparison"),
+) -> Figure:
+    """Draw the acceptance for a long-lived particle against its proper decay length.
+
+    Parameters
+    ----------
+    ctau : NDArray, shape (n,) [m]
+    acceptances : mapping of mass [GeV] to NDArray, shape (n,)
+        Accepted fraction of the produced particles.
+    mock : bool
+    errors : mapping of mass to NDArray, shape (n,), optional
+        Standard deviations, drawn as bands.
+    comparison : mapping of mass to NDArray, shape (n,), optional
+        Drawn dashed in the colour of the same mass.
+    labels : tuple of str
+        What the solid and the dashed lines are.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Notes
+    -----
+    The form of Fig. 9 of Allison and Blinov (2025).
+    """
+    figure, axes = new_figure()
+    ax = axes[0, 0]
+    peak = 0.0
+    for index, (mass, values) in enumerate(acceptances.items()):
+        colour = COLOURS[index % len(COLOURS)]
+        curve = checked(f"acceptance at {mass} GeV", values, ctau.shape)
+        name = f"$m_{{A′}}$ = {mass:.3g} GeV"
+        ax.plot(ctau, np.where(curve > 0, curve, np.nan), color=colour, label=name)
+        peak = max(peak, float(curve.max()))
+        if errors is not None and mass in errors:
+            half = checked(f"errors at {mass} GeV", errors[mass], ctau.shape)
+            low = np.maximum(curve - half, 1e-12)
+            ax.fill_between(ctau, low, curve + half, color=colour, alpha=0.25, linewidth=0)
+        if comparison is not None and mass in comparison:
+            other = checked(f"comparison at {mass} GeV", comparison[mass], ctau.shape)
+            ax.plot(ctau, np.where(other > 0, other, np.nan), color=colour, linestyle="--")
+    if comparison is not None:
+        for label, line in zip(labels, ("-", "--"), strict=True):
+            ax.plot([], [], color="black", linestyle=line, label=label)
+    if peak <= 0:
+        say(ax, "No particle is accepted at any decay length.")
+        peak = 1.0
+    ax.set(xscale="log", yscale="log", xlim=(ctau[0], ctau[-1]), ylim=(1e-5 * peak, 4.0 * peak))
+    ax.set(xlabel=r"$c\tau$ [m]", ylabel="acceptance")
+    ax.legend(loc="best")
+    mark_mock(ax, mock)
+    return figure
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RateTable:
+    """Rates of another tool at its own masses.
+
+    Attributes
+    ----------
+    name : str
+    mass : NDArray, shape (n,) [GeV]
+    rate : NDArray, shape (n,)
+    low, high : NDArray, shape (n,), or None
+        Its own envelope.
+
+    Raises
+    ------
+    PhysicsError
+        If a column is of another length, or masses do not increase.
+    """
+
+    name: str
+    mass: FloatArray
+    rate: FloatArray
+    low: FloatArray | None = None
+    high: FloatArray | None = None
+
+    def __post_init__(self) -> None:
+        for column in ("rate", "low", "high"):
+            values = getattr(self, column)
+            if values is not None and values.shape != self.mass.shape:
+                msg = f"RateTable {self.name!r}: {column} has shape {values.shape}, mass {self.mass.shape}"
+                raise PhysicsError(msg)
+        if len(self.mass) < 2 or (np.diff(self.mass) <= 0).any():
+            msg = f"RateTable {self.name!r}: give at least two masses that increase"
+            raise PhysicsError(msg)
+
+    def at(self, mass: FloatArray) -> FloatArray:
+        """Return the rate at other masses, straight in its logarithm, nan outside the table."""
+        positive = self.rate > 0
+        logs = np.interp(mass, self.mass[positive], np.log(self.rate[positive]), left=np.nan, right=np.nan)
+        result: FloatArray = np.exp(logs)
+        return result
+
+
+@styled
+def compare_figure(
+    mass: FloatArray,
+    rate: FloatArray,
+    errors: FloatArray,
+    tables: list[RateTable],
+    *,
+    mock: bool,
+    label: str = "from dileptons",
+    unit: str = "interaction",
+) -> Figure:
+    """Draw the rate with those of other tools, and their ratios to it.
+
+    Parameters
+    ----------
+    mass, rate, errors : NDArray, shape (n,)
+        Ours, with one standard deviation.
+    tables : list of RateTable
+        In the same unit.
+    mock : bool
+    label : str
+    unit : str
+        "interaction" or "POT".
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Two panels: rates, and tables over ours.
+    """
+    n = len(mass)
+    rate, errors = checked("rate", rate, (n,)), checked("errors", errors, (n,))
+    figure, axes = new_figure(2, size=(7.6, 7.4), heights=(2.6, 1.0), share_x=True)
+    ax, below = axes[:, 0]
+    ax.fill_between(mass, rate - errors, rate + errors, color=BAND68, linewidth=0, zorder=3)
+    ax.plot(mass, rate, color="black", label=label + r" $\pm1\sigma$", zorder=4)
+    share = np.divide(errors, rate, out=np.zeros_like(rate), where=rate > 0)
+    below.fill_between(mass, 1 - share, 1 + share, color=BAND68, linewidth=0)
+    below.axhline(1.0, color="black", linewidth=1.2)
+    shown = [rate]
+    for i, table in enumerate(tables):
+        look = {"color": (COLOURS[2:] + COLOURS[:2])[i % len(COLOURS)], "linestyle": LINES[1 + i % 4]}
+        inside = (table.mass >= mass[0] * 0.8) & (table.mass <= mass[-1] * 1.2)
+        shown.append(table.rate[inside])
+        ax.plot(table.mass, np.where(table.rate > 0, table.rate, np.nan), label=table.name, **look)
+        if table.low is not None and table.high is not None:
+            ax.fill_between(table.mass, table.low, table.high, color=look["color"], alpha=0.18, linewidth=0)
+        below.plot(mass, table.at(mass) / rate, **look)
+    log_range(ax, *shown, decades=6.0, rows=5)
+    ax.set(xlim=(mass[0], mass[-1]))
+    ax.set_ylabel(rf"$N_{{A′}}$ / {unit} / $\varepsilon^2$")
+    ax.legend(loc="upper right")
+    below.set(yscale="log", xlabel=MASS_DARK, ylim=(1e-3, 1e2))
+    below.set_ylabel("other / ours", loc="center")
+    mark_mock(ax, mock)
+    figure.align_ylabels(axes[:, 0])
+    return figure
+
+
+LEVELS = (0.05, 0.5)
+HATCHES = ("xxx", "///", None)
+WORDS = ("less than 5 %", "5 to 50 %")
+SHOWN = 1e-3  # events; below them a fraction means nothing
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DomainMap:
+    """Which part of the accepted signal comes from (mass, qT, E) where dileptons were measured.
+
+    Attributes
+    ----------
+    mass : NDArray, shape (n,) [GeV]
+    coupling : NDArray, shape (k,)
+    signal, measured : NDArray, shape (n, k)
+        Expected events, and those from the measured domain.
+    error : NDArray, shape (n, k), optional
+        Relative standard deviation of the signal from its extrapolated part.
+
+    Raises
+    ------
+    PhysicsError
+        If a shape does not fit.
+    """
+
+    mass: FloatArray
+    coupling: FloatArray
+    signal: FloatArray
+    measured: FloatArray
+    error: FloatArray | None = None
+
+    def __post_init__(self) -> None:
+        shape = (len(self.mass), len(self.coupling))
+        for name in ("signal", "measured", "error"):
+            array = getattr(self, name)
+            if array is not None and array.shape != shape:
+                msg = f"DomainMap.{name} has shape {array.shape}, expected {shape}"
+                raise PhysicsError(msg)
+
+    @property
+    def fraction(self) -> FloatArray:
+        """Measured part of the signal, nan where fewer than 0.001 events are expected."""
+        nothing = np.full_like(self.signal, np.nan)
+        result: FloatArray = np.divide(self.measured, self.signal, out=nothing, where=self.signal > SHOWN)
+        return result
+
+
+def hatch_domain(ax: Axes, domain: DomainMap, polygon: FloatArray | None, colour: str) -> list[Any]:
+    """Hatch where the signal is extrapolated: crossed below 5 % measured, striped below 50 %.
+
+    Parameters
+    ----------
+    ax : Axes
+        Mass and coupling.
+    domain : DomainMap
+    polygon : NDArray, shape (n, 2), or None
+        Hatch inside this contour only.
+    colour : str
+
+    Returns
+    -------
+    list of Patch
+        Entries of a legend.
+    """
+    if len(domain.mass) < 2 or len(domain.coupling) < 2:
+        return []
+    fraction = np.ma.masked_invalid(domain.fraction).T
+    levels = [-1.0, *LEVELS, 2.0]
+    found = ax.contourf(
+        domain.mass, domain.coupling, fraction, levels=levels, colors="none", hatches=list(HATCHES), zorder=3
+    )
+    found.set_edgecolor(colour)
+    found.set_linewidth(0.0)
+    if polygon is not None:
+        closed = Path(np.vstack([polygon, polygon[:1]]), closed=True)
+        found.set_clip_path(PathPatch(closed, transform=ax.transData))
+    return [
+        Patch(facecolor="none", edgecolor=colour, linewidth=0.0, hatch=hatch, label=f"measured: {words}")
+        for hatch, words in zip(HATCHES, WORDS, strict=False)
+    ]
+
+
+@styled
+def domain_figure(
+    domain: DomainMap,
+    *,
+    mock: bool,
+    limit: float | None = None,
+    title: str = "",
+    log_mass: bool = True,
+    axes_labels: tuple[str, str] = (MASS_DARK, LABELS[COUPLING]),
+) -> Figure:
+    """Draw the measured part of the signal over mass and coupling, hatched where most of it is extrapolated.
+
+    Parameters
+    ----------
+    domain : DomainMap
+    mock : bool
+    limit : float, optional
+        Draw where the expected events equal this limit.
+    title : str
+        E.g. the detector.
+    log_mass : bool
+    axes_labels : tuple of str
+        Of mass and coupling; by default those of a dark photon.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        With a second panel for the relative error from the extrapolated part, if `domain` has one.
+    """
+    two = domain.error is not None
+    figure, axes = new_figure(2 if two else 1, size=(7.6, 9.2 if two else 6.0), share_x=True)
+    panels: list[tuple[FloatArray, str, float, str]] = [
+        (domain.fraction, "measured part of the signal", 1.0, "YlGnBu")
+    ]
+    if domain.error is not None:
+        error = np.where(domain.signal > SHOWN, domain.error, np.nan)
+        top = float(np.clip(np.nanquantile(error, 0.98), 0.1, 2.0)) if np.isfinite(error).any() else 1.0
+        panels.append((error, "rel. error, extrapolation", top, "YlOrRd"))
+    for ax, (values, label, top, colours) in zip(axes[:, 0], panels, strict=True):
+        mesh = ax.pcolormesh(
+            domain.mass, domain.coupling, values.T, vmin=0.0, vmax=top, cmap=colours, shading="nearest"
+        )
+        mesh.set_rasterized(True)
+        figure.colorbar(mesh, ax=ax, label=label, extend="max" if top != 1.0 else "neither")
+        ax.set(yscale="log", ylabel=axes_labels[1])
+        shown = np.flatnonzero((domain.signal > SHOWN).any(axis=0))
+        if len(shown):
+            ax.set_ylim(domain.coupling[shown[0]] / 1.5, domain.coupling[shown[-1]] * 6.0)  # MOCK above
+        if limit is not None and (domain.signal >= limit).any():
+            ax.contour(domain.mass, domain.coupling, domain.signal.T, levels=[limit], colors="#e42536")
+        mark_mock(ax, mock)
+    hatch_domain(axes[0, 0], domain, None, "0.25")
+    if log_mass:
+        log_mass_axis(axes[-1, 0])
+    axes[-1, 0].set_xlabel(axes_labels[0])
+    axes[0, 0].set_title(title, loc="left")
+    if limit is not None:
+        axes[0, 0].set_title(f"line: {limit:.3g} events", loc="right")
+    return figure
