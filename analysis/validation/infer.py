@@ -46,7 +46,7 @@ def rows(*, quick: bool) -> Iterator[dict]:
         ("marginalised, σ = 0.20", 0.20, "marginalised", 2.3630),
     ):
         ours = counting_limit(
-            0, 0.0094, signal_sigma=sigma, background_sigma=float(np.log(4)), nuisance=nuisance
+            0, 0.0094, signal_sigma=sigma, background_sigma=float(np.log(4)), method=nuisance
         )
         source = "average over log-normal POT" if nuisance == "marginalised" else NA62
         yield _row(f"NA62 ee limit, {label}", ours, value, 6e-5, source)

@@ -76,9 +76,7 @@ def test_toys_averaged_over_nuisances_against_integrals(count, background, sigma
     )
     convention = Convention("ratio", "averaged")
     found = exact_limit([counted], rng=np.random.default_rng(1), convention=convention, precision=0.01)
-    exact = counting_limit(
-        count, background, signal_sigma=pot, background_sigma=sigma, nuisance="marginalised"
-    )
+    exact = counting_limit(count, background, signal_sigma=pot, background_sigma=sigma, method="marginalised")
     assert abs(found.events - exact) < 4 * found.error
     assert "averaged" in found.method
 

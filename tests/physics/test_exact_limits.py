@@ -22,7 +22,7 @@ def test_no_nuisance(count, background, limit):
 
 
 @pytest.mark.parametrize(
-    ("sigma", "nuisance", "limit"),
+    ("sigma", "method", "limit"),
     [
         (POT, "exact", 2.4857),
         (0.20, "exact", 2.5247),
@@ -31,8 +31,8 @@ def test_no_nuisance(count, background, limit):
         (POT, "none", 2.3026),
     ],
 )
-def test_na62_readings(sigma, nuisance, limit):
-    ours = counting_limit(0, 0.0094, signal_sigma=sigma, background_sigma=np.log(4), nuisance=nuisance)
+def test_na62_readings(sigma, method, limit):
+    ours = counting_limit(0, 0.0094, signal_sigma=sigma, background_sigma=np.log(4), method=method)
     assert ours == pytest.approx(limit, abs=6e-5)
 
 
@@ -53,28 +53,28 @@ def test_large_counts_are_gaussian():
 
 
 def test_small_nuisances_vanish():
-    for nuisance in ("exact", "marginalised"):
-        ours = counting_limit(4, 2.0, signal_sigma=1e-6, background_sigma=1e-6, nuisance=nuisance)
+    for method in ("exact", "marginalised"):
+        ours = counting_limit(4, 2.0, signal_sigma=1e-6, background_sigma=1e-6, method=method)
         assert ours == pytest.approx(counting_limit(4, 2.0), rel=1e-5)
 
 
-@pytest.mark.parametrize("nuisance", ["exact", "marginalised", "none"])
+@pytest.mark.parametrize("method", ["exact", "marginalised", "none"])
 @pytest.mark.parametrize(("background", "sigma"), [(0.0094, np.log(4)), (3.0, 0.3), (0.0, 0.0), (15.0, 0.1)])
-def test_cls_at_the_limit(nuisance, background, sigma):
+def test_cls_at_the_limit(method, background, sigma):
     counts = np.arange(8)
-    nuisances = {"signal_sigma": POT, "background_sigma": sigma, "nuisance": nuisance}
+    nuisances = {"signal_sigma": POT, "background_sigma": sigma, "method": method}
     limits = counting_limit(counts, background, **nuisances)
     assert counting_cls(limits, counts, background, **nuisances) == pytest.approx(np.full(8, 0.1), rel=1e-6)
 
 
-@pytest.mark.parametrize("nuisance", ["none", "marginalised"])
+@pytest.mark.parametrize("method", ["none", "marginalised"])
 @pytest.mark.parametrize("background", [0.05, 1.0, 6.0])
-def test_coverage(nuisance, background):
+def test_coverage(method, background):
     """A true signal is excluded in at most 10 % of pseudo-experiments (CLs: less where it is small)."""
-    sigma = 0.0 if nuisance == "none" else 0.2
+    sigma = 0.0 if method == "none" else 0.2
     rng = np.random.default_rng(5)
     limits = counting_limit(
-        np.arange(120), background, signal_sigma=sigma, background_sigma=sigma, nuisance=nuisance
+        np.arange(120), background, signal_sigma=sigma, background_sigma=sigma, method=method
     )
     signal = np.array([0.5, 2.0, 5.0, 12.0, 25.0])
     theta = sigma * rng.normal(size=(2, 100_000, 1))
@@ -99,8 +99,8 @@ def test_expected_bands():
     assert expected_limits(0.0094, signal_sigma=POT) == pytest.approx(np.full(5, 2.4857), abs=1e-4)
     spread = expected_limits(1e-9, signal_sigma=POT, randomise_pot=True)
     assert spread == pytest.approx(2.48575 * 1.2 ** np.arange(-2, 3), rel=1e-4)
-    for nuisance in ("exact", "marginalised", "none"):
-        bands = expected_limits(8.0, signal_sigma=0.1, background_sigma=0.1, nuisance=nuisance)
+    for method in ("exact", "marginalised", "none"):
+        bands = expected_limits(8.0, signal_sigma=0.1, background_sigma=0.1, method=method)
         assert np.all(np.diff(bands) > 0)
 
 
@@ -118,8 +118,8 @@ SIGMA = st.floats(0.0, 0.8)
 
 @settings(max_examples=60, deadline=None)
 @given(st.floats(0.0, 40.0), SIGMA, SIGMA, NUISANCE)
-def test_more_events_weaker_limit(background, signal_sigma, background_sigma, nuisance):
-    nuisances = {"signal_sigma": signal_sigma, "background_sigma": background_sigma, "nuisance": nuisance}
+def test_more_events_weaker_limit(background, signal_sigma, background_sigma, method):
+    nuisances = {"signal_sigma": signal_sigma, "background_sigma": background_sigma, "method": method}
     limits = counting_limit(np.arange(40), background, **nuisances)
     assert np.all(np.isfinite(limits))
     assert np.all(np.diff(limits) > 0)
@@ -148,7 +148,7 @@ def test_more_background_stronger_limit(count, background, more, signal_sigma):
         ((0, 1.0), {"cl": np.nan}),
         ((0, 1.0), {"signal_sigma": -0.1}),
         ((0, 1.0), {"background_sigma": np.inf}),
-        ((0, 1.0), {"nuisance": "profile"}),
+        ((0, 1.0), {"method": "profile"}),
     ],
 )
 def test_refused(arguments, options):

@@ -116,8 +116,8 @@ def test_scan_follows_the_convention_of_the_steering(tmp_path):
     """Averaged toys are the marginalised enumeration, fixed ones the plug-in; they differ by 0.02 here."""
     options = {"signal_sigma": POT, "background_sigma": 0.3}
     wanted = {
-        "exact": float(counting_cls(2.5, 1, 0.5, nuisance="exact", **options)),
-        "marginalised": float(counting_cls(2.5, 1, 0.5, nuisance="marginalised", **options)),
+        "exact": float(counting_cls(2.5, 1, 0.5, method="exact", **options)),
+        "marginalised": float(counting_cls(2.5, 1, 0.5, method="marginalised", **options)),
     }
     assert abs(wanted["exact"] - wanted["marginalised"]) > 0.004
     path = tmp_path / "steering.toml"

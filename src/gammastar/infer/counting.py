@@ -29,7 +29,7 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 
 __all__ = [
-    "Nuisance",
+    "CountingMethod",
     "averaged_limit",
     "below",
     "count_probabilities",
@@ -42,7 +42,7 @@ __all__ = [
     "pulled_yield",
 ]
 
-Nuisance: TypeAlias = Literal["exact", "marginalised", "none"]
+CountingMethod: TypeAlias = Literal["exact", "marginalised", "none"]
 
 QUANTILES = norm.cdf([-2.0, -1.0, 0.0, 1.0, 2.0])
 
@@ -54,7 +54,7 @@ def counting_limit(
     signal_sigma: float = 0.0,
     background_sigma: float = 0.0,
     cl: float = 0.90,
-    nuisance: Nuisance = "exact",
+    method: CountingMethod = "exact",
 ) -> FloatArray:
     """Return the upper limit on the nominal signal yield for each observed count.
 
@@ -68,7 +68,7 @@ def counting_limit(
         Standard deviations of the logarithm, ln κ (κ = 1.2 is 0.1823).
     cl : float
         Confidence level from 0.5; signals with CLs < 1 − cl are excluded.
-    nuisance : {"exact", "marginalised", "none"}
+    method : {"exact", "marginalised", "none"}
 
     Returns
     -------
@@ -94,10 +94,10 @@ def counting_limit(
     >>> round(float(counting_limit(0, 0.01, signal_sigma=np.log(1.2))), 4)
     2.4857
     """
-    counts = _checked(count, background, (signal_sigma, background_sigma), cl, nuisance)
-    if nuisance == "none":
+    counts = _checked(count, background, (signal_sigma, background_sigma), cl, method)
+    if method == "none":
         signal_sigma = background_sigma = 0.0
-    if nuisance == "marginalised":
+    if method == "marginalised":
         return averaged_limit(counts, background, (signal_sigma, background_sigma), cl)
     fitted = fit_background(counts, background, background_sigma)
     level = (1.0 - cl) * gammaincc(counts + 1.0, fitted)
@@ -114,7 +114,7 @@ def counting_cls(
     *,
     signal_sigma: float = 0.0,
     background_sigma: float = 0.0,
-    nuisance: Nuisance = "exact",
+    method: CountingMethod = "exact",
 ) -> FloatArray:
     """Return CLs of nominal signal yields.
 
@@ -124,7 +124,7 @@ def counting_cls(
         Nominal signal yields [events].
     count : array_like of int
         Observed counts, broadcast against `signal`.
-    background, signal_sigma, background_sigma, nuisance
+    background, signal_sigma, background_sigma, method
         As in `counting_limit`.
 
     Returns
@@ -141,14 +141,14 @@ def counting_cls(
     >>> round(float(counting_cls(np.log(10), 0, 0.0094, signal_sigma=np.log(1.2))), 4)
     0.1172
     """
-    counts = _checked(count, background, (signal_sigma, background_sigma), 0.9, nuisance)
+    counts = _checked(count, background, (signal_sigma, background_sigma), 0.9, method)
     signal, counts = np.broadcast_arrays(np.asarray(signal, dtype=np.float64), counts)
     if not np.all(np.isfinite(signal) & (signal >= 0)):
         msg = "counting_cls: every signal yield must be finite and not negative"
         raise PhysicsError(msg)
-    if nuisance == "none":
+    if method == "none":
         signal_sigma = background_sigma = 0.0
-    if nuisance == "marginalised":
+    if method == "marginalised":
         above = below(signal, counts, background, (signal_sigma, background_sigma))
         return above / below(np.zeros_like(signal), counts, background, (0.0, background_sigma))
     total = fit_total(signal, counts, background, (signal_sigma, background_sigma))
@@ -157,7 +157,7 @@ def counting_cls(
 
 
 def count_probabilities(
-    background: float, background_sigma: float = 0.0, *, nuisance: Nuisance = "exact"
+    background: float, background_sigma: float = 0.0, *, method: CountingMethod = "exact"
 ) -> tuple[FloatArray, FloatArray]:
     """Return the background-only counts that matter and their probabilities.
 
@@ -165,7 +165,7 @@ def count_probabilities(
     ----------
     background, background_sigma
         As in `counting_limit`.
-    nuisance : {"exact", "marginalised", "none"}
+    method : {"exact", "marginalised", "none"}
         Only ``"marginalised"`` lets the background itself vary.
 
     Returns
@@ -173,7 +173,7 @@ def count_probabilities(
     counts, probability : NDArray, shape (n,)
         All but 1e-7 of the probability, which is then normalised.
     """
-    sigma = background_sigma if nuisance == "marginalised" else 0.0
+    sigma = background_sigma if method == "marginalised" else 0.0
     low, high = (poisson.ppf(1e-8, background * np.exp(-6 * sigma)), 1 - 1e-8)
     highest = poisson.ppf(high, background * np.exp(min(6 * sigma, 12.0))) if background > 0 else 0.0
     counts = np.arange(max(low, 0.0), highest + 1.0)
@@ -189,14 +189,14 @@ def expected_limits(
     signal_sigma: float = 0.0,
     background_sigma: float = 0.0,
     cl: float = 0.90,
-    nuisance: Nuisance = "exact",
+    method: CountingMethod = "exact",
     randomise_pot: bool = False,
 ) -> FloatArray:
     """Return the limits expected without signal at −2, −1, 0, +1, +2 standard deviations.
 
     Parameters
     ----------
-    background, signal_sigma, background_sigma, cl, nuisance
+    background, signal_sigma, background_sigma, cl, method
         As in `counting_limit`.
     randomise_pot : bool
         Let the auxiliary measurement of the signal normalisation vary too: a measurement that is high by g
@@ -208,8 +208,8 @@ def expected_limits(
     NDArray, shape (5,)
         Quantiles over all background-only outcomes, enumerated.
     """
-    counts, probability = count_probabilities(background, background_sigma, nuisance=nuisance)
-    sigma = signal_sigma if randomise_pot and nuisance != "none" else 0.0
+    counts, probability = count_probabilities(background, background_sigma, method=method)
+    sigma = signal_sigma if randomise_pot and method != "none" else 0.0
     cumulative = np.cumsum(probability)
     at = np.minimum(np.searchsorted(cumulative, QUANTILES, side="left"), len(counts) - 1)
     if sigma > 0:  # limits of every outcome enter each quantile
@@ -219,7 +219,7 @@ def expected_limits(
             signal_sigma=signal_sigma,
             background_sigma=background_sigma,
             cl=cl,
-            nuisance=nuisance,
+            method=method,
         )
         return _spread_quantiles(limits, probability, sigma)
     needed, inverse = np.unique(counts[at], return_inverse=True)
@@ -229,13 +229,13 @@ def expected_limits(
         signal_sigma=signal_sigma,
         background_sigma=background_sigma,
         cl=cl,
-        nuisance=nuisance,
+        method=method,
     )
     return np.asarray(limits[inverse], dtype=np.float64)
 
 
 def _checked(
-    count: npt.ArrayLike, background: float, sigmas: tuple[float, float], cl: float, nuisance: str
+    count: npt.ArrayLike, background: float, sigmas: tuple[float, float], cl: float, method: str
 ) -> FloatArray:
     """Return the counts as floats after the checks that all entry points share."""
     counts = np.asarray(count, dtype=np.float64)
@@ -253,8 +253,8 @@ def _checked(
     if not 0.5 <= cl < 1.0:  # below, the fitted yield may lie above the count and the closed form ends
         msg = f"counting limit: cl = {cl!r} must lie between 0.5 and 1 (0.90 for 90 %)"
         raise PhysicsError(msg)
-    if nuisance not in {"exact", "marginalised", "none"}:
-        msg = f"counting limit: nuisance = {nuisance!r} must be 'exact', 'marginalised' or 'none'"
+    if method not in {"exact", "marginalised", "none"}:
+        msg = f"counting limit: method = {method!r} must be 'exact', 'marginalised' or 'none'"
         raise PhysicsError(msg)
     return counts
 

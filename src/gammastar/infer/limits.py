@@ -15,7 +15,7 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray, Limit
 from gammastar.infer.channel_limits import asymptotic_limit
 from gammastar.infer.channels import counting_channel
-from gammastar.infer.counting import Nuisance, counting_limit, expected_limits
+from gammastar.infer.counting import CountingMethod, counting_limit, expected_limits
 
 __all__ = [
     "ASYMPTOTIC_FROM",
@@ -95,14 +95,14 @@ def upper_limit(
     count = None if isinstance(observed, str) else observed
     automatic = method == "auto"
     method = chosen_method(method, background, count, asymptotic_from)
-    nuisance: Nuisance = "none" if method == "asymptotic" else cast("Nuisance", method)
+    counting: CountingMethod = "none" if method == "asymptotic" else cast("CountingMethod", method)
     exact = counting_limit(  # it also checks every value
         np.rint(background) if count is None and np.isfinite(background) else (count or 0),
         background,
         signal_sigma=signal_sigma,
         background_sigma=background_sigma,
         cl=cl,
-        nuisance=nuisance,
+        method=counting,
     )
     if method == "asymptotic":
         return _asymptotic(background, (signal_sigma, background_sigma), count, cl, asymptotic_from)
@@ -111,10 +111,10 @@ def upper_limit(
         signal_sigma=signal_sigma,
         background_sigma=background_sigma,
         cl=cl,
-        nuisance=nuisance,
+        method=counting,
         randomise_pot=randomise_pot,
     )
-    label = _label(nuisance, (signal_sigma, background_sigma), varied=randomise_pot)
+    label = _label(counting, (signal_sigma, background_sigma), varied=randomise_pot)
     if background == 0:
         label += ", b = 0 assumed"
     if automatic:
@@ -143,14 +143,14 @@ def label_at(method: str, signal_sigma: float) -> str:
     return re.sub(r"signal κ [^,)]+", f"signal κ {np.exp(signal_sigma):.4g}", method)
 
 
-def _label(nuisance: Nuisance, sigmas: tuple[float, float], *, varied: bool) -> str:
+def _label(method: CountingMethod, sigmas: tuple[float, float], *, varied: bool) -> str:
     treatment = {
         "exact": "nuisances at fitted values with fixed auxiliaries",
         "marginalised": "nuisances averaged",
         "none": "no nuisances",
-    }[nuisance]
+    }[method]
     text = f"exact CLs by enumeration, {treatment}"
-    if nuisance != "none":
+    if method != "none":
         text += f" (signal κ {np.exp(sigmas[0]):.4g}, background κ {np.exp(sigmas[1]):.4g})"
         if varied and sigmas[0] > 0:
             text += ", that of the signal varied in the bands"
