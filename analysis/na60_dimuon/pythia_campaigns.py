@@ -68,7 +68,7 @@ def common() -> Common:
 
     steering = tomllib.loads((FOLDER / "steering.toml").read_text())
     section = steering["simulate"]
-    card = mock.load_card(data_path(f"cards/{section['card']}.toml"))
+    card = mock.load_card(data_path(f"cards/{section['card']}.toml"), leave_out=section.get("leave_out", ()))
     pool = ROOT / "results" / "campaigns" / "pool"
     # each generated meson decays three times in the main job; there are 2.7 of them in an event
     n = DIMUONS_PER_RECORDED * section["n_pairs"] // 8
@@ -191,7 +191,8 @@ def of_steering(output: Path) -> Path:
     from gammastar.store.manifest import digest
 
     text = (FOLDER / "steering.toml").read_text()
-    card = mock.load_card(data_path(f"cards/{tomllib.loads(text)['simulate']['card']}.toml"))
+    section = tomllib.loads(text)["simulate"]
+    card = mock.load_card(data_path(f"cards/{section['card']}.toml"), leave_out=section.get("leave_out", ()))
     return output / digest(text, card.digest)[:8]
 
 

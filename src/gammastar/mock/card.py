@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -511,7 +511,7 @@ def _looked_up(decay: str, key: str, found: dict[str, Provenance], path: Path) -
     return value
 
 
-def load_card(path: str | Path) -> Card:
+def load_card(path: str | Path, *, leave_out: Sequence[str] = ()) -> Card:
     """Read and check a card.
 
     Parameters
@@ -520,6 +520,8 @@ def load_card(path: str | Path) -> Card:
         TOML file; every number is a table ``{ value, tag, source }`` with the tag "published", "derived"
         or "placeholder" and a key of the section ``[sources]``. A branching fraction may be the name of a
         decay in `core.constants.BRANCHING`.
+    leave_out : sequence of str
+        Modes that are not made.
 
     Returns
     -------
@@ -530,9 +532,20 @@ def load_card(path: str | Path) -> Card:
     InputFileError
         If the file is missing or not TOML.
     SteeringError
-        If a key is unknown, missing, out of range, or a number has no source; the message names the key.
+        If a key is unknown, missing, out of range, or a number has no source; the message names the key. Also
+        for modes to leave out that the card does not have, or if none is left.
     """
-    path = Path(path)
+    card = _read_card(Path(path))
+    unknown = sorted(set(leave_out) - set(card.modes))
+    if unknown or (leave_out and set(card.modes) <= set(leave_out)):
+        what = f"no mode {', '.join(unknown)}" if unknown else "no mode would be left"
+        msg = f"card {path}: {what}; the modes are {', '.join(card.modes)}"
+        raise SteeringError(msg)
+    less = {key: card.modes[key].model_copy(update={"enabled": False}) for key in leave_out}
+    return card.model_copy(update={"modes": card.modes | less}) if less else card
+
+
+def _read_card(path: Path) -> Card:
     try:
         raw = from_toml(path)
         sources = sources_of(raw)

@@ -208,7 +208,7 @@ def _card(look: Look) -> Findings:
     if section is None:
         return
     try:
-        card = load_card(shipped(section.card, look.base, "cards"))
+        card = load_card(shipped(section.card, look.base, "cards"), leave_out=section.leave_out)
     except GammastarError as error:
         yield _hinted(_raised("simulate.card", error), section.card, "cards")
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,9 @@ def write_blocks(
     return meta
 
 
-def tuned(name: str, base: Path, seed: int) -> tuple[mock.Card, dict[Path, str], list[str]]:
+def tuned(
+    name: str, base: Path, seed: int, leave_out: Sequence[str] = ()
+) -> tuple[mock.Card, dict[Path, str], list[str]]:
     """Return a card, its yields fitted to the spectrum that its section ``[tuning]`` names.
 
     Parameters
@@ -76,6 +78,8 @@ def tuned(name: str, base: Path, seed: int) -> tuple[mock.Card, dict[Path, str],
     base : Path
     seed : int
         Of the templates.
+    leave_out : sequence of str
+        Modes that are not made.
 
     Returns
     -------
@@ -86,7 +90,7 @@ def tuned(name: str, base: Path, seed: int) -> tuple[mock.Card, dict[Path, str],
         What the fit found.
     """
     path = shipped(name, base, "cards")
-    card = mock.load_card(path)
+    card = mock.load_card(path, leave_out=leave_out)
     if card.tuning is None:
         return card, {}, []
     file, _, inner = card.tuning.spectrum.partition(":")
@@ -118,7 +122,7 @@ def simulate_stage(ctx: Context) -> Arrays:
     if section is None:
         return {}
     ctx.tell("simulate", None, f"card {section.card}")
-    card, fitted, notes = tuned(section.card, ctx.base, ctx.seed)
+    card, fitted, notes = tuned(section.card, ctx.base, ctx.seed, section.leave_out)
     ctx.book.enter(fitted)
     ctx.book.notes += notes
     if notes:
