@@ -52,22 +52,48 @@ FEWEST_EVENTS = 20_000
 RUN = {"data": 5001, "mc": 6001, "background": 7001, "charm": 8001}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Request:
-    """What was asked for; see `simulate_events`."""
+class Options(TypedDict, total=False):
+    """What to simulate; see `simulate_events`."""
 
-    card: Card
-    n: int
     kind: Kind
     prior: str
     seed: int
+    progress: Progress | None
     engine: EngineName | Engine
     pairing: Pairing
     miss_prescale: int
+    workers: int
+    cache: str | Path | None
+    n_events: int | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Request:
+    """A sample that was asked for, checked; see `simulate_events`."""
+
+    card: Card
+    n: int
+    kind: Kind = "data"
+    prior: str = "nominal"
+    seed: int = 0
+    progress: Progress | None = None
+    engine: EngineName | Engine = "toy"
+    pairing: Pairing = "same-event"
+    miss_prescale: int = MISS_PRESCALE
     workers: int = 1
     cache: str | Path | None = None
     n_events: int | None = None
-    progress: Progress | None = None
+
+    def __post_init__(self) -> None:
+        for name, known in (("kind", KINDS), ("pairing", PAIRINGS), ("engine", ENGINES)):
+            value = getattr(self, name)
+            if name != "engine" or isinstance(value, str):
+                _check(value in known, f"{name} = {value!r} is not one of {list(known)}")
+        _check(self.n > 0, f"n = {self.n!r} must be positive")
+        _check(self.miss_prescale >= 1, f"miss_prescale = {self.miss_prescale!r} must be at least 1")
+        self.card.with_prior(self.prior)
+        if self.engine == "pythia":
+            pythia.version()  # says what to install if it is absent
 
     @property
     def sizes(self) -> list[int]:
@@ -261,27 +287,7 @@ def _kept(request: Request, index: int) -> SimulatedEvents | None:
     return SimulatedEvents(flat | {"Muon": muons}, meta)
 
 
-class Options(TypedDict, total=False):
-    """Further arguments of `simulate_events`."""
-
-    pairing: Pairing
-    miss_prescale: int
-    workers: int
-    cache: str | Path | None
-    n_events: int | None
-
-
-def simulate_events(
-    card: Card,
-    n: int,
-    *,
-    kind: Kind = "data",
-    prior: str = "nominal",
-    seed: int = 0,
-    progress: Progress | None = None,
-    engine: EngineName | Engine = "toy",
-    **options: Unpack[Options],
-) -> SimulatedEvents:
+def simulate_events(card: Card, n: int, **options: Unpack[Options]) -> SimulatedEvents:
     """Simulate a mock dimuon ntuple.
 
     Parameters
@@ -289,21 +295,22 @@ def simulate_events(
     card : Card
     n : int
         ``"mc"``: expected number of rows; otherwise expected number of recorded opposite-sign pairs.
-    kind : {"data", "mc", "background", "charm"}
+    kind : {"data", "mc", "background", "charm"}, optional
         ``"data"``: unweighted cocktail, pairs of decay muons, third muons and, where the card has it, open
         charm, no truth. ``"mc"``: cocktail with truth, dimuons that are not recorded included (fewer than
         two muons). ``"background"``: pairs of decay muons alone, with truth, for the like-sign ratio R.
         ``"charm"``: open charm alone, a template whose normalisation is `N_POT`.
     prior : str
-        ``"nominal"`` or a key of the card's priors.
+        ``"nominal"`` [default] or a key of the card's priors.
     seed : int
+        [0]
     progress : callable, optional
         Called as ``progress(done, total)`` after each chunk of dimuons, and of generated events before.
     engine : {"toy", "pythia"} or Engine
-        Where hadrons come from. ``"pythia"`` generates what `n` asks for first; an engine made before
+        Where hadrons come from ["toy"]. ``"pythia"`` generates what `n` asks for first; an engine made before
         (`pythia_engine`) serves several samples.
     pairing : {"same-event", "mixed"}
-        Of decay muons; ``"mixed"`` has R = 1.
+        Of decay muons ["same-event"]; ``"mixed"`` has R = 1.
     miss_prescale : int
         Simulated dimuons that are not recorded are kept once in this many [5], as ``prescale`` says.
     workers : int
@@ -327,67 +334,24 @@ def simulate_events(
     UserError
         If the engine is Pythia and pythia8mc is not installed.
     """
-    request = _request(card, n, kind, prior, seed, progress, engine, options)
-    return joined(list(make_blocks(request)), shared_engine=not isinstance(engine, str))
+    blocks = list(simulate_blocks(card, n, **options))
+    return joined(blocks, shared_engine=not isinstance(options.get("engine", "toy"), str))
 
 
-def simulate_blocks(
-    card: Card,
-    n: int,
-    *,
-    kind: Kind = "data",
-    prior: str = "nominal",
-    seed: int = 0,
-    progress: Progress | None = None,
-    engine: EngineName | Engine = "toy",
-    **options: Unpack[Options],
-) -> Iterator[SimulatedEvents]:
+def simulate_blocks(card: Card, n: int, **options: Unpack[Options]) -> Iterator[SimulatedEvents]:
     """Return the sample of `simulate_events` in blocks, one after the other: memory stays flat.
 
-    Parameters
-    ----------
-    card, n, kind, prior, seed, progress, engine, **options
-        As `simulate_events`, and refused here already where they are out of range.
+    Arguments are those of `simulate_events`, and refused here already where they are out of range.
 
     Returns
     -------
     iterator of SimulatedEvents
         `combined_meta` of the blocks' records is that of the sample.
     """
-    return make_blocks(_request(card, n, kind, prior, seed, progress, engine, options))
-
-
-def _request(
-    card: Card,
-    n: int,
-    kind: Kind,
-    prior: str,
-    seed: int,
-    progress: Progress | None,
-    engine: EngineName | Engine,
-    options: Options,
-) -> Request:
-    """Return the checked request."""
-    pairing = options.get("pairing", "same-event")
-    miss_prescale = options.get("miss_prescale", MISS_PRESCALE)
-    _check(n > 0, f"simulate_events: n = {n!r} must be positive")
-    _check(str(kind) in KINDS, f"simulate_events: kind = {kind!r} is not one of {list(KINDS)}")
-    _check(str(pairing) in PAIRINGS, f"simulate_events: pairing = {pairing!r} is not one of {list(PAIRINGS)}")
-    _check(miss_prescale >= 1, f"simulate_events: miss_prescale = {miss_prescale!r} must be at least 1")
-    known = not isinstance(engine, str) or engine in ENGINES
-    _check(known, f"simulate_events: engine = {engine!r} is not one of {list(ENGINES)}")
-    card.with_prior(prior)
-    if engine == "pythia":
-        pythia.version()  # says what to install if it is absent
-    return Request(
-        *(card, n, kind, prior, seed, engine, pairing, miss_prescale),
-        workers=options.get("workers", 1),
-        cache=options.get("cache"),
-        n_events=options.get("n_events"),
-        progress=progress,
-    )
+    return make_blocks(Request(card, n, **options))
 
 
 def _check(condition: bool, message: str) -> None:
     if not condition:
-        raise PhysicsError(message)
+        msg = f"simulate_events: {message}"
+        raise PhysicsError(msg)

@@ -242,8 +242,6 @@ class PythiaEngine:
 
     def meta(self) -> Mapping[str, Any]:
         """Return events, cross section, multiplicities and rate of the generator."""
-        from gammastar.mock import pythia
-
         return {
             "pythia8mc": pythia.version(),
             "pythia_system": self.soft.system,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -250,20 +250,42 @@ def assembled(
     progress : callable, optional
     """
     if plan.kind == "mc":
-        return _cocktail_sample(card, n, rng, plan, progress, engine)
+        return _cocktail_sample(card, n, plan, rng, engine, progress)
     if plan.kind == "charm":
-        return _charm_sample(card, n, rng, plan, progress, engine)
-    if pairs is None:
-        pairs = _muon_pairs(card, n, rng, plan.pairing, engine)
+        return _charm_sample(card, n, plan, rng, engine, progress)
     if plan.norm is None:
         msg = f"{plan.kind}: the plan has no normalisation; take one from `prepared`"
         raise PhysicsError(msg)
-    if plan.kind == "data":
-        return _data_sample(card, n, rng, (plan, plan.norm, pairs), progress, engine)
-    pot = n / plan.rate
-    candidates = _shuffled([_recorded_background(card, pairs, plan.norm, pot, rng)], rng)
-    found = _background_meta(card, plan.norm, plan.pairing)
-    return candidates, {"N_POT": pot, "n_generated": len(candidates), **found}
+    if pairs is None:
+        pairs = _muon_pairs(card, n, rng, plan.pairing, engine)
+    data = plan.kind == "data"
+    pot = n * (1.0 - card.background.fraction if data else 1.0) / plan.rate
+    n_dimuons = int(rng.poisson(pot * _dimuons_per_pot(card))) if data else 0
+    parts = [_recorded_background(card, pairs, plan.norm, pot, rng)]
+    third: Any = {"muons": pairs.muons, "probability": plan.norm.third_muon}
+    for size in _chunks(n_dimuons, progress):
+        dimuons = generate_pairs(card, size, rng, mesons=engine.mesons)
+        candidates = signal_candidates(card, dimuons, rng, minimum=2, **third)
+        parts.append(candidates.take(np.flatnonzero(triggered(card, candidates, rng))))
+    if data and card.has_charm:
+        parts += _recorded_charm(card, pot, rng, engine, **third)[0]
+    candidates = _shuffled(parts, rng)
+    if data:
+        candidates.weight[:] = 1.0
+    generated = n_dimuons if data else len(candidates)
+    return candidates, {
+        "N_POT": pot,
+        "n_generated": generated,
+        **_background_meta(card, plan.norm, plan.pairing),
+    }
+
+
+def _chunks(n: int, progress: Progress | None) -> Iterator[int]:
+    """Yield sizes of chunks that make up n, and tell after each how much is done."""
+    for start in range(0, n, CHUNK):
+        yield min(CHUNK, n - start)
+        if progress is not None:
+            progress(min(start + CHUNK, n), n)
 
 
 def _background_meta(card: Card, norm: Normalisation, pairing: Pairing) -> dict[str, Any]:
@@ -294,34 +316,6 @@ def _recorded_background(
     return candidates.take(np.flatnonzero(triggered(card, candidates, rng)))
 
 
-def _data_sample(
-    card: Card,
-    n_pairs: int,
-    rng: np.random.Generator,
-    given: tuple[Plan, Normalisation, MuonPairs],
-    progress: Progress | None,
-    engine: Engine = TOY,
-) -> Sample:
-    """Return recorded events of an exposure in which `n_pairs` opposite-sign pairs are expected."""
-    plan, norm, pairs = given
-    pot = n_pairs * (1.0 - card.background.fraction) / plan.rate
-    n_dimuons = int(rng.poisson(pot * _dimuons_per_pot(card)))
-    parts = [_recorded_background(card, pairs, norm, pot, rng)]
-    for start in range(0, n_dimuons, CHUNK):
-        dimuons = generate_pairs(card, min(CHUNK, n_dimuons - start), rng, mesons=engine.mesons)
-        candidates = signal_candidates(
-            card, dimuons, rng, muons=pairs.muons, probability=norm.third_muon, minimum=2
-        )
-        parts.append(candidates.take(np.flatnonzero(triggered(card, candidates, rng))))
-        if progress is not None:
-            progress(min(start + CHUNK, n_dimuons), n_dimuons)
-    if card.has_charm:
-        parts += _recorded_charm(card, pot, rng, engine, muons=pairs.muons, probability=norm.third_muon)[0]
-    candidates = _shuffled(parts, rng)
-    candidates.weight[:] = 1.0
-    return candidates, {"N_POT": pot, "n_generated": n_dimuons, **_background_meta(card, norm, plan.pairing)}
-
-
 def _recorded_charm_rate(card: Card, rng: np.random.Generator, engine: Engine) -> float:
     """Return recorded lepton pairs of open charm per proton on target."""
     candidates = charm_candidates(card, engine.charm(card, PILOT, rng), rng)
@@ -345,22 +339,15 @@ def _recorded_charm(
     """Return recorded events of open charm of an exposure, and how many were generated."""
     n = int(rng.poisson(pot * charm_rate(card) * card.target.interactions))
     parts = []
-    for start in range(0, n, CHUNK):
-        pairs = engine.charm(card, min(CHUNK, n - start), rng)
+    for size in _chunks(n, progress):
+        pairs = engine.charm(card, size, rng)
         candidates = charm_candidates(card, pairs, rng, muons=muons, probability=probability)
         parts.append(candidates.take(np.flatnonzero(triggered(card, candidates, rng))))
-        if progress is not None:
-            progress(min(start + CHUNK, n), n)
     return parts, n
 
 
 def _charm_sample(
-    card: Card,
-    n_pairs: int,
-    rng: np.random.Generator,
-    plan: Plan,
-    progress: Progress | None,
-    engine: Engine = TOY,
+    card: Card, n_pairs: int, plan: Plan, rng: np.random.Generator, engine: Engine, progress: Progress | None
 ) -> Sample:
     """Return recorded pairs of open charm alone, `n_pairs` expected: a template of known normalisation."""
     pot = n_pairs / plan.rate
@@ -374,29 +361,20 @@ def _charm_sample(
 
 
 def _cocktail_sample(
-    card: Card,
-    n: int,
-    rng: np.random.Generator,
-    plan: Plan,
-    progress: Progress | None,
-    engine: Engine = TOY,
+    card: Card, n: int, plan: Plan, rng: np.random.Generator, engine: Engine, progress: Progress | None
 ) -> Sample:
     """Return about `n` simulated dimuons; of those not recorded one in `miss_prescale` is kept."""
     reconstructed, miss_prescale = plan.rate, plan.miss_prescale
     n_dimuons = int(np.ceil(n / (reconstructed + (1.0 - reconstructed) / miss_prescale)))
     parts = []
-    for start in range(0, n_dimuons, CHUNK):
-        candidates = signal_candidates(
-            card, generate_pairs(card, min(CHUNK, n_dimuons - start), rng, mesons=engine.mesons), rng
-        )
+    for size in _chunks(n_dimuons, progress):
+        candidates = signal_candidates(card, generate_pairs(card, size, rng, mesons=engine.mesons), rng)
         recorded = triggered(card, candidates, rng, prescaled=False)
         keep = recorded | (rng.random(len(candidates)) < 1.0 / miss_prescale)
         lost = ~recorded & (candidates.present.sum(axis=0) >= 2)  # no trigger or no pair found
         candidates.present[:, lost] = False
         candidates.weight[:] = np.where(recorded, 1.0, miss_prescale)
         parts.append(candidates.take(np.flatnonzero(keep)))
-        if progress is not None:
-            progress(min(start + CHUNK, n_dimuons), n_dimuons)
     return _shuffled(parts, rng), {
         "N_POT": n_dimuons / _dimuons_per_pot(card),
         "n_generated": n_dimuons,

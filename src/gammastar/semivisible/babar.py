@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ from scipy.ndimage import map_coordinates
 from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
-from gammastar.semivisible.benchmarks import sourced
+from gammastar.semivisible.benchmarks import ColliderCard, sourced
 from gammastar.semivisible.cascade import Cascade, decay, decay_states
 from gammastar.semivisible.decays import DecayTable, decay_table
 from gammastar.semivisible.missing_momentum import Missing, exponential_sum, from_sums, no_visible_decay
@@ -50,7 +50,7 @@ FLOOR = 2e-3  # smallest share of a cell or event relative to an even choice: bo
 
 
 @dataclass(frozen=True, slots=True)
-class BaBar:
+class BaBar(ColliderCard):
     """The selection at generator level.
 
     Attributes
@@ -73,6 +73,7 @@ class BaBar:
     sources : mapping of str to str
     """
 
+    title: ClassVar[str] = "BaBar"
     beam_minus: float
     beam_plus: float
     cos_max: float
@@ -85,24 +86,6 @@ class BaBar:
     angles: tuple[tuple[float, float], ...] = ()
     factor: float = 1.0
     sources: Mapping[str, str] | None = None
-
-    @property
-    def sqrt_s(self) -> float:
-        """Energy in the centre of mass [GeV]: 10.564 GeV for 9.0 on 3.1 GeV, not 10.58."""
-        return 2.0 * float(np.sqrt(self.beam_minus * self.beam_plus))
-
-    @property
-    def boost(self) -> float:
-        """βγ of the centre of mass along the electron beam."""
-        return (self.beam_minus - self.beam_plus) / self.sqrt_s
-
-    @property
-    def unverified(self) -> tuple[str, ...]:
-        """Inputs that were not confirmed in their source."""
-        notes = self.sources or {}
-        return tuple(
-            f"BaBar {key}: {text}" for key, text in notes.items() if not text.startswith("published")
-        )
 
 
 def load_babar(path: Path | None = None) -> BaBar:

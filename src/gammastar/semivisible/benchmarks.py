@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,8 @@ from gammastar.semivisible.production import Correction
 
 __all__ = [
     "Benchmark",
+    "Card",
+    "ColliderCard",
     "Published",
     "benchmark_names",
     "correction",
@@ -195,6 +197,38 @@ def load_benchmark(name: str) -> Benchmark:
         raise PhysicsError(msg)
     row = registry[name]
     return Benchmark(name, row["kind"], row["status"], row["source"], row["parameters"], row.get("mediator"))
+
+
+class Card:
+    """Numbers of a search with their sources; the record itself is a dataclass."""
+
+    __slots__ = ()
+    title: ClassVar[str]
+    sources: Mapping[str, str] | None
+
+    @property
+    def unverified(self) -> tuple[str, ...]:
+        """Inputs that were not confirmed in their source."""
+        notes = self.sources or {}
+        return tuple(f"{self.title} {key}: {text}" for key, text in notes.items() if "published" not in text)
+
+
+class ColliderCard(Card):
+    """Card of a search at an asymmetric e+e− collider."""
+
+    __slots__ = ()
+    beam_minus: float
+    beam_plus: float
+
+    @property
+    def sqrt_s(self) -> float:
+        """Energy in the centre of mass [GeV]: 10.564 for 9.0 on 3.1 GeV of BaBar, not 10.58."""
+        return 2.0 * float(np.sqrt(self.beam_minus * self.beam_plus))
+
+    @property
+    def boost(self) -> float:
+        """βγ of the centre of mass along the electron beam."""
+        return (self.beam_minus - self.beam_plus) / self.sqrt_s
 
 
 def sourced(file: Path, record: Callable[..., Record]) -> Record:

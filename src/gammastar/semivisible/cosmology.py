@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.physics.widths import RTable
-from gammastar.semivisible.benchmarks import sourced
+from gammastar.semivisible.benchmarks import Card, sourced
 from gammastar.semivisible.models import DarkSector, mediator_widths
 from gammastar.semivisible.production import s_channel_cross_section
 
@@ -61,7 +61,7 @@ CrossSection: TypeAlias = Callable[[FloatArray], FloatArray]
 
 
 @dataclass(frozen=True, slots=True)
-class Cosmology:
+class Cosmology(Card):
     """Inputs of the two lines.
 
     Attributes
@@ -77,17 +77,12 @@ class Cosmology:
     sources : mapping of str to str
     """
 
+    title: ClassVar[str] = "cosmology"
     omega: float
     annihilation: float
     efficiency: float
     equilibrium: float
     sources: Mapping[str, str] | None = None
-
-    @property
-    def unverified(self) -> tuple[str, ...]:
-        """Inputs that were not confirmed in their source."""
-        notes = self.sources or {}
-        return tuple(f"cosmology {key}: {text}" for key, text in notes.items() if "published" not in text)
 
 
 def load_cosmology(path: Path | None = None) -> Cosmology:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ import numpy.typing as npt
 from gammastar.core.data import data_path
 from gammastar.core.records import FloatArray
 from gammastar.core.rng import stream
-from gammastar.semivisible.benchmarks import sourced
+from gammastar.semivisible.benchmarks import ColliderCard, sourced
 from gammastar.semivisible.cascade import Cascade, decay
 from gammastar.semivisible.decays import decay_table
 from gammastar.semivisible.models import DarkSector
@@ -24,7 +25,7 @@ CHUNK = 20_000
 
 
 @dataclass(frozen=True, slots=True)
-class DisplacedSearch:
+class DisplacedSearch(ColliderCard):
     """A search for a photon and a displaced lepton pair at generator level.
 
     Attributes
@@ -46,6 +47,7 @@ class DisplacedSearch:
     sources : mapping of str to str
     """
 
+    title: ClassVar[str] = "Belle II"
     beam_minus: float
     beam_plus: float
     cos_max: float
@@ -57,22 +59,6 @@ class DisplacedSearch:
     radius_max: float
     events: float
     sources: Mapping[str, str] | None = None
-
-    @property
-    def sqrt_s(self) -> float:
-        """Energy in the centre of mass [GeV]."""
-        return 2.0 * float(np.sqrt(self.beam_minus * self.beam_plus))
-
-    @property
-    def boost(self) -> float:
-        """βγ of the centre of mass along the electron beam."""
-        return (self.beam_minus - self.beam_plus) / self.sqrt_s
-
-    @property
-    def unverified(self) -> tuple[str, ...]:
-        """Inputs that were not confirmed in their source."""
-        notes = self.sources or {}
-        return tuple(f"Belle II {key}: {text}" for key, text in notes.items() if "published" not in text)
 
 
 def load_displaced(path: Path | None = None) -> DisplacedSearch:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ from gammastar.core.constants import M_E
 from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
-from gammastar.semivisible.benchmarks import correction, sourced
+from gammastar.semivisible.benchmarks import Card, correction, sourced
 from gammastar.semivisible.cascade import Cascade, decay
 from gammastar.semivisible.decays import DecayTable
 from gammastar.semivisible.missing_momentum import (
@@ -43,7 +44,7 @@ EVENTS_90 = 2.302585092994046
 
 
 @dataclass(frozen=True, slots=True)
-class NA64:
+class NA64(Card):
     """The selection at generator level.
 
     Attributes
@@ -59,6 +60,7 @@ class NA64:
     sources : mapping of str to str
     """
 
+    title: ClassVar[str] = "NA64"
     beam: float
     eot: float
     missing_energy: float
@@ -66,12 +68,6 @@ class NA64:
     ecal_end: float
     hcal_end: float
     sources: Mapping[str, str] | None = None
-
-    @property
-    def unverified(self) -> tuple[str, ...]:
-        """Inputs that were not confirmed in their source."""
-        notes = self.sources or {}
-        return tuple(f"NA64 {key}: {text}" for key, text in notes.items() if "published" not in text)
 
 
 def load_na64(path: Path | None = None) -> NA64:
