@@ -1,8 +1,12 @@
 """Rooms do not import each other, heavy libraries load only where they are used."""
 
+import importlib
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = ("torch", "zuko", "pyhf", "matplotlib", "mplhep", "coffea", "uproot", "awkward", "vector", "sklearn")
@@ -28,3 +32,27 @@ def test_layers():
     lint = Path(sys.executable).parent / "lint-imports"
     run = subprocess.run([lint], cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout
+
+
+@pytest.mark.parametrize("room", ["infer", "mock", "physics", "semivisible"])
+def test_a_room_is_small_enough_to_find_ones_way(room):
+    """At most 14 files on one level, 26 names in the face, none of which hides a file."""
+    folder = ROOT / "src" / "gammastar" / room
+    files = {path.stem for path in folder.glob("*.py")}
+    assert 3 <= len(files) <= 14
+    face = getattr(importlib.import_module(f"gammastar.{room}"), "__all__", [])
+    assert len(face) <= 26
+    assert not files & set(face)
+
+
+def test_folders_that_the_contracts_name_exist():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    named = {
+        name.strip(" ()")
+        for contract in contracts
+        for entry in contract.get("layers", contract.get("source_modules"))
+        for name in entry.split("|")
+    }
+    places = [ROOT / "src" / Path(*name.split(".")) for name in named]
+    assert len(places) >= 18
+    assert not [place for place in places if not (place.is_dir() or place.with_suffix(".py").is_file())]

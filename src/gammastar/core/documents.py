@@ -7,11 +7,16 @@ import stat
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from pydantic import TypeAdapter, ValidationError
+
+from gammastar.core.errors import PhysicsError, SteeringError
 from gammastar.core.texts import plain
 
-__all__ = ["from_json", "from_toml", "name_of", "sources_of", "text_of"]
+__all__ = ["from_json", "from_toml", "name_of", "sources_of", "text_of", "validated"]
+
+Record = TypeVar("Record")
 
 MAX_BYTES = 16 << 20  # of a TOML file: a detector or a grey area has some kB
 LONGEST_NAME = 100
@@ -126,3 +131,31 @@ def _shallow(content: Any) -> None:
         layer = [inner for item in items for inner in item if isinstance(inner, dict | list)]
     if layer:
         raise ValueError(_TOO_DEEP)
+
+
+def validated(kind: TypeAdapter[Record], data: object, path: Path) -> Record:
+    """Return the record that a file describes.
+
+    Parameters
+    ----------
+    kind : TypeAdapter
+        Of the record.
+    data : object
+        Content of the file.
+    path : Path
+        Of the file, for the message.
+
+    Raises
+    ------
+    SteeringError
+        If a key is unknown, missing or wrong, or the record refuses a number; the message names file and key.
+    """
+    try:
+        return kind.validate_python(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        reason = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+    except PhysicsError as error:
+        reason = str(error)
+    msg = f"{path}: {reason}"
+    raise SteeringError(msg)

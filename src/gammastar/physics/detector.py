@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter
 
-from gammastar.core.documents import from_toml, name_of, sources_of
+from gammastar.core.documents import from_toml, name_of, sources_of, validated
 from gammastar.core.errors import InputFileError, PhysicsError, PortabilityError, SteeringError
 from gammastar.core.records import Exposure
 from gammastar.physics.geometry import Volume
@@ -295,15 +295,7 @@ def load_detector(path: Path) -> Detector:
     if true is not None:
         msg = f"{path}: {true} is true or false, which is no number"
         raise SteeringError(msg)
-    try:
-        return _ADAPTER.validate_python(data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        reason = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
-    except PhysicsError as error:
-        reason = str(error)
-    msg = f"{path}: {reason}"
-    raise SteeringError(msg)
+    return validated(_ADAPTER, data, path)
 
 
 def target_factor(

@@ -10,13 +10,13 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, TypeAdapter
 from scipy.special import ndtr, ndtri
 
 from gammastar.core import constants
 from gammastar.core.constants import ALPHA, M_E, M_MU, M_PROTON
-from gammastar.core.documents import from_toml
-from gammastar.core.errors import InputFileError, PhysicsError, SteeringError
+from gammastar.core.documents import from_toml, validated
+from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.physics import form_factors
 from gammastar.physics.line_shapes import breit_wigner, rho_mass_density
@@ -225,12 +225,4 @@ class MesonTable:
         except (OSError, ValueError) as error:
             msg = f"{path}: the table of mesons cannot be read ({error})"
             raise InputFileError(msg) from error
-        try:
-            return TypeAdapter(cls).validate_python(data)
-        except ValidationError as error:
-            first = error.errors()[0]
-            reason = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
-        except PhysicsError as error:
-            reason = str(error)
-        msg = f"{path}: {reason}"
-        raise SteeringError(msg)
+        return validated(TypeAdapter(cls), data, path)

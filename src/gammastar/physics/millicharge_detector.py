@@ -9,11 +9,11 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter
 from scipy.special import gammainc
 
 from gammastar.core.constants import ALPHA, GEV2_MB, M_E
-from gammastar.core.documents import from_toml, name_of, sources_of
+from gammastar.core.documents import from_toml, name_of, sources_of, validated
 from gammastar.core.errors import InputFileError, PhysicsError, SteeringError
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.physics.detector import Target
@@ -321,12 +321,4 @@ def load_millicharge_detector(path: Path) -> MillichargeDetector:
     if missing:
         msg = f"{path}: no source for {missing}; name each key or table under [sources]"
         raise SteeringError(msg)
-    try:
-        return _ADAPTER.validate_python(data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        reason = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
-    except PhysicsError as error:
-        reason = str(error)
-    msg = f"{path}: {reason}"
-    raise SteeringError(msg)
+    return validated(_ADAPTER, data, path)
