@@ -14,7 +14,6 @@ from gammastar.mock.candidates import background_candidates, triggered, with_ene
 from gammastar.mock.card import load_card
 from gammastar.mock.cocktail import (
     beam_kinematics,
-    boosted,
     dalitz_decay,
     generate_pairs,
     mass_density,
@@ -26,7 +25,7 @@ from gammastar.mock.cocktail import (
 )
 from gammastar.mock.combinatorial import decay_muons, measured_r, muon_pairs, recorded_weight
 from gammastar.mock.spectrometer import accepted, efficiency, pair_kinematics
-from gammastar.physics.kinematics import daughter
+from gammastar.physics.kinematics import daughter, lorentz
 from gammastar.subtract.weights import event_weights
 from gammastar.unfold.efficiency import EfficiencyMap, efficiency_map
 
@@ -130,7 +129,7 @@ def charm(n: int, rng: np.random.Generator) -> np.ndarray:
             x = (1.0 - rng.random(CHUNK) ** (1.0 / 6.0)) * rng.choice([-1.0, 1.0], CHUNK)
             y = np.arcsinh(x * p_max / np.hypot(M_D, pt)) + y_cm
             parent = momentum(M_D, pt, y, rng.uniform(-np.pi, np.pi, CHUNK))
-            muons.append(boosted(_semileptonic(CHUNK, rng), parent, np.full(CHUNK, M_D)))
+            muons.append(lorentz(_semileptonic(CHUNK, rng), parent, np.full(CHUNK, M_D)))
         inside = accepted(muons[0], CARD.detector) & accepted(muons[1], CARD.detector)
         parts.append(np.column_stack(pair_kinematics(*muons))[inside])
         total += int(inside.sum())

@@ -11,7 +11,8 @@ from gammastar.core.constants import M_MU, M_PI0
 from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError
 from gammastar.mock import accepted, generate_pairs, load_card, mass_density, mass_spectrum, mode_rates
-from gammastar.mock.cocktail import beam_kinematics, boosted, dalitz_decay, momentum, sample_pt
+from gammastar.mock.cocktail import beam_kinematics, dalitz_decay, momentum, sample_pt
+from gammastar.physics.kinematics import lorentz
 
 CARD = load_card(data_path("cards/na60_mock.toml"))
 N = 300_000
@@ -84,10 +85,10 @@ def test_dalitz_angles_in_the_rest_frame_of_the_meson(pdg, recoil, mass):
     parent = momentum(parent_mass, rng.exponential(0.5, n), rng.normal(3.4, 1.0, n), rng.uniform(0, 6.28, n))
     photon, plus = dalitz_decay(parent, parent_mass, np.full(n, mass), recoil, rng)
     back = parent * np.array([-1.0, -1.0, -1.0, 1.0])[:, np.newaxis]
-    photon, plus = boosted(photon, back, parent_mass), boosted(plus, back, parent_mass)
+    photon, plus = lorentz(photon, back, parent_mass), lorentz(plus, back, parent_mass)
     direction = photon[:3] / np.linalg.norm(photon[:3], axis=0)
     opposite = photon * np.array([-1.0, -1.0, -1.0, 1.0])[:, np.newaxis]
-    muon = boosted(plus, opposite, mass)[:3]
+    muon = lorentz(plus, opposite, mass)[:3]
     cosine = np.sum(muon * direction, axis=0) / np.linalg.norm(muon, axis=0)
     r = 4.0 * M_MU**2 / mass**2
     a, b = 1.0 + r, (1.0 - r) / 3.0

@@ -29,7 +29,6 @@ __all__ = [
     "Dimuons",
     "Kinematics",
     "beam_kinematics",
-    "boosted",
     "dalitz_decay",
     "generate_pairs",
     "mass_density",
@@ -301,11 +300,6 @@ def toy_mesons(card: Card, mode: Mode, mass: FloatArray, rng: np.random.Generato
     return momentum(mass, pt, y + y_cm, 2.0 * np.pi * u[2])
 
 
-def boosted(p: FloatArray, frame: FloatArray, frame_mass: npt.ArrayLike) -> FloatArray:
-    """Return four-momenta, shape (4, n), from the rest frame of `frame` in the frame where that moves."""
-    return lorentz(p, frame, np.asarray(frame_mass, dtype=np.float64))
-
-
 def dalitz_decay(
     parent: FloatArray,
     parent_mass: float,
@@ -346,7 +340,7 @@ def dalitz_decay(
     photon = daughter(rest, masses, mass, recoil, cosine, phi)
     cosine, phi = lepton_cosine(mass**2, lepton, rng.random(n)), rng.uniform(-np.pi, np.pi, n)
     plus = daughter(photon, mass, lepton, lepton, cosine, phi)
-    return boosted(photon, parent, masses), boosted(plus, parent, masses)
+    return lorentz(photon, parent, masses), lorentz(plus, parent, masses)
 
 
 def photon_leg(parent: FloatArray, rng: np.random.Generator) -> FloatArray:
