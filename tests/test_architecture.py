@@ -34,7 +34,7 @@ def test_layers():
     assert run.returncode == 0, run.stdout
 
 
-@pytest.mark.parametrize("room", ["infer", "mock", "physics", "semivisible"])
+@pytest.mark.parametrize("room", ["infer", "mock", "physics", "report", "semivisible"])
 def test_a_room_is_small_enough_to_find_ones_way(room):
     """At most 14 files on one level, 26 names in the face, none of which hides a file."""
     folder = ROOT / "src" / "gammastar" / room

@@ -1,4 +1,4 @@
-"""Signals that would be discovered, projections to other exposures, expected bands of the exact engine."""
+"""Signals that would be discovered, the significance of a count, projections to other exposures."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from gammastar.infer.counting import below, nodes
 from gammastar.infer.limits import ASYMPTOTIC_FROM, chosen_method, upper_limit
 
 __all__ = ["discovery_yield", "observed_significance", "projected_yields"]
-
-BANDS = ndtr(np.array([-2.0, -1.0, 0.0, 1.0, 2.0]))
 
 
 def discovery_yield(

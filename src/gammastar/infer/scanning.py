@@ -15,7 +15,7 @@ from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.core.whole import write_whole
 from gammastar.infer.channel_limits import exact_cls
-from gammastar.infer.discovery import BANDS
+from gammastar.infer.counting import QUANTILES
 from gammastar.infer.histfactory.hs3 import to_hs3
 from gammastar.infer.histfactory.likelihoods import Likelihood
 from gammastar.infer.histfactory.workspaces import MASKED, channels_of
@@ -360,7 +360,7 @@ def exact_point(
     with_signal, without = np.exp(toys.log_weight(strength)), np.exp(toys.log_weight(0.0))
     order = np.argsort(q, kind="stable")
     cumulative = np.cumsum(without[order]) / without.sum()
-    at = q[order][np.minimum(np.searchsorted(cumulative, BANDS), len(q) - 1)]
+    at = q[order][np.minimum(np.searchsorted(cumulative, QUANTILES), len(q) - 1)]
     beyond = q[None, :] >= at[:, None] - TIE
     clsb = beyond @ with_signal / with_signal.sum()
     expected = clsb / np.maximum(beyond @ without / without.sum(), 1e-300)
