@@ -9,7 +9,7 @@ import numpy as np
 from gammastar import accept, infer, predict
 from gammastar.core.constants import CTAU_PER_GEV, M_E
 from gammastar.core.data import data_path
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.physics import bremsstrahlung
 from gammastar.physics.detector import Detector, load_detector
 from gammastar.physics.form_factors import FORM_FACTORS

@@ -19,7 +19,7 @@ from campaign_truth import Truth, matched, reconstructed
 from gammastar import mock, subtract, unfold
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import FloatArray, PairHists
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.core.stats import filled
 
 __all__ = ["KINDS", "Kind", "statistics"]

@@ -16,7 +16,7 @@ from gammastar.core.constants import M_MU
 from gammastar.core.data import data_path
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import Exposure, FloatArray, Sample
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.physics.detector import load_detector
 from gammastar.physics.qed import kappa
 from gammastar.physics.widths import RTable

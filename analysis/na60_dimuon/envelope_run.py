@@ -11,8 +11,7 @@ import numpy as np
 from gammastar import flow, predict, spectrum
 from gammastar.core.constants import M_MU
 from gammastar.core.records import Exposure, FloatArray, Spectrum
-from gammastar.core.rng import stream
-from gammastar.core.sampler import Sampler
+from gammastar.core.sampling import Sampler, stream
 from gammastar.core.sources import POLARISATION
 from gammastar.physics.bremsstrahlung import preset
 from gammastar.physics.kinematics import daughter

@@ -12,7 +12,7 @@ from kinematics_figures import phase_space_figure
 from gammastar import accept, infer, report
 from gammastar.core.constants import M_MU, M_PI0
 from gammastar.core.data import data_path
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.physics.bremsstrahlung import band, preset
 from gammastar.physics.mesons import MesonTable
 from gammastar.physics.millicharge_detector import load_millicharge_detector

@@ -37,7 +37,7 @@ class Study:
     def __init__(self, folder: Path, *, fast: bool) -> None:
         from validation import flow_mock
 
-        from gammastar.core.rng import stream
+        from gammastar.core.sampling import stream
         from gammastar.flow import FlowOptions
 
         self.mock, self.folder, self.fast = flow_mock, folder, fast

@@ -95,7 +95,7 @@ def response_card(card: Any, name: str, prior: str, seed: int) -> Any:
     """Return the card of the simulation under the prior of a campaign."""
     from campaign_parts import with_prior
 
-    from gammastar.core.rng import stream
+    from gammastar.core.sampling import stream
 
     if name == "pythia, prior of the steering":
         return card.with_prior(prior)
@@ -143,7 +143,7 @@ def campaign(shared: Common, name: str, seed: int) -> dict[str, Any]:
     """Return masses, rate and its error by source of one campaign."""
     from gammastar import mock
     from gammastar.core.constants import M_MU
-    from gammastar.core.rng import stream
+    from gammastar.core.sampling import stream
     from gammastar.mock.cocktail import mass_spectrum
     from gammastar.mock.engines import normalised
     from gammastar.physics.qed import dark_photon_rate

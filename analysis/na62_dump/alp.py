@@ -13,7 +13,7 @@ from gammastar import accept
 from gammastar.core.constants import M_PROTON
 from gammastar.core.data import data_path
 from gammastar.core.records import FloatArray, Sample
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.physics.detector import Cuts, Detector, load_detector
 from gammastar.physics.kinematics import daughter, momentum_in_rest_frame
 

@@ -15,7 +15,7 @@ from gammastar import accept, background, read, select
 from gammastar.core.data import data_path
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import FloatArray
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.store.events import write_tree
 
 HERE = Path(__file__).resolve().parent

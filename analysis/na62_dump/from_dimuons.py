@@ -13,7 +13,7 @@ from gammastar import accept, flow, infer, predict, spectrum
 from gammastar.core.constants import M_MU
 from gammastar.core.data import data_path
 from gammastar.core.records import BoolArray, FloatArray, Reach, Sample
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.physics.detector import Detector, load_detector
 from gammastar.physics.kinematics import daughter
 from gammastar.physics.qed import dark_photon_rate

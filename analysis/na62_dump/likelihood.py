@@ -13,7 +13,7 @@ from scipy.stats import landau, norm
 
 from gammastar import infer
 from gammastar.core.records import FloatArray, Reach
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 
 BACKGROUND = {"ee": 0.0094, "mumu": 0.016}  # medians, appendix B of the letter
 KAPPA = {"ee": 4.0, "mumu": 1.125}

@@ -12,7 +12,7 @@ from cuts import Search, as_pairs
 from gammastar import accept
 from gammastar.core.data import data_path
 from gammastar.core.records import FloatArray, Sample
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.physics.detector import load_detector
 from gammastar.physics.widths import RTable
 from gammastar.predict import DarkPhoton

@@ -60,7 +60,7 @@ def backgrounds(job: Job, search: Any) -> None:
     import draw
 
     from gammastar import background
-    from gammastar.core.rng import stream
+    from gammastar.core.sampling import stream
 
     job.tell("MOCK control samples and background")
     ntuple = job.output / "mock_control.root"

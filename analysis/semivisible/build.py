@@ -11,7 +11,7 @@ import numpy as np
 
 from gammastar import report, semivisible
 from gammastar.core.data import data_path
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.physics.widths import RTable
 from gammastar.semivisible import babar, gm2, na64
 from gammastar.semivisible.decays import decay_table

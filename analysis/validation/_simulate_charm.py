@@ -9,7 +9,7 @@ import awkward as ak
 import numpy as np
 from validation._simulate_more import row
 
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.mock import Card, PythiaEngine, accepted, charm_rate, generate_charm, pythia
 
 CHARMED = (411, 421, 431, 4122)

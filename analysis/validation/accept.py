@@ -12,7 +12,7 @@ from scipy.integrate import quad
 from gammastar import accept
 from gammastar.core.data import data_path
 from gammastar.core.records import Exposure, Sample
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.physics.bremsstrahlung import preset
 from gammastar.physics.detector import Cuts, Detector, Target, load_detector
 from gammastar.physics.geometry import Frustum

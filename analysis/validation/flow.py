@@ -10,8 +10,7 @@ from scipy.stats import kstest
 from validation import flow_coverage, flow_peers
 from validation.flow_mock import BEAM, RANGE, measured_efficiency, pairs
 
-from gammastar.core.rng import stream
-from gammastar.core.sampler import Sampler
+from gammastar.core.sampling import Sampler, stream
 from gammastar.flow import (
     FlowEnsemble,
     FlowOptions,

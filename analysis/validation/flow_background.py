@@ -13,7 +13,7 @@ from scipy.stats import t as student
 from validation.flow_mock import BEAM, RANGE, appendix_b, contaminated, measured_efficiency
 
 from gammastar.core.pairs import Pairs
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.flow import FlowOptions, fit
 from gammastar.subtract import posterior_weights
 

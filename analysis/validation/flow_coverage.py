@@ -12,7 +12,7 @@ import numpy as np
 from scipy.stats import t as student
 from validation.flow_mock import BEAM, RANGE, appendix_b, pairs, truth_at
 
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.flow import FlowOptions, FlowVariations, NearPairs, fit, fit_ensemble
 from gammastar.flow.samples import Table
 

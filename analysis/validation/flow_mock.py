@@ -27,7 +27,7 @@ from gammastar.mock.combinatorial import decay_muons, measured_r, muon_pairs, re
 from gammastar.mock.spectrometer import accepted, efficiency, pair_kinematics
 from gammastar.physics.kinematics import daughter, lorentz
 from gammastar.subtract.weights import event_weights
-from gammastar.unfold.efficiency import EfficiencyMap, efficiency_map
+from gammastar.unfold.acceptance import EfficiencyMap, efficiency_map
 
 CARD = load_card(data_path("cards/na60_mock.toml"))
 BEAM = CARD.beam.energy

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import norm
 
 from gammastar import infer
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.infer.channel_limits import fft_cls, zero_event_cls
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "na62_dump"))

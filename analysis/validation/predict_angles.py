@@ -14,7 +14,7 @@ from gammastar.core.constants import M_MU
 from gammastar.core.constants import mass as mass_of
 from gammastar.core.data import data_path
 from gammastar.core.records import Exposure, FloatArray, Spectrum
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.core.stats import filled
 from gammastar.mock.card import Card, Polarisation
 from gammastar.mock.cocktail import dalitz_decay

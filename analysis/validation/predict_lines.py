@@ -11,7 +11,7 @@ from gammastar.core.axes import variable
 from gammastar.core.constants import M_MU, M_PI0, mass, width
 from gammastar.core.data import data_path
 from gammastar.core.records import FloatArray, Spectrum
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.core.stats import filled
 from gammastar.mock.cocktail import mass_spectrum
 from gammastar.physics import form_factors

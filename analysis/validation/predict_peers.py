@@ -13,7 +13,7 @@ from gammastar.core import constants
 from gammastar.core.constants import BRANCHING, M_E, M_PI0
 from gammastar.core.data import data_path
 from gammastar.core.records import Sample
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.infer import counting_limit
 from gammastar.physics import form_factors
 from gammastar.physics.bremsstrahlung import preset

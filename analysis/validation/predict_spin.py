@@ -12,7 +12,7 @@ from gammastar.core.constants import mass as mass_of
 from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray, Sample
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.mock.cocktail import dalitz_decay
 from gammastar.mock.spectrometer import accepted
 from gammastar.physics.bremsstrahlung import band, preset

@@ -9,9 +9,9 @@ import numpy as np
 from gammastar import accept, predict
 from gammastar.core.constants import M_MU
 from gammastar.core.data import data_path
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.flow import FlowOptions, fit
-from gammastar.flow.joint import JointOptions, fit_joint
+from gammastar.flow.event_generator import JointOptions, fit_joint
 from gammastar.mock import generate_pairs, load_card
 from gammastar.physics.bremsstrahlung import preset
 from gammastar.physics.mesons import MesonTable

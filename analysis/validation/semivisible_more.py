@@ -12,7 +12,7 @@ import numpy as np
 from gammastar import semivisible
 from gammastar.core.constants import ALPHA
 from gammastar.core.data import data_path
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.physics.widths import RTable
 from gammastar.semivisible import babar, gm2
 from gammastar.semivisible.cascade import decay_states

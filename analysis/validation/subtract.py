@@ -14,7 +14,7 @@ from gammastar.core.axes import regular, variable
 from gammastar.core.constants import M_MU
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import PairHists
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.core.stats import filled
 from gammastar.select import fill, pairs
 from gammastar.subtract import (

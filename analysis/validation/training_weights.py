@@ -9,7 +9,7 @@ import numpy as np
 from gammastar import flow
 from gammastar.core.axes import regular
 from gammastar.core.pairs import Pairs
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.subtract import event_weights, posterior_weights, projection_closure
 
 MASSES = (0.3, 0.5, 0.776, 1.0)

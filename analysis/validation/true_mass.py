@@ -11,7 +11,7 @@ from gammastar.core.axes import regular, variable
 from gammastar.core.constants import branching
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import Spectrum
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.mock.card import Card
 
 RECO, FINE = (regular("mass", 45, 0.2125, 1.1125),), (regular("mass", 200, 0.2, 1.2),)

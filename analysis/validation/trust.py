@@ -177,7 +177,7 @@ def _density_of_the_main_job(folder: Path) -> Any:
 
     from gammastar import flow, mock
     from gammastar.core.data import data_path
-    from gammastar.core.rng import stream
+    from gammastar.core.sampling import stream
     from gammastar.pipeline.record import read_domain
     from gammastar.pipeline.stages.flow import flow_variations
 

@@ -21,7 +21,7 @@ from gammastar.core.constants import M_MU
 from gammastar.core.data import data_path
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import Response, Spectrum
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.core.stats import filled
 from gammastar.mock.card import Card, load_card
 from gammastar.mock.cocktail import generate_pairs

@@ -14,7 +14,7 @@ from gammastar import unfold
 from gammastar.core.axes import regular
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import Response, Spectrum
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.core.stats import filled
 
 TUNFOLD = (  # penalty, tau, chi2, mean global correlation as printed

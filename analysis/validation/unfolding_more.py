@@ -13,9 +13,9 @@ from gammastar import unfold
 from gammastar.core.axes import regular
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import Spectrum
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.core.stats import filled
-from gammastar.unfold.checks import drawn_again
+from gammastar.unfold.closure_tests import drawn_again
 
 EDGES = np.linspace(-10, 10, 41)
 N_DATA, N_MC, REPLICAS = 10_000, 40_000, 12

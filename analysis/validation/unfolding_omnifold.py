@@ -11,7 +11,7 @@ from validation.unfolding_codes import row, toy
 
 from gammastar import unfold
 from gammastar.core.pairs import MatchedPairs
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 
 EDGES = np.linspace(-5, 5, 21)  # bins of 2.5 times the resolution
 N_DATA, N_MC, REPLICAS, ITERATIONS = 3000, 12_000, 10, 3

@@ -11,7 +11,7 @@ from gammastar import unfold
 from gammastar.core.axes import regular, variable
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import Spectrum
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.mock.card import Card
 
 # data end at 0.9 GeV, below φ and the tail of ρ: a tenth of the simulation is reconstructed beyond

@@ -11,7 +11,7 @@ import vector
 from gammastar import accept
 from gammastar.core.data import data_path
 from gammastar.core.records import FloatArray, Sample
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.physics.detector import load_detector
 from gammastar.physics.widths import RTable
 from gammastar.predict import DarkPhoton

@@ -21,7 +21,7 @@ import uproot
 from coffea.processor import accumulate
 
 from gammastar import facility, read
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.select import Cuts
 from gammastar.store.chunks import Job, Source
 

@@ -15,9 +15,9 @@ import torch
 from topics._normflows import EPOCH, Peer, cpu_seconds, fitted, sample
 
 from gammastar.flow import FlowOptions, KinematicFlow
-from gammastar.flow.bijection import make_bijection
-from gammastar.flow.optimise import learning_rate
+from gammastar.flow.network import make_bijection
 from gammastar.flow.paper import Standardiser
+from gammastar.flow.training import learning_rate
 
 BATCH = 1024
 LAST = 5  # epochs whose mean is the peer's result: at a constant rate the loss jumps

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gammastar import infer
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "analysis" / "na62_dump"))
 import likelihood

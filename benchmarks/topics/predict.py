@@ -18,7 +18,7 @@ import numpy as np
 from gammastar.core import axes
 from gammastar.core.data import data_path
 from gammastar.core.records import Exposure, Spectrum
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.core.stats import filled
 from gammastar.flow import FlowOptions, fit, save
 from gammastar.mock import generate_pairs, load_card
@@ -35,7 +35,7 @@ import numpy as np
 from gammastar import accept, infer, predict, spectrum
 from gammastar.core.constants import M_MU
 from gammastar.core.data import data_path
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.physics.detector import load_detector
 from gammastar.physics.widths import RTable
 from gammastar.store.records import read_spectrum

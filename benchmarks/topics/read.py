@@ -16,7 +16,7 @@ from topics import _resident
 from gammastar import read, select
 from gammastar.core.axes import regular
 from gammastar.core.constants import M_MU
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.select.kernel import combine
 from gammastar.subtract import Pool, mixed_pairs
 

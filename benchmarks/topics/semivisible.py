@@ -15,7 +15,7 @@ import numpy as np
 
 from gammastar import semivisible
 from gammastar.core.constants import ALPHA
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.semivisible import babar
 from gammastar.semivisible.cascade import decay_states
 from gammastar.semivisible.decays import decay_table

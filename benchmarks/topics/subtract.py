@@ -9,7 +9,7 @@ import numpy as np
 
 from gammastar.core.axes import regular
 from gammastar.core.pairs import Pairs
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.select import fill
 from gammastar.subtract import event_weights, same_sign
 

@@ -11,7 +11,7 @@ from gammastar import unfold
 from gammastar.core.axes import regular
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import Spectrum
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.core.stats import filled
 
 AXES = (regular("mass", 36, 0.2, 1.1), regular("pt", 5, 0, 2.5), regular("energy", 6, 5, 125))

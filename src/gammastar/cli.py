@@ -14,9 +14,8 @@ import click
 
 from gammastar.cli_record import FILE, RECORD, plain_logs, plain_warnings, say
 from gammastar.core.errors import GammastarError
-from gammastar.core.memory import keep_heap
+from gammastar.core.machine import full, keep_heap, told
 from gammastar.core.resolve import guarded
-from gammastar.core.space import full, told
 
 __all__ = ["app", "main"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from gammastar.core.texts import plain
+from gammastar.core.documents import plain
 
 __all__ = ["FILE", "RECORD", "plain_logs", "plain_warnings", "say"]
 

@@ -7,7 +7,7 @@ import uproot
 
 from gammastar import read
 from gammastar.core.errors import GammastarError, InputFileError
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 
 ROWS = 3000
 SCHEMA = {

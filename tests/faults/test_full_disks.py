@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from injection import kills
 
-from gammastar.core import space
+from gammastar.core import machine as space
 
 
 def gammastar(*arguments, limit, **environment):

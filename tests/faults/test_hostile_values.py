@@ -16,7 +16,7 @@ from gammastar import config, flow, infer
 from gammastar.accept.tracking import load_spectrometer
 from gammastar.core.documents import from_json, from_toml
 from gammastar.core.errors import GammastarError, InputFileError, SteeringError, UserError
-from gammastar.flow.near import NearPairs
+from gammastar.flow.divergence import NearPairs
 from gammastar.mock import load_card
 from gammastar.physics.detector import load_detector
 from gammastar.physics.mesons import MesonTable

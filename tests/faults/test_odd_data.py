@@ -9,7 +9,7 @@ from gammastar import read, select, subtract
 from gammastar.core.axes import variable
 from gammastar.core.constants import M_MU
 from gammastar.core.errors import BranchError, InputFileError
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.subtract import LowCountWarning
 
 SCHEMA = {

@@ -11,7 +11,7 @@ import uproot
 from gammastar import read, select, subtract
 from gammastar.core.errors import BranchError
 from gammastar.core.pairs import Pairs
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.pipeline import run
 from gammastar.store.manifest import read_manifest
 

@@ -29,7 +29,7 @@ import numpy as np
 from gammastar import flow, report
 from gammastar.core.pairs import Pairs
 from gammastar.core.whole import atomic, write_whole
-from gammastar.flow.near import NearPairs
+from gammastar.flow.divergence import NearPairs
 from gammastar.pipeline.record import save_file
 from gammastar.report.style import new_figure
 from gammastar.store.chunks import write_chunk

@@ -6,7 +6,7 @@ from hist import axis
 
 from gammastar import unfold
 from gammastar.core.records import Response, Spectrum
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.core.stats import filled
 
 pyunfold = pytest.importorskip("pyunfold")

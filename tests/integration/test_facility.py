@@ -19,7 +19,7 @@ from injection import workers  # noqa: E402
 from gammastar import facility, read, select  # noqa: E402
 from gammastar.core.errors import InputFileError, PhysicsError, StoreError  # noqa: E402
 from gammastar.core.pairs import MatchedPairs  # noqa: E402
-from gammastar.core.rng import stream  # noqa: E402
+from gammastar.core.sampling import stream  # noqa: E402
 from gammastar.facility import harvest  # noqa: E402
 from gammastar.select import Cuts  # noqa: E402
 from gammastar.store.chunks import Source, read_chunk, split  # noqa: E402

@@ -13,7 +13,7 @@ from gammastar.core.constants import M_MU
 from gammastar.core.data import data_path
 from gammastar.core.errors import SteeringError, UserError
 from gammastar.core.records import Exposure, Spectrum
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.core.stats import filled
 from gammastar.mock import generate_pairs, load_card
 from gammastar.physics.vectors import CHARGES

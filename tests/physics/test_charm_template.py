@@ -7,7 +7,7 @@ from gammastar.core.axes import regular, variable
 from gammastar.core.constants import branching
 from gammastar.core.errors import UserError
 from gammastar.core.records import PairHists, Spectrum
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.core.stats import filled
 from gammastar.subtract import (
     ETA_DIMUON_RATIO,

@@ -8,7 +8,7 @@ from scipy.integrate import quad
 
 from gammastar import semivisible
 from gammastar.core.errors import PhysicsError
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.semivisible.cascade import decay, decay_states
 from gammastar.semivisible.decays import Transition, decay_table, spectrum, width
 

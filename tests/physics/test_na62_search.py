@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gammastar import accept
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.store.events import write_tree
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "analysis" / "na62_dump"))

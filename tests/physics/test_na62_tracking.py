@@ -10,7 +10,7 @@ import pytest
 from gammastar import accept
 from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError, SteeringError
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.physics.detector import load_detector
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "analysis" / "na62_dump"))

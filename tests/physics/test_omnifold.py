@@ -9,7 +9,7 @@ from gammastar.core.axes import regular
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import Spectrum
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.core.stats import filled
 
 EDGES = np.linspace(-10, 10, 41)

@@ -8,7 +8,7 @@ import pytest
 from gammastar import unfold
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import MatchedPairs
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 
 EDGES = np.linspace(0, 1, 5)
 

@@ -7,7 +7,7 @@ from gammastar import unfold
 from gammastar.core.axes import regular
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import MatchedPairs
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 
 EDGES = np.linspace(0.2, 1.0, 5)
 AXES = (regular("mass", 4, 0.2, 1.0),)

@@ -10,7 +10,7 @@ from scipy import stats
 from gammastar import unfold
 from gammastar.core.errors import UserError
 from gammastar.core.records import Response, Spectrum
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.core.stats import filled
 
 N_TRUE, N_RECO = 6, 15

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from gammastar.core import axes, errors, records, rng, stats
+from gammastar.core import axes, errors, records, stats
+from gammastar.core import sampling as rng
 
 
 def test_spectrum_refuses_wrong_covariance():

@@ -8,7 +8,7 @@ pytest.importorskip("torch")
 pytest.importorskip("zuko")
 
 from gammastar.core.errors import PhysicsError
-from gammastar.core.sampler import Sampler
+from gammastar.core.sampling import Sampler
 from gammastar.flow import kl_divergence, kl_scan
 
 pytestmark = pytest.mark.flow

@@ -13,7 +13,7 @@ pytest.importorskip("torch")
 pytest.importorskip("zuko")
 
 from gammastar.core.errors import PhysicsError
-from gammastar.core.sampler import Sampler
+from gammastar.core.sampling import Sampler
 from gammastar.flow import DensityOptions, DensityTest, density_test
 from gammastar.pipeline.stages import flow as learning
 

@@ -7,7 +7,7 @@ import pytest
 
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import MatchedPairs
-from gammastar.unfold.efficiency import efficiency_map
+from gammastar.unfold.acceptance import efficiency_map
 
 
 def simulation(n, rng, *, scale=0.35):

@@ -7,8 +7,8 @@ from gammastar import predict
 from gammastar.core.constants import M_MU
 from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError
-from gammastar.core.rng import stream
-from gammastar.flow.joint import JointOptions, fit_joint
+from gammastar.core.sampling import stream
+from gammastar.flow.event_generator import JointOptions, fit_joint
 from gammastar.mock import generate_pairs, load_card
 
 pytestmark = pytest.mark.flow

@@ -9,9 +9,9 @@ pytest.importorskip("torch")
 pytest.importorskip("zuko")
 
 from gammastar.core.errors import PhysicsError
-from gammastar.core.sampler import Sampler
+from gammastar.core.sampling import Sampler
 from gammastar.flow import FlowOptions, fit
-from gammastar.flow.laplace import laplace
+from gammastar.flow.ensembles import laplace
 from gammastar.flow.quality import calibration, classifier_test, quality
 from gammastar.flow.samples import Table
 

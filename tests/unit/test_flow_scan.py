@@ -10,8 +10,8 @@ pytest.importorskip("zuko")
 
 from gammastar.core.errors import PhysicsError
 from gammastar.flow import FlowOptions
+from gammastar.flow.architecture_scan import scan
 from gammastar.flow.samples import Table
-from gammastar.flow.scan import scan
 
 pytestmark = pytest.mark.flow
 

@@ -33,7 +33,7 @@ from gammastar.flow import (
     tabulate,
     two_leptons,
 )
-from gammastar.flow.optimise import learning_rate
+from gammastar.flow.training import learning_rate
 
 pytestmark = pytest.mark.flow
 BEAM = 400.0

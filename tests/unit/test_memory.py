@@ -6,13 +6,13 @@ import sys
 
 import pytest
 
-from gammastar.core.memory import keep_heap
+from gammastar.core.machine import keep_heap
 
 LOOP = """
 import resource
 import sys
 import numpy as np
-from gammastar.core.memory import keep_heap
+from gammastar.core.machine import keep_heap
 
 if sys.argv[1] == "kept":
     assert keep_heap()

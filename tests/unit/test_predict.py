@@ -14,7 +14,7 @@ from gammastar.core import constants
 from gammastar.core.constants import ALPHA, M_E, M_MU, M_PI0
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import Sample
-from gammastar.core.sampler import Sampler
+from gammastar.core.sampling import Sampler
 from gammastar.physics.form_factors import eta2
 from gammastar.physics.qed import kappa, pseudoscalar_dalitz
 from gammastar.physics.widths import RTable

@@ -8,7 +8,7 @@ import pytest
 from gammastar.core.constants import M_MU, M_PI0, branching, mass
 from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError
-from gammastar.core.sampler import Sampler
+from gammastar.core.sampling import Sampler
 from gammastar.physics.bremsstrahlung import preset
 from gammastar.physics.form_factors import pi0_2
 from gammastar.physics.mesons import MesonTable

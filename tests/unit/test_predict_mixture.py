@@ -8,7 +8,7 @@ import pytest
 from gammastar import accept, predict
 from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.physics.bremsstrahlung import preset
 from gammastar.physics.detector import load_detector
 from gammastar.physics.mesons import MesonTable

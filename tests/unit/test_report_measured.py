@@ -10,7 +10,7 @@ from gammastar.core.axes import regular, variable
 from gammastar.core.errors import PhysicsError
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import PairHists, Spectrum
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.core.stats import filled
 from gammastar.report.figures import measured as figures
 from gammastar.report.style import png_bytes

@@ -7,7 +7,7 @@ import pytest
 from gammastar import select
 from gammastar.core.axes import regular
 from gammastar.core.errors import SteeringError, UserError
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.subtract import Pool, mixed_pairs
 
 

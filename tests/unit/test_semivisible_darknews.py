@@ -9,7 +9,7 @@ import pytest
 
 from gammastar import infer, select, semivisible
 from gammastar.core.errors import BranchError, InputFileError, PhysicsError
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.physics.geometry import Cylinder
 from gammastar.semivisible.cascade import decay
 from gammastar.semivisible.darknews import DarkEvents, decay_probability, load_schema

@@ -9,7 +9,7 @@ import pytest
 
 from gammastar import semivisible
 from gammastar.core.errors import SteeringError
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.semivisible.cascade import decay
 from gammastar.semivisible.decays import decay_table
 from gammastar.semivisible.displaced import displaced_probability

@@ -7,7 +7,7 @@ from scipy import stats as scipy_stats
 from gammastar.core.axes import regular, variable
 from gammastar.core.errors import PhysicsError, UserError
 from gammastar.core.records import Exposure, Spectrum
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.core.stats import filled
 from gammastar.spectrum import HistSampler, extrapolate, in_domain, mass_density, per_pot
 

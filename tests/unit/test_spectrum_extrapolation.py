@@ -8,7 +8,7 @@ import pytest
 from gammastar import mock
 from gammastar.core.data import data_path
 from gammastar.core.errors import UserError
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.spectrum import Trend, fit_trend
 
 EDGES = np.array([0.25, 0.45, 0.65, 0.85, 1.05])

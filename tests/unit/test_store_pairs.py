@@ -6,7 +6,7 @@ import pytest
 from gammastar.core.axes import regular
 from gammastar.core.errors import StoreError
 from gammastar.core.pairs import Pairs
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.select import fill
 from gammastar.store.pairs import PairChunk, read_pairs, write_pairs
 from gammastar.subtract import chunk_weights, event_seeds, event_weights, replica_weights

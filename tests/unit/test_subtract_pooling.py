@@ -6,7 +6,7 @@ import pytest
 from gammastar.core.axes import regular
 from gammastar.core.constants import M_MU
 from gammastar.core.errors import UserError
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.subtract import Pool, mixed_pairs, r_factor, streamed_pool
 
 AXES = (regular("mass", 6, 0.2, 2.0),)

@@ -6,7 +6,7 @@ import pytest
 from gammastar.core.axes import regular
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import Pairs
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.subtract import event_weights, fit_posterior, posterior_weights, projection_closure
 from gammastar.subtract.tilts import make_tilts
 

@@ -15,7 +15,7 @@ from gammastar.core.constants import M_MU
 from gammastar.core.data import data_path
 from gammastar.core.records import Sample
 from gammastar.core.resolve import resolve
-from gammastar.core.sampler import Sampler
+from gammastar.core.sampling import Sampler
 from gammastar.physics.detector import Plane, Target, load_detector
 from gammastar.physics.geometry import Cone, Cylinder, Frustum, Geometry
 from gammastar.physics.vectors import CHARGES

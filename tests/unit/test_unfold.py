@@ -8,7 +8,7 @@ from gammastar.core.axes import regular, variable
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import Spectrum
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.core.stats import filled
 
 MASS = (regular("mass", 20, 0.2, 1.2),)

@@ -13,7 +13,7 @@ from gammastar.core.axes import regular
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import Response, Spectrum
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.core.stats import filled
 
 RECO, TRUE = (regular("mass", 40, 0.2, 1.2),), (regular("mass", 20, 0.2, 1.2),)

@@ -10,7 +10,7 @@ from gammastar.core.axes import regular
 from gammastar.core.errors import PhysicsError
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import Response, Spectrum
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.core.stats import filled
 
 AXIS = (regular("mass", 12, 0.2, 1.4),)

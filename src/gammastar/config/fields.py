@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
-from gammastar.core.texts import plain
+from gammastar.core.documents import plain
 
 __all__ = [
     "Count",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from gammastar.core.texts import plain
+from gammastar.core.documents import plain
 
 __all__ = ["Finding"]
 

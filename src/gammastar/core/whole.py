@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gammastar.core.errors import StoreError
-from gammastar.core.space import full, told
+from gammastar.core.machine import full, told
 
 __all__ = ["atomic", "write_whole"]
 

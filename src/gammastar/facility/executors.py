@@ -16,9 +16,9 @@ from coffea.processor import IterativeExecutor
 from coffea.util import coffea_console
 
 from gammastar.core.errors import GammastarError, StoreError
+from gammastar.core.machine import full, told
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.resolve import guarded, install, installed
-from gammastar.core.space import full, told
 from gammastar.facility.cluster import DaskCrew, connected
 from gammastar.facility.companions import same_here, signature
 from gammastar.facility.crew import Crew, Through
@@ -132,7 +132,7 @@ class Farm:
         ----------
         function : callable
             For grid points, toys, campaigns and members of an ensemble. It must not depend on order or place
-            of its calls: take random numbers from ``core.rng.stream`` under the name of the item.
+            of its calls: take random numbers from ``core.sampling.stream`` under the name of the item.
         items : iterable
         stage : str, optional
             Report finished tasks under this name.

@@ -17,7 +17,7 @@ import psutil
 from loky import get_reusable_executor
 
 from gammastar.core.errors import GammastarError, StoreError
-from gammastar.core.space import told
+from gammastar.core.machine import told
 from gammastar.facility.crew import Crew, Function, timed
 from gammastar.facility.patience import Idle, Patience, Times
 from gammastar.facility.warm import warm

@@ -17,10 +17,10 @@ import numpy as np
 from gammastar import read, select
 from gammastar.core import errors
 from gammastar.core.errors import BranchError, GammastarError, InputFileError, StoreError
+from gammastar.core.machine import full, told
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import FloatArray
 from gammastar.core.resolve import guarded
-from gammastar.core.space import full, told
 from gammastar.facility.companions import Signature, same_here, signature
 from gammastar.select import Cutflow, Step
 from gammastar.store.chunks import Arrays, Chunk, Job, read_chunk, write_chunk

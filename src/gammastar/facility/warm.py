@@ -12,7 +12,7 @@ import numpy as np
 import uproot
 
 from gammastar import read
-from gammastar.core.memory import keep_heap
+from gammastar.core.machine import keep_heap
 from gammastar.select import Cuts
 from gammastar.store.chunks import Job, Source
 

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from gammastar.flow.bijection import Bijection, inside_limits
-from gammastar.flow.check import KLScan, kl_divergence, kl_scan
+from gammastar.flow.architecture_scan import PAPER_GRID, ScanPoint, scan
 from gammastar.flow.density import DensityOptions, DensityTest, density_test
-from gammastar.flow.ensemble import (
+from gammastar.flow.divergence import KLScan, NearPairs, kl_divergence, kl_scan
+from gammastar.flow.ensembles import (
     FlowEnsemble,
+    FlowVariations,
     Variations,
     fit_ensemble,
+    laplace,
     load_ensemble,
     principal_components,
     save_ensemble,
 )
-from gammastar.flow.keyed import KeyedEvents, MassSource, decay_vertices, draw_events, two_leptons
-from gammastar.flow.laplace import laplace
+from gammastar.flow.event_generator import KeyedEvents, MassSource, decay_vertices, draw_events, two_leptons
 from gammastar.flow.model import KinematicFlow
-from gammastar.flow.near import NearPairs
+from gammastar.flow.network import Bijection, inside_limits
 from gammastar.flow.options import FlowOptions, PairTable, TrainingReport
 from gammastar.flow.paper import PaperFlow, PaperNetwork
 from gammastar.flow.quality import Calibration, Quality, calibration, classifier_test, quality
 from gammastar.flow.saving import digest, load, save
-from gammastar.flow.scan import PAPER_GRID, ScanPoint, scan
 from gammastar.flow.table import MassTable, tabulate
-from gammastar.flow.train import fit, fit_pairs, fit_paper, has_cuda
-from gammastar.flow.variations import FlowVariations
+from gammastar.flow.training import fit, fit_pairs, fit_paper, has_cuda
 
 __all__ = [
     "PAPER_GRID",

@@ -14,7 +14,7 @@ from scipy.spatial.distance import cdist
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray
-from gammastar.core.sampler import Sampler
+from gammastar.core.sampling import Sampler
 from gammastar.core.stats import effective_size
 
 __all__ = ["DensityOptions", "DensityTest", "density_test"]

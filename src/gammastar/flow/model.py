@@ -13,9 +13,16 @@ import torch
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
-from gammastar.core.sampler import Sampler
-from gammastar.flow.bijection import Bijection, Gaussianiser, inside_limits
-from gammastar.flow.network import Network, density_at_one_mass, draw, log_density
+from gammastar.core.sampling import Sampler
+from gammastar.flow.network import (
+    Bijection,
+    Gaussianiser,
+    Network,
+    density_at_one_mass,
+    draw,
+    inside_limits,
+    log_density,
+)
 from gammastar.flow.options import TrainingReport
 
 __all__ = ["KinematicFlow", "one_thread"]

@@ -12,8 +12,8 @@ from sklearn.metrics import roc_auc_score
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
-from gammastar.core.sampler import Sampler
-from gammastar.flow.bijection import inside_limits
+from gammastar.core.sampling import Sampler
+from gammastar.flow.network import inside_limits
 
 __all__ = ["Calibration", "Quality", "calibration", "classifier_test", "quality"]
 

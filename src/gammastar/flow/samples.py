@@ -11,7 +11,7 @@ import numpy.typing as npt
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.core.stats import effective_size
-from gammastar.flow.bijection import Gaussianiser, inside_limits
+from gammastar.flow.network import Gaussianiser, inside_limits
 from gammastar.flow.options import FlowOptions, PairTable
 
 __all__ = ["Table", "flattened", "split", "validated"]

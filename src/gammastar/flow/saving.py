@@ -1,4 +1,4 @@
-"""Flows on disk: numbers in safetensors, everything else in JSON, both under a digest."""
+"""Flows as files: safetensors and JSON, without pickle."""
 
 from __future__ import annotations
 
@@ -16,11 +16,31 @@ from safetensors.numpy import save as encode_tensors
 from gammastar.core.documents import from_json
 from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.core.whole import write_whole
-from gammastar.flow.digests import digest
 from gammastar.flow.model import KinematicFlow
 from gammastar.flow.paper import PaperFlow
 
-__all__ = ["digest", "load", "save"]
+__all__ = [
+    "digest",
+    "load",
+    "save",
+]
+
+
+def digest(tensors: Mapping[str, np.ndarray[Any, Any]]) -> str:
+    """Return the SHA-256 of named arrays: of names, types, shapes and values, whatever their order.
+
+    Examples
+    --------
+    >>> digest({"a": np.zeros(2)}) == digest({"a": np.zeros(3)})
+    False
+    """
+    result = hashlib.sha256()
+    for name in sorted(tensors):
+        array = np.ascontiguousarray(tensors[name])
+        result.update(f"{name} {array.dtype.str} {array.shape};".encode())
+        result.update(array.tobytes())
+    return result.hexdigest()
+
 
 _FORMAT = "gammastar-flow-1"
 _LARGEST = 1e8  # no weight of a network that was trained is larger

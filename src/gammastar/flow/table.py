@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
-from gammastar.core.sampler import Sampler
+from gammastar.core.sampling import Sampler
 from gammastar.flow.model import KinematicFlow
 
 __all__ = ["MassTable", "tabulate"]

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.errors import GammastarError, PhysicsError, UserError
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 
 __all__ = [
     "PROCESSES",

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from gammastar import config
 from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.data import folder_names, is_folder
+from gammastar.core.documents import shortened
 from gammastar.core.errors import BranchError, GammastarError, InputFileError
 from gammastar.core.findings import Finding
 from gammastar.core.resolve import guarded, resolve
-from gammastar.core.texts import shortened
 from gammastar.pipeline.context import shipped
 from gammastar.pipeline.stages.input_files import given_files
 from gammastar.store.filesets import is_fileset, split_name

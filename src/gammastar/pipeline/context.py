@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from gammastar.config import Steering
 from gammastar.core.axes import ENERGY, KINEMATICS, MASS, PT, variable
 from gammastar.core.data import data_path, is_file
+from gammastar.core.documents import shortened
 from gammastar.core.errors import InputFileError, SteeringError
 from gammastar.core.records import Exposure, FloatArray, Spectrum
 from gammastar.core.resolve import UserCode, freeze, python_names
 from gammastar.core.stats import filled
-from gammastar.core.texts import shortened
 from gammastar.pipeline.cache import Arrays, Book
 from gammastar.store.manifest import digest
 from gammastar.store.remote import Remote
@@ -109,8 +109,8 @@ class Context:
         """Return ``function(i)`` of 0 … n − 1, from the farm if there is one.
 
         For grid points, toys, pseudo-experiments and members of an ensemble: `function` takes its random
-        numbers from ``core.rng.stream`` under the name of its item, so that the place does not matter. With
-        workers `describe` is not used; they report how many are finished.
+        numbers from ``core.sampling.stream`` under the name of its item, so that the place does not matter.
+        With workers `describe` is not used; they report how many are finished.
         """
         if self.farm is not None:
             return self.farm.map(function, range(n), stage=stage)

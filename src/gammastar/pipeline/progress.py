@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from gammastar.core.texts import plain
+from gammastar.core.documents import plain
 from gammastar.pipeline.context import Tell
 
 __all__ = ["shown"]

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray
-from gammastar.core.sampler import Sampler
+from gammastar.core.sampling import Sampler
 from gammastar.physics.millicharge import bin_factors, pair_factor
 from gammastar.predict.channels.virtual_photon import InDomain
 

@@ -10,8 +10,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from gammastar.core.documents import plain
 from gammastar.core.errors import BranchError
-from gammastar.core.texts import plain
 from gammastar.core.whole import write_whole
 from gammastar.read.inspect import TreeSummary, inspect
 from gammastar.read.propose import Proposal, propose

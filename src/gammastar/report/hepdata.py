@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gammastar.core.documents import plain, shortened
 from gammastar.core.errors import PhysicsError, StoreError
 from gammastar.core.records import Reach
-from gammastar.core.texts import plain, shortened
 from gammastar.core.whole import write_whole
 
 __all__ = ["Submission", "check_submission", "write_submission"]

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from gammastar.core.documents import escaped
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
-from gammastar.core.texts import escaped
 
 __all__ = ["Plane2D", "explorer"]
 

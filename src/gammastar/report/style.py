@@ -25,9 +25,9 @@ from matplotlib.mathtext import MathTextParser
 from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from gammastar.core.documents import plain, shortened
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
-from gammastar.core.texts import plain, shortened
 from gammastar.core.whole import write_whole
 
 __all__ = [

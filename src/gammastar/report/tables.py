@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from gammastar.core.documents import escaped
 from gammastar.core.errors import PhysicsError
-from gammastar.core.texts import escaped
 
 __all__ = ["Column", "Table", "html_table", "text_table"]
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from gammastar.core.data import data_path
 from gammastar.core.records import FloatArray
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.semivisible.benchmarks import ColliderCard, sourced
 from gammastar.semivisible.cascade import Cascade, decay
 from gammastar.semivisible.decays import decay_table

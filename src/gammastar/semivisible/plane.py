@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 
 from gammastar.core.records import FloatArray
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.physics.widths import RTable
 from gammastar.semivisible import babar, na64
 from gammastar.semivisible.decays import NeutrinoMixing, decay_table

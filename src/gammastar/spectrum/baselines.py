@@ -11,7 +11,7 @@ from sklearn.mixture import GaussianMixture
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray
-from gammastar.core.sampler import Sampler
+from gammastar.core.sampling import Sampler
 
 __all__ = ["KernelSampler", "MixtureSampler"]
 

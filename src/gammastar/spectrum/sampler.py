@@ -10,7 +10,7 @@ import numpy.typing as npt
 from gammastar.core.axes import ENERGY, KINEMATICS, MASS, PT
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray, Spectrum
-from gammastar.core.sampler import Sampler
+from gammastar.core.sampling import Sampler
 
 __all__ = ["HistSampler", "in_domain"]
 

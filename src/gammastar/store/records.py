@@ -13,10 +13,10 @@ import uproot
 from hist import Hist
 
 from gammastar.core.axes import variable
+from gammastar.core.documents import cell
 from gammastar.core.errors import PhysicsError, StoreError
 from gammastar.core.records import Exposure, Spectrum
 from gammastar.core.stats import filled
-from gammastar.core.texts import cell
 from gammastar.core.whole import atomic
 from gammastar.store.manifest import read_json, write_json
 

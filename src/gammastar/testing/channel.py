@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gammastar.core.records import FloatArray, Sample
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.predict import Channel
 from gammastar.testing.contract import Contract
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gammastar.core.records import FloatArray
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.physics.detector import Detector
 from gammastar.physics.geometry import Geometry
 from gammastar.testing.contract import Contract

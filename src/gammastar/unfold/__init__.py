@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
-from gammastar.unfold.builders import (
-    mixed_simulation,
-    polarised_response,
-    radiated_pairs,
-    reweighted_to,
+from gammastar.unfold.acceptance import fiducial, fiducial_fraction, reweighted
+from gammastar.unfold.classifier import BoostedTrees, Classifier
+from gammastar.unfold.closure_tests import (
+    Refolding,
+    ToyStudy,
+    bottom_line,
+    closure,
+    linearity,
+    refolding_test,
+    stress,
 )
-from gammastar.unfold.checks import ToyStudy, bottom_line, closure, linearity, stress
-from gammastar.unfold.choose import (
+from gammastar.unfold.covariance import chi2, hartlap, propagated, refolding
+from gammastar.unfold.histograms import from_hist, spectrum_from_hist
+from gammastar.unfold.iterative_bayes import (
+    iterative,
+    mc_statistics,
+    simulation_bias,
+    stable_iterations,
+    unfold_values,
+)
+from gammastar.unfold.line_shape import Component, LineShape, cocktail_components, forward_fold
+from gammastar.unfold.regularised import Fit, fit, global_correlation, least_squares, penalty_matrix, tikhonov
+from gammastar.unfold.response_matrix import (
+    acceptance_weights,
+    cells,
+    polarised_response,
+    response,
+    smeared_response,
+    streamed_polarised,
+    streamed_response,
+    without_replicas,
+)
+from gammastar.unfold.strength import (
     Candidate,
     TauScan,
     Unfolder,
@@ -19,34 +44,25 @@ from gammastar.unfold.choose import (
     least_correlated,
     scan,
 )
-from gammastar.unfold.classifier import BoostedTrees, Classifier
-from gammastar.unfold.covariance import chi2, hartlap, propagated, refolding
-from gammastar.unfold.fiducial import fiducial, fiducial_fraction, reweighted
-from gammastar.unfold.from_hist import from_hist, spectrum_from_hist
-from gammastar.unfold.iterative import iterative, stable_iterations, unfold_values
-from gammastar.unfold.line_shape import Component, LineShape, cocktail_components, forward_fold
-from gammastar.unfold.omnifold import Unbinned, omnifold, omnifold_replicas
-from gammastar.unfold.omnifold_bias import omnifold_bias
-from gammastar.unfold.omnifold_data import in_window, subtracted_replicas
-from gammastar.unfold.parts import streamed_polarised, streamed_response
-from gammastar.unfold.refolded import Refolding, refolding_test
-from gammastar.unfold.response import (
-    acceptance_weights,
-    cells,
-    response,
-    smeared_response,
-    without_replicas,
+from gammastar.unfold.unbinned import (
+    Unbinned,
+    in_window,
+    omnifold,
+    omnifold_bias,
+    omnifold_replicas,
+    subtracted_replicas,
 )
-from gammastar.unfold.simulated import mc_statistics, simulation_bias
-from gammastar.unfold.systematics import (
+from gammastar.unfold.variations import (
     PairWeights,
     Source,
     Variation,
+    mixed_simulation,
     pair_weights,
+    radiated_pairs,
+    reweighted_to,
     scaled_response,
     with_systematics,
 )
-from gammastar.unfold.tikhonov import Fit, fit, global_correlation, least_squares, penalty_matrix, tikhonov
 
 __all__ = [
     "BoostedTrees",

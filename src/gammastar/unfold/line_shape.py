@@ -13,8 +13,8 @@ from gammastar.core.errors import UserError
 from gammastar.core.records import FloatArray, Response, Spectrum
 from gammastar.core.stats import filled
 from gammastar.physics.line_shapes import Component, cocktail_components
-from gammastar.unfold.choose import asimov
-from gammastar.unfold.iterative import check_axes
+from gammastar.unfold.iterative_bayes import check_axes
+from gammastar.unfold.strength import asimov
 
 __all__ = ["Component", "LineShape", "cocktail_components", "forward_fold"]
 

@@ -22,9 +22,9 @@ import numpy as np
 
 from gammastar import config
 from gammastar.config.steering import _models_in
+from gammastar.core.documents import plain
 from gammastar.core.errors import GammastarError
-from gammastar.core.rng import stream
-from gammastar.core.texts import plain
+from gammastar.core.sampling import stream
 from gammastar.pipeline import run
 from gammastar.pipeline.checks import examine_file
 from injection.hostile import NAMES, VALUES

@@ -17,7 +17,7 @@ import uproot
 
 from gammastar import read
 from gammastar.core.errors import GammastarError
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 
 ROWS = 2000
 CODECS = {

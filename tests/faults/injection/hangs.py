@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 from gammastar.core.errors import GammastarError, SteeringError, StoreError
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.facility import Patience, open_farm
 from gammastar.select import Cuts
 from injection.workers import content, job, serial

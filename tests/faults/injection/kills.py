@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import uproot
 
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.pipeline import run
 from gammastar.store.manifest import digest
 

@@ -12,7 +12,7 @@ import numpy as np
 import uproot
 
 from gammastar import read, select
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.store.pairs import write_pairs
 
 LIMIT = 2 << 30

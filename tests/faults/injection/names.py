@@ -18,8 +18,8 @@ from click.testing import CliRunner
 
 from gammastar import infer, report
 from gammastar.cli_record import say
+from gammastar.core.documents import cell, plain
 from gammastar.core.findings import Finding
-from gammastar.core.texts import cell, plain
 from gammastar.pipeline.progress import shown
 from gammastar.report.hepdata import Submission, check_submission, write_submission
 from gammastar.report.style import new_figure

@@ -13,7 +13,7 @@ import numpy as np
 
 from gammastar import facility
 from gammastar.core.errors import StoreError
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.store.chunks import Source, read_chunk, write_chunk
 from gammastar.store.manifest import digest
 from injection import attacks, damage, hangs, kills, memory, models, steerings, texts, workers

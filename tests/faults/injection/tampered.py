@@ -20,7 +20,7 @@ import numpy.typing as npt
 from gammastar import flow, infer
 from gammastar.accept.tracking import load_spectrometer
 from gammastar.core.data import data_path
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.mock import load_card
 from gammastar.physics.detector import load_detector
 from gammastar.physics.mesons import MesonTable

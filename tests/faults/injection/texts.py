@@ -13,7 +13,7 @@ import pyhepmc
 
 from gammastar.core.errors import GammastarError
 from gammastar.core.pairs import Pairs
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.pipeline.cache import load_arrays
 from gammastar.semivisible.darknews import DarkEvents
 from gammastar.store.darknews import read_darknews

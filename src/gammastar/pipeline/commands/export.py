@@ -11,7 +11,7 @@ import numpy as np
 
 from gammastar import accept
 from gammastar.core.records import FloatArray
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.physics.detector import Detector, load_detector
 from gammastar.physics.polarisation import NO_SPIN
 from gammastar.pipeline.context import Tell

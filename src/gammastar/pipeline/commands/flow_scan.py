@@ -11,7 +11,7 @@ import numpy as np
 
 from gammastar.core.errors import SteeringError, UserError
 from gammastar.core.records import FloatArray
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.pipeline.context import Tell
 from gammastar.pipeline.run_order import scan_folder, training_pairs
 from gammastar.pipeline.stages.flow import TrainingSet

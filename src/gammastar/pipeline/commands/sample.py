@@ -13,8 +13,7 @@ from gammastar import spectrum as normalised
 from gammastar.core.constants import M_E, M_MU
 from gammastar.core.errors import InputFileError, UserError
 from gammastar.core.records import FloatArray, Sample, Spectrum
-from gammastar.core.rng import stream
-from gammastar.core.sampler import Sampler
+from gammastar.core.sampling import Sampler, stream
 from gammastar.store.events import SUFFIXES, EventTable, write_events
 from gammastar.store.manifest import read_json
 from gammastar.store.particle_list import write_particle_list

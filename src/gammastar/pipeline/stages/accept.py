@@ -15,7 +15,7 @@ from gammastar import accept, predict
 from gammastar.config import Accept
 from gammastar.core.errors import SteeringError
 from gammastar.core.records import BoolArray, FloatArray, Sample
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.physics.detector import Detector, Stand, load_detector
 from gammastar.physics.polarisation import (
     FRAMES,

@@ -18,7 +18,7 @@ from gammastar.core.constants import mass as particle_mass
 from gammastar.core.errors import SteeringError
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import FloatArray, PairHists
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.pipeline.cache import Arrays
 from gammastar.pipeline.context import Context, find_file, shipped
 from gammastar.pipeline.spin import ANGLES

@@ -17,14 +17,13 @@ from gammastar.config.learning import FlowSection
 from gammastar.core.errors import InputFileError, PhysicsError, SteeringError, UserError
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import BoolArray, FloatArray, Spectrum
-from gammastar.core.rng import stream
-from gammastar.core.sampler import Sampler
+from gammastar.core.sampling import Sampler, stream
 from gammastar.core.stats import effective_size, filled
 from gammastar.pipeline.cache import Arrays
 from gammastar.pipeline.context import Context, Tell, axes_of
 from gammastar.store.folder import sweep
 from gammastar.store.manifest import digest
-from gammastar.unfold.efficiency import EfficiencyMap, efficiency_map
+from gammastar.unfold.acceptance import EfficiencyMap, efficiency_map
 
 if TYPE_CHECKING:
     from gammastar.flow import (

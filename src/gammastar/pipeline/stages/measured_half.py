@@ -22,7 +22,7 @@ from gammastar.pipeline.stages.subtract import needs_simulation, subtract_stage
 from gammastar.pipeline.stages.unfold import unfold_stage
 from gammastar.store.pairs import PairChunk, write_pairs
 from gammastar.store.records import write_table
-from gammastar.unfold.efficiency import efficiency_map
+from gammastar.unfold.acceptance import efficiency_map
 
 __all__ = [
     "subtract_half",

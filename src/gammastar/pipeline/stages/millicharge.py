@@ -14,7 +14,7 @@ from gammastar.config import Millicharge
 from gammastar.core.constants import M_PI0
 from gammastar.core.errors import PhysicsError, SteeringError
 from gammastar.core.records import Exposure, FloatArray, Limit, Reach, Sample
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.infer.limits import label_at
 from gammastar.physics.millicharge import from_dark_photons
 from gammastar.physics.millicharge_detector import MillichargeDetector, load_millicharge_detector
@@ -112,7 +112,7 @@ def _options(ctx: Context) -> Any:
 
 def _joint(ctx: Context, made: Any, cloud: predict.PairCloud) -> predict.Joint:
     """Return one flow of mass, pt and energy of all pairs, trained once per run."""
-    from gammastar.flow.joint import JointOptions, fit_joint
+    from gammastar.flow.event_generator import JointOptions, fit_joint
 
     found: predict.Joint | None = made.joint
     if found is None:

@@ -20,8 +20,7 @@ from gammastar.core.errors import PhysicsError, SteeringError
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import Exposure, FloatArray, Sample, Spectrum
 from gammastar.core.resolve import UserCode, python_names, resolve
-from gammastar.core.rng import stream
-from gammastar.core.sampler import Sampler
+from gammastar.core.sampling import Sampler, stream
 from gammastar.core.whole import atomic
 from gammastar.physics import bremsstrahlung
 from gammastar.physics.mesons import MesonTable

@@ -11,7 +11,7 @@ from gammastar import mock, report
 from gammastar import spectrum as normalised
 from gammastar.core.axes import ENERGY, MASS
 from gammastar.core.records import FloatArray, Response, Spectrum
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.core.stats import effective_size, filled
 from gammastar.pipeline.cache import Arrays
 from gammastar.pipeline.context import Context, shipped

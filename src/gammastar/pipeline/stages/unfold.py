@@ -16,7 +16,7 @@ from gammastar.core.constants import LEPTON_MASS, branching
 from gammastar.core.errors import SteeringError
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import FloatArray, Response, Spectrum
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.core.sources import EFFICIENCY, POLARISATION, PRIOR, RADIATION
 from gammastar.core.stats import filled
 from gammastar.physics.qed import radiated as radiated_shares

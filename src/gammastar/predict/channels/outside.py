@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray, Sample
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.predict.channel import Channel
 from gammastar.predict.channels.virtual_photon import InDomain
 from gammastar.predict.processes import outside

@@ -13,7 +13,7 @@ import vector
 from gammastar.core.constants import M_MU
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray, Sample
-from gammastar.core.sampler import Sampler
+from gammastar.core.sampling import Sampler
 from gammastar.physics.qed import dark_photon_rate, kappa
 from gammastar.predict.channel import Channel
 from gammastar.predict.processes import held

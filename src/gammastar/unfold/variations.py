@@ -1,19 +1,164 @@
-"""Systematic sources of an unfolded spectrum: one response or one measured spectrum per variation."""
+"""Systematic sources of an unfolded spectrum: variations of the simulation, one response or spectrum each."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from gammastar.core.constants import M_MU
 from gammastar.core.errors import UserError
+from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import FloatArray, Response, Spectrum
 from gammastar.core.stats import effective_size, filled
-from gammastar.unfold.choose import Unfolder
-from gammastar.unfold.response import acceptance_weights, without_replicas
+from gammastar.unfold.response_matrix import COSINE, acceptance_weights, without_replicas
+from gammastar.unfold.strength import Unfolder
 
-__all__ = ["PairWeights", "Source", "Variation", "pair_weights", "scaled_response", "with_systematics"]
+__all__ = [
+    "PairWeights",
+    "Source",
+    "Variation",
+    "mixed_simulation",
+    "pair_weights",
+    "radiated_pairs",
+    "reweighted_to",
+    "scaled_response",
+    "with_systematics",
+]
+
+LARGEST = 5.0  # of the factor on a simulated pair, up and down
+
+
+def radiated_pairs(matched: MatchedPairs, kept: FloatArray, *, m_lepton: float = M_MU) -> MatchedPairs:
+    """Return the simulated pairs with photons radiated off their reconstructed leptons.
+
+    Parameters
+    ----------
+    matched : MatchedPairs
+        With the column ``cos_theta`` of the reconstructed pairs.
+    kept : NDArray, shape (2, n)
+        Share of its momentum that each lepton keeps; the positive one first.
+    m_lepton : float
+        [GeV]
+
+    Returns
+    -------
+    MatchedPairs
+        Reconstructed mass, pt and energy after radiation; the truth stays at Born level.
+
+    Raises
+    ------
+    UserError
+        If the angle is missing or shares are not in (0, 1].
+
+    Notes
+    -----
+    Photons go along their lepton. E₊ and E₋ follow from energy, mass and cos θ of the pair; the product of
+    the momenta p₊·p₋ scales with both shares, so M² = 2m² + 2(E₊E₋ − p₊·p₋) is exact. The transverse
+    momentum is scaled with the energy, and a lepton that loses so much that it would miss the detector is
+    not removed: for the size of an uncertainty that suffices.
+    """
+    if COSINE not in matched.columns or np.shape(kept) != (2, len(matched)):
+        msg = f"radiated_pairs: needs the column {COSINE!r} and shares of shape {(2, len(matched))}"
+        raise UserError(msg)
+    if not ((kept > 0) & (kept <= 1)).all():
+        msg = f"radiated_pairs: shares must lie in (0, 1], found {kept.min():g} to {kept.max():g}"
+        raise UserError(msg)
+    mass, pt, energy = matched.reco.T
+    velocity = np.sqrt(np.clip(1 - (2 * m_lepton / np.maximum(mass, 2 * m_lepton)) ** 2, 0, None))
+    momentum = np.sqrt(np.clip(energy**2 - mass**2, 0, None))
+    half = 0.5 * momentum * velocity * np.nan_to_num(matched.columns[COSINE])
+    one, two = 0.5 * energy + half, 0.5 * energy - half
+    dot = one * two - 0.5 * (mass**2 - 2 * m_lepton**2)
+    after = [
+        np.sqrt(z**2 * np.clip(e**2 - m_lepton**2, 0, None) + m_lepton**2)
+        for z, e in zip(kept, (one, two), strict=True)
+    ]
+    square = 2 * m_lepton**2 + 2 * (after[0] * after[1] - kept[0] * kept[1] * dot)
+    left = after[0] + after[1]
+    reco = np.stack([np.sqrt(np.maximum(square, 4 * m_lepton**2)), pt * left / energy, left], axis=1)
+    return replace(matched, reco=np.where(matched.reconstructed[:, None], reco, np.nan))
+
+
+def reweighted_to(nominal: Spectrum, response: Response) -> Callable[[MatchedPairs], MatchedPairs]:
+    """Return what gives the simulation the transverse momenta and energies of an unfolded spectrum.
+
+    Parameters
+    ----------
+    nominal : Spectrum
+        Unfolded, on axes with ``pt`` and ``energy``.
+    response : Response
+        That it was unfolded with.
+
+    Returns
+    -------
+    callable
+        MatchedPairs -> MatchedPairs with other weights; fakes stay as they are.
+
+    Raises
+    ------
+    UserError
+        If the spectrum has neither axis.
+
+    Notes
+    -----
+    The factor is the product over both axes of unfolded over simulated yield inside the measured domain, each
+    normalised to one on average and interpolated in its logarithm between the means of the bins: cells keep
+    no step. How far the result moves is the error of the prior.
+    """
+    names = [axis.name for axis in nominal.hist.axes]
+    prior = np.where(nominal.domain, response.prior.reshape(nominal.values.shape), 0.0)
+    values = np.where(nominal.domain, np.clip(nominal.values, 0.0, None), 0.0)
+    curves: list[tuple[int, FloatArray, FloatArray]] = []
+    for column, name in ((1, "pt"), (2, "energy")):
+        if name not in names:
+            continue
+        others = tuple(i for i, other in enumerate(names) if other != name)
+        found, simulated = values.sum(axis=others), prior.sum(axis=others)
+        use = (found > 0) & (simulated > 0)
+        if use.sum() < 2:
+            continue
+        edges = np.asarray(nominal.hist.axes[names.index(name)].edges, dtype=np.float64)
+        ratio = (found / found.sum())[use] / (simulated / simulated.sum())[use]
+        centres = 0.5 * (edges[1:] + edges[:-1])[use]
+        curves.append((column, centres, np.log(np.clip(ratio, 1 / LARGEST, LARGEST))))
+    if not curves:
+        msg = f"prior: the unfolded axes {', '.join(names)} hold no measured spectrum in pt or energy"
+        raise UserError(msg)
+
+    def view(part: MatchedPairs) -> MatchedPairs:
+        exponent = sum(np.interp(part.true[:, column], x, y) for column, x, y in curves)
+        return replace(
+            part, weight=part.weight * np.exp(np.clip(exponent, -np.log(LARGEST), np.log(LARGEST)))
+        )
+
+    return view
+
+
+def mixed_simulation(nominal: MatchedPairs, other: MatchedPairs, share: float) -> MatchedPairs:
+    """Return a simulation of which a share is replaced by another version of the same events.
+
+    Parameters
+    ----------
+    nominal, other : MatchedPairs
+        The same true pairs.
+    share : float
+        Between 0 and 1.
+
+    Raises
+    ------
+    UserError
+        If the samples differ in size or the share is outside [0, 1].
+    """
+    if len(nominal) != len(other) or not 0 <= share <= 1:
+        msg = f"mixed_simulation: {len(nominal)} and {len(other)} pairs, share {share:g} of [0, 1]"
+        raise UserError(msg)
+    parts = [
+        replace(part, weight=part.weight * w, fake_weight=part.fake_weight * w)
+        for part, w in ((nominal, 1.0 - share), (other, share))
+    ]
+    return MatchedPairs.concatenate(parts)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,4 +1,4 @@
-"""Regularised least squares (Tikhonov) and plain least squares, with the full covariance."""
+"""Tikhonov-regularised and plain least squares."""
 
 from __future__ import annotations
 
@@ -12,10 +12,18 @@ from gammastar.core.errors import UserError
 from gammastar.core.records import BoolArray, FloatArray, Response, Spectrum
 from gammastar.core.stats import filled
 from gammastar.unfold.covariance import propagated
-from gammastar.unfold.iterative import check_axes
-from gammastar.unfold.response import EFFICIENCY_FLOOR
+from gammastar.unfold.iterative_bayes import check_axes
+from gammastar.unfold.response_matrix import EFFICIENCY_FLOOR
 
-__all__ = ["Fit", "Penalty", "fit", "global_correlation", "least_squares", "penalty_matrix", "tikhonov"]
+__all__ = [
+    "Fit",
+    "Penalty",
+    "fit",
+    "global_correlation",
+    "least_squares",
+    "penalty_matrix",
+    "tikhonov",
+]
 
 Penalty: TypeAlias = Literal["size", "difference", "curvature"]
 PENALTIES = ("size", "difference", "curvature")

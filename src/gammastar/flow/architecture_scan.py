@@ -1,4 +1,4 @@
-"""The scan of Appendix A: architectures and training sizes, each trained with several seeds; resumable."""
+"""A scan of architectures."""
 
 from __future__ import annotations
 
@@ -14,15 +14,19 @@ import numpy as np
 from gammastar.core.documents import from_json
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
-from gammastar.core.rng import stream
+from gammastar.core.sampling import stream
 from gammastar.core.whole import write_whole
-from gammastar.flow.check import kl_divergence
+from gammastar.flow.divergence import kl_divergence
 from gammastar.flow.model import KinematicFlow
 from gammastar.flow.options import FlowOptions, PairTable
 from gammastar.flow.paper import PaperFlow
-from gammastar.flow.train import fit_pairs, fit_paper
+from gammastar.flow.training import fit_pairs, fit_paper
 
-__all__ = ["PAPER_GRID", "ScanPoint", "scan"]
+__all__ = [
+    "PAPER_GRID",
+    "ScanPoint",
+    "scan",
+]
 
 PAPER_GRID: Mapping[str, Sequence[Any]] = {"steps": (4, 8, 12), "layers": (1, 2, 3), "hidden": (16, 32, 64)}
 """Flow steps, hidden layers and features: what Appendix A of the data-driven paper varies."""

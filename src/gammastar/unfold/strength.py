@@ -1,4 +1,4 @@
-"""The strength of the regularisation: L-curve, global correlation, and a scan with stress tests."""
+"""How strong the regularisation should be: scans, L-curve, least correlation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gammastar.core.errors import UserError
 from gammastar.core.records import FloatArray, Response, Spectrum
 from gammastar.core.stats import filled
 from gammastar.unfold.covariance import refolding
-from gammastar.unfold.tikhonov import Penalty, fit, global_correlation
+from gammastar.unfold.regularised import Penalty, fit, global_correlation
 
 __all__ = [
     "Candidate",

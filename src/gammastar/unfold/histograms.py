@@ -1,4 +1,4 @@
-"""Response and measured spectrum from filled histograms; flow bins of a response mean fakes and misses."""
+"""Unfolding of one's own histograms."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from gammastar.core.errors import UserError
 from gammastar.core.records import BoolArray, FloatArray, Response, Spectrum
 from gammastar.core.stats import filled, flow_free
 
-__all__ = ["from_hist", "spectrum_from_hist"]
+__all__ = [
+    "from_hist",
+    "spectrum_from_hist",
+]
 
 
 def spectrum_from_hist(

@@ -1,10 +1,10 @@
-"""OmniFold: unbinned unfolding of mass, pt and energy with classifiers."""
+"""OmniFold: unbinned unfolding by classifiers, with acceptance, background, replicas and bias."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,8 +16,119 @@ from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.core.stats import effective_size
 from gammastar.unfold.classifier import BoostedTrees, Classifier, Ratio
+from gammastar.unfold.response_matrix import cells
 
-__all__ = ["Unbinned", "omnifold", "omnifold_replicas"]
+__all__ = [
+    "Unbinned",
+    "in_window",
+    "omnifold",
+    "omnifold_bias",
+    "omnifold_replicas",
+    "subtracted_replicas",
+]
+
+
+def in_window(matched: MatchedPairs, axes: Sequence[Any]) -> MatchedPairs:
+    """Return the simulation as data see it that were cut to a window: pairs outside are not reconstructed.
+
+    Parameters
+    ----------
+    matched : MatchedPairs
+    axes : sequence of hist axes
+        Of the reconstructed mass, pt or energy; their outer edges are the window.
+
+    Returns
+    -------
+    MatchedPairs
+        The same true pairs; those reconstructed outside the window are misses, fakes there are left out.
+
+    Notes
+    -----
+    The binned response has the same rule. Where it is not kept, OmniFold takes the cut of the data for an
+    absence of pairs, weights the simulated ones near and beyond the window down to nothing, and counts them
+    in the total that is scaled to the data.
+    """
+    inside = cells(matched.reco, axes) >= 0
+    kept = cells(matched.fakes, axes) >= 0
+    return replace(
+        matched,
+        reco=np.where(inside[:, None], matched.reco, np.nan),
+        fakes=matched.fakes[kept],
+        fake_weight=matched.fake_weight[kept],
+    )
+
+
+def subtracted_replicas(
+    values: FloatArray,
+    *,
+    signed: FloatArray,
+    posterior: FloatArray,
+    event: npt.NDArray[Any],
+    axes: Sequence[Any],
+    rng: np.random.Generator,
+    n_replicas: int = 20,
+) -> FloatArray:
+    """Return bootstrapped posterior weights whose sum in each cell fluctuates like the subtracted yield.
+
+    A bootstrap of the posterior weights alone knows nothing of the like-sign pairs: its variance is Σw² of
+    weights below one, smaller than that of the signed weights.
+
+    Parameters
+    ----------
+    values : NDArray, shape (n, 3) [GeV]
+        mass, pt and energy of all pairs, like-sign ones too.
+    signed, posterior : NDArray, shape (n,)
+        Event weights of the subtraction; the posterior of like-sign pairs is 0.
+    event : NDArray, shape (n,)
+        Event identifiers: pairs of an event share their Poisson(1) weight.
+    axes : sequence of hist axes
+        Cells of mass, pt or energy that hold a few tens of pairs each at least.
+    rng : numpy.random.Generator
+    n_replicas : int
+
+    Returns
+    -------
+    NDArray, shape (n_replicas, n)
+        For `data_weight` of `omnifold_replicas`, like-sign pairs (weight 0) taken out.
+
+    Raises
+    ------
+    UserError
+        If shapes do not fit or a posterior weight is negative.
+
+    Notes
+    -----
+    With draws d of the events the sum of a cell becomes Σ p + Σ s (d − 1), for posterior weights p and signed
+    ones s: its variance is that of the subtraction, Σ s² over events. It is shared among the opposite-sign
+    pairs in proportion to p d, and not below zero. Pairs outside the axes keep p d. The posterior is not
+    trained again: its own error within a cell is not in the replicas.
+    """
+    n = len(values)
+    if not np.shape(signed) == np.shape(posterior) == np.shape(event) == (n,) or np.shape(values) != (n, 3):
+        msg = (
+            f"subtracted_replicas: values {np.shape(values)}, signed {np.shape(signed)}, posterior "
+            f"{np.shape(posterior)}, event {np.shape(event)}; give (n, 3) and three times (n,)"
+        )
+        raise UserError(msg)
+    if n and float(np.min(posterior)) < 0:
+        msg = f"subtracted_replicas: the lowest posterior weight, below zero, is {posterior.min():.3g}"
+        raise UserError(msg)
+    cell = cells(values, axes)
+    inside, size = cell >= 0, int(np.prod([len(axis) for axis in axes]))
+    place = cell[inside]
+    nominal = np.bincount(place, posterior[inside], size)
+    _, group = np.unique(event, return_inverse=True)
+    result = np.zeros((n_replicas, n))
+    for k in range(n_replicas):
+        draw = rng.poisson(1.0, int(group.max(initial=-1)) + 1)[group].astype(np.float64)
+        drawn = posterior * draw
+        before = np.bincount(place, drawn[inside], size)
+        after = nominal + np.bincount(place, (signed * (draw - 1))[inside], size)
+        factor = np.divide(np.maximum(after, 0.0), before, out=np.zeros(size), where=before > 0)
+        drawn[inside] *= factor[place]
+        result[k] = drawn
+    return result
+
 
 Sample: TypeAlias = tuple[FloatArray, FloatArray]
 
@@ -262,3 +373,57 @@ def omnifold_replicas(
         drawn = weight[k] if ready else weight * draw
         result[k] = omnifold(data, copy, rng=rng, data_weight=drawn, **options).weight
     return result
+
+
+def omnifold_bias(
+    truth: FloatArray, matched: MatchedPairs, *, rng: np.random.Generator, n_repeats: int = 3, **options: Any
+) -> FloatArray:
+    """Return unfolded minus true weights when the truth is the simulation with other weights.
+
+    Parameters
+    ----------
+    truth : NDArray, shape (n,)
+        Weights of the simulated true pairs: those of another model or of a binned unfolding (`reweighted`),
+        or the unfolded ones of `omnifold`.
+    matched : MatchedPairs
+    rng : numpy.random.Generator
+    n_repeats : int
+        Repetitions that are averaged: trees that draw a validation sample have noise of their own.
+    **options
+        As for `omnifold`: columns, classifier, n_iterations, stop.
+
+    Returns
+    -------
+    NDArray, shape (n,)
+        Its histogram s is the bias of the bins for this truth, and enters a covariance as the systematic
+        source outer(s, s).
+
+    Raises
+    ------
+    UserError
+        If the weights do not fit the simulation, or n_repeats is below 1.
+
+    Notes
+    -----
+    The pseudo data are the reconstructed simulation with these weights, and fakes with their share in the
+    simulation. They do not fluctuate against the simulation, so what is left is what iterations and
+    classifiers miss. Taking the unfolded weights as the truth is the bootstrap estimate of a bias (Efron and
+    Tibshirani, An Introduction to the Bootstrap, 1993, ch. 10): it shows the iterations that are missing,
+    too small by the share that is recovered, but never what the classifier cannot represent, since its own
+    result is free of that. Only a truth from elsewhere shows it.
+    """
+    weight = np.asarray(truth, dtype=np.float64)
+    if weight.shape != (len(matched),) or n_repeats < 1:
+        msg = (
+            f"omnifold_bias: weights of shape {weight.shape} for {len(matched)} simulated pairs, "
+            f"n_repeats = {n_repeats}; give one weight for each true pair and at least 1 repetition"
+        )
+        raise UserError(msg)
+    seen = matched.reconstructed
+    folded = np.concatenate([matched.reco[seen], matched.fakes])
+    share = float(weight[seen].sum()) / max(float(matched.weight[seen].sum()), 1e-300)
+    pseudo = np.concatenate([weight[seen], share * matched.fake_weight])
+    again = [
+        omnifold(folded, matched, rng=rng, data_weight=pseudo, **options).weight for _ in range(n_repeats)
+    ]
+    return np.asarray(np.mean(again, axis=0) - weight)
