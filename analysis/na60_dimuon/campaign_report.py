@@ -217,7 +217,9 @@ def prepared(names: list[str], n: int, output: Path) -> tuple[Truth, dict[str, l
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=campaigns.__doc__)
-    parser.add_argument("variant", nargs="*", metavar="VARIANT", help=", ".join(campaigns.VARIANTS))
+    parser.add_argument(
+        "variant", nargs="*", metavar="VARIANT", help=", ".join(campaigns.VARIANTS).replace("%", "%%")
+    )
     parser.add_argument("-n", type=int, help=f"campaigns per variant [100 nominal, {N_VARIANT} others]")
     parser.add_argument("--workers", type=int, help="local processes")
     parser.add_argument("--dask", metavar="ADDRESS", help="scheduler, or 'local'")
