@@ -16,7 +16,7 @@ from gammastar.pipeline.checks import examine_file
 from gammastar.pipeline.commands.export import efficiency_table, export
 from gammastar.pipeline.record import read_record, reinterpret
 from gammastar.pipeline.run_order import run
-from gammastar.pipeline.spin import read_spin
+from gammastar.pipeline.stages.spin import read_spin
 from gammastar.store.events import write_tree
 from gammastar.store.manifest import read_json
 

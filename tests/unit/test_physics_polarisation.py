@@ -22,7 +22,7 @@ from gammastar.physics.polarisation import (
     moments_of,
     physical,
 )
-from gammastar.pipeline.spin import ends_of
+from gammastar.pipeline.stages.spin import ends_of
 from gammastar.predict.millicharge import VirtualPhotons
 
 BEAM = 400.0

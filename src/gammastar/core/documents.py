@@ -28,6 +28,13 @@ __all__ = [
     "validated",
 ]
 
+Record = TypeVar("Record")
+MAX_BYTES = 16 << 20  # of a TOML file: a detector or a grey area has some kB
+LONGEST_NAME = 100
+DEEPEST = 60  # tables or lists in each other
+_TOO_DEEP = "nested too deep"
+
+
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the start of a formula
 
 
@@ -96,13 +103,6 @@ def _number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-Record = TypeVar("Record")
-
-MAX_BYTES = 16 << 20  # of a TOML file: a detector or a grey area has some kB
-LONGEST_NAME = 100
-DEEPEST = 60  # tables or lists in each other
 
 
 def text_of(path: Path, most: int = MAX_BYTES) -> str:
@@ -198,9 +198,6 @@ def from_json(text: str | bytes, *, refuse: Callable[[str], Any] | None = None) 
         raise ValueError(_TOO_DEEP) from None
     _shallow(content)
     return content
-
-
-_TOO_DEEP = "nested too deep"
 
 
 def _shallow(content: Any) -> None:

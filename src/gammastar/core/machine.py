@@ -18,6 +18,10 @@ __all__ = [
     "told",
 ]
 
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+LITTLE = 1 << 20  # bytes that are hardly enough for anything
+
+
 # Parameters of mallopt(3), and what they are set to: arrays of a chunk (some MB) come from the heap and go
 # back to it. Larger ones are still mapped and unmapped, so that the sum of all pairs does not stay.
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD, ARENA_MAX = -1, -2, -3, -8
@@ -46,8 +50,6 @@ def keep_heap() -> bool:
 
 
 # a limit on the size of files looks the same from inside, quotas do as well
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-LITTLE = 1 << 20  # bytes that are hardly enough for anything
 
 
 def full(error: BaseException | None) -> bool:

@@ -29,6 +29,9 @@ from gammastar.core.errors import GammastarError, SteeringError
 
 __all__ = ["UserCode", "freeze", "guarded", "install", "installed", "python_names", "resolve"]
 
+_known: dict[str, dict[str, tuple[str, bytes, bool]]] = {}  # named by content: never changed, only added to
+
+
 Files: TypeAlias = dict[str, bytes]  # by their paths below the folder
 PREFIX = "gammastar_user_"
 MOST_FILES = 500  # of a package beside the user's file
@@ -260,9 +263,6 @@ def _modules(package: str, root: Path, files: Files) -> dict[str, tuple[str, byt
         full = ".".join((package, *(parts[:-1] if inside else parts)))
         found[full] = (str(root / path), source, inside)
     return found
-
-
-_known: dict[str, dict[str, tuple[str, bytes, bool]]] = {}  # named by content: never changed, only added to
 
 
 def installed() -> dict[str, dict[str, tuple[str, bytes, bool]]]:

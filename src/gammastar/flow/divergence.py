@@ -25,6 +25,10 @@ __all__ = [
     "kl_scan",
 ]
 
+_MIN_POINTS = 50  # per draw; below this a divergence says nothing
+Halves = list[tuple[FloatArray, FloatArray]]
+
+
 HALF_WIDTH = 0.03  # GeV
 _STEP = 0.01  # GeV between two nodes
 
@@ -117,9 +121,6 @@ class NearPairs:
         except (OSError, KeyError, TypeError, ValueError, PhysicsError) as error:
             msg = f"{path}: is no count of pairs by mass ({error}); train the flow again"
             raise InputFileError(msg) from error
-
-
-_MIN_POINTS = 50  # per draw; below this a divergence says nothing
 
 
 def _near_in_memory(points: FloatArray) -> FloatArray:
@@ -364,9 +365,6 @@ def kl_scan(
         )
         raise PhysicsError(msg)
     return KLScan(centres, half_width, n_data, n_points, draws[0], draws[1])
-
-
-Halves = list[tuple[FloatArray, FloatArray]]
 
 
 def _halves(

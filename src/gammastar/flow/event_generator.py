@@ -17,7 +17,7 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.flow.model import one_thread
 from gammastar.flow.network import Bijection, inside_limits, make_bijection
-from gammastar.flow.options import NetworkOptions
+from gammastar.flow.options import Cloud, NetworkOptions
 from gammastar.physics.kinematics import daughter
 
 __all__ = [
@@ -33,29 +33,15 @@ __all__ = [
     "two_leptons",
 ]
 
+BLOCK = 8192  # events that are always computed together, so that matrix products keep their shape
+WORDS = 8  # uniform numbers of each event; a multiple of the four of one Philox counter
+MassSource: TypeAlias = float | FloatArray | tuple[FloatArray, FloatArray]
+"""One mass [GeV], one mass per event, or bin edges and contents of a mass spectrum."""
+
+
 _CHUNK = 16_384
 _ROUNDS = 50  # of redrawing masses outside the range
 _LOSS_MAX = 50.0
-
-
-class Cloud(Protocol):
-    """Weighted pairs."""
-
-    @property
-    def mass(self) -> FloatArray:
-        """Mass [GeV]."""
-
-    @property
-    def pt(self) -> FloatArray:
-        """Transverse momentum [GeV]."""
-
-    @property
-    def energy(self) -> FloatArray:
-        """Energy [GeV]."""
-
-    @property
-    def weight(self) -> FloatArray:
-        """Weight; pairs whose weight is not positive are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,13 +180,6 @@ def _train(
             raise PhysicsError(msg)
         course.append(total)
     return tuple(course)
-
-
-BLOCK = 8192  # events that are always computed together, so that matrix products keep their shape
-WORDS = 8  # uniform numbers of each event; a multiple of the four of one Philox counter
-
-MassSource: TypeAlias = float | FloatArray | tuple[FloatArray, FloatArray]
-"""One mass [GeV], one mass per event, or bin edges and contents of a mass spectrum."""
 
 
 class Transport(Protocol):

@@ -32,6 +32,11 @@ __all__ = [
     "make_bijection",
 ]
 
+_BOUND = 5.0  # the splines act on [-5, 5] standard deviations and are the identity outside
+_LOG_RANGE = math.log(1e3)  # of zuko's spline: slopes and bins lie within factors of 1000
+_LOG_2PI = math.log(2.0 * math.pi)
+
+
 _KNOTS = 48  # quantiles of a large sample
 _SCORE_MAX = 3.4  # outermost quantile, in standard deviations
 
@@ -279,11 +284,6 @@ def make_bijection(
         longitudinal=make_gaussianiser(u2, weight),
         octaves=octaves,
     )
-
-
-_BOUND = 5.0  # the splines act on [-5, 5] standard deviations and are the identity outside
-_LOG_RANGE = math.log(1e3)  # of zuko's spline: slopes and bins lie within factors of 1000
-_LOG_2PI = math.log(2.0 * math.pi)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

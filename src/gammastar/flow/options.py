@@ -12,11 +12,11 @@ import numpy.typing as npt
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 
-__all__ = ["FlowOptions", "NetworkOptions", "PairTable", "TrainingReport"]
+__all__ = ["Cloud", "FlowOptions", "NetworkOptions", "PairTable", "TrainingReport"]
 
 
-class PairTable(Protocol):
-    """What a table of pairs must have: arrays of shape (n,), masses and energies in GeV."""
+class Cloud(Protocol):
+    """Weighted points: arrays of shape (n,), masses and energies in GeV."""
 
     @property
     def mass(self) -> FloatArray:
@@ -33,6 +33,10 @@ class PairTable(Protocol):
     @property
     def weight(self) -> FloatArray:
         """Weight, of either sign."""
+
+
+class PairTable(Cloud, Protocol):
+    """What a table of pairs must have beside the columns of `Cloud`."""
 
     @property
     def event(self) -> npt.NDArray[np.int64]:

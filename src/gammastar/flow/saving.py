@@ -25,6 +25,9 @@ __all__ = [
     "save",
 ]
 
+_FORMAT = "gammastar-flow-1"
+_LARGEST = 1e8  # no weight of a network that was trained is larger
+
 
 def digest(tensors: Mapping[str, np.ndarray[Any, Any]]) -> str:
     """Return the SHA-256 of named arrays: of names, types, shapes and values, whatever their order.
@@ -40,10 +43,6 @@ def digest(tensors: Mapping[str, np.ndarray[Any, Any]]) -> str:
         result.update(f"{name} {array.dtype.str} {array.shape};".encode())
         result.update(array.tobytes())
     return result.hexdigest()
-
-
-_FORMAT = "gammastar-flow-1"
-_LARGEST = 1e8  # no weight of a network that was trained is larger
 
 
 def _card_digest(card: Mapping[str, Any]) -> str:

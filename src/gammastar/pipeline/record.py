@@ -23,9 +23,9 @@ from gammastar.pipeline.cache import open_book, told_loss
 from gammastar.pipeline.context import Context, Tell, detector_files, shipped
 from gammastar.pipeline.products import Products
 from gammastar.pipeline.run_order import dark_half, writable
-from gammastar.pipeline.spin import read_spin
 from gammastar.pipeline.stages.flow import Domain
 from gammastar.pipeline.stages.predict import mass_dependence, photons_of, read_trend, write_trend
+from gammastar.pipeline.stages.spin import read_spin
 from gammastar.store.folder import published, working
 from gammastar.store.guarded import check_results, read_tensors
 from gammastar.store.manifest import digest, read_json, write_json, write_text
@@ -41,6 +41,11 @@ __all__ = [
     "reinterpret",
     "write_record",
 ]
+
+OF_RECORD = re.compile(
+    r"(steering|spectrum)\.json|(domain|extrapolation|spin_density|flow.*)\.safetensors|flow.*\.json"
+)
+
 
 FILES = (
     *("steering.json", "manifest.json", "spectrum.json", "domain.safetensors", "flow.json"),
@@ -207,11 +212,6 @@ def read_record(folder: Path) -> Record:
         loss=told_loss(manifest["partial"]),
         spin=read_spin(folder),
     )
-
-
-OF_RECORD = re.compile(
-    r"(steering|spectrum)\.json|(domain|extrapolation|spin_density|flow.*)\.safetensors|flow.*\.json"
-)
 
 
 def reinterpret(

@@ -228,8 +228,8 @@ def training_pairs(steering: Path, output: Path | None, *, tell: Tell = _silent)
 
 
 def _flow(ctx: Context, made: Products) -> None:
-    from gammastar.pipeline import record, spin
-    from gammastar.pipeline.stages import flow, predict
+    from gammastar.pipeline import record
+    from gammastar.pipeline.stages import flow, predict, spin
 
     exposure = needed(needed(made.spectrum, "spectrum").exposure, "spectrum")
     training = _training(ctx, made)

@@ -26,6 +26,9 @@ __all__ = [
     "unfold_values",
 ]
 
+RECOVERY = 0.01  # share of the prior that a cell with a negative estimate starts the next iteration with
+BLOCK = 2**25  # matrix elements of the replicas treated at once
+
 
 def check_axes(found: Sequence[Any], wanted: Sequence[Any], what: str) -> None:
     """Refuse a spectrum whose axes are not those of the response.
@@ -214,10 +217,6 @@ def iterative(
     shape = tuple(len(axis) for axis in response.true)
     hist = filled(response.true, values, np.diag(cov))
     return Spectrum(hist, cov, "counts", measured.exposure, domain.reshape(shape))
-
-
-RECOVERY = 0.01  # share of the prior that a cell with a negative estimate starts the next iteration with
-BLOCK = 2**25  # matrix elements of the replicas treated at once
 
 
 def mc_statistics(y: FloatArray, response: Response, prior: FloatArray, n_iterations: int) -> FloatArray:

@@ -27,6 +27,9 @@ __all__ = [
     "subtracted_replicas",
 ]
 
+Sample: TypeAlias = tuple[FloatArray, FloatArray]
+log = logging.getLogger(__name__)
+
 
 def in_window(matched: MatchedPairs, axes: Sequence[Any]) -> MatchedPairs:
     """Return the simulation as data see it that were cut to a window: pairs outside are not reconstructed.
@@ -128,11 +131,6 @@ def subtracted_replicas(
         drawn[inside] *= factor[place]
         result[k] = drawn
     return result
-
-
-Sample: TypeAlias = tuple[FloatArray, FloatArray]
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

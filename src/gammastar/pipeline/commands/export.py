@@ -16,8 +16,8 @@ from gammastar.physics.detector import Detector, load_detector
 from gammastar.physics.polarisation import NO_SPIN
 from gammastar.pipeline.context import Tell
 from gammastar.pipeline.record import Record, read_record
-from gammastar.pipeline.spin import spin_text
 from gammastar.pipeline.stages.predict import scan_masses
+from gammastar.pipeline.stages.spin import spin_text
 from gammastar.store.manifest import read_json, write_json, write_text
 from gammastar.store.records import write_table
 
@@ -27,6 +27,9 @@ __all__ = [
     "length_ratio",
     "write_darkcast",
 ]
+
+CTAU = (1e-2, 1e5, 71)  # m
+
 
 STATES = {"ee": "e_e", "mumu": "mu_mu", "hadrons": "hadrons"}
 FAN = (0.3, 601)  # rad: angles to the beam at which the decay volume is looked for
@@ -146,9 +149,6 @@ decay = {states!r}
 bounds = darkcast.Datasets("{table}")
 efficiency = darkcast.Efficiency(lratio={value})
 '''
-
-
-CTAU = (1e-2, 1e5, 71)  # m
 
 
 def efficiency_table(

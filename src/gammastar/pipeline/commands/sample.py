@@ -27,6 +27,10 @@ __all__ = [
     "sample_file",
 ]
 
+LIST = (".txt", ".dat")
+CHI = 9000008  # a free code of the Monte Carlo numbering, for a particle of no standard
+
+
 CHUNK = 500_000  # events in memory at a time
 LEPTONS = {"ee": (11, M_E), "mumu": (13, M_MU)}
 
@@ -164,10 +168,6 @@ def _daughters(events: KeyedEvents, decay: str | None) -> tuple[tuple[int, Float
     pdg, m_lepton = LEPTONS[decay]
     minus, plus = flow.two_leptons(events, m_lepton)
     return ((pdg, minus), (-pdg, plus))
-
-
-LIST = (".txt", ".dat")
-CHI = 9000008  # a free code of the Monte Carlo numbering, for a particle of no standard
 
 
 def chi_file(

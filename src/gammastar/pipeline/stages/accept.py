@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from gammastar import accept, predict
 from gammastar.config import Accept
+from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import SteeringError
 from gammastar.core.records import BoolArray, FloatArray, Sample
 from gammastar.core.sampling import stream
@@ -28,7 +29,6 @@ from gammastar.physics.polarisation import (
 )
 from gammastar.pipeline.cache import Arrays
 from gammastar.pipeline.context import Context, detector_files
-from gammastar.pipeline.spin import ends_of, spin_text
 from gammastar.pipeline.stages.error_budget import (
     BAND,
     PART,
@@ -38,7 +38,6 @@ from gammastar.pipeline.stages.error_budget import (
     yield_budget,
 )
 from gammastar.pipeline.stages.predict import (
-    LEPTON_MASS,
     Production,
     alternatives,
     conditions,
@@ -47,6 +46,7 @@ from gammastar.pipeline.stages.predict import (
     masses_of,
     of_rate,
 )
+from gammastar.pipeline.stages.spin import ends_of, spin_text
 from gammastar.spectrum import Trend
 from gammastar.store.manifest import digest
 
@@ -63,6 +63,11 @@ __all__ = [
     "spins_of",
     "with_factors",
 ]
+
+Factors = dict[str, FloatArray]
+"""Factors on the weights of a sample, shape (r, n), by what they stand for."""
+YIELDS = ("signal", "in_domain_signal", "mc_error", "n_effective")
+Ready = Callable[..., accept.AcceptedYield]
 
 
 def law(ctx: Context, production: Production) -> accept.Measured:
@@ -132,10 +137,6 @@ def carried(
     return sample, sigma
 
 
-Factors = dict[str, FloatArray]
-"""Factors on the weights of a sample, shape (r, n), by what they stand for."""
-
-
 def members_of(production: Production, mass: float, n: int) -> npt.NDArray[np.int64] | None:
     """Return which part of a production makes each of `n` particles; None where there is one part alone."""
     channel = production.channel
@@ -199,10 +200,6 @@ def rows_of(found: accept.AcceptedYield, factors: Factors) -> Arrays:
         else:
             row[name] = rows[0] if name.startswith(PART) else rows
     return row
-
-
-YIELDS = ("signal", "in_domain_signal", "mc_error", "n_effective")
-Ready = Callable[..., accept.AcceptedYield]
 
 
 def detectors(ctx: Context) -> dict[str, Detector]:

@@ -21,9 +21,9 @@ from gammastar.core.records import FloatArray, PairHists
 from gammastar.core.sampling import stream
 from gammastar.pipeline.cache import Arrays
 from gammastar.pipeline.context import Context, find_file, shipped
-from gammastar.pipeline.spin import ANGLES
 from gammastar.pipeline.stages.input_files import load_cuts, load_schema
 from gammastar.pipeline.stages.read import Inputs
+from gammastar.pipeline.stages.spin import ANGLES
 from gammastar.pipeline.stages.stored import Parts, Truth, fill_all, held, thinned
 from gammastar.store.events import write_tree
 from gammastar.store.manifest import file_sha256

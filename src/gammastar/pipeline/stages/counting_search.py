@@ -10,7 +10,7 @@ import numpy as np
 
 from gammastar import infer
 from gammastar.config import Infer
-from gammastar.core.constants import M_E, M_MU
+from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import Exposure, FloatArray, Limit, Reach
 from gammastar.infer.histfactory.workspaces import POT_NUISANCES
@@ -29,7 +29,6 @@ __all__ = [
     "sigma_between",
 ]
 
-THRESHOLD = {"e": 2 * M_E, "mu": 2 * M_MU}
 MEDIAN = 2
 
 
@@ -170,7 +169,7 @@ class Plane:
         self.scan: dict[str, Any] = {"reliable": accepted["n_effective"] >= section.min_effective}
         if isinstance(detector, Detector):
             lepton = "mu" if spectrum is None else spectrum.lepton
-            self.scan["threshold"] = float(predicted.get("threshold", THRESHOLD[lepton]))
+            self.scan["threshold"] = float(predicted.get("threshold", 2 * LEPTON_MASS[lepton]))
 
     @property
     def sigma(self) -> FloatArray:

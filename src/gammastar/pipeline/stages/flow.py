@@ -50,6 +50,12 @@ __all__ = [
     "training_set",
 ]
 
+InDomain = Callable[[FloatArray, FloatArray, FloatArray], BoolArray]
+ALARM = 1e-3  # p-value
+MATTERS = 0.02  # mean relative shift below which a flow without replicas, whose error is unknown, is let be
+logger = logging.getLogger(__name__)
+
+
 STEM, MEMBERS, CHECKPOINTS = "flow", "flow_members", "training"
 NEAR = f"{MEMBERS}.pairs.json"
 GIVEN = ("bins", "hidden", "layers", "epochs", "epoch_size", "batch", "learning_rate")
@@ -202,12 +208,6 @@ def flow_variations(folder: Path) -> FlowVariations | None:
         raise InputFileError(msg)
     near = flow.NearPairs.load(folder / NEAR) if (folder / NEAR).is_file() else None
     return flow.FlowVariations(nominal, flow.load_ensemble(folder / MEMBERS), near)
-
-
-InDomain = Callable[[FloatArray, FloatArray, FloatArray], BoolArray]
-ALARM = 1e-3  # p-value
-MATTERS = 0.02  # mean relative shift below which a flow without replicas, whose error is unknown, is let be
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,13 @@ __all__ = [
     "write_reach_files",
 ]
 
+KEYS = ("method", "asymptotic_from", "cl")  # of [infer], which a patch set carries with it
+PATCHED = (0.1, 1e4)  # expected events of the grid points that go into the patch set
+MASS_NUCLEON = 0.9389
+ROUNDS = 4
+Planes = tuple[Arrays, dict[str, Arrays]]
+
+
 MOST = 8  # intervals of mass that a sentence names
 COLUMNS = ("part", "mass", "coupling_low", "coupling_high", "closed", "clipped_side")
 BANDS = ("m2", "m1", "median", "p1", "p2")
@@ -174,12 +181,6 @@ def _method(part: str, limit: str, method: str) -> str:
         how = {"auto": "exact or asymptotic CLs, as the events at this exposure ask"}.get(method, limit)
         return f"{how}, median expected, {part.removeprefix('projection, ')}"
     return limit
-
-
-KEYS = ("method", "asymptotic_from", "cl")  # of [infer], which a patch set carries with it
-
-PATCHED = (0.1, 1e4)  # expected events of the grid points that go into the patch set
-MASS_NUCLEON = 0.9389
 
 
 def write_likelihood_files(
@@ -351,10 +352,6 @@ def limits_of(search: Search, cl: float) -> float | FloatArray:
     )
     median: FloatArray = expected[..., MEDIAN]
     return float(median[0, 0]) if median.size == 1 else median
-
-
-ROUNDS = 4
-Planes = tuple[Arrays, dict[str, Arrays]]
 
 
 def refined(ctx: Context, made: Any, production: Production) -> Planes:

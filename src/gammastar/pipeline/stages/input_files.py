@@ -28,6 +28,9 @@ __all__ = [
     "load_schema",
 ]
 
+UNREADABLE = "unreadable"
+"""In the place of the digest of a file that is missing or cannot be read, where such files are skipped."""
+
 
 def load_schema(section: config.Read, where: Path | UserCode) -> read.Schema:
     """Return the schema of a file, of ``file.py:attribute``, or a shipped one by its name.
@@ -65,10 +68,6 @@ def load_cuts(section: config.Select, where: Path | UserCode) -> select.Cuts:
         event_functions=tuple(resolve(name, where) for name in section.event_functions),
         pair_functions=tuple(resolve(name, where) for name in section.pair_functions),
     )
-
-
-UNREADABLE = "unreadable"
-"""In the place of the digest of a file that is missing or cannot be read, where such files are skipped."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 
 from gammastar import accept, predict, spectrum
 from gammastar.config import Millicharge
-from gammastar.core.constants import M_PI0
+from gammastar.core.constants import LEPTON_MASS, M_PI0
 from gammastar.core.errors import PhysicsError, SteeringError
 from gammastar.core.records import Exposure, FloatArray, Limit, Reach, Sample
 from gammastar.core.sampling import stream
@@ -25,7 +25,7 @@ from gammastar.pipeline.stages.accept import carried, law
 from gammastar.pipeline.stages.counting_search import MEDIAN, Plane, sigma_between
 from gammastar.pipeline.stages.error_budget import rate_budget, yield_budget
 from gammastar.pipeline.stages.infer import intervals_of, limits_of_edges, write_grid
-from gammastar.pipeline.stages.predict import LEPTON_MASS, Production, files_of, theory_channel
+from gammastar.pipeline.stages.predict import Production, files_of, theory_channel
 from gammastar.store.manifest import digest, write_json
 
 __all__ = [
@@ -36,6 +36,13 @@ __all__ = [
     "millicharge_detectors",
     "predict_stage",
 ]
+
+THEORY_MAX = 3.5  # GeV: heaviest virtual photon of a theory channel
+FINE = 0.001  # GeV, bins of a spectrum that is known at exact masses: a quarter of the width of the φ
+MeasuredPairs: TypeAlias = tuple[FloatArray, FloatArray, FloatArray]
+"""Edges [GeV], dileptons per proton on target in each bin, their covariance."""
+YIELDS = ("signal", "in_domain_signal", "mc_error", "n_effective")
+
 
 Pairs = tuple[FloatArray, FloatArray, FloatArray]
 Found = tuple[predict.VirtualPhotons, FloatArray | None]
@@ -148,14 +155,6 @@ def _per_mass(ctx: Context, cloud: predict.PairCloud, m_chi: float) -> predict.T
         rng=stream(ctx.seed, "per mass", f"{m_chi:.6f}"),
     )
     return predict.Trained(found, predict.PairCloud(mass, pt, energy, weight))
-
-
-THEORY_MAX = 3.5  # GeV: heaviest virtual photon of a theory channel
-FINE = 0.001  # GeV, bins of a spectrum that is known at exact masses: a quarter of the width of the φ
-MeasuredPairs: TypeAlias = tuple[FloatArray, FloatArray, FloatArray]
-"""Edges [GeV], dileptons per proton on target in each bin, their covariance."""
-
-YIELDS = ("signal", "in_domain_signal", "mc_error", "n_effective")
 
 
 @dataclass(frozen=True)

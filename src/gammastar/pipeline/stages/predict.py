@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from gammastar import predict, spectrum
 from gammastar.config import Predict, Steering
 from gammastar.core.axes import MASS
-from gammastar.core.constants import M_E, M_MU
+from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.constants import mass as mass_of
 from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError, SteeringError
@@ -37,7 +37,6 @@ from gammastar.store.guarded import read_tensors
 
 __all__ = [
     "FILE",
-    "LEPTON_MASS",
     "Production",
     "alternatives",
     "conditions",
@@ -60,7 +59,10 @@ __all__ = [
     "write_trend",
 ]
 
-LEPTON_MASS = {"e": M_E, "mu": M_MU}
+FILE = "extrapolation.safetensors"
+KINEMATICS = 4000  # particles of one mass: the measured part to one per cent
+
+
 EVERY_PROTON = 50.0  # interaction lengths: theory counts per interacting proton
 EVEN = 0.5  # of the particles of a spectrum with theory beside it: the forward ones are few and count most
 MESONS: dict[str, type[predict.MesonChannel]] = {
@@ -490,10 +492,6 @@ def conditions(ctx: Context, production: Production) -> dict[str, str]:
         lines["model"] = f"{section.model}, the rate goes as the square of the coupling{own}"
     lines["target"] = predict.OMITTED
     return lines
-
-
-FILE = "extrapolation.safetensors"
-KINEMATICS = 4000  # particles of one mass: the measured part to one per cent
 
 
 def measured_trend(ctx: Context, training: TrainingSet, matched: MatchedPairs) -> Trend:

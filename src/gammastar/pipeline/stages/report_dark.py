@@ -41,6 +41,25 @@ __all__ = [
     "recast_limits",
 ]
 
+PRODUCTION = ("production,", "model", "target")
+NAMES = {
+    "virtual_photon": "measured dileptons, Eq. 8",
+    "bremsstrahlung": "bremsstrahlung",
+    "pion_dalitz": r"$\pi^0\to\gamma\gamma^*$",
+    "pseudoscalar_dalitz": r"$\eta,\eta'\to\gamma\gamma^*$",
+    "vector_dalitz": r"$\omega,\rho,\phi\to P\gamma^*$",
+    "vector_mesons": r"$\rho,\omega,\phi\to\gamma^*$",
+    "jpsi": r"$J/\psi\to\gamma^*$",
+}
+COMPARED = ("pseudoscalar_dalitz", "vector_dalitz", "vector_mesons")
+NO_LIMITS = {
+    "published": "No published limit is drawn: none is at hand.",
+    "recast": "No published limit is drawn: those on dark photons, recast by ratios, exclude nothing here.",
+    "none": "No published limit is drawn: those on dark photons were not recast to this model.",
+}
+ACCEPTANCE = ("spin state", "production vertex", "scaling with A")
+
+
 RECAST_NOTE = (
     "recast by ratios of rate, branching ratio to ee and lifetime at one effective momentum; shares of the "
     "processes from the theory channels at 400 GeV"
@@ -136,19 +155,6 @@ def _islands(mass: FloatArray, edges: FloatArray) -> list[FloatArray]:
             upper = np.stack([mass[run], edges[run, 1]], axis=1)
             polygons.append(np.concatenate([lower, upper[::-1]]))
     return polygons
-
-
-PRODUCTION = ("production,", "model", "target")
-NAMES = {
-    "virtual_photon": "measured dileptons, Eq. 8",
-    "bremsstrahlung": "bremsstrahlung",
-    "pion_dalitz": r"$\pi^0\to\gamma\gamma^*$",
-    "pseudoscalar_dalitz": r"$\eta,\eta'\to\gamma\gamma^*$",
-    "vector_dalitz": r"$\omega,\rho,\phi\to P\gamma^*$",
-    "vector_mesons": r"$\rho,\omega,\phi\to\gamma^*$",
-    "jpsi": r"$J/\psi\to\gamma^*$",
-}
-COMPARED = ("pseudoscalar_dalitz", "vector_dalitz", "vector_mesons")
 
 
 def conditions(ctx: Context, keys: tuple[str, ...] = PRODUCTION) -> list[str]:
@@ -371,13 +377,6 @@ def _charge_section(
         [titled("reach_millicharge", caption, figure)],
         error_tables(ctx, predicted, accepted),
     )
-
-
-NO_LIMITS = {
-    "published": "No published limit is drawn: none is at hand.",
-    "recast": "No published limit is drawn: those on dark photons, recast by ratios, exclude nothing here.",
-    "none": "No published limit is drawn: those on dark photons were not recast to this model.",
-}
 
 
 def reach_sections(ctx: Context, made: Products) -> list[report.Section]:
@@ -619,9 +618,6 @@ def _numbers(ctx: Context, search: Search) -> None:
     ctx.book.numbers[f"reach, {name}"] = masses_reached(search.reach.intervals)
     if np.isfinite(search.significance):
         ctx.book.numbers[f"observed significance, {name}"] = f"{search.significance:.2f}"
-
-
-ACCEPTANCE = ("spin state", "production vertex", "scaling with A")
 
 
 def acceptance_section(ctx: Context, made: Products) -> report.Section:

@@ -49,6 +49,8 @@ __all__ = [
     "uncertainties",
 ]
 
+N_DRAWN = 40_000  # photons drawn per mass for the figures of the flow
+
 
 def true_mass_spectrum(ctx: Context, edges: FloatArray) -> FloatArray | None:
     """Return the truth of the mock, photons per proton on target and bin; None without [simulate]."""
@@ -193,9 +195,6 @@ def spectrum_section(ctx: Context, made: Products) -> report.Section:
     correlations = correlation_matrix(cov, edges, mock=mock)
     figures.append(titled("correlations", "Correlations of the mass bins.", correlations))
     return report.Section("Virtual photons, unfolded", [text], figures=figures, tables=uncertainties(kept))
-
-
-N_DRAWN = 40_000  # photons drawn per mass for the figures of the flow
 
 
 def _cutflow(flow: Arrays) -> report.Table:

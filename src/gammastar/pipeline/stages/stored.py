@@ -41,6 +41,13 @@ __all__ = [
     "write_weighted",
 ]
 
+Part = TypeVar("Part")
+TRUTH_FOLDER = "stages/truth"
+TRUE = ("true_mass", "true_pt", "true_energy")  # a fake has none
+FIELDS = ("true", "reco", "weight", "event", "fakes", "fake_weight")
+View: TypeAlias = Callable[[MatchedPairs], MatchedPairs]
+
+
 CHUNK = 500_000  # pairs of one Parquet file
 FOLDER, UNSCALED = "stages/pairs", "stages/weighted"
 
@@ -90,7 +97,6 @@ class StoredPairs:
 
 
 Parts: TypeAlias = StoredPairs | tuple[Pairs, ...]
-Part = TypeVar("Part")
 
 
 def limit_of(ctx: Context) -> int:
@@ -265,12 +271,6 @@ def write_weighted(
     write_pairs(ctx.folder / "pairs", second(), dataset=stored.dataset)
     sweep(unscaled, "parts")
     return float(sums[0]), float(sums[1] * scale)
-
-
-TRUTH_FOLDER = "stages/truth"
-TRUE = ("true_mass", "true_pt", "true_energy")  # a fake has none
-FIELDS = ("true", "reco", "weight", "event", "fakes", "fake_weight")
-View: TypeAlias = Callable[[MatchedPairs], MatchedPairs]
 
 
 @dataclass(frozen=True, eq=False)

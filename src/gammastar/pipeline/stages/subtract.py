@@ -18,7 +18,6 @@ from gammastar.core.sampling import stream
 from gammastar.core.stats import filled
 from gammastar.pipeline.cache import Arrays
 from gammastar.pipeline.context import Context, axes_of, find_file, pack_spectrum, unpack_spectrum
-from gammastar.pipeline.spin import ANGLES, columns_for_angles
 from gammastar.pipeline.stages.backgrounds import (
     Component,
     Ratio,
@@ -28,6 +27,7 @@ from gammastar.pipeline.stages.backgrounds import (
     reads_leptons,
 )
 from gammastar.pipeline.stages.read import Inputs
+from gammastar.pipeline.stages.spin import ANGLES, columns_for_angles
 from gammastar.pipeline.stages.stored import Parts, StoredPairs, Truth, fill_all, write_weighted
 from gammastar.store.manifest import digest
 from gammastar.store.remote import Sealed
@@ -47,6 +47,13 @@ __all__ = [
     "spectrum_stage",
     "subtract_stage",
 ]
+
+TRAINED = {
+    "posterior": "posterior, from a classifier",
+    "signed": "signed; of the cell, 1 - B/N+-, where they must not be negative",
+    "cells": "of the cell, 1 - B/N+-",
+}
+
 
 Removed = tuple[Pairs, FloatArray]
 
@@ -341,13 +348,6 @@ def subtract_stage(
     ctx.book.methods["background"] = f"{section.method}, R = {section.r_factor!r}"
     _note_weights(ctx, section, hists, arrays)
     return hists, unpack_spectrum(arrays, axes, "counts"), arrays
-
-
-TRAINED = {
-    "posterior": "posterior, from a classifier",
-    "signed": "signed; of the cell, 1 - B/N+-, where they must not be negative",
-    "cells": "of the cell, 1 - B/N+-",
-}
 
 
 def _note_weights(ctx: Context, section: config.Subtract, hists: PairHists, kept: Arrays) -> None:

@@ -36,6 +36,14 @@ __all__ = [
     "with_sources",
 ]
 
+FINE = 0.005  # GeV, true cells of the forward fold; a tenth of the usual resolution of 30 to 60 MeV
+TIES = {("omega_dalitz", "omega"): (branching("omega -> pi0 mu mu") / branching("omega -> e e"), 0.2)}
+"""BR(ω → μμπ⁰)/BR(ω → μμ), the latter by lepton universality, and its relative error."""
+ITERATIONS = (1.0, 2.0, 4.0, 6.0, 10.0, 20.0)
+TAUS = (10.0, 3.0, 1.0, 0.3, 0.1)  # times the one that is chosen on the mass spectrum
+SLOPE = 0.15  # of the alternative truths of the scan, from end to end of the mass axis
+
+
 SOURCES = {"background": "background", "charm": "open charm"}
 
 
@@ -73,11 +81,6 @@ def radiated(share: float, lepton: float, rng: np.random.Generator) -> View:
         return unfold.mixed_simulation(part, after, share)
 
     return view
-
-
-FINE = 0.005  # GeV, true cells of the forward fold; a tenth of the usual resolution of 30 to 60 MeV
-TIES = {("omega_dalitz", "omega"): (branching("omega -> pi0 mu mu") / branching("omega -> e e"), 0.2)}
-"""BR(ω → μμπ⁰)/BR(ω → μμ), the latter by lepton universality, and its relative error."""
 
 
 def _summed(spectrum: Spectrum) -> tuple[int, FloatArray]:
@@ -259,11 +262,6 @@ def with_sources(
         found.append(replace(source, shift=shift, total=total, mean=mean))
     hist = filled(tuple(spectrum.hist.axes), values, np.diag(cov))
     return replace(spectrum, hist=hist, cov=cov), tuple(found)
-
-
-ITERATIONS = (1.0, 2.0, 4.0, 6.0, 10.0, 20.0)
-TAUS = (10.0, 3.0, 1.0, 0.3, 0.1)  # times the one that is chosen on the mass spectrum
-SLOPE = 0.15  # of the alternative truths of the scan, from end to end of the mass axis
 
 
 def unfold_stage(

@@ -23,7 +23,15 @@ from gammastar.pipeline.products import needed
 from gammastar.store.guarded import read_tensors
 from gammastar.store.manifest import digest
 
-__all__ = ["ANGLES", "FILE", "columns_for_angles", "ends_of", "read_spin", "spin_stage", "spin_text"]
+__all__ = [
+    "ANGLES",
+    "FILE",
+    "columns_for_angles",
+    "ends_of",
+    "read_spin",
+    "spin_stage",
+    "spin_text",
+]
 
 FILE = "spin_density.safetensors"
 ANGLES = ("cos_theta", "phi_star")
