@@ -1,7 +1,12 @@
-"""Arrays of a stage: kept as they are, or refused."""
+"""Arrays and records of a stage: kept as they are, or refused."""
+
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from gammastar.core.errors import StoreError
 from gammastar.pipeline.cache import load_arrays, open_book
@@ -24,3 +29,47 @@ def test_objects_are_not_pickled(tmp_path):
     with pytest.raises(StoreError, match="select: axes"):
         book.arrays("select", "key", lambda: {"axes": np.array([{}, None], dtype=object)})
     assert not list(tmp_path.rglob("*.npz"))
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """A record with numbers, text and an array that may have gaps."""
+
+    label: str
+    mass: np.ndarray
+    limit: np.ndarray
+
+    def to_arrays(self):
+        return {"label": np.array(self.label), "mass": self.mass, "limit": self.limit}
+
+    @classmethod
+    def from_arrays(cls, arrays):
+        return cls(str(arrays["label"]), arrays["mass"], arrays["limit"])
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    label=st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\0"), max_size=20),
+    mass=arrays(np.float64, st.integers(0, 5), elements=st.floats(0.01, 10.0)),
+    limit=arrays(np.float64, st.integers(0, 5)),
+)
+def test_a_record_comes_back_as_it_was(tmp_path_factory, label, mass, limit):
+    folder = tmp_path_factory.mktemp("run")
+    record = Curve(label, mass, limit)
+    book = open_book(folder, resume=False, seed=1, mock=True)
+    first = book.keep("select", "key", lambda: record, Curve)
+    again = open_book(folder, resume=True, seed=1, mock=True)
+    second = again.keep("select", "key", lambda: pytest.fail("computed twice"), Curve)
+    for found in (first, second):
+        assert found.label == record.label
+        np.testing.assert_array_equal(found.mass, record.mass)
+        np.testing.assert_array_equal(found.limit, record.limit)
+    assert again.stages == book.stages
+
+
+def test_a_kept_record_without_an_array_names_the_file(tmp_path):
+    book = open_book(tmp_path, resume=False, seed=1, mock=True)
+    book.arrays("select", "key", lambda: {"label": np.array("x")})
+    again = open_book(tmp_path, resume=True, seed=1, mock=True)
+    with pytest.raises(StoreError, match=r"select\.npz: the kept stage has no array 'mass'"):
+        again.keep("select", "key", lambda: pytest.fail("computed twice"), Curve)

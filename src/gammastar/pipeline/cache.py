@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,7 @@ from gammastar.store.remote import state_of
 __all__ = [
     "Arrays",
     "Book",
+    "Keepable",
     "input_name",
     "load_arrays",
     "open_book",
@@ -45,6 +46,20 @@ KINEMATIC = ("mass", "pt", "energy", "weight", "posterior")
 COMPUTED = ("values", "cov", "rate", "couplings", "signal", "in_domain_signal", "mc_error", "n_effective")
 FINITE = {*KINEMATIC, *COMPUTED}  # arrays in which no stage has gaps
 logger = logging.getLogger(__name__)
+
+
+class Keepable(Protocol):
+    """A frozen record that the cache can keep; both ways together give an equal record."""
+
+    def to_arrays(self) -> Arrays:
+        """Return plain arrays of numbers or text by name."""
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """Return the record of such arrays."""
+
+
+RecordType = TypeVar("RecordType", bound=Keepable)
 
 
 class KeptArrays(Arrays):
@@ -127,6 +142,15 @@ class Book:
             np.savez(stream, **result)
         self.done(stage, key, digest(result), kept=True)
         return result
+
+    def keep(
+        self, stage: str, key: str, compute: Callable[[], RecordType], kind: type[RecordType]
+    ) -> RecordType:
+        """Return the record of a stage: from disk as `arrays` does, or computed.
+
+        A computed record goes through its arrays as well, so that a resumed run goes on with the same one.
+        """
+        return kind.from_arrays(self.arrays(stage, key, lambda: compute().to_arrays()))
 
     def _kept(self, stage: str, path: Path) -> Arrays | None:
         """Return the arrays of a stage, or None if they are not what was kept."""
