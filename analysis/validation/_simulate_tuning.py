@@ -13,7 +13,7 @@ from gammastar.core.constants import M_MU
 from gammastar.core.data import data_path
 from gammastar.mock import Card, fit_yields, load_card, mass_spectrum, mass_templates, simulate_events
 from gammastar.mock.tuning import _opposite
-from gammastar.pipeline.commands.show import simulate_file
+from gammastar.results.events import simulate_file
 
 SEEDS = (21, 31, 41, 51)
 

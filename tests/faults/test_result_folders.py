@@ -18,9 +18,9 @@ import pytest
 from gammastar.core.errors import GammastarError, InputFileError, StoreError, UserError
 from gammastar.pipeline import run
 from gammastar.pipeline.cache import open_book, told_loss
-from gammastar.pipeline.commands.show import show_results, verify_results
 from gammastar.pipeline.record import FILES, checked_record, reinterpret
 from gammastar.pipeline.stages import read as reading
+from gammastar.results.show import show_results, verify_results
 from gammastar.store.folder import LOCK, published, sweep, working
 from gammastar.store.guarded import check_results
 from gammastar.store.manifest import is_published, read_manifest, write_manifest, write_text

@@ -70,7 +70,12 @@ def test_the_sdist_gives_the_wheel_of_the_repository(built):
 @pytest.mark.slow
 def test_the_wheel_holds_code_types_data_and_analyses_and_nothing_else(built):
     inside = members(built[0])
-    for name in ("py.typed", "cli.py", "data/mock/na60_data.root", "data/analysis/na60_dimuon/small.toml"):
+    for name in (
+        "py.typed",
+        "cli/__init__.py",
+        "data/mock/na60_data.root",
+        "data/analysis/na60_dimuon/small.toml",
+    ):
         assert f"gammastar/{name}" in inside
     top = {name.partition("/")[0] for name in inside}
     assert top == {"gammastar", "gammastar-0.1.0.dist-info"}

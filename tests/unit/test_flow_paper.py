@@ -11,7 +11,7 @@ from gammastar.flow import FlowOptions, draw_events, fit_paper, inside_limits, s
 from gammastar.flow.paper import _other_normal
 from gammastar.flow.samples import Table
 from gammastar.mock import generate_pairs, load_card
-from gammastar.pipeline.commands.sample import sample_file
+from gammastar.results.events import sample_file
 
 pytestmark = pytest.mark.flow
 BEAM = 400.0

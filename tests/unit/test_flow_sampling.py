@@ -13,7 +13,7 @@ pytest.importorskip("zuko")
 
 from gammastar import flow
 from gammastar.core.errors import PhysicsError, UserError
-from gammastar.pipeline.commands import sample as sampling
+from gammastar.results import events as sampling
 from gammastar.store.events import write_events
 
 pytestmark = pytest.mark.flow

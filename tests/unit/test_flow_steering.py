@@ -14,7 +14,6 @@ from gammastar import config, flow
 from gammastar.config.learning import FlowSection
 from gammastar.core.errors import InputFileError, SteeringError, UserError
 from gammastar.flow.samples import Table
-from gammastar.pipeline.commands.flow_scan import parse_grid, scan_flows, split_for_scan
 from gammastar.pipeline.stages.flow import (
     TrainingSet,
     flow_options,
@@ -22,6 +21,7 @@ from gammastar.pipeline.stages.flow import (
     saved_digests,
     train_flow,
 )
+from gammastar.results.flow_scan import parse_grid, scan_flows, split_for_scan
 from gammastar.store.manifest import write_manifest
 
 pytestmark = pytest.mark.flow

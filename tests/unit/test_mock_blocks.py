@@ -9,8 +9,8 @@ from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError, StoreError
 from gammastar.mock import ContentDigest, combined_meta, load_card, simulate_blocks, simulate_events
 from gammastar.mock import blocks as blocks_module
-from gammastar.pipeline.commands.show import simulate_file
 from gammastar.pipeline.stages.simulate import write_blocks
+from gammastar.results.events import simulate_file
 
 CARD = load_card(data_path("cards/na60_mock.toml"))
 FULL = load_card(data_path("cards/na60_full.toml"))

@@ -8,7 +8,7 @@ import pytest
 from gammastar import report
 from gammastar.core.data import data_path
 from gammastar.core.errors import InputFileError, PhysicsError
-from gammastar.pipeline.commands.compare import SIGMA_INEL, TableSpec, read_rates
+from gammastar.results.compare import SIGMA_INEL, TableSpec, read_rates
 
 
 def table(tmp_path, text, column=""):

@@ -19,7 +19,7 @@ from gammastar.core.data import data_path
 from gammastar.physics.detector import load_detector
 from gammastar.physics.geometry import Cone, Cylinder
 from gammastar.physics.widths import RTable, dark_photon_ctau
-from gammastar.pipeline.commands.export import length_ratio, write_darkcast
+from gammastar.results.export import length_ratio, write_darkcast
 
 MESONS = {"pi0", "eta", "eta'", "omega", "rho0", "phi", "gamma"}
 FERMIONS = {"e", "mu", "tau", "nue", "numu", "nutau", "u", "d", "s", "c", "b", "t"}

@@ -17,7 +17,6 @@ from gammastar.core.records import Exposure
 from gammastar.infer import counting_limit, discovery_yield, expected_limits, read_likelihood, upper_limit
 from gammastar.infer.histfactory.hs3 import hs3_nll
 from gammastar.pipeline.cache import open_book
-from gammastar.pipeline.commands.show import show_results
 from gammastar.pipeline.context import Context
 from gammastar.pipeline.products import Products
 from gammastar.pipeline.stages import millicharge as charge_limits
@@ -26,6 +25,7 @@ from gammastar.pipeline.stages.counting_search import MEDIAN, Plane
 from gammastar.pipeline.stages.infer import infer_stage
 from gammastar.pipeline.stages.millicharge import millicharge_detectors
 from gammastar.pipeline.stages.report_dark import reach_sections
+from gammastar.results.show import show_results
 
 MASS, COUPLING = np.linspace(0.22, 0.8, 12), np.geomspace(1e-8, 1e-5, 61)
 POT_SIGMA = 0.1

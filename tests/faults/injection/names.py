@@ -17,10 +17,9 @@ import yaml
 from click.testing import CliRunner
 
 from gammastar import infer, report
-from gammastar.cli_record import say
+from gammastar.cli.terminal import say, shown
 from gammastar.core.documents import cell, plain
 from gammastar.core.findings import Finding
-from gammastar.pipeline.progress import shown
 from gammastar.report.hepdata import Submission, check_submission, write_submission
 from gammastar.report.style import new_figure
 from gammastar.store.manifest import read_json, write_json

@@ -26,10 +26,10 @@ from gammastar.physics.detector import load_detector
 from gammastar.physics.mesons import MesonTable
 from gammastar.physics.millicharge_detector import load_millicharge_detector
 from gammastar.pipeline import run
-from gammastar.pipeline.commands.show import show_results, verify_results
 from gammastar.pipeline.record import kept_steering
 from gammastar.read import load_schema
 from gammastar.report.published_limits import read_limit
+from gammastar.results.show import show_results, verify_results
 from gammastar.store.filesets import read_fileset
 from gammastar.store.manifest import digest, file_sha256, read_manifest, write_json, write_manifest
 from gammastar.store.records import read_spectrum

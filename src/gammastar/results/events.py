@@ -1,8 +1,9 @@
-"""Events of a trained flow, and millicharged pairs of a finished run, as files: a generator made of data."""
+"""Files of events: of a trained flow, millicharged pairs of a finished run (generators made of data), or mock."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,9 @@ from gammastar.core.constants import M_E, M_MU
 from gammastar.core.errors import InputFileError, UserError
 from gammastar.core.records import FloatArray, Sample, Spectrum
 from gammastar.core.sampling import Sampler, stream
+from gammastar.pipeline.context import Tell
 from gammastar.store.events import SUFFIXES, EventTable, write_events
+from gammastar.store.folder import sweep
 from gammastar.store.manifest import read_json
 from gammastar.store.particle_list import write_particle_list
 from gammastar.store.records import read_spectrum
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "chi_file",
     "sample_file",
+    "simulate_file",
 ]
 
 LIST = (".txt", ".dat")
@@ -261,3 +265,66 @@ def _sampler(results: Path, measured: Spectrum) -> Sampler:
 
     found: Sampler = flow.load(results / "flow")
     return found
+
+
+def simulate_file(
+    card: str,
+    n: int,
+    output: Path,
+    *,
+    seed: int,
+    cache: Path | None = None,
+    resume: bool = False,
+    tell: Tell | None = None,
+    **options: Any,
+) -> list[str]:
+    """Write mock events of a card; return lines that say what was made, with the placeholders of the card.
+
+    Parameters
+    ----------
+    card : str
+        A file, or the name of a shipped card.
+    n : int
+    output : Path
+    seed : int
+    cache : Path, optional
+        Folder where finished blocks stay. Without, they lie beside the output until it is complete.
+    resume : bool
+        Go on from the blocks that an interrupted run left beside the output.
+    tell : callable, optional
+        Progress.
+    **options
+        Those of `mock.simulate_events` (kind, prior, pairing, engine, workers), ``compression`` and
+        ``layout`` of the file.
+    """
+    from gammastar import mock
+    from gammastar.pipeline.stages.simulate import tuned, write_blocks
+
+    start = time.perf_counter()
+    loaded, _, notes = tuned(card, Path(), seed)
+    folder = cache or output.with_name(f"{output.name}.parts")
+    if cache is None and not resume:
+        sweep(folder, "blocks")
+    written = {key: options.pop(key) for key in ("compression", "layout") if key in options}
+    blocks = mock.simulate_blocks(
+        loaded, n, seed=seed, cache=folder, progress=_progress(tell, output), **options
+    )
+    meta = write_blocks(output, blocks, **written)
+    if cache is None:
+        sweep(folder, "blocks")
+    seconds = time.perf_counter() - start
+    lines = [f"MOCK {meta['kind']} events of card {loaded.name!r}: {meta['n_events']} in {output}"]
+    lines += [f"protons on target: {float(meta['N_POT']):.6g}"]
+    if "r_factor" in meta:
+        r_factor, sigma = meta["r_factor"], meta["r_factor_sigma"]
+        lines.append(f"R of the combinatorial background: {r_factor:.4f} ± {sigma:.4f}")
+    lines += [f"content sha256: {meta['content_sha256']}"]
+    lines += [f"{seconds:.1f} s, {meta['n_events'] / seconds:.0f} events per second", *notes]
+    found = sorted(key for key, source in loaded.provenance.items() if source.tag == "placeholder")
+    return [*lines, f"placeholders of the card: {', '.join(found) or 'none'}"]
+
+
+def _progress(tell: Tell | None, output: Path) -> Callable[[int, int], None] | None:
+    if tell is None:
+        return None
+    return lambda done, total: tell("simulate", done / total, f"{output.name}: {done} of {total}")

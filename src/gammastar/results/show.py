@@ -1,93 +1,27 @@
-"""What a finished run holds: shown, verified; and mock data as a file."""
+"""What a finished run holds: shown as a table, and verified."""
 
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gammastar.core.errors import StoreError, UserError
 from gammastar.core.records import MassInterval
 from gammastar.pipeline.cache import load_arrays, told_loss
-from gammastar.pipeline.context import Tell
 from gammastar.pipeline.stages.infer import masses_reached
-from gammastar.store.folder import published, sweep
+from gammastar.store.folder import published
 from gammastar.store.guarded import check_chunks, read_result
 from gammastar.store.manifest import MANIFEST, digest, file_sha256, package_digest, read_manifest
 from gammastar.store.remote import identity, kind_of
 
 __all__ = [
     "show_results",
-    "simulate_file",
     "verify_results",
 ]
 
 REACH = re.compile(r"reach(_[^/]+)?\.json")
-
-
-def simulate_file(
-    card: str,
-    n: int,
-    output: Path,
-    *,
-    seed: int,
-    cache: Path | None = None,
-    resume: bool = False,
-    tell: Tell | None = None,
-    **options: Any,
-) -> list[str]:
-    """Write mock events of a card; return lines that say what was made, with the placeholders of the card.
-
-    Parameters
-    ----------
-    card : str
-        A file, or the name of a shipped card.
-    n : int
-    output : Path
-    seed : int
-    cache : Path, optional
-        Folder where finished blocks stay. Without, they lie beside the output until it is complete.
-    resume : bool
-        Go on from the blocks that an interrupted run left beside the output.
-    tell : callable, optional
-        Progress.
-    **options
-        Those of `mock.simulate_events` (kind, prior, pairing, engine, workers), ``compression`` and
-        ``layout`` of the file.
-    """
-    from gammastar import mock
-    from gammastar.pipeline.stages.simulate import tuned, write_blocks
-
-    start = time.perf_counter()
-    loaded, _, notes = tuned(card, Path(), seed)
-    folder = cache or output.with_name(f"{output.name}.parts")
-    if cache is None and not resume:
-        sweep(folder, "blocks")
-    written = {key: options.pop(key) for key in ("compression", "layout") if key in options}
-    blocks = mock.simulate_blocks(
-        loaded, n, seed=seed, cache=folder, progress=_progress(tell, output), **options
-    )
-    meta = write_blocks(output, blocks, **written)
-    if cache is None:
-        sweep(folder, "blocks")
-    seconds = time.perf_counter() - start
-    lines = [f"MOCK {meta['kind']} events of card {loaded.name!r}: {meta['n_events']} in {output}"]
-    lines += [f"protons on target: {float(meta['N_POT']):.6g}"]
-    if "r_factor" in meta:
-        r_factor, sigma = meta["r_factor"], meta["r_factor_sigma"]
-        lines.append(f"R of the combinatorial background: {r_factor:.4f} ± {sigma:.4f}")
-    lines += [f"content sha256: {meta['content_sha256']}"]
-    lines += [f"{seconds:.1f} s, {meta['n_events'] / seconds:.0f} events per second", *notes]
-    found = sorted(key for key, source in loaded.provenance.items() if source.tag == "placeholder")
-    return [*lines, f"placeholders of the card: {', '.join(found) or 'none'}"]
-
-
-def _progress(tell: Tell | None, output: Path) -> Callable[[int, int], None] | None:
-    if tell is None:
-        return None
-    return lambda done, total: tell("simulate", done / total, f"{output.name}: {done} of {total}")
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

@@ -1,0 +1,73 @@
+"""The command line: ``gammastar run | check | inspect | simulate | sample | reinterpret | export | …``.
+
+One file per family of commands. The only package that prints.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from gammastar.cli import analysis, files, results
+from gammastar.cli.terminal import plain_logs, plain_warnings, say
+from gammastar.core.errors import GammastarError
+from gammastar.core.machine import full, keep_heap, told
+from gammastar.core.resolve import guarded
+
+__all__ = ["app", "main"]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="gammastar")
+@click.option("-v", "--verbose", is_flag=True, help="Show what the library logs.")
+def app(verbose: bool) -> None:
+    """From measured dilepton pairs to dark-sector reach."""
+    if verbose:
+        import logging
+
+        logging.basicConfig(level=logging.INFO)
+        plain_logs("%(name)s: %(message)s")
+
+
+@app.command()
+def env() -> None:
+    """Print the versions that a bug report needs."""
+    from gammastar.store.manifest import versions
+
+    for name, value in versions().items():
+        say(f"{name:16s} {value}")
+
+
+for command in (
+    *(analysis.run, analysis.check, files.inspect, files.simulate, files.sample, files.millicharge),
+    *(analysis.flow_scan, results.show, results.verify, results.reinterpret, results.export),
+    *(results.compare, results.scan),
+):
+    app.add_command(command)
+
+
+def main() -> None:
+    """Run the command line; 2 for the user's mistakes, 1 for failures, 130 when interrupted."""
+    keep_heap()
+    plain_logs()
+    plain_warnings()
+    try:
+        with guarded():
+            app(standalone_mode=False)
+    except GammastarError as error:
+        say(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except OSError as error:
+        said = told(error) if full(error) else f"{error.filename or ''}: {error.strerror or error}"
+        say(f"error: {said}", err=True)
+        sys.exit(1)
+    except (click.Abort, KeyboardInterrupt) as error:
+        if isinstance(error.__cause__, EOFError):  # click takes the end of a file for the user's ^D
+            say(f"error: a file ends too early ({error.__cause__}); copy it again", err=True)
+            sys.exit(2)
+        say("interrupted; `--resume` goes on from the last finished stage", err=True)
+        sys.exit(130)

@@ -1,0 +1,106 @@
+"""Commands of a steering file: ``run``, ``check`` and ``flow-scan``."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gammastar.cli.terminal import FILE, say, shown
+
+__all__ = ["check", "flow_scan", "run"]
+
+
+def analysis_file(steering: Path) -> Path:
+    """Return a steering file, or that of a shipped analysis such as na60_dimuon/small."""
+    from gammastar.core.data import analysis_path
+
+    return steering if steering.is_file() or steering.suffix else analysis_path(str(steering))
+
+
+@click.command()
+@click.argument("steering", type=FILE)
+@click.option("--output", type=FILE, help="Folder of the results [results/<analysis>].")
+@click.option("--resume", is_flag=True, help="Take finished stages whose digests match.")
+@click.option(
+    "--only", metavar="STAGE", help="Compute this stage again, from kept results, and stop after it."
+)
+@click.option("--workers", type=click.IntRange(min=1), help="Read and scan with this many local processes.")
+@click.option(
+    "--dask", metavar="ADDRESS", help="Read and scan on the workers of this Dask scheduler, or 'local'."
+)
+@click.option(
+    "--skip-bad",
+    is_flag=True,
+    help="Leave out files that are missing, cannot be read or lack a branch, and report them.",
+)
+@click.option("--allow-partial", is_flag=True, help="Set limits although files were left out.")
+def run(steering: Path, only: str | None, allow_partial: bool, **options: Any) -> None:
+    """Run all stages of STEERING (a file, or a shipped analysis such as na60_dimuon/small).
+
+    Writes results/<analysis>/.
+    """
+    from gammastar import pipeline
+
+    elsewhere = {name: options.pop(name) for name in ("workers", "dask", "skip_bad")}
+    with contextlib.ExitStack() as stack:
+        farm = None
+        if any(elsewhere.values()):
+            from gammastar.facility import open_farm
+
+            farm = stack.enter_context(open_farm(**elsewhere))
+        folder = pipeline.run(
+            analysis_file(steering),
+            only=only,
+            tell=stack.enter_context(shown()),
+            farm=farm,
+            allow_partial=allow_partial,
+            **options,
+        )
+    report = folder / "report.html"
+    say(f"results in {folder}" + (f"; open {report}" if report.is_file() and only is None else ""))
+
+
+@click.command()
+@click.argument("steering", type=FILE)
+def check(steering: Path) -> None:
+    """Look at STEERING and every file that it names before any work starts.
+
+    One line per finding; exit code 2 if one of them is an error.
+    """
+    from gammastar import config
+    from gammastar.pipeline.checks import examine_file
+
+    result, findings = examine_file(analysis_file(steering))
+    for finding in findings:
+        say(str(finding), err=True)
+    wrong = sum(finding.level == "error" for finding in findings)
+    if wrong or result is None:
+        say(f"{steering}: {wrong} to repair, {len(findings) - wrong} to look at", err=True)
+        sys.exit(2)
+    stages = [name for name in config.STAGES if getattr(result, name) is not None]
+    ok = f"{len(findings)} to look at" if findings else "ok"
+    say(f"{steering}: {ok} ({result.analysis.name}: {', '.join(stages) or 'no stage'})")
+
+
+@click.command("flow-scan")
+@click.argument("steering", type=FILE)
+@click.option("--output", type=FILE, help="Folder of the scan [results/<analysis>_scan].")
+@click.option("--preset", type=click.Choice(["paper", "default"]), default="paper", show_default=True)
+@click.option("--epochs", type=click.IntRange(min=1), help="Of every training [the preset's].")
+@click.option("--seeds", type=click.IntRange(min=1), default=2, show_default=True)
+@click.option("--grid", multiple=True, metavar="OPTION=A,B", help="Vary this [Appendix A's grid]; repeat it.")
+def flow_scan(steering: Path, **options: Any) -> None:
+    """Train flows of many architectures on the pairs of STEERING; an interrupted scan goes on.
+
+    Writes flow_scan.jsonl, one line per training.
+    """
+    from gammastar.results.flow_scan import scan_flows
+
+    with shown() as tell:
+        lines = list(scan_flows(analysis_file(steering), tell=tell, **options))
+    for line in lines:
+        say(line)
