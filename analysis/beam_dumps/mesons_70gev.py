@@ -71,7 +71,7 @@ def main() -> None:
     reenter("all")
     import numpy as np
 
-    from gammastar.core.data import data_path
+    from gammastar.core.files import data_path
     from gammastar.mock import pythia
     from gammastar.physics.mesons import MesonTable
 

@@ -8,14 +8,14 @@ import numpy as np
 
 from gammastar import accept, infer, predict
 from gammastar.core.constants import CTAU_PER_GEV, M_E
-from gammastar.core.data import data_path
+from gammastar.core.files import data_path
 from gammastar.core.sampling import stream
 from gammastar.physics import bremsstrahlung
 from gammastar.physics.detector import Detector, load_detector
-from gammastar.physics.form_factors import FORM_FACTORS
 from gammastar.physics.geometry import Cylinder
+from gammastar.physics.hadrons import FORM_FACTORS
 from gammastar.physics.mesons import MesonTable
-from gammastar.physics.widths import RTable, lepton_width
+from gammastar.physics.qed import RTable, lepton_width
 from gammastar.predict.channels import theory
 
 LIMITS = {"charm": 2.3026, "nucal": 3.6}  # events: none seen; 5 seen with 3.5 expected, as ALPINIST takes it

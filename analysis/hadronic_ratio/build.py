@@ -31,8 +31,8 @@ def table():
     from measured import HIGHEST, channels, masses
 
     from gammastar.core.constants import M_MU
-    from gammastar.core.data import data_path
-    from gammastar.physics.widths import RTable
+    from gammastar.core.files import data_path
+    from gammastar.physics.qed import RTable
 
     def muons(m):
         x = (M_MU / m) ** 2

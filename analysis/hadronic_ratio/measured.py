@@ -11,7 +11,7 @@ from scipy.interpolate import PchipInterpolator
 from vacuum import bare_over_dressed
 
 from gammastar.core.constants import ALPHA, GEV2_MB, M_PI_CHARGED, branching, mass
-from gammastar.core.data import data_path
+from gammastar.core.files import data_path
 from gammastar.core.records import FloatArray
 from gammastar.physics.vectors import meson_ratio
 

@@ -204,7 +204,7 @@ def impacts(base: list[dict[str, Any]], other: list[dict[str, Any]], known: Trut
 
 def _card() -> Any:
     from gammastar import mock
-    from gammastar.core.data import data_path
+    from gammastar.core.files import data_path
 
     return mock.load_card(data_path("cards/na60_mock.toml"))
 

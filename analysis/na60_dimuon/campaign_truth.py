@@ -13,13 +13,12 @@ from campaign_parts import AXES, ENERGY, MASS, N_PAIRS, N_RESPONSE, PT, with_pri
 
 from gammastar import accept, infer, mock, predict, select, unfold
 from gammastar.core.constants import M_MU
-from gammastar.core.data import data_path
+from gammastar.core.files import data_path
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import Exposure, FloatArray, Sample
 from gammastar.core.sampling import stream
 from gammastar.physics.detector import load_detector
-from gammastar.physics.qed import kappa
-from gammastar.physics.widths import RTable
+from gammastar.physics.qed import RTable, kappa
 
 __all__ = ["COUPLINGS", "LIMIT", "Truth", "curves", "edges", "matched", "reconstructed", "truth"]
 

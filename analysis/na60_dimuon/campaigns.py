@@ -47,7 +47,7 @@ def make(output: Path, name: str, i: int) -> str:
     from campaign_parts import SETTINGS, campaign
 
     from gammastar import mock
-    from gammastar.core.data import data_path
+    from gammastar.core.files import data_path
     from gammastar.store.manifest import atomic
 
     path = place(output, name, i)

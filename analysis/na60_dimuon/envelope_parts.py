@@ -8,7 +8,7 @@ from envelope_rates import dark_photons, envelope, millicharge
 from envelope_run import load
 from envelope_searches import detectors, in_situ, phase_space
 
-from gammastar.core.data import data_path
+from gammastar.core.files import data_path
 from gammastar.physics.mesons import MesonTable
 
 

@@ -10,7 +10,7 @@ from envelope_run import BREMSSTRAHLUNG, MESONS, RATE, Inputs, brem, light_meson
 
 from gammastar import report
 from gammastar.core.constants import M_MU, M_PI0
-from gammastar.core.data import data_path
+from gammastar.core.files import data_path
 from gammastar.core.records import FloatArray
 from gammastar.physics.bremsstrahlung import band, preset
 from gammastar.physics.mesons import MesonTable

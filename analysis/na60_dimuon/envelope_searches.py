@@ -11,12 +11,12 @@ from kinematics_figures import phase_space_figure
 
 from gammastar import accept, infer, report
 from gammastar.core.constants import M_MU, M_PI0
-from gammastar.core.data import data_path
+from gammastar.core.files import data_path
 from gammastar.core.sampling import stream
 from gammastar.physics.bremsstrahlung import band, preset
 from gammastar.physics.mesons import MesonTable
-from gammastar.physics.millicharge_detector import load_millicharge_detector
-from gammastar.physics.widths import RTable, dark_photon_branching
+from gammastar.physics.millicharge import load_millicharge_detector
+from gammastar.physics.qed import RTable, dark_photon_branching
 from gammastar.predict.channels import (
     PionDalitz,
 )

@@ -175,7 +175,7 @@ def main() -> int:
     options = parser.parse_args()
     reenter("all")
     from gammastar import mock
-    from gammastar.core.data import data_path
+    from gammastar.core.files import data_path
     from gammastar.report import save_figure
     from gammastar.report.style import house_style
 

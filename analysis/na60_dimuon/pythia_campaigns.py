@@ -63,7 +63,7 @@ class Common:
 def common() -> Common:
     """Return the main job's steering, its card and one pool of Pythia events, generated once and kept."""
     from gammastar import mock
-    from gammastar.core.data import data_path
+    from gammastar.core.files import data_path
     from gammastar.mock.blocks import DIMUONS_PER_RECORDED
 
     steering = tomllib.loads((FOLDER / "steering.toml").read_text())
@@ -187,7 +187,7 @@ def campaign(shared: Common, name: str, seed: int) -> dict[str, Any]:
 def of_steering(output: Path) -> Path:
     """Return the folder of the campaigns of this steering: another one, or another card, makes others."""
     from gammastar import mock
-    from gammastar.core.data import data_path
+    from gammastar.core.files import data_path
     from gammastar.store.manifest import digest
 
     text = (FOLDER / "steering.toml").read_text()

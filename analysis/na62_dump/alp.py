@@ -11,7 +11,7 @@ import production
 
 from gammastar import accept
 from gammastar.core.constants import M_PROTON
-from gammastar.core.data import data_path
+from gammastar.core.files import data_path
 from gammastar.core.records import FloatArray, Sample
 from gammastar.core.sampling import stream
 from gammastar.physics.detector import Cuts, Detector, load_detector

@@ -12,8 +12,8 @@ import numpy as np
 from gammastar import accept
 from gammastar.accept.tracking import plane_of
 from gammastar.core.constants import M_E, M_MU, M_PI_CHARGED
-from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError
+from gammastar.core.files import data_path
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.physics.detector import Detector, load_detector

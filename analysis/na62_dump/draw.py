@@ -26,7 +26,7 @@ from search_figures import (
 )
 
 from gammastar import report
-from gammastar.core.data import data_path
+from gammastar.core.files import data_path
 from gammastar.core.records import FloatArray, Reach
 
 BREM = ("bremsstrahlung",)

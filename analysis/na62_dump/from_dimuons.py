@@ -11,7 +11,7 @@ import production
 
 from gammastar import accept, flow, infer, predict, spectrum
 from gammastar.core.constants import M_MU
-from gammastar.core.data import data_path
+from gammastar.core.files import data_path
 from gammastar.core.records import BoolArray, FloatArray, Reach, Sample
 from gammastar.core.sampling import stream
 from gammastar.physics.detector import Detector, load_detector

@@ -10,11 +10,11 @@ import production
 from cuts import Search, as_pairs
 
 from gammastar import accept
-from gammastar.core.data import data_path
+from gammastar.core.files import data_path
 from gammastar.core.records import FloatArray, Sample
 from gammastar.core.sampling import stream
 from gammastar.physics.detector import load_detector
-from gammastar.physics.widths import RTable
+from gammastar.physics.qed import RTable
 from gammastar.predict import DarkPhoton
 
 POT = 1.4e17

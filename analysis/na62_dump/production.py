@@ -13,8 +13,8 @@ import vector
 
 from gammastar.core.constants import branching
 from gammastar.core.constants import mass as mass_of
-from gammastar.core.data import data_path
 from gammastar.core.errors import SteeringError
+from gammastar.core.files import data_path
 from gammastar.core.records import FloatArray, Sample
 from gammastar.physics.bremsstrahlung import preset
 from gammastar.physics.kinematics import daughter

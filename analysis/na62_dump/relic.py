@@ -7,9 +7,9 @@ import tomllib
 import numpy as np
 
 from gammastar.core.constants import ALPHA, M_E, M_MU
-from gammastar.core.data import data_path
+from gammastar.core.files import data_path
 from gammastar.core.records import FloatArray
-from gammastar.physics.widths import RTable, lepton_width
+from gammastar.physics.qed import RTable, lepton_width
 
 CM3_PER_SECOND = 1.16733e-17  # of one GeV⁻²
 

@@ -10,9 +10,9 @@ import figures
 import numpy as np
 
 from gammastar import report, semivisible
-from gammastar.core.data import data_path
+from gammastar.core.files import data_path
 from gammastar.core.sampling import stream
-from gammastar.physics.widths import RTable
+from gammastar.physics.qed import RTable
 from gammastar.semivisible import babar, gm2, na64
 from gammastar.semivisible.decays import decay_table
 from gammastar.store.manifest import versions

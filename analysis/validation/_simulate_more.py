@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from gammastar.core.constants import ALPHA, M_E, M_MU
-from gammastar.core.data import data_path
+from gammastar.core.files import data_path
 from gammastar.mock import (
     Card,
     PythiaEngine,

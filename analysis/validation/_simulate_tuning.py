@@ -10,7 +10,7 @@ import numpy as np
 from validation._simulate_more import row
 
 from gammastar.core.constants import M_MU
-from gammastar.core.data import data_path
+from gammastar.core.files import data_path
 from gammastar.mock import Card, fit_yields, load_card, mass_spectrum, mass_templates, simulate_events
 from gammastar.mock.tuning import _opposite
 from gammastar.results.events import simulate_file

@@ -10,13 +10,13 @@ import vector
 from scipy.integrate import quad
 
 from gammastar import accept
-from gammastar.core.data import data_path
+from gammastar.core.files import data_path
 from gammastar.core.records import Exposure, Sample
 from gammastar.core.sampling import stream
 from gammastar.physics.bremsstrahlung import preset
 from gammastar.physics.detector import Cuts, Detector, Target, load_detector
 from gammastar.physics.geometry import Frustum
-from gammastar.physics.widths import RTable
+from gammastar.physics.qed import RTable
 from gammastar.predict import DarkPhoton
 
 B1 = "Allison and Blinov, Eq. (B1), closed form"

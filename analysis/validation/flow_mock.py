@@ -8,7 +8,7 @@ from gammastar.core import constants
 from gammastar.core.axes import MASS, regular
 from gammastar.core.constants import M_MU, M_PI0
 from gammastar.core.constants import mass as mass_of
-from gammastar.core.data import data_path
+from gammastar.core.files import data_path
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.mock.candidates import background_candidates, triggered, with_energy
 from gammastar.mock.card import load_card

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 from validation.flow_mock import BEAM, RANGE, appendix_b, pairs
 
-from gammastar.core.axes import ENERGY, KINEMATICS, MASS, PT, variable
+from gammastar.core.axes import ENERGY, KINEMATICS, MASS, PT, filled, variable
 from gammastar.core.records import Spectrum
 from gammastar.core.sampling import stream
-from gammastar.core.stats import filled
 from gammastar.flow import FlowOptions, fit, fit_ensemble, kl_scan, laplace, quality
 from gammastar.flow.samples import Table
 from gammastar.spectrum import HistSampler

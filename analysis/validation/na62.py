@@ -12,11 +12,11 @@ from scipy.integrate import quad
 
 from gammastar import accept, background, infer
 from gammastar.core.constants import M_PROTON
-from gammastar.core.data import data_path
+from gammastar.core.files import data_path
 from gammastar.core.sampling import stream
 from gammastar.physics.bremsstrahlung import cross_section_total, preset
 from gammastar.physics.detector import load_detector
-from gammastar.physics.widths import dark_photon_ctau
+from gammastar.physics.qed import dark_photon_ctau
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "na62_dump"))
 import alp

@@ -20,11 +20,11 @@ from validation import (
 
 from gammastar import predict
 from gammastar.core.constants import M_E, M_MU, M_PI0, branching, mass
-from gammastar.core.data import data_path
-from gammastar.physics import form_factors, qed
+from gammastar.core.files import data_path
+from gammastar.physics import hadrons, qed
 from gammastar.physics.bremsstrahlung import preset
 from gammastar.physics.mesons import MesonTable
-from gammastar.physics.widths import RTable, dark_photon_branching, dark_photon_ctau
+from gammastar.physics.qed import RTable, dark_photon_branching, dark_photon_ctau
 
 KAPPA = "closed form, Eq. 6"
 BIN = 0.005
@@ -47,16 +47,14 @@ def rows(*, quick: bool) -> Iterator[dict]:
     yield _row("1/κ_ee at 1 GeV", 1 / float(qed.kappa(1.0, M_E)), 1291.534, 0.13, KAPPA)
 
     def pi0(q2):
-        return branching("pi0 -> gamma gamma") * qed.pseudoscalar_dalitz(
-            q2, M_PI0, M_E, form_factors.pointlike
-        )
+        return branching("pi0 -> gamma gamma") * qed.pseudoscalar_dalitz(q2, M_PI0, M_E, hadrons.pointlike)
 
     for m, value in {0.05: 1.2694, 0.10: 0.18145}.items():
         ours = _closure(pi0, m, M_E)
         yield _row(f"BR(π⁰→γA′)/ε² at {m} GeV", ours, value, 0.02 * value, "2 BR(γγ)(1−m²/M²)³")
     for label, factor, table in (
-        ("with form factor", form_factors.eta2, {0.25: 0.5056, 0.3: 0.3961, 0.4: 0.1681, 0.5: 0.01377}),
-        ("pointlike", form_factors.pointlike, {0.25: 0.3907, 0.3: 0.2702, 0.4: 0.0801, 0.5: 0.00367}),
+        ("with form factor", hadrons.eta2, {0.25: 0.5056, 0.3: 0.3961, 0.4: 0.1681, 0.5: 0.01377}),
+        ("pointlike", hadrons.pointlike, {0.25: 0.3907, 0.3: 0.2702, 0.4: 0.0801, 0.5: 0.00367}),
     ):
         for m, value in table.items():
             ours = _closure(
@@ -69,9 +67,7 @@ def rows(*, quick: bool) -> Iterator[dict]:
             yield _row(f"BR(η→γA′)/ε² at {m} GeV, {label}", ours, value, 0.02 * value, "2 BR(γγ)(1−m²/M²)³F²")
 
     def omega(q2):
-        return branching("omega -> pi0 gamma") * qed.vector_dalitz(
-            q2, mass(223), M_PI0, M_MU, form_factors.omega2
-        )
+        return branching("omega -> pi0 gamma") * qed.vector_dalitz(q2, mass(223), M_PI0, M_MU, hadrons.omega2)
 
     for m, value in {0.3: 0.0765, 0.5: 0.0639, 0.6: 0.0483}.items():
         ours = _closure(omega, m, M_MU)

@@ -9,13 +9,12 @@ import awkward as ak
 import numpy as np
 
 from gammastar import accept, mock, predict, select, spectrum, subtract
-from gammastar.core.axes import regular, variable
+from gammastar.core.axes import filled, regular, variable
 from gammastar.core.constants import M_MU
 from gammastar.core.constants import mass as mass_of
-from gammastar.core.data import data_path
+from gammastar.core.files import data_path
 from gammastar.core.records import Exposure, FloatArray, Spectrum
 from gammastar.core.sampling import stream
-from gammastar.core.stats import filled
 from gammastar.mock.card import Card, Polarisation
 from gammastar.mock.cocktail import dalitz_decay
 from gammastar.physics.detector import load_detector
@@ -35,7 +34,7 @@ from gammastar.physics.polarisation import (
     mass_factor,
     moments_of,
 )
-from gammastar.physics.widths import RTable
+from gammastar.physics.qed import RTable
 from gammastar.spectrum import DecayAngles
 
 BEAM = 400.0

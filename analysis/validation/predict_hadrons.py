@@ -10,8 +10,8 @@ import numpy as np
 from scipy.integrate import trapezoid
 
 from gammastar.core.constants import ALPHA, M_MU
-from gammastar.core.data import data_path
-from gammastar.physics.widths import RTable, dark_photon_branching, dark_photon_ctau
+from gammastar.core.files import data_path
+from gammastar.physics.qed import RTable, dark_photon_branching, dark_photon_ctau
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "hadronic_ratio"))
 

@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from gammastar import mock
-from gammastar.core.axes import variable
+from gammastar.core.axes import filled, variable
 from gammastar.core.constants import M_MU, M_PI0, mass, width
-from gammastar.core.data import data_path
+from gammastar.core.files import data_path
 from gammastar.core.records import FloatArray, Spectrum
 from gammastar.core.sampling import stream
-from gammastar.core.stats import filled
 from gammastar.mock.cocktail import mass_spectrum
-from gammastar.physics import form_factors
+from gammastar.physics import hadrons
 from gammastar.physics.mesons import MesonTable, dark_photon_branching
 from gammastar.physics.qed import dark_photon_rate, lepton_factor, pseudoscalar_dalitz, vector_dalitz
 from gammastar.spectrum import fit_mass_shape
@@ -50,8 +49,8 @@ def foreign(m: FloatArray) -> FloatArray:
     for pdg, n in ((113, 6e3), (223, 8e3), (333, 2e3)):
         pole, scale = mass(pdg), mass(pdg) * width(pdg)
         total += n * 2 * m / np.pi * scale / ((m**2 - pole**2) ** 2 + scale**2)
-    eta = pseudoscalar_dalitz(m**2, mass(221), M_MU, form_factors.pointlike)
-    omega = vector_dalitz(m**2, mass(223), M_PI0, M_MU, form_factors.omega2)
+    eta = pseudoscalar_dalitz(m**2, mass(221), M_MU, hadrons.pointlike)
+    omega = vector_dalitz(m**2, mass(223), M_PI0, M_MU, hadrons.omega2)
     return lepton_factor(m**2, M_MU) * (total + 50 / m**3) + 2 * m * (6e7 * eta + 1.7e7 * omega)
 
 
@@ -121,9 +120,9 @@ def _decays() -> Iterator[tuple]:
             m: FloatArray, name: str = name, code: int = code, share: float = decay.branching
         ) -> FloatArray:
             if name == "eta":
-                shape = pseudoscalar_dalitz(m**2, mass(code), M_MU, form_factors.eta2)
+                shape = pseudoscalar_dalitz(m**2, mass(code), M_MU, hadrons.eta2)
             else:
-                shape = vector_dalitz(m**2, mass(code), M_PI0, M_MU, form_factors.omega2)
+                shape = vector_dalitz(m**2, mass(code), M_PI0, M_MU, hadrons.omega2)
             return 1e9 * share * 2 * m * shape
 
         expected = 1e9 * dark_photon_branching(decay, mass(code), width(code), masses)

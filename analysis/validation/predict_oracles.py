@@ -10,10 +10,10 @@ from dataclasses import replace
 import numpy as np
 
 from gammastar.core import constants
-from gammastar.core.data import data_path
+from gammastar.core.files import data_path
 from gammastar.physics.mesons import MesonTable, dark_photon_branching
+from gammastar.physics.qed import RTable
 from gammastar.physics.vectors import meson_ratio
-from gammastar.physics.widths import RTable
 from gammastar.predict import VectorModel
 
 R_TABLE = RTable.read(data_path("measurements/r_ratio.csv"))

@@ -11,17 +11,17 @@ import vector
 from gammastar import accept, predict
 from gammastar.core import constants
 from gammastar.core.constants import BRANCHING, M_E, M_PI0
-from gammastar.core.data import data_path
+from gammastar.core.files import data_path
 from gammastar.core.records import Sample
 from gammastar.core.sampling import stream
 from gammastar.infer import counting_limit
-from gammastar.physics import form_factors
+from gammastar.physics import hadrons
 from gammastar.physics.bremsstrahlung import preset
 from gammastar.physics.detector import Detector, Target
 from gammastar.physics.geometry import Cylinder
 from gammastar.physics.kinematics import daughter
 from gammastar.physics.millicharge import pseudoscalar_branching
-from gammastar.physics.widths import RTable, dark_photon_branching, dark_photon_ctau
+from gammastar.physics.qed import RTable, dark_photon_branching, dark_photon_ctau
 
 R_TABLE = RTable.read(data_path("measurements/r_ratio.csv"))
 LUMINOSITY = 3e6  # 1/pb
@@ -52,7 +52,7 @@ def _branching() -> Iterator[tuple]:
         ours = float(dark_photon_ctau(m, epsilon, R_TABLE))
         label = f"cτ [m] at {m} GeV and ε = {epsilon:g}"
         yield label, ours, value, tolerance * value, "FORESEE and Darkcast"
-    pi0 = pseudoscalar_branching(M_E, M_PI0, BRANCHING["pi0 -> gamma gamma"].value, form_factors.pointlike)
+    pi0 = pseudoscalar_branching(M_E, M_PI0, BRANCHING["pi0 -> gamma gamma"].value, hadrons.pointlike)
     yield "BR(π⁰→γee), leading order", pi0, 0.011712, 2e-3 * 0.011712, "Kroll-Wada; PDG: 0.01174"
     above = float(dark_photon_branching(0.211316, R_TABLE)["mumu"])
     yield "BR(A′→μμ) at 0.211316 GeV, 0.8 keV below threshold", above, 0.0, 0.0, "kinematics"

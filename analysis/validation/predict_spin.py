@@ -9,8 +9,8 @@ import numpy as np
 from gammastar import accept, mock, predict
 from gammastar.core.constants import M_E, M_MU
 from gammastar.core.constants import mass as mass_of
-from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError
+from gammastar.core.files import data_path
 from gammastar.core.records import FloatArray, Sample
 from gammastar.core.sampling import stream
 from gammastar.mock.cocktail import dalitz_decay
@@ -19,7 +19,7 @@ from gammastar.physics.bremsstrahlung import band, preset
 from gammastar.physics.detector import load_detector
 from gammastar.physics.mesons import MesonTable
 from gammastar.physics.polarisation import NO_SPIN, SpinState, axis_cosine
-from gammastar.physics.widths import RTable
+from gammastar.physics.qed import RTable
 
 BEAM = 400.0
 TABLE = MesonTable.read(data_path("measurements/mesons_400gev.toml"))

@@ -8,14 +8,14 @@ import numpy as np
 
 from gammastar import accept, predict
 from gammastar.core.constants import M_MU
-from gammastar.core.data import data_path
+from gammastar.core.files import data_path
 from gammastar.core.sampling import stream
 from gammastar.flow import FlowOptions, fit
 from gammastar.flow.event_generator import JointOptions, fit_joint
 from gammastar.mock import generate_pairs, load_card
 from gammastar.physics.bremsstrahlung import preset
 from gammastar.physics.mesons import MesonTable
-from gammastar.physics.millicharge_detector import load_millicharge_detector
+from gammastar.physics.millicharge import load_millicharge_detector
 from gammastar.physics.vectors import CHARGES
 
 BEAM, N_PAIRS, N_DRAWN = 400.0, 60_000, 60_000

@@ -13,7 +13,7 @@ from validation import semivisible_more
 
 from gammastar import semivisible
 from gammastar.core.constants import ALPHA, M_E, M_MU
-from gammastar.core.data import data_path
+from gammastar.core.files import data_path
 from gammastar.semivisible import babar, gm2, models, na64, production
 from gammastar.semivisible.decays import Transition, angular, decay_table, spectrum, squared_amplitude, width
 from gammastar.semivisible.models import mediator_widths

@@ -11,9 +11,9 @@ import numpy as np
 
 from gammastar import semivisible
 from gammastar.core.constants import ALPHA
-from gammastar.core.data import data_path
+from gammastar.core.files import data_path
 from gammastar.core.sampling import stream
-from gammastar.physics.widths import RTable
+from gammastar.physics.qed import RTable
 from gammastar.semivisible import babar, gm2
 from gammastar.semivisible.cascade import decay_states
 from gammastar.semivisible.cosmology import relic_density

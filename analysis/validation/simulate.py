@@ -12,7 +12,7 @@ from validation import _simulate_tuning as tuning
 from validation._simulate_charm import rows as charm_rows
 
 from gammastar.core.constants import M_MU
-from gammastar.core.data import data_path
+from gammastar.core.files import data_path
 from gammastar.mock import (
     Card,
     accepted,

@@ -10,7 +10,7 @@ import numpy as np
 
 from gammastar import read, select
 from gammastar.core.axes import regular, variable
-from gammastar.core.data import data_path
+from gammastar.core.files import data_path
 from gammastar.core.pairs import Pairs
 from gammastar.mock import load_card, simulate_events
 from gammastar.store.events import write_tree

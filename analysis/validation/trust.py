@@ -107,7 +107,7 @@ def rate_of_the_main_job() -> Iterator[dict]:
         return
     from gammastar import mock
     from gammastar.core.constants import M_MU
-    from gammastar.core.data import data_path
+    from gammastar.core.files import data_path
     from gammastar.mock.cocktail import mass_spectrum
     from gammastar.physics.qed import dark_photon_rate
     from gammastar.pipeline.cache import load_arrays
@@ -176,7 +176,7 @@ def _density_of_the_main_job(folder: Path) -> Any:
     from dataclasses import replace
 
     from gammastar import flow, mock
-    from gammastar.core.data import data_path
+    from gammastar.core.files import data_path
     from gammastar.core.sampling import stream
     from gammastar.pipeline.record import read_domain
     from gammastar.pipeline.stages.flow import flow_variations

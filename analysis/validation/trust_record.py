@@ -15,15 +15,15 @@ from pathlib import Path
 import numpy as np
 
 from gammastar import pipeline
-from gammastar.core.data import data_path
+from gammastar.core.files import data_path
 from gammastar.pipeline.record import reinterpret
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "results" / "trust"
 DETECTOR = "ship_ecn3"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-MODEL = """from gammastar.core.data import data_path
-from gammastar.physics.widths import RTable
+MODEL = """from gammastar.core.files import data_path
+from gammastar.physics.qed import RTable
 from gammastar.predict import DarkPhoton
 
 

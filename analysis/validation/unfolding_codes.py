@@ -11,11 +11,10 @@ from hist import axis
 from scipy.stats import norm
 
 from gammastar import unfold
-from gammastar.core.axes import regular
+from gammastar.core.axes import filled, regular
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import Response, Spectrum
 from gammastar.core.sampling import stream
-from gammastar.core.stats import filled
 
 TUNFOLD = (  # penalty, tau, chi2, mean global correlation as printed
     ("size", 0.0, 46.219, 0.3636),

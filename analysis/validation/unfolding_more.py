@@ -10,11 +10,10 @@ from scipy.stats import norm
 from validation.unfolding_codes import dimuons, row, toy
 
 from gammastar import unfold
-from gammastar.core.axes import regular
+from gammastar.core.axes import filled, regular
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import Spectrum
 from gammastar.core.sampling import stream
-from gammastar.core.stats import filled
 from gammastar.unfold.closure_tests import drawn_again
 
 EDGES = np.linspace(-10, 10, 41)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from gammastar.core.data import data_path
+from gammastar.core.files import data_path
 from gammastar.flow import FlowOptions, KinematicFlow, PaperNetwork, fit
 from gammastar.mock.card import load_card
 from gammastar.mock.cocktail import generate_pairs

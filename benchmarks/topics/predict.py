@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from gammastar.core import axes
-from gammastar.core.data import data_path
+from gammastar.core.axes import filled
+from gammastar.core.files import data_path
 from gammastar.core.records import Exposure, Spectrum
 from gammastar.core.sampling import stream
-from gammastar.core.stats import filled
 from gammastar.flow import FlowOptions, fit, save
 from gammastar.mock import generate_pairs, load_card
 from gammastar.store.records import write_spectrum
@@ -34,10 +34,10 @@ from pathlib import Path
 import numpy as np
 from gammastar import accept, infer, predict, spectrum
 from gammastar.core.constants import M_MU
-from gammastar.core.data import data_path
+from gammastar.core.files import data_path
 from gammastar.core.sampling import stream
 from gammastar.physics.detector import load_detector
-from gammastar.physics.widths import RTable
+from gammastar.physics.qed import RTable
 from gammastar.store.records import read_spectrum
 
 folder, kind, n_masses, n_couplings, n = Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:])

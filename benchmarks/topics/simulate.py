@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from gammastar.core.data import data_path
+from gammastar.core.files import data_path
 from gammastar.mock import generate_pairs, load_card, mode_rates, pythia
 from gammastar.mock.engines import SHARE, Pool, PythiaEngine, make_pool
 from gammastar.store.events import write_tree
@@ -24,7 +24,7 @@ FEW, MANY = 100_000, 1_000_000  # rows for the memory
 STREAM = """
 import resource, sys, time
 from pathlib import Path
-from gammastar.core.data import data_path
+from gammastar.core.files import data_path
 from gammastar.pipeline.stages.simulate import write_blocks
 from gammastar.mock import load_card, simulate_blocks
 card = load_card(data_path("cards/na60_mock.toml"))

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from injection import kills
 
-from gammastar.core import machine as space
+from gammastar.core import machine
 
 
 def gammastar(*arguments, limit, **environment):
@@ -60,9 +60,9 @@ def test_a_full_disk_is_named_and_the_run_goes_on_later(tmp_path, limit, workers
 
 def test_what_is_said_of_a_full_disk(tmp_path):
     error = OSError(28, "No space left on device", str(tmp_path / "a"))
-    assert str(tmp_path / "a") in space.told(error)
-    assert "TMPDIR" in space.told(OSError(28, "No space left on device"))
+    assert str(tmp_path / "a") in machine.told(error)
+    assert "TMPDIR" in machine.told(OSError(28, "No space left on device"))
     outer = RuntimeError("a library failed")
     outer.__cause__ = error
-    assert space.full(outer)
-    assert not space.full(OSError(2, "No such file or directory"))
+    assert machine.full(outer)
+    assert not machine.full(OSError(2, "No such file or directory"))

@@ -21,7 +21,7 @@ from injection.hostile import NAMES
 from gammastar import read
 from gammastar.core.errors import UserError
 from gammastar.physics.detector import load_detector
-from gammastar.physics.millicharge_detector import load_millicharge_detector
+from gammastar.physics.millicharge import load_millicharge_detector
 
 ROOT = Path(__file__).resolve().parents[2]
 SLOW = {names.in_figures: 10, names.in_submissions: 11}  # every so many names

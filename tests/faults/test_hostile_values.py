@@ -20,7 +20,7 @@ from gammastar.flow.divergence import NearPairs
 from gammastar.mock import load_card
 from gammastar.physics.detector import load_detector
 from gammastar.physics.mesons import MesonTable
-from gammastar.physics.millicharge_detector import load_millicharge_detector
+from gammastar.physics.millicharge import load_millicharge_detector
 from gammastar.pipeline.checks import examine_file
 from gammastar.read import load_schema
 from gammastar.report.published_limits import read_limit

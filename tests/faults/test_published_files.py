@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 from gammastar import flow, report
 from gammastar.core.pairs import Pairs
-from gammastar.core.whole import atomic, write_whole
+from gammastar.core.files import atomic, write_whole
 from gammastar.flow.divergence import NearPairs
 from gammastar.pipeline.record import save_file
 from gammastar.report.style import new_figure

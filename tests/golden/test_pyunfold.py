@@ -5,9 +5,9 @@ import pytest
 from hist import axis
 
 from gammastar import unfold
+from gammastar.core.axes import filled
 from gammastar.core.records import Response, Spectrum
 from gammastar.core.sampling import stream
-from gammastar.core.stats import filled
 
 pyunfold = pytest.importorskip("pyunfold")
 N_ITERATIONS = 4

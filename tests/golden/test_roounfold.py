@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from hist import axis
 
+from gammastar.core.axes import filled
 from gammastar.core.records import Response, Spectrum
-from gammastar.core.stats import filled
 from gammastar.unfold import iterative
 
 TABLE = Path(__file__).with_name("roounfold_example.csv")

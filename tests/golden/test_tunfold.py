@@ -11,8 +11,8 @@ import pytest
 from hist import axis
 
 from gammastar import unfold
+from gammastar.core.axes import filled
 from gammastar.core.records import Response, Spectrum
-from gammastar.core.stats import filled
 
 TABLE = Path(__file__).with_name("roounfold_example.csv")
 PUBLISHED = (  # penalty, tau, chi2, mean global correlation

@@ -5,7 +5,7 @@ import pytest
 import uproot
 
 from gammastar import config
-from gammastar.core.data import data_path
+from gammastar.core.files import data_path
 from gammastar.mock import load_card, simulate_events
 from gammastar.pipeline.cache import open_book
 from gammastar.pipeline.context import Context, axes_of

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from gammastar.core import axes
-from gammastar.core.data import data_path
+from gammastar.core.axes import filled
+from gammastar.core.files import data_path
 from gammastar.core.records import Exposure, Spectrum
-from gammastar.core.stats import filled
 from gammastar.mock import generate_pairs, load_card
 from gammastar.store.records import write_histograms, write_spectrum
 

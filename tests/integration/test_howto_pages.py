@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import uproot
 
-from gammastar.core.data import data_path
+from gammastar.core.files import data_path
 
 ROOT = Path(__file__).resolve().parents[2]
 HOWTO = ROOT / "docs" / "howto"

@@ -7,8 +7,8 @@ import pytest
 import uproot
 
 from gammastar.core.constants import M_MU
-from gammastar.core.data import data_path
 from gammastar.core.errors import SteeringError
+from gammastar.core.files import data_path
 from gammastar.mock import load_card, simulate_events
 from gammastar.pipeline.cache import load_arrays
 from gammastar.pipeline.run_order import run

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from gammastar import config, subtract
-from gammastar.core.data import data_path
 from gammastar.core.errors import SteeringError
+from gammastar.core.files import data_path
 from gammastar.core.pairs import MatchedPairs
 from gammastar.mock import load_card, simulate_events
 from gammastar.pipeline.cache import open_book

@@ -15,8 +15,8 @@ import pytest
 import uproot
 
 from gammastar import predict
-from gammastar.core.data import data_path
-from gammastar.physics.widths import RTable
+from gammastar.core.files import data_path
+from gammastar.physics.qed import RTable
 from gammastar.store.manifest import read_json
 from gammastar.store.records import read_spectrum
 

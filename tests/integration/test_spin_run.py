@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from gammastar.core.constants import M_MU
-from gammastar.core.data import data_path
 from gammastar.core.errors import SteeringError
+from gammastar.core.files import data_path
 from gammastar.mock import load_card, simulate_events
 from gammastar.mock.card import Polarisation
 from gammastar.physics.polarisation import SpinDensities

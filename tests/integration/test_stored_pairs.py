@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 
 from gammastar import config, subtract
-from gammastar.core.axes import regular
+from gammastar.core.axes import effective_size, regular
 from gammastar.core.errors import StoreError
 from gammastar.core.pairs import Pairs
 from gammastar.core.sampling import stream
-from gammastar.core.stats import effective_size
 from gammastar.facility import open_farm
 from gammastar.pipeline.cache import open_book
 from gammastar.pipeline.context import Context

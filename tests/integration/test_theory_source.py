@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from gammastar.core import axes
+from gammastar.core.axes import filled
 from gammastar.core.constants import M_MU
-from gammastar.core.data import data_path
 from gammastar.core.errors import SteeringError, UserError
+from gammastar.core.files import data_path
 from gammastar.core.records import Exposure, Spectrum
 from gammastar.core.sampling import stream
-from gammastar.core.stats import filled
 from gammastar.mock import generate_pairs, load_card
 from gammastar.physics.vectors import CHARGES
 from gammastar.pipeline import run

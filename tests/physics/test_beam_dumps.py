@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gammastar.core.data import data_path
+from gammastar.core.files import data_path
 from gammastar.physics.mesons import MesonTable
 from gammastar.report.published_limits import existing_limits, read_limit
 

@@ -7,8 +7,8 @@ from scipy.stats import kstest
 
 from gammastar.core import constants
 from gammastar.core.constants import M_MU, branching
-from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError
+from gammastar.core.files import data_path
 from gammastar.mock import accepted, charm_rate, generate_charm, load_card, simulate_events
 from gammastar.mock.charm import semileptonic
 

@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 
-from gammastar.core.axes import regular, variable
+from gammastar.core.axes import filled, regular, variable
 from gammastar.core.constants import branching
 from gammastar.core.errors import UserError
 from gammastar.core.records import PairHists, Spectrum
 from gammastar.core.sampling import stream
-from gammastar.core.stats import filled
 from gammastar.subtract import (
     ETA_DIMUON_RATIO,
     Correction,

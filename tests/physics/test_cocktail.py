@@ -8,8 +8,8 @@ from scipy.stats import chi2, kstest
 
 from gammastar.core import constants
 from gammastar.core.constants import M_MU, M_PI0
-from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError
+from gammastar.core.files import data_path
 from gammastar.mock import accepted, generate_pairs, load_card, mass_density, mass_spectrum, mode_rates
 from gammastar.mock.cocktail import beam_kinematics, dalitz_decay, momentum, sample_pt
 from gammastar.physics.kinematics import lorentz

@@ -7,9 +7,9 @@ import pytest
 
 from gammastar import semivisible
 from gammastar.core.constants import ALPHA, M_E
-from gammastar.core.data import data_path
 from gammastar.core.errors import SteeringError
-from gammastar.physics.widths import RTable
+from gammastar.core.files import data_path
+from gammastar.physics.qed import RTable
 from gammastar.semivisible import cosmology, models
 from gammastar.semivisible.cosmology import degrees, relic_density, thermal_average
 

@@ -8,8 +8,8 @@ from scipy.integrate import quad
 
 from gammastar.core.constants import ALPHA, BRANCHING, M_E, M_MU, M_PI0, branching, mass, width
 from gammastar.core.errors import PhysicsError
-from gammastar.physics import form_factors as ff
-from gammastar.physics.line_shapes import RHO_MASS_MAX, breit_wigner, rho_mass_density
+from gammastar.physics import hadrons
+from gammastar.physics.hadrons import RHO_MASS_MAX, breit_wigner, rho_mass_density
 from gammastar.physics.qed import dark_photon_rate, kappa, lepton_factor, pseudoscalar_dalitz, vector_dalitz
 
 ETA, ETA_PRIME, OMEGA, RHO, PHI = 221, 331, 223, 113, 333
@@ -44,14 +44,14 @@ def test_lepton_factor_vanishes_at_and_below_threshold() -> None:
 @pytest.mark.parametrize(
     ("pdg", "m_lepton", "form_factor", "expected"),
     [
-        (111, M_E, ff.pointlike, 0.0118514),
-        (111, M_E, ff.pi0_2, 0.0118774),
-        (ETA, M_MU, ff.pointlike, 5.5139e-4),
-        (ETA, M_MU, ff.eta2, 8.2356e-4),
-        (ETA, M_E, ff.pointlike, 1.6190e-2),
-        (ETA, M_E, ff.eta2, 1.6748e-2),
-        (ETA_PRIME, M_MU, ff.pointlike, 1.7244e-3),
-        (ETA_PRIME, M_MU, ff.eta_prime2, 4.9000e-3),
+        (111, M_E, hadrons.pointlike, 0.0118514),
+        (111, M_E, hadrons.pi0_2, 0.0118774),
+        (ETA, M_MU, hadrons.pointlike, 5.5139e-4),
+        (ETA, M_MU, hadrons.eta2, 8.2356e-4),
+        (ETA, M_E, hadrons.pointlike, 1.6190e-2),
+        (ETA, M_E, hadrons.eta2, 1.6748e-2),
+        (ETA_PRIME, M_MU, hadrons.pointlike, 1.7244e-3),
+        (ETA_PRIME, M_MU, hadrons.eta_prime2, 4.9000e-3),
     ],
 )
 def test_dalitz_ratio_to_two_photons(pdg: int, m_lepton: float, form_factor, expected: float) -> None:
@@ -65,10 +65,10 @@ def test_dalitz_ratio_to_two_photons(pdg: int, m_lepton: float, form_factor, exp
 @pytest.mark.parametrize(
     ("m_lepton", "form_factor", "expected"),
     [
-        (M_MU, ff.pointlike, 5.5501e-4),
-        (M_MU, ff.omega2, 1.2295e-3),
-        (M_E, ff.pointlike, 8.5594e-3),
-        (M_E, ff.omega2, 9.4379e-3),
+        (M_MU, hadrons.pointlike, 5.5501e-4),
+        (M_MU, hadrons.omega2, 1.2295e-3),
+        (M_E, hadrons.pointlike, 8.5594e-3),
+        (M_E, hadrons.omega2, 9.4379e-3),
     ],
 )
 def test_omega_dalitz_ratio_to_pi0_gamma(m_lepton: float, form_factor, expected: float) -> None:
@@ -82,22 +82,22 @@ def test_omega_dalitz_ratio_to_pi0_gamma(m_lepton: float, form_factor, expected:
 
 
 def test_pi0_dalitz_branching_agrees_with_pdg() -> None:
-    ratio = integral(lambda q2: pseudoscalar_dalitz(q2, M_PI0, M_E, ff.pi0_2), 4 * M_E**2, M_PI0**2)
+    ratio = integral(lambda q2: pseudoscalar_dalitz(q2, M_PI0, M_E, hadrons.pi0_2), 4 * M_E**2, M_PI0**2)
     assert abs(ratio * BR_GG[111] - BRANCHING["pi0 -> e e gamma"].value) < BRANCHING["pi0 -> e e gamma"].error
 
 
 @pytest.mark.parametrize(
     ("pdg", "form_factor", "m", "m_lepton", "expected"),
     [
-        (111, ff.pointlike, 0.05, M_E, 1.2694),
-        (111, ff.pointlike, 0.10, M_E, 0.18145),
-        (111, ff.pointlike, 0.13, M_E, 7.496e-4),
-        (ETA, ff.eta2, 0.25, M_MU, 0.5056),
-        (ETA, ff.eta2, 0.3, M_MU, 0.3961),
-        (ETA, ff.eta2, 0.4, M_MU, 0.1681),
-        (ETA, ff.eta2, 0.5, M_MU, 0.01377),
-        (ETA, ff.pointlike, 0.25, M_MU, 0.3907),
-        (ETA, ff.pointlike, 0.5, M_MU, 0.00367),
+        (111, hadrons.pointlike, 0.05, M_E, 1.2694),
+        (111, hadrons.pointlike, 0.10, M_E, 0.18145),
+        (111, hadrons.pointlike, 0.13, M_E, 7.496e-4),
+        (ETA, hadrons.eta2, 0.25, M_MU, 0.5056),
+        (ETA, hadrons.eta2, 0.3, M_MU, 0.3961),
+        (ETA, hadrons.eta2, 0.4, M_MU, 0.1681),
+        (ETA, hadrons.eta2, 0.5, M_MU, 0.01377),
+        (ETA, hadrons.pointlike, 0.25, M_MU, 0.3907),
+        (ETA, hadrons.pointlike, 0.5, M_MU, 0.00367),
     ],
 )
 def test_eq6_returns_the_branching_of_p_to_gamma_dark_photon(pdg, form_factor, m, m_lepton, expected) -> None:
@@ -110,13 +110,13 @@ def test_eq6_returns_the_branching_of_p_to_gamma_dark_photon(pdg, form_factor, m
 
 @pytest.mark.parametrize(("m", "expected"), [(0.3, 0.0765), (0.5, 0.0639), (0.6, 0.0483)])
 def test_eq6_returns_the_branching_of_omega_to_pi0_dark_photon(m: float, expected: float) -> None:
-    spectrum = BR_PI0_GAMMA * 2 * m * vector_dalitz(m**2, mass(OMEGA), M_PI0, M_MU, ff.omega2)
+    spectrum = BR_PI0_GAMMA * 2 * m * vector_dalitz(m**2, mass(OMEGA), M_PI0, M_MU, hadrons.omega2)
     assert float(dark_photon_rate(spectrum, m, M_MU)) == pytest.approx(expected, rel=2e-3)
 
 
 def test_eq6_does_not_depend_on_the_lepton() -> None:
     rates = [
-        float(dark_photon_rate(2 * 0.4 * pseudoscalar_dalitz(0.16, mass(ETA), m, ff.eta2), 0.4, m))
+        float(dark_photon_rate(2 * 0.4 * pseudoscalar_dalitz(0.16, mass(ETA), m, hadrons.eta2), 0.4, m))
         for m in (M_E, M_MU)
     ]
     assert rates[0] == pytest.approx(rates[1], rel=1e-12)
@@ -142,10 +142,10 @@ def test_eq6_refuses_masses_below_threshold() -> None:
 
 def test_pole_form_factor_refuses_its_pole() -> None:
     with pytest.raises(PhysicsError, match="pole"):
-        ff.eta2(0.6)
+        hadrons.eta2(0.6)
 
 
-@pytest.mark.parametrize("function", [ff.eta2, ff.omega2, ff.pi0_2, ff.pointlike])
+@pytest.mark.parametrize("function", [hadrons.eta2, hadrons.omega2, hadrons.pi0_2, hadrons.pointlike])
 def test_form_factors_are_one_at_zero(function) -> None:
     assert float(function(0.0)) == 1.0
 

@@ -133,7 +133,7 @@ def test_geometry_of_the_two_detector_files_agrees():
 
 
 def _generator_level():
-    from gammastar.core.data import data_path
+    from gammastar.core.files import data_path
     from gammastar.physics.detector import load_detector
 
     return load_detector(data_path("detectors/na62_dump.toml"))

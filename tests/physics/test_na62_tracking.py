@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from gammastar import accept
-from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError, SteeringError
+from gammastar.core.files import data_path
 from gammastar.core.sampling import stream
 from gammastar.physics.detector import load_detector
 
@@ -141,7 +141,7 @@ def test_faults(tmp_path):
 
 @pytest.fixture(scope="module")
 def model():
-    from gammastar.physics.widths import RTable
+    from gammastar.physics.qed import RTable
     from gammastar.predict import DarkPhoton
 
     return DarkPhoton(RTable.read(data_path("measurements/r_ratio.csv")))

@@ -5,12 +5,11 @@ import pytest
 from scipy.stats import norm
 
 from gammastar import unfold
-from gammastar.core.axes import regular
+from gammastar.core.axes import filled, regular
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import Spectrum
 from gammastar.core.sampling import stream
-from gammastar.core.stats import filled
 
 EDGES = np.linspace(-10, 10, 41)
 TRUTH = np.diff(norm.cdf(EDGES, 0, 2))

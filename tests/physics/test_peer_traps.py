@@ -11,24 +11,24 @@ from scipy.integrate import quad
 from gammastar import accept, predict
 from gammastar.core import constants
 from gammastar.core.constants import M_E, M_MU, M_PI0, M_PROTON
-from gammastar.core.data import data_path
 from gammastar.core.errors import InputFileError, SteeringError
+from gammastar.core.files import data_path
 from gammastar.core.records import Sample
-from gammastar.physics import bremsstrahlung, form_factors, qed
+from gammastar.physics import bremsstrahlung, hadrons, qed
 from gammastar.physics.bremsstrahlung import PRESETS, preset
 from gammastar.physics.detector import load_detector
-from gammastar.physics.form_factors import FORM_FACTORS
 from gammastar.physics.geometry import Cylinder
+from gammastar.physics.hadrons import FORM_FACTORS
 from gammastar.physics.mesons import MesonTable
 from gammastar.physics.millicharge import pseudoscalar_branching
-from gammastar.physics.vectors import CHARGES
-from gammastar.physics.widths import (
+from gammastar.physics.qed import (
     RTable,
     dark_photon_branching,
     dark_photon_ctau,
     dark_photon_widths,
     lepton_width,
 )
+from gammastar.physics.vectors import CHARGES
 from gammastar.report import existing_limits
 
 R_TABLE = RTable.read(data_path("measurements/r_ratio.csv"))
@@ -162,7 +162,7 @@ def test_t9_a_limit_is_on_epsilon_not_on_its_square():
 
 def test_t10_pairs_are_counted_and_two_particles_leave_each():
     branching = pseudoscalar_branching(
-        0.010, M_PI0, constants.branching("pi0 -> gamma gamma"), form_factors.pointlike
+        0.010, M_PI0, constants.branching("pi0 -> gamma gamma"), hadrons.pointlike
     )
     assert branching == pytest.approx(2.7553e-3, rel=2e-3)  # not 5.5e-3, which counts both
     photons = predict.VirtualPhotons(
@@ -202,12 +202,12 @@ def test_t13_the_dilepton_route_recovers_the_form_factor_of_the_eta():
             lambda m: 2 * m * float(qed.pseudoscalar_dalitz(m * m, m_eta, M_MU, form)), 2 * M_MU, m_eta
         )[0]
 
-    assert ratio(form_factors.pointlike) == pytest.approx(5.514e-4, rel=2e-3)
-    assert ratio(form_factors.eta2) / ratio(form_factors.pointlike) == pytest.approx(1.49, abs=0.01)
+    assert ratio(hadrons.pointlike) == pytest.approx(5.514e-4, rel=2e-3)
+    assert ratio(hadrons.eta2) / ratio(hadrons.pointlike) == pytest.approx(1.49, abs=0.01)
     m = 0.4
-    density = 2 * m * float(qed.pseudoscalar_dalitz(m * m, m_eta, M_MU, form_factors.eta2))
+    density = 2 * m * float(qed.pseudoscalar_dalitz(m * m, m_eta, M_MU, hadrons.eta2))
     rate = float(qed.dark_photon_rate(density, m, M_MU))
-    expected = 2 * (1 - (m / m_eta) ** 2) ** 3 * float(form_factors.eta2(m * m))
+    expected = 2 * (1 - (m / m_eta) ** 2) ** 3 * float(hadrons.eta2(m * m))
     assert rate == pytest.approx(expected, rel=1e-6)
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from gammastar.core import constants
-from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError, StoreError, UserError
+from gammastar.core.files import data_path
 from gammastar.mock import accepted, generate_pairs, load_card, pythia, pythia_engine, simulate_events
 from gammastar.mock import blocks as blocks_module
 from gammastar.mock import engines as pool_module

@@ -8,10 +8,10 @@ from hist import axis
 from scipy import stats
 
 from gammastar import unfold
+from gammastar.core.axes import filled
 from gammastar.core.errors import UserError
 from gammastar.core.records import Response, Spectrum
 from gammastar.core.sampling import stream
-from gammastar.core.stats import filled
 
 N_TRUE, N_RECO = 6, 15
 TRUE, RECO = (axis.Regular(N_TRUE, 0, 1, name="mass"),), (axis.Regular(N_RECO, 0, 1, name="mass"),)

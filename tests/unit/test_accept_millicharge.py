@@ -11,10 +11,10 @@ from scipy.integrate import quad
 
 from gammastar import accept
 from gammastar.core.constants import ALPHA, GEV2_MB, M_E, M_MU
-from gammastar.core.data import data_path
 from gammastar.core.errors import InputFileError, PhysicsError, PortabilityError, SteeringError
+from gammastar.core.files import data_path
 from gammastar.core.records import Exposure, Sample
-from gammastar.physics.millicharge_detector import (
+from gammastar.physics.millicharge import (
     Hits,
     Recoil,
     Scintillator,

@@ -9,8 +9,8 @@ import vector
 from gammastar import accept
 from gammastar.core.constants import M_E, M_MU, M_PROTON
 from gammastar.core.constants import mass as mass_of
-from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError
+from gammastar.core.files import data_path
 from gammastar.core.records import Exposure
 from gammastar.mock.cocktail import dalitz_decay
 from gammastar.physics.bremsstrahlung import preset
@@ -18,7 +18,7 @@ from gammastar.physics.detector import load_detector
 from gammastar.physics.kinematics import daughter
 from gammastar.physics.mesons import MesonTable
 from gammastar.physics.polarisation import FRAMES, SpinState, axis_cosine, lambda_theta
-from gammastar.physics.widths import RTable
+from gammastar.physics.qed import RTable
 from gammastar.predict import Bremsstrahlung, DarkPhoton, PionDalitz, PseudoscalarDalitz, VectorMixing
 
 BEAM = 400.0

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from gammastar import accept
-from gammastar.core.data import data_path
+from gammastar.core.files import data_path
 from gammastar.core.records import Exposure
 from gammastar.physics.bremsstrahlung import preset
 from gammastar.physics.detector import load_detector
-from gammastar.physics.widths import RTable
+from gammastar.physics.qed import RTable
 from gammastar.pipeline.stages.error_budget import yield_sources
 from gammastar.predict import Bremsstrahlung, DarkPhoton
 

@@ -3,8 +3,8 @@
 import pytest
 
 from gammastar import config
-from gammastar.core.data import data_path
 from gammastar.core.errors import SteeringError
+from gammastar.core.files import data_path
 from gammastar.pipeline.checks import check_steering
 
 GOOD = {

@@ -34,10 +34,10 @@ CONSTANTS = {
 FRACTIONS = {name: row.value for name, row in BRANCHING.items()}
 # Numbers that look like one of these, by file and text: what they are.
 OTHERS = {
-    ("src/gammastar/physics/form_factors.py", "0.77526"): "mass of the published parametrisation",
-    ("src/gammastar/physics/form_factors.py", "0.78266"): "mass of the published parametrisation",
-    ("src/gammastar/physics/form_factors.py", "0.1474"): "width of the published parametrisation",
-    ("src/gammastar/physics/line_shapes.py", "0.161"): "effective temperature of the ρ",
+    ("src/gammastar/physics/hadrons.py", "0.77526"): "mass of the published parametrisation",
+    ("src/gammastar/physics/hadrons.py", "0.78266"): "mass of the published parametrisation",
+    ("src/gammastar/physics/hadrons.py", "0.1474"): "width of the published parametrisation",
+    ("src/gammastar/physics/hadrons.py", "0.161"): "effective temperature of the ρ",
     ("data/cards/na60_mock.toml", "0.161"): "effective temperature of the ρ",
     ("data/cards/na60_full.toml", "0.161"): "effective temperature of the ρ",
     ("data/cards/na45_mock.toml", "0.161"): "effective temperature of the ρ",

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from gammastar.core import axes, errors, records, stats
+from gammastar.core import axes, errors, records
 from gammastar.core import sampling as rng
 
 
 def test_spectrum_refuses_wrong_covariance():
     axis = axes.regular("mass", 3, 0.2, 0.5)
-    hist = stats.filled((axis,), np.ones(3), np.ones(3))
+    hist = axes.filled((axis,), np.ones(3), np.ones(3))
     with pytest.raises(errors.PhysicsError, match=r"cov has shape \(2, 2\)"):
         records.Spectrum(hist, np.eye(2), "counts", None, np.ones(3, bool))
 
@@ -29,5 +29,5 @@ def test_streams_are_reproducible_and_independent():
 
 
 def test_effective_size():
-    assert stats.effective_size(np.ones(10)) == pytest.approx(10)
-    assert stats.effective_size(np.zeros(0)) == 0
+    assert axes.effective_size(np.ones(10)) == pytest.approx(10)
+    assert axes.effective_size(np.zeros(0)) == 0

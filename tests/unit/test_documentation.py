@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from gammastar.config import Steering
-from gammastar.core.data import data_path
+from gammastar.core.files import data_path
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 

@@ -5,8 +5,8 @@ import pytest
 
 from gammastar import predict
 from gammastar.core.constants import M_MU
-from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError
+from gammastar.core.files import data_path
 from gammastar.core.sampling import stream
 from gammastar.flow.event_generator import JointOptions, fit_joint
 from gammastar.mock import generate_pairs, load_card

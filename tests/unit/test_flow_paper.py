@@ -5,8 +5,8 @@ import pyarrow.parquet as pq
 import pytest
 from scipy.stats import ks_2samp, kstest, pearsonr
 
-from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError
+from gammastar.core.files import data_path
 from gammastar.flow import FlowOptions, draw_events, fit_paper, inside_limits, save
 from gammastar.flow.paper import _other_normal
 from gammastar.flow.samples import Table

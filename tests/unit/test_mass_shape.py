@@ -10,14 +10,13 @@ import pytest
 from scipy.integrate import quad
 
 from gammastar import mock, predict
-from gammastar.core.axes import variable
+from gammastar.core.axes import filled, variable
 from gammastar.core.constants import M_E, M_MU, M_PI0, mass, width
-from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError, SteeringError
+from gammastar.core.files import data_path
 from gammastar.core.records import Spectrum
-from gammastar.core.stats import filled
 from gammastar.mock.cocktail import mass_spectrum
-from gammastar.physics import form_factors
+from gammastar.physics import hadrons
 from gammastar.physics.mesons import MesonTable, dark_photon_branching
 from gammastar.physics.millicharge import bin_factors
 from gammastar.physics.qed import dark_photon_rate, lepton_factor, pseudoscalar_dalitz, vector_dalitz
@@ -52,8 +51,8 @@ def other(m):
         pole, gamma = mass(pdg), width(pdg)
         bw = bw + n * 2 * m / np.pi * pole * gamma / ((m**2 - pole**2) ** 2 + (pole * gamma) ** 2)
     q2 = m**2
-    eta = pseudoscalar_dalitz(q2, mass(221), M_MU, form_factors.pointlike)
-    omega = vector_dalitz(q2, mass(223), M_PI0, M_MU, form_factors.omega2)
+    eta = pseudoscalar_dalitz(q2, mass(221), M_MU, hadrons.pointlike)
+    omega = vector_dalitz(q2, mass(223), M_PI0, M_MU, hadrons.omega2)
     return lepton_factor(q2, M_MU) * (bw + 50 / m**3) + 2 * m * (6e7 * eta + 1.7e7 * omega)
 
 
@@ -130,9 +129,9 @@ def test_dalitz_decays_give_their_dark_photons_at_exact_masses(name):
     def dimuons(m):
         m = np.asarray(m, dtype=np.float64)
         if name == "eta":
-            shape = pseudoscalar_dalitz(m**2, parent, M_MU, form_factors.eta2)
+            shape = pseudoscalar_dalitz(m**2, parent, M_MU, hadrons.eta2)
         else:
-            shape = vector_dalitz(m**2, parent, M_PI0, M_MU, form_factors.omega2)
+            shape = vector_dalitz(m**2, parent, M_PI0, M_MU, hadrons.omega2)
         return n * decay.branching * 2 * m * shape
 
     m = np.array([0.2130, 0.22, 0.25, 0.3, 0.37, 0.45, 0.52])
@@ -191,8 +190,8 @@ def test_electron_pairs_have_a_pion():
 
     def electrons(m):
         q2 = np.asarray(m, dtype=np.float64) ** 2
-        pion = pseudoscalar_dalitz(q2, M_PI0, M_E, form_factors.pi0_2)
-        eta = pseudoscalar_dalitz(q2, mass(221), M_E, form_factors.eta2)
+        pion = pseudoscalar_dalitz(q2, M_PI0, M_E, hadrons.pi0_2)
+        eta = pseudoscalar_dalitz(q2, mass(221), M_E, hadrons.eta2)
         return 2 * m * (1e7 * pion + 1e6 * eta)
 
     edges = np.linspace(0.01, 0.4, 40)

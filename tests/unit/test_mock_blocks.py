@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import uproot
 
-from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError, StoreError
+from gammastar.core.files import data_path
 from gammastar.mock import ContentDigest, combined_meta, load_card, simulate_blocks, simulate_events
 from gammastar.mock import blocks as blocks_module
 from gammastar.pipeline.stages.simulate import write_blocks

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from gammastar.core.constants import branching
-from gammastar.core.data import data_path
 from gammastar.core.errors import InputFileError, PhysicsError, SteeringError
+from gammastar.core.files import data_path
 from gammastar.mock import load_card, measured_r, normalisation, simulate_events
 from gammastar.mock.cocktail import mass_density
 from gammastar.mock.combinatorial import like_sign_ratio

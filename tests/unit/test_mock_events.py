@@ -6,7 +6,7 @@ import pytest
 import uproot
 
 from gammastar.core.constants import M_MU
-from gammastar.core.data import data_path
+from gammastar.core.files import data_path
 from gammastar.mock import efficiency, load_card, measured_r, mode_rates, normalisation, simulate_events
 from gammastar.store.events import write_tree
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from gammastar.core.constants import ALPHA, M_E, M_MU, branching
-from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError, SteeringError
+from gammastar.core.files import data_path
 from gammastar.mock import (
     accepted,
     fit_yields,

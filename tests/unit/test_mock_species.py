@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from gammastar.core.constants import M_MU
-from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError
+from gammastar.core.files import data_path
 from gammastar.mock import load_card, simulate_events, tune_card
 from gammastar.mock.tuning import _opposite
 

@@ -9,8 +9,8 @@ import pytest
 import uproot
 
 from gammastar import pipeline
-from gammastar.core.data import data_path
 from gammastar.core.errors import SteeringError, UserError
+from gammastar.core.files import data_path
 from gammastar.mock import blocks as blocks_module
 from gammastar.mock import load_card, mass_templates
 from gammastar.store.manifest import read_json

@@ -7,8 +7,8 @@ import uproot
 from click.testing import CliRunner
 
 from gammastar.cli import app
-from gammastar.core.data import data_path
 from gammastar.core.errors import InputFileError, SteeringError
+from gammastar.core.files import data_path
 from gammastar.mock import load_card, mass_templates
 from gammastar.pipeline.stages.simulate import placeholders, tuned
 from gammastar.store.histogram import read_histogram

@@ -14,7 +14,7 @@ from gammastar.core.constants import ALPHA, M_PROTON
 from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.physics import bremsstrahlung
 from gammastar.physics.bremsstrahlung import PRESETS, band, cross_section_nsd, cross_section_total, preset
-from gammastar.physics.form_factors import FORM_FACTORS, TabulatedFormFactor, form_factor
+from gammastar.physics.hadrons import FORM_FACTORS, TabulatedFormFactor, form_factor
 
 BEAM = 400.0
 MASSES = np.array([0.1, 0.3, 0.5, 0.7, 0.782, 0.9, 1.1])

@@ -8,7 +8,7 @@ from scipy import stats
 
 from gammastar.core.constants import M_E, M_MU, M_PI0, branching, mass
 from gammastar.core.errors import PhysicsError
-from gammastar.physics import form_factors
+from gammastar.physics import hadrons
 from gammastar.physics.kinematics import lepton_cosine
 from gammastar.physics.millicharge import (
     bin_factors,
@@ -55,7 +55,7 @@ def test_pair_factor_below_the_leptons_is_refused() -> None:
     ("m_chi", "expected"), [(0.001, 9.658e-3), (0.010, 2.755e-3), (0.020, 1.029e-3), (0.050, 1.143e-5)]
 )
 def test_pi0_to_gamma_chi_chi(m_chi: float, expected: float) -> None:
-    ours = pseudoscalar_branching(m_chi, M_PI0, PI0_PHOTONS, form_factors.pointlike)
+    ours = pseudoscalar_branching(m_chi, M_PI0, PI0_PHOTONS, hadrons.pointlike)
     assert ours == pytest.approx(expected, rel=1e-3)
 
 
@@ -63,18 +63,16 @@ def test_pi0_to_gamma_chi_chi(m_chi: float, expected: float) -> None:
     ("m_chi", "expected"), [(0.010, 2.969e-3), (0.100, 3.686e-4), (0.200, 1.415e-5), (0.250, 1.474e-7)]
 )
 def test_eta_to_gamma_chi_chi(m_chi: float, expected: float) -> None:
-    ours = pseudoscalar_branching(m_chi, ETA, ETA_PHOTONS, form_factors.eta2)
+    ours = pseudoscalar_branching(m_chi, ETA, ETA_PHOTONS, hadrons.eta2)
     assert ours == pytest.approx(expected, rel=1e-3)
 
 
 def test_pairs_are_counted_not_particles() -> None:
     """Codes that count particles give twice this."""
-    ours = pseudoscalar_branching(0.1, ETA, ETA_PHOTONS, form_factors.pointlike)
+    ours = pseudoscalar_branching(0.1, ETA, ETA_PHOTONS, hadrons.pointlike)
     assert ours == pytest.approx(2.5283e-4, rel=5e-3)
-    assert pseudoscalar_branching(M_E, M_PI0, 1.0, form_factors.pointlike) == pytest.approx(
-        0.0118514, rel=1e-5
-    )
-    assert pseudoscalar_branching(0.07, M_PI0, 1.0, form_factors.pointlike) == 0.0
+    assert pseudoscalar_branching(M_E, M_PI0, 1.0, hadrons.pointlike) == pytest.approx(0.0118514, rel=1e-5)
+    assert pseudoscalar_branching(0.07, M_PI0, 1.0, hadrons.pointlike) == 0.0
 
 
 def test_jpsi_to_chi_chi() -> None:
@@ -87,10 +85,10 @@ def test_dark_photons_of_eta_give_its_chi_pairs() -> None:
 
     def rate(m: np.ndarray) -> np.ndarray:
         open_ = np.clip(1 - (m / ETA) ** 2, 0, None) ** 3
-        return 2 * ETA_PHOTONS * open_ * form_factors.eta2(np.minimum(m, ETA) ** 2)
+        return 2 * ETA_PHOTONS * open_ * hadrons.eta2(np.minimum(m, ETA) ** 2)
 
     chi = np.array([0.01, 0.1, 0.2])
-    expected = [pseudoscalar_branching(x, ETA, ETA_PHOTONS, form_factors.eta2) for x in chi]
+    expected = [pseudoscalar_branching(x, ETA, ETA_PHOTONS, hadrons.eta2) for x in chi]
     np.testing.assert_allclose(from_dark_photons(rate, chi, ETA), expected, rtol=1e-6)
     assert from_dark_photons(rate, [0.3], ETA)[0] == 0.0
 
@@ -98,12 +96,10 @@ def test_dark_photons_of_eta_give_its_chi_pairs() -> None:
 def test_eq_8_on_eta_dimuons_returns_the_heavy_part_of_its_chi_pairs() -> None:
     edges = np.linspace(2 * M_MU, ETA, 801)
     fine = edges[:-1, None] + np.diff(edges)[:, None] * (np.arange(20) + 0.5) / 20
-    density = ETA_PHOTONS * pseudoscalar_dalitz(fine**2, ETA, M_MU, form_factors.eta2) * 2 * fine
+    density = ETA_PHOTONS * pseudoscalar_dalitz(fine**2, ETA, M_MU, hadrons.eta2) * 2 * fine
     pairs = density.mean(axis=1) * np.diff(edges)
     found = bin_factors(edges, [0.2], M_MU) @ pairs
-    assert found[0] == pytest.approx(
-        pseudoscalar_branching(0.2, ETA, ETA_PHOTONS, form_factors.eta2), rel=2e-3
-    )
+    assert found[0] == pytest.approx(pseudoscalar_branching(0.2, ETA, ETA_PHOTONS, hadrons.eta2), rel=2e-3)
 
 
 def test_spin_states_of_the_virtual_photon() -> None:

@@ -9,11 +9,12 @@ from scipy.integrate import quad
 from gammastar import accept
 from gammastar.core import constants
 from gammastar.core.constants import ALPHA, M_MU, M_PI_CHARGED
-from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError
+from gammastar.core.files import data_path
 from gammastar.physics import vectors
 from gammastar.physics.bremsstrahlung import preset
 from gammastar.physics.detector import load_detector
+from gammastar.physics.qed import RTable
 from gammastar.physics.vectors import (
     CHARGES,
     E_CHARGE,
@@ -22,7 +23,6 @@ from gammastar.physics.vectors import (
     meson_parts,
     meson_ratio,
 )
-from gammastar.physics.widths import RTable
 from gammastar.predict.channels import Bremsstrahlung
 from gammastar.predict.models import DarkPhoton, VectorModel, rate_ratio, recoupled
 from gammastar.predict.recast import displaced, prompt

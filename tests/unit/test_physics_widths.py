@@ -9,7 +9,7 @@ import pytest
 
 from gammastar.core.constants import ALPHA, CTAU_PER_GEV, M_E, M_MU, M_PI_CHARGED, branching
 from gammastar.core.errors import InputFileError, PhysicsError
-from gammastar.physics.widths import (
+from gammastar.physics.qed import (
     RTable,
     dark_photon_branching,
     dark_photon_ctau,

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from gammastar import report
-from gammastar.core.data import data_path
 from gammastar.core.errors import InputFileError, PhysicsError
+from gammastar.core.files import data_path
 from gammastar.results.compare import SIGMA_INEL, TableSpec, read_rates
 
 

@@ -15,10 +15,10 @@ import pytest
 from scipy.optimize import brentq
 
 from gammastar.core.constants import CTAU_PER_GEV
-from gammastar.core.data import data_path
+from gammastar.core.files import data_path
 from gammastar.physics.detector import load_detector
 from gammastar.physics.geometry import Cone, Cylinder
-from gammastar.physics.widths import RTable, dark_photon_ctau
+from gammastar.physics.qed import RTable, dark_photon_ctau
 from gammastar.results.export import length_ratio, write_darkcast
 
 MESONS = {"pi0", "eta", "eta'", "omega", "rho0", "phi", "gamma"}

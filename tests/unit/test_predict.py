@@ -15,9 +15,8 @@ from gammastar.core.constants import ALPHA, M_E, M_MU, M_PI0
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import Sample
 from gammastar.core.sampling import Sampler
-from gammastar.physics.form_factors import eta2
-from gammastar.physics.qed import kappa, pseudoscalar_dalitz
-from gammastar.physics.widths import RTable
+from gammastar.physics.hadrons import eta2
+from gammastar.physics.qed import RTable, kappa, pseudoscalar_dalitz
 
 M_ETA = constants.mass(221)
 ETA_PHOTONS = constants.branching("eta -> gamma gamma")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gammastar.core.data import data_path
 from gammastar.core.errors import UserError
+from gammastar.core.files import data_path
 from gammastar.physics.bremsstrahlung import preset
 from gammastar.physics.mesons import MesonTable
 from gammastar.predict import Bremsstrahlung, PionDalitz, chi_from_channel, chi_pairs

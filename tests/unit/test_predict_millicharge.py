@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from gammastar.core.constants import M_MU, M_PI0, branching, mass
-from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError
+from gammastar.core.files import data_path
 from gammastar.core.sampling import Sampler
 from gammastar.physics.bremsstrahlung import preset
-from gammastar.physics.form_factors import pi0_2
+from gammastar.physics.hadrons import pi0_2
 from gammastar.physics.mesons import MesonTable
 from gammastar.physics.millicharge import from_dark_photons, pseudoscalar_branching
 from gammastar.predict.channels.theory import Bremsstrahlung, JPsi, PionDalitz

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from gammastar import accept, predict
-from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError
+from gammastar.core.files import data_path
 from gammastar.core.sampling import stream
 from gammastar.physics.bremsstrahlung import preset
 from gammastar.physics.detector import load_detector
 from gammastar.physics.mesons import MesonTable
+from gammastar.physics.qed import RTable
 from gammastar.physics.vectors import CHARGES, E_CHARGE, kinetic_mixing_loop
-from gammastar.physics.widths import RTable
 from gammastar.predict.mixture import Mixture, Scaled, process_of, shares_of, single_decays
 from gammastar.testing import check_channel
 

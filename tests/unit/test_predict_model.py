@@ -12,11 +12,11 @@ from matplotlib.mathtext import MathTextParser
 
 from gammastar import predict, report
 from gammastar.config import Predict
-from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError, SteeringError
+from gammastar.core.files import data_path
 from gammastar.core.resolve import freeze, python_names
+from gammastar.physics.qed import RTable
 from gammastar.physics.vectors import CHARGES, E_CHARGE
-from gammastar.physics.widths import RTable
 from gammastar.pipeline.stages import report_dark as sections_reach
 from gammastar.pipeline.stages.accept import by_group
 from gammastar.pipeline.stages.predict import files_of, make_model, masses_of, theory_production
@@ -25,9 +25,9 @@ R_TABLE = RTable.read(data_path("measurements/r_ratio.csv"))
 HEAD = """
 import numpy as np
 from gammastar import predict
-from gammastar.core.data import data_path
+from gammastar.core.files import data_path
 from gammastar.physics.vectors import CHARGES, Charges
-from gammastar.physics.widths import RTable
+from gammastar.physics.qed import RTable
 
 R = RTable.read(data_path("measurements/r_ratio.csv"))
 PHOTON = predict.DarkPhoton(R)

@@ -9,8 +9,8 @@ import pytest
 
 from gammastar import predict
 from gammastar.core.constants import M_E, M_MU
-from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError
+from gammastar.core.files import data_path
 from gammastar.physics.bremsstrahlung import band, preset
 from gammastar.physics.mesons import MesonTable
 from gammastar.testing import check_channel

@@ -7,8 +7,8 @@ import pytest
 
 from gammastar.core import constants
 from gammastar.core.constants import M_MU
-from gammastar.core.data import data_path
 from gammastar.core.errors import InputFileError, PhysicsError, SteeringError
+from gammastar.core.files import data_path
 from gammastar.mock.card import load_card
 from gammastar.mock.cocktail import mass_spectrum
 from gammastar.physics.bremsstrahlung import preset

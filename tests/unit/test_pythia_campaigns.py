@@ -11,7 +11,7 @@ import pytest
 
 from gammastar.config import Steering
 from gammastar.core import constants
-from gammastar.core.data import data_path
+from gammastar.core.files import data_path
 from gammastar.mock import load_card
 
 FOLDER = Path(__file__).resolve().parents[2] / "analysis" / "na60_dimuon"

@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 
 from gammastar import unfold
-from gammastar.core.axes import regular, variable
+from gammastar.core.axes import filled, regular, variable
 from gammastar.core.errors import PhysicsError
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import PairHists, Spectrum
 from gammastar.core.sampling import stream
-from gammastar.core.stats import filled
 from gammastar.report.figures import measured as figures
 from gammastar.report.style import png_bytes
 from gammastar.subtract import same_sign

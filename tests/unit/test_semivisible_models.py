@@ -12,10 +12,10 @@ from scipy.integrate import quad
 
 from gammastar import semivisible
 from gammastar.core.constants import ALPHA, GEV2_MB, M_E, M_MU
-from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError
+from gammastar.core.files import data_path
 from gammastar.core.sampling import stream
-from gammastar.physics.widths import RTable
+from gammastar.physics.qed import RTable
 from gammastar.semivisible import gm2, models, production
 from gammastar.semivisible.cascade import decay
 from gammastar.semivisible.decays import (

@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from gammastar.core.axes import regular, variable
+from gammastar.core.axes import filled, regular, variable
 from gammastar.core.errors import PhysicsError, UserError
 from gammastar.core.records import Exposure, Spectrum
 from gammastar.core.sampling import stream
-from gammastar.core.stats import filled
 from gammastar.spectrum import HistSampler, extrapolate, in_domain, mass_density, per_pot
 
 BEAM = Exposure(beam_energy=400.0, target_a=9.0, target_z=4.0, thickness=0.1, pot=1e10, pot_sigma=0.05)

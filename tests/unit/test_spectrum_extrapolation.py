@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from gammastar import mock
-from gammastar.core.data import data_path
 from gammastar.core.errors import UserError
+from gammastar.core.files import data_path
 from gammastar.core.sampling import stream
 from gammastar.spectrum import Trend, fit_trend
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import uproot
 
-from gammastar.core import axes, errors, records, stats
+from gammastar.core import axes, errors, records
 from gammastar.store import manifest
 from gammastar.store import records as files
 
@@ -15,7 +15,7 @@ def _spectrum():
     root = rng.normal(size=(6, 6))
     cov = root @ root.T
     values = rng.random(6)
-    hist = stats.filled(shape, values, np.diag(cov))
+    hist = axes.filled(shape, values, np.diag(cov))
     exposure = records.Exposure(400.0, 207.2, 82, 0.01, 1e13, 0.1)
     return records.Spectrum(hist, cov, "per_pot", exposure, np.ones((3, 2), bool))
 

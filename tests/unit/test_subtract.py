@@ -5,12 +5,11 @@ import warnings
 import numpy as np
 import pytest
 
-from gammastar.core.axes import regular
+from gammastar.core.axes import filled, regular
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import PairHists
 from gammastar.core.sampling import stream
-from gammastar.core.stats import filled
 from gammastar.subtract import (
     LowCountWarning,
     bootstrap_covariance,

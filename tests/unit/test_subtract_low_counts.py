@@ -5,9 +5,8 @@ import pytest
 
 from gammastar import subtract
 from gammastar.config import Subtract
-from gammastar.core.axes import regular
+from gammastar.core.axes import filled, regular
 from gammastar.core.records import PairHists
-from gammastar.core.stats import filled
 
 COUNTS = np.array(
     [[400.0, 64.0, 36.0], [6.0, 1.0, 1.0], [0.0, 0.0, 0.0], [50.0, 20.0, 18.0], [3.0, 2.0, 0.0]]

@@ -12,14 +12,14 @@ import pytest
 
 from gammastar import predict
 from gammastar.core.constants import M_MU
-from gammastar.core.data import data_path
+from gammastar.core.files import data_path
 from gammastar.core.records import Sample
 from gammastar.core.resolve import resolve
 from gammastar.core.sampling import Sampler
 from gammastar.physics.detector import Plane, Target, load_detector
 from gammastar.physics.geometry import Cone, Cylinder, Frustum, Geometry
+from gammastar.physics.qed import RTable
 from gammastar.physics.vectors import CHARGES
-from gammastar.physics.widths import RTable
 from gammastar.testing import ContractError, check_channel, check_geometry, check_model
 
 HOWTO = Path(__file__).resolve().parents[2] / "docs" / "howto"

@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 
 from gammastar import unfold
-from gammastar.core.axes import regular, variable
+from gammastar.core.axes import filled, regular, variable
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import Spectrum
 from gammastar.core.sampling import stream
-from gammastar.core.stats import filled
 
 MASS = (regular("mass", 20, 0.2, 1.2),)
 KINEMATICS = (regular("mass", 10, 0.2, 1.2), variable("pt", [0, 0.5, 1, 3]), variable("energy", [0, 30, 100]))

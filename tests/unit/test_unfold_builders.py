@@ -5,12 +5,11 @@ import pytest
 import vector
 
 from gammastar import select, unfold
-from gammastar.core.axes import regular, variable
+from gammastar.core.axes import filled, regular, variable
 from gammastar.core.constants import M_MU
 from gammastar.core.errors import PhysicsError, UserError
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import Spectrum
-from gammastar.core.stats import filled
 
 N = 60_000
 TRUE = (variable("mass", [0.4, 0.6, 0.8, 1.0]),)

@@ -9,12 +9,11 @@ from hist.storage import Weight
 from scipy.stats import norm
 
 from gammastar import unfold
-from gammastar.core.axes import regular
+from gammastar.core.axes import filled, regular
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import Response, Spectrum
 from gammastar.core.sampling import stream
-from gammastar.core.stats import filled
 
 RECO, TRUE = (regular("mass", 40, 0.2, 1.2),), (regular("mass", 20, 0.2, 1.2),)
 TILT = np.linspace(-1, 1, 20)

@@ -5,12 +5,11 @@ import pytest
 from scipy.stats import norm
 
 from gammastar import unfold
-from gammastar.core.axes import regular
+from gammastar.core.axes import filled, regular
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import Response, Spectrum
 from gammastar.core.sampling import stream
-from gammastar.core.stats import filled
 
 RECO, FINE = (regular("mass", 45, 0.2125, 1.1125),), (regular("mass", 200, 0.2, 1.2),)
 COMPONENTS = unfold.cocktail_components((0.2, 1.2), smooth=0)

@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 
 from gammastar import unfold
-from gammastar.core.axes import regular
+from gammastar.core.axes import filled, regular
 from gammastar.core.errors import PhysicsError
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import Response, Spectrum
 from gammastar.core.sampling import stream
-from gammastar.core.stats import filled
 
 AXIS = (regular("mass", 12, 0.2, 1.4),)
 FEW = (regular("mass", 4, 0.2, 1.4),)

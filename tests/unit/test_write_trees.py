@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import uproot
 
-from gammastar.core.data import data_path
 from gammastar.core.errors import StoreError, UserError
+from gammastar.core.files import data_path
 from gammastar.mock import load_card, simulate_events
 from gammastar.read import Schema, open_events
 from gammastar.store.events import tree_writer, write_tree

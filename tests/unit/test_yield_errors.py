@@ -7,8 +7,8 @@ import pytest
 
 from gammastar.config import Infer
 from gammastar.core import axes
+from gammastar.core.axes import filled
 from gammastar.core.errors import PhysicsError
-from gammastar.core.stats import filled
 from gammastar.pipeline.stages.error_budget import (
     in_use,
     rate_budget,

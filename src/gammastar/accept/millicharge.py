@@ -9,7 +9,7 @@ from gammastar.accept.scan import Replicated
 from gammastar.accept.yields import AcceptedYield, Measured
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray, Sample
-from gammastar.physics.millicharge_detector import MillichargeDetector
+from gammastar.physics.millicharge import MillichargeDetector
 
 __all__ = ["millicharge_yields", "signal_exponent"]
 

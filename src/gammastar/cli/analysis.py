@@ -16,7 +16,7 @@ __all__ = ["check", "flow_scan", "run"]
 
 def analysis_file(steering: Path) -> Path:
     """Return a steering file, or that of a shipped analysis such as na60_dimuon/small."""
-    from gammastar.core.data import analysis_path
+    from gammastar.core.files import analysis_path
 
     return steering if steering.is_file() or steering.suffix else analysis_path(str(steering))
 

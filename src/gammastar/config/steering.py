@@ -15,9 +15,8 @@ from gammastar.config.limits import Infer, Report
 from gammastar.config.measured import Read, Select, SpectrumSection, Subtract, Unfold
 from gammastar.config.searching import Accept, Predict
 from gammastar.config.simulation import Analysis, Simulate
-from gammastar.core.documents import from_toml, shortened
+from gammastar.core.documents import Finding, from_toml, shortened
 from gammastar.core.errors import SteeringError
-from gammastar.core.findings import Finding
 
 __all__ = ["STAGES", "Steering", "examine", "load", "parse", "problems", "read_toml"]
 

@@ -1,13 +1,31 @@
-"""Axis names and builders: one name per quantity everywhere."""
+"""Axis names and builders, one name per quantity everywhere; histograms on them and small statistics."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import hist
+import numpy as np
+from hist.storage import Weight
 
-__all__ = ["COUPLING", "ENERGY", "KINEMATICS", "LABELS", "MASS", "PT", "Axes", "edges", "regular", "variable"]
+from gammastar.core.records import FloatArray
+
+__all__ = [
+    "COUPLING",
+    "ENERGY",
+    "KINEMATICS",
+    "LABELS",
+    "MASS",
+    "PT",
+    "Axes",
+    "edges",
+    "effective_size",
+    "filled",
+    "flow_free",
+    "regular",
+    "variable",
+]
 
 MASS = "mass"
 PT = "pt"
@@ -38,3 +56,37 @@ def variable(name: str, bin_edges: Sequence[float]) -> hist.axis.Variable:
 def edges(name: str, binning: Sequence[float] | tuple[int, float, float]) -> hist.axis.Variable:
     """Return an axis from a list of edges (the form of the steering file)."""
     return variable(name, list(binning))
+
+
+def effective_size(weight: FloatArray) -> float:
+    """Return the effective sample size (Σw)²/Σw² (Kish); 0 for an empty sample.
+
+    Examples
+    --------
+    >>> effective_size(np.ones(4))
+    4.0
+    """
+    square = float(np.sum(weight**2))
+    return float(np.sum(weight)) ** 2 / square if square > 0 else 0.0
+
+
+def filled(axes: tuple[Any, ...], values: FloatArray, variances: FloatArray) -> hist.Hist[Any]:
+    """Return a Weight histogram with the given cell contents (no flow).
+
+    Parameters
+    ----------
+    axes : tuple of hist axes
+    values, variances : NDArray, any shape that reshapes to the axes
+    """
+    result: hist.Hist[Any] = hist.Hist(*axes, storage=Weight())
+    view: Any = result.view(flow=False)
+    view["value"] = np.reshape(values, view.shape)
+    view["variance"] = np.reshape(variances, view.shape)
+    return result
+
+
+def flow_free(histogram: hist.Hist[Any]) -> tuple[FloatArray, FloatArray]:
+    """Return values and variances of a histogram in C order, without flow bins."""
+    values = np.asarray(histogram.values(), dtype=np.float64).ravel()
+    variances = histogram.variances()
+    return values, (values if variances is None else np.asarray(variances, dtype=np.float64).ravel())

@@ -1,4 +1,4 @@
-"""Bounded TOML and JSON, and texts that are shown and never obeyed."""
+"""Bounded TOML and JSON, texts that are shown and never obeyed, and what a look at an input found."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import stat
 import tomllib
 import unicodedata
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from gammastar.core.errors import PhysicsError, SteeringError
 
 __all__ = [
+    "Finding",
     "cell",
     "escaped",
     "from_json",
@@ -33,8 +35,6 @@ MAX_BYTES = 16 << 20  # of a TOML file: a detector or a grey area has some kB
 LONGEST_NAME = 100
 DEEPEST = 60  # tables or lists in each other
 _TOO_DEEP = "nested too deep"
-
-
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the start of a formula
 
 
@@ -238,3 +238,30 @@ def validated(kind: TypeAdapter[Record], data: object, path: Path) -> Record:
         reason = str(error)
     msg = f"{path}: {reason}"
     raise SteeringError(msg)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong, or that looks wrong.
+
+    Attributes
+    ----------
+    level : {"error", "warning"}
+        An error cannot give right numbers; a warning may be right, and the user has to judge.
+    where : str
+        File, key or section, e.g. ``"mine.root: unit"``.
+    message : str
+        What was seen, with numbers, and what to do.
+    """
+
+    level: Literal["error", "warning"]
+    where: str
+    message: str
+
+    @property
+    def key(self) -> str:
+        """The last part of `where`, e.g. ``unit``."""
+        return self.where.rsplit(": ", maxsplit=1)[-1]
+
+    def __str__(self) -> str:
+        return plain(f"{self.level}: {self.where}: {self.message}")

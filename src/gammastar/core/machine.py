@@ -18,9 +18,8 @@ __all__ = [
     "told",
 ]
 
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # quotas and limits on the size of files look the same
 LITTLE = 1 << 20  # bytes that are hardly enough for anything
-
 
 # Parameters of mallopt(3), and what they are set to: arrays of a chunk (some MB) come from the heap and go
 # back to it. Larger ones are still mapped and unmapped, so that the sum of all pairs does not stay.
@@ -47,9 +46,6 @@ def keep_heap() -> bool:
         return False
     accepted = [mallopt(ctypes.c_int(key), ctypes.c_int(value)) for key, value in OPTIONS.items()]
     return all(answer == 1 for answer in accepted)
-
-
-# a limit on the size of files looks the same from inside, quotas do as well
 
 
 def full(error: BaseException | None) -> bool:
@@ -80,9 +76,7 @@ def told(error: BaseException, *folders: Path) -> str:
     named = getattr(error, "filename", None)
     places = [("", Path(str(named)))] if named else [("", folder) for folder in folders] or list(_places())
     found = [f"{name}{path} has {_free(path) / 1e6:.1f} MB free" for name, path in places]
-    tight = [
-        text for text, (_, path) in zip(found, places, strict=True) if _free(path) < LITTLE
-    ]  # which of them is full
+    tight = [text for text, (_, path) in zip(found, places, strict=True) if _free(path) < LITTLE]
     why = getattr(error, "strerror", None) or str(error)
     return f"{why} on {socket.gethostname()} ({'; '.join(tight or found)}); make room there and use --resume"
 

@@ -13,9 +13,9 @@ import numpy as np
 
 from gammastar.core.documents import from_json
 from gammastar.core.errors import PhysicsError
+from gammastar.core.files import write_whole
 from gammastar.core.records import FloatArray
 from gammastar.core.sampling import stream
-from gammastar.core.whole import write_whole
 from gammastar.flow.divergence import kl_divergence
 from gammastar.flow.model import KinematicFlow
 from gammastar.flow.options import FlowOptions, PairTable

@@ -12,10 +12,10 @@ from scipy.optimize import brentq
 from scipy.sparse import csr_array
 from scipy.spatial.distance import cdist
 
+from gammastar.core.axes import effective_size
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.core.sampling import Sampler
-from gammastar.core.stats import effective_size
 
 __all__ = ["DensityOptions", "DensityTest", "density_test"]
 

@@ -13,9 +13,9 @@ from pykdtree.kdtree import KDTree
 
 from gammastar.core.documents import from_json
 from gammastar.core.errors import InputFileError, PhysicsError
+from gammastar.core.files import write_whole
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.core.sampling import Sampler
-from gammastar.core.whole import write_whole
 
 __all__ = [
     "HALF_WIDTH",

@@ -16,10 +16,10 @@ from scipy.stats import t as student
 from torch import Tensor
 from torch.nn.functional import pad, silu
 
+from gammastar.core.axes import effective_size
 from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.core.sampling import Sampler, stream
-from gammastar.core.stats import effective_size
 from gammastar.flow.divergence import NearPairs
 from gammastar.flow.model import KinematicFlow, one_thread
 from gammastar.flow.network import Network, inside_limits, log_density

@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn.functional import pad, silu
 from zuko.transforms import MonotonicRQSTransform
 
+from gammastar.core.axes import effective_size
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray
-from gammastar.core.stats import effective_size
 
 __all__ = [
     "Bijection",

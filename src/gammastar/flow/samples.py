@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from gammastar.core.axes import effective_size
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray
-from gammastar.core.stats import effective_size
 from gammastar.flow.network import Gaussianiser, inside_limits
 from gammastar.flow.options import FlowOptions, PairTable
 

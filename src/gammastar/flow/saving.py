@@ -15,7 +15,7 @@ from safetensors.numpy import save as encode_tensors
 
 from gammastar.core.documents import from_json
 from gammastar.core.errors import InputFileError, PhysicsError
-from gammastar.core.whole import write_whole
+from gammastar.core.files import write_whole
 from gammastar.flow.model import KinematicFlow
 from gammastar.flow.paper import PaperFlow
 

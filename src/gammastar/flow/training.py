@@ -18,11 +18,11 @@ from safetensors.numpy import load as decode_tensors
 from safetensors.numpy import save as encode_tensors
 from torch import Tensor
 
+from gammastar.core.axes import effective_size
 from gammastar.core.documents import from_json
 from gammastar.core.errors import PhysicsError
+from gammastar.core.files import write_whole
 from gammastar.core.records import FloatArray
-from gammastar.core.stats import effective_size
-from gammastar.core.whole import write_whole
 from gammastar.flow.model import KinematicFlow, one_thread
 from gammastar.flow.network import (
     Bijection,

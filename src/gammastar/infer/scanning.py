@@ -12,8 +12,8 @@ import numpy as np
 import pyhf
 
 from gammastar.core.errors import InputFileError, PhysicsError
+from gammastar.core.files import write_whole
 from gammastar.core.records import FloatArray
-from gammastar.core.whole import write_whole
 from gammastar.infer.channel_limits import exact_cls
 from gammastar.infer.counting import QUANTILES
 from gammastar.infer.histfactory.hs3 import to_hs3

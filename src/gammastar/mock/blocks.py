@@ -16,8 +16,8 @@ import numpy as np
 
 from gammastar.core.documents import from_json
 from gammastar.core.errors import PhysicsError
+from gammastar.core.files import atomic
 from gammastar.core.sampling import stream
-from gammastar.core.whole import atomic
 from gammastar.mock import pythia
 from gammastar.mock.candidates import COMBINATORIAL, Candidates
 from gammastar.mock.card import Card, PythiaCard

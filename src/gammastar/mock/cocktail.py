@@ -19,9 +19,9 @@ from gammastar.core.constants import LEPTON_MASS, M_MU, M_PI0, M_PI_CHARGED, M_P
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.mock.card import Card, Mode, Polarisation
-from gammastar.physics import form_factors
+from gammastar.physics import hadrons
+from gammastar.physics.hadrons import RHO_MASS_MAX, breit_wigner, rho_mass_density
 from gammastar.physics.kinematics import daughter, lepton_cosine, lorentz, momentum_in_rest_frame
-from gammastar.physics.line_shapes import RHO_MASS_MAX, breit_wigner, rho_mass_density
 from gammastar.physics.qed import FormFactor2, pseudoscalar_dalitz, radiated, vector_dalitz
 
 __all__ = [
@@ -50,11 +50,11 @@ MASS_MAX = 1.5  # GeV: upper end of the Breit-Wigner tails
 SQRT_S = 27.43  # GeV: scale of the end of a continuum
 GRID = 6001  # points of the tabulated mass spectra
 FORM_FACTORS: Mapping[str, FormFactor2] = {
-    "pointlike": form_factors.pointlike,
-    "eta2": form_factors.eta2,
-    "omega2": form_factors.omega2,
-    "eta_prime2": form_factors.eta_prime2,
-    "pi0_2": form_factors.pi0_2,
+    "pointlike": hadrons.pointlike,
+    "eta2": hadrons.eta2,
+    "omega2": hadrons.omega2,
+    "eta_prime2": hadrons.eta_prime2,
+    "pi0_2": hadrons.pi0_2,
 }
 Kinematics: TypeAlias = Callable[[Card, Mode, FloatArray, np.random.Generator], FloatArray]
 

@@ -20,8 +20,8 @@ import numpy.typing as npt
 from iminuit import Minuit
 
 from gammastar.core.errors import PhysicsError, StoreError
+from gammastar.core.files import atomic
 from gammastar.core.records import FloatArray
-from gammastar.core.whole import atomic
 from gammastar.mock import pythia
 from gammastar.mock.card import Card, Mode, PythiaCard
 from gammastar.mock.charm import CharmPairs, charm_rate, decay_charm, generate_charm

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from gammastar.core.constants import ALPHA, M_PROTON
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
-from gammastar.physics.form_factors import FORM_FACTORS, FormFactor
+from gammastar.physics.hadrons import FORM_FACTORS, FormFactor
 
 __all__ = [
     "PRESETS",

@@ -18,8 +18,8 @@ from gammastar.core.constants import ALPHA, M_E, M_MU, M_PROTON
 from gammastar.core.documents import from_toml, validated
 from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.core.records import FloatArray
-from gammastar.physics import form_factors
-from gammastar.physics.line_shapes import breit_wigner, rho_mass_density
+from gammastar.physics import hadrons
+from gammastar.physics.hadrons import breit_wigner, rho_mass_density
 from gammastar.physics.qed import FormFactor2, dark_photon_rate, lepton_factor
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ __all__ = ["Decay", "Meson", "MesonTable", "beam_frame", "dark_photon_branching"
 Kind = Literal["pseudoscalar_dalitz", "vector_dalitz", "vector_mixing", "rho_mixing"]
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 _FORM_FACTORS: dict[str, FormFactor2] = {
-    name: getattr(form_factors, name) for name in ("pointlike", "pi0_2", "eta2", "eta_prime2", "omega2")
+    name: getattr(hadrons, name) for name in ("pointlike", "pi0_2", "eta2", "eta_prime2", "omega2")
 }
 
 
@@ -122,7 +122,7 @@ class Decay:
     branching : float
         To γγ, to Pγ, or to e⁺e⁻ for the mixings. A file may name a decay of `core.constants.BRANCHING`.
     form_factor : str
-        Name in `gammastar.physics.form_factors`.
+        Name in `gammastar.physics.hadrons`.
     daughter : int or None
         PDG code of P in V → Pγ*.
     temperature : float or None

@@ -1,25 +1,40 @@
-"""Millicharged particles χ from virtual photons: Eq. 8, meson decays, and the bridge from dark photons.
+"""Millicharged particles χ from virtual photons (Eq. 8, meson decays, dark photons), and what detects them.
 
-Everything counts pairs χχ̄ and is per Q²; a detector that sees single particles sees two per pair.
+Production counts pairs χχ̄ and is per Q²; a detector that sees single particles sees two per pair.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import ConfigDict, Field, TypeAdapter
+from scipy.special import gammainc
 
-from gammastar.core.constants import M_E
-from gammastar.core.errors import PhysicsError
-from gammastar.core.records import FloatArray
+from gammastar.core.constants import ALPHA, GEV2_MB, M_E
+from gammastar.core.documents import from_toml, name_of, sources_of, validated
+from gammastar.core.errors import InputFileError, PhysicsError, SteeringError
+from gammastar.core.records import BoolArray, FloatArray
+from gammastar.physics.detector import Target
 from gammastar.physics.qed import FormFactor2, kappa, lepton_factor, pseudoscalar_dalitz
 
 __all__ = [
+    "Front",
+    "Hits",
+    "MillichargeDetector",
+    "Recoil",
+    "Scintillator",
     "bin_factors",
     "from_dark_photons",
+    "largest_recoil",
+    "load_millicharge_detector",
     "pair_factor",
     "pseudoscalar_branching",
+    "recoil_cross_section",
     "vector_branching",
 ]
 
@@ -196,3 +211,298 @@ def vector_branching(m_chi: npt.ArrayLike, parent_mass: float, branching_ee: flo
     open_ = np.sqrt(np.clip(1 - 4 * r, 0.0, None)) * (1 + 2 * r)
     electrons = lepton_factor(parent_mass**2, M_E)
     return np.asarray(branching_ee * open_ / electrons, dtype=np.float64)
+
+
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+LARGEST = 1e100
+_CM2_PER_MB = 1e-27
+
+
+def _positive(**values: float) -> None:
+    for name, value in values.items():
+        if not 0 < value < LARGEST:
+            msg = f"{name} = {value!r} must be positive and below {LARGEST:g}"
+            raise PhysicsError(msg)
+
+
+def largest_recoil(energy: npt.ArrayLike, m_chi: float) -> FloatArray:
+    """Return the largest kinetic energy that χ can give to an electron at rest [GeV], shape of `energy`.
+
+    Parameters
+    ----------
+    energy : array_like
+        Of χ [GeV], not below its mass.
+    m_chi : float
+        [GeV]
+
+    Raises
+    ------
+    PhysicsError
+        If an energy is below the mass, or one of them is not finite.
+
+    Notes
+    -----
+    T_max = 2 m_e p²/(m_χ² + 2E m_e + m_e²): all of E − m_χ only where m_χ = m_e.
+
+    Examples
+    --------
+    >>> float(largest_recoil(1.0, M_E).round(6)) == round(1.0 - M_E, 6)
+    True
+    """
+    e = np.asarray(energy, dtype=np.float64)
+    if not (np.isfinite(m_chi) and m_chi >= 0 and np.isfinite(e).all() and (e >= m_chi * (1 - 1e-9)).all()):
+        low = float(e.min()) if e.size else np.nan
+        msg = f"recoils: energies from {low:g} GeV of a particle of {m_chi:g} GeV: none may be below its mass"
+        raise PhysicsError(msg)
+    p2 = np.clip(e**2 - m_chi**2, 0.0, None)
+    return np.asarray(2 * M_E * p2 / (m_chi**2 + 2 * e * M_E + M_E**2), dtype=np.float64)
+
+
+def recoil_cross_section(
+    energy: npt.ArrayLike, m_chi: float, t_min: float, t_max: float | None = None
+) -> FloatArray:
+    """Return σ(χe → χe)/Q² for electrons that recoil with a kinetic energy in a window [mb].
+
+    Parameters
+    ----------
+    energy : array_like, shape (n,)
+        Of χ [GeV].
+    m_chi : float
+        [GeV]
+    t_min : float
+        Lower threshold [GeV].
+    t_max : float, optional
+        Upper threshold [GeV]; by default, and never above it, what kinematics allows: `largest_recoil`.
+
+    Notes
+    -----
+    The integral of dσ/dT = (2πα²/(m_e β² T²)) (1 − β² T/T_kin + T²/2E²) from t_min to the lower of t_max and
+    T_kin, `largest_recoil`: knock-on electrons of a spin-1/2 particle (PDG, "Passage of particles through
+    matter"). For fast particles and without t_max it tends to 2πα²/(m_e t_min).
+    """
+    _window(t_min, t_max)
+    e = np.asarray(energy, dtype=np.float64)
+    kinematic = largest_recoil(e, m_chi)
+    open_ = kinematic > t_min
+    top = np.where(open_, kinematic if t_max is None else np.minimum(kinematic, t_max), t_min)
+    beta2 = np.where(open_, 1 - m_chi**2 / e**2, 1.0)
+    slope = beta2 / np.where(open_, kinematic, 1.0)
+    bracket = 1 / t_min - 1 / top - slope * np.log(top / t_min) + (top - t_min) / (2 * e**2)
+    sigma = 2 * np.pi * ALPHA**2 / (M_E * beta2) * bracket
+    return np.asarray(np.where(open_, np.clip(sigma, 0.0, None), 0.0) * GEV2_MB, dtype=np.float64)
+
+
+def _window(t_min: float, t_max: float | None) -> None:
+    _positive(t_min=t_min)
+    if t_max is not None and not (np.isfinite(t_max) and t_max > t_min):
+        msg = f"t_max = {t_max!r} GeV must be finite and above t_min = {t_min!r} GeV"
+        raise PhysicsError(msg)
+
+
+@dataclass(frozen=True, slots=True)
+class Scintillator:
+    """Layers of bars in a row, each of which must give a photo-electron.
+
+    Attributes
+    ----------
+    layers : int
+        All of them must be hit: the n-fold coincidence.
+    photo_electrons : float
+        Mean number per layer for unit charge; it goes as Q².
+    threshold : int
+        Photo-electrons asked of each layer.
+    """
+
+    kind: Literal["scintillator"]
+    layers: int
+    photo_electrons: float
+    threshold: int = 1
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    def __post_init__(self) -> None:
+        _positive(layers=self.layers, photo_electrons=self.photo_electrons, threshold=self.threshold)
+
+    @property
+    def exponent(self) -> int:
+        """Power of Q of the detection probability at small Q."""
+        return 2 * self.layers * self.threshold
+
+    def probability(self, energy: FloatArray, m_chi: float, charge: FloatArray) -> FloatArray:  # noqa: ARG002
+        """Return the detection probability, shape (k, n), of particles (n,) with charges (k,)."""
+        one = gammainc(self.threshold, self.photo_electrons * charge**2)
+        return np.broadcast_to((one**self.layers)[:, None], (len(charge), len(energy)))
+
+
+@dataclass(frozen=True, slots=True)
+class Recoil:
+    """A volume of electrons: at least so many recoils in a window of energy along the track.
+
+    Attributes
+    ----------
+    electrons : float
+        Electrons per cm² along the track.
+    t_min : float
+        Lower threshold on the kinetic energy of the electron [GeV].
+    min_hits : int
+    t_max : float, optional
+        Upper threshold [GeV], above which the search counts no recoil; kinematics bounds it anyway.
+    """
+
+    kind: Literal["recoil"]
+    electrons: float
+    t_min: float
+    min_hits: int = 1
+    t_max: float | None = None
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    def __post_init__(self) -> None:
+        _positive(electrons=self.electrons, t_min=self.t_min, min_hits=self.min_hits)
+        _window(self.t_min, self.t_max)
+
+    @property
+    def exponent(self) -> int:
+        """Power of Q of the detection probability at small Q."""
+        return 2 * self.min_hits
+
+    def probability(self, energy: FloatArray, m_chi: float, charge: FloatArray) -> FloatArray:
+        """Return the Poisson probability of enough recoils, shape (k, n)."""
+        mean = self.electrons * _CM2_PER_MB * recoil_cross_section(energy, m_chi, self.t_min, self.t_max)
+        return np.asarray(gammainc(self.min_hits, np.multiply.outer(charge**2, mean)), dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """A sensitive thickness with a known mean number of hits for unit charge, whatever the energy.
+
+    Attributes
+    ----------
+    mean : float
+        Hits along the track for Q = 1; it goes as Q².
+    min_hits : int
+    """
+
+    kind: Literal["hits"]
+    mean: float
+    min_hits: int = 1
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    def __post_init__(self) -> None:
+        _positive(mean=self.mean, min_hits=self.min_hits)
+
+    @property
+    def exponent(self) -> int:
+        """Power of Q of the detection probability at small Q."""
+        return 2 * self.min_hits
+
+    def probability(self, energy: FloatArray, m_chi: float, charge: FloatArray) -> FloatArray:  # noqa: ARG002
+        """Return the Poisson probability of enough hits, shape (k, n)."""
+        seen = gammainc(self.min_hits, self.mean * charge**2)
+        return np.broadcast_to(seen[:, None], (len(charge), len(energy)))
+
+
+Detection: TypeAlias = Annotated[Scintillator | Recoil | Hits, Field(discriminator="kind")]
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """The rectangle that a particle must cross.
+
+    Attributes
+    ----------
+    z : float
+        Position along the beam in the frame of the target's position [m].
+    half_x, half_y : float
+        [m]
+    x, y : float
+        Centre [m].
+    """
+
+    z: float
+    half_x: float
+    half_y: float
+    x: float = 0.0
+    y: float = 0.0
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    def crossed(self, origin: FloatArray, p: FloatArray) -> BoolArray:
+        """Return which straight lines from origins (n, 3) [m] with momenta (4, n) cross it."""
+        forward = p[2] > 0
+        step = (self.z - origin[:, 2]) / np.where(forward, p[2], 1.0)
+        x, y = origin[:, 0] + p[0] * step, origin[:, 1] + p[1] * step
+        inside = (np.abs(x - self.x) < self.half_x) & (np.abs(y - self.y) < self.half_y)
+        return np.asarray(inside & forward & (step > 0), dtype=np.bool_)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MillichargeDetector:
+    """A detector of millicharged particles behind a target.
+
+    Attributes
+    ----------
+    name, source : str
+    illustrative : bool
+        True if a number is nobody's measurement or design; figures must say so.
+    beam_energy : float
+        [GeV]
+    pot : float
+    target : Target
+    front : Front
+    detection : Scintillator, Recoil or Hits
+    efficiency : float
+    background, background_sigma : float or None
+        Expected events and their standard deviation.
+    sources : mapping of key to str
+    """
+
+    name: str
+    source: str
+    illustrative: bool
+    beam_energy: float
+    pot: float
+    target: Target
+    front: Front
+    detection: Detection
+    sources: Mapping[str, str]
+    efficiency: float = 1.0
+    background: float | None = None
+    background_sigma: float | None = None
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    def __post_init__(self) -> None:
+        _positive(beam_energy=self.beam_energy, pot=self.pot, efficiency=self.efficiency)
+        if self.front.z <= self.target.position[2]:
+            msg = f"front.z = {self.front.z:g} m must lie behind the target at {self.target.position[2]:g} m"
+            raise PhysicsError(msg)
+
+    @property
+    def exponent(self) -> int:
+        """Power of Q of the signal at small Q: two from production, the rest from detection."""
+        return 2 + self.detection.exponent
+
+
+_ADAPTER: TypeAdapter[MillichargeDetector] = TypeAdapter(MillichargeDetector)
+
+
+def load_millicharge_detector(path: Path) -> MillichargeDetector:
+    """Read a TOML file whose keys are the attributes of `MillichargeDetector`.
+
+    Raises
+    ------
+    InputFileError
+        If the file is missing or is not TOML.
+    SteeringError
+        If a key is unknown, missing or wrong, or a table has no line under ``[sources]``.
+    """
+    try:
+        data = from_toml(path)
+        name_of(data)
+        sources = sources_of(data)
+    except (OSError, ValueError) as error:
+        msg = f"{path}: the detector file cannot be read ({error})"
+        raise InputFileError(msg) from error
+    words = {"name", "source", "sources", "illustrative"}
+    missing = sorted(set(data) - words - set(sources))
+    if missing:
+        msg = f"{path}: no source for {missing}; name each key or table under [sources]"
+        raise SteeringError(msg)
+    return validated(_ADAPTER, data, path)

@@ -1,18 +1,37 @@
-"""Virtual photons to lepton pairs: the Kroll-Wada spectrum, their dark photons, radiation of the leptons."""
+"""Virtual and dark photons: Kroll-Wada, radiation of the leptons, widths and branching ratios.
+
+GeV and metres; what belongs to a dark photon is per ε².
+"""
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.core.constants import ALPHA
-from gammastar.core.errors import PhysicsError
+from gammastar.core.constants import ALPHA, CTAU_PER_GEV, M_E, M_MU, M_PI_CHARGED
+from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.core.records import FloatArray
 
-__all__ = ["dark_photon_rate", "kappa", "lepton_factor", "pseudoscalar_dalitz", "radiated", "vector_dalitz"]
+__all__ = [
+    "FINAL_STATES",
+    "RTable",
+    "dark_photon_branching",
+    "dark_photon_ctau",
+    "dark_photon_rate",
+    "dark_photon_widths",
+    "kappa",
+    "lepton_factor",
+    "lepton_width",
+    "pseudoscalar_dalitz",
+    "radiated",
+    "vector_dalitz",
+]
 
 FormFactor2: TypeAlias = Callable[[FloatArray], FloatArray]
 
@@ -80,7 +99,7 @@ def pseudoscalar_dalitz(
     parent_mass, m_lepton : float
         [GeV]
     form_factor2 : callable
-        |F(q²)|², normalised to 1 at q² = 0 (see `gammastar.physics.form_factors`).
+        |F(q²)|², normalised to 1 at q² = 0 (see `gammastar.physics.hadrons`).
 
     Returns
     -------
@@ -194,3 +213,204 @@ def radiated(mass: FloatArray, lepton: float, rng: np.random.Generator) -> Float
         kept.flat[where[good]] = z[good]
         open_.flat[where[good]] = False
     return kept
+
+
+ArrayLike: TypeAlias = npt.ArrayLike
+
+FINAL_STATES = ("ee", "mumu", "hadrons")
+_HADRON_THRESHOLD = 2 * M_PI_CHARGED
+
+
+def _masses(mass: ArrayLike) -> FloatArray:
+    values = np.asarray(mass, dtype=np.float64)
+    bad = ~(np.isfinite(values) & (values > 0))
+    if bad.any():
+        msg = f"dark photon mass {values[bad].flat[0]!r} GeV must be positive and finite"
+        raise PhysicsError(msg)
+    return values
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RTable:
+    """R(m) = Γ(A' → hadrons)/Γ(A' → μμ), the muon width with its phase space.
+
+    Attributes
+    ----------
+    mass : NDArray, shape (n,) [GeV]
+        Strictly increasing.
+    ratio : NDArray, shape (n,)
+    error : NDArray, shape (n,), optional
+        Standard deviation of `ratio`, taken as common to all masses; None says nothing about it.
+
+    Notes
+    -----
+    Between the points R is linear; from the first point it falls linearly to zero at 2 m_π, and it is
+    zero below. A table digitised from a curve is coarse on the ω and φ: no tolerance is claimed there.
+    """
+
+    mass: FloatArray
+    ratio: FloatArray
+    error: FloatArray | None = None
+
+    def __post_init__(self) -> None:
+        if self.mass.ndim != 1 or self.mass.shape != self.ratio.shape or self.mass.size == 0:
+            msg = f"RTable: mass {self.mass.shape} and ratio {self.ratio.shape} must be equally long columns"
+            raise PhysicsError(msg)
+        if not (np.isfinite(self.mass).all() and np.isfinite(self.ratio).all()):
+            msg = "RTable: mass or ratio holds values that are not finite"
+            raise PhysicsError(msg)
+        if (np.diff(self.mass) <= 0).any() or self.mass[0] < _HADRON_THRESHOLD:
+            msg = f"RTable: masses must increase strictly from above 2 m_pi = {_HADRON_THRESHOLD:.5f} GeV"
+            raise PhysicsError(msg)
+        if (self.ratio < 0).any():
+            msg = f"RTable: ratio {self.ratio.min()!r} is negative"
+            raise PhysicsError(msg)
+        if self.error is None:
+            return
+        if self.error.shape != self.mass.shape or not (np.isfinite(self.error) & (self.error >= 0)).all():
+            msg = f"RTable: error {self.error.shape} must be a column like mass {self.mass.shape}, 0 or more"
+            raise PhysicsError(msg)
+
+    @classmethod
+    def read(cls, path: Path) -> RTable:
+        """Read a table with columns ``mass_GeV,R`` or ``mass_GeV,R,error``; # starts a comment.
+
+        Points of equal mass, as digitised steep flanks have them, are averaged.
+
+        Raises
+        ------
+        InputFileError
+            If the file is missing, has other columns or holds something that is not a number.
+        """
+        try:
+            lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
+        except OSError as error:
+            msg = f"{path}: the table of R cannot be read ({error.strerror}); give the path of r_ratio.csv"
+            raise InputFileError(msg) from error
+        rows = csv.DictReader(lines)
+        columns = ("mass_GeV", "R", "error")[: len(rows.fieldnames or ())]
+        if len(columns) < 2 or set(rows.fieldnames or ()) != set(columns):
+            msg = f"{path}: columns {rows.fieldnames} found, 'mass_GeV,R' or 'mass_GeV,R,error' expected"
+            raise InputFileError(msg)
+        try:
+            table = np.array([[float(row[name]) for name in columns] for row in rows])
+        except (TypeError, ValueError) as error:
+            msg = f"{path}: an entry of the table is not a number ({error})"
+            raise InputFileError(msg) from error
+        if table.size == 0:
+            msg = f"{path}: the table of R is empty"
+            raise InputFileError(msg)
+        mass, group = np.unique(table[:, 0], return_inverse=True)
+        means = [np.bincount(group, weights=column) / np.bincount(group) for column in table.T[1:]]
+        return cls(mass, *means)
+
+    def shifted(self, sigmas: float) -> RTable:
+        """Return the table with R moved by so many standard deviations, not below zero.
+
+        Examples
+        --------
+        >>> table = RTable(np.array([0.5]), np.array([2.0]), np.array([0.1]))
+        >>> float(table.shifted(1.0).at(0.5))
+        2.1
+        """
+        error = np.zeros_like(self.ratio) if self.error is None else self.error
+        return RTable(self.mass, np.clip(self.ratio + sigmas * error, 0.0, None), self.error)
+
+    def at(self, mass: ArrayLike) -> FloatArray:
+        """Return R at the given masses.
+
+        Parameters
+        ----------
+        mass : array_like, any shape [GeV]
+
+        Raises
+        ------
+        PhysicsError
+            Above the last mass of the table.
+        """
+        values = _masses(mass)
+        if (values > self.mass[-1]).any():
+            msg = f"R is tabulated up to {self.mass[-1]} GeV; asked for {values.max()} GeV: extend the table"
+            raise PhysicsError(msg)
+        # The threshold joins as a point of its own, unless the table already begins there.
+        keep = self.mass > _HADRON_THRESHOLD
+        mass_points = np.concatenate([[_HADRON_THRESHOLD], self.mass[keep]])
+        ratio_points = np.concatenate([[0.0], self.ratio[keep]])
+        return np.asarray(np.interp(values, mass_points, ratio_points, left=0.0), dtype=np.float64)
+
+
+def lepton_width(mass: ArrayLike, m_lepton: float) -> FloatArray:
+    """Return Γ(A' → l+l−)/ε² [GeV], exactly zero at and below threshold.
+
+    Parameters
+    ----------
+    mass : array_like, any shape [GeV]
+    m_lepton : float
+        [GeV]
+
+    Notes
+    -----
+    Γ = (ε² α m/3) √(1 − 4m_l²/m²) (1 + 2m_l²/m²), e.g. arXiv:1311.3870.
+
+    Examples
+    --------
+    >>> f"{lepton_width(0.1, 0.51099895e-3):.4e}"
+    '2.4325e-04'
+    """
+    values = _masses(mass)
+    x = (m_lepton / values) ** 2
+    return np.asarray(ALPHA * values / 3 * np.sqrt(np.clip(1 - 4 * x, 0.0, None)) * (1 + 2 * x))
+
+
+def dark_photon_widths(mass: ArrayLike, r_table: RTable) -> dict[str, FloatArray]:
+    """Return the partial widths per ε² [GeV] into "ee", "mumu" and "hadrons".
+
+    Parameters
+    ----------
+    mass : array_like, any shape [GeV]
+    r_table : RTable
+
+    Raises
+    ------
+    PhysicsError
+        If a mass is not positive or lies above the table of R.
+    """
+    muons = lepton_width(mass, M_MU)
+    return {"ee": lepton_width(mass, M_E), "mumu": muons, "hadrons": r_table.at(mass) * muons}
+
+
+def dark_photon_branching(mass: ArrayLike, r_table: RTable) -> dict[str, FloatArray]:
+    """Return the branching ratios into "ee", "mumu" and "hadrons"; they sum to one above 2 m_e.
+
+    Parameters
+    ----------
+    mass : array_like, any shape [GeV]
+    r_table : RTable
+    """
+    widths = dark_photon_widths(mass, r_table)
+    total = np.sum(list(widths.values()), axis=0)
+    safe = np.where(total > 0, total, 1.0)
+    return {name: np.asarray(partial / safe) for name, partial in widths.items()}
+
+
+def dark_photon_ctau(mass: ArrayLike, coupling: ArrayLike, r_table: RTable) -> FloatArray:
+    """Return cτ [m]; inf where there is no open channel or the coupling is zero.
+
+    Parameters
+    ----------
+    mass, coupling : array_like, broadcast against each other
+        Mass [GeV] and kinetic mixing ε.
+    r_table : RTable
+
+    Raises
+    ------
+    PhysicsError
+        If a mass or a coupling lies outside its domain.
+    """
+    epsilon = np.asarray(coupling, dtype=np.float64)
+    if not (np.isfinite(epsilon) & (epsilon >= 0)).all():
+        msg = f"kinetic mixing {epsilon!r} must be finite and not negative"
+        raise PhysicsError(msg)
+    total = np.sum(list(dark_photon_widths(mass, r_table).values()), axis=0) * epsilon**2
+    with np.errstate(divide="ignore"):
+        return np.asarray(CTAU_PER_GEV / total, dtype=np.float64)

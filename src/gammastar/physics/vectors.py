@@ -17,7 +17,7 @@ import numpy.typing as npt
 from gammastar.core.constants import ALPHA, M_E, M_MU, M_PI0, M_PI_CHARGED, M_TAU, branching, mass, width
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
-from gammastar.physics.line_shapes import RHO, rho_width
+from gammastar.physics.hadrons import RHO, rho_width
 
 __all__ = [
     "CHARGES",
@@ -75,7 +75,7 @@ def kinetic_mixing_loop(q2: npt.ArrayLike) -> npt.NDArray[np.complex128]:
 
     Examples
     --------
-    >>> round(1 / kinetic_mixing_loop(0.0).real, 1)
+    >>> round(float(1 / kinetic_mixing_loop(0.0).real), 1)
     69.3
     """
     x, w = 0.5 * (_NODES + 1), 0.5 * _WEIGHTS

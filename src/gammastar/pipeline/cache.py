@@ -18,7 +18,7 @@ import numpy.typing as npt
 from pydantic import BaseModel
 
 from gammastar.core.errors import StoreError
-from gammastar.core.whole import atomic
+from gammastar.core.files import atomic
 from gammastar.store.folder import claim, prune, published, set_aside, sweep, sweep_temporaries
 from gammastar.store.manifest import (
     digest,

@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from gammastar import config
 from gammastar.core.constants import LEPTON_MASS
-from gammastar.core.data import folder_names, is_folder
-from gammastar.core.documents import shortened
+from gammastar.core.documents import Finding, shortened
 from gammastar.core.errors import BranchError, GammastarError, InputFileError
-from gammastar.core.findings import Finding
+from gammastar.core.files import folder_names, is_folder
 from gammastar.core.resolve import guarded, resolve
 from gammastar.pipeline.context import shipped
 from gammastar.pipeline.stages.input_files import given_files
@@ -745,7 +744,7 @@ def _detectors(look: Look) -> Findings:
     if section is None:
         return
     from gammastar.physics.detector import load_detector
-    from gammastar.physics.millicharge_detector import load_millicharge_detector
+    from gammastar.physics.millicharge import load_millicharge_detector
 
     kinds: tuple[tuple[str, Callable[[Path], Any]], ...] = (
         ("detectors", load_detector),

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from gammastar.config import Steering
-from gammastar.core.axes import ENERGY, KINEMATICS, MASS, PT, variable
-from gammastar.core.data import data_path, is_file
+from gammastar.core.axes import ENERGY, KINEMATICS, MASS, PT, filled, variable
 from gammastar.core.documents import shortened
 from gammastar.core.errors import InputFileError, SteeringError
+from gammastar.core.files import data_path, is_file
 from gammastar.core.records import Exposure, FloatArray, Spectrum
 from gammastar.core.resolve import UserCode, freeze, python_names
-from gammastar.core.stats import filled
 from gammastar.pipeline.cache import Arrays, Book
 from gammastar.store.manifest import digest
 from gammastar.store.remote import Remote

@@ -15,8 +15,8 @@ from safetensors.numpy import save_file
 from gammastar import config, flow, predict, spectrum
 from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import InputFileError, SteeringError, UserError
+from gammastar.core.files import atomic
 from gammastar.core.records import Spectrum
-from gammastar.core.whole import atomic
 from gammastar.physics.detector import Detector, load_detector
 from gammastar.physics.polarisation import SpinDensities
 from gammastar.pipeline.cache import open_book, told_loss

@@ -9,9 +9,8 @@ import numpy as np
 from hist import Hist
 
 from gammastar import spectrum as normalised
-from gammastar.core.axes import MASS, variable
+from gammastar.core.axes import MASS, filled, variable
 from gammastar.core.records import PairHists, Spectrum
-from gammastar.core.stats import filled
 from gammastar.pipeline.context import Context
 from gammastar.store.records import write_histograms, write_spectrum, write_table
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gammastar.core.documents import Finding
 from gammastar.core.errors import BranchError, UserError
-from gammastar.core.findings import Finding
 from gammastar.read.inspect import TreeSummary, inspect, is_list
 from gammastar.read.meaning import examine, seen_lepton
 from gammastar.read.schema import Schema

@@ -12,7 +12,7 @@ from typing import Any
 
 from gammastar.core.documents import plain
 from gammastar.core.errors import BranchError
-from gammastar.core.whole import write_whole
+from gammastar.core.files import write_whole
 from gammastar.read.inspect import TreeSummary, inspect
 from gammastar.read.propose import Proposal, propose
 

@@ -20,8 +20,8 @@ import numpy.typing as npt
 
 from gammastar.core.documents import plain, shortened
 from gammastar.core.errors import PhysicsError, StoreError
+from gammastar.core.files import write_whole
 from gammastar.core.records import Reach
-from gammastar.core.whole import write_whole
 
 __all__ = ["Submission", "check_submission", "write_submission"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from gammastar.core.documents import escaped
-from gammastar.core.whole import write_whole
+from gammastar.core.files import write_whole
 from gammastar.report.style import png_bytes
 from gammastar.report.tables import Table, html_table
 

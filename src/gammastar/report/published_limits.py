@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from gammastar.core.data import data_path
 from gammastar.core.documents import from_toml
 from gammastar.core.errors import InputFileError
+from gammastar.core.files import data_path
 from gammastar.core.records import FloatArray
 
 __all__ = ["ExistingLimit", "citations", "existing_limits", "read_limit"]

@@ -27,8 +27,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from gammastar.core.documents import plain, shortened
 from gammastar.core.errors import PhysicsError
+from gammastar.core.files import write_whole
 from gammastar.core.records import FloatArray
-from gammastar.core.whole import write_whole
 
 __all__ = [
     "BAND68",

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from gammastar import report
-from gammastar.core.data import data_path
 from gammastar.core.errors import InputFileError
+from gammastar.core.files import data_path
 from gammastar.core.records import FloatArray
 from gammastar.physics import bremsstrahlung
 from gammastar.pipeline.record import read_record

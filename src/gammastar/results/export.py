@@ -108,7 +108,7 @@ def length_ratio(detector: Detector) -> float:
 
     Examples
     --------
-    >>> from gammastar.core.data import data_path
+    >>> from gammastar.core.files import data_path
     >>> from gammastar.physics.detector import load_detector
     >>> round(length_ratio(load_detector(data_path("detectors/nucal.toml"))), 4)
     0.3594

@@ -13,9 +13,9 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.core.data import data_path
 from gammastar.core.documents import from_toml, sources_of
 from gammastar.core.errors import InputFileError, PhysicsError, SteeringError
+from gammastar.core.files import data_path
 from gammastar.core.records import FloatArray
 from gammastar.semivisible import models
 from gammastar.semivisible.models import DarkSector

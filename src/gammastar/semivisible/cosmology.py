@@ -19,10 +19,10 @@ from scipy.integrate import solve_ivp
 from scipy.special import kve
 
 from gammastar.core.constants import GEV2_MB, LEPTON_MASS, M_PI_CHARGED, M_TAU
-from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError
+from gammastar.core.files import data_path
 from gammastar.core.records import FloatArray
-from gammastar.physics.widths import RTable
+from gammastar.physics.qed import RTable
 from gammastar.semivisible.benchmarks import Card, sourced
 from gammastar.semivisible.models import DarkSector, mediator_widths
 from gammastar.semivisible.production import s_channel_cross_section

@@ -26,14 +26,9 @@ from gammastar.physics.geometry import Volume
 __all__ = ["MOMENTA", "DarkEvents", "DarkNewsSchema", "decay_probability", "load_schema"]
 
 MOMENTA = ("parent", "daughter", "particle", "antiparticle")
-TOLERANCE = 1e-5
-
-
-"""Largest violation of momentum conservation relative to the energy of the parent."""
-SAME_MASS = 1e-4
-"""Relative difference of masses up to which two parents are one state; rounding of momenta comes on top."""
-NAMED = 4
-"""Masses that a message names."""
+TOLERANCE = 1e-5  # largest violation of momentum conservation relative to the energy of the parent
+SAME_MASS = 1e-4  # relative difference up to which two parents are one state, rounding of momenta on top
+NAMED = 4  # masses that a message names
 
 
 @dataclass(frozen=True, slots=True)

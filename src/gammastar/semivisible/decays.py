@@ -15,7 +15,7 @@ import numpy.typing as npt
 from gammastar.core.constants import ALPHA, CTAU_PER_GEV, LEPTON_MASS, M_MU, M_PI_CHARGED
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
-from gammastar.physics.widths import RTable
+from gammastar.physics.qed import RTable
 from gammastar.semivisible.models import DarkSector, mediator_widths
 
 __all__ = [

@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.core.data import data_path
+from gammastar.core.files import data_path
 from gammastar.core.records import FloatArray
 from gammastar.core.sampling import stream
 from gammastar.semivisible.benchmarks import ColliderCard, sourced

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.constants import ALPHA, M_MU
-from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError
+from gammastar.core.files import data_path
 from gammastar.core.records import FloatArray
 
 __all__ = ["DEFAULT", "Reference", "delta_a", "epsilon_for", "reference", "reference_names"]

@@ -34,7 +34,7 @@ __all__ = [
     "no_visible_decay",
 ]
 
-STEP = 1e-3
+STEP = 1e-3  # width of the bins in ln(rate): second order, below 1e-7 of the number of events
 IntArray = npt.NDArray[np.int64]
 
 
@@ -162,8 +162,6 @@ def allowed(band: FloatArray, epsilon: FloatArray, excluded: npt.NDArray[np.bool
     free = (inside & ~excluded).sum(axis=1)
     return np.asarray(np.divide(free, n, out=np.full(len(n), np.nan), where=n > 0), dtype=np.float64)
 
-
-"""Width of the bins in ln(rate); the error is second order in it, below 1e-7 of the number of events."""
 
 EXPANSION = np.array([[1.0, -1.0, 0.0], [0.0, 1.0, -1.0], [0.0, 0.0, 1.0]])
 """Decay in the first section, in the second, behind both, as sums over (1, e^(−first), e^(−second))."""

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.constants import M_E
-from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError
+from gammastar.core.files import data_path
 from gammastar.core.records import FloatArray
 from gammastar.semivisible.benchmarks import Card, correction, sourced
 from gammastar.semivisible.cascade import Cascade, decay
@@ -37,10 +37,7 @@ __all__ = [
     "production",
 ]
 
-EVENTS_90 = 2.302585092994046
-
-
-"""Events excluded at 90 % CL when none is seen and none is expected."""
+EVENTS_90 = 2.302585092994046  # excluded at 90 % CL when none is seen and none is expected
 
 
 @dataclass(frozen=True, slots=True)

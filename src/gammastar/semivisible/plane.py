@@ -10,7 +10,7 @@ import numpy as np
 
 from gammastar.core.records import FloatArray
 from gammastar.core.sampling import stream
-from gammastar.physics.widths import RTable
+from gammastar.physics.qed import RTable
 from gammastar.semivisible import babar, na64
 from gammastar.semivisible.decays import NeutrinoMixing, decay_table
 from gammastar.semivisible.models import DarkSector

@@ -13,7 +13,7 @@ from scipy.stats import chi2 as chi2_distribution
 from gammastar.core.axes import MASS
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray, Spectrum
-from gammastar.physics.line_shapes import RHO_TEMPERATURE, Component, cocktail_components, rho_omega_phase
+from gammastar.physics.hadrons import RHO_TEMPERATURE, Component, cocktail_components, rho_omega_phase
 from gammastar.spectrum.normalise import mass_density
 
 __all__ = ["HIGHEST", "MassShape", "fit_mass_shape"]

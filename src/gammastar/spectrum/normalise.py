@@ -8,10 +8,9 @@ from typing import Any, Literal
 import numpy as np
 from hist import Hist
 
-from gammastar.core.axes import MASS
+from gammastar.core.axes import MASS, filled
 from gammastar.core.errors import PhysicsError, UserError
 from gammastar.core.records import BoolArray, Exposure, FloatArray, Spectrum
-from gammastar.core.stats import filled
 
 __all__ = ["extrapolate", "mass_density", "per_pot"]
 

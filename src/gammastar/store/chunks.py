@@ -19,7 +19,7 @@ import uproot
 
 from gammastar.core.documents import from_json
 from gammastar.core.errors import StoreError
-from gammastar.core.whole import atomic
+from gammastar.core.files import atomic
 from gammastar.read.events import chosen, open_tree
 from gammastar.read.http import remote_options
 from gammastar.read.integrity import reading

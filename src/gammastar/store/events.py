@@ -15,8 +15,8 @@ import numpy.typing as npt
 import uproot
 
 from gammastar.core.errors import UserError
+from gammastar.core.files import atomic
 from gammastar.core.records import FloatArray
-from gammastar.core.whole import atomic
 
 __all__ = [
     "SUFFIXES",

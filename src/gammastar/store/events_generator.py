@@ -11,8 +11,8 @@ import numpy as np
 import pyhepmc
 import pylhe
 
+from gammastar.core.files import atomic
 from gammastar.core.records import FloatArray
-from gammastar.core.whole import atomic
 
 if TYPE_CHECKING:
     from gammastar.store.events import EventTable

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from gammastar.core.errors import InputFileError, StoreError
-from gammastar.core.whole import atomic
+from gammastar.core.files import atomic
 from gammastar.store.chunks import read_chunk
 from gammastar.store.manifest import file_sha256, read_json, read_manifest
 

@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from gammastar.core.documents import from_json
 from gammastar.core.errors import StoreError
-from gammastar.core.whole import atomic
+from gammastar.core.files import atomic
 
 __all__ = [
     "MANIFEST",

@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from gammastar.core.documents import from_json
 from gammastar.core.errors import StoreError
+from gammastar.core.files import atomic
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import FloatArray
-from gammastar.core.whole import atomic
 from gammastar.store.folder import sweep
 
 __all__ = ["PairChunk", "read_pairs", "write_pairs"]

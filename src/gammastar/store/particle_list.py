@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from gammastar.core.errors import UserError
+from gammastar.core.files import atomic
 from gammastar.core.records import Sample
-from gammastar.core.whole import atomic
 
 __all__ = ["unweighted", "write_particle_list"]
 

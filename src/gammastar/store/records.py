@@ -12,12 +12,11 @@ import numpy as np
 import uproot
 from hist import Hist
 
-from gammastar.core.axes import variable
+from gammastar.core.axes import filled, variable
 from gammastar.core.documents import cell
 from gammastar.core.errors import PhysicsError, StoreError
+from gammastar.core.files import atomic
 from gammastar.core.records import Exposure, Spectrum
-from gammastar.core.stats import filled
-from gammastar.core.whole import atomic
 from gammastar.store.manifest import read_json, write_json
 
 __all__ = ["read_spectrum", "write_histograms", "write_spectrum", "write_table"]

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 from hist import Hist
 
-from gammastar.core.axes import MASS
+from gammastar.core.axes import MASS, filled, flow_free
 from gammastar.core.errors import UserError
 from gammastar.core.records import FloatArray, PairHists, Spectrum
-from gammastar.core.stats import filled, flow_free
 from gammastar.subtract.same_sign import Coarse, Method, background, checked_r_factor, regions
 
 __all__ = ["CharmFit", "fit_charm", "subtract_component"]

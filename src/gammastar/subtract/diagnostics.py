@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gammastar.core.axes import flow_free
 from gammastar.core.errors import UserError
 from gammastar.core.records import BoolArray, FloatArray, PairHists, Spectrum
-from gammastar.core.stats import flow_free
 from gammastar.subtract.same_sign import (
     Coarse,
     Method,

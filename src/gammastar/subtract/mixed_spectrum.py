@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from gammastar.core.axes import filled, flow_free
 from gammastar.core.errors import UserError
 from gammastar.core.records import PairHists, Spectrum
-from gammastar.core.stats import filled, flow_free
 from gammastar.subtract.same_sign import Coarse, regions
 
 __all__ = ["mixed_spectrum"]

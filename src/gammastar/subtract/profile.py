@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from gammastar.core.axes import filled, flow_free
 from gammastar.core.errors import UserError
 from gammastar.core.records import FloatArray, PairHists, Spectrum
-from gammastar.core.stats import filled, flow_free
 
 __all__ = ["LOW_COUNTS", "ProfileInterval", "profile_interval", "with_profile"]
 

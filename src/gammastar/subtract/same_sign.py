@@ -9,9 +9,9 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from gammastar.core.axes import filled, flow_free
 from gammastar.core.errors import UserError
 from gammastar.core.records import FloatArray, PairHists, Spectrum
-from gammastar.core.stats import filled, flow_free
 
 __all__ = [
     "LOW_COUNT",
@@ -260,9 +260,9 @@ def same_sign(
 
     Examples
     --------
-    >>> from gammastar.core import axes, stats
+    >>> from gammastar.core import axes
     >>> axis = (axes.regular("mass", 1, 0.2, 1.2),)
-    >>> os, pp, mm = (stats.filled(axis, np.array([n]), np.array([n])) for n in (100.0, 16.0, 9.0))
+    >>> os, pp, mm = (axes.filled(axis, np.array([n]), np.array([n])) for n in (100.0, 16.0, 9.0))
     >>> result = same_sign(PairHists(os, pp, mm), method="B1")
     >>> result.values, result.cov
     (array([76.]), array([[125.]]))

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from gammastar.core.axes import flow_free
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import FloatArray, PairHists
-from gammastar.core.stats import flow_free
 from gammastar.subtract.replicas import event_seeds, replica_weights
 from gammastar.subtract.same_sign import Coarse, Method, charge_factors, checked_r_factor, regions
 

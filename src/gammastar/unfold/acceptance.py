@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates
 
+from gammastar.core.axes import effective_size
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import BoolArray, FloatArray, Response, Spectrum
-from gammastar.core.stats import effective_size
 from gammastar.unfold.response_matrix import cells
 
 __all__ = [

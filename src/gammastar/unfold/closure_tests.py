@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import stats
 
+from gammastar.core.axes import filled
 from gammastar.core.errors import UserError
 from gammastar.core.records import BoolArray, FloatArray, Response, Spectrum
-from gammastar.core.stats import filled
 from gammastar.unfold.covariance import chi2, refolding
 from gammastar.unfold.response_matrix import without_replicas
 from gammastar.unfold.strength import Unfolder, asimov, true_cells

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from hist import Hist
 
+from gammastar.core.axes import filled, flow_free
 from gammastar.core.errors import UserError
 from gammastar.core.records import BoolArray, FloatArray, Response, Spectrum
-from gammastar.core.stats import filled, flow_free
 
 __all__ = [
     "from_hist",

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from gammastar.core.axes import filled
 from gammastar.core.errors import UserError
 from gammastar.core.records import FloatArray, Response, Spectrum
-from gammastar.core.stats import filled
 from gammastar.unfold.covariance import propagated
 from gammastar.unfold.response_matrix import EFFICIENCY_FLOOR
 

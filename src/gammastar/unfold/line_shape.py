@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from gammastar.core.axes import MASS
+from gammastar.core.axes import MASS, filled
 from gammastar.core.errors import UserError
 from gammastar.core.records import FloatArray, Response, Spectrum
-from gammastar.core.stats import filled
-from gammastar.physics.line_shapes import Component, cocktail_components
+from gammastar.physics.hadrons import Component, cocktail_components
 from gammastar.unfold.iterative_bayes import check_axes
 from gammastar.unfold.strength import asimov
 

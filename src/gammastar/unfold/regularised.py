@@ -8,9 +8,9 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
+from gammastar.core.axes import filled
 from gammastar.core.errors import UserError
 from gammastar.core.records import BoolArray, FloatArray, Response, Spectrum
-from gammastar.core.stats import filled
 from gammastar.unfold.covariance import propagated
 from gammastar.unfold.iterative_bayes import check_axes
 from gammastar.unfold.response_matrix import EFFICIENCY_FLOOR

@@ -11,11 +11,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from gammastar.core.axes import KINEMATICS
+from gammastar.core.axes import KINEMATICS, effective_size
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import FloatArray, Response
-from gammastar.core.stats import effective_size
 
 __all__ = [
     "COSINE",

@@ -10,9 +10,9 @@ from typing import TypeAlias
 import numpy as np
 from scipy.interpolate import CubicSpline
 
+from gammastar.core.axes import filled
 from gammastar.core.errors import UserError
 from gammastar.core.records import FloatArray, Response, Spectrum
-from gammastar.core.stats import filled
 from gammastar.unfold.covariance import refolding
 from gammastar.unfold.regularised import Penalty, fit, global_correlation
 

@@ -10,11 +10,10 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.core.axes import KINEMATICS
+from gammastar.core.axes import KINEMATICS, effective_size
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import BoolArray, FloatArray
-from gammastar.core.stats import effective_size
 from gammastar.unfold.classifier import BoostedTrees, Classifier, Ratio
 from gammastar.unfold.response_matrix import cells
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from gammastar.core.axes import effective_size, filled
 from gammastar.core.constants import M_MU
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import FloatArray, Response, Spectrum
-from gammastar.core.stats import effective_size, filled
 from gammastar.unfold.response_matrix import COSINE, acceptance_weights, without_replicas
 from gammastar.unfold.strength import Unfolder
 

@@ -19,12 +19,12 @@ import numpy.typing as npt
 
 from gammastar import flow, infer
 from gammastar.accept.tracking import load_spectrometer
-from gammastar.core.data import data_path
+from gammastar.core.files import data_path
 from gammastar.core.sampling import stream
 from gammastar.mock import load_card
 from gammastar.physics.detector import load_detector
 from gammastar.physics.mesons import MesonTable
-from gammastar.physics.millicharge_detector import load_millicharge_detector
+from gammastar.physics.millicharge import load_millicharge_detector
 from gammastar.pipeline import run
 from gammastar.pipeline.record import kept_steering
 from gammastar.read import load_schema

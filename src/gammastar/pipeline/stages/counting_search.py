@@ -17,7 +17,7 @@ from gammastar.infer.histfactory.workspaces import POT_NUISANCES
 from gammastar.infer.impacts import Ranking
 from gammastar.infer.limits import limits_at, tabulated
 from gammastar.physics.detector import Detector
-from gammastar.physics.millicharge_detector import MillichargeDetector
+from gammastar.physics.millicharge import MillichargeDetector
 from gammastar.pipeline.cache import Arrays
 from gammastar.pipeline.context import Context
 from gammastar.pipeline.stages.error_budget import in_use, measured_part, spreads_of

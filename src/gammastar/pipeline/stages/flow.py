@@ -14,11 +14,11 @@ import numpy.typing as npt
 
 from gammastar import spectrum
 from gammastar.config.learning import FlowSection
+from gammastar.core.axes import effective_size, filled
 from gammastar.core.errors import InputFileError, PhysicsError, SteeringError, UserError
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import BoolArray, FloatArray, Spectrum
 from gammastar.core.sampling import Sampler, stream
-from gammastar.core.stats import effective_size, filled
 from gammastar.pipeline.cache import Arrays
 from gammastar.pipeline.context import Context, Tell, axes_of
 from gammastar.store.folder import sweep

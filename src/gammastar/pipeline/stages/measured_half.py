@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from gammastar import subtract
+from gammastar.core.axes import effective_size
 from gammastar.core.errors import SteeringError
 from gammastar.core.pairs import Pairs
-from gammastar.core.stats import effective_size
 from gammastar.pipeline import result_files
 from gammastar.pipeline.cache import Arrays
 from gammastar.pipeline.context import Context

@@ -16,8 +16,7 @@ from gammastar.core.errors import PhysicsError, SteeringError
 from gammastar.core.records import Exposure, FloatArray, Limit, Reach, Sample
 from gammastar.core.sampling import stream
 from gammastar.infer.limits import label_at
-from gammastar.physics.millicharge import from_dark_photons
-from gammastar.physics.millicharge_detector import MillichargeDetector, load_millicharge_detector
+from gammastar.physics.millicharge import MillichargeDetector, from_dark_photons, load_millicharge_detector
 from gammastar.pipeline.cache import Arrays
 from gammastar.pipeline.context import Context, detector_files
 from gammastar.pipeline.result_files import write_reach

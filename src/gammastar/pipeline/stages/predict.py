@@ -15,19 +15,17 @@ from gammastar.config import Predict, Steering
 from gammastar.core.axes import MASS
 from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.constants import mass as mass_of
-from gammastar.core.data import data_path
 from gammastar.core.errors import PhysicsError, SteeringError
+from gammastar.core.files import atomic, data_path
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import Exposure, FloatArray, Sample, Spectrum
 from gammastar.core.resolve import UserCode, python_names, resolve
 from gammastar.core.sampling import Sampler, stream
-from gammastar.core.whole import atomic
 from gammastar.physics import bremsstrahlung
 from gammastar.physics.mesons import MesonTable
 from gammastar.physics.polarisation import SpinDensities
-from gammastar.physics.qed import kappa
+from gammastar.physics.qed import RTable, kappa
 from gammastar.physics.vectors import CHARGES, SPLIT_MAX
-from gammastar.physics.widths import RTable
 from gammastar.pipeline.cache import Arrays
 from gammastar.pipeline.context import Context, axes_of, shipped
 from gammastar.pipeline.stages.flow import InDomain, TrainingSet

@@ -9,10 +9,9 @@ import numpy as np
 
 from gammastar import mock, report
 from gammastar import spectrum as normalised
-from gammastar.core.axes import ENERGY, MASS
+from gammastar.core.axes import ENERGY, MASS, effective_size, filled
 from gammastar.core.records import FloatArray, Response, Spectrum
 from gammastar.core.sampling import stream
-from gammastar.core.stats import effective_size, filled
 from gammastar.pipeline.cache import Arrays
 from gammastar.pipeline.context import Context, shipped
 from gammastar.pipeline.products import Products

@@ -13,9 +13,9 @@ from gammastar import spectrum
 from gammastar.config import Steering
 from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import PhysicsError, SteeringError
+from gammastar.core.files import atomic
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import FloatArray, Spectrum
-from gammastar.core.whole import atomic
 from gammastar.physics.polarisation import COEFFICIENTS, SpinDensities, physical
 from gammastar.pipeline.cache import Arrays
 from gammastar.pipeline.context import Context

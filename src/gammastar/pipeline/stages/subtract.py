@@ -10,12 +10,11 @@ from typing import Any, cast
 import numpy as np
 
 from gammastar import config, select, spectrum, subtract
-from gammastar.core.axes import MASS
+from gammastar.core.axes import MASS, filled
 from gammastar.core.errors import SteeringError
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import Exposure, FloatArray, PairHists, Spectrum
 from gammastar.core.sampling import stream
-from gammastar.core.stats import filled
 from gammastar.pipeline.cache import Arrays
 from gammastar.pipeline.context import Context, axes_of, find_file, pack_spectrum, unpack_spectrum
 from gammastar.pipeline.stages.backgrounds import (

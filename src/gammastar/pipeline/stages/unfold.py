@@ -11,14 +11,13 @@ import numpy as np
 
 from gammastar import config, unfold
 from gammastar.config.measured import Systematics
-from gammastar.core.axes import KINEMATICS, MASS, regular
+from gammastar.core.axes import KINEMATICS, MASS, filled, regular
 from gammastar.core.constants import LEPTON_MASS, branching
 from gammastar.core.errors import SteeringError
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import FloatArray, Response, Spectrum
 from gammastar.core.sampling import stream
 from gammastar.core.sources import EFFICIENCY, POLARISATION, PRIOR, RADIATION
-from gammastar.core.stats import filled
 from gammastar.physics.qed import radiated as radiated_shares
 from gammastar.pipeline.cache import Arrays
 from gammastar.pipeline.context import Context, axes_of, pack_spectrum, unpack_spectrum

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.records import FloatArray
-from gammastar.physics.widths import RTable, dark_photon_branching, dark_photon_ctau, dark_photon_widths
+from gammastar.physics.qed import RTable, dark_photon_branching, dark_photon_ctau, dark_photon_widths
 from gammastar.predict.model import Labels, Limits, Model
 
 __all__ = ["DarkPhoton"]
@@ -39,7 +39,7 @@ class DarkPhoton(Model):
         return np.ones_like(np.atleast_1d(np.asarray(mass, dtype=np.float64)))
 
     def ctau(self, mass: float, coupling: npt.ArrayLike) -> FloatArray:
-        """Return cτ ∝ 1/ε² [m]; see `gammastar.physics.widths.dark_photon_ctau`."""
+        """Return cτ ∝ 1/ε² [m]; see `gammastar.physics.qed.dark_photon_ctau`."""
         return dark_photon_ctau(mass, coupling, self.r_table)
 
     def branching(self, mass: float) -> dict[str, float]:

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from gammastar.core.constants import ALPHA, CTAU_PER_GEV, M_MU, M_PI_CHARGED
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray, Sample
+from gammastar.physics.qed import RTable, lepton_width
 from gammastar.physics.vectors import CHARGES, Charges, Process, kinetic_mixing_loop, meson_parts
-from gammastar.physics.widths import RTable, lepton_width
 from gammastar.predict.model import Labels, Model
 
 __all__ = ["VectorModel", "rate_ratio", "recoupled"]

@@ -1,13 +1,25 @@
-"""Where the shipped facts lie: ``gammastar/data`` in a wheel, ``data/`` in a checkout."""
+"""Files: where the shipped ones lie, and new ones that are there whole or not at all."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
-from gammastar.core.errors import InputFileError
+from gammastar.core.errors import InputFileError, StoreError
+from gammastar.core.machine import full, told
 
-__all__ = ["analysis_path", "data_path", "folder_names", "is_file", "is_folder"]
+__all__ = [
+    "analysis_path",
+    "atomic",
+    "data_path",
+    "folder_names",
+    "is_file",
+    "is_folder",
+    "write_whole",
+]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -74,3 +86,53 @@ def analysis_path(name: str) -> Path:
             return path
     msg = f"{name}: neither a steering file nor the name of a shipped analysis"
     raise InputFileError(msg)
+
+
+_UMASK = os.umask(0)
+os.umask(_UMASK)
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` that replaces it when the block ends without an error.
+
+    Its name is ``.<name>.<8 characters>.tmp<suffix>``: what a kill leaves is known by it, and swept.
+
+    Raises
+    ------
+    StoreError
+        If the folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp" + path.suffix, dir=path.parent)
+    except OSError as error:
+        why = told(error, path.parent) if full(error) else error.strerror
+        msg = f"{path}: the folder cannot be written: {why}; choose another with --output"
+        raise StoreError(msg) from error
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        temporary.chmod(0o666 & ~_UMASK)  # a temporary file is private, a result is not
+        temporary.replace(path)
+    except OSError as error:
+        why = told(error, path.parent) if full(error) else error.strerror
+        msg = f"{path}: cannot be written: {why}"
+        raise StoreError(msg) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file at once or not at all.
+
+    Raises
+    ------
+    StoreError
+        If it cannot be written.
+    """
+    with atomic(path) as temporary:
+        temporary.write_bytes(content)
