@@ -1,4 +1,4 @@
-"""Files of events: of a trained flow or of millicharged pairs of a finished run (both made of data), or mock."""
+"""Files of events: of a trained flow, of the millicharged pairs of a finished run, or of the mock generator."""
 
 from __future__ import annotations
 
