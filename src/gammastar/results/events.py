@@ -1,4 +1,4 @@
-"""Files of events: of a trained flow, of the millicharged pairs of a finished run, or of the mock generator."""
+"""Files of events: of a trained flow, of millicharged pairs of a finished run, or mock data."""
 
 from __future__ import annotations
 
