@@ -148,7 +148,7 @@ def campaign(shared: Common, name: str, seed: int) -> dict[str, Any]:
     from gammastar.mock.engines import normalised
     from gammastar.physics.qed import dark_photon_rate
     from gammastar.pipeline.cache import load_arrays
-    from gammastar.pipeline.run_order import run
+    from gammastar.pipeline.run import run
     from gammastar.pipeline.stages.error_budget import rate_error, rate_sources
     from gammastar.pipeline.stages.simulate import write_blocks
 

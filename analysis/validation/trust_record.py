@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from gammastar import pipeline
 from gammastar.core.files import data_path
-from gammastar.pipeline.record import reinterpret
+from gammastar.pipeline.run import run
+from gammastar.results.reinterpret import reinterpret
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "results" / "trust"
@@ -37,7 +37,7 @@ def record_rows() -> Iterator[dict]:
     """From the record of the small run, which is made if it is not there."""
     results = FOLDER / "small"
     if not (results / "extrapolation.safetensors").is_file():
-        pipeline.run(ROOT / "analysis" / "na60_dimuon" / "small.toml", output=results)
+        run(ROOT / "analysis" / "na60_dimuon" / "small.toml", output=results)
     yield from reinterpretation(results)
     yield explored(results)
 

@@ -98,7 +98,7 @@ def measured_half(folder: Path, sizes: tuple[int, int]) -> Iterator[dict]:
 def main() -> None:
     kind, *arguments = sys.argv[1:]
     if kind == "run":
-        from gammastar.pipeline.run_order import run
+        from gammastar.pipeline.run import run
 
         run(Path(arguments[0]), output=Path(arguments[1]))
     else:

@@ -17,7 +17,7 @@ from injection import damage, kills, memory, models, steerings, texts
 
 from gammastar.core.errors import InputFileError, StoreError
 from gammastar.core.pairs import Pairs
-from gammastar.pipeline import run
+from gammastar.pipeline.run import run
 from gammastar.results.show import verify_results
 from gammastar.store.chunks import write_chunk
 from gammastar.store.filesets import read_fileset

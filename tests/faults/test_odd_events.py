@@ -12,7 +12,7 @@ from gammastar import read, select, subtract
 from gammastar.core.errors import BranchError
 from gammastar.core.pairs import Pairs
 from gammastar.core.sampling import stream
-from gammastar.pipeline import run
+from gammastar.pipeline.run import run
 from gammastar.store.manifest import read_manifest
 
 SMALL = Path(__file__).resolve().parents[2] / "analysis" / "na60_dimuon"

@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 
 from gammastar.core.errors import GammastarError, InputFileError, StoreError, UserError
-from gammastar.pipeline import run
 from gammastar.pipeline.cache import open_book, told_loss
-from gammastar.pipeline.record import FILES, checked_record, reinterpret
+from gammastar.pipeline.record import FILES, checked_record
+from gammastar.pipeline.run import run
 from gammastar.pipeline.stages import read as reading
+from gammastar.results.reinterpret import reinterpret
 from gammastar.results.show import show_results, verify_results
 from gammastar.store.folder import LOCK, published, sweep, working
 from gammastar.store.guarded import check_results

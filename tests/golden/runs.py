@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from gammastar.facility import open_farm
-from gammastar.pipeline import run
 from gammastar.pipeline.cache import load_arrays
+from gammastar.pipeline.run import run
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ROOT / "analysis" / "na60_dimuon"

@@ -12,8 +12,8 @@ from click.testing import CliRunner
 from gammastar import cli, config
 from gammastar.core.errors import SteeringError
 from gammastar.pipeline.checks import check_steering, examine_file, listing
-from gammastar.pipeline.context import find_file
-from gammastar.pipeline.run_order import run
+from gammastar.pipeline.run import run
+from gammastar.store.filesets import find_file
 from gammastar.store.manifest import read_json
 
 ROOT = Path(__file__).parents[2]

@@ -7,9 +7,9 @@ import pytest
 
 from gammastar.core.errors import SteeringError
 from gammastar.physics.vectors import SPLIT_MAX
-from gammastar.pipeline import run
 from gammastar.pipeline.cache import load_arrays
-from gammastar.pipeline.record import reinterpret
+from gammastar.pipeline.run import run
+from gammastar.results.reinterpret import reinterpret
 from gammastar.store.manifest import read_json
 
 SMALL = Path(__file__).resolve().parents[2] / "analysis" / "na60_dimuon" / "small.toml"

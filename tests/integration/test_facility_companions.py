@@ -18,7 +18,7 @@ import gammastar  # noqa: E402
 from gammastar import facility  # noqa: E402
 from gammastar.core.errors import StoreError  # noqa: E402
 from gammastar.facility.companions import signature  # noqa: E402
-from gammastar.pipeline import run  # noqa: E402
+from gammastar.pipeline.run import run  # noqa: E402
 from gammastar.store.chunks import Source  # noqa: E402
 from gammastar.store.manifest import file_sha256, package_digest  # noqa: E402
 

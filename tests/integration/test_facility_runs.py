@@ -16,7 +16,7 @@ from injection import kills, workers  # noqa: E402
 
 from gammastar.core.errors import SteeringError  # noqa: E402
 from gammastar.facility import open_farm  # noqa: E402
-from gammastar.pipeline import run  # noqa: E402
+from gammastar.pipeline.run import run  # noqa: E402
 from gammastar.results.show import verify_results  # noqa: E402
 
 

@@ -11,7 +11,7 @@ from gammastar.core.errors import SteeringError
 from gammastar.core.files import data_path
 from gammastar.mock import load_card, simulate_events
 from gammastar.pipeline.cache import load_arrays
-from gammastar.pipeline.run_order import run
+from gammastar.pipeline.run import run
 from gammastar.store.events import write_tree
 from gammastar.store.manifest import read_json
 

@@ -13,7 +13,7 @@ from gammastar.core.pairs import MatchedPairs
 from gammastar.mock import load_card, simulate_events
 from gammastar.pipeline.cache import open_book
 from gammastar.pipeline.context import Context
-from gammastar.pipeline.run_order import run
+from gammastar.pipeline.run import run
 from gammastar.pipeline.stages import measured_half
 from gammastar.pipeline.stages.report_measured import uncertainties
 from gammastar.pipeline.stages.stored import Truth

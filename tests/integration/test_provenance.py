@@ -13,7 +13,7 @@ from injection import kills  # noqa: E402
 
 from gammastar import facility  # noqa: E402
 from gammastar.core.errors import StoreError  # noqa: E402
-from gammastar.pipeline import run  # noqa: E402
+from gammastar.pipeline.run import run  # noqa: E402
 from gammastar.results.show import verify_results  # noqa: E402
 from gammastar.store.manifest import package_digest  # noqa: E402
 

@@ -13,10 +13,11 @@ from gammastar.mock import load_card, simulate_events
 from gammastar.mock.card import Polarisation
 from gammastar.physics.polarisation import SpinDensities
 from gammastar.pipeline.checks import examine_file
-from gammastar.pipeline.record import read_record, reinterpret
-from gammastar.pipeline.run_order import run
+from gammastar.pipeline.record import read_record
+from gammastar.pipeline.run import run
 from gammastar.pipeline.stages.spin import read_spin
 from gammastar.results.export import efficiency_table, export
+from gammastar.results.reinterpret import reinterpret
 from gammastar.store.events import write_tree
 from gammastar.store.manifest import read_json
 

@@ -13,15 +13,15 @@ from gammastar.core.pairs import Pairs
 from gammastar.core.sampling import stream
 from gammastar.facility import open_farm
 from gammastar.pipeline.cache import open_book
-from gammastar.pipeline.context import Context
-from gammastar.pipeline.products import Products
-from gammastar.pipeline.run_order import run, training_pairs
+from gammastar.pipeline.context import Context, Products
+from gammastar.pipeline.run import run
 from gammastar.pipeline.stages import measured_half
 from gammastar.pipeline.stages import read as reading
 from gammastar.pipeline.stages import stored as stored_pairs
 from gammastar.pipeline.stages.backgrounds import charge_ratio
 from gammastar.pipeline.stages.report_measured import pairs_section
 from gammastar.pipeline.stages.stored import Truth
+from gammastar.results.flow_scan import training_pairs
 from gammastar.store.manifest import read_json
 from gammastar.store.pairs import read_pairs
 

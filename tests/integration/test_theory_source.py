@@ -17,8 +17,8 @@ from gammastar.core.records import Exposure, Spectrum
 from gammastar.core.sampling import stream
 from gammastar.mock import generate_pairs, load_card
 from gammastar.physics.vectors import CHARGES
-from gammastar.pipeline import run
 from gammastar.pipeline.cache import load_arrays
+from gammastar.pipeline.run import run
 from gammastar.results.events import chi_file
 from gammastar.store.manifest import read_json
 from gammastar.store.records import write_spectrum

@@ -17,10 +17,11 @@ sys.path.insert(0, str(ROOT / "tests" / "faults"))
 
 from injection import workers  # noqa: E402
 
-from gammastar import facility, pipeline  # noqa: E402
+from gammastar import facility  # noqa: E402
 from gammastar.core.constants import M_MU  # noqa: E402
 from gammastar.core.errors import SteeringError  # noqa: E402
 from gammastar.core.resolve import freeze, installed, resolve  # noqa: E402
+from gammastar.pipeline import run as pipeline  # noqa: E402
 
 CUTS = """
 from limits import LIMIT

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import uproot
 
-from gammastar import pipeline
 from gammastar.core.errors import SteeringError, UserError
 from gammastar.core.files import data_path
 from gammastar.mock import blocks as blocks_module
 from gammastar.mock import load_card, mass_templates
+from gammastar.pipeline.run import run
 from gammastar.store.manifest import read_json
 
 SCHEMA = Path(__file__).parents[2] / "analysis" / "na60_dimuon" / "schema.toml"
@@ -60,7 +60,7 @@ def content(folder):
 
 def test_made_in_one_format_and_read(tmp_path, steering):
     out = tmp_path / "out"
-    pipeline.run(steering(more='format = "rntuple"\ncompression = "zlib"'), output=out, only="select")
+    run(steering(more='format = "rntuple"\ncompression = "zlib"'), output=out, only="select")
     assert content(out)[1] == "ROOT::RNTuple"
     assert not (out / "input" / "blocks").exists()
     assert read_json(out / "manifest.json")["stages"].keys() >= {"simulate", "select"}
@@ -69,7 +69,7 @@ def test_made_in_one_format_and_read(tmp_path, steering):
 @pytest.mark.slow
 def test_interrupted_stage_goes_on(tmp_path, steering, monkeypatch):
     whole, part = tmp_path / "whole", tmp_path / "part"
-    pipeline.run(steering(more='format = "rntuple"'), output=whole, only="simulate")
+    run(steering(more='format = "rntuple"'), output=whole, only="simulate")
     made, calls = blocks_module.assembled, []
 
     def interrupted(*args):
@@ -80,8 +80,8 @@ def test_interrupted_stage_goes_on(tmp_path, steering, monkeypatch):
 
     monkeypatch.setattr(blocks_module, "assembled", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        pipeline.run(steering(), output=part, only="simulate")
-    pipeline.run(steering(), output=part, only="simulate", resume=True)
+        run(steering(), output=part, only="simulate")
+    run(steering(), output=part, only="simulate", resume=True)
     # data in two blocks, response in three of which the second was killed, R; the rest was taken up
     assert calls == [1000, 500, 1000, 1000, 1000, 1000, 1000, 500]
     assert content(part)[0] == content(whole)[0]  # of two formats
@@ -103,7 +103,7 @@ def test_tuned_card_is_told(tmp_path, steering):
     ]
     text = data_path("cards/na60_mock.toml").read_text(encoding="utf-8")
     (tmp_path / "tuned.toml").write_text("\n".join([text, *section]), encoding="utf-8")
-    pipeline.run(steering("tuned.toml"), output=tmp_path / "out", only="simulate")
+    run(steering("tuned.toml"), output=tmp_path / "out", only="simulate")
     manifest = read_json(tmp_path / "out" / "manifest.json")
     assert str(tmp_path / "mass.root") in manifest["inputs"]
     assert "phi_2body × " in manifest["numbers"]["yields of the mock"]
@@ -116,10 +116,10 @@ def test_data_are_of_pythia_by_default(tmp_path, steering, monkeypatch):
     path = steering()
     path.write_text(path.read_text().replace('engine = "toy"\n', ""))
     with pytest.raises(UserError, match=r"gammastar\[simulate\]"):
-        pipeline.run(path, output=tmp_path / "out", only="simulate")
+        run(path, output=tmp_path / "out", only="simulate")
 
 
 def test_mistakes_in_the_section(steering):
     for more, match in (('format = "csv"', "simulate.format"), ("blocks = 3", "simulate.blocks")):
         with pytest.raises(SteeringError, match=match):
-            pipeline.run(steering(more=more))
+            run(steering(more=more))

@@ -17,8 +17,7 @@ from gammastar.core.records import Exposure
 from gammastar.infer import counting_limit, discovery_yield, expected_limits, read_likelihood, upper_limit
 from gammastar.infer.histfactory.hs3 import hs3_nll
 from gammastar.pipeline.cache import open_book
-from gammastar.pipeline.context import Context
-from gammastar.pipeline.products import Products
+from gammastar.pipeline.context import Context, Products
 from gammastar.pipeline.stages import millicharge as charge_limits
 from gammastar.pipeline.stages.accept import detectors
 from gammastar.pipeline.stages.counting_search import MEDIAN, Plane

@@ -258,7 +258,8 @@ pz = "pz"
     ("workers", "report"), [(False, ""), (True, ""), pytest.param(False, REPORT, marks=pytest.mark.slow)]
 )
 def test_a_run_tells_of_lost_leptons_and_refuses_a_wrong_branch(many, tmp_path, caplog, workers, report):
-    from gammastar import facility, pipeline
+    from gammastar import facility
+    from gammastar.pipeline import run as pipeline
     from gammastar.store.manifest import read_json
 
     broken, zeros, n = mistaken(many, 1 / 20)

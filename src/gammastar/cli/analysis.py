@@ -43,7 +43,7 @@ def run(steering: Path, only: str | None, allow_partial: bool, **options: Any) -
 
     Writes results/<analysis>/.
     """
-    from gammastar import pipeline
+    from gammastar.pipeline.run import run
 
     elsewhere = {name: options.pop(name) for name in ("workers", "dask", "skip_bad")}
     with contextlib.ExitStack() as stack:
@@ -52,7 +52,7 @@ def run(steering: Path, only: str | None, allow_partial: bool, **options: Any) -
             from gammastar.facility import open_farm
 
             farm = stack.enter_context(open_farm(**elsewhere))
-        folder = pipeline.run(
+        folder = run(
             analysis_file(steering),
             only=only,
             tell=stack.enter_context(shown()),

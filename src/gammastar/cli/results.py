@@ -39,7 +39,7 @@ def verify(results: Path) -> None:
 @click.option("--allow-partial", is_flag=True, help="Set limits although the run left files out.")
 def reinterpret(results: Path, output: Path, **options: Any) -> None:
     """Compute the reach of another model or detector from the record of RESULTS alone."""
-    from gammastar.pipeline.record import reinterpret as again
+    from gammastar.results.reinterpret import reinterpret as again
 
     with shown() as tell:
         again(results, output=output, tell=tell, **options)

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from gammastar.core.documents import shortened
 from gammastar.core.errors import InputFileError, StoreError
 from gammastar.core.machine import full, told
 
@@ -18,9 +19,11 @@ __all__ = [
     "folder_names",
     "is_file",
     "is_folder",
+    "shipped",
     "write_whole",
 ]
 
+LONGEST_NAME = 200  # characters of a name in a message
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -64,6 +67,25 @@ def is_file(path: Path) -> bool:
 def is_folder(path: Path) -> bool:
     """Return whether a folder is there; a name that none can have is none."""
     return os.path.isdir(path)  # noqa: PTH112 - as above
+
+
+def shipped(name: str, base: Path, kind: str) -> Path:
+    """Return a file beside the steering file, or a shipped one of this kind by its name.
+
+    Raises
+    ------
+    InputFileError
+        If there is neither.
+    """
+    path = base / name
+    if is_file(path):
+        return path
+    try:
+        return data_path(f"{kind}/{name}.toml")
+    except InputFileError as error:
+        short = shortened(name, LONGEST_NAME)
+        msg = f"{short}: no such file in {base}, and no {kind}/{short}.toml is shipped in data/"
+        raise InputFileError(msg) from error
 
 
 def analysis_path(name: str) -> Path:

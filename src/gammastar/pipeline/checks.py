@@ -19,9 +19,8 @@ from gammastar import config
 from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.documents import Finding, shortened
 from gammastar.core.errors import BranchError, GammastarError, InputFileError
-from gammastar.core.files import folder_names, is_folder
+from gammastar.core.files import folder_names, is_folder, shipped
 from gammastar.core.resolve import guarded, resolve
-from gammastar.pipeline.context import shipped
 from gammastar.pipeline.stages.input_files import given_files
 from gammastar.store.filesets import is_fileset, split_name
 from gammastar.store.remote import Remote

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import glob
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,33 +9,31 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from gammastar.config import Steering
 from gammastar.core.axes import ENERGY, KINEMATICS, MASS, PT, filled, variable
-from gammastar.core.documents import shortened
-from gammastar.core.errors import InputFileError, SteeringError
-from gammastar.core.files import data_path, is_file
+from gammastar.core.errors import SteeringError
+from gammastar.core.files import shipped
 from gammastar.core.records import Exposure, FloatArray, Spectrum
 from gammastar.core.resolve import UserCode, freeze, python_names
 from gammastar.pipeline.cache import Arrays, Book
 from gammastar.store.manifest import digest
-from gammastar.store.remote import Remote
 
 if TYPE_CHECKING:
     from gammastar.core.pairs import MatchedPairs, Pairs
+    from gammastar.core.records import PairHists
     from gammastar.select import Cutflow
     from gammastar.store.chunks import Job
 
 __all__ = [
     "Context",
     "Farm",
+    "Products",
     "Tell",
     "axes_of",
     "detector_files",
-    "find_file",
+    "needed",
     "pack_spectrum",
-    "shipped",
     "unpack_spectrum",
 ]
 
-LONGEST_NAME = 200  # characters of a name in a message
 Tell: TypeAlias = Callable[[str, float | None, str], None]
 
 
@@ -120,73 +115,6 @@ class Context:
         return found
 
 
-def find_file(name: str, base: Path) -> list[Path | Remote]:
-    """Return the files of a name or glob pattern; a URL stands for itself.
-
-    Looked for beside the steering file, then among the shipped data, then in the folder
-    ``GAMMASTAR_TESTDATA``, then in the cache of scikit-hep-testdata.
-
-    Raises
-    ------
-    InputFileError
-        If nothing is found, or folders alone; the message names them.
-    """
-    if "://" in name:
-        return [Remote(name)]
-    folders = [base]
-    if os.environ.get("GAMMASTAR_TESTDATA"):
-        folders.append(Path(os.environ["GAMMASTAR_TESTDATA"]))
-    folders.append(Path.home() / ".local" / "skhepdata")
-    shown = shortened(name, LONGEST_NAME)
-    try:
-        found = _matches(name, folders)
-    except (OSError, ValueError, NotImplementedError) as error:
-        msg = f"{shown!r}: is no name of a file ({str(error)[:100]})"
-        raise InputFileError(msg) from error
-    if not found:
-        msg = f"{shown}: no such file in {', '.join(str(folder) for folder in folders)}"
-        raise InputFileError(msg)
-    return [*found]
-
-
-def _matches(name: str, folders: Sequence[Path]) -> list[Path]:
-    """Return the file of a name, or those of a pattern, in the first folder that has any."""
-    if not (folders[0] / name).is_file():
-        with contextlib.suppress(InputFileError):
-            return [data_path(name)]
-    for folder in folders:
-        path = folder / name
-        if path.is_file():
-            return [path]
-        found = [folder / one for one in sorted(glob.glob(name, root_dir=folder, recursive=True))]  # noqa: PTH207
-        files = [one for one in found if one.is_file()]
-        if files:
-            return files
-        if found:
-            msg = f"{name}: {found[0]} is a folder; name its files, for instance {name.rstrip('/')}/*.root"
-            raise InputFileError(msg)
-    return []
-
-
-def shipped(name: str, base: Path, kind: str) -> Path:
-    """Return a file beside the steering file, or a shipped one of this kind by its name.
-
-    Raises
-    ------
-    InputFileError
-        If there is neither.
-    """
-    path = base / name
-    if is_file(path):
-        return path
-    try:
-        return data_path(f"{kind}/{name}.toml")
-    except InputFileError as error:
-        short = shortened(name, LONGEST_NAME)
-        msg = f"{short}: no such file in {base}, and no {kind}/{short}.toml is shipped in data/"
-        raise InputFileError(msg) from error
-
-
 def detector_files(names: Sequence[str], base: Path, key: str) -> dict[str, Path]:
     """Return the files of detectors by their stems, under which results are kept.
 
@@ -231,3 +159,46 @@ def unpack_spectrum(
     cov: FloatArray = arrays[f"{prefix}cov"]
     hist = filled(axes, arrays[f"{prefix}values"], cov.diagonal())
     return Spectrum(hist, cov, quantity, exposure, arrays[f"{prefix}domain"])
+
+
+@dataclass
+class Products:
+    """What the stages of a run made, for the files and the report; a field is None until its stage ran.
+
+    `record` is the folder of the record from which a reinterpretation starts.
+    """
+
+    simulated: Arrays = field(default_factory=dict)
+    inputs: Any = None
+    pairs: Pairs | None = None
+    cutflow: Arrays | None = None
+    hists: PairHists | None = None
+    subtracted: Spectrum | None = None
+    subtraction: Arrays | None = None
+    matched: MatchedPairs | None = None
+    truth: Any = None
+    unfolded: Spectrum | None = None
+    unfolding: Arrays | None = None
+    spectrum: Spectrum | None = None
+    training: Any = None
+    trend: Any = None
+    flow: Any = None
+    spin: Any = None
+    record: Path | None = None
+    learning: Arrays | None = None
+    production: Any = None
+    joint: Any = None
+    predicted: Arrays | None = None
+    accepted: dict[str, Arrays] | None = None
+    inferred: dict[str, Any] | None = None
+    millicharge: Arrays | None = None
+    millicharge_accepted: dict[str, Arrays] | None = None
+    millicharge_inferred: dict[str, Any] | None = None
+
+
+def needed(value: Any, stage: str) -> Any:
+    """Return a product; refuse the absence of the stage that makes it."""
+    if value is None:
+        msg = f"the section [{stage}] is missing: a later stage needs its result"
+        raise SteeringError(msg)
+    return value

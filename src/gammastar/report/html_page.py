@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -15,7 +16,7 @@ from gammastar.core.files import write_whole
 from gammastar.report.style import png_bytes
 from gammastar.report.tables import Table, html_table
 
-__all__ = ["Provenance", "Section", "page", "save_page"]
+__all__ = ["Provenance", "Section", "page", "save_page", "titled"]
 
 _CSS = """
 :root { color-scheme: light dark; --ink: #1a1a1a; --paper: #fff; --soft: #555; --rule: #d0d0d0;
@@ -229,3 +230,9 @@ def _provenance(index: int, source: Provenance) -> str:
         else "<p>No placeholders.</p>"
     )
     return "\n".join([*parts, "</section>"])
+
+
+def titled(name: str, caption: str, figure: Any) -> tuple[str, Any]:
+    """Return caption and figure of a report section; `name` becomes the name of the file."""
+    figure.set_label(name)
+    return caption, figure

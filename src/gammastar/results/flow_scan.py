@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from gammastar import config
 from gammastar.core.errors import SteeringError, UserError
 from gammastar.core.records import FloatArray
+from gammastar.core.resolve import guarded
 from gammastar.core.sampling import stream
-from gammastar.pipeline.context import Tell
-from gammastar.pipeline.run_order import scan_folder, training_pairs
+from gammastar.pipeline.cache import open_book
+from gammastar.pipeline.context import Context, Products, Tell
+from gammastar.pipeline.run import STAGES, silent, training_of, writable
 from gammastar.pipeline.stages.flow import TrainingSet
 from gammastar.store.folder import working
 from gammastar.store.manifest import manifest_like
@@ -22,6 +25,7 @@ __all__ = [
     "parse_grid",
     "scan_flows",
     "split_for_scan",
+    "training_pairs",
 ]
 
 DEFAULT_GRID: Mapping[str, Sequence[Any]] = {"bins": (8, 16), "layers": (1, 2), "hidden": (32, 48, 64)}
@@ -73,6 +77,27 @@ def split_for_scan(training: TrainingSet, seed: int) -> tuple[TrainingSet, Float
     rest = {name: getattr(training, name)[~held_out] for name in columns}
     test = np.stack([training.mass[kept], training.pt[kept], training.energy[kept]], axis=1)
     return TrainingSet(**rest, domain=training.domain), test
+
+
+def scan_folder(steering: Path) -> Path:
+    """Return where a scan of architectures goes by default."""
+    return Path("results") / f"{config.load(steering).analysis.name}_scan"
+
+
+@guarded()
+def training_pairs(steering: Path, output: Path | None, *, tell: Tell = silent) -> tuple[Context, Any]:
+    """Run the stages before the flow, or take kept ones; return the run and the flow's pairs."""
+    parsed = config.load(steering)
+    folder = output or scan_folder(steering)
+    writable(folder)
+    mock = parsed.analysis.mock or parsed.simulate is not None
+    book = open_book(folder, resume=True, seed=parsed.analysis.seed, mock=mock)
+    ctx, made = Context(parsed, steering.resolve().parent, folder, book, tell), Products()
+    with book.listed():
+        for stage in config.STAGES[: config.STAGES.index("flow")]:
+            if getattr(parsed, stage) is not None:
+                STAGES[stage](ctx, made)
+        return ctx, training_of(ctx, made)
 
 
 def scan_flows(

@@ -8,11 +8,11 @@ from typing import Any, Literal
 import numpy as np
 from hist import Hist
 
-from gammastar.core.axes import MASS, filled
+from gammastar.core.axes import MASS, filled, variable
 from gammastar.core.errors import PhysicsError, UserError
 from gammastar.core.records import BoolArray, Exposure, FloatArray, Spectrum
 
-__all__ = ["extrapolate", "mass_density", "per_pot"]
+__all__ = ["extrapolate", "mass_density", "mass_histogram", "per_pot"]
 
 log = logging.getLogger(__name__)
 
@@ -169,3 +169,11 @@ def extrapolate(spectrum: Spectrum, prior_hist: Hist[Any]) -> Spectrum:
     values = np.where(inside, spectrum.values.ravel(), spread @ (sums @ spectrum.values.ravel()))
     hist = filled(tuple(spectrum.hist.axes), values, np.diag(cov))
     return Spectrum(hist, (cov + cov.T) / 2, spectrum.quantity, spectrum.exposure, spectrum.domain)
+
+
+def mass_histogram(spectrum: Spectrum, part: Any = "all") -> Hist[Any]:
+    """Return the contents of a spectrum per mass bin, with the variances of its covariance."""
+    edges = np.asarray(spectrum.hist.axes[MASS].edges)
+    _, density, cov = mass_density(spectrum, part)
+    width = np.diff(edges)
+    return filled((variable(MASS, edges.tolist()),), density * width, np.diag(cov) * width**2)

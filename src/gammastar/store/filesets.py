@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import gzip
+import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from gammastar.core.documents import from_json
+from gammastar.core.documents import from_json, shortened
 from gammastar.core.errors import InputFileError
+from gammastar.core.files import data_path
 from gammastar.store.remote import Remote, kind_of, stamp
 
-__all__ = ["Dataset", "Listed", "compare", "is_fileset", "read_fileset", "split_name"]
+__all__ = ["Dataset", "Listed", "compare", "find_file", "is_fileset", "read_fileset", "split_name"]
 
 MAX_BYTES = 256 << 20  # unpacked
 SHOWN = 8  # names in a message
@@ -253,3 +257,51 @@ def _content(path: Path) -> dict[str, Any]:
         msg = f"{path}: is not a fileset; expected a mapping of dataset to files"
         raise InputFileError(msg)
     return content
+
+
+def find_file(name: str, base: Path) -> list[Path | Remote]:
+    """Return the files of a name or glob pattern; a URL stands for itself.
+
+    Looked for beside the steering file, then among the shipped data, then in the folder
+    ``GAMMASTAR_TESTDATA``, then in the cache of scikit-hep-testdata.
+
+    Raises
+    ------
+    InputFileError
+        If nothing is found, or folders alone; the message names them.
+    """
+    if "://" in name:
+        return [Remote(name)]
+    folders = [base]
+    if os.environ.get("GAMMASTAR_TESTDATA"):
+        folders.append(Path(os.environ["GAMMASTAR_TESTDATA"]))
+    folders.append(Path.home() / ".local" / "skhepdata")
+    shown = shortened(name, 200)
+    try:
+        found = _matches(name, folders)
+    except (OSError, ValueError, NotImplementedError) as error:
+        msg = f"{shown!r}: is no name of a file ({str(error)[:100]})"
+        raise InputFileError(msg) from error
+    if not found:
+        msg = f"{shown}: no such file in {', '.join(str(folder) for folder in folders)}"
+        raise InputFileError(msg)
+    return [*found]
+
+
+def _matches(name: str, folders: Sequence[Path]) -> list[Path]:
+    """Return the file of a name, or those of a pattern, in the first folder that has any."""
+    if not (folders[0] / name).is_file():
+        with contextlib.suppress(InputFileError):
+            return [data_path(name)]
+    for folder in folders:
+        path = folder / name
+        if path.is_file():
+            return [path]
+        found = [folder / one for one in sorted(glob.glob(name, root_dir=folder, recursive=True))]  # noqa: PTH207
+        files = [one for one in found if one.is_file()]
+        if files:
+            return files
+        if found:
+            msg = f"{name}: {found[0]} is a folder; name its files, for instance {name.rstrip('/')}/*.root"
+            raise InputFileError(msg)
+    return []

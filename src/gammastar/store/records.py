@@ -12,14 +12,23 @@ import numpy as np
 import uproot
 from hist import Hist
 
-from gammastar.core.axes import filled, variable
+from gammastar.core.axes import MASS, filled, variable
 from gammastar.core.documents import cell
 from gammastar.core.errors import PhysicsError, StoreError
 from gammastar.core.files import atomic
-from gammastar.core.records import Exposure, Spectrum
+from gammastar.core.records import Exposure, PairHists, Spectrum
+from gammastar.spectrum import mass_histogram
 from gammastar.store.manifest import read_json, write_json
 
-__all__ = ["read_spectrum", "write_histograms", "write_spectrum", "write_table"]
+__all__ = [
+    "read_spectrum",
+    "write_histograms",
+    "write_mass_histograms",
+    "write_reach",
+    "write_spectrum",
+    "write_spectrum_files",
+    "write_table",
+]
 
 
 def write_spectrum(path: Path, spectrum: Spectrum) -> None:
@@ -88,3 +97,40 @@ def write_table(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
         writer = csv.writer(stream)
         writer.writerow(map(cell, columns))
         writer.writerows(map(cell, row) for row in zip(*columns.values(), strict=True))
+
+
+def write_mass_histograms(folder: Path, hists: PairHists, subtracted: Spectrum) -> None:
+    """Write ``pairs.root``: opposite-sign, like-sign and subtracted mass spectra."""
+    named = {
+        "opposite_sign": hists.os.project(MASS),
+        "plus_plus": hists.pp.project(MASS),
+        "minus_minus": hists.mm.project(MASS),
+        "subtracted": mass_histogram(subtracted),
+    }
+    write_histograms(folder / "pairs.root", named)
+
+
+def write_spectrum_files(folder: Path, spectrum: Spectrum, unfolded: Spectrum) -> None:
+    """Write ``spectrum.json`` (all axes, covariance, domain) and ``spectrum.root`` (projections)."""
+    write_spectrum(folder / "spectrum.json", spectrum)
+    axes = [axis.name for axis in spectrum.hist.axes]
+    named = {
+        "mass_per_pot": mass_histogram(spectrum),
+        "mass_per_pot_measured": mass_histogram(spectrum, "measured"),
+        "mass_counts": mass_histogram(unfolded),
+    }
+    projections = {
+        f"{MASS}_{name}_per_pot": spectrum.hist.project(MASS, name) for name in axes if name != MASS
+    }
+    write_histograms(folder / "spectrum.root", named | projections)
+
+
+def write_reach(path: Path, columns: dict[str, Any]) -> None:
+    """Write the rows of a reach as CSV."""
+    write_table(path, {name: [_plain(value) for value in values] for name, values in columns.items()})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float | np.floating):
+        return "" if np.isnan(value) else f"{value:.6g}"
+    return value

@@ -25,8 +25,8 @@ from gammastar.config.steering import _models_in
 from gammastar.core.documents import plain
 from gammastar.core.errors import GammastarError
 from gammastar.core.sampling import stream
-from gammastar.pipeline import run
 from gammastar.pipeline.checks import examine_file
+from gammastar.pipeline.run import run
 from injection.hostile import NAMES, VALUES
 from injection.kills import ROOT, smaller
 from injection.steerings import Raw, text, toml

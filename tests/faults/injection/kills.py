@@ -19,7 +19,7 @@ import numpy as np
 import uproot
 
 from gammastar.core.sampling import stream
-from gammastar.pipeline import run
+from gammastar.pipeline.run import run
 from gammastar.store.manifest import digest
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -13,7 +13,7 @@ from typing import Any
 from gammastar import config
 from gammastar.core.errors import UserError
 from gammastar.pipeline.checks import check_steering, listing
-from gammastar.pipeline.context import find_file
+from gammastar.store.filesets import find_file
 from injection.kills import SMALL
 
 FILES = {

@@ -25,8 +25,8 @@ from gammastar.mock import load_card
 from gammastar.physics.detector import load_detector
 from gammastar.physics.mesons import MesonTable
 from gammastar.physics.millicharge import load_millicharge_detector
-from gammastar.pipeline import run
 from gammastar.pipeline.record import kept_steering
+from gammastar.pipeline.run import run
 from gammastar.read import load_schema
 from gammastar.report.published_limits import read_limit
 from gammastar.results.show import show_results, verify_results

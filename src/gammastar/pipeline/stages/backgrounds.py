@@ -16,16 +16,18 @@ from gammastar.config.measured import Charm, CorrectionSection
 from gammastar.core.axes import MASS, variable
 from gammastar.core.constants import mass as particle_mass
 from gammastar.core.errors import SteeringError
+from gammastar.core.files import shipped
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import FloatArray, PairHists
 from gammastar.core.sampling import stream
 from gammastar.pipeline.cache import Arrays
-from gammastar.pipeline.context import Context, find_file, shipped
+from gammastar.pipeline.context import Context
 from gammastar.pipeline.stages.input_files import load_cuts, load_schema
 from gammastar.pipeline.stages.read import Inputs
 from gammastar.pipeline.stages.spin import ANGLES
 from gammastar.pipeline.stages.stored import Parts, Truth, fill_all, held, thinned
 from gammastar.store.events import write_tree
+from gammastar.store.filesets import find_file
 from gammastar.store.manifest import file_sha256
 
 __all__ = [

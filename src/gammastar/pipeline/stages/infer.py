@@ -18,11 +18,11 @@ from gammastar.infer.limits import label_at, limits_at
 from gammastar.infer.refinement import more_masses
 from gammastar.pipeline.cache import Arrays
 from gammastar.pipeline.context import Context
-from gammastar.pipeline.result_files import write_reach
 from gammastar.pipeline.stages.accept import accept_stage, detectors, predict_stage
 from gammastar.pipeline.stages.counting_search import MEDIAN, Plane, Search
 from gammastar.pipeline.stages.predict import Production, model_of
 from gammastar.store.manifest import digest, write_json
+from gammastar.store.records import write_reach
 
 if TYPE_CHECKING:
     from gammastar.config import Infer

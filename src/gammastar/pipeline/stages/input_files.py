@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from gammastar import config, read
 from gammastar.core.errors import BranchError, InputFileError, SteeringError
 from gammastar.core.resolve import UserCode, resolve
-from gammastar.pipeline.context import find_file
-from gammastar.store.filesets import Dataset, Listed, compare, is_fileset, read_fileset, split_name
+from gammastar.store.filesets import Dataset, Listed, compare, find_file, is_fileset, read_fileset, split_name
 from gammastar.store.remote import Remote, identity
 
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ from gammastar import subtract
 from gammastar.core.axes import effective_size
 from gammastar.core.errors import SteeringError
 from gammastar.core.pairs import Pairs
-from gammastar.pipeline import result_files
 from gammastar.pipeline.cache import Arrays
 from gammastar.pipeline.context import Context
 from gammastar.pipeline.stages.flow import Domain, training_set
@@ -21,7 +20,7 @@ from gammastar.pipeline.stages.stored import CHUNK, StoredPairs, Truth, reopened
 from gammastar.pipeline.stages.subtract import needs_simulation, subtract_stage
 from gammastar.pipeline.stages.unfold import unfold_stage
 from gammastar.store.pairs import PairChunk, write_pairs
-from gammastar.store.records import write_table
+from gammastar.store.records import write_mass_histograms, write_table
 from gammastar.unfold.acceptance import efficiency_map
 
 __all__ = [
@@ -43,7 +42,7 @@ def subtract_half(ctx: Context, made: Any) -> None:
     made.hists, made.subtracted, made.subtraction = subtract_stage(
         ctx, made.pairs, made.simulated, made.inputs, made.truth, stored
     )
-    result_files.write_mass_histograms(ctx, made.hists, made.subtracted)
+    write_mass_histograms(ctx.folder, made.hists, made.subtracted)
     if stored is None:
         _write_parquet(ctx, made.pairs, made.subtraction)
     else:

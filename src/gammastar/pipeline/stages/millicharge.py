@@ -19,13 +19,13 @@ from gammastar.infer.limits import label_at
 from gammastar.physics.millicharge import MillichargeDetector, from_dark_photons, load_millicharge_detector
 from gammastar.pipeline.cache import Arrays
 from gammastar.pipeline.context import Context, detector_files
-from gammastar.pipeline.result_files import write_reach
 from gammastar.pipeline.stages.accept import carried, law
 from gammastar.pipeline.stages.counting_search import MEDIAN, Plane, sigma_between
 from gammastar.pipeline.stages.error_budget import rate_budget, yield_budget
 from gammastar.pipeline.stages.infer import intervals_of, limits_of_edges, write_grid
 from gammastar.pipeline.stages.predict import Production, files_of, theory_channel
 from gammastar.store.manifest import digest, write_json
+from gammastar.store.records import write_reach
 
 __all__ = [
     "ChargeSearch",

@@ -16,7 +16,7 @@ from gammastar.core.axes import MASS
 from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.constants import mass as mass_of
 from gammastar.core.errors import PhysicsError, SteeringError
-from gammastar.core.files import atomic, data_path
+from gammastar.core.files import atomic, data_path, shipped
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import Exposure, FloatArray, Sample, Spectrum
 from gammastar.core.resolve import UserCode, python_names, resolve
@@ -27,7 +27,7 @@ from gammastar.physics.polarisation import SpinDensities
 from gammastar.physics.qed import RTable, kappa
 from gammastar.physics.vectors import CHARGES, SPLIT_MAX
 from gammastar.pipeline.cache import Arrays
-from gammastar.pipeline.context import Context, axes_of, shipped
+from gammastar.pipeline.context import Context, axes_of
 from gammastar.pipeline.stages.flow import InDomain, TrainingSet
 from gammastar.predict import VirtualPhoton
 from gammastar.spectrum import Trend, fit_trend

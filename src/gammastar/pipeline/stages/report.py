@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from gammastar import mock, report
-from gammastar.pipeline.context import Context, shipped
-from gammastar.pipeline.products import Products
+from gammastar.core.files import shipped
+from gammastar.pipeline.context import Context, Products
 from gammastar.pipeline.stages.infer import limits_of
 from gammastar.pipeline.stages.predict import model_of
 from gammastar.pipeline.stages.report_dark import (

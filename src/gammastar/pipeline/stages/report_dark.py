@@ -16,9 +16,7 @@ from gammastar.core.resolve import UserCode
 from gammastar.infer.impacts import Ranking
 from gammastar.physics.vectors import SPLIT_MAX
 from gammastar.pipeline.cache import Arrays
-from gammastar.pipeline.context import Context
-from gammastar.pipeline.products import Products
-from gammastar.pipeline.result_files import titled
+from gammastar.pipeline.context import Context, Products
 from gammastar.pipeline.stages.counting_search import Search
 from gammastar.pipeline.stages.error_budget import in_use, rate_error, rate_sources, relative_errors
 from gammastar.pipeline.stages.infer import masses_reached
@@ -27,6 +25,7 @@ from gammastar.pipeline.stages.predict import make_model, model_of, needs_shares
 from gammastar.report.figures.limits import impact_figure, limit_figure
 from gammastar.report.figures.signal import acceptance_figure, rate_figure
 from gammastar.report.figures.theory import Band, Points, band_figure, reach_lines_figure
+from gammastar.report.html_page import titled
 from gammastar.report.style import power_of_ten
 
 __all__ = [

@@ -10,12 +10,11 @@ import numpy as np
 from gammastar import mock, report
 from gammastar import spectrum as normalised
 from gammastar.core.axes import ENERGY, MASS, effective_size, filled
+from gammastar.core.files import shipped
 from gammastar.core.records import FloatArray, Response, Spectrum
 from gammastar.core.sampling import stream
 from gammastar.pipeline.cache import Arrays
-from gammastar.pipeline.context import Context, shipped
-from gammastar.pipeline.products import Products
-from gammastar.pipeline.result_files import titled
+from gammastar.pipeline.context import Context, Products
 from gammastar.pipeline.stages.flow import flow_variations
 from gammastar.pipeline.stages.stored import limit_of
 from gammastar.pipeline.stages.unfold import simulation_of
@@ -36,6 +35,7 @@ from gammastar.report.figures.measured import (
     unfolded_spectrum,
 )
 from gammastar.report.figures.response import correlation_matrix, efficiency_figure, migration_matrix
+from gammastar.report.html_page import titled
 
 if TYPE_CHECKING:
     from gammastar.flow import FlowVariations

@@ -11,8 +11,9 @@ import numpy as np
 
 from gammastar import mock
 from gammastar.core.errors import SteeringError
+from gammastar.core.files import shipped
 from gammastar.pipeline.cache import Arrays
-from gammastar.pipeline.context import Context, shipped
+from gammastar.pipeline.context import Context
 from gammastar.store.events import Compression, Layout, tree_writer
 from gammastar.store.folder import sweep
 from gammastar.store.histogram import read_histogram

@@ -18,8 +18,7 @@ from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import FloatArray, Spectrum
 from gammastar.physics.polarisation import COEFFICIENTS, SpinDensities, physical
 from gammastar.pipeline.cache import Arrays
-from gammastar.pipeline.context import Context
-from gammastar.pipeline.products import needed
+from gammastar.pipeline.context import Context, needed
 from gammastar.store.guarded import read_tensors
 from gammastar.store.manifest import digest
 

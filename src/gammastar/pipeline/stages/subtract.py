@@ -16,7 +16,7 @@ from gammastar.core.pairs import Pairs
 from gammastar.core.records import Exposure, FloatArray, PairHists, Spectrum
 from gammastar.core.sampling import stream
 from gammastar.pipeline.cache import Arrays
-from gammastar.pipeline.context import Context, axes_of, find_file, pack_spectrum, unpack_spectrum
+from gammastar.pipeline.context import Context, axes_of, pack_spectrum, unpack_spectrum
 from gammastar.pipeline.stages.backgrounds import (
     Component,
     Ratio,
@@ -28,6 +28,7 @@ from gammastar.pipeline.stages.backgrounds import (
 from gammastar.pipeline.stages.read import Inputs
 from gammastar.pipeline.stages.spin import ANGLES, columns_for_angles
 from gammastar.pipeline.stages.stored import Parts, StoredPairs, Truth, fill_all, write_weighted
+from gammastar.store.filesets import find_file
 from gammastar.store.manifest import digest
 from gammastar.store.remote import Sealed
 

@@ -13,20 +13,20 @@ from gammastar.core.errors import SteeringError, StoreError
 from gammastar.core.resolve import guarded
 from gammastar.pipeline.cache import open_book
 from gammastar.pipeline.checks import check_steering, listing
-from gammastar.pipeline.context import Context, Farm, Tell
-from gammastar.pipeline.products import Products, needed
+from gammastar.pipeline.context import Context, Farm, Products, Tell, needed
 from gammastar.store.folder import working
 
 __all__ = [
+    "STAGES",
     "dark_half",
     "run",
-    "scan_folder",
-    "training_pairs",
+    "silent",
+    "training_of",
     "writable",
 ]
 
 
-def _silent(stage: str, fraction: float | None, text: str) -> None:
+def silent(stage: str, fraction: float | None, text: str) -> None:
     """Report nothing."""
 
 
@@ -54,7 +54,7 @@ def run(
     output: Path | None = None,
     resume: bool = False,
     only: str | None = None,
-    tell: Tell = _silent,
+    tell: Tell = silent,
     farm: Farm | None = None,
     allow_partial: bool = False,
 ) -> Path:
@@ -111,7 +111,7 @@ def _run(ctx: Context, names: Sequence[str], only: str | None) -> None:
     products = Products()
     for stage in names:
         with ctx.book.blamed(stage), guarded():
-            _STAGES[stage](ctx, products)
+            STAGES[stage](ctx, products)
         if stage == only:
             return
     if ctx.steering.report is not None:
@@ -174,12 +174,12 @@ def _unfold(ctx: Context, made: Products) -> None:
 
 
 def _spectrum(ctx: Context, made: Products) -> None:
-    from gammastar.pipeline import result_files
     from gammastar.pipeline.stages import subtract
+    from gammastar.store.records import write_spectrum_files
 
     unfolded, kept = needed(made.unfolded, "unfold"), needed(made.unfolding, "unfold")
     made.spectrum = subtract.spectrum_stage(_exposed(ctx, made), unfolded, kept, made.simulated)
-    result_files.write_spectrum_files(ctx, made.spectrum, unfolded)
+    write_spectrum_files(ctx.folder, made.spectrum, unfolded)
 
 
 def _exposed(ctx: Context, made: Products) -> Context:
@@ -192,7 +192,8 @@ def _exposed(ctx: Context, made: Products) -> Context:
     return replace(ctx, steering=ctx.steering.model_copy(update={"spectrum": read}))
 
 
-def _training(ctx: Context, made: Products) -> Any:
+def training_of(ctx: Context, made: Products) -> Any:
+    """Return the pairs from which a flow learns, made once."""
     from gammastar.pipeline.stages import measured_half
 
     if made.training is None:
@@ -206,33 +207,12 @@ def _training(ctx: Context, made: Products) -> Any:
     return made.training
 
 
-def scan_folder(steering: Path) -> Path:
-    """Return where a scan of architectures goes by default."""
-    return Path("results") / f"{config.load(steering).analysis.name}_scan"
-
-
-@guarded()
-def training_pairs(steering: Path, output: Path | None, *, tell: Tell = _silent) -> tuple[Context, Any]:
-    """Run the stages before the flow, or take kept ones; return the run and the flow's pairs."""
-    parsed = config.load(steering)
-    folder = output or scan_folder(steering)
-    writable(folder)
-    mock = parsed.analysis.mock or parsed.simulate is not None
-    book = open_book(folder, resume=True, seed=parsed.analysis.seed, mock=mock)
-    ctx, made = Context(parsed, steering.resolve().parent, folder, book, tell), Products()
-    with book.listed():
-        for stage in config.STAGES[: config.STAGES.index("flow")]:
-            if getattr(parsed, stage) is not None:
-                _STAGES[stage](ctx, made)
-        return ctx, _training(ctx, made)
-
-
 def _flow(ctx: Context, made: Products) -> None:
     from gammastar.pipeline import record
     from gammastar.pipeline.stages import flow, predict, spin
 
     exposure = needed(needed(made.spectrum, "spectrum").exposure, "spectrum")
-    training = _training(ctx, made)
+    training = training_of(ctx, made)
     made.flow, made.learning = flow.flow_stage(ctx, training, exposure.beam_energy)
     made.spin = spin.spin_stage(ctx, made)
     record.write_record(ctx, training.domain, predict.trend_of(ctx, made, training))
@@ -255,7 +235,7 @@ def _production(ctx: Context, made: Products) -> Any:
     if section.source == "theory":
         made.production = predict.theory_production(ctx)
         return made.production
-    spectrum, training = needed(made.spectrum, "spectrum"), _training(ctx, made)
+    spectrum, training = needed(made.spectrum, "spectrum"), training_of(ctx, made)
     weights = None
     if section.sampler == "flow":
         if made.flow is None:
@@ -299,7 +279,7 @@ def _infer(ctx: Context, made: Products) -> None:
     made.millicharge_inferred = millicharge.infer_stage(ctx, exposure, made)
 
 
-_STAGES = {
+STAGES = {
     "simulate": _simulate,
     "read": _nothing,
     "select": _select,

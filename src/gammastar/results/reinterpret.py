@@ -1,0 +1,122 @@
+"""A reach anew, for another model or detector, from the record of a finished run alone."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from gammastar import config, flow
+from gammastar.core.errors import SteeringError, UserError
+from gammastar.pipeline.cache import open_book
+from gammastar.pipeline.context import Context, Products, Tell
+from gammastar.pipeline.record import checked_record, kept_detector, kept_steering, read_domain
+from gammastar.pipeline.run import dark_half, writable
+from gammastar.pipeline.stages import report
+from gammastar.pipeline.stages.predict import read_trend
+from gammastar.pipeline.stages.spin import read_spin
+from gammastar.store.folder import working
+from gammastar.store.manifest import digest
+from gammastar.store.records import read_spectrum
+
+__all__ = ["reinterpret"]
+
+OF_RECORD = re.compile(
+    r"(steering|spectrum)\.json|(domain|extrapolation|spin_density|flow.*)\.safetensors|flow.*\.json"
+)
+
+
+def reinterpret(
+    results: Path,
+    *,
+    model: str | None = None,
+    detector: Path | None = None,
+    output: Path,
+    tell: Tell,
+    allow_partial: bool = False,
+) -> Path:
+    """Compute expected events and reach anew from the record of a finished run.
+
+    Parameters
+    ----------
+    results : Path
+        Folder of a finished run with a flow.
+    model : str, optional
+        ``file.py:attribute``; the run's own model by default.
+    detector : Path, optional
+        Detector file; the run's own detectors by default.
+    output : Path
+        Folder of the new results.
+    tell : callable
+        Receives progress.
+    allow_partial : bool
+        Set limits even if the run skipped part of its input.
+
+    Returns
+    -------
+    Path
+        `output`.
+
+    Raises
+    ------
+    InputFileError
+        If a file of the record is missing.
+    StoreError
+        If a file of the record is not as the run wrote it.
+    SteeringError
+        If the run had no section that a reach needs.
+    """
+    manifest = checked_record(results)
+    steering = _steering(results, model, detector)
+    if output.exists() and output.samefile(results):
+        msg = f"{output}: is the folder of the record; give another one with --output"
+        raise UserError(msg)
+    writable(output)
+    with working(output):
+        book = open_book(output, resume=False, seed=steering.analysis.seed, mock=manifest["mock"])
+        names = [name for name in manifest["files"] if OF_RECORD.fullmatch(name)]
+        book.enter({results / name: manifest["files"][name] for name in names})
+        book.partial |= manifest["partial"]
+        ctx = Context(steering, Path().resolve(), output, book, tell, allow_partial=allow_partial)
+        spectrum = read_spectrum(results / "spectrum.json")
+        found = flow.load(results / "flow")
+        with book.listed():
+            book.done("spectrum", book.key(None), digest(spectrum.values, spectrum.cov, spectrum.domain))
+            book.done("flow", book.key(None), flow.digest(found.to_tensors()))
+            spin = read_spin(results)
+            if spin is not None:
+                book.done("spin", book.key(None), digest(*spin.arrays().values()))
+            made = Products(
+                spectrum=spectrum,
+                training=read_domain(results / "domain.safetensors"),
+                flow=found,
+                spin=spin,
+                record=results,
+                trend=read_trend(results),
+            )
+            dark_half(ctx, made)
+            if steering.report is not None:
+                report.write(ctx, made)
+            book.finish()
+    return output
+
+
+def _steering(results: Path, model: str | None, detector: Path | None) -> config.Steering:
+    """Return the steering of the run with model and detector replaced, and without its measured half."""
+    kept = kept_steering(results)
+    if kept.predict is None or kept.accept is None or kept.infer is None:
+        msg = f"{results}/steering.json: needs the sections [predict], [accept] and [infer]"
+        raise SteeringError(msg)
+    changes: dict[str, Any] = {}
+    if model is not None:
+        changes["predict"] = kept.predict.model_copy(update={"model": model})
+    if detector is not None:
+        changes["accept"] = kept.accept.model_copy(update={"detectors": (str(detector),)})
+        changes["infer"] = kept.infer.model_copy(update={"background": None, "background_sigma": 0.0})
+    else:
+        names = {
+            key: tuple(str(kept_detector(results, name).resolve()) for name in getattr(kept.accept, key))
+            for key in ("detectors", "millicharge_detectors")
+        }
+        changes["accept"] = kept.accept.model_copy(update=names)
+    return kept.model_copy(update=changes)
