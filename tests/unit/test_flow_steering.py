@@ -11,7 +11,7 @@ pytest.importorskip("torch")
 pytest.importorskip("zuko")
 
 from gammastar import config, flow
-from gammastar.config.learning import FlowSection
+from gammastar.config.measured import FlowSection
 from gammastar.core.errors import InputFileError, SteeringError, UserError
 from gammastar.flow.samples import Table
 from gammastar.pipeline.stages.flow import (

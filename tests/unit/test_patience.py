@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from gammastar.facility.patience import LONGEST_STEP, Clock, Idle, Patience
+from gammastar.facility.crew import LONGEST_STEP, Clock, Idle, Patience
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from gammastar.config.learning import FlowSection
-from gammastar.config.limits import Infer, Report
-from gammastar.config.measured import Read, Select, SpectrumSection, Subtract, Unfold
-from gammastar.config.searching import Accept, Millicharge, Predict
-from gammastar.config.simulation import Simulate
+from gammastar.config.dark import Accept, Infer, Millicharge, Predict, Report
+from gammastar.config.measured import FlowSection, Read, Select, Simulate, SpectrumSection, Subtract, Unfold
 from gammastar.config.steering import STAGES, Steering, examine, load, parse, read_toml
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""The measured half: reading, selection, subtraction, unfolding, exposure."""
+"""Sections of the steering file on the measured half, from the mock data to the flow."""
 
 from __future__ import annotations
 
@@ -19,15 +19,46 @@ from gammastar.config.fields import (
 from gammastar.core.sources import RESERVED, spelling
 
 __all__ = [
+    "Analysis",
     "Charm",
     "CorrectionSection",
+    "FlowSection",
     "Read",
     "Select",
+    "Simulate",
     "SpectrumSection",
     "Subtract",
     "Systematics",
     "Unfold",
 ]
+
+
+class Analysis(Section):
+    """Name, seed and nature of the data."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=100)]
+    title: Title = ""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
+    mock: bool = False
+
+
+class Simulate(Section):
+    """Mock data made at run time from a card: data-like events, and simulation under another prior.
+
+    The data come from `engine`, the response always from the toy engine: with Pythia, which needs the extra
+    ``simulate``, a closure test is not trivial. `leave_out` names modes of the card that are not made.
+    `format` and `compression` are those of the ROOT files.
+    """
+
+    card: str
+    leave_out: tuple[str, ...] = ()
+    n_pairs: Annotated[int, Field(gt=0, le=10**12)]
+    n_response: Annotated[int, Field(gt=0, le=10**12)]
+    response_prior: str = "nominal"
+    pairing: Literal["same-event", "mixed"] = "same-event"
+    engine: Literal["toy", "pythia"] = "pythia"
+    format: Literal["ttree", "rntuple"] = "ttree"
+    compression: Literal["zstd", "zlib", "lz4", "lzma", "none"] = "zstd"
 
 
 def _some(size: str) -> str:
@@ -305,4 +336,53 @@ class SpectrumSection(Section):
         if self.target_z > self.target_a:
             msg = f"target_z = {self.target_z:g} is more than target_a = {self.target_a:g}"
             raise ValueError(msg)
+        return self
+
+
+MOST_CELLS = 10_000_000  # of a histogram without covariance
+
+
+def _spread(value: int) -> int:
+    if value == 1:
+        msg = "must be 0 (no ensemble) or at least 2: one member has no spread"
+        raise ValueError(msg)
+    return value
+
+
+class FlowSection(Section):
+    """Training of the flow, its check in windows of mass [GeV], and the axes of its histogram twin.
+
+    Architecture and training that are not given (None) are those of the preset: ``flow.FlowOptions()``, or
+    ``flow.FlowOptions.paper()`` of the data-driven paper. ``members`` bootstrap replicas give the band of the
+    flow. A window of the sample with fewer than ``min_window_pairs`` effective pairs is refused. ``angles``:
+    edges of regions of mass in which the spin density is fitted to the decay angles of the pairs, frame
+    "laboratory"; [accept] then takes it for photons whose parent nobody knows.
+    """
+
+    mass: Edges | None = None
+    pt: Edges | None = None
+    energy: Edges | None = None
+    angles: Edges | None = None
+    preset: Literal["default", "paper"] = "default"
+    bins: Annotated[int, Field(gt=1, le=1000)] | None = None
+    hidden: Annotated[int, Field(gt=0, le=10_000)] | None = None
+    layers: Annotated[int, Field(gt=0, le=100)] | None = None
+    epochs: Annotated[int, Field(gt=0, le=1_000_000)] | None = None
+    epoch_size: Count | None = None
+    batch: Count | None = None
+    learning_rate: Positive | None = None
+    mass_flattening: Annotated[float, Field(ge=0, le=1)] = 0.0
+    min_window_pairs: Annotated[float, Field(ge=0)] = 0.0
+    members: Annotated[int, Field(ge=0, le=100), AfterValidator(_spread)] = 0
+    device: Literal["cpu", "cuda"] = "cpu"
+    checkpoint_every: Count = 1
+    n_draws: Annotated[int, Field(ge=10, le=100_000)] = 100
+    window: Positive = 0.03
+    check_range: Range = (0.25, 1.05)
+
+    @model_validator(mode="after")
+    def _within_memory(self) -> FlowSection:
+        problem = cells_problem(self.mass, self.pt, self.energy, most=MOST_CELLS)
+        if problem:
+            raise ValueError(problem)
         return self

@@ -9,12 +9,18 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError, model_validator
 
+from gammastar.config.dark import Accept, Infer, Predict, Report
 from gammastar.config.fields import Section, cells_problem
-from gammastar.config.learning import FlowSection
-from gammastar.config.limits import Infer, Report
-from gammastar.config.measured import Read, Select, SpectrumSection, Subtract, Unfold
-from gammastar.config.searching import Accept, Predict
-from gammastar.config.simulation import Analysis, Simulate
+from gammastar.config.measured import (
+    Analysis,
+    FlowSection,
+    Read,
+    Select,
+    Simulate,
+    SpectrumSection,
+    Subtract,
+    Unfold,
+)
 from gammastar.core.documents import Finding, from_toml, shortened
 from gammastar.core.errors import SteeringError
 

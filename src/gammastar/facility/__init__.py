@@ -6,9 +6,8 @@ numbers: a chunk is a pure function of its entries, and results are put together
 
 from __future__ import annotations
 
+from gammastar.facility.crew import Patience
 from gammastar.facility.executors import Farm, open_farm
-from gammastar.facility.fileset import write_fileset
-from gammastar.facility.patience import Patience
 from gammastar.facility.processor import BadFile, DileptonPairs
 
-__all__ = ["BadFile", "DileptonPairs", "Farm", "Patience", "open_farm", "write_fileset"]
+__all__ = ["BadFile", "DileptonPairs", "Farm", "Patience", "open_farm"]

@@ -18,9 +18,8 @@ import distributed
 
 from gammastar.core.errors import SteeringError, StoreError
 from gammastar.facility.companions import Signature, chosen, compare, fingerprint, other_files, signature
-from gammastar.facility.crew import LOST, Crew, Function, Lost, logger, timed
-from gammastar.facility.patience import Idle, Patience, Times
-from gammastar.facility.warm import warm
+from gammastar.facility.crew import LOST, Crew, Function, Idle, Lost, Patience, Times, logger, timed
+from gammastar.facility.processor import warm
 from gammastar.store.manifest import write_text
 
 __all__ = ["DaskCrew", "connected"]

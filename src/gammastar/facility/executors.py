@@ -21,12 +21,10 @@ from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.resolve import guarded, install, installed
 from gammastar.facility.cluster import DaskCrew, connected
 from gammastar.facility.companions import same_here, signature
-from gammastar.facility.crew import Crew, Through
+from gammastar.facility.crew import Crew, Patience, Through, Times
 from gammastar.facility.harvest import Harvest, harvest
 from gammastar.facility.local import LocalCrew
-from gammastar.facility.patience import Patience, Times
-from gammastar.facility.processor import matched_of, pairs_of
-from gammastar.facility.warm import warm
+from gammastar.facility.processor import matched_of, pairs_of, warm
 from gammastar.select import Cutflow, Step
 from gammastar.store.chunks import Job
 

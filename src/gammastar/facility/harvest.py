@@ -20,11 +20,10 @@ from coffea.processor.executor import WorkItem
 
 from gammastar.core import errors
 from gammastar.core.errors import BranchError, GammastarError, InputFileError, StoreError
-from gammastar.facility.crew import LOST
-from gammastar.facility.fileset import write_fileset
-from gammastar.facility.patience import Times
+from gammastar.facility.crew import LOST, Times
 from gammastar.facility.processor import DileptonPairs
 from gammastar.store.chunks import Chunk, Job, Kept, Source, read_chunk, split
+from gammastar.store.filesets import write_fileset
 
 __all__ = ["Backend", "Harvest", "harvest", "plan"]
 

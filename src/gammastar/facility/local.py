@@ -18,9 +18,8 @@ from loky import get_reusable_executor
 
 from gammastar.core.errors import GammastarError, StoreError
 from gammastar.core.machine import told
-from gammastar.facility.crew import Crew, Function, timed
-from gammastar.facility.patience import Idle, Patience, Times
-from gammastar.facility.warm import warm
+from gammastar.facility.crew import Crew, Function, Idle, Patience, Times, timed
+from gammastar.facility.processor import warm
 
 __all__ = ["LocalCrew"]
 

@@ -6,6 +6,8 @@ import functools
 import itertools
 import logging
 import operator
+import os
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,20 +15,29 @@ from typing import Any
 
 import awkward as ak
 import numpy as np
+import uproot
 
 from gammastar import read, select
 from gammastar.core import errors
 from gammastar.core.errors import BranchError, GammastarError, InputFileError, StoreError
-from gammastar.core.machine import full, told
+from gammastar.core.machine import full, keep_heap, told
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import FloatArray
 from gammastar.core.resolve import guarded
 from gammastar.facility.companions import Signature, same_here, signature
-from gammastar.select import Cutflow, Step
-from gammastar.store.chunks import Arrays, Chunk, Job, read_chunk, write_chunk
+from gammastar.select import Cutflow, Cuts, Step
+from gammastar.store.chunks import Arrays, Chunk, Job, Source, read_chunk, write_chunk
 from gammastar.store.remote import Remote, identity, kind_of, state_of
 
-__all__ = ["BadFile", "DileptonPairs", "matched_of", "pairs_of"]
+__all__ = ["BadFile", "DileptonPairs", "matched_of", "pairs_of", "warm"]
+
+TRIAL_SCHEMA = {
+    "tree": "events",
+    "layout": "jagged",
+    "lepton": "mu",
+    "charge": "charge",
+    "kinematics": {key: key for key in ("px", "py", "pz")},
+}
 
 APART = 1 << 40  # events of one file, at most
 FIELDS = ("mass", "pt", "energy", "charge", "weight", "event")
@@ -248,3 +259,30 @@ def matched_of(arrays: Mapping[str, Any]) -> MatchedPairs:
     true: FloatArray = arrays["true"][~fake]
     reco, weight = arrays["reco"], arrays["weight"]
     return MatchedPairs(true, reco[~fake], weight[~fake], arrays["event"][~fake], reco[fake], weight[fake])
+
+
+@functools.cache
+def warm() -> int:
+    """Select pairs of three events by the way of every other chunk; return the number of this process.
+
+    A worker that compiles during its first chunk delays the whole job by that time: seconds, against tenths
+    of a second for a chunk.
+    """
+    from gammastar.facility.executors import open_farm
+
+    keep_heap()
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "events.root"
+        momenta = {key: ak.Array(np.full((3, 2), value)) for key, value in (("px", 0.3), ("pz", 5.0))}
+        leptons = momenta | {"py": ak.Array([[0.2, -0.2]] * 3)}
+        charges = ak.Array(np.array([[-1, 1]] * 3, dtype=np.int8))
+        with uproot.recreate(path) as file:
+            kinds = dict.fromkeys(leptons, "var * float64") | {"charge": "var * int8"}
+            branches = {**leptons, "charge": charges}
+            file.mktree("events", kinds).extend(
+                {key: ak.from_regular(value) for key, value in branches.items()}
+            )
+        job = Job("pairs", (Source(str(path)),), read.load_schema(TRIAL_SCHEMA), Cuts, 2, "warm", path.parent)
+        with open_farm() as farm:
+            farm.pairs(job)
+    return os.getpid()

@@ -12,14 +12,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gammastar.core.documents import from_json, shortened
 from gammastar.core.errors import InputFileError
 from gammastar.core.files import data_path
+from gammastar.store.manifest import write_json
 from gammastar.store.remote import Remote, kind_of, stamp
 
-__all__ = ["Dataset", "Listed", "compare", "find_file", "is_fileset", "read_fileset", "split_name"]
+if TYPE_CHECKING:
+    from gammastar.store.chunks import Source
+
+__all__ = [
+    "Dataset",
+    "Listed",
+    "compare",
+    "find_file",
+    "is_fileset",
+    "read_fileset",
+    "split_name",
+    "write_fileset",
+]
 
 MAX_BYTES = 256 << 20  # unpacked
 SHOWN = 8  # names in a message
@@ -305,3 +318,30 @@ def _matches(name: str, folders: Sequence[Path]) -> list[Path]:
             msg = f"{name}: {found[0]} is a folder; name its files, for instance {name.rstrip('/')}/*.root"
             raise InputFileError(msg)
     return []
+
+
+def write_fileset(
+    path: Path, name: str, tree: str, sources: Sequence[Source], steps: Mapping[str, Sequence[int]]
+) -> None:
+    """Write files, entries and chunk boundaries in the layout of ``coffea.dataset_tools.preprocess``.
+
+    Parameters
+    ----------
+    path : Path
+    name : str
+        Name of the dataset.
+    tree : str
+    sources : sequence of Source
+    steps : mapping of path to boundaries
+        ``(0, n1, …, n)`` of each file.
+    """
+    files = {}
+    for source in sources:
+        files[source.path] = {
+            "object_path": tree,
+            "steps": [[low, high] for low, high in pairwise(steps[source.path])],
+            "num_entries": source.entries,
+            "uuid": source.uuid,
+        }
+    digests = {source.path: source.sha256 for source in sources}
+    write_json(path, {name: {"files": files, "format": "root", "metadata": {"sha256": digests}}})

@@ -9,10 +9,12 @@ any test suite::
         check_model(MyModel())
 """
 
-from gammastar.testing.channel import check_channel
-from gammastar.testing.contract import ContractError
-from gammastar.testing.geometry import check_geometry
-from gammastar.testing.model import check_model
-from gammastar.testing.schema import check_schema
+from gammastar.testing.contracts import (
+    ContractError,
+    check_channel,
+    check_geometry,
+    check_model,
+    check_schema,
+)
 
 __all__ = ["ContractError", "check_channel", "check_geometry", "check_model", "check_schema"]

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gammastar import spectrum
-from gammastar.config.learning import FlowSection
+from gammastar.config.measured import FlowSection
 from gammastar.core.axes import effective_size, filled
 from gammastar.core.errors import InputFileError, PhysicsError, SteeringError, UserError
 from gammastar.core.pairs import MatchedPairs, Pairs
