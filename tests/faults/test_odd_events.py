@@ -7,6 +7,7 @@ import awkward as ak
 import numpy as np
 import pytest
 import uproot
+from builders import jagged_schema
 
 from gammastar import read, select, subtract
 from gammastar.core.errors import BranchError
@@ -31,15 +32,7 @@ WINDOWS = {
 
 
 def schema(*event):
-    kinematics = {key: key for key in ("px", "py", "pz")}
-    content = {
-        "tree": "events",
-        "layout": "jagged",
-        "lepton": "mu",
-        "charge": "charge",
-        "kinematics": kinematics,
-    }
-    return content | ({"event": list(event)} if event else {})
+    return jagged_schema(event=list(event) or None)
 
 
 def write(path, seed=1, **numbers):

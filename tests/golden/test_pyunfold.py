@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from builders import counted
 from hist import axis
 
 from gammastar import unfold
-from gammastar.core.axes import filled
-from gammastar.core.records import Response, Spectrum
+from gammastar.core.records import Response
 from gammastar.core.sampling import stream
 
 pyunfold = pytest.importorskip("pyunfold")
@@ -27,7 +27,7 @@ def both():
     response = Response(
         migration, migration.sum(axis=0), np.zeros(24), axes, axes, prior, np.zeros((0, 24, 24))
     )
-    measured = Spectrum(filled(axes, y, y), np.diag(y), "counts", None, np.ones(24, bool))
+    measured = counted(y, axes)
     ours = unfold.iterative(measured, response, n_iterations=N_ITERATIONS)
     theirs = pyunfold.iterative_unfold(
         data=y,

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import counted
 from hist import axis
 
-from gammastar.core.axes import filled
-from gammastar.core.records import Response, Spectrum
+from gammastar.core.records import Response
 from gammastar.unfold import iterative
 
 TABLE = Path(__file__).with_name("roounfold_example.csv")
@@ -39,7 +39,7 @@ def example():
         np.zeros((0, 40, 40)),
     )
     y = column["test_measured"]
-    measured = Spectrum(filled(axes, y, y), np.diag(y), "counts", None, np.ones(40, bool))
+    measured = counted(y, axes)
     return measured, response, column
 
 

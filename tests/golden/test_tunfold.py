@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import counted
 from hist import axis
 
 from gammastar import unfold
-from gammastar.core.axes import filled
-from gammastar.core.records import Response, Spectrum
+from gammastar.core.records import Response
 
 TABLE = Path(__file__).with_name("roounfold_example.csv")
 PUBLISHED = (  # penalty, tau, chi2, mean global correlation
@@ -44,7 +44,7 @@ def example():
         migration, migration.sum(axis=0), np.zeros(40), reco, truth, true, np.zeros((0, 40, 20))
     )
     variance = np.maximum(y, 1.0)
-    spectrum = Spectrum(filled(reco, y, variance), np.diag(variance), "counts", None, np.ones(40, bool))
+    spectrum = counted(y, reco, cov=np.diag(variance))
     return spectrum, response
 
 

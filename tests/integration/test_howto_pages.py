@@ -164,7 +164,7 @@ def test_darknews_as_written(tmp_path, monkeypatch):
     pytest.importorskip("pyarrow")
     page = (HOWTO / "semivisible.md").read_text()
     (line,) = re.findall(r"^    (python3 analysis/semivisible/darknews\.py .*)$", page, re.MULTILINE)
-    path = Path(__file__).resolve().parents[1] / "unit" / "test_semivisible_darknews.py"
+    path = Path(__file__).resolve().parents[1] / "unit" / "semivisible" / "test_darknews.py"
     spec = importlib.util.spec_from_file_location("mock_of_darknews", path)
     helper = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(helper)

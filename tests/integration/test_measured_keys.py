@@ -1,10 +1,10 @@
 """Every key of [subtract] and [unfold] in small runs on MOCK pairs with open charm."""
 
-import csv
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from builders import csv_rows
 
 from gammastar import config, subtract
 from gammastar.core.errors import SteeringError
@@ -104,11 +104,6 @@ def total(arrays):
     return arrays["values"].sum(), np.sqrt(arrays["cov"].sum())
 
 
-def rows(path):
-    with path.open() as file:
-        return list(csv.DictReader(file))
-
-
 def test_mixed_events_give_r_of_the_acceptance_times_r_mult(made, nominal):
     mixed = made("[subtract]\nr_factor = 'mixed'\nmixed_pairs = 40_000\ncontrol = { mass = [0.3, 0.6] }\n")
     r, sigma = mixed.subtract["r_factor"]
@@ -168,7 +163,7 @@ def test_charm_of_the_mock_is_found_and_removed(made, nominal):
     before, after = total(nominal.subtract)[0], total(found.subtract)[0]
     assert after == pytest.approx(before - found.subtract["removed"][0, 0])
     assert found.subtract["posterior"].sum() == pytest.approx(after, rel=1e-6)
-    assert rows(found.folder / "corrections.csv")[0]["source"] == "open charm"
+    assert csv_rows(found.folder / "corrections.csv")[0]["source"] == "open charm"
 
 
 def test_corrections_are_named_sized_and_propagated(made, nominal):
@@ -303,8 +298,8 @@ def test_systematic_sources_make_up_the_covariance(made):
         unfolding="[unfold]\npreset = 'smeared mass, as the paper'\nn_replicas = 5\nscan = [1, 4]\n"
         "[unfold.systematics]\npolarisation = 0.3\n"
     )
-    assert len(rows(smeared.folder / "regularisation.csv")) == 2
-    assert rows(smeared.folder / "systematics.csv")[0]["source"] == "polarisation of virtual photons"
+    assert len(csv_rows(smeared.folder / "regularisation.csv")) == 2
+    assert csv_rows(smeared.folder / "systematics.csv")[0]["source"] == "polarisation of virtual photons"
 
 
 def test_pairs_with_weights_and_seeds_are_in_the_results(made):

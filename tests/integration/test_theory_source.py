@@ -1,12 +1,12 @@
 """Theory, other vectors and millicharged particles from small steering files, through all stages."""
 
-import csv
 import html
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import csv_rows
 
 from gammastar.core import axes
 from gammastar.core.axes import filled
@@ -58,11 +58,6 @@ def results(folder, text):
     return run(steering, output=folder / "out")
 
 
-def table(path):
-    with path.open() as file:
-        return list(csv.DictReader(file))
-
-
 def stage(folder, name):
     return load_arrays(folder / "stages" / f"{name}.npz")
 
@@ -87,7 +82,7 @@ def test_theory_needs_no_ntuples(theory):
     assert manifest["finished"]
     assert not manifest["inputs"]
     assert {"predict", "accept", "infer"} <= set(manifest["stages"])
-    rows = [row for row in table(theory / "reach.csv") if row["part"] == "all" and row["coupling_low"]]
+    rows = [row for row in csv_rows(theory / "reach.csv") if row["part"] == "all" and row["coupling_low"]]
     assert {float(row["mass"]) for row in rows} == {0.1, 0.25, 0.4, 0.6}
     assert all(1e-9 < float(row["coupling_low"]) < 1e-6 for row in rows)
 
@@ -155,7 +150,7 @@ def test_the_explorer_of_theory_has_no_measured_part(theory):
 
 
 def test_millicharge_reach_and_its_exponent(theory):
-    rows = [row for row in table(theory / "reach_mcp_bars.csv") if row["part"] == "all"]
+    rows = [row for row in csv_rows(theory / "reach_mcp_bars.csv") if row["part"] == "all"]
     assert [float(row["mass"]) for row in rows] == [0.02, 0.1, 0.3]
     assert all(1e-5 < float(row["charge_low"]) < 1e-2 for row in rows)
     text = read_json(theory / "manifest.json")["numbers"]["exponent of Q, four layers of bars (illustrative)"]

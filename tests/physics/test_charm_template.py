@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from builders import counted
 
 from gammastar.core.axes import filled, regular, variable
 from gammastar.core.constants import branching
 from gammastar.core.errors import UserError
-from gammastar.core.records import PairHists, Spectrum
+from gammastar.core.records import PairHists
 from gammastar.core.sampling import stream
 from gammastar.subtract import (
     ETA_DIMUON_RATIO,
@@ -135,7 +136,7 @@ def test_eta_dimuon_is_sized_by_the_dalitz_decays():
     peak = correction.template.values()
     assert axis.edges[peak.argmax()] <= 0.5479 < axis.edges[peak.argmax() + 1]
     flat = np.full(40, 1000.0)
-    spectrum = Spectrum(filled((axis,), flat, flat), np.diag(flat), "counts", None, np.ones(40, bool))
+    spectrum = counted(flat, (axis,))
     radiated = scaled_shape(
         "Bethe-Heitler", filled((axis,), flat, 0 * flat), spectrum, fraction=0.01, sigma=0.005, source="MOCK"
     )

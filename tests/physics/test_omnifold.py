@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+from builders import matched_pairs
 from scipy.stats import norm
 
 from gammastar import unfold
 from gammastar.core.axes import filled, regular
 from gammastar.core.errors import UserError
-from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import Spectrum
 from gammastar.core.sampling import stream
 
@@ -28,11 +28,6 @@ def embed(x):
     return np.stack([x, zero, zero], axis=1)
 
 
-def sample(true, reco):
-    n = len(true)
-    return MatchedPairs(true, reco, np.ones(n), np.arange(n), np.empty((0, 3)), np.empty(0))
-
-
 def triangular(content):
     p = content / content.sum()
     return 1e3 * 0.5 * np.sum((p - TRUTH) ** 2 / (p + TRUTH))
@@ -43,7 +38,9 @@ def test_gaussian_benchmark():
     _, reco = toy(rng, 10_000, gauss=True)
     x, y = toy(rng, 40_000, gauss=False)
     data = embed(reco[np.isfinite(reco)])
-    found = unfold.omnifold(data, sample(embed(x), embed(y)), rng=rng, columns=("mass",), n_iterations=3)
+    found = unfold.omnifold(
+        data, matched_pairs(embed(x), embed(y)), rng=rng, columns=("mass",), n_iterations=3
+    )
     before = triangular(np.histogram(x, EDGES)[0])
     after = [triangular(np.histogram(x, EDGES, weights=w)[0]) for w in found.history]
     assert before == pytest.approx(55, abs=3)
@@ -66,7 +63,7 @@ def dimuons(rng, n, slope, pt):
 def test_three_variables_agree_with_truth_and_with_binned_unfolding():
     rng = stream(2, "dimuons")
     true, reco = dimuons(rng, 20_000, 0.25, 0.35)
-    matched = sample(*dimuons(rng, 60_000, 0.29, 0.30))
+    matched = matched_pairs(*dimuons(rng, 60_000, 0.29, 0.30))
     data = reco[np.isfinite(reco[:, 0])]
     found = unfold.omnifold(data, matched, rng=rng, n_iterations=2)
     assert found.weight.sum() == pytest.approx(len(true), rel=0.04)
@@ -89,7 +86,7 @@ def test_stops_early_takes_fakes_and_any_classifier():
     rng = stream(4, "callback")
     true, reco = dimuons(rng, 3000, 0.25, 0.35)
     fakes = np.stack([rng.uniform(0.3, 1, 500), rng.gamma(2, 0.3, 500), np.full(500, 30.0)], axis=1)
-    matched = MatchedPairs(true, reco, np.ones(3000), np.arange(3000), fakes, np.ones(500))
+    matched = matched_pairs(true, reco, fakes=fakes)
     data = np.concatenate([reco[np.isfinite(reco[:, 0])], fakes])
 
     def normalisation(above, below, rng):
@@ -114,6 +111,6 @@ def test_stops_early_takes_fakes_and_any_classifier():
 )
 def test_refuses(change, words):
     rng = stream(5)
-    matched = sample(*dimuons(rng, 100, 0.25, 0.35))
+    matched = matched_pairs(*dimuons(rng, 100, 0.25, 0.35))
     with pytest.raises(UserError, match=words):
         unfold.omnifold(np.ones((5, 3)), matched, rng=rng, **change)

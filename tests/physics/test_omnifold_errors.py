@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from builders import exact_ratio
 
 from gammastar import unfold
 from gammastar.core.errors import UserError
@@ -11,14 +12,7 @@ from gammastar.core.pairs import MatchedPairs
 from gammastar.core.sampling import stream
 
 EDGES = np.linspace(0, 1, 5)
-
-
-def table(above, below, rng):
-    """Exact ratio of step-like densities: a histogram of the first feature in the cells of EDGES."""
-    assert rng is not None
-    sums = [np.histogram(x[:, 0], EDGES, weights=w)[0] for x, w in (above, below)]
-    ratio = np.divide(sums[0], sums[1], out=np.ones(len(sums[0])), where=sums[1] > 0)
-    return lambda x: ratio[np.clip(np.digitize(x[:, 0], EDGES) - 1, 0, len(ratio) - 1)]
+table = exact_ratio(EDGES)
 
 
 def pairs(shares, n, efficiency, fakes=(), weight=1.0):

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from builders import matched_pairs
 
 from gammastar import unfold
 from gammastar.core.axes import regular
 from gammastar.core.errors import UserError
-from gammastar.core.pairs import MatchedPairs
 from gammastar.core.sampling import stream
 
 EDGES = np.linspace(0.2, 1.0, 5)
@@ -74,7 +74,7 @@ def test_omnifold_takes_the_weights_of_every_replica():
     )[:, use]
     n = 8000
     true = values[stream(8).integers(0, len(values), n)]
-    simulated = MatchedPairs(true, true, np.ones(n), np.arange(n), np.empty((0, 3)), np.empty(0))
+    simulated = matched_pairs(true, true)
 
     def total(above, below, rng):
         assert rng is not None

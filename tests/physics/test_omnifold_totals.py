@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from builders import exact_ratio
 
 from gammastar import unfold
 from gammastar.core.axes import regular
@@ -13,15 +14,8 @@ from gammastar.core.sampling import stream
 EDGES = np.linspace(0, 1, 6)
 CENTERS = (EDGES[1:] + EDGES[:-1]) / 2
 WINDOW = (regular("mass", 4, 0, 0.8),)
+table = exact_ratio(EDGES)
 SHARES, TRUTH = np.array([0.3, 0.25, 0.2, 0.15, 0.1]), np.array([0.1, 0.15, 0.2, 0.25, 0.3])
-
-
-def table(above, below, rng):
-    """Exact ratio of step-like densities in the cells of EDGES; without a pair below it is one."""
-    assert rng is not None
-    sums = [np.histogram(x[:, 0], EDGES, weights=w)[0] for x, w in (above, below)]
-    ratio = np.divide(sums[0], sums[1], out=np.ones(len(sums[0])), where=sums[1] > 0)
-    return lambda x: ratio[np.clip(np.digitize(x[:, 0], EDGES) - 1, 0, len(ratio) - 1)]
 
 
 def shrunk(above, below, rng):

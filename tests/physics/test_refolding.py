@@ -4,13 +4,13 @@ from functools import partial
 
 import numpy as np
 import pytest
+from builders import counted
 from hist import axis
 from scipy import stats
 
 from gammastar import unfold
-from gammastar.core.axes import filled
 from gammastar.core.errors import UserError
-from gammastar.core.records import Response, Spectrum
+from gammastar.core.records import Response
 from gammastar.core.sampling import stream
 
 N_TRUE, N_RECO = 6, 15
@@ -42,7 +42,7 @@ def response(rng=None, n_replicas=0, size=1.0):
 
 def data(rng, truth=SHAPE):
     y = rng.poisson(matrix() @ truth).astype(float)
-    return Spectrum(filled(RECO, y, y), np.diag(y), "counts", None, np.ones(N_RECO, bool))
+    return counted(y, RECO)
 
 
 def theory(n_iterations, ratio=0.0):
@@ -92,7 +92,7 @@ def test_p_values_are_uniform_and_see_a_wrong_response():
     assert stats.kstest(p, "uniform").pvalue > 0.001
     bad = data(stream(10))
     y = bad.values * (1 + 0.15 * (-1.0) ** np.arange(N_RECO))  # finer than the resolution
-    bad = Spectrum(filled(RECO, y, y), np.diag(y), "counts", None, bad.domain)
+    bad = counted(y, RECO, domain=bad.domain)
     assert unfold.refolding_test(bad, response(), method, rng=stream(11)).p_value < 1e-4
     with pytest.raises(UserError, match="n_toys = 5"):
         unfold.refolding_test(bad, response(), method, rng=stream(12), n_toys=5)

@@ -1,0 +1,143 @@
+"""The flow as the steering asks for it: presets, device, members, an interrupted training, a scan."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("zuko")
+
+from builders import decay_like
+
+from gammastar import config, flow
+from gammastar.config.measured import FlowSection
+from gammastar.core.errors import InputFileError, SteeringError, UserError
+from gammastar.flow.samples import Table
+from gammastar.pipeline.stages.flow import (
+    TrainingSet,
+    flow_options,
+    flow_variations,
+    saved_digests,
+    train_flow,
+)
+from gammastar.results.flow_scan import parse_grid, scan_flows, split_for_scan
+from gammastar.store.manifest import write_manifest
+
+pytestmark = pytest.mark.flow
+RANGE = (0.25, 1.1)
+SMALL = {"epochs": 3, "epoch_size": 2048, "hidden": 12, "bins": 6, "batch": 512}
+
+
+def table(n=4000, seed=1):
+    mass, pt, energy = decay_like(n, np.random.default_rng(seed), mass=RANGE)
+    return Table(mass, pt, energy, np.ones(n), np.arange(n))
+
+
+def trained(section, folder, tell=lambda *_: None):
+    options = flow_options(section, RANGE)
+    return train_flow(section, options, table(), 400.0, folder=folder, seed=5, tell=tell)
+
+
+def test_presets_fill_what_is_not_given():
+    assert flow_options(FlowSection(), RANGE).hidden == flow.FlowOptions().hidden
+    paper = flow_options(FlowSection(preset="paper", epochs=7), RANGE)
+    assert (paper.steps, paper.bins, paper.hidden, paper.epochs) == (8, 6, 32, 7)
+    assert paper == flow.FlowOptions.paper(epochs=7, mass_range=RANGE, window=0.03)
+    given = flow_options(FlowSection(hidden=20, min_window_pairs=5.0), RANGE)
+    assert (given.hidden, given.min_window_pairs, given.mass_range) == (20, 5.0, RANGE)
+
+
+def test_refused_sections(monkeypatch):
+    monkeypatch.setattr(flow, "has_cuda", lambda: False)
+    with pytest.raises(SteeringError, match="no CUDA device"):
+        flow_options(FlowSection(device="cuda"), RANGE)
+    with pytest.raises(SteeringError, match="members"):
+        flow_options(FlowSection(preset="paper", members=4), RANGE)
+    content = {"analysis": {"name": "a"}, "flow": {"members": 1}}
+    with pytest.raises(SteeringError, match=r"flow\.members"):
+        config.parse(content)
+
+
+def test_killed_training_resumes_to_the_same_model(tmp_path):
+    section = FlowSection(**SMALL, members=2)
+    whole = trained(section, tmp_path / "whole")
+    assert not (tmp_path / "whole" / "training").exists()
+
+    def kill(*told):
+        if told[2].startswith("epoch 2/"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(section, tmp_path / "again", kill)
+    assert not (tmp_path / "again" / "flow.json").exists()
+    told = []
+    assert trained(section, tmp_path / "again", lambda *told_: told.append(told_[2])) == whole
+    assert [t.split(":")[0] for t in told if t.startswith("epoch")] == ["epoch 2/3", "epoch 3/3"]
+    assert saved_digests(tmp_path / "again") == whole
+
+
+def test_members_become_few_shifts(tmp_path):
+    trained(FlowSection(**SMALL, members=4), tmp_path)
+    found = flow_variations(tmp_path)
+    assert len(found) == 4
+    rng = np.random.default_rng(1)
+    mass = np.full(20_000, 0.6)
+    pt, energy = found.nominal.sample(mass, rng)
+    weight = found.weights(mass, pt, energy)
+    # a density over another one averages to one over a sample of the other
+    assert weight.mean(axis=1) == pytest.approx(1.0, abs=5 * (weight.std(axis=1) / np.sqrt(len(pt))).max())
+    bins = np.histogram_bin_edges(energy, 12)
+    nominal = np.histogram(energy, bins)[0].astype(float)
+    rows = np.stack([np.histogram(energy, bins, weights=w)[0] for w in weight])
+    shifts = found.components(rows, nominal, keep=1.0)
+    assert (shifts.mean == nominal).all()
+    assert len(shifts.components) <= 3
+    assert np.diag(shifts.covariance) == pytest.approx(rows.var(axis=0, ddof=1))
+    trained(FlowSection(**SMALL), tmp_path)  # another run without members leaves none of the old
+    assert flow_variations(tmp_path) is None
+
+
+def test_another_format_and_a_flipped_bit_are_refused(tmp_path):
+    trained(FlowSection(**SMALL), tmp_path)
+    card = tmp_path / "flow.json"
+    good, tensors = card.read_text(), (tmp_path / "flow.safetensors").read_bytes()
+    card.write_text(json.dumps(json.loads(good) | {"format": "gammastar-flow-0"}))
+    with pytest.raises(InputFileError, match="format"):
+        flow.load(tmp_path / "flow")
+    card.write_text(good.replace('"beam_energy": 400.0', '"beam_energy": 401.0'))
+    with pytest.raises(InputFileError, match="digest"):
+        flow.load(tmp_path / "flow")
+    card.write_text(good)
+    for position in (len(tensors) // 2, len(tensors) - 5):
+        flipped = bytearray(tensors)
+        flipped[position] ^= 4
+        (tmp_path / "flow.safetensors").write_bytes(bytes(flipped))
+        with pytest.raises(InputFileError, match=r"damaged|digest"):
+            flow.load(tmp_path / "flow")
+
+
+def test_grid_and_split_of_the_scan():
+    assert parse_grid(["hidden=16,32", "schedule='constant'"]) == {
+        "hidden": (16, 32),
+        "schedule": ("constant",),
+    }
+    for text in ("hidden", "hidden=", "=3", "hidden=a b"):
+        with pytest.raises(UserError, match="OPTION=VALUE"):
+            parse_grid([text])
+    pairs = table()
+    weight = np.where(pairs.mass > 0.7, 2.0, 1.0)
+    columns = (pairs.mass, pairs.pt, pairs.energy, weight, weight, pairs.event // 2, np.ones(4000, bool))
+    rest, test = split_for_scan(TrainingSet(*columns, domain=None), 3)
+    assert len(rest.mass) == pytest.approx(3200, abs=150)
+    assert not set(rest.mass) & set(test[:, 0])
+    expected = weight[pairs.mass > 0.7].sum() / weight.sum()
+    assert (test[:, 0] > 0.7).mean() == pytest.approx(expected, abs=0.06)
+
+
+def test_scan_leaves_a_finished_run_alone(tmp_path):
+    write_manifest(tmp_path, {"finished": True, "stages": {}, "files": {}, "inputs": {}, "versions": {}})
+    with pytest.raises(UserError, match="folder of its own"):
+        list(scan_flows(tmp_path / "s.toml", output=tmp_path, tell=lambda *_: None))

@@ -1,0 +1,92 @@
+"""Figures of the measured half: contents, the MOCK label, and refusals."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+from builders import counted, matched_pairs, pair_hists
+
+from gammastar import unfold
+from gammastar.core.axes import regular, variable
+from gammastar.core.errors import PhysicsError
+from gammastar.core.sampling import stream
+from gammastar.report.figures import measured as figures
+from gammastar.report.style import png_bytes
+from gammastar.subtract import same_sign
+
+AXES = (regular("mass", 30, 0.21, 1.11), variable("energy", [5, 10, 20, 40, 120]))
+
+
+def simulated(rng, n):
+    peak = rng.random(n) < 0.3
+    mass = np.where(peak, rng.normal(0.78, 0.02, n), 0.22 + rng.exponential(0.3, n))
+    true = np.stack([mass, rng.gamma(2, 0.35, n), 5 + rng.exponential(25, n)], axis=1)
+    reco = true + rng.standard_normal((n, 3)) * np.array([0.03, 0.02, 0.5])
+    chance = 0.7 * (1 - np.exp(-((mass / 0.5) ** 2))) * (1 - np.exp(-true[:, 2] / 15))
+    reco[rng.random(n) > chance] = np.nan
+    return matched_pairs(true, reco)
+
+
+@pytest.fixture(scope="module")
+def made():
+    rng = stream(1, "figures")
+    data, mc = simulated(rng, 60_000), simulated(rng, 120_000)
+    columns = data.reco[data.reconstructed][:, [0, 2]]
+    y = np.histogramdd(columns, [a.edges for a in AXES])[0]
+    measured = counted(y, AXES, domain=y > 0)
+    response = unfold.response(mc, AXES, AXES, n_replicas=10, rng=rng)
+    return measured, response
+
+
+def hists(measured):
+    mass = (AXES[0],)
+    m = AXES[0].centers
+    pp, mm = (np.round(scale * np.exp(-m / 0.3)) for scale in (900.0, 600.0))
+    os = measured.values.sum(axis=1) + 2 * np.sqrt(pp * mm)
+    return pair_hists(os, pp, mm, mass)
+
+
+def texts(figure):
+    found = [t.get_text() for ax in figure.axes for t in ax.texts]
+    for ax in figure.axes:
+        legend = ax.get_legend()
+        found += [t.get_text() for t in legend.get_texts()] if legend else []
+    return " ".join(found)
+
+
+def test_subtraction_with_r_band_and_charm(made):
+    measured, _ = made
+    found = hists(measured)
+    value = np.linspace(20, 60, 30)
+    figure = figures.subtraction_figure(
+        found, same_sign(found), mock=True, r_factor_sigma=0.08, charm=(value, 0.2 * value)
+    )
+    assert "MOCK" in texts(figure)
+    assert "open charm" in texts(figure)
+    assert png_bytes(figure)[:4] == b"\x89PNG"
+    assert "charm" not in texts(figures.subtraction_figure(found, same_sign(found), mock=False))
+
+
+def test_scan_refolding_and_domain(made):
+    measured, response = made
+    candidates = {str(n): partial(unfold.iterative, n_iterations=n) for n in (1, 2, 4, 8)}
+    tilted = response.prior * np.tile(np.linspace(0.85, 1.15, 30)[:, None], 4).ravel()
+    points = [
+        figures.RegularisationPoint(float(c.name), c.chi2_ndf, c.correlation, c.error, c.bias)
+        for c in unfold.scan(measured, response, candidates, alternatives={"tilt": tilted / 2})
+    ]
+    figure = figures.scan_figure(points, mock=True, chosen=4)
+    assert "chosen: 4" in texts(figure)
+    unfolded = candidates["8"](measured, response)
+    chi2 = unfold.refolding(unfolded, measured, response)
+    figure = figures.refolded_spectrum(measured, unfolded, response, chi2, mock=True)
+    assert "folded again" in texts(figure)
+    assert "MOCK" in texts(figures.domain_map(response, 0.05, mock=True))
+    with pytest.raises(PhysicsError, match="pt"):
+        figures.domain_map(response, 0.05, mock=True, axis="pt")
+
+
+def test_table_of_sources_adds_in_quadrature():
+    table = figures.sources_table([("R", 0.03, 0.05), ("efficiency", -0.04, 0.04)], 0.0, 0.12)
+    assert table.columns["source"][-1] == "all, in quadrature"
+    assert table.columns["sum of the spectrum [%]"] == ["+0.0", "+12.0", "+3.0", "-4.0", "13.0"]

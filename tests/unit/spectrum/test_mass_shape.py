@@ -1,0 +1,236 @@
+"""The rate at exact masses: lines between bins, thresholds, errors; truth from closed forms and integrals."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from builders import counted
+from scipy.integrate import quad
+
+from gammastar import mock, predict
+from gammastar.core.axes import variable
+from gammastar.core.constants import M_E, M_MU, M_PI0, mass, width
+from gammastar.core.errors import PhysicsError, SteeringError
+from gammastar.core.files import data_path
+from gammastar.mock.cocktail import mass_spectrum
+from gammastar.physics import hadrons
+from gammastar.physics.mesons import MesonTable, dark_photon_branching
+from gammastar.physics.millicharge import bin_factors
+from gammastar.physics.qed import dark_photon_rate, lepton_factor, pseudoscalar_dalitz, vector_dalitz
+from gammastar.pipeline.stages.predict import mass_dependence, photons_of, scan_masses
+from gammastar.spectrum import fit_mass_shape
+
+PAIRS = 1.6e10  # protons on target: some 60 000 dimuons
+EDGES = np.linspace(0.2125, 1.1125, 37)
+LINES = np.linspace(0.74, 1.06, 321)
+
+
+def spectrum(contents, edges=EDGES, cov=None):
+    axes = (variable("mass", edges),)
+    cov = np.diag(np.maximum(contents, 1.0)) if cov is None else cov
+    return counted(contents, axes, cov=cov)
+
+
+def integrals(density, edges=EDGES, points=2001):
+    grid = np.linspace(edges[:-1], edges[1:], points, axis=1)
+    return np.trapezoid(density(grid), grid, axis=1)
+
+
+def cocktail(m):
+    return PAIRS * mass_spectrum(mock.load_card(data_path("cards/na60_mock.toml")), m)
+
+
+def other(m):
+    """Spectrum of shapes that are not the fit's: a ρ of constant width, ω and φ as such, 1/m³ beside them."""
+    m = np.asarray(m, dtype=np.float64)
+    bw = 0.0
+    for pdg, n in ((113, 6e3), (223, 8e3), (333, 2e3)):
+        pole, gamma = mass(pdg), width(pdg)
+        bw = bw + n * 2 * m / np.pi * pole * gamma / ((m**2 - pole**2) ** 2 + (pole * gamma) ** 2)
+    q2 = m**2
+    eta = pseudoscalar_dalitz(q2, mass(221), M_MU, hadrons.pointlike)
+    omega = vector_dalitz(q2, mass(223), M_PI0, M_MU, hadrons.omega2)
+    return lepton_factor(q2, M_MU) * (bw + 50 / m**3) + 2 * m * (6e7 * eta + 1.7e7 * omega)
+
+
+@pytest.mark.parametrize(("density", "limit"), [(cocktail, 1e-4), (other, 0.03)])
+def test_exact_contents_of_bins_give_the_rate_on_and_beside_the_lines(density, limit):
+    contents = integrals(density)
+    found = fit_mass_shape(spectrum(contents), m_lepton=M_MU)
+    assert found.follows_bins == (density is other)  # a shape that is far off still tells what lies between
+    distance = np.log10(found.density(LINES)[0] / density(LINES))
+    assert np.sqrt(np.mean(distance**2)) < limit
+    centres, means = 0.5 * (EDGES[1:] + EDGES[:-1]), contents / np.diff(EDGES)
+    straight = np.log10(np.interp(LINES, centres, means) / density(LINES))
+    assert np.sqrt(np.mean(straight**2)) > 0.2  # what it replaces
+
+
+def test_pulls_of_exact_masses_are_normal():
+    """Poisson contents of the bins: mean and width of pulls at exact masses, lines included."""
+    rng, truth, pulls = np.random.default_rng(1), integrals(cocktail), []
+    m = np.array([0.22, 0.3, 0.45, 0.6, 0.7, 0.77, mass(223), 0.8, 0.9, 1.0, mass(333), 1.03, 1.08])
+    for _ in range(100):
+        found = fit_mass_shape(spectrum(rng.poisson(truth).astype(float)), m_lepton=M_MU)
+        value, cov = found.density(m)
+        pulls.append((value - cocktail(m)) / np.sqrt(np.diag(cov)))
+    pulls = np.array(pulls)
+    assert abs(pulls.mean()) < 0.25  # Poisson errors from the contents pull down a little
+    assert np.std(pulls, axis=0).mean() == pytest.approx(1.0, abs=0.12)
+    assert (np.abs(pulls.mean(axis=0)) < 0.7).all()
+
+
+def test_sources_move_on_to_exact_masses():
+    contents = integrals(cocktail)
+    found = fit_mass_shape(spectrum(contents), m_lepton=M_MU)
+    value = found.density(LINES)[0]
+    np.testing.assert_allclose(found.shifted(LINES, np.full(36, 0.03)), 0.03 * value, rtol=1e-6)
+    near = np.where(np.abs(0.5 * (EDGES[1:] + EDGES[:-1]) - mass(333)) < 0.02, 0.1, 0.0)
+    moved = found.shifted([mass(333), 0.4], near)
+    assert moved[0] / found.density([mass(333)])[0][0] == pytest.approx(0.1, rel=0.2)
+    assert abs(moved[1]) < 0.01 * found.density([0.4])[0][0]
+    fine, cov = found.binned(EDGES)
+    np.testing.assert_allclose(fine, contents, rtol=1e-4)
+    assert cov.shape == (36, 36)
+
+
+@pytest.mark.parametrize(
+    ("edges", "match"),
+    [
+        (np.linspace(0.2125, 1.5, 60), r"reach to 1\.5 GeV"),
+        (np.linspace(0.2125, 1.1125, 10), "wider than"),
+        (np.linspace(0.7, 1.0, 7), "too few"),
+    ],
+)
+def test_bins_that_tell_no_line_are_refused_or_averaged(edges, match):
+    plain = spectrum(integrals(cocktail, np.minimum(edges, 1.49)), edges)
+    with pytest.raises(PhysicsError, match=match):
+        fit_mass_shape(plain, m_lepton=M_MU)
+    with pytest.raises(SteeringError, match=r"predict.mass_dependence = 'lines'"):
+        photons_of(plain, M_MU, Everywhere(), None, mass_dependence="lines")
+    assert photons_of(plain, M_MU, Everywhere(), None).shape is None
+
+
+class Everywhere:
+    mass_range = (0.2, 1.2)
+    beam_energy = 400.0
+
+
+@pytest.mark.parametrize("name", ["eta", "omega"])
+def test_dalitz_decays_give_their_dark_photons_at_exact_masses(name):
+    """η → γA′ and ω → π⁰A′ from 25 MeV bins of dimuons, against the branching ratios in closed form."""
+    table = MesonTable.read(data_path("measurements/mesons_400gev.toml"))
+    kinds = {"eta": "pseudoscalar_dalitz", "omega": "vector_dalitz"}
+    decay = next(d for d in table.decays if d.parent == name and d.kind == kinds[name])
+    parent, n = mass(table.mesons[name].pdg), 1e9
+
+    def dimuons(m):
+        m = np.asarray(m, dtype=np.float64)
+        if name == "eta":
+            shape = pseudoscalar_dalitz(m**2, parent, M_MU, hadrons.eta2)
+        else:
+            shape = vector_dalitz(m**2, parent, M_PI0, M_MU, hadrons.omega2)
+        return n * decay.branching * 2 * m * shape
+
+    m = np.array([0.2130, 0.22, 0.25, 0.3, 0.37, 0.45, 0.52])
+    expected = n * dark_photon_branching(decay, parent, width(table.mesons[name].pdg), m)
+    exact = photons_of(spectrum(integrals(dimuons)), M_MU, Everywhere(), None)
+    np.testing.assert_allclose(exact.rate(m)[0], expected, rtol=1e-3)
+
+
+def test_threshold_bin_has_the_mean_of_kappa():
+    """An even rate of dark photons: 25 MeV bins give it back, the centre of the first one is 7 % off."""
+    rate = 3e4
+
+    def dimuons(m):
+        return rate / dark_photon_rate(np.ones_like(m), m, M_MU)
+
+    contents = np.array([quad(dimuons, a, b)[0] for a, b in pairwise(EDGES)])
+    centres, means = 0.5 * (EDGES[1:] + EDGES[:-1]), contents / np.diff(EDGES)
+    ours, _ = predict.rate(centres, means, np.eye(36), M_MU, edges=EDGES)
+    np.testing.assert_allclose(ours, rate, rtol=2e-4)
+    assert predict.rate(centres, means, np.eye(36), M_MU)[0][0] / rate < 0.95
+    with pytest.raises(PhysicsError, match="not those of bins"):
+        predict.rate(centres, means, np.eye(36), M_MU, edges=EDGES[:-1])
+
+
+def test_millicharged_pairs_take_the_masses_inside_a_bin():
+    """Eq. 8 in fine bins of the fitted shape against its integral over the exact spectrum."""
+    found = fit_mass_shape(spectrum(integrals(cocktail)), m_lepton=M_MU)
+    fine = np.linspace(EDGES[0], EDGES[-1], 901)
+    m_chi = np.array([0.01, 0.1, 0.3885, 0.392, 0.5])
+    ours = bin_factors(fine, m_chi, M_MU) @ found.binned(fine)[0]
+    coarse = bin_factors(EDGES, m_chi, M_MU) @ integrals(cocktail)
+    tiny = np.linspace(EDGES[0], EDGES[-1], 36_001)
+    exact = bin_factors(tiny, m_chi, M_MU) @ integrals(cocktail, tiny, 5)
+    np.testing.assert_allclose(ours, exact, rtol=2e-3)
+    assert np.abs(coarse / exact - 1).max() > 0.01
+
+
+def test_masses_of_a_scan_follow_lines_and_threshold():
+    made = photons_of(spectrum(integrals(cocktail)), M_MU, Everywhere(), None)
+    low, high = made.mass_range
+    assert (low, high) == (EDGES[0], EDGES[-1])
+    found = scan_masses(made, low, high, 60)
+    assert len(found) == 60
+    assert (np.diff(found) > 0).all()
+    assert {found[0], found[-1], mass(223), mass(333)} <= set(found)
+    rate = np.log10(made.rate(found)[0])
+    assert np.abs(np.diff(rate)).max() < 0.55
+    assert np.abs(np.diff(np.log10(made.rate(np.linspace(low, high, 60))[0]))).max() > 0.8
+    assert found[1] - found[0] < 0.6 * (high - low) / 59
+    plain = photons_of(spectrum(integrals(cocktail)), M_MU, Everywhere(), None, mass_dependence="bins")
+    np.testing.assert_allclose(scan_masses(plain, 0.3, 1.0, 5), np.linspace(0.3, 1.0, 5))
+
+
+def test_electron_pairs_have_a_pion():
+    """Below the π⁰ a spectrum of electrons is Dalitz decays of the π⁰, with its end inside a bin."""
+
+    def electrons(m):
+        q2 = np.asarray(m, dtype=np.float64) ** 2
+        pion = pseudoscalar_dalitz(q2, M_PI0, M_E, hadrons.pi0_2)
+        eta = pseudoscalar_dalitz(q2, mass(221), M_E, hadrons.eta2)
+        return 2 * m * (1e7 * pion + 1e6 * eta)
+
+    edges = np.linspace(0.01, 0.4, 40)
+    found = fit_mass_shape(spectrum(integrals(electrons, edges), edges), m_lepton=M_E)
+    m = np.array([0.02, 0.06, 0.1, 0.12, 0.131, 0.14, 0.3])
+    np.testing.assert_allclose(found.density(m)[0], electrons(m), rtol=2e-3)
+
+
+def test_smeared_masses_have_no_lines():
+    def steering(preset, asked):
+        unfolded = SimpleNamespace(preset=preset)
+        return SimpleNamespace(unfold=unfolded, predict=SimpleNamespace(mass_dependence=asked))
+
+    smeared = "smeared mass, as the paper"
+    for asked in (None, "lines", "bins"):
+        assert mass_dependence(steering("true mass", asked)) == asked
+    assert mass_dependence(steering(smeared, None)) == "bins"
+    with pytest.raises(SteeringError, match=r"needs true masses; unfold.preset = 'smeared mass"):
+        mass_dependence(steering(smeared, "lines"))
+
+
+def test_interference_of_rho_and_omega_is_an_error_beside_the_omega():
+    """The error of full coherence is what a coherent sum of both amplitudes adds."""
+    contents = integrals(cocktail)
+    plain, mixed = (fit_mass_shape(spectrum(contents), m_lepton=M_MU, coherence=c) for c in (0.0, 1.0))
+    m = np.array([0.5, 0.74, 0.772, 0.795, 0.82, 1.0])
+    value, cov = mixed.density(m)
+    np.testing.assert_allclose(value, plain.density(m)[0])
+    extra = np.sqrt(np.diag(cov) - np.diag(plain.density(m)[1]))
+    np.testing.assert_allclose(extra, np.abs(mixed.interference(m)), rtol=1e-6)
+    # the coherent sum of amplitudes with these intensities and the phases of the propagators
+    parts = {c.name: y * c.density(m) for c, y in zip(mixed.components, mixed.yields, strict=True)}
+    pole, gamma = (mass(113), 0.1491), (mass(223), width(223))
+    phase = [np.angle(1 / (a**2 - m**2 - 1j * a * b)) for a, b in (pole, gamma)]
+    total = (
+        np.abs(sum(np.sqrt(parts[k]) * np.exp(1j * p) for k, p in zip(("rho", "omega"), phase, strict=True)))
+        ** 2
+    )
+    found = total - parts["rho"] - parts["omega"]
+    np.testing.assert_allclose(mixed.interference(m)[1:5], found[1:5], rtol=0.25)
+    assert extra[0] < 0.05 * value[0]
+    assert extra[3] > 0.2 * value[3]

@@ -1,0 +1,161 @@
+"""Variations of the simulation: angles, polarisation, radiation."""
+
+import numpy as np
+import pytest
+import vector
+from builders import matched_pairs
+
+from gammastar import select, unfold
+from gammastar.core.axes import filled, regular, variable
+from gammastar.core.constants import M_MU
+from gammastar.core.errors import PhysicsError, UserError
+from gammastar.core.pairs import MatchedPairs
+from gammastar.core.records import Spectrum
+
+N = 60_000
+TRUE = (variable("mass", [0.4, 0.6, 0.8, 1.0]),)
+
+
+@pytest.fixture(scope="module")
+def decays():
+    """Isotropic decays of photons along and across z, with the angle in the helicity frame."""
+    rng = np.random.default_rng(4)
+    mass, pt, pz = rng.uniform(0.4, 1.0, N), rng.gamma(2, 0.3, N), rng.uniform(5, 60, N)
+    cosine, phi = rng.uniform(-1, 1, N), rng.uniform(0, 2 * np.pi, N)
+    p = np.sqrt(mass**2 / 4 - M_MU**2)
+    photon = np.stack([pt, np.zeros(N), pz])
+    z = photon / np.linalg.norm(photon, axis=0)
+    x = np.stack([z[2], np.zeros(N), -z[0]])
+    y = np.cross(z.T, x.T).T
+    sine = np.sqrt(1 - cosine**2)
+    rest = p * (x * (sine * np.cos(phi)) + y * (sine * np.sin(phi)) + z * cosine)
+    boost = vector.array(
+        {"px": pt, "py": np.zeros(N), "pz": pz, "E": np.sqrt(mass**2 + pt**2 + pz**2)}
+    ).to_beta3()
+    legs = []
+    for sign in (1, -1):
+        one = vector.array(
+            {
+                "px": sign * rest[0],
+                "py": sign * rest[1],
+                "pz": sign * rest[2],
+                "E": np.full(N, 1.0) * mass / 2,
+            }
+        ).boost_beta3(boost)
+        legs.append(np.stack([one.px, one.py, one.pz, np.full(N, M_MU)], axis=1))
+    return mass, pt, np.sqrt(mass**2 + pt**2 + pz**2), cosine, legs
+
+
+@pytest.fixture(scope="module")
+def matched(decays):
+    mass, pt, energy, cosine, legs = decays
+    kinematics = np.stack([mass, pt, energy], axis=1)
+    seen = (legs[0][:, 2] > 4) & (legs[1][:, 2] > 4)  # both leptons forward: prefers cos θ near 0
+    reco = np.where(seen[:, None], kinematics, np.nan)
+    columns = {"cos_theta": np.where(seen, cosine, np.nan)}
+    return matched_pairs(kinematics, reco, columns=columns)
+
+
+def test_the_cosine_is_that_of_the_decay(decays):
+    mass, _, _, cosine, (plus, minus) = decays
+    np.testing.assert_allclose(select.helicity_cosine(plus, minus, mass), cosine, atol=1e-6)
+    np.testing.assert_allclose(select.helicity_cosine(minus, plus, mass), -cosine, atol=1e-6)
+    at_rest = np.array([[0.1, 0, 0, M_MU]]), np.array([[-0.1, 0, 0, M_MU]])
+    assert select.helicity_cosine(*at_rest, np.array([0.3])) == 0
+
+
+def test_polarisation_changes_the_efficiency_as_polarised_events_would(matched, decays):
+    cosine = decays[3]
+    for value in (-0.5, 1.0):
+        found = unfold.polarised_response(matched, TRUE, TRUE, value)
+        accepted = np.random.default_rng(1).random(N) < (1 + value * cosine**2) / (1 + max(value, 0))
+        direct = unfold.response(matched.select(accepted), TRUE, TRUE, n_replicas=0)
+        np.testing.assert_allclose(found.efficiency, direct.efficiency, rtol=0.03)
+        nominal = unfold.response(matched, TRUE, TRUE, n_replicas=0)
+        assert np.all((found.efficiency > nominal.efficiency) == (value < 0))
+    none = unfold.polarised_response(matched, TRUE, TRUE, 0.0)
+    np.testing.assert_allclose(none.migration, nominal.migration)
+
+
+def test_radiation_is_that_of_the_four_vectors(matched, decays):
+    kept = np.random.default_rng(2).uniform(0.6, 1, (2, N))
+    plus, minus = (leg[:, :3] * z[:, None] for leg, z in zip(decays[4], kept, strict=True))
+    e = [np.sqrt((leg**2).sum(axis=1) + M_MU**2) for leg in (plus, minus)]
+    mass = np.sqrt((e[0] + e[1]) ** 2 - ((plus + minus) ** 2).sum(axis=1))
+    found = unfold.radiated_pairs(matched, kept)
+    seen = matched.reconstructed
+    np.testing.assert_allclose(found.reco[seen, 0], mass[seen], rtol=1e-5)
+    np.testing.assert_allclose(found.reco[seen, 2], (e[0] + e[1])[seen], rtol=1e-6)
+    unchanged = unfold.radiated_pairs(matched, np.ones((2, N)))
+    np.testing.assert_allclose(unchanged.reco[seen], matched.reco[seen], rtol=1e-9)
+    assert np.isnan(found.reco[~seen]).all()
+
+
+def test_a_share_of_another_simulation_moves_the_response_in_proportion(matched):
+    reco = (regular("mass", 8, 0.3, 1.0),)
+    other = unfold.radiated_pairs(matched, np.full((2, N), 0.8))
+    one, two, mixed = (
+        unfold.response(part, reco, TRUE, n_replicas=0).migration
+        for part in (matched, other, unfold.mixed_simulation(matched, other, 0.25))
+    )
+    np.testing.assert_allclose(mixed, 0.75 * one + 0.25 * two, atol=1e-12)
+
+
+def test_wrong_variations_are_refused(matched):
+    plain = MatchedPairs(*(getattr(matched, f) for f in ("true", "reco", "weight", "event", "fakes")), [])
+    with pytest.raises(UserError, match="cos_theta"):
+        unfold.polarised_response(plain, TRUE, TRUE, 0.1)
+    with pytest.raises(UserError, match="lambda"):
+        unfold.polarised_response(matched, TRUE, TRUE, 2.0)
+    with pytest.raises(UserError, match="shares"):
+        unfold.radiated_pairs(matched, np.zeros((2, N)))
+    with pytest.raises(UserError, match="share"):
+        unfold.mixed_simulation(matched, matched, 1.5)
+    with pytest.raises(PhysicsError, match="columns"):
+        MatchedPairs(
+            *(getattr(matched, f) for f in ("true", "reco", "weight", "event", "fakes")), [], {"a": 1}
+        )
+
+
+def _sample(scale, n, seed):
+    """Photons whose q_T the efficiency rises with, as it does inside wide cells."""
+    rng = np.random.default_rng(seed)
+    pt, energy = rng.gamma(2, scale, n), rng.uniform(10, 60, n)
+    kinematics = np.stack([rng.uniform(0.4, 1.0, n), pt, np.hypot(energy, pt)], axis=1)
+    seen = rng.uniform(size=n) < pt / (pt + 0.5)
+    reco = np.where(seen[:, None], kinematics * rng.normal(1, 0.02, (n, 3)), np.nan)
+    return matched_pairs(kinematics, reco)
+
+
+def test_the_shift_of_the_prior_covers_what_a_wrong_one_does_in_wide_cells():
+    axes = (
+        variable("mass", [0.4, 0.7, 1.0]),
+        variable("pt", [0.0, 0.6, 1.4, 6.0]),
+        variable("energy", [5.0, 35.0, 80.0]),
+    )
+    data, simulated = _sample(0.45, 400_000, 1), _sample(0.30, 400_000, 2)
+    reco = data.reco[data.reconstructed]
+    counts = np.histogramdd(reco, bins=[a.edges for a in axes])[0]
+    measured = Spectrum(
+        filled(axes, counts, counts),
+        np.diag(counts.ravel()),
+        "counts",
+        None,
+        np.ones_like(counts, dtype=bool),
+    )
+    plain = unfold.response(simulated, axes, axes, n_replicas=0)
+    nominal = unfold.iterative(measured, plain, n_iterations=6)
+    other = unfold.response(unfold.reweighted_to(nominal, plain)(simulated), axes, axes, n_replicas=0)
+    again = unfold.iterative(measured, other, n_iterations=6)
+    truth = np.histogramdd(data.true, bins=[a.edges for a in axes])[0].sum()
+    bias, left = nominal.values.sum() / truth - 1, again.values.sum() / truth - 1
+    assert abs(bias) > 0.01
+    assert abs(left) < 0.6 * abs(bias)
+
+
+def test_a_prior_needs_an_axis_of_pt_or_energy(matched):
+    plain = unfold.response(matched, TRUE, TRUE, n_replicas=0)
+    counts = np.ones(3)
+    flat = Spectrum(filled(TRUE, counts, counts), np.eye(3), "counts", None, np.ones(3, dtype=bool))
+    with pytest.raises(UserError, match="hold no measured spectrum in pt or energy"):
+        unfold.reweighted_to(flat, plain)
