@@ -96,7 +96,7 @@ def box_detector(accept_on: Any = "parent", **changes: Any) -> Detector:
 
 
 def exact_ratio(edges):
-    """Return a classifier of OmniFold that knows the ratio in cells of the first feature; 1 if empty below."""
+    """Return a classifier of OmniFold that knows the ratio, flat in cells of the first feature."""
 
     def ratio_of(above, below, rng):
         assert rng is not None

@@ -46,7 +46,8 @@ def write(path, branches, kind="TTree"):
 
 
 def schema(**changes):
-    return read.load_schema(jagged_schema(charge=None if "pdg_id" in changes else "charge", **changes))
+    sign = {"charge": None} if "pdg_id" in changes else {}
+    return read.load_schema(jagged_schema(**(sign | changes)))
 
 
 def counted(path, mapping, **options):
