@@ -6,9 +6,8 @@ from gammastar.report.style import house_style, png_bytes, save_figure
 from gammastar.report.figures.reach import Contour, Plane, Yields, reach_figure
 from gammastar.report.published_limits import ExistingLimit, citations, existing_limits
 from gammastar.report.figures.signal import DomainMap, RateTable, compare_figure, domain_figure
-from gammastar.report.tables import Table, html_table, text_table
-from gammastar.report.html_page import Provenance, Section, page, save_page
-from gammastar.report.plane_explorer import Plane2D, explorer
+from gammastar.report.tables import Table, text_table
+from gammastar.report.pages import Plane2D, Provenance, Section, explorer, page, save_page, titled
 from gammastar.report.hepdata import Submission, check_submission, write_submission
 
 __all__ = [
@@ -28,7 +27,7 @@ __all__ = [
     "domain_figure",
     "Table",
     "text_table",
-    "html_table",
+    "titled",
     "Section",
     "Provenance",
     "page",

@@ -1,4 +1,4 @@
-"""Tables as text and as HTML, from columns."""
+"""Tables from columns, and as text."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.core.documents import escaped
 from gammastar.core.errors import PhysicsError
 
-__all__ = ["Column", "Table", "html_table", "text_table"]
+__all__ = ["Column", "Table", "cells", "text_table"]
 
 Column = Sequence[object] | npt.NDArray[np.generic]
 
@@ -59,7 +58,7 @@ def _entry(value: object) -> str:
     return str(value)
 
 
-def _cells(table: Table) -> tuple[list[list[str]], list[bool]]:
+def cells(table: Table) -> tuple[list[list[str]], list[bool]]:
     """Return the columns as text and which of them hold numbers."""
     texts = [[_entry(value) for value in column] for column in table.columns.values()]
     numeric = [
@@ -80,7 +79,7 @@ def text_table(table: Table) -> str:
            0.5  a
              1  b
     """
-    texts, numeric = _cells(table)
+    texts, numeric = cells(table)
     names = list(table.columns)
     widths = [max(map(len, [name, *column])) for name, column in zip(names, texts, strict=True)]
     lines = [
@@ -88,35 +87,9 @@ def text_table(table: Table) -> str:
         "  ".join("-" * width for width in widths),
     ]
     for row in zip(*texts, strict=True):
-        cells = [
+        line = [
             cell.rjust(width) if number else cell.ljust(width)
             for cell, width, number in zip(row, widths, numeric, strict=True)
         ]
-        lines.append("  ".join(cells).rstrip())
+        lines.append("  ".join(line).rstrip())
     return "\n".join([table.caption, *lines] if table.caption else lines)
-
-
-def html_table(table: Table) -> str:
-    """Return a table as an HTML element; all text is escaped.
-
-    Examples
-    --------
-    >>> "a&lt;b" in html_table(Table({"a<b": [1]}))
-    True
-    """
-    texts, numeric = _cells(table)
-    head = "".join(
-        f'<th scope="col" class="n">{escaped(name)}</th>'
-        if number
-        else f'<th scope="col">{escaped(name)}</th>'
-        for name, number in zip(table.columns, numeric, strict=True)
-    )
-    rows = []
-    for row in zip(*texts, strict=True):
-        cells = "".join(
-            f'<td class="n">{escaped(cell)}</td>' if number else f"<td>{escaped(cell)}</td>"
-            for cell, number in zip(row, numeric, strict=True)
-        )
-        rows.append(f"<tr>{cells}</tr>")
-    caption = f"<caption>{escaped(table.caption)}</caption>" if table.caption else ""
-    return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"

@@ -18,6 +18,7 @@ from gammastar.pipeline.context import Context, Products
 from gammastar.pipeline.stages.flow import flow_variations
 from gammastar.pipeline.stages.stored import limit_of
 from gammastar.pipeline.stages.unfold import simulation_of
+from gammastar.report import titled
 from gammastar.report.figures.kinematics import (
     Kinematics,
     flow_plane,
@@ -35,7 +36,6 @@ from gammastar.report.figures.measured import (
     unfolded_spectrum,
 )
 from gammastar.report.figures.response import correlation_matrix, efficiency_figure, migration_matrix
-from gammastar.report.html_page import titled
 
 if TYPE_CHECKING:
     from gammastar.flow import FlowVariations

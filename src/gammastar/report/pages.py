@@ -1,0 +1,287 @@
+"""The report of a run and the explorer of its plane, each one self-contained HTML page.
+
+The report holds no script and no link to anything outside itself; templates and style lie in ``templates/``.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from gammastar.core.documents import plain
+from gammastar.core.errors import PhysicsError
+from gammastar.core.files import write_whole
+from gammastar.core.records import FloatArray
+from gammastar.report.style import png_bytes
+from gammastar.report.tables import Table, cells
+
+__all__ = ["Plane2D", "Provenance", "Section", "explorer", "page", "save_page", "titled"]
+
+
+@functools.cache
+def _templates() -> jinja2.Environment:
+    """Return the templates; whatever stands in for a name in them is escaped, and cannot steer a terminal."""
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("gammastar.report"),
+        autoescape=True,
+        finalize=lambda value: (
+            plain(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+        ),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Section:
+    """A section of the report.
+
+    Attributes
+    ----------
+    heading : str
+    paragraphs : sequence of str
+        Plain text; it is escaped.
+    figures : sequence of (caption, Figure or the bytes of a PNG file)
+    tables : sequence of Table
+    """
+
+    heading: str
+    paragraphs: Sequence[str] = ()
+    figures: Sequence[tuple[str, Figure | bytes]] = ()
+    tables: Sequence[Table] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Provenance:
+    """Where the numbers come from.
+
+    Attributes
+    ----------
+    versions : mapping of str to str
+        Package and version.
+    seeds : mapping of str to int
+        Stage and the seed of its random stream.
+    digests : mapping of str to str
+        Input or stage and its SHA-256.
+    methods : mapping of str to str
+        Number and how it was computed.
+    placeholders : sequence of str
+        Inputs that stand in for ones that are not at hand.
+    """
+
+    versions: Mapping[str, str] = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict)
+    methods: Mapping[str, str] = field(default_factory=dict)
+    placeholders: Sequence[str] = ()
+    seeds: Mapping[str, int] = field(default_factory=dict)
+
+
+def page(
+    title: str,
+    sections: Sequence[Section],
+    *,
+    mock: bool,
+    provenance: Provenance | None = None,
+    dpi: int = 120,
+) -> str:
+    """Return the report as HTML.
+
+    Parameters
+    ----------
+    title : str
+    sections : sequence of Section
+    mock : bool
+        Put the MOCK banner on top.
+    provenance : Provenance, optional
+        Written as the last section; the placeholders stand above all sections too.
+    dpi : int
+        Resolution of figures that are not drawn yet.
+
+    Returns
+    -------
+    str
+        One document; equal inputs give equal text.
+
+    Examples
+    --------
+    >>> "MOCK" in page("Reach", [Section("Result", ["No number yet."])], mock=True)
+    True
+    """
+    source = provenance or Provenance()
+    entries = (
+        ("Methods", source.methods, False),
+        ("Versions", source.versions, False),
+        ("Seeds", {name: str(seed) for name, seed in source.seeds.items()}, False),
+        ("Digests (SHA-256)", source.digests, True),
+    )
+    return (
+        _templates()
+        .get_template("page.html")
+        .render(
+            title=title,
+            mock=mock,
+            source=source,
+            sections=[_shown(section, dpi) for section in sections],
+            entries_of=[entry for entry in entries if entry[1]],
+        )
+    )
+
+
+def _shown(section: Section, dpi: int) -> dict[str, Any]:
+    """Return what the template takes of a section: images as base64, tables as cells."""
+    drawn = [
+        (caption, png_bytes(f, dpi=dpi) if isinstance(f, Figure) else f) for caption, f in section.figures
+    ]
+    tables = []
+    for table in section.tables:
+        texts, numeric = cells(table)
+        rows = [list(zip(row, numeric, strict=True)) for row in zip(*texts, strict=True)]
+        headings = list(zip(table.columns, numeric, strict=True))
+        tables.append({"caption": table.caption, "headings": headings, "rows": rows})
+    return {
+        "heading": section.heading,
+        "paragraphs": section.paragraphs,
+        "images": [(caption, base64.b64encode(image).decode("ascii")) for caption, image in drawn],
+        "tables": tables,
+    }
+
+
+def save_page(text: str, path: str | os.PathLike[str]) -> Path:
+    """Write a page completely or not at all.
+
+    Parameters
+    ----------
+    text : str
+        From `page`.
+    path : path
+        Its folder is made if it is missing.
+
+    Raises
+    ------
+    StoreError
+        If the file cannot be written.
+    """
+    target = Path(path)
+    write_whole(target, text.encode("utf-8"))
+    return target
+
+
+def titled(name: str, caption: str, figure: Any) -> tuple[str, Any]:
+    """Return caption and figure of a report section; `name` becomes the name of the file."""
+    figure.set_label(name)
+    return caption, figure
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plane2D:
+    """Expected events of one detector over the plane.
+
+    Attributes
+    ----------
+    mass : NDArray, shape (n,) [GeV]
+        Increasing.
+    coupling : NDArray, shape (k,)
+        Equidistant in the logarithm.
+    signal : NDArray, shape (n, k)
+        Expected events.
+    in_domain_signal : NDArray, shape (n, k), or None
+        Their part from where dileptons were measured; None for theory, which measured nothing.
+    limit : sequence of float or NDArray, shape (n, k)
+        Expected limit on the signal for each confidence level; an array where it changes along the plane.
+    """
+
+    mass: FloatArray
+    coupling: FloatArray
+    signal: FloatArray
+    in_domain_signal: FloatArray | None
+    limit: Sequence[float | FloatArray]
+
+    def __post_init__(self) -> None:
+        shape = (len(self.mass), len(self.coupling))
+        for name in ("signal", "in_domain_signal"):
+            found = np.shape(getattr(self, name))
+            if found != shape and not (name == "in_domain_signal" and self.in_domain_signal is None):
+                msg = f"Plane2D.{name} has shape {found}, expected {shape}"
+                raise PhysicsError(msg)
+        for limit in self.limit:
+            if np.shape(limit) not in {(), shape}:
+                msg = f"Plane2D.limit has shape {np.shape(limit)}, expected a number or {shape}"
+                raise PhysicsError(msg)
+
+
+def _content(plane: Plane2D) -> dict[str, Any]:
+    positive = plane.signal > 0
+    log = np.log10(np.where(positive, plane.signal, 1.0)).round(3)
+    measured = plane.in_domain_signal
+    return {
+        "mass": plane.mass.round(6).tolist(),
+        "coupling": plane.coupling.tolist(),
+        "log_signal": [
+            [value if known else None for value, known in zip(row, mask, strict=True)]
+            for row, mask in zip(log.tolist(), positive.tolist(), strict=True)
+        ],
+        "fraction": None if measured is None else _fraction(measured, plane.signal).tolist(),
+        "limit": [x if np.ndim(x) == 0 else np.round(x, 4).tolist() for x in plane.limit],
+    }
+
+
+def _fraction(part: FloatArray, signal: FloatArray) -> FloatArray:
+    result: FloatArray = np.divide(part, signal, out=np.zeros_like(signal), where=signal > 0).round(4)
+    return result
+
+
+def explorer(
+    title: str,
+    planes: Mapping[str, Plane2D],
+    *,
+    cl: Sequence[float],
+    mock: bool,
+    labels: tuple[str, str] = ("m(A′) [GeV]", "ε"),
+) -> str:
+    """Return the HTML of the plane: events, limit and measured fraction at the pointer; three switches.
+
+    Parameters
+    ----------
+    title : str
+    planes : mapping of detector to Plane2D
+    cl : sequence of float
+        Confidence levels of the limits.
+    mock : bool
+        Put MOCK on the page and into the plane.
+    labels : tuple of str
+        Of mass and coupling.
+
+    Raises
+    ------
+    PhysicsError
+        If there is no plane, or a plane has not one limit per confidence level.
+    """
+    if not planes:
+        msg = "explorer: no plane is given"
+        raise PhysicsError(msg)
+    for name, plane in planes.items():
+        if len(plane.limit) != len(cl):
+            msg = f"explorer: {name!r} has {len(plane.limit)} limits for {len(cl)} confidence levels"
+            raise PhysicsError(msg)
+    data = {
+        "mock": mock,
+        "cl": list(cl),
+        "mass_label": labels[0],
+        "mass_name": labels[0].split(" ")[0],
+        "coupling_label": labels[1],
+        "detectors": {name: _content(plane) for name, plane in planes.items()},
+    }
+    text = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    return _templates().get_template("explorer.html").render(title=title, mock=mock, data=text)
