@@ -20,7 +20,7 @@ from gammastar.predict.channels import (
 )
 from gammastar.predict.millicharge import chi_rate
 from gammastar.predict.pairs import resonance_rate
-from gammastar.report.figures.theory import (
+from gammastar.report.figures.signal import (
     Band,
     Points,
     band_figure,

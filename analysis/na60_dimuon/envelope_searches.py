@@ -24,7 +24,7 @@ from gammastar.predict.in_situ import bump_hunt, signal_per_coupling
 from gammastar.predict.mechanism import pairs_to_exclude, template
 from gammastar.predict.millicharge import conditional
 from gammastar.predict.pairs import chi_from_channel, chi_pairs
-from gammastar.report.figures.theory import reach_lines_figure
+from gammastar.report.figures.signal import reach_lines_figure
 
 
 def phase_space(run: Inputs, table: MesonTable, output: Path, mock: bool) -> dict:

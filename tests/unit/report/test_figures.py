@@ -12,12 +12,13 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import Reach, Response, Spectrum
 from gammastar.report import Contour, Plane, reach_figure
 from gammastar.report.figures.kinematics import flow_plane, flow_vs_data, kl_figure, training_figure
-from gammastar.report.figures.measured import mass_projection, unfolded_spectrum
-from gammastar.report.figures.response import (
+from gammastar.report.figures.measured import (
     correlation_matrix,
     efficiency_figure,
     mass_migration,
+    mass_projection,
     migration_matrix,
+    unfolded_spectrum,
 )
 from gammastar.report.figures.signal import acceptance_figure, rate_figure
 

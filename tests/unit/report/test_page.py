@@ -21,8 +21,8 @@ from gammastar.report import (
     save_figure,
     save_page,
 )
+from gammastar.report.figures.measured import correlation_matrix
 from gammastar.report.figures.reach import islands, outline, region
-from gammastar.report.figures.response import correlation_matrix
 from gammastar.report.style import header
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gammastar.core.errors import PhysicsError
-from gammastar.report.figures.theory import Band, Points, band_figure, reach_lines_figure
+from gammastar.report.figures.signal import Band, Points, band_figure, reach_lines_figure
 
 X = np.geomspace(0.1, 1.0, 20)
 

@@ -24,8 +24,14 @@ from gammastar.pipeline.stages.millicharge import ChargeSearch
 from gammastar.pipeline.stages.predict import make_model, model_of, needs_shares, r_table, theory_channel
 from gammastar.report import titled
 from gammastar.report.figures.limits import impact_figure, limit_figure
-from gammastar.report.figures.signal import acceptance_figure, rate_figure
-from gammastar.report.figures.theory import Band, Points, band_figure, reach_lines_figure
+from gammastar.report.figures.signal import (
+    Band,
+    Points,
+    acceptance_figure,
+    band_figure,
+    rate_figure,
+    reach_lines_figure,
+)
 from gammastar.report.style import power_of_ten
 
 __all__ = [

@@ -28,14 +28,16 @@ from gammastar.report.figures.kinematics import (
 )
 from gammastar.report.figures.measured import (
     RegularisationPoint,
+    correlation_matrix,
     domain_map,
+    efficiency_figure,
+    migration_matrix,
     refolded_spectrum,
     scan_figure,
     sources_table,
     subtraction_figure,
     unfolded_spectrum,
 )
-from gammastar.report.figures.response import correlation_matrix, efficiency_figure, migration_matrix
 
 if TYPE_CHECKING:
     from gammastar.flow import FlowVariations
