@@ -15,8 +15,8 @@ from gammastar.pipeline.cache import open_book
 from gammastar.pipeline.context import Context
 from gammastar.pipeline.run import run
 from gammastar.pipeline.stages import measured_half
-from gammastar.pipeline.stages.report_measured import uncertainties
 from gammastar.pipeline.stages.stored import Truth
+from gammastar.report.measured import uncertainties
 from gammastar.store.events import write_tree
 from gammastar.store.manifest import read_json
 from gammastar.store.pairs import read_pairs

@@ -19,7 +19,7 @@ from gammastar.pipeline.stages import measured_half
 from gammastar.pipeline.stages import read as reading
 from gammastar.pipeline.stages import stored as stored_pairs
 from gammastar.pipeline.stages.backgrounds import charge_ratio
-from gammastar.pipeline.stages.report_measured import pairs_section
+from gammastar.pipeline.stages.report import pairs_sections
 from gammastar.pipeline.stages.stored import Truth
 from gammastar.results.flow_scan import training_pairs
 from gammastar.store.manifest import read_json
@@ -127,7 +127,7 @@ def test_page_says_which_stages_had_a_sample(runs, tmp_path):
     made.pairs, made.cutflow = reading.select_stage(ctx, made.inputs)
     measured_half.subtract_half(ctx, made)
     measured_half.unfold_half(ctx, made)
-    text = " ".join(pairs_section(ctx, made).paragraphs)
+    text = " ".join(pairs_sections(ctx, made)[0].paragraphs)
     n, total, photons = len(made.pairs), int(made.cutflow["stored_pairs"]), made.truth.size
     assert f"more pairs than select.max_in_memory = {LIMIT}" in text
     assert f"all {total} pairs" in text
@@ -138,7 +138,7 @@ def test_page_says_which_stages_had_a_sample(runs, tmp_path):
     assert "mixed events" not in text
     made.cutflow = {k: v for k, v in made.cutflow.items() if not k.startswith("stored")}
     made.truth = Truth(made.matched)
-    assert "max_in_memory" not in " ".join(pairs_section(ctx, made).paragraphs)
+    assert "max_in_memory" not in " ".join(pairs_sections(ctx, made)[0].paragraphs)
 
 
 def test_mixed_events_of_more_leptons_than_the_limit_give_the_same_ratio(tmp_path):

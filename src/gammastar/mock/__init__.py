@@ -8,7 +8,13 @@ from __future__ import annotations
 from gammastar.mock.blocks import BLOCK, simulate_blocks, simulate_events
 from gammastar.mock.card import Card, load_card
 from gammastar.mock.charm import charm_rate, generate_charm
-from gammastar.mock.cocktail import generate_pairs, mass_density, mass_spectrum, mode_rates
+from gammastar.mock.cocktail import (
+    binned_mass_spectrum,
+    generate_pairs,
+    mass_density,
+    mass_spectrum,
+    mode_rates,
+)
 from gammastar.mock.combinatorial import measured_r
 from gammastar.mock.engines import PythiaEngine, ToyEngine, pythia_engine
 from gammastar.mock.exposure import normalisation
@@ -34,6 +40,7 @@ __all__ = [  # noqa: RUF022 - in the order in which one uses them
     "generate_pairs",
     "mode_rates",
     "mass_density",
+    "binned_mass_spectrum",
     "mass_spectrum",
     "generate_charm",
     "charm_rate",

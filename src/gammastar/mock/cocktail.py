@@ -29,6 +29,7 @@ __all__ = [
     "Dimuons",
     "Kinematics",
     "beam_kinematics",
+    "binned_mass_spectrum",
     "dalitz_decay",
     "generate_pairs",
     "mass_density",
@@ -194,6 +195,12 @@ def mass_spectrum(card: Card, mass: npt.ArrayLike) -> FloatArray:
             pdg = card.mesons[mode.meson].pdg
             total += rate * mass_density(mode, pdg, m, LEPTON_MASS[card.lepton])
     return total * card.target.interactions
+
+
+def binned_mass_spectrum(card: Card, edges: FloatArray, points: int = 401) -> FloatArray:
+    """Return the dileptons of `mass_spectrum` per bin and proton on target, shape (bins,)."""
+    fine = np.linspace(edges[:-1], edges[1:], points, axis=1)
+    return np.asarray(np.trapezoid(mass_spectrum(card, fine), fine, axis=1), dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

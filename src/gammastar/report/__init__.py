@@ -7,7 +7,7 @@ from gammastar.report.figures.reach import Contour, Plane, Yields, reach_figure
 from gammastar.report.published_limits import ExistingLimit, citations, existing_limits
 from gammastar.report.figures.signal import DomainMap, RateTable, compare_figure, domain_figure
 from gammastar.report.tables import Table, text_table
-from gammastar.report.pages import Plane2D, Provenance, Section, explorer, page, save_page, titled
+from gammastar.report.pages import Plane2D, Provenance, Section, explorer, page, save_page
 from gammastar.report.hepdata import Submission, check_submission, write_submission
 
 __all__ = [
@@ -27,7 +27,6 @@ __all__ = [
     "domain_figure",
     "Table",
     "text_table",
-    "titled",
     "Section",
     "Provenance",
     "page",

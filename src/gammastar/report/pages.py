@@ -55,12 +55,16 @@ class Section:
         Plain text; it is escaped.
     figures : sequence of (caption, Figure or the bytes of a PNG file)
     tables : sequence of Table
+    numbers, methods : mapping of str to str
+        What the summary and the provenance of a run take of it.
     """
 
     heading: str
     paragraphs: Sequence[str] = ()
     figures: Sequence[tuple[str, Figure | bytes]] = ()
     tables: Sequence[Table] = ()
+    numbers: Mapping[str, str] = field(default_factory=dict)
+    methods: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from gammastar import mock, report
+from gammastar import spectrum as normalised
+from gammastar.core.axes import MASS, effective_size
 from gammastar.core.files import shipped
+from gammastar.core.records import FloatArray
+from gammastar.core.sampling import stream
 from gammastar.pipeline.context import Context, Products
+from gammastar.pipeline.stages.flow import flow_variations
 from gammastar.pipeline.stages.infer import limits_of
 from gammastar.pipeline.stages.predict import model_of
 from gammastar.pipeline.stages.report_dark import (
@@ -18,45 +25,138 @@ from gammastar.pipeline.stages.report_dark import (
     rate_section,
     reach_sections,
 )
-from gammastar.pipeline.stages.report_measured import flow_section, pairs_section, spectrum_section
 from gammastar.pipeline.stages.simulate import placeholders
+from gammastar.pipeline.stages.stored import limit_of
+from gammastar.pipeline.stages.unfold import simulation_of
+from gammastar.report import Section
+from gammastar.report.measured import (
+    FlowCheck,
+    Unfolding,
+    flow_section,
+    pairs_section,
+    sample_notes,
+    spectrum_section,
+)
 from gammastar.store.manifest import versions, write_text
 
-__all__ = [
-    "write",
-]
+__all__ = ["pairs_sections", "write"]
 
 EXPLORED_CL = (0.90, 0.95)
+N_DRAWN = 40_000  # photons drawn per mass for the figures of the flow
 
 
-def _placeholders(ctx: Context) -> list[str]:
-    """Return the placeholders of the card."""
+def _card(ctx: Context) -> mock.Card | None:
+    """Return the card of the mock data, if there is one."""
     section = ctx.steering.simulate
-    if section is None:
-        return []
-    return placeholders(mock.load_card(shipped(section.card, ctx.base, "cards")))
+    return None if section is None else mock.load_card(shipped(section.card, ctx.base, "cards"))
 
 
-def _sections(ctx: Context, made: Products) -> list[report.Section]:
-    """Return the sections of the stages that ran."""
-    found = []
-    if made.subtracted is not None:
-        found.append(pairs_section(ctx, made))
-    if made.unfolded is not None:
-        found.append(spectrum_section(ctx, made))
-    if made.learning is not None:
-        found.append(flow_section(ctx, made))
-    if made.predicted is not None:
-        found.append(rate_section(ctx, made))
-    if made.accepted is not None:
-        found.append(acceptance_section(ctx, made))
-    return found + reach_sections(ctx, made) + millicharge_sections(ctx, made)
+def pairs_sections(ctx: Context, state: Any) -> list[Section]:
+    """Return the section on pairs and subtraction, with what was a sample."""
+    subtraction, cutflow, truth = state.subtraction, state.cutflow, state.truth
+    stored = None if truth is None else truth.stored
+    notes = sample_notes(
+        limit_of(ctx),
+        cutflow,
+        subtraction,
+        pairs=(0 if state.pairs is None else len(state.pairs), effective_size(subtraction["posterior"])),
+        photons=None if stored is None else (truth.size, len(truth.sample), stored.rows.share),
+    )
+    return [
+        pairs_section(state.hists, state.subtracted, subtraction, cutflow, mock=ctx.book.mock, notes=notes)
+    ]
 
 
-def write(ctx: Context, made: Products) -> None:
+def _spectrum(ctx: Context, state: Any) -> list[Section]:
+    section, measured, unfolded = ctx.steering.unfold, state.spectrum, state.unfolded
+    if section is None or measured is None:
+        return [Section("Spectrum", ["The pairs were not unfolded."])]
+    axis, card = measured.hist.axes[MASS], _card(ctx)
+    simulation = simulation_of(section, state.truth)
+    all_axes = tuple(state.subtracted.hist.axes), tuple(unfolded.hist.axes)
+    _, density, cov = normalised.mass_density(measured)
+    shown = Unfolding(
+        measured,
+        state.subtracted,
+        unfolded,
+        responses=(simulation.response((axis,), (axis,)), simulation.response(*all_axes)),
+        n_simulated=state.truth.size,
+        density=density,
+        inside=normalised.mass_density(measured, "measured")[1],
+        cov=cov,
+        truth=None if card is None else mock.binned_mass_spectrum(card, np.asarray(axis.edges)),
+        kept=state.unfolding,
+    )
+    floor = section.efficiency_floor
+    return [spectrum_section(shown, method=section.method, floor=floor, mock=ctx.book.mock)]
+
+
+def _kinematics(ctx: Context, state: Any) -> list[Section]:
+    section, found, training = ctx.steering.report, state.flow, state.training
+    if section is None or found is None:
+        return [Section("Kinematics", ["No flow was trained."])]
+    low, high = found.mass_range
+    half = 0.015 if ctx.steering.flow is None else 0.5 * ctx.steering.flow.window
+    masses = [m for m in section.flow_masses if low + half <= m <= high - half]
+    data, drawn = [], []
+    for mass in masses:
+        inside = np.abs(training.mass - mass) < half
+        data.append((training.pt[inside], training.energy[inside], training.reference[inside]))
+        pt, energy = found.sample(np.full(N_DRAWN, mass), stream(ctx.seed, "figures", f"{mass!r}"))
+        drawn.append((pt, energy, np.ones(N_DRAWN)))
+    variations = flow_variations(ctx.folder)
+    trained = () if variations is None else variations.ensemble.members
+    shown = FlowCheck(
+        masses,
+        half,
+        data,
+        drawn,
+        members=None if variations is None else _members(variations, masses, drawn),
+        losses=[(one.report.train_loss, one.report.validation_loss) for one in trained],
+        kept=state.learning,
+    )
+    return [flow_section(shown, mock=ctx.book.mock)]
+
+
+def _members(variations: Any, masses: list[float], drawn: list[Any]) -> list[FloatArray]:
+    """Return the weights of the replicas alone on what was drawn: a bin shows its own statistics anyway."""
+    alone = replace(variations, near=None)
+    return [
+        alone.weights(np.full(len(pt), mass), pt, energy)
+        for mass, (pt, energy, _) in zip(masses, drawn, strict=True)
+    ]
+
+
+Entry = Callable[[Context, Any], Iterable[Section]]
+SECTIONS: tuple[tuple[str, Entry], ...] = (
+    ("subtracted", pairs_sections),
+    ("unfolded", _spectrum),
+    ("learning", _kinematics),
+    ("predicted", lambda ctx, state: [rate_section(ctx, state)]),
+    ("accepted", lambda ctx, state: [acceptance_section(ctx, state)]),
+    ("inferred", reach_sections),
+    ("millicharge", millicharge_sections),
+)
+"""What of the run state a section needs, and who makes it."""
+
+
+def _sections(ctx: Context, state: Products) -> list[Section]:
+    """Return the sections of the stages that ran; their numbers and methods go into the manifest."""
+    found: list[Section] = []
+    for needs, sections in SECTIONS:
+        if getattr(state, needs) is not None:
+            found += sections(ctx, state)
+    for section in found:
+        ctx.book.numbers |= section.numbers
+        ctx.book.methods |= section.methods
+    return found
+
+
+def write(ctx: Context, state: Products) -> None:
     """Write ``figures/`` and ``report.html``; the numbers go into the manifest."""
     ctx.tell("report", None, "figures")
-    sections = _saved(ctx, _sections(ctx, made))
+    card = _card(ctx)
+    sections = _saved(ctx, _sections(ctx, state))
     numbers = report.Table(
         {"quantity": list(ctx.book.numbers), "value": list(ctx.book.numbers.values())}, caption="Numbers"
     )
@@ -64,7 +164,7 @@ def write(ctx: Context, made: Products) -> None:
         versions=versions(),
         digests=_short(ctx.book.inputs) | {name: entry["content"] for name, entry in ctx.book.stages.items()},
         methods=ctx.book.methods,
-        placeholders=_placeholders(ctx),
+        placeholders=[] if card is None else placeholders(card),
     )
     title = ctx.steering.analysis.title or ctx.steering.analysis.name
     told = [ctx.book.loss, *ctx.book.notes] if ctx.book.partial else ctx.book.notes
@@ -72,8 +172,8 @@ def write(ctx: Context, made: Products) -> None:
     summary = report.Section("Summary", [f"{note}." for note in told], tables=tables)
     text = report.page(title, [summary, *sections], mock=ctx.book.mock, provenance=provenance)
     write_text(ctx.folder / "report.html", text)
-    if made.inferred and made.accepted and made.predicted is not None:
-        _write_explorer(ctx, made, title)
+    if state.inferred and state.accepted and state.predicted is not None:
+        _write_explorer(ctx, state, title)
 
 
 def _skipped(ctx: Context) -> list[report.Table]:
@@ -114,15 +214,15 @@ def _saved(ctx: Context, sections: list[report.Section]) -> list[report.Section]
     return found
 
 
-def _write_explorer(ctx: Context, made: Products, title: str) -> None:
+def _write_explorer(ctx: Context, state: Products, title: str) -> None:
     """Write ``explorer.html``, the plane of mass and coupling with events and limits at the pointer."""
     planes = {}
     theory = ctx.steering.predict is not None and ctx.steering.predict.source == "theory"
-    for name, search in (made.inferred or {}).items():
-        arrays = (made.accepted or {})[name]
+    for name, search in (state.inferred or {}).items():
+        arrays = (state.accepted or {})[name]
         limits = [limits_of(search, cl) for cl in EXPLORED_CL]
         planes[search.detector.name] = report.Plane2D(
-            (made.predicted or {})["mass"],
+            (state.predicted or {})["mass"],
             arrays["couplings"],
             arrays["signal"],
             None if theory else arrays["in_domain_signal"],

@@ -22,7 +22,6 @@ from gammastar.pipeline.stages.error_budget import in_use, rate_error, rate_sour
 from gammastar.pipeline.stages.infer import masses_reached
 from gammastar.pipeline.stages.millicharge import ChargeSearch
 from gammastar.pipeline.stages.predict import make_model, model_of, needs_shares, r_table, theory_channel
-from gammastar.report import titled
 from gammastar.report.figures.limits import impact_figure, limit_figure
 from gammastar.report.figures.signal import (
     Band,
@@ -32,6 +31,7 @@ from gammastar.report.figures.signal import (
     rate_figure,
     reach_lines_figure,
 )
+from gammastar.report.pages import titled
 from gammastar.report.style import power_of_ten
 
 __all__ = [

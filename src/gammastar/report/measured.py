@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from gammastar import mock, report
-from gammastar import spectrum as normalised
-from gammastar.core.axes import ENERGY, MASS, effective_size, filled
-from gammastar.core.files import shipped
-from gammastar.core.records import FloatArray, Response, Spectrum
-from gammastar.core.sampling import stream
-from gammastar.pipeline.cache import Arrays
-from gammastar.pipeline.context import Context, Products
-from gammastar.pipeline.stages.flow import flow_variations
-from gammastar.pipeline.stages.stored import limit_of
-from gammastar.pipeline.stages.unfold import simulation_of
-from gammastar.report import titled
+from gammastar.core.axes import ENERGY, MASS, filled
+from gammastar.core.records import FloatArray, PairHists, Response, Spectrum
 from gammastar.report.figures.kinematics import (
     Kinematics,
     flow_plane,
@@ -38,32 +30,94 @@ from gammastar.report.figures.measured import (
     subtraction_figure,
     unfolded_spectrum,
 )
-
-if TYPE_CHECKING:
-    from gammastar.flow import FlowVariations
+from gammastar.report.pages import Section, titled
+from gammastar.report.tables import Table
 
 __all__ = [
+    "FlowCheck",
+    "Unfolding",
     "flow_section",
     "pairs_section",
+    "sample_notes",
     "spectrum_section",
-    "true_mass_spectrum",
     "uncertainties",
 ]
 
-N_DRAWN = 40_000  # photons drawn per mass for the figures of the flow
+Arrays = Mapping[str, npt.NDArray[Any]]
+FLOW_METHODS = {
+    "flow check": (
+        "energy distance of measured pairs and flow in (m, ln q_T, ln E), p-value from random signs of events"
+    ),
+    "flow figure": "kNN divergence, k = 2, against the single-draw 95 % band of the data with themselves",
+}
 
 
-def true_mass_spectrum(ctx: Context, edges: FloatArray) -> FloatArray | None:
-    """Return the truth of the mock, photons per proton on target and bin; None without [simulate]."""
-    section = ctx.steering.simulate
-    if section is None:
-        return None
-    card = mock.load_card(shipped(section.card, ctx.base, "cards"))
-    fine = np.linspace(edges[:-1], edges[1:], 401, axis=1)
-    return np.asarray(np.trapezoid(mock.mass_spectrum(card, fine), fine, axis=1), dtype=np.float64)
+@dataclass(frozen=True, slots=True, eq=False)
+class Unfolding:
+    """What the section on the unfolded spectrum shows.
+
+    Attributes
+    ----------
+    spectrum : Spectrum
+        Per proton on target.
+    subtracted, unfolded : Spectrum
+        Counts.
+    responses : tuple of Response
+        In mass alone, and in all axes.
+    n_simulated : int
+        Dileptons behind them.
+    density, inside : NDArray, shape (n,)
+        Photons per proton on target and GeV, of all cells and of the measured ones.
+    cov : NDArray, shape (n, n)
+        Of the density.
+    truth : NDArray, shape (n,), or None
+        Of mock data: photons per proton on target and bin.
+    kept : mapping of str to NDArray
+        What the unfolding kept: sources, scan of the regularisation, refolding, line shapes.
+    """
+
+    spectrum: Spectrum
+    subtracted: Spectrum
+    unfolded: Spectrum
+    responses: tuple[Response, Response]
+    n_simulated: int
+    density: FloatArray
+    inside: FloatArray
+    cov: FloatArray
+    truth: FloatArray | None
+    kept: Arrays
 
 
-def uncertainties(arrays: Arrays) -> list[report.Table]:
+@dataclass(frozen=True, slots=True, eq=False)
+class FlowCheck:
+    """What the section on the flow shows.
+
+    Attributes
+    ----------
+    masses : sequence of float [GeV]
+        Centres of the windows that are drawn.
+    half : float [GeV]
+        Half the width of a window.
+    data, drawn : list of Kinematics
+        Pairs in each window, and what the flow gives at its centre.
+    members : list of NDArray, or None
+        Weights of each replica on what was drawn, (replicas, n) in each window.
+    losses : sequence of (training, validation)
+        Of the replicas.
+    kept : mapping of str to NDArray
+        What the flow kept: losses, divergences, the test of its density.
+    """
+
+    masses: Sequence[float]
+    half: float
+    data: list[Kinematics]
+    drawn: list[Kinematics]
+    members: list[FloatArray] | None
+    losses: Sequence[tuple[tuple[float, ...], tuple[float, ...]]]
+    kept: Arrays
+
+
+def uncertainties(arrays: Arrays) -> list[Table]:
     """Return the tables of uncertainties and of fitted line shapes."""
     tables = []
     if "statistics" in arrays:
@@ -81,7 +135,7 @@ def uncertainties(arrays: Arrays) -> list[report.Table]:
             "mean of a cell [%]": ["", *(f"{x:.1f}" for x in mean)],
         }
         caption = "Uncertainties of the OmniFold spectrum: replicas, and shifts of the iterative unfolding."
-        tables.append(report.Table(columns, caption=caption))
+        tables.append(Table(columns, caption=caption))
     if "shape_names" in arrays:
         value, sigma = arrays["shape_yields"].T
         columns = {
@@ -92,7 +146,7 @@ def uncertainties(arrays: Arrays) -> list[report.Table]:
         }
         chi2, ndf = arrays["shape_chi2"]
         caption = f"Forward-folded line shapes: chi2 = {chi2:.1f} for {ndf:.0f} degrees of freedom."
-        tables.append(report.Table(columns, caption=caption))
+        tables.append(Table(columns, caption=caption))
     return tables
 
 
@@ -138,33 +192,32 @@ def _checks(
     return found
 
 
-def spectrum_section(ctx: Context, made: Products) -> report.Section:
-    """Return response, unfolded spectrum, checks, covariance and sources of uncertainty."""
-    mock, section = ctx.book.mock, ctx.steering.unfold
-    simulation, measured, kept = made.truth, made.spectrum, made.unfolding
-    subtracted, unfolded = made.subtracted, made.unfolded
-    if simulation is None or measured is None or kept is None or section is None:
-        return report.Section("Spectrum", ["The pairs were not unfolded."])
-    axis = measured.hist.axes[MASS]
-    edges = np.asarray(axis.edges)
-    known = simulation_of(section, simulation)
-    response = known.response((axis,), (axis,))
-    width = np.diff(edges)
-    _, density, cov = normalised.mass_density(measured)
-    _, inside, _ = normalised.mass_density(measured, "measured")
+def spectrum_section(found: Unfolding, *, method: str, floor: float, mock: bool) -> Section:
+    """Return response, unfolded spectrum, checks, covariance and sources of uncertainty.
+
+    Parameters
+    ----------
+    found : Unfolding
+    method : str
+        Of the unfolding.
+    floor : float
+        Efficiency below which nothing is measured.
+    mock : bool
+    """
+    measured, kept = found.spectrum, found.kept
+    edges = np.asarray(measured.hist.axes[MASS].edges)
+    width, (response, full) = np.diff(edges), found.responses
+    density, inside, cov = found.density, found.inside, found.cov
     references = {"measured domain only": inside * width}
-    truth = true_mass_spectrum(ctx, edges)
-    if truth is not None:
-        references = {"truth of the MOCK": truth, **references}
+    if found.truth is not None:
+        references = {"truth of the MOCK": found.truth, **references}
     total = float((density * width).sum())
     share = float((inside * width).sum()) / total if total > 0 else float("nan")
     chi2, ndf = kept["refolding"]
     exposure = measured.exposure
     pot = "" if exposure is None else f" per proton on target ({exposure.pot:.3g} POT)"
-    ctx.book.numbers["virtual photons per POT"] = f"{total:.4g}"
-    ctx.book.numbers["part of the spectrum in the measured domain"] = f"{share:.3f}"
     text = (
-        f"{simulation.size} simulated dileptons give the response. The spectrum{pot} holds {total:.4g} "
+        f"{found.n_simulated} simulated dileptons give the response. The spectrum{pot} holds {total:.4g} "
         f"photons, {100 * share:.0f} % of them in cells where dileptons were measured. The others follow "
         f"the shape of the simulation, scaled in each mass bin to the measured yield; from here on they "
         f"count as extrapolated. Refolding: chi2 = {chi2:.0f} for {ndf:.0f} cells; few counts per cell, few "
@@ -178,7 +231,7 @@ def spectrum_section(ctx: Context, made: Products) -> report.Section:
         ),
         titled("migration", "Migration in mass.", migration_matrix(response, mock=mock)),
     ]
-    figures += _scan(kept, section.method, mock=mock)
+    figures += _scan(kept, method, mock=mock)
     figures.append(
         titled(
             "unfolded_spectrum",
@@ -189,27 +242,43 @@ def spectrum_section(ctx: Context, made: Products) -> report.Section:
             ),
         )
     )
-    if subtracted is not None and unfolded is not None:
-        axes, true = tuple(subtracted.hist.axes), tuple(unfolded.hist.axes)
-        full = known.response(axes, true)
-        figures += _checks(subtracted, unfolded, full, kept["refolding"], section.efficiency_floor, mock=mock)
+    figures += _checks(found.subtracted, found.unfolded, full, kept["refolding"], floor, mock=mock)
     correlations = correlation_matrix(cov, edges, mock=mock)
     figures.append(titled("correlations", "Correlations of the mass bins.", correlations))
-    return report.Section("Virtual photons, unfolded", [text], figures=figures, tables=uncertainties(kept))
+    numbers = {
+        "virtual photons per POT": f"{total:.4g}",
+        "part of the spectrum in the measured domain": f"{share:.3f}",
+    }
+    return Section("Virtual photons, unfolded", [text], figures, uncertainties(kept), numbers)
 
 
-def _cutflow(flow: Arrays) -> report.Table:
+def _cutflow(flow: Arrays) -> Table:
     headings = {"name": "step", "n": "left", "weight": "sum of weights", "os": "+-", "pp": "++", "mm": "--"}
     columns = {heading: flow[f"cutflow_{key}"].tolist() for key, heading in headings.items()}
-    return report.Table(columns, caption="Cutflow: events, then leptons, then pairs.")
+    return Table(columns, caption="Cutflow: events, then leptons, then pairs.")
 
 
-def pairs_section(ctx: Context, made: Products) -> report.Section:
-    """Return mass spectra before and after the subtraction, and the cutflow."""
-    mock = ctx.book.mock
-    hists, subtracted, kept, flow = made.hists, made.subtracted, made.subtraction, made.cutflow
-    if hists is None or subtracted is None or kept is None or flow is None:
-        return report.Section("Pairs", ["No pairs were selected."])
+def pairs_section(
+    hists: PairHists,
+    subtracted: Spectrum,
+    kept: Arrays,
+    cutflow: Arrays,
+    *,
+    mock: bool,
+    notes: Sequence[str] = (),
+) -> Section:
+    """Return mass spectra before and after the subtraction, and the cutflow.
+
+    Parameters
+    ----------
+    hists : PairHists
+    subtracted : Spectrum
+    kept, cutflow : mapping of str to NDArray
+        What subtraction and selection kept.
+    mock : bool
+    notes : sequence of str
+        Further paragraphs, see `sample_notes`.
+    """
     signs = (("+-", hists.os), ("++", hists.pp), ("--", hists.mm))
     counts = {name: float(h.values().sum()) for name, h in signs}
     r_factor, sigma = kept["r_factor"]
@@ -217,8 +286,8 @@ def pairs_section(ctx: Context, made: Products) -> report.Section:
     like = replace(subtracted, hist=filled(tuple(hists.os.axes), left, np.diag(subtracted.cov)))
     background = float(kept["like_sign"].sum())
     share = background / counts["+-"] if counts["+-"] > 0 else float("nan")
-    ctx.book.numbers |= {f"pairs {name}": f"{n:.0f}" for name, n in counts.items()}
-    ctx.book.numbers["combinatorial background"] = f"{background:.0f} ({100 * share:.1f} % of +-)"
+    numbers = {f"pairs {name}": f"{n:.0f}" for name, n in counts.items()}
+    numbers["combinatorial background"] = f"{background:.0f} ({100 * share:.1f} % of +-)"
     first = (
         f"Inside the axes: {counts['+-']:.0f} opposite-sign, {counts['++']:.0f} ++ and {counts['--']:.0f} "
         f"-- pairs. Background with R = {r_factor:.3f} ± {sigma:.3f}: {background:.0f} combinatorial "
@@ -229,7 +298,7 @@ def pairs_section(ctx: Context, made: Products) -> report.Section:
     ratio, error = kept["control"]
     if np.isfinite(ratio):
         away = abs(ratio - 1) > 3 * error
-        ctx.book.numbers["control region, +- over background"] = f"{ratio:.3f} ± {error:.3f}"
+        numbers["control region, +- over background"] = f"{ratio:.3f} ± {error:.3f}"
         text.append(
             f"Control region without signal: opposite-sign pairs over background {ratio:.3f} ± {error:.3f}."
             + (" It departs from one: R lacks its multiplicity part, or there is signal." if away else "")
@@ -238,14 +307,14 @@ def pairs_section(ctx: Context, made: Products) -> report.Section:
     if "charm_fit" in kept:
         found, error, chi2, ndf = kept["charm_fit"]
         charm = (kept["charm_mass"], kept["charm_mass_sigma"])
-        ctx.book.numbers["open charm, fitted"] = f"{found:.0f} ± {error:.0f} pairs"
+        numbers["open charm, fitted"] = f"{found:.0f} ± {error:.0f} pairs"
         text.append(
             f"Open charm is opposite-sign only: {found:.0f} ± {error:.0f} pairs of the simulated template, "
             f"fitted in mass and vertex offset (chi2 = {chi2:.0f} for {ndf:.0f} degrees of freedom)."
         )
-    return report.Section(
+    return Section(
         "Pairs and what is subtracted",
-        [*_lost(flow), *text, *_samples(ctx, made, kept)],
+        [*_lost(cutflow), *text, *notes],
         figures=[
             titled(
                 "mass_spectra",
@@ -254,7 +323,8 @@ def pairs_section(ctx: Context, made: Products) -> report.Section:
                 subtraction_figure(hists, like, mock=mock, r_factor_sigma=sigma / r_factor, charm=charm),
             )
         ],
-        tables=[_cutflow(flow), *_removed(kept)],
+        tables=[_cutflow(cutflow), *_removed(kept)],
+        numbers=numbers,
     )
 
 
@@ -264,34 +334,51 @@ def _lost(flow: Arrays) -> list[str]:
     return [f"Alarm: {text}."] if text else []
 
 
-def _samples(ctx: Context, made: Products, kept: Arrays) -> list[str]:
-    """Return which stages worked with a sample because there was more than the memory was to hold."""
-    text, flow, truth = [], made.cutflow, made.truth
-    limit = f"select.max_in_memory = {limit_of(ctx)}"
+def sample_notes(
+    limit: int | None,
+    cutflow: Arrays,
+    kept: Arrays,
+    *,
+    pairs: tuple[int, float],
+    photons: tuple[int, int, float] | None = None,
+) -> list[str]:
+    """Return which stages worked with a sample because there was more than the memory was to hold.
+
+    Parameters
+    ----------
+    limit : int or None
+        Of select.max_in_memory.
+    cutflow, kept : mapping of str to NDArray
+        What selection and subtraction kept.
+    pairs : int and float
+        Pairs in memory, and their effective number.
+    photons : int, int and float, optional
+        Simulated photons: all, those in memory, the share of them; nothing if all are in memory.
+    """
+    text, said = [], f"select.max_in_memory = {limit}"
     chosen = "% of the events, chosen by their hash and weighted to the sum of all."
-    if flow is not None and "stored_pairs" in flow and made.pairs is not None:
-        share, size = 100 * float(flow["stored_share"]), effective_size(kept["posterior"])
+    if "stored_pairs" in cutflow:
         text.append(
-            f"There are more pairs than {limit}: spectra and background are of all "
-            f"{int(flow['stored_pairs'])} pairs; the classifier of the weights, OmniFold and the flow worked "
-            f"with a sample of {len(made.pairs)} pairs (effective {size:.0f}), {share:.3g} {chosen}"
+            f"There are more pairs than {said}: spectra and background are of all "
+            f"{int(cutflow['stored_pairs'])} pairs; the classifier of the weights, OmniFold and the flow "
+            f"worked with a sample of {pairs[0]} pairs (effective {pairs[1]:.0f}), "
+            f"{100 * float(cutflow['stored_share']):.3g} {chosen}"
         )
     if "mixed_leptons" in kept:
         text.append(
-            f"There are more leptons than {limit}: mixed events are made of {int(kept['mixed_leptons'])} of "
+            f"There are more leptons than {said}: mixed events are made of {int(kept['mixed_leptons'])} of "
             f"them, in events chosen by their hash, each class weighted to all its events."
         )
-    if truth is not None and truth.stored is not None:
-        share = 100 * truth.stored.rows.share
+    if photons is not None:
         text.append(
-            f"There are more simulated photons than {limit}: response and efficiency are of all "
-            f"{truth.size} of them; OmniFold, line shapes and the extrapolation worked with a sample of "
-            f"{len(truth.sample)}, {share:.3g} {chosen}"
+            f"There are more simulated photons than {said}: response and efficiency are of all "
+            f"{photons[0]} of them; OmniFold, line shapes and the extrapolation worked with a sample of "
+            f"{photons[1]}, {100 * photons[2]:.3g} {chosen}"
         )
     return text
 
 
-def _removed(kept: Arrays) -> list[report.Table]:
+def _removed(kept: Arrays) -> list[Table]:
     """Return the table of what was taken out besides the combinatorial background."""
     if not len(kept["removed_names"]):
         return []
@@ -302,37 +389,13 @@ def _removed(kept: Arrays) -> list[report.Table]:
         "of the yield [%]": [f"{100 * f:.2f}" for f in fraction],
         "reference": kept["removed_sources"].tolist(),
     }
-    return [report.Table(columns, caption="Removed pairs that are no single virtual photon.")]
+    return [Table(columns, caption="Removed pairs that are no single virtual photon.")]
 
 
-def _drawn(sampler: Any, mass: float, rng: np.random.Generator) -> Kinematics:
-    pt, energy = sampler.sample(np.full(N_DRAWN, mass), rng)
-    return pt, energy, np.ones(N_DRAWN)
-
-
-def _members(
-    found: FlowVariations | None, masses: list[float], drawn: list[Kinematics]
-) -> list[FloatArray] | None:
-    """Return the weights of the replicas alone on what was drawn: a bin shows its own statistics anyway."""
-    if found is None:
-        return None
-    alone = replace(found, near=None)
-    return [
-        alone.weights(np.full(len(pt), mass), pt, energy)
-        for mass, (pt, energy, _) in zip(masses, drawn, strict=True)
-    ]
-
-
-def _losses(found: FlowVariations | None) -> list[tuple[tuple[float, ...], tuple[float, ...]]]:
-    """Return training and validation losses of the replicas."""
-    members = () if found is None else found.ensemble.members
-    return [(one.report.train_loss, one.report.validation_loss) for one in members]
-
-
-def _density(ctx: Context, kept: Arrays) -> list[str]:
-    """Return p-value and power of the test of the density, and the shifts that it sees."""
+def _density(kept: Arrays) -> tuple[list[str], dict[str, str]]:
+    """Return what the test of the density says, p-value, power and shifts, and its numbers."""
     if "density_p" not in kept:
-        return ["The density was not tested against the measured pairs: there are too few."]
+        return ["The density was not tested against the measured pairs: there are too few."], {}
     p, within = kept["density_p"]
     size, (significance, power) = kept["density_size"][1], kept["density_level"]
     shifts, found = [], []
@@ -342,8 +405,10 @@ def _density(ctx: Context, kept: Arrays) -> list[str]:
         shifts.append(f"{name} {100 * shift:+.2f} ± {100 * error:.2f} %{of_band}")
         found.append(f"{100 * smallest:.2g} % in all {name}")
     in_band = "" if np.isnan(within) else f", {within:.2g} within the band of its replicas"
-    ctx.book.numbers["flow against its pairs, p-value"] = f"{p:.2g}{in_band}"
-    ctx.book.numbers[f"shifts of the flow found with {100 * power:.0f} %"] = ", ".join(found)
+    numbers = {
+        "flow against its pairs, p-value": f"{p:.2g}{in_band}",
+        f"shifts of the flow found with {100 * power:.0f} %": ", ".join(found),
+    }
     text = (
         f"Energy distance of the flow and the measured pairs (effective {size:.0f}), inside the measured "
         f"domain: p = {p:.2g}{in_band}. Mean logarithm of the pairs over the flow's: {'; '.join(shifts)}. "
@@ -351,35 +416,19 @@ def _density(ctx: Context, kept: Arrays) -> list[str]:
         f"significance of {100 * significance:g} %. The pairs have trained the flow, so that p is rather too "
         "large; a small p with many pairs may be a small bias: the shifts say how small."
     )
-    return [text]
+    return [text], numbers
 
 
-def flow_section(ctx: Context, made: Products) -> report.Section:
+def flow_section(found: FlowCheck, *, mock: bool) -> Section:
     """Return the flow against its training pairs, the divergence per window, the losses."""
-    mock, section, training, kept = ctx.book.mock, ctx.steering.report, made.training, made.learning
-    if made.flow is None or kept is None or section is None:
-        return report.Section("Kinematics", ["No flow was trained."])
-    low, high = made.flow.mass_range
-    half = 0.015 if ctx.steering.flow is None else 0.5 * ctx.steering.flow.window
-    masses = [m for m in section.flow_masses if low + half <= m <= high - half]
-    data, drawn = [], []
-    for mass in masses:
-        near = np.abs(training.mass - mass) < half
-        data.append((training.pt[near], training.energy[near], training.reference[near]))
-        drawn.append(_drawn(made.flow, mass, stream(ctx.seed, "figures", f"{mass!r}")))
-    variations = flow_variations(ctx.folder)
-    members = _members(variations, masses, drawn)
+    kept, masses, half, data, drawn = found.kept, found.masses, found.half, found.data, found.drawn
+    members = found.members
     bands = None if members is None else {"flow": members}
     band = "" if members is None else f" Band: spread of {len(members[0])} bootstrap replicas."
     among = "" if members is None else " and of replicas"
     tested, inside = kept["kl_tested"], kept["kl_inside"]
     n_inside, n_tested = int(inside[tested].sum()), int(tested.sum())
-    ctx.book.methods["flow check"] = (
-        "energy distance of measured pairs and flow in (m, ln q_T, ln E), p-value from random signs of events"
-    )
-    ctx.book.methods["flow figure"] = (
-        "kNN divergence, k = 2, against the single-draw 95 % band of the data with themselves"
-    )
+    tested_text, numbers = _density(kept)
     text = (
         f"Trained on {int(kept['n_pairs'])} weighted pairs (effective size "
         f"{float(kept['effective_size']):.0f}): subtraction weights over the efficiency where "
@@ -389,9 +438,9 @@ def flow_section(ctx: Context, made: Products) -> report.Section:
         f"The mean divergence of flow and pairs lies inside the band in {n_inside} of {n_tested} windows of "
         "mass. A window sees gross errors alone: the test above judges."
     )
-    return report.Section(
+    return Section(
         "Kinematics: the flow",
-        [text, *_density(ctx, kept), windows],
+        [text, *tested_text, windows],
         figures=[
             titled(
                 "flow_projections",
@@ -422,8 +471,10 @@ def flow_section(ctx: Context, made: Products) -> report.Section:
                     kept["validation_loss"].tolist(),
                     mock=mock,
                     best_epoch=int(np.argmin(kept["validation_loss"])),
-                    members=_losses(variations),
+                    members=found.losses,
                 ),
             ),
         ],
+        numbers=numbers,
+        methods=FLOW_METHODS,
     )
