@@ -268,7 +268,7 @@ class Study:
         import numpy as np
         from kinematics_figures import acceptance_curves, difference_map
 
-        from gammastar.flow import NearPairs
+        from gammastar.flow import LocalStatistics
 
         grid = np.round(np.arange(0.25, 1.16, 0.05), 3)
         normal = self.stream("acceptance").standard_normal((100_000, 2))
@@ -284,7 +284,7 @@ class Study:
 
         def with_near_pairs(key: str):
             values, weight = self.samples[key]
-            near = NearPairs.of(values[:, 0], weight, self.mock.RANGE).at(np.array(MASSES))
+            near = LocalStatistics.of(values[:, 0], weight, self.mock.RANGE).at(np.array(MASSES))
             mean, spread, square = of(key, MASSES)
             return mean, np.sqrt(spread**2 + square / near[:, None])
 

@@ -13,7 +13,7 @@ from scipy.stats import t as student
 from validation.flow_mock import BEAM, RANGE, appendix_b, pairs, truth_at
 
 from gammastar.core.sampling import stream
-from gammastar.flow import FlowOptions, FlowVariations, NearPairs, fit, fit_ensemble
+from gammastar.flow import FlowOptions, FlowVariations, LocalStatistics, fit, fit_ensemble
 from gammastar.flow.samples import Table
 
 SEED = 22
@@ -52,7 +52,7 @@ def banded(values: np.ndarray, masses: tuple[float, ...], n: int, seed: int) -> 
     start = {"beam_energy": BEAM, "options": OPTIONS}
     nominal = fit(*values.T, rng=stream(seed, "nominal"), **start)
     ensemble = fit_ensemble(table, members=MEMBERS, seed=seed, **start)
-    near = NearPairs.of(values[:, 0], ones, nominal.mass_range)
+    near = LocalStatistics.of(values[:, 0], ones, nominal.mass_range)
     return acceptances(FlowVariations(nominal, ensemble, near), masses, n)
 
 

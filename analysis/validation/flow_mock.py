@@ -26,8 +26,8 @@ from gammastar.mock.cocktail import (
 from gammastar.mock.combinatorial import decay_muons, measured_r, muon_pairs, recorded_weight
 from gammastar.mock.spectrometer import accepted, efficiency, pair_kinematics
 from gammastar.physics.kinematics import daughter, lorentz
+from gammastar.spectrum import EfficiencyMap, efficiency_map
 from gammastar.subtract.weights import event_weights
-from gammastar.unfold.acceptance import EfficiencyMap, efficiency_map
 
 CARD = load_card(data_path("cards/na60_mock.toml"))
 BEAM = CARD.beam.energy

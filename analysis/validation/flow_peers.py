@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from validation._density_baselines import KernelSampler, MixtureSampler
 from validation.flow_mock import BEAM, RANGE, appendix_b, pairs
 
 from gammastar.core.axes import ENERGY, KINEMATICS, MASS, PT, filled, variable
@@ -13,7 +14,6 @@ from gammastar.core.sampling import stream
 from gammastar.flow import FlowOptions, fit, fit_ensemble, kl_scan, laplace, quality
 from gammastar.flow.samples import Table
 from gammastar.spectrum import HistSampler
-from gammastar.spectrum.baselines import KernelSampler, MixtureSampler
 
 SEED = 24
 WINDOWS = np.arange(0.24, 1.06, 0.06)

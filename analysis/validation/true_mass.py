@@ -13,6 +13,7 @@ from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import Spectrum
 from gammastar.core.sampling import stream
 from gammastar.mock.card import Card
+from gammastar.physics.hadrons import cocktail_components
 
 RECO, FINE = (regular("mass", 45, 0.2125, 1.1125),), (regular("mass", 200, 0.2, 1.2),)
 SHOWN = regular("mass", 225, 0.2125, 1.1125)  # 4 MeV
@@ -47,20 +48,21 @@ def rows(
             n_iterations=3,
             efficiency_floor=0.03,
         )
-        same = unfold.reweighted(mc, coarse)
-        part = unfold.fiducial_fraction(same, coarse, FINE[0])
+        same = unfold.simulation.reweighted(mc, coarse)
+        part = unfold.simulation.fiducial_fraction(same, coarse, FINE[0])
         response = unfold.response(
-            unfold.fiducial(same, coarse), RECO, FINE, n_replicas=50, rng=stream(14, i)
+            unfold.simulation.fiducial(same, coarse), RECO, FINE, n_replicas=50, rng=stream(14, i)
         )
-        components = [c.times(FINE[0].centers, part) for c in unfold.cocktail_components((0.2, 1.2))]
+        components = [c.times(FINE[0].centers, part) for c in cocktail_components((0.2, 1.2))]
         found = unfold.forward_fold(measured(data, RECO), response, components, ratios=RATIOS)
         chi2.append(found.chi2 / found.ndf)
         spectrum = found.spectrum(SHOWN)
-        inside = unfold.fiducial(big, coarse).true[:, 0]
+        inside = unfold.simulation.fiducial(big, coarse).true[:, 0]
         truth = np.histogram(inside, SHOWN.edges)[0] / factor
+        kept = unfold.simulation.fiducial(same, coarse)
         plain = unfold.iterative(
             measured(data, (SHOWN,)),
-            unfold.smeared_response(unfold.fiducial(same, coarse), (SHOWN,), n_replicas=0),
+            unfold.response(unfold.simulation.unsmeared(kept), (SHOWN,), (SHOWN,), n_replicas=0),
             n_iterations=1,
         )
         for name, (low, high) in WINDOWS.items():

@@ -179,9 +179,8 @@ def _density_of_the_main_job(folder: Path) -> Any:
     from gammastar.core.files import data_path
     from gammastar.core.sampling import stream
     from gammastar.pipeline.record import read_domain
-    from gammastar.pipeline.stages.flow import flow_variations
 
-    trained, members = flow.load(folder / "flow"), flow_variations(folder)
+    trained, members = flow.load(folder / "flow"), flow.load_variations(folder)
     section = _simulated(folder)
     card = mock.load_card(data_path(f"cards/{section['card']}.toml"), leave_out=section.get("leave_out", ()))
     pythia = section["engine"] == "pythia"

@@ -121,11 +121,11 @@ def _resolution(card: Card, n_toys: int) -> Iterator[dict]:
         measured = _measured(data, MASS)
         number.append(unfold.stable_iterations(measured, response))
         result = unfold.iterative(measured, response, n_iterations=number[-1])
-        value, ndf = unfold.chi2(result.values - truth, result.cov)
+        value, ndf = unfold.folding.chi2(result.values - truth, result.cov)
         chi2.append(value / ndf)
         pulls.append((result.values - truth) / np.sqrt(np.diag(result.cov)))
         early = unfold.iterative(measured, response, n_iterations=4)
-        value, ndf = unfold.chi2(early.values - truth, early.cov)
+        value, ndf = unfold.folding.chi2(early.values - truth, early.cov)
         fixed.append(value / ndf)
     tolerance = max(0.2, 3 * np.sqrt(2 / (n_toys * len(MASS[0]))))
     rule = f"{int(np.median(number))} iterations by the rule"
@@ -151,7 +151,7 @@ def _three_dimensions(card: Card, n_toys: int) -> Iterator[dict]:
         for k in range(3):
             label = np.indices(result.domain.shape)[k].ravel()
             total = (np.arange(result.domain.shape[k])[:, None] == label).astype(float)
-            value, ndf = unfold.chi2(total @ difference, total @ result.cov @ total.T)
+            value, ndf = unfold.folding.chi2(total @ difference, total @ result.cov @ total.T)
             chi2[i, k] = value / ndf
         sigma = np.sqrt(np.diag(result.cov))
         populated = result.domain.ravel() & (truth.ravel() * response.efficiency > 10)

@@ -37,7 +37,7 @@ def tunfold(counts: np.ndarray, true: np.ndarray, y: np.ndarray) -> Iterator[dic
     )
     variance = np.maximum(y, 1.0)
     for penalty, tau, chi2, rho in TUNFOLD:
-        found = unfold.fit(y, np.diag(variance), response, tau=tau, penalty=penalty)
+        found = unfold.regularised.fit(y, np.diag(variance), response, tau=tau, penalty=penalty)
         label = f"Tikhonov, {penalty}, τ = {tau:g}"
         yield row(f"{label}: χ²", found.chi2, chi2, 5.1e-4, "TUnfold V17, as printed")
         yield row(f"{label}: ⟨ρ⟩", found.mean_correlation, rho, 5.1e-5, "TUnfold V17, as printed")
@@ -144,7 +144,7 @@ def _refolding(name: str, found: float, known: Response, unfolder: Any, n_toys: 
         whitened = np.linalg.pinv(p / np.sqrt(y)[:, None])
         slope = whitened / np.sqrt(y)
     else:
-        _, slope = unfold.unfold_values(y, known, t, unfolder.keywords["n_iterations"])
+        _, slope = unfold.iterative_bayes.unfold_values(y, known, t, unfolder.keywords["n_iterations"])
     a = p @ slope - np.eye(len(y))
     both = 2 * np.diag(y) - p @ np.diag(t) @ p.T
     expected = float(np.trace(a @ both @ a.T / y[:, None]))

@@ -16,7 +16,7 @@ from gammastar.core.sampling import stream
 EDGES = np.linspace(-5, 5, 21)  # bins of 2.5 times the resolution
 N_DATA, N_MC, REPLICAS, ITERATIONS = 3000, 12_000, 10, 3
 TRUTH = N_DATA * np.diff(norm.cdf(EDGES, 0, 2))
-TREES = unfold.BoostedTrees(20, rate=0.3, per_leaf=50, validation=0, bins=128)
+TREES = unfold.omnifolding.BoostedTrees(20, rate=0.3, per_leaf=50, validation=0, bins=128)
 COARSE = replace(TREES, bins=64)
 NEAR = 0.06  # tolerance of the coverage for 50 toys
 
@@ -123,7 +123,7 @@ def _default(n_toys: int) -> Iterator[dict]:
     yield row(text, total.mean(), 1, 3 * spread, f"{source}; statistical error {spread:.4f}")
 
 
-def _coarse(label: str, trees: unfold.BoostedTrees, n_toys: int) -> Iterator[dict]:
+def _coarse(label: str, trees: unfold.omnifolding.BoostedTrees, n_toys: int) -> Iterator[dict]:
     """Trees that cannot resolve the tail: a bias that replicas do not see, and `omnifold_bias` does."""
     values, shift, itself = np.zeros((3, n_toys, len(TRUTH)))
     for i in range(n_toys):

@@ -60,7 +60,7 @@ def _one(
 ) -> list[float]:
     data = simulated(card, N_DATA, stream(41, "data", i))
     mc = _thinned(simulated(card.with_prior("varied"), N_MC, stream(42, "mc", i)), stream(43, i))
-    kept = data.reco[unfold.cells(data.reco, WINDOW) >= 0]
+    kept = data.reco[unfold.response_matrix.cells(data.reco, WINDOW) >= 0]
     options = {"n_iterations": ITERATIONS}
     seen, everything = (
         unfold.omnifold(kept, sample, rng=stream(44, i), **options).weight
@@ -70,7 +70,7 @@ def _one(
     fine, _ = _binned(measured(data, FINE), data, mc)
 
     def inside(sample: MatchedPairs, low: float = 0.0) -> np.ndarray:
-        cell = unfold.cells(sample.true, WINDOW)
+        cell = unfold.response_matrix.cells(sample.true, WINDOW)
         return (cell >= 0) & region.ravel()[cell] & (sample.true[:, 0] > low)
 
     truth, last = (data.weight[inside(data, low)].sum() for low in (0.0, LAST - EDGE))
@@ -86,7 +86,7 @@ def _binned(spectrum: Spectrum, data: MatchedPairs, mc: MatchedPairs) -> tuple[f
     found = unfold.iterative(spectrum, response, n_iterations=ITERATIONS)
     centers = axes[2].centers
     region = found.domain & (centers > SOFT) & (centers < HARD)
-    cell = unfold.cells(data.true, axes)
+    cell = unfold.response_matrix.cells(data.true, axes)
     truth = data.weight[(cell >= 0) & region.ravel()[cell]].sum()
     return float(found.values[region].sum() / truth), region
 

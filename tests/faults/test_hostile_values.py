@@ -16,7 +16,7 @@ from gammastar import config, flow, infer
 from gammastar.accept.tracking import load_spectrometer
 from gammastar.core.documents import from_json, from_toml
 from gammastar.core.errors import GammastarError, InputFileError, SteeringError, UserError
-from gammastar.flow.divergence import NearPairs
+from gammastar.flow.divergence import LocalStatistics
 from gammastar.mock import load_card
 from gammastar.physics.detector import load_detector
 from gammastar.physics.mesons import MesonTable
@@ -133,7 +133,7 @@ READERS = {
     "spectrum.json": read_spectrum,
     "result.json": read_json,
     "fileset.json": read_fileset,
-    "near.json": NearPairs.load,
+    "near.json": LocalStatistics.load,
     "flow.json": lambda path: flow.load(path.with_suffix("")),
     "workspace.json": infer.read_likelihood,
 }

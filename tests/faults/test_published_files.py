@@ -29,7 +29,7 @@ import numpy as np
 from gammastar import flow, report
 from gammastar.core.pairs import Pairs
 from gammastar.core.files import atomic, write_whole
-from gammastar.flow.divergence import NearPairs
+from gammastar.flow.divergence import LocalStatistics
 from gammastar.pipeline.record import save_file
 from gammastar.report.style import new_figure
 from gammastar.store.chunks import write_chunk
@@ -50,7 +50,7 @@ def tensors():
         save_file({"a": one}, temporary)
 writers = {
     "flow": lambda: flow.save(model, folder / "flow"),
-    "near": lambda: NearPairs(np.arange(3.0), one, 0.1).save(folder / "flow_members.pairs.json"),
+    "near": lambda: LocalStatistics(np.arange(3.0), one, 0.1).save(folder / "flow_members.pairs.json"),
     "page": lambda: report.save_page("x", folder / "report.html"),
     "figure": lambda: report.save_figure(new_figure()[0], folder / "figures" / "rate"),
     "json": lambda: write_json(folder / "steering.json", {}),

@@ -51,7 +51,7 @@ def example():
 @pytest.mark.parametrize(("penalty", "tau", "chi2", "correlation"), PUBLISHED)
 def test_chi2_and_correlation_to_the_printed_digits(example, penalty, tau, chi2, correlation):
     measured, response = example
-    found = unfold.fit(measured.values, measured.cov, response, tau=tau, penalty=penalty)
+    found = unfold.regularised.fit(measured.values, measured.cov, response, tau=tau, penalty=penalty)
     assert found.chi2 == pytest.approx(chi2, abs=5.01e-4)
     assert found.mean_correlation == pytest.approx(correlation, abs=5.01e-5)
     assert np.flatnonzero(~found.used).tolist() == [0]  # no simulated pair: TUnfold drops it too

@@ -12,9 +12,9 @@ from gammastar.core.files import data_path
 from gammastar.core.pairs import MatchedPairs
 from gammastar.mock import load_card, simulate_events
 from gammastar.pipeline.cache import open_book
-from gammastar.pipeline.context import Context
+from gammastar.pipeline.context import Context, Products
 from gammastar.pipeline.run import run
-from gammastar.pipeline.stages import measured_half
+from gammastar.pipeline.stages import flow
 from gammastar.pipeline.stages.stored import Truth
 from gammastar.report.measured import uncertainties
 from gammastar.store.events import write_tree
@@ -246,7 +246,8 @@ def test_omnifold_hands_its_weights_to_the_flow(made):
     steering = config.load(found.folder.parent / "steering.toml")
     book = open_book(found.folder, resume=True, seed=1, mock=True)
     ctx = Context(steering, found.folder.parent, found.folder, book, lambda *_: None)
-    training = measured_half.unbinned_training(ctx, Truth(matched), weight)
+    state = Products(pairs=(), truth=Truth(matched), subtraction={}, unfolding={"omnifold_weight": weight})
+    training = flow.training(ctx, state)
     inside = training.domain.in_domain(*matched.true.T) & (matched.true[:, 2] < 400)
     assert training.weight[training.measured].sum() == pytest.approx(weight[inside].sum(), rel=1e-9)
 

@@ -15,7 +15,7 @@ from gammastar.physics.polarisation import SpinDensities
 from gammastar.pipeline.checks import examine_file
 from gammastar.pipeline.record import read_record
 from gammastar.pipeline.run import run
-from gammastar.pipeline.stages.spin import read_spin
+from gammastar.pipeline.stages.flow import read_spin
 from gammastar.results.export import efficiency_table, export
 from gammastar.results.reinterpret import reinterpret
 from gammastar.store.events import write_tree

@@ -15,7 +15,7 @@ from gammastar.facility import open_farm
 from gammastar.pipeline.cache import open_book
 from gammastar.pipeline.context import Context, Products
 from gammastar.pipeline.run import run
-from gammastar.pipeline.stages import measured_half
+from gammastar.pipeline.stages import measured_half, unfold
 from gammastar.pipeline.stages import read as reading
 from gammastar.pipeline.stages import stored as stored_pairs
 from gammastar.pipeline.stages.backgrounds import charge_ratio
@@ -126,7 +126,7 @@ def test_page_says_which_stages_had_a_sample(runs, tmp_path):
     made.inputs = reading.inputs(ctx, {})
     made.pairs, made.cutflow = reading.select_stage(ctx, made.inputs)
     measured_half.subtract_half(ctx, made)
-    measured_half.unfold_half(ctx, made)
+    unfold.unfold_stage(ctx, made)
     text = " ".join(pairs_sections(ctx, made)[0].paragraphs)
     n, total, photons = len(made.pairs), int(made.cutflow["stored_pairs"]), made.truth.size
     assert f"more pairs than select.max_in_memory = {LIMIT}" in text

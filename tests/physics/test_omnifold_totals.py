@@ -43,7 +43,7 @@ def counts(sample, weight):
 def test_data_cut_to_a_window_are_unfolded_with_a_simulation_cut_to_it():
     """Cells that the window sees are the truth; the pairs beyond it are no part of the normalisation."""
     data, simulated = smeared(TRUTH, 10_000), smeared(SHARES, 20_000)
-    kept = data.reco[unfold.cells(data.reco, WINDOW) >= 0]
+    kept = data.reco[unfold.response_matrix.cells(data.reco, WINDOW) >= 0]
     options = {"rng": stream(1), "classifier": table, "n_iterations": 30}
     found = unfold.omnifold(kept, unfold.in_window(simulated, WINDOW), **options)
     assert counts(simulated, found.weight)[:4] == pytest.approx(10_000 * TRUTH[:4], rel=0.002)

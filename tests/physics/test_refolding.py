@@ -48,7 +48,7 @@ def data(rng, truth=SHAPE):
 def theory(n_iterations, ratio=0.0):
     """Return the expectation from the derivative of the unfolding, see `refolding_test`."""
     p, y = matrix(), matrix() @ SHAPE
-    _, slope = unfold.unfold_values(y, response(), SHAPE, n_iterations)
+    _, slope = unfold.iterative_bayes.unfold_values(y, response(), SHAPE, n_iterations)
     a = p @ slope - np.eye(N_RECO)
     v = np.diag(y)
     c = v - p @ np.diag(SHAPE) @ p.T

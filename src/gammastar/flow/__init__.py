@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gammastar.flow.architecture_scan import PAPER_GRID, ScanPoint, scan
 from gammastar.flow.density import DensityOptions, DensityTest, density_test
-from gammastar.flow.divergence import KLScan, NearPairs, kl_divergence, kl_scan
+from gammastar.flow.divergence import KLScan, LocalStatistics, check_windows, kl_divergence, kl_scan
 from gammastar.flow.ensembles import (
     FlowEnsemble,
     FlowVariations,
@@ -12,8 +12,11 @@ from gammastar.flow.ensembles import (
     fit_ensemble,
     laplace,
     load_ensemble,
+    load_variations,
     principal_components,
     save_ensemble,
+    save_members,
+    saved_digests,
 )
 from gammastar.flow.event_generator import KeyedEvents, MassSource, decay_vertices, draw_events, two_leptons
 from gammastar.flow.model import KinematicFlow
@@ -39,7 +42,7 @@ __all__ = [
     "KinematicFlow",
     "MassSource",
     "MassTable",
-    "NearPairs",
+    "LocalStatistics",
     "PairTable",
     "PaperFlow",
     "PaperNetwork",
@@ -48,6 +51,7 @@ __all__ = [
     "TrainingReport",
     "Variations",
     "calibration",
+    "check_windows",
     "classifier_test",
     "decay_vertices",
     "density_test",
@@ -64,10 +68,13 @@ __all__ = [
     "laplace",
     "load",
     "load_ensemble",
+    "load_variations",
     "principal_components",
     "quality",
     "save",
     "save_ensemble",
+    "save_members",
+    "saved_digests",
     "scan",
     "tabulate",
     "two_leptons",

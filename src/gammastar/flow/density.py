@@ -28,6 +28,8 @@ ROUNDS = 500  # of drawing twins
 FEWEST = 50  # pairs (effective) that make a test
 SMALLEST, LARGEST = 1e-5, 2.0  # relative shifts that are tried
 SHIFTED = ("pt", "energy")
+ALARM = 1e-3  # p-value
+MATTERS = 0.02  # mean relative shift; less is let be where there are no replicas, whose error is unknown
 
 Inside: TypeAlias = Callable[[FloatArray, FloatArray, FloatArray], BoolArray]
 Replicas: TypeAlias = Callable[[FloatArray, FloatArray, FloatArray], FloatArray]
@@ -89,6 +91,13 @@ class DensityTest:
     def verdict(self) -> float:
         """The p-value that judges: within the band of the replicas where there are some."""
         return self.p_value if np.isnan(self.band_p_value) else self.band_p_value
+
+    @property
+    def matters(self) -> bool:
+        """Whether the model is off by more than its band, or without one by more than two per cent."""
+        banded = not np.isnan(self.band_p_value)
+        largest = max(abs(shift) for shift, _ in self.shift.values())
+        return self.verdict < ALARM and (banded or largest > MATTERS)
 
 
 @dataclass(frozen=True)

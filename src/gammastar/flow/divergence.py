@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,21 +20,21 @@ from gammastar.core.sampling import Sampler
 __all__ = [
     "HALF_WIDTH",
     "KLScan",
-    "NearPairs",
+    "LocalStatistics",
+    "WindowCheck",
+    "check_windows",
     "kl_divergence",
     "kl_scan",
 ]
 
 _MIN_POINTS = 50  # per draw; below this a divergence says nothing
 Halves = list[tuple[FloatArray, FloatArray]]
-
-
 HALF_WIDTH = 0.03  # GeV
 _STEP = 0.01  # GeV between two nodes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class NearPairs:
+class LocalStatistics:
     """Effective number of pairs within `half_width` of a mass.
 
     Attributes
@@ -52,10 +52,10 @@ class NearPairs:
     def __post_init__(self) -> None:
         fits = self.mass.ndim == 1 and self.mass.shape == self.count.shape and len(self.mass) > 1
         if not fits or not (np.diff(self.mass) > 0).all() or not (self.count >= 1).all():
-            msg = f"NearPairs: {self.mass.shape} masses must increase and have a count ≥ 1 each"
+            msg = f"LocalStatistics: {self.mass.shape} masses must increase and have a count ≥ 1 each"
             raise PhysicsError(msg)
         if not self.half_width > 0:
-            msg = f"NearPairs: half_width = {self.half_width!r} GeV must be positive"
+            msg = f"LocalStatistics: half_width = {self.half_width!r} GeV must be positive"
             raise PhysicsError(msg)
 
     @classmethod
@@ -66,7 +66,7 @@ class NearPairs:
         mass_range: tuple[float, float],
         *,
         half_width: float = HALF_WIDTH,
-    ) -> NearPairs:
+    ) -> LocalStatistics:
         """Count pairs.
 
         Parameters
@@ -79,7 +79,7 @@ class NearPairs:
 
         Examples
         --------
-        >>> found = NearPairs.of(np.linspace(0.2, 1.2, 1001), np.ones(1001), (0.2, 1.2))
+        >>> found = LocalStatistics.of(np.linspace(0.2, 1.2, 1001), np.ones(1001), (0.2, 1.2))
         >>> round(float(found.at(np.array([0.7]))[0]))
         60
         """
@@ -106,7 +106,7 @@ class NearPairs:
         write_whole(path, (json.dumps(content) + "\n").encode())
 
     @classmethod
-    def load(cls, path: Path) -> NearPairs:
+    def load(cls, path: Path) -> LocalStatistics:
         """Read the file of `save`.
 
         Raises
@@ -365,6 +365,85 @@ def kl_scan(
         )
         raise PhysicsError(msg)
     return KLScan(centres, half_width, n_data, n_points, draws[0], draws[1])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WindowCheck:
+    """A sampler and its replicas against data in windows of mass.
+
+    Attributes
+    ----------
+    mass : NDArray, shape (n,) [GeV]
+    model, error : NDArray, shape (n,)
+        Mean divergence of sampler and data, and 1.96 standard deviations of draws and of trainings.
+    data : NDArray, shape (n, 5)
+        Quantiles 2.5, 16, 50, 84 and 97.5 % of the data against themselves.
+    tested, inside : NDArray of bool, shape (n,)
+        Windows with enough pairs, and where the mean lies in the 95 % band of the data.
+    """
+
+    mass: FloatArray
+    model: FloatArray
+    error: FloatArray
+    data: FloatArray
+    tested: BoolArray
+    inside: BoolArray
+
+
+def check_windows(
+    sampler: Sampler,
+    data: FloatArray,
+    weight: FloatArray,
+    *,
+    mass_range: tuple[float, float],
+    window: float,
+    n_draws: int,
+    rng: Callable[[], np.random.Generator],
+    members: Sequence[Sampler] = (),
+) -> WindowCheck:
+    """Compare a sampler and its replicas with data in adjacent windows of mass, by `kl_scan`.
+
+    Parameters
+    ----------
+    sampler : Sampler
+    data : NDArray, shape (n, 3) [GeV]
+        Columns mass, pt, energy.
+    weight : NDArray, shape (n,)
+        Pairs of weights that are not positive are left out.
+    mass_range : (float, float) [GeV]
+        First and last centre of a window.
+    window : float [GeV]
+    n_draws : int
+        Replicas get a tenth, at least 5.
+    rng : function that returns a random generator
+        Called once per comparison: all see the same draws of the data.
+    members : sequence of Sampler
+        Replicas of the sampler.
+    """
+    masses, positive = np.arange(mass_range[0], mass_range[1] + 1e-9, window), weight > 0
+
+    def compared(one: Sampler, n: int) -> KLScan:
+        return kl_scan(
+            one,
+            data[positive],
+            masses=masses,
+            weight=weight[positive],
+            half_width=0.5 * window,
+            n_draws=n,
+            rng=rng(),
+        )
+
+    scan = compared(sampler, n_draws)
+    means = [compared(one, max(5, n_draws // 10)).model_mean for one in members]
+    spread = np.std(means, axis=0, ddof=1) if means else np.zeros(len(masses))
+    return WindowCheck(
+        mass=scan.mass,
+        model=scan.model_mean,
+        error=1.96 * np.hypot(scan.model_draws.std(axis=1), spread),
+        data=np.nanquantile(scan.data_draws, [0.025, 0.16, 0.5, 0.84, 0.975], axis=1).T,
+        tested=scan.tested,
+        inside=scan.inside,
+    )
 
 
 def _halves(

@@ -20,12 +20,12 @@ from gammastar.core.axes import effective_size
 from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.core.sampling import Sampler, stream
-from gammastar.flow.divergence import NearPairs
+from gammastar.flow.divergence import LocalStatistics
 from gammastar.flow.model import KinematicFlow, one_thread
 from gammastar.flow.network import Network, inside_limits, log_density
 from gammastar.flow.options import FlowOptions, PairTable
 from gammastar.flow.samples import Table
-from gammastar.flow.saving import load, save
+from gammastar.flow.saving import digest, load, save
 from gammastar.flow.training import fit_pairs
 
 __all__ = [
@@ -35,10 +35,15 @@ __all__ = [
     "fit_ensemble",
     "laplace",
     "load_ensemble",
+    "load_variations",
     "principal_components",
     "save_ensemble",
+    "save_members",
+    "saved_digests",
 ]
 
+STEM, MEMBERS = "flow", "flow_members"  # files of a result folder
+LOCAL = f"{MEMBERS}.pairs.json"
 _CHUNK = 2048
 
 
@@ -407,7 +412,7 @@ class FlowVariations:
         Trained on all events: the prediction.
     ensemble : FlowEnsemble
         Trained on replicas: the spread around it.
-    near : NearPairs, optional
+    near : LocalStatistics, optional
         Pairs near each mass. With it the weights carry the whole band: Student's factor for the few members,
         and the precision of these pairs. Without it they are those of the members alone.
 
@@ -426,7 +431,7 @@ class FlowVariations:
 
     nominal: KinematicFlow
     ensemble: FlowEnsemble
-    near: NearPairs | None = None
+    near: LocalStatistics | None = None
 
     def __post_init__(self) -> None:
         low, high = self.nominal.mass_range
@@ -467,7 +472,7 @@ class FlowVariations:
         result: FloatArray = np.where(inside, np.exp(logs - np.where(inside, own, 0.0)), 0.0)
         return result if self.near is None else self._covering(mass, result, self.near)
 
-    def _covering(self, mass: FloatArray, weights: FloatArray, near: NearPairs) -> FloatArray:
+    def _covering(self, mass: FloatArray, weights: FloatArray, near: LocalStatistics) -> FloatArray:
         """Return the rows with Student's factor and the precision of the near pairs."""
         factor = float(student.ppf(0.975, len(self) - 1) / student.ppf(0.975, np.inf))
         mean = weights.mean(axis=0)
@@ -508,3 +513,48 @@ class FlowVariations:
             raise PhysicsError(msg)
         found = principal_components(templates, keep=keep)
         return Variations(nominal, found.components, found.variance_kept)
+
+
+def save_members(ensemble: FlowEnsemble, local: LocalStatistics, folder: Path) -> None:
+    """Write the members of a result folder, and the number of pairs near each mass."""
+    save_ensemble(ensemble, folder / MEMBERS)
+    local.save(folder / LOCAL)
+
+
+def saved_digests(folder: Path) -> dict[str, str]:
+    """Return the digests of the flow, of its members and of the local statistics in a result folder."""
+    digests = {STEM: digest(load(folder / STEM).to_tensors())}
+    members = sorted(folder.glob(f"{MEMBERS}.[0-9][0-9].json"))
+    if members:
+        tensors = [load(path.with_suffix("")).to_tensors() for path in members]
+        digests[MEMBERS] = " ".join(digest(one) for one in tensors)
+    if members and (folder / LOCAL).is_file():
+        local = LocalStatistics.load(folder / LOCAL)
+        digests[LOCAL] = digest(
+            {"mass": local.mass, "count": local.count, "half_width": np.array(local.half_width)}
+        )
+    return digests
+
+
+def load_variations(folder: Path) -> FlowVariations | None:
+    """Return the flow of a result folder with its members, or None if there is no ensemble.
+
+    What a later stage does with it: draw one sample of the nominal flow, compute the yield with the sample's
+    weights times each row of ``weights(mass, pt, energy)``, and turn the members' yields over all masses and
+    couplings into few shifts with ``components``; each shift is one nuisance parameter common to all bins.
+    The weights carry the whole band (see `FlowVariations`): members, their small number, and the pairs of the
+    data near each mass.
+
+    Raises
+    ------
+    InputFileError
+        If a file is damaged, or the flow is of the paper's preset.
+    """
+    if not any(folder.glob(f"{MEMBERS}.[0-9][0-9].json")):
+        return None
+    nominal = load(folder / STEM)
+    if not isinstance(nominal, KinematicFlow):
+        msg = f"{folder / STEM}: a flow of the paper's preset has no members; remove {MEMBERS}.*"
+        raise InputFileError(msg)
+    local = LocalStatistics.load(folder / LOCAL) if (folder / LOCAL).is_file() else None
+    return FlowVariations(nominal, load_ensemble(folder / MEMBERS), local)

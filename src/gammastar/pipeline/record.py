@@ -21,9 +21,9 @@ from gammastar.physics.detector import Detector, load_detector
 from gammastar.physics.polarisation import SpinDensities
 from gammastar.pipeline.cache import told_loss
 from gammastar.pipeline.context import Context, detector_files
-from gammastar.pipeline.stages.flow import Domain
+from gammastar.pipeline.stages.flow import read_spin
 from gammastar.pipeline.stages.predict import mass_dependence, photons_of, write_trend
-from gammastar.pipeline.stages.spin import read_spin
+from gammastar.spectrum import Domain
 from gammastar.store.folder import published
 from gammastar.store.guarded import check_results, read_tensors
 from gammastar.store.manifest import read_json, write_json, write_text

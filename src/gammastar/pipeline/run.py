@@ -21,7 +21,6 @@ __all__ = [
     "dark_half",
     "run",
     "silent",
-    "training_of",
     "writable",
 ]
 
@@ -168,54 +167,25 @@ def _subtract(ctx: Context, made: Products) -> None:
 
 
 def _unfold(ctx: Context, made: Products) -> None:
-    from gammastar.pipeline.stages import measured_half
+    from gammastar.pipeline.stages import unfold
 
-    measured_half.unfold_half(ctx, made)
+    unfold.unfold_stage(ctx, made)
 
 
 def _spectrum(ctx: Context, made: Products) -> None:
-    from gammastar.pipeline.stages import subtract
-    from gammastar.store.records import write_spectrum_files
+    from gammastar.pipeline.stages import spectrum
 
-    unfolded, kept = needed(made.unfolded, "unfold"), needed(made.unfolding, "unfold")
-    made.spectrum = subtract.spectrum_stage(_exposed(ctx, made), unfolded, kept, made.simulated)
-    write_spectrum_files(ctx.folder, made.spectrum, unfolded)
-
-
-def _exposed(ctx: Context, made: Products) -> Context:
-    """Return the run with the protons on target of the data that were read."""
-    section, lost = ctx.steering.spectrum, ctx.book.partial.get("select", {}).get("lost_fraction", 0.0)
-    if section is None or not lost:
-        return ctx
-    pot = float(made.simulated["data_pot"]) if section.pot == "simulation" else section.pot
-    read = section.model_copy(update={"pot": pot * (1.0 - lost)})
-    return replace(ctx, steering=ctx.steering.model_copy(update={"spectrum": read}))
-
-
-def training_of(ctx: Context, made: Products) -> Any:
-    """Return the pairs from which a flow learns, made once."""
-    from gammastar.pipeline.stages import measured_half
-
-    if made.training is None:
-        for product, stage in (
-            (made.pairs, "select"),
-            (made.truth, "unfold"),
-            (made.subtraction, "subtract"),
-        ):
-            needed(product, stage)
-        made.training = measured_half.training(ctx, made)
-    return made.training
+    spectrum.spectrum_stage(ctx, made)
 
 
 def _flow(ctx: Context, made: Products) -> None:
     from gammastar.pipeline import record
-    from gammastar.pipeline.stages import flow, predict, spin
+    from gammastar.pipeline.stages import flow, predict
 
-    exposure = needed(needed(made.spectrum, "spectrum").exposure, "spectrum")
-    training = training_of(ctx, made)
-    made.flow, made.learning = flow.flow_stage(ctx, training, exposure.beam_energy)
-    made.spin = spin.spin_stage(ctx, made)
-    record.write_record(ctx, training.domain, predict.trend_of(ctx, made, training))
+    flow.flow_stage(ctx, made)
+    flow.spin_stage(ctx, made)
+    pairs = flow.training(ctx, made)
+    record.write_record(ctx, pairs.domain, predict.trend_of(ctx, made, pairs))
 
 
 def dark_half(ctx: Context, made: Products) -> None:
@@ -235,7 +205,7 @@ def _production(ctx: Context, made: Products) -> Any:
     if section.source == "theory":
         made.production = predict.theory_production(ctx)
         return made.production
-    spectrum, training = needed(made.spectrum, "spectrum"), training_of(ctx, made)
+    spectrum, training = needed(made.spectrum, "spectrum"), flow.training(ctx, made)
     weights = None
     if section.sampler == "flow":
         if made.flow is None:

@@ -17,7 +17,7 @@ from gammastar.physics.polarisation import NO_SPIN
 from gammastar.pipeline.context import Tell
 from gammastar.pipeline.record import Record, read_record
 from gammastar.pipeline.stages.predict import scan_masses
-from gammastar.pipeline.stages.spin import spin_text
+from gammastar.spectrum.angles import spin_text
 from gammastar.store.manifest import read_json, write_json, write_text
 from gammastar.store.records import write_table
 

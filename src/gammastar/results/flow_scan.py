@@ -16,8 +16,9 @@ from gammastar.core.resolve import guarded
 from gammastar.core.sampling import stream
 from gammastar.pipeline.cache import open_book
 from gammastar.pipeline.context import Context, Products, Tell
-from gammastar.pipeline.run import STAGES, silent, training_of, writable
-from gammastar.pipeline.stages.flow import TrainingSet
+from gammastar.pipeline.run import STAGES, silent, writable
+from gammastar.pipeline.stages.flow import training
+from gammastar.spectrum import TrainingSet
 from gammastar.store.folder import working
 from gammastar.store.manifest import manifest_like
 
@@ -97,7 +98,7 @@ def training_pairs(steering: Path, output: Path | None, *, tell: Tell = silent) 
         for stage in config.STAGES[: config.STAGES.index("flow")]:
             if getattr(parsed, stage) is not None:
                 STAGES[stage](ctx, made)
-        return ctx, training_of(ctx, made)
+        return ctx, training(ctx, made)
 
 
 def scan_flows(

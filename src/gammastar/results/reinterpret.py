@@ -13,8 +13,8 @@ from gammastar.pipeline.context import Context, Products, Tell
 from gammastar.pipeline.record import checked_record, kept_detector, kept_steering, read_domain
 from gammastar.pipeline.run import dark_half, writable
 from gammastar.pipeline.stages import report
+from gammastar.pipeline.stages.flow import read_spin
 from gammastar.pipeline.stages.predict import read_trend
-from gammastar.pipeline.stages.spin import read_spin
 from gammastar.store.folder import working
 from gammastar.store.manifest import digest
 from gammastar.store.records import read_spectrum

@@ -1,26 +1,36 @@
-"""The spectrum per proton on target, and sampling from it."""
+"""The spectrum per proton on target, where it was measured, and sampling from it."""
 
 from __future__ import annotations
 
-from gammastar.spectrum.angles import DecayAngles, fit_spin_densities, prior_weights
-from gammastar.spectrum.extrapolation import Trend, fit_trend, flat_trend
-from gammastar.spectrum.mass_shape import MassShape, fit_mass_shape
 from gammastar.spectrum.normalise import extrapolate, mass_density, mass_histogram, per_pot
-from gammastar.spectrum.sampler import HistSampler, in_domain
+from gammastar.spectrum.mass_shape import MassShape, fit_mass_shape
+from gammastar.spectrum.domain import Domain, EfficiencyMap, InDomain, efficiency_map, in_domain
+from gammastar.spectrum.training import TrainingSet, histogram_sampler, training_set, unbinned_training_set
+from gammastar.spectrum.sampler import HistSampler
+from gammastar.spectrum.extrapolation import Trend, fit_trend, flat_trend
+from gammastar.spectrum.angles import DecayAngles, fit_spin_densities, prior_weights
 
 __all__ = [
-    "DecayAngles",
-    "HistSampler",
-    "MassShape",
-    "Trend",
+    "per_pot",
     "extrapolate",
-    "fit_mass_shape",
-    "fit_spin_densities",
-    "fit_trend",
-    "flat_trend",
-    "in_domain",
     "mass_density",
     "mass_histogram",
-    "per_pot",
+    "MassShape",
+    "fit_mass_shape",
+    "EfficiencyMap",
+    "efficiency_map",
+    "Domain",
+    "InDomain",
+    "in_domain",
+    "TrainingSet",
+    "training_set",
+    "unbinned_training_set",
+    "histogram_sampler",
+    "HistSampler",
+    "Trend",
+    "fit_trend",
+    "flat_trend",
+    "DecayAngles",
     "prior_weights",
+    "fit_spin_densities",
 ]

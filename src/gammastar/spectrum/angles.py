@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.errors import PhysicsError
+from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import FloatArray, Spectrum
-from gammastar.physics.polarisation import SpinDensities, harmonics, mass_factor
+from gammastar.physics.polarisation import COEFFICIENTS, SpinDensities, harmonics, mass_factor
 
-__all__ = ["DecayAngles", "fit_spin_densities", "prior_weights"]
+__all__ = [
+    "ANGLES",
+    "DecayAngles",
+    "ends_of",
+    "fit_spin_densities",
+    "fit_without",
+    "measured_angles",
+    "prior_weights",
+    "simulated_angles",
+    "spin_rows",
+    "spin_text",
+]
+
+ANGLES = ("cos_theta", "phi_star")
+"""Columns of pairs that the spin density needs."""
 
 CELL = 200  # simulated pairs, at least; the bias of λ is about −λ over twice as many
 ORDER = (2, 1, 2, 0)  # energy, pt, energy, mass: the acceptance follows the energy most
@@ -132,6 +147,106 @@ def fit_spin_densities(
         found.append((*_region(data, mc, m_lepton, cell, where), total))
     moments, cov, pairs = (np.array(column) for column in zip(*found, strict=True))
     return SpinDensities(bounds, moments, cov, pairs)
+
+
+def fit_without(
+    measured: DecayAngles,
+    simulated: DecayAngles,
+    removed: FloatArray,
+    sigma: Mapping[int, float],
+    how: tuple[Sequence[float], float],
+) -> SpinDensities:
+    """Fit the spin density without pairs of other components, whose errors are in the covariance.
+
+    Parameters
+    ----------
+    measured, simulated : DecayAngles
+    removed : NDArray, shape (7, m)
+        Mass, pt, energy [GeV], cos θ, φ, weight and number of the component of each pair to remove.
+    sigma : mapping of int to float
+        Relative error of the amount of each component.
+    how : (edges, m_lepton)
+        Of `fit_spin_densities`.
+    """
+    own = removed[6].astype(np.int64)
+
+    def fit(factor: FloatArray) -> SpinDensities:
+        return fit_spin_densities(_without(measured, removed, factor), simulated, *how)
+
+    spin = fit(np.ones(len(own)))
+    for k in np.unique(own):
+        shift = fit(np.where(own == k, 1.0 + sigma[int(k)], 1.0)).moments - spin.moments
+        spin = replace(spin, cov=spin.cov + shift[:, :, np.newaxis] * shift[:, np.newaxis, :])
+    return spin
+
+
+def _without(data: DecayAngles, removed: FloatArray, factor: FloatArray) -> DecayAngles:
+    """Return the pairs with those to remove as events of their own, of weights below zero."""
+    mass, pt, energy, cosine, phi, weight, _ = removed
+    return DecayAngles(
+        np.concatenate([data.kinematics, np.stack([mass, pt, energy], axis=1)]),
+        np.concatenate([data.cos_theta, cosine]),
+        np.concatenate([data.phi, phi]),
+        np.concatenate([data.weight, -weight * factor]),
+        np.concatenate([data.event, data.event.min(initial=0) - 1 - np.arange(len(mass))]),
+    )
+
+
+def measured_angles(pairs: Pairs, weight: FloatArray) -> DecayAngles:
+    """Return the decay angles of measured pairs with the signed weights of their subtraction."""
+    kinematics = np.stack([pairs.mass, pairs.pt, pairs.energy], axis=1)
+    cosine, phi = (pairs.columns[name] for name in ANGLES)
+    return DecayAngles(kinematics, cosine, phi, weight, pairs.event).select(weight != 0)
+
+
+def simulated_angles(matched: MatchedPairs, unfolded: Spectrum) -> DecayAngles:
+    """Return the decay angles of reconstructed simulated pairs, weighted to an unfolded spectrum."""
+    seen = matched.reconstructed
+    weight = matched.weight * prior_weights(matched.true, matched.weight, unfolded)
+    cosine, phi = (matched.columns[name][seen] for name in ANGLES)
+    return DecayAngles(matched.reco[seen], cosine, phi, weight[seen], matched.event[seen])
+
+
+def spin_rows(spin: SpinDensities, m_fermion: float) -> list[tuple[float, float, str]]:
+    """Return ends of mass [GeV] and coefficients with errors, as text, of each region."""
+    values, errors = spin.coefficients(m_fermion)
+    return [
+        (
+            float(spin.edges[i]),
+            float(spin.edges[i + 1]),
+            ", ".join(f"{x:.2f} ± {e:.2f}" for x, e in zip(values[i], errors[i], strict=True)),
+        )
+        for i in range(len(values))
+    ]
+
+
+def spin_text(spin: SpinDensities) -> str:
+    """Return how the photons decay, for the manifest."""
+    rows = "; ".join(f"{low:g} to {high:g} GeV: {text}" for low, high, text in spin_rows(spin, 0.0))
+    return (
+        "spin density of the measured pairs, frame laboratory (z along the flight there, x in the production "
+        f"plane), {', '.join(COEFFICIENTS)} for massless fermions, {rows}; other masses follow the nearest "
+        "region"
+    )
+
+
+def ends_of(signal: FloatArray, others: FloatArray, spin: SpinDensities | None) -> FloatArray:
+    """Return the two ends of the yields that the error of the spin state spans, shape (2, k).
+
+    Parameters
+    ----------
+    signal : NDArray, shape (k,)
+    others : NDArray, shape (s, k)
+        In other spin states.
+    spin : SpinDensities, optional
+        The measured one, if the others are its shifts, up and down in turn: half of each difference counts,
+        in quadrature. Else the ends are those of all states.
+    """
+    if spin is None:
+        every = np.concatenate([signal[np.newaxis], others])
+        return np.stack([every.min(axis=0), every.max(axis=0)])
+    half = 0.5 * np.sqrt(np.sum((others[::2] - others[1::2]) ** 2, axis=0))
+    return np.stack([np.clip(signal - half, 0.0, None), signal + half])
 
 
 def prior_weights(true: FloatArray, weight: FloatArray, unfolded: Spectrum) -> FloatArray:

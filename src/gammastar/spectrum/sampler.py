@@ -7,48 +7,16 @@ import logging
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.core.axes import ENERGY, KINEMATICS, MASS, PT
+from gammastar.core.axes import KINEMATICS
 from gammastar.core.errors import PhysicsError
-from gammastar.core.records import BoolArray, FloatArray, Spectrum
+from gammastar.core.records import FloatArray, Spectrum
 from gammastar.core.sampling import Sampler
 
-__all__ = ["HistSampler", "in_domain"]
+__all__ = ["HistSampler"]
 
 log = logging.getLogger(__name__)
 
 ROUNDS = 1000  # of redrawing; each keeps at least half of what is left
-
-
-def in_domain(spectrum: Spectrum, mass: FloatArray, pt: FloatArray, energy: FloatArray) -> BoolArray:
-    """Return where dileptons of these kinematics were measured.
-
-    Parameters
-    ----------
-    spectrum : Spectrum
-        Its axes are any choice of mass, pt and energy.
-    mass, pt, energy : NDArray, shape (n,) [GeV]
-
-    Returns
-    -------
-    NDArray of bool, shape (n,)
-        False outside the axes.
-
-    Raises
-    ------
-    PhysicsError
-        If an axis is none of mass, pt and energy.
-    """
-    columns = {MASS: mass, PT: pt, ENERGY: energy}
-    inside = np.ones(np.shape(mass), dtype=np.bool_)
-    index = []
-    for axis in spectrum.hist.axes:
-        if axis.name not in columns:
-            msg = f"in_domain: axis {axis.name!r} is none of {', '.join(KINEMATICS)}"
-            raise PhysicsError(msg)
-        place = np.asarray(axis.index(np.ascontiguousarray(columns[axis.name], dtype=np.float64)))
-        inside &= (place >= 0) & (place < len(axis))
-        index.append(np.clip(place, 0, len(axis) - 1))
-    return np.asarray(inside & spectrum.domain[tuple(index)])
 
 
 class HistSampler(Sampler):

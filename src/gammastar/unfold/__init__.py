@@ -1,132 +1,43 @@
-"""Unfold resolution, acceptance and efficiency."""
+"""Unfold resolution, acceptance and efficiency: response, methods, tests, systematics, without bins."""
 
 from __future__ import annotations
 
-from gammastar.unfold.acceptance import fiducial, fiducial_fraction, reweighted
-from gammastar.unfold.classifier import BoostedTrees, Classifier
-from gammastar.unfold.closure_tests import (
-    Refolding,
-    ToyStudy,
-    bottom_line,
-    closure,
-    linearity,
-    refolding_test,
-    stress,
-)
-from gammastar.unfold.covariance import chi2, hartlap, propagated, refolding
+from gammastar.unfold.response_matrix import response, without_replicas
 from gammastar.unfold.histograms import from_hist, spectrum_from_hist
-from gammastar.unfold.iterative_bayes import (
-    iterative,
-    mc_statistics,
-    simulation_bias,
-    stable_iterations,
-    unfold_values,
-)
-from gammastar.unfold.line_shape import Component, LineShape, cocktail_components, forward_fold
-from gammastar.unfold.regularised import Fit, fit, global_correlation, least_squares, penalty_matrix, tikhonov
-from gammastar.unfold.response_matrix import (
-    acceptance_weights,
-    cells,
-    polarised_response,
-    response,
-    smeared_response,
-    streamed_polarised,
-    streamed_response,
-    without_replicas,
-)
-from gammastar.unfold.strength import (
-    Candidate,
-    TauScan,
-    Unfolder,
-    asimov,
-    best_candidate,
-    l_curve,
-    least_correlated,
-    scan,
-)
-from gammastar.unfold.unbinned import (
-    Unbinned,
-    in_window,
-    omnifold,
-    omnifold_bias,
-    omnifold_replicas,
-    subtracted_replicas,
-)
-from gammastar.unfold.variations import (
-    PairWeights,
-    Source,
-    Variation,
-    mixed_simulation,
-    pair_weights,
-    radiated_pairs,
-    reweighted_to,
-    scaled_response,
-    with_systematics,
-)
+from gammastar.unfold.folding import Unfolder, refolding
+from gammastar.unfold.iterative_bayes import iterative, stable_iterations
+from gammastar.unfold.regularised import l_curve, least_squares, tikhonov
+from gammastar.unfold.line_shape import forward_fold
+from gammastar.unfold.methods import scan
+from gammastar.unfold.closure_tests import bottom_line, closure, linearity, refolding_test, stress
+from gammastar.unfold.systematics import Variation, with_systematics
+from gammastar.unfold.simulation import in_window
+from gammastar.unfold.omnifolding import omnifold, omnifold_bias, omnifold_replicas, subtracted_replicas
 
 __all__ = [
-    "BoostedTrees",
-    "Candidate",
-    "Classifier",
-    "Component",
-    "Fit",
-    "LineShape",
-    "PairWeights",
-    "Refolding",
-    "Source",
-    "TauScan",
-    "ToyStudy",
-    "Unbinned",
-    "Unfolder",
-    "Variation",
-    "acceptance_weights",
-    "asimov",
-    "best_candidate",
-    "bottom_line",
-    "cells",
-    "chi2",
-    "closure",
-    "cocktail_components",
-    "fiducial",
-    "fiducial_fraction",
-    "fit",
-    "forward_fold",
-    "from_hist",
-    "global_correlation",
-    "hartlap",
-    "in_window",
-    "iterative",
-    "l_curve",
-    "least_correlated",
-    "least_squares",
-    "linearity",
-    "mc_statistics",
-    "mixed_simulation",
-    "omnifold",
-    "omnifold_bias",
-    "omnifold_replicas",
-    "pair_weights",
-    "penalty_matrix",
-    "polarised_response",
-    "propagated",
-    "radiated_pairs",
-    "refolding",
-    "refolding_test",
     "response",
-    "reweighted",
-    "reweighted_to",
-    "scaled_response",
-    "scan",
-    "simulation_bias",
-    "smeared_response",
+    "from_hist",
     "spectrum_from_hist",
-    "stable_iterations",
-    "streamed_polarised",
-    "streamed_response",
-    "stress",
-    "subtracted_replicas",
-    "tikhonov",
-    "unfold_values",
-    "with_systematics",
     "without_replicas",
+    "Unfolder",
+    "iterative",
+    "stable_iterations",
+    "tikhonov",
+    "l_curve",
+    "least_squares",
+    "forward_fold",
+    "refolding",
+    "scan",
+    "closure",
+    "stress",
+    "linearity",
+    "bottom_line",
+    "refolding_test",
+    "Variation",
+    "with_systematics",
+    "in_window",
+    "subtracted_replicas",
+    "omnifold",
+    "omnifold_replicas",
+    "omnifold_bias",
 ]

@@ -11,9 +11,8 @@ from scipy import stats
 from gammastar.core.axes import filled
 from gammastar.core.errors import UserError
 from gammastar.core.records import BoolArray, FloatArray, Response, Spectrum
-from gammastar.unfold.covariance import chi2, refolding
+from gammastar.unfold.folding import Unfolder, asimov, chi2, refolding, true_cells
 from gammastar.unfold.response_matrix import without_replicas
-from gammastar.unfold.strength import Unfolder, asimov, true_cells
 
 __all__ = [
     "Refolding",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
-from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -13,12 +13,12 @@ from scipy import sparse
 from gammastar.core.axes import filled
 from gammastar.core.errors import UserError
 from gammastar.core.records import FloatArray, Response, Spectrum
-from gammastar.unfold.covariance import propagated
+from gammastar.unfold.folding import Method, Options, Unfolder, check_axes, propagated
 from gammastar.unfold.response_matrix import EFFICIENCY_FLOOR
 
 __all__ = [
+    "ITERATIVE",
     "RECOVERY",
-    "check_axes",
     "iterative",
     "mc_statistics",
     "simulation_bias",
@@ -27,25 +27,8 @@ __all__ = [
 ]
 
 RECOVERY = 0.01  # share of the prior that a cell with a negative estimate starts the next iteration with
+ITERATIONS = (1.0, 2.0, 4.0, 6.0, 10.0, 20.0)  # of a scan
 BLOCK = 2**25  # matrix elements of the replicas treated at once
-
-
-def check_axes(found: Sequence[Any], wanted: Sequence[Any], what: str) -> None:
-    """Refuse a spectrum whose axes are not those of the response.
-
-    Raises
-    ------
-    UserError
-        If names or edges differ.
-    """
-    same = len(found) == len(wanted) and all(
-        a.name == b.name and len(a) == len(b) and np.allclose(a.edges, b.edges, rtol=1e-9, atol=0)
-        for a, b in zip(found, wanted, strict=True)
-    )
-    if not same:
-        names = [[f"{a.name}({len(a)})" for a in axes] for axes in (found, wanted)]
-        msg = f"unfold: {what} has the axes {names[0]}, the response {names[1]}; names and edges must agree"
-        raise UserError(msg)
 
 
 def unfold_values(
@@ -347,3 +330,28 @@ def _product(a: FloatArray, b: FloatArray) -> FloatArray:
     kind = np.float32 if np.float32 in (a.dtype, b.dtype) else np.float64
     found = np.matmul(a.astype(kind, copy=False), b.astype(kind, copy=False))
     return np.asarray(found, dtype=np.float64)
+
+
+def _prepare(measured: Spectrum, response: Response, options: Options) -> tuple[Unfolder, float]:
+    n, floor = options.n_iterations, options.efficiency_floor
+    if isinstance(n, str):
+        n = stable_iterations(measured, response, efficiency_floor=floor)
+    unfolder = partial(iterative, n_iterations=n, efficiency_floor=floor, debias=options.debias)
+    return unfolder, float(n)
+
+
+def _describe(options: Options, strength: float) -> str:
+    less = ", bias from the finite simulation subtracted" if options.debias else ""
+    return f"iterative Bayesian, {strength:g} iterations{less}"
+
+
+def _candidates(
+    _measured: Spectrum, _response: Response, options: Options, strengths: Sequence[float]
+) -> dict[float, Unfolder]:
+    return {
+        n: partial(iterative, n_iterations=int(n), efficiency_floor=options.efficiency_floor)
+        for n in strengths or ITERATIONS
+    }
+
+
+ITERATIVE = Method(_prepare, _describe, _candidates)

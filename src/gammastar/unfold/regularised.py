@@ -1,25 +1,32 @@
-"""Tikhonov-regularised and plain least squares."""
+"""Tikhonov-regularised and plain least squares, and how strong the regularisation should be."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+from scipy.interpolate import CubicSpline
 
 from gammastar.core.axes import filled
 from gammastar.core.errors import UserError
 from gammastar.core.records import BoolArray, FloatArray, Response, Spectrum
-from gammastar.unfold.covariance import propagated
-from gammastar.unfold.iterative_bayes import check_axes
+from gammastar.unfold.folding import Method, Options, Unfolder, check_axes, propagated, scaled_prior
 from gammastar.unfold.response_matrix import EFFICIENCY_FLOOR
 
 __all__ = [
+    "LEAST_SQUARES",
+    "TIKHONOV",
     "Fit",
     "Penalty",
+    "TauScan",
     "fit",
     "global_correlation",
+    "l_curve",
+    "least_correlated",
     "least_squares",
     "penalty_matrix",
     "tikhonov",
@@ -27,7 +34,9 @@ __all__ = [
 
 Penalty: TypeAlias = Literal["size", "difference", "curvature"]
 PENALTIES = ("size", "difference", "curvature")
+TAUS = (10.0, 3.0, 1.0, 0.3, 0.1)  # of a scan, times the one that is chosen
 EMPTY_VARIANCE = 1.0  # of measured cells without variance: 0 ± 1 pairs
+log = logging.getLogger(__name__)
 STENCIL = {"size": (1.0,), "difference": (-1.0, 1.0), "curvature": (1.0, -2.0, 1.0)}
 
 
@@ -296,3 +305,156 @@ def least_squares(
     Needs at least as many measured as true cells; otherwise as `tikhonov` with ``tau=0``.
     """
     return tikhonov(measured, response, tau=0.0, efficiency_floor=efficiency_floor)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TauScan:
+    """A scan of the strength τ.
+
+    Attributes
+    ----------
+    tau, chi2, penalty, correlation : NDArray, shape (n,)
+        Strength, χ² of the data, |L (x − x₀)|², mean global correlation.
+    score : NDArray, shape (n,)
+        What is largest at the best point: the curvature of the L-curve, or minus the mean correlation.
+    best : float
+        Chosen τ.
+    """
+
+    tau: FloatArray
+    chi2: FloatArray
+    penalty: FloatArray
+    correlation: FloatArray
+    score: FloatArray
+    best: float
+
+
+def _scanned(
+    measured: Spectrum,
+    response: Response,
+    taus: Sequence[float] | FloatArray | None,
+    penalty: Penalty,
+    start: FloatArray | None,
+    *,
+    density: bool,
+) -> tuple[FloatArray, FloatArray]:
+    genuine = 1 - response.fakes
+    y, cov = measured.values.ravel() * genuine, measured.cov * np.outer(genuine, genuine)
+    if taus is None:
+        # where the penalty starts to matter: its curvature matches that of χ²
+        used = response.efficiency > 0
+        variance = np.where(np.diag(cov) > 0, np.diag(cov), 1.0)
+        matrix = response.migration[:, used] / np.sqrt(variance)[:, None]
+        scale = np.sqrt(np.median(np.sum(matrix**2, axis=0)))
+        taus = scale * np.geomspace(1e-3, 1e2, 60)
+    tau = np.asarray(taus, dtype=np.float64)
+    if tau.ndim != 1 or len(tau) < 5 or (tau <= 0).any() or (np.diff(tau) <= 0).any():
+        msg = "unfold: a scan needs at least 5 positive, increasing values of tau"
+        raise UserError(msg)
+    fits = [fit(y, cov, response, tau=float(t), penalty=penalty, start=start, density=density) for t in tau]
+    return tau, np.array([(f.chi2, f.penalty, f.mean_correlation) for f in fits]).T
+
+
+def l_curve(
+    measured: Spectrum,
+    response: Response,
+    *,
+    taus: Sequence[float] | FloatArray | None = None,
+    penalty: Penalty = "curvature",
+    start: FloatArray | None = None,
+    density: bool = False,
+) -> TauScan:
+    """Choose τ where the curve of (log₁₀ χ², log₁₀ |L (x − x₀)|²) bends most.
+
+    Parameters
+    ----------
+    measured : Spectrum
+    response : Response
+    taus : sequence of float, optional
+        Increasing; by default 60 values around where penalty and data balance.
+    penalty, start, density
+        As for `tikhonov`.
+
+    Notes
+    -----
+    Signed curvature of a cubic spline in log τ. Hansen, SIAM Review 34 (1992) 561; Schmitt, arXiv:1205.6201.
+    The position of the corner depends on the scan: two programs agree to a factor of about two.
+    """
+    tau, (chi2, size, rho) = _scanned(measured, response, taus, penalty, start, density=density)
+    t = np.log10(tau)
+    x, y = (CubicSpline(t, np.log10(np.maximum(a, np.finfo(float).tiny))) for a in (chi2, size))
+    curvature = (x(t, 1) * y(t, 2) - y(t, 1) * x(t, 2)) / (x(t, 1) ** 2 + y(t, 1) ** 2) ** 1.5
+    curvature[[0, -1]] = -np.inf
+    _warn_at_the_end(tau, int(np.argmax(curvature)), 1)
+    return TauScan(tau, chi2, size, rho, curvature, float(tau[np.argmax(curvature)]))
+
+
+def least_correlated(
+    measured: Spectrum,
+    response: Response,
+    *,
+    taus: Sequence[float] | FloatArray | None = None,
+    penalty: Penalty = "curvature",
+    start: FloatArray | None = None,
+    density: bool = False,
+) -> TauScan:
+    """Choose τ with the smallest mean global correlation of the cells; parameters as for `l_curve`.
+
+    Notes
+    -----
+    Where data are precise this choice regularises too much: check it with `scan`.
+    """
+    tau, (chi2, size, rho) = _scanned(measured, response, taus, penalty, start, density=density)
+    _warn_at_the_end(tau, int(np.argmin(rho)), 0)
+    return TauScan(tau, chi2, size, rho, -rho, float(tau[np.argmin(rho)]))
+
+
+def _warn_at_the_end(tau: FloatArray, chosen: int, margin: int) -> None:
+    """Log that a scan found no inner best point."""
+    if chosen <= margin or chosen >= len(tau) - 1 - margin:
+        log.warning(
+            "unfold: the best tau %.3g lies at an end of its scan, %.3g to %.3g: data and response fix the "
+            "result without it (lower end), or leave it to the regularisation (upper end)",
+            *(tau[chosen], tau[0], tau[-1]),
+        )
+
+
+def _chosen(measured: Spectrum, response: Response, options: Options, start: FloatArray) -> float:
+    """Return τ by the criterion of the options, the L-curve's where they give a number."""
+    choose = least_correlated if options.tau == "least correlated" else l_curve
+    return choose(measured, response, penalty=options.penalty, start=start).best
+
+
+def _prepare(measured: Spectrum, response: Response, options: Options) -> tuple[Unfolder, float]:
+    start, tau = scaled_prior(measured, response), options.tau
+    if isinstance(tau, str):
+        tau = _chosen(measured, response, options, start)
+    floor = options.efficiency_floor
+    unfolder = partial(tikhonov, tau=tau, penalty=options.penalty, start=start, efficiency_floor=floor)
+    return unfolder, float(tau)
+
+
+def _describe(options: Options, strength: float) -> str:
+    return f"Tikhonov, {options.penalty}, tau = {strength:.4g} ({options.tau})"
+
+
+def _candidates(
+    measured: Spectrum, response: Response, options: Options, strengths: Sequence[float]
+) -> dict[float, Unfolder]:
+    start, floor = scaled_prior(measured, response), options.efficiency_floor
+    taus = tuple(strengths)
+    if not taus:
+        best = _chosen(measured, response, options, start)
+        taus = tuple(factor * best for factor in TAUS)
+    return {
+        tau: partial(tikhonov, tau=tau, penalty=options.penalty, start=start, efficiency_floor=floor)
+        for tau in taus
+    }
+
+
+def _plain(_measured: Spectrum, _response: Response, options: Options) -> tuple[Unfolder, float]:
+    return partial(least_squares, efficiency_floor=options.efficiency_floor), 0.0
+
+
+TIKHONOV = Method(_prepare, _describe, _candidates)
+LEAST_SQUARES = Method(_plain, lambda *_: "least squares", linear=True)

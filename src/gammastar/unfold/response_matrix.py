@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from gammastar.core.axes import KINEMATICS, effective_size
+from gammastar.core.axes import KINEMATICS
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import FloatArray, Response
@@ -19,11 +19,9 @@ from gammastar.core.records import FloatArray, Response
 __all__ = [
     "COSINE",
     "Draw",
-    "acceptance_weights",
     "cells",
     "polarised_response",
     "response",
-    "smeared_response",
     "streamed_polarised",
     "streamed_response",
     "without_replicas",
@@ -207,85 +205,6 @@ def without_replicas(response: Response) -> Response:
     """
     none = np.zeros((0, *response.migration.shape))
     return replace(response, cov_replicas=none, prior_replicas=none[:, 0])
-
-
-def smeared_response(
-    matched: MatchedPairs,
-    axes: Sequence[Any],
-    *,
-    n_replicas: int = 100,
-    rng: np.random.Generator | None = None,
-) -> Response:
-    """Return a response without migration: the efficiency is corrected, the resolution is not.
-
-    The preset "smeared mass, as the paper": each cell of the measured quantities is divided by the efficiency
-    of that cell of the true quantities.
-
-    Parameters
-    ----------
-    matched : MatchedPairs
-    axes : sequence of hist axes
-        Common to the measured and the corrected spectrum.
-    n_replicas, rng
-        As for `response`.
-
-    Returns
-    -------
-    Response
-        Diagonal migration.
-
-    Notes
-    -----
-    Event weights 1/ε with the resolution left in, as in the data-driven paper of Allison and Blinov. Narrow
-    resonances stay wide, and a rate taken at a mass near them is wrong by the ratio of the line shapes.
-    """
-    seen = matched.reconstructed[:, None]
-    unsmeared = MatchedPairs(
-        matched.true,
-        np.where(seen, matched.true, np.nan),
-        matched.weight,
-        matched.event,
-        matched.fakes,
-        matched.fake_weight,
-    )
-    return response(unsmeared, axes, axes, n_replicas=n_replicas, rng=rng)
-
-
-def acceptance_weights(
-    values: FloatArray, response: Response, *, floor: float = EFFICIENCY_FLOOR
-) -> FloatArray:
-    """Return 1/ε of the cell of each pair.
-
-    Parameters
-    ----------
-    values : NDArray, shape (n, 3) [GeV]
-        mass, pt, energy of the pairs.
-    response : Response
-    floor : float
-        Lowest efficiency that is corrected for.
-
-    Returns
-    -------
-    NDArray, shape (n,)
-        0 where the efficiency is below `floor` or the pair lies outside the true axes: not in the domain.
-        The effective sample size (Σw)²/Σw² is logged.
-
-    Raises
-    ------
-    UserError
-        If `floor` is not in (0, 1].
-    """
-    if not 0 < floor <= 1:
-        msg = f"acceptance_weights: floor = {floor} must lie in (0, 1]"
-        raise UserError(msg)
-    cell = cells(np.asarray(values, dtype=np.float64), response.true)
-    efficiency = np.where(cell >= 0, response.efficiency[cell], 0.0)
-    weight = np.divide(1.0, efficiency, out=np.zeros_like(efficiency), where=efficiency >= floor)
-    log.info(
-        "acceptance weights: %d pairs, %d inside the domain, effective sample size %.0f",
-        *(len(weight), int((weight > 0).sum()), effective_size(weight)),
-    )
-    return weight
 
 
 Draw: TypeAlias = Callable[[IntArray, range], FloatArray]

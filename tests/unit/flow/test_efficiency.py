@@ -7,7 +7,7 @@ import pytest
 from builders import matched_pairs
 
 from gammastar.core.errors import UserError
-from gammastar.unfold.acceptance import efficiency_map
+from gammastar.spectrum import efficiency_map
 
 
 def simulation(n, rng, *, scale=0.35):

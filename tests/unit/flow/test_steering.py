@@ -15,15 +15,11 @@ from builders import decay_like
 from gammastar import config, flow
 from gammastar.config.measured import FlowSection
 from gammastar.core.errors import InputFileError, SteeringError, UserError
+from gammastar.flow import saved_digests
 from gammastar.flow.samples import Table
-from gammastar.pipeline.stages.flow import (
-    TrainingSet,
-    flow_options,
-    flow_variations,
-    saved_digests,
-    train_flow,
-)
+from gammastar.pipeline.stages.flow import flow_options, train_flow
 from gammastar.results.flow_scan import parse_grid, scan_flows, split_for_scan
+from gammastar.spectrum import TrainingSet
 from gammastar.store.manifest import write_manifest
 
 pytestmark = pytest.mark.flow
@@ -81,7 +77,7 @@ def test_killed_training_resumes_to_the_same_model(tmp_path):
 
 def test_members_become_few_shifts(tmp_path):
     trained(FlowSection(**SMALL, members=4), tmp_path)
-    found = flow_variations(tmp_path)
+    found = flow.load_variations(tmp_path)
     assert len(found) == 4
     rng = np.random.default_rng(1)
     mass = np.full(20_000, 0.6)
@@ -97,7 +93,7 @@ def test_members_become_few_shifts(tmp_path):
     assert len(shifts.components) <= 3
     assert np.diag(shifts.covariance) == pytest.approx(rows.var(axis=0, ddof=1))
     trained(FlowSection(**SMALL), tmp_path)  # another run without members leaves none of the old
-    assert flow_variations(tmp_path) is None
+    assert flow.load_variations(tmp_path) is None
 
 
 def test_another_format_and_a_flipped_bit_are_refused(tmp_path):

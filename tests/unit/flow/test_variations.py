@@ -11,7 +11,7 @@ pytest.importorskip("zuko")
 from scipy.stats import t as student
 
 from gammastar.core.errors import InputFileError, PhysicsError
-from gammastar.flow import FlowEnsemble, FlowOptions, FlowVariations, NearPairs, fit
+from gammastar.flow import FlowEnsemble, FlowOptions, FlowVariations, LocalStatistics, fit
 
 pytestmark = pytest.mark.flow
 RANGE = (0.3, 1.0)
@@ -20,7 +20,7 @@ SMALL = FlowOptions(epochs=2, epoch_size=2048, hidden=8, bins=4, batch=512, octa
 
 
 def flat(count):
-    return NearPairs(np.array(RANGE), np.array([float(count)] * 2))
+    return LocalStatistics(np.array(RANGE), np.array([float(count)] * 2))
 
 
 @pytest.fixture(scope="module")
@@ -98,20 +98,20 @@ def test_windows_of_a_sample_over_all_masses(flow):
 
 def test_near_pairs_of_a_table(tmp_path):
     weight = np.where(np.arange(1001) % 2, 2.0, 1.0)
-    found = NearPairs.of(MASSES, weight, RANGE)
+    found = LocalStatistics.of(MASSES, weight, RANGE)
     density = 1001 / (MASSES[-1] - MASSES[0])
     assert found.at(np.array([0.65])) == pytest.approx(0.06 * density * 0.9, rel=0.03)  # 1.5² / 2.5
-    signed = NearPairs.of(MASSES, np.where(np.arange(1001) % 4 == 0, -1.0, 1.0), RANGE)
+    signed = LocalStatistics.of(MASSES, np.where(np.arange(1001) % 4 == 0, -1.0, 1.0), RANGE)
     assert signed.at(np.array([0.65])) == pytest.approx(0.06 * density / 4.0, rel=0.05)
-    assert NearPairs.of(MASSES + 5.0, weight, RANGE).at(np.array([0.6])) == 1.0
+    assert LocalStatistics.of(MASSES + 5.0, weight, RANGE).at(np.array([0.6])) == 1.0
     found.save(tmp_path / "near.json")
-    again = NearPairs.load(tmp_path / "near.json")
+    again = LocalStatistics.load(tmp_path / "near.json")
     assert (again.count == found.count).all()
     (tmp_path / "near.json").write_text('{"mass": [1, 0], "count": [1, 1], "half_width": 0.03}')
     with pytest.raises(InputFileError, match="train the flow again"):
-        NearPairs.load(tmp_path / "near.json")
+        LocalStatistics.load(tmp_path / "near.json")
     with pytest.raises(PhysicsError, match="half_width"):
-        NearPairs(np.array(RANGE), np.ones(2), 0.0)
+        LocalStatistics(np.array(RANGE), np.ones(2), 0.0)
 
 
 def test_single_precision_is_enough_for_weights(flow, sample):

@@ -22,8 +22,8 @@ from gammastar.physics.polarisation import (
     moments_of,
     physical,
 )
-from gammastar.pipeline.stages.spin import ends_of
 from gammastar.predict.millicharge import VirtualPhotons
+from gammastar.spectrum.angles import ends_of
 
 BEAM = 400.0
 # means of g_k² over the sphere

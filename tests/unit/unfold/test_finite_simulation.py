@@ -52,9 +52,9 @@ def test_covariance_is_the_derivative_by_the_response(made, n_iterations, start)
         if start == "fluctuates":
             prior = prior + tiny * (response.prior_replicas[k] - prior)
         near = Response(p, p.sum(axis=0), response.fakes, AXIS, AXIS, prior, np.zeros((0, N, N)))
-        results.append(unfold.unfold_values(y, near, prior, n_iterations)[0])
+        results.append(unfold.iterative_bayes.unfold_values(y, near, prior, n_iterations)[0])
     wanted = np.cov(results, rowvar=False) / tiny**2
-    found = unfold.mc_statistics(y, response, response.prior, n_iterations)
+    found = unfold.iterative_bayes.mc_statistics(y, response, response.prior, n_iterations)
     np.testing.assert_allclose(found, wanted, rtol=0.02, atol=2e-3 * wanted.max())
 
 
@@ -70,7 +70,7 @@ def test_a_start_that_is_given_is_exact(made):
 def test_replicas_in_single_precision_give_the_same(made):
     response, y = made
     single = replace(response, cov_replicas=response.cov_replicas.astype(np.float32))
-    for which in (unfold.mc_statistics, unfold.simulation_bias):
+    for which in (unfold.iterative_bayes.mc_statistics, unfold.iterative_bayes.simulation_bias):
         a, b = (which(y, r, response.prior, 4) for r in (response, single))
         np.testing.assert_allclose(b, a, rtol=2e-3, atol=2e-4 * np.abs(a).max())
 
@@ -83,7 +83,7 @@ def test_bias_without_migration_is_that_of_an_inverse_binomial():
     y = np.full(4, 100.0)
     e, t = response.efficiency, response.prior
     for n_iterations in (1, 3):
-        found = unfold.simulation_bias(y, response, response.prior, n_iterations)
+        found = unfold.iterative_bayes.simulation_bias(y, response, response.prior, n_iterations)
         wanted = y / e * (1 - e) / (e * t)
         noise = y / e * np.sqrt((1 - e) / (e * t) / 20_000)
         assert np.all(np.abs(found - wanted) < 4 * noise + 0.15 * wanted)
@@ -118,13 +118,13 @@ def test_nothing_is_subtracted_without_replicas(made):
     plain = unfold.without_replicas(response)
     both = [unfold.iterative(counted(y, AXIS), plain, debias=d) for d in (False, True)]
     np.testing.assert_array_equal(both[0].values, both[1].values)
-    assert not unfold.simulation_bias(y, plain, plain.prior, 4).any()
+    assert not unfold.iterative_bayes.simulation_bias(y, plain, plain.prior, 4).any()
 
 
 def test_bias_is_no_systematic_shift(made):
     """Shifts are those of the plain unfolding: a one-sided source does not pick up what debias subtracts."""
     response, y = made
-    varied = [unfold.Variation("efficiency", None, unfold.scaled_response(response, 1.02))]
+    varied = [unfold.Variation("efficiency", None, unfold.systematics.scaled_response(response, 1.02))]
 
     def shift(debias):
         unfolder = lambda m, r: unfold.iterative(m, r, debias=debias)  # noqa: E731
@@ -154,7 +154,7 @@ def test_streamed_and_binned_responses_carry_the_true_spectra():
         return np.stack([stream(5, "draw", k).poisson(1.0, 3000)[event] for k in numbers]).astype(float)
 
     halves = [part(sample, slice(0, 1500)), part(sample, slice(1500, 3000))]
-    streamed = unfold.streamed_response(halves, AXIS, AXIS, n_replicas=6, draw=draw)
+    streamed = unfold.response_matrix.streamed_response(halves, AXIS, AXIS, n_replicas=6, draw=draw)
     np.testing.assert_allclose(
         (streamed.cov_replicas * streamed.prior_replicas[:, None]).sum(axis=(1, 2)),
         [draw(np.flatnonzero(inside(sample)), [k]).sum() for k in range(6)],

@@ -10,9 +10,10 @@ from gammastar.core.axes import filled, regular
 from gammastar.core.errors import UserError
 from gammastar.core.records import Response, Spectrum
 from gammastar.core.sampling import stream
+from gammastar.physics.hadrons import cocktail_components
 
 RECO, FINE = (regular("mass", 45, 0.2125, 1.1125),), (regular("mass", 200, 0.2, 1.2),)
-COMPONENTS = unfold.cocktail_components((0.2, 1.2), smooth=0)
+COMPONENTS = cocktail_components((0.2, 1.2), smooth=0)
 YIELDS = {"eta_dalitz": 9e4, "eta_prime_dalitz": 1.5e3, "omega_dalitz": 5e4, "rho": 2.5e4}
 YIELDS |= {"omega": 3e4, "phi": 8e3}
 TRUE = np.array([YIELDS[c.name] for c in COMPONENTS])
@@ -84,19 +85,19 @@ def test_reweighted_and_fiducial_simulation():
     target = Spectrum(filled(axes, y, variance.reshape(4, 2)), np.eye(8), "counts", None, domain)
     full = Spectrum(target.hist, target.cov, "counts", None, np.ones((4, 2), bool))
     cells = np.histogram2d(
-        *true[:, :2].T, [a.edges for a in axes], weights=unfold.reweighted(matched, full).weight
+        *true[:, :2].T, [a.edges for a in axes], weights=unfold.simulation.reweighted(matched, full).weight
     )
     np.testing.assert_allclose(cells[0] / cells[0].sum(), y / y.sum(), rtol=1e-9)
-    inside = unfold.fiducial(matched, target)
+    inside = unfold.simulation.fiducial(matched, target)
     assert inside.true[:, 1].min() >= 0.3
     assert len(inside.fakes) == int(
         np.sum(matched.reconstructed & ~((true[:, 1] >= 0.3) & (true[:, 1] < 0.6)))
     )
-    fraction = unfold.fiducial_fraction(matched, target, axes[0])
+    fraction = unfold.simulation.fiducial_fraction(matched, target, axes[0])
     np.testing.assert_allclose(fraction, np.mean((true[:, 1] >= 0.3) & (true[:, 1] < 0.6)), atol=0.03)
-    np.testing.assert_array_equal(unfold.reweighted(matched, weight=np.full(n, 2.0)).weight, 2.0)
+    np.testing.assert_array_equal(unfold.simulation.reweighted(matched, weight=np.full(n, 2.0)).weight, 2.0)
     with pytest.raises(UserError, match="either"):
-        unfold.reweighted(matched)
+        unfold.simulation.reweighted(matched)
 
 
 def test_refuses(response):

@@ -60,21 +60,24 @@ def test_covariance_of_least_squares_is_the_inverse_of_the_information():
 def test_regularisation_lowers_the_error_and_the_correlation():
     response = dimuons(1e5)
     measured = expected(response)
-    best = unfold.least_correlated(measured, response).best
+    best = unfold.regularised.least_correlated(measured, response).best
     loose, tight = (unfold.tikhonov(measured, response, tau=t) for t in (0.0, best))
     assert np.trace(tight.cov) < np.trace(loose.cov)
-    assert unfold.global_correlation(tight.cov).mean() < unfold.global_correlation(loose.cov).mean()
+    assert (
+        unfold.regularised.global_correlation(tight.cov).mean()
+        < unfold.regularised.global_correlation(loose.cov).mean()
+    )
 
 
 def test_curvature_leaves_straight_lines_alone_in_two_dimensions():
     axes = (regular("mass", 5, 0, 1), regular("pt", 4, 0, 1))
-    rows = unfold.penalty_matrix(axes, "curvature")
+    rows = unfold.regularised.penalty_matrix(axes, "curvature")
     plane = (2 + np.arange(5)[:, None] - 3 * np.arange(4)).ravel()
     assert rows.shape == (3 * 4 + 5 * 2, 20)
     np.testing.assert_allclose(rows @ plane, 0, atol=1e-12)
-    np.testing.assert_allclose(unfold.penalty_matrix(axes, "difference") @ np.ones(20), 0)
+    np.testing.assert_allclose(unfold.regularised.penalty_matrix(axes, "difference") @ np.ones(20), 0)
     used = np.arange(20) != 7
-    assert not np.abs(unfold.penalty_matrix(axes, "curvature", used)[:, 7]).any()
+    assert not np.abs(unfold.regularised.penalty_matrix(axes, "curvature", used)[:, 7]).any()
 
 
 @pytest.mark.slow
@@ -103,14 +106,14 @@ def test_without_monte_carlo_statistics_the_toys_know_the_response():
 def test_few_iterations_pull_towards_the_prior_and_the_scan_sees_it():
     response = dimuons(1e5)
     other = dimuons(1e5, slope=0.4).prior
-    measured = unfold.asimov(other, expected(response), response)
+    measured = unfold.folding.asimov(other, expected(response), response)
     candidates = {str(n): partial(unfold.iterative, n_iterations=n) for n in (1, 4, 30)}
     found = unfold.scan(measured, response, candidates, alternatives={"slope": other})
     bias = [c.bias for c in found]
     error = [c.error for c in found]
     assert bias[0] > 1 > bias[-1]
     assert error == sorted(error)
-    assert unfold.best_candidate(found, most_bias=0.25).name == found[-1].name
+    assert unfold.methods.best_candidate(found, most_bias=0.25).name == found[-1].name
     slope, _ = unfold.linearity(response, candidates["1"], np.cos(8 * TILT))
     exact, offset = unfold.linearity(response, unfold.least_squares, np.cos(8 * TILT))
     assert slope < 0.95
@@ -130,7 +133,7 @@ def test_stress_and_bottom_line():
     )
     assert np.abs(studies["tilt"].bias).mean() < 0.3
     assert studies["tilt"].coverage.mean() > 0.64
-    measured = unfold.asimov(tilted, expected(response), response)
+    measured = unfold.folding.asimov(tilted, expected(response), response)
     unfolded = unfold.least_squares(measured, response)
     before, after = unfold.bottom_line(measured, unfolded, response, {"prior": response.prior})["prior"]
     assert after == pytest.approx(before, rel=1e-3)
@@ -168,7 +171,7 @@ def test_refuses_what_cannot_be_unfolded():
     with pytest.raises(UserError, match="tau"):
         unfold.tikhonov(expected(response), response, tau=-1.0)
     with pytest.raises(UserError, match="penalty"):
-        unfold.penalty_matrix(TRUE, "entropy")
+        unfold.regularised.penalty_matrix(TRUE, "entropy")
     swapped = Response(
         response.migration.T / 10, response.migration.sum(axis=1) / 10, np.zeros(20), TRUE, RECO,
         np.ones(40), np.zeros((0, 20, 40)),
@@ -180,13 +183,13 @@ def test_refuses_what_cannot_be_unfolded():
     with pytest.raises(UserError, match="n_reco"):
         unfold.from_hist(Hist(*TRUE, storage=Weight()), 1, n_replicas=0)
     with pytest.raises(UserError, match="candidate"):
-        unfold.best_candidate([])
+        unfold.methods.best_candidate([])
 
 
 def test_systematic_sources_add_their_shifts_to_the_covariance():
     response = dimuons(1e5)
     measured = expected(response)
-    up, down = (unfold.scaled_response(response, f) for f in (1.02, 0.98))
+    up, down = (unfold.systematics.scaled_response(response, f) for f in (1.02, 0.98))
     more = Spectrum(filled(RECO, measured.values * 1.01, measured.values), measured.cov, "counts", None,
                     measured.domain)  # fmt: skip
     variations = [
@@ -202,49 +205,11 @@ def test_systematic_sources_add_their_shifts_to_the_covariance():
     extra = sum(np.outer(s.shift, s.shift) for s in sources)
     plain = unfold.least_squares(measured, response).cov
     np.testing.assert_allclose(found.cov, plain + extra, rtol=1e-9, atol=1e-6)
-    np.testing.assert_allclose(unfold.scaled_response(response, 1e9).efficiency, 1)
+    np.testing.assert_allclose(unfold.systematics.scaled_response(response, 1e9).efficiency, 1)
     with pytest.raises(UserError, match="'R' needs"):
         unfold.with_systematics(measured, response, unfold.least_squares, [unfold.Variation("R")])
     with pytest.raises(UserError, match="positive"):
-        unfold.scaled_response(response, 0.0)
-
-
-def test_pair_weights_keep_signs_and_give_the_effective_size():
-    response = dimuons(1e5)
-    mass = np.array([0.5, 0.9, 5.0])
-    values = np.stack([mass, np.full(3, 0.4), np.full(3, 20.0)], axis=1)
-    found = unfold.pair_weights(values, np.array([1.0, -0.5, 1.0]), response)
-    cell = TRUE[0].index(mass[:2])
-    np.testing.assert_allclose(found.weight[:2], np.array([1, -0.5]) / response.efficiency[cell])
-    assert found.in_domain.tolist() == [True, True, False]
-    assert found.effective == pytest.approx(found.weight.sum() ** 2 / (found.weight**2).sum())
-    with pytest.raises(UserError, match="3 pairs"):
-        unfold.pair_weights(values, np.ones(2), response)
-
-
-@pytest.mark.parametrize("check", ["closure", "stress", "linearity", "bottom line", "scan"])
-def test_checks_name_the_spectrum_of_wrong_shape(check):
-    migration = Hist(
-        axis.Regular(4, 0, 1, name="measured"), axis.Regular(2, 0, 1, name="mass"), storage="weight"
-    ).fill(np.linspace(0.05, 0.95, 400), np.linspace(0.05, 0.95, 400))
-    response = unfold.from_hist(migration, 1, n_replicas=5, rng=stream(1))
-    measured = unfold.spectrum_from_hist(migration.project("measured"))
-    method = partial(unfold.iterative, n_iterations=2)
-    wrong, rng = np.ones(3), stream(2)
-    calls = {
-        "closure": lambda: unfold.closure(response, method, rng=rng, truth=wrong),
-        "stress": lambda: unfold.stress(response, method, {"x": wrong}, rng=rng),
-        "linearity": lambda: unfold.linearity(response, method, wrong),
-        "bottom line": lambda: unfold.bottom_line(
-            measured, method(measured, response), response, {"x": wrong}
-        ),
-        "scan": lambda: unfold.scan(measured, response, {"2": method}, alternatives={"x": wrong}),
-    }
-    with pytest.raises(UserError, match=r"has the shape \(3,\); the response has 2 true cells"):
-        calls[check]()
-    thin = unfold.from_hist(migration * 1e-6, 1, n_replicas=0)
-    with pytest.raises(UserError, match="give both in pairs"):
-        unfold.closure(thin, method, rng=rng, n_toys=3)
+        unfold.systematics.scaled_response(response, 0.0)
 
 
 def test_spectrum_of_a_histogram_takes_a_covariance_and_leaves_flow_out():

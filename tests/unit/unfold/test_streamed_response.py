@@ -11,14 +11,9 @@ from gammastar.core.errors import UserError
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.sampling import stream
 from gammastar.subtract import event_seeds, replica_weights
-from gammastar.unfold import (
-    iterative,
-    mc_statistics,
-    polarised_response,
-    response,
-    streamed_polarised,
-    streamed_response,
-)
+from gammastar.unfold import iterative, response
+from gammastar.unfold.iterative_bayes import mc_statistics
+from gammastar.unfold.response_matrix import polarised_response, streamed_polarised, streamed_response
 
 RECO = (regular("mass", 8, 0.2, 1.2), regular("pt", 2, 0.0, 2.0))
 TRUE = (regular("mass", 5, 0.2, 1.2),)

@@ -67,13 +67,13 @@ def test_the_cosine_is_that_of_the_decay(decays):
 def test_polarisation_changes_the_efficiency_as_polarised_events_would(matched, decays):
     cosine = decays[3]
     for value in (-0.5, 1.0):
-        found = unfold.polarised_response(matched, TRUE, TRUE, value)
+        found = unfold.response_matrix.polarised_response(matched, TRUE, TRUE, value)
         accepted = np.random.default_rng(1).random(N) < (1 + value * cosine**2) / (1 + max(value, 0))
         direct = unfold.response(matched.select(accepted), TRUE, TRUE, n_replicas=0)
         np.testing.assert_allclose(found.efficiency, direct.efficiency, rtol=0.03)
         nominal = unfold.response(matched, TRUE, TRUE, n_replicas=0)
         assert np.all((found.efficiency > nominal.efficiency) == (value < 0))
-    none = unfold.polarised_response(matched, TRUE, TRUE, 0.0)
+    none = unfold.response_matrix.polarised_response(matched, TRUE, TRUE, 0.0)
     np.testing.assert_allclose(none.migration, nominal.migration)
 
 
@@ -82,21 +82,21 @@ def test_radiation_is_that_of_the_four_vectors(matched, decays):
     plus, minus = (leg[:, :3] * z[:, None] for leg, z in zip(decays[4], kept, strict=True))
     e = [np.sqrt((leg**2).sum(axis=1) + M_MU**2) for leg in (plus, minus)]
     mass = np.sqrt((e[0] + e[1]) ** 2 - ((plus + minus) ** 2).sum(axis=1))
-    found = unfold.radiated_pairs(matched, kept)
+    found = unfold.simulation.radiated_pairs(matched, kept)
     seen = matched.reconstructed
     np.testing.assert_allclose(found.reco[seen, 0], mass[seen], rtol=1e-5)
     np.testing.assert_allclose(found.reco[seen, 2], (e[0] + e[1])[seen], rtol=1e-6)
-    unchanged = unfold.radiated_pairs(matched, np.ones((2, N)))
+    unchanged = unfold.simulation.radiated_pairs(matched, np.ones((2, N)))
     np.testing.assert_allclose(unchanged.reco[seen], matched.reco[seen], rtol=1e-9)
     assert np.isnan(found.reco[~seen]).all()
 
 
 def test_a_share_of_another_simulation_moves_the_response_in_proportion(matched):
     reco = (regular("mass", 8, 0.3, 1.0),)
-    other = unfold.radiated_pairs(matched, np.full((2, N), 0.8))
+    other = unfold.simulation.radiated_pairs(matched, np.full((2, N), 0.8))
     one, two, mixed = (
         unfold.response(part, reco, TRUE, n_replicas=0).migration
-        for part in (matched, other, unfold.mixed_simulation(matched, other, 0.25))
+        for part in (matched, other, unfold.simulation.mixed_simulation(matched, other, 0.25))
     )
     np.testing.assert_allclose(mixed, 0.75 * one + 0.25 * two, atol=1e-12)
 
@@ -104,13 +104,13 @@ def test_a_share_of_another_simulation_moves_the_response_in_proportion(matched)
 def test_wrong_variations_are_refused(matched):
     plain = MatchedPairs(*(getattr(matched, f) for f in ("true", "reco", "weight", "event", "fakes")), [])
     with pytest.raises(UserError, match="cos_theta"):
-        unfold.polarised_response(plain, TRUE, TRUE, 0.1)
+        unfold.response_matrix.polarised_response(plain, TRUE, TRUE, 0.1)
     with pytest.raises(UserError, match="lambda"):
-        unfold.polarised_response(matched, TRUE, TRUE, 2.0)
+        unfold.response_matrix.polarised_response(matched, TRUE, TRUE, 2.0)
     with pytest.raises(UserError, match="shares"):
-        unfold.radiated_pairs(matched, np.zeros((2, N)))
+        unfold.simulation.radiated_pairs(matched, np.zeros((2, N)))
     with pytest.raises(UserError, match="share"):
-        unfold.mixed_simulation(matched, matched, 1.5)
+        unfold.simulation.mixed_simulation(matched, matched, 1.5)
     with pytest.raises(PhysicsError, match="columns"):
         MatchedPairs(
             *(getattr(matched, f) for f in ("true", "reco", "weight", "event", "fakes")), [], {"a": 1}
@@ -145,7 +145,9 @@ def test_the_shift_of_the_prior_covers_what_a_wrong_one_does_in_wide_cells():
     )
     plain = unfold.response(simulated, axes, axes, n_replicas=0)
     nominal = unfold.iterative(measured, plain, n_iterations=6)
-    other = unfold.response(unfold.reweighted_to(nominal, plain)(simulated), axes, axes, n_replicas=0)
+    other = unfold.response(
+        unfold.simulation.reweighted_to(nominal, plain)(simulated), axes, axes, n_replicas=0
+    )
     again = unfold.iterative(measured, other, n_iterations=6)
     truth = np.histogramdd(data.true, bins=[a.edges for a in axes])[0].sum()
     bias, left = nominal.values.sum() / truth - 1, again.values.sum() / truth - 1
@@ -158,4 +160,4 @@ def test_a_prior_needs_an_axis_of_pt_or_energy(matched):
     counts = np.ones(3)
     flat = Spectrum(filled(TRUE, counts, counts), np.eye(3), "counts", None, np.ones(3, dtype=bool))
     with pytest.raises(UserError, match="hold no measured spectrum in pt or energy"):
-        unfold.reweighted_to(flat, plain)
+        unfold.simulation.reweighted_to(flat, plain)

@@ -46,8 +46,8 @@ from gammastar.pipeline.stages.predict import (
     masses_of,
     of_rate,
 )
-from gammastar.pipeline.stages.spin import ends_of, spin_text
 from gammastar.spectrum import Trend
+from gammastar.spectrum.angles import ends_of, spin_text
 from gammastar.store.manifest import digest
 
 __all__ = [

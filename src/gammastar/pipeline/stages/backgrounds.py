@@ -24,8 +24,8 @@ from gammastar.pipeline.cache import Arrays
 from gammastar.pipeline.context import Context
 from gammastar.pipeline.stages.input_files import load_cuts, load_schema
 from gammastar.pipeline.stages.read import Inputs
-from gammastar.pipeline.stages.spin import ANGLES
 from gammastar.pipeline.stages.stored import Parts, Truth, fill_all, held, thinned
+from gammastar.spectrum.angles import ANGLES
 from gammastar.store.events import write_tree
 from gammastar.store.filesets import find_file
 from gammastar.store.manifest import file_sha256

@@ -1,64 +1,129 @@
-"""The flow of a run: its training set in the measured domain and outside, training, check."""
+"""Section ``[flow]``: what is learned from, the flow with its ensemble and check, the spin density."""
 
 from __future__ import annotations
 
 import functools
-import logging
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
+from safetensors.numpy import save_file
 
 from gammastar import spectrum
+from gammastar.config import Steering
 from gammastar.config.measured import FlowSection
-from gammastar.core.axes import effective_size, filled
-from gammastar.core.errors import InputFileError, PhysicsError, SteeringError, UserError
-from gammastar.core.pairs import MatchedPairs, Pairs
-from gammastar.core.records import BoolArray, FloatArray, Spectrum
+from gammastar.core.constants import LEPTON_MASS
+from gammastar.core.errors import PhysicsError, SteeringError, UserError
+from gammastar.core.files import atomic
+from gammastar.core.records import FloatArray
 from gammastar.core.sampling import Sampler, stream
+from gammastar.physics.polarisation import COEFFICIENTS, SpinDensities, physical
 from gammastar.pipeline.cache import Arrays
-from gammastar.pipeline.context import Context, Tell, axes_of
+from gammastar.pipeline.context import Context, Tell, axes_of, needed
+from gammastar.spectrum import Domain, TrainingSet, angles
 from gammastar.store.folder import sweep
+from gammastar.store.guarded import read_tensors
 from gammastar.store.manifest import digest
-from gammastar.unfold.acceptance import EfficiencyMap, efficiency_map
 
 if TYPE_CHECKING:
-    from gammastar.flow import (
-        DensityTest,
-        FlowOptions,
-        FlowVariations,
-        KinematicFlow,
-        NearPairs,
-        PairTable,
-        PaperFlow,
-    )
+    from gammastar.flow import DensityTest, FlowOptions, FlowVariations, PairTable
 
 __all__ = [
     "CHECKPOINTS",
-    "Domain",
-    "InDomain",
-    "TrainingSet",
+    "columns_for_angles",
     "flow_options",
     "flow_stage",
-    "flow_variations",
     "histogram_sampler",
-    "saved_digests",
+    "read_spin",
+    "spin_stage",
     "train_flow",
-    "training_set",
+    "training",
 ]
 
-InDomain = Callable[[FloatArray, FloatArray, FloatArray], BoolArray]
-ALARM = 1e-3  # p-value
-MATTERS = 0.02  # mean relative shift below which a flow without replicas, whose error is unknown, is let be
-logger = logging.getLogger(__name__)
-
-
-STEM, MEMBERS, CHECKPOINTS = "flow", "flow_members", "training"
-NEAR = f"{MEMBERS}.pairs.json"
+CHECKPOINTS, SPIN_FILE = "training", "spin_density.safetensors"
 GIVEN = ("bins", "hidden", "layers", "epochs", "epoch_size", "batch", "learning_rate")
+
+
+def training(ctx: Context, made: Any) -> TrainingSet:
+    """Return what kinematics are learned from, put together once.
+
+    Pairs of the data, or simulated true pairs with the weights of OmniFold; simulated ones outside the
+    measured domain, if ``spectrum.extrapolate``.
+    """
+    if made.training is not None:
+        known: TrainingSet = made.training
+        return known
+    pairs, truth = needed(made.pairs, "select"), needed(made.truth, "unfold")
+    subtraction, unfolding = needed(made.subtraction, "subtract"), needed(made.unfolding, "unfold")
+    exposed, section = needed(ctx.steering.spectrum, "spectrum"), needed(ctx.steering.unfold, "unfold")
+    edges = axes_of(section, ctx.steering.select)[0].edges if exposed.extrapolate else None
+    options = {"beam_energy": exposed.beam_energy, "outside": edges}
+    domain = Domain(spectrum.efficiency_map(truth.parts), section.efficiency_floor)
+    if "omnifold_weight" in unfolding:
+        weight = unfolding["omnifold_weight"]
+        made.training = spectrum.unbinned_training_set(truth.sample, weight, domain, **options)
+    else:
+        signed = "trained_weights" in subtraction and str(subtraction["trained_weights"][0]) == "signed"
+        posterior = subtraction["posterior"]
+        weights = (subtraction["weight"] if signed else posterior, posterior)
+        made.training = spectrum.training_set(pairs, weights, truth.sample, domain, **options)
+    return training(ctx, made)
+
+
+def histogram_sampler(ctx: Context, pairs: TrainingSet, beam_energy: float) -> Sampler:
+    """Return the torch-free twin of the flow, on the axes of [flow] where given, else of the spectrum."""
+    steering = ctx.steering
+    fallback = steering.unfold if steering.unfold and steering.unfold.mass else steering.select
+    return spectrum.histogram_sampler(pairs, axes_of(steering.flow, fallback), beam_energy)
+
+
+def flow_stage(ctx: Context, made: Any) -> None:
+    """Train or reload the flow and its ensemble, and check it against its pairs.
+
+    Raises
+    ------
+    UserError
+        If a resumed flow is not the one that was trained.
+    """
+    from gammastar import flow
+
+    section = needed(ctx.steering.flow, "flow")
+    exposure = needed(needed(made.spectrum, "spectrum").exposure, "spectrum")
+    pairs, beam_energy = training(ctx, made), exposure.beam_energy
+    edges = axes_of(ctx.steering.unfold, ctx.steering.select)[0].edges
+    options = flow_options(section, (float(edges[0]), float(edges[-1])))
+    content = digest(pairs.mass, pairs.pt, pairs.energy, pairs.weight)
+    key = ctx.book.key(section, content, digest(beam_energy, repr(options)))
+
+    def compute() -> Arrays:
+        if not ctx.book.resume or ctx.book.force == "flow":
+            sweep(ctx.folder / CHECKPOINTS, "checkpoints")
+        each: Callable[..., Iterable[Any]] = map
+        if ctx.farm is not None:
+            each = functools.partial(ctx.farm.map, stage="flow")
+        where: dict[str, Any] = {"folder": ctx.folder, "seed": ctx.seed, "tell": ctx.tell, "each": each}
+        digests = train_flow(section, options, pairs, beam_energy, **where)
+        trained = flow.load(ctx.folder / "flow")
+        report, members = trained.report, flow.load_variations(ctx.folder)
+        return (
+            _windows(ctx, section, pairs, trained, members)
+            | _density(ctx, pairs, trained, members)
+            | {
+                "digest": np.array(digest(digests)),
+                "train_loss": np.array(report.train_loss),
+                "validation_loss": np.array(report.validation_loss),
+                "n_pairs": np.array(report.n_pairs),
+                "effective_size": np.array(report.effective_size),
+            }
+        )
+
+    made.learning = ctx.book.arrays("flow", key, compute)
+    if digest(flow.saved_digests(ctx.folder)) != str(made.learning["digest"]):
+        msg = f"{ctx.folder / 'flow'}: is not the flow that this run trained; run without --resume"
+        raise UserError(msg)
+    made.flow = flow.load(ctx.folder / "flow")
 
 
 def flow_options(section: FlowSection, mass_range: tuple[float, float]) -> FlowOptions:
@@ -132,7 +197,7 @@ def train_flow(
 
     checkpoints = folder / CHECKPOINTS
     train: Any = flow.fit_paper if options.preset == "paper" else flow.fit_pairs
-    found: KinematicFlow | PaperFlow = train(
+    trained = train(
         pairs,
         beam_energy=beam_energy,
         options=options,
@@ -140,8 +205,7 @@ def train_flow(
         progress=progress,
         checkpoint=checkpoints / "flow.checkpoint",
     )
-    flow.save(found, folder / STEM)
-    digests = {STEM: flow.digest(found.to_tensors())}
+    flow.save(trained, folder / "flow")
     sweep(folder, "members", drop=False)
     if section.members:
         tell("flow", None, f"{section.members} members on replicas of the events")
@@ -154,343 +218,139 @@ def train_flow(
             folder=checkpoints.resolve(),  # workers have a working folder of their own
             each=each,
         )
-        flow.save_ensemble(ensemble, folder / MEMBERS)
-        digests[MEMBERS] = " ".join(flow.digest(member.to_tensors()) for member in ensemble.members)
         used = np.asarray(getattr(pairs, "measured", np.ones(len(pairs.mass), dtype=np.bool_)))
-        near = flow.NearPairs.of(pairs.mass[used], pairs.weight[used], ensemble.mass_range)
-        near.save(folder / NEAR)
-        digests[NEAR] = _near_digest(near)
+        local = flow.LocalStatistics.of(pairs.mass[used], pairs.weight[used], ensemble.mass_range)
+        flow.save_members(ensemble, local, folder)
     sweep(checkpoints, "checkpoints")
-    return digests
+    return flow.saved_digests(folder)
 
 
-def saved_digests(folder: Path) -> dict[str, str]:
-    """Return the digests of the flow and the members in a folder, as `train_flow` gives them."""
+def _windows(
+    ctx: Context, section: FlowSection, pairs: TrainingSet, trained: Sampler, members: FlowVariations | None
+) -> Arrays:
+    """Compare the flow and its replicas with the pairs in windows of mass."""
     from gammastar import flow
 
-    digests = {STEM: flow.digest(flow.load(folder / STEM).to_tensors())}
-    members = sorted(folder.glob(f"{MEMBERS}.[0-9][0-9].json"))
-    if members:
-        found = [flow.load(path.with_suffix("")) for path in members]
-        digests[MEMBERS] = " ".join(flow.digest(member.to_tensors()) for member in found)
-    if members and (folder / NEAR).is_file():
-        digests[NEAR] = _near_digest(flow.NearPairs.load(folder / NEAR))
-    return digests
-
-
-def _near_digest(near: NearPairs) -> str:
-    from gammastar import flow
-
-    return flow.digest({"mass": near.mass, "count": near.count, "half_width": np.array(near.half_width)})
-
-
-def flow_variations(folder: Path) -> FlowVariations | None:
-    """Return the flow of a result folder with its members, or None if there is no ensemble.
-
-    What a later stage does with it: draw one sample of the nominal flow, compute the yield with the sample's
-    weights times each row of ``weights(mass, pt, energy)``, and turn the members' yields over all masses and
-    couplings into few shifts with ``components``; each shift is one nuisance parameter common to all bins.
-    The weights carry the whole band (see `flow.FlowVariations`): members, their small number, and the pairs
-    of the data near each mass.
-
-    Raises
-    ------
-    InputFileError
-        If a file is damaged, or the flow is of the paper's preset.
-    """
-    from gammastar import flow
-
-    if not any(folder.glob(f"{MEMBERS}.[0-9][0-9].json")):
-        return None
-    nominal = flow.load(folder / STEM)
-    if not isinstance(nominal, flow.KinematicFlow):
-        msg = f"{folder / STEM}: a flow of the paper's preset has no members; remove {MEMBERS}.*"
-        raise InputFileError(msg)
-    near = flow.NearPairs.load(folder / NEAR) if (folder / NEAR).is_file() else None
-    return flow.FlowVariations(nominal, flow.load_ensemble(folder / MEMBERS), near)
-
-
-@dataclass(frozen=True)
-class Domain:
-    """Where dileptons were measured: a smooth efficiency map above its floor."""
-
-    map: EfficiencyMap
-    floor: float
-
-    def weights(self, mass: FloatArray, pt: FloatArray, energy: FloatArray) -> FloatArray:
-        """Return one over the efficiency, 0 outside the domain."""
-        return self.map.weights(mass, pt, energy, floor=self.floor)
-
-    def in_domain(self, mass: FloatArray, pt: FloatArray, energy: FloatArray) -> BoolArray:
-        """Return where dileptons of these kinematics were measured."""
-        return np.asarray(self.weights(mass, pt, energy) > 0, dtype=np.bool_)
-
-    def arrays(self) -> dict[str, FloatArray]:
-        """Return what a record keeps."""
-        kept = {name: getattr(self.map, name) for name in ("low", "high", "values", "found")}
-        return kept | {"floor": np.array([self.floor])}
-
-    @staticmethod
-    def of(arrays: Mapping[str, FloatArray]) -> Domain:
-        """Return the domain of a record."""
-        found = EfficiencyMap(*(arrays[name] for name in ("low", "high", "values", "found")))
-        return Domain(found, float(arrays["floor"][0]))
-
-
-@dataclass(frozen=True)
-class TrainingSet:
-    """Weighted pairs of the density before acceptance: measured ones, and simulated ones elsewhere.
-
-    Attributes
-    ----------
-    mass, pt, energy : NDArray, shape (n,) [GeV]
-    weight : NDArray, shape (n,)
-        Subtraction weight over efficiency for pairs of the data, scaled simulation outside the domain.
-    reference : NDArray, shape (n,)
-        The same with posterior weights, which are not negative: for comparisons of densities.
-    event : NDArray of int64, shape (n,)
-    measured : NDArray of bool, shape (n,)
-        True for pairs of the data.
-    domain : Domain
-    """
-
-    mass: FloatArray
-    pt: FloatArray
-    energy: FloatArray
-    weight: FloatArray
-    reference: FloatArray
-    event: Any
-    measured: BoolArray
-    domain: Domain
-
-    def in_domain(self, mass: FloatArray, pt: FloatArray, energy: FloatArray) -> BoolArray:
-        """Return where dileptons of these kinematics were measured."""
-        return self.domain.in_domain(mass, pt, energy)
-
-
-def training_set(
-    ctx: Context,
-    pairs: Pairs,
-    subtraction: Arrays,
-    matched: MatchedPairs,
-    domain: Domain | None = None,
-) -> TrainingSet:
-    """Return the pairs that the flow learns from; the measured domain is that of `matched` unless given.
-
-    Inside the domain: pairs of the data with subtraction weight over efficiency. Outside: simulated true
-    pairs, scaled in each mass bin to the measured yield, as in `spectrum.extrapolate`; they carry
-    ``measured = False``. Pairs beyond the physical limits of the beam are dropped.
-    """
-    section, unfolding = ctx.steering.spectrum, ctx.steering.unfold
-    if section is None or unfolding is None:
-        msg = "[unfold] and [spectrum] are needed for the training set of the flow"
-        raise SteeringError(msg)
-    domain = domain or Domain(efficiency_map(matched), unfolding.efficiency_floor)
-    inverse = domain.weights(pairs.mass, pairs.pt, pairs.energy)
-    inverse = np.where(pairs.energy < section.beam_energy, inverse, 0.0)
-    reference = subtraction["posterior"] * inverse
-    corrected = reference if _positive(subtraction) else subtraction["weight"] * inverse
-    outer, outer_weight = _outside(ctx, pairs.mass, reference, matched, domain)
-    kept = np.flatnonzero((corrected != 0) | (reference != 0))
-    logger.info(
-        "training set: %d measured pairs (effective %.0f), %d extrapolated ones",
-        *(len(kept), effective_size(corrected[kept]), len(outer)),
+    ctx.tell("flow", None, "Kullback-Leibler divergence in windows of mass")
+    check = flow.check_windows(
+        trained,
+        pairs.points,
+        pairs.reference,
+        mass_range=section.check_range,
+        window=section.window,
+        n_draws=section.n_draws,
+        rng=lambda: stream(ctx.seed, "flow", "check"),
+        members=() if members is None else members.ensemble.members,
     )
-    true = matched.true
-    return TrainingSet(
-        mass=np.concatenate([pairs.mass[kept], true[outer, 0]]),
-        pt=np.concatenate([pairs.pt[kept], true[outer, 1]]),
-        energy=np.concatenate([pairs.energy[kept], true[outer, 2]]),
-        weight=np.concatenate([corrected[kept], outer_weight]),
-        reference=np.concatenate([reference[kept], outer_weight]),
-        event=np.concatenate([pairs.event[kept], -1 - matched.event[outer]]),
-        measured=np.arange(len(kept) + len(outer)) < len(kept),
-        domain=domain,
-    )
+    names = ("mass", "model", "error", "data", "tested", "inside")
+    return {f"kl_{name}": getattr(check, name) for name in names}
 
 
-def _positive(subtraction: Arrays) -> bool:
-    """Return whether the flow learns from weights that are not negative."""
-    return "trained_weights" not in subtraction or str(subtraction["trained_weights"][0]) != "signed"
-
-
-def _outside(
-    ctx: Context, mass: FloatArray, weight: FloatArray, matched: MatchedPairs, domain: Domain
-) -> tuple[npt.NDArray[np.int64], FloatArray]:
-    """Return simulated true pairs outside the domain and their weights, scaled in each mass bin."""
-    section, unfolding = ctx.steering.spectrum, ctx.steering.unfold
-    if section is None or unfolding is None or not section.extrapolate:
-        return np.zeros(0, dtype=np.int64), np.zeros(0)
-    edges = np.asarray(axes_of(unfolding, ctx.steering.select)[0].edges)
-    true, n_bins = matched.true, len(edges) - 1
-    inside = domain.in_domain(true[:, 0], true[:, 1], true[:, 2])
-    covered = (true[:, 0] >= edges[0]) & (true[:, 0] < edges[-1]) & (true[:, 2] < section.beam_energy)
-
-    def bins(values: FloatArray) -> npt.NDArray[np.int64]:
-        return np.clip(np.searchsorted(edges, values, "right") - 1, 0, n_bins - 1)
-
-    prior = np.bincount(bins(true[inside, 0]), matched.weight[inside], n_bins)
-    measured = np.bincount(bins(mass), weight, n_bins)
-    scale = np.divide(np.clip(measured, 0.0, None), prior, out=np.zeros(n_bins), where=prior > 0)
-    outer = np.flatnonzero(covered & ~inside)
-    return outer, matched.weight[outer] * scale[bins(true[outer, 0])]
-
-
-def _options(ctx: Context) -> FlowOptions:
-    section = ctx.steering.flow
-    if section is None:
-        msg = "[flow] is needed to train a flow"
-        raise SteeringError(msg)
-    edges = np.asarray(axes_of(ctx.steering.unfold, ctx.steering.select)[0].edges)
-    return flow_options(section, (float(edges[0]), float(edges[-1])))
-
-
-def _train(ctx: Context, options: FlowOptions, training: TrainingSet, beam_energy: float) -> dict[str, str]:
-    section = ctx.steering.flow
-    if section is None:
-        msg = "[flow] is needed to train a flow"
-        raise SteeringError(msg)
-    if not ctx.book.resume or ctx.book.force == "flow":
-        sweep(ctx.folder / CHECKPOINTS, "checkpoints")
-    each: Callable[..., Iterable[Any]] = map
-    if ctx.farm is not None:
-        each = functools.partial(ctx.farm.map, stage="flow")
-    where: dict[str, Any] = {"folder": ctx.folder, "seed": ctx.seed, "tell": ctx.tell, "each": each}
-    return train_flow(section, options, training, beam_energy, **where)
-
-
-def _check(ctx: Context, training: TrainingSet, sampler: Sampler) -> Arrays:
-    """Compare the flow with its training pairs."""
-    from gammastar import flow
-
-    section = ctx.steering.flow
-    if section is None:
-        msg = "[flow] is needed for the check of the flow"
-        raise SteeringError(msg)
-    low, high = section.check_range
-    masses = np.arange(low, high + 1e-9, section.window)
-    ctx.tell("flow", None, f"Kullback-Leibler divergence in {len(masses)} windows")
-    data = np.stack([training.mass, training.pt, training.energy], axis=1)
-    positive = training.reference > 0
-
-    def compared(one: Sampler, n_draws: int) -> flow.KLScan:
-        return flow.kl_scan(
-            one,
-            data[positive],
-            masses=masses,
-            weight=training.reference[positive],
-            half_width=0.5 * section.window,
-            n_draws=n_draws,
-            rng=stream(ctx.seed, "flow", "check"),
-        )
-
-    scan, few = compared(sampler, section.n_draws), max(5, section.n_draws // 10)
-    quantiles = np.nanquantile(scan.data_draws, [0.025, 0.16, 0.5, 0.84, 0.975], axis=1).T
-    members = flow_variations(ctx.folder)
-    means = [] if members is None else [compared(one, few).model_mean for one in members.ensemble.members]
-    spread = np.std(means, axis=0, ddof=1) if means else np.zeros(len(masses))
-    return {
-        "kl_mass": scan.mass,
-        "kl_model": scan.model_mean,
-        "kl_error": 1.96 * np.hypot(scan.model_draws.std(axis=1), spread),  # of draws and of trainings
-        "kl_data": quantiles,
-        "kl_tested": scan.tested,
-        "kl_inside": scan.inside,
-    } | _density(ctx, training, sampler, members)
-
-
-def _density(ctx: Context, training: TrainingSet, sampler: Sampler, members: FlowVariations | None) -> Arrays:
+def _density(ctx: Context, pairs: TrainingSet, trained: Sampler, members: FlowVariations | None) -> Arrays:
     """Test the flow against the pairs of the data, inside the measured domain."""
     from gammastar import flow
 
     ctx.tell("flow", None, "energy distance of the flow and the measured pairs")
-    data = np.stack([training.mass, training.pt, training.energy], axis=1)[training.measured]
     try:
-        found = flow.density_test(
-            sampler,
-            data,
-            weight=training.reference[training.measured],
-            event=np.asarray(training.event)[training.measured],
-            inside=training.in_domain,
+        test = flow.density_test(
+            trained,
+            pairs.points[pairs.measured],
+            weight=pairs.reference[pairs.measured],
+            event=np.asarray(pairs.event)[pairs.measured],
+            inside=pairs.in_domain,
             replicas=None if members is None else replace(members, near=None).weights,
             rng=stream(ctx.seed, "flow", "density"),
         )
     except PhysicsError as error:  # too few pairs for a test are no reason to stop
         ctx.book.alarm(f"the density of the flow is not tested: {error}")
         return {}
-    _judge(ctx, found)
+    _judge(ctx, test)
     names = ("energy", "pt")
     return {
-        "density_p": np.array([found.p_value, found.band_p_value]),
-        "density_size": np.array([found.n_pairs, found.effective_size]),
-        "density_level": np.array([found.options.significance, found.options.power]),
-        "density_smallest": np.array([found.smallest[name] for name in names]),
-        "density_shift": np.array([(*found.shift[name], found.band[name]) for name in names]),
+        "density_p": np.array([test.p_value, test.band_p_value]),
+        "density_size": np.array([test.n_pairs, test.effective_size]),
+        "density_level": np.array([test.options.significance, test.options.power]),
+        "density_smallest": np.array([test.smallest[name] for name in names]),
+        "density_shift": np.array([(*test.shift[name], test.band[name]) for name in names]),
     }
 
 
-def _judge(ctx: Context, found: DensityTest) -> None:
+def _judge(ctx: Context, test: DensityTest) -> None:
     """Alarm where the flow is off by more than its band, or without one by more than matters."""
-    banded = not np.isnan(found.band_p_value)
-    largest = max(abs(shift) for shift, _ in found.shift.values())
-    if found.verdict >= ALARM or not (banded or largest > MATTERS):
+    if not test.matters:
         return
-    within = ", beyond what its replicas differ by" if banded else ""
+    within = "" if np.isnan(test.band_p_value) else ", beyond what its replicas differ by"
     ctx.book.alarm(
-        f"the flow is not the density of its measured pairs (p = {found.verdict:.1g}{within}): in the mean "
-        f"energies of the pairs are {100 * found.shift['energy'][0]:+.2g} % from the flow's, q_T "
-        f"{100 * found.shift['pt'][0]:+.2g} %; train longer (flow.epochs)"
+        f"the flow is not the density of its measured pairs (p = {test.verdict:.1g}{within}): in the mean "
+        f"energies of the pairs are {100 * test.shift['energy'][0]:+.2g} % from the flow's, q_T "
+        f"{100 * test.shift['pt'][0]:+.2g} %; train longer (flow.epochs)"
     )
 
 
-def flow_stage(ctx: Context, training: TrainingSet, beam_energy: float) -> tuple[Any, Arrays]:
-    """Train or reload the flow and its ensemble; return it and the arrays of its check.
+def columns_for_angles(steering: Steering) -> tuple[str, ...]:
+    """Return the columns of pairs that the spin density needs."""
+    return angles.ANGLES if steering.flow is not None and steering.flow.angles is not None else ()
+
+
+def spin_stage(ctx: Context, made: Any) -> None:
+    """Fit the spin density of the measured pairs and write it; nothing without ``[flow] angles``."""
+    section, exposed = ctx.steering.flow, ctx.steering.spectrum
+    if section is None or section.angles is None or exposed is None:
+        return
+    pairs, truth = needed(made.pairs, "select"), needed(made.truth, "unfold")
+    kept, unfolded = needed(made.subtraction, "subtract"), needed(made.unfolded, "unfold")
+    how = (section.angles, LEPTON_MASS[exposed.lepton])
+    key = ctx.book.key(None, ctx.book.key_of("select", "subtract", "match", "unfold"), digest(*how))
+    removed = kept.get("removed_angles", np.zeros((7, 0)))
+    own = {int(k) for k in removed[6]}
+
+    def compute() -> dict[str, FloatArray]:
+        ctx.tell("flow", None, f"spin density in {len(how[0]) - 1} regions of mass")
+        simulated = angles.simulated_angles(truth.sample, unfolded)
+        data = angles.measured_angles(pairs, kept["weight"])
+        relative = {k: kept["removed"][k][1] / kept["removed"][k][0] for k in own}
+        try:
+            return angles.fit_without(data, simulated, removed, relative, how).arrays()
+        except PhysicsError as error:
+            msg = f"flow.angles: {error}"
+            raise SteeringError(msg) from error
+
+    made.spin = SpinDensities.of(ctx.book.arrays("spin", key, compute))
+    with atomic(ctx.folder / SPIN_FILE) as temporary:
+        tensors = {name: np.ascontiguousarray(values) for name, values in made.spin.arrays().items()}
+        save_file(tensors, temporary)
+    _tell_spin(ctx, made.spin, exposed.lepton, kept, own)
+
+
+def _tell_spin(ctx: Context, spin: SpinDensities, lepton: str, kept: Arrays, own: set[int]) -> None:
+    """Write the coefficients of each region, with frame and errors, for manifest and report."""
+    for low, high, text in angles.spin_rows(spin, LEPTON_MASS[lepton]):
+        name = f"{', '.join(COEFFICIENTS)} of {lepton} pairs, {low:g} to {high:g} GeV, frame laboratory"
+        ctx.book.numbers[name] = text
+    for i, moments in enumerate(spin.moments):
+        if not np.allclose(physical(moments), moments):
+            low, high = spin.edges[i : i + 2]
+            ctx.book.notes.append(
+                f"spin density from {low:g} to {high:g} GeV: the fitted coefficients lie beyond what a "
+                "vector can have; decays take the nearest ones that it can"
+            )
+    left = [str(name) for k, name in enumerate(kept["removed_names"]) if k not in own]
+    if left:
+        ctx.book.notes.append(
+            f"spin density: {', '.join(left)}: known without decay angles, so not taken from those of the "
+            "pairs; the coefficients shift by the share"
+        )
+
+
+def read_spin(folder: Path) -> SpinDensities | None:
+    """Read the spin density of a run; None if the run has none.
 
     Raises
     ------
-    UserError
-        If a resumed flow is not the one that was trained.
+    InputFileError
+        If the file is damaged.
     """
-    from gammastar import flow
-
-    content = digest(training.mass, training.pt, training.energy, training.weight)
-    options = _options(ctx)
-    key = ctx.book.key(ctx.steering.flow, content, digest(beam_energy, repr(options)))
-
-    def compute() -> Arrays:
-        digests = _train(ctx, options, training, beam_energy)
-        found = flow.load(ctx.folder / "flow")
-        report = found.report
-        return _check(ctx, training, found) | {
-            "digest": np.array(digest(digests)),
-            "train_loss": np.array(report.train_loss),
-            "validation_loss": np.array(report.validation_loss),
-            "n_pairs": np.array(report.n_pairs),
-            "effective_size": np.array(report.effective_size),
-        }
-
-    arrays = ctx.book.arrays("flow", key, compute)
-    if digest(saved_digests(ctx.folder)) != str(arrays["digest"]):
-        msg = f"{ctx.folder / 'flow'}: is not the flow that this run trained; run without --resume"
-        raise UserError(msg)
-    return flow.load(ctx.folder / "flow"), arrays
-
-
-def histogram_sampler(ctx: Context, training: TrainingSet, beam_energy: float) -> Sampler:
-    """Return the torch-free twin of the flow: a histogram of the same weighted pairs.
-
-    Its axes are those of [flow] where they are given, else those of the spectrum.
-    """
-    fallback = (
-        ctx.steering.unfold if ctx.steering.unfold and ctx.steering.unfold.mass else ctx.steering.select
-    )
-    axes = axes_of(ctx.steering.flow, fallback)
-    edges = [np.asarray(axis.edges) for axis in axes]
-    points = np.stack([training.mass, training.pt, training.energy], axis=1)
-    content, _ = np.histogramdd(points, bins=edges, weights=training.reference)
-    square, _ = np.histogramdd(points, bins=edges, weights=training.reference**2)
-    n = content.size
-    hist = filled(axes, content, square)
-    cov = np.broadcast_to(0.0, (n, n))
-    found = Spectrum(hist, cov, "counts", None, np.ones(content.shape, dtype=np.bool_))
-    return spectrum.HistSampler(found, beam_energy=beam_energy)
+    path = folder / SPIN_FILE
+    if not path.is_file():
+        return None
+    return SpinDensities.of(read_tensors(path, {"edges": 1, "moments": 2, "cov": 3, "pairs": 1}))

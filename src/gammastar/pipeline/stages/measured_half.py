@@ -1,4 +1,4 @@
-"""The measured half of a run: subtraction, unfolding, training set, and their files."""
+"""The subtraction of a run, its simulation with truth, and their files."""
 
 from __future__ import annotations
 
@@ -14,20 +14,15 @@ from gammastar.core.errors import SteeringError
 from gammastar.core.pairs import Pairs
 from gammastar.pipeline.cache import Arrays
 from gammastar.pipeline.context import Context
-from gammastar.pipeline.stages.flow import Domain, training_set
 from gammastar.pipeline.stages.read import match_stage
-from gammastar.pipeline.stages.stored import CHUNK, StoredPairs, Truth, reopened
+from gammastar.pipeline.stages.stored import CHUNK, StoredPairs, reopened
 from gammastar.pipeline.stages.subtract import needs_simulation, subtract_stage
-from gammastar.pipeline.stages.unfold import unfold_stage
 from gammastar.store.pairs import PairChunk, write_pairs
 from gammastar.store.records import write_mass_histograms, write_table
-from gammastar.unfold.acceptance import efficiency_map
 
 __all__ = [
+    "match_simulation",
     "subtract_half",
-    "training",
-    "unbinned_training",
-    "unfold_half",
 ]
 
 
@@ -38,7 +33,7 @@ def subtract_half(ctx: Context, made: Any) -> None:
         raise SteeringError(msg)
     stored = reopened(ctx, made.cutflow)
     if needs_simulation(ctx.steering.subtract):
-        _match(ctx, made)
+        match_simulation(ctx, made)
     made.hists, made.subtracted, made.subtraction = subtract_stage(
         ctx, made.pairs, made.simulated, made.inputs, made.truth, stored
     )
@@ -65,7 +60,7 @@ def subtract_half(ctx: Context, made: Any) -> None:
         write_table(ctx.folder / "corrections.csv", {key: column.tolist() for key, column in table.items()})
 
 
-def _match(ctx: Context, made: Any) -> None:
+def match_simulation(ctx: Context, made: Any) -> None:
     """Read the simulation; say so where the stages that need it in memory have a sample."""
     made.truth = match_stage(ctx, made.inputs)
     made.matched = made.truth.sample
@@ -108,55 +103,3 @@ def _write_parquet(ctx: Context, pairs: Pairs, kept: Arrays) -> None:
             yield PairChunk(pairs.select(index), seeds, kept["weight"][part], kept["posterior"][part])
 
     write_pairs(ctx.folder / "pairs", chunks(), dataset=dataset)
-
-
-def unfold_half(ctx: Context, made: Any) -> None:
-    """Unfold; write the table of sources and the scan of the regularisation."""
-    if made.subtracted is None or made.inputs is None:
-        msg = "the section [subtract] is missing: the unfolding needs its result"
-        raise SteeringError(msg)
-    if made.matched is None:
-        _match(ctx, made)
-    made.unfolded, made.unfolding = unfold_stage(
-        ctx, made.subtracted, made.truth, made.pairs, made.subtraction
-    )
-    kept = made.unfolding
-    if len(kept["source_names"]):
-        total, mean = kept["source_sizes"].T
-        table = {"source": kept["source_names"].tolist(), "total": total.tolist(), "cell": mean.tolist()}
-        write_table(ctx.folder / "systematics.csv", table)
-    if "scan" in kept:
-        names = ("chi2_per_cell", "correlation", "error", "bias")
-        columns = {"strength": kept["scan_strength"].tolist()}
-        columns |= {name: column.tolist() for name, column in zip(names, kept["scan"].T, strict=True)}
-        write_table(ctx.folder / "regularisation.csv", columns)
-    if "omnifold_weight" in kept and ctx.steering.spectrum is not None:
-        made.training = unbinned_training(ctx, made.truth, kept["omnifold_weight"])
-
-
-def training(ctx: Context, made: Any) -> Any:
-    """Return the flow's training set: pairs of the data, and simulated ones outside the measured domain."""
-    return training_set(ctx, made.pairs, made.subtraction, made.truth.sample, _domain(ctx, made.truth))
-
-
-def _domain(ctx: Context, truth: Truth) -> Domain:
-    """Return where dileptons were measured, from all simulated photons."""
-    section = ctx.steering.unfold
-    if section is None:
-        msg = "[unfold] is needed for the training set of the flow"
-        raise SteeringError(msg)
-    return Domain(efficiency_map(truth.parts), section.efficiency_floor)
-
-
-def unbinned_training(ctx: Context, truth: Truth, weight: Any) -> Any:
-    """Return the flow's training set: simulated true pairs with their OmniFold weights.
-
-    The training set divides by the efficiency, which these weights already contain: it is put in before.
-    """
-    matched, domain = truth.sample, _domain(ctx, truth)
-    mass, pt, energy = matched.true.T
-    inverse = domain.weights(mass, pt, energy)
-    seen = np.divide(weight, inverse, out=np.zeros_like(inverse), where=inverse > 0)
-    n = len(matched)
-    pairs = Pairs(mass, pt, energy, np.zeros(n, np.int8), np.ones(n), matched.event)
-    return training_set(ctx, pairs, {"posterior": seen, "weight": seen}, matched, domain)

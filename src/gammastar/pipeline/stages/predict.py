@@ -28,9 +28,8 @@ from gammastar.physics.qed import RTable, kappa
 from gammastar.physics.vectors import CHARGES, SPLIT_MAX
 from gammastar.pipeline.cache import Arrays
 from gammastar.pipeline.context import Context, axes_of
-from gammastar.pipeline.stages.flow import InDomain, TrainingSet
 from gammastar.predict import VirtualPhoton
-from gammastar.spectrum import Trend, fit_trend
+from gammastar.spectrum import InDomain, TrainingSet, Trend, fit_trend
 from gammastar.store.guarded import read_tensors
 
 __all__ = [
@@ -206,9 +205,9 @@ def _own_rate(model: predict.Model) -> Callable[[FloatArray], FloatArray]:
 
 def replica_weights(folder: Path) -> predict.ReplicaWeights | None:
     """Return the weights of the flow's ensemble in a result folder, or None without one."""
-    from gammastar.pipeline.stages.flow import flow_variations
+    from gammastar.flow import load_variations
 
-    found = flow_variations(folder)
+    found = load_variations(folder)
     return None if found is None else found.weights
 
 

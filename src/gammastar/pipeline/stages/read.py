@@ -17,6 +17,7 @@ from gammastar.core.pairs import Pairs
 from gammastar.core.resolve import UserCode
 from gammastar.pipeline.cache import Arrays
 from gammastar.pipeline.context import Context
+from gammastar.pipeline.stages.flow import columns_for_angles
 from gammastar.pipeline.stages.input_files import (
     UNREADABLE,
     Given,
@@ -26,7 +27,6 @@ from gammastar.pipeline.stages.input_files import (
     load_cuts,
     load_schema,
 )
-from gammastar.pipeline.stages.spin import columns_for_angles
 from gammastar.pipeline.stages.stored import FIELDS, Truth, collect_pairs, collect_truth, truth_of
 from gammastar.store.chunks import Job, Source
 from gammastar.store.manifest import digest, file_sha256

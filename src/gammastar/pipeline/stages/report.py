@@ -16,7 +16,6 @@ from gammastar.core.files import shipped
 from gammastar.core.records import FloatArray
 from gammastar.core.sampling import stream
 from gammastar.pipeline.context import Context, Products
-from gammastar.pipeline.stages.flow import flow_variations
 from gammastar.pipeline.stages.infer import limits_of
 from gammastar.pipeline.stages.predict import model_of
 from gammastar.pipeline.stages.report_dark import (
@@ -104,7 +103,9 @@ def _kinematics(ctx: Context, state: Any) -> list[Section]:
         data.append((training.pt[inside], training.energy[inside], training.reference[inside]))
         pt, energy = found.sample(np.full(N_DRAWN, mass), stream(ctx.seed, "figures", f"{mass!r}"))
         drawn.append((pt, energy, np.ones(N_DRAWN)))
-    variations = flow_variations(ctx.folder)
+    from gammastar.flow import load_variations
+
+    variations = load_variations(ctx.folder)
     trained = () if variations is None else variations.ensemble.members
     shown = FlowCheck(
         masses,

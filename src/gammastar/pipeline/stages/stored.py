@@ -20,6 +20,7 @@ from gammastar.pipeline.context import Context
 from gammastar.store.folder import sweep
 from gammastar.store.manifest import file_sha256
 from gammastar.store.pairs import PairChunk, read_pairs, write_pairs
+from gammastar.unfold import response_matrix
 
 __all__ = [
     "CHUNK",
@@ -351,19 +352,21 @@ class Truth:
         """Return the response of everything; `rng` draws the bootstraps of what is in memory."""
         if self.stored is None:
             return unfold.response(self.sample, reco, true, n_replicas=n_replicas, rng=rng)
-        return unfold.streamed_response(self.stored, reco, true, n_replicas=n_replicas, draw=self.stored.draw)
+        return response_matrix.streamed_response(
+            self.stored, reco, true, n_replicas=n_replicas, draw=self.stored.draw
+        )
 
     def varied(self, view: View, reco: Sequence[Any], true: Sequence[Any]) -> Response:
         """Return the response of everything after `view`, without bootstraps."""
         if self.stored is None:
             return unfold.response(view(self.sample), reco, true, n_replicas=0)
-        return unfold.streamed_response((view(part) for part in self.stored), reco, true)
+        return response_matrix.streamed_response((view(part) for part in self.stored), reco, true)
 
     def polarised(self, reco: Sequence[Any], true: Sequence[Any], lambda_theta: float) -> Response:
         """Return the response of everything for another polarisation."""
         if self.stored is None:
-            return unfold.polarised_response(self.sample, reco, true, lambda_theta)
-        return unfold.streamed_polarised(self.stored, reco, true, lambda_theta)
+            return response_matrix.polarised_response(self.sample, reco, true, lambda_theta)
+        return response_matrix.streamed_polarised(self.stored, reco, true, lambda_theta)
 
 
 def collect_truth(

@@ -1,4 +1,4 @@
-"""The measured half after the selection: like-sign pairs, other backgrounds, weights, protons on target."""
+"""The measured half after the selection: like-sign pairs, other backgrounds, weights."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any, cast
 
 import numpy as np
 
-from gammastar import config, select, spectrum, subtract
+from gammastar import config, select, subtract
 from gammastar.core.axes import MASS, filled
 from gammastar.core.errors import SteeringError
 from gammastar.core.pairs import Pairs
-from gammastar.core.records import Exposure, FloatArray, PairHists, Spectrum
+from gammastar.core.records import FloatArray, PairHists, Spectrum
 from gammastar.core.sampling import stream
 from gammastar.pipeline.cache import Arrays
 from gammastar.pipeline.context import Context, axes_of, pack_spectrum, unpack_spectrum
@@ -25,9 +25,10 @@ from gammastar.pipeline.stages.backgrounds import (
     correction_component,
     reads_leptons,
 )
+from gammastar.pipeline.stages.flow import columns_for_angles
 from gammastar.pipeline.stages.read import Inputs
-from gammastar.pipeline.stages.spin import ANGLES, columns_for_angles
 from gammastar.pipeline.stages.stored import Parts, StoredPairs, Truth, fill_all, write_weighted
+from gammastar.spectrum.angles import ANGLES
 from gammastar.store.filesets import find_file
 from gammastar.store.manifest import digest
 from gammastar.store.remote import Sealed
@@ -44,7 +45,6 @@ __all__ = [
     "low_counts",
     "needs_simulation",
     "pair_weights",
-    "spectrum_stage",
     "subtract_stage",
 ]
 
@@ -496,27 +496,3 @@ def _charm_arrays(components: Sequence[Component]) -> Arrays:
         "charm_mass_sigma": np.sqrt(np.diag(fit.per_mass_cov)),
         "charm_fit": np.array([fit.charm, fit.charm_sigma, fit.chi2, fit.ndf]),
     }
-
-
-def spectrum_stage(ctx: Context, unfolded: Spectrum, kept: Arrays, simulated: Arrays) -> Spectrum:
-    """Return the spectrum per proton on target, extrapolated where the steering allows it."""
-    section = ctx.steering.spectrum
-    if section is None:
-        msg = "[spectrum] is needed for a spectrum per proton on target"
-        raise SteeringError(msg)
-    pot = section.pot
-    if pot == "simulation":
-        if not simulated:
-            msg = "spectrum.pot = 'simulation' needs [simulate]; give the number of protons on target"
-            raise SteeringError(msg)
-        pot = float(simulated["data_pot"])
-    exposure = Exposure(
-        section.beam_energy, section.target_a, section.target_z, section.thickness, pot, section.pot_sigma
-    )
-    result = spectrum.per_pot(unfolded, exposure)
-    if section.extrapolate:
-        prior = filled(tuple(unfolded.hist.axes), kept["prior"], kept["prior"])
-        result = spectrum.extrapolate(result, prior)
-    key = ctx.book.key(section, ctx.book.key_of("unfold"), digest(pot))
-    ctx.book.done("spectrum", key, digest(result.values, result.cov, result.domain))
-    return result

@@ -1,32 +1,60 @@
-"""The measured domain: a smooth map of the efficiency, and fiducial parts of a spectrum."""
+"""Where dileptons were measured: cells of a spectrum, and a smooth map of the efficiency above its floor."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from gammastar.core.axes import effective_size
-from gammastar.core.errors import UserError
+from gammastar.core.axes import ENERGY, KINEMATICS, MASS, PT, effective_size
+from gammastar.core.errors import PhysicsError, UserError
 from gammastar.core.pairs import MatchedPairs
-from gammastar.core.records import BoolArray, FloatArray, Response, Spectrum
-from gammastar.unfold.response_matrix import cells
+from gammastar.core.records import BoolArray, FloatArray, Spectrum
 
-__all__ = [
-    "EfficiencyMap",
-    "efficiency_map",
-    "fiducial",
-    "fiducial_fraction",
-    "reweighted",
-]
+__all__ = ["Domain", "EfficiencyMap", "InDomain", "efficiency_map", "in_domain"]
+
+InDomain: TypeAlias = Callable[[FloatArray, FloatArray, FloatArray], BoolArray]
+"""Mass, pt and energy [GeV] → where dileptons of these kinematics were measured."""
 
 _LOG = logging.getLogger(__name__)
 _CELLS = (50, 60, 160)  # in mass, √pt and rapidity, for 1e5 reconstructed pairs
 _FEWEST = 200.0  # reconstructed pairs below which no map is made
+
+
+def in_domain(spectrum: Spectrum, mass: FloatArray, pt: FloatArray, energy: FloatArray) -> BoolArray:
+    """Return where dileptons of these kinematics were measured.
+
+    Parameters
+    ----------
+    spectrum : Spectrum
+        Its axes are any choice of mass, pt and energy.
+    mass, pt, energy : NDArray, shape (n,) [GeV]
+
+    Returns
+    -------
+    NDArray of bool, shape (n,)
+        False outside the axes.
+
+    Raises
+    ------
+    PhysicsError
+        If an axis is none of mass, pt and energy.
+    """
+    columns = {MASS: mass, PT: pt, ENERGY: energy}
+    inside = np.ones(np.shape(mass), dtype=np.bool_)
+    index = []
+    for axis in spectrum.hist.axes:
+        if axis.name not in columns:
+            msg = f"in_domain: axis {axis.name!r} is none of {', '.join(KINEMATICS)}"
+            raise PhysicsError(msg)
+        place = np.asarray(axis.index(np.ascontiguousarray(columns[axis.name], dtype=np.float64)))
+        inside &= (place >= 0) & (place < len(axis))
+        index.append(np.clip(place, 0, len(axis) - 1))
+    return np.asarray(inside & spectrum.domain[tuple(index)])
 
 
 def _coordinates(mass: FloatArray, pt: FloatArray, energy: FloatArray) -> FloatArray:
@@ -219,84 +247,28 @@ def efficiency_map(
     return EfficiencyMap(low, high, values, effective)
 
 
-def reweighted(
-    matched: MatchedPairs,
-    unfolded: Spectrum | None = None,
-    *,
-    weight: FloatArray | None = None,
-    most: float = 10,
-) -> MatchedPairs:
-    """Return simulated pairs whose true distribution is the unfolded one, cell by cell.
+@dataclass(frozen=True)
+class Domain:
+    """Where dileptons were measured: a smooth efficiency map above its floor."""
 
-    A response in the mass alone averages the efficiency over pt and energy; with these weights it averages
-    over those of the data.
+    map: EfficiencyMap
+    floor: float
 
-    Parameters
-    ----------
-    matched : MatchedPairs
-    unfolded : Spectrum, optional
-        Counts on any of mass, pt and energy.
-    weight : NDArray, shape (n,), optional
-        Ready weights instead, those of `omnifold`.
-    most : float
-        Ratios to the simulation, scaled to one on average, are clipped to [1/most, most].
+    def weights(self, mass: FloatArray, pt: FloatArray, energy: FloatArray) -> FloatArray:
+        """Return one over the efficiency, 0 outside the domain."""
+        return self.map.weights(mass, pt, energy, floor=self.floor)
 
-    Raises
-    ------
-    UserError
-        If neither or both of `unfolded` and `weight` are given.
-    """
-    if (unfolded is None) == (weight is None):
-        msg = "reweighted: give either an unfolded spectrum or ready weights"
-        raise UserError(msg)
-    if unfolded is not None:
-        axes = tuple(unfolded.hist.axes)
-        cell = cells(matched.true, axes)
-        n = int(np.prod([len(a) for a in axes]))
-        prior = np.bincount(cell[cell >= 0], matched.weight[cell >= 0], n)
-        use = unfolded.domain.ravel() & (prior > 0) & (unfolded.values.ravel() > 0)
-        scale = unfolded.values.ravel()[use].sum() / max(float(prior[use].sum()), 1e-300)
-        ratio = np.ones(n)
-        ratio[use] = np.clip(unfolded.values.ravel()[use] / prior[use] / scale, 1 / most, most)
-        weight = matched.weight * np.where(cell >= 0, ratio[cell], 1.0)
-    final = matched.weight if weight is None else np.asarray(weight, dtype=np.float64)
-    return replace(matched, weight=final)
+    def in_domain(self, mass: FloatArray, pt: FloatArray, energy: FloatArray) -> BoolArray:
+        """Return where dileptons of these kinematics were measured."""
+        return np.asarray(self.weights(mass, pt, energy) > 0, dtype=np.bool_)
 
+    def arrays(self) -> dict[str, FloatArray]:
+        """Return what a record keeps."""
+        kept = {name: getattr(self.map, name) for name in ("low", "high", "values", "found")}
+        return kept | {"floor": np.array([self.floor])}
 
-def fiducial(matched: MatchedPairs, domain: Spectrum | Response) -> MatchedPairs:
-    """Return the simulated pairs inside the measured domain; reconstructed pairs from outside become fakes.
-
-    Parameters
-    ----------
-    matched : MatchedPairs
-    domain : Spectrum or Response
-        Its domain, or its cells of non-zero efficiency.
-    """
-    axes, inside = _domain(domain)
-    cell = cells(matched.true, axes)
-    kept = (cell >= 0) & inside[cell]
-    if not kept.any():
-        msg = "fiducial: no simulated pair lies inside the domain"
-        raise UserError(msg)
-    spill = ~kept & matched.reconstructed
-    return replace(
-        matched.select(kept),
-        fakes=np.concatenate([matched.fakes, matched.reco[spill]]),
-        fake_weight=np.concatenate([matched.fake_weight, matched.weight[spill]]),
-    )
-
-
-def fiducial_fraction(matched: MatchedPairs, domain: Spectrum | Response, mass_axis: Any) -> FloatArray:
-    """Return the part of simulated true pairs inside the domain, per cell of a mass axis; 0 without pairs."""
-    axes, inside = _domain(domain)
-    cell, place = cells(matched.true, axes), cells(matched.true, (mass_axis,))
-    kept = (cell >= 0) & inside[cell] & (place >= 0)
-    total = np.bincount(place[place >= 0], matched.weight[place >= 0], len(mass_axis))
-    part = np.bincount(place[kept], matched.weight[kept], len(mass_axis))
-    return np.asarray(np.divide(part, total, out=np.zeros(len(mass_axis)), where=total > 0))
-
-
-def _domain(domain: Spectrum | Response) -> tuple[Sequence[Any], BoolArray]:
-    if isinstance(domain, Response):
-        return domain.true, np.asarray(domain.efficiency > 0)
-    return tuple(domain.hist.axes), domain.domain.ravel()
+    @staticmethod
+    def of(arrays: Mapping[str, FloatArray]) -> Domain:
+        """Return the domain of a record."""
+        found = EfficiencyMap(*(arrays[name] for name in ("low", "high", "values", "found")))
+        return Domain(found, float(arrays["floor"][0]))

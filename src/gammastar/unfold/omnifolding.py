@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.ensemble import HistGradientBoostingClassifier
+from threadpoolctl import threadpool_limits
 
-from gammastar.core.axes import KINEMATICS, effective_size
+from gammastar.core.axes import KINEMATICS, effective_size, filled
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import MatchedPairs
-from gammastar.core.records import BoolArray, FloatArray
-from gammastar.unfold.classifier import BoostedTrees, Classifier, Ratio
-from gammastar.unfold.response_matrix import cells
+from gammastar.core.records import BoolArray, FloatArray, Response, Spectrum
+from gammastar.unfold.response_matrix import EFFICIENCY_FLOOR, cells, n_cells
+from gammastar.unfold.systematics import Source
 
 __all__ = [
+    "BoostedTrees",
+    "Classifier",
+    "Ratio",
     "Unbinned",
-    "in_window",
     "omnifold",
     "omnifold_bias",
     "omnifold_replicas",
@@ -27,37 +31,95 @@ __all__ = [
 ]
 
 Sample: TypeAlias = tuple[FloatArray, FloatArray]
+Ratio: TypeAlias = Callable[[FloatArray], FloatArray]
+CLIP = 1e-3  # ratios stay within [CLIP, 1/CLIP]
 log = logging.getLogger(__name__)
 
 
-def in_window(matched: MatchedPairs, axes: Sequence[Any]) -> MatchedPairs:
-    """Return the simulation as data see it that were cut to a window: pairs outside are not reconstructed.
+class Classifier(Protocol):
+    """Learns the ratio of two weighted samples."""
 
-    Parameters
+    def __call__(
+        self,
+        above: tuple[FloatArray, FloatArray],
+        below: tuple[FloatArray, FloatArray],
+        rng: np.random.Generator,
+    ) -> Ratio:
+        """Return x ↦ (density of `above`)/(density of `below`), normalisation included.
+
+        Parameters
+        ----------
+        above, below : (features (n, d), weights (n,))
+            Weights are not negative.
+        rng : numpy.random.Generator
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class BoostedTrees:
+    """Histogram gradient boosting (scikit-learn) with early stopping.
+
+    Attributes
     ----------
-    matched : MatchedPairs
-    axes : sequence of hist axes
-        Of the reconstructed mass, pt or energy; their outer edges are the window.
-
-    Returns
-    -------
-    MatchedPairs
-        The same true pairs; those reconstructed outside the window are misses, fakes there are left out.
-
-    Notes
-    -----
-    The binned response has the same rule. Where it is not kept, OmniFold takes the cut of the data for an
-    absence of pairs, weights the simulated ones near and beyond the window down to nothing, and counts them
-    in the total that is scaled to the data.
+    n_trees : int
+        At most.
+    rate : float
+        Learning rate.
+    leaves, per_leaf : int
+        Leaves of a tree, and events in a leaf at least: a leaf has one ratio, so that a steep tail of fewer
+        events is not resolved.
+    validation : float
+        Fraction of the events that decides when to stop; 0 grows all trees.
+    patience : int
+        Trees without improvement of the validation loss that stop.
+    bins : int
+        Quantile bins of each feature, at most 255: the finest structure that the ratio resolves, and most of
+        the time of a small sample.
     """
-    inside = cells(matched.reco, axes) >= 0
-    kept = cells(matched.fakes, axes) >= 0
-    return replace(
-        matched,
-        reco=np.where(inside[:, None], matched.reco, np.nan),
-        fakes=matched.fakes[kept],
-        fake_weight=matched.fake_weight[kept],
-    )
+
+    n_trees: int = 100
+    rate: float = 0.2
+    leaves: int = 8
+    per_leaf: int = 50
+    validation: float = 0.2
+    patience: int = 20
+    bins: int = 255
+
+    def __call__(
+        self,
+        above: tuple[FloatArray, FloatArray],
+        below: tuple[FloatArray, FloatArray],
+        rng: np.random.Generator,
+    ) -> Ratio:
+        """Return the ratio p/(1 − p) of the trained classifier, clipped to [10⁻³, 10³]."""
+        features = np.concatenate([above[0], below[0]])
+        weight = np.concatenate([above[1], below[1]])
+        label = np.repeat([1, 0], [len(above[0]), len(below[0])])
+        total = [float(above[1].sum()), float(below[1].sum())]
+        # equal sums of weights: the trees learn shapes, the normalisation is exact
+        balance = np.where(label == 1, 1 / max(total[0], 1e-300), 1 / max(total[1], 1e-300))
+        model = HistGradientBoostingClassifier(
+            max_iter=self.n_trees,
+            learning_rate=self.rate,
+            max_leaf_nodes=self.leaves,
+            min_samples_leaf=min(self.per_leaf, max(len(label) // 20, 1)),
+            early_stopping=self.validation > 0,
+            validation_fraction=self.validation or None,
+            n_iter_no_change=self.patience,
+            max_bins=self.bins,
+            random_state=int(rng.integers(2**31)),
+        )
+        with threadpool_limits(limits=1, user_api="openmp"):  # sums of several threads are not reproducible
+            model.fit(features, label, sample_weight=weight * balance * len(label) / 2)
+        scale = total[0] / max(total[1], 1e-300)
+
+        def ratio(x: FloatArray) -> FloatArray:
+            if not len(x):
+                return np.zeros(0)
+            odds = np.exp(np.asarray(model.decision_function(x), dtype=np.float64))
+            return np.asarray(scale * np.clip(odds, CLIP, 1 / CLIP))
+
+        return ratio
 
 
 def subtracted_replicas(
@@ -424,3 +486,74 @@ def omnifold_bias(
         omnifold(folded, matched, rng=rng, data_weight=pseudo, **options).weight for _ in range(n_repeats)
     ]
     return np.asarray(np.mean(again, axis=0) - weight)
+
+
+def omnifold_spectrum(
+    matched: MatchedPairs,
+    nominal: Unbinned,
+    copies: FloatArray,
+    response: Response,
+    *,
+    efficiency_floor: float = EFFICIENCY_FLOOR,
+) -> Spectrum:
+    """Return the histogram of OmniFold weights on the true axes, with the covariance of the replicas.
+
+    Parameters
+    ----------
+    matched : MatchedPairs
+        Whose weights they are.
+    nominal : Unbinned
+    copies : NDArray, shape (n_replicas, n)
+        Of `omnifold_replicas`.
+    response : Response
+        Supplies axes and efficiency.
+    efficiency_floor : float
+        Cells of lower efficiency are left out: value and covariance 0, not in the domain.
+    """
+    cell, n = cells(matched.true, response.true), n_cells(response.true)
+    inside = cell >= 0
+    values = np.bincount(cell[inside], nominal.weight[inside], n)
+    scattered = np.array([np.bincount(cell[inside], copy[inside], n) for copy in copies])
+    domain = response.efficiency >= efficiency_floor
+    cov = np.where(np.outer(domain, domain), np.cov(scattered, rowvar=False).reshape(n, n), 0.0)
+    hist = filled(response.true, np.where(domain, values, 0.0), np.diag(cov))
+    return Spectrum(hist, cov, "counts", None, domain.reshape([len(axis) for axis in response.true]))
+
+
+def scaled_sources(
+    spectrum: Spectrum, binned: Spectrum, sources: Sequence[Source]
+) -> tuple[Spectrum, tuple[Source, ...]]:
+    """Add systematic sources to the covariance of an OmniFold spectrum.
+
+    Parameters
+    ----------
+    spectrum : Spectrum
+    binned : Spectrum
+        Of the iterative unfolding in the same cells, with as many iterations.
+    sources : sequence of Source
+        Shifts of `binned`.
+
+    Returns
+    -------
+    Spectrum
+    tuple of Source
+        With the relative shift of each cell that `binned` has.
+
+    Notes
+    -----
+    OmniFold with classifiers that are constant in cells is the iterative unfolding of these cells
+    (Andreassen et al., arXiv:1911.09107): its relative shifts stand for those of OmniFold. One more OmniFold
+    per source instead would differ from the nominal one by the noise of the classifiers: 4 % of a cell in
+    MOCK data of 1400 effective pairs, where one standard deviation of R is 0.6 %.
+    """
+    values, other = spectrum.values.ravel(), binned.values.ravel()
+    scale = np.divide(values, other, out=np.ones_like(values), where=(other > 0) & (values > 0))
+    inside, size = spectrum.domain.ravel(), max(float(np.abs(values).sum()), 1e-300)
+    cov, moved = spectrum.cov.copy(), []
+    for source in sources:
+        shift = np.where(inside, source.shift * scale, 0.0)
+        cov += np.outer(shift, shift)
+        total, mean = float(shift.sum()) / size, float(np.abs(shift).sum()) / size
+        moved.append(replace(source, shift=shift, total=total, mean=mean))
+    hist = filled(tuple(spectrum.hist.axes), values, np.diag(cov))
+    return replace(spectrum, hist=hist, cov=cov), tuple(moved)

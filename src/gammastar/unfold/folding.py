@@ -1,0 +1,214 @@
+"""What every method shares: its form, expectations in measured cells, and χ² of a spectrum folded again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from gammastar.core.axes import filled
+from gammastar.core.errors import UserError
+from gammastar.core.records import FloatArray, Response, Spectrum
+
+__all__ = [
+    "Method",
+    "Options",
+    "Unfolder",
+    "asimov",
+    "check_axes",
+    "chi2",
+    "propagated",
+    "refolding",
+    "scaled_prior",
+    "summed",
+    "true_cells",
+]
+
+Unfolder: TypeAlias = Callable[[Spectrum, Response], Spectrum]
+"""Measured spectrum and response → spectrum on the true axes, whose covariance is that of its statistics."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What methods can be told; each takes what it knows.
+
+    Attributes
+    ----------
+    n_iterations : int or "stable"
+    tau : float, "l-curve" or "least correlated"
+        Strength of a regularisation, or how it is chosen.
+    penalty : {"curvature", "difference", "size"}
+    debias : bool
+        Subtract the bias that the finite simulation makes.
+    efficiency_floor : float
+        True cells of lower efficiency are left out.
+    """
+
+    n_iterations: int | Literal["stable"] = 4
+    tau: float | Literal["l-curve", "least correlated"] = "l-curve"
+    penalty: Literal["curvature", "difference", "size"] = "curvature"
+    debias: bool = False
+    efficiency_floor: float = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A way to unfold, under a name of `methods.METHODS`.
+
+    Attributes
+    ----------
+    prepare : function of measured, response and Options
+        Returns the `Unfolder` and its strength: number of iterations, τ; 0 without one.
+    describe : function of Options and strength
+        Returns what the manifest says.
+    candidates : function of measured, response, Options and strengths, optional
+        Returns methods of several strengths by these, from strong to weak regularisation; its own choice of
+        strengths where none are given. None where there is no strength.
+    linear : bool
+        Whether data without a signal can be unfolded.
+    """
+
+    prepare: Callable[[Spectrum, Response, Options], tuple[Unfolder, float]]
+    describe: Callable[[Options, float], str]
+    candidates: Callable[[Spectrum, Response, Options, Sequence[float]], Mapping[float, Unfolder]] | None = (
+        None
+    )
+    linear: bool = False
+
+
+def check_axes(found: Sequence[Any], wanted: Sequence[Any], what: str) -> None:
+    """Refuse a spectrum whose axes are not those of the response.
+
+    Raises
+    ------
+    UserError
+        If names or edges differ.
+    """
+    same = len(found) == len(wanted) and all(
+        a.name == b.name and len(a) == len(b) and np.allclose(a.edges, b.edges, rtol=1e-9, atol=0)
+        for a, b in zip(found, wanted, strict=True)
+    )
+    if not same:
+        names = [[f"{a.name}({len(a)})" for a in axes] for axes in (found, wanted)]
+        msg = f"unfold: {what} has the axes {names[0]}, the response {names[1]}; names and edges must agree"
+        raise UserError(msg)
+
+
+def true_cells(values: FloatArray, response: Response, what: str) -> FloatArray:
+    """Return a spectrum on the true cells in C order.
+
+    Raises
+    ------
+    UserError
+        If its size is not that of the response.
+    """
+    found = np.asarray(values, dtype=np.float64)
+    if found.size != response.prior.size:
+        shape = tuple(len(axis) for axis in response.true)
+        msg = (
+            f"{what} has the shape {found.shape}; the response has {response.prior.size} true cells, {shape}"
+        )
+        raise UserError(msg)
+    return found.ravel()
+
+
+def asimov(truth: FloatArray, measured: Spectrum, response: Response) -> Spectrum:
+    """Return the expected measurement of a true spectrum, with the relative errors of a measured one.
+
+    Parameters
+    ----------
+    truth : NDArray, shape of the true cells
+    measured : Spectrum
+        Supplies the covariance: V scaled to the expected contents.
+    response : Response
+
+    Raises
+    ------
+    UserError
+        If the truth does not have the cells of the response.
+    """
+    genuine = np.where(response.fakes < 1, 1 - response.fakes, 1.0)
+    expected = response.migration @ true_cells(truth, response, "asimov: truth") / genuine
+    y = measured.values.ravel()
+    # excess variance over Poisson (background, weights) is kept; the Poisson part follows the expectation
+    excess = np.clip(np.diag(measured.cov) - np.clip(y, 0, None), 0, None)
+    sigma = np.sqrt(np.maximum(np.diag(measured.cov), np.finfo(float).tiny))
+    correlation = measured.cov / np.outer(sigma, sigma)
+    np.fill_diagonal(correlation, 1.0)
+    new = np.sqrt(expected + excess)
+    cov = correlation * np.outer(new, new)
+    shape = measured.values.shape
+    hist = filled(tuple(measured.hist.axes), expected, np.diag(cov))
+    return Spectrum(hist, cov, "counts", measured.exposure, np.ones(shape, dtype=bool))
+
+
+def scaled_prior(measured: Spectrum, response: Response) -> FloatArray:
+    """Return the true spectrum of the simulation, scaled to the data."""
+    expected = float((response.migration @ response.prior).sum())
+    return response.prior * float(measured.values.sum()) / max(expected, 1e-300)
+
+
+def summed(spectrum: Spectrum) -> tuple[float, float]:
+    """Return the sum of all cells and its standard deviation."""
+    return float(spectrum.values.sum()), float(np.sqrt(max(float(spectrum.cov.sum()), 0.0)))
+
+
+def propagated(derivative: FloatArray, cov: FloatArray) -> FloatArray:
+    """Return D V Dᵀ, symmetric to rounding.
+
+    Parameters
+    ----------
+    derivative : NDArray, shape (n, m)
+    cov : NDArray, shape (m, m)
+    """
+    result: FloatArray = derivative @ cov @ derivative.T
+    return (result + result.T) / 2
+
+
+def chi2(difference: FloatArray, cov: FloatArray) -> tuple[float, int]:
+    """Return χ² of a difference and its number of degrees of freedom.
+
+    Parameters
+    ----------
+    difference : NDArray, shape (n,)
+    cov : NDArray, shape (n, n)
+        Cells of zero variance are left out; directions without variance are projected out.
+
+    Returns
+    -------
+    chi2 : float
+    ndf : int
+        Rank of the covariance.
+    """
+    use = np.diag(cov) > 0
+    sigma = np.sqrt(np.diag(cov)[use])
+    pull = difference[use] / sigma
+    value, vector = np.linalg.eigh(cov[np.ix_(use, use)] / np.outer(sigma, sigma))
+    good = value > 1e-10 * value.max(initial=0.0)
+    projected = vector.T @ pull
+    return float(np.sum(projected[good] ** 2 / value[good])), int(good.sum())
+
+
+def refolding(unfolded: Spectrum, measured: Spectrum, response: Response) -> tuple[float, int]:
+    """Return χ² between the unfolded spectrum folded again and the measured one, and its cells.
+
+    The number of cells is not the expectation of the χ²: that comes from `refolding_test`.
+
+    Parameters
+    ----------
+    unfolded, measured : Spectrum
+    response : Response
+
+    Notes
+    -----
+    The covariance is that of the measured spectrum: few iterations leave a χ² above the expectation where the
+    prior is wrong. Cells without fakes-corrected expectation are left out.
+    """
+    genuine = 1 - response.fakes
+    expected = response.migration @ unfolded.values.ravel()
+    use = (response.migration @ response.prior > 0) & (genuine > 0)
+    difference = np.where(use, expected - measured.values.ravel() * genuine, 0.0)
+    cov = measured.cov * np.outer(genuine * use, genuine * use)
+    return chi2(difference, cov)

@@ -1,0 +1,212 @@
+"""The methods by their names, one's own among them, and a scan of their strengths.
+
+A new built-in method is a file with a `Method` and a line in `METHODS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gammastar.core.errors import UserError
+from gammastar.core.records import FloatArray, Response, Spectrum
+from gammastar.unfold.folding import Method, Options, Unfolder, asimov, refolding, scaled_prior
+from gammastar.unfold.iterative_bayes import ITERATIVE
+from gammastar.unfold.regularised import LEAST_SQUARES, TIKHONOV, global_correlation
+
+__all__ = ["METHODS", "Candidate", "best_candidate", "mass_scan", "own_method", "scan"]
+
+METHODS: Mapping[str, Method] = {
+    "iterative": ITERATIVE,
+    "tikhonov": TIKHONOV,
+    "least squares": LEAST_SQUARES,
+}
+SLOPE = 0.15  # of the alternative truths of a scan, from end to end of the mass axis
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One strength in a scan.
+
+    Attributes
+    ----------
+    name : str
+    chi2_ndf : float
+        Refolding χ² per cell.
+    correlation : float
+        Mean global correlation of the result.
+    error : float
+        Mean of σ_i/|x_i|, weighted with |x_i|.
+    bias : float
+        Mean |bias|/σ over cells, the largest of all alternatives (0 without any).
+    bias_of : mapping of str to float
+        The same for each alternative.
+    """
+
+    name: str
+    chi2_ndf: float
+    correlation: float
+    error: float
+    bias: float
+    bias_of: Mapping[str, float]
+
+
+def scan(
+    measured: Spectrum,
+    response: Response,
+    candidates: Mapping[str, Unfolder],
+    *,
+    alternatives: Mapping[str, FloatArray] | None = None,
+) -> tuple[Candidate, ...]:
+    """Unfold with every candidate and see how far each would be wrong if the truth were another.
+
+    Parameters
+    ----------
+    measured : Spectrum
+    response : Response
+    candidates : mapping of str to function (measured, response) → Spectrum
+        From strong to weak regularisation, e.g. ``{"4": partial(iterative, n_iterations=4), …}``.
+    alternatives : mapping of str to NDArray, shape of the true cells, optional
+        True spectra, in pairs, that the data could hold. Their exact expectation is unfolded; the bias is
+        compared with the error of the unfolded data.
+
+    Returns
+    -------
+    tuple of Candidate
+    """
+    result = []
+    for name, unfolder in candidates.items():
+        found = unfolder(measured, response)
+        use = found.domain.ravel() & (np.diag(found.cov) > 0)
+        sigma = np.sqrt(np.diag(found.cov)[use])
+        values = np.abs(found.values.ravel()[use])
+        chi2, ndf = refolding(found, measured, response)
+        bias = {}
+        for label, truth in (alternatives or {}).items():
+            shift = unfolder(asimov(truth, measured, response), response).values - np.reshape(
+                truth, found.values.shape
+            )
+            bias[label] = float(np.mean(np.abs(shift.ravel()[use]) / sigma))
+        rho = global_correlation(found.cov[np.ix_(use, use)])
+        result.append(
+            Candidate(
+                name,
+                chi2 / max(ndf, 1),
+                float(rho.mean()),
+                float(sigma.sum() / values.sum()) if values.sum() > 0 else float("nan"),
+                max(bias.values(), default=0.0),
+                bias,
+            )
+        )
+    return tuple(result)
+
+
+def best_candidate(candidates: Sequence[Candidate], *, most_bias: float = 0.25) -> Candidate:
+    """Return the first candidate (strongest regularisation) whose stress bias is below `most_bias` σ.
+
+    If none is, the one with the smallest bias.
+    """
+    if not candidates:
+        msg = "unfold: best_candidate needs at least one candidate"
+        raise UserError(msg)
+    good = [c for c in candidates if c.bias < most_bias]
+    return good[0] if good else min(candidates, key=lambda c: c.bias)
+
+
+def mass_scan(
+    measured: Spectrum,
+    response: Response,
+    method: Method,
+    options: Options,
+    strengths: Sequence[float] = (),
+) -> tuple[FloatArray, tuple[Candidate, ...]]:
+    """Unfold a mass spectrum with several strengths; alternative truths have another slope.
+
+    Parameters
+    ----------
+    measured : Spectrum
+        On one axis.
+    response : Response
+    method : Method
+        One that has `candidates`.
+    options : Options
+    strengths : sequence of float
+        Those of the method by default.
+
+    Returns
+    -------
+    strengths : NDArray, shape (n,)
+    tuple of Candidate
+    """
+    if method.candidates is None:
+        return np.zeros(0), ()
+    candidates = method.candidates(measured, response, options, strengths)
+    start = scaled_prior(measured, response)
+    x = np.linspace(-1, 1, len(start))
+    truths = {name: start * (1 + sign * SLOPE * x) for name, sign in (("steeper", -1), ("flatter", 1))}
+    named = {f"{strength:g}": unfolder for strength, unfolder in candidates.items()}
+    return np.array(list(candidates), dtype=np.float64), scan(measured, response, named, alternatives=truths)
+
+
+def own_method(unfolder: object, name: str) -> Method:
+    """Return a function of the user as a method whose result is checked.
+
+    Parameters
+    ----------
+    unfolder : function (measured, response) → Spectrum
+        Takes the subtracted counts on ``response.reco`` with their covariance, and the response: migration
+        P(reco|true), (n_reco, n_true); efficiency; fakes, the part of the measured counts that is none of
+        the true cells'; prior, the true spectrum of the simulation; ``cov_replicas`` and
+        ``prior_replicas``, bootstraps of the simulation, without which it counts as known exactly. Returns
+        counts on ``response.true``: a covariance of the statistics of the data and, from the bootstraps,
+        of the simulation; the domain where it is a measurement, 0 elsewhere. It is called once per
+        systematic source with other data or another response, and must give the same for the same.
+    name : str
+        For messages and the manifest.
+
+    Raises
+    ------
+    UserError
+        If it is no function.
+    """
+    if not callable(unfolder):
+        msg = f"{name}: {type(unfolder).__name__} is no function (measured, response) -> Spectrum"
+        raise UserError(msg)
+
+    def checked(measured: Spectrum, response: Response) -> Spectrum:
+        unfolded: Spectrum = unfolder(measured, response)
+        problem = _problem(unfolded, response)
+        if problem:
+            msg = f"{name}: {problem}"
+            raise UserError(msg)
+        return unfolded
+
+    return Method(lambda *_: (checked, 0.0), lambda *_: f"own method {name}", linear=True)
+
+
+def _problem(unfolded: object, response: Response) -> str:
+    """Return what is wrong with the result of a method of the user, "" if nothing is."""
+    if not isinstance(unfolded, Spectrum):
+        return f"returns {type(unfolded).__name__}; it must return a gammastar Spectrum"
+    values, cov = unfolded.values, unfolded.cov
+    found, wanted = (
+        ", ".join(f"{a.name}({len(a)})" for a in axes) for axes in (unfolded.hist.axes, response.true)
+    )
+    scale = max(float(np.abs(cov).max(initial=0.0)), np.finfo(float).tiny)
+    rules = (
+        (
+            tuple(unfolded.hist.axes) != tuple(response.true),
+            f"its axes {found} are not response.true: {wanted}",
+        ),
+        (unfolded.quantity != "counts", f"its result is {unfolded.quantity!r}; it must be 'counts'"),
+        (
+            not (np.isfinite(values).all() and np.isfinite(cov).all()),
+            "its numbers are not all finite",
+        ),
+        (not np.allclose(cov, cov.T, rtol=0, atol=1e-9 * scale), "its covariance is not symmetric"),
+        (bool((np.diag(cov) < 0).any()), "its covariance has a negative variance"),
+        (not unfolded.domain.any(), "no cell of its result lies in the domain"),
+    )
+    return next((text for broken, text in rules if broken), "")

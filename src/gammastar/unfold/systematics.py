@@ -1,0 +1,189 @@
+"""Systematic sources of an unfolded spectrum: each unfolds once more, with other data or another response."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from gammastar.core.axes import filled
+from gammastar.core.errors import UserError
+from gammastar.core.records import FloatArray, Response, Spectrum
+from gammastar.unfold.folding import Unfolder
+from gammastar.unfold.response_matrix import without_replicas
+
+__all__ = [
+    "Source",
+    "Variation",
+    "data_variations",
+    "relative_errors",
+    "scaled_response",
+    "statistical_cov",
+    "with_systematics",
+]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Variation:
+    """One standard deviation of one source.
+
+    Attributes
+    ----------
+    name : str
+        Two variations of the same name are up and down.
+    measured : Spectrum or None
+        Varied data, e.g. another R or charm yield; None leaves them.
+    response : Response or None
+        Varied response, e.g. another polarisation, final-state radiation or efficiency; None leaves it.
+    """
+
+    name: str
+    measured: Spectrum | None = None
+    response: Response | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Source:
+    """What a source does to the spectrum.
+
+    Attributes
+    ----------
+    name : str
+    shift : NDArray, shape (n,)
+        Of every cell, one standard deviation.
+    total : float
+        Relative shift of the sum.
+    mean : float
+        Mean of |shift|/|value| over cells, weighted with |value|.
+    """
+
+    name: str
+    shift: FloatArray
+    total: float
+    mean: float
+
+
+def with_systematics(
+    measured: Spectrum, response: Response, unfolder: Unfolder, variations: Sequence[Variation]
+) -> tuple[Spectrum, tuple[Source, ...]]:
+    """Unfold, and once more per variation; every source adds its shift to the covariance.
+
+    Parameters
+    ----------
+    measured : Spectrum
+    response : Response
+    unfolder : function (measured, response) → Spectrum
+    variations : sequence of Variation
+
+    Returns
+    -------
+    Spectrum
+        Covariance: statistics + Monte Carlo statistics (those of `unfolder`) + Σ δ δᵀ.
+    tuple of Source
+        In the order of the names.
+
+    Raises
+    ------
+    UserError
+        If a name has more than two variations, or one that varies nothing.
+
+    Notes
+    -----
+    δ is the shift from the nominal result, or half the difference of up and down, both without replicas of
+    the response: a bias that the nominal result is rid of would count as a shift. It is fully correlated
+    between cells, and sources are independent. The normalisation by the protons on target is no source here:
+    it is one nuisance of its own.
+    """
+    nominal = unfolder(measured, response)
+    values, cov = nominal.values.ravel(), nominal.cov.copy()
+    plain = without_replicas(response)
+    base = unfolder(measured, plain).values.ravel() if variations else values
+    sources = []
+    for name in dict.fromkeys(v.name for v in variations):
+        same = [v for v in variations if v.name == name]
+        if len(same) > 2 or any(v.measured is None and v.response is None for v in same):
+            msg = f"systematics: {name!r} needs one variation, or up and down, each of data or response"
+            raise UserError(msg)
+        pairs = [(v.measured or measured, without_replicas(v.response or plain)) for v in same]
+        found = [unfolder(*pair).values.ravel() for pair in pairs]
+        shift = found[0] - base if len(found) == 1 else (found[0] - found[1]) / 2
+        shift = np.where(nominal.domain.ravel(), shift, 0.0)
+        cov += np.outer(shift, shift)
+        size = float(np.abs(values).sum())
+        total = float(shift.sum() / values.sum()) if values.sum() != 0 else float("nan")
+        sources.append(Source(name, shift, total, float(np.abs(shift).sum() / size) if size else 0.0))
+    hist = filled(tuple(nominal.hist.axes), values, np.diag(cov))
+    return Spectrum(hist, cov, nominal.quantity, nominal.exposure, nominal.domain), tuple(sources)
+
+
+def data_variations(
+    subtracted: Spectrum, shifts: Sequence[tuple[str, FloatArray]], response: Response
+) -> tuple[Spectrum, list[Variation]]:
+    """Take named sources out of the covariance of the data; return the data and a variation of each source.
+
+    Parameters
+    ----------
+    subtracted : Spectrum
+        Its covariance holds every source as outer(shift, shift).
+    shifts : sequence of (name, NDArray of shape (n,))
+        One standard deviation of each measured cell.
+    response : Response
+        That data are unfolded with.
+    """
+    cov = subtracted.cov.copy()
+    for _, shift in shifts:
+        cov -= np.outer(shift, shift)
+    axes, values = tuple(subtracted.hist.axes), subtracted.values
+    measured = replace(subtracted, hist=filled(axes, values, np.diag(cov)), cov=cov)
+    varied = []
+    for name, shift in shifts:
+        moved = filled(axes, values + shift.reshape(values.shape), np.diag(cov))
+        varied.append(Variation(name, replace(measured, hist=moved), response))
+    return measured, varied
+
+
+def statistical_cov(unfolded: Spectrum, sources: Sequence[Source]) -> FloatArray:
+    """Return the covariance of an unfolded spectrum without its systematic sources."""
+    shifts = (np.outer(source.shift, source.shift) for source in sources)
+    return np.asarray(unfolded.cov - sum(shifts, np.zeros_like(unfolded.cov)))
+
+
+def relative_errors(unfolded: Spectrum, statistical: FloatArray, data: FloatArray) -> FloatArray:
+    """Return the relative errors of the sum from data and from simulation, shape (2,).
+
+    Parameters
+    ----------
+    unfolded : Spectrum
+    statistical, data : NDArray, shape (n, n)
+        Covariance of the statistics of both, and of the data alone. Of a sum that is zero the errors are
+        absolute.
+    """
+    simulation = max(float((statistical - data).sum()), 0.0)
+    both = np.sqrt([max(float(data.sum()), 0.0), simulation])
+    total = abs(float(unfolded.values.sum()))
+    return np.asarray(both / total if total > 0 else both)
+
+
+def scaled_response(response: Response, factor: float | FloatArray) -> Response:
+    """Return a response whose efficiency is multiplied, per true cell; at most to one.
+
+    Parameters
+    ----------
+    response : Response
+    factor : float or NDArray, shape (n_true,) or that of the true cells
+        E.g. 1.02 for a 2 % uncertainty of the muon efficiency squared.
+    """
+    ratio = np.broadcast_to(np.asarray(factor, dtype=np.float64).ravel(), response.efficiency.shape)
+    if not np.isfinite(ratio).all() or (ratio <= 0).any():
+        msg = f"scaled_response: factors must be positive, the smallest is {ratio.min()}"
+        raise UserError(msg)
+    most = np.divide(1.0, response.efficiency, out=np.ones_like(ratio), where=response.efficiency > 0)
+    ratio = np.minimum(ratio, np.maximum(most, 0))
+    migration = response.migration * ratio
+    return replace(
+        response,
+        migration=migration,
+        efficiency=migration.sum(axis=0),
+        cov_replicas=response.cov_replicas * ratio,
+    )
