@@ -17,6 +17,7 @@ from gammastar.core.files import data_path
 from gammastar.core.sampling import stream
 from gammastar.mock.card import Polarisation
 from gammastar.store.events import write_tree
+from gammastar.subtract.charm import subtract_component
 
 __all__ = ["AXES", "ENERGY", "MASS", "PT", "SETTINGS", "Variant", "campaign", "with_prior"]
 
@@ -186,7 +187,7 @@ def _without_charm(measured: Any, card: Any, pot: float, seed: int) -> Any:
     template = select.fill(type(chunks[0]).concatenate(chunks), AXES).os
     amount = float(template.values().sum()) * pot / sample.meta["N_POT"]
     seen = amount * (1.0 + CHARM_SIGMA * stream(seed, "charm yield").normal())
-    return subtract.subtract_component(measured, template, seen, CHARM_SIGMA * amount)
+    return subtract_component(measured, template, seen, CHARM_SIGMA * amount)
 
 
 def tuned(matched: Any, process: Any, pairs: Any, r: dict[str, float]) -> Any:

@@ -20,7 +20,6 @@ from gammastar.subtract import (
     LowCountWarning,
     Pool,
     bootstrap_covariance,
-    charge_factors,
     control_ratio,
     event_weights,
     fit_charm,
@@ -30,6 +29,7 @@ from gammastar.subtract import (
     r_factor,
     same_sign,
 )
+from gammastar.subtract.same_sign import charge_factors
 
 WINDOWS = (
     ("J/ψ, 2.9–3.3 GeV", (2.9, 3.3), 94, 77.9, 10.6),
@@ -259,7 +259,7 @@ def _charm(n_toys: int) -> Iterator[dict]:
 def _bootstrap() -> Iterator[dict]:
     """Pairs of one event share it: scatter of independent samples against the bootstrap of events."""
     rng, axes = stream(15, "events"), (regular("mass", 3, 0.2, 2.2),)
-    found = np.mean([bootstrap_covariance(_events(rng), axes, rng=rng) for _ in range(4)], axis=0)
+    found = np.mean([bootstrap_covariance([_events(rng)], axes) for _ in range(4)], axis=0)
     toys = []
     for _ in range(400):
         pairs = _events(rng)

@@ -10,7 +10,7 @@ from gammastar import flow
 from gammastar.core.axes import regular
 from gammastar.core.pairs import Pairs
 from gammastar.core.sampling import stream
-from gammastar.subtract import event_weights, posterior_weights, projection_closure
+from gammastar.subtract import event_weights, posterior_weights
 
 MASSES = (0.3, 0.5, 0.776, 1.0)
 HALF = 0.05  # GeV, window whose pairs give the statistical error
@@ -29,7 +29,7 @@ def rows(*, quick: bool) -> Iterator[dict]:
         label = f"b/s = {ratio:g}"
         pull = (posterior.sum() - truth.sum()) / np.sqrt(np.sum(signed**2))
         yield _row(f"{label}: Σ posterior weights − true signal pairs, in σ", pull, 0, 2.5, "MOCK truth")
-        worst = max(c.chi2_ndf for c in projection_closure(pairs, signed, posterior, AXES))
+        worst = max(_projections(pairs, signed, posterior))
         yield _row(f"{label}: largest χ²/ndf of 6 projections (limit 1.5)", worst, 0, 1.5)
         trained = {
             "pure": _trained(pairs, truth.astype(float), options, ratio),
@@ -37,6 +37,18 @@ def rows(*, quick: bool) -> Iterator[dict]:
             "plain": _trained(pairs, pairs.os.astype(float), options, ratio),
         }
         yield from _compared(label, pairs, truth, posterior, trained)
+
+
+def _projections(pairs: Pairs, signed: np.ndarray, posterior: np.ndarray) -> Iterator[float]:
+    """Yield χ²/ndf of every one- and two-dimensional projection, with the errors of the signed weights.
+
+    Both sums share the opposite-sign pairs, so expect values below one.
+    """
+    for pick in ((0,), (1,), (2,), (0, 1), (0, 2), (1, 2)):
+        values = np.stack([getattr(pairs, AXES[i].name) for i in pick], axis=1)
+        edges = [AXES[i].edges for i in pick]
+        a, b, v = (np.histogramdd(values, edges, weights=w)[0] for w in (signed, posterior, signed**2))
+        yield float(np.mean((a - b)[v > 0] ** 2 / v[v > 0]))
 
 
 def _mock(rng: np.random.Generator, n_signal: int, ratio: float) -> tuple[Pairs, np.ndarray]:

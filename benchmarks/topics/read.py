@@ -18,7 +18,7 @@ from gammastar.core.axes import regular
 from gammastar.core.constants import M_MU
 from gammastar.core.sampling import stream
 from gammastar.select.kernel import combine
-from gammastar.subtract import Pool, mixed_pairs
+from gammastar.subtract import mixed_pairs, mixing_pool
 
 BRANCHES = ("Muon_px", "Muon_py", "Muon_pz", "Muon_charge", "event")
 SCHEMA = read.Schema.from_mapping(
@@ -202,7 +202,9 @@ def mixing() -> dict:
     p = np.stack(
         [rng.normal(0, 0.5, n), rng.normal(0, 0.5, n), rng.uniform(3, 60, n), np.full(n, M_MU)], axis=1
     )
-    pool = Pool.of(p, rng.choice(np.array([-1, 1], np.int8), n), np.arange(n) // 2)
+    pool = mixing_pool(
+        [(p, rng.choice(np.array([-1, 1], np.int8), n), np.arange(n) // 2, np.zeros(n, np.int64))]
+    )
     mixed_pairs(pool, 100, rng=rng)
     start = time.process_time()
     select.fill(mixed_pairs(pool, 333_334, rng=rng), AXES)

@@ -12,6 +12,7 @@ from builders import jagged_schema
 from gammastar import read, select, subtract
 from gammastar.core.errors import BranchError
 from gammastar.core.pairs import Pairs
+from gammastar.core.replicas import event_seeds
 from gammastar.core.sampling import stream
 from gammastar.pipeline.run import run
 from gammastar.store.manifest import read_manifest
@@ -72,7 +73,7 @@ def test_distinct_events_stay_distinct(tmp_path, name):
     assert (pairs.event >= 0).all()
     known = WINDOWS[name].astype(np.int64)
     np.testing.assert_array_equal(pairs.event[known >= 0], known[known >= 0])
-    seeds = subtract.event_seeds(pairs.event)
+    seeds = event_seeds(pairs.event)
     assert len(np.unique(seeds)) == N
 
 

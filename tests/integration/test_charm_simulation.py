@@ -10,8 +10,9 @@ from gammastar.mock import load_card, simulate_events
 from gammastar.pipeline.cache import open_book
 from gammastar.pipeline.context import Context, axes_of
 from gammastar.pipeline.stages import read as reading
-from gammastar.pipeline.stages.backgrounds import Ratio, charm_component
+from gammastar.pipeline.stages.subtract import charm_component
 from gammastar.store.events import write_tree
+from gammastar.subtract import ChargeRatio
 
 SETS = 5
 STEERING = """
@@ -66,7 +67,7 @@ def fits(tmp_path_factory, mock_schema):
         pairs, _ = reading.select_stage(ctx, given)
         truth = truth or reading.match_stage(ctx, given)  # the same for all
         axes = axes_of(ctx.steering.select)
-        component = charm_component(ctx, (pairs,), truth, Ratio(1.173, 0.02), axes)
+        component, _ = charm_component(ctx, (pairs,), truth, ChargeRatio(1.173, 0.02), axes)
         found.append(component)
         known.append(recorded * inside(component, ctx))
     return found, np.array(known)
@@ -76,8 +77,8 @@ def inside(component, ctx):
     """Return which part of the charm pairs that the run simulated lies inside the axes."""
     with uproot.open(ctx.folder / "input" / "mock_charm.root") as file:
         total = float(file["meta"]["sum_weights_charm"].array()[0])
-    edges, mass = axes_of(ctx.steering.select)[0].edges, component.template.mass
-    return component.template.weight[(mass >= edges[0]) & (mass < edges[-1])].sum() / total
+    edges, mass = axes_of(ctx.steering.select)[0].edges, component.pairs.mass
+    return component.pairs.weight[(mass >= edges[0]) & (mass < edges[-1])].sum() / total
 
 
 def test_fitted_number_is_that_of_the_mock(fits):

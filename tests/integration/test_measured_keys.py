@@ -6,20 +6,21 @@ import numpy as np
 import pytest
 from builders import csv_rows
 
-from gammastar import config, subtract
+from gammastar import config
 from gammastar.core.errors import SteeringError
 from gammastar.core.files import data_path
 from gammastar.core.pairs import MatchedPairs
+from gammastar.core.replicas import event_seeds
 from gammastar.mock import load_card, simulate_events
 from gammastar.pipeline.cache import open_book
 from gammastar.pipeline.context import Context, Products
 from gammastar.pipeline.run import run
 from gammastar.pipeline.stages import flow
-from gammastar.pipeline.stages.stored import Truth
 from gammastar.report.measured import uncertainties
 from gammastar.store.events import write_tree
 from gammastar.store.manifest import read_json
-from gammastar.store.pairs import read_pairs
+from gammastar.store.pairs import Truth, read_pairs
+from gammastar.subtract.corrections import ETA_DIMUON_RATIO
 
 HEAD = """
 [analysis]
@@ -172,7 +173,7 @@ def test_corrections_are_named_sized_and_propagated(made, nominal):
         "[unfold]\nn_replicas = 5\nscan = []\n[unfold.systematics]\ncorrections = true\nbackground = true\n",
     )
     amount = found.subtract["removed"][:, 0]
-    ratio, error = subtract.ETA_DIMUON_RATIO
+    ratio, error = ETA_DIMUON_RATIO
     assert amount[0] == pytest.approx(600 * ratio, rel=1e-3)
     assert found.subtract["removed"][0, 1] == pytest.approx(
         600 * ratio * np.hypot(error / ratio, 0.1), rel=1e-3
@@ -311,7 +312,7 @@ def test_pairs_with_weights_and_seeds_are_in_the_results(made):
     assert {"dx_1", "dy_2"} <= set(pairs[0].columns)
     np.testing.assert_array_equal(np.concatenate([c.signed for c in chunks]), found.subtract["weight"])
     np.testing.assert_array_equal(np.concatenate([c.posterior for c in chunks]), found.subtract["posterior"])
-    np.testing.assert_array_equal(chunks[0].seed, subtract.event_seeds(pairs[0].event, dataset="keys"))
+    np.testing.assert_array_equal(chunks[0].seed, event_seeds(pairs[0].event, dataset="keys"))
 
 
 @pytest.mark.parametrize(

@@ -9,17 +9,9 @@ from gammastar.core.constants import branching
 from gammastar.core.errors import UserError
 from gammastar.core.records import PairHists
 from gammastar.core.sampling import stream
-from gammastar.subtract import (
-    ETA_DIMUON_RATIO,
-    Correction,
-    apply_corrections,
-    correction_table,
-    eta_dimuon,
-    fit_charm,
-    same_sign,
-    scaled_shape,
-    subtract_component,
-)
+from gammastar.subtract import Correction, apply_corrections, eta_dimuon, fit_charm, same_sign
+from gammastar.subtract.charm import subtract_component
+from gammastar.subtract.corrections import ETA_DIMUON_RATIO
 
 AXES = (regular("mass", 12, 0.25, 1.45), variable("offset", [0, 30, 60, 100, 150, 250, 500]))
 EDGES = [a.edges for a in AXES]
@@ -137,16 +129,13 @@ def test_eta_dimuon_is_sized_by_the_dalitz_decays():
     assert axis.edges[peak.argmax()] <= 0.5479 < axis.edges[peak.argmax() + 1]
     flat = np.full(40, 1000.0)
     spectrum = counted(flat, (axis,))
-    radiated = scaled_shape(
-        "Bethe-Heitler", filled((axis,), flat, 0 * flat), spectrum, fraction=0.01, sigma=0.005, source="MOCK"
-    )
+    radiated = Correction("Bethe-Heitler", filled((axis,), flat, 0 * flat), 400.0, 200.0, "MOCK")
     result, applied = apply_corrections(spectrum, [correction, radiated])
     assert result.values.sum() == pytest.approx(40_000 - correction.amount - 400)
     expected = 40_000 + correction.sigma**2 + 200**2
     assert result.cov.sum() == pytest.approx(expected)
-    table = correction_table(applied)
-    assert table["source"] == ["eta to mu mu", "Bethe-Heitler"]
-    assert table["fraction"][1] == pytest.approx(0.01)
+    assert [a.name for a in applied] == ["eta to mu mu", "Bethe-Heitler"]
+    assert applied[1].fraction == pytest.approx(0.01)
 
 
 def test_refuses(expectation):

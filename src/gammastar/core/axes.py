@@ -24,6 +24,7 @@ __all__ = [
     "filled",
     "flow_free",
     "regular",
+    "rescaled",
     "variable",
 ]
 
@@ -68,6 +69,12 @@ def effective_size(weight: FloatArray) -> float:
     """
     square = float(np.sum(weight**2))
     return float(np.sum(weight)) ** 2 / square if square > 0 else 0.0
+
+
+def rescaled(weight: FloatArray, total: float) -> FloatArray:
+    """Return weights with this sum; as they are, where either sum is not positive."""
+    now = float(weight.sum())
+    return weight * (total / now) if now > 0 and total > 0 else weight
 
 
 def filled(axes: tuple[Any, ...], values: FloatArray, variances: FloatArray) -> hist.Hist[Any]:

@@ -21,8 +21,7 @@ from gammastar.core.documents import Finding, shortened
 from gammastar.core.errors import BranchError, GammastarError, InputFileError
 from gammastar.core.files import folder_names, is_folder, shipped
 from gammastar.core.resolve import guarded, resolve
-from gammastar.pipeline.stages.input_files import given_files
-from gammastar.store.filesets import is_fileset, split_name
+from gammastar.store.filesets import given_files, is_fileset, split_name
 from gammastar.store.remote import Remote
 
 if TYPE_CHECKING:
@@ -272,7 +271,7 @@ def _schema(look: Look) -> Findings:
     section = look.steering.read
     if section is None:
         return
-    from gammastar.pipeline.stages.input_files import load_schema
+    from gammastar.pipeline.stages.read import load_schema
     from gammastar.read import builtin_names
 
     name = section.schema_file
@@ -364,7 +363,7 @@ def _trial(look: Look) -> Findings:
         yield from _window(section, _kinematics(chunk), len(chunk))
         return
     from gammastar import select
-    from gammastar.pipeline.stages.input_files import load_cuts
+    from gammastar.pipeline.stages.read import load_cuts
 
     try:
         cuts = load_cuts(section, look.base)

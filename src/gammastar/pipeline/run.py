@@ -161,9 +161,9 @@ def _select(ctx: Context, made: Products) -> None:
 
 
 def _subtract(ctx: Context, made: Products) -> None:
-    from gammastar.pipeline.stages import measured_half
+    from gammastar.pipeline.stages import subtract
 
-    measured_half.subtract_half(ctx, made)
+    subtract.subtract_stage(ctx, made)
 
 
 def _unfold(ctx: Context, made: Products) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterable
 from typing import Any
 
 from hist import Hist
@@ -14,12 +16,13 @@ from gammastar.select.cuts import pair_quantity
 __all__ = ["fill"]
 
 
-def fill(pairs: Pairs, axes: tuple[Any, ...]) -> PairHists:
+def fill(pairs: Pairs | Iterable[Pairs], axes: tuple[Any, ...]) -> PairHists:
     """Fill the pairs of each charge into a histogram with sums of weights and of squared weights.
 
     Parameters
     ----------
-    pairs : Pairs
+    pairs : Pairs, or parts of them
+        Of parts one is in memory at a time.
     axes : tuple of hist axes
         Named ``mass``, ``pt``, ``energy`` [GeV], ``angle`` [rad] or as a pair column.
 
@@ -34,6 +37,9 @@ def fill(pairs: Pairs, axes: tuple[Any, ...]) -> PairHists:
     >>> fill(Pairs.empty(), (regular("mass", 4, 0.2, 1.0),)).os.sum().value
     0.0
     """
+    if not isinstance(pairs, Pairs):
+        hists = (fill(part, axes) for part in pairs)
+        return functools.reduce(lambda a, b: PairHists(a.os + b.os, a.pp + b.pp, a.mm + b.mm), hists)
     columns = [pair_quantity(pairs, axis.name) for axis in axes]
 
     def one(mask: BoolArray) -> Hist[Any]:

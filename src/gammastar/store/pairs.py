@@ -1,29 +1,53 @@
-"""Pairs as Parquet files, one per chunk: no stage needs all pairs in memory."""
+"""Pairs as Parquet files, one per chunk: no stage needs all pairs, or all simulated photons, in memory."""
 
 from __future__ import annotations
 
+import functools
 import importlib
+import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from gammastar.core.axes import rescaled
 from gammastar.core.documents import from_json
 from gammastar.core.errors import StoreError
 from gammastar.core.files import atomic
-from gammastar.core.pairs import Pairs
-from gammastar.core.records import FloatArray
+from gammastar.core.pairs import MatchedPairs, Pairs
+from gammastar.core.records import BoolArray, FloatArray, Response
+from gammastar.core.replicas import event_seeds, replica_weights, sampled
 from gammastar.store.folder import sweep
+from gammastar.store.manifest import file_sha256
 
-__all__ = ["PairChunk", "read_pairs", "write_pairs"]
+__all__ = [
+    "PairChunk",
+    "StoredPairs",
+    "Truth",
+    "View",
+    "collect_pairs",
+    "collect_truth",
+    "read_pairs",
+    "thinned",
+    "weighted_chunks",
+    "write_pairs",
+    "write_weighted",
+]
+
+Part = TypeVar("Part")
+Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
+View: TypeAlias = Callable[[MatchedPairs], MatchedPairs]
 
 FORMAT = "gammastar-pairs-1"
 FIXED = ("mass", "pt", "energy", "charge", "weight", "event")
 SIGNED, SEED, POSTERIOR = "signed_weight", "seed", "posterior_weight"
+TRUE = ("true_mass", "true_pt", "true_energy")  # a fake has none
+MATCHED = ("true", "reco", "weight", "event", "fakes", "fake_weight")
+LARGEST = 500_000  # pairs of one Parquet file
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -145,3 +169,396 @@ def read_pairs(source: Path | Sequence[Path]) -> Iterator[PairChunk]:
             msg = f"{path}: is not a file of pairs, or damaged ({' '.join(str(error).split())[:200]})"
             raise StoreError(msg) from error
         yield PairChunk(pairs, columns.get(SEED), columns.get(SIGNED), columns.get(POSTERIOR))
+
+
+@dataclass(frozen=True, eq=False)
+class StoredPairs:
+    """All pairs, in files that are read one after the other.
+
+    Attributes
+    ----------
+    folder : Path
+    n : int
+        Number of pairs.
+    share : float
+        Which part of the events is in the sample that stages in memory work with.
+    dataset : str
+        Of the hash that chooses them.
+    """
+
+    folder: Path
+    n: int
+    share: float
+    dataset: str
+
+    def __iter__(self) -> Iterator[Pairs]:
+        return (chunk.pairs for chunk in read_pairs(self.folder))
+
+    def chosen(self, pairs: Pairs) -> BoolArray:
+        """Return True for pairs whose event is in the sample: its hash decides, whatever the order."""
+        return sampled(pairs.event, self.share, dataset=self.dataset)
+
+    def sample(self) -> Pairs:
+        """Return the pairs of the chosen events."""
+        return Pairs.concatenate([part.select(self.chosen(part)) for part in self])
+
+    def digests(self) -> list[str]:
+        """Return the SHA-256 of every part."""
+        return [file_sha256(path) for path in sorted(self.folder.glob("part-*.parquet"))]
+
+    def to_arrays(self) -> Arrays:
+        """Return what `from_arrays` needs, the digests of the parts among it."""
+        return {
+            "stored_pairs": np.array(self.n),
+            "stored_share": np.array(self.share),
+            "stored_parts": np.array(self.digests(), dtype=str),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Any], folder: Path, dataset: str) -> StoredPairs | None:
+        """Return the pairs in the files of a folder, None if `arrays` knows of none.
+
+        Raises
+        ------
+        StoreError
+            If a part is missing or not what was written.
+        """
+        if "stored_pairs" not in arrays:
+            return None
+        stored = cls(folder, int(arrays["stored_pairs"]), float(arrays["stored_share"]), dataset)
+        if stored.digests() != arrays["stored_parts"].tolist():
+            msg = f"{folder}: the kept pairs are missing or changed; run without --resume"
+            raise StoreError(msg)
+        return stored
+
+
+def _held(
+    parts: Iterator[Part], limit: int, size: Callable[[Part], int]
+) -> tuple[Sequence[Part], Iterator[Part] | None]:
+    """Return all parts if they fit into `limit`, else nothing and an iterator over all of them."""
+    first: list[Part] = []
+    n = 0
+    for part in parts:
+        first.append(part)
+        n += size(part)
+        if n > limit:
+            break
+    else:
+        return first, None
+
+    def released() -> Iterator[Part]:
+        while first:
+            yield first.pop(0)
+
+    return (), itertools.chain(released(), parts)
+
+
+def _batches(parts: Iterable[Pairs], size: int) -> Iterator[Pairs]:
+    """Yield parts of about `size` pairs."""
+    waiting: list[Pairs] = []
+    for part in parts:
+        for start in range(0, len(part), size):
+            waiting.append(part.select(np.arange(start, min(start + size, len(part)))))
+            if sum(map(len, waiting)) >= size:
+                yield Pairs.concatenate(waiting)
+                waiting = []
+    if waiting:
+        yield Pairs.concatenate(waiting)
+
+
+def collect_pairs(
+    parts: Iterable[Pairs], limit: int, folder: Path, dataset: str
+) -> tuple[Pairs, StoredPairs | None]:
+    """Return all pairs and None, or of more than `limit` of them a sample of the events, and all of them.
+
+    Above the limit pairs are written to `folder` as they come: never more than this number is in memory.
+    """
+    sweep(folder, "parts")
+    first, rest = _held(iter(parts), limit, len)
+    if rest is None:
+        return Pairs.concatenate(first), None
+    stored = _write_parts(folder, rest, limit, dataset)
+    return stored.sample(), stored
+
+
+def _write_parts(folder: Path, parts: Iterator[Pairs], limit: int, dataset: str) -> StoredPairs:
+    """Write pairs as they come; `limit` of them, on average, are in the sample."""
+    counts = [0]
+
+    def counted() -> Iterator[Pairs]:
+        for batch in _batches(parts, min(LARGEST, limit)):
+            counts[0] += len(batch)
+            yield batch
+
+    write_pairs(folder, counted(), dataset=dataset)
+    return StoredPairs(folder, counts[0], limit / counts[0], dataset)
+
+
+def thinned(parts: Iterable[Pairs], limit: int, dataset: str) -> Pairs:
+    """Return all pairs, or at most `limit` of a sample of their events, weighted to the sum of all.
+
+    For templates, of which the files are read once: the hash of an event is below 1/2, 1/4, … as often as it
+    takes, whatever the order.
+    """
+    kept: list[Pairs] = []
+    total, share = 0.0, 1.0
+
+    def thin(part: Pairs) -> Pairs:
+        return part.select(sampled(part.event, share, dataset=dataset))
+
+    for part in parts:
+        total += float(part.weight.sum())
+        kept.append(part if share == 1.0 else thin(part))
+        while sum(map(len, kept)) > limit:
+            share /= 2
+            kept = [thin(piece) for piece in kept]
+    pairs = Pairs.concatenate(kept)
+    if share == 1.0:
+        return pairs
+    return replace(pairs, weight=pairs.weight * (total / max(float(pairs.weight.sum()), 1e-300)))
+
+
+def weighted_chunks(
+    pairs: Pairs, signed: FloatArray, posterior: FloatArray, dataset: str
+) -> Iterator[PairChunk]:
+    """Yield pairs with their weights and seeds, file by file."""
+    for start in range(0, len(pairs), LARGEST):
+        part = slice(start, start + LARGEST)
+        chosen = pairs.select(np.arange(start, min(start + LARGEST, len(pairs))))
+        yield PairChunk(chosen, event_seeds(chosen.event, dataset=dataset), signed[part], posterior[part])
+
+
+def write_weighted(
+    folder: Path,
+    stored: StoredPairs,
+    weigh: Callable[[Pairs], tuple[FloatArray, FloatArray]],
+    target: Callable[[float], float],
+    aside: Path,
+) -> tuple[float, float]:
+    """Write all pairs with seeds and weights to a folder; return the sums of the weights.
+
+    Parameters
+    ----------
+    folder : Path
+    stored : StoredPairs
+    weigh : callable
+        Returns signed and posterior weights of a part.
+    target : callable
+        Returns the sum that the posterior weights are scaled to, of that of the signed ones.
+    aside : Path
+        Folder of the files before they are scaled; they go.
+
+    Returns
+    -------
+    signed, posterior : float
+        Sums over all pairs.
+    """
+    sums = np.zeros(2)
+
+    def first() -> Iterator[PairChunk]:
+        for part in stored:
+            signed, posterior = weigh(part)
+            sums[:] += signed.sum(), posterior.sum()
+            yield PairChunk(part, event_seeds(part.event, dataset=stored.dataset), signed, posterior)
+
+    write_pairs(aside, first(), dataset=stored.dataset)
+    wanted = target(float(sums[0]))
+    scale = wanted / float(sums[1]) if sums[1] > 0 and wanted > 0 else 1.0
+
+    def second() -> Iterator[PairChunk]:
+        for chunk in read_pairs(aside):
+            posterior = None if chunk.posterior is None else chunk.posterior * scale
+            yield PairChunk(chunk.pairs, chunk.seed, chunk.signed, posterior)
+
+    write_pairs(folder, second(), dataset=stored.dataset)
+    sweep(aside, "parts")
+    return float(sums[0]), float(sums[1] * scale)
+
+
+@dataclass(frozen=True, eq=False)
+class StoredTruth:
+    """All simulated photons and fakes, in files that are read one after the other.
+
+    Attributes
+    ----------
+    rows : StoredPairs
+    photons : int
+        Number of simulated photons in `rows`; the others are fakes.
+    views : tuple of functions
+        What is done to every part.
+    """
+
+    rows: StoredPairs
+    photons: int
+    views: tuple[View, ...] = ()
+
+    def __iter__(self) -> Iterator[MatchedPairs]:
+        return (functools.reduce(lambda part, view: view(part), self.views, _matched(p)) for p in self.rows)
+
+    def draw(self, event: Any, replicas: range) -> FloatArray:
+        """Return Poisson(1) weights of events, by their hash."""
+        return replica_weights(event_seeds(event, dataset=self.rows.dataset), replicas)
+
+    def sample(self) -> MatchedPairs:
+        """Return the photons and fakes of the chosen events, scaled to the sums of all weights."""
+        parts, sums = [], np.zeros(2)
+        for part in self.rows:
+            whole = _matched(part)
+            sums += whole.weight.sum(), whole.fake_weight.sum()
+            parts.append(_matched(part.select(self.rows.chosen(part))))
+        chosen = MatchedPairs.concatenate(parts)
+        return replace(
+            chosen,
+            weight=rescaled(chosen.weight, sums[0]),
+            fake_weight=rescaled(chosen.fake_weight, sums[1]),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """The simulation of a run.
+
+    Attributes
+    ----------
+    sample : MatchedPairs
+        What is in memory: everything, or the chosen events.
+    stored : StoredTruth, optional
+        Everything, where `sample` is but a part.
+    """
+
+    sample: MatchedPairs
+    stored: StoredTruth | None = None
+
+    @property
+    def parts(self) -> Iterable[MatchedPairs]:
+        """All photons, one part at a time."""
+        return (self.sample,) if self.stored is None else self.stored
+
+    @property
+    def size(self) -> int:
+        """Number of simulated photons."""
+        return len(self.sample) if self.stored is None else self.stored.photons
+
+    def seen_as(self, view: View) -> Truth:
+        """Return the simulation after `view`, which works on each part."""
+        stored = self.stored
+        if stored is not None:
+            stored = replace(stored, views=(*stored.views, view))
+        return Truth(view(self.sample), stored)
+
+    def response(
+        self, reco: Sequence[Any], true: Sequence[Any], *, n_replicas: int = 0, rng: Any = None
+    ) -> Response:
+        """Return the response of everything; `rng` draws the bootstraps of what is in memory."""
+        from gammastar import unfold
+        from gammastar.unfold import response_matrix
+
+        if self.stored is None:
+            return unfold.response(self.sample, reco, true, n_replicas=n_replicas, rng=rng)
+        return response_matrix.streamed_response(
+            self.stored, reco, true, n_replicas=n_replicas, draw=self.stored.draw
+        )
+
+    def varied(self, view: View, reco: Sequence[Any], true: Sequence[Any]) -> Response:
+        """Return the response of everything after `view`, without bootstraps."""
+        from gammastar import unfold
+        from gammastar.unfold import response_matrix
+
+        if self.stored is None:
+            return unfold.response(view(self.sample), reco, true, n_replicas=0)
+        return response_matrix.streamed_response((view(part) for part in self.stored), reco, true)
+
+    def polarised(self, reco: Sequence[Any], true: Sequence[Any], lambda_theta: float) -> Response:
+        """Return the response of everything for another polarisation."""
+        from gammastar.unfold import response_matrix
+
+        if self.stored is None:
+            return response_matrix.polarised_response(self.sample, reco, true, lambda_theta)
+        return response_matrix.streamed_polarised(self.stored, reco, true, lambda_theta)
+
+    def to_arrays(self) -> Arrays:
+        """Return what `from_arrays` needs: the sample, and where everything lies."""
+        arrays = {name: getattr(self.sample, name) for name in MATCHED}
+        arrays |= {f"column_{name}": np.asarray(column) for name, column in self.sample.columns.items()}
+        if self.stored is None:
+            return arrays
+        return arrays | self.stored.rows.to_arrays() | {"stored_photons": np.array(self.stored.photons)}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Any], folder: Path, dataset: str) -> Truth:
+        """Return the simulation of its arrays; `folder` and `dataset` as for `collect_truth`.
+
+        Raises
+        ------
+        StoreError
+            If a part is missing or not what was written.
+        """
+        columns = {
+            name.removeprefix("column_"): column
+            for name, column in arrays.items()
+            if name.startswith("column_")
+        }
+        sample = MatchedPairs(**{name: arrays[name] for name in MATCHED}, columns=columns)
+        rows = StoredPairs.from_arrays(arrays, folder, dataset)
+        return cls(sample, None if rows is None else StoredTruth(rows, int(arrays["stored_photons"])))
+
+
+def collect_truth(parts: Iterable[MatchedPairs], limit: int, folder: Path, dataset: str) -> Truth:
+    """Return the simulation; of more than `limit` photons and fakes a sample is in memory and all in files.
+
+    Parameters
+    ----------
+    parts : iterable of MatchedPairs
+    limit : int
+    folder : Path
+        Of the files.
+    dataset : str
+        For hashes: simulated events are other events than those of the data.
+    """
+    sweep(folder, "parts")
+    first, rest = _held(iter(parts), limit, lambda part: len(part) + len(part.fakes))
+    if rest is None:
+        return Truth(MatchedPairs.concatenate(first))
+    photons = [0]
+
+    def counted() -> Iterator[MatchedPairs]:
+        for part in rest:
+            photons[0] += len(part)
+            yield part
+
+    stored = StoredTruth(_write_parts(folder, _rows(counted()), limit, dataset), photons[0])
+    return Truth(stored.sample(), stored)
+
+
+def _rows(parts: Iterator[MatchedPairs]) -> Iterator[Pairs]:
+    """Yield photons and fakes as rows of the exchange format; each fake is an event of its own."""
+    n_fakes = 0
+    for part in parts:
+        n, m = len(part), len(part.fakes)
+        reco = np.concatenate([part.reco, part.fakes])
+        true = np.concatenate([part.true, np.full((m, 3), np.nan)])
+        extra = {name: np.concatenate([column, np.full(m, np.nan)]) for name, column in part.columns.items()}
+        yield Pairs(
+            *(reco[:, 0], reco[:, 1], reco[:, 2]),
+            np.zeros(n + m, np.int8),
+            np.concatenate([part.weight, part.fake_weight]),
+            np.concatenate([part.event, -1 - n_fakes - np.arange(m)]),
+            dict(zip(TRUE, true.T, strict=True)) | extra,
+        )
+        n_fakes += m
+
+
+def _matched(rows: Pairs) -> MatchedPairs:
+    true = np.stack([rows.columns[name] for name in TRUE], axis=1)
+    reco = np.stack([rows.mass, rows.pt, rows.energy], axis=1)
+    fake = np.isnan(true[:, 0])
+    own = ~fake
+    return MatchedPairs(
+        true[own],
+        reco[own],
+        rows.weight[own],
+        rows.event[own],
+        reco[fake],
+        rows.weight[fake],
+        {name: column[own] for name, column in rows.columns.items() if name not in TRUE},
+    )

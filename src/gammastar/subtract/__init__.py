@@ -2,87 +2,48 @@
 
 from __future__ import annotations
 
-from gammastar.subtract.charm import CharmFit, fit_charm, subtract_component
-from gammastar.subtract.corrections import (
-    ETA_DIMUON_RATIO,
-    Applied,
-    Correction,
-    apply_corrections,
-    correction_table,
-    eta_dimuon,
-    scaled_shape,
-)
-from gammastar.subtract.diagnostics import (
-    Diagnostics,
-    NegativeYield,
+from gammastar.subtract.same_sign import LowCountWarning, same_sign
+from gammastar.subtract.mixing import Pool, mixed_pairs, mixed_spectrum, mixing_pool, r_factor
+from gammastar.subtract.combinatorial import (
+    ChargeRatio,
+    combinatorial,
     control_ratio,
-    diagnose,
+    few_like_sign,
+    mixed_ratio,
     negative_yields,
+    shift_by_r,
+    with_bootstrap,
 )
-from gammastar.subtract.mixed_event import Pool, mixed_pairs, r_factor, with_multiplicity
-from gammastar.subtract.mixed_spectrum import mixed_spectrum
-from gammastar.subtract.pooling import streamed_pool
-from gammastar.subtract.posterior import (
-    Closure,
-    PosteriorModel,
-    fit_posterior,
-    posterior_weights,
-    projection_closure,
-    too_few_for_posterior,
-)
-from gammastar.subtract.profile import ProfileInterval, profile_interval, with_profile
-from gammastar.subtract.replicas import event_seeds, replica_weights
-from gammastar.subtract.same_sign import (
-    LOW_COUNT,
-    LOW_FRACTION,
-    LowCountWarning,
-    charge_factors,
-    low_count_fraction,
-    same_sign,
-)
-from gammastar.subtract.weights import bootstrap_covariance, chunk_weights, chunked_bootstrap, event_weights
+from gammastar.subtract.profile import profile_interval, with_profile
+from gammastar.subtract.charm import fit_charm
+from gammastar.subtract.corrections import Correction, apply_corrections, eta_dimuon
+from gammastar.subtract.weights import bootstrap_covariance, event_weights, pair_weights
+from gammastar.subtract.posterior import posterior_weights
 
 __all__ = [
-    "ETA_DIMUON_RATIO",
-    "LOW_COUNT",
-    "LOW_FRACTION",
-    "Applied",
-    "CharmFit",
-    "Closure",
-    "Correction",
-    "Diagnostics",
-    "LowCountWarning",
-    "NegativeYield",
-    "Pool",
-    "PosteriorModel",
-    "ProfileInterval",
-    "apply_corrections",
-    "bootstrap_covariance",
-    "charge_factors",
-    "chunk_weights",
-    "chunked_bootstrap",
-    "control_ratio",
-    "correction_table",
-    "diagnose",
-    "eta_dimuon",
-    "event_seeds",
-    "event_weights",
-    "fit_charm",
-    "fit_posterior",
-    "low_count_fraction",
-    "mixed_pairs",
-    "mixed_spectrum",
-    "negative_yields",
-    "posterior_weights",
-    "profile_interval",
-    "projection_closure",
-    "r_factor",
-    "replica_weights",
     "same_sign",
-    "scaled_shape",
-    "streamed_pool",
-    "subtract_component",
-    "too_few_for_posterior",
-    "with_multiplicity",
+    "LowCountWarning",
+    "Pool",
+    "mixing_pool",
+    "mixed_pairs",
+    "r_factor",
+    "mixed_spectrum",
+    "ChargeRatio",
+    "mixed_ratio",
+    "combinatorial",
+    "shift_by_r",
+    "with_bootstrap",
+    "few_like_sign",
+    "profile_interval",
     "with_profile",
+    "fit_charm",
+    "Correction",
+    "eta_dimuon",
+    "apply_corrections",
+    "negative_yields",
+    "control_ratio",
+    "event_weights",
+    "pair_weights",
+    "posterior_weights",
+    "bootstrap_covariance",
 ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,22 @@ from hist import Hist
 
 from gammastar.core.axes import MASS, filled, flow_free
 from gammastar.core.errors import UserError
+from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import FloatArray, PairHists, Spectrum
 from gammastar.subtract.same_sign import Coarse, Method, background, checked_r_factor, regions
 
-__all__ = ["CharmFit", "fit_charm", "subtract_component"]
+__all__ = [
+    "OFFSET",
+    "CharmFit",
+    "fit_charm",
+    "offset_columns",
+    "prompt_pairs",
+    "subtract_component",
+    "with_offset",
+]
+
+OFFSET = "charm_offset"
+"""Column of pairs: the vertex offset."""
 
 ROUNDS = 24  # of reweighting
 LEAST = 1e-6  # fraction of a mass bin in a cell, for the variance of a cell without simulated pairs
@@ -42,6 +55,54 @@ class CharmFit:
     prompt_cov: FloatArray
     chi2: float
     ndf: int
+
+
+def offset_columns(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the pair columns that hold an offset: one, or several lepton columns of both legs."""
+    return tuple(names) if len(names) == 1 else tuple(f"{name}_{leg}" for name in names for leg in (1, 2))
+
+
+def _pair_offset(columns: Mapping[str, FloatArray], names: Sequence[str]) -> FloatArray:
+    """Return one pair column, or the distance of the two leptons in several lepton columns."""
+    missing = [name for name in offset_columns(names) if name not in columns]
+    if missing:
+        msg = (
+            f"subtract.charm.offset: the pairs have no column {', '.join(missing)}; name lepton_columns in "
+            "the schema"
+        )
+        raise UserError(msg)
+    if len(names) == 1:
+        return np.asarray(columns[names[0]])
+    squares = [(columns[f"{name}_1"] - columns[f"{name}_2"]) ** 2 for name in names]
+    return np.asarray(np.sqrt(np.sum(squares, axis=0)))
+
+
+def with_offset(pairs: Pairs, names: Sequence[str], others: Sequence[str] = ()) -> Pairs:
+    """Return the pairs with their vertex offset as the column ``OFFSET``.
+
+    Parameters
+    ----------
+    pairs : Pairs
+    names : sequence of str
+        One pair column, or lepton columns: the distance of the two leptons in them is the offset.
+    others : sequence of str
+        Further columns that stay where the pairs have them.
+
+    Raises
+    ------
+    UserError
+        If a column of the offset is missing.
+    """
+    kept = {name: pairs.columns[name] for name in others if name in pairs.columns}
+    return replace(pairs, columns={OFFSET: _pair_offset(pairs.columns, names)} | kept)
+
+
+def prompt_pairs(matched: MatchedPairs, names: Sequence[str]) -> Pairs:
+    """Return the reconstructed pairs of a simulation of prompt photons with their vertex offset."""
+    seen = matched.select(matched.reconstructed)
+    kinematics = (seen.reco[:, 0], seen.reco[:, 1], seen.reco[:, 2])
+    offset = _pair_offset(seen.columns, names)
+    return Pairs(*kinematics, np.zeros(len(seen), np.int8), seen.weight, seen.event, {OFFSET: offset})
 
 
 def _two_dimensional(hist: Hist[Any], what: str) -> tuple[int, tuple[int, int]]:

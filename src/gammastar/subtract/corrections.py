@@ -12,18 +12,24 @@ from hist import Hist
 from gammastar.core.axes import MASS, filled
 from gammastar.core.constants import BRANCHING, EDITION, mass
 from gammastar.core.errors import UserError
+from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import FloatArray, Spectrum
-from gammastar.subtract.charm import subtract_component
+from gammastar.subtract.charm import CharmFit, subtract_component
+from gammastar.subtract.weights import Removed, cell_values
 
 __all__ = [
     "ETA_DIMUON_RATIO",
     "Applied",
     "Correction",
     "apply_corrections",
-    "correction_table",
+    "charm_correction",
     "eta_dimuon",
-    "scaled_shape",
+    "eta_pairs",
+    "removed_columns",
 ]
+
+ETA = 221
+WINDOW = 2.0  # standard deviations of the mass around the η whose simulated pairs give pt and energy
 
 _TWO, _DALITZ = BRANCHING["eta -> mu mu"], BRANCHING["eta -> mu mu gamma"]
 _RATIO = _TWO.value / _DALITZ.value
@@ -46,6 +52,8 @@ class Correction:
     amount, sigma : float
         Pairs inside the axes and their standard deviation.
     source : str
+    pairs : Pairs, optional
+        Of which the template was filled.
     """
 
     name: str
@@ -53,6 +61,22 @@ class Correction:
     amount: float
     sigma: float
     source: str
+    pairs: Pairs | None = None
+
+    @property
+    def shift(self) -> FloatArray:
+        """What one standard deviation does to the spectrum, shape (n_cells,)."""
+        values = self.template.values().ravel()
+        return np.asarray(-(values / values.sum()) * self.sigma)
+
+    def removed(self) -> Removed:
+        """Return the pairs with weights that sum to the amount inside the axes, 0 outside."""
+        if self.pairs is None:
+            msg = f"{self.name}: the correction has a histogram and no pairs"
+            raise UserError(msg)
+        inside = np.ones(self.template.values().shape)
+        weight = self.pairs.weight * cell_values(self.pairs, tuple(self.template.axes), inside)
+        return self.pairs, weight * (self.amount / max(float(weight.sum()), 1e-300))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +104,7 @@ def apply_corrections(
     Raises
     ------
     UserError
-        If two corrections have the same name.
+        If two corrections have the same name, or a template is empty.
     """
     names = [c.name for c in corrections]
     if len(set(names)) < len(names):
@@ -89,6 +113,9 @@ def apply_corrections(
     total = float(spectrum.values.sum())
     done = []
     for c in corrections:
+        if c.template.values().sum() <= 0:
+            msg = f"subtract: no pair of the template {c.name!r} lies inside the axes of [select]"
+            raise UserError(msg)
         spectrum = subtract_component(spectrum, c.template, c.amount, c.sigma)
         fraction = c.amount / total if total != 0 else float("nan")
         done.append(Applied(c.name, c.amount, c.sigma, fraction, c.source))
@@ -124,7 +151,7 @@ def eta_dimuon(
         raise UserError(msg)
     from scipy.stats import norm
 
-    share = np.diff(norm.cdf(np.asarray(axis.edges), mass(221), resolution))
+    share = np.diff(norm.cdf(np.asarray(axis.edges), mass(ETA), resolution))
     amount = n_dalitz * ratio[0] * efficiency_ratio
     relative = np.hypot(ratio[1] / ratio[0], n_dalitz_sigma / n_dalitz if n_dalitz else 0.0)
     inside = amount * float(share.sum())
@@ -132,32 +159,56 @@ def eta_dimuon(
     return Correction("eta to mu mu", hist, inside, abs(inside) * float(relative), EDITION)
 
 
-def scaled_shape(
-    name: str, template: Hist[Any], spectrum: Spectrum, *, fraction: float, sigma: float, source: str
-) -> Correction:
-    """Return a correction that is a fraction of the yield, e.g. Bethe-Heitler-like pairs of a calculation.
+def eta_pairs(matched: MatchedPairs, resolution: float, *, rng: np.random.Generator) -> Pairs:
+    """Return pairs of η → μμ: pt and energy of simulated photons near its mass, which is smeared.
 
     Parameters
     ----------
-    name : str
-    template : Hist
-        On the axes of `spectrum`.
-    spectrum : Spectrum
-    fraction, sigma : float
-        Of the total yield, and its absolute uncertainty.
-    source : str
-        Paper or calculation.
+    matched : MatchedPairs
+    resolution : float
+        Standard deviation of the mass [GeV].
+    rng : numpy.random.Generator
+
+    Raises
+    ------
+    UserError
+        If no simulated pair lies within two standard deviations.
     """
-    total = float(spectrum.values.sum())
-    return Correction(name, template, fraction * total, abs(sigma * total), source)
+    pole = mass(ETA)
+    seen = matched.reco[matched.reconstructed]
+    near = seen[np.abs(seen[:, 0] - pole) < WINDOW * resolution]
+    n = len(near)
+    if not n:
+        msg = f"subtract.corrections: no simulated pair within {WINDOW:g} σ of the η gives its pt and energy"
+        raise UserError(msg)
+    masses = rng.normal(pole, resolution, n)
+    return Pairs(masses, near[:, 1], near[:, 2], np.zeros(n, np.int8), np.ones(n), np.arange(n))
 
 
-def correction_table(applied: Sequence[Applied]) -> dict[str, list[FloatArray | str | float]]:
-    """Return the applied corrections as columns of a table."""
-    return {
-        "source": [a.name for a in applied],
-        "pairs": [a.amount for a in applied],
-        "error": [a.sigma for a in applied],
-        "fraction": [a.fraction for a in applied],
-        "reference": [a.source for a in applied],
-    }
+def charm_correction(fit: CharmFit, template: Pairs, inside: Hist[Any], fitted: Hist[Any]) -> Correction:
+    """Return fitted open charm as a correction.
+
+    Parameters
+    ----------
+    fit : CharmFit
+    template : Pairs
+        Simulated charm.
+    inside, fitted : Hist
+        It on the axes of the spectrum, and on those of the fit.
+    """
+    share = float(inside.values().sum()) / float(fitted.values().sum())
+    about = "simulated charm, fitted in mass and vertex offset"
+    return Correction("open charm", inside, fit.charm * share, fit.charm_sigma * share, about, template)
+
+
+def removed_columns(removed: Sequence[Removed], names: Sequence[str]) -> FloatArray:
+    """Return pairs to remove that have the named columns, shape (5 + n_names, n).
+
+    Rows: mass, pt, energy, the columns, weight, and the number of the component; those without miss.
+    """
+    parts = [np.zeros((5 + len(names), 0))]
+    for k, (pairs, weight) in enumerate(removed):
+        if all(name in pairs.columns for name in names):
+            rows = (pairs.mass, pairs.pt, pairs.energy, *(pairs.columns[name] for name in names), weight)
+            parts.append(np.stack([*rows, np.full(len(pairs), float(k))])[:, weight > 0])
+    return np.concatenate(parts, axis=1)

@@ -2,32 +2,109 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
+from gammastar.core.axes import rescaled
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import Pairs
-from gammastar.core.records import FloatArray
-from gammastar.subtract.classifier import LEAF, Sample, as_fine_as_data, log_odds
-from gammastar.subtract.replicas import event_seeds
-from gammastar.subtract.tilts import Tilts, make_tilts
+from gammastar.core.records import BoolArray, FloatArray
+from gammastar.core.replicas import event_seeds
+from gammastar.subtract.moment_weights import MomentWeights, moment_weights
 
 __all__ = [
-    "Closure",
     "PosteriorModel",
     "fit_posterior",
     "posterior_weights",
-    "projection_closure",
     "too_few_for_posterior",
 ]
 
 MEMBERS = ("mass", "pt", "energy")
 FOLDS = 5
 SLICE_ERROR = 0.1  # relative error of the signed sum in the slices where the posterior is brought to it
+
+_LOG = logging.getLogger(__name__)
+LEAVES = (8, 256)  # per tree: the fewest and the most
+LEAF = 100  # pairs in a leaf, at least
+
+
+def _classifier(leaves: int, seed: int) -> Any:
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    return HistGradientBoostingClassifier(
+        max_iter=60,
+        learning_rate=0.1,
+        max_leaf_nodes=leaves,
+        min_samples_leaf=LEAF,
+        early_stopping=False,
+        random_state=seed,
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sample:
+    """Pairs of a training: features, label, weight, fold, and the event counted from 0."""
+
+    x: FloatArray
+    background: BoolArray
+    weight: FloatArray
+    fold: npt.NDArray[np.int64]
+    event: npt.NDArray[np.int64]
+
+    def fitted(self, train: BoolArray, leaves: int, seed: int) -> Any:
+        """Return a classifier and the ratio of the sums of weights, None where one of them is empty."""
+        label, weight = self.background[train].astype(int), self.weight[train]
+        total = np.array([weight[label == 0].sum(), weight[label == 1].sum()])
+        if (total <= 0).any():
+            return None
+        model = _classifier(leaves, seed)
+        # equal sums of weights for the trees, the true ratio put back into the odds
+        with threadpool_limits(limits=1, user_api="openmp"):  # sums of several threads are not reproducible
+            model.fit(self.x[train], label, sample_weight=weight * (weight.sum() / 2 / total)[label])
+        return model, total[1] / total[0]
+
+    def cross_fitted(self, leaves: int, seeds: Sequence[int]) -> tuple[tuple[Any, ...], FloatArray]:
+        """Return a classifier per fold, trained without it, and the cross entropy of each held-out event."""
+        loss, fitted = np.zeros(len(self.x)), []
+        for k, seed in enumerate(seeds):
+            one = self.fitted(self.fold != k, leaves, seed)
+            fitted.append(one)
+            score = np.flatnonzero(self.fold == k)
+            if one is not None and len(score):
+                value = _log_odds(one, self.x[score])
+                loss[score] = np.logaddexp(0.0, value) - self.background[score] * value
+        return tuple(fitted), np.bincount(self.event, self.weight * loss).astype(np.float64)
+
+
+def _log_odds(fitted: Any, x: FloatArray) -> FloatArray:
+    """Return ln(b/os) of points by a classifier, shape (n,)."""
+    model, ratio = fitted
+    with threadpool_limits(limits=1, user_api="openmp"):
+        return np.asarray(model.decision_function(x) + np.log(ratio))
+
+
+def _as_fine_as_data(sample: _Sample, seeds: Sequence[int]) -> tuple[tuple[Any, ...], int]:
+    """Return classifiers with as many leaves per tree as the held-out events bear, and this number.
+
+    Doubled until the loss of the held-out events exceeds the lowest one by more than its standard error.
+    """
+    leaves = LEAVES[0]
+    fitted, lowest = sample.cross_fitted(leaves, seeds)
+    while 2 * leaves <= LEAVES[1] and None not in fitted:
+        finer, loss = sample.cross_fitted(2 * leaves, seeds)
+        worse = loss - lowest
+        if worse.sum() > np.sqrt(np.sum(worse**2)):
+            break
+        fitted, leaves = finer, 2 * leaves
+        lowest = loss if worse.sum() < 0 else lowest
+    _LOG.info("posterior weights: %d leaves per tree", leaves)
+    return fitted, leaves
 
 
 def _features(pairs: Pairs, names: Sequence[str]) -> FloatArray:
@@ -44,7 +121,7 @@ def _signal_share(fitted: Any, x: FloatArray) -> FloatArray:
     """Return max(0, 1 − b/os) of pairs; 1 without a classifier."""
     if fitted is None:
         return np.ones(len(x))
-    return np.asarray(np.clip(1 - np.exp(log_odds(fitted, x)), 0, None))
+    return np.asarray(np.clip(1 - np.exp(_log_odds(fitted, x)), 0, None))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,7 +133,7 @@ class PosteriorModel:
     fitted : tuple
         One classifier with its ratio of sums per fold, or None.
     features : tuple of str
-    tilts : Tilts
+    moments : MomentWeights
         Factors that give slices of mass the sums and moments of the signed weights.
     leaves : int
         Per tree.
@@ -64,7 +141,7 @@ class PosteriorModel:
 
     fitted: tuple[Any, ...]
     features: tuple[str, ...]
-    tilts: Tilts
+    moments: MomentWeights
     leaves: int
 
     def weights(self, pairs: Pairs, signed: FloatArray) -> FloatArray:
@@ -74,7 +151,7 @@ class PosteriorModel:
         event. The sum is not scaled to that of the signed weights: a part does not know it.
         """
         weight = _folded(self.fitted, self.features, pairs, signed)
-        return weight * self.tilts.factors(pairs.mass, _shape(pairs))
+        return weight * self.moments.factors(pairs.mass, _shape(pairs))
 
 
 def _folded(fitted: Sequence[Any], features: Sequence[str], pairs: Pairs, signed: FloatArray) -> FloatArray:
@@ -162,7 +239,7 @@ def fit_posterior(
     The classifier separates like-sign pairs, with their subtraction weights, from opposite-sign pairs; its
     odds are the ratio b/os of densities. Idea: Borisyak and Kazeev, arXiv:1905.11719; Nachman and Thaler,
     arXiv:2007.11586. The expectation of a signed weight given the kinematics, so every projection agrees
-    with that of the signed weights within errors (`projection_closure`); unlike them it cannot drive a
+    with that of the signed weights within errors; unlike them it cannot drive a
     likelihood to minus infinity.
 
     A classifier of limited size blurs the edges of the background alike in every data set. Two things that
@@ -170,7 +247,7 @@ def fit_posterior(
     one standard error (Breiman et al., Classification and Regression Trees, 1984, sec. 3.4.3), but towards
     the finer trees, since their noise averages out in the density that is learned. And in slices of mass
     whose signed sum is known to 10 % the posterior is brought to that sum, and to the means, variances and
-    covariance of ln(pt/E) and ln E (`make_tilts`).
+    covariance of ln(pt/E) and ln E (`moment_weights`).
     """
     signed = np.asarray(signed, dtype=np.float64)
     if signed.shape != (len(pairs),):
@@ -186,13 +263,13 @@ def fit_posterior(
         )
         raise UserError(msg)
     fold = _hashed_fold(pairs, n_folds)[active]
-    sample = Sample(x, ~pairs.os[active], np.abs(signed[active]), fold, group)
-    fitted, leaves = as_fine_as_data(sample, [int(rng.integers(2**31)) for _ in range(n_folds)])
+    sample = _Sample(x, ~pairs.os[active], np.abs(signed[active]), fold, group)
+    fitted, leaves = _as_fine_as_data(sample, [int(rng.integers(2**31)) for _ in range(n_folds)])
     posterior = _folded(fitted, features, pairs, signed)
-    tilts = make_tilts(
+    moments = moment_weights(
         pairs.mass[active], _shape(pairs)[active], signed[active], posterior[active], error=SLICE_ERROR
     )
-    return PosteriorModel(fitted, tuple(features), tilts, leaves)
+    return PosteriorModel(fitted, tuple(features), moments, leaves)
 
 
 def posterior_weights(pairs: Pairs, signed: FloatArray, **options: Any) -> FloatArray:
@@ -215,59 +292,4 @@ def posterior_weights(pairs: Pairs, signed: FloatArray, **options: Any) -> Float
         As `fit_posterior`.
     """
     weight = fit_posterior(pairs, signed, **options).weights(pairs, np.asarray(signed, dtype=np.float64))
-    return _rescaled(weight, float(np.sum(signed)))
-
-
-def _rescaled(weight: FloatArray, total: float) -> FloatArray:
-    """Scale to the signed sum: clipping at zero would otherwise keep too much."""
-    found = float(weight.sum())
-    return weight * (total / found) if found > 0 and total > 0 else weight
-
-
-@dataclass(frozen=True, slots=True)
-class Closure:
-    """A projection of two sets of weights.
-
-    Attributes
-    ----------
-    names : tuple of str
-    chi2_ndf : float
-        Of the difference, with the errors of the signed weights.
-    """
-
-    names: tuple[str, ...]
-    chi2_ndf: float
-
-
-def projection_closure(
-    pairs: Pairs, signed: FloatArray, posterior: FloatArray, axes: Sequence[Any]
-) -> tuple[Closure, ...]:
-    """Compare every one- and two-dimensional projection of posterior and signed weights.
-
-    Parameters
-    ----------
-    pairs : Pairs
-    signed, posterior : NDArray, shape (n,)
-    axes : sequence of hist axes
-        Named as columns of the pairs.
-
-    Returns
-    -------
-    tuple of Closure
-        A good set of weights has χ²/ndf below 1.5 everywhere. Both sums share the opposite-sign pairs, so
-        expect values below one.
-    """
-    names = [axis.name for axis in axes]
-    chosen: list[tuple[int, ...]] = [(i,) for i in range(len(axes))]
-    chosen += [(i, j) for i in range(len(axes)) for j in range(i + 1, len(axes))]
-    result = []
-    for pick in chosen:
-        values = _features(pairs, [names[i] for i in pick])
-        edges = [np.asarray(axes[i].edges) for i in pick]
-        a, b, v = (
-            np.histogramdd(values, edges, weights=w)[0].ravel() for w in (signed, posterior, signed**2)
-        )
-        use = v > 0
-        chi2 = float(np.sum((a - b)[use] ** 2 / v[use]))
-        result.append(Closure(tuple(names[i] for i in pick), chi2 / max(int(use.sum()), 1)))
-    return tuple(result)
+    return rescaled(weight, float(np.sum(signed)))

@@ -1,9 +1,10 @@
-"""Signed event weights: the same-sign subtraction without bins, in any dimension."""
+"""Weights of pairs: the same-sign subtraction without bins, in any dimension, and its bootstrap."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +14,24 @@ from gammastar.core.axes import flow_free
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import FloatArray, PairHists
-from gammastar.subtract.replicas import event_seeds, replica_weights
+from gammastar.core.replicas import event_seeds, replica_weights
+from gammastar.subtract.posterior import PosteriorModel, fit_posterior, too_few_for_posterior
 from gammastar.subtract.same_sign import Coarse, Method, charge_factors, checked_r_factor, regions
 
-__all__ = ["bootstrap_covariance", "chunk_weights", "chunked_bootstrap", "event_weights", "pair_cells"]
+__all__ = [
+    "CellShares",
+    "PairWeights",
+    "Removed",
+    "bootstrap_covariance",
+    "cell_values",
+    "event_weights",
+    "pair_cells",
+    "pair_weights",
+]
 
 BLOCK = 2**24  # Poisson numbers held at once by the bootstrap (128 MB)
+Removed: TypeAlias = tuple[Pairs, FloatArray]
+"""Pairs to remove that are not in the data, with their weights."""
 
 
 def _column(pairs: Pairs, name: str) -> FloatArray:
@@ -58,10 +71,17 @@ def pair_cells(pairs: Pairs, axes: Sequence[Any]) -> npt.NDArray[np.int64]:
     return np.where(inside, cell, -1)
 
 
+def cell_values(pairs: Pairs, axes: Sequence[Any], values: FloatArray) -> FloatArray:
+    """Return the value of the cell of each pair, 0 outside the axes."""
+    cell = pair_cells(pairs, axes)
+    return np.where(cell >= 0, np.ravel(values)[cell], 0.0)
+
+
 def event_weights(
     pairs: Pairs,
     axes: Sequence[Any],
     *,
+    hists: PairHists | None = None,
     method: Method = "B5",
     r_factor: float | FloatArray = 1.0,
     coarse: Coarse | None = None,
@@ -76,6 +96,8 @@ def event_weights(
     pairs : Pairs
     axes : sequence of hist axes
         Cells of R and, for B1 and B3, of the charge ratio.
+    hists : PairHists, optional
+        Of all pairs on these axes, where `pairs` are a part of them: their charge ratio is taken.
     method, r_factor, coarse
         As for `same_sign`.
 
@@ -91,124 +113,24 @@ def event_weights(
     """
     axes = tuple(axes)
     cell = pair_cells(pairs, axes)
-    n = int(np.prod([len(axis) for axis in axes]))
+    shape = tuple(len(axis) for axis in axes)
 
     def content(mask: npt.NDArray[np.bool_]) -> FloatArray:
         chosen = mask & (cell >= 0)
-        return np.bincount(cell[chosen], pairs.weight[chosen], n).astype(np.float64)
+        return np.bincount(cell[chosen], pairs.weight[chosen], int(np.prod(shape))).astype(np.float64)
 
-    return _weighted(pairs, axes, cell, (content(pairs.pp), content(pairs.mm)), method, r_factor, coarse)
-
-
-def chunk_weights(
-    pairs: Pairs,
-    hists: PairHists,
-    *,
-    method: Method = "B5",
-    r_factor: float | FloatArray = 1.0,
-    coarse: Coarse | None = None,
-) -> FloatArray:
-    """Return the signed weights of one chunk of pairs, with the charge ratio of all of them.
-
-    Parameters
-    ----------
-    pairs : Pairs
-        A part of the pairs.
-    hists : PairHists
-        Filled with all pairs, chunk after chunk.
-    method, r_factor, coarse
-        As for `same_sign`.
-
-    Returns
-    -------
-    NDArray, shape (n_pairs,)
-        The weights that `event_weights` gives for all pairs at once.
-    """
-    axes = tuple(hists.os.axes)
-    like = (flow_free(hists.pp)[0], flow_free(hists.mm)[0])
-    return _weighted(pairs, axes, pair_cells(pairs, axes), like, method, r_factor, coarse)
-
-
-def _weighted(
-    pairs: Pairs,
-    axes: tuple[Any, ...],
-    cell: npt.NDArray[np.int64],
-    like: tuple[FloatArray, FloatArray],
-    method: Method,
-    r_factor: float | FloatArray,
-    coarse: Coarse | None,
-) -> FloatArray:
-    r_cell = checked_r_factor(method, r_factor, tuple(len(axis) for axis in axes))
-    f_pp, f_mm = charge_factors(*like, method, regions(axes, coarse))
+    if hists is None:
+        pp, mm = content(pairs.pp), content(pairs.mm)
+    else:
+        pp, mm = flow_free(hists.pp)[0], flow_free(hists.mm)[0]
+    r_cell = checked_r_factor(method, r_factor, shape)
+    f_pp, f_mm = charge_factors(pp, mm, method, regions(axes, coarse))
     factor = np.where(pairs.pp, -(r_cell * f_pp)[cell], np.where(pairs.mm, -(r_cell * f_mm)[cell], 1.0))
     return np.where(cell >= 0, factor * pairs.weight, 0.0)
 
 
-def _check_replicas(caller: str, n_replicas: int) -> None:
-    if n_replicas < 2:
-        msg = f"{caller}: n_replicas = {n_replicas}; a covariance needs at least 2"
-        raise UserError(msg)
-
-
 def bootstrap_covariance(
-    pairs: Pairs,
-    axes: Sequence[Any],
-    *,
-    method: Method = "B5",
-    r_factor: float | FloatArray = 1.0,
-    coarse: Coarse | None = None,
-    n_replicas: int = 200,
-    rng: np.random.Generator,
-) -> FloatArray:
-    """Return the covariance of the subtracted spectrum from a bootstrap of events.
-
-    Each replica gives every event one Poisson(1) weight for all its pairs, so that cells which share singles
-    come out correlated.
-
-    Parameters
-    ----------
-    pairs : Pairs
-    axes : sequence of hist axes
-    method, r_factor, coarse
-        As for `same_sign`.
-    n_replicas : int
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    NDArray, shape (n_cells, n_cells)
-
-    Raises
-    ------
-    UserError
-        If fewer than two replicas are asked for.
-    """
-    _check_replicas("bootstrap_covariance", n_replicas)
-    axes = tuple(axes)
-    shape = tuple(len(axis) for axis in axes)
-    r_cell = checked_r_factor(method, r_factor, shape)
-    region = regions(axes, coarse)
-    cell = pair_cells(pairs, axes)
-    _, event = np.unique(pairs.event, return_inverse=True)
-    n_events = int(event.max(initial=-1)) + 1
-    n_cells = int(np.prod(shape))
-    filling = []
-    for charge in (pairs.os, pairs.pp, pairs.mm):
-        chosen = charge & (cell >= 0)
-        place = (event[chosen], cell[chosen])
-        filling.append(sparse.csr_array((pairs.weight[chosen], place), shape=(n_events, n_cells)))
-    block = max(1, BLOCK // max(n_events, 1))
-    replicas = []
-    for start in range(0, n_replicas, block):
-        draw = rng.poisson(1.0, (min(block, n_replicas - start), n_events)).astype(np.float64)
-        os, pp, mm = (np.asarray(draw @ matrix) for matrix in filling)
-        f_pp, f_mm = charge_factors(pp, mm, method, region)
-        replicas.append(os - r_cell * (f_pp * pp + f_mm * mm))
-    return np.atleast_2d(np.cov(np.concatenate(replicas), rowvar=False)).astype(np.float64)
-
-
-def chunked_bootstrap(
-    chunks: Iterable[Pairs],
+    parts: Iterable[Pairs],
     axes: Sequence[Any],
     *,
     method: Method = "B5",
@@ -217,15 +139,21 @@ def chunked_bootstrap(
     n_replicas: int = 200,
     dataset: str = "",
 ) -> FloatArray:
-    """Return the covariance of `bootstrap_covariance` with one chunk of pairs in memory at a time.
+    """Return the covariance of the subtracted spectrum from a bootstrap of events.
+
+    Each replica gives every event one Poisson(1) weight for all its pairs, so that cells which share singles
+    come out correlated. The hash of (dataset, event) gives the weight, so that neither the number of parts
+    nor their order matters.
 
     Parameters
     ----------
-    chunks : iterable of Pairs
-    axes, method, r_factor, coarse, n_replicas
-        As for `bootstrap_covariance`.
+    parts : iterable of Pairs
+        All pairs; one part is in memory at a time.
+    axes : sequence of hist axes
+    method, r_factor, coarse
+        As for `same_sign`.
+    n_replicas : int
     dataset : str
-        Of the hash (dataset, event) that gives an event its Poisson(1) weights, wherever its pairs are.
 
     Returns
     -------
@@ -236,13 +164,15 @@ def chunked_bootstrap(
     UserError
         If fewer than two replicas are asked for.
     """
-    _check_replicas("chunked_bootstrap", n_replicas)
+    if n_replicas < 2:
+        msg = f"bootstrap_covariance: n_replicas = {n_replicas}; a covariance needs at least 2"
+        raise UserError(msg)
     axes = tuple(axes)
     shape = tuple(len(axis) for axis in axes)
     r_cell, region = checked_r_factor(method, r_factor, shape), regions(axes, coarse)
     n_cells = int(np.prod(shape))
     total = np.zeros((3, n_replicas, n_cells))
-    for pairs in chunks:
+    for pairs in parts:
         cell, seeds = pair_cells(pairs, axes), event_seeds(pairs.event, dataset=dataset)
         for sums, charge in zip(total, (pairs.os, pairs.pp, pairs.mm), strict=True):
             chosen = np.flatnonzero(charge & (cell >= 0))
@@ -254,5 +184,114 @@ def chunked_bootstrap(
                 sums[start : numbers.stop] += replica_weights(seeds[chosen], numbers) @ matrix
     os, pp, mm = total
     f_pp, f_mm = charge_factors(pp, mm, method, region)
-    found = os - r_cell * (f_pp * pp + f_mm * mm)
-    return np.atleast_2d(np.cov(found, rowvar=False)).astype(np.float64)
+    spectra = os - r_cell * (f_pp * pp + f_mm * mm)
+    return np.atleast_2d(np.cov(spectra, rowvar=False)).astype(np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class CellShares:
+    """Opposite-sign pairs before and after the subtraction, by cell."""
+
+    axes: tuple[Any, ...]
+    before: FloatArray
+    after: FloatArray
+
+    def weights(self, pairs: Pairs) -> FloatArray:
+        """Return own weight × max(0, 1 − B/N₊₋) of the cell, 0 for like sign and outside."""
+        left = np.clip(self.after, 0.0, None)
+        share = np.divide(left, self.before, out=np.zeros_like(left), where=self.before > 0)
+        return np.where(pairs.os, pairs.weight * cell_values(pairs, self.axes, share), 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class PairWeights:
+    """How pairs are weighted, part by part.
+
+    Attributes
+    ----------
+    sign : callable
+        Returns the signed weights of pairs: like-sign pairs count against opposite-sign ones.
+    cells : CellShares
+    lost : float
+        Pairs to remove that are not in the data.
+    model : PosteriorModel or None
+        None if no classifier was trained: a pair then has the probability of its cell to be signal.
+    trained : {"posterior", "signed", "cells"}
+        What a density learns from: the weights of the classifier, signed ones, or those of the cells.
+    why : str
+        Why no classifier was trained; "" if one was.
+    """
+
+    sign: Callable[[Pairs], FloatArray]
+    cells: CellShares
+    lost: float
+    model: PosteriorModel | None
+    trained: str
+    why: str = ""
+
+    def of(self, part: Pairs) -> tuple[FloatArray, FloatArray]:
+        """Return signed weights, and opposite-sign pairs times their probability to be signal.
+
+        The second ones are for what takes no negative weights. Their sum over all parts is to be scaled to
+        `target`: a part does not know it.
+        """
+        signed = self.sign(part)
+        return signed, self.cells.weights(part) if self.model is None else self.model.weights(part, signed)
+
+    def target(self, signed: float) -> float:
+        """Return the sum of the weights that are not negative, of that of the signed ones."""
+        return float(self.cells.after.sum()) if self.model is None else signed - self.lost
+
+
+def pair_weights(
+    pairs: Pairs,
+    sign: Callable[[Pairs], FloatArray],
+    removed: Sequence[Removed],
+    cells: CellShares,
+    *,
+    share: float = 1.0,
+    signed_only: bool = False,
+    rng: np.random.Generator,
+) -> PairWeights:
+    """Return how pairs are to be weighted, with a classifier where there are enough of them.
+
+    Where signed weights are asked for, or the pairs are too few for a classifier, none is trained: then the
+    probability of a pair to be signal is that of its cell, 1 − B/N₊₋. Signed weights take over from those of
+    a classifier, unless something is removed that is not in the data, which they cannot hold.
+
+    Parameters
+    ----------
+    pairs : Pairs
+        All pairs, or a sample of their events.
+    sign : callable
+        Returns the signed weights of pairs.
+    removed : sequence of (Pairs, NDArray)
+        Not in the data; their signed weights are negative.
+    cells : CellShares
+    share : float
+        Which part of the events is in the sample; so much of what is to be removed goes.
+    signed_only : bool
+    rng : numpy.random.Generator
+    """
+    together, weights = _with_removed(pairs, sign(pairs), removed, share)
+    why = "weights = 'signed'" if signed_only else too_few_for_posterior(together, weights)
+    foreign = any((weight > 0).any() for _, weight in removed)
+    lost = sum(float(weight[weight > 0].sum()) for _, weight in removed)
+    if why:
+        return PairWeights(sign, cells, lost, None, "cells" if foreign else "signed", why)
+    return PairWeights(sign, cells, lost, fit_posterior(together, weights, rng=rng), "posterior")
+
+
+def _with_removed(
+    pairs: Pairs, signed: FloatArray, removed: Sequence[Removed], share: float
+) -> tuple[Pairs, FloatArray]:
+    """Return pairs and signed weights; what is to be removed stands beside the like-sign pairs."""
+    parts, weights = [replace(pairs, columns={})], [signed]
+    for template, weight in removed:
+        use = weight > 0
+        own = np.arange(int(use.sum()), dtype=np.int64) + sum(len(p) for p in parts)
+        part = template.select(use)
+        # charge and event: not opposite-sign data, and an event of its own
+        parts.append(replace(part, columns={}, charge=np.full(len(own), 2, np.int8), event=-1 - own))
+        weights.append(-weight[use] * share)
+    return Pairs.concatenate(parts), np.concatenate(weights)

@@ -8,7 +8,7 @@ from gammastar import select
 from gammastar.core.axes import regular
 from gammastar.core.errors import SteeringError, UserError
 from gammastar.core.sampling import stream
-from gammastar.subtract import Pool, mixed_pairs
+from gammastar.subtract import mixed_pairs, mixing_pool
 
 
 def events(n=400):
@@ -46,8 +46,7 @@ def test_the_leptons_are_those_of_the_pairs():
 
 
 def test_mixed_pairs_pass_the_selection_of_the_data():
-    momentum, charge, event, group = select.singles(events())
-    mixed = mixed_pairs(Pool.of(momentum, charge, event, group), 2000, rng=stream(2))
+    mixed = mixed_pairs(mixing_pool([select.singles(events())]), 2000, rng=stream(2))
     cuts = select.Cuts(
         pair={"mass": (0.3, 2.0), "angle": (0.0, 1.0)},
         ghost=select.GhostVeto(angle=0.02),

@@ -13,8 +13,15 @@ import pytest
 import uproot
 
 from gammastar.core.errors import InputFileError
-from gammastar.pipeline.stages.input_files import UNREADABLE, Given, alike, given_files, identities
-from gammastar.store.filesets import read_fileset, split_name
+from gammastar.store.filesets import (
+    UNREADABLE,
+    Given,
+    alike,
+    given_files,
+    identities,
+    read_fileset,
+    split_name,
+)
 from gammastar.store.manifest import file_sha256
 from gammastar.store.remote import Remote, check_listed, identity, input_sha256
 

@@ -6,10 +6,11 @@ import pytest
 from gammastar.core.axes import regular
 from gammastar.core.errors import StoreError
 from gammastar.core.pairs import Pairs
+from gammastar.core.replicas import event_seeds, replica_weights
 from gammastar.core.sampling import stream
 from gammastar.select import fill
 from gammastar.store.pairs import PairChunk, read_pairs, write_pairs
-from gammastar.subtract import chunk_weights, event_seeds, event_weights, replica_weights
+from gammastar.subtract import event_weights
 
 pytest.importorskip("pyarrow")
 AXES = (regular("mass", 10, 0.2, 1.2), regular("pt", 3, 0, 2))
@@ -26,7 +27,9 @@ def test_round_trip_in_chunks_with_weights_and_seeds(tmp_path):
     pairs = sample()
     parts = [pairs.select(slice(k, k + 1200)) for k in range(0, len(pairs), 1200)]
     hists = fill(pairs, AXES)
-    chunks = (PairChunk(p, event_seeds(p.event, dataset="MOCK"), chunk_weights(p, hists)) for p in parts)
+    seeds = (event_seeds(p.event, dataset="MOCK") for p in parts)
+    signed = (event_weights(p, AXES, hists=hists) for p in parts)
+    chunks = (PairChunk(*columns) for columns in zip(parts, seeds, signed, strict=True))
     paths = write_pairs(tmp_path / "pairs", chunks, dataset="MOCK")
     assert [p.name for p in paths] == [f"part-{k:05d}.parquet" for k in range(5)]
     found = list(read_pairs(tmp_path / "pairs"))

@@ -7,7 +7,7 @@ from gammastar.core.axes import regular
 from gammastar.core.constants import M_MU
 from gammastar.core.errors import UserError
 from gammastar.core.sampling import stream
-from gammastar.subtract import Pool, mixed_pairs, r_factor, streamed_pool
+from gammastar.subtract import mixed_pairs, mixing_pool, r_factor
 
 AXES = (regular("mass", 6, 0.2, 2.0),)
 REGIONS = {"mass": [0.2, 0.5, 2.0]}
@@ -42,7 +42,7 @@ def shape(pairs):
 def test_pool_does_not_depend_on_the_chunks_and_holds_whole_events():
     n = 6000
     made = leptons(n)
-    one, other = (streamed_pool(chunks(made, n, size), dataset="a", most=700) for size in (6000, 83))
+    one, other = (mixing_pool(chunks(made, n, size), dataset="a", most=700) for size in (6000, 83))
     for name in ("momentum", "charge", "event", "group"):
         np.testing.assert_array_equal(*(np.sort(getattr(p, name), axis=0) for p in (one, other)))
     assert one.share == other.share
@@ -52,30 +52,27 @@ def test_pool_does_not_depend_on_the_chunks_and_holds_whole_events():
         events = np.unique(one.event[one.group == label])
         assert np.isin(made[2][own], events).sum() == (one.group == label).sum()
         assert one.share[label] == len(events) / len(np.unique(made[2][own]))
-    elsewhere = streamed_pool(chunks(made, n, 500), dataset="b", most=700)
+    elsewhere = mixing_pool(chunks(made, n, 500), dataset="b", most=700)
     assert not np.array_equal(np.unique(elsewhere.event), np.unique(one.event))
 
 
 def test_whole_pool_gives_the_same_leptons_and_no_share():
     n = 500
     made = leptons(n)
-    pool = streamed_pool(chunks(made, n, 90), most=10**6)
+    pool = mixing_pool(chunks(made, n, 90), most=10**6)
     assert set(pool.share.values()) == {1.0}
+    assert pool.complete
     np.testing.assert_array_equal(np.sort(pool.momentum[:, 2]), np.sort(made[0][:, 2]))
-    assert len(streamed_pool(iter(())).charge) == 0
+    assert len(mixing_pool(iter(())).charge) == 0
     with pytest.raises(UserError, match="most = 0"):
-        streamed_pool(iter(()), most=0)
+        mixing_pool(iter(()), most=0)
 
 
-@pytest.mark.parametrize("how", ["streamed", "drawn"])
-def test_classes_keep_their_share_of_the_pairs_when_one_is_thinned(how):
+def test_classes_keep_their_share_of_the_pairs_when_one_is_thinned():
     n = 32_000
     made = leptons(n)
-    whole = mixed_pairs(Pool.of(*made), 100_000, rng=stream(1, "w"))
-    if how == "streamed":
-        pool = streamed_pool(chunks(made, n, 7000), dataset="MOCK", most=7000)
-    else:
-        pool = Pool.of(*made, most=7000, rng=stream(2, "thin"))
+    whole = mixed_pairs(mixing_pool([made]), 100_000, rng=stream(1, "w"))
+    pool = mixing_pool(chunks(made, n, 7000), dataset="MOCK", most=7000)
     assert len(pool.charge) < 0.35 * len(made[1])
     few = mixed_pairs(pool, 100_000, rng=stream(3, "w"))
     (r, sigma), (expected, error) = (
@@ -98,8 +95,8 @@ def test_r_of_many_hashes_scatters_about_that_of_all_leptons():
             mixed
         ).sum()
 
-    whole = [found(Pool.of(*made)) for _ in range(6)]
-    drawn = [found(streamed_pool(iter((made,)), dataset=f"{k}", most=2500)) for k in range(30)]
+    whole = [found(mixing_pool([made])) for _ in range(6)]
+    drawn = [found(mixing_pool([made], dataset=f"{k}", most=2500)) for k in range(30)]
     for position in (0, 1):
         expected = np.mean([w[position] for w in whole], axis=0)
         values = np.array([d[position] for d in drawn])

@@ -7,8 +7,9 @@ from gammastar.core.axes import regular
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import Pairs
 from gammastar.core.sampling import stream
-from gammastar.subtract import event_weights, fit_posterior, posterior_weights, projection_closure
-from gammastar.subtract.tilts import make_tilts
+from gammastar.subtract import event_weights, posterior_weights
+from gammastar.subtract.moment_weights import moment_weights
+from gammastar.subtract.posterior import fit_posterior
 
 AXES = (regular("mass", 12, 0.2, 1.4), regular("pt", 10, 0.0, 2.5), regular("energy", 8, 5, 85))
 
@@ -44,9 +45,13 @@ def test_sum_and_projections(b_over_s):
     assert not weight[~pairs.os].any()
     assert weight.sum() == pytest.approx(signed.sum(), rel=1e-9)
     assert signed.sum() == pytest.approx(10_000, abs=4 * np.sqrt(np.sum(signed**2)) + 100)
-    found = projection_closure(pairs, signed, weight, AXES)
-    assert len(found) == 6
-    assert max(c.chi2_ndf for c in found) < 1.5
+    for pick in ((0,), (1,), (2,), (0, 1), (0, 2), (1, 2)):
+        columns = [getattr(pairs, AXES[i].name) for i in pick]
+        a, b, v = (
+            np.histogramdd(columns, [AXES[i].edges for i in pick], weights=w)[0]
+            for w in (signed, weight, signed**2)
+        )
+        assert np.mean((a - b)[v > 0] ** 2 / v[v > 0]) < 1.5
     for low, high in ((0.3, 0.5), (0.7, 0.85)):
         window = (pairs.mass > low) & (pairs.mass < high)
         plain = np.average(pairs.pt[window & pairs.os])
@@ -80,62 +85,62 @@ def moments(x, weight):
     return np.array([np.sum(term * weight) for term in terms])
 
 
-def test_tilts_give_slices_the_signed_moments_and_grow_with_the_sample():
+def test_moment_weights_give_slices_the_signed_moments_and_grow_with_the_sample():
     rng = stream(6, "tilts")
     sizes = []
     for n in (2000, 32_000):
         along, x = rng.exponential(size=n), np.clip(rng.normal(size=(n, 2)), -2.0, 2.0)
         signed = np.where(rng.random(n) < 0.1, -1.0, 1.0)
         positive = np.where(signed > 0, np.exp(0.3 * x[:, 0]), 0.0)  # far from the signed ones
-        tilts = make_tilts(along, x, signed, positive, error=0.1)
-        weight = positive * tilts.factors(along, x)
-        place = np.searchsorted(tilts.cuts, along)
-        for number in range(len(tilts.centre)):
+        made = moment_weights(along, x, signed, positive, error=0.1)
+        weight = positive * made.factors(along, x)
+        place = np.searchsorted(made.cuts, along)
+        for number in range(len(made.centre)):
             inside = place == number
             assert np.sqrt(inside.sum()) <= 0.1 * signed[inside].sum()
             expected = moments(x[inside], signed[inside])
             np.testing.assert_allclose(moments(x[inside], weight[inside]), expected, atol=1e-5 * expected[0])
-        sizes.append(len(tilts.centre))
+        sizes.append(len(made.centre))
     assert sizes[0] > 4
     assert 8 <= sizes[1] / sizes[0] <= 32
 
 
-def test_tilts_undo_a_distortion_of_their_own_form():
+def test_moment_weights_undo_a_distortion_of_their_own_form():
     rng, n = stream(8, "undo"), 20_000
     along, x = rng.random(n), np.clip(rng.normal([2.0, -1.0], [1.0, 0.6], (n, 2)), [0.0, -2.2], [4.0, 0.2])
     signed = rng.uniform(0.5, 1.5, n)
     a, b = x.T
     wrong = signed * np.exp(0.3 - 0.2 * a + 0.1 * b**2 - 0.1 * a * b)
-    tilts = make_tilts(along, x, signed, wrong, error=0.1)
-    np.testing.assert_allclose(wrong * tilts.factors(along, x), signed, rtol=1e-5)
+    made = moment_weights(along, x, signed, wrong, error=0.1)
+    np.testing.assert_allclose(wrong * made.factors(along, x), signed, rtol=1e-5)
 
 
 def test_moments_that_no_density_has_leave_fewer():
     x = np.array([[-1.0, 0.0], [0.0, 0.1], [1.0, -0.1], [0.0, 0.0], [0.1, 0.1], [1.0, 0.0], [-1.0, 0.0]])
     signed = np.array([1.0, 4.0, 1.0, 4.0, 4.0, -3.0, -3.0])  # of negative variance
     positive = np.maximum(signed, 0.0)
-    tilts = make_tilts(np.zeros(7), x, signed, positive, error=1.0)
-    weight = positive * tilts.factors(np.zeros(7), x)
-    assert not tilts.coefficients[0, 3:].any()
+    made = moment_weights(np.zeros(7), x, signed, positive, error=1.0)
+    weight = positive * made.factors(np.zeros(7), x)
+    assert not made.coefficients[0, 3:].any()
     np.testing.assert_allclose(moments(x, weight)[:3], moments(x, signed)[:3], atol=1e-6)
 
 
-def test_tilts_of_too_few_pairs_are_one():
+def test_moment_weights_of_too_few_pairs_are_one():
     x = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
     signed = np.array([1.0, -2.0, 0.5])
-    tilts = make_tilts(np.zeros(3), x, signed, np.array([1.0, 0.0, 1.0]), error=0.1)
-    np.testing.assert_array_equal(tilts.factors(np.array([-9.0, 9.0]), np.zeros((2, 2))), [1.0, 1.0])
+    made = moment_weights(np.zeros(3), x, signed, np.array([1.0, 0.0, 1.0]), error=0.1)
+    np.testing.assert_array_equal(made.factors(np.array([-9.0, 9.0]), np.zeros((2, 2))), [1.0, 1.0])
     with pytest.raises(UserError, match="error"):
-        make_tilts(np.zeros(3), x, np.ones(3), np.ones(3), error=0.0)
+        moment_weights(np.zeros(3), x, np.ones(3), np.ones(3), error=0.0)
 
 
 def test_slices_without_a_positive_weight_stay_and_leave_the_others_alone():
     rng = stream(9, "empty")
     along, x = rng.random(2000), rng.normal(size=(2000, 2))
     signed, positive = np.ones(2000), np.where(along < 0.5, 0.7, 0.0)
-    tilts = make_tilts(along, x, signed, positive, error=0.1)
-    factors = tilts.factors(along, x)
-    place = np.searchsorted(tilts.cuts, along)
+    made = moment_weights(along, x, signed, positive, error=0.1)
+    factors = made.factors(along, x)
+    place = np.searchsorted(made.cuts, along)
     empty = np.bincount(place, positive)[place] == 0
     assert 500 < empty.sum() < 1500
     np.testing.assert_array_equal(factors[empty], 1.0)

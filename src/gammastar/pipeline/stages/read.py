@@ -1,4 +1,4 @@
-"""Reading: pairs of the data, and simulated photons with what was reconstructed."""
+"""Inputs of a run: files with their digests, selected pairs, simulated photons matched to pairs."""
 
 from __future__ import annotations
 
@@ -12,32 +12,34 @@ from typing import Any
 import numpy as np
 
 from gammastar import config, read, select
+from gammastar.core.axes import effective_size
 from gammastar.core.errors import SteeringError
-from gammastar.core.pairs import Pairs
-from gammastar.core.resolve import UserCode
+from gammastar.core.pairs import MatchedPairs, Pairs
+from gammastar.core.resolve import UserCode, resolve
 from gammastar.pipeline.cache import Arrays
 from gammastar.pipeline.context import Context
 from gammastar.pipeline.stages.flow import columns_for_angles
-from gammastar.pipeline.stages.input_files import (
-    UNREADABLE,
-    Given,
-    alike,
-    given_files,
-    identities,
-    load_cuts,
-    load_schema,
-)
-from gammastar.pipeline.stages.stored import FIELDS, Truth, collect_pairs, collect_truth, truth_of
 from gammastar.store.chunks import Job, Source
+from gammastar.store.filesets import UNREADABLE, Given, alike, given_files, identities
 from gammastar.store.manifest import digest, file_sha256
+from gammastar.store.pairs import StoredPairs, Truth, collect_pairs, collect_truth
 from gammastar.store.remote import Remote, Sealed, check_listed
+from gammastar.subtract.charm import offset_columns
 
 __all__ = [
     "Inputs",
     "inputs",
+    "limit_of",
+    "load_cuts",
+    "load_schema",
+    "match_simulation",
     "match_stage",
     "select_stage",
+    "stored_pairs",
 ]
+
+FIELDS = ("mass", "pt", "energy", "charge", "weight", "event")
+CUTFLOW = ("name", "n", "weight", "os", "pp", "mm")
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,47 @@ class Inputs:
     def shas(self) -> tuple[str, ...]:
         """The SHA-256 of files and response, in this order."""
         return self.seal.shas
+
+
+def load_schema(section: config.Read, where: Path | UserCode) -> read.Schema:
+    """Return the schema of a file, of ``file.py:attribute``, or a shipped one by its name.
+
+    Raises
+    ------
+    SteeringError
+        If there is none, or it is wrong; the message names it.
+    """
+    name = section.schema_file
+    base = where if isinstance(where, Path) else where.folder
+    if name.endswith(".toml"):
+        return read.load_schema(base / name)
+    if ".py" not in name:
+        return read.builtin(name)
+    try:
+        schema = resolve(name, where)
+        return schema if isinstance(schema, read.Schema) else read.Schema.from_mapping(schema)
+    except SteeringError as error:
+        text = str(error)
+        raise SteeringError(text if name in text else f"schema {name}: {text}") from error
+
+
+def load_cuts(section: config.Select, where: Path | UserCode) -> select.Cuts:
+    """Return the cuts of a section; functions come from frozen code, on workers as well."""
+    ghost = None
+    if section.ghost_angle > 0 or section.ghost_excess > 0:
+        ghost = select.GhostVeto(section.ghost_angle, section.ghost_excess)
+    return select.Cuts(
+        lepton=section.lepton,
+        pair=section.pair,
+        ghost=ghost,
+        event_functions=tuple(resolve(name, where) for name in section.event_functions),
+        pair_functions=tuple(resolve(name, where) for name in section.pair_functions),
+    )
+
+
+def limit_of(ctx: Context) -> int:
+    """Return how many pairs, simulated photons or single leptons a stage may hold."""
+    return 0 if ctx.steering.select is None else ctx.steering.select.max_in_memory
 
 
 def inputs(ctx: Context, simulated: Arrays) -> Inputs:
@@ -98,20 +141,84 @@ def _note_datasets(ctx: Context, kind: str, datasets: Mapping[str, Mapping[str, 
         ctx.book.methods[f"dataset {name}"[:200]] = f"read as it is{text}"[:1000]
 
 
-def _job(ctx: Context, kind: Any, paths: tuple[Path | Remote, ...], shas: tuple[str, ...]) -> Job:
-    """Return what workers need to know."""
-    reading, section = ctx.steering.read, ctx.steering.select
-    if reading is None or section is None:
-        msg = "[read] and [select] are needed to read pairs"
-        raise SteeringError(msg)
-    folder = (ctx.folder / "chunks" / kind).resolve()
-    schema = load_schema(reading, ctx.code)
-    code = _user_code(section, reading.schema_file, ctx.code)
-    sources = tuple(Source(str(path), sha) for path, sha in zip(paths, shas, strict=True))
-    key = digest(section.model_dump(mode="json"), repr(schema), code)
-    return Job(
-        kind, sources, schema, functools.partial(load_cuts, section, ctx.code), reading.step, key, folder
-    )
+@dataclass(frozen=True)
+class _Reader:
+    """What reads the pairs of a run: sections, schema, cuts, and the columns that later stages need.
+
+    Where charm fit, spin density or systematics need columns of the pairs, chunks are read here and not on
+    workers.
+    """
+
+    ctx: Context
+    step: Any
+    schema: read.Schema
+    cuts: select.Cuts
+    code: str
+    columns: tuple[str, ...]
+    section: config.Select
+    reading: config.Read
+
+    @staticmethod
+    def of(ctx: Context, columns: tuple[str, ...]) -> _Reader:
+        reading, section = ctx.steering.read, ctx.steering.select
+        if reading is None or section is None:
+            msg = "[read] and [select] are needed to read pairs"
+            raise SteeringError(msg)
+        schema, cuts = load_schema(reading, ctx.code), load_cuts(section, ctx.code)
+        code = _user_code(section, reading.schema_file, ctx.code)
+        return _Reader(ctx, reading.step, schema, cuts, code, columns, section, reading)
+
+    def key(self, given: Inputs, *more: str) -> str:
+        """Return the digest of everything that the pairs depend on."""
+        how = digest(self.reading.model_dump(mode="json"), self.columns)
+        return self.ctx.book.key(self.section, how, self.code, *given.shas, *more)
+
+    def job(self, kind: Any, paths: Sequence[Path | Remote], shas: Sequence[str]) -> Job:
+        """Return what workers need to know."""
+        folder = (self.ctx.folder / "chunks" / kind).resolve()
+        sources = tuple(Source(str(path), sha) for path, sha in zip(paths, shas, strict=True))
+        key = digest(self.section.model_dump(mode="json"), repr(self.schema), self.code)
+        cuts = functools.partial(load_cuts, self.section, self.ctx.code)
+        return Job(kind, sources, self.schema, cuts, self.step, key, folder)
+
+    def pairs(self, given: Inputs, flows: list[select.Cutflow]) -> Iterator[Pairs]:
+        """Yield the selected pairs; the cutflow is complete after the last ones."""
+        if self.ctx.farm is not None and not self.columns:
+            self.ctx.tell("read", None, f"{len(given.files)} files, {self.ctx.farm.name}")
+            parts, flow = self.ctx.farm.pairs(self.job("pairs", given.files, given.shas[: len(given.files)]))
+            yield from parts
+            flows.append(flow)
+            return
+        n = 0
+        for chunk in read.open_events([str(f) for f in given.files], self.schema, step=self.step):
+            part, flow = select.pairs(chunk, self.cuts)
+            flows.append(flow)
+            n += len(chunk)
+            self.ctx.tell("read", None, f"{n} events")
+            yield replace(part, columns=self.wanted(part))
+
+    def truth(self, given: Inputs, flows: list[select.Cutflow]) -> Iterator[MatchedPairs]:
+        """Yield simulated photons; the cutflow is complete after the last ones."""
+        self.ctx.tell("read", None, "simulation with truth")
+        if self.ctx.farm is not None and not self.columns:
+            job = self.job("truth", given.response, given.shas[len(given.files) :])
+            for part in self.ctx.farm.truth(job):
+                yield replace(part, columns={})
+            flows.append(self.ctx.farm.flows["truth"])
+            return
+        files = [str(f) for f in given.response]
+        cuts = select.counting(self.cuts, flows)
+        for part in read.open_matched(files, self.schema, cuts, step=self.step):
+            yield replace(part, columns=self.wanted(part))
+
+    def wanted(self, part: Pairs | MatchedPairs) -> dict[str, Any]:
+        """Return the columns that later stages need; refuse the absence of one."""
+        missing = [name for name in self.columns if name not in part.columns]
+        if missing:
+            known = ", ".join(part.columns) or "none"
+            msg = f"subtract.charm.offset: the pairs have no column {', '.join(missing)}; they have {known}"
+            raise SteeringError(msg)
+        return {name: part.columns[name] for name in self.columns}
 
 
 def _partial(ctx: Context, stage: str, kind: str) -> None:
@@ -137,88 +244,52 @@ def _user_code(section: config.Select, schema: str, code: UserCode) -> str:
     return digest(used, code.shas(used), file_sha256(code.folder / schema) if plain else "")
 
 
-def _kept_columns(ctx: Context) -> tuple[str, ...]:
+def _columns(ctx: Context) -> tuple[str, ...]:
     """Return the pair columns that later stages need: vertex offset of the charm fit, decay angles."""
     section, angles = ctx.steering.subtract, columns_for_angles(ctx.steering)
     if section is None or section.charm is None:
         return angles
-    names = section.charm.offset
-    offset = names if len(names) == 1 else tuple(f"{name}_{leg}" for name in names for leg in (1, 2))
-    return tuple(dict.fromkeys((*offset, *angles)))
-
-
-def _with_columns(columns: Mapping[str, Any], wanted: Sequence[str]) -> Arrays:
-    missing = [name for name in wanted if name not in columns]
-    if missing:
-        known = ", ".join(columns) or "none"
-        msg = f"subtract.charm.offset: the pairs have no column {', '.join(missing)}; they have {known}"
-        raise SteeringError(msg)
-    return {f"column_{name}": np.asarray(columns[name]) for name in wanted}
+    return tuple(dict.fromkeys((*offset_columns(section.charm.offset), *angles)))
 
 
 def select_stage(ctx: Context, given: Inputs) -> tuple[Pairs, Arrays]:
-    """Return the selected pairs, or a sample of them, and the arrays of cutflow and stored pairs.
-
-    Where charm fit or spin density need columns of the pairs, chunks are read here and not on workers.
-    """
-    reading, section = ctx.steering.read, ctx.steering.select
-    if reading is None or section is None:
-        msg = "[read] and [select] are needed to read pairs"
-        raise SteeringError(msg)
-    schema, cuts = load_schema(reading, ctx.code), load_cuts(section, ctx.code)
-    code = _user_code(section, reading.schema_file, ctx.code)
-    wanted = _kept_columns(ctx)
-    key = ctx.book.key(section, digest(reading.model_dump(mode="json"), wanted), code, *given.shas)
-
-    flows: list[select.Cutflow] = []
-
-    def serial() -> Iterator[Pairs]:
-        n = 0
-        for chunk in read.open_events([str(f) for f in given.files], schema, step=reading.step):
-            part, flow = select.pairs(chunk, cuts)
-            columns = {name: part.columns[name] for name in wanted if name in part.columns}
-            flows.append(flow)
-            n += len(chunk)
-            ctx.tell("read", None, f"{n} events")
-            yield replace(part, columns=columns)
+    """Return the selected pairs, or a sample of them, and the arrays of cutflow and stored pairs."""
+    reader = _Reader.of(ctx, _columns(ctx))
 
     def compute() -> Arrays:
-        stored: Arrays = {}
-        flows.clear()
-        if ctx.farm is None or wanted:
-            pairs, stored = collect_pairs(ctx, serial())
-            flow = functools.reduce(lambda a, b: a + b, flows, select.Cutflow())
-        else:
-            ctx.tell("read", None, f"{len(given.files)} files, {ctx.farm.name}")
-            found, flow = ctx.farm.pairs(_job(ctx, "pairs", given.files, given.shas[: len(given.files)]))
-            pairs, stored = collect_pairs(ctx, found)
-            _partial(ctx, "select", "pairs")
-        lost = select.lost_leptons(flow, schema.sources())
+        flows: list[select.Cutflow] = []
+        folder, name = ctx.folder / "stages" / "pairs", ctx.steering.analysis.name
+        pairs, stored = collect_pairs(reader.pairs(given, flows), limit_of(ctx), folder, name)
+        flow = functools.reduce(lambda a, b: a + b, flows, select.Cutflow())
+        _partial(ctx, "select", "pairs")
         if not len(pairs):
             names = ", ".join(f.name for f in given.files)
             n = flow["events"].n if flow.steps else 0
             msg = f"{names}: no lepton pair passes the selection ({n} events read); see [select]"
             raise SteeringError(msg)
         rows = flow.rows()
-        kept = {
-            name: np.array([row[name] for row in rows]) for name in ("name", "n", "weight", "os", "pp", "mm")
+        return {
+            **{name: getattr(pairs, name) for name in FIELDS},
+            **{f"column_{name}": np.asarray(column) for name, column in pairs.columns.items()},
+            **{f"cutflow_{name}": np.array([row[name] for row in rows]) for name in CUTFLOW},
+            "cutflow_lost": np.array(select.lost_leptons(flow, reader.schema.sources())),
+            **({} if stored is None else stored.to_arrays()),
         }
-        fields = ("mass", "pt", "energy", "charge", "weight", "event")
-        arrays = {f: getattr(pairs, f) for f in fields} | {f"cutflow_{n}": v for n, v in kept.items()}
-        arrays["cutflow_lost"] = np.array(lost)
-        return arrays | stored | _with_columns(pairs.columns, wanted)
 
-    arrays = ctx.book.arrays("select", key, lambda: given.seal.read(given.files, compute))
+    arrays = ctx.book.arrays("select", reader.key(given), lambda: given.seal.read(given.files, compute))
     if lost := str(arrays.get("cutflow_lost", "")):  # results of an earlier version do not have it
         ctx.book.alarm(lost)
-    pairs = Pairs(
-        *(arrays["mass"], arrays["pt"], arrays["energy"]),
-        *(arrays["charge"], arrays["weight"], arrays["event"]),
-        {name: arrays[f"column_{name}"] for name in wanted},
-    )
-    if schema.event and (again := select.repeated_events(pairs)):
+    columns = {name: arrays[f"column_{name}"] for name in reader.columns}
+    pairs = Pairs(**{name: arrays[name] for name in FIELDS}, columns=columns)
+    if reader.schema.event and (again := select.repeated_events(pairs)):
         ctx.book.alarm(again)
     return pairs, {k: v for k, v in arrays.items() if k.startswith(("cutflow_", "stored_"))}
+
+
+def stored_pairs(ctx: Context, arrays: Arrays | None) -> StoredPairs | None:
+    """Return the pairs that the selection left in files, None if all of them are in memory."""
+    folder = ctx.folder / "stages" / "pairs"
+    return StoredPairs.from_arrays(arrays or {}, folder, ctx.steering.analysis.name)
 
 
 def match_stage(ctx: Context, given: Inputs) -> Truth:
@@ -226,37 +297,41 @@ def match_stage(ctx: Context, given: Inputs) -> Truth:
 
     Of more than ``select.max_in_memory`` of them a sample is in memory and all are in files.
     """
-    reading, section = ctx.steering.read, ctx.steering.select
-    if reading is None or section is None or not given.response:
+    if not given.response:
         msg = "read.response: no simulation with truth is given; [unfold] needs it"
         raise SteeringError(msg)
-    schema, cuts = load_schema(reading, ctx.code), load_cuts(section, ctx.code)
-    code = _user_code(section, reading.schema_file, ctx.code)
-    wanted = _kept_columns(ctx)
-    unfolding = ctx.steering.unfold
+    columns, unfolding = _columns(ctx), ctx.steering.unfold
     if unfolding is not None and (unfolding.systematics.polarisation or unfolding.systematics.fsr):
-        wanted = tuple(dict.fromkeys((*wanted, "cos_theta")))
-    key = ctx.book.key(section, digest(reading.model_dump(mode="json"), wanted), code, *given.shas, "match")
-    flows: list[select.Cutflow] = []
+        columns = tuple(dict.fromkeys((*columns, "cos_theta")))
+    reader = _Reader.of(ctx, columns)
+    folder, name = ctx.folder / "stages" / "truth", f"{ctx.steering.analysis.name}, simulation"
 
     def compute() -> Arrays:
-        ctx.tell("read", None, "simulation with truth")
-        flows.clear()
-        if ctx.farm is None or wanted:
-            files = [str(f) for f in given.response]
-            parts = read.open_matched(files, schema, select.counting(cuts, flows), step=reading.step)
-            found, stored = collect_truth(ctx, parts, wanted)
-        else:
-            job = _job(ctx, "truth", given.response, given.shas[len(given.files) :])
-            found, stored = collect_truth(ctx, ctx.farm.truth(job), wanted)
-            flows.append(ctx.farm.flows["truth"])
-            _partial(ctx, "match", "truth")
+        flows: list[select.Cutflow] = []
+        truth = collect_truth(reader.truth(given, flows), limit_of(ctx), folder, name)
         flow = functools.reduce(lambda a, b: a + b, flows, select.Cutflow())
-        arrays = {f: getattr(found, f) for f in FIELDS}
-        arrays["cutflow_lost"] = np.array(select.lost_leptons(flow, schema.sources()))
-        return arrays | stored | _with_columns(found.columns, wanted)
+        _partial(ctx, "match", "truth")
+        lost = select.lost_leptons(flow, reader.schema.sources())
+        return truth.to_arrays() | {"cutflow_lost": np.array(lost)}
 
+    key = reader.key(given, "match")
     arrays = ctx.book.arrays("match", key, lambda: given.seal.read(given.response, compute))
     if lost := str(arrays.get("cutflow_lost", "")):
         ctx.book.alarm(f"simulation with truth: {lost}")
-    return truth_of(ctx, arrays, wanted)
+    return Truth.from_arrays(arrays, folder, name)
+
+
+def match_simulation(ctx: Context, made: Any) -> None:
+    """Read the simulation; say so where the stages that need it in memory have a sample."""
+    made.truth = match_stage(ctx, made.inputs)
+    made.matched = made.truth.sample
+    stored = made.truth.stored
+    if stored is not None:
+        size = effective_size(made.matched.weight)
+        ctx.book.numbers["simulated pairs in files"] = f"{stored.rows.n}"
+        ctx.book.numbers["simulated pairs in memory"] = f"{len(made.matched)} (effective {size:.0f})"
+        ctx.book.notes.append(
+            f"{stored.rows.n} simulated photons and fakes are more than select.max_in_memory: the response "
+            f"is of all of them; OmniFold, line shapes and the extrapolation have {len(made.matched)} "
+            f"photons (effective {size:.0f}) of {stored.rows.share:.3%} of the events, chosen by their hash"
+        )

@@ -18,6 +18,7 @@ from gammastar.core.sampling import stream
 from gammastar.pipeline.context import Context, Products
 from gammastar.pipeline.stages.infer import limits_of
 from gammastar.pipeline.stages.predict import model_of
+from gammastar.pipeline.stages.read import limit_of
 from gammastar.pipeline.stages.report_dark import (
     acceptance_section,
     millicharge_sections,
@@ -25,7 +26,6 @@ from gammastar.pipeline.stages.report_dark import (
     reach_sections,
 )
 from gammastar.pipeline.stages.simulate import placeholders
-from gammastar.pipeline.stages.stored import limit_of
 from gammastar.pipeline.stages.unfold import simulation_of
 from gammastar.report import Section
 from gammastar.report.measured import (

@@ -1,53 +1,50 @@
-"""The measured half after the selection: like-sign pairs, other backgrounds, weights."""
+"""The subtraction: combinatorial pairs, open charm and corrections, weights of the pairs, and their files."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, cast
+import functools
+import importlib.util
+import operator
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from gammastar import config, select, subtract
-from gammastar.core.axes import MASS, filled
+from gammastar import config, mock, read, select, subtract
+from gammastar.config.measured import Charm, CorrectionSection
+from gammastar.core.axes import MASS, effective_size, rescaled, variable
 from gammastar.core.errors import SteeringError
+from gammastar.core.files import shipped
 from gammastar.core.pairs import Pairs
-from gammastar.core.records import FloatArray, PairHists, Spectrum
+from gammastar.core.records import PairHists, Spectrum
 from gammastar.core.sampling import stream
 from gammastar.pipeline.cache import Arrays
 from gammastar.pipeline.context import Context, axes_of, pack_spectrum, unpack_spectrum
-from gammastar.pipeline.stages.backgrounds import (
-    Component,
-    Ratio,
-    charge_ratio,
-    charm_component,
-    correction_component,
-    reads_leptons,
-)
 from gammastar.pipeline.stages.flow import columns_for_angles
-from gammastar.pipeline.stages.read import Inputs
-from gammastar.pipeline.stages.stored import Parts, StoredPairs, Truth, fill_all, write_weighted
+from gammastar.pipeline.stages.read import (
+    Inputs,
+    limit_of,
+    load_cuts,
+    load_schema,
+    match_simulation,
+    stored_pairs,
+)
 from gammastar.spectrum.angles import ANGLES
+from gammastar.store.events import write_tree
 from gammastar.store.filesets import find_file
-from gammastar.store.manifest import digest
+from gammastar.store.manifest import digest, file_sha256
+from gammastar.store.pairs import StoredPairs, Truth, thinned, weighted_chunks, write_pairs, write_weighted
+from gammastar.store.records import write_mass_histograms, write_table
 from gammastar.store.remote import Sealed
+from gammastar.subtract.charm import OFFSET, CharmFit, prompt_pairs, with_offset
+from gammastar.subtract.combinatorial import control_cells
+from gammastar.subtract.corrections import charm_correction, eta_pairs, removed_columns
+from gammastar.subtract.weights import CellShares, PairWeights
 
-__all__ = [
-    "Cells",
-    "LikeSign",
-    "Removed",
-    "Weights",
-    "bootstrapped",
-    "by_r",
-    "like_sign",
-    "looked_up",
-    "low_counts",
-    "needs_simulation",
-    "pair_weights",
-    "subtract_stage",
-]
+__all__ = ["charge_ratio", "charm_component", "subtract_stage", "subtracted"]
 
+Parts = tuple[Pairs] | StoredPairs
 TRAINED = {
     "posterior": "posterior, from a classifier",
     "signed": "signed; of the cell, 1 - B/N+-, where they must not be negative",
@@ -55,228 +52,80 @@ TRAINED = {
 }
 
 
-Removed = tuple[Pairs, FloatArray]
-
-
-@dataclass(frozen=True, eq=False)
-class LikeSign:
-    """The subtraction of combinatorial pairs.
-
-    Attributes
-    ----------
-    spectrum : Spectrum
-    sign : callable
-        Returns the signed weights of pairs.
-    mixed : tuple of Pairs and NDArray, or None
-        Mixed pairs to remove, with weights (B4).
-    """
-
-    spectrum: Spectrum
-    sign: Callable[[Pairs], FloatArray]
-    mixed: Removed | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Cells:
-    """Opposite-sign pairs before and after the subtraction, by cell."""
-
-    axes: tuple[Any, ...]
-    before: FloatArray
-    after: FloatArray
-
-    @property
-    def total(self) -> float:
-        """Return the subtracted number of pairs."""
-        return float(self.after.sum())
-
-    def weights(self, pairs: Pairs) -> FloatArray:
-        """Return own weight × max(0, 1 − B/N₊₋) of the cell, 0 for like sign and outside."""
-        left = np.clip(self.after, 0.0, None)
-        share = np.divide(left, self.before, out=np.zeros_like(left), where=self.before > 0)
-        return np.where(pairs.os, pairs.weight * looked_up(pairs, self.axes, share), 0.0)
-
-
-def like_sign(parts: Parts, hists: PairHists, ratio: Ratio, method: Any, coarse: dict[str, Any]) -> LikeSign:
-    """Return the spectrum without combinatorial pairs, and how pairs are weighted for it."""
-    axes = tuple(hists.os.axes)
-    if method != "B4":
-        r = ratio.value if method not in ("B1", "B2") else 1.0
-        options: dict[str, Any] = {"method": method, "r_factor": r, "coarse": coarse or None}
-        sigma = ratio.sigma if method not in ("B1", "B2") else 0.0
-        with warnings.catch_warnings():  # the run says it in words of its own, in manifest and report
-            warnings.simplefilter("ignore", subtract.LowCountWarning)
-            result = subtract.same_sign(hists, r_factor_sigma=sigma, **options)
-        if isinstance(parts, StoredPairs):
-            return LikeSign(result, lambda part: subtract.chunk_weights(part, hists, **options))
-        return LikeSign(result, lambda part: subtract.event_weights(part, axes, **options))
-    if ratio.mixed is None:
-        msg = "subtract.method = 'B4' needs mixed events"
+def subtract_stage(ctx: Context, made: Any) -> None:
+    """Subtract; write ``pairs.root``, the pairs with their weights as Parquet, and the named corrections."""
+    section = ctx.steering.subtract
+    if made.pairs is None or section is None:
+        msg = "the sections [select] and [subtract] are needed: the subtraction needs the selected pairs"
         raise SteeringError(msg)
-    mixed = select.fill(ratio.mixed, axes)
-    result = subtract.mixed_spectrum(hists, mixed, coarse=coarse or None)
-    shape = mixed.os.values()
-    background = hists.os.values() - result.values
-    scale = np.divide(background, shape, out=np.zeros_like(shape), where=shape > 0)
-    os = ratio.mixed.select(ratio.mixed.os)
-    weight = os.weight * looked_up(os, axes, scale)
-    return LikeSign(
-        result,
-        lambda part: np.where(part.os, part.weight * looked_up(part, axes, np.ones_like(shape)), 0.0),
-        (os, weight),
+    stored = stored_pairs(ctx, made.cutflow)
+    if _needs_simulation(section):
+        match_simulation(ctx, made)
+    made.hists, made.subtracted, made.subtraction = subtracted(
+        ctx, made.pairs, made.simulated, made.inputs, made.truth, stored
+    )
+    write_mass_histograms(ctx.folder, made.hists, made.subtracted)
+    kept = made.subtraction
+    if stored is None:
+        _write_parquet(ctx, made.pairs, kept)
+    else:
+        _note_sample(ctx, stored, made.pairs, kept)
+    if "mixed_leptons" in kept:
+        ctx.book.notes.append(
+            f"mixed events are of {int(kept['mixed_leptons'])} leptons, in events that their hash chooses, "
+            "with classes weighted to all events"
+        )
+    if len(kept["removed_names"]):
+        amount, sigma, fraction = kept["removed"].T
+        table = {
+            "source": kept["removed_names"],
+            "pairs": amount,
+            "error": sigma,
+            "fraction": fraction,
+            "reference": kept["removed_sources"],
+        }
+        write_table(ctx.folder / "corrections.csv", {key: column.tolist() for key, column in table.items()})
+
+
+def _write_parquet(ctx: Context, pairs: Pairs, kept: Arrays) -> None:
+    """Write the pairs of the data with signed and posterior weights and bootstrap seeds, file by file."""
+    if importlib.util.find_spec("pyarrow") is None:
+        ctx.book.notes.append("pairs are not written as Parquet: pyarrow is not installed")
+        return
+    dataset = ctx.steering.analysis.name
+    chunks = weighted_chunks(pairs, kept["weight"], kept["posterior"], dataset)
+    write_pairs(ctx.folder / "pairs", chunks, dataset=dataset)
+
+
+def _note_sample(ctx: Context, stored: StoredPairs, pairs: Pairs, kept: Arrays) -> None:
+    """Say which pairs the stages in memory have."""
+    size = effective_size(kept["posterior"])
+    ctx.book.numbers["pairs in files"] = f"{stored.n}"
+    ctx.book.numbers["pairs in memory"] = f"{len(pairs)} (effective {size:.0f})"
+    ctx.book.notes.append(
+        f"{stored.n} pairs are more than select.max_in_memory: histograms and background are of all of them; "
+        f"classifier, flow and OmniFold have {len(pairs)} pairs (effective {size:.0f}) of {stored.share:.3%} "
+        "of the events, chosen by their hash, with weights scaled to the sum of all"
     )
 
 
-def bootstrapped(ctx: Context, parts: Parts, hists: PairHists, like: Spectrum, ratio: Ratio) -> Spectrum:
-    """Return the spectrum with the covariance of a bootstrap of events, and that of R."""
-    section = ctx.steering.subtract
-    n_cells = like.cov.shape[0]
-    if section is None or section.bootstrap < n_cells + 2:
-        n = 0 if section is None else section.bootstrap
-        msg = f"subtract.bootstrap = {n}: {n_cells} cells need at least {n_cells + 2} replicas"
-        raise SteeringError(msg)
-    ctx.tell("subtract", None, f"bootstrap of events, {section.bootstrap} replicas")
-    plain = section.method in ("B1", "B2")
-    axes = tuple(hists.os.axes)
-    options: dict[str, Any] = {
-        "method": section.method if section.method != "B4" else "B5",
-        "r_factor": 1.0 if plain else ratio.value,
-        "coarse": {str(name): edges for name, edges in section.coarse.items()} or None,
-        "n_replicas": section.bootstrap,
-    }
-    if isinstance(parts, StoredPairs):
-        cov = subtract.chunked_bootstrap(parts, axes, dataset=parts.dataset, **options)
-    else:
-        cov = subtract.bootstrap_covariance(parts[0], axes, rng=stream(ctx.seed, "bootstrap"), **options)
-    shift = np.zeros(n_cells) if plain else by_r(hists, like, ratio)
-    # cells that no replica fills keep the variance of the formula
-    empty = np.where(np.diag(cov) > 0, 0.0, np.diag(like.cov))
-    cov = cov + np.diag(empty) + np.outer(shift, shift)
-    return replace(like, hist=filled(axes, like.values, np.diag(cov)), cov=cov)
-
-
-def low_counts(
-    section: config.Subtract, hists: PairHists, like: Spectrum, ratio: Ratio
-) -> tuple[Spectrum, Arrays]:
-    """Give cells with few pairs the variance of the Poisson profile, if the steering asks for it."""
-    if section.low_counts == "linear":
-        return like, {}
-    plain = section.method == "B1"
-    shift = None if plain else by_r(hists, like, ratio)
-    found, interval = subtract.with_profile(like, hists, r_factor=1.0 if plain else ratio.value, by_r=shift)
-    return found, {"profile": np.stack([interval.value, interval.low, interval.high], axis=1)}
-
-
-def looked_up(pairs: Pairs, axes: tuple[Any, ...], values: FloatArray) -> FloatArray:
-    """Return the value of the cell of each pair, 0 outside."""
-    index, inside = [], np.ones(len(pairs), dtype=bool)
-    for axis in axes:
-        place = np.asarray(axis.index(np.ascontiguousarray(getattr(pairs, axis.name))))
-        inside &= (place >= 0) & (place < len(axis))
-        index.append(np.clip(place, 0, len(axis) - 1))
-    return np.where(inside, values[tuple(index)], 0.0)
-
-
-def by_r(hists: PairHists, like: Spectrum, ratio: Ratio) -> FloatArray:
-    """Return what one standard deviation of R does to the spectrum; the estimate is linear in R."""
-    background = hists.os.values() - like.values
-    return np.asarray(-background * np.asarray(ratio.sigma) / np.asarray(ratio.value)).ravel()
-
-
-def _with_removed(
-    pairs: Pairs, signed: FloatArray, removed: Sequence[Removed | None], share: float
-) -> tuple[Pairs, FloatArray]:
-    """Return pairs and signed weights; those to remove that are not in the data stand beside like-sign ones.
-
-    Of a sample of the data the `share` of what is to be removed goes.
-    """
-    parts, weights = [replace(pairs, columns={})], [signed]
-    for template, weight in (part for part in removed if part is not None):
-        use = weight > 0
-        own = np.arange(int(use.sum()), dtype=np.int64) + sum(len(p) for p in parts)
-        part = template.select(use)
-        # charge and event: not opposite-sign data, and an event of its own
-        parts.append(replace(part, columns={}, charge=np.full(len(own), 2, np.int8), event=-1 - own))
-        weights.append(-weight[use] * share)
-    return Pairs.concatenate(parts), np.concatenate(weights)
-
-
-@dataclass(frozen=True, eq=False)
-class Weights:
-    """Weights of pairs, and how they were found.
-
-    Attributes
-    ----------
-    signed : NDArray, shape (n,)
-        Like-sign pairs count against opposite-sign ones.
-    positive : NDArray, shape (n,)
-        Opposite-sign pairs times their probability to be signal, for what takes no negative weights.
-    trained : {"posterior", "signed", "cells"}
-        What a density learns from: `positive` of a classifier, `signed`, or `positive` of the cells.
-    why : str
-        Why no classifier was trained; "" if one was.
-    """
-
-    signed: FloatArray
-    positive: FloatArray
-    trained: str
-    why: str = ""
-
-
-def pair_weights(
-    ctx: Context,
-    parts: Parts,
-    pairs: Pairs,
-    sign: Callable[[Pairs], FloatArray],
-    removed: Sequence[Removed | None],
-    cells: Cells,
-) -> Weights:
-    """Return the weights of `pairs`, which are all pairs or a sample of the stored ones.
-
-    Where the steering wants signed weights, or the pairs are too few for a classifier, none is trained: then
-    the probability of a pair to be signal is that of its cell, 1 − B/N₊₋. Signed weights take over from those
-    of a classifier, unless something is removed that is not in the data, which they cannot hold.
-
-    The weights of a sample are scaled to the sums of all pairs, which are written with theirs to ``pairs/``.
-    """
-    section, signed, rng = ctx.steering.subtract, sign(pairs), stream(ctx.seed, "posterior")
-    share = parts.share if isinstance(parts, StoredPairs) else 1.0
-    together, weights = _with_removed(pairs, signed, removed, share)
-    asked = section is not None and section.weights == "signed"
-    why = "weights = 'signed'" if asked else subtract.too_few_for_posterior(together, weights)
-    foreign = any(part is not None and (part[1] > 0).any() for part in removed)
-    trained = "posterior" if not why else "cells" if foreign else "signed"
-    if not isinstance(parts, StoredPairs):
-        if why:
-            return Weights(signed, _scaled(cells.weights(pairs), cells.total), trained, why)
-        found = subtract.posterior_weights(together, weights, rng=rng)[: len(pairs)]
-        return Weights(signed, found, trained)
-    model = None if why else subtract.fit_posterior(together, weights, rng=rng)
-
-    def positive(part: Pairs, ours: FloatArray) -> FloatArray:
-        return cells.weights(part) if model is None else model.weights(part, ours)
-
-    def weigh(part: Pairs) -> tuple[FloatArray, FloatArray]:
-        ours = sign(part)
-        return ours, positive(part, ours)
-
-    lost = sum(float(weight[weight > 0].sum()) for _, weight in (r for r in removed if r is not None))
-    sums = write_weighted(ctx, parts, weigh, lost)
-    return Weights(_scaled(signed, sums[0]), _scaled(positive(pairs, signed), sums[1]), trained, why)
-
-
-def _scaled(weight: FloatArray, total: float) -> FloatArray:
-    found = float(weight.sum())
-    return weight * (total / found) if found > 0 and total > 0 else weight
-
-
-def needs_simulation(section: config.Subtract | None) -> bool:
+def _needs_simulation(section: config.Subtract) -> bool:
     """Return whether the subtraction takes shapes from the simulation with truth."""
-    if section is None:
-        return False
     return section.charm is not None or any(c.kind == "eta to mu mu" for c in section.corrections)
 
 
-def subtract_stage(
+def _subtraction(ctx: Context) -> config.Subtract:
+    if ctx.steering.subtract is None:
+        msg = "[subtract] is needed for the subtraction"
+        raise SteeringError(msg)
+    return ctx.steering.subtract
+
+
+def _edges(given: dict[Any, Any]) -> dict[str, Any] | None:
+    return {str(name): edges for name, edges in given.items()} or None
+
+
+def subtracted(
     ctx: Context,
     pairs: Pairs,
     simulated: Arrays,
@@ -291,63 +140,109 @@ def subtract_stage(
     The arrays hold signed and posterior weights, R, the like-sign estimate, the fit of open charm and the
     shift of the spectrum by one standard deviation of every named source.
     """
-    selection, section = ctx.steering.select, ctx.steering.subtract
-    if selection is None or section is None:
-        msg = "[select] and [subtract] are needed for the subtraction"
+    selection, section = ctx.steering.select, _subtraction(ctx)
+    if selection is None:
+        msg = "[select] is needed for the subtraction"
         raise SteeringError(msg)
     axes = axes_of(selection)
     parts: Parts = (pairs,) if stored is None else stored
-    hists = fill_all(parts, axes)
-    before = ctx.book.key_of("select", "match") if needs_simulation(section) else ctx.book.key_of("select")
+    hists = select.fill(parts, axes)
+    before = ctx.book.key_of("select", "match") if _needs_simulation(section) else ctx.book.key_of("select")
     others = _other_files(ctx, section)
     angles = columns_for_angles(ctx.steering)
     used = digest(selection.model_dump(), simulated.get("r_factor"), others.shas, angles)
     key = ctx.book.key(section, before, used, "trained weights")
 
     def compute() -> Arrays:
-        ratio = charge_ratio(ctx, axes, simulated, given)
+        ratio, leptons = charge_ratio(ctx, axes, simulated, given)
         r, sigma = ratio.mean
         ctx.tell("subtract", None, f"R = {r:.3f} ± {sigma:.3f}")
-        coarse: dict[str, Any] = {str(name): edges for name, edges in section.coarse.items()}
-        combinatorial = like_sign(parts, hists, ratio, section.method, coarse)
-        like = combinatorial.spectrum
-        if section.bootstrap:
-            like = bootstrapped(ctx, parts, hists, like, ratio)
-        like, interval = low_counts(section, hists, like, ratio)
-        shifts = {} if section.method in ("B1", "B2", "B4") else {"background": by_r(hists, like, ratio)}
-        components = _components(ctx, parts, truth, ratio, axes, float(like.values.sum()))
-        result, applied = subtract.apply_corrections(like, [_correction(c, axes) for c in components])
-        shifts |= {c.name: -_unit(c, axes) * c.sigma for c in components}
-        alarms = subtract.negative_yields(result)
+        options: dict[str, Any] = {"method": section.method, "coarse": _edges(section.coarse)}
+        mixed = select.fill(ratio.mixed, axes) if ratio.mixed is not None else None
+        like_sign = subtract.combinatorial(hists, ratio, mixed=mixed, **options)
+        like, interval = _errors(ctx, parts, hists, like_sign.spectrum, ratio)
+        components, charm = _components(ctx, parts, truth, ratio, axes, float(like.values.sum()))
+        result, applied = subtract.apply_corrections(like, components)
+        shifts = (
+            {}
+            if section.method in ("B1", "B2", "B4")
+            else {"background": subtract.shift_by_r(hists, like, ratio)}
+        )
+        shifts |= {c.name: c.shift for c in components}
         ctx.tell("subtract", None, "weights of the pairs")
-        removed = [combinatorial.mixed, *(_to_remove(c, axes) for c in components)]
-        cells = Cells(axes, np.asarray(hists.os.values()), result.values)
-        weights = pair_weights(ctx, parts, pairs, combinatorial.sign, removed, cells)
-        kept = {
-            "weight": weights.signed,
-            "posterior": weights.positive,
-            "trained_weights": np.array([weights.trained, weights.why], dtype=str),
+        foreign = [c.removed() for c in components]
+        weights = subtract.pair_weights(
+            pairs,
+            like_sign.sign,
+            [*([like_sign.mixed] if like_sign.mixed else []), *foreign],
+            CellShares(axes, np.asarray(hists.os.values()), result.values),
+            share=1.0 if stored is None else stored.share,
+            signed_only=section.weights == "signed",
+            rng=stream(ctx.seed, "posterior"),
+        )
+        return {
+            **pack_spectrum(result),
+            **_weighted(ctx, weights, pairs, stored),
             "r_factor": np.array([r, sigma]),
-            "n_negative": np.array(len(alarms)),
+            "n_negative": np.array(len(subtract.negative_yields(result))),
             "control": np.array(_control(hists, ratio, section)),
             "like_sign": hists.os.values() - like.values,
             "shift_names": np.array(list(shifts), dtype=str),
             "shifts": np.array(list(shifts.values())).reshape(len(shifts), like.cov.shape[0]),
+            "removed_names": np.array([a.name for a in applied], dtype=str),
+            "removed": np.array([(a.amount, a.sigma, a.fraction) for a in applied]).reshape(len(applied), 3),
+            "removed_sources": np.array([a.source for a in applied], dtype=str),
             **interval,
-            **_removed_table(applied),
-            **_removed_angles(ctx, removed[1:]),
-            **_charm_arrays(components),
-            **({"mixed_leptons": np.array(ratio.leptons)} if ratio.leptons else {}),
+            **({"removed_angles": removed_columns(foreign, ANGLES)} if angles else {}),
+            **(_charm_arrays(charm) if charm else {}),
+            **({"mixed_leptons": np.array(leptons)} if leptons else {}),
         }
-        return pack_spectrum(result) | kept
 
-    read = tuple(given.files) if reads_leptons(section) else ()
+    reads = tuple(given.files) if _reads_leptons(section) else ()
     arrays = ctx.book.arrays(
-        "subtract", key, lambda: given.seal.read(read, lambda: others.read(others.paths, compute))
+        "subtract", key, lambda: given.seal.read(reads, lambda: others.read(others.paths, compute))
     )
     ctx.book.methods["background"] = f"{section.method}, R = {section.r_factor!r}"
     _note_weights(ctx, section, hists, arrays)
     return hists, unpack_spectrum(arrays, axes, "counts"), arrays
+
+
+def _errors(
+    ctx: Context, parts: Parts, hists: PairHists, like: Spectrum, ratio: subtract.ChargeRatio
+) -> tuple[Spectrum, Arrays]:
+    """Return the spectrum with the covariance that the steering asks for, and the profile of low counts."""
+    section = _subtraction(ctx)
+    if section.bootstrap:
+        ctx.tell("subtract", None, f"bootstrap of events, {section.bootstrap} replicas")
+        like = subtract.with_bootstrap(
+            parts,
+            hists,
+            like,
+            ratio,
+            method=section.method,
+            coarse=_edges(section.coarse),
+            n_replicas=section.bootstrap,
+            dataset=ctx.steering.analysis.name,
+        )
+    if section.low_counts == "linear":
+        return like, {}
+    r, _ = ratio.of(section.method)
+    shift = None if section.method == "B1" else subtract.shift_by_r(hists, like, ratio)
+    like, interval = subtract.with_profile(like, hists, r_factor=r, by_r=shift)
+    return like, {"profile": np.stack([interval.value, interval.low, interval.high], axis=1)}
+
+
+def _weighted(ctx: Context, weights: PairWeights, pairs: Pairs, stored: StoredPairs | None) -> Arrays:
+    """Return the weights of `pairs`; those of stored ones are written, and a sample scaled to their sums."""
+    signed, positive = weights.of(pairs)
+    if stored is None:
+        positive = rescaled(positive, weights.target(float(signed.sum())))
+    else:
+        aside = ctx.folder / "stages" / "weighted"
+        sums = write_weighted(ctx.folder / "pairs", stored, weights.of, weights.target, aside)
+        signed, positive = rescaled(signed, sums[0]), rescaled(positive, sums[1])
+    trained = np.array([weights.trained, weights.why], dtype=str)
+    return {"weight": signed, "posterior": positive, "trained_weights": trained}
 
 
 def _note_weights(ctx: Context, section: config.Subtract, hists: PairHists, kept: Arrays) -> None:
@@ -359,35 +254,82 @@ def _note_weights(ctx: Context, section: config.Subtract, hists: PairHists, kept
             f"subtract.weights: {why}; instead of posterior weights the pairs carry "
             + ("signed ones" if trained == "signed" else "those of their cells")
         )
-    few = "" if section.method == "B4" else _few_like_sign(section, hists)
-    if few:
-        ctx.book.alarm(few)
+    if section.method != "B4":
+        few = subtract.few_like_sign(hists, method=section.method, coarse=_edges(section.coarse))
+        if few:
+            ctx.book.alarm(few)
     total = float(kept["values"].sum())
     if total <= 0:
         ctx.book.alarm(f"subtract: {total:.4g} pairs are left: no signal is seen in this data")
 
 
-def _few_like_sign(section: config.Subtract, hists: PairHists) -> str:
-    """Say where the like-sign pairs are too few for the estimate, or for its error; "" if they are not."""
-    n_pp, n_mm = float(hists.pp.values().sum()), float(hists.mm.values().sum())
-    coarse: dict[str, Any] = {str(name): edges for name, edges in section.coarse.items()}
-    low = subtract.low_count_fraction(hists, method=cast(Any, section.method), coarse=coarse or None)
-    poisson = "" if section.method == "B2" else "; low_counts = 'poisson' gives such cells a variance"
-    seen = f"{n_pp:g} ++ and {n_mm:g} -- pairs inside the axes"
-    if min(n_pp, n_mm) == 0:
-        none = n_pp + n_mm == 0 or section.method in ("B1", "B3")
-        size = "none" if none else "that of the other charge alone"
-        return (
-            f"subtract: {seen}: the background is {size}, and its error does not know of the missing ones"
-            + poisson
-        )
-    if low <= subtract.LOW_FRACTION:
-        return ""
-    where, cure = ("coarse regions", "widen `coarse`") if section.method == "B5" else ("cells", "use B5")
-    return (
-        f"subtract: {seen}, {low:.0%} of them in {where} with fewer than {subtract.LOW_COUNT:g} of one "
-        f"charge, where 2R√(N++ N--) is biased low; {cure}{poisson}"
+def _control(hists: PairHists, ratio: subtract.ChargeRatio, section: config.Subtract) -> tuple[float, float]:
+    """Return +- over background and its error in the control region; nan without one."""
+    if not section.control or section.method == "B4":
+        return float("nan"), float("nan")
+    ranges = {str(name): limits for name, limits in section.control.items()}
+    r, _ = ratio.of(section.method)
+    cells = control_cells(hists.os.axes, ranges)
+    return subtract.control_ratio(
+        hists, cells, method=section.method, r_factor=r, coarse=_edges(section.coarse)
     )
+
+
+def _reads_leptons(section: config.Subtract) -> bool:
+    """Return whether R or the background comes from the leptons of the data, which are read for it."""
+    return section.r_factor == "mixed" or section.method == "B4"
+
+
+def charge_ratio(
+    ctx: Context, axes: tuple[Any, ...], simulated: Arrays, given: Inputs
+) -> tuple[subtract.ChargeRatio, int]:
+    """Return R as the steering asks for it, a number, from the simulation, or from mixed events.
+
+    The second number is that of the leptons that are mixed, if they are but a sample of them, else 0.
+    """
+    section = _subtraction(ctx)
+    if section.r_factor == "simulation":
+        if not simulated:
+            msg = "subtract.r_factor = 'simulation' needs [simulate]; give the number and its error instead"
+            raise SteeringError(msg)
+        return subtract.ChargeRatio(float(simulated["r_factor"][0]), float(simulated["r_factor"][1])), 0
+    multiplicity = (section.r_mult, section.r_mult_sigma)
+    if not _reads_leptons(section):
+        ratio = subtract.ChargeRatio(float(section.r_factor), section.r_factor_sigma)
+        return ratio if multiplicity == (1.0, 0.0) else ratio.with_multiplicity(*multiplicity), 0
+    schema, cuts, step = _selection(ctx)
+    if schema.layout == "pair":
+        msg = "subtract: files of pairs hold no single leptons to mix; give r_factor and another method"
+        raise SteeringError(msg)
+    ctx.tell("subtract", None, "leptons for mixed events")
+    chunks = read.open_events([str(f) for f in given.files], schema, step=step)
+    leptons = (select.singles(events, cuts) for events in chunks)
+    pool = subtract.mixing_pool(leptons, dataset=ctx.steering.analysis.name)
+    mixed = subtract.mixed_pairs(pool, section.mixed_pairs, rng=stream(ctx.seed, "mixed"))
+    ratio = subtract.mixed_ratio(
+        select.apply(mixed, cuts), axes, coarse=_edges(section.r_coarse), rng=stream(ctx.seed, "mixing")
+    )
+    return ratio.with_multiplicity(*multiplicity), 0 if pool.complete else len(pool.charge)
+
+
+def _selection(ctx: Context) -> tuple[read.Schema, select.Cuts, Any]:
+    reading, section = ctx.steering.read, ctx.steering.select
+    if reading is None or section is None:
+        msg = "[read] and [select] are needed for the subtraction"
+        raise SteeringError(msg)
+    return load_schema(reading, ctx.code), load_cuts(section, ctx.code), reading.step
+
+
+def _selected_pairs(ctx: Context, files: Iterable[Any]) -> Pairs:
+    """Return the opposite-sign pairs of other files after the selection of the data, or a sample of them."""
+    schema, cuts, step = _selection(ctx)
+    parts = (select.pairs(e, cuts)[0] for e in read.open_events([str(f) for f in files], schema, step=step))
+    opposite = (part.select(part.os) for part in parts)
+    return thinned(opposite, limit_of(ctx), ctx.steering.analysis.name)
+
+
+def _files(ctx: Context, names: Sequence[str]) -> list[Any]:
+    return [path for name in names for path in find_file(name, ctx.base)]
 
 
 def _other_files(ctx: Context, section: config.Subtract) -> Sealed:
@@ -395,104 +337,106 @@ def _other_files(ctx: Context, section: config.Subtract) -> Sealed:
     names = [name for c in section.corrections for name in c.files]
     if section.charm is not None and section.charm.template != "simulation":
         names += section.charm.template
-    found = Sealed(list(dict.fromkeys(path for name in names for path in find_file(name, ctx.base))))
-    ctx.book.enter(dict(zip(found.paths, found.shas, strict=True)))
-    return found
+    others = Sealed(list(dict.fromkeys(_files(ctx, names))))
+    ctx.book.enter(dict(zip(others.paths, others.shas, strict=True)))
+    return others
 
 
 def _components(
     ctx: Context,
     parts: Parts,
     truth: Truth | None,
-    ratio: Ratio,
+    ratio: subtract.ChargeRatio,
     axes: tuple[Any, ...],
     total: float,
-) -> list[Component]:
-    section = ctx.steering.subtract
-    found: list[Component] = []
-    if section is None:
-        return found
+) -> tuple[list[subtract.Correction], CharmFit | None]:
+    """Return open charm and the named corrections; `total` is the yield after the combinatorial pairs."""
+    section, fit = _subtraction(ctx), None
+    corrections = []
     if section.charm is not None:
         if truth is None:
             msg = "subtract.charm: the offsets of prompt pairs come from the simulation; give read.response"
             raise SteeringError(msg)
-        found.append(charm_component(ctx, parts, truth, ratio, axes))
-    mass_axis = next(axis for axis in axes if axis.name == MASS)
-    matched = None if truth is None else truth.sample
-    found += [correction_component(ctx, c, total, matched, mass_axis) for c in section.corrections]
-    return found
+        charm, fit = charm_component(ctx, parts, truth, ratio, axes)
+        corrections.append(charm)
+    return [*corrections, *(_correction(ctx, c, total, truth, axes) for c in section.corrections)], fit
 
 
-def _correction(component: Component, axes: tuple[Any, ...]) -> subtract.Correction:
-    template = select.fill(component.template, axes).os
-    if template.values().sum() <= 0:
-        msg = f"subtract: no pair of the template {component.name!r} lies inside the axes of [select]"
+def charm_component(
+    ctx: Context, parts: Parts, truth: Truth, ratio: subtract.ChargeRatio, axes: tuple[Any, ...]
+) -> tuple[subtract.Correction, CharmFit]:
+    """Fit open charm in mass and vertex offset; prompt pairs have the offsets of the response simulation."""
+    section = _subtraction(ctx)
+    charm = section.charm
+    if charm is None:
+        msg = "[subtract.charm] is needed to fit open charm"
         raise SteeringError(msg)
-    return subtract.Correction(component.name, template, component.amount, component.sigma, component.source)
-
-
-def _unit(component: Component, axes: tuple[Any, ...]) -> FloatArray:
-    values = select.fill(component.template, axes).os.values().ravel()
-    return np.asarray(values / values.sum())
-
-
-def _to_remove(component: Component, axes: tuple[Any, ...]) -> tuple[Pairs, FloatArray]:
-    """Return template pairs and weights that sum to the amount inside the axes."""
-    inside = component.template.weight * looked_up(
-        component.template, axes, np.ones(tuple(len(axis) for axis in axes))
+    plane = (next(axis for axis in axes if axis.name == MASS), variable(OFFSET, list(charm.edges)))
+    template = with_offset(_charm_template(ctx, charm), charm.offset, ANGLES)
+    ctx.tell("subtract", None, f"charm fit, {len(template)} simulated charm pairs")
+    prompt = [select.fill(prompt_pairs(part, charm.offset), plane).os for part in truth.parts]
+    method = "B5" if section.method == "B4" else section.method
+    r, _ = ratio.of(method)
+    shape = select.fill(template, plane).os
+    fit = subtract.fit_charm(
+        select.fill((with_offset(part, charm.offset) for part in parts), plane),
+        shape,
+        functools.reduce(operator.add, prompt),
+        method=method,
+        r_factor=r if np.ndim(r) == 0 else ratio.mean[0],
+        r_factor_sigma=ratio.mean[1],
+        coarse={MASS: section.coarse["mass"]} if "mass" in section.coarse else None,
     )
-    return component.template, inside * (component.amount / max(float(inside.sum()), 1e-300))
+    return charm_correction(fit, template, select.fill(template, axes).os, shape), fit
 
 
-def _control(hists: PairHists, ratio: Ratio, section: config.Subtract) -> tuple[float, float]:
-    """Return +- over background and its error in the control region; nan without one."""
-    if not section.control or section.method == "B4":
-        return float("nan"), float("nan")
-    inside = np.ones(hists.os.values().shape, dtype=bool)
-    for position, axis in enumerate(hists.os.axes):
-        low, high = dict(section.control).get(axis.name, (-np.inf, np.inf))
-        along = [1] * inside.ndim
-        along[position] = len(axis)
-        inside &= ((axis.centers >= low) & (axis.centers < high)).reshape(along)
-    if not inside.any():
-        msg = f"subtract.control = {dict(section.control)}: no cell of [select] has its centre in there"
+def _charm_template(ctx: Context, charm: Charm) -> Pairs:
+    if charm.template != "simulation":
+        return _selected_pairs(ctx, _files(ctx, charm.template))
+    section = ctx.steering.simulate
+    if section is None:
+        msg = "subtract.charm.template = 'simulation' needs [simulate]; give files of simulated charm instead"
         raise SteeringError(msg)
-    r = ratio.value if section.method not in ("B1", "B2") else 1.0
-    coarse: dict[str, Any] = {str(name): edges for name, edges in section.coarse.items()}
-    return subtract.control_ratio(hists, inside, method=section.method, r_factor=r, coarse=coarse or None)
+    ctx.tell("subtract", None, "MOCK open charm")
+    card = mock.load_card(shipped(section.card, ctx.base, "cards"))
+    events = mock.simulate_events(card, charm.n_template, kind="charm", seed=ctx.seed + 2)
+    path: Path = ctx.folder / "input" / "mock_charm.root"
+    write_tree(path, {"events": events.branches, "meta": events.meta_branches()})
+    ctx.book.enter({path: file_sha256(path)})
+    return _selected_pairs(ctx, [path])
 
 
-def _removed_table(applied: Sequence[subtract.Applied]) -> Arrays:
-    return {
-        "removed_names": np.array([a.name for a in applied], dtype=str),
-        "removed": np.array([(a.amount, a.sigma, a.fraction) for a in applied]).reshape(len(applied), 3),
-        "removed_sources": np.array([a.source for a in applied], dtype=str),
-    }
-
-
-def _removed_angles(ctx: Context, removed: Sequence[Removed | None]) -> Arrays:
-    """Return pairs to remove with their decay angles, weights and numbers of their components, if asked for.
-
-    ``removed_angles`` (7, n): mass, pt, energy, cos θ, φ, weight, component; templates without angles miss.
-    """
-    if not columns_for_angles(ctx.steering):
-        return {}
-    found = [np.zeros((7, 0))]
-    for k, part in enumerate(removed):
-        if part is not None and all(name in part[0].columns for name in ANGLES):
-            pairs, weight = part
-            rows = (pairs.mass, pairs.pt, pairs.energy, *(pairs.columns[name] for name in ANGLES), weight)
-            found.append(np.stack([*rows, np.full(len(pairs), float(k))])[:, weight > 0])
-    return {"removed_angles": np.concatenate(found, axis=1)}
-
-
-def _charm_arrays(components: Sequence[Component]) -> Arrays:
-    fits = [c.charm for c in components if c.charm is not None]
-    if not fits:
-        return {}
-    fit = fits[0]
+def _charm_arrays(fit: CharmFit) -> Arrays:
     return {
         "charm_mass": fit.per_mass,
         "charm_mass_sigma": np.sqrt(np.diag(fit.per_mass_cov)),
         "charm_fit": np.array([fit.charm, fit.charm_sigma, fit.chi2, fit.ndf]),
     }
+
+
+def _correction(
+    ctx: Context, given: CorrectionSection, total: float, truth: Truth | None, axes: tuple[Any, ...]
+) -> subtract.Correction:
+    """Return a named correction; `total` is the yield after the background subtraction."""
+    if given.kind == "files":
+        template = _selected_pairs(ctx, _files(ctx, given.files))
+        if not len(template):
+            msg = f"subtract.corrections: no opposite-sign pair of {given.name!r} passes the selection"
+            raise SteeringError(msg)
+        scale = 1.0 if given.fraction is None else total
+        amount = float(given.pairs or 0.0) if given.fraction is None else given.fraction * total
+        sigma, source = float(given.sigma or 0.0) * scale, given.source
+    else:
+        if truth is None or given.n_dalitz is None or given.resolution is None:
+            msg = f"subtract.corrections: {given.name!r} needs the response simulation for its kinematics"
+            raise SteeringError(msg)
+        sized = subtract.eta_dimuon(
+            next(axis for axis in axes if axis.name == MASS),
+            given.n_dalitz,
+            resolution=given.resolution,
+            efficiency_ratio=given.efficiency_ratio,
+            n_dalitz_sigma=given.n_dalitz_sigma,
+        )
+        template = eta_pairs(truth.sample, given.resolution, rng=stream(ctx.seed, "eta"))
+        amount, sigma, source = sized.amount, sized.sigma, given.source or sized.source
+    return subtract.Correction(given.name, select.fill(template, axes).os, amount, sigma, source, template)

@@ -19,8 +19,8 @@ from gammastar.core.sampling import stream
 from gammastar.core.sources import EFFICIENCY, POLARISATION, PRIOR, RADIATION
 from gammastar.pipeline.cache import Arrays
 from gammastar.pipeline.context import Context, axes_of, needed, pack_spectrum, unpack_spectrum
-from gammastar.pipeline.stages.measured_half import match_simulation
-from gammastar.pipeline.stages.stored import Truth
+from gammastar.pipeline.stages.read import match_simulation
+from gammastar.store.pairs import Truth
 from gammastar.store.records import write_table
 from gammastar.unfold import folding, line_shape, methods, omnifolding, simulation, systematics
 

@@ -9,7 +9,7 @@ import numpy as np
 from gammastar.core.errors import UserError
 from gammastar.core.records import FloatArray
 
-__all__ = ["Tilts", "make_tilts"]
+__all__ = ["MomentWeights", "moment_weights"]
 
 _REACH = 3.0  # standard deviations and size of the exponent: outliers do not decide
 _MOMENTS = ((0, 1, 2, 3, 4, 5), (0, 1, 2), (0,))  # of `_terms`: what is tried, the most first
@@ -18,7 +18,7 @@ _DEPTH = 9  # halvings: at most 512 slices
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Tilts:
+class MomentWeights:
     """A factor exp(quadratic form) of two variables in every slice of a third.
 
     Attributes
@@ -43,9 +43,9 @@ class Tilts:
         return np.asarray(np.exp(_exponent(terms, self.coefficients[place])))
 
 
-def make_tilts(
+def moment_weights(
     along: FloatArray, x: FloatArray, signed: FloatArray, positive: FloatArray, *, error: float
-) -> Tilts:
+) -> MomentWeights:
     """Return factors after which positive weights have sum, means and second moments of the signed ones.
 
     Parameters
@@ -60,7 +60,7 @@ def make_tilts(
 
     Returns
     -------
-    Tilts
+    MomentWeights
         Where no factor gives all moments (signed ones need not be those of a density), the means; where none
         gives these, the sum.
 
@@ -76,7 +76,7 @@ def make_tilts(
     Solved by Newton's method on its dual, which is convex.
     """
     if not error > 0:
-        msg = f"make_tilts: error = {error!r} of the sum of a slice must be positive"
+        msg = f"moment_weights: error = {error!r} of the sum of a slice must be positive"
         raise UserError(msg)
     order = np.argsort(along, kind="stable")
     along, x, signed, positive = along[order], x[order], signed[order], positive[order]
@@ -93,7 +93,7 @@ def make_tilts(
         coefficients[np.ix_(use, np.array(columns))] = found[use]
         open_ &= ~good
     cuts = 0.5 * (along[first[1:] - 1] + along[first[1:]])
-    return Tilts(cuts, centre, width, coefficients)
+    return MomentWeights(cuts, centre, width, coefficients)
 
 
 def _slices(along: FloatArray, signed: FloatArray, error: float) -> np.ndarray:

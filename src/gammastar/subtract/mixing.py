@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numba
 import numpy as np
 import numpy.typing as npt
 
+from gammastar.core.axes import filled, flow_free
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import Pairs
-from gammastar.core.records import FloatArray
+from gammastar.core.records import FloatArray, PairHists, Spectrum
+from gammastar.core.replicas import SeedArray, event_seeds
 from gammastar.subtract.same_sign import Coarse, regions
 from gammastar.subtract.weights import pair_cells
 
-__all__ = ["Pool", "mixed_pairs", "r_factor", "with_multiplicity"]
+__all__ = [
+    "Leptons",
+    "Pool",
+    "mixed_pairs",
+    "mixed_spectrum",
+    "mixing_pool",
+    "r_factor",
+    "with_multiplicity",
+]
 
-IntArray = npt.NDArray[np.int64]
+IntArray: TypeAlias = npt.NDArray[np.int64]
+Leptons: TypeAlias = tuple[FloatArray, npt.NDArray[np.int8], IntArray, IntArray]
 MOST = 200_000  # leptons of a class
 EXACT = 2.0**53  # integers below are floats as well
 SIGNS: tuple[tuple[int, int, int], ...] = ((0, 1, -1), (2, 1, 1), (-2, -1, -1))
@@ -53,31 +64,101 @@ class Pool:
             msg = f"Pool: {n} charges, but momentum {self.momentum.shape}, event {self.event.shape}"
             raise UserError(msg)
 
-    @staticmethod
-    def of(
-        momentum: FloatArray,
-        charge: npt.NDArray[np.int8],
-        event: IntArray,
-        group: IntArray | None = None,
-        *,
-        most: int = MOST,
-        rng: np.random.Generator | None = None,
-    ) -> Pool:
-        """Return a pool of at most `most` leptons of each class, whole events, e.g. of ``select.singles``."""
-        group = np.zeros(len(charge), dtype=np.int64) if group is None else np.asarray(group, dtype=np.int64)
-        keep, share = np.ones(len(charge), dtype=bool), {}
-        for label in np.unique(group):
+    @property
+    def complete(self) -> bool:
+        """True if no event was left out."""
+        return all(share == 1 for share in self.share.values())
+
+
+def mixing_pool(parts: Iterable[Leptons], *, dataset: str = "", most: int = MOST) -> Pool:
+    """Return a pool of at most `most` leptons of each class, holding twice that and one part at most.
+
+    Parameters
+    ----------
+    parts : iterable of (momentum, charge, event, group)
+        As from ``select.singles``; whole events, which no two parts share.
+    dataset : str
+        Of the hash that orders the events.
+    most : int
+        Leptons of one class.
+
+    Returns
+    -------
+    Pool
+        Of each class the events of smallest hash that fit into `most`, ordered by their hash. Its `share`
+        holds which part of the events of the class that is.
+
+    Raises
+    ------
+    UserError
+        If `most` is not positive.
+
+    Notes
+    -----
+    The hash knows the identifier of an event and nothing of its leptons, so the chosen events are a fair
+    sample of their class, and the same for every order and size of the parts (bottom-k sampling, Cohen and
+    Kaplan, PODC 2007).
+    """
+    if most < 1:
+        msg = f"mixing_pool: most = {most} leptons must be positive"
+        raise UserError(msg)
+    kept: dict[int, _Class] = {}
+    for momentum, charge, event, group in parts:
+        seed = event_seeds(event, dataset=dataset)
+        for label in map(int, np.unique(group)):
             inside = group == label
-            if inside.sum() <= most:
-                continue
-            if rng is None:
-                msg = f"Pool: class {label} has {int(inside.sum())} leptons, more than {most}; give `rng`"
-                raise UserError(msg)
-            events, place = np.unique(event[inside], return_inverse=True)
-            chosen = rng.random(len(events)) < most / inside.sum()
-            keep[np.flatnonzero(inside)[~chosen[place]]] = False
-            share[int(label)] = float(chosen.mean())
-        return Pool(momentum[keep], charge[keep], event[keep], group[keep], share)
+            found = _Class(
+                momentum[inside],
+                charge[inside],
+                event[inside],
+                seed[inside],
+                len(np.unique(event[inside])),
+            )
+            if label in kept:
+                found = kept[label].joined(found)
+            kept[label] = found.smallest(most) if len(found.seed) > 2 * most else found
+    classes = {label: whole.smallest(most) for label, whole in kept.items()}
+    if not classes:
+        none = np.zeros(0, np.int64)
+        return Pool(np.zeros((0, 4)), np.zeros(0, np.int8), none, none)
+    return Pool(
+        np.concatenate([part.momentum for part in classes.values()]),
+        np.concatenate([part.charge for part in classes.values()]),
+        np.concatenate([part.event for part in classes.values()]),
+        np.concatenate([np.full(len(part.seed), label, np.int64) for label, part in classes.items()]),
+        {label: len(np.unique(part.event)) / part.n_events for label, part in classes.items()},
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Class:
+    """Leptons of one class, of so many events that were seen of it."""
+
+    momentum: FloatArray
+    charge: npt.NDArray[np.int8]
+    event: IntArray
+    seed: SeedArray
+    n_events: int
+
+    def joined(self, other: _Class) -> _Class:
+        return _Class(
+            np.concatenate([self.momentum, other.momentum]),
+            np.concatenate([self.charge, other.charge]),
+            np.concatenate([self.event, other.event]),
+            np.concatenate([self.seed, other.seed]),
+            self.n_events + other.n_events,
+        )
+
+    def smallest(self, most: int) -> _Class:
+        """Return the leptons of the events of smallest hash, whole events: at most `most`, or one event."""
+        order = np.argsort(self.seed, kind="stable")
+        ordered, stop = self.seed[order], len(order)
+        if stop > most:
+            # the event that `most` would cut goes as a whole
+            stop = int(np.searchsorted(ordered, ordered[most], side="left"))
+            stop = stop or int(np.searchsorted(ordered, ordered[0], side="right"))
+        kept = order[:stop]
+        return _Class(self.momentum[kept], self.charge[kept], self.event[kept], ordered[:stop], self.n_events)
 
 
 @numba.njit(cache=True)
@@ -278,3 +359,52 @@ def with_multiplicity(
         raise UserError(msg)
     product = values[0] * values[2]
     return product, np.asarray(product * np.hypot(values[1] / values[0], values[3] / values[2]))
+
+
+def mixed_spectrum(hists: PairHists, mixed: PairHists, *, coarse: Coarse | None = None) -> Spectrum:
+    """Subtract the mixed-event background, normalised to the like-sign pairs (B4).
+
+    Parameters
+    ----------
+    hists : PairHists
+        Data.
+    mixed : PairHists
+        Mixed pairs on the same axes.
+    coarse : mapping of axis name to edges, optional
+        Regions of the normalisation; by default everything is one region.
+
+    Returns
+    -------
+    Spectrum
+        Quantity "counts".
+
+    Notes
+    -----
+    B = a M₊₋, a = √(ΣN₊₊ ΣN₋₋/(ΣM₊₊ ΣM₋₋)); the error of a, Var a/a² = 1/4ΣN₊₊ + 1/4ΣN₋₋ + the same of the
+    mixed pairs, is common to a region. PHENIX, arXiv:0912.0244. The smooth background stands in the variance
+    of +- cells that hold fewer pairs than it.
+    """
+    if tuple(hists.os.axes) != tuple(mixed.os.axes):
+        msg = "mixed_spectrum: data and mixed pairs have different axes"
+        raise UserError(msg)
+    region = regions(hists.os.axes, coarse)
+    member = np.eye(int(region.max(initial=0)) + 1)[region]
+    (os, var_os), (shape, var_shape) = flow_free(hists.os), flow_free(mixed.os)
+    scale2, relative = np.ones(member.shape[1]), np.zeros(member.shape[1])
+    for hist, power in ((hists.pp, 1), (hists.mm, 1), (mixed.pp, -1), (mixed.mm, -1)):
+        value, variance = (part @ member for part in flow_free(hist))
+        if (value <= 0).any():
+            msg = "mixed_spectrum: a region has no like-sign pairs of one charge; widen `coarse`"
+            raise UserError(msg)
+        scale2 = scale2 * value**power
+        relative = relative + variance / value**2 / 4
+    a = np.sqrt(scale2)[region]
+    size = a * shape
+    # a cell without a pair still fluctuates: its variance is at least that of the expected background
+    mean_weight = var_os.sum() / os.sum() if os.sum() > 0 else 1.0
+    var_os = np.maximum(var_os, size * mean_weight)
+    common = (np.outer(size, size) * relative[region]) * (region[:, None] == region)
+    cov = np.diag(var_os + a**2 * var_shape) + (common + common.T) / 2
+    hist = filled(tuple(hists.os.axes), os - size, np.diag(cov))
+    shape_of = tuple(len(axis) for axis in hists.os.axes)
+    return Spectrum(hist, cov, "counts", None, (os > 0).reshape(shape_of))

@@ -1,4 +1,4 @@
-"""Bootstrap weights that depend on the event alone: the same on every machine and for every chunking."""
+"""Random numbers that depend on the event alone: the same on every machine and for every chunking."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.errors import UserError
-from gammastar.core.records import FloatArray
+from gammastar.core.records import BoolArray, FloatArray
 
-__all__ = ["event_seeds", "replica_weights"]
+__all__ = ["SeedArray", "event_seeds", "replica_weights", "sampled"]
 
 SeedArray = npt.NDArray[np.uint64]
 
@@ -47,6 +47,11 @@ def event_seeds(event: npt.NDArray[np.int64], *, dataset: str = "", run: int = 0
     name = int.from_bytes(hashlib.sha256(dataset.encode()).digest()[:8], "little")
     start = _mix(np.array([name], dtype=np.uint64)) ^ _mix(np.array([run], dtype=np.int64).view(np.uint64))
     return _mix(np.ascontiguousarray(event, dtype=np.int64).view(np.uint64) ^ start)
+
+
+def sampled(event: npt.NDArray[np.int64], share: float, *, dataset: str = "") -> BoolArray:
+    """Return True for events of a sample with this share; a smaller sample lies in a larger one."""
+    return np.asarray((event_seeds(event, dataset=dataset) >> np.uint64(11)) * 2.0**-53 < share)
 
 
 def replica_weights(seed: SeedArray, replicas: int | range) -> FloatArray:

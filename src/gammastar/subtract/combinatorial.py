@@ -1,0 +1,342 @@
+"""The estimate of combinatorial pairs by any method: R, the spectrum without them, its error, alarms."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from gammastar.core.axes import filled, flow_free
+from gammastar.core.errors import UserError
+from gammastar.core.pairs import Pairs
+from gammastar.core.records import BoolArray, FloatArray, PairHists, Spectrum
+from gammastar.subtract.mixing import mixed_spectrum, r_factor, with_multiplicity
+from gammastar.subtract.same_sign import (
+    LOW_COUNT,
+    LOW_FRACTION,
+    Coarse,
+    LowCountWarning,
+    background,
+    checked_r_factor,
+    low_count_fraction,
+    regions,
+    same_sign,
+)
+from gammastar.subtract.weights import Removed, bootstrap_covariance, cell_values, event_weights
+
+__all__ = [
+    "ChargeRatio",
+    "Combinatorial",
+    "NegativeYield",
+    "combinatorial",
+    "control_cells",
+    "control_ratio",
+    "few_like_sign",
+    "mixed_ratio",
+    "negative_yields",
+    "shift_by_r",
+    "with_bootstrap",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class ChargeRatio:
+    """R of the combinatorial pairs.
+
+    Attributes
+    ----------
+    value, sigma : float or NDArray, shape of the cells
+    mixed : Pairs or None
+        The mixed pairs, where there are any.
+    """
+
+    value: float | FloatArray
+    sigma: float | FloatArray
+    mixed: Pairs | None = None
+
+    @property
+    def mean(self) -> tuple[float, float]:
+        """R and its error, averaged over cells."""
+        return float(np.mean(self.value)), float(np.mean(self.sigma))
+
+    def with_multiplicity(self, r_mult: float, sigma: float) -> ChargeRatio:
+        """Return R of the acceptance times that of the multiplicities."""
+        r, error = with_multiplicity(self.value, self.sigma, r_mult, sigma)
+        if np.ndim(self.value):
+            return replace(self, value=r, sigma=error)
+        return replace(self, value=float(r), sigma=float(error))
+
+    def of(self, method: str) -> tuple[float | FloatArray, float | FloatArray]:
+        """Return R and its error for a method: 1 ± 0 for those that know no R."""
+        return (1.0, 0.0) if method in ("B1", "B2") else (self.value, self.sigma)
+
+
+def mixed_ratio(
+    mixed: Pairs, axes: Sequence[Any], *, coarse: Coarse | None = None, rng: np.random.Generator
+) -> ChargeRatio:
+    """Return R of mixed pairs: one number, or one per coarse region; parameters as for `r_factor`."""
+    r, sigma = r_factor(mixed, axes, coarse=coarse, rng=rng)
+    if coarse:
+        return ChargeRatio(r, sigma, mixed)
+    return ChargeRatio(float(r.flat[0]), float(sigma.flat[0]), mixed)
+
+
+@dataclass(frozen=True, eq=False)
+class Combinatorial:
+    """The subtraction of combinatorial pairs.
+
+    Attributes
+    ----------
+    spectrum : Spectrum
+        Without them.
+    sign : callable
+        Returns the signed weights of pairs.
+    mixed : tuple of Pairs and NDArray, or None
+        Mixed pairs to remove, with weights (B4).
+    """
+
+    spectrum: Spectrum
+    sign: Callable[[Pairs], FloatArray]
+    mixed: Removed | None = None
+
+
+def combinatorial(
+    hists: PairHists,
+    ratio: ChargeRatio,
+    *,
+    method: Any,
+    coarse: Coarse | None = None,
+    mixed: PairHists | None = None,
+) -> Combinatorial:
+    """Return the spectrum without combinatorial pairs, and how pairs are weighted for it.
+
+    Parameters
+    ----------
+    hists : PairHists
+        Of all pairs.
+    ratio : ChargeRatio
+    method : {"B1", "B2", "B3", "B4", "B5"}
+        As for `same_sign`; B4 is `mixed_spectrum`.
+    coarse : mapping of axis name to edges, optional
+    mixed : PairHists, optional
+        The mixed pairs of `ratio` on the same axes, for B4.
+
+    Raises
+    ------
+    UserError
+        If B4 has no mixed pairs.
+    """
+    axes = tuple(hists.os.axes)
+    if method != "B4":
+        r, sigma = ratio.of(method)
+        with warnings.catch_warnings():  # `few_like_sign` says it in more words
+            warnings.simplefilter("ignore", LowCountWarning)
+            spectrum = same_sign(hists, method=method, r_factor=r, r_factor_sigma=sigma, coarse=coarse)
+        return Combinatorial(
+            spectrum,
+            lambda part: event_weights(part, axes, hists=hists, method=method, r_factor=r, coarse=coarse),
+        )
+    if ratio.mixed is None or mixed is None:
+        msg = "subtract.method = 'B4' needs mixed events"
+        raise UserError(msg)
+    spectrum = mixed_spectrum(hists, mixed, coarse=coarse)
+    shape: FloatArray = np.asarray(mixed.os.values(), dtype=np.float64)
+    scale: FloatArray = np.divide(
+        hists.os.values() - spectrum.values, shape, out=np.zeros_like(shape), where=shape > 0
+    )
+    os = ratio.mixed.select(ratio.mixed.os)
+    inside = np.ones_like(shape)
+    return Combinatorial(
+        spectrum,
+        lambda part: np.where(part.os, part.weight * cell_values(part, axes, inside), 0.0),
+        (os, os.weight * cell_values(os, axes, scale)),
+    )
+
+
+def shift_by_r(hists: PairHists, spectrum: Spectrum, ratio: ChargeRatio) -> FloatArray:
+    """Return what one standard deviation of R does to the spectrum, shape (n_cells,); it is linear in R."""
+    size = hists.os.values() - spectrum.values
+    return np.asarray(-size * np.asarray(ratio.sigma) / np.asarray(ratio.value)).ravel()
+
+
+def with_bootstrap(
+    parts: Iterable[Pairs],
+    hists: PairHists,
+    spectrum: Spectrum,
+    ratio: ChargeRatio,
+    *,
+    method: Any,
+    coarse: Coarse | None = None,
+    n_replicas: int,
+    dataset: str = "",
+) -> Spectrum:
+    """Return the spectrum with the covariance of a bootstrap of events, and that of R.
+
+    Parameters
+    ----------
+    parts : iterable of Pairs
+        All pairs.
+    hists, spectrum, ratio, method, coarse
+        As for and from `combinatorial`.
+    n_replicas, dataset
+        As for `bootstrap_covariance`.
+
+    Raises
+    ------
+    UserError
+        If there are too few replicas for the cells.
+    """
+    axes, n_cells = tuple(hists.os.axes), spectrum.cov.shape[0]
+    if n_replicas < n_cells + 2:
+        msg = f"subtract.bootstrap = {n_replicas}: {n_cells} cells need at least {n_cells + 2} replicas"
+        raise UserError(msg)
+    r, sigma = ratio.of(method)
+    cov = bootstrap_covariance(
+        parts, axes, method=method, r_factor=r, coarse=coarse, n_replicas=n_replicas, dataset=dataset
+    )
+    shift = shift_by_r(hists, spectrum, ChargeRatio(r, sigma))
+    # cells that no replica fills keep the variance of the formula
+    empty = np.where(np.diag(cov) > 0, 0.0, np.diag(spectrum.cov))
+    cov = cov + np.diag(empty) + np.outer(shift, shift)
+    return replace(spectrum, hist=filled(axes, spectrum.values, np.diag(cov)), cov=cov)
+
+
+def few_like_sign(hists: PairHists, *, method: Any = "B5", coarse: Coarse | None = None) -> str:
+    """Say where the like-sign pairs are too few for the estimate, or for its error; "" if they are not."""
+    n_pp, n_mm = float(hists.pp.values().sum()), float(hists.mm.values().sum())
+    poisson = "" if method == "B2" else "; low_counts = 'poisson' gives such cells a variance"
+    seen = f"{n_pp:g} ++ and {n_mm:g} -- pairs inside the axes"
+    if min(n_pp, n_mm) == 0:
+        none = n_pp + n_mm == 0 or method in ("B1", "B3")
+        size = "none" if none else "that of the other charge alone"
+        return (
+            f"subtract: {seen}: the background is {size}, and its error does not know of the missing ones"
+            + poisson
+        )
+    low = low_count_fraction(hists, method=method, coarse=coarse)
+    if low <= LOW_FRACTION:
+        return ""
+    where, cure = ("coarse regions", "widen `coarse`") if method == "B5" else ("cells", "use B5")
+    return (
+        f"subtract: {seen}, {low:.0%} of them in {where} with fewer than {LOW_COUNT:g} of one "
+        f"charge, where 2R√(N++ N--) is biased low; {cure}{poisson}"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class NegativeYield:
+    """A cell whose subtracted yield is negative beyond its error.
+
+    Attributes
+    ----------
+    index : tuple of int
+        Position along each axis.
+    bounds : tuple of (str, float, float)
+        Name, lower and upper edge of each axis.
+    value, sigma : float
+    """
+
+    index: tuple[int, ...]
+    bounds: tuple[tuple[str, float, float], ...]
+    value: float
+    sigma: float
+
+    def __str__(self) -> str:
+        """Return the alarm as a sentence."""
+        place = ", ".join(f"{name} {low:g}-{high:g}" for name, low, high in self.bounds)
+        return (
+            f"{place}: {self.value:.1f} ± {self.sigma:.1f}; look for split tracks"
+            " (like-sign pairs at small opening angle) or a wrong R"
+        )
+
+
+def negative_yields(spectrum: Spectrum, *, threshold: float = 3.0) -> tuple[NegativeYield, ...]:
+    """Return the cells whose yield lies more than `threshold` standard deviations below zero.
+
+    Parameters
+    ----------
+    spectrum : Spectrum
+    threshold : float
+        In standard deviations, positive.
+    """
+    values = spectrum.values
+    sigma = np.sqrt(np.clip(np.diag(spectrum.cov), 0, None)).reshape(values.shape)
+    edges = [np.asarray(axis.edges) for axis in spectrum.hist.axes]
+    found = []
+    for index in np.argwhere((values < -threshold * sigma) & (values < 0)):
+        place = tuple(int(i) for i in index)
+        bounds = tuple(
+            (axis.name, float(edge[i]), float(edge[i + 1]))
+            for axis, edge, i in zip(spectrum.hist.axes, edges, place, strict=True)
+        )
+        found.append(NegativeYield(place, bounds, float(values[place]), float(sigma[place])))
+    return tuple(found)
+
+
+def control_cells(axes: Sequence[Any], ranges: Mapping[str, tuple[float, float]]) -> BoolArray:
+    """Return the cells whose centre lies inside a range per axis, shape of the cells.
+
+    Raises
+    ------
+    UserError
+        If there is none.
+    """
+    inside = np.ones(tuple(len(axis) for axis in axes), dtype=bool)
+    for position, axis in enumerate(axes):
+        low, high = ranges.get(axis.name, (-np.inf, np.inf))
+        along = [1] * inside.ndim
+        along[position] = len(axis)
+        inside &= ((axis.centers >= low) & (axis.centers < high)).reshape(along)
+    if not inside.any():
+        msg = f"subtract.control = {dict(ranges)}: no cell of [select] has its centre in there"
+        raise UserError(msg)
+    return inside
+
+
+def control_ratio(
+    hists: PairHists,
+    region: BoolArray,
+    *,
+    method: Any = "B5",
+    r_factor: float | FloatArray = 1.0,
+    coarse: Coarse | None = None,
+) -> tuple[float, float]:
+    """Return opposite-sign pairs over estimated background in a region without signal, and its error.
+
+    A ratio away from 1 means that R lacks its multiplicity part, or that there is signal.
+
+    Parameters
+    ----------
+    hists : PairHists
+    region : NDArray of bool, shape of the cells
+        Cells without signal, for example a vertex sideband.
+    method, r_factor, coarse
+        As for `same_sign`.
+
+    Returns
+    -------
+    ratio, sigma : float
+        nan without background in the region.
+
+    Raises
+    ------
+    UserError
+        If `region` does not have the shape of the cells.
+    """
+    shape = tuple(len(axis) for axis in hists.os.axes)
+    if region.shape != shape:
+        msg = f"control_ratio: region has shape {region.shape}, the cells have {shape}"
+        raise UserError(msg)
+    chosen = region.ravel()
+    r_cell = checked_r_factor(method, r_factor, shape)
+    size, cov = background(hists, method=method, r_factor=r_cell, region=regions(hists.os.axes, coarse))
+    os, var_os = flow_free(hists.os)
+    total, estimate = float(os[chosen].sum()), float(size[chosen].sum())
+    if estimate <= 0:
+        return float("nan"), float("nan")
+    ratio = total / estimate
+    variance = float(var_os[chosen].sum()) + ratio**2 * float(cov[np.ix_(chosen, chosen)].sum())
+    return ratio, float(np.sqrt(variance)) / estimate
