@@ -1,7 +1,6 @@
 """The house stays livable: layers, no cycles, light imports, small rooms and functions, a true map."""
 
 import ast
-import importlib
 import re
 import subprocess
 import sys
@@ -65,6 +64,13 @@ LONGER_LISTS = 68  # functions with seven or eight parameters
 LAZY_CYCLES = 3  # groups of files that import each other inside functions
 
 
+def _face(room):
+    for node in _trees()[f"gammastar.{room}"][1].body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return ast.literal_eval(node.value)
+    return []
+
+
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_room_is_small_enough_to_find_ones_way(room):
     """So many files on one level, so many names in the face, none of which hides a file."""
@@ -72,7 +78,7 @@ def test_a_room_is_small_enough_to_find_ones_way(room):
     for level in {path.parent for path in folder.rglob("*.py")}:
         name = level.relative_to(SOURCE / "gammastar").as_posix()
         assert len(list(level.glob("*.py"))) <= LARGER_LEVELS.get(name, FILES_ON_A_LEVEL), name
-    face = getattr(importlib.import_module(f"gammastar.{room}"), "__all__", [])
+    face = _face(room)
     assert len(face) <= LARGER_FACES.get(room, NAMES_OF_A_FACE)
     files = {path.stem for path in folder.iterdir() if path.is_dir() or path.suffix == ".py"}
     assert {f"{room}.{name}" for name in files & set(face)} <= HIDDEN
