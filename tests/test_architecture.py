@@ -43,7 +43,7 @@ MOST_FILES, MOST_LINES = 258, 61_500
 PIPELINE_FILES, PIPELINE_LINES = 26, 9_200
 FILES_ON_A_LEVEL, NAMES_OF_A_FACE = 14, 25
 LARGER_LEVELS = {"flow": 15, "pipeline/stages": 20}
-LARGER_FACES = {"accept": 30, "flow": 45, "infer": 26, "predict": 57}
+LARGER_FACES = {"accept": 30, "flow": 50, "infer": 30, "mock": 26, "predict": 60}
 LARGER_FACES |= {"report": 26, "subtract": 42, "unfold": 64}
 HIDDEN = {
     "accept.signal_events",
@@ -60,7 +60,7 @@ HIDDEN |= {
     "subtract.same_sign",
 }  # names of files
 STATEMENTS, PARAMETERS = 60, 6
-LONGER_LISTS = 68  # functions with seven or eight parameters
+LONGER_LISTS = 75  # functions with seven or eight parameters
 LAZY_CYCLES = 3  # groups of files that import each other inside functions
 
 

@@ -52,7 +52,7 @@ def test_the_face_of_a_room_is_the_pinned_one(room):
     now = face(room)
     gone, new = (sorted(set(a) - set(b)) for a, b in ((pinned, now), (now, pinned)))
     assert pinned == now, (
-        f"gammastar.{room}: {len(gone)} lines left, {len(new)} are new, or the order is another; if it should "
+        f"gammastar.{room}: {len(gone)} lines left, {len(new)} are new, or another order; if it should "
         "be so, say it in the changelog and run python3 tests/unit/test_public_api.py\n"
         + "\n".join([f"- {line}" for line in gone] + [f"+ {line}" for line in new])
     )
