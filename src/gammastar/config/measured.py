@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -259,16 +260,28 @@ class Systematics(Section):
     corrections: bool = False
 
 
+def _unfolding_method(name: str) -> str:
+    from gammastar.unfold.methods import NAMES
+
+    if name not in NAMES and re.fullmatch(r".+\.py:\w+", name) is None:
+        known = ", ".join(map(repr, NAMES))
+        msg = f"must be one of {known}, or a function of one's own, 'file.py:function'"
+        raise ValueError(msg)
+    return name
+
+
 class Unfold(Section):
     """Response and unfolding; the true axes are those of [select] unless given.
 
-    `n_iterations` = "stable" stops when iterations move the result by less than 0.1 σ. `scan` lists the
-    strengths that are tried on the mass spectrum and shown; a set of them by default, [] for none. `debias`
-    subtracts from the iterative result the bias of the finite simulation, as its bootstraps show it.
+    `method` is "iterative", "tikhonov", "least squares", "omnifold" or "file.py:function" (see
+    `gammastar.unfold.methods.own_method`). `n_iterations` = "stable" stops when iterations move the result
+    by less than 0.1 σ. `scan` lists the strengths that are tried on the mass spectrum and shown; a set of
+    them by default, [] for none. `debias` subtracts from the iterative result the bias of the finite
+    simulation, as its bootstraps show it.
     """
 
     preset: Literal["true mass", "smeared mass, as the paper", "line shape"] = "true mass"
-    method: Literal["iterative", "tikhonov", "least squares", "omnifold"] = "iterative"
+    method: Annotated[str, AfterValidator(_unfolding_method)] = "iterative"
     n_iterations: Annotated[int, Field(gt=0, le=100_000)] | Literal["stable"] = 4
     tau: Annotated[float, Field(ge=0)] | Literal["l-curve", "least correlated"] = "l-curve"
     penalty: Literal["curvature", "difference", "size"] = "curvature"
@@ -309,7 +322,7 @@ class Unfold(Section):
             ),
             (self.preset.startswith("smeared") and own_axes, "mass, pt, energy: 'smeared' keeps [select]'s"),
             (
-                self.method in ("least squares", "omnifold") and bool(self.scan),
+                self.method not in ("iterative", "tikhonov") and bool(self.scan),
                 f"scan: method {self.method!r} has no strength to scan",
             ),
         )

@@ -513,6 +513,17 @@ def _sources(look: Look) -> Findings:
             yield _wrong(f"unfold.systematics.{key}", text)
 
 
+def _unfolding_method(look: Look) -> Findings:
+    """Look for the function of the user that unfolds."""
+    section = look.steering.unfold
+    if section is None or ".py:" not in section.method:
+        return
+    function, found = _tried("unfold.method", functools.partial(resolve, section.method, look.base))
+    yield from found
+    if not found and not callable(function):
+        yield _wrong("unfold.method", f"{section.method!r} is {function!r}, not a function")
+
+
 def _true_axes(look: Look) -> Findings:
     """Look for simulated photons inside the true axes."""
     section, select = look.steering.unfold, look.steering.select
@@ -853,7 +864,7 @@ CHECKS: dict[str, tuple[Check, ...]] = {
     "read": (_schema, _files, _entries),
     "select": (_functions, _cuts, _trial),
     "subtract": (_subtraction, _grids),
-    "unfold": (_sources, _true_axes),
+    "unfold": (_unfolding_method, _sources, _true_axes),
     "spectrum": (_exposure,),
     "flow": (_angles,),
     "predict": (_production,),

@@ -1,4 +1,4 @@
-"""Contract tests for user code: one line each, for a schema, a channel, a detector's volume, a model.
+"""Contract tests for user code: one line each, a schema, channel, volume, model, unfolding.
 
 They raise `ContractError`, an `AssertionError` that lists everything that is wrong, so that they fit into
 any test suite::
@@ -16,5 +16,13 @@ from gammastar.testing.contracts import (
     check_model,
     check_schema,
 )
+from gammastar.testing.unfolder import check_unfolder
 
-__all__ = ["ContractError", "check_channel", "check_geometry", "check_model", "check_schema"]
+__all__ = [
+    "ContractError",
+    "check_channel",
+    "check_geometry",
+    "check_model",
+    "check_schema",
+    "check_unfolder",
+]

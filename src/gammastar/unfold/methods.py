@@ -16,13 +16,15 @@ from gammastar.unfold.folding import Method, Options, Unfolder, asimov, refoldin
 from gammastar.unfold.iterative_bayes import ITERATIVE
 from gammastar.unfold.regularised import LEAST_SQUARES, TIKHONOV, global_correlation
 
-__all__ = ["METHODS", "Candidate", "best_candidate", "mass_scan", "own_method", "scan"]
+__all__ = ["METHODS", "NAMES", "Candidate", "best_candidate", "mass_scan", "own_method", "scan"]
 
 METHODS: Mapping[str, Method] = {
     "iterative": ITERATIVE,
     "tikhonov": TIKHONOV,
     "least squares": LEAST_SQUARES,
 }
+NAMES = (*METHODS, "omnifold")
+"""What ``[unfold] method`` may be; OmniFold takes pairs instead of a spectrum."""
 SLOPE = 0.15  # of the alternative truths of a scan, from end to end of the mass axis
 
 

@@ -9,7 +9,6 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.ensemble import HistGradientBoostingClassifier
 from threadpoolctl import threadpool_limits
 
 from gammastar.core.axes import KINEMATICS, effective_size, filled
@@ -92,6 +91,8 @@ class BoostedTrees:
         rng: np.random.Generator,
     ) -> Ratio:
         """Return the ratio p/(1 − p) of the trained classifier, clipped to [10⁻³, 10³]."""
+        from sklearn.ensemble import HistGradientBoostingClassifier
+
         features = np.concatenate([above[0], below[0]])
         weight = np.concatenate([above[1], below[1]])
         label = np.repeat([1, 0], [len(above[0]), len(below[0])])

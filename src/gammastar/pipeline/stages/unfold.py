@@ -15,14 +15,17 @@ from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import SteeringError
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import FloatArray, Response, Spectrum
+from gammastar.core.resolve import python_names, resolve
 from gammastar.core.sampling import stream
 from gammastar.core.sources import EFFICIENCY, POLARISATION, PRIOR, RADIATION
 from gammastar.pipeline.cache import Arrays
 from gammastar.pipeline.context import Context, axes_of, needed, pack_spectrum, unpack_spectrum
 from gammastar.pipeline.stages.read import match_simulation
+from gammastar.store.manifest import digest
 from gammastar.store.pairs import Truth
 from gammastar.store.records import write_table
 from gammastar.unfold import folding, line_shape, methods, omnifolding, simulation, systematics
+from gammastar.unfold.folding import Method
 
 __all__ = ["asked_shifts", "simulation_of", "true_axes", "unfold_stage"]
 
@@ -38,12 +41,13 @@ def unfold_stage(ctx: Context, made: Any) -> None:
     if made.matched is None:
         match_simulation(ctx, made)
     used = "" if ctx.steering.spectrum is None else ctx.steering.spectrum.lepton
-    key = ctx.book.key(section, ctx.book.key_of("subtract", "match"), used)
+    own = digest(ctx.code.shas(python_names(section.method)))
+    key = ctx.book.key(section, ctx.book.key_of("subtract", "match"), used, own)
     kept = made.unfolding = ctx.book.arrays("unfold", key, lambda: _unfolded(ctx, section, made))
     made.unfolded = unpack_spectrum(kept, true_axes(ctx), "counts")
     ctx.book.methods["unfolded spectrum"] = (
-        f"{_described(section, float(kept['strength']))}, {section.preset!r}, covariance of the data and of "
-        f"the simulation ({section.n_replicas} bootstraps)"
+        f"{_described(ctx, section, float(kept['strength']))}, {section.preset!r}, covariance of the data "
+        f"and of the simulation ({section.n_replicas} bootstraps)"
     )
     if len(kept["source_names"]):
         total, mean = kept["source_sizes"].T
@@ -59,7 +63,8 @@ def unfold_stage(ctx: Context, made: Any) -> None:
 def _unfolded(ctx: Context, section: config.Unfold, made: Any) -> Arrays:
     """Return the unfolded counts on the true axes, with efficiency, prior and sources."""
     subtracted: Spectrum = made.subtracted
-    _check_yield(section, subtracted)
+    method = _method(ctx, section)
+    _check_yield(section, method, subtracted)
     ctx.tell("unfold", None, f"response of {made.truth.size} simulated dileptons")
     known = simulation_of(section, made.truth)
     axes, rng = tuple(subtracted.hist.axes), stream(ctx.seed, "response")
@@ -68,14 +73,14 @@ def _unfolded(ctx: Context, section: config.Unfold, made: Any) -> Arrays:
     shifts = asked_shifts(section.systematics, made.subtraction)
     measured, variations = systematics.data_variations(subtracted, shifts, plain)
     variations += _response_variations(ctx, section, measured, known, plain)
-    if section.method == "omnifold":
+    if method is None:
         result, extra = _omnifold(ctx, section, made, known, response)
         n, floor = int(extra["strength"]), section.efficiency_floor
         same = partial(unfold.iterative, n_iterations=n, efficiency_floor=floor)
         binned, sources = unfold.with_systematics(measured, plain, same, variations)
         result, sources = omnifolding.scaled_sources(result, binned, sources)
     else:
-        method, options = methods.METHODS[section.method], _options(section)
+        options = _options(section)
         unfolder, strength = method.prepare(measured, response, options)
         ctx.tell("unfold", None, method.describe(options, strength))
         result, sources = unfold.with_systematics(measured, response, unfolder, variations)
@@ -97,7 +102,7 @@ def _unfolded(ctx: Context, section: config.Unfold, made: Any) -> Arrays:
     return (
         pack_spectrum(result)
         | extra
-        | _scanned(ctx, section, measured, known)
+        | _scanned(ctx, section, method, measured, known)
         | {"efficiency": response.efficiency, "prior": response.prior, "refolding": refolded}
         | _packed(sources, result.values.size)
     )
@@ -109,10 +114,20 @@ def _options(section: config.Unfold) -> folding.Options:
     )
 
 
-def _described(section: config.Unfold, strength: float) -> str:
+def _method(ctx: Context, section: config.Unfold) -> Method | None:
+    """Return the method of a name or of ``file.py:function``; None for OmniFold, which takes pairs."""
     if section.method == "omnifold":
+        return None
+    if section.method in methods.METHODS:
+        return methods.METHODS[section.method]
+    return methods.own_method(resolve(section.method, ctx.code), f"unfold.method = {section.method!r}")
+
+
+def _described(ctx: Context, section: config.Unfold, strength: float) -> str:
+    method = _method(ctx, section)
+    if method is None:
         return f"OmniFold, {section.n_iterations} iterations"
-    return methods.METHODS[section.method].describe(_options(section), strength)
+    return method.describe(_options(section), strength)
 
 
 def _packed(sources: Sequence[systematics.Source], n_cells: int) -> Arrays:
@@ -124,7 +139,7 @@ def _packed(sources: Sequence[systematics.Source], n_cells: int) -> Arrays:
     }
 
 
-def _check_yield(section: config.Unfold, subtracted: Spectrum) -> None:
+def _check_yield(section: config.Unfold, method: Method | None, subtracted: Spectrum) -> None:
     """Refuse data without a signal, unless the method is linear in them and scales nothing to their sum.
 
     Raises
@@ -133,7 +148,7 @@ def _check_yield(section: config.Unfold, subtracted: Spectrum) -> None:
         If no pair, or less, is left after the subtraction.
     """
     total, error = folding.summed(subtracted)
-    if total > 0 or (section.method != "omnifold" and methods.METHODS[section.method].linear):
+    if total > 0 or (method is not None and method.linear):
         return
     msg = (
         f"unfold: {total:.4g} ± {error:.2g} pairs are left inside the axes of [select] after subtraction; "
@@ -198,9 +213,10 @@ def _response_variations(
     return [unfold.Variation(name, None, response) for name, response in varied]
 
 
-def _scanned(ctx: Context, section: config.Unfold, measured: Spectrum, known: Truth) -> Arrays:
+def _scanned(
+    ctx: Context, section: config.Unfold, method: Method | None, measured: Spectrum, known: Truth
+) -> Arrays:
     """Unfold the mass spectrum with several strengths."""
-    method = methods.METHODS.get(section.method)
     if method is None or method.candidates is None or section.scan == ():
         return {}
     flat = line_shape.mass_spectrum(measured)
