@@ -44,7 +44,7 @@ PIPELINE_FILES, PIPELINE_LINES = 26, 9_200
 FILES_ON_A_LEVEL, NAMES_OF_A_FACE = 14, 25
 LARGER_LEVELS = {"flow": 15, "pipeline/stages": 20}
 LARGER_FACES = {"accept": 30, "flow": 50, "infer": 30, "mock": 26, "predict": 60}
-LARGER_FACES |= {"report": 26, "subtract": 42, "unfold": 64}
+LARGER_FACES |= {"report": 26, "subtract": 42}
 HIDDEN = {
     "accept.signal_events",
     "accept.yields",
