@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import stat
 import tomllib
@@ -19,7 +18,6 @@ from gammastar.core.errors import PhysicsError, SteeringError
 __all__ = [
     "Finding",
     "cell",
-    "escaped",
     "from_json",
     "from_toml",
     "name_of",
@@ -70,17 +68,6 @@ def shortened(text: str, most: int = 200) -> str:
     'abc…'
     """
     return text if len(text) <= most else f"{text[:most]}…"
-
-
-def escaped(text: str) -> str:
-    r"""Return a text for an HTML page, as a name that nobody obeys.
-
-    Examples
-    --------
-    >>> escaped("<b>\x1b")
-    '&lt;b&gt;\\u001b'
-    """
-    return html.escape(plain(text))
 
 
 def cell(value: object) -> object:
