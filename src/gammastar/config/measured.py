@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
@@ -17,7 +18,12 @@ from gammastar.config.fields import (
     Title,
     cells_problem,
 )
+from gammastar.core.errors import SteeringError
+from gammastar.core.resolve import UserCode, resolve
 from gammastar.core.sources import RESERVED, spelling
+
+if TYPE_CHECKING:
+    from gammastar import read, select
 
 __all__ = [
     "Analysis",
@@ -31,6 +37,8 @@ __all__ = [
     "Subtract",
     "Systematics",
     "Unfold",
+    "load_cuts",
+    "load_schema",
 ]
 
 
@@ -399,3 +407,43 @@ class FlowSection(Section):
         if problem:
             raise ValueError(problem)
         return self
+
+
+def load_schema(section: Read, where: Path | UserCode) -> read.Schema:
+    """Return the schema of a file, of ``file.py:attribute``, or a shipped one by its name.
+
+    Raises
+    ------
+    SteeringError
+        If there is none, or it is wrong; the message names it.
+    """
+    from gammastar import read
+
+    name = section.schema_file
+    base = where if isinstance(where, Path) else where.folder
+    if name.endswith(".toml"):
+        return read.load_schema(base / name)
+    if ".py" not in name:
+        return read.builtin(name)
+    try:
+        schema = resolve(name, where)
+        return schema if isinstance(schema, read.Schema) else read.Schema.from_mapping(schema)
+    except SteeringError as error:
+        text = str(error)
+        raise SteeringError(text if name in text else f"schema {name}: {text}") from error
+
+
+def load_cuts(section: Select, where: Path | UserCode) -> select.Cuts:
+    """Return the cuts of a section; functions come from frozen code, on workers as well."""
+    from gammastar import select
+
+    ghost = None
+    if section.ghost_angle > 0 or section.ghost_excess > 0:
+        ghost = select.GhostVeto(section.ghost_angle, section.ghost_excess)
+    return select.Cuts(
+        lepton=section.lepton,
+        pair=section.pair,
+        ghost=ghost,
+        event_functions=tuple(resolve(name, where) for name in section.event_functions),
+        pair_functions=tuple(resolve(name, where) for name in section.pair_functions),
+    )

@@ -271,7 +271,7 @@ def _schema(look: Look) -> Findings:
     section = look.steering.read
     if section is None:
         return
-    from gammastar.pipeline.stages.read import load_schema
+    from gammastar.config.measured import load_schema
     from gammastar.read import builtin_names
 
     name = section.schema_file
@@ -363,7 +363,7 @@ def _trial(look: Look) -> Findings:
         yield from _window(section, _kinematics(chunk), len(chunk))
         return
     from gammastar import select
-    from gammastar.pipeline.stages.read import load_cuts
+    from gammastar.config.measured import load_cuts
 
     try:
         cuts = load_cuts(section, look.base)

@@ -217,8 +217,8 @@ def test_members_of_split_vectors(objects, tmp_path):
 
 def test_errors_of_a_schema_name_its_file(tmp_path):
     from gammastar import config
+    from gammastar.config.measured import load_schema
     from gammastar.core.errors import SteeringError
-    from gammastar.pipeline.stages.read import load_schema
 
     (tmp_path / "mine.toml").write_text('tree = "events"\nlayout = "jaged"\nlepton = "mu"\n[kinematics]\n')
     (tmp_path / "deep.toml").write_text("tree = " + 5000 * "[")

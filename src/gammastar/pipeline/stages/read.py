@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from gammastar import config, read, select
+from gammastar.config.measured import load_cuts, load_schema
 from gammastar.core.axes import effective_size
 from gammastar.core.errors import SteeringError
 from gammastar.core.pairs import MatchedPairs, Pairs
-from gammastar.core.resolve import UserCode, resolve
+from gammastar.core.resolve import UserCode
 from gammastar.pipeline.cache import Arrays
 from gammastar.pipeline.context import Context
 from gammastar.pipeline.stages.flow import columns_for_angles
@@ -30,8 +31,6 @@ __all__ = [
     "Inputs",
     "inputs",
     "limit_of",
-    "load_cuts",
-    "load_schema",
     "match_simulation",
     "match_stage",
     "select_stage",
@@ -54,42 +53,6 @@ class Inputs:
     def shas(self) -> tuple[str, ...]:
         """The SHA-256 of files and response, in this order."""
         return self.seal.shas
-
-
-def load_schema(section: config.Read, where: Path | UserCode) -> read.Schema:
-    """Return the schema of a file, of ``file.py:attribute``, or a shipped one by its name.
-
-    Raises
-    ------
-    SteeringError
-        If there is none, or it is wrong; the message names it.
-    """
-    name = section.schema_file
-    base = where if isinstance(where, Path) else where.folder
-    if name.endswith(".toml"):
-        return read.load_schema(base / name)
-    if ".py" not in name:
-        return read.builtin(name)
-    try:
-        schema = resolve(name, where)
-        return schema if isinstance(schema, read.Schema) else read.Schema.from_mapping(schema)
-    except SteeringError as error:
-        text = str(error)
-        raise SteeringError(text if name in text else f"schema {name}: {text}") from error
-
-
-def load_cuts(section: config.Select, where: Path | UserCode) -> select.Cuts:
-    """Return the cuts of a section; functions come from frozen code, on workers as well."""
-    ghost = None
-    if section.ghost_angle > 0 or section.ghost_excess > 0:
-        ghost = select.GhostVeto(section.ghost_angle, section.ghost_excess)
-    return select.Cuts(
-        lepton=section.lepton,
-        pair=section.pair,
-        ghost=ghost,
-        event_functions=tuple(resolve(name, where) for name in section.event_functions),
-        pair_functions=tuple(resolve(name, where) for name in section.pair_functions),
-    )
 
 
 def limit_of(ctx: Context) -> int:

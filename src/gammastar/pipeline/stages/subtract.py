@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from gammastar import config, mock, read, select, subtract
-from gammastar.config.measured import Charm, CorrectionSection
+from gammastar.config.measured import Charm, CorrectionSection, load_cuts, load_schema
 from gammastar.core.axes import MASS, effective_size, rescaled, variable
 from gammastar.core.errors import SteeringError
 from gammastar.core.files import shipped
@@ -25,8 +25,6 @@ from gammastar.pipeline.stages.flow import columns_for_angles
 from gammastar.pipeline.stages.read import (
     Inputs,
     limit_of,
-    load_cuts,
-    load_schema,
     match_simulation,
     stored_pairs,
 )
