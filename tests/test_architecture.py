@@ -61,6 +61,7 @@ HIDDEN = {
 HIDDEN |= {
     "select.pairs",
     "select.singles",
+    "subtract.combinatorial",
     "subtract.mixed_spectrum",
     "subtract.same_sign",
 }  # names of files
