@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+from gammastar.pipeline.stages.error_budget import source_shifts
 
 from gammastar import flow, predict, spectrum
 from gammastar.core.constants import M_MU
@@ -18,7 +19,6 @@ from gammastar.physics.kinematics import daughter
 from gammastar.physics.mesons import MesonTable
 from gammastar.physics.polarisation import cosine
 from gammastar.pipeline.cache import load_arrays
-from gammastar.pipeline.stages.error_budget import source_shifts
 from gammastar.predict.channels import (
     Bremsstrahlung,
     MesonChannel,

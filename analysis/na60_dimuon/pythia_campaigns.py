@@ -141,6 +141,8 @@ def toml(value: Any) -> str:
 
 def campaign(shared: Common, name: str, seed: int) -> dict[str, Any]:
     """Return masses, rate and its error by source of one campaign."""
+    from gammastar.pipeline.stages.error_budget import rate_error, rate_sources
+
     from gammastar import mock
     from gammastar.core.constants import M_MU
     from gammastar.core.sampling import stream
@@ -149,7 +151,6 @@ def campaign(shared: Common, name: str, seed: int) -> dict[str, Any]:
     from gammastar.physics.qed import dark_photon_rate
     from gammastar.pipeline.cache import load_arrays
     from gammastar.pipeline.run import run
-    from gammastar.pipeline.stages.error_budget import rate_error, rate_sources
     from gammastar.pipeline.stages.simulate import write_blocks
 
     section = shared.steering["simulate"]

@@ -12,6 +12,7 @@ import numpy as np
 from cuts import CONTROLS, STATES, Search, as_pairs
 
 from gammastar import accept, background, read, select
+from gammastar.accept.signal_events import track_collection
 from gammastar.core.files import data_path
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import FloatArray
@@ -88,7 +89,7 @@ def prompt_sample(search: Search, path: Path, *, n: int | None = None, seed: int
     anti0 = (kind[event] == 1) & (rng.uniform(size=keep) < numbers["anti0_efficiency"])
     branches = {
         "event": np.arange(keep, dtype=np.int64),
-        "Track": accept.track_collection(tracks, index.astype(np.int64), keep),
+        "Track": track_collection(tracks, index.astype(np.int64), keep),
         "weight": np.ones(keep),
         "lav": lav.astype(np.float64),
         "anti0": anti0.astype(np.float64),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gammastar import accept
-from gammastar.accept.tracking import plane_of
+from gammastar.accept.tracking import extrapolate, inside, plane_of
 from gammastar.core.constants import M_E, M_MU, M_PI_CHARGED
 from gammastar.core.errors import PhysicsError
 from gammastar.core.files import data_path
@@ -100,7 +100,7 @@ class Search:
             keep &= track.momentum > self.numbers["track"]["min_momentum"]
             keep &= np.abs(track.time) < self.numbers["track"]["trigger_window"]
             for plane in self.detector.planes:
-                keep &= accept.inside(plane, *accept.extrapolate(track, plane, self.detector))
+                keep &= inside(plane, *extrapolate(track, plane, self.detector))
         return keep
 
     def isolated(self, pairs: Pairs) -> BoolArray:
@@ -113,7 +113,7 @@ class Search:
         }
         for name, least in distances.items():
             plane = plane_of(self.detector, name)
-            (x1, y1), (x2, y2) = (accept.extrapolate(leg, plane, self.detector) for leg in legs)
+            (x1, y1), (x2, y2) = (extrapolate(leg, plane, self.detector) for leg in legs)
             keep &= np.hypot(x1 - x2, y1 - y2) > least
         return keep
 

@@ -17,7 +17,8 @@ from gammastar.core.sampling import stream
 from gammastar.physics.detector import Detector, load_detector
 from gammastar.physics.kinematics import daughter
 from gammastar.physics.qed import dark_photon_rate
-from gammastar.pipeline.stages.predict import photons_of, scan_masses
+from gammastar.pipeline.stages.predict import photons_of
+from gammastar.predict.production import scan_masses
 from gammastar.store.records import read_spectrum
 
 FLOOR = 0.01  # smallest dimuon efficiency of a measured cell

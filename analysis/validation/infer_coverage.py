@@ -11,8 +11,7 @@ from validation.infer_toys import POT, pair, row
 from validation.toy_coverage import Coverage, coverage
 
 from gammastar.infer import Convention, counting_channel
-from gammastar.infer.toys import draw, statistics, toy_model
-from gammastar.infer.weighted_toys import TIE
+from gammastar.infer.toys import TIE, draw, statistics, toy_model
 
 LEVEL = 0.10
 BAR = 0.01  # of what must not exclude more than the level

@@ -17,6 +17,9 @@ from gammastar.physics.bremsstrahlung import preset
 from gammastar.physics.mesons import MesonTable
 from gammastar.physics.millicharge import load_millicharge_detector
 from gammastar.physics.vectors import CHARGES
+from gammastar.predict.millicharge import Trained, by_rejection, conditional, from_generator
+from gammastar.predict.mixture import recoupled_channels, shares_of
+from gammastar.predict.models.vectors import rate_ratio
 
 BEAM, N_PAIRS, N_DRAWN = 400.0, 60_000, 60_000
 CHARGES_Q = np.array([1e-3])
@@ -35,8 +38,8 @@ def _two_ways() -> Iterator[tuple]:
     channels = [leaf(table, BEAM) for leaf in leaves]
     channels.append(predict.Bremsstrahlung(preset("qra_v2"), BEAM))
     for m in (0.25, 0.5):
-        direct = predict.recoupled_channels(channels, charges).rate([m])[0][0]
-        shared = predict.rate_ratio(charges, [m], predict.shares_of(channels, [m]))[0]
+        direct = recoupled_channels(channels, charges).rate([m])[0][0]
+        shared = rate_ratio(charges, [m], shares_of(channels, [m]))[0]
         whole = predict.Mixture(tuple(channels)).rate([m])[0][0]
         label = f"B − L at {m} GeV, decay by decay over shares of the sum"
         yield label, direct / (shared * whole), 1.0, 1e-9, "identity"
@@ -69,17 +72,15 @@ def _strategies() -> Iterator[tuple]:
             own.mass, own.pt, own.energy, own.weight, beam_energy=BEAM, options=options, rng=stream(1, "one")
         )
         common = {"n": N_DRAWN, "rng": stream(2, str(m_chi))}
-        default = seen(predict.conditional(m_chi, edges, content, M_MU, flow, inside, **common), m_chi)
+        default = seen(conditional(m_chi, edges, content, M_MU, flow, inside, **common), m_chi)
         ways = {
-            "one flow of mass, pt and energy, rejection": predict.by_rejection(
+            "one flow of mass, pt and energy, rejection": by_rejection(
                 m_chi, total, M_MU, joint, inside, n=3 * N_DRAWN, rng=stream(4, str(m_chi))
             ),
-            "a flow for each m_χ": predict.from_generator(
-                total, predict.Trained(alone, own), inside, n=N_DRAWN, rng=stream(5, str(m_chi))
+            "a flow for each m_χ": from_generator(
+                total, Trained(alone, own), inside, n=N_DRAWN, rng=stream(5, str(m_chi))
             ),
-            "the pairs themselves": predict.from_generator(
-                total, own, inside, n=N_DRAWN, rng=stream(6, str(m_chi))
-            ),
+            "the pairs themselves": from_generator(total, own, inside, n=N_DRAWN, rng=stream(6, str(m_chi))),
         }
         for name, photons in ways.items():
             label = f"events at m_χ = {m_chi:g} GeV: {name}, over the conditional flow"

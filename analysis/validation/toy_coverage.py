@@ -23,8 +23,7 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.infer import profile
 from gammastar.infer.channels import Channel
-from gammastar.infer.toys import Convention, ToyModel, Toys, draw, statistics, toy_model
-from gammastar.infer.weighted_toys import TIE
+from gammastar.infer.toys import TIE, Convention, ToyModel, Toys, draw, statistics, toy_model
 
 __all__ = ["BATCHES", "Coverage", "Experiments", "coverage", "grouped_tails", "weighted_tails"]
 

@@ -105,13 +105,14 @@ def rate_of_the_main_job() -> Iterator[dict]:
                 "skipped": "python3 analysis/run.py first",
             }
         return
+    from gammastar.pipeline.stages.error_budget import rate_error
+
     from gammastar import mock
     from gammastar.core.constants import M_MU
     from gammastar.core.files import data_path
     from gammastar.mock.cocktail import mass_spectrum
     from gammastar.physics.qed import dark_photon_rate
     from gammastar.pipeline.cache import load_arrays
-    from gammastar.pipeline.stages.error_budget import rate_error
 
     found = load_arrays(path)
     mass, rate = found["mass"], found["rate"]

@@ -10,13 +10,7 @@ import pytest
 from scipy.stats import norm, poisson
 
 from gammastar.core.errors import PhysicsError
-from gammastar.infer import (
-    Convention,
-    binned_channel,
-    counting_channel,
-    counting_limit,
-    exact_limit,
-)
+from gammastar.infer import Convention, binned_channel, counting_channel, counting_limit, exact_limit
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "analysis"))
 

@@ -1,48 +1,40 @@
 """From particles to expected events: decay probabilities, lepton acceptance, signal yields."""
 
-from gammastar.accept.decay import decay_probability, decay_weight, forced_decay, inverse_decay_length
-from gammastar.accept.millicharge import millicharge_yields, signal_exponent
-from gammastar.accept.response import angular_weights, lepton_pair, position_at, seen
+from __future__ import annotations
+
+from gammastar.accept.decay import decay_probability, decay_weight, forced_decay
+from gammastar.accept.expected_events import AcceptedYield, Measured, acceptance_curve, yields
+from gammastar.accept.millicharge import millicharge_yields
+from gammastar.accept.plane import measured_only, plane_of, row_of, spin_states, varied
+from gammastar.accept.response import angular_weights, lepton_pair, seen
 from gammastar.accept.scan import LifetimeScan, Replicated, lifetime_scan
-from gammastar.accept.signal_events import (
-    SignalEvents,
-    SignalScan,
-    signal_events,
-    signal_scan,
-    track_collection,
-)
-from gammastar.accept.tracking import Spectrometer, Tracks, extrapolate, inside, load_spectrometer, measure
-from gammastar.accept.yields import AcceptedYield, LongLived, Measured, acceptance_curve, width_shift, yields
+from gammastar.accept.signal_events import signal_events, signal_scan
+from gammastar.accept.tracking import Spectrometer, Tracks, load_spectrometer, measure
 
 __all__ = [
     "AcceptedYield",
     "LifetimeScan",
-    "LongLived",
     "Measured",
     "Replicated",
-    "SignalEvents",
-    "SignalScan",
     "Spectrometer",
     "Tracks",
     "acceptance_curve",
     "angular_weights",
     "decay_probability",
     "decay_weight",
-    "extrapolate",
     "forced_decay",
-    "inside",
-    "inverse_decay_length",
     "lepton_pair",
     "lifetime_scan",
     "load_spectrometer",
     "measure",
+    "measured_only",
     "millicharge_yields",
-    "position_at",
+    "plane_of",
+    "row_of",
     "seen",
     "signal_events",
-    "signal_exponent",
     "signal_scan",
-    "track_collection",
-    "width_shift",
+    "spin_states",
+    "varied",
     "yields",
 ]

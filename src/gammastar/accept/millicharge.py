@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from gammastar.accept.expected_events import AcceptedYield, Measured
 from gammastar.accept.scan import Replicated
-from gammastar.accept.yields import AcceptedYield, Measured
 from gammastar.core.errors import PhysicsError
-from gammastar.core.records import FloatArray, Sample
+from gammastar.core.records import Sample
 from gammastar.physics.millicharge import MillichargeDetector
 
-__all__ = ["millicharge_yields", "signal_exponent"]
+__all__ = ["millicharge_yields"]
 
 _BLOCK = 2_000_000  # elements of one (charges, particles) matrix
 
@@ -88,9 +88,3 @@ def millicharge_yields(
         n_effective=np.divide(sums[0] ** 2, sums[1], out=np.zeros(len(q)), where=sums[1] > 0),
         replicas=scale * members if isinstance(sample, Replicated) else None,
     )
-
-
-def signal_exponent(found: AcceptedYield) -> FloatArray:
-    """Return d ln s/d ln Q between neighbouring charges, shape (k − 1,); nan where there is no signal."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(np.diff(np.log(found.signal)) / np.diff(np.log(found.couplings)), dtype=np.float64)

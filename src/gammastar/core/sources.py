@@ -28,6 +28,7 @@ __all__ = [
     "SEARCH_POT",
     "SPIN",
     "THEORY",
+    "THEORY_OF",
     "WIDTHS",
     "Kind",
     "Source",
@@ -45,6 +46,8 @@ MEASUREMENT, THEORY = "measurement", "theory"
 POT, SEARCH_POT = "protons on target", "protons on target of the search"
 POLARISATION, RADIATION, EFFICIENCY = "polarisation of virtual photons", "final-state radiation", "efficiency"
 PRIOR = "prior of the unfolding"
+THEORY_OF = "theory, "
+"""Before the group of a theory channel that stands beside measured photons."""
 SPIN, FLOW, SCALING = "spin state of the decays", "flow", "scaling with A"
 WIDTHS, EXTRAPOLATION, SAMPLE = "hadronic width", "extrapolation", "finite sample"
 
@@ -169,10 +172,11 @@ class Sources:
         msg = f"no source {name!r}; there are {', '.join(self.names) or 'none'}"
         raise PhysicsError(msg)
 
-    def of(self, kinds: Iterable[str]) -> Sources:
-        """Return the sources of some kinds."""
-        wanted = set(kinds)
-        return Sources(tuple(part for part in self.parts if part.kind in wanted))
+    def of(self, wanted: Iterable[str]) -> Sources:
+        """Return the sources of some kinds, or of some names that are no kinds."""
+        asked = set(wanted)
+        names = asked - set(KINDS)
+        return Sources(tuple(part for part in self.parts if part.kind in asked or part.name in names))
 
     def scaled(self, factor: npt.ArrayLike) -> Sources:
         """Return the sources of the prediction times a factor, shape (n,) or ()."""

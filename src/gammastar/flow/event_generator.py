@@ -131,7 +131,7 @@ def fit_joint(
     Notes
     -----
     The first strategy of Allison and Blinov (2025), III.C.2, for millicharged particles: Eq. 8 is applied by
-    rejection, see `gammastar.predict.by_rejection`.
+    rejection, see `gammastar.predict.millicharge.by_rejection`.
     """
     options = JointOptions() if options is None else options
     keep = (cloud.weight > 0) & inside_limits(cloud.mass, cloud.pt, cloud.energy, beam_energy)

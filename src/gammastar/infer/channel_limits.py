@@ -28,8 +28,17 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray, Limit
 from gammastar.infer import profile
 from gammastar.infer.channels import Channel
-from gammastar.infer.toys import KINDS, Convention, ToyModel, Toys, toy_model
-from gammastar.infer.weighted_toys import TIE, CLs, WeightedToys, draw_weighted_toys
+from gammastar.infer.toys import (
+    KINDS,
+    TIE,
+    CLs,
+    Convention,
+    ToyModel,
+    Toys,
+    WeightedToys,
+    draw_weighted_toys,
+    toy_model,
+)
 
 __all__ = [
     "CLs",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal, TypeAlias, cast, get_args
 
@@ -23,7 +23,6 @@ __all__ = [
     "chosen_method",
     "label_at",
     "limits_at",
-    "signal_uncertainties",
     "tabulated",
     "upper_limit",
 ]
@@ -178,76 +177,6 @@ def _asymptotic(
 
 
 KNOTS = 9
-
-
-def signal_uncertainties(
-    signal: npt.ArrayLike,
-    *,
-    common: Mapping[str, npt.ArrayLike] | None = None,
-    variations: Mapping[str, npt.ArrayLike] | None = None,
-    shifts: Mapping[str, npt.ArrayLike] | None = None,
-    in_domain: npt.ArrayLike | None = None,
-    extrapolation: float = 0.0,
-) -> dict[str, FloatArray]:
-    """Return the standard deviations of the logarithm of a signal at each point, by source.
-
-    Parameters
-    ----------
-    signal : array_like, shape (n, k)
-        Expected events over masses and couplings.
-    common : mapping of str to array_like, shape (), (n, 1) or (n, k)
-        Relative errors: of the measured spectrum at each mass, of a scaling.
-    variations : mapping of str to array_like, shape (r, n, k)
-        The signal of each member of an ensemble (of flows); their spread counts.
-    shifts : mapping of str to array_like, shape (2, n, k)
-        The signal at both ends of an assumption; half their distance counts.
-    in_domain : array_like, shape (n, k), optional
-        The part of the signal from where dileptons were measured.
-    extrapolation : float
-        Standard deviation of the logarithm of the other part.
-
-    Returns
-    -------
-    dict of str to NDArray, shape (n, k)
-        Sources without any spread are left out.
-
-    Raises
-    ------
-    PhysicsError
-        For shapes that do not fit, and for two sources of one name.
-    """
-    names = [*(common or {}), *(variations or {}), *(shifts or {})]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice or (extrapolation > 0 and "extrapolation" in names):
-        name = (twice or ["extrapolation"])[0]
-        msg = f"signal_uncertainties: source {name!r} is given twice; name sources apart"
-        raise PhysicsError(msg)
-    total = np.asarray(signal, dtype=np.float64)
-    safe = np.where(total > 0, total, 1.0)
-    found: dict[str, FloatArray] = {}
-    for name, value in (common or {}).items():
-        found[name] = np.broadcast_to(np.asarray(value, dtype=np.float64), total.shape)
-    for name, members in (variations or {}).items():
-        array = _fitting(name, members, total)
-        found[name] = np.where(total > 0, array.std(axis=0, ddof=1) / safe, 0.0)
-    for name, ends in (shifts or {}).items():
-        array = _fitting(name, ends, total)
-        found[name] = np.where(total > 0, 0.5 * np.abs(array[1] - array[0]) / safe, 0.0)
-    if in_domain is not None and extrapolation > 0:
-        outside = 1.0 - np.asarray(in_domain, dtype=np.float64) / safe
-        found["extrapolation"] = np.where(total > 0, np.clip(outside, 0.0, 1.0) * extrapolation, 0.0)
-    spreads = {name: np.log1p(np.clip(sigma, 0.0, 3.0)) for name, sigma in found.items()}
-    return {name: sigma for name, sigma in spreads.items() if sigma.any()}
-
-
-def _fitting(name: str, array: npt.ArrayLike, total: FloatArray) -> FloatArray:
-    values = np.asarray(array, dtype=np.float64)
-    if values.ndim != 3 or values.shape[1:] != total.shape or len(values) < 2:
-        msg = (
-            f"signal_uncertainties: {name!r} has shape {values.shape}, expected (at least 2, *{total.shape})"
-        )
-        raise PhysicsError(msg)
-    return values
 
 
 def limits_at(

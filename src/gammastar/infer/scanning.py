@@ -21,8 +21,7 @@ from gammastar.infer.histfactory.likelihoods import Likelihood
 from gammastar.infer.histfactory.workspaces import MASKED, channels_of
 from gammastar.infer.impacts import expected_data
 from gammastar.infer.limits import ASYMPTOTIC_FROM
-from gammastar.infer.toys import Convention, statistics, toy_model
-from gammastar.infer.weighted_toys import TIE, CLs, draw_weighted_toys
+from gammastar.infer.toys import TIE, CLs, Convention, draw_weighted_toys, statistics, toy_model
 
 __all__ = ["CODES", "ScanMethod", "ScanPoint", "exact_point", "expected_events", "scan", "suits", "write_hs3"]
 

@@ -43,7 +43,7 @@ __all__ = [
 Arrays = dict[str, npt.NDArray[Any]]
 KEPT = {"stages/": "", "flow": "flow", "input/": "simulate"}  # what --resume keeps, for which stage
 KINEMATIC = ("mass", "pt", "energy", "weight", "posterior")
-COMPUTED = ("values", "cov", "rate", "couplings", "signal", "in_domain_signal", "mc_error", "n_effective")
+COMPUTED = ("values", "cov", "value", "coupling", "signal", "in_domain", "mc_error", "n_effective")
 FINITE = {*KINEMATIC, *COMPUTED}  # arrays in which no stage has gaps
 logger = logging.getLogger(__name__)
 

@@ -591,7 +591,7 @@ def _tables(look: Look, section: config.Predict) -> Findings:
 def _model(look: Look, section: config.Predict) -> Findings:
     """Make the model; one of a user must keep the contract of its kind."""
     from gammastar.physics.vectors import CHARGES
-    from gammastar.pipeline.stages.predict import make_model
+    from gammastar.predict import make_model
 
     name = section.model
     if ":" not in name and name not in CHARGES:
@@ -622,7 +622,8 @@ def _model(look: Look, section: config.Predict) -> Findings:
 def _channels(look: Look, section: config.Predict) -> Findings:
     """Make every theory channel, which reads its tables; none may hold a process of another."""
     from gammastar import predict
-    from gammastar.pipeline.stages.predict import theory_channel
+    from gammastar.pipeline.stages.predict import theory_options
+    from gammastar.predict import theory_channel
 
     beam = _beam(look) or NOMINAL_BEAM
     charged = () if section.millicharge is None else section.millicharge.channels
@@ -635,7 +636,7 @@ def _channels(look: Look, section: config.Predict) -> Findings:
     ):
         made: list[Any] = []
         for name in names:
-            make = functools.partial(theory_channel, name, section, look.base, beam)
+            make = functools.partial(theory_channel, name, theory_options(section, look.base), beam)
             channel, found = _tried(key, make)
             made += [] if found else [channel]
             yield from found
@@ -665,7 +666,7 @@ class _Measured:
     group = "virtual_photon"
 
     def __init__(self, mass_range: tuple[float, float]) -> None:
-        from gammastar.predict import held
+        from gammastar.predict.processes import held
 
         self.mass_range, self.processes = mass_range, held(mass_range)
 

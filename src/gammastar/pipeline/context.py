@@ -13,6 +13,7 @@ from gammastar.core.errors import SteeringError
 from gammastar.core.files import shipped
 from gammastar.core.records import Exposure, FloatArray, Spectrum
 from gammastar.core.resolve import UserCode, freeze, python_names
+from gammastar.core.signal import Rate, SignalPlane
 from gammastar.pipeline.cache import Arrays, Book
 from gammastar.store.manifest import digest
 
@@ -188,12 +189,12 @@ class Products:
     learning: Arrays | None = None
     production: Any = None
     joint: Any = None
-    predicted: Arrays | None = None
-    accepted: dict[str, Arrays] | None = None
-    inferred: dict[str, Any] | None = None
-    millicharge: Arrays | None = None
-    millicharge_accepted: dict[str, Arrays] | None = None
-    millicharge_inferred: dict[str, Any] | None = None
+    rate: Rate | None = None
+    planes: dict[str, SignalPlane] | None = None
+    searches: dict[str, Any] | None = None
+    pair_rate: Rate | None = None
+    charge_planes: dict[str, SignalPlane] | None = None
+    charge_searches: dict[str, Any] | None = None
 
 
 def needed(value: Any, stage: str) -> Any:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from gammastar import config
 from gammastar.core.errors import SteeringError, StoreError
@@ -23,6 +24,9 @@ __all__ = [
     "silent",
     "writable",
 ]
+
+
+ROUNDS = 4  # in which masses are added to a contour
 
 
 def silent(stage: str, fraction: float | None, text: str) -> None:
@@ -199,54 +203,73 @@ def _production(ctx: Context, made: Products) -> Any:
     """Return who makes the dark particles, made once."""
     from gammastar.pipeline.stages import flow, predict
 
-    if made.production is not None:
-        return made.production
-    section = needed(ctx.steering.predict, "predict")
-    if section.source == "theory":
-        made.production = predict.theory_production(ctx)
-        return made.production
-    spectrum, training = needed(made.spectrum, "spectrum"), flow.training(ctx, made)
-    weights = None
-    if section.sampler == "flow":
+    def sampler() -> tuple[Any, Any]:
+        if predict.section_of(ctx).sampler == "histogram":
+            beam = needed(needed(made.spectrum, "spectrum").exposure, "spectrum").beam_energy
+            return flow.histogram_sampler(ctx, flow.training(ctx, made), beam), None
         if made.flow is None:
             msg = "predict.sampler = 'flow' needs the section [flow]; or set it to 'histogram'"
             raise SteeringError(msg)
-        sampler, weights = made.flow, predict.replica_weights(made.record or ctx.folder)
-    else:
-        sampler = flow.histogram_sampler(ctx, training, needed(spectrum.exposure, "spectrum").beam_energy)
-    found = predict.measured_production(ctx, spectrum, sampler, training.in_domain, weights)
-    trend = predict.trend_of(ctx, made, training)
-    made.production = replace(found, trend=trend, spin=made.spin)
+        from gammastar.flow import load_variations
+
+        members = load_variations(made.record or ctx.folder)
+        return made.flow, None if members is None else members.weights
+
+    if made.production is None:
+        made.production = predict.production_of(ctx, made, lambda: flow.training(ctx, made), sampler)
     return made.production
 
 
 def _predict(ctx: Context, made: Products) -> None:
-    from gammastar.pipeline.stages import accept, millicharge
+    from gammastar.pipeline.stages import predict
 
     production = _production(ctx, made)
-    made.predicted = accept.predict_stage(ctx, production, made)
-    made.millicharge = millicharge.predict_stage(ctx, production, made)
+    made.rate = predict.predict_stage(ctx, production, made)
+    made.pair_rate = predict.pair_stage(ctx, production, made)
 
 
 def _accept(ctx: Context, made: Products) -> None:
-    from gammastar.pipeline.stages import accept, millicharge
+    from gammastar.pipeline.stages import accept
 
-    production, predicted = _production(ctx, made), needed(made.predicted, "predict")
-    made.accepted = accept.accept_stage(ctx, production, predicted)
-    made.millicharge_accepted = millicharge.accept_stage(ctx, production, made)
+    production = _production(ctx, made)
+    made.planes = accept.accept_stage(ctx, production, needed(made.rate, "predict"))
+    made.charge_planes = accept.millicharge_stage(ctx, production, made.pair_rate, made)
 
 
 def _infer(ctx: Context, made: Products) -> None:
-    from gammastar.pipeline.stages import infer, millicharge
+    from gammastar.pipeline.stages import infer
 
     if ctx.book.partial and not ctx.allow_partial:
         lost = {stage: f"{entry['lost_fraction']:.3%}" for stage, entry in ctx.book.partial.items()}
         msg = f"part of the input was skipped ({lost} of the entries); a limit needs --allow-partial"
         raise SteeringError(msg)
     exposure = _production(ctx, made).exposure
-    predicted, accepted = infer.refined(ctx, made, _production(ctx, made))
-    made.inferred = infer.infer_stage(ctx, predicted, accepted, exposure)
-    made.millicharge_inferred = millicharge.infer_stage(ctx, exposure, made)
+    _refine(ctx, made)
+    made.searches = infer.infer_stage(ctx, needed(made.planes, "accept"), exposure)
+    made.charge_searches = infer.millicharge_stage(ctx, made.charge_planes, exposure)
+
+
+def _refine(ctx: Context, made: Products) -> None:
+    """Add masses where the contour of any detector bends or ends, at most [infer] refine of them."""
+    from gammastar.pipeline.stages import accept, infer, predict
+
+    rate, planes, production = needed(made.rate, "predict"), needed(made.planes, "accept"), made.production
+    most = infer.section_of(ctx).refine
+    first = len(rate.mass)
+    for _ in range(ROUNDS if most else 0):
+        room = first + most - len(rate.mass)
+        new = infer.missing_masses(ctx, planes, production.exposure, room)
+        if not len(new):
+            break
+        masses = np.unique(np.r_[rate.mass, new])
+        ctx.tell("accept", None, f"{len(masses)} masses, {len(new)} of them new")
+        rate = predict.predict_stage(ctx, production, made, masses)
+        planes = accept.accept_stage(ctx, production, rate)
+    made.rate, made.planes = rate, planes
+    if most:
+        added = len(rate.mass) - first
+        text = f"{first} of the grid, {added} where the contour bends or ends"
+        ctx.book.methods["masses of the reach"] = text
 
 
 STAGES = {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -11,16 +13,35 @@ import vector
 from gammastar.core import constants
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray, Sample
+from gammastar.core.signal import Rate
+from gammastar.core.sources import MEASUREMENT, POT, Source, Sources
 from gammastar.physics.kinematics import daughter, daughter_about
 from gammastar.physics.millicharge import from_dark_photons, vector_branching
 from gammastar.physics.polarisation import TRANSVERSE, UNPOLARISED, SpinDensities, cosine, lambda_theta
 from gammastar.physics.qed import kappa
-from gammastar.predict.channel import Channel
-from gammastar.predict.channels.theory import MesonChannel
-from gammastar.predict.millicharge import VirtualPhotons
-from gammastar.predict.mixture import joined
+from gammastar.predict.channel import Channel, check_exclusive
+from gammastar.predict.channels import VirtualPhoton
+from gammastar.predict.channels.theory import JPsi, MesonChannel
+from gammastar.predict.millicharge import VirtualPhotons, chi_rate
+from gammastar.predict.mixture import envelope, joined
+from gammastar.predict.processes import held
 
-__all__ = ["chi_from_channel", "chi_from_resonances", "chi_pairs", "resonance_rate"]
+__all__ = [
+    "MeasuredPairs",
+    "TheoryPairs",
+    "chi_from_channel",
+    "chi_from_resonances",
+    "chi_pairs",
+    "fine_pairs",
+    "pair_rate",
+    "resonance_rate",
+    "theory_pairs",
+]
+
+THEORY_MAX = 3.5  # GeV: heaviest virtual photon of a theory channel
+FINE = 0.001  # GeV, bins of a spectrum that is known at exact masses: a quarter of the width of the φ
+MeasuredPairs: TypeAlias = tuple[FloatArray, FloatArray, FloatArray]
+"""Edges [GeV], dileptons per proton on target in each bin, their covariance."""
 
 
 def chi_pairs(
@@ -190,3 +211,125 @@ def chi_from_resonances(
     keep = weight > 0
     nothing = np.zeros(int(keep.sum()), dtype=np.bool_)
     return VirtualPhotons(mass_[keep], pt[keep], energy[keep], weight[keep], nothing)
+
+
+@dataclass(frozen=True)
+class TheoryPairs:
+    """A theory channel of χχ̄ with the masses of virtual photons for which it counts.
+
+    Attributes
+    ----------
+    name : str
+    channel : Channel
+    low, high : float [GeV]
+    """
+
+    name: str
+    channel: Channel
+    low: float
+    high: float
+
+    def rate(self, m_chi: FloatArray) -> FloatArray:
+        """Return pairs per proton on target and Q² with their lower and upper edge, shape (3, k)."""
+        if isinstance(self.channel, JPsi):
+            value = resonance_rate(self.channel, m_chi)
+            sigma = self.channel.table.mesons["jpsi"].sigma
+            return np.stack([value, (1 - sigma) * value, (1 + sigma) * value])
+
+        def edge(i: int) -> FloatArray:
+            return from_dark_photons(
+                lambda m: envelope(self.channel, m)[i], m_chi, self.high, mass_min=self.low, panels=200
+            )
+
+        return np.stack([edge(i) for i in range(3)])
+
+    def photons(self, m_chi: float, n: int, rng: np.random.Generator) -> VirtualPhotons:
+        """Return virtual photons of χχ̄."""
+        if isinstance(self.channel, JPsi):
+            return chi_from_resonances(self.channel, m_chi, n=n, rng=rng)
+        return chi_from_channel(self.channel, m_chi, mass_range=(self.low, self.high), n=n, rng=rng)
+
+
+def fine_pairs(photon: Channel, binned: MeasuredPairs) -> MeasuredPairs:
+    """Return measured pairs in narrow bins where their spectrum is known at exact masses, else as they are.
+
+    Eq. 8 of Allison and Blinov (2025) at 2 m_χ beside a line, or a bin's width above the threshold, needs the
+    masses inside a bin.
+    """
+    if not isinstance(photon, VirtualPhoton) or photon.shape is None:
+        return binned
+    first, last = photon.shape.edges[[0, -1]]
+    fine = np.linspace(first, last, max(2, round((last - first) / FINE)) + 1)
+    return fine, *photon.shape.binned(fine)
+
+
+def theory_pairs(
+    channels: Sequence[tuple[str, Channel]], measured: MeasuredPairs | None, m_lepton: float
+) -> list[TheoryPairs]:
+    """Return theory channels of χχ̄; beside measured pairs they end where these begin.
+
+    Parameters
+    ----------
+    channels : sequence of (str, Channel)
+        With their names in the steering; exclusive of each other.
+    measured : MeasuredPairs or None
+    m_lepton : float
+        Of the measured pairs [GeV].
+
+    Raises
+    ------
+    PhysicsError
+        If two of them contain the same process, or the measured pairs hold the J/ψ that one of them makes.
+    """
+    first, last = (THEORY_MAX, 0.0) if measured is None else (float(measured[0][0]), float(measured[0][-1]))
+    top = first if measured is None else max(first, 2 * m_lepton)
+    parts = [
+        TheoryPairs(name, channel, 0.0, min(top, constants.M_PI0) if name == "pion_dalitz" else top)
+        for name, channel in channels
+    ]
+    check_exclusive([part.channel for part in parts])
+    if any(isinstance(part.channel, JPsi) for part in parts) and "jpsi" in held((first, last)):
+        msg = (
+            "predict.millicharge.channels: 'jpsi' is among the measured pairs, "
+            f"{first:.4g} to {last:.4g} GeV: remove it"
+        )
+        raise PhysicsError(msg)
+    return parts
+
+
+def pair_rate(
+    m_chi: FloatArray,
+    measured: MeasuredPairs | None,
+    theory: Sequence[TheoryPairs],
+    m_lepton: float,
+    pot_sigma: float,
+) -> Rate:
+    """Return pairs χχ̄ per proton on target and Q² at some masses of χ, with their errors.
+
+    Parameters
+    ----------
+    m_chi : NDArray, shape (n,) [GeV]
+    measured : MeasuredPairs or None
+    theory : sequence of TheoryPairs
+    m_lepton : float
+        Of the measured pairs [GeV].
+    pot_sigma : float
+        Relative uncertainty of the protons on target of the measurement.
+    """
+    total, cov = np.zeros(len(m_chi)), np.zeros((len(m_chi), len(m_chi)))
+    channels = {}
+    if measured is not None:
+        total, cov = chi_rate(*measured, m_chi, m_lepton)
+        channels["virtual_photon"] = total
+    square = np.array([np.diag(cov) + (pot_sigma * total) ** 2] * 2)
+    for part in theory:
+        value, low, high = part.rate(m_chi)
+        half = 0.5 * (high - low)
+        total, cov = total + value, cov + np.outer(half, half)
+        square += np.stack([value - low, high - value]) ** 2
+        channels[part.name] = value
+    down, up = np.sqrt(square)
+    rest = cov.copy()
+    rest[np.diag_indices_from(rest)] = np.clip(np.diag(rest), 0.0, None)
+    sources = Sources((Source(MEASUREMENT, "spectrum", rest), Source.shifted(POT, "pot", pot_sigma * total)))
+    return Rate(m_chi, total, cov, sources, 0.0, channels, np.clip(total - down, 0.0, None), total + up)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from gammastar.core.errors import PhysicsError
-from gammastar.core.records import FloatArray, Sample
+from gammastar.core.records import BoolArray, FloatArray, Sample
+from gammastar.physics.detector import Target
 
-__all__ = ["OMITTED", "in_depth", "on_nucleus"]
+__all__ = ["OMITTED", "TargetTransfer", "in_depth", "on_nucleus"]
 
 OMITTED = (
     "first inelastic interaction of each proton only; secondary cascades, which would add soft particles, "
@@ -87,3 +88,60 @@ def on_nucleus(
     exponent = np.asarray(alpha(np.asarray(sample.p4.pt, dtype=np.float64)), dtype=np.float64)
     weight = sample.weight * np.exp(ratio * (exponent - alpha_inelastic))
     return replace(sample, weight=weight), float(alpha_sigma * abs(ratio))
+
+
+@dataclass(frozen=True)
+class TargetTransfer:
+    """How particles of one target become those of a detector's target.
+
+    Attributes
+    ----------
+    alpha : sequence of (float, float), or None
+        Points (pT [GeV], α) of σ ∝ A^α, straight between them; None leaves the weights.
+    alpha_inelastic, alpha_sigma : float
+        As in `on_nucleus`.
+    depth : mapping of str to float
+        Interaction length [m] by the detector's name; others produce at the target's position.
+    """
+
+    alpha: Sequence[tuple[float, float]] | None = None
+    alpha_inelastic: float = 0.0
+    alpha_sigma: float = 0.0
+    depth: Mapping[str, float] | None = None
+
+    def carry(
+        self,
+        sample: Sample,
+        to: tuple[str, Target],
+        measured: tuple[float, BoolArray | None],
+        rng: np.random.Generator,
+    ) -> tuple[Sample, float]:
+        """Return the sample as produced in a detector's target, and the relative error of the scaling with A.
+
+        Parameters
+        ----------
+        sample : Sample
+        to : (str, Target)
+            Name of the detector, and its target.
+        measured : (float, NDArray of bool or None)
+            Nucleus of the measurement and which particles, (n,), it made; None for all of them. Theory
+            beside it counts per interaction on any nucleus.
+        rng : numpy.random.Generator
+        """
+        (name, target), (a_measured, own), sigma = to, measured, 0.0
+        if self.alpha is not None:
+            pt, alpha = np.array(self.alpha).T
+            scaled, sigma = on_nucleus(
+                sample,
+                a_measured,
+                target.a,
+                lambda x: np.interp(x, pt, alpha),
+                alpha_inelastic=self.alpha_inelastic,
+                alpha_sigma=self.alpha_sigma,
+            )
+            weight = scaled.weight if own is None else np.where(own, scaled.weight, sample.weight)
+            sample = replace(sample, weight=weight)
+        length = (self.depth or {}).get(name)
+        if length is not None:
+            sample = in_depth(sample, target.thickness, length, rng)
+        return sample, sigma

@@ -16,7 +16,7 @@ from gammastar.core.files import data_path
 from gammastar.core.records import FloatArray
 from gammastar.physics import bremsstrahlung
 from gammastar.pipeline.record import read_record
-from gammastar.pipeline.stages.predict import scan_masses
+from gammastar.predict import scan_masses
 from gammastar.store.records import write_table
 
 __all__ = [

@@ -16,6 +16,7 @@ from gammastar.core.errors import InputFileError, UserError
 from gammastar.core.records import FloatArray, Sample, Spectrum
 from gammastar.core.sampling import Sampler, stream
 from gammastar.pipeline.context import Tell
+from gammastar.predict.millicharge import conditional
 from gammastar.store.events import SUFFIXES, EventTable, write_events
 from gammastar.store.folder import sweep
 from gammastar.store.manifest import read_json
@@ -217,7 +218,7 @@ def chi_file(
     _, density, _ = normalised.mass_density(measured)
     edges = np.asarray(measured.hist.axes["mass"].edges, dtype=np.float64)
     rng = stream(seed, "chi", f"{m_chi:.9f}")
-    photons = predict.conditional(
+    photons = conditional(
         m_chi,
         edges,
         density * np.diff(edges),

@@ -16,7 +16,7 @@ from gammastar.physics.detector import Detector, load_detector
 from gammastar.physics.polarisation import NO_SPIN
 from gammastar.pipeline.context import Tell
 from gammastar.pipeline.record import Record, read_record
-from gammastar.pipeline.stages.predict import scan_masses
+from gammastar.predict import scan_masses
 from gammastar.spectrum.angles import spin_text
 from gammastar.store.manifest import read_json, write_json, write_text
 from gammastar.store.records import write_table

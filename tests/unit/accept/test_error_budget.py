@@ -4,20 +4,20 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from gammastar.pipeline.stages.error_budget import (
+    rate_budget,
+    rate_error,
+    source_shifts,
+    spreads_of,
+    yield_budget,
+)
 
 from gammastar.config import Infer
 from gammastar.core import axes
 from gammastar.core.axes import filled
 from gammastar.core.errors import PhysicsError
-from gammastar.pipeline.stages.error_budget import (
-    in_use,
-    rate_budget,
-    rate_error,
-    relative_errors,
-    source_shifts,
-    spreads_of,
-    yield_budget,
-)
+from gammastar.pipeline.stages.infer import in_use
+from gammastar.pipeline.stages.report_dark import relative_errors
 
 MASS = np.array([0.3, 0.5, 0.7])
 RATE = np.array([4.0, 2.0, 1.0])

@@ -10,6 +10,8 @@ import vector
 from builders import box_detector
 
 from gammastar import accept
+from gammastar.accept.decay import inverse_decay_length
+from gammastar.accept.response import position_at
 from gammastar.core.constants import M_MU
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import Sample
@@ -77,7 +79,7 @@ def test_scan_refuses_wrong_lifetimes_and_weights() -> None:
         with pytest.raises(PhysicsError, match="final state"):
             accept.lifetime_scan(sample(10), MASS, 1.0, box_detector("daughters"), states=states, rng=rng)
     with pytest.raises(PhysicsError, match=r"momentum = .* must be positive"):
-        accept.inverse_decay_length([1.0, 0.0], MASS, 1.0)
+        inverse_decay_length([1.0, 0.0], MASS, 1.0)
     with pytest.raises(PhysicsError, match="bound the volume"):
         accept.forced_decay(np.array([[1.0, np.inf]]), rng)
     empty = sample(10, weight=np.zeros(10))
@@ -110,13 +112,13 @@ def test_magnet_bends_by_its_kick_behind_it_only() -> None:
     p = np.tile([[0.5], [0.2], [10.0], [10.1]], 3)
     vertex = np.array([[0.0, 0, 0.0], [0.0, 0, 6.0], [0.0, 0, 30.0]])
     magnet = Magnet(5.0, 0.4)
-    x, y = accept.position_at(25.0, vertex, p, -1, magnet)
+    x, y = position_at(25.0, vertex, p, -1, magnet)
     np.testing.assert_allclose(x[:2], [0.05 * 25 - 0.04 * 20, 0.05 * 19])
     np.testing.assert_allclose(y[:2], [0.02 * 25, 0.02 * 19])
     assert np.isnan(x[2])
-    before, _ = accept.position_at(4.0, vertex, p, -1, magnet)
+    before, _ = position_at(4.0, vertex, p, -1, magnet)
     assert before[0] == pytest.approx(0.2)
-    backward, _ = accept.position_at(25.0, vertex, -p, -1, magnet)
+    backward, _ = position_at(25.0, vertex, -p, -1, magnet)
     assert np.isnan(backward).all()
 
 

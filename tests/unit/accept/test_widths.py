@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from gammastar.pipeline.stages.error_budget import yield_sources
 
 from gammastar import accept
+from gammastar.accept.expected_events import width_shift
 from gammastar.core.files import data_path
 from gammastar.core.records import Exposure
 from gammastar.physics.bremsstrahlung import preset
 from gammastar.physics.detector import load_detector
 from gammastar.physics.qed import RTable
-from gammastar.pipeline.stages.error_budget import yield_sources
 from gammastar.predict import Bremsstrahlung, DarkPhoton
 
 TABLE = RTable.read(data_path("measurements/r_ratio.csv"))
@@ -31,7 +32,7 @@ def test_the_shift_is_that_of_yields_with_another_table() -> None:
     plain = signal(TABLE)
     width = DarkPhoton(TABLE).width_error(MASS)
     moved = 0.5 * (signal(TABLE.shifted(1.0)) - signal(TABLE.shifted(-1.0)))
-    ours = accept.width_shift(plain[None, :], COUPLINGS, [width])[0] * plain
+    ours = width_shift(plain[None, :], COUPLINGS, [width])[0] * plain
     good = plain > 1e-6 * plain.max()
     np.testing.assert_allclose(ours[good], moved[good], atol=0.01 * width * plain.max())
     relative = ours[good] / plain[good]
@@ -47,7 +48,7 @@ def test_the_shift_is_a_source_of_the_yield() -> None:
     predicted = {"mass": np.array([MASS]), "rate": np.ones(1), "cov": np.zeros((1, 1))}
     value, best, sources = yield_sources(predicted, accepted)
     found = sources.named("hadronic width")
-    expected = accept.width_shift(plain[None, :], COUPLINGS, [width])[0, plain.argmax()]
+    expected = width_shift(plain[None, :], COUPLINGS, [width])[0, plain.argmax()]
     assert best[0] == COUPLINGS[plain.argmax()]
     assert found.kind == "widths"
     # at the best coupling d ln s/d ln ε is near zero: two standard deviations of the width

@@ -8,7 +8,7 @@ import pytest
 from gammastar.config import parse
 from gammastar.core.errors import PhysicsError, SteeringError
 from gammastar.core.sources import RESERVED, Source, Sources
-from gammastar.predict import budget
+from gammastar.predict.uncertainty import budget
 
 
 def test_total_is_the_sum_of_the_parts_with_their_correlations():

@@ -10,6 +10,7 @@ from gammastar.core.files import data_path
 from gammastar.core.sampling import stream
 from gammastar.flow.event_generator import JointOptions, fit_joint
 from gammastar.mock import generate_pairs, load_card
+from gammastar.predict.millicharge import by_rejection
 
 pytestmark = pytest.mark.flow
 OPTIONS = JointOptions(transforms=2, hidden=32, epochs=3)
@@ -43,7 +44,7 @@ def test_rejection_gives_the_rate_and_forbids_light_photons(cloud, joint):
     def inside(mass, *_):
         return np.ones(len(mass), dtype=bool)
 
-    photons = predict.by_rejection(0.3, 1e-6, M_MU, joint, inside, n=20_000, rng=stream(3, "chi"))
+    photons = by_rejection(0.3, 1e-6, M_MU, joint, inside, n=20_000, rng=stream(3, "chi"))
     assert photons.mass.min() > 0.6
     assert photons.weight.sum() == pytest.approx(1e-6)
     own = cloud.weighted_for(0.3, M_MU)

@@ -18,12 +18,11 @@ from gammastar.infer import (
     read_likelihood,
     scan,
     signal_uncertainties,
-    with_errors,
     workspace,
 )
+from gammastar.infer.contours import more_masses, with_errors
 from gammastar.infer.histfactory.workspaces import channels_of
 from gammastar.infer.limits import limits_at
-from gammastar.infer.refinement import more_masses
 from gammastar.store.manifest import write_json
 
 MASS = np.linspace(0.25, 0.9, 12)

@@ -7,12 +7,7 @@ import pytest
 from scipy.optimize import brentq
 from scipy.stats import norm, poisson
 
-from gammastar.infer import (
-    discovery_yield,
-    expected_limits,
-    projected_yields,
-    upper_limit,
-)
+from gammastar.infer import discovery_yield, expected_limits, projected_yields, upper_limit
 
 
 def test_discovery_without_nuisances():

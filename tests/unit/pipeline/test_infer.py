@@ -9,21 +9,20 @@ from types import SimpleNamespace
 import numpy as np
 import pyhf
 import pytest
-from builders import csv_rows
+from gammastar.pipeline.stages.counting_search import Plane
 from scipy.optimize import brentq
 
 from gammastar import config
+from gammastar.cli.files import millicharge as charge_limits
 from gammastar.core.errors import SteeringError, StoreError
 from gammastar.core.records import Exposure
 from gammastar.infer import counting_limit, discovery_yield, expected_limits, read_likelihood, upper_limit
+from gammastar.infer.counting_search import MEDIAN
 from gammastar.infer.histfactory.hs3 import hs3_nll
 from gammastar.pipeline.cache import open_book
 from gammastar.pipeline.context import Context, Products
-from gammastar.pipeline.stages import millicharge as charge_limits
-from gammastar.pipeline.stages.accept import detectors
-from gammastar.pipeline.stages.counting_search import MEDIAN, Plane
+from gammastar.pipeline.stages.accept import detectors, millicharge_detectors
 from gammastar.pipeline.stages.infer import infer_stage
-from gammastar.pipeline.stages.millicharge import millicharge_detectors
 from gammastar.pipeline.stages.report_dark import reach_sections
 from gammastar.results.show import show_results
 
@@ -86,12 +85,17 @@ def searched(folder, *, mock=False, **keys):
     return ctx, made, found["na62_dump"]
 
 
+def table(folder):
+    with (folder / "reach.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 def test_masked_search_has_expected_results_only(tmp_path):
     _, _, search = searched(tmp_path)
     assert search.observed is None
     assert np.isnan(search.significance)
     assert np.isnan(search.limit.observed)
-    rows = csv_rows(tmp_path / "reach.csv")
+    rows = table(tmp_path)
     parts = {row["part"] for row in rows}
     assert parts == {"all", "measured domain", "discovery, 3 sigma", "discovery, 5 sigma"}
     name = json.loads((tmp_path / "workspace.json").read_text())["measurements"][0]["name"]
@@ -113,7 +117,7 @@ def test_an_observation_gives_an_observed_contour(tmp_path):
     assert search.observed.limit[0] == pytest.approx(float(wanted), rel=1e-9)
     assert search.reach.limit[0] == pytest.approx(search.limit.expected[2])  # expected stays expected
     assert 2.0 < search.significance < 3.0
-    assert "observed" in {row["part"] for row in csv_rows(tmp_path / "reach.csv")}
+    assert "observed" in {row["part"] for row in table(tmp_path)}
 
 
 def test_an_observation_of_mock_data_excludes_nothing(tmp_path):
@@ -144,7 +148,7 @@ def test_projection_to_the_same_protons_on_target_is_the_reach(tmp_path, method,
     _, _, search = searched(tmp_path / "b", projections=[pot, 2 * pot], discovery=[], **keys)
     np.testing.assert_allclose(search.projections[pot].limit, search.reach.limit, rtol=1e-9)
     np.testing.assert_allclose(search.projections[pot].edges, search.reach.edges, rtol=1e-9)
-    rows = [row for row in csv_rows(tmp_path / "b" / "reach.csv") if row["part"].startswith("projection")]
+    rows = [row for row in table(tmp_path / "b") if row["part"].startswith("projection")]
     words = {
         "marginalised": "nuisances averaged",
         "asymptotic": "asymptotic CLs",
@@ -353,7 +357,7 @@ def test_each_edge_has_its_own_limit_and_method(tmp_path, monkeypatch):
     monkeypatch.setitem(globals(), "planes", lambda: (predicted, accepted))
     keys = {"nuisances": ["pot", "extrapolation"], "extrapolation_sigma": 0.8}
     _, _, search = searched(tmp_path, **keys)
-    rows = [row for row in csv_rows(tmp_path / "reach.csv") if row["part"] == "all" and row["coupling_low"]]
+    rows = [row for row in table(tmp_path) if row["part"] == "all" and row["coupling_low"]]
     assert len(rows) > 5
     pot = float(np.hypot(POT_SIGMA, search.detector.pot_sigma))
     for row in rows[::3]:

@@ -14,7 +14,15 @@ from gammastar.physics.detector import load_detector
 from gammastar.physics.mesons import MesonTable
 from gammastar.physics.qed import RTable
 from gammastar.physics.vectors import CHARGES, E_CHARGE, kinetic_mixing_loop
-from gammastar.predict.mixture import Mixture, Scaled, process_of, shares_of, single_decays
+from gammastar.predict.mixture import (
+    Mixture,
+    Scaled,
+    process_of,
+    recoupled_channels,
+    shares_of,
+    single_decays,
+)
+from gammastar.predict.models.vectors import rate_ratio
 from gammastar.testing import check_channel
 
 TABLE = MesonTable.read(data_path("measurements/mesons_400gev.toml"))
@@ -61,8 +69,8 @@ def test_b_minus_l_from_theory_equals_shares_times_the_sum():
     """Two ways: ratio of each decay, or the mixture's rate times the ratio weighted with shares."""
     charges, masses = CHARGES["b_minus_l"], np.array([0.25, 0.5])
     channels = [*MESONS[1:], BREM]
-    direct = predict.recoupled_channels(channels, charges).rate(masses)[0]
-    ratio = predict.rate_ratio(charges, masses, shares_of(channels, masses))
+    direct = recoupled_channels(channels, charges).rate(masses)[0]
+    ratio = rate_ratio(charges, masses, shares_of(channels, masses))
     assert direct == pytest.approx(Mixture(tuple(channels)).rate(masses)[0] * ratio)
 
 
@@ -81,7 +89,7 @@ def test_flavour_traces_of_baryon_number():
 
 def test_a_loop_mixed_vector_is_a_dark_photon_with_a_running_coupling():
     masses = np.array([0.25, 0.6])
-    found = predict.recoupled_channels([*MESONS[1:], BREM], CHARGES["lmu_ltau"]).rate(masses)[0]
+    found = recoupled_channels([*MESONS[1:], BREM], CHARGES["lmu_ltau"]).rate(masses)[0]
     photons = Mixture((*MESONS[1:], BREM)).rate(masses)[0]
     assert found / photons == pytest.approx(np.abs(kinetic_mixing_loop(masses**2)) ** 2)
 

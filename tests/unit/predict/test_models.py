@@ -18,8 +18,9 @@ from gammastar.core.resolve import freeze, python_names
 from gammastar.physics.qed import RTable
 from gammastar.physics.vectors import CHARGES, E_CHARGE
 from gammastar.pipeline.stages import report_dark as sections_reach
-from gammastar.pipeline.stages.accept import by_group
-from gammastar.pipeline.stages.predict import files_of, make_model, masses_of, theory_production
+from gammastar.pipeline.stages.predict import files_of, masses_of, theory_production
+from gammastar.predict.names import make_model
+from gammastar.predict.production import by_group
 
 R_TABLE = RTable.read(data_path("measurements/r_ratio.csv"))
 HEAD = """

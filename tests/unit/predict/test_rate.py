@@ -17,6 +17,7 @@ from gammastar.core.records import Sample
 from gammastar.core.sampling import Sampler
 from gammastar.physics.hadrons import eta2
 from gammastar.physics.qed import RTable, kappa, pseudoscalar_dalitz
+from gammastar.predict.channels.virtual_photon import interpolate_rate, produce
 
 M_ETA = constants.mass(221)
 ETA_PHOTONS = constants.branching("eta -> gamma gamma")
@@ -84,12 +85,12 @@ def test_covariance_follows_the_rate() -> None:
 def test_interpolation_is_linear_with_its_error() -> None:
     centres, rates = np.array([0.3, 0.4, 0.6]), np.array([1.0, 3.0, 2.0])
     cov = np.diag([0.04, 0.09, 0.01])
-    value, propagated = predict.interpolate_rate([0.3, 0.35, 0.5, 0.6], centres, rates, cov)
+    value, propagated = interpolate_rate([0.3, 0.35, 0.5, 0.6], centres, rates, cov)
     np.testing.assert_allclose(value, [1.0, 2.0, 2.5, 2.0])
     np.testing.assert_allclose(np.diag(propagated), [0.04, 0.0325, 0.025, 0.01])
     assert propagated[1, 2] == pytest.approx(0.25 * 0.09)  # both lean on the middle bin
     with pytest.raises(PhysicsError, match=r"0\.65 GeV lies outside the measured centres 0\.3 to 0\.6"):
-        predict.interpolate_rate(0.65, centres, rates, cov)
+        interpolate_rate(0.65, centres, rates, cov)
 
 
 def test_rate_refuses_threshold_and_bad_shapes() -> None:
@@ -121,9 +122,9 @@ def test_sample_is_on_shell_and_symmetric(channel: predict.VirtualPhoton) -> Non
 def test_produce_refuses_what_is_not_physical(channel: predict.VirtualPhoton) -> None:
     rng = np.random.default_rng(5)
     with pytest.raises(PhysicsError, match=r"sampler for 0\.22 to 1\.1"):
-        predict.produce(1.2, 1e-3, Exponential(), below_fifty, n=10, rng=rng)
+        produce(1.2, 1e-3, Exponential(), below_fifty, n=10, rng=rng)
     with pytest.raises(PhysicsError, match="merge mass bins"):
-        predict.produce(0.5, -1e-3, Exponential(), below_fifty, n=10, rng=rng)
+        produce(0.5, -1e-3, Exponential(), below_fifty, n=10, rng=rng)
     with pytest.raises(PhysicsError, match="outside the measured centres"):
         channel.produce(1.08, n=10, rng=rng)
 
@@ -133,7 +134,7 @@ def test_produce_refuses_what_is_not_physical(channel: predict.VirtualPhoton) ->
             return pt, 0.5 * mass
 
     with pytest.raises(PhysicsError, match="transverse mass"):
-        predict.produce(0.5, 1e-3, Cold(), below_fifty, n=10, rng=rng)
+        produce(0.5, 1e-3, Cold(), below_fifty, n=10, rng=rng)
 
 
 class Bremsstrahlung(predict.Channel):
@@ -146,7 +147,7 @@ class Bremsstrahlung(predict.Channel):
         return np.zeros_like(mass), np.zeros((len(mass), len(mass)))
 
     def produce(self, mass, *, n, rng) -> Sample:
-        return predict.produce(mass, 0.0, Exponential(), below_fifty, n=n, rng=rng)
+        return produce(mass, 0.0, Exponential(), below_fifty, n=n, rng=rng)
 
 
 class Charmonium(Bremsstrahlung):

@@ -9,7 +9,8 @@ from gammastar.core.errors import UserError
 from gammastar.core.files import data_path
 from gammastar.physics.bremsstrahlung import preset
 from gammastar.physics.mesons import MesonTable
-from gammastar.predict import Bremsstrahlung, PionDalitz, chi_from_channel, chi_pairs
+from gammastar.predict import Bremsstrahlung, PionDalitz, chi_pairs
+from gammastar.predict.pairs import chi_from_channel
 from gammastar.store.particle_list import unweighted, write_particle_list
 
 BEAM = 400.0

@@ -20,7 +20,8 @@ from gammastar.physics import hadrons
 from gammastar.physics.mesons import MesonTable, dark_photon_branching
 from gammastar.physics.millicharge import bin_factors
 from gammastar.physics.qed import dark_photon_rate, lepton_factor, pseudoscalar_dalitz, vector_dalitz
-from gammastar.pipeline.stages.predict import mass_dependence, photons_of, scan_masses
+from gammastar.pipeline.stages.predict import mass_dependence, photons_of
+from gammastar.predict.production import scan_masses
 from gammastar.spectrum import fit_mass_shape
 
 PAIRS = 1.6e10  # protons on target: some 60 000 dimuons

@@ -1,359 +1,201 @@
-"""Rates of dark particles, and what detectors see of them over masses and couplings."""
+"""[accept]: what detectors see of the dark particles, over masses and couplings."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from gammastar import accept, predict
-from gammastar.config import Accept
+from gammastar.accept import AcceptedYield
+from gammastar.accept.plane import PlaneRow, acceptance_curves
+from gammastar.config import Accept, Millicharge
 from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import SteeringError
-from gammastar.core.records import BoolArray, FloatArray, Sample
+from gammastar.core.records import FloatArray, Sample
 from gammastar.core.sampling import stream
+from gammastar.core.signal import AcceptanceCurves, Rate, SignalPlane, SignalPlanes, Variation
+from gammastar.core.sources import FLOW
 from gammastar.physics.detector import Detector, Stand, load_detector
-from gammastar.physics.polarisation import (
-    FRAMES,
-    TRANSVERSE,
-    UNPOLARISED,
-    Spin,
-    SpinDensities,
-    SpinState,
-    lambda_theta,
-)
-from gammastar.pipeline.cache import Arrays
+from gammastar.physics.millicharge import MillichargeDetector, load_millicharge_detector
+from gammastar.physics.polarisation import FRAMES, UNPOLARISED, SpinDensities, lambda_theta
 from gammastar.pipeline.context import Context, detector_files
-from gammastar.pipeline.stages.error_budget import (
-    BAND,
-    PART,
-    THEORY_OF,
-    rate_budget,
-    source_shifts,
-    yield_budget,
-)
+from gammastar.pipeline.stages.flow import flow_options
 from gammastar.pipeline.stages.predict import (
-    Production,
-    alternatives,
-    conditions,
     files_of,
-    make_model,
-    masses_of,
-    of_rate,
+    lepton_mass,
+    measured_pairs,
+    model_of,
+    pairs_beside,
+    section_of,
 )
-from gammastar.spectrum import Trend
-from gammastar.spectrum.angles import ends_of, spin_text
+from gammastar.predict import Production
+from gammastar.predict.millicharge import Joint, Trained, by_rejection, conditional, from_generator
+from gammastar.predict.mixture import joined
+from gammastar.predict.pairs import MeasuredPairs
+from gammastar.predict.production import variations_of
+from gammastar.predict.target import TargetTransfer
+from gammastar.spectrum.angles import spin_text
 from gammastar.store.manifest import digest
 
-__all__ = [
-    "Factors",
-    "accept_stage",
-    "carried",
-    "detectors",
-    "factors_of",
-    "law",
-    "members_of",
-    "predict_stage",
-    "rows_of",
-    "spins_of",
-    "with_factors",
-]
+__all__ = ["accept_stage", "detectors", "millicharge_detectors", "millicharge_stage"]
 
-Factors = dict[str, FloatArray]
-"""Factors on the weights of a sample, shape (r, n), by what they stand for."""
-YIELDS = ("signal", "in_domain_signal", "mc_error", "n_effective")
-Ready = Callable[..., accept.AcceptedYield]
-
-
-def law(ctx: Context, production: Production) -> accept.Measured:
-    """Return where the rate holds, how it is carried to a detector's target, and the spin state."""
-    section, predicting = ctx.steering.accept, ctx.steering.predict
-    if section is None or predicting is None:
-        msg = "[predict] and [accept] are needed for expected events"
-        raise SteeringError(msg)
-    scaling = section.target_scaling
-    if scaling == "power" or (scaling is None and predicting.source == "theory"):
-        scaling = "per_interaction"  # the power of A is in the weights, as it may depend on pt
-    return accept.Measured(production.exposure, scaling, spins=spins_of(section, production.spin))
-
-
-def spins_of(section: Accept, measured: SpinDensities | None = None) -> tuple[Spin, ...]:
-    """Return the spin state of the photons, and those whose yields with it span its error.
-
-    The measured one and its shifts, or that of the steering.
-    Without `longitudinal_sigma` photons that are transverse along the axis of each frame in turn: a Dalitz
-    decay makes its photon transverse along an axis that no measurement of the photon alone knows.
-    """
-    if measured is not None:
-        return (measured, *measured.shifted())
-    sigma, centre = section.longitudinal_sigma, section.longitudinal
-    if sigma is None:
-        others = [SpinState(TRANSVERSE, frame) for frame in FRAMES]
-    else:
-        ends = np.clip([centre - sigma, centre + sigma], 0.0, 1.0).tolist() if sigma > 0 else []
-        others = [SpinState(end, section.spin_frame) for end in ends]
-    return (SpinState(centre, section.spin_frame), *others)
-
-
-def carried(
-    sample: Sample,
-    named: tuple[str, Stand],
-    section: Accept,
-    measured: tuple[float, BoolArray | None],
-    rng: np.random.Generator,
-) -> tuple[Sample, float]:
-    """Return the sample as produced in a detector's target, and the relative error of the scaling with A.
-
-    `measured` is the nucleus of the measurement and which particles, (n,), it made; None for all of them.
-    Theory beside it counts per interaction on any nucleus.
-    """
-    name, detector = named
-    sigma = 0.0
-    if section.target_scaling == "power" and section.alpha is not None:
-        points = section.alpha if isinstance(section.alpha, tuple) else ((0.0, section.alpha),)
-        pt, alpha = np.array(points).T
-        a_measured, own = measured
-        scaled, sigma = predict.on_nucleus(
-            sample,
-            a_measured,
-            detector.target.a,
-            lambda x: np.interp(x, pt, alpha),
-            alpha_inelastic=section.alpha_inelastic or 0.0,
-            alpha_sigma=section.alpha_sigma,
-        )
-        sample = (
-            scaled if own is None else replace(scaled, weight=np.where(own, scaled.weight, sample.weight))
-        )
-    length = section.interaction_length
-    if isinstance(length, dict):
-        length = length.get(name)
-    if length is not None:
-        sample = predict.in_depth(sample, detector.target.thickness, length, rng)
-    return sample, sigma
-
-
-def members_of(production: Production, mass: float, n: int) -> npt.NDArray[np.int64] | None:
-    """Return which part of a production makes each of `n` particles; None where there is one part alone."""
-    channel = production.channel
-    if isinstance(channel, predict.Scaled):
-        channel = channel.channel
-    if not isinstance(channel, predict.Mixture) or not isinstance(production.parts[0], predict.VirtualPhoton):
-        return None
-    return channel.members(mass, n)
-
-
-def factors_of(production: Production, mass: float, sample: Sample) -> Factors:
-    """Return all factors on the particles that a production made at one mass.
-
-    Returns
-    -------
-    Factors
-        ``signal_variations``: replicas of the kinematics. ``extrapolation``: the continued trend, for
-        measured photons alone. With theory beside the photons ``part|<group>``, which picks the particles of
-        one channel, and ``band|<group>``, both edges of its theory.
-    """
-    found: Factors = {}
-    replicas = production.channel.replicas(mass, sample)
-    if replicas is not None:
-        found["signal_variations"] = replicas
-    trend = alternatives(production.trend, mass, sample)
-    members = members_of(production, mass, len(sample.weight))
-    if trend is not None:
-        found["extrapolation"] = trend if members is None else np.where(members == 0, trend, 1.0)
-    if members is None:
-        return found
-    for i, part in enumerate(production.parts):
-        own = members == i
-        found[f"{PART}{part.group}"] = own[np.newaxis].astype(np.float64)
-        band = part.band(mass, sample) if own.any() else None
-        if band is not None:
-            found[f"{BAND}{part.group}"] = np.where(own, band, 1.0)
-    return found
-
-
-def with_factors(sample: Sample, factors: Factors) -> Sample:
-    """Return the sample with the factors as replicas, or the sample itself if there are none."""
-    if not factors:
-        return sample
-    return accept.Replicated.of(sample, np.concatenate(list(factors.values())))
-
-
-def rows_of(found: accept.AcceptedYield, factors: Factors) -> Arrays:
-    """Return what the replicas of a yield mean, by the names of `factors_of`.
-
-    ``extrapolation`` becomes a relative error (k,), ``part|<group>`` a signal (k,); the others stay (r, k).
-    """
-    if found.replicas is None:
-        return {}
-    row: dict[str, Any] = {}
-    start = 0
-    for name, weights in factors.items():
-        rows = found.replicas[start : start + len(weights)]
-        start += len(weights)
-        if name == "extrapolation":
-            row[name] = Trend.relative_error(found.signal, rows)
-        else:
-            row[name] = rows[0] if name.startswith(PART) else rows
-    return row
+Ready = Callable[..., AcceptedYield]
+LIFETIMES = 71  # of the acceptance curves
 
 
 def detectors(ctx: Context) -> dict[str, Detector]:
     """Return the detectors of the steering by the stems of their files."""
     section = ctx.steering.accept
     names = () if section is None else section.detectors
-    paths = detector_files(names, ctx.base, "accept.detectors")
-    return {stem: load_detector(path) for stem, path in paths.items()}
+    return {s: load_detector(path) for s, path in detector_files(names, ctx.base, "accept.detectors").items()}
 
 
-def predict_stage(ctx: Context, production: Production, made: Any) -> Arrays:
-    """Return masses and rates per proton on target and squared coupling, with their errors by source.
-
-    ``cov`` is the covariance of the measurement or of the theory; ``budget|<source>`` (n, n) holds all
-    sources, protons on target among them, and ``theory, <group>`` of channels beside measured photons;
-    ``channel|<group>`` (n,) is the rate of each channel; of measured virtual photons ``measured_part`` (n,),
-    and ``extrapolation`` (n,), the relative error of the others.
-    """
-    if ctx.steering.predict is None:
-        msg = "[predict] is needed for a rate"
-        raise SteeringError(msg)
-    masses = masses_of(ctx, production)
-    own = files_of(ctx)
-    ctx.book.inputs |= own
-    # an edited file of the user makes another result under the same name
-    described = digest(
-        [predict.describe(part) for part in production.parts], repr(production.exposure), *own.values()
-    )
-    before = ctx.book.key_of("subtract", "match", "spectrum", "flow")
-    key = ctx.book.key(ctx.steering.predict, before, described)
-
-    def compute() -> Arrays:
-        ctx.tell("predict", None, f"rate at {len(masses)} masses")
-        rate, cov = production.channel.rate(masses)
-        result = {"mass": masses, "rate": rate, "cov": cov, "threshold": np.array(production.threshold)}
-        if theory:
-            _, result["low"], result["high"] = predict.envelope(production.channel, masses)
-        if len(production.parts) > 1:
-            rates = by_group(production.channel, masses)
-            result |= {f"channel|{part.group}": rates[part.group] for part in production.parts}
-        photon, pot_sigma = production.parts[0], production.exposure.pot_sigma
-        shifts = _source_shifts(production, made, masses, rate)
-        if theory or not isinstance(photon, predict.VirtualPhoton):
-            return result | rate_budget(rate, cov, pot_sigma, shifts, name="theory")
-        own, own_cov, others = _measured_and_theory(production, masses)
-        if production.trend is not None:
-            share = np.divide(own, rate, out=np.zeros_like(rate), where=rate > 0)
-            kept = of_rate(photon, production.trend, masses, ctx.seed)
-            result |= {name: values * share for name, values in kept.items()}
-        budget = rate_budget(own, own_cov, pot_sigma, shifts, name="measurement")
-        return result | budget | {f"budget|{THEORY_OF}{group}": value for group, value in others.items()}
-
-    theory = ctx.steering.predict.source == "theory"
-    ctx.book.methods["rate"] = (
-        "theory channels, per interacting proton"
-        if theory
-        else "dileptons per proton on target times m/(2 kappa) (Allison and Blinov, Eq. 6)"
-    )
-    ctx.book.methods |= conditions(ctx, production)
-    return ctx.book.arrays("predict", key, compute)
+def millicharge_detectors(ctx: Context) -> dict[str, MillichargeDetector]:
+    """Return the detectors of millicharged particles by the stems of their files."""
+    section = ctx.steering.accept
+    names = () if section is None else section.millicharge_detectors
+    paths = detector_files(names, ctx.base, "accept.millicharge_detectors")
+    return {stem: load_millicharge_detector(path) for stem, path in paths.items()}
 
 
-def by_group(channel: predict.Channel, masses: FloatArray) -> dict[str, FloatArray]:
-    """Return the rate of each group of channels, with the couplings of the model, shape (n,) each."""
-    if isinstance(channel, predict.Scaled):
-        factor = channel.factor(masses)
-        return {group: factor * rate for group, rate in by_group(channel.channel, masses).items()}
-    if not isinstance(channel, predict.Mixture):
-        return {channel.group: channel.rate(masses)[0]}
-    found: dict[str, FloatArray] = {}
-    for part, rate in zip(channel.channels, channel.by_channel(masses)[0], strict=True):
-        group = part.channel.group if isinstance(part, predict.Scaled) else part.group
-        found[group] = found.get(group, np.zeros(len(masses))) + rate
-    return found
-
-
-def _measured_and_theory(
-    production: Production, masses: FloatArray
-) -> tuple[FloatArray, FloatArray, dict[str, FloatArray]]:
-    """Return rate and covariance of the measured photons, and the covariance of each theory beside them."""
-    whole, factor = production.channel, np.ones(len(masses))
-    while isinstance(whole, predict.Scaled):
-        factor = factor * whole.factor(masses)
-        whole = whole.channel
-    mixture = whole if isinstance(whole, predict.Mixture) else predict.Mixture((whole,))
-    rates, covs = mixture.by_channel(masses)
-    covs = covs * np.outer(factor, factor)
-    return (
-        rates[0] * factor,
-        covs[0],
-        {p.group: c for p, c in zip(production.parts[1:], covs[1:], strict=True)},
-    )
-
-
-def _source_shifts(
-    production: Production, made: Any, masses: FloatArray, rate: FloatArray
-) -> dict[str, FloatArray]:
-    """Return the shifts of the rate at the masses of the scan by the named sources of the unfolding."""
-    photon = production.parts[0]
-    if not isinstance(photon, predict.VirtualPhoton):
-        return {}
-    own, _ = predict.Mixture((photon,)).rate(masses)
-    scale = np.divide(rate, own, out=np.zeros_like(rate), where=own > 0)
-    if len(production.parts) > 1:  # the other channels do not move with the spectrum
-        whole = production.channel
-        scale = np.where(own > 0, whole.factor(masses) if isinstance(whole, predict.Scaled) else 1.0, 0.0)
-    inside = (masses >= photon.mass_range[0]) & (masses <= photon.mass_range[1])
-    found: dict[str, FloatArray] = {}
-    for name, relative in source_shifts(made, len(photon.mass_centres)).items():
-        found[name] = np.zeros(len(masses))
-        found[name][inside] = photon.moved(masses[inside], relative) * scale[inside]
-    return found
-
-
-def accept_stage(ctx: Context, production: Production, predicted: Arrays) -> dict[str, Arrays]:
-    """Return expected events over masses and couplings per detector, and acceptance curves.
-
-    One sample per mass serves every coupling and every detector. Arrays of a detector, n masses and k
-    couplings: ``signal``, ``in_domain_signal`` (the measured part), ``in_domain_fraction``, ``mc_error``,
-    ``n_effective``, all (n, k); ``signal_variations`` (r, n, k), the signal of each replica of the
-    kinematics, if there are any; ``polarisation_shifts`` (2, n, k) if the spin state has an error; with
-    theory beside measured photons ``part|<group>`` (n, k) and ``band|<group>`` (2, n, k); ``signal_sigma``
-    (scaling with A) and ``pot_search_sigma``, relative errors common to all; ``width_sigma`` (n,), that of
-    the total width; ``yield_budget|<source>`` (n, n) at ``best_coupling`` (n,).
-    """
-    section, predicting, inferring = ctx.steering.accept, ctx.steering.predict, ctx.steering.infer
-    if section is None or predicting is None:
+def _section(ctx: Context) -> Accept:
+    if ctx.steering.accept is None or ctx.steering.predict is None:
         msg = "[predict] and [accept] are needed for expected events"
         raise SteeringError(msg)
-    found = detectors(ctx)
+    return ctx.steering.accept
+
+
+def _measured(ctx: Context, production: Production) -> accept.Measured:
+    """Return where the rate holds, how it is carried to a detector's target, and the spin state."""
+    section, scaling = _section(ctx), _section(ctx).target_scaling
+    if scaling == "power" or (scaling is None and section_of(ctx).source == "theory"):
+        scaling = "per_interaction"  # the power of A is in the weights, as it may depend on pt
+    spins = accept.spin_states(
+        section.longitudinal, section.longitudinal_sigma, section.spin_frame, production.spin
+    )
+    return accept.Measured(production.exposure, scaling, spins=spins)
+
+
+def _transfer(section: Accept, found: Mapping[str, Stand]) -> TargetTransfer:
+    """Return how particles come to be made in the targets of the detectors."""
+    alpha, depth = section.alpha, section.interaction_length
+    if isinstance(alpha, float):
+        alpha = ((0.0, alpha),)
+    return TargetTransfer(
+        alpha if section.target_scaling == "power" else None,
+        section.alpha_inelastic or 0.0,
+        section.alpha_sigma,
+        depth if isinstance(depth, dict) or depth is None else dict.fromkeys(found, depth),
+    )
+
+
+def accept_stage(ctx: Context, production: Production, rate: Rate) -> dict[str, SignalPlane]:
+    """Return the signal in each detector; one sample per mass serves every coupling and every detector."""
+    section, found = _section(ctx), detectors(ctx)
+    inferring = ctx.steering.infer
     low, high, n = (1e-9, 1e-2, 141) if inferring is None else (*inferring.coupling, inferring.n_couplings)
     couplings = np.geomspace(low, high, n)
     described = digest({name: repr(detector) for name, detector in found.items()})
     before = ctx.book.key_of("spectrum", "flow", "spin", "predict")
-    described = digest(described, couplings, predicting.model_dump(mode="json"), files_of(ctx))
+    described = digest(described, couplings, section_of(ctx).model_dump(mode="json"), files_of(ctx))
     key = ctx.book.key(section, before, described)
-
-    def compute() -> Arrays:
-        planes = _planes(ctx, production, predicted, found, couplings)
-        result: Arrays = {}
-        for name, detector in found.items():
-            rows = planes[name] | _curves(ctx, production, predicted, name, detector)
-            result |= {f"{name}|{key}": value for key, value in rows.items()}
-        return result
-
     _note(ctx, section, found, production.spin)
-    arrays = ctx.book.arrays("accept", key, compute)
-    return {
-        name: {k.partition("|")[2]: v for k, v in arrays.items() if k.startswith(f"{name}|")}
-        for name in found
+
+    def compute() -> SignalPlanes:
+        rows = _rows(ctx, production, rate, found, couplings)
+        widths = np.array([model_of(ctx).width_error(float(mass)) for mass in rate.mass])
+        return SignalPlanes(
+            {
+                name: accept.plane_of(
+                    rate,
+                    [row[name] for row in rows],
+                    width_sigma=widths,
+                    pot_sigma=detector.pot_sigma,
+                    curves=_curves(ctx, production, rate, name, detector),
+                )
+                for name, detector in found.items()
+            }
+        )
+
+    return dict(ctx.book.keep("accept", key, compute, SignalPlanes).by_detector)
+
+
+def _rows(
+    ctx: Context,
+    production: Production,
+    rate: Rate,
+    found: Mapping[str, Detector],
+    couplings: FloatArray,
+) -> list[dict[str, PlaneRow]]:
+    """Return the yields of every detector at each mass."""
+    section = _section(ctx)
+    ready = {
+        name: (
+            detector,
+            functools.partial(
+                accept.yields,
+                couplings=couplings,
+                model=model_of(ctx),
+                detector=detector,
+                final_states=section.final_states,
+                measured=_measured(ctx, production),
+            ),
+        )
+        for name, detector in found.items()
     }
+    settings = ctx.seed, section_of(ctx).n_sample, _transfer(section, found)
+    point = functools.partial(_point, production, rate.mass, ready, settings)
+    return ctx.each(point, len(rate.mass), "accept", lambda i: f"m = {rate.mass[i]:.3f} GeV")
 
 
-def _depths(section: Accept, names: Sequence[str]) -> str:
+def _point(
+    production: Production,
+    masses: FloatArray,
+    ready: Mapping[str, tuple[Detector, Ready]],
+    settings: tuple[int, int, TargetTransfer],
+    i: int,
+) -> dict[str, PlaneRow]:
+    """Return what each detector sees at one mass; the result depends on nothing but the arguments."""
+    mass, (seed, n, transfer) = float(masses[i]), settings
+    made = production.channel.produce(mass, n=n, rng=stream(seed, "predict", i))
+    variations, members = variations_of(production, mass, made), production.members(mass, n)
+    measured = production.exposure.target_a, None if members is None else members == 0
+    rows = {}
+    for name, (detector, run) in ready.items():
+        depth = stream(seed, "depth", detector.name, i)
+        sample, sigma = transfer.carry(made, (name, detector.target), measured, depth)
+        rng = stream(seed, "accept", detector.name, i)
+        accepted = run(accept.varied(sample, variations), mass, rng=rng)
+        rows[name] = accept.row_of(accepted, variations, sigma, measured_spin=production.spin is not None)
+    return rows
+
+
+def _curves(
+    ctx: Context, production: Production, rate: Rate, name: str, detector: Detector
+) -> AcceptanceCurves:
+    """Return acceptance and its error over the lifetime at a few masses."""
+    section, transfer = _section(ctx), _transfer(_section(ctx), detectors(ctx))
+    low, high = rate.mass[[0, -1]]
+    samples, rngs = {}, {}
+    for mass in (float(m) for m in section.acceptance_masses if low <= m <= high):
+        rng = stream(ctx.seed, "acceptance", detector.name, f"{mass:.6f}")
+        made = production.channel.produce(mass, n=section_of(ctx).n_sample, rng=rng)
+        replicas = production.channel.replicas(mass, made)
+        target = name, detector.target
+        samples[mass] = transfer.carry(made, target, (production.exposure.target_a, None), rng)[0], replicas
+        rngs[mass] = rng
+    state = "mumu" if "mumu" in section.final_states else "ee"
+    spin = _measured(ctx, production).spins[0]
+    ctau = np.geomspace(*section.ctau, LIFETIMES)
+    return acceptance_curves(samples, ctau, detector, state, spin, rngs)
+
+
+def _depths(section: Accept, names: list[str]) -> str:
     """Return where along the target of each detector the particles are made.
 
     Raises
@@ -378,9 +220,8 @@ def _note(ctx: Context, section: Accept, found: Mapping[str, Detector], spin: Sp
     ctx.book.methods["spin state of the decays"] = (
         f"from a known meson transverse along the flight in its rest frame; others: {others}"
     )[:1000]
-    ctx.book.methods["production vertex"] = _depths(
-        section, [*found, *(Path(name).stem for name in section.millicharge_detectors)]
-    )
+    names = [*found, *(Path(name).stem for name in section.millicharge_detectors)]
+    ctx.book.methods["production vertex"] = _depths(section, names)
     if section.target_scaling == "power":
         ctx.book.methods["scaling with A"] = (
             f"A^(alpha - {section.alpha_inelastic:g}), alpha = {section.alpha} ± {section.alpha_sigma:g}"
@@ -389,142 +230,169 @@ def _note(ctx: Context, section: Accept, found: Mapping[str, Detector], spin: Sp
 
 def _assumed(ctx: Context, section: Accept) -> str:
     """Return the spin state that the steering assumes."""
-    f, frame = section.longitudinal, section.spin_frame.replace("_", "-")
+    share, frame = section.longitudinal, section.spin_frame.replace("_", "-")
     lepton = "mu" if ctx.steering.spectrum is None else ctx.steering.spectrum.lepton
-    lam = float(lambda_theta(f, 0.5, LEPTON_MASS[lepton]))
+    lam = float(lambda_theta(share, 0.5, LEPTON_MASS[lepton]))
     if section.longitudinal_sigma is None:
         error = "; error: half the range of transverse ones along the axes of " + ", ".join(FRAMES)
     else:
         error = f" ± {section.longitudinal_sigma:g}" if section.longitudinal_sigma else ", without error"
-    kind = "unpolarised, assumed" if abs(f - UNPOLARISED) < 1e-9 else f"along the axis of {frame}"
+    kind = "unpolarised, assumed" if abs(share - UNPOLARISED) < 1e-9 else f"along the axis of {frame}"
     return (
-        f"longitudinal share {f:.3g} ({kind}, lambda_theta = {lam:.2g} for {lepton} pairs of 0.5 GeV){error}"
+        f"longitudinal share {share:.3g} ({kind}, lambda_theta = {lam:.2g} for {lepton} pairs of 0.5 GeV)"
+        f"{error}"
     )
 
 
-def _ready(
-    ctx: Context, section: Accept, production: Production, detector: Detector, couplings: FloatArray
-) -> Ready:
-    """Return the function of a sample that gives the yields."""
-    model = make_model(ctx.steering.predict.model if ctx.steering.predict else "dark_photon", ctx.code)
-    return functools.partial(
-        accept.yields,
-        couplings=couplings,
-        model=model,
-        detector=detector,
-        final_states=section.final_states,
-        measured=law(ctx, production),
-    )
+def millicharge_stage(
+    ctx: Context, production: Production, rate: Rate | None, state: Any
+) -> dict[str, SignalPlane]:
+    """Return the signal over masses of χ and charges in each detector of millicharged particles."""
+    found, predicting = millicharge_detectors(ctx), ctx.steering.predict
+    section = None if predicting is None else predicting.millicharge
+    if not found or rate is None or section is None:
+        return {}
+    accepting = _section(ctx)
+    charges = np.geomspace(*accepting.charge, accepting.n_charges)
+    described = digest({name: repr(detector) for name, detector in found.items()}, charges, files_of(ctx))
+    before = ctx.book.key_of("spectrum", "flow", "spin", "millicharge")
+    key = ctx.book.key(accepting, before, described, ctx.book.key(predicting))
+
+    def compute() -> SignalPlanes:
+        rows = []
+        for i, m_chi in enumerate(rate.mass):
+            rows.append(_charged_point(ctx, production, state, float(m_chi), i))
+            ctx.tell("accept", (i + 1) / len(rate.mass), f"millicharge: m = {m_chi:.3f} GeV")
+        nothing = np.zeros(len(rate.mass))
+        planes = {n: accept.plane_of(rate, [row[n] for row in rows], width_sigma=nothing) for n in found}
+        return SignalPlanes(planes)
+
+    return dict(ctx.book.keep("accept_millicharge", key, compute, SignalPlanes).by_detector)
 
 
-def _planes(
+def _charged_point(
+    ctx: Context, production: Production, state: Any, m_chi: float, i: int
+) -> dict[str, PlaneRow]:
+    """Return what each detector sees of one mass of χ."""
+    section, found = _section(ctx), millicharge_detectors(ctx)
+    charges, transfer = np.geomspace(*section.charge, section.n_charges), _transfer(section, found)
+    sample, variations = _chi_particles(ctx, production, state, m_chi, stream(ctx.seed, "millicharge", i))
+    rows = {}
+    for name, detector in found.items():
+        depth, measured = stream(ctx.seed, "depth", name, i), (production.exposure.target_a, None)
+        carried, sigma = transfer.carry(sample, (name, detector.target), measured, depth)
+        seen = accept.millicharge_yields(
+            accept.varied(carried, variations), m_chi, charges, detector, measured=_measured(ctx, production)
+        )
+        rows[name] = accept.row_of(seen, variations, sigma)
+    return rows
+
+
+def _chi_particles(
+    ctx: Context, production: Production, state: Any, m_chi: float, rng: np.random.Generator
+) -> tuple[Sample, tuple[Variation, ...]]:
+    """Return χ and χ̄ of all channels at one mass, and the replicas of the measured ones."""
+    section, longitudinal, spin = section_of(ctx).millicharge, _section(ctx).longitudinal, production.spin
+    pairs, photons = measured_pairs(ctx, production, state), []
+    replicas = None
+    if section is None:
+        msg = "[predict.millicharge] is needed for millicharged particles"
+        raise SteeringError(msg)
+    if pairs is not None and 2 * m_chi < pairs[0][-1]:
+        measured, replicas = _measured_photons(ctx, production, state, pairs, (section, m_chi), rng)
+        photons.append(predict.chi_pairs(measured, m_chi, rng=rng, longitudinal=longitudinal, spin=spin))
+    for part in pairs_beside(ctx, production, pairs):
+        if part.rate(np.array([m_chi]))[0, 0] > 0:
+            made = part.photons(m_chi, section.n_sample, rng)
+            photons.append(predict.chi_pairs(made, m_chi, rng=rng, longitudinal=longitudinal, spin=spin))
+    if not photons:
+        msg = f"predict.millicharge: no channel makes pairs of m_chi = {m_chi:g} GeV; drop this mass"
+        raise SteeringError(msg)
+    whole = joined(photons)
+    if replicas is None:
+        return whole, ()
+    factors = np.ones((len(replicas), len(whole.weight)))
+    factors[:, : 2 * replicas.shape[1]] = np.tile(replicas, 2)  # χ, then their χ̄
+    return whole, (Variation(FLOW, "kinematics", "replicas", factors),)
+
+
+def _measured_photons(
     ctx: Context,
     production: Production,
-    predicted: Arrays,
-    found: Mapping[str, Detector],
-    couplings: FloatArray,
-) -> dict[str, Arrays]:
-    """Return signal, its measured part, and errors of each detector, (n_masses, n_couplings) each."""
-    section, predicting = ctx.steering.accept, ctx.steering.predict
-    if section is None or predicting is None:
-        return {}
-    masses = predicted["mass"]
-    ready = {
-        name: (detector, _ready(ctx, section, production, detector, couplings))
-        for name, detector in found.items()
-    }
-    settings = (ctx.seed, predicting.n_sample, section)
-    point = functools.partial(_point, production, masses, ready, settings)
-    rows = ctx.each(point, len(masses), "accept", lambda i: f"m = {masses[i]:.3f} GeV")
-    model = make_model(predicting.model, ctx.code)
-    widths = np.array([model.width_error(float(mass)) for mass in masses])
-    return {
-        name: _plane(predicted, couplings, [row[name] for row in rows], detector.pot_sigma, widths)
-        for name, detector in found.items()
-    }
+    state: Any,
+    pairs: MeasuredPairs,
+    wanted: tuple[Millicharge, float],
+    rng: np.random.Generator,
+) -> tuple[predict.VirtualPhotons, FloatArray | None]:
+    """Return virtual photons of χχ̄ by the steering's strategy, with the weights of the flow's replicas.
 
-
-def _plane(
-    predicted: Arrays,
-    couplings: FloatArray,
-    rows: Sequence[Arrays],
-    pot_search_sigma: float,
-    width_sigma: FloatArray,
-) -> Arrays:
-    """Return the rows of one detector, one per mass, as arrays over the plane, with the errors by source."""
-    stacked = {name: np.stack([row[name] for row in rows]) for name in YIELDS}
-    stacked["signal_sigma"] = np.array(max(float(row["signal_sigma"]) for row in rows))
-    stacked["pot_search_sigma"] = np.array(pot_search_sigma)
-    stacked["width_sigma"] = width_sigma
-    for name in ("signal_variations", "polarisation_shifts", "extrapolation"):
-        if all(name in row for row in rows):
-            stacked[name] = np.stack([row[name] for row in rows], axis=rows[0][name].ndim - 1)
-    for name in dict.fromkeys(name for row in rows for name in row if name.startswith(PART)):
-        stacked[name] = np.stack([row[name] for row in rows])
-    for name in dict.fromkeys(name for row in rows for name in row if name.startswith(BAND)):
-        # where a channel is closed its theory moves nothing
-        ends = [row.get(name, np.repeat(row["signal"][np.newaxis], 2, axis=0)) for row in rows]
-        stacked[name] = np.stack(ends, axis=1)
-    stacked["couplings"] = couplings
-    total = stacked["signal"]
-    stacked["in_domain_fraction"] = np.divide(
-        stacked["in_domain_signal"], total, out=np.full_like(total, np.nan), where=total > 0
-    )
-    return stacked | yield_budget(predicted, stacked)
-
-
-def _point(
-    production: Production,
-    masses: FloatArray,
-    ready: Mapping[str, tuple[Detector, Ready]],
-    settings: tuple[int, int, Accept],
-    i: int,
-) -> dict[str, Arrays]:
-    """Return signal and errors of each detector over couplings at one mass.
-
-    One sample, with the weights of its replicas, serves all detectors; the result depends on nothing but the
-    arguments.
+    Raises
+    ------
+    SteeringError
+        If the strategy needs the training pairs, and only the record of a run is at hand.
     """
-    mass, (seed, n, section) = float(masses[i]), settings
-    made = production.channel.produce(mass, n=n, rng=stream(seed, "predict", i))
-    factors, members = factors_of(production, mass, made), members_of(production, mass, n)
-    target = production.exposure.target_a, None if members is None else members == 0
-    result = {}
-    for name, (detector, run) in ready.items():
-        depth = stream(seed, "depth", detector.name, i)
-        sample, sigma = carried(made, (name, detector), section, target, depth)
-        found = run(with_factors(sample, factors), mass, rng=stream(seed, "accept", detector.name, i))
-        row = {key: getattr(found, key) for key in YIELDS} | {"signal_sigma": np.array(sigma)}
-        row |= rows_of(found, factors)
-        if found.spins is not None:
-            row["polarisation_shifts"] = ends_of(found.signal, found.spins, production.spin)
-        result[name] = row
-    return result
-
-
-def _curves(ctx: Context, production: Production, predicted: Arrays, name: str, detector: Detector) -> Arrays:
-    """Return acceptance and its error over the lifetime at a few masses.
-
-    The error is that of the finite sample and, with an ensemble of flows, the spread of its members.
-    """
-    section, predicting = ctx.steering.accept, ctx.steering.predict
-    if section is None or predicting is None:
-        return {}
-    low, high = predicted["mass"][[0, -1]]
-    masses = np.array([m for m in section.acceptance_masses if low <= m <= high])
-    ctau = np.geomspace(*section.ctau, 71)
-    state = "mumu" if "mumu" in section.final_states else "ee"
-    measured = law(ctx, production)
-    curves = []
-    for mass in masses:
-        rng = stream(ctx.seed, "acceptance", detector.name, f"{mass:.6f}")
-        sample = production.channel.produce(float(mass), n=predicting.n_sample, rng=rng)
-        replicas = production.channel.replicas(float(mass), sample)
-        sample, _ = carried(sample, (name, detector), section, (production.exposure.target_a, None), rng)
-        sample = with_factors(sample, {} if replicas is None else {"signal_variations": replicas})
-        scan = accept.lifetime_scan(
-            sample, float(mass), ctau, detector, states={state: 1.0}, rng=rng, spins=measured.spins[:1]
+    (section, m_chi), m_lepton, photon = wanted, lepton_mass(ctx), production.parts[0]
+    if not isinstance(photon, predict.VirtualPhoton):
+        msg = "[predict.millicharge] with a spectrum is needed to sample millicharged pairs"
+        raise SteeringError(msg)
+    n, inside = section.n_sample, photon.in_domain
+    if section.strategy == "conditional":
+        made = conditional(m_chi, pairs[0], pairs[1], m_lepton, photon.sampler, inside, n=n, rng=rng)
+        if photon.replica_weights is None:
+            return made, None
+        mass = np.clip(made.mass, *photon.sampler.mass_range)
+        return made, photon.replica_weights(mass, made.pt, made.energy)
+    total = float(predict.chi_rate(*pairs, [m_chi], m_lepton)[0][0])
+    training = state.training
+    if not hasattr(training, "reference"):
+        msg = (
+            f"predict.millicharge.strategy = {section.strategy!r} needs the pairs of a full run; from the "
+            "record of a run only 'conditional' works"
         )
-        spread = 0.0 if scan.replicas is None else scan.replicas.std(axis=0, ddof=1)
-        curves.append(np.stack([scan.accepted, np.hypot(scan.mc_error, spread)]) / sample.weight.sum())
-    return {"ctau": ctau, "acceptance_mass": masses, "acceptance": np.array(curves).reshape(-1, 2, len(ctau))}
+        raise SteeringError(msg)
+    cloud = predict.PairCloud(training.mass, training.pt, training.energy, training.reference)
+    if section.strategy == "rejection":
+        if state.joint is None:
+            state.joint = _joint(ctx, cloud)
+        return by_rejection(m_chi, total, m_lepton, state.joint, inside, n=n, rng=rng), None
+    trained = _per_mass(ctx, cloud.weighted_for(m_chi, m_lepton), m_chi)
+    return from_generator(total, trained, inside, n=n, rng=rng), None
+
+
+def _options(ctx: Context) -> tuple[Any, float]:
+    """Return the options of further flows, and the energy of the beam [GeV]."""
+    section, exposed = ctx.steering.flow, ctx.steering.spectrum
+    if section is None or exposed is None:
+        msg = "predict.millicharge.strategy: flows of their own need the options in [flow]"
+        raise SteeringError(msg)
+    return flow_options(section, (0.0, np.inf)), exposed.beam_energy
+
+
+def _joint(ctx: Context, cloud: predict.PairCloud) -> Joint:
+    """Return one flow of mass, pt and energy of all pairs, trained once per run."""
+    from gammastar.flow.event_generator import JointOptions, fit_joint
+
+    options, beam = _options(ctx)
+    own = JointOptions(epochs=options.epochs, batch=options.batch)
+    ctx.tell("accept", None, "one flow of mass, transverse momentum and energy")
+    return fit_joint(cloud, beam_energy=beam, options=own, rng=stream(ctx.seed, "joint"))
+
+
+def _per_mass(ctx: Context, cloud: predict.PairCloud, m_chi: float) -> Trained:
+    """Return a flow trained on the pairs with the weights of one m_χ."""
+    from gammastar import flow
+
+    columns = (cloud.mass, cloud.pt, cloud.energy, cloud.weight)
+    own = predict.PairCloud(*(values[cloud.weight > 0] for values in columns))
+    options, beam = _options(ctx)
+    ctx.tell("accept", None, f"a flow for m_chi = {m_chi:g} GeV")
+    trained = flow.fit(
+        own.mass,
+        own.pt,
+        own.energy,
+        own.weight,
+        beam_energy=beam,
+        options=replace(options, mass_range=(float(own.mass.min()), float(own.mass.max()))),
+        rng=stream(ctx.seed, "per mass", f"{m_chi:.6f}"),
+    )
+    return Trained(trained, own)

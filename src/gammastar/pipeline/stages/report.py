@@ -16,7 +16,6 @@ from gammastar.core.files import shipped
 from gammastar.core.records import FloatArray
 from gammastar.core.sampling import stream
 from gammastar.pipeline.context import Context, Products
-from gammastar.pipeline.stages.infer import limits_of
 from gammastar.pipeline.stages.predict import model_of
 from gammastar.pipeline.stages.read import limit_of
 from gammastar.pipeline.stages.report_dark import (
@@ -133,10 +132,10 @@ SECTIONS: tuple[tuple[str, Entry], ...] = (
     ("subtracted", pairs_sections),
     ("unfolded", _spectrum),
     ("learning", _kinematics),
-    ("predicted", lambda ctx, state: [rate_section(ctx, state)]),
-    ("accepted", lambda ctx, state: [acceptance_section(ctx, state)]),
-    ("inferred", reach_sections),
-    ("millicharge", millicharge_sections),
+    ("rate", lambda ctx, state: [rate_section(ctx, state)]),
+    ("planes", lambda ctx, state: [acceptance_section(ctx, state)]),
+    ("searches", reach_sections),
+    ("pair_rate", millicharge_sections),
 )
 """What of the run state a section needs, and who makes it."""
 
@@ -173,7 +172,7 @@ def write(ctx: Context, state: Products) -> None:
     summary = report.Section("Summary", [f"{note}." for note in told], tables=tables)
     text = report.page(title, [summary, *sections], mock=ctx.book.mock, provenance=provenance)
     write_text(ctx.folder / "report.html", text)
-    if state.inferred and state.accepted and state.predicted is not None:
+    if state.searches and state.planes:
         _write_explorer(ctx, state, title)
 
 
@@ -219,16 +218,12 @@ def _write_explorer(ctx: Context, state: Products, title: str) -> None:
     """Write ``explorer.html``, the plane of mass and coupling with events and limits at the pointer."""
     planes = {}
     theory = ctx.steering.predict is not None and ctx.steering.predict.source == "theory"
-    for name, search in (state.inferred or {}).items():
-        arrays = (state.accepted or {})[name]
-        limits = [limits_of(search, cl) for cl in EXPLORED_CL]
-        planes[search.detector.name] = report.Plane2D(
-            (state.predicted or {})["mass"],
-            arrays["couplings"],
-            arrays["signal"],
-            None if theory else arrays["in_domain_signal"],
-            limits,
-        )
+    for name, search in (state.searches or {}).items():
+        plane = (state.planes or {})[name]
+        limits = [search.median_limit(cl) for cl in EXPLORED_CL]
+        inside = None if theory else plane.in_domain
+        known = report.Plane2D(plane.mass, plane.coupling, plane.signal, inside, limits)
+        planes[search.detector.name] = known
     named = model_of(ctx).labels
     unit = f" [{named.unit}]" if named.unit else ""
     labels = (f"m({named.particle}) [GeV]", f"{named.coupling}{unit}")

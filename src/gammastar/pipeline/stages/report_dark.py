@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -13,15 +14,20 @@ from gammastar import predict, report
 from gammastar.config import Predict
 from gammastar.core.records import FloatArray, Limit, Reach
 from gammastar.core.resolve import UserCode
+from gammastar.core.signal import Rate, SignalPlane
+from gammastar.core.sources import EXTRAPOLATION, FLOW
+from gammastar.infer.counting_search import Search
 from gammastar.infer.impacts import Ranking
+from gammastar.infer.reach_tables import masses_reached
+from gammastar.physics.millicharge import MillichargeDetector
 from gammastar.physics.vectors import SPLIT_MAX
-from gammastar.pipeline.cache import Arrays
 from gammastar.pipeline.context import Context, Products
-from gammastar.pipeline.stages.counting_search import Search
-from gammastar.pipeline.stages.error_budget import in_use, rate_error, rate_sources, relative_errors
-from gammastar.pipeline.stages.infer import masses_reached
-from gammastar.pipeline.stages.millicharge import ChargeSearch
-from gammastar.pipeline.stages.predict import make_model, model_of, needs_shares, r_table, theory_channel
+from gammastar.pipeline.stages.infer import in_use
+from gammastar.pipeline.stages.predict import model_of, theory_options
+from gammastar.predict.mixture import shares_of
+from gammastar.predict.names import make_model, r_table, theory_channel
+from gammastar.predict.production import needs_shares
+from gammastar.predict.recast import displaced
 from gammastar.report.figures.limits import impact_figure, limit_figure
 from gammastar.report.figures.signal import (
     Band,
@@ -118,13 +124,12 @@ def recast_limits(section: Predict, where: Path | UserCode) -> list[report.Exist
 
     Notes
     -----
-    `gammastar.predict.displaced` with the lengths of each experiment. Decays to e⁺e⁻ only, which is what the
-    experiments mostly saw; FASER's shares of the processes are taken as those of 400 GeV.
+    `gammastar.predict.recast.displaced` with the lengths of each experiment. Decays to e⁺e⁻ only, which is
+    what the experiments mostly saw; FASER's shares of the processes are taken as those of 400 GeV.
     """
     model, photon = make_model(section.model, where), predict.DarkPhoton(r_table())
-    channels = (
-        [theory_channel(name, section, where, BEAM) for name in CHANNELS] if needs_shares(model) else []
-    )
+    options, names = theory_options(section, where), CHANNELS if needs_shares(model) else ()
+    channels = [theory_channel(name, options, BEAM) for name in names]
     found = []
     for limit in report.existing_limits(kinds=("observed", "recast")):
         near, length = LENGTHS[limit.name]
@@ -134,10 +139,10 @@ def recast_limits(section: Predict, where: Path | UserCode) -> list[report.Exist
         inside = np.isfinite(edges).all(axis=1)
         mass, edges = mass[inside], edges[inside]
         if needs_shares(model):
-            ratio = model.rate_ratio(mass, predict.shares_of(channels, mass))
+            ratio = model.rate_ratio(mass, shares_of(channels, mass))
         else:
             ratio = model.rate_ratio(mass)
-        new = predict.displaced(
+        new = displaced(
             mass, edges, photon, model, state="ee", ratio=ratio, length_ratio=(near + length) / near
         )
         found += [_limit(limit, section.model, polygon) for polygon in _islands(mass, new)]
@@ -170,11 +175,10 @@ def conditions(ctx: Context, keys: tuple[str, ...] = PRODUCTION) -> list[str]:
 
 def rate_section(ctx: Context, made: Any) -> report.Section:
     """Return dark particles per proton on target and squared coupling, beside theory with its bands."""
-    predicted, section = made.predicted, ctx.steering.predict
+    predicted, section = made.rate, ctx.steering.predict
     if predicted is None or section is None:
         return report.Section("Rate", ["No rate was predicted."])
-    mass, rate = predicted["mass"], predicted["rate"]
-    errors = rate_error(predicted)
+    mass, rate, errors = predicted.mass, predicted.value, predicted.error()
     low = int(np.argmin(mass))
     model = model_of(ctx)
     what = model.labels.particles
@@ -214,41 +218,51 @@ def rate_section(ctx: Context, made: Any) -> report.Section:
     )
 
 
-def _measured_rate(predicted: Arrays) -> FloatArray | None:
+def _measured_rate(predicted: Rate) -> FloatArray | None:
     """Return the rate where dileptons were measured with its lower and upper edge, shape (n, 3)."""
-    if "measured_part" not in predicted:
+    if predicted.measured_part is None:
         return None
-    error = np.sqrt(np.clip(np.diag(rate_sources(predicted).total()), 0, None))
-    rate = predicted["rate"]
+    error = np.sqrt(np.clip(np.diag(predicted.sources.total()), 0, None))
+    rate = predicted.value
     edges = np.stack([np.clip(rate - error, 0.0, None), rate, rate + error], axis=1)
-    found: FloatArray = edges * predicted["measured_part"][:, None]
+    found: FloatArray = edges * predicted.measured_part[:, None]
     return found
 
 
-def _rate_table(predicted: Arrays) -> report.Table:
-    rows = np.unique(np.linspace(0, len(predicted["mass"]) - 1, 8).astype(int))
-    rows = rows[predicted["rate"][rows] > 0]
-    columns: dict[str, Any] = {"mass [GeV]": predicted["mass"][rows]}
+def _rate_table(predicted: Rate) -> report.Table:
+    rate = predicted.value
+    rows = np.unique(np.linspace(0, len(rate) - 1, 8).astype(int))
+    rows = rows[rate[rows] > 0]
+    columns: dict[str, Any] = {"mass [GeV]": predicted.mass[rows]}
     measured = _measured_rate(predicted)
     if measured is not None:
         columns["rate, measured part"] = measured[rows, 1]
-    columns["rate"] = predicted["rate"][rows]
-    for part in rate_sources(predicted).parts:
-        columns[part.name] = np.sqrt(np.clip(np.diag(part.cov)[rows], 0.0, None)) / predicted["rate"][rows]
-    if "extrapolation" in predicted:
-        columns["extrapolation"] = predicted["extrapolation"][rows]
-    columns["total"] = rate_error(predicted)[rows] / predicted["rate"][rows]
+    columns["rate"] = rate[rows]
+    for part in predicted.sources.parts:
+        columns[part.name] = np.sqrt(np.clip(np.diag(part.cov)[rows], 0.0, None)) / rate[rows]
+    if predicted.extrapolation is not None:
+        columns["extrapolation"] = predicted.extrapolation[rows]
+    columns["total"] = predicted.error()[rows] / rate[rows]
     plain = {name: [float(x) for x in values] for name, values in columns.items()}
     return report.Table(plain, caption="Relative errors of the rate by source")
 
 
-def _theory_figure(ctx: Context, predicted: Arrays) -> Any:
-    mass, rate = predicted["mass"], predicted["rate"]
-    errors = np.stack([rate - predicted["low"], predicted["high"] - rate])
-    bands = []
-    for i, (key, value) in enumerate((k, v) for k, v in predicted.items() if k.startswith("channel|")):
-        name = key.partition("|")[2]
-        bands.append(Band(NAMES.get(name, name), mass, value, value, value, i))
+def _bands(predicted: Rate) -> list[Band]:
+    """Return the rate of each channel as a line."""
+    rows = predicted.channels.items()
+    return [Band(NAMES.get(n, n), predicted.mass, row, row, row, i) for i, (n, row) in enumerate(rows)]
+
+
+def _errors(predicted: Rate) -> FloatArray:
+    """Return the distances of the rate to its lower and upper edge, shape (2, n)."""
+    rate = predicted.value
+    low, high = (rate if edge is None else edge for edge in (predicted.low, predicted.high))
+    return np.stack([rate - low, high - rate])
+
+
+def _theory_figure(ctx: Context, predicted: Rate) -> Any:
+    mass, rate = predicted.mass, predicted.value
+    errors, bands = _errors(predicted), _bands(predicted)
     points = Points("sum of the channels", mass, rate, errors, line=True)
     top = float(rate.max())
     bottom = float(rate[rate > 0].min()) if (rate > 0).any() else 1e-6 * top
@@ -268,9 +282,8 @@ def _comparisons(ctx: Context, made: Any, mass: FloatArray) -> dict[str, FloatAr
     section, exposure = ctx.steering.predict, made.production.exposure
     if section is None:
         return {}
-    interaction = float(-np.expm1(-exposure.thickness))
-    common = (section, ctx.code, exposure.beam_energy, interaction)
-    brem = theory_channel("bremsstrahlung", *common)
+    options, beam, depth = theory_options(section, ctx.code), exposure.beam_energy, exposure.thickness
+    brem = theory_channel("bremsstrahlung", options, beam, thickness=depth)
     if not isinstance(brem, predict.Bremsstrahlung):
         return {}
     known = mass <= brem.kernel.largest_mass(exposure.beam_energy)
@@ -278,7 +291,8 @@ def _comparisons(ctx: Context, made: Any, mass: FloatArray) -> dict[str, FloatAr
     if known.any():
         central, low, high = brem.envelope(mass[known])
         band[known] = np.stack([low, central, high], axis=1)
-    decays = predict.Mixture(tuple(theory_channel(name, *common) for name in COMPARED))
+    parts = (theory_channel(name, options, beam, thickness=depth) for name in COMPARED)
+    decays = predict.Mixture(tuple(parts))
     rate, cov = decays.rate(mass)
     sigma = np.sqrt(np.diag(cov))
     return {
@@ -287,19 +301,45 @@ def _comparisons(ctx: Context, made: Any, mass: FloatArray) -> dict[str, FloatAr
     }
 
 
-def error_tables(ctx: Context, predicted: Arrays, accepted: dict[str, Arrays]) -> list[report.Table]:
+def relative_errors(plane: SignalPlane, at: FloatArray, nuisances: Collection[str]) -> dict[str, list[float]]:
+    """Return the relative errors of the yield by source at the masses next to the wanted ones.
+
+    Parameters
+    ----------
+    plane : SignalPlane
+    at : NDArray [GeV]
+    nuisances : collection of str
+        Kinds or names of sources that the limit takes.
+
+    Returns
+    -------
+    dict of str to list of float
+        ``mass``, one column per source, ``total`` of all of them, ``in the limit`` of the nuisances.
+    """
+    value, _, sources = plane.budget()
+    rows = np.unique(np.abs(plane.mass[:, None] - np.asarray(at)[None, :]).argmin(axis=0))
+    rows = rows[value[rows] > 0]
+
+    def sigma(cov: FloatArray) -> list[float]:
+        variance = np.diag(cov)[rows] if cov.size else np.zeros(len(rows))
+        return list(np.sqrt(np.clip(variance, 0.0, None)) / value[rows])
+
+    table: dict[str, list[float]] = {"mass": [float(plane.mass[i]) for i in rows]}
+    table |= {part.name: sigma(part.cov) for part in sources.parts}
+    table["total"] = sigma(sources.total())
+    table["in the limit"] = sigma(sources.of(nuisances).total())
+    return table
+
+
+def error_tables(ctx: Context, planes: dict[str, SignalPlane]) -> list[report.Table]:
     """Return the relative errors of the yields by source, one table per detector.
 
     "total" adds all sources in quadrature, "in the limit" those that [infer] nuisances names.
     """
-    section, spectrum, mass = ctx.steering.infer, ctx.steering.spectrum, predicted["mass"]
-    typed = None if section is None else section.extrapolation_sigma
-    extrapolate = spectrum is None or spectrum.extrapolate
-    tables = []
-    at = np.linspace(mass[0], mass[-1], 6)
-    for name, arrays in accepted.items():
-        used = in_use(arrays, extrapolate=extrapolate, extrapolation_sigma=typed)
-        columns = relative_errors(predicted, used, at, () if section is None else section.nuisances)
+    section, tables = ctx.steering.infer, []
+    for name, plane in planes.items():
+        at = np.linspace(plane.mass[0], plane.mass[-1], 6)
+        columns = relative_errors(in_use(ctx, plane), at, () if section is None else section.nuisances)
         if section is None:
             del columns["in the limit"]
         if columns["mass"]:
@@ -311,22 +351,17 @@ def error_tables(ctx: Context, predicted: Arrays, accepted: dict[str, Arrays]) -
 
 def millicharge_sections(ctx: Context, made: Any) -> list[report.Section]:
     """Return pairs per proton on target and the reach in mass and charge; nothing without the section."""
-    if made.millicharge is None:
+    if made.pair_rate is None:
         return []
-    found = [_pairs_section(ctx, made.millicharge)]
-    if made.millicharge_inferred:
-        accepted = made.millicharge_accepted or {}
-        found.append(_charge_section(ctx, made.millicharge_inferred, accepted, made.millicharge))
+    found = [_pairs_section(ctx, made.pair_rate)]
+    if made.charge_searches:
+        found.append(_charge_section(ctx, made.charge_searches, made.charge_planes or {}))
     return found
 
 
-def _pairs_section(ctx: Context, predicted: Arrays) -> report.Section:
-    mass, rate = predicted["mass"], predicted["rate"]
-    errors = np.stack([rate - predicted["low"], predicted["high"] - rate])
-    bands = []
-    for i, (key, value) in enumerate((k, v) for k, v in predicted.items() if k.startswith("channel|")):
-        name = key.partition("|")[2]
-        bands.append(Band(NAMES.get(name, name), mass, value, value, value, i))
+def _pairs_section(ctx: Context, predicted: Rate) -> report.Section:
+    mass, rate = predicted.mass, predicted.value
+    errors, bands = _errors(predicted), _bands(predicted)
     positive = rate[rate > 0]
     figure = band_figure(
         Points("all channels", mass, rate, errors, line=True),
@@ -349,24 +384,26 @@ def _pairs_section(ctx: Context, predicted: Arrays) -> report.Section:
 
 
 def _charge_section(
-    ctx: Context, searches: dict[str, ChargeSearch], accepted: dict[str, Arrays], predicted: Arrays
+    ctx: Context, searches: dict[str, Search], planes: dict[str, SignalPlane]
 ) -> report.Section:
-    mass = predicted["mass"]
     curves, text, lowest, highest = {}, [], 1.0, 0.0
     for search in searches.values():
+        detector, mass = search.detector, search.mass
+        if not isinstance(detector, MillichargeDetector):
+            continue
         edges = np.full(len(mass), np.nan)
         for m, pair in zip(search.reach.mass, search.reach.edges, strict=True):
             row = int(np.argmin(np.abs(mass - m)))
             edges[row] = np.fmin(edges[row], pair[0])
-        curves[search.detector.name] = (mass, edges)
+        curves[detector.name] = (mass, edges)
         if np.isfinite(edges).any():
             lowest, highest = min(lowest, float(np.nanmin(edges))), max(highest, float(np.nanmax(edges)))
         reached = "nothing is reached" if np.isnan(edges).all() else f"Q > {np.nanmin(edges):.2g} at best"
-        ctx.book.numbers[f"reach, {search.detector.name}"] = reached
-        note = "; illustrative numbers" if search.detector.illustrative else ""
+        ctx.book.numbers[f"reach, {detector.name}"] = reached
+        note = "; illustrative numbers" if detector.illustrative else ""
         text.append(
-            f"{search.detector.name}: {search.detector.pot:.3g} protons on target, {search.assumption}; "
-            f"signal as Q^{search.detector.exponent} at small Q; {reached}{note}."
+            f"{detector.name}: {detector.pot:.3g} protons on target, {search.assumption}; "
+            f"signal as Q^{detector.exponent} at small Q; {reached}{note}."
         )
     figure = reach_lines_figure(
         curves,
@@ -380,18 +417,17 @@ def _charge_section(
         "Reach for millicharged particles",
         text,
         [titled("reach_millicharge", caption, figure)],
-        error_tables(ctx, predicted, accepted),
+        error_tables(ctx, planes),
     )
 
 
 def reach_sections(ctx: Context, made: Products) -> list[report.Section]:
     """Return one section per detector."""
-    mass = np.empty(0) if made.predicted is None else made.predicted["mass"]
-    accepted = made.accepted or {}
-    return [_section(ctx, n, search, mass, accepted[n]) for n, search in (made.inferred or {}).items()]
+    planes = made.planes or {}
+    return [_section(ctx, name, search, planes[name]) for name, search in (made.searches or {}).items()]
 
 
-def _section(ctx: Context, name: str, search: Search, mass: Any, arrays: Arrays) -> report.Section:
+def _section(ctx: Context, name: str, search: Search, plane: SignalPlane) -> report.Section:
     section = ctx.steering.infer
     own = None if section is None or section.existing_limits is None else ctx.base / section.existing_limits
     named = model_of(ctx).labels
@@ -407,11 +443,9 @@ def _section(ctx: Context, name: str, search: Search, mass: Any, arrays: Arrays)
     recast = named.limits == "recast" and any(limit.kind == "recast" for limit in known)
     note = f"; {RECAST_NOTE}" if recast else ""
     grey = f"Grey: {report.citations(known)}{note}." if known else NO_LIMITS[named.limits]
-    domain, theory = domain_of(mass, arrays), _from_theory(ctx)
+    mass, domain, theory = plane.mass, domain_of(plane), _from_theory(ctx)
     contours = _theory_contours(search) if theory else _contours(search, domain)
-    figure = report.reach_figure(
-        contours, pot=search.detector.pot, yields=_yields(ctx, mass, arrays), **options
-    )
+    figure = report.reach_figure(contours, pot=search.detector.pot, yields=_yields(ctx, plane), **options)
     split = "from theory alone: nothing was measured" if theory else "split into measured and extrapolated"
     caption = f"{label}, {split}, with the signal expected. {grey}"
     figures = [titled(f"reach_{name}", caption, figure)]
@@ -481,12 +515,12 @@ def _plane(ctx: Context, named: predict.Labels, couplings: tuple[float, float] |
     return replace(plane, threshold=None) if predicting and predicting.source == "theory" else plane
 
 
-def domain_of(mass: Any, arrays: Arrays) -> report.DomainMap | None:
+def domain_of(plane: SignalPlane) -> report.DomainMap | None:
     """Return the measured part of the signal over the plane; None for theory, which measured nothing."""
-    if len(mass) < 2 or "extrapolation" not in arrays:
+    beyond = plane.effect(EXTRAPOLATION)
+    if len(plane.mass) < 2 or beyond is None:
         return None
-    signal, inside = arrays["signal"], arrays["in_domain_signal"]
-    return report.DomainMap(mass, arrays["couplings"], signal, inside, arrays["extrapolation"])
+    return report.DomainMap(plane.mass, plane.coupling, plane.signal, plane.in_domain, beyond.values)
 
 
 def _theory_contours(search: Search) -> list[report.Contour]:
@@ -514,11 +548,11 @@ def _contours(search: Search, domain: report.DomainMap | None) -> list[report.Co
     return contours
 
 
-def _yields(ctx: Context, mass: Any, arrays: Arrays) -> report.Yields:
+def _yields(ctx: Context, plane: SignalPlane) -> report.Yields:
     """Return the signal over the plane where enough sampled particles stand behind it."""
     few = 0.0 if ctx.steering.infer is None else ctx.steering.infer.min_effective
-    signal = np.where(arrays["n_effective"] >= few, arrays["signal"], np.nan)
-    return report.Yields(mass, arrays["couplings"], signal)
+    signal = np.where(plane.n_effective >= few, plane.signal, np.nan)
+    return report.Yields(plane.mass, plane.coupling, signal)
 
 
 def _others(search: Search) -> list[report.Contour]:
@@ -628,32 +662,34 @@ def _numbers(ctx: Context, search: Search) -> None:
 def acceptance_section(ctx: Context, made: Products) -> report.Section:
     """Return acceptance against lifetime, one figure per detector."""
     figures = []
-    for name, arrays in (made.accepted or {}).items():
-        curves = {
-            float(m): a[0] for m, a in zip(arrays["acceptance_mass"], arrays["acceptance"], strict=True)
-        }
-        errors = {
-            float(m): a[1] for m, a in zip(arrays["acceptance_mass"], arrays["acceptance"], strict=True)
-        }
-        part = _measured_part(arrays)
+    for name, plane in (made.planes or {}).items():
+        known = plane.curves
+        rows = () if known is None else zip(known.mass, known.acceptance, known.error, strict=True)
+        curves = {float(mass): (curve, error) for mass, curve, error in rows}
+        part = _measured_part(plane)
         if part is not None and ctx.steering.spectrum is not None:
             ctx.book.numbers[f"measured part of the largest signal per mass, {name}"] = part
-        if any((curve > 0).any() for curve in curves.values()):
-            figure = acceptance_figure(arrays["ctau"], curves, mock=ctx.book.mock, errors=errors)
-            with_members = " and spread of the bootstrap replicas" if "signal_variations" in arrays else ""
+        if known is not None and any((curve > 0).any() for curve, _ in curves.values()):
+            figure = acceptance_figure(
+                known.ctau,
+                {mass: curve for mass, (curve, _) in curves.items()},
+                mock=ctx.book.mock,
+                errors={mass: error for mass, (_, error) in curves.items()},
+            )
+            with_members = " and spread of the bootstrap replicas" if plane.effect(FLOW) is not None else ""
             caption = (
                 f"Acceptance of {name} against the decay length, per produced particle. Band: error of the "
                 f"finite sample{with_members}."
             )
             figures.append(titled(f"acceptance_{name}", caption, figure))
     text = ["Decays in flight, per produced particle.", *conditions(ctx, ACCEPTANCE)]
-    tables = [] if made.predicted is None else error_tables(ctx, made.predicted, made.accepted or {})
+    tables = error_tables(ctx, made.planes or {})
     return report.Section("Acceptance of long-lived particles", text, figures, tables)
 
 
-def _measured_part(arrays: Arrays) -> str | None:
+def _measured_part(plane: SignalPlane) -> str | None:
     """Return the range over masses of the measured part, each at the coupling of its largest signal."""
-    signal, inside = arrays["signal"], arrays["in_domain_signal"]
+    signal, inside = plane.signal, plane.in_domain
     rows, best = np.arange(len(signal)), signal.argmax(axis=1)
     total = signal[rows, best]
     part = inside[rows, best][total > 0] / total[total > 0]

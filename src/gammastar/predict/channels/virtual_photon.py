@@ -51,6 +51,9 @@ class MassDensity(Protocol):
     def shifted(self, mass: npt.ArrayLike, relative: npt.ArrayLike) -> FloatArray:
         """Return by how much dN/dm moves when the contents of the bins move by relative shifts."""
 
+    def binned(self, edges: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
+        """Return the contents of other bins of mass [GeV] and their covariance."""
+
 
 def rate(
     mass_centres: npt.ArrayLike,

@@ -1,0 +1,434 @@
+"""What is expected of a dark particle: rate, and signal over masses and couplings, with every source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from gammastar.core.errors import PhysicsError
+from gammastar.core.records import FloatArray
+from gammastar.core.sources import KINDS, SAMPLE, THEORY_OF, Kind, Source, Sources, spelling
+
+__all__ = [
+    "VIRTUAL_PHOTON",
+    "AcceptanceCurves",
+    "Effect",
+    "Form",
+    "Rate",
+    "SignalPlane",
+    "SignalPlanes",
+    "Variation",
+]
+
+Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
+Form: TypeAlias = Literal["relative", "ends", "replicas", "share"]
+VIRTUAL_PHOTON = "virtual_photon"
+"""Group of the channel of measured photons."""
+
+
+def ratio(above: FloatArray, below: FloatArray) -> FloatArray:
+    """Return above / below, zero where `below` is not positive."""
+    return np.divide(above, below, out=np.zeros_like(above), where=below > 0)
+
+
+def relative_shift(signal: FloatArray, rows: FloatArray) -> FloatArray:
+    """Return the shift of a signal (k,) to the first of some rows (r, k), over the signal."""
+    return ratio(rows[0] - signal, signal)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Variation:
+    """What a source, or a part, makes of the particles of a sample.
+
+    Attributes
+    ----------
+    name : str
+        Of the source; of a part the group of its channel.
+    kind : Kind
+    form : {"relative", "ends", "replicas", "share"}
+        "relative": sums that `estimate` turns into one relative error; "ends" and "replicas" as in
+        `Effect`; "share": the particles of one channel, no uncertainty.
+    factors : NDArray, shape (r, n)
+        On the weights of the particles.
+    estimate : callable
+        Signal (k,) and what the factors make of it (r, k) -> relative error (k,); by default the shift to
+        the first row.
+    """
+
+    name: str
+    kind: Kind
+    form: Form
+    factors: FloatArray
+    estimate: Callable[[FloatArray, FloatArray], FloatArray] = relative_shift
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Effect:
+    """What one source of uncertainty makes of a signal over n masses and k couplings.
+
+    Attributes
+    ----------
+    name : str
+    kind : Kind
+    form : {"relative", "ends", "replicas"}
+    values : NDArray
+        "relative": shape (n, k) or (1, 1), the shift of the signal by one standard deviation over the signal,
+        common to all masses; "ends": (2, n, k), the signal at both ends of a range, of which half the
+        distance counts; "replicas": (r, n, k), the signal of each replica, of which the spread counts.
+
+    Raises
+    ------
+    PhysicsError
+        For another form or shape, or values that are not finite.
+    """
+
+    name: str
+    kind: Kind
+    form: Form
+    values: FloatArray
+
+    def __post_init__(self) -> None:
+        rows = {"relative": None, "ends": 2, "replicas": len(self.values)}
+        shape = np.shape(self.values)
+        wanted = 2 if self.form == "relative" else 3
+        if self.form not in rows or len(shape) != wanted or (wanted == 3 and shape[0] != rows[self.form]):
+            msg = f"source {self.name!r}: values of shape {shape} are no {self.form!r} over a plane"
+            raise PhysicsError(msg)
+        if not np.isfinite(self.values).all() or (self.form == "replicas" and len(self.values) < 2):
+            msg = f"source {self.name!r}: needs finite values, and at least 2 replicas"
+            raise PhysicsError(msg)
+
+    def relative(self, signal: FloatArray) -> FloatArray:
+        """Return the standard deviation over the signal (n, k), zero where there is none."""
+        if self.form == "relative":
+            return np.broadcast_to(np.abs(self.values), signal.shape)
+        if self.form == "ends":
+            return ratio(0.5 * np.abs(self.values[1] - self.values[0]), signal)
+        return ratio(self.values.std(axis=0, ddof=1), signal)
+
+    def at(self, signal: FloatArray, best: npt.NDArray[np.intp]) -> Source:
+        """Return the source of the yields at one coupling per mass, `best` of shape (n,)."""
+        rows = np.arange(len(signal))
+        if self.form == "relative":
+            shift = np.broadcast_to(self.values, signal.shape)[rows, best] * signal[rows, best]
+            return Source.shifted(self.name, self.kind, shift)
+        values = self.values[:, rows, best]
+        if self.form == "ends":
+            return Source.ranged(self.name, self.kind, values)
+        return Source.spread(self.name, self.kind, values)
+
+    def times(self, share: FloatArray) -> Effect:
+        """Return the effect on a part (n, k) of the signal that moves as the whole does."""
+        return self if self.form == "relative" else replace(self, values=self.values * share)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rate:
+    """Dark particles per proton on target and squared coupling, at exact masses.
+
+    Attributes
+    ----------
+    mass, value : NDArray, shape (n,)
+        [GeV]; all channels together.
+    cov : NDArray, shape (n, n)
+        Of the measurement or of the theory.
+    sources : Sources
+        All of them, protons on target among them; of channels beside measured photons "theory, <group>".
+    threshold : float
+        Nothing is claimed below [GeV].
+    channels : mapping of str to NDArray, shape (n,)
+        Rate of each group of channels, where there are several.
+    low, high : NDArray, shape (n,), or None
+        Edges of theory alone.
+    measured_part, extrapolation, extrapolation_step : NDArray, shape (n,), or None
+        Share of the rate from where dileptons were measured (nan where it is not known); the relative error
+        of the whole from the others; its relative change if the trend of measured over simulated density
+        went on there.
+    """
+
+    mass: FloatArray
+    value: FloatArray
+    cov: FloatArray
+    sources: Sources
+    threshold: float = 0.0
+    channels: Mapping[str, FloatArray] = field(default_factory=dict)
+    low: FloatArray | None = None
+    high: FloatArray | None = None
+    measured_part: FloatArray | None = None
+    extrapolation: FloatArray | None = None
+    extrapolation_step: FloatArray | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self.mass)
+        for name in ("value", "low", "high", *OPTIONAL):
+            row = getattr(self, name)
+            if row is not None and np.shape(row) != (n,):
+                msg = f"Rate.{name} has shape {np.shape(row)}, expected {(n,)}"
+                raise PhysicsError(msg)
+        for name, square in (("cov", self.cov), *((s.name, s.cov) for s in self.sources.parts)):
+            if np.shape(square) != (n, n):
+                msg = f"Rate: covariance {name!r} has shape {np.shape(square)}, expected {(n, n)}"
+                raise PhysicsError(msg)
+
+    @property
+    def measured(self) -> FloatArray:
+        """The rate of measured photons, shape (n,); the whole where nothing stands beside them."""
+        return self.channels.get(VIRTUAL_PHOTON, self.value)
+
+    def error(self) -> FloatArray:
+        """Return the standard deviation from all sources, the extrapolation among them, shape (n,)."""
+        variance = np.clip(np.diag(self.sources.total()), 0.0, None)
+        beyond = 0.0 if self.extrapolation is None else self.extrapolation * self.value
+        return np.asarray(np.sqrt(variance + beyond**2))
+
+    def to_arrays(self) -> Arrays:
+        """Return the record as named arrays."""
+        arrays: Arrays = {"mass": self.mass, "value": self.value, "cov": self.cov}
+        arrays["threshold"] = np.array(self.threshold)
+        for name in ("low", "high", *OPTIONAL):
+            if getattr(self, name) is not None:
+                arrays[name] = getattr(self, name)
+        arrays |= {f"channel|{name}": row for name, row in self.channels.items()}
+        return arrays | {f"source|{part.kind}|{part.name}": part.cov for part in self.sources.parts}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Rate:
+        """Return the record of named arrays."""
+        parts = []
+        for key, cov in starting(arrays, "source|"):
+            _, kind, name = key.split("|", 2)
+            parts.append(Source(name, _kind(kind), cov))
+        return cls(
+            arrays["mass"],
+            arrays["value"],
+            arrays["cov"],
+            Sources(tuple(parts)),
+            float(arrays["threshold"]),
+            {key.removeprefix("channel|"): row for key, row in starting(arrays, "channel|")},
+            **{name: arrays[name] for name in ("low", "high", *OPTIONAL) if name in arrays},
+        )
+
+
+OPTIONAL = ("measured_part", "extrapolation", "extrapolation_step")
+PLANES = ("signal", "in_domain", "mc_error", "n_effective")
+
+
+def starting(arrays: Mapping[str, npt.NDArray[Any]], prefix: str) -> list[tuple[str, npt.NDArray[Any]]]:
+    """Return the arrays whose names start with a prefix."""
+    return [(name, array) for name, array in arrays.items() if name.startswith(prefix)]
+
+
+def _kind(text: str) -> Any:
+    return text
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AcceptanceCurves:
+    """Acceptance over the lifetime at a few masses.
+
+    Attributes
+    ----------
+    mass : NDArray, shape (m,) [GeV]
+    ctau : NDArray, shape (t,) [m]
+    acceptance, error : NDArray, shape (m, t)
+        Accepted share of the particles; its error from the finite sample and the spread of replicas.
+    """
+
+    mass: FloatArray
+    ctau: FloatArray
+    acceptance: FloatArray
+    error: FloatArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SignalPlane:
+    """The signal in one detector over n masses and k couplings.
+
+    Attributes
+    ----------
+    rate : Rate
+        At the masses of the plane.
+    coupling : NDArray, shape (k,)
+        Increasing.
+    signal, in_domain : NDArray, shape (n, k)
+        Expected events, and the part of them from where dileptons were measured.
+    mc_error, n_effective : NDArray, shape (n, k)
+        Error of `signal` from the finite sample, effective number of accepted particles.
+    effects : tuple of Effect
+        Sources beside those of the rate.
+    parts : mapping of str to NDArray, shape (n, k)
+        Signal of each group of channels, where there are several.
+    width_sigma : NDArray, shape (n,)
+        Relative standard deviation of the total width.
+    curves : AcceptanceCurves or None
+
+    Raises
+    ------
+    PhysicsError
+        For shapes that do not fit, and for two sources of one name.
+    """
+
+    rate: Rate
+    coupling: FloatArray
+    signal: FloatArray
+    in_domain: FloatArray
+    mc_error: FloatArray
+    n_effective: FloatArray
+    effects: tuple[Effect, ...] = ()
+    parts: Mapping[str, FloatArray] = field(default_factory=dict)
+    width_sigma: FloatArray = field(default_factory=lambda: np.zeros(0))
+    curves: AcceptanceCurves | None = None
+
+    def __post_init__(self) -> None:
+        shape = len(self.rate.mass), len(self.coupling)
+        planes = [(name, getattr(self, name)) for name in PLANES] + list(self.parts.items())
+        planes += [(e.name, e.values[0] if e.form != "relative" else e.values) for e in self.effects]
+        for name, values in planes:
+            if np.shape(values) != shape and np.shape(values) != (1, 1):
+                msg = f"SignalPlane: {name!r} has shape {np.shape(values)}, expected {shape}"
+                raise PhysicsError(msg)
+        every = [s.name for s in self.rate.sources.parts] + [e.name for e in self.effects]
+        names = [spelling(name) for name in every]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            msg = f"SignalPlane: two sources of uncertainty are called {twice[0]!r}; name them apart"
+            raise PhysicsError(msg)
+
+    @property
+    def mass(self) -> FloatArray:
+        """Masses [GeV], shape (n,)."""
+        return self.rate.mass
+
+    @property
+    def in_domain_fraction(self) -> FloatArray:
+        """Measured part of the signal (n, k), nan where there is none."""
+        nothing = np.full_like(self.signal, np.nan)
+        return np.divide(self.in_domain, self.signal, out=nothing, where=self.signal > 0)
+
+    @property
+    def measured_share(self) -> FloatArray:
+        """Part of the signal (n, k) from measured photons: one where nothing stands beside them."""
+        own = self.parts.get(VIRTUAL_PHOTON)
+        return np.ones_like(self.signal) if own is None else ratio(own, self.signal)
+
+    @property
+    def measured_rate(self) -> FloatArray:
+        """The rate (n,) that `measured_share` of the signal comes from."""
+        return self.rate.measured if VIRTUAL_PHOTON in self.parts else self.rate.value
+
+    def effect(self, name: str) -> Effect | None:
+        """Return the effect of a name, if there is one."""
+        return next((effect for effect in self.effects if effect.name == name), None)
+
+    def budget(self) -> tuple[FloatArray, FloatArray, Sources]:
+        """Return the yield of each mass at its best coupling, that coupling, and the sources of its error.
+
+        Returns
+        -------
+        value, coupling : NDArray, shape (n,)
+        Sources
+
+        Notes
+        -----
+        Sources of the measured rate scale with the acceptance of the measured photons; theory beside them
+        has the yields of both its edges instead. What is extrapolated follows one trend, and R(s) has common
+        errors, so that masses move together; the finite sample is independent at each mass.
+        """
+        best = self.signal.argmax(axis=1)
+        rows = np.arange(len(best))
+        value = self.signal[rows, best]
+        acceptance = ratio(value * self.measured_share[rows, best], self.measured_rate)
+        parts = [p.scaled(acceptance) for p in self.rate.sources.parts if not p.name.startswith(THEORY_OF)]
+        parts += [effect.at(self.signal, best) for effect in self.effects]
+        parts.append(Source(SAMPLE, "sample", np.diag(self.mc_error[rows, best] ** 2)))
+        return value, self.coupling[best], Sources(tuple(parts))
+
+    def spreads(self, wanted: Collection[str]) -> dict[str, FloatArray]:
+        """Return ln κ of the signal at each point by source, of the wanted kinds or names.
+
+        Protons on target are left out: they are nuisances of the likelihood itself. κ of a kind is that of
+        its sources in quadrature, which share it in proportion to their variances.
+
+        Returns
+        -------
+        dict of str to NDArray, shape (n, k)
+            Sources without any spread are left out.
+        """
+        named: list[tuple[str, str, FloatArray]] = []
+        for part in self.rate.sources.parts:
+            if part.kind == "spectrum":
+                sigma = np.sqrt(np.clip(np.diag(part.cov), 0.0, None))
+                relative = ratio(sigma, self.measured_rate)[:, None] * self.measured_share
+                named.append((part.name, part.kind, relative))
+        named += [(e.name, e.kind, e.relative(self.signal)) for e in self.effects if e.kind != "pot"]
+        named.append((SAMPLE, "sample", ratio(self.mc_error, self.signal)))
+        names = set(wanted) - set(KINDS)
+        named = [e for e in named if (e[1] in wanted or e[0] in names) and e[2].any()]
+        return _shared(named)
+
+    def to_arrays(self) -> Arrays:
+        """Return the record as named arrays."""
+        arrays: Arrays = {f"rate|{name}": array for name, array in self.rate.to_arrays().items()}
+        arrays |= {name: getattr(self, name) for name in ("coupling", *PLANES, "width_sigma")}
+        arrays |= {f"part|{name}": plane for name, plane in self.parts.items()}
+        arrays |= {f"effect|{e.kind}|{e.form}|{e.name}": e.values for e in self.effects}
+        if self.curves is not None:
+            arrays |= {f"curves|{name}": getattr(self.curves, name) for name in CURVES}
+        return arrays
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> SignalPlane:
+        """Return the record of named arrays."""
+        effects = []
+        for key, values in starting(arrays, "effect|"):
+            _, kind, form, name = key.split("|", 3)
+            effects.append(Effect(name, _kind(kind), _kind(form), values))
+        curves = [arrays[f"curves|{name}"] for name in CURVES if f"curves|{name}" in arrays]
+        return cls(
+            rate=Rate.from_arrays({k.removeprefix("rate|"): v for k, v in starting(arrays, "rate|")}),
+            **{name: arrays[name] for name in ("coupling", *PLANES, "width_sigma")},
+            effects=tuple(effects),
+            parts={key.removeprefix("part|"): plane for key, plane in starting(arrays, "part|")},
+            curves=AcceptanceCurves(*curves) if curves else None,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SignalPlanes:
+    """The planes of several detectors by the stems of their files."""
+
+    by_detector: Mapping[str, SignalPlane] = field(default_factory=dict)
+
+    def to_arrays(self) -> Arrays:
+        """Return the record as named arrays."""
+        return {f"{n}|{k}": a for n, plane in self.by_detector.items() for k, a in plane.to_arrays().items()}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> SignalPlanes:
+        """Return the record of named arrays."""
+        named: dict[str, Arrays] = {}
+        for key, array in arrays.items():
+            name, _, rest = key.partition("|")
+            named.setdefault(name, {})[rest] = array
+        return cls({name: SignalPlane.from_arrays(rows) for name, rows in named.items()})
+
+
+CURVES = ("mass", "ctau", "acceptance", "error")
+
+
+def _shared(named: Sequence[tuple[str, str, FloatArray]]) -> dict[str, FloatArray]:
+    """Return ln κ by name: that of each kind in all, divided among its sources by their variances."""
+    spreads: dict[str, FloatArray] = {}
+    for kind in dict.fromkeys(kind for _, kind, _ in named):
+        own = [(name, sigma) for name, k, sigma in named if k == kind]
+        if len(own) == 1:
+            spreads[own[0][0]] = np.log1p(np.clip(own[0][1], 0.0, 3.0))
+            continue
+        total = np.sqrt(np.sum([sigma**2 for _, sigma in own], axis=0))
+        whole = np.log1p(np.clip(total, 0.0, 3.0))
+        spreads |= {name: whole * ratio(np.asarray(sigma), total) for name, sigma in own}
+    return spreads

@@ -1,0 +1,408 @@
+"""A counting search of one detector: background, limits and every contour over masses and couplings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from gammastar.core.records import FloatArray, Limit, Reach
+from gammastar.core.signal import SignalPlane
+from gammastar.core.sources import SAMPLE
+from gammastar.infer.channels import counting_channel
+from gammastar.infer.contours import reach, with_errors
+from gammastar.infer.discovery import discovery_yield, observed_significance, projected_yields
+from gammastar.infer.histfactory.workspaces import POT_NUISANCES
+from gammastar.infer.impacts import Ranking, ranking
+from gammastar.infer.limits import limits_at, tabulated
+from gammastar.physics.detector import Detector
+from gammastar.physics.millicharge import MillichargeDetector
+
+__all__ = [
+    "MEDIAN",
+    "CountingSearch",
+    "Search",
+    "SearchOptions",
+    "background_of",
+    "modifiers_at",
+    "sigma_between",
+]
+
+MEDIAN = 2
+AnyDetector = Detector | MillichargeDetector
+
+
+@dataclass(frozen=True, slots=True)
+class SearchOptions:
+    """What a search asks for; [infer] of a steering file.
+
+    Attributes
+    ----------
+    cl : float
+    method : str
+    asymptotic_from : float
+        Events from which "auto" takes asymptotic limits.
+    nuisances : tuple of str
+        Kinds or names of sources that the limit takes.
+    min_effective : float
+        Effective particles below which a yield is not trusted.
+    discovery : tuple of float
+        Significances [standard deviations].
+    projections : tuple of float
+        Protons on target.
+    """
+
+    cl: float = 0.90
+    method: Literal["auto", "exact", "marginalised", "asymptotic"] = "auto"
+    asymptotic_from: float = 20.0
+    nuisances: tuple[str, ...] = ("pot",)
+    min_effective: float = 10.0
+    discovery: tuple[float, ...] = ()
+    projections: tuple[float, ...] = ()
+
+    @property
+    def convention(self) -> dict[str, Any]:
+        """Return the options of a limit."""
+        return {"method": self.method, "asymptotic_from": self.asymptotic_from}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Search:
+    """The result of one detector.
+
+    Attributes
+    ----------
+    detector : Detector or MillichargeDetector
+    background, background_sigma : float
+    signal_sigma : float
+        ln κ of the protons on target of both runs together (0 if they are no nuisance).
+    assumption : str
+        Where the background comes from.
+    limit : Limit
+        At the median uncertainty of the signal.
+    reach, measured : Reach
+        Expected: with every signal event, and with those from where dileptons were measured.
+    fraction : NDArray, shape (n, 2)
+        Measured part of the signal on the lower and the upper edge of `reach`.
+    observed : Reach or None
+        With the observed limit; None while the data stay masked, and always for mock data.
+    significance : float
+        Of the observed count; nan while masked.
+    discovery : mapping of float to Reach
+        By significance [standard deviations]; empty where no background is known, as one event would do.
+    projections : mapping of float to Reach
+        By protons on target.
+    spreads : mapping of str to NDArray, shape (masses, couplings)
+        ln κ of the signal by source, protons on target excepted.
+    impacts : Ranking or None
+        On the lower edge at `impact_mass`.
+    impact_mass : float
+    levels : NDArray, shape (masses, 6), or None
+        Observed (nan while masked) and expected limits at the best coupling of each mass; None if the limit
+        is the same everywhere.
+    options : SearchOptions
+    mass, couplings : NDArray
+        Of the scan.
+    """
+
+    detector: AnyDetector
+    background: float
+    background_sigma: float
+    signal_sigma: float
+    assumption: str
+    limit: Limit
+    reach: Reach
+    measured: Reach
+    fraction: FloatArray
+    observed: Reach | None = None
+    significance: float = np.nan
+    discovery: Mapping[float, Reach] = field(default_factory=dict)
+    projections: Mapping[float, Reach] = field(default_factory=dict)
+    spreads: Mapping[str, FloatArray] = field(default_factory=dict)
+    impacts: Ranking | None = None
+    impact_mass: float = np.nan
+    levels: FloatArray | None = None
+    options: SearchOptions = field(default_factory=SearchOptions)
+    mass: FloatArray = field(default_factory=lambda: np.empty(0))
+    couplings: FloatArray = field(default_factory=lambda: np.empty(0))
+
+    @property
+    def sigma(self) -> FloatArray:
+        """Ln κ of the signal in all, shape (1, 1) if it is the same everywhere."""
+        total = np.full((1, 1), self.signal_sigma**2)
+        for spread in self.spreads.values():
+            total = total + spread**2
+        return np.asarray(np.sqrt(total), dtype=np.float64)
+
+    def sigma_at(self, mass: float, coupling: float) -> float:
+        """Return the uncertainty of the signal in all (ln κ) at a mass of the scan and a coupling."""
+        return sigma_between(self.sigma, (self.mass, self.couplings), mass, coupling)
+
+    def median_limit(self, cl: float) -> float | FloatArray:
+        """Return the median expected limit at another confidence level.
+
+        A number if the uncertainty of the signal is the same everywhere, else an array over masses and
+        couplings.
+        """
+        convention = self.options.convention
+        _, expected, _ = limits_at(
+            self.sigma, self.background, self.background_sigma, "masked", cl=cl, **convention
+        )
+        median: FloatArray = expected[..., MEDIAN]
+        return float(median[0, 0]) if median.size == 1 else median
+
+
+def background_of(
+    detector: AnyDetector, given: tuple[float | None, float] = (None, 0.0)
+) -> tuple[float, float, str]:
+    """Return background, its ln κ and where it comes from.
+
+    `given` is that of the steering; None leaves it to the file of the detector.
+    """
+    if isinstance(detector, MillichargeDetector):  # whose file gives a standard deviation in events
+        b, error = detector.background or 0.0, detector.background_sigma or 0.0
+        if b == 0:
+            return 0.0, 0.0, "b = 0 assumed"
+        return b, float(np.log1p(error / b)), f"b = {b:g} ± {error:g} (file of {detector.name})"
+    if given[0] is not None:
+        (b, sigma), source = (given[0], given[1]), "steering"
+    elif detector.background is not None:
+        b, sigma = detector.background, detector.background_sigma or 0.0
+        source = f"file of {detector.name}"
+    else:
+        return 0.0, 0.0, "b = 0 assumed"
+    if b == 0:
+        return 0.0, 0.0, "b = 0 assumed"
+    return b, sigma, f"b = {b:g}, ln kappa = {sigma:g} ({source})"
+
+
+def sigma_between(
+    sigma: FloatArray, axes: tuple[FloatArray, FloatArray], mass: float, coupling: float
+) -> float:
+    """Return the uncertainty of the signal at a mass of the scan, between its couplings."""
+    row = np.broadcast_to(sigma, (len(axes[0]), len(axes[1])))[int(np.argmin(np.abs(axes[0] - mass)))]
+    return float(np.interp(np.log(coupling), np.log(axes[1]), row))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CountingSearch:
+    """Signal, uncertainties and limits of one detector over masses and couplings, of ε or Q alike.
+
+    Attributes
+    ----------
+    detector : Detector or MillichargeDetector
+    plane : SignalPlane
+        As the limits take it: all of the signal, or its measured part.
+    options : SearchOptions
+    background : (float, float, str)
+        Expected events, their ln κ, where they come from.
+    observed : int, "masked" or "asimov"
+    pot_sigma : float
+        Relative uncertainty of the protons on target of the calibration run.
+    mock : bool
+        Then an observed count is no observation.
+    """
+
+    detector: AnyDetector
+    plane: SignalPlane
+    options: SearchOptions
+    background: tuple[float, float, str]
+    observed: int | Literal["masked", "asimov"] = "masked"
+    pot_sigma: float = 0.0
+    mock: bool = False
+    spreads: dict[str, FloatArray] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "spreads", self.plane.spreads(self.options.nuisances))
+
+    @property
+    def pot(self) -> tuple[float, float]:
+        """Ln κ of the protons on target of calibration and search; zero if they are no nuisance."""
+        if "pot" not in self.options.nuisances:
+            return 0.0, 0.0
+        search = self.detector.pot_sigma if isinstance(self.detector, Detector) else 0.0
+        return self.pot_sigma, search
+
+    @property
+    def sigma(self) -> FloatArray:
+        """Ln κ of the signal in all, shape (1, 1) if it is the same everywhere."""
+        total = np.full((1, 1), self.pot[0] ** 2 + self.pot[1] ** 2)
+        for spread in self.spreads.values():
+            total = total + spread**2
+        return np.asarray(np.sqrt(total), dtype=np.float64)
+
+    @property
+    def _scan(self) -> dict[str, Any]:
+        reliable = self.plane.n_effective >= self.options.min_effective
+        return {"reliable": reliable, "threshold": self.plane.rate.threshold}
+
+    def limits(self) -> tuple[FloatArray, FloatArray, Limit]:
+        """Return observed and expected limits for each uncertainty of the signal."""
+        b, b_sigma, _ = self.background
+        options = self.options
+        return limits_at(self.sigma, b, b_sigma, self.observed, cl=options.cl, **options.convention)
+
+    def reach(self, level: FloatArray, signal: FloatArray, expected: FloatArray | None = None) -> Reach:
+        """Return the reach for limits of the shape of `sigma`."""
+        one = level.size == 1
+        limit = float(level.ravel()[0]) if one else np.broadcast_to(level, signal.shape)
+        bands = None
+        if expected is not None:
+            bands = expected.reshape(5) if one else np.broadcast_to(expected, (*signal.shape, 5))
+        return reach(self.plane.mass, self.plane.coupling, signal, limit, expected=bands, **self._scan)
+
+    def contour(self) -> Reach:
+        """Return the median expected reach alone."""
+        return self.reach(self.limits()[1][..., MEDIAN], self.plane.signal)
+
+    def search(self) -> Search:
+        """Return the limit and every contour."""
+        options, plane = self.options, self.plane
+        b, b_sigma, assumption = self.background
+        observed, expected, limit = self.limits()
+        median = expected[..., MEDIAN]
+        contour = self.reach(median, plane.signal, expected)
+        level = float(median.ravel()[0]) if median.size == 1 else np.broadcast_to(median, plane.signal.shape)
+        contour = with_errors(
+            contour,
+            plane.mass,
+            plane.coupling,
+            plane.signal,
+            level,
+            signal_error=plane.mc_error,
+            limit_error=limit.mc_error / limit.expected[MEDIAN],
+            method=limit.method,
+            **self._scan,
+        )
+        seen = None
+        if not isinstance(self.observed, str) and not self.mock:
+            seen = self.reach(observed, plane.signal)
+        impacts, mass = self.impacts(contour)
+        return Search(
+            self.detector,
+            b,
+            b_sigma,
+            float(np.hypot(*self.pot)),
+            assumption,
+            limit,
+            contour,
+            self.reach(median, plane.in_domain),
+            measured_part(contour, plane),
+            observed=seen,
+            significance=observed_significance("masked" if self.mock else self.observed, b, b_sigma),
+            discovery={z: self._other(self._discovered(z)) for z in options.discovery if b > 0},
+            projections={pot: self._other(self._projected(pot)) for pot in options.projections},
+            spreads=self.spreads,
+            impacts=impacts,
+            impact_mass=mass,
+            levels=self._along(observed, expected),
+            options=options,
+            mass=plane.mass,
+            couplings=plane.coupling,
+        )
+
+    def _along(self, observed: FloatArray, expected: FloatArray) -> FloatArray | None:
+        """Return observed and expected limits at the best coupling of each mass, if they change at all."""
+        if observed.size == 1:
+            return None
+        signal = self.plane.signal
+        every = np.broadcast_to(np.concatenate([observed[..., None], expected], axis=-1), (*signal.shape, 6))
+        best = (signal / every[..., 1 + MEDIAN]).argmax(axis=1)
+        levels: FloatArray = every[np.arange(len(best)), best].copy()
+        if self.mock:
+            levels[:, 0] = np.nan
+        return levels
+
+    def _other(self, function: Callable[[float], float]) -> Reach:
+        """Return the reach for a needed signal that is a function of its uncertainty."""
+        return self.reach(tabulated(function, self.sigma), self.plane.signal)
+
+    def _discovered(self, significance: float) -> Callable[[float], float]:
+        """Return the signal of a median discovery as a function of its uncertainty."""
+        b, b_sigma, _ = self.background
+        return lambda s: discovery_yield(b, b_sigma, significance=significance, signal_sigma=s)
+
+    def _projected(self, pot: float) -> Callable[[float], float]:
+        """Return the median limit with other protons on target as a function of the uncertainty."""
+        (b, b_sigma, _), factor = self.background, pot / self.detector.pot
+
+        def needed(sigma: float) -> float:
+            levels = projected_yields(
+                b,
+                [factor],
+                background_sigma=b_sigma,
+                signal_sigma=sigma,
+                cl=self.options.cl,
+                observed=self.observed,
+                **self.options.convention,
+            )
+            return float(levels[0])
+
+        return needed
+
+    def impacts(self, contour: Reach) -> tuple[Ranking | None, float]:
+        """Return pulls and impacts on the lower edge of the widest interval (None without nuisances)."""
+        edges, couplings = contour.edges, self.plane.coupling
+        width = np.where(np.isfinite(edges).all(axis=1), np.log(edges[:, 1] / edges[:, 0]), 0)
+        entry = int(np.argmax(width))
+        if not width[entry] > 0:
+            return None, np.nan
+        row = int(np.searchsorted(self.plane.mass, contour.mass[entry]))
+        column = int(np.clip(np.searchsorted(couplings, edges[entry, 0]), 1, len(couplings) - 1))
+        pair = self.plane.signal[row, column - 1 : column + 1]
+        if not (pair > 0).all() or pair[0] == pair[1]:
+            return None, np.nan
+        exponent = float(np.diff(np.log(pair))[0] / np.diff(np.log(couplings[column - 1 : column + 1]))[0])
+        sigmas = dict(zip(POT_NUISANCES, self.pot, strict=True))
+        sigmas |= {name: float(spread[row, column]) for name, spread in self.spreads.items()}
+        sigmas = {name: value for name, value in sigmas.items() if value > 0}
+        b, b_sigma, _ = self.background
+        background = {"background": b_sigma} if b > 0 and b_sigma > 0 else {}
+        if not sigmas and not background:
+            return None, np.nan
+        count: int | Literal["masked"] = (
+            "masked" if self.mock or isinstance(self.observed, str) else self.observed
+        )
+        channel = counting_channel(
+            "counting",
+            signal=1.0,
+            background=b,
+            observed=count,
+            signal_sigma=sigmas,
+            background_sigma=background,
+        )
+        return ranking([channel], cl=self.options.cl, exponent=exponent), float(contour.mass[entry])
+
+
+def measured_part(contour: Reach, plane: SignalPlane) -> FloatArray:
+    """Return the measured part of the signal on both edges of every entry, shape (n, 2)."""
+    total, couplings = plane.signal, plane.coupling
+    part = np.divide(plane.in_domain, total, out=np.zeros_like(total), where=total > 0)
+    row = np.searchsorted(plane.mass, contour.mass)
+    known = np.isfinite(contour.edges)
+    log_edges = np.log(np.where(known, contour.edges, couplings[0]))
+    grid = np.log(couplings)
+    index = np.clip(np.searchsorted(grid, log_edges), 1, len(grid) - 1)
+    share = (log_edges - grid[index - 1]) / (grid[index] - grid[index - 1])
+    low, high = part[row[:, None], index - 1], part[row[:, None], index]
+    return np.where(known, low + share * (high - low), np.nan)
+
+
+def modifiers_at(
+    search: CountingSearch, row: npt.NDArray[np.intp], column: npt.NDArray[np.intp]
+) -> dict[str, FloatArray]:
+    """Return ln κ of the signal at some grid points by the name of its modifier, shape (points,) each.
+
+    The finite sample is ``signal_mc``, of which a likelihood always knows.
+    """
+    found = {
+        re.sub(r"\W+", "_", name): spread[row, column]
+        for name, spread in search.spreads.items()
+        if name != SAMPLE
+    }
+    signal, error = search.plane.signal[row, column], search.plane.mc_error[row, column]
+    return found | {"signal_mc": np.log1p(np.clip(error / signal, 0.0, 3.0))}

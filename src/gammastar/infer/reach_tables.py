@@ -1,0 +1,149 @@
+"""Contours of a search as rows and words, for files, tables and reports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from gammastar.core.records import FloatArray, MassInterval, Reach
+from gammastar.infer.counting_search import Search
+from gammastar.infer.limits import label_at
+
+__all__ = ["contours", "intervals_of", "limits_of_edges", "masses_reached", "reach_rows"]
+
+MOST = 8  # intervals of mass that a sentence names
+BANDS = ("m2", "m1", "median", "p1", "p2")
+SOURCES = ("sample", "toys", "interpolation")  # of the numerical errors of an edge
+
+
+def contours(search: Search) -> dict[str, Reach]:
+    """Return every contour of a search by its name in the tables."""
+    parts = {"all": search.reach, "measured domain": search.measured}
+    if search.observed is not None:
+        parts["observed"] = search.observed
+    parts |= {f"discovery, {z:g} sigma": reach for z, reach in search.discovery.items()}
+    return parts | {f"projection, {pot:.4g} POT": reach for pot, reach in search.projections.items()}
+
+
+def intervals_of(reach: Reach) -> list[dict[str, Any]]:
+    """Return the intervals of mass in which anything is reached, as the files hold them."""
+    return [asdict(interval) for interval in reach.intervals]
+
+
+def masses_reached(intervals: Sequence[MassInterval]) -> str:
+    """Return every interval of masses in which anything is reached, with its ends, as words.
+
+    Examples
+    --------
+    >>> masses_reached([MassInterval(0.211, 0.611, 2e-6, 4.8e-7, False, True)])
+    'reached from 0.211 GeV (clipped, the scan ends) to 0.611 GeV (tip at coupling 4.8e-07)'
+    """
+    if not intervals:
+        return "nothing is reached"
+    named = [
+        f"from {_end(i.low, i.low_coupling, i.low_closed)} to {_end(i.high, i.high_coupling, i.high_closed)}"
+        for i in intervals[:MOST]
+    ]
+    more = len(intervals) - MOST
+    return "reached " + "; ".join(named) + (f" … and {more} more intervals" if more > 0 else "")
+
+
+def _end(mass: float, coupling: float, closed: bool) -> str:
+    return f"{mass:.3f} GeV ({f'tip at coupling {coupling:.2g}' if closed else 'clipped, the scan ends'})"
+
+
+def limits_of_edges(reach: Reach, i: int) -> dict[str, float]:
+    """Return the coupling of the largest signal of an entry, its limit there, and those of both edges."""
+    n = len(reach.mass)
+    peak = np.full(n, np.nan) if reach.peak is None else reach.peak
+    edges = np.full((n, 2), np.nan) if reach.edge_limits is None else reach.edge_limits
+    return {
+        "peak": float(peak[i]),
+        "limit": float(np.broadcast_to(reach.limit, (n,))[i]),
+        "limit_low": float(edges[i, 0]),
+        "limit_high": float(edges[i, 1]),
+    }
+
+
+def reach_rows(search: Search, coupling: str = "coupling") -> list[dict[str, Any]]:
+    """Return one row per mass and island of every contour; `coupling` begins the names of its columns."""
+    rows = []
+    for part, reach in contours(search).items():
+        rows += _rows(reach, search, part, coupling)
+    return rows
+
+
+def _rows(reach: Reach, search: Search, part: str, name: str) -> list[dict[str, Any]]:
+    limit, rows = search.limit, []
+    n = len(reach.mass)
+    bands = np.full((n, 5, 2), np.nan) if reach.bands is None else reach.bands
+    errors = np.full((n, 2, 3), np.nan) if reach.errors is None else reach.errors
+    method = _method(part, limit.method, search.options.method)
+    for i, mass in enumerate(reach.mass):
+        edges = reach.edges[i]
+        decided = limits_of_edges(reach, i)
+        entry: dict[str, Any] = {
+            "part": part,
+            "mass": float(mass),
+            f"{name}_low": float(edges[0]),
+            f"{name}_high": float(edges[1]),
+            "closed": bool(reach.closed[i]),
+            "clipped_side": reach.clipped_side[i],
+            f"{name}_peak": decided.pop("peak"),
+            "signal": float(reach.signal[i]),
+            **decided,
+        }
+        for j, band in enumerate(BANDS):
+            entry[f"low_{band}"], entry[f"high_{band}"] = (float(x) for x in bands[i, j])
+        at = (entry[f"{name}_peak"], *edges.tolist())
+        labels = [label_at(method, search.sigma_at(float(mass), g)) if g > 0 else "" for g in at]
+        entry |= {"cl": limit.cl, "method": labels[0] or method}
+        entry |= {"method_low": labels[1], "method_high": labels[2], "mc_error": float(limit.mc_error)}
+        for k, side in enumerate(("low", "high")):
+            total = float(np.sqrt((errors[i, k] ** 2).sum()))
+            entry[f"{name}_{side}_error"] = float(edges[k] * np.log(10.0) * total)
+            entry |= {f"{side}_error_{s}": float(errors[i, k, j]) for j, s in enumerate(SOURCES)}
+        entry["fraction_in_domain_low"], entry["fraction_in_domain_high"] = _fraction(search, part, i)
+        rows.append(entry)
+    return rows
+
+
+def _fraction(search: Search, part: str, i: int) -> tuple[float, float]:
+    """Return the measured part of the signal on both edges of an entry, nan where it is not known."""
+    if part == "measured domain":
+        return 1.0, 1.0
+    if part != "all":
+        return np.nan, np.nan
+    low, high = search.fraction[i]
+    return float(low), float(high)
+
+
+def _method(part: str, limit: str, method: str) -> str:
+    if part.startswith("discovery"):
+        return f"exact p-value by enumeration, nuisances averaged, median {part.removeprefix('discovery, ')}"
+    if part.startswith("projection"):
+        # "auto" may choose another engine at another exposure
+        how = {"auto": "exact or asymptotic CLs, as the events at this exposure ask"}.get(method, limit)
+        return f"{how}, median expected, {part.removeprefix('projection, ')}"
+    return limit
+
+
+def plain(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows for JSON, which has no number that is not finite."""
+    return [
+        {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in row.items()}
+        for row in rows
+    ]
+
+
+def exponent_of(signal: FloatArray, coupling: FloatArray) -> str:
+    """Return d ln s/d ln g at the smallest and at the middle coupling of the mass with the largest signal."""
+    row = signal[int(signal.max(axis=1).argmax())]
+    if not (row > 0).all():
+        return "no signal at small charge"
+    slope = np.diff(np.log(row)) / np.diff(np.log(coupling))
+    middle = len(slope) // 2
+    return f"{slope[0]:.3f} at Q = {coupling[0]:.2g} and {slope[middle]:.3f} at Q = {coupling[middle]:.2g}"

@@ -1,0 +1,169 @@
+"""Models and theory channels by the names that a steering file gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gammastar.core.errors import SteeringError
+from gammastar.core.files import data_path
+from gammastar.core.resolve import UserCode, resolve
+from gammastar.physics import bremsstrahlung
+from gammastar.physics.mesons import MesonTable
+from gammastar.physics.qed import RTable
+from gammastar.physics.vectors import CHARGES
+from gammastar.predict.channel import Channel
+from gammastar.predict.channels import (
+    Bremsstrahlung,
+    JPsi,
+    MesonChannel,
+    PionDalitz,
+    PseudoscalarDalitz,
+    VectorDalitz,
+    VectorMixing,
+)
+from gammastar.predict.model import Labels, Model
+from gammastar.predict.models import DarkPhoton, VectorModel
+
+__all__ = ["TheoryOptions", "make_model", "r_table", "theory_channel"]
+
+MESONS: dict[str, type[MesonChannel]] = {
+    "pion_dalitz": PionDalitz,
+    "pseudoscalar_dalitz": PseudoscalarDalitz,
+    "vector_dalitz": VectorDalitz,
+    "vector_mesons": VectorMixing,
+    "jpsi": JPsi,
+}
+
+
+def r_table() -> RTable:
+    """Return the shipped table of R."""
+    return RTable.read(data_path("measurements/r_ratio.csv"))
+
+
+def _of_user(kind: Any, key: str, name: str, where: Path | UserCode) -> Any:
+    """Return the model or channel of ``file.py:attribute``, an instance or what makes one."""
+    named = resolve(name, where)
+    if not isinstance(named, kind) and callable(named):
+        try:
+            named = named()
+        except TypeError as error:
+            msg = f"{key}: cannot be made without arguments ({error})"
+            raise SteeringError(msg) from error
+    if not isinstance(named, kind):
+        what = kind.__name__
+        msg = f"{key}: {type(named).__name__} is no {what.lower()}; derive it from predict.{what}"
+        raise SteeringError(msg)
+    return named
+
+
+def make_model(name: str, where: Path | UserCode) -> Model:
+    """Return the model of a name or of ``file.py:attribute`` (a model or a function without arguments).
+
+    Raises
+    ------
+    SteeringError
+        If there is none of that name, or if what was found is no model or does not say how many of its
+        particles are made.
+    """
+    if name == "dark_photon":
+        return DarkPhoton(r_table())
+    if name in CHARGES:
+        return VectorModel.named(name, r_table())
+    if ":" not in name:
+        known = ", ".join(("dark_photon", *CHARGES))
+        msg = f"predict.model = {name!r}: neither one of {known} nor of the form 'file.py:attribute'"
+        raise SteeringError(msg)
+    model: Model = _of_user(Model, f"predict.model = {name!r}", name, where)
+    if type(model).rate_ratio is Model.rate_ratio:
+        msg = (
+            f"predict.model = {name!r}: {type(model).__name__} does not say how many of its particles are "
+            "made: define rate_ratio(self, mass), particles per squared coupling over dark photons per ε² "
+            "(np.ones_like(mass) for kinetic mixing)"
+        )
+        raise SteeringError(msg)
+    labels: object = model.labels
+    if not isinstance(labels, Labels):
+        msg = f"predict.model = {name!r}: labels = {labels!r} must be a gammastar.predict.Labels"
+        raise SteeringError(msg)
+    return model
+
+
+@dataclass(frozen=True)
+class TheoryOptions:
+    """What theory channels need beside a beam.
+
+    Attributes
+    ----------
+    bremsstrahlung : str
+        Preset of the splitting function and form factor.
+    off_shell : float or None
+        Its Λ [GeV], if another than the preset's.
+    mesons : callable
+        Returns the file of the table of mesons, or raises InputFileError; asked only by their channels.
+    where : Path or UserCode
+        Folder of the steering file, or the code that was frozen there.
+    """
+
+    bremsstrahlung: str
+    off_shell: float | None
+    mesons: Callable[[], Path]
+    where: Path | UserCode
+
+
+def theory_channel(
+    name: str,
+    options: TheoryOptions,
+    beam_energy: float,
+    *,
+    thickness: float = np.inf,
+    mass_range: tuple[float, float] | None = None,
+) -> Channel:
+    """Return the theory channel of a name or of ``file.py:attribute``.
+
+    Parameters
+    ----------
+    name : str
+        "bremsstrahlung", "pion_dalitz", "pseudoscalar_dalitz", "vector_dalitz", "vector_mesons" or "jpsi".
+    options : TheoryOptions
+    beam_energy : float [GeV]
+    thickness : float
+        Of the target in interaction lengths; by default every proton interacts.
+    mass_range : tuple of float, optional
+        Of a channel of mesons [GeV].
+
+    Raises
+    ------
+    SteeringError
+        If there is none of that name.
+    InputFileError
+        If the table of mesons is missing: a channel never vanishes silently.
+    """
+    interaction = float(-np.expm1(-thickness))
+    if name == "bremsstrahlung":
+        kernel = bremsstrahlung.preset(options.bremsstrahlung)
+        if options.off_shell is not None:
+            title = f"{kernel.name}, Λ = {options.off_shell:g} GeV"
+            kernel = replace(kernel, name=title, off_shell=options.off_shell)
+        return Bremsstrahlung(kernel, beam_energy, interaction)
+    if name in MESONS:
+        table = MesonTable.read(options.mesons())
+        bounds: dict[str, Any] = {} if mass_range is None else {"mass_range": mass_range}
+        return MESONS[name](table, beam_energy, interaction, **bounds)
+    if ":" not in name:
+        known = ", ".join(("bremsstrahlung", *MESONS))
+        msg = f"predict.channels: {name!r} is neither one of {known} nor of the form 'file.py:attribute'"
+        raise SteeringError(msg)
+    channel: Channel = _of_user(Channel, f"predict.channels: {name!r}", name, options.where)
+    named = isinstance(getattr(channel, "group", None), str), getattr(channel, "processes", None)
+    if not (named[0] and isinstance(named[1], frozenset) and named[1]):
+        msg = (
+            f"predict.channels: {name!r} needs group, a name, and processes, a frozenset of names: they keep "
+            "channels from counting a process twice"
+        )
+        raise SteeringError(msg)
+    return channel

@@ -1,0 +1,430 @@
+"""Who makes the dark particles of a run: measured photons, theory or both; rate, masses, what varies them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeGuard
+
+import numpy as np
+import numpy.typing as npt
+
+from gammastar.core.constants import mass as mass_of
+from gammastar.core.errors import PhysicsError
+from gammastar.core.records import Exposure, FloatArray, Sample, Spectrum
+from gammastar.core.sampling import stream
+from gammastar.core.signal import Rate, Variation
+from gammastar.core.sources import (
+    EXTRAPOLATION,
+    FLOW,
+    MEASUREMENT,
+    POT,
+    THEORY,
+    THEORY_OF,
+    Source,
+    Sources,
+)
+from gammastar.physics.polarisation import SpinDensities
+from gammastar.physics.qed import kappa
+from gammastar.physics.vectors import Process
+from gammastar.predict.channel import Channel, check_exclusive
+from gammastar.predict.channels import Outside, VirtualPhoton
+from gammastar.predict.mixture import Mixture, Scaled, envelope, recoupled_channels
+from gammastar.predict.model import Model
+from gammastar.predict.models import DarkPhoton, VectorModel, rate_ratio
+
+__all__ = [
+    "Production",
+    "Trend",
+    "as_photons",
+    "by_charges",
+    "mass_shifts",
+    "measured_production",
+    "needs_shares",
+    "rate_of",
+    "scan_masses",
+    "theory_production",
+    "variations_of",
+]
+
+EVERY_PROTON = 50.0  # interaction lengths: theory counts per interacting proton
+EVEN = 0.5  # of the particles of a spectrum with theory beside it: the forward ones are few and count most
+KINEMATICS = 4000  # particles of one mass: the measured part to one per cent
+
+
+class Trend(Protocol):
+    """Measured over simulated density, continued outside the measured domain; ``spectrum.Trend`` is one."""
+
+    def factors(
+        self, mass: FloatArray, pt: FloatArray, energy: FloatArray, in_domain: npt.NDArray[np.bool_]
+    ) -> FloatArray:
+        """Return factors on particles, shape (r, n)."""
+
+    def relative_error(self, total: FloatArray, sums: FloatArray) -> FloatArray:
+        """Return the relative error of a total (k,) from what the factors make of it (r, k)."""
+
+
+@dataclass(frozen=True)
+class Production:
+    """The production of one run.
+
+    Attributes
+    ----------
+    channel : Channel
+        Per proton on the target of `exposure` and squared coupling of the model.
+    parts : tuple of Channel
+        The exclusive channels before a model changes their couplings.
+    exposure : Exposure
+        Of the measurement; for theory a target in which every proton interacts.
+    mass_range : tuple of float
+        Masses that a scan may ask for [GeV].
+    threshold : float
+        Nothing is claimed below [GeV].
+    trend : Trend or None
+        Of measured over simulated density, for the error of what is extrapolated.
+    spin : SpinDensities or None
+        Of the measured pairs, for the decays of what carries no parent.
+    """
+
+    channel: Channel
+    parts: tuple[Channel, ...]
+    exposure: Exposure
+    mass_range: tuple[float, float]
+    threshold: float
+    trend: Trend | None = None
+    spin: SpinDensities | None = None
+
+    @property
+    def mixture(self) -> tuple[Mixture, Callable[[FloatArray], FloatArray]]:
+        """The channels before a common factor of the model, and that factor as a function of the mass."""
+        whole, factors = self.channel, []
+        while isinstance(whole, Scaled):
+            factors.append(whole.factor)
+            whole = whole.channel
+        parts = whole if isinstance(whole, Mixture) else Mixture((whole,))
+        return parts, lambda mass: np.prod([np.ones(len(mass)), *(f(mass) for f in factors)], axis=0)
+
+    def members(self, mass: float, n: int) -> npt.NDArray[np.int64] | None:
+        """Return which part makes each of `n` particles, 0 for the measured photons; None for one part."""
+        channel = self.channel.channel if isinstance(self.channel, Scaled) else self.channel
+        if not isinstance(channel, Mixture) or not isinstance(self.parts[0], VirtualPhoton):
+            return None
+        return channel.members(mass, n)
+
+
+def by_charges(model: Model) -> TypeGuard[VectorModel]:
+    """Return whether the charges of a vector say its rate, process by process."""
+    return isinstance(model, VectorModel) and type(model).rate_ratio is VectorModel.rate_ratio
+
+
+def needs_shares(model: Model) -> TypeGuard[VectorModel]:
+    """Return whether the rate of a model depends on the shares of the processes."""
+    return by_charges(model) and not model.charges.loop_mixing
+
+
+def as_photons(model: Model) -> bool:
+    """Return whether as many particles are made as dark photons."""
+    return type(model).rate_ratio is DarkPhoton.rate_ratio
+
+
+def _own_rate(model: Model) -> Callable[[FloatArray], FloatArray]:
+    """Return the ratio to dark photons that a model states, looked at before it is used."""
+
+    def ratio(mass: FloatArray) -> FloatArray:
+        values = np.asarray(model.rate_ratio(mass), dtype=np.float64)
+        name = type(model).__name__
+        if values.shape != mass.shape:
+            msg = f"{name}.rate_ratio: shape {values.shape} for masses of shape {mass.shape}"
+            raise PhysicsError(msg)
+        bad = ~(np.isfinite(values) & (values >= 0))
+        if bad.any():
+            msg = (
+                f"{name}.rate_ratio: {values[bad][0]:g} at {mass[bad][0]:g} GeV must be finite, not negative"
+            )
+            raise PhysicsError(msg)
+        return values
+
+    return ratio
+
+
+def theory_production(
+    channels: Sequence[Channel], model: Model, *, beam_energy: float, target_a: float, target_z: float
+) -> Production:
+    """Return what theory channels make, per interacting proton.
+
+    Raises
+    ------
+    PhysicsError
+        If two channels overlap, or the ratio of one to dark photons is not known.
+    """
+    exposure = Exposure(beam_energy, target_a, target_z, EVERY_PROTON, 1.0)
+    whole = Mixture(tuple(channels))
+    channel = whole
+    if by_charges(model):
+        channel = recoupled_channels(channels, model.charges)
+    elif not as_photons(model):
+        ratio = _own_rate(model)
+        channel = Mixture(tuple(Scaled(part, ratio) for part in channels), exclusive=False)
+    return Production(channel, whole.channels, exposure, (0.0, np.inf), 0.0)
+
+
+def measured_production(
+    photon: VirtualPhoton,
+    others: Sequence[Channel],
+    model: Model,
+    exposure: Exposure,
+    shares: Callable[[FloatArray], Mapping[Process, FloatArray]],
+) -> Production:
+    """Return what measured photons make, with the channels that their spectrum cannot hold.
+
+    Parameters
+    ----------
+    photon : VirtualPhoton
+    others : sequence of Channel
+        Theory beside it, anywhere or outside the measured domain.
+    model : Model
+    exposure : Exposure
+        Of the measurement.
+    shares : callable
+        Masses -> share of each process, by `shares_of`; asked only for a model that needs them.
+
+    Raises
+    ------
+    PhysicsError
+        If two channels contain the same process; for a model that needs its own ratio in each of them.
+    """
+    check_exclusive([photon, *others])
+    threshold = 2 * photon.m_lepton
+    if needs_shares(model):
+        if others:
+            msg = (
+                f"predict.channels and outside, beside a spectrum: {model.charges.name!r} needs its own "
+                "ratio in each of them"
+            )
+            raise PhysicsError(msg)
+        charges = model.charges
+        scaled = Scaled(photon, lambda mass: rate_ratio(charges, mass, shares(mass)))
+        return Production(scaled, (photon,), exposure, photon.mass_range, threshold)
+    parts = (photon, *others)
+    whole: Channel = Mixture(parts, even=EVEN) if others else photon
+    if not as_photons(model):
+        whole = Scaled(whole, _own_rate(model))
+    if all(isinstance(part, Outside) for part in others):
+        return Production(whole, parts, exposure, photon.mass_range, threshold)
+    return Production(whole, parts, exposure, (0.0, np.inf), 0.0)
+
+
+def scan_masses(channel: Channel, low: float, high: float, n: int) -> FloatArray:
+    """Return n masses [GeV]: equidistant, or closer where a rate with lines or the lepton threshold bends.
+
+    Notes
+    -----
+    Half of the points are even in mass, the others in the way that log₁₀ of the rate goes up and down, and in
+    that of the threshold factor of the leptons. The poles of ω and φ are among them.
+    """
+    even = np.linspace(low, high, n)
+    if not isinstance(channel, VirtualPhoton) or channel.shape is None or n < 8:
+        return even
+    first, last = (float(np.clip(end, *channel.mass_range)) for end in (low, high))
+    fine = np.linspace(first, last, 4000)
+    rate = np.maximum(channel.rate(fine)[0], 1e-300)
+    way = np.abs(np.diff(np.log10(rate))) + np.abs(np.diff(np.log10(kappa(fine, channel.m_lepton))))
+    step = np.diff(fine) / (last - first) + way / max(float(way.sum()), 1e-300)
+    position = np.concatenate([[0.0], np.cumsum(step)])
+    masses = np.interp(np.linspace(0.0, position[-1], n), position, fine)
+    masses[[0, -1]] = low, high
+    for pole in (mass_of(223), mass_of(333)):
+        if low < pole < high:
+            masses[1 + int(np.argmin(np.abs(masses[1:-1] - pole)))] = pole
+    return masses
+
+
+def mass_shifts(
+    unfolded: Spectrum, names: Sequence[str], shifts: FloatArray, n_masses: int
+) -> dict[str, FloatArray]:
+    """Return the relative shifts of the mass bins by the named sources of the unfolding.
+
+    Parameters
+    ----------
+    unfolded : Spectrum
+    names : sequence of str
+    shifts : NDArray, shape (s, cells)
+        Of the cells of `unfolded`, one row per source.
+    n_masses : int
+        Bins of mass of the spectrum that is asked for.
+
+    Returns
+    -------
+    mapping of str to NDArray, shape (n_masses,)
+        Empty if the unfolded spectrum has other bins of mass.
+
+    Notes
+    -----
+    Cells outside the measured domain follow those inside, so that the relative shift per mass is the same.
+    """
+    axes = [axis.name for axis in unfolded.hist.axes]
+    others = tuple(i for i, name in enumerate(axes) if name != "mass")
+    total = unfolded.values.sum(axis=others)
+    if len(total) != n_masses:
+        return {}
+    relative: dict[str, FloatArray] = {}
+    for name, cells in zip(names, shifts, strict=True):
+        shift = np.asarray(cells, dtype=np.float64).reshape(unfolded.values.shape).sum(axis=others)
+        relative[str(name)] = np.divide(shift, total, out=np.zeros_like(shift), where=total > 0)
+    return relative
+
+
+def rate_of(
+    production: Production, masses: FloatArray, shifts: Callable[[int], Mapping[str, FloatArray]], seed: int
+) -> Rate:
+    """Return the rate of a production at some masses, with its sources by name.
+
+    Parameters
+    ----------
+    production : Production
+    masses : NDArray, shape (n,) [GeV]
+    shifts : callable
+        Bins of mass of the measured spectrum -> their relative shifts by the named sources of the
+        unfolding, as `mass_shifts` gives them; not asked of theory.
+    seed : int
+        Of the run.
+    """
+    value, cov = production.channel.rate(masses)
+    pot_sigma, photon = production.exposure.pot_sigma, production.parts[0]
+    channels = by_group(production.channel, masses) if len(production.parts) > 1 else {}
+    if not isinstance(photon, VirtualPhoton):
+        _, low, high = envelope(production.channel, masses)
+        sources = _named(THEORY, value, cov, pot_sigma, {})
+        return Rate(masses, value, cov, sources, production.threshold, channels, low, high)
+    mixture, factor = production.mixture
+    rates, covs = mixture.by_channel(masses)
+    covs = covs * np.outer(factor(masses), factor(masses))
+    own = rates[0] * factor(masses)
+    moved = _moved(production, photon, masses, shifts(len(photon.mass_centres)))
+    sources = _named(MEASUREMENT, own, covs[0], pot_sigma, moved)
+    beside = [
+        Source(f"{THEORY_OF}{part.group}", "theory", part_cov)
+        for part, part_cov in zip(production.parts[1:], covs[1:], strict=True)
+    ]
+    rate = Rate(masses, value, cov, sources + Sources(tuple(beside)), production.threshold, channels)
+    if production.trend is None:
+        return rate
+    share = np.divide(own, value, out=np.zeros_like(value), where=value > 0)
+    part, error, step = extrapolated(photon, production.trend, masses, seed)
+    return replace(
+        rate, measured_part=part * share, extrapolation=error * share, extrapolation_step=step * share
+    )
+
+
+def _named(
+    name: str, rate: FloatArray, cov: FloatArray, pot_sigma: float, shifts: Mapping[str, FloatArray]
+) -> Sources:
+    """Return the sources of a rate: those in its covariance by name, the rest of it, protons on target."""
+    named = [Source.shifted(key, "spectrum", shift) for key, shift in shifts.items()]
+    rest = cov - sum((part.cov for part in named), np.zeros_like(cov))
+    rest[np.diag_indices_from(rest)] = np.clip(np.diag(rest), 0.0, None)
+    pot = Source.shifted(POT, "pot", pot_sigma * rate)
+    return Sources((Source(name, "spectrum", rest), pot, *named))
+
+
+def _moved(
+    production: Production, photon: VirtualPhoton, masses: FloatArray, relative: Mapping[str, FloatArray]
+) -> dict[str, FloatArray]:
+    """Return the shifts of the rate at some masses by the named sources of the unfolding."""
+    own, _ = Mixture((photon,)).rate(masses)
+    _, factor = production.mixture
+    scale = np.where(own > 0, factor(masses), 0.0)  # other channels do not move with the spectrum
+    inside = (masses >= photon.mass_range[0]) & (masses <= photon.mass_range[1])
+    moved: dict[str, FloatArray] = {}
+    for name, shift in relative.items():
+        moved[name] = np.zeros(len(masses))
+        moved[name][inside] = photon.moved(masses[inside], shift) * scale[inside]
+    return moved
+
+
+def by_group(channel: Channel, masses: FloatArray) -> dict[str, FloatArray]:
+    """Return the rate of each group of channels, with the couplings of the model, shape (n,) each."""
+    if isinstance(channel, Scaled):
+        factor = channel.factor(masses)
+        return {group: factor * rate for group, rate in by_group(channel.channel, masses).items()}
+    if not isinstance(channel, Mixture):
+        return {channel.group: channel.rate(masses)[0]}
+    rates: dict[str, FloatArray] = {}
+    for part, rate in zip(channel.channels, channel.by_channel(masses)[0], strict=True):
+        group = part.channel.group if isinstance(part, Scaled) else part.group
+        rates[group] = rates.get(group, np.zeros(len(masses))) + rate
+    return rates
+
+
+def alternatives(trend: Trend | None, mass: float, sample: Sample) -> FloatArray | None:
+    """Return factors of the continued trend on the particles of a sample, (3, n), or None without a trend."""
+    if trend is None:
+        return None
+    pt, energy = (np.asarray(c, dtype=np.float64) for c in (sample.p4.pt, sample.p4.E))
+    return trend.factors(np.full(len(pt), mass), pt, energy, sample.in_domain)
+
+
+def extrapolated(
+    channel: VirtualPhoton, trend: Trend, masses: FloatArray, seed: int
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return the measured part of a rate and the relative error of the whole from what is extrapolated.
+
+    Parameters
+    ----------
+    channel : VirtualPhoton
+    trend : Trend
+    masses : NDArray, shape (n,) [GeV]
+        Where the channel is not known, the measured part is nan and the error zero.
+    seed : int
+        Of the run.
+
+    Returns
+    -------
+    part, error, step : NDArray, shape (n,)
+        `step` is the relative change of the rate if the trend of measured over simulated density went on
+        outside the measured domain; its size is part of the error.
+
+    Notes
+    -----
+    As for a yield, with every particle accepted: `Trend.relative_error` of the sum of weights.
+    """
+    part, (error, step) = np.full(len(masses), np.nan), np.zeros((2, len(masses)))
+    low, high = channel.mass_range
+    for i in np.flatnonzero((masses >= low) & (masses <= high)):
+        sample = channel.produce(float(masses[i]), n=KINEMATICS, rng=stream(seed, "measured part", int(i)))
+        factors = alternatives(trend, float(masses[i]), sample)
+        total = float(sample.weight.sum())
+        if factors is None or not total > 0:
+            continue
+        part[i] = sample.weight[sample.in_domain].sum() / total
+        sums = factors @ sample.weight[:, None]
+        error[i] = trend.relative_error(np.array([total]), sums)[0]
+        step[i] = sums[0, 0] / total - 1.0
+    return part, error, step
+
+
+def variations_of(production: Production, mass: float, sample: Sample) -> tuple[Variation, ...]:
+    """Return all that varies the particles which a production made at one mass.
+
+    Replicas of the kinematics; the continued trend, for measured photons alone; with theory beside the
+    photons the particles of each channel, and both edges of its theory.
+    """
+    variations = []
+    replicas = production.channel.replicas(mass, sample)
+    if replicas is not None:
+        variations.append(Variation(FLOW, "kinematics", "replicas", replicas))
+    factors = alternatives(production.trend, mass, sample)
+    members = production.members(mass, len(sample.weight))
+    if factors is not None and production.trend is not None:
+        own = factors if members is None else np.where(members == 0, factors, 1.0)
+        estimate = production.trend.relative_error
+        variations.append(Variation(EXTRAPOLATION, "extrapolation", "relative", own, estimate))
+    for i, part in enumerate(production.parts if members is not None else ()):
+        chosen = members == i
+        share = np.asarray(chosen, dtype=np.float64)[np.newaxis]
+        variations.append(Variation(part.group, "theory", "share", share))
+        band = part.band(mass, sample) if np.any(chosen) else None
+        if band is not None:
+            ends = np.where(chosen, band, 1.0)
+            variations.append(Variation(f"{THEORY_OF}{part.group}", "theory", "ends", ends))
+    return tuple(variations)
