@@ -7,7 +7,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-from gammastar.pipeline.stages.error_budget import source_shifts
 
 from gammastar import flow, predict, spectrum
 from gammastar.core.constants import M_MU
@@ -27,6 +26,7 @@ from gammastar.predict.channels import (
     VectorDalitz,
     VectorMixing,
 )
+from gammastar.predict.production import mass_shifts
 from gammastar.predict.uncertainty import Budget, budget
 from gammastar.store.records import read_spectrum
 
@@ -85,7 +85,9 @@ def named_sources(results: Path, measured: Spectrum, rate: FloatArray) -> dict[s
         return {}
     kept = load_arrays(path)
     counts = SimpleNamespace(values=kept["values"].reshape(measured.values.shape), hist=measured.hist)
-    found = source_shifts(SimpleNamespace(unfolding=kept, unfolded=counts), len(rate))
+    if "source_names" not in kept:
+        return {}
+    found = mass_shifts(counts, kept["source_names"], kept["source_shifts"], len(rate))
     return {name: rate * relative for name, relative in found.items()}
 
 

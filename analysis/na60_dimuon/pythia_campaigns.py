@@ -32,7 +32,7 @@ VARIANTS = {
     "pythia, thrown prior": "of every campaign thrown around the card's, with its prior of [simulate] as 1 σ",
     "pythia, prior of the steering": "of [simulate], the same for all",
 }
-KEPT = ("mass", "rate", "extrapolation", "extrapolation_step", "measured_part")
+KEPT = ("mass", "extrapolation", "extrapolation_step", "measured_part")
 POOL_SEED, R_SEED, FIRST_SEED = 500, 501, 5000
 N_R_FACTOR = 100_000
 N_CAMPAIGNS, N_QUICK = 40, 8
@@ -141,11 +141,10 @@ def toml(value: Any) -> str:
 
 def campaign(shared: Common, name: str, seed: int) -> dict[str, Any]:
     """Return masses, rate and its error by source of one campaign."""
-    from gammastar.pipeline.stages.error_budget import rate_error, rate_sources
-
     from gammastar import mock
     from gammastar.core.constants import M_MU
     from gammastar.core.sampling import stream
+    from gammastar.core.signal import Rate
     from gammastar.mock.cocktail import mass_spectrum
     from gammastar.mock.engines import normalised
     from gammastar.physics.qed import dark_photon_rate
@@ -176,13 +175,13 @@ def campaign(shared: Common, name: str, seed: int) -> dict[str, Any]:
         )
         (folder / "steering.toml").write_text(text)
         run(folder / "steering.toml", output=folder / "out")
-        found = load_arrays(folder / "out" / "stages" / "predict.npz")
+        rate = Rate.from_arrays(load_arrays(folder / "out" / "stages" / "predict.npz"))
         shutil.rmtree(folder / "out")
-    parts = {f"error|{part.name}": part.cov.diagonal() ** 0.5 for part in rate_sources(found).parts}
+    parts = {f"error|{part.name}": part.cov.diagonal() ** 0.5 for part in rate.sources.parts}
     card = normalised(shared.card, shared.engine)
-    true = dark_photon_rate(mass_spectrum(card, found["mass"]), found["mass"], M_MU)
-    more = {"truth": true, "error": rate_error(found), "pot": pot / true_pot}
-    return {key: found[key] for key in KEPT} | parts | more
+    true = dark_photon_rate(mass_spectrum(card, rate.mass), rate.mass, M_MU)
+    more = {"truth": true, "error": rate.error(), "pot": pot / true_pot}
+    return {key: getattr(rate, key) for key in KEPT} | {"rate": rate.value} | parts | more
 
 
 def of_steering(output: Path) -> Path:

@@ -105,24 +105,23 @@ def rate_of_the_main_job() -> Iterator[dict]:
                 "skipped": "python3 analysis/run.py first",
             }
         return
-    from gammastar.pipeline.stages.error_budget import rate_error
-
     from gammastar import mock
     from gammastar.core.constants import M_MU
     from gammastar.core.files import data_path
+    from gammastar.core.signal import Rate
     from gammastar.mock.cocktail import mass_spectrum
     from gammastar.physics.qed import dark_photon_rate
     from gammastar.pipeline.cache import load_arrays
 
-    found = load_arrays(path)
-    mass, rate = found["mass"], found["rate"]
+    found = Rate.from_arrays(load_arrays(path))
+    mass, rate, error = found.mass, found.value, found.error()
     section = _simulated(path.parents[1])
     card = mock.load_card(data_path(f"cards/{section['card']}.toml"), leave_out=section.get("leave_out", ()))
     truth = dark_photon_rate(mass_spectrum(card, mass), mass, M_MU)
     lines = (mass > 0.74) & (mass < 1.06)
     values = (
-        float(np.abs((rate - truth) / rate_error(found)).max()),
-        float(np.sqrt(np.mean(((rate - truth) / rate_error(found))[lines] ** 2))),
+        float(np.abs((rate - truth) / error).max()),
+        float(np.sqrt(np.mean(((rate - truth) / error)[lines] ** 2))),
     )
     for (quantity, tolerance, source), value in zip(rows, values, strict=True):
         yield {"quantity": quantity, "ours": value, "expected": 0.0, "tolerance": tolerance, "source": source}

@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from gammastar.core.files import data_path
+from gammastar.core.signal import SignalPlanes
+from gammastar.pipeline.cache import load_arrays
 from gammastar.pipeline.run import run
 from gammastar.results.reinterpret import reinterpret
 
@@ -120,8 +122,8 @@ kept.textContent = JSON.stringify(shown); document.body.append(kept);</script></
     ]
     subprocess.run(picture, capture_output=True, timeout=120, check=False)
     found = re.search(r'<pre id="shown"[^>]*>(.*?)</pre>', dom, re.DOTALL)
-    kept = np.load(results / "stages" / "accept.npz")
-    signal = kept[f"{DETECTOR}|signal"]
+    planes = SignalPlanes.from_arrays(load_arrays(results / "stages" / "accept.npz"))
+    signal = planes.by_detector[DETECTOR].signal
     if found is None or not (FOLDER / "explorer.png").is_file():
         print("explorer: the browser gave no answer", file=sys.stderr)
         return row | {"ours": np.nan}

@@ -16,7 +16,9 @@ import uproot
 
 from gammastar import predict
 from gammastar.core.files import data_path
+from gammastar.core.signal import SignalPlanes
 from gammastar.physics.qed import RTable
+from gammastar.pipeline.cache import load_arrays
 from gammastar.store.manifest import read_json
 from gammastar.store.records import read_spectrum
 
@@ -215,13 +217,17 @@ def test_reinterpretation_for_another_detector(results, tmp_path):
     assert "steering.json" in run.stderr
 
 
+def plane_of(results):
+    return SignalPlanes.from_arrays(load_arrays(results / "stages" / "accept.npz")).by_detector["ship_ecn3"]
+
+
 def test_exported_tables_give_the_expected_events(results, tmp_path):
     gammastar("export", results, "--output", tmp_path / "tables", "-n", "16000")
     said = read_json(tmp_path / "tables" / "export.json")["detectors"]["ship_ecn3"]
     model = predict.DarkPhoton(RTable.read(data_path("measurements/r_ratio.csv")))
     rate = np.genfromtxt(tmp_path / "tables" / "rate.csv", delimiter=",", names=True)
-    kept = np.load(results / "stages" / "accept.npz")
-    i, epsilon = 5, kept["ship_ecn3|couplings"]
+    plane = plane_of(results)
+    i, epsilon = 5, plane.coupling
     mass = rate["mass_GeV"][i]
     accepted = np.zeros(len(epsilon))
     for state in ("ee", "mumu"):
@@ -235,10 +241,10 @@ def test_exported_tables_give_the_expected_events(results, tmp_path):
         )
         accepted += model.branching(mass)[state] * np.exp(found)
     events = said["pot"] * said["target_factor"] * rate["rate_per_pot_per_eps2"][i] * epsilon**2 * accepted
-    signal = kept["ship_ecn3|signal"][i]
+    signal = plane.signal[i]
     best = np.argmax(signal)
     near = slice(max(0, best - 8), best + 1)  # the side of long lives, where many particles count
-    error = kept["ship_ecn3|mc_error"][i][near]  # of 4000 particles; that of the tables is half as large
+    error = plane.mc_error[i][near]  # of 4000 particles; that of the tables is half as large
     assert (abs(events[near] - signal[near]) < 4.0 * error).all()
     labels = (tmp_path / "tables" / "darkcast" / "ship_ecn3.lmt").read_text().splitlines()
     assert labels[0] == "# mass lower upper"
@@ -258,9 +264,9 @@ def test_rate_beside_other_tools(results, tmp_path):
 
 
 def test_extrapolated_part_has_an_error_that_grows_with_it(results):
-    kept = np.load(results / "stages" / "accept.npz")
-    signal, error = kept["ship_ecn3|signal"], kept["ship_ecn3|extrapolation"]
-    part = kept["ship_ecn3|in_domain_signal"] / np.where(signal > 0, signal, 1.0)
+    plane = plane_of(results)
+    signal, error = plane.signal, plane.effect("extrapolation").values
+    part = plane.in_domain / np.where(signal > 0, signal, 1.0)
     assert (error[signal == 0] == 0).all()
     assert (error[signal > 1] > 0.05).all()  # hardly anything was measured
     assert (error[signal > 1] < 5 * (1 - part[signal > 1])).all()

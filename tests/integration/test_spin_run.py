@@ -9,9 +9,11 @@ import pytest
 from gammastar.core.constants import M_MU
 from gammastar.core.errors import SteeringError
 from gammastar.core.files import data_path
+from gammastar.core.signal import SignalPlanes
 from gammastar.mock import load_card, simulate_events
 from gammastar.mock.card import Polarisation
 from gammastar.physics.polarisation import SpinDensities
+from gammastar.pipeline.cache import load_arrays
 from gammastar.pipeline.checks import examine_file
 from gammastar.pipeline.record import read_record
 from gammastar.pipeline.run import run
@@ -103,7 +105,7 @@ def results(base) -> Path:
 
 
 def signals(folder):
-    return dict(np.load(folder / "stages" / "accept.npz"))
+    return SignalPlanes.from_arrays(load_arrays(folder / "stages" / "accept.npz")).by_detector["na62_dump"]
 
 
 def test_the_spin_of_the_data_is_found_and_told_with_its_frame(results):
@@ -133,11 +135,12 @@ def test_yields_follow_the_measured_spin(base, results):
         )
         (base / f"{name}.toml").write_text(text)
         other = signals(run(base / f"{name}.toml", output=base / name))
-        best = ours["na62_dump|signal"].argmax(axis=1)
+        best = ours.signal.argmax(axis=1)
         rows = np.arange(len(best))
-        ratio[name] = other["na62_dump|signal"][rows, best] / ours["na62_dump|signal"][rows, best]
-        assert "na62_dump|polarisation_shifts" not in other
-    low, high = ours["na62_dump|polarisation_shifts"][:, rows, best] / ours["na62_dump|signal"][rows, best]
+        ratio[name] = other.signal[rows, best] / ours.signal[rows, best]
+        assert other.effect("spin state of the decays") is None
+    ends = ours.effect("spin state of the decays").values
+    low, high = ends[:, rows, best] / ours.signal[rows, best]
     error = 0.5 * (high - low)
     assert (error > 0).all()
     assert (error < 0.1).all()

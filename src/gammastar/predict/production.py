@@ -43,6 +43,7 @@ __all__ = [
     "needs_shares",
     "rate_of",
     "scan_masses",
+    "sources_of",
     "theory_production",
     "variations_of",
 ]
@@ -294,14 +295,14 @@ def rate_of(
     channels = by_group(production.channel, masses) if len(production.parts) > 1 else {}
     if not isinstance(photon, VirtualPhoton):
         _, low, high = envelope(production.channel, masses)
-        sources = _named(THEORY, value, cov, pot_sigma, {})
+        sources = sources_of(THEORY, value, cov, pot_sigma, {})
         return Rate(masses, value, cov, sources, production.threshold, channels, low, high)
     mixture, factor = production.mixture
     rates, covs = mixture.by_channel(masses)
     covs = covs * np.outer(factor(masses), factor(masses))
     own = rates[0] * factor(masses)
     moved = _moved(production, photon, masses, shifts(len(photon.mass_centres)))
-    sources = _named(MEASUREMENT, own, covs[0], pot_sigma, moved)
+    sources = sources_of(MEASUREMENT, own, covs[0], pot_sigma, moved)
     beside = [
         Source(f"{THEORY_OF}{part.group}", "theory", part_cov)
         for part, part_cov in zip(production.parts[1:], covs[1:], strict=True)
@@ -316,7 +317,7 @@ def rate_of(
     )
 
 
-def _named(
+def sources_of(
     name: str, rate: FloatArray, cov: FloatArray, pot_sigma: float, shifts: Mapping[str, FloatArray]
 ) -> Sources:
     """Return the sources of a rate: those in its covariance by name, the rest of it, protons on target."""

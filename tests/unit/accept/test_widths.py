@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from gammastar.pipeline.stages.error_budget import yield_sources
 
 from gammastar import accept
 from gammastar.accept.expected_events import width_shift
+from gammastar.accept.plane import PlaneRow
 from gammastar.core.files import data_path
 from gammastar.core.records import Exposure
+from gammastar.core.signal import Rate
+from gammastar.core.sources import Sources
 from gammastar.physics.bremsstrahlung import preset
 from gammastar.physics.detector import load_detector
 from gammastar.physics.qed import RTable
@@ -43,10 +45,10 @@ def test_the_shift_is_that_of_yields_with_another_table() -> None:
 def test_the_shift_is_a_source_of_the_yield() -> None:
     plain = signal(TABLE)
     width = DarkPhoton(TABLE).width_error(MASS)
-    accepted = {"signal": plain[None, :], "mc_error": 0.0 * plain[None, :], "couplings": COUPLINGS}
-    accepted["width_sigma"] = np.array([width])
-    predicted = {"mass": np.array([MASS]), "rate": np.ones(1), "cov": np.zeros((1, 1))}
-    value, best, sources = yield_sources(predicted, accepted)
+    rate = Rate(np.array([MASS]), np.ones(1), np.zeros((1, 1)), Sources())
+    nothing = np.zeros(len(plain))
+    row = PlaneRow(accept.AcceptedYield(COUPLINGS, plain, nothing, nothing, nothing), (), None, 0.0)
+    value, best, sources = accept.plane_of(rate, [row], width_sigma=np.array([width])).budget()
     found = sources.named("hadronic width")
     expected = width_shift(plain[None, :], COUPLINGS, [width])[0, plain.argmax()]
     assert best[0] == COUPLINGS[plain.argmax()]

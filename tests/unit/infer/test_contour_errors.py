@@ -17,7 +17,6 @@ from gammastar.infer import (
     reach,
     read_likelihood,
     scan,
-    signal_uncertainties,
     workspace,
 )
 from gammastar.infer.contours import more_masses, with_errors
@@ -88,25 +87,6 @@ def test_limits_follow_the_closed_form_of_no_event():
     assert "exact" in typical.method
     masked, _, _ = limits_at(sigma, 0.01, 0.5, "masked")
     assert np.isnan(masked).all()
-
-
-def test_spread_of_a_signal_by_source():
-    signal = np.array([[4.0, 0.0], [2.0, 1.0]])
-    members = signal * np.array([0.9, 1.0, 1.1])[:, None, None]
-    found = signal_uncertainties(
-        signal,
-        common={"spectrum": [[0.1], [0.2]], "nothing": 0.0},
-        variations={"kinematics": members},
-        shifts={"polarisation": np.stack([0.95 * signal, 1.05 * signal])},
-        in_domain=0.25 * signal,
-        extrapolation=0.4,
-    )
-    assert set(found) == {"spectrum", "kinematics", "polarisation", "extrapolation"}
-    np.testing.assert_allclose(np.expm1(found["kinematics"]), [[0.1, 0.0], [0.1, 0.1]])
-    np.testing.assert_allclose(np.expm1(found["polarisation"][signal > 0]), 0.05)
-    np.testing.assert_allclose(np.expm1(found["extrapolation"][signal > 0]), 0.3)
-    with pytest.raises(PhysicsError, match="kinematics"):
-        signal_uncertainties(signal, variations={"kinematics": signal})
 
 
 def test_significance_of_counts():

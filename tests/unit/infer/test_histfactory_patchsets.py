@@ -12,7 +12,7 @@ from hist import Hist
 
 from gammastar.core.errors import NegativeYieldError, PhysicsError
 from gammastar.core.records import Template
-from gammastar.infer import patchset, signal_uncertainties, workspace
+from gammastar.infer import patchset, workspace
 from gammastar.infer.histfactory.modifiers import log_normal
 from gammastar.infer.histfactory.patchsets import patch_names
 from gammastar.infer.histfactory.workspaces import sample
@@ -71,12 +71,6 @@ def test_two_nuisances_of_one_name_are_refused():
     varied = {"background_norm_mumu": (1.1 * nominal, 0.9 * nominal)}
     with pytest.raises(PhysicsError, match="called 'background_norm_mumu'"):
         workspace("mumu", Template("b", nominal, varied), 0.2)
-    with pytest.raises(PhysicsError, match="'polarisation' is given twice"):
-        signal_uncertainties(
-            np.ones((2, 3)),
-            common={"polarisation": 0.08},
-            shifts={"polarisation": np.ones((2, 2, 3))},
-        )
 
 
 def test_inspect_and_verify(files):

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pyhf
 import pytest
-from gammastar.pipeline.stages.counting_search import Plane
 from scipy.optimize import brentq
 
 from gammastar import config
-from gammastar.cli.files import millicharge as charge_limits
 from gammastar.core.errors import SteeringError, StoreError
 from gammastar.core.records import Exposure
+from gammastar.core.signal import Effect, Rate, SignalPlane
+from gammastar.core.sources import Source, Sources
 from gammastar.infer import counting_limit, discovery_yield, expected_limits, read_likelihood, upper_limit
 from gammastar.infer.counting_search import MEDIAN
 from gammastar.infer.histfactory.hs3 import hs3_nll
 from gammastar.pipeline.cache import open_book
 from gammastar.pipeline.context import Context, Products
 from gammastar.pipeline.stages.accept import detectors, millicharge_detectors
-from gammastar.pipeline.stages.infer import infer_stage
+from gammastar.pipeline.stages.infer import counting_search, infer_stage, millicharge_stage
 from gammastar.pipeline.stages.report_dark import reach_sections
 from gammastar.results.show import show_results
 
@@ -31,31 +32,33 @@ POT_SIGMA = 0.1
 EXPOSURE = Exposure(400.0, 207.2, 82.0, 0.01, 1e12, POT_SIGMA)
 
 
-def planes():
+def plane():
     signal = 2e28 * np.exp(-MASS[:, None] / 0.12) * COUPLING**4
     signal = signal * np.exp(-(COUPLING**2) * MASS[:, None] ** 2 / 1e-13)
-    predicted = {"mass": MASS, "rate": np.ones(12), "cov": np.diag(np.linspace(0.02, 0.3, 12) ** 2)}
-    accepted = {
-        "couplings": COUPLING,
-        "signal": signal,
-        "in_domain_signal": 0.3 * signal,
-        "mc_error": 0.02 * signal,
-        "n_effective": np.full(signal.shape, 1e3),
-        "signal_variations": signal * np.array([0.95, 1.0, 1.05])[:, None, None],
-    }
-    return predicted, accepted
+    cov = np.diag(np.linspace(0.02, 0.3, 12) ** 2)
+    rate = Rate(MASS, np.ones(12), cov, Sources((Source("measurement", "spectrum", cov),)))
+    members = signal * np.array([0.95, 1.0, 1.05])[:, None, None]
+    flow = Effect("flow", "kinematics", "replicas", members)
+    many = np.full(signal.shape, 1e3)
+    return SignalPlane(rate, COUPLING, signal, 0.3 * signal, 0.02 * signal, many, (flow,))
 
 
-def everything(accepted):
-    """Return the planes with every error that a yield can have."""
-    signal = accepted["signal"]
-    return accepted | {
-        "signal_sigma": np.array(0.25),
-        "pot_search_sigma": np.array(0.2),
-        "polarisation_shifts": signal * np.array([0.93, 1.07])[:, None, None],
-        "extrapolation": np.broadcast_to(np.linspace(0.1, 0.5, 12)[:, None], signal.shape),
-        "mc_error": 0.15 * signal,
-    }
+def everything():
+    """Return the plane with every error that a yield can have."""
+    own = plane()
+    signal = own.signal
+    effects = (
+        Effect("protons on target of the search", "pot", "relative", np.array([[0.2]])),
+        Effect("scaling with A", "scaling", "relative", np.array([[0.25]])),
+        Effect("spin", "polarisation", "ends", signal * np.array([0.93, 1.07])[:, None, None]),
+        Effect(
+            "extrapolation",
+            "extrapolation",
+            "relative",
+            np.broadcast_to(np.linspace(0.1, 0.5, 12)[:, None], signal.shape),
+        ),
+    )
+    return replace(own, effects=(*own.effects, *effects), mc_error=0.15 * signal)
 
 
 def context(folder, *, extrapolate=True, mock=False, detectors=None, **keys):
@@ -79,10 +82,9 @@ def context(folder, *, extrapolate=True, mock=False, detectors=None, **keys):
 
 def searched(folder, *, mock=False, **keys):
     ctx = context(folder, mock=mock, **keys)
-    predicted, accepted = planes()
-    found = infer_stage(ctx, predicted, {"na62_dump": accepted}, EXPOSURE)
-    made = Products(predicted=predicted, accepted={"na62_dump": accepted}, inferred=found)
-    return ctx, made, found["na62_dump"]
+    planes = {"na62_dump": plane()}
+    found = infer_stage(ctx, planes, EXPOSURE)
+    return ctx, Products(planes=planes, searches=found), found["na62_dump"]
 
 
 def table(folder):
@@ -170,7 +172,7 @@ def test_uncertainties_of_the_signal_enter_limits_and_patches(tmp_path):
     keys = {"nuisances": ["pot", "spectrum", "kinematics", "extrapolation"], "extrapolation_sigma": 0.4}
     _, _, plain = searched(tmp_path / "a")
     _, _, search = searched(tmp_path / "b", **keys)
-    assert set(search.spreads) == {"spectrum", "kinematics", "extrapolation"}
+    assert set(search.spreads) == {"measurement", "flow", "extrapolation"}
     both = np.isfinite(search.reach.edges[:, 0])
     assert (search.reach.edges[both, 0] > plain.reach.edges[both, 0]).all()
     levels = np.atleast_1d(search.reach.limit)[both]
@@ -178,7 +180,7 @@ def test_uncertainties_of_the_signal_enter_limits_and_patches(tmp_path):
     likelihood = read_likelihood(tmp_path / "b" / "workspace.json", patches=tmp_path / "b" / "patchset.json")
     patch = next(iter(likelihood.patches.values()))
     names = {step["value"]["name"] for step in patch if step["op"] == "add"}
-    assert names == {"spectrum", "kinematics", "extrapolation", "signal_mc"}
+    assert names == {"measurement", "flow", "extrapolation", "signal_mc"}
     assert search.impacts is not None
     assert search.impacts.names[0] == "extrapolation"
 
@@ -187,28 +189,27 @@ EVERY = ("pot", "spectrum", "kinematics", "polarisation", "scaling", "extrapolat
 MODIFIERS = {
     "pot": {"pot_calibration", "pot_search"},
     "sample": {"signal_mc"},
-} | {name: {name} for name in EVERY[1:-1]}
+    "spectrum": {"measurement"},
+    "kinematics": {"flow"},
+    "polarisation": {"spin"},
+    "scaling": {"scaling_with_A"},
+    "extrapolation": {"extrapolation"},
+}
 
 
 def charged(folder, **keys):
     """Return context, results and plane of millicharged particles in the bars: b = 0.1 ± 0.05."""
     ctx = context(folder, detectors={"detectors": [], "millicharge_detectors": ["mcp_bars"]}, **keys)
-    predicted, accepted = planes()
-    accepted = everything(accepted)
-    made = SimpleNamespace(millicharge=predicted, millicharge_accepted={"mcp_bars": accepted})
-    found = charge_limits.infer_stage(ctx, EXPOSURE, made)["mcp_bars"]
+    found = millicharge_stage(ctx, {"mcp_bars": everything()}, EXPOSURE)["mcp_bars"]
     detector = millicharge_detectors(ctx)["mcp_bars"]
-    return found, Plane(ctx, ctx.steering.infer, detector, predicted, accepted, EXPOSURE, main=False)
+    return found, counting_search(ctx, detector, everything(), EXPOSURE, main=False)
 
 
 def dark(folder, **keys):
     """Return results and plane of dark photons with every error: b = 0.4, ln kappa = 0.3."""
     ctx = context(folder, **keys)
-    predicted, accepted = planes()
-    accepted = everything(accepted)
-    found = infer_stage(ctx, predicted, {"na62_dump": accepted}, EXPOSURE)["na62_dump"]
-    detector = detectors(ctx)["na62_dump"]
-    return found, Plane(ctx, ctx.steering.infer, detector, predicted, accepted, EXPOSURE, main=True)
+    found = infer_stage(ctx, {"na62_dump": everything()}, EXPOSURE)["na62_dump"]
+    return found, counting_search(ctx, detectors(ctx)["na62_dump"], everything(), EXPOSURE, main=True)
 
 
 def patched(folder, suffix=""):
@@ -234,10 +235,10 @@ def at(mass, coupling):
 @pytest.mark.parametrize("nuisances", [EVERY, ("pot",), ("scaling", "sample"), ("sample",)])
 def test_workspace_and_patches_hold_the_nuisances_of_the_limit(tmp_path, run, suffix, nuisances, extrapolate):
     """Signal and ln κ of every patch, in quadrature, are the limit of the run, by enumeration."""
-    _, plane = run(
+    _, search = run(
         tmp_path, nuisances=list(nuisances), extrapolate=extrapolate, method="exact", max_patches=9
     )
-    _, expected, _ = plane.limits()
+    _, expected, _ = search.limits()
     expected = np.broadcast_to(expected, (12, 61, 5))
     some = 0
     for mass, coupling, space in patched(tmp_path, suffix):
@@ -251,7 +252,7 @@ def test_workspace_and_patches_hold_the_nuisances_of_the_limit(tmp_path, run, su
         assert set(sigmas) == wanted
         counted = [v for k, v in sigmas.items() if k != "signal_mc" or "sample" in nuisances]
         signal, background = space["channels"][0]["samples"]
-        assert signal["data"] == pytest.approx([planes()[1]["signal"][i, j] * (1.0 if extrapolate else 0.3)])
+        assert signal["data"] == pytest.approx([plane().signal[i, j] * (1.0 if extrapolate else 0.3)])
         (norm,) = background["modifiers"]
         own = expected_limits(
             background["data"][0],
@@ -267,8 +268,8 @@ def test_workspace_and_patches_hold_the_nuisances_of_the_limit(tmp_path, run, su
 @pytest.mark.parametrize(("run", "suffix"), [(dark, ""), (charged, "_mcp_bars")])
 def test_pyhf_on_workspace_and_patch_gives_the_limit_of_the_run(tmp_path, run, suffix):
     keys = {"nuisances": list(EVERY), "method": "asymptotic", "max_patches": 3}
-    _, plane = run(tmp_path, **keys, **({"background": 30.0} if run is dark else {}))
-    _, expected, _ = plane.limits()
+    _, search = run(tmp_path, **keys, **({"background": 30.0} if run is dark else {}))
+    _, expected, _ = search.limits()
     for mass, coupling, spec in patched(tmp_path, suffix):
         i, j = at(mass, coupling)
         space = pyhf.Workspace(spec)
@@ -308,7 +309,7 @@ def test_millicharged_limits_follow_the_steering(tmp_path):
     with (tmp_path / "b" / "reach_mcp_bars.csv").open(encoding="utf-8") as file:
         assert float(next(csv.DictReader(file))["limit"]) == pytest.approx(float(wanted[2]), rel=1e-4)
     content = json.loads((tmp_path / "b" / "reach_mcp_bars.json").read_text())
-    assert content["signal_uncertainties"]["scaling"] == pytest.approx(np.log1p(0.25))
+    assert content["signal_uncertainties"]["scaling with A"] == pytest.approx(np.log1p(0.25))
 
 
 def test_exports_and_submission(tmp_path):
@@ -352,9 +353,9 @@ def test_each_edge_has_its_own_limit_and_method(tmp_path, monkeypatch):
     def share(coupling):  # of the measured domain
         return np.clip((np.log10(coupling) + 8.0) / 3.0, 0.0, 1.0)
 
-    predicted, accepted = planes()
-    accepted["in_domain_signal"] = accepted["signal"] * share(COUPLING)
-    monkeypatch.setitem(globals(), "planes", lambda: (predicted, accepted))
+    own = plane()
+    own = replace(own, in_domain=own.signal * share(COUPLING))
+    monkeypatch.setitem(globals(), "plane", lambda: own)
     keys = {"nuisances": ["pot", "extrapolation"], "extrapolation_sigma": 0.8}
     _, _, search = searched(tmp_path, **keys)
     rows = [row for row in table(tmp_path) if row["part"] == "all" and row["coupling_low"]]
@@ -394,9 +395,11 @@ def test_files_and_words_hold_every_interval_of_masses(tmp_path):
 
 
 def test_nothing_reached_is_said_everywhere(tmp_path, monkeypatch):
-    predicted, accepted = planes()
-    faint = {k: 1e-9 * v if "signal" in k or k == "mc_error" else v for k, v in accepted.items()}
-    monkeypatch.setitem(globals(), "planes", lambda: (predicted, faint))
+    own = plane()
+    effects = tuple(replace(effect, values=1e-9 * effect.values) for effect in own.effects)
+    planes = {name: 1e-9 * getattr(own, name) for name in ("signal", "in_domain", "mc_error")}
+    faint = replace(own, effects=effects, **planes)
+    monkeypatch.setitem(globals(), "plane", lambda: faint)
     ctx, made, search = searched(tmp_path)
     assert search.reach.intervals == ()
     (section,) = reach_sections(ctx, made)

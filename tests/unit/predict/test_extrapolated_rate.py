@@ -9,7 +9,7 @@ import pytest
 import vector
 
 from gammastar.core.records import Sample
-from gammastar.pipeline.stages.predict import of_rate
+from gammastar.predict.production import extrapolated
 from gammastar.spectrum import Trend
 
 
@@ -24,16 +24,16 @@ def produced(mass, *, n, rng):
 def test_step_is_the_change_by_the_continued_trend(factor):
     channel = SimpleNamespace(mass_range=(0.3, 0.9), produce=produced)
     trend = Trend(np.array([0.2, 1.0]), np.full(2, np.log(factor)), np.zeros(2), np.zeros((2, 2)), 400.0)
-    found = of_rate(channel, trend, np.array([0.25, 0.5, 0.8]), seed=1)
+    part, error, step = extrapolated(channel, trend, np.array([0.25, 0.5, 0.8]), seed=1)
     expected = 0.75 * (factor - 1.0)  # no slope and no error of it: the norm moves what is outside
-    np.testing.assert_allclose(found["extrapolation_step"], [0.0, expected, expected], rtol=1e-9)
-    np.testing.assert_allclose(found["extrapolation"], np.abs(found["extrapolation_step"]), rtol=1e-9)
-    np.testing.assert_allclose(found["measured_part"], [np.nan, 0.25, 0.25])
+    np.testing.assert_allclose(step, [0.0, expected, expected], rtol=1e-9)
+    np.testing.assert_allclose(error, np.abs(step), rtol=1e-9)
+    np.testing.assert_allclose(part, [np.nan, 0.25, 0.25])
 
 
 def test_error_of_the_trend_is_no_step():
     channel = SimpleNamespace(mass_range=(0.3, 0.9), produce=produced)
     trend = Trend(np.array([0.2, 1.0]), np.zeros(2), np.zeros(2), np.diag([0.3, 0.01]) ** 2, 400.0)
-    found = of_rate(channel, trend, np.array([0.5]), seed=1)
-    assert found["extrapolation_step"][0] == pytest.approx(0.0, abs=1e-12)
-    assert found["extrapolation"][0] > 0.02
+    _, error, step = extrapolated(channel, trend, np.array([0.5]), seed=1)
+    assert step[0] == pytest.approx(0.0, abs=1e-12)
+    assert error[0] > 0.02

@@ -18,7 +18,7 @@ from gammastar.core.resolve import freeze, python_names
 from gammastar.physics.qed import RTable
 from gammastar.physics.vectors import CHARGES, E_CHARGE
 from gammastar.pipeline.stages import report_dark as sections_reach
-from gammastar.pipeline.stages.predict import files_of, masses_of, theory_production
+from gammastar.pipeline.stages.predict import files_of, masses_of, production_of
 from gammastar.predict.names import make_model
 from gammastar.predict.production import by_group
 
@@ -106,6 +106,11 @@ def context(folder, model, **more):
     return SimpleNamespace(steering=SimpleNamespace(predict=section), base=folder, code=code)
 
 
+def produced(ctx):
+    """Return the production of theory channels, which asks for no measurement."""
+    return production_of(ctx, None, None, None)
+
+
 def known(folder, model, own=None):
     ctx = context(folder, model)
     return sections_reach._known(ctx, make_model(model, folder).labels, own)
@@ -113,20 +118,19 @@ def known(folder, model, own=None):
 
 def test_the_rate_is_the_one_that_the_model_states(folder) -> None:
     mass = np.array([0.1, 0.3])
-    photons = theory_production(context(folder, "dark_photon")).channel
-    axions = theory_production(context(folder, "mine.py:Axion")).channel
+    photons = produced(context(folder, "dark_photon")).channel
+    axions = produced(context(folder, "mine.py:Axion")).channel
     assert axions.rate(mass)[0] == pytest.approx(0.25 * mass**2 * photons.rate(mass)[0], rel=1e-12)
     sample = axions.produce(0.3, n=500, rng=np.random.default_rng(1))
     assert sample.weight.sum() == pytest.approx(float(axions.rate([0.3])[0][0]), rel=0.05)
-    same = theory_production(context(folder, "mine.py:copy")).channel
+    same = produced(context(folder, "mine.py:copy")).channel
     assert same.rate(mass)[0] == pytest.approx(photons.rate(mass)[0], rel=1e-12)
 
 
 def test_a_vector_from_a_file_is_the_named_one(folder) -> None:
     mass = np.array([0.1, 0.3])
     named, own = (
-        theory_production(context(folder, model)).channel.rate(mass)[0]
-        for model in ("b_minus_l", "mine.py:b_minus_l")
+        produced(context(folder, model)).channel.rate(mass)[0] for model in ("b_minus_l", "mine.py:b_minus_l")
     )
     assert own == pytest.approx(named, rel=1e-14)
     names = [
@@ -157,7 +161,7 @@ def test_a_rate_that_cannot_be_is_named(folder) -> None:
         ("Wrong", "-1 at 0.1 GeV"),
         ("Short", "shape (1,) for masses of shape (2,)"),
     ):
-        channel = theory_production(context(folder, f"mine.py:{model}")).channel
+        channel = produced(context(folder, f"mine.py:{model}")).channel
         with pytest.raises(PhysicsError, match=rf"{model}.rate_ratio: .*{re.escape(said)}"):
             channel.rate([0.1, 0.3])
     with pytest.raises(PhysicsError, match="define rate_ratio"):
@@ -250,7 +254,7 @@ def test_channels_of_a_run_are_those_of_the_model(folder) -> None:
     """What the figure shows beside the sum: parts that add up to it, with the couplings of the model."""
     mass = np.array([0.1, 0.3])
     for model, ratio in (("dark_photon", 1.0), ("mine.py:Axion", 0.25 * mass**2), ("b_minus_l", None)):
-        made = theory_production(context(folder, model))
+        made = produced(context(folder, model))
         parts = by_group(made.channel, mass)
         assert list(parts) == [part.group for part in made.parts]
         assert sum(parts.values()) == pytest.approx(made.channel.rate(mass)[0], rel=1e-12)
@@ -335,7 +339,7 @@ def test_a_channel_of_a_user_is_looked_at(folder, name, said) -> None:
     (folder / "channels.py").write_text(CHANNELS)
 
     def make():
-        made = theory_production(context(folder, "dark_photon", channels=[f"channels.py:{name}"]))
+        made = produced(context(folder, "dark_photon", channels=[f"channels.py:{name}"]))
         made.channel.rate([0.3, 0.4])
         return made.channel.produce(0.3, n=50, rng=np.random.default_rng(1))
 

@@ -4,14 +4,14 @@ import json
 import re
 import shutil
 import subprocess
-from types import SimpleNamespace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from gammastar.core.errors import PhysicsError
-from gammastar.infer import upper_limit
-from gammastar.pipeline.stages.infer import limits_of
+from gammastar.infer import Search, upper_limit
+from gammastar.infer.counting_search import SearchOptions
 from gammastar.report import Plane2D, explorer
 
 BROWSER = next(
@@ -61,15 +61,16 @@ def test_wrong_planes_are_refused(plane):
 
 
 def test_limits_of_a_run_follow_its_uncertainties():
-    known = {"background": 0.5, "background_sigma": 0.3, "signal_sigma": 0.18, "options": {"method": "exact"}}
+    fields = {"background": 0.5, "background_sigma": 0.3, "signal_sigma": 0.18, "assumption": ""}
+    unused = dict.fromkeys(("detector", "limit", "reach", "measured", "fraction"))
+    one = Search(**fields, **unused, options=SearchOptions(method="exact"))
     spread = np.array([[0.0, 0.1], [0.2, 0.4]])
-    along = limits_of(SimpleNamespace(spreads={"kinematics": spread}, **known), 0.95)
+    along = replace(one, spreads={"kinematics": spread}).median_limit(0.95)
     for found, sigma in zip(along.ravel(), np.hypot(0.18, spread).ravel(), strict=True):
         assert found == pytest.approx(
             upper_limit(0.5, 0.3, "masked", signal_sigma=sigma, cl=0.95).expected[2], rel=1e-3
         )
-    one = limits_of(SimpleNamespace(spreads={}, **known), 0.95)
-    assert one == pytest.approx(along[0, 0])
+    assert one.median_limit(0.95) == pytest.approx(along[0, 0])
 
 
 def dom(address):
