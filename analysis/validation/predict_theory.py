@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
-from gammastar.physics.widths import dark_photon_branching as photon_branching
 from scipy.integrate import quad
 
 from gammastar.core import constants
@@ -15,7 +14,7 @@ from gammastar.core.constants import ALPHA, M_E, M_MU, M_PI0, M_PROTON
 from gammastar.core.files import data_path
 from gammastar.mock.card import load_card
 from gammastar.mock.cocktail import mass_spectrum
-from gammastar.physics import bremsstrahlung, form_factors, qed
+from gammastar.physics import bremsstrahlung, hadrons, qed
 from gammastar.physics.bremsstrahlung import cross_section_nsd, cross_section_total, preset
 from gammastar.physics.hadrons import FORM_FACTORS, form_factor
 from gammastar.physics.mesons import MesonTable, dark_photon_branching
@@ -26,6 +25,7 @@ from gammastar.physics.millicharge import (
     vector_branching,
 )
 from gammastar.physics.qed import RTable, lepton_width
+from gammastar.physics.qed import dark_photon_branching as photon_branching
 from gammastar.predict import VectorModel, bump_hunt, chi_rate
 from gammastar.predict.in_situ import signal_per_coupling
 
@@ -34,8 +34,8 @@ TABLE = MesonTable.read(data_path("measurements/mesons_400gev.toml"))
 PI0_PHOTONS = constants.branching("pi0 -> gamma gamma")
 ETA_PHOTONS = constants.branching("eta -> gamma gamma")
 R_TABLE = RTable.read(data_path("measurements/r_ratio.csv"))
-ETA = (form_factors.ETA_INVERSE_LAMBDA2, form_factors.ETA_INVERSE_LAMBDA2_ERROR)
-OMEGA = (form_factors.OMEGA_INVERSE_LAMBDA2, form_factors.OMEGA_INVERSE_LAMBDA2_ERROR)
+ETA = (hadrons.ETA_INVERSE_LAMBDA2, hadrons.ETA_INVERSE_LAMBDA2_ERROR)
+OMEGA = (hadrons.OMEGA_INVERSE_LAMBDA2, hadrons.OMEGA_INVERSE_LAMBDA2_ERROR)
 BOUND = "Kroll and Wada, Landsberg: quadrature of the published formula"
 
 
@@ -63,10 +63,10 @@ def _dalitz() -> Iterator[tuple]:
         ("η′→γμμ/γγ, pointlike", 331, M_MU, "pointlike", 1.7244e-3),
         ("η′→γμμ/γγ, pole", 331, M_MU, "eta_prime2", 4.9000e-3),
     ):
-        yield label, _integral(pdg, lepton, getattr(form_factors, name)), expected, 1e-3 * expected, BOUND
+        yield label, _integral(pdg, lepton, getattr(hadrons, name)), expected, 1e-3 * expected, BOUND
     older = _integral(111, M_E, lambda q2: (1 + 0.0335 * q2 / M_PI0**2) ** 2)  # the slope of older editions
     yield "π⁰→γee/γγ, slope 0.0335", older, 0.0118774, 1e-3 * 0.0118774, BOUND
-    ratio = _integral(221, M_MU, form_factors.eta2) / _integral(221, M_MU, form_factors.pointlike)
+    ratio = _integral(221, M_MU, hadrons.eta2) / _integral(221, M_MU, hadrons.pointlike)
     yield "η→γμμ with its form factor over leading order", ratio, 1.4936, 2e-3, BOUND
 
 
@@ -85,7 +85,7 @@ def _implied() -> Iterator[tuple]:
         ("omega -> pi0 mu mu", "omega -> pi0 gamma", 223, M_MU, "omega2", *OMEGA),
     ):
         listed, source = constants.BRANCHING[dalitz], constants.BRANCHING[photons]
-        factor = getattr(form_factors, name)
+        factor = getattr(hadrons, name)
         integral, moved = _integral(pdg, lepton, factor), 0.0
         if lambda2 is not None:
             moved = _integral(pdg, lepton, partial(factor, inverse_lambda2=lambda2 + shift)) - integral
@@ -141,19 +141,19 @@ def _vectors() -> Iterator[tuple]:
         label = f"A′ per {name} at its pole, smeared by {1e3 * sigma:.0f} MeV"
         yield label, ours, expected, 2e-3 * expected, "(3π/2α) M BR(ee)/(√2π σ)"
     pi0 = float(2 * PI0_PHOTONS * (1 - (0.13 / M_PI0) ** 2) ** 3)
-    ours = _branching("pi0", "pseudoscalar_dalitz", 0.13) / float(form_factors.pi0_2(0.13**2))
+    ours = _branching("pi0", "pseudoscalar_dalitz", 0.13) / float(hadrons.pi0_2(0.13**2))
     yield "BR(π⁰→γA′)/ε² at 0.13 GeV, pointlike", ours, 7.496e-4, 1e-3 * pi0, "2 BR(γγ)(1−m²/M²)³"
 
 
 def _pairs() -> Iterator[tuple]:
     source = "closed forms, counting pairs"
     for chi, expected in ((0.001, 9.658e-3), (0.010, 2.755e-3), (0.020, 1.029e-3), (0.050, 1.143e-5)):
-        ours = pseudoscalar_branching(chi, M_PI0, PI0_PHOTONS, form_factors.pointlike)
+        ours = pseudoscalar_branching(chi, M_PI0, PI0_PHOTONS, hadrons.pointlike)
         yield f"BR(π⁰→γχχ̄)/Q², m_χ = {1e3 * chi:g} MeV", ours, expected, 2e-3 * expected, source
     for chi, expected in ((0.010, 2.969e-3), (0.100, 3.686e-4), (0.200, 1.415e-5), (0.250, 1.474e-7)):
-        ours = pseudoscalar_branching(chi, constants.mass(221), ETA_PHOTONS, form_factors.eta2)
+        ours = pseudoscalar_branching(chi, constants.mass(221), ETA_PHOTONS, hadrons.eta2)
         yield f"BR(η→γχχ̄)/Q², pole, m_χ = {1e3 * chi:g} MeV", ours, expected, 2e-3 * expected, source
-    ours = pseudoscalar_branching(0.1, constants.mass(221), ETA_PHOTONS, form_factors.pointlike)
+    ours = pseudoscalar_branching(0.1, constants.mass(221), ETA_PHOTONS, hadrons.pointlike)
     yield "BR(η→γχχ̄)/Q², pointlike, m_χ = 100 MeV", ours, 2.5283e-4, 5e-3 * 2.5283e-4, source
     for chi, expected in ((0.5, 0.05946), (1.0, 0.05510), (1.4, 0.03594), (1.5, 0.02177)):
         ours = float(vector_branching(chi, constants.mass(443), constants.branching("jpsi -> e e")))

@@ -118,7 +118,7 @@ def test_two_sources_of_one_name_are_refused():
         plane(SCALING, SCALING)
     with pytest.raises(PhysicsError, match="two sources of uncertainty are called"):
         plane(Effect("Measurement", "scaling", "relative", np.array([[0.2]])))
-    with pytest.raises(PhysicsError, match="kinematics|replicas"):
+    with pytest.raises(PhysicsError, match=r"kinematics|replicas"):
         Effect("flow", "kinematics", "replicas", SIGNAL)
 
 
