@@ -36,7 +36,7 @@ def fill(pairs):
     return PairHists(*(filled(AXES, v, s) for v, s in zip(sets, squares, strict=True)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32 - 1),
     n=st.integers(0, 400),
@@ -57,6 +57,28 @@ def test_weights_sum_to_the_formula(seed, n, share, method, coarse, r):
     np.testing.assert_allclose(found, spectrum.values, rtol=1e-12, atol=1e-12 * max(pairs.weight.sum(), 1))
     eigenvalues = np.linalg.eigvalsh(spectrum.cov)
     assert eigenvalues.min() >= -1e-9 * max(eigenvalues.max(), 1)
+
+
+@settings(max_examples=40)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    n=st.integers(0, 400),
+    method=st.sampled_from(["B3", "B5"]),
+    r=st.floats(0.0, 3.0),
+    sigma=st.floats(0.0, 0.5),
+)
+def test_r_scales_what_is_subtracted_and_its_errors(seed, n, method, r, sigma):
+    hists = fill(make_pairs(seed, n, 0.6))
+    os, var_os = hists.os.values(), hists.os.variances().ravel()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        unit = same_sign(hists, method=method, r_factor=1.0)
+        found = same_sign(hists, method=method, r_factor=r, r_factor_sigma=sigma)
+    size = os - unit.values
+    np.testing.assert_allclose(found.values, os - r * size, rtol=1e-12, atol=1e-9)
+    own, shift = unit.cov - np.diag(var_os), sigma * size.ravel()
+    expected = np.diag(var_os) + r**2 * own + np.outer(shift, shift)
+    np.testing.assert_allclose(found.cov, expected, rtol=1e-9, atol=1e-9 * max(var_os.max(), 1))
 
 
 @pytest.mark.parametrize("method", ["B1", "B3"])

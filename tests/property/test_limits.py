@@ -1,0 +1,76 @@
+"""Upper limits of counting searches: the order that CLs keep for any counts, backgrounds and levels."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gammastar.infer import counting_limit, upper_limit
+
+COUNTS, BACKGROUNDS, LEVELS = st.integers(0, 12), st.floats(0, 10), st.floats(0.68, 0.99)
+METHODS = st.sampled_from(["none", "marginalised", "exact"])
+LOOSE = 1 + 1e-4  # what the search for the limit leaves open
+
+
+def limit(count, background, method="none", *, cl=0.9, sigma=0.0):
+    """Return the limit with the same uncertainty of signal and background."""
+    if method == "none":
+        return counting_limit(count, background, cl=cl, method="none")
+    return counting_limit(count, background, cl=cl, method=method, signal_sigma=sigma, background_sigma=sigma)
+
+
+@given(cl=LEVELS)
+def test_nothing_seen_and_nothing_expected(cl):
+    assert limit(0, 0.0, cl=cl) == pytest.approx(-math.log(1 - cl), rel=1e-4)
+    assert upper_limit(0.0, 0.0, 0, cl=cl).observed == pytest.approx(-math.log(1 - cl), rel=1e-4)
+
+
+@given(background=BACKGROUNDS, cl=LEVELS)
+def test_nothing_seen_is_worth_the_same_at_any_background(background, cl):
+    """CLs(s) = e^(−s−b)/e^(−b) without uncertainties."""
+    assert limit(0, background, cl=cl) == pytest.approx(-math.log(1 - cl), rel=1e-4)
+
+
+@given(count=COUNTS, background=BACKGROUNDS, cl=LEVELS)
+def test_the_limit_is_where_cls_is_one_minus_the_level(count, background, cl):
+    """Against the sum of Poisson probabilities, written out."""
+
+    def at_most(mean):
+        return math.fsum(math.exp(-mean + k * math.log(mean) - math.lgamma(k + 1)) for k in range(count + 1))
+
+    s = limit(count, background, cl=cl)
+    below = at_most(background) if background > 0 else 1.0
+    assert at_most(s + background) / below == pytest.approx(1 - cl, rel=2e-3)
+
+
+@settings(max_examples=30)
+@given(count=COUNTS, background=BACKGROUNDS, method=METHODS, sigma=st.floats(0.05, 0.3))
+def test_more_events_weaken_a_limit(count, background, method, sigma):
+    fewer, more = (limit(n, background, method, sigma=sigma) for n in (count, count + 1))
+    assert more >= fewer / LOOSE
+
+
+@settings(max_examples=30)
+@given(count=COUNTS, background=BACKGROUNDS, step=st.floats(0, 3), method=METHODS, sigma=st.floats(0.05, 0.3))
+def test_more_background_strengthens_a_limit(count, background, step, method, sigma):
+    assert limit(count, background + step, method, sigma=sigma) <= LOOSE * limit(
+        count, background, method, sigma=sigma
+    )
+
+
+@settings(max_examples=30)
+@given(count=COUNTS, background=BACKGROUNDS, levels=st.tuples(LEVELS, LEVELS), method=METHODS)
+def test_a_higher_level_weakens_a_limit(count, background, levels, method):
+    low, high = (limit(count, background, method, cl=cl, sigma=0.2) for cl in sorted(levels))
+    assert high >= low / LOOSE
+
+
+@settings(max_examples=15)
+@given(background=BACKGROUNDS, cl=LEVELS)
+def test_expected_bands_are_in_order(background, cl):
+    found = upper_limit(background, 0.2, "masked", signal_sigma=0.1, cl=cl, method="none")
+    assert np.isnan(found.observed)
+    assert (np.diff(found.expected) >= -1e-9).all()
+    assert found.expected[0] >= -math.log(1 - cl) / LOOSE
