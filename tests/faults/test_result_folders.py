@@ -19,7 +19,7 @@ from gammastar.core.errors import GammastarError, InputFileError, StoreError, Us
 from gammastar.pipeline.cache import open_book, told_loss
 from gammastar.pipeline.record import FILES, checked_record
 from gammastar.pipeline.run import run
-from gammastar.pipeline.stages import read as reading
+from gammastar.pipeline.stages import read as read_stage
 from gammastar.results.reinterpret import reinterpret
 from gammastar.results.show import show_results, verify_results
 from gammastar.store.folder import LOCK, published, sweep, working
@@ -192,7 +192,7 @@ def test_old_results_stay_until_a_new_run_is_finished(tmp_path, monkeypatch):
         raise InputFileError("stopped")
 
     with monkeypatch.context() as patch:
-        patch.setattr(reading, "select_stage", stopped)
+        patch.setattr(read_stage, "select_stage", stopped)
         with pytest.raises(InputFileError, match="stopped"):
             run(steering(tmp_path / "s.toml"), output=folder)
     kept = {name: (folder / "previous" / "1" / name).read_text() for name in OLD}
@@ -293,7 +293,7 @@ def test_a_failed_run_lets_the_folder_go(tmp_path):
 def test_an_input_replaced_while_it_is_read_is_noticed(tmp_path, monkeypatch):
     data = tmp_path / "data.root"
     shutil.copy(ROOT / "data" / "mock" / "na60_data.root", data)
-    true = reading.read.open_events
+    true = read_stage.read.open_events
 
     calls = []
 
@@ -303,7 +303,7 @@ def test_an_input_replaced_while_it_is_read_is_noticed(tmp_path, monkeypatch):
         (tmp_path / "other").replace(data)
         return true(*args, **options)
 
-    monkeypatch.setattr(reading.read, "open_events", replaced)
+    monkeypatch.setattr(read_stage.read, "open_events", replaced)
     with pytest.raises(InputFileError, match=r"data\.root: changed while the run"):
         run(steering(tmp_path / "s.toml", files=[data]), output=tmp_path / "out")
     assert "select" not in read_manifest(tmp_path / "out")["stages"]

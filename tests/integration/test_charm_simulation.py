@@ -9,7 +9,7 @@ from gammastar.core.files import data_path
 from gammastar.mock import load_card, simulate_events
 from gammastar.pipeline.cache import open_book
 from gammastar.pipeline.context import Context, axes_of
-from gammastar.pipeline.stages import read as reading
+from gammastar.pipeline.stages import read as read_stage
 from gammastar.pipeline.stages.subtract import charm_component
 from gammastar.store.events import write_tree
 from gammastar.subtract import ChargeRatio
@@ -63,9 +63,9 @@ def fits(tmp_path_factory, mock_schema):
         book = open_book(folder, resume=False, seed=5, mock=True)
         (folder / "input").mkdir()
         ctx = Context(config.load(path), base, folder, book, lambda *_: None)
-        given = reading.inputs(ctx, {})
-        pairs, _ = reading.select_stage(ctx, given)
-        truth = truth or reading.match_stage(ctx, given)  # the same for all
+        given = read_stage.inputs(ctx, {})
+        pairs, _ = read_stage.select_stage(ctx, given)
+        truth = truth or read_stage.match_stage(ctx, given)  # the same for all
         axes = axes_of(ctx.steering.select)
         component, _ = charm_component(ctx, (pairs,), truth, ChargeRatio(1.173, 0.02), axes)
         found.append(component)

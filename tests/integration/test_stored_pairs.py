@@ -15,7 +15,7 @@ from gammastar.facility import open_farm
 from gammastar.pipeline.cache import open_book
 from gammastar.pipeline.context import Context, Products
 from gammastar.pipeline.run import run
-from gammastar.pipeline.stages import read as reading
+from gammastar.pipeline.stages import read as read_stage
 from gammastar.pipeline.stages import unfold
 from gammastar.pipeline.stages.report import pairs_sections
 from gammastar.pipeline.stages.subtract import charge_ratio, subtract_stage
@@ -121,8 +121,8 @@ def test_page_says_which_stages_had_a_sample(runs, tmp_path):
     parsed = config.load(steering(tmp_path, limit=LIMIT))
     book, made = open_book(folder, resume=True, seed=1, mock=True), Products()
     ctx = Context(parsed, tmp_path, folder, book, tell)
-    made.inputs = reading.inputs(ctx, {})
-    made.pairs, made.cutflow = reading.select_stage(ctx, made.inputs)
+    made.inputs = read_stage.inputs(ctx, {})
+    made.pairs, made.cutflow = read_stage.select_stage(ctx, made.inputs)
     subtract_stage(ctx, made)
     unfold.unfold_stage(ctx, made)
     text = " ".join(pairs_sections(ctx, made)[0].paragraphs)
@@ -149,7 +149,7 @@ def test_mixed_events_of_more_leptons_than_the_limit_give_the_same_ratio(tmp_pat
         parsed, folder = config.load(path), tmp_path / f"{limit}"
         ctx = Context(parsed, tmp_path, folder, open_book(folder, resume=False, seed=1, mock=True), tell)
         axes = (regular("mass", 6, 0.2125, 1.1125),)
-        found[limit] = charge_ratio(ctx, axes, {}, reading.inputs(ctx, {}))
+        found[limit] = charge_ratio(ctx, axes, {}, read_stage.inputs(ctx, {}))
     held, chosen = found[None], found[LIMIT]
     assert held[1] == chosen[1] == 0  # the pool is bounded by class, whatever the limit
     assert (held[0].value, held[0].sigma) == (chosen[0].value, chosen[0].sigma)

@@ -8,9 +8,16 @@ import pytest
 from gammastar.core import constants
 from gammastar.core.errors import PhysicsError, StoreError, UserError
 from gammastar.core.files import data_path
-from gammastar.mock import accepted, generate_pairs, load_card, pythia, pythia_engine, simulate_events
-from gammastar.mock import blocks as blocks_module
-from gammastar.mock import engines as pool_module
+from gammastar.mock import (
+    accepted,
+    blocks,
+    engines,
+    generate_pairs,
+    load_card,
+    pythia,
+    pythia_engine,
+    simulate_events,
+)
 from gammastar.mock.card import PythiaCard
 from gammastar.mock.combinatorial import charge_sums, like_sign_ratio, muon_pairs
 from gammastar.mock.engines import fit_pt, make_pool
@@ -112,8 +119,8 @@ def test_interrupted_run_gives_the_same_sample(tmp_path, monkeypatch):
     Every block has generated events of its own.
     """
     pytest.importorskip("pythia8mc")
-    monkeypatch.setitem(pool_module.SHARE, "pp", 400)
-    monkeypatch.setattr(blocks_module, "BLOCK", 100)
+    monkeypatch.setitem(engines.SHARE, "pp", 400)
+    monkeypatch.setattr(blocks, "BLOCK", 100)
     options = {"engine": "pythia", "seed": 5, "n_events": 800}
     whole = simulate_events(CARD, 200, cache=tmp_path / "a", **options)
     assert whole.meta["pythia_events"] == 800
@@ -138,7 +145,7 @@ def test_interrupted_run_gives_the_same_sample(tmp_path, monkeypatch):
 def test_electron_pairs_of_pythia(monkeypatch):
     """Neutral pions give the pairs below 2 m_μ and the single electrons, whose signs are independent."""
     pytest.importorskip("pythia8mc")
-    monkeypatch.setitem(pool_module.SHARE, "pp", 4_000)
+    monkeypatch.setitem(engines.SHARE, "pp", 4_000)
     card = load_card(data_path("cards/na45_mock.toml"))
     engine = pythia_engine(card, 4_000, seed=1)
     assert engine.soft.process == "electrons"

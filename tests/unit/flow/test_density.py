@@ -15,7 +15,7 @@ pytest.importorskip("zuko")
 from gammastar.core.errors import PhysicsError
 from gammastar.core.sampling import Sampler
 from gammastar.flow import DensityOptions, DensityTest, density_test
-from gammastar.pipeline.stages import flow as learning
+from gammastar.pipeline.stages import flow as flow_stage
 
 pytestmark = pytest.mark.flow
 FEW = DensityOptions(n_flips=399, power=0.0)  # no search for the smallest shift
@@ -239,6 +239,6 @@ def test_alarm_where_the_flow_is_off_by_more_than_matters(energy, p, band_p, tol
         shift={"pt": (0.0, 0.01), "energy": (energy, 0.01)},
         band={"pt": band_p, "energy": band_p},
     )
-    learning._judge(SimpleNamespace(book=SimpleNamespace(alarm=alarms.append)), found)
+    flow_stage._judge(SimpleNamespace(book=SimpleNamespace(alarm=alarms.append)), found)
     assert len(alarms) == told
     assert all("not the density of its measured pairs" in alarm for alarm in alarms)

@@ -7,8 +7,7 @@ import uproot
 
 from gammastar.core.errors import PhysicsError, StoreError
 from gammastar.core.files import data_path
-from gammastar.mock import ContentDigest, combined_meta, load_card, simulate_blocks, simulate_events
-from gammastar.mock import blocks as blocks_module
+from gammastar.mock import ContentDigest, blocks, combined_meta, load_card, simulate_blocks, simulate_events
 from gammastar.pipeline.stages.simulate import write_blocks
 from gammastar.results.events import simulate_file
 
@@ -18,7 +17,7 @@ FULL = load_card(data_path("cards/na60_full.toml"))
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(blocks_module, "BLOCK", 1000)
+    monkeypatch.setattr(blocks, "BLOCK", 1000)
 
 
 def test_recorded_commands_give_the_shipped_files():
@@ -68,7 +67,7 @@ def test_interrupted_run_goes_on(tmp_path, monkeypatch):
     """Killed in the third block, resumed: two blocks are taken up, the content is that of a whole run."""
     whole = simulate_file("na60_mock", 2500, tmp_path / "whole.root", kind="mc", seed=3)
     assert not (tmp_path / "whole.root.parts").exists()
-    made, calls = blocks_module.assembled, []
+    made, calls = blocks.assembled, []
 
     def interrupted(*args):
         calls.append(args[1])
@@ -76,7 +75,7 @@ def test_interrupted_run_goes_on(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return made(*args)
 
-    monkeypatch.setattr(blocks_module, "assembled", interrupted)
+    monkeypatch.setattr(blocks, "assembled", interrupted)
     part = tmp_path / "part.root"
     with pytest.raises(KeyboardInterrupt):
         simulate_file("na60_mock", 2500, part, kind="mc", seed=3)

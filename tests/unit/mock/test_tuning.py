@@ -7,9 +7,11 @@ import uproot
 from click.testing import CliRunner
 
 from gammastar.cli import app
-from gammastar.core.errors import InputFileError, SteeringError
+from gammastar.core.constants import M_MU
+from gammastar.core.errors import InputFileError, PhysicsError, SteeringError
 from gammastar.core.files import data_path
-from gammastar.mock import load_card, mass_templates
+from gammastar.mock import load_card, mass_templates, simulate_events, tune_card
+from gammastar.mock.tuning import _opposite
 from gammastar.pipeline.stages.simulate import placeholders, tuned
 from gammastar.store.histogram import read_histogram
 
@@ -128,3 +130,23 @@ def test_command_cannot_make_the_folder(tmp_path):
     out = tmp_path / "file" / "a.root"
     run = CliRunner().invoke(app, ["simulate", "na60_mock", "-n", "10", "-o", str(out)])
     assert "cannot be written" in str(run.exception)
+
+
+def test_tuning_finds_the_yields_behind_a_spectrum():
+    factor = {"eta_dalitz": 0.7, "omega_2body": 1.4, "phi_2body": 1.8}
+    modes = {
+        k: m.model_copy(update={"branching": m.branching * factor.get(k, 1.0)}) for k, m in CARD.modes.items()
+    }
+    data = simulate_events(CARD.model_copy(update={"modes": modes}), 30_000, seed=1)
+    assert ak.any(data.branches["Muon"].charge)
+    edges = np.linspace(0.2, 1.2, 51)
+    counts = np.histogram(_opposite(data, M_MU)[0], edges)[0]
+    known = {"combinatorial": (1.2, 0.3), "eta_prime_dalitz": (1.0, 0.3), "omega_dalitz": (1.0, 0.1)}
+    tuned, fit = tune_card(CARD, edges, counts, data.meta["N_POT"], constraints=known, n=300_000)
+    for key, expected in factor.items():
+        assert fit.factor[key] == pytest.approx(expected, abs=4 * fit.error[key] + 0.03 * expected)
+    assert fit.chi2 / fit.ndof < 2.0
+    ratio = tuned.modes["phi_2body"].branching / CARD.modes["phi_2body"].branching
+    assert ratio == pytest.approx(fit.factor["phi_2body"])
+    with pytest.raises(PhysicsError, match="51 edges for 49 bins"):
+        tune_card(CARD, edges, counts[1:], 1e10)

@@ -17,7 +17,7 @@ from gammastar.core.files import data_path
 from gammastar.core.resolve import freeze, python_names
 from gammastar.physics.qed import RTable
 from gammastar.physics.vectors import CHARGES, E_CHARGE
-from gammastar.pipeline.stages import report_dark as sections_reach
+from gammastar.pipeline.stages import report_dark
 from gammastar.pipeline.stages.predict import files_of, masses_of, production_of
 from gammastar.predict.names import make_model
 from gammastar.predict.production import by_group
@@ -113,7 +113,7 @@ def produced(ctx):
 
 def known(folder, model, own=None):
     ctx = context(folder, model)
-    return sections_reach._known(ctx, make_model(model, folder).labels, own)
+    return report_dark._known(ctx, make_model(model, folder).labels, own)
 
 
 def test_the_rate_is_the_one_that_the_model_states(folder) -> None:
@@ -171,7 +171,7 @@ def test_a_rate_that_cannot_be_is_named(folder) -> None:
 def test_axes_belong_to_the_model(folder) -> None:
     axes = {}
     for model in ("dark_photon", "b_minus_l", "mine.py:vector", "mine.py:Axion"):
-        plane = sections_reach._plane(context(folder, model), make_model(model, folder).labels, None)
+        plane = report_dark._plane(context(folder, model), make_model(model, folder).labels, None)
         axes[model] = (plane.mass_label, plane.coupling_label)
         assert plane.threshold is None  # theory
         for label in axes[model]:
@@ -185,7 +185,7 @@ def test_grey_areas_belong_to_the_model(folder, tmp_path) -> None:
     assert {x.plane for x in known(folder, "dark_photon")} == {"dark_photon"}
     assert known(folder, "mine.py:Axion") == []
     assert known(folder, "mine.py:copy") == []  # it may decay otherwise
-    assert sections_reach.NO_LIMITS["none"].startswith("No published limit is drawn")
+    assert report_dark.NO_LIMITS["none"].startswith("No published limit is drawn")
     found = known(folder, "mine.py:vector")
     assert {x.kind for x in found} == {"recast"}
     # one's own limits are drawn where they belong, the shipped ones on dark photons nowhere else

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import uproot
 
-from gammastar.core import axes, errors, records
-from gammastar.store import manifest
-from gammastar.store import records as files
+from gammastar.core import axes, errors
+from gammastar.core.records import Exposure, Spectrum
+from gammastar.store import manifest, records
 
 
 def _spectrum():
@@ -16,14 +16,14 @@ def _spectrum():
     cov = root @ root.T
     values = rng.random(6)
     hist = axes.filled(shape, values, np.diag(cov))
-    exposure = records.Exposure(400.0, 207.2, 82, 0.01, 1e13, 0.1)
-    return records.Spectrum(hist, cov, "per_pot", exposure, np.ones((3, 2), bool))
+    exposure = Exposure(400.0, 207.2, 82, 0.01, 1e13, 0.1)
+    return Spectrum(hist, cov, "per_pot", exposure, np.ones((3, 2), bool))
 
 
 def test_spectrum_round_trip_is_exact(tmp_path):
     spectrum = _spectrum()
-    files.write_spectrum(tmp_path / "s.json", spectrum)
-    back = files.read_spectrum(tmp_path / "s.json")
+    records.write_spectrum(tmp_path / "s.json", spectrum)
+    back = records.read_spectrum(tmp_path / "s.json")
     np.testing.assert_array_equal(back.values, spectrum.values)
     np.testing.assert_array_equal(back.cov, spectrum.cov)
     assert back.exposure.pot == spectrum.exposure.pot
@@ -31,7 +31,7 @@ def test_spectrum_round_trip_is_exact(tmp_path):
 
 def test_root_histogram_round_trip(tmp_path):
     spectrum = _spectrum()
-    files.write_histograms(tmp_path / "h.root", {"spectrum": spectrum.hist})
+    records.write_histograms(tmp_path / "h.root", {"spectrum": spectrum.hist})
     with uproot.open(tmp_path / "h.root") as file:
         back = file["spectrum"].to_hist()
     np.testing.assert_array_equal(back.values(), spectrum.hist.values())
