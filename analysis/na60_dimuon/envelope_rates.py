@@ -18,8 +18,7 @@ from gammastar.physics.millicharge import from_dark_photons
 from gammastar.predict.channels import (
     JPsi,
 )
-from gammastar.predict.millicharge import chi_rate
-from gammastar.predict.pairs import resonance_rate
+from gammastar.predict.millicharge import chi_rate, resonance_rate
 from gammastar.report.figures.signal import (
     Band,
     Points,
@@ -78,7 +77,7 @@ def envelope(run: Inputs, table: MesonTable, output: Path, mock: bool) -> dict:
         "relative error of the rate": dict(zip(map(str, masses), ours.round(3).tolist(), strict=True)),
         "by source at 0.5 GeV": {
             source: round(float(np.interp(0.5, run.mass, run.rate.relative(source))), 3)
-            for source in run.rate.parts
+            for source in run.rate.sources.names
         },
         "bremsstrahlung": brem(run, 1.0).describe(),
         "mesons": table.source,

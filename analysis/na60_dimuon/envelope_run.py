@@ -12,7 +12,8 @@ from gammastar import flow, predict, spectrum
 from gammastar.core.constants import M_MU
 from gammastar.core.records import Exposure, FloatArray, Spectrum
 from gammastar.core.sampling import Sampler, stream
-from gammastar.core.sources import POLARISATION
+from gammastar.core.signal import Rate
+from gammastar.core.sources import MEASUREMENT, POLARISATION, Source, Sources
 from gammastar.physics.bremsstrahlung import preset
 from gammastar.physics.kinematics import daughter
 from gammastar.physics.mesons import MesonTable
@@ -26,8 +27,7 @@ from gammastar.predict.channels import (
     VectorDalitz,
     VectorMixing,
 )
-from gammastar.predict.production import mass_shifts
-from gammastar.predict.uncertainty import Budget, budget
+from gammastar.predict.production import mass_shifts, sources_of
 from gammastar.store.records import read_spectrum
 
 RATE = r"$N_{A′}$ / POT / $\varepsilon^2$"
@@ -48,7 +48,7 @@ class Inputs:
     edges: FloatArray
     density: FloatArray
     cov: FloatArray
-    rate: Budget
+    rate: Rate
     name: str
     folder: Path
 
@@ -69,11 +69,11 @@ def load(results: Path, *, mock: bool) -> Inputs:
     stored = (results / "flow.safetensors").is_file()
     sampler: Sampler = flow.load(results / "flow") if stored else spectrum.HistSampler(measured)
     shifts = named_sources(results, measured, values)
-    rest = rate_cov - sum(np.outer(shift, shift) for shift in shifts.values())
-    spread = {name: values + shift for name, shift in shifts.items()}
-    if POLARISATION not in spread:
-        spread[POLARISATION] = polarisation(mass, values, sampler)
-    rate = budget(values, measured=rest, pot=measured.exposure.pot_sigma, shifts=spread)
+    sources = sources_of(MEASUREMENT, values, rate_cov, measured.exposure.pot_sigma, shifts)
+    if POLARISATION not in shifts:
+        ends = polarisation(mass, values, sampler)
+        sources += Sources((Source.ranged(POLARISATION, "spectrum", ends),))
+    rate = Rate(mass, values, sources.total(), sources)
     name = MIXED if mock else "dimuons, Eq. 6"
     return Inputs(measured, measured.exposure, sampler, mass, edges, density, cov, rate, name, results)
 
@@ -137,7 +137,7 @@ def brem(run: Inputs, interaction: float) -> Bremsstrahlung:
 
 
 def sigma(run: Inputs) -> FloatArray:
-    return np.sqrt(np.diag(run.rate.total))
+    return run.rate.error()
 
 
 def mesons(

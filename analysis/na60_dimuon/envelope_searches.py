@@ -20,10 +20,8 @@ from gammastar.physics.qed import RTable, dark_photon_branching
 from gammastar.predict.channels import (
     PionDalitz,
 )
-from gammastar.predict.in_situ import bump_hunt, signal_per_coupling
-from gammastar.predict.mechanism import pairs_to_exclude, template
-from gammastar.predict.millicharge import conditional
-from gammastar.predict.pairs import chi_from_channel, chi_pairs
+from gammastar.predict.in_situ import bump_hunt, pairs_to_exclude, signal_per_coupling, template
+from gammastar.predict.millicharge import chi_from_channel, chi_pairs, conditional
 from gammastar.report.figures.signal import reach_lines_figure
 
 

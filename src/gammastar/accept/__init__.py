@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from gammastar.accept.decay import decay_probability, decay_weight, forced_decay
-from gammastar.accept.expected_events import AcceptedYield, Measured, acceptance_curve, yields
+from gammastar.accept.decay import (
+    angular_weights,
+    decay_probability,
+    decay_weight,
+    forced_decay,
+    lepton_pair,
+    seen,
+)
+from gammastar.accept.expected_events import (
+    AcceptedYield,
+    LifetimeScan,
+    Measured,
+    Replicated,
+    acceptance_curve,
+    lifetime_scan,
+    yields,
+)
 from gammastar.accept.millicharge import millicharge_yields
 from gammastar.accept.plane import measured_only, plane_of, row_of, spin_states, varied
-from gammastar.accept.response import angular_weights, lepton_pair, seen
-from gammastar.accept.scan import LifetimeScan, Replicated, lifetime_scan
 from gammastar.accept.signal_events import signal_events, signal_scan
 from gammastar.accept.tracking import Spectrometer, Tracks, load_spectrometer, measure
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from gammastar.accept.expected_events import AcceptedYield, width_shift
-from gammastar.accept.scan import Replicated, lifetime_scan
+from gammastar.accept.expected_events import AcceptedYield, Replicated, lifetime_scan, width_shift
 from gammastar.core.records import FloatArray, Sample
 from gammastar.core.signal import VIRTUAL_PHOTON, AcceptanceCurves, Effect, Rate, SignalPlane, Variation
 from gammastar.core.sources import EXTRAPOLATION, SCALING, SEARCH_POT, SPIN, WIDTHS, Kind

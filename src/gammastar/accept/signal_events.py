@@ -10,9 +10,8 @@ import awkward as ak
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.accept.decay import decay_probability, decay_weight, forced_decay
-from gammastar.accept.response import angular_weights, lepton_pair
-from gammastar.accept.scan import LEPTONS, _momenta
+from gammastar.accept.decay import angular_weights, decay_probability, decay_weight, forced_decay, lepton_pair
+from gammastar.accept.expected_events import LEPTONS, _momenta
 from gammastar.accept.tracking import Species, Spectrometer, Tracks, measure
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray, Sample

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import TypeAdapter, ValidationError
 
-from gammastar.accept.response import position_at
+from gammastar.accept.decay import position_at
 from gammastar.core.documents import from_toml, sources_of
 from gammastar.core.errors import InputFileError, PhysicsError, SteeringError
 from gammastar.core.records import BoolArray, FloatArray

@@ -179,6 +179,13 @@ class Rate:
         """The rate of measured photons, shape (n,); the whole where nothing stands beside them."""
         return self.channels.get(VIRTUAL_PHOTON, self.value)
 
+    def relative(self, source: str | None = None) -> FloatArray:
+        """Return the relative standard deviation from one source or from all, shape (n,); nan at no rate."""
+        cov = self.sources.total() if source is None else self.sources.named(source).cov
+        sigma = np.sqrt(np.clip(np.diag(cov), 0.0, None))
+        nothing = np.full(self.value.shape, np.nan)
+        return np.asarray(np.divide(sigma, self.value, out=nothing, where=self.value > 0))
+
     def error(self) -> FloatArray:
         """Return the standard deviation from all sources, the extrapolation among them, shape (n,)."""
         variance = np.clip(np.diag(self.sources.total()), 0.0, None)

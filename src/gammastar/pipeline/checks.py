@@ -666,7 +666,7 @@ class _Measured:
     group = "virtual_photon"
 
     def __init__(self, mass_range: tuple[float, float]) -> None:
-        from gammastar.predict.processes import held
+        from gammastar.predict.channel import held
 
         self.mass_range, self.processes = mass_range, held(mass_range)
 

@@ -14,14 +14,12 @@ from gammastar.predict.channels.theory import (
 )
 from gammastar.predict.channels.virtual_photon import VirtualPhoton, rate
 from gammastar.predict.in_situ import bump_hunt
-from gammastar.predict.millicharge import PairCloud, VirtualPhotons, chi_rate
+from gammastar.predict.millicharge import PairCloud, VirtualPhotons, chi_pairs, chi_rate
 from gammastar.predict.mixture import Mixture
 from gammastar.predict.model import Labels, Model
-from gammastar.predict.models.dark_photon import DarkPhoton
-from gammastar.predict.models.vectors import VectorModel
 from gammastar.predict.names import make_model, theory_channel
-from gammastar.predict.pairs import chi_pairs
 from gammastar.predict.production import Production, scan_masses
+from gammastar.predict.vectors import DarkPhoton, VectorModel
 
 __all__ = [
     "Bremsstrahlung",

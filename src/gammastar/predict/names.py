@@ -27,7 +27,7 @@ from gammastar.predict.channels import (
     VectorMixing,
 )
 from gammastar.predict.model import Labels, Model
-from gammastar.predict.models import DarkPhoton, VectorModel
+from gammastar.predict.vectors import DarkPhoton, VectorModel
 
 __all__ = ["TheoryOptions", "make_model", "r_table", "theory_channel"]
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gammastar import accept
+from gammastar.accept.expected_events import LEPTONS
 from gammastar.core.records import FloatArray
 from gammastar.core.sampling import stream
 from gammastar.physics.detector import Detector, load_detector
@@ -283,7 +284,7 @@ def export(
     }
     for name, known in found.items():
         for state in known.efficiency:
-            if known.accept_on == "daughters" and state not in accept.scan.LEPTONS:
+            if known.accept_on == "daughters" and state not in LEPTONS:
                 continue
             tell("export", None, f"{known.name}, {state}")
             table = efficiency_table(record, known, masses.tolist(), final_state=state, n=n)

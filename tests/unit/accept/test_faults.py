@@ -10,8 +10,7 @@ import vector
 from builders import box_detector
 
 from gammastar import accept
-from gammastar.accept.decay import inverse_decay_length
-from gammastar.accept.response import position_at
+from gammastar.accept.decay import inverse_decay_length, position_at
 from gammastar.core.constants import M_MU
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import Sample

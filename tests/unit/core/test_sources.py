@@ -8,7 +8,6 @@ import pytest
 from gammastar.config import parse
 from gammastar.core.errors import PhysicsError, SteeringError
 from gammastar.core.sources import RESERVED, Source, Sources
-from gammastar.predict.uncertainty import budget
 
 
 def test_total_is_the_sum_of_the_parts_with_their_correlations():
@@ -56,16 +55,6 @@ def test_sources_that_make_no_sense_are_refused():
         Sources((Source("a", "pot", np.eye(2)), Source("b", "pot", np.eye(3))))
     with pytest.raises(PhysicsError, match="no source 'c'; there are a"):
         Sources((Source("a", "pot", np.eye(2)),)).named("c")
-
-
-def test_a_budget_does_not_overwrite():
-    for more in (
-        {"common": {"protons on target": 0.5}},
-        {"shifts": {"measurement": [1.1, 1.1]}},
-        {"shifts": {"flow": [1.1, 1.1]}, "ensembles": {"flow": np.eye(2)}},
-    ):
-        with pytest.raises(PhysicsError, match="two sources"):
-            budget([1.0, 1.0], measured=np.eye(2), pot=0.1, **more)
 
 
 def steering(*names):

@@ -6,14 +6,11 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
-from gammastar import accept
 from gammastar.core import constants
 from gammastar.core.constants import ALPHA, M_MU, M_PI_CHARGED
 from gammastar.core.errors import PhysicsError
 from gammastar.core.files import data_path
 from gammastar.physics import vectors
-from gammastar.physics.bremsstrahlung import preset
-from gammastar.physics.detector import load_detector
 from gammastar.physics.qed import RTable
 from gammastar.physics.vectors import (
     CHARGES,
@@ -23,9 +20,8 @@ from gammastar.physics.vectors import (
     meson_parts,
     meson_ratio,
 )
-from gammastar.predict.channels import Bremsstrahlung
-from gammastar.predict.models import DarkPhoton, VectorModel, rate_ratio, recoupled
 from gammastar.predict.recast import displaced, prompt
+from gammastar.predict.vectors import DarkPhoton, VectorModel, rate_ratio
 
 R_TABLE = RTable.read(data_path("measurements/r_ratio.csv"))
 PHOTON = DarkPhoton(R_TABLE)
@@ -193,16 +189,3 @@ def test_displaced_recast_follows_rate_and_lifetime() -> None:
     assert np.isnan(none).all()
     with pytest.raises(PhysicsError, match="increasing"):
         displaced(mass, edges[:, ::-1], PHOTON, new, state="ee")
-
-
-def test_samples_are_recoupled() -> None:
-    sample = Bremsstrahlung(preset("na62"), 400.0).produce(0.3, n=100, rng=np.random.default_rng(1))
-    new = _model("lmu_ltau")
-    found = recoupled(sample, 0.3, new.charges)
-    ratio = np.abs(kinetic_mixing_loop(0.09)) ** 2
-    np.testing.assert_allclose(found.weight, ratio * sample.weight)
-    photon = recoupled(sample, 0.3, ELECTRIC, {"bremsstrahlung": 1.0})
-    np.testing.assert_allclose(photon.weight * E_CHARGE**2, sample.weight)
-    detector = load_detector(data_path("detectors/na62_dump.toml"))
-    seen = accept.yields(found, 0.3, [1e-4], new, detector, rng=np.random.default_rng(2))
-    assert seen.signal[0] >= 0

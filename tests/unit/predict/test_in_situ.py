@@ -12,13 +12,14 @@ from gammastar.core.records import Sample
 from gammastar.physics.qed import kappa
 from gammastar.predict.in_situ import (
     bump_hunt,
+    fit_fraction,
+    pairs_to_exclude,
     per_observed_pair,
     signal_over_background,
     signal_per_coupling,
+    template,
 )
-from gammastar.predict.mechanism import fit_fraction, pairs_to_exclude, template
 from gammastar.predict.target import OMITTED, in_depth, on_nucleus
-from gammastar.predict.uncertainty import budget
 
 
 def test_signal_over_background_is_the_textbook_ratio() -> None:
@@ -188,32 +189,3 @@ def test_dependence_on_the_nucleus_rises_with_pt() -> None:
     same, zero = on_nucleus(sample, 207.2, 207.2, np.zeros_like, alpha_inelastic=0.71)
     np.testing.assert_allclose(same.weight, sample.weight)
     assert zero == 0.0
-
-
-def test_budget_adds_sources_with_their_correlations() -> None:
-    value = np.array([1.0, 2.0, 4.0])
-    rng = np.random.default_rng(7)
-    found = budget(
-        value,
-        measured=np.diag([0.01, 0.01, 0.01]),
-        pot=0.2,
-        common={"nucleus": 0.03},
-        shifts={"charm": 0.9 * value, "polarisation": [1.3 * value, 0.84 * value]},
-        ensembles={"flow": value + rng.normal(0, 0.1, (5000, 3))},
-    )
-    np.testing.assert_allclose(found.relative("protons on target"), 0.2)
-    np.testing.assert_allclose(found.relative("charm"), 0.1)
-    np.testing.assert_allclose(found.relative("polarisation"), 0.23)
-    np.testing.assert_allclose(np.diag(found.parts["flow"]), 0.01, rtol=0.1)
-    np.testing.assert_allclose(found.total, sum(found.parts.values()))
-    pot = found.parts["protons on target"]
-    assert pot[0, 2] == pytest.approx(np.sqrt(pot[0, 0] * pot[2, 2]))
-    yields = found.scaled([0.5, 0.1, 0.0])
-    np.testing.assert_allclose(yields.relative("charm")[:2], 0.1)
-    assert np.isnan(yields.relative()[2])
-    with pytest.raises(PhysicsError, match="ensemble"):
-        budget(value, measured=np.eye(3), ensembles={"flow": np.ones((1, 3))})
-    with pytest.raises(PhysicsError, match="charm"):
-        budget(value, measured=np.eye(3), shifts={"charm": np.ones(2)})
-    with pytest.raises(PhysicsError, match="measured"):
-        budget(value, measured=np.eye(2))

@@ -18,11 +18,14 @@ from gammastar.predict.millicharge import (
     PairCloud,
     Trained,
     by_rejection,
+    chi_from_channel,
+    chi_from_resonances,
+    chi_pairs,
     chi_rate,
     conditional,
     from_generator,
+    resonance_rate,
 )
-from gammastar.predict.pairs import chi_from_channel, chi_from_resonances, chi_pairs, resonance_rate
 
 TABLE = MesonTable.read(data_path("measurements/mesons_400gev.toml"))
 EDGES = np.linspace(2 * M_MU, 1.1, 60)

@@ -10,7 +10,7 @@ from gammastar.core.files import data_path
 from gammastar.physics.bremsstrahlung import preset
 from gammastar.physics.mesons import MesonTable
 from gammastar.predict import Bremsstrahlung, PionDalitz, chi_pairs
-from gammastar.predict.pairs import chi_from_channel
+from gammastar.predict.millicharge import chi_from_channel
 from gammastar.store.particle_list import unweighted, write_particle_list
 
 BEAM = 400.0

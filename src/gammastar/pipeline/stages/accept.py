@@ -34,9 +34,15 @@ from gammastar.pipeline.stages.predict import (
     section_of,
 )
 from gammastar.predict import Production
-from gammastar.predict.millicharge import Joint, Trained, by_rejection, conditional, from_generator
+from gammastar.predict.millicharge import (
+    Joint,
+    MeasuredPairs,
+    Trained,
+    by_rejection,
+    conditional,
+    from_generator,
+)
 from gammastar.predict.mixture import joined
-from gammastar.predict.pairs import MeasuredPairs
 from gammastar.predict.production import variations_of
 from gammastar.predict.target import TargetTransfer
 from gammastar.spectrum.angles import spin_text

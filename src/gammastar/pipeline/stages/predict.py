@@ -25,9 +25,9 @@ from gammastar.physics.vectors import SPLIT_MAX
 from gammastar.pipeline.context import Context, axes_of
 from gammastar.predict import Production, VirtualPhoton
 from gammastar.predict.channels.virtual_photon import ReplicaWeights
+from gammastar.predict.millicharge import MeasuredPairs, TheoryPairs, fine_pairs, pair_rate, theory_pairs
 from gammastar.predict.mixture import describe, shares_of
 from gammastar.predict.names import TheoryOptions
-from gammastar.predict.pairs import MeasuredPairs, TheoryPairs, fine_pairs, pair_rate, theory_pairs
 from gammastar.predict.production import (
     as_photons,
     by_charges,

@@ -10,9 +10,8 @@ import numpy.typing as npt
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray, Sample
 from gammastar.core.sampling import stream
-from gammastar.predict.channel import Channel
+from gammastar.predict.channel import Channel, outside
 from gammastar.predict.channels.virtual_photon import InDomain
-from gammastar.predict.processes import outside
 
 __all__ = ["Outside"]
 

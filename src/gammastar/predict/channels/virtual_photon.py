@@ -15,8 +15,7 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray, Sample
 from gammastar.core.sampling import Sampler
 from gammastar.physics.qed import dark_photon_rate, kappa
-from gammastar.predict.channel import Channel
-from gammastar.predict.processes import held
+from gammastar.predict.channel import Channel, held
 
 __all__ = [
     "InDomain",

@@ -1,21 +1,73 @@
-"""Vectors other than the dark photon: L_μ − L_τ, B − L, protophobic; the coupling is g."""
+"""Dark photons and other vectors as models."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.constants import ALPHA, CTAU_PER_GEV, M_MU, M_PI_CHARGED
 from gammastar.core.errors import PhysicsError
-from gammastar.core.records import FloatArray, Sample
-from gammastar.physics.qed import RTable, lepton_width
+from gammastar.core.records import FloatArray
+from gammastar.physics.qed import (
+    RTable,
+    dark_photon_branching,
+    dark_photon_ctau,
+    dark_photon_widths,
+    lepton_width,
+)
 from gammastar.physics.vectors import CHARGES, Charges, Process, kinetic_mixing_loop, meson_parts
-from gammastar.predict.model import Labels, Model
+from gammastar.predict.model import Labels, Limits, Model
 
-__all__ = ["VectorModel", "rate_ratio", "recoupled"]
+__all__ = [
+    "DarkPhoton",
+    "VectorModel",
+    "rate_ratio",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class DarkPhoton(Model):
+    """Dark photon with decays to e+e−, μ+μ− and hadrons; the coupling is ε.
+
+    Attributes
+    ----------
+    r_table : RTable
+        R(m) for the hadronic width.
+    """
+
+    r_table: RTable
+
+    @property
+    def labels(self) -> Labels:
+        """A′ and ε; published limits hold as they are, but not for a class derived from this one."""
+        plain = type(self) is DarkPhoton
+        limits: Limits = "published" if plain else "none"
+        plane = "dark_photon" if plain else ""
+        return Labels("dark photons", "A′", "ε", "kinetic mixing", limits=limits, plane=plane)
+
+    def rate_ratio(self, mass: npt.ArrayLike) -> FloatArray:
+        """Return ones."""
+        return np.ones_like(np.atleast_1d(np.asarray(mass, dtype=np.float64)))
+
+    def ctau(self, mass: float, coupling: npt.ArrayLike) -> FloatArray:
+        """Return cτ ∝ 1/ε² [m]; see `gammastar.physics.qed.dark_photon_ctau`."""
+        return dark_photon_ctau(mass, coupling, self.r_table)
+
+    def branching(self, mass: float) -> dict[str, float]:
+        """Return the branching ratios into "ee", "mumu" and "hadrons", zero at and below threshold."""
+        return {name: float(value) for name, value in dark_photon_branching(mass, self.r_table).items()}
+
+    def width_error(self, mass: float) -> float:
+        """Return the relative error of the total width, that of R."""
+        plain, moved = (
+            sum(float(part) for part in dark_photon_widths(mass, table).values())
+            for table in (self.r_table, self.r_table.shifted(1.0))
+        )
+        return moved / plain - 1.0 if plain > 0 else 0.0
+
 
 _STATES = ("ee", "mumu", "tautau", "neutrinos", "hadrons")
 
@@ -142,26 +194,3 @@ def rate_ratio(charges: Charges, mass: npt.ArrayLike, shares: Mapping[Process, n
         raise PhysicsError(msg)
     parts = [share * charges.production_ratio(name, m) for name, share in columns.items()]
     return np.asarray(np.sum(parts, axis=0), dtype=np.float64)
-
-
-def recoupled(
-    sample: Sample, mass: float, charges: Charges, shares: Mapping[Process, npt.ArrayLike] | None = None
-) -> Sample:
-    """Return a sample of dark photons as one of another vector, at unit coupling g.
-
-    Parameters
-    ----------
-    sample : Sample
-        Dark photons of this mass, weights per proton on target and ε².
-    mass : float [GeV]
-    charges : Charges
-    shares : mapping of process to float, optional
-        As `rate_ratio`; processes of different kinematics are told apart by it in rate alone.
-
-    Returns
-    -------
-    Sample
-        Weights per proton on target and g²; hand it to `gammastar.accept.yields` with a `VectorModel`.
-    """
-    ratio = float(rate_ratio(charges, [mass], shares or {})[0])
-    return replace(sample, weight=sample.weight * ratio)
