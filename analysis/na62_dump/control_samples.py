@@ -12,7 +12,7 @@ import numpy as np
 from cuts import CONTROLS, STATES, Search, as_pairs
 
 from gammastar import accept, background, read, select
-from gammastar.accept.signal_events import track_collection
+from gammastar.accept.simulated_decays import track_collection
 from gammastar.core.files import data_path
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import FloatArray

@@ -10,7 +10,7 @@ import numpy as np
 import pyhf
 from validation.infer_toys import POT, row
 
-from gammastar.infer import assemble, to_hs3
+from gammastar.infer import to_hs3
 from gammastar.infer.histfactory.hs3 import from_hs3, hs3_nll, hs3_parameters
 from gammastar.infer.histfactory.modifiers import (
     covariance_shapes,
@@ -18,7 +18,7 @@ from gammastar.infer.histfactory.modifiers import (
     log_normal,
     poisson_counts,
 )
-from gammastar.infer.histfactory.workspaces import like_sign_channel, sample
+from gammastar.infer.histfactory.workspaces import assemble, like_sign_channel, sample
 
 ROOT_MADE = Path(__file__).resolve().parents[2] / "tests" / "golden" / "root_hs3.json"
 CODES = {"normsys": {"interpcode": "code4"}, "histosys": {"interpcode": "code4p"}}

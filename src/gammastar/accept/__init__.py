@@ -21,7 +21,7 @@ from gammastar.accept.expected_events import (
 )
 from gammastar.accept.millicharge import millicharge_yields
 from gammastar.accept.plane import measured_only, plane_of, row_of, spin_states, varied
-from gammastar.accept.signal_events import signal_events, signal_scan
+from gammastar.accept.simulated_decays import signal_events, signal_scan
 from gammastar.accept.tracking import Spectrometer, Tracks, load_spectrometer, measure
 
 __all__ = [

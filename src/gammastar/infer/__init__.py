@@ -11,7 +11,7 @@ from gammastar.infer.contours import reach
 from gammastar.infer.counting_search import CountingSearch, Search
 from gammastar.infer.discovery import discovery_yield, projected_yields, observed_significance
 from gammastar.infer.impacts import ranking
-from gammastar.infer.histfactory.workspaces import workspace, assemble, combine, write_xml
+from gammastar.infer.histfactory.workspaces import workspace, combine, write_xml
 from gammastar.infer.histfactory.patchsets import patchset
 from gammastar.infer.histfactory.hs3 import to_hs3
 from gammastar.infer.histfactory.likelihoods import read_likelihood
@@ -37,7 +37,6 @@ __all__ = [
     "observed_significance",
     "ranking",
     "workspace",
-    "assemble",
     "combine",
     "patchset",
     "to_hs3",

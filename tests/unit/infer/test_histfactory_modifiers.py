@@ -7,7 +7,6 @@ import pyhf
 import pytest
 
 from gammastar.core.errors import NegativeYieldError, PhysicsError
-from gammastar.infer import assemble
 from gammastar.infer.histfactory.modifiers import (
     covariance_shapes,
     ensemble_shapes,
@@ -15,7 +14,7 @@ from gammastar.infer.histfactory.modifiers import (
     paired_shape,
     poisson_counts,
 )
-from gammastar.infer.histfactory.workspaces import like_sign_channel, sample
+from gammastar.infer.histfactory.workspaces import assemble, like_sign_channel, sample
 
 NOMINAL = np.array([20.0, 40.0, 10.0])
 
