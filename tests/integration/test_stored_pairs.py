@@ -35,6 +35,7 @@ def steering(folder, *, limit=None, step=20_000):
     """Write the small run without its dark half, with a limit of pairs in memory."""
     text = SMALL.read_text().partition("[flow]")[0].replace("n_replicas = 20", "n_replicas = 5")
     text = text.replace("schema.toml", str(SMALL.parent / "schema.toml"))
+    text += "[unfold.systematics]\npolarisation = 0.3\nfsr = 0.2\nprior = true\nbackground = true\n"
     if limit is not None:
         text = text.replace("[select]\n", f"[select]\nmax_in_memory = {limit}\n")
     text = text.replace('schema = "', f'step = {step}\nschema = "')
@@ -61,12 +62,10 @@ def test_spectrum_of_stored_pairs_is_the_same_to_the_last_pair(runs):
     for key in ("values", "cov", "like_sign", "domain", "r_factor"):
         np.testing.assert_array_equal(stored[key], held[key], err_msg=key)
     one, other = (arrays(runs[name], "unfold") for name in ("memory", "files"))
-    np.testing.assert_allclose(other["values"], one["values"], rtol=1e-9, atol=1e-9)
+    for key in ("values", "cov", "source_shifts", "scan"):
+        np.testing.assert_allclose(other[key], one[key], rtol=1e-9, atol=1e-9 * np.abs(one[key]).max())
     for key in ("efficiency", "prior"):
         np.testing.assert_allclose(other[key], one[key], rtol=1e-12)
-    errors = [np.sqrt(np.diag(unfolded["cov"])) for unfolded in (one, other)]
-    inside = errors[0] > 0
-    assert np.median(errors[1][inside] / errors[0][inside]) == pytest.approx(1, abs=0.15)  # other bootstraps
     flows = [arrays(runs[name], "select") for name in ("memory", "files")]
     for key in ("cutflow_n", "cutflow_weight", "cutflow_os"):
         np.testing.assert_array_equal(flows[1][key], flows[0][key])

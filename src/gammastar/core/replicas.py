@@ -10,7 +10,7 @@ import numpy.typing as npt
 from gammastar.core.errors import UserError
 from gammastar.core.records import BoolArray, FloatArray
 
-__all__ = ["SeedArray", "event_seeds", "replica_weights", "sampled"]
+__all__ = ["SeedArray", "event_seeds", "replica_weights", "sampled", "uniform"]
 
 SeedArray = npt.NDArray[np.uint64]
 
@@ -49,9 +49,14 @@ def event_seeds(event: npt.NDArray[np.int64], *, dataset: str = "", run: int = 0
     return _mix(np.ascontiguousarray(event, dtype=np.int64).view(np.uint64) ^ start)
 
 
+def uniform(seed: SeedArray) -> FloatArray:
+    """Return a number in [0, 1) per seed."""
+    return np.asarray((seed >> np.uint64(11)) * 2.0**-53)
+
+
 def sampled(event: npt.NDArray[np.int64], share: float, *, dataset: str = "") -> BoolArray:
     """Return True for events of a sample with this share; a smaller sample lies in a larger one."""
-    return np.asarray((event_seeds(event, dataset=dataset) >> np.uint64(11)) * 2.0**-53 < share)
+    return np.asarray(uniform(event_seeds(event, dataset=dataset)) < share)
 
 
 def replica_weights(seed: SeedArray, replicas: int | range) -> FloatArray:
@@ -80,6 +85,5 @@ def replica_weights(seed: SeedArray, replicas: int | range) -> FloatArray:
     result = np.empty((len(numbers), len(seed)))
     for row, number in zip(result, numbers, strict=True):
         salt = _mix(np.array([number + 1], dtype=np.uint64))
-        uniform = (_mix(seed ^ salt) >> np.uint64(11)) * 2.0**-53
-        row[:] = np.searchsorted(_CUMULATIVE, uniform, side="right")
+        row[:] = np.searchsorted(_CUMULATIVE, uniform(_mix(seed ^ salt)), side="right")
     return result

@@ -26,6 +26,7 @@ __all__ = [
     "dark_photon_rate",
     "dark_photon_widths",
     "kappa",
+    "kept_momentum",
     "lepton_factor",
     "lepton_width",
     "pseudoscalar_dalitz",
@@ -213,6 +214,34 @@ def radiated(mass: FloatArray, lepton: float, rng: np.random.Generator) -> Float
         kept.flat[where[good]] = z[good]
         open_.flat[where[good]] = False
     return kept
+
+
+def kept_momentum(uniform: FloatArray, mass: FloatArray, lepton: float) -> FloatArray:
+    """Return the quantiles of what `radiated` draws, shape of `uniform`.
+
+    Parameters
+    ----------
+    uniform : NDArray, shape (…, n), in [0, 1)
+    mass : NDArray, shape (n,)
+        Of the virtual photon [GeV].
+    lepton : float
+        Mass of the lepton [GeV].
+
+    Notes
+    -----
+    With b = β/2 and t = (1 − z)^b the distribution function of 1 − z is t g(t)/g(1), g = 1 − b x/(b + 1) +
+    b x²/(2(b + 2)), x = t^{1/b}. Solving for the first t is a contraction by at least two.
+    """
+    b = np.maximum(ALPHA / np.pi * np.maximum(2.0 * np.log(mass / lepton) - 1.0, 0.0), 1e-12)
+
+    def g(x: FloatArray) -> FloatArray:
+        return np.asarray(1.0 - b * x / (b + 1.0) + b * x**2 / (2.0 * (b + 2.0)))
+
+    target = uniform * g(np.ones_like(b))
+    t = target
+    for _ in range(50):
+        t = target / g(t ** (1.0 / b))
+    return np.asarray(1.0 - t ** (1.0 / b))
 
 
 ArrayLike: TypeAlias = npt.ArrayLike

@@ -19,8 +19,8 @@ from gammastar.core.documents import from_json
 from gammastar.core.errors import StoreError
 from gammastar.core.files import atomic
 from gammastar.core.pairs import MatchedPairs, Pairs
-from gammastar.core.records import BoolArray, FloatArray, Response
-from gammastar.core.replicas import event_seeds, replica_weights, sampled
+from gammastar.core.records import BoolArray, FloatArray
+from gammastar.core.replicas import event_seeds, sampled
 from gammastar.store.folder import sweep
 from gammastar.store.manifest import file_sha256
 
@@ -395,10 +395,6 @@ class StoredTruth:
     def __iter__(self) -> Iterator[MatchedPairs]:
         return (functools.reduce(lambda part, view: view(part), self.views, _matched(p)) for p in self.rows)
 
-    def draw(self, event: Any, replicas: range) -> FloatArray:
-        """Return Poisson(1) weights of events, by their hash."""
-        return replica_weights(event_seeds(event, dataset=self.rows.dataset), replicas)
-
     def sample(self) -> MatchedPairs:
         """Return the photons and fakes of the chosen events, scaled to the sums of all weights."""
         parts, sums = [], np.zeros(2)
@@ -445,36 +441,6 @@ class Truth:
         if stored is not None:
             stored = replace(stored, views=(*stored.views, view))
         return Truth(view(self.sample), stored)
-
-    def response(
-        self, reco: Sequence[Any], true: Sequence[Any], *, n_replicas: int = 0, rng: Any = None
-    ) -> Response:
-        """Return the response of everything; `rng` draws the bootstraps of what is in memory."""
-        from gammastar import unfold
-        from gammastar.unfold import response_matrix
-
-        if self.stored is None:
-            return unfold.response(self.sample, reco, true, n_replicas=n_replicas, rng=rng)
-        return response_matrix.streamed_response(
-            self.stored, reco, true, n_replicas=n_replicas, draw=self.stored.draw
-        )
-
-    def varied(self, view: View, reco: Sequence[Any], true: Sequence[Any]) -> Response:
-        """Return the response of everything after `view`, without bootstraps."""
-        from gammastar import unfold
-        from gammastar.unfold import response_matrix
-
-        if self.stored is None:
-            return unfold.response(view(self.sample), reco, true, n_replicas=0)
-        return response_matrix.streamed_response((view(part) for part in self.stored), reco, true)
-
-    def polarised(self, reco: Sequence[Any], true: Sequence[Any], lambda_theta: float) -> Response:
-        """Return the response of everything for another polarisation."""
-        from gammastar.unfold import response_matrix
-
-        if self.stored is None:
-            return response_matrix.polarised_response(self.sample, reco, true, lambda_theta)
-        return response_matrix.streamed_polarised(self.stored, reco, true, lambda_theta)
 
     def to_arrays(self) -> Arrays:
         """Return what `from_arrays` needs: the sample, and where everything lies."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from gammastar.unfold.response_matrix import response, without_replicas
-from gammastar.unfold.histograms import from_hist, spectrum_from_hist
+from gammastar.unfold.response_matrix import from_hist, response, spectrum_from_hist, without_replicas
 from gammastar.unfold.folding import Unfolder, refolding
 from gammastar.unfold.iterative_bayes import iterative, stable_iterations
 from gammastar.unfold.regularised import l_curve, least_squares, tikhonov

@@ -1,29 +1,33 @@
-"""The response: migration and efficiency from simulated pairs, with bootstraps, in memory or part by part."""
+"""The response: migration and efficiency from simulated pairs, part by part, or from histograms."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from hist import Hist
 from scipy import sparse
 
-from gammastar.core.axes import KINEMATICS
+from gammastar.core.axes import KINEMATICS, filled, flow_free
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import MatchedPairs
-from gammastar.core.records import FloatArray, Response
+from gammastar.core.records import BoolArray, FloatArray, Response, Spectrum
+from gammastar.core.replicas import event_seeds, replica_weights
 
 __all__ = [
     "COSINE",
-    "Draw",
+    "EFFICIENCY_FLOOR",
     "cells",
+    "cosine_weights",
+    "from_hist",
+    "n_cells",
     "polarised_response",
     "response",
-    "streamed_polarised",
-    "streamed_response",
+    "spectrum_from_hist",
     "without_replicas",
 ]
 
@@ -99,37 +103,8 @@ def affordable(n_replicas: int, n_entries: int) -> tuple[int, type[np.floating[A
     return min(n_replicas, most), kind
 
 
-def _replicas(
-    codes: IntArray, true_cell: IntArray, matched: MatchedPairs, shape: tuple[int, int], n: int, rng: Any
-) -> tuple[FloatArray, FloatArray]:
-    """Return migration matrices and true spectra of Poisson(1) bootstraps of events.
-
-    `codes` is the matrix element of each entry (−1: not reconstructed inside the axes). Only elements that
-    are filled at all are computed, as one sparse product (elements x events) @ (events x replicas).
-    """
-    n_kept, kind = affordable(n, shape[0] * shape[1])
-    result, priors = np.zeros((n_kept, shape[0] * shape[1]), dtype=kind), np.zeros((n_kept, shape[1]))
-    _, event = np.unique(matched.event, return_inverse=True)
-    n_events = int(event.max(initial=-1)) + 1
-    hit = codes >= 0
-    element, place = np.unique(codes[hit], return_inverse=True)
-    filling = sparse.csr_array((matched.weight[hit], (place, event[hit])), shape=(len(element), n_events))
-    inside = true_cell >= 0
-    truth = sparse.csr_array(
-        (matched.weight[inside], (true_cell[inside], event[inside])), shape=(shape[1], n_events)
-    )
-    block = max(1, BLOCK // max(n_events, 1))
-    for start in range(0, n_kept, block):
-        stop = min(start + block, n_kept)
-        draw = rng.poisson(1.0, (stop - start, n_events)).astype(np.float64).T
-        counts, totals = filling @ draw, truth @ draw
-        result[start:stop, element] = divide(counts, totals[element % shape[1]]).T
-        priors[start:stop] = totals.T
-    return result.reshape(n_kept, *shape).astype(kind, copy=False), priors
-
-
 def response(
-    matched: MatchedPairs,
+    matched: MatchedPairs | Iterable[MatchedPairs],
     axes_reco: Sequence[Any],
     axes_true: Sequence[Any],
     *,
@@ -143,13 +118,15 @@ def response(
 
     Parameters
     ----------
-    matched : MatchedPairs
+    matched : MatchedPairs, or parts of it
+        Of parts one at a time is in memory.
     axes_reco, axes_true : sequence of hist axes
         Any choice of mass, pt and energy.
     n_replicas : int
         Bootstraps of the simulated events, for the covariance from Monte Carlo statistics; 0 leaves it out.
     rng : numpy.random.Generator
-        Needed if `n_replicas` is positive.
+        Needed if `n_replicas` is positive. One number of it and the event decide every bootstrap weight:
+        they are the same in whatever parts the pairs come.
 
     Returns
     -------
@@ -168,100 +145,60 @@ def response(
     if n_replicas > 0 and rng is None:
         msg = f"response: n_replicas = {n_replicas} needs a random generator `rng`; or set n_replicas = 0"
         raise UserError(msg)
-    axes_reco, axes_true = tuple(axes_reco), tuple(axes_true)
-    n_reco, n_true = n_cells(axes_reco), n_cells(axes_true)
-    i, j = cells(matched.true, axes_true), cells(matched.reco, axes_reco)
-    prior = np.bincount(i[i >= 0], matched.weight[i >= 0], n_true).astype(np.float64)
-    if not (prior > 0).any():
-        msg = f"response: none of {len(i)} true pairs lies inside the true axes; check units and axes"
-        raise UserError(msg)
-    codes = np.where((i >= 0) & (j >= 0), j * n_true + i, -1)
-    filled = codes >= 0
-    counts = np.bincount(codes[filled], matched.weight[filled], n_reco * n_true).reshape(n_reco, n_true)
-    migration = divide(counts, prior)
-    outside = (i < 0) & (j >= 0)
-    k = cells(matched.fakes, axes_reco)
-    fake = np.bincount(j[outside], matched.weight[outside], n_reco)
-    fake = fake + np.bincount(k[k >= 0], matched.fake_weight[k >= 0], n_reco)
-    fakes = divide(fake, counts.sum(axis=1) + fake)
-    replicas, priors = np.zeros((0, n_reco, n_true)), np.zeros((0, n_true))
-    if n_replicas > 0:
-        replicas, priors = _replicas(codes, i, matched, (n_reco, n_true), n_replicas, rng)
-    efficiency = migration.sum(axis=0)
-    return Response(migration, efficiency, fakes, axes_reco, axes_true, prior, replicas, priors)
+    salt = 0 if rng is None or n_replicas == 0 else int(rng.integers(2**63))
+    sums = _Sums(tuple(axes_reco), tuple(axes_true), n_replicas, salt)
+    return sums.of(parts_of(matched)).response()
 
 
-def without_replicas(response: Response) -> Response:
-    """Return the same response without its bootstraps.
-
-    Parameters
-    ----------
-    response : Response
-
-    Returns
-    -------
-    Response
-        `cov_replicas` and `prior_replicas` are empty: the simulation counts as known exactly.
-    """
-    none = np.zeros((0, *response.migration.shape))
-    return replace(response, cov_replicas=none, prior_replicas=none[:, 0])
-
-
-Draw: TypeAlias = Callable[[IntArray, range], FloatArray]
-
-
-def streamed_response(
-    parts: Iterable[MatchedPairs],
+def polarised_response(
+    matched: MatchedPairs | Iterable[MatchedPairs],
     axes_reco: Sequence[Any],
     axes_true: Sequence[Any],
-    *,
-    n_replicas: int = 0,
-    draw: Draw | None = None,
+    lambda_theta: float,
 ) -> Response:
-    """Return the response of simulated pairs of which one part is in memory at a time.
+    """Return the response if the virtual photons were polarised otherwise than simulated.
 
     Parameters
     ----------
-    parts : iterable of MatchedPairs
+    matched : MatchedPairs, or parts of it
+        With the column ``cos_theta`` of the reconstructed pairs (positive lepton, about the pair's flight
+        in the laboratory).
     axes_reco, axes_true : sequence of hist axes
-        Any choice of mass, pt and energy.
-    n_replicas : int
-        Bootstraps of the simulated events; 0 leaves them out.
-    draw : function of events and a range of replicas, optional
-        Returns Poisson(1) weights, shape (n_replicas, n), that depend on the event alone: an event keeps its
-        weight in whatever parts its pairs are. Needed if `n_replicas` is positive.
+    lambda_theta : float
+        Change of the coefficient of cos²θ in the angular distribution, from an unpolarised simulation.
 
     Returns
     -------
     Response
-        Of all parts, as of `response`; its memory does not grow with the simulation.
+        Without replicas.
 
     Raises
     ------
     UserError
-        As for `response`.
+        If the angle is missing or λ lies outside [−1, 1].
+
+    Notes
+    -----
+    W(cos θ) = (1 + λ cos²θ)/(1 + λ/3) multiplies reconstructed pairs alone: over all angles it averages to
+    one, so the generated pairs of a true cell keep their number. The measured angle stands for the true one.
     """
-    return _Sums(tuple(axes_reco), tuple(axes_true), n_replicas, draw).of(parts).response()
+    sums = _Sums(tuple(axes_reco), tuple(axes_true))
+    parts = sums.of(parts_of(matched), lambda part: cosine_weights(part, lambda_theta))
+    return parts.response(at_most_one=True)
 
 
-def streamed_polarised(
-    parts: Iterable[MatchedPairs], axes_reco: Sequence[Any], axes_true: Sequence[Any], lambda_theta: float
-) -> Response:
-    """Return `polarised_response` of parts, without replicas."""
-    sums = _Sums(tuple(axes_reco), tuple(axes_true), 0, None)
-    return sums.of(parts, lambda part: cosine_weights(part, lambda_theta)).response(at_most_one=True)
+def parts_of(matched: MatchedPairs | Iterable[MatchedPairs]) -> Iterable[MatchedPairs]:
+    """Return the parts of a simulation, itself if it is one."""
+    return (matched,) if isinstance(matched, MatchedPairs) else matched
 
 
 class _Sums:
     """Contents of the migration matrix, of the true and of the reconstructed cells."""
 
     def __init__(
-        self, reco: tuple[Any, ...], true: tuple[Any, ...], n_replicas: int, draw: Draw | None
+        self, reco: tuple[Any, ...], true: tuple[Any, ...], n_replicas: int = 0, salt: int = 0
     ) -> None:
-        if n_replicas > 0 and draw is None:
-            msg = f"streamed_response: n_replicas = {n_replicas} needs the function `draw`"
-            raise UserError(msg)
-        self.reco, self.true, self.draw = reco, true, draw
+        self.reco, self.true, self.salt = reco, true, salt
         self.shape = (n_cells(reco), n_cells(true))
         n_elements = self.shape[0] * self.shape[1]
         self.counts, self.prior = np.zeros(n_elements), np.zeros(self.shape[1])
@@ -297,21 +234,28 @@ class _Sums:
         self.fake += np.bincount(j[outside], part.weight[outside], n_reco)
         self.fake += np.bincount(k[k >= 0], part.fake_weight[k >= 0], n_reco)
         self.n += len(part)
-        if len(self.replicas) and len(part) and self.draw is not None:
-            self._bootstrap(part, self.draw, i, hit, codes)
+        if len(self.replicas) and len(part):
+            self._bootstrap(part, i, hit, codes)
 
-    def _bootstrap(self, part: MatchedPairs, draw: Draw, i: IntArray, hit: Any, codes: IntArray) -> None:
-        rows = np.arange(len(part))
+    def _bootstrap(self, part: MatchedPairs, i: IntArray, hit: Any, codes: IntArray) -> None:
+        """Add Poisson(1) bootstraps of the events.
+
+        Only elements that are filled at all are computed, as one sparse product (elements x events) @
+        (events x replicas).
+        """
+        event, row = np.unique(part.event, return_inverse=True)
         element, place = np.unique(codes, return_inverse=True)
-        filling = sparse.csr_array((part.weight[hit], (place, rows[hit])), shape=(len(element), len(part)))
+        shape = (len(element), len(event))
+        filling = sparse.csr_array((part.weight[hit], (place, row[hit])), shape=shape)
         inside = i >= 0
         truth = sparse.csr_array(
-            (part.weight[inside], (i[inside], rows[inside])), shape=(self.shape[1], len(part))
+            (part.weight[inside], (i[inside], row[inside])), shape=(self.shape[1], len(event))
         )
-        block = max(1, BLOCK // 4 // len(part))
+        seeds = event_seeds(event, run=self.salt)
+        block = max(1, BLOCK // len(event))
         for start in range(0, len(self.replicas), block):
             numbers = range(start, min(start + block, len(self.replicas)))
-            weights = draw(part.event, numbers).T
+            weights = replica_weights(seeds, numbers).T
             self.replicas[start : numbers.stop, element] += (filling @ weights).T
             self.totals[start : numbers.stop] += (truth @ weights).T
 
@@ -331,48 +275,20 @@ class _Sums:
         return Response(migration, efficiency, fakes, self.reco, self.true, *spectra)
 
 
-def polarised_response(
-    matched: MatchedPairs, axes_reco: Sequence[Any], axes_true: Sequence[Any], lambda_theta: float
-) -> Response:
-    """Return the response if the virtual photons were polarised otherwise than simulated.
+def without_replicas(response: Response) -> Response:
+    """Return the same response without its bootstraps.
 
     Parameters
     ----------
-    matched : MatchedPairs
-        With the column ``cos_theta`` of the reconstructed pairs (positive lepton, about the pair's flight
-        in the laboratory).
-    axes_reco, axes_true : sequence of hist axes
-    lambda_theta : float
-        Change of the coefficient of cos²θ in the angular distribution, from an unpolarised simulation.
+    response : Response
 
     Returns
     -------
     Response
-        Without replicas.
-
-    Raises
-    ------
-    UserError
-        If the angle is missing or λ lies outside [−1, 1].
-
-    Notes
-    -----
-    W(cos θ) = (1 + λ cos²θ)/(1 + λ/3) multiplies reconstructed pairs alone: over all angles it averages to
-    one, so the generated pairs of a true cell keep their number. The measured angle stands for the true one.
+        `cov_replicas` and `prior_replicas` are empty: the simulation counts as known exactly.
     """
-    weight = cosine_weights(matched, lambda_theta)
-    nominal = response(matched, axes_reco, axes_true, n_replicas=0)
-    i, j = cells(matched.true, axes_true), cells(matched.reco, axes_reco)
-    inside = (i >= 0) & (j >= 0)
-    shape = nominal.migration.shape
-    counts = np.bincount(
-        j[inside] * shape[1] + i[inside], (matched.weight * weight)[inside], shape[0] * shape[1]
-    ).reshape(shape)
-    prior = nominal.prior
-    migration = np.divide(counts, prior, out=np.zeros(shape), where=np.broadcast_to(prior > 0, shape))
-    # a cell of few pairs may average to more than one
-    migration = migration / np.maximum(migration.sum(axis=0), 1.0)
-    return replace(nominal, migration=migration, efficiency=migration.sum(axis=0))
+    none = np.zeros((0, *response.migration.shape))
+    return replace(response, cov_replicas=none, prior_replicas=none[:, 0])
 
 
 def cosine_weights(matched: MatchedPairs, lambda_theta: float) -> FloatArray:
@@ -388,3 +304,161 @@ def cosine_weights(matched: MatchedPairs, lambda_theta: float) -> FloatArray:
     weight = np.ones(len(matched))
     weight[seen] = (1 + lambda_theta * cosine[seen] ** 2) / (1 + lambda_theta / 3)
     return weight
+
+
+def spectrum_from_hist(
+    hist: Hist[Any], *, cov: FloatArray | None = None, domain: BoolArray | None = None
+) -> Spectrum:
+    """Return the measured counts of a histogram as a spectrum; its flow bins are left out.
+
+    Parameters
+    ----------
+    hist : Hist
+        Counts, or sums of weights: signed ones after a subtraction. Axes named as those of the response.
+    cov : NDArray, shape (n, n), optional
+        Covariance of the cells in C order; by default diagonal, the variances of the histogram (Weight
+        storage: Σw²; otherwise the counts).
+    domain : NDArray of bool, shape of the histogram, optional
+        Measured cells; by default all.
+
+    Raises
+    ------
+    UserError
+        If `cov` is not symmetric or does not fit.
+    ValueError
+        If the domain does not fit or values are not finite (from `Spectrum`).
+
+    Examples
+    --------
+    >>> data = Hist.new.Reg(3, 0.2, 0.8, name="mass").Weight().fill([0.3, 0.5, 0.55], weight=[1, 1, -0.5])
+    >>> spectrum_from_hist(data).cov.diagonal()
+    array([1.  , 1.25, 0.  ])
+    """
+    values, variances = flow_free(hist)
+    matrix = np.diag(variances) if cov is None else np.asarray(cov, dtype=np.float64)
+    if matrix.shape != (len(values),) * 2 or not np.allclose(matrix, matrix.T):
+        msg = f"spectrum_from_hist: cov of shape {matrix.shape} for {len(values)} cells; give a symmetric one"
+        raise UserError(msg)
+    shape = tuple(len(axis) for axis in hist.axes)
+    inside = np.ones(shape, dtype=bool) if domain is None else np.asarray(domain, dtype=bool)
+    return Spectrum(filled(tuple(hist.axes), values, np.diag(matrix)), matrix, "counts", None, inside)
+
+
+def _flow(hist: Hist[Any]) -> tuple[FloatArray, FloatArray]:
+    """Return values and variances with an underflow and an overflow on every axis."""
+    values = np.asarray(hist.values(flow=True), dtype=np.float64)
+    found = hist.variances(flow=True)
+    variances = values if found is None else np.asarray(found, dtype=np.float64)
+    missing = [(int(not axis.traits.underflow), int(not axis.traits.overflow)) for axis in hist.axes]
+    return np.pad(values, missing), np.pad(variances, missing)
+
+
+def _scattered(content: FloatArray, variance: FloatArray, n: int, rng: np.random.Generator) -> FloatArray:
+    """Return bootstraps of sums of weights: w̄ Poisson(n_eff), the Poisson(1) bootstrap for equal weights."""
+    weight = divide(variance, content)
+    mean = divide(content**2, variance)
+    return np.asarray(rng.poisson(mean, (n, *content.shape)) * weight)
+
+
+def from_hist(
+    migration: Hist[Any],
+    n_reco: int,
+    *,
+    miss: Hist[Any] | None = None,
+    fake: Hist[Any] | None = None,
+    n_replicas: int = 100,
+    rng: np.random.Generator | None = None,
+) -> Response:
+    """Return the response held by a histogram of (reconstructed…, true…).
+
+    Parameters
+    ----------
+    migration : Hist
+        Axes: first the `n_reco` reconstructed ones, then the true ones. Reconstructed in a flow bin: a miss
+        of its true cell. True in a flow bin: a fake from outside the axes. Weight storage carries the
+        statistics of the simulation.
+    n_reco : int
+        Number of reconstructed axes.
+    miss : Hist, optional
+        True pairs that were not reconstructed at all, on the true axes.
+    fake : Hist, optional
+        Reconstructed pairs without a true partner, on the reconstructed axes.
+    n_replicas : int
+        Bootstraps for the covariance from Monte Carlo statistics; 0 leaves it out.
+    rng : numpy.random.Generator
+        Needed if `n_replicas` is positive.
+
+    Returns
+    -------
+    Response
+
+    Raises
+    ------
+    UserError
+        If the axes do not fit, contents are negative, or `rng` is missing.
+
+    Notes
+    -----
+    P(j|i) = N_ji/T_i with T_i everything of true cell i, inside, outside and missed. Replicas draw each
+    element as w̄ × Poisson(n_eff), independent between elements: pairs that share an event are not known here
+    (`response` knows them).
+    """
+    if not 0 < n_reco < migration.ndim:
+        msg = f"from_hist: n_reco = {n_reco} must leave true axes among the {migration.ndim} of the histogram"
+        raise UserError(msg)
+    if n_replicas > 0 and rng is None:
+        msg = f"from_hist: n_replicas = {n_replicas} needs a random generator `rng`; or set n_replicas = 0"
+        raise UserError(msg)
+    reco, true = tuple(migration.axes[:n_reco]), tuple(migration.axes[n_reco:])
+    for name, extra, axes in (("miss", miss, true), ("fake", fake, reco)):
+        if extra is not None and tuple(extra.axes) != axes:
+            msg = f"from_hist: the axes of `{name}` differ from those of the migration"
+            raise UserError(msg)
+    content, variance = _flow(migration)
+    if (content < 0).any() or (variance < 0).any():
+        msg = f"from_hist: negative contents (smallest {content.min():g}); fill positive weights"
+        raise UserError(msg)
+    parts = _parts(content, variance, n_reco)
+    if miss is not None:
+        lost, square = (np.asarray(a, dtype=np.float64).ravel() for a in (miss.values(), miss.variances()))
+        parts["lost"] = (parts["lost"][0] + lost, parts["lost"][1] + square)
+    fakes = parts["outside"][0] + (0.0 if fake is None else np.asarray(fake.values()).ravel())
+    inside, lost = parts["inside"][0], parts["lost"][0]
+    prior = inside.sum(axis=0) + lost
+    if not (prior > 0).any():
+        msg = "from_hist: the histogram holds no true pair inside the true axes"
+        raise UserError(msg)
+    replicas, total = np.zeros((0, *inside.shape)), np.zeros((0, inside.shape[1]))
+    if n_replicas > 0 and rng is not None:
+        drawn = _scattered(*parts["inside"], n_replicas, rng)
+        total = drawn.sum(axis=1) + _scattered(*parts["lost"], n_replicas, rng)
+        replicas = divide(drawn, total[:, None, :])
+    matrix = divide(inside, prior)
+    reconstructed = inside.sum(axis=1) + fakes
+    fraction, spectra = divide(fakes, reconstructed), (prior, replicas, total)
+    return Response(matrix, matrix.sum(axis=0), fraction, reco, true, *spectra)
+
+
+def _parts(
+    content: FloatArray, variance: FloatArray, n_reco: int
+) -> dict[str, tuple[FloatArray, FloatArray]]:
+    """Split a histogram with flow into the matrix, what left the reconstructed and the true axes."""
+    sizes = [n - 2 for n in content.shape]
+    rows, columns = int(np.prod(sizes[:n_reco])), int(np.prod(sizes[n_reco:]))
+    core = (slice(1, -1),) * len(sizes)
+    reco, true = core[:n_reco], core[n_reco:]
+    result: dict[str, tuple[FloatArray, FloatArray]] = {}
+    for name in ("inside", "lost", "outside"):
+        pair = []
+        for array in (content, variance):
+            inside = array[core].reshape(rows, columns)
+            if name == "inside":
+                pair.append(inside)
+            elif name == "lost":
+                everything = array[(slice(None),) * n_reco + true].sum(axis=tuple(range(n_reco)))
+                pair.append(np.clip(everything.ravel() - inside.sum(axis=0), 0, None))
+            else:
+                everything = array[reco].sum(axis=tuple(range(n_reco, len(sizes))))
+                pair.append(np.clip(everything.ravel() - inside.sum(axis=1), 0, None))
+        result[name] = (pair[0], pair[1])
+    return result

@@ -12,7 +12,8 @@ from gammastar.core.constants import M_MU
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import BoolArray, FloatArray, Response, Spectrum
-from gammastar.physics.qed import radiated
+from gammastar.core.replicas import event_seeds, uniform
+from gammastar.physics.qed import kept_momentum
 from gammastar.unfold.response_matrix import COSINE, cells
 
 __all__ = [
@@ -243,10 +244,16 @@ def more_radiation(share: float, m_lepton: float, rng: np.random.Generator) -> V
         Relative uncertainty of the radiation.
     m_lepton : float [GeV]
     rng : numpy.random.Generator
+        One number of it, the event and the true mass decide what each lepton of a pair loses: it is the same
+        in whatever parts the pairs come.
     """
+    salts = [int(salt) for salt in rng.integers(2**63, size=2)]
 
     def view(part: MatchedPairs) -> MatchedPairs:
-        kept = np.maximum(radiated(part.true[:, 0], m_lepton, rng), 1e-3)
+        mass = np.ascontiguousarray(part.true[:, 0])
+        pair = part.event ^ mass.view(np.int64)
+        numbers = np.stack([uniform(event_seeds(pair, run=salt)) for salt in salts])
+        kept = np.maximum(kept_momentum(numbers, mass, m_lepton), 1e-3)
         return mixed_simulation(part, radiated_pairs(part, kept, m_lepton=m_lepton), share)
 
     return view

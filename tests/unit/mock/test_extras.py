@@ -20,7 +20,7 @@ from gammastar.mock.card import Polarisation
 from gammastar.mock.cocktail import momentum, polarised_decay, sample_angles, sample_pt
 from gammastar.mock.engines import fit_pt
 from gammastar.mock.spectrometer import fired, vertex_z
-from gammastar.physics.qed import radiated
+from gammastar.physics.qed import kept_momentum, radiated
 
 CARD = load_card(data_path("cards/na60_mock.toml"))
 FULL = load_card(data_path("cards/na60_full.toml"))
@@ -105,6 +105,18 @@ def test_mean_energy_loss_is_the_first_order_one(rng, mass, lepton):
     assert 1.0 - kept.mean() == pytest.approx(first, rel=0.08)
     assert kept.min() >= 0.0
     assert kept.max() <= 1.0
+
+
+def test_quantiles_of_the_radiation_are_those_of_its_draws(rng):
+    mass = np.full(200_000, 0.78)
+    lost = 1 - radiated(mass, M_E, rng).ravel()
+    quantile = 1 - kept_momentum((np.arange(len(mass)) + 0.5) / len(mass), mass, M_E)
+    assert quantile.min() >= 0.0
+    assert quantile.max() <= 1.0
+    for least in (1e-9, 1e-3, 0.1, 0.5, 0.9):
+        share = np.mean(quantile > least)
+        assert np.mean(lost > least) == pytest.approx(share, abs=5 * np.sqrt(share / len(lost)))
+    assert lost.mean() == pytest.approx(quantile.mean(), abs=5 * lost.std() / np.sqrt(len(lost)))
 
 
 def test_radiation_leaves_the_born_level_in_truth():

@@ -11,6 +11,7 @@ from gammastar.core.axes import regular
 from gammastar.core.errors import PhysicsError
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import Response
+from gammastar.core.replicas import event_seeds, replica_weights
 from gammastar.core.sampling import stream
 
 AXIS = (regular("mass", 12, 0.2, 1.4),)
@@ -151,13 +152,13 @@ def test_streamed_and_binned_responses_carry_the_true_spectra():
     assert np.mean(spread) == pytest.approx(1, abs=0.15)
 
     def draw(event, numbers):
-        return np.stack([stream(5, "draw", k).poisson(1.0, 3000)[event] for k in numbers]).astype(float)
+        return replica_weights(event_seeds(event, run=int(stream(5, "draw").integers(2**63))), numbers)
 
     halves = [part(sample, slice(0, 1500)), part(sample, slice(1500, 3000))]
-    streamed = unfold.response_matrix.streamed_response(halves, AXIS, AXIS, n_replicas=6, draw=draw)
+    streamed = unfold.response(halves, AXIS, AXIS, n_replicas=6, rng=stream(5, "draw"))
     np.testing.assert_allclose(
         (streamed.cov_replicas * streamed.prior_replicas[:, None]).sum(axis=(1, 2)),
-        [draw(np.flatnonzero(inside(sample)), [k]).sum() for k in range(6)],
+        [draw(sample.event[inside(sample)], range(k, k + 1)).sum() for k in range(6)],
     )
 
 

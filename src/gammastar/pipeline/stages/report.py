@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gammastar import mock, report
+from gammastar import mock, report, unfold
 from gammastar import spectrum as normalised
 from gammastar.core.axes import MASS, effective_size
 from gammastar.core.files import shipped
@@ -77,7 +77,10 @@ def _spectrum(ctx: Context, state: Any) -> list[Section]:
         measured,
         state.subtracted,
         unfolded,
-        responses=(simulation.response((axis,), (axis,)), simulation.response(*all_axes)),
+        responses=(
+            unfold.response(simulation.parts, (axis,), (axis,), n_replicas=0),
+            unfold.response(simulation.parts, *all_axes, n_replicas=0),
+        ),
         n_simulated=state.truth.size,
         density=density,
         inside=normalised.mass_density(measured, "measured")[1],

@@ -24,8 +24,16 @@ from gammastar.pipeline.stages.read import match_simulation
 from gammastar.store.manifest import digest
 from gammastar.store.pairs import Truth
 from gammastar.store.records import write_table
-from gammastar.unfold import folding, line_shape, methods, omnifolding, simulation, systematics
+from gammastar.unfold import (
+    folding,
+    line_shape,
+    methods,
+    omnifolding,
+    simulation,
+    systematics,
+)
 from gammastar.unfold.folding import Method
+from gammastar.unfold.response_matrix import polarised_response
 
 __all__ = ["asked_shifts", "simulation_of", "true_axes", "unfold_stage"]
 
@@ -68,7 +76,7 @@ def _unfolded(ctx: Context, section: config.Unfold, made: Any) -> Arrays:
     ctx.tell("unfold", None, f"response of {made.truth.size} simulated dileptons")
     known = simulation_of(section, made.truth)
     axes, rng = tuple(subtracted.hist.axes), stream(ctx.seed, "response")
-    response = known.response(axes, true_axes(ctx), n_replicas=section.n_replicas, rng=rng)
+    response = unfold.response(known.parts, axes, true_axes(ctx), n_replicas=section.n_replicas, rng=rng)
     plain = unfold.without_replicas(response)
     shifts = asked_shifts(section.systematics, made.subtraction)
     measured, variations = systematics.data_variations(subtracted, shifts, plain)
@@ -198,15 +206,16 @@ def _response_variations(
     varied: list[tuple[str, Response]] = []
     if asked.polarisation is not None:
         sizes = (asked.polarisation, -asked.polarisation)
-        varied += [(POLARISATION, known.polarised(axes, true, size)) for size in sizes]
+        varied += [(POLARISATION, polarised_response(known.parts, axes, true, size)) for size in sizes]
     if asked.fsr is not None:
         lepton = LEPTON_MASS["mu" if ctx.steering.spectrum is None else ctx.steering.spectrum.lepton]
         view = simulation.more_radiation(asked.fsr, lepton, stream(ctx.seed, "radiation"))
-        varied.append((RADIATION, known.varied(view, axes, true)))
+        varied.append((RADIATION, unfold.response(map(view, known.parts), axes, true, n_replicas=0)))
     if asked.prior:
         n = section.n_iterations if isinstance(section.n_iterations, int) else 4
         first = unfold.iterative(measured, plain, n_iterations=n, efficiency_floor=section.efficiency_floor)
-        varied.append((PRIOR, known.varied(simulation.reweighted_to(first, plain), axes, true)))
+        view = simulation.reweighted_to(first, plain)
+        varied.append((PRIOR, unfold.response(map(view, known.parts), axes, true, n_replicas=0)))
     if asked.efficiency is not None:
         factors = (1 + asked.efficiency, 1 - asked.efficiency)
         varied += [(EFFICIENCY, systematics.scaled_response(plain, factor)) for factor in factors]
@@ -221,7 +230,7 @@ def _scanned(
         return {}
     flat = line_shape.mass_spectrum(measured)
     axes, rng = tuple(flat.hist.axes), stream(ctx.seed, "scan")
-    response = known.response(axes, axes, n_replicas=section.n_replicas, rng=rng)
+    response = unfold.response(known.parts, axes, axes, n_replicas=section.n_replicas, rng=rng)
     ctx.tell("unfold", None, "scan of the regularisation on the mass spectrum")
     strengths, tried = methods.mass_scan(flat, response, method, _options(section), section.scan or ())
     return {
