@@ -14,7 +14,6 @@ from gammastar.physics.detector import Detector, Target
 from gammastar.physics.geometry import Frustum
 
 ROOT = Path(__file__).resolve().parents[1]  # of the checkout
-SMALL = ROOT / "analysis" / "na60_dimuon"  # the main analysis, with its small steering
 
 
 def csv_rows(path):

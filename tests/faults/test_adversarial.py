@@ -1,13 +1,9 @@
 """A short draw of the adversarial campaign: hostile values, names, documents and folders."""
 
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from injection import adversarial, attacks, tampered
 
 

@@ -3,11 +3,10 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from builders import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 SMALL = ROOT / "analysis" / "na60_dimuon" / "small.toml"
 
 

@@ -4,12 +4,8 @@ import os
 import resource
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from injection import kills
 
 from gammastar.core import machine

@@ -6,15 +6,12 @@ import re
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 
 import awkward as ak
 import numpy as np
 import pytest
 import uproot
-
-sys.path.insert(0, str(Path(__file__).parent))
-
+from builders import ROOT
 from injection import names
 from injection.hostile import NAMES
 
@@ -23,7 +20,6 @@ from gammastar.core.errors import UserError
 from gammastar.physics.detector import load_detector
 from gammastar.physics.millicharge import load_millicharge_detector
 
-ROOT = Path(__file__).resolve().parents[2]
 SLOW = {names.in_figures: 10, names.in_submissions: 11}  # every so many names
 
 

@@ -1,15 +1,11 @@
 """Values that nobody means, at any key of a file that a user may write: refused at once and by name."""
 
 import os
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from injection import steerings
 
 from gammastar import config, flow, infer

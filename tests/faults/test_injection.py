@@ -10,9 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from injection import damage, kills, memory, models, steerings, texts
 
 from gammastar.core.errors import InputFileError, StoreError

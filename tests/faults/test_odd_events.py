@@ -1,13 +1,12 @@
 """Numbers of events of every size and type: distinct events stay distinct, as uproot and numpy count them."""
 
 import re
-from pathlib import Path
 
 import awkward as ak
 import numpy as np
 import pytest
 import uproot
-from builders import jagged_schema
+from builders import ROOT, jagged_schema
 
 from gammastar import read, select, subtract
 from gammastar.core.errors import BranchError
@@ -17,7 +16,7 @@ from gammastar.core.sampling import stream
 from gammastar.pipeline.run import run
 from gammastar.store.manifest import read_manifest
 
-SMALL = Path(__file__).resolve().parents[2] / "analysis" / "na60_dimuon"
+SMALL = ROOT / "analysis" / "na60_dimuon"
 N = 300
 WINDOWS = {
     "beyond 2^53": np.int64(2**53) + np.arange(N, dtype=np.int64),

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import ROOT
 
 from gammastar.core.errors import GammastarError, InputFileError, StoreError, UserError
 from gammastar.pipeline.cache import open_book, told_loss
@@ -27,7 +28,6 @@ from gammastar.store.guarded import check_results
 from gammastar.store.manifest import is_published, read_manifest, write_manifest, write_text
 from gammastar.store.remote import Sealed
 
-ROOT = Path(__file__).resolve().parents[2]
 SMALL = ROOT / "analysis" / "na60_dimuon"
 
 

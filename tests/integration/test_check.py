@@ -2,11 +2,11 @@
 
 import json
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import uproot
+from builders import ROOT
 from click.testing import CliRunner
 
 from gammastar import cli, config
@@ -16,7 +16,6 @@ from gammastar.pipeline.run import run
 from gammastar.store.filesets import find_file
 from gammastar.store.manifest import read_json
 
-ROOT = Path(__file__).parents[2]
 SCHEMA = (ROOT / "analysis" / "na60_dimuon" / "schema.toml").read_text()
 SMALL = (ROOT / "analysis" / "na60_dimuon" / "small.toml").read_text()
 DETECTOR = (ROOT / "data" / "detectors" / "na62_dump.toml").read_text()

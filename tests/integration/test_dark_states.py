@@ -1,9 +1,8 @@
 """Flow members, other vectors and millicharged particles from the shipped MOCK dimuons, end to end."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
+from builders import ROOT
 
 from gammastar.core.errors import SteeringError
 from gammastar.physics.vectors import SPLIT_MAX
@@ -12,7 +11,7 @@ from gammastar.pipeline.run import run
 from gammastar.results.reinterpret import reinterpret
 from gammastar.store.manifest import read_json
 
-SMALL = Path(__file__).resolve().parents[2] / "analysis" / "na60_dimuon" / "small.toml"
+SMALL = ROOT / "analysis" / "na60_dimuon" / "small.toml"
 CHARGED = """
 [predict.millicharge]
 masses = [0.02, 0.15, 0.3]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import ROOT
 
 from gammastar.core import axes
 from gammastar.core.axes import filled
@@ -15,7 +15,7 @@ from gammastar.core.records import Exposure, Spectrum
 from gammastar.mock import generate_pairs, load_card
 from gammastar.store.records import write_histograms, write_spectrum
 
-FOLDER = Path(__file__).resolve().parents[2] / "analysis" / "na60_dimuon"
+FOLDER = ROOT / "analysis" / "na60_dimuon"
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 import http.server
 import json
-import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -10,21 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import uproot
+from builders import ROOT
+from injection import workers
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "faults"))
-
-from injection import workers  # noqa: E402
-
-from gammastar import facility, read, select  # noqa: E402
-from gammastar.core.errors import InputFileError, PhysicsError, StoreError  # noqa: E402
-from gammastar.core.pairs import MatchedPairs  # noqa: E402
-from gammastar.core.sampling import stream  # noqa: E402
-from gammastar.facility import harvest  # noqa: E402
-from gammastar.select import Cuts  # noqa: E402
-from gammastar.store.chunks import Source, read_chunk, split  # noqa: E402
-from gammastar.store.filesets import read_fileset  # noqa: E402
-from gammastar.store.manifest import file_sha256  # noqa: E402
+from gammastar import facility, read, select
+from gammastar.core.errors import InputFileError, PhysicsError, StoreError
+from gammastar.core.pairs import MatchedPairs
+from gammastar.core.sampling import stream
+from gammastar.facility import harvest
+from gammastar.select import Cuts
+from gammastar.store.chunks import Source, read_chunk, split
+from gammastar.store.filesets import read_fileset
+from gammastar.store.manifest import file_sha256
 
 MC = ROOT / "data" / "mock" / "na60_mc.root"
 

@@ -2,25 +2,20 @@
 
 import json
 import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from injection import hangs, kills, workers
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "faults"))
-
-from injection import hangs, kills, workers  # noqa: E402
-
-import gammastar  # noqa: E402
-from gammastar import facility  # noqa: E402
-from gammastar.core.errors import StoreError  # noqa: E402
-from gammastar.facility.companions import signature  # noqa: E402
-from gammastar.pipeline.run import run  # noqa: E402
-from gammastar.store.chunks import Source  # noqa: E402
-from gammastar.store.manifest import file_sha256, package_digest  # noqa: E402
+import gammastar
+from gammastar import facility
+from gammastar.core.errors import StoreError
+from gammastar.facility.companions import signature
+from gammastar.pipeline.run import run
+from gammastar.store.chunks import Source
+from gammastar.store.manifest import file_sha256, package_digest
 
 
 @pytest.fixture

@@ -7,13 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from builders import ROOT
+from injection import kills, workers
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "faults"))
-
-from injection import kills, workers  # noqa: E402
-
-from gammastar.facility import Farm  # noqa: E402
+from gammastar.facility import Farm
 
 PAGE = (ROOT / "docs" / "howto" / "facility.md").read_text()
 

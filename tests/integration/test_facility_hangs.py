@@ -3,20 +3,15 @@
 import contextlib
 import os
 import signal
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from injection import hangs, workers
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "faults"))
-
-from injection import hangs, workers  # noqa: E402
-
-from gammastar import facility  # noqa: E402
-from gammastar.core.errors import SteeringError, StoreError  # noqa: E402
+from gammastar import facility
+from gammastar.core.errors import SteeringError, StoreError
 
 
 @pytest.mark.parametrize("how", ["stopped", "waits"])

@@ -1,6 +1,5 @@
 """The processor in coffea's own Runner: failures are raised, events keep numbers, results can be added."""
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +9,6 @@ import pytest
 import uproot
 from coffea.nanoevents import BaseSchema
 from coffea.processor import IterativeExecutor, Runner
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "faults"))
-
 from injection import workers
 
 from gammastar import facility

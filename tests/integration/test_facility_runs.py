@@ -8,16 +8,13 @@ from pathlib import Path
 
 import pytest
 import uproot
+from builders import ROOT
+from injection import kills, workers
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "faults"))
-
-from injection import kills, workers  # noqa: E402
-
-from gammastar.core.errors import SteeringError  # noqa: E402
-from gammastar.facility import open_farm  # noqa: E402
-from gammastar.pipeline.run import run  # noqa: E402
-from gammastar.results.show import verify_results  # noqa: E402
+from gammastar.core.errors import SteeringError
+from gammastar.facility import open_farm
+from gammastar.pipeline.run import run
+from gammastar.results.show import verify_results
 
 
 def gammastar(*arguments, check=True):

@@ -9,15 +9,14 @@ import shlex
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import uproot
+from builders import ROOT
 
 from gammastar.core.files import data_path
 
-ROOT = Path(__file__).resolve().parents[2]
 HOWTO = ROOT / "docs" / "howto"
 NA60 = ROOT / "analysis" / "na60_dimuon"
 
@@ -164,7 +163,7 @@ def test_darknews_as_written(tmp_path, monkeypatch):
     pytest.importorskip("pyarrow")
     page = (HOWTO / "semivisible.md").read_text()
     (line,) = re.findall(r"^    (python3 analysis/semivisible/darknews\.py .*)$", page, re.MULTILINE)
-    path = Path(__file__).resolve().parents[1] / "unit" / "semivisible" / "test_darknews.py"
+    path = ROOT / "tests" / "unit" / "semivisible" / "test_darknews.py"
     spec = importlib.util.spec_from_file_location("mock_of_darknews", path)
     helper = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(helper)

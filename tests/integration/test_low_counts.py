@@ -1,10 +1,9 @@
 """A handful of pairs goes through the subtraction: the numbers are counted by hand from the files."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import uproot
+from builders import ROOT
 
 from gammastar.core.constants import M_MU
 from gammastar.core.errors import SteeringError
@@ -15,7 +14,6 @@ from gammastar.pipeline.run import run
 from gammastar.store.events import write_tree
 from gammastar.store.manifest import read_json
 
-ROOT = Path(__file__).parents[2]
 SCHEMA = """
 tree = "t"
 layout = "pair"

@@ -1,17 +1,17 @@
 """Real public ntuples of tests/data through schemas alone: the pair counts are facts of the files."""
 
 import hashlib
-from pathlib import Path
 
 import awkward as ak
 import numpy as np
 import pytest
 import uproot
+from builders import ROOT
 
 from gammastar import read, select
 
-SCHEMAS = Path(__file__).parents[2] / "analysis" / "open_dimuon"
-DATA = Path(__file__).parents[1] / "data"
+SCHEMAS = ROOT / "analysis" / "open_dimuon"
+DATA = ROOT / "tests" / "data"
 PARKED = "Run2012BC_DoubleMuParked_Muons_1000evts_rntuple_v1-0-0-0.root"
 FILES = {
     "doublemuparked": PARKED,

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import uproot
+from builders import ROOT
 
 from gammastar import predict
 from gammastar.core.files import data_path
@@ -22,7 +23,6 @@ from gammastar.pipeline.cache import load_arrays
 from gammastar.store.manifest import read_json
 from gammastar.store.records import read_spectrum
 
-ROOT = Path(__file__).resolve().parents[2]
 STEERING = ROOT / "analysis" / "na60_dimuon" / "small.toml"
 PYHF = Path(sys.executable).parent / "pyhf"
 

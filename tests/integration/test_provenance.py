@@ -1,21 +1,16 @@
 """What a result tells about where it came from, and that `verify` notices every change."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
+from builders import ROOT
+from injection import kills
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "faults"))
-
-from injection import kills  # noqa: E402
-
-from gammastar import facility  # noqa: E402
-from gammastar.core.errors import StoreError  # noqa: E402
-from gammastar.pipeline.run import run  # noqa: E402
-from gammastar.results.show import verify_results  # noqa: E402
-from gammastar.store.manifest import package_digest  # noqa: E402
+from gammastar import facility
+from gammastar.core.errors import StoreError
+from gammastar.pipeline.run import run
+from gammastar.results.show import verify_results
+from gammastar.store.manifest import package_digest
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,10 @@
 """More pairs than the memory is to hold: files instead of arrays, the same spectrum."""
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import ROOT
 
 from gammastar import config, subtract
 from gammastar.core.axes import effective_size, regular
@@ -23,7 +23,7 @@ from gammastar.results.flow_scan import training_pairs
 from gammastar.store.manifest import read_json
 from gammastar.store.pairs import Truth, read_pairs, thinned
 
-SMALL = Path(__file__).parents[2] / "analysis" / "na60_dimuon" / "small.toml"
+SMALL = ROOT / "analysis" / "na60_dimuon" / "small.toml"
 LIMIT = 5000
 
 

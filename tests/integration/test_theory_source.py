@@ -2,7 +2,6 @@
 
 import html
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,7 +22,6 @@ from gammastar.results.events import chi_file
 from gammastar.store.manifest import read_json
 from gammastar.store.records import write_spectrum
 
-ROOT = Path(__file__).resolve().parents[2]
 THEORY = """
 [analysis]
 name = "theory"

@@ -5,23 +5,19 @@ import os
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import cloudpickle
 import numpy as np
 import pytest
 import uproot
+from builders import ROOT
+from injection import workers
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "faults"))
-
-from injection import workers  # noqa: E402
-
-from gammastar import facility  # noqa: E402
-from gammastar.core.constants import M_MU  # noqa: E402
-from gammastar.core.errors import SteeringError  # noqa: E402
-from gammastar.core.resolve import freeze, installed, resolve  # noqa: E402
-from gammastar.pipeline import run as pipeline  # noqa: E402
+from gammastar import facility
+from gammastar.core.constants import M_MU
+from gammastar.core.errors import SteeringError
+from gammastar.core.resolve import freeze, installed, resolve
+from gammastar.pipeline import run as pipeline
 
 CUTS = """
 from limits import LIMIT

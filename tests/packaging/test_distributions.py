@@ -10,8 +10,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from builders import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 pytest.importorskip("hatchling")
 
 

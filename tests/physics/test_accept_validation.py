@@ -1,10 +1,10 @@
 """The quick validation rows of the yields: Eq. B1, quadrature, events in the NA62 dump."""
 
-from pathlib import Path
+from builders import ROOT
 
 from gammastar.core.resolve import resolve
 
-FOLDER = Path(__file__).resolve().parents[2] / "analysis" / "validation"
+FOLDER = ROOT / "analysis" / "validation"
 
 
 def test_validation_rows_hold():

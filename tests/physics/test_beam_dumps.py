@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import ROOT
 
 from gammastar.core.files import data_path
 from gammastar.physics.mesons import MesonTable
 from gammastar.report.published_limits import existing_limits, read_limit
 
-FOLDER = Path(__file__).resolve().parents[2] / "analysis" / "beam_dumps"
+FOLDER = ROOT / "analysis" / "beam_dumps"
 
 
 @pytest.fixture(scope="module")

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import ROOT
 from scipy.stats import norm, poisson
 
 from gammastar.core.errors import PhysicsError
 from gammastar.infer import Convention, binned_channel, counting_channel, counting_limit, exact_limit
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "analysis"))
+sys.path.insert(0, str(ROOT / "analysis"))
 
 from validation.toy_coverage import coverage
 

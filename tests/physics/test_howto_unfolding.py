@@ -2,12 +2,12 @@
 
 import re
 import runpy
-from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import ROOT
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "howto" / "unfolding.md"
+PAGE = ROOT / "docs" / "howto" / "unfolding.md"
 
 
 @pytest.mark.slow

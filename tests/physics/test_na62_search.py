@@ -3,16 +3,16 @@
 import json
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import ROOT
 
 from gammastar import accept
 from gammastar.core.sampling import stream
 from gammastar.store.events import write_tree
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "analysis" / "na62_dump"))
+sys.path.insert(0, str(ROOT / "analysis" / "na62_dump"))
 import alp
 import control_samples
 import cuts

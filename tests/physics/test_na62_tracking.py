@@ -2,10 +2,10 @@
 
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import ROOT
 
 from gammastar import accept
 from gammastar.core.errors import PhysicsError, SteeringError
@@ -13,7 +13,7 @@ from gammastar.core.files import data_path
 from gammastar.core.sampling import stream
 from gammastar.physics.detector import load_detector
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "analysis" / "na62_dump"))
+sys.path.insert(0, str(ROOT / "analysis" / "na62_dump"))
 import cuts
 import production
 

@@ -9,14 +9,14 @@ import shlex
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 
 import pytest
+from builders import ROOT
 
 from gammastar.config import Steering
 from gammastar.core.files import data_path
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+DOCS = ROOT / "docs"
 
 
 def test_equations_are_numbered_one_by_one():

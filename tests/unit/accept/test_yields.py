@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import vector
-from builders import particles
+from builders import ROOT, particles
 
 from gammastar import accept
 from gammastar.core.constants import M_MU
@@ -19,7 +18,7 @@ from gammastar.core.records import Exposure, Sample
 from gammastar.physics.detector import Cuts, Detector, Plane, Target, load_detector
 from gammastar.physics.geometry import Cone, Cylinder, Frustum
 
-DETECTORS = Path(__file__).parents[3] / "data" / "detectors"
+DETECTORS = ROOT / "data" / "detectors"
 NA60 = Exposure(beam_energy=400.0, target_a=207.2, target_z=82, thickness=0.01, pot=1e13)
 MASS = 0.3
 BOX = Frustum(20.0, 60.0, 2.0, 2.0, 2.0, 2.0)

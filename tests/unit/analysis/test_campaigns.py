@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import ROOT
 
-FOLDER = Path(__file__).resolve().parents[3] / "analysis" / "na60_dimuon"
+FOLDER = ROOT / "analysis" / "na60_dimuon"
 N = 300
 
 

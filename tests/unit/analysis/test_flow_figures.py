@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import ROOT
 
 from gammastar.core.errors import PhysicsError
 from gammastar.report.figures.kinematics import flow_plane, flow_vs_data, training_figure
 from gammastar.report.style import png_bytes
 
-sys.path.insert(0, str(Path(__file__).parents[3] / "analysis" / "na60_dimuon"))
+sys.path.insert(0, str(ROOT / "analysis" / "na60_dimuon"))
 
 from kinematics_figures import (
     acceptance_curves,

@@ -1,15 +1,15 @@
 """Figures of the beam-dump search hold what they were given."""
 
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import ROOT
 
 from gammastar.core.errors import PhysicsError
 from gammastar.report.style import png_bytes
 
-sys.path.insert(0, str(Path(__file__).parents[3] / "analysis" / "na62_dump"))
+sys.path.insert(0, str(ROOT / "analysis" / "na62_dump"))
 
 from search_figures import (
     alp_figure,

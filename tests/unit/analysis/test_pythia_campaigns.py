@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import sys
 import tomllib
-from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import ROOT
 
 from gammastar.config import Steering
 from gammastar.core import constants
 from gammastar.core.files import data_path
 from gammastar.mock import load_card
 
-FOLDER = Path(__file__).resolve().parents[3] / "analysis" / "na60_dimuon"
+FOLDER = ROOT / "analysis" / "na60_dimuon"
 
 
 @pytest.fixture(scope="module")

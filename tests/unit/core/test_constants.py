@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from builders import ROOT
 
 from gammastar.core import constants
 from gammastar.core.constants import ALPHA, BRANCHING, CTAU_PER_GEV, EDITION, GEV2_MB, branching, mass, width
@@ -18,7 +19,6 @@ from gammastar.core.documents import from_toml, sources_of
 from gammastar.core.errors import PhysicsError, SteeringError
 from gammastar.physics.mesons import MesonTable
 
-ROOT = Path(__file__).parents[3]
 HOME = "src/gammastar/core/constants.py"
 NAMED = {"M_E": 11, "M_MU": 13, "M_TAU": 15, "M_PROTON": 2212, "M_PI0": 111, "M_PI_CHARGED": 211}
 MESONS = {"rho": 113, "omega": 223, "phi": 333}

@@ -8,17 +8,17 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pyhf
 import pytest
+from builders import ROOT
 
 from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.infer import read_likelihood, scan, to_hs3, workspace
 from gammastar.infer.histfactory.hs3 import from_hs3, hs3_nll, hs3_parameters
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "root_hs3.json"
+GOLDEN = ROOT / "tests" / "golden" / "root_hs3.json"
 ORACLE = GOLDEN.with_name("hs3_oracle.py")
 PYTHON = os.environ.get("GAMMASTAR_ROOT_PYTHON") or (
     sys.executable if importlib.util.find_spec("ROOT") else ""

@@ -2,11 +2,11 @@
 
 import shutil
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import uproot
+from builders import ROOT
 
 from gammastar.core.errors import SteeringError, UserError
 from gammastar.core.files import data_path
@@ -14,7 +14,7 @@ from gammastar.mock import blocks, load_card, mass_templates
 from gammastar.pipeline.run import run
 from gammastar.store.manifest import read_json
 
-SCHEMA = Path(__file__).parents[3] / "analysis" / "na60_dimuon" / "schema.toml"
+SCHEMA = ROOT / "analysis" / "na60_dimuon" / "schema.toml"
 STEERING = """
 [analysis]
 name = "made"

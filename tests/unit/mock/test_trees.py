@@ -1,12 +1,12 @@
 """Mock files as TTrees and RNTuples, compressed, written in blocks, and read back through one schema."""
 
 import tomllib
-from pathlib import Path
 
 import awkward as ak
 import numpy as np
 import pytest
 import uproot
+from builders import ROOT
 
 from gammastar.core.errors import StoreError, UserError
 from gammastar.core.files import data_path
@@ -15,9 +15,7 @@ from gammastar.read import Schema, open_events
 from gammastar.store.events import tree_writer, write_tree
 
 CARD = load_card(data_path("cards/na60_mock.toml"))
-SCHEMA = Schema.from_mapping(
-    tomllib.loads(Path(__file__).parents[3].joinpath("analysis/na60_dimuon/schema.toml").read_text())
-)
+SCHEMA = Schema.from_mapping(tomllib.loads(ROOT.joinpath("analysis/na60_dimuon/schema.toml").read_text()))
 
 
 @pytest.fixture(scope="module")

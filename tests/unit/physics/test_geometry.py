@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from builders import ROOT
 from pydantic import TypeAdapter, ValidationError
 
 from gammastar.core.errors import InputFileError, PhysicsError, PortabilityError, SteeringError
@@ -15,7 +16,7 @@ from gammastar.core.records import Exposure
 from gammastar.physics.detector import load_detector, target_factor
 from gammastar.physics.geometry import Cone, Cylinder, Frustum, Geometry, Volume
 
-DETECTORS = Path(__file__).parents[3] / "data" / "detectors"
+DETECTORS = ROOT / "data" / "detectors"
 
 
 def inside(volume: Geometry, x: np.ndarray) -> np.ndarray:

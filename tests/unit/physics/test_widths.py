@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import ROOT
 
 from gammastar.core.constants import ALPHA, CTAU_PER_GEV, M_E, M_MU, M_PI_CHARGED, branching
 from gammastar.core.errors import InputFileError, PhysicsError
@@ -18,7 +19,7 @@ from gammastar.physics.qed import (
 )
 from gammastar.predict import DarkPhoton, VectorModel
 
-DATA = Path(__file__).parents[3] / "data" / "measurements" / "r_ratio.csv"
+DATA = ROOT / "data" / "measurements" / "r_ratio.csv"
 
 # cτ at ε = 1 [m] as EventCalc-SHiP (BSD-3) tabulates it, with the spread of public codes as tolerance.
 CTAU = [

@@ -2,17 +2,15 @@
 
 import shutil
 import tomllib
-from pathlib import Path
 
 import pytest
+from builders import ROOT
 
 from gammastar import config
 from gammastar.core.errors import SteeringError
 from gammastar.pipeline.checks import check_steering
 from gammastar.pipeline.context import detector_files
 from gammastar.pipeline.stages.accept import _depths
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 def accepting(**keys):

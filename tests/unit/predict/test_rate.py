@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import pytest
+from builders import ROOT
 from scipy import stats
 
 from gammastar import predict
@@ -22,7 +22,7 @@ from gammastar.predict.channels.virtual_photon import interpolate_rate, produce
 M_ETA = constants.mass(221)
 ETA_PHOTONS = constants.branching("eta -> gamma gamma")
 PI0_PHOTONS = constants.branching("pi0 -> gamma gamma")
-R_TABLE = Path(__file__).parents[3] / "data" / "measurements" / "r_ratio.csv"
+R_TABLE = ROOT / "data" / "measurements" / "r_ratio.csv"
 
 
 class Exponential(Sampler):

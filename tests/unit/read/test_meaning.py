@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import awkward as ak
 import numpy as np
 import pytest
 import uproot
+from builders import ROOT
 
 from gammastar.core.constants import M_E, M_MU
 from gammastar.read import examine, load_schema
 
-DATA = Path(__file__).resolve().parents[2] / "data"
-MOCK = Path(__file__).resolve().parents[3] / "data" / "mock"
-OPEN = Path(__file__).resolve().parents[3] / "analysis" / "open_dimuon"
+DATA = ROOT / "tests" / "data"
+MOCK = ROOT / "data" / "mock"
+OPEN = ROOT / "analysis" / "open_dimuon"
 REAL = {
     "uproot-HZZ.root": OPEN / "hzz.toml",
     "uproot-HZZ-objects.root": OPEN / "hzz_objects.toml",

@@ -1,18 +1,17 @@
 """A name means one branch: equal leaf names of split objects, equal paths, records of RNTuples."""
 
 import sys
-from pathlib import Path
 
 import awkward as ak
 import numpy as np
 import pytest
 import uproot
-from builders import jagged_schema
+from builders import ROOT, jagged_schema
 
 from gammastar import read
 from gammastar.core.errors import BranchError
 
-sys.path.insert(0, str(Path(__file__).parents[3] / "analysis"))
+sys.path.insert(0, str(ROOT / "analysis"))
 
 from validation.split_trees import write_split
 

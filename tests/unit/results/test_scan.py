@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import tarfile
-from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import ROOT
 from click.testing import CliRunner
 from scipy.stats import poisson
 
@@ -93,7 +93,7 @@ def test_command_line(tmp_path):
     )
 
 
-SMALL = Path(__file__).parents[3] / "analysis" / "na60_dimuon" / "small.toml"
+SMALL = ROOT / "analysis" / "na60_dimuon" / "small.toml"
 
 
 def steering(path, method, events=20.0):

@@ -7,10 +7,10 @@ import shutil
 import threading
 import time
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 import uproot
+from builders import ROOT
 
 from gammastar.core.errors import InputFileError
 from gammastar.store.filesets import (
@@ -25,7 +25,7 @@ from gammastar.store.filesets import (
 from gammastar.store.manifest import file_sha256
 from gammastar.store.remote import Remote, check_listed, identity, input_sha256
 
-DATA = Path(__file__).resolve().parents[3] / "data" / "mock" / "na60_data.root"
+DATA = ROOT / "data" / "mock" / "na60_data.root"
 with uproot.open(DATA) as _file:
     ENTRIES, UUID = _file["events"].num_entries, str(_file.file.uuid)
 

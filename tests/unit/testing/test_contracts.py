@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import ROOT
 
 from gammastar import predict
 from gammastar.core.constants import M_MU
@@ -22,7 +23,7 @@ from gammastar.physics.qed import RTable
 from gammastar.physics.vectors import CHARGES
 from gammastar.testing import ContractError, check_channel, check_geometry, check_model
 
-HOWTO = Path(__file__).resolve().parents[3] / "docs" / "howto"
+HOWTO = ROOT / "docs" / "howto"
 PAGES = ("detector", "model", "channel", "schema")
 
 
