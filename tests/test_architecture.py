@@ -44,27 +44,15 @@ def test_layers():
 
 
 # What is reached: these numbers go down, never up.
-MOST_FILES, MOST_LINES = 258, 61_500
-PIPELINE_FILES, PIPELINE_LINES = 26, 9_200
+MOST_FILES, MOST_LINES = 241, 61_500
+PIPELINE_FILES, PIPELINE_LINES = 18, 5_600
 FILES_ON_A_LEVEL, NAMES_OF_A_FACE = 14, 25
-LARGER_LEVELS = {"flow": 15, "pipeline/stages": 20}
+LARGER_LEVELS = {"flow": 15}
 LARGER_FACES = {"flow": 50, "mock": 26}
-LARGER_FACES |= {"subtract": 42}
-HIDDEN = {
-    "flow.quality",
-    "read.inspect",
-    "read.propose",
-    "select.fill",
-}
-HIDDEN |= {
-    "select.pairs",
-    "select.singles",
-    "subtract.combinatorial",
-    "subtract.mixed_spectrum",
-    "subtract.same_sign",
-}  # names of files
+HIDDEN = {"flow.quality", "read.inspect", "read.propose", "select.fill", "select.pairs", "select.singles"}
+HIDDEN |= {"subtract.combinatorial", "subtract.same_sign"}  # names of a face that are also files
 STATEMENTS, PARAMETERS = 60, 6
-LONGER_LISTS = 75  # functions with seven or eight parameters
+LONGER_LISTS = 70  # functions with seven or eight parameters
 LAZY_CYCLES = 3  # groups of files that import each other inside functions
 
 
@@ -193,12 +181,6 @@ def test_files_do_not_import_each_other_in_a_circle():
 
 
 PAGE = ROOT / "docs" / "architecture.md"
-NOT_YET = {
-    "report/measured.py",
-    "report/pages.py",
-    "unfold/methods.py",
-    "unfold/systematics.py",
-}  # on their way
 
 
 def test_every_path_of_the_map_exists():
@@ -206,8 +188,7 @@ def test_every_path_of_the_map_exists():
     named = set(re.findall(r"`([\w./]+(?:\.py|\.toml|\.csv|\.md|/))`", PAGE.read_text()))
     places = (ROOT / "src" / "gammastar", ROOT)
     assert len(named) > 40
-    missing = {name for name in named if not any((place / name).exists() for place in places)}
-    assert not sorted(missing - NOT_YET)
+    assert not sorted(name for name in named if not any((place / name).exists() for place in places))
 
 
 def test_the_map_names_every_room():
