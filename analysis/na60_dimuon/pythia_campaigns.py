@@ -150,7 +150,7 @@ def campaign(shared: Common, name: str, seed: int) -> dict[str, Any]:
     from gammastar.physics.qed import dark_photon_rate
     from gammastar.pipeline.cache import load_arrays
     from gammastar.pipeline.run import run
-    from gammastar.pipeline.stages.simulate import write_blocks
+    from gammastar.store.events import tree_writer
 
     section = shared.steering["simulate"]
     card = response_card(shared.card, name, section["response_prior"], seed)
@@ -159,14 +159,15 @@ def campaign(shared: Common, name: str, seed: int) -> dict[str, Any]:
         data = mock.simulate_blocks(
             shared.card, section["n_pairs"], kind="data", engine=shared.engine, seed=seed
         )
-        true_pot = write_blocks(folder / "data.root", data, shared_engine=True)["N_POT"]
-        write_blocks(
-            folder / "mc.root", mock.simulate_blocks(card, section["n_response"], kind="mc", seed=seed)
-        )
+        with tree_writer(folder / "data.root") as file:
+            true_pot = mock.write_blocks(file, data, shared_engine=True)["N_POT"]
+        with tree_writer(folder / "mc.root") as file:
+            mock.write_blocks(file, mock.simulate_blocks(card, section["n_response"], kind="mc", seed=seed))
         charm = shared.steering["subtract"].get("charm", {})
         if charm.get("template") == "simulation":
             sample = mock.simulate_events(card, charm["n_template"], kind="charm", seed=seed + 2)
-            write_blocks(folder / "charm.root", [sample])
+            with tree_writer(folder / "charm.root") as file:
+                mock.write_blocks(file, [sample])
         sigma = shared.steering["spectrum"]["pot_sigma"]
         pot = true_pot * (1.0 + sigma * stream(seed, "protons").normal())
         text = "".join(

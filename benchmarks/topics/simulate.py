@@ -25,11 +25,12 @@ STREAM = """
 import resource, sys, time
 from pathlib import Path
 from gammastar.core.files import data_path
-from gammastar.pipeline.stages.simulate import write_blocks
-from gammastar.mock import load_card, simulate_blocks
+from gammastar.mock import load_card, simulate_blocks, write_blocks
+from gammastar.store.events import tree_writer
 card = load_card(data_path("cards/na60_mock.toml"))
 start = time.process_time()
-write_blocks(Path(sys.argv[1]), simulate_blocks(card, int(sys.argv[2]), kind=sys.argv[3], seed=1))
+with tree_writer(Path(sys.argv[1])) as file:
+    write_blocks(file, simulate_blocks(card, int(sys.argv[2]), kind=sys.argv[3], seed=1))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time() - start)
 """
 

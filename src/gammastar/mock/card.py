@@ -431,6 +431,14 @@ class Card(Part):
                     del part[key]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
+    def placeholders(self) -> list[str]:
+        """Return what stands in for a source, with the keys that rest on it."""
+        groups: dict[str, list[str]] = {}
+        for key, known in sorted(self.provenance.items()):
+            if known.tag == "placeholder":
+                groups.setdefault(known.source, []).append(key)
+        return [f"{', '.join(keys)}: {source}" for source, keys in groups.items()]
+
     def with_prior(self, name: str) -> Card:
         """Return the card under another prior: scaled p₀ and rapidity widths, other yields of the modes.
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import awkward as ak
 import numpy as np
@@ -19,6 +19,7 @@ from gammastar.mock.spectrometer import bursts, event_columns, fired, muon_colum
 __all__ = [
     "ContentDigest",
     "SimulatedEvents",
+    "TreeFile",
     "combined_meta",
     "event_branches",
     "joined",
@@ -27,6 +28,7 @@ __all__ = [
     "shifted",
     "truth_branches",
     "without_hidden",
+    "write_blocks",
 ]
 
 DIMUON_TRIGGER = 1
@@ -288,3 +290,39 @@ def joined(blocks: Sequence[SimulatedEvents], *, shared_engine: bool = False) ->
     }
     meta = combined_meta([block.meta for block in blocks], shared_engine=shared_engine)
     return SimulatedEvents(branches, meta)
+
+
+class TreeFile(Protocol):
+    """An open file of trees, as ``store.events.tree_writer`` gives it."""
+
+    def extend(self, name: str, branches: Mapping[str, Any]) -> None:
+        """Add rows to a tree."""
+
+
+def write_blocks(
+    file: TreeFile, blocks: Iterable[SimulatedEvents], *, shared_engine: bool = False
+) -> dict[str, Any]:
+    """Stream a mock sample into the trees ``events`` and ``meta`` of an open file.
+
+    Parameters
+    ----------
+    file : TreeFile
+    blocks : iterable of SimulatedEvents
+        From `simulate_blocks`.
+    shared_engine : bool
+        As `combined_meta`.
+
+    Returns
+    -------
+    dict
+        The record of the sample, with ``content_sha256``, the digest of branches and record.
+    """
+    digest, metas = ContentDigest(), []
+    for block in blocks:
+        file.extend("events", block.branches)
+        digest.update(block.branches)
+        metas.append(block.meta)
+    meta = combined_meta(metas, shared_engine=shared_engine)
+    meta["content_sha256"] = digest.hexdigest(meta)
+    file.extend("meta", SimulatedEvents({}, meta).meta_branches())
+    return meta

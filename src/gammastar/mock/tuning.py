@@ -40,6 +40,13 @@ class YieldFit:
     chi2: float
     ndof: int
 
+    def __str__(self) -> str:
+        """Return factors and quality in a line."""
+        factors = ", ".join(
+            f"{key} × {value:.3f} ± {self.error.get(key, 0.0):.3f}" for key, value in self.factor.items()
+        )
+        return f"{factors}; χ²/ndof = {self.chi2:.1f}/{self.ndof}"
+
 
 def fit_yields(
     counts: npt.ArrayLike,

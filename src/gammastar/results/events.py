@@ -299,7 +299,8 @@ def simulate_file(
         ``layout`` of the file.
     """
     from gammastar import mock
-    from gammastar.pipeline.stages.simulate import tuned, write_blocks
+    from gammastar.pipeline.stages.simulate import tuned
+    from gammastar.store.events import tree_writer
 
     start = time.perf_counter()
     loaded, _, notes = tuned(card, Path(), seed)
@@ -310,7 +311,8 @@ def simulate_file(
     blocks = mock.simulate_blocks(
         loaded, n, seed=seed, cache=folder, progress=_progress(tell, output), **options
     )
-    meta = write_blocks(output, blocks, **written)
+    with tree_writer(output, **written) as file:
+        meta = mock.write_blocks(file, blocks)
     if cache is None:
         sweep(folder, "blocks")
     seconds = time.perf_counter() - start

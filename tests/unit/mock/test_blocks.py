@@ -7,9 +7,10 @@ import uproot
 
 from gammastar.core.errors import PhysicsError, StoreError
 from gammastar.core.files import data_path
-from gammastar.mock import ContentDigest, blocks, combined_meta, load_card, simulate_blocks, simulate_events
-from gammastar.pipeline.stages.simulate import write_blocks
+from gammastar.mock import blocks, load_card, simulate_blocks, simulate_events, write_blocks
+from gammastar.mock.ntuple import ContentDigest, combined_meta
 from gammastar.results.events import simulate_file
+from gammastar.store.events import tree_writer
 
 CARD = load_card(data_path("cards/na60_mock.toml"))
 FULL = load_card(data_path("cards/na60_full.toml"))
@@ -114,8 +115,11 @@ def test_mistakes_are_found_before_work(tmp_path):
         pytest.fail("a block was made although the file cannot be written")
         yield
 
-    with pytest.raises(StoreError, match="cannot be written"):
-        write_blocks(tmp_path / "file" / "mock.root", never())
+    with (
+        pytest.raises(StoreError, match="cannot be written"),
+        tree_writer(tmp_path / "file" / "mock.root") as file,
+    ):
+        write_blocks(file, never())
 
 
 def test_truth_of_decays_in_flight():

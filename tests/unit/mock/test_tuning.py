@@ -12,7 +12,7 @@ from gammastar.core.errors import InputFileError, PhysicsError, SteeringError
 from gammastar.core.files import data_path
 from gammastar.mock import load_card, mass_templates, simulate_events, tune_card
 from gammastar.mock.tuning import _opposite
-from gammastar.pipeline.stages.simulate import placeholders, tuned
+from gammastar.pipeline.stages.simulate import tuned
 from gammastar.store.histogram import read_histogram
 
 TEXT = data_path("cards/na60_mock.toml").read_text(encoding="utf-8")
@@ -62,7 +62,7 @@ def test_yields_follow_the_spectrum(tmp_path, spectrum, name):
     assert card.name.endswith("(tuned)")
     assert [str(path) for path in inputs] == [str(tmp_path / name.partition(":")[0])]
     assert "phi_2body × 1." in notes[0]
-    assert "tuning.pot" in " ".join(placeholders(load_card(path)))
+    assert "tuning.pot" in " ".join(load_card(path).placeholders())
 
 
 def test_untuned_cards_are_left_alone(tmp_path):

@@ -24,7 +24,6 @@ from gammastar.pipeline.stages.report_dark import (
     rate_section,
     reach_sections,
 )
-from gammastar.pipeline.stages.simulate import placeholders
 from gammastar.pipeline.stages.unfold import simulation_of
 from gammastar.report import Section
 from gammastar.report.measured import (
@@ -167,7 +166,7 @@ def write(ctx: Context, state: Products) -> None:
         versions=versions(),
         digests=_short(ctx.book.inputs) | {name: entry["content"] for name, entry in ctx.book.stages.items()},
         methods=ctx.book.methods,
-        placeholders=[] if card is None else placeholders(card),
+        placeholders=[] if card is None else card.placeholders(),
     )
     title = ctx.steering.analysis.title or ctx.steering.analysis.name
     told = [ctx.book.loss, *ctx.book.notes] if ctx.book.partial else ctx.book.notes

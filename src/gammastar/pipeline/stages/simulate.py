@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,57 +14,14 @@ from gammastar.core.errors import SteeringError
 from gammastar.core.files import shipped
 from gammastar.pipeline.cache import Arrays
 from gammastar.pipeline.context import Context
-from gammastar.store.events import Compression, Layout, tree_writer
+from gammastar.store.events import tree_writer
 from gammastar.store.folder import sweep
 from gammastar.store.histogram import read_histogram
 from gammastar.store.manifest import file_sha256
 
-__all__ = [
-    "placeholders",
-    "simulate_stage",
-    "tuned",
-    "write_blocks",
-]
+__all__ = ["simulate_stage", "tuned"]
 
 N_R_FACTOR = 100_000  # generated events for R, where the engine is Pythia
-
-
-def write_blocks(
-    path: Path,
-    blocks: Iterable[mock.SimulatedEvents],
-    *,
-    compression: Compression = "zstd",
-    layout: Layout = "ttree",
-    shared_engine: bool = False,
-) -> dict[str, Any]:
-    """Stream a mock sample into a file with the trees ``events`` and ``meta``.
-
-    Parameters
-    ----------
-    path : Path
-        Opened before the first block is made: a place that cannot be written costs no time.
-    blocks : iterable of SimulatedEvents
-        From `mock.simulate_blocks`.
-    compression, layout
-        As `store.events.tree_writer`.
-    shared_engine : bool
-        As `mock.combined_meta`.
-
-    Returns
-    -------
-    dict
-        The record of the sample, with ``content_sha256``, the digest of branches and record.
-    """
-    digest, metas = mock.ContentDigest(), []
-    with tree_writer(path, compression=compression, layout=layout) as file:
-        for block in blocks:
-            file.extend("events", block.branches)
-            digest.update(block.branches)
-            metas.append(block.meta)
-        meta = mock.combined_meta(metas, shared_engine=shared_engine)
-        meta["content_sha256"] = digest.hexdigest(meta)
-        file.extend("meta", mock.SimulatedEvents({}, meta).meta_branches())
-    return meta
 
 
 def tuned(
@@ -101,20 +58,7 @@ def tuned(
     result, fit = mock.tune_card(
         *(card, edges, counts, card.tuning.pot), constraints=given, n=card.tuning.n, seed=seed
     )
-    factors = ", ".join(
-        f"{key} × {value:.3f} ± {fit.error.get(key, 0.0):.3f}" for key, value in fit.factor.items()
-    )
-    note = f"yields of {card.name} fitted to {file}: {factors}; χ²/ndof = {fit.chi2:.1f}/{fit.ndof}"
-    return result, {source: file_sha256(source)}, [note]
-
-
-def placeholders(card: mock.Card) -> list[str]:
-    """Return the placeholders of a card, grouped by what stands in for a source."""
-    groups: dict[str, list[str]] = {}
-    for key, found in sorted(card.provenance.items()):
-        if found.tag == "placeholder":
-            groups.setdefault(found.source, []).append(key)
-    return [f"{', '.join(keys)}: {source}" for source, keys in groups.items()]
+    return result, {source: file_sha256(source)}, [f"yields of {card.name} fitted to {file}: {fit}"]
 
 
 def simulate_stage(ctx: Context) -> Arrays:
@@ -146,7 +90,8 @@ def simulate_stage(ctx: Context) -> Arrays:
                 **common,
             )
             path = ctx.folder / "input" / f"mock_{name}.root"
-            meta = write_blocks(path, blocks, compression=section.compression, layout=section.format)
+            with tree_writer(path, compression=section.compression, layout=section.format) as file:
+                meta = mock.write_blocks(file, blocks)
             result |= {
                 f"{name}_sha": np.array(file_sha256(path)),
                 f"{name}_pot": np.array(meta["N_POT"]),
@@ -162,8 +107,8 @@ def simulate_stage(ctx: Context) -> Arrays:
             **common,
         )
         sweep(kept, "blocks")
-        found = (combinatorial.meta["r_factor"], combinatorial.meta["r_factor_sigma"])
-        return result | {"r_factor": np.array(found)}
+        ratio = (combinatorial.meta["r_factor"], combinatorial.meta["r_factor_sigma"])
+        return result | {"r_factor": np.array(ratio)}
 
     key = ctx.book.key(section, card.digest)
     ctx.book.inputs[f"card {card.name}"] = card.digest
