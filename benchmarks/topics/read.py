@@ -17,7 +17,7 @@ from gammastar import read, select
 from gammastar.core.axes import regular
 from gammastar.core.constants import M_MU
 from gammastar.core.sampling import stream
-from gammastar.select.kernel import combine
+from gammastar.select.fused import combine
 from gammastar.subtract import mixed_pairs, mixing_pool
 
 BRANCHES = ("Muon_px", "Muon_py", "Muon_pz", "Muon_charge", "event")

@@ -18,7 +18,7 @@ from gammastar.mock.cocktail import (
 from gammastar.mock.combinatorial import measured_r
 from gammastar.mock.engines import PythiaEngine, ToyEngine, pythia_engine
 from gammastar.mock.exposure import normalisation
-from gammastar.mock.ntuple import ContentDigest, SimulatedEvents, combined_meta
+from gammastar.mock.ntuple import SimulatedEvents, write_blocks
 from gammastar.mock.spectrometer import accepted, efficiency, pair_kinematics
 from gammastar.mock.tuning import fit_yields, mass_templates, tune_card
 
@@ -35,8 +35,7 @@ __all__ = [  # noqa: RUF022 - in the order in which one uses them
     "simulate_blocks",
     "BLOCK",
     "SimulatedEvents",
-    "ContentDigest",
-    "combined_meta",
+    "write_blocks",
     "generate_pairs",
     "mode_rates",
     "mass_density",

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from gammastar.read.events import open_events
-from gammastar.read.flat import open_flat
-from gammastar.read.inspect import TreeSummary, inspect
-from gammastar.read.integrity import expand, sha256, verify
+from gammastar.read.events import open_events, open_flat
+from gammastar.read.files import expand, sha256, verify
 from gammastar.read.mc import matched, open_matched
 from gammastar.read.meaning import examine
-from gammastar.read.propose import Proposal, propose, propose_schema
+from gammastar.read.proposal import (
+    Description,
+    Proposal,
+    TreeSummary,
+    describe,
+    inspect,
+    propose,
+    propose_schema,
+    to_toml,
+    write_schema,
+)
 from gammastar.read.schema import RowFilter, Schema, Truth, builtin, builtin_names, load_schema
-from gammastar.read.trial import Description, describe, to_toml, write_schema
 
 __all__ = [
     "Description",

@@ -19,7 +19,7 @@ from gammastar.core.documents import Finding
 from gammastar.core.errors import UserError
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.read.events import open_events, open_tree
-from gammastar.read.integrity import reading
+from gammastar.read.files import reading
 from gammastar.read.schema import Schema, load_schema
 
 __all__ = ["examine", "seen_lepton"]

@@ -17,10 +17,9 @@ from gammastar.core.records import FloatArray, Sample, Spectrum
 from gammastar.core.sampling import Sampler, stream
 from gammastar.pipeline.context import Tell
 from gammastar.predict.millicharge import conditional
-from gammastar.store.events import SUFFIXES, EventTable, write_events
+from gammastar.store.events import SUFFIXES, EventTable, write_events, write_particle_list
 from gammastar.store.folder import sweep
 from gammastar.store.manifest import read_json
-from gammastar.store.particle_list import write_particle_list
 from gammastar.store.records import read_spectrum
 
 if TYPE_CHECKING:

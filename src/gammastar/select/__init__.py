@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from gammastar.select.cutflow import Cutflow, Step, lost_leptons
 from gammastar.select.cuts import Cuts, GhostVeto
-from gammastar.select.fill import fill
-from gammastar.select.histogram import histograms
-from gammastar.select.pairs import collect, counting, helicity_cosine, pairs, repeated_events
-from gammastar.select.singles import apply, singles
+from gammastar.select.histogram import fill, histograms
+from gammastar.select.leptons import apply, singles
+from gammastar.select.pairing import collect, counting, helicity_cosine, pairs, repeated_events
 
 __all__ = [
     "Cutflow",

@@ -120,7 +120,7 @@ class Cuts:
 
     def __call__(self, events: ak.Array) -> Pairs:
         """Return the selected pairs of a chunk of events; the form that simulated events are matched with."""
-        from gammastar.select.pairs import pairs
+        from gammastar.select.pairing import pairs
 
         return pairs(events, self)[0]
 

@@ -188,7 +188,7 @@ class DarkEvents:
         return Sample(p4, self.weight / pot, self.origin, np.zeros(len(self), dtype=bool))
 
     def leptons(self, weight: FloatArray | None = None) -> ak.Array:
-        """Return the lepton pairs as events for `gammastar.select.pairs`.
+        """Return the lepton pairs as events for `gammastar.select.pairing`.
 
         Parameters
         ----------

@@ -21,8 +21,7 @@ from gammastar.core.documents import from_json
 from gammastar.core.errors import StoreError
 from gammastar.core.files import atomic
 from gammastar.read.events import chosen, open_tree
-from gammastar.read.http import remote_options
-from gammastar.read.integrity import reading
+from gammastar.read.files import reading, remote_options
 from gammastar.read.schema import Schema
 from gammastar.store.manifest import digest, package_digest
 

@@ -1,4 +1,4 @@
-"""Events as files: ROOT trees, Parquet, LHE and HepMC3."""
+"""Events as files: ROOT trees, Parquet, lists of particles, and the formats of generators by their suffix."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import uproot
 
 from gammastar.core.errors import UserError
 from gammastar.core.files import atomic
-from gammastar.core.records import FloatArray
+from gammastar.core.records import FloatArray, Sample
 
 __all__ = [
     "SUFFIXES",
@@ -25,7 +25,9 @@ __all__ = [
     "Layout",
     "TreeWriter",
     "tree_writer",
+    "unweighted",
     "write_events",
+    "write_particle_list",
     "write_tree",
 ]
 
@@ -149,10 +151,10 @@ def write_events(
         if suffix == ".parquet":
             _write_parquet(path, parts, beam_energy)
             return
-        from gammastar.store import events_generator
+        from gammastar.store import generators
 
         if suffix.startswith(".hepmc"):
-            events_generator.write_hepmc(path, parts, beam_energy)
+            generators.write_hepmc(path, parts, beam_energy)
             return
         if isinstance(events, EventTable):
             w = events.weight
@@ -160,7 +162,7 @@ def write_events(
         if total is None:
             msg = f"{path}: the header of a Les Houches file needs the total of the weights of all parts"
             raise UserError(msg)
-        events_generator.write_lhe(path, parts, beam_energy, total)
+        generators.write_lhe(path, parts, beam_energy, total)
     except ImportError as error:
         msg = f"{path}: {suffix} needs the package {error.name}: pip install {error.name}"
         raise UserError(msg) from error
@@ -273,3 +275,65 @@ def write_tree(
     with tree_writer(path, compression=compression, layout=layout) as file:
         for name, branches in trees.items():
             file.extend(name, branches)
+
+
+def unweighted(sample: Sample, n: int, rng: np.random.Generator) -> Sample:
+    """Return `n` particles of equal weight, drawn systematically with the weights of a sample.
+
+    Parameters
+    ----------
+    sample : Sample
+    n : int
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    Sample
+        Its weights sum to those of the given one; a particle whose weight exceeds the n-th part of the sum
+        appears more than once.
+
+    Raises
+    ------
+    UserError
+        If a weight is negative or their sum is zero.
+    """
+    weight = np.asarray(sample.weight, dtype=np.float64)
+    total = float(weight.sum())
+    if n < 1 or (weight < 0).any() or not (np.isfinite(total) and total > 0):
+        msg = f"unweighted: {n} particles from weights that sum to {total!r}; they must not be negative"
+        raise UserError(msg)
+    steps = (np.arange(n) + rng.uniform()) / n
+    index = np.searchsorted(np.cumsum(weight) / total, steps, side="right")
+    index = rng.permutation(np.minimum(index, len(weight) - 1))
+    return Sample(sample.p4[index], np.full(n, total / n), sample.origin[index], sample.in_domain[index])
+
+
+def write_particle_list(path: Path, sample: Sample, n: int, rng: np.random.Generator, *, note: str) -> None:
+    """Write unweighted particles as lines ``px py pz E x y z t`` (GeV, m, s), at once or not at all.
+
+    Parameters
+    ----------
+    path : Path
+    sample : Sample
+        For χχ̄ from `predict.chi_pairs`: every particle becomes a line of its own.
+    n : int
+        Number of lines.
+    rng : numpy.random.Generator
+    note : str
+        First line, behind a ``#``: what the particles are and to how many per proton on target they add up
+        is written there too, as the format has no place for a weight.
+
+    Notes
+    -----
+    BdNMC (arXiv:1609.01770) reads it with ``particle_list_position true``.
+    """
+    drawn = unweighted(sample, n, rng)
+    p4 = drawn.p4
+    columns = [p4.px, p4.py, p4.pz, p4.E, *drawn.origin.T, np.zeros(n)]
+    table = np.stack([np.asarray(column, dtype=np.float64) for column in columns], axis=1)
+    lines = " ".join(note.splitlines())
+    header = (
+        f"{lines}; {drawn.weight.sum():.9g} per proton on target and squared coupling\npx py pz E x y z t"
+    )
+    with atomic(path) as temporary:
+        np.savetxt(temporary, table, fmt="%.9g", header=header, comments="# ")

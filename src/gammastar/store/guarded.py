@@ -1,4 +1,4 @@
-"""Files from elsewhere, taken only as data: results by their digest, archives within bounds."""
+"""Files from elsewhere, taken only as data: results and chunks by their digest."""
 
 from __future__ import annotations
 
@@ -19,11 +19,9 @@ from gammastar.core.files import atomic
 from gammastar.store.chunks import read_chunk
 from gammastar.store.manifest import file_sha256, read_json, read_manifest
 
-__all__ = ["check_chunks", "check_results", "finite", "read_result", "read_tensors", "unpack"]
+__all__ = ["check_chunks", "check_results", "finite", "read_result", "read_tensors"]
 
 MAX_JSON = 256 << 20
-MAX_ARCHIVE = 1 << 30
-MAX_MEMBERS = 10_000
 
 
 def read_result(folder: Path, name: str) -> Any:
@@ -138,38 +136,6 @@ def finite(content: Any, where: str) -> None:
             waiting.extend((f"{name}.{key}", value) for key, value in item.items())
         elif isinstance(item, list):
             waiting.extend((f"{name}[{i}]", value) for i, value in enumerate(item))
-
-
-def unpack(archive: Path, folder: Path, *, max_bytes: int = MAX_ARCHIVE) -> list[Path]:
-    """Unpack a tar archive into a folder: plain files only, inside the folder only, within bounds.
-
-    Returns
-    -------
-    list of Path
-        The files.
-
-    Raises
-    ------
-    InputFileError
-        If the archive is damaged, too large, has too many members, or one that is a link or leads out.
-    """
-    written: list[Path] = []
-    try:
-        with tarfile.open(archive) as tar:
-            total = 0
-            for count, member in enumerate(tar, start=1):
-                total += member.size
-                if total > max_bytes or count > MAX_MEMBERS:
-                    msg = f"{archive}: unpacks to more than {max_bytes} bytes or {MAX_MEMBERS} members"
-                    raise InputFileError(msg)
-                if not (member.isfile() or member.isdir()):
-                    msg = f"{archive}: member {member.name!r} is neither a file nor a folder"
-                    raise InputFileError(msg)
-                written += _write_member(tar, member, folder)
-    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
-        msg = f"{archive}: is damaged or unsafe ({type(error).__name__}: {str(error)[:200]})"
-        raise InputFileError(msg) from error
-    return written
 
 
 def _write_member(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> list[Path]:

@@ -15,8 +15,7 @@ import uproot
 
 from gammastar.core.errors import InputFileError
 from gammastar.read.events import open_tree
-from gammastar.read.http import remote_options
-from gammastar.read.integrity import reading
+from gammastar.read.files import reading, remote_options
 from gammastar.store.manifest import file_sha256
 
 __all__ = [

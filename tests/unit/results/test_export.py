@@ -11,7 +11,7 @@ from gammastar.physics.bremsstrahlung import preset
 from gammastar.physics.mesons import MesonTable
 from gammastar.predict import Bremsstrahlung, PionDalitz, chi_pairs
 from gammastar.predict.millicharge import chi_from_channel
-from gammastar.store.particle_list import unweighted, write_particle_list
+from gammastar.store.events import unweighted, write_particle_list
 
 BEAM = 400.0
 

@@ -6,7 +6,7 @@ import pytest
 import vector
 
 from gammastar.core.constants import M_E, M_MU
-from gammastar.select.pairs import helicity_cosine, pairs
+from gammastar.select.pairing import helicity_cosine, pairs
 
 
 def _legs(masses, n, seed):

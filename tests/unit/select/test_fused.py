@@ -7,9 +7,8 @@ import pytest
 from gammastar.core.axes import regular, variable
 from gammastar.core.constants import M_MU
 from gammastar.core.pairs import Pairs
-from gammastar.select import fill
-from gammastar.select.fused import BLOCK, fill_pairs, fillable
-from gammastar.select.kernel import combine
+from gammastar.select import histogram as fill
+from gammastar.select.fused import BLOCK, combine, fill_pairs, fillable
 
 
 def leptons(counts, *, dtype=np.float32, seed=3):

@@ -16,8 +16,8 @@ from gammastar.pipeline.cache import Arrays
 from gammastar.pipeline.context import Context
 from gammastar.store.events import tree_writer
 from gammastar.store.folder import sweep
-from gammastar.store.histogram import read_histogram
 from gammastar.store.manifest import file_sha256
+from gammastar.store.records import read_histogram
 
 __all__ = ["simulate_stage", "tuned"]
 

@@ -14,7 +14,7 @@ from gammastar.core.records import BoolArray, FloatArray
 from gammastar.physics.polarisation import azimuth
 from gammastar.select.cutflow import Cutflow, Step, warned
 from gammastar.select.cuts import Cuts, GhostVeto, pair_quantity
-from gammastar.select.kernel import combine
+from gammastar.select.fused import combine
 from gammastar.select.leptons import KINEMATICS, Leptons, as_numpy, selected
 
 __all__ = ["collect", "counting", "helicity_cosine", "pairs", "repeated_events"]

@@ -1,20 +1,111 @@
-"""Guess schemas from the names of branches, and try them on the file."""
+"""What a file holds, the schema that is proposed for it, and a first look through it."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from gammastar.core.documents import Finding
-from gammastar.core.errors import BranchError, UserError
-from gammastar.read.inspect import TreeSummary, inspect, is_list
+import uproot
+from uproot.behaviors.RNTuple import HasFields
+
+from gammastar.core.documents import Finding, plain
+from gammastar.core.errors import BranchError, InputFileError, UserError
+from gammastar.core.files import write_whole
+from gammastar.read.branches import fill_fields
+from gammastar.read.events import TREE_CLASSES
+from gammastar.read.files import reading
 from gammastar.read.meaning import examine, seen_lepton
 from gammastar.read.schema import Schema
 
-__all__ = ["Proposal", "propose", "propose_schema"]
+__all__ = [
+    "Description",
+    "Proposal",
+    "TreeSummary",
+    "describe",
+    "inspect",
+    "is_list",
+    "propose",
+    "propose_schema",
+    "to_toml",
+    "write_schema",
+]
+
+LISTS = ("[]", "vector<", "RVec<", "TClonesArray")
+
+
+@dataclass(frozen=True, slots=True)
+class TreeSummary:
+    """One tree of a file.
+
+    Attributes
+    ----------
+    name, kind : str
+        Name with its directory, and class (``TTree``, ``ROOT::RNTuple``).
+    entries : int
+    branches : mapping of str to str
+        Branch, by its full path, to C++ type; leaves of a branch with a list of leaves are ``branch.leaf``.
+    """
+
+    name: str
+    kind: str
+    entries: int
+    branches: Mapping[str, str]
+
+
+def inspect(file: str | Path) -> tuple[TreeSummary, ...]:
+    """Return what the trees of a ROOT file hold, without reading any data.
+
+    Raises
+    ------
+    InputFileError
+        If the file is missing or damaged, or holds no tree.
+    """
+    path = str(file)
+    with reading(path), uproot.open({path: None}) as opened:
+        kinds = {key: kind for key, kind in opened.classnames(cycle=False).items() if kind in TREE_CLASSES}
+        trees = {name: opened[name] for name in kinds}
+        result = tuple(
+            TreeSummary(name, kinds[name], int(tree.num_entries), dict(_types(tree)))
+            for name, tree in trees.items()
+        )
+    if not result:
+        msg = f"{path}: holds no TTree or RNTuple; it is empty or damaged"
+        raise InputFileError(msg)
+    return result
+
+
+def is_list(kind: str) -> bool:
+    """Return whether a branch of this C++ type holds a list per row."""
+    return any(mark in kind for mark in LISTS)
+
+
+def _types(tree: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(tree, HasFields):
+        fill_fields(tree)
+        for field in tree.all_fields:
+            if field.path and not field.is_anonymous:
+                yield str(field.path), str(field.typename)
+        return
+    for name, branch in tree.iteritems():
+        leaves = branch.member("fLeaves", none_if_missing=True) or ()
+        if len(leaves) > 1 and not branch.branches:
+            ends = "[]" if is_list(str(branch.typename)) else ""
+            for leaf in leaves:
+                yield f"{name}.{leaf.name}", f"{_leaf_type(leaf)}{ends}"
+        else:
+            yield str(name), str(branch.typename)
+
+
+def _leaf_type(leaf: Any) -> str:
+    kinds = {"D": "double", "F": "float", "L": "int64_t", "I": "int32_t", "S": "int16_t", "B": "int8_t"}
+    kind = kinds.get(str(leaf.classname).removeprefix("TLeaf"), "bool")
+    return f"u{kind}" if leaf.member("fIsUnsigned", none_if_missing=True) else kind
+
 
 KEYS = {
     "px": ("px",),
@@ -368,3 +459,102 @@ def _event(tree: TreeSummary) -> dict[str, Any]:
     }
     found = [next((names[name] for name in group if name in names), "") for group in EVENT]
     return {"event": [name for name in found if name]} if found[-1] else {}
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a file holds.
+
+    Attributes
+    ----------
+    schemas : tuple of Proposal
+        Empty if nothing is proposed.
+    proposal : str
+        The first schema as TOML, with what was found as comments; without a schema, what is missing.
+    listing : str
+        Trees, branches and types.
+    """
+
+    schemas: tuple[Proposal, ...]
+    proposal: str
+    listing: str
+
+
+def describe(file: str | Path, *, lepton: str | None = None, pattern: str = "*") -> Description:
+    """Return a schema that was tried on a file, and its trees, branches and types.
+
+    Parameters
+    ----------
+    file : path
+    lepton : {"mu", "e"}, optional
+        Only this flavour.
+    pattern : str
+        Shell pattern of branch names for the listing, e.g. ``Muon*``; capitals do not matter.
+
+    Raises
+    ------
+    InputFileError
+        If the file is missing or damaged, or holds no tree.
+    """
+    trees = inspect(file)
+    listing = "\n".join(_listed(trees, pattern))
+    try:
+        schemas = propose(file, lepton=lepton, trees=trees)
+    except BranchError as error:
+        return Description((), str(error), listing)
+    return Description(schemas, "\n".join(_proposed(file, schemas)), listing)
+
+
+def write_schema(output: str | Path, found: Description) -> None:
+    """Write the proposed schema of a description; the file is there whole or not at all.
+
+    Raises
+    ------
+    StoreError
+        If it cannot be written.
+    """
+    write_whole(Path(output), (found.proposal + "\n").encode())
+
+
+def _proposed(file: str | Path, schemas: tuple[Proposal, ...]) -> Iterator[str]:
+    first = schemas[0]
+    notes = [f"proposed for {Path(file).name}; check it before use", *first.notes]
+    notes += [f"{finding.level}: {finding.key}: {finding.message}" for finding in first.findings]
+    for other in schemas[1:]:
+        flavour = other.schema["lepton"]
+        notes.append(f"the file holds leptons {flavour!r} as well: --lepton {flavour}")
+    yield from (f"# {plain(note, keep='')}" for note in notes)
+    yield ""
+    yield to_toml(first.schema).rstrip("\n")
+
+
+def _listed(trees: tuple[TreeSummary, ...], pattern: str) -> Iterator[str]:
+    for tree in trees:
+        names = [name for name in tree.branches if fnmatchcase(name.lower(), pattern.lower())]
+        shown = "" if len(names) == len(tree.branches) else f", {len(names)} like {pattern!r}"
+        yield f"\n{tree.name} ({tree.kind}, {tree.entries} entries, {len(tree.branches)} branches{shown})"
+        for name in names:
+            yield f"  {name:40s} {tree.branches[name]}"
+
+
+def to_toml(mapping: Mapping[str, Any]) -> str:
+    """Return a schema mapping as TOML text."""
+    lines = [f"{key} = {_value(v)}" for key, v in mapping.items() if not isinstance(v, Mapping)]
+    for key, table in mapping.items():
+        if isinstance(table, Mapping):
+            lines += ["", f"[{key}]", *(f"{_key(name)} = {_value(v)}" for name, v in table.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _value(name)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, str):
+        return plain(json.dumps(value, ensure_ascii=False), keep="")  # escapes that TOML has as well
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    return repr(value)
