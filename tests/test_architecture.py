@@ -44,13 +44,12 @@ def test_layers():
 
 
 # What is reached: these numbers go down, never up.
-MOST_FILES, MOST_LINES = 241, 61_500
+MOST_FILES, MOST_LINES = 230, 61_400
 PIPELINE_FILES, PIPELINE_LINES = 18, 5_600
 FILES_ON_A_LEVEL, NAMES_OF_A_FACE = 14, 25
 LARGER_LEVELS = {"flow": 15}
-LARGER_FACES = {"flow": 50, "mock": 26}
-HIDDEN = {"flow.quality", "read.inspect", "read.propose", "select.fill", "select.pairs", "select.singles"}
-HIDDEN |= {"subtract.combinatorial", "subtract.same_sign"}  # names of a face that are also files
+LARGER_FACES = {"flow": 50}
+HIDDEN = {"flow.quality"}  # names of a face that are also files
 STATEMENTS, PARAMETERS = 60, 6
 LONGER_LISTS = 70  # functions with seven or eight parameters
 LAZY_CYCLES = 3  # groups of files that import each other inside functions

@@ -19,6 +19,7 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.files import atomic
 from gammastar.core.sampling import stream
 from gammastar.mock import pythia
+from gammastar.mock.candidates import COMBINATORIAL, Candidates
 from gammastar.mock.card import Card, PythiaCard
 from gammastar.mock.combinatorial import PAIRINGS, MuonPairs, Pairing
 from gammastar.mock.engines import ENGINES, TOY, Engine, EngineName, normalised, pythia_engine
@@ -33,7 +34,6 @@ from gammastar.mock.ntuple import (
     truth_branches,
     without_hidden,
 )
-from gammastar.mock.spectrometer import COMBINATORIAL, Candidates
 
 __all__ = [
     "BLOCK",

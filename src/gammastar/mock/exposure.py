@@ -9,6 +9,14 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 
 from gammastar.core.errors import PhysicsError
+from gammastar.mock.candidates import (
+    Candidates,
+    background_candidates,
+    charm_candidates,
+    false_pairs,
+    signal_candidates,
+    triggered,
+)
 from gammastar.mock.card import Card
 from gammastar.mock.charm import charm_rate
 from gammastar.mock.cocktail import generate_pairs, mode_rates
@@ -23,14 +31,6 @@ from gammastar.mock.combinatorial import (
     recorded_weight,
 )
 from gammastar.mock.engines import TOY, Engine
-from gammastar.mock.spectrometer import (
-    Candidates,
-    background_candidates,
-    charm_candidates,
-    false_pairs,
-    signal_candidates,
-    triggered,
-)
 
 __all__ = [
     "KINDS",

@@ -12,18 +12,9 @@ import awkward as ak
 import numpy as np
 import numpy.typing as npt
 
+from gammastar.mock.candidates import COMBINATORIAL, Candidates
 from gammastar.mock.card import Card
-from gammastar.mock.spectrometer import (
-    COMBINATORIAL,
-    Candidates,
-    bursts,
-    event_columns,
-    fired,
-    muon_columns,
-    pieces,
-    smear,
-    vertex_z,
-)
+from gammastar.mock.spectrometer import bursts, event_columns, fired, muon_columns, pieces, smear, vertex_z
 
 __all__ = [
     "ContentDigest",

@@ -14,8 +14,9 @@ from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.mock.blocks import SimulatedEvents, simulate_events
+from gammastar.mock.candidates import with_energy
 from gammastar.mock.card import Card
-from gammastar.mock.spectrometer import pair_kinematics, with_energy
+from gammastar.mock.spectrometer import pair_kinematics
 
 __all__ = ["YieldFit", "fit_yields", "mass_templates", "tune_card"]
 

@@ -138,24 +138,6 @@ def finite(content: Any, where: str) -> None:
             waiting.extend((f"{name}[{i}]", value) for i, value in enumerate(item))
 
 
-def _write_member(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> list[Path]:
-    """Write a plain file below a folder; tar filters came with Python 3.11.4, so none is used."""
-    root = folder.resolve()
-    path = (root / member.name).resolve()
-    if not path.is_relative_to(root):
-        msg = f"member {member.name!r} leads out of the folder"
-        raise ValueError(msg)
-    if member.isdir():
-        path.mkdir(parents=True, exist_ok=True)
-        return []
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = tar.extractfile(member)
-    if content is None:
-        msg = f"member {member.name!r} has no content"
-        raise ValueError(msg)
-    with atomic(path) as temporary, temporary.open("wb") as stream:
-        shutil.copyfileobj(content, stream)
-    return [folder / member.name]
 
 
 def check_chunks(folder: Path) -> int:

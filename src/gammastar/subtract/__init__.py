@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from gammastar.subtract.same_sign import LowCountWarning, same_sign
+from gammastar.subtract.like_sign import LowCountWarning, same_sign
 from gammastar.subtract.mixing import Pool, mixed_pairs, mixed_spectrum, mixing_pool, r_factor
-from gammastar.subtract.combinatorial import (
+from gammastar.subtract.estimate import (
     ChargeRatio,
     combinatorial,
     control_ratio,

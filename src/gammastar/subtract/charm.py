@@ -13,7 +13,7 @@ from gammastar.core.axes import MASS, filled, flow_free
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import FloatArray, PairHists, Spectrum
-from gammastar.subtract.same_sign import Coarse, Method, background, checked_r_factor, regions
+from gammastar.subtract.like_sign import Coarse, Method, background, checked_r_factor, regions
 
 __all__ = [
     "OFFSET",

@@ -36,8 +36,8 @@ from gammastar.store.pairs import StoredPairs, Truth, thinned, weighted_chunks, 
 from gammastar.store.records import write_mass_histograms, write_table
 from gammastar.store.remote import Sealed
 from gammastar.subtract.charm import OFFSET, CharmFit, prompt_pairs, with_offset
-from gammastar.subtract.combinatorial import control_cells
 from gammastar.subtract.corrections import charm_correction, eta_pairs, removed_columns
+from gammastar.subtract.estimate import control_cells
 from gammastar.subtract.weights import CellShares, PairWeights
 
 __all__ = ["charge_ratio", "charm_component", "subtract_stage", "subtracted"]

@@ -13,8 +13,7 @@ from gammastar.core.axes import filled, flow_free
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import BoolArray, FloatArray, PairHists, Spectrum
-from gammastar.subtract.mixing import mixed_spectrum, r_factor, with_multiplicity
-from gammastar.subtract.same_sign import (
+from gammastar.subtract.like_sign import (
     LOW_COUNT,
     LOW_FRACTION,
     Coarse,
@@ -25,6 +24,7 @@ from gammastar.subtract.same_sign import (
     regions,
     same_sign,
 )
+from gammastar.subtract.mixing import mixed_spectrum, r_factor, with_multiplicity
 from gammastar.subtract.weights import Removed, bootstrap_covariance, cell_values, event_weights
 
 __all__ = [
