@@ -12,7 +12,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PINNED = ROOT / "tests" / "data" / "api.txt"
-ROOMS = ["", *sorted(path.parent.name for path in (ROOT / "src" / "gammastar").glob("*/__init__.py"))]
+PACKAGES = (path.parent.name for path in (ROOT / "src" / "gammastar").glob("*/__init__.py"))
+ROOMS = ["", *sorted([*PACKAGES, "background"])]
 
 
 def signature(thing):
