@@ -15,8 +15,7 @@ from gammastar.core.constants import M_MU
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import PairHists
 from gammastar.core.sampling import stream
-from gammastar.select import histogram as fill
-from gammastar.select import pairs
+from gammastar.select import fill, pairs
 from gammastar.subtract import (
     LowCountWarning,
     Pool,

@@ -10,7 +10,7 @@ import numpy as np
 from gammastar.core.axes import regular
 from gammastar.core.pairs import Pairs
 from gammastar.core.sampling import stream
-from gammastar.select import histogram as fill
+from gammastar.select import fill
 from gammastar.subtract import event_weights, same_sign
 
 AXES = (regular("mass", 36, 0.2, 1.1), regular("pt", 5, 0, 2.5), regular("energy", 6, 5, 125))

@@ -7,7 +7,7 @@ import pytest
 from gammastar.core.axes import regular, variable
 from gammastar.core.constants import M_MU
 from gammastar.core.pairs import Pairs
-from gammastar.select import histogram as fill
+from gammastar.select import fill
 from gammastar.select.fused import BLOCK, combine, fill_pairs, fillable
 
 

@@ -8,7 +8,7 @@ from gammastar.core.errors import StoreError
 from gammastar.core.pairs import Pairs
 from gammastar.core.replicas import event_seeds, replica_weights
 from gammastar.core.sampling import stream
-from gammastar.select import histogram as fill
+from gammastar.select import fill
 from gammastar.store.pairs import PairChunk, read_pairs, write_pairs
 from gammastar.subtract import event_weights
 
