@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
-import tarfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,6 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from gammastar.core.errors import InputFileError, StoreError
-from gammastar.core.files import atomic
 from gammastar.store.chunks import read_chunk
 from gammastar.store.manifest import file_sha256, read_json, read_manifest
 
@@ -136,8 +133,6 @@ def finite(content: Any, where: str) -> None:
             waiting.extend((f"{name}.{key}", value) for key, value in item.items())
         elif isinstance(item, list):
             waiting.extend((f"{name}[{i}]", value) for i, value in enumerate(item))
-
-
 
 
 def check_chunks(folder: Path) -> int:
