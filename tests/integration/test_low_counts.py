@@ -120,7 +120,7 @@ def test_signed_weights_train_no_classifier(tmp_path, monkeypatch):
         msg = "a classifier was trained"
         raise AssertionError(msg)
 
-    monkeypatch.setattr("gammastar.subtract.posterior.as_fine_as_data", refuse)
+    monkeypatch.setattr("gammastar.subtract.weights.fit_posterior", refuse)
     kept, manifest = steered(tmp_path, many(400), 'weights = "signed"\n')
     assert kept["weight"].sum() == pytest.approx(kept["values"].sum())
     assert manifest["notes"] == []  # this was asked for
