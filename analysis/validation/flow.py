@@ -18,12 +18,12 @@ from gammastar.flow import (
     density_test,
     fit,
     fit_ensemble,
-    inside_limits,
     kl_divergence,
     kl_scan,
-    tabulate,
 )
-from gammastar.flow.samples import Table
+from gammastar.flow.model import tabulate
+from gammastar.flow.network import inside_limits
+from gammastar.flow.training import Table
 
 SEED = 20
 WINDOWS = np.arange(0.24, 1.06, 0.03)  # centres of windows of 30 MeV

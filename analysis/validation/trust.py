@@ -191,6 +191,6 @@ def _density_of_the_main_job(folder: Path) -> Any:
         trained,
         np.stack([pairs.mass, pairs.pt, pairs.energy], axis=1),
         inside=read_domain(folder / "domain.safetensors").in_domain,
-        replicas=replace(members, near=None).weights,
+        replicas=replace(members, local=None).weights,
         rng=stream(9, "density"),
     )

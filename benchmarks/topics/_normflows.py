@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from gammastar.core.files import data_path
-from gammastar.flow import FlowOptions, KinematicFlow, PaperNetwork, fit
+from gammastar.flow import FlowOptions, KinematicFlow, fit
+from gammastar.flow.paper import PaperNetwork
 from gammastar.mock.card import load_card
 from gammastar.mock.cocktail import generate_pairs
 

@@ -9,7 +9,8 @@ import torch
 from scipy.spatial import cKDTree
 from topics._normflows import RANGE, Peer, cpu_seconds, fitted, sample
 
-from gammastar.flow import KinematicFlow, kl_divergence, tabulate
+from gammastar.flow import KinematicFlow, kl_divergence
+from gammastar.flow.model import tabulate
 
 DRAWS = 20_000
 

@@ -12,8 +12,8 @@ from safetensors.numpy import save as encode
 
 from gammastar import flow
 from gammastar.core.errors import InputFileError
-from gammastar.flow.samples import Table
 from gammastar.flow.saving import _card_digest
+from gammastar.flow.training import Table
 from gammastar.pipeline.record import read_domain
 from gammastar.store.folder import sweep, sweep_temporaries
 from gammastar.store.manifest import read_json, write_json

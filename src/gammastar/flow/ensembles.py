@@ -24,9 +24,8 @@ from gammastar.flow.divergence import LocalStatistics
 from gammastar.flow.model import KinematicFlow, one_thread
 from gammastar.flow.network import Network, inside_limits, log_density
 from gammastar.flow.options import FlowOptions, PairTable
-from gammastar.flow.samples import Table
 from gammastar.flow.saving import digest, load, save
-from gammastar.flow.training import fit_pairs
+from gammastar.flow.training import Table, fit_pairs
 
 __all__ = [
     "FlowEnsemble",
@@ -412,7 +411,7 @@ class FlowVariations:
         Trained on all events: the prediction.
     ensemble : FlowEnsemble
         Trained on replicas: the spread around it.
-    near : LocalStatistics, optional
+    local : LocalStatistics, optional
         Pairs near each mass. With it the weights carry the whole band: Student's factor for the few members,
         and the precision of these pairs. Without it they are those of the members alone.
 
@@ -422,7 +421,7 @@ class FlowVariations:
     that of split, start and order. Their mean is no part of the prediction.
 
     A flow shares what it learns between masses, and a smoothing that the pairs near a mass cannot contradict
-    is common to all members. With `near`, each member is therefore also a draw of a Dirichlet process around
+    is common to all members. With `local`, each member is therefore also a draw of a Dirichlet process around
     it whose concentration is the number n of pairs near the mass: the mean of a function a of pt and E then
     moves by √(Var a / n), as in the Bayesian bootstrap (Rubin 1981) of these pairs. For K members all
     deviations are scaled by t(0.975; K − 1)/1.96, so that ±1.96 standard deviations of their templates are a
@@ -431,7 +430,7 @@ class FlowVariations:
 
     nominal: KinematicFlow
     ensemble: FlowEnsemble
-    near: LocalStatistics | None = None
+    local: LocalStatistics | None = None
 
     def __post_init__(self) -> None:
         low, high = self.nominal.mass_range
@@ -456,8 +455,8 @@ class FlowVariations:
         Returns
         -------
         NDArray
-            Mean one over a sample at fixed mass (exactly so with `near`); zero outside the physical limits.
-            With `near`, the rows belong to this sample as a whole, which must have equal weights at each
+            Mean one over a sample at fixed mass (exactly so with `local`); zero outside the physical limits.
+            With `local`, the rows belong to this sample as a whole, which must have equal weights at each
             mass: the same call gives the same rows, a part of the sample other ones.
 
         Raises
@@ -470,19 +469,19 @@ class FlowVariations:
         inside = np.isfinite(own)
         logs = self.ensemble.log_probs(mass, pt, energy, single=True)
         result: FloatArray = np.where(inside, np.exp(logs - np.where(inside, own, 0.0)), 0.0)
-        return result if self.near is None else self._covering(mass, result, self.near)
+        return result if self.local is None else self._covering(mass, result, self.local)
 
-    def _covering(self, mass: FloatArray, weights: FloatArray, near: LocalStatistics) -> FloatArray:
+    def _covering(self, mass: FloatArray, weights: FloatArray, local: LocalStatistics) -> FloatArray:
         """Return the rows with Student's factor and the precision of the near pairs."""
         factor = float(student.ppf(0.975, len(self) - 1) / student.ppf(0.975, np.inf))
         mean = weights.mean(axis=0)
         rows: FloatArray = np.maximum(mean + factor * (weights - mean), 0.0)
         order = np.argsort(mass, kind="stable")
         ordered = mass[order]
-        first = np.searchsorted(ordered, mass - near.half_width, "left")
-        last = np.searchsorted(ordered, mass + near.half_width, "right")
+        first = np.searchsorted(ordered, mass - local.half_width, "left")
+        last = np.searchsorted(ordered, mass + local.half_width, "right")
         number = last - first  # of this sample in the window around each particle
-        shape = near.at(mass) / (factor**2 * number)
+        shape = local.at(mass) / (factor**2 * number)
         for k in range(len(rows)):
             rows[k] *= stream(0, "near pairs", k).gamma(shape) / shape
             running = np.concatenate([[0.0], np.cumsum(rows[k, order])])

@@ -21,15 +21,15 @@ from gammastar.flow.options import Cloud, NetworkOptions
 from gammastar.physics.kinematics import daughter
 
 __all__ = [
+    "GeneratedEvents",
     "JointFlow",
     "JointOptions",
-    "KeyedEvents",
     "MassSource",
     "Transport",
     "decay_vertices",
     "draw_events",
+    "event_uniform",
     "fit_joint",
-    "keyed_uniform",
     "two_leptons",
 ]
 
@@ -194,7 +194,7 @@ class Transport(Protocol):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class KeyedEvents:
+class GeneratedEvents:
     """Virtual photons with their numbers.
 
     Attributes
@@ -223,7 +223,7 @@ class KeyedEvents:
         return np.stack([self.pt * np.cos(self.azimuth), self.pt * np.sin(self.azimuth), pz, self.energy])
 
 
-def keyed_uniform(seed: int, first: int, n: int) -> FloatArray:
+def event_uniform(seed: int, first: int, n: int) -> FloatArray:
     """Return uniform numbers in (0, 1) of the events `first` to `first` + n − 1, shape (n, 8).
 
     Notes
@@ -232,7 +232,7 @@ def keyed_uniform(seed: int, first: int, n: int) -> FloatArray:
 
     Examples
     --------
-    >>> bool((keyed_uniform(1, 0, 10)[7:] == keyed_uniform(1, 7, 3)).all())
+    >>> bool((event_uniform(1, 0, 10)[7:] == event_uniform(1, 7, 3)).all())
     True
     """
     key = int.from_bytes(hashlib.sha256(f"gammastar events {seed}".encode()).digest()[:16], "little")
@@ -241,7 +241,7 @@ def keyed_uniform(seed: int, first: int, n: int) -> FloatArray:
     return np.asarray(np.random.Generator(bits).random((n, WORDS)) + 2.0**-54, dtype=np.float64)
 
 
-def draw_events(source: Transport, n: int, *, seed: int, mass: MassSource, first: int = 0) -> KeyedEvents:
+def draw_events(source: Transport, n: int, *, seed: int, mass: MassSource, first: int = 0) -> GeneratedEvents:
     """Draw the events `first` to `first` + n − 1.
 
     Parameters
@@ -257,7 +257,7 @@ def draw_events(source: Transport, n: int, *, seed: int, mass: MassSource, first
 
     Returns
     -------
-    KeyedEvents
+    GeneratedEvents
 
     Raises
     ------
@@ -269,7 +269,7 @@ def draw_events(source: Transport, n: int, *, seed: int, mass: MassSource, first
         raise PhysicsError(msg)
     start = first // BLOCK * BLOCK
     stop = -((first + n) // -BLOCK) * BLOCK
-    uniform = keyed_uniform(seed, start, stop - start)
+    uniform = event_uniform(seed, start, stop - start)
     inner = slice(first - start, first - start + n)
     masses = _masses(mass, uniform[:, 2], inner, source.mass_range)
     pt, energy = np.empty_like(masses), np.empty_like(masses)
@@ -277,7 +277,7 @@ def draw_events(source: Transport, n: int, *, seed: int, mass: MassSource, first
     for low in range(0, len(masses), BLOCK):
         part = slice(low, low + BLOCK)
         pt[part], energy[part] = source.transform(masses[part], normal[part])
-    return KeyedEvents(
+    return GeneratedEvents(
         number=np.arange(first, first + n),
         mass=masses[inner],
         pt=pt[inner],
@@ -321,12 +321,12 @@ def _inside(mass: FloatArray, low: float, high: float) -> None:
         raise PhysicsError(msg)
 
 
-def two_leptons(events: KeyedEvents, m_lepton: float) -> tuple[FloatArray, FloatArray]:
+def two_leptons(events: GeneratedEvents, m_lepton: float) -> tuple[FloatArray, FloatArray]:
     """Decay every particle to two leptons, isotropically in its rest frame (no polarisation).
 
     Parameters
     ----------
-    events : KeyedEvents
+    events : GeneratedEvents
         Two of their unused numbers decide the angles: the same event has the same decay.
     m_lepton : float [GeV]
 
@@ -345,12 +345,12 @@ def two_leptons(events: KeyedEvents, m_lepton: float) -> tuple[FloatArray, Float
     return minus, parent - minus
 
 
-def decay_vertices(events: KeyedEvents, ctau: float, origin: FloatArray | None = None) -> FloatArray:
+def decay_vertices(events: GeneratedEvents, ctau: float, origin: FloatArray | None = None) -> FloatArray:
     """Return where the particles decay, shape (3, n) [m]; no detector's volume is imposed.
 
     Parameters
     ----------
-    events : KeyedEvents
+    events : GeneratedEvents
         One of their unused numbers decides the lifetime.
     ctau : float [m]
     origin : NDArray, shape (3, n), optional

@@ -23,7 +23,8 @@ from gammastar.store.manifest import read_json
 from gammastar.store.records import read_spectrum
 
 if TYPE_CHECKING:
-    from gammastar.flow import KeyedEvents, KinematicFlow, MassSource, PaperFlow
+    from gammastar.flow import KinematicFlow, PaperFlow
+    from gammastar.flow.event_generator import GeneratedEvents, MassSource
 
 __all__ = [
     "chi_file",
@@ -153,6 +154,7 @@ def _parts(
         size = min(CHUNK, n - low)
         own = source[low : low + size] if isinstance(source, np.ndarray) else source
         events = flow.draw_events(found, size, seed=seed, mass=own, first=first + low)
+        vertices = flow.event_generator.decay_vertices(events, ctau) if decay and ctau > 0 else None
         yield EventTable(
             number=events.number,
             p4=events.p4,
@@ -160,17 +162,17 @@ def _parts(
             weight=np.ones(size),
             origin=np.zeros((3, size)),
             daughters=_daughters(events, decay),
-            decay=flow.decay_vertices(events, ctau) if decay is not None and ctau > 0 else None,
+            decay=vertices,
         )
 
 
-def _daughters(events: KeyedEvents, decay: str | None) -> tuple[tuple[int, FloatArray], ...]:
+def _daughters(events: GeneratedEvents, decay: str | None) -> tuple[tuple[int, FloatArray], ...]:
     from gammastar import flow
 
     if decay is None:
         return ()
     pdg, m_lepton = LEPTONS[decay]
-    minus, plus = flow.two_leptons(events, m_lepton)
+    minus, plus = flow.event_generator.two_leptons(events, m_lepton)
     return ((pdg, minus), (-pdg, plus))
 
 

@@ -177,7 +177,7 @@ def _scan(
         beam_energy=section.beam_energy,
         base=base,
         file=ctx.folder / "flow_scan.jsonl",
-        grid=wanted or (flow.PAPER_GRID if preset == "paper" else DEFAULT_GRID),
+        grid=wanted or (flow.architecture_scan.PAPER_GRID if preset == "paper" else DEFAULT_GRID),
         masses=masses,
         seeds=range(1, seeds + 1),
         progress=lambda done, total: tell("flow scan", done / total, f"{done} of {total} trainings"),

@@ -14,7 +14,8 @@ pytest.importorskip("zuko")
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.sampling import Sampler
-from gammastar.flow import DensityOptions, DensityTest, density_test
+from gammastar.flow import density_test
+from gammastar.flow.density_tests import DensityOptions, DensityTest
 from gammastar.pipeline.stages import flow as flow_stage
 
 pytestmark = pytest.mark.flow

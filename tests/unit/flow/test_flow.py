@@ -12,8 +12,14 @@ import torch
 
 from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.core.pairs import Pairs
-from gammastar.flow import FlowOptions, fit, fit_pairs, inside_limits, load, save
-from gammastar.flow.network import Gaussianiser, from_unbounded, make_gaussianiser, to_unbounded
+from gammastar.flow import FlowOptions, fit, fit_pairs, load, save
+from gammastar.flow.network import (
+    Gaussianiser,
+    from_unbounded,
+    inside_limits,
+    make_gaussianiser,
+    to_unbounded,
+)
 
 pytestmark = pytest.mark.flow
 

@@ -11,9 +11,9 @@ pytest.importorskip("zuko")
 from gammastar.core.errors import PhysicsError
 from gammastar.core.sampling import Sampler
 from gammastar.flow import FlowOptions, fit
+from gammastar.flow.density_tests import calibration, classifier_test, quality
 from gammastar.flow.ensembles import laplace
-from gammastar.flow.quality import calibration, classifier_test, quality
-from gammastar.flow.samples import Table
+from gammastar.flow.training import Table
 
 pytestmark = pytest.mark.flow
 BEAM = 400.0

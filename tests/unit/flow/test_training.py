@@ -17,22 +17,19 @@ from gammastar.facility import open_farm
 from gammastar.flow import (
     FlowOptions,
     PaperFlow,
-    decay_vertices,
     digest,
     draw_events,
     fit,
     fit_ensemble,
     fit_pairs,
     fit_paper,
-    inside_limits,
     load,
-    load_ensemble,
-    principal_components,
     save,
-    save_ensemble,
-    tabulate,
-    two_leptons,
 )
+from gammastar.flow.ensembles import load_ensemble, principal_components, save_ensemble
+from gammastar.flow.event_generator import decay_vertices, two_leptons
+from gammastar.flow.model import tabulate
+from gammastar.flow.network import inside_limits
 from gammastar.flow.training import learning_rate
 
 pytestmark = pytest.mark.flow

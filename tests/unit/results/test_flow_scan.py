@@ -13,7 +13,7 @@ from builders import decay_like
 from gammastar.core.errors import PhysicsError
 from gammastar.flow import FlowOptions
 from gammastar.flow.architecture_scan import scan
-from gammastar.flow.samples import Table
+from gammastar.flow.training import Table
 
 pytestmark = pytest.mark.flow
 

@@ -28,7 +28,9 @@ from gammastar.store.guarded import read_tensors
 from gammastar.store.manifest import digest
 
 if TYPE_CHECKING:
-    from gammastar.flow import DensityTest, FlowOptions, FlowVariations, PairTable
+    from gammastar.flow import FlowOptions, FlowVariations
+    from gammastar.flow.density_tests import DensityTest
+    from gammastar.flow.options import PairTable
 
 __all__ = [
     "CHECKPOINTS",
@@ -258,7 +260,7 @@ def _density(ctx: Context, pairs: TrainingSet, trained: Sampler, members: FlowVa
             weight=pairs.reference[pairs.measured],
             event=np.asarray(pairs.event)[pairs.measured],
             inside=pairs.in_domain,
-            replicas=None if members is None else replace(members, near=None).weights,
+            replicas=None if members is None else replace(members, local=None).weights,
             rng=stream(ctx.seed, "flow", "density"),
         )
     except PhysicsError as error:  # too few pairs for a test are no reason to stop

@@ -122,7 +122,7 @@ def _kinematics(ctx: Context, state: Any) -> list[Section]:
 
 def _members(variations: Any, masses: list[float], drawn: list[Any]) -> list[FloatArray]:
     """Return the weights of the replicas alone on what was drawn: a bin shows its own statistics anyway."""
-    alone = replace(variations, near=None)
+    alone = replace(variations, local=None)
     return [
         alone.weights(np.full(len(pt), mass), pt, energy)
         for mass, (pt, energy, _) in zip(masses, drawn, strict=True)
