@@ -17,7 +17,6 @@ from gammastar.physics.polarisation import COEFFICIENTS, SpinDensities, harmonic
 __all__ = [
     "ANGLES",
     "DecayAngles",
-    "ends_of",
     "fit_spin_densities",
     "fit_without",
     "measured_angles",
@@ -228,25 +227,6 @@ def spin_text(spin: SpinDensities) -> str:
         f"plane), {', '.join(COEFFICIENTS)} for massless fermions, {rows}; other masses follow the nearest "
         "region"
     )
-
-
-def ends_of(signal: FloatArray, others: FloatArray, spin: SpinDensities | None) -> FloatArray:
-    """Return the two ends of the yields that the error of the spin state spans, shape (2, k).
-
-    Parameters
-    ----------
-    signal : NDArray, shape (k,)
-    others : NDArray, shape (s, k)
-        In other spin states.
-    spin : SpinDensities, optional
-        The measured one, if the others are its shifts, up and down in turn: half of each difference counts,
-        in quadrature. Else the ends are those of all states.
-    """
-    if spin is None:
-        every = np.concatenate([signal[np.newaxis], others])
-        return np.stack([every.min(axis=0), every.max(axis=0)])
-    half = 0.5 * np.sqrt(np.sum((others[::2] - others[1::2]) ** 2, axis=0))
-    return np.stack([np.clip(signal - half, 0.0, None), signal + half])
 
 
 def prior_weights(true: FloatArray, weight: FloatArray, unfolded: Spectrum) -> FloatArray:

@@ -54,6 +54,11 @@ class Candidate:
     bias: float
     bias_of: Mapping[str, float]
 
+    @property
+    def row(self) -> tuple[float, float, float, float]:
+        """χ² per cell, correlation, error and bias."""
+        return self.chi2_ndf, self.correlation, self.error, self.bias
+
 
 def scan(
     measured: Spectrum,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias
 
@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from gammastar.core.axes import KINEMATICS, effective_size, filled
+from gammastar.core.axes import KINEMATICS, MASS, effective_size, filled
 from gammastar.core.errors import UserError
-from gammastar.core.pairs import MatchedPairs
+from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import BoolArray, FloatArray, Response, Spectrum
 from gammastar.unfold.response_matrix import EFFICIENCY_FLOOR, cells, n_cells
+from gammastar.unfold.simulation import in_window
 from gammastar.unfold.systematics import Source
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "omnifold_bias",
     "omnifold_replicas",
     "subtracted_replicas",
+    "unfolded_pairs",
 ]
 
 Sample: TypeAlias = tuple[FloatArray, FloatArray]
@@ -519,6 +521,55 @@ def omnifold_spectrum(
     cov = np.where(np.outer(domain, domain), np.cov(scattered, rowvar=False).reshape(n, n), 0.0)
     hist = filled(response.true, np.where(domain, values, 0.0), np.diag(cov))
     return Spectrum(hist, cov, "counts", None, domain.reshape([len(axis) for axis in response.true]))
+
+
+def unfolded_pairs(
+    pairs: Pairs,
+    weights: tuple[FloatArray, FloatArray],
+    matched: MatchedPairs,
+    response: Response,
+    *,
+    rngs: Sequence[np.random.Generator],
+    n_replicas: int,
+    efficiency_floor: float,
+    options: Mapping[str, Any],
+) -> tuple[Spectrum, Unbinned]:
+    """Unfold subtracted pairs; the spectrum has the errors of replicas of data and simulation.
+
+    Parameters
+    ----------
+    pairs : Pairs
+        Like-sign ones too: the replicas bootstrap them as well.
+    weights : pair of NDArray, shape (n,)
+        Signed and posterior weights of the subtraction.
+    matched : MatchedPairs
+    response : Response
+        Supplies axes and efficiency.
+    rngs : three random generators
+        Of the nominal unfolding, of the draws of the data, and of the replicas.
+    n_replicas : int
+    efficiency_floor : float
+    options : mapping
+        Of `omnifold`.
+    """
+    signed, posterior = weights
+    use = np.flatnonzero(posterior > 0)
+    values = np.stack([getattr(pairs, name) for name in KINEMATICS], axis=1)
+    inside = in_window(matched, response.reco)  # posterior weights are 0 outside
+    nominal = omnifold(values[use], inside, rng=rngs[0], data_weight=posterior[use], **options)
+    drawn = subtracted_replicas(
+        values,
+        signed=signed,
+        posterior=posterior,
+        event=pairs.event,
+        axes=[axis for axis in response.reco if axis.name == MASS],
+        rng=rngs[1],
+        n_replicas=n_replicas,
+    )
+    again = {"rng": rngs[2], "n_replicas": n_replicas, "data_weight": drawn[:, use], **options}
+    copies = omnifold_replicas(values[use], inside, **again)
+    spectrum = omnifold_spectrum(inside, nominal, copies, response, efficiency_floor=efficiency_floor)
+    return spectrum, nominal
 
 
 def scaled_sources(

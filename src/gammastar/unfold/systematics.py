@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from gammastar.core.axes import filled
 from gammastar.core.errors import UserError
+from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import FloatArray, Response, Spectrum
+from gammastar.core.sources import EFFICIENCY, POLARISATION, PRIOR, RADIATION
 from gammastar.unfold.folding import Unfolder
-from gammastar.unfold.response_matrix import without_replicas
+from gammastar.unfold.response_matrix import parts_of, polarised_response, without_replicas
+from gammastar.unfold.response_matrix import response as simulated_response
+from gammastar.unfold.simulation import View, reweighted_to
 
 __all__ = [
     "Source",
     "Variation",
     "data_variations",
     "relative_errors",
+    "response_variations",
     "scaled_response",
     "statistical_cov",
     "with_systematics",
@@ -141,6 +146,46 @@ def data_variations(
         moved = filled(axes, values + shift.reshape(values.shape), np.diag(cov))
         varied.append(Variation(name, replace(measured, hist=moved), response))
     return measured, varied
+
+
+def response_variations(
+    matched: MatchedPairs | Iterable[MatchedPairs],
+    response: Response,
+    *,
+    polarisation: float | None = None,
+    radiation: View | None = None,
+    prior: Spectrum | None = None,
+    efficiency: float | None = None,
+) -> list[Variation]:
+    """Return one variation of the response, or up and down, per source in the simulation.
+
+    Parameters
+    ----------
+    matched : MatchedPairs, or parts of it that can be iterated over again
+    response : Response
+        Without replicas.
+    polarisation : float, optional
+        Standard deviation of λθ.
+    radiation : View, optional
+        Of `more_radiation`.
+    prior : Spectrum, optional
+        First result, whose transverse momenta and energies the simulation gets.
+    efficiency : float, optional
+        Relative standard deviation.
+    """
+    axes, varied, views = (response.reco, response.true), [], []
+    if polarisation is not None:
+        sizes = (polarisation, -polarisation)
+        varied += [(POLARISATION, polarised_response(matched, *axes, size)) for size in sizes]
+    if radiation is not None:
+        views.append((RADIATION, radiation))
+    if prior is not None:
+        views.append((PRIOR, reweighted_to(prior, response)))
+    for name, view in views:
+        varied.append((name, simulated_response(map(view, parts_of(matched)), *axes, n_replicas=0)))
+    if efficiency is not None:
+        varied += [(EFFICIENCY, scaled_response(response, 1 + size)) for size in (efficiency, -efficiency)]
+    return [Variation(name, None, one) for name, one in varied]
 
 
 def statistical_cov(unfolded: Spectrum, sources: Sequence[Source]) -> FloatArray:

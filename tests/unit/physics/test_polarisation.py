@@ -23,7 +23,6 @@ from gammastar.physics.polarisation import (
     physical,
 )
 from gammastar.predict.millicharge import VirtualPhotons
-from gammastar.spectrum.angles import ends_of
 
 BEAM = 400.0
 # means of g_k² over the sphere
@@ -201,12 +200,6 @@ def test_shifts_hold_the_whole_covariance():
     assert len(moved) == 6
     half = [0.5 * (up.moments - down.moments) for up, down in zip(moved[::2], moved[1::2], strict=True)]
     np.testing.assert_allclose(sum(np.einsum("ni,nj->nij", h, h) for h in half), found.cov, atol=1e-14)
-
-
-def test_ends_are_a_quadratic_sum_of_measured_shifts_and_a_range_of_assumed_states():
-    signal, others = np.array([10.0]), np.array([[13.0], [7.0], [10.0], [10.0], [14.0], [6.0]])
-    np.testing.assert_allclose(ends_of(signal, others, regions())[:, 0], [5.0, 15.0])
-    np.testing.assert_allclose(ends_of(signal, others[:2], None)[:, 0], [7.0, 13.0])
 
 
 def test_a_record_is_read_back_and_a_broken_one_refused():

@@ -10,14 +10,11 @@ import numpy as np
 
 from gammastar import config, unfold
 from gammastar.config.measured import Systematics
-from gammastar.core.axes import KINEMATICS, MASS
 from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import SteeringError
-from gammastar.core.pairs import Pairs
 from gammastar.core.records import FloatArray, Response, Spectrum
 from gammastar.core.resolve import python_names, resolve
 from gammastar.core.sampling import stream
-from gammastar.core.sources import EFFICIENCY, POLARISATION, PRIOR, RADIATION
 from gammastar.pipeline.cache import Arrays
 from gammastar.pipeline.context import Context, axes_of, needed, pack_spectrum, unpack_spectrum
 from gammastar.pipeline.stages.read import match_simulation
@@ -32,8 +29,7 @@ from gammastar.unfold import (
     simulation,
     systematics,
 )
-from gammastar.unfold.folding import Method
-from gammastar.unfold.response_matrix import polarised_response
+from gammastar.unfold.folding import Method, Options
 
 __all__ = ["asked_shifts", "simulation_of", "true_axes", "unfold_stage"]
 
@@ -51,10 +47,11 @@ def unfold_stage(ctx: Context, made: Any) -> None:
     used = "" if ctx.steering.spectrum is None else ctx.steering.spectrum.lepton
     own = digest(ctx.code.shas(python_names(section.method)))
     key = ctx.book.key(section, ctx.book.key_of("subtract", "match"), used, own)
-    kept = made.unfolding = ctx.book.arrays("unfold", key, lambda: _unfolded(ctx, section, made))
+    method, options = _method(ctx, section), _options(section)
+    kept = made.unfolding = ctx.book.arrays("unfold", key, lambda: _unfolded(ctx, section, method, made))
     made.unfolded = unpack_spectrum(kept, true_axes(ctx), "counts")
     ctx.book.methods["unfolded spectrum"] = (
-        f"{_described(ctx, section, float(kept['strength']))}, {section.preset!r}, covariance of the data "
+        f"{_described(method, options, float(kept['strength']))}, {section.preset!r}, covariance of the data "
         f"and of the simulation ({section.n_replicas} bootstraps)"
     )
     if len(kept["source_names"]):
@@ -68,10 +65,9 @@ def unfold_stage(ctx: Context, made: Any) -> None:
         write_table(ctx.folder / "regularisation.csv", columns)
 
 
-def _unfolded(ctx: Context, section: config.Unfold, made: Any) -> Arrays:
+def _unfolded(ctx: Context, section: config.Unfold, method: Method | None, made: Any) -> Arrays:
     """Return the unfolded counts on the true axes, with efficiency, prior and sources."""
     subtracted: Spectrum = made.subtracted
-    method = _method(ctx, section)
     _check_yield(section, method, subtracted)
     ctx.tell("unfold", None, f"response of {made.truth.size} simulated dileptons")
     known = simulation_of(section, made.truth)
@@ -116,8 +112,8 @@ def _unfolded(ctx: Context, section: config.Unfold, made: Any) -> Arrays:
     )
 
 
-def _options(section: config.Unfold) -> folding.Options:
-    return folding.Options(
+def _options(section: config.Unfold) -> Options:
+    return Options(
         section.n_iterations, section.tau, section.penalty, section.debias, section.efficiency_floor
     )
 
@@ -131,11 +127,9 @@ def _method(ctx: Context, section: config.Unfold) -> Method | None:
     return methods.own_method(resolve(section.method, ctx.code), f"unfold.method = {section.method!r}")
 
 
-def _described(ctx: Context, section: config.Unfold, strength: float) -> str:
-    method = _method(ctx, section)
-    if method is None:
-        return f"OmniFold, {section.n_iterations} iterations"
-    return method.describe(_options(section), strength)
+def _described(method: Method | None, options: Options, strength: float) -> str:
+    many = f"OmniFold, {options.n_iterations} iterations"
+    return many if method is None else method.describe(options, strength)
 
 
 def _packed(sources: Sequence[systematics.Source], n_cells: int) -> Arrays:
@@ -202,24 +196,21 @@ def _response_variations(
     ctx: Context, section: config.Unfold, measured: Spectrum, known: Truth, plain: Response
 ) -> list[unfold.Variation]:
     """Return one variation of the response per source in the simulation that the steering names."""
-    asked, axes, true = section.systematics, plain.reco, plain.true
-    varied: list[tuple[str, Response]] = []
-    if asked.polarisation is not None:
-        sizes = (asked.polarisation, -asked.polarisation)
-        varied += [(POLARISATION, polarised_response(known.parts, axes, true, size)) for size in sizes]
+    asked, radiation, first = section.systematics, None, None
     if asked.fsr is not None:
         lepton = LEPTON_MASS["mu" if ctx.steering.spectrum is None else ctx.steering.spectrum.lepton]
-        view = simulation.more_radiation(asked.fsr, lepton, stream(ctx.seed, "radiation"))
-        varied.append((RADIATION, unfold.response(map(view, known.parts), axes, true, n_replicas=0)))
+        radiation = simulation.more_radiation(asked.fsr, lepton, stream(ctx.seed, "radiation"))
     if asked.prior:
         n = section.n_iterations if isinstance(section.n_iterations, int) else 4
         first = unfold.iterative(measured, plain, n_iterations=n, efficiency_floor=section.efficiency_floor)
-        view = simulation.reweighted_to(first, plain)
-        varied.append((PRIOR, unfold.response(map(view, known.parts), axes, true, n_replicas=0)))
-    if asked.efficiency is not None:
-        factors = (1 + asked.efficiency, 1 - asked.efficiency)
-        varied += [(EFFICIENCY, systematics.scaled_response(plain, factor)) for factor in factors]
-    return [unfold.Variation(name, None, response) for name, response in varied]
+    return systematics.response_variations(
+        known.parts,
+        plain,
+        polarisation=asked.polarisation,
+        radiation=radiation,
+        prior=first,
+        efficiency=asked.efficiency,
+    )
 
 
 def _scanned(
@@ -233,48 +224,24 @@ def _scanned(
     response = unfold.response(known.parts, axes, axes, n_replicas=section.n_replicas, rng=rng)
     ctx.tell("unfold", None, "scan of the regularisation on the mass spectrum")
     strengths, tried = methods.mass_scan(flat, response, method, _options(section), section.scan or ())
-    return {
-        "scan_strength": strengths,
-        "scan": np.array([(c.chi2_ndf, c.correlation, c.error, c.bias) for c in tried]),
-    }
+    return {"scan_strength": strengths, "scan": np.array([one.row for one in tried])}
 
 
 def _omnifold(
     ctx: Context, section: config.Unfold, made: Any, known: Truth, response: Response
 ) -> tuple[Spectrum, Arrays]:
-    """Unfold the pairs without bins; the errors of the histogram are those of replicas.
-
-    The replicas bootstrap the data, like-sign pairs included, and the simulation.
-    """
-    pairs: Pairs = made.pairs
-    posterior = made.subtraction["posterior"]
-    use = np.flatnonzero(posterior > 0)
-    values = np.stack([getattr(pairs, name) for name in KINEMATICS], axis=1)
-    inside = unfold.in_window(known.sample, response.reco)  # posterior weights are 0 outside
-    options: dict[str, Any] = {"n_iterations": section.n_iterations, "stop": section.stop}
-    ctx.tell("unfold", None, f"OmniFold of {len(use)} pairs")
-    rng = stream(ctx.seed, "omnifold")
-    nominal = unfold.omnifold(values[use], inside, rng=rng, data_weight=posterior[use], **options)
-    ctx.tell("unfold", None, f"OmniFold, {section.n_replicas} replicas")
-    drawn = unfold.subtracted_replicas(
-        values,
-        signed=made.subtraction["weight"],
-        posterior=posterior,
-        event=pairs.event,
-        axes=[axis for axis in response.reco if axis.name == MASS],
-        rng=stream(ctx.seed, "omnifold data"),
+    """Unfold the pairs without bins; the errors of the histogram are those of replicas."""
+    ctx.tell("unfold", None, f"OmniFold and {section.n_replicas} replicas")
+    spectrum, nominal = omnifolding.unfolded_pairs(
+        made.pairs,
+        (made.subtraction["weight"], made.subtraction["posterior"]),
+        known.sample,
+        response,
+        rngs=[stream(ctx.seed, f"omnifold{what}") for what in ("", " data", " replicas")],
         n_replicas=section.n_replicas,
+        efficiency_floor=section.efficiency_floor,
+        options={"n_iterations": section.n_iterations, "stop": section.stop},
     )
-    copies = unfold.omnifold_replicas(
-        values[use],
-        inside,
-        rng=stream(ctx.seed, "omnifold replicas"),
-        n_replicas=section.n_replicas,
-        data_weight=drawn[:, use],
-        **options,
-    )
-    floor = section.efficiency_floor
-    spectrum = omnifolding.omnifold_spectrum(inside, nominal, copies, response, efficiency_floor=floor)
     total, error = folding.summed(spectrum)
     return spectrum, {
         "omnifold_weight": nominal.weight,
