@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from gammastar.core.records import FloatArray, MassInterval, Reach
+from gammastar.core.records import FloatArray, Reach
 from gammastar.infer.counting_search import Search
 from gammastar.infer.limits import label_at
 
-__all__ = ["contours", "intervals_of", "limits_of_edges", "masses_reached", "reach_rows"]
+__all__ = ["contours", "intervals_of", "limits_of_edges", "reach_rows"]
 
-MOST = 8  # intervals of mass that a sentence names
 BANDS = ("m2", "m1", "median", "p1", "p2")
 SOURCES = ("sample", "toys", "interpolation")  # of the numerical errors of an edge
 
@@ -31,28 +30,6 @@ def contours(search: Search) -> dict[str, Reach]:
 def intervals_of(reach: Reach) -> list[dict[str, Any]]:
     """Return the intervals of mass in which anything is reached, as the files hold them."""
     return [asdict(interval) for interval in reach.intervals]
-
-
-def masses_reached(intervals: Sequence[MassInterval]) -> str:
-    """Return every interval of masses in which anything is reached, with its ends, as words.
-
-    Examples
-    --------
-    >>> masses_reached([MassInterval(0.211, 0.611, 2e-6, 4.8e-7, False, True)])
-    'reached from 0.211 GeV (clipped, the scan ends) to 0.611 GeV (tip at coupling 4.8e-07)'
-    """
-    if not intervals:
-        return "nothing is reached"
-    named = [
-        f"from {_end(i.low, i.low_coupling, i.low_closed)} to {_end(i.high, i.high_coupling, i.high_closed)}"
-        for i in intervals[:MOST]
-    ]
-    more = len(intervals) - MOST
-    return "reached " + "; ".join(named) + (f" … and {more} more intervals" if more > 0 else "")
-
-
-def _end(mass: float, coupling: float, closed: bool) -> str:
-    return f"{mass:.3f} GeV ({f'tip at coupling {coupling:.2g}' if closed else 'clipped, the scan ends'})"
 
 
 def limits_of_edges(reach: Reach, i: int) -> dict[str, float]:

@@ -358,3 +358,33 @@ def recoupled_channels(channels: Sequence[Channel], charges: Charges) -> Mixture
 
 def _ratio(charges: Charges, process: Process) -> Callable[[FloatArray], FloatArray]:
     return lambda m: charges.production_ratio(process, m)
+
+
+def beside_data(channels: Sequence[Channel], mass: FloatArray) -> dict[str, FloatArray]:
+    """Return what theory says beside measured photons: low, central and high rate, shape (n, 3).
+
+    Parameters
+    ----------
+    channels : sequence of Channel
+        Bremsstrahlung first, then meson decays.
+    mass : NDArray, shape (n,) [GeV]
+
+    Returns
+    -------
+    dict
+        Bremsstrahlung with its envelope, nan where the kernel says nothing; the decays together.
+    """
+    brem, decays = channels[0], Mixture(tuple(channels[1:]))
+    if not isinstance(brem, Bremsstrahlung):
+        return {}
+    known = mass <= brem.kernel.largest_mass(brem.beam_energy)
+    band = np.full((len(mass), 3), np.nan)
+    if known.any():
+        central, low, high = brem.envelope(mass[known])
+        band[known] = np.stack([low, central, high], axis=1)
+    rate, cov = decays.rate(mass)
+    sigma = np.sqrt(np.diag(cov))
+    return {
+        f"bremsstrahlung, {brem.kernel.name}": band,
+        "meson decays, illustrative": np.stack([np.clip(rate - sigma, 0, None), rate, rate + sigma], axis=1),
+    }

@@ -9,8 +9,9 @@ import base64
 import functools
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,21 @@ from gammastar.core.documents import plain
 from gammastar.core.errors import PhysicsError
 from gammastar.core.files import write_whole
 from gammastar.core.records import FloatArray
-from gammastar.report.style import png_bytes
+from gammastar.report.style import png_bytes, save_figure
 from gammastar.report.tables import Table, cells
 
-__all__ = ["Plane2D", "Provenance", "Section", "explorer", "page", "save_page", "titled"]
+__all__ = [
+    "Plane2D",
+    "Provenance",
+    "Section",
+    "explorer",
+    "page",
+    "save_figures",
+    "save_page",
+    "short_names",
+    "skipped_input",
+    "titled",
+]
 
 
 @functools.cache
@@ -180,6 +192,61 @@ def save_page(text: str, path: str | os.PathLike[str]) -> Path:
     target = Path(path)
     write_whole(target, text.encode("utf-8"))
     return target
+
+
+def save_figures(
+    sections: Sequence[Section], folder: Path, *, tell: Callable[[float, str], None]
+) -> list[Section]:
+    """Write the figures of all sections as PNG and PDF; return the sections with the PNG in their place.
+
+    Parameters
+    ----------
+    sections : sequence of Section
+        Figures as `titled` gives them.
+    folder : Path
+    tell : callable
+        Receives progress: the share that is done, and the name of the figure.
+    """
+    total, done, saved = sum(len(section.figures) for section in sections), 0, []
+    for section in sections:
+        drawn: list[tuple[str, Figure | bytes]] = []
+        for caption, figure in section.figures:
+            done += 1
+            if isinstance(figure, bytes):
+                drawn.append((caption, figure))
+                continue
+            name = str(figure.get_label())
+            tell(done / total, name)
+            png, _ = save_figure(figure, folder / name)
+            drawn.append((caption, png.read_bytes()))
+        saved.append(replace(section, figures=drawn))
+    return saved
+
+
+def skipped_input(partial: Mapping[str, Mapping[str, Any]]) -> list[Table]:
+    """Return the table of what was left out of the input by stage, if anything was."""
+    rows = [entry for lost in partial.values() for entry in lost["skipped"]]
+    if not rows:
+        return []
+    columns = {
+        "file": [str(row.get("file", "")) for row in rows],
+        "entries": [str(row.get("entries", "")) for row in rows],
+        "why": [str(row.get("why", ""))[:300] for row in rows],
+    }
+    return [Table(columns, caption="Skipped input")]
+
+
+def short_names(inputs: Mapping[str, str]) -> dict[str, str]:
+    """Return inputs under the last part of their names, those of one such part under their full names.
+
+    Examples
+    --------
+    >>> short_names({"/a/x.root": "1", "/a/y.root": "2", "/b/y.root": "3"})
+    {'x.root': '1', '/a/y.root': '2', '/b/y.root': '3'}
+    """
+    last = Counter(name.rpartition("/")[2] for name in inputs)
+    short = {name: name.rpartition("/")[2] for name in inputs}
+    return {short[name] if last[short[name]] == 1 else name: sha for name, sha in inputs.items()}
 
 
 def titled(name: str, caption: str, figure: Any) -> tuple[str, Any]:

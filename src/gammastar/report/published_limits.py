@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,18 @@ from gammastar.core.errors import InputFileError
 from gammastar.core.files import data_path
 from gammastar.core.records import FloatArray
 
-__all__ = ["ExistingLimit", "citations", "existing_limits", "read_limit"]
+__all__ = ["ExistingLimit", "citations", "edges_of", "existing_limits", "read_limit", "recast"]
 
 SHIPPED = (
     *("dark_photon_faser_2023", "dark_photon_na62_dump_ee_2023"),
     *("dark_photon_charm_recomputed", "dark_photon_nucal_recomputed"),
 )
+LENGTHS = {  # from the target to the decay volume and its length [m]
+    "FASER": (476.0, 1.5),  # arXiv:2308.05587
+    "NA62": (81.6, 77.9),  # arXiv:2312.12055
+    "CHARM (recomputed)": (480.0, 35.0),  # Phys. Lett. B 157 (1985) 458
+    "NuCal (recomputed)": (64.0, 23.0),  # Z. Phys. C 51 (1991) 341
+}
 TEXTS = ("name", "plane", "kind", "citation", "reference", "source", "licence")
 
 
@@ -137,3 +144,78 @@ def existing_limits(
     found = [read_limit(path) for path in (*(data_path(f"limits/{name}.toml") for name in SHIPPED), *own)]
     wanted = set(kinds)
     return [limit for limit in found if limit.plane == plane and limit.kind in wanted]
+
+
+def edges_of(polygon: FloatArray, mass: FloatArray) -> FloatArray:
+    """Return the lowest and highest coupling of a closed polygon at masses, shape (n, 2); nan outside it.
+
+    Parameters
+    ----------
+    polygon : NDArray, shape (k, 2)
+        Mass [GeV] and coupling; logarithmic between vertices.
+    mass : NDArray, shape (n,) [GeV]
+    """
+    low, high = np.full(len(mass), np.inf), np.full(len(mass), -np.inf)
+    x, y = polygon[:, 0], np.log(polygon[:, 1])
+    for (x0, y0), (x1, y1) in pairwise(zip([*x, x[0]], [*y, y[0]], strict=True)):
+        if x0 != x1:
+            part = (mass - x0) / (x1 - x0)
+            at = np.where((part >= 0) & (part <= 1), y0 + part * (y1 - y0), np.nan)
+            low, high = np.fmin(low, at), np.fmax(high, at)
+    edges = np.exp(np.stack([low, high], axis=1))
+    edges[~(low < high - 1e-6)] = np.nan
+    return np.asarray(edges, dtype=np.float64)
+
+
+def recast(
+    limits: Iterable[ExistingLimit],
+    plane: str,
+    carry: Callable[[FloatArray, FloatArray, float], FloatArray],
+    *,
+    highest: float,
+    points: int = 60,
+) -> list[ExistingLimit]:
+    """Return limits carried over to another model, of kind "recast", one for each island.
+
+    Parameters
+    ----------
+    limits : iterable of ExistingLimit
+        Of experiments whose distances are known.
+    plane : str
+        Of the other model.
+    carry : callable
+        Masses (n,) [GeV], lower and upper couplings (n, 2), and (shield + decay volume)/shield -> couplings
+        of the other model (n, 2), nan where nothing is excluded.
+    highest : float [GeV]
+        Mass up to which the other model is known.
+    points : int
+        Masses at which each limit is taken.
+    """
+    found = []
+    for limit in limits:
+        near, length = LENGTHS[limit.name]
+        low, high = limit.polygon[:, 0].min(), min(limit.polygon[:, 0].max(), highest)
+        mass = np.geomspace(low * 1.001, high * 0.999, points)
+        edges = edges_of(limit.polygon, mass)
+        inside = np.isfinite(edges).all(axis=1)
+        mass, edges = mass[inside], edges[inside]
+        new = carry(mass, edges, (near + length) / near)
+        name = f"{limit.name.removesuffix(' (recomputed)')} (recast)"
+        found += [
+            replace(limit, name=name, plane=plane, kind="recast", polygon=polygon)
+            for polygon in _islands(mass, new)
+        ]
+    return found
+
+
+def _islands(mass: FloatArray, edges: FloatArray) -> list[FloatArray]:
+    """Return closed polygons of runs of two masses or more with finite edges."""
+    good = np.asarray(np.isfinite(edges).all(axis=1), dtype=np.bool_)
+    runs = np.split(np.arange(len(mass)), np.flatnonzero(np.diff(good)) + 1)
+    polygons = []
+    for run in runs:
+        if len(run) > 1 and good[run[0]]:
+            lower = np.stack([mass[run], edges[run, 0]], axis=1)
+            upper = np.stack([mass[run], edges[run, 1]], axis=1)
+            polygons.append(np.concatenate([lower, upper[::-1]]))
+    return polygons

@@ -9,9 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.errors import PhysicsError
+from gammastar.core.records import MassInterval
 
-__all__ = ["Column", "Table", "cells", "text_table"]
+__all__ = ["Column", "Table", "cells", "masses_reached", "text_table"]
 
+MOST = 8  # intervals of mass that a sentence names
 Column = Sequence[object] | npt.NDArray[np.generic]
 
 
@@ -93,3 +95,25 @@ def text_table(table: Table) -> str:
         ]
         lines.append("  ".join(line).rstrip())
     return "\n".join([table.caption, *lines] if table.caption else lines)
+
+
+def masses_reached(intervals: Sequence[MassInterval]) -> str:
+    """Return every interval of masses in which anything is reached, with its ends, as words.
+
+    Examples
+    --------
+    >>> masses_reached([MassInterval(0.211, 0.611, 2e-6, 4.8e-7, False, True)])
+    'reached from 0.211 GeV (clipped, the scan ends) to 0.611 GeV (tip at coupling 4.8e-07)'
+    """
+    if not intervals:
+        return "nothing is reached"
+    named = [
+        f"from {_end(i.low, i.low_coupling, i.low_closed)} to {_end(i.high, i.high_coupling, i.high_closed)}"
+        for i in intervals[:MOST]
+    ]
+    more = len(intervals) - MOST
+    return "reached " + "; ".join(named) + (f" … and {more} more intervals" if more > 0 else "")
+
+
+def _end(mass: float, coupling: float, closed: bool) -> str:
+    return f"{mass:.3f} GeV ({f'tip at coupling {coupling:.2g}' if closed else 'clipped, the scan ends'})"

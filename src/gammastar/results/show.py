@@ -9,8 +9,8 @@ from typing import Any
 
 from gammastar.core.errors import StoreError, UserError
 from gammastar.core.records import MassInterval
-from gammastar.infer.reach_tables import masses_reached
 from gammastar.pipeline.cache import load_arrays, told_loss
+from gammastar.report.tables import masses_reached
 from gammastar.store.folder import published
 from gammastar.store.guarded import check_chunks, read_result
 from gammastar.store.manifest import MANIFEST, digest, file_sha256, package_digest, read_manifest

@@ -11,8 +11,8 @@ from gammastar.core import axes
 from gammastar.core.axes import filled
 from gammastar.core.errors import PhysicsError
 from gammastar.core.signal import Effect, Rate, SignalPlane, SignalPlanes
-from gammastar.pipeline.stages.report_dark import relative_errors
 from gammastar.predict.production import mass_shifts, sources_of
+from gammastar.report.dark import relative_errors
 
 MASS = np.array([0.3, 0.5, 0.7])
 RATE = np.array([4.0, 2.0, 1.0])

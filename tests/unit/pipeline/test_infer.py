@@ -24,7 +24,7 @@ from gammastar.pipeline.cache import open_book
 from gammastar.pipeline.context import Context, Products
 from gammastar.pipeline.stages.accept import detectors, millicharge_detectors
 from gammastar.pipeline.stages.infer import counting_search, infer_stage, millicharge_stage
-from gammastar.pipeline.stages.report_dark import reach_sections
+from gammastar.pipeline.stages.report import reach_sections
 from gammastar.results.show import show_results
 
 MASS, COUPLING = np.linspace(0.22, 0.8, 12), np.geomspace(1e-8, 1e-5, 61)
@@ -382,6 +382,7 @@ def shown(ctx):
 def test_files_and_words_hold_every_interval_of_masses(tmp_path):
     ctx, made, search = searched(tmp_path)
     (section,) = reach_sections(ctx, made)
+    ctx.book.numbers |= section.numbers
     limit = search.limit.expected[2]
     end = brentq(lambda m: events(m, np.sqrt(2e-13) / m) - limit, 0.3, 0.8)
     (interval,) = json.loads((tmp_path / "reach.json").read_text())["mass_intervals"]["all"]
@@ -403,6 +404,7 @@ def test_nothing_reached_is_said_everywhere(tmp_path, monkeypatch):
     ctx, made, search = searched(tmp_path)
     assert search.reach.intervals == ()
     (section,) = reach_sections(ctx, made)
+    ctx.book.numbers |= section.numbers
     assert any("Nothing is reached" in line for line in section.paragraphs)
     said = shown(ctx)
     assert "reach, NA62 dump: nothing is reached" in said

@@ -17,10 +17,11 @@ from gammastar.core.files import data_path
 from gammastar.core.resolve import freeze, python_names
 from gammastar.physics.qed import RTable
 from gammastar.physics.vectors import CHARGES, E_CHARGE
-from gammastar.pipeline.stages import report_dark
 from gammastar.pipeline.stages.predict import files_of, masses_of, production_of
+from gammastar.pipeline.stages.report import known_limits
 from gammastar.predict.names import make_model
 from gammastar.predict.production import by_group
+from gammastar.report.dark import NO_LIMITS, View
 
 R_TABLE = RTable.read(data_path("measurements/r_ratio.csv"))
 HEAD = """
@@ -113,7 +114,7 @@ def produced(ctx):
 
 def known(folder, model, own=None):
     ctx = context(folder, model)
-    return report_dark._known(ctx, make_model(model, folder).labels, own)
+    return known_limits(ctx, make_model(model, folder).labels, own)
 
 
 def test_the_rate_is_the_one_that_the_model_states(folder) -> None:
@@ -171,7 +172,7 @@ def test_a_rate_that_cannot_be_is_named(folder) -> None:
 def test_axes_belong_to_the_model(folder) -> None:
     axes = {}
     for model in ("dark_photon", "b_minus_l", "mine.py:vector", "mine.py:Axion"):
-        plane = report_dark._plane(context(folder, model), make_model(model, folder).labels, None)
+        plane = View(make_model(model, folder).labels, theory=True, mock=True).plane(reached=True)
         axes[model] = (plane.mass_label, plane.coupling_label)
         assert plane.threshold is None  # theory
         for label in axes[model]:
@@ -185,7 +186,7 @@ def test_grey_areas_belong_to_the_model(folder, tmp_path) -> None:
     assert {x.plane for x in known(folder, "dark_photon")} == {"dark_photon"}
     assert known(folder, "mine.py:Axion") == []
     assert known(folder, "mine.py:copy") == []  # it may decay otherwise
-    assert report_dark.NO_LIMITS["none"].startswith("No published limit is drawn")
+    assert NO_LIMITS["none"].startswith("No published limit is drawn")
     found = known(folder, "mine.py:vector")
     assert {x.kind for x in found} == {"recast"}
     # one's own limits are drawn where they belong, the shipped ones on dark photons nowhere else

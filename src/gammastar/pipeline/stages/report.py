@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gammastar import mock, report, unfold
+from gammastar import mock, predict, report, unfold
 from gammastar import spectrum as normalised
+from gammastar.config import Predict
 from gammastar.core.axes import MASS, effective_size
 from gammastar.core.files import shipped
 from gammastar.core.records import FloatArray
+from gammastar.core.resolve import UserCode
 from gammastar.core.sampling import stream
+from gammastar.core.signal import SignalPlane
+from gammastar.physics.vectors import SPLIT_MAX
 from gammastar.pipeline.context import Context, Products
-from gammastar.pipeline.stages.predict import model_of
+from gammastar.pipeline.stages.infer import in_use
+from gammastar.pipeline.stages.predict import model_of, theory_options
 from gammastar.pipeline.stages.read import limit_of
-from gammastar.pipeline.stages.report_dark import (
-    acceptance_section,
-    millicharge_sections,
-    rate_section,
-    reach_sections,
-)
 from gammastar.pipeline.stages.unfold import simulation_of
+from gammastar.predict.mixture import beside_data, shares_of
+from gammastar.predict.names import make_model, r_table, theory_channel
+from gammastar.predict.production import needs_shares
+from gammastar.predict.recast import displaced
 from gammastar.report import Section
+from gammastar.report.dark import (
+    View,
+    acceptance_section,
+    charge_section,
+    error_tables,
+    pair_rate_section,
+    rate_section,
+    reach_section,
+)
 from gammastar.report.measured import (
     FlowCheck,
     Unfolding,
@@ -34,11 +47,21 @@ from gammastar.report.measured import (
     sample_notes,
     spectrum_section,
 )
+from gammastar.report.pages import save_figures, short_names, skipped_input
+from gammastar.report.published_limits import recast
 from gammastar.store.manifest import versions, write_text
 
 __all__ = ["pairs_sections", "write"]
 
 EXPLORED_CL = (0.90, 0.95)
+KINDS = ("observed", "recast")
+PRODUCTION, ACCEPTANCE = (
+    ("production,", "model", "target"),
+    ("spin state", "production vertex", "scaling with A"),
+)
+COMPARED = ("bremsstrahlung", "pseudoscalar_dalitz", "vector_dalitz", "vector_mesons")
+CHANNELS = ("pion_dalitz", "pseudoscalar_dalitz", "vector_dalitz", "vector_mesons", "bremsstrahlung")
+BEAM = 400.0  # GeV, for the shares of the processes
 N_DRAWN = 40_000  # photons drawn per mass for the figures of the flow
 
 
@@ -129,15 +152,129 @@ def _members(variations: Any, masses: list[float], drawn: list[Any]) -> list[Flo
     ]
 
 
+def conditions(ctx: Context, keys: tuple[str, ...]) -> list[str]:
+    """Return the conventions and assumptions whose names begin so, one line each."""
+    found = {key: text for key, text in ctx.book.methods.items() if key.startswith(keys)}
+    return [f"{key[0].upper()}{key[1:]}: {text}." for key, text in found.items()]
+
+
+def _view(ctx: Context, known: Sequence[report.ExistingLimit] = ()) -> View:
+    """Return how sections on dark particles are shown."""
+    section, predicting = ctx.steering.infer, ctx.steering.predict
+    return View(
+        model_of(ctx).labels,
+        theory=predicting is not None and predicting.source == "theory",
+        mock=ctx.book.mock,
+        known=known,
+        coupling=None if section is None else section.coupling,
+        min_effective=0.0 if section is None else section.min_effective,
+    )
+
+
+def _rate(ctx: Context, state: Any) -> list[Section]:
+    section, view, beside = ctx.steering.predict, _view(ctx), {}
+    if section is not None and not view.theory and isinstance(model_of(ctx), predict.DarkPhoton):
+        exposure, options = state.production.exposure, theory_options(section, ctx.code)
+        beam, depth = exposure.beam_energy, exposure.thickness
+        channels = [theory_channel(name, options, beam, thickness=depth) for name in COMPARED]
+        beside = beside_data(channels, state.rate.mass)
+    return [rate_section(state.rate, view, comparisons=beside, conditions=conditions(ctx, PRODUCTION))]
+
+
+def _errors(ctx: Context, planes: Mapping[str, SignalPlane]) -> list[report.Table]:
+    """Return the errors of the yields by source, as limits take them."""
+    section = ctx.steering.infer
+    used = {name: in_use(ctx, plane) for name, plane in planes.items()}
+    return error_tables(used, None if section is None else section.nuisances)
+
+
+def _acceptance(ctx: Context, state: Any) -> list[Section]:
+    return [
+        acceptance_section(
+            state.planes,
+            _errors(ctx, state.planes),
+            conditions=conditions(ctx, ACCEPTANCE),
+            measured=ctx.steering.spectrum is not None,
+            mock=ctx.book.mock,
+        )
+    ]
+
+
+def recast_limits(section: Predict, where: Path | UserCode) -> list[report.ExistingLimit]:
+    """Return the shipped limits on dark photons as limits on the model of a steering file.
+
+    Parameters
+    ----------
+    section : Predict
+        Names the model, the table of mesons and the preset of bremsstrahlung.
+    where : Path or UserCode
+        Folder of the steering file, or the code that was frozen there.
+
+    Returns
+    -------
+    list of ExistingLimit
+        Of kind "recast", one for each island; none where the vector is not seen.
+
+    Notes
+    -----
+    `gammastar.predict.recast.displaced` with the lengths of each experiment. Decays to e⁺e⁻ only, which is
+    what the experiments mostly saw; FASER's shares of the processes are taken as those of 400 GeV.
+    """
+    model, photon = make_model(section.model, where), predict.DarkPhoton(r_table())
+    options, names = theory_options(section, where), CHANNELS if needs_shares(model) else ()
+    channels = [theory_channel(name, options, BEAM) for name in names]
+
+    def carry(mass: FloatArray, edges: FloatArray, length_ratio: float) -> FloatArray:
+        if needs_shares(model):
+            ratio = model.rate_ratio(mass, shares_of(channels, mass))
+        else:
+            ratio = model.rate_ratio(mass)
+        return displaced(mass, edges, photon, model, state="ee", ratio=ratio, length_ratio=length_ratio)
+
+    limits = report.existing_limits(kinds=KINDS)
+    return recast(limits, section.model, carry, highest=SPLIT_MAX)
+
+
+def known_limits(ctx: Context, named: predict.Labels, own: Path | None) -> list[report.ExistingLimit]:
+    """Return published limits for the plane of the model, and those of the user that name this plane."""
+    predicting = ctx.steering.predict
+    found = [] if named.limits != "published" else report.existing_limits(kinds=KINDS)
+    if named.limits == "recast" and predicting is not None:
+        found = recast_limits(predicting, ctx.code)
+    if own is None:
+        return found
+    planes = dict.fromkeys(name for name in (named.plane, predicting and predicting.model) if name)
+    shipped = {limit.name for limit in report.existing_limits(kinds=KINDS)}
+    mine = [limit for plane in planes for limit in report.existing_limits(plane, directory=own, kinds=KINDS)]
+    return found + [limit for limit in mine if limit.name not in shipped]
+
+
+def reach_sections(ctx: Context, state: Any) -> list[Section]:
+    """Return one section per detector."""
+    section = ctx.steering.infer
+    own = None if section is None or section.existing_limits is None else ctx.base / section.existing_limits
+    view = _view(ctx, known_limits(ctx, model_of(ctx).labels, own))
+    return [reach_section(name, search, state.planes[name], view) for name, search in state.searches.items()]
+
+
+def _millicharge(ctx: Context, state: Any) -> list[Section]:
+    pairs = [f"{k}: {v}." for k, v in ctx.book.methods.items() if k.startswith("millicharged pairs")]
+    found = [pair_rate_section(state.pair_rate, mock=ctx.book.mock, conditions=pairs)]
+    if state.charge_searches:
+        tables = _errors(ctx, state.charge_planes or {})
+        found.append(charge_section(state.charge_searches, tables, mock=ctx.book.mock))
+    return found
+
+
 Entry = Callable[[Context, Any], Iterable[Section]]
 SECTIONS: tuple[tuple[str, Entry], ...] = (
     ("subtracted", pairs_sections),
     ("unfolded", _spectrum),
     ("learning", _kinematics),
-    ("rate", lambda ctx, state: [rate_section(ctx, state)]),
-    ("planes", lambda ctx, state: [acceptance_section(ctx, state)]),
+    ("rate", _rate),
+    ("planes", _acceptance),
     ("searches", reach_sections),
-    ("pair_rate", millicharge_sections),
+    ("pair_rate", _millicharge),
 )
 """What of the run state a section needs, and who makes it."""
 
@@ -158,62 +295,27 @@ def write(ctx: Context, state: Products) -> None:
     """Write ``figures/`` and ``report.html``; the numbers go into the manifest."""
     ctx.tell("report", None, "figures")
     card = _card(ctx)
-    sections = _saved(ctx, _sections(ctx, state))
+    sections = save_figures(
+        _sections(ctx, state), ctx.folder / "figures", tell=functools.partial(ctx.tell, "report")
+    )
     numbers = report.Table(
         {"quantity": list(ctx.book.numbers), "value": list(ctx.book.numbers.values())}, caption="Numbers"
     )
     provenance = report.Provenance(
         versions=versions(),
-        digests=_short(ctx.book.inputs) | {name: entry["content"] for name, entry in ctx.book.stages.items()},
+        digests=short_names(ctx.book.inputs)
+        | {name: entry["content"] for name, entry in ctx.book.stages.items()},
         methods=ctx.book.methods,
         placeholders=[] if card is None else card.placeholders(),
     )
     title = ctx.steering.analysis.title or ctx.steering.analysis.name
     told = [ctx.book.loss, *ctx.book.notes] if ctx.book.partial else ctx.book.notes
-    tables = [numbers, *_skipped(ctx)]
+    tables = [numbers, *skipped_input(ctx.book.partial)]
     summary = report.Section("Summary", [f"{note}." for note in told], tables=tables)
     text = report.page(title, [summary, *sections], mock=ctx.book.mock, provenance=provenance)
     write_text(ctx.folder / "report.html", text)
     if state.searches and state.planes:
         _write_explorer(ctx, state, title)
-
-
-def _skipped(ctx: Context) -> list[report.Table]:
-    """Return the table of what was left out of the input, if anything was."""
-    rows = [entry for lost in ctx.book.partial.values() for entry in lost["skipped"]]
-    if not rows:
-        return []
-    columns = {
-        "file": [str(row.get("file", "")) for row in rows],
-        "entries": [str(row.get("entries", "")) for row in rows],
-        "why": [str(row.get("why", ""))[:300] for row in rows],
-    }
-    return [report.Table(columns, caption="Skipped input")]
-
-
-def _short(inputs: Mapping[str, str]) -> dict[str, str]:
-    """Return inputs under the last part of their names, those of one such part under their full names."""
-    last = Counter(name.rpartition("/")[2] for name in inputs)
-    short = {name: name.rpartition("/")[2] for name in inputs}
-    return {short[name] if last[short[name]] == 1 else name: sha for name, sha in inputs.items()}
-
-
-def _saved(ctx: Context, sections: list[report.Section]) -> list[report.Section]:
-    """Write the figures of all sections; return the sections with the PNG files in their place."""
-    total, done, found = sum(len(section.figures) for section in sections), 0, []
-    for section in sections:
-        drawn: list[tuple[str, Any]] = []
-        for caption, figure in section.figures:
-            done += 1
-            if isinstance(figure, bytes):
-                drawn.append((caption, figure))
-                continue
-            name = str(figure.get_label())
-            ctx.tell("report", done / total, name)
-            png, _ = report.save_figure(figure, ctx.folder / "figures" / name)
-            drawn.append((caption, png.read_bytes()))
-        found.append(replace(section, figures=drawn))
-    return found
 
 
 def _write_explorer(ctx: Context, state: Products, title: str) -> None:
