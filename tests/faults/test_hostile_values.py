@@ -10,6 +10,7 @@ from injection import steerings
 
 from gammastar import config, flow, infer
 from gammastar.accept.tracking import load_spectrometer
+from gammastar.config.checks import examine_file
 from gammastar.core.documents import from_json, from_toml
 from gammastar.core.errors import GammastarError, InputFileError, SteeringError, UserError
 from gammastar.flow.divergence import LocalStatistics
@@ -17,7 +18,6 @@ from gammastar.mock import load_card
 from gammastar.physics.detector import load_detector
 from gammastar.physics.mesons import MesonTable
 from gammastar.physics.millicharge import load_millicharge_detector
-from gammastar.pipeline.checks import examine_file
 from gammastar.read import load_schema
 from gammastar.report.published_limits import read_limit
 from gammastar.semivisible.babar import load_babar

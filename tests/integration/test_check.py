@@ -10,8 +10,8 @@ from builders import ROOT
 from click.testing import CliRunner
 
 from gammastar import cli, config
+from gammastar.config.checks import check_steering, examine_file, listing
 from gammastar.core.errors import SteeringError
-from gammastar.pipeline.checks import check_steering, examine_file, listing
 from gammastar.pipeline.run import run
 from gammastar.store.filesets import find_file
 from gammastar.store.manifest import read_json

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gammastar.config.checks import examine_file
 from gammastar.core.constants import M_MU
 from gammastar.core.errors import SteeringError
 from gammastar.core.files import data_path
@@ -14,7 +15,6 @@ from gammastar.mock import load_card, simulate_events
 from gammastar.mock.card import Polarisation
 from gammastar.physics.polarisation import SpinDensities
 from gammastar.pipeline.cache import load_arrays
-from gammastar.pipeline.checks import examine_file
 from gammastar.pipeline.record import read_record
 from gammastar.pipeline.run import run
 from gammastar.pipeline.stages.flow import read_spin

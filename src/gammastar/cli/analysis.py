@@ -72,7 +72,7 @@ def check(steering: Path) -> None:
     One line per finding; exit code 2 if one of them is an error.
     """
     from gammastar import config
-    from gammastar.pipeline.checks import examine_file
+    from gammastar.config.checks import examine_file
 
     result, findings = examine_file(analysis_file(steering))
     for finding in findings:

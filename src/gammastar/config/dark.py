@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gammastar.core.files import shipped
+from gammastar.core.resolve import UserCode
+
+if TYPE_CHECKING:
+    from gammastar.predict.names import TheoryOptions
+
 from itertools import pairwise
 from typing import Annotated, Literal
 
@@ -11,13 +20,7 @@ from gammastar.config.fields import Masses, Positive, PositiveRange, Section
 from gammastar.core.sources import Kind
 from gammastar.physics.polarisation import Frame
 
-__all__ = [
-    "Accept",
-    "Infer",
-    "Millicharge",
-    "Predict",
-    "Report",
-]
+__all__ = ["Accept", "Infer", "Millicharge", "Predict", "Report", "theory_options"]
 
 Points = Annotated[tuple[tuple[Annotated[float, Field(ge=0)], float], ...], Field(min_length=2)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -180,3 +183,14 @@ class Report(Section):
     """Masses at which the report shows the flow [GeV]."""
 
     flow_masses: Annotated[tuple[Positive, ...], Field(max_length=20)] = (0.3, 0.5, 0.77)
+
+
+def theory_options(section: Predict, where: Path | UserCode) -> TheoryOptions:
+    """Return what the theory channels of a section need; `where` is its folder or the code frozen there."""
+    from gammastar.predict.names import TheoryOptions
+
+    base = where if isinstance(where, Path) else where.folder
+    table = section.mesons
+    return TheoryOptions(
+        section.bremsstrahlung, section.off_shell, lambda: shipped(table, base, "measurements"), where
+    )

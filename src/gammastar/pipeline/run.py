@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from gammastar import config
+from gammastar.config.checks import check_steering, listing
 from gammastar.core.errors import SteeringError, StoreError
 from gammastar.core.resolve import guarded
 from gammastar.pipeline.cache import open_book
-from gammastar.pipeline.checks import check_steering, listing
 from gammastar.pipeline.context import Context, Farm, Products, Tell, needed
 from gammastar.store.folder import working
 

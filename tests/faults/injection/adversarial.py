@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 
 from gammastar import config
+from gammastar.config.checks import examine_file
 from gammastar.config.steering import _models_in
 from gammastar.core.documents import plain
 from gammastar.core.errors import GammastarError
 from gammastar.core.sampling import stream
-from gammastar.pipeline.checks import examine_file
 from gammastar.pipeline.run import run
 from injection.hostile import NAMES, VALUES
 from injection.kills import ROOT, smaller

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from gammastar import config
+from gammastar.config.checks import check_steering, listing
 from gammastar.core.errors import UserError
-from gammastar.pipeline.checks import check_steering, listing
 from gammastar.store.filesets import find_file
 from injection.kills import SMALL
 

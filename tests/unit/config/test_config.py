@@ -3,9 +3,9 @@
 import pytest
 
 from gammastar import config
+from gammastar.config.checks import check_steering
 from gammastar.core.errors import SteeringError
 from gammastar.core.files import data_path
-from gammastar.pipeline.checks import check_steering
 
 GOOD = {
     "analysis": {"name": "a"},

@@ -7,8 +7,8 @@ import pytest
 from builders import ROOT
 
 from gammastar import config
+from gammastar.config.checks import check_steering
 from gammastar.core.errors import SteeringError
-from gammastar.pipeline.checks import check_steering
 from gammastar.pipeline.context import detector_files
 from gammastar.pipeline.stages.accept import _depths
 

@@ -12,13 +12,14 @@ from safetensors.numpy import save_file
 
 from gammastar import predict, spectrum
 from gammastar.config import Predict, Steering
+from gammastar.config.dark import theory_options
 from gammastar.core.axes import MASS
 from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import PhysicsError, SteeringError
-from gammastar.core.files import atomic, shipped
+from gammastar.core.files import atomic
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import FloatArray, Spectrum
-from gammastar.core.resolve import UserCode, python_names
+from gammastar.core.resolve import python_names
 from gammastar.core.sampling import Sampler
 from gammastar.core.signal import Rate
 from gammastar.physics.vectors import SPLIT_MAX
@@ -27,7 +28,6 @@ from gammastar.predict import Production, VirtualPhoton
 from gammastar.predict.channels.virtual_photon import ReplicaWeights
 from gammastar.predict.millicharge import MeasuredPairs, TheoryPairs, fine_pairs, pair_rate, theory_pairs
 from gammastar.predict.mixture import describe, shares_of
-from gammastar.predict.names import TheoryOptions
 from gammastar.predict.production import (
     as_photons,
     by_charges,
@@ -55,7 +55,6 @@ __all__ = [
     "predict_stage",
     "production_of",
     "read_trend",
-    "theory_options",
     "trend_of",
     "write_trend",
 ]
@@ -92,15 +91,6 @@ def files_of(ctx: Context) -> dict[str, str]:
     """
     names = python_names(() if ctx.steering.predict is None else ctx.steering.predict.model_dump(mode="json"))
     return {f"[predict] {file}": sha for file, sha in ctx.code.shas(names).items()}
-
-
-def theory_options(section: Predict, where: Path | UserCode) -> TheoryOptions:
-    """Return what the theory channels of a section need; `where` is its folder or the code frozen there."""
-    base = where if isinstance(where, Path) else where.folder
-    table = section.mesons
-    return TheoryOptions(
-        section.bremsstrahlung, section.off_shell, lambda: shipped(table, base, "measurements"), where
-    )
 
 
 def trend_of(ctx: Context, state: Any, training: Any) -> Trend | None:

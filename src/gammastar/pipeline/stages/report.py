@@ -13,6 +13,7 @@ import numpy as np
 from gammastar import mock, predict, report, unfold
 from gammastar import spectrum as normalised
 from gammastar.config import Predict
+from gammastar.config.dark import theory_options
 from gammastar.core.axes import MASS, effective_size
 from gammastar.core.files import shipped
 from gammastar.core.records import FloatArray
@@ -22,7 +23,7 @@ from gammastar.core.signal import SignalPlane
 from gammastar.physics.vectors import SPLIT_MAX
 from gammastar.pipeline.context import Context, Products
 from gammastar.pipeline.stages.infer import in_use
-from gammastar.pipeline.stages.predict import model_of, theory_options
+from gammastar.pipeline.stages.predict import model_of
 from gammastar.pipeline.stages.read import limit_of
 from gammastar.pipeline.stages.unfold import simulation_of
 from gammastar.predict.mixture import beside_data, shares_of

@@ -1,0 +1,448 @@
+"""What can be known of a run before any work starts: from the steering, the small files, the first entries.
+
+The checks of the dark half, and all of them in the order of the stages.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from gammastar.config.checks_measured import CHECKS as MEASURED
+from gammastar.config.checks_measured import LONGEST, Findings, Look, hinted, raised, tried, wrong
+from gammastar.config.dark import Accept, Predict
+from gammastar.config.steering import STAGES, Steering, examine
+from gammastar.core.constants import LEPTON_MASS
+from gammastar.core.documents import Finding
+from gammastar.core.errors import BranchError, GammastarError, InputFileError
+from gammastar.core.files import is_folder, shipped
+from gammastar.core.resolve import guarded
+
+__all__ = ["check_steering", "examine_file", "listing"]
+
+NOMINAL_BEAM = 400.0  # GeV; only whether the channels can be made is looked at
+ALIKE = 3  # findings of one kind in many files that are shown
+
+
+def examine_file(path: Path) -> tuple[Steering | None, tuple[Finding, ...]]:
+    """Check a steering file and every file that it names.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    steering : Steering or None
+        As far as it can be understood.
+    findings : tuple of Finding
+        Errors first. Mistakes of the user never raise.
+    """
+    steering, found = examine(path)
+    if steering is None:
+        return None, found
+    wrong = [finding.where for finding in found]
+    further = check_steering(steering, path.resolve().parent)
+    # a key that was left out is not missing
+    known = [f for f in further if not any(f.where == w or f.where.startswith(f"{w}.") for w in wrong)]
+    return steering, _sorted([*found, *known])
+
+
+def check_steering(
+    steering: Steering,
+    base: Path,
+    *,
+    stages: Sequence[str] = STAGES,
+    open_files: bool = True,
+    skip_bad: bool = False,
+) -> tuple[Finding, ...]:
+    """Return all that is wrong, or looks wrong, with a steering and the files that it names.
+
+    Parameters
+    ----------
+    steering : Steering
+    base : Path
+        Folder of the steering file.
+    stages : sequence of str
+        Those that will run; the others are not looked at.
+    open_files : bool
+        Look at the first entries of the input files. Files behind URLs are never opened.
+    skip_bad : bool
+        The run leaves out input files that are missing or cannot be read: warnings, no errors.
+
+    Returns
+    -------
+    tuple of Finding
+        Errors first.
+    """
+    look = Look(steering, base, stages, open_files, skip_bad)
+    found: list[Finding] = []
+    for stage, checks in CHECKS.items():
+        if look.has(stage):
+            for check in checks:
+                found += _guarded(stage, check, look)
+    return _sorted(found)
+
+
+def listing(findings: Iterable[Finding]) -> str:
+    """Return the errors among findings, one line each, as the text of one error."""
+    lines = [f"{finding.where}: {finding.message}" for finding in findings if finding.level == "error"]
+    shown: list[str] = []
+    for line in lines:
+        if shown and sum(map(len, shown)) + len(line) > LONGEST:
+            break
+        shown.append(line)
+    left = len(lines) - len(shown)
+    more = [f"… and {left} more; `gammastar check` lists them"] if left else []
+    return "\n".join([*shown, *more])
+
+
+def _sorted(found: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Return findings without repeats, errors first; of one kind in many files the first few."""
+    unique = sorted(dict.fromkeys(found), key=lambda finding: finding.level)
+    kept: list[Finding] = []
+    alike: dict[tuple[str, str], int] = {}
+    for finding in unique:
+        kind = (finding.level, finding.key) if ": " in finding.where else (finding.where, finding.message)
+        alike[kind] = alike.get(kind, 0) + 1
+        if alike[kind] <= ALIKE:
+            kept.append(finding)
+    for (level, key), n in alike.items():
+        if n > ALIKE:
+            last = next(i for i, f in reversed(list(enumerate(kept))) if (f.level, f.key) == (level, key))
+            kept[last] = replace(kept[last], message=f"{kept[last].message} … and {n - ALIKE} more files")
+    return tuple(kept)
+
+
+def _guarded(where: str, check: Callable[[Look], Findings], look: Look) -> list[Finding]:
+    """Collect the findings of one check; a mistake that it raises ends it, and nothing else."""
+    found: list[Finding] = []
+    try:
+        found.extend(check(look))
+    except GammastarError as error:
+        finding = raised(where, error)
+        left_out = look.skip_bad and isinstance(error, InputFileError | BranchError)
+        found.append(replace(finding, level="warning") if left_out else finding)
+    return found
+
+
+# The dark half
+
+
+def _beam(look: Look) -> float | None:
+    """Return the beam energy of the production [GeV]."""
+    predict, spectrum = look.steering.predict, look.steering.spectrum
+    if predict is not None and predict.source == "theory":
+        return predict.beam_energy
+    return None if spectrum is None else spectrum.beam_energy
+
+
+def _production(look: Look) -> Findings:
+    section = look.steering.predict
+    if section is None:
+        return
+    if section.source == "spectrum" and section.sampler == "flow" and look.steering.flow is None:
+        yield wrong("predict.sampler", "'flow' needs the section [flow]; or set it to 'histogram'")
+    if section.model != "dark_photon":
+        yield from _model(look, section)
+    yield from _tables(look, section)
+    if section.channels or section.outside or section.millicharge is not None:
+        yield from _channels(look, section)
+    yield from _masses(look, section)
+
+
+def _tables(look: Look, section: Predict) -> Findings:
+    """Look for the preset and the table that are named, whether a channel takes them or not."""
+    from gammastar.physics import bremsstrahlung
+    from gammastar.physics.mesons import MesonTable
+
+    if "bremsstrahlung" in section.model_fields_set:
+        yield from tried("predict.bremsstrahlung", lambda: bremsstrahlung.preset(section.bremsstrahlung))[1]
+    if "mesons" in section.model_fields_set:
+        path = functools.partial(shipped, section.mesons, look.base, "measurements")
+        yield from tried("predict.mesons", lambda: MesonTable.read(path()))[1]
+
+
+def _model(look: Look, section: Predict) -> Findings:
+    """Make the model; one of a user must keep the contract of its kind."""
+    from gammastar.physics.vectors import CHARGES
+    from gammastar.predict import make_model
+
+    name = section.model
+    if ":" not in name and name not in CHARGES:
+        known = ("dark_photon", *CHARGES)
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(known)}"
+        yield wrong("predict.model", f"{name!r} is neither shipped nor of the form 'file.py:name'; {hint}")
+        return
+    model, found = tried("predict.model", lambda: make_model(name, look.base))
+    yield from (f if repr(name) in f.message else replace(f, message=f"{name!r}: {f.message}") for f in found)
+    if found or name in CHARGES:
+        return
+    from gammastar.testing import ContractError, check_model
+
+    masses = section.masses[:3] or (0.3, 0.6)
+    broken: list[Finding] = []
+    try:
+        with guarded():
+            check_model(model, masses=masses)
+    except ContractError as error:
+        text = " ".join(str(error).split())
+        broken = [wrong("predict.model", f"{name!r}: {text}"[:LONGEST])]
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - code of a user may raise anything
+        broken = [wrong("predict.model", f"{name!r}: {raised('', error).message}")]
+    yield from broken
+
+
+def _channels(look: Look, section: Predict) -> Findings:
+    """Make every theory channel, which reads its tables; none may hold a process of another."""
+    from gammastar import predict
+    from gammastar.config.dark import theory_options
+    from gammastar.predict import theory_channel
+
+    beam = _beam(look) or NOMINAL_BEAM
+    charged = () if section.millicharge is None else section.millicharge.channels
+    axis = _measured_masses(look)
+    beside: list[Any] = []  # channels and outside together must leave no process twice
+    for key, names in (
+        ("predict.channels", section.channels),
+        ("predict.outside", section.outside),
+        ("predict.millicharge.channels", charged),
+    ):
+        made: list[Any] = []
+        for name in names:
+            make = functools.partial(theory_channel, name, theory_options(section, look.base), beam)
+            channel, found = tried(key, make)
+            made += [] if found else [channel]
+            yield from found
+            if ":" in name and not found:
+                yield from _contract(key, name, channel, section)
+        if section.source == "spectrum" and key != "predict.millicharge.channels" and made:
+            limits = axis or (0.0, math.inf)
+            if key == "predict.outside":
+                made = [predict.Outside(channel, lambda *at: at[1] < 0, limits) for channel in made]
+            beside += made
+            made = [_Measured(limits), *beside]
+        _, found = tried(key, functools.partial(predict.check_exclusive, made))
+        yield from found
+    if section.outside and look.steering.spectrum is not None and not look.steering.spectrum.extrapolate:
+        yield wrong(
+            "predict.outside", "counts nothing with spectrum.extrapolate = false: leave one of them out"
+        )
+    inferring = look.steering.infer
+    if section.outside and inferring is not None and "theory" not in inferring.nuisances:
+        text = "without 'theory' among infer.nuisances the limits do not know the error of these channels"
+        yield Finding("warning", "predict.outside", text)
+
+
+class _Measured:
+    """Stands for the measured virtual photons where overlaps are looked for."""
+
+    group = "virtual_photon"
+
+    def __init__(self, mass_range: tuple[float, float]) -> None:
+        from gammastar.predict.channel import held
+
+        self.mass_range, self.processes = mass_range, held(mass_range)
+
+
+def _contract(key: str, name: str, channel: Any, section: Predict) -> Findings:
+    from gammastar.testing import ContractError, check_channel
+
+    broken: list[Finding] = []
+    try:
+        with guarded():
+            check_channel(channel, masses=section.masses[:2] or (0.3, 0.5), n=500)
+    except ContractError as error:
+        broken = [wrong(key, f"{name!r}: {' '.join(str(error).split())}"[:LONGEST])]
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - code of a user may raise anything
+        broken = [raised(key, error)]
+    yield from broken
+
+
+def _measured_masses(look: Look) -> tuple[float, float] | None:
+    """Return the first and the last mass at which the spectrum gives a rate [GeV]."""
+    unfold, select = look.steering.unfold, look.steering.select
+    edges = getattr(unfold, "mass", None) or getattr(select, "mass", None)
+    if edges is None:
+        return None
+    predicting = look.steering.predict
+    smeared = unfold is not None and unfold.preset.startswith("smeared")
+    if smeared or (predicting is not None and predicting.mass_dependence == "bins"):
+        return 0.5 * (edges[0] + edges[1]), 0.5 * (edges[-2] + edges[-1])
+    section = look.steering.spectrum
+    threshold = 0.0 if section is None else 2 * LEPTON_MASS[section.lepton]
+    return max(edges[0], threshold), edges[-1]
+
+
+def _masses(look: Look, section: Predict) -> Findings:
+    """Compare the masses of the scan with those at which a rate exists."""
+    if section.source == "theory":
+        if not section.masses and section.mass_range is None:
+            yield wrong(
+                "predict.masses", "source = 'theory' has no masses of its own: give masses or mass_range"
+            )
+        return
+    known = _measured_masses(look)
+    if section.channels or known is None or look.steering.spectrum is None:
+        return
+    low, high = known
+    asked = section.masses or section.mass_range or known
+    key = "predict.masses" if section.masses else "predict.mass_range"
+    outside = [m for m in asked if not low - 1e-9 <= m <= high + 1e-9]
+    if outside:
+        text = (
+            f"{', '.join(f'{m:g}' for m in outside[:5])} GeV: the spectrum gives rates from {low:.4g} to "
+            f"{high:.4g} GeV, between the centres of its first and last mass bin"
+        )
+        yield wrong(key, text)
+    threshold = 2 * LEPTON_MASS[look.steering.spectrum.lepton]
+    below = [m for m in asked if m < threshold and m not in outside]
+    if below:
+        text = f"{below[0]:g} GeV lies below the threshold of the measured leptons, {threshold:.4g} GeV"
+        yield wrong(key, text)
+
+
+def _angles(look: Look) -> Findings:
+    """Compare the regions of the spin density with the pairs and with the masses of the scan."""
+    section, select, known = look.steering.flow, look.steering.select, _measured_masses(look)
+    if section is None or section.angles is None or select is None or known is None:
+        return
+    low, high = section.angles[0], section.angles[-1]
+    if low >= select.mass[-1] or high <= select.mass[0]:
+        first, last = select.mass[0], select.mass[-1]
+        yield wrong(
+            "flow.angles", f"{low:g} to {high:g} GeV: select.mass goes from {first:g} to {last:g} GeV"
+        )
+        return
+    predict = look.steering.predict
+    asked = known if predict is None else predict.masses or predict.mass_range or known
+    beside = [m for m in asked if not low - 1e-9 <= m <= high + 1e-9]
+    if beside and predict is not None and predict.source == "spectrum":
+        masses = ", ".join(f"{m:g}" for m in beside[:5])
+        yield Finding("warning", "flow.angles", f"{masses} GeV: beside the regions, follows the nearest one")
+
+
+def _detectors(look: Look) -> Findings:
+    """Load every detector and compare it with beam, final states and target of the run."""
+    section = look.steering.accept
+    if section is None:
+        return
+    from gammastar.physics.detector import load_detector
+    from gammastar.physics.millicharge import load_millicharge_detector
+
+    kinds: tuple[tuple[str, Callable[[Path], Any]], ...] = (
+        ("detectors", load_detector),
+        ("millicharge_detectors", load_millicharge_detector),
+    )
+    stems: list[str] = []  # of both kinds: the run keeps a copy of each file under its stem
+    for key, load in kinds:
+        for name in getattr(section, key):
+            where = f"accept.{key}"
+            try:
+                path = shipped(name, look.base, "detectors")
+                found = load(path)
+            except GammastarError as error:
+                yield hinted(raised(where, error), name, "detectors")
+                continue
+            if path.stem in stems:
+                yield wrong(where, f"two detectors are named {path.stem!r}; their results would be one")
+            stems.append(path.stem)
+            look.stands[path.stem] = found
+            yield from _beside(look, where, path.name, found)
+            if key == "detectors":
+                yield from _states(where, path.name, found, section)
+
+
+def _beside(look: Look, where: str, name: str, found: Any) -> Findings:
+    """Compare beam and target of a detector with those of the production."""
+    beam, section, predict = _beam(look), look.steering.accept, look.steering.predict
+    if beam is not None and not math.isclose(beam, found.beam_energy, rel_tol=1e-3):
+        theory = predict is not None and predict.source == "theory"
+        own = "predict.beam_energy" if theory else "spectrum.beam_energy"
+        yield wrong(
+            where,
+            f"{name} stands at {found.beam_energy:g} GeV, {own} is {beam:g} GeV: no scaling carries a rate "
+            "to another beam",
+        )
+    if section is None or predict is None or predict.source == "theory":
+        return
+    if section.target_scaling is None and look.steering.spectrum is not None:
+        yield wrong(
+            "accept.target_scaling",
+            f"is needed to carry the rate of the measured target (A = {look.steering.spectrum.target_a:g}) "
+            f"to that of {name} (A = {found.target.a:g}): 'per_interaction' or 'power'",
+        )
+
+
+def _states(where: str, name: str, found: Any, section: Accept) -> Findings:
+    """Compare the final states and planes of a detector with what is asked of it."""
+    unknown = [state for state in section.final_states if state not in found.efficiency]
+    if unknown:
+        yield wrong(
+            where,
+            f"{name} has no efficiency for {' and '.join(unknown)} of accept.final_states; it has "
+            f"{', '.join(found.efficiency) or 'none'}",
+        )
+    z0, z1 = (getattr(found.volume, key, math.nan) for key in ("z0", "z1"))
+    for plane in found.planes:
+        if z0 < plane.z < z1:
+            yield Finding(
+                "warning",
+                where,
+                f"{name}: the plane {plane.name!r} at z = {plane.z:g} m stands inside the decay volume "
+                f"({z0:g} to {z1:g} m): decays behind it are not seen",
+            )
+
+
+def _shown_masses(look: Look) -> Findings:
+    """Find masses that a figure is asked for and that nothing is known of."""
+    known = _measured_masses(look)
+    if known is None or (look.steering.predict is not None and look.steering.predict.source == "theory"):
+        return
+    for section, key in ((look.steering.accept, "acceptance_masses"), (look.steering.report, "flow_masses")):
+        if section is None or key not in section.model_fields_set:
+            continue
+        outside = [f"{m:g}" for m in getattr(section, key) if not known[0] <= m <= known[1]]
+        if outside:
+            where = f"{'accept' if section is look.steering.accept else 'report'}.{key}"
+            text = f"{', '.join(outside)} GeV: outside the spectrum ({known[0]:.4g} to {known[1]:.4g} GeV)"
+            yield Finding("warning", where, f"{text}, so nothing is shown there")
+
+
+def _depths(look: Look) -> Findings:
+    section = look.steering.accept
+    if section is None or not isinstance(section.interaction_length, dict):
+        return
+    unknown = [name for name in section.interaction_length if name not in look.stands]
+    if unknown and look.stands:
+        known = ", ".join(look.stands)
+        yield wrong(
+            "accept.interaction_length", f"{', '.join(unknown)}: no detector of this name; they are {known}"
+        )
+
+
+def _inference(look: Look) -> Findings:
+    section = look.steering.infer
+    if section is None:
+        return
+    if not isinstance(section.observed, str) and len(section.observed) != 1:
+        n = len(section.observed)
+        yield wrong("infer.observed", f"{n} counts; give one, that of the first detector")
+    if section.existing_limits is not None and not is_folder(look.base / section.existing_limits):
+        folder = look.base / section.existing_limits
+        yield wrong("infer.existing_limits", f"{folder} is no folder of files of limits")
+
+
+CHECKS: dict[str, tuple[Callable[[Look], Findings], ...]] = MEASURED | {
+    "flow": (_angles,),
+    "predict": (_production,),
+    "accept": (_detectors, _depths, _shown_masses),
+    "infer": (_inference,),
+    "report": (_shown_masses,),
+}
