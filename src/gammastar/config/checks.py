@@ -21,7 +21,6 @@ from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.documents import Finding
 from gammastar.core.errors import BranchError, GammastarError, InputFileError
 from gammastar.core.files import is_folder, shipped
-from gammastar.core.resolve import guarded
 
 __all__ = ["check_steering", "examine_file", "listing"]
 
@@ -184,19 +183,10 @@ def _model(look: Look, section: Predict) -> Findings:
     yield from (f if repr(name) in f.message else replace(f, message=f"{name!r}: {f.message}") for f in found)
     if found or name in CHARGES:
         return
-    from gammastar.testing import ContractError, check_model
+    from gammastar.testing import check_model
 
-    masses = section.masses[:3] or (0.3, 0.6)
-    broken: list[Finding] = []
-    try:
-        with guarded():
-            check_model(model, masses=masses)
-    except ContractError as error:
-        text = " ".join(str(error).split())
-        broken = [wrong("predict.model", f"{name!r}: {text}"[:LONGEST])]
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - code of a user may raise anything
-        broken = [wrong("predict.model", f"{name!r}: {raised('', error).message}")]
-    yield from broken
+    check = functools.partial(check_model, model, masses=section.masses[:3] or (0.3, 0.6))
+    yield from _contract("predict.model", name, check)
 
 
 def _channels(look: Look, section: Predict) -> Findings:
@@ -204,6 +194,7 @@ def _channels(look: Look, section: Predict) -> Findings:
     from gammastar import predict
     from gammastar.config.dark import theory_options
     from gammastar.predict import theory_channel
+    from gammastar.testing import check_channel
 
     beam = _beam(look) or NOMINAL_BEAM
     charged = () if section.millicharge is None else section.millicharge.channels
@@ -221,7 +212,10 @@ def _channels(look: Look, section: Predict) -> Findings:
             made += [] if found else [channel]
             yield from found
             if ":" in name and not found:
-                yield from _contract(key, name, channel, section)
+                masses = section.masses[:2] or (0.3, 0.5)
+                yield from _contract(
+                    key, name, functools.partial(check_channel, channel, masses=masses, n=500)
+                )
         if section.source == "spectrum" and key != "predict.millicharge.channels" and made:
             limits = axis or (0.0, math.inf)
             if key == "predict.outside":
@@ -251,18 +245,11 @@ class _Measured:
         self.mass_range, self.processes = mass_range, held(mass_range)
 
 
-def _contract(key: str, name: str, channel: Any, section: Predict) -> Findings:
-    from gammastar.testing import ContractError, check_channel
-
-    broken: list[Finding] = []
-    try:
-        with guarded():
-            check_channel(channel, masses=section.masses[:2] or (0.3, 0.5), n=500)
-    except ContractError as error:
-        broken = [wrong(key, f"{name!r}: {' '.join(str(error).split())}"[:LONGEST])]
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - code of a user may raise anything
-        broken = [raised(key, error)]
-    yield from broken
+def _contract(key: str, name: str, check: Callable[[], Any]) -> Findings:
+    """Look whether an object of the user keeps the contract of its kind."""
+    _, found = tried(key, check)
+    for finding in found:
+        yield replace(finding, message=f"{name!r}: {finding.message.removeprefix('ContractError: ')}")
 
 
 def _measured_masses(look: Look) -> tuple[float, float] | None:

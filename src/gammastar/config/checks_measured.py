@@ -211,14 +211,18 @@ def _entries(look: Look) -> Findings:
 
 def _functions(look: Look) -> Findings:
     section = look.steering.select
-    if section is None:
-        return
-    for key in ("event_functions", "pair_functions"):
-        for name in getattr(section, key):
-            function, found = tried(f"select.{key}", functools.partial(resolve, name, look.base))
-            yield from found
-            if not found and not callable(function):
-                yield wrong(f"select.{key}", f"{name!r} is {function!r}, not a function")
+    if section is not None:
+        for key in ("event_functions", "pair_functions"):
+            for name in getattr(section, key):
+                yield from _function(f"select.{key}", name, look.base)
+
+
+def _function(key: str, name: str, base: Path) -> Findings:
+    """Look for a function of the user."""
+    function, found = tried(key, functools.partial(resolve, name, base))
+    yield from found
+    if not found and not callable(function):
+        yield wrong(key, f"{name!r} is {function!r}, not a function")
 
 
 def _cuts(look: Look) -> Findings:
@@ -413,12 +417,8 @@ def _sources(look: Look) -> Findings:
 def _unfolding_method(look: Look) -> Findings:
     """Look for the function of the user that unfolds."""
     section = look.steering.unfold
-    if section is None or ".py:" not in section.method:
-        return
-    function, found = tried("unfold.method", functools.partial(resolve, section.method, look.base))
-    yield from found
-    if not found and not callable(function):
-        yield wrong("unfold.method", f"{section.method!r} is {function!r}, not a function")
+    if section is not None and ".py:" in section.method:
+        yield from _function("unfold.method", section.method, look.base)
 
 
 def _true_axes(look: Look) -> Findings:

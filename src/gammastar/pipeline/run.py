@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -164,22 +165,13 @@ def _select(ctx: Context, made: Products) -> None:
     made.pairs, made.cutflow = read.select_stage(ctx, made.inputs)
 
 
-def _subtract(ctx: Context, made: Products) -> None:
-    from gammastar.pipeline.stages import subtract
+def _later(name: str) -> Callable[[Context, Products], None]:
+    """Return ``<name>_stage`` of ``stages/<name>.py``, imported when it runs."""
 
-    subtract.subtract_stage(ctx, made)
+    def stage(ctx: Context, made: Products) -> None:
+        getattr(importlib.import_module(f"gammastar.pipeline.stages.{name}"), f"{name}_stage")(ctx, made)
 
-
-def _unfold(ctx: Context, made: Products) -> None:
-    from gammastar.pipeline.stages import unfold
-
-    unfold.unfold_stage(ctx, made)
-
-
-def _spectrum(ctx: Context, made: Products) -> None:
-    from gammastar.pipeline.stages import spectrum
-
-    spectrum.spectrum_stage(ctx, made)
+    return stage
 
 
 def _flow(ctx: Context, made: Products) -> None:
@@ -276,9 +268,9 @@ STAGES = {
     "simulate": _simulate,
     "read": _nothing,
     "select": _select,
-    "subtract": _subtract,
-    "unfold": _unfold,
-    "spectrum": _spectrum,
+    "subtract": _later("subtract"),
+    "unfold": _later("unfold"),
+    "spectrum": _later("spectrum"),
     "flow": _flow,
     "predict": _predict,
     "accept": _accept,
