@@ -114,8 +114,9 @@ def run(
 def _run(ctx: Context, names: Sequence[str], only: str | None) -> None:
     products = Products()
     for stage in names:
-        with ctx.book.blamed(stage), guarded():
-            STAGES[stage](ctx, products)
+        if stage in STAGES:
+            with ctx.book.blamed(stage), guarded():
+                STAGES[stage](ctx, products)
         if stage == only:
             return
     if ctx.steering.report is not None:
@@ -151,10 +152,6 @@ def _simulate(ctx: Context, made: Products) -> None:
     from gammastar.pipeline.stages.simulate import simulate_stage
 
     made.simulated = simulate_stage(ctx)
-
-
-def _nothing(ctx: Context, made: Products) -> None:
-    """Do nothing: files are opened by the selection, and the report comes last."""
 
 
 def _select(ctx: Context, made: Products) -> None:
@@ -264,9 +261,8 @@ def _refine(ctx: Context, made: Products) -> None:
         ctx.book.methods["masses of the reach"] = text
 
 
-STAGES = {
+STAGES = {  # files are opened by the selection, and the report comes last
     "simulate": _simulate,
-    "read": _nothing,
     "select": _select,
     "subtract": _later("subtract"),
     "unfold": _later("unfold"),
@@ -275,5 +271,4 @@ STAGES = {
     "predict": _predict,
     "accept": _accept,
     "infer": _infer,
-    "report": _nothing,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,13 +50,11 @@ def parse_grid(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
     """
     grid = {}
     for text in texts:
-        name, sign, values = text.partition("=")
-        try:
+        name, _, values = text.partition("=")
+        found: tuple[Any, ...] = ()
+        with contextlib.suppress(SyntaxError, ValueError):
             found = ast.literal_eval(f"({values},)")
-        except (SyntaxError, ValueError) as error:
-            msg = f"--grid {text}: expected OPTION=VALUE,VALUE,…, for example hidden=32,64"
-            raise UserError(msg) from error
-        if not (name and sign and found):
+        if not (name and found):
             msg = f"--grid {text}: expected OPTION=VALUE,VALUE,…, for example hidden=32,64"
             raise UserError(msg)
         grid[name] = found
@@ -96,7 +95,7 @@ def training_pairs(steering: Path, output: Path | None, *, tell: Tell = silent) 
     ctx, made = Context(parsed, steering.resolve().parent, folder, book, tell), Products()
     with book.listed():
         for stage in config.STAGES[: config.STAGES.index("flow")]:
-            if getattr(parsed, stage) is not None:
+            if stage in STAGES and getattr(parsed, stage) is not None:
                 STAGES[stage](ctx, made)
         return ctx, training(ctx, made)
 

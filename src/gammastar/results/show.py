@@ -56,7 +56,7 @@ def show_results(folder: Path) -> str:
             names = content.get("columns") or [
                 name for name in rows[0] if not isinstance(rows[0][name], dict)
             ]
-            table = {name: [_cell(row[name]) for row in rows] for name in names}
+            table = {name: ["-" if row[name] is None else row[name] for row in rows] for name in names}
             found = {
                 part: masses_reached([MassInterval(**interval) for interval in intervals])
                 for part, intervals in content.get("mass_intervals", {}).items()
@@ -68,11 +68,6 @@ def show_results(folder: Path) -> str:
         lines += ["", f"{file}: {label}", *(f"{part}: {text}" for part, text in found.items())]
         lines.append(text_table(Table(table)))
     return "\n".join(lines)
-
-
-def _cell(value: Any) -> Any:
-    """Return a value of a table; what is not reached is a dash."""
-    return "-" if value is None else value
 
 
 def _code(manifest: Any) -> str:
