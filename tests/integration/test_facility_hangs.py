@@ -153,7 +153,7 @@ def test_workers_with_too_little_memory_are_refused(tmp_path):
 
 def test_workers_that_never_begin_are_an_error(monkeypatch):
     """As if starting them took for ever: nobody says that it has begun."""
-    monkeypatch.setattr("gammastar.facility.local._held", lambda _: -1)
+    monkeypatch.setattr("gammastar.facility.executors._held", lambda _: -1)
 
     def sleeps(_):
         time.sleep(10_000)
