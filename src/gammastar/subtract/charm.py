@@ -56,6 +56,14 @@ class CharmFit:
     chi2: float
     ndf: int
 
+    def to_arrays(self) -> dict[str, FloatArray]:
+        """Return charm per mass bin with its error; yield, its error, χ² and degrees of freedom."""
+        return {
+            "charm_mass": self.per_mass,
+            "charm_mass_sigma": np.sqrt(np.diag(self.per_mass_cov)),
+            "charm_fit": np.array([self.charm, self.charm_sigma, self.chi2, self.ndf]),
+        }
+
 
 def offset_columns(names: Sequence[str]) -> tuple[str, ...]:
     """Return the pair columns that hold an offset: one, or several lepton columns of both legs."""

@@ -20,7 +20,7 @@ from gammastar.core.pairs import Pairs
 from gammastar.core.records import PairHists, Spectrum
 from gammastar.core.sampling import stream
 from gammastar.pipeline.cache import Arrays
-from gammastar.pipeline.context import Context, axes_of, pack_spectrum, unpack_spectrum
+from gammastar.pipeline.context import Context, axes_of, needed, pack_spectrum, unpack_spectrum
 from gammastar.pipeline.stages.flow import columns_for_angles
 from gammastar.pipeline.stages.read import (
     Inputs,
@@ -52,12 +52,9 @@ TRAINED = {
 
 def subtract_stage(ctx: Context, made: Any) -> None:
     """Subtract; write ``pairs.root``, the pairs with their weights as Parquet, and the named corrections."""
-    section = ctx.steering.subtract
-    if made.pairs is None or section is None:
-        msg = "the sections [select] and [subtract] are needed: the subtraction needs the selected pairs"
-        raise SteeringError(msg)
+    needed(made.pairs, "select")
     stored = stored_pairs(ctx, made.cutflow)
-    if _needs_simulation(section):
+    if _needs_simulation(_section(ctx)):
         match_simulation(ctx, made)
     made.hists, made.subtracted, made.subtraction = subtracted(
         ctx, made.pairs, made.simulated, made.inputs, made.truth, stored
@@ -74,15 +71,10 @@ def subtract_stage(ctx: Context, made: Any) -> None:
             "with classes weighted to all events"
         )
     if len(kept["removed_names"]):
-        amount, sigma, fraction = kept["removed"].T
-        table = {
-            "source": kept["removed_names"],
-            "pairs": amount,
-            "error": sigma,
-            "fraction": fraction,
-            "reference": kept["removed_sources"],
-        }
-        write_table(ctx.folder / "corrections.csv", {key: column.tolist() for key, column in table.items()})
+        names = ("source", "pairs", "error", "fraction", "reference")
+        columns = (kept["removed_names"], *kept["removed"].T, kept["removed_sources"])
+        table = {name: column.tolist() for name, column in zip(names, columns, strict=True)}
+        write_table(ctx.folder / "corrections.csv", table)
 
 
 def _write_parquet(ctx: Context, pairs: Pairs, kept: Arrays) -> None:
@@ -112,15 +104,18 @@ def _needs_simulation(section: config.Subtract) -> bool:
     return section.charm is not None or any(c.kind == "eta to mu mu" for c in section.corrections)
 
 
-def _subtraction(ctx: Context) -> config.Subtract:
-    if ctx.steering.subtract is None:
-        msg = "[subtract] is needed for the subtraction"
-        raise SteeringError(msg)
-    return ctx.steering.subtract
+def _section(ctx: Context) -> config.Subtract:
+    section: config.Subtract = needed(ctx.steering.subtract, "subtract")
+    return section
 
 
 def _edges(given: dict[Any, Any]) -> dict[str, Any] | None:
     return {str(name): edges for name, edges in given.items()} or None
+
+
+def _options(section: config.Subtract) -> dict[str, Any]:
+    """Return method and coarse regions of the combinatorial background."""
+    return {"method": section.method, "coarse": _edges(section.coarse)}
 
 
 def subtracted(
@@ -138,10 +133,7 @@ def subtracted(
     The arrays hold signed and posterior weights, R, the like-sign estimate, the fit of open charm and the
     shift of the spectrum by one standard deviation of every named source.
     """
-    selection, section = ctx.steering.select, _subtraction(ctx)
-    if selection is None:
-        msg = "[select] is needed for the subtraction"
-        raise SteeringError(msg)
+    selection, section = needed(ctx.steering.select, "select"), _section(ctx)
     axes = axes_of(selection)
     parts: Parts = (pairs,) if stored is None else stored
     hists = select.fill(parts, axes)
@@ -155,9 +147,8 @@ def subtracted(
         ratio, leptons = charge_ratio(ctx, axes, simulated, given)
         r, sigma = ratio.mean
         ctx.tell("subtract", None, f"R = {r:.3f} ± {sigma:.3f}")
-        options: dict[str, Any] = {"method": section.method, "coarse": _edges(section.coarse)}
         mixed = select.fill(ratio.mixed, axes) if ratio.mixed is not None else None
-        like_sign = subtract.combinatorial(hists, ratio, mixed=mixed, **options)
+        like_sign = subtract.combinatorial(hists, ratio, mixed=mixed, **_options(section))
         like, interval = _errors(ctx, parts, hists, like_sign.spectrum, ratio)
         components, charm = _components(ctx, parts, truth, ratio, axes, float(like.values.sum()))
         result, applied = subtract.apply_corrections(like, components)
@@ -192,7 +183,7 @@ def subtracted(
             "removed_sources": np.array([a.source for a in applied], dtype=str),
             **interval,
             **({"removed_angles": removed_columns(foreign, ANGLES)} if angles else {}),
-            **(_charm_arrays(charm) if charm else {}),
+            **(charm.to_arrays() if charm else {}),
             **({"mixed_leptons": np.array(leptons)} if leptons else {}),
         }
 
@@ -209,19 +200,11 @@ def _errors(
     ctx: Context, parts: Parts, hists: PairHists, like: Spectrum, ratio: subtract.ChargeRatio
 ) -> tuple[Spectrum, Arrays]:
     """Return the spectrum with the covariance that the steering asks for, and the profile of low counts."""
-    section = _subtraction(ctx)
+    section = _section(ctx)
     if section.bootstrap:
         ctx.tell("subtract", None, f"bootstrap of events, {section.bootstrap} replicas")
-        like = subtract.with_bootstrap(
-            parts,
-            hists,
-            like,
-            ratio,
-            method=section.method,
-            coarse=_edges(section.coarse),
-            n_replicas=section.bootstrap,
-            dataset=ctx.steering.analysis.name,
-        )
+        drawn: dict[str, Any] = {"n_replicas": section.bootstrap, "dataset": ctx.steering.analysis.name}
+        like = subtract.with_bootstrap(parts, hists, like, ratio, **_options(section), **drawn)
     if section.low_counts == "linear":
         return like, {}
     r, _ = ratio.of(section.method)
@@ -252,10 +235,8 @@ def _note_weights(ctx: Context, section: config.Subtract, hists: PairHists, kept
             f"subtract.weights: {why}; instead of posterior weights the pairs carry "
             + ("signed ones" if trained == "signed" else "those of their cells")
         )
-    if section.method != "B4":
-        few = subtract.few_like_sign(hists, method=section.method, coarse=_edges(section.coarse))
-        if few:
-            ctx.book.alarm(few)
+    if section.method != "B4" and (few := subtract.few_like_sign(hists, **_options(section))):
+        ctx.book.alarm(few)
     total = float(kept["values"].sum())
     if total <= 0:
         ctx.book.alarm(f"subtract: {total:.4g} pairs are left: no signal is seen in this data")
@@ -265,12 +246,9 @@ def _control(hists: PairHists, ratio: subtract.ChargeRatio, section: config.Subt
     """Return +- over background and its error in the control region; nan without one."""
     if not section.control or section.method == "B4":
         return float("nan"), float("nan")
-    ranges = {str(name): limits for name, limits in section.control.items()}
+    cells = control_cells(hists.os.axes, {str(name): limits for name, limits in section.control.items()})
     r, _ = ratio.of(section.method)
-    cells = control_cells(hists.os.axes, ranges)
-    return subtract.control_ratio(
-        hists, cells, method=section.method, r_factor=r, coarse=_edges(section.coarse)
-    )
+    return subtract.control_ratio(hists, cells, r_factor=r, **_options(section))
 
 
 def _reads_leptons(section: config.Subtract) -> bool:
@@ -285,7 +263,7 @@ def charge_ratio(
 
     The second number is that of the leptons that are mixed, if they are but a sample of them, else 0.
     """
-    section = _subtraction(ctx)
+    section = _section(ctx)
     if section.r_factor == "simulation":
         if not simulated:
             msg = "subtract.r_factor = 'simulation' needs [simulate]; give the number and its error instead"
@@ -311,10 +289,7 @@ def charge_ratio(
 
 
 def _selection(ctx: Context) -> tuple[read.Schema, select.Cuts, Any]:
-    reading, section = ctx.steering.read, ctx.steering.select
-    if reading is None or section is None:
-        msg = "[read] and [select] are needed for the subtraction"
-        raise SteeringError(msg)
+    reading, section = needed(ctx.steering.read, "read"), needed(ctx.steering.select, "select")
     return load_schema(reading, ctx.code), load_cuts(section, ctx.code), reading.step
 
 
@@ -349,7 +324,7 @@ def _components(
     total: float,
 ) -> tuple[list[subtract.Correction], CharmFit | None]:
     """Return open charm and the named corrections; `total` is the yield after the combinatorial pairs."""
-    section, fit = _subtraction(ctx), None
+    section, fit = _section(ctx), None
     corrections = []
     if section.charm is not None:
         if truth is None:
@@ -364,11 +339,8 @@ def charm_component(
     ctx: Context, parts: Parts, truth: Truth, ratio: subtract.ChargeRatio, axes: tuple[Any, ...]
 ) -> tuple[subtract.Correction, CharmFit]:
     """Fit open charm in mass and vertex offset; prompt pairs have the offsets of the response simulation."""
-    section = _subtraction(ctx)
-    charm = section.charm
-    if charm is None:
-        msg = "[subtract.charm] is needed to fit open charm"
-        raise SteeringError(msg)
+    section = _section(ctx)
+    charm: Charm = needed(section.charm, "subtract.charm")
     plane = (next(axis for axis in axes if axis.name == MASS), variable(OFFSET, list(charm.edges)))
     template = with_offset(_charm_template(ctx, charm), charm.offset, ANGLES)
     ctx.tell("subtract", None, f"charm fit, {len(template)} simulated charm pairs")
@@ -402,14 +374,6 @@ def _charm_template(ctx: Context, charm: Charm) -> Pairs:
     write_tree(path, {"events": events.branches, "meta": events.meta_branches()})
     ctx.book.enter({path: file_sha256(path)})
     return _selected_pairs(ctx, [path])
-
-
-def _charm_arrays(fit: CharmFit) -> Arrays:
-    return {
-        "charm_mass": fit.per_mass,
-        "charm_mass_sigma": np.sqrt(np.diag(fit.per_mass_cov)),
-        "charm_fit": np.array([fit.charm, fit.charm_sigma, fit.chi2, fit.ndf]),
-    }
 
 
 def _correction(
