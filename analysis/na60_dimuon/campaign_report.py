@@ -231,14 +231,14 @@ def main() -> None:
         parser.error(f"unknown variant {sorted(unknown)}")
     names = options.variant or list(campaigns.VARIANTS)
     with contextlib.ExitStack() as stack:
-        farm = None
+        executor = None
         if options.workers or options.dask:
-            from gammastar.facility import open_farm
+            from gammastar.facility import open_executor
 
-            farm = stack.enter_context(open_farm(workers=options.workers, dask=options.dask))
+            executor = stack.enter_context(open_executor(workers=options.workers, dask=options.dask))
         for name in names:
             wanted = options.n or (100 if name == "nominal" else N_VARIANT)
-            campaigns.produce([name], wanted, options.output, farm=farm)
+            campaigns.produce([name], wanted, options.output, executor=executor)
     report(names, options.output, sys.stdout.write, compared=options.impacts)
 
 

@@ -59,15 +59,15 @@ def make(output: Path, name: str, i: int) -> str:
     return str(path)
 
 
-def produce(names: list[str], n: int, output: Path, *, farm: Any = None) -> None:
-    """Make campaigns until there are `n`, one after the other or on the workers of a farm."""
+def produce(names: list[str], n: int, output: Path, *, executor: Any = None) -> None:
+    """Make campaigns until there are `n`, one after the other or on the workers of an executor."""
     for name in names:
         there = len(list(place(output, name, 0).parent.glob("*.npz")))
         new = (i for i in itertools.count() if not place(output, name, i).is_file())
         missing = list(itertools.islice(new, max(n - there, 0)))
         one = functools.partial(make, output, name)
-        if farm is not None:
-            farm.map(one, missing)
+        if executor is not None:
+            executor.map(one, missing)
             continue
         for i in missing:
             one(i)

@@ -59,9 +59,9 @@ def _job(path: Path, folder: Path) -> Job:
     return Job("pairs", (Source(str(path)),), read.load_schema(SCHEMA), Cuts, STEP, "k", folder)
 
 
-def _timed(farm: Any, path: Path, folder: Path) -> float:
+def _timed(executor: Any, path: Path, folder: Path) -> float:
     start = time.perf_counter()
-    parts, _flow = farm.pairs(_job(path, folder))
+    parts, _flow = executor.pairs(_job(path, folder))
     n = sum(map(len, parts))
     seconds = time.perf_counter() - start
     if not n:
@@ -74,13 +74,13 @@ def _timed(farm: Any, path: Path, folder: Path) -> float:
 def _seconds(path: Path, small: Path, folder: Path, **kind: Any) -> float:
     """Return the seconds of one job on workers that have imported and compiled everything."""
     wanted = kind.get("workers", 1)
-    with facility.open_farm(**kind) as farm:
-        ready = farm.ready()
+    with facility.open_executor(**kind) as executor:
+        ready = executor.ready()
         if ready != wanted:
-            msg = f"{farm.name}: {ready} of {wanted} workers are ready"
+            msg = f"{executor.name}: {ready} of {wanted} workers are ready"
             raise RuntimeError(msg)
-        _timed(farm, small, folder / "warm")
-        return _timed(farm, path, folder / "job")
+        _timed(executor, small, folder / "warm")
+        return _timed(executor, path, folder / "job")
 
 
 def _shortest(path: Path, small: Path, folder: Path) -> dict[str, float]:
@@ -99,10 +99,10 @@ def _shortest(path: Path, small: Path, folder: Path) -> dict[str, float]:
 
 def _peak(path: Path, folder: Path) -> float:
     """Return the largest resident memory of one worker [MB]."""
-    with facility.open_farm(workers=1, dask="local") as farm:
-        parts, _flow = farm.pairs(_job(path, folder))
+    with facility.open_executor(workers=1, dask="local") as executor:
+        parts, _flow = executor.pairs(_job(path, folder))
         sum(map(len, parts))
-        return float(farm.map(_resident, [0])[0])
+        return float(executor.map(_resident, [0])[0])
 
 
 def _resident(_: int) -> float:

@@ -17,7 +17,7 @@ import pytest
 from builders import ROOT
 
 from gammastar.core.errors import GammastarError, InputFileError, StoreError, UserError
-from gammastar.pipeline.cache import open_book, told_loss
+from gammastar.pipeline.cache import open_cache, told_loss
 from gammastar.pipeline.record import FILES, checked_record
 from gammastar.pipeline.run import run
 from gammastar.pipeline.stages import read as read_stage
@@ -101,7 +101,7 @@ def test_nothing_behind_a_link_and_nothing_of_others_is_removed(tmp_path):
     (folder / ".git").mkdir()
     (folder / ".git" / ".report.html.abcdefgh.tmp.html").write_text("theirs")
     (folder / "notes.txt").write_text("mine")
-    open_book(folder, resume=False, seed=1, mock=True)
+    open_cache(folder, resume=False, seed=1, mock=True)
     for place in ("chunks/pairs", "stages/pairs", "training"):
         assert (folder / place).is_symlink()
         kept = sorted(path.read_text() for path in (scratch / place).iterdir())
@@ -121,7 +121,7 @@ def test_what_a_killed_write_left_is_swept(tmp_path):
         write_text(folder / "figures" / "rate.png", "x")
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("half")
-    open_book(folder, resume=True, seed=1, mock=True)
+    open_cache(folder, resume=True, seed=1, mock=True)
     assert not [name for name in names if (folder / name).exists()]
 
 
@@ -200,9 +200,9 @@ def test_old_results_stay_until_a_new_run_is_finished(tmp_path, monkeypatch):
     assert not read_manifest(folder)["finished"]
     for _ in range(2):  # what a stopped run left goes when the next begins
         write_text(folder / "reach.json", "of a stopped run")
-        book = open_book(folder, resume=True, seed=1, mock=True)
+        cache = open_cache(folder, resume=True, seed=1, mock=True)
         write_text(folder / "spectrum.json", "of a stopped run")
-        book.done("spectrum", "key", "content")
+        cache.done("spectrum", "key", "content")
     assert {name: (folder / "previous" / "1" / name).read_text() for name in OLD} == OLD
     run(steering(tmp_path / "s.toml"), output=folder, resume=True)
     assert published(folder) == []
@@ -340,7 +340,7 @@ def test_sealed_files_are_read_once_and_again_only_if_touched(tmp_path):
 
 
 def test_a_worker_notices_a_file_that_is_replaced_and_put_back(tmp_path, monkeypatch):
-    from gammastar.facility import open_farm, processor
+    from gammastar.facility import open_executor, processor
 
     data, true = tmp_path / "data.root", processor._pairs
     shutil.copy(ROOT / "data" / "mock" / "na60_data.root", data)
@@ -351,8 +351,8 @@ def test_a_worker_notices_a_file_that_is_replaced_and_put_back(tmp_path, monkeyp
         return true(job, chunk)
 
     monkeypatch.setattr(processor, "_pairs", swapped)
-    with open_farm() as farm, pytest.raises(InputFileError, match="touched or replaced"):
-        run(steering(tmp_path / "s.toml", files=[data]), output=tmp_path / "out", farm=farm)
+    with open_executor() as executor, pytest.raises(InputFileError, match="touched or replaced"):
+        run(steering(tmp_path / "s.toml", files=[data]), output=tmp_path / "out", executor=executor)
     assert not list((tmp_path / "out" / "chunks").rglob("pairs-*.parquet"))
 
 
@@ -530,12 +530,12 @@ def test_what_was_skipped_is_shown_and_kept_when_a_resumed_run_stops(results):
     assert "bad.root" in said
     assert said in show_results(results)
     assert said in list(verify_results(results))
-    book = open_book(results, resume=True, seed=1, mock=True)  # and stops before its first stage is done
+    cache = open_cache(results, resume=True, seed=1, mock=True)  # and stops before its first stage is done
     assert read_manifest(results)["partial"] == loss
-    again = open_book(results, resume=True, seed=1, mock=True)
+    again = open_cache(results, resume=True, seed=1, mock=True)
     key = content["stages"]["select"]["key"]
     assert not again.fresh("select", key)
-    assert not book.fresh("select", key)
+    assert not cache.fresh("select", key)
 
 
 def test_command_line_ends_with_an_error_and_no_traceback(results):

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gammastar.facility import open_farm
+from gammastar.facility import open_executor
 from gammastar.pipeline.cache import load_arrays
 from gammastar.pipeline.run import run
 
@@ -95,8 +95,8 @@ def made(name: str, folder: Path) -> Path:
     path.write_text(text)
     if not workers:
         return run(path, output=folder / name)
-    with open_farm(workers=workers) as farm:
-        return run(path, output=folder / name, farm=farm)
+    with open_executor(workers=workers) as executor:
+        return run(path, output=folder / name, executor=executor)
 
 
 def contents(results: Path) -> Iterator[tuple[str, np.ndarray]]:

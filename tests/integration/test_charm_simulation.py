@@ -7,7 +7,7 @@ import uproot
 from gammastar import config
 from gammastar.core.files import data_path
 from gammastar.mock import load_card, simulate_events
-from gammastar.pipeline.cache import open_book
+from gammastar.pipeline.cache import open_cache
 from gammastar.pipeline.context import Context, axes_of
 from gammastar.pipeline.stages import read as read_stage
 from gammastar.pipeline.stages.subtract import charm_component
@@ -60,9 +60,9 @@ def fits(tmp_path_factory, mock_schema):
         path = base / "steering.toml"
         path.write_text(STEERING.replace("SET", str(k)))
         folder = base / f"run {k}"
-        book = open_book(folder, resume=False, seed=5, mock=True)
+        cache = open_cache(folder, resume=False, seed=5, mock=True)
         (folder / "input").mkdir()
-        ctx = Context(config.load(path), base, folder, book, lambda *_: None)
+        ctx = Context(config.load(path), base, folder, cache, lambda *_: None)
         given = read_stage.inputs(ctx, {})
         pairs, _ = read_stage.select_stage(ctx, given)
         truth = truth or read_stage.match_stage(ctx, given)  # the same for all

@@ -27,8 +27,8 @@ MC = ROOT / "data" / "mock" / "na60_mc.root"
 
 @pytest.fixture
 def here():
-    with facility.open_farm() as farm:
-        yield farm
+    with facility.open_executor() as executor:
+        yield executor
 
 
 @pytest.mark.parametrize("step", [1_500, 7_000, "300 kB", "100 MB"])
@@ -81,7 +81,7 @@ def test_events_without_numbers_are_numbered_through_the_files(here, tmp_path):
 def test_order_of_the_chunks_does_not_matter(here, tmp_path, monkeypatch):
     once, _ = here.pairs(workers.job(tmp_path / "a", step=2_000))
     plain = harvest._coffea
-    monkeypatch.setattr(harvest, "_coffea", lambda farm, job, chunks: plain(farm, job, chunks[::-1]))
+    monkeypatch.setattr(harvest, "_coffea", lambda executor, job, chunks: plain(executor, job, chunks[::-1]))
     again, _ = here.pairs(workers.job(tmp_path / "b", step=2_000))
     assert workers.content(once) == workers.content(again)
 
@@ -89,8 +89,8 @@ def test_order_of_the_chunks_does_not_matter(here, tmp_path, monkeypatch):
 def test_a_chunk_that_comes_back_twice_is_an_error(here, tmp_path, monkeypatch):
     plain = harvest._coffea
 
-    def doubled(farm, job, chunks):
-        answer = plain(farm, job, chunks)
+    def doubled(executor, job, chunks):
+        answer = plain(executor, job, chunks)
         return {**answer, "done": answer["done"] + answer["done"][:1]}
 
     monkeypatch.setattr(harvest, "_coffea", doubled)
@@ -109,13 +109,13 @@ def test_local_processes_and_tasks(tmp_path):
         return i
 
     expected, flow = workers.serial(step=4_000)
-    with facility.open_farm(workers=2) as farm:
-        found, cutflow = farm.pairs(workers.job(tmp_path, step=4_000))
+    with facility.open_executor(workers=2) as executor:
+        found, cutflow = executor.pairs(workers.job(tmp_path, step=4_000))
         assert workers.content(found) == workers.content(expected)
         assert cutflow.rows() == flow.rows()
-        assert farm.map(_toy, range(7)) == [_toy(i) for i in range(7)]
+        assert executor.map(_toy, range(7)) == [_toy(i) for i in range(7)]
         with pytest.raises(PhysicsError, match="point 3"):
-            farm.map(_fails_at_three, range(5))
+            executor.map(_fails_at_three, range(5))
 
 
 def test_other_cut_other_input_other_code_are_never_taken_for_the_same(here, tmp_path, monkeypatch):
@@ -180,14 +180,14 @@ def test_unreadable_chunks_are_skipped_only_when_asked(tmp_path):
     files[7].write_bytes(b"no ROOT file")
     sources = tuple(Source(str(path)) for path in files)
     job = replace(workers.job(tmp_path / "chunks", step=1000), sources=sources)
-    with facility.open_farm(retries=1) as farm, pytest.raises(InputFileError, match="part0"):
-        farm.pairs(job)
-    with facility.open_farm(retries=1, skip_bad=True) as farm:
-        pairs, flow = farm.pairs(job)
-        assert [Path(entry["file"]).stem for entry in farm.skipped] == ["part007", "part003", "part011"]
+    with facility.open_executor(retries=1) as executor, pytest.raises(InputFileError, match="part0"):
+        executor.pairs(job)
+    with facility.open_executor(retries=1, skip_bad=True) as executor:
+        pairs, flow = executor.pairs(job)
+        assert [Path(entry["file"]).stem for entry in executor.skipped] == ["part007", "part003", "part011"]
         assert flow["events"].n == 17 * 40
-        assert farm.lost_fraction() == pytest.approx(3 / 20, abs=0.03)
-        assert farm.events == ["round 1 left 2 chunks", "round 2 left 2 chunks"]
+        assert executor.lost_fraction() == pytest.approx(3 / 20, abs=0.03)
+        assert executor.events == ["round 1 left 2 chunks", "round 2 left 2 chunks"]
     assert sum(map(len, pairs)) > 0
 
 

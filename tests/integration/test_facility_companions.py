@@ -31,7 +31,10 @@ def test_a_worker_with_other_libraries_is_refused_and_both_sides_are_named(tmp_p
     with hangs.dask(tmp_path, workers=0) as (address, running):
         running.append(hangs.worker(address, path=old_numpy))
         said = rf"worker tcp://.*numpy 1\.0\.0 there, {np.__version__} here; install the same"
-        with pytest.raises(StoreError, match=said), facility.open_farm(dask=address, patience=hangs.SHORT):
+        with (
+            pytest.raises(StoreError, match=said),
+            facility.open_executor(dask=address, patience=hangs.SHORT),
+        ):
             pass
 
 
@@ -43,7 +46,10 @@ def test_a_worker_with_other_code_is_refused(tmp_path):
     with hangs.dask(tmp_path, workers=0) as (address, running):
         running.append(hangs.worker(address, path=tmp_path / "other"))
         said = f"code of gammastar [0-9a-f]{{12}} there, {package_digest()[:12]} here"
-        with pytest.raises(StoreError, match=said), facility.open_farm(dask=address, patience=hangs.SHORT):
+        with (
+            pytest.raises(StoreError, match=said),
+            facility.open_executor(dask=address, patience=hangs.SHORT),
+        ):
             pass
 
 
@@ -51,14 +57,14 @@ def test_a_worker_with_other_code_is_refused(tmp_path):
 def test_a_worker_that_joins_later_with_other_libraries_does_nothing(tmp_path, old_numpy):
     with (
         hangs.dask(tmp_path, workers=1) as (address, running),
-        facility.open_farm(dask=address, patience=hangs.SHORT) as farm,
+        facility.open_executor(dask=address, patience=hangs.SHORT) as executor,
     ):
         running.append(hangs.worker(address, path=old_numpy))
-        farm.crew.client.wait_for_workers(2, timeout=60)
+        executor.crew.client.wait_for_workers(2, timeout=60)
         with pytest.raises(StoreError, match=r"numpy 1\.0\.0 there"):
-            farm.map(_slowly(), range(20))
+            executor.map(_slowly(), range(20))
         with pytest.raises(StoreError, match=r"numpy 1\.0\.0 there"):
-            farm.pairs(workers.job(tmp_path / "chunks", step=400))
+            executor.pairs(workers.job(tmp_path / "chunks", step=400))
 
 
 def _slowly():
@@ -98,16 +104,16 @@ def test_other_files_on_a_worker_are_refused_before_work(tmp_path, monkeypatch, 
     with hangs.dask(tmp_path, workers=0) as (address, running):
         running.append(hangs.worker(address, cwd=there))
         options = {"dask": address, "patience": hangs.SHORT}
-        with facility.open_farm(**options) as farm, pytest.raises(StoreError, match=said):
-            farm.pairs(job)
+        with facility.open_executor(**options) as executor, pytest.raises(StoreError, match=said):
+            executor.pairs(job)
     assert [path.name for path in (here / "chunks").iterdir()] == []
 
 
 def test_the_manifest_names_the_versions_of_the_workers(tmp_path):
     path = kills.steering(tmp_path / "steering.toml")
     path.write_text(path.read_text().split("[subtract]")[0])
-    with facility.open_farm(workers=1) as farm:
-        run(path, output=tmp_path / "out", farm=farm)
+    with facility.open_executor(workers=1) as executor:
+        run(path, output=tmp_path / "out", executor=executor)
     versions = json.loads((tmp_path / "out" / "manifest.json").read_text())["versions"]
     assert versions["workers"].startswith("1 local processes: python 3.")
     assert f"numpy {np.__version__}" in versions["workers"]

@@ -10,7 +10,7 @@ import pytest
 from builders import ROOT
 from injection import kills, workers
 
-from gammastar.facility import Farm
+from gammastar.facility import Executor
 
 PAGE = (ROOT / "docs" / "howto" / "facility.md").read_text()
 
@@ -72,7 +72,7 @@ def test_parsl_through_coffeas_executor(tmp_path):
     config = parsl.Config(executors=[two], run_dir=str(tmp_path / "parsl"), initialize_logging=False)
     expected, _ = workers.serial()
     with parsl.load(config):
-        farm = Farm("Parsl", lambda: ParslExecutor(config=None, status=False, compression=None))
-        found, _flow = farm.pairs(workers.job(tmp_path / "chunks", step=4_000))
+        executor = Executor("Parsl", lambda: ParslExecutor(config=None, status=False, compression=None))
+        found, _flow = executor.pairs(workers.job(tmp_path / "chunks", step=4_000))
         assert workers.content(found) == workers.content(expected)
-        assert farm.map(_square, range(5)) == [0, 1, 4, 9, 16]
+        assert executor.map(_square, range(5)) == [0, 1, 4, 9, 16]

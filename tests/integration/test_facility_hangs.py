@@ -17,10 +17,10 @@ from gammastar.core.errors import SteeringError, StoreError
 @pytest.mark.parametrize("how", ["stopped", "waits"])
 def test_a_local_worker_that_is_stuck_loses_its_chunk(tmp_path, how):
     job = replace(workers.job(tmp_path / "chunks", step=2_000), cuts=hangs.stopping(tmp_path / "first", how))
-    with facility.open_farm(workers=2, patience=hangs.SHORT) as farm:
-        found, _ = farm.pairs(job)
+    with facility.open_executor(workers=2, patience=hangs.SHORT) as executor:
+        found, _ = executor.pairs(job)
         assert workers.content(found) == workers.content(workers.serial()[0])
-        assert any("worker process" in note and "na60_data.root[" in note for note in farm.events)
+        assert any("worker process" in note and "na60_data.root[" in note for note in executor.events)
 
 
 def test_tasks_of_stuck_workers_are_done_again(tmp_path):
@@ -38,9 +38,9 @@ def test_tasks_of_stuck_workers_are_done_again(tmp_path):
             return False
         return True
 
-    with facility.open_farm(workers=2, patience=hangs.SHORT) as farm:
-        assert farm.map(task, range(8)) == [i * i for i in range(8)]
-        assert any("task" in note for note in farm.events)
+    with facility.open_executor(workers=2, patience=hangs.SHORT) as executor:
+        assert executor.map(task, range(8)) == [i * i for i in range(8)]
+        assert any("task" in note for note in executor.events)
 
 
 def test_whoever_computes_is_not_stuck():
@@ -50,9 +50,9 @@ def test_whoever_computes_is_not_stuck():
             pass
         return os.getpid()
 
-    with facility.open_farm(workers=1, patience=hangs.SHORT) as farm:
-        farm.map(long, [0])
-        assert farm.events == []
+    with facility.open_executor(workers=1, patience=hangs.SHORT) as executor:
+        executor.map(long, [0])
+        assert executor.events == []
 
 
 @pytest.mark.slow
@@ -63,11 +63,11 @@ def test_a_dask_worker_that_is_stopped_loses_its_chunk(tmp_path, nanny):
     )
     with (
         hangs.dask(tmp_path, options=(nanny,)) as (address, _),
-        facility.open_farm(dask=address, patience=hangs.SHORT) as farm,
+        facility.open_executor(dask=address, patience=hangs.SHORT) as executor,
     ):
-        found, _ = farm.pairs(job)
+        found, _ = executor.pairs(job)
         assert workers.content(found) == workers.content(workers.serial()[0])
-        assert any("has not answered" in note for note in farm.events)
+        assert any("has not answered" in note for note in executor.events)
 
 
 @pytest.mark.slow
@@ -80,16 +80,16 @@ def test_a_scheduler_that_is_gone_is_told_in_time_and_the_run_can_go_on(tmp_path
 
     with (
         hangs.dask(tmp_path) as (address, processes),
-        facility.open_farm(dask=address, patience=hangs.SHORT) as farm,
+        facility.open_executor(dask=address, patience=hangs.SHORT) as executor,
         hangs.after(some, lambda: processes[0].send_signal(what)),
     ):
         start = time.monotonic()
         with pytest.raises(StoreError, match=r"scheduler tcp://.*--resume"):
-            farm.pairs(job)
+            executor.pairs(job)
         assert time.monotonic() - start < 40
     kept = {path: path.stat().st_mtime_ns for path in job.folder.glob("pairs-*.parquet")}
-    with facility.open_farm() as farm:
-        found, _ = farm.pairs(job)
+    with facility.open_executor() as executor:
+        found, _ = executor.pairs(job)
         assert workers.content(found) == workers.content(workers.serial()[0])
     assert all(path.stat().st_mtime_ns == at for path, at in kept.items())
     assert kept
@@ -109,10 +109,10 @@ def test_workers_leave_and_join(tmp_path):
             processes[1].terminate()
 
         with (
-            facility.open_farm(dask=address, patience=replace(hangs.SHORT, unknown=60.0)) as farm,
+            facility.open_executor(dask=address, patience=replace(hangs.SHORT, unknown=60.0)) as executor,
             hangs.after(some, change),
         ):
-            found, _ = farm.pairs(job)
+            found, _ = executor.pairs(job)
             assert workers.content(found) == workers.content(workers.serial()[0])
 
 
@@ -137,7 +137,7 @@ def test_what_is_no_cluster_is_refused_in_time(tmp_path, monkeypatch, given, sai
                 processes[0].send_signal(signal.SIGSTOP)
             given, start = file, time.monotonic()
         patience = replace(hangs.SHORT, start=1.0)
-        with pytest.raises(SteeringError, match=said), facility.open_farm(dask=given, patience=patience):
+        with pytest.raises(SteeringError, match=said), facility.open_executor(dask=given, patience=patience):
             pass
         assert time.monotonic() - start < 10
 
@@ -146,7 +146,7 @@ def test_workers_with_too_little_memory_are_refused(tmp_path):
     with (
         hangs.dask(tmp_path, workers=1, options=("--memory-limit", "500MiB")) as (address, _),
         pytest.raises(SteeringError, match="500 MiB of memory, needed are 800 MiB"),
-        facility.open_farm(dask=address, patience=hangs.SHORT),
+        facility.open_executor(dask=address, patience=hangs.SHORT),
     ):
         pass
 
@@ -160,5 +160,5 @@ def test_workers_that_never_begin_are_an_error(monkeypatch):
 
     options = {"workers": 1, "patience": replace(hangs.SHORT, start=0.2)}
     said = "none of 1 worker processes began a task within 2 s"
-    with pytest.raises(StoreError, match=said), facility.open_farm(**options) as farm:
-        farm.map(sleeps, range(2))
+    with pytest.raises(StoreError, match=said), facility.open_executor(**options) as executor:
+        executor.map(sleeps, range(2))

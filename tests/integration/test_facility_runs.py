@@ -12,7 +12,7 @@ from builders import ROOT
 from injection import kills, workers
 
 from gammastar.core.errors import SteeringError
-from gammastar.facility import open_farm
+from gammastar.facility import open_executor
 from gammastar.pipeline.run import run
 from gammastar.results.show import verify_results
 
@@ -162,8 +162,8 @@ def test_missing_files_are_left_out_and_reported(tmp_path):
     path.write_text(text[:start] + names + text[text.index("]", start) + 1 :])
     with pytest.raises(SteeringError, match=r"gone\.root"):
         run(path, output=tmp_path / "strict")
-    with open_farm(skip_bad=True) as farm:
-        run(path, output=tmp_path / "out", farm=farm)
+    with open_executor(skip_bad=True) as executor:
+        run(path, output=tmp_path / "out", executor=executor)
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     with uproot.open(workers.DATA) as file:
         uuid = str(file.file.uuid)

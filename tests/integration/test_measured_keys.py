@@ -12,8 +12,8 @@ from gammastar.core.files import data_path
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.replicas import event_seeds
 from gammastar.mock import load_card, simulate_events
-from gammastar.pipeline.cache import open_book
-from gammastar.pipeline.context import Context, Products
+from gammastar.pipeline.cache import open_cache
+from gammastar.pipeline.context import Context, RunState
 from gammastar.pipeline.run import run
 from gammastar.pipeline.stages import flow
 from gammastar.report.measured import uncertainties
@@ -245,9 +245,9 @@ def test_omnifold_hands_its_weights_to_the_flow(made):
     assert beyond.sum() > 10
     assert weight[beyond].sum() / matched.weight[beyond].sum() > 0.3 * weight.sum() / matched.weight.sum()
     steering = config.load(found.folder.parent / "steering.toml")
-    book = open_book(found.folder, resume=True, seed=1, mock=True)
-    ctx = Context(steering, found.folder.parent, found.folder, book, lambda *_: None)
-    state = Products(pairs=(), truth=Truth(matched), subtraction={}, unfolding={"omnifold_weight": weight})
+    cache = open_cache(found.folder, resume=True, seed=1, mock=True)
+    ctx = Context(steering, found.folder.parent, found.folder, cache, lambda *_: None)
+    state = RunState(pairs=(), truth=Truth(matched), subtraction={}, unfolding={"omnifold_weight": weight})
     training = flow.training(ctx, state)
     inside = training.domain.in_domain(*matched.true.T) & (matched.true[:, 2] < 400)
     assert training.weight[training.measured].sum() == pytest.approx(weight[inside].sum(), rel=1e-9)

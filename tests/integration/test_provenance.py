@@ -24,8 +24,8 @@ def folder(tmp_path_factory):
     start = text.index("files = [")
     steering.write_text(text[:start] + f'files = ["{data}"]' + text[text.index("]", start) + 1 :])
     seen = []
-    with facility.open_farm() as farm:
-        run(steering, output=base / "out", farm=farm, tell=lambda *what: seen.append(what))
+    with facility.open_executor() as executor:
+        run(steering, output=base / "out", executor=executor, tell=lambda *what: seen.append(what))
     assert seen[-1][0] == "subtract"
     n = len(list((base / "out" / "chunks" / "pairs").glob("*.parquet")))
     assert ("read", 1.0, f"{n} of {n} chunks, this process") in seen

@@ -11,9 +11,9 @@ from gammastar.core.axes import effective_size, regular
 from gammastar.core.errors import StoreError
 from gammastar.core.pairs import Pairs
 from gammastar.core.sampling import stream
-from gammastar.facility import open_farm
-from gammastar.pipeline.cache import open_book
-from gammastar.pipeline.context import Context, Products
+from gammastar.facility import open_executor
+from gammastar.pipeline.cache import open_cache
+from gammastar.pipeline.context import Context, RunState
 from gammastar.pipeline.run import run
 from gammastar.pipeline.stages import read as read_stage
 from gammastar.pipeline.stages import unfold
@@ -118,8 +118,8 @@ def test_training_set_of_the_flow_is_the_sample(runs, tmp_path):
 def test_page_says_which_stages_had_a_sample(runs, tmp_path):
     folder = runs["files"]
     parsed = config.load(steering(tmp_path, limit=LIMIT))
-    book, made = open_book(folder, resume=True, seed=1, mock=True), Products()
-    ctx = Context(parsed, tmp_path, folder, book, tell)
+    cache, made = open_cache(folder, resume=True, seed=1, mock=True), RunState()
+    ctx = Context(parsed, tmp_path, folder, cache, tell)
     made.inputs = read_stage.inputs(ctx, {})
     made.pairs, made.cutflow = read_stage.select_stage(ctx, made.inputs)
     subtract_stage(ctx, made)
@@ -146,7 +146,7 @@ def test_mixed_events_of_more_leptons_than_the_limit_give_the_same_ratio(tmp_pat
         asked = 'r_factor = "mixed"\nmixed_pairs = 60000\n'
         path.write_text(re.sub(r"r_factor = .*\nr_factor_sigma = .*\n", asked, text))
         parsed, folder = config.load(path), tmp_path / f"{limit}"
-        ctx = Context(parsed, tmp_path, folder, open_book(folder, resume=False, seed=1, mock=True), tell)
+        ctx = Context(parsed, tmp_path, folder, open_cache(folder, resume=False, seed=1, mock=True), tell)
         axes = (regular("mass", 6, 0.2125, 1.1125),)
         found[limit] = charge_ratio(ctx, axes, {}, read_stage.inputs(ctx, {}))
     held, chosen = found[None], found[LIMIT]
@@ -197,9 +197,9 @@ def test_chunk_size_and_limit_do_not_choose_other_events(runs, tmp_path):
 
 
 def test_chunks_of_a_farm_give_the_same_parts_and_samples(runs, tmp_path):
-    with open_farm() as farm:
+    with open_executor() as executor:
         path = steering(tmp_path, limit=LIMIT, step=9000)
-        folder = run(path, output=tmp_path / "run", only="unfold", farm=farm)
+        folder = run(path, output=tmp_path / "run", only="unfold", executor=executor)
     for stage, keys in (
         ("select", ("event", "stored_pairs")),
         ("match", ("true", "reco", "weight", "fakes", "stored_photons")),

@@ -86,13 +86,13 @@ def test_code_edited_during_a_run_changes_neither_this_run_nor_the_next(base, na
         if stage == "read":
             path.write_text(other)
 
-    with facility.open_farm() as farm:
-        run(base, farm=farm, tell=edit)
+    with facility.open_executor() as executor:
+        run(base, executor=executor, tell=edit)
         assert path.read_text() == other
         right = expected(base, 0.30)
         assert n_pairs(base / "out") == right
         path.write_text(text)
-        run(base, farm=farm, resume=True)
+        run(base, executor=executor, resume=True)
         assert n_pairs(base / "out") == right
 
 
@@ -101,11 +101,11 @@ def run(base, **options):
 
 
 def test_an_import_of_another_text_with_the_same_stamp_is_another_cut(base):
-    with facility.open_farm() as farm:
-        run(base, farm=farm)
+    with facility.open_executor() as executor:
+        run(base, executor=executor)
         assert n_pairs(base / "out") == expected(base, 0.30)
         same_stamp(base / "limits.py", "LIMIT = 0.60\n")
-        run(base, farm=farm, resume=True)
+        run(base, executor=executor, resume=True)
         assert n_pairs(base / "out") == expected(base, 0.60)
     assert not list(base.rglob("__pycache__"))
 
@@ -153,7 +153,7 @@ def test_siblings_packages_and_late_imports_come_from_the_frozen_text(tmp_path, 
         path.unlink()
     assert code.resolve("mine.py:model")().made() == (2.0, 1, 2, 2, 3, False)
     assert code.resolve("mine.py:table")() == 7
-    # the same elsewhere: another process that never saw the files, with what a farm sends
+    # the same elsewhere: another process that never saw the files, with what an executor sends
     blob = cloudpickle.dumps((installed(), cloudpickle.dumps(code.resolve("mine.py:model")())))
     (tmp_path / "blob").write_bytes(blob)
     program = (
@@ -170,8 +170,8 @@ def test_models_reach_workers_by_content(tmp_path):
     (tmp_path / "mine.py").write_text("def shifted(x):\n    from shift import SHIFT\n    return x + SHIFT\n")
     function = resolve("mine.py:shifted", tmp_path)
     (tmp_path / "shift.py").write_text("SHIFT = 99\n")
-    with facility.open_farm(workers=1) as farm:
-        assert farm.map(function, range(3)) == [10, 11, 12]
+    with facility.open_executor(workers=1) as executor:
+        assert executor.map(function, range(3)) == [10, 11, 12]
 
 
 @pytest.mark.parametrize(
@@ -187,8 +187,8 @@ def test_models_reach_workers_by_content(tmp_path):
 def test_what_a_function_raises_names_its_place(base, body, said, with_farm):
     (base / "cuts.py").write_text(f"\ndef heavy(pairs):\n    {body}\n")
     if with_farm:
-        with facility.open_farm() as farm, pytest.raises(SteeringError, match=said):
-            run(base, farm=farm)
+        with facility.open_executor() as executor, pytest.raises(SteeringError, match=said):
+            run(base, executor=executor)
     else:
         with pytest.raises(SteeringError, match=said):
             run(base)

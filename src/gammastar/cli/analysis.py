@@ -47,16 +47,16 @@ def run(steering: Path, only: str | None, allow_partial: bool, **options: Any) -
 
     elsewhere = {name: options.pop(name) for name in ("workers", "dask", "skip_bad")}
     with contextlib.ExitStack() as stack:
-        farm = None
+        executor = None
         if any(elsewhere.values()):
-            from gammastar.facility import open_farm
+            from gammastar.facility import open_executor
 
-            farm = stack.enter_context(open_farm(**elsewhere))
+            executor = stack.enter_context(open_executor(**elsewhere))
         folder = run(
             analysis_file(steering),
             only=only,
             tell=stack.enter_context(shown()),
-            farm=farm,
+            executor=executor,
             allow_partial=allow_partial,
             **options,
         )

@@ -7,7 +7,7 @@ numbers: a chunk is a pure function of its entries, and results are put together
 from __future__ import annotations
 
 from gammastar.facility.crew import Patience
-from gammastar.facility.executors import Farm, open_farm
+from gammastar.facility.executors import Executor, open_executor
 from gammastar.facility.processor import BadFile, DileptonPairs
 
-__all__ = ["BadFile", "DileptonPairs", "Farm", "Patience", "open_farm"]
+__all__ = ["BadFile", "DileptonPairs", "Executor", "Patience", "open_executor"]

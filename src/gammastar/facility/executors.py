@@ -34,9 +34,9 @@ from gammastar.select import Cutflow, Step
 from gammastar.store.chunks import Job
 
 __all__ = [
-    "Farm",
+    "Executor",
     "LocalCrew",
-    "open_farm",
+    "open_executor",
 ]
 
 SLOWLY = 10  # times the patience with a scheduler have workers to start: libraries may come over a network
@@ -220,14 +220,14 @@ def warm_here() -> int:
 
 
 @dataclass
-class Farm:
+class Executor:
     """Where chunks and independent tasks are worked on.
 
     Attributes
     ----------
     name : str
         For the manifest, e.g. ``"2 local processes"``.
-    executor : function without arguments that returns an executor of coffea
+    coffea : function without arguments that returns an executor of coffea
         Called before every round, so that a pool whose worker died is replaced.
     crew : Crew or None
         Workers that are watched; without it all goes through the executor, without limits in time.
@@ -252,7 +252,7 @@ class Farm:
     """
 
     name: str
-    executor: Callable[[], Any]
+    coffea: Callable[[], Any]
     crew: Crew | None = None
     retries: int = 3
     skip_bad: bool = False
@@ -356,7 +356,7 @@ class Farm:
         self, blob: bytes, waiting: dict[int, Any], times: Times
     ) -> Iterator[tuple[int, GammastarError | None, Any]]:
         if self.crew is None:
-            answers, _ = self.executor()(list(waiting.items()), functools.partial(_listed, blob), None)
+            answers, _ = self.coffea()(list(waiting.items()), functools.partial(_listed, blob), None)
             yield from answers
             return
         tasks = {index: (index, item) for index, item in waiting.items()}
@@ -406,15 +406,15 @@ def _listed(blob: bytes, task: tuple[int, Any]) -> list[Any]:
 
 
 @contextlib.contextmanager
-def open_farm(
+def open_executor(
     *,
     workers: int | None = None,
     dask: str | None = None,
     retries: int = 3,
     skip_bad: bool = False,
     patience: Patience | None = None,
-) -> Iterator[Farm]:
-    """Yield a farm of local processes, of a Dask cluster, or of this process.
+) -> Iterator[Executor]:
+    """Yield an executor of local processes, of a Dask cluster, or of this process.
 
     Parameters
     ----------
@@ -424,7 +424,7 @@ def open_farm(
         Address of a scheduler (``tcp://host:8786``) or its scheduler file; ``"local"`` starts a LocalCluster
         of `workers` processes.
     retries, skip_bad
-        As in `Farm`.
+        As in `Executor`.
     patience : Patience, optional
         How long schedulers and workers are waited for.
 
@@ -440,29 +440,29 @@ def open_farm(
     coffea_console.quiet = True  # its bars would mix with ours
     if dask is not None:
         with connected(dask, workers, patience) as client:
-            yield _dask_farm(client, patience, **options)
+            yield _dask_executor(client, patience, **options)
     elif workers:
         events: list[str] = []
         crew = LocalCrew(workers, patience, events)
         name = f"{workers} local processes"
-        farm = _watched(name, crew, threads=workers, companions=_listing(name), **options)
+        executor = _watched(name, crew, threads=workers, companions=_listing(name), **options)
         try:
-            yield farm
+            yield executor
         finally:
             crew.close()
     else:
-        yield Farm("this process", lambda: IterativeExecutor(status=False, retries=0), **options)
+        yield Executor("this process", lambda: IterativeExecutor(status=False, retries=0), **options)
 
 
-def _watched(name: str, crew: Any, **options: Any) -> Farm:
-    def executor() -> Through:
-        return Through(status=False, compression=None, crew=crew, times=farm.times)
+def _watched(name: str, crew: Any, **options: Any) -> Executor:
+    def coffea() -> Through:
+        return Through(status=False, compression=None, crew=crew, times=executor.times)
 
-    farm = Farm(name, executor, crew, events=crew.events, ready=crew.ready, **options)
-    return farm
+    executor = Executor(name, coffea, crew, events=crew.events, ready=crew.ready, **options)
+    return executor
 
 
-def _dask_farm(client: Any, patience: Patience, **options: Any) -> Farm:
+def _dask_executor(client: Any, patience: Patience, **options: Any) -> Executor:
     crew = DaskCrew(client, patience, [])
     crew.check()
     n = len(crew.workers(patience.start))

@@ -33,7 +33,7 @@ Found = dict[Chunk, dict[str, Any]]
 
 
 class Backend(Protocol):
-    """What `harvest` needs of a farm."""
+    """What `harvest` needs of an executor."""
 
     retries: int
     skip_bad: bool
@@ -43,7 +43,7 @@ class Backend(Protocol):
     times: Times
 
     @property
-    def executor(self) -> Any:
+    def coffea(self) -> Any:
         """Return the function that makes an executor of coffea."""
 
     def map(self, function: Any, items: Any) -> list[Any]:
@@ -100,7 +100,7 @@ class Harvest:
         return found
 
 
-def harvest(farm: Backend, job: Job) -> Harvest:
+def harvest(executor: Backend, job: Job) -> Harvest:
     """Work on all chunks of a job.
 
     Raises
@@ -110,42 +110,42 @@ def harvest(farm: Backend, job: Job) -> Harvest:
     StoreError
         If a chunk is missing, doubled, or not what its worker announced.
     """
-    chunks = plan(farm, job)
+    chunks = plan(executor, job)
     done: Found = {}
     failed: Found = {}
     waiting = list(chunks)
-    farm.times.seconds.clear()
-    with _watched(farm, job, chunks):
-        for attempt in range(1 + farm.retries):
+    executor.times.seconds.clear()
+    with _watched(executor, job, chunks):
+        for attempt in range(1 + executor.retries):
             if not waiting:
                 break
-            farm.times.attempt = attempt
-            good, failed = _round(farm, job, waiting)
+            executor.times.attempt = attempt
+            good, failed = _round(executor, job, waiting)
             done |= good
-            _raise_final(farm, failed)
+            _raise_final(executor, failed)
             waiting = [chunk for chunk in waiting if chunk not in done]
-            farm.note(attempt, len(waiting), "chunks")
+            executor.note(attempt, len(waiting), "chunks")
     if waiting and len(waiting) == len(chunks) and waiting[0] in failed:
         raise _error(failed[waiting[0]])  # nothing would be left
     for chunk in waiting:
-        _skip(farm, job, chunk, failed.get(chunk))
+        _skip(executor, job, chunk, failed.get(chunk))
     entries = sum(int(note["entries"]) for note in done.values())
     expected = sum(chunk.stop - chunk.start for chunk in chunks if chunk in done)
     if entries != expected or len(done) + len(waiting) != len(chunks):
         msg = f"{job.folder}: the chunks hold {entries} entries, expected {expected}"
         raise StoreError(msg)
-    return Harvest(job, {chunk: done[chunk] for chunk in chunks if chunk in done}, farm.threads)
+    return Harvest(job, {chunk: done[chunk] for chunk in chunks if chunk in done}, executor.threads)
 
 
 @contextlib.contextmanager
-def _watched(farm: Backend, job: Job, chunks: list[Chunk]) -> Iterator[None]:
+def _watched(executor: Backend, job: Job, chunks: list[Chunk]) -> Iterator[None]:
     """Report the number of published chunks while the block runs: whatever executor makes them."""
     names, over = {job.path(chunk).name for chunk in chunks}, threading.Event()
     what = "chunks" if job.kind == "pairs" else "chunks of the simulation"
 
     def count() -> None:
         there = {path.name for path in job.folder.iterdir()}
-        farm.told("read", len(names & there), len(names), what)
+        executor.told("read", len(names & there), len(names), what)
 
     def watch() -> None:
         while not over.wait(PAUSE):
@@ -161,9 +161,9 @@ def _watched(farm: Backend, job: Job, chunks: list[Chunk]) -> Iterator[None]:
         thread.join()
 
 
-def plan(farm: Backend, job: Job) -> list[Chunk]:
+def plan(executor: Backend, job: Job) -> list[Chunk]:
     """Return the chunks of a job, and write ``fileset_<kind>.json``."""
-    found = farm.map(functools.partial(_split, job), [source.path for source in job.sources])
+    found = executor.map(functools.partial(_split, job), [source.path for source in job.sources])
     sources: list[Source] = []
     unread: list[tuple[str, GammastarError]] = []
     steps: dict[str, tuple[int, ...]] = {}
@@ -177,17 +177,21 @@ def plan(farm: Backend, job: Job) -> list[Chunk]:
         steps[source.path] = edges
         chunks.extend(Chunk(source.path, index, *edge, first) for edge in pairwise(edges))
         first += total
-    farm.entries[job.kind] = first + _unread(farm, job, unread, steps, first)
+    executor.entries[job.kind] = first + _unread(executor, job, unread, steps, first)
     job.folder.mkdir(parents=True, exist_ok=True)
     write_fileset(job.folder / f"fileset_{job.kind}.json", job.kind, job.schema.tree, sources, steps)
     return chunks
 
 
 def _unread(
-    farm: Backend, job: Job, unread: list[tuple[str, GammastarError]], steps: Mapping[str, Any], total: int
+    executor: Backend,
+    job: Job,
+    unread: list[tuple[str, GammastarError]],
+    steps: Mapping[str, Any],
+    total: int,
 ) -> int:
     """Skip files that cannot be opened or lack a branch; each counts as an average file, or by its size."""
-    if unread and not (farm.skip_bad and steps):
+    if unread and not (executor.skip_bad and steps):
         raise unread[0][1]
     known = sum(_size(path) for path in steps)
     lost = 0
@@ -196,7 +200,7 @@ def _unread(
         entries = max(1, round(by_size), round(total / max(1, len(steps))))
         lost += entries
         entry = {"kind": job.kind, "file": path, "entries": entries, "estimated": True, "why": str(error)}
-        farm.skipped.append(entry)
+        executor.skipped.append(entry)
         logger.warning("%s: skipped", path)
     return lost
 
@@ -213,10 +217,10 @@ def _split(job: Job, path: str) -> tuple[tuple[int, tuple[int, ...], str], Gamma
         return (0, (0,), ""), error
 
 
-def _round(farm: Backend, job: Job, chunks: list[Chunk]) -> tuple[Found, Found]:
+def _round(executor: Backend, job: Job, chunks: list[Chunk]) -> tuple[Found, Found]:
     """Send chunks to the workers; return the notes of those that are finished and that failed."""
     try:
-        answer = _coffea(farm, job, chunks)
+        answer = _coffea(executor, job, chunks)
     except LOST as error:
         logger.warning("a worker was lost (%s)", type(error).__name__)
         return {}, {}
@@ -228,7 +232,7 @@ def _round(farm: Backend, job: Job, chunks: list[Chunk]) -> tuple[Found, Found]:
             raise
         # coffea could not open a file: every chunk tells for itself what is wrong.
         logger.warning("%s; the chunks are tried one by one", " ".join(str(error).split())[:200])
-        notes = farm.map(DileptonPairs(job, notes=True).work, chunks)
+        notes = executor.map(DileptonPairs(job, notes=True).work, chunks)
         answer = {key: [entry for note in notes for entry in note[key]] for key in ("done", "failed")}
     by_place = {(chunk.index, chunk.start, chunk.stop): chunk for chunk in chunks}
     places = [(note["index"], note["start"], note["stop"]) for note in answer["done"]]
@@ -241,11 +245,11 @@ def _round(farm: Backend, job: Job, chunks: list[Chunk]) -> tuple[Found, Found]:
     return done, failed
 
 
-def _coffea(farm: Backend, job: Job, chunks: list[Chunk]) -> dict[str, list[dict[str, Any]]]:
+def _coffea(executor: Backend, job: Job, chunks: list[Chunk]) -> dict[str, list[dict[str, Any]]]:
     items = [
         WorkItem(job.kind, c.path, job.schema.tree, c.start, c.stop, b"", {"first": c.first}) for c in chunks
     ]
-    runner = Runner(executor=farm.executor(), schema=BaseSchema, savemetrics=False)
+    runner = Runner(executor=executor.coffea(), schema=BaseSchema, savemetrics=False)
     # coffea's own view of the events is not used; one branch keeps it small for trees with thousands.
     options = {"filter_name": [job.schema.branches()[0]]}
     answer: dict[str, list[dict[str, Any]]] = runner.run(
@@ -254,9 +258,9 @@ def _coffea(farm: Backend, job: Job, chunks: list[Chunk]) -> dict[str, list[dict
     return answer
 
 
-def _raise_final(farm: Backend, failed: Mapping[Chunk, dict[str, Any]]) -> None:
+def _raise_final(executor: Backend, failed: Mapping[Chunk, dict[str, Any]]) -> None:
     """Raise what another round cannot heal: everything but an unreadable file, or one to be left out."""
-    bad = {"InputFileError", "BranchError"} if farm.skip_bad else {"InputFileError"}
+    bad = {"InputFileError", "BranchError"} if executor.skip_bad else {"InputFileError"}
     for chunk in sorted(failed, key=lambda c: (c.index, c.start)):
         if failed[chunk]["error"] not in bad:
             raise _error(failed[chunk])
@@ -268,12 +272,12 @@ def _error(note: Mapping[str, Any]) -> GammastarError:
     return found
 
 
-def _skip(farm: Backend, job: Job, chunk: Chunk, note: Mapping[str, Any] | None) -> None:
+def _skip(executor: Backend, job: Job, chunk: Chunk, note: Mapping[str, Any] | None) -> None:
     if note is None:
-        msg = f"{chunk.label}: the workers on this chunk died {1 + farm.retries} times"
+        msg = f"{chunk.label}: the workers on this chunk died {1 + executor.retries} times"
         raise StoreError(msg)
-    if not farm.skip_bad:
+    if not executor.skip_bad:
         raise _error(note)
     entry = {"kind": job.kind, "file": chunk.path, "start": chunk.start, "stop": chunk.stop}
-    farm.skipped.append(entry | {"entries": chunk.stop - chunk.start, "why": str(note["message"])})
+    executor.skipped.append(entry | {"entries": chunk.stop - chunk.start, "why": str(note["message"])})
     logger.warning("%s: skipped", chunk.label)

@@ -60,7 +60,7 @@ class DileptonPairs:
         Takes the pairs of a chunk and returns a mapping of name to histogram, or to anything else that coffea
         can add.
     notes : bool
-        Return what went wrong as notes under "failed" and nothing but notes, as ``Farm`` wants it, since
+        Return what went wrong as notes under "failed" and nothing but notes, as ``Executor`` wants it, since
         exceptions lose their type on some executors.
     code : tuple of (name, version)
         Digest of the code and versions of libraries of the run; a worker with others refuses to work.
@@ -268,7 +268,7 @@ def warm() -> int:
     A worker that compiles during its first chunk delays the whole job by that time: seconds, against tenths
     of a second for a chunk.
     """
-    from gammastar.facility.executors import open_farm
+    from gammastar.facility.executors import open_executor
 
     keep_heap()
     with tempfile.TemporaryDirectory() as name:
@@ -283,6 +283,6 @@ def warm() -> int:
                 {key: ak.from_regular(value) for key, value in branches.items()}
             )
         job = Job("pairs", (Source(str(path)),), read.load_schema(TRIAL_SCHEMA), Cuts, 2, "warm", path.parent)
-        with open_farm() as farm:
-            farm.pairs(job)
+        with open_executor() as executor:
+            executor.pairs(job)
     return os.getpid()

@@ -346,7 +346,8 @@ def fit_ensemble(
     folder : Path, optional
         Folder of checkpoints: finished members are not trained again, an interrupted one goes on.
     each : function like ``map``
-        Where the members are trained, e.g. ``farm.map`` of ``facility.open_farm``; each takes one thread.
+        Where the members are trained, e.g. ``executor.map`` of ``facility.open_executor``; each takes one
+        thread.
 
     Returns
     -------

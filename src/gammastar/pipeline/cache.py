@@ -32,11 +32,11 @@ from gammastar.store.remote import state_of
 
 __all__ = [
     "Arrays",
-    "Book",
     "Keepable",
+    "StageCache",
     "input_name",
     "load_arrays",
-    "open_book",
+    "open_cache",
     "told_loss",
 ]
 
@@ -82,7 +82,7 @@ def _sound(name: str, array: npt.NDArray[Any]) -> bool:
 
 
 @dataclass
-class Book:
+class StageCache:
     """The manifest of a run while it grows: inputs, digests of the stages, methods of the numbers."""
 
     folder: Path
@@ -322,7 +322,7 @@ def load_arrays(path: Path) -> Arrays:
         raise StoreError(msg) from error
 
 
-def open_book(
+def open_cache(
     folder: Path,
     *,
     resume: bool,
@@ -330,7 +330,7 @@ def open_book(
     mock: bool,
     stages: Collection[str] | None = None,
     begin: bool = True,
-) -> Book:
+) -> StageCache:
     """Open the manifest of a result folder for a new run.
 
     Parameters
@@ -343,7 +343,7 @@ def open_book(
     stages : collection of str, optional
         Those of the run; of another stage nothing is kept. All of them by default.
     begin : bool
-        Set aside what the run will not write (`Book.begin`), at once.
+        Set aside what the run will not write (`StageCache.begin`), at once.
 
     Raises
     ------
@@ -359,10 +359,12 @@ def open_book(
         except StoreError as error:
             msg = f"{error}; or run without --resume"
             raise StoreError(msg) from error
-    book = Book(folder, resume, seed, mock, previous, old=old, wanted=stages)
+    cache = StageCache(folder, resume, seed, mock, previous, old=old, wanted=stages)
     if previous and previous["code"] != package_digest():
-        book.notes.append("the code of gammastar changed since the run that is resumed: its stages run again")
-        logger.warning("%s: %s", folder, book.notes[-1])
+        cache.notes.append(
+            "the code of gammastar changed since the run that is resumed: its stages run again"
+        )
+        logger.warning("%s: %s", folder, cache.notes[-1])
     if begin:
-        book.begin()
-    return book
+        cache.begin()
+    return cache

@@ -1,4 +1,4 @@
-"""What every stage of a run shares: steering, folders, the book of finished stages, progress."""
+"""What every stage of a run shares: steering, folders, the cache of finished stages, progress."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gammastar.core.files import shipped
 from gammastar.core.records import Exposure, FloatArray, Spectrum
 from gammastar.core.resolve import UserCode, freeze, python_names
 from gammastar.core.signal import Rate, SignalPlane
-from gammastar.pipeline.cache import Arrays, Book
+from gammastar.pipeline.cache import Arrays, StageCache
 from gammastar.store.manifest import digest
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Context",
-    "Farm",
-    "Products",
+    "Executor",
+    "RunState",
     "Tell",
     "axes_of",
     "detector_files",
@@ -38,8 +38,8 @@ __all__ = [
 Tell: TypeAlias = Callable[[str, float | None, str], None]
 
 
-class Farm(Protocol):
-    """Workers elsewhere, as ``facility.open_farm`` gives them."""
+class Executor(Protocol):
+    """Workers elsewhere, as ``facility.open_executor`` gives them."""
 
     name: str
     skip_bad: bool
@@ -71,27 +71,27 @@ class Farm(Protocol):
 class Context:
     """A run: `base` is the steering file's folder, `folder` that of the results.
 
-    ``tell(stage, fraction, text)`` reports progress; a fraction of None means that it is not known. With a
-    `farm` chunks and grid points are worked on there; `allow_partial` allows limits from part of the data.
-    `code` is the user's Python code as it was when the run began.
+    ``tell(stage, fraction, text)`` reports progress; a fraction of None means that it is not known. With an
+    `executor` chunks and grid points are worked on there; `allow_partial` allows limits from part of the
+    data. `code` is the user's Python code as it was when the run began.
     """
 
     steering: Steering
     base: Path
     folder: Path
-    book: Book
+    cache: StageCache
     tell: Tell
-    farm: Farm | None = None
+    executor: Executor | None = None
     allow_partial: bool = False
     code: UserCode = field(init=False)
 
     def __post_init__(self) -> None:
         content = self.steering.model_dump(mode="json")
-        self.book.configuration = digest(content)
+        self.cache.configuration = digest(content)
         object.__setattr__(self, "code", freeze(python_names(content), self.base))
-        if self.farm is not None:
-            self.farm.tell = self.tell
-            self.book.companions |= self.farm.companions
+        if self.executor is not None:
+            self.executor.tell = self.tell
+            self.cache.companions |= self.executor.companions
 
     @property
     def seed(self) -> int:
@@ -101,14 +101,14 @@ class Context:
     def each(
         self, function: Callable[[int], Any], n: int, stage: str, describe: Callable[[int], str]
     ) -> list[Any]:
-        """Return ``function(i)`` of 0 … n − 1, from the farm if there is one.
+        """Return ``function(i)`` of 0 … n − 1, from the executor if there is one.
 
         For grid points, toys, pseudo-experiments and members of an ensemble: `function` takes its random
         numbers from ``core.sampling.stream`` under the name of its item, so that the place does not matter.
         With workers `describe` is not used; they report how many are finished.
         """
-        if self.farm is not None:
-            return self.farm.map(function, range(n), stage=stage)
+        if self.executor is not None:
+            return self.executor.map(function, range(n), stage=stage)
         found = []
         for i in range(n):
             found.append(function(i))
@@ -145,7 +145,7 @@ def axes_of(section: Any, fallback: Any = None) -> tuple[Any, ...]:
 
 
 def pack_spectrum(spectrum: Spectrum, prefix: str = "") -> Arrays:
-    """Return the arrays of a spectrum, to be kept by the book."""
+    """Return the arrays of a spectrum, to be kept by the cache."""
     return {
         f"{prefix}values": spectrum.values,
         f"{prefix}cov": spectrum.cov,
@@ -163,7 +163,7 @@ def unpack_spectrum(
 
 
 @dataclass
-class Products:
+class RunState:
     """What the stages of a run made, for the files and the report; a field is None until its stage ran.
 
     `record` is the folder of the record from which a reinterpretation starts.

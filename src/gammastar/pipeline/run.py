@@ -14,8 +14,8 @@ from gammastar import config
 from gammastar.config.checks import check_steering, listing
 from gammastar.core.errors import SteeringError, StoreError
 from gammastar.core.resolve import guarded
-from gammastar.pipeline.cache import open_book
-from gammastar.pipeline.context import Context, Farm, Products, Tell, needed
+from gammastar.pipeline.cache import open_cache
+from gammastar.pipeline.context import Context, Executor, RunState, Tell, needed
 from gammastar.store.folder import working
 
 __all__ = [
@@ -59,7 +59,7 @@ def run(
     resume: bool = False,
     only: str | None = None,
     tell: Tell = silent,
-    farm: Farm | None = None,
+    executor: Executor | None = None,
     allow_partial: bool = False,
 ) -> Path:
     """Run the stages of a steering file and write the results.
@@ -75,7 +75,7 @@ def run(
         Compute this stage again, take what is before it from an earlier run where it matches, stop after it.
     tell : callable
         Receives progress: stage, fraction or None, text.
-    farm : Farm, optional
+    executor : Executor, optional
         Workers that read chunks and work on grid points; the numbers do not depend on it.
     allow_partial : bool
         Set limits even if unreadable files were skipped.
@@ -101,30 +101,32 @@ def run(
     mock = parsed.analysis.mock or parsed.simulate is not None
     with working(fixed):
         again = resume or only is not None
-        book = open_book(fixed, resume=again, seed=parsed.analysis.seed, mock=mock, stages=names, begin=False)
-        book.force = only
-        ctx = Context(parsed, steering.resolve().parent, fixed, book, tell, farm, allow_partial)
+        cache = open_cache(
+            fixed, resume=again, seed=parsed.analysis.seed, mock=mock, stages=names, begin=False
+        )
+        cache.force = only
+        ctx = Context(parsed, steering.resolve().parent, fixed, cache, tell, executor, allow_partial)
         _check(ctx, names[: names.index(only) + 1] if only else names)
-        book.begin()
-        with book.listed():
+        cache.begin()
+        with cache.listed():
             _run(ctx, names, only)
     return folder
 
 
 def _run(ctx: Context, names: Sequence[str], only: str | None) -> None:
-    products = Products()
+    state = RunState()
     for stage in names:
         if stage in STAGES:
-            with ctx.book.blamed(stage), guarded():
-                STAGES[stage](ctx, products)
+            with ctx.cache.blamed(stage), guarded():
+                STAGES[stage](ctx, state)
         if stage == only:
             return
     if ctx.steering.report is not None:
         from gammastar.pipeline.stages import report
 
-        with ctx.book.blamed("report"), guarded():
-            report.write(ctx, products)
-    ctx.book.finish()
+        with ctx.cache.blamed("report"), guarded():
+            report.write(ctx, state)
+    ctx.cache.finish()
 
 
 def _check(ctx: Context, stages: list[str]) -> None:
@@ -137,112 +139,112 @@ def _check(ctx: Context, stages: list[str]) -> None:
     SteeringError
         With everything that is wrong, one line each.
     """
-    again = ctx.book.resume and "select" in ctx.book.previous.get("stages", {})
-    skip = ctx.farm is not None and ctx.farm.skip_bad
+    again = ctx.cache.resume and "select" in ctx.cache.previous.get("stages", {})
+    skip = ctx.executor is not None and ctx.executor.skip_bad
     found = check_steering(ctx.steering, ctx.base, stages=stages, open_files=not again, skip_bad=skip)
     for finding in found:
         if finding.level == "warning":
-            ctx.book.alarm(str(finding))
+            ctx.cache.alarm(str(finding))
     wrong = listing(found)
     if wrong:
         raise SteeringError(wrong)
 
 
-def _simulate(ctx: Context, made: Products) -> None:
+def _simulate(ctx: Context, state: RunState) -> None:
     from gammastar.pipeline.stages.simulate import simulate_stage
 
-    made.simulated = simulate_stage(ctx)
+    state.simulated = simulate_stage(ctx)
 
 
-def _select(ctx: Context, made: Products) -> None:
+def _select(ctx: Context, state: RunState) -> None:
     from gammastar.pipeline.stages import read
 
     ctx.tell("select", None, "")
-    made.inputs = read.inputs(ctx, made.simulated)
-    made.pairs, made.cutflow = read.select_stage(ctx, made.inputs)
+    state.inputs = read.inputs(ctx, state.simulated)
+    state.pairs, state.cutflow = read.select_stage(ctx, state.inputs)
 
 
-def _later(name: str) -> Callable[[Context, Products], None]:
+def _later(name: str) -> Callable[[Context, RunState], None]:
     """Return ``<name>_stage`` of ``stages/<name>.py``, imported when it runs."""
 
-    def stage(ctx: Context, made: Products) -> None:
-        getattr(importlib.import_module(f"gammastar.pipeline.stages.{name}"), f"{name}_stage")(ctx, made)
+    def stage(ctx: Context, state: RunState) -> None:
+        getattr(importlib.import_module(f"gammastar.pipeline.stages.{name}"), f"{name}_stage")(ctx, state)
 
     return stage
 
 
-def _flow(ctx: Context, made: Products) -> None:
+def _flow(ctx: Context, state: RunState) -> None:
     from gammastar.pipeline import record
     from gammastar.pipeline.stages import flow, predict
 
-    flow.flow_stage(ctx, made)
-    flow.spin_stage(ctx, made)
-    pairs = flow.training(ctx, made)
-    record.write_record(ctx, pairs.domain, predict.trend_of(ctx, made, pairs))
+    flow.flow_stage(ctx, state)
+    flow.spin_stage(ctx, state)
+    pairs = flow.training(ctx, state)
+    record.write_record(ctx, pairs.domain, predict.trend_of(ctx, state, pairs))
 
 
-def dark_half(ctx: Context, made: Products) -> None:
-    """Run predict, accept and infer on the spectrum, the flow and the domain that `made` holds."""
-    _predict(ctx, made)
-    _accept(ctx, made)
-    _infer(ctx, made)
+def dark_half(ctx: Context, state: RunState) -> None:
+    """Run predict, accept and infer on the spectrum, the flow and the domain that `state` holds."""
+    _predict(ctx, state)
+    _accept(ctx, state)
+    _infer(ctx, state)
 
 
-def _production(ctx: Context, made: Products) -> Any:
+def _production(ctx: Context, state: RunState) -> Any:
     """Return who makes the dark particles, made once."""
     from gammastar.pipeline.stages import flow, predict
 
     def sampler() -> tuple[Any, Any]:
         if predict.section_of(ctx).sampler == "histogram":
-            beam = needed(needed(made.spectrum, "spectrum").exposure, "spectrum").beam_energy
-            return flow.histogram_sampler(ctx, flow.training(ctx, made), beam), None
-        if made.flow is None:
+            beam = needed(needed(state.spectrum, "spectrum").exposure, "spectrum").beam_energy
+            return flow.histogram_sampler(ctx, flow.training(ctx, state), beam), None
+        if state.flow is None:
             msg = "predict.sampler = 'flow' needs the section [flow]; or set it to 'histogram'"
             raise SteeringError(msg)
         from gammastar.flow import load_variations
 
-        members = load_variations(made.record or ctx.folder)
-        return made.flow, None if members is None else members.weights
+        members = load_variations(state.record or ctx.folder)
+        return state.flow, None if members is None else members.weights
 
-    if made.production is None:
-        made.production = predict.production_of(ctx, made, lambda: flow.training(ctx, made), sampler)
-    return made.production
+    if state.production is None:
+        state.production = predict.production_of(ctx, state, lambda: flow.training(ctx, state), sampler)
+    return state.production
 
 
-def _predict(ctx: Context, made: Products) -> None:
+def _predict(ctx: Context, state: RunState) -> None:
     from gammastar.pipeline.stages import predict
 
-    production = _production(ctx, made)
-    made.rate = predict.predict_stage(ctx, production, made)
-    made.pair_rate = predict.pair_stage(ctx, production, made)
+    production = _production(ctx, state)
+    state.rate = predict.predict_stage(ctx, production, state)
+    state.pair_rate = predict.pair_stage(ctx, production, state)
 
 
-def _accept(ctx: Context, made: Products) -> None:
+def _accept(ctx: Context, state: RunState) -> None:
     from gammastar.pipeline.stages import accept
 
-    production = _production(ctx, made)
-    made.planes = accept.accept_stage(ctx, production, needed(made.rate, "predict"))
-    made.charge_planes = accept.millicharge_stage(ctx, production, made.pair_rate, made)
+    production = _production(ctx, state)
+    state.planes = accept.accept_stage(ctx, production, needed(state.rate, "predict"))
+    state.charge_planes = accept.millicharge_stage(ctx, production, state.pair_rate, state)
 
 
-def _infer(ctx: Context, made: Products) -> None:
+def _infer(ctx: Context, state: RunState) -> None:
     from gammastar.pipeline.stages import infer
 
-    if ctx.book.partial and not ctx.allow_partial:
-        lost = {stage: f"{entry['lost_fraction']:.3%}" for stage, entry in ctx.book.partial.items()}
+    if ctx.cache.partial and not ctx.allow_partial:
+        lost = {stage: f"{entry['lost_fraction']:.3%}" for stage, entry in ctx.cache.partial.items()}
         msg = f"part of the input was skipped ({lost} of the entries); a limit needs --allow-partial"
         raise SteeringError(msg)
-    exposure = _production(ctx, made).exposure
-    _refine(ctx, made)
-    made.searches = infer.infer_stage(ctx, needed(made.planes, "accept"), exposure)
-    made.charge_searches = infer.millicharge_stage(ctx, made.charge_planes, exposure)
+    exposure = _production(ctx, state).exposure
+    _refine(ctx, state)
+    state.searches = infer.infer_stage(ctx, needed(state.planes, "accept"), exposure)
+    state.charge_searches = infer.millicharge_stage(ctx, state.charge_planes, exposure)
 
 
-def _refine(ctx: Context, made: Products) -> None:
+def _refine(ctx: Context, state: RunState) -> None:
     """Add masses where the contour of any detector bends or ends, at most [infer] refine of them."""
     from gammastar.pipeline.stages import accept, infer, predict
 
-    rate, planes, production = needed(made.rate, "predict"), needed(made.planes, "accept"), made.production
+    rate, planes, production = needed(state.rate, "predict"), needed(state.planes, "accept"), state.production
     most = infer.section_of(ctx).refine
     first = len(rate.mass)
     for _ in range(ROUNDS if most else 0):
@@ -252,13 +254,13 @@ def _refine(ctx: Context, made: Products) -> None:
             break
         masses = np.unique(np.r_[rate.mass, new])
         ctx.tell("accept", None, f"{len(masses)} masses, {len(new)} of them new")
-        rate = predict.predict_stage(ctx, production, made, masses)
+        rate = predict.predict_stage(ctx, production, state, masses)
         planes = accept.accept_stage(ctx, production, rate)
-    made.rate, made.planes = rate, planes
+    state.rate, state.planes = rate, planes
     if most:
         added = len(rate.mass) - first
         text = f"{first} of the grid, {added} where the contour bends or ends"
-        ctx.book.methods["masses of the reach"] = text
+        ctx.cache.methods["masses of the reach"] = text
 
 
 STAGES = {  # files are opened by the selection, and the report comes last

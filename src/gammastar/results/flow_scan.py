@@ -15,8 +15,8 @@ from gammastar.core.errors import SteeringError, UserError
 from gammastar.core.records import FloatArray
 from gammastar.core.resolve import guarded
 from gammastar.core.sampling import stream
-from gammastar.pipeline.cache import open_book
-from gammastar.pipeline.context import Context, Products, Tell
+from gammastar.pipeline.cache import open_cache
+from gammastar.pipeline.context import Context, RunState, Tell
 from gammastar.pipeline.run import STAGES, silent, writable
 from gammastar.pipeline.stages.flow import training
 from gammastar.spectrum import TrainingSet
@@ -91,13 +91,13 @@ def training_pairs(steering: Path, output: Path | None, *, tell: Tell = silent) 
     folder = output or scan_folder(steering)
     writable(folder)
     mock = parsed.analysis.mock or parsed.simulate is not None
-    book = open_book(folder, resume=True, seed=parsed.analysis.seed, mock=mock)
-    ctx, made = Context(parsed, steering.resolve().parent, folder, book, tell), Products()
-    with book.listed():
+    cache = open_cache(folder, resume=True, seed=parsed.analysis.seed, mock=mock)
+    ctx, state = Context(parsed, steering.resolve().parent, folder, cache, tell), RunState()
+    with cache.listed():
         for stage in config.STAGES[: config.STAGES.index("flow")]:
             if stage in STAGES and getattr(parsed, stage) is not None:
-                STAGES[stage](ctx, made)
-        return ctx, training(ctx, made)
+                STAGES[stage](ctx, state)
+        return ctx, training(ctx, state)
 
 
 def scan_flows(

@@ -8,8 +8,8 @@ from typing import Any
 
 from gammastar import config, flow
 from gammastar.core.errors import SteeringError, UserError
-from gammastar.pipeline.cache import open_book
-from gammastar.pipeline.context import Context, Products, Tell
+from gammastar.pipeline.cache import open_cache
+from gammastar.pipeline.context import Context, RunState, Tell
 from gammastar.pipeline.record import checked_record, kept_detector, kept_steering, read_domain
 from gammastar.pipeline.run import dark_half, writable
 from gammastar.pipeline.stages import report
@@ -73,20 +73,20 @@ def reinterpret(
         raise UserError(msg)
     writable(output)
     with working(output):
-        book = open_book(output, resume=False, seed=steering.analysis.seed, mock=manifest["mock"])
+        cache = open_cache(output, resume=False, seed=steering.analysis.seed, mock=manifest["mock"])
         names = [name for name in manifest["files"] if OF_RECORD.fullmatch(name)]
-        book.enter({results / name: manifest["files"][name] for name in names})
-        book.partial |= manifest["partial"]
-        ctx = Context(steering, Path().resolve(), output, book, tell, allow_partial=allow_partial)
+        cache.enter({results / name: manifest["files"][name] for name in names})
+        cache.partial |= manifest["partial"]
+        ctx = Context(steering, Path().resolve(), output, cache, tell, allow_partial=allow_partial)
         spectrum = read_spectrum(results / "spectrum.json")
         found = flow.load(results / "flow")
-        with book.listed():
-            book.done("spectrum", book.key(None), digest(spectrum.values, spectrum.cov, spectrum.domain))
-            book.done("flow", book.key(None), flow.digest(found.to_tensors()))
+        with cache.listed():
+            cache.done("spectrum", cache.key(None), digest(spectrum.values, spectrum.cov, spectrum.domain))
+            cache.done("flow", cache.key(None), flow.digest(found.to_tensors()))
             spin = read_spin(results)
             if spin is not None:
-                book.done("spin", book.key(None), digest(*spin.arrays().values()))
-            made = Products(
+                cache.done("spin", cache.key(None), digest(*spin.arrays().values()))
+            state = RunState(
                 spectrum=spectrum,
                 training=read_domain(results / "domain.safetensors"),
                 flow=found,
@@ -94,10 +94,10 @@ def reinterpret(
                 record=results,
                 trend=read_trend(results),
             )
-            dark_half(ctx, made)
+            dark_half(ctx, state)
             if steering.report is not None:
-                report.write(ctx, made)
-            book.finish()
+                report.write(ctx, state)
+            cache.finish()
     return output
 
 

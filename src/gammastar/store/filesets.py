@@ -488,7 +488,7 @@ def identities(
     kind : {"sha256", "uuid"}
         Whether the whole content is read, or the head of the file only.
     run : function of function and items, optional
-        ``farm.map``, so that workers do it.
+        ``executor.map``, so that workers do it.
     tree : str
         Whose entries a fileset counts.
     skip : bool

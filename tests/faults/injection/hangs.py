@@ -19,7 +19,7 @@ import psutil
 
 from gammastar.core.errors import GammastarError, SteeringError, StoreError
 from gammastar.core.sampling import stream
-from gammastar.facility import Patience, open_farm
+from gammastar.facility import Patience, open_executor
 from gammastar.select import Cuts
 from injection.workers import content, job, serial
 
@@ -134,15 +134,15 @@ def stopped_workers(folder: Path, n: int, *, on: str, portion: int = 0) -> Stuck
     found, rng, expected = Stuck(), stream(17, "hangs", on, portion), content(serial()[0])
     with contextlib.ExitStack() as stack:
         if on == "local":
-            farm = stack.enter_context(open_farm(workers=2, patience=SHORT))
+            executor = stack.enter_context(open_executor(workers=2, patience=SHORT))
         else:
             address, running = stack.enter_context(dask(folder, options=("--nanny",)))
-            farm = stack.enter_context(open_farm(dask=address, patience=SHORT))
+            executor = stack.enter_context(open_executor(dask=address, patience=SHORT))
         for i in range(n):
             target = job(folder / f"{on}{i}", step=STEP)
             chunks = int(rng.integers(1, 60))
 
-            pool = farm.crew.pool() if on == "local" else None  # of this thread
+            pool = executor.crew.pool() if on == "local" else None  # of this thread
 
             def stop(number: int = int(rng.integers(2)), pool: Any = pool) -> None:
                 pids = list(pool._processes) if pool else _children(running[1:])
@@ -152,12 +152,12 @@ def stopped_workers(folder: Path, n: int, *, on: str, portion: int = 0) -> Stuck
             start, why = time.monotonic(), ""
             with after(functools.partial(_has, target.folder, chunks), stop):
                 try:
-                    pairs, _ = farm.pairs(target)
+                    pairs, _ = executor.pairs(target)
                     good = content(pairs) == expected
                 except GammastarError as error:
                     good, why = False, str(error)[:80]
-            found.judge(f"{on} worker {i} {why}", good and bool(farm.events), start)
-            farm.events.clear()
+            found.judge(f"{on} worker {i} {why}", good and bool(executor.events), start)
+            executor.events.clear()
     return found
 
 
@@ -183,16 +183,16 @@ def gone_schedulers(folder: Path, *, portion: int = 0) -> Stuck:
         with dask(folder) as (address, processes):
             act = functools.partial(processes[0].send_signal, what)
             with (
-                open_farm(dask=address, patience=SHORT) as farm,
+                open_executor(dask=address, patience=SHORT) as executor,
                 after(functools.partial(_has, target.folder, chunks), act),
             ):
                 start = time.monotonic()
                 try:
-                    farm.pairs(target)
+                    executor.pairs(target)
                 except StoreError as error:
                     good = "--resume" in str(error)
-        with open_farm() as farm:
-            good = good and content(farm.pairs(target)[0]) == expected
+        with open_executor() as executor:
+            good = good and content(executor.pairs(target)[0]) == expected
         found.judge(f"scheduler {name}", good, start)
     return found
 
@@ -215,7 +215,7 @@ def dead_addresses(folder: Path) -> Stuck:
                 name = address  # noqa: PLW2901 - the same, stopped
             start, good = time.monotonic(), False
             try:
-                with open_farm(dask=name, patience=patience):
+                with open_executor(dask=name, patience=patience):
                     pass
             except SteeringError as error:
                 good = name in str(error)

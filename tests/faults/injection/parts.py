@@ -142,9 +142,9 @@ def _executors(folder: Path, _: int) -> Iterator[Result]:
     expected = workers.content(workers.serial()[0])
     different, tried = 0, 0
     for kind in ({}, {"workers": 2}, {"workers": 1, "dask": "local"}):
-        with facility.open_farm(**kind) as farm:
+        with facility.open_executor(**kind) as executor:
             for step in (3_000, 11_000, "100 MB"):
-                found, _flow = farm.pairs(workers.job(folder / f"{farm.name} {step}", step=step))
+                found, _flow = executor.pairs(workers.job(folder / f"{executor.name} {step}", step=step))
                 different += workers.content(found) != expected
                 tried += 1
     what = "executors and chunk sizes: pairs that differ from a run without workers"
@@ -180,9 +180,9 @@ def _skips(n_files: int) -> Callable[[Path, int], Iterator[Result]]:
         files = workers.poisoned(folder, n_files, bad)
         sources = tuple(Source(str(path)) for path in files)
         job = replace(workers.job(folder / "chunks", step=1000), sources=sources)
-        with facility.open_farm(workers=2, retries=1, skip_bad=True) as farm:
-            pairs, flow = farm.pairs(job)
-            lost, names = farm.lost_fraction(), {Path(entry["file"]).stem for entry in farm.skipped}
+        with facility.open_executor(workers=2, retries=1, skip_bad=True) as executor:
+            pairs, flow = executor.pairs(job)
+            lost, names = executor.lost_fraction(), {Path(entry["file"]).stem for entry in executor.skipped}
         wrong = [names != {f"part{i:03d}" for i in bad}, flow["events"].n != 40 * (n_files - 3)]
         wrong += [not sum(map(len, pairs)), abs(lost - 3 / n_files) > 1e-12]
         what = "unreadable files, skipped when asked: not reported, others lost, or a wrong lost fraction"

@@ -19,8 +19,8 @@ from distributed import Client, LocalCluster
 from gammastar import read, select
 from gammastar.config import read_toml
 from gammastar.core.pairs import Pairs
-from gammastar.facility import Farm, Patience
-from gammastar.facility.executors import _dask_farm
+from gammastar.facility import Executor, Patience
+from gammastar.facility.executors import _dask_executor
 from gammastar.select import Cuts
 from gammastar.store.chunks import Job, Source
 from gammastar.store.manifest import digest, file_sha256
@@ -48,8 +48,8 @@ def content(pairs: Pairs | Iterable[Pairs]) -> str:
 
 
 @contextlib.contextmanager
-def cluster(workers: int) -> Iterator[tuple[Farm, Any]]:
-    """Yield a farm on a LocalCluster whose dead workers are back soon, and a function with their numbers."""
+def cluster(workers: int) -> Iterator[tuple[Executor, Any]]:
+    """Yield an executor on a LocalCluster whose dead workers are soon back, and what gives their numbers."""
     import dask
 
     settings = {
@@ -72,7 +72,7 @@ def cluster(workers: int) -> Iterator[tuple[Farm, Any]]:
             found = [nanny.pid for nanny in dict(local.workers).values()]
             return [pid for pid in found if pid]
 
-        yield _dask_farm(client, Patience(), retries=20), pids
+        yield _dask_executor(client, Patience(), retries=20), pids
 
 
 @dataclass
@@ -95,11 +95,11 @@ def kill_workers(
     pairs, flow = serial()
     expected = content(pairs), np.sort(pairs.event).tobytes(), flow.rows()
     log: list[int] = []
-    with cluster(workers) as (farm, pids):
+    with cluster(workers) as (executor, pids):
         while len(log) < kills:
             target = folder / f"job{found.jobs}"
             with killing(pids, every, kills, log, portion):
-                parts, cutflow = farm.pairs(job(target, step=step))
+                parts, cutflow = executor.pairs(job(target, step=step))
             now = Pairs.concatenate(list(parts))
             found.jobs += 1
             found.chunks = len(list(target.glob("*.parquet")))
@@ -108,7 +108,7 @@ def kill_workers(
             if [row["n"] for row in cutflow.rows()] != [row["n"] for row in expected[2]]:
                 found.different.append(f"job {found.jobs}: cutflow")
             shutil.rmtree(target)
-        found.rounds = list(farm.events)
+        found.rounds = list(executor.events)
     found.kills, found.seconds = len(log), time.perf_counter() - start
     return found
 

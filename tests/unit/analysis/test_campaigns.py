@@ -217,11 +217,11 @@ def test_campaigns_made_by_dask_are_those_made_here(modules, tmp_path):
 import sys; sys.path[:0] = [{str(FOLDER)!r}, {str(FOLDER.parent)!r}]
 from pathlib import Path
 import campaigns
-from gammastar.facility import open_farm
+from gammastar.facility import open_executor
 
 if __name__ == "__main__":
-    with open_farm(dask="local") as farm:
-        campaigns.produce(["nominal"], 2, Path("dask"), farm=farm)
+    with open_executor(dask="local") as executor:
+        campaigns.produce(["nominal"], 2, Path("dask"), executor=executor)
     campaigns.produce(["nominal"], 2, Path("here"))
 """
     (tmp_path / "both.py").write_text(script)

@@ -240,6 +240,6 @@ def test_alarm_where_the_flow_is_off_by_more_than_matters(energy, p, band_p, tol
         shift={"pt": (0.0, 0.01), "energy": (energy, 0.01)},
         band={"pt": band_p, "energy": band_p},
     )
-    flow_stage._judge(SimpleNamespace(book=SimpleNamespace(alarm=alarms.append)), found)
+    flow_stage._judge(SimpleNamespace(cache=SimpleNamespace(alarm=alarms.append)), found)
     assert len(alarms) == told
     assert all("not the density of its measured pairs" in alarm for alarm in alarms)

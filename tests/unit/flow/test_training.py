@@ -13,7 +13,7 @@ pytest.importorskip("zuko")
 from gammastar.core.constants import M_MU
 from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.core.pairs import Pairs
-from gammastar.facility import open_farm
+from gammastar.facility import open_executor
 from gammastar.flow import (
     FlowOptions,
     PaperFlow,
@@ -217,9 +217,9 @@ def test_members_do_not_depend_on_their_number(ensemble, pairs, tmp_path):
 
 
 def test_members_do_not_depend_on_where_they_are_trained(ensemble, pairs, tmp_path):
-    with open_farm(workers=2) as farm:
+    with open_executor(workers=2) as executor:
         options = {"options": SMALL, "members": 3, "seed": 5, "folder": tmp_path}
-        found = fit_ensemble(pairs, beam_energy=BEAM, each=farm.map, **options)
+        found = fit_ensemble(pairs, beam_energy=BEAM, each=executor.map, **options)
     for here, there in zip(ensemble.members, found.members, strict=True):
         assert digest(here.to_tensors()) == digest(there.to_tensors())
         assert here.card() == there.card()

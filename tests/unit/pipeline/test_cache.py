@@ -9,25 +9,25 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from gammastar.core.errors import StoreError
-from gammastar.pipeline.cache import load_arrays, open_book
+from gammastar.pipeline.cache import load_arrays, open_cache
 
 
 def test_kept_arrays_are_the_computed_ones_and_nothing_else(tmp_path):
     made = {"mass": np.linspace(0.2, 1.0, 5), "name": np.array(["a", "bc"]), "n": np.array(3)}
-    book = open_book(tmp_path, resume=False, seed=1, mock=True)
-    assert book.arrays("select", "key", lambda: made) is made
+    cache = open_cache(tmp_path, resume=False, seed=1, mock=True)
+    assert cache.arrays("select", "key", lambda: made) is made
     found = load_arrays(tmp_path / "stages" / "select.npz")
     assert sorted(found) == sorted(made)
-    again = open_book(tmp_path, resume=True, seed=1, mock=True)
+    again = open_cache(tmp_path, resume=True, seed=1, mock=True)
     kept = again.arrays("select", "key", lambda: pytest.fail("computed twice"))
     for name, array in made.items():
         np.testing.assert_array_equal(kept[name], array)
 
 
 def test_objects_are_not_pickled(tmp_path):
-    book = open_book(tmp_path, resume=False, seed=1, mock=True)
+    cache = open_cache(tmp_path, resume=False, seed=1, mock=True)
     with pytest.raises(StoreError, match="select: axes"):
-        book.arrays("select", "key", lambda: {"axes": np.array([{}, None], dtype=object)})
+        cache.arrays("select", "key", lambda: {"axes": np.array([{}, None], dtype=object)})
     assert not list(tmp_path.rglob("*.npz"))
 
 
@@ -56,20 +56,20 @@ class Curve:
 def test_a_record_comes_back_as_it_was(tmp_path_factory, label, mass, limit):
     folder = tmp_path_factory.mktemp("run")
     record = Curve(label, mass, limit)
-    book = open_book(folder, resume=False, seed=1, mock=True)
-    first = book.keep("select", "key", lambda: record, Curve)
-    again = open_book(folder, resume=True, seed=1, mock=True)
+    cache = open_cache(folder, resume=False, seed=1, mock=True)
+    first = cache.keep("select", "key", lambda: record, Curve)
+    again = open_cache(folder, resume=True, seed=1, mock=True)
     second = again.keep("select", "key", lambda: pytest.fail("computed twice"), Curve)
     for found in (first, second):
         assert found.label == record.label
         np.testing.assert_array_equal(found.mass, record.mass)
         np.testing.assert_array_equal(found.limit, record.limit)
-    assert again.stages == book.stages
+    assert again.stages == cache.stages
 
 
 def test_a_kept_record_without_an_array_names_the_file(tmp_path):
-    book = open_book(tmp_path, resume=False, seed=1, mock=True)
-    book.arrays("select", "key", lambda: {"label": np.array("x")})
-    again = open_book(tmp_path, resume=True, seed=1, mock=True)
+    cache = open_cache(tmp_path, resume=False, seed=1, mock=True)
+    cache.arrays("select", "key", lambda: {"label": np.array("x")})
+    again = open_cache(tmp_path, resume=True, seed=1, mock=True)
     with pytest.raises(StoreError, match=r"select\.npz: the kept stage has no array 'mass'"):
         again.keep("select", "key", lambda: pytest.fail("computed twice"), Curve)

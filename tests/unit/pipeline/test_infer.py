@@ -20,8 +20,8 @@ from gammastar.core.sources import Source, Sources
 from gammastar.infer import counting_limit, discovery_yield, expected_limits, read_likelihood, upper_limit
 from gammastar.infer.counting_search import MEDIAN
 from gammastar.infer.histfactory.hs3 import hs3_nll
-from gammastar.pipeline.cache import open_book
-from gammastar.pipeline.context import Context, Products
+from gammastar.pipeline.cache import open_cache
+from gammastar.pipeline.context import Context, RunState
 from gammastar.pipeline.stages.accept import detectors, millicharge_detectors
 from gammastar.pipeline.stages.infer import counting_search, infer_stage, millicharge_stage
 from gammastar.pipeline.stages.report import reach_sections
@@ -69,22 +69,22 @@ def context(folder, *, extrapolate=True, mock=False, detectors=None, **keys):
         "infer": {"background": 0.4, "background_sigma": 0.3, "submission": False} | keys,
     }
     folder.mkdir(exist_ok=True)
-    book = open_book(folder, resume=False, seed=1, mock=mock)
-    book.done("accept", book.key(None), "planes")
+    cache = open_cache(folder, resume=False, seed=1, mock=mock)
+    cache.done("accept", cache.key(None), "planes")
     steering = config.Steering.model_construct(
         analysis=config.parse({"analysis": content["analysis"]}).analysis,
         accept=config.Accept(**content["accept"]),
         infer=config.Infer(**content["infer"]),
         spectrum=None if extrapolate else SimpleNamespace(extrapolate=False, lepton="mu"),
     )
-    return Context(steering, folder, folder, book, lambda *_: None)
+    return Context(steering, folder, folder, cache, lambda *_: None)
 
 
 def searched(folder, *, mock=False, **keys):
     ctx = context(folder, mock=mock, **keys)
     planes = {"na62_dump": plane()}
     found = infer_stage(ctx, planes, EXPOSURE)
-    return ctx, Products(planes=planes, searches=found), found["na62_dump"]
+    return ctx, RunState(planes=planes, searches=found), found["na62_dump"]
 
 
 def table(folder):
@@ -375,14 +375,14 @@ def test_each_edge_has_its_own_limit_and_method(tmp_path, monkeypatch):
 
 
 def shown(ctx):
-    ctx.book.finish()
+    ctx.cache.finish()
     return show_results(ctx.folder)
 
 
 def test_files_and_words_hold_every_interval_of_masses(tmp_path):
     ctx, made, search = searched(tmp_path)
     (section,) = reach_sections(ctx, made)
-    ctx.book.numbers |= section.numbers
+    ctx.cache.numbers |= section.numbers
     limit = search.limit.expected[2]
     end = brentq(lambda m: events(m, np.sqrt(2e-13) / m) - limit, 0.3, 0.8)
     (interval,) = json.loads((tmp_path / "reach.json").read_text())["mass_intervals"]["all"]
@@ -391,7 +391,7 @@ def test_files_and_words_hold_every_interval_of_masses(tmp_path):
     assert (interval["low_closed"], interval["high_closed"]) == (False, True)
     said = f"reached from 0.220 GeV (clipped, the scan ends) to {interval['high']:.3f} GeV (tip at coupling"
     assert said in " ".join(section.paragraphs)
-    assert ctx.book.numbers["reach, NA62 dump"].startswith(said)
+    assert ctx.cache.numbers["reach, NA62 dump"].startswith(said)
     assert f"all: {said}" in shown(ctx)
 
 
@@ -404,7 +404,7 @@ def test_nothing_reached_is_said_everywhere(tmp_path, monkeypatch):
     ctx, made, search = searched(tmp_path)
     assert search.reach.intervals == ()
     (section,) = reach_sections(ctx, made)
-    ctx.book.numbers |= section.numbers
+    ctx.cache.numbers |= section.numbers
     assert any("Nothing is reached" in line for line in section.paragraphs)
     said = shown(ctx)
     assert "reach, NA62 dump: nothing is reached" in said

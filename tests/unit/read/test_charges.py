@@ -271,8 +271,8 @@ def test_a_run_tells_of_lost_leptons_and_refuses_a_wrong_branch(many, tmp_path, 
 
     def run(**options):
         caplog.clear()
-        with facility.open_farm() as farm:
-            arguments = {"output": tmp_path / "out", "farm": farm if workers else None}
+        with facility.open_executor() as executor:
+            arguments = {"output": tmp_path / "out", "executor": executor if workers else None}
             folder = pipeline.run(tmp_path / "run.toml", **arguments, **options)
         assert not report or f"Alarm: {text}" in html.unescape((folder / "report.html").read_text())
         return read_json(folder / "manifest.json")["notes"]
@@ -295,21 +295,24 @@ def test_bad_files_are_left_out_also_if_they_lack_a_branch(many, tmp_path):
     sources = tuple(Source(str(path)) for path in paths)
     job = Job("pairs", sources, schema(), select.Cuts, 100, "k", tmp_path / "chunks")
     with (
-        facility.open_farm(retries=0) as farm,
+        facility.open_executor(retries=0) as executor,
         pytest.raises(BranchError, match=r"1.root: .* no branch 'charge'"),
     ):
-        farm.pairs(job)
-    with facility.open_farm(retries=0, skip_bad=True) as farm:
-        pairs, flow = farm.pairs(job)
-        left_out = {entry["file"] for entry in farm.skipped}
+        executor.pairs(job)
+    with facility.open_executor(retries=0, skip_bad=True) as executor:
+        pairs, flow = executor.pairs(job)
+        left_out = {entry["file"] for entry in executor.skipped}
         assert left_out == {str(paths[1]), str(paths[2])}
         assert flow["events"].n == 800
-        assert farm.lost_fraction() == pytest.approx(0.5)
+        assert executor.lost_fraction() == pytest.approx(0.5)
         assert sum(int(part.os.sum()) for part in pairs) == 2 * by_charge(many["charge"])[0]
     for bad in (paths[1], paths[2]):
         alone = Job("pairs", (Source(str(bad)),), schema(), select.Cuts, 100, "k", tmp_path / bad.stem)
-        with facility.open_farm(retries=0, skip_bad=True) as farm, pytest.raises(BranchError, match=bad.name):
-            farm.pairs(alone)
+        with (
+            facility.open_executor(retries=0, skip_bad=True) as executor,
+            pytest.raises(BranchError, match=bad.name),
+        ):
+            executor.pairs(alone)
 
 
 def test_a_row_filter_compares_one_value_per_row(muons, tmp_path):

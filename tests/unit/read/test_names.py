@@ -260,8 +260,8 @@ def test_workers_find_the_same_branches(objects, tmp_path):
     )
     for k, (path, mapping, charge) in enumerate(cases):
         job = Job("pairs", (Source(str(path)),), mapping, select.Cuts, "500 B", "k", tmp_path / str(k))
-        with facility.open_farm(retries=0) as farm:
-            found = list(farm.pairs(job)[0])
+        with facility.open_executor(retries=0) as executor:
+            found = list(executor.pairs(job)[0])
         expected, _ = select.collect(read.open_events(path, mapping))
         assert np.array_equal(np.concatenate([part.mass for part in found]), expected.mass)
         plus, minus = (ak.sum(sign * charge > 0, axis=1) for sign in (1, -1))

@@ -107,9 +107,9 @@ def accept_stage(ctx: Context, production: Production, rate: Rate) -> dict[str, 
     low, high, n = (1e-9, 1e-2, 141) if inferring is None else (*inferring.coupling, inferring.n_couplings)
     couplings = np.geomspace(low, high, n)
     described = digest({name: repr(detector) for name, detector in found.items()})
-    before = ctx.book.key_of("spectrum", "flow", "spin", "predict")
+    before = ctx.cache.key_of("spectrum", "flow", "spin", "predict")
     described = digest(described, couplings, section_of(ctx).model_dump(mode="json"), files_of(ctx))
-    key = ctx.book.key(section, before, described)
+    key = ctx.cache.key(section, before, described)
     _note(ctx, section, found, production.spin)
 
     def compute() -> SignalPlanes:
@@ -128,7 +128,7 @@ def accept_stage(ctx: Context, production: Production, rate: Rate) -> dict[str, 
             }
         )
 
-    return dict(ctx.book.keep("accept", key, compute, SignalPlanes).by_detector)
+    return dict(ctx.cache.keep("accept", key, compute, SignalPlanes).by_detector)
 
 
 def _rows(
@@ -223,13 +223,13 @@ def _depths(section: Accept, names: list[str]) -> str:
 def _note(ctx: Context, section: Accept, found: Mapping[str, Detector], spin: SpinDensities | None) -> None:
     """Write the assumptions of the acceptance into the manifest."""
     others = _assumed(ctx, section) if spin is None else spin_text(spin)
-    ctx.book.methods["spin state of the decays"] = (
+    ctx.cache.methods["spin state of the decays"] = (
         f"from a known meson transverse along the flight in its rest frame; others: {others}"
     )[:1000]
     names = [*found, *(Path(name).stem for name in section.millicharge_detectors)]
-    ctx.book.methods["production vertex"] = _depths(section, names)
+    ctx.cache.methods["production vertex"] = _depths(section, names)
     if section.target_scaling == "power":
-        ctx.book.methods["scaling with A"] = (
+        ctx.cache.methods["scaling with A"] = (
             f"A^(alpha - {section.alpha_inelastic:g}), alpha = {section.alpha} ± {section.alpha_sigma:g}"
         )
 
@@ -261,8 +261,8 @@ def millicharge_stage(
     accepting = _section(ctx)
     charges = np.geomspace(*accepting.charge, accepting.n_charges)
     described = digest({name: repr(detector) for name, detector in found.items()}, charges, files_of(ctx))
-    before = ctx.book.key_of("spectrum", "flow", "spin", "millicharge")
-    key = ctx.book.key(accepting, before, described, ctx.book.key(predicting))
+    before = ctx.cache.key_of("spectrum", "flow", "spin", "millicharge")
+    key = ctx.cache.key(accepting, before, described, ctx.cache.key(predicting))
 
     def compute() -> SignalPlanes:
         rows = []
@@ -273,7 +273,7 @@ def millicharge_stage(
         planes = {n: accept.plane_of(rate, [row[n] for row in rows], width_sigma=nothing) for n in found}
         return SignalPlanes(planes)
 
-    return dict(ctx.book.keep("accept_millicharge", key, compute, SignalPlanes).by_detector)
+    return dict(ctx.cache.keep("accept_millicharge", key, compute, SignalPlanes).by_detector)
 
 
 def _charged_point(

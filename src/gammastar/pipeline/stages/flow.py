@@ -48,30 +48,30 @@ CHECKPOINTS, SPIN_FILE = "training", "spin_density.safetensors"
 GIVEN = ("bins", "hidden", "layers", "epochs", "epoch_size", "batch", "learning_rate")
 
 
-def training(ctx: Context, made: Any) -> TrainingSet:
+def training(ctx: Context, state: Any) -> TrainingSet:
     """Return what kinematics are learned from, put together once.
 
     Pairs of the data, or simulated true pairs with the weights of OmniFold; simulated ones outside the
     measured domain, if ``spectrum.extrapolate``.
     """
-    if made.training is not None:
-        known: TrainingSet = made.training
+    if state.training is not None:
+        known: TrainingSet = state.training
         return known
-    pairs, truth = needed(made.pairs, "select"), needed(made.truth, "unfold")
-    subtraction, unfolding = needed(made.subtraction, "subtract"), needed(made.unfolding, "unfold")
+    pairs, truth = needed(state.pairs, "select"), needed(state.truth, "unfold")
+    subtraction, unfolding = needed(state.subtraction, "subtract"), needed(state.unfolding, "unfold")
     exposed, section = needed(ctx.steering.spectrum, "spectrum"), needed(ctx.steering.unfold, "unfold")
     edges = axes_of(section, ctx.steering.select)[0].edges if exposed.extrapolate else None
     options = {"beam_energy": exposed.beam_energy, "outside": edges}
     domain = Domain(spectrum.efficiency_map(truth.parts), section.efficiency_floor)
     if "omnifold_weight" in unfolding:
         weight = unfolding["omnifold_weight"]
-        made.training = spectrum.unbinned_training_set(truth.sample, weight, domain, **options)
+        state.training = spectrum.unbinned_training_set(truth.sample, weight, domain, **options)
     else:
         signed = "trained_weights" in subtraction and str(subtraction["trained_weights"][0]) == "signed"
         posterior = subtraction["posterior"]
         weights = (subtraction["weight"] if signed else posterior, posterior)
-        made.training = spectrum.training_set(pairs, weights, truth.sample, domain, **options)
-    return training(ctx, made)
+        state.training = spectrum.training_set(pairs, weights, truth.sample, domain, **options)
+    return training(ctx, state)
 
 
 def histogram_sampler(ctx: Context, pairs: TrainingSet, beam_energy: float) -> Sampler:
@@ -81,7 +81,7 @@ def histogram_sampler(ctx: Context, pairs: TrainingSet, beam_energy: float) -> S
     return spectrum.histogram_sampler(pairs, axes_of(steering.flow, fallback), beam_energy)
 
 
-def flow_stage(ctx: Context, made: Any) -> None:
+def flow_stage(ctx: Context, state: Any) -> None:
     """Train or reload the flow and its ensemble, and check it against its pairs.
 
     Raises
@@ -92,19 +92,19 @@ def flow_stage(ctx: Context, made: Any) -> None:
     from gammastar import flow
 
     section = needed(ctx.steering.flow, "flow")
-    exposure = needed(needed(made.spectrum, "spectrum").exposure, "spectrum")
-    pairs, beam_energy = training(ctx, made), exposure.beam_energy
+    exposure = needed(needed(state.spectrum, "spectrum").exposure, "spectrum")
+    pairs, beam_energy = training(ctx, state), exposure.beam_energy
     edges = axes_of(ctx.steering.unfold, ctx.steering.select)[0].edges
     options = flow_options(section, (float(edges[0]), float(edges[-1])))
     content = digest(pairs.mass, pairs.pt, pairs.energy, pairs.weight)
-    key = ctx.book.key(section, content, digest(beam_energy, repr(options)))
+    key = ctx.cache.key(section, content, digest(beam_energy, repr(options)))
 
     def compute() -> Arrays:
-        if not ctx.book.resume or ctx.book.force == "flow":
+        if not ctx.cache.resume or ctx.cache.force == "flow":
             sweep(ctx.folder / CHECKPOINTS, "checkpoints")
         each: Callable[..., Iterable[Any]] = map
-        if ctx.farm is not None:
-            each = functools.partial(ctx.farm.map, stage="flow")
+        if ctx.executor is not None:
+            each = functools.partial(ctx.executor.map, stage="flow")
         where: dict[str, Any] = {"folder": ctx.folder, "seed": ctx.seed, "tell": ctx.tell, "each": each}
         digests = train_flow(section, options, pairs, beam_energy, **where)
         trained = flow.load(ctx.folder / "flow")
@@ -121,11 +121,11 @@ def flow_stage(ctx: Context, made: Any) -> None:
             }
         )
 
-    made.learning = ctx.book.arrays("flow", key, compute)
-    if digest(flow.saved_digests(ctx.folder)) != str(made.learning["digest"]):
+    state.learning = ctx.cache.arrays("flow", key, compute)
+    if digest(flow.saved_digests(ctx.folder)) != str(state.learning["digest"]):
         msg = f"{ctx.folder / 'flow'}: is not the flow that this run trained; run without --resume"
         raise UserError(msg)
-    made.flow = flow.load(ctx.folder / "flow")
+    state.flow = flow.load(ctx.folder / "flow")
 
 
 def flow_options(section: FlowSection, mass_range: tuple[float, float]) -> FlowOptions:
@@ -264,7 +264,7 @@ def _density(ctx: Context, pairs: TrainingSet, trained: Sampler, members: FlowVa
             rng=stream(ctx.seed, "flow", "density"),
         )
     except PhysicsError as error:  # too few pairs for a test are no reason to stop
-        ctx.book.alarm(f"the density of the flow is not tested: {error}")
+        ctx.cache.alarm(f"the density of the flow is not tested: {error}")
         return {}
     _judge(ctx, test)
     names = ("energy", "pt")
@@ -282,7 +282,7 @@ def _judge(ctx: Context, test: DensityTest) -> None:
     if not test.matters:
         return
     within = "" if np.isnan(test.band_p_value) else ", beyond what its replicas differ by"
-    ctx.book.alarm(
+    ctx.cache.alarm(
         f"the flow is not the density of its measured pairs (p = {test.verdict:.1g}{within}): in the mean "
         f"energies of the pairs are {100 * test.shift['energy'][0]:+.2g} % from the flow's, q_T "
         f"{100 * test.shift['pt'][0]:+.2g} %; train longer (flow.epochs)"
@@ -294,15 +294,15 @@ def columns_for_angles(steering: Steering) -> tuple[str, ...]:
     return angles.ANGLES if steering.flow is not None and steering.flow.angles is not None else ()
 
 
-def spin_stage(ctx: Context, made: Any) -> None:
+def spin_stage(ctx: Context, state: Any) -> None:
     """Fit the spin density of the measured pairs and write it; nothing without ``[flow] angles``."""
     section, exposed = ctx.steering.flow, ctx.steering.spectrum
     if section is None or section.angles is None or exposed is None:
         return
-    pairs, truth = needed(made.pairs, "select"), needed(made.truth, "unfold")
-    kept, unfolded = needed(made.subtraction, "subtract"), needed(made.unfolded, "unfold")
+    pairs, truth = needed(state.pairs, "select"), needed(state.truth, "unfold")
+    kept, unfolded = needed(state.subtraction, "subtract"), needed(state.unfolded, "unfold")
     how = (section.angles, LEPTON_MASS[exposed.lepton])
-    key = ctx.book.key(None, ctx.book.key_of("select", "subtract", "match", "unfold"), digest(*how))
+    key = ctx.cache.key(None, ctx.cache.key_of("select", "subtract", "match", "unfold"), digest(*how))
     removed = kept.get("removed_angles", np.zeros((7, 0)))
     own = {int(k) for k in removed[6]}
 
@@ -317,28 +317,28 @@ def spin_stage(ctx: Context, made: Any) -> None:
             msg = f"flow.angles: {error}"
             raise SteeringError(msg) from error
 
-    made.spin = SpinDensities.of(ctx.book.arrays("spin", key, compute))
+    state.spin = SpinDensities.of(ctx.cache.arrays("spin", key, compute))
     with atomic(ctx.folder / SPIN_FILE) as temporary:
-        tensors = {name: np.ascontiguousarray(values) for name, values in made.spin.arrays().items()}
+        tensors = {name: np.ascontiguousarray(values) for name, values in state.spin.arrays().items()}
         save_file(tensors, temporary)
-    _tell_spin(ctx, made.spin, exposed.lepton, kept, own)
+    _tell_spin(ctx, state.spin, exposed.lepton, kept, own)
 
 
 def _tell_spin(ctx: Context, spin: SpinDensities, lepton: str, kept: Arrays, own: set[int]) -> None:
     """Write the coefficients of each region, with frame and errors, for manifest and report."""
     for low, high, text in angles.spin_rows(spin, LEPTON_MASS[lepton]):
         name = f"{', '.join(COEFFICIENTS)} of {lepton} pairs, {low:g} to {high:g} GeV, frame laboratory"
-        ctx.book.numbers[name] = text
+        ctx.cache.numbers[name] = text
     for i, moments in enumerate(spin.moments):
         if not np.allclose(physical(moments), moments):
             low, high = spin.edges[i : i + 2]
-            ctx.book.notes.append(
+            ctx.cache.notes.append(
                 f"spin density from {low:g} to {high:g} GeV: the fitted coefficients lie beyond what a "
                 "vector can have; decays take the nearest ones that it can"
             )
     left = [str(name) for k, name in enumerate(kept["removed_names"]) if k not in own]
     if left:
-        ctx.book.notes.append(
+        ctx.cache.notes.append(
             f"spin density: {', '.join(left)}: known without decay angles, so not taken from those of the "
             "pairs; the coefficients shift by the share"
         )

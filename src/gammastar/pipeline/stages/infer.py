@@ -82,7 +82,7 @@ def counting_search(
         background_of(detector, given),
         count if main else "masked",
         exposure.pot_sigma,
-        ctx.book.mock,
+        ctx.cache.mock,
     )
 
 
@@ -119,7 +119,7 @@ def infer_stage(ctx: Context, planes: dict[str, SignalPlane], exposure: Exposure
         _write_reach(ctx, search, f"reach{suffix}", extra)
         searches[name] = search
     content = digest({n: [s.reach.edges, s.measured.edges, s.limit.expected] for n, s in searches.items()})
-    ctx.book.done("infer", ctx.book.key(section, ctx.book.key_of("accept")), content)
+    ctx.cache.done("infer", ctx.cache.key(section, ctx.cache.key_of("accept")), content)
     return searches
 
 
@@ -136,7 +136,7 @@ def millicharge_stage(
         extra = {"illustrative": detector.illustrative, "exponent": detector.exponent}
         _write_reach(ctx, search, f"reach_{name}", extra, coupling="charge")
         slope = exponent_of(asked.plane.signal, asked.plane.coupling)
-        ctx.book.numbers[f"exponent of Q, {detector.name}"] = f"{detector.exponent} declared, {slope}"
+        ctx.cache.numbers[f"exponent of Q, {detector.name}"] = f"{detector.exponent} declared, {slope}"
         searches[name] = search
     return searches
 
@@ -148,9 +148,9 @@ def _write_reach(
     rows = reach_rows(search, coupling)
     write_reach(ctx.folder / f"{stem}.csv", {key: [row[key] for row in rows] for key in rows[0]})
     content = {
-        "label": f"{'MOCK ' if ctx.book.mock else ''}expected reach, {search.detector.name}",
-        "mock": ctx.book.mock,
-        "partial": ctx.book.partial,
+        "label": f"{'MOCK ' if ctx.cache.mock else ''}expected reach, {search.detector.name}",
+        "mock": ctx.cache.mock,
+        "partial": ctx.cache.partial,
         "assumption": search.assumption,
         "expected_limit": search.limit.expected,
         "mass_intervals": {name: intervals_of(r) for name, r in contours(search).items()},
@@ -159,7 +159,7 @@ def _write_reach(
         "rows": plain(rows),
     }
     write_json(ctx.folder / f"{stem}.json", content | extra)
-    ctx.book.methods[f"limit, {search.detector.name}"] = f"{search.limit.method}; {search.assumption}"
+    ctx.cache.methods[f"limit, {search.detector.name}"] = f"{search.limit.method}; {search.assumption}"
 
 
 def _write_grid(
@@ -188,7 +188,7 @@ def _write_grid(
     row, column = row[every], column[every]
     if not len(row):
         note = f"{search.detector.name}: no grid point reaches {PATCHED[0]} events; no patch set"
-        ctx.book.notes.append(note)
+        ctx.cache.notes.append(note)
         return None
     patches = infer.patchset(
         spec,
@@ -215,7 +215,7 @@ def _export(ctx: Context, search: Search, documents: tuple[Any, Any], suffix: st
         write_json(ctx.folder / f"hs3{suffix}.json", infer.to_hs3(point))
     if "xml" in formats:
         infer.write_xml(point, ctx.folder / f"histfactory{suffix}")
-    ctx.book.methods[f"exported likelihood, {search.detector.name}"] = (
+    ctx.cache.methods[f"exported likelihood, {search.detector.name}"] = (
         f"{' and '.join(formats)} of the point {patch['metadata']['name']}, whose signal is "
         "nearest to the limit"
     )
@@ -227,8 +227,8 @@ def _submit(
     """Write the tables and the likelihood for HEPData."""
     from gammastar import report
 
-    mock = "MOCK: " if ctx.book.mock else ""
-    labels, loss = model_of(ctx).labels, ctx.book.loss
+    mock = "MOCK: " if ctx.cache.mock else ""
+    labels, loss = model_of(ctx).labels, ctx.cache.loss
     photon = labels.plane == "dark_photon"
     says = report.Submission(
         title=f"{mock}Expected reach of {search.detector.name}",
@@ -254,7 +254,7 @@ def _submit(
     if importlib.util.find_spec("hepdata_validator") is not None:
         report.check_submission(folder)
         checked = "valid to hepdata-validator, offline"
-    ctx.book.methods[f"HEPData submission, {search.detector.name}"] = checked
+    ctx.cache.methods[f"HEPData submission, {search.detector.name}"] = checked
 
 
 def _with_unit(labels: predict.Labels) -> str:

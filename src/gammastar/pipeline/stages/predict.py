@@ -112,10 +112,10 @@ def _measured_trend(ctx: Context, training: Any, matched: MatchedPairs) -> Trend
     simulated = matched.true[inside], matched.weight[inside]
     trend = fit_trend((data, training.reference[own]), simulated, edges, beam)
     (power, width), errors = trend.slopes, np.sqrt(np.diag(trend.cov))
-    ctx.book.numbers["measured over simulated density, slopes in ln mT and y*^2"] = (
+    ctx.cache.numbers["measured over simulated density, slopes in ln mT and y*^2"] = (
         f"{power:.3f} ± {errors[0]:.3f}, {width:.4f} ± {errors[1]:.4f}"
     )
-    ctx.book.methods["error of the extrapolated part"] = (
+    ctx.cache.methods["error of the extrapolated part"] = (
         "step from the simulated shape to the trend of measured over simulated density (in ln mT and y*^2) "
         "continued outside the measured domain, and the error of that trend"
     )
@@ -254,17 +254,17 @@ def production_of(
 def _tell_shape(ctx: Context, shape: Any) -> None:
     """Write into the manifest how the rate follows the mass; alarm where the components do not fit."""
     if shape is None:
-        ctx.book.methods["mass dependence"] = "straight between means over bins, no lines"
+        ctx.cache.methods["mass dependence"] = "straight between means over bins, no lines"
         return
     fit = f"χ² = {shape.chi2:.1f} for {shape.ndf} degrees of freedom"
-    ctx.book.methods["mass dependence"] = f"continuum, ω and φ as natural lines, {fit}"
+    ctx.cache.methods["mass dependence"] = f"continuum, ω and φ as natural lines, {fit}"
     if shape.follows_bins:
-        ctx.book.methods["mass dependence"] += "; between the bins only, whose contents it follows"
+        ctx.cache.methods["mass dependence"] += "; between the bins only, whose contents it follows"
         note = (
             f"the mass spectrum is not described by continuum and lines ({fit}); they are the shape between "
             "the bins only, and the rate on and beside ω and φ is as sure as that shape"
         )
-        ctx.book.alarm(note)
+        ctx.cache.alarm(note)
 
 
 def masses_of(ctx: Context, production: Production) -> FloatArray:
@@ -306,7 +306,7 @@ def predict_stage(ctx: Context, production: Production, state: Any, masses: Floa
     section = section_of(ctx)
     asked = masses_of(ctx, production) if masses is None else masses
     own = files_of(ctx)
-    ctx.book.inputs |= own
+    ctx.cache.inputs |= own
     # an edited file of the user makes another result under the same name
     described = digest(
         [describe(part) for part in production.parts],
@@ -314,15 +314,15 @@ def predict_stage(ctx: Context, production: Production, state: Any, masses: Floa
         *own.values(),
         masses,
     )
-    before = ctx.book.key_of("subtract", "match", "spectrum", "flow")
-    key = ctx.book.key(section, before, described)
+    before = ctx.cache.key_of("subtract", "match", "spectrum", "flow")
+    key = ctx.cache.key(section, before, described)
     theory = section.source == "theory"
-    ctx.book.methods["rate"] = (
+    ctx.cache.methods["rate"] = (
         "theory channels, per interacting proton"
         if theory
         else "dileptons per proton on target times m/(2 kappa) (Allison and Blinov, Eq. 6)"
     )
-    ctx.book.methods |= _conditions(ctx, production)
+    ctx.cache.methods |= _conditions(ctx, production)
 
     def shifts(n_masses: int) -> Any:
         kept, unfolded = state.unfolding, state.unfolded
@@ -334,7 +334,7 @@ def predict_stage(ctx: Context, production: Production, state: Any, masses: Floa
         ctx.tell("predict", None, f"rate at {len(asked)} masses")
         return rate_of(production, asked, shifts, ctx.seed)
 
-    return ctx.book.keep("predict", key, compute, Rate)
+    return ctx.cache.keep("predict", key, compute, Rate)
 
 
 def measured_pairs(ctx: Context, production: Production, state: Any) -> MeasuredPairs | None:
@@ -366,17 +366,17 @@ def pair_stage(ctx: Context, production: Production, state: Any) -> Rate | None:
     measured = measured_pairs(ctx, production, state)
     theory = pairs_beside(ctx, production, measured)
     described = [describe(part.channel) for part in theory]
-    key = ctx.book.key(ctx.steering.predict, ctx.book.key_of("spectrum"), digest(described, files_of(ctx)))
+    key = ctx.cache.key(ctx.steering.predict, ctx.cache.key_of("spectrum"), digest(described, files_of(ctx)))
 
     def compute() -> Rate:
         ctx.tell("predict", None, f"millicharged pairs at {len(m_chi)} masses")
         return pair_rate(m_chi, measured, theory, lepton_mass(ctx), production.exposure.pot_sigma)
 
     for part, text in zip(theory, described, strict=True):
-        ctx.book.methods[f"millicharged pairs, {part.name}, photons up to {part.high:.4g} GeV"] = text
+        ctx.cache.methods[f"millicharged pairs, {part.name}, photons up to {part.high:.4g} GeV"] = text
     if measured is not None:
-        ctx.book.methods["millicharged pairs, virtual photons"] = (
+        ctx.cache.methods["millicharged pairs, virtual photons"] = (
             f"dileptons times Eq. 8 of Allison and Blinov, sampled by strategy {section.strategy!r}; photons "
             "heavier than the measured ones are left out"
         )
-    return ctx.book.keep("millicharge", key, compute, Rate)
+    return ctx.cache.keep("millicharge", key, compute, Rate)

@@ -71,16 +71,16 @@ def inputs(ctx: Context, simulated: Arrays) -> Inputs:
             msg = "read.files: empty, and there is no [simulate] section that makes the data"
             raise SteeringError(msg)
         kind, tree = section.digest, load_schema(section, ctx.base).tree
-        skip = ctx.farm is not None and ctx.farm.skip_bad
+        skip = ctx.executor is not None and ctx.executor.skip_bad
         data, truth = (
             given_files(names, ctx.base, tree=tree, missing=skip)
             for names in (section.files, section.response)
         )
         _note_datasets(ctx, kind, {**data.datasets, **truth.datasets})
     both = Given(data.files + truth.files, {**data.said, **truth.said})
-    run = None if ctx.farm is None else ctx.farm.map
-    if ctx.farm is not None:
-        ctx.farm.same_files([str(path) for path in both.files], ctx.folder / "chunks" / "pairs")
+    run = None if ctx.executor is None else ctx.executor.map
+    if ctx.executor is not None:
+        ctx.executor.same_files([str(path) for path in both.files], ctx.folder / "chunks" / "pairs")
     seal = Sealed(
         both.files,
         lambda some: identities(replace(both, files=tuple(some)), kind, run, tree=tree, skip=skip),
@@ -90,18 +90,18 @@ def inputs(ctx: Context, simulated: Arrays) -> Inputs:
     alike(truth.files, seal.shas[n:])
     readable = {path: sha for path, sha in zip(both.files, seal.shas, strict=True) if sha != UNREADABLE}
     check_listed(tuple(readable), tuple(readable.values()))
-    ctx.book.enter(readable)
+    ctx.cache.enter(readable)
     return Inputs(data.files, truth.files, seal)
 
 
 def _note_datasets(ctx: Context, kind: str, datasets: Mapping[str, Mapping[str, Any]]) -> None:
     """Enter what identifies the inputs, and which datasets of filesets were read, into the manifest."""
     if kind == "uuid":
-        ctx.book.methods["identity of inputs"] = "UUID and size of each file; damaged bytes are not noticed"
+        ctx.cache.methods["identity of inputs"] = "UUID and size of each file; damaged bytes are not noticed"
     for name, metadata in datasets.items():
         words = {key: value for key, value in metadata.items() if key != "sha256"}
         text = f"; its metadata change no number: {json.dumps(words, sort_keys=True)}" if words else ""
-        ctx.book.methods[f"dataset {name}"[:200]] = f"read as it is{text}"[:1000]
+        ctx.cache.methods[f"dataset {name}"[:200]] = f"read as it is{text}"[:1000]
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class _Reader:
     def key(self, given: Inputs, *more: str) -> str:
         """Return the digest of everything that the pairs depend on."""
         how = digest(self.reading.model_dump(mode="json"), self.columns)
-        return self.ctx.book.key(self.section, how, self.code, *given.shas, *more)
+        return self.ctx.cache.key(self.section, how, self.code, *given.shas, *more)
 
     def job(self, kind: Any, paths: Sequence[Path | Remote], shas: Sequence[str]) -> Job:
         """Return what workers need to know."""
@@ -146,9 +146,11 @@ class _Reader:
 
     def pairs(self, given: Inputs, flows: list[select.Cutflow]) -> Iterator[Pairs]:
         """Yield the selected pairs; the cutflow is complete after the last ones."""
-        if self.ctx.farm is not None and not self.columns:
-            self.ctx.tell("read", None, f"{len(given.files)} files, {self.ctx.farm.name}")
-            parts, flow = self.ctx.farm.pairs(self.job("pairs", given.files, given.shas[: len(given.files)]))
+        if self.ctx.executor is not None and not self.columns:
+            self.ctx.tell("read", None, f"{len(given.files)} files, {self.ctx.executor.name}")
+            parts, flow = self.ctx.executor.pairs(
+                self.job("pairs", given.files, given.shas[: len(given.files)])
+            )
             yield from parts
             flows.append(flow)
             return
@@ -163,11 +165,11 @@ class _Reader:
     def truth(self, given: Inputs, flows: list[select.Cutflow]) -> Iterator[MatchedPairs]:
         """Yield simulated photons; the cutflow is complete after the last ones."""
         self.ctx.tell("read", None, "simulation with truth")
-        if self.ctx.farm is not None and not self.columns:
+        if self.ctx.executor is not None and not self.columns:
             job = self.job("truth", given.response, given.shas[len(given.files) :])
-            for part in self.ctx.farm.truth(job):
+            for part in self.ctx.executor.truth(job):
                 yield replace(part, columns={})
-            flows.append(self.ctx.farm.flows["truth"])
+            flows.append(self.ctx.executor.flows["truth"])
             return
         files = [str(f) for f in given.response]
         cuts = select.counting(self.cuts, flows)
@@ -185,18 +187,18 @@ class _Reader:
 
 
 def _partial(ctx: Context, stage: str, kind: str) -> None:
-    """Enter what the farm had to leave out."""
-    farm = ctx.farm
-    if farm is None:
+    """Enter what the executor had to leave out."""
+    executor = ctx.executor
+    if executor is None:
         return
-    ctx.book.notes += [f"{farm.name}: {event}" for event in farm.events]
-    farm.events.clear()
-    skipped = [entry for entry in farm.skipped if entry["kind"] == kind]
+    ctx.cache.notes += [f"{executor.name}: {event}" for event in executor.events]
+    executor.events.clear()
+    skipped = [entry for entry in executor.skipped if entry["kind"] == kind]
     if skipped:
-        lost = farm.lost_fraction(kind)
-        ctx.book.partial[stage] = {"lost_fraction": lost, "skipped": skipped}
+        lost = executor.lost_fraction(kind)
+        ctx.cache.partial[stage] = {"lost_fraction": lost, "skipped": skipped}
         what = "protons on target" if kind == "pairs" else "simulated events"
-        ctx.book.notes.append(f"{len(skipped)} chunks or files skipped: {lost:.3%} of the {what} lost")
+        ctx.cache.notes.append(f"{len(skipped)} chunks or files skipped: {lost:.3%} of the {what} lost")
 
 
 def _user_code(section: config.Select, schema: str, code: UserCode) -> str:
@@ -239,13 +241,13 @@ def select_stage(ctx: Context, given: Inputs) -> tuple[Pairs, Arrays]:
             **({} if stored is None else stored.to_arrays()),
         }
 
-    arrays = ctx.book.arrays("select", reader.key(given), lambda: given.seal.read(given.files, compute))
+    arrays = ctx.cache.arrays("select", reader.key(given), lambda: given.seal.read(given.files, compute))
     if lost := str(arrays.get("cutflow_lost", "")):  # results of an earlier version do not have it
-        ctx.book.alarm(lost)
+        ctx.cache.alarm(lost)
     columns = {name: arrays[f"column_{name}"] for name in reader.columns}
     pairs = Pairs(**{name: arrays[name] for name in FIELDS}, columns=columns)
     if reader.schema.event and (again := select.repeated_events(pairs)):
-        ctx.book.alarm(again)
+        ctx.cache.alarm(again)
     return pairs, {k: v for k, v in arrays.items() if k.startswith(("cutflow_", "stored_"))}
 
 
@@ -278,23 +280,23 @@ def match_stage(ctx: Context, given: Inputs) -> Truth:
         return truth.to_arrays() | {"cutflow_lost": np.array(lost)}
 
     key = reader.key(given, "match")
-    arrays = ctx.book.arrays("match", key, lambda: given.seal.read(given.response, compute))
+    arrays = ctx.cache.arrays("match", key, lambda: given.seal.read(given.response, compute))
     if lost := str(arrays.get("cutflow_lost", "")):
-        ctx.book.alarm(f"simulation with truth: {lost}")
+        ctx.cache.alarm(f"simulation with truth: {lost}")
     return Truth.from_arrays(arrays, folder, name)
 
 
-def match_simulation(ctx: Context, made: Any) -> None:
+def match_simulation(ctx: Context, state: Any) -> None:
     """Read the simulation; say so where the stages that need it in memory have a sample."""
-    made.truth = match_stage(ctx, made.inputs)
-    made.matched = made.truth.sample
-    stored = made.truth.stored
+    state.truth = match_stage(ctx, state.inputs)
+    state.matched = state.truth.sample
+    stored = state.truth.stored
     if stored is not None:
-        size = effective_size(made.matched.weight)
-        ctx.book.numbers["simulated pairs in files"] = f"{stored.rows.n}"
-        ctx.book.numbers["simulated pairs in memory"] = f"{len(made.matched)} (effective {size:.0f})"
-        ctx.book.notes.append(
+        size = effective_size(state.matched.weight)
+        ctx.cache.numbers["simulated pairs in files"] = f"{stored.rows.n}"
+        ctx.cache.numbers["simulated pairs in memory"] = f"{len(state.matched)} (effective {size:.0f})"
+        ctx.cache.notes.append(
             f"{stored.rows.n} simulated photons and fakes are more than select.max_in_memory: the response "
-            f"is of all of them; OmniFold, line shapes and the extrapolation have {len(made.matched)} "
+            f"is of all of them; OmniFold, line shapes and the extrapolation have {len(state.matched)} "
             f"photons (effective {size:.0f}) of {stored.rows.share:.3%} of the events, chosen by their hash"
         )

@@ -21,7 +21,7 @@ from gammastar.core.resolve import UserCode
 from gammastar.core.sampling import stream
 from gammastar.core.signal import SignalPlane
 from gammastar.physics.vectors import SPLIT_MAX
-from gammastar.pipeline.context import Context, Products
+from gammastar.pipeline.context import Context, RunState
 from gammastar.pipeline.stages.infer import in_use
 from gammastar.pipeline.stages.predict import model_of
 from gammastar.pipeline.stages.read import limit_of
@@ -84,7 +84,7 @@ def pairs_sections(ctx: Context, state: Any) -> list[Section]:
         photons=None if stored is None else (truth.size, len(truth.sample), stored.rows.share),
     )
     return [
-        pairs_section(state.hists, state.subtracted, subtraction, cutflow, mock=ctx.book.mock, notes=notes)
+        pairs_section(state.hists, state.subtracted, subtraction, cutflow, mock=ctx.cache.mock, notes=notes)
     ]
 
 
@@ -112,7 +112,7 @@ def _spectrum(ctx: Context, state: Any) -> list[Section]:
         kept=state.unfolding,
     )
     floor = section.efficiency_floor
-    return [spectrum_section(shown, method=section.method, floor=floor, mock=ctx.book.mock)]
+    return [spectrum_section(shown, method=section.method, floor=floor, mock=ctx.cache.mock)]
 
 
 def _kinematics(ctx: Context, state: Any) -> list[Section]:
@@ -141,7 +141,7 @@ def _kinematics(ctx: Context, state: Any) -> list[Section]:
         losses=[(one.report.train_loss, one.report.validation_loss) for one in trained],
         kept=state.learning,
     )
-    return [flow_section(shown, mock=ctx.book.mock)]
+    return [flow_section(shown, mock=ctx.cache.mock)]
 
 
 def _members(variations: Any, masses: list[float], drawn: list[Any]) -> list[FloatArray]:
@@ -155,7 +155,7 @@ def _members(variations: Any, masses: list[float], drawn: list[Any]) -> list[Flo
 
 def conditions(ctx: Context, keys: tuple[str, ...]) -> list[str]:
     """Return the conventions and assumptions whose names begin so, one line each."""
-    found = {key: text for key, text in ctx.book.methods.items() if key.startswith(keys)}
+    found = {key: text for key, text in ctx.cache.methods.items() if key.startswith(keys)}
     return [f"{key[0].upper()}{key[1:]}: {text}." for key, text in found.items()]
 
 
@@ -165,7 +165,7 @@ def _view(ctx: Context, known: Sequence[report.ExistingLimit] = ()) -> View:
     return View(
         model_of(ctx).labels,
         theory=predicting is not None and predicting.source == "theory",
-        mock=ctx.book.mock,
+        mock=ctx.cache.mock,
         known=known,
         coupling=None if section is None else section.coupling,
         min_effective=0.0 if section is None else section.min_effective,
@@ -196,7 +196,7 @@ def _acceptance(ctx: Context, state: Any) -> list[Section]:
             _errors(ctx, state.planes),
             conditions=conditions(ctx, ACCEPTANCE),
             measured=ctx.steering.spectrum is not None,
-            mock=ctx.book.mock,
+            mock=ctx.cache.mock,
         )
     ]
 
@@ -259,11 +259,11 @@ def reach_sections(ctx: Context, state: Any) -> list[Section]:
 
 
 def _millicharge(ctx: Context, state: Any) -> list[Section]:
-    pairs = [f"{k}: {v}." for k, v in ctx.book.methods.items() if k.startswith("millicharged pairs")]
-    found = [pair_rate_section(state.pair_rate, mock=ctx.book.mock, conditions=pairs)]
+    pairs = [f"{k}: {v}." for k, v in ctx.cache.methods.items() if k.startswith("millicharged pairs")]
+    found = [pair_rate_section(state.pair_rate, mock=ctx.cache.mock, conditions=pairs)]
     if state.charge_searches:
         tables = _errors(ctx, state.charge_planes or {})
-        found.append(charge_section(state.charge_searches, tables, mock=ctx.book.mock))
+        found.append(charge_section(state.charge_searches, tables, mock=ctx.cache.mock))
     return found
 
 
@@ -280,19 +280,19 @@ SECTIONS: tuple[tuple[str, Entry], ...] = (
 """What of the run state a section needs, and who makes it."""
 
 
-def _sections(ctx: Context, state: Products) -> list[Section]:
+def _sections(ctx: Context, state: RunState) -> list[Section]:
     """Return the sections of the stages that ran; their numbers and methods go into the manifest."""
     found: list[Section] = []
     for needs, sections in SECTIONS:
         if getattr(state, needs) is not None:
             found += sections(ctx, state)
     for section in found:
-        ctx.book.numbers |= section.numbers
-        ctx.book.methods |= section.methods
+        ctx.cache.numbers |= section.numbers
+        ctx.cache.methods |= section.methods
     return found
 
 
-def write(ctx: Context, state: Products) -> None:
+def write(ctx: Context, state: RunState) -> None:
     """Write ``figures/`` and ``report.html``; the numbers go into the manifest."""
     ctx.tell("report", None, "figures")
     card = _card(ctx)
@@ -300,26 +300,26 @@ def write(ctx: Context, state: Products) -> None:
         _sections(ctx, state), ctx.folder / "figures", tell=functools.partial(ctx.tell, "report")
     )
     numbers = report.Table(
-        {"quantity": list(ctx.book.numbers), "value": list(ctx.book.numbers.values())}, caption="Numbers"
+        {"quantity": list(ctx.cache.numbers), "value": list(ctx.cache.numbers.values())}, caption="Numbers"
     )
     provenance = report.Provenance(
         versions=versions(),
-        digests=short_names(ctx.book.inputs)
-        | {name: entry["content"] for name, entry in ctx.book.stages.items()},
-        methods=ctx.book.methods,
+        digests=short_names(ctx.cache.inputs)
+        | {name: entry["content"] for name, entry in ctx.cache.stages.items()},
+        methods=ctx.cache.methods,
         placeholders=[] if card is None else card.placeholders(),
     )
     title = ctx.steering.analysis.title or ctx.steering.analysis.name
-    told = [ctx.book.loss, *ctx.book.notes] if ctx.book.partial else ctx.book.notes
-    tables = [numbers, *skipped_input(ctx.book.partial)]
+    told = [ctx.cache.loss, *ctx.cache.notes] if ctx.cache.partial else ctx.cache.notes
+    tables = [numbers, *skipped_input(ctx.cache.partial)]
     summary = report.Section("Summary", [f"{note}." for note in told], tables=tables)
-    text = report.page(title, [summary, *sections], mock=ctx.book.mock, provenance=provenance)
+    text = report.page(title, [summary, *sections], mock=ctx.cache.mock, provenance=provenance)
     write_text(ctx.folder / "report.html", text)
     if state.searches and state.planes:
         _write_explorer(ctx, state, title)
 
 
-def _write_explorer(ctx: Context, state: Products, title: str) -> None:
+def _write_explorer(ctx: Context, state: RunState, title: str) -> None:
     """Write ``explorer.html``, the plane of mass and coupling with events and limits at the pointer."""
     planes = {}
     theory = ctx.steering.predict is not None and ctx.steering.predict.source == "theory"
@@ -332,5 +332,5 @@ def _write_explorer(ctx: Context, state: Products, title: str) -> None:
     named = model_of(ctx).labels
     unit = f" [{named.unit}]" if named.unit else ""
     labels = (f"m({named.particle}) [GeV]", f"{named.coupling}{unit}")
-    page = report.explorer(title, planes, cl=EXPLORED_CL, mock=ctx.book.mock, labels=labels)
+    page = report.explorer(title, planes, cl=EXPLORED_CL, mock=ctx.cache.mock, labels=labels)
     write_text(ctx.folder / "explorer.html", page)

@@ -68,10 +68,10 @@ def simulate_stage(ctx: Context) -> Arrays:
         return {}
     ctx.tell("simulate", None, f"card {section.card}")
     card, fitted, notes = tuned(section.card, ctx.base, ctx.seed, section.leave_out)
-    ctx.book.enter(fitted)
-    ctx.book.notes += notes
+    ctx.cache.enter(fitted)
+    ctx.cache.notes += notes
     if notes:
-        ctx.book.numbers["yields of the mock"] = "; ".join(notes)
+        ctx.cache.numbers["yields of the mock"] = "; ".join(notes)
     kept = ctx.folder / "input" / "blocks"
 
     def compute() -> Arrays:
@@ -110,9 +110,9 @@ def simulate_stage(ctx: Context) -> Arrays:
         ratio = (combinatorial.meta["r_factor"], combinatorial.meta["r_factor_sigma"])
         return result | {"r_factor": np.array(ratio)}
 
-    key = ctx.book.key(section, card.digest)
-    ctx.book.inputs[f"card {card.name}"] = card.digest
-    result = ctx.book.arrays("simulate", key, compute)
+    key = ctx.cache.key(section, card.digest)
+    ctx.cache.inputs[f"card {card.name}"] = card.digest
+    result = ctx.cache.arrays("simulate", key, compute)
     for kind in ("data", "response"):
         path = ctx.folder / "input" / f"mock_{kind}.root"
         if not path.is_file() or file_sha256(path) != str(result[f"{kind}_sha"]):

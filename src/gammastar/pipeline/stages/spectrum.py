@@ -16,29 +16,29 @@ from gammastar.store.records import write_spectrum_files
 __all__ = ["spectrum_stage"]
 
 
-def spectrum_stage(ctx: Context, made: Any) -> None:
+def spectrum_stage(ctx: Context, state: Any) -> None:
     """Divide the unfolded counts by the protons on target; write the spectrum."""
-    unfolded, unfolding = needed(made.unfolded, "unfold"), needed(made.unfolding, "unfold")
+    unfolded, unfolding = needed(state.unfolded, "unfold"), needed(state.unfolding, "unfold")
     section = needed(ctx.steering.spectrum, "spectrum")
-    exposure = _exposure(ctx, section, made)
-    made.spectrum = spectrum.per_pot(unfolded, exposure)
+    exposure = _exposure(ctx, section, state)
+    state.spectrum = spectrum.per_pot(unfolded, exposure)
     if section.extrapolate:
         prior = filled(tuple(unfolded.hist.axes), unfolding["prior"], unfolding["prior"])
-        made.spectrum = spectrum.extrapolate(made.spectrum, prior)
-    key = ctx.book.key(section, ctx.book.key_of("unfold"), digest(exposure.pot))
-    ctx.book.done("spectrum", key, digest(made.spectrum.values, made.spectrum.cov, made.spectrum.domain))
-    write_spectrum_files(ctx.folder, made.spectrum, unfolded)
+        state.spectrum = spectrum.extrapolate(state.spectrum, prior)
+    key = ctx.cache.key(section, ctx.cache.key_of("unfold"), digest(exposure.pot))
+    ctx.cache.done("spectrum", key, digest(state.spectrum.values, state.spectrum.cov, state.spectrum.domain))
+    write_spectrum_files(ctx.folder, state.spectrum, unfolded)
 
 
-def _exposure(ctx: Context, section: SpectrumSection, made: Any) -> Exposure:
+def _exposure(ctx: Context, section: SpectrumSection, state: Any) -> Exposure:
     """Return the exposure of the data that were read: lost entries take their protons with them."""
-    pot, simulated = section.pot, made.simulated
+    pot, simulated = section.pot, state.simulated
     if pot == "simulation":
         if not simulated:
             msg = "spectrum.pot = 'simulation' needs [simulate]; give the number of protons on target"
             raise SteeringError(msg)
         pot = float(simulated["data_pot"])
-    lost = ctx.book.partial.get("select", {}).get("lost_fraction", 0.0)
+    lost = ctx.cache.partial.get("select", {}).get("lost_fraction", 0.0)
     return Exposure(
         section.beam_energy,
         section.target_a,

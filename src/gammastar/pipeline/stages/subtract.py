@@ -50,23 +50,23 @@ TRAINED = {
 }
 
 
-def subtract_stage(ctx: Context, made: Any) -> None:
+def subtract_stage(ctx: Context, state: Any) -> None:
     """Subtract; write ``pairs.root``, the pairs with their weights as Parquet, and the named corrections."""
-    needed(made.pairs, "select")
-    stored = stored_pairs(ctx, made.cutflow)
+    needed(state.pairs, "select")
+    stored = stored_pairs(ctx, state.cutflow)
     if _needs_simulation(_section(ctx)):
-        match_simulation(ctx, made)
-    made.hists, made.subtracted, made.subtraction = subtracted(
-        ctx, made.pairs, made.simulated, made.inputs, made.truth, stored
+        match_simulation(ctx, state)
+    state.hists, state.subtracted, state.subtraction = subtracted(
+        ctx, state.pairs, state.simulated, state.inputs, state.truth, stored
     )
-    write_mass_histograms(ctx.folder, made.hists, made.subtracted)
-    kept = made.subtraction
+    write_mass_histograms(ctx.folder, state.hists, state.subtracted)
+    kept = state.subtraction
     if stored is None:
-        _write_parquet(ctx, made.pairs, kept)
+        _write_parquet(ctx, state.pairs, kept)
     else:
-        _note_sample(ctx, stored, made.pairs, kept)
+        _note_sample(ctx, stored, state.pairs, kept)
     if "mixed_leptons" in kept:
-        ctx.book.notes.append(
+        ctx.cache.notes.append(
             f"mixed events are of {int(kept['mixed_leptons'])} leptons, in events that their hash chooses, "
             "with classes weighted to all events"
         )
@@ -80,7 +80,7 @@ def subtract_stage(ctx: Context, made: Any) -> None:
 def _write_parquet(ctx: Context, pairs: Pairs, kept: Arrays) -> None:
     """Write the pairs of the data with signed and posterior weights and bootstrap seeds, file by file."""
     if importlib.util.find_spec("pyarrow") is None:
-        ctx.book.notes.append("pairs are not written as Parquet: pyarrow is not installed")
+        ctx.cache.notes.append("pairs are not written as Parquet: pyarrow is not installed")
         return
     dataset = ctx.steering.analysis.name
     chunks = weighted_chunks(pairs, kept["weight"], kept["posterior"], dataset)
@@ -90,9 +90,9 @@ def _write_parquet(ctx: Context, pairs: Pairs, kept: Arrays) -> None:
 def _note_sample(ctx: Context, stored: StoredPairs, pairs: Pairs, kept: Arrays) -> None:
     """Say which pairs the stages in memory have."""
     size = effective_size(kept["posterior"])
-    ctx.book.numbers["pairs in files"] = f"{stored.n}"
-    ctx.book.numbers["pairs in memory"] = f"{len(pairs)} (effective {size:.0f})"
-    ctx.book.notes.append(
+    ctx.cache.numbers["pairs in files"] = f"{stored.n}"
+    ctx.cache.numbers["pairs in memory"] = f"{len(pairs)} (effective {size:.0f})"
+    ctx.cache.notes.append(
         f"{stored.n} pairs are more than select.max_in_memory: histograms and background are of all of them; "
         f"classifier, flow and OmniFold have {len(pairs)} pairs (effective {size:.0f}) of {stored.share:.3%} "
         "of the events, chosen by their hash, with weights scaled to the sum of all"
@@ -137,11 +137,11 @@ def subtracted(
     axes = axes_of(selection)
     parts: Parts = (pairs,) if stored is None else stored
     hists = select.fill(parts, axes)
-    before = ctx.book.key_of("select", "match") if _needs_simulation(section) else ctx.book.key_of("select")
+    before = ctx.cache.key_of("select", "match") if _needs_simulation(section) else ctx.cache.key_of("select")
     others = _other_files(ctx, section)
     angles = columns_for_angles(ctx.steering)
     used = digest(selection.model_dump(), simulated.get("r_factor"), others.shas, angles)
-    key = ctx.book.key(section, before, used, "trained weights")
+    key = ctx.cache.key(section, before, used, "trained weights")
 
     def compute() -> Arrays:
         ratio, leptons = charge_ratio(ctx, axes, simulated, given)
@@ -188,10 +188,10 @@ def subtracted(
         }
 
     reads = tuple(given.files) if _reads_leptons(section) else ()
-    arrays = ctx.book.arrays(
+    arrays = ctx.cache.arrays(
         "subtract", key, lambda: given.seal.read(reads, lambda: others.read(others.paths, compute))
     )
-    ctx.book.methods["background"] = f"{section.method}, R = {section.r_factor!r}"
+    ctx.cache.methods["background"] = f"{section.method}, R = {section.r_factor!r}"
     _note_weights(ctx, section, hists, arrays)
     return hists, unpack_spectrum(arrays, axes, "counts"), arrays
 
@@ -229,17 +229,17 @@ def _weighted(ctx: Context, weights: PairWeights, pairs: Pairs, stored: StoredPa
 def _note_weights(ctx: Context, section: config.Subtract, hists: PairHists, kept: Arrays) -> None:
     """Enter how pairs are weighted; say where there were too few of them for what was asked."""
     trained, why = (str(text) for text in kept["trained_weights"])
-    ctx.book.methods["weights of the pairs"] = TRAINED[trained] + (f" ({why})" if why else "")
+    ctx.cache.methods["weights of the pairs"] = TRAINED[trained] + (f" ({why})" if why else "")
     if why and section.weights == "posterior":
-        ctx.book.alarm(
+        ctx.cache.alarm(
             f"subtract.weights: {why}; instead of posterior weights the pairs carry "
             + ("signed ones" if trained == "signed" else "those of their cells")
         )
     if section.method != "B4" and (few := subtract.few_like_sign(hists, **_options(section))):
-        ctx.book.alarm(few)
+        ctx.cache.alarm(few)
     total = float(kept["values"].sum())
     if total <= 0:
-        ctx.book.alarm(f"subtract: {total:.4g} pairs are left: no signal is seen in this data")
+        ctx.cache.alarm(f"subtract: {total:.4g} pairs are left: no signal is seen in this data")
 
 
 def _control(hists: PairHists, ratio: subtract.ChargeRatio, section: config.Subtract) -> tuple[float, float]:
@@ -311,7 +311,7 @@ def _other_files(ctx: Context, section: config.Subtract) -> Sealed:
     if section.charm is not None and section.charm.template != "simulation":
         names += section.charm.template
     others = Sealed(list(dict.fromkeys(_files(ctx, names))))
-    ctx.book.enter(dict(zip(others.paths, others.shas, strict=True)))
+    ctx.cache.enter(dict(zip(others.paths, others.shas, strict=True)))
     return others
 
 
@@ -372,7 +372,7 @@ def _charm_template(ctx: Context, charm: Charm) -> Pairs:
     events = mock.simulate_events(card, charm.n_template, kind="charm", seed=ctx.seed + 2)
     path: Path = ctx.folder / "input" / "mock_charm.root"
     write_tree(path, {"events": events.branches, "meta": events.meta_branches()})
-    ctx.book.enter({path: file_sha256(path)})
+    ctx.cache.enter({path: file_sha256(path)})
     return _selected_pairs(ctx, [path])
 
 

@@ -36,21 +36,21 @@ __all__ = ["asked_shifts", "simulation_of", "true_axes", "unfold_stage"]
 SOURCES = {"background": "background", "charm": "open charm"}
 
 
-def unfold_stage(ctx: Context, made: Any) -> None:
+def unfold_stage(ctx: Context, state: Any) -> None:
     """Unfold; write the table of sources and the scan of the regularisation."""
     section = needed(ctx.steering.unfold, "unfold")
-    if made.subtracted is None or made.inputs is None:
+    if state.subtracted is None or state.inputs is None:
         msg = "the section [subtract] is missing: the unfolding needs its result"
         raise SteeringError(msg)
-    if made.matched is None:
-        match_simulation(ctx, made)
+    if state.matched is None:
+        match_simulation(ctx, state)
     used = "" if ctx.steering.spectrum is None else ctx.steering.spectrum.lepton
     own = digest(ctx.code.shas(python_names(section.method)))
-    key = ctx.book.key(section, ctx.book.key_of("subtract", "match"), used, own)
+    key = ctx.cache.key(section, ctx.cache.key_of("subtract", "match"), used, own)
     method, options = _method(ctx, section), _options(section)
-    kept = made.unfolding = ctx.book.arrays("unfold", key, lambda: _unfolded(ctx, section, method, made))
-    made.unfolded = unpack_spectrum(kept, true_axes(ctx), "counts")
-    ctx.book.methods["unfolded spectrum"] = (
+    kept = state.unfolding = ctx.cache.arrays("unfold", key, lambda: _unfolded(ctx, section, method, state))
+    state.unfolded = unpack_spectrum(kept, true_axes(ctx), "counts")
+    ctx.cache.methods["unfolded spectrum"] = (
         f"{_described(method, options, float(kept['strength']))}, {section.preset!r}, covariance of the data "
         f"and of the simulation ({section.n_replicas} bootstraps)"
     )
@@ -65,20 +65,20 @@ def unfold_stage(ctx: Context, made: Any) -> None:
         write_table(ctx.folder / "regularisation.csv", columns)
 
 
-def _unfolded(ctx: Context, section: config.Unfold, method: Method | None, made: Any) -> Arrays:
+def _unfolded(ctx: Context, section: config.Unfold, method: Method | None, state: Any) -> Arrays:
     """Return the unfolded counts on the true axes, with efficiency, prior and sources."""
-    subtracted: Spectrum = made.subtracted
+    subtracted: Spectrum = state.subtracted
     _check_yield(section, method, subtracted)
-    ctx.tell("unfold", None, f"response of {made.truth.size} simulated dileptons")
-    known = simulation_of(section, made.truth)
+    ctx.tell("unfold", None, f"response of {state.truth.size} simulated dileptons")
+    known = simulation_of(section, state.truth)
     axes, rng = tuple(subtracted.hist.axes), stream(ctx.seed, "response")
     response = unfold.response(known.parts, axes, true_axes(ctx), n_replicas=section.n_replicas, rng=rng)
     plain = unfold.without_replicas(response)
-    shifts = asked_shifts(section.systematics, made.subtraction)
+    shifts = asked_shifts(section.systematics, state.subtraction)
     measured, variations = systematics.data_variations(subtracted, shifts, plain)
     variations += _response_variations(ctx, section, measured, known, plain)
     if method is None:
-        result, extra = _omnifold(ctx, section, made, known, response)
+        result, extra = _omnifold(ctx, section, state, known, response)
         n, floor = int(extra["strength"]), section.efficiency_floor
         same = partial(unfold.iterative, n_iterations=n, efficiency_floor=floor)
         binned, sources = unfold.with_systematics(measured, plain, same, variations)
@@ -228,13 +228,13 @@ def _scanned(
 
 
 def _omnifold(
-    ctx: Context, section: config.Unfold, made: Any, known: Truth, response: Response
+    ctx: Context, section: config.Unfold, state: Any, known: Truth, response: Response
 ) -> tuple[Spectrum, Arrays]:
     """Unfold the pairs without bins; the errors of the histogram are those of replicas."""
     ctx.tell("unfold", None, f"OmniFold and {section.n_replicas} replicas")
     spectrum, nominal = omnifolding.unfolded_pairs(
-        made.pairs,
-        (made.subtraction["weight"], made.subtraction["posterior"]),
+        state.pairs,
+        (state.subtraction["weight"], state.subtraction["posterior"]),
         known.sample,
         response,
         rngs=[stream(ctx.seed, f"omnifold{what}") for what in ("", " data", " replicas")],
