@@ -110,7 +110,7 @@ def response_card(card: Any, name: str, prior: str, seed: int) -> Any:
 
 def steering_of(shared: Common, pot: float, seed: int) -> dict[str, Any]:
     """Return the steering of the main job for given files, up to the rate."""
-    stages = ("analysis", "read", "select", "subtract", "unfold", "spectrum", "predict")
+    stages = ("analysis", "read", "select", "subtract", "unfold", "spectrum", "predict", "systematics")
     made = {key: dict(shared.steering[key]) for key in stages}
     made["analysis"]["seed"] = seed
     schema = str(FOLDER / made["read"]["schema"])
@@ -168,7 +168,7 @@ def campaign(shared: Common, name: str, seed: int) -> dict[str, Any]:
             sample = mock.simulate_events(card, charm["n_template"], kind="charm", seed=seed + 2)
             with tree_writer(folder / "charm.root") as file:
                 mock.write_blocks(file, [sample])
-        sigma = shared.steering["spectrum"]["pot_sigma"]
+        sigma = shared.steering["systematics"]["pot"]
         pot = true_pot * (1.0 + sigma * stream(seed, "protons").normal())
         text = "".join(
             f"[{key}]\n" + "".join(f"{k} = {toml(v)}\n" for k, v in table.items())

@@ -428,7 +428,7 @@ MISTAKES = (
     Mistake("a confidence level of 90", {"infer.cl": 90}, "cl"),
     Mistake("counts of two detectors, one detector", {"infer.observed": [0, 1]}, "observed"),
     Mistake("couplings turned around", {"infer.coupling": [1e-3, 1e-9]}, "coupling"),
-    Mistake("a nuisance that is none", {"infer.nuisances": ["lumi"]}, "nuisances"),
+    Mistake("a nuisance that is none", {"infer.nuisances": ["lumi"]}, "in_limit"),
     Mistake("existing limits that are not there", {"infer.existing_limits": "limits"}, "limits"),
     Mistake("a method of limits that is none", {"infer.method": "bayes"}, "method"),
     Mistake("masses of the report that are negative", {"report": {"flow_masses": [-1.0]}}, "flow_masses"),

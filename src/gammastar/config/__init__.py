@@ -5,6 +5,7 @@ from __future__ import annotations
 from gammastar.config.dark import Accept, Infer, Millicharge, Predict, Report
 from gammastar.config.measured import FlowSection, Read, Select, Simulate, SpectrumSection, Subtract, Unfold
 from gammastar.config.steering import STAGES, Steering, examine, load, parse, read_toml
+from gammastar.config.systematics import Systematics, gathered
 
 __all__ = [
     "STAGES",
@@ -20,8 +21,10 @@ __all__ = [
     "SpectrumSection",
     "Steering",
     "Subtract",
+    "Systematics",
     "Unfold",
     "examine",
+    "gathered",
     "load",
     "parse",
     "read_toml",

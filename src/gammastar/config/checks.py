@@ -21,6 +21,8 @@ from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.documents import Finding
 from gammastar.core.errors import BranchError, GammastarError, InputFileError
 from gammastar.core.files import is_folder, shipped
+from gammastar.core.resolve import resolve
+from gammastar.core.sources import KINDS, RESERVED, THEORY_OF, OwnSource
 
 __all__ = ["check_steering", "examine_file", "listing"]
 
@@ -229,8 +231,8 @@ def _channels(look: Look, section: Predict) -> Findings:
             "predict.outside", "counts nothing with spectrum.extrapolate = false: leave one of them out"
         )
     inferring = look.steering.infer
-    if section.outside and inferring is not None and "theory" not in inferring.nuisances:
-        text = "without 'theory' among infer.nuisances the limits do not know the error of these channels"
+    if section.outside and inferring is not None and "theory" not in look.steering.systematics.in_limit:
+        text = "without 'theory' in systematics.in_limit the limits do not know the error of these channels"
         yield Finding("warning", "predict.outside", text)
 
 
@@ -426,10 +428,27 @@ def _inference(look: Look) -> Findings:
         yield wrong("infer.existing_limits", f"{folder} is no folder of files of limits")
 
 
+def _systematics(look: Look) -> Findings:
+    """Look at the sources of the user, and at the names of those that limits take."""
+    asked, subtracting = look.steering.systematics, look.steering.subtract
+    names = [*RESERVED, *(() if subtracting is None else (c.name for c in subtracting.corrections))]
+    for name in asked.own:
+        source, found = tried("systematics.own", functools.partial(resolve, name, look.base))
+        yield from found
+        if isinstance(source, OwnSource):
+            names.append(source.name)
+        elif not found:
+            kind = type(source).__name__
+            yield wrong("systematics.own", f"{name!r} is {kind}, not core.sources.OwnSource")
+    for name in asked.unknown(tuple(names)):
+        if not name.startswith(THEORY_OF):
+            yield wrong("systematics.in_limit", f"{name!r} is no source; kinds are {', '.join(KINDS)}")
+
+
 CHECKS: dict[str, tuple[Callable[[Look], Findings], ...]] = MEASURED | {
     "flow": (_angles,),
     "predict": (_production,),
-    "accept": (_detectors, _depths, _shown_masses),
+    "accept": (_detectors, _depths, _systematics, _shown_masses),
     "infer": (_inference,),
     "report": (_shown_masses,),
 }

@@ -399,11 +399,11 @@ def _grids(look: Look) -> Findings:
 
 
 def _sources(look: Look) -> Findings:
-    """Compare the sources that [unfold.systematics] names with what [subtract] gives."""
+    """Compare the sources that [systematics] names with what [subtract] gives."""
     section, subtracting = look.steering.unfold, look.steering.subtract
     if section is None or subtracting is None:
         return
-    asked = section.systematics
+    asked = look.steering.systematics
     plain = subtracting.method in ("B1", "B2", "B4")
     for key, broken, text in (
         ("background", plain, f"subtract.method = {subtracting.method!r} has no R to vary"),
@@ -411,7 +411,7 @@ def _sources(look: Look) -> Findings:
         ("corrections", not subtracting.corrections, "there are no [[subtract.corrections]]"),
     ):
         if getattr(asked, key) and broken:
-            yield wrong(f"unfold.systematics.{key}", text)
+            yield wrong(f"systematics.{key}", text)
 
 
 def _unfolding_method(look: Look) -> Findings:

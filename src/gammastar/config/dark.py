@@ -17,7 +17,6 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from gammastar.config.fields import Masses, Positive, PositiveRange, Section
-from gammastar.core.sources import Kind
 from gammastar.physics.polarisation import Frame
 
 __all__ = ["Accept", "Infer", "Millicharge", "Predict", "Report", "theory_options"]
@@ -52,8 +51,7 @@ class Predict(Section):
     its nuisance); an overlap is refused. `mass_range` bounds the masses.
     `mass_dependence` of the measured rate: "lines" fits a continuum and ω and φ as natural lines to the mass
     bins; "bins" is straight between the means of the bins, wrong by factors beside a line; by default lines
-    where the bins allow it (up to 1.2 GeV, at most 60 MeV wide, 3 more than components). `coherence`: its σ
-    between ρ and ω, an error of the rate beside the ω; 0 adds intensities.
+    where the bins allow it (up to 1.2 GeV, at most 60 MeV wide, 3 more than components).
     """
 
     model: str = "dark_photon"
@@ -68,7 +66,6 @@ class Predict(Section):
     target_z: Positive = 82.0
     sampler: Literal["flow", "histogram"] = "flow"
     mass_dependence: Literal["lines", "bins"] | None = None
-    coherence: Share = 0.0
     masses: Masses = ()
     mass_range: PositiveRange | None = None
     n_masses: Annotated[int, Field(ge=2, le=10_000)] = 40
@@ -96,12 +93,10 @@ class Accept(Section):
     """Detectors of the search: files or names of shipped ones; the first is the main one.
 
     `target_scaling`: a spectrum of one nucleus for another, per interaction or as A^(α − α_inel) with one
-    `alpha` or points [[pT, α], …]; `alpha_sigma` is its error. `longitudinal`: share of helicity zero in the
-    virtual photons (1/3 is unpolarised) along the axis of `spin_frame`, which decides the angles of l⁺l⁻;
-    `longitudinal_sigma` is its error, by default the range that photons transverse along the axis of each
-    frame span. Those of theory's Dalitz decays are transverse in the rest frame of their meson, whatever
-    these say. `interaction_length` [m], one or one per detector: production along the target behind its front
-    face.
+    `alpha` or points [[pT, α], …]. `longitudinal`: share of helicity zero in the virtual photons (1/3 is
+    unpolarised) along the axis of `spin_frame`, which decides the angles of l⁺l⁻. Those of theory's Dalitz
+    decays are transverse in the rest frame of their meson, whatever these say. `interaction_length` [m], one
+    or one per detector: production along the target behind its front face.
     """
 
     detectors: tuple[str, ...] = ()
@@ -110,9 +105,7 @@ class Accept(Section):
     target_scaling: Literal["per_interaction", "power"] | None = None
     alpha: float | Points | None = None
     alpha_inelastic: float | None = None
-    alpha_sigma: Annotated[float, Field(ge=0)] = 0.0
     longitudinal: Share = 1.0 / 3.0
-    longitudinal_sigma: Share | None = None
     spin_frame: Frame = "laboratory"
     interaction_length: Positive | dict[str, Positive] | None = None
     ctau: PositiveRange = (1e-2, 1e5)
@@ -129,8 +122,8 @@ class Accept(Section):
         if power and (self.alpha is None or self.alpha_inelastic is None):
             msg = "target_scaling = 'power' needs alpha and alpha_inelastic"
             raise ValueError(msg)
-        if not power and not (self.alpha is None and self.alpha_inelastic is None and self.alpha_sigma == 0):
-            msg = "alpha, alpha_inelastic and alpha_sigma belong to target_scaling = 'power'"
+        if not power and not (self.alpha is None and self.alpha_inelastic is None):
+            msg = "alpha and alpha_inelastic belong to target_scaling = 'power'"
             raise ValueError(msg)
         if isinstance(self.alpha, tuple) and any(b[0] <= a[0] for a, b in pairwise(self.alpha)):
             msg = f"alpha = {self.alpha}: the points [pT, α] must increase in pT"
@@ -142,13 +135,10 @@ class Infer(Section):
     """Likelihood and reach; background per detector file unless given here for the main one.
 
     `method`: "auto" takes exact limits below `asymptotic_from` events and asymptotic ones from there on.
-    `nuisances`: uncertainties of the signal in limits, workspace and patches; "extrapolation" follows from
-    how well the simulation describes the measured part, unless `extrapolation_sigma` gives ln κ of the
-    signal outside the measured domain; "sample", the finite sample, is in every patch, and in the limits if
-    it is named here. `discovery`: significances [σ] whose reach is written; `projections`: protons on target
-    of further contours. `exports`: the likelihood of the point nearest to the limit as HS3 document or
-    HistFactory XML. `submission`: tables and likelihood for HEPData. `refine`: at most so many further masses
-    where the contour bends or ends.
+    Uncertainties of the signal are those of [systematics]. `discovery`: significances [σ] whose reach is
+    written; `projections`: protons on target of further contours. `exports`: the likelihood of the point
+    nearest to the limit as HS3 document or HistFactory XML. `submission`: tables and likelihood for HEPData.
+    `refine`: at most so many further masses where the contour bends or ends.
     """
 
     cl: Annotated[float, Field(gt=0.5, lt=1)] = 0.90
@@ -157,8 +147,6 @@ class Infer(Section):
     background_sigma: Annotated[float, Field(ge=0)] = 0.0
     method: Literal["auto", "exact", "marginalised", "asymptotic"] = "auto"
     asymptotic_from: Positive = 20.0
-    nuisances: tuple[Kind, ...] = ("pot",)
-    extrapolation_sigma: Annotated[float, Field(ge=0, le=3)] | None = None
     coupling: PositiveRange = (1e-9, 1e-2)
     n_couplings: Annotated[int, Field(ge=10, le=10_000)] = 141
     min_effective: Positive = 10.0

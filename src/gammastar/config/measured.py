@@ -35,7 +35,6 @@ __all__ = [
     "Simulate",
     "SpectrumSection",
     "Subtract",
-    "Systematics",
     "Unfold",
     "load_cuts",
     "load_schema",
@@ -249,25 +248,6 @@ class Subtract(Section):
         return self
 
 
-class Systematics(Section):
-    """Sources whose shift of the unfolded spectrum enters its covariance, one standard deviation each.
-
-    polarisation : σ(λθ), about the flight of the pair in the laboratory. fsr : relative uncertainty of the
-    radiation. efficiency : relative, per pair. prior : how far the result moves if the simulation has the
-    unfolded transverse momenta and energies.
-    background, charm, corrections : take R, charm and the corrections out of the measured covariance
-    and propagate them as named sources instead.
-    """
-
-    polarisation: Annotated[float, Field(gt=0, le=1)] | None = None
-    fsr: Annotated[float, Field(gt=0, le=1)] | None = None
-    efficiency: Annotated[float, Field(gt=0, lt=1)] | None = None
-    prior: bool = False
-    background: bool = False
-    charm: bool = False
-    corrections: bool = False
-
-
 def _unfolding_method(name: str) -> str:
     from gammastar.unfold.methods import NAMES
 
@@ -298,7 +278,6 @@ class Unfold(Section):
     debias: bool = False
     efficiency_floor: Annotated[float, Field(gt=0, lt=1)] = 0.01
     scan: Annotated[tuple[Positive, ...], Field(max_length=100)] | None = None
-    systematics: Systematics = Field(default_factory=Systematics)
     mass: Edges | None = None
     pt: Edges | None = None
     energy: Edges | None = None
@@ -348,7 +327,6 @@ class SpectrumSection(Section):
     target_z: Positive
     thickness: Positive
     pot: Positive | Literal["simulation"]
-    pot_sigma: Fraction = 0.0
     lepton: Literal["e", "mu"] = "mu"
     extrapolate: bool = True
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import difflib
+import logging
 from pathlib import Path
 from typing import Any, get_args
 
-from pydantic import BaseModel, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from gammastar.config.dark import Accept, Infer, Predict, Report
 from gammastar.config.fields import Section, cells_problem
@@ -21,6 +21,7 @@ from gammastar.config.measured import (
     Subtract,
     Unfold,
 )
+from gammastar.config.systematics import Systematics, gathered
 from gammastar.core.documents import Finding, from_toml, shortened
 from gammastar.core.errors import SteeringError
 
@@ -40,6 +41,7 @@ STAGES = (
     "report",
 )
 
+logger = logging.getLogger(__name__)
 MAX_BYTES = 1 << 20
 LONGEST = 80  # characters of a wrong value that are shown
 MOST = 12  # wrong keys that are shown
@@ -60,6 +62,12 @@ class Steering(Section):
     accept: Accept | None = None
     infer: Infer | None = None
     report: Report | None = None
+    systematics: Systematics = Field(default_factory=Systematics)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _old_keys(cls, content: Any) -> Any:
+        return gathered(content)[0] if isinstance(content, dict) else content
 
     @model_validator(mode="after")
     def _needs(self) -> Steering:
@@ -88,6 +96,8 @@ class Steering(Section):
         accept, predict = self.accept, self.predict
         if accept and predict and accept.millicharge_detectors and not predict.millicharge:
             missing.append("[accept] millicharge_detectors need the section [predict.millicharge]")
+        if accept and self.systematics.scaling and accept.target_scaling != "power":
+            missing.append("[systematics] scaling belongs to [accept] target_scaling = 'power'")
         missing += self._angles()
         if missing:
             raise ValueError("; ".join(missing))
@@ -98,13 +108,12 @@ class Steering(Section):
         if self.flow is None or self.flow.angles is None:
             return []
         given = set() if self.accept is None else self.accept.model_fields_set
-        told = [key for key in ("longitudinal", "longitudinal_sigma", "spin_frame") if key in given]
+        told = [f"[accept] {key}" for key in ("longitudinal", "spin_frame") if key in given]
+        told += ["[systematics] spin"] if "spin" in self.systematics.model_fields_set else []
         found = []
         if told:
             keys = ", ".join(told)
-            found.append(
-                f"[flow] angles measures the spin state that [accept] {keys} would assume: drop one of them"
-            )
+            found.append(f"[flow] angles measures the spin state that {keys} would assume: drop one of them")
         if self.subtract is not None and self.subtract.method == "B4":
             found.append(
                 "[flow] angles needs like-sign pairs with weights: [subtract] method 'B4' has none, take 'B5'"
@@ -198,7 +207,7 @@ def examine(path: Path) -> tuple[Steering | None, tuple[Finding, ...]]:
     """
     try:
         content = read_toml(path)
-        return Steering.model_validate(content), ()
+        return Steering.model_validate(content), tuple(Finding("warning", *note) for note in _moved(content))
     except SteeringError as error:
         return None, (Finding("error", path.name, str(error).removeprefix(f"{path}: ")),)
     except RecursionError:
@@ -206,12 +215,12 @@ def examine(path: Path) -> tuple[Steering | None, tuple[Finding, ...]]:
     except ValidationError as error:
         found = tuple(Finding("error", key, text) for key, text in problems(error))
         places = [item["loc"] for item in error.errors()]
-    rest = copy.deepcopy(content)
-    for place in places:
-        _leave_out(rest, place)
     try:
+        rest, _ = gathered(content)
+        for place in places:
+            _leave_out(rest, place)
         return Steering.model_validate(rest), found
-    except (ValidationError, RecursionError):
+    except (ValidationError, RecursionError, ValueError):
         return None, found
 
 
@@ -235,10 +244,20 @@ def parse(content: dict[str, Any], source: str = "steering") -> Steering:
         Naming every wrong key, its value and the reason.
     """
     try:
-        return Steering.model_validate(content)
+        steering = Steering.model_validate(content)
     except ValidationError as error:
         msg = f"{source}:\n{_explain(error)}"
         raise SteeringError(msg) from error
+    for key, note in _moved(content):
+        logger.info("%s: %s: %s", source, key, note)
+    return steering
+
+
+def _moved(content: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return old keys of [systematics] in a steering file, each with where it belongs."""
+    return [
+        (old, f"belongs to [systematics] {new} now; it is read as such") for old, new in gathered(content)[1]
+    ]
 
 
 def read_toml(path: Path) -> dict[str, Any]:

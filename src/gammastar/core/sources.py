@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.errors import PhysicsError
+from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import FloatArray
 
 __all__ = [
@@ -31,16 +32,26 @@ __all__ = [
     "THEORY_OF",
     "WIDTHS",
     "Kind",
+    "OwnSource",
     "Source",
     "Sources",
     "spelling",
 ]
 
 Kind: TypeAlias = Literal[
-    "pot", "spectrum", "kinematics", "polarisation", "scaling", "widths", "extrapolation", "theory", "sample"
+    "pot",
+    "spectrum",
+    "kinematics",
+    "polarisation",
+    "scaling",
+    "widths",
+    "extrapolation",
+    "theory",
+    "sample",
+    "own",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-"""Groups of sources as limits take them: each is one nuisance of the signal, protons on target are two."""
+"""Groups of sources; a limit takes them by these or by name, and each source is a nuisance of its own."""
 
 MEASUREMENT, THEORY = "measurement", "theory"
 POT, SEARCH_POT = "protons on target", "protons on target of the search"
@@ -62,6 +73,90 @@ RESERVED = (
 def spelling(name: str) -> str:
     """Return letters and digits of a name alone: names that agree in them are taken for the same."""
     return "".join(letter for letter in name.casefold() if letter.isalnum())
+
+
+Factor: TypeAlias = Callable[[FloatArray, FloatArray, FloatArray], npt.ArrayLike]
+"""Mass, pt, energy [GeV], (n,) each -> factors, (n,)."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnSource:
+    """A source of the user: what one standard deviation makes of simulated pairs or of dark particles.
+
+    Named under [systematics] own as ``file.py:name``; its name stays in the covariance of the spectrum, the
+    rate, the yields, the limit, the workspace and the report.
+
+    Attributes
+    ----------
+    name : str
+        Besides it one of the three functions.
+    pairs : callable, optional
+        `gammastar.core.pairs.MatchedPairs` -> MatchedPairs: the simulation with other reconstructed momenta,
+        other weights; the spectrum is unfolded once more with the response that it gives. A variation that
+        draws anew adds the noise of its simulation.
+    efficiency : callable, optional
+        True mass, pt, energy [GeV], (n,) each -> factor on the efficiency of each simulated photon, (n,).
+    particles : callable, optional
+        mass, pt, energy [GeV], (n,) each -> factor on the weight of each dark particle, (n,).
+
+    Raises
+    ------
+    PhysicsError
+        Without any or with several, for a name that is taken, or for what is no function.
+    """
+
+    name: str
+    pairs: Callable[[MatchedPairs], Any] | None = None
+    efficiency: Factor | None = None
+    particles: Factor | None = None
+
+    def __post_init__(self) -> None:
+        if spelling(self.name) in {spelling(name) for name in RESERVED} or not spelling(self.name):
+            msg = f"source {self.name!r}: the name is empty or taken; take another one"
+            raise PhysicsError(msg)
+        given = [f for f in (self.pairs, self.efficiency, self.particles) if f is not None]
+        if len(given) != 1 or not callable(given[0]):
+            msg = f"source {self.name!r}: needs one of `pairs`, `efficiency` and `particles`, a function"
+            raise PhysicsError(msg)
+
+    def checked(self, matched: MatchedPairs) -> MatchedPairs:
+        """Return what `pairs` makes of simulated pairs, looked at.
+
+        Raises
+        ------
+        PhysicsError
+            If it is no MatchedPairs of as many pairs, or holds weights that are not finite.
+        """
+        if self.pairs is None:
+            return matched
+        found = self.pairs(matched)
+        if not isinstance(found, MatchedPairs) or len(found.weight) != len(matched.weight):
+            msg = f"source {self.name!r}: pairs must return a MatchedPairs of the {len(matched.weight)} given"
+            raise PhysicsError(msg)
+        if not np.isfinite(found.weight).all():
+            msg = f"source {self.name!r}: pairs returned weights that are not finite"
+            raise PhysicsError(msg)
+        return found
+
+    def factor(self, mass: FloatArray, pt: FloatArray, energy: FloatArray) -> FloatArray:
+        """Return the factors of `efficiency` or `particles`, (n,), looked at; one where there is neither.
+
+        Raises
+        ------
+        PhysicsError
+            For another shape, or values that are negative or not finite.
+        """
+        function = self.particles or self.efficiency
+        if function is None:
+            return np.ones(len(pt))
+        found = np.asarray(function(mass, pt, energy), dtype=np.float64)
+        if found.shape != pt.shape or not (np.isfinite(found) & (found >= 0)).all():
+            msg = (
+                f"source {self.name!r}: factors of shape {found.shape} for {len(pt)} particles, or some "
+                "that are negative or not finite"
+            )
+            raise PhysicsError(msg)
+        return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,8 +12,9 @@ from gammastar.core.axes import ENERGY, KINEMATICS, MASS, PT, filled, variable
 from gammastar.core.errors import SteeringError
 from gammastar.core.files import shipped
 from gammastar.core.records import Exposure, FloatArray, Spectrum
-from gammastar.core.resolve import UserCode, freeze, python_names
+from gammastar.core.resolve import UserCode, freeze, python_names, resolve
 from gammastar.core.signal import Rate, SignalPlane
+from gammastar.core.sources import OwnSource
 from gammastar.pipeline.cache import Arrays, StageCache
 from gammastar.store.manifest import digest
 
@@ -97,6 +98,28 @@ class Context:
     def seed(self) -> int:
         """Seed of the run."""
         return self.steering.analysis.seed
+
+    def own_sources(self) -> tuple[OwnSource, ...]:
+        """Return the sources of uncertainty that the user brings along, [systematics] own.
+
+        Raises
+        ------
+        SteeringError
+            If a name is no `OwnSource`.
+        """
+        found = []
+        for name in self.steering.systematics.own:
+            source = resolve(name, self.code)
+            if not isinstance(source, OwnSource):
+                msg = f"systematics.own: {name!r} is {type(source).__name__}, not core.sources.OwnSource"
+                raise SteeringError(msg)
+            found.append(source)
+        return tuple(found)
+
+    def own_files(self) -> dict[str, str]:
+        """Return the digests of the files behind these sources, by their names."""
+        shas = self.code.shas(python_names(self.steering.systematics.own))
+        return {f"[systematics] {file}": sha for file, sha in shas.items()}
 
     def each(
         self, function: Callable[[int], Any], n: int, stage: str, describe: Callable[[int], str]

@@ -91,7 +91,7 @@ class Record:
             self.flow,
             self.domain.in_domain,
             mass_dependence=mass_dependence(self.steering),
-            coherence=0.0 if self.steering.predict is None else self.steering.predict.coherence,
+            coherence=self.steering.systematics.coherence,
         )
 
     def detectors(self) -> dict[str, Detector]:
@@ -142,19 +142,19 @@ def kept_detector(folder: Path, name: str) -> Path:
 def kept_steering(folder: Path) -> config.Steering:
     """Return the steering of a run without its measured half, which a record has behind it."""
     path = folder / "steering.json"
-    content = read_json(path)
     fields = config.Steering.model_fields
     try:
+        content, _ = config.gathered(read_json(path))
         found = {
             name: _adapter(fields[name].annotation).validate_json(json.dumps(value))
             for name, value in content.items()
             if name in fields and name not in MEASURED_HALF
         }
-    except ValidationError as error:
-        msg = f"{path}: is not the steering of a run of this version ({error.error_count()} errors: {error})"
+    except (ValidationError, ValueError) as error:
+        msg = f"{path}: is not the steering of a run of this version ({error})"
         raise InputFileError(msg) from error
-    empty = dict.fromkeys(fields)
-    return config.Steering.model_construct(**(empty | found))
+    found.setdefault("systematics", config.Systematics())
+    return config.Steering.model_construct(**(dict.fromkeys(fields) | found))
 
 
 def _adapter(kind: Any) -> TypeAdapter[Any]:

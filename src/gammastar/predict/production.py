@@ -21,6 +21,7 @@ from gammastar.core.sources import (
     POT,
     THEORY,
     THEORY_OF,
+    OwnSource,
     Source,
     Sources,
 )
@@ -404,11 +405,13 @@ def extrapolated(
     return part, error, step
 
 
-def variations_of(production: Production, mass: float, sample: Sample) -> tuple[Variation, ...]:
+def variations_of(
+    production: Production, mass: float, sample: Sample, sources: Sequence[OwnSource] = ()
+) -> tuple[Variation, ...]:
     """Return all that varies the particles which a production made at one mass.
 
     Replicas of the kinematics; the continued trend, for measured photons alone; with theory beside the
-    photons the particles of each channel, and both edges of its theory.
+    photons the particles of each channel, and both edges of its theory; sources of the user.
     """
     variations = []
     replicas = production.channel.replicas(mass, sample)
@@ -428,4 +431,9 @@ def variations_of(production: Production, mass: float, sample: Sample) -> tuple[
         if band is not None:
             ends = np.where(chosen, band, 1.0)
             variations.append(Variation(f"{THEORY_OF}{part.group}", "theory", "ends", ends))
+    pt, energy = (np.asarray(c, dtype=np.float64) for c in (sample.p4.pt, sample.p4.E))
+    for source in sources:
+        if source.particles is not None:
+            factor = source.factor(np.full(len(pt), mass), pt, energy)[np.newaxis]
+            variations.append(Variation(source.name, "own", "relative", factor))
     return tuple(variations)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,7 +11,7 @@ from gammastar.core.axes import filled
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import FloatArray, Response, Spectrum
-from gammastar.core.sources import EFFICIENCY, POLARISATION, PRIOR, RADIATION
+from gammastar.core.sources import EFFICIENCY, POLARISATION, PRIOR, RADIATION, OwnSource
 from gammastar.unfold.folding import Unfolder
 from gammastar.unfold.response_matrix import parts_of, polarised_response, without_replicas
 from gammastar.unfold.response_matrix import response as simulated_response
@@ -25,6 +25,7 @@ __all__ = [
     "response_variations",
     "scaled_response",
     "statistical_cov",
+    "with_efficiency",
     "with_systematics",
 ]
 
@@ -156,6 +157,7 @@ def response_variations(
     radiation: View | None = None,
     prior: Spectrum | None = None,
     efficiency: float | None = None,
+    own: Sequence[OwnSource] = (),
 ) -> list[Variation]:
     """Return one variation of the response, or up and down, per source in the simulation.
 
@@ -172,6 +174,8 @@ def response_variations(
         First result, whose transverse momenta and energies the simulation gets.
     efficiency : float, optional
         Relative standard deviation.
+    own : sequence of OwnSource
+        Of the user; those of dark particles vary nothing here.
     """
     axes, varied, views = (response.reco, response.true), [], []
     if polarisation is not None:
@@ -181,10 +185,14 @@ def response_variations(
         views.append((RADIATION, radiation))
     if prior is not None:
         views.append((PRIOR, reweighted_to(prior, response)))
+    views += [(source.name, source.checked) for source in own if source.pairs is not None]
     for name, view in views:
         varied.append((name, simulated_response(map(view, parts_of(matched)), *axes, n_replicas=0)))
     if efficiency is not None:
         varied += [(EFFICIENCY, scaled_response(response, 1 + size)) for size in (efficiency, -efficiency)]
+    for source in own:
+        if source.efficiency is not None:
+            varied.append((source.name, with_efficiency(parts_of(matched), response, source.factor)))
     return [Variation(name, None, one) for name, one in varied]
 
 
@@ -232,3 +240,31 @@ def scaled_response(response: Response, factor: float | FloatArray) -> Response:
         efficiency=migration.sum(axis=0),
         cov_replicas=response.cov_replicas * ratio,
     )
+
+
+def with_efficiency(
+    parts: Iterable[MatchedPairs],
+    response: Response,
+    factor: Callable[[FloatArray, FloatArray, FloatArray], FloatArray],
+) -> Response:
+    """Return a response whose efficiency is multiplied by a function of the true kinematics, pair by pair.
+
+    Parameters
+    ----------
+    parts : iterable of MatchedPairs
+    response : Response
+        Of the same pairs, without replicas.
+    factor : callable
+        True mass, pt, energy [GeV], (n,) each -> factor on the efficiency, (n,).
+
+    Notes
+    -----
+    Σ w f over pairs reconstructed in j and true in i, over Σ w true in i; at most one in all. The same pairs
+    stand above and below: no noise of the simulation is added.
+    """
+    weighted = (replace(part, weight=part.weight * factor(*part.true.T)) for part in parts)
+    moved = simulated_response(weighted, response.reco, response.true, n_replicas=0)
+    ratio = np.divide(moved.prior, response.prior, out=np.ones_like(response.prior), where=response.prior > 0)
+    migration = moved.migration * ratio
+    migration = migration / np.maximum(migration.sum(axis=0), 1.0)
+    return replace(response, migration=migration, efficiency=migration.sum(axis=0))

@@ -61,7 +61,11 @@ def everything():
     return replace(own, effects=(*own.effects, *effects), mc_error=0.15 * signal)
 
 
+OLD = {"nuisances": "in_limit", "extrapolation_sigma": "extrapolation"}
+
+
 def context(folder, *, extrapolate=True, mock=False, detectors=None, **keys):
+    sources = {new: keys.pop(old) for old, new in OLD.items() if old in keys}
     content = {
         "analysis": {"name": "planes", "seed": 1, "mock": mock},
         "predict": {"source": "theory", "channels": ["bremsstrahlung"], "beam_energy": 400.0},
@@ -75,6 +79,7 @@ def context(folder, *, extrapolate=True, mock=False, detectors=None, **keys):
         analysis=config.parse({"analysis": content["analysis"]}).analysis,
         accept=config.Accept(**content["accept"]),
         infer=config.Infer(**content["infer"]),
+        systematics=config.Systematics(**sources),
         spectrum=None if extrapolate else SimpleNamespace(extrapolate=False, lepton="mu"),
     )
     return Context(steering, folder, folder, cache, lambda *_: None)

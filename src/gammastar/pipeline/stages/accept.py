@@ -19,7 +19,7 @@ from gammastar.core.errors import SteeringError
 from gammastar.core.records import FloatArray, Sample
 from gammastar.core.sampling import stream
 from gammastar.core.signal import AcceptanceCurves, Rate, SignalPlane, SignalPlanes, Variation
-from gammastar.core.sources import FLOW
+from gammastar.core.sources import FLOW, OwnSource
 from gammastar.physics.detector import Detector, Stand, load_detector
 from gammastar.physics.millicharge import MillichargeDetector, load_millicharge_detector
 from gammastar.physics.polarisation import FRAMES, UNPOLARISED, SpinDensities, lambda_theta
@@ -82,20 +82,21 @@ def _measured(ctx: Context, production: Production) -> accept.Measured:
     if scaling == "power" or (scaling is None and section_of(ctx).source == "theory"):
         scaling = "per_interaction"  # the power of A is in the weights, as it may depend on pt
     spins = accept.spin_states(
-        section.longitudinal, section.longitudinal_sigma, section.spin_frame, production.spin
+        section.longitudinal, ctx.steering.systematics.spin, section.spin_frame, production.spin
     )
     return accept.Measured(production.exposure, scaling, spins=spins)
 
 
-def _transfer(section: Accept, found: Mapping[str, Stand]) -> TargetTransfer:
+def _transfer(ctx: Context, found: Mapping[str, Stand]) -> TargetTransfer:
     """Return how particles come to be made in the targets of the detectors."""
+    section = _section(ctx)
     alpha, depth = section.alpha, section.interaction_length
     if isinstance(alpha, float):
         alpha = ((0.0, alpha),)
     return TargetTransfer(
         alpha if section.target_scaling == "power" else None,
         section.alpha_inelastic or 0.0,
-        section.alpha_sigma,
+        ctx.steering.systematics.scaling,
         depth if isinstance(depth, dict) or depth is None else dict.fromkeys(found, depth),
     )
 
@@ -109,7 +110,9 @@ def accept_stage(ctx: Context, production: Production, rate: Rate) -> dict[str, 
     described = digest({name: repr(detector) for name, detector in found.items()})
     before = ctx.cache.key_of("spectrum", "flow", "spin", "predict")
     described = digest(described, couplings, section_of(ctx).model_dump(mode="json"), files_of(ctx))
-    key = ctx.cache.key(section, before, described)
+    sources = digest(ctx.steering.systematics.of("accept"), ctx.own_files())
+    ctx.cache.inputs |= ctx.own_files()
+    key = ctx.cache.key(section, before, described, sources)
     _note(ctx, section, found, production.spin)
 
     def compute() -> SignalPlanes:
@@ -154,7 +157,7 @@ def _rows(
         )
         for name, detector in found.items()
     }
-    settings = ctx.seed, section_of(ctx).n_sample, _transfer(section, found)
+    settings = ctx.seed, section_of(ctx).n_sample, _transfer(ctx, found), ctx.own_sources()
     point = functools.partial(_point, production, rate.mass, ready, settings)
     return ctx.each(point, len(rate.mass), "accept", lambda i: f"m = {rate.mass[i]:.3f} GeV")
 
@@ -163,13 +166,13 @@ def _point(
     production: Production,
     masses: FloatArray,
     ready: Mapping[str, tuple[Detector, Ready]],
-    settings: tuple[int, int, TargetTransfer],
+    settings: tuple[int, int, TargetTransfer, tuple[OwnSource, ...]],
     i: int,
 ) -> dict[str, PlaneRow]:
     """Return what each detector sees at one mass; the result depends on nothing but the arguments."""
-    mass, (seed, n, transfer) = float(masses[i]), settings
+    mass, (seed, n, transfer, own) = float(masses[i]), settings
     made = production.channel.produce(mass, n=n, rng=stream(seed, "predict", i))
-    variations, members = variations_of(production, mass, made), production.members(mass, n)
+    variations, members = variations_of(production, mass, made, own), production.members(mass, n)
     measured = production.exposure.target_a, None if members is None else members == 0
     rows = {}
     for name, (detector, run) in ready.items():
@@ -185,7 +188,7 @@ def _curves(
     ctx: Context, production: Production, rate: Rate, name: str, detector: Detector
 ) -> AcceptanceCurves:
     """Return acceptance and its error over the lifetime at a few masses."""
-    section, transfer = _section(ctx), _transfer(_section(ctx), detectors(ctx))
+    section, transfer = _section(ctx), _transfer(ctx, detectors(ctx))
     low, high = rate.mass[[0, -1]]
     samples, rngs = {}, {}
     for mass in (float(m) for m in section.acceptance_masses if low <= m <= high):
@@ -230,7 +233,8 @@ def _note(ctx: Context, section: Accept, found: Mapping[str, Detector], spin: Sp
     ctx.cache.methods["production vertex"] = _depths(section, names)
     if section.target_scaling == "power":
         ctx.cache.methods["scaling with A"] = (
-            f"A^(alpha - {section.alpha_inelastic:g}), alpha = {section.alpha} ± {section.alpha_sigma:g}"
+            f"A^(alpha - {section.alpha_inelastic:g}), alpha = {section.alpha} "
+            f"± {ctx.steering.systematics.scaling:g}"
         )
 
 
@@ -239,10 +243,11 @@ def _assumed(ctx: Context, section: Accept) -> str:
     share, frame = section.longitudinal, section.spin_frame.replace("_", "-")
     lepton = "mu" if ctx.steering.spectrum is None else ctx.steering.spectrum.lepton
     lam = float(lambda_theta(share, 0.5, LEPTON_MASS[lepton]))
-    if section.longitudinal_sigma is None:
+    sigma = ctx.steering.systematics.spin
+    if sigma is None:
         error = "; error: half the range of transverse ones along the axes of " + ", ".join(FRAMES)
     else:
-        error = f" ± {section.longitudinal_sigma:g}" if section.longitudinal_sigma else ", without error"
+        error = f" ± {sigma:g}" if sigma else ", without error"
     kind = "unpolarised, assumed" if abs(share - UNPOLARISED) < 1e-9 else f"along the axis of {frame}"
     return (
         f"longitudinal share {share:.3g} ({kind}, lambda_theta = {lam:.2g} for {lepton} pairs of 0.5 GeV)"
@@ -262,7 +267,8 @@ def millicharge_stage(
     charges = np.geomspace(*accepting.charge, accepting.n_charges)
     described = digest({name: repr(detector) for name, detector in found.items()}, charges, files_of(ctx))
     before = ctx.cache.key_of("spectrum", "flow", "spin", "millicharge")
-    key = ctx.cache.key(accepting, before, described, ctx.cache.key(predicting))
+    sources = digest(ctx.steering.systematics.of("accept"))
+    key = ctx.cache.key(accepting, before, described, ctx.cache.key(predicting), sources)
 
     def compute() -> SignalPlanes:
         rows = []
@@ -281,7 +287,7 @@ def _charged_point(
 ) -> dict[str, PlaneRow]:
     """Return what each detector sees of one mass of χ."""
     section, found = _section(ctx), millicharge_detectors(ctx)
-    charges, transfer = np.geomspace(*section.charge, section.n_charges), _transfer(section, found)
+    charges, transfer = np.geomspace(*section.charge, section.n_charges), _transfer(ctx, found)
     sample, variations = _chi_particles(ctx, production, state, m_chi, stream(ctx.seed, "millicharge", i))
     rows = {}
     for name, detector in found.items():

@@ -16,6 +16,7 @@ from gammastar.config import Infer
 from gammastar.core.errors import SteeringError
 from gammastar.core.records import Exposure, FloatArray
 from gammastar.core.signal import SignalPlane
+from gammastar.core.sources import SAMPLE
 from gammastar.infer import CountingSearch, Search
 from gammastar.infer.contours import more_masses
 from gammastar.infer.counting_search import SearchOptions, background_of, modifiers_at
@@ -49,15 +50,13 @@ def section_of(ctx: Context) -> Infer:
 def in_use(ctx: Context, plane: SignalPlane) -> SignalPlane:
     """Return the signal as limits, likelihoods and tables of errors take it.
 
-    Without [spectrum] extrapolate its measured part alone, with [infer] extrapolation_sigma that error of
+    Without [spectrum] extrapolate its measured part alone, with [systematics] extrapolation that error of
     the rest.
     """
-    section, spectrum = ctx.steering.infer, ctx.steering.spectrum
+    spectrum, sigma = ctx.steering.spectrum, ctx.steering.systematics.extrapolation
     if spectrum is not None and not spectrum.extrapolate:
         return measured_only(plane)
-    if section is not None and section.extrapolation_sigma is not None:
-        return with_extrapolation(plane, section.extrapolation_sigma)
-    return plane
+    return plane if sigma is None else with_extrapolation(plane, sigma)
 
 
 def counting_search(
@@ -70,9 +69,13 @@ def counting_search(
 ) -> CountingSearch:
     """Return the search of one detector; background and observation of the steering are the main one's."""
     section = section_of(ctx)
-    options = SearchOptions(
-        **{name: getattr(section, name) for name in SearchOptions.__dataclass_fields__},
-    )
+    asked = ctx.steering.systematics
+    same = set(SearchOptions.__dataclass_fields__) - {"nuisances"}
+    options = SearchOptions(nuisances=asked.in_limit, **{name: getattr(section, name) for name in same})
+    known = (*(part.name for part in plane.rate.sources.parts), *(e.name for e in plane.effects), SAMPLE)
+    if unknown := asked.unknown(known):
+        msg = f"systematics.in_limit: there is no source {unknown[0]!r} here; there are {', '.join(known)}"
+        raise SteeringError(msg)
     given = (section.background, section.background_sigma) if main else (None, 0.0)
     count = section.observed if isinstance(section.observed, str) else section.observed[0]
     return CountingSearch(
@@ -119,7 +122,8 @@ def infer_stage(ctx: Context, planes: dict[str, SignalPlane], exposure: Exposure
         _write_reach(ctx, search, f"reach{suffix}", extra)
         searches[name] = search
     content = digest({n: [s.reach.edges, s.measured.edges, s.limit.expected] for n, s in searches.items()})
-    ctx.cache.done("infer", ctx.cache.key(section, ctx.cache.key_of("accept")), content)
+    sources = digest(ctx.steering.systematics.model_dump(mode="json"))
+    ctx.cache.done("infer", ctx.cache.key(section, ctx.cache.key_of("accept"), sources), content)
     return searches
 
 

@@ -172,7 +172,9 @@ def photons_of(
     mass_dependence: str | None = None,
     coherence: float = 0.0,
 ) -> VirtualPhoton:
-    """Return the channel of measured virtual photons; `mass_dependence` and `coherence` as in [predict].
+    """Return the channel of measured virtual photons.
+
+    `mass_dependence` is that of [predict], `coherence` that of [systematics].
 
     Raises
     ------
@@ -230,7 +232,7 @@ def production_of(
         pairs.in_domain,
         weights,
         mass_dependence=mass_dependence(ctx.steering),
-        coherence=section.coherence,
+        coherence=ctx.steering.systematics.coherence,
     )
     _tell_shape(ctx, photon.shape)
     beam, thickness = measured.exposure.beam_energy, measured.exposure.thickness
@@ -315,7 +317,7 @@ def predict_stage(ctx: Context, production: Production, state: Any, masses: Floa
         masses,
     )
     before = ctx.cache.key_of("subtract", "match", "spectrum", "flow")
-    key = ctx.cache.key(section, before, described)
+    key = ctx.cache.key(section, before, described, digest(ctx.steering.systematics.of("predict")))
     theory = section.source == "theory"
     ctx.cache.methods["rate"] = (
         "theory channels, per interacting proton"

@@ -265,8 +265,8 @@ def match_stage(ctx: Context, given: Inputs) -> Truth:
     if not given.response:
         msg = "read.response: no simulation with truth is given; [unfold] needs it"
         raise SteeringError(msg)
-    columns, unfolding = _columns(ctx), ctx.steering.unfold
-    if unfolding is not None and (unfolding.systematics.polarisation or unfolding.systematics.fsr):
+    columns, asked = _columns(ctx), ctx.steering.systematics
+    if asked.polarisation or asked.radiation or asked.own:
         columns = tuple(dict.fromkeys((*columns, "cos_theta")))
     reader = _Reader.of(ctx, columns)
     folder, name = ctx.folder / "stages" / "truth", f"{ctx.steering.analysis.name}, simulation"

@@ -186,7 +186,7 @@ def _errors(ctx: Context, planes: Mapping[str, SignalPlane]) -> list[report.Tabl
     """Return the errors of the yields by source, as limits take them."""
     section = ctx.steering.infer
     used = {name: in_use(ctx, plane) for name, plane in planes.items()}
-    return error_tables(used, None if section is None else section.nuisances)
+    return error_tables(used, None if section is None else ctx.steering.systematics.in_limit)
 
 
 def _acceptance(ctx: Context, state: Any) -> list[Section]:

@@ -25,7 +25,7 @@ def spectrum_stage(ctx: Context, state: Any) -> None:
     if section.extrapolate:
         prior = filled(tuple(unfolded.hist.axes), unfolding["prior"], unfolding["prior"])
         state.spectrum = spectrum.extrapolate(state.spectrum, prior)
-    key = ctx.cache.key(section, ctx.cache.key_of("unfold"), digest(exposure.pot))
+    key = ctx.cache.key(section, ctx.cache.key_of("unfold"), digest(exposure.pot, exposure.pot_sigma))
     ctx.cache.done("spectrum", key, digest(state.spectrum.values, state.spectrum.cov, state.spectrum.domain))
     write_spectrum_files(ctx.folder, state.spectrum, unfolded)
 
@@ -45,5 +45,5 @@ def _exposure(ctx: Context, section: SpectrumSection, state: Any) -> Exposure:
         section.target_z,
         section.thickness,
         pot * (1.0 - lost) if lost else pot,
-        section.pot_sigma,
+        ctx.steering.systematics.pot,
     )

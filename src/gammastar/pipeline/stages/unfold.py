@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gammastar import config, unfold
-from gammastar.config.measured import Systematics
+from gammastar.config import Systematics
 from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import SteeringError
 from gammastar.core.records import FloatArray, Response, Spectrum
@@ -46,7 +46,9 @@ def unfold_stage(ctx: Context, state: Any) -> None:
         match_simulation(ctx, state)
     used = "" if ctx.steering.spectrum is None else ctx.steering.spectrum.lepton
     own = digest(ctx.code.shas(python_names(section.method)))
-    key = ctx.cache.key(section, ctx.cache.key_of("subtract", "match"), used, own)
+    sources = digest(ctx.steering.systematics.of("unfold"), ctx.own_files())
+    ctx.cache.inputs |= ctx.own_files()
+    key = ctx.cache.key(section, ctx.cache.key_of("subtract", "match"), used, own, sources)
     method, options = _method(ctx, section), _options(section)
     kept = state.unfolding = ctx.cache.arrays("unfold", key, lambda: _unfolded(ctx, section, method, state))
     state.unfolded = unpack_spectrum(kept, true_axes(ctx), "counts")
@@ -74,7 +76,7 @@ def _unfolded(ctx: Context, section: config.Unfold, method: Method | None, state
     axes, rng = tuple(subtracted.hist.axes), stream(ctx.seed, "response")
     response = unfold.response(known.parts, axes, true_axes(ctx), n_replicas=section.n_replicas, rng=rng)
     plain = unfold.without_replicas(response)
-    shifts = asked_shifts(section.systematics, state.subtraction)
+    shifts = asked_shifts(ctx.steering.systematics, state.subtraction)
     measured, variations = systematics.data_variations(subtracted, shifts, plain)
     variations += _response_variations(ctx, section, measured, known, plain)
     if method is None:
@@ -185,7 +187,7 @@ def asked_shifts(asked: Systematics, subtraction: Arrays) -> list[tuple[str, Flo
     missing = [name for name in wanted if name not in names]
     if missing or (asked.corrections and not set(names) - set(SOURCES.values())):
         what = ", ".join(missing) or "corrections"
-        msg = f"unfold.systematics: there is no source {what} in this run; [subtract] gives {names or 'none'}"
+        msg = f"systematics: there is no source {what} in this run; [subtract] gives {names or 'none'}"
         raise SteeringError(msg)
     if asked.corrections:
         wanted += [name for name in names if name not in SOURCES.values()]
@@ -196,10 +198,10 @@ def _response_variations(
     ctx: Context, section: config.Unfold, measured: Spectrum, known: Truth, plain: Response
 ) -> list[unfold.Variation]:
     """Return one variation of the response per source in the simulation that the steering names."""
-    asked, radiation, first = section.systematics, None, None
-    if asked.fsr is not None:
+    asked, radiation, first = ctx.steering.systematics, None, None
+    if asked.radiation is not None:
         lepton = LEPTON_MASS["mu" if ctx.steering.spectrum is None else ctx.steering.spectrum.lepton]
-        radiation = simulation.more_radiation(asked.fsr, lepton, stream(ctx.seed, "radiation"))
+        radiation = simulation.more_radiation(asked.radiation, lepton, stream(ctx.seed, "radiation"))
     if asked.prior:
         n = section.n_iterations if isinstance(section.n_iterations, int) else 4
         first = unfold.iterative(measured, plain, n_iterations=n, efficiency_floor=section.efficiency_floor)
@@ -210,6 +212,7 @@ def _response_variations(
         radiation=radiation,
         prior=first,
         efficiency=asked.efficiency,
+        own=ctx.own_sources(),
     )
 
 

@@ -1,0 +1,110 @@
+"""[systematics]: every source of uncertainty that a steering file sizes, switches or brings along."""
+
+from __future__ import annotations
+
+import copy
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from gammastar.config.fields import Fraction, Section
+from gammastar.core.sources import KINDS
+
+__all__ = ["OLD_KEYS", "Systematics", "gathered"]
+
+Share = Annotated[float, Field(ge=0, le=1)]
+UNFOLDED = ("polarisation", "radiation", "efficiency", "prior", "background", "charm", "corrections")
+
+OLD_KEYS: dict[tuple[str, ...], str] = {
+    ("unfold", "systematics", "polarisation"): "polarisation",
+    ("unfold", "systematics", "fsr"): "radiation",
+    ("unfold", "systematics", "efficiency"): "efficiency",
+    ("unfold", "systematics", "prior"): "prior",
+    ("unfold", "systematics", "background"): "background",
+    ("unfold", "systematics", "charm"): "charm",
+    ("unfold", "systematics", "corrections"): "corrections",
+    ("spectrum", "pot_sigma"): "pot",
+    ("predict", "coherence"): "coherence",
+    ("accept", "longitudinal_sigma"): "spin",
+    ("accept", "alpha_sigma"): "scaling",
+    ("infer", "extrapolation_sigma"): "extrapolation",
+    ("infer", "nuisances"): "in_limit",
+}
+"""Where a key of [systematics] stood before; both places are read."""
+
+
+class Systematics(Section):
+    """Sources of uncertainty, one standard deviation each, by the names that they keep up to the limit.
+
+    Of the unfolded spectrum: `polarisation`, σ(λθ) about the flight of the pair in the laboratory;
+    `radiation`, relative; `efficiency`, relative per pair; `prior`, how far the result moves if the
+    simulation has the unfolded transverse momenta and energies; `background`, `charm` and `corrections` take
+    R, charm and the corrections out of the measured covariance and propagate them as named sources.
+    Of rate and signal: `pot`, relative, protons on target of the calibration; `coherence`, σ between ρ and ω,
+    an error of the rate beside the ω; `spin`, the error of [accept] longitudinal, by default the range that
+    photons transverse along the axis of each frame span; `scaling`, the error of [accept] alpha;
+    `extrapolation`, ln κ of the signal outside the measured domain, by default from how well the simulation
+    describes the measured part.
+    `own` names sources of the user, ``file.py:name`` with a `gammastar.core.sources.OwnSource`. `in_limit`
+    lists the kinds or names of sources that limits take: "pot", "spectrum", "kinematics", "polarisation",
+    "scaling", "widths", "extrapolation", "theory", "sample", "own"; "sample" is in every patch anyway.
+    """
+
+    polarisation: Annotated[float, Field(gt=0, le=1)] | None = None
+    radiation: Annotated[float, Field(gt=0, le=1)] | None = None
+    efficiency: Annotated[float, Field(gt=0, lt=1)] | None = None
+    prior: bool = False
+    background: bool = False
+    charm: bool = False
+    corrections: bool = False
+    pot: Fraction = 0.0
+    coherence: Share = 0.0
+    spin: Share | None = None
+    scaling: Annotated[float, Field(ge=0)] = 0.0
+    extrapolation: Annotated[float, Field(ge=0, le=3)] | None = None
+    own: Annotated[tuple[Annotated[str, Field(pattern=r"^.+\.py:\w+$")], ...], Field(max_length=50)] = ()
+    in_limit: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=80)], ...], Field(max_length=100)
+    ] = ("pot",)
+
+    def of(self, stage: Literal["unfold", "predict", "accept"]) -> dict[str, Any]:
+        """Return the keys that decide what a stage computes."""
+        keys = {
+            "unfold": (*UNFOLDED, "own"),
+            "predict": ("coherence",),
+            "accept": ("spin", "scaling", "own"),
+        }
+        return self.model_dump(mode="json", include=set(keys[stage]))
+
+    def unknown(self, names: tuple[str, ...]) -> list[str]:
+        """Return what `in_limit` lists that is neither a kind nor one of some names."""
+        return [name for name in self.in_limit if name not in KINDS and name not in names]
+
+
+def gathered(content: dict[str, Any]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """Return the content of a steering file with old keys moved to [systematics], and each with its new name.
+
+    Raises
+    ------
+    ValueError
+        If a key stands in both places.
+    """
+    moved, notes = copy.deepcopy(content), []
+    for place, name in OLD_KEYS.items():
+        *tables, key = place
+        table: Any = moved
+        for part in tables:
+            table = table.get(part) if isinstance(table, dict) else None
+        if not isinstance(table, dict) or key not in table:
+            continue
+        new = moved.setdefault("systematics", {})
+        old = ".".join(place)
+        if not isinstance(new, dict) or name in new:
+            msg = f"{old} is [systematics] {name}: give one of them"
+            raise ValueError(msg)
+        new[name] = table.pop(key)
+        notes.append((old, name))
+    unfold = moved.get("unfold")
+    if isinstance(unfold, dict) and unfold.get("systematics") == {}:
+        del unfold["systematics"]
+    return moved, notes

@@ -1,0 +1,163 @@
+"""A source of uncertainty of one's own is one file: its name goes from the steering to the modifier."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from builders import ROOT
+
+from gammastar import config
+from gammastar.core.errors import PhysicsError, SteeringError
+from gammastar.core.signal import Rate, SignalPlanes
+from gammastar.core.sources import OwnSource
+from gammastar.pipeline.cache import load_arrays
+from gammastar.config.checks import examine_file
+from gammastar.pipeline.run import run
+
+FOLDER = ROOT / "analysis" / "na60_dimuon"
+SOURCES = '''
+from dataclasses import replace
+
+import numpy as np
+
+from gammastar.core.sources import OwnSource
+
+
+def weaker(matched):
+    """Lose 10 % of the reconstructed pairs, every tenth of them."""
+    lost = np.arange(len(matched.reco)) % 10 == 0
+    return replace(matched, reco=np.where(lost[:, None], np.nan, matched.reco))
+
+
+def level_two(mass, pt, energy):
+    return np.where(energy < 400.0, 0.9, 1.0)
+
+
+trigger = OwnSource("trigger, second level", efficiency=level_two)
+losses = OwnSource("losses", pairs=weaker)
+cascade = OwnSource("hard cascade", particles=lambda mass, pt, energy: np.where(energy > 50.0, 1.2, 1.0))
+nothing = 3
+'''
+OWN = """
+[systematics]
+pot = 0.1
+own = ["mine.py:trigger", "mine.py:losses", "mine.py:cascade"]
+in_limit = ["pot", "trigger, second level", "hard cascade"]
+"""
+
+
+@pytest.fixture(scope="module")
+def steering(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("own")
+    text = (FOLDER / "small.toml").read_text().replace('"schema.toml"', f'"{FOLDER / "schema.toml"}"')
+    for old, new in (("n_masses = 20", "n_masses = 8"), ("n_sample = 4_000", "n_sample = 1_500")):
+        assert old in text
+        text = text.replace(old, new)
+    head, rest = text.split("[flow]")
+    rest = rest[rest.index("[predict]") :].split("[systematics]")[0]
+    head = head.replace("[subtract]", '[subtract]\nweights = "signed"')
+    (folder / "mine.py").write_text(SOURCES)
+    path = folder / "steering.toml"
+    predict = '[predict]\nsampler = "histogram"\nmass_dependence = "bins"'
+    path.write_text(head + rest.replace("[predict]", predict) + OWN)
+    return path
+
+
+@pytest.fixture(scope="module")
+def results(steering, tmp_path_factory):
+    return run(steering, output=tmp_path_factory.mktemp("out") / "run")
+
+
+def test_the_name_is_kept_from_the_steering_to_the_modifier(results):
+    rate = Rate.from_arrays(load_arrays(results / "stages" / "predict.npz"))
+    assert "trigger, second level" in rate.sources.names
+    plane = SignalPlanes.from_arrays(load_arrays(results / "stages" / "accept.npz")).by_detector["na62_dump"]
+    assert plane.effect("hard cascade").kind == "own"
+    content = json.loads((results / "reach.json").read_text())
+    assert {"trigger, second level", "hard cascade"} <= set(content["signal_uncertainties"])
+    patch = json.loads((results / "patchset.json").read_text())["patches"][0]["patch"]
+    names = {step["value"]["name"] for step in patch if step["op"] == "add"}
+    assert {"trigger_second_level", "hard_cascade", "signal_mc"} == names
+    rows = (results / "systematics.csv").read_text()
+    assert "trigger, second level" in rows
+    manifest = json.loads((results / "manifest.json").read_text())
+    assert any(name.startswith("[systematics] mine.py") for name in manifest["inputs"])
+
+
+def test_the_sizes_are_those_of_the_functions(results):
+    """An efficiency of 90 % is 11 % more photons; hard particles weigh 20 % more."""
+    rate = Rate.from_arrays(load_arrays(results / "stages" / "predict.npz"))
+    np.testing.assert_allclose(rate.relative("trigger, second level"), 1 / 0.9 - 1, rtol=1e-3)
+    with (results / "systematics.csv").open() as file:
+        total = {row["source"]: float(row["total"]) for row in csv.DictReader(file)}
+    assert total["losses"] == pytest.approx(1 / 0.9 - 1, abs=0.02)
+    plane = SignalPlanes.from_arrays(load_arrays(results / "stages" / "accept.npz")).by_detector["na62_dump"]
+    moved = plane.effect("hard cascade").values[plane.signal > 0]
+    assert ((moved >= 0) & (moved <= 0.2 + 1e-12)).all()
+    assert moved.max() == pytest.approx(0.2, rel=1e-6)  # short lives reach the dump with hard particles alone
+
+
+def test_what_is_no_source_is_told_before_work(steering, tmp_path):
+    text = steering.read_text()
+    (tmp_path / "mine.py").write_text(SOURCES)
+    path = tmp_path / "steering.toml"
+    for old, new, said in (
+        ("mine.py:cascade", "mine.py:nothing", "'mine.py:nothing' is int, not core.sources.OwnSource"),
+        ("mine.py:cascade", "mine.py:other", "other"),
+        ('"hard cascade"]', '"hard cascades"]', "'hard cascades' is no source; kinds are pot, spectrum"),
+    ):
+        path.write_text(text.replace(old, new))
+        _, findings = examine_file(path)
+        assert any(said in str(found) and found.level == "error" for found in findings)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"name": "flow", "pairs": abs},
+        {"name": "x"},
+        {"name": "x", "pairs": abs, "particles": abs},
+        {"name": "x", "pairs": 3},
+        {"name": " "},
+    ],
+)
+def test_sources_that_say_too_little_or_too_much_are_refused(broken):
+    with pytest.raises(PhysicsError, match="source"):
+        OwnSource(**broken)
+
+
+def test_factors_are_looked_at():
+    for function in (lambda m, _pt, _e: m[:1], lambda m, _pt, _e: -m, lambda m, _pt, _e: m / 0.0):
+        with pytest.raises(PhysicsError, match="factors of shape"), np.errstate(all="ignore"):
+            OwnSource("x", particles=function).factor(*np.ones((3, 3)))
+
+
+OLD = {
+    "unfold": {"systematics": {"fsr": 0.1, "prior": True}},
+    "spectrum": {"beam_energy": 400.0, "pot_sigma": 0.1},
+    "accept": {"longitudinal_sigma": 0.2, "alpha_sigma": 0.03},
+    "infer": {"nuisances": ["pot", "spectrum"], "extrapolation_sigma": 0.4},
+    "predict": {"coherence": 0.5},
+}
+
+
+def test_old_keys_are_still_read_and_told():
+    moved, notes = config.gathered(OLD)
+    assert moved["systematics"] == {
+        "radiation": 0.1,
+        "prior": True,
+        "pot": 0.1,
+        "spin": 0.2,
+        "scaling": 0.03,
+        "in_limit": ["pot", "spectrum"],
+        "extrapolation": 0.4,
+        "coherence": 0.5,
+    }
+    assert ("unfold.systematics.fsr", "radiation") in notes
+    assert "systematics" not in moved["unfold"]
+    assert OLD["infer"]["nuisances"] == ["pot", "spectrum"]  # the argument stays as it is
+    with pytest.raises(SteeringError, match=r"infer.nuisances is \[systematics\] in_limit: give one of them"):
+        config.parse({"analysis": {"name": "x", "seed": 1}, "systematics": {"in_limit": []}} | OLD)
