@@ -105,6 +105,8 @@ def gathered(content: dict[str, Any]) -> tuple[dict[str, Any], list[tuple[str, s
         new[name] = table.pop(key)
         notes.append((old, name))
     unfold = moved.get("unfold")
-    if isinstance(unfold, dict) and unfold.get("systematics") == {}:
-        del unfold["systematics"]
+    if isinstance(unfold, dict) and isinstance(unfold.get("systematics"), dict):
+        left = unfold.pop("systematics")  # what nobody knows is told where it belongs
+        if left:
+            moved["systematics"] = left | moved.get("systematics", {})
     return moved, notes

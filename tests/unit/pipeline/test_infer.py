@@ -343,7 +343,7 @@ def test_figures_of_the_page(tmp_path):
 
 
 def test_keys_are_checked():
-    for keys in ({"method": "toys"}, {"discovery": [-1.0]}, {"nuisances": ["luck"]}, {"exports": ["yaml"]}):
+    for keys in ({"method": "toys"}, {"discovery": [-1.0]}, {"exports": ["yaml"]}):
         with pytest.raises(SteeringError, match=next(iter(keys))):
             config.parse({"analysis": {"name": "x", "seed": 1}, "infer": keys})
 
