@@ -138,7 +138,7 @@ def test_only_one_module_removes_files():
     """Others may remove what they just made: temporary files, the folder in which workers report."""
     code = {path.name: path.read_text() for path in (ROOT / "src" / "gammastar").rglob("*.py")}
     removes = re.compile(r"rmtree|(?<!temporary\.)\bunlink\(|\.rmdir\(|os\.remove")
-    assert {name for name, text in code.items() if removes.search(text)} == {"folder.py", "local.py"}
+    assert {name for name, text in code.items() if removes.search(text)} == {"folder.py", "executors.py"}
 
 
 def test_sweep_spares_parts_of_another_writer(tmp_path):
