@@ -19,7 +19,7 @@ from gammastar.physics.millicharge import load_millicharge_detector
 from gammastar.physics.vectors import CHARGES
 from gammastar.predict.millicharge import Trained, by_rejection, conditional, from_generator
 from gammastar.predict.mixture import recoupled_channels, shares_of
-from gammastar.predict.vectors import rate_ratio
+from gammastar.predict.models import rate_ratio
 
 BEAM, N_PAIRS, N_DRAWN = 400.0, 60_000, 60_000
 CHARGES_Q = np.array([1e-3])

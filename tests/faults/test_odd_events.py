@@ -11,8 +11,7 @@ from builders import ROOT, jagged_schema
 from gammastar import read, select, subtract
 from gammastar.core.errors import BranchError
 from gammastar.core.pairs import Pairs
-from gammastar.core.replicas import event_seeds
-from gammastar.core.sampling import stream
+from gammastar.core.sampling import event_seeds, stream
 from gammastar.pipeline.run import run
 from gammastar.store.manifest import read_manifest
 

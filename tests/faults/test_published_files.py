@@ -12,7 +12,7 @@ from safetensors.numpy import save as encode
 
 from gammastar import flow
 from gammastar.core.errors import InputFileError
-from gammastar.flow.saving import _card_digest
+from gammastar.flow.model import _card_digest
 from gammastar.flow.training import Table
 from gammastar.pipeline.record import read_domain
 from gammastar.store.folder import sweep, sweep_temporaries

@@ -10,7 +10,7 @@ from gammastar import config
 from gammastar.core.errors import SteeringError
 from gammastar.core.files import data_path
 from gammastar.core.pairs import MatchedPairs
-from gammastar.core.replicas import event_seeds
+from gammastar.core.sampling import event_seeds
 from gammastar.mock import load_card, simulate_events
 from gammastar.pipeline.cache import open_cache
 from gammastar.pipeline.context import Context, RunState

@@ -1,4 +1,4 @@
-"""Random streams by name, and what draws kinematics at a mass."""
+"""Random streams by name, what draws kinematics at a mass, and bootstrap weights that the event decides."""
 
 from __future__ import annotations
 
@@ -6,12 +6,19 @@ import hashlib
 from abc import ABC, abstractmethod
 
 import numpy as np
+import numpy.typing as npt
 
-from gammastar.core.records import FloatArray
+from gammastar.core.errors import UserError
+from gammastar.core.records import BoolArray, FloatArray
 
 __all__ = [
     "Sampler",
+    "SeedArray",
+    "event_seeds",
+    "replica_weights",
+    "sampled",
     "stream",
+    "uniform",
 ]
 
 
@@ -66,3 +73,80 @@ class Sampler(ABC):
     @abstractmethod
     def mass_range(self) -> tuple[float, float]:
         """Lowest and highest mass that can be sampled [GeV]."""
+
+
+SeedArray = npt.NDArray[np.uint64]
+
+# P(X ≤ k) of a Poisson law of mean 1, k = 0 … 12; beyond it the probability is below 1e-10
+_CUMULATIVE = np.cumsum(np.exp(-1) / np.cumprod(np.concatenate([[1.0], np.arange(1.0, 13.0)])))
+
+
+def _mix(word: SeedArray) -> SeedArray:
+    """SplitMix64 finaliser (Steele, Lea, Flood, OOPSLA 2014)."""
+    word = word + np.uint64(0x9E3779B97F4A7C15)
+    word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(word ^ (word >> np.uint64(31)))
+
+
+def event_seeds(event: npt.NDArray[np.int64], *, dataset: str = "", run: int = 0) -> SeedArray:
+    """Return one seed per pair, a hash of (dataset, run, event).
+
+    Parameters
+    ----------
+    event : NDArray of int64, shape (n,)
+        Event identifiers; pairs of one event get the same seed.
+    dataset : str
+        Name of the data set, so that equal event numbers of different sets are independent.
+    run : int
+        Run number; 0 if `event` already contains it.
+
+    Examples
+    --------
+    >>> a, b = event_seeds(np.array([7, 7])), event_seeds(np.array([7]), dataset="other")
+    >>> bool(a[0] == a[1]), bool(a[0] == b[0])
+    (True, False)
+    """
+    name = int.from_bytes(hashlib.sha256(dataset.encode()).digest()[:8], "little")
+    start = _mix(np.array([name], dtype=np.uint64)) ^ _mix(np.array([run], dtype=np.int64).view(np.uint64))
+    return _mix(np.ascontiguousarray(event, dtype=np.int64).view(np.uint64) ^ start)
+
+
+def uniform(seed: SeedArray) -> FloatArray:
+    """Return a number in [0, 1) per seed."""
+    return np.asarray((seed >> np.uint64(11)) * 2.0**-53)
+
+
+def sampled(event: npt.NDArray[np.int64], share: float, *, dataset: str = "") -> BoolArray:
+    """Return True for events of a sample with this share; a smaller sample lies in a larger one."""
+    return np.asarray(uniform(event_seeds(event, dataset=dataset)) < share)
+
+
+def replica_weights(seed: SeedArray, replicas: int | range) -> FloatArray:
+    """Return Poisson(1) weights of bootstrap replicas.
+
+    Parameters
+    ----------
+    seed : NDArray of uint64, shape (n,)
+        From `event_seeds`.
+    replicas : int or range
+        Number of replicas, or which of them.
+
+    Returns
+    -------
+    NDArray, shape (n_replicas, n)
+
+    Raises
+    ------
+    UserError
+        If no replica is asked for.
+    """
+    numbers = range(replicas) if isinstance(replicas, int) else replicas
+    if not len(numbers):
+        msg = "replica_weights: at least one replica is needed"
+        raise UserError(msg)
+    result = np.empty((len(numbers), len(seed)))
+    for row, number in zip(result, numbers, strict=True):
+        salt = _mix(np.array([number + 1], dtype=np.uint64))
+        row[:] = np.searchsorted(_CUMULATIVE, uniform(_mix(seed ^ salt)), side="right")
+    return result

@@ -6,7 +6,7 @@ from gammastar.flow.options import FlowOptions
 from gammastar.flow.training import fit, fit_pairs, fit_paper, has_cuda
 from gammastar.flow.model import KinematicFlow
 from gammastar.flow.paper import PaperFlow
-from gammastar.flow.saving import digest, load, save
+from gammastar.flow.model import digest, load, save
 from gammastar.flow.divergence import LocalStatistics, check_windows, kl_divergence, kl_scan
 from gammastar.flow.ensembles import (
     FlowEnsemble,

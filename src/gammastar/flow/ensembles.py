@@ -21,10 +21,9 @@ from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.core.sampling import Sampler, stream
 from gammastar.flow.divergence import LocalStatistics
-from gammastar.flow.model import KinematicFlow, one_thread
-from gammastar.flow.network import Network, inside_limits, log_density
+from gammastar.flow.model import KinematicFlow, digest, load, save
+from gammastar.flow.network import Network, inside_limits, log_density, one_thread
 from gammastar.flow.options import FlowOptions, PairTable
-from gammastar.flow.saving import digest, load, save
 from gammastar.flow.training import Table, fit_pairs
 
 __all__ = [

@@ -15,8 +15,7 @@ from zuko.flows import NSF
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
-from gammastar.flow.model import one_thread
-from gammastar.flow.network import Bijection, inside_limits, make_bijection
+from gammastar.flow.network import Bijection, inside_limits, make_bijection, one_thread
 from gammastar.flow.options import Cloud, NetworkOptions
 from gammastar.physics.kinematics import daughter
 

@@ -24,7 +24,7 @@ from gammastar.core.documents import from_json
 from gammastar.core.errors import PhysicsError
 from gammastar.core.files import write_whole
 from gammastar.core.records import BoolArray, FloatArray
-from gammastar.flow.model import KinematicFlow, one_thread
+from gammastar.flow.model import KinematicFlow, digest
 from gammastar.flow.network import (
     Bijection,
     Gaussianiser,
@@ -33,10 +33,10 @@ from gammastar.flow.network import (
     inside_limits,
     log_density,
     make_bijection,
+    one_thread,
 )
 from gammastar.flow.options import FlowOptions, PairTable, TrainingReport
 from gammastar.flow.paper import PaperFlow, Standardiser, initial_paper_network
-from gammastar.flow.saving import digest
 
 __all__ = [
     "Course",

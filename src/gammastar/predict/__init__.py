@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from gammastar.predict.channel import Channel, check_exclusive
-from gammastar.predict.channels.outside import Outside
 from gammastar.predict.channels.theory import (
     Bremsstrahlung,
     JPsi,
+    Outside,
     PionDalitz,
     PseudoscalarDalitz,
     VectorDalitz,
@@ -16,10 +16,9 @@ from gammastar.predict.channels.virtual_photon import VirtualPhoton, rate
 from gammastar.predict.in_situ import bump_hunt
 from gammastar.predict.millicharge import PairCloud, VirtualPhotons, chi_pairs, chi_rate
 from gammastar.predict.mixture import Mixture
-from gammastar.predict.model import Labels, Model
+from gammastar.predict.models import DarkPhoton, Labels, Model, VectorModel
 from gammastar.predict.names import make_model, theory_channel
 from gammastar.predict.production import Production, scan_masses
-from gammastar.predict.vectors import DarkPhoton, VectorModel
 
 __all__ = [
     "Bremsstrahlung",

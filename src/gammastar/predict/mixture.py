@@ -327,7 +327,7 @@ def shares_of(channels: Sequence[Channel], mass: npt.ArrayLike) -> dict[Process,
     Returns
     -------
     mapping of process to NDArray, shape (n,)
-        For `gammastar.predict.vectors.rate_ratio`: they sum to one.
+        For `gammastar.predict.models.rate_ratio`: they sum to one.
     """
     m = np.atleast_1d(np.asarray(mass, dtype=np.float64))
     rates: dict[Process, FloatArray] = {}

@@ -26,8 +26,7 @@ from gammastar.predict.channels import (
     VectorDalitz,
     VectorMixing,
 )
-from gammastar.predict.model import Labels, Model
-from gammastar.predict.vectors import DarkPhoton, VectorModel
+from gammastar.predict.models import DarkPhoton, Labels, Model, VectorModel
 
 __all__ = ["TheoryOptions", "make_model", "r_table", "theory_channel"]
 

@@ -31,8 +31,7 @@ from gammastar.physics.vectors import Process
 from gammastar.predict.channel import Channel, check_exclusive
 from gammastar.predict.channels import Outside, VirtualPhoton
 from gammastar.predict.mixture import Mixture, Scaled, envelope, recoupled_channels
-from gammastar.predict.model import Model
-from gammastar.predict.vectors import DarkPhoton, VectorModel, rate_ratio
+from gammastar.predict.models import DarkPhoton, Model, VectorModel, rate_ratio
 
 __all__ = [
     "Production",

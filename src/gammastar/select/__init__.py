@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from gammastar.select.cutflow import Cutflow, Step, lost_leptons
-from gammastar.select.cuts import Cuts, GhostVeto
+from gammastar.select.cuts import Cutflow, Cuts, GhostVeto, Step, lost_leptons
 from gammastar.select.histogram import fill, histograms
 from gammastar.select.leptons import apply, singles
 from gammastar.select.pairing import collect, counting, helicity_cosine, pairs, repeated_events

@@ -14,8 +14,7 @@ from hist.storage import Weight
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import BoolArray, FloatArray, PairHists
-from gammastar.select.cutflow import Cutflow, Step, warned
-from gammastar.select.cuts import Cuts, pair_quantity
+from gammastar.select.cuts import Cutflow, Cuts, Step, pair_quantity, warned
 from gammastar.select.fused import count_kept, fill_pairs, fillable, usable
 from gammastar.select.leptons import KINEMATICS, finite_step, lepton_step, selected
 from gammastar.select.pairing import pairs

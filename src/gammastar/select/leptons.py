@@ -13,8 +13,7 @@ import numpy.typing as npt
 from gammastar.core.errors import SteeringError
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import FloatArray
-from gammastar.select.cutflow import Step
-from gammastar.select.cuts import Cuts, lepton_quantity, pair_quantity
+from gammastar.select.cuts import Cuts, Step, lepton_quantity, pair_quantity
 from gammastar.select.fused import count_kept, usable
 
 __all__ = [

@@ -12,8 +12,7 @@ from gammastar.core.errors import SteeringError
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.physics.polarisation import azimuth
-from gammastar.select.cutflow import Cutflow, Step, warned
-from gammastar.select.cuts import Cuts, GhostVeto, pair_quantity
+from gammastar.select.cuts import Cutflow, Cuts, GhostVeto, Step, pair_quantity, warned
 from gammastar.select.fused import combine
 from gammastar.select.leptons import KINEMATICS, Leptons, as_numpy, selected
 

@@ -20,7 +20,7 @@ from gammastar.core.errors import StoreError
 from gammastar.core.files import atomic
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import BoolArray, FloatArray
-from gammastar.core.replicas import event_seeds, sampled
+from gammastar.core.sampling import event_seeds, sampled
 from gammastar.store.folder import sweep
 from gammastar.store.manifest import file_sha256
 

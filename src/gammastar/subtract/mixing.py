@@ -14,7 +14,7 @@ from gammastar.core.axes import filled, flow_free
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import FloatArray, PairHists, Spectrum
-from gammastar.core.replicas import SeedArray, event_seeds
+from gammastar.core.sampling import SeedArray, event_seeds
 from gammastar.subtract.like_sign import Coarse, regions
 from gammastar.subtract.weights import pair_cells
 

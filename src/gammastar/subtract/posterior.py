@@ -15,7 +15,7 @@ from gammastar.core.axes import rescaled
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import BoolArray, FloatArray
-from gammastar.core.replicas import event_seeds
+from gammastar.core.sampling import event_seeds
 from gammastar.subtract.moment_weights import MomentWeights, moment_weights
 
 __all__ = [

@@ -14,7 +14,7 @@ from gammastar.core.axes import flow_free
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import FloatArray, PairHists
-from gammastar.core.replicas import event_seeds, replica_weights
+from gammastar.core.sampling import event_seeds, replica_weights
 from gammastar.subtract.like_sign import Coarse, Method, charge_factors, checked_r_factor, regions
 from gammastar.subtract.posterior import PosteriorModel, fit_posterior, too_few_for_posterior
 

@@ -15,8 +15,8 @@ from gammastar.testing.contracts import (
     check_geometry,
     check_model,
     check_schema,
+    check_unfolder,
 )
-from gammastar.testing.unfolder import check_unfolder
 
 __all__ = [
     "ContractError",

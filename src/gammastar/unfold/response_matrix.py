@@ -16,7 +16,7 @@ from gammastar.core.axes import KINEMATICS, filled, flow_free
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import BoolArray, FloatArray, Response, Spectrum
-from gammastar.core.replicas import event_seeds, replica_weights
+from gammastar.core.sampling import event_seeds, replica_weights
 
 __all__ = [
     "COSINE",

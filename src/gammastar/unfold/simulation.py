@@ -12,7 +12,7 @@ from gammastar.core.constants import M_MU
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import BoolArray, FloatArray, Response, Spectrum
-from gammastar.core.replicas import event_seeds, uniform
+from gammastar.core.sampling import event_seeds, uniform
 from gammastar.physics.qed import kept_momentum
 from gammastar.unfold.response_matrix import COSINE, cells
 

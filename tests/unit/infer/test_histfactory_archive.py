@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from gammastar.core.errors import InputFileError
-from gammastar.infer.histfactory import archive
-from gammastar.infer.histfactory.archive import json_texts
+from gammastar.infer.histfactory import likelihoods as archive
+from gammastar.infer.histfactory.likelihoods import json_texts
 
 PACK = {"": lambda data: data, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
 

@@ -20,8 +20,8 @@ from gammastar.physics.vectors import (
     meson_parts,
     meson_ratio,
 )
+from gammastar.predict.models import DarkPhoton, VectorModel, rate_ratio
 from gammastar.predict.recast import displaced, prompt
-from gammastar.predict.vectors import DarkPhoton, VectorModel, rate_ratio
 
 R_TABLE = RTable.read(data_path("measurements/r_ratio.csv"))
 PHOTON = DarkPhoton(R_TABLE)

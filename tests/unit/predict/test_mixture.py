@@ -22,7 +22,7 @@ from gammastar.predict.mixture import (
     shares_of,
     single_decays,
 )
-from gammastar.predict.vectors import rate_ratio
+from gammastar.predict.models import rate_ratio
 from gammastar.testing import check_channel
 
 TABLE = MesonTable.read(data_path("measurements/mesons_400gev.toml"))

@@ -6,8 +6,7 @@ import pytest
 from gammastar.core.axes import regular
 from gammastar.core.errors import StoreError
 from gammastar.core.pairs import Pairs
-from gammastar.core.replicas import event_seeds, replica_weights
-from gammastar.core.sampling import stream
+from gammastar.core.sampling import event_seeds, replica_weights, stream
 from gammastar.select import fill
 from gammastar.store.pairs import PairChunk, read_pairs, write_pairs
 from gammastar.subtract import event_weights

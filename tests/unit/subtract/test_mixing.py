@@ -8,8 +8,7 @@ from gammastar.core.constants import M_MU
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import PairHists
-from gammastar.core.replicas import event_seeds, replica_weights
-from gammastar.core.sampling import stream
+from gammastar.core.sampling import event_seeds, replica_weights, stream
 from gammastar.subtract import (
     Pool,
     bootstrap_covariance,

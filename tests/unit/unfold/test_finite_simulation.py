@@ -11,8 +11,7 @@ from gammastar.core.axes import regular
 from gammastar.core.errors import PhysicsError
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import Response
-from gammastar.core.replicas import event_seeds, replica_weights
-from gammastar.core.sampling import stream
+from gammastar.core.sampling import event_seeds, replica_weights, stream
 
 AXIS = (regular("mass", 12, 0.2, 1.4),)
 FEW = (regular("mass", 4, 0.2, 1.4),)

@@ -9,8 +9,7 @@ from builders import counted
 from gammastar.core.axes import regular
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import MatchedPairs
-from gammastar.core.replicas import event_seeds, replica_weights
-from gammastar.core.sampling import stream
+from gammastar.core.sampling import event_seeds, replica_weights, stream
 from gammastar.unfold import iterative, response
 from gammastar.unfold.iterative_bayes import mc_statistics
 from gammastar.unfold.response_matrix import polarised_response

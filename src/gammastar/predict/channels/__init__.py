@@ -1,10 +1,10 @@
 """Production channels, one per file."""
 
-from gammastar.predict.channels.outside import Outside
 from gammastar.predict.channels.theory import (
     Bremsstrahlung,
     JPsi,
     MesonChannel,
+    Outside,
     PionDalitz,
     PseudoscalarDalitz,
     VectorDalitz,
