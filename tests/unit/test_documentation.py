@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import json
 import re
 import shlex
@@ -25,6 +26,33 @@ def test_equations_are_numbered_one_by_one():
     for page in DOCS.rglob("*.md"):
         displayed = re.findall(r"\$\$(?:.|\n)*?\$\$(.*)", page.read_text())
         assert all(re.fullmatch(r" \(eq-[a-z-]+\)", label) for label in displayed), page.name
+
+
+FILES = ("json", "py", "root", "safetensors", "html", "step", "max_in_memory")  # of results and of steering
+ROOMS = sorted(path.parent.name for path in (ROOT / "src" / "gammastar").glob("*/__init__.py"))
+
+
+def _exists(name):
+    """Return whether a dotted name is a module of the package or in one."""
+    parts = name.split(".")
+    found = importlib.import_module("gammastar")
+    for k in range(1, len(parts)):
+        try:
+            found = importlib.import_module(".".join(parts[: k + 1]))
+        except ImportError:
+            if not hasattr(found, parts[k]):
+                return False
+            found = getattr(found, parts[k])
+    return True
+
+
+def test_names_on_the_pages_are_names_of_the_package():
+    pattern = re.compile(rf"`(?:gammastar\.)?((?:{'|'.join(ROOMS)})(?:\.\w+)+)(?:\([^`]*\))?`")
+    pages = [ROOT / "README.md", *DOCS.rglob("*.md"), *(ROOT / "src").rglob("*.py")]
+    named = {(name, page.name) for page in pages for name in pattern.findall(page.read_text())}
+    assert len(named) > 100
+    missing = [f"{page}: {name}" for name, page in sorted(named) if not _exists(f"gammastar.{name}")]
+    assert not [entry for entry in missing if entry.rpartition(".")[2] not in FILES]
 
 
 @pytest.mark.parametrize("page", ["channel", "detector", "limits", "measured"])

@@ -58,7 +58,7 @@ class PairChunk:
     ----------
     pairs : Pairs
     seed : NDArray of uint64, shape (n,), or None
-        Seeds of the bootstrap replicas (``subtract.event_seeds``).
+        Seeds of the bootstrap replicas (``core.sampling.event_seeds``).
     signed : NDArray, shape (n,), or None
         Signed subtraction weights (``subtract.event_weights``).
     posterior : NDArray, shape (n,), or None
