@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 
@@ -18,7 +17,6 @@ from gammastar.physics.bremsstrahlung import preset
 from gammastar.physics.kinematics import daughter
 from gammastar.physics.mesons import MesonTable
 from gammastar.physics.polarisation import cosine
-from gammastar.pipeline.cache import load_arrays
 from gammastar.predict.channels import (
     Bremsstrahlung,
     MesonChannel,
@@ -27,7 +25,7 @@ from gammastar.predict.channels import (
     VectorDalitz,
     VectorMixing,
 )
-from gammastar.predict.production import mass_shifts, sources_of
+from gammastar.predict.production import sources_of
 from gammastar.store.records import read_spectrum
 
 RATE = r"$N_{A′}$ / POT / $\varepsilon^2$"
@@ -68,7 +66,7 @@ def load(results: Path, *, mock: bool) -> Inputs:
     values, rate_cov = predict.rate(mass, density, cov, M_MU, edges=edges)
     stored = (results / "flow.safetensors").is_file()
     sampler: Sampler = flow.load(results / "flow") if stored else spectrum.HistSampler(measured)
-    shifts = named_sources(results, measured, values)
+    shifts = {name: values * relative for name, relative in spectrum.relative_shifts(measured).items()}
     sources = sources_of(MEASUREMENT, values, rate_cov, measured.exposure.pot_sigma, shifts)
     if POLARISATION not in shifts:
         ends = polarisation(mass, values, sampler)
@@ -76,19 +74,6 @@ def load(results: Path, *, mock: bool) -> Inputs:
     rate = Rate(mass, values, sources.total(), sources)
     name = MIXED if mock else "dimuons, Eq. 6"
     return Inputs(measured, measured.exposure, sampler, mass, edges, density, cov, rate, name, results)
-
-
-def named_sources(results: Path, measured: Spectrum, rate: FloatArray) -> dict[str, FloatArray]:
-    """Shifts of the rate by the sources that the run's unfolding names: background, charm, polarisation."""
-    path = results / "stages" / "unfold.npz"
-    if not path.is_file():
-        return {}
-    kept = load_arrays(path)
-    counts = SimpleNamespace(values=kept["values"].reshape(measured.values.shape), hist=measured.hist)
-    if "source_names" not in kept:
-        return {}
-    found = mass_shifts(counts, kept["source_names"], kept["source_shifts"], len(rate))
-    return {name: rate * relative for name, relative in found.items()}
 
 
 def seen(photons: FloatArray, mass: FloatArray, rng: np.random.Generator, lam: float = 0.0) -> FloatArray:

@@ -96,6 +96,8 @@ class Spectrum:
     exposure : Exposure or None
     domain : NDArray of bool, shape of the histogram
         Cells where dileptons were measured.
+    shifts : mapping of str to NDArray, shape (n,)
+        Named sources in `cov`: what one standard deviation makes of each cell, all cells together.
     """
 
     hist: Hist[Any]
@@ -103,6 +105,7 @@ class Spectrum:
     quantity: Quantity
     exposure: Exposure | None
     domain: BoolArray
+    shifts: Mapping[str, FloatArray] = field(default_factory=dict, kw_only=True)
 
     def __post_init__(self) -> None:
         shape = tuple(len(axis) for axis in self.hist.axes)
@@ -111,7 +114,11 @@ class Spectrum:
         _require(
             self.domain.shape == shape, f"Spectrum.domain has shape {self.domain.shape}, expected {shape}"
         )
-        for name, values in (("cov", self.cov), ("hist", self.hist.values())):
+        for source, shift in self.shifts.items():
+            _require(
+                np.shape(shift) == (n,), f"Spectrum.shifts {source!r} has shape {np.shape(shift)}, not {(n,)}"
+            )
+        for name, values in (("cov", self.cov), ("hist", self.hist.values()), *self.shifts.items()):
             _require(bool(np.isfinite(values).all()), f"Spectrum.{name} holds values that are not finite")
 
     @property

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from gammastar.core.constants import mass as mass_of
 from gammastar.core.errors import PhysicsError
-from gammastar.core.records import Exposure, FloatArray, Sample, Spectrum
+from gammastar.core.records import Exposure, FloatArray, Sample
 from gammastar.core.sampling import stream
 from gammastar.core.signal import Rate, Variation
 from gammastar.core.sources import (
@@ -38,7 +38,6 @@ __all__ = [
     "Trend",
     "as_photons",
     "by_charges",
-    "mass_shifts",
     "measured_production",
     "needs_shares",
     "rate_of",
@@ -240,53 +239,15 @@ def scan_masses(channel: Channel, low: float, high: float, n: int) -> FloatArray
     return masses
 
 
-def mass_shifts(
-    unfolded: Spectrum, names: Sequence[str], shifts: FloatArray, n_masses: int
-) -> dict[str, FloatArray]:
-    """Return the relative shifts of the mass bins by the named sources of the unfolding.
-
-    Parameters
-    ----------
-    unfolded : Spectrum
-    names : sequence of str
-    shifts : NDArray, shape (s, cells)
-        Of the cells of `unfolded`, one row per source.
-    n_masses : int
-        Bins of mass of the spectrum that is asked for.
-
-    Returns
-    -------
-    mapping of str to NDArray, shape (n_masses,)
-        Empty if the unfolded spectrum has other bins of mass.
-
-    Notes
-    -----
-    Cells outside the measured domain follow those inside, so that the relative shift per mass is the same.
-    """
-    axes = [axis.name for axis in unfolded.hist.axes]
-    others = tuple(i for i, name in enumerate(axes) if name != "mass")
-    total = unfolded.values.sum(axis=others)
-    if len(total) != n_masses:
-        return {}
-    relative: dict[str, FloatArray] = {}
-    for name, cells in zip(names, shifts, strict=True):
-        shift = np.asarray(cells, dtype=np.float64).reshape(unfolded.values.shape).sum(axis=others)
-        relative[str(name)] = np.divide(shift, total, out=np.zeros_like(shift), where=total > 0)
-    return relative
-
-
-def rate_of(
-    production: Production, masses: FloatArray, shifts: Callable[[int], Mapping[str, FloatArray]], seed: int
-) -> Rate:
+def rate_of(production: Production, masses: FloatArray, shifts: Mapping[str, FloatArray], seed: int) -> Rate:
     """Return the rate of a production at some masses, with its sources by name.
 
     Parameters
     ----------
     production : Production
     masses : NDArray, shape (n,) [GeV]
-    shifts : callable
-        Bins of mass of the measured spectrum -> their relative shifts by the named sources of the
-        unfolding, as `mass_shifts` gives them; not asked of theory.
+    shifts : mapping of str to NDArray
+        Relative shifts of the mass bins of the measured spectrum by its named sources.
     seed : int
         Of the run.
     """
@@ -301,7 +262,7 @@ def rate_of(
     rates, covs = mixture.by_channel(masses)
     covs = covs * np.outer(factor(masses), factor(masses))
     own = rates[0] * factor(masses)
-    moved = _moved(production, photon, masses, shifts(len(photon.mass_centres)))
+    moved = _moved(production, photon, masses, shifts)
     sources = sources_of(MEASUREMENT, own, covs[0], pot_sigma, moved)
     beside = [
         Source(f"{THEORY_OF}{part.group}", "theory", part_cov)

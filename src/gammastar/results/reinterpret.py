@@ -17,7 +17,7 @@ from gammastar.pipeline.stages.flow import read_spin
 from gammastar.pipeline.stages.predict import read_trend
 from gammastar.store.folder import working
 from gammastar.store.manifest import digest
-from gammastar.store.records import read_spectrum
+from gammastar.store.records import digest_of, read_spectrum
 
 __all__ = ["reinterpret"]
 
@@ -81,7 +81,7 @@ def reinterpret(
         spectrum = read_spectrum(results / "spectrum.json")
         found = flow.load(results / "flow")
         with cache.listed():
-            cache.done("spectrum", cache.key(None), digest(spectrum.values, spectrum.cov, spectrum.domain))
+            cache.done("spectrum", cache.key(None), digest_of(spectrum))
             cache.done("flow", cache.key(None), flow.digest(found.to_tensors()))
             spin = read_spin(results)
             if spin is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gammastar.spectrum.normalise import relative_shifts
 from gammastar.spectrum.normalise import extrapolate, mass_density, mass_histogram, per_pot
 from gammastar.spectrum.mass_shape import MassShape, fit_mass_shape
 from gammastar.spectrum.domain import Domain, EfficiencyMap, InDomain, efficiency_map, in_domain
@@ -12,6 +13,7 @@ from gammastar.spectrum.angles import DecayAngles, fit_spin_densities, prior_wei
 
 __all__ = [
     "per_pot",
+    "relative_shifts",
     "extrapolate",
     "mass_density",
     "mass_histogram",

@@ -14,7 +14,7 @@ from gammastar.core.axes import MASS
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray, Spectrum
 from gammastar.physics.hadrons import RHO_TEMPERATURE, Component, cocktail_components, rho_omega_phase
-from gammastar.spectrum.normalise import mass_density
+from gammastar.spectrum.normalise import mass_density, mass_shifts
 
 __all__ = ["HIGHEST", "MassShape", "fit_mass_shape"]
 
@@ -176,10 +176,13 @@ def fit_mass_shape(
 
     Notes
     -----
-    Least squares in the integrals of the components over the bins, with the covariance of the bins. Yields
-    are not negative; a component that would be has no error. The rest is linear in the contents, so that
-    every source of the measurement goes on to exact masses. A bin of 25 MeV says nothing about the mass
-    inside it: straight lines between exact contents are wrong by factors of 3 to 8 at and beside ω and φ.
+    Least squares in the integrals of the components over the bins, weighted with the covariance of the bins
+    without the named sources of the spectrum: with them in the weights a source that bends the spectrum
+    otherwise than continuum and lines can would count as measured, and its error would vanish. The errors of
+    the result, and χ², are of the whole covariance. Yields are not negative; a component that would be has no
+    error. The rest is linear in the contents, so that every source of the measurement goes on to exact
+    masses. A bin of 25 MeV says nothing about the mass inside it: straight lines between exact contents are
+    wrong by factors of 3 to 8 at and beside ω and φ.
     """
     axis = next((a for a in spectrum.hist.axes if a.name == MASS), None)
     if axis is None:
@@ -198,7 +201,10 @@ def fit_mass_shape(
     width = np.diff(edges)
     contents, cov = density * width, cov * np.outer(width, width)
     cov = cov + np.diag((FLOOR * contents) ** 2 + np.where(np.diag(cov) > 0, 0.0, 1e-300))
-    yields, projection, chi2 = _solve(np.stack([c.cells(edges) for c in components], axis=1), contents, cov)
+    design = np.stack([c.cells(edges) for c in components], axis=1)
+    yields, projection = _solve(design, contents, _without_sources(spectrum, cov))
+    rest = contents - design @ yields
+    chi2 = float(rest @ np.linalg.solve(cov, rest))
     ndf = len(contents) - int((yields > 0).sum())
     spread = projection @ cov @ projection.T * max(1.0, chi2 / ndf)
     spread = (spread + spread.T) / 2
@@ -220,8 +226,15 @@ def _usable(edges: FloatArray, components: int) -> None:
     raise PhysicsError(msg)
 
 
-def _solve(design: FloatArray, contents: FloatArray, cov: FloatArray) -> tuple[FloatArray, FloatArray, float]:
-    """Return yields, their derivative by the contents, and χ²."""
+def _without_sources(spectrum: Spectrum, cov: FloatArray) -> FloatArray:
+    """Return the covariance of the bins without named sources; the whole where that is none."""
+    shifts = mass_shifts(spectrum).values()
+    rest = cov - sum((np.outer(shift, shift) for shift in shifts), np.zeros_like(cov))
+    return rest if np.linalg.eigvalsh(rest)[0] > 0 else cov
+
+
+def _solve(design: FloatArray, contents: FloatArray, cov: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return yields and their derivative by the contents."""
     whiten = np.linalg.inv(np.linalg.cholesky(cov))
     a, b = whiten @ design, whiten @ contents
     scale = np.abs(a).max(axis=0)
@@ -229,4 +242,4 @@ def _solve(design: FloatArray, contents: FloatArray, cov: FloatArray) -> tuple[F
     free: Sequence[bool] = found.x > 1e-9 * max(found.x.max(), 1e-300)
     projection = np.zeros(design.T.shape)
     projection[free] = np.linalg.pinv(a[:, free]) @ whiten
-    return projection @ contents, projection, float(np.sum((b - a @ (projection @ contents)) ** 2))
+    return projection @ contents, projection

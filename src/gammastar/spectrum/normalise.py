@@ -23,7 +23,9 @@ __all__ = [
     "flat_trend",
     "mass_density",
     "mass_histogram",
+    "mass_shifts",
     "per_pot",
+    "relative_shifts",
 ]
 
 log = logging.getLogger(__name__)
@@ -65,7 +67,8 @@ def per_pot(spectrum: Spectrum, exposure: Exposure, domain: BoolArray | None = N
         inside = inside & domain
     cov = spectrum.cov / exposure.pot**2
     hist = filled(tuple(spectrum.hist.axes), spectrum.values / exposure.pot, np.diag(cov))
-    return Spectrum(hist, cov, "per_pot", exposure, inside)
+    shifts = {name: shift / exposure.pot for name, shift in spectrum.shifts.items()}
+    return Spectrum(hist, cov, "per_pot", exposure, inside, shifts=shifts)
 
 
 def _mass_axis(spectrum: Spectrum) -> int:
@@ -130,6 +133,27 @@ def mass_density(
     return (edges[1:] + edges[:-1]) / 2, operator @ spectrum.values.ravel(), (cov + cov.T) / 2
 
 
+def mass_shifts(spectrum: Spectrum) -> dict[str, FloatArray]:
+    """Return what one standard deviation of each named source adds to the mass bins, (n,)."""
+    _, total = _mass_label(spectrum)
+    return {name: total @ shift for name, shift in spectrum.shifts.items()}
+
+
+def relative_shifts(spectrum: Spectrum) -> dict[str, FloatArray]:
+    """Return the relative shifts of the mass bins by each named source, (n,), zero where a bin holds nothing.
+
+    Notes
+    -----
+    Cells outside the measured domain follow those inside, so that the relative shift per mass is the same.
+    """
+    _, total = _mass_label(spectrum)
+    contents = total @ spectrum.values.ravel()
+    return {
+        name: np.divide(shift, contents, out=np.zeros_like(contents), where=contents > 0)
+        for name, shift in mass_shifts(spectrum).items()
+    }
+
+
 def extrapolate(spectrum: Spectrum, prior_hist: Hist[Any]) -> Spectrum:
     """Fill the cells outside the domain with a simulated shape, scaled per mass bin to the measured yield.
 
@@ -178,9 +202,14 @@ def extrapolate(spectrum: Spectrum, prior_hist: Hist[Any]) -> Spectrum:
     inner = np.where(np.outer(inside, inside), spectrum.cov, 0.0)
     cross = spread @ (sums @ inner)
     cov = inner + cross + cross.T + spread @ (sums @ inner @ sums.T) @ spread.T
-    values = np.where(inside, spectrum.values.ravel(), spread @ (sums @ spectrum.values.ravel()))
-    hist = filled(tuple(spectrum.hist.axes), values, np.diag(cov))
-    return Spectrum(hist, (cov + cov.T) / 2, spectrum.quantity, spectrum.exposure, spectrum.domain)
+
+    def whole(cells: FloatArray) -> FloatArray:
+        return np.where(inside, cells, spread @ (sums @ cells))
+
+    hist = filled(tuple(spectrum.hist.axes), whole(spectrum.values.ravel()), np.diag(cov))
+    shifts = {name: whole(shift) for name, shift in spectrum.shifts.items()}
+    kept = spectrum.quantity, spectrum.exposure, spectrum.domain
+    return Spectrum(hist, (cov + cov.T) / 2, *kept, shifts=shifts)
 
 
 def mass_histogram(spectrum: Spectrum, part: Any = "all") -> Hist[Any]:

@@ -18,7 +18,7 @@ from gammastar.core.errors import InputFileError, PhysicsError, StoreError
 from gammastar.core.files import atomic
 from gammastar.core.records import Exposure, FloatArray, PairHists, Spectrum
 from gammastar.spectrum import mass_histogram
-from gammastar.store.manifest import read_json, write_json
+from gammastar.store.manifest import digest, read_json, write_json
 
 __all__ = [
     "read_histogram",
@@ -104,7 +104,7 @@ def _root(path: Path, name: str | None) -> tuple[FloatArray, FloatArray]:
 
 
 def write_spectrum(path: Path, spectrum: Spectrum) -> None:
-    """Write a spectrum as JSON in the UHI layout with its covariance, exposure and domain."""
+    """Write a spectrum as JSON in the UHI layout with its covariance, named sources, exposure and domain."""
     hist = spectrum.hist
     content = {
         "uhi_schema": 1,
@@ -123,8 +123,14 @@ def write_spectrum(path: Path, spectrum: Spectrum) -> None:
         },
         "covariance": spectrum.cov.tolist(),
         "domain": spectrum.domain.astype(int).tolist(),
+        "sources": {name: shift.tolist() for name, shift in spectrum.shifts.items()},
     }
     write_json(path, content, indent=None)
+
+
+def digest_of(spectrum: Spectrum) -> str:
+    """Return the digest of what a spectrum says: contents, covariance, domain and named sources."""
+    return digest(spectrum.values, spectrum.cov, spectrum.domain, dict(spectrum.shifts))
 
 
 def read_spectrum(path: Path) -> Spectrum:
@@ -146,6 +152,9 @@ def read_spectrum(path: Path) -> Spectrum:
             quantity=metadata["quantity"],
             exposure=None if exposure is None else Exposure(**exposure),
             domain=np.asarray(content["domain"], dtype=bool),
+            shifts={
+                name: np.asarray(row, dtype=np.float64) for name, row in content.get("sources", {}).items()
+            },
         )
     except (LookupError, TypeError, ValueError, ArithmeticError, PhysicsError) as error:
         msg = f"{path}: is not a spectrum ({error})"

@@ -1,17 +1,13 @@
 """Errors of rates and yields by source: nothing counts twice, and masses stay correlated."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
 from gammastar.accept import measured_only
 from gammastar.accept.plane import with_extrapolation
-from gammastar.core import axes
-from gammastar.core.axes import filled
 from gammastar.core.errors import PhysicsError
 from gammastar.core.signal import Effect, Rate, SignalPlane, SignalPlanes
-from gammastar.predict.production import mass_shifts, sources_of
+from gammastar.predict.production import sources_of
 from gammastar.report.dark import relative_errors
 
 MASS = np.array([0.3, 0.5, 0.7])
@@ -37,18 +33,6 @@ def test_a_named_source_is_taken_out_of_the_measurement():
 def test_a_source_of_the_unfolding_overwrites_no_other(name):
     with pytest.raises(PhysicsError, match="two sources"):
         rate({name: SHIFT})
-
-
-def test_shifts_of_cells_become_shifts_of_the_bins():
-    """A source that moves every cell by 3 % moves every mass by 3 %; its sign may change with the mass."""
-    both = (axes.regular("mass", 2, 0.2, 1.0), axes.regular("pt", 3, 0.0, 3.0))
-    values = np.arange(1.0, 7.0).reshape(2, 3)
-    unfolded = SimpleNamespace(values=values, hist=filled(both, values, values))
-    shifts = np.stack([0.03 * values.ravel(), (values * np.array([[0.1], [-0.2]])).ravel()])
-    found = mass_shifts(unfolded, ["efficiency", "polarisation"], shifts, 2)
-    assert found["efficiency"] == pytest.approx([0.03, 0.03])
-    assert found["polarisation"] == pytest.approx([0.1, -0.2])
-    assert mass_shifts(unfolded, ["efficiency"], shifts[:1], 3) == {}  # bins of another axis
 
 
 def test_error_of_a_rate_has_the_extrapolation():

@@ -1,5 +1,7 @@
 """Normalisation, extrapolation and the histogram sampler."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
@@ -8,7 +10,7 @@ from gammastar.core.axes import filled, regular, variable
 from gammastar.core.errors import PhysicsError, UserError
 from gammastar.core.records import Exposure, Spectrum
 from gammastar.core.sampling import stream
-from gammastar.spectrum import HistSampler, extrapolate, in_domain, mass_density, per_pot
+from gammastar.spectrum import HistSampler, extrapolate, in_domain, mass_density, per_pot, relative_shifts
 
 BEAM = Exposure(beam_energy=400.0, target_a=9.0, target_z=4.0, thickness=0.1, pot=1e10, pot_sigma=0.05)
 AXES = (
@@ -80,6 +82,24 @@ def test_extrapolation_keeps_the_simulated_ratio_and_propagates_errors():
             else (inner * p.ravel()[o] / p.ravel()[inner].sum() if inner.any() else 0)
         )
     np.testing.assert_allclose(result.cov, operator @ spectrum.cov @ operator.T, atol=1e-9)
+
+
+def test_named_sources_follow_the_cells():
+    """A source of 10 % of each measured cell is 10 % of filled cells and of the masses."""
+    domain = stream(5, "domain").random(SHAPE) < 0.6
+    counts = make_spectrum(domain=domain)
+    own = np.where(domain, counts.values, 0.0)
+    counts = replace(counts, shifts={"trigger": 0.1 * own.ravel()})
+    prior = filled(AXES, stream(5, "prior").uniform(1, 5, SHAPE), np.ones(SHAPE))
+    exposure = Exposure(400.0, 207.2, 82, 0.01, 1e13, 0.1)
+    for spectrum in (
+        extrapolate(per_pot(counts, exposure), prior),
+        per_pot(extrapolate(counts, prior), exposure),
+    ):
+        np.testing.assert_allclose(spectrum.shifts["trigger"], 0.1 * spectrum.values.ravel(), rtol=1e-12)
+        np.testing.assert_allclose(relative_shifts(spectrum)["trigger"], 0.1)
+    with pytest.raises(PhysicsError, match="Spectrum.shifts"):
+        replace(counts, shifts={"trigger": np.ones(3)})
 
 
 def test_extrapolation_of_the_truth_returns_the_truth():

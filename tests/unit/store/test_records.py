@@ -1,5 +1,7 @@
 """Files appear whole or not at all and come back unchanged."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import uproot
@@ -17,7 +19,8 @@ def _spectrum():
     values = rng.random(6)
     hist = axes.filled(shape, values, np.diag(cov))
     exposure = Exposure(400.0, 207.2, 82, 0.01, 1e13, 0.1)
-    return Spectrum(hist, cov, "per_pot", exposure, np.ones((3, 2), bool))
+    shifts = {"open charm": rng.normal(size=6)}
+    return Spectrum(hist, cov, "per_pot", exposure, np.ones((3, 2), bool), shifts=shifts)
 
 
 def test_spectrum_round_trip_is_exact(tmp_path):
@@ -27,6 +30,12 @@ def test_spectrum_round_trip_is_exact(tmp_path):
     np.testing.assert_array_equal(back.values, spectrum.values)
     np.testing.assert_array_equal(back.cov, spectrum.cov)
     assert back.exposure.pot == spectrum.exposure.pot
+    np.testing.assert_array_equal(back.shifts["open charm"], spectrum.shifts["open charm"])
+    assert (
+        records.digest_of(back)
+        == records.digest_of(spectrum)
+        != records.digest_of(replace(spectrum, shifts={}))
+    )
 
 
 def test_root_histogram_round_trip(tmp_path):

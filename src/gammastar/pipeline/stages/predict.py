@@ -31,7 +31,6 @@ from gammastar.predict.mixture import describe, shares_of
 from gammastar.predict.production import (
     as_photons,
     by_charges,
-    mass_shifts,
     measured_production,
     needs_shares,
     rate_of,
@@ -326,14 +325,9 @@ def predict_stage(ctx: Context, production: Production, state: Any, masses: Floa
     )
     ctx.cache.methods |= _conditions(ctx, production)
 
-    def shifts(n_masses: int) -> Any:
-        kept, unfolded = state.unfolding, state.unfolded
-        if kept is None or unfolded is None or "source_names" not in kept:
-            return {}
-        return mass_shifts(unfolded, kept["source_names"], kept["source_shifts"], n_masses)
-
     def compute() -> Rate:
         ctx.tell("predict", None, f"rate at {len(asked)} masses")
+        shifts = {} if theory else spectrum.relative_shifts(state.spectrum)
         return rate_of(production, asked, shifts, ctx.seed)
 
     return ctx.cache.keep("predict", key, compute, Rate)

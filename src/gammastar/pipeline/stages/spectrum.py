@@ -11,7 +11,7 @@ from gammastar.core.errors import SteeringError
 from gammastar.core.records import Exposure
 from gammastar.pipeline.context import Context, needed
 from gammastar.store.manifest import digest
-from gammastar.store.records import write_spectrum_files
+from gammastar.store.records import digest_of, write_spectrum_files
 
 __all__ = ["spectrum_stage"]
 
@@ -26,7 +26,7 @@ def spectrum_stage(ctx: Context, state: Any) -> None:
         prior = filled(tuple(unfolded.hist.axes), unfolding["prior"], unfolding["prior"])
         state.spectrum = spectrum.extrapolate(state.spectrum, prior)
     key = ctx.cache.key(section, ctx.cache.key_of("unfold"), digest(exposure.pot, exposure.pot_sigma))
-    ctx.cache.done("spectrum", key, digest(state.spectrum.values, state.spectrum.cov, state.spectrum.domain))
+    ctx.cache.done("spectrum", key, digest_of(state.spectrum))
     write_spectrum_files(ctx.folder, state.spectrum, unfolded)
 
 

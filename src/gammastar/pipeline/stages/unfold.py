@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -51,7 +52,8 @@ def unfold_stage(ctx: Context, state: Any) -> None:
     key = ctx.cache.key(section, ctx.cache.key_of("subtract", "match"), used, own, sources)
     method, options = _method(ctx, section), _options(section)
     kept = state.unfolding = ctx.cache.arrays("unfold", key, lambda: _unfolded(ctx, section, method, state))
-    state.unfolded = unpack_spectrum(kept, true_axes(ctx), "counts")
+    shifts = dict(zip(kept["source_names"].tolist(), kept["source_shifts"], strict=True))
+    state.unfolded = replace(unpack_spectrum(kept, true_axes(ctx), "counts"), shifts=shifts)
     ctx.cache.methods["unfolded spectrum"] = (
         f"{_described(method, options, float(kept['strength']))}, {section.preset!r}, covariance of the data "
         f"and of the simulation ({section.n_replicas} bootstraps)"
