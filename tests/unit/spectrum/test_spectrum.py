@@ -98,7 +98,7 @@ def test_named_sources_follow_the_cells():
     ):
         np.testing.assert_allclose(spectrum.shifts["trigger"], 0.1 * spectrum.values.ravel(), rtol=1e-12)
         np.testing.assert_allclose(relative_shifts(spectrum)["trigger"], 0.1)
-    with pytest.raises(PhysicsError, match="Spectrum.shifts"):
+    with pytest.raises(PhysicsError, match=r"Spectrum\.shifts"):
         replace(counts, shifts={"trigger": np.ones(3)})
 
 
