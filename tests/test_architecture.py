@@ -44,8 +44,8 @@ def test_layers():
 
 
 # What is reached: these numbers go down, never up.
-MOST_FILES, MOST_LINES = 230, 61_700
-PIPELINE_FILES, PIPELINE_LINES = 16, 4_200
+MOST_FILES, MOST_LINES = 219, 61_700
+PIPELINE_FILES, PIPELINE_LINES = 16, 4_050
 FILES_ON_A_LEVEL, NAMES_OF_A_FACE = 14, 25
 STATEMENTS, PARAMETERS = 60, 6
 LONGER_LISTS = 70  # functions with seven or eight parameters
@@ -185,6 +185,12 @@ def test_every_path_of_the_map_exists():
     places = (ROOT / "src" / "gammastar", ROOT)
     assert len(named) > 40
     assert not sorted(name for name in named if not any((place / name).exists() for place in places))
+
+
+def test_a_signal_yield_crosses_a_dozen_files_at_most():
+    text = PAGE.read_text()
+    walk = text[text.index("**A signal yield") : text.index("**A source of uncertainty")]
+    assert 6 <= len(set(re.findall(r"`([\w./]+\.py)`", walk))) <= 12
 
 
 def test_the_map_names_every_room():
