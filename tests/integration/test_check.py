@@ -177,7 +177,7 @@ CASES = [
         [("[spectrum]", "[unfold.systematics]\ncharm = true\n[spectrum]")],
         {},
         "error",
-        "unfold.systematics.charm",
+        "systematics.charm",
         "[subtract.charm]",
     ),
     ("pot", [("pot = 1.1988e11", 'pot = "simulation"')], {}, "error", "spectrum.pot", "[simulate]"),
