@@ -91,8 +91,8 @@ def write(name: str, reach) -> Path:
 def draw(name: str, reach, pot: float) -> None:
     """Draw the recomputed limit, the published ones, and ours with inputs inferred from a published one."""
     import curves
+    import dump_yields
     import numpy as np
-    import production
 
     from gammastar import report
 
@@ -109,8 +109,8 @@ def draw(name: str, reach, pot: float) -> None:
         if points is not None:
             ax.plot(*np.vstack([points, points[:1]]).T, line, color=colour, linewidth=1.4, label=LABELS[key])
     for kind in ("flux",) if name == "charm" else ("paper point-like", "paper pi0"):
-        case = production.variant(name, kind)
-        here = np.array(outline(production.reach(case, np.geomspace(0.01, MASSES[1], 40))))
+        case = dump_yields.variant(name, kind)
+        here = np.array(outline(dump_yields.reach(case, np.geomspace(0.01, MASSES[1], 40))))
         label = None if kind == "paper pi0" else "ours, inputs inferred from the curve of 1311.3870"
         ax.plot(*np.vstack([here, here[:1]]).T, ":", color="#d1495b", linewidth=1.8, label=label)
     ax.legend(loc="upper right", fontsize=13)
@@ -124,16 +124,16 @@ def main() -> None:
     options = parser.parse_args()
     reenter("all")
     import curves
-    import production
+    import dump_yields
 
     for name in TITLES:
-        case = production.variant(name)
-        reach = production.reach(case, grid(), EVENTS)
+        case = dump_yields.variant(name)
+        reach = dump_yields.reach(case, grid(), EVENTS)
         draw(name, reach, case.detector.pot)
         if options.write:
             print(f"written: {write(name, reach).relative_to(ROOT)}")
         for kind, published in COMPARE[name].items():
-            found = production.edges(production.variant(name, kind), AT)
+            found = dump_yields.edges(dump_yields.variant(name, kind), AT)
             print(f"{name}, {kind}: log10 of lower {found[:, 0].round(3)}, upper {found[:, 1].round(3)}")
             for key in published:
                 wanted = curves.edges(key, AT)

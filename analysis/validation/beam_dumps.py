@@ -15,7 +15,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "beam_dumps"))
 
 import curves
-import production
+import dump_yields
 
 MASSES = (0.05, 0.1, 0.2, 0.3, 0.4)
 BLUEMLEIN, TSAI = "arXiv:1311.3870", "arXiv:1908.07525"
@@ -40,11 +40,11 @@ ROWS = (
 
 
 def rows(*, quick: bool) -> Iterator[dict]:
-    n = 20_000 if quick else production.N_SAMPLE
+    n = 20_000 if quick else dump_yields.N_SAMPLE
     for detector, kind, published, lower, upper, text, source in ROWS:
         masses = sorted({*lower, *upper})
         wanted = curves.edges(published, masses)
-        found = None if wanted is None else production.edges(production.variant(detector, kind), masses, n)
+        found = None if wanted is None else dump_yields.edges(dump_yields.variant(detector, kind), masses, n)
         for side, chosen in (("lower", lower), ("upper", upper)):
             for i, mass in enumerate(masses):
                 if mass not in chosen:
@@ -76,7 +76,7 @@ def _ends(n: int) -> Iterator[dict]:
         return
     expected = float(np.log10(published[:, 0].max()))
     masses = np.arange(0.4, 0.8, 0.01)
-    found = production.edges(production.variant("nucal", "paper point-like"), masses, n)
+    found = dump_yields.edges(dump_yields.variant("nucal", "paper point-like"), masses, n)
     yield row | {"ours": float(np.log10(masses[np.isfinite(found[:, 0])].max())), "expected": expected}
 
 
@@ -84,18 +84,18 @@ def _needed(n: int) -> dict:
     """Return the row with the η that the published lower edge of CHARM needs in the solid angle."""
     row = {
         "quantity": "charm: η per proton in the solid angle that the published lower edges need, ee, mean",
-        "expected": production.FLUX,
-        "tolerance": 0.2 * production.FLUX,
+        "expected": dump_yields.FLUX,
+        "tolerance": 0.2 * dump_yields.FLUX,
         "source": "2.9e17 neutral pions in 2.4e18 protons: recalled from CHARM's axion search, unverified",
     }
     wanted = curves.edges("charm", MASSES)
     if wanted is None:
         return row | {"ours": np.nan, "skipped": "GAMMASTAR_CURVES not set"}
-    case = production.variant("charm", "flux")
-    table = np.log(np.maximum(production.events(case, MASSES, n), 1e-300))
-    grid = np.log(production.couplings())
+    case = dump_yields.variant("charm", "flux")
+    table = np.log(np.maximum(dump_yields.events(case, MASSES, n), 1e-300))
+    grid = np.log(dump_yields.couplings())
     at = [
         np.exp(np.interp(edge * np.log(10), grid, line))
         for edge, line in zip(wanted[:, 0], table, strict=True)
     ]
-    return row | {"ours": float(np.exp(np.mean(np.log(case.limit * production.FLUX / np.array(at)))))}
+    return row | {"ours": float(np.exp(np.mean(np.log(case.limit * dump_yields.FLUX / np.array(at)))))}

@@ -18,7 +18,7 @@ FOLDER = ROOT / "analysis" / "beam_dumps"
 
 @pytest.fixture(scope="module")
 def production():
-    spec = importlib.util.spec_from_file_location("beam_dumps_production", FOLDER / "production.py")
+    spec = importlib.util.spec_from_file_location("beam_dump_yields", FOLDER / "dump_yields.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
