@@ -183,16 +183,17 @@ def plane_of(
     )
 
 
+def _measured_share(plane: SignalPlane) -> FloatArray:
+    """Return the part of the signal from where dileptons were measured, zero where there is no signal."""
+    return np.clip(np.nan_to_num(plane.in_domain_fraction), 0.0, 1.0)
+
+
 def measured_only(plane: SignalPlane) -> SignalPlane:
     """Return the plane with the measured part of the signal alone.
 
     It has no error of an extrapolation and no theory; replicas and spin states keep their relative spread.
     """
-    share = np.clip(
-        np.divide(plane.in_domain, plane.signal, out=np.zeros_like(plane.signal), where=plane.signal > 0),
-        0,
-        1,
-    )
+    share = _measured_share(plane)
     effects = [e.times(share) for e in plane.effects if e.kind not in ("extrapolation", "theory")]
     moved = [
         replace(e, values=width_shift(plane.in_domain, plane.coupling, plane.width_sigma))
@@ -206,11 +207,7 @@ def measured_only(plane: SignalPlane) -> SignalPlane:
 
 def with_extrapolation(plane: SignalPlane, sigma: float) -> SignalPlane:
     """Return the plane with one given ln κ of the signal outside the measured domain."""
-    share = np.clip(
-        np.divide(plane.in_domain, plane.signal, out=np.zeros_like(plane.signal), where=plane.signal > 0),
-        0,
-        1,
-    )
+    share = _measured_share(plane)
     values = np.where(plane.signal > 0, (1.0 - share) * sigma, 0.0)
     given = Effect(EXTRAPOLATION, "extrapolation", "relative", values)
     return replace(plane, effects=(*(e for e in plane.effects if e.name != EXTRAPOLATION), given))

@@ -133,10 +133,7 @@ class Search:
     @property
     def sigma(self) -> FloatArray:
         """Ln κ of the signal in all, shape (1, 1) if it is the same everywhere."""
-        total = np.full((1, 1), self.signal_sigma**2)
-        for spread in self.spreads.values():
-            total = total + spread**2
-        return np.asarray(np.sqrt(total), dtype=np.float64)
+        return _in_quadrature(self.signal_sigma**2, self.spreads)
 
     def sigma_at(self, mass: float, coupling: float) -> float:
         """Return the uncertainty of the signal in all (ln κ) at a mass of the scan and a coupling."""
@@ -154,6 +151,14 @@ class Search:
         )
         median: FloatArray = expected[..., MEDIAN]
         return float(median[0, 0]) if median.size == 1 else median
+
+
+def _in_quadrature(variance: float, spreads: Mapping[str, FloatArray]) -> FloatArray:
+    """Return ln κ of all sources together, shape (1, 1) if it is the same everywhere."""
+    total = np.full((1, 1), variance)
+    for spread in spreads.values():
+        total = total + spread**2
+    return np.asarray(np.sqrt(total), dtype=np.float64)
 
 
 def background_of(
@@ -230,10 +235,7 @@ class CountingSearch:
     @property
     def sigma(self) -> FloatArray:
         """Ln κ of the signal in all, shape (1, 1) if it is the same everywhere."""
-        total = np.full((1, 1), self.pot[0] ** 2 + self.pot[1] ** 2)
-        for spread in self.spreads.values():
-            total = total + spread**2
-        return np.asarray(np.sqrt(total), dtype=np.float64)
+        return _in_quadrature(self.pot[0] ** 2 + self.pot[1] ** 2, self.spreads)
 
     @property
     def _scan(self) -> dict[str, Any]:
