@@ -173,7 +173,7 @@ class Detector:
     target : Target
     pot, pot_sigma : float
         Protons on target and their relative uncertainty.
-    volume : Cone, Frustum or Cylinder
+    volume : Cone, Frustum, Box or Cylinder
         Where decays count.
     accept_on : {"parent", "daughters"}
         Whether the line of the long-lived particle alone decides, or both leptons must be seen.

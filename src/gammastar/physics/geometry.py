@@ -20,6 +20,7 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 
 __all__ = [
+    "Box",
     "Cone",
     "Cylinder",
     "Frustum",
@@ -144,7 +145,7 @@ class Cone(Geometry):
         local = origin - np.array([0.0, 0.0, self.apex])
         pieces = [forward_cone(local, unit, self.theta_max)]
         if not self.spherical:
-            pieces += slab(origin, unit, self.z_min, self.z_max)
+            pieces += slab(origin[:, 2], unit[:, 2], self.z_min, self.z_max)
         elif self.is_bounded:
             pieces.append(ball(local, unit, self.z_max))
         low, high = meet(pieces)
@@ -187,7 +188,7 @@ class Frustum(Geometry):
             _check(math.isfinite(value) and value > 0, f"Frustum.{name} = {value!r} must be positive")
 
     def _interval(self, origin: FloatArray, unit: FloatArray) -> Interval:
-        pieces = slab(origin, unit, self.z0, self.z1)
+        pieces = slab(origin[:, 2], unit[:, 2], self.z0, self.z1)
         sides = ((0, self.x, self.half_x0, self.half_x1), (1, self.y, self.half_y0, self.half_y1))
         for axis, centre, half0, half1 in sides:
             slope = (half1 - half0) / (self.z1 - self.z0)
@@ -196,6 +197,65 @@ class Frustum(Geometry):
                 distance = half - sign * (origin[:, axis] - centre)
                 pieces.append(half_space(distance, slope * unit[:, 2] - sign * unit[:, axis]))
         return meet(pieces)
+
+
+@dataclass(frozen=True, slots=True)
+class Box(Geometry):
+    """A rectangular volume beside the beam or on it, whose axis may be tilted.
+
+    Attributes
+    ----------
+    z0, z1 : float
+        z of the centres of its first and last face [m].
+    half_x, half_y : float
+        Half-widths across its axis [m].
+    x, y : float
+        Centre of the first face [m].
+    angle_x, angle_y : float
+        Slopes of the axis in the horizontal and in the vertical plane, dx/dz = tan(angle_x) and
+        dy/dz = tan(angle_y) [rad]. The faces stand at right angles to the axis, and the edge of `half_x`
+        stays in the horizontal plane.
+    """
+
+    z0: float
+    z1: float
+    half_x: float
+    half_y: float
+    x: float = 0.0
+    y: float = 0.0
+    angle_x: float = 0.0
+    angle_y: float = 0.0
+    kind: Literal["box"] = "box"
+    __pydantic_config__: ClassVar[ConfigDict] = _FROZEN
+
+    def __post_init__(self) -> None:
+        finite = all(math.isfinite(value) for value in (self.z0, self.z1, self.x, self.y))
+        _check(finite and self.z0 < self.z1, f"Box: z0 = {self.z0!r} must lie before z1 = {self.z1!r}")
+        for name in ("half_x", "half_y"):
+            value = getattr(self, name)
+            _check(math.isfinite(value) and value > 0, f"Box.{name} = {value!r} m must be positive")
+        for name in ("angle_x", "angle_y"):
+            value = getattr(self, name)
+            _check(abs(value) < math.pi / 2, f"Box.{name} = {value!r} rad must lie between -π/2 and π/2")
+
+    def _frame(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return unit vectors along the horizontal edge, the other edge and the axis."""
+        axis = np.array([math.tan(self.angle_x), math.tan(self.angle_y), 1.0])
+        horizontal = np.array([1.0, 0.0, -axis[0]])
+        axis, horizontal = axis / np.linalg.norm(axis), horizontal / np.linalg.norm(horizontal)
+        return horizontal, np.cross(axis, horizontal), axis
+
+    def _interval(self, origin: FloatArray, unit: FloatArray) -> Interval:
+        horizontal, other, axis = self._frame()
+        local = origin - np.array([self.x, self.y, self.z0])
+        limits = (
+            (horizontal, -self.half_x, self.half_x),
+            (other, -self.half_y, self.half_y),
+            (axis, 0.0, (self.z1 - self.z0) / axis[2]),
+        )
+        return meet(
+            piece for edge, low, high in limits for piece in slab(local @ edge, unit @ edge, low, high)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,13 +283,13 @@ class Cylinder(Geometry):
         _check(finite and self.z0 < self.z1, f"Cylinder: z0 = {self.z0!r} must lie before z1 = {self.z1!r}")
 
     def _interval(self, origin: FloatArray, unit: FloatArray) -> Interval:
-        pieces = slab(origin, unit, self.z0, self.z1)
+        pieces = slab(origin[:, 2], unit[:, 2], self.z0, self.z1)
         if math.isfinite(self.radius):
             pieces.append(infinite_cylinder(origin[:, :2] - np.array([self.x, self.y]), unit, self.radius))
         return meet(pieces)
 
 
-Volume: TypeAlias = Annotated[Cone | Frustum | Cylinder, Field(discriminator="kind")]
+Volume: TypeAlias = Annotated[Cone | Frustum | Box | Cylinder, Field(discriminator="kind")]
 
 
 def half_space(distance: FloatArray, speed: FloatArray) -> Interval:
@@ -269,11 +329,14 @@ def _roots(a: FloatArray, b: FloatArray, c: FloatArray) -> tuple[FloatArray, Flo
     return discriminant, np.fmin(first, second), np.fmax(first, second)
 
 
-def slab(origin: FloatArray, unit: FloatArray, z_min: float, z_max: float) -> list[Interval]:
-    """Between two planes of constant z, as pieces to meet; `z_max` may be infinite."""
-    pieces = [half_space(origin[:, 2] - z_min, unit[:, 2])]
-    if math.isfinite(z_max):
-        pieces.append(half_space(z_max - origin[:, 2], -unit[:, 2]))
+def slab(position: FloatArray, speed: FloatArray, low: float, high: float) -> list[Interval]:
+    """Where a coordinate that changes with `speed` lies between two values, as pieces to meet.
+
+    `high` may be infinite.
+    """
+    pieces = [half_space(position - low, speed)]
+    if math.isfinite(high):
+        pieces.append(half_space(high - position, -speed))
     return pieces
 
 

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from builders import ROOT
 from pydantic import TypeAdapter, ValidationError
+from scipy.spatial.transform import Rotation
 
 from gammastar.core.errors import InputFileError, PhysicsError, PortabilityError, SteeringError
 from gammastar.core.records import Exposure
 from gammastar.physics.detector import load_detector, target_factor
-from gammastar.physics.geometry import Cone, Cylinder, Frustum, Geometry, Volume
+from gammastar.physics.geometry import Box, Cone, Cylinder, Frustum, Geometry, Volume
 
 DETECTORS = ROOT / "data" / "detectors"
 
@@ -27,6 +28,13 @@ def inside(volume: Geometry, x: np.ndarray) -> np.ndarray:
         along = np.linalg.norm(local, axis=-1) if volume.spherical else x[..., 2]
         shell = (theta > volume.theta_min) & (theta < volume.theta_max)
         return shell & (along > volume.z_min) & (along < volume.z_max)
+    if isinstance(volume, Box):  # turned back by two rotations: about the vertical, then about the edge
+        climb = math.atan(math.tan(volume.angle_y) * math.cos(volume.angle_x))
+        turn = Rotation.from_euler("YX", [volume.angle_x, -climb])
+        local = turn.inv().apply((x - [volume.x, volume.y, volume.z0]).reshape(-1, 3)).reshape(x.shape)
+        end = (volume.z1 - volume.z0) / turn.apply([0.0, 0.0, 1.0])[2]
+        wide = (np.abs(local[..., 0]) < volume.half_x) & (np.abs(local[..., 1]) < volume.half_y)
+        return wide & (local[..., 2] > 0) & (local[..., 2] < end)
     z = x[..., 2]
     between = (z > volume.z0) & (z < volume.z1)
     dx, dy = x[..., 0] - volume.x, x[..., 1] - volume.y
@@ -45,6 +53,9 @@ VOLUMES = [
     Cone(0.0, 0.3, -2.0, 8.0, apex=1.0),
     Frustum(33.5, 83.5, 0.645, 1.495, 2.145, 3.145),
     Frustum(4.0, 9.0, 2.0, 1.0, 0.5, 0.7, x=0.3, y=-0.2),
+    Box(10.0, 30.0, 1.25, 1.25, x=2.25),
+    Box(10.0, 30.0, 1.25, 0.75, x=0.6, y=-0.3, angle_x=0.0624),
+    Box(8.0, 12.0, 0.8, 0.5, x=0.5, angle_x=-0.4, angle_y=0.3),
     Cylinder(1.2, 5.0, 40.0, x=0.4),
     Cylinder(math.inf, 5.0, 40.0),
 ]
@@ -65,7 +76,7 @@ def test_chord_agrees_with_membership_along_the_line(volume: Geometry) -> None:
     assert member.any()
 
 
-@pytest.mark.parametrize("volume", VOLUMES[3:7], ids=lambda v: f"{v.kind}")
+@pytest.mark.parametrize("volume", VOLUMES[3:10], ids=lambda v: f"{v.kind}")
 def test_chord_from_everywhere_and_backwards(volume: Geometry) -> None:
     rng = np.random.default_rng(12)
     n = 2000
@@ -114,7 +125,7 @@ def test_two_pieces_are_refused_with_advice() -> None:
 @pytest.mark.parametrize(
     ("data", "match"),
     [
-        ({"kind": "sphere"}, "'cone', 'frustum', 'cylinder'"),
+        ({"kind": "sphere"}, "'cone', 'frustum', 'box', 'cylinder'"),
         (
             {"kind": "cylinder", "radius": 1.0, "z0": 1.0, "z1": 2.0, "lenght": 1.0},
             r"cylinder\.lenght",
@@ -127,6 +138,17 @@ def test_two_pieces_are_refused_with_advice() -> None:
             {"kind": "frustum", "z0": 0, "z1": 1, "half_x0": 0, "half_y0": 1, "half_x1": 1, "half_y1": 1},
             "half_x0",
         ),
+        ({"kind": "box", "z0": 3.0, "z1": 2.0, "half_x": 1.0, "half_y": 1.0}, "z0 = 3.0 must lie before z1"),
+        ({"kind": "box", "z0": 1.0, "z1": 2.0, "half_x": -1.0, "half_y": 1.0}, r"Box\.half_x = -1\.0 m must"),
+        (
+            {"kind": "box", "z0": 1.0, "z1": 2.0, "half_x": 1.0, "half_y": math.inf},
+            r"Box\.half_y = inf m must",
+        ),
+        (
+            {"kind": "box", "z0": 1.0, "z1": 2.0, "half_x": 1.0, "half_y": 1.0, "angle_x": 3.1},
+            r"Box\.angle_x = 3\.1 rad must lie between",
+        ),
+        ({"kind": "box", "z0": 1.0, "z1": 2.0, "half_x": 1.0}, r"box\.half_y"),
     ],
 )
 def test_bad_volumes_name_the_key(data: dict[str, Any], match: str) -> None:
@@ -142,7 +164,7 @@ def test_bad_lines_are_refused() -> None:
         cylinder.chord(np.zeros((1, 3)), np.zeros((1, 3)))
 
 
-@pytest.mark.parametrize("name", ["appendix_b", "na62_dump", "ship_ecn3"])
+@pytest.mark.parametrize("name", ["appendix_b", "na62_dump", "shadows_like", "ship_ecn3"])
 def test_shipped_detectors_load(name: str) -> None:
     detector = load_detector(DETECTORS / f"{name}.toml")
     assert detector.beam_energy == 400.0

@@ -18,7 +18,7 @@ from gammastar.core.records import Sample
 from gammastar.core.resolve import resolve
 from gammastar.core.sampling import Sampler
 from gammastar.physics.detector import Plane, Target, load_detector
-from gammastar.physics.geometry import Cone, Cylinder, Frustum, Geometry
+from gammastar.physics.geometry import Box, Cone, Cylinder, Frustum, Geometry
 from gammastar.physics.qed import RTable
 from gammastar.physics.vectors import CHARGES
 from gammastar.testing import ContractError, check_channel, check_geometry, check_model
@@ -55,11 +55,12 @@ def test_volumes_and_detectors_of_the_package_pass() -> None:
         Cone(0.035, 0.12, 5.0, spherical=True),
         Cone(0.0, 0.3, 2.0, 8.0, apex=1.0),
         Frustum(33.5, 83.5, 0.645, 1.495, 2.145, 3.145),
+        Box(10.0, 30.0, 1.25, 1.25, x=2.25, angle_x=0.06, angle_y=-0.02),
         Cylinder(np.inf, 5.0, 40.0),
         Cylinder(1.0, -2.0, 5.0),
     ):
         check_geometry(volume)
-    for name in ("appendix_b", "na62_dump", "ship_ecn3"):
+    for name in ("appendix_b", "na62_dump", "shadows_like", "ship_ecn3"):
         check_geometry(load_detector(data_path(f"detectors/{name}.toml")))
 
 
