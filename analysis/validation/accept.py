@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import vector
 from scipy.integrate import quad
+from validation import off_axis
 
 from gammastar import accept
 from gammastar.core.files import data_path
@@ -27,6 +28,7 @@ NA60 = Exposure(beam_energy=BEAM, target_a=207.2, target_z=82, thickness=0.01, p
 def rows(*, quick: bool) -> Iterator[dict]:
     yield from _equation_b1()
     yield from _quadrature(20_000 if quick else 200_000)
+    yield from off_axis.chords(quick=quick)
     yield from _targets()
     yield from _na62(100_000 if quick else 1_000_000)
     yield from _na62_edges(100_000 if quick else 400_000)

@@ -75,6 +75,8 @@ word = "cut"
 """
 NO_EE = without(DETECTOR, "ee =")
 OTHER_BEAM = DETECTOR.replace("beam_energy = 400", "beam_energy = 120")
+OFF_AXIS = (ROOT / "data/detectors/shadows_like.toml").read_text()
+AROUND = OFF_AXIS.replace("z0 = 10.0", "z0 = -1.0").replace("half_y = 1.25\nx = 2.25", "half_y = 1.25")
 DUMP = '"na62_dump", "ship_ecn3"'
 CASES = [
     # what, replacements, further files, level, where, what is said
@@ -189,6 +191,39 @@ CASES = [
         "error",
         "accept.detectors",
         "120",
+    ),
+    ("120 GeV", [(DUMP, '"darkquest"')], {}, "error", "accept.detectors", "darkquest.toml stands at 120 GeV"),
+    (
+        "dump in its volume",
+        [(DUMP, '"d.toml"')],
+        {"d_toml": AROUND},
+        "error",
+        "accept.detectors",
+        "holds the target",
+    ),
+    (
+        "plane before the volume",
+        [(DUMP, '"d.toml"')],
+        {"d_toml": OFF_AXIS.replace("z = 36.0", "z = 8.0")},
+        "error",
+        "accept.detectors",
+        "plane 'calorimeter': z = 8 m lies before",
+    ),
+    (
+        "plane in the volume",
+        [(DUMP, '"d.toml"')],
+        {"d_toml": OFF_AXIS.replace("z = 33.0", "z = 29.0")},
+        "warning",
+        "accept.detectors",
+        "'tracker first' at z = 29 m stands inside",
+    ),
+    (
+        "magnet before the volume",
+        [(DUMP, '"d.toml"')],
+        {"d_toml": OFF_AXIS.replace("z = 34.25", "z = 7.0")},
+        "warning",
+        "accept.detectors",
+        "magnet at z = 7 m stands before",
     ),
     ("no ee", [(DUMP, '"d.toml"')], {"d_toml": NO_EE}, "error", "accept.detectors", "no efficiency for ee"),
     ("near detector", [(DUMP, '"na62_dumb"')], {}, "error", "accept.detectors", "'na62_dump'"),

@@ -378,7 +378,10 @@ def _states(where: str, name: str, found: Any, section: Accept) -> Findings:
             f"{name} has no efficiency for {' and '.join(unknown)} of accept.final_states; it has "
             f"{', '.join(found.efficiency) or 'none'}",
         )
-    z0, z1 = (getattr(found.volume, key, math.nan) for key in ("z0", "z1"))
+    z0, z1 = found.volume.z_range
+    if found.magnet is not None and found.magnet.z <= z0:
+        text = f"the magnet at z = {found.magnet.z:g} m stands before the decay volume ({z0:g} m)"
+        yield Finding("warning", where, f"{name}: {text}: it bends nothing")
     for plane in found.planes:
         if z0 < plane.z < z1:
             yield Finding(

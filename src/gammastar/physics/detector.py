@@ -28,6 +28,7 @@ __all__ = [
     "target_factor",
 ]
 
+DUMP = 1.0  # interaction lengths: nothing is seen out of a target as thick as this
 FLAGS = frozenset({"volume.spherical"})  # keys that are true or false
 Scaling: TypeAlias = Literal["per_interaction", "power"]
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=True)
@@ -62,6 +63,8 @@ class Target:
     def __post_init__(self) -> None:
         for name in ("a", "z", "thickness"):
             check(getattr(self, name) > 0, f"target.{name} = {getattr(self, name)!r} must be positive")
+        place = self.position
+        check(all(map(math.isfinite, place)), f"target.position = {place!r} m must be finite")
 
     @property
     def interaction_probability(self) -> float:
@@ -118,7 +121,9 @@ class Plane:
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     def __post_init__(self) -> None:
-        check(math.isfinite(self.z), f"plane {self.name!r}: z = {self.z!r} must be finite")
+        for name in ("z", "x", "y"):
+            value = getattr(self, name)
+            check(math.isfinite(value), f"plane {self.name!r}: {name} = {value!r} must be finite")
         for name in ("half_x", "half_y", "octagon", "r_max"):
             value = getattr(self, name)
             check(value > 0, f"plane {self.name!r}: {name} = {value!r} must be positive")
@@ -142,6 +147,11 @@ class Magnet:
     z: float
     kick: float
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    def __post_init__(self) -> None:
+        for name in ("z", "kick"):
+            value = getattr(self, name)
+            check(math.isfinite(value), f"magnet.{name} = {value!r} must be finite")
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +240,24 @@ class Detector:
             daughters or not (self.planes or self.magnet or self.cuts != Cuts()),
             "planes, magnet and cuts act on leptons: accept_on = 'daughters' is needed",
         )
+        self._check_places()
+
+    def _check_places(self) -> None:
+        """Refuse a volume around or before the target, and planes that no lepton reaches."""
+        place, (first, last) = self.target.position, self.volume.z_range
+        where = f"the target at ({', '.join(f'{value:g}' for value in place)}) m"
+        check(last > place[2], f"volume: ends at z = {last:g} m, before {where}; see also target.position")
+        check(
+            self.target.thickness < DUMP or not self.volume.holds(place),
+            f"volume: holds {where}, a dump of {self.target.thickness:g} interaction lengths, in which "
+            "nothing is seen; begin behind it or beside it (keys of volume), or correct target.position",
+        )
+        for plane in self.planes:
+            check(
+                plane.z > first,
+                f"plane {plane.name!r}: z = {plane.z:g} m lies before the decay volume, which begins at "
+                f"{first:g} m: no lepton reaches it",
+            )
 
 
 def _numbers(data: Any, key: str = "") -> Iterator[str]:

@@ -57,6 +57,15 @@ class Geometry(ABC):
         """False where a line can stay inside for ever."""
         return True
 
+    @property
+    def z_range(self) -> tuple[float, float]:
+        """First and last z of the volume [m]; infinite where it is open, or does not say."""
+        return -math.inf, math.inf
+
+    def holds(self, point: tuple[float, float, float]) -> bool:
+        """Return whether a point [m] lies in the volume, or on the face where it begins."""
+        return bool(self.chord(np.array([point], dtype=np.float64), np.array([[0.0, 0.0, 1.0]]))[0, 0] == 0)
+
     def chord(self, origin: FloatArray, direction: FloatArray) -> FloatArray:
         """Return where half-lines enter and leave the volume.
 
@@ -132,6 +141,13 @@ class Cone(Geometry):
         """False for a cone without an end."""
         return math.isfinite(self.z_max)
 
+    @property
+    def z_range(self) -> tuple[float, float]:
+        """Of a spherical shell the z of its lowest rim and of its top."""
+        if not self.spherical:
+            return self.z_min, self.z_max
+        return self.apex + self.z_min * math.cos(self.theta_max), self.apex + self.z_max
+
     def _hole(self, origin: FloatArray, unit: FloatArray) -> list[Interval]:
         """Convex regions to cut out of the outer cone."""
         holes = []
@@ -186,6 +202,11 @@ class Frustum(Geometry):
         for name in ("half_x0", "half_y0", "half_x1", "half_y1"):
             value = getattr(self, name)
             _check(math.isfinite(value) and value > 0, f"Frustum.{name} = {value!r} must be positive")
+
+    @property
+    def z_range(self) -> tuple[float, float]:
+        """Between its two faces."""
+        return self.z0, self.z1
 
     def _interval(self, origin: FloatArray, unit: FloatArray) -> Interval:
         pieces = slab(origin[:, 2], unit[:, 2], self.z0, self.z1)
@@ -245,6 +266,13 @@ class Box(Geometry):
         axis, horizontal = axis / np.linalg.norm(axis), horizontal / np.linalg.norm(horizontal)
         return horizontal, np.cross(axis, horizontal), axis
 
+    @property
+    def z_range(self) -> tuple[float, float]:
+        """Of its outermost corners: beyond the centres of its faces where it is tilted."""
+        horizontal, other, _ = self._frame()
+        reach = self.half_x * abs(horizontal[2]) + self.half_y * abs(other[2])
+        return self.z0 - float(reach), self.z1 + float(reach)
+
     def _interval(self, origin: FloatArray, unit: FloatArray) -> Interval:
         horizontal, other, axis = self._frame()
         local = origin - np.array([self.x, self.y, self.z0])
@@ -281,6 +309,11 @@ class Cylinder(Geometry):
         _check(self.radius > 0, f"Cylinder.radius = {self.radius!r} must be positive")
         finite = all(math.isfinite(value) for value in (self.z0, self.z1, self.x, self.y))
         _check(finite and self.z0 < self.z1, f"Cylinder: z0 = {self.z0!r} must lie before z1 = {self.z1!r}")
+
+    @property
+    def z_range(self) -> tuple[float, float]:
+        """Between its two faces."""
+        return self.z0, self.z1
 
     def _interval(self, origin: FloatArray, unit: FloatArray) -> Interval:
         pieces = slab(origin[:, 2], unit[:, 2], self.z0, self.z1)

@@ -223,7 +223,7 @@ def check_geometry(
     Parameters
     ----------
     volume : Geometry or Detector
-        Of a detector, its volume as seen from its target, and that its planes are not all before it.
+        Of a detector, its volume as seen from its target, and that planes and magnet stand behind its entry.
     origin : tuple of float [m]
         From where lines start; not used for a detector.
     n : int
@@ -308,13 +308,13 @@ def _along(
 def _planes(contract: Contract, detector: Detector | None, entry: FloatArray) -> None:
     if detector is None:
         return
+    magnet, first = detector.magnet, entry[:, 2].min()
     contract.need(
-        (entry[:, 2] >= detector.target.position[2]).all(), "volume: begins before the target of the detector"
+        magnet is None or magnet.z > first,
+        f"magnet at z = {magnet.z if magnet else 0.0:g} m lies before the volume: it bends nothing",
     )
     for plane in detector.planes:
-        contract.need(
-            plane.z > entry[:, 2].min(), f"plane {plane.name!r} at z = {plane.z:g} m lies before the volume"
-        )
+        contract.need(plane.z > first, f"plane {plane.name!r} at z = {plane.z:g} m lies before the volume")
 
 
 NO_RATE = (

@@ -15,6 +15,7 @@ from gammastar.core.constants import M_MU
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import Sample
 from gammastar.physics.detector import Magnet, Plane
+from gammastar.physics.geometry import Frustum
 
 MASS = 0.3
 
@@ -127,9 +128,9 @@ def test_planes_cut_on_every_aperture() -> None:
         return one, one * np.array([[-1], [-1], [1], [1]])
 
     def sees(plane: Plane, x: float, y: float) -> bool:
-        return bool(
-            accept.seen(np.zeros((1, 3)), through(x, y), box_detector("daughters", planes=(plane,)))[0]
-        )
+        around = Frustum(-2.0, 0.5, 2.0, 2.0, 2.0, 2.0)
+        detector = box_detector("daughters", planes=(plane,), volume=around)
+        return bool(accept.seen(np.zeros((1, 3)), through(x, y), detector)[0])
 
     ring = Plane("ring", 1.0, r_min=0.1, r_max=1.0)
     assert [sees(ring, x, 0.0) for x in (0.05, 0.5, 1.05)] == [False, True, False]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,21 @@ def test_bad_lines_are_refused() -> None:
         cylinder.chord(np.zeros((1, 3)), np.zeros((1, 3)))
 
 
+def test_range_in_z_is_that_of_the_corners() -> None:
+    box = Box(8.0, 12.0, 0.8, 0.5, x=0.5, angle_x=-0.4, angle_y=0.3)
+    climb = math.atan(math.tan(0.3) * math.cos(-0.4))
+    turn = Rotation.from_euler("YX", [-0.4, -climb])
+    length = 4.0 / turn.apply([0.0, 0.0, 1.0])[2]
+    corners = np.stack(np.meshgrid([-0.8, 0.8], [-0.5, 0.5], [0.0, length]), axis=-1).reshape(-1, 3)
+    z = 8.0 + turn.apply(corners)[:, 2]
+    assert box.z_range == pytest.approx((z.min(), z.max()), rel=1e-12)
+    shell = Cone(0.1, 0.4, 5.0, 30.0, apex=1.0, spherical=True)
+    angle, length = np.linspace(0.1, 0.4, 50), np.linspace(5.0, 30.0, 50)[:, None]
+    z = 1.0 + length * np.cos(angle)
+    assert shell.z_range[0] == pytest.approx(z.min(), rel=1e-12)
+    assert shell.z_range[1] >= z.max()
+
+
 @pytest.mark.parametrize("name", ["appendix_b", "na62_dump", "shadows_like", "ship_ecn3"])
 def test_shipped_detectors_load(name: str) -> None:
     detector = load_detector(DETECTORS / f"{name}.toml")
@@ -181,6 +197,73 @@ def test_numbers_of_the_detectors() -> None:
     na62 = load_detector(DETECTORS / "na62_dump.toml")
     assert na62.target.position[2] == 23.07
     assert na62.target.interaction_probability == pytest.approx(1.0, abs=1e-8)
+
+
+TABLE = {  # beam, protons, decays from and to behind the target, planes behind the target, kick of the magnet
+    "bebc": (400, 2.72e18, 404.65, 405.9, [405.9], None),
+    "charm": (400, 2.4e18, 480, 515, [515], None),
+    "darkquest": (120, 1.44e18, 5, 6.16, [6.16, 18.5, 18.79], 0.3 * 3 * 0.4),
+    "nucal": (70, 1.7e18, 64, 87, [87], None),
+    "shadows_like": (400, 5e19, 10, 30, [33, 33 + 2.5, 33 + 2.5 + 0.5], 0.3 * 1.5),
+    "ship_ecn3": (400, 6e20, 33.5 + 1, 83.5 - 1, [84.05, 93.6], 0.3 * 4 * 0.1625),
+    "vertex_telescope": (400, 1e13, 0.01, 0.066, [6.136], None),
+}
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_detectors_are_those_of_the_tables(name: str) -> None:
+    beam, pot, first, last, planes, kick = TABLE[name]
+    detector = load_detector(DETECTORS / f"{name}.toml")
+    assert (detector.beam_energy, detector.pot) == (beam, pot)
+    assert detector.volume.z_range == pytest.approx((first, last))
+    assert [plane.z for plane in detector.planes] == pytest.approx(planes)
+    assert (detector.magnet.kick if detector.magnet else None) == pytest.approx(kick)
+
+
+BESIDE = "half_y = 1.25\nx = 2.25"
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        (
+            [("z0 = 10.0", "z0 = -1.0"), (BESIDE, "half_y = 1.25")],
+            r"volume: holds the target at \(0, 0, 0\) m, a dump of 19\.6 interaction lengths",
+        ),
+        ([("z0 = 10.0", "z0 = 0.0"), (BESIDE, "half_y = 1.25")], "begin behind it or beside it"),
+        (
+            [("19.6 #", "19.6\nposition = [0.0, 0.0, 40.0] #")],
+            r"ends at z = 30 m, before the target at \(0, 0, 40\) m",
+        ),
+        ([("19.6 #", "19.6\nposition = [0.0, inf, 0.0] #")], r"target\.position = .* must be finite"),
+        ([("z = 33.0", "z = 9.0")], "plane 'tracker first': z = 9 m lies before .* begins at 10 m"),
+        ([("z = 33.0", "z = 33.0\ny = nan")], "plane 'tracker first': y = nan must be finite"),
+        ([("kick = 0.45", "kick = nan")], r"magnet\.kick = nan must be finite"),
+        ([("z1 = 30.0", "z1 = 9.0")], r"z0 = 10\.0 must lie before z1 = 9\.0"),
+        ([("z1 = 30.0", "z1 = nan")], r"z0 = 10\.0 must lie before z1 = nan"),
+        ([("half_x = 1.25", "half_x = 0.0")], r"Box\.half_x = 0\.0 m must be positive"),
+    ],
+)
+def test_misplaced_parts_name_file_and_key(tmp_path: Path, changes: Any, match: str) -> None:
+    text = (DETECTORS / "shadows_like.toml").read_text()
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new, 1)
+    text = text.replace("[sources]", '[sources]\n"target.position" = "test"\nplanes = "test"')
+    path = tmp_path / "bad.toml"
+    path.write_text(text)
+    with pytest.raises(SteeringError, match=match) as caught:
+        load_detector(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_thin_target_may_stand_in_the_volume() -> None:
+    """A search beside the target of a spectrometer; a dump hides what decays in it."""
+    telescope = load_detector(DETECTORS / "vertex_telescope.toml")
+    around = replace(telescope, volume=Cylinder(math.inf, -0.01, 0.066))
+    assert around.volume.holds(around.target.position)
+    with pytest.raises(PhysicsError, match="a dump of 1 interaction lengths"):
+        replace(around, target=replace(around.target, thickness=1.0))
 
 
 @pytest.mark.parametrize(

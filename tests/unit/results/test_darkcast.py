@@ -199,9 +199,10 @@ def test_names_that_a_module_cannot_hold(tmp_path, monkeypatch):
 
 
 def test_length_of_a_volume_beside_the_beam():
-    detector = load_detector(data_path("detectors/ship_ecn3.toml"))
+    detector = replace(load_detector(data_path("detectors/ship_ecn3.toml")), planes=())
     beside = replace(detector, volume=Cylinder(radius=1.0, z0=100.0, z1=150.0, x=5.0))
     assert length_ratio(beside) == pytest.approx(0.5, rel=0.03)
     ring = replace(detector, volume=Cone(0.01, 0.02, 50.0, 150.0))
     assert length_ratio(ring) == pytest.approx(2.0, rel=1e-3)
-    assert length_ratio(replace(detector, volume=Cylinder(radius=1.0, z0=-1.0, z1=10.0))) == np.inf
+    thin = replace(detector, target=replace(detector.target, thickness=0.1))
+    assert length_ratio(replace(thin, volume=Cylinder(radius=1.0, z0=-1.0, z1=10.0))) == np.inf

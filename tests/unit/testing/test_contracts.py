@@ -17,7 +17,7 @@ from gammastar.core.files import data_path
 from gammastar.core.records import Sample
 from gammastar.core.resolve import resolve
 from gammastar.core.sampling import Sampler
-from gammastar.physics.detector import Plane, Target, load_detector
+from gammastar.physics.detector import Magnet, Plane, Target, load_detector
 from gammastar.physics.geometry import Box, Cone, Cylinder, Frustum, Geometry
 from gammastar.physics.qed import RTable
 from gammastar.physics.vectors import CHARGES
@@ -108,11 +108,15 @@ def test_each_fault_of_a_volume_is_named(fault, message) -> None:
     assert message in faults(check_geometry, Broken(fault))
 
 
-def test_a_detector_before_its_target_or_with_planes_before_its_volume() -> None:
-    na62 = load_detector(data_path("detectors/na62_dump.toml"))
-    early = replace(na62, planes=(Plane("gigatracker", 80.0),))
-    assert "plane 'gigatracker' at z = 80 m lies before the volume" in faults(check_geometry, early)
-    late = replace(na62, target=Target(63.55, 29, 19.6, (0.0, 0.0, 300.0)))
+def test_a_detector_whose_parts_stand_before_its_volume() -> None:
+    """A volume of one's own does not say where it begins: lines tell, not its keys."""
+    na62 = replace(load_detector(data_path("detectors/na62_dump.toml")), planes=(), magnet=None)
+    mine = replace(na62, volume=Broken("none"), target=Target(63.55, 29, 19.6))
+    check_geometry(mine)
+    early = replace(mine, planes=(Plane("gigatracker", 4.0),))
+    assert "plane 'gigatracker' at z = 4 m lies before the volume" in faults(check_geometry, early)
+    assert "magnet at z = 3 m lies before" in faults(check_geometry, replace(mine, magnet=Magnet(3.0, 0.3)))
+    late = replace(mine, target=Target(63.55, 29, 19.6, (0.0, 0.0, 300.0)))
     assert "none of 4000 lines" in faults(check_geometry, late)
     assert "derive it from" in faults(check_geometry, object())
 
