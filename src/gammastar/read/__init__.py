@@ -1,4 +1,4 @@
-"""Read dilepton ntuples: TTree and RNTuple, any layout, through schemas that are data."""
+"""Read dilepton ntuples: TTree and RNTuple, any layout, through schemas that are data; published tables."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from gammastar.read.proposal import (
     to_toml,
     write_schema,
 )
+from gammastar.read.published import hepdata, published_spectrum
 from gammastar.read.schema import RowFilter, Schema, Truth, builtin, builtin_names, load_schema
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "describe",
     "examine",
     "expand",
+    "hepdata",
     "inspect",
     "load_schema",
     "matched",
@@ -39,6 +41,7 @@ __all__ = [
     "open_matched",
     "propose",
     "propose_schema",
+    "published_spectrum",
     "sha256",
     "to_toml",
     "verify",

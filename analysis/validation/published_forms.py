@@ -1,0 +1,161 @@
+"""A published table written in every form that is read, by other code than that which reads it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import hist
+import numpy as np
+import uhi.io.json
+import uproot
+import yaml
+
+from gammastar.read.published import Column, PublishedTable, TableAxis
+
+
+def contiguous(table: PublishedTable) -> bool:
+    """Return whether a table is one axis of bins that join."""
+    if len(table.axes) != 1:
+        return False
+    low, high = table.axes[0].low, table.axes[0].high
+    joined = np.allclose(low[1:], high[:-1], rtol=1e-12, atol=0)
+    return bool((high > low).all() and joined and np.isfinite(table.columns[0].values).all())
+
+
+def axis_entry(axis: TableAxis, i: int) -> dict:
+    if axis.text:
+        return {"value": axis.text[i]}
+    if axis.low[i] == axis.high[i]:
+        return {"value": float(axis.value[i])}
+    return {"low": float(axis.low[i]), "high": float(axis.high[i]), "value": float(axis.value[i])}
+
+
+def value_entry(column: Column, i: int) -> dict:
+    value = column.values[i]
+    entry = {"value": "-" if np.isnan(value) else f"< {value!r}" if column.limits[i] else float(value)}
+    errors = []
+    for error in column.errors:
+        low, high = float(error.minus[i]), float(error.plus[i])
+        if np.isnan(low) and np.isnan(high):
+            continue
+        size = {"symerror": high} if low == -high else {"asymerror": {"minus": low, "plus": high}}
+        errors.append({"label": error.label, **size})
+    return entry | ({"errors": errors} if errors else {})
+
+
+def write_record(folder: Path, tables: list[PublishedTable]) -> Path:
+    """Write a HEPData record: ``submission.yaml`` and a file per table."""
+    folder.mkdir(parents=True, exist_ok=True)
+    listed = [{"comment": "written by a test"}]
+    for k, table in enumerate(tables):
+        rows = range(len(table))
+        content = {
+            "independent_variables": [
+                {"header": {"name": a.name, "units": a.unit}, "values": [axis_entry(a, i) for i in rows]}
+                for a in table.axes
+            ],
+            "dependent_variables": [
+                {
+                    "header": {"name": c.name, "units": c.unit},
+                    "qualifiers": [{"name": name, "value": value} for name, value in c.qualifiers.items()],
+                    "values": [value_entry(c, i) for i in rows],
+                }
+                for c in table.columns
+            ],
+        }
+        (folder / f"data{k}.yaml").write_text(yaml.safe_dump(content))
+        listed.append({"name": f"Table {k + 1}", "description": table.name, "data_file": f"data{k}.yaml"})
+    (folder / "submission.yaml").write_text(yaml.safe_dump_all(listed))
+    return folder
+
+
+def write_scatter(path: Path, table: PublishedTable) -> Path:
+    """Write the first column as a Scatter2D of YODA 1 with its errors by name."""
+    axis, column = table.axes[0], table.columns[0]
+    broken = {
+        i: {e.label: {"dn": float(e.minus[i]), "up": float(e.plus[i])} for e in column.errors}
+        for i in range(len(table))
+    }
+    total = [np.sqrt(sum((s**2 for s in side), np.zeros(len(table)))) for side in _sides(column)]
+    lines = ["BEGIN YODA_SCATTER2D_V2 /REF/T/d01-x01-y01"]
+    lines += [f"ErrorBreakdown: {json.dumps(broken)}"] if column.errors else []
+    lines += ["Path: /REF/T/d01-x01-y01", f"XLabel: {axis.name} [{axis.unit}]", "Type: Scatter2D", "---"]
+    lines += ["# xval\t xerr-\t xerr+\t yval\t yerr-\t yerr+"]
+    for i in range(len(table)):
+        x, y = axis.value[i], column.values[i]
+        row = (x, x - axis.low[i], axis.high[i] - x, y, total[0][i], total[1][i])
+        lines.append("\t".join(repr(float(v)) for v in row))
+    path.write_text("\n".join([*lines, "END YODA_SCATTER2D_V2", ""]))
+    return path
+
+
+def _sides(column: Column):
+    return [e.minus for e in column.errors], [e.plus for e in column.errors]
+
+
+def write_estimate(path: Path, table: PublishedTable) -> Path:
+    """Write the first column as an Estimate1D of YODA 2."""
+    axis, column = table.axes[0], table.columns[0]
+    edges = [*axis.low.tolist(), float(axis.high[-1])]
+    labels = [e.label for e in column.errors]
+    nothing = "\t".join(["nan", *["---"] * (2 * len(labels))])
+    lines = ["BEGIN YODA_ESTIMATE1D_V3 /T/m", "Path: /T/m", "Title: ", "Type: Estimate1D"]
+    lines += [f"XLabel: {axis.name} [{axis.unit}]", "---", f"Edges(A1): {json.dumps(edges)}"]
+    lines += [f"ErrorLabels: {json.dumps(labels)}", "# value\terrDn(1)\terrUp(1)", nothing]
+    for i, value in enumerate(column.values):
+        shifts = [repr(float(v)) for e in column.errors for v in (e.minus[i], e.plus[i])]
+        lines.append("\t".join([repr(float(value)), *shifts]))
+    path.write_text("\n".join([*lines, nothing, "END YODA_ESTIMATE1D_V3", ""]))
+    return path
+
+
+def as_hist(table: PublishedTable, k: int = 0) -> hist.Hist:
+    """Return the first column with its error k, as `hist` holds it."""
+    axis, column = table.axes[0], table.columns[0]
+    edges = [*axis.low.tolist(), float(axis.high[-1])]
+    label = f"{axis.name} [{axis.unit}]"
+    found = hist.Hist(hist.axis.Variable(edges, name="mass", label=label), storage=hist.storage.Weight())
+    found.view().value = column.values
+    found.view().variance = column.errors[k].plus ** 2 if column.errors else 0.0
+    return found
+
+
+def write_uhi(path: Path, table: PublishedTable) -> Path:
+    path.write_text(json.dumps(as_hist(table), default=uhi.io.json.default))
+    return path
+
+
+def write_root(path: Path, table: PublishedTable) -> Path:
+    with uproot.recreate(path) as file:
+        file["h"] = as_hist(table)
+    return path
+
+
+FORMS = (
+    ("YODA 1", write_scatter, "m.yoda"),
+    ("YODA 2", write_estimate, "v2.yoda"),
+    ("ROOT", write_root, "m.root"),
+    ("UHI", write_uhi, "m.json"),
+)
+
+
+def differences(table: PublishedTable, again: PublishedTable, *, columns: int | None = None) -> Iterator[str]:
+    """Yield what differs between two tables; numbers to a part in 10¹²."""
+
+    def same(a, b) -> bool:
+        return np.shape(a) == np.shape(b) and np.allclose(a, b, rtol=1e-12, atol=1e-300, equal_nan=True)
+
+    for one, other in zip(table.axes, again.axes, strict=True):
+        if not (same(one.low, other.low) and same(one.high, other.high)):
+            yield f"edges of {one.name}"
+        if one.unit != other.unit or one.text != other.text:
+            yield f"unit or text of {one.name}"
+    for one, other in zip(table.columns[:columns], again.columns[:columns], strict=True):
+        if not same(one.values, other.values):
+            yield f"values of {one.name}"
+        kept = len(other.errors) if columns else None  # a histogram holds one
+        for error, found in zip(one.errors[:kept], other.errors, strict=True):
+            if not (same(error.minus, found.minus) and same(error.plus, found.plus)):
+                yield f"error {error.label} of {one.name}"

@@ -1,0 +1,254 @@
+"""YAML and JSON of HEPData: a record with its ``submission.yaml``, or one file of data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from gammastar.core.documents import shortened
+from gammastar.core.errors import InputFileError
+from gammastar.core.records import FloatArray
+from gammastar.read.published.table import (
+    Column,
+    Origin,
+    PublishedTable,
+    TableAxis,
+    TableError,
+    number,
+    split_unit,
+)
+
+__all__ = ["SUBMISSION", "documents", "listed", "read_yaml"]
+
+SUBMISSION = "submission.yaml"
+DEEPEST = 40  # lists and tables in each other; HEPData's own have about 8
+MOST_NODES = 3_000_000  # after every alias is written out
+LONGEST_NUMBER = 60  # characters
+Entry = dict[str, Any]
+_Loader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # every scalar is a text: no dates, no objects
+
+
+def documents(path: Path, text: str) -> list[Any]:
+    """Return the documents of a YAML text; every scalar is a text.
+
+    Raises
+    ------
+    InputFileError
+        If it is no YAML, nested too deep, or grows too large when its aliases are written out.
+    """
+    try:
+        _shallow(path, text)
+        loader = _Loader(text)
+        found = []
+        while loader.check_node():
+            node = loader.get_node()
+            _bounded(path, node)
+            found.append(loader.construct_document(node))
+    except yaml.YAMLError as error:
+        msg = f"{path}: is not YAML, or is cut off ({shortened(' '.join(str(error).split()))})"
+        raise InputFileError(msg) from error
+    return found
+
+
+def _shallow(path: Path, text: str) -> None:
+    """Refuse what is nested too deep, event by event, before anything calls itself."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > DEEPEST:
+            msg = f"{path}: lists or tables nested more than {DEEPEST} deep; no table of HEPData is"
+            raise InputFileError(msg)
+
+
+def _bounded(path: Path, node: Any) -> None:
+    """Refuse a document that aliases make huge or endless; each node is counted once and remembered."""
+    sizes: dict[int, int] = {}
+    open_nodes: set[int] = set()
+
+    def size(at: Any) -> int:
+        if isinstance(at, yaml.ScalarNode):
+            return 1
+        if id(at) in open_nodes:
+            msg = f"{path}: line {at.start_mark.line + 1}: an alias holds itself"
+            raise InputFileError(msg)
+        if id(at) not in sizes:
+            open_nodes.add(id(at))
+            inner = at.value if isinstance(at, yaml.SequenceNode) else [x for pair in at.value for x in pair]
+            total = 1
+            for one in inner:
+                total += size(one)
+                if total > MOST_NODES:
+                    msg = f"{path}: more than {MOST_NODES} entries once its aliases are written out; refused"
+                    raise InputFileError(msg)
+            open_nodes.discard(id(at))
+            sizes[id(at)] = total
+        return sizes[id(at)]
+
+    size(node)
+
+
+def listed(path: Path, found: Sequence[Any]) -> tuple[Entry, dict[str, Entry]]:
+    """Return the head of a submission and its tables by name, each with the path of its data.
+
+    Raises
+    ------
+    InputFileError
+        If a table has no name or data file, names repeat, or a file lies outside the record's folder.
+    """
+    head: Entry = {}
+    tables: dict[str, Entry] = {}
+    for i, document in enumerate(found):
+        if not isinstance(document, dict):
+            msg = f"{path}: document {i + 1} is no table of keys"
+            raise InputFileError(msg)
+        if "data_file" not in document:
+            head |= document
+            continue
+        name, place = str(document.get("name", "")), str(document["data_file"])
+        if not name or name in tables:
+            msg = f"{path}: document {i + 1}: the name {name!r} is missing or taken"
+            raise InputFileError(msg)
+        data = path.parent / place
+        if not data.resolve().is_relative_to(path.parent.resolve()):
+            msg = f"{path}: table {name!r}: data_file {shortened(place)!r} lies outside the record"
+            raise InputFileError(msg)
+        tables[name] = document | {"path": data}
+    return head, tables
+
+
+def read_yaml(name: str, content: Any, origin: Origin, description: str = "") -> PublishedTable:
+    """Return the table of one data document.
+
+    Raises
+    ------
+    InputFileError
+        If a key is missing, rows differ in number, or a number is none; the message names the place.
+    """
+    where = f"{origin.path}, table {shortened(name, 80)!r}"
+    if not isinstance(content, dict) or "dependent_variables" not in content:
+        msg = f"{where}: has no dependent_variables; is it a table of HEPData, or cut off?"
+        raise InputFileError(msg)
+    axes = [_axis(where, one) for one in _listing(where, content, "independent_variables")]
+    columns = [_column(where, one) for one in _listing(where, content, "dependent_variables")]
+    return PublishedTable(name, description, tuple(axes), tuple(columns), origin)
+
+
+def _listing(where: str, content: Mapping[str, Any], key: str) -> list[Entry]:
+    found = content.get(key)
+    found = [] if found in (None, "", "null", "~") else found
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        msg = f"{where}: {key} must be a list of tables of keys"
+        raise InputFileError(msg)
+    return found
+
+
+def _header(where: str, variable: Entry) -> tuple[str, str]:
+    header = variable.get("header")
+    if not isinstance(header, dict) or not isinstance(header.get("name"), str):
+        msg = f"{where}: a variable without header and name"
+        raise InputFileError(msg)
+    units = header.get("units", "")
+    if isinstance(units, str) and units.strip():
+        return header["name"].strip(), units.strip()
+    return split_unit(header["name"])
+
+
+def _float(place: str, text: Any) -> float:
+    return _number(place, text)[0]
+
+
+def _number(place: str, text: Any) -> tuple[float, bool]:
+    try:
+        return number(text if isinstance(text, str) and len(text) <= LONGEST_NUMBER else repr(text)[:40])
+    except ValueError as error:
+        msg = f"{place}: {error}; a value is a finite number, '-' where there is none"
+        raise InputFileError(msg) from error
+
+
+def _axis(where: str, variable: Entry) -> TableAxis:
+    name, unit = _header(where, variable)
+    low, high, value, texts = [], [], [], []
+    for i, entry in enumerate(_listing(where, variable, "values"), 1):
+        place = f"{where}: {name!r}, bin {i}"
+        if "low" in entry or "high" in entry:
+            ends = [_edge(f"{place}, {key}", entry.get(key, "-")) for key in ("low", "high")]
+            low.append(-np.inf if np.isnan(ends[0]) else ends[0])
+            high.append(np.inf if np.isnan(ends[1]) else ends[1])
+            value.append(_float(place, entry["value"]) if "value" in entry else 0.5 * (low[-1] + high[-1]))
+            texts.append("")
+            continue
+        said = str(entry.get("value", ""))
+        texts.append(said)
+        try:
+            point = number(said)[0]
+        except ValueError:
+            point = float("nan")
+        for row in (low, high, value):
+            row.append(point)
+    named = any(np.isnan(value))
+    return TableAxis(
+        name, unit, np.array(low), np.array(high), np.array(value), tuple(texts) if named else ()
+    )
+
+
+def _edge(place: str, text: Any) -> float:
+    """Return an edge; infinity is that of an open bin."""
+    said = str(text).strip().casefold().lstrip("+-.")
+    if said in {"inf", "infinity"}:
+        return float("nan")
+    return _float(place, text)
+
+
+def _column(where: str, variable: Entry) -> Column:
+    name, unit = _header(where, variable)
+    entries = _listing(where, variable, "values")
+    values, limits = np.empty(len(entries)), np.zeros(len(entries), dtype=np.bool_)
+    labels: dict[str, tuple[FloatArray, FloatArray]] = {}
+    for i, entry in enumerate(entries):
+        place = f"{where}: {name!r}, bin {i + 1}"
+        values[i], limits[i] = _number(place, entry.get("value", "-"))
+        for label, minus, plus in _errors(place, entry, float(values[i])):
+            nothing = np.full(len(entries), np.nan)
+            rows = labels.setdefault(label, (nothing, nothing.copy()))
+            if not np.isnan(rows[0][i]):
+                msg = f"{place}: two errors are labelled {label!r}; which one is meant?"
+                raise InputFileError(msg)
+            rows[0][i], rows[1][i] = minus, plus
+    errors = tuple(TableError(label, *rows) for label, rows in labels.items())
+    qualifiers = {}
+    for one in _listing(where, variable, "qualifiers"):
+        units = f" [{one['units']}]" if one.get("units") else ""
+        qualifiers[f"{one.get('name', '')}{units}"] = str(one.get("value", ""))
+    return Column(name, unit, values, errors, limits, qualifiers)
+
+
+def _errors(place: str, entry: Entry, value: float) -> Iterator[tuple[str, float, float]]:
+    """Yield label and signed shifts of each error of a value; those in per cent are of the value."""
+    for k, error in enumerate(_listing(place, entry, "errors"), 1):
+        label = str(error.get("label", "")).strip() or "error"
+        label = label if k == 1 or label != "error" else f"error {k}"
+        if "symerror" in error:
+            size = _size(f"{place}, error {label!r}", error["symerror"], value)
+            yield label, -size, size
+            continue
+        both = error.get("asymerror")
+        if not isinstance(both, dict):
+            msg = f"{place}: error {label!r} has neither symerror nor asymerror with plus and minus"
+            raise InputFileError(msg)
+        what = f"{place}, error {label!r}"
+        ends = [_size(f"{what}, {key}", both.get(key, "-"), value) for key in ("minus", "plus")]
+        yield label, ends[0], ends[1]
+
+
+def _size(place: str, text: Any, value: float) -> float:
+    said = str(text).strip()
+    if said.endswith("%"):
+        return abs(value) * _float(place, said[:-1]) / 100.0
+    return _float(place, said)

@@ -1,0 +1,314 @@
+"""Published tables: every form at hand comes back with the numbers that went in."""
+
+import sys
+
+import numpy as np
+import pytest
+import uproot
+import yaml
+from builders import ROOT
+
+from gammastar import read
+from gammastar.core.errors import InputFileError, PortabilityError
+from gammastar.core.files import data_path
+from gammastar.read.published import (
+    Conventions,
+    check_beam,
+    is_published,
+    published_pairs,
+    table_names,
+)
+
+sys.path.insert(0, str(ROOT / "analysis"))
+
+from validation.published_forms import FORMS, contiguous, differences, write_record
+
+SHIPPED = sorted([*ROOT.glob("data/published/*/*.csv"), *ROOT.glob("data/measurements/ee_to_hadrons/*.csv")])
+STAR = data_path("published/star_2015/table1.csv")
+PHENIX = data_path("published/phenix_2010/fig25.csv")
+
+
+def plain_rows(path):
+    """Return header and cells of a file, by nothing but splitting lines."""
+    lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
+    return lines[0].split(","), [line.split(",") for line in lines[1:]]
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_a_shipped_table_holds_the_numbers_of_its_lines(path):
+    table = read.hepdata(path)
+    header, cells = plain_rows(path)
+    assert len(table) == len(cells)
+    assert table.axes[0].low.tolist() == [float(row[0]) for row in cells]
+    assert table.axes[0].high.tolist() == [float(row[1]) for row in cells]
+    assert table.axes[0].unit in {"GeV", "MeV"}
+    first = header[2].replace("_nb", "").split(" ($c^2$")[0]
+    assert table.columns[0].name == first
+    assert table.columns[0].values.tolist() == [float(row[2]) for row in cells]
+    assert "arXiv" in table.origin.comment
+    assert table.origin.doi
+    n_given = sum(any(row[k] for row in cells) for k in range(2, len(header)))
+    sides = 2 if any(cell.endswith(("-", "minus")) for cell in header) else 1
+    assert sum(1 + sides * len(column.errors) for column in table.columns) == n_given
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_a_shipped_table_comes_back_from_every_form(path, tmp_path):
+    table = read.hepdata(path)
+    again = read.hepdata(write_record(tmp_path / "record", [table]), "Table 1")
+    assert not list(differences(table, again))
+    for name, write, file in FORMS if contiguous(table) else ():
+        written = write(tmp_path / file, table)
+        assert not list(differences(table, read.hepdata(written), columns=1)), name
+
+
+def test_a_record_gives_its_tables_by_name_and_number(tmp_path):
+    tables = [read.hepdata(path) for path in SHIPPED[:3]]
+    folder = write_record(tmp_path / "record", tables)
+    assert table_names(folder) == ("Table 1", "Table 2", "Table 3")
+    by_name, by_number = read.hepdata(folder, "table 2"), read.hepdata(folder / "submission.yaml", 2)
+    assert not list(differences(by_name, by_number))
+    assert by_name.origin.sha256 == by_number.origin.sha256 != read.hepdata(folder, 1).origin.sha256
+    assert is_published(folder)
+
+
+HEPDATA_CSV = """#: name: Table 9
+#: description: The observed and expected distribution
+#: data_file: data9.yaml
+#: keyword energies: 8000
+#: SQRT(S) [GeV],,,8000.0
+'ETMISS [GEV]','ETMISS [GEV] LOW','ETMISS [GEV] HIGH','Data'
+212.5,200.0,225.0,0.0
+237.5,225.0,250.0,6.0
+
+#: SQRT(S) [GeV],,,8000.0
+'ETMISS [GEV]','ETMISS [GEV] LOW','ETMISS [GEV] HIGH','Expected Background','error +','error -'
+212.5,200.0,225.0,0.0,0.0,-0.0
+237.5,225.0,250.0,0.95,0.41,-0.51
+
+"""
+
+
+def test_csv_as_hepdata_writes_it(tmp_path):
+    (tmp_path / "t.csv").write_text(HEPDATA_CSV)
+    table = read.hepdata(tmp_path / "t.csv")
+    assert (table.name, table.axes[0].name, table.axes[0].unit) == ("Table 9", "ETMISS", "GEV")
+    assert [column.name for column in table.columns] == ["Data", "Expected Background"]
+    error = table.columns[1].errors[0]
+    assert (error.label, error.minus[1], error.plus[1]) == ("error", -0.51, 0.41)
+    assert table.columns[0].qualifiers == {"SQRT(S) [GeV]": "8000.0"}
+    semicolons = HEPDATA_CSV.replace(",", ";")
+    (tmp_path / "s.csv").write_text(semicolons)
+    assert not list(differences(table, read.hepdata(tmp_path / "s.csv")))
+
+
+# Written by babyyoda 0.0.8 (pure Python, independent) from 50 weighted numbers in 4 bins of 0.2 to 1
+BABYYODA = """BEGIN YODA_HISTO1D_V2 /v2
+Path: /v2
+Title:
+Type: Histo1D
+---
+# Mean: 6.260531e-01
+# Area: 6.298179e+01
+# ID\t ID\t sumw\t sumw2\t sumwx\t sumwx2\t numEntries
+Total   \tTotal   \t6.298179e+01\t8.921595e+01\t3.942994e+01\t3.173873e+01\t5.000000e+01
+Underflow\tUnderflow\t9.210658e+00\t1.165699e+01\t1.110321e+00\t1.707533e-01\t8.000000e+00
+Overflow\tOverflow\t9.986477e+00\t1.401284e+01\t1.125654e+01\t1.271634e+01\t8.000000e+00
+# xlow\t xhigh\t sumw\t sumw2\t sumwx\t sumwx2\t numEntries
+2.000000e-01\t4.000000e-01\t1.127270e+01\t1.783574e+01\t3.737435e+00\t1.262250e+00\t8.000000e+00
+4.000000e-01\t6.000000e-01\t7.700862e+00\t1.110116e+01\t4.062290e+00\t2.154689e+00\t6.000000e+00
+END YODA_HISTO1D_V2
+BEGIN YODA_HISTO1D_V3 /v3
+Path: /v3
+Title:
+Type: Histo1D
+---
+# Mean: 5.781705e-01
+# Integral: 6.314103e+01
+Edges(A1): [2.000000e-01, 4.000000e-01, 6.000000e-01]
+# sumW       \tsumW2        \tsumW(A1)     \tsumW2(A1)    \tnumEntries
+7.634573e+00 \t1.136305e+01 \t9.587782e-01 \t1.301192e-01 \t6.000000e+00
+1.322369e+01 \t1.860676e+01 \t4.119555e+00 \t1.313512e+00 \t1.000000e+01
+1.253480e+01 \t1.851905e+01 \t6.218116e+00 \t3.125429e+00 \t9.000000e+00
+4.537523e+00 \t4.149064e+00 \t4.975100e+00 \t5.478257e+00 \t5.000000e+00
+END YODA_HISTO1D_V3
+BEGIN YODA_BINNEDESTIMATE<I>_V3 /H1/d01-x01-y01
+Path: /H1/d01-x01-y01
+Title:
+Type: BinnedEstimate<i>
+---
+Edges(A1): [319]
+ErrorLabels: ["stats"]
+# value      \terrDn(1)     \terrUp(1)
+nan          \t---          \t---
+2.108199e+02 \t-1.732929e+01\t1.732929e+01
+END YODA_BINNEDESTIMATE<I>_V3
+BEGIN YODA_PROFILE1D_V2 /p
+Type: Profile1D
+---
+0 1 2 3 4 5 6 7 8
+END YODA_PROFILE1D_V2
+"""
+
+
+def test_yoda_as_another_code_writes_it(tmp_path):
+    (tmp_path / "b.yoda").write_text(BABYYODA)
+    found = {name: read.hepdata(tmp_path / "b.yoda", name) for name in ("/v2", "/v3", "/H1/d01-x01-y01")}
+    for name, sums, squares in (("/v2", [11.2727, 7.700862], [17.83574, 11.10116]),
+                                ("/v3", [13.22369, 12.5348], [18.60676, 18.51905])):  # fmt: skip
+        column = found[name].columns[0]
+        assert column.values.tolist() == sums
+        assert np.allclose(column.errors[0].plus ** 2, squares, rtol=1e-12)
+        assert (found[name].axes[0].low.tolist(), found[name].axes[0].high.tolist()) == (
+            [0.2, 0.4],
+            [0.4, 0.6],
+        )
+    whole = found["/H1/d01-x01-y01"]
+    assert (whole.axes[0].value[0], whole.columns[0].values[0]) == (319.0, 210.8199)
+    assert (whole.columns[0].errors[0].label, whole.columns[0].errors[0].minus[0]) == ("stats", -17.32929)
+    with pytest.raises(InputFileError, match="/p is a PROFILE1D"):
+        read.hepdata(tmp_path / "b.yoda", "/p")
+
+
+def test_the_first_axis_of_yoda_2_runs_fastest(tmp_path):
+    """Of 2 by 3 bins with their flow, row i + 4 j is bin i of the first and j of the second axis."""
+    rows = [f"{i + 10 * j}.0\t-1.0\t1.0" for j in range(5) for i in range(4)]
+    head = ["BEGIN YODA_ESTIMATE2D_V3 /t", "Type: Estimate2D", "---", "Edges(A1): [0.0, 1.0, 2.0]"]
+    head += ["Edges(A2): [0.0, 1.0, 2.0, 3.0]", 'ErrorLabels: ["stat"]']
+    (tmp_path / "e.yoda").write_text("\n".join([*head, *rows, "END YODA_ESTIMATE2D_V3"]))
+    table = read.hepdata(tmp_path / "e.yoda")
+    expected = (table.axes[0].high + 10 * table.axes[1].high).tolist()  # the numbers say where they belong
+    assert table.columns[0].values.tolist() == expected
+    assert len(table) == 6
+
+
+def test_root_as_hepdata_writes_it(tmp_path):
+    """Errors stand in histograms of their own beside the values."""
+    edges = np.array([0.2, 0.3, 0.5])
+    with uproot.recreate(tmp_path / "h.root") as file:
+        file["Table 1/Hist1D_y1"] = (np.array([4.0, 5.0]), edges)
+        file["Table 1/Hist1D_y1_e1"] = (np.array([0.1, 0.2]), edges)
+        file["Table 1/Hist1D_y1_e2plus"] = (np.array([0.3, 0.4]), edges)
+        file["Table 1/Hist1D_y1_e2minus"] = (np.array([-0.5, -0.6]), edges)
+        file["Table 2/Hist2D_y1"] = (np.arange(6.0).reshape(2, 3), edges, np.arange(4.0))
+    assert table_names(tmp_path / "h.root") == ("Table 1/Hist1D_y1", "Table 2/Hist2D_y1")
+    errors = read.hepdata(tmp_path / "h.root", 1).columns[0].errors
+    assert [(e.label, e.minus.tolist(), e.plus.tolist()) for e in errors] == [
+        ("e1", [-0.1, -0.2], [0.1, 0.2]),
+        ("e2", [-0.5, -0.6], [0.3, 0.4]),
+    ]
+    flat = read.hepdata(tmp_path / "h.root", 2)
+    assert [axis.low.tolist()[:4] for axis in flat.axes] == [[0.2, 0.2, 0.2, 0.3], [0.0, 1.0, 2.0, 0.0]]
+    assert flat.columns[0].values.tolist() == list(range(6))
+
+
+def hepdata_yaml(tmp_path, values, *, bins=((0.2, 0.3), (0.3, 0.5)), units=("GeV", "1/GeV"), **more):
+    axis = {
+        "header": {"name": "M(EE)", "units": units[0]},
+        "values": [{"low": a, "high": b} for a, b in bins],
+    }
+    column = {"header": {"name": "D(N)/DM", "units": units[1]}, "values": values} | more
+    path = tmp_path / "data.yaml"
+    path.write_text(yaml.safe_dump({"independent_variables": [axis], "dependent_variables": [column]}))
+    return path
+
+
+def test_density_in_mev_becomes_contents_in_gev(tmp_path):
+    """3 pairs per MeV in a bin of 100 MeV are 300 pairs; a relative error of 5 per cent is 15."""
+    values = [{"value": 3.0, "errors": [{"symerror": "5%", "label": "stat"}]}] * 2
+    path = hepdata_yaml(tmp_path, values, bins=((200, 300), (300, 500)), units=("MeV", "MeV**-1"))
+    found = read.published_spectrum(read.hepdata(path))
+    assert found.spectrum.values == pytest.approx([300.0, 600.0])
+    assert found.spectrum.hist.axes[0].edges == pytest.approx([0.2, 0.3, 0.5])
+    assert np.sqrt(np.diag(found.spectrum.cov)) == pytest.approx([15.0, 30.0])
+    mixed = hepdata_yaml(tmp_path, values, bins=((200, 300), (300, 500)), units=("MeV", "c^2/GeV"))
+    assert read.published_spectrum(read.hepdata(mixed)).spectrum.values == pytest.approx([0.3, 0.6])
+
+
+def test_asymmetric_errors_and_correlations_are_stated(tmp_path):
+    """Half the distance of the ends: 0.3 and 0.5 make 0.4; two of the same sign keep the larger."""
+    values = [
+        {
+            "value": 2.0,
+            "errors": [
+                {"asymerror": {"plus": 0.3, "minus": -0.5}, "label": "stat"},
+                {"asymerror": {"plus": sign * 0.2, "minus": 0.1}, "label": "sys,model"},
+            ],
+        }
+        for sign in (1, -1)
+    ]
+    found = read.published_spectrum(read.hepdata(hepdata_yaml(tmp_path, values)))
+    width = np.array([0.1, 0.2])
+    stat, model = (found.sources.named(f"table, {name}").cov for name in ("stat", "sys,model"))
+    assert stat == pytest.approx(np.diag((0.4 * width) ** 2))
+    shift = np.array([0.2, -0.15]) * width  # the first moves up both ways, the second down and up
+    assert model == pytest.approx(np.outer(shift, shift))
+    assert found.spectrum.cov == pytest.approx(stat + model)
+    assert list(found.spectrum.shifts) == ["table, sys,model"]
+    said = "; ".join(found.notes)
+    for text in (
+        "asymmetric errors 'stat'",
+        "move the same way",
+        "no covariance is given",
+        "fully correlated",
+    ):
+        assert text in said
+    alone = Conventions(uncorrelated=("sys,model",))
+    other = read.published_spectrum(read.hepdata(hepdata_yaml(tmp_path, values)), None, alone)
+    assert other.spectrum.cov == pytest.approx(np.diag(np.diag(found.spectrum.cov)))
+
+
+def test_the_spectrum_of_phenix_is_density_times_width():
+    header, cells = plain_rows(PHENIX)
+    rows = np.array(cells, dtype=float)
+    found = read.published_spectrum(read.hepdata(PHENIX), None, Conventions(mass=(0.0, 1.2)))
+    rows = rows[rows[:, 1] <= 1.2 + 1e-12]
+    width = rows[:, 1] - rows[:, 0]
+    assert header[2].startswith("dN/d")
+    assert found.spectrum.values == pytest.approx(rows[:, 2] * width, rel=1e-12)
+    variance = (rows[:, 3] * width) ** 2 + (rows[:, 5] * width) ** 2
+    assert np.diag(found.spectrum.cov) == pytest.approx(variance, rel=1e-12)
+    assert found.spectrum.cov[0, 1] == pytest.approx(rows[0, 5] * width[0] * rows[1, 5] * width[1], rel=1e-12)
+
+
+def test_like_sign_pairs_of_star_give_its_signal():
+    rows = csv_rows_without_notes(STAR)
+    table = read.hepdata(STAR)
+    told = Conventions(content="counts")
+    hists, notes = published_pairs(table, unlike="Unlike-sign", like="Like-sign", conventions=told)
+    signal = hists.os.values() - 2 * np.sqrt(hists.pp.values() * hists.mm.values())
+    published = np.array([float(row["Signal"]) for row in rows])
+    digits = np.array([float(row["Unlike-sign"]) for row in rows]) * 1e-5  # six are printed
+    assert (np.abs(signal - published) <= np.maximum(digits, 0.01)).all()
+    assert any("shared equally" in note for note in notes)
+
+
+def csv_rows_without_notes(path):
+    copy = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+    names = copy[0].split(",")
+    return [dict(zip(names, line.split(","), strict=True)) for line in copy[1:]]
+
+
+def test_a_table_of_another_beam_energy_is_refused(tmp_path):
+    table = read.hepdata(STAR)  # its description says 19.6 GeV
+    with pytest.raises(PortabilityError, match=r"19\.6 GeV; a beam of 400 GeV has 27\.43"):
+        check_beam(table, 400.0)
+    assert not check_beam(table, (19.6**2 / 2 - 0.938272**2) / 0.938272)
+    values = [{"value": 1.0, "errors": [{"symerror": 0.1}]}] * 2
+    qualifier = [{"name": "SQRT(S)", "units": "GEV", "value": 200}]
+    stated = read.hepdata(hepdata_yaml(tmp_path, values, qualifiers=qualifier))
+    with pytest.raises(PortabilityError, match=r"qualifier 'SQRT\(S\) \[GEV\]'.*200 GeV"):
+        check_beam(stated, 400.0)
+    assert "does not state its energy" in check_beam(read.hepdata(PHENIX), 400.0)[0]
+
+
+def test_points_need_edges():
+    kloe = data_path("measurements/ee_to_hadrons/3pi_babar_2004.csv")
+    table = read.hepdata(kloe)
+    with pytest.raises(InputFileError, match=r"bin 1 \(energy 1\.0625 GeV\) is a point.*79 of them"):
+        read.published_spectrum(table, "sigma", Conventions(content="counts"))
+    edges = tuple(np.append(table.axes[0].value - 0.0125, table.axes[0].value[-1] + 0.0125).tolist())
+    found = read.published_spectrum(
+        table, "sigma", Conventions(content="counts", edges=edges, negative="keep")
+    )
+    assert found.spectrum.values.tolist() == [float(row["sigma_nb"]) for row in csv_rows_without_notes(kloe)]
