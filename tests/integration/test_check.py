@@ -349,6 +349,28 @@ def test_nothing_is_wrong_with_what_is_shipped(written, monkeypatch):
         assert not found, path
 
 
+NARROW = """
+from gammastar.predict import PseudoscalarDalitz
+from gammastar.core.files import data_path
+from gammastar.physics.mesons import MesonTable
+
+
+def narrow():
+    table = MesonTable.read(data_path("measurements/mesons_400gev.toml"))
+    return PseudoscalarDalitz(table, 400.0, mass_range=(0.22, 0.28))
+"""
+
+
+def test_a_channel_is_tried_where_it_is_open(tmp_path):
+    (tmp_path / "narrow.py").write_text(NARROW)
+    path = tmp_path / "steering.toml"
+    path.write_text(
+        '[analysis]\nname = "narrow"\n[predict]\nsource = "theory"\nchannels = ["narrow.py:narrow"]\n'
+        "beam_energy = 400.0\nmass_range = [0.22, 0.28]\n"
+    )
+    assert not examine_file(path)[1]
+
+
 def test_all_at_once_and_exit_codes(written):
     path = written(
         ("n_iterations = 4", "n_iteration = 4"),

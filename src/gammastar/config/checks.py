@@ -214,7 +214,7 @@ def _channels(look: Look, section: Predict) -> Findings:
             made += [] if found else [channel]
             yield from found
             if ":" in name and not found:
-                masses = section.masses[:2] or (0.3, 0.5)
+                masses = _open_masses(section.masses, channel)
                 yield from _contract(
                     key, name, functools.partial(check_channel, channel, masses=masses, n=500)
                 )
@@ -245,6 +245,15 @@ class _Measured:
         from gammastar.predict.channel import held
 
         self.mass_range, self.processes = mass_range, held(mass_range)
+
+
+def _open_masses(asked: tuple[float, ...], channel: Any) -> tuple[float, ...]:
+    """Return two masses [GeV] at which a channel is tried, inside those that it says it covers."""
+    low, high = getattr(channel, "mass_range", (0.0, math.inf))
+    inside = [m for m in asked or (0.3, 0.5) if low <= m < high]
+    if len(inside) < 2 and math.isfinite(high):
+        inside = [low + share * (high - low) for share in (0.25, 0.75)]
+    return tuple(inside[:2])
 
 
 def _contract(key: str, name: str, check: Callable[[], Any]) -> Findings:

@@ -126,7 +126,7 @@ def rate_section(
         numbers[f"{told}, where dileptons were measured"] = f"{value:.3g} ± {error:.2g}"
     numbers[told] = f"{rate[low]:.3g} ± {errors[low]:.2g}"
     if view.theory:
-        text = "Theory channels, exclusive of each other; the errors of multiplicities and of Λ count alone."
+        text = "Channels of theory, exclusive of each other, with the errors that they state and no others."
         figure = _theory_figure(predicted, mock=view.mock)
     else:
         text = (
@@ -411,7 +411,7 @@ def domain_of(plane: SignalPlane) -> DomainMap | None:
 
 def _theory_contours(search: Any) -> list[Contour]:
     """Return the contours of a run without data: no measured part, and no panel of its share."""
-    contours = [Contour("theory: all signal", search.reach, "expected", bands=search.reach.bands)]
+    contours = [Contour("signal of the channels", search.reach, "expected", bands=search.reach.bands)]
     if search.observed is not None:
         contours.append(Contour("observed", search.observed, "observed"))
     return contours
