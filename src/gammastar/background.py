@@ -1,9 +1,9 @@
-"""Backgrounds of a search with very few events: rejection factors and their posteriors, random pairs."""
+"""Backgrounds of searches with few events: rejection factors, random pairs, tails of measured vertices."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -11,16 +11,21 @@ import numpy.typing as npt
 from scipy.stats import norm
 
 from gammastar.core.errors import PhysicsError
-from gammastar.core.records import FloatArray
+from gammastar.core.pairs import VertexPairs
+from gammastar.core.records import BoolArray, FloatArray
 
 __all__ = [
     "Expectation",
     "PassFraction",
     "RandomPairs",
+    "VertexTails",
     "accidental_rate",
     "expectation",
     "matched_to_median",
     "random_pairs",
+    "selected_vertices",
+    "tails_found",
+    "vertex_tails",
 ]
 
 Shape: TypeAlias = Literal["gamma", "gaussian", "lognormal"]
@@ -276,3 +281,264 @@ def random_pairs(
     return RandomPairs(
         positive[code // len(negative)], negative[code % len(negative)], np.full(n, expected / n)
     )
+
+
+VERTEX_TAILS = "vertex tails of measured pairs"
+RANDOM = "vertex tails of random pairs"
+CHARM = "open charm"
+SUPPORTED = 50.0  # effective pairs beyond a cut from which on the measured tail is extrapolated
+FEWEST = 10.0  # without so many beyond the loosest cut there is no tail to speak of
+
+STEEPEST = 20.0  # power of an extrapolated tail
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VertexTails:
+    """Expected pairs behind a target whose leptons did not come from there.
+
+    Attributes
+    ----------
+    cuts : NDArray, shape (c,)
+        Smallest vertex over its standard deviation.
+    value, sigma : NDArray, shape (c,)
+        Expected pairs in the mass window and their standard deviation.
+    parts : dict of str to NDArray, shape (c,)
+        By origin: "vertex tails of measured pairs", "vertex tails of random pairs", "open charm".
+    control : NDArray, shape (c,)
+        Effective number of pairs before the interaction beyond the cut, which the first part is made from.
+    supported : float
+        Cut from which on tails are extrapolated as a power law.
+    index : float
+        Its power.
+    """
+
+    cuts: FloatArray
+    value: FloatArray
+    sigma: FloatArray
+    parts: dict[str, FloatArray]
+    control: FloatArray
+    supported: float
+    index: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Tail:
+    """Share of pairs whose pull is beyond a value: counted up to `start`, a power law from there."""
+
+    pull: FloatArray  # increasing
+    beyond: FloatArray  # sum of weights from each pull on, one more entry, over the sum of all pairs
+    square: FloatArray  # the same of squared weights, not divided
+    total: float
+    start: float
+    index: float
+    index_sigma: float
+
+    @staticmethod
+    def of(pull: FloatArray, weight: FloatArray, total: float, cuts: FloatArray, what: str) -> _Tail:
+        """Return the tail of pairs with weights of any sign; Hill's estimator for its power."""
+        order = np.argsort(pull)
+        q, w = pull[order], weight[order]
+        beyond = np.r_[np.cumsum(w[::-1])[::-1], 0.0]
+        square = np.r_[np.cumsum(w[::-1] ** 2)[::-1], 0.0]
+        at = np.searchsorted(q, cuts, side="right")
+        size = np.where(beyond[at] > 0, beyond[at] ** 2 / np.maximum(square[at], 1e-300), 0.0)
+        if not (total > 0 and size[0] >= FEWEST):
+            msg = (
+                f"{what}: {size[0]:.1f} pairs (effective) lie beyond {cuts[0]:g} standard deviations, fewer "
+                f"than {FEWEST:g}: take more pairs or a looser first cut"
+            )
+            raise PhysicsError(msg)
+        good = np.flatnonzero(size >= SUPPORTED)
+        start = cuts[good[-1] if len(good) else 0]
+        first = int(np.searchsorted(q, start, side="right"))
+        n = beyond[first] ** 2 / square[first]
+        slope = float(w[first:] @ np.log(q[first:] / start)) / beyond[first]
+        index = 1.0 / max(slope, 1.0 / STEEPEST)
+        return _Tail(q, beyond / total, square, total, float(start), index, index / np.sqrt(n))
+
+    def counted(self, pull: FloatArray) -> FloatArray:
+        """Return the share beyond, as it was counted."""
+        return np.asarray(self.beyond[np.searchsorted(self.pull, pull, side="right")])
+
+    def share(self, pull: FloatArray) -> FloatArray:
+        """Return the share beyond, extrapolated from `start` on."""
+        own = self.counted(np.minimum(pull, self.start))
+        return own * np.maximum(pull / self.start, 1.0) ** -self.index
+
+    def relative(self, pull: float) -> float:
+        """Return the relative standard deviation of the share beyond."""
+        at = int(np.searchsorted(self.pull, min(pull, self.start), side="right"))
+        counted = np.sqrt(self.square[at]) / (self.beyond[at] * self.total)
+        far = np.log(max(pull / self.start, 1.0)) * self.index_sigma if pull > self.start else 0.0
+        return float(np.hypot(counted, far))
+
+    def effective(self, pull: float) -> float:
+        """Return the effective number of pairs beyond."""
+        at = int(np.searchsorted(self.pull, pull, side="right"))
+        return float((self.beyond[at] * self.total) ** 2 / self.square[at]) if self.square[at] > 0 else 0.0
+
+
+def vertex_tails(
+    pairs: VertexPairs,
+    cuts: npt.ArrayLike,
+    fiducial: tuple[float, float],
+    *,
+    window: tuple[float, float],
+    charm: VertexPairs | None = None,
+    charm_sigma: float = 0.0,
+) -> VertexTails:
+    """Return the pairs that a search behind the target expects from the tails of the measured vertices.
+
+    Parameters
+    ----------
+    pairs : VertexPairs
+        Of all masses, with signed weights: opposite-sign pairs their own, like-sign pairs −R and so on. Only
+        ``good`` ones are used.
+    cuts : array_like, shape (c,)
+        Increasing pulls: a pair counts if its vertex is so many standard deviations, and at least the first
+        length of `fiducial`, behind the interaction.
+    fiducial : (float, float) [m]
+    window : (float, float) [GeV]
+        Masses of the search.
+    charm : VertexPairs, optional
+        Simulated pairs of open charm with positive weights, whose sum is the fitted yield.
+    charm_sigma : float
+        Relative standard deviation of that yield.
+
+    Raises
+    ------
+    PhysicsError
+        If cuts or ranges do not increase, nothing is in the window, or there are too few pairs in the tail.
+
+    Notes
+    -----
+    Three populations. Pairs of virtual photons: the tail of their pulls is as long before the interaction,
+    where no particle decays, as behind it; it is taken from there, outside of the mass window, like-sign
+    pairs and charm subtracted. Random pairs: the like-sign pairs of all masses behind the target, so that
+    decays in flight need not be symmetric. Open charm: its simulation behind it. The pull makes tails of
+    different masses and energies comparable. Beyond the last cut with 50 effective pairs the tail goes on as
+    a power law, B. M. Hill, Ann. Stat. 3 (1975) 1163: heavier than any Gaussian or exponential one.
+    Pairs of secondary interactions in the target are in the tail only as far as they are symmetric: the
+    fiducial length has to begin behind the target.
+    """
+    limits = np.atleast_1d(np.asarray(cuts, dtype=np.float64))
+    first, last = fiducial
+    if not (limits[0] > 0 and (np.diff(limits) > 0).all() and 0 <= first < last and window[0] < window[1]):
+        msg = (
+            f"vertex_tails: cuts {limits}, fiducial {fiducial}, window {window} must be positive and increase"
+        )
+        raise PhysicsError(msg)
+    pairs, charm = pairs.select(pairs.good), None if charm is None else charm.select(charm.good)
+    inside = (pairs.mass >= window[0]) & (pairs.mass < window[1])
+    return _tails(pairs, ~inside, inside, limits, fiducial, (charm, window, charm_sigma))
+
+
+def _tails(
+    pairs: VertexPairs,
+    aside: BoolArray,
+    inside: BoolArray,
+    cuts: FloatArray,
+    fiducial: tuple[float, float],
+    simulated: tuple[VertexPairs | None, tuple[float, float], float],
+) -> VertexTails:
+    """Return what the tails of some pairs predict for others."""
+    charm, window, charm_sigma = simulated
+    near, others = pairs.select(inside), pairs.select(aside)
+    if charm is not None:
+        own = (charm.mass >= window[0]) & (charm.mass < window[1])
+        far = np.ones(len(charm), bool) if aside.all() else ~own
+        near = VertexPairs.concatenate([near, _negative(charm.select(own))])
+        others = VertexPairs.concatenate([others, _negative(charm.select(far))])
+    if not near.weight.sum() > 0:
+        msg = f"vertex_tails: no pair is left in {window[0]:g} to {window[1]:g} GeV after subtraction"
+        raise PhysicsError(msg)
+    before = others.select(-others.pull > cuts[0])
+    photons = _Tail.of(-before.pull, before.weight, float(others.weight.sum()), cuts, VERTEX_TAILS)
+    found = {VERTEX_TAILS: _expected(near, near.weight, photons, cuts, fiducial)}
+    like = pairs.select(pairs.like)
+    if near.like.any():
+        behind = like.select(like.pull > cuts[0])
+        random = _Tail.of(behind.pull, -behind.weight, -float(like.weight.sum()), cuts, RANDOM)
+        found[RANDOM] = _expected(near, np.where(near.like, -near.weight, 0.0), random, cuts, fiducial)
+    if charm is not None:
+        found[CHARM] = _simulated(charm, window, cuts, fiducial, charm_sigma)
+    value = np.sum([v for v, _ in found.values()], axis=0)
+    sigma = np.sqrt(np.sum([s**2 for _, s in found.values()], axis=0))
+    control = np.array([photons.effective(cut) for cut in cuts])
+    parts = {name: v for name, (v, _) in found.items()}
+    return VertexTails(cuts, value, sigma, parts, control, photons.start, photons.index)
+
+
+def _negative(charm: VertexPairs) -> VertexPairs:
+    """Return simulated charm that is subtracted from the pairs: no like-sign pairs."""
+    return replace(charm, weight=-charm.weight, like=np.zeros(len(charm), bool))
+
+
+def _expected(
+    near: VertexPairs, weight: FloatArray, tail: _Tail, cuts: FloatArray, fiducial: tuple[float, float]
+) -> tuple[FloatArray, FloatArray]:
+    """Return expected pairs and standard deviations, if all pairs in the window have this tail."""
+    lowest = np.maximum(cuts[:, None], fiducial[0] / near.sigma)
+    share = tail.share(lowest) - tail.share(np.maximum(fiducial[1] / near.sigma, lowest))
+    value = np.maximum(share @ weight, 0.0)
+    typical = np.exp(np.log(lowest) @ weight / weight.sum())
+    return value, value * np.array([tail.relative(pull) for pull in typical])
+
+
+def _simulated(
+    charm: VertexPairs,
+    window: tuple[float, float],
+    cuts: FloatArray,
+    fiducial: tuple[float, float],
+    relative: float,
+) -> tuple[FloatArray, FloatArray]:
+    """Return simulated pairs behind the cuts and their standard deviations."""
+    passed = np.array([selected_vertices(charm, cut, fiducial, window) for cut in cuts])
+    value, square = passed @ charm.weight, passed @ charm.weight**2
+    return value, np.sqrt(square + (relative * value) ** 2)
+
+
+def selected_vertices(
+    pairs: VertexPairs, cut: float, fiducial: tuple[float, float], window: tuple[float, float]
+) -> BoolArray:
+    """Return True for pairs in the mass window that a displaced search counts."""
+    near = pairs.good & (pairs.mass >= window[0]) & (pairs.mass < window[1])
+    return np.asarray(near & (pairs.pull > cut) & (pairs.z >= fiducial[0]) & (pairs.z < fiducial[1]))
+
+
+def tails_found(
+    pairs: VertexPairs,
+    between: tuple[float, float],
+    fiducial: tuple[float, float],
+    *,
+    charm: VertexPairs | None = None,
+) -> tuple[float, float]:
+    """Return opposite-sign pairs behind the target over what the tails predict, below the cuts of the search.
+
+    Parameters
+    ----------
+    pairs : VertexPairs
+    between : (float, float)
+        Range of the pull: from a cut so loose that no signal can be seen, to the first cut of the search.
+    fiducial : (float, float) [m]
+    charm : VertexPairs, optional
+
+    Returns
+    -------
+    ratio, sigma : float
+
+    Notes
+    -----
+    All masses together. The pairs predict themselves only as far as both sides of the interaction are alike:
+    the distance of the ratio from one is the error of that.
+    """
+    pairs, charm = pairs.select(pairs.good), None if charm is None else charm.select(charm.good)
+    everything = np.ones(len(pairs), bool)
+    bounds = (-np.inf, np.inf)
+    found = _tails(pairs, everything, everything, np.array(between), fiducial, (charm, bounds, 0.0))
+    expected = float(found.value[0] - found.value[1])
+    data = pairs.select(~pairs.like)
+    inner, outer = (selected_vertices(data, cut, fiducial, bounds) for cut in between)
+    seen = inner & ~outer
+    count, square = float(data.weight[seen].sum()), float((data.weight[seen] ** 2).sum())
+    return count / expected, float(np.hypot(np.sqrt(square), found.sigma[0])) / expected

@@ -234,6 +234,14 @@ def _cuts(look: Look) -> Findings:
     leptons |= set(schema.lepton_columns)
     pairs = {"mass", "pt", "energy", "angle", "cos_theta", "phi_star", *schema.event_columns}
     pairs |= {f"{name}_{leg}" for name in schema.lepton_columns for leg in (1, 2)}
+    pairs |= {"vertex_z", "vertex_distance", "vertex_impact"} if section.vertex else set()
+    for name in section.vertex:
+        if name not in schema.lepton_columns:
+            has = ", ".join(sorted(schema.lepton_columns)) or "none"
+            yield wrong(
+                "select.vertex",
+                f"the leptons have no column {name!r}; name it in lepton_columns of the schema, now {has}",
+            )
     for table, known in (("lepton", leptons), ("pair", pairs)):
         for name in getattr(section, table):
             if name not in known:

@@ -99,12 +99,16 @@ class Select(Section):
     More pairs or simulated photons than `max_in_memory` stay in files: histograms and response are filled
     from all of them part by part; classifier, OmniFold and flow learn from about so many, of events that
     their hash chooses. Of more leptons than that, mixed events take the same kind of sample.
+    `vertex` names two lepton columns, x and y of the track at the z of the interaction, from the interaction:
+    pairs then have the quantities ``vertex_z``, where the tracks meet, ``vertex_distance``, how close, and
+    ``vertex_impact``, how far the pair passes by the interaction, in the unit of these columns.
     """
 
     lepton: dict[str, Range] = Field(default_factory=dict)
     pair: dict[str, Range] = Field(default_factory=dict)
     event_functions: tuple[str, ...] = ()
     pair_functions: tuple[str, ...] = ()
+    vertex: Annotated[tuple[str, ...], Field(max_length=2)] = ()
     ghost_angle: Annotated[float, Field(ge=0)] = 0.0
     ghost_excess: Annotated[float, Field(ge=0)] = 0.0
     max_in_memory: Annotated[int, Field(ge=1000, le=10**12)] = 5_000_000
@@ -114,6 +118,9 @@ class Select(Section):
 
     @model_validator(mode="after")
     def _within_memory(self) -> Select:
+        if len(self.vertex) == 1:
+            msg = f"vertex = {list(self.vertex)}: name two lepton columns, x and y of the track"
+            raise ValueError(msg)
         problem = cells_problem(self.mass, self.pt, self.energy)
         if problem:
             raise ValueError(problem)
@@ -424,4 +431,5 @@ def load_cuts(section: Select, where: Path | UserCode) -> select.Cuts:
         ghost=ghost,
         event_functions=tuple(resolve(name, where) for name in section.event_functions),
         pair_functions=tuple(resolve(name, where) for name in section.pair_functions),
+        vertex=section.vertex,
     )

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray
 
-__all__ = ["MatchedPairs", "Pairs"]
+__all__ = ["MatchedPairs", "Pairs", "VertexPairs"]
 
 IntArray = npt.NDArray[np.int64]
 ChargeArray = npt.NDArray[np.int8]
@@ -229,4 +229,61 @@ class MatchedPairs:
                 for name in parts[0].columns
                 if all(name in p.columns for p in parts)
             },
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VertexPairs:
+    """Measured pairs with the place along the beam at which their tracks meet.
+
+    Attributes
+    ----------
+    mass : NDArray, shape (n,) [GeV]
+    pz : NDArray, shape (n,) [GeV]
+        Momentum of the pair along the beam.
+    z, sigma : NDArray, shape (n,) [m]
+        Vertex from the interaction, positive behind it, and its standard deviation.
+    weight : NDArray, shape (n,)
+        Signed: their sum over any region counts virtual photons.
+    like : NDArray of bool, shape (n,)
+        Like-sign pairs, whose weights are negative.
+    good : NDArray of bool, shape (n,)
+        Pairs that are searched; the others count for the rate of prompt pairs only.
+    """
+
+    mass: FloatArray
+    pz: FloatArray
+    z: FloatArray
+    sigma: FloatArray
+    weight: FloatArray
+    like: BoolArray
+    good: BoolArray
+
+    def __post_init__(self) -> None:
+        shape = np.shape(self.mass)
+        for name in ("pz", "z", "sigma", "weight", "like", "good"):
+            found = np.shape(getattr(self, name))
+            _require(found == shape, f"VertexPairs.{name} has shape {found}, expected {shape}")
+        _require(
+            bool(np.isfinite(self.z).all() and np.isfinite(self.sigma).all() and (self.sigma > 0).all()),
+            "VertexPairs: z must be finite and sigma positive",
+        )
+
+    def __len__(self) -> int:
+        return len(self.mass)
+
+    @property
+    def pull(self) -> FloatArray:
+        """Vertex over its standard deviation, shape (n,)."""
+        return np.asarray(self.z / self.sigma)
+
+    def select(self, mask: BoolArray | IntArray) -> VertexPairs:
+        """Return the pairs of a boolean mask or of an array of indices."""
+        return VertexPairs(*(getattr(self, name)[mask] for name in VertexPairs.__slots__))
+
+    @staticmethod
+    def concatenate(parts: Sequence[VertexPairs]) -> VertexPairs:
+        """Return the pairs of all parts, of which there is at least one, in order."""
+        return VertexPairs(
+            *(np.concatenate([getattr(part, name) for part in parts]) for name in VertexPairs.__slots__)
         )

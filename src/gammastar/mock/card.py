@@ -214,7 +214,9 @@ class Spectrometer(Part):
     """Quantities that a selection cuts on: sextants, hits, χ² of track and match, offsets.
 
     Resolution of the offset [µm]: √(a² + (b/p)²). Muons of decays in flight have `kink` times wider offsets
-    and χ². `tracks`: mean number of other tracks at the vertex.
+    and χ². `tracks`: mean number of other tracks at the vertex. The share `offset_tail` of all muons has
+    offsets `offset_tail_scale` times wider, with Student's t of 3 degrees of freedom for the Gaussian: large
+    scatters and wrong hits, which no resolution describes.
     """
 
     planes: int = Field(ge=3)
@@ -223,6 +225,8 @@ class Spectrometer(Part):
     offset_constant: float = Field(gt=0)
     offset_scattering: float = Field(ge=0)
     kink: float = Field(ge=1)
+    offset_tail: float = Field(default=0.0, ge=0, lt=1)
+    offset_tail_scale: float = Field(default=1.0, ge=1)
     tracks: float = Field(ge=0)
     pot_per_burst: float = Field(gt=0)
     triggers: dict[str, Trigger]

@@ -25,6 +25,8 @@ __all__ = [
     "vertex_z",
 ]
 
+TAIL_FREEDOM = 3  # of Student's t in the tail of offsets
+
 
 def sextant(px: FloatArray, py: FloatArray, count: int) -> npt.NDArray[np.int8]:
     """Return the number of the magnet's sector that a muon is in, from 0."""
@@ -142,6 +144,7 @@ def muon_columns(
     factor = np.where(wide, part.kink, 1.0)
     size = np.sqrt(np.sum(p**2, axis=0))
     sigma = np.hypot(part.offset_constant, part.offset_scattering / size) * factor
+    tail = _offset_tail(part, n, rng)
     pixels = np.asarray(rng.binomial(part.planes, part.hit_efficiency, n))
     stations = np.asarray(rng.binomial(part.stations, part.hit_efficiency, n))
     freedom = np.maximum(2 * pixels - 5, 1)
@@ -150,10 +153,25 @@ def muon_columns(
         "chi2match": (factor**2 * rng.chisquare(5, n) / 5.0).astype(np.float32),
         "nPix": pixels.astype(np.int16),
         "nMS": stations.astype(np.int16),
-        "dx": sigma * rng.standard_normal(n),
-        "dy": sigma * rng.standard_normal(n),
+        "dx": sigma * tail[0] * rng.standard_normal(n),
+        "dy": sigma * tail[1] * rng.standard_normal(n),
         "sextant": sextant(p[0], p[1], card.detector.sextants),
     }
+
+
+def _offset_tail(part: Spectrometer, n: int, rng: np.random.Generator) -> FloatArray:
+    """Return how many times wider the offsets (x, y) of muons are, shape (2, n): one but for the tail.
+
+    Notes
+    -----
+    A Gaussian number times √(ν/χ²_ν) is one of Student's t. The random numbers are a stream of their own: a
+    card without tail gives the same events as before tails existed.
+    """
+    if not part.offset_tail:
+        return np.ones((2, n))
+    own = rng.spawn(1)[0]
+    wide = part.offset_tail_scale * np.sqrt(TAIL_FREEDOM / own.chisquare(TAIL_FREEDOM, (2, n)))
+    return np.asarray(np.where(own.random(n) < part.offset_tail, wide, 1.0))
 
 
 def accepted(muon: FloatArray, card: DetectorCard) -> BoolArray:

@@ -230,6 +230,9 @@ class Cuts:
         Take the events, return a mask of events or of their leptons.
     pair_functions : sequence of functions
         Take the pairs, return a mask of pairs.
+    vertex : tuple of str
+        Lepton columns with x and y of the track at the z of the interaction, from the interaction: pairs then
+        have the columns ``vertex_z``, ``vertex_distance`` and ``vertex_impact``. Empty: they have not.
     """
 
     lepton: Mapping[str, Range] = field(default_factory=dict)
@@ -237,8 +240,12 @@ class Cuts:
     ghost: GhostVeto | None = None
     event_functions: Sequence[EventFunction] = ()
     pair_functions: Sequence[PairFunction] = ()
+    vertex: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if len(self.vertex) not in (0, 2):
+            msg = f"select.vertex = {list(self.vertex)!r} must name two lepton columns, x and y of the track"
+            raise SteeringError(msg)
         for table in ("lepton", "pair"):
             for name, bounds in getattr(self, table).items():
                 if len(bounds) != 2 or not bounds[0] < bounds[1]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import awkward as ak
 import numpy as np
@@ -11,12 +11,13 @@ import numpy.typing as npt
 from gammastar.core.errors import SteeringError
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import BoolArray, FloatArray
+from gammastar.physics.kinematics import two_track_vertex
 from gammastar.physics.polarisation import azimuth
 from gammastar.select.cuts import Cutflow, Cuts, GhostVeto, Step, pair_quantity, warned
 from gammastar.select.fused import combine
 from gammastar.select.leptons import KINEMATICS, Leptons, as_numpy, selected
 
-__all__ = ["collect", "counting", "helicity_cosine", "pairs", "repeated_events"]
+__all__ = ["collect", "counting", "helicity_cosine", "pairs", "repeated_events", "vertex_columns"]
 
 NO_COLUMN = (*KINEMATICS, "charge")
 
@@ -38,7 +39,7 @@ def pairs(events: ak.Array, cuts: Cuts | None = None) -> tuple[Pairs, Cutflow]:
         Columns: ``angle`` [rad]; ``cos_theta``, see `helicity_cosine`; ``phi_star`` [rad] of the first lepton
         about the same axis, from the production plane (`gammastar.physics.polarisation.azimuth`); ``x_1`` and
         ``x_2`` for each lepton column ``x`` (1 is the positive lepton of an opposite-sign pair); the event
-        columns.
+        columns; with `Cuts.vertex` also ``vertex_z`` and ``vertex_distance``, see `vertex_columns`.
     cutflow : Cutflow
         Steps in order: events, event functions, leptons, finite, lepton ranges, pairs, ghost veto, pair
         ranges and pair functions.
@@ -57,7 +58,7 @@ def pairs(events: ak.Array, cuts: Cuts | None = None) -> tuple[Pairs, Cutflow]:
     cuts = Cuts() if cuts is None else cuts
     steps: list[Step] = []
     events, leptons = selected(events, cuts, steps)
-    found, excess = _combine(leptons, events)
+    found, excess = _combine(leptons, events, cuts.vertex)
     everything = np.ones(len(found), dtype=bool)
     steps.append(Step.of_pairs("pairs", found, everything))
     keep = _pair_masks(found, excess, cuts, steps)
@@ -130,7 +131,7 @@ def counting(cuts: Cuts, flows: list[Cutflow]) -> Callable[[ak.Array], Pairs]:
     return selection
 
 
-def _combine(leptons: Leptons, events: ak.Array) -> tuple[Pairs, FloatArray]:
+def _combine(leptons: Leptons, events: ak.Array, vertex: tuple[str, ...] = ()) -> tuple[Pairs, FloatArray]:
     """Return all pairs and their mass above threshold."""
     flat = leptons.columns
     four = tuple(flat[key] for key in KINEMATICS)
@@ -146,6 +147,8 @@ def _combine(leptons: Leptons, events: ak.Array) -> tuple[Pairs, FloatArray]:
     for name, column in flat.items():
         if name not in NO_COLUMN:
             columns[f"{name}_1"], columns[f"{name}_2"] = column[first], column[second]
+    if vertex:
+        columns |= vertex_columns(columns, legs, vertex)
     if "columns" in events.fields:
         columns |= {name: as_numpy(events.columns[name])[row] for name in events.columns.fields}
     result = Pairs(
@@ -158,6 +161,56 @@ def _combine(leptons: Leptons, events: ak.Array) -> tuple[Pairs, FloatArray]:
         columns=columns,
     )
     return result, values[:, 4]
+
+
+def vertex_columns(
+    columns: Mapping[str, FloatArray], legs: Sequence[FloatArray], names: tuple[str, ...]
+) -> dict[str, FloatArray]:
+    """Return where the two tracks of pairs come closest, and how well pairs point back to the interaction.
+
+    Parameters
+    ----------
+    columns : mapping of str to NDArray, shape (n,)
+        Offsets of both leptons, ``<name>_1`` and ``<name>_2``: x and y of the track at the z of the
+        interaction, from the interaction.
+    legs : two of NDArray, shape (n, 3 or more) [GeV]
+        px, py, pz of the leptons.
+    names : tuple of str
+        Of the two offsets.
+
+    Returns
+    -------
+    dict
+        In the unit of the offsets: ``vertex_z``, where they come closest, along the beam from the interaction,
+        and ``vertex_distance``, how close; both nan for parallel tracks. ``vertex_impact``: how far the line
+        of flight of the pair passes by the interaction.
+
+    Raises
+    ------
+    SteeringError
+        If the leptons have no such column.
+
+    Notes
+    -----
+    Whatever flies from the interaction and decays to the pair moves with its total momentum: the mean of the
+    two offsets, weighted with the momenta along the beam, is then zero.
+    """
+    missing = [name for name in names if f"{name}_1" not in columns]
+    if missing:
+        msg = f"select.vertex: the leptons have no column {missing[0]!r}; see lepton_columns of the schema"
+        raise SteeringError(msg)
+    points = [
+        np.stack([*(columns[f"{name}_{leg}"] for name in names), np.zeros(len(legs[0]))], axis=1)
+        for leg in (1, 2)
+    ]
+    found = two_track_vertex(points[0], legs[0][:, :3], points[1], legs[1][:, :3])
+    pz = [leg[:, 2:3] for leg in legs]
+    impact = (pz[0] * points[0] + pz[1] * points[1]) / (pz[0] + pz[1])
+    return {
+        "vertex_z": found.position[:, 2],
+        "vertex_distance": found.distance,
+        "vertex_impact": np.hypot(impact[:, 0], impact[:, 1]),
+    }
 
 
 def helicity_cosine(first: FloatArray, second: FloatArray, mass: FloatArray) -> FloatArray:
