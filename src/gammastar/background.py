@@ -424,9 +424,7 @@ def vertex_tails(
     limits = np.atleast_1d(np.asarray(cuts, dtype=np.float64))
     first, last = fiducial
     if not (limits[0] > 0 and (np.diff(limits) > 0).all() and 0 <= first < last and window[0] < window[1]):
-        msg = (
-            f"vertex_tails: cuts {limits}, fiducial {fiducial}, window {window} must be positive and increase"
-        )
+        msg = f"vertex_tails: cuts {limits}, fiducial {fiducial}, window {window} must be positive and rise"
         raise PhysicsError(msg)
     pairs, charm = pairs.select(pairs.good), None if charm is None else charm.select(charm.good)
     inside = (pairs.mass >= window[0]) & (pairs.mass < window[1])
@@ -492,10 +490,25 @@ def _simulated(
     fiducial: tuple[float, float],
     relative: float,
 ) -> tuple[FloatArray, FloatArray]:
-    """Return simulated pairs behind the cuts and their standard deviations."""
-    passed = np.array([selected_vertices(charm, cut, fiducial, window) for cut in cuts])
-    value, square = passed @ charm.weight, passed @ charm.weight**2
-    return value, np.sqrt(square + (relative * value) ** 2)
+    """Return pairs of open charm behind the cuts and their standard deviations.
+
+    Their tail is that of the simulation in three times the window, or at all masses where these are too few.
+    """
+    near = charm.select((charm.mass >= window[0]) & (charm.mass < window[1]))
+    if not len(near):
+        return np.zeros(len(cuts)), np.zeros(len(cuts))
+    width = window[1] - window[0]
+    wide = np.abs(charm.mass - window[0] - 0.5 * width) < 1.5 * width
+    for part in (charm.select(wide), charm):
+        behind = part.select(part.pull > cuts[0])
+        try:
+            tail = _Tail.of(behind.pull, behind.weight, float(part.weight.sum()), cuts, CHARM)
+        except PhysicsError:
+            continue
+        value, sigma = _expected(near, near.weight, tail, cuts, fiducial)
+        return value, np.hypot(sigma, relative * value)
+    msg = f"{CHARM}: fewer than {FEWEST:g} simulated pairs lie beyond {cuts[0]:g} standard deviations"
+    raise PhysicsError(msg)
 
 
 def selected_vertices(
@@ -534,7 +547,7 @@ def tails_found(
     """
     pairs, charm = pairs.select(pairs.good), None if charm is None else charm.select(charm.good)
     everything = np.ones(len(pairs), bool)
-    bounds = (-np.inf, np.inf)
+    bounds = (0.0, 1e9)  # all masses
     found = _tails(pairs, everything, everything, np.array(between), fiducial, (charm, bounds, 0.0))
     expected = float(found.value[0] - found.value[1])
     data = pairs.select(~pairs.like)

@@ -85,8 +85,8 @@ class VertexTelescope:
         _require(0 < self.hit_efficiency <= 1, f"hit_efficiency = {self.hit_efficiency:g} must lie in (0, 1]")
         _require(
             self.resolution > 0 and min(self.scattering, self.slope, self.momentum) >= 0,
-            f"resolution = {self.resolution:g} m must be positive; scattering = {self.scattering:g} m GeV, slope = "
-            f"{self.slope:g} rad and momentum = {self.momentum:g} must not be negative",
+            f"resolution = {self.resolution:g} m must be positive; scattering = {self.scattering:g} m GeV, "
+            f"slope = {self.slope:g} rad and momentum = {self.momentum:g} must not be negative",
         )
         _require(
             0 <= self.target_end <= first,
@@ -160,7 +160,7 @@ def load_telescope(path: Path) -> VertexTelescope:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Errors:
-    """Standard deviations of pairs: of the vertex along the beam, of distance and impact at that vertex [m]."""
+    """Standard deviations of pairs [m]: of the vertex along the beam, of distance and impact there."""
 
     z: FloatArray
     distance: FloatArray
@@ -173,9 +173,10 @@ def _errors(telescope: VertexTelescope, pairs: Pairs, z: FloatArray, lepton_mass
     Notes
     -----
     Two tracks whose slopes differ by α meet at z = −Δ·α̂/α, with Δ their distance at z = 0: σ_z² =
-    (σ₁² + σ₂²)/α² with σ_i² = a² + (b/p_i)². The distance at the vertex adds z σ_slope of both tracks, and the
+    (σ₁² + σ₂²)/α² with σ_i² = a² + (b/p_i)². The distance at the vertex adds z σ_slope of both tracks, the
     impact z α p₁p₂/(p₁ + p₂)² of both relative momenta, so that cuts on the pulls of both keep the same share
-    of pairs wherever these decay. The momenta follow from E₁ − E₂ = |P| √(1 − 4m²/M²) cos θ.
+    of pairs wherever these decay; of the impact 4 % more at 4 cm: momenta widen one projection only. The
+    momenta follow from E₁ − E₂ = |P| √(1 − 4m²/M²) cos θ.
     """
     angle = np.maximum(pairs.columns["angle"], 1e-12)
     momentum = np.sqrt(np.maximum(pairs.energy**2 - pairs.mass**2, 0.0))
@@ -223,8 +224,8 @@ def measured_vertices(
     Returns
     -------
     VertexPairs
-        Pairs that are not ``good`` count for the rate of prompt pairs and are not searched: those whose tracks
-        are parallel or fail `most`, and those of events that stand for several (prescaled triggers).
+        Pairs that are not ``good`` count for the rate of prompt pairs and are not searched: those whose
+        tracks are parallel or fail `most`, and those of events that stand for several (prescaled triggers).
 
     Raises
     ------

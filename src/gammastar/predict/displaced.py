@@ -77,9 +77,9 @@ def displaced_shares(
     Returns
     -------
     behind, before : NDArray, shape (c, k)
-        Share of the prompt pairs of this mass, ``good`` or not; `before` with the vertex as far in front of the
-        interaction as `behind` asks for behind it. What a measured tail predicts for the background, prompt
-        decays of the signal do as well: their difference counts against it.
+        Share of the prompt pairs of this mass, ``good`` or not; `before` with the vertex as far in front of
+        the interaction as `behind` asks for behind it. What a measured tail predicts for the background,
+        prompt decays of the signal do as well: the difference counts against it.
 
     Raises
     ------

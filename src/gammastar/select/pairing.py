@@ -181,9 +181,9 @@ def vertex_columns(
     Returns
     -------
     dict
-        In the unit of the offsets: ``vertex_z``, where they come closest, along the beam from the interaction,
-        and ``vertex_distance``, how close; both nan for parallel tracks. ``vertex_impact``: how far the line
-        of flight of the pair passes by the interaction.
+        In the unit of the offsets: ``vertex_z``, where they come closest, along the beam from the
+        interaction, and ``vertex_distance``, how close; both nan for parallel tracks. ``vertex_impact``: how
+        far the line of flight of the pair passes by the interaction.
 
     Raises
     ------

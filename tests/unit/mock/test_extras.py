@@ -222,3 +222,21 @@ def test_switches_of_the_full_card(tmp_path):
         (tmp_path / "card.toml").write_text(text.replace(old, new, 1), encoding="utf-8")
         with pytest.raises(SteeringError, match=match):
             load_card(tmp_path / "card.toml")
+
+
+def test_tail_of_offsets_moves_nothing_else():
+    """The tail has random numbers of its own: all but the offsets of its muons stays as it was."""
+    card = FULL
+    plain = card.model_copy(
+        update={"spectrometer": card.spectrometer.model_copy(update={"offset_tail": 0.0})}
+    )
+    with_tail, without = (simulate_events(c, 4_000, kind="mc", seed=1, engine="toy") for c in (card, plain))
+    assert set(with_tail.branches) == set(without.branches)
+    muon, other = (ak.flatten(sample.branches["Muon"]) for sample in (with_tail, without))
+    assert all(ak.all(muon[name] == other[name]) for name in muon.fields if name not in ("dx", "dy"))
+    changed = np.asarray(muon["dx"] != other["dx"])
+    assert changed.mean() == pytest.approx(card.spectrometer.offset_tail, abs=0.005)
+    wider = np.abs(np.asarray(muon["dx"] / other["dx"]))[changed]
+    assert np.median(wider) == pytest.approx(
+        card.spectrometer.offset_tail_scale * 1.13, rel=0.15
+    )  # median of t

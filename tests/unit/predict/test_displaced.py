@@ -1,0 +1,124 @@
+"""Dark photons behind the target: against thrown decays, and in the limits of short and long lives."""
+
+import numpy as np
+import pytest
+
+from gammastar.core.errors import PhysicsError
+from gammastar.core.pairs import VertexPairs
+from gammastar.physics.telescope import VertexTelescope
+from gammastar.predict.displaced import best_cut, decay_share, displaced_shares
+
+TELESCOPE = VertexTelescope(
+    name="two steps",
+    planes=(0.03, 0.06, 0.1),
+    min_hits=1,
+    hit_efficiency=0.6,
+    target_end=1e-3,
+    fiducial=(2e-3, 0.08),
+    resolution=20e-6,
+    scattering=400e-6,
+    slope=0.0,
+    momentum=0.0,
+    sources={},
+)
+CUTS = np.array([3.0, 5.0, 10.0])
+MASS, WINDOW = 0.5, 0.04
+
+
+def measured(rng, n=4_000):
+    """Return prompt pairs with 1 % of wide vertices, a fifth of them not good, a tenth like sign."""
+    mass = rng.uniform(0.4, 0.6, n)
+    pz = rng.gamma(3.0, 7.0, n) + 4.0
+    sigma = rng.uniform(0.4e-3, 1.5e-3, n)
+    wide = np.where(rng.random(n) < 0.01, 5.0, 1.0)
+    like = rng.random(n) < 0.1
+    z = sigma * wide * rng.standard_normal(n)
+    return VertexPairs(mass, pz, z, sigma, np.where(like, -0.4, 1.0), like, rng.random(n) < 0.8)
+
+
+def thrown(pairs, ctau, rng, repeat):
+    """Return the same shares from decays one by one: at random place, seen or not plane by plane."""
+    near = pairs.select(np.abs(pairs.mass - MASS) < WINDOW)
+    up = near.select(near.good & (near.z < 0))
+    index = rng.integers(len(up), size=repeat)
+    path = rng.exponential(1.0, repeat) * up.pz[index] / MASS * ctau
+    seen = np.ones(repeat, bool)
+    left = np.array(TELESCOPE.planes)[:, None] > path
+    for _ in range(2):
+        seen &= ((rng.random(left.shape) < TELESCOPE.hit_efficiency) & left).any(axis=0)
+    prompt = (1 - (1 - TELESCOPE.hit_efficiency) ** 3) ** 2
+    vertex = path + up.z[index] * rng.choice([-1, 1], repeat)
+    kept = 2 * up.weight.sum() / near.weight.sum()
+    scale = kept * len(up) * up.weight[index] / up.weight.sum() / prompt / repeat
+    first, last = TELESCOPE.fiducial
+    least = np.maximum(CUTS[:, None] * up.sigma[index], first)
+    return [
+        np.array([scale @ (seen & (side * vertex > low) & (side * vertex < last)) for low in least])
+        for side in (1, -1)
+    ]
+
+
+@pytest.mark.parametrize("ctau", [1e-5, 1e-4, 1e-3, 3e-2])
+def test_against_thrown_decays(ctau):
+    rng = np.random.default_rng(7)
+    pairs = measured(rng)
+    behind, before = displaced_shares(pairs, TELESCOPE, CUTS, mass=MASS, half_window=WINDOW, ctau=[ctau])
+    n = 1_000_000
+    found, mirrored = thrown(pairs, ctau, rng, n)
+    assert behind[:, 0] == pytest.approx(found, abs=5 * np.sqrt(0.25 / n) * 1.3)
+    assert before[:, 0] == pytest.approx(mirrored, abs=5e-4)
+
+
+def test_short_lives_leave_the_tail_of_prompt_pairs():
+    pairs = measured(np.random.default_rng(8), 20_000)
+    behind, before = displaced_shares(pairs, TELESCOPE, CUTS, mass=MASS, half_window=WINDOW, ctau=[1e-15])
+    near = pairs.select(np.abs(pairs.mass - MASS) < WINDOW)
+    own = near.select(near.good & (near.z < 0))
+    tail = [own.weight @ (-own.z > np.maximum(cut * own.sigma, 2e-3)) for cut in CUTS]
+    assert behind[:, 0] == pytest.approx(np.array(tail) / near.weight.sum(), abs=3e-3)  # of every few pairs
+    assert behind[0, 0] > 0
+    np.testing.assert_allclose(behind, before, atol=1e-12)
+
+
+def test_long_lives_fall_with_the_lifetime():
+    """S ∝ ε² × share and share ∝ 1/cτ ∝ ε²: the fourth power of the coupling."""
+    pairs = measured(np.random.default_rng(9))
+    ctau = np.array([1e2, 1e3])
+    behind, before = displaced_shares(pairs, TELESCOPE, CUTS, mass=MASS, half_window=WINDOW, ctau=ctau)
+    assert behind[:, 0] / behind[:, 1] == pytest.approx(np.full(3, 10.0), rel=1e-3)
+    assert (before < 0.02 * behind).all()
+
+
+def test_share_without_edges_is_the_exponential():
+    everywhere = decay_share(TELESCOPE, np.zeros(1), np.full(1, 0.03), np.array([[1e-2, 1.0]]))
+    assert everywhere == pytest.approx(1 - np.exp(-0.03 / np.array([[1e-2, 1.0]])), rel=1e-12)
+    assert (decay_share(TELESCOPE, np.ones(1), np.zeros(1), np.ones((1, 1))) == 0).all()
+
+
+def test_nothing_behind_the_target_is_looked_at():
+    pairs = measured(np.random.default_rng(10))
+    other = VertexPairs(
+        pairs.mass,
+        pairs.pz,
+        np.where(pairs.z > 0, 0.05, pairs.z),
+        pairs.sigma,
+        pairs.weight,
+        pairs.like,
+        pairs.good,
+    )
+    options = {"mass": MASS, "half_window": WINDOW, "ctau": [1e-4, 1e-3]}
+    np.testing.assert_array_equal(
+        *(displaced_shares(p, TELESCOPE, CUTS, **options)[0] for p in (pairs, other))
+    )
+
+
+def test_too_few_pairs():
+    with pytest.raises(PhysicsError, match=r"0 pairs within 0\.04 GeV of 0\.9 GeV"):
+        displaced_shares(
+            measured(np.random.default_rng(1)), TELESCOPE, CUTS, mass=0.9, half_window=WINDOW, ctau=[1.0]
+        )
+
+
+def test_best_cut_is_the_one_with_the_most_signal_over_its_limit():
+    signal = np.array([[[1.0, 4.0], [3.0, 1.0]], [[0.0, 2.0], [0.0, 1.0]]])
+    assert best_cut(signal, np.array([[4.0, 2.4], [2.0, np.inf]])).tolist() == [1, 0]
