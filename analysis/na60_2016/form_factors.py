@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +11,7 @@ import numpy.typing as npt
 from scipy.integrate import quad
 from scipy.optimize import curve_fit
 
+from gammastar import read
 from gammastar.core import constants
 from gammastar.core.constants import M_MU, M_PI0
 from gammastar.core.files import data_path
@@ -53,10 +53,9 @@ class FormFactor2:
     @classmethod
     def read(cls, meson: str) -> FormFactor2:
         """Read the shipped table of "eta" or "omega"."""
-        text = data_path(f"published/na60_2016/form_factor_{meson}.csv").read_text()
-        rows = list(csv.DictReader(line for line in text.splitlines() if not line.startswith("#")))
-        columns = ("mass_low_GeV", "mass_high_GeV", "F2", "F2_error")
-        return cls(meson, *(np.array([float(row[name]) for row in rows]) for name in columns))
+        table = read.hepdata(data_path(f"published/na60_2016/form_factor_{meson}.csv"))
+        column, axis = table.column("F2"), table.axes[0]
+        return cls(meson, axis.low, axis.high, column.values, column.errors[0].plus)
 
     @property
     def mass_range(self) -> tuple[float, float]:

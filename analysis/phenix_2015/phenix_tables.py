@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -11,21 +10,21 @@ import numpy as np
 import numpy.typing as npt
 from scipy.interpolate import BSpline, make_smoothing_spline
 
+from gammastar import read
 from gammastar.core.constants import M_E
 from gammastar.core.files import data_path
 from gammastar.core.records import FloatArray
 from gammastar.predict.in_situ import signal_per_coupling
+from gammastar.read.published import PublishedTable
 
 LAST = 0.1  # GeV: the spectrum below is used
 BIN = 0.005  # GeV
 RANGE = (0.02, LAST)  # GeV: where left-out points are looked at; the search is at 30 to 90 MeV
 
 
-def columns(table: str) -> tuple[FloatArray, ...]:
-    """Return the columns of a shipped table."""
-    text = data_path(f"published/{table}.csv").read_text()
-    _, *rows = csv.reader(line for line in text.splitlines() if not line.startswith("#"))
-    return tuple(np.array([[float(field) for field in row] for row in rows]).T)
+def published(table: str) -> PublishedTable:
+    """Return a shipped table."""
+    return read.hepdata(data_path(f"published/{table}.csv"))
 
 
 def spectrum(*, even: bool) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -34,7 +33,9 @@ def spectrum(*, even: bool) -> tuple[FloatArray, FloatArray, FloatArray]:
     The table's bins there are 3, 4, 3, 10, 5 and 5 MeV wide, three times over: 20 of them up to 0.1 GeV.
     `even` takes them as 20 bins of 5 MeV.
     """
-    low, high, value, error, *_ = columns("phenix_2010/fig25")
+    table = published("phenix_2010/fig25")
+    axis, column = table.axes[0], table.column()
+    low, high, value, error = axis.low, axis.high, column.values, column.errors[0].plus
     below = high <= LAST + 1e-9
     n = int(below.sum())
     edges = np.linspace(0.0, n * BIN, n + 1) if even else np.append(low[below], high[below][-1])
@@ -127,14 +128,14 @@ def recomputed(smooth: Smooth | None = None) -> Limit:
     ε² gives.
     """
     chosen = best(candidates()) if smooth is None else smooth
-    low, high, observed, median, m1, p1, m2, p2 = columns("phenix_2015/fig3d")
-    published = columns("phenix_2015/fig5")[2]
-    mass = 0.5e-3 * (low + high)
+    counted, first = published("phenix_2015/fig3d"), published("phenix_2015/fig5").columns[0]
+    observed, median, m1, p1, m2, p2 = (column.values for column in counted.columns)
+    mass = 0.5e-3 * (counted.axes[0].low + counted.axes[0].high)  # the table is in MeV
     per_coupling = signal_per_coupling(mass, np.exp(chosen.log_density(mass)), np.ones(len(mass)), M_E)
-    constant = float(np.median(observed / (published * per_coupling)))
+    constant = float(np.median(observed / (first.values * per_coupling)))
     scale = 1 / (constant * per_coupling)
     bands = np.stack([m2, m1, median, p1, p2], axis=1) * scale[:, None]
-    return Limit(mass, observed * scale, published, bands, constant)
+    return Limit(mass, observed * scale, first.values, bands, constant)
 
 
 def numbers() -> dict:

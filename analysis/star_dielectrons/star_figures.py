@@ -9,9 +9,9 @@ from star_tables import (
     RESIDUAL,
     Subtracted,
     acceptance,
-    columns,
     mixed_events,
     r_from_errors,
+    ratio,
     signal_shift,
 )
 
@@ -73,7 +73,7 @@ def acceptance_figure() -> Figure:
     with style.house_style():
         figure, axes = style.new_figure(3, size=(7.6, 8.4), heights=(1.2, 1.2, 1.0), share_x=True)
         first, second, third = axes[:, 0]
-        low, high, value, error, _ = columns("star_2014/fg17")
+        low, high, value, error = ratio("star_2014/fg17")
         style.points(first, np.append(low, high[-1]), value, error, label="mixed unlike / like (Fig. 17)")
         mass, r, blur = r_from_errors()
         first.errorbar(
@@ -88,7 +88,7 @@ def acceptance_figure() -> Figure:
         )
         first.set(ylabel="R", ylim=(0.92, 1.04))
         first.legend(loc="lower right")
-        low, high, value, error, _ = columns("star_2014/fg18")
+        low, high, value, error = ratio("star_2014/fg18")
         fits = mixed_events()
         style.points(
             second, np.append(low, high[-1]), value, error, label="like-sign / mixed unlike (Fig. 18)"

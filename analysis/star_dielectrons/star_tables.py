@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from gammastar import subtract
+from gammastar import read, subtract
 from gammastar.core import axes
 from gammastar.core.axes import filled
 from gammastar.core.files import data_path
 from gammastar.core.records import FloatArray, PairHists
+from gammastar.read.published import Conventions, PublishedTable, published_pairs
 
 PER_BIN = 0.005  # GeV: the 19.6 GeV table counts pairs per 5 MeV; so read, all its contents are whole numbers
 MIXED_ABOVE = 1.0  # GeV: from there the background of the 200 GeV table comes from mixed events
@@ -57,11 +57,37 @@ class Subtracted:
         return (self.signal - self.published) / self.rounding
 
 
-def columns(table: str) -> tuple[FloatArray, ...]:
-    """Return the columns of a shipped table; empty fields are nan."""
-    text = data_path(f"published/{table}.csv").read_text()
-    _, *rows = csv.reader(line for line in text.splitlines() if not line.startswith("#"))
-    return tuple(np.array([[float(field or "nan") for field in row] for row in rows]).T)
+def published(table: str) -> PublishedTable:
+    """Return a shipped table."""
+    return read.hepdata(data_path(f"published/{table}.csv"))
+
+
+def ratio(table: str) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Return lower and upper edges [GeV], values and errors of a table with one column."""
+    found = published(table)
+    axis, column = found.axes[0], found.column()
+    return axis.low, axis.high, column.values, column.errors[0].plus
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Gold200:
+    """Figure 20: unlike-sign pairs, background and signal, each with its statistical error."""
+
+    low: FloatArray
+    high: FloatArray
+    raw: FloatArray
+    raw_error: FloatArray
+    background: FloatArray
+    background_error: FloatArray
+    signal: FloatArray
+    signal_error: FloatArray
+
+    @classmethod
+    def read(cls) -> Gold200:
+        """Read the shipped table."""
+        table = published("star_2014/fg20A")
+        parts = [x for column in table.columns for x in (column.values, column.errors[0].plus)]
+        return cls(table.axes[0].low, table.axes[0].high, *parts)
 
 
 def half_unit(values: FloatArray, digits: int) -> FloatArray:
@@ -91,16 +117,23 @@ def by_package(
 
 def gold_19() -> Subtracted:
     """Return Au+Au at 19.6 GeV: like-sign pairs are published with R in them; errors are those of counts."""
-    low, high, unlike, _, _, like, _, _, signal, error, *_ = columns("star_2015/table1")
+    table = published("star_2015/table1")
+    low, high = table.axes[0].low, table.axes[0].high
     size = (high - low) / PER_BIN
-    ours, own = by_package(unlike, like, (unlike / size, like / size))
+    counts = replace(table, columns=tuple(replace(c, values=c.values * size) for c in table.columns))
+    told = Conventions(content="counts")
+    pairs, _ = published_pairs(counts, unlike="Unlike-sign", like="Like-sign", conventions=told)
+    found = subtract.same_sign(pairs, method="B1")
+    ours, own = found.values / size, np.sqrt(np.diag(found.cov)) / size
+    unlike, like = (table.column(name).values for name in ("Unlike-sign", "Like-sign"))
+    signal, error = table.column("Signal").values, table.column("Signal").errors[0].plus
     rounding = sum(half_unit(x, 6) for x in (unlike, like, signal)) + 1e-12
     return Subtracted("like-sign, with R", low, high, unlike, like, signal, error, ours, own, rounding, ours)
 
 
 def acceptance(mass: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return R = unlike/like of mixed events at 200 GeV and its error, straight between bin centres."""
-    low, high, value, error, _ = columns("star_2014/fg17")
+    low, high, value, error = ratio("star_2014/fg17")
     centre = 0.5 * (low + high)
     return np.interp(mass, centre, value), np.interp(mass, centre, error)
 
@@ -110,9 +143,9 @@ def events_seen() -> float:
 
     Median of the bins from 0.2 to 1 GeV; below, errors are some per cent larger than Poisson's.
     """
-    low, high, raw, error, *_ = columns("star_2014/fg20A")
-    inside = (low >= 0.2) & (high <= MIXED_ABOVE)
-    return float(np.median((raw / (error**2 * (high - low)))[inside]))
+    t = Gold200.read()
+    inside = (t.low >= 0.2) & (t.high <= MIXED_ABOVE)
+    return float(np.median((t.raw / (t.raw_error**2 * (t.high - t.low)))[inside]))
 
 
 def gold_200() -> Subtracted:
@@ -122,17 +155,19 @@ def gold_200() -> Subtracted:
     background/R, with the Poisson variance of as many counts; above it is mixed events, with their published
     error.
     """
-    low, high, raw, raw_error, _, background, its_error, _, signal, error, _ = columns("star_2014/fg20A")
-    width = high - low
+    t = Gold200.read()
+    low, high, background = t.low, t.high, t.background
     mixed = low >= MIXED_ABOVE - 1e-9
     r = np.where(mixed, 1.0, acceptance(0.5 * (low + high))[0])
     like = background / r
-    variance = np.where(mixed, its_error**2, like / (events_seen() * width))
-    ours, own = by_package(raw, like, (raw_error**2, variance), r)
-    plain, _ = by_package(raw, like, (raw_error**2, variance))
-    rounding = sum(half_unit(x, 4) for x in (raw, background, signal))
+    variance = np.where(mixed, t.background_error**2, like / (events_seen() * (high - low)))
+    ours, own = by_package(t.raw, like, (t.raw_error**2, variance), r)
+    plain, _ = by_package(t.raw, like, (t.raw_error**2, variance))
+    rounding = sum(half_unit(x, 4) for x in (t.raw, background, t.signal))
     name = "like-sign, with R; above 1 GeV mixed"
-    return Subtracted(name, low, high, raw, background, signal, error, ours, own, rounding, plain)
+    return Subtracted(
+        name, low, high, t.raw, background, t.signal, t.signal_error, ours, own, rounding, plain
+    )
 
 
 def r_from_errors() -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -140,7 +175,8 @@ def r_from_errors() -> tuple[FloatArray, FloatArray, FloatArray]:
 
     B = R L/N and σ² = R² L/(N² Δm): R = N σ² Δm/B, with the number of events N from the unlike-sign pairs.
     """
-    low, high, _, _, _, background, error, *_ = columns("star_2014/fg20A")
+    t = Gold200.read()
+    low, high, background, error = t.low, t.high, t.background, t.background_error
     inside = high <= MIXED_ABOVE
     r = events_seen() * error**2 * (high - low) / background
     blur = np.hypot(2 * half_unit(error, 4) / error, half_unit(background, 4) / background) / np.sqrt(3) * r
@@ -149,21 +185,21 @@ def r_from_errors() -> tuple[FloatArray, FloatArray, FloatArray]:
 
 def mixed_events() -> dict[str, float]:
     """Return fits of like-sign over mixed unlike-sign pairs: a constant, and a constant over R."""
-    low, high, ratio, error, _ = columns("star_2014/fg18")
+    low, high, value, error = ratio("star_2014/fg18")
     r = acceptance(0.5 * (low + high))[0]
     above = (low >= RESIDUAL[0]) & (high <= 3.0)
     found = {}
     for name, shape in (("constant", np.ones_like(r)), ("constant/R", 1 / r)):
         weight = 1 / error[above] ** 2
-        k = float((ratio * shape)[above] @ weight / (shape[above] ** 2 @ weight))
-        found[f"chi2 of {name}"] = float((np.square(ratio - k * shape)[above] * weight).sum())
+        k = float((value * shape)[above] @ weight / (shape[above] ** 2 @ weight))
+        found[f"chi2 of {name}"] = float((np.square(value - k * shape)[above] * weight).sum())
         found[f"{name}"] = k
     found["bins"] = int(above.sum())
     below = high <= RESIDUAL[0]
-    found["largest departure below 0.15 GeV"] = float(np.abs(ratio[below] - 1).max())
+    found["largest departure below 0.15 GeV"] = float(np.abs(value[below] - 1).max())
     inside = (low >= RESIDUAL[0]) & (high <= RESIDUAL[1])
     found["mean departure, 0.15 to 1 GeV"] = float(
-        np.average(ratio[inside] - 1, weights=1 / error[inside] ** 2)
+        np.average(value[inside] - 1, weights=1 / error[inside] ** 2)
     )
     return found
 
@@ -173,8 +209,8 @@ def signal_shift() -> tuple[FloatArray, FloatArray]:
     table = gold_200()
     inside = table.high <= MIXED_ABOVE
     mass = (0.5 * (table.low + table.high))[inside]
-    low, high, ratio, *_ = columns("star_2014/fg18")
-    departure = np.interp(mass, 0.5 * (low + high), ratio) - 1
+    low, high, value, _ = ratio("star_2014/fg18")
+    departure = np.interp(mass, 0.5 * (low + high), value) - 1
     return mass, departure * (table.background / table.published)[inside]
 
 

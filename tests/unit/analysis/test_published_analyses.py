@@ -175,14 +175,14 @@ def test_phenix_limit_from_spectrum_and_candidates():
 
 
 def test_phenix_smoothing_never_sees_the_published_limit(monkeypatch):
-    read = phenix_tables.columns
+    read = phenix_tables.published
 
     def blind(table):
         assert "fig5" not in table
         assert "fig3" not in table
         return read(table)
 
-    monkeypatch.setattr(phenix_tables, "columns", blind)
+    monkeypatch.setattr(phenix_tables, "published", blind)
     chosen = phenix_tables.best(phenix_tables.candidates.__wrapped__())
     assert chosen.even
     assert chosen.score < 1.5
