@@ -1,7 +1,7 @@
 """Theory beside the data: ``python3 analysis/na60_dimuon/envelope.py [RESULTS] [-o FOLDER]``.
 
 Draws, from the results of a run, the envelope of today's predictions with the measured rate on top, the
-paper's Figs. 2, 3 and 6, the reach in situ and the reach of millicharge detectors; with ``numbers.json``.
+paper's Figs. 2, 3 and 6 and the reach of millicharge detectors; with ``numbers.json``.
 """
 
 from __future__ import annotations

@@ -30,7 +30,6 @@ from gammastar.store.records import read_spectrum
 
 RATE = r"$N_{A′}$ / POT / $\varepsilon^2$"
 MIXED = "MOCK p-Pb dimuons, Eq. 6"
-RESOLUTION = 0.030  # GeV at the ω, Allison and Blinov (2025); taken constant
 MESONS = "meson decays and mixing, p-Pb"
 BREMSSTRAHLUNG = r"bremsstrahlung, $\Lambda$ = 0.75 – 3 GeV"
 

@@ -1,12 +1,11 @@
-"""Fig. 6 of the paper, the search in situ, detectors of millicharged particles."""
+"""Fig. 6 of the paper, detectors of millicharged particles."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
-import uproot
-from envelope_run import RESOLUTION, Inputs, brem, inside, light_mesons, momenta, seen
+from envelope_run import Inputs, brem, inside, light_mesons, momenta, seen
 from kinematics_figures import phase_space_figure
 
 from gammastar import accept, infer, report
@@ -16,11 +15,10 @@ from gammastar.core.sampling import stream
 from gammastar.physics.bremsstrahlung import band, preset
 from gammastar.physics.mesons import MesonTable
 from gammastar.physics.millicharge import load_millicharge_detector
-from gammastar.physics.qed import RTable, dark_photon_branching
 from gammastar.predict.channels import (
     PionDalitz,
 )
-from gammastar.predict.in_situ import bump_hunt, pairs_to_exclude, signal_per_coupling, template
+from gammastar.predict.mechanism import pairs_to_exclude, template
 from gammastar.predict.millicharge import chi_from_channel, chi_pairs, conditional
 from gammastar.report.figures.signal import reach_lines_figure
 
@@ -63,44 +61,6 @@ def phase_space(run: Inputs, table: MesonTable, output: Path, mock: bool) -> dic
             for (name, f), shapes in zip(fractions.items(), (whole, accepted), strict=True)
         }
     return result
-
-
-def in_situ(run: Inputs, table: MesonTable, output: Path, mock: bool) -> dict:
-    """Prompt A' → μμ over the measured dimuons: no protons on target."""
-    del table
-    with uproot.open(run.folder / "pairs.root") as file, uproot.open(run.folder / "spectrum.root") as other:
-        observed, edges = file["opposite_sign"].to_numpy()
-        subtracted = file["subtracted"].values()
-        unfolded = other["mass_counts"].values()
-    smooth = np.ones(5)
-    efficiency = np.convolve(subtracted, smooth, "same") / np.convolve(unfolded, smooth, "same")
-    signal_density = run.density / run.density.sum() * unfolded.sum() / np.diff(edges)[0] * efficiency
-    model = RTable.read(data_path("measurements/r_ratio.csv"))
-    branching = dark_photon_branching(run.mass, model)["mumu"]
-    signal = signal_per_coupling(run.mass, np.clip(signal_density, 1e-9, None), branching, M_MU)
-    away = (run.mass > 0.3) & (run.mass < run.edges[-1] - 0.1) & (observed > 0)
-    known = bump_hunt(edges, observed, run.mass[away], signal[away], RESOLUTION, degree=None)
-    fitted = bump_hunt(edges, observed, run.mass[away], signal[away], RESOLUTION, half_window=6, degree=3)
-    curves = {
-        "background known": (known.mass, np.sqrt(known.epsilon2)),
-        "cubic background in ±6 standard deviations": (fitted.mass, np.sqrt(fitted.epsilon2)),
-    }
-    figure = reach_lines_figure(
-        curves,
-        y_label=r"$\varepsilon$, median expected 90 % CL",
-        y_range=(1e-3, 1e-1),
-        mock=mock,
-        title=f"prompt $A′\\to\\mu\\mu$ in {observed.sum():,.0f} opposite-sign pairs",
-        log_x=False,
-    )
-    report.save_figure(figure, output / "in_situ")
-    best = int(np.argmin(fitted.epsilon2))
-    return {
-        "pairs": float(observed.sum()),
-        "best mass": float(fitted.mass[best]),
-        "epsilon2 there": float(fitted.epsilon2[best]),
-        "note": "the peaks of ω and φ are no polynomials: the cubic background does not hold on them",
-    }
 
 
 def detectors(run: Inputs, table: MesonTable, output: Path, mock: bool) -> dict:

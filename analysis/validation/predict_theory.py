@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 from scipy.integrate import quad
+from scipy.stats import norm
 
 from gammastar.core import constants
 from gammastar.core.constants import ALPHA, M_E, M_MU, M_PI0, M_PROTON
@@ -26,8 +27,10 @@ from gammastar.physics.millicharge import (
 )
 from gammastar.physics.qed import RTable, lepton_width
 from gammastar.physics.qed import dark_photon_branching as photon_branching
-from gammastar.predict import VectorModel, bump_hunt, chi_rate
-from gammastar.predict.in_situ import signal_per_coupling
+from gammastar.physics.resolution import MassResolution
+from gammastar.predict import VectorModel, chi_rate
+from gammastar.predict.in_situ import signal_over_background, signal_per_coupling
+from gammastar.predict.peak_search import Background, cls_limits, expected_limits, peak_search
 
 BEAM = 400.0
 TABLE = MesonTable.read(data_path("measurements/mesons_400gev.toml"))
@@ -315,7 +318,9 @@ def _in_situ() -> Iterator[tuple]:
     edges = np.arange(0.3, 0.9, 0.002)
     pairs = np.full(len(edges) - 1, b * 0.002)
     signal = signal_per_coupling([m], [b], [branching], M_MU)
-    found = bump_hunt(edges, pairs, [m], signal, sigma, degree=None).epsilon2[0]
+    gaussian = MassResolution.gaussian(m, sigma)
+    known = peak_search(edges, pairs, [m], gaussian, background=Background(None))
+    found = float(expected_limits(known.sigma)[0, 2] / signal[0])
     by_hand = 1.6448536 * np.sqrt(2 * np.sqrt(np.pi) * sigma * b)
     by_hand *= 2 * ALPHA / (3 * np.pi) * float(qed.lepton_factor(m**2, M_MU)) / (m * b * branching)
     yield (
@@ -325,7 +330,7 @@ def _in_situ() -> Iterator[tuple]:
         2e-3 * by_hand,
         "by hand: 1.645 √(2√π σ b) 2κ/(m b BR)",
     )
-    flat = bump_hunt(edges, pairs, [m], signal, sigma, degree=0, half_window=6).sigma[0]
+    flat = peak_search(edges, pairs, [m], gaussian, background=Background(0)).sigma[0]
     closed = np.sqrt(b / (1 / (2 * np.sqrt(np.pi) * sigma) - 1 / (12 * sigma)))
     yield (
         "σ of the peak over a fitted flat background",
@@ -333,4 +338,47 @@ def _in_situ() -> Iterator[tuple]:
         closed,
         5e-3 * closed,
         "Fisher information in closed form",
+    )
+    ratio = float(signal_over_background(0.9, 0.03, 0.3, M_MU))
+    limit = 3 * np.pi / (2 * ALPHA) * 0.9 / 0.03 * 0.3
+    yield (
+        "S/B per ε² in situ, 0.9 GeV in 30 MeV",
+        ratio,
+        limit,
+        3e-3 * limit,
+        "3π/(2α) (m/δm) BR, arXiv:0903.0363",
+    )
+    yield from _toys_in_situ()
+
+
+def _toys_in_situ() -> Iterator[tuple]:
+    """Coverage and closure of 500 toys of a bent background with a peak at the median expected limit."""
+    n, mass = 500, 0.8
+    edges, gaussian = np.linspace(0.4, 1.2, 161), MassResolution.gaussian(mass, 0.02)
+    mean = 3000 * np.exp(-2 * 0.5 * (edges[1:] + edges[:-1]))
+    sigma = peak_search(edges, mean, [mass], gaussian).sigma[0]
+    true = float(expected_limits(np.array([sigma]))[0, 2])
+    toys = np.random.default_rng(22).poisson(mean + true * gaussian.cells([mass], edges)[0], (n, len(mean)))
+    fits = peak_search(edges, toys, np.full(n, mass), gaussian)
+    covered = float((cls_limits(fits.fitted, fits.error) >= true).mean())
+    pull = np.linspace(-8, 8, 16001)
+    exact = norm.cdf(pull) >= 0.1 * norm.cdf(pull + true / sigma)
+    expected = float(np.trapezoid(np.where(exact, norm.pdf(pull), 0.0), pull))
+    error = 3 * np.sqrt(expected * (1 - expected) / n)
+    yield (
+        "coverage of 90 % CLs limits in situ, 500 toys",
+        covered,
+        expected,
+        error,
+        "of normal estimates, by integration",
+    )
+    pulls = (fits.fitted - true) / fits.error
+    yield "injected MOCK peak, mean pull", float(pulls.mean()), 0.0, 3 / np.sqrt(n), "zero"
+    yield "injected MOCK peak, width of pulls", float(pulls.std()), 1.0, 3 / np.sqrt(2 * n), "one"
+    yield (
+        "injected MOCK peak, pairs found",
+        float(fits.fitted.mean()),
+        true,
+        3 * sigma / np.sqrt(n),
+        "injected",
     )

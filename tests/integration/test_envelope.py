@@ -35,9 +35,7 @@ def test_every_figure_is_drawn(tmp_path, monkeypatch) -> None:
     spectrum = Spectrum(hist, np.diag(variances), "per_pot", exposure, np.ones(values.shape, dtype=bool))
     write_spectrum(tmp_path / "spectrum.json", spectrum)
     per_mass = values.sum(axis=(1, 2)) / pairs.weight.mean()
-    seen = filled((edges[0],), 0.1 * per_mass, 0.1 * per_mass)
     counts = filled((edges[0],), per_mass, per_mass)
-    write_histograms(tmp_path / "pairs.root", {"opposite_sign": seen, "subtracted": seen})
     write_histograms(tmp_path / "spectrum.root", {"mass_counts": counts})
     monkeypatch.setattr(sys, "path", [str(FOLDER), *sys.path])
     from envelope_parts import draw
@@ -45,7 +43,7 @@ def test_every_figure_is_drawn(tmp_path, monkeypatch) -> None:
     numbers = draw(tmp_path, tmp_path, mock=True)
     names = {path.stem for path in tmp_path.glob("*.png")}
     figures = {"envelope", "fig2_dark_photons", "fig3_millicharged_pairs", "fig6_phase_space"}
-    assert figures | {"in_situ", "millicharge_reach"} <= names
+    assert figures | {"millicharge_reach"} <= names
     # The cocktail without acceptance: 4.33e-6 pairs of light χ per proton on target (independent sum).
     assert numbers["millicharge"]["pairs per POT and Q2"]["0.01"] == pytest.approx(4.33e-6, rel=0.1)
     assert "0.1 < z < 0.9" in numbers["envelope"]["bremsstrahlung"]

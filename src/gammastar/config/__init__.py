@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gammastar.config.dark import Accept, Infer, Millicharge, Predict, Report
+from gammastar.config.dark import Accept, Infer, InSitu, Millicharge, Predict, Report
 from gammastar.config.measured import FlowSection, Read, Select, Simulate, SpectrumSection, Subtract, Unfold
 from gammastar.config.steering import STAGES, Steering, examine, load, parse, read_toml
 from gammastar.config.systematics import Systematics, gathered
@@ -11,6 +11,7 @@ __all__ = [
     "STAGES",
     "Accept",
     "FlowSection",
+    "InSitu",
     "Infer",
     "Millicharge",
     "Predict",

@@ -401,6 +401,40 @@ def _states(where: str, name: str, found: Any, section: Accept) -> Findings:
             )
 
 
+def _in_situ(look: Look) -> Findings:
+    """Compare masses and windows of the search in situ with what is measured."""
+    section, select, exposed = look.steering.in_situ, look.steering.select, look.steering.spectrum
+    if section is None or select is None or exposed is None:
+        return
+    low, high = select.mass[0], select.mass[-1]
+    threshold = 2 * LEPTON_MASS[exposed.lepton]
+    key = "in_situ.masses" if section.masses else "in_situ.mass_range"
+    asked = section.masses or section.mass_range or ()
+    below = [f"{m:g}" for m in asked if m <= threshold]
+    outside = [f"{m:g}" for m in asked if not low <= m <= high and f"{m:g}" not in below]
+    if below:
+        text = f"{', '.join(below[:5])} GeV: not above the threshold of the measured leptons"
+        yield wrong(key, f"{text}, {threshold:.4g} GeV")
+    if outside:
+        yield wrong(key, f"{', '.join(outside[:5])} GeV: select.mass goes from {low:g} to {high:g} GeV")
+    if not isinstance(section.resolution, str):
+        points = section.resolution if isinstance(section.resolution, tuple) else ((low, section.resolution),)
+        widest = max(width for _, width in points)
+        if 2 * section.half_window * widest > high - low:
+            text = (
+                f"{section.half_window:g} resolutions of {widest:g} GeV to either side are wider than the "
+                f"{high - low:.4g} GeV of select.mass: take a smaller window, or give the width in GeV"
+            )
+            yield wrong("in_situ.half_window", text)
+    mock = look.steering.analysis.mock or look.steering.simulate is not None
+    if mock and section.observed == "data":
+        yield wrong("in_situ.observed", "'data', but mock data exclude nothing: leave it 'masked'")
+    predicting = look.steering.predict
+    if predicting is not None and predicting.model != "dark_photon":
+        text = f"the search in situ is for dark photons, whatever predict.model = {predicting.model!r} is"
+        yield Finding("warning", "in_situ", text)
+
+
 def _shown_masses(look: Look) -> Findings:
     """Find masses that a figure is asked for and that nothing is known of."""
     known = _measured_masses(look)
@@ -458,6 +492,7 @@ def _systematics(look: Look) -> Findings:
 
 
 CHECKS: dict[str, tuple[Callable[[Look], Findings], ...]] = MEASURED | {
+    "in_situ": (_in_situ,),
     "flow": (_angles,),
     "predict": (_production,),
     "accept": (_detectors, _depths, _systematics, _shown_masses),

@@ -16,12 +16,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from gammastar.config.fields import Masses, Positive, PositiveRange, Section
+from gammastar.config.fields import Fraction, Masses, Positive, PositiveRange, Section
 from gammastar.physics.polarisation import Frame
 
-__all__ = ["Accept", "Infer", "Millicharge", "Predict", "Report", "theory_options"]
+__all__ = ["Accept", "InSitu", "Infer", "Millicharge", "Predict", "Report", "theory_options"]
 
 Points = Annotated[tuple[tuple[Annotated[float, Field(ge=0)], float], ...], Field(min_length=2)]
+Widths = Annotated[tuple[tuple[Positive, Positive], ...], Field(min_length=2)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -127,6 +128,45 @@ class Accept(Section):
             raise ValueError(msg)
         if isinstance(self.alpha, tuple) and any(b[0] <= a[0] for a, b in pairwise(self.alpha)):
             msg = f"alpha = {self.alpha}: the points [pT, α] must increase in pT"
+            raise ValueError(msg)
+        return self
+
+
+class InSitu(Section):
+    """The search for a peak of prompt A′ → l⁺l⁻ in the measured pairs themselves: no protons on target enter.
+
+    `masses`, or `n_masses` at equal steps of the resolution in `mass_range`, by default where two resolutions
+    on either side are measured. Each is fitted in a window of `half_window` resolutions to either side.
+    `background`: "template" is the fitted continuum of the run and its subtracted background, folded with the
+    resolution, times a polynomial of `degree`; "polynomial" that polynomial alone. Lines of ω and φ have free
+    yields in both. `blind`: where a line and the peak are more alike than this correlation no limit is given.
+    `resolution`: "simulation" measures it in the matched pairs; or one width or points [[mass, width], …],
+    normal then [GeV]. `resolution_error` and `mass_scale` are relative standard deviations of the width and
+    of the place of lines. `spurious` adds what the background model leaves of peaks in smooth expectations to
+    the error. `observed`: "data" gives limits from the fitted peaks, never of mock data.
+    """
+
+    masses: Masses = ()
+    mass_range: PositiveRange | None = None
+    n_masses: Annotated[int, Field(ge=2, le=2_000)] = 60
+    half_window: Annotated[float, Field(ge=2, le=20)] = 6.0
+    background: Literal["template", "polynomial"] = "template"
+    degree: Annotated[int, Field(ge=0, le=8)] = 3
+    blind: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    resolution: Literal["simulation"] | Positive | Widths = "simulation"
+    resolution_error: Fraction = 0.0
+    mass_scale: Fraction = 0.0
+    spurious: bool = True
+    cl: Annotated[float, Field(gt=0.5, lt=1)] = 0.90
+    observed: Literal["masked", "data"] = "masked"
+
+    @model_validator(mode="after")
+    def _complete(self) -> InSitu:
+        if isinstance(self.resolution, tuple) and any(b[0] <= a[0] for a, b in pairwise(self.resolution)):
+            msg = f"resolution = {self.resolution}: the points [mass, width] must increase in mass"
+            raise ValueError(msg)
+        if self.masses and self.mass_range is not None:
+            msg = "masses and mass_range: give one of them"
             raise ValueError(msg)
         return self
 

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from gammastar.config.dark import Accept, Infer, Predict, Report
+from gammastar.config.dark import Accept, Infer, InSitu, Predict, Report
 from gammastar.config.fields import Section, cells_problem
 from gammastar.config.measured import (
     Analysis,
@@ -34,6 +34,7 @@ STAGES = (
     "subtract",
     "unfold",
     "spectrum",
+    "in_situ",
     "flow",
     "predict",
     "accept",
@@ -57,6 +58,7 @@ class Steering(Section):
     subtract: Subtract | None = None
     unfold: Unfold | None = None
     spectrum: SpectrumSection | None = None
+    in_situ: InSitu | None = None
     flow: FlowSection | None = None
     predict: Predict | None = None
     accept: Accept | None = None
@@ -76,6 +78,7 @@ class Steering(Section):
             "subtract": "select",
             "unfold": "subtract",
             "spectrum": "unfold",
+            "in_situ": "spectrum",
             "flow": "spectrum",
             "predict": "spectrum",
             "accept": "predict",

@@ -204,6 +204,7 @@ class RunState:
     unfolded: Spectrum | None = None
     unfolding: Arrays | None = None
     spectrum: Spectrum | None = None
+    in_situ: Any = None
     training: Any = None
     trend: Any = None
     flow: Any = None

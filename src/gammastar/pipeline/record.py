@@ -48,7 +48,7 @@ PARTS = re.compile(
     r"(steering|spectrum)\.json|(domain|extrapolation|spin_density)\.safetensors|flow(_members.*)?\.(json|safetensors)"
     r"|detectors/.*|reach.*\.json"
 )
-MEASURED_HALF = ("simulate", "read", "select", "subtract", "unfold", "flow")
+MEASURED_HALF = ("simulate", "read", "select", "subtract", "unfold", "in_situ", "flow")
 
 
 @dataclass(frozen=True)

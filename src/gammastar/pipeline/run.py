@@ -269,6 +269,7 @@ STAGES = {  # files are opened by the selection, and the report comes last
     "subtract": _later("subtract"),
     "unfold": _later("unfold"),
     "spectrum": _later("spectrum"),
+    "in_situ": _later("in_situ"),
     "flow": _flow,
     "predict": _predict,
     "accept": _accept,

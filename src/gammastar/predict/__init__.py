@@ -13,7 +13,7 @@ from gammastar.predict.channels.theory import (
     VectorMixing,
 )
 from gammastar.predict.channels.virtual_photon import VirtualPhoton, rate
-from gammastar.predict.in_situ import bump_hunt
+from gammastar.predict.in_situ import search_in_situ
 from gammastar.predict.millicharge import PairCloud, VirtualPhotons, chi_pairs, chi_rate
 from gammastar.predict.mixture import Mixture
 from gammastar.predict.models import DarkPhoton, Labels, Model, VectorModel
@@ -38,12 +38,12 @@ __all__ = [
     "VectorModel",
     "VirtualPhoton",
     "VirtualPhotons",
-    "bump_hunt",
     "check_exclusive",
     "chi_pairs",
     "chi_rate",
     "make_model",
     "rate",
     "scan_masses",
+    "search_in_situ",
     "theory_channel",
 ]

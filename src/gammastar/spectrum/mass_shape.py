@@ -14,6 +14,7 @@ from gammastar.core.axes import MASS
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray, Spectrum
 from gammastar.physics.hadrons import RHO_TEMPERATURE, Component, cocktail_components, rho_omega_phase
+from gammastar.physics.resolution import MassResolution
 from gammastar.spectrum.normalise import mass_density, mass_shifts
 
 __all__ = ["HIGHEST", "MassShape", "fit_mass_shape"]
@@ -23,6 +24,7 @@ SPARE = 3  # bins more than components, at least
 COARSEST = 0.06  # GeV; wider bins do not tell a line from the continuum
 MIXED = ("rho", "omega")  # lines that may interfere
 MISFIT = 1e-2  # p-value below which the bins know better than the components
+BEYOND = 4.0  # resolutions, by which the smooth part goes on beyond bins of reconstructed mass
 FLOOR = 1e-3  # relative error of a bin that keeps a covariance from being singular
 
 
@@ -40,6 +42,8 @@ class MassShape:
         Derivative of the yields by the contents of the n mass bins.
     edges, contents, bin_cov : NDArray, shapes (n + 1,) [GeV], (n,), (n, n)
         Of the bins.
+    cells : NDArray, shape (k, n)
+        What each component puts into the bins at unit yield.
     chi2, ndf : float, int
     coherence : float
         Standard deviation of the coherence of ρ and ω: 0 adds their intensities, 1 allows for all of it.
@@ -57,6 +61,7 @@ class MassShape:
     edges: FloatArray
     contents: FloatArray
     bin_cov: FloatArray
+    cells: FloatArray
     chi2: float
     ndf: int
     coherence: float = 0.0
@@ -75,7 +80,7 @@ class MassShape:
         """Return the derivative by the contents of values made of components (k, m), shape (n, m)."""
         if not self.follows_bins:
             return np.asarray(self.projection.T @ shapes)
-        fitted = self.yields @ np.stack([c.cells(self.edges) for c in self.components])
+        fitted = self.yields @ self.cells
         centres = 0.5 * (self.edges[1:] + self.edges[:-1])
         hats = np.stack([np.interp(mass, centres, row) for row in np.eye(len(centres))])
         share = np.divide(1.0, fitted, out=np.zeros_like(fitted), where=fitted > 0)
@@ -154,6 +159,7 @@ def fit_mass_shape(
     temperature: float = RHO_TEMPERATURE,
     smooth: int = 2,
     coherence: float = 0.0,
+    resolution: MassResolution | None = None,
 ) -> MassShape:
     """Fit continuum and lines to the mass bins of a spectrum.
 
@@ -168,6 +174,9 @@ def fit_mass_shape(
         Polynomials for what no meson explains.
     coherence : float
         Standard deviation of the coherence of ρ and ω, for the error beside the ω.
+    resolution : MassResolution, optional
+        The bins are of the reconstructed mass of selected pairs; densities stay those of all pairs at their
+        exact mass, in the scale of the resolution's efficiency.
 
     Raises
     ------
@@ -189,27 +198,27 @@ def fit_mass_shape(
         msg = f"mass shape: the spectrum has the axes {[a.name for a in spectrum.hist.axes]}, none of mass"
         raise PhysicsError(msg)
     edges = np.asarray(axis.edges, dtype=np.float64)
-    components = [
-        c
-        for c in cocktail_components(
-            (edges[0], edges[-1]), temperature=temperature, smooth=smooth, m_lepton=m_lepton
-        )
-        if c.cells(edges).sum() > 0
-    ]
+    beyond = 0.0 if resolution is None else BEYOND * float(resolution.width.max())
+    ends = max(edges[0] - beyond, 0.0), edges[-1] + beyond
+    known = cocktail_components(ends, temperature=temperature, smooth=smooth, m_lepton=m_lepton)
+    cells = np.stack(
+        [c.cells(edges) if resolution is None else resolution.folded(c.density, edges) for c in known]
+    )
+    used = cells.sum(axis=1) > 0
+    components, cells = [c for c, there in zip(known, used, strict=True) if there], cells[used]
     _usable(edges, len(components))
     _, density, cov = mass_density(spectrum)
     width = np.diff(edges)
     contents, cov = density * width, cov * np.outer(width, width)
     cov = cov + np.diag((FLOOR * contents) ** 2 + np.where(np.diag(cov) > 0, 0.0, 1e-300))
-    design = np.stack([c.cells(edges) for c in components], axis=1)
-    yields, projection = _solve(design, contents, _without_sources(spectrum, cov))
-    rest = contents - design @ yields
+    yields, projection = _solve(cells.T, contents, _without_sources(spectrum, cov))
+    rest = contents - yields @ cells
     chi2 = float(rest @ np.linalg.solve(cov, rest))
     ndf = len(contents) - int((yields > 0).sum())
     spread = projection @ cov @ projection.T * max(1.0, chi2 / ndf)
     spread = (spread + spread.T) / 2
-    known = (tuple(components), yields, spread, projection)
-    return MassShape(*known, edges, contents, cov, chi2, ndf, coherence)
+    fitted = (tuple(components), yields, spread, projection)
+    return MassShape(*fitted, edges, contents, cov, cells, chi2, ndf, coherence)
 
 
 def _usable(edges: FloatArray, components: int) -> None:

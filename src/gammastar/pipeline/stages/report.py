@@ -40,6 +40,7 @@ from gammastar.report.dark import (
     rate_section,
     reach_section,
 )
+from gammastar.report.in_situ import in_situ_section
 from gammastar.report.measured import (
     FlowCheck,
     Unfolding,
@@ -258,6 +259,23 @@ def reach_sections(ctx: Context, state: Any) -> list[Section]:
     return [reach_section(name, search, state.planes[name], view) for name, search in state.searches.items()]
 
 
+def _in_situ(ctx: Context, state: Any) -> list[Section]:
+    """Return the search in situ, with the limits on dark photons whatever [predict] model names."""
+    section, asked, found = ctx.steering.in_situ, ctx.steering.systematics.in_limit, state.in_situ
+    if section is None:
+        return []
+    inferring = ctx.steering.infer
+    folder = None if inferring is None or inferring.existing_limits is None else inferring.existing_limits
+    own = None if folder is None else ctx.base / folder
+    seen = np.sqrt(found.observed(asked, section.cl)) if section.observed == "data" else None
+    known = report.existing_limits(directory=own, kinds=KINDS)
+    view = View(make_model("dark_photon", ctx.code).labels, theory=False, mock=ctx.cache.mock, known=known)
+    expected = np.sqrt(found.expected(asked, section.cl))
+    expected[found.blind(section.blind)] = np.nan
+    method = ctx.cache.methods["search in situ"]
+    return [in_situ_section(found, expected, view, cl=section.cl, observed=seen, method=method)]
+
+
 def _millicharge(ctx: Context, state: Any) -> list[Section]:
     pairs = [f"{k}: {v}." for k, v in ctx.cache.methods.items() if k.startswith("millicharged pairs")]
     found = [pair_rate_section(state.pair_rate, mock=ctx.cache.mock, conditions=pairs)]
@@ -274,6 +292,7 @@ SECTIONS: tuple[tuple[str, Entry], ...] = (
     ("learning", _kinematics),
     ("rate", _rate),
     ("planes", _acceptance),
+    ("in_situ", _in_situ),
     ("searches", reach_sections),
     ("pair_rate", _millicharge),
 )

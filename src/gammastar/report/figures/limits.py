@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from gammastar.core.axes import COUPLING, LABELS, MASS
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
+from gammastar.report.figures.reach import existing
 from gammastar.report.style import (
     BAND68,
     BAND95,
@@ -18,12 +20,14 @@ from gammastar.report.style import (
     MASS_DARK,
     checked,
     log_mass_axis,
+    log_range,
     mark_mock,
     new_figure,
+    steps,
     styled,
 )
 
-__all__ = ["impact_figure", "limit_figure"]
+__all__ = ["coupling_figure", "frame", "impact_figure", "limit_figure", "peak_background_figure"]
 
 
 @styled
@@ -158,4 +162,120 @@ def limit_figure(
     )
     ax.legend([handles[k] for k in order], [labels[k] for k in order], loc="upper right")
     mark_mock(ax, mock)
+    return figure
+
+
+def frame(expected: FloatArray) -> tuple[float, float]:
+    """Return the range of couplings that is drawn about limits; any range where none is finite."""
+    finite = expected[np.isfinite(expected)]
+    return (0.2 * float(finite.min()), 3.0 * float(finite.max())) if finite.size else (1e-4, 1.0)
+
+
+@styled
+def coupling_figure(
+    mass: FloatArray,
+    expected: FloatArray,
+    *,
+    mock: bool,
+    cl: float = 0.90,
+    observed: FloatArray | None = None,
+    limits: Sequence[tuple[str, FloatArray]] = (),
+) -> Figure:
+    """Draw limits on the coupling against mass with the expected bands, of a search whose signal goes as ε².
+
+    Parameters
+    ----------
+    mass : NDArray, shape (n,) [GeV]
+    expected : NDArray, shape (n, 5)
+        Limits at −2 … +2 standard deviations; nan leaves a gap.
+    mock : bool
+        From mock data; observed limits are then refused.
+    cl : float
+    observed : NDArray, shape (n,), optional
+    limits : sequence of (label, NDArray of shape (n, 2))
+        Polygons (mass [GeV], coupling) of existing limits, grey.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    PhysicsError
+        If arrays do not fit, or an observed limit is asked for on mock data.
+    """
+    n = len(mass)
+    bands = checked("expected", expected, (n, 5))
+    if mock and observed is not None:
+        msg = "coupling_figure: mock data have no observed limit"
+        raise PhysicsError(msg)
+    figure, axes = new_figure(1, 1, size=(7.6, 6.2))
+    ax = axes[0, 0]
+    ax.set(yscale="log", xlim=(float(mass[0]), float(mass[-1])), ylim=frame(bands))
+    for label, vertices in limits:
+        existing(ax, label, vertices)
+    for low, high, colour, text in ((0, 4, BAND95, r"$\pm2\sigma$"), (1, 3, BAND68, r"$\pm1\sigma$")):
+        edges = bands[:, low], bands[:, high]
+        ax.fill_between(mass, *edges, color=colour, linewidth=0, label=f"expected {text}")
+    look = {
+        "color": "black",
+        "linestyle": "--",
+        "marker": ".",
+        "markersize": 4,
+    }  # a mass between gaps is a point
+    ax.plot(mass, bands[:, 2], label="expected median, 100 % measured", **look)
+    if observed is not None:
+        ax.plot(mass, checked("observed", observed, (n,)), color="black", linewidth=2.2, label="observed")
+    log_mass_axis(ax)
+    ax.set(xlabel=MASS_DARK, ylabel=LABELS[COUPLING])
+    ax.set_title(f"{100 * cl:.3g} % CL, prompt decays in situ", loc="left")
+    ax.legend(loc="lower right")
+    mark_mock(ax, mock)
+    return figure
+
+
+@styled
+def peak_background_figure(
+    edges: FloatArray,
+    pairs: FloatArray,
+    smooth: FloatArray | None,
+    lines: Mapping[str, FloatArray],
+    *,
+    mock: bool,
+) -> Figure:
+    """Draw the pairs of a peak search per GeV with the templates of their background.
+
+    Parameters
+    ----------
+    edges, pairs : NDArray, shapes (n + 1,) [GeV], (n,)
+    smooth : NDArray, shape (n,), or None
+        Expected smooth pairs; None where a polynomial stands for them.
+    lines : mapping of str to NDArray, shape (n,)
+        Expected pairs of resonances by name.
+    mock : bool
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    figure, axes = new_figure(1, 1, size=(7.4, 5.4))
+    ax, width = axes[0, 0], np.diff(edges)
+    steps(ax, edges, pairs / width, color="black", label="opposite-sign pairs")
+    if smooth is not None:
+        steps(
+            ax,
+            edges,
+            smooth / width,
+            color=COLOURS[0],
+            linestyle="--",
+            label="continuum and subtracted pairs",
+        )
+        total = smooth + sum(lines.values(), np.zeros_like(smooth))
+        steps(ax, edges, total / width, color=COLOURS[1], label="with lines")
+    for i, (name, line) in enumerate(lines.items()):
+        steps(ax, edges, line / width, color=COLOURS[2 + i], linestyle=":", label=rf"$\{name}$, free yield")
+    log_range(ax, pairs / width, decades=3.0, rows=4)
+    ax.set(xlabel=LABELS[MASS], ylabel="pairs / GeV", xlim=(float(edges[0]), float(edges[-1])))
+    ax.legend(loc="upper right", ncols=2)
+    mark_mock(ax, mock, position=(0.03, 0.05))
     return figure

@@ -1,0 +1,394 @@
+"""Section ``[in_situ]``: prompt A′ → l⁺l⁻ as a peak in the measured pairs; reach, workspace, patch set."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from scipy.optimize import nnls
+
+from gammastar import select, spectrum
+from gammastar.config import InSitu as Section
+from gammastar.core.axes import MASS, variable
+from gammastar.core.constants import LEPTON_MASS, mass
+from gammastar.core.errors import PhysicsError, SteeringError
+from gammastar.core.records import FloatArray, Spectrum
+from gammastar.core.sources import MEASUREMENT, POT, WIDTHS, Source, Sources
+from gammastar.infer.histfactory.peaks import peak_patchset, peak_workspace
+from gammastar.infer.reach_tables import BANDS, plain
+from gammastar.physics.resolution import MassResolution, measured_resolution
+from gammastar.pipeline.context import Context, axes_of, needed
+from gammastar.pipeline.stages.read import match_simulation, stored_pairs
+from gammastar.predict.in_situ import InSitu, Templates, search_in_situ, signal_per_coupling
+from gammastar.predict.models import DarkPhoton
+from gammastar.predict.names import r_table
+from gammastar.predict.peak_search import Background
+from gammastar.predict.production import sources_of
+from gammastar.spectrum.mass_shape import MassShape
+from gammastar.store.manifest import digest, write_json
+from gammastar.store.records import write_reach
+from gammastar.unfold.simulation import in_window, reweighted
+
+__all__ = ["in_situ_stage"]
+
+PER_WIDTH = 3.0  # bins of the search per resolution
+MARGIN = 2.0  # resolutions that are measured on either side of the default masses
+LINES = {"omega": 223, "phi": 333}
+COMBINATORIAL = (
+    8,
+    4,
+)  # degrees of the positive polynomials through what was subtracted, of both expectations
+OTHERS: dict[str, Any] = {
+    "smooth": 4,
+    "temperature": 0.2,
+}  # of the second expectation: more polynomials, a hotter ρ [GeV]
+LEAST = 1.0  # pairs of a line that the fit of the spectrum does not see; the search leaves them free
+CHANNEL = "in_situ"
+
+
+def in_situ_stage(ctx: Context, state: Any) -> None:
+    """Search; write ``reach_in_situ``, ``workspace_in_situ`` and ``patchset_in_situ``."""
+    section, exposed = needed(ctx.steering.in_situ, "in_situ"), needed(ctx.steering.spectrum, "spectrum")
+    if state.matched is None:
+        match_simulation(ctx, state)
+    asked = ctx.steering.systematics
+    before = ctx.cache.key_of("subtract", "match", "unfold")
+    key = ctx.cache.key(section, before, digest(exposed.lepton, asked.coherence))
+    found = state.in_situ = ctx.cache.keep("in_situ", key, lambda: _searched(ctx, section, state), InSitu)
+    _note(ctx, section, found, state)
+    _write(ctx, section, found)
+
+
+def _searched(ctx: Context, section: Section, state: Any) -> InSitu:
+    """Return the search of a run."""
+    lepton = LEPTON_MASS[needed(ctx.steering.spectrum, "spectrum").lepton]
+    axes = axes_of(ctx.steering.select)
+    resolution = _resolution(section, state, axes)
+    edges = np.asarray(axes[0].edges, dtype=np.float64)
+    masses = _masses(section, resolution, edges, lepton)
+    ctx.tell("in_situ", None, f"a peak at {len(masses)} masses")
+    fine = resolution.steps(edges[0], edges[-1], PER_WIDTH)
+    pairs, scale = _pairs(ctx, state, fine, axes)
+    kept = state.subtraction
+    shifts = dict(zip(kept["shift_names"].tolist(), kept["shifts"], strict=True))
+    measured = replace(state.subtracted, shifts=shifts)
+    shapes = _shapes(ctx, measured, resolution, lepton)
+    rest = [_smoothed(state, edges, fine, degree) for degree in COMBINATORIAL]
+    known = _background(section, shapes, resolution, fine, scale, rest[0])
+    truths = [
+        scale * (other + sum(lines.values(), smooth))
+        for other, (smooth, lines) in zip(
+            rest, (_expected(s, resolution, fine) for s in shapes), strict=False
+        )
+    ]
+    signal, sources = _signal(shapes[0] if shapes else None, measured, masses, resolution, lepton)
+    effective = np.interp(masses, 0.5 * (fine[1:] + fine[:-1]), scale)
+    return search_in_situ(
+        Templates(fine, pairs, known, resolution, section.half_window),
+        masses,
+        effective * signal,
+        sources.scaled(effective),
+        truths=truths if section.spurious else (),
+        resolution_error=section.resolution_error,
+    )
+
+
+def _background(
+    section: Section,
+    shapes: list[MassShape],
+    resolution: MassResolution,
+    fine: FloatArray,
+    scale: FloatArray,
+    rest: FloatArray,
+) -> Background:
+    """Return what the windows hold without signal."""
+    flat = scale * np.diff(fine)
+    if not shapes:
+        return Background(section.degree, flat)
+    smooth, lines = _expected(shapes[0], resolution, fine)
+    columns = np.array(list(lines.values())).reshape(len(lines), len(flat))
+    shifts = []
+    if section.mass_scale:
+        moved = _expected(shapes[0], resolution.scaled(scale=1.0 + section.mass_scale), fine)[1]
+        shifts.append(sum(moved.values(), -columns.sum(axis=0)))
+    if section.resolution_error:
+        moved = _expected(shapes[0], resolution.scaled(1.0 + section.resolution_error), fine)[1]
+        shifts.append(sum(moved.values(), -columns.sum(axis=0)))
+    return Background(
+        section.degree,
+        scale * (smooth + rest) if section.background == "template" else flat,
+        scale * columns,
+        np.array([mass(LINES[name]) for name in lines]),
+        np.array([_error(shapes[0], name) for name in lines]),
+        scale * np.array(shifts).reshape(len(shifts), len(flat)),
+        tuple(lines),
+    )
+
+
+def _resolution(section: Section, state: Any, axes: tuple[Any, ...]) -> MassResolution:
+    """Return the resolution at the kinematics of the data, with the widths of the steering if it has any."""
+    simulated = reweighted(in_window(state.matched, axes), state.unfolded)
+    try:
+        found = measured_resolution(simulated.true[:, 0], simulated.reco[:, 0], simulated.weight)
+    except PhysicsError as error:
+        msg = f"in_situ.resolution: {error}"
+        raise SteeringError(msg) from error
+    if section.resolution == "simulation":
+        return found
+    points = section.resolution if isinstance(section.resolution, tuple) else ((1.0, section.resolution),)
+    at, width = np.array(points, dtype=np.float64).T
+    given = MassResolution.gaussian(at, width)
+    grid = np.unique(np.r_[found.mass, at])
+    return replace(
+        given, mass=grid, width=given.sigma(grid), shift=0.0 * grid, efficiency=found.efficiency_at(grid)
+    )
+
+
+def _masses(section: Section, resolution: MassResolution, edges: FloatArray, lepton: float) -> FloatArray:
+    """Return the masses of the search."""
+    if section.masses:
+        return np.array(section.masses)
+    if section.mass_range is not None:
+        low, high = section.mass_range
+    else:
+        grid = np.linspace(max(edges[0], 2.0 * lepton), edges[-1], 4001)[1:-1]
+        margin = MARGIN * resolution.sigma(grid)
+        good = grid[(grid - margin >= edges[0]) & (grid + margin <= edges[-1])]
+        if not len(good):
+            msg = (
+                f"in_situ: between {edges[0]:g} and {edges[-1]:g} GeV no mass has {MARGIN:g} resolutions "
+                "(select.mass) on either side; give masses, or measure a wider range"
+            )
+            raise SteeringError(msg)
+        low, high = float(good[0]), float(good[-1])
+    steps = resolution.steps(low, high, 50.0)
+    return np.asarray(
+        np.interp(np.linspace(0.0, 1.0, section.n_masses), np.linspace(0.0, 1.0, len(steps)), steps)
+    )
+
+
+def _pairs(
+    ctx: Context, state: Any, fine: FloatArray, axes: tuple[Any, ...]
+) -> tuple[FloatArray, FloatArray]:
+    """Return opposite-sign pairs as effective numbers, and these per sum of weights, shape (n,) each."""
+    stored = stored_pairs(ctx, state.cutflow)
+    parts = (state.pairs,) if stored is None else stored
+    outer = [variable(axis.name, [axis.edges[0], axis.edges[-1]]) for axis in axes[1:]]
+    hist = select.fill(parts, (variable(MASS, fine.tolist()), *outer)).os
+    wide = state.hists.os.project(MASS)
+    values, variances = np.asarray(wide.values()), np.asarray(wide.variances())
+    per_weight = np.divide(values, variances, out=np.ones_like(values), where=variances > 0)
+    scale = np.interp(0.5 * (fine[1:] + fine[:-1]), wide.axes[0].centers, per_weight)
+    return scale * np.asarray(hist.values()).ravel(), scale
+
+
+def _smoothed(state: Any, edges: FloatArray, fine: FloatArray, degree: int) -> FloatArray:
+    """Return what was subtracted in the bins of the search: positive polynomials through the wider bins."""
+    _, density, _ = spectrum.mass_density(state.subtracted)
+    removed = np.asarray(state.hists.os.project(MASS).values()) - density * np.diff(edges)
+    degree = min(degree, max(len(removed) // 2, 1))
+
+    def basis(bounds: FloatArray) -> FloatArray:
+        u = np.clip((0.5 * (bounds[1:] + bounds[:-1]) - edges[0]) / (edges[-1] - edges[0]), 0.0, 1.0)
+        k = np.arange(degree + 1)
+        powers = u[:, None] ** k * (1.0 - u[:, None]) ** (degree - k)
+        return np.asarray(powers * np.diff(bounds)[:, None], dtype=np.float64)
+
+    scale = basis(edges).max(axis=0)
+    error = np.sqrt(np.maximum(np.abs(removed), 1.0))
+    found, _ = nnls(basis(edges) / scale / error[:, None], removed / error)
+    return np.asarray(basis(fine) / scale @ found)
+
+
+def _shapes(ctx: Context, measured: Spectrum, resolution: MassResolution, lepton: float) -> list[MassShape]:
+    """Return two fits of lines and continuum to the subtracted pairs; none if the bins do not allow them."""
+    options: dict[str, Any] = {"m_lepton": lepton, "resolution": resolution}
+    try:
+        first = spectrum.fit_mass_shape(measured, coherence=ctx.steering.systematics.coherence, **options)
+        return [first, spectrum.fit_mass_shape(measured, **OTHERS, **options)]
+    except PhysicsError as error:
+        ctx.cache.alarm(
+            f"in_situ: {error}; the signal follows the bins of the subtracted spectrum, the background is a "
+            "polynomial, and peaks of resonances are not described"
+        )
+        return []
+
+
+def _error(shape: MassShape, name: str) -> float:
+    """Return the relative error of the yield of a line; one where the fit sees none."""
+    i = [component.name for component in shape.components].index(name)
+    return float(np.sqrt(shape.cov[i, i]) / shape.yields[i]) if shape.yields[i] > 0 else 1.0
+
+
+def _expected(
+    shape: MassShape, resolution: MassResolution, fine: FloatArray
+) -> tuple[FloatArray, dict[str, FloatArray]]:
+    """Return the expected pairs of continuum and lines in the bins of the search."""
+    smooth, lines = np.zeros(len(fine) - 1), {}
+    for component, fitted in zip(shape.components, shape.yields, strict=True):
+        folded = resolution.folded(component.density, fine)
+        if component.name in LINES:
+            lines[component.name] = max(fitted, LEAST / max(folded.sum(), 1e-300)) * folded
+        else:
+            smooth = smooth + fitted * folded
+    return smooth, {name: line for name, line in lines.items() if line.sum() > 0}
+
+
+def _signal(
+    shape: MassShape | None, measured: Spectrum, at: FloatArray, resolution: MassResolution, lepton: float
+) -> tuple[FloatArray, Sources]:
+    """Return the expected pairs of dark photons per ε² with the sources of their error."""
+    model, seen = DarkPhoton(r_table()), resolution.efficiency_at(at)
+    state = "mumu" if lepton == LEPTON_MASS["mu"] else "ee"
+    per_density = signal_per_coupling(at, seen, [model.branching(float(m))[state] for m in at], lepton)
+    moved: dict[str, FloatArray] = {}
+    if shape is None:
+        centres, values, cov = spectrum.mass_density(measured)
+        hats = np.stack([np.interp(at, centres, row) for row in np.eye(len(centres))]) / seen
+        density, cov = np.clip(values, 0.0, None) @ hats, hats.T @ cov @ hats
+    else:
+        density, cov = shape.density(at)
+        shifts = spectrum.relative_shifts(measured)
+        moved = {name: per_density * shape.shifted(at, shift) for name, shift in shifts.items()}
+    if (density <= 0).any():
+        msg = f"in_situ.masses: no virtual photon is left at {at[density <= 0][0]:g} GeV after subtraction"
+        raise SteeringError(msg)
+    signal, cov = per_density * density, cov * np.outer(per_density, per_density)
+    parts = [part for part in sources_of(MEASUREMENT, signal, cov, 0.0, moved).parts if part.name != POT]
+    widths = np.array([model.width_error(float(m)) for m in at])
+    return signal, Sources((*parts, Source.shifted(WIDTHS, "widths", -widths * signal)))
+
+
+def _note(ctx: Context, section: Section, found: InSitu, state: Any) -> None:
+    """Enter how the search was made and what it found."""
+    asked = ctx.steering.systematics.in_limit
+    middle = np.sqrt(found.expected(asked, section.cl)[:, 2])
+    seen = ~found.blind(section.blind) & np.isfinite(middle)
+    numbers, mass_of = ctx.cache.numbers, found.mass
+    numbers["search in situ, opposite-sign pairs"] = f"{found.templates.pairs.sum():.0f}"
+    width = found.templates.resolution.sigma(mass_of)
+    numbers["search in situ, mass resolution"] = f"{1e3 * width.min():.3g} to {1e3 * width.max():.3g} MeV"
+    if seen.any():
+        best = int(np.argmin(np.where(seen, middle, np.inf)))
+        text = f"{middle[best]:.3g} at {mass_of[best]:.3f} GeV"
+        numbers[f"search in situ, smallest expected epsilon, {100 * section.cl:.3g} % CL"] = text
+        model, opposite = DarkPhoton(r_table()), state.pairs.select(state.pairs.os)
+        energy = float(np.average(opposite.energy, weights=opposite.weight))
+        paths = [
+            energy / m * float(model.ctau(m, e)) for m, e in zip(mass_of[seen], middle[seen], strict=True)
+        ]
+        numbers["search in situ, longest mean flight at the limit"] = f"{max(paths):.2g} m"
+    ctx.cache.methods["search in situ"] = _described(section, found)
+
+
+def _described(section: Section, found: InSitu) -> str:
+    terms = f"a polynomial of degree {section.degree}"
+    smooth = (
+        terms
+        if found.templates.background.smooth is None
+        else f"continuum and subtracted pairs times {terms}"
+    )
+    lines = (
+        f", {' and '.join(found.templates.background.names)} with free yields"
+        if found.templates.background.names
+        else ""
+    )
+    width = "of the simulation" if section.resolution == "simulation" else "given"
+    return (
+        f"peak of the resolution ({width}) in ±{section.half_window:g} resolutions over {smooth}{lines}; "
+        "normal approximation of CLs; signal: selected pairs at exact mass times m/(2 kappa) BR (Allison and "
+        "Blinov, Eq. 6), so that protons on target, acceptance and efficiency cancel"
+    )
+
+
+def _write(ctx: Context, section: Section, found: InSitu) -> None:
+    """Write limits as CSV and JSON, and the likelihood of every mass."""
+    asked = ctx.steering.systematics.in_limit
+    rows = _rows(section, found, asked)
+    write_reach(ctx.folder / "reach_in_situ.csv", {key: [row[key] for row in rows] for key in rows[0]})
+    content = {
+        "label": f"{'MOCK ' if ctx.cache.mock else ''}expected reach in situ, prompt decays",
+        "mock": ctx.cache.mock,
+        "partial": ctx.cache.partial,
+        "assumption": ctx.cache.methods["search in situ"],
+        "signal_uncertainties": {
+            part.name: float(np.median(np.sqrt(np.clip(np.diag(part.cov), 0.0, None)) / found.signal))
+            for part in found.sources.parts
+        },
+        "columns": ["part", "mass", "coupling_low", "low_m1", "low_p1", "blind"],
+        "rows": plain(rows),
+    }
+    write_json(ctx.folder / "reach_in_situ.json", content)
+    _write_likelihood(ctx, section, found)
+
+
+def _rows(section: Section, found: InSitu, asked: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Return one row per mass, of what is expected and, with data, of what is observed."""
+    blind, levels = found.blind(section.blind), np.sqrt(found.expected(asked, section.cl))
+    parts = {"all": levels[:, 2]}
+    if section.observed == "data":
+        parts["observed"] = np.sqrt(found.observed(asked, section.cl))
+    rows: list[dict[str, Any]] = []
+    for part, edge in parts.items():
+        for i, at in enumerate(found.mass):
+            low = np.nan if blind[i] else float(edge[i])
+            row: dict[str, Any] = {
+                "part": part,
+                "mass": float(at),
+                "coupling_low": low,
+                "coupling_high": np.nan,
+            }
+            row |= {"closed": False, "clipped_side": "upper"}
+            for name, level in zip(BANDS, levels[i], strict=True):
+                row[f"low_{name}"] = np.nan if blind[i] or part == "observed" else float(level)
+            row |= {
+                "limit": low**2 * float(found.signal[i]),
+                "signal_per_coupling2": float(found.signal[i]),
+                "signal_error": float(found.relative(asked)[i]),
+                "sigma": float(found.fits.sigma[i]),
+                "spurious": float(found.spurious[i]),
+                "background": float(found.fits.background[i]),
+                "resolution": float(found.templates.resolution.sigma(at)),
+                "blind": bool(blind[i]),
+                "cl": section.cl,
+                "method": "CLs, normal approximation",
+            }
+            if section.observed == "data":
+                row |= {"fitted": float(found.fits.fitted[i]), "significance": float(found.significance[i])}
+            rows.append(row)
+    return rows
+
+
+def _write_likelihood(ctx: Context, section: Section, found: InSitu) -> None:
+    """Write the workspace of the mass of the smallest expected ε and the patches of all others."""
+    asked = ctx.steering.systematics.in_limit
+    middle = found.expected(asked, section.cl)[:, 2]
+    use: list[int] = np.flatnonzero(~found.blind(section.blind) & np.isfinite(middle)).tolist()
+    if not len(use):
+        ctx.cache.alarm("in_situ: no mass has a limit: a line stands at each of them (in_situ.blind)")
+        return
+    pairs, spaces = np.rint(found.templates.pairs), []
+    parts = found.sources.of(asked).parts
+    for i in use:
+        window = found.window(i)
+        errors = {
+            re.sub(r"\W+", "_", part.name): float(np.sqrt(max(part.cov[i, i], 0.0)) / found.signal[i])
+            for part in parts
+        }
+        spaces.append(
+            peak_workspace(
+                CHANNEL,
+                middle[i] * found.signal[i] * window.peak,
+                window,
+                errors=errors,
+                spurious=float(found.spurious[i]),
+                observed=pairs[window.bins] if section.observed == "data" else None,
+            )
+        )
+    best = int(np.argmin(middle[use]))
+    hepdata = "ins0000000" if ctx.steering.infer is None else ctx.steering.infer.hepdata
+    patches = peak_patchset(spaces, found.mass[use], np.sqrt(middle[use]), base=best, hepdata=hepdata)
+    write_json(ctx.folder / "workspace_in_situ.json", spaces[best])
+    write_json(ctx.folder / "patchset_in_situ.json", patches)

@@ -1,0 +1,127 @@
+"""Section of the report on the search in situ: reach, pairs with their background, table of masses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gammastar.core.records import BoolArray, FloatArray
+from gammastar.report.dark import View
+from gammastar.report.figures.limits import coupling_figure, frame, peak_background_figure
+from gammastar.report.pages import Section, titled
+from gammastar.report.published_limits import citations, edges_of
+from gammastar.report.tables import Table
+
+__all__ = ["in_situ_section"]
+
+ROWS = 12  # masses of the table
+
+
+def in_situ_section(
+    found: Any, expected: FloatArray, view: View, *, cl: float, observed: FloatArray | None, method: str
+) -> Section:
+    """Return the reach of the search for prompt decays in the measured pairs.
+
+    Parameters
+    ----------
+    found : gammastar.predict.in_situ.InSitu
+    expected : NDArray, shape (k, 5)
+        Limits on ε expected at −2 … +2 standard deviations; nan where there is none.
+    view : View
+    cl : float
+    observed : NDArray, shape (k,), or None
+        Observed limits on ε; None while masked.
+    method : str
+        As the manifest has it.
+    """
+    mass, shown = found.mass, frame(expected)
+    missing: BoolArray = np.isnan(expected.sum(axis=1)) | np.isinf(expected.sum(axis=1))
+    levels = np.where(missing[:, None], np.nan, expected)
+    seen = None if observed is None else np.where(missing, np.nan, observed)
+    drawn = [limit for limit in view.known if _inside(limit.polygon, mass, shown)]
+    curves = [limit.curve for limit in drawn]
+    figure = coupling_figure(mass, levels, mock=view.mock, cl=cl, observed=seen, limits=curves)
+    grey = (
+        f"Grey: {citations(drawn)}." if drawn else "None of the published limits at hand lies in this frame."
+    )
+    gaps = _gaps(mass, missing)
+    without = f" Gaps, {gaps}: a line of free yield looks like the peak there." if gaps else ""
+    measured = "Reach of the search in situ, 100 % measured: the signal is that of the pairs themselves."
+    caption = f"{measured}{without} {grey}"
+    templates, smooth = found.templates, found.templates.background.smooth
+    if smooth is not None and smooth.sum() < 0.01 * templates.pairs.sum():
+        smooth = None  # the shape that a polynomial multiplies, no pairs
+    spectrum = peak_background_figure(
+        templates.edges,
+        templates.pairs,
+        smooth,
+        dict(zip(templates.background.names, templates.background.lines, strict=True)),
+        mock=view.mock,
+    )
+    principle = (
+        "A prompt A′ decays to the pairs that are measured anyway: its signal is the number of measured "
+        "pairs of virtual photons at its mass times m/(2κ) BR ε². Protons on target, acceptance and "
+        "efficiency cancel, nothing is extrapolated and no model of hadron production enters."
+    )
+    outcome = (
+        "The observation is masked, or from mock data: there is no observed result."
+        if seen is None
+        else f"Largest local significance of a peak: {_largest(found, missing)}."
+    )
+    text = [principle, f"{method[0].upper()}{method[1:]}.", outcome]
+    figures = [
+        titled("reach_in_situ", caption, figure),
+        titled(
+            "in_situ_pairs",
+            "Opposite-sign pairs of the search with the templates of its background.",
+            spectrum,
+        ),
+    ]
+    return Section(
+        "Search in situ: prompt decays to the measured pairs", text, figures, [_table(found, levels)]
+    )
+
+
+def _inside(polygon: FloatArray, mass: FloatArray, shown: tuple[float, float]) -> bool:
+    """Return whether a limit covers any part of the frame."""
+    edges = edges_of(polygon, np.geomspace(mass[0], mass[-1], 200))
+    return bool(((edges[:, 0] < shown[1]) & (edges[:, 1] > shown[0])).any())
+
+
+def _largest(found: Any, missing: BoolArray) -> str:
+    z = np.where(missing, -np.inf, found.significance)
+    best = int(np.argmax(z))
+    return f"{z[best]:.2f} standard deviations at {found.mass[best]:.3f} GeV"
+
+
+def _gaps(mass: FloatArray, missing: BoolArray) -> str:
+    """Return the intervals of masses without a limit."""
+    runs = np.split(np.arange(len(mass)), np.flatnonzero(np.diff(missing.astype(int))) + 1)
+    return ", ".join(
+        f"{mass[run[0]]:.3f} to {mass[run[-1]]:.3f} GeV" if len(run) > 1 else f"{mass[run[0]]:.3f} GeV"
+        for run in runs
+        if missing[run[0]]
+    )
+
+
+def _table(found: Any, levels: FloatArray) -> Table:
+    rows = np.unique(np.linspace(0, len(found.mass) - 1, ROWS).astype(int))
+    resolution = found.templates.resolution.sigma(found.mass)
+    columns = {
+        "mass [GeV]": found.mass,
+        "resolution [GeV]": resolution,
+        "pairs in ±1.4 resolutions": found.fits.background,
+        "error of the peak": found.fits.sigma,
+        "of the model": found.spurious,
+        "signal per squared coupling": found.signal,
+        "expected limit on the coupling": levels[:, 2],
+    }
+    columns |= {
+        f"relative error, {part.name}": np.sqrt(np.clip(np.diag(part.cov), 0.0, None)) / found.signal
+        for part in found.sources.parts
+    }
+    plain = {
+        name: [float(x) if np.isfinite(x) else "-" for x in values[rows]] for name, values in columns.items()
+    }
+    return Table(plain, caption="Search in situ: pairs, errors [pairs] and limits")
