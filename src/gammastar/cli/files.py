@@ -25,10 +25,15 @@ SHARE = click.FloatRange(0, 1)
 def inspect(file: Path, lepton: Any, pattern: str, schema_only: bool, output: Path | None) -> None:
     """Propose a schema for FILE, tried on its first rows, and list its trees and branches.
 
-    Exit code 1 if there is nothing to propose.
+    For published tables (a HEPData record, YAML, CSV, YODA, histograms): list them, and propose the lines
+    of a steering file. Exit code 1 if there is nothing to propose.
     """
     from gammastar import read
+    from gammastar.read.published import is_published
 
+    if is_published(file):
+        _tables(file, output, brief=schema_only)
+        return
     found = read.describe(file, lepton=lepton, pattern=pattern)
     if output is not None and found.schemas:
         read.write_schema(output, found)
@@ -39,6 +44,24 @@ def inspect(file: Path, lepton: Any, pattern: str, schema_only: bool, output: Pa
         say(found.listing)
     if not found.schemas:
         say(f"error: {found.proposal}", err=True)
+        sys.exit(1)
+
+
+def _tables(file: Path, output: Path | None, *, brief: bool) -> None:
+    """Show what is in a file of published tables."""
+    from gammastar.core.files import write_whole
+    from gammastar.read.published import describe_tables
+
+    found = describe_tables(file)
+    if output is not None and found.proposal:
+        write_whole(output, f"{found.proposal}\n".encode())
+        say(f"proposed lines in {output}", err=True)
+    elif found.proposal:
+        say(found.proposal)
+    if not brief:
+        say(found.listing)
+    if not found.proposal:
+        say(f"error: no table makes a mass spectrum: {'; '.join(found.reasons[:3])}", err=True)
         sys.exit(1)
 
 

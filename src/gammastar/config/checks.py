@@ -147,7 +147,14 @@ def _production(look: Look) -> Findings:
     section = look.steering.predict
     if section is None:
         return
-    if section.source == "spectrum" and section.sampler == "flow" and look.steering.flow is None:
+    spectrum = look.steering.spectrum
+    modelled = spectrum is not None and spectrum.table is not None
+    if (
+        section.source == "spectrum"
+        and section.sampler == "flow"
+        and look.steering.flow is None
+        and not modelled
+    ):
         yield wrong("predict.sampler", "'flow' needs the section [flow]; or set it to 'histogram'")
     if section.model != "dark_photon":
         yield from _model(look, section)

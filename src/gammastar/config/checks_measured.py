@@ -456,11 +456,29 @@ def _exposure(look: Look) -> Findings:
         yield wrong("spectrum.pot", "'simulation' needs [simulate]; give the number of protons on target")
 
 
+def _published(look: Look) -> Findings:
+    """Read the published table, and the card of its kinematics."""
+    section = look.steering.spectrum
+    if section is None or section.table is None or section.pot == "simulation":
+        return
+    from gammastar.config.published import load_card_of, load_published
+
+    if section.table.kinematics is not None:
+        name, make = section.table.kinematics, functools.partial(load_card_of, section, look.base)
+        yield from (hinted(f, name, "cards") for f in tried("spectrum.table.kinematics", make)[1])
+    if look.open_files:
+        load = functools.partial(load_published, section.table, look.base, section)
+        found, wrong_ones = tried("spectrum.table", load)
+        yield from wrong_ones
+        notes = () if wrong_ones else found.notes[1:]
+        yield from (Finding("warning", "spectrum.table", note) for note in notes)
+
+
 CHECKS: dict[str, tuple[Callable[[Look], Findings], ...]] = {
     "simulate": (_card,),
     "read": (_schema, _files, _entries),
     "select": (_functions, _cuts, _trial),
     "subtract": (_subtraction, _grids),
     "unfold": (_unfolding_method, _sources, _true_axes),
-    "spectrum": (_exposure,),
+    "spectrum": (_exposure, _published),
 }

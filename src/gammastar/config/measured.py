@@ -18,6 +18,7 @@ from gammastar.config.fields import (
     Title,
     cells_problem,
 )
+from gammastar.config.published import PublishedSpectrum
 from gammastar.core.errors import SteeringError
 from gammastar.core.resolve import UserCode, resolve
 from gammastar.core.sources import RESERVED, spelling
@@ -327,7 +328,10 @@ class Unfold(Section):
 
 
 class SpectrumSection(Section):
-    """Exposure of the calibration run; `extrapolate` fills unmeasured cells with the simulation's shape."""
+    """Exposure of the calibration run; `extrapolate` fills unmeasured cells with the simulation's shape.
+
+    `table`: a published mass spectrum in place of the stages before (see `PublishedSpectrum`).
+    """
 
     beam_energy: Positive
     target_a: Positive
@@ -336,6 +340,7 @@ class SpectrumSection(Section):
     pot: Positive | Literal["simulation"]
     lepton: Literal["e", "mu"] = "mu"
     extrapolate: bool = True
+    table: PublishedSpectrum | None = None
 
     @model_validator(mode="after")
     def _nucleus(self) -> SpectrumSection:

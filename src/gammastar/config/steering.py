@@ -86,6 +86,9 @@ class Steering(Section):
         }
         if self.predict is not None and self.predict.source == "theory":
             del needs["predict"]
+        published = self.spectrum is not None and self.spectrum.table is not None
+        if published:
+            del needs["spectrum"]
         missing = [
             f"[{stage}] needs the section [{before}]"
             for stage, before in needs.items()
@@ -102,9 +105,29 @@ class Steering(Section):
         if accept and self.systematics.scaling and accept.target_scaling != "power":
             missing.append("[systematics] scaling belongs to [accept] target_scaling = 'power'")
         missing += self._angles()
+        missing += self._published() if published else []
         if missing:
             raise ValueError("; ".join(missing))
         return self
+
+    def _published(self) -> list[str]:
+        """Return what contradicts ``[spectrum.table]``."""
+        names = ("simulate", "read", "select", "subtract", "unfold", "flow")
+        given = [f"[{name}]" for name in names if getattr(self, name) is not None]
+        found = [f"[spectrum.table] stands for {', '.join(given)}: drop one of them"] if given else []
+        if self.predict is not None and self.predict.outside:
+            found.append("[predict] outside: a published table says nothing of a measured domain")
+        if self.accept is not None and self._unmodelled():
+            found.append(
+                "[accept] needs q_T and energy: give [spectrum.table] kinematics, the name of a card"
+            )
+        return found
+
+    def _unmodelled(self) -> bool:
+        """Return whether the particles of a published table have no kinematics."""
+        theory = self.predict is not None and self.predict.source == "theory"
+        table = None if self.spectrum is None else self.spectrum.table
+        return table is not None and table.kinematics is None and not theory
 
     def _angles(self) -> list[str]:
         """Return what contradicts ``[flow] angles``."""

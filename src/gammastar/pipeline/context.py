@@ -211,6 +211,7 @@ class RunState:
     spin: Any = None
     record: Path | None = None
     learning: Arrays | None = None
+    sampler: Any = None
     production: Any = None
     joint: Any = None
     rate: Rate | None = None

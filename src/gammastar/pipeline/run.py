@@ -195,6 +195,8 @@ def _production(ctx: Context, state: RunState) -> Any:
     from gammastar.pipeline.stages import flow, predict
 
     def sampler() -> tuple[Any, Any]:
+        if state.sampler is not None:  # of a published table
+            return state.sampler, None
         if predict.section_of(ctx).sampler == "histogram":
             beam = needed(needed(state.spectrum, "spectrum").exposure, "spectrum").beam_energy
             return flow.histogram_sampler(ctx, flow.training(ctx, state), beam), None

@@ -191,15 +191,19 @@ def write_mass_histograms(folder: Path, hists: PairHists, subtracted: Spectrum) 
     write_histograms(folder / "pairs.root", named)
 
 
-def write_spectrum_files(folder: Path, spectrum: Spectrum, unfolded: Spectrum) -> None:
-    """Write ``spectrum.json`` (all axes, covariance, domain) and ``spectrum.root`` (projections)."""
+def write_spectrum_files(folder: Path, spectrum: Spectrum, unfolded: Spectrum | None) -> None:
+    """Write ``spectrum.json`` (all axes, covariance, domain) and ``spectrum.root`` (projections).
+
+    There is no unfolded spectrum of counts where a published table stands for it.
+    """
     write_spectrum(folder / "spectrum.json", spectrum)
     axes = [axis.name for axis in spectrum.hist.axes]
     named = {
         "mass_per_pot": mass_histogram(spectrum),
         "mass_per_pot_measured": mass_histogram(spectrum, "measured"),
-        "mass_counts": mass_histogram(unfolded),
     }
+    if unfolded is not None:
+        named["mass_counts"] = mass_histogram(unfolded)
     projections = {
         f"{MASS}_{name}_per_pot": spectrum.hist.project(MASS, name) for name in axes if name != MASS
     }

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
-from gammastar import spectrum
+import numpy as np
+
+from gammastar import mock, spectrum
 from gammastar.config.measured import SpectrumSection
-from gammastar.core.axes import filled
+from gammastar.config.published import load_card_of, load_published
+from gammastar.core.axes import KINEMATICS, filled, variable
+from gammastar.core.constants import M_E
 from gammastar.core.errors import SteeringError
-from gammastar.core.records import Exposure
+from gammastar.core.records import BoolArray, Exposure, FloatArray, Spectrum
+from gammastar.core.sampling import Sampler, stream
 from gammastar.pipeline.context import Context, needed
 from gammastar.store.manifest import digest
 from gammastar.store.records import digest_of, write_spectrum_files
 
 __all__ = ["spectrum_stage"]
 
+N_MODELLED = 300_000  # pairs of a card for the kinematics at a published spectrum
+N_CELLS = 30  # quantiles of q_T and of the energy
+
 
 def spectrum_stage(ctx: Context, state: Any) -> None:
     """Divide the unfolded counts by the protons on target; write the spectrum."""
-    unfolded, unfolding = needed(state.unfolded, "unfold"), needed(state.unfolding, "unfold")
     section = needed(ctx.steering.spectrum, "spectrum")
+    if section.table is not None:
+        _published(ctx, section, state)
+        return
+    unfolded, unfolding = needed(state.unfolded, "unfold"), needed(state.unfolding, "unfold")
     exposure = _exposure(ctx, section, state)
     state.spectrum = spectrum.per_pot(unfolded, exposure)
     if section.extrapolate:
@@ -28,6 +40,83 @@ def spectrum_stage(ctx: Context, state: Any) -> None:
     key = ctx.cache.key(section, ctx.cache.key_of("unfold"), digest(exposure.pot, exposure.pot_sigma))
     ctx.cache.done("spectrum", key, digest_of(state.spectrum))
     write_spectrum_files(ctx.folder, state.spectrum, unfolded)
+
+
+@dataclass(frozen=True)
+class _Modelled:
+    """What a published mass spectrum knows of q_T and energy: nowhere were they measured."""
+
+    def in_domain(self, mass: FloatArray, pt: FloatArray, energy: FloatArray) -> BoolArray:  # noqa: ARG002
+        """Return that no particle lies where pairs were measured."""
+        return np.zeros(len(mass), dtype=np.bool_)
+
+
+class _Unknown(Sampler):
+    """Stands for kinematics that nobody gave: the rate is known, and nothing is drawn."""
+
+    def __init__(self, edges: FloatArray) -> None:
+        self._range = float(edges[0]), float(edges[-1])
+
+    @property
+    def mass_range(self) -> tuple[float, float]:
+        """Masses of the table [GeV]."""
+        return self._range
+
+    def sample(self, mass: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:  # noqa: ARG002
+        """Refuse."""
+        msg = "a mass spectrum has no q_T and no energy: give [spectrum.table] kinematics, the name of a card"
+        raise SteeringError(msg)
+
+
+def _published(ctx: Context, section: SpectrumSection, state: Any) -> None:
+    """Take the spectrum of a published table, and kinematics from the hadrons of a card."""
+    table = section.table
+    if table is None:
+        return
+    found = load_published(table, ctx.base, section)
+    ctx.cache.enter({found.origin.path: found.origin.sha256})
+    pot = section.pot if isinstance(section.pot, float | int) else 1.0
+    exposure = Exposure(
+        *(section.beam_energy, section.target_a, section.target_z, section.thickness),
+        *(pot, ctx.steering.systematics.pot),
+    )
+    state.spectrum = replace(found.spectrum, exposure=exposure)
+    source, *assumed = found.notes
+    ctx.cache.methods["measured spectrum"] = source
+    ctx.cache.notes += [f"published table: {note}" for note in assumed]
+    edges = np.asarray(state.spectrum.hist.axes[0].edges, dtype=np.float64)
+    kinematics = ""
+    state.training, state.sampler = _Modelled(), _Unknown(edges)
+    if table.kinematics is not None:
+        card = load_card_of(section, ctx.base)
+        kinematics, state.sampler = card.digest, _of_card(ctx, card, edges)
+        ctx.cache.inputs[f"card {card.name}"] = kinematics
+        ctx.cache.methods["kinematics"] = f"modelled: hadrons of the MOCK card {card.name}, nowhere measured"
+        ctx.cache.alarm(
+            f"q_T and energy are modelled by the MOCK card {card.name}; no error of that is known, and none "
+            "of the signal counts as measured"
+        )
+    key = ctx.cache.key(section, digest(digest_of(state.spectrum), kinematics))
+    ctx.cache.done("spectrum", key, digest(digest_of(state.spectrum), kinematics))
+    write_spectrum_files(ctx.folder, state.spectrum, None)
+
+
+def _of_card(ctx: Context, card: mock.Card, edges: FloatArray) -> Sampler:
+    """Return the histogram sampler of the hadrons of a card, on the mass bins of the table."""
+    pairs = mock.generate_pairs(card, N_MODELLED, stream(ctx.seed, "modelled kinematics"))
+    inside = (pairs.mass >= edges[0]) & (pairs.mass < edges[-1]) & (pairs.energy < card.beam.energy)
+    if not inside.any():
+        ends = f"{edges[0]:g} to {edges[-1]:g} GeV"
+        msg = f"spectrum.table.kinematics: card {card.name!r} makes no pair of {ends}"
+        raise SteeringError(msg)
+    points = [row[inside] for row in (pairs.mass, pairs.pt, pairs.energy)]
+    bounds = [edges, *(np.quantile(row, np.linspace(0, 1, N_CELLS + 1)) for row in points[1:])]
+    bounds[1][0], bounds[2][0], bounds[2][-1] = 0.0, 2 * M_E, card.beam.energy
+    content, _ = np.histogramdd(points, bins=bounds, weights=pairs.weight[inside])
+    axes = tuple(variable(name, row.tolist()) for name, row in zip(KINEMATICS, bounds, strict=True))
+    cov = np.broadcast_to(0.0, (content.size, content.size))
+    cells = Spectrum(filled(axes, content, content), cov, "per_pot", None, np.ones(content.shape, np.bool_))
+    return spectrum.HistSampler(cells, beam_energy=card.beam.energy)
 
 
 def _exposure(ctx: Context, section: SpectrumSection, state: Any) -> Exposure:

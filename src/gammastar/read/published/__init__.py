@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gammastar.read.published.opening import hepdata, is_published, table_names
+from gammastar.read.published.proposal import TableListing, describe_tables
 from gammastar.read.published.spectra import (
     Conventions,
     MeasuredTable,
@@ -21,8 +22,10 @@ __all__ = [
     "PublishedTable",
     "TableAxis",
     "TableError",
+    "TableListing",
     "beam_energies",
     "check_beam",
+    "describe_tables",
     "hepdata",
     "is_published",
     "published_pairs",

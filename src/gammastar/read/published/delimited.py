@@ -82,10 +82,14 @@ def read_csv(path: Path, text: str, sha256: str) -> PublishedTable:
         axes = axes or found
         columns += more
     said = " ".join(comments)
-    doi = notes.get("table_doi") or next((next(g for g in m.groups() if g) for m in _DOI.finditer(said)), "")
+    doi = notes.get("table_doi") or next((_identifier(found) for found in _DOI.finditer(said)), "")
     origin = Origin(path, sha256, doi.rstrip("."), said)
     name = notes.get("name", path.stem)
     return PublishedTable(name, notes.get("description", said), axes, tuple(columns), origin)
+
+
+def _identifier(found: re.Match[str]) -> str:
+    return found[1] or found[2] or f"arXiv:{found[3]}"
 
 
 def _blocks(path: Path, text: str) -> tuple[dict[str, str], list[str], list[_Block]]:

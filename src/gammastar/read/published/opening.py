@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from gammastar.core.documents import shortened, text_of
-from gammastar.core.errors import InputFileError
+from gammastar.core.errors import GammastarError, InputFileError
+from gammastar.core.files import is_file
 from gammastar.read.files import sha256
 from gammastar.read.published import histograms, yoda_text
 from gammastar.read.published.delimited import read_csv
@@ -21,7 +22,7 @@ from gammastar.read.published.table import Origin, PublishedTable, chosen
 __all__ = ["hepdata", "is_published", "table_names"]
 
 MOST_BYTES = 64 << 20
-SUFFIXES = (".yaml", ".yml", ".json", ".csv", ".txt", ".dat", ".yoda", ".gz", ".root")
+SUFFIXES = (".yaml", ".yml", ".json", ".csv", ".txt", ".dat", ".yoda", ".gz")
 Readers: TypeAlias = dict[str, Callable[[], PublishedTable]]
 
 
@@ -69,9 +70,19 @@ def table_names(path: str | Path) -> tuple[str, ...]:
 
 
 def is_published(path: str | Path) -> bool:
-    """Return whether a path looks as if it held published tables: a record, or a file with a known ending."""
+    """Return whether a path looks as if it held published tables: a record, or a file with a known ending.
+
+    Of ROOT files those with histograms or graphs and without any tree.
+    """
     place = Path(path)
-    return (place / SUBMISSION).is_file() or (place.is_file() and place.suffix.lower() in SUFFIXES[:-1])
+    if place.is_dir() or place.suffix.lower() != ".root":
+        return (place / SUBMISSION).is_file() or (is_file(place) and place.suffix.lower() in SUFFIXES)
+    with contextlib.suppress(OSError, ValueError, GammastarError), histograms.opened(place) as file:
+        kinds = file.classnames(cycle=False).values()
+        return bool(histograms.root_names(file)) and not any(
+            k.startswith(("TTree", "ROOT::RNTuple")) for k in kinds
+        )
+    return False
 
 
 @contextlib.contextmanager

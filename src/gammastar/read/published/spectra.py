@@ -17,6 +17,7 @@ from gammastar.core.records import FloatArray, PairHists, Quantity, Spectrum
 from gammastar.core.sources import Source, Sources
 from gammastar.read.published.table import (
     Column,
+    Origin,
     PublishedTable,
     TableAxis,
     TableError,
@@ -88,12 +89,14 @@ class MeasuredTable:
         Contents of mass bins [GeV]; its covariance is the sum of `sources`, its shifts the correlated ones.
     sources : Sources
     notes : tuple of str
-        What was assumed, each a sentence without its full stop.
+        Table and column, then what was assumed, each a sentence without its full stop.
+    origin : Origin
     """
 
     spectrum: Spectrum
     sources: Sources
     notes: tuple[str, ...]
+    origin: Origin
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -151,7 +154,7 @@ def published_spectrum(
     hist = filled((variable(MASS, bins.edges.tolist()),), contents, np.diag(cov))
     inside = np.ones(len(contents), dtype=np.bool_)
     spectrum = Spectrum(hist, cov, quantity, None, inside, shifts=shifts)
-    return MeasuredTable(spectrum, sources, (_origin(table, chosen), *bins.notes, *notes))
+    return MeasuredTable(spectrum, sources, (_origin(table, chosen), *bins.notes, *notes), table.origin)
 
 
 def published_pairs(
@@ -269,7 +272,7 @@ def _binned(table: PublishedTable, column: Column, told: Conventions) -> _Bins:
         raise refused(table, f"{names} {what}; take others with mass = [low, high], or give edges")
     edges = np.append(low, high[-1]) * unit
     factor, how = _content(table, column, np.diff(edges), unit, told)
-    return _Bins(rows, edges, factor * told.scale, (*notes, how))
+    return _Bins(rows, edges, factor * told.scale, tuple(note for note in (*notes, how) if note))
 
 
 def _given_edges(
@@ -290,25 +293,24 @@ def _given_edges(
 def _content(
     table: PublishedTable, column: Column, width: FloatArray, axis_unit: float, told: Conventions
 ) -> tuple[FloatArray, str]:
-    """Return the factor from numbers to contents of bins, and what it assumes."""
+    """Return the factor from numbers to contents of bins, and what it assumes, "" for nothing."""
     unit, power = energy_power(column.unit)
     if power == -1:
         if told.content == "counts":
             text = f"content = 'counts', but column {column.name!r} has the unit {column.unit!r}"
             raise refused(table, f"{text}: it is a density")
-        return width * unit, f"numbers are densities in {column.unit}, taken times the width of the bin"
+        return width * unit, ""
     if power != 0:
         raise refused(
             table, f"column {column.name!r} has the unit {column.unit!r}: no spectrum in mass alone"
         )
     if told.content == "density" or (told.content is None and _DIFFERENTIAL.search(column.name)):
         how = f"column {column.name!r} is a density per {'GeV' if axis_unit == 1 else 'unit of its axis'}"
-        said = "as it was said" if told.content else "by its name, its header gives no unit"
-        return width / axis_unit, f"{how}, {said}"
+        return width / axis_unit, "" if told.content else f"{how} by its name, as its header gives no unit"
     if told.content is None:
         text = f"column {column.name!r} does not say what its numbers are; give content = 'counts' (per bin)"
         raise refused(table, f"{text} or 'density' (per unit of mass)")
-    return np.ones_like(width), "numbers are contents of bins, as it was said"
+    return np.ones_like(width), ""
 
 
 def _values(
@@ -330,7 +332,7 @@ def _sources(
     table: PublishedTable, column: Column, values: FloatArray, bins: _Bins, told: Conventions
 ) -> tuple[Sources, list[str]]:
     """Return the sources of the contents, and what was assumed of them."""
-    known = {error.label for error in column.errors}
+    known = [error.label for error in column.errors]
     for label in (*told.correlated, *told.uncorrelated):
         if label not in known:
             text = f"column {column.name!r} has no error {label!r}; it has {', '.join(known) or 'none'}"
@@ -440,8 +442,15 @@ def beam_energies(table: PublishedTable) -> Mapping[str, float]:
     return found
 
 
-def check_beam(table: PublishedTable, beam_energy: float) -> tuple[str, ...]:
+def check_beam(table: PublishedTable, beam_energy: float, highest: float = 0.0) -> tuple[str, ...]:
     """Compare the energy of a table with that of a beam on a nucleon at rest; return what was assumed.
+
+    Parameters
+    ----------
+    table : PublishedTable
+    beam_energy : float [GeV]
+    highest : float [GeV]
+        Largest mass that is used.
 
     Raises
     ------
@@ -458,6 +467,12 @@ def check_beam(table: PublishedTable, beam_energy: float) -> tuple[str, ...]:
                 f"{root_s:.4g} GeV. A spectrum holds at its own energy: give beam_energy = {asked:.4g}"
             )
             raise PortabilityError(msg)
+    if highest > root_s - 2 * M_PROTON:
+        msg = (
+            f"{table.where}: masses up to {highest:g} GeV, more than a beam of {beam_energy:g} GeV makes "
+            f"(sqrt(s) = {root_s:.4g} GeV); is {table.axes[0].unit or 'the unit'!r} the unit of its axis?"
+        )
+        raise PortabilityError(msg)
     if stated:
         return ()
     return (

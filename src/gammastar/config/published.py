@@ -1,0 +1,133 @@
+"""Section ``[spectrum.table]``: a published table in place of a measured spectrum."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from gammastar.config.fields import Edges, Positive, PositiveRange, Section
+from gammastar.core.errors import InputFileError, PortabilityError
+from gammastar.core.files import data_path, is_file, is_folder, shipped
+
+if TYPE_CHECKING:
+    from gammastar.mock import Card
+    from gammastar.read.published import MeasuredTable
+
+__all__ = ["PublishedSpectrum", "load_card_of", "load_published", "table_path"]
+
+SAME_BEAM = 0.01
+
+Label = Annotated[str, Field(max_length=200)]
+
+
+class PublishedSpectrum(Section):
+    """A published mass spectrum that stands for [read] to [unfold].
+
+    `file`: a HEPData record (its folder or ``submission.yaml``), YAML, CSV, YODA text, ROOT or UHI JSON
+    beside the steering, or one of the shipped ``published/``; `table` and `column` by name or number from 1.
+    `quantity` says what its numbers times `scale` count, in the full phase space: all that was seen
+    ("counts"), per interaction or per proton on target. `content` ("counts" per bin or "density"),
+    `mass_unit`, `edges` (for points, in the unit of the table) and `error` (relative, or "poisson") stand for
+    what the table leaves open; `mass` [GeV] selects bins, `negative` = "keep" takes negative numbers.
+    `correlated` and `uncorrelated` name errors that move all bins together or each alone; by default those
+    that begin with stat, uncor, error or total are alone. `scale_sigma` is relative. `kinematics`: a card of
+    ``cards/`` whose hadrons give q_T and energy at a mass, modelled and nowhere measured; without it the rate
+    is known and nothing that needs kinematics.
+    """
+
+    file: str
+    table: Label | int = ""
+    column: Label | int = ""
+    quantity: Literal["counts", "per_interaction", "per_pot"]
+    content: Literal["counts", "density"] | None = None
+    mass_unit: Annotated[str, Field(max_length=20)] = ""
+    edges: Edges | None = None
+    mass: PositiveRange | None = None
+    scale: Positive = 1.0
+    scale_sigma: Annotated[float, Field(ge=0)] = 0.0
+    correlated: tuple[Label, ...] = ()
+    uncorrelated: tuple[Label, ...] = ()
+    error: Positive | Literal["poisson"] | None = None
+    negative: Literal["refuse", "keep"] = "refuse"
+    kinematics: str | None = None
+
+
+def table_path(name: str, base: Path) -> Path:
+    """Return a file or record beside the steering, or a shipped one of ``published/``.
+
+    Raises
+    ------
+    InputFileError
+        If there is neither.
+    """
+    path = base / name
+    if is_file(path) or is_folder(path):
+        return path
+    for place in (name, f"published/{name}", f"published/{name}.csv"):
+        try:
+            return data_path(place)
+        except InputFileError:
+            continue
+    msg = f"{name}: no such file or record in {base}, and none is shipped in published/"
+    raise InputFileError(msg)
+
+
+def load_card_of(exposed: Any, base: Path) -> Card:
+    """Return the card whose hadrons give the kinematics.
+
+    Raises
+    ------
+    InputFileError, SteeringError
+        If there is no such card, or it is wrong.
+    PortabilityError
+        If it is one of another beam energy or other leptons.
+    """
+    from gammastar.mock import load_card
+
+    card = load_card(shipped(exposed.table.kinematics, base, "cards"))
+    if abs(card.beam.energy / exposed.beam_energy - 1) > SAME_BEAM or card.lepton != exposed.lepton:
+        msg = (
+            f"card {card.name!r} is of {card.beam.energy:g} GeV and {card.lepton!r} pairs, [spectrum] of "
+            f"{exposed.beam_energy:g} GeV and {exposed.lepton!r} pairs"
+        )
+        raise PortabilityError(msg)
+    return card
+
+
+def load_published(section: PublishedSpectrum, base: Path, exposed: Any) -> MeasuredTable:
+    """Return the spectrum per proton on target of a section, without its exposure.
+
+    Parameters
+    ----------
+    section : PublishedSpectrum
+    base : Path
+        Folder of the steering file.
+    exposed : SpectrumSection
+        Beam energy, thickness and protons on target.
+
+    Raises
+    ------
+    InputFileError
+        For a table that is missing, damaged or no mass spectrum.
+    PortabilityError
+        If it states another energy, or holds masses that the beam cannot make.
+    """
+    from gammastar.read.published import Conventions, check_beam, hepdata, published_spectrum
+
+    table = hepdata(table_path(section.file, base), section.table or None)
+    check_beam(table, exposed.beam_energy)
+    factor = {
+        "counts": 1.0 if exposed.pot == "simulation" else 1.0 / exposed.pot,
+        "per_interaction": -math.expm1(-exposed.thickness),
+        "per_pot": 1.0,
+    }[section.quantity]
+    told = {name: getattr(section, name) for name in Conventions.__dataclass_fields__ if name != "scale"}
+    conventions = Conventions(**told, scale=section.scale * factor)
+    found = published_spectrum(table, section.column or None, conventions, quantity="per_pot")
+    highest = float(found.spectrum.hist.axes[0].edges[-1])
+    notes = check_beam(table, exposed.beam_energy, highest)
+    return replace(found, notes=(*found.notes, *notes))
