@@ -119,7 +119,8 @@ def load_published(section: PublishedSpectrum, base: Path, exposed: Any) -> Meas
     from gammastar.read.published import Conventions, check_beam, hepdata, published_spectrum
 
     table = hepdata(table_path(section.file, base), section.table or None)
-    check_beam(table, exposed.beam_energy)
+    column = section.column or None
+    check_beam(table, exposed.beam_energy, column=column)
     factor = {
         "counts": 1.0 if exposed.pot == "simulation" else 1.0 / exposed.pot,
         "per_interaction": -math.expm1(-exposed.thickness),
@@ -127,7 +128,7 @@ def load_published(section: PublishedSpectrum, base: Path, exposed: Any) -> Meas
     }[section.quantity]
     told = {name: getattr(section, name) for name in Conventions.__dataclass_fields__ if name != "scale"}
     conventions = Conventions(**told, scale=section.scale * factor)
-    found = published_spectrum(table, section.column or None, conventions, quantity="per_pot")
+    found = published_spectrum(table, column, conventions, quantity="per_pot")
     highest = float(found.spectrum.hist.axes[0].edges[-1])
-    notes = check_beam(table, exposed.beam_energy, highest)
+    notes = check_beam(table, exposed.beam_energy, highest, column)
     return replace(found, notes=(*found.notes, *notes))

@@ -115,6 +115,8 @@ class Steering(Section):
         names = ("simulate", "read", "select", "subtract", "unfold", "flow")
         given = [f"[{name}]" for name in names if getattr(self, name) is not None]
         found = [f"[spectrum.table] stands for {', '.join(given)}: drop one of them"] if given else []
+        if self.in_situ is not None:
+            found.append("[in_situ] searches among measured pairs; a published table has none")
         if self.predict is not None and self.predict.outside:
             found.append("[predict] outside: a published table says nothing of a measured domain")
         if self.accept is not None and self._unmodelled():

@@ -13,6 +13,7 @@ from gammastar.core.errors import InputFileError, PortabilityError
 from gammastar.core.files import data_path
 from gammastar.read.published import (
     Conventions,
+    beam_energies,
     check_beam,
     is_published,
     published_pairs,
@@ -300,6 +301,24 @@ def test_a_table_of_another_beam_energy_is_refused(tmp_path):
     with pytest.raises(PortabilityError, match=r"qualifier 'SQRT\(S\) \[GEV\]'.*200 GeV"):
         check_beam(stated, 400.0)
     assert "does not state its energy" in check_beam(read.hepdata(PHENIX), 400.0)[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "root_s"),
+    [
+        ("SQRT(S)", "200", 200.0),
+        ("SQRT(S) [TEV]", "8", 8000.0),
+        ("SQRT(S)/NUCLEON [GEV]", "5020.0", 5020.0),
+        ("$\\sqrt{s_{NN}}$ [TeV]", "5.02", 5020.0),
+        ("sqrt(s_NN)", "19.6 GEV", 19.6),
+        ("SQRT(SHAT) [GEV]", "91", None),
+        ("RE", "P P --> X", None),
+    ],
+)
+def test_energies_are_found_in_qualifiers(tmp_path, name, value, root_s):
+    values = [{"value": 1.0, "errors": [{"symerror": 0.1}]}] * 2
+    table = read.hepdata(hepdata_yaml(tmp_path, values, qualifiers=[{"name": name, "value": value}]))
+    assert list(beam_energies(table).values()) == ([] if root_s is None else [pytest.approx(root_s)])
 
 
 def test_points_need_edges():

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from gammastar.core.documents import shortened, text_of
 from gammastar.core.errors import GammastarError, InputFileError
 from gammastar.core.files import is_file
-from gammastar.read.files import sha256
+from gammastar.read.files import reading, sha256
 from gammastar.read.published import histograms, yoda_text
 from gammastar.read.published.delimited import read_csv
 from gammastar.read.published.hepdata_yaml import SUBMISSION, documents, listed, read_yaml
@@ -77,7 +77,7 @@ def is_published(path: str | Path) -> bool:
     place = Path(path)
     if place.is_dir() or place.suffix.lower() != ".root":
         return (place / SUBMISSION).is_file() or (is_file(place) and place.suffix.lower() in SUFFIXES)
-    with contextlib.suppress(OSError, ValueError, GammastarError), histograms.opened(place) as file:
+    with contextlib.suppress(GammastarError), reading(place), histograms.opened(place) as file:
         kinds = file.classnames(cycle=False).values()
         return bool(histograms.root_names(file)) and not any(
             k.startswith(("TTree", "ROOT::RNTuple")) for k in kinds
@@ -183,14 +183,14 @@ def _yoda(path: Path, text: str, origin: Origin) -> Readers:
 
 def _root(path: Path) -> Readers:
     origin = Origin(path, sha256(path))
-    with histograms.opened(path) as file:
+    with reading(path), histograms.opened(path) as file:
         names = list(histograms.root_names(file))
     if not names:
         msg = f"{path}: holds no histogram and no graph"
         raise InputFileError(msg)
 
     def read(name: str) -> PublishedTable:
-        with histograms.opened(path) as file:
+        with reading(path), histograms.opened(path) as file:
             return histograms.read_histogram(file, name, origin)
 
     return {name: (lambda name=name: read(name)) for name in names}  # type: ignore[misc]

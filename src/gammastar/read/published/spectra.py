@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ SAME = 1e-6  # of a bin: edges of neighbours that differ by less are one
 BEAM = 0.01  # relative: beam energies that differ by more are two
 _INDEPENDENT = re.compile(r"(?i)^\s*(stat|uncor|error|err|tot|unc\b|mc stat)|uncorr")
 _DIFFERENTIAL = re.compile(r"(?i)d[^/]*/\s*\(?\s*d\W*m")
-_ROOT_S = re.compile(r"(?i)\bsqrt\W*(?:\()?s\W*(?:_?\W*nn\W*)?\)?\W*\[?(tev|gev|mev)?\]?")
+_QUALIFIER = re.compile(r"(?i)sqrt\W*s(\W*_?\W*nn)?(?![a-z])")
 _SAID = re.compile(r"(?i)sqrt\W{0,3}s(?:_?\W{0,3}nn)?\W{0,6}=\W{0,3}([\d.]+)\W{0,3}(tev|gev|mev)")
 
 
@@ -420,21 +421,20 @@ def _shift(cov: FloatArray) -> FloatArray:
     return np.asarray(cov[k] / np.sqrt(cov[k, k]), dtype=np.float64)
 
 
-def beam_energies(table: PublishedTable) -> Mapping[str, float]:
+def beam_energies(table: PublishedTable, column: str | int | None = None) -> Mapping[str, float]:
     """Return the energies that a table states: where it says so -> √s [GeV].
 
-    Qualifiers, keywords and the description are looked at; a text without ``sqrt(s)`` states none.
+    Qualifiers of one column, or of all, and the description are looked at; a text without ``sqrt(s)`` states
+    none.
     """
     found: dict[str, float] = {}
-    for column in table.columns:
-        for name, value in column.qualifiers.items():
-            match = _ROOT_S.match(name)
-            if match:
-                try:
-                    size = energy_power(match[1] or "GeV")[0]
-                    found[f"qualifier {name!r} of {column.name!r}"] = float(value.split()[0]) * size
-                except (ValueError, IndexError):
-                    continue
+    for one in table.columns if column is None else (table.column(column),):
+        for name, value in one.qualifiers.items():
+            said = _QUALIFIER.search(name) and re.match(r"\s*([\d.eE+]+)\s*([a-zA-Z]*)", value)
+            if said:
+                unit = energy_power(said[2] or name.rpartition("[")[2])
+                with contextlib.suppress(ValueError):
+                    found[f"qualifier {name!r} of {one.name!r}"] = float(said[1]) * unit[0]
     for where, text in (("description", table.description), ("comment", table.origin.comment)):
         match = _SAID.search(text.replace("\\", ""))
         if match:
@@ -442,7 +442,9 @@ def beam_energies(table: PublishedTable) -> Mapping[str, float]:
     return found
 
 
-def check_beam(table: PublishedTable, beam_energy: float, highest: float = 0.0) -> tuple[str, ...]:
+def check_beam(
+    table: PublishedTable, beam_energy: float, highest: float = 0.0, column: str | int | None = None
+) -> tuple[str, ...]:
     """Compare the energy of a table with that of a beam on a nucleon at rest; return what was assumed.
 
     Parameters
@@ -451,6 +453,8 @@ def check_beam(table: PublishedTable, beam_energy: float, highest: float = 0.0) 
     beam_energy : float [GeV]
     highest : float [GeV]
         Largest mass that is used.
+    column : str or int, optional
+        Whose qualifiers count; all by default.
 
     Raises
     ------
@@ -458,7 +462,7 @@ def check_beam(table: PublishedTable, beam_energy: float, highest: float = 0.0) 
         If the table states another energy, or masses beyond what the beam can make.
     """
     root_s = float(np.sqrt(2 * M_PROTON**2 + 2 * M_PROTON * beam_energy))
-    stated = beam_energies(table)
+    stated = beam_energies(table, column)
     for where, value in stated.items():
         if abs(value / root_s - 1) > BEAM:
             asked = (value**2 - 2 * M_PROTON**2) / (2 * M_PROTON)

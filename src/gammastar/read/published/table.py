@@ -145,6 +145,7 @@ class PublishedTable:
         if n > MOST_ROWS:
             raise refused(self, f"has {n} rows; at most {MOST_ROWS} are read")
         sizes = [(axis.name, len(axis.low)) for axis in self.axes]
+        sizes += [(error.label, len(error.plus)) for column in self.columns for error in column.errors]
         for name, rows in [*sizes, *((column.name, len(column.values)) for column in self.columns)]:
             if rows != n:
                 raise refused(self, f"{name!r} has {rows} rows, the first column {n}: is it cut off?")
@@ -246,6 +247,9 @@ def number(text: object) -> tuple[float, bool]:
     if said.casefold() in MISSING:
         return float("nan"), False
     limit = said.startswith("<")
+    if "_" in said:  # Python would take 1_0 for ten
+        msg = f"{shortened(said, 40)!r} is no number"
+        raise ValueError(msg)
     value = float(said[1:] if limit else said)
     if not np.isfinite(value):
         msg = f"{shortened(said, 40)!r} is not finite"
