@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 _SHORTEST = 1e-3  # of a chord: decay lengths down to this are sampled well
-_UNIFORM = 0.5  # share of the decays that are placed uniformly
+_FLAT = 1e-9  # chords over decay length below which an exponential law is flat
 
 
 def inverse_decay_length(momentum: npt.ArrayLike, mass: float, ctau: npt.ArrayLike) -> FloatArray:
@@ -95,7 +95,9 @@ def decay_probability(
     return reached * -np.expm1(-exponent)
 
 
-def forced_decay(chord: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+def forced_decay(
+    chord: FloatArray, rng: np.random.Generator, inverse: FloatArray | None = None
+) -> tuple[FloatArray, FloatArray]:
     """Place one decay on each chord, fit for all decay lengths from 1/1000 of it upwards.
 
     Parameters
@@ -103,6 +105,8 @@ def forced_decay(chord: FloatArray, rng: np.random.Generator) -> tuple[FloatArra
     chord : NDArray, shape (n, 2) [m]
         Path lengths to entry and exit, both finite.
     rng : numpy.random.Generator
+    inverse : NDArray, shape (t, n) [1/m], optional
+        Inverse decay lengths that count most: each gets its share of the decays.
 
     Returns
     -------
@@ -120,18 +124,32 @@ def forced_decay(chord: FloatArray, rng: np.random.Generator) -> tuple[FloatArra
     -----
     Half of the decays are uniform along the chord, half have a density falling as 1/(x + ℓ/1000) from the
     entry. The uniform half bounds the weights by twice those of uniform placing (long lifetimes); the other
-    half keeps as many decays per decade of x, so that short lifetimes do not hang on a few of them.
+    half keeps as many decays per decade of x, so that short lifetimes do not hang on a few of them. With
+    `inverse` the two of them and the exponential laws, cut at the exit, share the decays evenly.
     """
     length = chord[:, 1] - chord[:, 0]
     if not np.isfinite(length).all():
         msg = "forced decays need chords that hit and that end: bound the volume"
         raise PhysicsError(msg)
-    n = len(length)
-    u, uniform = rng.uniform(size=n), rng.uniform(size=n) < _UNIFORM
+    n, rates = len(length), np.zeros((0, len(length))) if inverse is None else inverse * length
+    u, choice = rng.uniform(size=n), rng.uniform(size=n) * (len(rates) + 2)
     decades = math.log1p(1.0 / _SHORTEST)
-    fraction = np.where(uniform, u, _SHORTEST * np.expm1(u * decades))
-    density = _UNIFORM + (1.0 - _UNIFORM) / ((fraction + _SHORTEST) * decades)
-    return chord[:, 0] + fraction * length, density / length
+    fraction = np.where(choice < 1.0, u, _SHORTEST * np.expm1(u * decades))
+    for k, rate in enumerate(rates):
+        own = choice >= k + 2
+        fraction[own] = _exponential(u[own], rate[own])
+    fraction = np.clip(fraction, 0.0, 1.0)
+    density = 1.0 + 1.0 / ((fraction + _SHORTEST) * decades)
+    for rate in rates:
+        steep = np.maximum(rate, _FLAT)
+        density += steep * np.exp(-steep * fraction) / -np.expm1(-steep)
+    return chord[:, 0] + fraction * length, density / ((len(rates) + 2) * length)
+
+
+def _exponential(u: FloatArray, rate: FloatArray) -> FloatArray:
+    """Return numbers in (0, 1) with the density of e^(−rate x) from uniform ones."""
+    steep = np.maximum(rate, _FLAT)
+    return np.asarray(-np.log1p(u * np.expm1(-steep)) / steep)
 
 
 def decay_weight(

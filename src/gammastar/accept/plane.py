@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from gammastar.accept.expected_events import AcceptedYield, Replicated, lifetime_scan, width_shift
+from gammastar.accept.expected_events import AcceptedYield, width_shift
+from gammastar.accept.lifetimes import Replicated, accepted
 from gammastar.core.records import FloatArray, Sample
 from gammastar.core.signal import VIRTUAL_PHOTON, AcceptanceCurves, Effect, Rate, SignalPlane, Variation
 from gammastar.core.sources import EXTRAPOLATION, SCALING, SEARCH_POT, SPIN, WIDTHS, Kind
@@ -91,12 +92,15 @@ class PlaneRow:
         Ends of the signal that the error of the spin state spans.
     scaling : float
         Relative error of the scaling with A.
+    pairs : NDArray, shape (k,), or float
+        Effective number of pairs whose kinematics the signal rests on.
     """
 
     accepted: AcceptedYield
     varied: Sequence[tuple[Variation, FloatArray]]
     spins: FloatArray | None
     scaling: float
+    pairs: FloatArray | float = np.inf
 
 
 def row_of(
@@ -146,6 +150,7 @@ def plane_of(
     moves nothing there.
     """
     coupling = rows[0].accepted.couplings
+    pairs = np.stack([np.broadcast_to(row.pairs, coupling.shape) for row in rows])
     signal, inside, error, effective = (
         np.stack([getattr(row.accepted, name) for row in rows])
         for name in ("signal", "in_domain_signal", "mc_error", "n_effective")
@@ -179,7 +184,7 @@ def plane_of(
         ordered.append(Effect(SPIN, "polarisation", "ends", ends))
     ordered += [effect for effect in effects.values() if effect.kind != "theory"]
     return SignalPlane(
-        rate, coupling, signal, inside, error, effective, tuple(ordered), parts, width_sigma, curves
+        rate, coupling, signal, inside, error, effective, tuple(ordered), parts, width_sigma, curves, pairs
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gammastar.accept.decay import angular_weights, decay_probability, decay_weight, forced_decay, lepton_pair
-from gammastar.accept.expected_events import LEPTONS, _momenta
+from gammastar.accept.lifetimes import LEPTONS, momenta
 from gammastar.accept.tracking import Species, Spectrometer, Tracks, measure
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray, Sample
@@ -132,7 +132,7 @@ def signal_events(
     if state not in _SPECIES:
         msg = f"signal events: state {state!r} must be one of {sorted(_SPECIES)}"
         raise PhysicsError(msg)
-    p = _momenta(sample, mass)
+    p = momenta(sample, mass)
     n = p.shape[1]
     origin = sample.origin + np.asarray(detector.target.position)
     origin = origin + np.column_stack(

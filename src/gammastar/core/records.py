@@ -239,6 +239,12 @@ class Sample:
         )
         _require(len(self.p4) == n and self.in_domain.shape == (n,), "Sample: arrays of different length")
 
+    def part(self, index: npt.NDArray[Any]) -> Sample:
+        """Return some of the particles, by their places or by a mask."""
+        parent = None if self.parent is None else self.parent[index]
+        columns = self.p4[index], self.weight[index], self.origin[index], self.in_domain[index]
+        return Sample(*columns, parent=parent)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Template:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from gammastar.core.records import BoolArray, FloatArray
 __all__ = [
     "Sampler",
     "SeedArray",
+    "Transport",
     "event_seeds",
     "replica_weights",
     "sampled",
@@ -73,6 +75,18 @@ class Sampler(ABC):
     @abstractmethod
     def mass_range(self) -> tuple[float, float]:
         """Lowest and highest mass that can be sampled [GeV]."""
+
+
+@runtime_checkable
+class Transport(Protocol):
+    """A sampler that is a map of two normal numbers."""
+
+    @property
+    def mass_range(self) -> tuple[float, float]:
+        """Lowest and highest mass that can be sampled [GeV]."""
+
+    def transform(self, mass: FloatArray, normal: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return pt and energy [GeV], (n,), of masses (n,) and normal numbers (n, 2)."""
 
 
 SeedArray = npt.NDArray[np.uint64]

@@ -272,6 +272,9 @@ class SignalPlane:
     width_sigma : NDArray, shape (n,)
         Relative standard deviation of the total width.
     curves : AcceptanceCurves or None
+    pairs : NDArray, shape (n, k), or None
+        Effective number of pairs, measured or simulated, on whose kinematics the signal rests: where it falls
+        to few the data end. inf for theory, None where it is not known.
 
     Raises
     ------
@@ -289,10 +292,12 @@ class SignalPlane:
     parts: Mapping[str, FloatArray] = field(default_factory=dict)
     width_sigma: FloatArray = field(default_factory=lambda: np.zeros(0))
     curves: AcceptanceCurves | None = None
+    pairs: FloatArray | None = None
 
     def __post_init__(self) -> None:
         shape = len(self.rate.mass), len(self.coupling)
         planes = [(name, getattr(self, name)) for name in PLANES] + list(self.parts.items())
+        planes += [] if self.pairs is None else [("pairs", self.pairs)]
         planes += [(e.name, e.values[0] if e.form != "relative" else e.values) for e in self.effects]
         for name, values in planes:
             if np.shape(values) != shape and np.shape(values) != (1, 1):
@@ -315,6 +320,11 @@ class SignalPlane:
         """Measured part of the signal (n, k), nan where there is none."""
         nothing = np.full_like(self.signal, np.nan)
         return np.divide(self.in_domain, self.signal, out=nothing, where=self.signal > 0)
+
+    def reliable(self, least: float) -> npt.NDArray[np.bool_]:
+        """Return where the yield rests on at least so many pairs and on as many drawn particles, (n, k)."""
+        drawn = self.n_effective >= least
+        return drawn if self.pairs is None else drawn & (self.pairs >= least)
 
     @property
     def measured_share(self) -> FloatArray:
@@ -383,6 +393,8 @@ class SignalPlane:
         arrays |= {name: getattr(self, name) for name in ("coupling", *PLANES, "width_sigma")}
         arrays |= {f"part|{name}": plane for name, plane in self.parts.items()}
         arrays |= {f"effect|{e.kind}|{e.form}|{e.name}": e.values for e in self.effects}
+        if self.pairs is not None:
+            arrays["pairs"] = self.pairs
         if self.curves is not None:
             arrays |= {f"curves|{name}": getattr(self.curves, name) for name in CURVES}
         return arrays
@@ -401,6 +413,7 @@ class SignalPlane:
             effects=tuple(effects),
             parts={key.removeprefix("part|"): plane for key, plane in starting(arrays, "part|")},
             curves=AcceptanceCurves(*curves) if curves else None,
+            pairs=arrays.get("pairs"),
         )
 
 

@@ -43,6 +43,7 @@ __all__ = [
 STEM, MEMBERS = "flow", "flow_members"  # files of a result folder
 LOCAL = f"{MEMBERS}.pairs.json"
 _CHUNK = 2048
+_TINY = 1e-300
 
 
 def laplace(
@@ -445,19 +446,24 @@ class FlowVariations:
     def __len__(self) -> int:
         return len(self.ensemble)
 
-    def weights(self, mass: FloatArray, pt: FloatArray, energy: FloatArray) -> FloatArray:
+    def weights(
+        self, mass: FloatArray, pt: FloatArray, energy: FloatArray, share: FloatArray | None = None
+    ) -> FloatArray:
         """Return member density over nominal density of a sample of the nominal flow, shape (n_members, n).
 
         Parameters
         ----------
         mass, pt, energy : NDArray, shape (n,) [GeV]
+        share : NDArray, shape (n,), optional
+            Of the nominal density at one mass, which each particle stands for: those of a whole sample sum to
+            one on average, those of a part to less. By default particles count the same at each mass.
 
         Returns
         -------
         NDArray
             Mean one over a sample at fixed mass (exactly so with `local`); zero outside the physical limits.
-            With `local`, the rows belong to this sample as a whole, which must have equal weights at each
-            mass: the same call gives the same rows, a part of the sample other ones.
+            With `local`, the rows belong to these particles as a whole: the same call gives the same rows, a
+            part of them other ones.
 
         Raises
         ------
@@ -469,11 +475,41 @@ class FlowVariations:
         inside = np.isfinite(own)
         logs = self.ensemble.log_probs(mass, pt, energy, single=True)
         result: FloatArray = np.where(inside, np.exp(logs - np.where(inside, own, 0.0)), 0.0)
-        return result if self.local is None else self._covering(mass, result, self.local)
+        if self.local is None:
+            return result
+        if share is None:
+            return self._covering(mass, result, self.local)
+        return self._covering_shares(mass, result, self.local, share)
+
+    def _covering_shares(
+        self, mass: FloatArray, weights: FloatArray, local: LocalStatistics, share: FloatArray
+    ) -> FloatArray:
+        """Return the rows at one mass for particles of unequal shares, which need not be all.
+
+        A Dirichlet process gives all that is not in the sample one gamma-distributed number.
+        """
+        factor = self._student
+        mean = weights.mean(axis=0)
+        rows: FloatArray = np.maximum(mean + factor * (weights - mean), 0.0)
+        n = float(local.at(mass[:1])[0]) / factor**2
+        rest = max(0.0, 1.0 - float(share.sum()))
+        for k, row in enumerate(rows):
+            rng = stream(0, "near pairs", k)
+            beyond = max(0.0, 1.0 - float(share @ row)) if rest > 0 else 0.0
+            row *= rng.gamma(n * share) / np.maximum(n * share, _TINY)
+            if beyond > 0:
+                beyond *= rng.gamma(n * rest) / (n * rest)
+            total = float(share @ row) + beyond
+            row /= total if total > 0 else 1.0
+        return rows
+
+    @property
+    def _student(self) -> float:
+        return float(student.ppf(0.975, len(self) - 1) / student.ppf(0.975, np.inf))
 
     def _covering(self, mass: FloatArray, weights: FloatArray, local: LocalStatistics) -> FloatArray:
         """Return the rows with Student's factor and the precision of the near pairs."""
-        factor = float(student.ppf(0.975, len(self) - 1) / student.ppf(0.975, np.inf))
+        factor = self._student
         mean = weights.mean(axis=0)
         rows: FloatArray = np.maximum(mean + factor * (weights - mean), 0.0)
         order = np.argsort(mass, kind="stable")

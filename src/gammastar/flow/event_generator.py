@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from zuko.flows import NSF
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
+from gammastar.core.sampling import Transport
 from gammastar.flow.network import Bijection, inside_limits, make_bijection, one_thread
 from gammastar.flow.options import Cloud, NetworkOptions
 from gammastar.physics.kinematics import daughter
@@ -24,7 +25,6 @@ __all__ = [
     "JointFlow",
     "JointOptions",
     "MassSource",
-    "Transport",
     "decay_vertices",
     "draw_events",
     "event_uniform",
@@ -179,17 +179,6 @@ def _train(
             raise PhysicsError(msg)
         course.append(total)
     return tuple(course)
-
-
-class Transport(Protocol):
-    """What turns normal numbers into kinematics: a `KinematicFlow`, a `PaperFlow` or a `MassTable`."""
-
-    @property
-    def mass_range(self) -> tuple[float, float]:
-        """Lowest and highest mass [GeV]."""
-
-    def transform(self, mass: FloatArray, normal: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return pt and energy [GeV] of masses (n,) and normal numbers (n, 2)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -49,7 +49,7 @@ class SearchOptions:
     nuisances : tuple of str
         Kinds or names of sources that the limit takes.
     min_effective : float
-        Effective particles below which a yield is not trusted.
+        Effective pairs, and drawn particles, below which a yield is not trusted.
     discovery : tuple of float
         Significances [standard deviations].
     projections : tuple of float
@@ -239,7 +239,7 @@ class CountingSearch:
 
     @property
     def _scan(self) -> dict[str, Any]:
-        reliable = self.plane.n_effective >= self.options.min_effective
+        reliable = self.plane.reliable(self.options.min_effective)
         return {"reliable": reliable, "threshold": self.plane.rate.threshold}
 
     def limits(self) -> tuple[FloatArray, FloatArray, Limit]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from types import MappingProxyType
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +20,14 @@ __all__ = [
     "FORWARD",
     "MASSES",
     "Channel",
+    "Importance",
     "check_exclusive",
     "held",
     "outside",
 ]
+
+Importance: TypeAlias = Callable[[Sample], FloatArray]
+"""Sample of n particles -> how much each of them, per unit weight, adds to some sums that count, (k, n)."""
 
 _ETA, _ETA_PRIME, _OMEGA, _PHI, _JPSI = (mass_of(pdg) for pdg in (221, 331, 223, 333, 443))
 _EVERY = (0.0, float("inf"))
@@ -114,7 +119,34 @@ class Channel(ABC):
 
     @abstractmethod
     def produce(self, mass: float, *, n: int, rng: np.random.Generator) -> Sample:
-        """Return `n` weighted particles whose weights sum to the rate at this mass."""
+        """Return `n` weighted particles whose weights sum to the rate at this mass.
+
+        They are symmetric about the beam: a detector beside it sees them turned into its azimuths.
+        """
+
+    def focused(
+        self,
+        mass: float,
+        *,
+        n: int,
+        rng: np.random.Generator,
+        importance: Importance,  # noqa: ARG002
+    ) -> Sample:
+        """Return `n` weighted particles, more of them where they count; by default those of `produce`.
+
+        Parameters
+        ----------
+        mass : float [GeV]
+        n : int
+        rng : numpy.random.Generator
+        importance : Importance
+
+        Returns
+        -------
+        Sample
+            Weighted sums are those of `produce` on average; its weights sum to the rate on average too.
+        """
+        return self.produce(mass, n=n, rng=rng)
 
     def replicas(self, mass: float, sample: Sample) -> FloatArray | None:  # noqa: ARG002
         """Return what replicas of the kinematics would weigh the particles of a sample.
@@ -123,7 +155,7 @@ class Channel(ABC):
         ----------
         mass : float [GeV]
         sample : Sample
-            From `produce` at this mass.
+            From `produce` or `focused` at this mass, or some of its particles.
 
         Returns
         -------

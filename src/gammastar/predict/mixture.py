@@ -14,7 +14,7 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray, Sample
 from gammastar.physics.mesons import Decay
 from gammastar.physics.vectors import Charges, Process
-from gammastar.predict.channel import Channel, check_exclusive
+from gammastar.predict.channel import Channel, Importance, check_exclusive
 from gammastar.predict.channels.theory import Bremsstrahlung, MesonChannel
 
 __all__ = [
@@ -80,6 +80,11 @@ class Scaled(Channel):
     def produce(self, mass: float, *, n: int, rng: np.random.Generator) -> Sample:
         """Return the sample of the channel with scaled weights."""
         sample = self.channel.produce(mass, n=n, rng=rng)
+        return replace(sample, weight=sample.weight * float(self.factor(np.array([mass]))[0]))
+
+    def focused(self, mass: float, *, n: int, rng: np.random.Generator, importance: Importance) -> Sample:
+        """Return the sample of the channel with scaled weights."""
+        sample = self.channel.focused(mass, n=n, rng=rng, importance=importance)
         return replace(sample, weight=sample.weight * float(self.factor(np.array([mass]))[0]))
 
     def replicas(self, mass: float, sample: Sample) -> FloatArray | None:
@@ -189,23 +194,36 @@ class Mixture(Channel):
         rows = zip(self.channels, *self._shared(mass, n), strict=True)
         return joined([_made(c, mass, int(count), float(rate), rng) for c, count, rate in rows if count])
 
-    def replicas(self, mass: float, sample: Sample) -> FloatArray | None:
-        """Return the replicas of the channels that have some; the others weigh one."""
-        counts = self._counts(mass, len(sample.weight))
-        found, start = [], 0
-        for channel, count in zip(self.channels, counts, strict=True):
-            part = slice(start, start + int(count))
-            start += int(count)
-            own = Sample(sample.p4[part], sample.weight[part], sample.origin[part], sample.in_domain[part])
-            found.append((channel.replicas(mass, own) if count else None, int(count)))
-        sizes = {len(rows) for rows, _ in found if rows is not None}
+    def focused(self, mass: float, *, n: int, rng: np.random.Generator, importance: Importance) -> Sample:
+        """Return `n` particles, shared among the channels as in `produce`, each of which looks for its own."""
+        counts, _ = self._shared(mass, n)
+        rows = zip(self.channels, counts.tolist(), strict=True)
+        return joined([c.focused(mass, n=k, rng=rng, importance=importance) for c, k in rows if k])
+
+    def replicas(
+        self, mass: float, sample: Sample, members: npt.NDArray[np.int64] | None = None
+    ) -> FloatArray | None:
+        """Return the replicas of the channels that have some; the others weigh one.
+
+        `members` says which channel made each particle, by default those of a whole sample.
+        """
+        own = self.members(mass, len(sample.weight)) if members is None else members
+        found = [
+            (own == i, channel.replicas(mass, sample.part(own == i)))
+            for i, channel in enumerate(self.channels)
+            if (own == i).any()
+        ]
+        sizes = {len(rows) for _, rows in found if rows is not None}
         if not sizes:
             return None
         if len(sizes) > 1:
             msg = f"Mixture: channels with {sorted(sizes)} replicas; give all of them the same number"
             raise PhysicsError(msg)
-        n = sizes.pop()
-        return np.concatenate([np.ones((n, k)) if rows is None else rows for rows, k in found], axis=1)
+        result = np.ones((sizes.pop(), len(own)))
+        for chosen, rows in found:
+            if rows is not None:
+                result[:, chosen] = rows
+        return result
 
 
 def envelope(channel: Channel, mass: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:

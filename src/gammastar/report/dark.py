@@ -436,7 +436,7 @@ def _contours(search: Any, domain: DomainMap | None) -> list[Contour]:
 
 def _yields(plane: SignalPlane, few: float) -> Yields:
     """Return the signal over the plane where enough sampled particles stand behind it."""
-    signal = np.where(plane.n_effective >= few, plane.signal, np.nan)
+    signal = np.where(plane.reliable(few), plane.signal, np.nan)
     return Yields(plane.mass, plane.coupling, signal)
 
 

@@ -13,9 +13,10 @@ import vector
 from gammastar.core.constants import M_MU
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray, Sample
-from gammastar.core.sampling import Sampler
+from gammastar.core.sampling import Sampler, Transport
 from gammastar.physics.qed import dark_photon_rate, kappa
-from gammastar.predict.channel import Channel, held
+from gammastar.predict.channel import Channel, Importance, held
+from gammastar.predict.proposals import adapted
 
 __all__ = [
     "InDomain",
@@ -33,8 +34,8 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(24)
 InDomain: TypeAlias = Callable[[FloatArray, FloatArray, FloatArray], BoolArray]
 """(mass, pt, energy), each (n,) [GeV] -> True where lepton pairs were measured."""
 
-ReplicaWeights: TypeAlias = Callable[[FloatArray, FloatArray, FloatArray], FloatArray]
-"""(mass, pt, energy), each (n,) [GeV] -> density of each replica over that of the sampler, (k, n)."""
+ReplicaWeights: TypeAlias = Callable[[FloatArray, FloatArray, FloatArray, FloatArray], FloatArray]
+"""(mass, pt, energy) [GeV] and shares of the sampler's density, each (n,) -> density of each replica over it, (k, n)."""
 
 
 class MassDensity(Protocol):
@@ -187,6 +188,12 @@ def produce(
         If the mass lies outside the sampler, the rate is not a non-negative number, or the sampler leaves
         the physical region.
     """
+    _check(mass, total, sampler, n)
+    pt, energy = sampler.sample(np.full(n, mass), rng)
+    return _sample(mass, (pt, energy), np.full(n, total / n), in_domain, rng)
+
+
+def _check(mass: float, total: float, sampler: Sampler, n: int) -> None:
     if not (np.isfinite(total) and total >= 0):
         msg = f"rate {total!r} at {mass:g} GeV must not be negative: merge mass bins before predicting"
         raise PhysicsError(msg)
@@ -194,8 +201,17 @@ def produce(
     if n < 1 or not low <= mass <= high:
         msg = f"{n} particles of mass {mass:g} GeV asked of a sampler for {low:g} to {high:g} GeV"
         raise PhysicsError(msg)
-    masses = np.full(n, mass)
-    pt, energy = sampler.sample(masses, rng)
+
+
+def _sample(
+    mass: float,
+    drawn: tuple[FloatArray, FloatArray],
+    weight: FloatArray,
+    in_domain: InDomain,
+    rng: np.random.Generator,
+) -> Sample:
+    """Return the sample of pt and energy at random azimuths."""
+    (pt, energy), n = drawn, len(weight)
     pz2 = energy**2 - mass**2 - pt**2
     if (pz2 < -1e-9 * energy**2).any() or not np.isfinite(pz2).all():
         msg = f"the sampler returned energies below the transverse mass at {mass:g} GeV"
@@ -204,8 +220,8 @@ def produce(
     p4 = vector.array(
         {"px": pt * np.cos(phi), "py": pt * np.sin(phi), "pz": np.sqrt(np.clip(pz2, 0.0, None)), "E": energy}
     )
-    inside = np.asarray(in_domain(masses, pt, energy), dtype=np.bool_)
-    return Sample(p4, np.full(n, total / n), np.zeros((n, 3)), inside)
+    inside = np.asarray(in_domain(np.full(n, mass), pt, energy), dtype=np.bool_)
+    return Sample(p4, weight, np.zeros((n, 3)), inside)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -226,6 +242,8 @@ class VirtualPhoton(Channel):
         beside a line that is narrower than the bins.
     m_lepton : float
         Of the measured pairs [GeV].
+    near : callable, optional
+        Mass [GeV] -> effective number of pairs, measured or simulated, behind the kinematics there.
     """
 
     mass_centres: FloatArray
@@ -236,6 +254,7 @@ class VirtualPhoton(Channel):
     replica_weights: ReplicaWeights | None = None
     shape: MassDensity | None = None
     m_lepton: float = M_MU
+    near: Callable[[float], float] | None = None
     group: ClassVar[str] = "virtual_photon"
 
     @property
@@ -275,6 +294,23 @@ class VirtualPhoton(Channel):
         value, _ = self.rate([mass])
         return produce(mass, float(value[0]), self.sampler, self.in_domain, n=n, rng=rng)
 
+    def focused(self, mass: float, *, n: int, rng: np.random.Generator, importance: Importance) -> Sample:
+        """Return `n` dark photons, drawn from the flow where they count.
+
+        A sampler that is no map of normal numbers, as a histogram, draws as in `produce`.
+        """
+        sampler, total = self.sampler, float(self.rate([mass])[0][0])
+        if not isinstance(sampler, Transport):
+            return produce(mass, total, sampler, self.in_domain, n=n, rng=rng)
+        _check(mass, total, self.sampler, n)
+
+        def drawn(point: FloatArray, weight: FloatArray) -> Sample:
+            moved = sampler.transform(np.full(len(point), mass), point)
+            return _sample(mass, moved, weight * total / len(point), self.in_domain, rng)
+
+        point, weight = adapted(lambda z, w: importance(drawn(z, w)), n, rng)
+        return drawn(point, weight)
+
     def describe(self) -> str:
         """Return what the channel is, to be printed beside the numbers."""
         low, high = self.mass_range
@@ -286,4 +322,6 @@ class VirtualPhoton(Channel):
         if self.replica_weights is None:
             return None
         pt, energy = (np.asarray(c, dtype=np.float64) for c in (sample.p4.pt, sample.p4.E))
-        return self.replica_weights(np.full(len(pt), mass), pt, energy)
+        total = float(self.rate([mass])[0][0])
+        share = sample.weight / total if total > 0 else np.full(len(pt), 1.0 / max(1, len(pt)))
+        return self.replica_weights(np.full(len(pt), mass), pt, energy, share)

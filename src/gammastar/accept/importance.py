@@ -1,0 +1,182 @@
+"""Where the particles of a search come from: azimuths, couplings and kinematics that a detector lives on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import vector
+
+from gammastar.accept.decay import decay_probability
+from gammastar.accept.expected_events import Sight
+from gammastar.accept.lifetimes import momenta
+from gammastar.core.records import BoolArray, FloatArray, Sample
+from gammastar.physics.detector import Detector
+
+__all__ = ["Flight", "importance", "turned"]
+
+Index: TypeAlias = npt.NDArray[np.intp]
+COARSE = 36  # couplings between which the smooth quantities here are interpolated
+_TINY = 1e-300
+FEW = 30  # decays that a detector sees, below which the lines alone say where to look
+
+
+def turned(sample: Sample, detector: Detector, rng: np.random.Generator) -> Sample:
+    """Return the sample turned about the beam into the azimuths in which a detector stands.
+
+    Parameters
+    ----------
+    sample : Sample
+        Symmetric about the beam through the target, as every `gammastar.predict.Channel` produces.
+    detector : Detector
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    Sample
+        Weights times the share of these azimuths; the sample itself if they are all.
+
+    Notes
+    -----
+    A straight line from the beam axis keeps its azimuth, and so does the projection of the decay volume.
+    """
+    centre, half = detector.volume.azimuths(*detector.target.position[:2])
+    if half >= np.pi:
+        return sample
+    p4 = sample.p4
+    px, py = (np.asarray(c, dtype=np.float64) for c in (p4.px, p4.py))
+    phi = centre + half * rng.uniform(-1.0, 1.0, len(px))
+    angle = phi - np.arctan2(py, px)
+    cosine, sine = np.cos(angle), np.sin(angle)
+    parent = sample.parent
+    if parent is not None:
+        x, y, *rest = parent.T
+        parent = np.stack([cosine * x - sine * y, sine * x + cosine * y, *rest], axis=1)
+    new = {"px": cosine * px - sine * py, "py": sine * px + cosine * py, "pz": p4.pz, "E": p4.E}
+    p4 = vector.array({name: np.asarray(values, dtype=np.float64) for name, values in new.items()})
+    return replace(sample, p4=p4, weight=sample.weight * (half / np.pi), parent=parent)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Flight:
+    """The particles of a sample whose line meets the decay volume of a detector.
+
+    Attributes
+    ----------
+    sight : Sight
+    at : NDArray of int, shape (t,)
+        Couplings of the sight at which decays are followed; what is asked at others lies between.
+    index : NDArray of int, shape (h,)
+        Places of the particles in the sample.
+    probability : NDArray, shape (t, h)
+        To decay in the volume, whether or not the decay is seen.
+    """
+
+    sight: Sight
+    at: Index
+    index: Index
+    probability: FloatArray
+
+    @classmethod
+    def of(cls, sight: Sight, sample: Sample) -> Flight:
+        """Return the flights of a sample, turned or not."""
+        detector, count = sight.detector, len(sight.couplings)
+        at = np.unique(np.linspace(0, count - 1, min(count, COARSE)).round().astype(np.intp))
+        p = momenta(sample, sight.mass)
+        chord = detector.volume.chord(sample.origin + np.asarray(detector.target.position), p[:3].T)
+        hit = np.flatnonzero(~np.isnan(chord[:, 0]))
+        momentum = np.linalg.norm(p[:3, hit], axis=0)
+        return cls(sight, at, hit, decay_probability(chord[hit], momentum, sight.mass, sight.ctau[at]))
+
+    def effective_share(self, weight: FloatArray, own: BoolArray | None = None) -> FloatArray:
+        """Return the share of the measured kinematics that effectively makes up the yield, shape (k,).
+
+        Parameters
+        ----------
+        weight : NDArray, shape (n,)
+            Of the whole sample.
+        own : NDArray of bool, shape (n,), optional
+            Which particles are measured photons; a calculation beside them adds no error of this kind.
+
+        Notes
+        -----
+        E[a]²/E[a²] over the density of the photons, a the probability to decay in the volume: times the pairs
+        behind that density it is the effective number (Kish) of pairs that carry the yield. It does not
+        depend on how the sample was drawn. inf where measured photons add nothing.
+        """
+        mine = weight if own is None else np.where(own, weight, 0.0)
+        square = float(mine.sum()) * (np.square(self.probability) @ mine[self.index])
+        total = (self.probability @ weight[self.index]) ** 2
+        share = np.divide(total, square, out=np.full_like(total, np.inf), where=square > _TINY)
+        known = np.log(np.clip(share, _TINY, 1.0))
+        between = np.interp(np.log(self.sight.couplings), np.log(self.sight.couplings[self.at]), known)
+        return np.where(np.isinf(share).all(), np.inf, np.exp(between))
+
+    def marks(self, weight: FloatArray, pairs: float = np.inf, own: BoolArray | None = None) -> Index:
+        """Return which of the couplings `at` matter most for a contour, at most five.
+
+        Parameters
+        ----------
+        weight : NDArray, shape (n,)
+        pairs : float
+            Behind the kinematics of the measured photons: nothing is asked for where less than one is left.
+        own : NDArray of bool, shape (n,), optional
+            As for `effective_share`.
+
+        Notes
+        -----
+        The largest yield, where it has fallen to one event on both sides, and two points on the steep side.
+        Where it stays below ten events, a tenth of the largest yield takes the place of one event.
+        """
+        sight = self.sight
+        events = sight.scale[self.at] * (self.probability @ weight[self.index]) * sum(sight.states.values())
+        known = pairs * self.effective_share(weight, own)[self.at] >= 1.0 if np.isfinite(pairs) else events > 0
+        events = np.where(known, events, 0.0)
+        peak = int(np.argmax(events))
+        if not events[peak] > 0:
+            return np.empty(0, dtype=np.intp)
+        low, high = (np.flatnonzero(events >= f * min(1.0, events[peak] / 10.0))[[0, -1]] for f in (1.0, 10.0))
+        return np.unique([low[0], peak, (peak + low[1]) // 2, high[1], low[1]]).astype(np.intp)
+
+
+def importance(
+    sights: Sequence[Sight], rng: np.random.Generator, pairs: float = np.inf
+) -> Callable[[Sample], FloatArray]:
+    """Return the function that says how much each particle of a sample counts for some detectors.
+
+    Parameters
+    ----------
+    sights : sequence of Sight
+        At one mass.
+    rng : numpy.random.Generator
+        For azimuths and decays.
+    pairs : float
+        As for `Flight.marks`.
+
+    Returns
+    -------
+    callable
+        Sample of n particles -> contributions (rows, n) per unit weight, one row per detector and coupling
+        that matters for its contour; no row where nothing decays in any of them.
+    """
+
+    def rows(sample: Sample) -> FloatArray:
+        found = [np.zeros((0, len(sample.weight)))]
+        for sight in sights:
+            seen_by = turned(sample, sight.detector, rng)
+            flight = Flight.of(sight, seen_by)
+            marks = flight.marks(seen_by.weight, pairs)
+            part = np.zeros((len(marks), len(sample.weight)))
+            part[:, flight.index] = flight.probability[marks]
+            decayed = sight.accepted(seen_by, rng).index
+            if len(decayed) >= FEW:
+                visible = np.zeros(len(sample.weight))
+                visible[decayed] = 1.0
+                part *= visible
+            found.append(part)
+        return np.concatenate(found)
+
+    return rows
