@@ -10,15 +10,8 @@ from gammastar.accept.decay import (
     lepton_pair,
     seen,
 )
-from gammastar.accept.expected_events import (
-    AcceptedYield,
-    LifetimeScan,
-    Measured,
-    Replicated,
-    acceptance_curve,
-    lifetime_scan,
-    yields,
-)
+from gammastar.accept.expected_events import AcceptedYield, Measured, yields
+from gammastar.accept.lifetimes import LifetimeScan, Replicated, acceptance_curve, lifetime_scan
 from gammastar.accept.millicharge import millicharge_yields
 from gammastar.accept.plane import measured_only, plane_of, row_of, spin_states, varied
 from gammastar.accept.simulated_decays import signal_events, signal_scan

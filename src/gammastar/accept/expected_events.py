@@ -159,7 +159,7 @@ class Sight:
     def of(
         cls,
         mass: float,
-        couplings: FloatArray,
+        couplings: npt.ArrayLike,
         model: LongLived,
         detector: Detector,
         final_states: Sequence[str],
@@ -258,9 +258,7 @@ def yields(
     """
     sight = Sight.of(mass, couplings, model, detector, final_states, measured)
     found = sight.accepted(sample, rng)
-    return sight.expected(
-        found, sample.replicas[:, found.index] if isinstance(sample, Replicated) else None
-    )
+    return sight.expected(found, sample.replicas[:, found.index] if isinstance(sample, Replicated) else None)
 
 
 def width_shift(signal: npt.ArrayLike, couplings: npt.ArrayLike, error: npt.ArrayLike) -> FloatArray:
@@ -297,5 +295,3 @@ def width_shift(signal: npt.ArrayLike, couplings: npt.ArrayLike, error: npt.Arra
     slope = np.gradient(np.log(np.where(seen, events, np.nan)), np.log(epsilon), axis=1)
     shift = np.asarray(error, dtype=np.float64)[:, None] * (0.5 * slope - 2.0)
     return np.where(np.isfinite(shift), shift, 0.0)
-
-

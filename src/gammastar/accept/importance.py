@@ -12,11 +12,11 @@ import vector
 
 from gammastar.accept.decay import decay_probability
 from gammastar.accept.expected_events import Sight
-from gammastar.accept.lifetimes import momenta
+from gammastar.accept.lifetimes import Accepted, momenta
 from gammastar.core.records import BoolArray, FloatArray, Sample
 from gammastar.physics.detector import Detector
 
-__all__ = ["Flight", "importance", "turned"]
+__all__ = ["Flight", "importance_of", "turned", "watched"]
 
 Index: TypeAlias = npt.NDArray[np.intp]
 COARSE = 36  # couplings between which the smooth quantities here are interpolated
@@ -133,16 +133,51 @@ class Flight:
         """
         sight = self.sight
         events = sight.scale[self.at] * (self.probability @ weight[self.index]) * sum(sight.states.values())
-        known = pairs * self.effective_share(weight, own)[self.at] >= 1.0 if np.isfinite(pairs) else events > 0
-        events = np.where(known, events, 0.0)
+        if np.isfinite(pairs):
+            events = np.where(pairs * self.effective_share(weight, own)[self.at] >= 1.0, events, 0.0)
         peak = int(np.argmax(events))
         if not events[peak] > 0:
             return np.empty(0, dtype=np.intp)
-        low, high = (np.flatnonzero(events >= f * min(1.0, events[peak] / 10.0))[[0, -1]] for f in (1.0, 10.0))
-        return np.unique([low[0], peak, (peak + low[1]) // 2, high[1], low[1]]).astype(np.intp)
+        level = min(1.0, events[peak] / 10.0)
+        one, ten = (np.flatnonzero(events >= f * level)[[0, -1]] for f in (1.0, 10.0))
+        return np.unique([one[0], peak, (peak + one[1]) // 2, ten[1], one[1]]).astype(np.intp)
 
 
-def importance(
+def watched(
+    sight: Sight,
+    sample: Sample,
+    rng: np.random.Generator,
+    pairs: float = np.inf,
+    own: BoolArray | None = None,
+) -> tuple[Accepted, FloatArray]:
+    """Return the particles that a detector sees, and the effective number of pairs behind each yield.
+
+    Parameters
+    ----------
+    sight : Sight
+    sample : Sample
+        Symmetric about the beam.
+    rng : numpy.random.Generator
+    pairs : float
+        Behind the kinematics of the measured photons at this mass.
+    own : NDArray of bool, shape (n,), optional
+        Which particles are measured photons, by default all.
+
+    Returns
+    -------
+    Accepted
+        With decays placed for the couplings that matter.
+    NDArray, shape (k,)
+        inf for a calculation.
+    """
+    particles = turned(sample, sight.detector, rng)
+    flight = Flight.of(sight, particles)
+    marks = flight.marks(particles.weight, pairs, own)
+    behind = pairs * flight.effective_share(particles.weight, own)
+    return sight.accepted(particles, rng, sight.ctau[flight.at[marks]]), behind
+
+
+def importance_of(
     sights: Sequence[Sight], rng: np.random.Generator, pairs: float = np.inf
 ) -> Callable[[Sample], FloatArray]:
     """Return the function that says how much each particle of a sample counts for some detectors.

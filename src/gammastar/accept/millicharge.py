@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.accept.expected_events import AcceptedYield, Measured, Replicated
+from gammastar.accept.expected_events import AcceptedYield, Measured
+from gammastar.accept.lifetimes import Replicated
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import Sample
 from gammastar.physics.millicharge import MillichargeDetector

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from gammastar.accept.expected_events import AcceptedYield, width_shift
+from gammastar.accept.importance import turned
 from gammastar.accept.lifetimes import Replicated, accepted
 from gammastar.core.records import FloatArray, Sample
 from gammastar.core.signal import VIRTUAL_PHOTON, AcceptanceCurves, Effect, Rate, SignalPlane, Variation
@@ -22,6 +24,7 @@ __all__ = [
     "plane_of",
     "row_of",
     "spin_states",
+    "stacked",
     "varied",
     "with_extrapolation",
 ]
@@ -72,11 +75,15 @@ def spin_ends(signal: FloatArray, others: FloatArray, *, paired: bool) -> FloatA
     return np.stack([np.clip(signal - half, 0.0, None), signal + half])
 
 
+def stacked(variations: Sequence[Variation]) -> FloatArray | None:
+    """Return the factors of all variations, shape (r, n), or None if nothing varies."""
+    return np.concatenate([v.factors for v in variations]) if variations else None
+
+
 def varied(sample: Sample, variations: Sequence[Variation]) -> Sample:
     """Return the sample with all factors as replicas, or the sample itself if nothing varies it."""
-    if not variations:
-        return sample
-    return Replicated.of(sample, np.concatenate([v.factors for v in variations]))
+    factors = stacked(variations)
+    return sample if factors is None else Replicated.of(sample, factors)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,11 +111,16 @@ class PlaneRow:
 
 
 def row_of(
-    accepted: AcceptedYield, variations: Sequence[Variation], scaling: float, *, measured_spin: bool = False
+    accepted: AcceptedYield,
+    variations: Sequence[Variation],
+    scaling: float,
+    *,
+    measured_spin: bool = False,
+    pairs: FloatArray | float = np.inf,
 ) -> PlaneRow:
     """Return the row of a yield whose replicas are those of `varied`.
 
-    `measured_spin` says that its other spin states are shifts of a measured one.
+    `measured_spin` says that its other spin states are shifts of a measured one; `pairs` as for `PlaneRow`.
     """
     rows, start = [], 0
     for variation in variations if accepted.replicas is not None else ():
@@ -121,7 +133,7 @@ def row_of(
         rows.append((replace(variation, factors=np.zeros((0, 0))), own))
     spins = accepted.spins
     ends = None if spins is None else spin_ends(accepted.signal, spins, paired=measured_spin)
-    return PlaneRow(accepted, rows, ends, scaling)
+    return PlaneRow(accepted, rows, ends, scaling, pairs)
 
 
 def plane_of(
@@ -219,7 +231,8 @@ def with_extrapolation(plane: SignalPlane, sigma: float) -> SignalPlane:
 
 
 def acceptance_curves(
-    samples: Mapping[float, tuple[Sample, FloatArray | None]],
+    samples: Mapping[float, Sample],
+    replicas: Callable[[float, npt.NDArray[np.intp]], FloatArray | None],
     ctau: FloatArray,
     detector: Detector,
     state: str,
@@ -230,8 +243,9 @@ def acceptance_curves(
 
     Parameters
     ----------
-    samples : mapping of mass [GeV] to (Sample, NDArray (r, n) or None)
-        Particles, and replicas of their kinematics.
+    samples : mapping of mass [GeV] to Sample
+    replicas : callable
+        Mass, places of some particles -> what replicas of the kinematics would weigh them, (r, n), or None.
     ctau : NDArray, shape (t,) [m]
     detector : Detector
     state : {"ee", "mumu"}
@@ -249,13 +263,13 @@ def acceptance_curves(
     -----
     Eq. B1 and Fig. 9 of Allison and Blinov (2025).
     """
-    accepted, errors = np.zeros((2, len(samples), len(ctau)))
-    for i, (mass, (sample, replicas)) in enumerate(samples.items()):
-        particles = sample if replicas is None else Replicated.of(sample, replicas)
-        scan = lifetime_scan(
-            particles, mass, ctau, detector, states={state: 1.0}, rng=rngs[mass], spins=(spin,)
-        )
+    curves, errors = np.zeros((2, len(samples), len(ctau)))
+    for i, (mass, sample) in enumerate(samples.items()):
+        rng, norm = rngs[mass], sample.weight.sum()
+        particles = turned(sample, detector, rng)
+        seen = accepted(particles, mass, detector, states={state: 1.0}, rng=rng, spins=(spin,))
+        members = replicas(mass, seen.index) if len(seen.index) else None
+        scan = seen.scan(ctau, members)
         spread = 0.0 if scan.replicas is None else scan.replicas.std(axis=0, ddof=1)
-        norm = sample.weight.sum()
-        accepted[i], errors[i] = scan.accepted / norm, np.hypot(scan.mc_error, spread) / norm
-    return AcceptanceCurves(np.array(list(samples)), ctau, accepted, errors)
+        curves[i], errors[i] = scan.accepted / norm, np.hypot(scan.mc_error, spread) / norm
+    return AcceptanceCurves(np.array(list(samples)), ctau, curves, errors)

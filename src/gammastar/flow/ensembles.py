@@ -493,14 +493,14 @@ class FlowVariations:
         rows: FloatArray = np.maximum(mean + factor * (weights - mean), 0.0)
         n = float(local.at(mass[:1])[0]) / factor**2
         rest = max(0.0, 1.0 - float(share.sum()))
-        for k, row in enumerate(rows):
+        for k, replica in enumerate(rows):
             rng = stream(0, "near pairs", k)
-            beyond = max(0.0, 1.0 - float(share @ row)) if rest > 0 else 0.0
-            row *= rng.gamma(n * share) / np.maximum(n * share, _TINY)
+            beyond = max(0.0, 1.0 - float(share @ replica)) if rest > 0 else 0.0
+            rows[k] *= rng.gamma(n * share) / np.maximum(n * share, _TINY)
             if beyond > 0:
                 beyond *= rng.gamma(n * rest) / (n * rest)
-            total = float(share @ row) + beyond
-            row /= total if total > 0 else 1.0
+            total = float(share @ rows[k]) + beyond
+            rows[k] /= total if total > 0 else 1.0
         return rows
 
     @property

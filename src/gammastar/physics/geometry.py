@@ -66,6 +66,42 @@ class Geometry(ABC):
         """Return whether a point [m] lies in the volume, or on the face where it begins."""
         return bool(self.chord(np.array([point], dtype=np.float64), np.array([[0.0, 0.0, 1.0]]))[0, 0] == 0)
 
+    def _corners(self) -> FloatArray | None:
+        """Return x and y of points (k, 2) whose convex hull holds the projection along the beam, if known."""
+        return None
+
+    def azimuths(self, x: float, y: float) -> tuple[float, float]:
+        """Return centre and half-width of the azimuths about a line along the beam that hold the volume.
+
+        Parameters
+        ----------
+        x, y : float
+            Where the line is [m].
+
+        Returns
+        -------
+        centre, half : float [rad]
+            0 and π where the volume goes around the line, or nothing better is known.
+
+        Examples
+        --------
+        >>> box = Box(10.0, 30.0, 1.0, 1.0, x=2.0)
+        >>> [round(a, 4) for a in box.azimuths(0.0, 0.0)]  # the near corners at x = 1 m, y = ±1 m
+        [0.0, 0.7854]
+        """
+        corners = self._corners()
+        if corners is None:
+            return 0.0, math.pi
+        across = corners - np.array([x, y])
+        middle = across.mean(axis=0)
+        if not np.hypot(*middle) > 0:
+            return 0.0, math.pi
+        centre = math.atan2(middle[1], middle[0])
+        offset = np.arctan2(across[:, 1], across[:, 0]) - centre
+        offset = np.abs((offset + math.pi) % (2 * math.pi) - math.pi)
+        # a hull that is seen under less than half a turn does not hold the line
+        return (centre, float(offset.max())) if offset.max() < math.pi / 2 else (0.0, math.pi)
+
     def chord(self, origin: FloatArray, direction: FloatArray) -> FloatArray:
         """Return where half-lines enter and leave the volume.
 
@@ -208,6 +244,12 @@ class Frustum(Geometry):
         """Between its two faces."""
         return self.z0, self.z1
 
+    def _corners(self) -> FloatArray:
+        halves = ((self.half_x0, self.half_y0), (self.half_x1, self.half_y1))
+        return np.array(
+            [[self.x + a * p, self.y + b * q] for p, q in halves for a in (-1, 1) for b in (-1, 1)]
+        )
+
     def _interval(self, origin: FloatArray, unit: FloatArray) -> Interval:
         pieces = slab(origin[:, 2], unit[:, 2], self.z0, self.z1)
         sides = ((0, self.x, self.half_x0, self.half_x1), (1, self.y, self.half_y0, self.half_y1))
@@ -273,6 +315,13 @@ class Box(Geometry):
         reach = self.half_x * abs(horizontal[2]) + self.half_y * abs(other[2])
         return self.z0 - float(reach), self.z1 + float(reach)
 
+    def _corners(self) -> FloatArray:
+        horizontal, other, axis = self._frame()
+        first = np.array([self.x, self.y, self.z0])
+        ends = (first, first + (self.z1 - self.z0) / axis[2] * axis)
+        edges = [a * self.half_x * horizontal + b * self.half_y * other for a in (-1, 1) for b in (-1, 1)]
+        return np.array([(end + edge)[:2] for end in ends for edge in edges])
+
     def _interval(self, origin: FloatArray, unit: FloatArray) -> Interval:
         horizontal, other, axis = self._frame()
         local = origin - np.array([self.x, self.y, self.z0])
@@ -314,6 +363,13 @@ class Cylinder(Geometry):
     def z_range(self) -> tuple[float, float]:
         """Between its two faces."""
         return self.z0, self.z1
+
+    def _corners(self) -> FloatArray | None:
+        if not math.isfinite(self.radius):
+            return None
+        return np.array(
+            [[self.x + a * self.radius, self.y + b * self.radius] for a in (-1, 1) for b in (-1, 1)]
+        )
 
     def _interval(self, origin: FloatArray, unit: FloatArray) -> Interval:
         pieces = slab(origin[:, 2], unit[:, 2], self.z0, self.z1)

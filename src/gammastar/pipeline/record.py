@@ -45,7 +45,7 @@ FILES = (
     "flow.safetensors",
 )
 PARTS = re.compile(
-    r"(steering|spectrum)\.json|(domain|extrapolation|spin_density)\.safetensors|flow(_members.*)?\.(json|safetensors)"
+    r"(steering|spectrum)\.json|(domain|extrapolation|spin_density)\.safetensors|flow(_members.*|_pairs)?\.(json|safetensors)"
     r"|detectors/.*|reach.*\.json"
 )
 MEASURED_HALF = ("simulate", "read", "select", "subtract", "unfold", "in_situ", "flow")

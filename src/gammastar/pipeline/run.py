@@ -181,6 +181,7 @@ def _flow(ctx: Context, state: RunState) -> None:
     flow.spin_stage(ctx, state)
     pairs = flow.training(ctx, state)
     record.write_record(ctx, pairs.domain, predict.trend_of(ctx, state, pairs))
+    flow.write_pairs_near(ctx.folder, pairs, needed(state.flow, "flow").mass_range)
 
 
 def dark_half(ctx: Context, state: RunState) -> None:
@@ -194,19 +195,21 @@ def _production(ctx: Context, state: RunState) -> Any:
     """Return who makes the dark particles, made once."""
     from gammastar.pipeline.stages import flow, predict
 
-    def sampler() -> tuple[Any, Any]:
+    def sampler() -> tuple[Any, Any, Any]:
         if state.sampler is not None:  # of a published table
-            return state.sampler, None
+            return state.sampler, None, None
         if predict.section_of(ctx).sampler == "histogram":
             beam = needed(needed(state.spectrum, "spectrum").exposure, "spectrum").beam_energy
-            return flow.histogram_sampler(ctx, flow.training(ctx, state), beam), None
+            pairs = flow.training(ctx, state)
+            return flow.histogram_sampler(ctx, pairs, beam), None, pairs.near
         if state.flow is None:
             msg = "predict.sampler = 'flow' needs the section [flow]; or set it to 'histogram'"
             raise SteeringError(msg)
         from gammastar.flow import load_variations
 
-        members = load_variations(state.record or ctx.folder)
-        return state.flow, None if members is None else members.weights
+        folder = state.record or ctx.folder
+        members = load_variations(folder)
+        return state.flow, None if members is None else members.weights, flow.pairs_near(folder)
 
     if state.production is None:
         state.production = predict.production_of(ctx, state, lambda: flow.training(ctx, state), sampler)

@@ -89,7 +89,8 @@ class Scaled(Channel):
 
     def replicas(self, mass: float, sample: Sample) -> FloatArray | None:
         """Return the replicas of the channel."""
-        return self.channel.replicas(mass, sample)
+        scale = float(self.factor(np.array([mass]))[0]) or 1.0
+        return self.channel.replicas(mass, replace(sample, weight=sample.weight / scale))
 
     def band(self, mass: float, sample: Sample) -> FloatArray | None:
         """Return the band of the channel."""
@@ -195,7 +196,7 @@ class Mixture(Channel):
         return joined([_made(c, mass, int(count), float(rate), rng) for c, count, rate in rows if count])
 
     def focused(self, mass: float, *, n: int, rng: np.random.Generator, importance: Importance) -> Sample:
-        """Return `n` particles, shared among the channels as in `produce`, each of which looks for its own."""
+        """Return `n` particles, shared among the channels as in `produce`."""
         counts, _ = self._shared(mass, n)
         rows = zip(self.channels, counts.tolist(), strict=True)
         return joined([c.focused(mass, n=k, rng=rng, importance=importance) for c, k in rows if k])

@@ -111,6 +111,25 @@ class Production:
             return None
         return channel.members(mass, n)
 
+    def pairs_near(self, mass: float, n: int) -> float:
+        """Return the effective number of pairs behind the kinematics at a mass [GeV].
+
+        inf for theory; `n`, of the particles that are drawn, where it is not known.
+        """
+        photon = self.parts[0]
+        if not isinstance(photon, VirtualPhoton):
+            return np.inf
+        return float(n) if photon.near is None else photon.near(mass)
+
+    def replicas(
+        self, mass: float, sample: Sample, members: npt.NDArray[np.int64] | None
+    ) -> FloatArray | None:
+        """Return what replicas of the kinematics would weigh some particles, of the given members, (r, n)."""
+        mixture, factor = self.mixture
+        scale = float(factor(np.array([mass]))[0])
+        own = np.zeros(len(sample.weight), dtype=np.int64) if members is None else members
+        return mixture.replicas(mass, replace(sample, weight=sample.weight / (scale or 1.0)), own)
+
 
 def by_charges(model: Model) -> TypeGuard[VectorModel]:
     """Return whether the charges of a vector say its rate, process by process."""
@@ -366,19 +385,22 @@ def extrapolated(
 
 
 def variations_of(
-    production: Production, mass: float, sample: Sample, sources: Sequence[OwnSource] = ()
+    production: Production,
+    mass: float,
+    sample: Sample,
+    sources: Sequence[OwnSource] = (),
+    members: npt.NDArray[np.int64] | None = None,
 ) -> tuple[Variation, ...]:
-    """Return all that varies the particles which a production made at one mass.
+    """Return all that varies particles which a production made at one mass; `members` says which part did.
 
     Replicas of the kinematics; the continued trend, for measured photons alone; with theory beside the
     photons the particles of each channel, and both edges of its theory; sources of the user.
     """
     variations = []
-    replicas = production.channel.replicas(mass, sample)
+    replicas = production.replicas(mass, sample, members)
     if replicas is not None:
         variations.append(Variation(FLOW, "kinematics", "replicas", replicas))
     factors = alternatives(production.trend, mass, sample)
-    members = production.members(mass, len(sample.weight))
     if factors is not None and production.trend is not None:
         own = factors if members is None else np.where(members == 0, factors, 1.0)
         estimate = production.trend.relative_error

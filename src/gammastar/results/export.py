@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gammastar import accept
-from gammastar.accept.expected_events import LEPTONS
+from gammastar.accept.lifetimes import LEPTONS
 from gammastar.core.records import FloatArray
 from gammastar.core.sampling import stream
 from gammastar.physics.detector import Detector, load_detector

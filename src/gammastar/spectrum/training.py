@@ -19,6 +19,7 @@ from gammastar.spectrum.sampler import HistSampler
 __all__ = ["TrainingSet", "histogram_sampler", "training_set", "unbinned_training_set"]
 
 log = logging.getLogger(__name__)
+NEAR = 0.03  # GeV: pairs whose kinematics tell those at a mass
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,10 @@ class TrainingSet:
     def points(self) -> FloatArray:
         """Mass, pt and energy of every pair, shape (n, 3) [GeV]."""
         return np.stack([self.mass, self.pt, self.energy], axis=1)
+
+    def near(self, mass: float) -> float:
+        """Return the effective number of pairs, (Σw)²/Σw², within 30 MeV of a mass [GeV]."""
+        return effective_size(self.weight[np.abs(self.mass - mass) < NEAR])
 
     def in_domain(self, mass: FloatArray, pt: FloatArray, energy: FloatArray) -> BoolArray:
         """Return where dileptons of these kinematics were measured."""

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from gammastar import accept, predict
-from gammastar.accept import AcceptedYield
-from gammastar.accept.plane import PlaneRow, acceptance_curves
+from gammastar.accept.expected_events import Sight
+from gammastar.accept.importance import importance_of, watched
+from gammastar.accept.plane import PlaneRow, acceptance_curves, stacked
 from gammastar.config import Accept, Millicharge
 from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import SteeringError
@@ -50,7 +52,6 @@ from gammastar.store.manifest import digest
 
 __all__ = ["accept_stage", "detectors", "millicharge_detectors", "millicharge_stage"]
 
-Ready = Callable[..., AcceptedYield]
 LIFETIMES = 71  # of the acceptance curves
 
 
@@ -142,45 +143,54 @@ def _rows(
     couplings: FloatArray,
 ) -> list[dict[str, PlaneRow]]:
     """Return the yields of every detector at each mass."""
-    section = _section(ctx)
-    ready = {
-        name: (
-            detector,
-            functools.partial(
-                accept.yields,
-                couplings=couplings,
-                model=model_of(ctx),
-                detector=detector,
-                final_states=section.final_states,
-                measured=_measured(ctx, production),
-            ),
+    section, model, measured = _section(ctx), model_of(ctx), _measured(ctx, production)
+    sights = {
+        name: functools.partial(
+            Sight.of,
+            couplings=couplings,
+            model=model,
+            detector=detector,
+            final_states=section.final_states,
+            measured=measured,
         )
         for name, detector in found.items()
     }
     settings = ctx.seed, section_of(ctx).n_sample, _transfer(ctx, found), ctx.own_sources()
-    point = functools.partial(_point, production, rate.mass, ready, settings)
+    point = functools.partial(_point, production, rate.mass, sights, settings)
     return ctx.each(point, len(rate.mass), "accept", lambda i: f"m = {rate.mass[i]:.3f} GeV")
 
 
 def _point(
     production: Production,
     masses: FloatArray,
-    ready: Mapping[str, tuple[Detector, Ready]],
+    sights: Mapping[str, Callable[[float], Sight]],
     settings: tuple[int, int, TargetTransfer, tuple[OwnSource, ...]],
     i: int,
 ) -> dict[str, PlaneRow]:
     """Return what each detector sees at one mass; the result depends on nothing but the arguments."""
     mass, (seed, n, transfer, own) = float(masses[i]), settings
-    made = production.channel.produce(mass, n=n, rng=stream(seed, "predict", i))
-    variations, members = variations_of(production, mass, made, own), production.members(mass, n)
-    measured = production.exposure.target_a, None if members is None else members == 0
-    rows = {}
-    for name, (detector, run) in ready.items():
-        depth = stream(seed, "depth", detector.name, i)
-        sample, sigma = transfer.carry(made, (name, detector.target), measured, depth)
-        rng = stream(seed, "accept", detector.name, i)
-        accepted = run(accept.varied(sample, variations), mass, rng=rng)
-        rows[name] = accept.row_of(accepted, variations, sigma, measured_spin=production.spin is not None)
+    pairs = production.pairs_near(mass, n)
+    looking = {name: sight(mass) for name, sight in sights.items()}
+    importance = importance_of(list(looking.values()), stream(seed, "importance", i), pairs)
+    made = production.channel.focused(mass, n=n, rng=stream(seed, "predict", i), importance=importance)
+    members = production.members(mass, n)
+    measured = None if members is None else members == 0
+    seen = {}
+    for name, sight in looking.items():
+        target, depth = (name, sight.detector.target), stream(seed, "depth", sight.detector.name, i)
+        sample, sigma = transfer.carry(made, target, (production.exposure.target_a, measured), depth)
+        rng = stream(seed, "accept", sight.detector.name, i)
+        seen[name] = (watched(sight, sample, rng, pairs, measured), sigma)
+    # what varies a particle does not depend on who sees it; the first one is there if nobody sees any
+    some = np.union1d([0], np.concatenate([found.index for (found, _), _ in seen.values()])).astype(np.intp)
+    parts = None if members is None else members[some]
+    variations = variations_of(production, mass, made.part(some), own, parts)
+    factors, rows = stacked(variations), {}
+    for name, ((found, behind), sigma) in seen.items():
+        own_rows = None if factors is None else factors[:, np.searchsorted(some, found.index)]
+        accepted = looking[name].expected(found, own_rows)
+        spin = production.spin is not None
+        rows[name] = accept.row_of(accepted, variations, sigma, measured_spin=spin, pairs=behind)
     return rows
 
 
@@ -190,18 +200,25 @@ def _curves(
     """Return acceptance and its error over the lifetime at a few masses."""
     section, transfer = _section(ctx), _transfer(ctx, detectors(ctx))
     low, high = rate.mass[[0, -1]]
+    n = section_of(ctx).n_sample
+    produced: dict[float, Sample] = {}
     samples, rngs = {}, {}
+
+    def replicas(mass: float, index: npt.NDArray[np.intp]) -> FloatArray | None:
+        members = production.members(mass, n)
+        own = None if members is None else members[index]
+        return production.replicas(mass, produced[mass].part(index), own)
+
     for mass in (float(m) for m in section.acceptance_masses if low <= m <= high):
         rng = stream(ctx.seed, "acceptance", detector.name, f"{mass:.6f}")
-        made = production.channel.produce(mass, n=section_of(ctx).n_sample, rng=rng)
-        replicas = production.channel.replicas(mass, made)
+        produced[mass] = made = production.channel.produce(mass, n=n, rng=rng)
         target = name, detector.target
-        samples[mass] = transfer.carry(made, target, (production.exposure.target_a, None), rng)[0], replicas
+        samples[mass] = transfer.carry(made, target, (production.exposure.target_a, None), rng)[0]
         rngs[mass] = rng
     state = "mumu" if "mumu" in section.final_states else "ee"
     spin = _measured(ctx, production).spins[0]
     ctau = np.geomspace(*section.ctau, LIFETIMES)
-    return acceptance_curves(samples, ctau, detector, state, spin, rngs)
+    return acceptance_curves(samples, replicas, ctau, detector, state, spin, rngs)
 
 
 def _depths(section: Accept, names: list[str]) -> str:

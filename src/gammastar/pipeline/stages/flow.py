@@ -44,7 +44,7 @@ __all__ = [
     "training",
 ]
 
-CHECKPOINTS, SPIN_FILE = "training", "spin_density.safetensors"
+CHECKPOINTS, SPIN_FILE, PAIRS_FILE = "training", "spin_density.safetensors", "flow_pairs.json"
 GIVEN = ("bins", "hidden", "layers", "epochs", "epoch_size", "batch", "learning_rate")
 
 
@@ -72,6 +72,27 @@ def training(ctx: Context, state: Any) -> TrainingSet:
         weights = (subtraction["weight"] if signed else posterior, posterior)
         state.training = spectrum.training_set(pairs, weights, truth.sample, domain, **options)
     return training(ctx, state)
+
+
+def write_pairs_near(folder: Path, pairs: TrainingSet, mass_range: tuple[float, float]) -> None:
+    """Write ``flow_pairs.json``, the effective number of pairs about each mass."""
+    from gammastar import flow
+
+    flow.LocalStatistics.of(pairs.mass, pairs.weight, mass_range).save(folder / PAIRS_FILE)
+
+
+def pairs_near(folder: Path) -> Callable[[float], float] | None:
+    """Return the effective number of pairs behind the kinematics as a function of the mass [GeV].
+
+    None for the folder of a run that did not keep it.
+    """
+    from gammastar import flow
+
+    path = folder / PAIRS_FILE
+    if not path.is_file():
+        return None
+    known = flow.LocalStatistics.load(path)
+    return lambda mass: float(known.at(np.array([mass]))[0])
 
 
 def histogram_sampler(ctx: Context, pairs: TrainingSet, beam_energy: float) -> Sampler:

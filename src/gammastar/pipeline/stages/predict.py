@@ -168,12 +168,14 @@ def photons_of(
     in_domain: Any,
     weights: ReplicaWeights | None = None,
     *,
+    near: Callable[[float], float] | None = None,
     mass_dependence: str | None = None,
     coherence: float = 0.0,
 ) -> VirtualPhoton:
     """Return the channel of measured virtual photons.
 
-    `mass_dependence` is that of [predict], `coherence` that of [systematics].
+    `near` is the number of pairs behind the kinematics at a mass, `mass_dependence` that of [predict],
+    `coherence` that of [systematics].
 
     Raises
     ------
@@ -191,11 +193,11 @@ def photons_of(
             if mass_dependence == "lines":
                 msg = f"predict.mass_dependence = 'lines': {error}; change [select] mass, or take 'bins'"
                 raise SteeringError(msg) from error
-    return VirtualPhoton(mass, rates, rate_cov, sampler, in_domain, weights, shape, m_lepton)
+    return VirtualPhoton(mass, rates, rate_cov, sampler, in_domain, weights, shape, m_lepton, near)
 
 
 def production_of(
-    ctx: Context, state: Any, training: Callable[[], Any], sampler: Callable[[], tuple[Sampler, Any]]
+    ctx: Context, state: Any, training: Callable[[], Any], sampler: Callable[[], tuple[Sampler, Any, Any]]
 ) -> Production:
     """Return who makes the dark particles.
 
@@ -205,8 +207,8 @@ def production_of(
     state : run state
         Spectrum, spin density and trend.
     training, sampler : callable
-        Return the pairs that know the measured domain, and the sampler with the weights of its replicas;
-        asked only with a spectrum.
+        Return the pairs that know the measured domain, and the sampler with the weights of its replicas and
+        the number of pairs behind it at a mass; asked only with a spectrum.
     """
     section = section_of(ctx)
     options = theory_options(section, ctx.code)
@@ -223,13 +225,14 @@ def production_of(
     if measured is None or exposed is None or measured.exposure is None:
         msg = "the section [spectrum] is missing: [predict] needs its rate of virtual photons"
         raise SteeringError(msg)
-    pairs, (generator, weights) = training(), sampler()
+    pairs, (generator, weights, near) = training(), sampler()
     photon = photons_of(
         measured,
         LEPTON_MASS[exposed.lepton],
         generator,
         pairs.in_domain,
         weights,
+        near=near,
         mass_dependence=mass_dependence(ctx.steering),
         coherence=ctx.steering.systematics.coherence,
     )

@@ -34,8 +34,17 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(24)
 InDomain: TypeAlias = Callable[[FloatArray, FloatArray, FloatArray], BoolArray]
 """(mass, pt, energy), each (n,) [GeV] -> True where lepton pairs were measured."""
 
-ReplicaWeights: TypeAlias = Callable[[FloatArray, FloatArray, FloatArray, FloatArray], FloatArray]
-"""(mass, pt, energy) [GeV] and shares of the sampler's density, each (n,) -> density of each replica over it, (k, n)."""
+
+class ReplicaWeights(Protocol):
+    """Replicas of a sampler, as ``flow.FlowVariations.weights``."""
+
+    def __call__(
+        self, mass: FloatArray, pt: FloatArray, energy: FloatArray, share: FloatArray | None = None
+    ) -> FloatArray:
+        """Return the density of each replica over that of the sampler, (k, n).
+
+        mass, pt, energy (n,) [GeV]; share (n,): of the density at this mass that each particle stands for.
+        """
 
 
 class MassDensity(Protocol):
