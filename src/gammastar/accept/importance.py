@@ -116,7 +116,7 @@ class Flight:
         return np.where(np.isinf(share).all(), np.inf, np.exp(between))
 
     def marks(self, weight: FloatArray, pairs: float = np.inf, own: BoolArray | None = None) -> Index:
-        """Return which of the couplings `at` matter most for a contour, at most five.
+        """Return which of the couplings `at` matter most for a contour, at most six.
 
         Parameters
         ----------
@@ -128,8 +128,9 @@ class Flight:
 
         Notes
         -----
-        The largest yield, where it has fallen to one event on both sides, and two points on the steep side.
-        Where it stays below ten events, a tenth of the largest yield takes the place of one event.
+        The largest yield, where it has fallen to one event on both sides, half-way to there, and where ten
+        events are left on the steep side. Where it stays below ten events, a tenth of the largest yield takes
+        the place of one event.
         """
         sight = self.sight
         events = sight.scale[self.at] * (self.probability @ weight[self.index]) * sum(sight.states.values())
@@ -139,8 +140,9 @@ class Flight:
         if not events[peak] > 0:
             return np.empty(0, dtype=np.intp)
         level = min(1.0, events[peak] / 10.0)
-        one, ten = (np.flatnonzero(events >= f * level)[[0, -1]] for f in (1.0, 10.0))
-        return np.unique([one[0], peak, (peak + one[1]) // 2, ten[1], one[1]]).astype(np.intp)
+        one, ten = (np.flatnonzero(events >= f * level)[[0, -1]] for f in (1.0, 9.99))
+        between = (one[0] + peak) // 2, (peak + one[1]) // 2
+        return np.unique([one[0], peak, *between, ten[1], one[1]]).astype(np.intp)
 
 
 def watched(

@@ -326,6 +326,22 @@ class SignalPlane:
         drawn = self.n_effective >= least
         return drawn if self.pairs is None else drawn & (self.pairs >= least)
 
+    def data_end(self, least: float) -> FloatArray:
+        """Return the coupling of each mass above which the yield is not `reliable`, shape (n,).
+
+        Between two couplings it lies where the number of pairs, or of drawn particles, crosses `least`,
+        straight in both logarithms; 0 where no yield is reliable, inf where all of them are.
+        """
+        number = self.n_effective if self.pairs is None else np.minimum(self.n_effective, self.pairs)
+        good = number >= least
+        last = len(self.coupling) - 1 - np.argmax(good[:, ::-1], axis=1)
+        x, rows = np.log(self.coupling), np.arange(len(number))
+        after = np.minimum(last + 1, len(x) - 1)
+        above, below = (np.log(np.maximum(number[rows, i], 1e-300) / least) for i in (last, after))
+        part = np.divide(above, above - below, out=np.zeros_like(above), where=above > below)
+        end = np.exp(x[last] + part * (x[after] - x[last]))
+        return np.where(good.any(axis=1), np.where(last == len(x) - 1, np.inf, end), 0.0)
+
     @property
     def measured_share(self) -> FloatArray:
         """Part of the signal (n, k) from measured photons: one where nothing stands beside them."""

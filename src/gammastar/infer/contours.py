@@ -60,9 +60,9 @@ def reach(
         may change along the coupling.
     expected : array_like, shape (n, 5), (5,) or, with a limit per coupling, (n, k, 5), optional
         Limits at −2 … +2 standard deviations where `limit` is not a `Limit`.
-    reliable : array_like of bool, shape (n, k), optional
-        False where the yield rests on energies that no measurement populates. The upper edge stops at the
-        largest reliable coupling of each mass.
+    reliable : array_like of bool, shape (n, k), or of float, shape (n,), optional
+        False where the yield rests on energies that no measurement populates, or the coupling where they
+        begin. The upper edge stops at the largest reliable coupling of each mass.
     threshold : float, optional
         Mass below which the spectrum was not measured, 2 m_μ for dimuons [GeV]: nothing is claimed below.
 
@@ -262,6 +262,9 @@ def _highest(coupling: FloatArray, reliable: npt.ArrayLike | None, n: int) -> Fl
     """Return the largest reliable ln g of each mass."""
     if reliable is None:
         return np.full(n, np.inf)
+    if np.shape(reliable) == (n,) and np.asarray(reliable).dtype.kind == "f":
+        with np.errstate(divide="ignore"):
+            return np.asarray(np.log(np.asarray(reliable, dtype=np.float64)))
     flags: BoolArray = np.asarray(reliable, dtype=np.bool_)
     if flags.shape != (n, len(coupling)):
         msg = f"reach: reliable has shape {flags.shape}, expected {(n, len(coupling))}"
@@ -411,7 +414,7 @@ def _coarser(found: Reach, grid: Grid, scan: Mapping[str, Any]) -> FloatArray:
         return np.full(found.edges.shape, np.nan)
     kept = np.arange(len(points) % 2 == 0, len(points), 2)  # the last coupling stays
     options = dict(scan)
-    if options.get("reliable") is not None:
+    if options.get("reliable") is not None and np.ndim(options["reliable"]) == 2:
         options["reliable"] = np.asarray(options["reliable"])[:, kept]
     levels = np.asarray(limit, dtype=np.float64)
     levels = levels[:, kept] if levels.ndim == 2 else levels

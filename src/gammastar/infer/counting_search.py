@@ -239,7 +239,7 @@ class CountingSearch:
 
     @property
     def _scan(self) -> dict[str, Any]:
-        reliable = self.plane.reliable(self.options.min_effective)
+        reliable = self.plane.data_end(self.options.min_effective)
         return {"reliable": reliable, "threshold": self.plane.rate.threshold}
 
     def limits(self) -> tuple[FloatArray, FloatArray, Limit]:

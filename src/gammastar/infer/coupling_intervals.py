@@ -58,9 +58,16 @@ class Curves:
     n_rows: int
 
     def up_to(self, highest: FloatArray) -> Curves:
-        """Return the curves without the points above a largest ln g per row."""
+        """Return the curves up to a largest ln g per row, which becomes their last point."""
         keep = self.x <= highest[self.row] + 1e-12
-        return Curves(self.row[keep], self.x[keep], self.y[keep], self.at, self.n_rows)
+        last = np.flatnonzero(keep[:-1] & ~keep[1:] & (self.row[:-1] == self.row[1:]))
+        cut = last[highest[self.row[last]] > self.x[last] + 1e-12]
+        row = self.row[cut]
+        rows = np.concatenate([self.row[keep], row])
+        x = np.concatenate([self.x[keep], highest[row]])
+        y = np.concatenate([self.y[keep], self.at(row, highest[row])])
+        order = np.lexsort((x, rows))
+        return Curves(rows[order], x[order], y[order], self.at, self.n_rows)
 
     def peaks(self, level: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return ln g and ln N − level of the highest point of each row, shape (n_rows,) each."""

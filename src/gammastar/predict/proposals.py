@@ -14,7 +14,7 @@ __all__ = ["Proposal", "adapted", "broad"]
 
 WIDTHS = (1.0, 2.0, 3.5)  # of the pilot, in standard deviations: the last one sees the rarest energies
 ROUNDS = 2
-PILOT = 0.08  # share of the particles that each round takes
+PILOT, FEWEST = 0.1, 3000  # share of the particles that each round takes, and how many at least
 PLAIN = 0.1  # share of the particles that stay as they are, and of those of the pilot
 WIDER = 1.5  # than the fitted covariance: tails of a proposal must not be too thin
 LEAST = 8.0  # effective number of particles from which a shape is fitted
@@ -93,7 +93,7 @@ def adapted(
     """
     proposal = broad()
     for _ in range(ROUNDS):
-        point, weight = proposal.draw(max(int(PILOT * n), min(200, n)), rng)
+        point, weight = proposal.draw(max(int(PILOT * n), min(FEWEST, n)), rng)
         proposal = _fitted(point, contribution(point, weight) * weight)
     return proposal.draw(n, rng)
 

@@ -68,6 +68,25 @@ def test_equal_members_leave_the_precision_of_the_pairs(flow, sample):
     assert (found.weights(*sample) == rows).all()
 
 
+def test_a_part_of_unequal_particles_keeps_the_precision_of_the_pairs(flow, sample):
+    # what is left out counts as one number: a detector that sees a part knows it as well as all the pairs do
+    members, count = 120, 400.0
+    found = FlowVariations(flow, FlowEnsemble((flow,) * members), flat(count))
+    mass, pt, energy = sample
+    rng = np.random.default_rng(7)
+    thinned = rng.uniform(size=len(pt)) < np.where(energy > np.median(energy), 1.0, 0.25)
+    share = np.where(energy > np.median(energy), 1.0, 4.0) / len(pt)
+    seen = np.flatnonzero(thinned & (energy > np.quantile(energy, 0.8)))
+    rows = found.weights(mass[seen], pt[seen], energy[seen], share[seen])
+    part = share[seen].sum()
+    factor = student.ppf(0.975, members - 1) / student.ppf(0.975, np.inf)
+    spread = (rows @ share[seen]).std(ddof=1)
+    assert spread == pytest.approx(factor * np.sqrt(part * (1 - part) / count), rel=0.3)
+    assert (rows @ share[seen]).mean() == pytest.approx(part, abs=4 * spread / np.sqrt(members))
+    whole = found.weights(*sample, np.full(len(pt), 1.0 / len(pt)))
+    assert whole.mean(axis=1) == pytest.approx(np.ones(members), rel=1e-9)
+
+
 def test_many_pairs_leave_students_factor_on_the_members(flow, sample):
     other = fit(
         sample[0],
