@@ -5,6 +5,7 @@ import pytest
 from builders import ROOT
 
 from gammastar.core.errors import SteeringError
+from gammastar.core.signal import Rate, SignalPlanes
 from gammastar.physics.vectors import SPLIT_MAX
 from gammastar.pipeline.cache import load_arrays
 from gammastar.pipeline.run import run
@@ -42,6 +43,14 @@ def stage(folder, name):
     return load_arrays(folder / "stages" / f"{name}.npz")
 
 
+def planes(folder, name="accept"):
+    return SignalPlanes.from_arrays(stage(folder, name)).by_detector
+
+
+def rate_of(folder, name="predict"):
+    return Rate.from_arrays(stage(folder, name))
+
+
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("states")
@@ -49,33 +58,34 @@ def results(tmp_path_factory):
 
 
 def test_every_source_of_error_reaches_the_yield(results):
-    arrays = stage(results, "accept")
-    names = {k.rpartition("|")[2] for k in arrays if k.startswith("ship_ecn3|yield_budget|")}
-    assert {"measurement", "protons on target", "spin state of the decays", "flow", "finite sample"} <= names
-    assert arrays["ship_ecn3|signal_variations"].shape == (2, *arrays["ship_ecn3|signal"].shape)
-    spread = np.sqrt(np.diag(arrays["ship_ecn3|yield_budget|flow"])) / arrays["ship_ecn3|best_signal"]
+    plane = planes(results)["ship_ecn3"]
+    value, _, sources = plane.budget()
+    wanted = {"measurement", "protons on target", "spin state of the decays", "flow", "finite sample"}
+    assert wanted <= {part.name for part in sources.parts}
+    assert plane.effect("flow").values.shape == (2, *plane.signal.shape)
+    spread = np.sqrt(np.diag(sources.named("flow").cov)) / value
     student = 12.71 / 1.96  # of two members, which the band carries
     assert ((spread > 0) & (spread < 0.7 * student)).all()
-    pot = np.diag(arrays["ship_ecn3|yield_budget|protons on target"])
-    assert np.sqrt(pot) / arrays["ship_ecn3|best_signal"] == pytest.approx(0.1)
-    assert stage(results, "accept_millicharge")["mcp_bars|signal_variations"].shape[0] == 2
+    assert np.sqrt(np.diag(sources.named("protons on target").cov)) / value == pytest.approx(0.1)
+    assert planes(results, "accept_millicharge")["mcp_bars"].effect("flow").values.shape[0] == 2
 
 
 def test_a_reinterpretation_keeps_the_band_of_the_flow(results, tmp_path):
     again = reinterpret(results, output=tmp_path / "again", tell=lambda *_: None)
-    first, second = (stage(folder, "accept") for folder in (results, again))
-    for name in ("signal", "signal_variations", "extrapolation"):
-        np.testing.assert_array_equal(second[f"ship_ecn3|{name}"], first[f"ship_ecn3|{name}"])
+    first, second = (planes(folder)["ship_ecn3"] for folder in (results, again))
+    np.testing.assert_array_equal(second.signal, first.signal)
+    for name in ("flow", "extrapolation"):
+        np.testing.assert_array_equal(second.effect(name).values, first.effect(name).values)
     inputs = read_json(again / "manifest.json")["inputs"]
     assert any(name.endswith("/flow_members.01.safetensors") for name in inputs)
 
 
 def test_photons_below_the_threshold_of_dimuons_come_from_theory(results):
-    pairs = stage(results, "millicharge")
-    assert pairs["channel|pion_dalitz"][0] > 5 * pairs["channel|virtual_photon"][0]
-    assert (pairs["channel|pseudoscalar_dalitz"][1:] == 0).all()  # 2 m_chi above 2 m_mu
-    assert (pairs["low"] <= pairs["rate"]).all()
-    assert (pairs["rate"] <= pairs["high"]).all()
+    pairs = rate_of(results, "millicharge")
+    assert pairs.channels["pion_dalitz"][0] > 5 * pairs.channels["virtual_photon"][0]
+    assert (pairs.channels["pseudoscalar_dalitz"][1:] == 0).all()  # 2 m_chi above 2 m_mu
+    assert (pairs.low <= pairs.value).all()
+    assert (pairs.value <= pairs.high).all()
     methods = read_json(results / "manifest.json")["methods"]
     assert any("photons up to 0.2125 GeV" in key for key in methods)
 
@@ -94,9 +104,9 @@ def test_the_other_strategies_agree_with_the_default(strategy, results, tmp_path
 
 def test_b_minus_l_ends_where_its_widths_are_known(results, tmp_path):
     folder = run(steering(tmp_path, model="b_minus_l", channels=""), output=results, resume=True)
-    made = stage(folder, "predict")
-    assert made["mass"].max() == pytest.approx(SPLIT_MAX)
-    assert (made["rate"] > 0).all()
+    made = rate_of(folder)
+    assert made.mass.max() == pytest.approx(SPLIT_MAX)
+    assert (made.value > 0).all()
     assert "shares of the processes" in read_json(folder / "manifest.json")["methods"]["model"]
 
 
@@ -112,22 +122,20 @@ def test_forward_bremsstrahlung_adds_to_the_signal_with_its_band(results, tmp_pa
     text = path.read_text().replace("n_masses", 'outside = ["bremsstrahlung"]\nn_masses')
     path.write_text(text.replace("[infer]", '[infer]\nnuisances = ["pot", "spectrum", "theory"]'))
     folder = run(path, output=results, resume=True)
-    made, seen = stage(folder, "predict"), stage(folder, "accept")
-    parts = [made[f"channel|{group}"] for group in ("virtual_photon", "bremsstrahlung")]
-    assert made["rate"] == pytest.approx(parts[0] + parts[1])
-    signal = [seen[f"na62_dump|part|{group}"] for group in ("virtual_photon", "bremsstrahlung")]
-    np.testing.assert_allclose(signal[0] + signal[1], seen["na62_dump|signal"], rtol=1e-9, atol=1e-12)
-    low, high = seen["na62_dump|band|bremsstrahlung"]
-    assert (low <= seen["na62_dump|signal"] * (1 + 1e-9)).all()
-    assert (high >= seen["na62_dump|signal"] * (1 - 1e-9)).all()
-    half = 0.5 * (high - low)
-    best = seen["na62_dump|signal"].argmax(axis=1)
-    budget = np.diag(seen["na62_dump|yield_budget|theory, bremsstrahlung"])
-    assert np.sqrt(budget) == pytest.approx(half[np.arange(len(best)), best])
+    made, seen = rate_of(folder), planes(folder)["na62_dump"]
+    parts = [made.channels[group] for group in ("virtual_photon", "bremsstrahlung")]
+    assert made.value == pytest.approx(parts[0] + parts[1])
+    own, forward = (seen.parts[group] for group in ("virtual_photon", "bremsstrahlung"))
+    np.testing.assert_allclose(own + forward, seen.signal, rtol=1e-9, atol=1e-12)
+    low, high = seen.effect("theory, bremsstrahlung").values
+    assert (low <= seen.signal * (1 + 1e-9)).all()
+    assert (high >= seen.signal * (1 - 1e-9)).all()
+    value, _, sources = seen.budget()
+    best = np.arange(len(value)), seen.signal.argmax(axis=1)
+    of_theory = np.sqrt(np.diag(sources.named("theory, bremsstrahlung").cov))
+    assert of_theory == pytest.approx(0.5 * (high - low)[best])
     # the spectrum's error moves the measured part alone
-    of_rate = np.sqrt(np.diag(made["budget|measurement"])) / parts[0]
-    share = (signal[0] / np.maximum(seen["na62_dump|signal"], 1e-300))[np.arange(len(best)), best]
-    value = seen["na62_dump|best_signal"]
-    found = np.sqrt(np.diag(seen["na62_dump|yield_budget|measurement"]))
-    assert found == pytest.approx(of_rate * share * value, rel=1e-6)
+    of_rate = np.sqrt(np.diag(made.sources.named("measurement").cov)) / parts[0]
+    found = np.sqrt(np.diag(sources.named("measurement").cov))
+    assert found == pytest.approx(of_rate * own[best], rel=1e-6)
     assert "theory" in (folder / "patchset.json").read_text()

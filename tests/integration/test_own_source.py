@@ -97,7 +97,7 @@ def test_the_sizes_are_those_of_the_functions(results):
     assert total["losses"] == pytest.approx(1 / 0.9 - 1, abs=0.02)
     plane = SignalPlanes.from_arrays(load_arrays(results / "stages" / "accept.npz")).by_detector["na62_dump"]
     moved = plane.effect("hard cascade").values[plane.signal > 0]
-    assert ((moved >= 0) & (moved <= 0.2 + 1e-12)).all()
+    assert ((moved >= 0) & (moved <= 0.2 + 1e-9)).all()
     assert moved.max() == pytest.approx(0.2, rel=1e-6)  # short lives reach the dump with hard particles alone
 
 

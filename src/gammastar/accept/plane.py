@@ -231,19 +231,18 @@ def with_extrapolation(plane: SignalPlane, sigma: float) -> SignalPlane:
 
 
 def acceptance_curves(
-    samples: Mapping[float, Sample],
+    samples: Mapping[float, tuple[Sample, np.random.Generator]],
     replicas: Callable[[float, npt.NDArray[np.intp]], FloatArray | None],
     ctau: FloatArray,
     detector: Detector,
     state: str,
     spin: Spin,
-    rngs: Mapping[float, np.random.Generator],
 ) -> AcceptanceCurves:
     """Return acceptance over the lifetime at a few masses.
 
     Parameters
     ----------
-    samples : mapping of mass [GeV] to Sample
+    samples : mapping of mass [GeV] to (Sample, numpy.random.Generator)
     replicas : callable
         Mass, places of some particles -> what replicas of the kinematics would weigh them, (r, n), or None.
     ctau : NDArray, shape (t,) [m]
@@ -252,7 +251,6 @@ def acceptance_curves(
         Leptons of the decay; branching and efficiency are left out.
     spin : Spin
         Of particles whose parent is not known.
-    rngs : mapping of mass to numpy.random.Generator
 
     Returns
     -------
@@ -264,8 +262,8 @@ def acceptance_curves(
     Eq. B1 and Fig. 9 of Allison and Blinov (2025).
     """
     curves, errors = np.zeros((2, len(samples), len(ctau)))
-    for i, (mass, sample) in enumerate(samples.items()):
-        rng, norm = rngs[mass], sample.weight.sum()
+    for i, (mass, (sample, rng)) in enumerate(samples.items()):
+        norm = sample.weight.sum()
         particles = turned(sample, detector, rng)
         seen = accepted(particles, mass, detector, states={state: 1.0}, rng=rng, spins=(spin,))
         members = replicas(mass, seen.index) if len(seen.index) else None

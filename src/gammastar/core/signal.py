@@ -303,7 +303,9 @@ class SignalPlane:
             if np.shape(values) != shape and np.shape(values) != (1, 1):
                 msg = f"SignalPlane: {name!r} has shape {np.shape(values)}, expected {shape}"
                 raise PhysicsError(msg)
-        every = [s.name for s in self.rate.sources.parts] + [e.name for e in self.effects]
+        # theory beside measured photons is named twice: its effect takes the place of its part of the rate
+        own = [s.name for s in self.rate.sources.parts if not s.name.startswith(THEORY_OF)]
+        every = own + [e.name for e in self.effects]
         names = [spelling(name) for name in every]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:

@@ -202,7 +202,7 @@ def _curves(
     low, high = rate.mass[[0, -1]]
     n = section_of(ctx).n_sample
     produced: dict[float, Sample] = {}
-    samples, rngs = {}, {}
+    samples = {}
 
     def replicas(mass: float, index: npt.NDArray[np.intp]) -> FloatArray | None:
         members = production.members(mass, n)
@@ -213,12 +213,11 @@ def _curves(
         rng = stream(ctx.seed, "acceptance", detector.name, f"{mass:.6f}")
         produced[mass] = made = production.channel.produce(mass, n=n, rng=rng)
         target = name, detector.target
-        samples[mass] = transfer.carry(made, target, (production.exposure.target_a, None), rng)[0]
-        rngs[mass] = rng
+        samples[mass] = transfer.carry(made, target, (production.exposure.target_a, None), rng)[0], rng
     state = "mumu" if "mumu" in section.final_states else "ee"
     spin = _measured(ctx, production).spins[0]
     ctau = np.geomspace(*section.ctau, LIFETIMES)
-    return acceptance_curves(samples, replicas, ctau, detector, state, spin, rngs)
+    return acceptance_curves(samples, replicas, ctau, detector, state, spin)
 
 
 def _depths(section: Accept, names: list[str]) -> str:

@@ -168,14 +168,12 @@ def photons_of(
     in_domain: Any,
     weights: ReplicaWeights | None = None,
     *,
-    near: Callable[[float], float] | None = None,
     mass_dependence: str | None = None,
     coherence: float = 0.0,
 ) -> VirtualPhoton:
     """Return the channel of measured virtual photons.
 
-    `near` is the number of pairs behind the kinematics at a mass, `mass_dependence` that of [predict],
-    `coherence` that of [systematics].
+    `mass_dependence` is that of [predict], `coherence` that of [systematics].
 
     Raises
     ------
@@ -193,7 +191,7 @@ def photons_of(
             if mass_dependence == "lines":
                 msg = f"predict.mass_dependence = 'lines': {error}; change [select] mass, or take 'bins'"
                 raise SteeringError(msg) from error
-    return VirtualPhoton(mass, rates, rate_cov, sampler, in_domain, weights, shape, m_lepton, near)
+    return VirtualPhoton(mass, rates, rate_cov, sampler, in_domain, weights, shape, m_lepton)
 
 
 def production_of(
@@ -232,10 +230,10 @@ def production_of(
         generator,
         pairs.in_domain,
         weights,
-        near=near,
         mass_dependence=mass_dependence(ctx.steering),
         coherence=ctx.steering.systematics.coherence,
     )
+    photon = replace(photon, near=near)
     _tell_shape(ctx, photon.shape)
     beam, thickness = measured.exposure.beam_energy, measured.exposure.thickness
     others = [predict.theory_channel(n, options, beam, thickness=thickness) for n in section.channels]
