@@ -96,8 +96,9 @@ def test_the_sizes_are_those_of_the_functions(results):
         total = {row["source"]: float(row["total"]) for row in csv.DictReader(file)}
     assert total["losses"] == pytest.approx(1 / 0.9 - 1, abs=0.02)
     plane = SignalPlanes.from_arrays(load_arrays(results / "stages" / "accept.npz")).by_detector["na62_dump"]
-    moved = plane.effect("hard cascade").values[plane.signal > 0]
-    assert ((moved >= 0) & (moved <= 0.2 + 1e-9)).all()
+    moved = plane.effect("hard cascade").values[plane.signal > 1e-290]  # below, a float has lost its digits
+    assert moved.min() >= 0
+    assert moved.max() <= 0.2 + 1e-9
     assert moved.max() == pytest.approx(0.2, rel=1e-6)  # short lives reach the dump with hard particles alone
 
 
