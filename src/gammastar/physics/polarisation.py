@@ -49,6 +49,7 @@ FRAMES: tuple[Frame, ...] = get_args(Frame)
 UNPOLARISED, TRANSVERSE = 1.0 / 3.0, 0.0
 COEFFICIENTS = ("λθ", "λφ", "λθφ")
 ISOTROPIC = (0.0, 0.0, 0.0)
+_PARALLEL = 1e-3  # rad between beam and target in the frame of a vector, below which no bisector is formed
 
 
 """Longitudinal shares: the average over spins; the photon of a Dalitz decay in its parent's rest frame."""
@@ -162,8 +163,10 @@ def axis_cosine(
     target = np.broadcast_to(np.array([[0.0], [0.0], [0.0], [M_PROTON]]), (4, n))
     if frame == "collins_soper":  # unit vectors along the beam and against the target
         one, two = (cosine_between(photon, mass, fermion, q) for q in (beam, target))
-        between = cosine_between(photon, mass, beam, target)
-        return np.asarray((one - two) / np.sqrt(2.0 - 2.0 * between))
+        apart = np.sqrt(2.0 - 2.0 * cosine_between(photon, mass, beam, target))
+        # a vector faster than the beam, along it, sees both from one side: no bisector, the flight instead
+        axis = np.divide(one - two, apart, out=one.copy(), where=apart > _PARALLEL)
+        return np.asarray(np.clip(axis, -1.0, 1.0))
     back = target if frame == "laboratory" else beam + target  # flies against the vector's own flight there
     return -cosine_between(photon, mass, fermion, back)
 

@@ -135,3 +135,14 @@ def test_a_photon_at_rest_in_its_meson_has_no_axis() -> None:
 def test_a_spin_state_that_is_none_is_refused(wrong) -> None:
     with pytest.raises(PhysicsError, match="spin state"):
         SpinState(**wrong)
+
+
+def test_a_vector_faster_than_the_beam_has_an_axis() -> None:
+    """180 GeV at 0.3 GeV fly faster than a proton of 400 GeV: along the beam no bisector exists."""
+    energy, mass = 180.0, 0.3
+    pt = np.array([0.0, 1e-12, 1e-9, 1e-4, 0.3])
+    photon = np.stack([pt, 0 * pt, np.sqrt(energy**2 - mass**2 - pt**2), np.full(5, energy)])
+    lepton, _ = accept.lepton_pair(photon, mass, M_MU, np.random.default_rng(1))
+    cosine = axis_cosine(photon, mass, lepton, "collins_soper", 400.0)
+    assert np.isfinite(cosine).all()
+    assert np.abs(cosine).max() <= 1.0
