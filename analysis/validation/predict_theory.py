@@ -346,7 +346,7 @@ def _in_situ() -> Iterator[tuple]:
         ratio,
         limit,
         3e-3 * limit,
-        "3π/(2α) (m/δm) BR, arXiv:0903.0363",
+        "3π/(2α) (m/δm) BR, far above threshold",
     )
     yield from _toys_in_situ()
 
