@@ -7,12 +7,15 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
+import pyhf
 from scipy.integrate import quad
 from scipy.stats import norm
 
 from gammastar.core import constants
 from gammastar.core.constants import ALPHA, M_E, M_MU, M_PI0, M_PROTON
 from gammastar.core.files import data_path
+from gammastar.core.sources import Sources
+from gammastar.infer.histfactory.peaks import peak_workspace
 from gammastar.mock.card import load_card
 from gammastar.mock.cocktail import mass_spectrum
 from gammastar.physics import bremsstrahlung, hadrons, qed
@@ -29,7 +32,12 @@ from gammastar.physics.qed import RTable, lepton_width
 from gammastar.physics.qed import dark_photon_branching as photon_branching
 from gammastar.physics.resolution import MassResolution
 from gammastar.predict import VectorModel, chi_rate
-from gammastar.predict.in_situ import signal_over_background, signal_per_coupling
+from gammastar.predict.in_situ import (
+    Templates,
+    search_in_situ,
+    signal_over_background,
+    signal_per_coupling,
+)
 from gammastar.predict.peak_search import Background, cls_limits, expected_limits, peak_search
 
 BEAM = 400.0
@@ -349,6 +357,23 @@ def _in_situ() -> Iterator[tuple]:
         "3π/(2α) (m/δm) BR, far above threshold",
     )
     yield from _toys_in_situ()
+    yield from _workspace_in_situ()
+
+
+def _workspace_in_situ() -> Iterator[tuple]:
+    """Compare the likelihood of one mass beside a line with the limits that the fit expects."""
+    edges, gaussian = np.linspace(0.4, 1.0, 91), MassResolution.gaussian(0.8, 0.02)
+    smooth = 2000 * np.exp(-3 * 0.5 * (edges[1:] + edges[:-1]))
+    line, nothing = 6000 * gaussian.cells([0.78], edges), np.zeros((0, 90))
+    known = Background(2, smooth, line, np.array([0.78]), np.array([0.05]), nothing, ("omega",))
+    found = search_in_situ(Templates(edges, smooth + line[0], known, gaussian, 4.0), [0.7], [2e6], Sources())
+    level, window = found.expected((), 0.9)[0], found.window(0)
+    for name, at in (("−1σ", 1), ("median", 2), ("+1σ", 3)):
+        space = pyhf.Workspace(peak_workspace("in_situ", level[at] * 2e6 * window.peak, window, errors={}))
+        model = space.model()
+        _, band = pyhf.infer.hypotest(1.0, space.data(model), model, return_expected_set=True)
+        cls = float(band[at])
+        yield f"CLs of the workspace at the {name} limit of the fit", cls, 0.1, 0.01, "1 − 0.90"
 
 
 def _toys_in_situ() -> Iterator[tuple]:

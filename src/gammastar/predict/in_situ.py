@@ -227,8 +227,8 @@ class InSitu:
 
 def search_in_situ(
     templates: Templates,
-    mass: FloatArray,
-    signal: FloatArray,
+    mass: npt.ArrayLike,
+    signal: npt.ArrayLike,
     sources: Sources,
     *,
     truths: npt.ArrayLike = (),
@@ -239,8 +239,8 @@ def search_in_situ(
     Parameters
     ----------
     templates : Templates
-    mass : NDArray, shape (k,) [GeV]
-    signal : NDArray, shape (k,)
+    mass : array_like, shape (k,) [GeV]
+    signal : array_like, shape (k,)
         Expected pairs per ε², of `signal_per_coupling`.
     sources : Sources
         Of its errors.
@@ -249,6 +249,7 @@ def search_in_situ(
     resolution_error : float
         Relative, of the width of the peak.
     """
+    mass, signal = np.asarray(mass, dtype=np.float64), np.asarray(signal, dtype=np.float64)
     fits = templates.fits(templates.pairs, mass)
     spurious = templates.spurious(truths, mass) if np.size(truths) else np.zeros(len(mass))
     if resolution_error:
