@@ -95,7 +95,7 @@ def training_pairs(steering: Path, output: Path | None, *, tell: Tell = silent) 
     ctx, state = Context(parsed, steering.resolve().parent, folder, cache, tell), RunState()
     with cache.listed():
         for stage in config.STAGES[: config.STAGES.index("flow")]:
-            if stage in STAGES and getattr(parsed, stage) is not None:
+            if stage in STAGES and stage != "in_situ" and getattr(parsed, stage) is not None:
                 STAGES[stage](ctx, state)
         return ctx, training(ctx, state)
 
