@@ -1,0 +1,349 @@
+"""The dimuon run that would measure what a detector accepts: where, with which angles, how many protons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from gammastar.accept.expected_events import AcceptedYield, Replicated
+from gammastar.core.errors import PhysicsError
+from gammastar.core.records import BoolArray, FloatArray, Sample
+from gammastar.physics.kinematics import daughter
+
+__all__ = [
+    "Cells",
+    "WindowScan",
+    "Windows",
+    "central_interval",
+    "dimuons_in_windows",
+    "in_cells",
+    "protons_needed",
+    "scan_windows",
+]
+
+IntArray = npt.NDArray[np.intp]
+STEP = 0.15  # of the cells in ln θ and ln E: 15 %
+THETA = (1e-4, 1.0)  # rad; what lies outside goes to the first or last cell
+SOFTEST = 0.5  # GeV, upper end of the first cell in energy
+ROUND = np.array([1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cells:
+    """Cells of polar angle and energy, flattened in C order.
+
+    Attributes
+    ----------
+    theta : NDArray, shape (a + 1,) [rad]
+    energy : NDArray, shape (b + 1,) [GeV]
+        Edges, increasing; what lies outside belongs to the cell next to it.
+    """
+
+    theta: FloatArray
+    energy: FloatArray
+
+    @staticmethod
+    def below(beam_energy: float, step: float = STEP) -> Cells:
+        """Return cells of one relative width up to the energy of the beam [GeV]."""
+        n_theta = round(float(np.log(THETA[1] / THETA[0])) / step)
+        n_energy = max(2, round(float(np.log(beam_energy / SOFTEST)) / step))
+        return Cells(np.geomspace(*THETA, n_theta + 1), np.geomspace(SOFTEST, beam_energy, n_energy + 1))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of cells in angle and in energy."""
+        return len(self.theta) - 1, len(self.energy) - 1
+
+    def index(self, p: FloatArray) -> IntArray:
+        """Return the cell of each four-momentum px, py, pz, E [GeV], shape (4, n) -> (n,)."""
+        theta = np.arctan2(np.hypot(p[0], p[1]), p[2])
+        i = np.clip(np.searchsorted(self.theta, theta, "right") - 1, 0, self.shape[0] - 1)
+        j = np.clip(np.searchsorted(self.energy, p[3], "right") - 1, 0, self.shape[1] - 1)
+        return np.asarray(i * self.shape[1] + j)
+
+
+def in_cells(
+    sample: Sample,
+    cell: IntArray,
+    n_cells: int,
+    run: Callable[[Sample, int], AcceptedYield],
+    *,
+    batches: int = 8,
+) -> tuple[FloatArray, list[AcceptedYield]]:
+    """Return the signal of each cell of production, from independent parts of a sample.
+
+    Parameters
+    ----------
+    sample : Sample
+        Particles in random order, of which every `batches`-th makes a part.
+    cell : NDArray of int, shape (n,)
+        Where each particle was produced.
+    n_cells : int
+    run : callable
+        (sample, number of the part) -> yields at k couplings, with those of the replicas of the sample.
+    batches : int
+
+    Returns
+    -------
+    signal : NDArray, shape (batches, n_cells, k)
+        Each part stands for the whole rate.
+    yields : list of AcceptedYield
+        Of each part, all cells together.
+    """
+    found, yields = [], []
+    for b in range(batches):
+        part = slice(b, None, batches)
+        here, row = np.unique(cell[part], return_inverse=True)
+        members = np.zeros((len(here), len(row)))
+        members[row, np.arange(len(row))] = 1.0
+        accepted = run(Replicated.of(_every(sample, part, batches), members), b)
+        whole = np.zeros((n_cells, len(accepted.couplings)))
+        whole[here] = accepted.replicas
+        found.append(whole)
+        yields.append(accepted)
+    return np.stack(found), yields
+
+
+def _every(sample: Sample, part: slice, batches: int) -> Sample:
+    """Return a part of a sample with the rate of the whole."""
+    return replace(
+        sample,
+        p4=sample.p4[part],
+        weight=sample.weight[part] * batches,
+        origin=sample.origin[part],
+        in_domain=sample.in_domain[part],
+        parent=None if sample.parent is None else sample.parent[part],
+    )
+
+
+def _squares(signal: FloatArray) -> FloatArray:
+    """Return the squares of expected signals (b, cells) -> (cells,) without what the finite sample adds."""
+    n = len(signal)
+    if n == 1:
+        return signal[0] ** 2
+    return np.asarray((signal.sum(axis=0) ** 2 - np.sum(signal**2, axis=0)) / (n * (n - 1)))
+
+
+def protons_needed(
+    signal: npt.ArrayLike, pairs: npt.ArrayLike, precision: float, *, background: float = 0.0
+) -> FloatArray:
+    """Return the protons on target of a calibration run that knows a signal to a wanted precision.
+
+    Parameters
+    ----------
+    signal : array_like, shape (cells,) or (batches, cells)
+        Expected signal of a detector by the cell in which its particles are produced; of independent batches
+        the squares are free of what the finite sample adds.
+    pairs : array_like, shape (cells, ...)
+        Observed lepton pairs per proton on target of the calibration run in each cell. Cells without pairs
+        are not measured: their signal is left out.
+    precision : float
+        Wanted relative standard deviation of the signal of the measured cells.
+    background : float
+        Random pairs per pair of a virtual photon, subtracted with a like-sign sample of the same size.
+
+    Returns
+    -------
+    NDArray, shape (...)
+        inf where no cell is measured; nan where the sample is too small to tell.
+
+    Raises
+    ------
+    PhysicsError
+        If the precision is not positive, or shapes do not fit.
+
+    Notes
+    -----
+    Cell c has N_POT ν_c pairs and gives the signal A_c, known as 1/√(N_POT ν_c) relative to it. Independent
+    Poisson counts add: σ²/N² = (1 + 2 B/S) Σ_c A_c²/ν_c / (N_POT (Σ_c A_c)²), which is equation 18 of
+    `docs/physics.md`. Statistics of the pairs alone: errors of efficiency, protons and unfolding come on top.
+
+    Examples
+    --------
+    >>> float(protons_needed([1.0, 1.0], [1e-8, 1e-8], 0.1))  # 100 pairs, 50 in each cell
+    5000000000.0
+    """
+    a = np.atleast_2d(np.asarray(signal, dtype=np.float64))
+    nu = np.asarray(pairs, dtype=np.float64)
+    if a.ndim != 2 or nu.shape[:1] != a.shape[1:]:
+        msg = f"protons_needed: signal {a.shape} and pairs {nu.shape} are not of the same cells"
+        raise PhysicsError(msg)
+    if not (np.isfinite(precision) and precision > 0 and background >= 0):
+        msg = (
+            f"protons_needed: precision = {precision!r} must be positive, background = {background!r} not < 0"
+        )
+        raise PhysicsError(msg)
+    seen = nu > 0
+    inverse = np.divide(1.0, nu, out=np.zeros_like(nu), where=seen)
+    variance = np.tensordot(_squares(a), inverse, axes=1)
+    total = np.tensordot(a.mean(axis=0), seen, axes=1)
+    needed = np.full(np.shape(total), np.inf)
+    np.divide((1 + 2 * background) * variance, (precision * total) ** 2, out=needed, where=total > 0)
+    return np.where((needed > 0) | (total <= 0), needed, np.nan)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Windows:
+    """Spectrometers to choose from: both leptons above an angle, below another, and above a momentum.
+
+    Attributes
+    ----------
+    theta_min, theta_max : NDArray, shapes (i,), (j,) [rad]
+        Increasing.
+    min_momentum : float [GeV]
+    """
+
+    theta_min: FloatArray
+    theta_max: FloatArray
+    min_momentum: float
+
+    @staticmethod
+    def usual(min_momentum: float) -> Windows:
+        """Return round angles from 0.1 to 80 mrad for the smallest, 2 to 500 mrad for the largest."""
+        angles = 1e-3 * np.concatenate([ROUND * 10.0**k for k in range(-1, 3)])
+        return Windows(angles[angles < 0.081], angles[(angles > 0.0019) & (angles < 0.501)], min_momentum)
+
+
+def dimuons_in_windows(
+    photons: tuple[FloatArray, npt.ArrayLike, FloatArray],
+    cell: IntArray,
+    n_cells: int,
+    windows: Windows,
+    m_lepton: float,
+    rng: np.random.Generator,
+    *,
+    n_decays: int = 20,
+) -> FloatArray:
+    """Return the lepton pairs of each cell that each spectrometer sees.
+
+    Parameters
+    ----------
+    photons : (NDArray (4, n), array_like (n,) or (), NDArray (n,))
+        Four-momenta and masses of virtual photons [GeV], and how many lepton pairs each stands for.
+    cell : NDArray of int, shape (n,)
+    n_cells : int
+    windows : Windows
+    m_lepton : float [GeV]
+    rng : numpy.random.Generator
+    n_decays : int
+        Isotropic decays of each photon.
+
+    Returns
+    -------
+    NDArray, shape (n_cells, i, j)
+        For every smallest and largest angle.
+    """
+    p, masses, weight = photons
+    n_i, n_j, n = len(windows.theta_min), len(windows.theta_max), p.shape[1]
+    found = np.zeros(n_cells * (n_i + 1) * (n_j + 1))
+    mass = np.broadcast_to(np.asarray(masses, dtype=np.float64), (n,))
+    for _ in range(n_decays):  # decays of one photon, not photons
+        first = daughter(p, mass, m_lepton, m_lepton, rng.uniform(-1, 1, n), rng.uniform(-np.pi, np.pi, n))
+        both = first, p - first
+        angles = np.stack([np.arctan2(np.hypot(q[0], q[1]), q[2]) for q in both])
+        hard = np.minimum(*(np.linalg.norm(q[:3], axis=0) for q in both)) > windows.min_momentum
+        i = np.searchsorted(windows.theta_min, angles.min(axis=0), "left")  # so many are smaller
+        j = np.searchsorted(windows.theta_max, angles.max(axis=0), "right")
+        place = (cell * (n_i + 1) + i) * (n_j + 1) + j
+        found += np.bincount(place[hard], weight[hard], len(found))
+    table = found.reshape(n_cells, n_i + 1, n_j + 1) / n_decays
+    above = table[:, ::-1].cumsum(axis=1)[:, ::-1][:, 1:]
+    return np.asarray(above.cumsum(axis=2)[:, :, :n_j])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WindowScan:
+    """What spectrometers would measure of a signal at some points (mass, coupling).
+
+    Attributes
+    ----------
+    windows : Windows
+    share : NDArray, shape (points, i, j)
+        Part of the signal from cells that the spectrometer covers.
+    protons : NDArray, shape (points, i, j)
+        Protons on target for the wanted precision of that part.
+    """
+
+    windows: Windows
+    share: FloatArray
+    protons: FloatArray
+
+    def narrowest(self, share: float) -> tuple[int, int]:
+        """Return which spectrometer covers this share at every point with the smallest θ_max/θ_min.
+
+        The one with the largest share at the worst point if none does.
+        """
+        worst = self.share.min(axis=0)
+        ratio = self.windows.theta_max / self.windows.theta_min[:, None]
+        good = (worst >= share) & (ratio > 1)
+        chosen = np.where(good, -ratio, -np.inf) if good.any() else np.where(ratio > 1, worst, -np.inf)
+        i, j = np.unravel_index(int(np.argmax(chosen)), chosen.shape)
+        return int(i), int(j)
+
+
+def scan_windows(
+    signal: FloatArray,
+    produced: FloatArray,
+    found: FloatArray,
+    *,
+    floor: float,
+    precision: float,
+    background: float = 0.0,
+) -> tuple[FloatArray, FloatArray, BoolArray]:
+    """Return covered share and protons of every spectrometer for the signals of one mass.
+
+    Parameters
+    ----------
+    signal : NDArray, shape (batches, cells, k)
+    produced : NDArray, shape (cells,)
+        Lepton pairs per proton on target, wherever they go.
+    found : NDArray, shape (cells, i, j)
+        Those that each spectrometer sees.
+    floor : float
+        Part of its pairs that must be seen in a cell for it to be covered.
+    precision, background : float
+        As in `protons_needed`.
+
+    Returns
+    -------
+    share, protons : NDArray, shape (k, i, j)
+    covered : NDArray of bool, shape (cells, i, j)
+    """
+    covered = (found >= floor * produced[:, None, None]) & (found > 0)
+    mean = signal.mean(axis=0)
+    total = mean.sum(axis=0)
+    inside = np.tensordot(mean.T, covered, axes=1)
+    share = np.divide(inside.T, total, out=np.zeros_like(inside.T), where=total > 0).T
+    pairs = np.where(covered, found, 0.0)
+    protons = [
+        protons_needed(signal[:, :, k], pairs, precision, background=background)
+        for k in range(signal.shape[2])
+    ]
+    return share, np.stack(protons), covered
+
+
+def central_interval(edges: FloatArray, contents: FloatArray, share: float) -> tuple[float, float]:
+    """Return the ends of the central part of a histogram, straight in the logarithm inside a cell.
+
+    Parameters
+    ----------
+    edges : NDArray, shape (n + 1,)
+        Positive.
+    contents : NDArray, shape (n,)
+    share : float
+        As much lies outside at either side; (nan, nan) without contents.
+
+    Examples
+    --------
+    >>> central_interval(np.array([1.0, 10.0, 100.0]), np.array([1.0, 1.0]), 0.5)
+    (3.1622776601683795, 31.622776601683793)
+    """
+    total = float(contents.sum())
+    if not total > 0:
+        return np.nan, np.nan
+    sums = np.concatenate([[0.0], np.cumsum(contents)]) / total
+    low, high = np.exp(np.interp([0.5 - share / 2, 0.5 + share / 2], sums, np.log(edges)))
+    return float(low), float(high)
