@@ -16,6 +16,7 @@ import uproot
 from builders import ROOT
 
 from gammastar import predict
+from gammastar.core.errors import UserError
 from gammastar.core.files import data_path
 from gammastar.core.signal import SignalPlanes
 from gammastar.physics.qed import RTable
@@ -288,3 +289,94 @@ def test_a_run_that_refuses_to_extrapolate_has_no_signal_but_the_measured(bare, 
     }
     assert len(edges["all"]) > 5
     assert edges["all"] == edges["measured domain"]
+
+
+@pytest.fixture(scope="module")
+def designed(results, tmp_path_factory):
+    """What `gammastar design` says of the off-axis detector, and the folder where it wrote."""
+    folder = tmp_path_factory.mktemp("design")
+    asked = ("--masses", "0.3,0.6", "-n", "4000", "--output", folder)
+    said = gammastar("design", results, "--detector", "shadows_like", *asked).stdout
+    return said, folder
+
+
+def test_design_proposes_a_run_that_covers_the_signal(designed):
+    said, folder = designed
+    content = read_json(folder / "design_shadows_like.json")
+    assert content["mock"]
+    assert "MOCK" in said
+    assert (folder / "design_shadows_like.png").stat().st_size > 10_000
+    points, proposal = content["points"], content["proposal"]
+    assert [p["mass_GeV"] for p in points] == [0.3] * 3 + [0.6] * 3
+    for low, top, high in (points[:3], points[3:]):
+        assert low["coupling"] < top["coupling"] < high["coupling"]
+        assert low["energy_90_GeV"][1] < high["energy_90_GeV"][1]  # hard ones live longest
+        assert low["events"] == pytest.approx(2.3, rel=0.5)  # the edges are where the limit is
+        assert top["events"] > 10 * low["events"]
+    for point in points:
+        # half-widths 1.25 m about 2.25 m at 10 to 36 m from the target: 28 to 380 mrad
+        assert 28 < point["theta_90_mrad"][0] < point["theta_68_mrad"][0]
+        assert point["theta_68_mrad"][1] < point["theta_90_mrad"][1] < 380
+        assert 0 <= point["measured"] <= 1
+    assert points[1]["measured"] > 0.3
+    assert proposal["theta_min_mrad"] < min(p["theta_68_mrad"][0] for p in points)
+    assert proposal["covers"] == min(p["covered"] for p in points)
+    known = [p["protons"] for p in points if p["protons"] is not None]
+    assert proposal["protons"] == {"least": min(known), "most": max(known)}
+    assert "random pairs multiply them" in said
+
+
+def test_design_halves_the_error_with_four_times_the_protons(results, designed, tmp_path):
+    from gammastar.results.design import Wanted, design
+
+    before = read_json(designed[1] / "design_shadows_like.json")
+    low, high = (1e-3 * before["proposal"][f"theta_{end}_mrad"] for end in ("min", "max"))
+    asked = Wanted((0.3,), precision=0.05, thickness=0.2, angles=(low, high), n=4000)
+    design(results, "shadows_like", asked, output=tmp_path, tell=lambda *_: None)
+    after = read_json(tmp_path / "design_shadows_like.json")["points"][1]["protons"]
+    fewer = np.expm1(-0.1) / np.expm1(-0.2)  # of a target in which more protons interact
+    assert after == pytest.approx(4 * fewer * before["points"][1]["protons"], rel=1e-6)
+
+
+def test_design_without_a_measured_pair_or_behind_another_beam(results, tmp_path):
+    from gammastar.results.design import Wanted, design
+
+    few = {"output": tmp_path, "tell": lambda *_: None}
+    said = "\n".join(design(results, "na62_dump", Wanted((0.3,), n=4000), **few))
+    assert "no measured pair lies in the region of NA62 dump" in said
+    assert "proposed: both leptons between" in said
+    card = data_path("detectors/shadows_like.toml").read_text()
+    (tmp_path / "at120.toml").write_text(card.replace("beam_energy = 400.0", "beam_energy = 120.0"))
+    said = "\n".join(design(results, str(tmp_path / "at120.toml"), Wanted(), **few))
+    assert "needed: a spectrum of lepton pairs at 120 GeV" in said
+    needed = read_json(tmp_path / "design_at120.json")["needed"]
+    low, high = needed["theta_of_lines_mrad"]
+    # the near corner of the last plane, and the first point from where a line stays inside to the end
+    assert low == pytest.approx(1e3 * np.arctan(1.0 / 30.0), abs=1.0)
+    assert low < high < 1e3 * np.arctan(3.75 / 10.0)
+    said = "\n".join(design(results, "mcp_bars", Wanted((0.1,), n=4000), **few))
+    assert "  Q  " in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--detector", "no_such"), "--detector no_such: no such file, and none of appendix_b"),
+        (("--detector", "ship_ecn3", "--precision", "0"), "--precision 0: must be positive"),
+        (("--detector", "ship_ecn3", "--masses", "3"), "--masses 3: lies outside what the run measured"),
+        (("--detector", "ship_ecn3", "--masses", "0.3;0.5"), "give numbers with commas between them"),
+        (("--detector", "ship_ecn3", "--share", "1.5"), "--share 1.5: must lie between 0 and 1"),
+        (("--detector", "ship_ecn3", "--angles", "60", "5"), "--angles 60 5: the smallest and the largest"),
+        (("--detector", "ship_ecn3", "-n", "10"), "at least 1000 particles"),
+    ],
+)
+def test_design_names_what_cannot_be(results, arguments, words, tmp_path):
+    from click.testing import CliRunner
+
+    from gammastar.cli import app
+
+    asked = ["design", str(results), *arguments, "--output", str(tmp_path)]
+    found = CliRunner().invoke(app, asked).exception
+    assert isinstance(found, UserError)
+    assert words in str(found)
+    assert not list(tmp_path.iterdir())

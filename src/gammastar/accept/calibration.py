@@ -15,6 +15,7 @@ from gammastar.physics.kinematics import daughter
 
 __all__ = [
     "Cells",
+    "Origins",
     "WindowScan",
     "Windows",
     "central_interval",
@@ -27,6 +28,7 @@ __all__ = [
 IntArray = npt.NDArray[np.intp]
 STEP = 0.15  # of the cells in ln θ and ln E: 15 %
 THETA = (1e-4, 1.0)  # rad; what lies outside goes to the first or last cell
+NEARLY = 0.98
 SOFTEST = 0.5  # GeV, upper end of the first cell in energy
 ROUND = np.array([1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0])
 
@@ -123,8 +125,8 @@ def _squares(signal: FloatArray) -> FloatArray:
     """Return the squares of expected signals (b, cells) -> (cells,) without what the finite sample adds."""
     n = len(signal)
     if n == 1:
-        return signal[0] ** 2
-    return np.asarray((signal.sum(axis=0) ** 2 - np.sum(signal**2, axis=0)) / (n * (n - 1)))
+        return np.asarray(signal[0] ** 2, dtype=np.float64)
+    return np.asarray((signal.sum(axis=0) ** 2 - np.sum(signal**2, axis=0)) / (n * (n - 1)), dtype=np.float64)
 
 
 def protons_needed(
@@ -176,7 +178,8 @@ def protons_needed(
             f"protons_needed: precision = {precision!r} must be positive, background = {background!r} not < 0"
         )
         raise PhysicsError(msg)
-    seen = nu > 0
+    seen, top = nu > 0, float(a.max(initial=0.0))
+    a = a / top if top > 0 else a  # of tiny signals the squares would be zero
     inverse = np.divide(1.0, nu, out=np.zeros_like(nu), where=seen)
     variance = np.tensordot(_squares(a), inverse, axes=1)
     total = np.tensordot(a.mean(axis=0), seen, axes=1)
@@ -251,7 +254,7 @@ def dimuons_in_windows(
         found += np.bincount(place[hard], weight[hard], len(found))
     table = found.reshape(n_cells, n_i + 1, n_j + 1) / n_decays
     above = table[:, ::-1].cumsum(axis=1)[:, ::-1][:, 1:]
-    return np.asarray(above.cumsum(axis=2)[:, :, :n_j])
+    return np.asarray(above.cumsum(axis=2)[:, :, :n_j], dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -274,13 +277,13 @@ class WindowScan:
     def narrowest(self, share: float) -> tuple[int, int]:
         """Return which spectrometer covers this share at every point with the smallest θ_max/θ_min.
 
-        The one with the largest share at the worst point if none does.
+        At a point where no angles reach it, for leptons that are too soft, nearly all (`NEARLY`) of what the
+        widest angles cover takes its place.
         """
-        worst = self.share.min(axis=0)
+        widest = self.share.max(axis=(1, 2), keepdims=True)
         ratio = self.windows.theta_max / self.windows.theta_min[:, None]
-        good = (worst >= share) & (ratio > 1)
-        chosen = np.where(good, -ratio, -np.inf) if good.any() else np.where(ratio > 1, worst, -np.inf)
-        i, j = np.unravel_index(int(np.argmax(chosen)), chosen.shape)
+        good = (self.share >= np.minimum(share, NEARLY * widest)).all(axis=0) & (ratio > 1)
+        i, j = np.unravel_index(int(np.argmax(np.where(good, -ratio, -np.inf))), ratio.shape)
         return int(i), int(j)
 
 
@@ -323,6 +326,39 @@ def scan_windows(
         for k in range(signal.shape[2])
     ]
     return share, np.stack(protons), covered
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Origins:
+    """Where the particles come from that a detector sees at one mass, at k points of its contour.
+
+    Attributes
+    ----------
+    mass, photon_mass : float [GeV]
+        Of the particle, and the median of the virtual photons behind it.
+    names : tuple of str
+        Of the points.
+    couplings, events, measured, n_effective : NDArray, shape (k,)
+        Expected events, their part from where pairs were measured, effective number of sampled particles.
+    signal : NDArray, shape (cells, k)
+        Events by the cell of production.
+    share, protons : NDArray, shape (k, i, j)
+        What every spectrometer covers, and the protons on target that it needs.
+    pairs : float
+        Lepton pairs of the mass bin per proton of the calibration run, wherever they go.
+    """
+
+    mass: float
+    photon_mass: float
+    names: tuple[str, ...]
+    couplings: FloatArray
+    events: FloatArray
+    measured: FloatArray
+    n_effective: FloatArray
+    signal: FloatArray
+    share: FloatArray
+    protons: FloatArray
+    pairs: float
 
 
 def central_interval(edges: FloatArray, contents: FloatArray, share: float) -> tuple[float, float]:

@@ -9,7 +9,7 @@ import click
 
 from gammastar.cli.terminal import FILE, say, shown
 
-__all__ = ["compare", "export", "reinterpret", "scan", "show", "verify"]
+__all__ = ["compare", "design", "export", "reinterpret", "scan", "show", "verify"]
 
 
 @click.command()
@@ -100,4 +100,33 @@ def scan(path: Path, **options: Any) -> None:
     from gammastar.results.scan import scan_lines
 
     for line in scan_lines(path, **options):
+        say(line)
+
+
+@click.command(context_settings={"show_default": True})
+@click.argument("results", type=FILE)
+@click.option("--detector", required=True, metavar="NAME|FILE", help="A shipped detector or a TOML file.")
+@click.option(
+    "--masses", default="", metavar="M,M,…", help="Masses [GeV].", show_default="8 of the run's range"
+)
+@click.option("--precision", type=float, default=0.1, help="Wanted relative error from the number of pairs.")
+@click.option("--share", type=float, default=0.9, help="Part of the signal that must be covered.")
+@click.option("--thickness", type=float, default=0.1, help="Of the target [interaction lengths].")
+@click.option("--min-momentum", type=float, default=3.0, help="Of each lepton [GeV].")
+@click.option("--background", type=float, default=0.0, help="Random pairs per pair of a virtual photon.")
+@click.option("--angles", type=(float, float), help="Of a spectrometer that is there [mrad].")
+@click.option("-n", "n", type=int, default=40_000, help="Sampled particles per mass.")
+@click.option("--output", type=FILE, help="Folder of figure and JSON.", show_default="RESULTS_design")
+def design(results: Path, detector: str, output: Path | None, **options: Any) -> None:
+    """Say which dimuons --detector asks for, how many of them RESULTS measured, and propose the run for them.
+
+    Equation 18 of docs/physics.md; statistics of the pairs alone.
+    """
+    from gammastar.results.design import design as propose
+    from gammastar.results.design import wanted
+
+    asked = wanted(**options)
+    with shown() as tell:
+        lines = propose(results, detector, asked, output=output, tell=tell)
+    for line in lines:
         say(line)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from gammastar import accept, flow, infer, predict
 from gammastar.accept import AcceptedYield
 from gammastar.accept.calibration import (
     Cells,
+    Origins,
     Windows,
     WindowScan,
-    central_interval,
     dimuons_in_windows,
     in_cells,
     scan_windows,
@@ -31,23 +32,26 @@ from gammastar.physics.detector import Detector, load_detector
 from gammastar.physics.millicharge import MillichargeDetector, load_millicharge_detector, pair_factor
 from gammastar.physics.qed import kappa
 from gammastar.pipeline.cache import StageCache
-from gammastar.pipeline.context import Context, RunState, Tell
+from gammastar.pipeline.context import Context, RunState, Tell, needed
 from gammastar.pipeline.record import checked_record, kept_detector, kept_steering, read_domain
-from gammastar.pipeline.stages.accept import measured_of, transfer_of
+from gammastar.pipeline.stages.accept import _measured as measured_of
+from gammastar.pipeline.stages.accept import _transfer as transfer_of
 from gammastar.pipeline.stages.flow import read_spin
 from gammastar.pipeline.stages.predict import measured_pairs, model_of, production_of
 from gammastar.predict import Production
 from gammastar.predict.millicharge import conditional
+from gammastar.report.style import save_figure
+from gammastar.results.design_report import figure_of, proposal_of, rows_of, sentences, table_of
 from gammastar.store.folder import working
 from gammastar.store.manifest import write_json
 from gammastar.store.records import read_spectrum
 
-__all__ = ["Wanted", "design"]
+__all__ = ["Wanted", "design", "wanted"]
 
 FLOOR = 0.1  # of its pairs are seen where a cell counts as covered: ten times the protons of a perfect one
 POINTS = ("lower edge", "largest signal", "upper edge")
-FEW = 30.0  # effective particles below which numbers of a point are marked
 N_MASSES = 8
+END = 1e-6
 FAN = (1.0, 2000, 16)  # rad, angles and azimuths at which the volume is looked for from the target
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(16)
 
@@ -106,6 +110,23 @@ class Wanted:
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise UserError(message)
+
+
+def wanted(masses: str = "", angles: tuple[float, float] | None = None, **options: Any) -> Wanted:
+    """Return what is wanted, from the command line: masses as ``0.3,0.5`` [GeV], angles in mrad.
+
+    Raises
+    ------
+    UserError
+        If an option cannot be.
+    """
+    try:
+        numbers = tuple(float(text) for text in masses.split(",") if text.strip())
+    except ValueError as error:
+        msg = f"--masses {masses}: give numbers with commas between them, e.g. 0.3,0.5"
+        raise UserError(msg) from error
+    rad = None if angles is None else (1e-3 * angles[0], 1e-3 * angles[1])
+    return Wanted(numbers, angles=rad, **options)
 
 
 @dataclass(frozen=True)
@@ -167,11 +188,10 @@ def _open(results: Path, detector: str) -> _Run:
     return _Run(ctx, state, production, card, path.stem)
 
 
-
 def _masses(run: _Run, asked: tuple[float, ...]) -> tuple[float, ...]:
     """Return the masses of the design [GeV]."""
     low, high = run.production.mass_range
-    low, high = (max(low, run.production.threshold), high)
+    low = max(low, run.production.threshold)
     if isinstance(run.detector, MillichargeDetector):
         low, high = 0.0, 0.5 * high
         default = np.geomspace(0.02, 0.9 * high, N_MASSES)
@@ -179,7 +199,7 @@ def _masses(run: _Run, asked: tuple[float, ...]) -> tuple[float, ...]:
         default = low + (high - low) * (np.arange(N_MASSES) + 0.5) / N_MASSES
     for mass in asked:
         if not low < mass < high:
-            msg = f"--masses {mass:g}: lies outside what the run measured, {low:.4g} to {high:.4g} GeV"
+            msg = f"--masses {mass:g}: lies outside what the run measured, {low:.5g} to {high:.5g} GeV"
             raise UserError(msg)
     return asked or tuple(np.round(default, 3).tolist())
 
@@ -206,7 +226,7 @@ def _dark_photons(run: _Run, detector: Detector, mass: float, cells: Cells, n: i
 
 def _pairs_in_bin(run: _Run, mass: float) -> float:
     """Return the lepton pairs of the mass bin of the run around a mass, per interacting proton."""
-    edges = np.asarray(run.state.spectrum.hist.axes["mass"].edges)
+    edges = np.asarray(needed(run.state.spectrum, "spectrum").hist.axes["mass"].edges)
     k = int(np.clip(np.searchsorted(edges, mass, "right") - 1, 0, len(edges) - 2))
     low, high = max(edges[k], run.production.mass_range[0]), min(edges[k + 1], run.production.mass_range[1])
     m = 0.5 * (high + low) + 0.5 * (high - low) * NODES
@@ -222,7 +242,7 @@ def _interacting(run: _Run) -> float:
 def _millicharges(run: _Run, detector: MillichargeDetector, m_chi: float, cells: Cells, n: int) -> _Particles:
     """Return χ and χ̄ from all measured virtual photons that are heavy enough."""
     seed, production = run.ctx.seed, run.production
-    edges, pairs, _ = measured_pairs(run.ctx, production, run.state) or (None, None, None)
+    edges, pairs, _ = needed(measured_pairs(run.ctx, production, run.state), "spectrum")
     rng = stream(seed, "design", "chi", f"{m_chi:.6f}")
     inside = run.state.training.in_domain
     photons = conditional(m_chi, edges, pairs, run.m_lepton, run.state.flow, inside, n=n, rng=rng)
@@ -255,26 +275,6 @@ def _momenta(sample: Sample) -> FloatArray:
     return np.stack([np.asarray(c, dtype=np.float64) for c in (p4.px, p4.py, p4.pz, p4.E)])
 
 
-@dataclass(frozen=True, eq=False)
-class _AtMass:
-    """What a detector sees at one mass, at the k points of its contour, by the cells of production.
-
-    `signal` (parts, cells, k); `dimuons` (cells, i, j) per proton of the calibration run, `share` and
-    `protons` (k, i, j) of every spectrometer; `pairs`: dimuons of the mass bin per proton, wherever they go.
-    """
-
-    mass: float
-    names: tuple[str, ...]
-    couplings: FloatArray
-    events: FloatArray
-    measured: FloatArray
-    n_effective: FloatArray
-    signal: FloatArray
-    share: FloatArray
-    protons: FloatArray
-    pairs: float
-
-
 def _points(
     run: _Run, made: _Particles, mass: float, limit: float
 ) -> tuple[tuple[str, ...], FloatArray] | None:
@@ -289,66 +289,67 @@ def _points(
         return None
     edges = infer.reach([mass], grid, signal[np.newaxis], limit).edges
     edges = edges[np.isfinite(edges).all(axis=1)]
-    top = float(grid[np.argmax(signal)])
-    if not len(edges):
-        return (POINTS[1],), np.array([top])
-    return POINTS, np.array([edges[:, 0].min(), top, edges[:, 1].max()])
+    top = grid[np.argmax(signal)]
+    found = np.array([edges[:, 0].min(), top, edges[:, 1].max()]) if len(edges) else np.full(3, top)
+    kept = np.array([len(edges) > 0, True, len(edges) > 0])
+    if len(edges):  # an end of the scan is no edge of the contour, and no largest signal
+        kept = (found > low * (1 + END)) & (found < high * (1 - END))
+    return tuple(np.array(POINTS)[kept].tolist()), found[kept]
 
 
-def _at(run: _Run, mass: float, wanted: Wanted, cells: Cells, limit: float) -> _AtMass | None:
+def _at(run: _Run, mass: float, asked: Wanted, cells: Cells, limit: float) -> Origins | None:
     """Return what the detector sees at one mass; None if it sees nothing."""
     detector, n_cells = run.detector, cells.shape[0] * cells.shape[1]
     made = (
-        _millicharges(run, detector, mass, cells, wanted.n)
+        _millicharges(run, detector, mass, cells, asked.n)
         if isinstance(detector, MillichargeDetector)
-        else _dark_photons(run, detector, mass, cells, wanted.n)
+        else _dark_photons(run, detector, mass, cells, asked.n)
     )
     points = _points(run, made, mass, limit)
-    if points is None:
+    if points is None or not points[0]:
         return None
     names, couplings = points
-    signal, parts = in_cells(
-        made.sample, made.cell, n_cells, lambda part, b: made.run(part, couplings, b)
-    )
+    signal, parts = in_cells(made.sample, made.cell, n_cells, lambda part, b: made.run(part, couplings, b))
     total = signal.mean(axis=0).sum(axis=0)
     p, masses, weight = made.photons
-    weight = weight * -np.expm1(-wanted.thickness)
+    weight = weight * -np.expm1(-asked.thickness)
     cell = made.cell[: len(weight)]
     used = np.flatnonzero(signal.any(axis=(0, 2)))
     here = np.isin(cell, used)
     row = np.searchsorted(used, cell[here])
     photons = p[:, here], np.broadcast_to(masses, (len(weight),))[here], weight[here]
     rng = stream(run.ctx.seed, "design", "dimuons", f"{mass:.6f}")
-    found = dimuons_in_windows(photons, row, len(used), _windows(wanted), run.m_lepton, rng)
-    produced = np.bincount(row, weight[here], len(used))
+    found = dimuons_in_windows(photons, row, len(used), _windows(asked), run.m_lepton, rng)
+    produced = np.bincount(row, weight[here], len(used)).astype(np.float64)
     share, protons, _ = scan_windows(
         signal[:, used],
         produced,
         found,
         floor=FLOOR,
-        precision=wanted.precision,
-        background=wanted.background,
+        precision=asked.precision,
+        background=asked.background,
     )
     measured = np.mean([part.in_domain_signal for part in parts], axis=0)
-    return _AtMass(
+    return Origins(
         mass=mass,
         names=names,
         couplings=couplings,
         events=total,
         measured=np.divide(measured, total, out=np.zeros_like(total), where=total > 0),
         n_effective=np.sum([part.n_effective for part in parts], axis=0),
-        signal=signal,
+        signal=signal.mean(axis=0),
         share=share,
         protons=protons,
         pairs=float(weight.sum()),
+        photon_mass=float(np.median(photons[1])) if here.any() else mass,
     )
 
 
-def _windows(wanted: Wanted) -> Windows:
-    if wanted.angles is None:
-        return Windows.usual(wanted.min_momentum)
-    low, high = wanted.angles
-    return Windows(np.array([low]), np.array([high]), wanted.min_momentum)
+def _windows(asked: Wanted) -> Windows:
+    if asked.angles is None:
+        return Windows.usual(asked.min_momentum)
+    low, high = asked.angles
+    return Windows(np.array([low]), np.array([high]), asked.min_momentum)
 
 
 def _millicharged(path: Path) -> bool:
@@ -359,7 +360,106 @@ def _millicharged(path: Path) -> bool:
         return False  # whoever reads it says what is wrong
 
 
-def design(results: Path, detector: str, wanted: Wanted, *, output: Path | None = None, tell: Tell) -> list[str]:
+def _limit(run: _Run) -> tuple[float, str]:
+    """Return the limit on events that makes a contour, and what it assumes."""
+    section, b = run.ctx.steering.infer, run.detector.background
+    cl = 0.9 if section is None else section.cl
+    known = b or 0.0
+    limit = float(infer.counting_limit(round(known), known, cl=cl))
+    said = f"{known:g} background events" if b is not None else "no background, as the card gives none"
+    return limit, f"contour: {limit:.3g} events at {100 * cl:g} % CL, {said}, signal without error"
+
+
+def _proposal(run: _Run, asked: Wanted, tell: Tell) -> tuple[list[str], dict[str, Any], Any]:
+    """Return lines, content of the JSON file and figure for a detector behind the measured beam."""
+    cells, masses = Cells.below(run.detector.beam_energy), _masses(run, asked.masses)
+    limit, assumption = _limit(run)
+    found = []
+    for i, mass in enumerate(masses):
+        at = _at(run, mass, asked, cells, limit)
+        found += [] if at is None else [at]
+        tell("design", (i + 1) / len(masses), f"m = {mass:.3f} GeV")
+    content: dict[str, Any] = {"contour": assumption, "masses_GeV": list(masses)}
+    title = f"{run.detector.name}{', MOCK dimuons' if run.ctx.cache.mock else ''}"
+    if not found:
+        text = "no sampled particle reaches the detector at any of these masses: there is nothing to design"
+        return [title, text], content | {"points": [], "proposal": None}, None
+    scan = WindowScan(
+        _windows(asked),
+        np.concatenate([at.share for at in found]),
+        np.concatenate([at.protons for at in found]),
+    )
+    i, j = scan.narrowest(asked.share)
+    rows = [row for at in found for row in rows_of(at, cells, (i, j))]
+    proposal = proposal_of(run.detector, scan, (i, j), rows, vars(asked))
+    charged = isinstance(run.detector, MillichargeDetector)
+    symbol = "Q" if charged else model_of(run.ctx).labels.coupling
+    lines = [title, table_of(rows, symbol), *sentences(run.detector, proposal, rows), assumption]
+    measured, mock = functools.partial(_measured, run), run.ctx.cache.mock
+    figure = figure_of(found, cells, proposal, measured, mock=mock, title=(run.detector.name, symbol))
+    return lines, content | {"points": rows, "proposal": proposal}, figure
+
+
+def _measured(run: _Run, mass: float, angles: FloatArray, energies: FloatArray) -> BoolArray:
+    """Return where pairs of a mass were measured, shape (angles, energies)."""
+    energy = np.broadcast_to(energies, (len(angles), len(energies)))
+    momentum = np.sqrt(np.clip(energy**2 - mass**2, 0.0, None))
+    pt = momentum * np.sin(angles)[:, None]
+    inside = run.state.training.in_domain(np.full(energy.size, mass), pt.ravel(), energy.ravel())
+    return np.asarray(inside.reshape(energy.shape) & (momentum > 0))
+
+
+def _other_beam(run: _Run, beam: float) -> tuple[list[str], dict[str, Any]]:
+    """Return which spectrum a detector behind another beam needs: no scaling carries one there."""
+    detector, target = run.detector, run.detector.target
+    theta = _angles_of(detector)
+    low, high = (1e3 * angle for angle in theta)
+    seen = f"particles of {low:.3g} to {high:.3g} mrad reach it" if np.isfinite(high) else "none reaches it"
+    energy = f"{detector.beam_energy:g} GeV"
+    why = (
+        f"{detector.name} stands behind protons of {energy}, the run measured at {beam:g} GeV: no scaling "
+        "carries a spectrum from one beam energy to another"
+    )
+    what = (
+        f"needed: a spectrum of lepton pairs at {energy}, best on A = {target.a:g} as in its target; on "
+        f"straight lines from the target {seen}"
+    )
+    how = (
+        f"with results of `gammastar run` for data, or a MOCK card, of {energy} this command proposes "
+        "angles, energies and protons"
+    )
+    lines = [why, what, how]
+    needed = {
+        "spectrum_at_GeV": detector.beam_energy,
+        "target_a": target.a,
+        "target_z": target.z,
+        "theta_of_lines_mrad": [low, high] if np.isfinite(high) else None,
+    }
+    return lines, {"measured_at_GeV": beam, "points": [], "proposal": None, "needed": needed}
+
+
+def _angles_of(detector: Detector | MillichargeDetector) -> tuple[float, float]:
+    """Return the polar angles [rad] of straight lines from the target that meet the detector."""
+    last, n_theta, n_phi = FAN
+    theta = np.repeat(np.linspace(0.0, last, n_theta), n_phi)
+    phi = np.tile(np.linspace(0.0, 2 * np.pi, n_phi, endpoint=False), n_theta)
+    unit = np.stack([np.sin(theta) * np.cos(phi), np.sin(theta) * np.sin(phi), np.cos(theta)])
+    origin = np.tile(np.array(detector.target.position), (len(theta), 1))
+    if isinstance(detector, MillichargeDetector):
+        hit = detector.front.crossed(origin, np.concatenate([unit, np.ones((1, len(theta)))]))
+    else:
+        hit = np.asarray(~np.isnan(detector.volume.chord(origin, unit.T)).any(axis=1))
+        for plane in detector.planes:
+            x, y = (origin + unit.T * ((plane.z - origin[:, 2]) / unit[2])[:, None])[:, :2].T
+            x, y = x - plane.x, y - plane.y
+            hit &= (np.abs(x) < plane.half_x) & (np.abs(y) < plane.half_y) & (np.hypot(x, y) < plane.r_max)
+    met = theta[hit]
+    return (float(met.min()), float(met.max())) if len(met) else (np.nan, np.nan)
+
+
+def design(
+    results: Path, detector: str, asked: Wanted, *, output: Path | None = None, tell: Tell
+) -> list[str]:
     """Say which dimuons a detector asks for, and propose the run that measures them.
 
     Parameters
@@ -368,7 +468,7 @@ def design(results: Path, detector: str, wanted: Wanted, *, output: Path | None 
         Folder of a finished run with a flow.
     detector : str
         A file, or the name of a shipped detector, of dark photons or of millicharged particles.
-    wanted : Wanted
+    asked : Wanted
     output : Path, optional
         Folder of ``design_<detector>.json`` and its figure; ``<results>_design`` by default.
     tell : callable
@@ -400,19 +500,17 @@ def design(results: Path, detector: str, wanted: Wanted, *, output: Path | None 
         "results": results.name,
         "mock": run.ctx.cache.mock,
         "beam_energy_GeV": run.detector.beam_energy,
-        "wanted": {**vars(wanted), "masses": list(wanted.masses)},
+        "wanted": {**vars(asked), "masses": list(asked.masses)},
     }
     beam = run.production.exposure.beam_energy
     if not math.isclose(beam, run.detector.beam_energy, rel_tol=1e-3):
         lines, found = _other_beam(run, beam)
         content |= found
     else:
-        lines, found, figure = _proposal(run, wanted, tell)
+        lines, found, figure = _proposal(run, asked, tell)
         content |= found
         if figure is not None:
-            from gammastar import report
-
-            report.save_figure(figure, folder / name)
+            save_figure(figure, folder / name)
     with working(folder):
         write_json(folder / f"{name}.json", content)
     return [*lines, f"written to {folder / name}.json"]

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, TwoSlopeNorm
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from gammastar.core.axes import ENERGY, LABELS, MASS, PT
 from gammastar.core.errors import PhysicsError
-from gammastar.core.records import FloatArray
+from gammastar.core.records import BoolArray, FloatArray
 from gammastar.report.style import (
     BAND68,
     BAND95,
@@ -22,6 +24,7 @@ from gammastar.report.style import (
     LINES,
     checked,
     divided,
+    log_mass_axis,
     mark_mock,
     new_figure,
     say,
@@ -29,7 +32,15 @@ from gammastar.report.style import (
     styled,
 )
 
-__all__ = ["Kinematics", "flow_plane", "flow_vs_data", "kl_figure", "training_figure"]
+__all__ = [
+    "Kinematics",
+    "ProductionMap",
+    "flow_plane",
+    "flow_vs_data",
+    "kl_figure",
+    "production_figure",
+    "training_figure",
+]
 
 Kinematics: TypeAlias = tuple[FloatArray, FloatArray, FloatArray]
 """Transverse momentum [GeV], energy [GeV] and weight, each of shape (n,)."""
@@ -441,3 +452,116 @@ def _replicas(
             known = np.asarray(values[: len(held_out)], dtype=np.float64) + shift
             rows[kind, k] = np.pad(known, (0, len(held_out) - len(known)), mode="edge")
     return list(rows)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ProductionMap:
+    """Where the particles that a detector sees are produced, at one mass and coupling.
+
+    Attributes
+    ----------
+    title : str
+    signal : NDArray, shape (a, b)
+        Events by cell of angle and energy.
+    measured : float
+        Part of them from where lepton pairs were measured.
+    domain : NDArray of bool, shape (c, d)
+        Where pairs of this mass were measured, on a finer grid.
+    """
+
+    title: str
+    signal: FloatArray
+    measured: float
+    domain: BoolArray
+
+
+@styled
+def production_figure(
+    rows: Sequence[Sequence[ProductionMap]],
+    edges: tuple[FloatArray, FloatArray],
+    fine: tuple[FloatArray, FloatArray],
+    spectrometer: tuple[tuple[float, float], float],
+    *,
+    mock: bool,
+    title: str = "",
+) -> Figure:
+    """Draw maps of production in angle and energy, with what was measured and a spectrometer.
+
+    Parameters
+    ----------
+    rows : sequence of sequences of ProductionMap
+        One row per mass; rows may differ in length.
+    edges : (NDArray (a + 1,), NDArray (b + 1,))
+        Of the cells in angle [rad] and energy [GeV].
+    fine : (NDArray (c,), NDArray (d,))
+        Angles [rad] and energies [GeV] of `ProductionMap.domain`.
+    spectrometer : ((float, float), float)
+        Angles of both leptons [rad], and the lowest energy of a pair [GeV].
+    mock : bool
+    title : str
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    n_columns = max(len(row) for row in rows)
+    figure, axes = new_figure(len(rows), n_columns, size=(1.2 + 4.1 * n_columns, 1.6 + 3.4 * len(rows)))
+    theta, energy = 1e3 * edges[0], edges[1]
+    mesh = None
+    shown = _shown([entry for row in rows for entry in row], edges, spectrometer)
+    for row, line in zip(rows, axes, strict=True):
+        for ax in line[len(row) :]:
+            ax.set_axis_off()
+        for ax, entry in zip(line, row, strict=False):
+            top = float(entry.signal.max())
+            density = np.where(entry.signal > 0, entry.signal, np.nan) / (top if top > 0 else 1.0)
+            mesh = ax.pcolormesh(theta, energy, density.T, cmap="Blues", norm=LogNorm(1e-3, 1.0))
+            mesh.set_rasterized(True)
+            domain = entry.domain.T.astype(float)
+            ax.contour(1e3 * fine[0], fine[1], domain, levels=[0.5], colors=COLOURS[1], linewidths=2.0)
+            (low, high), least = spectrometer
+            box = Rectangle(
+                (1e3 * low, least),
+                1e3 * (high - low),
+                energy[-1] - least,
+                fill=False,
+                edgecolor=COLOURS[2],
+                linestyle="--",
+                linewidth=1.8,
+                zorder=5,
+            )
+            ax.add_patch(box)
+            ax.set(yscale="log", xlim=shown[0], ylim=shown[1])
+            log_mass_axis(ax)
+            ax.set_title(f"{entry.title}\nmeasured: {100 * entry.measured:.3g} %", fontsize=11)
+            ax.set(xlabel=r"$\theta$ to the beam [mrad]", ylabel="energy [GeV]")
+            ax.label_outer()
+            mark_mock(ax, mock, position=(0.04, 0.04))
+    if mesh is not None:
+        figure.colorbar(mesh, ax=axes, label="signal per cell over its maximum", extend="min")
+    (low, high), least = spectrometer
+    handles = [
+        Line2D([], [], color=COLOURS[1], linewidth=2.0, label="pairs were measured"),
+        Line2D(
+            *([], []),
+            color=COLOURS[2],
+            linestyle="--",
+            label=f"spectrometer: leptons in {1e3 * low:g} to {1e3 * high:g} mrad, pair above {least:g} GeV",
+        ),
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=2, title=title, fontsize=11)
+    return figure
+
+
+def _shown(
+    maps: Sequence[ProductionMap],
+    edges: tuple[FloatArray, FloatArray],
+    spectrometer: tuple[tuple[float, float], float],
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return ranges of angle [mrad] and energy [GeV] that hold what is drawn."""
+    seen = np.any([entry.signal > 1e-3 * entry.signal.max() for entry in maps], axis=0)
+    i, j = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
+    (low, high), least = spectrometer
+    angles = 1e3 * min(edges[0][i[0]], low), 1e3 * max(edges[0][i[-1] + 1], high)
+    energies = min(edges[1][j[0]], least), float(edges[1][-1])
+    return (angles[0] / 1.3, angles[1] * 1.3), (energies[0] / 1.3, energies[1] * 1.2)
