@@ -10,12 +10,12 @@ import plane
 import production
 
 from gammastar import accept, flow, infer, predict, spectrum
+from gammastar.accept.calibration import Windows, dimuons_in_windows, scan_windows
 from gammastar.core.constants import M_MU
 from gammastar.core.files import data_path
 from gammastar.core.records import BoolArray, FloatArray, Reach, Sample
 from gammastar.core.sampling import stream
 from gammastar.physics.detector import Detector, load_detector
-from gammastar.physics.kinematics import daughter
 from gammastar.physics.qed import dark_photon_rate
 from gammastar.pipeline.stages.predict import photons_of
 from gammastar.predict.production import scan_masses
@@ -112,25 +112,6 @@ class Calibration:
         return float(np.exp(np.interp(np.log(self.needed(share)), x, y)))
 
 
-def dimuon_efficiency(
-    sample: Sample, mass: float, theta_min: FloatArray, rng: np.random.Generator, *, n_decays: int = 40
-) -> FloatArray:
-    """Return the probability that both muons of a γ* lie above θ_min, below 120 mrad and above 5 GeV.
-
-    Shape (k, n): for each smallest angle and particle, from isotropic decays.
-    """
-    p = np.stack([np.asarray(x) for x in (sample.p4.px, sample.p4.py, sample.p4.pz, sample.p4.E)])
-    passed = np.zeros((len(theta_min), p.shape[1]))
-    for _ in range(n_decays):  # decays of one particle, not particles
-        n = p.shape[1]
-        first = daughter(p, mass, M_MU, M_MU, rng.uniform(-1, 1, n), rng.uniform(-np.pi, np.pi, n))
-        angles = [np.arctan2(np.hypot(q[0], q[1]), q[2]) for q in (first, p - first)]
-        soft = np.minimum(first[3], (p - first)[3]) < 5.0
-        smallest, largest = np.minimum(*angles), np.maximum(*angles)
-        passed += (smallest > theta_min[:, None]) & (largest < 0.120) & ~soft
-    return passed / n_decays
-
-
 def calibration(
     mass: float,
     coupling: float,
@@ -158,31 +139,23 @@ def calibration(
     Notes
     -----
     Bremsstrahlung and mesons give γ* by Eq. 6 read backwards, dN/dm = 2κ N(A')/(m ε²). In cells of
-    (E, pT) the signal is A_c and the dimuons per proton ν_c, so that σ²/N² = Σ A_c²/ν_c/(N_POT (Σ A_c)²).
+    (E, pT) the signal is A_c and the dimuons per proton ν_c: `gammastar.accept.calibration.protons_needed`.
+    Both muons lie above θ_min, below 120 mrad and above 5 GeV.
     """
     theta = np.geomspace(3e-4, 0.035, 15) if theta_min is None else theta_min
     detector, dark = load_detector(data_path(f"detectors/{detector_name}.toml")), plane.model()
     rng = stream(8, "calibration", detector_name, f"{mass:.4f}")
     sample = _theory(mass, n, rng)
     seen = _accepted(sample, mass, float(dark.ctau(mass, coupling)), detector, rng)
-    efficiency = dimuon_efficiency(sample, mass, theta, rng)
     cell, n_cells = _cells(np.asarray(sample.p4.E), np.asarray(sample.p4.pt))
     signal = np.bincount(cell, sample.weight * seen, n_cells)
-    pairs_per_photon = window / float(dark_photon_rate(1.0, mass, M_MU)) * -np.expm1(-thickness)
-    fraction, pot = np.zeros(len(theta)), np.zeros(len(theta))
-    produced = np.bincount(cell, sample.weight, n_cells)
-    for k, row in enumerate(efficiency):
-        found = np.bincount(cell, sample.weight * row, n_cells)
-        inside = found >= FLOOR * np.maximum(produced, 1e-300)
-        use = inside & (signal > 0)
-        fraction[k] = signal[use].sum() / signal.sum()
-        total = signal[use].sum()
-        pot[k] = (
-            np.sum(signal[use] ** 2 / (found[use] * pairs_per_photon)) / total**2 / precision**2
-            if total > 0
-            else np.inf
-        )
-    return Calibration(theta, fraction, pot)
+    window_pairs = window / float(dark_photon_rate(1.0, mass, M_MU)) * -np.expm1(-thickness)
+    p = np.stack([np.asarray(x) for x in (sample.p4.px, sample.p4.py, sample.p4.pz, sample.p4.E)])
+    pairs, windows = sample.weight * window_pairs, Windows(theta, np.array([0.120]), 5.0)
+    found = dimuons_in_windows((p, mass, pairs), cell, n_cells, windows, M_MU, rng, n_decays=40)
+    produced = np.bincount(cell, pairs, n_cells)
+    fraction, pot, _ = scan_windows(signal[None, :, None], produced, found, floor=FLOOR, precision=precision)
+    return Calibration(theta, fraction[0, :, 0], pot[0, :, 0])
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ from gammastar.store.folder import working
 from gammastar.store.manifest import write_json
 from gammastar.store.records import read_spectrum
 
-__all__ = ["Wanted", "design", "wanted"]
+__all__ = ["OpenRun", "Wanted", "carried", "design", "open_run", "wanted"]
 
 FLOOR = 0.1  # of its pairs are seen where a cell counts as covered: ten times the protons of a perfect one
 POINTS = ("lower edge", "largest signal", "upper edge")
@@ -130,8 +130,20 @@ def wanted(masses: str = "", angles: tuple[float, float] | None = None, **option
 
 
 @dataclass(frozen=True)
-class _Run:
-    """A finished run opened for a detector."""
+class OpenRun:
+    """A finished run opened for a detector.
+
+    Attributes
+    ----------
+    ctx : Context
+        Its cache is never written.
+    state : RunState
+    production : Production
+        Without replicas of the kinematics.
+    detector : Detector or MillichargeDetector
+    name : str
+        Stem of the detector's file.
+    """
 
     ctx: Context
     state: RunState
@@ -159,8 +171,16 @@ class _Particles:
     run: Callable[[Sample, FloatArray, int], AcceptedYield]
 
 
-def _open(results: Path, detector: str) -> _Run:
-    """Open the record of a run, and the card of a detector."""
+def open_run(results: Path, detector: str) -> OpenRun:
+    """Return the record of a finished run and the card of a detector, a file or a name, ready for yields.
+
+    Raises
+    ------
+    InputFileError
+        If there is no such detector, or a file of the record is missing.
+    UserError
+        If the run had no section that yields need.
+    """
     manifest = checked_record(results)
     path = Path(detector) if is_file(Path(detector)) else None
     try:
@@ -185,10 +205,10 @@ def _open(results: Path, detector: str) -> _Run:
         record=results,
     )
     production = production_of(ctx, state, lambda: domain, lambda: (sampler, None))
-    return _Run(ctx, state, production, card, path.stem)
+    return OpenRun(ctx, state, production, card, path.stem)
 
 
-def _masses(run: _Run, asked: tuple[float, ...]) -> tuple[float, ...]:
+def _masses(run: OpenRun, asked: tuple[float, ...]) -> tuple[float, ...]:
     """Return the masses of the design [GeV]."""
     low, high = run.production.mass_range
     low = max(low, run.production.threshold)
@@ -204,11 +224,11 @@ def _masses(run: _Run, asked: tuple[float, ...]) -> tuple[float, ...]:
     return asked or tuple(np.round(default, 3).tolist())
 
 
-def _dark_photons(run: _Run, detector: Detector, mass: float, cells: Cells, n: int) -> _Particles:
+def _dark_photons(run: OpenRun, detector: Detector, mass: float, cells: Cells, n: int) -> _Particles:
     """Return dark photons of one mass; its virtual photons are those in the mass bin of the run."""
     ctx, production, seed = run.ctx, run.production, run.ctx.seed
     made = production.channel.produce(mass, n=n, rng=stream(seed, "design", f"{mass:.6f}"))
-    sample = _carried(run, detector, made, stream(seed, "design", detector.name, "depth", f"{mass:.6f}"))
+    sample = carried(run, detector, made, stream(seed, "design", detector.name, "depth", f"{mass:.6f}"))
     model, section, measured = model_of(ctx), ctx.steering.accept, measured_of(ctx, production)
     states = () if section is None else section.final_states
     states = tuple(state for state in states if state in detector.efficiency) or states
@@ -224,7 +244,7 @@ def _dark_photons(run: _Run, detector: Detector, mass: float, cells: Cells, n: i
     return _Particles(sample, cells.index(p), (p, mass, pairs), run_yields)
 
 
-def _pairs_in_bin(run: _Run, mass: float) -> float:
+def _pairs_in_bin(run: OpenRun, mass: float) -> float:
     """Return the lepton pairs of the mass bin of the run around a mass, per interacting proton."""
     edges = np.asarray(needed(run.state.spectrum, "spectrum").hist.axes["mass"].edges)
     k = int(np.clip(np.searchsorted(edges, mass, "right") - 1, 0, len(edges) - 2))
@@ -235,11 +255,13 @@ def _pairs_in_bin(run: _Run, mass: float) -> float:
     return float(0.5 * (high - low) * (WEIGHTS @ density)) / _interacting(run)
 
 
-def _interacting(run: _Run) -> float:
+def _interacting(run: OpenRun) -> float:
     return float(-np.expm1(-run.production.exposure.thickness))
 
 
-def _millicharges(run: _Run, detector: MillichargeDetector, m_chi: float, cells: Cells, n: int) -> _Particles:
+def _millicharges(
+    run: OpenRun, detector: MillichargeDetector, m_chi: float, cells: Cells, n: int
+) -> _Particles:
     """Return χ and χ̄ from all measured virtual photons that are heavy enough."""
     seed, production = run.ctx.seed, run.production
     edges, pairs, _ = needed(measured_pairs(run.ctx, production, run.state), "spectrum")
@@ -247,7 +269,7 @@ def _millicharges(run: _Run, detector: MillichargeDetector, m_chi: float, cells:
     inside = run.state.training.in_domain
     photons = conditional(m_chi, edges, pairs, run.m_lepton, run.state.flow, inside, n=n, rng=rng)
     made = predict.chi_pairs(photons, m_chi, rng=rng, spin=production.spin)
-    sample = _carried(run, detector, made, stream(seed, "design", detector.name, "depth", f"{m_chi:.6f}"))
+    sample = carried(run, detector, made, stream(seed, "design", detector.name, "depth", f"{m_chi:.6f}"))
     measured = measured_of(run.ctx, production)
 
     def run_yields(part: Sample, charges: FloatArray, number: int) -> AcceptedYield:  # noqa: ARG001
@@ -256,13 +278,13 @@ def _millicharges(run: _Run, detector: MillichargeDetector, m_chi: float, cells:
     pz = np.sqrt(np.clip(photons.energy**2 - photons.mass**2 - photons.pt**2, 0.0, None))
     p = np.stack([photons.pt, np.zeros_like(pz), pz, photons.energy])
     factor = pair_factor(photons.mass, m_chi, run.m_lepton)  # χχ̄ per pair and Q²
-    carried = sample.weight[:n] / _interacting(run)
-    dimuons = np.divide(carried, factor, out=np.zeros(n), where=factor > 0)
+    pairs_of_chi = sample.weight[:n] / _interacting(run)
+    dimuons = np.divide(pairs_of_chi, factor, out=np.zeros(n), where=factor > 0)
     return _Particles(sample, np.tile(cells.index(p), 2), (p, photons.mass, dimuons), run_yields)
 
 
-def _carried(
-    run: _Run, detector: Detector | MillichargeDetector, made: Sample, rng: np.random.Generator
+def carried(
+    run: OpenRun, detector: Detector | MillichargeDetector, made: Sample, rng: np.random.Generator
 ) -> Sample:
     """Return a sample as produced in the detector's target."""
     transfer = transfer_of(run.ctx, {run.name: detector})
@@ -276,7 +298,7 @@ def _momenta(sample: Sample) -> FloatArray:
 
 
 def _points(
-    run: _Run, made: _Particles, mass: float, limit: float
+    run: OpenRun, made: _Particles, mass: float, limit: float
 ) -> tuple[tuple[str, ...], FloatArray] | None:
     """Return names and couplings of the edges and the largest signal; None where there is no signal."""
     steering, accepting = run.ctx.steering.infer, run.ctx.steering.accept
@@ -297,7 +319,7 @@ def _points(
     return tuple(np.array(POINTS)[kept].tolist()), found[kept]
 
 
-def _at(run: _Run, mass: float, asked: Wanted, cells: Cells, limit: float) -> Origins | None:
+def _at(run: OpenRun, mass: float, asked: Wanted, cells: Cells, limit: float) -> Origins | None:
     """Return what the detector sees at one mass; None if it sees nothing."""
     detector, n_cells = run.detector, cells.shape[0] * cells.shape[1]
     made = (
@@ -360,7 +382,7 @@ def _millicharged(path: Path) -> bool:
         return False  # whoever reads it says what is wrong
 
 
-def _limit(run: _Run) -> tuple[float, str]:
+def _limit(run: OpenRun) -> tuple[float, str]:
     """Return the limit on events that makes a contour, and what it assumes."""
     section, b = run.ctx.steering.infer, run.detector.background
     cl = 0.9 if section is None else section.cl
@@ -370,7 +392,7 @@ def _limit(run: _Run) -> tuple[float, str]:
     return limit, f"contour: {limit:.3g} events at {100 * cl:g} % CL, {said}, signal without error"
 
 
-def _proposal(run: _Run, asked: Wanted, tell: Tell) -> tuple[list[str], dict[str, Any], Any]:
+def _proposal(run: OpenRun, asked: Wanted, tell: Tell) -> tuple[list[str], dict[str, Any], Any]:
     """Return lines, content of the JSON file and figure for a detector behind the measured beam."""
     cells, masses = Cells.below(run.detector.beam_energy), _masses(run, asked.masses)
     limit, assumption = _limit(run)
@@ -400,7 +422,7 @@ def _proposal(run: _Run, asked: Wanted, tell: Tell) -> tuple[list[str], dict[str
     return lines, content | {"points": rows, "proposal": proposal}, figure
 
 
-def _measured(run: _Run, mass: float, angles: FloatArray, energies: FloatArray) -> BoolArray:
+def _measured(run: OpenRun, mass: float, angles: FloatArray, energies: FloatArray) -> BoolArray:
     """Return where pairs of a mass were measured, shape (angles, energies)."""
     energy = np.broadcast_to(energies, (len(angles), len(energies)))
     momentum = np.sqrt(np.clip(energy**2 - mass**2, 0.0, None))
@@ -409,7 +431,7 @@ def _measured(run: _Run, mass: float, angles: FloatArray, energies: FloatArray) 
     return np.asarray(inside.reshape(energy.shape) & (momentum > 0))
 
 
-def _other_beam(run: _Run, beam: float) -> tuple[list[str], dict[str, Any]]:
+def _other_beam(run: OpenRun, beam: float) -> tuple[list[str], dict[str, Any]]:
     """Return which spectrum a detector behind another beam needs: no scaling carries one there."""
     detector, target = run.detector, run.detector.target
     theta = _angles_of(detector)
@@ -492,7 +514,7 @@ def design(
     for an expected limit on counts with the background of the card; `accept.calibration.protons_needed` for
     the protons. Where the run measured nothing the signal is its extrapolation, and so is the proposal.
     """
-    run = _open(results, detector)
+    run = open_run(results, detector)
     folder = output or results.with_name(f"{results.name}_design")
     name = f"design_{run.name}"
     content: dict[str, Any] = {
