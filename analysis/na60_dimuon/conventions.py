@@ -24,7 +24,7 @@ def main() -> int:
     parser.add_argument("results", nargs="?", type=Path, default=ROOT / "results" / "na60_dimuon")
     parser.add_argument("-o", "--output", type=Path, help="folder of figure and table [RESULTS/theory]")
     parser.add_argument("--detectors", default=",".join(DETECTORS), help="names or files, with commas")
-    parser.add_argument("-n", type=int, default=40_000, help="dark photons per mass and channel")
+    parser.add_argument("-n", type=int, default=30_000, help="dark photons per mass and channel")
     options = parser.parse_args()
     reenter("all")
     if not (options.results / "spectrum.json").is_file():

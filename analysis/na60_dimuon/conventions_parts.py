@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from gammastar import accept, flow, infer, report
+from gammastar.accept.expected_events import Sight
+from gammastar.accept.importance import importance_of, watched
 from gammastar.core.files import data_path
-from gammastar.core.records import BoolArray, FloatArray, Sample
+from gammastar.core.records import FloatArray, Sample
 from gammastar.core.sampling import stream
 from gammastar.physics.bremsstrahlung import preset
-from gammastar.physics.detector import Detector
 from gammastar.physics.mesons import MesonTable
 from gammastar.pipeline.stages.accept import _measured as measured_of
 from gammastar.pipeline.stages.predict import model_of
@@ -64,20 +65,21 @@ class Found:
     mock: bool
 
 
-def compare(results: Path, detectors: Sequence[str], n: int) -> Found:
+def compare(results: Path, detectors: Sequence[str], n: int, n_masses: int = N_MASSES) -> Found:
     """Return the yields of all detectors at all masses."""
     runs = [open_run(results, name) for name in detectors]
     first, table = runs[0], eventcalc()
     low, high = first.production.mass_range
     inside = [m for m in table if low < m < high]
-    grid = scan_masses(first.production.parts[0], low + 0.02, min(high, 1.1), N_MASSES)
+    grid = scan_masses(first.production.parts[0], low + 0.02, min(high, 1.1), n_masses)
     masses = np.unique(np.round(np.concatenate([grid, inside]), 6))
     members = flow.load_variations(results)
     rows: list[Row] = []
     for mass in (float(m) for m in masses):
-        made = Made.at(first, mass, n, members)
-        for run in runs:
-            rows += _rows(run, made, table.get(mass))
+        views = [View(run, mass) for run in runs]
+        made = Made.at(views, n, members)
+        for view in views:
+            rows += _rows(view, made, table.get(mass))
     names = {run.name: run.detector.name for run in runs}
     return Found(rows, names, first.ctx.cache.mock)
 
@@ -87,6 +89,30 @@ def eventcalc() -> dict[float, tuple[float, float, float]]:
     lines = data_path("measurements/ap_yield_400gev.csv").read_text().splitlines()
     rows = csv.DictReader(line for line in lines if not line.startswith("#"))
     return {float(r["mass_GeV"]): tuple(float(r[k]) for k in ("lower", "central", "upper")) for r in rows}
+
+
+class View:
+    """What one detector sees of particles of one mass."""
+
+    def __init__(self, run: OpenRun, mass: float) -> None:
+        self.run, self.mass = run, mass
+        states = run.ctx.steering.accept.final_states
+        self.states = tuple(s for s in states if s in run.detector.efficiency) or states
+        self.measured = measured_of(run.ctx, run.production)
+
+    def sight(self, couplings: FloatArray, *, data: bool = True) -> Sight:
+        """Return the view at some couplings; `data`: of the measured target, else per proton of its own."""
+        measured, detector = self.measured if data else None, self.run.detector
+        return Sight.of(self.mass, couplings, model_of(self.run.ctx), detector, self.states, measured)
+
+    def __call__(
+        self, sample: Sample, couplings: FloatArray, *, data: bool = False, replicas: FloatArray | None = None
+    ) -> accept.AcceptedYield:
+        """Return yields, with those of replicas of the kinematics."""
+        sight = self.sight(couplings, data=data)
+        rng = stream(self.run.ctx.seed, "conventions", self.run.name, f"{self.mass:.6f}", int(data))
+        found, _ = watched(sight, sample, rng)
+        return sight.expected(found, None if replicas is None else replicas[:, found.index])
 
 
 @dataclass(frozen=True)
@@ -104,11 +130,14 @@ class Made:
     bremsstrahlung: tuple[Sample, ...]
 
     @classmethod
-    def at(cls, run: OpenRun, mass: float, n: int, members: flow.FlowVariations | None) -> Made:
-        """Return the samples of a mass."""
-        production, beam = run.production, run.production.exposure.beam_energy
+    def at(cls, views: Sequence[View], n: int, members: flow.FlowVariations | None) -> Made:
+        """Return the samples of a mass, the dimuons with more particles where the detectors see them."""
+        run, mass = views[0].run, views[0].mass
+        production, beam, name = run.production, run.production.exposure.beam_energy, f"{mass:.6f}"
         photon, seed = production.parts[0], run.ctx.seed
-        dimuons = photon.produce(mass, n=n, rng=stream(seed, "conventions", f"{mass:.6f}"))
+        sights = [view.sight(COUPLINGS) for view in views]
+        importance = importance_of(sights, stream(seed, "conventions", "importance", name))
+        dimuons = photon.focused(mass, n=n, rng=stream(seed, "conventions", name), importance=importance)
         value, cov = photon.rate([mass])
         error = np.hypot(np.sqrt(cov[0, 0]) / value[0], production.exposure.pot_sigma)
         replicas = None
@@ -137,44 +166,9 @@ def _drawn(run: OpenRun, channel: Channel, mass: float, n: int) -> Sample:
     return replace(sample, in_domain=run.state.training.in_domain(np.full(n, mass), pt, energy))
 
 
-def _part(sample: Sample, chosen: BoolArray, scale: float = 1.0) -> Sample:
-    """Return some particles of a sample, their weights times a factor."""
-    parent = None if sample.parent is None else sample.parent[chosen]
-    columns = {name: getattr(sample, name)[chosen] for name in ("p4", "origin", "in_domain")}
-    return replace(sample, weight=scale * sample.weight[chosen], parent=parent, **columns)
-
-
-class View:
-    """What one detector sees of particles of one mass."""
-
-    def __init__(self, run: OpenRun, mass: float) -> None:
-        self.run, self.mass = run, mass
-        states = run.ctx.steering.accept.final_states
-        self.states = tuple(s for s in states if s in run.detector.efficiency) or states
-        self.measured = measured_of(run.ctx, run.production)
-
-    def __call__(
-        self, sample: Sample, couplings: FloatArray, *, data: bool = False, replicas: FloatArray | None = None
-    ) -> accept.AcceptedYield:
-        """Return yields; `data`: of the measured target, else per proton on that of the detector."""
-        detector: Detector = self.run.detector
-        if replicas is not None:
-            sample = accept.Replicated.of(sample, replicas)
-        return accept.yields(
-            sample,
-            self.mass,
-            couplings,
-            model_of(self.run.ctx),
-            detector,
-            final_states=self.states,
-            measured=self.measured if data else None,
-            rng=stream(self.run.ctx.seed, "conventions", detector.name, f"{self.mass:.6f}", int(data)),
-        )
-
-
-def _rows(run: OpenRun, made: Made, total: tuple[float, float, float] | None) -> list[Row]:
+def _rows(view: View, made: Made, total: tuple[float, float, float] | None) -> list[Row]:
     """Return the rows of one detector at one mass; none where no dark photon reaches it."""
-    view, mass = View(run, made.mass), made.mass
+    run, mass = view.run, made.mass
     depth = stream(run.ctx.seed, "conventions", run.name, "depth", f"{mass:.6f}")
     dimuons = carried(run, run.detector, made.dimuons, depth)
     whole = view(dimuons, COUPLINGS, data=True).signal
@@ -190,9 +184,9 @@ def _rows(run: OpenRun, made: Made, total: tuple[float, float, float] | None) ->
     if not own.any():
         return [_nothing(run, names[k], mass, at[k]) for k in range(len(at))]
     replicas = None if made.replicas is None else made.replicas[:, own]
-    data = view(_part(dimuons, own), at, data=True, replicas=replicas)
+    data = view(dimuons.part(own), at, data=True, replicas=replicas)
     spread = 0.0 if data.replicas is None else np.std(data.replicas, axis=0, ddof=1)
-    predicted, fewest = _theory(run, made, view, at)
+    predicted, fewest = _theory(view, made, at)
     rows = []
     for k, name in enumerate(names):
         events = float(data.signal[k])
@@ -216,25 +210,27 @@ def _nothing(run: OpenRun, point: str, mass: float, coupling: float, measured: f
     return Row(run.name, point, mass, float(coupling), measured, 0.0, np.nan, none, none, False)
 
 
-def _theory(run: OpenRun, made: Made, view: View, at: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _theory(view: View, made: Made, at: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return low, central, high events and the rate per interaction (4, k), and effective particles (k,)."""
-    chance = run.detector.target.interaction_probability
+    chance = view.run.detector.target.interaction_probability
     found, square, effective, rate = np.zeros(len(at)), np.zeros(len(at)), np.zeros(len(at)), 0.0
     for sample, sigma in made.mesons:
         if sample.in_domain.any():
-            seen = view(_part(sample, sample.in_domain, chance), at)
+            seen = view(sample.part(sample.in_domain), at)
             found, square = found + seen.signal, square + (sigma * seen.signal) ** 2
             effective = np.maximum(effective, seen.n_effective)
         rate += float(sample.weight.sum())
     ends = []
     for sample in made.bremsstrahlung:
         own = sample.in_domain
-        ends.append(view(_part(sample, own, chance), at).signal if own.any() else np.zeros(len(at)))
+        ends.append(view(sample.part(own), at).signal if own.any() else np.zeros(len(at)))
     rate += float(made.bremsstrahlung[1].weight.sum())
     low, central, high = (np.array(end) for end in ends)
     down, up = (np.sqrt(square + (end - central) ** 2) for end in (low, high))
     middle = found + central
-    return np.stack([middle - down, middle, middle + up, np.full(len(at), rate)]), effective
+    return np.stack(
+        [*(chance * x for x in (middle - down, middle, middle + up)), np.full(len(at), rate)]
+    ), effective
 
 
 @styled

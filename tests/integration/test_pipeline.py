@@ -380,3 +380,34 @@ def test_design_names_what_cannot_be(results, arguments, words, tmp_path):
     assert isinstance(found, UserError)
     assert words in str(found)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_yields_beside_other_conventions(results, tmp_path, monkeypatch):
+    from gammastar.physics.bremsstrahlung import preset
+    from gammastar.physics.mesons import MesonTable
+    from gammastar.predict.channels import PseudoscalarDalitz, VectorDalitz, VectorMixing
+
+    monkeypatch.setattr(sys, "path", [str(STEERING.parent), *sys.path])
+    import conventions_parts
+
+    found = conventions_parts.compare(results, ("shadows_like", "na62_dump"), 3000, n_masses=2)
+    assert found.mock
+    assert all(row.measured == 0 for row in found.rows if row.detector == "na62_dump")
+    known = [row for row in found.rows if row.known and np.isfinite(row.eventcalc[1])]
+    assert len(known) > 5
+    table = MesonTable.read(data_path("measurements/mesons_400gev.toml"))
+    for row in known:
+        assert row.detector == "shadows_like"
+        assert row.foresee[0] < row.foresee[1] < row.foresee[2]
+        # both conventions share their kinematics: their ratio is that of the rates, 1 / proton
+        rate = float(preset("qra_v1").rate(row.mass, 400.0))
+        rate += sum(float(c(table, 400.0).rate([row.mass])[0][0]) for c in (PseudoscalarDalitz, VectorDalitz))
+        rate += float(VectorMixing(table, 400.0).rate([row.mass])[0][0])
+        wanted = conventions_parts.eventcalc()[row.mass][1] / rate
+        assert row.eventcalc[1] / row.foresee[1] == pytest.approx(wanted, rel=1e-9)
+    conventions_parts.draw(found, tmp_path / "conventions")
+    lines = conventions_parts.write(found, tmp_path / "conventions.csv")
+    assert all(line.startswith("MOCK: ") for line in lines)
+    with (tmp_path / "conventions.csv").open() as stream:
+        assert {row["data"] for row in csv.DictReader(stream)} == {"MOCK"}

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.accept.expected_events import AcceptedYield, Replicated
+from gammastar.accept.expected_events import AcceptedYield
+from gammastar.accept.lifetimes import Replicated
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray, Sample
 from gammastar.physics.kinematics import daughter
@@ -101,24 +102,13 @@ def in_cells(
         here, row = np.unique(cell[part], return_inverse=True)
         members = np.zeros((len(here), len(row)))
         members[row, np.arange(len(row))] = 1.0
-        accepted = run(Replicated.of(_every(sample, part, batches), members), b)
+        own = sample.part(np.arange(len(cell))[part])
+        accepted = run(Replicated.of(replace(own, weight=own.weight * batches), members), b)
         whole = np.zeros((n_cells, len(accepted.couplings)))
         whole[here] = accepted.replicas
         found.append(whole)
         yields.append(accepted)
     return np.stack(found), yields
-
-
-def _every(sample: Sample, part: slice, batches: int) -> Sample:
-    """Return a part of a sample with the rate of the whole."""
-    return replace(
-        sample,
-        p4=sample.p4[part],
-        weight=sample.weight[part] * batches,
-        origin=sample.origin[part],
-        in_domain=sample.in_domain[part],
-        parent=None if sample.parent is None else sample.parent[part],
-    )
 
 
 def _squares(signal: FloatArray) -> FloatArray:

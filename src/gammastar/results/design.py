@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from gammastar import accept, flow, infer, predict
-from gammastar.accept import AcceptedYield
+from gammastar.accept import AcceptedYield, Replicated
 from gammastar.accept.calibration import (
     Cells,
     Origins,
@@ -22,6 +22,8 @@ from gammastar.accept.calibration import (
     in_cells,
     scan_windows,
 )
+from gammastar.accept.expected_events import Sight
+from gammastar.accept.importance import importance_of, watched
 from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.documents import from_toml
 from gammastar.core.errors import InputFileError, UserError
@@ -204,7 +206,7 @@ def open_run(results: Path, detector: str) -> OpenRun:
         spin=read_spin(results),
         record=results,
     )
-    production = production_of(ctx, state, lambda: domain, lambda: (sampler, None))
+    production = production_of(ctx, state, lambda: domain, lambda: (sampler, None, None))
     return OpenRun(ctx, state, production, card, path.stem)
 
 
@@ -227,21 +229,31 @@ def _masses(run: OpenRun, asked: tuple[float, ...]) -> tuple[float, ...]:
 def _dark_photons(run: OpenRun, detector: Detector, mass: float, cells: Cells, n: int) -> _Particles:
     """Return dark photons of one mass; its virtual photons are those in the mass bin of the run."""
     ctx, production, seed = run.ctx, run.production, run.ctx.seed
-    made = production.channel.produce(mass, n=n, rng=stream(seed, "design", f"{mass:.6f}"))
-    sample = carried(run, detector, made, stream(seed, "design", detector.name, "depth", f"{mass:.6f}"))
     model, section, measured = model_of(ctx), ctx.steering.accept, measured_of(ctx, production)
     states = () if section is None else section.final_states
     states = tuple(state for state in states if state in detector.efficiency) or states
+    name = "design", detector.name, f"{mass:.6f}"
 
     def run_yields(part: Sample, couplings: FloatArray, number: int) -> AcceptedYield:
-        rng = stream(seed, "design", detector.name, f"{mass:.6f}", number)
-        return accept.yields(
-            part, mass, couplings, model, detector, final_states=states, measured=measured, rng=rng
-        )
+        sight = Sight.of(mass, couplings, model, detector, states, measured)
+        found, _ = watched(sight, part, stream(seed, *name, number))
+        return sight.expected(found, part.replicas[:, found.index] if isinstance(part, Replicated) else None)
 
-    p = _momenta(made)
-    pairs = _pairs_in_bin(run, mass) * sample.weight / made.weight.sum()
+    sight = Sight.of(mass, _scan(run), model, detector, states, measured)
+    importance = importance_of([sight], stream(seed, *name, "importance"))
+    made = production.channel.focused(mass, n=n, rng=stream(seed, *name, "made"), importance=importance)
+    sample, p = carried(run, detector, made, stream(seed, *name, "depth")), _momenta(made)
+    pairs = _pairs_in_bin(run, mass) / float(production.channel.rate([mass])[0][0]) * sample.weight
     return _Particles(sample, cells.index(p), (p, mass, pairs), run_yields)
+
+
+def _scan(run: OpenRun) -> FloatArray:
+    """Return the couplings of the scan of the run, or its charges."""
+    steering, accepting = run.ctx.steering.infer, run.ctx.steering.accept
+    low, high, n = (1e-9, 1e-2, 141) if steering is None else (*steering.coupling, steering.n_couplings)
+    if isinstance(run.detector, MillichargeDetector) and accepting is not None:
+        low, high, n = *accepting.charge, accepting.n_charges
+    return np.geomspace(low, high, n)
 
 
 def _pairs_in_bin(run: OpenRun, mass: float) -> float:
@@ -301,11 +313,7 @@ def _points(
     run: OpenRun, made: _Particles, mass: float, limit: float
 ) -> tuple[tuple[str, ...], FloatArray] | None:
     """Return names and couplings of the edges and the largest signal; None where there is no signal."""
-    steering, accepting = run.ctx.steering.infer, run.ctx.steering.accept
-    low, high, n = (1e-9, 1e-2, 141) if steering is None else (*steering.coupling, steering.n_couplings)
-    if isinstance(run.detector, MillichargeDetector) and accepting is not None:
-        low, high, n = *accepting.charge, accepting.n_charges
-    grid = np.geomspace(low, high, n)
+    grid = _scan(run)
     signal = made.run(made.sample, grid, -1).signal
     if not signal.max() > 0:
         return None
@@ -315,7 +323,7 @@ def _points(
     found = np.array([edges[:, 0].min(), top, edges[:, 1].max()]) if len(edges) else np.full(3, top)
     kept = np.array([len(edges) > 0, True, len(edges) > 0])
     if len(edges):  # an end of the scan is no edge of the contour, and no largest signal
-        kept = (found > low * (1 + END)) & (found < high * (1 - END))
+        kept = (found > grid[0] * (1 + END)) & (found < grid[-1] * (1 - END))
     return tuple(np.array(POINTS)[kept].tolist()), found[kept]
 
 

@@ -236,3 +236,15 @@ def test_millicharged_pairs_take_the_density_at_their_own_mass():
     found = np.average(g, axis=1, weights=sample.weight[:n]) / SIZES
     truth = float(mass_factor(mass, m_chi)) * moments_of([0.8, 0.05, 0.1])
     np.testing.assert_allclose(found, truth, atol=5 / np.sqrt(SIZES.min() * n))
+
+
+def test_cosines_of_vectors_that_outrun_the_beam_stay_cosines():
+    """Along the beam and faster than its protons, a vector sees beam and target fly the same way."""
+    rng, mass, n = np.random.default_rng(8), 0.3, 200
+    energy = np.full(n, 390.0)  # γ = 1300, that of the proton is 426
+    across = np.where(np.arange(n) % 2, 1e-9, 0.0)
+    photon = np.stack([across, np.zeros(n), np.sqrt(energy**2 - mass**2 - across**2), energy])
+    lepton = daughter(photon, mass, M_MU, M_MU, rng.uniform(-1, 1, n), rng.uniform(-np.pi, np.pi, n))
+    for frame in ("laboratory", "helicity", "collins_soper"):
+        found = axis_cosine(photon, mass, lepton, frame, 400.0)
+        assert (np.abs(found) <= 1).all()
