@@ -17,7 +17,7 @@ from gammastar.core.records import FloatArray, Sample
 from gammastar.core.sampling import stream
 from gammastar.physics.bremsstrahlung import preset
 from gammastar.physics.mesons import MesonTable
-from gammastar.pipeline.stages.accept import _measured as measured_of
+from gammastar.pipeline.stages.accept import measured_of
 from gammastar.pipeline.stages.predict import model_of
 from gammastar.predict.channel import Channel
 from gammastar.predict.channels import Bremsstrahlung, PseudoscalarDalitz, VectorDalitz, VectorMixing

@@ -36,8 +36,7 @@ from gammastar.physics.qed import kappa
 from gammastar.pipeline.cache import StageCache
 from gammastar.pipeline.context import Context, RunState, Tell, needed
 from gammastar.pipeline.record import checked_record, kept_detector, kept_steering, read_domain
-from gammastar.pipeline.stages.accept import _measured as measured_of
-from gammastar.pipeline.stages.accept import _transfer as transfer_of
+from gammastar.pipeline.stages.accept import measured_of, transfer_of
 from gammastar.pipeline.stages.flow import read_spin
 from gammastar.pipeline.stages.predict import measured_pairs, model_of, production_of
 from gammastar.predict import Production

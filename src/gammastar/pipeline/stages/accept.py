@@ -50,7 +50,14 @@ from gammastar.predict.target import TargetTransfer
 from gammastar.spectrum.angles import spin_text
 from gammastar.store.manifest import digest
 
-__all__ = ["accept_stage", "detectors", "millicharge_detectors", "millicharge_stage"]
+__all__ = [
+    "accept_stage",
+    "detectors",
+    "measured_of",
+    "millicharge_detectors",
+    "millicharge_stage",
+    "transfer_of",
+]
 
 LIFETIMES = 71  # of the acceptance curves
 
@@ -77,7 +84,7 @@ def _section(ctx: Context) -> Accept:
     return ctx.steering.accept
 
 
-def _measured(ctx: Context, production: Production) -> accept.Measured:
+def measured_of(ctx: Context, production: Production) -> accept.Measured:
     """Return where the rate holds, how it is carried to a detector's target, and the spin state."""
     section, scaling = _section(ctx), _section(ctx).target_scaling
     if scaling == "power" or (scaling is None and section_of(ctx).source == "theory"):
@@ -88,7 +95,7 @@ def _measured(ctx: Context, production: Production) -> accept.Measured:
     return accept.Measured(production.exposure, scaling, spins=spins)
 
 
-def _transfer(ctx: Context, found: Mapping[str, Stand]) -> TargetTransfer:
+def transfer_of(ctx: Context, found: Mapping[str, Stand]) -> TargetTransfer:
     """Return how particles come to be made in the targets of the detectors."""
     section = _section(ctx)
     alpha, depth = section.alpha, section.interaction_length
@@ -143,7 +150,7 @@ def _rows(
     couplings: FloatArray,
 ) -> list[dict[str, PlaneRow]]:
     """Return the yields of every detector at each mass."""
-    section, model, measured = _section(ctx), model_of(ctx), _measured(ctx, production)
+    section, model, measured = _section(ctx), model_of(ctx), measured_of(ctx, production)
     sights = {
         name: functools.partial(
             Sight.of,
@@ -155,7 +162,7 @@ def _rows(
         )
         for name, detector in found.items()
     }
-    settings = ctx.seed, section_of(ctx).n_sample, _transfer(ctx, found), ctx.own_sources()
+    settings = ctx.seed, section_of(ctx).n_sample, transfer_of(ctx, found), ctx.own_sources()
     point = functools.partial(_point, production, rate.mass, sights, settings)
     return ctx.each(point, len(rate.mass), "accept", lambda i: f"m = {rate.mass[i]:.3f} GeV")
 
@@ -198,7 +205,7 @@ def _curves(
     ctx: Context, production: Production, rate: Rate, name: str, detector: Detector
 ) -> AcceptanceCurves:
     """Return acceptance and its error over the lifetime at a few masses."""
-    section, transfer = _section(ctx), _transfer(ctx, detectors(ctx))
+    section, transfer = _section(ctx), transfer_of(ctx, detectors(ctx))
     low, high = rate.mass[[0, -1]]
     n = section_of(ctx).n_sample
     produced: dict[float, Sample] = {}
@@ -215,7 +222,7 @@ def _curves(
         target = name, detector.target
         samples[mass] = transfer.carry(made, target, (production.exposure.target_a, None), rng)[0], rng
     state = "mumu" if "mumu" in section.final_states else "ee"
-    spin = _measured(ctx, production).spins[0]
+    spin = measured_of(ctx, production).spins[0]
     ctau = np.geomspace(*section.ctau, LIFETIMES)
     return acceptance_curves(samples, replicas, ctau, detector, state, spin)
 
@@ -303,14 +310,18 @@ def _charged_point(
 ) -> dict[str, PlaneRow]:
     """Return what each detector sees of one mass of χ."""
     section, found = _section(ctx), millicharge_detectors(ctx)
-    charges, transfer = np.geomspace(*section.charge, section.n_charges), _transfer(ctx, found)
+    charges, transfer = np.geomspace(*section.charge, section.n_charges), transfer_of(ctx, found)
     sample, variations = _chi_particles(ctx, production, state, m_chi, stream(ctx.seed, "millicharge", i))
     rows = {}
     for name, detector in found.items():
         depth, measured = stream(ctx.seed, "depth", name, i), (production.exposure.target_a, None)
         carried, sigma = transfer.carry(sample, (name, detector.target), measured, depth)
         seen = accept.millicharge_yields(
-            accept.varied(carried, variations), m_chi, charges, detector, measured=_measured(ctx, production)
+            accept.varied(carried, variations),
+            m_chi,
+            charges,
+            detector,
+            measured=measured_of(ctx, production),
         )
         rows[name] = accept.row_of(seen, variations, sigma)
     return rows
