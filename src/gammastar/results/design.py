@@ -47,7 +47,7 @@ from gammastar.store.folder import working
 from gammastar.store.manifest import write_json
 from gammastar.store.records import read_spectrum
 
-__all__ = ["OpenRun", "Wanted", "carried", "design", "open_run", "wanted"]
+__all__ = ["OpenRun", "Wanted", "carried", "design", "open_run", "origins", "wanted"]
 
 FLOOR = 0.1  # of its pairs are seen where a cell counts as covered: ten times the protons of a perfect one
 POINTS = ("lower edge", "largest signal", "upper edge")
@@ -326,7 +326,7 @@ def _points(
     return tuple(np.array(POINTS)[kept].tolist()), found[kept]
 
 
-def _at(run: OpenRun, mass: float, asked: Wanted, cells: Cells, limit: float) -> Origins | None:
+def origins(run: OpenRun, mass: float, asked: Wanted, cells: Cells, limit: float) -> Origins | None:
     """Return what the detector sees at one mass; None if it sees nothing."""
     detector, n_cells = run.detector, cells.shape[0] * cells.shape[1]
     made = (
@@ -405,7 +405,7 @@ def _proposal(run: OpenRun, asked: Wanted, tell: Tell) -> tuple[list[str], dict[
     limit, assumption = _limit(run)
     found = []
     for i, mass in enumerate(masses):
-        at = _at(run, mass, asked, cells, limit)
+        at = origins(run, mass, asked, cells, limit)
         found += [] if at is None else [at]
         tell("design", (i + 1) / len(masses), f"m = {mass:.3f} GeV")
     content: dict[str, Any] = {"contour": assumption, "masses_GeV": list(masses)}
