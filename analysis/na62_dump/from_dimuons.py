@@ -152,7 +152,7 @@ def calibration(
     window_pairs = window / float(dark_photon_rate(1.0, mass, M_MU)) * -np.expm1(-thickness)
     p = np.stack([np.asarray(x) for x in (sample.p4.px, sample.p4.py, sample.p4.pz, sample.p4.E)])
     pairs, windows = sample.weight * window_pairs, Windows(theta, np.array([0.120]), 5.0)
-    found = dimuons_in_windows((p, mass, pairs), cell, n_cells, windows, M_MU, rng, n_decays=40)
+    found = dimuons_in_windows((p, mass, pairs), cell, n_cells, windows, rng, n_decays=40)
     produced = np.bincount(cell, pairs, n_cells)
     fraction, pot, _ = scan_windows(signal[None, :, None], produced, found, floor=FLOOR, precision=precision)
     return Calibration(theta, fraction[0, :, 0], pot[0, :, 0])

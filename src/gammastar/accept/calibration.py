@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from gammastar.accept.expected_events import AcceptedYield
 from gammastar.accept.lifetimes import Replicated
+from gammastar.core.constants import M_MU
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray, Sample
 from gammastar.physics.kinematics import daughter
@@ -187,17 +188,21 @@ class Windows:
     theta_min, theta_max : NDArray, shapes (i,), (j,) [rad]
         Increasing.
     min_momentum : float [GeV]
+    m_lepton : float [GeV]
     """
 
     theta_min: FloatArray
     theta_max: FloatArray
     min_momentum: float
+    m_lepton: float = M_MU
 
     @staticmethod
-    def usual(min_momentum: float) -> Windows:
+    def usual(min_momentum: float, m_lepton: float = M_MU) -> Windows:
         """Return round angles from 0.1 to 80 mrad for the smallest, 2 to 500 mrad for the largest."""
         angles = 1e-3 * np.concatenate([ROUND * 10.0**k for k in range(-1, 3)])
-        return Windows(angles[angles < 0.081], angles[(angles > 0.0019) & (angles < 0.501)], min_momentum)
+        return Windows(
+            angles[angles < 0.081], angles[(angles > 0.0019) & (angles < 0.501)], min_momentum, m_lepton
+        )
 
 
 def dimuons_in_windows(
@@ -205,10 +210,9 @@ def dimuons_in_windows(
     cell: IntArray,
     n_cells: int,
     windows: Windows,
-    m_lepton: float,
     rng: np.random.Generator,
     *,
-    n_decays: int = 20,
+    n_decays: int = 10,
 ) -> FloatArray:
     """Return the lepton pairs of each cell that each spectrometer sees.
 
@@ -219,7 +223,6 @@ def dimuons_in_windows(
     cell : NDArray of int, shape (n,)
     n_cells : int
     windows : Windows
-    m_lepton : float [GeV]
     rng : numpy.random.Generator
     n_decays : int
         Isotropic decays of each photon.
@@ -229,7 +232,7 @@ def dimuons_in_windows(
     NDArray, shape (n_cells, i, j)
         For every smallest and largest angle.
     """
-    p, masses, weight = photons
+    (p, masses, weight), m_lepton = photons, windows.m_lepton
     n_i, n_j, n = len(windows.theta_min), len(windows.theta_max), p.shape[1]
     found = np.zeros(n_cells * (n_i + 1) * (n_j + 1))
     mass = np.broadcast_to(np.asarray(masses, dtype=np.float64), (n,))

@@ -115,7 +115,7 @@ def scan(path: Path, **options: Any) -> None:
 @click.option("--min-momentum", type=float, default=3.0, help="Of each lepton [GeV].")
 @click.option("--background", type=float, default=0.0, help="Random pairs per pair of a virtual photon.")
 @click.option("--angles", type=(float, float), help="Of a spectrometer that is there [mrad].")
-@click.option("-n", "n", type=int, default=40_000, help="Sampled particles per mass.")
+@click.option("-n", "n", type=int, default=30_000, help="Sampled particles per mass.")
 @click.option("--output", type=FILE, help="Folder of figure and JSON.", show_default="RESULTS_design")
 def design(results: Path, detector: str, output: Path | None, **options: Any) -> None:
     """Say which dimuons --detector asks for, how many of them RESULTS measured, and propose the run for them.

@@ -88,7 +88,7 @@ class Wanted:
     min_momentum: float = 3.0
     background: float = 0.0
     angles: tuple[float, float] | None = None
-    n: int = 40_000
+    n: int = 30_000
 
     def __post_init__(self) -> None:
         for name in ("precision", "thickness"):
@@ -348,7 +348,7 @@ def origins(run: OpenRun, mass: float, asked: Wanted, cells: Cells, limit: float
     row = np.searchsorted(used, cell[here])
     photons = p[:, here], np.broadcast_to(masses, (len(weight),))[here], weight[here]
     rng = stream(run.ctx.seed, "design", "dimuons", f"{mass:.6f}")
-    found = dimuons_in_windows(photons, row, len(used), _windows(asked), run.m_lepton, rng)
+    found = dimuons_in_windows(photons, row, len(used), _windows(run, asked), rng)
     produced = np.bincount(row, weight[here], len(used)).astype(np.float64)
     share, protons, _ = scan_windows(
         signal[:, used],
@@ -374,11 +374,11 @@ def origins(run: OpenRun, mass: float, asked: Wanted, cells: Cells, limit: float
     )
 
 
-def _windows(asked: Wanted) -> Windows:
+def _windows(run: OpenRun, asked: Wanted) -> Windows:
     if asked.angles is None:
-        return Windows.usual(asked.min_momentum)
+        return Windows.usual(asked.min_momentum, run.m_lepton)
     low, high = asked.angles
-    return Windows(np.array([low]), np.array([high]), asked.min_momentum)
+    return Windows(np.array([low]), np.array([high]), asked.min_momentum, run.m_lepton)
 
 
 def _millicharged(path: Path) -> bool:
@@ -414,7 +414,7 @@ def _proposal(run: OpenRun, asked: Wanted, tell: Tell) -> tuple[list[str], dict[
         text = "no sampled particle reaches the detector at any of these masses: there is nothing to design"
         return [title, text], content | {"points": [], "proposal": None}, None
     scan = WindowScan(
-        _windows(asked),
+        _windows(run, asked),
         np.concatenate([at.share for at in found]),
         np.concatenate([at.protons for at in found]),
     )

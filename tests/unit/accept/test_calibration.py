@@ -85,7 +85,7 @@ def designed():
     assert signal.mean(axis=0).sum(axis=0) == pytest.approx(whole, rel=1e-12)
     windows = Windows(np.array([0.01]), np.array([0.2]), 3.0)
     weight = np.full(p.shape[1], PER_PROTON / p.shape[1])
-    found = dimuons_in_windows((p, MASS, weight), cell, n_cells, windows, M_MU, rng)
+    found = dimuons_in_windows((p, MASS, weight), cell, n_cells, windows, rng)
     produced = np.bincount(cell, weight, n_cells)
     share, protons, covered = scan_windows(signal, produced, found, floor=0.1, precision=0.1)
     known = signal.mean(axis=0)[:, 0] * covered[:, 0, 0]
@@ -138,15 +138,13 @@ def test_pairs_in_a_window_are_those_of_other_decays():
     p = photons(20_000, rng)
     windows = Windows(np.array([1e-9, 0.01, 0.03]), np.array([0.06, 0.2, 3.2]), 2.0)
     one = np.zeros(p.shape[1], dtype=int)
-    table = dimuons_in_windows((p, MASS, np.full(p.shape[1], 1 / p.shape[1])), one, 1, windows, M_MU, rng)[0]
+    table = dimuons_in_windows((p, MASS, np.full(p.shape[1], 1 / p.shape[1])), one, 1, windows, rng)[0]
     for i, low in enumerate(windows.theta_min):
         for j, high in enumerate(windows.theta_max):
             share = np.mean([seen(p, rng, low, high, 2.0).mean() for _ in range(5)])
             assert table[i, j] == pytest.approx(share, abs=4 * np.sqrt(0.25 / 20_000))
     every = Windows(np.array([0.0]), np.array([3.2]), 0.0)
-    assert dimuons_in_windows((p, MASS, np.ones(p.shape[1])), one, 1, every, M_MU, rng) == pytest.approx(
-        20_000
-    )
+    assert dimuons_in_windows((p, MASS, np.ones(p.shape[1])), one, 1, every, rng) == pytest.approx(20_000)
 
 
 def test_squares_are_free_of_the_noise_of_the_sample():
