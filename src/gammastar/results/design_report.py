@@ -123,12 +123,12 @@ def sentences(detector: Stand, proposal: dict[str, Any], rows: list[dict[str, An
         f"{detector.target.a:g}"
     )
     covers = (
-        f"it covers {covered:.0%} of the signal at the least (cells of angle and energy of which it sees a "
+        f"it covers {covered:.1%} of the signal at the least (cells of angle and energy of which it sees a "
         "tenth of the pairs)"
     )
     if covered < proposal["share"]:
         why = "other angles would cover more" if proposal["given"] else "softer leptons would have to be seen"
-        covers += f"; less than the wanted {proposal['share']:.0%}: {why}"
+        covers += f"; less than the wanted {proposal['share']:.1%}: {why}"
     lines = [measured, spectrometer, covers]
     protons, number = proposal["protons"], "unknown"
     if protons is not None:
