@@ -91,6 +91,23 @@ def pseudo_experiments() -> Iterator[dict]:
     }
 
 
+def edges_beside_the_beam() -> Iterator[dict]:
+    """The same campaigns, seen by a detector beside the beam, where most of the signal was measured."""
+    known, results = campaign_report.prepared(["nominal"], 100_000, campaigns.FOLDER, "shadows_like")
+    found = campaign_report.summary("nominal", results["nominal"], known)
+    for part in ("measured", "all"):
+        for side in campaign_report.SIDES:
+            key = f"coverage {side}, {part}"
+            yield {
+                "quantity": f"{found['n']} campaigns, off-axis detector: coverage of ±1σ, {side} edge, "
+                f"{SIGNAL[part]}",
+                "ours": found[key],
+                "expected": 0.683,
+                "tolerance": 3.0 * found[f"{key}, error"],
+                "source": "known truth, three standard errors over campaigns",
+            }
+
+
 def rate_of_the_main_job() -> Iterator[dict]:
     """Compare the rate of a finished run at the masses of its scan with its MOCK card in closed form."""
     rows = (
