@@ -56,7 +56,7 @@ def _photons() -> predict.VirtualPhoton:
 
 
 def importance(*, quick: bool) -> Iterator[dict]:
-    """Yields of focused particles and of plain ones, at twelve couplings of three detectors."""
+    """Compare yields of focused particles with plain ones, at twelve couplings of three detectors."""
     photons, pulls, effective = _photons(), [], []
     draws = 1_000_000 if quick else 10_000_000
     for name in (FLAGSHIP, "na62_dump", "ship_ecn3"):
@@ -73,7 +73,7 @@ def importance(*, quick: bool) -> Iterator[dict]:
             squares += found.mc_error**2
         blocks = draws // BLOCK
         signal, error = sums / blocks, np.sqrt(squares) / blocks
-        pulls.append(((ours.signal - signal) / np.hypot(ours.mc_error, error))[at])
+        pulls.append((ours.signal - signal)[at] / np.hypot(ours.mc_error, error)[at])
         effective.append(ours.n_effective[at])
     found = np.concatenate(pulls)
     yield {
@@ -114,7 +114,7 @@ def _contour(sight: Sight, sample: object) -> np.ndarray:
 
 
 def main_job(results: Path) -> Iterator[dict]:
-    """The off-axis detector of the main job: numbers behind its edges, measured part, smoothness."""
+    """Look at the off-axis detector of the main job: numbers at its edges, measured part, smoothness."""
     planes = SignalPlanes.from_arrays(load_arrays(results / "stages" / "accept.npz")).by_detector
     yield from _numbers(planes[FLAGSHIP], results / "reach.csv")
     yield from _smoothness(results)
