@@ -290,6 +290,7 @@ SUPPORTED = 50.0  # effective pairs beyond a cut from which on the measured tail
 FEWEST = 10.0  # without so many beyond the loosest cut there is no tail to speak of
 
 STEEPEST = 20.0  # power of an extrapolated tail
+LOOSE = (1.5, 2.0, 2.5)  # standard deviations from which a tail may be extrapolated before the first cut
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -307,7 +308,7 @@ class VertexTails:
     control : NDArray, shape (c,)
         Effective number of pairs before the interaction beyond the cut, which the first part is made from.
     supported : float
-        Cut from which on tails are extrapolated as a power law.
+        Pull from which on the first part is extrapolated as a power law.
     index : float
         Its power.
     """
@@ -323,7 +324,10 @@ class VertexTails:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Tail:
-    """Share of pairs whose pull is beyond a value: counted up to `start`, a power law from there."""
+    """Share of pairs whose pull is beyond a value: counted up to `start`, extrapolated from there.
+
+    The law is e^{−index u}, with u = ln(pull/start), a power, or u = pull − start where `flying`.
+    """
 
     pull: FloatArray  # increasing
     beyond: FloatArray  # sum of weights from each pull on, one more entry, over the sum of all pairs
@@ -332,29 +336,32 @@ class _Tail:
     start: float
     index: float
     index_sigma: float
+    flying: bool
 
     @staticmethod
     def of(pull: FloatArray, weight: FloatArray, total: float, cuts: FloatArray, what: str) -> _Tail:
-        """Return the tail of pairs with weights of any sign; Hill's estimator for its power."""
+        """Return the tail of pairs with weights of any sign; 1/index is the mean of u, Hill's estimator."""
+        flying = what == CHARM
+        starts = np.array([*(x for x in LOOSE if x < cuts[0]), *cuts])
         order = np.argsort(pull)
         q, w = pull[order], weight[order]
         beyond = np.r_[np.cumsum(w[::-1])[::-1], 0.0]
         square = np.r_[np.cumsum(w[::-1] ** 2)[::-1], 0.0]
-        at = np.searchsorted(q, cuts, side="right")
+        at = np.searchsorted(q, starts, side="right")
         size = np.where(beyond[at] > 0, beyond[at] ** 2 / np.maximum(square[at], 1e-300), 0.0)
         if not (total > 0 and size[0] >= FEWEST):
             msg = (
-                f"{what}: {size[0]:.1f} pairs (effective) lie beyond {cuts[0]:g} standard deviations, fewer "
-                f"than {FEWEST:g}: take more pairs or a looser first cut"
+                f"{what}: {size[0]:.1f} pairs (effective) lie beyond {starts[0]:g} standard deviations, "
+                f"fewer than {FEWEST:g}: take more pairs or a looser first cut"
             )
             raise PhysicsError(msg)
         good = np.flatnonzero(size >= SUPPORTED)
-        start = cuts[good[-1] if len(good) else 0]
+        start = starts[good[-1] if len(good) else 0]
         first = int(np.searchsorted(q, start, side="right"))
         n = beyond[first] ** 2 / square[first]
-        slope = float(w[first:] @ np.log(q[first:] / start)) / beyond[first]
-        index = 1.0 / max(slope, 1.0 / STEEPEST)
-        return _Tail(q, beyond / total, square, total, float(start), index, index / np.sqrt(n))
+        far = q[first:] - start if flying else np.log(q[first:] / start)
+        index = 1.0 / max(float(w[first:] @ far) / beyond[first], 1.0 / STEEPEST)
+        return _Tail(q, beyond / total, square, total, float(start), index, index / np.sqrt(n), flying)
 
     def counted(self, pull: FloatArray) -> FloatArray:
         """Return the share beyond, as it was counted."""
@@ -363,14 +370,17 @@ class _Tail:
     def share(self, pull: FloatArray) -> FloatArray:
         """Return the share beyond, extrapolated from `start` on."""
         own = self.counted(np.minimum(pull, self.start))
-        return own * np.maximum(pull / self.start, 1.0) ** -self.index
+        return np.asarray(own * np.exp(-self.index * self._far(pull)))
+
+    def _far(self, pull: npt.ArrayLike) -> FloatArray:
+        beyond = np.maximum(pull, self.start)
+        return np.asarray(beyond - self.start if self.flying else np.log(beyond / self.start))
 
     def relative(self, pull: float) -> float:
         """Return the relative standard deviation of the share beyond."""
         at = int(np.searchsorted(self.pull, min(pull, self.start), side="right"))
         counted = np.sqrt(self.square[at]) / (self.beyond[at] * self.total)
-        far = np.log(max(pull / self.start, 1.0)) * self.index_sigma if pull > self.start else 0.0
-        return float(np.hypot(counted, far))
+        return float(np.hypot(counted, float(self._far(pull)) * self.index_sigma))
 
     def effective(self, pull: float) -> float:
         """Return the effective number of pairs beyond."""
@@ -416,8 +426,9 @@ def vertex_tails(
     where no particle decays, as behind it; it is taken from there, outside of the mass window, like-sign
     pairs and charm subtracted. Random pairs: the like-sign pairs of all masses behind the target, so that
     decays in flight need not be symmetric. Open charm: its simulation behind it. The pull makes tails of
-    different masses and energies comparable. Beyond the last cut with 50 effective pairs the tail goes on as
-    a power law, B. M. Hill, Ann. Stat. 3 (1975) 1163: heavier than any Gaussian or exponential one.
+    different masses and energies comparable. Beyond the last cut (or 1.5, 2, 2.5) with 50 effective pairs a
+    tail goes on as a power law, B. M. Hill, Ann. Stat. 3 (1975) 1163, heavier than Gaussians or exponentials;
+    that of charm, which is a flight, as an exponential.
     Pairs of secondary interactions in the target are in the tail only as far as they are symmetric: the
     fiducial length has to begin behind the target.
     """
@@ -450,12 +461,13 @@ def _tails(
     if not near.weight.sum() > 0:
         msg = f"vertex_tails: no pair is left in {window[0]:g} to {window[1]:g} GeV after subtraction"
         raise PhysicsError(msg)
-    before = others.select(-others.pull > cuts[0])
+    loosest = min(cuts[0], LOOSE[0])
+    before = others.select(-others.pull > loosest)
     photons = _Tail.of(-before.pull, before.weight, float(others.weight.sum()), cuts, VERTEX_TAILS)
     found = {VERTEX_TAILS: _expected(near, near.weight, photons, cuts, fiducial)}
     like = pairs.select(pairs.like)
     if near.like.any():
-        behind = like.select(like.pull > cuts[0])
+        behind = like.select(like.pull > loosest)
         random = _Tail.of(behind.pull, -behind.weight, -float(like.weight.sum()), cuts, RANDOM)
         found[RANDOM] = _expected(near, np.where(near.like, -near.weight, 0.0), random, cuts, fiducial)
     if charm is not None:
@@ -500,14 +512,14 @@ def _simulated(
     width = window[1] - window[0]
     wide = np.abs(charm.mass - window[0] - 0.5 * width) < 1.5 * width
     for part in (charm.select(wide), charm):
-        behind = part.select(part.pull > cuts[0])
+        behind = part.select(part.pull > min(cuts[0], LOOSE[0]))
         try:
             tail = _Tail.of(behind.pull, behind.weight, float(part.weight.sum()), cuts, CHARM)
         except PhysicsError:
             continue
         value, sigma = _expected(near, near.weight, tail, cuts, fiducial)
         return value, np.hypot(sigma, relative * value)
-    msg = f"{CHARM}: fewer than {FEWEST:g} simulated pairs lie beyond {cuts[0]:g} standard deviations"
+    msg = f"{CHARM}: fewer than {FEWEST:g} simulated pairs lie behind the target"
     raise PhysicsError(msg)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from gammastar.config.checks_measured import CHECKS as MEASURED
 from gammastar.config.checks_measured import LONGEST, Findings, Look, hinted, raised, tried, wrong
-from gammastar.config.dark import Accept, Predict
+from gammastar.config.dark import Accept, InSitu, Predict
 from gammastar.config.steering import STAGES, Steering, examine
 from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.documents import Finding
@@ -436,10 +436,31 @@ def _in_situ(look: Look) -> Findings:
     mock = look.steering.analysis.mock or look.steering.simulate is not None
     if mock and section.observed == "data":
         yield wrong("in_situ.observed", "'data', but mock data exclude nothing: leave it 'masked'")
+    yield from _displaced(look, section)
     predicting = look.steering.predict
     if predicting is not None and predicting.model != "dark_photon":
         text = f"the search in situ is for dark photons, whatever predict.model = {predicting.model!r} is"
         yield Finding("warning", "in_situ", text)
+
+
+def _displaced(look: Look, section: InSitu) -> Findings:
+    """Look for the telescope of the displaced search and for the vertices that it needs."""
+    asked, select = section.displaced, look.steering.select
+    if asked is None or select is None:
+        return
+    if not select.vertex:
+        yield wrong(
+            "in_situ.displaced",
+            'pairs have no vertex; name the two lepton columns of [select] vertex, as vertex = ["dx", "dy"]',
+        )
+
+    def card() -> Any:
+        from gammastar.physics.telescope import load_telescope
+
+        return load_telescope(shipped(asked.telescope, look.base, "cards"))
+
+    _, found = tried("in_situ.displaced.telescope", card)
+    yield from found
 
 
 def _shown_masses(look: Look) -> Findings:

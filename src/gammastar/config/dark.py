@@ -19,10 +19,11 @@ from pydantic import Field, model_validator
 from gammastar.config.fields import Fraction, Masses, Positive, PositiveRange, Section
 from gammastar.physics.polarisation import Frame
 
-__all__ = ["Accept", "InSitu", "Infer", "Millicharge", "Predict", "Report", "theory_options"]
+__all__ = ["Accept", "Displaced", "InSitu", "Infer", "Millicharge", "Predict", "Report", "theory_options"]
 
 Points = Annotated[tuple[tuple[Annotated[float, Field(ge=0)], float], ...], Field(min_length=2)]
 Widths = Annotated[tuple[tuple[Positive, Positive], ...], Field(min_length=2)]
+CUTS = (3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 12.0, 15.0, 18.0, 22.0, 27.0, 33.0, 40.0)  # standard deviations
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -132,6 +133,38 @@ class Accept(Section):
         return self
 
 
+class Displaced(Section):
+    """The search for A′ → l⁺l⁻ that decay between the target and the first plane of a vertex telescope.
+
+    `telescope`: its card, a file or the name of a shipped one. The pairs need the columns of [select] vertex,
+    in which one unit is `unit` metres. A pair counts if its vertex is more standard deviations behind the
+    interaction than a cut and in the fiducial length of the card; of `cuts` each mass takes the one with the
+    best expected limit. `distance` and `impact`: most standard deviations between the two tracks, and from
+    the line of flight of the pair to the interaction. `window`: half width of the searched masses in
+    resolutions. `efficiency_error`: of the efficiency at the decay over that at the target, relative.
+    `projections`: further reaches at so many times the pairs. Masses, `cl` and `observed` are those of
+    [in_situ].
+    """
+
+    telescope: str
+    unit: Positive = 1e-6
+    cuts: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=30)] = CUTS
+    distance: Positive = 2.5
+    impact: Positive = 2.5
+    window: Annotated[float, Field(ge=0.5, le=5)] = 1.4
+    efficiency_error: Fraction = 0.1
+    coupling: PositiveRange = (1e-7, 1e-2)
+    n_couplings: Annotated[int, Field(ge=10, le=10_000)] = 101
+    projections: Annotated[tuple[Positive, ...], Field(max_length=10)] = ()
+
+    @model_validator(mode="after")
+    def _increasing(self) -> Displaced:
+        if any(b <= a for a, b in pairwise(self.cuts)):
+            msg = f"cuts = {list(self.cuts)} must increase"
+            raise ValueError(msg)
+        return self
+
+
 class InSitu(Section):
     """The search for a peak of prompt A′ → l⁺l⁻ in the measured pairs themselves: no protons on target enter.
 
@@ -143,7 +176,8 @@ class InSitu(Section):
     `resolution`: "simulation" measures it in the matched pairs; or one width or points [[mass, width], …],
     normal then [GeV]. `resolution_error` and `mass_scale` are relative standard deviations of the width and
     of the place of lines. `spurious` adds what the background model leaves of peaks in smooth expectations to
-    the error. `observed`: "data" gives limits from the fitted peaks, never of mock data.
+    the error. `observed`: "data" gives limits from the fitted peaks, never of mock data. `displaced` adds the
+    search for decays behind the target.
     """
 
     masses: Masses = ()
@@ -159,6 +193,7 @@ class InSitu(Section):
     spurious: bool = True
     cl: Annotated[float, Field(gt=0.5, lt=1)] = 0.90
     observed: Literal["masked", "data"] = "masked"
+    displaced: Displaced | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> InSitu:

@@ -474,8 +474,7 @@ class FlowVariations:
         own = self.nominal.log_prob(mass, pt, energy, single=True)
         inside = np.isfinite(own)
         logs = self.ensemble.log_probs(mass, pt, energy, single=True)
-        inside = inside & ~np.isposinf(logs).any(axis=0)  # on the limits themselves the densities diverge
-        result: FloatArray = np.where(inside, np.exp(np.where(inside, logs - own, 0.0)), 0.0)
+        result: FloatArray = np.where(inside, np.exp(logs - np.where(inside, own, 0.0)), 0.0)
         if self.local is None:
             return result
         if share is None:

@@ -36,6 +36,7 @@ __all__ = [
     "counting_cls",
     "counting_limit",
     "expected_limits",
+    "expected_limits_of",
     "fit_background",
     "fit_total",
     "nodes",
@@ -44,6 +45,7 @@ __all__ = [
 
 CountingMethod: TypeAlias = Literal["exact", "marginalised", "none"]
 
+ENUMERATED = 1e4  # events up to which the counts of many searches are enumerated
 QUANTILES = norm.cdf([-2.0, -1.0, 0.0, 1.0, 2.0])
 
 
@@ -232,6 +234,44 @@ def expected_limits(
         method=method,
     )
     return np.asarray(limits[inverse], dtype=np.float64)
+
+
+def expected_limits_of(
+    background: npt.ArrayLike,
+    *,
+    signal_sigma: npt.ArrayLike = 0.0,
+    background_sigma: npt.ArrayLike = 0.0,
+    cl: float = 0.90,
+    method: CountingMethod = "exact",
+) -> FloatArray:
+    """Return `expected_limits` of many searches.
+
+    Parameters
+    ----------
+    background, signal_sigma, background_sigma : array_like
+        Of one shape after broadcasting.
+    cl, method
+        As in `counting_limit`.
+
+    Returns
+    -------
+    NDArray, that shape and (5,)
+
+    Notes
+    -----
+    Beyond 10 000 events at six standard deviations counts are not enumerated; limits are then those of the
+    normal approximation of CLs, σ [Φ⁻¹(1 − (1 − CL) Φ(N)) + N] with σ² = b + (σ_b b)².
+    """
+    b, s, t = np.broadcast_arrays(background, signal_sigma, background_sigma)
+    steps = norm.ppf(QUANTILES)
+    normal = norm.ppf(1.0 - (1.0 - cl) * QUANTILES) + steps
+    rows = [
+        expected_limits(float(x), signal_sigma=float(y), background_sigma=float(z), cl=cl, method=method)
+        if x * np.exp(6.0 * z) <= ENUMERATED
+        else np.hypot(np.sqrt(x), z * x) * normal
+        for x, y, z in zip(b.ravel(), s.ravel(), t.ravel(), strict=True)
+    ]
+    return np.reshape(rows, (*b.shape, 5)).astype(np.float64)
 
 
 def _checked(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
@@ -14,7 +15,7 @@ from gammastar.core.errors import InputFileError, PhysicsError, SteeringError
 from gammastar.core.pairs import Pairs, VertexPairs
 from gammastar.core.records import FloatArray
 
-__all__ = ["COLUMNS", "VertexTelescope", "load_telescope", "measured_vertices"]
+__all__ = ["COLUMNS", "VertexTelescope", "load_telescope", "measured_vertices", "simulated_vertices"]
 
 COLUMNS = ("vertex_z", "vertex_distance", "vertex_impact", "angle", "cos_theta")
 """Of the pairs that the displaced search needs."""
@@ -246,3 +247,35 @@ def measured_vertices(
     use &= (distance <= most[0] * error.distance) & (impact <= most[1] * error.impact) & (pairs.weight == 1)
     pz = np.sqrt(np.maximum(pairs.energy**2 - pairs.mass**2 - pairs.pt**2, 0.0))
     return VertexPairs(pairs.mass, pz, z, error.z, weight, ~pairs.os, use)
+
+
+def simulated_vertices(
+    rows: FloatArray, telescope: VertexTelescope, share: float, **options: Any
+) -> VertexPairs | None:
+    """Return simulated pairs that are in the data and no virtual photons, e.g. of open charm.
+
+    Parameters
+    ----------
+    rows : NDArray, shape (5 + 5, n)
+        Mass, pt, energy, the columns `COLUMNS`, weight, and a number that is not used.
+    telescope : VertexTelescope
+    share : float
+        Which part of the opposite-sign pairs of the data is searched: of events that stand for themselves.
+    **options
+        ``lepton_mass``, ``unit`` and ``most`` of `measured_vertices`.
+
+    Returns
+    -------
+    VertexPairs or None
+        Those with `share` of the weight are ``good`` where they pass, the rest stands beside them; None if
+        there are none.
+    """
+    mass, pt, energy, *columns, weight, _ = rows
+    if not len(weight):
+        return None
+    one = np.ones(len(weight))
+    named = dict(zip(COLUMNS, columns, strict=True))
+    pairs = Pairs(mass, pt, energy, np.zeros(len(one), np.int8), one, np.arange(len(one)), named)
+    found = measured_vertices(pairs, weight, telescope, **options)
+    rest = replace(found, weight=(1.0 - share) * found.weight, good=np.zeros(len(one), bool))
+    return VertexPairs.concatenate([replace(found, weight=share * found.weight), rest])

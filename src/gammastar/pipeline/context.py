@@ -205,6 +205,7 @@ class RunState:
     unfolding: Arrays | None = None
     spectrum: Spectrum | None = None
     in_situ: Any = None
+    displaced: Any = None
     training: Any = None
     trend: Any = None
     flow: Any = None

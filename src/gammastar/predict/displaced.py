@@ -9,6 +9,10 @@ not.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
+
 import numpy as np
 import numpy.typing as npt
 
@@ -17,7 +21,7 @@ from gammastar.core.pairs import VertexPairs
 from gammastar.core.records import FloatArray
 from gammastar.physics.telescope import VertexTelescope
 
-__all__ = ["best_cut", "decay_share", "displaced_shares"]
+__all__ = ["Displaced", "best_cut", "decay_share", "displaced_shares"]
 
 MOST = 2_000  # measured pairs that stand for the kinematics of one mass
 FEWEST = 20
@@ -139,3 +143,81 @@ def best_cut(signal: FloatArray, limit: FloatArray) -> npt.NDArray[np.intp]:
     Both are expectations: the pairs behind the cut are not looked at.
     """
     return np.asarray((signal.max(axis=2) / limit).argmax(axis=1))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Displaced:
+    """What a search behind the target expects, over n masses, c cuts and k couplings.
+
+    Attributes
+    ----------
+    mass : NDArray, shape (n,) [GeV]
+    coupling : NDArray, shape (k,)
+    cuts : NDArray, shape (c,)
+        In standard deviations of the vertex.
+    behind, before : NDArray, shape (n, c, k)
+        Expected dark photons behind the cut, and in front of its mirror image: as many more does their own
+        prompt tail make the background expect.
+    signal_sigma : NDArray, shape (n,)
+        Relative error of the signal.
+    background, background_sigma : NDArray, shape (n, c)
+        Expected pairs without signal and their standard deviation.
+    names : NDArray of str, shape (p,)
+        Origins of the background.
+    parts : NDArray, shape (n, p, c)
+        Background by origin.
+    supported : NDArray, shape (n,)
+        Pull from which on the tail of measured pairs is extrapolated.
+    count : NDArray, shape (n, c)
+        Pairs found; nan while masked.
+    sides : NDArray, shape (2,)
+        Pairs behind the target over their prediction below the cuts of the search, and its error.
+    """
+
+    mass: FloatArray
+    coupling: FloatArray
+    cuts: FloatArray
+    behind: FloatArray
+    before: FloatArray
+    signal_sigma: FloatArray
+    background: FloatArray
+    background_sigma: FloatArray
+    names: npt.NDArray[np.str_]
+    parts: FloatArray
+    supported: FloatArray
+    count: FloatArray
+    sides: FloatArray
+
+    @property
+    def signal(self) -> FloatArray:
+        """Expected signal in excess of what its own prompt tail adds to the background, shape (n, c, k).
+
+        Zero where that tail is more than half of it: such dark photons are not displaced. With signed weights
+        few pairs may leave less than nothing: zero as well.
+        """
+        own = (self.behind > 0) & (self.before < 0.5 * self.behind)
+        return np.where(own, np.maximum(self.behind - self.before, 0.0), 0.0)
+
+    @property
+    def log_sigma(self) -> FloatArray:
+        """Standard deviation of the logarithm of the background, shape (n, c).
+
+        Both sides of the interaction differ by no more than was found below the cuts, within its error.
+        """
+        ratio = self.background_sigma / np.maximum(self.background, 1e-12)
+        return np.asarray(np.sqrt(np.log1p(ratio**2) + (self.sides[0] - 1.0) ** 2 + self.sides[1] ** 2))
+
+    def times(self, factor: float) -> Displaced:
+        """Return the expectations for so many times the pairs; relative errors stay, nothing was counted."""
+        names = ("behind", "before", "background", "background_sigma", "parts")
+        scaled = {name: factor * getattr(self, name) for name in names}
+        return replace(self, **scaled, count=np.full_like(self.count, np.nan))
+
+    def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Return plain arrays by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """Return the record of such arrays."""
+        return cls(**{field.name: arrays[field.name] for field in fields(cls)})

@@ -8,12 +8,12 @@ import numpy as np
 
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.report.dark import View
-from gammastar.report.figures.limits import coupling_figure, frame, peak_background_figure
+from gammastar.report.figures.limits import coupling_figure, frame, gap_figure, peak_background_figure
 from gammastar.report.pages import Section, titled
 from gammastar.report.published_limits import citations, edges_of
 from gammastar.report.tables import Table
 
-__all__ = ["in_situ_section"]
+__all__ = ["displaced_section", "in_situ_section"]
 
 ROWS = 12  # masses of the table
 
@@ -125,3 +125,70 @@ def _table(found: Any, levels: FloatArray) -> Table:
         name: [float(x) if np.isfinite(x) else "-" for x in values[rows]] for name, values in columns.items()
     }
     return Table(plain, caption="Search in situ: pairs, errors [pairs] and limits")
+
+
+def displaced_section(
+    search: Any, prompt: tuple[FloatArray, FloatArray], view: View, *, method: str
+) -> Section:
+    """Return the reach of the search for decays behind the target.
+
+    Parameters
+    ----------
+    search : DisplacedSearch
+        With ``found``, ``best``, ``limits`` and ``reaches``.
+    prompt : two of NDArray, shape (k,)
+        Masses [GeV] and limits on the coupling expected for prompt decays.
+    view : View
+    method : str
+        As the manifest has it.
+    """
+    found, best, limits = search.found, search.best, search.limits[:, 2]
+    rows = np.arange(len(best))
+    ratio = found.signal[rows, best] / limits[:, None]
+    drawn = [
+        limit
+        for limit in view.known
+        if _inside(limit.polygon, found.mass, (float(found.coupling[0]), float(found.coupling[-1])))
+    ]
+    figure = gap_figure(
+        prompt,
+        (found.mass, found.coupling, ratio),
+        search.reaches,
+        mock=view.mock,
+        limits=[limit.curve for limit in drawn],
+    )
+    grey = f"Grey: {citations(drawn)}." if drawn else ""
+    top = int(ratio.max(axis=1).argmax())
+    outcome = (
+        "The filled area is reached."
+        if np.isfinite(search.reaches["all"].edges).any()
+        else f"Nothing is reached: at most {ratio[top].max():.2g} of the expected limit, at "
+        f"{found.mass[top]:.3f} GeV and a coupling of {found.coupling[ratio[top].argmax()]:.2g}."
+    )
+    principle = (
+        "An A′ of smaller coupling flies before it decays. The measured prompt pairs of its mass have its "
+        "momenta and the resolution of the vertex; protons on target, cross sections and the efficiency at "
+        "the target cancel, how the efficiency changes behind it does not. No A′ decays in front of the "
+        "interaction: there pairs tell of the tails of the vertex, which are the background behind it."
+    )
+    some = np.unique(np.linspace(0, len(best) - 1, ROWS).astype(int))
+    columns = {
+        "mass [GeV]": found.mass,
+        "cut [standard deviations]": found.cuts[best],
+        **{name: found.parts[rows, k, best] for k, name in enumerate(found.names.tolist())},
+        "relative error of the background": found.log_sigma[rows, best],
+        "expected limit": limits,
+        "largest signal": found.signal[rows, best].max(axis=1),
+    }
+    table = Table(
+        {name: [float(x) for x in values[some]] for name, values in columns.items()},
+        caption="Search behind the target: cut, background and limits [pairs]",
+    )
+    text = [principle, f"{method[0].upper()}{method[1:]}.", outcome]
+    caption = f"Prompt decays, decays behind the target, and published limits: the gap between them. {grey}"
+    return Section(
+        "Search in situ: decays behind the target",
+        text,
+        [titled("reach_displaced", caption, figure)],
+        [table],
+    )

@@ -131,7 +131,7 @@ def test_the_window_does_not_predict_itself():
 
 def test_faults():
     rng = np.random.default_rng(15)
-    few = drawn(rng, "photon", 200, 1.0)
+    few = drawn(rng, "photon", 60, 1.0)
     with pytest.raises(PhysicsError, match=r"vertex tails of measured pairs: .* fewer than 10"):
         vertex_tails(few, CUTS, FIDUCIAL, window=WINDOW)
     with pytest.raises(PhysicsError, match="must be positive and rise"):

@@ -12,7 +12,13 @@ from gammastar.core.constants import M_MU
 from gammastar.core.errors import GammastarError, InputFileError, PhysicsError, SteeringError
 from gammastar.core.files import shipped
 from gammastar.core.pairs import Pairs
-from gammastar.physics.telescope import VertexTelescope, load_telescope, measured_vertices
+from gammastar.physics.telescope import (
+    COLUMNS,
+    VertexTelescope,
+    load_telescope,
+    measured_vertices,
+    simulated_vertices,
+)
 
 PLAIN = VertexTelescope(
     name="three of four",
@@ -99,6 +105,18 @@ def test_prescaled_events_and_parallel_tracks_are_not_searched():
     z[0] = np.nan
     pairs = replace(pairs, columns=pairs.columns | {"vertex_z": z}, weight=np.r_[1.0, 10.0, np.ones(8)])
     assert vertices(pairs).good.tolist() == [False, False, *([True] * 8)]
+
+
+def test_simulated_pairs_are_searched_as_often_as_measured_ones():
+    pairs = smeared(np.random.default_rng(5), 100, 0.0)
+    named = [pairs.columns[name] for name in COLUMNS]
+    rows = np.stack([pairs.mass, pairs.pt, pairs.energy, *named, np.full(100, 0.3), np.zeros(100)])
+    options = {"lepton_mass": M_MU, "unit": 1e-6, "most": (2.0, 2.0)}
+    found, once = simulated_vertices(rows, PLAIN, 0.8, **options), vertices(pairs, most=(2.0, 2.0))
+    assert found.weight.sum() == pytest.approx(30.0)
+    assert found.weight[found.good].sum() == pytest.approx(0.8 * 0.3 * once.good.sum())
+    np.testing.assert_allclose(found.z[found.good], once.z[once.good])
+    assert simulated_vertices(rows[:, :0], PLAIN, 0.8, **options) is None
 
 
 @pytest.mark.parametrize(

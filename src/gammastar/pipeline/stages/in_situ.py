@@ -20,6 +20,7 @@ from gammastar.infer.histfactory.peaks import peak_patchset, peak_workspace
 from gammastar.infer.reach_tables import BANDS, plain
 from gammastar.physics.resolution import MassResolution, measured_resolution
 from gammastar.pipeline.context import Context, axes_of, needed
+from gammastar.pipeline.stages.displaced import displaced_search
 from gammastar.pipeline.stages.read import match_simulation, stored_pairs
 from gammastar.predict.in_situ import InSitu, Templates, search_in_situ, signal_per_coupling
 from gammastar.predict.models import DarkPhoton
@@ -49,7 +50,7 @@ CHANNEL = "in_situ"
 
 
 def in_situ_stage(ctx: Context, state: Any) -> None:
-    """Search; write ``reach_in_situ``, ``workspace_in_situ`` and ``patchset_in_situ``."""
+    """Search; write ``reach_in_situ``, its workspace and patch set, and ``reach_displaced``."""
     section, exposed = needed(ctx.steering.in_situ, "in_situ"), needed(ctx.steering.spectrum, "spectrum")
     if state.matched is None:
         match_simulation(ctx, state)
@@ -59,6 +60,8 @@ def in_situ_stage(ctx: Context, state: Any) -> None:
     found = state.in_situ = ctx.cache.keep("in_situ", key, lambda: _searched(ctx, section, state), InSitu)
     _note(ctx, section, found, state)
     _write(ctx, section, found)
+    if section.displaced is not None:
+        state.displaced = displaced_search(ctx, section, state, found)
 
 
 def _searched(ctx: Context, section: Section, state: Any) -> InSitu:

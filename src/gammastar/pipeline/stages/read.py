@@ -17,6 +17,7 @@ from gammastar.core.axes import effective_size
 from gammastar.core.errors import SteeringError
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.resolve import UserCode
+from gammastar.physics.telescope import COLUMNS
 from gammastar.pipeline.cache import Arrays
 from gammastar.pipeline.context import Context
 from gammastar.pipeline.stages.flow import columns_for_angles
@@ -29,6 +30,7 @@ from gammastar.subtract.charm import offset_columns
 
 __all__ = [
     "Inputs",
+    "columns_for_vertices",
     "inputs",
     "limit_of",
     "match_simulation",
@@ -181,7 +183,8 @@ class _Reader:
         missing = [name for name in self.columns if name not in part.columns]
         if missing:
             known = ", ".join(part.columns) or "none"
-            msg = f"subtract.charm.offset: the pairs have no column {', '.join(missing)}; they have {known}"
+            asked = "subtract.charm.offset, [select] vertex"
+            msg = f"{asked}: the pairs have no column {', '.join(missing)}; they have {known}"
             raise SteeringError(msg)
         return {name: part.columns[name] for name in self.columns}
 
@@ -217,9 +220,15 @@ def _columns(ctx: Context) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*offset_columns(section.charm.offset), *angles)))
 
 
+def columns_for_vertices(steering: config.Steering) -> tuple[str, ...]:
+    """Return the pair columns that the displaced search needs, none without it."""
+    return COLUMNS if steering.in_situ is not None and steering.in_situ.displaced is not None else ()
+
+
 def select_stage(ctx: Context, given: Inputs) -> tuple[Pairs, Arrays]:
     """Return the selected pairs, or a sample of them, and the arrays of cutflow and stored pairs."""
-    reader = _Reader.of(ctx, _columns(ctx))
+    wanted = (*_columns(ctx), *columns_for_vertices(ctx.steering))
+    reader = _Reader.of(ctx, tuple(dict.fromkeys(wanted)))
 
     def compute() -> Arrays:
         flows: list[select.Cutflow] = []

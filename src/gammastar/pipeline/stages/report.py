@@ -40,7 +40,7 @@ from gammastar.report.dark import (
     rate_section,
     reach_section,
 )
-from gammastar.report.in_situ import in_situ_section
+from gammastar.report.in_situ import displaced_section, in_situ_section
 from gammastar.report.measured import (
     FlowCheck,
     Unfolding,
@@ -273,7 +273,11 @@ def _in_situ(ctx: Context, state: Any) -> list[Section]:
     expected = np.sqrt(found.expected(asked, section.cl))
     expected[found.blind(section.blind)] = np.nan
     method = ctx.cache.methods["search in situ"]
-    return [in_situ_section(found, expected, view, cl=section.cl, observed=seen, method=method)]
+    sections = [in_situ_section(found, expected, view, cl=section.cl, observed=seen, method=method)]
+    if state.displaced is not None:
+        behind, prompt = ctx.cache.methods["displaced search"], (found.mass, expected[:, 2])
+        sections.append(displaced_section(state.displaced, prompt, view, method=behind))
+    return sections
 
 
 def _millicharge(ctx: Context, state: Any) -> list[Section]:

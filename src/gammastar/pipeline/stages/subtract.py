@@ -24,6 +24,7 @@ from gammastar.pipeline.context import Context, axes_of, needed, pack_spectrum, 
 from gammastar.pipeline.stages.flow import columns_for_angles
 from gammastar.pipeline.stages.read import (
     Inputs,
+    columns_for_vertices,
     limit_of,
     match_simulation,
     stored_pairs,
@@ -139,8 +140,8 @@ def subtracted(
     hists = select.fill(parts, axes)
     before = ctx.cache.key_of("select", "match") if _needs_simulation(section) else ctx.cache.key_of("select")
     others = _other_files(ctx, section)
-    angles = columns_for_angles(ctx.steering)
-    used = digest(selection.model_dump(), simulated.get("r_factor"), others.shas, angles)
+    angles, vertices = columns_for_angles(ctx.steering), columns_for_vertices(ctx.steering)
+    used = digest(selection.model_dump(), simulated.get("r_factor"), others.shas, angles, *vertices)
     key = ctx.cache.key(section, before, used, "trained weights")
 
     def compute() -> Arrays:
@@ -183,6 +184,7 @@ def subtracted(
             "removed_sources": np.array([a.source for a in applied], dtype=str),
             **interval,
             **({"removed_angles": removed_columns(foreign, ANGLES)} if angles else {}),
+            **({"removed_vertices": removed_columns(foreign, vertices)} if vertices else {}),
             **(charm.to_arrays() if charm else {}),
             **({"mixed_leptons": np.array(leptons)} if leptons else {}),
         }
@@ -342,7 +344,8 @@ def charm_component(
     section = _section(ctx)
     charm: Charm = needed(section.charm, "subtract.charm")
     plane = (next(axis for axis in axes if axis.name == MASS), variable(OFFSET, list(charm.edges)))
-    template = with_offset(_charm_template(ctx, charm), charm.offset, ANGLES)
+    others = (*ANGLES, *columns_for_vertices(ctx.steering))
+    template = with_offset(_charm_template(ctx, charm), charm.offset, others)
     ctx.tell("subtract", None, f"charm fit, {len(template)} simulated charm pairs")
     prompt = [select.fill(prompt_pairs(part, charm.offset), plane).os for part in truth.parts]
     method = "B5" if section.method == "B4" else section.method

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, Polygon
 
 from gammastar.core.axes import COUPLING, LABELS, MASS
 from gammastar.core.errors import PhysicsError
-from gammastar.core.records import FloatArray
-from gammastar.report.figures.reach import existing
+from gammastar.core.records import FloatArray, Reach
+from gammastar.report.figures.reach import existing, region
 from gammastar.report.style import (
     BAND68,
     BAND95,
@@ -27,7 +27,14 @@ from gammastar.report.style import (
     styled,
 )
 
-__all__ = ["coupling_figure", "frame", "impact_figure", "limit_figure", "peak_background_figure"]
+__all__ = [
+    "coupling_figure",
+    "frame",
+    "gap_figure",
+    "impact_figure",
+    "limit_figure",
+    "peak_background_figure",
+]
 
 
 @styled
@@ -231,6 +238,75 @@ def coupling_figure(
     ax.set_title(f"{100 * cl:.3g} % CL, prompt decays in situ", loc="left")
     ax.legend(loc="lower right")
     mark_mock(ax, mock)
+    return figure
+
+
+@styled
+def gap_figure(
+    prompt: tuple[FloatArray, FloatArray],
+    plane: tuple[FloatArray, FloatArray, FloatArray],
+    reaches: Mapping[str, Reach],
+    *,
+    mock: bool,
+    limits: Sequence[tuple[str, FloatArray]] = (),
+) -> Figure:
+    """Draw the reach for prompt decays and for those behind the target, and what lies between them.
+
+    Parameters
+    ----------
+    prompt : two of NDArray, shape (k,)
+        Masses [GeV] and median expected limits on the coupling for prompt decays; nan leaves a gap.
+    plane : (NDArray (n,), NDArray (k,), NDArray (n, k))
+        Masses [GeV], couplings, and the displaced signal over its expected limit: one line per decade.
+    reaches : mapping of str to Reach
+        Contours of the displaced search by name: "all" is filled, others are lines.
+    mock : bool
+    limits : sequence of (label, NDArray of shape (n, 2))
+        Polygons (mass [GeV], coupling) of existing limits, grey.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    mass, coupling, ratio = plane
+    figure, axes = new_figure(1, 1, size=(7.6, 6.2))
+    ax = axes[0, 0]
+    ax.set(
+        yscale="log", xlim=(float(mass[0]), float(mass[-1])), ylim=(float(coupling[0]), float(coupling[-1]))
+    )
+    for label, vertices in limits:
+        existing(ax, label, vertices)
+    ax.plot(*prompt, color="black", linestyle="--", label="prompt decays in situ, expected limit")
+    if np.isfinite(prompt[1]).any():
+        ax.set_ylim(top=3.0 * max(float(coupling[-1]), float(np.nanmax(prompt[1]))))
+    shown = np.log10(np.maximum(ratio.T, 1e-30))
+    top = int(np.floor(shown.max()))
+    levels = [float(level) for level in range(top - 2, top + 1) if level != 0]
+    if len(mass) > 1 and top > -20:
+        lines = ax.contour(mass, coupling, shown, levels=levels, colors="C0", linewidths=1.0, linestyles=":")
+        ax.clabel(lines, fmt=lambda level: rf"$10^{{{level:.0f}}}$", fontsize=10)
+        ax.plot([], [], color="C0", linestyle=":", label="displaced signal over its expected limit")
+    for i, (name, reach) in enumerate(reaches.items()):
+        colour = COLOURS[i % len(COLOURS)]
+        filled = name == "all"
+        for polygon in region(reach.mass, reach.edges):
+            ax.add_patch(
+                Polygon(
+                    polygon,
+                    facecolor=colour if filled else "none",
+                    alpha=0.35 if filled else 1.0,
+                    edgecolor=colour,
+                )
+            )
+        if np.isfinite(reach.edges).any():
+            ax.plot(
+                [], [], color=colour, label="displaced, expected reach" if filled else f"displaced, {name}"
+            )
+    log_mass_axis(ax)
+    ax.set(xlabel=MASS_DARK, ylabel=LABELS[COUPLING])
+    ax.set_title("between prompt searches and dumps", loc="left")
+    ax.legend(loc="upper right", bbox_to_anchor=(1.0, 0.8))  # in the gap itself
+    mark_mock(ax, mock, position=(0.03, 0.7))
     return figure
 
 
