@@ -209,9 +209,12 @@ def _card() -> Any:
     return mock.load_card(data_path("cards/na60_mock.toml"))
 
 
-def prepared(names: list[str], n: int, output: Path) -> tuple[Truth, dict[str, list[dict[str, Any]]]]:
-    """Return the truth and the campaigns that are there."""
-    known = truth(_card(), output / "truth.npz")
+def prepared(
+    names: list[str], n: int, output: Path, detector: str = "ship_ecn3"
+) -> tuple[Truth, dict[str, list[dict[str, Any]]]]:
+    """Return the truth, with the events in a detector, and the campaigns that are there."""
+    suffix = "" if detector == "ship_ecn3" else f"_{detector}"
+    known = truth(_card(), output / f"truth{suffix}.npz", detector)
     return known, {name: campaigns.kept(name, n, output) for name in names}
 
 

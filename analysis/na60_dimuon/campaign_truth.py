@@ -12,6 +12,8 @@ import vector
 from campaign_parts import AXES, ENERGY, MASS, N_PAIRS, N_RESPONSE, PT, with_prior
 
 from gammastar import accept, infer, mock, predict, select, unfold
+from gammastar.accept.expected_events import Sight
+from gammastar.accept.importance import watched
 from gammastar.core.constants import M_MU
 from gammastar.core.files import data_path
 from gammastar.core.pairs import MatchedPairs
@@ -51,8 +53,8 @@ class Truth:
     moved: FloatArray
 
 
-def truth(card: Any, cache: Path) -> Truth:
-    """Return the truth of a card, from `cache` if it is there."""
+def truth(card: Any, cache: Path, detector: str = "ship_ecn3") -> Truth:
+    """Return the truth of a card, with the events in a shipped detector, from `cache` if it is there."""
     if cache.is_file():
         with np.load(cache) as kept:
             if set(NAMES) <= set(kept.files):
@@ -65,7 +67,7 @@ def truth(card: Any, cache: Path) -> Truth:
     domain = (efficiency >= EFFICIENCY) & (efficiency * cells * per_pot >= PAIRS)
     ratios = [np.divide(m, cells, out=np.ones_like(cells), where=cells > 0) for m in _moved(card, modes)]
     moved = np.array(ratios).reshape(-1, 2, *cells.shape)
-    found = Truth(cells, domain, _events(card, cells), moved)
+    found = Truth(cells, domain, _events(card, cells, detector), moved)
     cache.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(cache, **{name: getattr(found, name) for name in NAMES})
     return found
@@ -129,9 +131,9 @@ def matched(sample: Any) -> MatchedPairs:
     return MatchedPairs(true, reco, weight, np.arange(n), np.empty((0, 3)), np.empty(0))
 
 
-def _events(card: Any, cells: FloatArray) -> FloatArray:
+def _events(card: Any, cells: FloatArray, name: str) -> FloatArray:
     """Return dark photons seen per virtual photon of every cell and coupling; photons are even in a cell."""
-    detector = load_detector(data_path("detectors/ship_ecn3.toml"))
+    detector = load_detector(data_path(f"detectors/{name}.toml"))
     model = predict.DarkPhoton(RTable.read(data_path("measurements/r_ratio.csv")))
     target = card.target
     law = accept.Measured(
@@ -152,8 +154,8 @@ def _events(card: Any, cells: FloatArray) -> FloatArray:
         p4 = vector.array({"px": pt * np.cos(phi), "py": pt * np.sin(phi), "pz": pz, "E": energy})
         weight = np.full(n, mass / (2 * float(kappa(mass, M_MU))) / width / n)
         sample = Sample(p4, weight, np.zeros((n, 3)), np.ones(n, dtype=bool))
-        found = accept.yields(sample, mass, COUPLINGS, model, detector, measured=law, rng=rng)
-        result[i, j, k] = found.signal
+        sight = Sight.of(mass, COUPLINGS, model, detector, ("ee", "mumu"), law)
+        result[i, j, k] = sight.expected(watched(sight, sample, rng)[0]).signal
     return result
 
 

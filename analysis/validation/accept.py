@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import vector
 from scipy.integrate import quad
-from validation import calibration_runs, displaced, off_axis
+from validation import calibration_runs, displaced, off_axis, reach_edges
 
 from gammastar import accept
 from gammastar.core.files import data_path
@@ -31,6 +31,7 @@ def rows(*, quick: bool) -> Iterator[dict]:
     yield from off_axis.chords(quick=quick)
     yield from calibration_runs.rows(quick=quick)
     yield from displaced.rows(quick=quick)
+    yield from reach_edges.importance(quick=quick)
     yield from _targets()
     yield from _na62(100_000 if quick else 1_000_000)
     yield from _na62_edges(100_000 if quick else 400_000)

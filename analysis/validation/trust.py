@@ -14,10 +14,11 @@ sys.path.insert(0, str(ANALYSIS / "na60_dimuon"))
 
 import campaign_report  # noqa: E402
 import campaigns  # noqa: E402
-from validation import beam_dumps, trust_pythia  # noqa: E402
+from validation import beam_dumps, reach_edges, trust_pythia  # noqa: E402
 from validation.trust_record import record_rows  # noqa: E402
 
 N_CAMPAIGNS = 100
+MAIN_JOB = ANALYSIS.parent / "results" / "na60_dimuon"
 SIGNAL = {"measured": "signal of the measured domain", "all": "all signal"}
 N_PYTHIA = 150_000  # inelastic events of the truth
 
@@ -27,9 +28,12 @@ def rows(*, quick: bool) -> Iterator[dict]:
     yield from rate_of_the_main_job()
     yield from flow_of_the_main_job()
     yield from record_rows()
+    if (MAIN_JOB / "reach.csv").is_file():
+        yield from reach_edges.main_job(MAIN_JOB)
     if not quick:
         yield from trust_pythia.rows()
         yield from pseudo_experiments()
+        yield from edges_beside_the_beam()
 
 
 def width_error(pulls: np.ndarray) -> float:
@@ -89,6 +93,23 @@ def pseudo_experiments() -> Iterator[dict]:
         "tolerance": 0.5 / np.sqrt(found["n"]),
         "source": "1/√n",
     }
+
+
+def edges_beside_the_beam() -> Iterator[dict]:
+    """See the same campaigns with a detector beside the beam, where most of the signal was measured."""
+    known, results = campaign_report.prepared(["nominal"], 100_000, campaigns.FOLDER, "shadows_like")
+    found = campaign_report.summary("nominal", results["nominal"], known)
+    for part in ("measured", "all"):
+        for side in campaign_report.SIDES:
+            key = f"coverage {side}, {part}"
+            yield {
+                "quantity": f"{found['n']} campaigns, off-axis detector: coverage of ±1σ, {side} edge, "
+                f"{SIGNAL[part]}",
+                "ours": found[key],
+                "expected": 0.683,
+                "tolerance": 3.0 * found[f"{key}, error"],
+                "source": "known truth, three standard errors over campaigns",
+            }
 
 
 def rate_of_the_main_job() -> Iterator[dict]:

@@ -133,7 +133,10 @@ class KinematicFlow(Sampler):
         inside = inside_limits(mass, pt, energy, self.beam_energy)
         one_mass = mass.size > 1 and bool((mass == mass.flat[0]).all())
         context = self.bijection.condition(mass.ravel()[:1] if one_mass else mass.ravel())
-        x, log_jacobian = self.bijection.forward(mass[inside], pt[inside], energy[inside])
+        with np.errstate(divide="ignore"):
+            x, log_jacobian = self.bijection.forward(mass[inside], pt[inside], energy[inside])
+        edge = ~np.isfinite(log_jacobian)  # closer to a limit than a float can tell
+        x[edge], log_jacobian[edge] = 0.0, -np.inf
         dtype = torch.float32 if single else torch.float64
         if one_mass:
             result[inside] = self._in_chunks(density_at_one_mass, x, context, dtype) + log_jacobian

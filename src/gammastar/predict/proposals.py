@@ -17,6 +17,7 @@ ROUNDS = 2
 PILOT, FEWEST = 0.1, 3000  # share of the particles that each round takes, and how many at least
 PLAIN = 0.1  # share of the particles that stay as they are, and of those of the pilot
 WIDER = 1.5  # than the fitted covariance: tails of a proposal must not be too thin
+FARTHEST = 7.0  # standard deviations; 5e-12 of the draws lie beyond, where single precision ends
 LEAST = 8.0  # effective number of particles from which a shape is fitted
 
 
@@ -42,7 +43,9 @@ class Proposal:
         component = np.repeat(np.arange(len(count)), count)
         root = np.linalg.cholesky(self.cov)
         point = self.mean[component] + np.einsum("nij,nj->ni", root[component], rng.standard_normal((n, 2)))
-        return point, np.exp(-0.5 * np.sum(point**2, axis=1) - np.log(2 * np.pi) - self.log_density(point))
+        weight = np.exp(-0.5 * np.sum(point**2, axis=1) - np.log(2 * np.pi) - self.log_density(point))
+        inside = (np.abs(point) < FARTHEST).all(axis=1)
+        return np.clip(point, -FARTHEST, FARTHEST), np.where(inside, weight, 0.0)
 
     def log_density(self, point: FloatArray) -> FloatArray:
         """Return the logarithm of the density at points (n, 2), shape (n,)."""

@@ -93,7 +93,7 @@ def test_outline_hides_both_clipped_edges():
     reach = Reach(
         mass, np.array([[1e-7, 1e-5]] * 3), one, one, np.array([True, False, True]), ("", "lower, upper", "")
     )
-    _, lines = outline(reach, islands(reach)[0])
+    _, lines, _ = outline(reach, islands(reach)[0])
     assert np.isnan(lines[0][1]).all()
     assert np.isnan(lines[1][1]).all()
     assert np.isfinite(lines[0][[0, 2]]).all()

@@ -184,7 +184,7 @@ def test_two_intervals_at_one_mass_are_two_islands():
 
 def test_the_tip_joins_both_edges():
     reach = _reach([[1e-7, 1e-5], [2e-7, 5e-6], [4e-7, 1e-6], NAN], tips={(2, 1): (0.55, 6e-7)})
-    polygon, lines = outline(reach, islands(reach)[0])
+    polygon, lines, _ = outline(reach, islands(reach)[0])
     assert polygon[:, 0].max() == 0.55
     assert all(tuple(line[-1]) == (0.55, 6e-7) for line in lines[:2])
 
@@ -203,7 +203,7 @@ def test_every_island_runs_into_its_own_tips():
 
 def test_an_edge_outside_the_scan_is_not_drawn():
     reach = _reach([[1e-7, 1e-5]] * 4, sides=("upper",) * 4)
-    _, lines = outline(reach, islands(reach)[0])
+    _, lines, _ = outline(reach, islands(reach)[0])
     assert np.isfinite(lines[0]).all()
     assert np.isnan(lines[1]).all()
 
@@ -233,7 +233,7 @@ def test_edges_run_into_the_tip_like_a_square_root():
     half = np.sqrt(np.clip(1.2 - mass, 0, None))
     edges = np.where(half[:, None] > 0, np.exp(np.outer(half, [-1.0, 1.0])), np.nan)
     reach = Reach(mass, edges, mass, mass, mass > -1, ("",) * 4, ends=_ends(4, {(2, 1): (1.2, 1.0)}))
-    polygon, _ = outline(reach, islands(reach)[0])
+    polygon, *_ = outline(reach, islands(reach)[0])
     np.testing.assert_allclose(np.log(polygon[:, 1]) ** 2, 1.2 - polygon[:, 0], atol=1e-12)
     band = region(mass, edges)[0]
     np.testing.assert_allclose(np.log(band[:, 1]) ** 2, 1.2 - band[:, 0], atol=1e-12)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -64,8 +64,8 @@ class Contour:
         Text of the legend.
     reach : Reach
     kind : {"measured", "extrapolated", "expected", "observed"}
-        Solid and filled: the signal lies where dileptons were measured. Dashed and hatched: it rests on an
-        extrapolation. "expected" draws a thin line only. "observed" is an exclusion and needs real data.
+        Filled: the signal lies where dileptons were measured. Hatched: it rests on an extrapolation. Edges are
+        solid, and dashed where the data or the scan end before the contour does. "expected" draws a thin line only. "observed" is an exclusion and needs real data.
     bands : NDArray, shape (n, 5, 2), optional
         Edges (lower, upper coupling) of the entries of `reach` for limits at −2 … +2 standard deviations;
         nan where nothing is reached. Usually ``reach.bands``; they are drawn for the contours that ask.
@@ -137,7 +137,9 @@ def _overlap(a: FloatArray, b: FloatArray) -> float:
     return float(np.log10(min(a[1], b[1]) / max(a[0], b[0])))
 
 
-def outline(reach: Reach, island: npt.NDArray[np.int64]) -> tuple[FloatArray, list[FloatArray]]:
+def outline(
+    reach: Reach, island: npt.NDArray[np.int64]
+) -> tuple[FloatArray, list[FloatArray], list[FloatArray]]:
     """Return the outline of an island.
 
     Parameters
@@ -153,6 +155,8 @@ def outline(reach: Reach, island: npt.NDArray[np.int64]) -> tuple[FloatArray, li
     lines : list of NDArray, shape (k, 2)
         The parts of its edge that the scan resolved: not where an edge lies outside the scan, nor along a
         side in mass at which the scan ends.
+    ends : list of NDArray, shape (k, 2)
+        Where the scan or the data end before an edge does.
     """
     mass, edges = reach.mass[island], reach.edges[island]
     sides = [reach.clipped_side[i] for i in island]
@@ -162,17 +166,19 @@ def outline(reach: Reach, island: npt.NDArray[np.int64]) -> tuple[FloatArray, li
         np.vstack([_fold(edge[0], left)[::-1], edge, _fold(edge[-1], right)]) for edge in (lower, upper)
     )
     polygon = np.vstack([lower, upper[::-1]])
-    lines = []
+    lines, ends = [], []
     for name, edge in (("lower", lower), ("upper", upper)):
         hidden = np.array([name in side.split(", ") for side in sides], dtype=bool)
         added = [len(_fold(edge[0], end)) for end in (left, right)]
         hidden = np.r_[np.zeros(added[0], bool), hidden, np.zeros(added[1], bool)]
         lines.append(np.where(hidden[:, None], np.nan, edge))
+        near = hidden | np.r_[False, hidden[:-1]] | np.r_[hidden[1:], False]  # up to the resolved parts
+        ends += [np.where(near[:, None], edge, np.nan)] if hidden.any() else []
     if not right.size and sides[-1] != "upper mass" and mass[-1] < reach.mass.max():
         lines.append(np.vstack([lower[-1], upper[-1]]))
     if not left.size and sides[0] != "lower mass" and mass[0] > reach.mass.min():
         lines.append(np.vstack([lower[0], upper[0]]))
-    return polygon, lines
+    return polygon, lines, ends
 
 
 def _fold(edge: FloatArray, tip: FloatArray, n: int = 12) -> FloatArray:
@@ -381,7 +387,7 @@ def fractions(ax: Axes, contours: Sequence[Contour], colours: Sequence[str]) -> 
     ax.set_ylim(max(0.5 * float(pooled[pooled > 0].min()), 1e-4 * largest), 20.0 * largest)
 
 
-_LINES: dict[str, Any] = {"measured": "-", "extrapolated": "--", "expected": "-", "observed": "-"}
+ENDING: Final = "--"  # where the scan or the data end before an edge does
 _WIDTHS = {"measured": 2.0, "extrapolated": 2.0, "expected": 1.2, "observed": 2.6}
 _EMPTY_RANGE = (1e-9, 1e-2)  # couplings shown when nothing is reached and no range is asked for
 
@@ -426,8 +432,8 @@ def reach_figure(
     Parameters
     ----------
     contours : sequence of Contour
-        Drawn in order; measured ones solid and filled, extrapolated ones dashed and hatched, where their
-        `domain` says how much of the signal was measured.
+        Drawn in order; measured ones filled, extrapolated ones hatched, where their `domain` says how much of
+        the signal was measured; dashed where the data or the scan end first.
     mock : bool
         From mock data: the word stands in the axes, and observed contours are refused.
     pot : float
@@ -485,6 +491,8 @@ def reach_figure(
     ax.set_title(f"{kind}, {100 * cl:.3g} % CL", loc="left")
     ax.set_title(f"{power_of_ten(pot)} POT", loc="right")
     if handles:
+        if any(ax.lines[k].get_gid() == ENDING for k in range(len(ax.lines))):
+            handles.append(Line2D([], [], color="black", linestyle=ENDING, label="the data end here"))
         ax.legend(handles=handles, loc="upper right")
     if all(contour.empty for contour in contours):
         _say_empty(ax, contours)
@@ -546,14 +554,14 @@ def _threshold(ax: Axes, plane: Plane) -> None:
 
 def _draw(ax: Axes, contour: Contour, colour: str) -> list[Any]:
     """Draw a contour with its bands and return the entries of the legend."""
-    line, width = _LINES[contour.kind], _WIDTHS[contour.kind]
+    width = _WIDTHS[contour.kind]
     hatch = "///" if contour.kind == "extrapolated" and contour.domain is None else None
     domain: list[Any] = []
     filled = contour.kind in ("measured", "observed") and contour.bands is None
     if contour.bands is not None:
         bands(ax, contour.reach.mass, contour.bands)
     for island in islands(contour.reach):
-        polygon, lines = outline(contour.reach, island)
+        polygon, lines, ends = outline(contour.reach, island)
         if filled:
             ax.fill(*polygon.T, facecolor=colour, alpha=0.22, linewidth=0, zorder=3)
         if contour.domain is not None:
@@ -568,21 +576,22 @@ def _draw(ax: Axes, contour: Contour, colour: str) -> list[Any]:
             }
             ax.fill(*polygon.T, hatch=hatch, **look)
         for part in lines:
-            ax.plot(*part.T, color=colour, linestyle=line, linewidth=width, zorder=6)
+            ax.plot(*part.T, color=colour, linewidth=width, zorder=6)
+        for part in ends:
+            ax.plot(*part.T, color=colour, linestyle=ENDING, linewidth=width, zorder=6, gid=ENDING)
     if contour.bands is not None:
         return [
-            Line2D([], [], color=colour, linestyle=line, linewidth=width, label=contour.label),
+            Line2D([], [], color=colour, linewidth=width, label=contour.label),
             Patch(facecolor=BAND68, label=r"expected $\pm1\sigma$"),
             Patch(facecolor=BAND95, label=r"expected $\pm2\sigma$"),
             *domain,
         ]
     if contour.kind == "expected":
-        return [Line2D([], [], color=colour, linestyle=line, linewidth=1.8, label=contour.label), *domain]
+        return [Line2D([], [], color=colour, linewidth=1.8, label=contour.label), *domain]
     face = colour + "38" if filled else "none"
     patch: dict[str, Any] = {
         "facecolor": face,
         "edgecolor": colour,
-        "linestyle": line,
         "linewidth": 1.6,
         "hatch": hatch,
     }
