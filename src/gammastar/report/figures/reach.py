@@ -64,8 +64,9 @@ class Contour:
         Text of the legend.
     reach : Reach
     kind : {"measured", "extrapolated", "expected", "observed"}
-        Filled: the signal lies where dileptons were measured. Hatched: it rests on an extrapolation. Edges are
-        solid, and dashed where the data or the scan end before the contour does. "expected" draws a thin line only. "observed" is an exclusion and needs real data.
+        Filled: the signal lies where dileptons were measured. Hatched: it rests on an extrapolation. Edges
+        are solid, and dashed where the data or the scan end before the contour does. "expected" draws a thin
+        line only. "observed" is an exclusion and needs real data.
     bands : NDArray, shape (n, 5, 2), optional
         Edges (lower, upper coupling) of the entries of `reach` for limits at −2 … +2 standard deviations;
         nan where nothing is reached. Usually ``reach.bands``; they are drawn for the contours that ask.
