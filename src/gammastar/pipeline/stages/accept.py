@@ -57,6 +57,7 @@ __all__ = [
     "millicharge_detectors",
     "millicharge_stage",
     "transfer_of",
+    "yields_at",
 ]
 
 LIFETIMES = 71  # of the acceptance curves
@@ -163,11 +164,11 @@ def _rows(
         for name, detector in found.items()
     }
     settings = ctx.seed, section_of(ctx).n_sample, transfer_of(ctx, found), ctx.own_sources()
-    point = functools.partial(_point, production, rate.mass, sights, settings)
+    point = functools.partial(yields_at, production, rate.mass, sights, settings)
     return ctx.each(point, len(rate.mass), "accept", lambda i: f"m = {rate.mass[i]:.3f} GeV")
 
 
-def _point(
+def yields_at(
     production: Production,
     masses: FloatArray,
     sights: Mapping[str, Callable[[float], Sight]],
