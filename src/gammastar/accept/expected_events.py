@@ -183,16 +183,20 @@ class Sight:
         return (NO_SPIN,) if self.measured is None else self.measured.spins
 
     def accepted(
-        self, sample: Sample, rng: np.random.Generator, towards: FloatArray | None = None
+        self,
+        sample: Sample,
+        rng: np.random.Generator,
+        towards: FloatArray | None = None,
+        spins: Sequence[Spin] | None = None,
     ) -> Accepted:
-        """Return the particles of a sample that are seen; `towards` [m] as in `accepted`."""
+        """Return the particles of a sample that are seen; `towards` [m] and `spins` as in `accepted`."""
         return accepted(
             sample,
             self.mass,
             self.detector,
             states=self.states,
             rng=rng,
-            spins=self.spins,
+            spins=self.spins if spins is None else spins,
             towards=towards,
         )
 

@@ -15,6 +15,7 @@ from gammastar.accept.expected_events import Sight
 from gammastar.accept.lifetimes import Accepted, momenta
 from gammastar.core.records import BoolArray, FloatArray, Sample
 from gammastar.physics.detector import Detector
+from gammastar.physics.polarisation import NO_SPIN
 
 __all__ = ["Flight", "importance_of", "turned", "watched"]
 
@@ -208,7 +209,7 @@ def importance_of(
             marks = flight.marks(seen_by.weight, pairs)
             part = np.zeros((len(marks), len(sample.weight)))
             part[:, flight.index] = flight.probability[marks]
-            decayed = sight.accepted(seen_by, rng).index
+            decayed = sight.accepted(seen_by, rng, spins=(NO_SPIN,)).index
             if len(decayed) >= FEW:
                 visible = np.zeros(len(sample.weight))
                 visible[decayed] = 1.0

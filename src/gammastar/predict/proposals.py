@@ -42,15 +42,18 @@ class Proposal:
         count = rng.multinomial(n, self.share)
         component = np.repeat(np.arange(len(count)), count)
         root = np.linalg.cholesky(self.cov)
-        point = self.mean[component] + np.einsum("nij,nj->ni", root[component], rng.standard_normal((n, 2)))
+        normal = rng.standard_normal((n, 2))
+        point = self.mean[component] + np.sum(root[component] * normal[:, None, :], axis=2)
         weight = np.exp(-0.5 * np.sum(point**2, axis=1) - np.log(2 * np.pi) - self.log_density(point))
         inside = (np.abs(point) < FARTHEST).all(axis=1)
         return np.clip(point, -FARTHEST, FARTHEST), np.where(inside, weight, 0.0)
 
     def log_density(self, point: FloatArray) -> FloatArray:
         """Return the logarithm of the density at points (n, 2), shape (n,)."""
-        offset = point[None, :, :] - self.mean[:, None, :]
-        distance = np.einsum("cni,cij,cnj->cn", offset, np.linalg.inv(self.cov), offset)
+        whitening = np.linalg.inv(np.linalg.cholesky(self.cov))  # lower triangular
+        x, y = (point[:, k] - self.mean[:, k, None] for k in (0, 1))
+        distance = np.square(whitening[:, 0, 0, None] * x)
+        distance += np.square(whitening[:, 1, 0, None] * x + whitening[:, 1, 1, None] * y)
         norm = np.log(self.share) - np.log(2 * np.pi) - 0.5 * np.log(np.linalg.det(self.cov))
         return np.asarray(logsumexp(norm[:, None] - 0.5 * distance, axis=0))
 
