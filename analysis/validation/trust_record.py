@@ -57,13 +57,17 @@ def reinterpretation(results: Path) -> Iterator[dict]:
         tell=lambda *_: None,
     )
     seconds = time.process_time() - start
-    ours, theirs = (edges(again / "reach.csv"), edges(results / f"reach_{DETECTOR}.csv"))
+    files = again / "reach.csv", results / f"reach_{DETECTOR}.csv"
+    ours, theirs = (edges(file) for file in files)
+    error = np.hypot(*(edges(file, "_error") for file in files))  # other detectors ask for other particles
+    apart = np.abs(ours - theirs) / error
     yield {
-        "quantity": f"reinterpretation, {DETECTOR}: largest |ratio − 1| of an edge to the original run",
-        "ours": float(np.nanmax(np.abs(ours / theirs - 1.0))),
+        "quantity": f"reinterpretation, {DETECTOR}: largest distance of an edge to the original run, in σ of "
+        "the finite samples",
+        "ours": float(np.nanmax(apart)),
         "expected": 0.0,
-        "tolerance": 0.01,
-        "source": "the run with ntuples",
+        "tolerance": 4.0,
+        "source": f"the run with ntuples; at most {np.nanmax(np.abs(ours / theirs - 1.0)):.2g} in ε",
     }
     yield {
         "quantity": "reinterpretation: masses with an edge in one of both only",
@@ -81,11 +85,13 @@ def reinterpretation(results: Path) -> Iterator[dict]:
     }
 
 
-def edges(path: Path) -> np.ndarray:
-    """Return both edges of every mass."""
+def edges(path: Path, suffix: str = "") -> np.ndarray:
+    """Return both edges of every mass, or their errors."""
     with path.open() as stream:
         rows = [row for row in csv.DictReader(stream) if row["part"] == "all"]
-    return np.array([[float(row[k] or "nan") for k in ("coupling_low", "coupling_high")] for row in rows])
+    return np.array(
+        [[float(row[k + suffix] or "nan") for k in ("coupling_low", "coupling_high")] for row in rows]
+    )
 
 
 def explored(results: Path) -> dict:
