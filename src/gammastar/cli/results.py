@@ -51,6 +51,8 @@ def reinterpret(results: Path, output: Path, **options: Any) -> None:
 @click.option("--output", type=FILE, required=True, help="Folder of the tables.")
 @click.option("--detector", type=FILE, help="Another detector file [those of the run].")
 @click.option("-n", "n", type=click.IntRange(min=100), default=20_000, show_default=True, help="Per mass.")
+@click.option("--hepdata", is_flag=True, help="Also a record for HEPData: spectrum, covariance, events.")
+@click.option("--events", type=click.IntRange(min=1000), default=100_000, show_default=True, help="Of it.")
 def export(results: Path, **options: Any) -> None:
     """Write tables of RESULTS for other tools: rate, efficiency over mass and lifetime, Darkcast limits."""
     from gammastar.results.export import export as write

@@ -70,7 +70,7 @@ class View:
     labels : gammastar.predict.Labels
         What the model is called.
     theory : bool
-        Whether the rate is that of theory channels, so that nothing was measured.
+        Whether the rate is that of theory channels, so that no lepton pair was measured.
     mock : bool
     known : sequence of ExistingLimit
         Of others, for the grey areas.
@@ -361,7 +361,9 @@ def reach_section(name: str, search: Any, plane: SignalPlane, view: View) -> Sec
     figure = reach_figure(
         contours, pot=search.detector.pot, yields=_yields(plane, view.min_effective), **options
     )
-    split = "from theory alone: nothing was measured" if theory else "split into measured and extrapolated"
+    split = (
+        "from theory alone: no lepton pair was measured" if theory else "split into measured and extrapolated"
+    )
     caption = f"{label}, {split}, with the signal expected. {grey}"
     figures = [titled(f"reach_{name}", caption, figure)]
     if domain is not None:
@@ -498,7 +500,7 @@ def _text(search: Any, reached: Any, *, theory: bool) -> list[str]:
         f"The measured part of the signal on the edges is between {np.nanmin(search.fraction):.2g} and "
         f"{np.nanmax(search.fraction):.2g}. The low-mass side is clipped at 2 m_mu, where the spectrum begins"
     )
-    measured = "The rate is that of theory channels: nothing was measured" if theory else measured
+    measured = "The rate is that of theory channels: no lepton pair was measured" if theory else measured
     text.append(
         f"Of {len(np.unique(search.reach.mass))} masses {len(np.unique(search.reach.mass[reached]))} are "
         f"{masses_reached(search.reach.intervals)}. {measured}; the upper edge ends where too few sampled "

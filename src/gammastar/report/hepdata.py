@@ -10,7 +10,7 @@ import json
 import math
 import tarfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,7 +101,7 @@ def write_submission(
     tables = {name: _contour(found, submission) for name, found in contours.items()}
     resources = []
     places = {name: f"contour{i or ''}.yaml" for i, name in enumerate(tables)}
-    files: dict[str, bytes] = {places[name]: _document(table).encode() for name, table in tables.items()}
+    files: dict[str, bytes] = {places[name]: document_text(table).encode() for name, table in tables.items()}
     if workspace is not None:
         files[ARCHIVE] = _archive(workspace, patchset)
         description = "Background-only HistFactory workspace and a patch per mass and coupling (test mu = 1)"
@@ -126,20 +126,26 @@ def write_submission(
         }
         for name, place in places.items()
     ]
-    documents = [_document(document) for document in (head, *listed)]
     foreign = sorted({path.name for path in directory.glob("contour*.yaml")} - set(files))
     if foreign:
         msg = f"{directory}: holds {', '.join(foreign[:3])} of another submission; give a folder without it"
         raise StoreError(msg)
-    files["submission.yaml"] = "\n---\n".join(documents).encode() + b"\n"
+    return write_files(directory, [head, *listed], files)
+
+
+def write_files(
+    directory: Path, documents: Sequence[Mapping[str, Any]], files: Mapping[str, bytes]
+) -> list[Path]:
+    """Write files of a record, then its ``submission.yaml`` of these documents; return the paths."""
+    submission = "\n---\n".join(document_text(document) for document in documents).encode() + b"\n"
     paths = []
-    for name, content in files.items():
+    for name, content in {**files, "submission.yaml": submission}.items():
         write_whole(directory / name, content)
         paths.append(directory / name)
     return paths
 
 
-def _document(content: Any) -> str:
+def document_text(content: Any) -> str:
     """Return JSON that YAML reads as the same: it takes a pair of escaped surrogates for two characters."""
     return json.dumps(_plain(content), indent=1, allow_nan=False, ensure_ascii=False)
 

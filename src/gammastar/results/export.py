@@ -18,6 +18,7 @@ from gammastar.physics.polarisation import NO_SPIN
 from gammastar.pipeline.context import Tell
 from gammastar.pipeline.record import Record, read_record
 from gammastar.predict import scan_masses
+from gammastar.results.publish import write_published
 from gammastar.spectrum.angles import spin_text
 from gammastar.store.manifest import read_json, write_json, write_text
 from gammastar.store.records import write_table
@@ -235,7 +236,14 @@ def _text(columns: dict[str, FloatArray]) -> dict[str, list[str]]:
 
 
 def export(
-    results: Path, *, output: Path, detector: Path | None = None, n: int = 20_000, tell: Tell
+    results: Path,
+    *,
+    output: Path,
+    detector: Path | None = None,
+    n: int = 20_000,
+    hepdata: bool = False,
+    events: int = 100_000,
+    tell: Tell,
 ) -> list[Path]:
     """Write the tables of a finished run.
 
@@ -249,15 +257,19 @@ def export(
         Another detector file; those of the run by default.
     n : int
         Sampled particles per mass.
+    hepdata : bool
+        Also write ``hepdata/``, the record of the mass spectrum with weighted events.
+    events : int
+        Of that record.
     tell : callable
         Receives progress.
 
     Returns
     -------
     list of Path
-        What was written: ``rate.csv``, ``rate_covariance.csv``, ``efficiency_<detector>_<state>.csv``, and
-        for detectors of the run with a reach ``darkcast/<detector>.lmt`` and ``.py``; ``export.json`` says
-        what the columns are.
+        What was written: ``rate.csv``, ``rate_covariance.csv``, ``efficiency_<detector>_<state>.csv``, for
+        detectors of the run with a reach ``darkcast/<detector>.lmt`` and ``.py``, and the record;
+        ``export.json`` says what the columns are.
 
     Raises
     ------
@@ -298,6 +310,9 @@ def export(
         if detector is None:
             write_darkcast(record, name, known, output / "darkcast")
     write_json(output / "export.json", content)
+    if hepdata:
+        tell("export", None, f"record for HEPData with {events} events")
+        write_published(record, output / "hepdata", events=events)
     return sorted(path for path in output.rglob("*") if path.is_file())
 
 

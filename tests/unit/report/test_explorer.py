@@ -156,4 +156,4 @@ def test_theory_claims_no_measured_part(plane, tmp_path):
     assert "75.0 events expected, limit 2.300, production from theory; reached" in text
     assert "in the measured domain" not in text
     assert re.search(r'<label id="which" hidden', shown)  # nothing to switch to
-    assert "nothing was measured" in re.search(r'<span id="domain">(.*?)</span>', shown).group(1)
+    assert "no lepton pair was measured" in re.search(r'<span id="domain">(.*?)</span>', shown).group(1)

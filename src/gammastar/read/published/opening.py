@@ -7,6 +7,7 @@ import gzip
 import struct
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -23,6 +24,7 @@ __all__ = ["hepdata", "is_published", "table_names"]
 
 MOST_BYTES = 64 << 20
 SUFFIXES = (".yaml", ".yml", ".json", ".csv", ".txt", ".dat", ".yoda", ".gz")
+COVARIANCE = ", covariance"  # behind the name of a table: that of the table with its covariance
 Readers: TypeAlias = dict[str, Callable[[], PublishedTable]]
 
 
@@ -150,7 +152,12 @@ def _record(path: Path) -> Readers:
 
         return read
 
-    return {name: reader(name, entry) for name, entry in tables.items()}
+    def with_covariance(name: str) -> Callable[[], PublishedTable]:
+        own, other = readers[name], readers.get(f"{name}{COVARIANCE}")
+        return own if other is None else lambda: replace(own(), covariance=other())
+
+    readers = {name: reader(name, entry) for name, entry in tables.items()}
+    return {name: with_covariance(name) for name in readers}
 
 
 def _yaml(path: Path, text: str, origin: Origin) -> Readers:

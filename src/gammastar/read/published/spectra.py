@@ -16,6 +16,7 @@ from gammastar.core.constants import M_PROTON
 from gammastar.core.errors import InputFileError, PortabilityError
 from gammastar.core.records import FloatArray, PairHists, Quantity, Spectrum
 from gammastar.core.sources import Source, Sources
+from gammastar.read.published.covariance import record_covariance
 from gammastar.read.published.table import (
     Column,
     Origin,
@@ -35,6 +36,7 @@ __all__ = [
     "published_spectrum",
 ]
 
+NEGLIGIBLE = 1e-9  # of a variance
 SAME = 1e-6  # of a bin: edges of neighbours that differ by less are one
 BEAM = 0.01  # relative: beam energies that differ by more are two
 _INDEPENDENT = re.compile(r"(?i)^\s*(stat|uncor|error|err|tot|unc\b|mc stat)|uncorr")
@@ -149,7 +151,13 @@ def published_spectrum(
     bins = _binned(table, chosen, told)
     values = _values(table, chosen, bins.rows, told)
     contents = values * bins.factor
-    sources, notes = _sources(table, chosen, values, bins, told)
+    known = None if told.correlated or told.uncorrelated else record_covariance(table, chosen)
+    if known is None:
+        sources, notes = _sources(table, chosen, values, bins, told)
+    else:
+        within = known[np.ix_(bins.rows, bins.rows)] * np.outer(bins.factor, bins.factor)
+        sources, notes = _sources_of(table, chosen, bins, within)
+        sources += _scale(values, bins, told)
     cov = sources.total()
     shifts = {part.name: _shift(part.cov) for part in sources.parts if _together(part.cov)}
     hist = filled((variable(MASS, bins.edges.tolist()),), contents, np.diag(cov))
@@ -354,9 +362,6 @@ def _sources(
     if not parts:
         parts.append(_assumed(table, column, values, bins, told))
         notes.append(f"column {column.name!r} gives no errors; taken: {told.error}, bin by bin")
-    if told.scale_sigma:
-        row = told.scale_sigma * values * bins.factor
-        parts.append(Source.shifted("scale of the table", "spectrum", row))
     if together or alone:
         notes.append(
             "no covariance is given: "
@@ -366,6 +371,40 @@ def _sources(
                 if labels
             )
         )
+    return Sources(tuple(parts)) + _scale(values, bins, told), notes
+
+
+def _scale(values: FloatArray, bins: _Bins, told: Conventions) -> Sources:
+    if not told.scale_sigma:
+        return Sources(())
+    row = told.scale_sigma * values * bins.factor
+    return Sources((Source.shifted("scale of the table", "spectrum", row),))
+
+
+def _sources_of(
+    table: PublishedTable, column: Column, bins: _Bins, cov: FloatArray
+) -> tuple[Sources, list[str]]:
+    """Return the sources of contents whose covariance the record gives.
+
+    Errors that the table calls statistical, uncorrelated or total are those of the covariance; every other
+    label moves all bins together and is a part of it.
+    """
+    parts, notes = [], []
+    for error in column.errors:
+        if not _INDEPENDENT.search(error.label):
+            shift, more = _symmetric(table, column, error, bins.rows)
+            notes += more
+            parts.append(Source.shifted(f"table, {error.label}", "spectrum", shift * bins.factor))
+    rest = cov - sum((part.cov for part in parts), np.zeros_like(cov))
+    left, whole = np.diag(rest), np.diag(cov)
+    for place in np.flatnonzero(left < -NEGLIGIBLE * whole):
+        name = table.bin_name(int(bins.rows[place]))
+        text = f"column {column.name!r}, {name}: the errors that move all bins together are larger than the"
+        raise refused(table, f"{text} covariance of the record; name those in it with correlated = [...]")
+    if (left > NEGLIGIBLE * whole).any():
+        parts.insert(0, Source("table, stat", "spectrum", rest))
+    names = ", ".join(part.name.removeprefix("table, ") for part in parts if part.name != "table, stat")
+    notes.append(f"the covariance is that of the record, {names or 'nothing'} in it correlated over all bins")
     return Sources(tuple(parts)), notes
 
 
@@ -412,7 +451,11 @@ def _symmetric(
 
 
 def _together(cov: FloatArray) -> bool:
-    return len(cov) > 1 and bool(np.any(cov - np.diag(np.diag(cov))))
+    """Return whether one shift makes this covariance, of several bins."""
+    if len(cov) < 2 or not np.any(cov - np.diag(np.diag(cov))):
+        return False
+    shift = _shift(cov)
+    return bool(np.allclose(np.outer(shift, shift), cov, rtol=1e-9, atol=1e-9 * np.diag(cov).max()))
 
 
 def _shift(cov: FloatArray) -> FloatArray:

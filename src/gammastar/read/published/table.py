@@ -132,6 +132,8 @@ class PublishedTable:
     axes : tuple of TableAxis
     columns : tuple of Column
     origin : Origin
+    covariance : PublishedTable, optional
+        Of this table in its record: the table of its name with ", covariance" behind it.
     """
 
     name: str
@@ -139,6 +141,7 @@ class PublishedTable:
     axes: tuple[TableAxis, ...]
     columns: tuple[Column, ...]
     origin: Origin
+    covariance: PublishedTable | None = None
 
     def __post_init__(self) -> None:
         n = len(self)
