@@ -31,6 +31,7 @@ __all__ = ["mass_spectrum", "write_published"]
 SCRIPT = "dark_photon_rate.py"
 HALF_WINDOW = 2e-4  # GeV: well below the width of φ, 4.2 MeV
 REPLICAS = 50
+BLOCK = 50  # neighbouring events over which a replica of the kinematics keeps the rate
 N_GRID = 400  # masses at which the replicas of the rate are drawn
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -174,6 +175,8 @@ def _flow_events(record: Record, n: int, seed: int) -> tuple[Arrays, dict[str, A
     members = flow.load_variations(record.folder)
     if members is not None:
         kinematic = replace(members, local=None).weights(mass, pt, energy)
+        for block in np.array_split(np.arange(n), max(1, n // BLOCK)):  # at one mass their mean is one
+            kinematic[:, block] /= np.maximum(kinematic[:, block].mean(axis=1, keepdims=True), 1e-300)
         replicas *= kinematic[np.arange(REPLICAS) % len(kinematic)]
     columns: Arrays = {
         "mass": mass,

@@ -160,6 +160,10 @@ def published_spectrum(
         sources += _scale(values, bins, told)
     cov = sources.total()
     shifts = {part.name: _shift(part.cov) for part in sources.parts if _together(part.cov)}
+    for error in chosen.errors:  # a covariance does not know the sign that the table gives
+        name = f"table, {error.label}"
+        if name in shifts and _symmetric(table, chosen, error, bins.rows)[0] @ shifts[name] < 0:
+            shifts[name] = -shifts[name]
     hist = filled((variable(MASS, bins.edges.tolist()),), contents, np.diag(cov))
     inside = np.ones(len(contents), dtype=np.bool_)
     spectrum = Spectrum(hist, cov, quantity, None, inside, shifts=shifts)
