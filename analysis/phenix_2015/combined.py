@@ -218,9 +218,10 @@ def figure(found: Combined):
             xlabel="$m_{A′}$ [MeV]",
             ylabel=r"observed $\varepsilon^2$, 90 % CL",
             yscale="log",
+            ylim=(9e-7, 7e-6),
             xlim=(m[0] - 1, m[-1] + 1),
         )
-        ax.legend(loc="best")
+        ax.legend(loc="upper left")
         style.header(drawn, "MOCK combination: a demonstration, no result")
     return drawn
 

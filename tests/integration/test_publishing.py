@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 from builders import ROOT
+from click.testing import CliRunner
 from scipy.integrate import quad
 
 from gammastar import read, report
@@ -170,6 +171,14 @@ def test_a_covariance_that_does_not_fit_is_refused(folder, tmp_path, change, mes
     path.write_text(json.dumps(table))
     with pytest.raises(InputFileError, match=message):
         read.published_spectrum(read.hepdata(tmp_path / "record", 1))
+
+
+def test_the_command_writes_the_record(record, tmp_path):
+    command = ["export", str(record.folder), "--output", str(tmp_path), "--hepdata", "--events", "2000"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert "submission.yaml" in done.output
+    assert len(np.load(tmp_path / "hepdata" / "events.npz", allow_pickle=False)["mass"]) == 2000
 
 
 def test_equal_runs_give_equal_records(record, folder, tmp_path):

@@ -4,9 +4,11 @@ import json
 import sys
 
 import numpy as np
+import pyhf
 import pytest
 from builders import ROOT
 from scipy.integrate import quad
+from scipy.stats import norm
 
 from gammastar.config.checks import examine_file
 from gammastar.core.constants import ALPHA, M_MU
@@ -18,6 +20,7 @@ from gammastar.testing import check_channel
 for _name in ("na60_2016", "star_dielectrons", "phenix_2015"):
     sys.path.insert(0, str(ROOT / "analysis" / _name))
 
+import combined as phenix_combined  # noqa: E402
 import phenix_tables  # noqa: E402
 import star_tables  # noqa: E402
 from form_factors import PUBLISHED, FormFactor2, dimuon_fraction, fit_pole  # noqa: E402
@@ -186,6 +189,44 @@ def test_phenix_smoothing_never_sees_the_published_limit(monkeypatch):
     chosen = phenix_tables.best(phenix_tables.candidates.__wrapped__())
     assert chosen.even
     assert chosen.score < 1.5
+
+
+def test_phenix_and_a_mock_search_make_one_limit():
+    """The product of two normal likelihoods, by hand, has the limit of the workspace of both."""
+    found = phenix_combined.combined(np.array([0.04, 0.08]))
+    assert (found.both < found.phenix).all()
+    assert (found.both < found.mock).all()
+    np.testing.assert_allclose(found.both, found.normal, rtol=0.01)
+    limit = phenix_tables.recomputed()
+    np.testing.assert_allclose(found.phenix, np.interp(found.mass, limit.mass, limit.observed), rtol=0.005)
+
+
+def test_the_combined_likelihood_is_the_product_of_both():
+    counted = phenix_combined.counted()
+    search = phenix_combined.mock_search(counted.mass[[20]])
+    spaces = phenix_combined.workspaces(counted, search, 20, 0, 2e-6)
+    values = []
+    for space in spaces:
+        model = pyhf.Workspace(space).model()
+        data = pyhf.Workspace(space).data(model)
+        fits = [
+            pyhf.infer.mle.fixed_poi_fit(mu, data, model, return_fitted_val=True)[1] for mu in (0.2, 1.0, 1.8)
+        ]
+        values.append(np.array(fits, dtype=float))
+    np.testing.assert_allclose(values[0] + values[1] - values[2], 0.0, atol=0.01)
+    assert np.ptp(values[2]) > 1  # and it is no constant
+
+
+def test_candidates_come_back_from_observed_and_expected_limits():
+    """The published bands are those of a normal estimate, within a quarter but for the lowest."""
+    counted, bands = phenix_combined.counted(), phenix_combined.bands()
+    z = counted.fitted / counted.sigma
+    limits = counted.sigma * (z + norm.ppf(1 - 0.1 * norm.cdf(z)))
+    np.testing.assert_allclose(
+        limits, phenix_tables.published("phenix_2015/fig3d").columns[0].values, rtol=1e-6
+    )
+    assert (np.abs(bands[:, 1:] - 1) < 0.25).all()
+    assert np.abs(np.median(bands, axis=0) - 1).max() < 0.2
 
 
 def test_phenix_constant_cancels_and_candidates_scale():
