@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from scipy.integrate import quad
 
 from gammastar import read, report
+from gammastar.cli import app
 from gammastar.core.constants import ALPHA, M_MU
 from gammastar.core.errors import InputFileError
 from gammastar.pipeline.cache import load_arrays
@@ -23,6 +24,7 @@ from gammastar.predict import rate as rate_of
 from gammastar.read.published import Conventions
 from gammastar.results.publish import mass_spectrum, write_published
 
+pytestmark = pytest.mark.flow
 SMALL = ROOT / "analysis" / "na60_dimuon"
 MASSES = ["0.22", "0.3", "0.5", "0.7", "0.7827", "0.79", "1.0", "1.05"]
 SHORT = {
