@@ -116,7 +116,8 @@ def test_reinterpretation_as_written(tmp_path):
     text = (DOCS / "howto" / "reinterpret.md").read_text()
     blocks = re.findall(r"```console\n(.*?)```", text, re.DOTALL)
     commands = [shlex.split(line) for block in blocks for line in block.splitlines()]
-    assert [command[1] for command in commands] == ["run", "reinterpret", "reinterpret", "export", "compare"]
+    expected = ["run", "reinterpret", "reinterpret", "export", "export", "compare"]
+    assert [command[1] for command in commands] == expected
     for command in commands:
         arguments = [sys.executable, "-m", "gammastar", *command[1:]]
         run = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -53,12 +53,12 @@ def reinterpret(results: Path, output: Path, **options: Any) -> None:
 @click.option("-n", "n", type=click.IntRange(min=100), default=20_000, show_default=True, help="Per mass.")
 @click.option("--hepdata", is_flag=True, help="Also a record for HEPData: spectrum, covariance, events.")
 @click.option("--events", type=click.IntRange(min=1000), default=100_000, show_default=True, help="Of it.")
-def export(results: Path, **options: Any) -> None:
+def export(results: Path, *, hepdata: bool, events: int, **options: Any) -> None:
     """Write tables of RESULTS for other tools: rate, efficiency over mass and lifetime, Darkcast limits."""
     from gammastar.results.export import export as write
 
     with shown() as tell:
-        files = write(results, tell=tell, **options)
+        files = write(results, tell=tell, events=events if hepdata else 0, **options)
     for path in files:
         say(path)
 

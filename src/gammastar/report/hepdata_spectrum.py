@@ -102,14 +102,17 @@ def write_spectrum_record(
         head["additional_resources"] = [
             {"location": name, "description": text} for name, (text, _) in extra.items()
         ]
-    files = {"spectrum.yaml": document_text(table).encode(), "covariance.yaml": document_text(pairs).encode()}
+    files = {
+        "mass_spectrum.yaml": document_text(table).encode(),
+        "covariance.yaml": document_text(pairs).encode(),
+    }
     together = ", ".join(shifts) or "none"
     listed = [
         _listed(
             SPECTRUM,
             f"{submission.title}. {submission.method} Errors that move all bins together: {together}. The "
             f"whole covariance, these included, is the table {COVARIANCE!r}.",
-            "spectrum.yaml",
+            "mass_spectrum.yaml",
             submission,
         ),
         _listed(COVARIANCE, f"Covariance of the table {SPECTRUM!r}.", "covariance.yaml", submission),

@@ -241,8 +241,7 @@ def export(
     output: Path,
     detector: Path | None = None,
     n: int = 20_000,
-    hepdata: bool = False,
-    events: int = 100_000,
+    events: int = 0,
     tell: Tell,
 ) -> list[Path]:
     """Write the tables of a finished run.
@@ -257,10 +256,8 @@ def export(
         Another detector file; those of the run by default.
     n : int
         Sampled particles per mass.
-    hepdata : bool
-        Also write ``hepdata/``, the record of the mass spectrum with weighted events.
     events : int
-        Of that record.
+        Of ``hepdata/``, the record of the mass spectrum with weighted events; 0 leaves it out.
     tell : callable
         Receives progress.
 
@@ -310,7 +307,7 @@ def export(
         if detector is None:
             write_darkcast(record, name, known, output / "darkcast")
     write_json(output / "export.json", content)
-    if hepdata:
+    if events:
         tell("export", None, f"record for HEPData with {events} events")
         write_published(record, output / "hepdata", events=events)
     return sorted(path for path in output.rglob("*") if path.is_file())
