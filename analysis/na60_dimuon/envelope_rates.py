@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,7 @@ def envelope(run: Inputs, table: MesonTable, output: Path, mock: bool) -> dict:
         Band(BREMSSTRAHLUNG, mass, central, low, high, 2),
         Band(MESONS, mass, decays, decays - error, decays + error, 0),
     ]
+    bands += _real()
     scale = 1.0 / run.interaction
     points = Points(run.name, run.mass, run.rate.value * scale, sigma(run) * scale)
     figure = band_figure(
@@ -82,6 +84,19 @@ def envelope(run: Inputs, table: MesonTable, output: Path, mock: bool) -> dict:
         "bremsstrahlung": brem(run, 1.0).describe(),
         "mesons": table.source,
     }
+
+
+def _real() -> list[Band]:
+    """Return the partial rate from NA60's published form factors; none in a copy without that analysis."""
+    folder = Path(__file__).resolve().parents[1] / "na60_2016"
+    if not (folder / "measured_dalitz.py").is_file():
+        return []
+    sys.path.insert(0, str(folder))
+    from measured_dalitz import partial_rate
+
+    mass = np.linspace(0.2125, 0.63, 80)
+    rate, error = partial_rate(mass, "lead")
+    return [Band("PARTIAL, real: NA60 η and ω Dalitz", mass, rate, rate - error, rate + error, 1)]
 
 
 def dark_photons(run: Inputs, table: MesonTable, output: Path, mock: bool) -> dict:
