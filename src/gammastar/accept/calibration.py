@@ -201,7 +201,7 @@ class Windows:
         """Return round angles from 0.1 to 80 mrad for the smallest, 2 to 500 mrad for the largest."""
         angles = 1e-3 * np.concatenate([ROUND * 10.0**k for k in range(-1, 3)])
         return Windows(
-            angles[angles < 0.081], angles[(angles > 0.0019) & (angles < 0.501)], min_momentum, m_lepton
+            angles[angles < 0.081], angles[(angles > 0.0019) & (angles < 0.51)], min_momentum, m_lepton
         )
 
 

@@ -41,6 +41,8 @@ OTHERS = {
     ("data/cards/na60_mock.toml", "0.161"): "effective temperature of the ρ",
     ("data/cards/na60_full.toml", "0.161"): "effective temperature of the ρ",
     ("data/cards/na45_mock.toml", "0.161"): "effective temperature of the ρ",
+    ("data/cards/seaquest_mock.toml", "0.161"): "effective temperature of the ρ",
+    ("data/cards/na60_telescope.toml", "450e-6"): "scattering of the tracks",
     ("data/measurements/mesons_400gev.toml", "0.161"): "effective temperature of the ρ",
     ("data/measurements/mesons_70gev.toml", "0.161"): "effective temperature of the ρ",
     ("data/cards/na60_full.toml", "0.493677"): "a card holds its masses; compared below",
