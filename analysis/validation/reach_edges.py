@@ -58,7 +58,7 @@ def _photons() -> predict.VirtualPhoton:
 def importance(*, quick: bool) -> Iterator[dict]:
     """Compare yields of focused particles with plain ones, at twelve couplings of three detectors."""
     photons, pulls, effective = _photons(), [], []
-    draws = 1_000_000 if quick else 10_000_000
+    draws = 500_000 if quick else 10_000_000
     for name in (FLAGSHIP, "na62_dump", "ship_ecn3"):
         sight = _sight(load_detector(data_path(f"detectors/{name}.toml")), MASS)
         wanted = importance_of([sight], stream(1, name, "importance"))

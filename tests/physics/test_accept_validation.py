@@ -1,4 +1,4 @@
-"""The quick validation rows of the yields: Eq. B1, quadrature, importance sampling, events in the NA62 dump."""
+"""The quick validation rows of the yields: closed forms, importance sampling, events in the NA62 dump."""
 
 import importlib
 
