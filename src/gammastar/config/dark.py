@@ -213,7 +213,8 @@ class Infer(Section):
     Uncertainties of the signal are those of [systematics]. `discovery`: significances [σ] whose reach is
     written; `projections`: protons on target of further contours. `exports`: the likelihood of the point
     nearest to the limit as HS3 document or HistFactory XML. `submission`: tables and likelihood for HEPData.
-    `refine`: at most so many further masses where the contour bends or ends.
+    `refine`: at most so many further masses where the contour bends or ends. `min_effective`: a contour ends
+    where fewer pairs, measured or simulated, stand behind a yield, or as few drawn particles.
     """
 
     cl: Annotated[float, Field(gt=0.5, lt=1)] = 0.90
