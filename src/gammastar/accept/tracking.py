@@ -9,11 +9,10 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import TypeAdapter, ValidationError
 
 from gammastar.accept.decay import position_at
-from gammastar.core.documents import from_toml, sources_of
-from gammastar.core.errors import InputFileError, PhysicsError, SteeringError
+from gammastar.core.documents import sourced_card
+from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.physics.detector import Detector, Plane
 
@@ -98,29 +97,7 @@ def load_spectrometer(path: Path) -> Spectrometer:
     SteeringError
         If a key is unknown, missing, wrong or without source.
     """
-    try:
-        data = from_toml(path)
-        sources = sources_of(data)
-    except (OSError, ValueError) as error:
-        msg = f"{path}: the spectrometer card cannot be read ({error})"
-        raise InputFileError(msg) from error
-    names = {field.name for field in fields(Spectrometer)}
-    if unknown := set(data) - names:
-        msg = f"{path}: unknown keys {sorted(unknown)}; known are {sorted(names)}"
-        raise SteeringError(msg)
-    numbers = {key for key, value in data.items() if key != "sources" and not isinstance(value, str)}
-    if missing := numbers - set(sources):
-        msg = f"{path}: no source for {sorted(missing)} under [sources]"
-        raise SteeringError(msg)
-    try:
-        return _adapter().validate_python(data)
-    except (ValidationError, PhysicsError) as error:
-        msg = f"{path}: {error}"
-        raise SteeringError(msg) from error
-
-
-def _adapter() -> TypeAdapter[Spectrometer]:
-    return TypeAdapter(Spectrometer, config=None)
+    return sourced_card(Spectrometer, path, "spectrometer")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,13 +7,13 @@ import stat
 import tomllib
 import unicodedata
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from gammastar.core.errors import PhysicsError, SteeringError
+from gammastar.core.errors import InputFileError, PhysicsError, SteeringError
 
 __all__ = [
     "Finding",
@@ -23,6 +23,7 @@ __all__ = [
     "name_of",
     "plain",
     "shortened",
+    "sourced_card",
     "sources_of",
     "text_of",
     "validated",
@@ -145,6 +146,45 @@ def sources_of(content: Mapping[str, Any]) -> dict[str, str]:
         msg = "sources: must be a table of texts, one for each key or table"
         raise ValueError(msg)
     return sources
+
+
+def sourced_card(kind: type[Record], path: Path, what: str) -> Record:
+    """Return the record of a TOML card in which every number has a source.
+
+    Parameters
+    ----------
+    kind : type
+        A dataclass; its fields are the keys, `sources` among them.
+    path : Path
+    what : str
+        What the card describes, for the messages.
+
+    Raises
+    ------
+    InputFileError
+        If the file is missing or is not TOML.
+    SteeringError
+        If a key is unknown, missing, wrong or without source.
+    """
+    try:
+        data = from_toml(path)
+        sources = sources_of(data)
+    except (OSError, ValueError) as error:
+        msg = f"{path}: the card of the {what} cannot be read ({error})"
+        raise InputFileError(msg) from error
+    known: tuple[Field[Any], ...] = fields(kind)  # type: ignore[arg-type]
+    names = {field.name for field in known}
+    needed = {f.name for f in known if f.default is MISSING and f.default_factory is MISSING}
+    numbers = {key for key, value in data.items() if key != "sources" and not isinstance(value, str)}
+    for wrong, text in (
+        (set(data) - names, f"unknown keys; known are {sorted(names)}"),
+        (needed - set(data), "keys that are missing"),
+        (numbers - set(sources), "no source for them; add them to [sources], 'assumed' if there is none"),
+    ):
+        if wrong:
+            msg = f"{path}: {', '.join(map(repr, sorted(wrong)))}: {text}"
+            raise SteeringError(msg)
+    return validated(TypeAdapter(kind), data, path)
 
 
 def name_of(content: Mapping[str, Any]) -> str:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
 from scipy.stats import binom
 
-from gammastar.core.documents import from_toml, sources_of
-from gammastar.core.errors import InputFileError, PhysicsError, SteeringError
+from gammastar.core.documents import sourced_card
+from gammastar.core.errors import PhysicsError
 from gammastar.core.pairs import Pairs, VertexPairs
 from gammastar.core.records import FloatArray
 
@@ -136,27 +135,7 @@ def load_telescope(path: Path) -> VertexTelescope:
     SteeringError
         If a key is unknown, missing, wrong or without source.
     """
-    try:
-        data = from_toml(path)
-        sources = sources_of(data)
-    except (OSError, ValueError) as error:
-        msg = f"{path}: the card of the vertex telescope cannot be read ({error})"
-        raise InputFileError(msg) from error
-    names = {field.name for field in fields(VertexTelescope)}
-    if unknown := set(data) - names:
-        msg = f"{path}: unknown keys {sorted(unknown)}; known are {sorted(names)}"
-        raise SteeringError(msg)
-    if missing := names - set(data):
-        msg = f"{path}: the keys {sorted(missing)} are missing"
-        raise SteeringError(msg)
-    if without := names - {"name", "sources"} - set(sources):
-        msg = f"{path}: no source for {sorted(without)}; add them to [sources], 'assumed' if there is none"
-        raise SteeringError(msg)
-    try:
-        return TypeAdapter(VertexTelescope).validate_python(data)
-    except (ValidationError, PhysicsError) as error:
-        msg = f"{path}: {error}"
-        raise SteeringError(msg) from error
+    return sourced_card(VertexTelescope, path, "vertex telescope")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
