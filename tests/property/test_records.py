@@ -1,10 +1,12 @@
 """Records: what construction refuses for any shape and value, sums and orders that hold for any content."""
 
+import json
 import re
 
 import numpy as np
 import pytest
 from builders import particles
+from hist import Hist
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -50,6 +52,9 @@ def spectra(draw):
 def test_a_spectrum_comes_back_from_its_file(tmp_path_factory, spectrum):
     path = tmp_path_factory.mktemp("spectrum") / "spectrum.json"
     write_spectrum(path, spectrum)
+    opened = Hist(json.loads(path.read_text()))  # as anybody without this package
+    np.testing.assert_array_equal(opened.values(), spectrum.values)
+    assert [axis.name for axis in opened.axes] == [axis.name for axis in spectrum.hist.axes]
     found = read_spectrum(path)
     np.testing.assert_array_equal(found.values, spectrum.values)
     np.testing.assert_array_equal(found.cov, spectrum.cov)

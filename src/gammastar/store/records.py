@@ -104,12 +104,16 @@ def _root(path: Path, name: str | None) -> tuple[FloatArray, FloatArray]:
 
 
 def write_spectrum(path: Path, spectrum: Spectrum) -> None:
-    """Write a spectrum as JSON in the UHI layout with its covariance, named sources, exposure and domain."""
+    """Write a spectrum as JSON in the UHI layout with its covariance, named sources, exposure and domain.
+
+    ``hist.Hist(json.load(stream))`` opens the file; it holds no entries below or above the axes.
+    """
     hist = spectrum.hist
+    no_flow = {"underflow": False, "overflow": False, "circular": False}
     content = {
         "uhi_schema": 1,
         "axes": [
-            {"type": "variable", "edges": axis.edges.tolist(), "metadata": {"name": axis.name}}
+            {"type": "variable", "edges": axis.edges.tolist(), **no_flow, "metadata": {"name": axis.name}}
             for axis in hist.axes
         ],
         "storage": {
