@@ -40,7 +40,15 @@ def env() -> None:
 
 
 for command in (
-    *(analysis.run, analysis.check, files.inspect, files.simulate, files.sample, files.millicharge),
+    *(
+        analysis.run,
+        analysis.check,
+        analysis.keys,
+        files.inspect,
+        files.simulate,
+        files.sample,
+        files.millicharge,
+    ),
     *(analysis.flow_scan, results.show, results.verify, results.reinterpret, results.export),
     *(results.compare, results.scan, results.design),
 ):

@@ -1,4 +1,4 @@
-"""Commands of a steering file: ``run``, ``check`` and ``flow-scan``."""
+"""Commands of a steering file: ``run``, ``check``, ``keys`` and ``flow-scan``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 
 from gammastar.cli.terminal import FILE, say, shown
 
-__all__ = ["check", "flow_scan", "run"]
+__all__ = ["check", "flow_scan", "keys", "run"]
 
 
 def analysis_file(steering: Path) -> Path:
@@ -84,6 +84,16 @@ def check(steering: Path) -> None:
     stages = [name for name in config.STAGES if getattr(result, name) is not None]
     ok = f"{len(findings)} to look at" if findings else "ok"
     say(f"{steering}: {ok} ({result.analysis.name}: {', '.join(stages) or 'no stage'})")
+
+
+@click.command()
+@click.argument("name", metavar="[SECTION|KEY]", default="")
+@click.option("--markdown", is_flag=True, help="All keys as a page of the documentation.")
+def keys(name: str, markdown: bool) -> None:
+    """Print every key of the steering file, of a SECTION, or one KEY: type, unit, default and meaning."""
+    from gammastar.config import reference
+
+    say(reference.markdown() if markdown else reference.text(name), end=not markdown)
 
 
 @click.command("flow-scan")

@@ -24,9 +24,9 @@ __all__ = ["FILE", "plain_logs", "plain_warnings", "say", "shown"]
 FILE = click.Path(path_type=Path)
 
 
-def say(text: object, *, err: bool = False) -> None:
-    """Print a text; names in it cannot steer the terminal."""
-    click.echo(plain(str(text)), err=err)
+def say(text: object, *, err: bool = False, end: bool = True) -> None:
+    """Print a text, with the end of a line or without; names in it cannot steer the terminal."""
+    click.echo(plain(str(text)), err=err, nl=end)
 
 
 class _Plain(logging.Formatter):

@@ -28,51 +28,67 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Millicharge(Section):
-    """Millicharged particles: masses [GeV], how they are sampled, theory channels beside the dileptons.
+    """Millicharged particles: their masses, how they are sampled, theory channels beside the dileptons.
 
     With a spectrum the `channels` count below its lowest mass only, where no pair was measured, and the J/ψ
     above; with ``source = "theory"`` they are all there is.
     """
 
     masses: Annotated[Masses, Field(min_length=1)] = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
+    """Masses of the particle [GeV]."""
     strategy: Literal["conditional", "rejection", "per_mass"] = "conditional"
+    """How virtual photons are drawn: at masses of the spectrum from the flow, from all pairs with rejection
+    below the threshold, or from a generator for each mass."""
     channels: tuple[str, ...] = ()
+    """Theory channels, as in [predict]."""
     n_sample: Annotated[int, Field(gt=0, le=10**8)] = 20_000
+    """Virtual photons that are drawn per mass."""
 
 
 class Predict(Section):
-    """Masses and size of the samples; without `masses`, `n_masses` in the measured range.
+    """Model and masses of the dark particles, and where their rate comes from.
 
-    With lines they stand closer where the rate bends and at the threshold of the leptons, else they are
-    equidistant.
-
-    With ``source = "theory"`` no spectrum is needed: `channels` of a proton beam of `beam_energy` [GeV] on a
-    nucleus (`target_a`, `target_z`), whose mesons are those of the table `mesons`. With a spectrum,
-    `channels` may add processes that it cannot hold, and `outside` those that it cannot hold outside the
-    measured domain, e.g. forward bremsstrahlung: they count there only, with their theory band ("theory" is
-    its nuisance); an overlap is refused. `mass_range` bounds the masses.
-    `mass_dependence` of the measured rate: "lines" fits a continuum and ω and φ as natural lines to the mass
-    bins; "bins" is straight between the means of the bins, wrong by factors beside a line; by default lines
-    where the bins allow it (up to 1.2 GeV, at most 60 MeV wide, 3 more than components).
+    With ``source = "theory"`` no spectrum is needed.
     """
 
     model: str = "dark_photon"
+    """'dark_photon', a set of charges such as 'b_minus_l', or one's own, 'file.py:Name'."""
     source: Literal["spectrum", "theory"] = "spectrum"
+    """Rate from the measured spectrum, or from theory alone."""
     channels: tuple[str, ...] = ()
+    """Theory channels: with a spectrum processes that it cannot hold; a name, or 'file.py:Name'."""
     outside: tuple[str, ...] = ()
+    """Theory channels that count outside the measured domain only, e.g. forward bremsstrahlung, with their
+    theory band ('theory' is its nuisance); an overlap is refused."""
     bremsstrahlung: str = "qra_v2"
+    """Convention of proton bremsstrahlung: 'qra_v2', 'qra_v1', 'na62', 'fairship' or 'fww_vmd'."""
     off_shell: Positive | None = None
+    """Λ of its off-shell form factor, in the place of the convention's [GeV]."""
     mesons: str = "mesons_400gev"
+    """Table of the mesons per interaction: a file, or one of the shipped ``measurements/``."""
     beam_energy: Positive | None = None
+    """Energy of the proton beam, for theory alone [GeV]."""
     target_a: Positive = 207.2
+    """Mass number of the nucleus, for theory alone."""
     target_z: Positive = 82.0
+    """Atomic number of the nucleus, for theory alone."""
     sampler: Literal["flow", "histogram"] = "flow"
+    """What draws q_T and energy at a mass: the flow, or the histogram of the pairs."""
     mass_dependence: Literal["lines", "bins"] | None = None
+    """Of the measured rate: 'lines' fits a continuum and ω and φ as natural lines to the mass bins; 'bins' is
+    straight between the means of the bins, wrong by factors beside a line. By default lines where the bins
+    allow it (up to 1.2 GeV, at most 60 MeV wide, 3 more than components)."""
     masses: Masses = ()
+    """Masses of the dark particle; without them `n_masses` in `mass_range` [GeV]."""
     mass_range: PositiveRange | None = None
+    """Range of these masses; that of the spectrum by default [GeV]."""
     n_masses: Annotated[int, Field(ge=2, le=10_000)] = 40
+    """How many there are. With lines they stand closer where the rate bends and at the threshold of the
+    leptons, else they are equidistant."""
     n_sample: Annotated[int, Field(gt=0, le=10**8)] = 20_000
+    """Particles that are drawn per mass."""
     millicharge: Millicharge | None = None
+    """Millicharged particles beside the dark photon."""
 
     @model_validator(mode="after")
     def _theory(self) -> Predict:
@@ -92,28 +108,38 @@ class Predict(Section):
 
 
 class Accept(Section):
-    """Detectors of the search: files or names of shipped ones; the first is the main one.
-
-    `target_scaling`: a spectrum of one nucleus for another, per interaction or as A^(α − α_inel) with one
-    `alpha` or points [[pT, α], …]. `longitudinal`: share of helicity zero in the virtual photons (1/3 is
-    unpolarised) along the axis of `spin_frame`, which decides the angles of l⁺l⁻. Those of theory's Dalitz
-    decays are transverse in the rest frame of their meson, whatever these say. `interaction_length` [m], one
-    or one per detector: production along the target behind its front face.
-    """
+    """Detectors of the search, and how the signal is carried to them."""
 
     detectors: tuple[str, ...] = ()
+    """Detectors: files, or names of shipped ones; the first is the main one."""
     millicharge_detectors: tuple[str, ...] = ()
+    """Detectors of millicharged particles."""
     final_states: Annotated[tuple[Literal["ee", "mumu"], ...], Field(min_length=1)] = ("ee", "mumu")
+    """Lepton pairs into which the dark particle is seen to decay."""
     target_scaling: Literal["per_interaction", "power"] | None = None
+    """A spectrum of one nucleus for another: per interaction, or as A^(α − α_inel). Without it both must be
+    the same."""
     alpha: float | Points | None = None
+    """α of the production: a number, or points [[pT, α], …], pT in GeV."""
     alpha_inelastic: float | None = None
+    """α of the inelastic cross section."""
     longitudinal: Share = 1.0 / 3.0
+    """Share of helicity zero in the virtual photons along the axis of `spin_frame`, which decides the angles
+    of l⁺l⁻; 1/3 is unpolarised. Those of theory's Dalitz decays are transverse in the rest frame of their
+    meson, whatever this says."""
     spin_frame: Frame = "laboratory"
+    """Axis of that share."""
     interaction_length: Positive | dict[str, Positive] | None = None
+    """Interaction length of the target, one or one per detector: production along the target behind its front
+    face [m]."""
     ctau: PositiveRange = (1e-2, 1e5)
+    """Range of proper decay lengths in the figure of acceptance [m]."""
     acceptance_masses: Annotated[tuple[Positive, ...], Field(max_length=20)] = (0.3, 0.5, 0.77, 1.0)
+    """Masses in the figure of acceptance [GeV]."""
     charge: PositiveRange = (1e-5, 0.3)
+    """Range of charges of millicharged particles [e]."""
     n_charges: Annotated[int, Field(ge=10, le=10_000)] = 61
+    """Charges in that range."""
 
     @model_validator(mode="after")
     def _complete(self) -> Accept:
@@ -136,26 +162,32 @@ class Accept(Section):
 class Displaced(Section):
     """The search for A′ → l⁺l⁻ that decay between the target and the first plane of a vertex telescope.
 
-    `telescope`: its card, a file or the name of a shipped one. The pairs need the columns of [select] vertex,
-    in which one unit is `unit` metres. A pair counts if its vertex is more standard deviations behind the
-    interaction than a cut and in the fiducial length of the card; of `cuts` each mass takes the one with the
-    best expected limit. `distance` and `impact`: most standard deviations between the two tracks, and from
-    the line of flight of the pair to the interaction. `window`: half width of the searched masses in
-    resolutions. `efficiency_error`: of the efficiency at the decay over that at the target, relative.
-    `projections`: further reaches at so many times the pairs. Masses, `cl` and `observed` are those of
-    [in_situ].
+    The pairs need the columns of [select] vertex. A pair counts if its vertex is more standard
+    deviations behind the interaction than a cut and in the fiducial length of the card. Masses, `cl` and
+    `observed` are those of [in_situ].
     """
 
     telescope: str
+    """Card of the telescope: a file, or the name of a shipped one."""
     unit: Positive = 1e-6
+    """Unit of the columns of [select] vertex [m]."""
     cuts: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=30)] = CUTS
+    """Cuts on the distance behind the interaction, of which each mass takes the one with the best expected
+    limit [standard deviations]."""
     distance: Positive = 2.5
+    """Largest distance between the two tracks [standard deviations]."""
     impact: Positive = 2.5
+    """Largest distance from the line of flight of the pair to the interaction [standard deviations]."""
     window: Annotated[float, Field(ge=0.5, le=5)] = 1.4
+    """Half width of the searched masses [resolutions]."""
     efficiency_error: Fraction = 0.1
+    """Error of the efficiency at the decay over that at the target, relative."""
     coupling: PositiveRange = (1e-7, 1e-2)
+    """Range of couplings of the scan."""
     n_couplings: Annotated[int, Field(ge=10, le=10_000)] = 101
+    """Couplings in that range."""
     projections: Annotated[tuple[Positive, ...], Field(max_length=10)] = ()
+    """Further reaches at so many times the pairs."""
 
     @model_validator(mode="after")
     def _increasing(self) -> Displaced:
@@ -166,34 +198,42 @@ class Displaced(Section):
 
 
 class InSitu(Section):
-    """The search for a peak of prompt A′ → l⁺l⁻ in the measured pairs themselves: no protons on target enter.
+    """The search for a peak of prompt A′ → l⁺l⁻ in the measured pairs themselves.
 
-    `masses`, or `n_masses` at equal steps of the resolution in `mass_range`, by default where two resolutions
-    on either side are measured. Each is fitted in a window of `half_window` resolutions to either side.
-    `background`: "template" is the fitted continuum of the run and its subtracted background, folded with the
-    resolution, times a polynomial of `degree`; "polynomial" that polynomial alone. Lines of ω and φ have free
-    yields in both. `blind`: where a line and the peak are more alike than this correlation no limit is given.
-    `resolution`: "simulation" measures it in the matched pairs; or one width or points [[mass, width], …],
-    normal then [GeV]. `resolution_error` and `mass_scale` are relative standard deviations of the width and
-    of the place of lines. `spurious` adds what the background model leaves of peaks in smooth expectations to
-    the error. `observed`: "data" gives limits from the fitted peaks, never of mock data. `displaced` adds the
-    search for decays behind the target.
+    No protons on target enter.
     """
 
     masses: Masses = ()
+    """Masses of the search; without them `n_masses` in `mass_range` [GeV]."""
     mass_range: PositiveRange | None = None
+    """Range of the masses; by default where two resolutions on either side are measured [GeV]."""
     n_masses: Annotated[int, Field(ge=2, le=2_000)] = 60
+    """How many there are, at equal steps of the resolution."""
     half_window: Annotated[float, Field(ge=2, le=20)] = 6.0
+    """Half width of the window of each fit [resolutions]."""
     background: Literal["template", "polynomial"] = "template"
+    """'template' is the fitted continuum of the run and its subtracted background, folded with the
+    resolution, times a polynomial; 'polynomial' that polynomial alone. Lines of ω and φ have free yields
+    in both."""
     degree: Annotated[int, Field(ge=0, le=8)] = 3
+    """Degree of the polynomial."""
     blind: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    """Where a line and the peak are more alike than this correlation no limit is given."""
     resolution: Literal["simulation"] | Positive | Widths = "simulation"
+    """'simulation' measures it in the matched pairs; or one width, or points [[mass, width], …], normal then
+    [GeV]."""
     resolution_error: Fraction = 0.0
+    """Standard deviation of the width of peak and lines, relative."""
     mass_scale: Fraction = 0.0
+    """Standard deviation of the place of lines, relative."""
     spurious: bool = True
+    """Add to the error what the background model leaves of peaks in smooth expectations."""
     cl: Annotated[float, Field(gt=0.5, lt=1)] = 0.90
+    """Confidence level of limits."""
     observed: Literal["masked", "data"] = "masked"
+    """'data' gives limits from the fitted peaks, never of mock data."""
     displaced: Displaced | None = None
+    """The search for decays behind the target."""
 
     @model_validator(mode="after")
     def _complete(self) -> InSitu:
@@ -207,33 +247,48 @@ class InSitu(Section):
 
 
 class Infer(Section):
-    """Likelihood and reach; background per detector file unless given here for the main one.
+    """Limits, contours, and what is published of them.
 
-    `method`: "auto" takes exact limits below `asymptotic_from` events and asymptotic ones from there on.
-    Uncertainties of the signal are those of [systematics]. `discovery`: significances [σ] whose reach is
-    written; `projections`: protons on target of further contours. `exports`: the likelihood of the point
-    nearest to the limit as HS3 document or HistFactory XML. `submission`: tables and likelihood for HEPData.
-    `refine`: at most so many further masses where the contour bends or ends. `min_effective`: a contour ends
-    where fewer pairs, measured or simulated, stand behind a yield, or as few drawn particles.
+    Uncertainties of the signal are those of [systematics].
     """
 
     cl: Annotated[float, Field(gt=0.5, lt=1)] = 0.90
+    """Confidence level of limits."""
     observed: Literal["masked", "asimov"] | tuple[Annotated[int, Field(ge=0)], ...] = "masked"
+    """What is observed: nothing yet ('masked'), the expectation ('asimov'), or counts, [3]; mock data never
+    give an observed contour."""
     background: Annotated[float, Field(ge=0, le=1e6)] | None = None
+    """Expected background of the main detector; that of each detector file by default [events]."""
     background_sigma: Annotated[float, Field(ge=0)] = 0.0
+    """Error of the background: ln κ."""
     method: Literal["auto", "exact", "marginalised", "asymptotic"] = "auto"
+    """'exact'; 'marginalised', exact with toys averaged over the nuisances; 'asymptotic'; or 'auto': exact
+    below `asymptotic_from` events, and asymptotic from there on."""
     asymptotic_from: Positive = 20.0
+    """Where 'auto' turns asymptotic [events]."""
     coupling: PositiveRange = (1e-9, 1e-2)
+    """Range of couplings of the scan."""
     n_couplings: Annotated[int, Field(ge=10, le=10_000)] = 141
+    """Couplings in that range."""
     min_effective: Positive = 10.0
+    """A contour ends where fewer pairs, measured or simulated, stand behind a yield, or as few drawn
+    particles."""
     refine: Annotated[int, Field(ge=0, le=200)] = 0
+    """At most so many further masses where the contour bends or ends."""
     discovery: Annotated[tuple[Annotated[float, Field(gt=0, le=8)], ...], Field(max_length=20)] = (3.0, 5.0)
+    """Significances whose reach is written; needs a background [σ]."""
     projections: Annotated[tuple[Positive, ...], Field(max_length=20)] = ()
+    """Protons on target of further contours."""
     max_patches: Annotated[int, Field(gt=0, le=1_000_000)] = 600
+    """Most signals in the patch set; of more, every second, third, … is kept."""
     exports: tuple[Literal["hs3", "xml"], ...] = ()
+    """Further forms of the likelihood at the point nearest to the limit: HS3 document, HistFactory XML."""
     submission: bool = True
+    """Write tables and likelihood for HEPData."""
     existing_limits: str | None = None
+    """Folder of one's own limits, one TOML file each, drawn in grey."""
     hepdata: Annotated[str, Field(pattern=r"^ins[0-9]{7}$")] = "ins0000000"
+    """Number of the record at HEPData, for the patch set."""
 
     @model_validator(mode="after")
     def _complete(self) -> Infer:
@@ -244,9 +299,10 @@ class Infer(Section):
 
 
 class Report(Section):
-    """Masses at which the report shows the flow [GeV]."""
+    """What the page of the report shows."""
 
     flow_masses: Annotated[tuple[Positive, ...], Field(max_length=20)] = (0.3, 0.5, 0.77)
+    """Masses at which the flow is shown [GeV]."""
 
 
 def theory_options(section: Predict, where: Path | UserCode) -> TheoryOptions:

@@ -43,31 +43,40 @@ __all__ = [
 
 
 class Analysis(Section):
-    """Name, seed and nature of the data."""
+    """Name, title and seed of the analysis, and whether its data are mock."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=100)]
+    """Name: letters, digits, _ and -. Results go to results/NAME."""
     title: Title = ""
+    """Title of the report page."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
+    """Seed of every random number of the run."""
     mock: bool = False
+    """The data are simulated: every result says MOCK, and no limit is an observed one."""
 
 
 class Simulate(Section):
-    """Mock data made at run time from a card: data-like events, and simulation under another prior.
-
-    The data come from `engine`, the response always from the toy engine: with Pythia, which needs the extra
-    ``simulate``, a closure test is not trivial. `leave_out` names modes of the card that are not made.
-    `format` and `compression` are those of the ROOT files.
-    """
+    """Mock data made at run time from a card: data-like events, and simulation under another prior."""
 
     card: str
+    """Card of the experiment: a file, or the name of a shipped one."""
     leave_out: tuple[str, ...] = ()
+    """Modes of the card that are not made."""
     n_pairs: Annotated[int, Field(gt=0, le=10**12)]
+    """Number of pairs in the data-like file."""
     n_response: Annotated[int, Field(gt=0, le=10**12)]
+    """Number of simulated photons for the response."""
     response_prior: str = "nominal"
+    """Prior of the card from which the response is simulated."""
     pairing: Literal["same-event", "mixed"] = "same-event"
+    """Whether combinatorial muons are of the same event, or mixed."""
     engine: Literal["toy", "pythia"] = "pythia"
+    """What makes the data; Pythia needs the extra `simulate`. The response is always from the toy engine:
+    with Pythia a closure test is not trivial."""
     format: Literal["ttree", "rntuple"] = "ttree"
+    """Format of the ROOT files."""
     compression: Literal["zstd", "zlib", "lz4", "lzma", "none"] = "zstd"
+    """Compression of the ROOT files."""
 
 
 def _some(size: str) -> str:
@@ -81,41 +90,50 @@ Memory = Annotated[str, Field(pattern=r"^[0-9]{1,6}(\.[0-9]{1,6})? ?[kMG]i?B$"),
 
 
 class Read(Section):
-    """Input ntuples, the simulation for the response, and the schema that maps both.
-
-    `digest`: what the run notes of every file and compares before work: "sha256" of all bytes, or "uuid", the
-    file's own UUID and its size, which reads little and does not see a damaged byte.
-    """
+    """Input ntuples, the simulation for the response, and the schema that maps both."""
 
     files: tuple[str, ...] = ()
+    """Files of the data beside the steering, or URLs; * and ? stand for any letters."""
     response: tuple[str, ...] = ()
+    """Files of the simulation with truth."""
     schema_file: str = Field(alias="schema")
+    """What the branches mean: a TOML file, 'file.py:NAME', or the name of a shipped schema."""
     step: Count | Memory = "32 MB"
+    """How much is read at once: a number of rows, or a size in memory such as '32 MB'."""
     digest: Literal["sha256", "uuid"] = "sha256"
+    """What the run notes of every file and compares before work: 'sha256' of all bytes, or 'uuid', the file's
+    own UUID and its size, which reads little and does not see a damaged byte."""
 
 
 class Select(Section):
-    """Range cuts, function cuts, pair-level ghost veto, and the axes of the reconstructed spectrum.
-
-    More pairs or simulated photons than `max_in_memory` stay in files: histograms and response are filled
-    from all of them part by part; classifier, OmniFold and flow learn from about so many, of events that
-    their hash chooses. Of more leptons than that, mixed events take the same kind of sample.
-    `vertex` names two lepton columns, x and y of the track at the z of the interaction, from the interaction:
-    pairs then have the quantities ``vertex_z``, where the tracks meet, ``vertex_distance``, how close, and
-    ``vertex_impact``, how far the pair passes by the interaction, in the unit of these columns.
-    """
+    """Cuts on leptons and pairs, and the axes of the reconstructed spectrum."""
 
     lepton: dict[str, Range] = Field(default_factory=dict)
+    """Ranges that are kept of momentum [GeV], energy, theta [rad], pt, eta, or a lepton column."""
     pair: dict[str, Range] = Field(default_factory=dict)
+    """Ranges that are kept of mass [GeV], pt, energy, angle [rad], or a column of the pairs."""
     event_functions: tuple[str, ...] = ()
+    """Cuts of one's own on events, 'file.py:function'."""
     pair_functions: tuple[str, ...] = ()
+    """Cuts of one's own on pairs, 'file.py:function'."""
     vertex: Annotated[tuple[str, ...], Field(max_length=2)] = ()
+    """Two lepton columns, x and y of the track at the z of the interaction, from the interaction. Pairs then
+    have the quantities `vertex_z`, where the tracks meet, `vertex_distance`, how close, and
+    `vertex_impact`, how far the pair passes by the interaction, in the unit of these columns."""
     ghost_angle: Annotated[float, Field(ge=0)] = 0.0
+    """Pairs with a smaller opening angle are one track found twice, and removed [rad]."""
     ghost_excess: Annotated[float, Field(ge=0)] = 0.0
+    """Pairs with a smaller mass above threshold are one track found twice, and removed [GeV]."""
     max_in_memory: Annotated[int, Field(ge=1000, le=10**12)] = 5_000_000
+    """More pairs or simulated photons than this stay in files: histograms and response are filled from all of
+    them part by part; classifier, OmniFold and flow learn from about so many, of events that their hash
+    chooses. Of more leptons than that, mixed events take the same kind of sample."""
     mass: Edges
+    """Edges of the reconstructed mass [GeV]."""
     pt: Edges = (0.0, 1e4)
+    """Edges of the reconstructed transverse momentum q_T [GeV]."""
     energy: Edges = (0.0, 1e5)
+    """Edges of the reconstructed energy [GeV]."""
 
     @model_validator(mode="after")
     def _within_memory(self) -> Select:
@@ -129,34 +147,46 @@ class Select(Section):
 
 
 class Charm(Section):
-    """Open charm: simulated pairs fitted in mass and vertex offset, since like-sign pairs do not see it.
-
-    `offset` is one pair column, or two or more lepton columns whose distance between the leptons is taken.
-    """
+    """Open charm: simulated pairs fitted in mass and vertex offset, since like-sign pairs do not see it."""
 
     template: tuple[str, ...] | Literal["simulation"]
+    """Files of simulated charm pairs; 'simulation' with [simulate]."""
     n_template: Count = 20_000
+    """Pairs of the template, if it is simulated."""
     offset: Annotated[tuple[str, ...], Field(min_length=1)]
+    """One pair column, or two or more lepton columns whose distance between the leptons is taken."""
     edges: Edges
+    """Edges of the offset, in the unit of its column."""
 
 
 class CorrectionSection(Section):
-    """Pairs that are no single virtual photon: simulated ones of `files`, or the built-in `kind`.
+    """Pairs that are no single virtual photon: simulated ones, or the decay η → μμ.
 
-    The size is a number of pairs, a fraction of the yield, or follows from the measured η Dalitz pairs.
+    Its size is a number of pairs, a fraction of the yield, or follows from the measured η Dalitz pairs.
     """
 
     name: Annotated[Title, Field(min_length=1, max_length=100)]
+    """Name of the correction and of its source of uncertainty."""
     kind: Literal["files", "eta to mu mu"] = "files"
+    """Simulated pairs of `files`, or the built-in peak of η → μμ."""
     files: tuple[str, ...] = ()
+    """Files of simulated pairs, of the schema of [read]."""
     pairs: Annotated[float, Field(ge=0)] | None = None
+    """Size: number of pairs in the data."""
     fraction: Fraction | None = None
+    """Size: share of the subtracted yield."""
     sigma: Annotated[float, Field(ge=0)] | None = None
+    """Error of the size, in its unit: pairs, or share of the yield."""
     n_dalitz: Positive | None = None
+    """Number of η Dalitz pairs measured in the data, for 'eta to mu mu'."""
     n_dalitz_sigma: Annotated[float, Field(ge=0)] = 0.0
+    """Its error."""
     resolution: Positive | None = None
+    """Standard deviation of the mass at the η, for 'eta to mu mu' [GeV]."""
     efficiency_ratio: Positive = 1.0
+    """Efficiency of η → μμ over that of the Dalitz decay."""
     source: Title = ""
+    """Where the size comes from."""
 
     @field_validator("name")
     @classmethod
@@ -189,30 +219,41 @@ class CorrectionSection(Section):
 
 
 class Subtract(Section):
-    """Like-sign background, open charm and named corrections.
-
-    `coarse` gives, by axis, the regions in which B5 takes its charge ratio and B4 its normalisation;
-    `r_coarse` those in which R is taken from mixed events. `r_mult` multiplies R of the acceptance. `control`
-    is a region without signal, by axis, where +- over background should be one. `bootstrap` draws the events
-    so many times for the covariance, which then knows that pairs of one event share leptons; 0: formula.
-    `low_counts` = "poisson" takes the variance of cells with fewer than ten pairs from the profile of three
-    Poisson numbers.
-    """
+    """Like-sign background, open charm and named corrections."""
 
     method: Literal["B1", "B2", "B3", "B4", "B5"] = "B5"
+    """How the background follows from like-sign pairs: 'B5' R (w N++ + N--/w), w of a coarse region; 'B3' 2R
+    √(N++ N--) per cell; 'B1' that with R = 1; 'B2' N++ + N--; 'B4' the shape of mixed events."""
     low_counts: Literal["linear", "poisson"] = "linear"
+    """Variance of cells with fewer than ten pairs: the formula, or 'poisson', the profile of three Poisson
+    numbers."""
     r_factor: Positive | Literal["simulation", "mixed"] = 1.0
+    """R, how much easier unlike than like signs are seen: a number, from the 'simulation', or from 'mixed'
+    events of the data."""
     r_factor_sigma: Annotated[float, Field(ge=0)] = 0.0
+    """Error of R, if it is a number."""
     r_mult: Positive = 1.0
+    """Correlation of the multiplicities, which multiplies R of the acceptance; invisible to mixing."""
     r_mult_sigma: Annotated[float, Field(ge=0)] = 0.0
+    """Error of r_mult."""
     r_coarse: dict[Literal["mass", "pt", "energy"], Edges] = Field(default_factory=dict)
+    """Edges by axis of the regions in which R is taken from mixed events; one region by default."""
     mixed_pairs: Annotated[int, Field(ge=1000, le=10**9)] = 300_000
+    """Number of mixed pairs."""
     control: dict[Literal["mass", "pt", "energy"], Range] = Field(default_factory=dict)
+    """Range by axis of a region without signal, where +- over background should be one."""
     bootstrap: Annotated[int, Field(ge=0, le=100_000)] = 0
+    """How many times the events are drawn for the covariance, which then knows that pairs of one event share
+    leptons; 0: formula."""
     coarse: dict[Literal["mass", "pt", "energy"], Edges] = Field(default_factory=dict)
+    """Edges by axis of the regions in which B5 takes its charge ratio and B4 its normalisation."""
     weights: Literal["posterior", "signed"] = "posterior"
+    """Weights of single pairs: 'posterior', from a classifier, none of them negative; or 'signed', like-sign
+    pairs with negative weights."""
     charm: Charm | None = None
+    """Open charm, fitted with a template."""
     corrections: tuple[CorrectionSection, ...] = ()
+    """Pairs that are no single virtual photon, each with a name."""
 
     @model_validator(mode="after")
     def _compatible(self) -> Subtract:
@@ -267,28 +308,36 @@ def _unfolding_method(name: str) -> str:
 
 
 class Unfold(Section):
-    """Response and unfolding; the true axes are those of [select] unless given.
-
-    `method` is "iterative", "tikhonov", "least squares", "omnifold" or "file.py:function" (see
-    `gammastar.unfold.methods.own_method`). `n_iterations` = "stable" stops when iterations move the result
-    by less than 0.1 σ. `scan` lists the strengths that are tried on the mass spectrum and shown; a set of
-    them by default, [] for none. `debias` subtracts from the iterative result the bias of the finite
-    simulation, as its bootstraps show it.
-    """
+    """Response and unfolding."""
 
     preset: Literal["true mass", "smeared mass, as the paper", "line shape"] = "true mass"
+    """What is unfolded: cells of the true mass, smeared masses as in the paper, or a line shape that is
+    folded forward."""
     method: Annotated[str, AfterValidator(_unfolding_method)] = "iterative"
+    """'iterative', 'tikhonov', 'least squares', 'omnifold', or one's own, 'file.py:function' (see
+    `gammastar.unfold.methods.own_method`)."""
     n_iterations: Annotated[int, Field(gt=0, le=100_000)] | Literal["stable"] = 4
+    """Number of iterations; 'stable' stops when they move the result by less than 0.1 σ."""
     tau: Annotated[float, Field(ge=0)] | Literal["l-curve", "least correlated"] = "l-curve"
+    """Strength of 'tikhonov': a number, or how it is chosen."""
     penalty: Literal["curvature", "difference", "size"] = "curvature"
+    """What 'tikhonov' keeps small, of the result over the spectrum of the simulation."""
     stop: Annotated[float, Field(ge=0)] = 0.0
+    """'omnifold' stops when its weights change by less than this, on average and relative."""
     n_replicas: Annotated[int, Field(ge=0, le=100_000)] = 50
+    """Bootstraps of the simulation, for its part of the covariance; 0: it counts as known exactly."""
     debias: bool = False
+    """Subtract from the iterative result the bias of the finite simulation, as its bootstraps show it."""
     efficiency_floor: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    """Cells of lower efficiency are not measured."""
     scan: Annotated[tuple[Positive, ...], Field(max_length=100)] | None = None
+    """Strengths that are tried on the mass spectrum and shown; a set of them by default, [] for none."""
     mass: Edges | None = None
+    """Edges of the true mass; those of [select] by default [GeV]."""
     pt: Edges | None = None
+    """Edges of the true transverse momentum; those of [select] by default [GeV]."""
     energy: Edges | None = None
+    """Edges of the true energy; those of [select] by default [GeV]."""
 
     @model_validator(mode="after")
     def _compatible(self) -> Unfold:
@@ -328,19 +377,24 @@ class Unfold(Section):
 
 
 class SpectrumSection(Section):
-    """Exposure of the calibration run; `extrapolate` fills unmeasured cells with the simulation's shape.
-
-    `table`: a published mass spectrum in place of the stages before (see `PublishedSpectrum`).
-    """
+    """Beam, target and protons of the calibration run: what makes a spectrum one per proton."""
 
     beam_energy: Positive
+    """Energy of the proton beam [GeV]."""
     target_a: Positive
+    """Mass number of the target."""
     target_z: Positive
+    """Atomic number of the target."""
     thickness: Positive
+    """Thickness of the target [nuclear interaction lengths]."""
     pot: Positive | Literal["simulation"]
+    """Protons on target that made the data; 'simulation' takes those of [simulate]."""
     lepton: Literal["e", "mu"] = "mu"
+    """Flavour of the measured pairs."""
     extrapolate: bool = True
+    """Fill cells where nothing was measured with the shape of the simulation; they are drawn apart."""
     table: PublishedSpectrum | None = None
+    """A published mass spectrum in the place of [read] to [unfold]."""
 
     @model_validator(mode="after")
     def _nucleus(self) -> SpectrumSection:
@@ -361,35 +415,55 @@ def _spread(value: int) -> int:
 
 
 class FlowSection(Section):
-    """Training of the flow, its check in windows of mass [GeV], and the axes of its histogram twin.
+    """Training of the flow p(q_T, E | m), its check in windows of mass, and the axes of its histogram twin.
 
-    Architecture and training that are not given (None) are those of the preset: ``flow.FlowOptions()``, or
-    ``flow.FlowOptions.paper()`` of the data-driven paper. ``members`` bootstrap replicas give the band of the
-    flow. A window of the sample with fewer than ``min_window_pairs`` effective pairs is refused. ``angles``:
-    edges of regions of mass in which the spin density is fitted to the decay angles of the pairs, frame
-    "laboratory"; [accept] then takes it for photons whose parent nobody knows.
+    An empty section is the default preset.
     """
 
     mass: Edges | None = None
+    """Edges of the mass of the histogram twin and the map of training weights; those of the spectrum by
+    default [GeV]."""
     pt: Edges | None = None
+    """Edges of the transverse momentum of the histogram twin and the map [GeV]."""
     energy: Edges | None = None
+    """Edges of the energy of the histogram twin and the map [GeV]."""
     angles: Edges | None = None
+    """Edges of regions of mass in which the spin density is fitted to the decay angles of the pairs, in the
+    frame 'laboratory'; [accept] then takes it for photons whose parent nobody knows [GeV]."""
     preset: Literal["default", "paper"] = "default"
+    """Architecture and training: ours, `flow.FlowOptions()`, or eight spline steps and 500 epochs as in
+    Appendix A of Allison and Blinov, `flow.FlowOptions.paper()`."""
     bins: Annotated[int, Field(gt=1, le=1000)] | None = None
+    """Bins of the splines; the preset's by default."""
     hidden: Annotated[int, Field(gt=0, le=10_000)] | None = None
+    """Width of the hidden layers; the preset's by default."""
     layers: Annotated[int, Field(gt=0, le=100)] | None = None
+    """Number of hidden layers; the preset's by default."""
     epochs: Annotated[int, Field(gt=0, le=1_000_000)] | None = None
+    """Number of epochs; the preset's by default."""
     epoch_size: Count | None = None
+    """Pairs of an epoch; the preset's by default."""
     batch: Count | None = None
+    """Pairs of a step; the preset's by default."""
     learning_rate: Positive | None = None
+    """Largest learning rate; the preset's by default."""
     mass_flattening: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """0 to 1: weights sparse masses up in the training; the density is unchanged by it."""
     min_window_pairs: Annotated[float, Field(ge=0)] = 0.0
+    """A sample with fewer effective pairs in a window of mass is refused."""
     members: Annotated[int, Field(ge=0, le=100), AfterValidator(_spread)] = 0
+    """Flows on bootstrap replicas of the events, for the band: 0 (no band) or at least 2; 8 is a good number.
+    """
     device: Literal["cpu", "cuda"] = "cpu"
+    """Where the training runs; a device that is missing is an error."""
     checkpoint_every: Count = 1
+    """Epochs between two checkpoints."""
     n_draws: Annotated[int, Field(ge=10, le=100_000)] = 100
+    """Draws from the flow with which each window of the check is compared."""
     window: Positive = 0.03
+    """Width of the windows of mass of the check [GeV]."""
     check_range: Range = (0.25, 1.05)
+    """Masses between which the flow is checked [GeV]."""
 
     @model_validator(mode="after")
     def _within_memory(self) -> FlowSection:

@@ -27,33 +27,42 @@ Label = Annotated[str, Field(max_length=200)]
 class PublishedSpectrum(Section):
     """A published mass spectrum that stands for [read] to [unfold].
 
-    `file`: a HEPData record (its folder or ``submission.yaml``), YAML, CSV, YODA text, ROOT or UHI JSON
-    beside the steering, or one of the shipped ``published/``; `table` and `column` by name or number from 1.
-    `quantity` says what its numbers times `scale` count, in the full phase space: all that was seen
-    ("counts"), per interaction or per proton on target. `content` ("counts" per bin or "density"),
-    `mass_unit`, `edges` (for points, in the unit of the table) and `error` (relative, or "poisson") stand for
-    what the table leaves open; `mass` [GeV] selects bins, `negative` = "keep" takes negative numbers.
-    `correlated` and `uncorrelated` name errors that move all bins together or each alone; by default those
-    that begin with stat, uncor, error or total are alone. `scale_sigma` is relative. `kinematics`: a card of
-    ``cards/`` whose hadrons give q_T and energy at a mass, modelled and nowhere measured; without it the rate
-    is known and nothing that needs kinematics.
+    The keys from `content` to `edges` stand for what the table leaves open.
     """
 
     file: str
+    """A HEPData record (its folder or ``submission.yaml``), YAML, CSV, YODA text, ROOT or UHI JSON beside the
+    steering, or one of the shipped ``published/``."""
     table: Label | int = ""
+    """Table by its name, or by its number from 1."""
     column: Label | int = ""
+    """Column by its name, or by its number from 1."""
     quantity: Literal["counts", "per_interaction", "per_pot"]
+    """What the numbers times `scale` count, in the full phase space: all that was seen ('counts'), per
+    interaction, or per proton on target."""
     content: Literal["counts", "density"] | None = None
+    """Whether they are entries of bins, or a density in the mass."""
     mass_unit: Annotated[str, Field(max_length=20)] = ""
+    """Unit of the mass."""
     edges: Edges | None = None
+    """Edges of the bins, for points, in the unit of the table."""
     mass: PositiveRange | None = None
+    """Range of masses that is taken [GeV]."""
     scale: Positive = 1.0
+    """Factor on the numbers."""
     scale_sigma: Annotated[float, Field(ge=0)] = 0.0
+    """Error of the factor, relative."""
     correlated: tuple[Label, ...] = ()
+    """Errors that move all bins together."""
     uncorrelated: tuple[Label, ...] = ()
+    """Errors of each bin alone; by default those that begin with stat, uncor, error or total."""
     error: Positive | Literal["poisson"] | None = None
+    """Error of a table without any: relative, or 'poisson'."""
     negative: Literal["refuse", "keep"] = "refuse"
+    """Whether negative numbers are refused or kept."""
     kinematics: str | None = None
+    """Card of ``cards/`` whose hadrons give q_T and energy at a mass, modelled and nowhere measured; without
+    it the rate is known and nothing that needs kinematics."""
 
 
 def table_path(name: str, base: Path) -> Path:

@@ -184,16 +184,18 @@ def _unknown(place: tuple[Any, ...]) -> str:
     near = difflib.get_close_matches(name, [] if model is None else _keys(model), n=1, cutoff=0.6)
     if not table:
         near = near or [stage for stage in Steering.model_fields if name.startswith(stage[:5])][:1]
-        return "unknown section; " + (f"did you mean [{near[0]}]?" if near else _known(Steering, ""))
+        if owners:
+            return f"unknown section; {name!r} is a key of [{'] or ['.join(owners)}]"
+        return "unknown section; " + (f"did you mean [{near[0]}]?" if near else _known(Steering, "sections"))
     if near:
         return f"unknown key; did you mean {near[0]!r}?"
     if owners:
         return f"unknown key; {name!r} belongs to [{'] or ['.join(owners)}]"
-    return "unknown key" + ("" if model is None else "; " + _known(model, f" of [{table[0]}]"))
+    return "unknown key" + ("" if model is None else "; " + _known(model, f"keys of [{table[0]}]"))
 
 
-def _known(model: type[BaseModel], of: str) -> str:
-    return f"the keys{of} are {', '.join(_keys(model))}"[:400]
+def _known(model: type[BaseModel], what: str) -> str:
+    return f"the {what} are {', '.join(_keys(model))}"[:400]
 
 
 def problems(error: ValidationError) -> list[tuple[str, str]]:
@@ -207,8 +209,10 @@ def problems(error: ValidationError) -> list[tuple[str, str]]:
             continue
         text = item["msg"].removeprefix("Value error, ").replace("valid tuple", "valid list")
         if item["type"] == "missing":
-            text = "is missing"
-        elif place:
+            text = "is missing" if len(place) > 1 else f"the section [{key}] is missing"
+        elif item["type"] == "model_type":
+            text = f"must be a table, [{key}], not {_shown(item['input'])}"
+        elif place and not isinstance(item["input"], dict):  # what is wrong with a section names its keys
             text += f" (value: {_shown(item['input'])})"
         found.append((shortened(key), text))
     return found

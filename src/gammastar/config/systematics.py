@@ -34,38 +34,42 @@ OLD_KEYS: dict[tuple[str, ...], str] = {
 
 
 class Systematics(Section):
-    """Sources of uncertainty, one standard deviation each, by the names that they keep up to the limit.
-
-    Of the unfolded spectrum: `polarisation`, σ(λθ) about the flight of the pair in the laboratory;
-    `radiation`, relative; `efficiency`, relative per pair; `prior`, how far the result moves if the
-    simulation has the unfolded transverse momenta and energies; `background`, `charm` and `corrections` take
-    R, charm and the corrections out of the measured covariance and propagate them as named sources.
-    Of rate and signal: `pot`, relative, protons on target of the calibration; `coherence`, σ between ρ and ω,
-    an error of the rate beside the ω; `spin`, the error of [accept] longitudinal, by default the range that
-    photons transverse along the axis of each frame span; `scaling`, the error of [accept] alpha;
-    `extrapolation`, ln κ of the signal outside the measured domain, by default from how well the simulation
-    describes the measured part.
-    `own` names sources of the user, ``file.py:name`` with a `gammastar.core.sources.OwnSource`. `in_limit`
-    lists the kinds or names of sources that limits take: "pot", "spectrum", "kinematics", "polarisation",
-    "scaling", "widths", "extrapolation", "theory", "sample", "own"; "sample" is in every patch anyway.
-    """
+    """Sources of uncertainty, one standard deviation each, by the names that they keep up to the limit."""
 
     polarisation: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Of the spectrum: σ(λθ) about the flight of the pair in the laboratory."""
     radiation: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Of the spectrum: radiation of photons by the leptons, relative."""
     efficiency: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Of the spectrum: efficiency of a pair, relative."""
     prior: bool = False
+    """Of the spectrum: how far it moves if the simulation has the unfolded transverse momenta and energies.
+    """
     background: bool = False
+    """Of the spectrum: take R out of the measured covariance and propagate it as a source of its own."""
     charm: bool = False
+    """Of the spectrum: the same for the amount of open charm."""
     corrections: bool = False
+    """Of the spectrum: the same for the size of each correction."""
     pot: Fraction = 0.0
+    """Of rate and signal: protons on target of the calibration, relative."""
     coherence: Share = 0.0
+    """Of the rate beside the ω: σ of the coherence between ρ and ω."""
     spin: Share | None = None
+    """Of the signal: error of [accept] longitudinal; by default the range that photons transverse along the
+    axis of each frame span."""
     scaling: Annotated[float, Field(ge=0)] = 0.0
+    """Of the signal: error of [accept] alpha."""
     extrapolation: Annotated[float, Field(ge=0, le=3)] | None = None
+    """Of the signal outside the measured domain: ln κ; by default from how well the simulation describes the
+    measured part."""
     own: Annotated[tuple[Annotated[str, Field(pattern=r"^.+\.py:\w+$")], ...], Field(max_length=50)] = ()
+    """Sources of one's own, 'file.py:name' with a `gammastar.core.sources.OwnSource`."""
     in_limit: Annotated[
         tuple[Annotated[str, Field(min_length=1, max_length=80)], ...], Field(max_length=100)
     ] = ("pot",)
+    """Kinds or names of sources that limits take: 'pot', 'spectrum', 'kinematics', 'polarisation', 'scaling',
+    'widths', 'extrapolation', 'theory', 'sample', 'own'; 'sample' is in every patch anyway."""
 
     def of(self, stage: Literal["unfold", "predict", "accept"]) -> dict[str, Any]:
         """Return the keys that decide what a stage computes."""

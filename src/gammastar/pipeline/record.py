@@ -143,22 +143,20 @@ def kept_steering(folder: Path) -> config.Steering:
     """Return the steering of a run without its measured half, which a record has behind it."""
     path = folder / "steering.json"
     fields = config.Steering.model_fields
+    found: dict[str, Any] = {"systematics": config.Systematics()}
+    name = "steering"
     try:
         content, _ = config.gathered(read_json(path))
-        found = {
-            name: _adapter(fields[name].annotation).validate_json(json.dumps(value))
-            for name, value in content.items()
-            if name in fields and name not in MEASURED_HALF
-        }
+        for name in [name for name in content if name in fields and name not in MEASURED_HALF]:
+            kind: Any = fields[name].annotation
+            found[name] = TypeAdapter(kind).validate_json(json.dumps(content[name]))
     except (ValidationError, ValueError) as error:
-        msg = f"{path}: is not the steering of a run of this version ({error})"
+        why = str(error)
+        if isinstance(error, ValidationError):
+            why = "; ".join(".".join(map(str, (name, *e["loc"]))) + f": {e['msg']}" for e in error.errors())
+        msg = f"{path}: is not the steering of a run of this version ({why})"
         raise InputFileError(msg) from error
-    found.setdefault("systematics", config.Systematics())
     return config.Steering.model_construct(**(dict.fromkeys(fields) | found))
-
-
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
 
 
 def checked_record(folder: Path) -> dict[str, Any]:

@@ -104,8 +104,9 @@ def reinterpret(
 def _steering(results: Path, model: str | None, detector: Path | None) -> config.Steering:
     """Return the steering of the run with model and detector replaced, and without its measured half."""
     kept = kept_steering(results)
-    if kept.predict is None or kept.accept is None or kept.infer is None:
-        msg = f"{results}/steering.json: needs the sections [predict], [accept] and [infer]"
+    missing = [f"[{name}]" for name in ("predict", "accept", "infer") if getattr(kept, name) is None]
+    if missing or kept.predict is None or kept.accept is None or kept.infer is None:
+        msg = f"{results}: the run had no {' and no '.join(missing)}, which a reach needs"
         raise SteeringError(msg)
     changes: dict[str, Any] = {}
     if model is not None:
