@@ -25,9 +25,10 @@ from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import FloatArray
 from gammastar.core.resolve import guarded
 from gammastar.facility.companions import Signature, same_here, signature
+from gammastar.read.files import state_of
 from gammastar.select import Cutflow, Cuts, Step
 from gammastar.store.chunks import Arrays, Chunk, Job, Source, read_chunk, write_chunk
-from gammastar.store.remote import Remote, identity, kind_of, state_of
+from gammastar.store.remote import Remote, identity, kind_of
 
 __all__ = ["BadFile", "DileptonPairs", "matched_of", "pairs_of", "warm"]
 

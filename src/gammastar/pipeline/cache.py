@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 from gammastar.core.errors import StoreError
 from gammastar.core.files import atomic
+from gammastar.read.files import state_of
 from gammastar.store.folder import claim, prune, published, set_aside, sweep, sweep_temporaries
 from gammastar.store.manifest import (
     digest,
@@ -28,7 +29,6 @@ from gammastar.store.manifest import (
     versions,
     write_manifest,
 )
-from gammastar.store.remote import state_of
 
 __all__ = [
     "Arrays",

@@ -16,6 +16,7 @@ from gammastar.core.errors import SteeringError, StoreError
 from gammastar.core.resolve import guarded
 from gammastar.pipeline.cache import open_cache
 from gammastar.pipeline.context import Context, Executor, RunState, Tell, needed
+from gammastar.read.files import kept_open
 from gammastar.store.folder import working
 
 __all__ = [
@@ -99,7 +100,7 @@ def run(
     writable(folder)
     fixed = folder.absolute()  # whatever user code does to the working folder
     mock = parsed.analysis.mock or parsed.simulate is not None
-    with working(fixed):
+    with working(fixed), kept_open():
         again = resume or only is not None
         cache = open_cache(
             fixed, resume=again, seed=parsed.analysis.seed, mock=mock, stages=names, begin=False

@@ -9,13 +9,12 @@ from typing import Any
 import awkward as ak
 import numpy as np
 import numpy.typing as npt
-import uproot
 
 from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import BranchError, InputFileError
 from gammastar.read.branches import Chosen, choose, listed, typename
 from gammastar.read.charges import Charges, check_sign, has_missing, number_type, numbers
-from gammastar.read.files import expand, reading, remote_options, verify
+from gammastar.read.files import expand, opened, verify
 from gammastar.read.schema import Branch, RowFilter, Schema
 
 __all__ = [
@@ -26,8 +25,6 @@ __all__ = [
 ]
 
 TREE_CLASSES = ("TTree", "TNtuple", "TNtupleD", "ROOT::RNTuple", "ROOT::Experimental::RNTuple")
-
-NO_CACHE: dict[str, Any] = {"array_cache": None, "object_cache": None}  # every chunk is read once
 
 
 def open_events(
@@ -93,7 +90,7 @@ def _raw(
     path: str, schema: Schema, step: str | int, *, truth: bool, entries: tuple[int, int | None]
 ) -> Iterator[ak.Array]:
     """Yield the branches of one file as they are; whatever goes wrong in here is the file's fault."""
-    with reading(path), uproot.open({path: None}, **NO_CACHE, **remote_options(path)) as file:
+    with opened(path) as file:
         tree = open_tree(file, schema.tree, path)
         found = chosen(tree, schema, path, truth=truth)
         start, stop = entries

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import glob
 import hashlib
+import os
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +25,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "expand",
+    "kept_open",
+    "opened",
     "reading",
     "remote_options",
     "sha256",
+    "state_of",
     "verify",
 ]
 
@@ -33,6 +38,9 @@ BUSY = (429, 500, 502, 503, 504)
 PAUSES = (0.25, 0.5, 1.0, 2.0, 4.0)  # seconds before each further request
 CONNECT = 20  # seconds to wait for a connection
 SILENT = 60  # seconds without a byte after which a request is given up
+MOST = 4  # files that stay open: one with a thousand branches takes tens of MB
+
+_KEPT: ContextVar[tuple[ExitStack, dict[Any, Any]] | None] = ContextVar("kept", default=None)
 
 
 async def _patient(request: aiohttp.ClientRequest, handler: Any) -> aiohttp.ClientResponse:
@@ -106,6 +114,51 @@ def reading(path: str | Path) -> Iterator[None]:
             f"({type(error).__name__}: {reason}); copy it again and compare its SHA-256"
         )
         raise InputFileError(msg) from error
+
+
+def state_of(path: object) -> tuple[int, ...]:
+    """Return what changes when somebody writes, touches or replaces a file; () for one that is not here."""
+    try:
+        found = Path(str(path)).stat()
+    except (OSError, ValueError):
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+@contextmanager
+def kept_open() -> Iterator[None]:
+    """Keep the first few local files that are opened in this block open, with their parsed trees, to its end.
+
+    To parse a tree of 1600 branches takes half a second. A file that changed is opened anew.
+    """
+    with ExitStack() as stack:
+        token = None if _KEPT.get() else _KEPT.set((stack, {}))
+        try:
+            yield
+        finally:
+            if token is not None:
+                _KEPT.reset(token)
+
+
+@contextmanager
+def opened(path: str) -> Iterator[Any]:
+    """Open a ROOT file; what a tree holds is parsed once, arrays are never kept.
+
+    Raises
+    ------
+    InputFileError
+        If it cannot be read, or what is done with it shows that it is damaged.
+    """
+    with ExitStack() as own, reading(path):
+        stack, files = _KEPT.get() or (own, {})
+        state = state_of(path)
+        key = os.getpid(), path, *state  # a forked process shares the place in a file with its parent
+        if key not in files:
+            file = uproot.open({path: None}, array_cache=None, object_cache={}, **remote_options(path))
+            if not state or len(files) >= MOST:
+                stack, files = own, {}
+            files[key] = stack.enter_context(file)
+        yield files[key]
 
 
 def expand(files: str | Path | Sequence[str | Path]) -> tuple[str, ...]:

@@ -12,14 +12,13 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import awkward as ak
 import numpy as np
 import numpy.typing as npt
-import uproot
 
 from gammastar.core.constants import LEPTON_MASS, M_PI_CHARGED, mass
 from gammastar.core.documents import Finding
 from gammastar.core.errors import UserError
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.read.events import open_events, open_tree
-from gammastar.read.files import reading
+from gammastar.read.files import opened
 from gammastar.read.schema import Schema, load_schema
 
 __all__ = ["examine", "seen_lepton"]
@@ -653,8 +652,8 @@ def _selectors(s: _Sample) -> str:
     event = np.asarray(ak.to_numpy(s.events["event"]))
     found: list[tuple[int, str]] = []
     used = s.schema.branches()
-    with reading(path), uproot.open({path: None}) as opened:
-        tree = open_tree(opened, s.schema.tree, path)
+    with opened(path) as file:
+        tree = open_tree(file, s.schema.tree, path)
         for name, kind in itertools.islice(tree.typenames().items(), WIDEST):
             text = "char*" in kind or "string" in kind
             if name in used or not (text or kind in INTEGERS):

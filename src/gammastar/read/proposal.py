@@ -10,15 +10,15 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import uproot
 from uproot.behaviors.RNTuple import HasFields
+from uproot.const import RNTupleFieldRole
 
 from gammastar.core.documents import Finding, plain
 from gammastar.core.errors import BranchError, InputFileError, UserError
 from gammastar.core.files import write_whole
 from gammastar.read.branches import fill_fields
 from gammastar.read.events import TREE_CLASSES
-from gammastar.read.files import reading
+from gammastar.read.files import kept_open, opened
 from gammastar.read.meaning import examine, seen_lepton
 from gammastar.read.schema import Schema
 
@@ -66,9 +66,9 @@ def inspect(file: str | Path) -> tuple[TreeSummary, ...]:
         If the file is missing or damaged, or holds no tree.
     """
     path = str(file)
-    with reading(path), uproot.open({path: None}) as opened:
-        kinds = {key: kind for key, kind in opened.classnames(cycle=False).items() if kind in TREE_CLASSES}
-        trees = {name: opened[name] for name in kinds}
+    with opened(path) as found:
+        kinds = {key: kind for key, kind in found.classnames(cycle=False).items() if kind in TREE_CLASSES}
+        trees = {name: found[name] for name in kinds}
         result = tuple(
             TreeSummary(name, kinds[name], int(tree.num_entries), dict(_types(tree)))
             for name, tree in trees.items()
@@ -89,7 +89,8 @@ def _types(tree: Any) -> Iterator[tuple[str, str]]:
         fill_fields(tree)
         for field in tree.all_fields:
             if field.path and not field.is_anonymous:
-                yield str(field.path), str(field.typename)
+                untyped = "[]" if field.record.struct_role == RNTupleFieldRole.COLLECTION else ""
+                yield str(field.path), str(field.typename) or untyped
         return
     for name, branch in tree.iteritems():
         leaves = branch.member("fLeaves", none_if_missing=True) or ()
@@ -480,6 +481,7 @@ class Description:
     listing: str
 
 
+@kept_open()
 def describe(file: str | Path, *, lepton: str | None = None, pattern: str = "*") -> Description:
     """Return a schema that was tried on a file, and its trees, branches and types.
 

@@ -15,13 +15,12 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import uproot
 
 from gammastar.core.documents import from_json
 from gammastar.core.errors import StoreError
 from gammastar.core.files import atomic
 from gammastar.read.events import chosen, open_tree
-from gammastar.read.files import reading, remote_options
+from gammastar.read.files import opened
 from gammastar.read.schema import Schema
 from gammastar.store.manifest import digest, package_digest
 
@@ -124,7 +123,7 @@ def split(
     BranchError
         If the tree or a branch is missing.
     """
-    with reading(path), uproot.open({path: None}, **remote_options(path)) as file:
+    with opened(path) as file:
         tree = open_tree(file, schema.tree, path)
         total = int(tree.num_entries)
         uuid = str(file.file.uuid)

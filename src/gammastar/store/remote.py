@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-import uproot
-
 from gammastar.core.errors import InputFileError
 from gammastar.read.events import open_tree
-from gammastar.read.files import reading, remote_options
+from gammastar.read.files import opened, remote_options, state_of
 from gammastar.store.manifest import file_sha256
 
 __all__ = [
@@ -27,7 +25,6 @@ __all__ = [
     "input_sha256",
     "kind_of",
     "stamp",
-    "state_of",
 ]
 
 T = TypeVar("T")
@@ -95,17 +92,6 @@ def input_sha256(path: Path | Remote) -> str:
         msg = f"{path.url}: cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
         raise InputFileError(msg) from error
     return result.hexdigest()
-
-
-def state_of(path: Path | Remote) -> tuple[int, ...]:
-    """Return what changes when somebody writes, touches or replaces a file; () for one that is not here."""
-    if not isinstance(path, Path):
-        return ()
-    try:
-        found = path.stat()
-    except OSError:
-        return ()
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 class Sealed:
@@ -205,7 +191,7 @@ def stamp(path: Path | Remote, tree: str = "") -> tuple[str, int | None]:
         If there is no such tree.
     """
     name = str(path)
-    with reading(name), uproot.open({name: None}, **remote_options(name)) as file:
+    with opened(name) as file:
         return str(file.file.uuid), int(open_tree(file, tree, name).num_entries) if tree else None
 
 
