@@ -8,6 +8,9 @@ With the responsibilities w_i = s r_i/(s r_i + b), W = Σ m w and V = Σ m w (1 
 is θ − g + Σ_c [(s − W) A + (b − N + W) D] and the Hessian 1 + Σ_c [s A Aᵀ + b D Dᵀ − V (A − D)(A − D)ᵀ].
 Without V it is that of a step of expectation-maximisation and positive definite: the way out where the first
 is not. A free ln μ is one more column. With multiplicities m bins and Asimov data use the same code.
+
+Switches are numbers and arrays are copied by loops: numba compiles a function once more for each constant of
+type bool, and half a second of checks for each assignment to a slice.
 """
 
 from __future__ import annotations
@@ -51,14 +54,15 @@ def _sums(s: Any, b: Any, events: Any, c: Any) -> Any:
 
 
 @numba.njit(cache=True)
-def _evaluate(x: Any, model: Any, aux: Any, events: Any, signal_on: Any, g: Any, h: Any) -> Any:
-    """Return the NLL; fill the gradient and both Hessians (h[0] full, h[1] without V)."""
+def _evaluate(x: Any, model: Any, aux: Any, events: Any, mu: Any, g: Any, h: Any) -> Any:
+    """Return the NLL at μ = 0 or 1; fill the gradient and both Hessians (h[0] full, h[1] without V)."""
     yields, a, d = model
     n, p = len(x), a.shape[1]
     nll = 0.0
-    h[:, :n, :n] = 0.0
     for j in range(n):
         g[j] = 0.0
+        for k in range(n):
+            h[0, j, k] = h[1, j, k] = 0.0
         if j < p:
             pull = x[j] - aux[j]
             nll += 0.5 * pull * pull
@@ -69,7 +73,7 @@ def _evaluate(x: Any, model: Any, aux: Any, events: Any, signal_on: Any, g: Any,
         for j in range(p):
             es += a[c, j] * x[j]
             eb += d[c, j] * x[j]
-        s = yields[0, c] * math.exp(min(es, 100.0)) if signal_on else 0.0
+        s = yields[0, c] * math.exp(min(es, 100.0)) if mu > 0.0 else 0.0
         b = yields[1, c] * math.exp(min(eb, 100.0))
         nll += s + b
         logs, w_sum, v_sum, n_sum = _sums(s, b, events, c)
@@ -114,12 +118,18 @@ def _solve(h: Any, g: Any, step: Any) -> Any:
 
 
 @numba.njit(cache=True)
-def _minimise(x: Any, model: Any, aux: Any, events: Any, signal_on: Any, work: Any) -> Any:
+def _copy(source: Any, target: Any) -> None:
+    for j in range(len(source)):
+        target[j] = source[j]
+
+
+@numba.njit(cache=True)
+def _minimise(x: Any, model: Any, aux: Any, events: Any, mu: Any, work: Any) -> Any:
     """Minimise the NLL from x, in place, by Newton steps with backtracking; return the NLL."""
     n = len(x)
     h, rows = work
-    g, step, trial = rows[0, :n], rows[1, :n], rows[2, :n]
-    nll = _evaluate(x, model, aux, events, signal_on, g, h)
+    g, step, trial, new_g = rows[0, :n], rows[1, :n], rows[2, :n], rows[3, :n]
+    nll = _evaluate(x, model, aux, events, mu, g, h)
     for _ in range(STEPS):
         if not _solve(h[0], g, step) and not _solve(h[1], g, step):
             break
@@ -133,14 +143,14 @@ def _minimise(x: Any, model: Any, aux: Any, events: Any, signal_on: Any, work: A
         for _ in range(40):
             for j in range(n):
                 trial[j] = x[j] + scale * step[j]
-            new = _evaluate(trial, model, aux, events, signal_on, rows[3, :n], h)
+            new = _evaluate(trial, model, aux, events, mu, new_g, h)
             if new <= nll - 1e-4 * scale * decrement + 1e-13 * abs(nll):
                 break
             scale *= 0.5
         if new > nll:
             break
-        x[:] = trial
-        g[:] = rows[3, :n]
+        for j in range(n):
+            x[j], g[j] = trial[j], new_g[j]
         nll = new
     return nll
 
@@ -165,13 +175,13 @@ def _slope(x: Any, mu: Any, model: Any, events: Any) -> Any:
 
 @numba.njit(cache=True)
 def _fixed(mu: Any, x: Any, other: Any, model: Any, aux: Any, events: Any, two: Any, work: Any) -> Any:
-    """Minimise at μ = 0 or 1 from x; with `two` also from `other`, and keep the better one in x."""
-    nll = _minimise(x, model, aux, events, mu > 0.0, work)
-    if two and mu > 0.0:
+    """Minimise at μ = 0 or 1 from x; with `two` > 0 also from `other`, and keep the better one in x."""
+    nll = _minimise(x, model, aux, events, mu, work)
+    if two * mu > 0.0:
         second = other.copy()
-        again = _minimise(second, model, aux, events, True, work)
+        again = _minimise(second, model, aux, events, mu, work)
         if again < nll:
-            x[:] = second
+            _copy(second, x)
             nll = again
     return nll
 
@@ -179,16 +189,16 @@ def _fixed(mu: Any, x: Any, other: Any, model: Any, aux: Any, events: Any, two: 
 @numba.njit(cache=True)
 def _free(x: Any, log_mu: Any, model: Any, aux: Any, events: Any, work: Any) -> Any:
     full = np.empty(len(x) + 1)
-    full[:-1] = x
+    _copy(x, full)
     full[-1] = log_mu
-    return _minimise(full, model, aux, events, True, work)
+    return _minimise(full, model, aux, events, 1.0, work)
 
 
 @numba.njit(cache=True)
 def _one(kind: Any, model: Any, aux: Any, events: Any, two: Any, work: Any) -> Any:
     """Return the statistic of one data set: 0 ratio s+b/b, 1 q̃ at μ = 1, 2 q₀."""
     x0, x1 = aux.copy(), aux.copy()
-    nll0 = _fixed(0.0, x0, x0, model, aux, events, False, work)
+    nll0 = _fixed(0.0, x0, x0, model, aux, events, 0.0, work)
     if kind == 2:
         if _slope(x0, 0.0, model, events) >= 0.0:
             return 0.0
@@ -229,12 +239,14 @@ def statistic(kind: Any, model: Any, aux: Any, ratio: Any, times: Any, offsets: 
     sets = (len(offsets) - 1) // channels
     n = model[1].shape[1] + 1
     work = (np.empty((2, n, n)), np.empty((4, n)))
-    two = model[2].size > 0 and np.abs(model[2]).max() > 0.7
+    two = 0.0
+    for exponent in model[2].flat:
+        two = max(two, abs(exponent))
     q = np.empty(sets)
     for t in range(sets):
         start = offsets[t * channels : (t + 1) * channels + 1]
         events = (ratio, times, start)
-        ambiguous = two and start[-1] > start[0]
+        ambiguous = 1.0 if two > 0.7 and start[-1] > start[0] else 0.0
         q[t] = _one(kind, model, aux[t % len(aux)], events, ambiguous, work)
     return q
 
@@ -249,9 +261,9 @@ def fit(mu: Any, model: Any, aux: Any, ratio: Any, times: Any, offsets: Any) -> 
     for t in range(sets):
         events = (ratio, times, offsets[t * channels : (t + 1) * channels + 1])
         other = aux[t % len(aux)].copy()
-        theta[t] = other
-        _minimise(other, model, aux[t % len(aux)], events, False, work)
-        nll[t] = _fixed(mu, theta[t], other, model, aux[t % len(aux)], events, True, work)
+        _copy(other, theta[t])
+        _minimise(other, model, aux[t % len(aux)], events, 0.0, work)
+        nll[t] = _fixed(mu, theta[t], other, model, aux[t % len(aux)], events, 1.0, work)
     return theta, nll
 
 
