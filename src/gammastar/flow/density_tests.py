@@ -12,8 +12,6 @@ from scipy.optimize import brentq
 from scipy.sparse import csr_array
 from scipy.spatial.distance import cdist
 from scipy.stats import kstwobign
-from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.metrics import roc_auc_score
 
 from gammastar.core.axes import effective_size
 from gammastar.core.errors import PhysicsError
@@ -423,6 +421,9 @@ def classifier_test(model: FloatArray, data: FloatArray, *, rng: np.random.Gener
     if min(n, m) < 200:
         msg = f"classifier_test: {n} and {m} points; at least 200 of each are needed"
         raise PhysicsError(msg)
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.metrics import roc_auc_score
+
     features = np.concatenate([model, data])
     label = np.repeat([0, 1], [n, m])
     fold = rng.integers(_FOLDS, size=n + m)
