@@ -128,6 +128,10 @@ class Select(Section):
     """More pairs or simulated photons than this stay in files: histograms and response are filled from all of
     them part by part; classifier, OmniFold and flow learn from about so many, of events that their hash
     chooses. Of more leptons than that, mixed events take the same kind of sample."""
+    keep_pairs: bool = True
+    """Keep and weight single pairs. If false one compiled pass fills the histograms straight from the events,
+    several times faster and in memory that does not grow with them; [flow], [in_situ], OmniFold, open charm,
+    the bootstrap of events and [predict] from the spectrum need the pairs."""
     mass: Edges
     """Edges of the reconstructed mass [GeV]."""
     pt: Edges = (0.0, 1e4)

@@ -104,11 +104,27 @@ class Steering(Section):
             missing.append("[accept] millicharge_detectors need the section [predict.millicharge]")
         if accept and self.systematics.scaling and accept.target_scaling != "power":
             missing.append("[systematics] scaling belongs to [accept] target_scaling = 'power'")
-        missing += self._angles()
+        missing += self._without_pairs() + self._angles()
         missing += self._published() if published else []
         if missing:
             raise ValueError("; ".join(missing))
         return self
+
+    def _without_pairs(self) -> list[str]:
+        """Return what needs single pairs, where ``[select] keep_pairs`` leaves them out."""
+        if self.select is None or self.select.keep_pairs:
+            return []
+        subtract, unfold, predict = self.subtract, self.unfold, self.predict
+        needs = {
+            "[subtract.charm]": subtract is not None and subtract.charm is not None,
+            "[subtract] bootstrap": subtract is not None and subtract.bootstrap > 0,
+            "[unfold] method = 'omnifold'": unfold is not None and unfold.method == "omnifold",
+            "[in_situ]": self.in_situ is not None,
+            "[flow]": self.flow is not None,
+            "[predict] from the spectrum": predict is not None and predict.source == "spectrum",
+        }
+        found = [name for name, wanted in needs.items() if wanted]
+        return [f"[select] keep_pairs = false: {', '.join(found)} need the single pairs"] if found else []
 
     def _published(self) -> list[str]:
         """Return what contradicts ``[spectrum.table]``."""

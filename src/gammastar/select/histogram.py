@@ -21,7 +21,10 @@ from gammastar.select.pairing import pairs
 
 __all__ = [
     "fill",
+    "flat_suffices",
     "histograms",
+    "of_sums",
+    "sums_of",
 ]
 
 
@@ -59,6 +62,16 @@ def fill(pairs: Pairs | Iterable[Pairs], axes: tuple[Any, ...]) -> PairHists:
     return PairHists(os=one(pairs.os), pp=one(pairs.pp), mm=one(pairs.mm))
 
 
+def flat_suffices(axes: tuple[Any, ...], cuts: Cuts) -> bool:
+    """Return whether `histograms` needs no more of the events than ``read.open_flat`` has."""
+    return _lean(axes, cuts) and not cuts.lepton and not cuts.event_functions
+
+
+def _lean(axes: tuple[Any, ...], cuts: Cuts) -> bool:
+    """Return whether one compiled loop makes and fills the pairs."""
+    return fillable(axes, cuts.pair) and cuts.ghost is None and not cuts.pair_functions
+
+
 def histograms(
     chunks: Iterable[ak.Array | Mapping[str, Any]], axes: tuple[Any, ...], cuts: Cuts | None = None
 ) -> tuple[PairHists, Cutflow]:
@@ -89,12 +102,12 @@ def histograms(
     pairs are never made into a table: one compiled loop computes and fills them.
     """
     cuts = Cuts() if cuts is None else cuts
-    lean = fillable(axes, cuts.pair) and cuts.ghost is None and not cuts.pair_functions
+    lean = _lean(axes, cuts)
     total: PairHists | None = None
     cutflow = Cutflow()
     for events in chunks:
         if isinstance(events, Mapping):
-            if not lean or cuts.lepton or cuts.event_functions:
+            if not flat_suffices(axes, cuts):
                 msg = (
                     "select.histograms: flat columns know mass, pt and energy of pairs only, on plain axes; "
                     "use open_events"
@@ -169,10 +182,21 @@ def _result(
         by_sign = [float(w) for w in sums[:, 1]]
         total = sums.sum(axis=0)
         steps.append(Step(name, "pair", int(total[0]), float(total[1]), float(total[2]), *by_sign))
+    return of_sums(filled, axes), Cutflow(tuple(steps))
+
+
+def of_sums(filled: FloatArray, axes: tuple[Any, ...]) -> PairHists:
+    """Return histograms of sums of weights and of their squares, shape (3, 2, n_0 + 2, …) with flow bins."""
     hists = []
     for value, variance in filled:
         one: Hist[Any] = Hist(*axes, storage=Weight())
         view: Any = one.view(flow=True)
         view["value"], view["variance"] = value, variance
         hists.append(one)
-    return PairHists(*hists), Cutflow(tuple(steps))
+    return PairHists(*hists)
+
+
+def sums_of(hists: PairHists) -> FloatArray:
+    """Return the sums of `of_sums`."""
+    each = (hists.os, hists.pp, hists.mm)
+    return np.array([[h.values(flow=True), h.variances(flow=True)] for h in each], dtype=np.float64)

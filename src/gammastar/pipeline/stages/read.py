@@ -16,11 +16,13 @@ from gammastar.config.measured import load_cuts, load_schema
 from gammastar.core.axes import effective_size
 from gammastar.core.errors import SteeringError
 from gammastar.core.pairs import MatchedPairs, Pairs
+from gammastar.core.records import PairHists
 from gammastar.core.resolve import UserCode
 from gammastar.physics.telescope import COLUMNS
 from gammastar.pipeline.cache import Arrays
-from gammastar.pipeline.context import Context
+from gammastar.pipeline.context import Context, axes_of
 from gammastar.pipeline.stages.flow import columns_for_angles
+from gammastar.select.histogram import flat_suffices, of_sums, sums_of
 from gammastar.store.chunks import Job, Source
 from gammastar.store.filesets import UNREADABLE, Given, alike, given_files, identities
 from gammastar.store.manifest import digest, file_sha256
@@ -31,6 +33,7 @@ from gammastar.subtract.charm import offset_columns
 __all__ = [
     "Inputs",
     "columns_for_vertices",
+    "histograms_of",
     "inputs",
     "limit_of",
     "match_simulation",
@@ -156,13 +159,30 @@ class _Reader:
             yield from parts
             flows.append(flow)
             return
-        n = 0
-        for chunk in read.open_events([str(f) for f in given.files], self.schema, step=self.step):
+        chunks = read.open_events([str(f) for f in given.files], self.schema, step=self.step)
+        for chunk in self._told(chunks):
             part, flow = select.pairs(chunk, self.cuts)
             flows.append(flow)
-            n += len(chunk)
-            self.ctx.tell("read", None, f"{n} events")
             yield replace(part, columns=self.wanted(part))
+
+    def histograms(self, given: Inputs, flows: list[select.Cutflow]) -> PairHists:
+        """Return the pairs by charge in the axes of the steering; none of them is kept."""
+        axes = axes_of(self.section)
+        if self.ctx.executor is not None:
+            return select.fill(self.pairs(given, flows), axes)
+        reader: Any = read.open_flat if flat_suffices(axes, self.cuts) else read.open_events
+        chunks = reader([str(f) for f in given.files], self.schema, step=self.step)
+        hists, flow = select.histograms(self._told(chunks), axes, self.cuts)
+        flows.append(flow)
+        return hists
+
+    def _told(self, chunks: Iterator[Any]) -> Iterator[Any]:
+        """Yield chunks, events or flat columns, and tell how many events there were."""
+        n = 0
+        for chunk in chunks:
+            n += len(chunk["weight"])
+            self.ctx.tell("read", None, f"{n} events")
+            yield chunk
 
     def truth(self, given: Inputs, flows: list[select.Cutflow]) -> Iterator[MatchedPairs]:
         """Yield simulated photons; the cutflow is complete after the last ones."""
@@ -233,10 +253,14 @@ def select_stage(ctx: Context, given: Inputs) -> tuple[Pairs, Arrays]:
     def compute() -> Arrays:
         flows: list[select.Cutflow] = []
         folder, name = ctx.folder / "stages" / "pairs", ctx.steering.analysis.name
-        pairs, stored = collect_pairs(reader.pairs(given, flows), limit_of(ctx), folder, name)
+        pairs, stored, hists = Pairs.empty(), None, None
+        if reader.section.keep_pairs:
+            pairs, stored = collect_pairs(reader.pairs(given, flows), limit_of(ctx), folder, name)
+        else:
+            hists = reader.histograms(given, flows)
         flow = functools.reduce(lambda a, b: a + b, flows, select.Cutflow())
         _partial(ctx, "select", "pairs")
-        if not len(pairs):
+        if not (len(pairs) if hists is None else flow.steps[-1].n):
             names = ", ".join(f.name for f in given.files)
             n = flow["events"].n if flow.steps else 0
             msg = f"{names}: no lepton pair passes the selection ({n} events read); see [select]"
@@ -248,6 +272,7 @@ def select_stage(ctx: Context, given: Inputs) -> tuple[Pairs, Arrays]:
             **{f"cutflow_{name}": np.array([row[name] for row in rows]) for name in CUTFLOW},
             "cutflow_lost": np.array(select.lost_leptons(flow, reader.schema.sources())),
             **({} if stored is None else stored.to_arrays()),
+            **({} if hists is None else {"hists": sums_of(hists)}),
         }
 
     arrays = ctx.cache.arrays("select", reader.key(given), lambda: given.seal.read(given.files, compute))
@@ -257,13 +282,18 @@ def select_stage(ctx: Context, given: Inputs) -> tuple[Pairs, Arrays]:
     pairs = Pairs(**{name: arrays[name] for name in FIELDS}, columns=columns)
     if reader.schema.event and (again := select.repeated_events(pairs)):
         ctx.cache.alarm(again)
-    return pairs, {k: v for k, v in arrays.items() if k.startswith(("cutflow_", "stored_"))}
+    return pairs, {k: v for k, v in arrays.items() if k.startswith(("cutflow_", "stored_", "hists"))}
 
 
 def stored_pairs(ctx: Context, arrays: Arrays | None) -> StoredPairs | None:
     """Return the pairs that the selection left in files, None if all of them are in memory."""
     folder = ctx.folder / "stages" / "pairs"
     return StoredPairs.from_arrays(arrays or {}, folder, ctx.steering.analysis.name)
+
+
+def histograms_of(arrays: Arrays | None, axes: tuple[Any, ...]) -> PairHists | None:
+    """Return the histograms that the selection left instead of pairs, None if it left pairs."""
+    return of_sums(arrays["hists"], axes) if arrays and "hists" in arrays else None
 
 
 def match_stage(ctx: Context, given: Inputs) -> Truth:

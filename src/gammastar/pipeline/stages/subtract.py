@@ -25,6 +25,7 @@ from gammastar.pipeline.stages.flow import columns_for_angles
 from gammastar.pipeline.stages.read import (
     Inputs,
     columns_for_vertices,
+    histograms_of,
     limit_of,
     match_simulation,
     stored_pairs,
@@ -48,6 +49,7 @@ TRAINED = {
     "posterior": "posterior, from a classifier",
     "signed": "signed; of the cell, 1 - B/N+-, where they must not be negative",
     "cells": "of the cell, 1 - B/N+-",
+    "none": "none, single pairs are not kept ([select] keep_pairs = false)",
 }
 
 
@@ -55,17 +57,18 @@ def subtract_stage(ctx: Context, state: Any) -> None:
     """Subtract; write ``pairs.root``, the pairs with their weights as Parquet, and the named corrections."""
     needed(state.pairs, "select")
     stored = stored_pairs(ctx, state.cutflow)
+    filled = histograms_of(state.cutflow, axes_of(needed(ctx.steering.select, "select")))
     if _needs_simulation(_section(ctx)):
         match_simulation(ctx, state)
     state.hists, state.subtracted, state.subtraction = subtracted(
-        ctx, state.pairs, state.simulated, state.inputs, state.truth, stored
+        ctx, state.pairs, state.simulated, state.inputs, state.truth, filled or stored
     )
     write_mass_histograms(ctx.folder, state.hists, state.subtracted)
     kept = state.subtraction
-    if stored is None:
-        _write_parquet(ctx, state.pairs, kept)
-    else:
+    if stored is not None:
         _note_sample(ctx, stored, state.pairs, kept)
+    elif filled is None:
+        _write_parquet(ctx, state.pairs, kept)
     if "mixed_leptons" in kept:
         ctx.cache.notes.append(
             f"mixed events are of {int(kept['mixed_leptons'])} leptons, in events that their hash chooses, "
@@ -125,19 +128,20 @@ def subtracted(
     simulated: Arrays,
     given: Inputs,
     truth: Truth | None = None,
-    stored: StoredPairs | None = None,
+    stored: StoredPairs | PairHists | None = None,
 ) -> tuple[PairHists, Spectrum, Arrays]:
     """Return the pair histograms, the subtracted spectrum, and the arrays with the pair weights.
 
-    With `stored` pairs the histograms are of all of them, `pairs` and their weights of a sample.
+    With `stored` pairs the histograms are of all of them, `pairs` and their weights of a sample; with
+    histograms instead there are no single pairs to be weighted.
 
     The arrays hold signed and posterior weights, R, the like-sign estimate, the fit of open charm and the
     shift of the spectrum by one standard deviation of every named source.
     """
     selection, section = needed(ctx.steering.select, "select"), _section(ctx)
     axes = axes_of(selection)
-    parts: Parts = (pairs,) if stored is None else stored
-    hists = select.fill(parts, axes)
+    parts: Parts = stored if isinstance(stored, StoredPairs) else (pairs,)
+    hists = stored if isinstance(stored, PairHists) else select.fill(parts, axes)
     before = ctx.cache.key_of("select", "match") if _needs_simulation(section) else ctx.cache.key_of("select")
     others = _other_files(ctx, section)
     angles, vertices = columns_for_angles(ctx.steering), columns_for_vertices(ctx.steering)
@@ -161,18 +165,23 @@ def subtracted(
         shifts |= {c.name: c.shift for c in components}
         ctx.tell("subtract", None, "weights of the pairs")
         foreign = [c.removed() for c in components]
-        weights = subtract.pair_weights(
-            pairs,
-            like_sign.sign,
-            [*([like_sign.mixed] if like_sign.mixed else []), *foreign],
-            CellShares(axes, np.asarray(hists.os.values()), result.values),
-            share=1.0 if stored is None else stored.share,
-            signed_only=section.weights == "signed",
-            rng=stream(ctx.seed, "posterior"),
-        )
+        if isinstance(stored, PairHists):
+            weighted = {key: np.zeros(0) for key in ("weight", "posterior")}
+            weighted["trained_weights"] = np.array(["none", ""], dtype=str)
+        else:
+            weights = subtract.pair_weights(
+                pairs,
+                like_sign.sign,
+                [*([like_sign.mixed] if like_sign.mixed else []), *foreign],
+                CellShares(axes, np.asarray(hists.os.values()), result.values),
+                share=1.0 if stored is None else stored.share,
+                signed_only=section.weights == "signed",
+                rng=stream(ctx.seed, "posterior"),
+            )
+            weighted = _weighted(ctx, weights, pairs, stored)
         return {
             **pack_spectrum(result),
-            **_weighted(ctx, weights, pairs, stored),
+            **weighted,
             "r_factor": np.array([r, sigma]),
             "n_negative": np.array(len(subtract.negative_yields(result))),
             "control": np.array(_control(hists, ratio, section)),
