@@ -1,18 +1,12 @@
 """Mistakes of users end with exit code 2 and name what is wrong; nothing is half-written."""
 
 import os
-import subprocess
-import sys
 
 import pytest
 from builders import ROOT
+from forks import gammastar
 
 SMALL = ROOT / "analysis" / "na60_dimuon" / "small.toml"
-
-
-def gammastar(*arguments):
-    command = [sys.executable, "-m", "gammastar", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture

@@ -1,10 +1,8 @@
 """A disk that is full: one error that says where and why, nothing half-written, and --resume goes on."""
 
-import os
 import resource
-import subprocess
-import sys
 
+import forks
 import pytest
 from injection import kills
 
@@ -14,19 +12,7 @@ from gammastar.core import machine
 def gammastar(*arguments, limit, **environment):
     """Run the command; files may have `limit` bytes: a write fails in the middle, as on a full disk."""
 
-    def limited():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    command = [sys.executable, "-m", "gammastar", *map(str, arguments)]
-    return subprocess.run(
-        command,
-        env=os.environ | environment,
-        preexec_fn=limited,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    return forks.gammastar(*arguments, env=environment, limits={resource.RLIMIT_FSIZE: limit}, timeout=120)
 
 
 @pytest.mark.parametrize(

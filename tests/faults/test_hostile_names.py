@@ -3,11 +3,10 @@
 import json
 import os
 import re
-import subprocess
-import sys
 import tomllib
 
 import awkward as ak
+import forks
 import numpy as np
 import pytest
 import uproot
@@ -86,7 +85,7 @@ def test_logs_and_warnings_of_the_command_line_do_not_steer():
         "logging.getLogger('gammastar').warning('%s', 'a\\x1b[31m\\u202eb')\n"
         "warnings.warn('c\\x1b[32md')\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = forks.server.run("-c", code, check=True)
     assert "a\\u001b[31m\\u202eb" in done.stderr
     assert "c\\u001b[32md" in done.stderr
     assert "\x1b" not in done.stderr + done.stdout

@@ -1,10 +1,10 @@
 """Whatever a writer publishes has the mode that the umask gives; what a kill leaves of it is swept."""
 
 import stat
-import subprocess
 import sys
 from pathlib import Path
 
+import forks
 import numpy as np
 import pytest
 from safetensors.numpy import load as decode
@@ -21,9 +21,11 @@ from gammastar.store.records import read_spectrum
 
 HERE = Path(__file__).resolve().parent
 WRITE = """
-import json, os, sys
+import importlib, os, sys
 os.umask(int(sys.argv[2], 8))
 sys.path.insert(0, sys.argv[3])
+from gammastar.core import files
+importlib.reload(files)  # which asks for the umask
 from pathlib import Path
 import numpy as np
 from gammastar import flow, report
@@ -84,8 +86,7 @@ else:
 
 def written(folder, umask, how="whole"):
     folder.mkdir()
-    command = [sys.executable, "-c", WRITE, str(folder), oct(umask)[2:], str(HERE), how]
-    subprocess.run(command, check=True)
+    forks.server.run("-c", WRITE, folder, oct(umask)[2:], HERE, how, check=True)
     return [path for path in folder.rglob("*") if path.is_file() and "made" not in path.parts]
 
 

@@ -7,14 +7,13 @@ import os
 import re
 import shutil
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from builders import ROOT
+from forks import gammastar
 
 from gammastar.core.errors import GammastarError, InputFileError, StoreError, UserError
 from gammastar.pipeline.cache import open_cache, told_loss
@@ -541,12 +540,7 @@ def test_what_was_skipped_is_shown_and_kept_when_a_resumed_run_stops(results):
 def test_command_line_ends_with_an_error_and_no_traceback(results):
     (results / "manifest.json").write_text("")
     for command in ("show", "verify"):
-        done = subprocess.run(
-            [sys.executable, "-m", "gammastar", command, str(results)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = gammastar(command, results)
         assert done.returncode == 1
         assert done.stderr.startswith("error: ")
         assert "Traceback" not in done.stderr

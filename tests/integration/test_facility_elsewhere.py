@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forks
 import pytest
 from builders import ROOT
 from injection import kills, workers
@@ -26,10 +27,7 @@ def blocks(heading):
 def test_python_of_the_page_runs(tmp_path):
     fenced, _ = blocks("The same from Python")
     (tmp_path / "toys.py").write_text(fenced[0])
-    done = subprocess.run(
-        [sys.executable, "toys.py"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    done = forks.server.run("toys.py", cwd=tmp_path, check=True)
     assert float(done.stdout) == pytest.approx(3.0, abs=0.03)
 
 
@@ -51,8 +49,7 @@ def test_scheduler_and_workers_by_hand(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     (folder,) = (tmp_path / "results").iterdir()
-    command = [sys.executable, "-m", "gammastar", "run", "steering.toml", "--output", "serial"]
-    subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
+    forks.gammastar("run", "steering.toml", "--output", "serial", cwd=tmp_path, check=True)
     assert kills.contents(folder) == kills.contents(tmp_path / "serial")
 
 

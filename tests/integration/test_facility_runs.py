@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import forks
 import pytest
 import uproot
 from builders import ROOT
@@ -18,11 +19,7 @@ from gammastar.results.show import verify_results
 
 
 def gammastar(*arguments, check=True):
-    command = [sys.executable, "-m", "gammastar", *map(str, arguments)]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
-    if check:
-        assert run.returncode == 0, run.stderr
-    return run
+    return forks.gammastar(*arguments, check=check)
 
 
 @pytest.mark.slow

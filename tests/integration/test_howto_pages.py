@@ -7,9 +7,9 @@ import re
 import runpy
 import shlex
 import shutil
-import subprocess
 import sys
 
+import forks
 import numpy as np
 import pytest
 import uproot
@@ -48,10 +48,7 @@ def smaller(words, **values):
 
 def call(words, folder):
     assert words[0] == "gammastar"
-    arguments = [sys.executable, "-m", "gammastar", *words[1:]]
-    run = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, f"{words}: {run.stderr[-2000:]}"
-    return run.stdout
+    return forks.gammastar(*words[1:], cwd=folder, check=True).stdout
 
 
 def test_mock_data_as_written(tmp_path):
@@ -136,9 +133,7 @@ assert np.isfinite(shifts).all()
 {decays}
 assert spin.moments[0, 0] > 0.5  # massless fermions show more than muons
 """
-    python = [sys.executable, "-c", script]
-    run = subprocess.run(python, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr[-2000:]
+    forks.server.run("-c", script, cwd=tmp_path, check=True)
 
 
 def test_semivisible_as_written(tmp_path, monkeypatch, capsys):

@@ -2,14 +2,12 @@
 
 import csv
 import json
-import os
 import re
 import signal
-import subprocess
 import sys
 import time
-from pathlib import Path
 
+import forks
 import numpy as np
 import pytest
 import uproot
@@ -25,17 +23,12 @@ from gammastar.store.manifest import read_json
 from gammastar.store.records import read_spectrum
 
 STEERING = ROOT / "analysis" / "na60_dimuon" / "small.toml"
-PYHF = Path(sys.executable).parent / "pyhf"
 
 pytestmark = pytest.mark.flow
 
 
 def gammastar(*arguments, check=True):
-    command = [sys.executable, "-m", "gammastar", *map(str, arguments)]
-    run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
-    if check:
-        assert run.returncode == 0, run.stderr
-    return run
+    return forks.gammastar(*arguments, check=check, cwd=ROOT)
 
 
 @pytest.fixture(scope="module")
@@ -108,8 +101,7 @@ def test_histograms_are_read_back_identically(results):
 
 def test_pyhf_reads_what_was_written(results, tmp_path):
     def pyhf(*arguments):
-        run = subprocess.run([PYHF, *map(str, arguments)], capture_output=True, text=True, check=True)
-        return run.stdout
+        return forks.server.run("-c", "from pyhf.cli import cli; cli()", *arguments, check=True).stdout
 
     workspace, patches = results / "workspace.json", results / "patchset.json"
     assert "signal" in pyhf("inspect", workspace)
@@ -134,14 +126,13 @@ def test_resume_takes_everything_and_changes_nothing(bare, tmp_path):
 
 def test_killed_run_resumes_to_identical_numbers(bare, results, tmp_path):
     folder = tmp_path / "killed"
-    command = [sys.executable, "-m", "gammastar", "run", bare, "--output", folder]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = forks.server.start("-m", "gammastar", "run", bare, "--output", folder)
     manifest = folder / "manifest.json"
     while process.poll() is None:  # no clock: a busy machine takes a minute for the imports alone
         if manifest.is_file() and "unfold" in json.loads(manifest.read_text())["stages"]:
             break
         time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
+    process.send_signal(signal.SIGKILL)
     process.wait()
     assert not read_json(manifest)["finished"]
     assert gammastar("verify", folder, check=False).returncode == 1

@@ -2,11 +2,10 @@
 
 import json
 import os
-import subprocess
-import sys
 import textwrap
 
 import cloudpickle
+import forks
 import numpy as np
 import pytest
 import uproot
@@ -161,7 +160,7 @@ def test_siblings_packages_and_late_imports_come_from_the_frozen_text(tmp_path, 
         "code, model = pickle.loads(pathlib.Path('blob').read_bytes())\ninstall(code)\n"
         "print(pickle.loads(model).made())"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    done = forks.server.run("-c", program)
     assert done.stdout.strip() == "(2.0, 1, 2, 2, 3, False)", done.stderr
 
 
@@ -214,22 +213,12 @@ def test_an_exit_is_no_success_and_a_change_of_folder_moves_nothing(base):
     (base / "cuts.py").write_text(
         "import os, sys\ndef heavy(pairs):\n    os.chdir('/')\n    return pairs.mass > 0.3\n"
     )
-    command = [
-        sys.executable,
-        "-m",
-        "gammastar",
-        "run",
-        "steering.toml",
-        "--output",
-        "here",
-        "--only",
-        "select",
-    ]
-    done = subprocess.run(command, cwd=base, capture_output=True, text=True, check=False)
+    command = ["run", "steering.toml", "--output", "here", "--only", "select"]
+    done = forks.gammastar(*command, cwd=base)
     assert done.returncode == 0, done.stderr
     assert json.loads((base / "here" / "manifest.json").read_text())["stages"]["select"]
     (base / "cuts.py").write_text("import sys\ndef heavy(pairs):\n    sys.exit(0)\n")
-    done = subprocess.run(command, cwd=base, capture_output=True, text=True, check=False)
+    done = forks.gammastar(*command, cwd=base)
     assert done.returncode == 2
     assert "cuts.py:heavy, line 3: calls sys.exit(0)" in done.stderr
     assert "Traceback" not in done.stderr

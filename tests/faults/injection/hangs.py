@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import forks
 import psutil
 
 from gammastar.core.errors import GammastarError, SteeringError, StoreError
@@ -74,13 +75,13 @@ def worker(file: str, *options: str, cwd: Path | None = None, path: Path | None 
 
 
 def _started(what: str, file: Path, *options: str, cwd: Path | None = None, path: Path | None = None) -> Any:
-    command = [sys.executable, "-m", "dask", what, "--no-dashboard", "--scheduler-file", str(file)]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": cwd or file.parent}
-    places = [str(path)] if path else []
-    places += [os.environ["PYTHONPATH"]] if "PYTHONPATH" in os.environ else []
-    return subprocess.Popen(
-        [*command, *options], env=os.environ | {"PYTHONPATH": os.pathsep.join(places)}, **quiet
-    )
+    words = ["-m", "dask", what, "--no-dashboard", "--scheduler-file", str(file), *options]
+    cwd = cwd or file.parent
+    if path is None:
+        return forks.server.start(*words, cwd=cwd)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": cwd}
+    places = os.pathsep.join(filter(None, [str(path), os.environ.get("PYTHONPATH", "")]))
+    return subprocess.Popen([sys.executable, *words], env=os.environ | {"PYTHONPATH": places}, **quiet)
 
 
 def end_tree(pid: int) -> None:

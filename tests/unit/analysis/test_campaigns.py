@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 
+import forks
 import numpy as np
 import pytest
 from builders import ROOT
@@ -225,7 +225,7 @@ if __name__ == "__main__":
     campaigns.produce(["nominal"], 2, Path("here"))
 """
     (tmp_path / "both.py").write_text(script)
-    subprocess.run([sys.executable, "both.py"], cwd=tmp_path, check=True, capture_output=True)
+    forks.server.run("both.py", cwd=tmp_path, check=True)
     there, here = (modules[2].kept("nominal", 2, tmp_path / name) for name in ("dask", "here"))
     assert len(there) == len(here) == 2
     for one, other in zip(there, here, strict=True):

@@ -1,10 +1,8 @@
 """Patch sets on disk, through pyhf's own commands."""
 
 import json
-import os
-import subprocess
-import sys
 
+import forks
 import numpy as np
 import pyhf
 import pytest
@@ -34,16 +32,8 @@ def files(tmp_path_factory):
 def _pyhf(folder, *arguments):
     # a proxy that does not answer: nothing may be looked up on the network
     nowhere = {f"{scheme}_proxy": "http://127.0.0.1:9" for scheme in ("http", "https", "HTTP", "HTTPS")}
-    run = subprocess.run(
-        [sys.executable, "-c", "from pyhf.cli import cli; cli()", *arguments],
-        cwd=folder,
-        env={**os.environ, **nowhere},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    return run.stdout
+    code = "from pyhf.cli import cli; cli()"
+    return forks.server.run("-c", code, *arguments, cwd=folder, env=nowhere, check=True).stdout
 
 
 def test_names():

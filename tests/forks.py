@@ -1,0 +1,228 @@
+"""Modules and scripts run as ``python`` does, in processes of their own that need not import anything again.
+
+A copy of the process that runs the tests is made before the first of them. Every command is a fork of this
+copy: what tests do in their own process never reaches it, and what a command does reaches no test.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import importlib
+import io
+import os
+import pkgutil
+import resource
+import runpy
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+import types
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, Pipe
+from pathlib import Path
+from typing import Any, NoReturn
+
+QUIET = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
+POLL = 0.01  # s between two looks at a command
+
+
+@dataclass(frozen=True)
+class Command:
+    """What a child does: words after ``python``, folder, changed environment, files of its output, limits."""
+
+    words: tuple[str, ...]
+    cwd: str
+    env: Mapping[str, str]
+    out: str
+    err: str
+    limits: Mapping[int, int] = field(default_factory=dict)  # of `resource.setrlimit`
+
+
+class Child:
+    """A command that was started."""
+
+    def __init__(self, server: Server, pid: int) -> None:
+        self.server, self.pid, self.returncode = server, pid, None
+
+    def poll(self) -> int | None:
+        """Return the exit status, None while it runs; as `subprocess.Popen.poll`."""
+        if self.returncode is None:
+            self.returncode = self.server.ask("status", self.pid)
+        return self.returncode
+
+    def wait(self, timeout: float = 600.0) -> int:
+        """Wait for the end and return the exit status."""
+        end = time.monotonic() + timeout
+        while self.poll() is None:
+            if time.monotonic() > end:
+                os.kill(self.pid, 9)
+                raise subprocess.TimeoutExpired(str(self.pid), timeout)
+            time.sleep(POLL)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to the process if it is still there."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Ask the process to end."""
+        self.send_signal(15)
+
+
+@dataclass
+class Server:
+    """The copy, and the end of the pipe at which it is asked."""
+
+    pid: int = 0
+    pipe: Connection | None = None
+
+    def open(self) -> None:
+        """Make the copy."""
+        self.pipe, there = Pipe()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads, which do no work
+            self.pid = os.fork()
+        if not self.pid:
+            self.pipe.close()
+            _serve(there)
+        there.close()
+
+    def close(self) -> None:
+        """End the copy."""
+        if self.pipe is not None:
+            self.pipe.close()
+            os.waitpid(self.pid, 0)
+            self.pipe = None
+
+    def ask(self, what: str, about: Any) -> Any:
+        """Return the answer of the copy; it is made now if nobody has."""
+        if self.pipe is None:
+            self.open()
+        self.pipe.send((what, about))
+        return self.pipe.recv()
+
+    def start(self, *words: Any, cwd: Any = None, env: Mapping[str, str] | None = None, **more: Any) -> Child:
+        """Start ``python words``: ``-m`` and a module, ``-c`` and code, or a script."""
+        files = dict.fromkeys(("out", "err"), os.devnull) | more
+        given = tuple(str(word) for word in words)
+        return Child(self, self.ask("start", Command(given, str(cwd or Path.cwd()), env or {}, **files)))
+
+    def run(
+        self, *words: Any, check: bool = False, timeout: float = 600.0, **more: Any
+    ) -> subprocess.CompletedProcess[str]:
+        """Run ``python words`` to its end; return status and output as `subprocess.run` does."""
+        with tempfile.TemporaryDirectory() as folder:
+            files = {name: str(Path(folder, name)) for name in ("out", "err")}
+            status = self.start(*words, **files, **more).wait(timeout)
+            said = [Path(path).read_text(encoding="utf-8") for path in files.values()]
+        done = subprocess.CompletedProcess([str(word) for word in words], status, *said)
+        assert not check or status == 0, f"{done.args}: {done.stderr[-2000:]}"
+        return done
+
+
+server = Server()
+
+
+def gammastar(*arguments: Any, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run the command line to its end; options as in `Server.run`."""
+    return server.run("-m", "gammastar", *arguments, **options)
+
+
+def _serve(pipe: Connection) -> NoReturn:
+    """Start commands and say what became of them, until nobody is there to ask."""
+    ended: dict[int, int] = {}
+    ready = False
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            what, about = pipe.recv()
+            if what == "start":
+                ready = ready or _imported()
+                pid = os.fork()
+                if not pid:
+                    pipe.close()
+                    _work(about)
+                pipe.send(pid)
+                continue
+            if about not in ended:
+                pid, status = os.waitpid(about, os.WNOHANG)
+                if pid:
+                    ended[pid] = os.waitstatus_to_exitcode(status)
+            pipe.send(ended.get(about))
+    os._exit(0)
+
+
+def _imported() -> bool:
+    """Import all of the package, which most tests have done already."""
+    warnings.resetwarnings()
+    for kind in QUIET:
+        warnings.simplefilter("ignore", kind)
+    package = importlib.import_module("gammastar")
+    for found in pkgutil.walk_packages(package.__path__, "gammastar."):
+        if not found.name.endswith("__main__"):
+            importlib.import_module(found.name)
+    return True
+
+
+def _work(command: Command) -> NoReturn:
+    """Be the command: nothing comes back from here."""
+    status = 1
+    try:
+        _output(command)
+        os.chdir(command.cwd)
+        os.environ.update(command.env)
+        for kind, most in command.limits.items():
+            resource.setrlimit(kind, (most, most))
+        status = _status(command.words)
+        threading._shutdown()  # as the interpreter ends: first what threads hold, then the rest
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+    finally:
+        os._exit(status)
+
+
+def _output(command: Command) -> None:
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for number, name in ((1, command.out), (2, command.err)):
+        os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), number)
+    sys.stdin = sys.__stdin__ = io.TextIOWrapper(io.FileIO(0, closefd=False))
+    sys.stdout = sys.__stdout__ = io.TextIOWrapper(io.FileIO(1, "w", closefd=False), encoding="utf-8")
+    sys.stderr = sys.__stderr__ = io.TextIOWrapper(
+        io.FileIO(2, "w", closefd=False), encoding="utf-8", errors="backslashreplace", write_through=True
+    )
+
+
+def _status(words: tuple[str, ...]) -> int:
+    try:
+        _run(words)
+    except SystemExit as error:
+        if error.code is None or isinstance(error.code, int):
+            return error.code or 0
+        print(error.code, file=sys.stderr)  # noqa: T201 - as Python does
+        return 1
+    except BaseException:  # noqa: BLE001 - as Python does
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def _run(words: tuple[str, ...]) -> None:
+    """Do what ``python words`` does."""
+    what, *rest = words
+    sys.path.insert(0, str(Path(what).parent.resolve()) if what.endswith(".py") else str(Path.cwd()))
+    if what == "-m":
+        sys.argv = rest
+        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+    elif what == "-c":
+        sys.argv = ["-c", *rest[1:]]
+        main = sys.modules["__main__"] = types.ModuleType("__main__")
+        exec(compile(rest[0], "<string>", "exec"), main.__dict__)  # noqa: S102 - code of a test
+    else:
+        sys.argv = [what, *rest]
+        runpy.run_path(what, run_name="__main__")
