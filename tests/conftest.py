@@ -1,8 +1,13 @@
 """What all tests share."""
 
+import multiprocessing
+
 import forks
 import pytest
 from hypothesis import settings
+from loky.backend.context import set_start_method
+
+PRELOADED = ["distributed", "gammastar.facility", "gammastar.flow"]
 
 settings.register_profile("patient", deadline=None)  # other work on the machine is no failure
 settings.load_profile("patient")
@@ -14,6 +19,9 @@ def pytest_runtestloop(session):
     shares_work = getattr(session.config.option, "numprocesses", None)
     if hasattr(session.config, "workerinput") or not shares_work:
         forks.server.open()
+        # pools of this process start from one that has imported the package; those of commands as in real life
+        multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
+        set_start_method("forkserver", force=True)
 
 
 def pytest_sessionfinish():

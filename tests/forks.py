@@ -41,7 +41,9 @@ class Command:
     env: Mapping[str, str]
     out: str
     err: str
-    limits: Mapping[int, int] = field(default_factory=dict)  # of `resource.setrlimit`
+    limits: Mapping[int, int] = field(
+        default_factory=dict
+    )  # of `resource`; memory: beyond the copy
 
 
 class Child:
@@ -178,13 +180,19 @@ def _work(command: Command) -> NoReturn:
         os.chdir(command.cwd)
         os.environ.update(command.env)
         for kind, most in command.limits.items():
-            resource.setrlimit(kind, (most, most))
+            there = _memory() if kind == resource.RLIMIT_AS else 0
+            resource.setrlimit(kind, (there + most, there + most))
         status = _status(command.words)
         threading._shutdown()  # as the interpreter ends: first what threads hold, then the rest
         atexit._run_exitfuncs()
         sys.stdout.flush()
     finally:
         os._exit(status)
+
+
+def _memory() -> int:
+    """Return the address space of this process in bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 
 
 def _output(command: Command) -> None:

@@ -13,6 +13,8 @@ from _venv import reenter  # noqa: E402
 if __name__ == "__main__":
     reenter("all")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    workers = str(min(os.cpu_count() or 1, 4))
-    command = [sys.executable, "-m", "pytest", "-m", "not slow", "-n", workers, *sys.argv[1:]]
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # all processes share what one has compiled
+    # a file stays on one worker, so that what its tests share is made once; the long ones come first
+    spread = ["-n", str(min(os.cpu_count() or 1, 4)), "--dist", "loadfile", "--no-loadscope-reorder"]
+    command = [sys.executable, "-m", "pytest", "-m", "not slow", *spread, *sys.argv[1:]]
     sys.exit(subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode)
