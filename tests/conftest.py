@@ -19,7 +19,7 @@ def pytest_runtestloop(session):
     shares_work = getattr(session.config.option, "numprocesses", None)
     if hasattr(session.config, "workerinput") or not shares_work:
         forks.server.open()
-        # pools of this process start from one that has imported the package; those of commands as in real life
+        # pools of this process start from one that has imported the package, those of commands as ever
         multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
         set_start_method("forkserver", force=True)
 

@@ -41,9 +41,7 @@ class Command:
     env: Mapping[str, str]
     out: str
     err: str
-    limits: Mapping[int, int] = field(
-        default_factory=dict
-    )  # of `resource`; memory: beyond the copy
+    limits: Mapping[int, int] = field(default_factory=dict)  # of `resource`; memory: beyond the copy
 
 
 class Child:

@@ -16,6 +16,7 @@ from gammastar.core.errors import UserError
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.core.sampling import event_seeds
+from gammastar.core.trees import fit_trees
 from gammastar.subtract.moment_weights import MomentWeights, moment_weights
 
 __all__ = [
@@ -66,8 +67,8 @@ class _Sample:
         model = _classifier(leaves, seed)
         # equal sums of weights for the trees, the true ratio put back into the odds
         with threadpool_limits(limits=1, user_api="openmp"):  # sums of several threads are not reproducible
-            model.fit(self.x[train], label, sample_weight=weight * (weight.sum() / 2 / total)[label])
-        return model, total[1] / total[0]
+            trees = fit_trees(model, self.x[train], label, weight * (weight.sum() / 2 / total)[label])
+        return trees, total[1] / total[0]
 
     def cross_fitted(self, leaves: int, seeds: Sequence[int]) -> tuple[tuple[Any, ...], FloatArray]:
         """Return a classifier per fold, trained without it, and the cross entropy of each held-out event."""

@@ -15,6 +15,7 @@ from gammastar.core.axes import KINEMATICS, MASS, effective_size, filled
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import BoolArray, FloatArray, Response, Spectrum
+from gammastar.core.trees import fit_trees
 from gammastar.unfold.response_matrix import EFFICIENCY_FLOOR, cells, n_cells
 from gammastar.unfold.simulation import in_window
 from gammastar.unfold.systematics import Source
@@ -74,8 +75,7 @@ class BoostedTrees:
     patience : int
         Trees without improvement of the validation loss that stop.
     bins : int
-        Quantile bins of each feature, at most 255: the finest structure that the ratio resolves, and most of
-        the time of a small sample.
+        Quantile bins of each feature, at most 255: the finest structure that the ratio resolves.
     """
 
     n_trees: int = 100
@@ -113,13 +113,13 @@ class BoostedTrees:
             random_state=int(rng.integers(2**31)),
         )
         with threadpool_limits(limits=1, user_api="openmp"):  # sums of several threads are not reproducible
-            model.fit(features, label, sample_weight=weight * balance * len(label) / 2)
+            trees = fit_trees(model, features, label, weight * balance * len(label) / 2)
         scale = total[0] / max(total[1], 1e-300)
 
         def ratio(x: FloatArray) -> FloatArray:
             if not len(x):
                 return np.zeros(0)
-            odds = np.exp(np.asarray(model.decision_function(x), dtype=np.float64))
+            odds = np.exp(trees.decision_function(x))
             return np.asarray(scale * np.clip(odds, CLIP, 1 / CLIP))
 
         return ratio
