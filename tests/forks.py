@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import importlib
 import io
+import logging
 import os
 import pkgutil
 import resource
@@ -159,7 +160,9 @@ def _serve(pipe: Connection) -> NoReturn:
 
 
 def _imported() -> bool:
-    """Import all of the package, which most tests have done already."""
+    """Import all of the package, as most tests have done already; warnings and logs are those of the start."""
+    logging.root.handlers.clear()
+    logging.root.setLevel(logging.WARNING)
     warnings.resetwarnings()
     for kind in QUIET:
         warnings.simplefilter("ignore", kind)

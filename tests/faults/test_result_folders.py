@@ -241,7 +241,7 @@ def _hold(folder, ready, go):
 
 
 def test_a_second_run_waits_its_turn(tmp_path):
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
     ready, go = context.Event(), context.Event()
     process = context.Process(target=_hold, args=(str(tmp_path), ready, go))
     process.start()

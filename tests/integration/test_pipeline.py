@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 import signal
 import sys
 import time
@@ -113,8 +114,8 @@ def test_pyhf_reads_what_was_written(results, tmp_path):
     assert 0 <= found["CLs_obs"] <= 1
 
 
-def test_resume_takes_everything_and_changes_nothing(bare, tmp_path):
-    gammastar("run", bare, "--output", tmp_path / "a")
+def test_resume_takes_everything_and_changes_nothing(bare, resumed, tmp_path):
+    shutil.copytree(resumed, tmp_path / "a")
     first = stages(tmp_path / "a")
     gammastar("run", bare, "--output", tmp_path / "a", "--resume")
     assert stages(tmp_path / "a") == first
@@ -124,8 +125,10 @@ def test_resume_takes_everything_and_changes_nothing(bare, tmp_path):
     assert changed == {"predict"}
 
 
-def test_killed_run_resumes_to_identical_numbers(bare, results, tmp_path):
-    folder = tmp_path / "killed"
+@pytest.fixture(scope="module")
+def resumed(bare, tmp_path_factory):
+    """A run that was killed after its unfolding and went on."""
+    folder = tmp_path_factory.mktemp("killed") / "out"
     process = forks.server.start("-m", "gammastar", "run", bare, "--output", folder)
     manifest = folder / "manifest.json"
     while process.poll() is None:  # no clock: a busy machine takes a minute for the imports alone
@@ -137,17 +140,19 @@ def test_killed_run_resumes_to_identical_numbers(bare, results, tmp_path):
     assert not read_json(manifest)["finished"]
     assert gammastar("verify", folder, check=False).returncode == 1
     gammastar("run", bare, "--output", folder, "--resume")
-    again, once = stages(folder), stages(results)
+    return folder
+
+
+def test_killed_run_resumes_to_identical_numbers(resumed, results):
+    again, once = stages(resumed), stages(results)
     assert {name: entry["content"] for name, entry in again.items()} == {
         name: entry["content"] for name, entry in once.items()
     }
 
 
-def test_verify_sees_a_changed_file(bare, tmp_path):
+def test_verify_sees_a_changed_file(resumed, tmp_path):
     folder = tmp_path / "changed"
-    steering = tmp_path / "steering.toml"
-    steering.write_text(bare.read_text().split("[unfold]")[0])
-    gammastar("run", steering, "--output", folder)
+    shutil.copytree(resumed, folder)
     gammastar("verify", folder)
     with (folder / "pairs.root").open("ab") as stream:
         stream.write(b"x")
@@ -191,17 +196,17 @@ def test_sample_formats(results, tmp_path, suffix):
     assert "--mass or --spectrum" in run.stderr
 
 
-def test_reinterpretation_of_the_record_is_the_run_itself(results, tmp_path):
-    gammastar("reinterpret", results, "--output", tmp_path / "again")
+def test_reinterpretation_of_the_record_is_the_run_itself(results, resumed, tmp_path):
+    gammastar("reinterpret", resumed, "--output", tmp_path / "again")
     for name in ("reach.json", "workspace.json", "patchset.json"):
         assert read_json(tmp_path / "again" / name) == read_json(results / name)
 
 
-def test_reinterpretation_for_another_detector(results, tmp_path):
+def test_reinterpretation_for_another_detector(results, resumed, tmp_path):
     detector = tmp_path / "shorter.toml"
     shipped = (ROOT / "data" / "detectors" / "na62_dump.toml").read_text()
     detector.write_text(shipped.replace("pot = 1.4e17", "pot = 1.4e18"))
-    gammastar("reinterpret", results, "--detector", detector, "--output", tmp_path / "more")
+    gammastar("reinterpret", resumed, "--detector", detector, "--output", tmp_path / "more")
     more, once = (read_json(path / "reach.json") for path in (tmp_path / "more", results))
     assert more["tip"][0] > once["tip"][0]
     run = gammastar("reinterpret", tmp_path, "--output", tmp_path / "none", check=False)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import os
 import pickle
 import resource
 import signal
 import tempfile
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 
 import awkward as ak
 import numpy as np
@@ -89,30 +93,42 @@ def outcome(path: Path, expected: ak.Array, digests: dict[str, str] | None) -> s
     return "same" if ak.array_equal(found, expected, equal_nan=True) else "silent"
 
 
-def guarded(function: Callable[[], str]) -> str:
-    """Return what a function says in a child of limited memory and time, or how the child ended."""
-    here, there = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
+def guarded(functions: Sequence[Callable[[], str]]) -> list[str]:
+    """Return what functions say in a child of limited memory and time, or how a child ended with one."""
+    found: list[str] = []
+    while len(found) < len(functions):
+        here, there = os.pipe()
+        child = os.fork()
+        if child == 0:
             os.close(here)
+            _answer(functions[len(found) :], there)
+        os.close(there)
+        with os.fdopen(here, "rb") as stream_:
+            found += stream_.read().decode().splitlines()
+        _, status = os.waitpid(child, 0)
+        if len(found) < len(functions):
+            number = os.WTERMSIG(status)
+            hung = number in {signal.SIGXCPU, signal.SIGKILL, signal.SIGALRM}
+            found.append("hang" if hung else f"signal {number}")
+    return found
+
+
+def _answer(functions: Sequence[Callable[[], str]], there: int) -> NoReturn:
+    """Write a line for each function, until one of them ends this child."""
+    try:
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+        for function in functions:
             signal.alarm(WALL)
-            resource.setrlimit(resource.RLIMIT_CPU, (CPU, CPU))
-            used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-            resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
-            os.write(there, function().encode())
-        except BaseException as error:  # noqa: BLE001 - a child must not go on as its parent
-            os.write(there, f"raised {type(error).__name__}".encode())
-        finally:
-            os._exit(0)
-    os.close(there)
-    with os.fdopen(here, "rb") as stream_:
-        answer = stream_.read().decode()
-    _, status = os.waitpid(child, 0)
-    if answer:
-        return answer
-    number = os.WTERMSIG(status)
-    return "hang" if number in {signal.SIGXCPU, signal.SIGKILL, signal.SIGALRM} else f"signal {number}"
+            spent = math.ceil(time.process_time())
+            resource.setrlimit(resource.RLIMIT_CPU, (spent + CPU, resource.RLIM_INFINITY))
+            try:
+                answer = function()
+            except BaseException as error:  # noqa: BLE001 - a child must not go on as its parent
+                answer = f"raised {type(error).__name__}"
+            os.write(there, f"{answer}\n".encode())
+    finally:
+        os._exit(0)
 
 
 def cases(n: int, codecs: tuple[str, ...] = tuple(CODECS)) -> Iterator[tuple[str, str, int]]:
@@ -130,15 +146,18 @@ def campaign(
     found: Counter[tuple[str, str, str]] = Counter()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "data.root"
-        sound, codec_of = {}, None
-        for codec, mode, i in cases(n, codecs):
-            if codec != codec_of:
-                sound = {codec: sound_file(path, codec)}
-                expected, digests, codec_of = load(path), {str(path): read.sha256(path)}, codec
-            path.write_bytes(damaged(sound[codec], mode, stream(7, codec, mode, i)))
-            known = digests if manifest else None
-            run = lambda p=path, e=expected, k=known: outcome(p, e, k)  # noqa: E731
-            found[codec, mode, guarded(run) if isolated else run()] += 1
+        for codec in codecs:
+            sound = sound_file(path, codec)
+            expected, known = load(path), {str(path): read.sha256(path)} if manifest else None
+
+            def tried(mode: str, i: int, codec: str = codec, whole: bytes = sound, **about: Any) -> str:
+                path.write_bytes(damaged(whole, mode, stream(7, codec, mode, i)))
+                return outcome(path, **about)
+
+            each = [(mode, i) for _, mode, i in cases(n, (codec,))]
+            works = [functools.partial(tried, *one, expected=expected, digests=known) for one in each]
+            said = guarded(works) if isolated else [work() for work in works]
+            found.update((codec, mode, answer) for (mode, _), answer in zip(each, said, strict=True))
     return found
 
 
