@@ -160,7 +160,7 @@ def _serve(pipe: Connection) -> NoReturn:
 
 
 def _imported() -> bool:
-    """Import all of the package, as most tests have done already; warnings and logs are those of the start."""
+    """Import all of the package, as most tests have done; warnings and logs are those of a new process."""
     logging.root.handlers.clear()
     logging.root.setLevel(logging.WARNING)
     warnings.resetwarnings()
