@@ -1,7 +1,12 @@
-"""From ntuple to pairs to histogram, against uproot merely reading the same branches; memory; mixing."""
+"""From ntuple to pairs to histogram, against uproot's mere reading and RDataFrame; memory; imports."""
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -34,6 +39,7 @@ SCHEMA = read.Schema.from_mapping(
 AXES = (regular("mass", 50, 0.2, 2.2), regular("pt", 10, 0, 3))
 STEP = {"TTree": "30 MB", "RNTuple": "100 MB"}  # smaller steps make uproot read an RNTuple several times
 ROUNDS = 5
+RDATAFRAME = Path(__file__).with_name("_rdataframe.py")
 
 
 def rows(*, full: bool = False) -> Iterator[dict]:
@@ -49,7 +55,10 @@ def rows(*, full: bool = False) -> Iterator[dict]:
                 f"{kind} zstd 1, 1e6 events: throughput of ntuple → pairs → histogram over uproot's reading"
             )
             yield {"claim": claim, "measured": bare / ours, "goal": 0.6}
+        yield from rdataframe(Path(folder))
+        yield from wide(Path(folder))
         yield from memory(Path(folder), full=full)
+    yield from imports()
     yield from kernels()
     yield mixing()
 
@@ -112,6 +121,110 @@ def interleaved(one: Callable[[], object], two: Callable[[], object]) -> tuple[f
             function()
             best[k] = min(best[k], time.process_time() - start)
     return best[0], best[1]
+
+
+def rdataframe(folder: Path, n: int = 2_000_000) -> Iterator[dict]:
+    """Compare with RDataFrame on one thread, compilation included; no row where no interpreter has ROOT."""
+    here = sys.executable if importlib.util.find_spec("ROOT") else ""
+    python = os.environ.get("GAMMASTAR_ROOT_PYTHON", here)
+    for kind in ("TTree", "RNTuple") if python else ():
+        path = folder / f"{kind}_{n}.root"
+        write(path, kind, n)
+        command = [python, "-W", "ignore", str(RDATAFRAME), str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        peer = json.loads(done.stdout.splitlines()[-1])
+        start = time.process_time()
+        hists, _ = select.histograms(read.open_flat(path, SCHEMA, step=STEP[kind]), AXES)
+        first = time.process_time() - start
+        sums = [float(hist.values().sum()) for hist in (hists.os, hists.pp, hists.mm)]
+        if sums != peer["sums"]:
+            msg = f"{kind}: RDataFrame fills {peer['sums']} pairs, the compiled pass {sums}"
+            raise ValueError(msg)
+        ours, _ = interleaved(lambda p=path, k=kind: fill(p, STEP[k]), lambda: None)
+        yield {
+            "claim": f"{kind}, {n:.0e} events to three charge histograms, CPU: RDataFrame of ROOT "
+            f"{peer['version']}, one thread, compilation included ({peer['seconds']:.3g} s), over one compiled "
+            f"pass ({ours:.3g} s; with what it had to load of numba before: {first:.3g} s)",
+            "measured": peer["seconds"] / ours,
+            "goal": 10,
+        }
+        path.unlink()
+
+
+def write_wide(path: Path, kind: str, n_branches: int = 1600, n: int = 2000) -> None:
+    """Write a file like NanoAOD: seven collections of some sixty lists, trigger bits for the rest."""
+    rng = stream(4, "wide", kind)
+    columns: dict[str, ak.Array] = {}
+    for name in ("Muon", "Electron", "Jet", "Tau", "FatJet", "GenPart", "Photon"):
+        counts = rng.poisson(1.5, n)
+        t = int(counts.sum())
+        members = {
+            "pt": 3 + rng.exponential(10, t),
+            "eta": rng.normal(0, 1.2, t),
+            "phi": rng.uniform(-3.1, 3.1, t),
+            **{f"q{i}": rng.normal(size=t) for i in range(60)},
+        }
+        members = {key: column.astype(np.float32) for key, column in members.items()}
+        if name == "Muon":
+            members["charge"] = rng.choice(np.array([-1, 1], np.int32), t)
+        lists = {key: ak.unflatten(column, counts) for key, column in members.items()}
+        if kind == "TTree":  # one branch of counts for a collection
+            columns[name] = ak.zip(lists)
+        else:
+            columns |= {f"{name}_{key}": values for key, values in lists.items()}
+    columns |= {"run": np.ones(n, np.int32), "event": np.arange(n)}
+    given = sum(len(c.fields) + 1 if isinstance(c, ak.Array) and c.fields else 1 for c in columns.values())
+    columns |= {f"HLT_{i}": rng.random(n) < 0.1 for i in range(n_branches - given)}
+    with uproot.recreate(path, compression=uproot.ZSTD(1)) as file:
+        make = file.mktree if kind == "TTree" else file.mkrntuple
+        kinds = {key: c.type.content if isinstance(c, ak.Array) else c.dtype for key, c in columns.items()}
+        make("Events", kinds if kind == "TTree" else columns)
+        if kind == "TTree":
+            file["Events"].extend(columns)
+
+
+def wide(folder: Path) -> Iterator[dict]:
+    """CPU of ``gammastar inspect`` on files of many branches, imports included."""
+    for kind in ("TTree", "RNTuple"):
+        path = folder / f"wide_{kind}.root"
+        write_wide(path, kind)
+        yield {
+            "claim": f"`gammastar inspect` of 1600 branches, {kind}: CPU with imports",
+            "measured": seconds_of("-m", "gammastar", "inspect", str(path)),
+            "goal": 3,
+            "higher": False,
+            "unit": " s",
+        }
+
+
+def seconds_of(*arguments: str, rounds: int = 3) -> float:
+    """Return the smallest CPU time [s] of an interpreter with these arguments, its children included."""
+    found = []
+    for _ in range(rounds):
+        before = os.times()
+        subprocess.run([sys.executable, *arguments], capture_output=True, check=True)
+        after = os.times()
+        found.append(sum(after[2:4]) - sum(before[2:4]))
+    return min(found)
+
+
+def imports() -> Iterator[dict]:
+    """CPU of the interpreter with what every command pays."""
+    for name, arguments, goal in (
+        ("`import gammastar`", ("-c", "import gammastar"), 0.15),
+        ("`gammastar --help`", ("-m", "gammastar", "--help"), 0.3),
+        ("first compiled loop, from disk", ("-c", FIRST), 2.0),
+    ):
+        row = {"claim": f"{name}: CPU of the whole process", "measured": seconds_of(*arguments)}
+        yield row | {"goal": goal, "higher": False, "unit": " s"}
+
+
+FIRST = """
+import numpy as np
+from gammastar.select.fused import usable
+one = np.ones(1)
+usable(one, one, one, one, one)
+"""
 
 
 def events(n: int) -> ak.Array:

@@ -400,7 +400,7 @@ def _list(branch: ak.Array, name: str, path: str) -> tuple[npt.NDArray[Any], npt
     if number_type(branch) == np.bool_ or has_missing(branch):
         layout = numbers(branch).layout
     if not _packed(layout):
-        layout = ak.to_packed(layout)
+        layout = ak.to_packed(layout, highlevel=False)
         if isinstance(layout, ak.contents.RegularArray):
             layout = layout.to_ListOffsetArray64(True)
     offsets = np.asarray(layout.offsets.data)
