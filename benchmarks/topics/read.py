@@ -142,9 +142,9 @@ def rdataframe(folder: Path, n: int = 2_000_000) -> Iterator[dict]:
             raise ValueError(msg)
         ours, _ = interleaved(lambda p=path, k=kind: fill(p, STEP[k]), lambda: None)
         yield {
-            "claim": f"{kind}, {n:.0e} events to three charge histograms, CPU: RDataFrame of ROOT "
-            f"{peer['version']}, one thread, compilation included ({peer['seconds']:.3g} s), over one compiled "
-            f"pass ({ours:.3g} s; with what it had to load of numba before: {first:.3g} s)",
+            "claim": f"{kind}, {n:.0e} events to three charge histograms: RDataFrame of ROOT "
+            f"{peer['version']}, one thread, compilation included ({peer['seconds']:.3g} s), over one "
+            f"compiled pass ({ours:.3g} s; with what it had to load of numba before: {first:.3g} s)",
             "measured": peer["seconds"] / ours,
             "goal": 10,
         }

@@ -164,9 +164,11 @@ def fill_pairs(
     passed = np.zeros((1 + len(cut), 3, 3))
     four = tuple(leptons[key] for key in ("px", "py", "pz"))
     mass, weight = _repeated(leptons["mass"]), _repeated(leptons["weight"])
+    given = leptons["charge"]
+    charge = (given == 1).astype(np.int8) - (given == -1)  # one type: another one is seconds of compilation
     good = _loop(
-        leptons["offsets"],
-        (*four, mass, leptons["charge"], weight),
+        np.asarray(leptons["offsets"], dtype=np.int64),
+        (*four, mass, charge, weight),
         (layout, np.concatenate(edges), cut, bounds),
         filled,
         passed,
@@ -278,13 +280,11 @@ def _loop(
 ) -> bool:  # pragma: no cover - compiled
     layout, edges, cut, bounds = binning
     size = BLOCK
-    for event in range(len(offsets) - 1):
-        size = max(
-            size, (offsets[event + 1] - offsets[event]) * (offsets[event + 1] - offsets[event] - 1) // 2
-        )
+    for k in range(len(offsets) - 1):
+        size = max(size, (offsets[k + 1] - offsets[k]) * (offsets[k + 1] - offsets[k] - 1) // 2)
     values, weight = np.empty((3, size)), np.empty(size)
     sign, cell = np.empty(size, np.int64), np.empty(size, np.int64)
-    event = 0
+    event: Any = np.int64(0)  # a plain 0 is a type of its own, for which all is compiled once more
     while event < len(offsets) - 1:
         event, n = _combine(offsets, leptons, event, values, sign, weight)
         if event < 0:
