@@ -18,10 +18,12 @@ to a count c minimises x − c ln x + θ²/2, which the Wright omega function so
 
 from __future__ import annotations
 
+import functools
 from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import elementwise
 from scipy.special import gammaincc, gammainccinv, lambertw, wrightomega
 from scipy.stats import norm, poisson
 
@@ -377,8 +379,15 @@ def nodes(sigma: float) -> tuple[FloatArray, FloatArray]:
     """Return nodes and weights of the unit normal; one node when nothing varies."""
     if sigma < FIXED:
         return np.zeros(1), np.ones(1)
+    return _gauss_hermite()
+
+
+@functools.cache
+def _gauss_hermite() -> tuple[FloatArray, FloatArray]:
     node, weight = np.polynomial.hermite_e.hermegauss(NODES)
-    return node, weight / weight.sum()
+    weight /= weight.sum()
+    node.flags.writeable = weight.flags.writeable = False  # common to all callers
+    return node, weight
 
 
 def below(
@@ -395,14 +404,14 @@ def below(
 def averaged_limit(
     count: FloatArray, background: float, sigmas: tuple[float, float], cl: float
 ) -> FloatArray:
-    """Bisect the marginalised CLs in the logarithm of the signal, all counts at once."""
+    """Return the signals at which the marginalised CLs is 1 − cl, all counts at once."""
     level = (1.0 - cl) * below(np.zeros_like(count), count, background, (0.0, sigmas[1]))
-    log_low = np.full(count.shape, np.log(1e-6))
+    low = np.full(count.shape, np.log(1e-6))
     # a signal that is excluded even four standard deviations low
-    log_high = np.log(gammainccinv(count + 1.0, 1e-3 * (1.0 - cl)) + 1.0) + 4.0 * sigmas[0]
-    for _ in range(50):
-        middle = 0.5 * (log_low + log_high)
-        excluded = below(np.exp(middle), count, background, sigmas) < level
-        log_high = np.where(excluded, middle, log_high)
-        log_low = np.where(excluded, log_low, middle)
-    return np.asarray(np.exp(0.5 * (log_low + log_high)), dtype=np.float64)
+    high = np.log(gammainccinv(count + 1.0, 1e-3 * (1.0 - cl)) + 1.0) + 4.0 * sigmas[0]
+
+    def above(log_signal: FloatArray, n: FloatArray, target: FloatArray) -> FloatArray:
+        return below(np.exp(log_signal), n, background, sigmas) / target - 1.0
+
+    found = elementwise.find_root(above, (low, high), args=(count, level), tolerances={"xatol": 1e-13})
+    return np.asarray(np.exp(np.where(found.success, found.x, high)), dtype=np.float64)
