@@ -21,8 +21,8 @@ from gammastar.flow import (
     kl_divergence,
     kl_scan,
 )
+from gammastar.flow.bijection import inside_limits
 from gammastar.flow.model import tabulate
-from gammastar.flow.network import inside_limits
 from gammastar.flow.training import Table
 
 SEED = 20

@@ -261,20 +261,24 @@ def position_at(
     """
     px, py, pz, _ = p
     reach = (pz > 0) & (vertex[:, 2] < z)
-    safe = np.where(reach, pz, 1.0)
-    step = z - vertex[:, 2]
-    x, y = vertex[:, 0] + px / safe * step, vertex[:, 1] + py / safe * step
+    safe = np.where(reach, pz, np.nan)
+    step = (z - vertex[:, 2]) / safe
+    x, y = vertex[:, 0] + px * step, vertex[:, 1] + py * step
     if magnet is not None and z > magnet.z:
         bent = vertex[:, 2] < magnet.z
-        x = x + np.where(bent, charge * magnet.kick / safe * (z - magnet.z), 0.0)
-    return np.where(reach, x, np.nan), np.where(reach, y, np.nan)
+        x += np.where(bent, charge * magnet.kick * (z - magnet.z), 0.0) / safe
+    return x, y
 
 
 def _inside(plane: Plane, x: FloatArray, y: FloatArray) -> BoolArray:
     dx, dy = np.abs(x - plane.x), np.abs(y - plane.y)
-    r = np.hypot(dx, dy)
-    box = (dx < plane.half_x) & (dy < plane.half_y) & (dx + dy < plane.octagon)
-    return box & (r >= plane.r_min) & (r < plane.r_max)  # nan is outside
+    box: BoolArray = (dx < plane.half_x) & (dy < plane.half_y)  # nan is outside
+    if np.isfinite(plane.octagon):
+        box &= dx + dy < plane.octagon
+    if plane.r_min > 0 or np.isfinite(plane.r_max):
+        r = np.hypot(dx, dy)
+        box &= (r >= plane.r_min) & (r < plane.r_max)
+    return box & ~np.isnan(dx)
 
 
 def seen(vertex: FloatArray, pair: Pair, detector: Detector) -> BoolArray:
@@ -296,10 +300,16 @@ def seen(vertex: FloatArray, pair: Pair, detector: Detector) -> BoolArray:
     accepted: BoolArray = np.min(momenta, axis=0) >= cuts.min_momentum
     energy = pair[0][3] + pair[1][3]
     accepted &= (energy >= cuts.min_energy_sum) & (energy <= cuts.max_energy_sum)
+    index = np.flatnonzero(accepted)  # planes are asked only for pairs that all others let pass
+    vertex, pair = vertex[index], (pair[0][:, index], pair[1][:, index])
     for plane in detector.planes:
         x1, y1 = position_at(plane.z, vertex, pair[0], 1, detector.magnet)
         x2, y2 = position_at(plane.z, vertex, pair[1], -1, detector.magnet)
-        accepted &= _inside(plane, x1, y1) & _inside(plane, x2, y2)
+        kept = _inside(plane, x1, y1) & _inside(plane, x2, y2)
         if plane.min_separation > 0:
-            accepted &= np.hypot(x1 - x2, y1 - y2) > plane.min_separation
+            kept &= np.hypot(x1 - x2, y1 - y2) > plane.min_separation
+        if not kept.all():
+            index, vertex, pair = index[kept], vertex[kept], (pair[0][:, kept], pair[1][:, kept])
+    accepted = np.zeros(len(accepted), dtype=np.bool_)
+    accepted[index] = True
     return accepted

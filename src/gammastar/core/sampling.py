@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -87,6 +88,9 @@ class Transport(Protocol):
 
     def transform(self, mass: FloatArray, normal: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return pt and energy [GeV], (n,), of masses (n,) and normal numbers (n, 2)."""
+
+    def at_mass(self, mass: float) -> Callable[[FloatArray], tuple[FloatArray, FloatArray]]:
+        """Return the map at one mass [GeV], (n, 2) -> pt and energy (n,), in the fastest way."""
 
 
 SeedArray = npt.NDArray[np.uint64]

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from gammastar.flow.options import FlowOptions
-from gammastar.flow.training import fit, fit_pairs, fit_paper, has_cuda
-from gammastar.flow.model import KinematicFlow
-from gammastar.flow.paper import PaperFlow
-from gammastar.flow.model import digest, load, save
+from gammastar.flow.model import KinematicFlow, digest, load, save
 from gammastar.flow.divergence import LocalStatistics, check_windows, kl_divergence, kl_scan
 from gammastar.flow.ensembles import (
     FlowEnsemble,
     FlowVariations,
-    fit_ensemble,
-    laplace,
     load_variations,
     save_members,
     saved_digests,
 )
 from gammastar.flow.density_tests import density_test, quality
-from gammastar.flow.event_generator import draw_events
-from gammastar.flow.architecture_scan import scan
+
+if TYPE_CHECKING:
+    from gammastar.flow.architecture_scan import scan
+    from gammastar.flow.event_generator import draw_events
+    from gammastar.flow.members import fit_ensemble, laplace
+    from gammastar.flow.paper import PaperFlow
+    from gammastar.flow.training import fit, fit_pairs, fit_paper, has_cuda
 
 __all__ = [
     "FlowOptions",
@@ -48,3 +51,19 @@ __all__ = [
     "draw_events",
     "scan",
 ]
+
+# What trains needs torch, which takes longer to import than a reach to compute: only who asks for it waits.
+_TRAINING = {
+    "scan": "architecture_scan",
+    "draw_events": "event_generator",
+    "PaperFlow": "paper",
+    **dict.fromkeys(("fit_ensemble", "laplace"), "members"),
+    **dict.fromkeys(("fit", "fit_pairs", "fit_paper", "has_cuda"), "training"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _TRAINING:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(importlib.import_module(f"{__name__}.{_TRAINING[name]}"), name)

@@ -17,7 +17,7 @@ from gammastar.core.axes import effective_size
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.core.sampling import Sampler
-from gammastar.flow.network import inside_limits
+from gammastar.flow.bijection import inside_limits
 
 __all__ = [
     "Calibration",

@@ -16,7 +16,8 @@ from zuko.flows import NSF
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.core.sampling import Transport
-from gammastar.flow.network import Bijection, inside_limits, make_bijection, one_thread
+from gammastar.flow.bijection import Bijection, inside_limits, make_bijection
+from gammastar.flow.network import one_thread
 from gammastar.flow.options import Cloud, NetworkOptions
 from gammastar.physics.kinematics import daughter
 

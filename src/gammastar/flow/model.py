@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numba
 import numpy as np
 import numpy.typing as npt
-import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load as decode_tensors
 from safetensors.numpy import save as encode_tensors
@@ -23,18 +21,12 @@ from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.core.files import write_whole
 from gammastar.core.records import FloatArray
 from gammastar.core.sampling import Sampler
-from gammastar.flow.network import (
-    Bijection,
-    Gaussianiser,
-    Network,
-    density_at_one_mass,
-    draw,
-    inside_limits,
-    log_density,
-    one_thread,
-)
+from gammastar.flow.bijection import Bijection, Gaussianiser, inside_limits
+from gammastar.flow.one_mass import OneMass, Perceptrons
 from gammastar.flow.options import TrainingReport
-from gammastar.flow.paper import PaperFlow
+
+if TYPE_CHECKING:
+    from gammastar.flow.paper import PaperFlow
 
 __all__ = [
     "KinematicFlow",
@@ -64,7 +56,7 @@ class KinematicFlow(Sampler):
     """
 
     bijection: Bijection
-    network: Network
+    network: Perceptrons
     report: TrainingReport
 
     @property
@@ -99,16 +91,20 @@ class KinematicFlow(Sampler):
         mass = np.atleast_1d(np.asarray(mass, dtype=np.float64))
         return self.transform(mass, rng.standard_normal((mass.size, 2)))
 
+    def at_mass(self, mass: float) -> OneMass:
+        """Return the flow at one mass [GeV], several times as fast; see `OneMass` for its error."""
+        return OneMass.of(mass, self.bijection, self.network)
+
     def transform(self, mass: FloatArray, normal: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return pt and energy [GeV], shape (n,), of masses, shape (n,), and normal numbers, shape (n, 2).
 
-        The same numbers give the same point; `sample` draws them.
+        The same numbers give the same point; `sample` draws them. For many at one mass: `at_mass`.
         """
         context = self.bijection.condition(mass)
-        x = self._in_chunks(draw, normal, context, torch.float32)
+        x = self._in_chunks("draw", normal, context, single=True)
         lost = ~np.isfinite(x).all(axis=-1)  # single precision can make a discriminant negative
         if lost.any():
-            x[lost] = self._in_chunks(draw, normal[lost], context[lost], torch.float64)
+            x[lost] = self._in_chunks("draw", normal[lost], context[lost], single=False)
         return self.bijection.inverse(mass, x)
 
     def log_prob(
@@ -120,7 +116,8 @@ class KinematicFlow(Sampler):
         ----------
         mass, pt, energy : NDArray, broadcast to shape (n,) [GeV]
         single : bool
-            The network in single precision: good to 1e-4, in less than half the time.
+            Good to 1e-4: the network in single precision, in less than half the time; much faster still
+            where all masses are the same (`OneMass`).
 
         Raises
         ------
@@ -131,34 +128,37 @@ class KinematicFlow(Sampler):
         mass, pt, energy = (np.ascontiguousarray(a, dtype=np.float64) for a in arrays)
         result = np.full(mass.shape, -np.inf)
         inside = inside_limits(mass, pt, energy, self.beam_energy)
-        one_mass = mass.size > 1 and bool((mass == mass.flat[0]).all())
-        context = self.bijection.condition(mass.ravel()[:1] if one_mass else mass.ravel())
+        if single and mass.size > 1 and (mass == mass.flat[0]).all():
+            return self.at_mass(float(mass.flat[0])).log_prob(pt, energy)
+        context = self.bijection.condition(mass.ravel())
         with np.errstate(divide="ignore"):
             x, log_jacobian = self.bijection.forward(mass[inside], pt[inside], energy[inside])
         edge = ~np.isfinite(log_jacobian)  # closer to a limit than a float can tell
         x[edge], log_jacobian[edge] = 0.0, -np.inf
-        dtype = torch.float32 if single else torch.float64
-        if one_mass:
-            result[inside] = self._in_chunks(density_at_one_mass, x, context, dtype) + log_jacobian
-        else:
-            result[inside] = self._in_chunks(log_density, x, context[inside.ravel()], dtype) + log_jacobian
+        inner = context[inside.ravel()]
+        result[inside] = self._in_chunks("log_density", x, inner, single=single) + log_jacobian
         return result
 
     def _in_chunks(
-        self, function: Any, values: FloatArray, context: FloatArray, dtype: torch.dtype
+        self, function: str, values: FloatArray, context: FloatArray, *, single: bool
     ) -> FloatArray:
-        network = self.network.to(dtype)
-        with torch.inference_mode(), one_thread():
+        """Return what a function of `gammastar.flow.network` makes of values and contexts."""
+        import torch  # here: who stays at one mass needs none
+
+        from gammastar.flow import network
+
+        dtype = torch.float32 if single else torch.float64
+        trained = network.Network.of(self.network, dtype)
+        with torch.inference_mode(), network.one_thread():
             x, c = (torch.split(torch.from_numpy(a).to(dtype), _CHUNK) for a in (values, context))
-            contexts = c if len(context) == len(values) else repeat(c[0])  # one row is common to all
-            parts = [function(network, a, b) for a, b in zip(x, contexts, strict=False)]
+            parts = [getattr(network, function)(trained, a, b) for a, b in zip(x, c, strict=True)]
             result: FloatArray = torch.cat(parts).to(torch.float64).numpy()
         return result
 
     def to_tensors(self) -> dict[str, np.ndarray[Any, Any]]:
         """Return all numbers of the flow as named arrays (network float32, knots float64)."""
-        tensors = {f"network.weight{i}": t.numpy() for i, t in enumerate(self.network.weights)}
-        tensors |= {f"network.bias{i}": t.numpy() for i, t in enumerate(self.network.biases)}
+        tensors = {f"network.weight{i}": t for i, t in enumerate(self.network.weights)}
+        tensors |= {f"network.bias{i}": t for i, t in enumerate(self.network.biases)}
         for name in _MAPS:
             one: Gaussianiser = getattr(self.bijection, name)
             tensors |= {f"{name}.{key}": getattr(one, key) for key in ("x", "z", "slope")}
@@ -197,9 +197,9 @@ class KinematicFlow(Sampler):
             for name in _MAPS
         }
         depth = int(card["architecture"]["layers"]) + 1
-        network = Network(
-            tuple(torch.from_numpy(np.array(tensors[f"network.weight{i}"])) for i in range(depth)),
-            tuple(torch.from_numpy(np.array(tensors[f"network.bias{i}"])) for i in range(depth)),
+        network = Perceptrons(
+            tuple(np.array(tensors[f"network.weight{i}"]) for i in range(depth)),
+            tuple(np.array(tensors[f"network.bias{i}"]) for i in range(depth)),
         )
         if network.bins != card["architecture"]["bins"]:
             msg = f"the network has {network.bins} spline bins, its card says {card['architecture']['bins']}"
@@ -266,6 +266,10 @@ class MassTable(Sampler):
     def draw(self, n: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
         """Draw n points (pt, energy) [GeV]; single-precision normal numbers, the fastest way."""
         return self._looked_up(rng.standard_normal((n, 2), dtype=np.float32))
+
+    def at_mass(self, mass: float) -> Callable[[FloatArray], tuple[FloatArray, FloatArray]]:
+        """Return the map of normal numbers; `mass` is that of the table."""
+        return lambda normal: self.transform(np.full(len(normal), mass), normal)
 
     def transform(self, mass: FloatArray, normal: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return pt and energy [GeV] of normal numbers, shape (n, 2); see `KinematicFlow.transform`."""
@@ -406,8 +410,11 @@ def load(stem: str | Path) -> KinematicFlow | PaperFlow:
         if wrong:
             msg = f"{path}: {', '.join(wrong[:3])}: not finite, or too large; train and save the flow again"
             raise InputFileError(msg)
-        kind = PaperFlow if card.get("preset") == "paper" else KinematicFlow
-        return kind.from_tensors(tensors, card)
+        if card.get("preset") == "paper":
+            from gammastar.flow.paper import PaperFlow
+
+            return PaperFlow.from_tensors(tensors, card)
+        return KinematicFlow.from_tensors(tensors, card)
     except (SafetensorError, UnicodeDecodeError, json.JSONDecodeError) as error:
         msg = (
             f"{path if isinstance(error, SafetensorError) else path_card} is damaged ({error}); save it again"

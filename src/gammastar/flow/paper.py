@@ -19,7 +19,8 @@ from zuko.transforms import LULinearTransform, MonotonicRQSTransform
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.core.sampling import Sampler
-from gammastar.flow.network import inside_limits, one_thread
+from gammastar.flow.bijection import inside_limits
+from gammastar.flow.network import one_thread
 from gammastar.flow.options import FlowOptions, TrainingReport
 
 __all__ = ["PaperFlow", "PaperNetwork", "Standardiser", "initial_paper_network"]

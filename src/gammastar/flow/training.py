@@ -24,17 +24,9 @@ from gammastar.core.documents import from_json
 from gammastar.core.errors import PhysicsError
 from gammastar.core.files import write_whole
 from gammastar.core.records import BoolArray, FloatArray
+from gammastar.flow.bijection import Bijection, Gaussianiser, inside_limits, make_bijection
 from gammastar.flow.model import KinematicFlow, digest
-from gammastar.flow.network import (
-    Bijection,
-    Gaussianiser,
-    Network,
-    initial_network,
-    inside_limits,
-    log_density,
-    make_bijection,
-    one_thread,
-)
+from gammastar.flow.network import Network, initial_network, log_density, one_thread
 from gammastar.flow.options import FlowOptions, PairTable, TrainingReport
 from gammastar.flow.paper import PaperFlow, Standardiser, initial_paper_network
 
@@ -517,10 +509,7 @@ def fit_pairs(
         )
     slope = min(_min_slope(bijection.transverse), _min_slope(bijection.longitudinal))
     report = _report(course, np.concatenate([train.weight, validation.weight]), slope)
-    network = Network(
-        tuple(t.detach().cpu() for t in network.weights), tuple(t.detach().cpu() for t in network.biases)
-    )
-    return KinematicFlow(bijection, network, report)
+    return KinematicFlow(bijection, network.trained(), report)
 
 
 def fit_paper(

@@ -217,7 +217,7 @@ def settle(figure: Figure, *, dpi: float = 100.0) -> None:
         axis.minor.locator = NullLocator()
     engine.execute(figure)
     for axis, locator in zip(axes, minor, strict=True):
-        axis.minor.locator = locator
+        axis.minor.locator = locator  # type: ignore[assignment]
     figure.set_layout_engine("none")
 
 
@@ -343,7 +343,8 @@ def drawn(figure: Figure, kind: str, *, dpi: int = 150) -> bytes:
     with house_style():  # fonts are looked up while drawing
         settle(figure, dpi=dpi)
         if kind == "png":  # on the canvas of the layout, without a second drawing for the extent
-            FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
+            canvas: Any = FigureCanvasAgg(figure)
+            canvas.print_png(buffer, metadata={"Software": None})
         else:
             figure.savefig(buffer, format=kind, dpi=dpi, metadata=_METADATA[kind])
     return buffer.getvalue()

@@ -21,6 +21,7 @@ from gammastar.store.records import digest_of, read_spectrum
 
 __all__ = ["reinterpret"]
 
+FEWEST = 10_000  # particles per mass
 OF_RECORD = re.compile(
     r"(steering|spectrum)\.json|(domain|extrapolation|spin_density|flow.*)\.safetensors|flow.*\.json"
 )
@@ -44,7 +45,8 @@ def reinterpret(
     model : str, optional
         ``file.py:attribute``; the run's own model by default.
     detector : Path, optional
-        Detector file; the run's own detectors by default.
+        Detector file; the run's own detectors by default. Particles are drawn where it looks, so that it
+        takes those of one detector of the run: [predict] n_sample over the number of its detectors.
     output : Path
         Folder of the new results.
     tell : callable
@@ -113,6 +115,9 @@ def _steering(results: Path, model: str | None, detector: Path | None) -> config
         changes["predict"] = kept.predict.model_copy(update={"model": model})
     if detector is not None:
         changes["accept"] = kept.accept.model_copy(update={"detectors": (str(detector),)})
+        share = kept.predict.n_sample / max(1, len(kept.accept.detectors))  # of one detector
+        asked = {"n_sample": max(int(share), min(FEWEST, kept.predict.n_sample))}
+        changes["predict"] = changes.get("predict", kept.predict).model_copy(update=asked)
         changes["infer"] = kept.infer.model_copy(update={"background": None, "background_sigma": 0.0})
     else:
         names = {

@@ -8,7 +8,7 @@ from scipy.stats import ks_2samp, kstest, pearsonr
 from gammastar.core.errors import PhysicsError
 from gammastar.core.files import data_path
 from gammastar.flow import FlowOptions, draw_events, fit_paper, save
-from gammastar.flow.network import inside_limits
+from gammastar.flow.bijection import inside_limits
 from gammastar.flow.paper import _other_normal
 from gammastar.flow.training import Table
 from gammastar.mock import generate_pairs, load_card

@@ -10,9 +10,8 @@ pytest.importorskip("zuko")
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.sampling import Sampler
-from gammastar.flow import FlowOptions, fit
+from gammastar.flow import FlowOptions, fit, laplace
 from gammastar.flow.density_tests import calibration, classifier_test, quality
-from gammastar.flow.ensembles import laplace
 from gammastar.flow.training import Table
 
 pytestmark = pytest.mark.flow

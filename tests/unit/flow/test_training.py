@@ -26,10 +26,10 @@ from gammastar.flow import (
     load,
     save,
 )
+from gammastar.flow.bijection import inside_limits
 from gammastar.flow.ensembles import load_ensemble, principal_components, save_ensemble
 from gammastar.flow.event_generator import decay_vertices, two_leptons
 from gammastar.flow.model import tabulate
-from gammastar.flow.network import inside_limits
 from gammastar.flow.training import learning_rate
 
 pytestmark = pytest.mark.flow

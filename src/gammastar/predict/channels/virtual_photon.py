@@ -198,8 +198,11 @@ def produce(
         the physical region.
     """
     _check(mass, total, sampler, n)
-    pt, energy = sampler.sample(np.full(n, mass), rng)
-    return _sample(mass, (pt, energy), np.full(n, total / n), in_domain, rng)
+    if isinstance(sampler, Transport):
+        drawn = sampler.at_mass(mass)(rng.standard_normal((n, 2)))
+    else:
+        drawn = sampler.sample(np.full(n, mass), rng)
+    return _sample(mass, drawn, np.full(n, total / n), in_domain, rng)
 
 
 def _check(mass: float, total: float, sampler: Sampler, n: int) -> None:
@@ -312,10 +315,10 @@ class VirtualPhoton(Channel):
         if not isinstance(sampler, Transport):
             return produce(mass, total, sampler, self.in_domain, n=n, rng=rng)
         _check(mass, total, self.sampler, n)
+        transform = sampler.at_mass(mass)
 
         def drawn(point: FloatArray, weight: FloatArray) -> Sample:
-            moved = sampler.transform(np.full(len(point), mass), point)
-            return _sample(mass, moved, weight * total / len(point), self.in_domain, rng)
+            return _sample(mass, transform(point), weight * total / len(point), self.in_domain, rng)
 
         point, weight = adapted(lambda z, w: importance(drawn(z, w)), n, rng)
         return drawn(point, weight)
