@@ -303,6 +303,8 @@ class Report(Section):
 
     flow_masses: Annotated[tuple[Positive, ...], Field(max_length=20)] = (0.3, 0.5, 0.77)
     """Masses at which the flow is shown [GeV]."""
+    formats: Annotated[tuple[Literal["png", "svg", "pdf"], ...], Field(min_length=1)] = ("png",)
+    """Files of each figure; the page shows the smaller one of PNG and SVG."""
 
 
 def theory_options(section: Predict, where: Path | UserCode) -> TheoryOptions:

@@ -118,7 +118,8 @@ class OneMass:
 
     def log_prob(self, pt: FloatArray, energy: FloatArray) -> FloatArray:
         """Return ln p(pt, energy), p in GeV⁻², shape (n,); −inf outside the physical limits."""
-        return self.log_probs([self], pt, energy)[0]
+        result: FloatArray = self.log_probs([self], pt, energy)[0]
+        return result
 
     @staticmethod
     def log_probs(flows: Sequence[OneMass], pt: FloatArray, energy: FloatArray) -> FloatArray:

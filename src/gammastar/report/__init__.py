@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from gammastar.report.style import house_style, png_bytes, save_figure
+from gammastar.report.drawing import png_bytes, save_figure
+from gammastar.report.style import house_style
 from gammastar.report.figures.reach import Contour, Plane, Yields, reach_figure
 from gammastar.report.published_limits import ExistingLimit, citations, existing_limits
 from gammastar.report.figures.signal import DomainMap, RateTable, compare_figure, domain_figure

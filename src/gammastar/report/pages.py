@@ -10,8 +10,8 @@ import functools
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from gammastar.core.documents import plain
 from gammastar.core.errors import PhysicsError
 from gammastar.core.files import write_whole
 from gammastar.core.records import FloatArray
-from gammastar.report.style import png_bytes, save_figure
+from gammastar.report.drawing import png_bytes
 from gammastar.report.tables import Table, cells
 
 __all__ = [
@@ -33,12 +33,13 @@ __all__ = [
     "Section",
     "explorer",
     "page",
-    "save_figures",
     "save_page",
     "short_names",
     "skipped_input",
     "titled",
 ]
+
+PNG = b"\x89"  # the first byte of such a file
 
 
 @functools.cache
@@ -65,7 +66,8 @@ class Section:
     heading : str
     paragraphs : sequence of str
         Plain text; it is escaped.
-    figures : sequence of (caption, Figure or the bytes of a PNG file)
+    figures : sequence of (caption, Figure or the bytes of a PNG or SVG file)
+        Without a byte: a figure that is still being drawn.
     tables : sequence of Table
     numbers, methods : mapping of str to str
         What the summary and the provenance of a run take of it.
@@ -169,7 +171,10 @@ def _shown(section: Section, dpi: int) -> dict[str, Any]:
     return {
         "heading": section.heading,
         "paragraphs": section.paragraphs,
-        "images": [(caption, base64.b64encode(image).decode("ascii")) for caption, image in drawn],
+        "images": [
+            (caption, "png" if image[:1] == PNG else "svg+xml", base64.b64encode(image).decode("ascii"))
+            for caption, image in drawn
+        ],
         "tables": tables,
     }
 
@@ -192,35 +197,6 @@ def save_page(text: str, path: str | os.PathLike[str]) -> Path:
     target = Path(path)
     write_whole(target, text.encode("utf-8"))
     return target
-
-
-def save_figures(
-    sections: Sequence[Section], folder: Path, *, tell: Callable[[float, str], None]
-) -> list[Section]:
-    """Write the figures of all sections as PNG and PDF; return the sections with the PNG in their place.
-
-    Parameters
-    ----------
-    sections : sequence of Section
-        Figures as `titled` gives them.
-    folder : Path
-    tell : callable
-        Receives progress: the share that is done, and the name of the figure.
-    """
-    total, done, saved = sum(len(section.figures) for section in sections), 0, []
-    for section in sections:
-        drawn: list[tuple[str, Figure | bytes]] = []
-        for caption, figure in section.figures:
-            done += 1
-            if isinstance(figure, bytes):
-                drawn.append((caption, figure))
-                continue
-            name = str(figure.get_label())
-            tell(done / total, name)
-            png, _ = save_figure(figure, folder / name)
-            drawn.append((caption, png.read_bytes()))
-        saved.append(replace(section, figures=drawn))
-    return saved
 
 
 def skipped_input(partial: Mapping[str, Mapping[str, Any]]) -> list[Table]:

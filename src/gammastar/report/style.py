@@ -1,4 +1,4 @@
-"""The look of all figures: one style, one MOCK label; figures as bytes and as files.
+"""The look of all figures: one style, one MOCK label.
 
 Figures are built with `matplotlib.figure.Figure` and never registered with pyplot, so that drawing leaves no
 state behind and works without a display.
@@ -7,11 +7,8 @@ state behind and works without a display.
 from __future__ import annotations
 
 import functools
-import io
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import matplotlib as mpl
@@ -19,41 +16,30 @@ import mplhep
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.mathtext import MathTextParser
-from matplotlib.text import Text
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from gammastar.core.documents import plain, shortened
 from gammastar.core.errors import PhysicsError
-from gammastar.core.files import write_whole
 from gammastar.core.records import FloatArray
 
 __all__ = [
     "BAND68",
     "BAND95",
     "COLOURS",
-    "FORMATS",
     "GREY",
     "LINES",
     "MASS_DARK",
     "checked",
     "divided",
-    "drawn",
     "header",
     "house_style",
     "log_mass_axis",
     "log_range",
     "mark_mock",
     "new_figure",
-    "png_bytes",
     "points",
     "power_of_ten",
-    "save_figure",
     "say",
-    "settle",
     "steps",
     "styled",
 ]
@@ -103,12 +89,6 @@ _RC: dict[str, Any] = {
     "pdf.fonttype": 42,  # TrueType: text in the PDF stays text
     "svg.hashsalt": "gammastar",
 }
-
-_METADATA: dict[str, dict[str, str | None]] = {
-    "pdf": {"Creator": "gammastar", "Producer": None, "CreationDate": None, "ModDate": None},
-    "svg": {"Creator": "gammastar", "Date": None},
-}
-FORMATS = ("png", *_METADATA)
 
 
 @contextmanager
@@ -200,50 +180,6 @@ def header(figure: Figure, text: str) -> None:
         figure.axes[0].set_title(text, loc="right", fontsize=13)
 
 
-def settle(figure: Figure, *, dpi: float = 100.0) -> None:
-    """Lay a figure out once and keep the layout, so that it is the same in all its files.
-
-    Minor ticks have no room of their own: the layout leaves them out, which takes half of its time.
-    """
-    FigureCanvasAgg(figure)  # its sizes of texts serve the PNG as well
-    figure.set_dpi(dpi)
-    _harmless(figure)
-    engine = figure.get_layout_engine()
-    if not isinstance(engine, ConstrainedLayoutEngine):
-        return
-    axes = [axis for one in figure.axes for axis in (one.xaxis, one.yaxis)]
-    minor = [axis.minor.locator for axis in axes]
-    for axis in axes:
-        axis.minor.locator = NullLocator()
-    engine.execute(figure)
-    for axis, locator in zip(axes, minor, strict=True):
-        axis.minor.locator = locator  # type: ignore[assignment]
-    figure.set_layout_engine("none")
-
-
-def _harmless(figure: Figure) -> None:
-    """Draw names as they are where they hold what matplotlib would take for a formula and cannot read."""
-    for text in figure.findobj(Text):
-        written = text.get_text()
-        if not written:
-            continue
-        shown = "\n".join(shortened(line) for line in plain(written).split("\n"))
-        if shown != written:
-            text.set_text(shown)
-        if not all(_readable(line) for line in shown.split("\n") if line.count("$") > 1):
-            text.set_parse_math(False)
-
-
-@functools.lru_cache(maxsize=1000)
-def _readable(line: str) -> bool:
-    """Return whether matplotlib can read what stands between the dollar signs of a line."""
-    try:
-        MathTextParser("path").parse(line)
-    except ValueError:
-        return False
-    return True
-
-
 def log_mass_axis(ax: Axes) -> None:
     """Make the horizontal axis logarithmic with plain numbers: a mass axis seldom spans two decades."""
     ax.set_xscale("log")
@@ -330,53 +266,3 @@ def log_range(ax: Axes, *arrays: FloatArray, decades: float = 6.0, rows: int = 3
     free = min(0.06 + 0.06 * rows, 0.6)
     ax.set_yscale("log")
     ax.set_ylim(low, high * (high / low) ** (free / (1.0 - free)))
-
-
-def png_bytes(figure: Figure, *, dpi: int = 150) -> bytes:
-    """Return a figure as PNG (no time stamp, no version: equal figures give equal bytes)."""
-    return drawn(figure, "png", dpi=dpi)
-
-
-def drawn(figure: Figure, kind: str, *, dpi: int = 150) -> bytes:
-    """Return a figure as the content of a file of one of `FORMATS`, without time stamp and version."""
-    buffer = io.BytesIO()
-    with house_style():  # fonts are looked up while drawing
-        settle(figure, dpi=dpi)
-        if kind == "png":  # on the canvas of the layout, without a second drawing for the extent
-            canvas: Any = FigureCanvasAgg(figure)
-            canvas.print_png(buffer, metadata={"Software": None})
-        else:
-            figure.savefig(buffer, format=kind, dpi=dpi, metadata=_METADATA[kind])
-    return buffer.getvalue()
-
-
-def save_figure(
-    figure: Figure, stem: str | os.PathLike[str], *, dpi: int = 150, formats: Sequence[str] = ("png", "pdf")
-) -> tuple[Path, ...]:
-    """Write a figure in one or more formats from one layout, each file complete or not at all.
-
-    Parameters
-    ----------
-    figure : matplotlib.figure.Figure
-    stem : path
-        Path without suffix; its folder is made if it is missing.
-    dpi : int
-        Resolution of the PNG.
-    formats : sequence of str
-        Of `FORMATS`.
-
-    Returns
-    -------
-    tuple of Path
-        The files, one for each format.
-
-    Raises
-    ------
-    StoreError
-        If a file cannot be written.
-    """
-    base = Path(stem)
-    contents = {base.with_name(f"{base.name}.{kind}"): drawn(figure, kind, dpi=dpi) for kind in formats}
-    for path, content in contents.items():
-        write_whole(path, content)
-    return tuple(contents)

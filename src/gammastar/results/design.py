@@ -41,7 +41,7 @@ from gammastar.pipeline.stages.flow import read_spin
 from gammastar.pipeline.stages.predict import measured_pairs, model_of, production_of
 from gammastar.predict import Production
 from gammastar.predict.millicharge import conditional
-from gammastar.report.style import save_figure
+from gammastar.report.drawing import save_figure
 from gammastar.results.design_report import figure_of, proposal_of, rows_of, sentences, table_of
 from gammastar.store.folder import working
 from gammastar.store.manifest import write_json

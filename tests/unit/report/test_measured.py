@@ -10,8 +10,8 @@ from gammastar import unfold
 from gammastar.core.axes import regular, variable
 from gammastar.core.errors import PhysicsError
 from gammastar.core.sampling import stream
+from gammastar.report.drawing import png_bytes
 from gammastar.report.figures import measured as figures
-from gammastar.report.style import png_bytes
 from gammastar.subtract import same_sign
 
 AXES = (regular("mass", 30, 0.21, 1.11), variable("energy", [5, 10, 20, 40, 120]))

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from gammastar import spectrum as normalised
 from gammastar.config import Predict
 from gammastar.config.dark import theory_options
 from gammastar.core.axes import MASS, effective_size
-from gammastar.core.files import shipped
+from gammastar.core.files import shipped, write_whole
 from gammastar.core.records import FloatArray
 from gammastar.core.resolve import UserCode
 from gammastar.core.sampling import stream
@@ -40,6 +40,7 @@ from gammastar.report.dark import (
     rate_section,
     reach_section,
 )
+from gammastar.report.drawing import draw_all, png_bytes
 from gammastar.report.in_situ import displaced_section, in_situ_section
 from gammastar.report.measured import (
     FlowCheck,
@@ -49,7 +50,7 @@ from gammastar.report.measured import (
     sample_notes,
     spectrum_section,
 )
-from gammastar.report.pages import save_figures, short_names, skipped_input
+from gammastar.report.pages import short_names, skipped_input
 from gammastar.report.published_limits import recast
 from gammastar.store.manifest import versions, write_text
 
@@ -57,6 +58,7 @@ __all__ = ["pairs_sections", "write"]
 
 EXPLORED_CL = (0.90, 0.95)
 KINDS = ("observed", "recast")
+SHOWN = ("png", "svg")  # formats that a page holds
 PRODUCTION, ACCEPTANCE = (
     ("production,", "model", "target"),
     ("spin state", "production vertex", "scaling with A"),
@@ -316,12 +318,60 @@ def _sections(ctx: Context, state: RunState) -> list[Section]:
 
 
 def write(ctx: Context, state: RunState) -> None:
-    """Write ``figures/`` and ``report.html``; the numbers go into the manifest."""
+    """Write ``figures/`` and ``report.html``; the numbers go into the manifest.
+
+    The page is there as soon as its first figure is.
+    """
     ctx.tell("report", None, "figures")
+    sections = _sections(ctx, state)
+    page = functools.partial(_page, ctx)
+    drawn, figures = _unfinished(sections)
+    asked = ctx.steering.report
+    formats = ("png",) if asked is None else asked.formats
+    order = sorted(range(len(figures)), key=lambda i: not figures[i][0].startswith("reach"))
+    for done, (index, files) in enumerate(draw_all([figures[i][1] for i in order], formats), 1):
+        name, figure, (section, place) = figures[order[index]]
+        for kind, content in files.items():
+            write_whole(ctx.folder / "figures" / f"{name}.{kind}", content)
+        seen = [content for kind, content in files.items() if kind in SHOWN]
+        drawn[section][place] = min(seen, key=len) if seen else png_bytes(figure)
+        ctx.tell("report", done / len(figures), name)
+        if done == 1:
+            page(_with(sections, drawn))
+    page(_with(sections, drawn))
+    if state.searches and state.planes:
+        _write_explorer(ctx, state, ctx.steering.analysis.title or ctx.steering.analysis.name)
+
+
+Drawn: TypeAlias = list[list[bytes]]
+
+
+def _unfinished(sections: Sequence[Section]) -> tuple[Drawn, list[tuple[str, Any, tuple[int, int]]]]:
+    """Return the images of all sections, empty where one is to be drawn; name, figure and place of those."""
+    drawn = [[f if isinstance(f, bytes) else b"" for _, f in section.figures] for section in sections]
+    figures = [
+        (str(figure.get_label()), figure, (i, k))
+        for i, section in enumerate(sections)
+        for k, (_, figure) in enumerate(section.figures)
+        if not isinstance(figure, bytes)
+    ]
+    return drawn, figures
+
+
+def _with(sections: Sequence[Section], drawn: Drawn) -> list[Section]:
+    """Return the sections with images in the place of their figures."""
+    return [
+        replace(
+            section,
+            figures=[(caption, image) for (caption, _), image in zip(section.figures, images, strict=True)],
+        )
+        for section, images in zip(sections, drawn, strict=True)
+    ]
+
+
+def _page(ctx: Context, sections: Sequence[Section]) -> None:
+    """Write ``report.html``."""
     card = _card(ctx)
-    sections = save_figures(
-        _sections(ctx, state), ctx.folder / "figures", tell=functools.partial(ctx.tell, "report")
-    )
     numbers = report.Table(
         {"quantity": list(ctx.cache.numbers), "value": list(ctx.cache.numbers.values())}, caption="Numbers"
     )
@@ -338,8 +388,6 @@ def write(ctx: Context, state: RunState) -> None:
     summary = report.Section("Summary", [f"{note}." for note in told], tables=tables)
     text = report.page(title, [summary, *sections], mock=ctx.cache.mock, provenance=provenance)
     write_text(ctx.folder / "report.html", text)
-    if state.searches and state.planes:
-        _write_explorer(ctx, state, title)
 
 
 def _write_explorer(ctx: Context, state: RunState, title: str) -> None:

@@ -1,0 +1,198 @@
+"""Figures as files: one layout for all formats, several figures at a time."""
+
+from __future__ import annotations
+
+import functools
+import io
+import multiprocessing
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.mathtext import MathTextParser
+from matplotlib.text import Text
+from matplotlib.ticker import NullLocator
+
+from gammastar.core.documents import plain, shortened
+from gammastar.core.files import write_whole
+from gammastar.report.style import house_style
+
+__all__ = ["FORMATS", "draw_all", "drawn", "png_bytes", "save_figure", "settle"]
+
+FEW = 3  # figures that are not worth another process
+_METADATA: dict[str, dict[str, str | None]] = {
+    "pdf": {"Creator": "gammastar", "Producer": None, "CreationDate": None, "ModDate": None},
+    "svg": {"Creator": "gammastar", "Date": None},
+}
+FORMATS = ("png", *_METADATA)
+
+
+def settle(figure: Figure, *, dpi: float = 100.0) -> None:
+    """Lay a figure out once and keep the layout, so that it is the same in all its files.
+
+    Minor ticks have no room of their own: the layout leaves them out, which takes half of its time.
+    """
+    FigureCanvasAgg(figure)  # its sizes of texts serve the PNG as well
+    figure.set_dpi(dpi)
+    _harmless(figure)
+    engine = figure.get_layout_engine()
+    if not isinstance(engine, ConstrainedLayoutEngine):
+        return
+    axes = [axis for one in figure.axes for axis in (one.xaxis, one.yaxis)]
+    minor = [axis.minor.locator for axis in axes]
+    for axis in axes:
+        axis.minor.locator = NullLocator()
+    engine.execute(figure)
+    for axis, locator in zip(axes, minor, strict=True):
+        axis.minor.locator = locator  # type: ignore[assignment]
+    figure.set_layout_engine("none")
+
+
+def _harmless(figure: Figure) -> None:
+    """Draw names as they are where they hold what matplotlib would take for a formula and cannot read."""
+    for text in figure.findobj(Text):
+        written = text.get_text()
+        if not written:
+            continue
+        shown = "\n".join(shortened(line) for line in plain(written).split("\n"))
+        if shown != written:
+            text.set_text(shown)
+        if not all(_readable(line) for line in shown.split("\n") if line.count("$") > 1):
+            text.set_parse_math(False)
+
+
+@functools.lru_cache(maxsize=1000)
+def _readable(line: str) -> bool:
+    """Return whether matplotlib can read what stands between the dollar signs of a line."""
+    try:
+        MathTextParser("path").parse(line)
+    except ValueError:
+        return False
+    return True
+
+
+def png_bytes(figure: Figure, *, dpi: int = 150) -> bytes:
+    """Return a figure as PNG (no time stamp, no version: equal figures give equal bytes)."""
+    return drawn(figure, "png", dpi=dpi)
+
+
+def drawn(figure: Figure, kind: str, *, dpi: int = 150) -> bytes:
+    """Return a figure as the content of a file of one of `FORMATS`, without time stamp and version."""
+    buffer = io.BytesIO()
+    with house_style():  # fonts are looked up while drawing
+        settle(figure, dpi=dpi)
+        if kind == "png":  # on the canvas of the layout, without a second drawing for the extent
+            canvas: Any = FigureCanvasAgg(figure)
+            canvas.print_png(buffer, metadata={"Software": None})
+        else:
+            figure.savefig(buffer, format=kind, dpi=dpi, metadata=_METADATA[kind])
+    return buffer.getvalue()
+
+
+def save_figure(
+    figure: Figure, stem: str | os.PathLike[str], *, dpi: int = 150, formats: Sequence[str] = ("png", "pdf")
+) -> tuple[Path, ...]:
+    """Write a figure in one or more formats from one layout, each file complete or not at all.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+    stem : path
+        Path without suffix; its folder is made if it is missing.
+    dpi : int
+        Resolution of the PNG.
+    formats : sequence of str
+        Of `FORMATS`.
+
+    Returns
+    -------
+    tuple of Path
+        The files, one for each format.
+
+    Raises
+    ------
+    StoreError
+        If a file cannot be written.
+    """
+    base = Path(stem)
+    contents = {base.with_name(f"{base.name}.{kind}"): drawn(figure, kind, dpi=dpi) for kind in formats}
+    for path, content in contents.items():
+        write_whole(path, content)
+    return tuple(contents)
+
+
+def draw_all(
+    figures: Sequence[Figure], formats: Sequence[str] = ("png",), *, dpi: int = 150
+) -> Iterator[tuple[int, Mapping[str, bytes]]]:
+    """Draw figures in processes beside this one.
+
+    Parameters
+    ----------
+    figures : sequence of matplotlib.figure.Figure
+    formats : sequence of str
+        Of `FORMATS`.
+    dpi : int
+        Resolution of PNG.
+
+    Yields
+    ------
+    int, mapping of str to bytes
+        The place of a figure and its files by format, as they are finished; begun in the given order.
+
+    Notes
+    -----
+    The processes are copies of this one that draw and end, so that a figure need not be packed. Where the
+    system makes no copies, or with few figures or one core, all are drawn here.
+    """
+    left = dict(enumerate(figures))
+    workers = min(_cores(), len(left))
+    if len(left) > FEW and workers > 1 and sys.platform == "linux":
+        try:
+            for index, files in _elsewhere(figures, formats, dpi, workers):
+                del left[index]
+                yield index, files
+        except BrokenProcessPool:  # one was killed; what it had in hand is drawn here
+            pass
+    for index, figure in left.items():
+        yield index, {kind: drawn(figure, kind, dpi=dpi) for kind in formats}
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class _Inherited:
+    """What a drawing process takes over from the one that it is a copy of."""
+
+    figures: Sequence[Figure] = ()
+
+
+def _inherit(figures: Sequence[Figure]) -> None:
+    _Inherited.figures = figures
+
+
+def _draw_inherited(index: int, formats: Sequence[str], dpi: int) -> dict[str, bytes]:
+    return {kind: drawn(_Inherited.figures[index], kind, dpi=dpi) for kind in formats}
+
+
+def _elsewhere(
+    figures: Sequence[Figure], formats: Sequence[str], dpi: int, workers: int
+) -> Iterator[tuple[int, dict[str, bytes]]]:
+    context = multiprocessing.get_context("fork")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads: a copy does nothing but draw
+        with ProcessPoolExecutor(workers, context, _inherit, (figures,)) as pool:
+            asked: dict[Future[dict[str, bytes]], int] = {
+                pool.submit(_draw_inherited, index, tuple(formats), dpi): index
+                for index in range(len(figures))
+            }
+            for future in as_completed(asked):
+                yield asked[future], future.result()
