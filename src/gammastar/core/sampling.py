@@ -17,6 +17,7 @@ __all__ = [
     "Sampler",
     "SeedArray",
     "Transport",
+    "at_mass",
     "event_seeds",
     "replica_weights",
     "sampled",
@@ -89,8 +90,17 @@ class Transport(Protocol):
     def transform(self, mass: FloatArray, normal: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return pt and energy [GeV], (n,), of masses (n,) and normal numbers (n, 2)."""
 
-    def at_mass(self, mass: float) -> Callable[[FloatArray], tuple[FloatArray, FloatArray]]:
-        """Return the map at one mass [GeV], (n, 2) -> pt and energy (n,), in the fastest way."""
+
+def at_mass(sampler: Transport, mass: float) -> Callable[[FloatArray], tuple[FloatArray, FloatArray]]:
+    """Return the map of normal numbers (n, 2) to pt and energy [GeV] at one mass [GeV].
+
+    It is ``sampler.at_mass(mass)`` where the sampler has a faster way for one mass than ``transform``.
+    """
+    own = getattr(sampler, "at_mass", None)
+    if own is not None:
+        found: Callable[[FloatArray], tuple[FloatArray, FloatArray]] = own(mass)
+        return found
+    return lambda normal: sampler.transform(np.full(len(normal), mass), normal)
 
 
 SeedArray = npt.NDArray[np.uint64]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -266,10 +266,6 @@ class MassTable(Sampler):
     def draw(self, n: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
         """Draw n points (pt, energy) [GeV]; single-precision normal numbers, the fastest way."""
         return self._looked_up(rng.standard_normal((n, 2), dtype=np.float32))
-
-    def at_mass(self, mass: float) -> Callable[[FloatArray], tuple[FloatArray, FloatArray]]:
-        """Return the map of normal numbers; `mass` is that of the table."""
-        return lambda normal: self.transform(np.full(len(normal), mass), normal)
 
     def transform(self, mass: FloatArray, normal: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return pt and energy [GeV] of normal numbers, shape (n, 2); see `KinematicFlow.transform`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ _LOG_2PI = math.log(2.0 * math.pi)
 _REACH, _STEPS = 8.0, 16  # range of x1 and nodes per standard deviation, between which knots are straight
 
 Knots: TypeAlias = tuple[FloatArray, FloatArray, FloatArray]
+Bins: TypeAlias = tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,8 +113,8 @@ class OneMass:
 
     def __call__(self, normal: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return pt and energy [GeV], shape (n,), of normal numbers, shape (n, 2)."""
-        x1 = _to_data(normal[:, 0], *self._around(np.zeros(len(normal)), self.first, 1, normal[:, 0]))
-        x2 = _to_data(normal[:, 1], *self._around(x1, self.second, 1, normal[:, 1]))
+        x1 = _to_data(normal[:, 0], self._around(np.zeros(len(normal)), self.first, 1, normal[:, 0]))
+        x2 = _to_data(normal[:, 1], self._around(x1, self.second, 1, normal[:, 1]))
         return self.bijection.inverse(np.broadcast_to(self.mass, x1.shape), np.stack([x1, x2], axis=-1))
 
     def log_prob(self, pt: FloatArray, energy: FloatArray) -> FloatArray:
@@ -141,12 +142,12 @@ class OneMass:
         x2, log_slope = self.bijection.longitudinal.forward(u2)
         total += log_slope
         for at, knots, x in ((x1, self.first, x1), (x1, self.second, x2)):
-            z, log_slope = _to_normal(x, *self._around(at, knots, 0, x))
+            z, log_slope = _to_normal(x, self._around(at, knots, 0, x))
             total += log_slope - 0.5 * np.square(z)
         return total - _LOG_2PI
 
     @staticmethod
-    def _around(at: FloatArray, knots: Knots, axis: int, values: FloatArray) -> tuple[Any, ...]:
+    def _around(at: FloatArray, knots: Knots, axis: int, values: FloatArray) -> Bins:
         """Return x0, z0, width, height and both slopes of the bins that hold the values, each (n,).
 
         `axis` says what the values are: 0 for x, 1 for z.
@@ -172,8 +173,9 @@ class OneMass:
         return x0, z0, x1 - x0, z1 - z0, d0, d1
 
 
-def _to_data(z: FloatArray, x0: Any, z0: Any, width: Any, height: Any, d0: Any, d1: Any) -> FloatArray:
+def _to_data(z: FloatArray, around: Bins) -> FloatArray:
     """Return x of normal numbers in their bins; the identity beyond the bound."""
+    x0, z0, width, height, d0, d1 = around
     secant, rise = height / width, z - z0
     bend = rise * (d0 + d1 - 2.0 * secant)
     a, b, c = height * (secant - d0) + bend, height * d0 - bend, secant * rise
@@ -181,10 +183,9 @@ def _to_data(z: FloatArray, x0: Any, z0: Any, width: Any, height: Any, d0: Any, 
     return np.where(np.abs(z) < BOUND, x0 + share * width, z)
 
 
-def _to_normal(
-    x: FloatArray, x0: Any, z0: Any, width: Any, height: Any, d0: Any, d1: Any
-) -> tuple[FloatArray, FloatArray]:
+def _to_normal(x: FloatArray, around: Bins) -> tuple[FloatArray, FloatArray]:
     """Return the normal number z of x in its bin, and ln dz/dx."""
+    x0, z0, width, height, d0, d1 = around
     secant, t = height / width, (x - x0) / width
     inside = np.abs(x) < BOUND
     t = np.where(inside, t, 0.5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -195,10 +195,6 @@ class PaperFlow(Sampler):
                 return pt, energy, 1.0 - mass.size / max(drawn, 1)
         msg = f"the paper's flow gives no physical point at mass = {mass[left[0]]:.6g} GeV; train it longer"
         raise PhysicsError(msg)
-
-    def at_mass(self, mass: float) -> Callable[[FloatArray], tuple[FloatArray, FloatArray]]:
-        """Return the map of normal numbers, shape (n, 2), at one mass [GeV]."""
-        return lambda normal: self.transform(np.full(len(normal), mass), normal)
 
     def transform(self, mass: FloatArray, normal: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return pt and energy [GeV], shape (n,), of masses, shape (n,), and normal numbers, shape (n, 2).

@@ -259,7 +259,7 @@ class StageCache:
                 "configuration": self.configuration,
                 "code": package_digest(),
                 "inputs": self.inputs,
-                "versions": versions() | self.companions,
+                "versions": {**versions(), **self.companions},
                 "stages": kept | self.stages,
                 "files": {name: self._sha256(name) for name in files},
                 "partial": lost | self.partial,

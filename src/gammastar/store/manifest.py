@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -277,7 +278,8 @@ def package_digest() -> str:
     return digest({path.relative_to(root).as_posix(): path.read_bytes() for path in paths})
 
 
-def versions() -> dict[str, str]:
+@functools.cache
+def versions() -> Mapping[str, str]:
     """Return the versions that a result depends on, for the manifest and for bug reports."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
     for name in _PACKAGES:
@@ -285,4 +287,4 @@ def versions() -> dict[str, str]:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = "not installed"
-    return found
+    return MappingProxyType(found)

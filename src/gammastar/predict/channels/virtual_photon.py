@@ -13,7 +13,7 @@ import vector
 from gammastar.core.constants import M_MU
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray, Sample
-from gammastar.core.sampling import Sampler, Transport
+from gammastar.core.sampling import Sampler, Transport, at_mass
 from gammastar.physics.qed import dark_photon_rate, kappa
 from gammastar.predict.channel import Channel, Importance, held
 from gammastar.predict.proposals import adapted
@@ -199,7 +199,7 @@ def produce(
     """
     _check(mass, total, sampler, n)
     if isinstance(sampler, Transport):
-        drawn = sampler.at_mass(mass)(rng.standard_normal((n, 2)))
+        drawn = at_mass(sampler, mass)(rng.standard_normal((n, 2)))
     else:
         drawn = sampler.sample(np.full(n, mass), rng)
     return _sample(mass, drawn, np.full(n, total / n), in_domain, rng)
@@ -315,7 +315,7 @@ class VirtualPhoton(Channel):
         if not isinstance(sampler, Transport):
             return produce(mass, total, sampler, self.in_domain, n=n, rng=rng)
         _check(mass, total, self.sampler, n)
-        transform = sampler.at_mass(mass)
+        transform = at_mass(sampler, mass)
 
         def drawn(point: FloatArray, weight: FloatArray) -> Sample:
             return _sample(mass, transform(point), weight * total / len(point), self.in_domain, rng)
