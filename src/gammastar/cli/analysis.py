@@ -43,8 +43,10 @@ def run(steering: Path, only: str | None, allow_partial: bool, **options: Any) -
 
     Writes results/<analysis>/.
     """
+    from gammastar.core.machine import plain_numba
     from gammastar.pipeline.run import run
 
+    steering = analysis_file(steering)
     elsewhere = {name: options.pop(name) for name in ("workers", "dask", "skip_bad")}
     with contextlib.ExitStack() as stack:
         executor = None
@@ -52,8 +54,10 @@ def run(steering: Path, only: str | None, allow_partial: bool, **options: Any) -
             from gammastar.facility import open_executor
 
             executor = stack.enter_context(open_executor(**elsewhere))
+        else:
+            plain_numba(steering)
         folder = run(
-            analysis_file(steering),
+            steering,
             only=only,
             tell=stack.enter_context(shown()),
             executor=executor,

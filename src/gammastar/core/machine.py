@@ -15,6 +15,7 @@ from pathlib import Path
 __all__ = [
     "full",
     "keep_heap",
+    "plain_numba",
     "told",
 ]
 
@@ -46,6 +47,19 @@ def keep_heap() -> bool:
         return False
     accepted = [mallopt(ctypes.c_int(key), ctypes.c_int(value)) for key, value in OPTIONS.items()]
     return all(answer == 1 for answer in accepted)
+
+
+def plain_numba(*files: Path) -> None:
+    """Let numba begin without the extensions that awkward and vector register, a second of every process.
+
+    None of the package's loops takes their arrays. Call it where the process is ours; it does nothing if one
+    of the files, steering or record of a run, names Python code of the user, which may want them.
+    """
+    if any(b".py:" in file.read_bytes() for file in files if file.is_file()):
+        return
+    from numba.core import entrypoints
+
+    entrypoints._already_initialized = True
 
 
 def full(error: BaseException | None) -> bool:

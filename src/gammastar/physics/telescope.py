@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import binom
 
 from gammastar.core.documents import sourced_card
 from gammastar.core.errors import PhysicsError
@@ -115,6 +114,8 @@ class VertexTelescope:
         """
         planes = np.array(self.planes)
         left = np.arange(len(planes), self.min_hits - 1, -1)
+        from scipy.stats import binom
+
         track = binom.sf(self.min_hits - 1, left, self.hit_efficiency)
         return np.r_[0.0, planes[: len(left)]], np.asarray((track / track[0]) ** 2)
 
