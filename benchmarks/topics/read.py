@@ -213,7 +213,7 @@ def imports() -> Iterator[dict]:
     for name, arguments, goal in (
         ("`import gammastar`", ("-c", "import gammastar"), 0.15),
         ("`gammastar --help`", ("-m", "gammastar", "--help"), 0.3),
-        ("first compiled loop, from disk", ("-c", FIRST), 2.0),
+        ("first compiled loop from disk, as the command line begins", ("-c", FIRST), 2.0),
     ):
         row = {"claim": f"{name}: CPU of the whole process", "measured": seconds_of(*arguments)}
         yield row | {"goal": goal, "higher": False, "unit": " s"}
@@ -221,7 +221,9 @@ def imports() -> Iterator[dict]:
 
 FIRST = """
 import numpy as np
+from gammastar.core.machine import plain_numba
 from gammastar.select.fused import usable
+plain_numba()
 one = np.ones(1)
 usable(one, one, one, one, one)
 """
