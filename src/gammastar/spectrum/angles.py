@@ -263,16 +263,29 @@ def prior_weights(true: FloatArray, weight: FloatArray, unfolded: Spectrum) -> F
 def _cells(points: FloatArray, others: FloatArray, least: int) -> tuple[IntArray, IntArray, int]:
     """Return the cell of each row of two samples, and how many there are: medians of the first, in turn."""
     depth = int(np.log2(len(points) / least))
-    own, theirs = np.zeros(len(points), dtype=np.int64), np.zeros(len(others), dtype=np.int64)
+    groups = [(np.arange(len(points)), np.arange(len(others)))]
     for level in range(depth):
-        axis = ORDER[level % len(ORDER)]
-        order = np.lexsort((points[:, axis], own))
-        starts = np.searchsorted(own[order], np.arange(2**level))
-        ends = np.r_[starts[1:], len(order)]
-        middle = points[order[np.minimum((starts + ends) // 2, len(order) - 1)], axis]
-        own = 2 * own + (points[:, axis] >= middle[own])
-        theirs = 2 * theirs + (others[:, axis] >= middle[theirs])
-    return own, theirs, 2**depth
+        column, theirs = (
+            np.ascontiguousarray(rows[:, ORDER[level % len(ORDER)]]) for rows in (points, others)
+        )
+        groups = [half for group in groups for half in _halves(*group, column, theirs)]
+    cells = []
+    for which, rows in enumerate((points, others)):
+        cell = np.zeros(len(rows), dtype=np.int64)
+        for number, group in enumerate(groups):
+            cell[group[which]] = number
+        cells.append(cell)
+    return cells[0], cells[1], 2**depth
+
+
+def _halves(
+    one: IntArray, other: IntArray, column: FloatArray, theirs: FloatArray
+) -> tuple[tuple[IntArray, IntArray], tuple[IntArray, IntArray]]:
+    """Divide the rows of a cell, of two samples, at the median of the first."""
+    values, half = column[one], len(one) // 2
+    middle = np.partition(values, half)[half] if len(one) else np.nan
+    up, above = values >= middle, theirs[other] >= middle
+    return (one[~up], other[~above]), (one[up], other[above])
 
 
 class _Cells:
