@@ -64,6 +64,8 @@ def _steps(y: FloatArray, response: Response, prior: FloatArray) -> Iterator[tup
     """Yield the estimate and its derivative of one iteration after the other, without end."""
     migration = sparse.csr_array(response.migration)
     transposed = sparse.csr_array(response.migration.T)
+    scaled, column = transposed.copy(), transposed.indices
+    row = np.repeat(np.arange(len(prior)), np.diff(transposed.indptr))
     efficiency = response.efficiency
     inverse = np.divide(1.0, efficiency, out=np.zeros_like(efficiency), where=efficiency > 0)
     rescue = RECOVERY * prior * abs(y.sum()) / max(float(efficiency @ prior), np.finfo(float).tiny)
@@ -74,9 +76,11 @@ def _steps(y: FloatArray, response: Response, prior: FloatArray) -> Iterator[tup
         ratio = y * per_folded
         gain = inverse * (transposed @ ratio)
         estimate = n * gain
-        scale = sparse.diags_array(n * inverse) @ transposed
-        derivative = (scale @ sparse.diags_array(per_folded)).toarray() + gain[:, None] * slope
-        derivative -= (scale @ sparse.diags_array(ratio * per_folded)) @ (migration @ slope)
+        scale = transposed.data * (n * inverse)[row]
+        scaled.data = scale * per_folded[column]
+        derivative = scaled.toarray() + gain[:, None] * slope
+        scaled.data = scale * (ratio * per_folded)[column]
+        derivative -= scaled @ (migration @ slope)
         yield estimate, derivative
         kept = estimate > 0
         n = np.where(kept, estimate, np.where(prior > 0, rescue, 0.0))
