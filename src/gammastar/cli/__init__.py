@@ -45,6 +45,7 @@ for command in (
         analysis.run,
         analysis.check,
         analysis.keys,
+        files.start,
         files.inspect,
         files.simulate,
         files.sample,

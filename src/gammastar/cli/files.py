@@ -1,4 +1,4 @@
-"""Commands that read or write files of events: ``inspect``, ``simulate``, ``sample`` and ``millicharge``."""
+"""Commands that read or write files of events: ``inspect``, ``init``, ``simulate``, ``sample``, …."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 
 from gammastar.cli.terminal import FILE, say, shown
 
-__all__ = ["inspect", "millicharge", "sample", "simulate"]
+__all__ = ["inspect", "millicharge", "sample", "simulate", "start"]
 
 MASS = click.FloatRange(min=0, min_open=True)
 SHARE = click.FloatRange(0, 1)
@@ -45,6 +45,23 @@ def inspect(file: Path, lepton: Any, pattern: str, schema_only: bool, output: Pa
     if not found.schemas:
         say(f"error: {found.proposal}", err=True)
         sys.exit(1)
+
+
+@click.command("init")
+@click.argument("folder", type=FILE, default=".")
+@click.option("--from", "source", metavar="FILE", help="ROOT file of your data, or a published table.")
+@click.option("--simulation", metavar="FILE", help="ROOT file of the simulation for the response.")
+@click.option("--lepton", type=click.Choice(["mu", "e"]), help="Flavour, if FILE does not tell.")
+@click.option("--force", "replace", is_flag=True, help="Replace files that are there.")
+def start(folder: Path, **options: Any) -> None:
+    """Write a commented steering, schema and detector to start from into FOLDER [.].
+
+    What cannot be known is marked with "?"; `gammastar check` names what is left.
+    """
+    from gammastar.results.start import begin
+
+    for line in begin(folder, **options):
+        say(line)
 
 
 def _tables(file: Path, output: Path | None, *, brief: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
-from gammastar.core.documents import plain
+from gammastar.core.documents import UNFILLED, plain
 
 __all__ = [
     "Count",
@@ -26,6 +26,7 @@ __all__ = [
 
 MOST_BINS = 100_000  # of one axis
 MOST_CELLS = 20_000  # of all axes together: their covariance is the square of that
+TO_FILL = "is to be filled in"
 LARGEST = 1e100  # nothing that is measured is larger, or smaller than its inverse
 
 
@@ -75,6 +76,8 @@ class Section(BaseModel):
     @classmethod
     def _as_toml(cls, value: Any) -> Any:
         """Take lists for tuples and 1e6 for an integer; strict types refuse what is left."""
+        if value == UNFILLED or (isinstance(value, list | tuple) and UNFILLED in value):
+            raise ValueError(TO_FILL)
         return _taken(value)
 
     @field_validator("*", mode="after")

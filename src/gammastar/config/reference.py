@@ -48,6 +48,11 @@ class Key:
     default: str
     meaning: str
 
+    @property
+    def told(self) -> str:
+        """The meaning with its unit."""
+        return f"{self.meaning.rstrip('.')} [{self.unit}]" if self.unit else self.meaning.rstrip(".")
+
 
 @dataclass(frozen=True)
 class Table:

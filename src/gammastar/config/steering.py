@@ -10,7 +10,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from gammastar.config.dark import Accept, Infer, InSitu, Predict, Report
-from gammastar.config.fields import Section, cells_problem
+from gammastar.config.fields import TO_FILL, Section, cells_problem
 from gammastar.config.measured import (
     Analysis,
     FlowSection,
@@ -23,7 +23,7 @@ from gammastar.config.measured import (
 )
 from gammastar.config.systematics import Systematics, gathered
 from gammastar.core.documents import Finding, from_toml, shortened
-from gammastar.core.errors import SteeringError
+from gammastar.core.errors import SteeringError, UserError
 
 __all__ = ["STAGES", "Steering", "examine", "load", "parse", "problems", "read_toml"]
 
@@ -226,12 +226,24 @@ def problems(error: ValidationError) -> list[tuple[str, str]]:
         text = item["msg"].removeprefix("Value error, ").replace("valid tuple", "valid list")
         if item["type"] == "missing":
             text = "is missing" if len(place) > 1 else f"the section [{key}] is missing"
+        elif text == TO_FILL:
+            text += f": {_meaning(key)}"
         elif item["type"] == "model_type":
             text = f"must be a table, [{key}], not {_shown(item['input'])}"
         elif place and not isinstance(item["input"], dict):  # what is wrong with a section names its keys
             text += f" (value: {_shown(item['input'])})"
         found.append((shortened(key), text))
     return found
+
+
+def _meaning(key: str) -> str:
+    """Return what a key means, for one that a file to start from leaves open."""
+    from gammastar.config.reference import chosen
+
+    try:
+        return chosen(key)[0].keys[0].told
+    except (UserError, LookupError):
+        return "see `gammastar keys`"
 
 
 def _shown(value: Any) -> str:

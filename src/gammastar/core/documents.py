@@ -6,7 +6,7 @@ import json
 import stat
 import tomllib
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -16,8 +16,10 @@ from pydantic import TypeAdapter, ValidationError
 from gammastar.core.errors import InputFileError, PhysicsError, SteeringError
 
 __all__ = [
+    "UNFILLED",
     "Finding",
     "cell",
+    "filled_in",
     "from_json",
     "from_toml",
     "name_of",
@@ -34,6 +36,7 @@ MAX_BYTES = 16 << 20  # of a TOML file: a detector or a grey area has some kB
 LONGEST_NAME = 100
 DEEPEST = 60  # tables or lists in each other
 _TOO_DEEP = "nested too deep"
+UNFILLED = "?"  # a value that a file to start from leaves open
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the start of a formula
 
 
@@ -131,6 +134,31 @@ def from_toml(source: Path | str, most: int = MAX_BYTES) -> dict[str, Any]:
         raise ValueError(_TOO_DEEP) from None
     _shallow(content)
     return content
+
+
+def filled_in(content: Mapping[str, Any], where: str = "") -> None:
+    """Refuse a document in which values are still to be filled in.
+
+    Raises
+    ------
+    SteeringError
+        With `where` and their keys.
+    """
+
+    def left(value: Any, key: str) -> Iterator[str]:
+        if value == UNFILLED:
+            yield key
+        elif isinstance(value, Mapping):
+            for name, inner in value.items():
+                yield from left(inner, f"{key}.{name}".lstrip("."))
+        elif isinstance(value, list):
+            for inner in value:
+                yield from left(inner, key)
+
+    keys = list(dict.fromkeys(left(content, "")))
+    if keys:
+        msg = f'{where}to be filled in, marked with "{UNFILLED}": {", ".join(keys)}'
+        raise SteeringError(msg)
 
 
 def sources_of(content: Mapping[str, Any]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
 from pydantic import ConfigDict, TypeAdapter
 
-from gammastar.core.documents import from_toml, name_of, sources_of, validated
+from gammastar.core.documents import filled_in, from_toml, name_of, sources_of, validated
 from gammastar.core.errors import InputFileError, PhysicsError, PortabilityError, SteeringError
 from gammastar.core.records import Exposure
 from gammastar.physics.geometry import Volume
@@ -316,6 +316,7 @@ def load_detector(path: Path) -> Detector:
     except (OSError, ValueError) as error:
         msg = f"{path}: the detector file cannot be read ({error})"
         raise InputFileError(msg) from error
+    filled_in(data, f"{path}: ")
     if missing:
         msg = f"{path}: no source for {missing}; name each key, or the table it is in, under [sources]"
         raise SteeringError(msg)

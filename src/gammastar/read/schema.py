@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from gammastar.core.constants import LEPTON_MASS
-from gammastar.core.documents import from_toml
+from gammastar.core.documents import filled_in, from_toml
 from gammastar.core.errors import SteeringError
 
 __all__ = ["RowFilter", "Schema", "Truth", "builtin", "builtin_names", "load_schema"]
@@ -248,7 +248,9 @@ def load_schema(source: str | Path | Mapping[str, Any]) -> Schema:
     if path.suffix != ".toml":
         return builtin(str(source))
     try:
-        return Schema.from_mapping(from_toml(path))
+        content = from_toml(path)
+        filled_in(content)
+        return Schema.from_mapping(content)
     except OSError as error:
         msg = f"schema {path}: cannot be read ({error.strerror or error})"
         raise SteeringError(msg) from error

@@ -1,0 +1,108 @@
+"""``gammastar init``: what is written passes the check once the marked values are filled in."""
+
+import re
+import tomllib
+
+import numpy as np
+import pytest
+import uproot
+from builders import ROOT, decay_like
+
+from gammastar.config.checks import examine_file
+from gammastar.core.constants import M_MU
+from gammastar.core.errors import UserError
+from gammastar.results.start import begin
+
+FIRST = {"beam_energy": "400.0", "target_a": "207.2", "target_z": "82.0", "thickness": "0.01", "pot": "1e13"}
+
+
+def ntuple(path, n, seed, *, truth=False):
+    """Write MOCK pairs in MeV, a row each, that decay at right angles to their flight; some are like-sign."""
+    rng = np.random.default_rng(seed)
+    mass, pt, energy = decay_like(n, rng)
+    phi = rng.uniform(0, 2 * np.pi, n)
+    pz, k = np.sqrt(energy**2 - mass**2 - pt**2), np.sqrt(mass**2 / 4 - M_MU**2)
+    across = np.array([-np.sin(phi), np.cos(phi), np.zeros(n)]) * k
+    half = np.array([pt * np.cos(phi), pt * np.sin(phi), pz]) / 2
+    first = rng.choice(np.array([-1, 1]), n)
+    second = -first if truth else np.where(np.arange(n) % 6 == 0, first, -first)
+    columns = {f"{leg}_p{axis}": 1e3 * p[i] for leg, p in (("mup", half + across), ("mum", half - across))
+               for i, axis in enumerate("xyz")}  # fmt: skip
+    columns |= {"mup_q": first, "mum_q": second, "evt": np.arange(n)}
+    if truth:
+        columns |= {"genMass": 1e3 * mass, "gen_qT": 1e3 * pt, "true_energy": 1e3 * energy}
+    with uproot.recreate(path) as file:
+        file["dimuons"] = columns
+    return mass, pt, energy
+
+
+def fill(path, values):
+    text = path.read_text()
+    for key, value in values.items():
+        text = re.sub(rf'(?m)^{key} = "\?"', f"{key} = {value}", text)
+    path.write_text(text)
+
+
+def test_what_is_written_for_a_file_passes_the_check_when_filled_in(tmp_path):
+    mass, pt, energy = ntuple(tmp_path / "run1.root", 3000, 1)
+    ntuple(tmp_path / "sim.root", 3000, 2, truth=True)
+    said = list(begin(tmp_path / "mine", source=tmp_path / "run1.root", simulation=tmp_path / "sim.root"))
+    steering = tmp_path / "mine" / "steering.toml"
+    assert said[0] == f"wrote {steering}; 5 values to fill in, marked with ?"
+    _, found = examine_file(steering)
+    assert {f.where for f in found} == {f"spectrum.{key}" for key in FIRST}
+    assert any("is to be filled in: Energy of the proton beam [GeV]" in f.message for f in found)
+    fill(steering, FIRST)
+    _, found = examine_file(steering)
+    (left,) = [f for f in found if f.level == "error"]
+    assert left.message.endswith('marked with "?": beam_energy, pot')
+    fill(tmp_path / "mine" / "detector.toml", {"beam_energy": "400.0", "pot": "1e18"})
+    result, found = examine_file(steering)
+    assert not found
+    # the axes hold what was measured: independent of how they were chosen
+    axes = result.select
+    for edges, values in ((axes.mass, mass), (axes.pt, pt), (axes.energy, energy)):
+        inside = (values >= edges[0]) & (values < edges[-1])
+        assert inside.mean() > 0.97
+        counts = np.histogram(values, edges)[0]
+        assert counts.min() > 20
+    schema = tomllib.loads((tmp_path / "mine" / "schema.toml").read_text())
+    assert schema["unit"] == 1e-3
+    assert schema["truth"] == {"mass": "genMass", "pt": "gen_qT", "energy": "true_energy"}
+
+
+def test_files_that_are_there_stay(tmp_path):
+    (tmp_path / "schema.toml").write_text("mine")
+    with pytest.raises(UserError, match=r"schema\.toml would be overwritten; .*--force"):
+        list(begin(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["schema.toml"]
+    list(begin(tmp_path, replace=True))
+    assert (tmp_path / "schema.toml").read_text() != "mine"
+
+
+def test_without_a_file_every_open_value_is_named(tmp_path):
+    list(begin(tmp_path))
+    _, found = examine_file(tmp_path / "steering.toml")
+    expected = {f"spectrum.{key}" for key in FIRST} | {"read.files", "read.response"}
+    assert {f.where for f in found} == expected
+
+
+def test_a_published_table_needs_no_schema(tmp_path):
+    table = ROOT / "data" / "published" / "phenix_2010" / "fig25.csv"
+    list(begin(tmp_path, source=table, lepton="e"))
+    assert not (tmp_path / "schema.toml").exists()
+    steering = tmp_path / "steering.toml"
+    fill(steering, FIRST | {"kinematics": '"na60_mock"'})
+    content = tomllib.loads(steering.read_text())
+    assert set(content) == {"analysis", "spectrum", "predict", "accept", "infer", "systematics", "report"}
+    _, found = examine_file(steering)  # of another beam and another lepton than the card
+    assert not [f for f in found if "filled in" in f.message and "detector.toml" not in f.message]
+    assert any("21314.8" in f.message or "card" in f.message for f in found)
+
+
+def test_a_file_without_leptons_is_refused(tmp_path):
+    with uproot.recreate(tmp_path / "x.root") as file:
+        file["t"] = {"a": np.ones(3)}
+    with pytest.raises(UserError, match=r"no schema proposed|no tree"):
+        list(begin(tmp_path / "new", source=tmp_path / "x.root"))
+    assert not (tmp_path / "new").exists()
