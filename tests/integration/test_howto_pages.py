@@ -174,3 +174,42 @@ def test_darknews_as_written(tmp_path, monkeypatch):
         runpy.run_path(str(ROOT / words[0]), run_name="__main__")
     assert stop.value.code == 0
     assert list((tmp_path / "out").glob("*workspace*.json"))
+
+
+@pytest.mark.flow
+def test_start_as_written(tmp_path, monkeypatch):
+    """A newcomer with ntuples of his own: every command and block of the page, with a smaller training."""
+    path = ROOT / "tests" / "unit" / "results" / "test_start.py"
+    spec = importlib.util.spec_from_file_location("mock_of_start", path)
+    helper = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(helper)
+    helper.ntuple(tmp_path / "run1.root", 6_000, 1)
+    helper.ntuple(tmp_path / "sim.root", 12_000, 2, truth=True)
+    first, *rest = commands("start")
+    call(first, tmp_path)
+    filled = 0
+    for block in blocks("start", "toml"):
+        name = re.match(r"# in (\S+)\n", block)[1]
+        values = dict(line.split(" #")[0].split(" = ") for line in block.splitlines()[1:])
+        helper.fill(tmp_path / name, values)
+        filled += len(values)
+    assert filled <= 12  # lines of TOML beyond what init writes
+    steering = tmp_path / "mine" / "steering.toml"
+    small = {
+        "[flow]": "[flow]\nepochs = 1\nepoch_size = 4_000\nn_draws = 20",
+        "n_masses = 40": "n_masses = 6\nn_sample = 2_000",
+        "cl = 0.90": "cl = 0.90\nn_couplings = 41\nmax_patches = 10\nsubmission = false",
+    }
+    for old, new in small.items():
+        steering.write_text(steering.read_text().replace(old, new))
+    monkeypatch.chdir(tmp_path)
+    run_first = [words for words in rest if words[1] in ("check", "keys", "run")]
+    for words in run_first:
+        said = call(words, tmp_path)
+        assert words[1] != "keys" or "interaction lengths" in said
+    for code in blocks("start", "python"):
+        exec(compile(code, "start.md", "exec"), {})  # noqa: S102
+    assert (tmp_path / "reach.png").stat().st_size > 10_000
+    for words in rest[len(run_first) :]:
+        call(words, tmp_path)
+    assert (tmp_path / "overlay" / "overlay.csv").stat().st_size > 100

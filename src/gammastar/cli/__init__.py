@@ -52,7 +52,7 @@ for command in (
         files.millicharge,
     ),
     *(analysis.flow_scan, results.show, results.verify, results.reinterpret, results.export),
-    *(results.compare, results.scan, results.design),
+    *(results.compare, results.overlay, results.scan, results.design),
 ):
     app.add_command(command)
 

@@ -9,7 +9,7 @@ import click
 
 from gammastar.cli.terminal import FILE, say, shown
 
-__all__ = ["compare", "design", "export", "reinterpret", "scan", "show", "verify"]
+__all__ = ["compare", "design", "export", "overlay", "reinterpret", "scan", "show", "verify"]
 
 
 @click.command()
@@ -81,6 +81,23 @@ def compare(results: Path, output: Path, **options: Any) -> None:
 
 
 @click.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RESULTS…")
+@click.option("--output", type=FILE, default="overlay", show_default=True, help="Folder of figure and table.")
+@click.option(
+    "--detector", "detectors", multiple=True, metavar="NAME", help="Only this one; repeat it [all]."
+)
+@click.option("--part", default="all", show_default=True, help="Contour, e.g. 'measured domain'.")
+@click.option("--limits/--no-limits", default=True, help="Published limits in grey.")
+def overlay(runs: tuple[str, ...], output: Path, **options: Any) -> None:
+    """Draw the reaches of several RESULTS in one figure."""
+    from gammastar.results.overlay import overlay_files
+
+    for label in overlay_files(runs, output=output, **options):
+        say(label)
+    say(f"figure and table in {output}")
+
+
+@click.command()
 @click.argument("path", type=FILE)
 @click.option("--patches", type=FILE, help="Patch set or patch beside a workspace.")
 @click.option("--region", default="", help="Folder inside an archive with several workspaces.")
@@ -94,17 +111,27 @@ def compare(results: Path, output: Path, **options: Any) -> None:
 @click.option(
     "--auxiliary", type=click.Choice(["fixed", "randomised", "averaged"]), help="Toys of exact CLs [fixed]."
 )
+@click.option(
+    "--strength", type=click.FloatRange(min=0, min_open=True), default=1.0, help="Of the signal [1]."
+)
+@click.option(
+    "--cl", type=click.FloatRange(0.5, 1, min_open=True, max_open=True), help="[the run's, or 0.95]"
+)
+@click.option("--limit", is_flag=True, help="Also the upper limit on the strength mu of each signal.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.option("--steering", type=FILE, help="Test as the [infer] of this file says.")
 @click.option("--hs3", type=FILE, help="Also write each tested signal as HS3 into this folder.")
-def scan(path: Path, **options: Any) -> None:
+def scan(
+    path: Path, *, strength: float, cl: float | None, limit: bool, as_json: bool, **options: Any
+) -> None:
     """Test every signal of a published likelihood: pyhf workspace, HS3, folder or archive at PATH.
 
     The method `auto` is exact at few events, where the nuisances allow it; `marginalised` is exact with toys
     averaged over the nuisances. A likelihood from a run of gammastar is tested as that run says.
     """
-    from gammastar.results.scan import scan_lines
+    from gammastar.results.scan import Asked, scan_lines
 
-    for line in scan_lines(path, **options):
+    for line in scan_lines(path, asked=Asked(strength, cl, limit, as_json), **options):
         say(line)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from gammastar.core.display import Shown
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray
 
@@ -24,8 +25,8 @@ def _require(condition: bool, message: str) -> None:
         raise PhysicsError(message)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Pairs:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Pairs(Shown):
     """Lepton pairs of one flavour, one entry per pair.
 
     Attributes
@@ -146,8 +147,8 @@ class Pairs:
         )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class MatchedPairs:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class MatchedPairs(Shown):
     """Simulated virtual photons with the pair that was reconstructed from each.
 
     Attributes

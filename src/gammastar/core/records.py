@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from hist import Hist
 
+from gammastar.core.display import Shown
 from gammastar.core.errors import PhysicsError
 
 __all__ = [
@@ -67,8 +68,8 @@ class Exposure:
         _require(self.pot_sigma >= 0, f"Exposure.pot_sigma = {self.pot_sigma!r} must not be negative")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class PairHists:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class PairHists(Shown):
     """Histograms of opposite-sign, ++ and -- pairs on common axes (Weight storage)."""
 
     os: Hist[Any]
@@ -82,8 +83,8 @@ class PairHists:
         )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Spectrum:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Spectrum(Shown):
     """A spectrum with its full covariance.
 
     Attributes
@@ -127,8 +128,8 @@ class Spectrum:
         return np.asarray(self.hist.values(), dtype=np.float64)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Response:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Response(Shown):
     """Detector response, P(reco | true).
 
     Attributes
@@ -203,8 +204,8 @@ class DarkState:
         _require(self.ctau > 0, f"DarkState.ctau = {self.ctau!r} must be positive")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Sample:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Sample(Shown):
     """Weighted particles.
 
     Attributes
@@ -303,8 +304,8 @@ class MassInterval:
     high_closed: bool
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Reach:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Reach(Shown):
     """A contour as coupling intervals per mass.
 
     Attributes

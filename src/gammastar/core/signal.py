@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from gammastar.core.display import Shown
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.core.sources import KINDS, SAMPLE, THEORY_OF, Kind, Source, Sources, spelling
@@ -126,8 +127,8 @@ class Effect:
         return self if self.form == "relative" else replace(self, values=self.values * share)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Rate:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Rate(Shown):
     """Dark particles per proton on target and squared coupling, at exact masses.
 
     Attributes
@@ -251,8 +252,8 @@ class AcceptanceCurves:
     error: FloatArray
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SignalPlane:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class SignalPlane(Shown):
     """The signal in one detector over n masses and k couplings.
 
     Attributes

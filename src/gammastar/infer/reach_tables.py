@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from gammastar.core.records import FloatArray, Reach
+from gammastar.core.records import FloatArray, MassInterval, Reach
 from gammastar.infer.counting_search import Search
 from gammastar.infer.limits import label_at
 
-__all__ = ["contours", "intervals_of", "limits_of_edges", "reach_rows"]
+__all__ = ["contours", "intervals_of", "limits_of_edges", "reach_of_rows", "reach_rows"]
 
 BANDS = ("m2", "m1", "median", "p1", "p2")
 SOURCES = ("sample", "toys", "interpolation")  # of the numerical errors of an edge
@@ -86,6 +86,68 @@ def _rows(reach: Reach, search: Search, part: str, name: str) -> list[dict[str, 
         entry["fraction_in_domain_low"], entry["fraction_in_domain_high"] = _fraction(search, part, i)
         rows.append(entry)
     return rows
+
+
+def reach_of_rows(
+    rows: Sequence[Mapping[str, Any]],
+    intervals: Sequence[Mapping[str, Any]] = (),
+    coupling: str = "coupling",
+) -> Reach:
+    """Return the contour that the rows of one part hold: what `reach_rows` wrote.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        At least one; None stands for nan.
+    intervals : sequence of mapping
+        Intervals of mass of the same part (`intervals_of`). An island that ends at a closed end of one has
+        its tip there.
+    coupling : str
+        With which the names of columns begin.
+    """
+
+    def column(name: str) -> FloatArray:
+        return np.array([np.nan if row.get(name) is None else row[name] for row in rows], dtype=np.float64)
+
+    edges = np.column_stack([column(f"{coupling}_low"), column(f"{coupling}_high")])
+    bands = np.array([[column(f"{side}_{band}") for side in ("low", "high")] for band in BANDS])
+    errors = np.array([[column(f"{side}_error_{s}") for s in SOURCES] for side in ("low", "high")])
+    found = tuple(MassInterval(**interval) for interval in intervals)
+    mass = column("mass")
+    return Reach(
+        mass,
+        edges,
+        column("signal"),
+        column("limit"),
+        np.array([bool(row["closed"]) for row in rows]),
+        tuple(str(row["clipped_side"]) for row in rows),
+        found,
+        _tips(mass, edges, found),
+        np.moveaxis(bands, 2, 0),
+        np.moveaxis(errors, 2, 0),
+        tuple(str(row["method"]) for row in rows),
+        column(f"{coupling}_peak"),
+        np.column_stack([column("limit_low"), column("limit_high")]),
+    )
+
+
+def _tips(mass: FloatArray, edges: FloatArray, intervals: Sequence[MassInterval]) -> FloatArray:
+    """Return where the islands at the closed ends of intervals end, as `Reach.ends`."""
+    ends = np.full((len(mass), 2, 2), np.nan)
+    reached = np.isfinite(edges).all(axis=1)
+    for found in intervals:
+        own = np.flatnonzero(reached & (mass >= found.low) & (mass <= found.high))
+        sides = (
+            (found.low_closed, found.low, found.low_coupling, np.min),
+            (found.high_closed, found.high, found.high_coupling, np.max),
+        )
+        for side, (closed, at, tip, outermost) in enumerate(sides):
+            if not closed or not len(own):
+                continue
+            last = own[mass[own] == outermost(mass[own])]
+            away = np.abs(np.log(edges[last] / tip)).min(axis=1)
+            ends[last[np.argmin(away)], side] = at, tip
+    return ends
 
 
 def _fraction(search: Search, part: str, i: int) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pyhf
+from scipy.optimize import brentq
 
 from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.core.files import write_whole
@@ -23,8 +25,20 @@ from gammastar.infer.impacts import expected_data
 from gammastar.infer.limits import ASYMPTOTIC_FROM
 from gammastar.infer.toys import TIE, CLs, Convention, draw_weighted_toys, statistics, toy_model
 
-__all__ = ["CODES", "ScanMethod", "ScanPoint", "exact_point", "expected_events", "scan", "suits", "write_hs3"]
+__all__ = [
+    "CODES",
+    "ScanMethod",
+    "ScanPoint",
+    "exact_point",
+    "expected_events",
+    "scan",
+    "strength_limits",
+    "suits",
+    "write_hs3",
+]
 
+LARGEST_STRENGTH = float(np.log(1e6))
+PRECISION = 1e-3  # of the logarithm of a limit on the strength
 CODES = {"normsys": {"interpcode": "code4"}, "histosys": {"interpcode": "code4p"}}
 """Interpolation codes of ROOT's HistFactory, with which published likelihoods are made."""
 
@@ -141,6 +155,61 @@ def scan(
             label += f"; too small at fewer than {ASYMPTOTIC_FROM:g} events, {events:.3g} are expected"
             point = replace(point, method=label)
         yield point
+
+
+def strength_limits(
+    likelihood: Likelihood, name: str, *, cl: float, seed: int = 1, **how: Any
+) -> tuple[float, FloatArray]:
+    """Return upper limits on the strength μ of a signal: where its CLs falls to 1 − `cl`.
+
+    Parameters
+    ----------
+    likelihood : Likelihood
+    name : str
+        Of the patch; "workspace" where there is none.
+    cl : float
+        Confidence level.
+    seed : int
+        Of the toys of exact CLs, the same at every strength.
+    **how
+        As `scan` takes it: `method`, `asymptotic_from`, `convention`, `codes`.
+
+    Returns
+    -------
+    observed : float
+        nan for a masked workspace; inf if no strength up to 10⁶ is excluded.
+    expected : NDArray, shape (5,)
+        At −2 … +2 standard deviations of the data without signal.
+
+    Raises
+    ------
+    PhysicsError, InputFileError
+        As `scan`.
+    """
+
+    @functools.cache
+    def levels(log_strength: float) -> FloatArray:
+        rng, strength = np.random.default_rng(seed), float(np.exp(log_strength))
+        point = next(scan(likelihood, [name], strength=strength, rng=rng, **how))
+        return np.array([point.observed, *point.expected])
+
+    def crossing(i: int) -> float:
+        if np.isnan(levels(0.0)[i]):
+            return float("nan")
+        ends = [0.0, 0.0]
+        step = 1.0 if levels(0.0)[i] > 1.0 - cl else -1.0
+        while (levels(ends[1])[i] - (1.0 - cl)) * step > 0.0:
+            ends = [ends[1], ends[1] + step]
+            if abs(ends[1]) > LARGEST_STRENGTH:
+                return float("inf") if step > 0 else 0.0
+        low, high = sorted(ends)
+        if low == high:
+            return float(np.exp(low))
+        found = brentq(lambda x: float(levels(x)[i]) - (1.0 - cl), low, high, xtol=PRECISION)
+        return float(np.exp(found))
+
+    observed, *expected = (crossing(i) for i in range(6))
+    return observed, np.array(expected)
 
 
 def _chosen(likelihood: Likelihood, names: Sequence[str] | None) -> list[str]:

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from gammastar import config, infer
 from gammastar.core.errors import InputFileError, SteeringError
+from gammastar.core.records import FloatArray
 from gammastar.infer.histfactory.likelihoods import Likelihood
 from gammastar.infer.limits import ASYMPTOTIC_FROM
-from gammastar.infer.scanning import ScanPoint, write_hs3
+from gammastar.infer.scanning import ScanPoint, strength_limits, write_hs3
 from gammastar.pipeline.record import kept_steering
 from gammastar.pipeline.stages.infer import KEYS
 from gammastar.store.folder import published
 from gammastar.store.guarded import check_results
 from gammastar.store.manifest import MANIFEST, is_published, manifest_like, read_manifest
 
-__all__ = [
-    "scan_lines",
-]
+__all__ = ["Asked", "scan_lines"]
 
 OF_LIKELIHOOD = re.compile(r"(workspace|patchset|hs3).*|steering\.json")
+DEFAULT_CL = 0.95
 AVERAGED = "marginalised"  # of [infer] method: exact, toys averaged over the nuisances
 
 
@@ -39,9 +42,33 @@ class _How:
     source: str = ""
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What is tested of every signal.
+
+    Attributes
+    ----------
+    strength : float
+        Signal strength μ.
+    cl : float or None
+        Confidence level at which a signal counts as excluded; that of the run that wrote the likelihood, if
+        any, else 0.95.
+    limit : bool
+        Also find the upper limit on μ.
+    json : bool
+        Give one JSON document instead of lines.
+    """
+
+    strength: float = 1.0
+    cl: float | None = None
+    limit: bool = False
+    json: bool = False
+
+
 def scan_lines(
-    path: Path,
+    path: str | os.PathLike[str],
     *,
+    asked: Asked | None = None,
     names: tuple[str, ...] = (),
     method: str | None = None,
     statistic: Any = None,
@@ -54,8 +81,10 @@ def scan_lines(
 
     Parameters
     ----------
-    path : Path
+    path : path
         As `infer.read_likelihood`, which takes `where` too.
+    asked : Asked, optional
+        Strength, confidence level, limits and form.
     names : tuple of str
         Patches; all of them if empty.
     method : {"asymptotic", "exact", "marginalised", "auto"}, optional
@@ -84,39 +113,97 @@ def scan_lines(
     The run that wrote a likelihood says how its limits were set in the metadata of its patch set, which
     travels with it, and in the ``steering.json`` of its folder.
     """
+    path, asked = Path(path), asked or Asked()
     _checked(path)
     likelihood = infer.read_likelihood(path, **where)
     how = _how(path, likelihood, method, steering)
     if how.method == AVERAGED and auxiliary not in {None, "averaged"}:
         msg = f"scan: method = 'marginalised' averages over the nuisances; it cannot take {auxiliary!r} toys"
         raise SteeringError(msg)
+    cl = asked.cl or how.cl or DEFAULT_CL
+    head = []
     if how.source:
         rest = f", asymptotic from {how.asymptotic_from:g} events" if how.method == "auto" else ""
-        level = f"; excluded at {100 * how.cl:g} % CL is what lies below {1 - how.cl:.3g}" if how.cl else ""
-        yield f"# as {how.source} says: method = {how.method!r}{rest}{level}"
+        level = f"; excluded at {100 * cl:g} % CL is what lies below {1 - cl:.3g}" if how.cl else ""
+        head.append(f"as {how.source} says: method = {how.method!r}{rest}{level}")
     chosen: Any = auxiliary or ("averaged" if how.method == AVERAGED else "fixed")
-    convention = infer.Convention(statistic or "ratio", chosen)
-    engine: Any = "exact" if how.method == AVERAGED else how.method
-    few: list[ScanPoint] = []
-    count = 0
-    for found in infer.scan(
-        likelihood, names or None, method=engine, asymptotic_from=how.asymptotic_from, convention=convention
-    ):
-        values = " ".join(v if isinstance(v, str) else f"{v:g}" for v in found.values)
-        expected = " ".join(f"{value:.4g}" for value in found.expected)
-        error = f" +- {found.error:.2g}" if found.error > 0 else ""
-        yield f"{found.name} {values} CLs {found.observed:.6g}{error} expected {expected} [{found.method}]"
-        count += 1
-        few += [found] if found.doubtful else []
-    if few:
-        least = min(few, key=lambda point: point.events)
-        yield (
-            f"warning: asymptotic formulae with fewer than {ASYMPTOTIC_FROM:g} expected events at "
-            f"{len(few)} of {count} signals (fewest at {least.name}: {least.events:.3g}); they exclude too "
-            "much there: use --method auto, exact or marginalised, or toys where these refuse the nuisances"
-        )
+    options: dict[str, Any] = {
+        "method": "exact" if how.method == AVERAGED else how.method,
+        "asymptotic_from": how.asymptotic_from,
+        "convention": infer.Convention(statistic or "ratio", chosen),
+    }
+    tested = []
+    if not asked.json:
+        yield from (f"# {line}" for line in head)
+    for point in infer.scan(likelihood, names or None, strength=asked.strength, **options):
+        limits = strength_limits(likelihood, point.name, cl=cl, **options) if asked.limit else None
+        tested.append(_entry(point, cl, limits))
+        if not asked.json:
+            yield _line(point, asked, cl, limits)
+    notes = list(_doubts(tested))
+    if asked.json:
+        document = {"cl": cl, "strength": asked.strength, "notes": head + notes, "signals": tested}
+        yield json.dumps(document, indent=1, ensure_ascii=False)
+    else:
+        yield from (f"warning: {note}" for note in notes)
     if hs3 is not None:
-        yield from (f"wrote {path}" for path in write_hs3(likelihood, hs3, names or None))
+        written = write_hs3(likelihood, hs3, names or None)
+        yield from (f"wrote {path}" for path in written if not asked.json)
+
+
+def _line(point: ScanPoint, asked: Asked, cl: float, limits: tuple[float, FloatArray] | None) -> str:
+    """Return what a test found as a line."""
+    values = " ".join(v if isinstance(v, str) else f"{v:g}" for v in point.values)
+    expected = " ".join(f"{value:.4g}" for value in point.expected)
+    error = f" +- {point.error:.2g}" if point.error > 0 else ""
+    text = f"{point.name} {values} CLs {point.observed:.6g}{error} expected {expected}"
+    if asked.cl is not None:
+        what = {True: "excluded", False: "not excluded", None: "masked"}[_excluded(point.observed, cl)]
+        text += f" {what} at {100 * cl:g} % CL"
+    if limits is not None:
+        band = " ".join(f"{value:.4g}" for value in limits[1])
+        text += f" mu < {limits[0]:.4g} expected {band} at {100 * cl:g} % CL"
+    return f"{text} [{point.method}]"
+
+
+def _excluded(level: float, cl: float) -> bool | None:
+    return None if np.isnan(level) else bool(level < 1.0 - cl)
+
+
+def _entry(point: ScanPoint, cl: float, limits: tuple[float, FloatArray] | None) -> dict[str, Any]:
+    """Return what a test found, for JSON: null stands for what is masked or not finite."""
+    found = {
+        "name": point.name,
+        "values": list(point.values),
+        "cls": point.observed,
+        "cls_error": point.error,
+        "cls_expected": point.expected.tolist(),
+        "excluded": _excluded(point.observed, cl),
+        "expected_events": point.events,
+        "method": point.method,
+        "doubtful": point.doubtful,
+    }
+    if limits is not None:
+        found["mu_limit"], found["mu_limit_expected"] = limits[0], limits[1].tolist()
+    return {name: _finite(value) for name, value in found.items()}
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _doubts(tested: Sequence[dict[str, Any]]) -> Iterator[str]:
+    few = [entry for entry in tested if entry["doubtful"]]
+    if few:
+        least = min(few, key=lambda entry: entry["expected_events"])
+        fewest = f"{least['name']}: {least['expected_events']:.3g}"
+        yield (
+            f"asymptotic formulae with fewer than {ASYMPTOTIC_FROM:g} expected events at {len(few)} of "
+            f"{len(tested)} signals (fewest at {fewest}); they exclude too much there: use --method auto, "
+            "exact or marginalised, or toys where these refuse the nuisances"
+        )
 
 
 def _how(path: Path, likelihood: Likelihood, method: str | None, steering: Path | None) -> _How:
@@ -134,7 +221,7 @@ def _how(path: Path, likelihood: Likelihood, method: str | None, steering: Path 
         if section is None:
             return _How(method or "asymptotic")
     if method is not None:  # asked for: only from where on "auto" is asymptotic is left to the record
-        return _How(method, section.asymptotic_from)
+        return _How(method, section.asymptotic_from, section.cl)
     return _How(section.method, section.asymptotic_from, section.cl, source)
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import tarfile
 
 import numpy as np
+import pyhf
 import pytest
 from builders import ROOT
 from click.testing import CliRunner
+from pyhf.infer.intervals.upper_limits import upper_limit
 from scipy.stats import poisson
 
 from gammastar.cli import app
@@ -19,6 +22,7 @@ from gammastar.infer.histfactory.hs3 import from_hs3
 from gammastar.infer.histfactory.likelihoods import Likelihood
 from gammastar.infer.histfactory.modifiers import log_normal, poisson_counts
 from gammastar.infer.histfactory.workspaces import sample
+from gammastar.infer.scanning import CODES, strength_limits
 from gammastar.store.manifest import file_sha256, write_manifest
 
 POT = float(np.log(1.2))
@@ -314,3 +318,31 @@ def test_a_patch_without_events_excludes_nothing():
         empty, full = scan(Likelihood(space, named, {}, ()), method=method)
         assert empty.observed == 1.0
         assert full.observed < 0.2
+
+
+def test_the_limit_on_the_strength_is_where_pyhf_has_it():
+    known = likelihood([50], background=45.0)
+    (name,) = [name for name in known.patches if "5p70" in name]  # a signal of 5 events
+    space = pyhf.Workspace(known.patched(name))
+    model = space.model(modifier_settings=CODES)
+    wanted, band = upper_limit(space.data(model), model, test_stat="qtilde")  # at 95 %
+    observed, expected = strength_limits(known, name, cl=0.95)
+    assert observed == pytest.approx(float(wanted), rel=2e-3)
+    np.testing.assert_allclose(expected, np.array(band, dtype=float), rtol=2e-3)
+
+
+def test_the_limit_without_background_or_event_is_that_of_the_exponential(tmp_path):
+    """CLs = exp(−μ s) at n = b = 0."""
+    space = workspace("c", 0.0, 0.0, [0])
+    space["channels"][0]["samples"][0]["data"] = [4.0]
+    (tmp_path / "w.json").write_text(json.dumps(space))
+    words = ["scan", str(tmp_path / "w.json"), "--method", "exact", "--limit", "--cl", "0.9"]
+    out = CliRunner().invoke(app, words, catch_exceptions=False).output
+    found = re.search(r"mu < (\S+) expected (\S+) .* at 90 % CL", out)
+    assert float(found[1]) == pytest.approx(np.log(10) / 4, rel=5e-3)
+    assert "CLs 0.0183156" in out  # exp(-4)
+    assert " excluded at 90 % CL" in out
+    half = CliRunner().invoke(app, [*words[:4], "--strength", "0.5", "--json"], catch_exceptions=False)
+    (tested,) = json.loads(half.output)["signals"]
+    assert tested["cls"] == pytest.approx(np.exp(-2), rel=1e-3)
+    assert tested["excluded"] is False  # at 95 %

@@ -35,6 +35,7 @@ __all__ = ["KEYS", "in_use", "infer_stage", "millicharge_stage", "missing_masses
 KEYS = ("method", "asymptotic_from", "cl")  # of [infer], which a patch set carries with it
 PATCHED = (0.1, 1e4)  # expected events of the grid points that go into the patch set
 MASS_NUCLEON = 0.9389
+CHARGED = predict.Labels("millicharged particles", "χ", "Q", "charge over that of the electron")
 COLUMNS = ("part", "mass", "coupling_low", "coupling_high", "closed", "clipped_side")
 
 
@@ -115,6 +116,7 @@ def infer_stage(ctx: Context, planes: dict[str, SignalPlane], exposure: Exposure
         if documents is not None and section.submission and np.isfinite(search.reach.edges).any():
             _submit(ctx, search, exposure, documents, suffix)
         extra = {
+            "detector": {"name": name, "pot": detector.pot},
             "model": asdict(model_of(ctx).labels),
             "tip": search.reach.tip,
             "observed_significance": search.significance if np.isfinite(search.significance) else None,
@@ -137,7 +139,8 @@ def millicharge_stage(
         asked = counting_search(ctx, detector, (planes or {})[name], exposure, main=False)
         search = asked.search()
         _write_grid(ctx, asked, suffix=f"_{name}", coupling="charge")
-        extra = {"illustrative": detector.illustrative, "exponent": detector.exponent}
+        extra: dict[str, Any] = {"illustrative": detector.illustrative, "exponent": detector.exponent}
+        extra |= {"detector": {"name": name, "pot": detector.pot}, "model": asdict(CHARGED)}
         _write_reach(ctx, search, f"reach_{name}", extra, coupling="charge")
         slope = exponent_of(asked.plane.signal, asked.plane.coupling)
         ctx.cache.numbers[f"exponent of Q, {detector.name}"] = f"{detector.exponent} declared, {slope}"

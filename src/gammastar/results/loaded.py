@@ -1,0 +1,366 @@
+"""A finished run as an object: its spectrum, rate, kinematics, reaches and likelihoods.
+
+Nothing is read before it is asked for; what is read is compared with the manifest of the run.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gammastar.core.display import Told
+from gammastar.core.errors import InputFileError, UserError
+from gammastar.core.signal import Rate, SignalPlane, SignalPlanes
+from gammastar.results.views import (
+    DISPLACED,
+    IN_SITU,
+    DetectorReach,
+    Kinematics,
+    LoadedRate,
+    LoadedSpectrum,
+    Patches,
+    Workspace,
+    copied,
+)
+from gammastar.store.guarded import check_results, read_result
+from gammastar.store.manifest import MANIFEST, read_manifest
+
+if TYPE_CHECKING:
+    from gammastar.config import Steering
+
+__all__ = ["Results", "load", "reinterpret", "run"]
+
+Pathlike = str | os.PathLike[str]
+ALL, MAIN = "all", "reach.json"
+
+
+class Results:
+    """A finished run. Every part is read when it is asked for, and kept.
+
+    Parameters
+    ----------
+    folder : path
+        Of the results, with their ``manifest.json``.
+
+    Raises
+    ------
+    UserError
+        If the folder holds no results.
+    StoreError
+        If the manifest is not as the run wrote it; a part that was changed is refused when it is read.
+
+    Examples
+    --------
+    >>> import gammastar as gs
+    >>> found = gs.load("results/na60_small")  # doctest: +SKIP
+    >>> found.reach["na62_dump"].plot()  # doctest: +SKIP
+    """
+
+    def __init__(self, folder: Pathlike) -> None:
+        self.folder = Path(folder)
+        if not (self.folder / MANIFEST).is_file():
+            near = sorted(path.parent.name for path in self.folder.glob(f"*/{MANIFEST}"))[:5]
+            hint = f"; it holds the results {', '.join(near)}" if near else ""
+            msg = f"{self.folder}: no {MANIFEST}; is this the folder of the results of a run?{hint}"
+            raise UserError(msg)
+        self.manifest = read_manifest(self.folder)
+
+    @property
+    def mock(self) -> bool:
+        """Whether the data were simulated."""
+        return bool(self.manifest["mock"])
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of the files that the run wrote."""
+        return tuple(self.manifest["files"])
+
+    @cached_property
+    def steering(self) -> Steering:
+        """The sections of the steering that a reinterpretation needs; ``steering.json`` has all."""
+        from gammastar.pipeline.record import kept_steering
+
+        return kept_steering(self.folder)
+
+    @cached_property
+    def spectrum(self) -> LoadedSpectrum:
+        """Virtual photons per proton on target, in cells of mass, q_T and energy, with their covariance."""
+        from gammastar.store.records import read_spectrum
+
+        self._written("spectrum.json")
+        found: LoadedSpectrum = copied(
+            LoadedSpectrum, read_spectrum(self.folder / "spectrum.json"), mock=self.mock
+        )
+        return found
+
+    @cached_property
+    def rate(self) -> LoadedRate:
+        """Dark particles per proton on target and squared coupling, at the masses of the run."""
+        found: LoadedRate = copied(LoadedRate, Rate.from_arrays(self._stage("predict")), mock=self.mock)
+        return found
+
+    @cached_property
+    def signal(self) -> Mapping[str, SignalPlane]:
+        """Expected events over mass and coupling, by detector."""
+        return SignalPlanes.from_arrays(self._stage("accept")).by_detector
+
+    @cached_property
+    def flow(self) -> Kinematics:
+        """The kinematics of virtual photons at a mass, as the flow learned them."""
+        from gammastar import flow
+
+        self._written("flow.json", "flow.safetensors")
+        found = flow.load(self.folder / "flow")
+        return Kinematics(found, found.mass_range, self.mock)
+
+    @cached_property
+    def reach(self) -> Mapping[str, DetectorReach]:
+        """The reach of each detector by the stem of its file; "in_situ" and "displaced" where they ran."""
+        known = [name for name in self.files if name.startswith("reach_") and name.endswith(".json")]
+        named = {MAIN: self._main} if MAIN in self.files else {}
+        named |= {file: file.removeprefix("reach_").removesuffix(".json") for file in known}
+        return _Lazy({name: partial(self._reach, file, name) for file, name in named.items()})
+
+    @property
+    def workspace(self) -> Workspace:
+        """The likelihood of the first detector without signal."""
+        return self.likelihood()[0]
+
+    @property
+    def patches(self) -> Patches:
+        """The signals of the first detector, one JSON patch each."""
+        return self.likelihood()[1]
+
+    def likelihood(self, detector: str | None = None) -> tuple[Workspace, Patches]:
+        """Return workspace and signals of a detector, the first one by default."""
+        suffix = "" if detector in (None, self._main) else f"_{detector}"
+        names = [f"{kind}{suffix}.json" for kind in ("workspace", "patchset")]
+        missing = [name for name in names if name not in self.files]
+        if missing:
+            known = ", ".join(self.reach) or "none"
+            msg = f"{self.folder}: the run wrote no {' and no '.join(missing)}; it has the reaches {known}"
+            raise UserError(msg)
+        workspace = Workspace(read_result(self.folder, names[0]))
+        workspace.mock = self.mock
+        return workspace, Patches(read_result(self.folder, names[1]), mock=self.mock)
+
+    def summary(self) -> Told:
+        """Return the numbers of the run, one per line, and its notes."""
+        lines = [f"{self.folder}" + ("  (MOCK data)" if self.mock else "")]
+        width = max(map(len, self.manifest["numbers"]), default=0)
+        lines += [f"  {name:{min(width, 48)}s}  {value}" for name, value in self.manifest["numbers"].items()]
+        return Told("\n".join([*lines, *(f"  note: {note}" for note in self.manifest["notes"])]))
+
+    @property
+    def report(self) -> Path:
+        """The page of the run, ``report.html``."""
+        return self.folder / "report.html"
+
+    def __repr__(self) -> str:
+        parts = {
+            "spectrum": "spectrum.json" in self.files,
+            "rate": (self.folder / "stages" / "predict.npz").is_file(),
+            "flow": "flow.json" in self.files,
+            "signal": (self.folder / "stages" / "accept.npz").is_file(),
+            "reach": bool(self.reach),
+            "workspace, patches": "workspace.json" in self.files,
+        }
+        lines = [f"Results of {self.folder}" + (" (MOCK data)" if self.mock else "")]
+        for name, there in parts.items():
+            more = f" of {', '.join(self.reach)}" if name == "reach" and there else ""
+            lines.append(f"  .{name}{more}" if there else f"  no {name}")
+        return "\n".join([*lines, "  .summary(), .steering, .manifest, .report"])
+
+    def _repr_html_(self) -> str:
+        """Return the same with a link to the page of the run, for notebooks."""
+        return f'{Told(repr(self))._repr_html_()}<a href="{self.report.as_posix()}">report.html</a>'
+
+    @cached_property
+    def _main(self) -> str:
+        """Stem of the first detector; results of older runs have it in their steering alone."""
+        known = read_result(self.folder, MAIN).get("detector") if MAIN in self.files else None
+        if known is not None:
+            return str(known["name"])
+        section = self.steering.accept
+        names = () if section is None else section.detectors
+        return Path(names[0]).stem if names else "reach"
+
+    def _written(self, *names: str) -> None:
+        missing = [name for name in names if name not in self.files]
+        if missing:
+            msg = f"{self.folder}: the run wrote no {' and no '.join(missing)}"
+            raise UserError(msg)
+        check_results(self.folder, names)
+
+    def _stage(self, name: str) -> Any:
+        from gammastar.pipeline.cache import load_arrays
+
+        path = self.folder / "stages" / f"{name}.npz"
+        if not path.is_file():
+            msg = f"{path}: is not here: the run had no [{name}], or only its record was copied"
+            raise InputFileError(msg)
+        return load_arrays(path)
+
+    def _reach(self, file: str, name: str) -> DetectorReach:
+        from gammastar.infer.reach_tables import reach_of_rows
+
+        content = read_result(self.folder, file)
+        rows = content["rows"]
+        coupling = next(key for key in rows[0] if key.endswith("_low")).removesuffix("_low")
+        intervals = content.get("mass_intervals", {})
+        named = dict.fromkeys(row["part"] for row in rows)
+        parts = {
+            part: reach_of_rows(
+                [row for row in rows if row["part"] == part], intervals.get(part, ()), coupling
+            )
+            for part in named
+        }
+        fraction = np.array(
+            [
+                [row.get(f"fraction_in_domain_{s}") for s in ("low", "high")]
+                for row in rows
+                if row["part"] == ALL
+            ],
+            dtype=np.float64,
+        )
+        about = {
+            "model": content.get("model", _model_of_photons()),
+            "pot": self._pot(content, name),
+            "cl": rows[0]["cl"],
+            "fraction": fraction if np.isfinite(fraction).any() else None,
+        }
+        found: DetectorReach = copied(
+            DetectorReach,
+            parts[ALL],
+            name=name,
+            label=content["label"],
+            parts=parts,
+            rows=tuple(rows),
+            expected_limit=tuple(content.get("expected_limit", ())),
+            about=about,
+            mock=self.mock,
+        )
+        return found
+
+    def _pot(self, content: Mapping[str, Any], name: str) -> float:
+        """Return the protons on target of a search: of its detector, or in situ of the measurement."""
+        if "detector" in content:
+            return float(content["detector"]["pot"])
+        exposure = self.spectrum.exposure if name in (IN_SITU, DISPLACED) else None
+        if exposure is not None:
+            return exposure.pot
+        from gammastar.physics.detector import load_detector
+        from gammastar.pipeline.record import kept_detector
+
+        return load_detector(kept_detector(self.folder, name)).pot
+
+
+def _model_of_photons() -> dict[str, Any]:
+    from gammastar.predict import DarkPhoton
+    from gammastar.predict.names import r_table
+
+    return asdict(DarkPhoton(r_table()).labels)
+
+
+class _Lazy(Mapping[str, Any]):
+    """A mapping whose values are made when they are first asked for."""
+
+    def __init__(self, makers: Mapping[str, Callable[[], Any]]) -> None:
+        self._makers = makers
+        self._made: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._makers:
+            msg = f"no reach of {name!r}; there are {', '.join(self._makers) or 'none'}"
+            raise KeyError(msg)
+        if name not in self._made:
+            self._made[name] = self._makers[name]()
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._makers)
+
+    def __len__(self) -> int:
+        return len(self._makers)
+
+    def __repr__(self) -> str:
+        return f"reaches of {', '.join(self._makers) or 'nothing'}"
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self._makers)
+
+
+def load(folder: Pathlike) -> Results:
+    """Return a finished run as an object whose parts are read when they are asked for.
+
+    Parameters
+    ----------
+    folder : path
+        Of the results.
+
+    Raises
+    ------
+    UserError
+        If the folder holds no results.
+    """
+    return Results(folder)
+
+
+def run(steering: Pathlike, *, output: Pathlike | None = None, **options: Any) -> Results:
+    """Run a steering file, or a shipped analysis such as ``na60_dimuon/small``, and return its results.
+
+    Parameters
+    ----------
+    steering : path
+    output : path, optional
+        Folder of the results; ``results/<analysis>`` of the working directory by default.
+    **options
+        ``resume``, ``only``, ``tell``, ``executor`` and ``allow_partial`` of `gammastar.pipeline.run.run`.
+    """
+    from gammastar.core.files import analysis_path
+    from gammastar.pipeline.run import run as run_stages
+
+    path = Path(steering)
+    path = path if path.is_file() or path.suffix else analysis_path(str(steering))
+    return Results(run_stages(path, output=None if output is None else Path(output), **options))
+
+
+def reinterpret(
+    results: Results | Pathlike,
+    *,
+    detector: Pathlike | None = None,
+    model: str | None = None,
+    output: Pathlike | None = None,
+    **options: Any,
+) -> Results:
+    """Compute the reach of another detector or model from a finished run alone, and return it.
+
+    Parameters
+    ----------
+    results : Results or path
+    detector : path, optional
+        Detector file; those of the run by default.
+    model : str, optional
+        ``file.py:Name`` or the name of a built-in model; that of the run by default.
+    output : path, optional
+        Folder of the new results; beside `results`, with the names of detector and model, by default.
+    **options
+        ``tell`` and ``allow_partial`` of `gammastar.results.reinterpret.reinterpret`.
+    """
+    from gammastar.pipeline.run import silent
+    from gammastar.results.reinterpret import reinterpret as again
+
+    folder = results.folder if isinstance(results, Results) else Path(results)
+    if output is None:
+        names = [Path(detector).stem] if detector is not None else []
+        names += [model.rpartition(":")[2]] if model is not None else []
+        output = folder.with_name("_".join([folder.resolve().name, *(names or ["again"])]))
+    given = None if detector is None else Path(detector)
+    again(folder, detector=given, model=model, output=Path(output), **{"tell": silent} | options)
+    return Results(output)

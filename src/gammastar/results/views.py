@@ -1,0 +1,346 @@
+"""Parts of a finished run that draw themselves: records with ``plot``, ``to_hist`` and ``to_pandas``."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gammastar.core.display import Shown, described
+from gammastar.core.errors import UserError
+from gammastar.core.records import FloatArray, Reach, Spectrum
+from gammastar.core.signal import Rate
+
+if TYPE_CHECKING:
+    import hist
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "DetectorReach",
+    "Kinematics",
+    "LoadedRate",
+    "LoadedSpectrum",
+    "Patches",
+    "Workspace",
+    "copied",
+]
+
+MEASURED, OBSERVED = "measured domain", "observed"
+IN_SITU, DISPLACED = "in_situ", "displaced"
+BANDS = ("m2", "m1", "median", "p1", "p2")
+GREY = ("observed", "recast")  # kinds of published limits that are drawn
+
+
+def _shown(figure: Figure) -> Axes:
+    """Return the first axes of a figure; a notebook shows it, and pyplot knows it where it was imported."""
+    pyplot, shell = sys.modules.get("matplotlib.pyplot"), sys.modules.get("IPython")
+    if shell is not None and getattr(shell.get_ipython(), "kernel", None) is not None:
+        from gammastar.report import png_bytes
+
+        shell.display.display(shell.display.Image(png_bytes(figure, dpi=90)))
+    elif pyplot is not None and pyplot.isinteractive():
+        with contextlib.suppress(
+            TypeError, ValueError
+        ):  # before matplotlib 3.11 it takes no figure of others
+            pyplot.figure(figure)
+    return figure.axes[0]
+
+
+def _pandas() -> Any:
+    try:
+        import pandas as pd
+    except ImportError as error:
+        msg = "to_pandas needs pandas: pip install pandas"
+        raise UserError(msg) from error
+    return pd
+
+
+def copied(kind: type[Any], record: Any, **more: Any) -> Any:
+    """Return a record as a kind of its own that can be drawn."""
+    return kind(**{one.name: getattr(record, one.name) for one in fields(record)}, **more)
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class LoadedSpectrum(Spectrum):
+    """Virtual photons per proton on target, of a run: a `Spectrum` that draws itself.
+
+    Attributes
+    ----------
+    mock : bool
+    """
+
+    mock: bool = field(default=False, kw_only=True)
+
+    def to_hist(self) -> hist.Hist[Any]:
+        """Return a histogram of its own; its variances are the diagonal of the covariance."""
+        return self.hist.copy()
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return one row per cell: edges [GeV], content, standard deviation, and whether it was measured."""
+        edges = [np.asarray(axis.edges) for axis in self.hist.axes]
+        places = np.indices(self.values.shape).reshape(len(edges), -1)
+        columns: dict[str, Any] = {}
+        for axis, values, place in zip(self.hist.axes, edges, places, strict=True):
+            columns |= {f"{axis.name}_low": values[place], f"{axis.name}_high": values[place + 1]}
+        columns["value"] = self.values.ravel()
+        columns["error"] = np.sqrt(np.clip(np.diag(self.cov), 0.0, None))
+        return _pandas().DataFrame(columns | {"measured": self.domain.ravel()})
+
+    def plot(self) -> Axes:
+        """Draw the mass spectrum with the error of its covariance; return the axes."""
+        from gammastar.report.figures.measured import mass_projection, unfolded_spectrum
+
+        edges, values, cov = mass_projection(self)
+        index = [axis.name for axis in self.hist.axes].index("mass")
+        others = tuple(i for i in range(self.domain.ndim) if i != index)
+        inside = np.asarray(self.domain.any(axis=others))
+        errors = np.sqrt(np.clip(np.diag(cov), 0.0, None))
+        return _shown(unfolded_spectrum(edges, values, errors, mock=self.mock, measured=inside))
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class LoadedRate(Rate):
+    """Dark particles per proton on target and squared coupling, of a run: a `Rate` that draws itself.
+
+    Attributes
+    ----------
+    mock : bool
+    """
+
+    mock: bool = field(default=False, kw_only=True)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return one row per mass [GeV]: rate, standard deviation of all sources, and of each of them."""
+        columns = {"mass": self.mass, "rate": self.value, "error": self.error()}
+        if self.measured_part is not None:
+            columns["measured_part"] = self.measured_part
+        parts = {part.name: np.sqrt(np.clip(np.diag(part.cov), 0.0, None)) for part in self.sources.parts}
+        return _pandas().DataFrame(columns | parts)
+
+    def plot(self) -> Axes:
+        """Draw the rate against the mass with bands of one and two standard deviations; return the axes."""
+        from gammastar.report.figures.signal import rate_figure
+
+        return _shown(rate_figure(self.mass, self.value, self.error(), mock=self.mock))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Kinematics(Shown):
+    """What draws transverse momentum and energy of virtual photons at a mass: the trained flow of a run.
+
+    Attributes
+    ----------
+    sampler : Sampler
+        The flow itself, with ``sample(mass, rng)``.
+    mass_range : tuple of float
+        That it learned [GeV].
+    mock : bool
+    """
+
+    sampler: Any
+    mass_range: tuple[float, float]
+    mock: bool
+
+    def sample(
+        self, mass: FloatArray | float, rng: np.random.Generator | int = 1, *, n: int = 10_000
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return q_T and energy [GeV], one of each per mass; `n` of them for a single mass [GeV]."""
+        masses = np.full(n, float(mass)) if np.ndim(mass) == 0 else np.asarray(mass, dtype=np.float64)
+        pt, energy = self.sampler.sample(masses, np.random.default_rng(rng))
+        return pt, energy
+
+    def plot(self, masses: Sequence[float] | None = None, *, n: int = 20_000) -> Axes:
+        """Draw the densities of q_T and energy at some masses [GeV]; return the axes of the first."""
+        from gammastar.report.figures.overview import densities_figure
+
+        low, high = self.mass_range
+        chosen = np.linspace(low, high, 5)[1:4].round(2).tolist() if masses is None else masses
+        samples = {float(mass): self.sample(float(mass), n=n) for mass in chosen}
+        return _shown(densities_figure(samples, mock=self.mock))
+
+
+class Workspace(dict[str, Any]):
+    """The likelihood without signal as a pyhf workspace: the JSON document itself.
+
+    ``pyhf()`` gives a `pyhf.Workspace`.
+    """
+
+    mock = False
+
+    def pyhf(self) -> Any:
+        """Return the `pyhf.Workspace` of the document."""
+        import pyhf
+
+        from gammastar.infer.histfactory.likelihoods import Likelihood  # noqa: F401
+
+        return pyhf.Workspace(self)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return one row per channel, bin and sample with its expected events."""
+        rows = [
+            {"channel": channel["name"], "bin": i, "sample": sample["name"], "expected": float(value)}
+            for channel in self["channels"]
+            for sample in channel["samples"]
+            for i, value in enumerate(sample["data"])
+        ]
+        return _pandas().DataFrame(rows)
+
+    def plot(self) -> Axes:
+        """Draw the expected events of every channel, stacked by sample; return the axes."""
+        from gammastar.report.figures.overview import channels_figure
+
+        sizes = [len(channel["samples"][0]["data"]) for channel in self["channels"]]
+        starts = np.concatenate([[0], np.cumsum(sizes)])
+        counts: dict[str, FloatArray] = {}
+        names: list[str] = []
+        for channel, start, size in zip(self["channels"], starts, sizes, strict=False):
+            names += [channel["name"] + (f" {i}" if size > 1 else "") for i in range(size)]
+            for sample in channel["samples"]:
+                row = counts.setdefault(sample["name"], np.zeros(starts[-1]))
+                row[start : start + size] += sample["data"]
+        return _shown(channels_figure(names, counts, mock=self.mock))
+
+    def __repr__(self) -> str:
+        samples = [f"{c['name']}: {', '.join(s['name'] for s in c['samples'])}" for c in self["channels"]]
+        return "\n".join(["Workspace (pyhf)", *(f"  {line}" for line in samples[:20])])
+
+
+class Patches(Mapping[str, list[dict[str, Any]]]):
+    """The signals of a likelihood by name: each a JSON patch of the workspace.
+
+    Attributes
+    ----------
+    document : dict
+        The patch set as pyhf reads it.
+    """
+
+    def __init__(self, document: dict[str, Any], *, mock: bool) -> None:
+        self.document, self.mock = document, mock
+        self._patches = {entry["metadata"]["name"]: entry for entry in document["patches"]}
+
+    def __getitem__(self, name: str) -> list[dict[str, Any]]:
+        patch: list[dict[str, Any]] = self._patches[name]["patch"]
+        return patch
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._patches)
+
+    def __len__(self) -> int:
+        return len(self._patches)
+
+    def __repr__(self) -> str:
+        labels = ", ".join(self.document["metadata"]["labels"])
+        return f"Patches: {len(self)} signals of {labels}; the first is {next(iter(self), 'none')}"
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return one row per signal: its name and its labels, e.g. mass [GeV] and coupling."""
+        labels = self.document["metadata"]["labels"]
+        rows = [dict(zip(labels, p["metadata"]["values"], strict=True)) for p in self._patches.values()]
+        return _pandas().DataFrame(rows, index=_pandas().Index(self._patches, name="patch"))
+
+    def plot(self) -> Axes:
+        """Draw the points of mass and coupling that have a signal; return the axes."""
+        from gammastar.report.figures.overview import points_figure
+
+        points = np.array([p["metadata"]["values"][:2] for p in self._patches.values()], dtype=np.float64)
+        return _shown(points_figure(points, mock=self.mock))
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class DetectorReach(Reach):
+    """The expected reach of a detector: a `Reach`, that of all signal, with the other contours beside it.
+
+    Attributes
+    ----------
+    name, label : str
+        Stem of the detector's file, and what the reach is called.
+    parts : mapping of str to Reach
+        Every contour: "all", "measured domain", "observed", discoveries and projections.
+    rows : tuple of mapping
+        The rows of ``reach.csv``.
+    expected_limit : tuple of float
+        Events at −2 … +2 standard deviations.
+    about : mapping
+        Confidence level, protons on target, names of the model, and the shares of the signal that were
+        measured, for the figure.
+    mock : bool
+    """
+
+    name: str = field(default="", kw_only=True)
+    label: str = field(default="", kw_only=True)
+    parts: Mapping[str, Reach] = field(default_factory=dict, kw_only=True)
+    rows: tuple[Mapping[str, Any], ...] = field(default=(), kw_only=True, repr=False)
+    expected_limit: tuple[float, ...] = field(default=(), kw_only=True)
+    about: Mapping[str, Any] = field(default_factory=dict, kw_only=True, repr=False)
+    mock: bool = field(default=False, kw_only=True)
+
+    def _lines(self) -> list[tuple[str, str]]:
+        ends = [f"{found.low:.3f} to {found.high:.3f} GeV" for found in self.intervals]
+        limit = f"{self.expected_limit[2]:.4g} events expected" if self.expected_limit else ""
+        told = {
+            "label": self.label,
+            "reached": ", ".join(ends) or f"{int(np.isfinite(self.edges).any(axis=1).sum())} masses",
+            "limit": limit,
+            "contours": ", ".join(self.parts),
+            "mass": described(self.mass),
+            "edges": described(self.edges),
+        }
+        return [(name, text) for name, text in told.items() if text]
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the rows of ``reach.csv``: one per contour, mass and island."""
+        return _pandas().DataFrame(list(self.rows))
+
+    def plot(self, *, limits: bool = True) -> Axes:
+        """Draw all signal, its measured part and what is observed; `limits`: grey areas of published limits.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+        """
+        from gammastar.report import Contour, reach_figure
+
+        if self.name == IN_SITU:
+            return _shown(self._peaks(limits=limits))
+        whole = Contour(
+            "all signal", self, "extrapolated", bands=self.bands, fraction=self.about.get("fraction")
+        )
+        contours = [whole]
+        if MEASURED in self.parts:
+            contours.append(Contour("measured domain only", self.parts[MEASURED], "measured"))
+        if OBSERVED in self.parts:
+            contours.append(Contour("observed", self.parts[OBSERVED], "observed"))
+        figure = reach_figure(contours, **self.options(limits=limits))
+        return _shown(figure)
+
+    def options(self, *, limits: bool) -> dict[str, Any]:
+        """Return what every figure of reaches of this model needs."""
+        from gammastar.predict.models import Labels
+        from gammastar.report import Plane, existing_limits
+
+        named = Labels(**self.about["model"])
+        known = existing_limits(kinds=GREY) if limits and named.limits == "published" else []
+        return {
+            "mock": self.mock,
+            "pot": self.about["pot"],
+            "cl": self.about["cl"],
+            "limits": [limit.curve for limit in known],
+            "plane": Plane(mass_label=named.mass_axis, coupling_label=named.coupling_axis),
+        }
+
+    def _peaks(self, *, limits: bool) -> Figure:
+        from gammastar.report import existing_limits
+        from gammastar.report.figures.limits import coupling_figure
+
+        known = existing_limits(kinds=GREY) if limits else []
+        expected = np.array(
+            [[np.nan if row[f"low_{b}"] is None else row[f"low_{b}"] for b in BANDS] for row in self.rows]
+        )
+        curves = [limit.curve for limit in known]
+        return coupling_figure(self.mass, expected, mock=self.mock, cl=self.about["cl"], limits=curves)
