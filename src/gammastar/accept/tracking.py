@@ -13,6 +13,7 @@ import numpy.typing as npt
 from gammastar.accept.decay import position_at
 from gammastar.core.documents import sourced_card
 from gammastar.core.errors import PhysicsError
+from gammastar.core.files import Pathlike
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.physics.detector import Detector, Plane
 
@@ -87,7 +88,7 @@ class Spectrometer:
             raise PhysicsError(msg)
 
 
-def load_spectrometer(path: Path) -> Spectrometer:
+def load_spectrometer(path: Pathlike) -> Spectrometer:
     """Read a spectrometer card: TOML with the attributes of `Spectrometer`, each with a source.
 
     Raises
@@ -97,6 +98,7 @@ def load_spectrometer(path: Path) -> Spectrometer:
     SteeringError
         If a key is unknown, missing, wrong or without source.
     """
+    path = Path(path)
     return sourced_card(Spectrometer, path, "spectrometer")
 
 

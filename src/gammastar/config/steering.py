@@ -24,6 +24,7 @@ from gammastar.config.measured import (
 from gammastar.config.systematics import Systematics, gathered
 from gammastar.core.documents import Finding, from_toml, shortened
 from gammastar.core.errors import SteeringError, UserError
+from gammastar.core.files import Pathlike
 
 __all__ = ["STAGES", "Steering", "examine", "load", "parse", "problems", "read_toml"]
 
@@ -259,12 +260,13 @@ def _explain(error: ValidationError) -> str:
     return "\n".join(lines[:MOST] + more)
 
 
-def examine(path: Path) -> tuple[Steering | None, tuple[Finding, ...]]:
+def examine(path: Pathlike) -> tuple[Steering | None, tuple[Finding, ...]]:
     """Return a steering file as far as it can be understood, and what is wrong with it.
 
     Unknown and wrong keys are left out of what is returned, so that the rest can be looked at; None if that
     is no steering either. Mistakes never raise.
     """
+    path = Path(path)
     try:
         content = read_toml(path)
         return Steering.model_validate(content), tuple(Finding("warning", *note) for note in _moved(content))
@@ -320,7 +322,7 @@ def _moved(content: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Pathlike) -> dict[str, Any]:
     """Read a TOML file.
 
     Raises
@@ -328,6 +330,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     SteeringError
         If the file is missing or is not TOML.
     """
+    path = Path(path)
     try:
         return from_toml(path, MAX_BYTES)
     except OSError as error:
@@ -338,7 +341,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise SteeringError(msg) from error
 
 
-def load(path: Path) -> Steering:
+def load(path: Pathlike) -> Steering:
     """Read and validate a steering file.
 
     Raises
@@ -346,6 +349,7 @@ def load(path: Path) -> Steering:
     SteeringError
         If the file is missing, is not TOML, or holds an unknown or wrong key.
     """
+    path = Path(path)
     try:
         return parse(read_toml(path), str(path))
     except RecursionError as error:

@@ -7,12 +7,14 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 from gammastar.core.documents import shortened
 from gammastar.core.errors import InputFileError, StoreError
 from gammastar.core.machine import full, told
 
 __all__ = [
+    "Pathlike",
     "analysis_path",
     "atomic",
     "data_path",
@@ -23,6 +25,7 @@ __all__ = [
     "write_whole",
 ]
 
+Pathlike: TypeAlias = str | os.PathLike[str]
 LONGEST_NAME = 200  # characters of a name in a message
 _PACKAGE = Path(__file__).resolve().parents[1]
 

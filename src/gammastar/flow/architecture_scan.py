@@ -13,7 +13,7 @@ import numpy as np
 
 from gammastar.core.documents import from_json
 from gammastar.core.errors import PhysicsError
-from gammastar.core.files import write_whole
+from gammastar.core.files import Pathlike, write_whole
 from gammastar.core.records import FloatArray
 from gammastar.core.sampling import stream
 from gammastar.flow.divergence import kl_divergence
@@ -62,7 +62,7 @@ def scan(
     *,
     beam_energy: float,
     base: FlowOptions,
-    file: Path,
+    file: Pathlike,
     grid: Mapping[str, Sequence[Any]] = PAPER_GRID,
     masses: Sequence[float] = (0.3, 0.7, 1.0),
     seeds: Sequence[int] = (1, 2),
@@ -79,7 +79,7 @@ def scan(
     beam_energy : float [GeV]
     base : FlowOptions
         Its preset decides the architecture; `FlowOptions.paper(...)` for the paper's.
-    file : Path
+    file : path
         JSON lines, one per training; written again after each.
     grid : mapping of option name to values
         The paper's by default.
@@ -98,6 +98,7 @@ def scan(
     PhysicsError
         If an option of the grid is unknown.
     """
+    file = Path(file)
     unknown = set(grid) - set(asdict(base))
     if unknown:
         msg = f"scan: {', '.join(sorted(unknown))} is no option of FlowOptions"

@@ -13,7 +13,7 @@ from pykdtree.kdtree import KDTree
 
 from gammastar.core.documents import from_json
 from gammastar.core.errors import InputFileError, PhysicsError
-from gammastar.core.files import write_whole
+from gammastar.core.files import Pathlike, write_whole
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.core.sampling import Sampler
 
@@ -100,13 +100,14 @@ class LocalStatistics:
         result: FloatArray = np.interp(mass, self.mass, self.count)
         return result
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Pathlike) -> None:
         """Write a JSON file."""
+        path = Path(path)
         content = {"mass": self.mass.tolist(), "count": self.count.tolist(), "half_width": self.half_width}
         write_whole(path, (json.dumps(content) + "\n").encode())
 
     @classmethod
-    def load(cls, path: Path) -> LocalStatistics:
+    def load(cls, path: Pathlike) -> LocalStatistics:
         """Read the file of `save`.
 
         Raises
@@ -114,6 +115,7 @@ class LocalStatistics:
         InputFileError
             If it is missing or damaged.
         """
+        path = Path(path)
         try:
             content = from_json(path.read_text(encoding="utf-8"))
             mass, count = (np.asarray(content[name], dtype=np.float64) for name in ("mass", "count"))

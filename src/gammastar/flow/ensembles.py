@@ -11,6 +11,7 @@ from scipy.special import logsumexp
 from scipy.stats import t as student
 
 from gammastar.core.errors import InputFileError, PhysicsError
+from gammastar.core.files import Pathlike
 from gammastar.core.records import FloatArray
 from gammastar.core.sampling import Sampler, stream
 from gammastar.flow.divergence import LocalStatistics
@@ -344,14 +345,16 @@ class FlowVariations:
         return Variations(nominal, found.components, found.variance_kept)
 
 
-def save_members(ensemble: FlowEnsemble, local: LocalStatistics, folder: Path) -> None:
+def save_members(ensemble: FlowEnsemble, local: LocalStatistics, folder: Pathlike) -> None:
     """Write the members of a result folder, and the number of pairs near each mass."""
+    folder = Path(folder)
     save_ensemble(ensemble, folder / MEMBERS)
     local.save(folder / LOCAL)
 
 
-def saved_digests(folder: Path) -> dict[str, str]:
+def saved_digests(folder: Pathlike) -> dict[str, str]:
     """Return the digests of the flow, of its members and of the local statistics in a result folder."""
+    folder = Path(folder)
     digests = {STEM: digest(load(folder / STEM).to_tensors())}
     members = sorted(folder.glob(f"{MEMBERS}.[0-9][0-9].json"))
     if members:
@@ -365,7 +368,7 @@ def saved_digests(folder: Path) -> dict[str, str]:
     return digests
 
 
-def load_variations(folder: Path) -> FlowVariations | None:
+def load_variations(folder: Pathlike) -> FlowVariations | None:
     """Return the flow of a result folder with its members, or None if there is no ensemble.
 
     What a later stage does with it: draw one sample of the nominal flow, compute the yield with the sample's
@@ -379,6 +382,7 @@ def load_variations(folder: Path) -> FlowVariations | None:
     InputFileError
         If a file is damaged, or the flow is of the paper's preset.
     """
+    folder = Path(folder)
     if not any(folder.glob(f"{MEMBERS}.[0-9][0-9].json")):
         return None
     nominal = load(folder / STEM)

@@ -22,7 +22,7 @@ from torch import Tensor
 from gammastar.core.axes import effective_size
 from gammastar.core.documents import from_json
 from gammastar.core.errors import PhysicsError
-from gammastar.core.files import write_whole
+from gammastar.core.files import Pathlike, write_whole
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.flow.bijection import Bijection, Gaussianiser, inside_limits, make_bijection
 from gammastar.flow.model import KinematicFlow, digest
@@ -353,7 +353,7 @@ def optimise(
     options : FlowOptions
     rng : numpy.random.Generator
     progress : callable, optional
-    checkpoint : Path, optional
+    checkpoint : path, optional
         File that is written every `options.checkpoint_every` epochs; a training of the same pairs, options
         and start goes on from it and ends with the same numbers as one that was not interrupted.
 
@@ -439,7 +439,7 @@ def fit_pairs(
     options: FlowOptions | None = None,
     rng: np.random.Generator,
     progress: Progress | None = None,
-    checkpoint: Path | None = None,
+    checkpoint: Pathlike | None = None,
 ) -> KinematicFlow:
     """Train a flow p(pt, energy | mass) on weighted pairs.
 
@@ -454,7 +454,7 @@ def fit_pairs(
         Decides split, start and order; the same generator gives the same flow.
     progress : callable, optional
         Called as ``progress(epoch, n_epochs, train_loss, validation_loss)`` after each epoch.
-    checkpoint : Path, optional
+    checkpoint : path, optional
         File of the state after the last epochs. If it is there and of the same pairs, options and generator,
         the training goes on from it; else it is written anew.
 
@@ -476,6 +476,7 @@ def fit_pairs(
     with their signed weights (arXiv:1905.11719). Near two background pairs per signal pair and above, use
     posterior weights instead.
     """
+    checkpoint = None if checkpoint is None else Path(checkpoint)
     options = FlowOptions() if options is None else options
     if options.preset != "default":
         msg = "fit_pairs trains the default preset; use fit_paper for the paper's"
@@ -519,12 +520,13 @@ def fit_paper(
     options: FlowOptions | None = None,
     rng: np.random.Generator,
     progress: Progress | None = None,
-    checkpoint: Path | None = None,
+    checkpoint: Pathlike | None = None,
 ) -> PaperFlow:
     """Train the flow of the data-driven paper on weighted pairs; arguments and errors as `fit_pairs`.
 
     `options` is `FlowOptions.paper()` by default, with 500 epochs.
     """
+    checkpoint = None if checkpoint is None else Path(checkpoint)
     options = FlowOptions.paper() if options is None else options
     table, mass_range = validated(pairs, beam_energy, options)
     train, validation = split(table, options.validation, rng)

@@ -12,6 +12,7 @@ from pydantic import ConfigDict, TypeAdapter
 
 from gammastar.core.documents import filled_in, from_toml, name_of, sources_of, validated
 from gammastar.core.errors import InputFileError, PhysicsError, PortabilityError, SteeringError
+from gammastar.core.files import Pathlike
 from gammastar.core.records import Exposure
 from gammastar.physics.geometry import Volume
 
@@ -294,12 +295,12 @@ def _unsourced(data: Mapping[str, Any]) -> list[str]:
 _ADAPTER: TypeAdapter[Detector] = TypeAdapter(Detector)
 
 
-def load_detector(path: Path) -> Detector:
+def load_detector(path: Pathlike) -> Detector:
     """Read a detector file.
 
     Parameters
     ----------
-    path : Path
+    path : path
         TOML file; its keys are the attributes of `Detector`.
 
     Raises
@@ -309,6 +310,7 @@ def load_detector(path: Path) -> Detector:
     SteeringError
         If a key is unknown, missing or wrong, or a number has no source; the message names file and key.
     """
+    path = Path(path)
     try:
         data = from_toml(path)
         name_of(data)

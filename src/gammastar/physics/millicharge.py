@@ -18,6 +18,7 @@ from scipy.special import gammainc
 from gammastar.core.constants import ALPHA, GEV2_MB, M_E
 from gammastar.core.documents import from_toml, name_of, sources_of, validated
 from gammastar.core.errors import InputFileError, PhysicsError, SteeringError
+from gammastar.core.files import Pathlike
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.physics.detector import Target
 from gammastar.physics.qed import FormFactor2, kappa, lepton_factor, pseudoscalar_dalitz
@@ -483,7 +484,7 @@ class MillichargeDetector:
 _ADAPTER: TypeAdapter[MillichargeDetector] = TypeAdapter(MillichargeDetector)
 
 
-def load_millicharge_detector(path: Path) -> MillichargeDetector:
+def load_millicharge_detector(path: Pathlike) -> MillichargeDetector:
     """Read a TOML file whose keys are the attributes of `MillichargeDetector`.
 
     Raises
@@ -493,6 +494,7 @@ def load_millicharge_detector(path: Path) -> MillichargeDetector:
     SteeringError
         If a key is unknown, missing or wrong, or a table has no line under ``[sources]``.
     """
+    path = Path(path)
     try:
         data = from_toml(path)
         name_of(data)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gammastar.core.errors import SteeringError
-from gammastar.core.files import data_path
+from gammastar.core.files import Pathlike, data_path
 from gammastar.core.resolve import UserCode, resolve
 from gammastar.physics import bremsstrahlung
 from gammastar.physics.mesons import MesonTable
@@ -60,7 +60,7 @@ def _of_user(kind: Any, key: str, name: str, where: Path | UserCode) -> Any:
     return named
 
 
-def make_model(name: str, where: Path | UserCode) -> Model:
+def make_model(name: str, where: Pathlike | UserCode) -> Model:
     """Return the model of a name or of ``file.py:attribute`` (a model or a function without arguments).
 
     Raises
@@ -69,6 +69,7 @@ def make_model(name: str, where: Path | UserCode) -> Model:
         If there is none of that name, or if what was found is no model or does not say how many of its
         particles are made.
     """
+    where = where if isinstance(where, UserCode) else Path(where)
     if name == "dark_photon":
         return DarkPhoton(r_table())
     if name in CHARGES:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from gammastar.core.documents import plain, shortened
 from gammastar.core.errors import PhysicsError, StoreError
-from gammastar.core.files import write_whole
+from gammastar.core.files import Pathlike, write_whole
 from gammastar.core.records import Reach
 
 __all__ = ["Submission", "check_submission", "write_submission"]
@@ -59,7 +59,7 @@ class Submission:
 
 
 def write_submission(
-    directory: Path,
+    directory: Pathlike,
     reach: Reach,
     submission: Submission,
     *,
@@ -71,7 +71,7 @@ def write_submission(
 
     Parameters
     ----------
-    directory : Path
+    directory : path
         Made if it is missing.
     reach : Reach
         Masses at which nothing is reached are left out.
@@ -94,6 +94,7 @@ def write_submission(
     StoreError
         If the folder holds tables of another submission, which would be taken for part of this one.
     """
+    directory = Path(directory)
     contours = {"Contour": reach}
     for name, other in (others or {}).items():
         if np.isfinite(other.edges).all(axis=1).any():
@@ -216,7 +217,7 @@ def _add_errors(column: dict[str, Any], errors: npt.NDArray[np.float64]) -> None
             entry["errors"] = [{"symerror": error, "label": "numerical"}]
 
 
-def check_submission(directory: Path) -> None:
+def check_submission(directory: Pathlike) -> None:
     """Check a submission with HEPData's own validator and its bundled schemas: no network.
 
     Raises
@@ -226,6 +227,7 @@ def check_submission(directory: Path) -> None:
     ImportError
         Without the package ``hepdata-validator``.
     """
+    directory = Path(directory)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # the validator leaves files to the collector
         warnings.simplefilter("ignore", DeprecationWarning)  # and imports names that jsonschema gives up

@@ -11,7 +11,7 @@ import numpy as np
 
 from gammastar.core.documents import from_toml
 from gammastar.core.errors import InputFileError
-from gammastar.core.files import data_path
+from gammastar.core.files import Pathlike, data_path
 from gammastar.core.records import FloatArray
 
 __all__ = ["ExistingLimit", "citations", "edges_of", "existing_limits", "read_limit", "recast"]
@@ -117,14 +117,14 @@ def read_limit(path: Path) -> ExistingLimit:
 
 
 def existing_limits(
-    plane: str = "dark_photon", *, directory: Path | None = None, kinds: Iterable[str] = ("observed",)
+    plane: str = "dark_photon", *, directory: Pathlike | None = None, kinds: Iterable[str] = ("observed",)
 ) -> list[ExistingLimit]:
     """Return the shipped limits of a plane and those of a user's directory.
 
     Parameters
     ----------
     plane : str
-    directory : Path, optional
+    directory : path, optional
         Further files, one limit each. What may not be shipped for its licence can be drawn from here.
     kinds : iterable of str
 
@@ -137,6 +137,7 @@ def existing_limits(
     >>> [(limit.name, limit.reference) for limit in existing_limits()]
     [('FASER', 'arXiv:2308.05587'), ('NA62', 'arXiv:2312.12055')]
     """
+    directory = None if directory is None else Path(directory)
     if directory is not None and not directory.is_dir():
         msg = f"{directory}: no such directory of limits"
         raise InputFileError(msg)

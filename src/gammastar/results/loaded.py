@@ -5,7 +5,6 @@ Nothing is read before it is asked for; what is read is compared with the manife
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from functools import cached_property, partial
@@ -16,6 +15,7 @@ import numpy as np
 
 from gammastar.core.display import Told
 from gammastar.core.errors import InputFileError, UserError
+from gammastar.core.files import Pathlike
 from gammastar.core.signal import Rate, SignalPlane, SignalPlanes
 from gammastar.results.views import (
     DISPLACED,
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Results", "load", "reinterpret", "run"]
 
-Pathlike = str | os.PathLike[str]
 ALL, MAIN = "all", "reach.json"
 
 

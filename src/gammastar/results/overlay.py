@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gammastar import report
 from gammastar.core.errors import UserError
+from gammastar.core.files import Pathlike
 from gammastar.report.style import power_of_ten
 from gammastar.results.loaded import Results, load
 from gammastar.results.views import DISPLACED, IN_SITU, DetectorReach
@@ -24,7 +24,7 @@ COLUMNS = ("mass", "coupling_low", "coupling_high")
 
 
 def overlay(
-    runs: Sequence[Results | str | os.PathLike[str]],
+    runs: Sequence[Results | Pathlike],
     *,
     detectors: Sequence[str] = (),
     part: str = "all",
@@ -61,9 +61,7 @@ def overlay(
     return figure
 
 
-def overlay_files(
-    runs: Sequence[Results | str | os.PathLike[str]], *, output: str | os.PathLike[str], **options: Any
-) -> list[str]:
+def overlay_files(runs: Sequence[Results | Pathlike], *, output: Pathlike, **options: Any) -> list[str]:
     """Write ``overlay.png``, ``.pdf`` and ``.csv`` of `overlay`, which takes `options`; return what is shown.
 
     Raises
@@ -90,7 +88,7 @@ def overlay_files(
 
 
 def _chosen(
-    runs: Sequence[Results | str | os.PathLike[str]], detectors: Sequence[str], part: str
+    runs: Sequence[Results | Pathlike], detectors: Sequence[str], part: str
 ) -> list[tuple[str, DetectorReach]]:
     """Return the reaches that are drawn, each with its label."""
     opened = [run if isinstance(run, Results) else load(run) for run in runs]

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from scipy.ndimage import map_coordinates
 
 from gammastar.core.errors import PhysicsError
-from gammastar.core.files import data_path
+from gammastar.core.files import Pathlike, data_path
 from gammastar.core.records import FloatArray
 from gammastar.semivisible.benchmarks import ColliderCard, sourced
 from gammastar.semivisible.cascade import Cascade, decay, decay_states
@@ -88,7 +88,7 @@ class BaBar(ColliderCard):
     sources: Mapping[str, str] | None = None
 
 
-def load_babar(path: Path | None = None) -> BaBar:
+def load_babar(path: Pathlike | None = None) -> BaBar:
     """Return the selection of a card, by default the shipped one.
 
     Raises
@@ -98,6 +98,7 @@ def load_babar(path: Path | None = None) -> BaBar:
     SteeringError
         If a number of the card is missing or has no source.
     """
+    path = None if path is None else Path(path)
     return sourced(data_path("semivisible/babar.toml") if path is None else path, _with_band)
 
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from gammastar.core.documents import from_toml, sources_of
 from gammastar.core.errors import InputFileError, PhysicsError, SteeringError
-from gammastar.core.files import data_path
+from gammastar.core.files import Pathlike, data_path
 from gammastar.core.records import FloatArray
 from gammastar.semivisible import models
 from gammastar.semivisible.models import DarkSector
@@ -104,7 +104,7 @@ def read_limit(path: Path, *, full: bool = True) -> Published:
     return Published(mass, table[first, 1], full)
 
 
-def published(name: str, directory: Path | None = None) -> Published:
+def published(name: str, directory: Pathlike | None = None) -> Published:
     """Return a published limit: the full curve if the directory holds it, else the shipped points.
 
     Parameters
@@ -123,6 +123,7 @@ def published(name: str, directory: Path | None = None) -> Published:
         msg = f"published limit {name!r}: choose one of {', '.join(SHIPPED)}"
         raise PhysicsError(msg)
     shipped, file = SHIPPED[name]
+    directory = None if directory is None else Path(directory)
     if directory is not None and (directory / file).is_file():
         return read_limit(directory / file)
     if directory is not None:

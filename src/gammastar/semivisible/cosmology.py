@@ -20,7 +20,7 @@ from scipy.special import kve
 
 from gammastar.core.constants import GEV2_MB, LEPTON_MASS, M_PI_CHARGED, M_TAU
 from gammastar.core.errors import PhysicsError
-from gammastar.core.files import data_path
+from gammastar.core.files import Pathlike, data_path
 from gammastar.core.records import FloatArray
 from gammastar.physics.qed import RTable
 from gammastar.semivisible.benchmarks import Card, sourced
@@ -85,7 +85,7 @@ class Cosmology(Card):
     sources: Mapping[str, str] | None = None
 
 
-def load_cosmology(path: Path | None = None) -> Cosmology:
+def load_cosmology(path: Pathlike | None = None) -> Cosmology:
     """Return the inputs of a card, by default the shipped one.
 
     Raises
@@ -93,6 +93,7 @@ def load_cosmology(path: Path | None = None) -> Cosmology:
     SteeringError
         If a number of the card is missing or has no source.
     """
+    path = None if path is None else Path(path)
     return sourced(data_path("semivisible/cosmology.toml") if path is None else path, Cosmology)
 
 

@@ -10,7 +10,7 @@ from typing import ClassVar, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.core.files import data_path
+from gammastar.core.files import Pathlike, data_path
 from gammastar.core.records import FloatArray
 from gammastar.core.sampling import stream
 from gammastar.physics.qed import RTable
@@ -187,7 +187,7 @@ class DisplacedSearch(ColliderCard):
     sources: Mapping[str, str] | None = None
 
 
-def load_displaced(path: Path | None = None) -> DisplacedSearch:
+def load_displaced(path: Pathlike | None = None) -> DisplacedSearch:
     """Return the search of a card, by default the shipped one of Belle II.
 
     Raises
@@ -195,6 +195,7 @@ def load_displaced(path: Path | None = None) -> DisplacedSearch:
     SteeringError
         If a number of the card is missing or has no source.
     """
+    path = None if path is None else Path(path)
     return sourced(data_path("semivisible/belle2.toml") if path is None else path, DisplacedSearch)
 
 

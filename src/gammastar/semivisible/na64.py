@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from gammastar.core.constants import M_E
 from gammastar.core.errors import PhysicsError
-from gammastar.core.files import data_path
+from gammastar.core.files import Pathlike, data_path
 from gammastar.core.records import FloatArray
 from gammastar.semivisible.benchmarks import Card, correction, sourced
 from gammastar.semivisible.cascade import Cascade, decay
@@ -67,7 +67,7 @@ class NA64(Card):
     sources: Mapping[str, str] | None = None
 
 
-def load_na64(path: Path | None = None) -> NA64:
+def load_na64(path: Pathlike | None = None) -> NA64:
     """Return the selection of a card, by default the shipped one.
 
     Raises
@@ -75,6 +75,7 @@ def load_na64(path: Path | None = None) -> NA64:
     SteeringError
         If a number of the card is missing or has no source.
     """
+    path = None if path is None else Path(path)
     return sourced(data_path("semivisible/na64.toml") if path is None else path, NA64)
 
 

@@ -19,6 +19,7 @@ import pyhf
 
 from gammastar.core.documents import from_json
 from gammastar.core.errors import InputFileError, PhysicsError
+from gammastar.core.files import Pathlike
 from gammastar.infer.histfactory.hs3 import from_hs3
 
 __all__ = [
@@ -119,7 +120,7 @@ def json_texts(path: Path, region: str = "") -> Iterator[tuple[str, str]]:
 
     Parameters
     ----------
-    path : Path
+    path : path
     region : str
         Directory inside, if it is not all of it.
 
@@ -266,15 +267,15 @@ class Likelihood:
         return dict(spec)
 
 
-def read_likelihood(path: Path, *, patches: Path | None = None, region: str = "") -> Likelihood:
+def read_likelihood(path: Pathlike, *, patches: Pathlike | None = None, region: str = "") -> Likelihood:
     """Read a likelihood as HEPData publishes it.
 
     Parameters
     ----------
-    path : Path
+    path : path
         A workspace (JSON, or an HS3 document of HistFactory channels), or a directory or tar archive that
         holds one workspace together with one patch set or many single patches.
-    patches : Path, optional
+    patches : path, optional
         A patch set or a single patch, next to a workspace.
     region : str
         Directory inside the directory or archive, where it holds several workspaces.
@@ -289,6 +290,8 @@ def read_likelihood(path: Path, *, patches: Path | None = None, region: str = ""
         If files are missing, not JSON, hold NaN, are no valid HistFactory documents, or the digest of a patch
         set does not belong to the workspace.
     """
+    patches = None if patches is None else Path(patches)
+    path = Path(path)
     documents = _documents(path, region)
     if patches is not None:
         documents |= _documents(patches)

@@ -14,6 +14,7 @@ import pyhf
 import pyhf.writexml
 
 from gammastar.core.errors import PhysicsError
+from gammastar.core.files import Pathlike
 from gammastar.core.records import FloatArray, Template
 from gammastar.infer.channels import Channel, binned_channel
 from gammastar.infer.histfactory.modifiers import (
@@ -440,11 +441,12 @@ def _centres(poi: str, parameters: Sequence[Mapping[str, Any]]) -> tuple[dict[st
     return centres, fixed
 
 
-def write_xml(workspace: Mapping[str, Any], directory: Path, *, prefix: str = "limit") -> Path:
+def write_xml(workspace: Mapping[str, Any], directory: Pathlike, *, prefix: str = "limit") -> Path:
     """Write a workspace as HistFactory XML with ROOT histograms, for RooStats; return the top file.
 
     The conversion is pyhf's. Parameters and paths in the XML are relative to `directory`.
     """
+    directory = Path(directory)
     data = directory / "data"
     for folder in (directory, data, directory / "config"):
         folder.mkdir(parents=True, exist_ok=True)
