@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import functools
+import inspect
 import math
+import sys
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated, Any
@@ -22,6 +26,7 @@ __all__ = [
     "Section",
     "Title",
     "cells_problem",
+    "meanings",
 ]
 
 MOST_BINS = 100_000  # of one axis
@@ -159,3 +164,20 @@ def cells_problem(*axes: Sequence[float] | None, most: int = MOST_CELLS) -> str:
     if cells <= most:
         return ""
     return f"mass, pt, energy: {cells} cells; at most {most} can be worked with, so take fewer bins"
+
+
+@functools.cache
+def _classes(module: str) -> dict[str, ast.ClassDef]:
+    source = inspect.getsource(sys.modules[module])
+    return {node.name: node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)}
+
+
+def meanings(model: type[BaseModel]) -> dict[str, str]:
+    """Return the strings below the fields of a model; pydantic would read them at every start."""
+    body = _classes(model.__module__)[model.__name__].body
+    found = {}
+    for field, below in pairwise(body):
+        match field, below:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(words))):
+                found[name] = " ".join(words.split())
+    return found

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import ast
 import difflib
-import functools
 import inspect
 import json
 import re
-import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from gammastar.config.fields import Edges
+from gammastar.config.fields import Edges, meanings
 from gammastar.config.steering import Steering
 from gammastar.core.errors import UserError
 
@@ -48,11 +44,6 @@ class Key:
     default: str
     meaning: str
 
-    @property
-    def told(self) -> str:
-        """The meaning with its unit."""
-        return f"{self.meaning.rstrip('.')} [{self.unit}]" if self.unit else self.meaning.rstrip(".")
-
 
 @dataclass(frozen=True)
 class Table:
@@ -75,13 +66,13 @@ def tables() -> tuple[Table, ...]:
 
 
 def _tables(model: type[BaseModel], prefix: str, *, many: bool = False) -> Iterator[Table]:
-    meanings = _docstrings(model)
+    told = meanings(model)
     keys, below = [], []
     for name, field in model.model_fields.items():
         spelled = field.alias or name
         inner = _model_of(field.annotation)
         if inner is None:
-            keys.append(_key(spelled, field, meanings.get(name, "")))
+            keys.append(_key(spelled, field, told.get(name, "")))
         else:
             several = tuple in {get_origin(part) for part in _parts(field.annotation)}
             below += list(_tables(inner, f"{prefix}.{spelled}".lstrip("."), many=several))
@@ -98,23 +89,6 @@ def _key(name: str, field: FieldInfo, meaning: str) -> Key:
     default = "needed" if field.is_required() else _toml(field.get_default(call_default_factory=True))
     kind = _kind(Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation)
     return Key(name, kind, "" if unit is None else unit[1], default, sentence)
-
-
-@functools.cache
-def _classes(module: str) -> dict[str, ast.ClassDef]:
-    source = inspect.getsource(sys.modules[module])
-    return {node.name: node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)}
-
-
-def _docstrings(model: type[BaseModel]) -> dict[str, str]:
-    """Return the strings below the fields of a model; pydantic would read them at every start."""
-    body = _classes(model.__module__)[model.__name__].body
-    found = {}
-    for field, below in pairwise(body):
-        match field, below:
-            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(words))):
-                found[name] = " ".join(words.split())
-    return found
 
 
 def _parts(annotation: Any) -> Sequence[Any]:

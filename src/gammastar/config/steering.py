@@ -10,7 +10,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from gammastar.config.dark import Accept, Infer, InSitu, Predict, Report
-from gammastar.config.fields import TO_FILL, Section, cells_problem
+from gammastar.config.fields import TO_FILL, Section, cells_problem, meanings
 from gammastar.config.measured import (
     Analysis,
     FlowSection,
@@ -23,7 +23,7 @@ from gammastar.config.measured import (
 )
 from gammastar.config.systematics import Systematics, gathered
 from gammastar.core.documents import Finding, from_toml, shortened
-from gammastar.core.errors import SteeringError, UserError
+from gammastar.core.errors import SteeringError
 from gammastar.core.files import Pathlike
 
 __all__ = ["STAGES", "Steering", "examine", "load", "parse", "problems", "read_toml"]
@@ -228,7 +228,7 @@ def problems(error: ValidationError) -> list[tuple[str, str]]:
         if item["type"] == "missing":
             text = "is missing" if len(place) > 1 else f"the section [{key}] is missing"
         elif text == TO_FILL:
-            text += f": {_meaning(key)}"
+            text += f": {_meaning(place)}"
         elif item["type"] == "model_type":
             text = f"must be a table, [{key}], not {_shown(item['input'])}"
         elif place and not isinstance(item["input"], dict):  # what is wrong with a section names its keys
@@ -237,14 +237,12 @@ def problems(error: ValidationError) -> list[tuple[str, str]]:
     return found
 
 
-def _meaning(key: str) -> str:
+def _meaning(place: tuple[Any, ...]) -> str:
     """Return what a key means, for one that a file to start from leaves open."""
-    from gammastar.config.reference import chosen
-
-    try:
-        return chosen(key)[0].keys[0].told
-    except (UserError, LookupError):
-        return "see `gammastar keys`"
+    model = _table_of(place[:-1])
+    names = {} if model is None else {field.alias or name: name for name, field in model.model_fields.items()}
+    told = {} if model is None else meanings(model)
+    return told.get(names.get(str(place[-1]), ""), "see `gammastar keys`").rstrip(".")
 
 
 def _shown(value: Any) -> str:

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.core.display import Shown
 from gammastar.core.errors import PhysicsError
-from gammastar.core.records import BoolArray, FloatArray
+from gammastar.core.records import BoolArray, FloatArray, Shown
 
 __all__ = ["MatchedPairs", "Pairs", "VertexPairs"]
 

@@ -9,9 +9,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.core.display import Shown
 from gammastar.core.errors import PhysicsError
-from gammastar.core.records import FloatArray
+from gammastar.core.records import FloatArray, Shown
 from gammastar.core.sources import KINDS, SAMPLE, THEORY_OF, Kind, Source, Sources, spelling
 
 __all__ = [

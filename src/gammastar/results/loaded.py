@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gammastar.core.display import Told
 from gammastar.core.errors import InputFileError, UserError
 from gammastar.core.files import Pathlike
+from gammastar.core.records import Told
 from gammastar.core.signal import Rate, SignalPlane, SignalPlanes
 from gammastar.results.views import (
     DISPLACED,

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gammastar.core.display import Shown, described
 from gammastar.core.errors import UserError
-from gammastar.core.records import FloatArray, Reach, Spectrum
+from gammastar.core.records import FloatArray, Reach, Shown, Spectrum, described
 from gammastar.core.signal import Rate
 
 if TYPE_CHECKING:
