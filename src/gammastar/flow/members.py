@@ -15,6 +15,7 @@ from torch.nn.functional import pad, silu
 
 from gammastar.core.axes import effective_size
 from gammastar.core.errors import PhysicsError
+from gammastar.core.files import Pathlike
 from gammastar.core.records import FloatArray
 from gammastar.core.sampling import stream
 from gammastar.flow.bijection import inside_limits
@@ -65,7 +66,7 @@ def fit_ensemble(
     members: int = 5,
     seed: int,
     bootstrap: bool = True,
-    folder: Path | None = None,
+    folder: Pathlike | None = None,
     each: Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]] = map,
 ) -> FlowEnsemble:
     """Train several flows on bootstrap replicas of the events.
@@ -79,7 +80,7 @@ def fit_ensemble(
         Decides replicas and starts; member k is the same whatever their number and wherever it is trained.
     bootstrap : bool
         False: the same pairs for all, which leaves the spread of split, start and order alone.
-    folder : Path, optional
+    folder : path, optional
         Folder of checkpoints: finished members are not trained again, an interrupted one goes on.
     each : function like ``map``
         Where the members are trained, e.g. ``executor.map`` of ``facility.open_executor``; each takes one
@@ -94,6 +95,7 @@ def fit_ensemble(
     PhysicsError
         As `fit_pairs`, or if there are fewer than two members.
     """
+    folder = None if folder is None else Path(folder)
     if members < 2:
         msg = f"fit_ensemble: members = {members}; at least two are needed for a spread"
         raise PhysicsError(msg)
