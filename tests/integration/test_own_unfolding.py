@@ -1,7 +1,11 @@
-"""A new unfolding method is one file of the user: its spectrum, sources and simulation statistics."""
+"""New methods of unfolding and subtraction are one file of the user: spectrum, sources, statistics."""
+
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from builders import ROOT
 from click.testing import CliRunner
 
 from gammastar.cli import app
@@ -11,7 +15,8 @@ from gammastar.mock import load_card, simulate_events
 from gammastar.pipeline.run import run
 from gammastar.store.events import write_tree
 from gammastar.store.manifest import read_json
-from gammastar.testing import ContractError, check_unfolder
+from gammastar.subtract import same_sign
+from gammastar.testing import ContractError, check_subtraction, check_unfolder
 from gammastar.unfold import iterative, least_squares
 
 STEERING = """
@@ -158,3 +163,63 @@ def test_contract_of_a_method():
 
     with pytest.raises(ContractError, match="another call"):
         check_unfolder(restless)
+
+
+PAGE = (ROOT / "docs" / "howto" / "measured.md").read_text()
+(SUBTRACTION,) = re.findall(r"```python\n# file: mine.py\n(.*?)```", PAGE, re.DOTALL)
+
+
+def subtract_with(go, keys, own=SUBTRACTION):
+    (go.base / "subtraction.py").write_text(own)
+    text = STEERING.split("[unfold]", maxsplit=1)[0].replace(
+        "r_factor = 1.173\nr_factor_sigma = 0.05\n", keys
+    )
+    (go.base / "steering.toml").write_text(text)
+    folder = run(go.base / "steering.toml", output=go.base / "subtracted", resume=True)
+    return folder, dict(np.load(folder / "stages" / "subtract.npz"))
+
+
+def test_a_subtraction_of_ones_own_as_on_the_page(go):
+    folder, own = subtract_with(go, "method = 'subtraction.py:subtraction'\n")
+    assert "own method" in read_json(folder / "manifest.json")["methods"]["background"]
+    _, known = subtract_with(go, "method = 'B3'\nr_factor = 1.02\nr_factor_sigma = 0.01\n")
+    np.testing.assert_allclose(own["values"], known["values"], atol=1e-9)
+    # weights: each pair the share of its cell, so that their sum is the spectrum
+    assert own["weight"].sum() == pytest.approx(own["values"].sum(), rel=1e-9)
+    assert (own["weight"] >= 0).all() or (own["values"] < 0).any()
+    _, moved = subtract_with(
+        go, "method = 'subtraction.py:subtraction'\n", SUBTRACTION.replace("1.02 *", "1.2 *")
+    )
+    assert moved["values"].sum() < own["values"].sum()
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ("method = 'subtraction.py:nobody'\n", "subtract.method: .*has no 'nobody'"),
+        ("method = 'subtraction.py:subtraction'\nr_factor = 1.1\n", "r_factor: a method of one's own"),
+        ("method = 'B9'\n", "must be one of 'B1', .*'file.py:function'"),
+    ],
+)
+def test_a_wrong_subtraction_is_named(go, keys, message):
+    with pytest.raises(SteeringError, match=message):
+        subtract_with(go, keys)
+
+
+def test_contract_of_a_subtraction():
+    names = {}
+    exec(SUBTRACTION, names)  # noqa: S102
+    good = names["subtraction"]
+    check_subtraction(good)
+    check_subtraction(lambda hists: same_sign(hists, method="B5"))
+    with pytest.raises(ContractError, match="the signal is missed"):
+        check_subtraction(lambda hists: same_sign(hists, method="B5", r_factor=2.0))
+    with pytest.raises(ContractError, match="it must return a gammastar Spectrum"):
+        check_subtraction(lambda hists: hists.os)
+
+    def exact(hists):
+        found = good(hists)
+        return replace(found, cov=np.zeros_like(found.cov))
+
+    with pytest.raises(ContractError, match="variance above 0"):
+        check_subtraction(exact)

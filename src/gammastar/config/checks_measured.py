@@ -327,6 +327,8 @@ def _subtraction(look: Look) -> Findings:
     section, simulated = look.steering.subtract, look.steering.simulate is not None
     if section is None:
         return
+    if section.own:
+        yield from _function("subtract.method", section.method, look.base)
     if section.r_factor == "simulation" and not simulated:
         yield wrong("subtract.r_factor", "'simulation' needs [simulate]; give the number and its error")
     mixed = section.r_factor == "mixed" or section.method == "B4"
@@ -412,7 +414,7 @@ def _sources(look: Look) -> Findings:
     if section is None or subtracting is None:
         return
     asked = look.steering.systematics
-    plain = subtracting.method in ("B1", "B2", "B4")
+    plain = subtracting.method in ("B1", "B2", "B4") or subtracting.own
     for key, broken, text in (
         ("background", plain, f"subtract.method = {subtracting.method!r} has no R to vary"),
         ("charm", subtracting.charm is None, "there is no [subtract.charm]"),

@@ -222,12 +222,24 @@ class CorrectionSection(Section):
         return self
 
 
+def _subtraction_method(name: str) -> str:
+    known = ("B1", "B2", "B3", "B4", "B5")
+    if name not in known and re.fullmatch(r".+\.py:\w+", name) is None:
+        msg = f"must be one of {', '.join(map(repr, known))}, or a function of one's own, 'file.py:function'"
+        raise ValueError(msg)
+    return name
+
+
+OWN_TAKES = frozenset({"method", "weights", "charm", "corrections"})
+
+
 class Subtract(Section):
     """Like-sign background, open charm and named corrections."""
 
-    method: Literal["B1", "B2", "B3", "B4", "B5"] = "B5"
+    method: Annotated[str, AfterValidator(_subtraction_method)] = "B5"
     """How the background follows from like-sign pairs: 'B5' R (w N++ + N--/w), w of a coarse region; 'B3' 2R
-    √(N++ N--) per cell; 'B1' that with R = 1; 'B2' N++ + N--; 'B4' the shape of mixed events."""
+    √(N++ N--) per cell; 'B1' that with R = 1; 'B2' N++ + N--; 'B4' the shape of mixed events; or one's
+    own, 'file.py:function' (see `gammastar.subtract.estimate.own_subtraction`)."""
     low_counts: Literal["linear", "poisson"] = "linear"
     """Variance of cells with fewer than ten pairs: the formula, or 'poisson', the profile of three Poisson
     numbers."""
@@ -259,6 +271,11 @@ class Subtract(Section):
     corrections: tuple[CorrectionSection, ...] = ()
     """Pairs that are no single virtual photon, each with a name."""
 
+    @property
+    def own(self) -> bool:
+        """Whether the method is a function of the user."""
+        return ".py:" in self.method
+
     @model_validator(mode="after")
     def _compatible(self) -> Subtract:
         asked = self.model_fields_set
@@ -272,7 +289,9 @@ class Subtract(Section):
                 )
                 raise ValueError(msg)
             seen[spelling(name)] = name
+        unused = sorted(asked - OWN_TAKES) if self.own else []
         rules = (
+            (bool(unused), f"{', '.join(unused)}: a method of one's own has its own estimate and covariance"),
             (isinstance(self.r_factor, str) and self.r_factor_sigma > 0, "r_factor_sigma: R brings its own"),
             (self.r_factor == "simulation" and "r_mult" in asked, "r_mult: the simulation's R contains it"),
             (self.method in ("B1", "B2") and self.r_factor != 1, f"r_factor: {self.method} has none"),

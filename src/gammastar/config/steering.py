@@ -159,9 +159,11 @@ class Steering(Section):
         if told:
             keys = ", ".join(told)
             found.append(f"[flow] angles measures the spin state that {keys} would assume: drop one of them")
-        if self.subtract is not None and self.subtract.method == "B4":
+        if self.subtract is not None and (self.subtract.method == "B4" or self.subtract.own):
+            method = self.subtract.method
             found.append(
-                "[flow] angles needs like-sign pairs with weights: [subtract] method 'B4' has none, take 'B5'"
+                f"[flow] angles needs like-sign pairs with weights: [subtract] method {method!r} has none, "
+                "take 'B5'"
             )
         return found
 

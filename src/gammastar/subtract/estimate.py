@@ -37,6 +37,7 @@ __all__ = [
     "few_like_sign",
     "mixed_ratio",
     "negative_yields",
+    "own_subtraction",
     "shift_by_r",
     "with_bootstrap",
 ]
@@ -103,6 +104,56 @@ class Combinatorial:
     mixed: Removed | None = None
 
 
+def own_subtraction(function: object, name: str) -> Callable[[PairHists], Spectrum]:
+    """Return a function of the user that subtracts, whose result is checked.
+
+    Parameters
+    ----------
+    function : function PairHists → Spectrum
+        Takes the +−, ++ and −− pairs of all cells, and returns the counts without combinatorial pairs on the
+        axes of ``hists.os``, with their covariance. Bootstraps and variations do not call it again: what it
+        does not know exactly belongs into its covariance.
+    name : str
+        For messages.
+
+    Raises
+    ------
+    UserError
+        If it is no function, or when it is called, if the result is no such spectrum.
+    """
+    if not callable(function):
+        msg = f"{name}: {type(function).__name__} is no function of PairHists that returns a Spectrum"
+        raise UserError(msg)
+
+    def checked(hists: PairHists) -> Spectrum:
+        found: Any = function(hists)
+        problem = _wrong_spectrum(found, hists)
+        if problem:
+            msg = f"{name}: {problem}"
+            raise UserError(msg)
+        subtracted: Spectrum = found
+        return subtracted
+
+    return checked
+
+
+def _wrong_spectrum(found: object, hists: PairHists) -> str:
+    """Return what is wrong with the result of a subtraction of the user, "" if nothing is."""
+    if not isinstance(found, Spectrum):
+        return f"returns {type(found).__name__}; it must return a gammastar Spectrum"
+    scale = max(float(np.abs(found.cov).max(initial=0.0)), np.finfo(float).tiny)
+    rules = (
+        (tuple(found.hist.axes) != tuple(hists.os.axes), "its axes are not those of hists.os"),
+        (found.quantity != "counts", f"its result is {found.quantity!r}; it must be 'counts'"),
+        (
+            not np.allclose(found.cov, found.cov.T, rtol=0, atol=1e-9 * scale),
+            "its covariance is not symmetric",
+        ),
+        (bool((np.diag(found.cov) < 0).any()), "its covariance has a negative variance"),
+    )
+    return next((text for broken, text in rules if broken), "")
+
+
 def combinatorial(
     hists: PairHists,
     ratio: ChargeRatio,
@@ -118,8 +169,9 @@ def combinatorial(
     hists : PairHists
         Of all pairs.
     ratio : ChargeRatio
-    method : {"B1", "B2", "B3", "B4", "B5"}
-        As for `same_sign`; B4 is `mixed_spectrum`.
+    method : {"B1", "B2", "B3", "B4", "B5"} or function
+        As for `same_sign`; B4 is `mixed_spectrum`; a function is one of the user (`own_subtraction`), and a
+        pair weighs the share of its cell that is left.
     coarse : mapping of axis name to edges, optional
     mixed : PairHists, optional
         The mixed pairs of `ratio` on the same axes, for B4.
@@ -130,6 +182,12 @@ def combinatorial(
         If B4 has no mixed pairs.
     """
     axes = tuple(hists.os.axes)
+    if callable(method):
+        left, all_pairs = method(hists), np.asarray(hists.os.values(), dtype=np.float64)
+        part_left = np.divide(left.values, all_pairs, out=np.zeros_like(all_pairs), where=all_pairs > 0)
+        return Combinatorial(
+            left, lambda part: np.where(part.os, part.weight * cell_values(part, axes, part_left), 0.0)
+        )
     if method != "B4":
         r, sigma = ratio.of(method)
         with warnings.catch_warnings():  # `few_like_sign` says it in more words

@@ -1,4 +1,4 @@
-"""Contract tests for user code: one line each, a schema, channel, volume, model, unfolding.
+"""Contract tests for user code: one line each, a schema, channel, volume, model, subtraction, unfolding.
 
 They raise `ContractError`, an `AssertionError` that lists everything that is wrong, so that they fit into
 any test suite::
@@ -15,6 +15,7 @@ from gammastar.testing.contracts import (
     check_geometry,
     check_model,
     check_schema,
+    check_subtraction,
     check_unfolder,
 )
 
@@ -24,5 +25,6 @@ __all__ = [
     "check_geometry",
     "check_model",
     "check_schema",
+    "check_subtraction",
     "check_unfolder",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,13 @@ import numpy as np
 from gammastar.core.axes import filled, regular
 from gammastar.core.constants import M_E, M_MU
 from gammastar.core.errors import UserError
-from gammastar.core.records import FloatArray, Response, Sample, Spectrum
+from gammastar.core.records import FloatArray, PairHists, Response, Sample, Spectrum
 from gammastar.core.sampling import stream
 from gammastar.physics.detector import Detector
 from gammastar.physics.geometry import Geometry
 from gammastar.predict import Channel, Labels, Model, VectorModel
 from gammastar.read import Schema, examine, load_schema
+from gammastar.subtract.estimate import own_subtraction
 from gammastar.unfold import Unfolder, without_replicas
 from gammastar.unfold.closure_tests import drawn_again
 from gammastar.unfold.methods import own_method
@@ -28,6 +29,7 @@ __all__ = [
     "check_geometry",
     "check_model",
     "check_schema",
+    "check_subtraction",
     "check_unfolder",
 ]
 
@@ -451,6 +453,60 @@ def _refuses(model: Model, mass: float, coupling: float) -> bool:
 
 
 CELLS, RESOLUTION, SIZE = 10, 0.04, 20_000.0  # true cells; GeV; pairs of the simulation
+
+
+def check_subtraction(function: Callable[[PairHists], Spectrum], *, most: float = 1.0) -> None:
+    """Check that a function can be ``[subtract] method``: like-sign pairs of 8 MOCK cells are subtracted.
+
+    Parameters
+    ----------
+    function : function PairHists → Spectrum
+        See `gammastar.subtract.estimate.own_subtraction`.
+    most : float
+        Largest mean distance to the signal, where pairs are the exact expectation of signal and of a
+        background that is as often unlike as like-sign, in standard deviations.
+
+    Raises
+    ------
+    ContractError
+        If the result is no spectrum of counts on the axes of the pairs with a covariance; if another call
+        gives another one; if the histograms are changed; if variances are not positive, or do not grow with
+        the pairs; or if the signal is not found.
+    """
+    contract = Contract("subtraction", getattr(function, "__name__", function))
+    signal = 400.0 * np.exp(-0.3 * np.arange(8.0))
+    hists, many = _like_sign(signal), _like_sign(16.0 * signal, 16.0)
+    before = [np.array(one.values()) for one in (hists.os, hists.pp, hists.mm)]
+    try:
+        checked = own_subtraction(function, "result")
+        first, again, wide = checked(hists), checked(hists), checked(many)
+    except UserError as error:
+        contract.need(condition=False, problem=str(error))
+        contract.settle()
+        return
+    for name, old, one in zip(("os", "pp", "mm"), before, (hists.os, hists.pp, hists.mm), strict=True):
+        contract.close(one.values(), old, f"hists.{name} was changed in place")
+    contract.close(again.values, first.values, "another call with the same pairs gives other values")
+    contract.close(again.cov, first.cov, "another call with the same pairs gives another covariance")
+    variance = np.diag(first.cov)
+    contract.need((variance > 0).all(), "every cell with pairs needs a variance above 0")
+    contract.need(
+        (np.diag(wide.cov) > 4.0 * variance).all(), "variances do not grow with the number of pairs"
+    )
+    pull = np.abs(first.values - signal) / np.sqrt(np.maximum(variance, 1e-300))
+    contract.need(
+        bool(pull.mean() < most),
+        f"of the exact expectation the signal is missed by {pull.mean():.3g} standard deviations",
+    )
+    contract.settle()
+
+
+def _like_sign(signal: FloatArray, scale: float = 1.0) -> PairHists:
+    """Return the expectation of a signal above a background of 60 unlike-sign pairs per cell, scaled."""
+    axes = (regular("mass", len(signal), 0.2, 1.0),)
+    background = np.full(len(signal), 60.0 * scale)
+    counts = (signal + background, 0.6 * background, background / 2.4)  # 2 √(0.6/2.4) = 1
+    return PairHists(*(filled(axes, values, values) for values in counts))
 
 
 def check_unfolder(unfolder: Unfolder, *, most: float = 1.0) -> None:

@@ -18,6 +18,7 @@ from gammastar.core.errors import SteeringError
 from gammastar.core.files import shipped
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import PairHists, Spectrum
+from gammastar.core.resolve import python_names, resolve
 from gammastar.core.sampling import stream
 from gammastar.pipeline.cache import Arrays
 from gammastar.pipeline.context import Context, axes_of, needed, pack_spectrum, unpack_spectrum
@@ -39,7 +40,7 @@ from gammastar.store.records import write_mass_histograms, write_table
 from gammastar.store.remote import Sealed
 from gammastar.subtract.charm import OFFSET, CharmFit, prompt_pairs, with_offset
 from gammastar.subtract.corrections import charm_correction, eta_pairs, removed_columns
-from gammastar.subtract.estimate import control_cells
+from gammastar.subtract.estimate import control_cells, own_subtraction
 from gammastar.subtract.weights import CellShares, PairWeights
 
 __all__ = ["charge_ratio", "charm_component", "subtract_stage", "subtracted"]
@@ -122,6 +123,13 @@ def _options(section: config.Subtract) -> dict[str, Any]:
     return {"method": section.method, "coarse": _edges(section.coarse)}
 
 
+def _method(ctx: Context, section: config.Subtract) -> Any:
+    """Return the method of the combinatorial background: its name, or the function of the user."""
+    if not section.own:
+        return section.method
+    return own_subtraction(resolve(section.method, ctx.code), f"subtract.method = {section.method!r}")
+
+
 def subtracted(
     ctx: Context,
     pairs: Pairs,
@@ -145,7 +153,8 @@ def subtracted(
     before = ctx.cache.key_of("select", "match") if _needs_simulation(section) else ctx.cache.key_of("select")
     others = _other_files(ctx, section)
     angles, vertices = columns_for_angles(ctx.steering), columns_for_vertices(ctx.steering)
-    used = digest(selection.model_dump(), simulated.get("r_factor"), others.shas, angles, *vertices)
+    own = ctx.code.shas(python_names(section.method))
+    used = digest(selection.model_dump(), simulated.get("r_factor"), others.shas, angles, *vertices, own)
     key = ctx.cache.key(section, before, used, "trained weights")
 
     def compute() -> Arrays:
@@ -153,13 +162,14 @@ def subtracted(
         r, sigma = ratio.mean
         ctx.tell("subtract", None, f"R = {r:.3f} ± {sigma:.3f}")
         mixed = select.fill(ratio.mixed, axes) if ratio.mixed is not None else None
-        like_sign = subtract.combinatorial(hists, ratio, mixed=mixed, **_options(section))
+        asked = _options(section) | {"method": _method(ctx, section)}
+        like_sign = subtract.combinatorial(hists, ratio, mixed=mixed, **asked)
         like, interval = _errors(ctx, parts, hists, like_sign.spectrum, ratio)
         components, charm = _components(ctx, parts, truth, ratio, axes, float(like.values.sum()))
         result, applied = subtract.apply_corrections(like, components)
         shifts = (
             {}
-            if section.method in ("B1", "B2", "B4")
+            if section.method in ("B1", "B2", "B4") or section.own
             else {"background": subtract.shift_by_r(hists, like, ratio)}
         )
         shifts |= {c.name: c.shift for c in components}
@@ -175,7 +185,7 @@ def subtracted(
                 [*([like_sign.mixed] if like_sign.mixed else []), *foreign],
                 CellShares(axes, np.asarray(hists.os.values()), result.values),
                 share=1.0 if stored is None else stored.share,
-                signed_only=section.weights == "signed",
+                signed_only=section.weights == "signed" or section.own,
                 rng=stream(ctx.seed, "posterior"),
             )
             weighted = _weighted(ctx, weights, pairs, stored)
@@ -202,7 +212,9 @@ def subtracted(
     arrays = ctx.cache.arrays(
         "subtract", key, lambda: given.seal.read(reads, lambda: others.read(others.paths, compute))
     )
-    ctx.cache.methods["background"] = f"{section.method}, R = {section.r_factor!r}"
+    ctx.cache.methods["background"] = (
+        f"own method {section.method}" if section.own else f"{section.method}, R = {section.r_factor!r}"
+    )
     _note_weights(ctx, section, hists, arrays)
     return hists, unpack_spectrum(arrays, axes, "counts"), arrays
 
@@ -241,12 +253,16 @@ def _note_weights(ctx: Context, section: config.Subtract, hists: PairHists, kept
     """Enter how pairs are weighted; say where there were too few of them for what was asked."""
     trained, why = (str(text) for text in kept["trained_weights"])
     ctx.cache.methods["weights of the pairs"] = TRAINED[trained] + (f" ({why})" if why else "")
-    if why and section.weights == "posterior":
+    if why and section.weights == "posterior" and not section.own:
         ctx.cache.alarm(
             f"subtract.weights: {why}; instead of posterior weights the pairs carry "
             + ("signed ones" if trained == "signed" else "those of their cells")
         )
-    if section.method != "B4" and (few := subtract.few_like_sign(hists, **_options(section))):
+    if (
+        section.method != "B4"
+        and not section.own
+        and (few := subtract.few_like_sign(hists, **_options(section)))
+    ):
         ctx.cache.alarm(few)
     total = float(kept["values"].sum())
     if total <= 0:
@@ -357,7 +373,7 @@ def charm_component(
     template = with_offset(_charm_template(ctx, charm), charm.offset, others)
     ctx.tell("subtract", None, f"charm fit, {len(template)} simulated charm pairs")
     prompt = [select.fill(prompt_pairs(part, charm.offset), plane).os for part in truth.parts]
-    method = "B5" if section.method == "B4" else section.method
+    method: Any = "B5" if section.method == "B4" or section.own else section.method
     r, _ = ratio.of(method)
     shape = select.fill(template, plane).os
     fit = subtract.fit_charm(
