@@ -335,10 +335,11 @@ def write(ctx: Context, state: RunState) -> None:
             write_whole(ctx.folder / "figures" / f"{name}.{kind}", content)
         seen = [content for kind, content in files.items() if kind in SHOWN]
         drawn[section][place] = min(seen, key=len) if seen else png_bytes(figure)
-        ctx.tell("report", done / len(figures), name)
-        if done == 1:
+        if done in (1, len(figures)):
             page(_with(sections, drawn))
-    page(_with(sections, drawn))
+        ctx.tell("report", done / len(figures), name)
+    if not figures:
+        page(sections)
     if state.searches and state.planes:
         _write_explorer(ctx, state, ctx.steering.analysis.title or ctx.steering.analysis.name)
 

@@ -1,0 +1,78 @@
+"""CPU and memory of whole jobs, as users start them, beside those of a version before.
+
+``GAMMASTAR_BEFORE`` names a checkout of that version; it runs in this environment. With ``--full`` the main
+job and the tests run too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from topics.read import seconds_of, write_wide
+
+ROOT = Path(__file__).resolve().parents[2]
+JOB = Path(__file__).with_name("_job.py")
+RECORD = ROOT / "results" / "na60_dimuon"
+
+
+def measured(root: Path, *arguments: object) -> dict[str, float]:
+    """Return what ``_job.py`` says of a job with the package of a checkout."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root / "src")}
+    command = [sys.executable, str(JOB), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=root)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def beside(folder: Path, *arguments: object, rounds: int = 2) -> tuple[dict[str, float], str]:
+    """Return the cheapest of some rounds of a job, and what the version before took, in words."""
+    said, before = "", os.environ.get("GAMMASTAR_BEFORE")
+    runs = [measured(ROOT, *arguments, folder / f"now{k}") for k in range(rounds)]
+    now = min(runs, key=lambda found: found["total"])
+    if before:
+        old = measured(Path(before), *arguments, folder / "before")
+        said = f"; before {old['total']:.3g} s of CPU, {old['memory']:.0f} MB, {old['wall']:.3g} s of time"
+    return now, f"{now['memory']:.0f} MB, {now['wall']:.3g} s of time{said}"
+
+
+def row(claim: str, seconds: float, goal: float) -> dict:
+    return {"claim": f"{claim}: CPU", "measured": seconds, "goal": goal, "higher": False, "unit": " s"}
+
+
+def rows(*, full: bool = False) -> Iterator[dict]:
+    analysis = ROOT / "analysis" / "na60_dimuon"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        now, said = beside(folder / "small", "run", analysis / "small.toml")
+        yield row(f"`small.toml` from the start to the last figure ({said})", now["total"], 15)
+        if (RECORD / "flow_pairs.json").is_file():
+            detector = ROOT / "data" / "detectors" / "na62_dump.toml"
+            now, said = beside(folder / "again", "reinterpret", RECORD, detector)
+            yield row(f"reinterpretation with one detector, all bands ({said})", now["total"], 8)
+            yield row("the same to the page with the first contour", now["first"], 4)
+        else:
+            print("reinterpretation: left out, python3 analysis/run.py makes its record", file=sys.stderr)
+        path = folder / "wide.root"
+        write_wide(path, "RNTuple")
+        inspected = seconds_of("-m", "gammastar", "inspect", str(path))
+        yield row("`gammastar inspect` of an RNTuple of 1600 branches", inspected, 3)
+        if full:
+            now, said = beside(folder / "main", "run", analysis / "steering.toml", rounds=1)
+            yield row(f"main job after installation ({said})", now["total"], 100)
+            yield row("tests", tests(), 240)
+
+
+def tests() -> float:
+    """Return the CPU of the README's command for the tests [s]."""
+    before = os.times()
+    subprocess.run([sys.executable, str(ROOT / "tests" / "run.py"), "-q"], check=True, capture_output=True)
+    after = os.times()
+    return sum(after[2:4]) - sum(before[2:4])
