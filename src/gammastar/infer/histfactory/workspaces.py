@@ -228,6 +228,7 @@ def assemble(
     observed: Mapping[str, Observed],
     *,
     poi_maximum: float = 30.0,
+    check: bool = True,
 ) -> dict[str, Any]:
     """Return a workspace from samples per channel.
 
@@ -239,6 +240,8 @@ def assemble(
         Per channel; channels without an entry stay masked and hold the expected background. One masked
         channel masks the whole workspace.
     poi_maximum : float
+    check : bool
+        Hold the document against the schema.
 
     Returns
     -------
@@ -270,7 +273,8 @@ def assemble(
         "measurements": [{"name": label, "config": {"poi": "mu", "parameters": [bounds]}}],
         "version": "1.0.0",
     }
-    pyhf.schema.validate(spec, "workspace.json")
+    if check:
+        pyhf.schema.validate(spec, "workspace.json")
     return spec
 
 
