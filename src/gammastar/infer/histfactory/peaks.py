@@ -26,7 +26,6 @@ def peak_workspace(
     errors: Mapping[str, float],
     spurious: float = 0.0,
     observed: FloatArray | None = None,
-    check: bool = True,
 ) -> dict[str, Any]:
     """Return the likelihood of one mass of a peak search.
 
@@ -43,14 +42,11 @@ def peak_workspace(
         Pairs that the background model may leave as a peak: a nuisance of its own.
     observed : NDArray of int, shape (b,), optional
         Without it the workspace stays masked and holds the fit without peak.
-    check : bool
-        Hold the document against the schema of HistFactory, which takes longer than all the rest: one of many
-        that are built alike is enough.
 
     Returns
     -------
     dict
-        Valid HistFactory JSON 1.0.0 of the parameter ``mu``.
+        HistFactory JSON 1.0.0 of the parameter ``mu``; `peak_patchset` holds one of them against the schema.
 
     Notes
     -----
@@ -84,8 +80,6 @@ def peak_workspace(
     if observed is None:
         spec["observations"][0]["data"] = window.expected.tolist()
     spec["measurements"][0]["config"]["parameters"] += free
-    if check:
-        pyhf.schema.validate(spec, "workspace.json")
     return spec
 
 
@@ -138,5 +132,6 @@ def peak_patchset(
         "patches": patches,
         "version": "1.0.0",
     }
-    pyhf.PatchSet(spec | {"patches": patches[:1]}).verify(root)  # all are built alike
+    pyhf.schema.validate(root, "workspace.json")  # one for all: they are built alike, and it takes long
+    pyhf.PatchSet(spec | {"patches": patches[:1]}).verify(root)
     return spec

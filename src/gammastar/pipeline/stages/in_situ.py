@@ -388,7 +388,6 @@ def _write_likelihood(ctx: Context, section: Section, found: InSitu) -> None:
                 errors=errors,
                 spurious=float(found.spurious[i]),
                 observed=pairs[window.bins] if section.observed == "data" else None,
-                check=i == use[0],
             )
         )
     best = int(np.argmin(middle[use]))
