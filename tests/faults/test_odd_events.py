@@ -83,9 +83,9 @@ def test_runs_of_32_bits_and_events_that_repeat_in_them(tmp_path):
     paths = [write(tmp_path / f"{i}.root", i, run=run_ % (5 + i), number=number, block=block) for i in (1, 2)]
     names = ("run", "block", "number")
     assert len(np.unique(pairs_of(*paths, event=names).event)) == counted(*paths, event=names)
-    for step in (1, 33, 1000):
-        again = pairs_of(*paths, event=names, step=step)
-        np.testing.assert_array_equal(again.event, pairs_of(*paths, event=names).event)
+    for step, some in ((1, paths[:1]), (33, paths), (1000, paths)):
+        again = pairs_of(*some, event=names, step=step)
+        np.testing.assert_array_equal(again.event, pairs_of(*some, event=names).event)
 
 
 def test_without_a_branch_every_row_is_an_event(tmp_path):

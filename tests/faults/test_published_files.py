@@ -23,7 +23,6 @@ HERE = Path(__file__).resolve().parent
 WRITE = """
 import importlib, os, sys
 os.umask(int(sys.argv[2], 8))
-sys.path.insert(0, sys.argv[3])
 from gammastar.core import files
 importlib.reload(files)  # which asks for the umask
 from pathlib import Path
@@ -38,12 +37,10 @@ from gammastar.store.chunks import write_chunk
 from gammastar.store.manifest import write_json, write_text
 from gammastar.store.pairs import write_pairs
 from gammastar.store.records import write_histograms, write_table
-from injection.models import trained
 folder = Path(sys.argv[1])
 one = np.ones(3)
 pairs = Pairs(one, one, one, np.zeros(3, np.int8), one, np.arange(3))
-trained(folder / "made" / "flow")
-model = flow.load(folder / "made" / "flow")
+model = flow.load(Path(sys.argv[3]) / "flow")
 def stage():
     with atomic(folder / "stages" / "select.npz") as temporary, temporary.open("wb") as stream:
         np.savez(stream, a=one)
@@ -84,31 +81,31 @@ else:
 """
 
 
-def written(folder, umask, how="whole"):
+def written(folder, umask, model, how="whole"):
     folder.mkdir()
-    forks.server.run("-c", WRITE, folder, oct(umask)[2:], HERE, how, check=True)
-    return [path for path in folder.rglob("*") if path.is_file() and "made" not in path.parts]
+    forks.server.run("-c", WRITE, folder, oct(umask)[2:], model, how, check=True)
+    return [path for path in folder.rglob("*") if path.is_file()]
 
 
 @pytest.mark.flow
 @pytest.mark.parametrize("umask", [0o022, 0o002, 0o077])
-def test_files_have_the_mode_that_the_umask_gives(tmp_path, umask):
-    files = written(tmp_path / "out", umask)
+def test_files_have_the_mode_that_the_umask_gives(tmp_path, model, umask):
+    files = written(tmp_path / "out", umask, model)
     assert len(files) > 15
     modes = {path.name: oct(stat.S_IMODE(path.stat().st_mode)) for path in files if path.name[0] != "."}
     assert set(modes.values()) == {oct(0o666 & ~umask)}, modes
 
 
 @pytest.mark.flow
-def test_what_killed_writers_left_is_swept(tmp_path):
-    left = written(tmp_path / "out", 0o022, "killed")
+def test_what_killed_writers_left_is_swept(tmp_path, model):
+    left = written(tmp_path / "out", 0o022, model, "killed")
     assert len(left) == 15
     assert all(path.name.startswith(".") for path in left)
     (tmp_path / "out" / ".mine.abcdefgh.tmp").write_text("mine")
     (tmp_path / "out" / "chunks" / "pairs" / ".theirs.parquet.abcdefgh.tmp.parquet").write_text("theirs")
     sweep_temporaries(tmp_path / "out")
     sweep(tmp_path / "out" / "chunks" / "pairs", "chunks")
-    there = sorted(p.name for p in (tmp_path / "out").rglob("*") if p.is_file() and "made" not in p.parts)
+    there = sorted(path.name for path in (tmp_path / "out").rglob("*") if path.is_file())
     assert there == [".mine.abcdefgh.tmp", ".theirs.parquet.abcdefgh.tmp.parquet"]
 
 

@@ -83,11 +83,10 @@ def attack(folder: Path, portion: int) -> Found:
 
 
 def draw(folder: Path) -> Found:
-    """Run a short draw of everything that takes seconds."""
+    """Run a short draw of what takes seconds; `test_hostile_names` sends names through all writers."""
     for number, work in enumerate(
         (
             some_values,
-            lambda place: shown(place, figures=20),
             lambda place: documents(place, every=200),
             lambda place: folders(place, hand_made=False, every=7),
         )
