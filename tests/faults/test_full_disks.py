@@ -1,6 +1,9 @@
 """A disk that is full: one error that says where and why, nothing half-written, and --resume goes on."""
 
+import os
 import resource
+import subprocess
+import sys
 
 import forks
 import pytest
@@ -12,7 +15,15 @@ from gammastar.core import machine
 def gammastar(*arguments, limit, **environment):
     """Run the command; files may have `limit` bytes: a write fails in the middle, as on a full disk."""
 
-    return forks.gammastar(*arguments, env=environment, limits={resource.RLIMIT_FSIZE: limit}, timeout=120)
+    if not environment:
+        return forks.gammastar(*arguments, limits={resource.RLIMIT_FSIZE: limit}, timeout=120)
+
+    def limited():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    words = [sys.executable, "-m", "gammastar", *map(str, arguments)]
+    options = {"capture_output": True, "text": True, "check": False, "timeout": 120}
+    return subprocess.run(words, env=os.environ | environment, preexec_fn=limited, **options)
 
 
 @pytest.mark.parametrize(
