@@ -22,8 +22,8 @@ def gammastar(*arguments, limit, **environment):
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
     words = [sys.executable, "-m", "gammastar", *map(str, arguments)]
-    options = {"capture_output": True, "text": True, "check": False, "timeout": 120}
-    return subprocess.run(words, env=os.environ | environment, preexec_fn=limited, **options)
+    options = {"capture_output": True, "text": True, "timeout": 120}
+    return subprocess.run(words, check=False, env=os.environ | environment, preexec_fn=limited, **options)
 
 
 @pytest.mark.parametrize(
