@@ -1,4 +1,7 @@
-"""Write the reference of the commands: ``python3 docs/reference/pages.py``. The site makes the API pages with it."""
+"""Write the reference of the commands: ``python3 docs/reference/pages.py``.
+
+A build of the site also writes the pages of the API with it.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,15 @@ from gammastar import cli
 
 HERE = Path(__file__).parent
 API = "api"  # folder of the pages that a build of the site writes
-PACKAGE = Path(importlib.import_module("gammastar").__file__).parent
 ROOMS = (
-    *("", "read", "select", "subtract", "unfold", "spectrum", "flow", "predict", "accept", "infer", "background"),
-    *("report", "semivisible", "mock", "testing"),
+    *("", "read", "select", "subtract", "unfold", "spectrum", "flow", "predict", "accept"),
+    *("infer", "background", "report", "semivisible", "mock", "testing", "config", "facility"),
+    *("core.records", "core.pairs", "physics.qed", "physics.detector", "physics.geometry", "physics.vectors"),
 )
-"""Public packages in the order of an analysis; the empty name is ``gammastar`` itself."""
+"""Public packages in the order of an analysis, then the records and what detectors and models are made of.
+
+The empty name is ``gammastar`` itself.
+"""
 
 
 def commands() -> str:

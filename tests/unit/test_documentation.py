@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import importlib
+import importlib.util
+import inspect
 import json
 import re
 import shlex
@@ -11,10 +13,12 @@ import subprocess
 import sys
 import tomllib
 
+import click
 import forks
 import pytest
 from builders import ROOT
 
+from gammastar import cli
 from gammastar.config import Steering
 from gammastar.core.files import data_path
 
@@ -81,6 +85,70 @@ def test_the_spread_of_theory_that_the_readme_quotes_is_that_of_the_table():
     first, mass, second, other = map(float, quoted.groups())
     assert round(table[mass], 1) == first
     assert round(table[other], -1) == second
+
+
+@pytest.fixture(scope="module")
+def reference():
+    """Return the module that writes the pages of the reference."""
+    spec = importlib.util.spec_from_file_location("reference_pages", DOCS / "reference" / "pages.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_command_and_option_is_on_its_page(reference):
+    page = (DOCS / "reference" / "commands.md").read_text()
+    assert page == reference.commands(), "stale: python3 docs/reference/pages.py"
+    for name, command in cli.app.commands.items():
+        section = page.split(f"\n## gammastar {name}\n")[1].split("\n## ")[0]
+        assert command.help.split("\n")[0] in section
+        shown = [flag for o in command.params if isinstance(o, click.Option) for flag in o.opts]
+        assert all(flag in section for flag in shown), name
+
+
+# names of quantities with a dimension: their line in a docstring says the unit
+QUANTITIES = {
+    "mass",
+    "masses",
+    "energy",
+    "pt",
+    "beam_energy",
+    "ctau",
+    "momentum",
+    "thickness",
+    "angle",
+    "width",
+}
+UNIT = re.compile(r"\b(?:GeV|MeV|metres|radians|lengths?|units?)\b|\[(?:m|rad|mrad)\b")
+
+ENTRY = re.compile(r"^(\w+(?:, \w+)*) :((?: .*)?(?:\n    .*|\n(?=\n    ))*)", re.MULTILINE)
+
+
+def _lacks_unit(entry):
+    """Return whether an entry of "Parameters" is a number with a dimension and does not say its unit."""
+    numbers = re.match(r" (?!str|Hist|Callable|bool)", entry[2])
+    return bool(numbers and QUANTITIES & set(entry[1].split(", ")) and not UNIT.search(entry[2]))
+
+
+@pytest.mark.flow
+def test_every_public_name_is_in_the_reference_with_a_docstring_and_units(reference):
+    for line in (ROOT / "tests" / "data" / "api.txt").read_text().splitlines():
+        room = re.match(r"[\w.]+", line)[0].rpartition(".")[0]
+        assert room in reference.ROOMS or room == "cli", line
+    bare, without = [], []
+    for room in reference.ROOMS:
+        page = reference.api(room)
+        module = importlib.import_module(f"gammastar.{room}".rstrip("."))
+        for name in reference.public(room):
+            thing = getattr(module, name)
+            assert re.search(rf":: gammastar\.{room}\.?{name}$", page, re.MULTILINE), name
+            if not (inspect.isclass(thing) or inspect.isroutine(thing)):
+                continue
+            text = inspect.getdoc(thing) or ""
+            bare += [] if len(text) > 10 else [f"{room}.{name}"]
+            without += [f"{room}.{name}: {entry[0]}" for entry in ENTRY.finditer(text) if _lacks_unit(entry)]
+    assert not bare, "no docstring"
+    assert not without, "no unit:\n" + "\n".join(without)
 
 
 @pytest.mark.parametrize("name", ["measure", "reinterpret"])

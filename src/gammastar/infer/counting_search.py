@@ -106,7 +106,7 @@ class Search:
         is the same everywhere.
     options : SearchOptions
     mass, couplings : NDArray
-        Of the scan.
+        Of the scan; masses in GeV.
     """
 
     detector: AnyDetector

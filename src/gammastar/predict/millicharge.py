@@ -213,7 +213,7 @@ class PairCloud:
     Attributes
     ----------
     mass, pt, energy, weight : NDArray, shape (n,)
-        Pairs with signed weights; a pair whose weight is not positive is not drawn.
+        Pairs [GeV] with signed weights; a pair whose weight is not positive is not drawn.
     """
 
     mass: FloatArray

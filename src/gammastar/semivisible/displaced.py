@@ -69,6 +69,7 @@ class Plane:
     Attributes
     ----------
     mass, epsilon : NDArray
+        Masses of the dark photon [GeV] and its kinetic mixing.
     babar, babar_low, babar_high, babar_error : NDArray
         With the band of thresholds and acceptance.
     strict, inclusive : NDArray
@@ -103,6 +104,7 @@ def scan(
     model : callable
         Mass of the dark photon [GeV] -> DarkSector, e.g. ``load_benchmark("iDM-040").sector``.
     mass, epsilon : NDArray, shapes (m,) and (k,)
+        Masses of the dark photon [GeV] and its kinetic mixing.
     cards : tuple of BaBar and NA64, optional
         By default the shipped ones.
     options : Options, optional
@@ -252,6 +254,7 @@ def displaced_plane(
     model : callable
         Mass of the dark photon [GeV] -> DarkSector.
     mass, epsilon : NDArray, shapes (m,) and (k,)
+        Masses of the dark photon [GeV] and its kinetic mixing.
     card : DisplacedSearch, optional
         By default the shipped one.
     n : int

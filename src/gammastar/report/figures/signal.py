@@ -237,7 +237,7 @@ def compare_figure(
     Parameters
     ----------
     mass, rate, errors : NDArray, shape (n,)
-        Ours, with one standard deviation.
+        Ours, with one standard deviation; masses in GeV.
     tables : list of RateTable
         In the same unit.
     mock : bool
