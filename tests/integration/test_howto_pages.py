@@ -176,40 +176,99 @@ def test_darknews_as_written(tmp_path, monkeypatch):
     assert list((tmp_path / "out").glob("*workspace*.json"))
 
 
+SMALL = {  # of the steering of the tutorial; figures of the report are tested elsewhere
+    "[flow]": "[flow]\nepochs = 1\nepoch_size = 4_000\nn_draws = 20",
+    "n_masses = 40": "n_masses = 6\nn_sample = 2_000",
+    "cl = 0.90": "cl = 0.90\nn_couplings = 41\nmax_patches = 10\nsubmission = false",
+    "[report]": "",
+}
+
+
+def fill(page, folder):
+    """Write the lines that a page says into the files that it names; return their number."""
+    filled = 0
+    for block in blocks(page, "toml"):
+        path = folder / re.match(r"# in (\S+)\n", block)[1]
+        text = path.read_text()
+        for line in block.splitlines()[1:]:
+            key, value = line.split(" #")[0].split(" = ")
+            text, found = re.subn(rf"(?m)^{key} = [^ \n]+", f"{key} = {value}", text, count=1)
+            assert found == 1, f"{page}: {line}"
+            filled += 1
+        path.write_text(text)
+    return filled
+
+
+@pytest.fixture(scope="module")
+def newcomer(tmp_path_factory):
+    """Return the folder in which the tutorial was followed up to its run, with a smaller training."""
+    folder = tmp_path_factory.mktemp("newcomer")
+    for name in ("na60_data.root", "na60_mc.root"):
+        shutil.copy(data_path(f"mock/{name}"), folder)
+    done = commands("../tutorial")
+    done = done[: [words[1] for words in done].index("run") + 1]
+    (schema,) = blocks("../tutorial", "text")
+    for words in done:
+        said = call(words, folder)
+        assert words[1] != "inspect" or schema in said
+        assert words[1] != "keys" or "protons on target" in said.lower()
+        if words[1] == "init":
+            assert fill("../tutorial", folder) <= 12  # lines of TOML beyond what it writes
+            steering = folder / "mine" / "steering.toml"
+            for old, new in SMALL.items():
+                assert old in steering.read_text()
+                steering.write_text(steering.read_text().replace(old, new))
+    return folder
+
+
 @pytest.mark.flow
-def test_start_as_written(tmp_path, monkeypatch):
-    """A newcomer with ntuples of his own: every command and block of the page, with a smaller training."""
+def test_tutorial_as_written(newcomer, monkeypatch):
+    monkeypatch.chdir(newcomer)
+    (code,) = blocks("../tutorial", "python")
+    exec(compile(code, "tutorial.md", "exec"), {})  # noqa: S102
+    assert (newcomer / "reach.png").stat().st_size > 10_000
+    rest = commands("../tutorial")
+    rest = rest[[words[1] for words in rest].index("run") + 1 :]
+    assert [words[1] for words in rest] == ["show", "reinterpret", "show", "overlay"]
+    said = [call(words, newcomer) for words in rest]
+    assert "Example dump detector" in said[0]
+    assert said[-1].splitlines()[:2] == ["Example dump detector", "Off-axis dump detector (SHADOWS-like)"]
+
+
+@pytest.mark.flow
+def test_start_as_written(newcomer, tmp_path, monkeypatch):
+    """A newcomer with ntuples of his own in MeV; the run is that of the tutorial."""
     path = ROOT / "tests" / "unit" / "results" / "test_start.py"
     spec = importlib.util.spec_from_file_location("mock_of_start", path)
     helper = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(helper)
-    helper.ntuple(tmp_path / "run1.root", 6_000, 1)
-    helper.ntuple(tmp_path / "sim.root", 12_000, 2, truth=True)
+    helper.ntuple(tmp_path / "run1.root", 3_000, 1)
+    helper.ntuple(tmp_path / "sim.root", 3_000, 2, truth=True)
+    shutil.copytree(newcomer / "results" / "mine", tmp_path / "results" / "mine")
     first, *rest = commands("start")
     call(first, tmp_path)
-    filled = 0
-    for block in blocks("start", "toml"):
-        name = re.match(r"# in (\S+)\n", block)[1]
-        values = dict(line.split(" #")[0].split(" = ") for line in block.splitlines()[1:])
-        helper.fill(tmp_path / name, values)
-        filled += len(values)
-    assert filled <= 12  # lines of TOML beyond what init writes
-    steering = tmp_path / "mine" / "steering.toml"
-    small = {
-        "[flow]": "[flow]\nepochs = 1\nepoch_size = 4_000\nn_draws = 20",
-        "n_masses = 40": "n_masses = 6\nn_sample = 2_000",
-        "cl = 0.90": "cl = 0.90\nn_couplings = 41\nmax_patches = 10\nsubmission = false",
-    }
-    for old, new in small.items():
-        steering.write_text(steering.read_text().replace(old, new))
+    assert fill("start", tmp_path) <= 12
+    assert sum(words[1] == "run" for words in rest) == 1
     monkeypatch.chdir(tmp_path)
-    run_first = [words for words in rest if words[1] in ("check", "keys", "run")]
-    for words in run_first:
-        said = call(words, tmp_path)
-        assert words[1] != "keys" or "interaction lengths" in said
+    for words in rest:
+        if words[1] != "run":
+            said = call(words, tmp_path)
+            assert words[1] != "keys" or "interaction lengths" in said
     for code in blocks("start", "python"):
         exec(compile(code, "start.md", "exec"), {})  # noqa: S102
     assert (tmp_path / "reach.png").stat().st_size > 10_000
-    for words in rest[len(run_first) :]:
-        call(words, tmp_path)
     assert (tmp_path / "overlay" / "overlay.csv").stat().st_size > 100
+
+
+@pytest.mark.flow
+def test_gallery_as_written(newcomer, monkeypatch):
+    """Every picture is there, and every line draws one; that of a search in situ needs another run."""
+    monkeypatch.chdir(newcomer)
+    page = (HOWTO / ".." / "gallery.md").read_text()
+    assert all((HOWTO / ".." / name).is_file() for name in re.findall(r"\]\((figures/\S+)\)", page))
+    names = {}
+    for code in blocks("../gallery", "python"):
+        if '"in_situ"' not in code:
+            mine = code.replace("results/na60_dimuon", "results/mine").replace("shadows_like", "detector")
+            exec(compile(mine, "gallery.md", "exec"), names)  # noqa: S102
+    assert names["found"].mock
