@@ -14,7 +14,7 @@ __all__ = ["Proposal", "adapted", "broad"]
 
 WIDTHS = (1.0, 2.0, 3.5)  # of the pilot, in standard deviations: the last one sees the rarest energies
 ROUNDS = 2
-PILOT, FEWEST = 0.1, 3000  # share of the particles that each round takes, and how many at least
+PILOT, FEWEST = 0.1, 1500  # share of the particles that each round takes, and how many at least
 PLAIN = 0.1  # share of the particles that stay as they are, and of those of the pilot
 WIDER = 1.5  # than the fitted covariance: tails of a proposal must not be too thin
 FARTHEST = 7.0  # standard deviations; 5e-12 of the draws lie beyond, where single precision ends
