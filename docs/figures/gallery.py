@@ -6,12 +6,16 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
 
 from PIL import Image
 
+import gammastar as gs
+from gammastar.report import save_figure
+
 HERE = Path(__file__).parent
-WIDTH, COLOURS = 560, 64  # pixels; of the palette
+WIDTH, COLOURS = 560, 160  # pixels; of the palette
 KINDS = {
     **{name: name for name in ("mass_spectra", "migration", "efficiency", "regularisation")},
     **{name: name for name in ("unfolded_spectrum", "refolded", "correlations", "domain")},
@@ -33,6 +37,15 @@ def small(image: Image.Image) -> Image.Image:
     return scaled.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
 
 
+def drawn(run: Path, folder: Path) -> list[Path]:
+    """Draw what a loaded run draws and a report does not; return the files."""
+    found = gs.load(run)
+    parts = {"kinematics": found.flow, "patches": found.patches}
+    for name, part in parts.items():
+        save_figure(part.plot().figure, folder / name)
+    return [folder / f"{name}.png" for name in parts]
+
+
 def main(run: Path) -> None:
     """Write every picture; a figure that the run lacks is named."""
     (HERE / "gallery").mkdir(exist_ok=True)
@@ -43,6 +56,10 @@ def main(run: Path) -> None:
                 small(image).save(HERE / "gallery" / f"{name}.png", optimize=True)
         else:
             print(f"{path}: not there, {name}.png is kept")
+    with tempfile.TemporaryDirectory() as folder:
+        for path in drawn(run, Path(folder)):
+            with Image.open(path) as image:
+                small(image).save(HERE / "gallery" / path.name, optimize=True)
 
 
 if __name__ == "__main__":
