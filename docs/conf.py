@@ -16,6 +16,7 @@ autodoc_typehints = "none"  # the docstrings say types, shapes and units
 napoleon_google_docstring = False
 napoleon_use_ivar = True
 suppress_warnings = ["ref.python"]  # fields of the same name in several records
+smartquotes = False  # options keep their two dashes
 html_theme = "furo"
 html_title = f"gammastar {release}"
 exclude_patterns = ["_build"]
