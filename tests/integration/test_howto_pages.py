@@ -272,3 +272,15 @@ def test_gallery_as_written(newcomer, monkeypatch):
             mine = code.replace("results/na60_dimuon", "results/mine").replace("shadows_like", "detector")
             exec(compile(mine, "gallery.md", "exec"), names)  # noqa: S102
     assert names["found"].mock
+
+
+@pytest.mark.flow
+def test_readme_as_written(newcomer, monkeypatch):
+    monkeypatch.chdir(newcomer)
+    names = {}
+    for code in blocks("../../README", "python"):
+        mine = code.replace("results/na60_dimuon", "results/mine").replace("shadows_like", "detector")
+        exec(compile(mine, "README.md", "exec"), names)  # noqa: S102
+    assert names["state"].ctau > 0
+    assert len(names["energy"]) == 100_000
+    assert names["energy"].min() > 0.3

@@ -15,12 +15,15 @@ import tomllib
 
 import click
 import forks
+import numpy as np
 import pytest
 from builders import ROOT
 
 from gammastar import cli
 from gammastar.config import Steering
 from gammastar.core.files import data_path
+from gammastar.core.pairs import MatchedPairs
+from gammastar.core.resolve import resolve
 
 DOCS = ROOT / "docs"
 
@@ -60,7 +63,7 @@ def test_names_on_the_pages_are_names_of_the_package():
     assert not [entry for entry in missing if entry.rpartition(".")[2] not in FILES]
 
 
-@pytest.mark.parametrize("page", ["channel", "detector", "limits", "measured"])
+@pytest.mark.parametrize("page", ["channel", "detector", "flow", "limits", "measured"])
 def test_sections_of_the_pages_are_those_of_a_steering_file(page):
     base = tomllib.loads((DOCS.parent / "analysis" / "na60_dimuon" / "small.toml").read_text())
     text = (DOCS / "howto" / f"{page}.md").read_text()
@@ -70,6 +73,23 @@ def test_sections_of_the_pages_are_those_of_a_steering_file(page):
     assert blocks
     for code in blocks:
         Steering.model_validate(base | tomllib.loads(code))  # refuses keys that it does not know
+
+
+def test_sources_of_the_page_on_limits_are_found_and_do_what_it_says(tmp_path):
+    text = (DOCS / "howto" / "limits.md").read_text()
+    (code,) = re.findall(r"```python\n# mysources\.py.*?\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "mysources.py").write_text(code)
+    found = {
+        name: resolve(name, tmp_path)
+        for name in re.findall(r'"(mysources\.py:\w+)"', text.split("own = ")[1])
+    }
+    assert [source.name for source in found.values()] == ["magnetic field", "hard cascade"]
+    pairs = MatchedPairs(
+        *np.array([[[1.0, 2.0, 50.0]]] * 2), np.ones(1), np.arange(1), np.empty((0, 3)), np.empty(0)
+    )
+    np.testing.assert_allclose(found["mysources.py:field"].pairs(pairs).reco, [[1.0, 2.01, 50.25]])
+    factors = found["mysources.py:cascade"].particles(0.3, 0.5, np.array([40.0, 60.0]))
+    np.testing.assert_array_equal(factors, [1.0, 1.1])
 
 
 def test_the_spread_of_theory_that_the_readme_quotes_is_that_of_the_table():
