@@ -1,6 +1,7 @@
-"""Make the small pictures of docs/gallery.md from the figures of a run.
+"""Make the small pictures of docs/gallery.md and docs/tutorial.md from the figures of runs.
 
-``python3 docs/figures/gallery.py results/na60_dimuon``; the run and its figures stay as they are.
+``python3 docs/figures/gallery.py results/na60_dimuon [FOLDER]``; the runs and their figures stay as they are.
+FOLDER is where the tutorial was followed, and where ``gammastar compare`` of the run wrote to ``compare``.
 """
 
 from __future__ import annotations
@@ -28,6 +29,13 @@ KINDS = {
 }
 """Picture of the gallery, and the figure of the run that it shows."""
 
+OTHERS = {
+    "compare": "compare/compare.png",
+    "tutorial_overlay": "overlay/overlay.png",
+    "tutorial_pairs": "results/mine/figures/mass_spectra.png",
+    "tutorial_reach": "results/mine/figures/reach_detector.png",
+}
+
 
 def small(image: Image.Image) -> Image.Image:
     """Return an image of the gallery's width with a palette, which keeps the files small."""
@@ -46,21 +54,21 @@ def drawn(run: Path, folder: Path) -> list[Path]:
     return [folder / f"{name}.png" for name in parts]
 
 
-def main(run: Path) -> None:
-    """Write every picture; a figure that the run lacks is named."""
+def main(run: Path, folder: Path | None = None) -> None:
+    """Write every picture; a figure that is missing is named, and its picture is kept."""
     (HERE / "gallery").mkdir(exist_ok=True)
-    for name, figure in KINDS.items():
-        path = run / "figures" / f"{figure}.png"
-        if path.is_file():
+    paths = {name: run / "figures" / f"{figure}.png" for name, figure in KINDS.items()}
+    if folder is not None:
+        paths |= {name: folder / figure for name, figure in OTHERS.items()}
+    with tempfile.TemporaryDirectory() as drawings:
+        paths |= {path.stem: path for path in drawn(run, Path(drawings))}
+        for name, path in paths.items():
+            if not path.is_file():
+                print(f"{path}: not there, {name}.png is kept")
+                continue
             with Image.open(path) as image:
                 small(image).save(HERE / "gallery" / f"{name}.png", optimize=True)
-        else:
-            print(f"{path}: not there, {name}.png is kept")
-    with tempfile.TemporaryDirectory() as folder:
-        for path in drawn(run, Path(folder)):
-            with Image.open(path) as image:
-                small(image).save(HERE / "gallery" / path.name, optimize=True)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(*map(Path, sys.argv[1:]))
