@@ -32,12 +32,14 @@ __all__ = [
     "NO_LIMITS",
     "View",
     "acceptance_section",
+    "cards_of",
     "charge_section",
     "domain_of",
     "error_tables",
     "pair_rate_section",
     "rate_section",
     "reach_section",
+    "reach_sentence",
     "relative_errors",
 ]
 
@@ -148,10 +150,11 @@ def rate_section(
         )
     return Section(
         f"Rate of {what}",
-        [text, *conditions],
+        [text],
         figures=[titled("rate", f"{what[0].upper()}{what[1:]} per {per} and squared coupling.", figure)],
         tables=[_rate_table(predicted)],
         numbers=numbers,
+        notes=conditions,
     )
 
 
@@ -176,12 +179,12 @@ def _rate_table(predicted: Rate) -> Table:
         columns["rate, measured part"] = measured[rows, 1]
     columns["rate"] = rate[rows]
     for part in predicted.sources.parts:
-        columns[part.name] = np.sqrt(np.clip(np.diag(part.cov)[rows], 0.0, None)) / rate[rows]
+        columns[f"{part.name} [%]"] = 100 * np.sqrt(np.clip(np.diag(part.cov)[rows], 0.0, None)) / rate[rows]
     if predicted.extrapolation is not None:
-        columns["extrapolation"] = predicted.extrapolation[rows]
-    columns["total"] = predicted.error()[rows] / rate[rows]
-    plain = {name: [float(x) for x in values] for name, values in columns.items()}
-    return Table(plain, caption="Relative errors of the rate by source")
+        columns["extrapolation [%]"] = 100 * predicted.extrapolation[rows]
+    columns["total [%]"] = 100 * predicted.error()[rows] / rate[rows]
+    plain = {name: [_short(float(x)) for x in values] for name, values in columns.items()}
+    return Table(plain, caption="Rate per proton on target and squared coupling, and its errors by source")
 
 
 def _bands(predicted: Rate) -> list[Band]:
@@ -244,8 +247,12 @@ def relative_errors(plane: SignalPlane, at: FloatArray, nuisances: Collection[st
     return table
 
 
+def _short(value: float, digits: int = 3) -> float:
+    return float(f"{value:.{digits}g}")
+
+
 def error_tables(planes: Mapping[str, SignalPlane], nuisances: Collection[str] | None) -> list[Table]:
-    """Return the relative errors of the yields by source, one table per detector.
+    """Return the errors of the yields by source in percent, one table for each name of a detector.
 
     "total" adds all sources in quadrature, "in the limit" those that are nuisances (left out for None).
     """
@@ -256,9 +263,10 @@ def error_tables(planes: Mapping[str, SignalPlane], nuisances: Collection[str] |
         if nuisances is None:
             del columns["in the limit"]
         if columns["mass"]:
-            caption = f"Relative errors of the yield at the best coupling, {name}"
-            named = {"mass [GeV]" if key == "mass" else key: value for key, value in columns.items()}
-            tables.append(Table(named, caption=caption))
+            caption = f"Errors of the yield at the best coupling [%], {name}"
+            masses = {"mass [GeV]": [_short(x, 4) for x in columns.pop("mass")]}
+            percent = {key: [_short(100 * x) for x in value] for key, value in columns.items()}
+            tables.append(Table(masses | percent, caption=caption))
     return tables
 
 
@@ -280,10 +288,13 @@ def pair_rate_section(predicted: Rate, *, mock: bool, conditions: Sequence[str] 
         "Pairs are counted, two particles each. Without a theory channel for photons lighter than two "
         "leptons the plateau at small mass is a lower bound."
     )
-    text = [first, *conditions]
     caption = "Millicharged pairs per proton on target and squared charge."
     return Section(
-        "Millicharged pairs", text, [titled("millicharged_pairs", caption, figure)], [_rate_table(predicted)]
+        "Millicharged pairs",
+        [first],
+        [titled("millicharged_pairs", caption, figure)],
+        [_rate_table(predicted)],
+        notes=conditions,
     )
 
 
@@ -351,7 +362,7 @@ def reach_section(name: str, search: Any, plane: SignalPlane, view: View) -> Sec
         "cl": search.limit.cl,
         "limits": [limit.curve for limit in known],
     }
-    options["plane"] = view.plane(reached=bool(reached.any()))
+    options["plane"] = replace(view.plane(reached=bool(reached.any())), title=search.detector.name)
     label = f"Expected reach, {search.detector.name}"
     recast = named.limits == "recast" and any(limit.kind == "recast" for limit in known)
     note = f"; {RECAST_NOTE}" if recast else ""
@@ -393,6 +404,7 @@ def reach_section(name: str, search: Any, plane: SignalPlane, view: View) -> Sec
             mock=view.mock,
             observed=seen,
             cl=search.limit.cl,
+            title=search.detector.name,
             mass_label=named.mass_axis,
         )
         caption = f"Limit at the coupling of the largest signal against mass, {search.detector.name}."
@@ -401,6 +413,68 @@ def reach_section(name: str, search: Any, plane: SignalPlane, view: View) -> Sec
         figures.append(_impacts(name, search, view))
     text = _text(search, reached, theory=theory)
     return Section(label, text, figures, _tables(search, theory=theory), _numbers(search))
+
+
+def _span(search: Any) -> tuple[float, float, float, float] | None:
+    """Return the lowest and the highest mass and coupling that are reached; None where nothing is."""
+    edges = search.reach.edges
+    reached = np.isfinite(edges).all(axis=1)
+    if not reached.any():
+        return None
+    mass = search.reach.mass[reached]
+    return (
+        float(mass.min()),
+        float(mass.max()),
+        float(edges[reached, 0].min()),
+        float(edges[reached, 1].max()),
+    )
+
+
+def reach_sentence(search: Any) -> str:
+    """Return what a search reaches in one sentence."""
+    span, cl = _span(search), f"{100 * search.limit.cl:.3g} % CL"
+    start = f"{search.detector.name}, {search.detector.pot:.3g} protons on target, {cl}"
+    if span is None:
+        return f"{start}: nothing is reached; the limit is {search.limit.expected[2]:.3g} events."
+    low, high, weakest, strongest = span
+    return (
+        f"{start}: reaches masses from {low:.3g} to {high:.3g} GeV and couplings from {weakest:.2g} to "
+        f"{strongest:.2g}; the expected limit is {search.limit.expected[2]:.3g} events."
+    )
+
+
+def cards_of(
+    search: Any, coupling: str, pairs: str | None, pot: float | None
+) -> tuple[tuple[str, str, str], ...]:
+    """Return the four cards at the top of a page: protons, pairs, limit, masses and couplings.
+
+    Parameters
+    ----------
+    search : Search
+        Of the first detector.
+    coupling : str
+        Its sign, e.g. ε.
+    pairs : str or None
+        Opposite-sign pairs that were measured; None where the run read none.
+    pot : float or None
+        Protons on target of the measured spectrum.
+    """
+    span, limit = _span(search), search.limit
+    data = "" if pot is None else f"; {pot:.3g} in the data"
+    reached = ("nothing", "no coupling gives enough events")
+    if span is not None:
+        low, high, weakest, strongest = span
+        reached = f"{low:.2g} to {high:.2g} GeV", f"{coupling} from {weakest:.2g} to {strongest:.2g}"
+    source = "no lepton pair was read in this run" if pairs is None else "opposite sign, in the data"
+    observed = search.observed is not None
+    value = limit.observed if observed else limit.expected[2]
+    kind = "observed" if observed else "expected"
+    return (
+        ("Protons on target", f"{search.detector.pot:.3g}", f"{search.detector.name}{data}"),
+        ("Lepton pairs", "–" if pairs is None else f"{int(pairs):,}".replace(",", "\u2009"), source),
+        ("Limit on the signal", f"{value:.3g} events", f"{kind}, {100 * limit.cl:.3g} % CL"),
+        ("Masses reached", *reached),
+    )
 
 
 def domain_of(plane: SignalPlane) -> DomainMap | None:
@@ -464,7 +538,7 @@ def _impacts(name: str, search: Any, view: View) -> tuple[str, Any]:
         ranking.constraint,
         ranking.impact,
         mock=view.mock,
-        title=f"lower edge at {search.impact_mass:.3g} GeV",
+        title=f"{search.detector.name}: lower edge at {search.impact_mass:.3g} GeV",
         coupling=view.labels.coupling_symbol,
     )
     data = "the observed count" if search.observed is not None else "the median expected count"
@@ -481,6 +555,8 @@ def _text(search: Any, reached: Any, *, theory: bool) -> list[str]:
         f"{search.detector.pot:.3g} protons on target, {search.assumption}; expected limit "
         f"{limit.expected[2]:.3f} events at {100 * limit.cl:.0f} % CL ({limit.method})."
     )
+    if not reached.any():
+        first += f" Nothing is reached: at most {np.nanmax(search.reach.signal):.2g} events are expected."
     text = [first]
     if search.observed is not None:
         text.append(f"Observed limit {limit.observed:.3f} events; significance {search.significance:.2f}.")
@@ -492,13 +568,10 @@ def _text(search: Any, reached: Any, *, theory: bool) -> list[str]:
         parts = [f"{name} {100 * np.expm1(np.median(s)):.2g} %" for name, s in search.spreads.items()]
         text.append(f"Uncertainties of the signal beside protons on target (medians): {', '.join(parts)}.")
     if not reached.any():
-        return [
-            *text,
-            f"Nothing is reached: at most {np.nanmax(search.reach.signal):.2g} events are expected.",
-        ]
+        return text
     measured = (
-        f"The measured part of the signal on the edges is between {np.nanmin(search.fraction):.2g} and "
-        f"{np.nanmax(search.fraction):.2g}. The low-mass side is clipped at 2 m_mu, where the spectrum begins"
+        f"Between {_percent(np.nanmin(search.fraction))} and {_percent(np.nanmax(search.fraction))} % of the "
+        "signal on the edges was measured. The low-mass side is clipped at 2m_μ, where the spectrum begins"
     )
     measured = "The rate is that of theory channels: no lepton pair was measured" if theory else measured
     text.append(
@@ -532,6 +605,10 @@ def _tables(search: Any, *, theory: bool) -> list[Table]:
     return [Table(columns, caption="Events at the present exposure that each contour needs")]
 
 
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g}" if share < 0.995 else f"{100 * share:.0f}"
+
+
 def _events(reach: Reach) -> str:
     levels = np.atleast_1d(np.asarray(reach.limit, dtype=np.float64))
     low, high = float(levels.min()), float(levels.max())
@@ -553,13 +630,18 @@ def acceptance_section(
     planes: Mapping[str, SignalPlane],
     tables: Sequence[Table],
     *,
+    names: Mapping[str, str] | None = None,
     conditions: Sequence[str] = (),
     measured: bool,
     mock: bool,
 ) -> Section:
-    """Return acceptance against lifetime, one figure per detector; `measured` tells of its measured part."""
+    """Return acceptance against lifetime, one figure per detector; `measured` tells of its measured part.
+
+    `names` are what the detectors of the planes are called.
+    """
     figures, numbers = [], {}
-    for name, plane in planes.items():
+    for stem, plane in planes.items():
+        name = (names or {}).get(stem, stem)
         known = plane.curves
         rows = () if known is None else zip(known.mass, known.acceptance, known.error, strict=True)
         curves = {float(mass): (curve, error) for mass, curve, error in rows}
@@ -573,14 +655,15 @@ def acceptance_section(
                 mock=mock,
                 errors={mass: error for mass, (_, error) in curves.items()},
             )
+            figure.axes[0].set_title(name, loc="left", fontsize=13)
             with_members = " and spread of the bootstrap replicas" if plane.effect(FLOW) is not None else ""
             caption = (
                 f"Acceptance of {name} against the decay length, per produced particle. Band: error of the "
                 f"finite sample{with_members}."
             )
-            figures.append(titled(f"acceptance_{name}", caption, figure))
-    text = ["Decays in flight, per produced particle.", *conditions]
-    return Section("Acceptance of long-lived particles", text, figures, tables, numbers)
+            figures.append(titled(f"acceptance_{stem}", caption, figure))
+    text = ["The part of the produced particles whose decay in flight the detector sees."]
+    return Section("Acceptance of long-lived particles", text, figures, tables, numbers, notes=conditions)
 
 
 def _measured_part(plane: SignalPlane) -> str | None:
@@ -589,4 +672,4 @@ def _measured_part(plane: SignalPlane) -> str | None:
     rows, best = np.arange(len(signal)), signal.argmax(axis=1)
     total = signal[rows, best]
     part = inside[rows, best][total > 0] / total[total > 0]
-    return f"{part.min():.2g} to {part.max():.2g}" if len(part) else None
+    return f"{_percent(part.min())} to {_percent(part.max())} %" if len(part) else None

@@ -44,6 +44,7 @@ __all__ = [
 ]
 
 Arrays = Mapping[str, npt.NDArray[Any]]
+SUSPICIOUS = 0.01  # p-value below which a test is a warning
 FLOW_METHODS = {
     "flow check": (
         "energy distance of measured pairs and flow in (m, ln q_T, ln E), p-value from random signs of events"
@@ -169,15 +170,19 @@ def _scan(arrays: Arrays, method: str, *, mock: bool) -> list[tuple[str, Any]]:
 
 
 def _checks(
-    subtracted: Spectrum, unfolded: Spectrum, response: Response, refolding: Any, floor: float, *, mock: bool
+    subtracted: Spectrum, unfolded: Spectrum, response: Response, kept: Arrays, floor: float, *, mock: bool
 ) -> list[tuple[str, Any]]:
     """Return refolding and domain of all axes."""
-    chi2 = (float(refolding[0]), int(refolding[1]))
+    toys = kept.get("refolding_toys")
+    chi2 = kept["refolding"] if toys is None else toys
+    p_value = None if toys is None else float(toys[-1])
     found = [
         titled(
             "refolded",
             "The unfolded spectrum folded again, against the measured pairs.",
-            refolded_spectrum(subtracted, unfolded, response, chi2, mock=mock),
+            refolded_spectrum(
+                subtracted, unfolded, response, (float(chi2[0]), int(chi2[1])), mock=mock, p_value=p_value
+            ),
         )
     ]
     sizes = {axis.name: len(axis) for axis in response.true}
@@ -213,26 +218,16 @@ def spectrum_section(found: Unfolding, *, method: str, floor: float, mock: bool)
         references = {"truth of the MOCK": found.truth, **references}
     total = float((density * width).sum())
     share = float((inside * width).sum()) / total if total > 0 else float("nan")
-    chi2, ndf = kept["refolding"]
     exposure = measured.exposure
-    pot = "" if exposure is None else f" per proton on target ({exposure.pot:.3g} POT)"
+    pot = "" if exposure is None else f" per proton on target ({exposure.pot:.3g} protons)"
     text = (
-        f"{found.n_simulated} simulated dileptons give the response. The spectrum{pot} holds {total:.4g} "
-        f"photons, {100 * share:.0f} % of them in cells where dileptons were measured. The others follow "
-        f"the shape of the simulation, scaled in each mass bin to the measured yield; from here on they "
-        f"count as extrapolated. Refolding: chi2 = {chi2:.0f} for {ndf:.0f} cells; few counts per cell, few "
-        f"iterations and pairs from cells below the efficiency floor, not folded again, all raise it."
+        f"The spectrum of virtual photons{pot} holds {total:.4g} photons, {100 * share:.0f} % of them in "
+        f"cells where dileptons were measured. The others follow the shape of the simulation, scaled in each "
+        f"mass bin to the measured yield; from here on they count as extrapolated. "
+        f"{found.n_simulated} simulated dileptons give the response."
     )
+    judged, suspicious = _refolding(kept)
     figures = [
-        titled(
-            "efficiency",
-            "Acceptance times efficiency, and the fraction that stays in its mass bin.",
-            efficiency_figure(response, mock=mock),
-        ),
-        titled("migration", "Migration in mass.", migration_matrix(response, mock=mock)),
-    ]
-    figures += _scan(kept, method, mock=mock)
-    figures.append(
         titled(
             "unfolded_spectrum",
             "Unfolded spectrum with the error of its covariance, which knows nothing of how wrong the shape "
@@ -240,20 +235,47 @@ def spectrum_section(found: Unfolding, *, method: str, floor: float, mock: bool)
             unfolded_spectrum(
                 edges, density * width, np.sqrt(np.diag(cov)) * width, mock=mock, references=references
             ),
-        )
-    )
-    figures += _checks(found.subtracted, found.unfolded, full, kept["refolding"], floor, mock=mock)
+        ),
+        *_checks(found.subtracted, found.unfolded, full, kept, floor, mock=mock),
+        titled(
+            "efficiency",
+            "Acceptance times efficiency, and the fraction that stays in its mass bin.",
+            efficiency_figure(response, mock=mock),
+        ),
+        titled("migration", "Migration in mass.", migration_matrix(response, mock=mock)),
+        *_scan(kept, method, mock=mock),
+    ]
     correlations = correlation_matrix(cov, edges, mock=mock)
     figures.append(titled("correlations", "Correlations of the mass bins.", correlations))
     numbers = {
         "virtual photons per POT": f"{total:.4g}",
         "part of the spectrum in the measured domain": f"{share:.3f}",
     }
-    return Section("Virtual photons, unfolded", [text], figures, uncertainties(kept), numbers)
+    tables, warnings = uncertainties(kept), [judged] if suspicious else []
+    calm = [] if suspicious else [judged]
+    return Section("Virtual photons, unfolded", [text, *calm], figures, tables, numbers, warnings=warnings)
+
+
+def _refolding(kept: Arrays) -> tuple[str, bool]:
+    """Return how well the unfolded spectrum, folded again, fits the data, and whether it does not."""
+    if "refolding_toys" not in kept:
+        chi2, ndf = kept["refolding"]
+        text = f"Folded again, the spectrum is compared to the data with chi2 = {chi2:.0f} in {ndf:.0f} cells"
+        return f"{text}; no toys tell how much it should be, and the number of cells does not.", False
+    chi2, cells, expected, spread, p = (float(x) for x in kept["refolding_toys"])
+    bad = p < SUSPICIOUS
+    verdict = "unfolded spectrum and data do not fit together" if bad else "spectrum and data fit together"
+    text = (
+        f"Folded again, {verdict}: chi2 = {chi2:.0f} in {cells:.0f} cells, where toys in which nothing is "
+        f"wrong give {expected:.0f} ± {spread:.0f} (p = {p:.2g}). The toys, and not the number of cells, "
+        "tell what to expect: the iterations follow the data only in part. Cells below the efficiency floor "
+        f"count here; without the pairs from there chi2 is {kept['refolding'][0]:.0f}."
+    )
+    return text, bad
 
 
 def _cutflow(flow: Arrays) -> Table:
-    headings = {"name": "step", "n": "left", "weight": "sum of weights", "os": "+-", "pp": "++", "mm": "--"}
+    headings = {"name": "step", "n": "left", "weight": "sum of weights", "os": "+−", "pp": "++", "mm": "−−"}
     columns = {heading: flow[f"cutflow_{key}"].tolist() for key, heading in headings.items()}
     return Table(columns, caption="Cutflow: events, then leptons, then pairs.")
 
@@ -314,7 +336,7 @@ def pairs_section(
         )
     return Section(
         "Pairs and what is subtracted",
-        [*_lost(cutflow), *text, *notes],
+        [*text, *notes],
         figures=[
             titled(
                 "mass_spectra",
@@ -325,6 +347,7 @@ def pairs_section(
         ],
         tables=[_cutflow(cutflow), *_removed(kept)],
         numbers=numbers,
+        warnings=_lost(cutflow),
     )
 
 
@@ -429,6 +452,7 @@ def flow_section(found: FlowCheck, *, mock: bool) -> Section:
     tested, inside = kept["kl_tested"], kept["kl_inside"]
     n_inside, n_tested = int(inside[tested].sum()), int(tested.sum())
     tested_text, numbers = _density(kept)
+    poor = "density_p" in kept and float(np.nanmax(kept["density_p"])) < SUSPICIOUS
     text = (
         f"Trained on {int(kept['n_pairs'])} weighted pairs (effective size "
         f"{float(kept['effective_size']):.0f}): subtraction weights over the efficiency where "
@@ -440,7 +464,7 @@ def flow_section(found: FlowCheck, *, mock: bool) -> Section:
     )
     return Section(
         "Kinematics: the flow",
-        [text, *tested_text, windows],
+        [text] if poor else [text, *tested_text],
         figures=[
             titled(
                 "flow_projections",
@@ -477,4 +501,7 @@ def flow_section(found: FlowCheck, *, mock: bool) -> Section:
         ],
         numbers=numbers,
         methods=FLOW_METHODS,
+        warnings=tested_text if poor else (),
+        shown=1,
+        notes=[windows],
     )

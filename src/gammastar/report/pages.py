@@ -26,8 +26,10 @@ from gammastar.core.files import write_whole
 from gammastar.core.records import FloatArray
 from gammastar.report.drawing import png_bytes
 from gammastar.report.tables import Table, cells
+from gammastar.report.typography import marked_up, typeset
 
 __all__ = [
+    "Lead",
     "Plane2D",
     "Provenance",
     "Section",
@@ -45,7 +47,7 @@ PNG = b"\x89"  # the first byte of such a file
 @functools.cache
 def _templates() -> jinja2.Environment:
     """Return the templates; whatever stands in for a name in them is escaped, and cannot steer a terminal."""
-    return jinja2.Environment(
+    found = jinja2.Environment(
         loader=jinja2.PackageLoader("gammastar.report"),
         autoescape=True,
         finalize=lambda value: (
@@ -55,6 +57,8 @@ def _templates() -> jinja2.Environment:
         trim_blocks=True,
         keep_trailing_newline=True,
     )
+    found.filters |= {"set": lambda text: marked_up(plain(str(text))), "flat": typeset}
+    return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,6 +75,14 @@ class Section:
     tables : sequence of Table
     numbers, methods : mapping of str to str
         What the summary and the provenance of a run take of it.
+    warnings : sequence of str
+        What a reader must know before he takes a number; shown above the text.
+    notes : sequence of str
+        Conventions and details, folded.
+    shown : int
+        Figures that stand open; the others are folded, with the tables.
+    open_tables : bool
+        Leave the tables open.
     """
 
     heading: str
@@ -79,6 +91,29 @@ class Section:
     tables: Sequence[Table] = ()
     numbers: Mapping[str, str] = field(default_factory=dict)
     methods: Mapping[str, str] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+    notes: Sequence[str] = ()
+    shown: int = 2
+    open_tables: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lead:
+    """With what the page opens.
+
+    Attributes
+    ----------
+    section : int or None
+        The section whose first figure stands at the top of the page instead of in its place.
+    cards : sequence of (str, str, str)
+        What it is, the value, and what to know about it.
+    links : mapping of str to str
+        Text and address, beside the page.
+    """
+
+    section: int | None = None
+    cards: Sequence[tuple[str, str, str]] = ()
+    links: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,6 +147,7 @@ def page(
     *,
     mock: bool,
     provenance: Provenance | None = None,
+    lead: Lead | None = None,
     dpi: int = 120,
 ) -> str:
     """Return the report as HTML.
@@ -123,7 +159,9 @@ def page(
     mock : bool
         Put the MOCK banner on top.
     provenance : Provenance, optional
-        Written as the last section; the placeholders stand above all sections too.
+        Written as the last section, folded, with the placeholders at its end.
+    lead : Lead, optional
+        With what the page opens.
     dpi : int
         Resolution of figures that are not drawn yet.
 
@@ -137,7 +175,11 @@ def page(
     >>> "MOCK" in page("Reach", [Section("Result", ["No number yet."])], mock=True)
     True
     """
-    source = provenance or Provenance()
+    source, first = provenance or Provenance(), lead or Lead()
+    shown = [_shown(section, dpi) for section in sections]
+    flagship = None
+    if first.section is not None and shown[first.section]["figures"]:
+        flagship = shown[first.section]["figures"].pop(0)
     entries = (
         ("Methods", source.methods, False),
         ("Versions", source.versions, False),
@@ -151,7 +193,9 @@ def page(
             title=title,
             mock=mock,
             source=source,
-            sections=[_shown(section, dpi) for section in sections],
+            sections=shown,
+            lead=first,
+            flagship=flagship,
             entries_of=[entry for entry in entries if entry[1]],
         )
     )
@@ -168,14 +212,19 @@ def _shown(section: Section, dpi: int) -> dict[str, Any]:
         rows = [list(zip(row, numeric, strict=True)) for row in zip(*texts, strict=True)]
         headings = list(zip(table.columns, numeric, strict=True))
         tables.append({"caption": table.caption, "headings": headings, "rows": rows})
+    images = [
+        (caption, "png" if image[:1] == PNG else "svg+xml", base64.b64encode(image).decode("ascii"))
+        for caption, image in drawn
+    ]
     return {
         "heading": section.heading,
         "paragraphs": section.paragraphs,
-        "images": [
-            (caption, "png" if image[:1] == PNG else "svg+xml", base64.b64encode(image).decode("ascii"))
-            for caption, image in drawn
-        ],
-        "tables": tables,
+        "warnings": section.warnings,
+        "notes": section.notes,
+        "figures": images[: section.shown],
+        "folded": images[section.shown :],
+        "tables": tables if section.open_tables else [],
+        "folded_tables": [] if section.open_tables else tables,
     }
 
 
@@ -247,6 +296,8 @@ class Plane2D:
         Their part from where dileptons were measured; None for theory, which measured nothing.
     limit : sequence of float or NDArray, shape (n, k)
         Expected limit on the signal for each confidence level; an array where it changes along the plane.
+    excluded : sequence of (label, NDArray of shape (n, 2))
+        What others exclude: polygons (mass [GeV], coupling), grey.
     """
 
     mass: FloatArray
@@ -254,6 +305,7 @@ class Plane2D:
     signal: FloatArray
     in_domain_signal: FloatArray | None
     limit: Sequence[float | FloatArray]
+    excluded: Sequence[tuple[str, FloatArray]] = ()
 
     def __post_init__(self) -> None:
         shape = (len(self.mass), len(self.coupling))
@@ -280,6 +332,7 @@ def _content(plane: Plane2D) -> dict[str, Any]:
             for row, mask in zip(log.tolist(), positive.tolist(), strict=True)
         ],
         "fraction": None if measured is None else _fraction(measured, plane.signal).tolist(),
+        "excluded": [[name, _rounded(corners)] for name, corners in plane.excluded],
         "limit": [x if np.ndim(x) == 0 else np.round(x, 4).tolist() for x in plane.limit],
     }
 
@@ -289,6 +342,10 @@ def _fraction(part: FloatArray, signal: FloatArray) -> FloatArray:
     return result
 
 
+def _rounded(corners: FloatArray) -> list[list[float]]:
+    return [[float(f"{x:.4g}") for x in corner] for corner in np.asarray(corners).tolist()]
+
+
 def explorer(
     title: str,
     planes: Mapping[str, Plane2D],
@@ -296,19 +353,24 @@ def explorer(
     cl: Sequence[float],
     mock: bool,
     labels: tuple[str, str] = ("m(A′) [GeV]", "ε"),
+    back: str = "",
 ) -> str:
-    """Return the HTML of the plane: events, limit and measured fraction at the pointer; three switches.
+    """Return the HTML of the plane: events, limit and measured fraction at the pointer; switches.
+
+    Several detectors, or runs, stand in one page: one is chosen, the contours of the others are dashed.
 
     Parameters
     ----------
     title : str
-    planes : mapping of detector to Plane2D
+    planes : mapping of detector (or run and detector) to Plane2D
     cl : sequence of float
         Confidence levels of the limits.
     mock : bool
         Put MOCK on the page and into the plane.
     labels : tuple of str
         Of mass and coupling.
+    back : str
+        Address of the report, for a link.
 
     Raises
     ------
@@ -331,4 +393,4 @@ def explorer(
         "detectors": {name: _content(plane) for name, plane in planes.items()},
     }
     text = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-    return _templates().get_template("explorer.html").render(title=title, mock=mock, data=text)
+    return _templates().get_template("explorer.html").render(title=title, mock=mock, data=text, back=back)

@@ -215,9 +215,11 @@ def divided(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> FloatArray:
     return result
 
 
-def say(ax: Axes, text: str) -> None:
-    """Write in the middle of the axes why there is nothing to be seen."""
-    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", fontsize=12)
+def say(ax: Axes, text: str, *, over: bool = False) -> None:
+    """Write in the middle of the axes why there is nothing to be seen, in a box of its own if `over`."""
+    box = {"facecolor": "white", "edgecolor": "0.7", "alpha": 0.92} if over else None
+    look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 11 if over else 12, "bbox": box}
+    ax.text(0.5, 0.5, text, transform=ax.transAxes, zorder=15, **look)
 
 
 def power_of_ten(value: float) -> str:

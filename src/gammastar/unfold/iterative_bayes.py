@@ -24,6 +24,7 @@ __all__ = [
     "simulation_bias",
     "stable_iterations",
     "unfold_values",
+    "values_alone",
 ]
 
 RECOVERY = 0.01  # share of the prior that a cell with a negative estimate starts the next iteration with
@@ -204,6 +205,23 @@ def iterative(
     shape = tuple(len(axis) for axis in response.true)
     hist = filled(response.true, values, np.diag(cov))
     return Spectrum(hist, cov, "counts", measured.exposure, domain.reshape(shape))
+
+
+def values_alone(measured: Spectrum, response: Response, *, n_iterations: int = 4) -> Spectrum:
+    """Return the values of `iterative` in all cells with a covariance of zeros: for toys, much faster.
+
+    Parameters
+    ----------
+    measured, response, n_iterations
+        As for `iterative`; every cell with an efficiency is in the domain.
+    """
+    y = measured.values.ravel() * (1 - response.fakes)
+    values = _unfolded(y, response.migration[None], response.prior[None], n_iterations)[0]
+    domain = response.efficiency > 0
+    hist = filled(response.true, np.where(domain, values, 0.0), np.zeros(len(values)))
+    shape = tuple(len(axis) for axis in response.true)
+    none = np.zeros((len(values), len(values)))
+    return Spectrum(hist, none, "counts", measured.exposure, domain.reshape(shape))
 
 
 def mc_statistics(y: FloatArray, response: Response, prior: FloatArray, n_iterations: int) -> FloatArray:

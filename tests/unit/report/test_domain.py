@@ -42,7 +42,7 @@ def test_reach_is_hatched_where_it_is_extrapolated():
     ax = figure.axes[0]
     sets = [c for c in ax.collections if hasattr(c, "hatches")]
     assert len(sets) == 1
-    assert sets[0].hatches == ["xxx", "///", None]
+    assert sets[0].hatches == ["xx", "//", None]
     assert sets[0].get_clip_path() is not None
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
     assert "measured: less than 5 %" in labels

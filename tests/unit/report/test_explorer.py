@@ -49,6 +49,16 @@ def test_data_survive(page, plane):
     assert np.allclose(np.array(content["fraction"])[known], 0.25)
 
 
+def test_limits_of_others_and_the_way_back(plane):
+    corners = np.array([[0.3, 1e-6], [0.5, 2.00001e-6], [0.4, 1e-5]])
+    text = explorer(
+        "x", {"d": replace(plane, excluded=[("NA62", corners)])}, cl=(0.9, 0.95), mock=False, back="r.html"
+    )
+    (found,) = json.loads(re.search(r'id="data">(.*?)</script>', text).group(1))["detectors"].values()
+    assert found["excluded"] == [["NA62", [[0.3, 1e-6], [0.5, 2e-6], [0.4, 1e-5]]]]
+    assert '<a href="r.html">' in text
+
+
 def test_wrong_planes_are_refused(plane):
     with pytest.raises(PhysicsError, match="no plane"):
         explorer("x", {}, cl=(0.9,), mock=False)

@@ -25,7 +25,7 @@ def test_figure(strength):
     assert ("displaced, expected reach" in labels) == (strength == 1.0)
     assert len(ax.patches) == (strength == 1.0)  # one island, closed
     assert any("MOCK" in text.get_text() for text in ax.texts)
-    assert ax.get_ylim() == pytest.approx((1e-7, 9e-3))
+    assert ax.get_ylim() == pytest.approx((1e-7, 0.18))
     plt.close(figure)
 
 

@@ -23,7 +23,9 @@ from gammastar.report import (
 )
 from gammastar.report.figures.measured import correlation_matrix
 from gammastar.report.figures.reach import islands, outline, region
+from gammastar.report.pages import Lead
 from gammastar.report.style import header
+from gammastar.report.typography import typeset
 
 
 @pytest.fixture(scope="module")
@@ -237,3 +239,46 @@ def test_edges_run_into_the_tip_like_a_square_root():
     np.testing.assert_allclose(np.log(polygon[:, 1]) ** 2, 1.2 - polygon[:, 0], atol=1e-12)
     band = region(mass, edges)[0]
     np.testing.assert_allclose(np.log(band[:, 1]) ** 2, 1.2 - band[:, 0], atol=1e-12)
+
+
+@pytest.fixture(scope="module")
+def folded(figure):
+    sections = [
+        Section("Data", ["chi2 = 3"], [("a", figure), ("b", figure), ("c", figure)], notes=["2 m_mu"]),
+        Section("Reach", figures=[("flagship", figure)], warnings=["p = 1e-05"]),
+    ]
+    cards = [("Protons", "6e+20", ""), ("Pairs", "12", "+- pairs"), ("Limit", "2.3", ""), ("Masses", "1", "")]
+    lead = Lead(section=1, cards=cards, links={"Explorer": "explorer.html"})
+    found = Provenance(placeholders=["flat efficiency"])
+    return page("x", sections, mock=False, provenance=found, lead=lead, dpi=30)
+
+
+def test_the_page_opens_with_flagship_cards_and_explorer(folded):
+    top, below = folded.split("<nav", 1)
+    assert top.count('class="card"') == 4
+    assert 'id="flagship"' in top and 'alt="flagship"' in top
+    assert '<a href="explorer.html">Explorer</a>' in top
+    assert 'alt="flagship"' not in below and 'href="#flagship"' in below
+    assert "6 × 10²⁰" in top and "+− pairs" in top
+
+
+def test_diagnostics_and_provenance_are_folded(folded):
+    outside = re.sub(r"<details>.*?</details>", "", folded, flags=re.DOTALL)
+    assert [name in outside for name in ('alt="a"', 'alt="b"', 'alt="c"')] == [True, True, False]
+    assert 'alt="c"' in folded
+    assert "flat efficiency" not in outside and folded.count("flat efficiency") == 1
+    assert "p = 10⁻⁵" in outside and "<i>m</i><sub>μ</sub>" in folded and "χ² = 3" in outside
+
+
+def test_figures_enlarge_without_script(folded):
+    figures = re.findall(r'<figure id="(.*?)">(.*?)</figure>', folded, flags=re.DOTALL)
+    assert len(figures) == 4
+    for name, content in figures:
+        assert f'<a class="enlarge" href="#{name}"' in content
+        assert re.search(r'class="close" href="#(top|s\d)"', content)
+    assert "figure:target" in folded
+
+
+@pytest.mark.parametrize("text", ["ab12e5f0", "--resume", "arXiv:0902.2547", "box-40", "2026-11-23", "a--b"])
+def test_names_are_not_typeset(text):
+    assert typeset(text) == text

@@ -34,11 +34,13 @@ from gammastar.report import Section
 from gammastar.report.dark import (
     View,
     acceptance_section,
+    cards_of,
     charge_section,
     error_tables,
     pair_rate_section,
     rate_section,
     reach_section,
+    reach_sentence,
 )
 from gammastar.report.drawing import draw_all, png_bytes
 from gammastar.report.in_situ import displaced_section, in_situ_section
@@ -50,7 +52,7 @@ from gammastar.report.measured import (
     sample_notes,
     spectrum_section,
 )
-from gammastar.report.pages import short_names, skipped_input
+from gammastar.report.pages import Lead, short_names, skipped_input
 from gammastar.report.published_limits import recast
 from gammastar.store.manifest import versions, write_text
 
@@ -185,10 +187,17 @@ def _rate(ctx: Context, state: Any) -> list[Section]:
     return [rate_section(state.rate, view, comparisons=beside, conditions=conditions(ctx, PRODUCTION))]
 
 
-def _errors(ctx: Context, planes: Mapping[str, SignalPlane]) -> list[report.Table]:
+def _names(state: Any) -> dict[str, str]:
+    """Return what the detectors are called, by the stems of their files."""
+    searches = (state.searches or {}) | (state.charge_searches or {})
+    return {stem: search.detector.name for stem, search in searches.items()}
+
+
+def _errors(ctx: Context, state: Any, planes: Mapping[str, SignalPlane]) -> list[report.Table]:
     """Return the errors of the yields by source, as limits take them."""
     section = ctx.steering.infer
     used = {name: in_use(ctx, plane) for name, plane in planes.items()}
+    used = {_names(state).get(stem, stem): plane for stem, plane in used.items()}
     return error_tables(used, None if section is None else ctx.steering.systematics.in_limit)
 
 
@@ -196,7 +205,8 @@ def _acceptance(ctx: Context, state: Any) -> list[Section]:
     return [
         acceptance_section(
             state.planes,
-            _errors(ctx, state.planes),
+            _errors(ctx, state, state.planes),
+            names=_names(state),
             conditions=conditions(ctx, ACCEPTANCE),
             measured=ctx.steering.spectrum is not None,
             mock=ctx.cache.mock,
@@ -253,11 +263,16 @@ def known_limits(ctx: Context, named: predict.Labels, own: Path | None) -> list[
     return found + [limit for limit in mine if limit.name not in shipped]
 
 
-def reach_sections(ctx: Context, state: Any) -> list[Section]:
-    """Return one section per detector."""
+def _known(ctx: Context) -> list[report.ExistingLimit]:
+    """Return what others exclude in the plane of this run."""
     section = ctx.steering.infer
     own = None if section is None or section.existing_limits is None else ctx.base / section.existing_limits
-    view = _view(ctx, known_limits(ctx, model_of(ctx).labels, own))
+    return known_limits(ctx, model_of(ctx).labels, own)
+
+
+def reach_sections(ctx: Context, state: Any) -> list[Section]:
+    """Return one section per detector."""
+    view = _view(ctx, _known(ctx))
     return [reach_section(name, search, state.planes[name], view) for name, search in state.searches.items()]
 
 
@@ -286,7 +301,7 @@ def _millicharge(ctx: Context, state: Any) -> list[Section]:
     pairs = [f"{k}: {v}." for k, v in ctx.cache.methods.items() if k.startswith("millicharged pairs")]
     found = [pair_rate_section(state.pair_rate, mock=ctx.cache.mock, conditions=pairs)]
     if state.charge_searches:
-        tables = _errors(ctx, state.charge_planes or {})
+        tables = _errors(ctx, state, state.charge_planes or {})
         found.append(charge_section(state.charge_searches, tables, mock=ctx.cache.mock))
     return found
 
@@ -298,9 +313,9 @@ SECTIONS: tuple[tuple[str, Entry], ...] = (
     ("learning", _kinematics),
     ("rate", _rate),
     ("planes", _acceptance),
-    ("in_situ", _in_situ),
     ("searches", reach_sections),
     ("pair_rate", _millicharge),
+    ("in_situ", _in_situ),
 )
 """What of the run state a section needs, and who makes it."""
 
@@ -324,7 +339,7 @@ def write(ctx: Context, state: RunState) -> None:
     """
     ctx.tell("report", None, "figures")
     sections = _sections(ctx, state)
-    page = functools.partial(_page, ctx)
+    page = functools.partial(_page, ctx, state)
     drawn, figures = _unfinished(sections)
     asked = ctx.steering.report
     formats = ("png",) if asked is None else asked.formats
@@ -370,12 +385,9 @@ def _with(sections: Sequence[Section], drawn: Drawn) -> list[Section]:
     ]
 
 
-def _page(ctx: Context, sections: Sequence[Section]) -> None:
+def _page(ctx: Context, state: RunState, sections: Sequence[Section]) -> None:
     """Write ``report.html``."""
-    card = _card(ctx)
-    numbers = report.Table(
-        {"quantity": list(ctx.cache.numbers), "value": list(ctx.cache.numbers.values())}, caption="Numbers"
-    )
+    card, numbers = _card(ctx), ctx.cache.numbers
     provenance = report.Provenance(
         versions=versions(),
         digests=short_names(ctx.cache.inputs)
@@ -384,25 +396,45 @@ def _page(ctx: Context, sections: Sequence[Section]) -> None:
         placeholders=[] if card is None else card.placeholders(),
     )
     title = ctx.steering.analysis.title or ctx.steering.analysis.name
-    told = [ctx.cache.loss, *ctx.cache.notes] if ctx.cache.partial else ctx.cache.notes
-    tables = [numbers, *skipped_input(ctx.cache.partial)]
-    summary = report.Section("Summary", [f"{note}." for note in told], tables=tables)
-    text = report.page(title, [summary, *sections], mock=ctx.cache.mock, provenance=provenance)
+    first = [name for name in numbers if name.startswith(("reach,", "expected limit,"))]
+    order = sorted(first, key=lambda name: name.partition(",")[2]) + [n for n in numbers if n not in first]
+    every = report.Table({"quantity": order, "value": [numbers[n] for n in order]}, caption="All numbers")
+    searches = list((state.searches or {}).values())
+    notes = [f"{note[0].upper()}{note[1:]}." for note in ctx.cache.notes]
+    summary = report.Section(
+        "Summary",
+        [*(reach_sentence(search) for search in searches), *notes],
+        tables=[every, *skipped_input(ctx.cache.partial)],
+        warnings=[f"{ctx.cache.loss}."] if ctx.cache.partial else [],
+    )
+    place = [i for i, section in enumerate(sections, 1) if section.heading.startswith("Expected reach")]
+    links = {"Explore the plane of mass and coupling": "explorer.html"} if searches and state.planes else {}
+    data = None if state.spectrum is None or state.spectrum.exposure is None else state.spectrum.exposure.pot
+    pairs = numbers.get("pairs +-")
+    cards = () if not searches else cards_of(searches[0], model_of(ctx).labels.coupling, pairs, data)
+    text = report.page(
+        title,
+        [summary, *sections],
+        mock=ctx.cache.mock,
+        provenance=provenance,
+        lead=Lead(place[0] if place else None, cards, links),
+    )
     write_text(ctx.folder / "report.html", text)
 
 
 def _write_explorer(ctx: Context, state: RunState, title: str) -> None:
     """Write ``explorer.html``, the plane of mass and coupling with events and limits at the pointer."""
-    planes = {}
+    planes, excluded = {}, [limit.curve for limit in _known(ctx)]
     theory = ctx.steering.predict is not None and ctx.steering.predict.source == "theory"
     for name, search in (state.searches or {}).items():
         plane = (state.planes or {})[name]
         limits = [search.median_limit(cl) for cl in EXPLORED_CL]
         inside = None if theory else plane.in_domain
-        known = report.Plane2D(plane.mass, plane.coupling, plane.signal, inside, limits)
+        known = report.Plane2D(plane.mass, plane.coupling, plane.signal, inside, limits, excluded)
         planes[search.detector.name] = known
     named = model_of(ctx).labels
     unit = f" [{named.unit}]" if named.unit else ""
     labels = (f"m({named.particle}) [GeV]", f"{named.coupling}{unit}")
-    page = report.explorer(title, planes, cl=EXPLORED_CL, mock=ctx.cache.mock, labels=labels)
+    shown: dict[str, Any] = {"mock": ctx.cache.mock, "labels": labels, "back": "report.html"}
+    page = report.explorer(title, planes, cl=EXPLORED_CL, **shown)
     write_text(ctx.folder / "explorer.html", page)

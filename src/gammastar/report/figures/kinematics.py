@@ -12,7 +12,7 @@ from matplotlib.colors import LogNorm, TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from gammastar.core.axes import ENERGY, LABELS, MASS, PT
 from gammastar.core.errors import PhysicsError
@@ -435,6 +435,8 @@ def training_figure(
     spread = max(float(np.ptp(late)), 1e-6)
     ax.set_ylim(float(late.min()) - 0.1 * spread, float(late.max()) + 0.35 * spread)
     ax.set_xlim(-0.02 * n, 1.02 * n)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.xaxis.set_minor_locator(NullLocator())
     ax.set(xlabel="epoch", ylabel=r"$-\langle\,\ln\,p(q_T, E\,|\,m)\,\rangle$ [nat]")
     ax.legend(loc="upper right")
     mark_mock(ax, mock, position=(0.2, 0.95))

@@ -115,7 +115,7 @@ def limit_figure(
     mock: bool,
     observed: FloatArray | None = None,
     cl: float = 0.90,
-    method: str = "",
+    title: str = "",
     mass_label: str = MASS_DARK,
 ) -> Figure:
     """Draw upper limits on the signal events against mass with the expected bands.
@@ -130,8 +130,8 @@ def limit_figure(
     observed : NDArray, shape (n,), optional
         Drawn solid; nan while masked.
     cl : float
-    method : str
-        Written below the title.
+    title : str
+        E.g. the detector.
     mass_label : str
 
     Returns
@@ -160,9 +160,8 @@ def limit_figure(
     drawn = bands if observed is None else np.column_stack([bands, observed])
     ax.set_ylim(0.0, 1.45 * float(np.nanmax(drawn)))
     ax.set(xlabel=mass_label, ylabel="upper limit on signal events")
-    ax.set_title(f"{100 * cl:.3g} % CL", loc="left")
-    if method:
-        ax.set_title(method, loc="right", fontsize=11)
+    ax.set_title(title, loc="left")
+    ax.set_title(f"{100 * cl:.3g} % CL", loc="right")
     handles, labels = ax.get_legend_handles_labels()
     order = sorted(
         range(len(labels)), key=lambda k: ("observed" not in labels[k], "median" not in labels[k], k)
@@ -278,7 +277,7 @@ def gap_figure(
         existing(ax, label, vertices)
     ax.plot(*prompt, color="black", linestyle="--", label="prompt decays in situ, expected limit")
     if np.isfinite(prompt[1]).any():
-        ax.set_ylim(top=3.0 * max(float(coupling[-1]), float(np.nanmax(prompt[1]))))
+        ax.set_ylim(top=60.0 * max(float(coupling[-1]), float(np.nanmax(prompt[1]))))
     shown = np.log10(np.maximum(ratio.T, 1e-30))
     top = int(np.floor(shown.max()))
     levels = [float(level) for level in range(top - 2, top + 1) if level != 0]
@@ -305,8 +304,8 @@ def gap_figure(
     log_mass_axis(ax)
     ax.set(xlabel=MASS_DARK, ylabel=LABELS[COUPLING])
     ax.set_title("between prompt searches and dumps", loc="left")
-    ax.legend(loc="upper right", bbox_to_anchor=(1.0, 0.8))  # in the gap itself
-    mark_mock(ax, mock, position=(0.03, 0.7))
+    ax.legend(loc="upper right")
+    mark_mock(ax, mock)
     return figure
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.collections import PolyCollection
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
@@ -483,7 +482,13 @@ def scan_figure(
 
 @styled
 def refolded_spectrum(
-    measured: Spectrum, unfolded: Spectrum, response: Response, chi2: tuple[float, int], *, mock: bool
+    measured: Spectrum,
+    unfolded: Spectrum,
+    response: Response,
+    chi2: tuple[float, int],
+    *,
+    mock: bool,
+    p_value: float | None = None,
 ) -> Figure:
     """Draw the measured spectrum and the unfolded one folded again, against the reconstructed mass.
 
@@ -494,6 +499,8 @@ def refolded_spectrum(
     chi2 : (float, int)
         From ``unfold.refolding``.
     mock : bool
+    p_value : float, optional
+        Of this χ², from toys.
 
     Returns
     -------
@@ -514,6 +521,7 @@ def refolded_spectrum(
     points(ax, edges, values, sigma, label="measured, background subtracted")
     log_range(ax, values, again, decades=4.0, rows=3)
     title = rf"refolding: $\chi^2$ = {chi2[0]:.0f} for {chi2[1]} cells"
+    title += "" if p_value is None else f"\nfrom toys: p = {p_value:.2g}"
     ax.legend(loc="upper right", title=title)
     ax.set_ylabel("pairs per bin")
     mark_mock(ax, mock)
@@ -527,7 +535,7 @@ def refolded_spectrum(
 
 @styled
 def domain_map(response: Response, floor: float, *, mock: bool, axis: str = "energy") -> Figure:
-    """Draw the efficiency over mass and another variable; cells below the floor are hatched.
+    """Draw the efficiency over mass and another variable; cells below the floor are grey.
 
     Parameters
     ----------
@@ -557,19 +565,14 @@ def domain_map(response: Response, floor: float, *, mock: bool, axis: str = "ene
     x, y = (x, y) if names[keep[0]] == MASS else (y, x)
     figure, axes = new_figure(size=(7.0, 5.6))
     ax = axes[0, 0]
-    shown = np.ma.masked_invalid(content.T)
+    shown = np.ma.masked_where(np.nan_to_num(content.T) < floor, content.T)
+    ax.set_facecolor(GREY)
     mesh = ax.pcolormesh(x, y, shown, cmap="cividis_r", vmin=0, rasterized=True)
     figure.colorbar(mesh, ax=ax, pad=0.02).set_label(r"acceptance $\times$ efficiency")
-    row, column = np.nonzero(np.nan_to_num(content.T) < floor)
-    corners = [(x[column + i], y[row + j]) for i, j in ((0, 0), (1, 0), (1, 1), (0, 1))]
-    cells = np.moveaxis(np.array(corners), (0, 1, 2), (1, 2, 0))
-    ax.add_collection(
-        PolyCollection(list(cells), facecolor="none", edgecolor="0.35", hatch="///", linewidth=0)
-    )
     ax.set(xlabel="true " + LABELS[MASS], ylabel="true " + LABELS.get(axis, axis), xlim=x[[0, -1]])
     if y[0] > 0 and y[-1] / y[0] > 20:
         ax.set_yscale("log")
-    ax.set_title(f"hatched: efficiency below {floor:g}, not measured", fontsize=12)
+    ax.set_title(f"grey: efficiency below {100 * floor:g} %, not measured", fontsize=12)
     mark_mock(ax, mock)
     return figure
 

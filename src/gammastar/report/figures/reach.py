@@ -252,6 +252,7 @@ def _meeting(x: FloatArray, y: FloatArray, bound: float) -> FloatArray:
 
 
 _NAME = "name of a limit"
+_WIDE = 0.0065  # half the width of a letter of it, in parts of the frame
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -292,10 +293,25 @@ def isolines(ax: Axes, yields: Yields) -> Line2D | None:
     look: dict[str, Any] = {"colors": "0.35", "linewidths": 0.9, "linestyles": ":", "zorder": 5}
     lines = ax.contour(yields.mass, yields.coupling, height.T, levels=powers, **look)
     texts = ax.clabel(lines, fmt={float(k): f"$10^{{{k}}}$" if k else "1" for k in powers}, fontsize=10)
+    frame = ax.transScale + ax.transLimits
     for text in texts:
+        if _on_a_name(ax, frame.transform(text.get_position())):
+            text.remove()
+            continue
         text.set_clip_on(True)
         text.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.0})
     return Line2D([], [], color="0.35", linewidth=0.9, linestyle=":", label="expected signal events")
+
+
+def _on_a_name(ax: Axes, place: FloatArray) -> bool:
+    """Return whether a short label at a place of the frame would stand on the name of a limit."""
+    for name in (text for text in ax.texts if text.get_gid() == _NAME):
+        half = _WIDE * len(name.get_text())
+        x, y = name.get_position()
+        x += {"left": half, "right": -half}.get(name.get_horizontalalignment(), 0.0)
+        if abs(place[0] - x) < half + 0.03 and abs(place[1] - y) < 0.05:
+            return True
+    return False
 
 
 def existing(ax: Axes, label: str, vertices: FloatArray) -> None:
@@ -361,7 +377,7 @@ def fractions(ax: Axes, contours: Sequence[Contour], colours: Sequence[str]) -> 
 
     The scale is logarithmic where less than 5 % were measured; nothing measured at all is said in words.
     """
-    ax.set_ylabel("in domain [%]", loc="center", fontsize=12)
+    ax.set_ylabel("measured [%]", loc="center", fontsize=12)
     shown = [100 * c.fraction[np.isfinite(c.fraction)] for c in contours if c.fraction is not None]
     pooled = np.concatenate([np.zeros(1), *shown])
     largest = float(pooled.max())
@@ -388,6 +404,7 @@ def fractions(ax: Axes, contours: Sequence[Contour], colours: Sequence[str]) -> 
     ax.set_ylim(max(0.5 * float(pooled[pooled > 0].min()), 1e-4 * largest), 20.0 * largest)
 
 
+THINNEST = 0.01  # of the frame: what a line hides
 ENDING: Final = "--"  # where the scan or the data end before an edge does
 _WIDTHS = {"measured": 2.0, "extrapolated": 2.0, "expected": 1.2, "observed": 2.6}
 _EMPTY_RANGE = (1e-9, 1e-2)  # couplings shown when nothing is reached and no range is asked for
@@ -406,6 +423,8 @@ class Plane:
     threshold : float or None
         Mass below which the search has no final state or no measured spectrum [GeV]; a dotted line.
     threshold_label, mass_label, coupling_label : str
+    title : str
+        E.g. the detector; above the axes.
     """
 
     mass_range: tuple[float, float] | None = None
@@ -415,6 +434,7 @@ class Plane:
     threshold_label: str = r"$2m_\mu$"
     mass_label: str = MASS_DARK
     coupling_label: str = LABELS[COUPLING]
+    title: str = ""
 
 
 @styled
@@ -474,7 +494,7 @@ def reach_figure(
         2 if panel else 1, size=(7.6, 7.4 if panel else 6.2), heights=heights, share_x=True
     )
     ax = axes[0, 0]
-    x_range, y_range = _ranges(contours, plane)
+    x_range, y_range = _ranges(contours, plane, yields)
     ax.set(yscale="log", xlim=x_range, ylim=y_range, ylabel=plane.coupling_label)
     if plane.log_mass:
         log_mass_axis(ax)
@@ -489,7 +509,8 @@ def reach_figure(
     handles += [] if line is None else [line]
     _threshold(ax, plane)
     kind = "expected reach" if not observed else "observed and expected"
-    ax.set_title(f"{kind}, {100 * cl:.3g} % CL", loc="left")
+    above = f"{plane.title}\n" if plane.title else ""
+    ax.set_title(f"{above}{kind}, {100 * cl:.3g} % CL", loc="left")
     ax.set_title(f"{power_of_ten(pot)} POT", loc="right")
     if handles:
         if any(ax.lines[k].get_gid() == ENDING for k in range(len(ax.lines))):
@@ -504,8 +525,10 @@ def reach_figure(
     return figure
 
 
-def _ranges(contours: Sequence[Contour], plane: Plane) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Return the shown ranges: those asked for, else around all contours and bands."""
+def _ranges(
+    contours: Sequence[Contour], plane: Plane, yields: Yields | None
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return the shown ranges: those asked for, else around all contours and bands, below the legend."""
     pooled = [c.reach.edges for c in contours] + [c.bands for c in contours if c.bands is not None]
     couplings = np.concatenate([array[np.isfinite(array)] for array in pooled] or [np.empty(0)])
     masses = np.concatenate([c.reach.mass for c in contours] or [np.empty(0)])
@@ -517,8 +540,12 @@ def _ranges(contours: Sequence[Contour], plane: Plane) -> tuple[tuple[float, flo
             high = min(high, 1.6 * float(np.concatenate(reached).max()))
         mass_range = (low / 1.15, high * 1.15) if plane.log_mass else (max(0.0, low - 0.05), high + 0.05)
     if coupling_range is None and couplings.size:
-        # room for the legend above; a decade or so at least
-        coupling_range = (float(couplings.min()) / 3, float(couplings.max()) * 20)
+        low, high = float(couplings.min()) / 3, float(couplings.max()) * 2
+        rows = sum(
+            1 + 2 * (c.bands is not None) + 2 * (c.domain is not None) for c in contours if not c.empty
+        )
+        free = min(0.04 * (rows + (yields is not None)) + 0.05, 0.4)
+        coupling_range = low, max(high * (high / low) ** (free / (1 - free)), 10 * high)
     return mass_range, coupling_range or _EMPTY_RANGE
 
 
@@ -534,7 +561,7 @@ def _say_empty(ax: Axes, contours: Sequence[Contour]) -> None:
                 f"{contour.label}: at most {signal[best]:.3g} events, at {contour.reach.mass[best]:.3g} GeV;"
                 f" {limit:.3g} are needed"
             )
-    say(ax, "\n".join(lines))
+    say(ax, "\n".join(lines), over=True)
 
 
 def _threshold(ax: Axes, plane: Plane) -> None:
@@ -553,6 +580,19 @@ def _threshold(ax: Axes, plane: Plane) -> None:
     )
 
 
+def _visible_bands(ax: Axes, bands: FloatArray) -> list[Patch]:
+    """Return entries of the legend for bands that are wider than a line."""
+    low, high = np.log(ax.get_ylim())
+    width = {1: (1, 3, BAND68), 2: (0, 4, BAND95)}
+    entries = []
+    for sigma, (first, last, shade) in width.items():
+        part = np.abs(np.log(bands[:, first] / bands[:, last])) / (high - low)
+        part = part[np.isfinite(part)]
+        if part.size and part.max() > THINNEST:
+            entries.append(Patch(facecolor=shade, label=rf"expected $\pm{sigma}\sigma$"))
+    return entries
+
+
 def _draw(ax: Axes, contour: Contour, colour: str) -> list[Any]:
     """Draw a contour with its bands and return the entries of the legend."""
     width = _WIDTHS[contour.kind]
@@ -566,7 +606,9 @@ def _draw(ax: Axes, contour: Contour, colour: str) -> list[Any]:
         if filled:
             ax.fill(*polygon.T, facecolor=colour, alpha=0.22, linewidth=0, zorder=3)
         if contour.domain is not None:
-            domain = hatch_domain(ax, contour.domain, polygon, "0.35")
+            known = [patch.get_label() for patch in domain]
+            found = hatch_domain(ax, contour.domain, polygon, "0.6")
+            domain += [patch for patch in found if patch.get_label() not in known]
         if hatch:
             look: dict[str, Any] = {
                 "facecolor": "none",
@@ -581,12 +623,8 @@ def _draw(ax: Axes, contour: Contour, colour: str) -> list[Any]:
         for part in ends:
             ax.plot(*part.T, color=colour, linestyle=ENDING, linewidth=width, zorder=6, gid=ENDING)
     if contour.bands is not None:
-        return [
-            Line2D([], [], color=colour, linewidth=width, label=contour.label),
-            Patch(facecolor=BAND68, label=r"expected $\pm1\sigma$"),
-            Patch(facecolor=BAND95, label=r"expected $\pm2\sigma$"),
-            *domain,
-        ]
+        line = Line2D([], [], color=colour, linewidth=width, label=contour.label)
+        return [line, *_visible_bands(ax, contour.bands), *domain]
     if contour.kind == "expected":
         return [Line2D([], [], color=colour, linewidth=1.8, label=contour.label), *domain]
     face = colour + "38" if filled else "none"

@@ -280,7 +280,7 @@ def compare_figure(
 
 
 LEVELS = (0.05, 0.5)
-HATCHES = ("xxx", "///", None)
+HATCHES = ("xx", "//", None)
 WORDS = ("less than 5 %", "5 to 50 %")
 SHOWN = 1e-3  # events; below them a fraction means nothing
 
@@ -341,7 +341,7 @@ def hatch_domain(ax: Axes, domain: DomainMap, polygon: FloatArray | None, colour
     Returns
     -------
     list of Patch
-        Entries of a legend.
+        Entries of a legend, of what is there.
     """
     if len(domain.mass) < 2 or len(domain.coupling) < 2:
         return []
@@ -352,12 +352,19 @@ def hatch_domain(ax: Axes, domain: DomainMap, polygon: FloatArray | None, colour
     )
     found.set_edgecolor(colour)
     found.set_linewidth(0.0)
+    grid = np.stack(np.meshgrid(domain.mass, np.log(domain.coupling), indexing="ij"), axis=-1).reshape(-1, 2)
+    inside = np.ones(domain.signal.shape, dtype=bool)
     if polygon is not None:
+        bounds = Path(np.column_stack([polygon[:, 0], np.log(polygon[:, 1])]))
+        inside = bounds.contains_points(grid).reshape(inside.shape)
         closed = Path(np.vstack([polygon, polygon[:1]]), closed=True)
         found.set_clip_path(PathPatch(closed, transform=ax.transData))
+    part = domain.fraction[inside & np.isfinite(domain.fraction)]
+    there = ((part < LEVELS[0]).any(), ((part >= LEVELS[0]) & (part < LEVELS[1])).any())
     return [
         Patch(facecolor="none", edgecolor=colour, linewidth=0.0, hatch=hatch, label=f"measured: {words}")
-        for hatch, words in zip(HATCHES, WORDS, strict=False)
+        for hatch, words, drawn in zip(HATCHES, WORDS, there, strict=False)
+        if drawn
     ]
 
 
@@ -398,7 +405,7 @@ def domain_figure(
     if domain.error is not None:
         error = np.where(domain.signal > SHOWN, domain.error, np.nan)
         top = float(np.clip(np.nanquantile(error, 0.98), 0.1, 2.0)) if np.isfinite(error).any() else 1.0
-        panels.append((error, "rel. error, extrapolation", top, "YlOrRd"))
+        panels.append((error, "relative error from extrapolation", top, "YlOrRd"))
     for ax, (values, label, top, colours) in zip(axes[:, 0], panels, strict=True):
         mesh = ax.pcolormesh(
             domain.mass, domain.coupling, values.T, vmin=0.0, vmax=top, cmap=colours, shading="nearest"
@@ -412,7 +419,7 @@ def domain_figure(
         if limit is not None and (domain.signal >= limit).any():
             ax.contour(domain.mass, domain.coupling, domain.signal.T, levels=[limit], colors="#e42536")
         mark_mock(ax, mock)
-    hatch_domain(axes[0, 0], domain, None, "0.25")
+    hatch_domain(axes[0, 0], domain, None, "0.55")
     if log_mass:
         log_mass_axis(axes[-1, 0])
     axes[-1, 0].set_xlabel(axes_labels[0])
