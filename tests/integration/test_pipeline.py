@@ -161,6 +161,19 @@ def test_verify_sees_a_changed_file(resumed, tmp_path):
     assert "pairs.root" in run.stderr
 
 
+def test_the_page_is_folded(results):
+    page = (results / "report.html").read_text()
+    open_part = re.sub(r"<details>.*?</details>", "", page, flags=re.DOTALL)
+    assert page.count('class="card"') == 4
+    assert 'id="flagship"' in page.split("<nav")[0]
+    assert 'href="explorer.html"' in page
+    assert 'href="report.html"' in (results / "explorer.html").read_text()
+    assert "Migration in mass" in page
+    assert "Migration in mass" not in open_part
+    assert page.count('class="enlarge"') == page.count('class="close"') == len(re.findall("<img", page))
+    assert re.search(r"toys in which nothing is wrong give \d+ ± \d+ \(p = ", open_part)
+
+
 def test_report_and_manifest_say_what_shifts_of_the_flow_are_found(results):
     numbers = read_json(results / "manifest.json")["numbers"]
     assert 0 < float(numbers["flow against its pairs, p-value"].split(",")[0]) <= 1
