@@ -412,7 +412,8 @@ def reach_section(name: str, search: Any, plane: SignalPlane, view: View) -> Sec
     if search.impacts is not None and search.impacts.names:
         figures.append(_impacts(name, search, view))
     text = _text(search, reached, theory=theory)
-    return Section(label, text, figures, _tables(search, theory=theory), _numbers(search))
+    tables, numbers = _tables(search, theory=theory), _numbers(search)
+    return Section(label, text, figures, tables, numbers, notes=_precision(search))
 
 
 def _span(search: Any) -> tuple[float, float, float, float] | None:
@@ -421,10 +422,10 @@ def _span(search: Any) -> tuple[float, float, float, float] | None:
     reached = np.isfinite(edges).all(axis=1)
     if not reached.any():
         return None
-    mass = search.reach.mass[reached]
+    ends = [(one.low, one.high) for one in search.reach.intervals] or search.reach.mass[reached]
     return (
-        float(mass.min()),
-        float(mass.max()),
+        float(np.min(ends)),
+        float(np.max(ends)),
         float(edges[reached, 0].min()),
         float(edges[reached, 1].max()),
     )
@@ -564,21 +565,24 @@ def _text(search: Any, reached: Any, *, theory: bool) -> list[str]:
         text.append("The observation is masked, or from mock data: there is no observed result.")
     if search.background == 0:
         text.append("No discovery is claimed: without a number for the background one event would do.")
-    if search.spreads:
-        parts = [f"{name} {100 * np.expm1(np.median(s)):.2g} %" for name, s in search.spreads.items()]
-        text.append(f"Uncertainties of the signal beside protons on target (medians): {', '.join(parts)}.")
     if not reached.any():
         return text
-    measured = (
-        f"Between {_percent(np.nanmin(search.fraction))} and {_percent(np.nanmax(search.fraction))} % of the "
-        "signal on the edges was measured. The low-mass side is clipped at 2m_μ, where the spectrum begins"
-    )
+    measured = f"{_measured_words(search.fraction)} of the signal on the edges was measured. The low-mass side is clipped at 2 m_μ, where the spectrum begins"
     measured = "The rate is that of theory channels: no lepton pair was measured" if theory else measured
     text.append(
         f"Of {len(np.unique(search.reach.mass))} masses {len(np.unique(search.reach.mass[reached]))} are "
         f"{masses_reached(search.reach.intervals)}. {measured}; the upper edge ends where too few sampled "
         "particles populate it."
     )
+    return text
+
+
+def _precision(search: Any) -> list[str]:
+    """Return the uncertainties of the signal and the numerical errors of the edges."""
+    text = []
+    if search.spreads:
+        parts = [f"{name} {100 * np.expm1(np.median(s)):.2g} %" for name, s in search.spreads.items()]
+        text.append(f"Uncertainties of the signal beside protons on target (medians): {', '.join(parts)}.")
     if search.reach.errors is not None and np.isfinite(search.reach.errors).any():
         total = np.sqrt((search.reach.errors**2).sum(axis=2))
         text.append(
@@ -603,6 +607,11 @@ def _tables(search: Any, *, theory: bool) -> list[Table]:
         columns["masses"].append(len(np.unique(reach.mass[good])))
         columns["lowest coupling"].append(f"{reach.edges[good, 0].min():.3g}" if good.any() else "-")
     return [Table(columns, caption="Events at the present exposure that each contour needs")]
+
+
+def _measured_words(fraction: FloatArray) -> str:
+    low, high = float(np.nanmin(fraction)), float(np.nanmax(fraction))
+    return "Nothing" if high == 0 else f"Between {_percent(low)} and {_percent(high)} %"
 
 
 def _percent(share: float) -> str:
@@ -663,7 +672,9 @@ def acceptance_section(
             )
             figures.append(titled(f"acceptance_{stem}", caption, figure))
     text = ["The part of the produced particles whose decay in flight the detector sees."]
-    return Section("Acceptance of long-lived particles", text, figures, tables, numbers, notes=conditions)
+    return Section(
+        "Acceptance of long-lived particles", text, figures, tables, numbers, notes=conditions, shown=0
+    )
 
 
 def _measured_part(plane: SignalPlane) -> str | None:

@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 Arrays = Mapping[str, npt.NDArray[Any]]
-SUSPICIOUS = 0.01  # p-value below which a test is a warning
+SUSPICIOUS = 0.05  # p-value below which a test is a warning
 FLOW_METHODS = {
     "flow check": (
         "energy distance of measured pairs and flow in (m, ln q_T, ln E), p-value from random signs of events"
@@ -264,7 +264,7 @@ def _refolding(kept: Arrays) -> tuple[str, bool]:
         return f"{text}; no toys tell how much it should be, and the number of cells does not.", False
     chi2, cells, expected, spread, p = (float(x) for x in kept["refolding_toys"])
     bad = p < SUSPICIOUS
-    verdict = "unfolded spectrum and data do not fit together" if bad else "spectrum and data fit together"
+    verdict = "the spectrum describes the data poorly" if bad else "the spectrum describes the data"
     text = (
         f"Folded again, {verdict}: chi2 = {chi2:.0f} in {cells:.0f} cells, where toys in which nothing is "
         f"wrong give {expected:.0f} ± {spread:.0f} (p = {p:.2g}). The toys, and not the number of cells, "
