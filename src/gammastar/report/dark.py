@@ -567,7 +567,10 @@ def _text(search: Any, reached: Any, *, theory: bool) -> list[str]:
         text.append("No discovery is claimed: without a number for the background one event would do.")
     if not reached.any():
         return text
-    measured = f"{_measured_words(search.fraction)} of the signal on the edges was measured. The low-mass side is clipped at 2 m_μ, where the spectrum begins"
+    measured = (
+        f"{_measured_words(search.fraction)} of the signal on the edges was measured. "
+        "The low-mass side is clipped at 2 m_μ, where the spectrum begins"
+    )
     measured = "The rate is that of theory channels: no lepton pair was measured" if theory else measured
     text.append(
         f"Of {len(np.unique(search.reach.mass))} masses {len(np.unique(search.reach.mass[reached]))} are "
@@ -615,6 +618,8 @@ def _measured_words(fraction: FloatArray) -> str:
 
 
 def _percent(share: float) -> str:
+    if share < 5e-5:
+        return "0"
     return f"{100 * share:.2g}" if share < 0.995 else f"{100 * share:.0f}"
 
 
