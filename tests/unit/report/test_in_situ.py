@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -39,7 +40,9 @@ def section():
     far = replace(inside, name="elsewhere", polygon=polygon * [1.0, 1e-6])
 
     def make(known=(inside, far), observed=None):
-        view = View(make_model("dark_photon", None).labels, theory=False, mock=observed is None, known=known)
+        view = View(
+            make_model("dark_photon", Path()).labels, theory=False, mock=observed is None, known=known
+        )
         return in_situ_section(found, expected, view, cl=0.9, observed=observed, method="a method")
 
     return make

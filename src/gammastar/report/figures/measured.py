@@ -464,7 +464,10 @@ def scan_figure(
     for ax, curves in zip(axes[:, 0], panels, strict=True):
         for (name, y), colour, line, marker in zip(curves.items(), COLOURS[::2], LINES, "os", strict=False):
             ax.plot(x, y, color=colour, linestyle=line, marker=marker, markersize=5, label=name)
-        top = max(float(np.nanmax(y)) for y in curves.values())
+        known = [
+            float(v) for y in curves.values() for v in y if np.isfinite(v)
+        ]  # without smearing there is none
+        top = max(known, default=0.0)
         ax.set_ylim(0, 1.45 * top if top > 0 else 1)
         if chosen is not None:
             ax.axvline(chosen, color="0.35", linewidth=1.2, linestyle=":", label=f"chosen: {chosen:g}")
