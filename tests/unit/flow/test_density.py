@@ -163,7 +163,8 @@ def test_only_what_is_inside_is_compared():
         return (pt > 0.3) & (energy > 0) & (mass > 0)
 
     assert density_test(Toy(), data[data[:, 1] > 0.3], rng=rng).p_value < 1e-3
-    found = [density_test(Toy(), seen, inside=inside, rng=np.random.default_rng(i)).p_value for i in range(9)]
+    options = {"inside": inside, "options": FEW}
+    found = [density_test(Toy(), seen, rng=np.random.default_rng(i), **options).p_value for i in range(9)]
     assert np.median(found) > 0.02
     assert density_test(Toy(), data, inside=inside, rng=rng).n_pairs == len(seen)
 

@@ -159,7 +159,7 @@ def select_axis():
 
 def test_messages_fit_a_screen(muons, tmp_path):
     """A record of many members as a charge: its type alone would fill pages."""
-    wide = ak.zip({f"member_{i}": muons["px"] for i in range(400)})
+    wide = ak.zip({f"member_{i}": muons["px"] for i in range(150)})
     path = write(tmp_path / "f.root", muons | {"wide": wide}, "RNTuple")
     for changes in ({"charge": "wide"}, {"charge": "n" * 90}, {"weight": "wide"}, {"event": "wide"}):
         for reader in (read.open_events, read.open_flat)[: 1 if "event" in changes else 2]:
