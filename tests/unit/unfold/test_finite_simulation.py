@@ -98,7 +98,8 @@ def test_debiased_result_is_nearer_to_the_truth():
     truth = exact.prior / 500
     data = counted(exact.migration @ truth / (1 - exact.fakes), AXIS)
     plain, better = [], []
-    for _ in range(600):
+    toys = 400
+    for _ in range(toys):
         drawn = part(pool, rng.integers(0, 1_000_000, 800))
         response = unfold.response(drawn, AXIS, AXIS, n_replicas=40, rng=rng)
         found = [unfold.iterative(data, response, n_iterations=4, debias=d) for d in (False, True)]
@@ -107,7 +108,7 @@ def test_debiased_result_is_nearer_to_the_truth():
         better.append(found[1].values - truth)
     scatter = np.std(plain, axis=0, ddof=1)
     offset = np.array([(np.array(x) / scatter).mean(axis=1) for x in (plain, better)])
-    (high, low), error = offset.mean(axis=1), offset.std(axis=1, ddof=1).max() / np.sqrt(600)
+    (high, low), error = offset.mean(axis=1), offset.std(axis=1, ddof=1).max() / np.sqrt(toys)
     assert high > 5 * error
     assert abs(low) < min(3.5 * error, 0.5 * high)
     assert np.mean(np.std(better, axis=0, ddof=1) / scatter) < 1.15

@@ -45,7 +45,7 @@ def test_closure_with_another_spectrum_and_independent_simulation():
     n = 40_000
     expected = histogram(simulate(rng, 40 * n).true, MASS) / 40
     pulls, chi2, refolded = [], [], []
-    for _ in range(80):
+    for _ in range(50):
         mc = simulate(rng, n, slope=0.29, resonance=0.38)
         response = unfold.response(mc, MASS, MASS, n_replicas=40, rng=rng)
         measured = counts(simulate(rng, n), MASS)
@@ -59,10 +59,11 @@ def test_closure_with_another_spectrum_and_independent_simulation():
         value, ndf = unfold.refolding(result, measured, response)
         refolded.append(value / ndf)
     pulls = np.array(pulls)
+    # 1000 pulls: their mean is known to 0.03, their width to 0.023, the share within one to 0.015
     assert np.mean(chi2) == pytest.approx(1, abs=0.2)
     assert abs(pulls.mean()) < 0.1
-    assert np.mean(pulls.std(axis=0, ddof=1)) == pytest.approx(1, abs=0.05)
-    assert np.mean(np.abs(pulls) < 1) == pytest.approx(0.683, abs=0.03)
+    assert np.mean(pulls.std(axis=0, ddof=1)) == pytest.approx(1, abs=0.065)
+    assert np.mean(np.abs(pulls) < 1) == pytest.approx(0.683, abs=0.04)
     assert np.mean(refolded) < 1.1
 
 
@@ -73,7 +74,7 @@ def test_errors_without_monte_carlo_statistics_are_too_small():
     widths = []
     for n_replicas in (0, 40):
         pulls = []
-        for _ in range(40):
+        for _ in range(25):  # widths to 0.045 and 0.032
             response = unfold.response(simulate(rng, n), MASS, MASS, n_replicas=n_replicas, rng=rng)
             result = unfold.iterative(counts(simulate(rng, n), MASS), response, n_iterations=20)
             pulls.append((result.values - expected) / np.sqrt(np.diag(result.cov)))
