@@ -218,7 +218,13 @@ def test_a_stage_alone_sets_the_later_results_aside(results, tmp_path):
 
 
 def test_what_a_run_publishes_is_known_by_its_name():
-    for name in (*FILES, "figures/rate.pdf", "histfactory_ship/config/limit.xml", "pairs/part-00012.parquet"):
+    for name in (
+        *FILES,
+        "figures/rate.pdf",
+        "figures/rate.svg",
+        "histfactory_ship/config/limit.xml",
+        "pairs/part-00012.parquet",
+    ):
         assert is_published(name) or name == "manifest.json"
     for name in (
         "../spectrum.json",

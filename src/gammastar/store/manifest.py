@@ -42,7 +42,7 @@ _PUBLISHED = re.compile(
     r"|flow(_members\.\d\d)?\.(json|safetensors)|flow_members\.pairs\.json|flow_scan\.jsonl"
     r"|(reach|workspace|patchset|hs3)(_[^/]+)?\.json|reach(_[^/]+)?\.csv"
     r"|(corrections|systematics|regularisation)\.csv|(report|explorer)\.html"
-    r"|figures/[^/]+\.(png|pdf)|detectors/[^/]+\.toml|pairs/part-\d{5,}\.parquet"
+    r"|figures/[^/]+\.(png|pdf|svg)|detectors/[^/]+\.toml|pairs/part-\d{5,}\.parquet"
     r"|(hepdata|histfactory)(_[^/]+)?/.+|input/mock_[a-z]+\.root",
     re.DOTALL,
 )
