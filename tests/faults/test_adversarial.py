@@ -12,7 +12,7 @@ def test_a_draw_of_everything(tmp_path):
     pytest.importorskip("hepdata_validator")
     found = {what: (tried.n, tried.wrong) for what, tried in attacks.draw(tmp_path)}
     assert {what: wrong for what, (_, wrong) in found.items() if wrong} == {}
-    assert sum(n for n, _ in found.values()) > 500
+    assert sum(n for n, _ in found.values()) > 700
 
 
 @pytest.mark.slow

@@ -33,7 +33,7 @@ def some_values(folder: Path) -> Found:
     """Check a few steering files of hostile values."""
     few = itertools.islice(adversarial.cases(3, PORTIONS, 90), 18)
     found = adversarial.try_values(folder, few)[0]
-    found += adversarial.try_mutations(folder, 30, 3)
+    found += adversarial.try_mutations(folder, 60, 3)
     yield VALUES, found
 
 
@@ -83,11 +83,12 @@ def attack(folder: Path, portion: int) -> Found:
 
 
 def draw(folder: Path) -> Found:
-    """Run a short draw of what takes seconds; `test_hostile_names` sends names through all writers."""
+    """Run a short draw of everything that takes seconds."""
     for number, work in enumerate(
         (
             some_values,
-            lambda place: documents(place, every=200),
+            lambda place: shown(place, figures=20),
+            lambda place: documents(place, every=150),
             lambda place: folders(place, hand_made=False, every=7),
         )
     ):
