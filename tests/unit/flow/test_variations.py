@@ -138,3 +138,10 @@ def test_single_precision_is_enough_for_weights(flow, sample):
     assert np.isfinite(double).all()
     assert np.abs(single - double).max() < 1e-4
     assert not np.array_equal(single, double)
+
+
+def test_draws_at_one_mass_are_those_of_the_network(flow):
+    normal = np.random.default_rng(8).normal(0, 2, (20_000, 2)).clip(-7, 7)
+    exact, ours = flow.transform(np.full(len(normal), 0.6), normal), flow.at_mass(0.6)(normal)
+    for one, other in zip(ours, exact, strict=True):
+        assert np.quantile(np.abs(one / other - 1.0), 0.999) < 1e-4
