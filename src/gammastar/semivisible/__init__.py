@@ -13,14 +13,12 @@ from gammastar.semivisible.benchmarks import (
 from gammastar.semivisible.cosmology import Cosmology, cmb_limit, load_cosmology, omega, relic_target
 from gammastar.semivisible.displaced import (
     DisplacedSearch,
-    Options,
-    Plane,
     displaced_plane,
     load_displaced,
-    scan,
 )
 from gammastar.semivisible.missing_momentum import allowed, excluded_plane, intervals
 from gammastar.semivisible.na64 import NA64, load_na64
+from gammastar.semivisible.plane import Options, Plane, scan
 
 __all__ = [  # noqa: RUF022 - in the order in which one uses them
     "benchmark_names",

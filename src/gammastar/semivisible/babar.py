@@ -21,9 +21,10 @@ from scipy.ndimage import map_coordinates
 from gammastar.core.errors import PhysicsError
 from gammastar.core.files import Pathlike, data_path
 from gammastar.core.records import FloatArray
+from gammastar.physics.qed import RTable
 from gammastar.semivisible.benchmarks import ColliderCard, sourced
 from gammastar.semivisible.cascade import Cascade, decay, decay_states
-from gammastar.semivisible.decays import DecayTable, decay_table
+from gammastar.semivisible.decays import DecayTable, NeutrinoMixing, decay_table
 from gammastar.semivisible.missing_momentum import Missing, exponential_sum, from_sums, no_visible_decay
 from gammastar.semivisible.models import DarkSector
 from gammastar.semivisible.production import (
@@ -122,15 +123,41 @@ def cascades(
     return decay(table, dark, rng, boost=card.boost, polarised=polarised)
 
 
-def s_channel_cascades(sector: DarkSector, card: BaBar, n: int, rng: np.random.Generator) -> Cascade:
-    """Return decays of e+e− → A'* → ψ_i ψ_j without a photon, isotropic in the centre of mass."""
-    heavy = replace(decay_table(sector), mediator=card.sqrt_s)
+def s_channel_cascades(
+    sector: DarkSector,
+    card: ColliderCard,
+    n: int,
+    rng: np.random.Generator,
+    *,
+    r_table: RTable | None = None,
+    neutrino: NeutrinoMixing | None = None,
+) -> Cascade:
+    """Return decays of e+e− → A'* → ψ_i ψ_j without a photon, in the laboratory.
+
+    Parameters
+    ----------
+    sector : DarkSector
+    card : ColliderCard
+        Of BaBar or Belle II.
+    n : int
+    rng : numpy.random.Generator
+    r_table, neutrino
+        As in `gammastar.semivisible.decays.decay_table`.
+
+    Raises
+    ------
+    PhysicsError
+        If no pair is open at √s.
+
+    Notes
+    -----
+    All pairs that are open at √s take part with their cross-sections, whether the dark photon can decay to
+    them or not. Beams make it transverse: ψ_i has a + b cos² about the beam.
+    """
+    table = decay_table(sector, r_table=r_table, neutrino=neutrino, at=card.sqrt_s)
     rest = np.zeros((n, 4))
     rest[:, 3] = card.sqrt_s
-    partial = s_channel_cross_section(sector, card.sqrt_s)
-    if len(partial) == len(heavy.pair_fraction):
-        heavy = replace(heavy, pair_fraction=partial / partial.sum())
-    return decay(heavy, rest, rng, boost=card.boost)
+    return decay(table, rest, rng, boost=card.boost, polarised=True)
 
 
 def seen(cascade: Cascade, card: BaBar) -> npt.NDArray[np.bool_]:

@@ -5,7 +5,7 @@ Every width is per ε² and per α_D: both factor out as long as the dark photon
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal, TypeAlias
 
@@ -68,7 +68,7 @@ class DecayTable:
     Attributes
     ----------
     mediator : float
-        Mass of the dark photon [GeV].
+        Mass of the decaying dark photon [GeV], √s of a virtual one.
     masses : NDArray, shape (n,)
     pairs, pair_fraction : NDArray, shapes (p, 2) and (p,)
         Decays of the dark photon and their branching ratios inside the dark sector.
@@ -132,6 +132,7 @@ def decay_table(
     r_table: RTable | None = None,
     neutrino: NeutrinoMixing | None = None,
     include_width: bool = False,
+    at: float | None = None,
 ) -> DecayTable:
     """Return branching ratios, lifetimes and sampling tables of a dark sector.
 
@@ -144,16 +145,20 @@ def decay_table(
         Lets one state decay to a neutrino and a pair.
     include_width : bool
         Keep the width of the dark photon in the propagator of the three-body decays.
+    at : float, optional
+        Mass of the decaying dark photon where it is off its shell, √s of e+e− → A'* → ψ_i ψ_j [GeV]: all
+        pairs that are open there. The dark states decay through a dark photon of its own mass in any case.
 
     Raises
     ------
     PhysicsError
         If the dark photon has no open decay into the dark sector.
     """
-    pairs, partial = mediator_widths(sector)
+    virtual = sector if at is None else replace(sector, mediator=at)
+    pairs, partial = mediator_widths(virtual)
     if not len(pairs):
         msg = (
-            f"{sector.name}: a dark photon of {sector.mediator:g} GeV has no open decay into {sector.masses}"
+            f"{sector.name}: a dark photon of {virtual.mediator:g} GeV has no open decay into {sector.masses}"
         )
         raise PhysicsError(msg)
     broad = float(partial.sum()) if include_width else 0.0
@@ -166,11 +171,11 @@ def decay_table(
     with np.errstate(divide="ignore"):
         ctau = CTAU_PER_GEV / (total * sector.alpha_d)
     return DecayTable(
-        mediator=sector.mediator,
+        mediator=virtual.mediator,
         masses=sector.masses,
         pairs=pairs,
         pair_fraction=partial / partial.sum(),
-        pair_angle=_transverse(sector, pairs),
+        pair_angle=_transverse(virtual, pairs),
         dark_width=float(partial.sum()),
         ctau=ctau,
         first=np.concatenate([[0], np.cumsum([len(c) for c in per_state])]).astype(np.int64),

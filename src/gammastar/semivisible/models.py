@@ -39,6 +39,7 @@ ComplexArray: TypeAlias = npt.NDArray[np.complex128]
 
 BROAD = 0.05  # Γ/M of the dark photon above which the narrow-width picture is flagged
 POLE_TOO_NEAR = 1e3  # Landau pole [GeV] below which α_D is flagged
+NO_COUPLING = 1e-24  # of the largest G: a vertex that is zero but for rounding
 ROUNDING = 1e-9  # of the largest coupling: what a vertex may miss hermiticity by
 
 
@@ -377,7 +378,8 @@ def mediator_widths(sector: DarkSector) -> tuple[npt.NDArray[np.int64], FloatArr
         different = 1.0 if sector.field == "majorana" else 2.0
         factor = np.where(i == j, same, different)
         widths = sector.alpha_d * sector.mediator / 3.0 * np.sqrt(lam) * shape * factor
-    is_open = widths > 1e-15 * widths.max()  # rounding in a rotated vertex opens no channel
+    # Rounding in a rotated vertex opens no channel, not even where it is the only one with phase space.
+    is_open = (widths > 0) & (g > NO_COUPLING * g.max())
     return np.column_stack([i, j])[is_open], np.asarray(widths[is_open], dtype=np.float64)
 
 

@@ -6,7 +6,7 @@ depending on the largest x and t. Here x < 1 − m_e/E, t < M², divided by a co
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -416,17 +416,7 @@ def s_channel_cross_section(sector: DarkSector, sqrt_s: float) -> FloatArray:
     total width in the propagator is the one at M.
     """
     s, m2 = sqrt_s**2, sector.mediator**2
-    heavy = DarkSector(
-        name=sector.name,
-        mediator=sqrt_s,
-        alpha_d=sector.alpha_d,
-        masses=sector.masses,
-        vector=sector.vector,
-        axial=sector.axial,
-        field=sector.field,
-        squared_charges=sector.squared_charges,
-    )
-    partial = mediator_widths(heavy)[1]
+    partial = mediator_widths(replace(sector, mediator=sqrt_s))[1]
     total = mediator_widths(sector)[1].sum()
     propagator = (s - m2) ** 2 + m2 * total**2
     return np.asarray(4.0 * np.pi * ALPHA * sqrt_s * partial / propagator * FB_PER_GEV2)

@@ -1,0 +1,130 @@
+"""e+e− → A'* → ψ_i ψ_j of semi-visible dark photons against Dirac matrices, phase space and quadrature."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+from scipy.integrate import quad
+
+from gammastar import semivisible
+from gammastar.core.constants import ALPHA, GEV2_MB
+from gammastar.core.sampling import stream
+from gammastar.semivisible import babar, models
+from gammastar.semivisible.decays import decay_table
+from gammastar.semivisible.models import DarkSector, mediator_widths
+from gammastar.semivisible.production import s_channel_cross_section
+
+METRIC = np.diag([1.0, -1.0, -1.0, -1.0])
+FB = GEV2_MB * 1e12
+EVENTS = 100_000
+
+
+def rows(*, quick: bool) -> Iterator[dict]:
+    yield from _pairs(quick=quick)
+
+
+def _row(quantity: str, ours: float, expected: float, tolerance: float, source: str) -> dict:
+    return {
+        "quantity": quantity,
+        "ours": float(ours),
+        "expected": float(expected),
+        "tolerance": float(tolerance),
+        "source": source,
+    }
+
+
+def gammas() -> tuple[list[np.ndarray], np.ndarray]:
+    """Return γ^μ and γ₅ in the representation of Dirac."""
+    one, zero = np.eye(2), np.zeros((2, 2))
+    pauli = [np.array([[0, 1], [1, 0]]), np.array([[0, -1j], [1j, 0]]), np.diag([1, -1])]
+    gamma = [np.block([[one, zero], [zero, -one]]).astype(complex)]
+    gamma += [np.block([[zero, sigma], [-sigma, zero]]) for sigma in pauli]
+    return gamma, 1j * gamma[0] @ gamma[1] @ gamma[2] @ gamma[3]
+
+
+def _slash(p: np.ndarray) -> np.ndarray:
+    return sum(METRIC[k, k] * p[k] * g for k, g in enumerate(gammas()[0]))
+
+
+def squared(sector: DarkSector, pair: tuple[int, int], sqrt_s: float, cosine: float) -> float:
+    """Return L_μν H^μν of e+e− → ψ_i ψ_j, summed over spins, couplings e, ε and g_D taken out."""
+    gamma, five = gammas()
+    i, j = pair
+    m_i, m_j = sector.masses[i], sector.masses[j]
+    e_i = (sqrt_s**2 + m_i**2 - m_j**2) / (2 * sqrt_s)
+    p, sine = np.sqrt(e_i**2 - m_i**2), np.sqrt(1 - cosine**2)
+    one = _slash(np.array([e_i, p * sine, 0, p * cosine])) + m_i * np.eye(4)
+    other = _slash(np.array([sqrt_s - e_i, -p * sine, 0, -p * cosine])) - m_j * np.eye(4)
+    minus = _slash(0.5 * sqrt_s * np.array([1, 0, 0, 1]))
+    plus = _slash(0.5 * sqrt_s * np.array([1, 0, 0, -1]))
+    dark = [g @ (sector.vector[i, j] * np.eye(4) - sector.axial[i, j] * five) for g in gamma]
+    barred = [gamma[0] @ v.conj().T @ gamma[0] for v in dark]
+    hadronic = np.array([[np.trace(one @ a @ other @ b) for b in barred] for a in dark])
+    leptonic = np.array([[np.trace(plus @ a @ minus @ b) for b in gamma] for a in gamma])
+    return float(np.einsum("ab,ac,bd,cd", hadronic, METRIC, METRIC, leptonic).real)
+
+
+def cross_section(sector: DarkSector, pair: tuple[int, int], sqrt_s: float, width: float) -> float:
+    """Return σ(e+e− → ψ_i ψ_j) per ε² [fb] by quadrature over the angle; both charges of a Dirac pair."""
+    i, j = pair
+    m_i, m_j = sector.masses[i], sector.masses[j]
+    if m_i + m_j >= sqrt_s:
+        return 0.0
+    e_i = (sqrt_s**2 + m_i**2 - m_j**2) / (2 * sqrt_s)
+    flux = np.sqrt(e_i**2 - m_i**2) / sqrt_s / (16 * np.pi) / sqrt_s**2  # p_f/p_i / 32πs
+    total = quad(lambda c: squared(sector, pair, sqrt_s, c), -1, 1, epsrel=1e-8)[0]
+    charge = (4 * np.pi) ** 2 * ALPHA * sector.alpha_d
+    propagator = (sqrt_s**2 - sector.mediator**2) ** 2 + (sector.mediator * width) ** 2
+    same = 0.5 if sector.field == "majorana" else 1.0
+    factor = same if i == j else 1.0 if sector.field == "majorana" else 2.0
+    return float(factor * 0.25 * charge * flux * total / propagator * FB)
+
+
+def four_states(mediator: float = 1.0) -> DarkSector:
+    """Return four Majorana states with vertices of all phases, two of which only the collision can make."""
+    mass = [[0.02, 0.15, 0.1, 0.05], [0.15, 0.30, 0.2j, 0.1], [0.1, 0.2j, 0.55, 0.2], [0.05, 0.1, 0.2, 0.80]]
+    return models.from_majorana("four states", mass, [0.0, 1.0, -1.0, 0.5], mediator=mediator, alpha_d=0.2)
+
+
+def _pairs(*, quick: bool) -> Iterator[dict]:
+    """Yield cross-sections, shares of states and angles at BaBar, on and off the shell of the dark photon."""
+    card = semivisible.load_babar()
+    point = semivisible.load_benchmark("AHP2020-B")
+    sectors = {
+        "AHP2020-B, 1.25 GeV": point.sector(),
+        "AHP2020-B, 0.3 GeV": point.sector(0.3),
+        "AHP2020-B, 0.2 GeV": point.sector(0.2),
+        "i2DM-talk, 1.25 GeV": semivisible.load_benchmark("i2DM-talk").sector(1.25),
+        "four states, 1 GeV": four_states(),
+    }
+    source = "Dirac matrices, phase space, quadrature"
+    n = EVENTS // 5 if quick else EVENTS
+    for name, sector in sectors.items():
+        pairs = mediator_widths(replace(sector, mediator=card.sqrt_s))[0]
+        width = float(mediator_widths(sector)[1].sum())
+        truth = np.array([cross_section(sector, tuple(p), card.sqrt_s, width) for p in pairs])
+        ours = s_channel_cross_section(sector, card.sqrt_s)
+        worst = float(np.abs(ours / truth - 1.0).max())
+        shut = len(pairs) - len(mediator_widths(sector)[0])
+        text = f"σ(ee→A′*→ψψ), {name}, {len(pairs)} pairs, {shut} of them closed at M: largest deviation"
+        yield _row(text, worst, 0.0, 1e-7, source)
+        table = decay_table(sector, at=card.sqrt_s)
+        events = babar.s_channel_cascades(sector, card, n, stream(1, name))
+        top = len(sector.masses) - 1
+        direct = events.filled & (events.source < 0) & (events.state == top)
+        share = truth[(pairs == top).any(axis=1)].sum() / truth.sum()
+        tolerance = 3.0 * np.sqrt(share * (1.0 - share) / n)
+        text = f"events with ψ{top + 1} from A′*, {name}"
+        yield _row(text, direct.any(axis=1).mean(), share, tolerance, source)
+        k = int(np.argmax(truth))
+        pair = tuple(int(x) for x in pairs[k])
+        moments = [
+            quad(lambda c, q=q, s=sector, p=pair: c**q * squared(s, p, card.sqrt_s, c), -1, 1)[0]
+            for q in (0, 2)
+        ]
+        a, b = table.pair_angle[k]
+        mean = (a / 3 + b / 5) / (a + b / 3)
+        text = f"⟨cos²θ*⟩ of ψ{pair[0] + 1}ψ{pair[1] + 1}, {name}"
+        yield _row(text, mean, moments[1] / moments[0], 1e-7, source)
