@@ -140,7 +140,8 @@ def _more(name: str, plane, options):
     """Return the lines of cosmology and the projection of Belle II."""
     point = semivisible.load_benchmark(name)
     n = 4_000 if options.quick else 20_000
-    displaced = semivisible.displaced_plane(point.sector, plane.mass, plane.epsilon, n=n)
+    setting = semivisible.Options(n=n)
+    displaced = semivisible.displaced_plane(point.sector, plane.mass, plane.epsilon, options=setting)
     over = displaced / semivisible.load_displaced().events
     if point.mediator:  # its lightest state decays or is a neutrino's partner: no dark matter
         return figures.More(displaced=over)

@@ -24,7 +24,7 @@ from gammastar.core.records import FloatArray
 from gammastar.physics.qed import RTable
 from gammastar.semivisible.benchmarks import ColliderCard, sourced
 from gammastar.semivisible.cascade import Cascade, decay, decay_states
-from gammastar.semivisible.decays import DecayTable, NeutrinoMixing, decay_table
+from gammastar.semivisible.decays import DecayTable, Mixings, decay_table
 from gammastar.semivisible.missing_momentum import Missing, exponential_sum, from_sums, no_visible_decay
 from gammastar.semivisible.models import DarkSector
 from gammastar.semivisible.production import (
@@ -130,7 +130,7 @@ def s_channel_cascades(
     rng: np.random.Generator,
     *,
     r_table: RTable | None = None,
-    neutrino: NeutrinoMixing | None = None,
+    neutrino: Mixings = None,
 ) -> Cascade:
     """Return decays of e+e− → A'* → ψ_i ψ_j without a photon, in the laboratory.
 

@@ -5,6 +5,7 @@ Every width is per ε² and per α_D: both factor out as long as the dark photon
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal, TypeAlias
@@ -20,6 +21,7 @@ from gammastar.semivisible.models import DarkSector, mediator_widths
 
 __all__ = [
     "DecayTable",
+    "Mixings",
     "NeutrinoMixing",
     "Transition",
     "angular",
@@ -55,10 +57,20 @@ class NeutrinoMixing:
     squared: float
     nature: Literal["majorana", "dirac"] = "majorana"
 
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.squared) and self.squared >= 0) or self.state < 0:
+            msg = (
+                f"mixing of state {self.state} with neutrinos: |V|² = {self.squared!r} must be >= 0"
+            )
+            raise PhysicsError(msg)
+
     @property
     def strength(self) -> float:
         """G of the vertex; D drops out for a massless neutrino."""
         return self.squared * (1.0 if self.nature == "majorana" else 0.5)
+
+
+Mixings: TypeAlias = NeutrinoMixing | Sequence[NeutrinoMixing] | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,7 +142,7 @@ def decay_table(
     sector: DarkSector,
     *,
     r_table: RTable | None = None,
-    neutrino: NeutrinoMixing | None = None,
+    neutrino: Mixings = None,
     include_width: bool = False,
     at: float | None = None,
 ) -> DecayTable:
@@ -141,8 +153,8 @@ def decay_table(
     sector : DarkSector
     r_table : RTable, optional
         Opens hadronic decays above 2 m_π, as pairs of pions; without it they are left out.
-    neutrino : NeutrinoMixing, optional
-        Lets one state decay to a neutrino and a pair.
+    neutrino : NeutrinoMixing or several, optional
+        Let states decay to a neutrino and a pair.
     include_width : bool
         Keep the width of the dark photon in the propagator of the three-body decays.
     at : float, optional
@@ -152,8 +164,9 @@ def decay_table(
     Raises
     ------
     PhysicsError
-        If the dark photon has no open decay into the dark sector.
+        If the dark photon has no open decay into the dark sector, or a state that mixes does not exist.
     """
+    mixings = _mixings(neutrino, len(sector.masses))
     virtual = sector if at is None else replace(sector, mediator=at)
     pairs, partial = mediator_widths(virtual)
     if not len(pairs):
@@ -162,7 +175,7 @@ def decay_table(
         )
         raise PhysicsError(msg)
     broad = float(partial.sum()) if include_width else 0.0
-    per_state = [_channels(sector, j, r_table, neutrino, broad) for j in range(len(sector.masses))]
+    per_state = [_channels(sector, j, r_table, mixings, broad) for j in range(len(sector.masses))]
     found = [channel for channels in per_state for channel in channels]
     total = np.array([sum(channel[2] for channel in channels) for channels in per_state])
     owner = np.repeat(np.arange(len(per_state)), [len(channels) for channels in per_state])
@@ -190,19 +203,28 @@ def decay_table(
     )
 
 
+def _mixings(neutrino: Mixings, n: int) -> Sequence[NeutrinoMixing]:
+    """Return the mixings with neutrinos as a sequence; n is the number of states."""
+    mixings = (neutrino,) if isinstance(neutrino, NeutrinoMixing) else tuple(neutrino or ())
+    for mixing in mixings:
+        if mixing.state >= n:
+            msg = f"mixing of state {mixing.state + 1} with neutrinos: there are {n} states"
+            raise PhysicsError(msg)
+    return mixings
+
+
 def _channels(
     sector: DarkSector,
     j: int,
     r_table: RTable | None,
-    neutrino: NeutrinoMixing | None,
+    mixings: Sequence[NeutrinoMixing],
     broad: float,
 ) -> list[tuple[int, Transition, float]]:
     """Return daughter, transition and width per ε² and α_D of all decays of one state."""
     g, d = sector.strengths()
     scalar = sector.field == "scalar"
     daughters = [(i, float(sector.masses[i]), g[i, j], d[i, j]) for i in range(j)]
-    if neutrino is not None and neutrino.state == j:
-        daughters.append((-1, 0.0, neutrino.strength, 0.0))
+    daughters += [(-1, 0.0, mixing.strength, 0.0) for mixing in mixings if mixing.state == j]
     found = []
     for state, light, strength, difference in daughters:
         if strength <= 1e-20 or light >= sector.masses[j]:

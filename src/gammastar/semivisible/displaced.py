@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -11,13 +11,19 @@ import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.files import Pathlike, data_path
-from gammastar.core.records import FloatArray
+from gammastar.core.records import BoolArray, FloatArray
 from gammastar.core.sampling import stream
+from gammastar.semivisible.babar import s_channel_cascades
 from gammastar.semivisible.benchmarks import ColliderCard, sourced
 from gammastar.semivisible.cascade import Cascade, decay
 from gammastar.semivisible.decays import decay_table
-from gammastar.semivisible.models import DarkSector
-from gammastar.semivisible.production import monophoton_cross_section, sample_photons
+from gammastar.semivisible.models import mediator_widths
+from gammastar.semivisible.plane import Model, Options, dark_branching
+from gammastar.semivisible.production import (
+    monophoton_cross_section,
+    s_channel_cross_section,
+    sample_photons,
+)
 
 __all__ = [
     "DisplacedSearch",
@@ -26,7 +32,7 @@ __all__ = [
     "load_displaced",
 ]
 
-CHUNK = 20_000
+CHUNK = 4_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +84,9 @@ def load_displaced(path: Pathlike | None = None) -> DisplacedSearch:
     return sourced(data_path("semivisible/belle2.toml") if path is None else path, DisplacedSearch)
 
 
-def displaced_probability(cascade: Cascade, card: DisplacedSearch, epsilon: npt.ArrayLike) -> FloatArray:
+def displaced_probability(
+    cascade: Cascade, card: DisplacedSearch, epsilon: npt.ArrayLike, rng: np.random.Generator
+) -> FloatArray:
     """Return the probability of at least one visible displaced pair, shape (k,).
 
     Parameters
@@ -87,42 +95,112 @@ def displaced_probability(cascade: Cascade, card: DisplacedSearch, epsilon: npt.
         In the laboratory.
     card : DisplacedSearch
     epsilon : array_like, shape (k,)
+    rng : numpy.random.Generator
+        For the positions of the decays that feed later ones.
 
     Notes
     -----
-    e^(−r₁/λ) − e^(−r₂/λ) of each state from the dark photon itself, λ being its mean transverse flight; later
-    steps of a cascade are left out, which underestimates the signal.
+    All decays of a line count, each from where the one before happened, with the exact chord through the
+    two cylinders: e^(−a/λ) − e^(−b/λ) of every piece of the flight between them. A line goes on from the
+    decays that were not counted, at a position drawn among them; what has left the outer cylinder does not
+    come back.
     """
     coupling = np.atleast_1d(np.asarray(epsilon, dtype=np.float64))
-    low, high = np.cos(np.radians(card.theta_max)), np.cos(np.radians(card.theta_min))
-    visible = cascade.filled & (cascade.source < 0)
-    for p in (cascade.particle, cascade.antiparticle):
-        momentum = np.sqrt((p[..., :3] ** 2).sum(axis=-1))
-        inside = (p[..., 2] > low * momentum) & (p[..., 2] < high * momentum)
-        visible &= inside & (p[..., 3] > card.threshold)
+    visible = _visible(cascade, card)
+    useful = np.flatnonzero(visible.any(axis=1))
     flight = cascade.flight(1.0)  # βγ cτ, at ε = 1
     momentum = np.sqrt((cascade.parent[..., :3] ** 2).sum(axis=-1))
-    transverse = np.hypot(cascade.parent[..., 0], cascade.parent[..., 1])
-    slope = transverse / np.where(cascade.filled, momentum, 1.0)
-    rate = np.where(visible, 1.0 / (np.maximum(slope, 1e-12) * np.where(visible, flight, 1.0)), 0.0)
-    useful = visible.any(axis=1)
-    rows, square = rate[useful], coupling**2
+    slope = cascade.parent[..., :2] / np.maximum(momentum, 1e-300)[..., None]
+    uniform = rng.random(visible.shape)
     total = np.zeros(len(coupling))
-    for first in range(0, len(rows), CHUNK):
-        x = rows[first : first + CHUNK, :, None] * square
-        inside = np.exp(-card.radius_min * x) - np.exp(-card.radius_max * x)
-        total += (1.0 - (1.0 - inside).prod(axis=1)).sum(axis=0)
+    for first in range(0, len(useful), CHUNK):
+        rows = useful[first : first + CHUNK]
+        lines = (cascade.source[rows], cascade.filled[rows], visible[rows])
+        total += _counted(lines, (flight[rows], slope[rows], uniform[rows]), card, coupling**2).sum(axis=0)
     return np.asarray(total / len(cascade))
 
 
+def _visible(cascade: Cascade, card: DisplacedSearch) -> BoolArray:
+    """Return which decays have both particles inside the acceptance, shape (n, slots)."""
+    low, high = np.cos(np.radians(card.theta_max)), np.cos(np.radians(card.theta_min))
+    visible = cascade.filled
+    for p in (cascade.particle, cascade.antiparticle):
+        momentum = np.sqrt((p[..., :3] ** 2).sum(axis=-1))
+        inside = (p[..., 2] > low * momentum) & (p[..., 2] < high * momentum)
+        visible = visible & inside & (p[..., 3] > card.threshold)
+    return np.asarray(visible)
+
+
+def _counted(
+    lines: tuple[npt.NDArray[np.int64], BoolArray, BoolArray],
+    flights: tuple[FloatArray, FloatArray, FloatArray],
+    card: DisplacedSearch,
+    square: FloatArray,
+) -> FloatArray:
+    """Return the probability that a decay of an event counts, shape (n, k).
+
+    `lines` holds source, filled and visible, `flights` βγ cτ at ε = 1 [m], the transverse slopes and uniform
+    numbers; `square` is ε².
+    """
+    source, filled, visible = lines
+    flight, slope, uniform = flights
+    shape = (len(source), len(square))
+    none, inside, place = np.ones(shape), np.ones(shape), np.zeros((*shape, 2))
+    lost = np.zeros(shape)  # of the present line: probability that it ended without a counted decay
+    for slot in range(source.shape[1]):
+        begins = (source[:, slot] < 0)[:, None]
+        none = np.where(begins, none * (lost + inside), none)
+        lost, inside = np.where(begins, 0.0, lost), np.where(begins, 1.0, inside)
+        place = np.where(begins[..., None], 0.0, place)
+        here = filled[:, slot]
+        mean = np.where(here, flight[:, slot], 1.0)[:, None] / square
+        cuts = _chords(place, slope[:, slot], card)
+        pair = visible[:, slot, None]
+        # Between the outer cylinder and the inner one, before and behind it; then what goes uncounted.
+        before, middle, behind, out = (
+            np.exp(-x / mean) * -np.expm1(-(y - x) / mean)
+            for x, y in ((0.0, cuts[0]), (cuts[0], cuts[1]), (cuts[1], cuts[2]), (cuts[2], np.inf))
+        )
+        onward = np.where(pair, middle, before + middle + behind)
+        start = np.where(pair, cuts[0], 0.0)
+        share = onward * np.exp(np.minimum(start / mean, 700.0))  # of what survives to the start
+        length = start - mean * np.log1p(-uniform[:, slot, None] * np.minimum(share, 1.0))
+        keep = here[:, None]
+        lost = np.where(keep, lost + inside * out, lost)
+        place = np.where(keep[..., None], place + length[..., None] * slope[:, slot, None, :], place)
+        inside = np.where(keep, inside * onward, inside)
+    return np.asarray(1.0 - none * (lost + inside))
+
+
+def _chords(
+    place: FloatArray, slope: FloatArray, card: DisplacedSearch
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return where a path enters and leaves the inner cylinder, and leaves the outer one, shape (n, k) [m].
+
+    Without an inner part all three are where it leaves the outer one; a path that starts in the inner
+    cylinder enters it at zero.
+    """
+    square = np.maximum((slope**2).sum(axis=1), 1e-24)[:, None]
+    along = (place * slope[:, None, :]).sum(axis=2) / square
+    closest = (place**2).sum(axis=2) - along**2 * square  # squared distance of the line from the beam
+
+    def half(radius: float) -> FloatArray:
+        return np.asarray(np.sqrt(np.clip(radius**2 - closest, 0.0, None) / square))
+
+    outer = np.maximum(-along + half(card.radius_max), 0.0)
+    inner = half(card.radius_min)
+    enters = np.clip(-along - inner, 0.0, outer)
+    leaves = np.clip(-along + inner, enters, outer)
+    return enters, leaves, outer
+
+
 def displaced_plane(
-    model: Callable[[float], DarkSector],
+    model: Model,
     mass: FloatArray,
     epsilon: FloatArray,
     *,
     card: DisplacedSearch | None = None,
-    n: int = 20_000,
-    seed: int = 1,
+    options: Options | None = None,
 ) -> FloatArray:
     """Return the expected events with a displaced pair on a grid, shape (masses, couplings).
 
@@ -134,18 +212,29 @@ def displaced_plane(
         Masses of the dark photon [GeV] and its kinetic mixing.
     card : DisplacedSearch, optional
         By default the shipped one.
-    n : int
-        Events per mass.
-    seed : int
+    options : Options, optional
+        `s_channel` is the probability that the trigger takes an event of e+e− → A'* → ψψ, which has no
+        photon, by its displaced pair.
+
+    Notes
+    -----
+    Dark photons with a photon where a pair is open at M and M < √s; the s-channel wherever one is at √s.
     """
     search = load_displaced() if card is None else card
+    options = Options() if options is None else options
     found = np.zeros((len(mass), len(epsilon)))
     for index, m in enumerate(mass):
-        if m >= search.sqrt_s:
-            continue
-        rng = stream(seed, "displaced", index)
-        photons = sample_photons(float(m), search.sqrt_s, search.cos_max, n, rng)[1]
-        events = decay(decay_table(model(float(m))), photons, rng, boost=search.boost)
-        sigma = float(monophoton_cross_section(float(m), search.sqrt_s, search.cos_max))
-        found[index] = search.luminosity * sigma * epsilon**2 * displaced_probability(events, search, epsilon)
-    return found
+        sector, rng = model(float(m)), stream(options.seed, "displaced", index)
+        r_table, neutrino = options.r_table, options.neutrino
+        if m < search.sqrt_s and len(mediator_widths(sector)[0]):
+            photons = sample_photons(float(m), search.sqrt_s, search.cos_max, options.n, rng)[1]
+            table = decay_table(sector, r_table=r_table, neutrino=neutrino)
+            events = decay(table, photons, rng, boost=search.boost, polarised=options.polarised)
+            sigma = float(monophoton_cross_section(float(m), search.sqrt_s, search.cos_max))
+            sigma_dark = sigma * dark_branching(sector, epsilon)
+            found[index] = sigma_dark * displaced_probability(events, search, epsilon, rng)
+        sigma = float(s_channel_cross_section(sector, search.sqrt_s).sum())
+        if options.s_channel > 0 and sigma > 0:
+            events = s_channel_cascades(sector, search, options.n, rng, r_table=r_table, neutrino=neutrino)
+            found[index] += options.s_channel * sigma * displaced_probability(events, search, epsilon, rng)
+    return np.asarray(search.luminosity * epsilon**2 * found)

@@ -16,7 +16,7 @@ from gammastar.core.records import FloatArray
 from gammastar.core.sampling import stream
 from gammastar.physics.qed import RTable, lepton_width
 from gammastar.semivisible import babar, na64
-from gammastar.semivisible.decays import NeutrinoMixing, decay_table
+from gammastar.semivisible.decays import Mixings, decay_table
 from gammastar.semivisible.missing_momentum import Missing
 from gammastar.semivisible.models import DarkSector, mediator_widths
 
@@ -39,8 +39,8 @@ class Options:
         Dark photons are transverse; isotropic decay otherwise.
     r_table : RTable or None
         Opens hadronic decays.
-    neutrino : NeutrinoMixing or None
-        Lets the lightest state decay to a neutrino and a pair.
+    neutrino : NeutrinoMixing, several, or None
+        Let states decay to a neutrino and a pair.
     s_channel : float
         Probability that an event of e+e− → A'* → ψψ, in which nothing is seen, passes the monophoton
         selection (it lacks the photon); zero leaves the process out.
@@ -50,7 +50,7 @@ class Options:
     seed: int = 1
     polarised: bool = False
     r_table: RTable | None = None
-    neutrino: NeutrinoMixing | None = None
+    neutrino: Mixings = None
     s_channel: float = 0.0
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 
 from gammastar import semivisible
-from gammastar.core.constants import ALPHA, GEV2_MB, M_E, M_MU
+from gammastar.core.constants import ALPHA, CTAU_PER_GEV, GEV2_MB, M_E, M_MU
 from gammastar.core.errors import PhysicsError
 from gammastar.core.files import data_path
 from gammastar.core.sampling import stream
@@ -198,6 +198,35 @@ def test_neutrino_decay_in_the_heavy_limit():
         ours = 0.5e-6 * width(Transition(m, 0.0, big, g, 0.0))
         assert ours == pytest.approx(expected, rel=1e-6)
         assert ours / (0.5e-6 * ALPHA * m**5 / (factor * np.pi * big**4)) == pytest.approx(1.0074, abs=1.2e-3)
+
+
+def test_lifetimes_from_several_mixings():
+    """Each state adds its own ν e e, by quadrature of the formula for a massless daughter."""
+    sector = models.inverse_seesaw(0.0, 0.0902, 0.0902, 0.146, mediator=1.25, alpha_d=0.3)
+    squared = {0: 3e-7, 1: 4e-2, 2: 1e-3}
+    mixings = [NeutrinoMixing(state, value) for state, value in squared.items()]
+    alone, mixed = decay_table(sector), decay_table(sector, neutrino=mixings)
+    for state, value in squared.items():
+        m = float(sector.masses[state])
+
+        def density(s, m=m):
+            beta = np.sqrt(1 - 4 * M_E**2 / s)
+            shape = (m**2 - s) ** 2 * (m**2 + 2 * s) * beta * (1 + 2 * M_E**2 / s)
+            return shape / (1.25**2 - s) ** 2
+
+        area = quad(lambda x: density(np.exp(x)) * np.exp(x), np.log(4 * M_E**2), 2 * np.log(m))[0]
+        gamma = ALPHA * 0.3 * value / (12 * np.pi * m**3) * area
+        expected = 1.0 / (gamma + CTAU_PER_GEV / alone.ctau[state])
+        # Muons are open to the third, of 220 MeV, and add little.
+        assert mixed.ctau[state] / CTAU_PER_GEV == pytest.approx(expected, rel=1e-3)
+    assert np.isinf(alone.ctau[0])
+    one = decay_table(sector, neutrino=mixings[0])
+    assert one.ctau[0] == mixed.ctau[0]
+    assert one.ctau[1] == alone.ctau[1]
+    with pytest.raises(PhysicsError, match="there are 3 states"):
+        decay_table(sector, neutrino=[NeutrinoMixing(3, 1e-3)])
+    with pytest.raises(PhysicsError, match="must be >= 0"):
+        NeutrinoMixing(0, -1.0)
 
 
 @pytest.fixture(scope="module")
