@@ -59,9 +59,7 @@ class NeutrinoMixing:
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.squared) and self.squared >= 0) or self.state < 0:
-            msg = (
-                f"mixing of state {self.state} with neutrinos: |V|² = {self.squared!r} must be >= 0"
-            )
+            msg = f"mixing of state {self.state} with neutrinos: |V|² = {self.squared!r} must be >= 0"
             raise PhysicsError(msg)
 
     @property
