@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import uproot
 import vector
 
 from gammastar.core.axes import filled, regular
+from gammastar.core.constants import M_MU
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import PairHists, Sample, Spectrum
 from gammastar.physics.detector import Detector, Target
@@ -47,6 +49,31 @@ def decay_like(n, rng, *, mass=(0.25, 1.1), beam=390.0):
     pt = rng.gamma(2.2, 0.15 + 0.15 * m)
     energy = np.hypot(m, pt) * np.cosh(np.abs(rng.normal(4.0, 0.3, n)))
     return m, pt, np.minimum(energy, beam)
+
+
+def ntuple(path, n, seed, *, truth=False):
+    """Write MOCK pairs in MeV, a row each, that decay at right angles to their flight; some are like-sign.
+
+    Each momentum is measured to 2 %.
+    """
+    rng = np.random.default_rng(seed)
+    mass, pt, energy = decay_like(n, rng)
+    phi = rng.uniform(0, 2 * np.pi, n)
+    pz, k = np.sqrt(energy**2 - mass**2 - pt**2), np.sqrt(mass**2 / 4 - M_MU**2)
+    across = np.array([-np.sin(phi), np.cos(phi), np.zeros(n)]) * k
+    half = np.array([pt * np.cos(phi), pt * np.sin(phi), pz]) / 2
+    legs = [
+        (leg, p * rng.normal(1.0, 0.02, n)) for leg, p in (("mup", half + across), ("mum", half - across))
+    ]
+    first = rng.choice(np.array([-1, 1]), n)
+    second = -first if truth else np.where(np.arange(n) % 6 == 0, first, -first)
+    columns = {f"{leg}_p{axis}": 1e3 * p[i] for leg, p in legs for i, axis in enumerate("xyz")}
+    columns |= {"mup_q": first, "mum_q": second, "evt": np.arange(n)}
+    if truth:
+        columns |= {"genMass": 1e3 * mass, "gen_qT": 1e3 * pt, "true_energy": 1e3 * energy}
+    with uproot.recreate(path) as file:
+        file["dimuons"] = columns
+    return mass, pt, energy
 
 
 def matched_pairs(true, reco, *, fakes=None, columns=None):

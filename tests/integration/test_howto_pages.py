@@ -14,24 +14,13 @@ import numpy as np
 import pytest
 import uproot
 from builders import ROOT
+from pages import HOWTO, blocks, call, commands, fill, shrink
 
 from gammastar.core.files import data_path
 
-HOWTO = ROOT / "docs" / "howto"
 NA60 = ROOT / "analysis" / "na60_dimuon"
 
 pytestmark = pytest.mark.slow
-
-
-def blocks(page, language):
-    found = re.findall(rf"```{language}\n(.*?)```", (HOWTO / f"{page}.md").read_text(), re.DOTALL)
-    assert found
-    return found
-
-
-def commands(page):
-    """Return the commands of a page in its order, as lists of words."""
-    return [shlex.split(line) for block in blocks(page, "sh") for line in block.splitlines() if line]
 
 
 def smaller(words, **values):
@@ -44,11 +33,6 @@ def smaller(words, **values):
         else:
             words += [option, str(value)]
     return words
-
-
-def call(words, folder):
-    assert words[0] == "gammastar"
-    return forks.gammastar(*words[1:], cwd=folder, check=True).stdout
 
 
 def test_mock_data_as_written(tmp_path):
@@ -176,29 +160,6 @@ def test_darknews_as_written(tmp_path, monkeypatch):
     assert list((tmp_path / "out").glob("*workspace*.json"))
 
 
-SMALL = {  # of the steering of the tutorial; figures of the report are tested elsewhere
-    "[flow]": "[flow]\nepochs = 1\nepoch_size = 4_000\nn_draws = 20",
-    "n_masses = 40": "n_masses = 6\nn_sample = 2_000",
-    "cl = 0.90": "cl = 0.90\nn_couplings = 41\nmax_patches = 10\nsubmission = false",
-    "[report]": "",
-}
-
-
-def fill(page, folder):
-    """Write the lines that a page says into the files that it names; return their number."""
-    filled = 0
-    for block in blocks(page, "toml"):
-        path = folder / re.match(r"# in (\S+)\n", block)[1]
-        text = path.read_text()
-        for line in block.splitlines()[1:]:
-            key, value = line.split(" #")[0].split(" = ")
-            text, found = re.subn(rf"(?m)^{key} = [^ \n]+", f"{key} = {value}", text, count=1)
-            assert found == 1, f"{page}: {line}"
-            filled += 1
-        path.write_text(text)
-    return filled
-
-
 @pytest.fixture(scope="module")
 def newcomer(tmp_path_factory):
     """Return the folder in which the tutorial was followed up to its run, with a smaller training."""
@@ -214,10 +175,7 @@ def newcomer(tmp_path_factory):
         assert words[1] != "keys" or "protons on target" in said.lower()
         if words[1] == "init":
             assert fill("../tutorial", folder) <= 12  # lines of TOML beyond what it writes
-            steering = folder / "mine" / "steering.toml"
-            for old, new in SMALL.items():
-                assert old in steering.read_text()
-                steering.write_text(steering.read_text().replace(old, new))
+            shrink(folder / "mine" / "steering.toml")
     return folder
 
 
@@ -233,31 +191,6 @@ def test_tutorial_as_written(newcomer, monkeypatch):
     said = [call(words, newcomer) for words in rest]
     assert "Example dump detector" in said[0]
     assert said[-1].splitlines()[:2] == ["Example dump detector", "Off-axis dump detector (SHADOWS-like)"]
-
-
-@pytest.mark.flow
-def test_start_as_written(newcomer, tmp_path, monkeypatch):
-    """A newcomer with ntuples of his own in MeV; the run is that of the tutorial."""
-    path = ROOT / "tests" / "unit" / "results" / "test_start.py"
-    spec = importlib.util.spec_from_file_location("mock_of_start", path)
-    helper = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(helper)
-    helper.ntuple(tmp_path / "run1.root", 3_000, 1)
-    helper.ntuple(tmp_path / "sim.root", 3_000, 2, truth=True)
-    shutil.copytree(newcomer / "results" / "mine", tmp_path / "results" / "mine")
-    first, *rest = commands("start")
-    call(first, tmp_path)
-    assert fill("start", tmp_path) <= 12
-    assert sum(words[1] == "run" for words in rest) == 1
-    monkeypatch.chdir(tmp_path)
-    for words in rest:
-        if words[1] != "run":
-            said = call(words, tmp_path)
-            assert words[1] != "keys" or "interaction lengths" in said
-    for code in blocks("start", "python"):
-        exec(compile(code, "start.md", "exec"), {})  # noqa: S102
-    assert (tmp_path / "reach.png").stat().st_size > 10_000
-    assert (tmp_path / "overlay" / "overlay.csv").stat().st_size > 100
 
 
 @pytest.mark.flow

@@ -363,7 +363,8 @@ def kl_scan(
             draws[:, i] = _window(sampler, halves, rng)
     if not (n_points > 0).any():
         msg = (
-            f"kl_scan: no window of ±{half_width:g} GeV holds {2 * _MIN_POINTS} pairs (effective); widen them"
+            f"kl_scan: no window of ±{half_width:g} GeV holds {2 * _MIN_POINTS} pairs (effective); "
+            "widen them ([flow] window is the whole width)"
         )
         raise PhysicsError(msg)
     return KLScan(centres, half_width, n_data, n_points, draws[0], draws[1])
@@ -438,11 +439,14 @@ def check_windows(
     scan = compared(sampler, n_draws)
     means = [compared(one, max(5, n_draws // 10)).model_mean for one in members]
     spread = np.std(means, axis=0, ddof=1) if means else np.zeros(len(masses))
+    quantiles = np.full((len(masses), 5), np.nan)
+    known = scan.data_draws[scan.tested]
+    quantiles[scan.tested] = np.nanquantile(known, [0.025, 0.16, 0.5, 0.84, 0.975], axis=1).T
     return WindowCheck(
         mass=scan.mass,
         model=scan.model_mean,
         error=1.96 * np.hypot(scan.model_draws.std(axis=1), spread),
-        data=np.nanquantile(scan.data_draws, [0.025, 0.16, 0.5, 0.84, 0.975], axis=1).T,
+        data=quantiles,
         tested=scan.tested,
         inside=scan.inside,
     )

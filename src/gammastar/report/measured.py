@@ -442,6 +442,27 @@ def _density(kept: Arrays) -> tuple[list[str], dict[str, str]]:
     return [text], numbers
 
 
+def _windows(kept: Arrays, among: str, *, mock: bool) -> tuple[list[tuple[str, Any]], str]:
+    """Return the figure of the divergence in windows of mass, if it was computed, and what it says."""
+    if "kl_tested" not in kept:
+        return [], "The flow was not checked in windows of mass: none holds enough pairs ([flow] window)."
+    tested, inside = kept["kl_tested"], kept["kl_inside"]
+    caption = (
+        "Divergence of flow and pairs in windows of mass, over that of the pairs with themselves. "
+        f"Dotted: 95 % band of draws of the flow{among}."
+    )
+    figure = kl_figure(
+        *(kept[name][tested] for name in ("kl_mass", "kl_model", "kl_data")),
+        mock=mock,
+        model_error=kept["kl_error"][tested],
+    )
+    words = (
+        f"The mean divergence of flow and pairs lies inside the band in {int(inside[tested].sum())} of "
+        f"{int(tested.sum())} windows of mass. A window sees gross errors alone: the test above judges."
+    )
+    return [titled("flow_divergence", caption, figure)], words
+
+
 def flow_section(found: FlowCheck, *, mock: bool) -> Section:
     """Return the flow against its training pairs, the divergence per window, the losses."""
     kept, masses, half, data, drawn = found.kept, found.masses, found.half, found.data, found.drawn
@@ -449,18 +470,13 @@ def flow_section(found: FlowCheck, *, mock: bool) -> Section:
     bands = None if members is None else {"flow": members}
     band = "" if members is None else f" Band: spread of {len(members[0])} bootstrap replicas."
     among = "" if members is None else " and of replicas"
-    tested, inside = kept["kl_tested"], kept["kl_inside"]
-    n_inside, n_tested = int(inside[tested].sum()), int(tested.sum())
+    divergence, windows = _windows(kept, among, mock=mock)
     tested_text, numbers = _density(kept)
     poor = "density_p" in kept and float(np.nanmax(kept["density_p"])) < SUSPICIOUS
     text = (
         f"Trained on {int(kept['n_pairs'])} weighted pairs (effective size "
         f"{float(kept['effective_size']):.0f}): subtraction weights over the efficiency where "
         f"dileptons were measured, simulation elsewhere."
-    )
-    windows = (
-        f"The mean divergence of flow and pairs lies inside the band in {n_inside} of {n_tested} windows of "
-        "mass. A window sees gross errors alone: the test above judges."
     )
     return Section(
         "Kinematics: the flow",
@@ -477,16 +493,7 @@ def flow_section(found: FlowCheck, *, mock: bool) -> Section:
                 + ("." if members is None else " and the spread of the replicas."),
                 flow_plane(masses, data, drawn, mock=mock, window=half, members=members),
             ),
-            titled(
-                "flow_divergence",
-                "Divergence of flow and pairs in windows of mass, over that of the pairs with themselves. "
-                f"Dotted: 95 % band of draws of the flow{among}.",
-                kl_figure(
-                    *(kept[name][tested] for name in ("kl_mass", "kl_model", "kl_data")),
-                    mock=mock,
-                    model_error=kept["kl_error"][tested],
-                ),
-            ),
+            *divergence,
             titled(
                 "flow_training",
                 "Loss per epoch." + (band and f"{band} Each replica is moved to the same lowest value."),

@@ -258,16 +258,20 @@ def _windows(
     from gammastar import flow
 
     ctx.tell("flow", None, "Kullback-Leibler divergence in windows of mass")
-    check = flow.check_windows(
-        trained,
-        pairs.points,
-        pairs.reference,
-        mass_range=section.check_range,
-        window=section.window,
-        n_draws=section.n_draws,
-        rng=lambda: stream(ctx.seed, "flow", "check"),
-        members=() if members is None else members.ensemble.members,
-    )
+    try:
+        check = flow.check_windows(
+            trained,
+            pairs.points,
+            pairs.reference,
+            mass_range=section.check_range,
+            window=section.window,
+            n_draws=section.n_draws,
+            rng=lambda: stream(ctx.seed, "flow", "check"),
+            members=() if members is None else members.ensemble.members,
+        )
+    except PhysicsError as error:  # too few pairs for a check are no reason to stop
+        ctx.cache.alarm(f"the flow is not checked in windows of mass: {error}")
+        return {}
     names = ("mass", "model", "error", "data", "tested", "inside")
     return {f"kl_{name}": getattr(check, name) for name in names}
 

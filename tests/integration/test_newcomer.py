@@ -1,0 +1,91 @@
+"""A newcomer with ntuples, a detector and a vector of his own, by what the docs show and nothing else.
+
+Only the training and the grids are smaller. The ntuples are MOCK: rows of pairs in MeV that no other test reads
+as a whole run.
+"""
+
+import json
+
+import numpy as np
+import pytest
+from builders import ntuple
+from pages import blocks, call, commands, files_of, fill, shrink
+from PIL import Image
+
+import gammastar as gs
+from gammastar.core.records import Reach
+
+pytestmark = pytest.mark.flow
+
+ROWS = 3_000
+UNLIKE = 2_500  # of them; the others are like-sign
+
+
+@pytest.fixture(scope="module")
+def newcomer(tmp_path_factory):
+    """Return the folder in which the page was followed to its end, and what each command said."""
+    folder = tmp_path_factory.mktemp("newcomer")
+    ntuple(folder / "run1.root", ROWS, 1)
+    ntuple(folder / "sim.root", ROWS, 2, truth=True)
+    for name, text in files_of("detector", "model").items():
+        (folder / name).write_text(text)
+    said = {}
+    for words in commands("start"):
+        said.setdefault(words[1], []).append(call(words, folder))
+        if words[1] == "init":
+            assert fill("start", folder) <= 12  # lines of TOML beyond what it writes
+            steering = folder / "mine" / "steering.toml"
+            shrink(steering)
+            steering.write_text(steering.read_text().replace("mock = false", "mock = true"))
+    return folder, said
+
+
+def test_every_step_of_the_page_says_what_it_promises(newcomer):
+    folder, said = newcomer
+    assert list(said) == ["init", "check", "keys", "run", "reinterpret", "overlay", "show", "scan"]
+    assert said["init"][0].splitlines()[0] == "wrote mine/steering.toml; 5 values to fill in, marked with ?"
+    assert said["check"][0].startswith("mine/steering.toml: ok")
+    assert "interaction lengths" in said["keys"][1]
+    assert said["overlay"][0].splitlines()[:2] == ["Example dump detector", "My dump"]
+    assert "Example dump detector" in said["show"][0]
+    tested = json.loads(said["scan"][0])
+    assert (tested["strength"], tested["cl"]) == (0.5, 0.95)
+    assert len(tested["signals"]) > 0
+    with Image.open(folder / "overlay" / "overlay.png") as image:
+        assert min(image.size) > 500
+
+
+def test_the_spectrum_counts_what_is_in_the_file(newcomer):
+    """Every simulated pair was seen, so that unfolding keeps the number of pairs: unlike less like signs."""
+    found = gs.load(newcomer[0] / "results" / "mine")
+    like_sign = ROWS - UNLIKE
+    pairs = float(found.spectrum.values.sum()) * 1e12  # the protons on target that the page fills in
+    assert pairs == pytest.approx(UNLIKE - like_sign, abs=4 * np.sqrt(ROWS))
+
+
+def test_too_few_pairs_for_a_check_in_windows_are_said_and_stop_nothing(newcomer):
+    notes = gs.load(newcomer[0] / "results" / "mine").manifest["notes"]
+    assert any("not checked in windows of mass: kl_scan: no window of ±0.015 GeV" in note for note in notes)
+
+
+def test_own_detector_and_own_vector(newcomer):
+    mine, mydump, myvector = (gs.load(newcomer[0] / "results" / n) for n in ("mine", "mydump", "myvector"))
+    assert list(mydump.reach) == ["mydump"]
+    for found in (mine.reach["detector"], mydump.reach["mydump"]):
+        assert isinstance(found, Reach)
+        assert np.isfinite(found.edges).any()
+    np.testing.assert_array_equal(mydump.rate.value, mine.rate.value)  # the measured half stays
+    vector = myvector.reach["detector"]
+    assert vector.about["model"]["coupling"] == "g"
+    assert vector.mass[-1] <= 1.03  # where its hadronic width ends, as the page says
+
+
+def test_notebook_use_as_written(newcomer, monkeypatch):
+    folder, _ = newcomer
+    monkeypatch.chdir(folder)
+    names = {}
+    for code in blocks("start", "python"):
+        exec(compile(code, "start.md", "exec"), names)  # noqa: S102
+    assert (folder / "reach.png").stat().st_size > 10_000
+    assert set(names["table"].columns) >= {"part", "mass", "coupling_low", "coupling_high"}
+    np.testing.assert_allclose(names["mass"].values().sum(), names["found"].spectrum.values.sum())
