@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import jsonpatch
 import numpy as np
@@ -16,6 +17,7 @@ from gammastar import cli
 from gammastar.core.errors import GammastarError, StoreError, UserError
 from gammastar.core.records import Reach, Spectrum
 from gammastar.infer.scanning import CODES
+from gammastar.results.several import overlay_files
 
 STEERING = """
 [analysis]
@@ -151,12 +153,57 @@ def test_overlay_of_several_reaches(found, tmp_path):
     rows = (tmp_path / "o" / "overlay.csv").read_text().splitlines()
     assert len(rows) == 1 + sum(len(found.reach[name].mass) for name in found.reach)
     assert (tmp_path / "o" / "overlay.png").stat().st_size > 10_000
+    assert (tmp_path / "o" / "explorer.html").is_file()
     for more, message in (
         (["--detector", "x"], "no reach of x; there are"),
         (["--part", "y"], "has no contour 'y', only all, measured domain"),
     ):
         with pytest.raises(UserError, match=message):
             CliRunner().invoke(cli.app, [*words, *more], catch_exceptions=False)
+
+
+def explored(page):
+    return json.loads(re.search(r'id="data">(.*?)</script>', page.read_text()).group(1))
+
+
+def test_explorer_of_several_runs_shows_the_reaches_of_the_files(found, tmp_path):
+    """Where events cross the limit in the page there is the edge of the contour, at 90 % CL."""
+    copy = tmp_path / "copy"
+    shutil.copytree(found.folder, copy)
+    overlay_files([found, copy], output=tmp_path / "o")
+    data = explored(tmp_path / "o" / "explorer.html")
+    assert data["mock"]
+    assert data["cl"] == [0.9, 0.95]
+    assert data["coupling_label"] == "ε"
+    assert [name.partition(": ")[0] for name in data["detectors"]] == ["out", "out", "copy", "copy"]
+    content = data["detectors"]["copy: NA62 dump"]
+    reach, coupling = found.reach["na62_dump"], np.log(content["coupling"])
+    compared = 0
+    for mass, (low, high), logs in zip(reach.mass, reach.edges, content["log_signal"], strict=True):
+        assert min(abs(np.array(content["mass"]) - mass)) < 1e-6
+        over = np.array([-30.0 if x is None else x for x in logs]) - np.log10(content["limit"][0])
+        inside = np.flatnonzero(over > 0)
+        for edge, i, k in ((low, inside[:1] - 1, inside[:1]), (high, inside[-1:], inside[-1:] + 1)):
+            if len(i) and np.isfinite(edge):
+                t = over[i] / (over[i] - over[k])
+                crossing = np.exp(coupling[i] + t * (coupling[k] - coupling[i]))
+                assert crossing == pytest.approx(edge, rel=0.2)  # a fifth of a step of the grid of 31
+                compared += 1
+    assert compared >= 4
+
+
+def test_a_run_without_its_planes_is_left_out_of_the_explorer_and_named(found, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(found.folder, copy)
+    (copy / "stages" / "accept.npz").unlink()
+    said = overlay_files([found, copy], output=tmp_path / "o")
+    lines = [line for line in said if line.startswith("not in the explorer: copy: ")]
+    assert len(lines) == 2
+    assert "accept.npz: is not here" in lines[0]
+    assert len(explored(tmp_path / "o" / "explorer.html")["detectors"]) == 2
+    said = overlay_files([copy], output=tmp_path / "none")
+    assert not (tmp_path / "none" / "explorer.html").exists()
+    assert len(said) == 4
 
 
 def test_what_is_not_there_is_named(found, tmp_path):

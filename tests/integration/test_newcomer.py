@@ -1,7 +1,7 @@
 """A newcomer with ntuples, a detector and a vector of his own, by what the docs show and nothing else.
 
-Only the training and the grids are smaller. The ntuples are MOCK: rows of pairs in MeV that no other test reads
-as a whole run.
+Only the training and the grids are smaller. The ntuples are MOCK: rows of pairs in MeV, which no other test
+takes through a whole run.
 """
 
 import json

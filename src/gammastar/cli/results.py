@@ -82,19 +82,19 @@ def compare(results: Path, output: Path, **options: Any) -> None:
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RESULTS…")
-@click.option("--output", type=FILE, default="overlay", show_default=True, help="Folder of figure and table.")
+@click.option("--output", type=FILE, default="overlay", show_default=True, help="Folder of the files.")
 @click.option(
     "--detector", "detectors", multiple=True, metavar="NAME", help="Only this one; repeat it [all]."
 )
 @click.option("--part", default="all", show_default=True, help="Contour, e.g. 'measured domain'.")
 @click.option("--limits/--no-limits", default=True, help="Published limits in grey.")
 def overlay(runs: tuple[str, ...], output: Path, **options: Any) -> None:
-    """Draw the reaches of several RESULTS in one figure."""
-    from gammastar.results.compare import overlay_files
+    """Draw the reaches of several RESULTS in one figure, with a page to explore them."""
+    from gammastar.results.several import overlay_files
 
     for label in overlay_files(runs, output=output, **options):
         say(label)
-    say(f"figure and table in {output}")
+    say(f"files in {output}")
 
 
 @click.command()

@@ -221,6 +221,7 @@ class RunState:
     pair_rate: Rate | None = None
     charge_planes: dict[str, SignalPlane] | None = None
     charge_searches: dict[str, Any] | None = None
+    known_limits: list[Any] | None = None
 
 
 def needed(value: Any, stage: str) -> Any:

@@ -112,6 +112,18 @@ class Labels:
         """Label of an axis of couplings, with the unit if there is one."""
         return f"${self.coupling_symbol}$" + (f" [{self.unit}]" if self.unit else "")
 
+    @property
+    def plain_axes(self) -> tuple[str, str]:
+        """Labels of the axes of mass and coupling as plain text.
+
+        Examples
+        --------
+        >>> Labels(particle="V", coupling="g").plain_axes
+        ('m(V) [GeV]', 'g')
+        """
+        unit = f" [{self.unit}]" if self.unit else ""
+        return f"m({self.particle}) [GeV]", f"{self.coupling}{unit}"
+
 
 class Model(ABC):
     """A model with one mass and one coupling; the rate goes as the square of the coupling.

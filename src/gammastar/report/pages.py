@@ -24,6 +24,7 @@ from gammastar.core.documents import plain
 from gammastar.core.errors import PhysicsError
 from gammastar.core.files import write_whole
 from gammastar.core.records import FloatArray
+from gammastar.core.signal import SignalPlane
 from gammastar.report.drawing import png_bytes
 from gammastar.report.tables import Table, cells
 from gammastar.report.typography import marked_up, typeset
@@ -306,6 +307,27 @@ class Plane2D:
     in_domain_signal: FloatArray | None
     limit: Sequence[float | FloatArray]
     excluded: Sequence[tuple[str, FloatArray]] = ()
+
+    @classmethod
+    def of(
+        cls,
+        plane: SignalPlane,
+        explored: Mapping[str, Any],
+        excluded: Sequence[tuple[str, FloatArray]] = (),
+    ) -> Plane2D:
+        """Return the plane of a signal with the limits that its run kept.
+
+        Parameters
+        ----------
+        plane : SignalPlane
+        explored : mapping
+            "limit": one per confidence level, each a number or rows of shape (n, k); "measured": False for
+            theory.
+        excluded : sequence of (label, NDArray of shape (n, 2))
+        """
+        inside = np.broadcast_to(plane.in_domain, plane.signal.shape) if explored["measured"] else None
+        limits = [np.asarray(x, dtype=np.float64) if np.ndim(x) else float(x) for x in explored["limit"]]
+        return cls(plane.mass, plane.coupling, plane.signal, inside, limits, excluded)
 
     def __post_init__(self) -> None:
         shape = (len(self.mass), len(self.coupling))

@@ -233,6 +233,7 @@ class Results:
             "pot": self._pot(content, name),
             "cl": rows[0]["cl"],
             "fraction": fraction if np.isfinite(fraction).any() else None,
+            "explored": content.get("explored"),
         }
         found: DetectorReach = copied(
             DetectorReach,

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from gammastar.predict.models import Labels
+
 __all__ = [
     "DetectorReach",
     "Kinematics",
@@ -266,8 +268,8 @@ class DetectorReach(Reach):
     expected_limit : tuple of float
         Events at −2 … +2 standard deviations.
     about : mapping
-        Confidence level, protons on target, names of the model, and the shares of the signal that were
-        measured, for the figure.
+        Confidence level, protons on target, names of the model, the shares of the signal that were measured,
+        and the limits over the plane ("explored"), for figure and explorer.
     mock : bool
     """
 
@@ -318,12 +320,18 @@ class DetectorReach(Reach):
         figure = reach_figure(contours, **self.options(limits=limits))
         return _shown(figure)
 
-    def options(self, *, limits: bool) -> dict[str, Any]:
-        """Return what every figure of reaches of this model needs."""
+    @property
+    def labels(self) -> Labels:
+        """Names of particle and coupling."""
         from gammastar.predict.models import Labels
+
+        return Labels(**self.about["model"])
+
+    def options(self, *, limits: bool) -> dict[str, Any]:
+        """Return what every figure of reaches of this model needs; `limits`: grey areas of published ones."""
         from gammastar.report import Plane, existing_limits
 
-        named = Labels(**self.about["model"])
+        named = self.labels
         known = existing_limits(kinds=GREY) if limits and named.limits == "published" else []
         return {
             "mock": self.mock,

@@ -133,6 +133,8 @@ function choose(id, index) {
 point_at(0.35, 1e-6); choose("mode", 1); choose("cl", 1);
 canvas.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowRight"})); found.push(pick("here").textContent);
 choose("detector", 1); point_at(0.35, 1e-6);
+pick("names").querySelector('[data-name="dump"]').click();
+found.push(pick("detector").value, pick("names").querySelector('[aria-pressed="true"]').textContent);
 const seen = document.createElement("pre"); seen.id = "seen"; seen.textContent = JSON.stringify(found);
 document.body.append(seen);
 </script>
@@ -147,13 +149,14 @@ def test_pointer_keys_and_switches(plane, tmp_path):
     path.write_text(page.replace("</body>", ACTIONS + "</body>"))
     shown = dom(path)
     text = re.search(r'<pre id="seen">(.*?)</pre>', shown, re.DOTALL).group(1)
-    hover, measured, stricter, right, switched, elsewhere = json.loads(text)
+    hover, measured, stricter, right, switched, elsewhere, chosen, pressed = json.loads(text)
     assert "75.0 events expected, limit 2.300, 25.0 % in the measured domain; reached" in hover
     assert re.search(r"18\.[78] events expected, limit 2\.300", measured)  # 0.25 × 75
     assert re.search(r"18\.[78] events expected, limit 3\.000", stricter)  # 95 % CL
     assert re.search(r"0\.450 GeV.*16\.[23] events expected", right)  # 0.25 × 100 × (1.1 − 0.45)
     assert switched == ""  # another detector has another grid
     assert "limit 5.000, 50.0 % in the measured domain" in elsewhere
+    assert chosen == pressed == "dump"  # by its name beside its line
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium at hand")

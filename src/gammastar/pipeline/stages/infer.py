@@ -30,10 +30,11 @@ from gammastar.pipeline.stages.predict import model_of
 from gammastar.store.manifest import digest, write_json
 from gammastar.store.records import write_reach
 
-__all__ = ["KEYS", "in_use", "infer_stage", "millicharge_stage", "missing_masses"]
+__all__ = ["KEYS", "explored", "in_use", "infer_stage", "millicharge_stage", "missing_masses"]
 
 KEYS = ("method", "asymptotic_from", "cl")  # of [infer], which a patch set carries with it
 PATCHED = (0.1, 1e4)  # expected events of the grid points that go into the patch set
+EXPLORED_CL = (0.90, 0.95)  # of the explorer, besides that of [infer]
 MASS_NUCLEON = 0.9389
 CHARGED = predict.Labels("millicharged particles", "χ", "Q", "charge over that of the electron")
 COLUMNS = ("part", "mass", "coupling_low", "coupling_high", "closed", "clipped_side")
@@ -119,6 +120,7 @@ def infer_stage(ctx: Context, planes: dict[str, SignalPlane], exposure: Exposure
             "detector": {"name": name, "pot": detector.pot},
             "model": asdict(model_of(ctx).labels),
             "tip": search.reach.tip,
+            "explored": explored(ctx, search),
             "observed_significance": search.significance if np.isfinite(search.significance) else None,
         }
         _write_reach(ctx, search, f"reach{suffix}", extra)
@@ -127,6 +129,20 @@ def infer_stage(ctx: Context, planes: dict[str, SignalPlane], exposure: Exposure
     sources = digest(ctx.steering.systematics.model_dump(mode="json"))
     ctx.cache.done("infer", ctx.cache.key(section, ctx.cache.key_of("accept"), sources), content)
     return searches
+
+
+def explored(ctx: Context, search: Search) -> dict[str, Any]:
+    """Return median limits at several confidence levels, that of [infer] first, as the explorer shows them.
+
+    Each is a number, or rows of masses and columns of couplings where the uncertainty of the signal changes.
+    """
+    predicting, levels = ctx.steering.predict, dict.fromkeys((search.options.cl, *EXPLORED_CL))
+    limits = [search.median_limit(cl) for cl in levels]
+    return {
+        "cl": list(levels),
+        "limit": [x if isinstance(x, float) else np.round(x, 4).tolist() for x in limits],
+        "measured": predicting is None or predicting.source != "theory",
+    }
 
 
 def millicharge_stage(

@@ -22,7 +22,7 @@ from gammastar.core.sampling import stream
 from gammastar.core.signal import SignalPlane
 from gammastar.physics.vectors import SPLIT_MAX
 from gammastar.pipeline.context import Context, RunState
-from gammastar.pipeline.stages.infer import in_use
+from gammastar.pipeline.stages.infer import explored, in_use
 from gammastar.pipeline.stages.predict import model_of
 from gammastar.pipeline.stages.read import limit_of
 from gammastar.pipeline.stages.unfold import simulation_of
@@ -58,7 +58,6 @@ from gammastar.store.manifest import versions, write_text
 
 __all__ = ["pairs_sections", "write"]
 
-EXPLORED_CL = (0.90, 0.95)
 KINDS = ("observed", "recast")
 SHOWN = ("png", "svg")  # formats that a page holds
 PRODUCTION, ACCEPTANCE = (
@@ -263,16 +262,20 @@ def known_limits(ctx: Context, named: predict.Labels, own: Path | None) -> list[
     return found + [limit for limit in mine if limit.name not in shipped]
 
 
-def _known(ctx: Context) -> list[report.ExistingLimit]:
-    """Return what others exclude in the plane of this run."""
-    section = ctx.steering.infer
-    own = None if section is None or section.existing_limits is None else ctx.base / section.existing_limits
-    return known_limits(ctx, model_of(ctx).labels, own)
+def _known(ctx: Context, state: Any) -> list[report.ExistingLimit]:
+    """Return what others exclude in the plane of this run, computed once."""
+    if state.known_limits is None:
+        section = ctx.steering.infer
+        folder = None if section is None else section.existing_limits
+        own = None if folder is None else ctx.base / folder
+        state.known_limits = known_limits(ctx, model_of(ctx).labels, own)
+    found: list[report.ExistingLimit] = state.known_limits
+    return found
 
 
 def reach_sections(ctx: Context, state: Any) -> list[Section]:
     """Return one section per detector."""
-    view = _view(ctx, _known(ctx))
+    view = _view(ctx, _known(ctx, state))
     return [reach_section(name, search, state.planes[name], view) for name, search in state.searches.items()]
 
 
@@ -424,17 +427,13 @@ def _page(ctx: Context, state: RunState, sections: Sequence[Section]) -> None:
 
 def _write_explorer(ctx: Context, state: RunState, title: str) -> None:
     """Write ``explorer.html``, the plane of mass and coupling with events and limits at the pointer."""
-    planes, excluded = {}, [limit.curve for limit in _known(ctx)]
-    theory = ctx.steering.predict is not None and ctx.steering.predict.source == "theory"
+    planes, levels = {}, ()
+    excluded = [limit.curve for limit in _known(ctx, state)]
     for name, search in (state.searches or {}).items():
-        plane = (state.planes or {})[name]
-        limits = [search.median_limit(cl) for cl in EXPLORED_CL]
-        inside = None if theory else plane.in_domain
-        known = report.Plane2D(plane.mass, plane.coupling, plane.signal, inside, limits, excluded)
-        planes[search.detector.name] = known
-    named = model_of(ctx).labels
-    unit = f" [{named.unit}]" if named.unit else ""
-    labels = (f"m({named.particle}) [GeV]", f"{named.coupling}{unit}")
-    shown: dict[str, Any] = {"mock": ctx.cache.mock, "labels": labels, "back": "report.html"}
-    page = report.explorer(title, planes, cl=EXPLORED_CL, **shown)
+        shown = explored(ctx, search)
+        planes[search.detector.name] = report.Plane2D.of((state.planes or {})[name], shown, excluded)
+        levels = shown["cl"]
+    labels = model_of(ctx).labels.plain_axes
+    options: dict[str, Any] = {"mock": ctx.cache.mock, "labels": labels, "back": "report.html"}
+    page = report.explorer(title, planes, cl=levels, **options)
     write_text(ctx.folder / "explorer.html", page)
