@@ -17,7 +17,7 @@ from gammastar import cli
 from gammastar.core.errors import GammastarError, StoreError, UserError
 from gammastar.core.records import Reach, Spectrum
 from gammastar.infer.scanning import CODES
-from gammastar.results.several import overlay_files
+from gammastar.results.compare import overlay_files
 
 STEERING = """
 [analysis]

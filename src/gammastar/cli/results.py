@@ -90,7 +90,7 @@ def compare(results: Path, output: Path, **options: Any) -> None:
 @click.option("--limits/--no-limits", default=True, help="Published limits in grey.")
 def overlay(runs: tuple[str, ...], output: Path, **options: Any) -> None:
     """Draw the reaches of several RESULTS in one figure, with a page to explore them."""
-    from gammastar.results.several import overlay_files
+    from gammastar.results.compare import overlay_files
 
     for label in overlay_files(runs, output=output, **options):
         say(label)
