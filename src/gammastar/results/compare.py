@@ -1,4 +1,4 @@
-"""Rates beside those of other tools; reaches of several runs in one figure, one table, one page to explore."""
+"""Rates beside those of other tools; reaches of several runs in a figure, a table and a page to explore."""
 
 from __future__ import annotations
 
