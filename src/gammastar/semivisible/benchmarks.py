@@ -41,6 +41,7 @@ SHIPPED = {
     "na64_2016_18": ("semivisible/na64_invisible_2016_18.csv", "na64_1906.00176_epsilon_limit.csv"),
     "na64_2016_22": ("semivisible/na64_invisible_2016_22.csv", "na64_2022_9.37e11eot_epsilon_limit.csv"),
 }
+K_ENERGIES = (20, 40, 50, 60, 80, 100, 150)  # GeV
 MODELS = ("idm", "scalar_idm", "i2dm", "inverse_seesaw", "dark_dirac_seesaw", "pseudo_dirac")
 Record = TypeVar("Record")
 
@@ -132,10 +133,10 @@ def published(name: str, directory: Pathlike | None = None) -> Published:
 
 
 def correction() -> Correction:
-    """Return the shipped K = σ(WW)/σ(exact) on lead at 100 GeV."""
+    """Return the shipped K = σ(WW)/σ(exact) on lead, at beam energies of 20 to 150 GeV."""
     path = data_path("semivisible/dark_brem_k.csv")
-    table = _columns(path, ("m_Aprime_GeV", "K_100GeV"))
-    return Correction(table[:, 0], np.array([100.0]), table[:, 1:], str(path.name))
+    table = _columns(path, ("m_Aprime_GeV", *(f"K_{energy}GeV" for energy in K_ENERGIES)))
+    return Correction(table[:, 0], np.array(K_ENERGIES, dtype=np.float64), table[:, 1:], str(path.name))
 
 
 @dataclass(frozen=True, slots=True)

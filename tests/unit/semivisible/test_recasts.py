@@ -170,8 +170,8 @@ def test_correction_from_exact_cross_sections():
     mass, exact = np.array([0.01, 0.1, 1.0]), np.array([[8486e8], [106e8], [0.192e8]])
     ours = Correction.from_exact(mass, np.array([100.0]), exact, "arXiv:1712.05706")
     shipped = correction()
-    for m in (0.01, 0.05, 0.1, 1.0, 50.0):
-        assert float(ours.at(m, 80.0)) == pytest.approx(float(shipped.at(min(m, 1.0), 100.0)), rel=0.05)
+    for m in (0.01, 0.1, 1.0):
+        assert float(ours.at(m, 80.0)) == pytest.approx(float(shipped.at(m, 100.0)), rel=0.012)
     assert ww_cross_section(0.1, 100.0, correction=ours) == pytest.approx(106e8, rel=1e-9)
     with pytest.raises(PhysicsError, match="increasing"):
         Correction(mass[::-1], np.array([100.0]), exact, "x")
@@ -190,7 +190,7 @@ def test_energies_of_dark_bremsstrahlung():
     target = na64.production(0.1, semivisible.load_na64())
     photons = target.sample(20_000, RNG(1))
     assert np.allclose(photons[:, 3] ** 2 - photons[:, 2] ** 2, 0.01)
-    assert 80.0 < photons[:, 3].mean() < 90.0
+    assert photons[:, 3].mean() == pytest.approx(79.2, abs=0.3)  # electrons of all depths, slice by slice
     assert photons[:, 3].max() < 100.0
     with pytest.raises(PhysicsError, match="not possible"):
         na64.production(200.0, semivisible.load_na64())
