@@ -165,11 +165,11 @@ def _lines(plane, more) -> dict:
 def _numbers(plane, limits) -> dict:
     """Return the free part of the (g−2)μ band of 2020, by mass, for the ends of BaBar's band."""
     band = gm2.reference("wp20").band(plane.mass)
-    hidden = semivisible.excluded_plane(plane.epsilon, plane.strict, limits["na64_2016_18"].at(plane.mass))
+    hidden = semivisible.excess(plane.epsilon, plane.strict, limits["na64_2016_18"].at(plane.mass))
     free = {"mass": plane.mass.round(4).tolist()}
     for label, p in (("nominal", plane.babar), ("low", plane.babar_low), ("high", plane.babar_high)):
-        excluded = hidden | semivisible.excluded_plane(plane.epsilon, p, limits["babar"].at(plane.mass))
-        free[label] = semivisible.allowed(band, plane.epsilon, excluded).round(3).tolist()
+        height = semivisible.excess(plane.epsilon, p, limits["babar"].at(plane.mass))
+        free[label] = semivisible.allowed(band, plane.epsilon, height, hidden).round(3).tolist()
     return {"free part of the 2020 band": free, "warnings": list(plane.warnings[:3])}
 
 

@@ -107,7 +107,9 @@ def test_energies_behind_a_thick_target_against_electrons_that_lose_energy():
             total, moment = total + count * part.sum(), moment + count * e * (x * part).sum()
         target = na64.production(mass, card)
         mean = np.interp(np.linspace(0, 1, 20_001), target.cumulative, target.energy).mean()
-        assert mean == pytest.approx(moment / total, rel=3 * 0.16 / len(energy) ** 0.5)  # relative spread 0.16
+        assert mean == pytest.approx(
+            moment / total, rel=3 * 0.16 / len(energy) ** 0.5
+        )  # relative spread 0.16
         assert mean < 83.0  # 95 GeV where electrons first scatter
 
 

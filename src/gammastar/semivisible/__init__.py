@@ -16,7 +16,7 @@ from gammastar.semivisible.displaced import (
     displaced_plane,
     load_displaced,
 )
-from gammastar.semivisible.missing_momentum import allowed, excluded_plane, intervals
+from gammastar.semivisible.missing_momentum import allowed, excess, excluded_plane, intervals
 from gammastar.semivisible.na64 import NA64, load_na64
 from gammastar.semivisible.plane import Options, Plane, scan
 
@@ -33,6 +33,7 @@ __all__ = [  # noqa: RUF022 - in the order in which one uses them
     "Plane",
     "published",
     "Published",
+    "excess",
     "excluded_plane",
     "intervals",
     "allowed",

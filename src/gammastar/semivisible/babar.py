@@ -47,6 +47,8 @@ __all__ = [
 
 GRID, PER_NODE = 32, 1_000
 CELLS, PILOT = 14, 40  # cells of each of the three numbers, dark photons in each of them
+FEW = 1600  # events without a visible particle: a statistical error of 2.5 %
+COPIES = 64
 FLOOR = 2e-3  # smallest share of a cell or event relative to an even choice: bounds the weights
 
 
@@ -173,34 +175,38 @@ def seen(cascade: Cascade, card: BaBar) -> npt.NDArray[np.bool_]:
     return np.asarray(visible & cascade.filled)
 
 
-def _probabilities(
-    cascade: Cascade, cards: list[BaBar], epsilon: FloatArray, rng: np.random.Generator
-) -> tuple[FloatArray, FloatArray]:
-    """Return P and its error for several selections of one radius, shape (selections + 1, k) each.
-
-    The last one sees every decay: what it misses decays outside, whatever "visible" means.
-    """
-    visible = np.stack([*(seen(cascade, card) for card in cards), cascade.filled], axis=-1)
-    if np.isinf(cards[0].radius):
+def _sums(
+    cascade: Cascade,
+    visible: npt.NDArray[np.bool_],
+    radius: float,
+    epsilon: FloatArray,
+    rng: np.random.Generator,
+) -> FloatArray:
+    """Return Σ P and Σ P² of "no visible decay" for several selections, shape (2, selections, k)."""
+    if np.isinf(radius):
         missed = (~visible.any(axis=1)).sum(axis=0).astype(np.float64)
-        return from_sums(np.broadcast_to(missed[:, None], (2, len(missed), len(epsilon))), len(cascade))
+        return np.array(np.broadcast_to(missed[:, None], (2, len(missed), len(epsilon))))
     momentum = np.sqrt((cascade.parent[..., :3] ** 2).sum(axis=-1))
     slope = np.hypot(cascade.parent[..., 0], cascade.parent[..., 1]) / np.where(cascade.filled, momentum, 1.0)
     flight = cascade.flight(1.0)
     if (cascade.source < 0).all():
-        rate = np.where(cascade.filled, cards[0].radius / (np.maximum(slope, 1e-12) * flight), 0.0)
+        rate = np.where(cascade.filled, radius / (np.maximum(slope, 1e-12) * flight), 0.0)
         rates = (visible * rate[..., None]).sum(axis=1).T
         one = np.ones(len(cascade))
-        sums = np.array([[exponential_sum(k * row, one, epsilon) for row in rates] for k in (1.0, 2.0)])
-        return from_sums(sums, len(cascade))
+        return np.array([[exponential_sum(k * row, one, epsilon) for row in rates] for k in (1.0, 2.0)])
     source = np.where(cascade.filled, cascade.source, -2)
     uniform = rng.random(cascade.state.shape)
-    sums = no_visible_decay(visible, source, flight, slope, uniform, cards[0].radius, epsilon)
-    return from_sums(sums, len(cascade))
+    return np.asarray(no_visible_decay(visible, source, flight, slope, uniform, radius, epsilon))
 
 
 def missing(
-    cascade: Cascade, card: BaBar, epsilon: npt.ArrayLike, rng: np.random.Generator, *, band: bool = True
+    cascade: Cascade,
+    card: BaBar,
+    epsilon: npt.ArrayLike,
+    rng: np.random.Generator,
+    *,
+    band: bool = True,
+    prompt: int = 0,
 ) -> Missing:
     """Return the probability that no visible particle is recorded, with its band.
 
@@ -214,24 +220,41 @@ def missing(
         For the positions of earlier decays in a cascade.
     band : bool
         False leaves low = value = high, for scans inside a fit; results and figures keep it.
+    prompt : int
+        Dark photons of an importance sample, see Notes; zero takes plain events alone.
 
     Notes
     -----
-    Decays farther from the beam than the radius are invisible, each line with its analytic survival.
+    Decays farther from the beam than the radius are invisible, each line with its analytic survival. An event
+    without a visible particle counts one at any coupling, the others fade where decays are prompt. So where
+    fewer than `FEW` plain events show nothing, their share may come from `prompt_missing` instead; that
+    needs events of `cascades` with isotropic decays.
     """
     coupling = np.atleast_1d(np.asarray(epsilon, dtype=np.float64))
-    cards = [card]
+    cards = [card, *_variants(card)] if band else [card]
+    # The last selection sees every decay: what it misses decays outside, whatever "visible" means.
+    visible = np.stack([*(seen(cascade, c) for c in cards), cascade.filled], axis=-1)
+    sums = _sums(cascade, visible, card.radius, coupling, rng)
+    n, hidden = len(cascade), (~visible.any(axis=1)).sum(axis=0)
+    if prompt > 0 and hidden[0] < FEW:
+        share, spread = _prompt(cascade.table, cards, prompt, COPIES, rng)
+        values, errors = from_sums(sums[:, :-1] - hidden[:-1, None], n)
+        values, errors = np.minimum(values + share[:, None], 1.0), np.hypot(errors, spread[:, None])
+    else:
+        values, errors = from_sums(sums[:, :-1], n)
+    value, outside = values[0], from_sums(sums[:, -1], n)[0]
+    low, high = values.min(axis=0), values.max(axis=0)
     if band:
-        cards += [replace(card, threshold=t) for t in card.thresholds]
-        cards += [replace(card, theta_min=a, theta_max=b) for a, b in card.angles]
-    values, errors = _probabilities(cascade, cards, coupling, rng)
-    value, outside = values[0], values[-1]
-    low, high = values[:-1].min(axis=0), values[:-1].max(axis=0)
-    if band:
-        unseen = value - outside
+        unseen = np.maximum(value - outside, 0.0)
         low = np.minimum(low, outside + unseen / card.factor)
         high = np.maximum(high, np.minimum(outside + unseen * card.factor, 1.0))
-    return Missing(coupling, value, errors[0], low, high)
+    return Missing(coupling, value, errors[0], np.minimum(low, value), np.maximum(high, value))
+
+
+def _variants(card: BaBar) -> list[BaBar]:
+    """Return the selections that span the band."""
+    other = [replace(card, threshold=t) for t in card.thresholds]
+    return other + [replace(card, theta_min=low, theta_max=high) for low, high in card.angles]
 
 
 def s_channel_ratio(sector: DarkSector, card: BaBar) -> float:
@@ -250,7 +273,7 @@ class _Pairs:
 
 
 def prompt_missing(
-    table: DecayTable, card: BaBar, n: int, rng: np.random.Generator, *, copies: int = 64
+    table: DecayTable, card: BaBar, n: int, rng: np.random.Generator, *, copies: int = COPIES
 ) -> Missing:
     """Return the probability that prompt decays leave no visible particle, with its band.
 
@@ -279,8 +302,20 @@ def prompt_missing(
     if n < 2 or copies < 1:
         msg = f"prompt probabilities: n = {n}, copies = {copies}; at least 2 and 1 are needed"
         raise PhysicsError(msg)
-    cards = [card, *(replace(card, threshold=t) for t in card.thresholds)]
-    cards += [replace(card, theta_min=low, theta_max=high) for low, high in card.angles]
+    values, errors = _prompt(table, [card, *_variants(card)], n, copies, rng)
+    value = float(values[0])
+    low, high = (
+        min(float(values.min()), value / card.factor),
+        max(float(values.max()), min(value * card.factor, 1.0)),
+    )
+    return Missing(np.ones(1), values[:1], errors[:1], np.array([low]), np.array([high]))
+
+
+def _prompt(
+    table: DecayTable, cards: list[BaBar], n: int, copies: int, rng: np.random.Generator
+) -> tuple[FloatArray, FloatArray]:
+    """Return prompt P and its error for several selections, by importance for the first of them."""
+    card = cards[0]
     tables = {
         int(state): _table(table, int(state), card, rng)
         for state in np.unique(table.pairs)
@@ -290,12 +325,9 @@ def prompt_missing(
     for pair, fraction in zip(table.pairs, table.pair_fraction, strict=True):
         chosen = _chosen(table, pair, (card, tables), max(int(n * np.sqrt(fraction)), 2), rng)
         terms = chosen.weight * _probability(table, cards, chosen, copies, rng)
-        parts.append((fraction * terms.mean(axis=1), fraction**2 * terms[0].var() / (terms.shape[1] - 1)))
-    value = np.sum([mean for mean, _ in parts], axis=0)
-    error = np.sqrt([sum(variance for _, variance in parts)])
-    low = min(float(value.min()), float(value[0]) / card.factor)
-    high = max(float(value.max()), min(float(value[0]) * card.factor, 1.0))
-    return Missing(np.ones(1), value[:1], error, np.array([low]), np.array([high]))
+        parts.append((fraction * terms.mean(axis=1), fraction**2 * terms.var(axis=1) / (terms.shape[1] - 1)))
+    value, variance = (np.sum([part[k] for part in parts], axis=0) for k in (0, 1))
+    return np.asarray(value), np.sqrt(variance)
 
 
 def _table(table: DecayTable, state: int, card: BaBar, rng: np.random.Generator) -> tuple[float, FloatArray]:

@@ -25,6 +25,7 @@ from gammastar.core.records import BoolArray, FloatArray, Reach
 __all__ = [
     "Missing",
     "allowed",
+    "excess",
     "excluded_plane",
     "exponential_sum",
     "from_sums",
@@ -35,6 +36,8 @@ __all__ = [
 ]
 
 STEP = 1e-3  # width of the bins in ln(rate): second order, below 1e-7 of the number of events
+STEPS = 2000  # of a band of couplings: its free part is known to 1/2000
+LOWEST = -690.0  # stands for ln 0
 IntArray = npt.NDArray[np.int64]
 
 
@@ -72,20 +75,27 @@ def from_sums(sums: FloatArray, n: int) -> tuple[FloatArray, FloatArray]:
     return mean, np.sqrt(np.clip(sums[1] / n - mean**2, 0.0, None) / n)
 
 
-def excluded_plane(
-    epsilon: FloatArray, probability: FloatArray, limit: npt.ArrayLike
-) -> npt.NDArray[np.bool_]:
-    """Return where ε² P > ε_lim², shape (masses, couplings); never where no limit is published.
+def excess(epsilon: FloatArray, probability: FloatArray, limit: npt.ArrayLike) -> FloatArray:
+    """Return ln(ε² P/ε_lim²), shape (masses, couplings): above zero is excluded.
 
     Parameters
     ----------
     epsilon : NDArray, shape (k,)
     probability : NDArray, shape (m, k)
     limit : array_like, shape (m,)
-        Published limit on ε of the invisible dark photon; nan where there is none.
+        Published limit on ε of the invisible dark photon; nan where there is none, −inf is returned there.
     """
     bound = np.asarray(limit, dtype=np.float64)[:, None]
-    return np.asarray(epsilon**2 * probability > bound**2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        height = np.log(epsilon**2 * probability / bound**2)
+    return np.asarray(np.where(np.isnan(height), -np.inf, height), dtype=np.float64)
+
+
+def excluded_plane(
+    epsilon: FloatArray, probability: FloatArray, limit: npt.ArrayLike
+) -> npt.NDArray[np.bool_]:
+    """Return where ε² P > ε_lim², shape (masses, couplings); arguments as in `excess`."""
+    return np.asarray(excess(epsilon, probability, limit) > 0)
 
 
 def intervals(mass: FloatArray, epsilon: FloatArray, probability: FloatArray, limit: npt.ArrayLike) -> Reach:
@@ -105,10 +115,7 @@ def intervals(mass: FloatArray, epsilon: FloatArray, probability: FloatArray, li
         One entry per mass and interval, nan edges where nothing is excluded; ``signal`` holds the largest
         ε² P/ε_lim², and edges are interpolated straight in the logarithms.
     """
-    bound = np.asarray(limit, dtype=np.float64)[:, None]
-    with np.errstate(divide="ignore"):
-        height = np.log(np.maximum(epsilon**2 * probability / bound**2, 1e-300))
-    height = np.where(np.isfinite(height), height, -690.0)
+    height = np.maximum(excess(epsilon, probability, limit), LOWEST)
     x = np.log(epsilon)
     padded = np.pad(height > 0, ((0, 0), (1, 1))).astype(np.int8)
     row, begin = np.nonzero(np.diff(padded, axis=1) == 1)
@@ -147,20 +154,45 @@ def _crossing(
     return np.asarray(x[inside] + fraction * (x[outside] - x[inside]))
 
 
-def allowed(band: FloatArray, epsilon: FloatArray, excluded: npt.NDArray[np.bool_]) -> FloatArray:
+def allowed(band: FloatArray, epsilon: FloatArray, *excesses: FloatArray) -> FloatArray:
     """Return the fraction of a band of couplings, in ln ε, that no search excludes, shape (masses,).
 
     Parameters
     ----------
     band : NDArray, shape (2, m)
-        Lower and upper coupling at each mass, as `gammastar.semivisible.gm2.Reference.band` gives them.
+        Lower and upper coupling at each mass, as `gammastar.semivisible.gm2.Reference.band` gives them. What
+        lies outside the couplings of the grid does not count.
     epsilon : NDArray, shape (k,)
-    excluded : NDArray of bool, shape (m, k)
+        Increasing.
+    *excesses : NDArray, shape (m, k)
+        From `excess`, one for each search.
+
+    Returns
+    -------
+    NDArray, shape (m,)
+        Of `STEPS` couplings in the band, between which the excess is straight in the logarithms: couplings of
+        the grid may lie farther apart than the band is wide. nan where the band is outside the grid.
+
+    Examples
+    --------
+    >>> epsilon = np.array([1e-3, 1e-1])
+    >>> height = excess(epsilon, np.ones((1, 2)), [1e-2])
+    >>> allowed(np.array([[5e-3], [2e-2]]), epsilon, height).round(2)
+    array([0.5])
     """
-    inside = (epsilon >= band[0][:, None]) & (epsilon <= band[1][:, None])
-    n = inside.sum(axis=1)
-    free = (inside & ~excluded).sum(axis=1)
-    return np.asarray(np.divide(free, n, out=np.full(len(n), np.nan), where=n > 0), dtype=np.float64)
+    x = np.log(epsilon)
+    with np.errstate(divide="ignore"):
+        low, high = np.clip(np.log(band), x[0], x[-1])
+    inside = high > low
+    at = low[:, None] + (high - low)[:, None] * (np.arange(STEPS) + 0.5) / STEPS
+    left = np.clip(np.searchsorted(x, at) - 1, 0, len(x) - 2)
+    part = (at - x[left]) / (x[left + 1] - x[left])
+    free = np.ones(at.shape, dtype=bool)
+    for height in excesses:
+        level = np.maximum(height, LOWEST)
+        below, above = (np.take_along_axis(level, left + k, axis=1) for k in (0, 1))
+        free &= (1.0 - part) * below + part * above <= 0
+    return np.asarray(np.where(inside, free.mean(axis=1), np.nan), dtype=np.float64)
 
 
 EXPANSION = np.array([[1.0, -1.0, 0.0], [0.0, 1.0, -1.0], [0.0, 0.0, 1.0]])

@@ -44,6 +44,9 @@ class Options:
     s_channel : float
         Probability that an event of e+e− → A'* → ψψ, in which nothing is seen, passes the monophoton
         selection (it lacks the photon); zero leaves the process out.
+    prompt : int
+        Dark photons of an importance sample of prompt decays, where plain events are few; not with
+        `polarised`. Zero: plain events alone.
     """
 
     n: int = 100_000
@@ -52,6 +55,7 @@ class Options:
     r_table: RTable | None = None
     neutrino: Mixings = None
     s_channel: float = 0.0
+    prompt: int = 2_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -176,7 +180,8 @@ def _row(
     if len(mediator_widths(sector)[0]):
         table = decay_table(sector, r_table=options.r_table, neutrino=options.neutrino)
         events = babar.cascades(table, cards[0], options.n, rng, polarised=options.polarised)
-        p = babar.missing(events, cards[0], epsilon, rng)
+        prompt = 0 if options.polarised else options.prompt
+        p = babar.missing(events, cards[0], epsilon, rng, prompt=prompt)
     value, low, high, error = (part * x for x in (p.value, p.low, p.high, p.error))
     if options.s_channel > 0 and len(mediator_widths(replace(sector, mediator=cards[0].sqrt_s))[0]):
         more = babar.s_channel_cascades(

@@ -211,10 +211,29 @@ def test_excluded_intervals():
     plane = semivisible.excluded_plane(epsilon, p, [1e-3, np.nan, 1e-3])
     assert not plane[1].any()
     band = np.array([[1e-2] * 3, [3e-2] * 3])
-    free = semivisible.allowed(band, epsilon, semivisible.excluded_plane(epsilon, p, [1e-3] * 3))
+    height = semivisible.excess(epsilon, p, [1e-3] * 3)
+    free = semivisible.allowed(band, epsilon, height)
     assert free[0] == 0.0
     assert free[1] == pytest.approx(np.log(2) / np.log(3), abs=0.02)
     assert free[2] == 1.0
+    everything = semivisible.excess(epsilon, np.ones_like(p), [1e-3] * 3)
+    assert (semivisible.allowed(band, epsilon, height, everything) == 0.0).all()
+    assert np.isnan(semivisible.allowed(10 * band, epsilon, height)).all()
+
+
+@pytest.mark.parametrize("n", [9, 33])
+def test_free_part_does_not_count_couplings_of_the_grid(n):
+    """A band narrower than the grid's steps: excluded is ε² P > ε_lim² with P = 1e-3/ε, ε > 1e-3 exactly."""
+    epsilon = np.geomspace(1e-5, 0.1, n)
+    height = semivisible.excess(epsilon, (1e-3 / epsilon)[None], [1e-3])
+    for low, high in ((8e-4, 1.1e-3), (9e-4, 2e-3), (1.2e-3, 1.3e-3)):
+        expected = np.log(np.clip(1e-3, low, high) / low) / np.log(high / low)
+        assert semivisible.allowed(np.array([[low], [high]]), epsilon, height)[0] == pytest.approx(
+            expected, abs=1e-3
+        )
+    assert semivisible.allowed(np.array([[0.0], [2e-3]]), epsilon, height)[0] == pytest.approx(
+        np.log(100) / np.log(200), abs=1e-3
+    )
 
 
 def test_limits_from_files(tmp_path, caplog):
