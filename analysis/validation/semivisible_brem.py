@@ -10,13 +10,14 @@ from gammastar import semivisible
 from gammastar.core.sampling import stream
 from gammastar.semivisible import na64
 from gammastar.semivisible.benchmarks import correction
-from gammastar.semivisible.production import exact_cross_section, exact_spectrum
 from gammastar.semivisible.decays import decay_table
 from gammastar.semivisible.production import (
     LEAD,
     SLOPE,
     ThickTarget,
     energy_nodes,
+    exact_cross_section,
+    exact_spectrum,
     ww_cross_section,
     ww_spectrum,
 )

@@ -8,12 +8,14 @@ import pytest
 from gammastar.core.constants import M_E
 from gammastar.semivisible import load_na64, na64
 from gammastar.semivisible.benchmarks import correction
-from gammastar.semivisible.production import exact_cross_section, exact_spectrum, squared_matrix_element
 from gammastar.semivisible.production import (
     LEAD,
     SLOPE,
     Correction,
     energy_nodes,
+    exact_cross_section,
+    exact_spectrum,
+    squared_matrix_element,
     ww_cross_section,
     ww_spectrum,
 )

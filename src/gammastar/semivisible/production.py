@@ -1,8 +1,8 @@
 """Production of dark photons: e+e− → γ A' and ψψ, dark bremsstrahlung of electrons in a thick target.
 
 Cross-sections of the Weizsaecker-Williams (WW) family differ from exact tree level by factors of up to 2.6,
-depending on the largest x and t. Here x < 1 − m_e/E, t < M², divided by K = σ(WW)/σ(exact), which is shipped by beam
-energy and computed here for any.
+depending on the largest x and t. Here x < 1 − m_e/E, t < M², divided by K = σ(WW)/σ(exact): shipped by beam
+energy, and computed here for any.
 """
 
 from __future__ import annotations
