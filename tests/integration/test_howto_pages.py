@@ -138,6 +138,21 @@ def test_semivisible_as_written(tmp_path, monkeypatch, capsys):
     assert "inf" in capsys.readouterr().out  # no s-wave annihilation
 
 
+def test_own_dark_sector_as_written(tmp_path):
+    """The file and the command of the page, with fewer masses and events."""
+    page = (HOWTO / "semivisible.md").read_text()
+    (line,) = re.findall(r"^    (gammastar semivisible .*)$", page, re.MULTILINE)
+    (text,) = (block for block in blocks("semivisible", "toml") if block.startswith("# in four.toml"))
+    (tmp_path / "four.toml").write_text(text.replace("n_mass = 12", "n_mass = 3\nn_epsilon = 15"))
+    (tmp_path / "FOLDER").mkdir()
+    said = call(smaller(shlex.split(line), events=300), tmp_path)
+    assert "results in semivisible_four" in said
+    assert (tmp_path / "semivisible_four" / "plane.png").is_file()
+    bad = forks.gammastar("semivisible", "i2DM-tolk", cwd=tmp_path, check=False)
+    assert bad.returncode == 2
+    assert "choose one of iDM-040" in bad.stderr
+
+
 def test_darknews_as_written(tmp_path, monkeypatch):
     pytest.importorskip("pyarrow")
     page = (HOWTO / "semivisible.md").read_text()

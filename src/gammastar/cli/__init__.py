@@ -51,7 +51,14 @@ for command in (
         files.sample,
         files.millicharge,
     ),
-    *(analysis.flow_scan, results.show, results.verify, results.reinterpret, results.export),
+    *(
+        analysis.flow_scan,
+        analysis.semivisible,
+        results.show,
+        results.verify,
+        results.reinterpret,
+        results.export,
+    ),
     *(results.compare, results.overlay, results.scan, results.design),
 ):
     app.add_command(command)

@@ -11,7 +11,7 @@ import click
 
 from gammastar.cli.terminal import FILE, say, shown
 
-__all__ = ["check", "flow_scan", "keys", "run"]
+__all__ = ["check", "flow_scan", "keys", "run", "semivisible"]
 
 
 def analysis_file(steering: Path) -> Path:
@@ -118,3 +118,25 @@ def flow_scan(steering: Path, **options: Any) -> None:
         lines = list(scan_flows(analysis_file(steering), tell=tell, **options))
     for line in lines:
         say(line)
+
+
+@click.command()
+@click.argument("model")
+@click.option("--output", type=FILE, help="Folder of figures and tables.", show_default="semivisible_MODEL")
+@click.option("--curves", type=FILE, multiple=True, help="Folder of full published curves; repeat it.")
+@click.option("-n", "--events", type=click.IntRange(min=100), help="Per mass [as MODEL says, or 20000].")
+@click.option("--seed", type=click.IntRange(min=0), help="[as MODEL says, or 1]")
+def semivisible(model: str, output: Path | None, **options: Any) -> None:
+    """Recast BaBar, NA64 and Belle II to the dark sector of MODEL.
+
+    MODEL is a TOML file, or a shipped benchmark such as i2DM-talk. Writes the plane of mass and kinetic
+    mixing, excluded and allowed intervals, lifetimes of the dark states, and which assumptions fail.
+    """
+    from gammastar.results.semivisible import recast_file
+
+    folder = Path(f"semivisible_{Path(model).stem}") if output is None else output
+    with shown() as tell:
+        lines = recast_file(model, output=folder, tell=tell, **options)
+    for line in lines:
+        say(line)
+    say(f"results in {folder}")

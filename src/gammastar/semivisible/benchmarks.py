@@ -6,18 +6,19 @@ import csv
 import logging
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.core.documents import from_toml, sources_of
+from gammastar.core.documents import filled_in, from_toml, name_of, sources_of
 from gammastar.core.errors import InputFileError, PhysicsError, SteeringError
 from gammastar.core.files import Pathlike, data_path
 from gammastar.core.records import FloatArray
 from gammastar.semivisible import models
+from gammastar.semivisible.decays import NeutrinoMixing, lifetimes
 from gammastar.semivisible.models import DarkSector
 from gammastar.semivisible.production import Correction
 
@@ -146,25 +147,37 @@ class Benchmark:
     Attributes
     ----------
     name, kind, status, source : str
+        `kind` is a builder of `gammastar.semivisible.models`.
     parameters : mapping
+        What the builder takes.
     mediator : float or None
         Mass of the dark photon that belongs to it [GeV].
+    scaled : tuple of str
+        Parameters that are in units of the mass of the dark photon instead of GeV.
+    neutrino : tuple of NeutrinoMixing
+        Mixings of its states with neutrinos.
+    plane : mapping
+        What the file says of the plane that it wants.
     """
 
     name: str
     kind: str
     status: str
     source: str
-    parameters: Mapping[str, float]
+    parameters: Mapping[str, Any]
     mediator: float | None = None
+    scaled: tuple[str, ...] = ()
+    neutrino: tuple[NeutrinoMixing, ...] = ()
+    plane: Mapping[str, Any] = field(default_factory=dict)
 
-    def sector(self, mediator: float | None = None, **changes: float) -> DarkSector:
+    def sector(self, mediator: float | None = None, **changes: Any) -> DarkSector:
         """Return the dark sector for a mass of the dark photon [GeV], with some parameters changed."""
         mass = self.mediator if mediator is None else mediator
         if mass is None:
             msg = f"benchmark {self.name}: give the mass of the dark photon"
             raise PhysicsError(msg)
         options: dict[str, Any] = {**self.parameters, **changes, "name": self.name}
+        options |= {key: np.asarray(options[key]) * mass for key in self.scaled}
         build = getattr(models, self.kind)
         if self.kind in ("idm", "scalar_idm", "i2dm"):
             return build(mass, **options)  # type: ignore[no-any-return]
@@ -180,25 +193,165 @@ def benchmark_names() -> tuple[str, ...]:
     return tuple(_registry())
 
 
-def load_benchmark(name: str) -> Benchmark:
-    """Return a benchmark point.
+def load_benchmark(name: Pathlike) -> Benchmark:
+    """Return a shipped benchmark point, or the model of a TOML file.
+
+    Parameters
+    ----------
+    name : str or Path
+        A name of `benchmark_names`, or a path that ends in ``.toml``.
 
     Raises
     ------
     PhysicsError
         If the name or its model is unknown.
+    InputFileError
+        If the file cannot be read or is not TOML.
+    SteeringError
+        If the file has unknown keys, lacks one, or describes what no dark sector can be.
+
+    Notes
+    -----
+    A file holds ``alpha_d`` and one table: ``[matrix]`` (mass matrix and charges), ``[states]`` (masses and
+    couplings) or ``[benchmark]`` (a builder and its parameters); and, if wanted, ``name``, ``source``,
+    ``unit``, ``mediator``, ``[[neutrino]]`` and ``[plane]``.
 
     Examples
     --------
     >>> load_benchmark("iDM-040").sector(3.0).masses
     array([1. , 1.4])
     """
+    if str(name).endswith(".toml"):
+        return _own(Path(name))
     registry = _registry()
-    if name not in registry or registry[name]["kind"] not in MODELS:
-        msg = f"benchmark {name!r}: choose one of {', '.join(registry)}"
+    if name not in registry or registry[str(name)]["kind"] not in MODELS:
+        msg = f"benchmark {name!r}: choose one of {', '.join(registry)}, or a file MODEL.toml"
         raise PhysicsError(msg)
-    row = registry[name]
-    return Benchmark(name, row["kind"], row["status"], row["source"], row["parameters"], row.get("mediator"))
+    row = registry[str(name)]
+    return Benchmark(
+        str(name), row["kind"], row["status"], row["source"], row["parameters"], row.get("mediator")
+    )
+
+
+KEYS = {
+    "": {
+        "name",
+        "source",
+        "alpha_d",
+        "unit",
+        "mediator",
+        "neutrino",
+        "plane",
+        "matrix",
+        "states",
+        "benchmark",
+    },
+    "matrix": {"field", "mass", "charges"},
+    "states": {"field", "masses", "couplings", "squared_charges"},
+    "benchmark": {"kind", "parameters"},
+    "neutrino": {"state", "squared", "nature"},
+    "couplings": {"states", "vector", "axial"},
+}
+BUILDERS = {"majorana": "from_majorana", "dirac": "from_dirac"}
+
+
+def _own(path: Path) -> Benchmark:
+    """Return the model of a file, after its dark sector was built once."""
+    try:
+        content = from_toml(path)
+        name = name_of(content) or path.stem
+    except (OSError, ValueError) as error:
+        msg = f"{path}: cannot be read as TOML ({error})"
+        raise InputFileError(msg) from error
+    try:
+        filled_in(content)
+        _known("", content)
+        found = _parsed(name, content)
+        sector = found.sector(1.0 if found.mediator is None else found.mediator)
+        lifetimes(sector, neutrino=found.neutrino)
+    except (PhysicsError, SteeringError, TypeError, ValueError, KeyError) as error:
+        said = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
+        msg = f"{path}: {said}"
+        raise SteeringError(msg) from error
+    return found
+
+
+def _known(table: str, content: Any) -> None:
+    """Refuse keys that a table does not have."""
+    if not isinstance(content, Mapping):
+        msg = f"{table} must be a table"
+        raise SteeringError(msg)
+    wrong = sorted(set(content) - KEYS[table])
+    if wrong:
+        where = f"[{table}] " if table else ""
+        msg = f"{where}{', '.join(wrong)}: unknown; known are {', '.join(sorted(KEYS[table]))}"
+        raise SteeringError(msg)
+
+
+def _parsed(name: str, content: Mapping[str, Any]) -> Benchmark:
+    """Return the record of the tables of a file."""
+    tables = [table for table in ("matrix", "states", "benchmark") if table in content]
+    if len(tables) != 1:
+        msg = f"give one of [matrix], [states] and [benchmark]; found {', '.join(tables) or 'none'}"
+        raise SteeringError(msg)
+    table = content[tables[0]]
+    _known(tables[0], table)
+    unit = content.get("unit", "GeV")
+    if unit not in ("GeV", "mediator"):
+        msg = f'unit = {unit!r}: "GeV", or "mediator" for masses that scale with the dark photon'
+        raise SteeringError(msg)
+    kind, masses, parameters = _built(tables[0], table, content)
+    for mixing in content.get("neutrino", ()):
+        _known("neutrino", mixing)
+    if not isinstance(content.get("plane", {}), Mapping):
+        msg = "[plane] must be a table"
+        raise SteeringError(msg)
+    return Benchmark(
+        name=name,
+        kind=kind,
+        status="own",
+        source=str(content.get("source", "given by its user")),
+        parameters=parameters,
+        mediator=content.get("mediator"),
+        scaled=(masses,) if unit == "mediator" and masses else (),
+        neutrino=tuple(_mixing(mixing) for mixing in content.get("neutrino", ())),
+        plane=content.get("plane", {}),
+    )
+
+
+def _built(
+    which: str, table: Mapping[str, Any], content: Mapping[str, Any]
+) -> tuple[str, str, dict[str, Any]]:
+    """Return the builder, the parameter that holds its masses, and its parameters."""
+    if which == "benchmark":
+        if table["kind"] not in MODELS:
+            msg = f"[benchmark] kind = {table['kind']!r}: choose one of {', '.join(MODELS)}"
+            raise SteeringError(msg)
+        return table["kind"], "", dict(table["parameters"]) | {"alpha_d": content["alpha_d"]}
+    nature = table.get("field", "majorana")
+    if which == "matrix":
+        if nature not in BUILDERS:
+            msg = f"[matrix] field = {nature!r}: choose one of {', '.join(BUILDERS)}"
+            raise SteeringError(msg)
+        parameters: dict[str, Any] = {"mass_matrix": [[complex(x) for x in row] for row in table["mass"]]}
+        parameters |= {"charges": table["charges"], "alpha_d": content["alpha_d"]}
+        return BUILDERS[nature], "mass_matrix", parameters
+    couplings = []
+    for entry in table["couplings"]:
+        _known("couplings", entry)
+        couplings.append((tuple(entry["states"]), entry.get("vector", 0.0), entry.get("axial", 0.0)))
+    parameters = {"masses": table["masses"], "couplings": couplings, "field": nature}
+    parameters |= {"alpha_d": content["alpha_d"], "squared_charges": table.get("squared_charges", 1.0)}
+    return "from_couplings", "masses", parameters
+
+
+def _mixing(entry: Mapping[str, Any]) -> NeutrinoMixing:
+    """Return a mixing with neutrinos; files count states from one."""
+    nature = entry.get("nature", "majorana")
+    if nature not in ("majorana", "dirac") or not isinstance(entry["state"], int) or entry["state"] < 1:
+        msg = f"[[neutrino]] {dict(entry)}: state is a number from one, nature 'majorana' or 'dirac'"
+        raise SteeringError(msg)
+    return NeutrinoMixing(entry["state"] - 1, float(entry["squared"]), nature)
 
 
 class Card:

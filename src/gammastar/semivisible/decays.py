@@ -26,6 +26,7 @@ __all__ = [
     "Transition",
     "angular",
     "decay_table",
+    "lifetimes",
     "spectrum",
     "squared_amplitude",
     "width",
@@ -199,6 +200,15 @@ def decay_table(
         cdf=np.array([g[1] for g in grids]) if grids else empty,
         angle=np.array([g[2] for g in grids]) if grids else np.empty((0, POINTS, 2)),
     )
+
+
+def lifetimes(sector: DarkSector, *, r_table: RTable | None = None, neutrino: Mixings = None) -> FloatArray:
+    """Return the proper decay lengths of all states at ε = 1 [m], inf if stable; else as `decay_table`."""
+    mixings = _mixings(neutrino, len(sector.masses))
+    rows = [_channels(sector, j, r_table, mixings, 0.0) for j in range(len(sector.masses))]
+    total = np.array([sum(value for _, _, value in row) for row in rows])
+    with np.errstate(divide="ignore"):
+        return np.asarray(CTAU_PER_GEV / (total * sector.alpha_d))
 
 
 def _mixings(neutrino: Mixings, n: int) -> Sequence[NeutrinoMixing]:

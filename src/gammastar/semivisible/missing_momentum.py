@@ -28,6 +28,7 @@ __all__ = [
     "excess",
     "excluded_plane",
     "exponential_sum",
+    "free_intervals",
     "from_sums",
     "intervals",
     "missing_energy",
@@ -115,8 +116,39 @@ def intervals(mass: FloatArray, epsilon: FloatArray, probability: FloatArray, li
         One entry per mass and interval, nan edges where nothing is excluded; ``signal`` holds the largest
         ε² P/ε_lim², and edges are interpolated straight in the logarithms.
     """
-    height = np.maximum(excess(epsilon, probability, limit), LOWEST)
-    x = np.log(epsilon)
+    return _islands(mass, np.log(epsilon), excess(epsilon, probability, limit))
+
+
+def free_intervals(mass: FloatArray, epsilon: FloatArray, *excesses: FloatArray) -> Reach:
+    """Return the intervals of coupling that no search excludes, at every mass.
+
+    Parameters
+    ----------
+    mass, epsilon : NDArray
+        As in `intervals`.
+    *excesses : NDArray, shape (m, k)
+        From `excess`, one for each search.
+
+    Returns
+    -------
+    Reach
+        As `intervals` gives it; ``signal`` holds the largest ε_lim²/ε² P. Where no search has a limit
+        everything is free.
+
+    Examples
+    --------
+    >>> epsilon = np.geomspace(1e-4, 1e-1, 31)
+    >>> height = excess(epsilon, np.ones((1, 31)), [1e-3])
+    >>> found = free_intervals(np.ones(1), epsilon, height)
+    >>> found.edges.round(6).tolist(), found.clipped_side
+    ([[0.0001, 0.001]], ('lower',))
+    """
+    return _islands(mass, np.log(epsilon), -np.max(excesses, axis=0))
+
+
+def _islands(mass: FloatArray, x: FloatArray, height: FloatArray) -> Reach:
+    """Return where the height is positive, one entry per mass and island, edges in exp(x)."""
+    height = np.clip(height, LOWEST, -LOWEST)
     padded = np.pad(height > 0, ((0, 0), (1, 1))).astype(np.int8)
     row, begin = np.nonzero(np.diff(padded, axis=1) == 1)
     end = np.nonzero(np.diff(padded, axis=1) == -1)[1] - 1  # the last excluded point of each interval

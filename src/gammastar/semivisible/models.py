@@ -6,7 +6,7 @@ pair, G = |V|² + |A|² and D = |V|² − |A|²; the phase of the vertex decides
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -21,6 +21,7 @@ __all__ = [
     "Field",
     "branching",
     "dark_dirac_seesaw",
+    "from_couplings",
     "from_dirac",
     "from_majorana",
     "i2dm",
@@ -347,6 +348,65 @@ def from_dirac(
         axial=np.asarray(0.5 * (v_l - v_r)),
         field="dirac",
         squared_charges=float((q**2).sum()),
+    )
+
+
+def from_couplings(
+    name: str,
+    masses: npt.ArrayLike,
+    couplings: Sequence[tuple[tuple[int, int], complex | str, complex | str]],
+    *,
+    field: Field,
+    mediator: float,
+    alpha_d: float,
+    squared_charges: float = 1.0,
+) -> DarkSector:
+    """Return the sector of states whose masses and couplings are given one by one.
+
+    Parameters
+    ----------
+    name : str
+    masses : array_like, shape (n,) [GeV]
+    couplings : sequence of ((i, j), V_ij, A_ij)
+        States count from one, each pair stands once; the mirror image follows. A real V_ij of two Majorana
+        states is the size of the imaginary one that they must have.
+    field, mediator, alpha_d, squared_charges
+        As in `DarkSector`.
+
+    Raises
+    ------
+    PhysicsError
+        If a pair is given twice or names a state that is not there, or as `DarkSector` does.
+
+    Examples
+    --------
+    >>> pair = ((1, 2), 0.9, 0.1)
+    >>> from_couplings("two", [0.3, 0.4], [pair], field="majorana", mediator=1.0, alpha_d=0.5).vector
+    array([[0.+0.j , 0.+0.9j],
+           [0.-0.9j, 0.+0.j ]])
+    """
+    size = _numbers(name, "masses", masses, np.float64).size
+    vector, axial = np.zeros((2, size, size), dtype=np.complex128)
+    seen: set[frozenset[int]] = set()
+    for (i, j), *values in couplings:
+        inside = {i, j} <= set(range(1, size + 1))
+        _check(inside, f"{name}: coupling of states {i}, {j}: they count from 1 to {size}")
+        _check({i, j} not in seen, f"{name}: the coupling of states {i}, {j} is given twice")
+        seen.add(frozenset((i, j)))
+        v, a = (complex(value) for value in values)
+        v = 1j * v if field == "majorana" and i != j and not v.imag else v
+        for matrix, value in ((vector, v), (axial, a)):
+            matrix[i - 1, j - 1] = value
+            matrix[j - 1, i - 1] = value if i == j else value.conjugate()
+    return DarkSector(
+        name=name,
+        mediator=mediator,
+        alpha_d=alpha_d,
+        masses=np.asarray(masses, dtype=np.float64),
+        vector=vector,
+        axial=axial,
+        field=field,
+        squared_charges=squared_charges,
     )
 
 

@@ -92,6 +92,7 @@ def scan(
     *,
     cards: tuple[babar.BaBar, na64.NA64] | None = None,
     options: Options | None = None,
+    progress: Callable[[float], None] | None = None,
 ) -> Plane:
     """Return the probabilities of missing momentum of a model on a grid.
 
@@ -104,6 +105,8 @@ def scan(
     cards : tuple of BaBar and NA64, optional
         By default the shipped ones.
     options : Options, optional
+    progress : callable, optional
+        Takes the part that is done.
 
     Notes
     -----
@@ -121,6 +124,8 @@ def scan(
         found = _notes(sector, float(np.max(epsilon)), cards)
         notes |= dict.fromkeys(f"{sector.name} at {m:.3g} GeV: {text}" for text in found)
         rows.append(_row(sector, epsilon, cards, replace(options, seed=options.seed + index)))
+        if progress is not None:
+            progress((index + 1) / len(mass))
     value, low, high, error, strict, inclusive = (np.array(column) for column in zip(*rows, strict=True))
     return Plane(
         np.asarray(mass), np.asarray(epsilon), value, low, high, error, strict, inclusive, tuple(notes)

@@ -1,0 +1,379 @@
+"""A model of semi-visible dark photons to what BaBar, NA64 and Belle II say of it: tables and figures."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydantic import TypeAdapter
+
+from gammastar import report, semivisible
+from gammastar.core.documents import plain, validated
+from gammastar.core.errors import PhysicsError, SteeringError
+from gammastar.core.files import Pathlike, data_path, write_whole
+from gammastar.core.records import BoolArray, FloatArray, Reach
+from gammastar.physics.qed import RTable
+from gammastar.report.figures.semivisible import Curve, Region, exclusion_figure, lifetime_figure
+from gammastar.semivisible import gm2
+from gammastar.semivisible.benchmarks import Benchmark, Published
+from gammastar.semivisible.decays import lifetimes
+from gammastar.semivisible.missing_momentum import free_intervals
+from gammastar.semivisible.models import mediator_widths
+from gammastar.store.manifest import versions
+from gammastar.store.records import write_table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from gammastar.pipeline.context import Tell
+
+__all__ = ["Recast", "Wanted", "recast", "recast_file"]
+
+LIMITS = {"BaBar": "babar", "NA64": "na64_2016_18"}
+BELLE = (
+    "Belle II, 50/ab: photon and displaced pair (projection)",
+    r"the same with $e^+e^- → ψψ$ without photon",
+)
+LIFETIMES_AT = 1e-3  # kinetic mixing of the figure of lifetimes
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The plane of a model, ``[plane]`` of its file.
+
+    Attributes
+    ----------
+    mass, epsilon : tuple of float
+        Ends of the masses of the dark photon [GeV] and of its kinetic mixing, both even in the logarithm.
+    n_mass, n_epsilon : int
+    events, seed : int
+        Events per mass.
+    polarised : bool
+        Dark photons are transverse.
+    hadrons : bool
+        Dark states decay to hadrons too.
+    s_channel : float
+        Probability that an event of e+e− → A'* → ψψ in which nothing is seen passes BaBar's selection.
+    """
+
+    mass: tuple[float, float] = (0.02, 7.9)
+    epsilon: tuple[float, float] = (1e-5, 0.1)
+    n_mass: int = 24
+    n_epsilon: int = 61
+    events: int = 20_000
+    seed: int = 1
+    polarised: bool = False
+    hadrons: bool = False
+    s_channel: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("mass", "epsilon"):
+            low, high = getattr(self, name)
+            if not 0 < low < high < np.inf:
+                msg = f"{name} = [{low:g}, {high:g}]: two positive numbers, the smaller one first"
+                raise PhysicsError(msg)
+        for name, least in (("n_mass", 2), ("n_epsilon", 2), ("events", 100), ("seed", 0)):
+            if getattr(self, name) < least:
+                msg = f"{name} = {getattr(self, name)}: at least {least}"
+                raise PhysicsError(msg)
+        if not 0 <= self.s_channel <= 1:
+            msg = f"s_channel = {self.s_channel:g}: a probability"
+            raise PhysicsError(msg)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Recast:
+    """What searches say of a model.
+
+    Attributes
+    ----------
+    model : Benchmark
+    plane : Plane
+    limits : dict of Published
+        Of "BaBar" and "NA64", for an invisible dark photon.
+    displaced : NDArray, shape (2, masses, couplings)
+        Events at Belle II: with a photon, and with the s-channel beside it.
+    ctau : NDArray, shape (masses, states)
+        Of the dark states at ε = 1 [m].
+    masses : NDArray, shape (masses, states)
+        Of the dark states [GeV].
+    closed : NDArray of bool, shape (masses,)
+        Where the dark photon has no open dark decay.
+    """
+
+    model: Benchmark
+    plane: semivisible.Plane
+    limits: dict[str, Published]
+    displaced: FloatArray
+    ctau: FloatArray
+    masses: FloatArray
+    closed: BoolArray
+
+    def excess(self, search: str, probability: FloatArray) -> FloatArray:
+        """Return ln(ε² P/ε_lim²), shape (masses, couplings)."""
+        limit = self.limits[search].at(self.plane.mass)
+        return semivisible.excess(self.plane.epsilon, probability, limit)
+
+    @property
+    def free(self) -> Reach:
+        """Couplings that neither BaBar nor NA64 (no decay inside) excludes."""
+        p = self.plane
+        found = self.excess("BaBar", p.babar), self.excess("NA64", p.strict)
+        return free_intervals(p.mass, p.epsilon, *found)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the result has to say of itself, once for all masses of which it holds."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for text in self.plane.warnings:
+            where, _, said = text.partition(" GeV: ")
+            mass = where.rpartition(" at ")[2]
+            groups.setdefault(re.sub(r"[-+.\de]*\d", "#", said), []).append((mass, said))
+        return tuple(
+            f"{found[0][0]} GeV: {found[0][1]}"
+            if len(found) == 1
+            else f"{found[0][0]} to {found[-1][0]} GeV, {len(found)} masses, the first: {found[0][1]}"
+            for found in groups.values()
+        )
+
+
+def wanted(model: Benchmark, path: Path, **changes: int | None) -> Wanted:
+    """Return the plane that a model asks for, with some of it changed.
+
+    Raises
+    ------
+    SteeringError
+        If a key is unknown or a value is wrong.
+    """
+    content = dict(model.plane) | {key: value for key, value in changes.items() if value is not None}
+    unknown = sorted(set(content) - {field.name for field in fields(Wanted)})
+    if unknown:
+        known = ", ".join(field.name for field in fields(Wanted))
+        msg = f"{path}: [plane] {', '.join(unknown)}: unknown; known are {known}"
+        raise SteeringError(msg)
+    return validated(TypeAdapter(Wanted), content, path)
+
+
+def recast(
+    model: Benchmark, asked: Wanted, *, curves: Sequence[Pathlike] = (), tell: Tell | None = None
+) -> Recast:
+    """Return what BaBar, NA64 and Belle II say of a model.
+
+    Parameters
+    ----------
+    model : Benchmark
+    asked : Wanted
+    curves : sequence of path
+        Folders with full published curves; without them the few shipped points, straight between.
+    tell : callable, optional
+        ``tell(stage, fraction, text)``.
+    """
+    mass = np.geomspace(*asked.mass, asked.n_mass)
+    epsilon = np.geomspace(*asked.epsilon, asked.n_epsilon)
+    hadrons = RTable.read(data_path("measurements/r_ratio.csv")) if asked.hadrons else None
+    options = semivisible.Options(
+        n=asked.events,
+        seed=asked.seed,
+        polarised=asked.polarised,
+        r_table=hadrons,
+        neutrino=model.neutrino,
+        s_channel=asked.s_channel,
+    )
+    say: Tell = tell or (lambda *_: None)
+    say("plane", 0.0, f"{model.name}: {asked.n_mass} masses")
+    plane = semivisible.scan(
+        model.sector, mass, epsilon, options=options, progress=lambda part: say("plane", part, model.name)
+    )
+    displaced = []
+    for k, share in enumerate((0.0, 1.0)):
+        say("Belle II", 0.5 * k, "displaced pairs")
+        setting = replace(options, s_channel=share)
+        displaced.append(semivisible.displaced_plane(model.sector, mass, epsilon, options=setting))
+    sectors = [model.sector(float(m)) for m in mass]
+    pairs = [mediator_widths(sector)[0] for sector in sectors]
+    ctau = [lifetimes(sector, r_table=hadrons, neutrino=model.neutrino) for sector in sectors]
+    return Recast(
+        model=model,
+        plane=plane,
+        limits={search: _published(name, curves) for search, name in LIMITS.items()},
+        displaced=np.array(displaced),
+        ctau=np.array(ctau),
+        masses=np.array([sector.masses for sector in sectors]),
+        closed=np.array([not len(found) for found in pairs]),
+    )
+
+
+def _published(name: str, folders: Sequence[Pathlike]) -> Published:
+    """Return the first full curve that a folder holds, else the shipped points."""
+    found = [semivisible.published(name, folder) for folder in folders]
+    return next((limit for limit in found if limit.full), semivisible.published(name))
+
+
+def _log(ratio: FloatArray) -> FloatArray:
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.log(ratio))
+
+
+def _figure(found: Recast) -> Figure:
+    plane = found.plane
+    events = semivisible.load_displaced().events
+    regions = [
+        Region(
+            "BaBar: photon and missing mass; shades: visible definition",
+            found.excess("BaBar", plane.babar),
+            (found.excess("BaBar", plane.babar_low), found.excess("BaBar", plane.babar_high)),
+        ),
+        Region("NA64 2016–18: no decay inside", found.excess("NA64", plane.strict)),
+        Region("NA64 2016–18: decays inside count", found.excess("NA64", plane.inclusive), filled=False),
+        Region(
+            "Belle II, 50/ab: photon, displaced pair (projection)", found.displaced[0] / events, filled=False
+        ),
+        Region("the same and e⁺e⁻ → $ψψ$ without photon", found.displaced[1] / events, filled=False),
+    ]
+    low, high = gm2.reference("wp20").band(plane.mass)
+    curves = [
+        Curve(r"$(g-2)_\mu$ 2020, ± 2σ", plane.mass, low, high),
+        Curve(r"$(g-2)_\mu$ 2025, upper limit", plane.mass, gm2.reference().band(plane.mass)[1]),
+    ]
+    for search, limit in found.limits.items():
+        inside = (limit.mass >= plane.mass[0]) & (limit.mass <= plane.mass[-1])
+        text = f"{search}, invisible dark photon" + ("" if limit.full else ": points, straight between")
+        curves.append(Curve(text, limit.mass[inside], limit.epsilon[inside], points=not limit.full))
+    return exclusion_figure(
+        (plane.mass, plane.epsilon), regions, curves, closed=found.closed, title=found.model.name
+    )
+
+
+def _excluded(found: Recast) -> dict[str, list[object]]:
+    """Return the excluded intervals of every search as columns."""
+    plane, rows = found.plane, []
+    for search, label, probability in (
+        ("BaBar", "BaBar", plane.babar),
+        ("BaBar", "BaBar, low end of the band", plane.babar_low),
+        ("BaBar", "BaBar, high end of the band", plane.babar_high),
+        ("NA64", "NA64, no decay inside", plane.strict),
+        ("NA64", "NA64, decays inside count", plane.inclusive),
+    ):
+        bound = found.limits[search].at(plane.mass)
+        reach = semivisible.intervals(plane.mass, plane.epsilon, probability, bound)
+        rows += [(label, *row) for row in _intervals(reach)]
+    return _columns(("search", "mass_GeV", "epsilon_low", "epsilon_high", "clipped_side"), rows)
+
+
+def _intervals(reach: Reach) -> list[tuple[object, ...]]:
+    return [
+        (f"{m:.6g}", f"{low:.6g}", f"{high:.6g}", side)
+        for m, (low, high), side in zip(reach.mass, reach.edges, reach.clipped_side, strict=True)
+        if np.isfinite(low)
+    ]
+
+
+def _columns(names: tuple[str, ...], rows: Sequence[tuple[object, ...]]) -> dict[str, list[object]]:
+    return {name: [row[k] for row in rows] for k, name in enumerate(names)}
+
+
+def _tables(found: Recast) -> dict[str, dict[str, list[object]]]:
+    """Return the tables by the names of their files."""
+    plane = found.plane
+    names = ("babar", "babar_low", "babar_high", "babar_error", "strict", "inclusive")
+    where = np.array(np.meshgrid(plane.mass, plane.epsilon, indexing="ij")).reshape(2, -1)
+    values = [getattr(plane, name).ravel() for name in names] + [x.ravel() for x in found.displaced]
+    columns = ("mass_GeV", "epsilon", *names, "belle2_photon_events", "belle2_all_events")
+    grid = _columns(
+        columns, [tuple(f"{x:.6g}" for x in row) for row in np.column_stack([*where, *values]).tolist()]
+    )
+    states = [
+        (f"{m:.6g}", k + 1, f"{found.masses[i, k]:.6g}", f"{found.ctau[i, k]:.6g}")
+        for i, m in enumerate(plane.mass)
+        for k in range(found.masses.shape[1])
+    ]
+    free = ("mass_GeV", "epsilon_low", "epsilon_high", "clipped_side")
+    return {
+        "excluded.csv": _excluded(found),
+        "allowed.csv": _columns(free, _intervals(found.free)),
+        "probabilities.csv": grid,
+        "states.csv": _columns(("mass_GeV", "state", "state_mass_GeV", "ctau_at_epsilon_1_m"), states),
+    }
+
+
+def recast_file(
+    model: str,
+    *,
+    output: Pathlike,
+    curves: Sequence[Pathlike] = (),
+    tell: Tell | None = None,
+    **changes: int | None,
+) -> list[str]:
+    """Write figures, tables and ``recast.json`` of a model; return lines that say what was found.
+
+    Parameters
+    ----------
+    model : str
+        A TOML file, or the name of a shipped benchmark.
+    output : path
+        Folder.
+    curves, tell
+        As in `recast`.
+    **changes
+        ``events`` and ``seed`` in place of those of the file.
+
+    Raises
+    ------
+    InputFileError, SteeringError, PhysicsError
+        As `gammastar.semivisible.load_benchmark`, or if ``[plane]`` is wrong.
+    """
+    point = semivisible.load_benchmark(model)
+    asked = wanted(point, Path(model), **changes)
+    found = recast(point, asked, curves=curves, tell=tell)
+    folder = Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    report.save_figure(_figure(found), folder / "plane")
+    ctau = found.ctau / LIFETIMES_AT**2
+    report.save_figure(
+        lifetime_figure(found.plane.mass, ctau, LIFETIMES_AT, title=point.name), folder / "lifetimes"
+    )
+    for name, columns in _tables(found).items():
+        write_table(folder / name, columns)
+    cards = (semivisible.load_babar(), semivisible.load_na64(), semivisible.load_displaced())
+    about = {
+        "model": point.name,
+        "kind": point.kind,
+        "source": point.source,
+        "plane": {field.name: getattr(asked, field.name) for field in fields(Wanted)},
+        "full published curves": {search: limit.full for search, limit in found.limits.items()},
+        "warnings": list(found.warnings),
+        "unverified inputs": [text for card in cards for text in card.unverified],
+        "versions": dict(versions()),
+    }
+    write_whole(folder / "recast.json", (json.dumps(about, indent=1, ensure_ascii=False) + "\n").encode())
+    return _said(found)
+
+
+def _said(found: Recast) -> list[str]:
+    """Return the summary: states, what is free of the (g−2)μ band, warnings."""
+    plane = found.plane
+    point = found.model
+    at = point.mediator or float(np.sqrt(plane.mass[0] * plane.mass[-1]))
+    masses = ", ".join(f"{1e3 * m:.4g}" for m in point.sector(at).masses)
+    lines = [f"{point.name}: states of {masses} MeV at m_A' = {at:.3g} GeV"]
+    band = gm2.reference("wp20").band(plane.mass)
+    both = found.excess("BaBar", plane.babar), found.excess("NA64", plane.strict)
+    free = semivisible.allowed(band, plane.epsilon, *both)
+    whole = plane.mass[np.nan_to_num(free) >= 1]
+    if np.isfinite(free).any():
+        said = f"(g-2)mu band of 2020: {100 * np.nanmean(free):.0f} % free over the masses of the plane"
+        if len(whole):
+            said += f", all of it at {len(whole)} masses from {whole[0]:.3g} to {whole[-1]:.3g} GeV"
+        lines.append(said)
+    lines += [f"warning: {plain(text, keep='')}" for text in found.warnings]
+    few = [search for search, limit in found.limits.items() if not limit.full]
+    if few:
+        lines.append(
+            f"warning: {' and '.join(few)} from a few shipped points; --curves names a folder of full curves"
+        )
+    return lines
