@@ -358,8 +358,7 @@ def from_couplings(
     *,
     field: Field,
     mediator: float,
-    alpha_d: float,
-    squared_charges: float = 1.0,
+    **more: float,
 ) -> DarkSector:
     """Return the sector of states whose masses and couplings are given one by one.
 
@@ -370,8 +369,8 @@ def from_couplings(
     couplings : sequence of ((i, j), V_ij, A_ij)
         States count from one, each pair stands once; the mirror image follows. A real V_ij of two Majorana
         states is the size of the imaginary one that they must have.
-    field, mediator, alpha_d, squared_charges
-        As in `DarkSector`.
+    field, mediator, **more
+        As in `DarkSector`, which needs ``alpha_d`` and takes ``squared_charges``.
 
     Raises
     ------
@@ -401,12 +400,11 @@ def from_couplings(
     return DarkSector(
         name=name,
         mediator=mediator,
-        alpha_d=alpha_d,
         masses=np.asarray(masses, dtype=np.float64),
         vector=vector,
         axial=axial,
         field=field,
-        squared_charges=squared_charges,
+        **more,
     )
 
 

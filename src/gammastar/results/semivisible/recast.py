@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from gammastar.pipeline.context import Tell
 
-__all__ = ["Recast", "Wanted", "recast", "recast_file"]
+__all__ = ["Recast", "Wanted", "recast", "recast_file", "wanted"]
 
 LIMITS = {"BaBar": "babar", "NA64": "na64_2016_18"}
 BELLE = (
