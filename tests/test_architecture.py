@@ -43,6 +43,12 @@ def test_layers():
     assert run.returncode == 0, run.stdout
 
 
+def test_the_environment_is_not_in_the_repository():
+    """A link of that name, once merged, would replace the environment of the main tree by itself."""
+    run = subprocess.run(["git", "ls-files", ".venv"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert not run.stdout
+
+
 # What is reached: these numbers go up with what is built, and down with what is tidied.
 MOST_FILES, MOST_LINES = 266, 74_900
 PIPELINE_FILES, PIPELINE_LINES = 18, 5_050
