@@ -10,6 +10,7 @@ from scipy.special import lambertw
 from scipy.stats import norm, poisson
 from validation.infer_coverage import coverage_rows
 from validation.infer_hs3 import hs3_rows
+from validation.infer_nuisances import nuisance_rows
 from validation.infer_peers import peer_rows
 from validation.infer_toys import toy_rows
 from validation.refined_reach import refined_reach
@@ -65,6 +66,7 @@ def rows(*, quick: bool) -> Iterator[dict]:
     yield from _discovered()
     yield from toy_rows(quick)
     yield from coverage_rows(quick)
+    yield from nuisance_rows(quick)
     yield from hs3_rows(quick)
     yield from peer_rows(quick)
 

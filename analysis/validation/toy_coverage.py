@@ -17,7 +17,7 @@ from typing import Any
 import numba
 import numpy as np
 import numpy.typing as npt
-from scipy.special import logsumexp, ndtri
+from scipy.special import logsumexp, ndtr, ndtri
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
@@ -25,7 +25,15 @@ from gammastar.infer import profile
 from gammastar.infer.channels import Channel
 from gammastar.infer.toys import TIE, Convention, ToyModel, Toys, draw, statistics, toy_model
 
-__all__ = ["BATCHES", "Coverage", "Experiments", "coverage", "grouped_tails", "weighted_tails"]
+__all__ = [
+    "BATCHES",
+    "Coverage",
+    "Experiments",
+    "coverage",
+    "decided_tails",
+    "grouped_tails",
+    "weighted_tails",
+]
 
 BATCHES = 8  # parts of the toys, for their error
 PROPOSALS = 32  # nuisances at which weighted toys are drawn
@@ -168,11 +176,12 @@ def grouped_tails(
 
     Returns
     -------
-    NDArray, shape (n,)
+    NDArray, shape (n, 8)
+        As `weighted_tails`.
     """
     aux, strength = experiments.aux, experiments.strength
     groups, p = aux.shape
-    size, each = len(experiments.q) // groups, max(n_toys // groups, 1)
+    size, each = len(experiments.q) // groups, max(n_toys // groups, BATCHES)
     fitted = experiments.fitted.reshape(groups, size, p)
     if convention.auxiliary == "averaged":
         theta = (aux[:, None, :] + rng.standard_normal((groups, each, p))).reshape(-1, p)
@@ -195,15 +204,67 @@ def grouped_tails(
     order = np.argsort(-sign * q, axis=1, kind="stable")
     ranked = [np.take_along_axis(x, order, axis=1) for x in (sign * q, mixture)]
     family = np.take_along_axis(family, order[:, :, None], axis=1)
-    tail = np.empty(bound.shape)
-    batch = np.arange(each) % BATCHES
+    tail = np.empty((*bound.shape, BATCHES))
+    batch = order % BATCHES  # of the toys as they were drawn
     for g in range(groups):
-        part = _tail(sign * bound[g], fitted[g], norm[g], ranked[0][g], family[g], ranked[1][g], batch)
-        tail[g] = part.mean(axis=1)
-    return np.asarray(tail if strength > 0 else 1.0 - tail, dtype=np.float64).ravel()
+        tail[g] = _tail(sign * bound[g], fitted[g], norm[g], ranked[0][g], family[g], ranked[1][g], batch[g])
+    return np.asarray(tail if strength > 0 else 1.0 - tail, dtype=np.float64).reshape(-1, BATCHES)
+
+
+def decided_tails(
+    model: ToyModel,
+    convention: Convention,
+    both: Sequence[Experiments],
+    n_toys: int,
+    rng: np.random.Generator,
+    level: float,
+) -> tuple[FloatArray, FloatArray]:
+    """Return `grouped_tails` with and without signal, with more toys where few leave the decision open.
+
+    An experiment with P near the level is put on its wrong side by the noise of its toys, and as these sides
+    are not equally full a fraction of experiments comes out wrong. Groups with open decisions get twice as
+    many toys, time and again, until the experiments on the wrong side are few beside the error of their
+    number.
+    """
+    groups, n = len(both[0].aux), len(both[0].q)
+    size, p = n // groups, both[0].fitted.shape[1]
+    toys = np.zeros(groups)
+    sums = np.zeros((2, groups, size, BATCHES))
+    chosen, each = np.arange(groups), max(n_toys // groups, BATCHES)
+    for _ in range(MOST_ROUNDS):
+        for k, experiments in enumerate(both):
+            q, fitted = (
+                x.reshape(groups, size, *x.shape[1:])[chosen] for x in (experiments.q, experiments.fitted)
+            )
+            some = Experiments(
+                experiments.strength, q.ravel(), experiments.aux[chosen], fitted.reshape(-1, p)
+            )
+            found = grouped_tails(model, convention, some, each * len(chosen), rng)
+            sums[k][chosen] += each * found.reshape(-1, size, BATCHES)
+        toys[chosen] += each
+        parts = sums / toys[:, None, None]
+        wrong = np.maximum(
+            *(_wrong_side(x, level, toys) for x in (parts[0], parts[0] - level * (parts[1] - 1.0)))
+        )
+        shares = (parts[0].mean(axis=-1) < level).mean(axis=1)
+        allowed = n * max(shares.std() / np.sqrt(groups), 0.5 * np.sqrt(level / n))
+        if wrong.sum() < allowed:
+            break
+        chosen = np.flatnonzero(wrong.sum(axis=1) > 0.3 * allowed / groups)
+        each = int(toys[chosen].min())
+    return parts[0].reshape(n, BATCHES), parts[1].reshape(n, BATCHES)
+
+
+def _wrong_side(parts: FloatArray, level: float, toys: FloatArray) -> FloatArray:
+    """Return the probabilities that the noise of the toys puts experiments on the wrong side of the level."""
+    least = np.sqrt(level * (1.0 - level) / toys)[:, None]
+    error = np.maximum(parts.std(axis=-1, ddof=1) / np.sqrt(BATCHES), least)
+    return np.asarray(ndtr(-np.abs(parts.mean(axis=-1) - level) / error), dtype=np.float64)
 
 
 GROUPS = 1000  # of equal measurements, where toys keep them
+MOST_ROUNDS = 7  # of twice as many toys
+BIASED = 3.0  # errors by which the toys may bias a fraction
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,14 +326,17 @@ def coverage(
     Raises
     ------
     PhysicsError
-        For true values of nuisances that do not occur, and toys at nominal nuisances that keep measurements.
+        For true values of nuisances that do not occur, toys at nominal nuisances that keep measurements, and
+        so few toys that they bias the fraction by more than three times its error.
 
     Notes
     -----
     Drawing toys anew for each experiment is hopeless. With randomised measurements one set of weighted toys
     serves all experiments; otherwise experiments come in 1000 groups of equal measurements, which fill their
-    distribution evenly, and each group has its toys (`grouped_tails`). `error` holds the binomial
-    error, which is too large for groups, and with randomised measurements that of the toys.
+    distribution evenly, and each group has its toys, more of them where decisions are open (`decided_tails`).
+    `error` holds the error of the number of experiments (of groups, which is too large a little: they are
+    spread evenly) and that of the toys: the jackknife over eight parts of them, which also says how much
+    their number biases the fraction.
     """
     convention = Convention("ratio", "randomised") if convention is None else convention
     model = toy_model(channels, convention)
@@ -296,15 +360,24 @@ def coverage(
     level = 1.0 - cl
     excluded = clsb.mean(axis=1) < level
     by_cls = clsb.mean(axis=1) < level * clb
-    variance = cl * level / experiments
-    if groups == 1:
-        parts = clsb.shape[1]
-        left_out = (clsb.sum(axis=1)[:, None] - clsb) / (parts - 1)
-        variance += (parts - 1) * np.var(np.mean(left_out < level, axis=0))
+    fraction = float(excluded.mean())
+    counted = np.clip(fraction, 1.0 / experiments, 1.0)
+    drawn = counted * (1.0 - counted) / experiments
+    if groups > 1:  # experiments of a group are excluded all or not at all where few events are expected
+        drawn = max(drawn, np.var(excluded.reshape(groups, -1).mean(axis=1)) / groups)
+    left_out = (clsb.sum(axis=1)[:, None] - clsb) / (BATCHES - 1)
+    fractions = np.mean(left_out < level, axis=0)
+    error = float(np.sqrt(drawn + (BATCHES - 1) * np.var(fractions)))
+    bias = float((BATCHES - 1) * (fractions.mean() - fraction))
+    if abs(bias) > BIASED * error:
+        msg = (
+            f"coverage: {n_toys} toys are too few, they bias {fraction:.4g} ± {error:.2g} by {-bias:.2g}; "
+            "give four times as many"
+        )
+        raise PhysicsError(msg)
     what = {"fixed": "fitted", "randomised": "fitted", "averaged": "averaged"}[convention.auxiliary]
     label = f"{experiments} experiments, toys at {what if fitted else 'nominal'} nuisances, {convention}"
-    fractions = float(excluded.mean()), float(by_cls.mean())
-    return Coverage(*fractions, float(np.sqrt(variance)), experiments, n_toys, label)
+    return Coverage(fraction, float(by_cls.mean()), error, experiments, n_toys, label)
 
 
 def _evenly_spread(n: int, dimensions: int, rng: np.random.Generator) -> FloatArray:
@@ -329,11 +402,11 @@ class _Toyed:
         without = np.ones(len(q))
         if self.convention.auxiliary != "randomised":
             aux = toys.aux[:: len(q) // GROUPS]
-            both = []
-            for strength in (1.0, 0.0):
-                experiments = Experiments.under(strength, self.model, toys, q)
-                both.append(grouped_tails(*how, replace(experiments, aux=aux), self.n_toys, self.rng))
-            return both[0][:, None], both[1]
+            both = [
+                replace(Experiments.under(strength, self.model, toys, q), aux=aux) for strength in (1.0, 0.0)
+            ]
+            tails = decided_tails(*how, both, self.n_toys, self.rng, 0.5 * self.most)
+            return tails[0], tails[1].mean(axis=1)
         if not fitted:
             tail = self.nominal(q, 1.0)
             near = np.flatnonzero(tail.mean(axis=1) < self.most)

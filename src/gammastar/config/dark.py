@@ -262,10 +262,13 @@ class Infer(Section):
     background_sigma: Annotated[float, Field(ge=0)] = 0.0
     """Error of the background: ln κ."""
     method: Literal["auto", "exact", "marginalised", "asymptotic"] = "auto"
-    """'exact'; 'marginalised', exact with toys averaged over the nuisances; 'asymptotic'; or 'auto': exact
-    below `asymptotic_from` events, and asymptotic from there on."""
+    """'exact', with nuisances at their fit; 'marginalised', exact with nuisances averaged; 'asymptotic'; or
+    'auto': asymptotic from `asymptotic_from` events on, below it 'exact', or 'marginalised' if the signal is
+    uncertain beyond `averaged_from`."""
     asymptotic_from: Positive = 20.0
     """Where 'auto' turns asymptotic [events]."""
+    averaged_from: Annotated[float, Field(ge=1)] = 1.25
+    """κ of the signal (the median of the scan) beyond which 'auto' averages over the nuisances."""
     coupling: PositiveRange = (1e-9, 1e-2)
     """Range of couplings of the scan."""
     n_couplings: Annotated[int, Field(ge=10, le=10_000)] = 141

@@ -18,22 +18,22 @@ to a count c minimises x − c ln x + θ²/2, which the Wright omega function so
 
 from __future__ import annotations
 
-import functools
 from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from scipy.interpolate import CubicSpline
 from scipy.optimize import elementwise
 from scipy.special import gammaincc, gammainccinv, lambertw, wrightomega
 from scipy.stats import norm, poisson
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
+from gammastar.physics.averaged_counts import FIXED, at_most, exactly
 
 __all__ = [
     "CountingMethod",
     "averaged_limit",
-    "below",
     "count_probabilities",
     "counting_cls",
     "counting_limit",
@@ -41,13 +41,13 @@ __all__ = [
     "expected_limits_of",
     "fit_background",
     "fit_total",
-    "nodes",
     "pulled_yield",
 ]
 
 CountingMethod: TypeAlias = Literal["exact", "marginalised", "none"]
 
 ENUMERATED = 1e4  # events up to which the counts of many searches are enumerated
+FEW_COUNTS, DENSE = 100, 30  # different counts that are all solved; of more the first, and some further ones
 QUANTILES = norm.cdf([-2.0, -1.0, 0.0, 1.0, 2.0])
 
 
@@ -153,8 +153,8 @@ def counting_cls(
     if method == "none":
         signal_sigma = background_sigma = 0.0
     if method == "marginalised":
-        above = below(signal, counts, background, (signal_sigma, background_sigma))
-        return above / below(np.zeros_like(signal), counts, background, (0.0, background_sigma))
+        above = at_most(signal, counts, background, (signal_sigma, background_sigma))
+        return above / at_most(np.zeros_like(signal), counts, background, (0.0, background_sigma))
     total = fit_total(signal, counts, background, (signal_sigma, background_sigma))
     under_b = gammaincc(counts + 1.0, fit_background(counts, background, background_sigma))
     return np.asarray(gammaincc(counts + 1.0, total) / under_b, dtype=np.float64)
@@ -181,8 +181,7 @@ def count_probabilities(
     low, high = (poisson.ppf(1e-8, background * np.exp(-6 * sigma)), 1 - 1e-8)
     highest = poisson.ppf(high, background * np.exp(min(6 * sigma, 12.0))) if background > 0 else 0.0
     counts = np.arange(max(low, 0.0), highest + 1.0)
-    theta, weight = nodes(sigma)
-    probability = poisson.pmf(counts[:, None], background * np.exp(sigma * theta)) @ weight
+    probability = exactly(counts, background, sigma)
     keep = probability > 1e-9 * probability.max()
     return counts[keep], probability[keep] / probability[keep].sum()
 
@@ -313,10 +312,6 @@ def _spread_quantiles(limits: FloatArray, probability: FloatArray, sigma: float)
     return np.asarray(np.exp(0.5 * (low + high)), dtype=np.float64)
 
 
-FIXED = 1e-7  # a nuisance narrower than this does not move a yield
-NODES = 61  # Gauss-Hermite nodes per nuisance: 1e-6 of the limit up to κ = 4, tested
-
-
 def fit_background(count: FloatArray, background: float, sigma: float) -> FloatArray:
     """Return the background fitted to the count alone (a convex problem with one solution)."""
     return _fit_yield(count, np.full_like(count, background), sigma)
@@ -375,43 +370,33 @@ def _penalty(fitted: FloatArray, nominal: FloatArray, sigma: float) -> FloatArra
     return np.asarray(0.5 * (ratio / sigma) ** 2, dtype=np.float64)
 
 
-def nodes(sigma: float) -> tuple[FloatArray, FloatArray]:
-    """Return nodes and weights of the unit normal; one node when nothing varies."""
-    if sigma < FIXED:
-        return np.zeros(1), np.ones(1)
-    return _gauss_hermite()
-
-
-@functools.cache
-def _gauss_hermite() -> tuple[FloatArray, FloatArray]:
-    node, weight = np.polynomial.hermite_e.hermegauss(NODES)
-    weight /= weight.sum()
-    node.flags.writeable = weight.flags.writeable = False  # common to all callers
-    return node, weight
-
-
-def below(
-    signal: FloatArray, count: FloatArray, background: float, sigmas: tuple[float, float]
-) -> FloatArray:
-    """Return P(≤ n | s + b) averaged over both nuisances."""
-    theta_s, weight_s = nodes(sigmas[0])
-    theta_b, weight_b = nodes(sigmas[1])
-    pulled = background * np.exp(sigmas[1] * theta_b)
-    rate = (signal[..., None] * np.exp(sigmas[0] * theta_s))[..., None] + pulled
-    return np.asarray(gammaincc(count[..., None, None] + 1.0, rate) @ weight_b @ weight_s, dtype=np.float64)
-
-
 def averaged_limit(
     count: FloatArray, background: float, sigmas: tuple[float, float], cl: float
 ) -> FloatArray:
-    """Return the signals at which the marginalised CLs is 1 − cl, all counts at once."""
-    level = (1.0 - cl) * below(np.zeros_like(count), count, background, (0.0, sigmas[1]))
+    """Return the signals at which the marginalised CLs is 1 − cl, all counts at once.
+
+    Beyond a hundred different counts these are solved for a tenth of them at least (real ones do as well: the
+    incomplete gamma function knows no whole numbers) and interpolated.
+    """
+    counts, inverse = np.unique(count, return_inverse=True)
+    if counts.size <= FEW_COUNTS:
+        return _solved(counts, background, sigmas, cl)[inverse].reshape(count.shape)
+    first, last = np.log1p(counts[[DENSE, -1]]).tolist()
+    further = np.linspace(first, last, max(FEW_COUNTS, counts.size // 10))
+    knots = np.r_[counts[:DENSE], np.expm1(further)]
+    curve = CubicSpline(np.log1p(knots), np.log(_solved(knots, background, sigmas, cl)))
+    return np.asarray(np.exp(curve(np.log1p(count))), dtype=np.float64)
+
+
+def _solved(count: FloatArray, background: float, sigmas: tuple[float, float], cl: float) -> FloatArray:
+    """Return the averaged limits by root finding."""
+    level = (1.0 - cl) * at_most(np.zeros_like(count), count, background, (0.0, sigmas[1]))
     low = np.full(count.shape, np.log(1e-6))
     # a signal that is excluded even four standard deviations low
     high = np.log(gammainccinv(count + 1.0, 1e-3 * (1.0 - cl)) + 1.0) + 4.0 * sigmas[0]
 
     def above(log_signal: FloatArray, n: FloatArray, target: FloatArray) -> FloatArray:
-        return below(np.exp(log_signal), n, background, sigmas) / target - 1.0
+        return at_most(np.exp(log_signal), n, background, sigmas) / target - 1.0
 
-    found = elementwise.find_root(above, (low, high), args=(count, level), tolerances={"xatol": 1e-13})
+    found = elementwise.find_root(above, (low, high), args=(count, level), tolerances={"xatol": 1e-10})
     return np.asarray(np.exp(np.where(found.success, found.x, high)), dtype=np.float64)

@@ -18,7 +18,7 @@ from gammastar.infer.contours import reach, with_errors
 from gammastar.infer.discovery import discovery_yield, observed_significance, projected_yields
 from gammastar.infer.histfactory.workspaces import POT_NUISANCES
 from gammastar.infer.impacts import Ranking, ranking
-from gammastar.infer.limits import limits_at, tabulated
+from gammastar.infer.limits import ASYMPTOTIC_FROM, AVERAGED_FROM, limits_at, one_treatment, tabulated
 from gammastar.physics.detector import Detector
 from gammastar.physics.millicharge import MillichargeDetector
 
@@ -44,8 +44,9 @@ class SearchOptions:
     ----------
     cl : float
     method : str
-    asymptotic_from : float
-        Events from which "auto" takes asymptotic limits.
+    asymptotic_from, averaged_from : float
+        Events from which "auto" takes asymptotic limits, and κ of the signal beyond which it averages over
+        the nuisances.
     nuisances : tuple of str
         Kinds or names of sources that the limit takes.
     min_effective : float
@@ -58,7 +59,8 @@ class SearchOptions:
 
     cl: float = 0.90
     method: Literal["auto", "exact", "marginalised", "asymptotic"] = "auto"
-    asymptotic_from: float = 20.0
+    asymptotic_from: float = ASYMPTOTIC_FROM
+    averaged_from: float = AVERAGED_FROM
     nuisances: tuple[str, ...] = ("pot",)
     min_effective: float = 10.0
     discovery: tuple[float, ...] = ()
@@ -67,7 +69,8 @@ class SearchOptions:
     @property
     def convention(self) -> dict[str, Any]:
         """Return the options of a limit."""
-        return {"method": self.method, "asymptotic_from": self.asymptotic_from}
+        names = ("method", "asymptotic_from", "averaged_from")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -242,6 +245,13 @@ class CountingSearch:
         reliable = self.plane.data_end(self.options.min_effective)
         return {"reliable": reliable, "threshold": self.plane.rate.threshold}
 
+    @property
+    def treatment(self) -> dict[str, Any]:
+        """Return the options of a limit in which "auto" treats every signal like the median one."""
+        options = self.options
+        averaged_from = one_treatment(float(np.median(self.sigma)), options.averaged_from)
+        return options.convention | {"averaged_from": averaged_from}
+
     def limits(self) -> tuple[FloatArray, FloatArray, Limit]:
         """Return observed and expected limits for each uncertainty of the signal."""
         b, b_sigma, _ = self.background
@@ -340,7 +350,7 @@ class CountingSearch:
                 signal_sigma=sigma,
                 cl=self.options.cl,
                 observed=self.observed,
-                **self.options.convention,
+                **self.treatment,
             )
             return float(levels[0])
 

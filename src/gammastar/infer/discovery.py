@@ -7,13 +7,13 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import brentq
-from scipy.special import gammainc, ndtr, ndtri
+from scipy.special import ndtr, ndtri
 from scipy.stats import poisson
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
-from gammastar.infer.counting import below, nodes
-from gammastar.infer.limits import ASYMPTOTIC_FROM, chosen_method, upper_limit
+from gammastar.infer.limits import ASYMPTOTIC_FROM, AVERAGED_FROM, chosen_method, upper_limit
+from gammastar.physics.averaged_counts import at_least, at_most
 
 __all__ = ["discovery_yield", "observed_significance", "projected_yields"]
 
@@ -74,12 +74,12 @@ def discovery_yield(
         highest = poisson.isf(tail / 10.0, background * np.exp(6.0 * min(background_sigma, 2.0))) + 2.0
         counts = np.arange(0.0, highest)
         none = np.zeros_like(counts)
-        beyond = 1.0 - below(none, counts, background, (0.0, background_sigma))  # P(n > count)
+        beyond = 1.0 - at_most(none, counts, background, (0.0, background_sigma))  # P(n > count)
         needed = float(counts[np.argmax(beyond <= tail)]) + 1.0
 
     def missing(log_signal: float) -> float:
         signal = np.array([np.exp(log_signal)])
-        under = below(signal, np.array([needed - 1.0]), background, (signal_sigma, background_sigma))
+        under = at_most(signal, np.array([needed - 1.0]), background, (signal_sigma, background_sigma))
         return float(under[0]) - 0.5
 
     if missing(-20.0) <= 0:
@@ -119,9 +119,7 @@ def observed_significance(
         return float("-inf")
     if background == 0:
         return float("inf")
-    theta, weight = nodes(background_sigma)
-    beyond = float(gammainc(observed, background * np.exp(background_sigma * theta)) @ weight)
-    return float(-ndtri(beyond))
+    return float(-ndtri(at_least(observed, background, background_sigma)))
 
 
 def projected_yields(
@@ -153,7 +151,8 @@ def projected_yields(
     observed : int or "masked" or "asimov"
         Of the present exposure. At other ones it only counts for the choice of "auto".
     options
-        `method`, `asymptotic_from` and `randomise_pot` of `upper_limit`; events are those at each exposure.
+        `method`, `asymptotic_from`, `averaged_from` and `randomise_pot` of `upper_limit`; events are those at
+        each exposure.
 
     Returns
     -------
@@ -170,12 +169,13 @@ def projected_yields(
     if not np.all(np.isfinite(factors) & (factors > 0)):
         msg = f"projected_yields: exposure {exposure!r} must be positive and finite"
         raise PhysicsError(msg)
-    method, asymptotic_from = options.get("method", "exact"), options.get("asymptotic_from", ASYMPTOTIC_FROM)
+    method, bounds = options.get("method", "auto"), (ASYMPTOTIC_FROM, AVERAGED_FROM)
+    bounds = options.get("asymptotic_from", bounds[0]), options.get("averaged_from", bounds[1])
     needed = []
     for factor in factors.tolist():
         if significance is None:
             count = None if isinstance(observed, str) else observed * factor
-            engine = chosen_method(method, background * factor, count, asymptotic_from)
+            engine = chosen_method(method, background * factor, count, signal_sigma, *bounds)
             found = upper_limit(
                 background * factor,
                 background_sigma,

@@ -10,7 +10,7 @@ import numpy as np
 
 from gammastar.core.records import FloatArray, MassInterval, Reach
 from gammastar.infer.counting_search import Search
-from gammastar.infer.limits import label_at
+from gammastar.infer.limits import label_at, one_treatment
 
 __all__ = ["contours", "intervals_of", "limits_of_edges", "reach_of_rows", "reach_rows"]
 
@@ -58,7 +58,7 @@ def _rows(reach: Reach, search: Search, part: str, name: str) -> list[dict[str, 
     n = len(reach.mass)
     bands = np.full((n, 5, 2), np.nan) if reach.bands is None else reach.bands
     errors = np.full((n, 2, 3), np.nan) if reach.errors is None else reach.errors
-    method = _method(part, limit.method, search.options.method)
+    method = _method(part, search)
     for i, mass in enumerate(reach.mass):
         edges = reach.edges[i]
         decided = limits_of_edges(reach, i)
@@ -160,13 +160,16 @@ def _fraction(search: Search, part: str, i: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _method(part: str, limit: str, method: str) -> str:
+def _method(part: str, search: Search) -> str:
+    limit, options = search.limit.method, search.options
     if part.startswith("discovery"):
         return f"exact p-value by enumeration, nuisances averaged, median {part.removeprefix('discovery, ')}"
     if part.startswith("projection"):
-        # "auto" may choose another engine at another exposure
-        how = {"auto": "exact or asymptotic CLs, as the events at this exposure ask"}.get(method, limit)
-        return f"{how}, median expected, {part.removeprefix('projection, ')}"
+        if options.method == "auto":  # it may choose another engine at another exposure
+            averaged = one_treatment(float(np.median(search.sigma)), options.averaged_from) < 1.0
+            how = "nuisances averaged" if averaged else "nuisances at fitted values"
+            limit = f"exact CLs, {how}, or asymptotic CLs, as the events at this exposure ask"
+        return f"{limit}, median expected, {part.removeprefix('projection, ')}"
     return limit
 
 

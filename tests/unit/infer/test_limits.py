@@ -5,6 +5,7 @@ import pytest
 
 from gammastar.core.errors import PhysicsError
 from gammastar.infer import counting_limit, upper_limit
+from gammastar.infer.limits import limits_at
 
 POT = np.log(1.2)
 
@@ -18,6 +19,22 @@ def test_na62_electrons():
     assert (np.diff(limit.expected) > 0).all()
     fixed = upper_limit(0.0094, np.log(4), 0, signal_sigma=POT, randomise_pot=False)
     assert fixed.expected == pytest.approx(np.full(5, 2.4857), abs=1e-4)
+
+
+def test_nuisances_are_averaged_where_the_signal_is_uncertain():
+    """Beyond κ = 1.25, one treatment for a whole scan; 3.99 events at κ = 1.63 are 2.67 then."""
+    for kappa, averaged in ((1.2, False), (1.3, True), (1.63, True)):
+        limit = upper_limit(0.01, 0.0, 0, signal_sigma=np.log(kappa))
+        assert ("nuisances averaged" in limit.method) == averaged
+        assert f"{'beyond' if averaged else 'up to'} a signal κ of 1.25" in limit.method
+    assert limit.observed == pytest.approx(2.67, abs=5e-3)
+    plug_in = upper_limit(0.01, 0.0, 0, signal_sigma=np.log(1.63), averaged_from=2.0)
+    assert plug_in.observed == pytest.approx(np.log(10) * 1.63 ** (np.log(1.63) * np.log(10)), rel=1e-6)
+    sigma = np.log([[1.05, 1.2, 1.3, 1.6, 1.7]])
+    observed, _, typical = limits_at(sigma, 0.01, 0.0, 0)
+    wanted = [counting_limit(0, 0.01, signal_sigma=s, method="marginalised") for s in sigma[0]]
+    np.testing.assert_allclose(observed[0], wanted, rtol=1e-4)
+    assert "beyond" in typical.method
 
 
 @pytest.mark.parametrize("observed", ["masked", "asimov"])

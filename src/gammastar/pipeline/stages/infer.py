@@ -32,7 +32,8 @@ from gammastar.store.records import write_reach
 
 __all__ = ["KEYS", "explored", "in_use", "infer_stage", "millicharge_stage", "missing_masses"]
 
-KEYS = ("method", "asymptotic_from", "cl")  # of [infer], which a patch set carries with it
+KEYS = ("method", "asymptotic_from", "averaged_from", "cl")  # of [infer], which a patch set carries with it
+LARGEST_KAPPA = 1e6  # of no signal: never averaged
 PATCHED = (0.1, 1e4)  # expected events of the grid points that go into the patch set
 EXPLORED_CL = (0.90, 0.95)  # of the explorer, besides that of [infer]
 MASS_NUCLEON = 0.9389
@@ -222,7 +223,10 @@ def _write_grid(
         coupling_name=coupling,
         hepdata=section.hepdata,
     )
-    patches["metadata"][CONVENTION] = {key: getattr(section, key) for key in KEYS}  # for `gammastar scan`
+    # for `gammastar scan`: how this run sets limits, with the treatment of nuisances that its median asks for
+    convention = {key: getattr(section, key) for key in KEYS}
+    averaged = search.treatment["averaged_from"] < 1.0
+    patches["metadata"][CONVENTION] = convention | {"averaged_from": 1.0 if averaged else LARGEST_KAPPA}
     write_json(ctx.folder / f"patchset{suffix}.json", patches)
     return spec, patches
 

@@ -1,0 +1,145 @@
+"""Probabilities of counts averaged over log-normal yields, to seven digits whatever κ and the counts.
+
+P(≤ n | λ) falls from one to zero where λ is near n, over √n events: a narrow step in ln λ if n is large.
+The average over a unit-normal θ is therefore taken where the step is. Below it the probability is one and
+its average Φ, above it nothing is left; between both, Gauss-Legendre nodes lie as densely as the step needs.
+Fixed Gauss-Hermite nodes miss it: 61 of them are off by 1.6 % in CLs at κ_b = 3 and 300 events.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.special import gammainc, gammaincc, gammainccinv, gammaincinv, gammaln, ndtr, xlogy
+
+from gammastar.core.records import FloatArray
+
+__all__ = ["at_least", "at_most", "exactly"]
+
+FIXED = 1e-7  # a nuisance narrower than this does not move a yield
+WIDEST = 11.0  # standard deviations beyond which a nuisance is not integrated, 1e-28 of it
+FULL, EMPTY = 1.0 - 1e-12, 1e-40  # probabilities that count as one and as zero
+NODES = ((30.0, 40, 48), (200.0, 64, 112), (np.inf, 72, 224))  # up to so many events: background, signal
+BLOCK = 2_000_000  # nodes in memory at once
+
+
+def at_most(
+    signal: FloatArray, count: FloatArray, background: float, sigmas: tuple[float, float]
+) -> FloatArray:
+    """Return P(≤ n | s e^{σ_s θ_s} + b e^{σ_b θ_b}) averaged over both θ.
+
+    Parameters
+    ----------
+    signal, count : NDArray, of one shape
+        Median signal and count; a count below zero has the probability zero.
+    background : float
+        Median background.
+    sigmas : (float, float)
+        Standard deviations of the logarithms of signal and background.
+
+    Returns
+    -------
+    NDArray, shape of `signal`
+
+    Examples
+    --------
+    >>> at_most(np.array([2.3]), np.array([0.0]), 0.0, (0.0, 0.0)).round(6)  # e^-2.3
+    array([0.100259])
+    """
+    s, n = (np.ravel(x).astype(np.float64) for x in np.broadcast_arrays(signal, count))
+    found = np.zeros(len(s))
+    few = 0.0
+    for many, *nodes in NODES:
+        here = np.flatnonzero((n >= few) & (n < many))
+        few = many
+        for part in np.array_split(here, len(here) * nodes[0] * nodes[1] // BLOCK + 1):
+            found[part] = _averaged(s[part], n[part], background, sigmas, nodes)
+    return np.where(n >= 0, found, 0.0).reshape(np.shape(signal))
+
+
+def at_least(count: float, background: float, sigma: float) -> float:
+    """Return P(≥ n | b e^{σθ}) averaged over θ, also where it is far below one."""
+    if count <= 0:
+        return 1.0
+    if sigma < FIXED or background == 0:
+        return float(gammainc(count, background))
+    low, high = gammaincinv(count, EMPTY), gammaincinv(count, FULL)
+    bottom, top = (np.log(max(x, 1e-300) / background) / sigma for x in (low, high))
+    theta, weight = _between(np.array(bottom), np.array(top))
+    return float((gammainc(count, background * np.exp(sigma * theta)) * weight).sum() + ndtr(-top))
+
+
+def exactly(count: FloatArray, background: float, sigma: float) -> FloatArray:
+    """Return P(n | b e^{σθ}) averaged over θ.
+
+    Parameters
+    ----------
+    count : NDArray, shape (n,)
+    background, sigma : float
+        Median and standard deviation of the logarithm.
+    """
+    if sigma < FIXED or background == 0:
+        return _poisson(count, np.full(count.shape, background))
+    low, high = gammainccinv(count + 1.0, FULL), gammainccinv(count + 1.0, EMPTY)
+    theta, weight = _between(*(np.log(x / background) / sigma for x in (np.maximum(low, 1e-300), high)))
+    rate = background * np.exp(sigma * theta)
+    return np.asarray((_poisson(count[:, None], rate) * weight).sum(axis=-1))
+
+
+def _averaged(
+    s: FloatArray, count: FloatArray, background: float, sigmas: tuple[float, float], nodes: Sequence[int]
+) -> FloatArray:
+    """Return `at_most` of a block with so many nodes over background and signal."""
+    inner = (background, sigmas[1], nodes[0])
+    if sigmas[0] < FIXED or not s.any():
+        return _over_background(s[:, None], count, *inner)[:, 0]
+    high = gammainccinv(count + 1.0, EMPTY)
+    safe = np.maximum(s, 1e-300)
+    top = np.minimum(np.log(high / safe) / sigmas[0], WIDEST)
+    # below, the signal no longer moves the probability, whatever the background
+    most = background * np.exp(WIDEST * sigmas[1])
+    rest = np.maximum(gammainccinv(count + 1.0, FULL) - most, 1e-14 * high)
+    bottom = np.clip(np.log(rest / safe) / sigmas[0], -WIDEST, WIDEST)
+    theta, weight = _between(bottom, np.maximum(top, bottom), nodes[1])
+    inside = _over_background(s[:, None] * np.exp(sigmas[0] * theta), count, *inner)
+    none = _over_background(np.zeros((len(s), 1)), count, *inner)[:, 0]
+    return np.asarray(none * ndtr(bottom) + (inside * weight).sum(axis=1), dtype=np.float64)
+
+
+def _over_background(
+    s: FloatArray, count: FloatArray, background: float, sigma: float, nodes: int
+) -> FloatArray:
+    """Return P(≤ n | s + b e^{σθ}) averaged over θ for signals of shape (k, m) and counts (k,)."""
+    n = count[:, None]
+    if sigma < FIXED or background == 0:
+        return np.asarray(gammaincc(n + 1.0, s + background), dtype=np.float64)
+    low = np.maximum(gammainccinv(n + 1.0, FULL) - s, 0.0)
+    high = np.maximum(gammainccinv(n + 1.0, EMPTY) - s, 0.0)
+    with np.errstate(divide="ignore"):
+        bottom, top = (np.log(x / background) / sigma for x in (low, high))
+    below = np.where(low > 0, ndtr(np.maximum(bottom, -40.0)), 0.0)
+    theta, weight = _between(bottom, top, nodes)
+    rate = s[..., None] + background * np.exp(sigma * theta)
+    return np.asarray(below + (gammaincc(n[..., None] + 1.0, rate) * weight).sum(axis=-1), dtype=np.float64)
+
+
+def _between(bottom: FloatArray, top: FloatArray, nodes: int = 64) -> tuple[FloatArray, FloatArray]:
+    """Return nodes between two bounds and their weights under the unit normal."""
+    low, high = np.clip(bottom, -WIDEST, WIDEST), np.clip(top, -WIDEST, WIDEST)
+    node, weight = _legendre(nodes)
+    half = 0.5 * (high - low)[..., None]
+    theta = 0.5 * (high + low)[..., None] + half * node
+    return theta, half * weight * np.exp(-0.5 * theta**2) / np.sqrt(2.0 * np.pi)
+
+
+@functools.cache
+def _legendre(nodes: int) -> tuple[FloatArray, FloatArray]:
+    node, weight = np.polynomial.legendre.leggauss(nodes)
+    node.flags.writeable = weight.flags.writeable = False  # common to all callers
+    return node, weight
+
+
+def _poisson(count: FloatArray, rate: FloatArray) -> FloatArray:
+    return np.asarray(np.exp(xlogy(count, rate) - rate - gammaln(count + 1.0)), dtype=np.float64)
