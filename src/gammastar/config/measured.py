@@ -477,8 +477,9 @@ class FlowSection(Section):
     members: Annotated[int, Field(ge=0, le=100), AfterValidator(_spread)] = 0
     """Flows on bootstrap replicas of the events, for the band: 0 (no band) or at least 2; 8 is a good number.
     """
-    device: Literal["cpu", "cuda"] = "cpu"
-    """Where the training runs; a device that is missing is an error."""
+    device: Literal["cpu", "cuda", "auto"] = "cpu"
+    """Where the training runs: 'auto' takes a CUDA device if there is one; 'cuda' is an error where there is
+    none. A device rounds otherwise than a processor, so that the flow is another of equal quality."""
     checkpoint_every: Count = 1
     """Epochs between two checkpoints."""
     n_draws: Annotated[int, Field(ge=10, le=100_000)] = 100

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from gammastar.flow.event_generator import draw_events
     from gammastar.flow.members import fit_ensemble, laplace
     from gammastar.flow.paper import PaperFlow
-    from gammastar.flow.training import fit, fit_pairs, fit_paper, has_cuda
+    from gammastar.flow.steps import has_cuda
+    from gammastar.flow.training import fit, fit_pairs, fit_paper
 
 __all__ = [
     "FlowOptions",
@@ -58,7 +59,8 @@ _TRAINING = {
     "draw_events": "event_generator",
     "PaperFlow": "paper",
     **dict.fromkeys(("fit_ensemble", "laplace"), "members"),
-    **dict.fromkeys(("fit", "fit_pairs", "fit_paper", "has_cuda"), "training"),
+    "has_cuda": "steps",
+    **dict.fromkeys(("fit", "fit_pairs", "fit_paper"), "training"),
 }
 
 

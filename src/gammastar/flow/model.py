@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +40,8 @@ __all__ = [
 _REACH = 7.0  # standard deviations; 3e-12 of the draws lie beyond and are put onto the edge
 
 
-_CHUNK = 8192  # intermediate arrays of this size stay in the cache
+# intermediate arrays of this size stay in the cache of a processor, or fill a CUDA device
+_CHUNK, _CHUNK_CUDA = 8192, 1 << 20
 _MAPS = ("context", "transverse", "longitudinal")
 
 
@@ -58,6 +59,21 @@ class KinematicFlow(Sampler):
     bijection: Bijection
     network: Perceptrons
     report: TrainingReport
+    device: str = "cpu"
+
+    def on(self, device: str) -> KinematicFlow:
+        """Return the same flow with its network on a device: "cpu", "cuda", or "auto", the best there is.
+
+        Draws and densities of the same numbers agree within the rounding of single precision.
+
+        Raises
+        ------
+        PhysicsError
+            If a CUDA device is asked for and there is none.
+        """
+        from gammastar.flow.steps import device_of
+
+        return replace(self, device=str(device_of(device)))
 
     @property
     def mass_range(self) -> tuple[float, float]:
@@ -148,10 +164,14 @@ class KinematicFlow(Sampler):
         from gammastar.flow import network
 
         dtype = torch.float32 if single else torch.float64
-        trained = network.Network.of(self.network, dtype)
+        trained = network.Network.of(self.network, dtype).to(self.device)
+        size = _CHUNK if self.device == "cpu" else _CHUNK_CUDA
         with torch.inference_mode(), network.one_thread():
-            x, c = (torch.split(torch.from_numpy(a).to(dtype), _CHUNK) for a in (values, context))
-            parts = [getattr(network, function)(trained, a, b) for a, b in zip(x, c, strict=True)]
+            x, c = (torch.split(torch.from_numpy(a).to(dtype), size) for a in (values, context))
+            parts = [
+                getattr(network, function)(trained, a.to(self.device), b.to(self.device)).cpu()
+                for a, b in zip(x, c, strict=True)
+            ]
             result: FloatArray = torch.cat(parts).to(torch.float64).numpy()
         return result
 

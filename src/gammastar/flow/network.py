@@ -70,6 +70,10 @@ class Network:
             tuple(torch.tensor(a, dtype=dtype) for a in trained.biases),
         )
 
+    def to(self, device: torch.device | str) -> Network:
+        """Return the same network on another device."""
+        return Network(*(tuple(t.to(device) for t in group) for group in (self.weights, self.biases)))
+
     def trained(self) -> Perceptrons:
         """Return what was trained, as arrays."""
         return Perceptrons(

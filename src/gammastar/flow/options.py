@@ -117,7 +117,8 @@ class FlowOptions(NetworkOptions):
     checkpoint_every : int
         Epochs between two checkpoints, when a file for them is given.
     device : str
-        "cpu", or "cuda" for the training; flows are kept and sampled on the CPU.
+        Where the training runs: "cpu", "cuda", or "auto" for a CUDA device if there is one. A flow that is
+        loaded or trained draws on the processor; see `KinematicFlow.on`.
     """
 
     octaves: int = 5

@@ -1,4 +1,4 @@
-"""Training: the pairs and their checks, the steps of the optimiser, checkpoints, both presets."""
+"""Training: the pairs and their checks, epochs, checkpoints, both presets."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,31 +29,33 @@ from gammastar.flow.model import KinematicFlow, digest
 from gammastar.flow.network import Network, initial_network, log_density, one_thread
 from gammastar.flow.options import FlowOptions, PairTable, TrainingReport
 from gammastar.flow.paper import PaperFlow, Standardiser, initial_paper_network
+from gammastar.flow.steps import (
+    Gradient,
+    LogDensity,
+    Order,
+    Part,
+    device_of,
+    gradient,
+    held_out_loss,
+    learning_rate,
+)
 
 __all__ = [
     "Course",
-    "Part",
     "Progress",
     "Table",
     "fit",
     "fit_pairs",
     "fit_paper",
     "flattened",
-    "has_cuda",
-    "learning_rate",
     "optimise",
     "split",
     "validated",
 ]
 
 _FORMAT = "gammastar-training-1"
-_WARM_UP = 0.2  # share of the steps of the OneCycle schedule with a rising rate
-_MOMENTUM = (0.85, 0.95)  # Adam's first moment runs against the rate
-_CHUNK = 16_384
 _RISE = 10.0  # nats above the best validation loss at which a training has diverged
 Progress = Callable[[int, int, float, float], None]
-LogDensity = Callable[[Tensor, Tensor], Tensor]
-
 
 _LOG = logging.getLogger(__name__)
 _MIN_EFFECTIVE = 200.0
@@ -165,20 +167,6 @@ def flattened(table: Table, context: Gaussianiser, options: FlowOptions) -> Tabl
     return replace(table, weight=table.weight * boost)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Part:
-    """Tensors of the training or of the validation sample; `offset` is −Σ w ln|Jacobian| / Σ w."""
-
-    x: Tensor
-    context: Tensor
-    weight: Tensor
-    offset: float
-
-    def to(self, device: torch.device) -> Part:
-        """Return the same sample on another device."""
-        return Part(self.x.to(device), self.context.to(device), self.weight.to(device), self.offset)
-
-
 @dataclass(slots=True)
 class Course:
     """How a training went: losses per epoch, the epoch that was kept, why it ended early ("" if not)."""
@@ -187,62 +175,6 @@ class Course:
     validation_loss: list[float] = field(default_factory=list)
     best_epoch: int = 0
     stopped: str = ""
-
-
-def learning_rate(step: int, n_steps: int, options: FlowOptions) -> tuple[float, float]:
-    """Return learning rate and first momentum of Adam at a step.
-
-    Notes
-    -----
-    ``schedule = "one-cycle"``: a cosine up from 1/25 of the rate in a fifth of the steps and down to 1e-5 of
-    it (arXiv:1708.07120); "constant": as in Appendix A of the data-driven paper.
-    """
-    peak = options.learning_rate
-    if options.schedule == "constant":
-        return peak, 0.9
-    turn = max(_WARM_UP * n_steps, 2.0) - 1.0
-    rising = step <= turn
-    share = step / turn if rising else min((step - turn) / max(n_steps - turn, 1.0), 1.0)
-    start, end = (peak / 25.0, peak) if rising else (peak, peak / 2.5e5)
-    first, last = _MOMENTUM[::-1] if rising else _MOMENTUM
-    weight = 0.5 * (1.0 + math.cos(math.pi * share))
-    return end + (start - end) * weight, last + (first - last) * weight
-
-
-@dataclass(frozen=True, slots=True)
-class _Order:
-    """Which pairs each step takes: permutations by pass, of a seed, so that any epoch can be entered."""
-
-    seed: int
-    n: int
-    batch: int
-    steps: int
-
-    def epoch(self, epoch: int) -> Iterator[Tensor]:
-        first = epoch * self.steps * self.batch
-        last = first + self.steps * self.batch
-        passes = range(first // self.n, (last - 1) // self.n + 1)
-        index = np.concatenate([np.random.default_rng([self.seed, k]).permutation(self.n) for k in passes])
-        index = index[first - passes[0] * self.n :][: last - first]
-        yield from torch.split(torch.from_numpy(index), self.batch)
-
-
-def _loss(log_density: LogDensity, part: Part, index: Tensor | None = None) -> Tensor:
-    x, context, weight = part.x, part.context, part.weight
-    if index is not None:
-        x, context, weight = x[index], context[index], weight[index]
-    return -(weight * log_density(x, context)).mean()
-
-
-def _held_out_loss(log_density: LogDensity, part: Part) -> float:
-    with torch.no_grad():  # in parts, for the memory
-        pieces = [
-            -(w * log_density(x, c)).sum()
-            for x, c, w in zip(
-                *(torch.split(t, 16_384) for t in (part.x, part.context, part.weight)), strict=True
-            )
-        ]
-    return float(torch.stack(pieces).sum()) / len(part.weight) + part.offset
 
 
 @dataclass(slots=True)
@@ -294,7 +226,7 @@ class _State:
                 now.copy_(torch.from_numpy(tensors[f"now{i}"]))
                 best.copy_(torch.from_numpy(tensors[f"best{i}"]))
                 self.optimiser.state[now] = {
-                    "step": torch.tensor(entries["step"]),
+                    "step": torch.tensor(entries["step"], device=now.device),
                     "exp_avg": torch.from_numpy(tensors[f"first{i}"]).to(now.device),
                     "exp_avg_sq": torch.from_numpy(tensors[f"second{i}"]).to(now.device),
                 }
@@ -312,21 +244,17 @@ def _key(parameters: list[Tensor], train: Part, validation: Part, options: FlowO
     return result.hexdigest()
 
 
-def _epoch(state: _State, order: _Order, log_density: LogDensity, train: Part, options: FlowOptions) -> float:
+def _epoch(state: _State, order: Order, gradient: Gradient, train: Part, options: FlowOptions) -> float:
     """Run one epoch and return the mean loss; not finite if the training diverged."""
-    total = torch.zeros((), dtype=torch.float64)
+    device = train.x.device
+    total = torch.zeros((), dtype=torch.float64, device=device)
     group = state.optimiser.param_groups[0]
     n_steps = order.steps * options.epochs
-    for number, index in enumerate(order.epoch(state.epoch)):
+    for number, index in enumerate(order.epoch(state.epoch, device)):
         rate, momentum = learning_rate(state.epoch * order.steps + number, n_steps, options)
         group["lr"], group["betas"] = rate, (momentum, 0.999)
-        loss = _loss(log_density, train, index.to(train.x.device))
-        state.optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        if options.clip > 0:
-            torch.nn.utils.clip_grad_norm_(state.parameters, options.clip)
+        total += gradient(index)
         state.optimiser.step()
-        total += loss.detach().to(total)
     return float(total) / order.steps + train.offset
 
 
@@ -372,17 +300,20 @@ def optimise(
     # Small samples: many passes between two looks at the held-out pairs would overfit unseen.
     steps = max(1, min(options.epoch_size, len(train.weight)) // options.batch)
     batch = min(options.batch, len(train.weight))
-    order = _Order(int(rng.integers(2**62)), len(train.weight), batch, steps)
+    order = Order(int(rng.integers(2**62)), len(train.weight), batch, steps)
     decay = options.weight_decay + options.prior / len(train.weight)
-    adam = torch.optim.Adam(parameters, lr=options.learning_rate, weight_decay=decay, foreach=True)
+    on_gpu = train.x.is_cuda
+    adam = torch.optim.Adam(
+        parameters, lr=options.learning_rate, weight_decay=decay, foreach=not on_gpu, fused=on_gpu
+    )
     state = _State(parameters, [p.detach().clone() for p in parameters], adam, Course())
     key = _key(parameters, train, validation, options, order.seed) if checkpoint is not None else ""
     if checkpoint is not None and checkpoint.is_file() and state.load(checkpoint, key):
         _LOG.info("training goes on from %s at epoch %d", checkpoint, state.epoch)
-    course = state.course
+    course, step = state.course, gradient(parameters, log_density, train, options, batch)
     while state.epoch < options.epochs and not course.stopped:
-        now = _epoch(state, order, log_density, train, options)
-        held_out = _held_out_loss(log_density, validation)
+        now = _epoch(state, order, step, train, options)
+        held_out = held_out_loss(log_density, validation)
         best = min(course.validation_loss, default=math.inf)
         if not (math.isfinite(now) and math.isfinite(held_out)) or held_out > best + _RISE:
             course.stopped = f"diverged in epoch {state.epoch} (loss {now:.4g}, validation {held_out:.4g})"
@@ -490,14 +421,11 @@ def fit_pairs(
         octaves=options.octaves,
     )
     train, validation = (flattened(part, bijection.context, options) for part in (train, validation))
-    device = _device(options)
+    device = device_of(options.device)
     parts = (_part(bijection, train).to(device), _part(bijection, validation).to(device))
     network = initial_network(
         parts[0].context.shape[-1], bins=options.bins, hidden=options.hidden, layers=options.layers, rng=rng
-    )
-    network = Network(
-        tuple(t.to(device) for t in network.weights), tuple(t.to(device) for t in network.biases)
-    )
+    ).to(device)
     with one_thread():
         course = optimise(
             network.parameters,
@@ -531,7 +459,7 @@ def fit_paper(
     table, mass_range = validated(pairs, beam_energy, options)
     train, validation = split(table, options.validation, rng)
     scaler = Standardiser.of(train.mass, train.pt, train.energy, train.weight)
-    device = _device(options)
+    device = device_of(options.device)
     network = initial_paper_network(options, rng).to(device)
     parts = []
     for part in (train, validation):
@@ -549,18 +477,6 @@ def fit_paper(
         )
     report = _report(course, table.weight, float("nan"))
     return PaperFlow(scaler, network.cpu().requires_grad_(False), beam_energy, mass_range, report)
-
-
-def has_cuda() -> bool:
-    """Return whether torch can train on a CUDA device here."""
-    return bool(torch.cuda.is_available())
-
-
-def _device(options: FlowOptions) -> torch.device:
-    if options.device.startswith("cuda") and not has_cuda():
-        msg = f"FlowOptions.device = {options.device!r}: no CUDA device is available; use 'cpu'"
-        raise PhysicsError(msg)
-    return torch.device(options.device)
 
 
 def _report(course: Course, weight: FloatArray, min_slope: float) -> TrainingReport:

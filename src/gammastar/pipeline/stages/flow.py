@@ -127,7 +127,8 @@ def flow_stage(ctx: Context, state: Any) -> None:
         if not ctx.cache.resume or ctx.cache.force == "flow":
             sweep(ctx.folder / CHECKPOINTS, "checkpoints")
         each: Callable[..., Iterable[Any]] = map
-        if ctx.executor is not None:
+        on_gpu = options.device == "cuda" or (options.device == "auto" and flow.has_cuda())
+        if ctx.executor is not None and not on_gpu:  # one device trains one flow after the other
             each = functools.partial(ctx.executor.map, stage="flow")
         where: dict[str, Any] = {"folder": ctx.folder, "seed": ctx.seed, "tell": ctx.tell, "each": each}
         digests = train_flow(section, options, pairs, beam_energy, **where)
