@@ -91,7 +91,7 @@ class Study:
         import numpy as np
 
         from gammastar.flow import fit_ensemble
-        from gammastar.flow.training import Table
+        from gammastar.flow.options import Table
 
         values, weight = self.samples[key]
         table = Table(*values.T.copy(), weight, np.arange(len(weight)))
@@ -230,7 +230,7 @@ class Study:
         from kinematics_figures import kl_size_figure
 
         from gammastar.flow import fit_ensemble, kl_divergence, kl_scan
-        from gammastar.flow.training import Table
+        from gammastar.flow.options import Table
 
         pairs, _ = self.mock.pairs(self.n, self.stream("sizes"))
         other, _ = self.mock.pairs(400_000, self.stream("sizes", "test"))

@@ -23,7 +23,7 @@ from gammastar.flow import (
 )
 from gammastar.flow.bijection import inside_limits
 from gammastar.flow.model import tabulate
-from gammastar.flow.training import Table
+from gammastar.flow.options import Table
 
 SEED = 20
 WINDOWS = np.arange(0.24, 1.06, 0.03)  # centres of windows of 30 MeV

@@ -14,7 +14,7 @@ from validation.flow_mock import BEAM, RANGE, appendix_b, pairs, truth_at
 
 from gammastar.core.sampling import stream
 from gammastar.flow import FlowOptions, FlowVariations, LocalStatistics, fit, fit_ensemble
-from gammastar.flow.training import Table
+from gammastar.flow.options import Table
 
 SEED = 22
 LOWEST = 1e-4  # acceptance below which nothing is claimed

@@ -12,7 +12,7 @@ from gammastar.core.axes import ENERGY, KINEMATICS, MASS, PT, filled, variable
 from gammastar.core.records import Spectrum
 from gammastar.core.sampling import stream
 from gammastar.flow import FlowOptions, fit, fit_ensemble, kl_scan, laplace, quality
-from gammastar.flow.training import Table
+from gammastar.flow.options import Table
 from gammastar.spectrum import HistSampler
 
 SEED = 24

@@ -1,6 +1,6 @@
 """Training and draws of the flow on a CUDA device, beside one core of the same machine.
 
-Left out where torch finds no such device. `GAMMASTAR_MEMBERS` flows are trained one after the other.
+Left out where torch finds no such device.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from topics._normflows import sample
 
 from gammastar.flow import FlowOptions, KinematicFlow, fit, fit_ensemble, has_cuda
-from gammastar.flow.training import Table
+from gammastar.flow.options import Table
 
 BEAM = 400.0
 DRAWS = 1_000_000

@@ -13,7 +13,7 @@ from safetensors.numpy import save as encode
 from gammastar import flow
 from gammastar.core.errors import InputFileError
 from gammastar.flow.model import _card_digest
-from gammastar.flow.training import Table
+from gammastar.flow.options import Table
 from gammastar.pipeline.record import read_domain
 from gammastar.store.folder import sweep, sweep_temporaries
 from gammastar.store.manifest import read_json, write_json

@@ -22,6 +22,7 @@ __all__ = [
     "is_file",
     "is_folder",
     "shipped",
+    "state_of",
     "write_whole",
 ]
 
@@ -149,6 +150,15 @@ def atomic(path: Path) -> Iterator[Path]:
         raise StoreError(msg) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def state_of(path: object) -> tuple[int, ...]:
+    """Return what changes when somebody writes, touches or replaces a file; () for one that is not here."""
+    try:
+        found = Path(str(path)).stat()
+    except (OSError, ValueError):
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def write_whole(path: Path, content: bytes) -> None:

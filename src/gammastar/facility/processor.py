@@ -20,12 +20,12 @@ import uproot
 from gammastar import read, select
 from gammastar.core import errors
 from gammastar.core.errors import BranchError, GammastarError, InputFileError, StoreError
+from gammastar.core.files import state_of
 from gammastar.core.machine import full, keep_heap, told
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import FloatArray
 from gammastar.core.resolve import guarded
 from gammastar.facility.companions import Signature, same_here, signature
-from gammastar.read.files import state_of
 from gammastar.select import Cutflow, Cuts, Step
 from gammastar.store.chunks import Arrays, Chunk, Job, Source, read_chunk, write_chunk
 from gammastar.store.remote import Remote, identity, kind_of

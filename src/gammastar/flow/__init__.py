@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gammastar.flow.event_generator import draw_events
     from gammastar.flow.members import fit_ensemble, laplace
     from gammastar.flow.paper import PaperFlow
-    from gammastar.flow.steps import has_cuda
+    from gammastar.flow.network import has_cuda
     from gammastar.flow.training import fit, fit_pairs, fit_paper
 
 __all__ = [
@@ -59,7 +59,7 @@ _TRAINING = {
     "draw_events": "event_generator",
     "PaperFlow": "paper",
     **dict.fromkeys(("fit_ensemble", "laplace"), "members"),
-    "has_cuda": "steps",
+    "has_cuda": "network",
     **dict.fromkeys(("fit", "fit_pairs", "fit_paper"), "training"),
 }
 

@@ -23,8 +23,8 @@ from gammastar.flow.ensembles import FlowEnsemble
 from gammastar.flow.model import KinematicFlow
 from gammastar.flow.network import Network, log_density, one_thread
 from gammastar.flow.one_mass import Perceptrons
-from gammastar.flow.options import FlowOptions, PairTable
-from gammastar.flow.training import Table, fit_pairs
+from gammastar.flow.options import FlowOptions, PairTable, Table
+from gammastar.flow.training import fit_pairs
 
 __all__ = ["fit_ensemble", "laplace"]
 

@@ -71,7 +71,7 @@ class KinematicFlow(Sampler):
         PhysicsError
             If a CUDA device is asked for and there is none.
         """
-        from gammastar.flow.steps import device_of
+        from gammastar.flow.network import device_of
 
         return replace(self, device=str(device_of(device)))
 

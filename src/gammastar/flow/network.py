@@ -1,4 +1,4 @@
-"""The network of a spline flow, and the densities that it is trained with."""
+"""The network of a spline flow, its device, and the densities that it is trained with."""
 
 from __future__ import annotations
 
@@ -15,17 +15,41 @@ from torch import Tensor
 from torch.nn.functional import pad, silu
 from zuko.transforms import MonotonicRQSTransform
 
+from gammastar.core.errors import PhysicsError
 from gammastar.flow.one_mass import BOUND, LOG_RANGE, Perceptrons
 
 __all__ = [
     "Network",
+    "device_of",
     "draw",
+    "has_cuda",
     "initial_network",
     "log_density",
     "one_thread",
 ]
 
 _LOG_2PI = math.log(2.0 * math.pi)
+
+
+def has_cuda() -> bool:
+    """Return whether torch can train on a CUDA device here."""
+    return bool(torch.cuda.is_available())
+
+
+def device_of(name: str) -> torch.device:
+    """Return the device of a name: "auto" is a CUDA device if there is one, else the processor.
+
+    Raises
+    ------
+    PhysicsError
+        If a CUDA device is asked for and there is none.
+    """
+    if name == "auto":
+        return torch.device("cuda" if has_cuda() else "cpu")
+    if name.startswith("cuda") and not has_cuda():
+        msg = f"device = {name!r}: no CUDA device is available; use 'cpu' or 'auto'"
+        raise PhysicsError(msg)
+    return torch.device(name)
 
 
 @contextmanager

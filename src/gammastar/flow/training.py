@@ -1,4 +1,4 @@
-"""Training: the pairs and their checks, epochs, checkpoints, both presets."""
+"""Training: the steps of the optimiser on a processor or a CUDA device, checkpoints, both presets."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load as decode_tensors
@@ -23,148 +22,162 @@ from gammastar.core.axes import effective_size
 from gammastar.core.documents import from_json
 from gammastar.core.errors import PhysicsError
 from gammastar.core.files import Pathlike, write_whole
-from gammastar.core.records import BoolArray, FloatArray
-from gammastar.flow.bijection import Bijection, Gaussianiser, inside_limits, make_bijection
+from gammastar.core.records import FloatArray
+from gammastar.flow.bijection import Bijection, Gaussianiser, make_bijection
 from gammastar.flow.model import KinematicFlow, digest
-from gammastar.flow.network import Network, initial_network, log_density, one_thread
-from gammastar.flow.options import FlowOptions, PairTable, TrainingReport
-from gammastar.flow.paper import PaperFlow, Standardiser, initial_paper_network
-from gammastar.flow.steps import (
-    Gradient,
-    LogDensity,
-    Order,
-    Part,
-    device_of,
-    gradient,
-    held_out_loss,
-    learning_rate,
+from gammastar.flow.network import device_of, initial_network, log_density, one_thread
+from gammastar.flow.options import (
+    FlowOptions,
+    PairTable,
+    Table,
+    TrainingReport,
+    flattened,
+    split,
+    validated,
 )
+from gammastar.flow.paper import PaperFlow, Standardiser, initial_paper_network
 
 __all__ = [
     "Course",
+    "Part",
     "Progress",
-    "Table",
     "fit",
     "fit_pairs",
     "fit_paper",
-    "flattened",
+    "learning_rate",
     "optimise",
-    "split",
-    "validated",
 ]
 
 _FORMAT = "gammastar-training-1"
 _RISE = 10.0  # nats above the best validation loss at which a training has diverged
+_WARM_UP = 0.2  # share of the steps of the OneCycle schedule with a rising rate
+_MOMENTUM = (0.85, 0.95)  # Adam's first moment runs against the rate
+_CHUNK = 16_384
+_TRIES = 3  # passes before a graph is recorded, in which the libraries choose their kernels
 Progress = Callable[[int, int, float, float], None]
+LogDensity: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+Gradient: TypeAlias = Callable[[Tensor], Tensor]
 
 _LOG = logging.getLogger(__name__)
-_MIN_EFFECTIVE = 200.0
-_MAX_BOOST = 30.0  # largest relative weight that `mass_flattening` gives
-_THIN = 50.0  # effective pairs in a window of mass below which it is logged
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Table:
-    """Weighted pairs as float64 columns."""
+class Part:
+    """Tensors of the training or of the validation sample; `offset` is −Σ w ln|Jacobian| / Σ w."""
 
-    mass: FloatArray
-    pt: FloatArray
-    energy: FloatArray
-    weight: FloatArray
-    event: npt.NDArray[np.int64]
+    x: Tensor
+    context: Tensor
+    weight: Tensor
+    offset: float
 
-    def select(self, mask: BoolArray) -> Table:
-        """Return the pairs of a mask."""
-        return Table(self.mass[mask], self.pt[mask], self.energy[mask], self.weight[mask], self.event[mask])
-
-
-def validated(
-    pairs: PairTable, beam_energy: float, options: FlowOptions
-) -> tuple[Table, tuple[float, float]]:
-    """Return the pairs with a weight inside the range of masses, and the range; raise `PhysicsError`."""
-    mass, pt, energy, weight = (
-        np.asarray(a, dtype=np.float64) for a in (pairs.mass, pairs.pt, pairs.energy, pairs.weight)
-    )
-    table = Table(mass, pt, energy, weight, np.asarray(pairs.event, dtype=np.int64))
-    lengths = [len(a) for a in (mass, pt, energy, weight, table.event)]
-    if len(set(lengths)) != 1:
-        msg = f"pairs: mass, pt, energy, weight, event have different lengths {lengths}"
-        raise PhysicsError(msg)
-    if options.mass_range is not None:
-        low, high = options.mass_range
-        table = table.select((table.mass >= low) & (table.mass <= high))
-    if not np.isfinite(table.weight).all():
-        msg = f"{int((~np.isfinite(table.weight)).sum())} weights are not finite; drop these pairs"
-        raise PhysicsError(msg)
-    outside = ~inside_limits(table.mass, table.pt, table.energy, beam_energy)
-    if outside.any():
-        first = int(np.argmax(outside))
-        msg = (
-            f"{int(outside.sum())} of {len(outside)} pairs lie outside the physical limits (0 < pt, "
-            f"√(mass² + pt²) < energy < {beam_energy:g} GeV); the first has (mass, pt, energy) = "
-            f"({table.mass[first]:.6g}, {table.pt[first]:.6g}, {table.energy[first]:.6g}) GeV; "
-            "drop them with flow.inside_limits"
-        )
-        raise PhysicsError(msg)
-    size = effective_size(table.weight)
-    if size < _MIN_EFFECTIVE:
-        msg = (
-            f"flow: effective sample size {size:.1f} ({len(outside)} weighted pairs); at least "
-            f"{_MIN_EFFECTIVE:.0f} needed; take more data, or no [flow] and predict.sampler = 'histogram'"
-        )
-        raise PhysicsError(msg)
-    table = table.select(table.weight != 0)
-    mass_range = (float(table.mass.min()), float(table.mass.max()))
-    mass_range = mass_range if options.mass_range is None else options.mass_range
-    _check_windows(table, mass_range, options)
-    return table, mass_range
+    def to(self, device: torch.device) -> Part:
+        """Return the same sample on another device."""
+        return Part(self.x.to(device), self.context.to(device), self.weight.to(device), self.offset)
 
 
-def _check_windows(table: Table, mass_range: tuple[float, float], options: FlowOptions) -> None:
-    """Log or refuse windows of mass with too few pairs."""
-    n = max(int(np.ceil((mass_range[1] - mass_range[0]) / options.window - 1e-9)), 1)
-    edges = np.linspace(*mass_range, n + 1) if mass_range[1] > mass_range[0] else np.array(mass_range)
-    place = np.clip(np.searchsorted(edges, table.mass, "right") - 1, 0, n - 1)
-    total, square = (np.bincount(place, table.weight**k, n) for k in (1, 2))
-    size = np.divide(total**2, square, out=np.zeros(n), where=square > 0)
-    thin = np.flatnonzero(size < max(options.min_window_pairs, _THIN))
-    if not thin.size:
-        return
-    worst = int(thin[np.argmin(size[thin])])
-    text = (
-        f"{thin.size} of {n} windows of {1e3 * options.window:g} MeV hold fewer than "
-        f"{max(options.min_window_pairs, _THIN):g} pairs (effective), down to {size[worst]:.3g} at "
-        f"{edges[worst]:.4g} to {edges[worst + 1]:.4g} GeV"
-    )
-    if (size < options.min_window_pairs).any():
-        msg = f"{text}; narrow mass_range, widen the window or lower min_window_pairs"
-        raise PhysicsError(msg)
-    _LOG.warning("training sample: %s: the flow interpolates there", text)
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Which pairs each step takes: permutations by pass, of a seed, so that any epoch can be entered."""
+
+    seed: int
+    n: int
+    batch: int
+    steps: int
+
+    def epoch(self, epoch: int, device: torch.device) -> Iterator[Tensor]:
+        """Yield the indices of each step of an epoch."""
+        first = epoch * self.steps * self.batch
+        last = first + self.steps * self.batch
+        passes = range(first // self.n, (last - 1) // self.n + 1)
+        index = np.concatenate([np.random.default_rng([self.seed, k]).permutation(self.n) for k in passes])
+        index = index[first - passes[0] * self.n :][: last - first]
+        yield from torch.split(torch.from_numpy(index).to(device), self.batch)
 
 
-def split(table: Table, fraction: float, rng: np.random.Generator) -> tuple[Table, Table]:
-    """Return the pairs of the training events and of the held-out events; raise `PhysicsError`."""
-    unique, index = np.unique(table.event, return_inverse=True)
-    held_out: BoolArray = (rng.permutation(len(unique)) < fraction * len(unique))[index]
-    parts = table.select(~held_out), table.select(held_out)
-    for name, part in zip(("training", "validation"), parts, strict=True):
-        if not part.weight.sum() > 0:
-            msg = (
-                f"the weights of the {name} sample ({len(part.mass)} pairs) sum to {part.weight.sum():.4g}; "
-                "the sum must be positive: check the background subtraction"
+def learning_rate(step: int, n_steps: int, options: FlowOptions) -> tuple[float, float]:
+    """Return learning rate and first momentum of Adam at a step.
+
+    Notes
+    -----
+    ``schedule = "one-cycle"``: a cosine up from 1/25 of the rate in a fifth of the steps and down to 1e-5 of
+    it (arXiv:1708.07120); "constant": as in Appendix A of the data-driven paper.
+    """
+    peak = options.learning_rate
+    if options.schedule == "constant":
+        return peak, 0.9
+    turn = max(_WARM_UP * n_steps, 2.0) - 1.0
+    rising = step <= turn
+    share = step / turn if rising else min((step - turn) / max(n_steps - turn, 1.0), 1.0)
+    start, end = (peak / 25.0, peak) if rising else (peak, peak / 2.5e5)
+    first, last = _MOMENTUM[::-1] if rising else _MOMENTUM
+    weight = 0.5 * (1.0 + math.cos(math.pi * share))
+    return end + (start - end) * weight, last + (first - last) * weight
+
+
+def held_out_loss(log_density: LogDensity, part: Part) -> float:
+    """Return −Σ w ln p / n of a sample, with the Jacobian."""
+    with torch.no_grad():  # in parts, for the memory
+        pieces = [
+            -(w * log_density(x, c)).sum()
+            for x, c, w in zip(
+                *(torch.split(t, _CHUNK) for t in (part.x, part.context, part.weight)), strict=True
             )
-            raise PhysicsError(msg)
-    return parts
+        ]
+    return float(torch.stack(pieces).sum()) / len(part.weight) + part.offset
 
 
-def flattened(table: Table, context: Gaussianiser, options: FlowOptions) -> Table:
-    """Return the pairs with weights raised where the masses are rare."""
-    if options.mass_flattening == 0:
-        return table
-    score, log_slope = context.forward(table.mass)
-    log_rarity = options.mass_flattening * (0.5 * score**2 - log_slope)
-    boost = np.exp(np.minimum(log_rarity - np.median(log_rarity), np.log(_MAX_BOOST)))
-    return replace(table, weight=table.weight * boost)
+def gradient(
+    parameters: list[Tensor], log_density: LogDensity, train: Part, options: FlowOptions, batch: int
+) -> Gradient:
+    """Return the function that takes the indices of a batch and leaves the gradients in the parameters.
+
+    It returns the loss. On a CUDA device its kernels, hundreds of some microseconds each, are recorded once
+    and started together; the numbers are those of single starts.
+
+    Parameters
+    ----------
+    parameters : list of Tensor
+    log_density : callable
+        ln p(x | context) with these parameters.
+    train : Part
+    options : FlowOptions
+        `clip` limits the norm of the gradient.
+    batch : int
+        Number of indices of each call.
+    """
+
+    def plain(index: Tensor) -> Tensor:
+        for tensor in parameters:
+            tensor.grad = None
+        x, context, weight = train.x[index], train.context[index], train.weight[index]
+        loss = -(weight * log_density(x, context)).mean()
+        torch.autograd.backward(loss)
+        if options.clip > 0:
+            torch.nn.utils.clip_grad_norm_(parameters, options.clip)
+        return loss.detach()
+
+    return _recorded(plain, train, batch) if train.x.is_cuda else plain
+
+
+def _recorded(plain: Gradient, train: Part, batch: int) -> Gradient:
+    """Return a function recorded as a CUDA graph, for indices of one length."""
+    fixed = torch.arange(batch, device=train.x.device) % len(train.weight)
+    aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):  # as torch.cuda.graph asks for
+        for _ in range(_TRIES):
+            plain(fixed)
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = plain(fixed)
+
+    def replayed(index: Tensor) -> Tensor:
+        fixed.copy_(index)
+        graph.replay()
+        return result
+
+    return replayed
 
 
 @dataclass(slots=True)

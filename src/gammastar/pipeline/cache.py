@@ -18,8 +18,7 @@ import numpy.typing as npt
 from pydantic import BaseModel
 
 from gammastar.core.errors import StoreError
-from gammastar.core.files import atomic
-from gammastar.read.files import state_of
+from gammastar.core.files import atomic, state_of
 from gammastar.store.folder import claim, prune, published, set_aside, sweep, sweep_temporaries
 from gammastar.store.manifest import (
     digest,

@@ -99,6 +99,11 @@ class Context:
         """Seed of the run."""
         return self.steering.analysis.seed
 
+    @property
+    def max_in_memory(self) -> int:
+        """How many pairs, simulated photons or single leptons a stage may hold."""
+        return 0 if self.steering.select is None else self.steering.select.max_in_memory
+
     def own_sources(self) -> tuple[OwnSource, ...]:
         """Return the sources of uncertainty that the user brings along, [systematics] own.
 

@@ -11,12 +11,10 @@ from typing import Any
 import numpy as np
 
 from gammastar import config
-from gammastar.config.checks import check_steering, listing
 from gammastar.core.errors import SteeringError, StoreError
 from gammastar.core.resolve import guarded
 from gammastar.pipeline.cache import open_cache
 from gammastar.pipeline.context import Context, Executor, RunState, Tell, needed
-from gammastar.read.files import kept_open
 from gammastar.store.folder import working
 
 __all__ = [
@@ -98,6 +96,8 @@ def run(
         raise SteeringError(msg)
     folder = output or Path("results") / parsed.analysis.name
     writable(folder)
+    from gammastar.read.files import kept_open
+
     fixed = folder.absolute()  # whatever user code does to the working folder
     mock = parsed.analysis.mock or parsed.simulate is not None
     with working(fixed), kept_open():
@@ -140,6 +140,8 @@ def _check(ctx: Context, stages: list[str]) -> None:
     SteeringError
         With everything that is wrong, one line each.
     """
+    from gammastar.config.checks import check_steering, listing  # a reinterpretation opens no input
+
     again = ctx.cache.resume and "select" in ctx.cache.previous.get("stages", {})
     skip = ctx.executor is not None and ctx.executor.skip_bad
     found = check_steering(ctx.steering, ctx.base, stages=stages, open_files=not again, skip_bad=skip)

@@ -19,6 +19,7 @@ import uproot
 from uproot.interpretation.objects import CannotBeAwkward
 
 from gammastar.core.errors import InputFileError
+from gammastar.core.files import state_of
 
 if TYPE_CHECKING:
     import aiohttp
@@ -30,7 +31,6 @@ __all__ = [
     "reading",
     "remote_options",
     "sha256",
-    "state_of",
     "verify",
 ]
 
@@ -114,15 +114,6 @@ def reading(path: str | Path) -> Iterator[None]:
             f"({type(error).__name__}: {reason}); copy it again and compare its SHA-256"
         )
         raise InputFileError(msg) from error
-
-
-def state_of(path: object) -> tuple[int, ...]:
-    """Return what changes when somebody writes, touches or replaces a file; () for one that is not here."""
-    try:
-        found = Path(str(path)).stat()
-    except (OSError, ValueError):
-        return ()
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 @contextmanager

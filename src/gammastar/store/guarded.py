@@ -13,7 +13,6 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from gammastar.core.errors import InputFileError, StoreError
-from gammastar.store.chunks import read_chunk
 from gammastar.store.manifest import file_sha256, read_json, read_manifest
 
 __all__ = ["check_chunks", "check_results", "finite", "read_result", "read_tensors"]
@@ -143,6 +142,8 @@ def check_chunks(folder: Path) -> int:
     StoreError
         If one is damaged.
     """
+    from gammastar.store.chunks import read_chunk  # here: it takes libraries that a record does not need
+
     found = (folder / "chunks").rglob("*.parquet")
     paths = sorted(
         path for path in found if not path.name.startswith(".")

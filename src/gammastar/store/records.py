@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import uproot
 from hist import Hist
 
 from gammastar.core.axes import MASS, filled, variable
@@ -92,6 +91,8 @@ def _csv(path: Path) -> tuple[FloatArray, FloatArray]:
 
 
 def _root(path: Path, name: str | None) -> tuple[FloatArray, FloatArray]:
+    import uproot
+
     with uproot.open(path) as file:
         kinds: dict[str, Any] = file.classnames(cycle=False)
         there = sorted(key for key, kind in kinds.items() if kind.startswith("TH1"))
@@ -167,6 +168,8 @@ def read_spectrum(path: Path) -> Spectrum:
 
 def write_histograms(path: Path, histograms: Mapping[str, Hist[Any]]) -> None:
     """Write histograms as TH1 and TH2 with their variances (three axes are projected onto the first)."""
+    import uproot
+
     with atomic(path) as temporary, uproot.recreate(temporary) as file:
         for name, hist in histograms.items():
             file[name] = hist if hist.ndim <= 2 else hist.project(hist.axes[0].name)

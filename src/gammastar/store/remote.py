@@ -12,8 +12,9 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from gammastar.core.errors import InputFileError
+from gammastar.core.files import state_of
 from gammastar.read.events import open_tree
-from gammastar.read.files import opened, remote_options, state_of
+from gammastar.read.files import opened, remote_options
 from gammastar.store.manifest import file_sha256
 
 __all__ = [

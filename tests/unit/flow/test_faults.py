@@ -18,7 +18,8 @@ import torch
 from gammastar import flow
 from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.flow import FlowOptions, FlowVariations, draw_events, fit, fit_ensemble
-from gammastar.flow.training import Part, Table, optimise
+from gammastar.flow.options import Table
+from gammastar.flow.training import Part, optimise
 
 pytestmark = pytest.mark.flow
 BEAM = 400.0

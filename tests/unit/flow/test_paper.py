@@ -9,8 +9,8 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.files import data_path
 from gammastar.flow import FlowOptions, draw_events, fit_paper, save
 from gammastar.flow.bijection import inside_limits
+from gammastar.flow.options import Table
 from gammastar.flow.paper import _other_normal
-from gammastar.flow.training import Table
 from gammastar.mock import generate_pairs, load_card
 from gammastar.results.events import sample_file
 

@@ -12,7 +12,7 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.sampling import Sampler
 from gammastar.flow import FlowOptions, fit, laplace
 from gammastar.flow.density_tests import calibration, classifier_test, quality
-from gammastar.flow.training import Table
+from gammastar.flow.options import Table
 
 pytestmark = pytest.mark.flow
 BEAM = 400.0

@@ -16,7 +16,7 @@ from gammastar import config, flow
 from gammastar.config.measured import FlowSection
 from gammastar.core.errors import InputFileError, SteeringError, UserError
 from gammastar.flow import saved_digests
-from gammastar.flow.training import Table
+from gammastar.flow.options import Table
 from gammastar.pipeline.stages.flow import flow_options, train_flow
 from gammastar.results.flow_scan import parse_grid, scan_flows, split_for_scan
 from gammastar.spectrum import TrainingSet

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from gammastar.flow import (
     fit_ensemble,
     fit_pairs,
     fit_paper,
+    has_cuda,
     load,
     save,
 )
@@ -146,6 +148,40 @@ def test_unknown_options():
             options=FlowOptions(device="cuda:99"),
             rng=np.random.default_rng(1),
         )
+
+
+@pytest.mark.skipif(has_cuda(), reason="a CUDA device is there")
+def test_without_a_device_auto_is_the_processor(pairs, trained):
+    options = replace(SMALL, device="auto")
+    found = fit_pairs(pairs, beam_energy=BEAM, options=options, rng=np.random.default_rng(1))
+    assert digest(found.to_tensors()) == digest(trained.to_tensors())
+    assert found.on("auto").device == "cpu"
+    with pytest.raises(PhysicsError, match="use 'cpu' or 'auto'"):
+        found.on("cuda")
+
+
+@pytest.mark.skipif(not has_cuda(), reason="no CUDA device")
+def test_a_device_learns_and_draws_the_same(pairs, trained, tmp_path):
+    """Single kernels and recorded ones round alike; an interrupted training ends with the same bits."""
+    options = replace(SMALL, device="cuda")
+
+    def stop(epoch, *_):
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    def fitted(**more):
+        return fit_pairs(pairs, beam_energy=BEAM, options=options, rng=np.random.default_rng(1), **more)
+
+    found = fitted()
+    with pytest.raises(KeyboardInterrupt):
+        fitted(checkpoint=tmp_path / "one", progress=stop)
+    assert digest(fitted(checkpoint=tmp_path / "one").to_tensors()) == digest(found.to_tensors())
+    assert found.report.validation_loss == pytest.approx(trained.report.validation_loss, abs=1e-3)
+    mass, normal = np.linspace(0.25, 1.0, 500), np.random.default_rng(2).standard_normal((500, 2))
+    for here, there in zip(
+        trained.transform(mass, normal), trained.on("cuda").transform(mass, normal), strict=True
+    ):
+        np.testing.assert_allclose(there, here, rtol=1e-3)
 
 
 @pytest.fixture(scope="module")

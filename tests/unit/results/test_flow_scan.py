@@ -13,7 +13,7 @@ from builders import decay_like
 from gammastar.core.errors import PhysicsError
 from gammastar.flow import FlowOptions
 from gammastar.flow.architecture_scan import scan
-from gammastar.flow.training import Table
+from gammastar.flow.options import Table
 
 pytestmark = pytest.mark.flow
 

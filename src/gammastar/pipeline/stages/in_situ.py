@@ -394,4 +394,4 @@ def _write_likelihood(ctx: Context, section: Section, found: InSitu) -> None:
     hepdata = "ins0000000" if ctx.steering.infer is None else ctx.steering.infer.hepdata
     patches = peak_patchset(spaces, found.mass[use], np.sqrt(middle[use]), base=best, hepdata=hepdata)
     write_json(ctx.folder / "workspace_in_situ.json", spaces[best])
-    write_json(ctx.folder / "patchset_in_situ.json", patches)
+    write_json(ctx.folder / "patchset_in_situ.json", patches, indent=None)

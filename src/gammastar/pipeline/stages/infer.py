@@ -227,7 +227,7 @@ def _write_grid(
     convention = {key: getattr(section, key) for key in KEYS}
     averaged = search.treatment["averaged_from"] < 1.0
     patches["metadata"][CONVENTION] = convention | {"averaged_from": 1.0 if averaged else LARGEST_KAPPA}
-    write_json(ctx.folder / f"patchset{suffix}.json", patches)
+    write_json(ctx.folder / f"patchset{suffix}.json", patches, indent=None)
     return spec, patches
 
 

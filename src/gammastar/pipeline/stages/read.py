@@ -35,7 +35,6 @@ __all__ = [
     "columns_for_vertices",
     "histograms_of",
     "inputs",
-    "limit_of",
     "match_simulation",
     "match_stage",
     "select_stage",
@@ -58,11 +57,6 @@ class Inputs:
     def shas(self) -> tuple[str, ...]:
         """The SHA-256 of files and response, in this order."""
         return self.seal.shas
-
-
-def limit_of(ctx: Context) -> int:
-    """Return how many pairs, simulated photons or single leptons a stage may hold."""
-    return 0 if ctx.steering.select is None else ctx.steering.select.max_in_memory
 
 
 def inputs(ctx: Context, simulated: Arrays) -> Inputs:
@@ -255,7 +249,7 @@ def select_stage(ctx: Context, given: Inputs) -> tuple[Pairs, Arrays]:
         folder, name = ctx.folder / "stages" / "pairs", ctx.steering.analysis.name
         pairs, stored, hists = Pairs.empty(), None, None
         if reader.section.keep_pairs:
-            pairs, stored = collect_pairs(reader.pairs(given, flows), limit_of(ctx), folder, name)
+            pairs, stored = collect_pairs(reader.pairs(given, flows), ctx.max_in_memory, folder, name)
         else:
             hists = reader.histograms(given, flows)
         flow = functools.reduce(lambda a, b: a + b, flows, select.Cutflow())
@@ -312,7 +306,7 @@ def match_stage(ctx: Context, given: Inputs) -> Truth:
 
     def compute() -> Arrays:
         flows: list[select.Cutflow] = []
-        truth = collect_truth(reader.truth(given, flows), limit_of(ctx), folder, name)
+        truth = collect_truth(reader.truth(given, flows), ctx.max_in_memory, folder, name)
         flow = functools.reduce(lambda a, b: a + b, flows, select.Cutflow())
         _partial(ctx, "match", "truth")
         lost = select.lost_leptons(flow, reader.schema.sources())

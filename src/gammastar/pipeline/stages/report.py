@@ -6,12 +6,11 @@ import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from gammastar import mock, predict, report, unfold
-from gammastar import spectrum as normalised
+from gammastar import predict, report
 from gammastar.config import Predict
 from gammastar.config.dark import theory_options
 from gammastar.core.axes import MASS, effective_size
@@ -24,8 +23,6 @@ from gammastar.physics.vectors import SPLIT_MAX
 from gammastar.pipeline.context import Context, RunState
 from gammastar.pipeline.stages.infer import explored, in_use
 from gammastar.pipeline.stages.predict import model_of
-from gammastar.pipeline.stages.read import limit_of
-from gammastar.pipeline.stages.unfold import simulation_of
 from gammastar.predict.mixture import beside_data, shares_of
 from gammastar.predict.names import make_model, r_table, theory_channel
 from gammastar.predict.production import needs_shares
@@ -56,6 +53,9 @@ from gammastar.report.pages import Lead, short_names, skipped_input
 from gammastar.report.published_limits import recast
 from gammastar.store.manifest import versions, write_text
 
+if TYPE_CHECKING:
+    from gammastar.mock import Card
+
 __all__ = ["pairs_sections", "write"]
 
 KINDS = ("observed", "recast")
@@ -70,18 +70,12 @@ BEAM = 400.0  # GeV, for the shares of the processes
 N_DRAWN = 40_000  # photons drawn per mass for the figures of the flow
 
 
-def _card(ctx: Context) -> mock.Card | None:
-    """Return the card of the mock data, if there is one."""
-    section = ctx.steering.simulate
-    return None if section is None else mock.load_card(shipped(section.card, ctx.base, "cards"))
-
-
 def pairs_sections(ctx: Context, state: Any) -> list[Section]:
     """Return the section on pairs and subtraction, with what was a sample."""
     subtraction, cutflow, truth = state.subtraction, state.cutflow, state.truth
     stored = None if truth is None else truth.stored
     notes = sample_notes(
-        limit_of(ctx),
+        ctx.max_in_memory,
         cutflow,
         subtraction,
         pairs=(0 if state.pairs is None else len(state.pairs), effective_size(subtraction["posterior"])),
@@ -92,7 +86,21 @@ def pairs_sections(ctx: Context, state: Any) -> list[Section]:
     ]
 
 
+def _card(ctx: Context) -> Card | None:
+    """Return the card of the mock data, if there is one."""
+    section = ctx.steering.simulate
+    if section is None:
+        return None
+    from gammastar import mock
+
+    return mock.load_card(shipped(section.card, ctx.base, "cards"))
+
+
 def _spectrum(ctx: Context, state: Any) -> list[Section]:
+    from gammastar import mock, unfold  # a reinterpretation needs none of these
+    from gammastar import spectrum as normalised
+    from gammastar.pipeline.stages.unfold import simulation_of
+
     section, measured, unfolded = ctx.steering.unfold, state.spectrum, state.unfolded
     if section is None or measured is None:
         return [Section("Spectrum", ["The pairs were not unfolded."])]

@@ -27,7 +27,6 @@ from gammastar.pipeline.stages.read import (
     Inputs,
     columns_for_vertices,
     histograms_of,
-    limit_of,
     match_simulation,
     stored_pairs,
 )
@@ -325,7 +324,7 @@ def _selected_pairs(ctx: Context, files: Iterable[Any]) -> Pairs:
     schema, cuts, step = _selection(ctx)
     parts = (select.pairs(e, cuts)[0] for e in read.open_events([str(f) for f in files], schema, step=step))
     opposite = (part.select(part.os) for part in parts)
-    return thinned(opposite, limit_of(ctx), ctx.steering.analysis.name)
+    return thinned(opposite, ctx.max_in_memory, ctx.steering.analysis.name)
 
 
 def _files(ctx: Context, names: Sequence[str]) -> list[Any]:
