@@ -272,6 +272,7 @@ class Trend:
         variables = _variables(np.stack([mass, pt, energy], axis=1), self.beam_energy)
         norm = np.interp(mass, self.mass, self.norm)
         value, vector = np.linalg.eigh(self.cov)
+        vector = vector * np.sign(vector[np.abs(vector).argmax(axis=0), [0, 1]])  # else their sign is free
         moved = (vector * np.sqrt(np.clip(value, 0.0, None))).T
         exponent = norm + (self.slopes + np.vstack([np.zeros(2), moved])) @ variables
         bound = np.log(LARGEST)

@@ -360,7 +360,7 @@ def refolding_test(
     genuine = np.where(response.fakes < 1, 1 - response.fakes, 1.0)
     expected = response.migration @ truth / genuine
     value, vector = np.linalg.eigh(measured.cov)
-    root = vector * np.sqrt(np.clip(value, 0, None))
+    root = (vector * np.sqrt(np.clip(value, 0, None))) @ vector.T  # the same on every processor
     toys = np.zeros(n_toys)
     for k in range(n_toys):
         y = expected + root @ rng.standard_normal(len(expected))
