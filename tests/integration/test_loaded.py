@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 from hist import Hist
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 import gammastar as gs
 from gammastar import cli
@@ -143,6 +144,17 @@ def test_every_part_draws_itself_and_fits_on_a_screen(found):
     assert "virtual photons per POT" not in repr(found)
     assert "modelled by the MOCK card" in found.summary()
     assert "report.html" in found._repr_html_()
+
+
+def test_every_part_draws_itself_into_given_axes(found):
+    figure = Figure()
+    parts = (found.spectrum, found.rate, found.reach["na62_dump"], found.workspace, found.patches)
+    for part, ax in zip(parts, figure.subplots(len(parts)), strict=True):
+        assert part.plot(ax=ax) is ax
+        assert ax.has_data()
+        assert "MOCK" in [text.get_text() for text in ax.texts]
+    assert len(figure.axes) == len(parts)  # and nothing beside them
+    assert found.reach["na62_dump"].plot().figure is not figure
 
 
 def test_overlay_of_several_reaches(found, tmp_path):

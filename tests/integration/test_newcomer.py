@@ -9,10 +9,12 @@ import json
 import numpy as np
 import pytest
 from builders import ntuple
+from matplotlib.figure import Figure
 from pages import blocks, call, commands, files_of, fill, shrink
 from PIL import Image
 
 import gammastar as gs
+from gammastar.core.errors import UserError
 from gammastar.core.records import Reach
 
 pytestmark = pytest.mark.flow
@@ -78,6 +80,30 @@ def test_own_detector_and_own_vector(newcomer):
     vector = myvector.reach["detector"]
     assert vector.about["model"]["coupling"] == "g"
     assert vector.mass[-1] <= 1.03  # where its hadronic width ends, as the page says
+
+
+def test_a_reach_draws_where_its_signal_was_measured_as_the_report_does(newcomer):
+    """The hatching follows the measured part over the plane, not the contour."""
+    found = gs.load(newcomer[0] / "results" / "mine")
+    signal, reach = found.signal["detector"], found.reach["detector"]
+    ax = reach.plot()
+    hatched = [one for one in ax.collections if getattr(one, "hatches", None)]
+    inside = (signal.coupling > np.nanmin(reach.edges)) & (signal.coupling < np.nanmax(reach.edges))
+    least = np.nanmin(signal.in_domain_fraction[:, inside])
+    assert bool(hatched) == bool(least < 0.5)
+    assert hatched
+
+
+def test_the_flow_draws_one_quantity_into_given_axes(newcomer):
+    found = gs.load(newcomer[0] / "results" / "mine")
+    left, right = Figure().subplots(1, 2)
+    assert found.flow.plot(n=500, quantity="pt", ax=left) is left
+    assert found.flow.plot([0.4], n=500, quantity="energy", ax=right) is right
+    assert "[GeV]" in left.get_xlabel()
+    assert left.get_xlim()[1] < right.get_xlim()[1]  # transverse momenta and energies
+    for wrong in ({"ax": left}, {"quantity": "mass"}):
+        with pytest.raises(UserError, match="give 'pt' or 'energy', one panel"):
+            found.flow.plot(n=500, **wrong)
 
 
 def test_notebook_use_as_written(newcomer, monkeypatch):

@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ParamSpec, TypeVar
+from contextvars import ContextVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 import matplotlib as mpl
 import mplhep
@@ -33,6 +34,7 @@ __all__ = [
     "divided",
     "header",
     "house_style",
+    "into",
     "log_mass_axis",
     "log_range",
     "mark_mock",
@@ -72,6 +74,7 @@ _RC: dict[str, Any] = {
     "axes.titlelocation": "left",
     "axes.linewidth": 1.2,
     "axes.unicode_minus": True,
+    "axes.formatter.use_mathtext": True,
     "legend.fontsize": 12,
     "legend.frameon": True,
     "legend.fancybox": False,
@@ -113,6 +116,28 @@ def styled(function: Callable[P, R]) -> Callable[P, R]:
     return wrapper
 
 
+_GIVEN: ContextVar[Axes | None] = ContextVar("axes that a figure is drawn into", default=None)
+
+
+@contextmanager
+def into(ax: Axes) -> Iterator[None]:
+    """Draw the figures that are made in a ``with`` block into given axes instead of new ones.
+
+    Examples
+    --------
+    >>> ax = Figure().subplots()
+    >>> with into(ax):
+    ...     figure, axes = new_figure()
+    >>> axes[0, 0] is ax
+    True
+    """
+    token = _GIVEN.set(ax)
+    try:
+        yield
+    finally:
+        _GIVEN.reset(token)
+
+
 def new_figure(
     rows: int = 1,
     columns: int = 1,
@@ -137,7 +162,18 @@ def new_figure(
     -------
     figure : matplotlib.figure.Figure
     axes : NDArray of Axes, shape (rows, columns)
+
+    Raises
+    ------
+    PhysicsError
+        If several panels are to be drawn `into` one pair of axes.
     """
+    given = _GIVEN.get()
+    if given is not None:
+        if rows * columns > 1:
+            msg = f"this figure has {rows * columns} panels, which one pair of axes cannot hold"
+            raise PhysicsError(msg)
+        return cast("Figure", given.figure), np.array([[given]], dtype=object)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(
         rows,

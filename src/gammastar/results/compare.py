@@ -400,7 +400,7 @@ def _chosen(runs: Sequence[Results | Pathlike], detectors: Sequence[str], part: 
                 f"overlay: {' and '.join(map(str, values.values()))} are of different {what}; draw them apart"
             )
             raise UserError(msg)
-    labels = [_detector(reach) for _, reach in found]
+    labels = [reach.detector for _, reach in found]
     twice = {label for label in labels if labels.count(label) > 1}
     named = [
         f"{run.folder.resolve().name}: {label}" if label in twice else label
@@ -411,8 +411,3 @@ def _chosen(runs: Sequence[Results | Pathlike], detectors: Sequence[str], part: 
         _Drawn(f"{run.folder}: {label}" if name in again else name, run, reach)
         for (run, reach), label, name in zip(found, labels, named, strict=True)
     ]
-
-
-def _detector(reach: DetectorReach) -> str:
-    """Return the name of a detector as the run wrote it."""
-    return reach.label.partition("reach, ")[2] or reach.name

@@ -234,6 +234,7 @@ class Results:
             "cl": rows[0]["cl"],
             "fraction": fraction if np.isfinite(fraction).any() else None,
             "explored": content.get("explored"),
+            "plane": partial(self._plane, name),
         }
         found: DetectorReach = copied(
             DetectorReach,
@@ -247,6 +248,13 @@ class Results:
             mock=self.mock,
         )
         return found
+
+    def _plane(self, name: str) -> SignalPlane | None:
+        """Return the signal of a detector over the plane; None where the stage was not kept."""
+        try:
+            return self.signal.get(name)
+        except InputFileError:
+            return None
 
     def _pot(self, content: Mapping[str, Any], name: str) -> float:
         """Return the protons on target of a search: of its detector, or in situ of the measurement."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gammastar.core.axes import ENERGY, PT
 from gammastar.core.errors import UserError
 from gammastar.core.records import FloatArray, Reach, Shown, Spectrum, described
 from gammastar.core.signal import Rate
@@ -34,6 +36,7 @@ __all__ = [
 
 MEASURED, OBSERVED = "measured domain", "observed"
 IN_SITU, DISPLACED = "in_situ", "displaced"
+QUANTITIES = (PT, ENERGY)
 BANDS = ("m2", "m1", "median", "p1", "p2")
 GREY = ("observed", "recast")  # kinds of published limits that are drawn
 
@@ -51,6 +54,17 @@ def _shown(figure: Figure) -> Axes:
         ):  # before matplotlib 3.11 it takes no figure of others
             pyplot.figure(figure)
     return figure.axes[0]
+
+
+def _drawn(draw: Callable[[], Figure], ax: Axes | None) -> Axes:
+    """Return the first axes of a new figure, or `ax` with the figure drawn into them."""
+    if ax is None:
+        return _shown(draw())
+    from gammastar.report.style import into
+
+    with into(ax):
+        draw()
+    return ax
 
 
 def _pandas() -> Any:
@@ -93,8 +107,18 @@ class LoadedSpectrum(Spectrum):
         columns["error"] = np.sqrt(np.clip(np.diag(self.cov), 0.0, None))
         return _pandas().DataFrame(columns | {"measured": self.domain.ravel()})
 
-    def plot(self) -> Axes:
-        """Draw the mass spectrum with the error of its covariance; return the axes."""
+    def plot(self, *, ax: Axes | None = None) -> Axes:
+        """Draw the mass spectrum with the error of its covariance.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Draw into these; by default into a figure of its own.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+        """
         from gammastar.report.figures.measured import mass_projection, unfolded_spectrum
 
         edges, values, cov = mass_projection(self)
@@ -102,7 +126,8 @@ class LoadedSpectrum(Spectrum):
         others = tuple(i for i in range(self.domain.ndim) if i != index)
         inside = np.asarray(self.domain.any(axis=others))
         errors = np.sqrt(np.clip(np.diag(cov), 0.0, None))
-        return _shown(unfolded_spectrum(edges, values, errors, mock=self.mock, measured=inside))
+        draw = partial(unfolded_spectrum, edges, values, errors, mock=self.mock, measured=inside)
+        return _drawn(draw, ax)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -124,11 +149,21 @@ class LoadedRate(Rate):
         parts = {part.name: np.sqrt(np.clip(np.diag(part.cov), 0.0, None)) for part in self.sources.parts}
         return _pandas().DataFrame(columns | parts)
 
-    def plot(self) -> Axes:
-        """Draw the rate against the mass with bands of one and two standard deviations; return the axes."""
+    def plot(self, *, ax: Axes | None = None) -> Axes:
+        """Draw the rate against the mass with bands of one and two standard deviations.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Draw into these; by default into a figure of its own.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+        """
         from gammastar.report.figures.signal import rate_figure
 
-        return _shown(rate_figure(self.mass, self.value, self.error(), mock=self.mock))
+        return _drawn(partial(rate_figure, self.mass, self.value, self.error(), mock=self.mock), ax)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -151,19 +186,66 @@ class Kinematics(Shown):
     def sample(
         self, mass: FloatArray | float, rng: np.random.Generator | int = 1, *, n: int = 10_000
     ) -> tuple[FloatArray, FloatArray]:
-        """Return q_T and energy [GeV], one of each per mass; `n` of them for a single mass [GeV]."""
+        """Return q_T and energy of virtual photons.
+
+        Parameters
+        ----------
+        mass : NDArray, shape (n,), or float [GeV]
+        rng : numpy.random.Generator or int
+            A generator or its seed.
+        n : int
+            How many for a single mass.
+
+        Returns
+        -------
+        pt, energy : NDArray, shape (n,) [GeV]
+            One of each per mass.
+        """
         masses = np.full(n, float(mass)) if np.ndim(mass) == 0 else np.asarray(mass, dtype=np.float64)
         pt, energy = self.sampler.sample(masses, np.random.default_rng(rng))
         return pt, energy
 
-    def plot(self, masses: Sequence[float] | None = None, *, n: int = 20_000) -> Axes:
-        """Draw the densities of q_T and energy at some masses [GeV]; return the axes of the first."""
+    def plot(
+        self,
+        masses: Sequence[float] | None = None,
+        *,
+        n: int = 20_000,
+        quantity: str | None = None,
+        ax: Axes | None = None,
+    ) -> Axes:
+        """Draw the densities of q_T and energy at some masses.
+
+        Parameters
+        ----------
+        masses : sequence of float, optional [GeV]
+            Three over the range that was learned by default.
+        n : int
+            Drawn at each mass.
+        quantity : {"pt", "energy"}, optional
+            One of the two panels alone.
+        ax : matplotlib.axes.Axes, optional
+            Draw into these, which hold one panel: it needs a `quantity`.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            The first ones.
+
+        Raises
+        ------
+        UserError
+            If the quantity is another one, or axes are given without it.
+        """
         from gammastar.report.figures.overview import densities_figure
 
+        if quantity not in (None, *QUANTITIES) or (quantity is None and ax is not None):
+            msg = f"flow.plot: quantity {quantity!r}: give {' or '.join(map(repr, QUANTITIES))}, one panel"
+            raise UserError(msg)
         low, high = self.mass_range
         chosen = np.linspace(low, high, 5)[1:4].round(2).tolist() if masses is None else masses
         samples = {float(mass): self.sample(float(mass), n=n) for mass in chosen}
-        return _shown(densities_figure(samples, mock=self.mock))
+        panels = QUANTITIES if quantity is None else (quantity,)
+        return _drawn(partial(densities_figure, samples, mock=self.mock, quantities=panels), ax)
 
 
 class Workspace(dict[str, Any]):
@@ -192,8 +274,18 @@ class Workspace(dict[str, Any]):
         ]
         return _pandas().DataFrame(rows)
 
-    def plot(self) -> Axes:
-        """Draw the expected events of every channel, stacked by sample; return the axes."""
+    def plot(self, *, ax: Axes | None = None) -> Axes:
+        """Draw the expected events of every channel, stacked by sample.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Draw into these; by default into a figure of its own.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+        """
         from gammastar.report.figures.overview import channels_figure
 
         sizes = [len(channel["samples"][0]["data"]) for channel in self["channels"]]
@@ -205,7 +297,7 @@ class Workspace(dict[str, Any]):
             for sample in channel["samples"]:
                 row = counts.setdefault(sample["name"], np.zeros(starts[-1]))
                 row[start : start + size] += sample["data"]
-        return _shown(channels_figure(names, counts, mock=self.mock))
+        return _drawn(partial(channels_figure, names, counts, mock=self.mock), ax)
 
     def __repr__(self) -> str:
         samples = [f"{c['name']}: {', '.join(s['name'] for s in c['samples'])}" for c in self["channels"]]
@@ -245,12 +337,22 @@ class Patches(Mapping[str, list[dict[str, Any]]]):
         rows = [dict(zip(labels, p["metadata"]["values"], strict=True)) for p in self._patches.values()]
         return _pandas().DataFrame(rows, index=_pandas().Index(self._patches, name="patch"))
 
-    def plot(self) -> Axes:
-        """Draw the points of mass and coupling that have a signal; return the axes."""
+    def plot(self, *, ax: Axes | None = None) -> Axes:
+        """Draw the points of mass and coupling that have a signal.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Draw into these; by default into a figure of its own.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+        """
         from gammastar.report.figures.overview import points_figure
 
         points = np.array([p["metadata"]["values"][:2] for p in self._patches.values()], dtype=np.float64)
-        return _shown(points_figure(points, mock=self.mock))
+        return _drawn(partial(points_figure, points, mock=self.mock), ax)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -269,7 +371,7 @@ class DetectorReach(Reach):
         Events at −2 … +2 standard deviations.
     about : mapping
         Confidence level, protons on target, names of the model, the shares of the signal that were measured,
-        and the limits over the plane ("explored"), for figure and explorer.
+        the limits over the plane ("explored") and a function that reads its signal ("plane").
     mock : bool
     """
 
@@ -298,27 +400,48 @@ class DetectorReach(Reach):
         """Return the rows of ``reach.csv``: one per contour, mass and island."""
         return _pandas().DataFrame(list(self.rows))
 
-    def plot(self, *, limits: bool = True) -> Axes:
-        """Draw all signal, its measured part and what is observed; `limits`: grey areas of published limits.
+    def plot(self, *, limits: bool = True, ax: Axes | None = None) -> Axes:
+        """Draw all signal, its measured part and what is observed.
+
+        All signal is hatched where less than half of it was measured, crossed where less than 5 % was.
+
+        Parameters
+        ----------
+        limits : bool
+            Published limits in grey.
+        ax : matplotlib.axes.Axes, optional
+            Draw into these, without the panel of the measured part along the edges; by default into a figure
+            of its own.
 
         Returns
         -------
         matplotlib.axes.Axes
         """
         from gammastar.report import Contour, reach_figure
+        from gammastar.report.dark import domain_of
 
         if self.name == IN_SITU:
-            return _shown(self._peaks(limits=limits))
-        whole = Contour(
-            "all signal", self, "extrapolated", bands=self.bands, fraction=self.about.get("fraction")
-        )
+            return _drawn(partial(self._peaks, limits=limits), ax)
+        plane = self.about["plane"]()
+        along = None if ax is not None else self.about["fraction"]
+        domain = None if plane is None or self.about["fraction"] is None else domain_of(plane)
+        kind: Any = "expected" if self.about["fraction"] is None else "extrapolated"
+        whole = Contour("all signal", self, kind, bands=self.bands, fraction=along, domain=domain)
         contours = [whole]
         if MEASURED in self.parts:
             contours.append(Contour("measured domain only", self.parts[MEASURED], "measured"))
         if OBSERVED in self.parts:
             contours.append(Contour("observed", self.parts[OBSERVED], "observed"))
-        figure = reach_figure(contours, **self.options(limits=limits))
-        return _shown(figure)
+        options = self.options(limits=limits)
+        options["plane"] = replace(options["plane"], title=self.detector)
+        return _drawn(partial(reach_figure, contours, **options), ax)
+
+    @property
+    def detector(self) -> str:
+        """Name of the detector, or of the search in the measured pairs, as the run wrote it."""
+        return self.label.partition("reach, ")[2] or self.label.removeprefix("MOCK ").removeprefix(
+            "expected reach "
+        )
 
     @property
     def labels(self) -> Labels:
