@@ -146,6 +146,20 @@ def test_every_part_draws_itself_and_fits_on_a_screen(found):
     assert "report.html" in found._repr_html_()
 
 
+def test_summary_says_the_essentials_without_a_page(found):
+    """The steering has no [report], which puts numbers into the manifest."""
+    text = str(found.summary())
+    reach = found.reach["na62_dump"]
+    content = json.loads((found.folder / "reach.json").read_text())
+    ends = content["mass_intervals"]["all"]
+    low, high = min(end["low"] for end in ends), max(end["high"] for end in ends)
+    (line,) = [line for line in text.splitlines() if line.startswith("  NA62 dump, ")]
+    assert "protons on target, 90 % CL" in line
+    assert f"masses from {low:.3g} to {high:.3g} GeV" in line
+    assert line.endswith(f"expected limit {reach.expected_limit[2]:.3g} events")
+    assert f"{found.spectrum.values.sum():.4g}" in text
+
+
 def test_every_part_draws_itself_into_given_axes(found):
     figure = Figure()
     parts = (found.spectrum, found.rate, found.reach["na62_dump"], found.workspace, found.patches)

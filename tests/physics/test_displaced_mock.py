@@ -66,7 +66,7 @@ def test_prompt_pairs_predict_displaced_ones(sample, ctau):
     near = flown.select(np.abs(flown.mass - MASS) < WINDOW)
     first, last = telescope.fiducial
     found = [(near.good & (near.pull > cut) & (near.z > first) & (near.z < last)).mean() for cut in CUTS]
-    share, _ = displaced_shares(prompt, telescope, CUTS, mass=MASS, half_window=WINDOW, ctau=[ctau])
+    share, _, _ = displaced_shares(prompt, telescope, CUTS, mass=MASS, half_window=WINDOW, ctau=[ctau])
     error = np.sqrt(share[:, 0] / len(near))
     assert found == pytest.approx(share[:, 0], abs=4 * error.max(), rel=0.05)
     assert share[0, 0] > 0.02

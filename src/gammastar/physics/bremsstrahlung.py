@@ -23,6 +23,7 @@ from gammastar.physics.hadrons import FORM_FACTORS, FormFactor
 
 __all__ = [
     "PRESETS",
+    "TITLES",
     "Bremsstrahlung",
     "band",
     "cross_section_nsd",
@@ -347,6 +348,16 @@ PRESETS: dict[str, Bremsstrahlung] = {
     # arXiv:1311.3870 with the form factor of BdNMC, arXiv:1609.01770.
     "fww_vmd": Bremsstrahlung("fww_vmd", "fww", FORM_FACTORS["vmd-degenerate"]),
 }
+
+
+TITLES = {
+    "qra_v2": "quasi-real, v2",
+    "qra_v1": "quasi-real, v1",
+    "na62": "as NA62",
+    "fairship": "as FairShip",
+    "fww_vmd": "FWW, VMD form factor",
+}
+"""What figures call the presets."""
 
 
 def preset(name: str) -> Bremsstrahlung:

@@ -64,7 +64,7 @@ def displaced_shares(
     mass: float,
     half_window: float,
     ctau: npt.ArrayLike,
-) -> tuple[FloatArray, FloatArray]:
+) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return which share of the dark photons of a mass is found behind the cut, and before its mirror image.
 
     Parameters
@@ -84,6 +84,8 @@ def displaced_shares(
         Share of the prompt pairs of this mass, ``good`` or not; `before` with the vertex as far in front of
         the interaction as `behind` asks for behind it. What a measured tail predicts for the background,
         prompt decays of the signal do as well: the difference counts against it.
+    error : NDArray, shape (c, k)
+        Standard deviation of `behind` less twice `before` from the finite number of pairs.
 
     Raises
     ------
@@ -112,16 +114,17 @@ def displaced_shares(
     path = near.pz[:, None] / mass * np.asarray(ctau, dtype=np.float64)
     share = near.weight * (kept / (near.weight.sum() * total))
     first, last = telescope.fiducial
-    behind, before = [], []
+    behind, before, error = [], [], []
     for cut in np.asarray(cuts, dtype=np.float64):
         least = np.maximum(cut * near.sigma, first)
-        rows = np.zeros((2, path.shape[1]))
+        after, ahead = np.zeros(path.shape), np.zeros(path.shape)
         for prompt in (near.z, -near.z):
-            rows[0] += share @ decay_share(telescope, np.maximum(least - prompt, 0.0), last - prompt, path)
-            rows[1] += share @ decay_share(telescope, np.maximum(-last - prompt, 0.0), -least - prompt, path)
-        behind.append(rows[0])
-        before.append(rows[1])
-    return np.array(behind), np.array(before)
+            after += decay_share(telescope, np.maximum(least - prompt, 0.0), last - prompt, path)
+            ahead += decay_share(telescope, np.maximum(-last - prompt, 0.0), -least - prompt, path)
+        behind.append(share @ after)
+        before.append(share @ ahead)
+        error.append(np.sqrt(share**2 @ (after - 2.0 * ahead) ** 2))
+    return np.array(behind), np.array(before), np.array(error)
 
 
 def best_cut(signal: FloatArray, limit: FloatArray) -> npt.NDArray[np.intp]:
@@ -158,6 +161,8 @@ class Displaced:
     behind, before : NDArray, shape (n, c, k)
         Expected dark photons behind the cut, and in front of its mirror image: as many more does their own
         prompt tail make the background expect.
+    error : NDArray, shape (n, c, k)
+        Standard deviation of `behind` less twice `before` from the finite number of pairs.
     signal_sigma : NDArray, shape (n,)
         Relative error of the signal.
     background, background_sigma : NDArray, shape (n, c)
@@ -179,6 +184,7 @@ class Displaced:
     cuts: FloatArray
     behind: FloatArray
     before: FloatArray
+    error: FloatArray
     signal_sigma: FloatArray
     background: FloatArray
     background_sigma: FloatArray
@@ -192,11 +198,12 @@ class Displaced:
     def signal(self) -> FloatArray:
         """Expected signal in excess of what its own prompt tail adds to the background, shape (n, c, k).
 
-        Zero where that tail is more than half of it: such dark photons are not displaced. With signed weights
-        few pairs may leave less than nothing: zero as well.
+        Zero where that tail is more than half of it, or not surely less, to three standard deviations of the
+        finite number of pairs: such dark photons are not displaced, or a few pairs stand for them. Signed
+        weights may leave less than nothing of a tail: it adds nothing to the signal.
         """
-        own = (self.behind > 0) & (self.before < 0.5 * self.behind)
-        return np.where(own, np.maximum(self.behind - self.before, 0.0), 0.0)
+        own = self.behind - 2.0 * self.before > 3.0 * self.error
+        return np.where(own, np.maximum(self.behind - np.maximum(self.before, 0.0), 0.0), 0.0)
 
     @property
     def log_sigma(self) -> FloatArray:
@@ -209,7 +216,7 @@ class Displaced:
 
     def times(self, factor: float) -> Displaced:
         """Return the expectations for so many times the pairs; relative errors stay, nothing was counted."""
-        names = ("behind", "before", "background", "background_sigma", "parts")
+        names = ("behind", "before", "error", "background", "background_sigma", "parts")
         scaled = {name: factor * getattr(self, name) for name in names}
         return replace(self, **scaled, count=np.full_like(self.count, np.nan))
 

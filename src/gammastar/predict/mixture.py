@@ -12,6 +12,7 @@ import vector
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray, Sample
+from gammastar.physics.bremsstrahlung import TITLES
 from gammastar.physics.mesons import Decay
 from gammastar.physics.vectors import Charges, Process
 from gammastar.predict.channel import Channel, Importance, check_exclusive
@@ -404,6 +405,6 @@ def beside_data(channels: Sequence[Channel], mass: FloatArray) -> dict[str, Floa
     rate, cov = decays.rate(mass)
     sigma = np.sqrt(np.diag(cov))
     return {
-        f"bremsstrahlung, {brem.kernel.name}": band,
+        f"p bremsstrahlung, {TITLES.get(brem.kernel.name, brem.kernel.name)}": band,
         "meson decays, illustrative": np.stack([np.clip(rate - sigma, 0, None), rate, rate + sigma], axis=1),
     }

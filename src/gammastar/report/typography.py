@@ -25,6 +25,11 @@ _INDEX = re.compile(r"\b([mqpE])_(μ|T|\w)(?!\w)")
 _EXPONENT = re.compile(r"\^(-?\d+(?:\.\d+)?)")
 
 
+_TOGETHER = re.compile(r"(?<=[\d⁰¹²³⁴⁵⁶⁷⁸⁹]) (?=[×±%σ]|[GMk]eV\b)|(?<=[×±]) (?=\d)")
+_COUNT = re.compile(r"(?<![\w.,/:=+−-])\d{5,}(?= [a-z+−])")  # in front of what is counted
+NO_BREAK, THIN = "\u00a0", "\u2009"
+
+
 def raised(number: int) -> str:
     """Return a whole number as an exponent.
 
@@ -73,13 +78,18 @@ def typeset(text: str) -> str:
 
 
 def marked_up(text: object) -> Markup:
-    """Return a typeset text as HTML, escaped, with indices and exponents in their places.
+    r"""Return a typeset text as HTML, escaped, with indices and exponents in their places.
+
+    Lines do not break within a number and its unit, and large counts are in groups of three digits.
 
     Examples
     --------
+    >>> str(marked_up("1.2e-06 of 184538 pairs")).split(" ")
+    ['1.2\xa0×\xa010⁻⁶', 'of', '184\u2009538', 'pairs']
     >>> marked_up("m_mu < A^0.83")
     Markup('<i>m</i><sub>μ</sub> &lt; A<sup>0.83</sup>')
     """
-    safe = str(escape(typeset(str(text))))
+    flat = _COUNT.sub(lambda found: f"{int(found[0]):,}".replace(",", THIN), typeset(str(text)))
+    safe = str(escape(_TOGETHER.sub(NO_BREAK, flat)))
     safe = _INDEX.sub(r"<i>\1</i><sub>\2</sub>", safe)
     return Markup(_EXPONENT.sub(r"<sup>\1</sup>", safe))  # noqa: S704 - it was escaped before

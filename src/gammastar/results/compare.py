@@ -39,7 +39,7 @@ __all__ = [
 OTHERS = (IN_SITU, DISPLACED)  # drawn on planes of their own
 COLUMNS = ("mass", "coupling_low", "coupling_high")
 SIGMA_INEL = 32.3e9  # pb, inelastic pp at 400 GeV (COMPETE fit of total less elastic); for cross sections
-PRESETS = {"FWW, VMD form factor": "fww_vmd", "quasi-real, v2": "qra_v2"}
+PRESETS = ("fww_vmd", "qra_v2")
 BAND = {"low": ("lower", "low", "min"), "high": ("upper", "high", "max"), "central": ("central", "rate")}
 
 
@@ -184,11 +184,11 @@ def foresee_folder(spec: TableSpec) -> report.RateTable:
 def _own(masses: FloatArray, beam_energy: float) -> list[report.RateTable]:
     """Return proton bremsstrahlung in two conventions, from our own kernel, at the masses that it knows."""
     tables = []
-    for name, key in PRESETS.items():
+    for key in PRESETS:
         kernel = bremsstrahlung.preset(key)
         known = masses[masses <= kernel.largest_mass(beam_energy)]
         if len(known):
-            label = f"p bremsstrahlung, {name}"
+            label = f"p bremsstrahlung, {bremsstrahlung.TITLES[key]}"
             tables.append(report.RateTable(label, known, kernel.rate(known, beam_energy)))
     return tables
 

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["Results", "load", "reinterpret", "run"]
 
 ALL, MAIN = "all", "reach.json"
+OTHERS = (IN_SITU, DISPLACED)  # searches in the measured pairs, which say their own numbers
+PHOTONS = "virtual photons per POT"
 
 
 class Results:
@@ -150,10 +152,14 @@ class Results:
         return workspace, Patches(read_result(self.folder, names[1]), mock=self.mock)
 
     def summary(self) -> Told:
-        """Return the numbers of the run, one per line, and its notes."""
+        """Return the reaches and the numbers of the run, one per line, and its notes."""
         lines = [f"{self.folder}" + ("  (MOCK data)" if self.mock else "")]
-        width = max(map(len, self.manifest["numbers"]), default=0)
-        lines += [f"  {name:{min(width, 48)}s}  {value}" for name, value in self.manifest["numbers"].items()]
+        lines += [f"  {found.sentence}" for name, found in self.reach.items() if name not in OTHERS]
+        numbers = dict(self.manifest["numbers"])
+        if PHOTONS not in numbers and "spectrum.json" in self.files:
+            numbers = {PHOTONS: f"{float(self.spectrum.values.sum()):.4g}"} | numbers
+        width = max(map(len, numbers), default=0)
+        lines += [f"  {name:{min(width, 48)}s}  {value}" for name, value in numbers.items()]
         return Told("\n".join([*lines, *(f"  note: {note}" for note in self.manifest["notes"])]))
 
     @property

@@ -444,6 +444,24 @@ class DetectorReach(Reach):
         )
 
     @property
+    def sentence(self) -> str:
+        """What is reached, of which couplings, with how many protons on target."""
+        start = (
+            f"{self.detector}, {self.about['pot']:.3g} protons on target, {100 * self.about['cl']:.3g} % CL"
+        )
+        limit = f"; expected limit {self.expected_limit[2]:.3g} events" if self.expected_limit else ""
+        reached = np.isfinite(self.edges).all(axis=1)
+        if not reached.any():
+            return f"{start}: nothing is reached{limit}"
+        ends = [(one.low, one.high) for one in self.intervals] or [(m, m) for m in self.mass[reached]]
+        low, high = min(end[0] for end in ends), max(end[1] for end in ends)
+        weakest, strongest = self.edges[reached].min(), self.edges[reached].max()
+        return (
+            f"{start}: masses from {low:.3g} to {high:.3g} GeV, {self.labels.coupling} from {weakest:.2g} to "
+            f"{strongest:.2g}{limit}"
+        )
+
+    @property
     def labels(self) -> Labels:
         """Names of particle and coupling."""
         from gammastar.predict.models import Labels

@@ -62,7 +62,7 @@ def thrown(pairs, ctau, rng, repeat):
 def test_against_thrown_decays(ctau):
     rng = np.random.default_rng(7)
     pairs = measured(rng)
-    behind, before = displaced_shares(pairs, TELESCOPE, CUTS, mass=MASS, half_window=WINDOW, ctau=[ctau])
+    behind, before, _ = displaced_shares(pairs, TELESCOPE, CUTS, mass=MASS, half_window=WINDOW, ctau=[ctau])
     n = 1_000_000
     found, mirrored = thrown(pairs, ctau, rng, n)
     assert behind[:, 0] == pytest.approx(found, abs=5 * np.sqrt(0.25 / n) * 1.3)
@@ -71,7 +71,7 @@ def test_against_thrown_decays(ctau):
 
 def test_short_lives_leave_the_tail_of_prompt_pairs():
     pairs = measured(np.random.default_rng(8), 20_000)
-    behind, before = displaced_shares(pairs, TELESCOPE, CUTS, mass=MASS, half_window=WINDOW, ctau=[1e-15])
+    behind, before, _ = displaced_shares(pairs, TELESCOPE, CUTS, mass=MASS, half_window=WINDOW, ctau=[1e-15])
     near = pairs.select(np.abs(pairs.mass - MASS) < WINDOW)
     own = near.select(near.good & (near.z < 0))
     tail = [own.weight @ (-own.z > np.maximum(cut * own.sigma, 2e-3)) for cut in CUTS]
@@ -84,7 +84,7 @@ def test_long_lives_fall_with_the_lifetime():
     """S ∝ ε² × share and share ∝ 1/cτ ∝ ε²: the fourth power of the coupling."""
     pairs = measured(np.random.default_rng(9))
     ctau = np.array([1e2, 1e3])
-    behind, before = displaced_shares(pairs, TELESCOPE, CUTS, mass=MASS, half_window=WINDOW, ctau=ctau)
+    behind, before, _ = displaced_shares(pairs, TELESCOPE, CUTS, mass=MASS, half_window=WINDOW, ctau=ctau)
     assert behind[:, 0] / behind[:, 1] == pytest.approx(np.full(3, 10.0), rel=1e-3)
     assert (before < 0.02 * behind).all()
 

@@ -261,7 +261,7 @@ def test_the_page_opens_with_flagship_cards_and_explorer(folded):
     assert '<a href="explorer.html">Explorer</a>' in top
     assert 'alt="flagship"' not in below
     assert 'href="#flagship"' in below
-    assert "6 × 10²⁰" in top
+    assert "6\u00a0×\u00a010²⁰" in top  # no line breaks within
     assert "+− pairs" in top
 
 

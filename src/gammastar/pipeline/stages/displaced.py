@@ -125,7 +125,7 @@ def _expected(
                 charm=others,
                 charm_sigma=float(fitted[1] / fitted[0]),
             )
-            behind, before = displaced_shares(
+            behind, before, error = displaced_shares(
                 every, telescope, cuts, mass=mass, half_window=half, ctau=model.ctau(mass, coupling)
             )
         except PhysicsError as error:
@@ -133,7 +133,7 @@ def _expected(
             continue
         per_coupling = prompt.signal[i] / float(np.interp(mass, wide.axes[0].centers, effective))
         produced = per_coupling * float(lepton.cells(mass, window)[0, 0]) * coupling**2
-        rows.append((i, produced * behind, produced * before, tails, window))
+        rows.append((i, produced * behind, produced * before, tails, window, produced * error))
     if not rows:
         msg = f"in_situ.displaced: no mass can be searched: {lost[0]}"
         raise SteeringError(msg)
@@ -155,6 +155,7 @@ def _expected(
         cuts=cuts,
         behind=np.array([row[1] for row in rows]),
         before=np.array([row[2] for row in rows]),
+        error=np.array([row[5] for row in rows]),
         signal_sigma=relative,
         background=np.array([tails.value for tails in found]),
         background_sigma=np.array([tails.sigma for tails in found]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -102,7 +103,9 @@ def impact_figure(
         Patch(facecolor=COLOURS[1], alpha=0.55, label=r"$\theta=+1\sigma$"),
         Line2D([], [], color="black", marker="o", markersize=4.5, linewidth=1.3, label="pull"),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, title=title or None)
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    if title:
+        figure.suptitle(title, x=0.02, ha="left", fontsize=13)
     mark_mock(top, mock, position=(0.97, 0.05))
     return figure
 
@@ -282,10 +285,11 @@ def gap_figure(
     top = int(np.floor(shown.max()))
     levels = [float(level) for level in range(top - 2, top + 1) if level != 0]
     if len(mass) > 1 and top > -20:
-        lines = ax.contour(mass, coupling, shown, levels=levels, colors="C0", linewidths=1.0, linestyles=":")
+        look: dict[str, Any] = {"colors": COLOURS[0], "linewidths": 1.0, "linestyles": ":"}
+        lines = ax.contour(mass, coupling, shown, levels=levels, **look)
         ax.clabel(lines, fmt=lambda level: rf"$10^{{{level:.0f}}}$", fontsize=10)
-        ax.plot([], [], color="C0", linestyle=":", label="displaced signal over its expected limit")
-    for i, (name, reach) in enumerate(reaches.items()):
+        ax.plot([], [], color=COLOURS[0], linestyle=":", label="displaced signal over its expected limit")
+    for i, (name, reach) in enumerate(reaches.items(), 1):
         colour = COLOURS[i % len(COLOURS)]
         filled = name == "all"
         for polygon in region(reach.mass, reach.edges):

@@ -294,10 +294,13 @@ def isolines(ax: Axes, yields: Yields) -> Line2D | None:
     lines = ax.contour(yields.mass, yields.coupling, height.T, levels=powers, **look)
     texts = ax.clabel(lines, fmt={float(k): f"$10^{{{k}}}$" if k else "1" for k in powers}, fontsize=10)
     frame = ax.transScale + ax.transLimits
+    kept: list[FloatArray] = []
     for text in texts:
-        if _on_a_name(ax, frame.transform(text.get_position())):
+        place = frame.transform(text.get_position())
+        if _on_a_name(ax, place) or any((np.abs(place - one) < (0.05, 0.06)).all() for one in kept):
             text.remove()
             continue
+        kept.append(place)
         text.set_clip_on(True)
         text.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.0})
     return Line2D([], [], color="0.35", linewidth=0.9, linestyle=":", label="expected signal events")
@@ -488,7 +491,7 @@ def reach_figure(
         msg = f"reach_figure: the contours {observed} are observed, but mock data exclude nothing"
         raise PhysicsError(msg)
     plane = Plane() if plane is None else plane
-    panel = any(contour.fraction is not None for contour in contours)
+    panel = any(contour.fraction is not None and not contour.empty for contour in contours)
     heights = (3.4, 1.0) if panel else None
     figure, axes = new_figure(
         2 if panel else 1, size=(7.6, 7.4 if panel else 6.2), heights=heights, share_x=True

@@ -93,19 +93,19 @@ def rate_figure(
         central = band if band.ndim == 1 else band[:, 1]
         shown.append(checked(name, central, (n,)))
         if band.ndim == 2:
-            ax.fill_between(mass, band[:, 0], band[:, 2], color=colour, alpha=0.22, linewidth=0, zorder=1)
-        ax.plot(mass, central, color=colour, linestyle=LINES[2 + index % 3], label=name, zorder=2)
+            ax.fill_between(mass, band[:, 0], band[:, 2], color=colour, alpha=0.22, linewidth=0, zorder=1.5)
+        ax.plot(mass, central, color=colour, linestyle=LINES[2 + index % 3], label=name, zorder=3.5)
     log_range(ax, *shown, decades=7.0, rows=3)
     floor = ax.get_ylim()[0]  # a band that reaches zero ends at the frame of a logarithmic axis
     for k, shade, name in ((2, BAND95, r"$\pm2\sigma$"), (1, BAND68, r"$\pm1\sigma$")):
         low = np.maximum(rate - k * errors, 0.1 * floor)
-        ax.fill_between(mass, low, rate + k * errors, color=shade, linewidth=0, label=name, zorder=3)
-    ax.plot(mass, np.where(inside, rate, np.nan), color="black", label=label, zorder=4)
+        ax.fill_between(mass, low, rate + k * errors, color=shade, linewidth=0, label=name, zorder=2)
+    ax.plot(mass, np.where(inside, rate, np.nan), color="black", label=label, zorder=3)
     if not inside.all():
         # one point of overlap on either side, so that the line does not break
         outside = ~inside | np.r_[~inside[1:], False] | np.r_[False, ~inside[:-1]]
         beyond = np.where(outside, rate, np.nan)
-        ax.plot(mass, beyond, color="black", linestyle="--", label="extrapolated", zorder=4)
+        ax.plot(mass, beyond, color="black", linestyle="--", label="extrapolated", zorder=3)
     ax.set(xlabel=axes_labels[0], xlim=(mass[0], mass[-1]))
     ax.set_ylabel(axes_labels[1])
     handles, names = ax.get_legend_handles_labels()
