@@ -53,9 +53,22 @@ def reinterpret(results: Path, output: Path, **options: Any) -> None:
 @click.argument("results", type=FILE)
 @click.option("--output", type=FILE, required=True, help="Folder of the tables.")
 @click.option("--detector", type=FILE, help="Another detector file [those of the run].")
-@click.option("-n", "n", type=click.IntRange(min=100), default=20_000, show_default=True, help="Per mass.")
+@click.option(
+    "-n",
+    "n",
+    type=click.IntRange(min=100),
+    default=20_000,
+    show_default=True,
+    help="Dark particles drawn at each mass, for the efficiencies.",
+)
 @click.option("--hepdata", is_flag=True, help="Also a record for HEPData: spectrum, covariance, events.")
-@click.option("--events", type=click.IntRange(min=1000), default=100_000, show_default=True, help="Of it.")
+@click.option(
+    "--events",
+    type=click.IntRange(min=1000),
+    default=100_000,
+    show_default=True,
+    help="Virtual photons in the table of events of --hepdata.",
+)
 def export(results: Path, *, hepdata: bool, events: int, **options: Any) -> None:
     """Write tables of RESULTS for other tools: rate, efficiency over mass and lifetime, Darkcast limits."""
     from gammastar.results.export import export as write
@@ -117,7 +130,11 @@ def overlay(runs: tuple[str, ...], output: Path, **options: Any) -> None:
 @click.option(
     "--cl", type=click.FloatRange(0.5, 1, min_open=True, max_open=True), help="[the run's, or 0.95]"
 )
-@click.option("--limit", is_flag=True, help="Also the upper limit on the strength mu of each signal.")
+@click.option(
+    "--limit",
+    is_flag=True,
+    help="Also the upper limit on the strength mu of each signal, by about ten tests of a second with toys.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.option("--steering", type=FILE, help="Test as the [infer] of this file says.")
 @click.option("--hs3", type=FILE, help="Also write each tested signal as HS3 into this folder.")
@@ -127,7 +144,8 @@ def scan(
     """Test every signal of a published likelihood: pyhf workspace, HS3, folder or archive at PATH.
 
     The method `auto` is exact at few events, where the nuisances allow it; `marginalised` is exact with toys
-    averaged over the nuisances. A likelihood from a run of gammastar is tested as that run says.
+    averaged over the nuisances. A likelihood from a run of gammastar is tested as that run says. Toys are
+    drawn anew at every strength: with --limit choose signals by --patch, or take --method asymptotic.
     """
     from gammastar.results.scan import Asked, scan_lines
 

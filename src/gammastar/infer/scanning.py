@@ -37,8 +37,10 @@ __all__ = [
     "write_hs3",
 ]
 
-LARGEST_STRENGTH = float(np.log(1e6))
-PRECISION = 1e-3  # of the logarithm of a limit on the strength
+LARGEST_STRENGTH = 1e6
+STEP = 30.0  # largest factor between two strengths on the way to a limit
+SMALLEST_LEVEL = 1e-12  # CLs of which nothing more is known
+PRECISION = 1e-3  # relative, of a limit on the strength
 CODES = {"normsys": {"interpcode": "code4"}, "histosys": {"interpcode": "code4p"}}
 """Interpolation codes of ROOT's HistFactory, with which published likelihoods are made."""
 
@@ -186,27 +188,36 @@ def strength_limits(
     PhysicsError, InputFileError
         As `scan`.
     """
+    target = float(np.log1p(-cl))
 
     @functools.cache
-    def levels(log_strength: float) -> FloatArray:
-        rng, strength = np.random.default_rng(seed), float(np.exp(log_strength))
+    def levels(strength: float) -> FloatArray:
+        rng = np.random.default_rng(seed)
         point = next(scan(likelihood, [name], strength=strength, rng=rng, **how))
-        return np.array([point.observed, *point.expected])
+        return np.log(np.maximum([point.observed, *point.expected], SMALLEST_LEVEL))
 
     def crossing(i: int) -> float:
-        if np.isnan(levels(0.0)[i]):
+        """Return where ln CLs, nearly a straight line in the strength, falls to its target."""
+        strength, last = 1.0, levels(1.0)[i] - target
+        if np.isnan(last):
             return float("nan")
-        ends = [0.0, 0.0]
-        step = 1.0 if levels(0.0)[i] > 1.0 - cl else -1.0
-        while (levels(ends[1])[i] - (1.0 - cl)) * step > 0.0:
-            ends = [ends[1], ends[1] + step]
-            if abs(ends[1]) > LARGEST_STRENGTH:
-                return float("inf") if step > 0 else 0.0
-        low, high = sorted(ends)
-        if low == high:
-            return float(np.exp(low))
-        found = brentq(lambda x: float(levels(x)[i]) - (1.0 - cl), low, high, xtol=PRECISION)
-        return float(np.exp(found))
+        while last != 0.0:
+            up = last > 0.0
+            aim = target / min(last + target, -1e-9)  # of a straight line from CLs = 1 at no signal
+            factor = float(
+                np.clip(aim * (1.2 if up else 1 / 1.2), *((1.2, STEP) if up else (1 / STEP, 1 / 1.2)))
+            )
+            here = strength * factor
+            if not 1 / LARGEST_STRENGTH < here < LARGEST_STRENGTH:
+                return float("inf") if up else 0.0
+            found = levels(here)[i] - target
+            if (found > 0.0) != up:
+                ends = sorted((strength, here))
+                return float(
+                    brentq(lambda x: float(levels(x)[i]) - target, *ends, rtol=PRECISION, xtol=1e-12)
+                )
+            strength, last = here, found
+        return strength
 
     observed, *expected = (crossing(i) for i in range(6))
     return observed, np.array(expected)
