@@ -8,6 +8,8 @@ from pathlib import Path
 
 import figures
 import numpy as np
+import verdict
+import verdict_figures
 
 from gammastar import report, semivisible
 from gammastar.core.files import data_path
@@ -43,7 +45,7 @@ def everything(options, models: dict, visible: dict, tell) -> dict:
     planes = []
     for name, title in models.items():
         tell(f"plane of {name}")
-        plane = _plane(name, options)
+        plane = _plane(name, options, limits)
         planes.append((name, plane))
         notes += plane.warnings[:1]
         more = _more(name, plane, options)
@@ -54,10 +56,12 @@ def everything(options, models: dict, visible: dict, tell) -> dict:
         numbers[name] = _numbers(plane, limits) | _lines(plane, more)
         _write_intervals(options.output / f"excluded_{name}.csv", plane, limits)
     tell("P_miss")
-    sections.append(_section("Missing momentum at BaBar", _missing(options, models, numbers)))
+    sections.append(_section("Missing momentum at BaBar", _missing(options, numbers)))
+    sections.append(_seesaw(limits, options, numbers, tell))
     tell("NA64: check of scale")
     sections.append(_section("Scale of NA64", [_scale(limits, numbers)]))
     names = ("gm2", *(f"plane_{name}" for name in models), "pmiss_threshold", "pmiss_mass", "leptons")
+    names += ("seesaw_coupling", "seesaw_masses", "seesaw_mediators", "seesaw_neutrinos")
     drawn = [figure for section in sections for _, figure in section.figures]
     for name, figure in zip((*names, "na64_scale"), drawn, strict=True):
         report.save_figure(figure, folder / name)
@@ -73,7 +77,7 @@ def everything(options, models: dict, visible: dict, tell) -> dict:
     unverified += [f"benchmark {name}: {semivisible.load_benchmark(name).source}" for name in models]
     source = report.Provenance(
         versions=versions(),
-        seeds={"planes": 1, "P_miss": 2},
+        seeds={"planes": 1, "P_miss": 2, "inverse seesaw": 5},
         methods={
             "BaBar": "ε² P_miss(M, ε) > ε_lim(M)²; flight by analytic survival",
             "NA64": "ε² P(M, ε) > ε_lim(M)²; energies from bremsstrahlung in a thick target",
@@ -117,14 +121,18 @@ def _visible(folders: list[Path], files: dict) -> list:
 def _events(point, *, quick: bool) -> int:
     """Return events per mass: cascades of several decays take longer per event."""
     several = point.kind == "inverse_seesaw"
-    return 8_000 if quick else 30_000 if several else 150_000
+    return 8_000 if quick else 20_000 if several else 60_000
 
 
-def _plane(name: str, options):
+def _plane(name: str, options, limits):
+    """Scan a plane; masses of shipped points are among its masses."""
     quick = options.quick
     point = semivisible.load_benchmark(name)
     first = 0.4 if point.mediator else 0.02
-    mass = np.geomspace(first, 7.9, 16 if quick else 40)
+    own = [limit.mass for limit in limits.values() if not limit.full]
+    every = np.concatenate([np.geomspace(first, 7.9, 16 if quick else 32), *own])
+    every = np.unique(every[(every >= first) & (every <= 7.9)].round(12))
+    mass = every[np.append(np.diff(np.log(every)) > 1e-6, True)]
     epsilon = np.geomspace(1e-5, 0.1, 41 if quick else 61)
     setting = semivisible.Options(
         n=_events(point, quick=quick), polarised=options.polarised, s_channel=options.s_channel
@@ -164,11 +172,13 @@ def _lines(plane, more) -> dict:
 
 def _numbers(plane, limits) -> dict:
     """Return the free part of the (g−2)μ band of 2020, by mass, for the ends of BaBar's band."""
-    band = gm2.reference("wp20").band(plane.mass)
-    hidden = semivisible.excess(plane.epsilon, plane.strict, limits["na64_2016_18"].at(plane.mass))
-    free = {"mass": plane.mass.round(4).tolist()}
+    known = limits["babar"].known(plane.mass)
+    mass = plane.mass[known]
+    band = gm2.reference("wp20").band(mass)
+    hidden = semivisible.excess(plane.epsilon, plane.strict[known], limits["na64_2016_18"].at(mass))
+    free = {"mass": mass.round(4).tolist()}
     for label, p in (("nominal", plane.babar), ("low", plane.babar_low), ("high", plane.babar_high)):
-        height = semivisible.excess(plane.epsilon, p, limits["babar"].at(plane.mass))
+        height = semivisible.excess(plane.epsilon, p[known], limits["babar"].at(mass))
         free[label] = semivisible.allowed(band, plane.epsilon, height, hidden).round(3).tolist()
     return {"free part of the 2020 band": free, "warnings": list(plane.warnings[:3])}
 
@@ -184,22 +194,25 @@ def _write_intervals(path: Path, plane, limits) -> None:
         ("NA64 inclusive", plane.inclusive, "na64_2016_18"),
     )
     for label, p, name in cases:
-        reach = semivisible.intervals(plane.mass, plane.epsilon, p, limits[name].at(plane.mass))
+        known = limits[name].known(plane.mass)
+        mass = plane.mass[known]
+        reach = semivisible.intervals(mass, plane.epsilon, p[known], limits[name].at(mass))
         for m, (low, high), side in zip(reach.mass, reach.edges, reach.clipped_side, strict=True):
             if np.isfinite(low):
                 lines.append(f'"{label}",{m:.6g},{low:.6g},{high:.6g},"{side}"')
     path.write_text("\n".join(lines) + "\n")
 
 
-def _missing(options, models: dict, numbers: dict) -> list:
+def _missing(options, numbers: dict) -> list:
     n = 40_000 if options.quick else 300_000
     card = replace(semivisible.load_babar(), radius=np.inf)
     thresholds = np.linspace(0.0, 0.25, 26)
     named = {
-        name: text.split(",")[0] if name != "iDM-040" else "iDM, Δ = 0.4" for name, text in models.items()
-    }
-    named = {"iDM-040": "iDM, Δ = 0.4", "iDM-010": "iDM, Δ = 0.1", "i2DM-talk": "i2DM, Δ = 0.4"} | {
-        name: "inverse seesaw" for name in named if name.startswith("AHP")
+        "iDM-040": "iDM, Δ = 0.4",
+        "iDM-010": "iDM, Δ = 0.1",
+        "scalar-040": "scalar, Δ = 0.4",
+        "i2DM-talk": "i2DM, Δ = 0.4",
+        "AHP2020-B": "inverse seesaw B",
     }
     edges = np.geomspace(1e-3, 10.0, 61)
     curves, spectra, table = {}, {}, {}
@@ -230,6 +243,61 @@ def _missing(options, models: dict, numbers: dict) -> list:
         ("P_miss against the mass.", figures.missing_against_mass(mass, by_mass)),
         ("Energy of the harder lepton.", figures.lepton_energies(edges, spectra, M)),
     ]
+
+
+def _seesaw(limits, options, numbers: dict, tell) -> report.Section:
+    """Return what an inverse seesaw needs to explain the anomaly of 2020."""
+    found = verdict.everything(limits, quick=options.quick, tell=tell)
+    limit = float(limits["babar"].at(M))
+    points = found["points"]
+    first = points[0]
+    drawn = [
+        ("P_miss of inverse seesaws against α_D.", verdict_figures.against_coupling(points, limit, M)),
+        ("Smallest α_D over splitting and mixing.", verdict_figures.over_masses(found["maps"], limit, M)),
+        ("What (g−2)μ leaves over mass and α_D.", verdict_figures.over_mediators(found["masses"])),
+        (
+            "P_miss against the mixing of ψ₁ with neutrinos.",
+            verdict_figures.against_neutrinos(found["neutrinos"], first.point.label, limit, M),
+        ),
+    ]
+    columns = {
+        "point": [one.point.label.replace("$", "") for one in points],
+        "BR(11), BR(12)": [
+            f"{one.share.get((0, 0), 0):.3f}, {one.share.get((0, 1), 0):.3f}" for one in points
+        ],
+        **{
+            f"P_miss, prompt, above {1e3 * t:g} MeV": [_pm(*one.prompt[t]) for one in points]
+            for t in first.prompt
+        },
+        **{f"P_miss at α_D = {a:g}": [_pm(*one.missing[a]) for one in points] for a in first.missing},
+        "smallest α_D (centre)": [_least(one.least["centre", "value"]) for one in points],
+        "with the low end of BaBar's band": [_least(one.least["centre", "low"]) for one in points],
+        "with its high end": [_least(one.least["centre", "high"]) for one in points],
+    }
+    ends = {name: verdict.needed(e, limit) for name, e in verdict.couplings().items()}
+    numbers["inverse seesaw, 1.25 GeV"] = {
+        "P_miss needed": {name: float(f"{p:.4g}") for name, p in ends.items()},
+        "table": columns,
+    }
+    caption = f"Needed at 1.25 GeV: {', '.join(f'{p:.2e} ({name})' for name, p in ends.items())}."
+    return report.Section(
+        "What an inverse seesaw needs",
+        figures=drawn,
+        tables=[report.Table(columns, caption)],
+        open_tables=True,
+    )
+
+
+def _pm(value: float, error: float) -> str:
+    """Return a probability and its statistical error."""
+    power = int(np.floor(np.log10(max(value, 1e-12))))
+    return f"({value / 10.0**power:.2f} ± {error / 10.0**power:.2f})e{power}"
+
+
+def _least(alpha: float) -> str:
+    if not np.isfinite(alpha):
+        return "none"
+    return "any" if alpha <= verdict.ALPHA_D[0] else f"{alpha:.2g}"
 
 
 def _scale(limits, numbers: dict) -> tuple:

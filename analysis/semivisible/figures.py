@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from gammastar.report.style import COLOURS, LINES, MASS_DARK, log_mass_axis, new_figure, styled
-from gammastar.semivisible import Plane, Published, gm2
+from gammastar.semivisible import Plane, Published, gm2, intervals
 
 EPSILON = "kinetic mixing $ε$"
 BABAR, NA64, GREEN = COLOURS[0], COLOURS[2], "#4daf4a"
@@ -37,6 +37,27 @@ def _excess(plane: Plane, probability, limit) -> np.ma.MaskedArray:
     with np.errstate(divide="ignore", invalid="ignore"):
         z = np.log10(plane.epsilon**2 * np.maximum(probability, 1e-300) / limit[:, None] ** 2)
     return np.ma.masked_invalid(z.T)
+
+
+def _shown(plane: Plane, limit: Published) -> np.ndarray:
+    """Return the limit at the masses of the plane, nan where shipped points do not say what was published."""
+    return np.where(limit.known(plane.mass), limit.at(plane.mass), np.nan)
+
+
+def _bars(
+    ax, plane: Plane, limit: Published, rows: Sequence[tuple[np.ndarray, float, float]], look: dict
+) -> None:
+    """Draw what is excluded at the masses of shipped points alone: rows of probability, width and opacity."""
+    at = np.flatnonzero(np.isclose(plane.mass[:, None], limit.mass, rtol=1e-9).any(axis=1))
+    bound = limit.at(plane.mass[at])
+    for probability, width, alpha in rows:
+        reach = intervals(plane.mass[at], plane.epsilon, probability[at], bound)
+        low, high = reach.edges.T
+        ax.vlines(reach.mass, low, high, linewidth=width, alpha=alpha, **look)
+        if alpha == 1.0:
+            ax.plot(reach.mass, low, "_", markersize=9, markeredgewidth=2.0, **look)
+            ends = np.array(["upper" not in side for side in reach.clipped_side])
+            ax.plot(reach.mass[ends], high[ends], "_", markersize=9, markeredgewidth=2.0, **look)
 
 
 def _frame(ax, title: str) -> None:
@@ -97,25 +118,37 @@ def exclusion_plane(
     ax = axes[0, 0]
     ax.set_xlim(plane.mass[0], plane.mass[-1])
     ax.set_ylim(1e-5, 1e-1)
-    babar, na64 = limits["babar"].at(plane.mass), limits["na64_2016_18"].at(plane.mass)
-    every = [0.0, OVERFLOW]
+    babar, na64 = (_shown(plane, limits[name]) for name in ("babar", "na64_2016_18"))
+    every, filled = [0.0, OVERFLOW], limits["babar"].full
     for probability, alpha in ((plane.babar_high, 0.18), (plane.babar_low, 0.32)):
         z = _excess(plane, probability, babar)
-        ax.contourf(plane.mass, plane.epsilon, z, levels=every, colors=[BABAR], alpha=alpha, zorder=2)
+        if filled:
+            ax.contourf(plane.mass, plane.epsilon, z, levels=every, colors=[BABAR], alpha=alpha, zorder=2)
+        else:
+            look = {"levels": [0.0], "colors": [BABAR], "linewidths": 0.8, "linestyles": "--", "zorder": 4}
+            ax.contour(plane.mass, plane.epsilon, z, **look)
+    if not filled:
+        rows = ((plane.babar_high, 9.0, 0.18), (plane.babar_low, 9.0, 0.32), (plane.babar, 1.5, 1.0))
+        _bars(ax, plane, limits["babar"], rows, {"color": BABAR, "zorder": 3})
     ax.contour(
         plane.mass, plane.epsilon, _excess(plane, plane.babar, babar), levels=[0.0], colors=[BABAR], zorder=5
     )
     strict = _excess(plane, plane.strict, na64)
-    ax.contourf(plane.mass, plane.epsilon, strict, levels=every, colors=[NA64], alpha=0.28, zorder=2)
+    if limits["na64_2016_18"].full:
+        ax.contourf(plane.mass, plane.epsilon, strict, levels=every, colors=[NA64], alpha=0.28, zorder=2)
+    else:
+        rows = ((plane.strict, 9.0, 0.28), (plane.strict, 1.5, 1.0))
+        _bars(ax, plane, limits["na64_2016_18"], rows, {"color": NA64, "zorder": 3})
     ax.contour(plane.mass, plane.epsilon, strict, levels=[0.0], colors=[NA64], zorder=5)
     inside = _excess(plane, plane.inclusive, na64)
     look = {"levels": [0.0], "colors": [NA64], "zorder": 5}
     ax.contour(plane.mass, plane.epsilon, inside, linestyles="--", **look)
     future = _excess(plane, plane.inclusive, na64 * np.sqrt(2.84e11 / eot))
     ax.contour(plane.mass, plane.epsilon, future, linestyles=":", **look)
-    for name, colour in (("babar", BABAR), ("na64_2016_18", NA64)):
-        curve = limits[name].at(plane.mass)
+    for name, colour, curve in (("babar", BABAR, babar), ("na64_2016_18", NA64, na64)):
         ax.plot(plane.mass, curve, color=colour, linewidth=1.0, linestyle=LINES[4], zorder=4)
+        if not limits[name].full:
+            ax.plot(limits[name].mass, limits[name].epsilon, "o", color=colour, markersize=4, zorder=6)
     ax.axvspan(*annihilation, ymax=0.03, color="black", alpha=0.6, linewidth=0)
     handles = [
         Patch(color=BABAR, alpha=0.5, label=r"BaBar $\gamma$ + missing; band: visible definition"),
@@ -127,6 +160,9 @@ def exclusion_plane(
         *_more(ax, plane, more or More()),
         Patch(color="black", alpha=0.6, label=r"NA64: $e^+$ annihilation, not modelled"),
     ]
+    if not filled:
+        text = "dots, bars: published limit at shipped\npoints; lines where it is straight (to 2 GeV)"
+        handles.append(Line2D([], [], color="0.3", marker="o", linestyle="none", markersize=4, label=text))
     ax.legend(handles=handles, fontsize=9.5, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
     _frame(ax, title)
     return figure
@@ -149,10 +185,16 @@ def muon_panels(
                 ("na64_2016_22", COLOURS[3], "NA64 2016–22"),
             ):
                 limit = invisible[key]
-                ax.fill_between(limit.mass, limit.epsilon, 1.0, color=colour, alpha=0.25, linewidth=0)
-                mark = "-" if limit.full else "o-"
-                ax.plot(limit.mass, limit.epsilon, mark, color=colour, markersize=4)
-                handles.append(Line2D([], [], color=colour, label=label))
+                if limit.full:
+                    ax.fill_between(limit.mass, limit.epsilon, 1.0, color=colour, alpha=0.25, linewidth=0)
+                else:
+                    ax.vlines(limit.mass, limit.epsilon, 1.0, color=colour, alpha=0.25, linewidth=7.0)
+                look = {"color": colour, "linestyle": "-" if limit.full else "none"}
+                look |= {"marker": "" if limit.full else "o", "markersize": 4}
+                ax.plot(limit.mass, limit.epsilon, **look)
+                handles.append(
+                    Line2D([], [], label=label if limit.full else f"{label}, shipped points", **look)
+                )
         for k, (label, curve) in enumerate(visible if name == "visible" else ()):
             colour = COLOURS[k % len(COLOURS)]
             ax.fill_between(curve[:, 0], curve[:, 1], 1.0, color=colour, alpha=0.2, linewidth=0)
@@ -173,7 +215,7 @@ def missing_against_threshold(
     figure, axes = new_figure(size=(7.4, 5.6))
     ax = axes[0, 0]
     for k, (label, (value, error)) in enumerate(curves.items()):
-        ax.plot(1e3 * thresholds, value, LINES[k % len(LINES)], color=COLOURS[k], label=label)
+        ax.plot(1e3 * thresholds, value, linestyle=LINES[k % len(LINES)], color=COLOURS[k], label=label)
         low, high = np.maximum(value - error, 1e-6), value + error
         ax.fill_between(1e3 * thresholds, low, high, color=COLOURS[k], alpha=0.3, linewidth=0)
     ax.axhline(needed, color="black", linewidth=1.0)
@@ -193,7 +235,7 @@ def missing_against_mass(mass, curves: Mapping[str, tuple[np.ndarray, np.ndarray
     figure, axes = new_figure(size=(7.4, 5.6))
     ax = axes[0, 0]
     for k, (label, (value, low, high)) in enumerate(curves.items()):
-        ax.plot(mass, value, LINES[k], color=COLOURS[k], label=label)
+        ax.plot(mass, value, linestyle=LINES[k], color=COLOURS[k], label=label)
         ax.fill_between(mass, low, high, color=COLOURS[k], alpha=0.18, linewidth=0)
     ax.set(yscale="log", xlim=(mass[0], mass[-1]), ylim=(1e-5, 2), xlabel=MASS_DARK)
     ax.set_ylabel(r"$P_\mathrm{miss}$")

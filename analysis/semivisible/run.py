@@ -20,8 +20,10 @@ from _venv import reenter  # noqa: E402
 
 MODELS = {
     "iDM-040": r"iDM: $Δ = 0.4$, $m_1/m_{A′} = 1/3$, $α_D = 0.5$",
+    "scalar-040": r"scalar: $Δ = 0.4$, $m_1/m_{A′} = 1/3$, $α_D = 0.5$",
     "i2DM-talk": r"i2DM: $Δ = 0.4$, $m_1/m_{A′} = 0.33$, $α_D = 0.5$, $θ = 4.5^\circ$",
     "AHP2020-B": r"inverse seesaw: 74, 146, 220 MeV, $α_D = 0.3$",
+    "AHP2020-A": r"inverse seesaw: 35, 120, 185 MeV, $α_D = 0.3$",
 }
 VISIBLE = {
     "darkcast_BaBar_Lees2014xha.csv": "BaBar 2014",

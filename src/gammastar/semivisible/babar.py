@@ -45,7 +45,7 @@ __all__ = [
     "seen",
 ]
 
-GRID, PER_NODE = 32, 1_000
+GRID, PER_NODE = 32, 250
 CELLS, PILOT = 14, 40  # cells of each of the three numbers, dark photons in each of them
 FEW = 1600  # events without a visible particle: a statistical error of 2.5 %
 COPIES = 64

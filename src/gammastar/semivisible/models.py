@@ -31,6 +31,7 @@ __all__ = [
     "mediator_widths",
     "pseudo_dirac",
     "scalar_idm",
+    "symmetric_seesaw",
     "takagi",
 ]
 
@@ -506,6 +507,49 @@ def inverse_seesaw(
     """
     matrix = [[mu, lambda_left, lambda_right], [lambda_left, 0.0, dirac], [lambda_right, dirac, 0.0]]
     return from_majorana(name, matrix, [0.0, 1.0, -1.0], mediator=mediator, alpha_d=alpha_d)
+
+
+def symmetric_seesaw(
+    light: float,
+    middle: float,
+    heavy: float,
+    *,
+    mediator: float,
+    alpha_d: float,
+    positive: bool = False,
+    name: str = "symmetric inverse seesaw",
+) -> DarkSector:
+    """Return the inverse seesaw with Λ_L = Λ_R that has three given masses m₁ < m₂ < m₃ [GeV].
+
+    Parameters
+    ----------
+    light, middle, heavy : float
+        m₁, m₂ and m₃ [GeV]; M_X = m₂.
+    mediator, alpha_d
+        As in `inverse_seesaw`.
+    positive : bool
+        Sign of the light eigenvalue. Negative, as a seesaw has it, |C₁₂|² = (m₃ − m₂)/(m₃ + m₁) is axial;
+        positive, |C₁₂|² = (m₃ − m₂)/(m₃ − m₁) is a vector. |C₂₃|² = 1 − |C₁₂|², and ψ₁ψ₃ do not couple.
+    name : str
+
+    Raises
+    ------
+    PhysicsError
+        If the masses do not increase.
+
+    Examples
+    --------
+    >>> sector = symmetric_seesaw(0.074, 0.146, 0.220, mediator=1.25, alpha_d=0.3)
+    >>> sector.masses.round(6), round(float(abs(sector.axial[0, 1]) ** 2), 4)
+    (array([0.074, 0.146, 0.22 ]), 0.2517)
+    """
+    if not 0.0 < light < middle < heavy:
+        msg = f"inverse seesaw: masses {light!r}, {middle!r}, {heavy!r} GeV must be positive and increase"
+        raise PhysicsError(msg)
+    signed = light if positive else -light
+    mu = signed + heavy - middle  # trace of the C-even block, and its determinant for Λ
+    coupling = float(np.sqrt(0.5 * (mu * middle - signed * heavy)))
+    return inverse_seesaw(mu, coupling, coupling, middle, mediator=mediator, alpha_d=alpha_d, name=name)
 
 
 def dark_dirac_seesaw(

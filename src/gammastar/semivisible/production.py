@@ -452,7 +452,7 @@ def exact_cross_section(
     Examples
     --------
     >>> round(1e-8 * exact_cross_section(0.1, 100.0))  # pb at ε = 1e-4
-    104
+    105
     """
     x, weight = energy_nodes(mass, energy, above)
     if not x.size:

@@ -426,3 +426,28 @@ def test_a_mass_matrix_of_dirac_fields_is_looked_at():
     for matrix, said in (([[1.0, 2.0]], "square"), ([[1.0, np.nan], [0.0, 1.0]], "not finite")):
         with pytest.raises(PhysicsError, match=said):
             from_dirac("bad", matrix, [0.0, 1.0], mediator=1.0, alpha_d=0.1)
+
+
+@given(
+    light=st.floats(0.01, 0.3),
+    first=st.floats(1.05, 5.0),
+    second=st.floats(1.01, 4.0),
+    positive=st.booleans(),
+)
+def test_inverse_seesaw_of_given_masses(light, first, second, positive):
+    """Masses come back, and the mixing is what two eigenvalues of a 2 × 2 matrix say."""
+    masses = light, light * first, light * first * second
+    sector = models.symmetric_seesaw(*masses, mediator=10.0, alpha_d=0.5, positive=positive)
+    assert sector.masses == pytest.approx(masses, rel=1e-6)
+    sign = -1.0 if positive else 1.0
+    mixing = (masses[2] - masses[1]) / (masses[2] + sign * masses[0])
+    vertex = (sector.vector, sector.axial)[0 if positive else 1]
+    g = sector.strengths()[0]
+    assert abs(vertex[0, 1]) ** 2 == pytest.approx(mixing, rel=1e-5, abs=1e-9)
+    assert g[0, 1] + g[1, 2] == pytest.approx(1.0, abs=1e-9)
+    assert g[0, 2] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_inverse_seesaw_refuses_masses_that_do_not_increase():
+    with pytest.raises(PhysicsError, match="must be positive and increase"):
+        models.symmetric_seesaw(0.2, 0.1, 0.3, mediator=1.0, alpha_d=0.5)
