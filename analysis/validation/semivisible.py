@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 from scipy.integrate import quad
-from validation import semivisible_brem, semivisible_direct, semivisible_more
+from validation import semivisible_brem, semivisible_direct, semivisible_more, semivisible_verdict
 
 from gammastar import semivisible
 from gammastar.core.constants import ALPHA, M_E, M_MU
@@ -34,6 +34,7 @@ def rows(*, quick: bool) -> Iterator[dict]:
     yield from _na64()
     yield from _verdicts(quick=quick)
     yield from semivisible_brem.rows(quick=quick)
+    yield from semivisible_verdict.rows(quick=quick)
     yield from semivisible_more.rows(quick=quick)
     yield from semivisible_direct.rows(quick=quick)
     yield from _unverified()
