@@ -303,14 +303,17 @@ def _least(alpha: float) -> str:
 def _scale(limits, numbers: dict) -> tuple:
     card = semivisible.load_na64()
     low = max(limits["na64_2016_18"].mass[0], limits["na64_2016_22"].mass[0], 0.004)
-    mass = np.geomspace(low * 1.0001, 0.899, 30)
+    points = [limit.mass for name, limit in limits.items() if name.startswith("na64") and not limit.full]
+    mass = np.unique(np.concatenate([np.geomspace(low, 0.9, 30), *points]).round(12))
+    mass = mass[(mass >= low) & (mass <= 0.9)]
     ours = {}
     for name, eot in (("na64_2016_18", 2.84e11), ("na64_2016_22", 9.37e11)):
         selection = replace(card, eot=eot)
         ours[name, eot] = np.array([na64.invisible_limit(float(m), selection) for m in mass])
-        ratio = (ours[name, eot] / limits[name].at(mass)) ** 2
+        known = limits[name].known(mass)
+        ratio = (ours[name, eot][known] / limits[name].at(mass[known])) ** 2
         numbers[f"implied efficiency, {name}"] = {
-            f"{m:.3g}": round(float(r), 3) for m, r in zip(mass, ratio, strict=True)
+            f"{m:.3g}": round(float(r), 3) for m, r in zip(mass[known], ratio, strict=True)
         }
     figure = figures.na64_scale(mass, ours, limits, na64.annihilation_masses(card))
     return ("Published limits over bremsstrahlung with efficiency one; green: 0.25 to 0.8.", figure)

@@ -252,11 +252,13 @@ def na64_scale(mass, ours, curves: Mapping[str, Published], annihilation: tuple[
     top, bottom = axes[:, 0]
     for (name, eot), colour in zip(ours, (NA64, COLOURS[3]), strict=True):
         limit, line = curves[name], ours[name, eot]
-        points = limit.at(mass)
+        at = np.flatnonzero(limit.full | np.isclose(mass[:, None], limit.mass, rtol=1e-9).any(axis=1))
+        points = limit.at(mass[at])
         text = f"{eot:.3g}".replace("e+", r"\times10^{") + "}"
-        top.plot(mass, points, color=colour, label=f"published, ${text}$ electrons")
+        mark = {"linestyle": "-"} if limit.full else {"linestyle": "none", "marker": "o", "markersize": 5}
+        top.plot(mass[at], points, color=colour, label=f"published, ${text}$ electrons", **mark)
         top.plot(mass, line, "--", color=colour, label="bremsstrahlung, efficiency one")
-        bottom.plot(mass, (line / points) ** 2, color=colour)
+        bottom.plot(mass[at], (line[at] / points) ** 2, color=colour, **mark)
     for ax in (top, bottom):
         ax.axvspan(*annihilation, color="0.88", zorder=0)
     bottom.axhspan(0.25, 0.8, color=GREEN, alpha=0.2, zorder=0)

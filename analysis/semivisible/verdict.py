@@ -127,8 +127,8 @@ def named(limit: float, n: int, prompt: int) -> list[Found]:
         thresholds = {}
         for threshold in (0.05, 0.1, 0.15):
             chosen = replace(card, threshold=threshold, thresholds=(), angles=())
-            p = semivisible.prompt_missing(table, chosen, prompt, stream(6, point.label))
-            thresholds[threshold] = float(p.value[0]), float(p.error[0])
+            q = semivisible.prompt_missing(table, chosen, prompt, stream(6, point.label))
+            thresholds[threshold] = float(q.value[0]), float(q.error[0])
         places = np.array([0.1, 0.3, 1.0, 3.0])
         there = _along(p, epsilon["centre"] * np.sqrt(places))
         at = {

@@ -132,12 +132,11 @@ def over_mediators(found: Sequence[ByMass]) -> Figure:
             ax.plot(one.mass, _coupling_of(pole, one.mass), color="0.4", linewidth=1.0, linestyle=LINES[4])
             name = f"pole at {pole / 1e3:g} TeV" if pole >= 1e3 else f"pole at {pole:g} GeV"
             ax.text(
-                one.mass[-1],
-                0.92 * float(_coupling_of(pole, one.mass[-1])),
+                1.02 * one.mass[0],
+                1.06 * float(_coupling_of(pole, one.mass[0])),
                 name,
                 fontsize=9,
-                ha="right",
-                va="top",
+                va="bottom",
             )
         ax.set(yscale="log", ylim=(1e-3, 10.0), xlim=(one.mass[0], one.mass[-1]), xlabel=MASS_DARK)
         log_mass_axis(ax)
