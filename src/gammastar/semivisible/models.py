@@ -517,7 +517,6 @@ def symmetric_seesaw(
     mediator: float,
     alpha_d: float,
     positive: bool = False,
-    name: str = "symmetric inverse seesaw",
 ) -> DarkSector:
     """Return the inverse seesaw with Λ_L = Λ_R that has three given masses m₁ < m₂ < m₃ [GeV].
 
@@ -530,7 +529,6 @@ def symmetric_seesaw(
     positive : bool
         Sign of the light eigenvalue. Negative, as a seesaw has it, |C₁₂|² = (m₃ − m₂)/(m₃ + m₁) is axial;
         positive, |C₁₂|² = (m₃ − m₂)/(m₃ − m₁) is a vector. |C₂₃|² = 1 − |C₁₂|², and ψ₁ψ₃ do not couple.
-    name : str
 
     Raises
     ------
@@ -549,7 +547,7 @@ def symmetric_seesaw(
     signed = light if positive else -light
     mu = signed + heavy - middle  # trace of the C-even block, and its determinant for Λ
     coupling = float(np.sqrt(0.5 * (mu * middle - signed * heavy)))
-    return inverse_seesaw(mu, coupling, coupling, middle, mediator=mediator, alpha_d=alpha_d, name=name)
+    return inverse_seesaw(mu, coupling, coupling, middle, mediator=mediator, alpha_d=alpha_d)
 
 
 def dark_dirac_seesaw(
