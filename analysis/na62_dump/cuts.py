@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,11 @@ from gammastar.physics.kinematics import BeamLine, approach, invariant_mass, two
 MASSES = {"e": M_E, "mu": M_MU, "pi": M_PI_CHARGED}
 STATES = {"ee": ("e", "e"), "mumu": ("mu", "mu")}
 CONTROLS = {"mue": ("mu", "e"), "mupi": ("mu", "pi"), "epi": ("e", "pi"), "pipi": ("pi", "pi")}
+
+
+def _isolation(numbers: dict[str, Any], side: str) -> tuple[float, float]:
+    card = tomllib.loads(data_path(numbers["isolation"]).read_text())
+    return card["first_plane"][side], card["calorimeter"][side]
 
 
 def tracks_of(pairs: Pairs, leg: int) -> accept.Tracks:
@@ -65,6 +70,9 @@ class Search:
     detector: Detector
     card: accept.Spectrometer
     beam: BeamLine
+    isolation: tuple[
+        float, float
+    ]  # least distance of the tracks at the first chamber and the calorimeter [m]
 
     @classmethod
     def read(cls, path: Path | None = None) -> Search:
@@ -73,7 +81,11 @@ class Search:
         numbers = tomllib.loads(path.read_text())
         detector = load_detector(data_path(numbers["detector"]))
         card = accept.load_spectrometer(data_path(numbers["spectrometer"]))
-        return cls(numbers, detector, card, BeamLine(**numbers["beam"]))
+        return cls(numbers, detector, card, BeamLine(**numbers["beam"]), _isolation(numbers, "nominal"))
+
+    def isolated_by(self, side: str) -> Search:
+        """Return the search with both distances at one side of their ranges: "low", "nominal" or "high"."""
+        return replace(self, isolation=_isolation(self.numbers, side))
 
     def identify(self, tracks: accept.Tracks) -> dict[str, BoolArray]:
         """Return which tracks are electrons, muons, pions."""
@@ -107,11 +119,8 @@ class Search:
         """Distance of the two tracks at the first chamber and at the calorimeter."""
         legs = [tracks_of(pairs, leg) for leg in (1, 2)]
         keep = np.ones(len(pairs), dtype=np.bool_)
-        distances = {
-            self.card.first_plane: self.numbers["track"]["isolation_first"],
-            self.card.calorimeter: self.numbers["track"]["isolation_calorimeter"],
-        }
-        for name, least in distances.items():
+        planes = (self.card.first_plane, self.card.calorimeter)
+        for name, least in zip(planes, self.isolation, strict=True):
             plane = plane_of(self.detector, name)
             (x1, y1), (x2, y2) = (extrapolate(leg, plane, self.detector) for leg in legs)
             keep &= np.hypot(x1 - x2, y1 - y2) > least

@@ -12,7 +12,12 @@ import numpy as np
 import plane
 from cuts import Search
 from from_dimuons import Calibration, DataDriven, Kinematics
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from meson_study import Decays, Verdict, share_allowed
+from published_edges import DIGITISED, OBSERVED, vertices
 from relic import relic_coupling
 from search_figures import (
     alp_figure,
@@ -20,31 +25,26 @@ from search_figures import (
     calibration_figure,
     detector_figure,
     domain_figure,
+    mesons_figure,
     plane_maps,
     region_figure,
     vertex_figure,
 )
 
 from gammastar import report
-from gammastar.core.files import data_path
 from gammastar.core.records import FloatArray, Reach
+from gammastar.report.style import COLOURS
 
 BREM = ("bremsstrahlung",)
+ALL_MESONS = "all mesons at our yield: more than published"
 LABEL = {"ee": "$e^+e^-$", "mumu": r"$\mu^+\mu^-$"}
-
-
-def polygon(name: str) -> FloatArray:
-    """Return a shipped curve, shape (n, 2)."""
-    lines = data_path(f"measurements/{name}.csv").read_text().splitlines()
-    rows = [line.split(",") for line in lines if line and line[0].isdigit()]
-    return np.array(rows, dtype=np.float64)
 
 
 def limits() -> list[tuple[str, FloatArray]]:
     """Return the existing limits that may be shipped, as polygons."""
     return [
-        ("FASER", polygon("na62_overlay_faser")),
-        ("SN1987A", polygon("na62_overlay_sn1987a")),
+        ("FASER", vertices("na62_overlay_faser")),
+        ("SN1987A", vertices("na62_overlay_sn1987a")),
     ]
 
 
@@ -104,35 +104,86 @@ def posterior(draws: dict[str, FloatArray], folder: Path) -> None:
     save(figure, folder, "fig_background")
 
 
-def exclusion(made: plane.Plane, found: dict[str, Reach], folder: Path) -> None:
-    """Draw figure 4: ee, and both channels, each with and without mesons."""
-    frame = report.Plane(mass_range=(0.01, 0.75), coupling_range=(8e-8, 2e-4), threshold=None)
-    for name, states in (("ee", ("ee",)), ("combined", ("ee", "mumu"))):
+def exclusion(made: plane.Plane, found: dict[str, Reach], isolation: dict[str, Reach], folder: Path) -> None:
+    """Draw figure 4: the observation of the letter on our yields, beside what the letter excludes.
+
+    Bremsstrahlung alone is the recast; the line with all mesons lies beyond the published limit and is drawn
+    as a line. `isolation` holds the contour of ee at both sides of the range of the isolation.
+    """
+    wide = report.Plane(mass_range=(0.01, 0.75), coupling_range=(8e-8, 2e-4), threshold=None)
+    near = report.Plane(mass_range=(0.2, 0.7), coupling_range=(1.5e-7, 8e-6), threshold=None)
+    for name, states in (("ee", ("ee",)), ("mumu", ("mumu",)), ("combined", ("ee", "mumu"))):
         expected = likelihood.expected_contour(made, states, modes=BREM)
         contours = [
             report.Contour("expected, bremsstrahlung", expected, "expected", bands=expected.bands),
-            report.Contour("ours, bremsstrahlung", found[f"{name} bremsstrahlung"], "observed"),
-            report.Contour("ours, with mesons", found[f"{name} all"], "observed"),
+            report.Contour("recast, bremsstrahlung alone", found[f"{name} bremsstrahlung"], "observed"),
+            report.Contour(ALL_MESONS, found[f"{name} all mesons"], "expected"),
         ]
         if name == "combined":
             alone = found["mumu bremsstrahlung"]
-            contours.append(report.Contour(r"ours, $\mu\mu$, bremsstrahlung", alone, "observed"))
+            contours.append(report.Contour(r"recast, $\mu\mu$, bremsstrahlung", alone, "observed"))
+        frame = near if name == "mumu" else wide
         figure = report.reach_figure(contours, mock=False, pot=plane.POT, limits=limits(), plane=frame)
         ax = figure.axes[0]
-        line = polygon("na62_dump_ee_observed")
-        ax.plot(*np.vstack([line, line[:1]]).T, color="black", linestyle="-.", linewidth=1.5)
-        masses = np.geomspace(0.01, 0.75, 300)
-        ax.plot(masses, relic_coupling(masses), color="0.35", linestyle=":", linewidth=1.5)
-        handles = [*ax.get_legend().legend_handles]
+        extra = [_published(ax, state) for state in states]
+        if name == "ee":
+            extra.append(_isolation(ax, isolation))
+        if name != "mumu":
+            masses = np.geomspace(0.01, 0.75, 300)
+            extra += ax.plot(
+                masses, relic_coupling(masses), color="0.35", linestyle=":", label="relic density (card)"
+            )
+        handles = [*ax.get_legend().legend_handles, *extra]
         labels = [text.get_text() for text in ax.get_legend().get_texts()]
-        extra = [ax.lines[-2], ax.lines[-1]]
-        ax.legend(
-            [*handles, *extra],
-            [*labels, "NA62 ee, published", "relic density (card)"],
-            loc="upper right",
-            fontsize=9,
-        )
+        labels += [str(handle.get_label()) for handle in extra]
+        ax.legend(handles, labels, loc="upper right", fontsize=8.5)
         save(figure, folder, f"fig4_{name}")
+
+
+def _published(ax: Axes, state: str) -> Line2D:
+    """Draw the published contour of a channel: ee as a line, mumu as the points that are cited."""
+    points, label = vertices(OBSERVED[state]), f"NA62 {LABEL[state]}, published"
+    if state == "ee":
+        return ax.plot(*np.vstack([points, points[:1]]).T, "k-.", linewidth=1.5, label=label)[0]
+    look = {"markersize": 4.0, "markerfacecolor": "white", "zorder": 6}
+    return ax.plot(*points.T, "ko", label=f"{label} (points)", **look)[0]
+
+
+def _isolation(ax: Axes, sides: dict[str, Reach]) -> PolyCollection:
+    """Fill between the edges for the two sides of the range of the isolation."""
+    mass = sides["low"].mass
+    patch = None
+    for k in (0, 1):
+        edges = [sides[side].edges[:, k] for side in ("low", "high")]
+        look = {"color": COLOURS[5], "alpha": 0.45, "linewidth": 0, "zorder": 5}
+        patch = ax.fill_between(mass, *edges, label="isolation, range of its card", **look)
+    return patch
+
+
+def mesons(made: Decays, verdicts: list[Verdict], folder: Path) -> None:
+    """Draw what the published lower edge holds of our mesons, and what is left by each explanation."""
+    shares: dict[str, list[tuple[float, float, float]]] = {}
+    for (state, mass), found in made.items():
+        for group in ("pi0", "others"):
+            if group in found and (group == "pi0" or mass > 0.13):
+                name = r"$\pi^0$" if group == "pi0" else r"$\eta$ and heavier"
+                label = f"{name}, {LABEL[state]}"
+                shares.setdefault(label, []).append((mass, *share_allowed(found, state, mass, (group,))))
+    shares = {label: [row for row in rows if row[2] < 0.4] for label, rows in shares.items()}
+    keys = list(made)
+    lines = {}
+    for verdict in verdicts:
+        reading = verdict.explanation
+        number = f": {verdict.value:.3g} {reading.unit}".rstrip() if len(reading.values) > 1 else ""
+        name = reading.name.replace("π⁰", r"$\pi^0$").replace("E₀", "$E_0$")
+        lines[f"{name}{number}"] = verdict.residual[:, 0]
+    figure = mesons_figure(
+        {label: np.array(rows).T for label, rows in shares.items()},
+        lines,
+        points=(np.array([m for _, m in keys]), np.array([s == "mumu" for s, _ in keys])),
+        digitised=DIGITISED,
+    )
+    save(figure, folder, "fig11_mesons")
 
 
 def alps(events: float, folder: Path) -> dict[str, float]:
@@ -143,7 +194,7 @@ def alps(events: float, folder: Path) -> dict[str, float]:
         label = f"{1e3 * mass:g} MeV"
         curves[label] = alp.product_limit(mass, alp.LIFETIMES, events, plane.POT, detector)
         best[label] = float(np.nanmin(curves[label]))
-    charm = polygon("na62_alp_charm_m220")
+    charm = vertices("na62_alp_charm_m220")
     others = {"CHARM, 220 MeV (ALPINIST)": (charm[:, 0], charm[:, 1])}
     save(alp_figure(alp.LIFETIMES, curves, others=others, pot=plane.POT), folder, "fig5_alp")
     return best
@@ -184,23 +235,24 @@ def maps(made: plane.Plane, folder: Path) -> None:
         save(figure, folder, f"fig8_resolution_{state}")
 
 
-def dimuons(found: DataDriven, theory: Reach, folder: Path) -> None:
+def dimuons(found: DataDriven, theory: dict[str, Reach], folder: Path) -> None:
     """Draw the contour from MOCK dimuons, split by where dimuons were measured, over the published one."""
     nothing = not np.isfinite(found.measured_reach.edges).any()
     contours = [
         report.Contour("from MOCK dimuons, extrapolated", found.reach, "extrapolated"),
         report.Contour("the same, measured kinematics only", found.measured_reach, "measured"),
-        report.Contour("bremsstrahlung and mesons (theory)", theory, "expected"),
+        report.Contour("theory, bremsstrahlung alone", theory["bremsstrahlung"], "expected"),
+        report.Contour(f"theory, {ALL_MESONS}", theory["all mesons"], "expected"),
     ]
     frame = report.Plane(mass_range=(0.1, 1.1), coupling_range=(8e-8, 2e-4))
     figure = report.reach_figure(contours, mock=True, pot=plane.POT, limits=limits()[:1], plane=frame)
     ax = figure.axes[0]
-    line = polygon("na62_dump_ee_observed")
-    (published,) = ax.plot(*np.vstack([line, line[:1]]).T, color="black", linestyle="-.", linewidth=1.5)
+    published = [_published(ax, state) for state in ("ee", "mumu")]
     legend = ax.get_legend()
-    handles = [*(legend.legend_handles if legend else []), published]
-    labels = [*([text.get_text() for text in legend.get_texts()] if legend else []), "NA62 ee, published"]
-    ax.legend(handles, labels, loc="upper right", fontsize=10)
+    handles = [*(legend.legend_handles if legend else []), *published]
+    labels = [text.get_text() for text in legend.get_texts()] if legend else []
+    labels += [str(line.get_label()) for line in published]
+    ax.legend(handles, labels, loc="upper right", fontsize=9)
     if nothing:
         note = "no accepted $A'$ has kinematics in which\ndimuons were measured: all is extrapolated"
         ax.text(0.03, 0.87, note, transform=ax.transAxes, fontsize=9.5, va="top")

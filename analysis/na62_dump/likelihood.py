@@ -140,6 +140,24 @@ def edges_at(reach: Reach, mass: float) -> tuple[float, float]:
     return tuple(float(np.exp(np.interp(mass, masses, np.log(e), np.nan, np.nan))) for e in (low, high))
 
 
+def notch(mass: FloatArray, edge: FloatArray, base: tuple[float, float]) -> tuple[float, float]:
+    """Return depth [log10 of the coupling] and full width at half depth [GeV] of a notch in an edge.
+
+    Measured from the straight line, in the logarithm of the coupling, between the edges at the masses `base`.
+    """
+    y = np.log10(edge)
+    left, right = np.interp(base, mass, y)
+    line = left + (right - left) * (mass - base[0]) / (base[1] - base[0])
+    inside = (mass >= base[0]) & (mass <= base[1])
+    x, deep = mass[inside], np.abs(y - line)[inside]
+    depth, top = float(deep.max()), int(deep.argmax())
+    ends = [
+        float(np.interp(depth / 2, part_y, part_x))
+        for part_y, part_x in ((deep[: top + 1], x[: top + 1]), (deep[top:][::-1], x[top:][::-1]))
+    ]
+    return depth, ends[1] - ends[0]
+
+
 def histfactory(signal: dict[str, float], mass: float, sigma: dict[str, float]) -> dict[str, Any]:
     """Return one point of the plane as a pyhf workspace, and a warning about its use.
 

@@ -130,6 +130,23 @@ def full_plane(
     return Plane(masses, couplings, layers)
 
 
+def isolation_planes(
+    search: Search, *, masses: FloatArray, couplings: FloatArray = COUPLINGS, n: int = 50_000
+) -> dict[str, Plane]:
+    """Return the plane of ee from bremsstrahlung with the isolation at the sides of its range."""
+    return {
+        side: full_plane(
+            search.isolated_by(side),
+            masses=masses,
+            couplings=couplings,
+            n=n,
+            modes=("bremsstrahlung",),
+            states=("ee",),
+        )
+        for side in ("low", "high")
+    }
+
+
 def _tracked(
     search: Search,
     production_mode: tuple[str, Source],

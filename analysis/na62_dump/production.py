@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import functools
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,10 @@ class Mesons:
                 if species in wanted
             }
         return cls(card, cells)
+
+    def only(self, species: Sequence[str]) -> Mesons:
+        """Return the card with some of its species."""
+        return replace(self, cells={name: self.cells[name] for name in species})
 
     def modes(self, mass: float) -> list[tuple[str, float, float]]:
         """Return (species, mass of the partner, BR per ε²) of the open decays to a dark photon.

@@ -21,6 +21,7 @@ sys.path[:0] = [str(HERE), str(ROOT / "analysis")]
 from _venv import reenter  # noqa: E402
 
 CHANNELS = {"ee": ("ee",), "mumu": ("mumu",), "combined": ("ee", "mumu")}
+NOTCH = (0.400, 0.425)  # GeV: masses on both sides of the observed dimuon that it does not reach
 POINTS = ((0.3, 4.7e-7), (0.3, 2.5e-6), (0.5, 6e-7))  # near the edges of the contour and at its end
 
 
@@ -91,6 +92,7 @@ def contours(job: Job, search: Any, n: int) -> dict[str, Any]:
     """Return the contours of all channels with and without mesons."""
     import draw
     import likelihood
+    import numpy as np
     import plane
 
     job.tell("plane of masses and couplings")
@@ -99,12 +101,29 @@ def contours(job: Job, search: Any, n: int) -> dict[str, Any]:
     job.tell("contours")
     found = {}
     for name, states in CHANNELS.items():
-        for label, modes in (("bremsstrahlung", draw.BREM), ("all", plane.MODES)):
+        for label, modes in (("bremsstrahlung", draw.BREM), ("all mesons", plane.MODES)):
             reach = likelihood.contour(made, states, modes=modes).reach
             found[f"{name} {label}"] = reach
-            job.contour(f"{name}_{label}", reach)
+            job.contour(f"{name}_{label}".replace(" ", "_"), reach)
             job.numbers[f"tip, {name}, {label} [GeV, ε]"] = reach.tip
-    draw.exclusion(made, found, job.folder)
+    job.tell("isolation at the sides of its range")
+    chosen = plane.MASSES[plane.MASSES < 0.5]
+    isolation = {
+        side: likelihood.contour(loose, ("ee",), modes=draw.BREM).reach
+        for side, loose in plane.isolation_planes(search, masses=chosen, n=n).items()
+    }
+    job.numbers["isolation, log10 of the edges of ee: 1 cm and 10 cm over 3 cm and 30 cm"] = {
+        f"{1e3 * mass:g} MeV": np.log10(
+            np.divide(*(likelihood.edges_at(isolation[side], mass) for side in ("low", "high")))
+        ).tolist()
+        for mass in (0.01, 0.02, 0.05, 0.1, 0.3)
+    }
+    draw.exclusion(made, found, isolation, job.folder)
+    job.numbers["notch of the observed event, mumu: depth [log10 ε], width [GeV]"] = {
+        side: likelihood.notch(reach.mass, reach.edges[:, k], NOTCH)
+        for reach in [found["mumu bremsstrahlung"]]
+        for k, side in enumerate(("lower edge", "upper edge"))
+    }
     job.numbers["limit without events"] = likelihood.zero_event_limit()
     job.numbers["relative uncertainty of the efficiency"] = plane.efficiency_sigma()
     i, k = made.mass.searchsorted(0.3), made.coupling.searchsorted(6e-7)
@@ -114,6 +133,39 @@ def contours(job: Job, search: Any, n: int) -> dict[str, Any]:
     (job.output / "workspace.json").write_text(json.dumps(content["workspace"], indent=1))
     job.numbers["workspace.json"] = content["warning"]
     return found
+
+
+def mesons(job: Job, search: Any, n: int) -> None:
+    """Say what each explanation of the published edge needs."""
+    import draw
+    import meson_study
+    import numpy as np
+
+    job.tell("mesons and the published edge")
+    made, verdicts = meson_study.study(search, n=n)
+    job.numbers["mesons that the published lower edge holds (part, error)"] = {
+        f"{state}, {1e3 * mass:g} MeV": meson_study.share_allowed(found, state, mass)
+        for (state, mass), found in made.items()
+    }
+    job.numbers["explanations of the published edges"] = {
+        verdict.explanation.name: {
+            "value": verdict.value,
+            "unit": verdict.explanation.unit,
+            "value that single lower edges need": [np.nanmin(verdict.needed), np.nanmax(verdict.needed)]
+            if np.isfinite(verdict.needed).any()
+            else None,
+            "bremsstrahlung kept": verdict.kept[0],
+            "mesons kept": verdict.kept[1],
+            "bremsstrahlung among the events, smallest and largest": [
+                verdict.share.min(),
+                verdict.share.max(),
+            ],
+            "χ²": verdict.chi2,
+            "edges": verdict.residual.size,
+        }
+        for verdict in verdicts
+    }
+    draw.mesons(made, verdicts, job.folder)
 
 
 def calibrations(job: Job) -> None:
@@ -134,7 +186,7 @@ def calibrations(job: Job) -> None:
     draw.calibrations(found, job.folder)
 
 
-def dimuons(job: Job, results: Path, theory: Any) -> None:
+def dimuons(job: Job, results: Path, theory: dict[str, Any]) -> None:
     """Draw the contour from dimuons, if there are results to read."""
     import draw
     import from_dimuons
@@ -173,6 +225,7 @@ def conventions(search: Any) -> dict[str, Any]:
         "signal regions": search.numbers["signal_region"],
         "control region": search.numbers["control_region"],
         "fiducial volume [m]": search.numbers["vertex"]["z"],
+        "isolation [m]": search.isolation,
         "masked regions": search.numbers["masked"],
     }
 
@@ -194,11 +247,13 @@ def main() -> int:
     job.numbers["conventions"] = conventions(search)
     backgrounds(job, search)
     found = contours(job, search, options.n)
+    mesons(job, search, options.n)
     job.tell("axion-like particles")
     smallest = draw.alps(likelihood.zero_event_limit(), job.folder)
     job.numbers["ALP, smallest product of branching ratios"] = smallest
     calibrations(job)
-    dimuons(job, options.dimuons, found["combined all"])
+    theory = {label: found[f"combined {label}"] for label in ("bremsstrahlung", "all mesons")}
+    dimuons(job, options.dimuons, theory)
     text = json.dumps(job.numbers, indent=1, ensure_ascii=False)
     (job.output / "numbers.json").write_text(text + "\n")
     job.tell(f"written to {job.output}")

@@ -34,6 +34,7 @@ __all__ = [
     "calibration_figure",
     "detector_figure",
     "domain_figure",
+    "mesons_figure",
     "plane_maps",
     "region_figure",
     "vertex_figure",
@@ -405,4 +406,53 @@ def domain_figure(
     axes[-1, 0].set_xlabel("$E$ [GeV]")
     if mesh is not None:
         figure.colorbar(mesh, ax=list(axes[:, 0]), pad=0.02).set_label("accepted signal, largest cell one")
+    return figure
+
+
+@styled
+def mesons_figure(
+    shares: Mapping[str, FloatArray],
+    residuals: Mapping[str, FloatArray],
+    *,
+    points: tuple[FloatArray, BoolArray],
+    digitised: float,
+) -> Figure:
+    """Draw the part of some mesons that a published edge holds, and residuals of readings of the publication.
+
+    Parameters
+    ----------
+    shares : mapping of label to NDArray, shape (3, n)
+        Mass [GeV], part, error.
+    residuals : mapping of label to NDArray, shape (k,)
+        log10 of the published over our lower edge.
+    points : (mass [GeV], True for dimuons), shapes (k,)
+        Of the residuals; one panel per channel.
+    digitised : float
+        Error of the published edge, a grey band.
+    """
+    figure, axes = new_figure(3, size=(8.6, 11.0))
+    for (name, (x, y, error)), colour, marker in zip(
+        shares.items(), cycle(COLOURS), cycle("osD^"), strict=False
+    ):
+        axes[0, 0].errorbar(
+            1e3 * x, y, error, fmt=marker, color=colour, label=name, capsize=2.5, markersize=5
+        )
+    for level in (0.0, 1.0):
+        axes[0, 0].axhline(level, color="black", linestyle=":", linewidth=1.0)
+    axes[0, 0].set(ylim=(-0.6, 1.5), ylabel="part of our mesons\nthat the edge holds")
+    axes[0, 0].legend(loc="upper right", ncols=3, fontsize=10)
+    mass, dimuon = points
+    for ax, chosen, title in ((axes[1, 0], ~dimuon, "$e^+e^-$"), (axes[2, 0], dimuon, r"$\mu^+\mu^-$")):
+        ax.axhspan(-digitised, digitised, color=GREY, label="digitisation")
+        looks = zip(cycle(COLOURS), cycle("osD^vP*Xd<>"), ["-"] * 6 + ["--"] * 9, strict=False)
+        for (name, values), (colour, marker, line) in zip(residuals.items(), looks, strict=False):
+            look: dict[str, Any] = {"marker": marker, "color": colour, "linestyle": line, "label": name}
+            ax.plot(1e3 * mass[chosen], values[chosen], linewidth=1.0, markersize=4.5, **look)
+        ax.set(ylim=(-0.32, 0.42), ylabel=r"$\log_{10}$ published/ours")
+        ax.set_title(f"lower edge, {title}", loc="left")
+    for ax in axes[:, 0]:
+        ax.set(xlim=(20, 560))
+    axes[2, 0].set_xlabel("mass [MeV]")
+    handles, labels = axes[1, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=10)
     return figure

@@ -24,25 +24,17 @@ import likelihood
 import plane
 import production
 from cuts import Search, as_pairs
-from validation import na62_statistics
+from validation import na62_contour, na62_statistics
 
 LETTER = "NA62, arXiv:2312.12055"
 TOY = "independent simulation with the same apertures"
-PUBLISHED = {  # lower and upper edge of the observed ee contour, read off the shipped polygon
-    0.05: (5.48e-7, 3.21e-5),
-    0.10: (5.71e-7, 1.49e-5),
-    0.20: (4.65e-7, 7.14e-6),
-    0.30: (4.70e-7, 2.51e-6),
-    0.40: (5.10e-7, 1.44e-6),
-    0.45: (5.53e-7, 1.07e-6),
-}
 
 
 def rows(*, quick: bool) -> Iterator[dict]:
     yield from _unit()
     yield from _background(200_000 if quick else 2_000_000)
     yield from _yields(100_000 if quick else 400_000)
-    yield from _contour(100_000 if quick else 400_000)
+    yield from na62_contour.rows(quick)
     yield from na62_statistics.conventions()
     yield from na62_statistics.event(quick)
     yield from _regions(40_000 if quick else 200_000)
@@ -126,19 +118,6 @@ def _yields(n: int) -> Iterator[dict]:
         if state == "ee":
             slope = float(np.log2(found.signal[2] / found.signal[1]))
             yield _row(f"slope of ln N over ln ε at {mass:g} GeV", slope, 4.0, 2e-4, "long lifetimes")
-
-
-def _contour(n: int) -> Iterator[dict]:
-    masses, source = np.array(sorted(PUBLISHED)), LETTER + ", Fig. 4 digitised; bremsstrahlung alone"
-    signal = plane.unit_efficiency_signal(["ee"], masses=masses, n=n)
-    found = infer.reach(masses, plane.COUPLINGS, signal, likelihood.zero_event_limit())
-    tolerance = {0.05: 0.25, 0.4: 0.1, 0.45: 0.12}  # what the meson modes and the digitisation leave open
-    for mass in masses:
-        ours = np.log10(likelihood.edges_at(found, float(mass)))
-        paper = np.log10(PUBLISHED[float(mass)])
-        for side, a, b in zip(("lower", "upper"), ours, paper, strict=True):
-            label = f"ee contour at {mass:g} GeV, log10 of the {side} edge"
-            yield _row(label, a, b, tolerance.get(float(mass), 0.05), source)
 
 
 def _regions(n: int) -> Iterator[dict]:

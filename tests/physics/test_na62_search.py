@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from builders import ROOT
 
-from gammastar import accept
+from gammastar import accept, infer
 from gammastar.core.sampling import stream
 from gammastar.store.events import write_tree
 
@@ -18,8 +18,10 @@ import control_samples
 import cuts
 import from_dimuons
 import likelihood
+import meson_study
 import plane
 import production
+import published_edges
 
 SEARCH = cuts.Search.read()
 
@@ -125,6 +127,79 @@ def test_background_densities_are_normalised():
     assert np.trapezoid(likelihood.roo_landau(x), x) == pytest.approx(1.0, abs=2e-3)
     m = np.linspace(*likelihood.BERNSTEIN_RANGE, 10_001)
     assert np.trapezoid(likelihood.bernstein(m), m) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_isolation_of_the_card_is_that_of_the_detectors_and_its_range_orders_the_yield():
+    for name, least in zip(("STRAW1", "LKr"), SEARCH.isolation, strict=True):
+        for detector in (SEARCH.detector, _generator_level()):
+            assert {p.name: p.min_separation for p in detector.planes}[name] == least
+    events = [
+        meson_study.accepted(SEARCH.isolated_by(side), "bremsstrahlung", "ee", 0.015, n=6_000).signal()
+        for side in ("low", "nominal", "high")
+    ]
+    k = int(np.searchsorted(meson_study.COUPLINGS, 3e-6))
+    assert events[0][k] > 1.3 * events[1][k] > 1.3 * events[2][k]
+    with pytest.raises(KeyError):
+        SEARCH.isolated_by("middle")
+
+
+@pytest.fixture(scope="module")
+def decays():
+    return meson_study.decays(SEARCH, {"ee": (0.05, 0.2), "mumu": (0.3,)}, n=15_000)
+
+
+def test_edges_agree_with_those_of_the_reach(decays):
+    signal = np.stack([a.signal() for a in decays["ee", 0.05].values()])
+    limit = likelihood.zero_event_limit()
+    masses = 0.01 * np.arange(1, len(signal) + 1)
+    found = infer.reach(masses, meson_study.COUPLINGS, signal, limit)
+    edges = meson_study.edges_of(signal)
+    for mass, ours in zip(masses, edges, strict=True):
+        assert np.log10(likelihood.edges_at(found, mass)) == pytest.approx(ours, abs=2e-3)
+    nothing = meson_study.edges_of(1e-6 * signal)
+    assert (nothing[:, 0] == nothing[:, 1]).all()
+
+
+def test_published_edge_holds_a_tenth_of_the_pions_and_no_eta(decays):
+    found = decays["ee", 0.05]
+    share, error = meson_study.share_allowed(found, "ee", 0.05, ("pi0",))
+    assert share == pytest.approx(0.10, abs=2 * error)
+    assert error < 0.03
+    assert "pi0" not in decays["ee", 0.2]
+    for key in (("ee", 0.2), ("mumu", 0.3)):
+        share, error = meson_study.share_allowed(decays[key], *key, ("others",))
+        assert abs(share) < 3 * error < 0.25
+
+
+def test_pointing_and_vertex_remove_bremsstrahlung_as_they_remove_mesons(decays):
+    found = {e.name: meson_study.fit(e, decays) for e in meson_study.EXPLANATIONS}
+    for name, verdict in found.items():
+        brem, mesons = verdict.kept
+        if name.startswith(("pointing", "vertex")):
+            assert brem < 0.5
+            assert mesons == pytest.approx(brem, rel=0.35)
+    factor = found["one factor on all mesons"]
+    assert factor.kept == pytest.approx((1.0, factor.value), rel=1e-4)
+    best = min(found.values(), key=lambda verdict: verdict.chi2)
+    assert best.explanation.name.startswith(("one factor", "softer", "π⁰ alone"))
+    assert found["all mesons at our yield"].chi2 > 10 * best.chi2
+
+
+def test_notch_of_a_triangle():
+    mass = np.linspace(0.40, 0.42, 201)
+    triangle = np.maximum(0.1 * (1 - np.abs(mass - 0.411) / 0.004), 0.0)
+    for sign in (1, -1):
+        depth, width = likelihood.notch(mass, 4e-7 * 10 ** (sign * triangle), (0.40, 0.42))
+        assert depth == pytest.approx(0.1, rel=1e-6)
+        assert width == pytest.approx(0.004, rel=1e-3)
+
+
+def test_published_edges_are_those_of_the_vertices():
+    low, high = published_edges.edges("ee", 0.1)
+    assert (10**low, 10**high) == pytest.approx((5.71e-7, 1.49e-5), rel=0.02)
+    low, _ = published_edges.edges("mumu", 0.411)
+    assert low - published_edges.edges("mumu", 0.40)[0] == pytest.approx(0.11, abs=0.02)
+    assert np.isnan(published_edges.edges("mumu", 0.7)).all()
 
 
 def test_geometry_of_the_two_detector_files_agrees():

@@ -17,6 +17,7 @@ from search_figures import (
     calibration_figure,
     detector_figure,
     domain_figure,
+    mesons_figure,
     plane_maps,
     region_figure,
     vertex_figure,
@@ -103,3 +104,13 @@ def test_a_detector_of_mock_data_says_so():
     drawn = [detector_figure({"volume": volume}, mock=mock).axes[0] for mock in (True, False)]
     assert [any(text.get_gid() == "mock" for text in ax.texts) for ax in drawn] == [True, False]
     assert all("[" in label for label in (drawn[0].get_xlabel(), drawn[0].get_ylabel()))
+
+
+def test_mesons_show_both_channels_and_every_reading():
+    shares = {"pions": np.array([[0.05, 0.1], [0.1, 0.02], [0.02, 0.02]])}
+    lines = {f"reading {k}": 0.02 * k + np.zeros(3) for k in range(8)}
+    points = (np.array([0.05, 0.1, 0.3]), np.array([False, False, True]))
+    figure = mesons_figure(shares, lines, points=points, digitised=0.02)
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts == ["digitisation", *lines]
+    assert [len(ax.lines[-1].get_xdata()) for ax in figure.axes[1:]] == [2, 1]
