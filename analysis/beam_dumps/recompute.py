@@ -89,10 +89,14 @@ def write(name: str, reach) -> Path:
 
 
 def draw(name: str, reach, pot: float) -> None:
-    """Draw the recomputed limit, the published ones, and ours with inputs inferred from a published one."""
+    """Draw the recomputed limit, the published ones, and ours with inputs inferred from a published one.
+
+    Bars: what all inputs together move the edges, in quadrature.
+    """
     import curves
     import dump_yields
     import numpy as np
+    import sensitivity
 
     from gammastar import report
 
@@ -104,6 +108,16 @@ def draw(name: str, reach, pot: float) -> None:
     )
     ax = figure.axes[0]
     ax.plot([], [], color="#5790fc", linewidth=3.0, label=f"{TITLES[name]} recomputed")
+    masses = np.array(sensitivity.MASSES[name])
+    middle = dump_yields.edges(dump_yields.variant(name), masses)
+    down, up = sensitivity.reaches(sensitivity.shifts(name, n=EVENTS // 2))
+    for k in (0, 1):
+        centre = 10 ** middle[:, k]
+        sides = [centre * (1 - 10 ** -down[:, k]), centre * (10 ** up[:, k] - 1)]
+        look = {"color": "#5790fc", "capsize": 4, "linewidth": 1.6, "zorder": 6}
+        ax.errorbar(
+            masses, centre, sides, fmt="none", label=None if k else "its inputs in quadrature", **look
+        )
     for key, colour, line in ((name, "black", "--"), (f"{name}_tsai", "0.45", "-.")):
         points = curves.polygon(key)
         if points is not None:

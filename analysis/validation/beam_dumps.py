@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "beam_dumps"))
 
 import curves
 import dump_yields
+from validation import beam_dumps_inputs
 
 MASSES = (0.05, 0.1, 0.2, 0.3, 0.4)
 BLUEMLEIN, TSAI = "arXiv:1311.3870", "arXiv:1908.07525"
@@ -61,6 +62,7 @@ def rows(*, quick: bool) -> Iterator[dict]:
                 yield row | {"ours": float(found[i, column]), "expected": float(wanted[i, column])}
     yield _needed(n)
     yield from _ends(n)
+    yield from beam_dumps_inputs.rows(10_000 if quick else 50_000)
 
 
 def _ends(n: int) -> Iterator[dict]:

@@ -14,7 +14,7 @@ sys.path.insert(0, str(ANALYSIS / "na60_dimuon"))
 
 import campaign_report  # noqa: E402
 import campaigns  # noqa: E402
-from validation import beam_dumps, reach_edges, trust_pythia  # noqa: E402
+from validation import reach_edges, trust_pythia  # noqa: E402
 from validation.trust_record import record_rows  # noqa: E402
 
 N_CAMPAIGNS = 100
@@ -24,7 +24,6 @@ N_PYTHIA = 150_000  # inelastic events of the truth
 
 
 def rows(*, quick: bool) -> Iterator[dict]:
-    yield from beam_dumps.rows(quick=quick)
     yield from rate_of_the_main_job()
     yield from flow_of_the_main_job()
     yield from record_rows()

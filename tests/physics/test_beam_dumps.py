@@ -35,6 +35,26 @@ def test_mesons_grow_with_the_beam_energy():
     assert low["pi0"].multiplicity == pytest.approx(2.4, abs=0.4)
 
 
+def test_inputs_move_the_edges_as_the_decay_law_says(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import sensitivity
+
+    found = {name: shift for (name, _), shift in sensitivity.shifts("nucal", n=3_000).items()}
+    masses = np.array(sensitivity.MASSES["nucal"])
+    light, heavy = int(masses.argmin()), int(masses.argmax())
+    protons = found["protons, efficiency or limit"]
+    assert protons[:, light, 0] == pytest.approx([np.log10(1.5) / 4, -np.log10(1.5) / 4], abs=0.005)
+    pions = found["yield of π⁰"]
+    assert pions[1, light, 0] == pytest.approx(-np.log10(2) / 4, abs=0.01)
+    assert (pions[:, heavy] == 0).all()
+    down, up = sensitivity.reaches(found)
+    assert (down[:, 1] < 0.15).all()
+    assert up[light, 0] > abs(protons[0, light, 0])
+    table = sensitivity.markdown("nucal", {(name, ""): shift for name, shift in found.items()})
+    assert table.count("all in quadrature") == 2
+    assert "Below 0.015" in table
+
+
 def test_lighter_nuclei_make_fewer_mesons(production):
     copper, iron = (production.mesons(400.0, a).mesons["eta"].a_factor for a in (63.55, 55.85))
     assert 1.0 < iron < copper < 2.1
