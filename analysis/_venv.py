@@ -31,7 +31,7 @@ def _make(extra: str, wanted: str) -> None:
         if _ready(wanted):
             return
         if VENV.is_symlink():  # clearing would empty the environment of somebody else
-            sys.exit(f"{VENV} is a link to an environment that does not fit: delete the link and start again.")
+            sys.exit(f"{VENV} links to an environment that does not fit: delete the link and start again.")
         print(f"Installing gammastar[{extra}] into {VENV} (once, a few minutes) …", flush=True)
         venv.create(VENV, with_pip=True, clear=VENV.exists())
         command = [str(PYTHON), "-m", "pip", "install", "-q", "-c", "constraints.txt", "-e", f".[{extra}]"]
