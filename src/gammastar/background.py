@@ -58,7 +58,13 @@ class PassFraction:
             raise PhysicsError(msg)
 
     def draw(self, n: int, rng: np.random.Generator) -> FloatArray:
-        """Return `n` draws from the posterior of the pass fraction."""
+        """Return `n` draws from the posterior of the pass fraction.
+
+        Parameters
+        ----------
+        n : int
+        rng : numpy.random.Generator
+        """
         return rng.beta(self.passed + 1, self.total - self.passed + 1, n)
 
 
@@ -91,7 +97,12 @@ class Expectation:
         return float(np.mean(np.exp(-self.draws)))
 
     def counts(self, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-        """Return one Poisson count per pseudo-experiment: the posterior predictive distribution."""
+        """Return one Poisson count per pseudo-experiment: the posterior predictive distribution.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+        """
         return np.asarray(rng.poisson(self.draws), dtype=np.int64)
 
     def kappa(self) -> float:
@@ -100,7 +111,13 @@ class Expectation:
         return float(np.sqrt(high / low))
 
     def scaled(self, factor: float) -> Expectation:
-        """Return the expectation times a positive factor."""
+        """Return the expectation times a positive factor.
+
+        Parameters
+        ----------
+        factor : float
+            Positive.
+        """
         return Expectation(self.draws * factor)
 
 
@@ -174,7 +191,14 @@ def expectation(
 
 
 def matched_to_median(found: Expectation, median: float) -> Expectation:
-    """Return the expectation rescaled to a published median, where raw counts are not published."""
+    """Return the expectation rescaled to a published median, where raw counts are not published.
+
+    Parameters
+    ----------
+    found : Expectation
+    median : float
+        Published [events].
+    """
     if not (np.isfinite(median) and median > 0):
         msg = f"matched_to_median: median = {median!r} must be positive"
         raise PhysicsError(msg)
@@ -202,6 +226,11 @@ class RandomPairs:
 
         Tracks are used again in many pairs, so the error counts each track once: the two terms are the
         variances over the positive and over the negative tracks.
+
+        Parameters
+        ----------
+        passed : NDArray of bool, shape (n,)
+            Which of the pairs.
         """
         weight = np.where(passed, self.weight, 0.0)
         total = float(weight.sum())
@@ -526,7 +555,18 @@ def _simulated(
 def selected_vertices(
     pairs: VertexPairs, cut: float, fiducial: tuple[float, float], window: tuple[float, float]
 ) -> BoolArray:
-    """Return True for pairs in the mass window that a displaced search counts."""
+    """Return True for pairs in the mass window that a displaced search counts.
+
+    Parameters
+    ----------
+    pairs : VertexPairs
+    cut : float
+        Standard deviations behind the interaction.
+    fiducial : (float, float) [m]
+        First and last place that counts.
+    window : (float, float) [GeV]
+        Masses.
+    """
     near = pairs.good & (pairs.mass >= window[0]) & (pairs.mass < window[1])
     return np.asarray(near & (pairs.pull > cut) & (pairs.z >= fiducial[0]) & (pairs.z < fiducial[1]))
 

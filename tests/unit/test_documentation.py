@@ -16,6 +16,7 @@ import tomllib
 import click
 import forks
 import numpy as np
+import pydantic
 import pytest
 from builders import ROOT
 
@@ -169,6 +170,54 @@ def test_every_public_name_is_in_the_reference_with_a_docstring_and_units(refere
             without += [f"{room}.{name}: {entry[0]}" for entry in ENTRY.finditer(text) if _lacks_unit(entry)]
     assert not bare, "no docstring"
     assert not without, "no unit:\n" + "\n".join(without)
+
+
+def _named(thing):
+    """Return the parameters and attributes that a docstring has an entry for."""
+    found = set()
+    sections = r"^(?:Parameters|Attributes)\n-+\n((?:.*\n?)*?)(?=^\S[^\n]*\n-{3,}\n|\Z)"
+    for part in re.findall(sections, inspect.getdoc(thing) or "", re.MULTILINE):
+        heads = [line for line in part.splitlines() if line and not line[0].isspace()]
+        found |= {name.strip().lstrip("*") for line in heads for name in line.split(" : ")[0].split(",")}
+    return found
+
+
+def _parameters(thing):
+    try:
+        return set(inspect.signature(thing).parameters) - {"self", "cls"}
+    except (TypeError, ValueError):  # of compiled code
+        return set()
+
+
+def _lacking(room, name, thing):
+    """Yield public names with the parameters that no docstring tells, of their own or of a base class."""
+    if inspect.isroutine(thing):
+        yield f"{room}.{name}", _parameters(thing) - _named(thing)
+    fields_say = inspect.isclass(thing) and issubclass(thing, pydantic.BaseModel)  # sentences below fields
+    if not inspect.isclass(thing) or fields_say or issubclass(thing, BaseException):
+        return
+    if getattr(thing, "_is_protocol", False) or thing.__module__.startswith("gammastar.config"):
+        return
+    bases = [kind for kind in thing.__mro__ if kind.__module__.startswith("gammastar")]
+    yield f"{room}.{name}", _parameters(thing) - set().union(*map(_named, bases))
+    for key, value in vars(thing).items():
+        method = getattr(value, "__func__", value)
+        if inspect.isfunction(method) and not key.startswith("_"):
+            known = [_named(getattr(base, key)) for base in bases if hasattr(base, key)]
+            yield f"{room}.{name}.{key}", _parameters(method) - set().union(*known)
+
+
+@pytest.mark.flow
+def test_every_parameter_of_the_public_surface_is_in_a_docstring(reference):
+    without, seen = [], 0
+    for room in reference.ROOMS:
+        module = importlib.import_module(f"gammastar.{room}".rstrip("."))
+        for name in reference.public(room):
+            for where, missing in _lacking(room, name, getattr(module, name)):
+                seen += 1
+                without += [f"{where}: {', '.join(sorted(missing))}"] if missing else []
+    assert seen > 500
+    assert not without, "\n".join(without)
 
 
 @pytest.mark.parametrize("name", ["measure", "reinterpret"])

@@ -56,6 +56,11 @@ class Measured:
     def factor(self, detector: Stand) -> float:
         """Return the rate per proton on the detector's target over that on the measured one.
 
+        Parameters
+        ----------
+        detector : Stand
+            With the target of the search.
+
         Raises
         ------
         PortabilityError

@@ -54,7 +54,14 @@ class Replicated(Sample):
 
     @classmethod
     def of(cls, sample: Sample, replicas: FloatArray) -> Replicated:
-        """Return a sample with replicas of it."""
+        """Return a sample with replicas of it.
+
+        Parameters
+        ----------
+        sample : Sample
+        replicas : NDArray, shape (r, n)
+            Factors on the weights.
+        """
         kept = {name: getattr(sample, name) for name in ("p4", "weight", "origin", "in_domain", "parent")}
         return cls(**kept, replicas=replicas)
 

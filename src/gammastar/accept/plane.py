@@ -81,7 +81,14 @@ def stacked(variations: Sequence[Variation]) -> FloatArray | None:
 
 
 def varied(sample: Sample, variations: Sequence[Variation]) -> Sample:
-    """Return the sample with all factors as replicas, or the sample itself if nothing varies it."""
+    """Return the sample with all factors as replicas, or the sample itself if nothing varies it.
+
+    Parameters
+    ----------
+    sample : Sample
+    variations : sequence of Variation
+        What changes the weights of the sample.
+    """
     factors = stacked(variations)
     return sample if factors is None else Replicated.of(sample, factors)
 
@@ -121,6 +128,18 @@ def row_of(
     """Return the row of a yield whose replicas are those of `varied`.
 
     `measured_spin` says that its other spin states are shifts of a measured one; `pairs` as for `PlaneRow`.
+
+    Parameters
+    ----------
+    accepted : AcceptedYield
+    variations : sequence of Variation
+        What changes the weights of the sample.
+    scaling : float
+        Of the yield, from the measured target to that of the search.
+    measured_spin : bool
+        The decays follow the measured spin density.
+    pairs : NDArray, shape (k,), or float
+        Effective number of pairs behind the kinematics.
     """
     rows, start = [], 0
     for variation in variations if accepted.replicas is not None else ():
@@ -209,6 +228,10 @@ def measured_only(plane: SignalPlane) -> SignalPlane:
     """Return the plane with the measured part of the signal alone.
 
     It has no error of an extrapolation and no theory; replicas and spin states keep their relative spread.
+
+    Parameters
+    ----------
+    plane : SignalPlane
     """
     share = _measured_share(plane)
     effects = [e.times(share) for e in plane.effects if e.kind not in ("extrapolation", "theory")]

@@ -91,6 +91,10 @@ class Spectrometer:
 def load_spectrometer(path: Pathlike) -> Spectrometer:
     """Read a spectrometer card: TOML with the attributes of `Spectrometer`, each with a source.
 
+    Parameters
+    ----------
+    path : path
+
     Raises
     ------
     InputFileError
@@ -132,12 +136,24 @@ class Tracks:
         return len(self.charge)
 
     def select(self, which: npt.NDArray[np.bool_] | npt.NDArray[np.int64]) -> Tracks:
-        """Return some of the tracks, by mask or by index."""
+        """Return some of the tracks, by mask or by index.
+
+        Parameters
+        ----------
+        which : NDArray of bool or int
+            Mask or places.
+        """
         return Tracks(*(getattr(self, field.name)[which] for field in fields(self)))
 
     @staticmethod
     def concatenate(parts: Sequence[Tracks]) -> Tracks:
-        """Return the tracks of all parts, in order."""
+        """Return the tracks of all parts, in order.
+
+        Parameters
+        ----------
+        parts : sequence of Tracks
+            Joined in this order.
+        """
         return Tracks(
             *(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Tracks))
         )

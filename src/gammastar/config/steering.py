@@ -265,6 +265,10 @@ def examine(path: Pathlike) -> tuple[Steering | None, tuple[Finding, ...]]:
 
     Unknown and wrong keys are left out of what is returned, so that the rest can be looked at; None if that
     is no steering either. Mistakes never raise.
+
+    Parameters
+    ----------
+    path : path
     """
     path = Path(path)
     try:
@@ -300,6 +304,13 @@ def _leave_out(content: Any, place: tuple[Any, ...]) -> None:
 def parse(content: dict[str, Any], source: str = "steering") -> Steering:
     """Validate the content of a steering file.
 
+    Parameters
+    ----------
+    content : mapping
+        Of a steering file.
+    source : str
+        What messages call it.
+
     Raises
     ------
     SteeringError
@@ -325,6 +336,10 @@ def _moved(content: dict[str, Any]) -> list[tuple[str, str]]:
 def read_toml(path: Pathlike) -> dict[str, Any]:
     """Read a TOML file.
 
+    Parameters
+    ----------
+    path : path
+
     Raises
     ------
     SteeringError
@@ -343,6 +358,10 @@ def read_toml(path: Pathlike) -> dict[str, Any]:
 
 def load(path: Pathlike) -> Steering:
     """Read and validate a steering file.
+
+    Parameters
+    ----------
+    path : path
 
     Raises
     ------

@@ -88,6 +88,11 @@ class Systematics(Section):
 def gathered(content: dict[str, Any]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     """Return the content of a steering file with old keys moved to [systematics], and each with its new name.
 
+    Parameters
+    ----------
+    content : mapping
+        Of a steering file.
+
     Raises
     ------
     ValueError

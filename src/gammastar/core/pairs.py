@@ -93,7 +93,13 @@ class Pairs(Shown):
         return np.asarray(self.charge == -2)
 
     def select(self, mask: BoolArray | IntArray) -> Pairs:
-        """Return the pairs of a boolean mask or of an array of indices (repeats allowed)."""
+        """Return the pairs of a boolean mask or of an array of indices (repeats allowed).
+
+        Parameters
+        ----------
+        mask : NDArray of bool or int
+            Which ones.
+        """
         return Pairs(
             mass=self.mass[mask],
             pt=self.pt[mask],
@@ -106,7 +112,12 @@ class Pairs(Shown):
 
     @staticmethod
     def empty(columns: Sequence[str] = ()) -> Pairs:
-        """Return no pairs, with the named extra columns."""
+        """Return no pairs, with the named extra columns.
+
+        Parameters
+        ----------
+        columns : sequence of str
+        """
         none = np.empty(0)
         return Pairs(
             none,
@@ -121,6 +132,11 @@ class Pairs(Shown):
     @staticmethod
     def concatenate(parts: Sequence[Pairs]) -> Pairs:
         """Return the pairs of all parts in order; the parts must carry the same extra columns.
+
+        Parameters
+        ----------
+        parts : sequence of Pairs
+            Joined in this order.
 
         Raises
         ------
@@ -200,7 +216,13 @@ class MatchedPairs(Shown):
         return np.asarray(np.isfinite(self.reco).all(axis=1))
 
     def select(self, mask: BoolArray | IntArray) -> MatchedPairs:
-        """Return the true photons of a boolean mask or of indices; the fakes stay as they are."""
+        """Return the true photons of a boolean mask or of indices; the fakes stay as they are.
+
+        Parameters
+        ----------
+        mask : NDArray of bool or int
+            Which ones.
+        """
         return MatchedPairs(
             true=self.true[mask],
             reco=self.reco[mask],
@@ -213,7 +235,13 @@ class MatchedPairs(Shown):
 
     @staticmethod
     def concatenate(parts: Sequence[MatchedPairs]) -> MatchedPairs:
-        """Return all parts in order, with the columns that all of them carry."""
+        """Return all parts in order, with the columns that all of them carry.
+
+        Parameters
+        ----------
+        parts : sequence of MatchedPairs
+            Joined in this order.
+        """
         if not parts:
             none = np.empty((0, 3))
             return MatchedPairs(none, none, np.empty(0), np.empty(0, np.int64), none, np.empty(0))
@@ -278,12 +306,24 @@ class VertexPairs:
         return np.asarray(self.z / self.sigma)
 
     def select(self, mask: BoolArray | IntArray) -> VertexPairs:
-        """Return the pairs of a boolean mask or of an array of indices."""
+        """Return the pairs of a boolean mask or of an array of indices.
+
+        Parameters
+        ----------
+        mask : NDArray of bool or int
+            Which ones.
+        """
         return VertexPairs(*(getattr(self, name)[mask] for name in VertexPairs.__slots__))
 
     @staticmethod
     def concatenate(parts: Sequence[VertexPairs]) -> VertexPairs:
-        """Return the pairs of all parts, of which there is at least one, in order."""
+        """Return the pairs of all parts, of which there is at least one, in order.
+
+        Parameters
+        ----------
+        parts : sequence of VertexPairs
+            Joined in this order.
+        """
         return VertexPairs(
             *(np.concatenate([getattr(part, name) for part in parts]) for name in VertexPairs.__slots__)
         )

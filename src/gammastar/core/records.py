@@ -89,7 +89,12 @@ class Told(str):
 
 
 def described(value: Any) -> str:
-    """Return a value in a line: arrays by size and range, histograms by axes, mappings by their keys."""
+    """Return a value in a line: arrays by size and range, histograms by axes, mappings by their keys.
+
+    Parameters
+    ----------
+    value : any
+    """
     if isinstance(value, np.ndarray):
         return _array(value)
     text = f"{value:g}" if isinstance(value, float) else repr(value)
@@ -163,7 +168,17 @@ class Exposure:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class PairHists(Shown):
-    """Histograms of opposite-sign, ++ and -- pairs on common axes (Weight storage)."""
+    """Histograms of opposite-sign, ++ and -- pairs on common axes (Weight storage).
+
+    Attributes
+    ----------
+    os : hist.Hist
+        Opposite-sign pairs.
+    pp : hist.Hist
+        ++ pairs.
+    mm : hist.Hist
+        −− pairs.
+    """
 
     os: Hist[Any]
     pp: Hist[Any]
@@ -334,7 +349,13 @@ class Sample(Shown):
         _require(len(self.p4) == n and self.in_domain.shape == (n,), "Sample: arrays of different length")
 
     def part(self, index: npt.NDArray[Any]) -> Sample:
-        """Return some of the particles, by their places or by a mask."""
+        """Return some of the particles, by their places or by a mask.
+
+        Parameters
+        ----------
+        index : NDArray of int or bool
+            Places or mask.
+        """
         parent = None if self.parent is None else self.parent[index]
         columns = self.p4[index], self.weight[index], self.origin[index], self.in_domain[index]
         return Sample(*columns, parent=parent)
@@ -342,7 +363,15 @@ class Sample(Shown):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Template:
-    """A nominal histogram with its named (up, down) variations."""
+    """A nominal histogram with its named (up, down) variations.
+
+    Attributes
+    ----------
+    name : str
+    nominal : hist.Hist
+    variations : mapping of str to (Hist, Hist)
+        Up and down, by source.
+    """
 
     name: str
     nominal: Hist[Any]

@@ -64,7 +64,15 @@ class Patience:
     unknown: float = 600.0
 
     def limit(self, seconds: deque[float] | list[float], attempt: int = 0) -> float:
-        """Return how long a worker may rest on a task; every further attempt has twice the time."""
+        """Return how long a worker may rest on a task; every further attempt has twice the time.
+
+        Parameters
+        ----------
+        seconds : sequence of float [s]
+            What finished tasks took.
+        attempt : int
+            Number of the attempt.
+        """
         known = self.factor * statistics.median(seconds) if len(seconds) >= ENOUGH else self.unknown
         return float(max(self.silence, known) * 2**attempt)
 

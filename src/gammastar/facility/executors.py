@@ -249,6 +249,10 @@ class Executor:
         Code and versions that all workers have, for the manifest.
     times : Times
         Of the chunks of the job that runs.
+    events : list of str
+        What happened, for the record.
+    skipped : list of mapping
+        What was left out of the input.
     """
 
     name: str
@@ -267,21 +271,45 @@ class Executor:
     times: Times = field(default_factory=Times)
 
     def lost_fraction(self, kind: str = "pairs") -> float:
-        """Return which part of the entries of the data ("pairs") or simulation ("truth") was left out."""
+        """Return which part of the entries of the data ("pairs") or simulation ("truth") was left out.
+
+        Parameters
+        ----------
+        kind : str
+            "pairs" or "truth".
+        """
         lost = sum(int(entry["entries"]) for entry in self.skipped if entry["kind"] == kind)
         return lost / self.entries[kind] if lost else 0.0
 
     def pairs(self, job: Job) -> tuple[Iterator[Pairs], Cutflow]:
-        """Return the pairs chunk by chunk in the order of the files, read when asked for; the cutflow."""
+        """Return the pairs chunk by chunk in the order of the files, read when asked for; the cutflow.
+
+        Parameters
+        ----------
+        job : Job
+            What is read, and how.
+        """
         found = self._harvest(job)
         return (pairs_of(kept.arrays) for kept in found), self.flows["pairs"]
 
     def truth(self, job: Job) -> Iterator[MatchedPairs]:
-        """Return the simulated photons chunk by chunk in the order of the files, read when asked for."""
+        """Return the simulated photons chunk by chunk in the order of the files, read when asked for.
+
+        Parameters
+        ----------
+        job : Job
+            What is read, and how.
+        """
         return (matched_of(kept.arrays) for kept in self._harvest(job))
 
     def same_files(self, paths: Sequence[str], folder: Path) -> None:
         """Refuse workers of other machines that see other files than this one, or not the folder.
+
+        Parameters
+        ----------
+        paths : sequence of str
+        folder : path
+            Of the results.
 
         Raises
         ------
@@ -342,7 +370,15 @@ class Executor:
         return [results[index] for index in sorted(results)]
 
     def told(self, stage: str, done: int, total: int, what: str) -> None:
-        """Report progress to whoever listens."""
+        """Report progress to whoever listens.
+
+        Parameters
+        ----------
+        stage : str
+        done, total : int
+        what : str
+            What is counted.
+        """
         if self.tell is not None:
             self.tell(stage, done / max(1, total), f"{done} of {total} {what}, {self.name}")
 
@@ -365,7 +401,17 @@ class Executor:
             yield answer
 
     def note(self, attempt: int, waiting: int, what: str) -> None:
-        """Note that a round left something to do."""
+        """Note that a round left something to do.
+
+        Parameters
+        ----------
+        attempt : int
+            Number of the round.
+        waiting : int
+            What is left to do.
+        what : str
+            What is counted.
+        """
         if waiting:
             self.events.append(f"round {attempt + 1} left {waiting} {what}")
             logger.warning("%s: %s", self.name, self.events[-1])

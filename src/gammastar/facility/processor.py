@@ -114,7 +114,12 @@ class DileptonPairs:
             return result | {"filled": dict(self.fill(pairs_of(arrays)))}
 
     def index(self, path: str) -> int:
-        """Return the number of a file in the job."""
+        """Return the number of a file in the job.
+
+        Parameters
+        ----------
+        path : str
+        """
         try:
             return self._numbers[path]
         except KeyError:
@@ -125,6 +130,11 @@ class DileptonPairs:
         """Return the number of a file's first event where the schema names no event branch.
 
         The sum of the entries before it if the job knows them; else far enough from those of other files.
+
+        Parameters
+        ----------
+        index : int
+            Number of the file.
         """
         return self._firsts[index]
 
@@ -140,7 +150,12 @@ class DileptonPairs:
         return {source.path: i for i, source in enumerate(self.job.sources)}
 
     def work(self, chunk: Chunk) -> dict[str, list[dict[str, Any]]]:
-        """Return the note of a finished chunk, or that of its failure."""
+        """Return the note of a finished chunk, or that of its failure.
+
+        Parameters
+        ----------
+        chunk : Chunk
+        """
         where = {"index": chunk.index, "start": chunk.start, "stop": chunk.stop, "path": chunk.path}
         try:
             same_here(self.code)

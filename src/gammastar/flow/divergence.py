@@ -96,12 +96,22 @@ class LocalStatistics:
         return cls(nodes, np.maximum(count, 1.0), half_width)
 
     def at(self, mass: FloatArray) -> FloatArray:
-        """Return the effective number of pairs around each mass [GeV], shape as `mass`."""
+        """Return the effective number of pairs around each mass [GeV], shape as `mass`.
+
+        Parameters
+        ----------
+        mass : NDArray, shape (n,) [GeV]
+        """
         result: FloatArray = np.interp(mass, self.mass, self.count)
         return result
 
     def save(self, path: Pathlike) -> None:
-        """Write a JSON file."""
+        """Write a JSON file.
+
+        Parameters
+        ----------
+        path : path
+        """
         path = Path(path)
         content = {"mass": self.mass.tolist(), "count": self.count.tolist(), "half_width": self.half_width}
         write_whole(path, (json.dumps(content) + "\n").encode())
@@ -109,6 +119,10 @@ class LocalStatistics:
     @classmethod
     def load(cls, path: Pathlike) -> LocalStatistics:
         """Read the file of `save`.
+
+        Parameters
+        ----------
+        path : path
 
         Raises
         ------

@@ -81,11 +81,22 @@ class FlowEnsemble(Sampler):
         """Return ln p(pt, energy | mass) of each member, shape (n_members, n), p in GeV⁻².
 
         `single` as in `KinematicFlow.log_prob`.
+
+        Parameters
+        ----------
+        mass, pt, energy : NDArray, shape (n,) [GeV]
+        single : bool
+            In single precision, faster.
         """
         return np.stack([member.log_prob(mass, pt, energy, single=single) for member in self.members])
 
     def log_prob(self, mass: FloatArray, pt: FloatArray, energy: FloatArray) -> FloatArray:
-        """Return ln of the mean density, shape (n,), in ln GeV⁻²; −inf outside the physical limits."""
+        """Return ln of the mean density, shape (n,), in ln GeV⁻²; −inf outside the physical limits.
+
+        Parameters
+        ----------
+        mass, pt, energy : NDArray, shape (n,) [GeV]
+        """
         result: FloatArray = logsumexp(self.log_probs(mass, pt, energy), axis=0) - np.log(len(self))
         return result
 
@@ -94,6 +105,10 @@ class FlowEnsemble(Sampler):
 
         One sample of the ensemble, filled once per member with these weights, gives the members' templates
         without drawing again; their `principal_components` are the variations.
+
+        Parameters
+        ----------
+        mass, pt, energy : NDArray, shape (n,) [GeV]
         """
         logs = self.log_probs(mass, pt, energy, single=True)
         mean = logsumexp(logs, axis=0) - np.log(len(self))
@@ -346,14 +361,28 @@ class FlowVariations:
 
 
 def save_members(ensemble: FlowEnsemble, local: LocalStatistics, folder: Pathlike) -> None:
-    """Write the members of a result folder, and the number of pairs near each mass."""
+    """Write the members of a result folder, and the number of pairs near each mass.
+
+    Parameters
+    ----------
+    ensemble : FlowEnsemble
+    local : LocalStatistics
+    folder : path
+        Of the results.
+    """
     folder = Path(folder)
     save_ensemble(ensemble, folder / MEMBERS)
     local.save(folder / LOCAL)
 
 
 def saved_digests(folder: Pathlike) -> dict[str, str]:
-    """Return the digests of the flow, of its members and of the local statistics in a result folder."""
+    """Return the digests of the flow, of its members and of the local statistics in a result folder.
+
+    Parameters
+    ----------
+    folder : path
+        Of the results.
+    """
     folder = Path(folder)
     digests = {STEM: digest(load(folder / STEM).to_tensors())}
     members = sorted(folder.glob(f"{MEMBERS}.[0-9][0-9].json"))
@@ -376,6 +405,11 @@ def load_variations(folder: Pathlike) -> FlowVariations | None:
     couplings into few shifts with ``components``; each shift is one nuisance parameter common to all bins.
     The weights carry the whole band (see `FlowVariations`): members, their small number, and the pairs of the
     data near each mass.
+
+    Parameters
+    ----------
+    folder : path
+        Of the results.
 
     Raises
     ------

@@ -49,6 +49,15 @@ _MAPS = ("context", "transverse", "longitudinal")
 class KinematicFlow(Sampler):
     """A trained flow, from `fit` or `load`: density and sampler of (pt, energy) at given mass.
 
+    Attributes
+    ----------
+    bijection : Bijection
+        From normal numbers to kinematics.
+    network : Perceptrons
+    report : TrainingReport
+    device : str
+        "cpu", "cuda", or "auto", the best there is.
+
     Notes
     -----
     The virtual photon's kinematics at m are the dark photon's at m_A' = m: Eq. 10 of the data-driven paper
@@ -65,6 +74,11 @@ class KinematicFlow(Sampler):
         """Return the same flow with its network on a device: "cpu", "cuda", or "auto", the best there is.
 
         Draws and densities of the same numbers agree within the rounding of single precision.
+
+        Parameters
+        ----------
+        device : str
+            "cpu", "cuda", or "auto", the best there is.
 
         Raises
         ------
@@ -108,13 +122,24 @@ class KinematicFlow(Sampler):
         return self.transform(mass, rng.standard_normal((mass.size, 2)))
 
     def at_mass(self, mass: float) -> OneMass:
-        """Return the flow at one mass [GeV], several times as fast; see `OneMass` for its error."""
+        """Return the flow at one mass [GeV], several times as fast; see `OneMass` for its error.
+
+        Parameters
+        ----------
+        mass : float [GeV]
+        """
         return OneMass.of(mass, self.bijection, self.network)
 
     def transform(self, mass: FloatArray, normal: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return pt and energy [GeV], shape (n,), of masses, shape (n,), and normal numbers, shape (n, 2).
 
         The same numbers give the same point; `sample` draws them. For many at one mass: `at_mass`.
+
+        Parameters
+        ----------
+        mass : NDArray, shape (n,) [GeV]
+        normal : NDArray, shape (n, 2)
+            Standard normal numbers.
         """
         context = self.bijection.condition(mass)
         x = self._in_chunks("draw", normal, context, single=True)
@@ -204,6 +229,13 @@ class KinematicFlow(Sampler):
         cls, tensors: Mapping[str, np.ndarray[Any, Any]], card: Mapping[str, Any]
     ) -> KinematicFlow:
         """Return the flow of the arrays of `to_tensors` and the mapping of `card`.
+
+        Parameters
+        ----------
+        tensors : mapping of str to NDArray
+            As `to_tensors` gives them.
+        card : mapping
+            As `card` gives it.
 
         Raises
         ------
@@ -360,6 +392,11 @@ _LARGEST = 1e8  # no weight of a network that was trained is larger
 def digest(tensors: Mapping[str, np.ndarray[Any, Any]]) -> str:
     """Return the SHA-256 of named arrays: of names, types, shapes and values, whatever their order.
 
+    Parameters
+    ----------
+    tensors : mapping of str to NDArray
+        As `to_tensors` gives them.
+
     Examples
     --------
     >>> digest({"a": np.zeros(2)}) == digest({"a": np.zeros(3)})
@@ -403,6 +440,11 @@ def save(flow: KinematicFlow | PaperFlow, stem: str | Path) -> None:
 
 def load(stem: str | Path) -> KinematicFlow | PaperFlow:
     """Return the flow of ``stem.safetensors`` and ``stem.json``, which samples exactly as the saved one.
+
+    Parameters
+    ----------
+    stem : path
+        Without the suffixes.
 
     Raises
     ------

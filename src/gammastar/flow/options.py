@@ -160,6 +160,11 @@ class FlowOptions(NetworkOptions):
     def paper(cls, **changes: Any) -> FlowOptions:
         """Return the configuration of the data-driven paper, with changes.
 
+        Parameters
+        ----------
+        changes : any
+            Other attributes by name.
+
         Notes
         -----
         Section III.C and Appendix A of Allison and Blinov: eight autoregressive rational-quadratic spline

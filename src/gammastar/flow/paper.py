@@ -153,6 +153,15 @@ def _other_normal(normal: FloatArray, attempt: int) -> FloatArray:
 class PaperFlow(Sampler):
     """A trained flow of the paper's architecture; made by `gammastar.flow.fit_paper`.
 
+    Attributes
+    ----------
+    scaler : Standardiser
+    network : PaperNetwork
+    beam_energy : float [GeV]
+    edges : (float, float) [GeV]
+        Masses that it learned.
+    report : TrainingReport
+
     Notes
     -----
     Section III.C of Allison and Blinov. Logarithms keep pt and energy positive, but not inside
@@ -180,7 +189,13 @@ class PaperFlow(Sampler):
     def sample_counted(
         self, mass: FloatArray, rng: np.random.Generator
     ) -> tuple[FloatArray, FloatArray, float]:
-        """Return pt, energy [GeV] and the fraction of all draws that was rejected as unphysical."""
+        """Return pt, energy [GeV] and the fraction of all draws that was rejected as unphysical.
+
+        Parameters
+        ----------
+        mass : NDArray, shape (n,) [GeV]
+        rng : numpy.random.Generator
+        """
         mass = np.atleast_1d(np.asarray(mass, dtype=np.float64))
         self._check(mass)
         pt, energy = np.empty_like(mass), np.empty_like(mass)
@@ -200,6 +215,12 @@ class PaperFlow(Sampler):
         """Return pt and energy [GeV], shape (n,), of masses, shape (n,), and normal numbers, shape (n, 2).
 
         The same numbers give the same physical point, so that events have numbers (see `draw_events`).
+
+        Parameters
+        ----------
+        mass : NDArray, shape (n,) [GeV]
+        normal : NDArray, shape (n, 2)
+            Standard normal numbers.
 
         Raises
         ------
@@ -228,7 +249,12 @@ class PaperFlow(Sampler):
         raise PhysicsError(msg)
 
     def log_prob(self, mass: FloatArray, pt: FloatArray, energy: FloatArray) -> FloatArray:
-        """Return ln p(pt, energy | mass), p in GeV⁻², of the flow before the rejection; −inf at pt ≤ 0."""
+        """Return ln p(pt, energy | mass), p in GeV⁻², of the flow before the rejection; −inf at pt ≤ 0.
+
+        Parameters
+        ----------
+        mass, pt, energy : NDArray, shape (n,) [GeV]
+        """
         mass, pt, energy = (np.asarray(a, dtype=np.float64) for a in np.broadcast_arrays(mass, pt, energy))
         self._check(mass)
         result = np.full(mass.shape, -np.inf)
@@ -271,7 +297,15 @@ class PaperFlow(Sampler):
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, np.ndarray[Any, Any]], card: Mapping[str, Any]) -> PaperFlow:
-        """Return the flow of the arrays of `to_tensors` and the mapping of `card`."""
+        """Return the flow of the arrays of `to_tensors` and the mapping of `card`.
+
+        Parameters
+        ----------
+        tensors : mapping of str to NDArray
+            As `to_tensors` gives them.
+        card : mapping
+            As `card` gives it.
+        """
         with torch.random.fork_rng(devices=[]):
             network = PaperNetwork(**{key: int(value) for key, value in card["architecture"].items()})
         with torch.no_grad():

@@ -369,7 +369,19 @@ def fit(
     rng: np.random.Generator,
     progress: Progress | None = None,
 ) -> KinematicFlow:
-    """Train a flow on pairs that are events of their own; see `fit_pairs`."""
+    """Train a flow on pairs that are events of their own; see `fit_pairs`.
+
+    Parameters
+    ----------
+    mass, pt, energy : NDArray, shape (n,) [GeV]
+    weight : NDArray, shape (n,), optional
+        Positive.
+    beam_energy : float [GeV]
+    options : FlowOptions, optional
+    rng : numpy.random.Generator
+    progress : function, optional
+        Told epoch, epochs and both losses.
+    """
     mass, pt, energy = (np.asarray(a, dtype=np.float64) for a in (mass, pt, energy))
     weight = np.ones(len(mass)) if weight is None else np.asarray(weight, dtype=np.float64)
     table = Table(mass, pt, energy, weight, np.arange(len(mass), dtype=np.int64))
@@ -466,6 +478,17 @@ def fit_paper(
     """Train the flow of the data-driven paper on weighted pairs; arguments and errors as `fit_pairs`.
 
     `options` is `FlowOptions.paper()` by default, with 500 epochs.
+
+    Parameters
+    ----------
+    pairs : PairTable
+    beam_energy : float [GeV]
+    options : FlowOptions, optional
+    rng : numpy.random.Generator
+    progress : function, optional
+        Told epoch, epochs and both losses.
+    checkpoint : path, optional
+        File from which an interrupted training goes on.
     """
     checkpoint = None if checkpoint is None else Path(checkpoint)
     options = FlowOptions.paper() if options is None else options

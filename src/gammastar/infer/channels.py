@@ -82,6 +82,18 @@ def counting_channel(
 ) -> Channel:
     """Return a channel of one bin.
 
+    Parameters
+    ----------
+    name : str
+    signal, background : float
+        Expected events.
+    observed : int or "masked"
+        Events found.
+    signal_sigma : mapping of str to float, optional
+        ln κ of the signal by source.
+    background_sigma : mapping of str to float, optional
+        ln κ of the background by source.
+
     Examples
     --------
     >>> counting_channel("ee", signal=2.3, background=0.01, observed=0).observed

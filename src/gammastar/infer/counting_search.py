@@ -139,7 +139,13 @@ class Search:
         return _in_quadrature(self.signal_sigma**2, self.spreads)
 
     def sigma_at(self, mass: float, coupling: float) -> float:
-        """Return the uncertainty of the signal in all (ln κ) at a mass of the scan and a coupling."""
+        """Return the uncertainty of the signal in all (ln κ) at a mass of the scan and a coupling.
+
+        Parameters
+        ----------
+        mass : float [GeV]
+        coupling : float
+        """
         return sigma_between(self.sigma, (self.mass, self.couplings), mass, coupling)
 
     def median_limit(self, cl: float) -> float | FloatArray:
@@ -147,6 +153,11 @@ class Search:
 
         A number if the uncertainty of the signal is the same everywhere, else an array over masses and
         couplings.
+
+        Parameters
+        ----------
+        cl : float
+            Confidence level.
         """
         convention = self.options.convention
         _, expected, _ = limits_at(
@@ -259,7 +270,17 @@ class CountingSearch:
         return limits_at(self.sigma, b, b_sigma, self.observed, cl=options.cl, **options.convention)
 
     def reach(self, level: FloatArray, signal: FloatArray, expected: FloatArray | None = None) -> Reach:
-        """Return the reach for limits of the shape of `sigma`."""
+        """Return the reach for limits of the shape of `sigma`.
+
+        Parameters
+        ----------
+        level : NDArray, shape of `sigma`
+            Limits on the signal [events].
+        signal : NDArray, shape (n, k)
+            Expected events.
+        expected : NDArray, shape of `sigma` plus (5,), optional
+            Limits at −2 … +2 standard deviations [events].
+        """
         one = level.size == 1
         limit = float(level.ravel()[0]) if one else np.broadcast_to(level, signal.shape)
         bands = None
@@ -357,7 +378,12 @@ class CountingSearch:
         return needed
 
     def impacts(self, contour: Reach) -> tuple[Ranking | None, float]:
-        """Return pulls and impacts on the lower edge of the widest interval (None without nuisances)."""
+        """Return pulls and impacts on the lower edge of the widest interval (None without nuisances).
+
+        Parameters
+        ----------
+        contour : Reach
+        """
         edges, couplings = contour.edges, self.plane.coupling
         width = np.where(np.isfinite(edges).all(axis=1), np.log(edges[:, 1] / edges[:, 0]), 0)
         entry = int(np.argmax(width))

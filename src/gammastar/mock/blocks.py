@@ -320,6 +320,8 @@ def simulate_events(card: Card, n: int, **options: Unpack[Options]) -> Simulated
         sample.
     n_events : int
         Inelastic events of Pythia [from `n` and the card's ``pythia.reuse``].
+    options : any
+        Attributes of `Options` by name.
 
     Returns
     -------
@@ -342,6 +344,14 @@ def simulate_blocks(card: Card, n: int, **options: Unpack[Options]) -> Iterator[
     """Return the sample of `simulate_events` in blocks, one after the other: memory stays flat.
 
     Arguments are those of `simulate_events`, and refused here already where they are out of range.
+
+    Parameters
+    ----------
+    card : Card
+    n : int
+        Pairs.
+    options : any
+        Attributes of `Options` by name.
 
     Returns
     -------

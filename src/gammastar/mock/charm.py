@@ -62,6 +62,10 @@ def _charm(card: Card) -> Charm:
 def charm_rate(card: Card) -> float:
     """Return lepton pairs of open charm per inelastic interaction, in full phase space.
 
+    Parameters
+    ----------
+    card : Card
+
     Notes
     -----
     σ(cc̄ per nucleon) A^α/σ_inel × (Σ share × BR)²; both hadrons decay to a lepton of the card's kind.

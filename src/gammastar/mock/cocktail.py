@@ -115,6 +115,15 @@ def _table(mode: Mode, pdg: int, lepton: float) -> tuple[FloatArray, FloatArray,
 def mass_density(mode: Mode, pdg: int, mass: npt.ArrayLike, lepton: float = M_MU) -> FloatArray:
     """Return the mass spectrum of one mode, normalised to one [GeV⁻¹].
 
+    Parameters
+    ----------
+    mode : Mode
+    pdg : int
+        Number of the meson.
+    mass : array_like, shape (n,) [GeV]
+    lepton : float [GeV]
+        Mass of the lepton.
+
     Raises
     ------
     PhysicsError
@@ -151,6 +160,10 @@ def sample_mass(mode: Mode, pdg: int, n: int, rng: np.random.Generator, lepton: 
 
 def mode_rates(card: Card) -> dict[str, float]:
     """Return dimuons per inelastic interaction of every enabled mode, in full phase space.
+
+    Parameters
+    ----------
+    card : Card
 
     Notes
     -----
@@ -198,7 +211,15 @@ def mass_spectrum(card: Card, mass: npt.ArrayLike) -> FloatArray:
 
 
 def binned_mass_spectrum(card: Card, edges: FloatArray, points: int = 401) -> FloatArray:
-    """Return the dileptons of `mass_spectrum` per bin and proton on target, shape (bins,)."""
+    """Return the dileptons of `mass_spectrum` per bin and proton on target, shape (bins,).
+
+    Parameters
+    ----------
+    card : Card
+    edges : NDArray, shape (bins + 1,) [GeV]
+    points : int
+        Of the integration in each bin.
+    """
     fine = np.linspace(edges[:-1], edges[1:], points, axis=1)
     return np.asarray(np.trapezoid(mass_spectrum(card, fine), fine, axis=1), dtype=np.float64)
 

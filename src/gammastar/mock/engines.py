@@ -82,20 +82,50 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class ToyEngine:
-    """Spectra of the card."""
+    """Spectra of the card.
+
+    Attributes
+    ----------
+    name : str
+    """
 
     name: str = "toy"
 
     def mesons(self, card: Card, mode: Mode, mass: FloatArray, rng: np.random.Generator) -> FloatArray:
-        """Return mesons of the card's power laws and Gaussians."""
+        """Return mesons of the card's power laws and Gaussians.
+
+        Parameters
+        ----------
+        card : Card
+        mode : Mode
+            A decay of the card.
+        mass : NDArray, shape (n,) [GeV]
+        rng : numpy.random.Generator
+        """
         return toy_mesons(card, mode, mass, rng)
 
     def decay_muons(self, card: Card, n: int, rng: np.random.Generator) -> DecayMuons:
-        """Return muons of charge-balanced clusters."""
+        """Return muons of charge-balanced clusters.
+
+        Parameters
+        ----------
+        card : Card
+        n : int
+            How many particles.
+        rng : numpy.random.Generator
+        """
         return decay_muons(card, n, rng)
 
     def charm(self, card: Card, n: int, rng: np.random.Generator) -> CharmPairs:
-        """Return pairs of the card's charm spectra."""
+        """Return pairs of the card's charm spectra.
+
+        Parameters
+        ----------
+        card : Card
+        n : int
+            How many particles.
+        rng : numpy.random.Generator
+        """
         return generate_charm(card, n, rng)
 
     def meta(self) -> Mapping[str, Any]:
@@ -115,6 +145,7 @@ class PythiaEngine:
     soft, charm_pool, photons : Pool
         Inelastic events, pairs of charmed hadrons, Drell-Yan photons; the last two may be missing.
     options : PythiaCard
+    name : str
     """
 
     soft: Pool
@@ -142,7 +173,16 @@ class PythiaEngine:
         return self._cumulative[key]
 
     def mesons(self, card: Card, mode: Mode, mass: FloatArray, rng: np.random.Generator) -> FloatArray:
-        """Return mesons with pt and rapidity of generated ones; the toy's where Pythia made none."""
+        """Return mesons with pt and rapidity of generated ones; the toy's where Pythia made none.
+
+        Parameters
+        ----------
+        card : Card
+        mode : Mode
+            A decay of the card.
+        mass : NDArray, shape (n,) [GeV]
+        rng : numpy.random.Generator
+        """
         pdg, n = card.mesons[mode.meson].pdg, len(mass)
         if mode.continuum is not None and self.photons is not None:
             pt, y = self._photons(mass, rng)
@@ -168,6 +208,13 @@ class PythiaEngine:
 
     def decay_muons(self, card: Card, n: int, rng: np.random.Generator) -> DecayMuons:
         """Return decay muons of `n` interactions, drawn from the generated ones with their weights.
+
+        Parameters
+        ----------
+        card : Card
+        n : int
+            How many particles.
+        rng : numpy.random.Generator
 
         Notes
         -----
@@ -221,7 +268,15 @@ class PythiaEngine:
         return tuple(column[..., order] for column in joined)
 
     def charm(self, card: Card, n: int, rng: np.random.Generator) -> CharmPairs:
-        """Return pairs of charmed hadrons of HardQCD:hardccbar, decayed by the same code as the toy's."""
+        """Return pairs of charmed hadrons of HardQCD:hardccbar, decayed by the same code as the toy's.
+
+        Parameters
+        ----------
+        card : Card
+        n : int
+            How many particles.
+        rng : numpy.random.Generator
+        """
         if self.charm_pool is None or card.charm is None:
             return generate_charm(card, n, rng)
         arrays = self.charm_pool.arrays

@@ -197,7 +197,13 @@ def accepted(muon: FloatArray, card: DetectorCard) -> BoolArray:
 
 
 def pair_kinematics(first: FloatArray, second: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return mass, pt and energy of pairs of four-momenta, shape (4, n) each [GeV]."""
+    """Return mass, pt and energy of pairs of four-momenta, shape (4, n) each [GeV].
+
+    Parameters
+    ----------
+    first, second : NDArray, shape (4, n) [GeV]
+        px, py, pz, E.
+    """
     px, py, pz, energy = first + second
     pt2 = px**2 + py**2
     return np.sqrt(np.maximum(energy**2 - pz**2 - pt2, 0.0)), np.sqrt(pt2), energy

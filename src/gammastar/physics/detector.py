@@ -36,7 +36,14 @@ STRICT = ConfigDict(extra="forbid", allow_inf_nan=True)
 
 
 def check(condition: bool, message: str) -> None:
-    """Refuse a number that no detector has."""
+    """Refuse a number that no detector has.
+
+    Parameters
+    ----------
+    condition : bool
+    message : str
+        What is wrong.
+    """
     if not condition:
         raise PhysicsError(message)
 
@@ -157,7 +164,15 @@ class Magnet:
 
 @dataclass(frozen=True, slots=True)
 class Cuts:
-    """Smallest momentum of each lepton, smallest and largest sum of energies [GeV]."""
+    """Smallest momentum of each lepton, smallest and largest sum of energies [GeV].
+
+    Attributes
+    ----------
+    min_momentum : float [GeV]
+        Of each lepton.
+    min_energy_sum, max_energy_sum : float [GeV]
+        Of both leptons.
+    """
 
     min_momentum: float = 0.0
     min_energy_sum: float = 0.0

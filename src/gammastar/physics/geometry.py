@@ -63,7 +63,13 @@ class Geometry(ABC):
         return -math.inf, math.inf
 
     def holds(self, point: tuple[float, float, float]) -> bool:
-        """Return whether a point [m] lies in the volume, or on the face where it begins."""
+        """Return whether a point [m] lies in the volume, or on the face where it begins.
+
+        Parameters
+        ----------
+        point : (float, float, float) [m]
+            x, y, z.
+        """
         return bool(self.chord(np.array([point], dtype=np.float64), np.array([[0.0, 0.0, 1.0]]))[0, 0] == 0)
 
     def _corners(self) -> FloatArray | None:
@@ -150,6 +156,8 @@ class Cone(Geometry):
     spherical : bool
         If true, `z_min` and `z_max` are distances from the apex, not planes: with an infinite end this is
         the volume of Eq. B1 of Allison and Blinov, whose shield has the same length at every angle.
+    kind : str
+        Of the file: the name of the shape.
     """
 
     theta_min: float
@@ -219,6 +227,8 @@ class Frustum(Geometry):
         Half-widths at `z0` and at `z1` [m].
     x, y : float
         Centre of the cross-section [m].
+    kind : str
+        Of the file: the name of the shape.
     """
 
     z0: float
@@ -278,6 +288,8 @@ class Box(Geometry):
         Slopes of the axis in the horizontal and in the vertical plane, dx/dz = tan(angle_x) and
         dy/dz = tan(angle_y) [rad]. The faces stand at right angles to the axis, and the edge of `half_x`
         stays in the horizontal plane.
+    kind : str
+        Of the file: the name of the shape.
     """
 
     z0: float
@@ -344,6 +356,8 @@ class Cylinder(Geometry):
     radius, z0, z1 : float [m]
     x, y : float
         Axis [m].
+    kind : str
+        Of the file: the name of the shape.
     """
 
     radius: float
@@ -382,7 +396,15 @@ Volume: TypeAlias = Annotated[Cone | Frustum | Box | Cylinder, Field(discriminat
 
 
 def half_space(distance: FloatArray, speed: FloatArray) -> Interval:
-    """Where distance + t speed >= 0."""
+    """Where distance + t speed >= 0.
+
+    Parameters
+    ----------
+    distance : NDArray, shape (n,) [m]
+        From the boundary at the start.
+    speed : NDArray, shape (n,)
+        Change of the distance per metre of flight.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
         crossing = -distance / speed
     low = np.where(speed > 0, crossing, np.where((speed == 0) & (distance < 0), np.inf, -np.inf))
@@ -390,13 +412,28 @@ def half_space(distance: FloatArray, speed: FloatArray) -> Interval:
 
 
 def meet(pieces: Iterable[Interval]) -> Interval:
-    """Intersection."""
+    """Intersection.
+
+    Parameters
+    ----------
+    pieces : iterable of (low, high)
+        Intervals along the ray [m].
+    """
     lows, highs = zip(*pieces, strict=True)
     return np.max(lows, axis=0), np.min(highs, axis=0)
 
 
 def infinite_cylinder(offset: FloatArray, unit: FloatArray, radius: float) -> Interval:
-    """Inside a cylinder along z; `offset` (n, 2) is measured from its axis."""
+    """Inside a cylinder along z; `offset` (n, 2) is measured from its axis.
+
+    Parameters
+    ----------
+    offset : NDArray, shape (n, 2) [m]
+        From its axis.
+    unit : NDArray, shape (n, 3)
+        Their directions, of length one.
+    radius : float [m]
+    """
     a = np.sum(unit[:, :2] ** 2, axis=1)
     c = np.sum(offset**2, axis=1) - radius**2
     discriminant, low, high = _roots(a, np.sum(offset * unit[:, :2], axis=1), c)
@@ -422,6 +459,13 @@ def slab(position: FloatArray, speed: FloatArray, low: float, high: float) -> li
     """Where a coordinate that changes with `speed` lies between two values, as pieces to meet.
 
     `high` may be infinite.
+
+    Parameters
+    ----------
+    position : NDArray, shape (n,) [m]
+    speed : NDArray, shape (n,)
+        Change of the coordinate per metre of flight.
+    low, high : float [m]
     """
     pieces = [half_space(position - low, speed)]
     if math.isfinite(high):
@@ -430,7 +474,16 @@ def slab(position: FloatArray, speed: FloatArray, low: float, high: float) -> li
 
 
 def ball(origin: FloatArray, unit: FloatArray, radius: float) -> Interval:
-    """Inside a ball centred at zero."""
+    """Inside a ball centred at zero.
+
+    Parameters
+    ----------
+    origin : NDArray, shape (n, 3)
+        Where the rays start [m].
+    unit : NDArray, shape (n, 3)
+        Their directions, of length one.
+    radius : float [m]
+    """
     b = np.sum(origin * unit, axis=1)
     discriminant, low, high = _roots(np.ones_like(b), b, np.sum(origin**2, axis=1) - radius**2)
     miss = discriminant <= 0
@@ -438,7 +491,17 @@ def ball(origin: FloatArray, unit: FloatArray, radius: float) -> Interval:
 
 
 def forward_cone(origin: FloatArray, unit: FloatArray, theta: float) -> Interval:
-    """Inside the solid forward cone with its apex at zero and half-opening `theta` < π/2."""
+    """Inside the solid forward cone with its apex at zero and half-opening `theta` < π/2.
+
+    Parameters
+    ----------
+    origin : NDArray, shape (n, 3)
+        Where the rays start [m].
+    unit : NDArray, shape (n, 3)
+        Their directions, of length one.
+    theta : float [rad]
+        Half-opening.
+    """
     k = math.tan(theta) ** 2
     x, u = origin, unit
     # f(t) = x² + y² − k z² = a t² + 2 b t + c is negative inside the double cone.
@@ -462,7 +525,19 @@ def forward_cone(origin: FloatArray, unit: FloatArray, theta: float) -> Interval
 
 
 def cut(low: FloatArray, high: FloatArray, cut_low: FloatArray, cut_high: FloatArray) -> Interval:
-    """Remove one interval from another; two remaining pieces are refused."""
+    """Remove one interval from another; two remaining pieces are refused.
+
+    Parameters
+    ----------
+    low : NDArray, shape (n,)
+        Begin of the interval.
+    high : NDArray, shape (n,)
+        Its end.
+    cut_low : NDArray, shape (n,)
+        Begin of what is removed.
+    cut_high : NDArray, shape (n,)
+        Its end.
+    """
     hits = (cut_low < cut_high) & (cut_low < high) & (cut_high > low) & (low < high)
     before, after = hits & (cut_low > low), hits & (cut_high < high)
     if (before & after).any():

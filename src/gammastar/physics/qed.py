@@ -306,6 +306,10 @@ class RTable:
 
         Points of equal mass, as digitised steep flanks have them, are averaged.
 
+        Parameters
+        ----------
+        path : path
+
         Raises
         ------
         InputFileError
@@ -335,6 +339,10 @@ class RTable:
 
     def shifted(self, sigmas: float) -> RTable:
         """Return the table with R moved by so many standard deviations, not below zero.
+
+        Parameters
+        ----------
+        sigmas : float
 
         Examples
         --------

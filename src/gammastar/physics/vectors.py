@@ -117,6 +117,11 @@ class Charges:
     def production_ratio(self, process: Process, mass_: npt.ArrayLike) -> FloatArray:
         """Return X per g² over dark photons per ε² in one process, shape of `mass_`.
 
+        Parameters
+        ----------
+        process : Process
+        mass_ : array_like, shape (n,) [GeV]
+
         Notes
         -----
         P → γX: (Σ c_q Q_q x_q/Σ c_q Q_q²)²/e² with the flavour content c of the meson (SU(3), no form factor
@@ -151,7 +156,12 @@ class Charges:
         return np.full(m.shape, ratio)
 
     def lepton_charges(self, mass_: npt.ArrayLike) -> dict[str, FloatArray]:
-        """Return |charge| of e, μ and τ at q² = m², the loop-induced one of the electron included."""
+        """Return |charge| of e, μ and τ at q² = m², the loop-induced one of the electron included.
+
+        Parameters
+        ----------
+        mass_ : array_like, shape (n,) [GeV]
+        """
         m = np.asarray(mass_, dtype=np.float64)
         induced = E_CHARGE * np.abs(kinetic_mixing_loop(m**2)) if self.loop_mixing else np.zeros(m.shape)
         return {
@@ -162,6 +172,10 @@ class Charges:
 
     def lepton_widths(self, mass_: npt.ArrayLike) -> dict[str, FloatArray]:
         """Return partial widths per g² into charged leptons and neutrinos [GeV].
+
+        Parameters
+        ----------
+        mass_ : array_like, shape (n,) [GeV]
 
         Notes
         -----

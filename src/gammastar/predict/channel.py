@@ -122,6 +122,13 @@ class Channel(ABC):
         """Return `n` weighted particles whose weights sum to the rate at this mass.
 
         They are symmetric about the beam: a detector beside it sees them turned into its azimuths.
+
+        Parameters
+        ----------
+        mass : float [GeV]
+        n : int
+            How many particles.
+        rng : numpy.random.Generator
         """
 
     def focused(
@@ -187,6 +194,10 @@ class Channel(ABC):
 
 def check_exclusive(channels: Sequence[Channel]) -> None:
     """Check that no process is in two channels.
+
+    Parameters
+    ----------
+    channels : sequence of Channel
 
     Raises
     ------

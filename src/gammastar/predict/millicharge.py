@@ -222,7 +222,14 @@ class PairCloud:
     weight: FloatArray
 
     def weighted_for(self, m_chi: float, m_lepton: float) -> PairCloud:
-        """Return the pairs above 2 m_χ with weights times Eq. 8: the training set of one m_χ."""
+        """Return the pairs above 2 m_χ with weights times Eq. 8: the training set of one m_χ.
+
+        Parameters
+        ----------
+        m_chi : float [GeV]
+        m_lepton : float [GeV]
+            Of the measured leptons.
+        """
         keep = self.mass > 2 * max(m_chi, m_lepton) * (1 + 1e-12)
         if not keep.any():
             msg = f"no measured pair above 2 m_chi = {2 * m_chi:g} GeV"

@@ -176,12 +176,21 @@ class Model(ABC):
 
     @abstractmethod
     def branching(self, mass: float) -> Mapping[str, float]:
-        """Return the branching ratios by final state; they sum to one, or are all zero if stable."""
+        """Return the branching ratios by final state; they sum to one, or are all zero if stable.
+
+        Parameters
+        ----------
+        mass : float [GeV]
+        """
 
     def width_error(self, mass: float) -> float:  # noqa: ARG002
         """Return the relative standard deviation of the total width at a mass [GeV], that of hadrons.
 
         Widths into leptons are taken as known. Zero, the default, says nothing about it.
+
+        Parameters
+        ----------
+        mass : float [GeV]
         """
         return 0.0
 
@@ -231,11 +240,21 @@ class DarkPhoton(Model):
         return dark_photon_ctau(mass, coupling, self.r_table)
 
     def branching(self, mass: float) -> dict[str, float]:
-        """Return the branching ratios into "ee", "mumu" and "hadrons", zero at and below threshold."""
+        """Return the branching ratios into "ee", "mumu" and "hadrons", zero at and below threshold.
+
+        Parameters
+        ----------
+        mass : float [GeV]
+        """
         return {name: float(value) for name, value in dark_photon_branching(mass, self.r_table).items()}
 
     def width_error(self, mass: float) -> float:
-        """Return the relative error of the total width, that of R."""
+        """Return the relative error of the total width, that of R.
+
+        Parameters
+        ----------
+        mass : float [GeV]
+        """
         plain, moved = (
             sum(float(part) for part in dark_photon_widths(mass, table).values())
             for table in (self.r_table, self.r_table.shifted(1.0))
@@ -270,6 +289,12 @@ class VectorModel(Model):
     def named(cls, name: str, r_table: RTable) -> VectorModel:
         """Return "lmu_ltau", "b_minus_l" or "protophobic".
 
+        Parameters
+        ----------
+        name : str
+            "b_minus_l", "protophobic" or "lmu_ltau".
+        r_table : RTable
+
         Raises
         ------
         PhysicsError
@@ -296,11 +321,22 @@ class VectorModel(Model):
     def rate_ratio(
         self, mass: npt.ArrayLike, shares: Mapping[Process, npt.ArrayLike] | None = None
     ) -> FloatArray:
-        """Return X per g² over dark photons per ε²; see `rate_ratio` of this module for the shares."""
+        """Return X per g² over dark photons per ε²; see `rate_ratio` of this module for the shares.
+
+        Parameters
+        ----------
+        shares : mapping of process to NDArray, optional
+            Part of each process in the virtual photons, at each mass.
+        """
         return rate_ratio(self.charges, mass, shares or {})
 
     def widths(self, mass: float) -> dict[str, float]:
-        """Return partial widths per g² [GeV] into ee, mumu, tautau, neutrinos and hadrons."""
+        """Return partial widths per g² [GeV] into ee, mumu, tautau, neutrinos and hadrons.
+
+        Parameters
+        ----------
+        mass : float [GeV]
+        """
         found = {name: float(value) for name, value in self.charges.lepton_widths(mass).items()}
         found["hadrons"] = self._hadrons(mass)
         return found
@@ -327,13 +363,23 @@ class VectorModel(Model):
             return np.asarray(CTAU_PER_GEV / (sum(self.widths(mass).values()) * g**2), dtype=np.float64)
 
     def branching(self, mass: float) -> dict[str, float]:
-        """Return the branching ratios; zero at and below threshold."""
+        """Return the branching ratios; zero at and below threshold.
+
+        Parameters
+        ----------
+        mass : float [GeV]
+        """
         widths = self.widths(mass)
         total = sum(widths.values())
         return {name: widths[name] / total if total > 0 else 0.0 for name in _STATES}
 
     def width_error(self, mass: float) -> float:
-        """Return the relative error of the total width, that of R."""
+        """Return the relative error of the total width, that of R.
+
+        Parameters
+        ----------
+        mass : float [GeV]
+        """
         moved = VectorModel(self.charges, self.r_table.shifted(1.0))
         plain, other = (sum(model.widths(mass).values()) for model in (self, moved))
         return other / plain - 1.0 if plain > 0 else 0.0

@@ -63,6 +63,13 @@ def _of_user(kind: Any, key: str, name: str, where: Path | UserCode) -> Any:
 def make_model(name: str, where: Pathlike | UserCode) -> Model:
     """Return the model of a name or of ``file.py:attribute`` (a model or a function without arguments).
 
+    Parameters
+    ----------
+    name : str
+        Of a built-in model, or ``file.py:attribute``.
+    where : path or UserCode
+        Folder of the file.
+
     Raises
     ------
     SteeringError

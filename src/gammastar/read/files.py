@@ -155,6 +155,10 @@ def opened(path: str) -> Iterator[Any]:
 def expand(files: str | Path | Sequence[str | Path]) -> tuple[str, ...]:
     """Return the files of a path, a glob pattern, or a list of these, each once and in order.
 
+    Parameters
+    ----------
+    files : path or sequence of path
+
     Raises
     ------
     InputFileError
@@ -180,6 +184,10 @@ def expand(files: str | Path | Sequence[str | Path]) -> tuple[str, ...]:
 def sha256(path: str | Path) -> str:
     """Return the SHA-256 digest of a file as 64 hexadecimal digits.
 
+    Parameters
+    ----------
+    path : path
+
     Notes
     -----
     Uncompressed, ZSTD and stored LZ4 baskets carry no checksum: a flipped bit there reads back as a wrong
@@ -191,6 +199,12 @@ def sha256(path: str | Path) -> str:
 
 def verify(path: str | Path, digest: str) -> None:
     """Check the SHA-256 digest of a file.
+
+    Parameters
+    ----------
+    path : path
+    digest : str
+        Of 64 hexadecimal digits.
 
     Raises
     ------

@@ -60,6 +60,11 @@ class TreeSummary:
 def inspect(file: str | Path) -> tuple[TreeSummary, ...]:
     """Return what the trees of a ROOT file hold, without reading any data.
 
+    Parameters
+    ----------
+    file : path
+        A ROOT file.
+
     Raises
     ------
     InputFileError
@@ -180,6 +185,13 @@ class Proposal:
 
 def propose_schema(file: str | Path, *, lepton: str | None = None) -> dict[str, Any]:
     """Return the schema mapping of the first proposal of `propose`; check it before use.
+
+    Parameters
+    ----------
+    file : path
+        A ROOT file.
+    lepton : str, optional
+        "mu" or "e".
 
     Raises
     ------
@@ -510,6 +522,12 @@ def describe(file: str | Path, *, lepton: str | None = None, pattern: str = "*")
 def write_schema(output: str | Path, found: Description) -> None:
     """Write the proposed schema of a description; the file is there whole or not at all.
 
+    Parameters
+    ----------
+    output : path
+    found : Description
+        With a proposed schema.
+
     Raises
     ------
     StoreError
@@ -540,7 +558,13 @@ def _listed(trees: tuple[TreeSummary, ...], pattern: str) -> Iterator[str]:
 
 
 def to_toml(mapping: Mapping[str, Any]) -> str:
-    """Return a schema mapping as TOML text."""
+    """Return a schema mapping as TOML text.
+
+    Parameters
+    ----------
+    mapping : mapping
+        A schema as plain values.
+    """
     lines = [f"{key} = {_value(v)}" for key, v in mapping.items() if not isinstance(v, Mapping)]
     for key, table in mapping.items():
         if isinstance(table, Mapping):

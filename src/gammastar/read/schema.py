@@ -26,7 +26,15 @@ TRUTH_BRANCHES = ("mass", "pt", "energy", "process", "lepton")
 
 @dataclass(frozen=True, slots=True)
 class RowFilter:
-    """Keep the rows where a branch equals a value (number or string)."""
+    """Keep the rows where a branch equals a value (number or string).
+
+    Attributes
+    ----------
+    branch : str
+        Its name in the tree.
+    equals : bool, int, float or str
+        The value of the rows that are kept.
+    """
 
     branch: str
     equals: bool | int | float | str
@@ -166,7 +174,13 @@ class Schema:
         yield from self.lepton_columns.items()
 
     def branches(self, *, truth: bool = False) -> tuple[str, ...]:
-        """Return the names of all branches to read, without repeats."""
+        """Return the names of all branches to read, without repeats.
+
+        Parameters
+        ----------
+        truth : bool
+            Those of the generated photon as well.
+        """
         names: list[str] = [self.collection] if self.collection else []
         for key, branch in self._lepton_branches():
             if not (self.layout == "object" and key in self.kinematics):
@@ -198,6 +212,11 @@ class Schema:
     @staticmethod
     def from_mapping(mapping: Mapping[str, Any]) -> Schema:
         """Build a schema from a mapping of plain values (the content of a TOML file).
+
+        Parameters
+        ----------
+        mapping : mapping
+            Plain values, as of a TOML file.
 
         Raises
         ------
@@ -237,6 +256,11 @@ class Schema:
 def load_schema(source: str | Path | Mapping[str, Any]) -> Schema:
     """Return a schema from a mapping, a TOML file, or the name of a schema that comes with the package.
 
+    Parameters
+    ----------
+    source : mapping, path or str
+        Plain values, a TOML file, or the name of a shipped schema.
+
     Raises
     ------
     SteeringError
@@ -269,7 +293,13 @@ def builtin_names() -> tuple[str, ...]:
 
 
 def builtin(name: str) -> Schema:
-    """Return a schema that comes with the package, e.g. ``nanoaod_muon``."""
+    """Return a schema that comes with the package, e.g. ``nanoaod_muon``.
+
+    Parameters
+    ----------
+    name : str
+        Of the schema, e.g. "nanoaod_muon".
+    """
     _one_of("name", name, builtin_names())
     file = resources.files("gammastar.read") / "schemas" / f"{name}.toml"
     return Schema.from_mapping(from_toml(file.read_text(encoding="utf-8")))

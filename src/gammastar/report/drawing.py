@@ -80,7 +80,14 @@ def _readable(line: str) -> bool:
 
 
 def png_bytes(figure: Figure, *, dpi: int = 150) -> bytes:
-    """Return a figure as PNG (no time stamp, no version: equal figures give equal bytes)."""
+    """Return a figure as PNG (no time stamp, no version: equal figures give equal bytes).
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+    dpi : int
+        Dots per inch.
+    """
     return drawn(figure, "png", dpi=dpi)
 
 

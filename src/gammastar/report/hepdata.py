@@ -220,6 +220,10 @@ def _add_errors(column: dict[str, Any], errors: npt.NDArray[np.float64]) -> None
 def check_submission(directory: Pathlike) -> None:
     """Check a submission with HEPData's own validator and its bundled schemas: no network.
 
+    Parameters
+    ----------
+    directory : path
+
     Raises
     ------
     PhysicsError

@@ -67,6 +67,10 @@ class ExistingLimit:
 def citations(limits: Iterable[ExistingLimit]) -> str:
     """Return one line with the references of limits, for captions.
 
+    Parameters
+    ----------
+    limits : iterable of ExistingLimit
+
     Examples
     --------
     >>> citations(existing_limits())

@@ -73,6 +73,10 @@ def cells(table: Table) -> tuple[list[list[str]], list[bool]]:
 def text_table(table: Table) -> str:
     """Return a table as aligned text.
 
+    Parameters
+    ----------
+    table : Table
+
     Examples
     --------
     >>> print(text_table(Table({"mass [GeV]": [0.5, 1.0], "island": ["a", "b"]})))

@@ -139,7 +139,13 @@ class Results:
         return self.likelihood()[1]
 
     def likelihood(self, detector: str | None = None) -> tuple[Workspace, Patches]:
-        """Return workspace and signals of a detector, the first one by default."""
+        """Return workspace and signals of a detector, the first one by default.
+
+        Parameters
+        ----------
+        detector : str, optional
+            Stem of its file.
+        """
         suffix = "" if detector in (None, self._main) else f"_{detector}"
         names = [f"{kind}{suffix}.json" for kind in ("workspace", "patchset")]
         missing = [name for name in names if name not in self.files]

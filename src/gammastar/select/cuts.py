@@ -67,12 +67,28 @@ class Step:
 
     @staticmethod
     def of(name: str, level: Level, weight: FloatArray) -> Step:
-        """Return the step of the events or leptons with these weights."""
+        """Return the step of the events or leptons with these weights.
+
+        Parameters
+        ----------
+        name : str
+        level : str
+            "event" or "lepton".
+        weight : NDArray, shape (n,)
+            Of those that are left.
+        """
         return Step(name, level, len(weight), float(np.sum(weight)), float(np.sum(weight**2)))
 
     @staticmethod
     def of_pairs(name: str, pairs: Pairs, keep: npt.NDArray[np.bool_]) -> Step:
-        """Return the step of the pairs that a mask keeps."""
+        """Return the step of the pairs that a mask keeps.
+
+        Parameters
+        ----------
+        name : str
+        pairs : Pairs
+        keep : NDArray of bool, shape (n,)
+        """
         weight = np.where(keep, pairs.weight, 0.0)
         by_charge = [float(np.sum(weight[mask])) for mask in (pairs.os, pairs.pp, pairs.mm)]
         total = (int(np.sum(keep)), float(np.sum(weight)), float(np.sum(weight**2)))
@@ -88,6 +104,10 @@ class Step:
 @dataclass(frozen=True, slots=True)
 class Cutflow:
     """The steps of a selection in the order in which they are applied; ``sum(cutflows)`` works.
+
+    Attributes
+    ----------
+    steps : tuple of Step
 
     Examples
     --------
@@ -260,6 +280,15 @@ class Cuts:
         pair_functions: Sequence[PairFunction] = (),
     ) -> Cuts:
         """Build cuts from the ``[select]`` table of a steering file (keys lepton, pair, ghost).
+
+        Parameters
+        ----------
+        mapping : mapping
+            Plain values, as of a TOML file.
+        event_functions : sequence of functions
+            Own selections of events.
+        pair_functions : sequence of functions
+            Own selections of pairs.
 
         Examples
         --------

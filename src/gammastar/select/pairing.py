@@ -68,6 +68,12 @@ def pairs(events: ak.Array, cuts: Cuts | None = None) -> tuple[Pairs, Cutflow]:
 def collect(chunks: Iterable[ak.Array], cuts: Cuts | None = None) -> tuple[Pairs, Cutflow]:
     """Return the pairs and the cutflow of all chunks, e.g. of ``read.open_events``.
 
+    Parameters
+    ----------
+    chunks : iterable of awkward.Array
+        Leptons of events.
+    cuts : Cuts, optional
+
     Raises
     ------
     BranchError
@@ -121,7 +127,14 @@ def repeated_events(pairs: Pairs) -> str:
 
 
 def counting(cuts: Cuts, flows: list[Cutflow]) -> Callable[[ak.Array], Pairs]:
-    """Return the selection as a function of events; it appends the cutflow of each chunk to `flows`."""
+    """Return the selection as a function of events; it appends the cutflow of each chunk to `flows`.
+
+    Parameters
+    ----------
+    cuts : Cuts
+    flows : list of Cutflow
+        Gets one for each chunk.
+    """
 
     def selection(events: ak.Array) -> Pairs:
         found, flow = pairs(events, cuts)

@@ -94,6 +94,10 @@ class BaBar(ColliderCard):
 def load_babar(path: Pathlike | None = None) -> BaBar:
     """Return the selection of a card, by default the shipped one.
 
+    Parameters
+    ----------
+    path : path
+
     Raises
     ------
     InputFileError

@@ -100,7 +100,12 @@ class Published:
     straight: tuple[float, float] = (np.inf, 0.0)
 
     def at(self, mass: npt.ArrayLike) -> FloatArray:
-        """Return the limit, straight in the logarithms; nan outside the published range."""
+        """Return the limit, straight in the logarithms; nan outside the published range.
+
+        Parameters
+        ----------
+        mass : array_like, shape (n,) [GeV]
+        """
         values = np.interp(np.log(mass), np.log(self.mass), np.log(self.epsilon), left=np.nan, right=np.nan)
         return np.asarray(np.exp(values), dtype=np.float64)
 
@@ -203,7 +208,15 @@ class Benchmark:
     plane: Mapping[str, Any] = field(default_factory=dict)
 
     def sector(self, mediator: float | None = None, **changes: Any) -> DarkSector:
-        """Return the dark sector for a mass of the dark photon [GeV], with some parameters changed."""
+        """Return the dark sector for a mass of the dark photon [GeV], with some parameters changed.
+
+        Parameters
+        ----------
+        mediator : float, optional [GeV]
+            Mass of the dark photon.
+        changes : any
+            Other parameters by name.
+        """
         mass = self.mediator if mediator is None else mediator
         if mass is None:
             msg = f"benchmark {self.name}: give the mass of the dark photon"

@@ -88,6 +88,10 @@ class Cosmology(Card):
 def load_cosmology(path: Pathlike | None = None) -> Cosmology:
     """Return the inputs of a card, by default the shipped one.
 
+    Parameters
+    ----------
+    path : path
+
     Raises
     ------
     SteeringError

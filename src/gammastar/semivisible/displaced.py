@@ -75,6 +75,10 @@ class DisplacedSearch(ColliderCard):
 def load_displaced(path: Pathlike | None = None) -> DisplacedSearch:
     """Return the search of a card, by default the shipped one of Belle II.
 
+    Parameters
+    ----------
+    path : path
+
     Raises
     ------
     SteeringError

@@ -70,6 +70,10 @@ class NA64(Card):
 def load_na64(path: Pathlike | None = None) -> NA64:
     """Return the selection of a card, by default the shipped one.
 
+    Parameters
+    ----------
+    path : path
+
     Raises
     ------
     SteeringError

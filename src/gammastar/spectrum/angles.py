@@ -73,14 +73,25 @@ class DecayAngles:
                 raise PhysicsError(msg)
 
     def select(self, mask: npt.NDArray[np.bool_]) -> DecayAngles:
-        """Return the pairs of a mask."""
+        """Return the pairs of a mask.
+
+        Parameters
+        ----------
+        mask : NDArray of bool or int
+            Which ones.
+        """
         return DecayAngles(
             *(self.kinematics[mask], self.cos_theta[mask], self.phi[mask]),
             *(self.weight[mask], self.event[mask]),
         )
 
     def observables(self, m_lepton: float) -> FloatArray:
-        """Return the harmonics times the factor of the leptons' mass, shape (n, 3)."""
+        """Return the harmonics times the factor of the leptons' mass, shape (n, 3).
+
+        Parameters
+        ----------
+        m_lepton : float [GeV]
+        """
         seen = harmonics(self.cos_theta, self.phi) * mass_factor(self.kinematics[:, 0], m_lepton)
         return np.ascontiguousarray(seen.T)
 

@@ -101,7 +101,12 @@ class EfficiencyMap:
         return np.where(inside, np.clip(value, 0.0, 1.0), 0.0)
 
     def relative_error(self, mass: FloatArray, pt: FloatArray, energy: FloatArray) -> FloatArray:
-        """Return the statistical error of ε over ε, from the simulation's size; inf outside the map."""
+        """Return the statistical error of ε over ε, from the simulation's size; inf outside the map.
+
+        Parameters
+        ----------
+        mass, pt, energy : NDArray, shape (n,) [GeV]
+        """
         found, inside = self._at(self.found, _coordinates(mass, pt, energy))
         size = np.where(inside, found, 0.0)
         return np.divide(1.0, np.sqrt(size), out=np.full_like(size, np.inf), where=size > 0)
@@ -249,17 +254,34 @@ def efficiency_map(
 
 @dataclass(frozen=True)
 class Domain:
-    """Where dileptons were measured: a smooth efficiency map above its floor."""
+    """Where dileptons were measured: a smooth efficiency map above its floor.
+
+    Attributes
+    ----------
+    map : EfficiencyMap
+    floor : float
+        Smallest efficiency that counts as measured.
+    """
 
     map: EfficiencyMap
     floor: float
 
     def weights(self, mass: FloatArray, pt: FloatArray, energy: FloatArray) -> FloatArray:
-        """Return one over the efficiency, 0 outside the domain."""
+        """Return one over the efficiency, 0 outside the domain.
+
+        Parameters
+        ----------
+        mass, pt, energy : NDArray, shape (n,) [GeV]
+        """
         return self.map.weights(mass, pt, energy, floor=self.floor)
 
     def in_domain(self, mass: FloatArray, pt: FloatArray, energy: FloatArray) -> BoolArray:
-        """Return where dileptons of these kinematics were measured."""
+        """Return where dileptons of these kinematics were measured.
+
+        Parameters
+        ----------
+        mass, pt, energy : NDArray, shape (n,) [GeV]
+        """
         return np.asarray(self.weights(mass, pt, energy) > 0, dtype=np.bool_)
 
     def arrays(self) -> dict[str, FloatArray]:
@@ -269,6 +291,12 @@ class Domain:
 
     @staticmethod
     def of(arrays: Mapping[str, FloatArray]) -> Domain:
-        """Return the domain of a record."""
+        """Return the domain of a record.
+
+        Parameters
+        ----------
+        arrays : mapping of str to NDArray
+            Named arrays, as the record gives them.
+        """
         found = EfficiencyMap(*(arrays[name] for name in ("low", "high", "values", "found")))
         return Domain(found, float(arrays["floor"][0]))

@@ -95,6 +95,10 @@ class MassShape:
     def interference(self, mass: npt.ArrayLike) -> FloatArray:
         """Return dN/dm of fully coherent ρ and ω beyond their sum [1/GeV], of unknown sign, shape (m,).
 
+        Parameters
+        ----------
+        mass : array_like, shape (m,) [GeV]
+
         Notes
         -----
         2 √(y_ρ f_ρ y_ω f_ω) cos of the phase between the propagators.
@@ -140,13 +144,25 @@ class MassShape:
         return value, cov + np.outer(mixed, mixed)
 
     def binned(self, edges: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
-        """Return the contents of other bins of mass and their covariance, shapes (b,), (b, b)."""
+        """Return the contents of other bins of mass and their covariance, shapes (b,), (b, b).
+
+        Parameters
+        ----------
+        edges : array_like, shape (b + 1,) [GeV]
+        """
         bounds = np.asarray(edges, dtype=np.float64)
         cells = np.stack([c.cells(bounds) for c in self.components])
         return self._values(cells, 0.5 * (bounds[1:] + bounds[:-1]))
 
     def shifted(self, mass: npt.ArrayLike, relative: npt.ArrayLike) -> FloatArray:
-        """Return by how much dN/dm moves when the contents of the bins move by relative shifts (n,)."""
+        """Return by how much dN/dm moves when the contents of the bins move by relative shifts (n,).
+
+        Parameters
+        ----------
+        mass : array_like, shape (m,) [GeV]
+        relative : array_like, shape (n,)
+            Relative shifts of the contents.
+        """
         moved = np.asarray(relative, dtype=np.float64) * self.contents
         at = np.atleast_1d(np.asarray(mass, dtype=np.float64))
         return np.asarray(moved @ self._map(self._shapes(mass), at))

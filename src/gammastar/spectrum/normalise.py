@@ -142,6 +142,10 @@ def mass_shifts(spectrum: Spectrum) -> dict[str, FloatArray]:
 def relative_shifts(spectrum: Spectrum) -> dict[str, FloatArray]:
     """Return the relative shifts of the mass bins by each named source, (n,), zero where a bin holds nothing.
 
+    Parameters
+    ----------
+    spectrum : Spectrum
+
     Notes
     -----
     Cells outside the measured domain follow those inside, so that the relative shift per mass is the same.
@@ -213,7 +217,14 @@ def extrapolate(spectrum: Spectrum, prior_hist: Hist[Any]) -> Spectrum:
 
 
 def mass_histogram(spectrum: Spectrum, part: Any = "all") -> Hist[Any]:
-    """Return the contents of a spectrum per mass bin, with the variances of its covariance."""
+    """Return the contents of a spectrum per mass bin, with the variances of its covariance.
+
+    Parameters
+    ----------
+    spectrum : Spectrum
+    part : str
+        "all" or "measured".
+    """
     edges = np.asarray(spectrum.hist.axes[MASS].edges)
     _, density, cov = mass_density(spectrum, part)
     width = np.diff(edges)
@@ -285,7 +296,13 @@ class Trend:
 
     @staticmethod
     def of(arrays: Mapping[str, FloatArray]) -> Trend:
-        """Return the trend of a record."""
+        """Return the trend of a record.
+
+        Parameters
+        ----------
+        arrays : mapping of str to NDArray
+            Named arrays, as the record gives them.
+        """
         mass, norm, slopes, cov = (arrays[name] for name in ("mass", "norm", "slopes", "cov"))
         return Trend(mass, norm, slopes, cov, float(arrays["beam_energy"][0]))
 
@@ -322,7 +339,13 @@ def _variables(points: FloatArray, beam: float) -> FloatArray:
 
 
 def flat_trend(mass_edges: FloatArray, beam_energy: float) -> Trend:
-    """Return the trend of a simulation that nobody compared with data: none, without error."""
+    """Return the trend of a simulation that nobody compared with data: none, without error.
+
+    Parameters
+    ----------
+    mass_edges : NDArray, shape (n + 1,) [GeV]
+    beam_energy : float [GeV]
+    """
     centres = 0.5 * (np.asarray(mass_edges)[:-1] + np.asarray(mass_edges)[1:])
     return Trend(centres, np.zeros(len(centres)), np.zeros(2), np.zeros((2, 2)), beam_energy)
 

@@ -54,11 +54,21 @@ class TrainingSet:
         return np.stack([self.mass, self.pt, self.energy], axis=1)
 
     def near(self, mass: float) -> float:
-        """Return the effective number of pairs, (Σw)²/Σw², within 30 MeV of a mass [GeV]."""
+        """Return the effective number of pairs, (Σw)²/Σw², within 30 MeV of a mass [GeV].
+
+        Parameters
+        ----------
+        mass : float [GeV]
+        """
         return effective_size(self.weight[np.abs(self.mass - mass) < NEAR])
 
     def in_domain(self, mass: FloatArray, pt: FloatArray, energy: FloatArray) -> BoolArray:
-        """Return where dileptons of these kinematics were measured."""
+        """Return where dileptons of these kinematics were measured.
+
+        Parameters
+        ----------
+        mass, pt, energy : NDArray, shape (n,) [GeV]
+        """
         return self.domain.in_domain(mass, pt, energy)
 
 

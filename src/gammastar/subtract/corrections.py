@@ -95,6 +95,11 @@ def apply_corrections(
 ) -> tuple[Spectrum, tuple[Applied, ...]]:
     """Remove every correction; their uncertainties are independent of each other.
 
+    Parameters
+    ----------
+    spectrum : Spectrum
+    corrections : sequence of Correction
+
     Returns
     -------
     Spectrum

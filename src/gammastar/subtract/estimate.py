@@ -64,21 +64,45 @@ class ChargeRatio:
         return float(np.mean(self.value)), float(np.mean(self.sigma))
 
     def with_multiplicity(self, r_mult: float, sigma: float) -> ChargeRatio:
-        """Return R of the acceptance times that of the multiplicities."""
+        """Return R of the acceptance times that of the multiplicities.
+
+        Parameters
+        ----------
+        r_mult : float
+            R of the multiplicities.
+        sigma : float
+            Its standard deviation.
+        """
         r, error = with_multiplicity(self.value, self.sigma, r_mult, sigma)
         if np.ndim(self.value):
             return replace(self, value=r, sigma=error)
         return replace(self, value=float(r), sigma=float(error))
 
     def of(self, method: str) -> tuple[float | FloatArray, float | FloatArray]:
-        """Return R and its error for a method: 1 ± 0 for those that know no R."""
+        """Return R and its error for a method: 1 ± 0 for those that know no R.
+
+        Parameters
+        ----------
+        method : str
+            "B1" to "B5", as `combinatorial` takes it.
+        """
         return (1.0, 0.0) if method in ("B1", "B2") else (self.value, self.sigma)
 
 
 def mixed_ratio(
     mixed: Pairs, axes: Sequence[Any], *, coarse: Coarse | None = None, rng: np.random.Generator
 ) -> ChargeRatio:
-    """Return R of mixed pairs: one number, or one per coarse region; parameters as for `r_factor`."""
+    """Return R of mixed pairs: one number, or one per coarse region; parameters as for `r_factor`.
+
+    Parameters
+    ----------
+    mixed : Pairs
+        Of mixed events.
+    axes : sequence of axes
+    coarse : Coarse, optional
+        Groups of bins with a ratio of their own.
+    rng : numpy.random.Generator
+    """
     r, sigma = r_factor(mixed, axes, coarse=coarse, rng=rng)
     if coarse:
         return ChargeRatio(r, sigma, mixed)
@@ -215,7 +239,14 @@ def combinatorial(
 
 
 def shift_by_r(hists: PairHists, spectrum: Spectrum, ratio: ChargeRatio) -> FloatArray:
-    """Return what one standard deviation of R does to the spectrum, shape (n_cells,); it is linear in R."""
+    """Return what one standard deviation of R does to the spectrum, shape (n_cells,); it is linear in R.
+
+    Parameters
+    ----------
+    hists : PairHists
+    spectrum : Spectrum
+    ratio : ChargeRatio
+    """
     size = hists.os.values() - spectrum.values
     return np.asarray(-size * np.asarray(ratio.sigma) / np.asarray(ratio.value)).ravel()
 
@@ -263,7 +294,16 @@ def with_bootstrap(
 
 
 def few_like_sign(hists: PairHists, *, method: Any = "B5", coarse: Coarse | None = None) -> str:
-    """Say where the like-sign pairs are too few for the estimate, or for its error; "" if they are not."""
+    """Say where the like-sign pairs are too few for the estimate, or for its error; "" if they are not.
+
+    Parameters
+    ----------
+    hists : PairHists
+    method : str
+        "B1" to "B5", as `combinatorial` takes it.
+    coarse : Coarse, optional
+        Groups of bins with a ratio of their own.
+    """
     n_pp, n_mm = float(hists.pp.values().sum()), float(hists.mm.values().sum())
     poisson = "" if method == "B2" else "; low_counts = 'poisson' gives such cells a variance"
     seen = f"{n_pp:g} ++ and {n_mm:g} -- pairs inside the axes"

@@ -187,6 +187,13 @@ def stress(
     ----------
     alternatives : mapping of str to NDArray, shape of the true cells
         True pairs of the data.
+    response : Response
+    unfolder : function
+        Of spectrum and response.
+    rng : numpy.random.Generator
+    n_toys : int
+    mc_statistics : bool
+        Vary the response as well.
     """
     return {
         name: closure(response, unfolder, rng=rng, truth=truth, n_toys=n_toys, mc_statistics=mc_statistics)

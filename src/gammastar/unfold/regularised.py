@@ -303,6 +303,14 @@ def least_squares(
     """Unfold by plain least squares: no bias from a prior, large correlated errors.
 
     Needs at least as many measured as true cells; otherwise as `tikhonov` with ``tau=0``.
+
+    Parameters
+    ----------
+    measured : Spectrum
+        Subtracted pairs.
+    response : Response
+    efficiency_floor : float
+        Cells below it are not unfolded.
     """
     return tikhonov(measured, response, tau=0.0, efficiency_floor=efficiency_floor)
 

@@ -449,6 +449,14 @@ def write_xml(workspace: Mapping[str, Any], directory: Pathlike, *, prefix: str 
     """Write a workspace as HistFactory XML with ROOT histograms, for RooStats; return the top file.
 
     The conversion is pyhf's. Parameters and paths in the XML are relative to `directory`.
+
+    Parameters
+    ----------
+    workspace : mapping
+        Of pyhf.
+    directory : path
+    prefix : str
+        Of the names of the files.
     """
     directory = Path(directory)
     data = directory / "data"

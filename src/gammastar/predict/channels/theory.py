@@ -63,7 +63,12 @@ class Bremsstrahlung(Channel):
         return f"{self.kernel.describe()}; {_CASCADES}"
 
     def envelope(self, mass: npt.ArrayLike) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Return the rate and the lower and upper edge of its band of Λ, each of shape (n,)."""
+        """Return the rate and the lower and upper edge of its band of Λ, each of shape (n,).
+
+        Parameters
+        ----------
+        mass : array_like, shape (n,) [GeV]
+        """
         central = self.interaction * self.kernel.rate(mass, self.beam_energy)
         if self.kernel.off_shell is None:
             return central, central, central
@@ -93,7 +98,15 @@ class Bremsstrahlung(Channel):
         return np.divide(np.stack(ends), centre, out=np.ones((2, len(z))), where=centre > 0)
 
     def produce(self, mass: float, *, n: int, rng: np.random.Generator) -> Sample:
-        """Return `n` weighted dark photons; the weights sum to the rate."""
+        """Return `n` weighted dark photons; the weights sum to the rate.
+
+        Parameters
+        ----------
+        mass : float [GeV]
+        n : int
+            How many particles.
+        rng : numpy.random.Generator
+        """
         energy, pt, weight = self.kernel.sample(mass, self.beam_energy, n, rng)
         total = float(self.interaction * self.kernel.rate(mass, self.beam_energy))
         phi = rng.uniform(-np.pi, np.pi, n)
@@ -282,6 +295,10 @@ class Outside(Channel):
     def share(self, mass: npt.ArrayLike) -> FloatArray:
         """Return the part of the rate outside the measured domain, shape (n,).
 
+        Parameters
+        ----------
+        mass : array_like, shape (n,) [GeV]
+
         Notes
         -----
         The same `_NODES` particles of the channel for every call at a mass: a quadrature rule, no chance.
@@ -309,6 +326,13 @@ class Outside(Channel):
 
     def produce(self, mass: float, *, n: int, rng: np.random.Generator) -> Sample:
         """Return `n` particles; those inside the domain weigh nothing, the others sum to the rate.
+
+        Parameters
+        ----------
+        mass : float [GeV]
+        n : int
+            How many particles.
+        rng : numpy.random.Generator
 
         Raises
         ------

@@ -295,14 +295,29 @@ class VirtualPhoton(Channel):
         return rate(wanted, *self.shape.density(wanted), self.m_lepton)
 
     def moved(self, mass: npt.ArrayLike, relative: FloatArray) -> FloatArray:
-        """Return by how much the rate moves when the mass bins move by relative shifts, shape of `mass`."""
+        """Return by how much the rate moves when the mass bins move by relative shifts, shape of `mass`.
+
+        Parameters
+        ----------
+        mass : array_like, shape (n,) [GeV]
+        relative : NDArray, shape (bins,)
+            Relative shifts of the mass bins.
+        """
         wanted = np.atleast_1d(np.asarray(mass, dtype=np.float64))
         if self.shape is None:
             return np.asarray(np.interp(wanted, self.mass_centres, self.rates * relative))
         return _factors(wanted, self.m_lepton) * self.shape.shifted(wanted, relative)
 
     def produce(self, mass: float, *, n: int, rng: np.random.Generator) -> Sample:
-        """Return `n` dark photons; the weights sum to the rate at this mass."""
+        """Return `n` dark photons; the weights sum to the rate at this mass.
+
+        Parameters
+        ----------
+        mass : float [GeV]
+        n : int
+            How many particles.
+        rng : numpy.random.Generator
+        """
         value, _ = self.rate([mass])
         return produce(mass, float(value[0]), self.sampler, self.in_domain, n=n, rng=rng)
 

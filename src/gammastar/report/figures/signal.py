@@ -214,7 +214,12 @@ class RateTable:
             raise PhysicsError(msg)
 
     def at(self, mass: FloatArray) -> FloatArray:
-        """Return the rate at other masses, straight in its logarithm, nan outside the table."""
+        """Return the rate at other masses, straight in its logarithm, nan outside the table.
+
+        Parameters
+        ----------
+        mass : NDArray, shape (n,) [GeV]
+        """
         positive = self.rate > 0
         logs = np.interp(mass, self.mass[positive], np.log(self.rate[positive]), left=np.nan, right=np.nan)
         result: FloatArray = np.exp(logs)
