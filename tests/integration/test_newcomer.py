@@ -5,7 +5,10 @@ takes through a whole run.
 """
 
 import json
+import shlex
+import shutil
 
+import jsonpatch
 import numpy as np
 import pytest
 from builders import ntuple
@@ -104,6 +107,36 @@ def test_the_flow_draws_one_quantity_into_given_axes(newcomer):
     for wrong in ({"ax": left}, {"quantity": "mass"}):
         with pytest.raises(UserError, match="give 'pt' or 'energy', one panel"):
             found.flow.plot(n=500, **wrong)
+
+
+def test_scans_of_the_page_on_limits(newcomer, tmp_path):
+    """Every line of the block on the newcomer's likelihood, with one of its signals."""
+    mine = newcomer[0] / "results" / "mine"
+    for name in ("workspace.json", "patchset.json"):
+        shutil.copy(mine / name, tmp_path)
+    shutil.copytree(newcomer[0] / "mine", tmp_path, dirs_exist_ok=True)
+    found = gs.load(mine)
+    patch = next(iter(found.patches))
+    patched = jsonpatch.apply_patch(dict(found.workspace), found.patches[patch])
+    (tmp_path / "model.json").write_text(json.dumps(patched))
+    (block,) = blocks("limits", "bash")
+    lines = [shlex.split(line, comments=True) for line in block.splitlines()]
+    assert lines[0][2] == "likelihood.tar.gz"  # that of another experiment: tests/unit/infer reads such ones
+    for words in lines[1:]:
+        one = ["--patch", patch] if "--patches" in words else []
+        said = call([*words, *one], tmp_path)
+        assert "CLs" in said or '"cls"' in said
+    assert list((tmp_path / "out").glob("*.json"))
+
+
+def test_design_as_written(newcomer, tmp_path):
+    (line,) = blocks("design", "console")
+    words = shlex.split(line)
+    words[2], words[words.index("-n") + 1] = str(newcomer[0] / "results" / "mine"), "1000"
+    said = call(words, tmp_path)
+    assert "0.3" in said
+    assert (tmp_path / "design" / "design_shadows_like.json").is_file()
+    assert (tmp_path / "design" / "design_shadows_like.png").is_file()
 
 
 def test_notebook_use_as_written(newcomer, monkeypatch):

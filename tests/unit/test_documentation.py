@@ -127,6 +127,35 @@ def test_every_command_and_option_is_on_its_page(reference):
         assert all(flag in section for flag in shown), name
 
 
+def _documented_commands():
+    """Yield page, words and whether the line stands in a block of its own, of every command in the docs."""
+    pages = [ROOT / "README.md", *DOCS.rglob("*.md"), *(ROOT / "analysis").rglob("*.md")]
+    for page in pages:
+        text = page.read_text()
+        fenced = "\n".join(re.findall(r"```(?:sh|console|bash)\n(.*?)```", text, re.DOTALL))
+        lines = fenced.splitlines() + re.findall(r"^    (gammastar .*)$", text, re.MULTILINE)
+        for line in lines:
+            if line.startswith("gammastar ") and page.name != "commands.md":
+                yield page, shlex.split(line.partition(" #")[0].rstrip("\\& ")), True
+        for code in re.findall(r"`(gammastar [a-z][^`\n]*)`", text):
+            yield page, code.split(), False
+
+
+def test_every_documented_command_exists_with_its_options():
+    seen = set()
+    for page, words, whole in _documented_commands():
+        where = f"{page.name}: {' '.join(words)}"
+        assert words[1] in cli.app.commands, where
+        command = cli.app.commands[words[1]]
+        known = {flag for one in command.params for flag in (*one.opts, *one.secondary_opts)} | {"--help"}
+        given = {word.partition("=")[0] for word in words[2:] if re.match(r"--?[a-z]", word)}
+        assert given <= known, where
+        if whole:
+            command.make_context(words[1], words[2:])  # refuses missing arguments and wrong values
+        seen.add(words[1])
+    assert seen >= set(cli.app.commands) - {"env"}
+
+
 # names of quantities with a dimension: their line in a docstring says the unit
 QUANTITIES = {
     "mass",
