@@ -112,6 +112,10 @@ class Published:
     def known(self, mass: npt.ArrayLike) -> npt.NDArray[np.bool_]:
         """Return where `at` says what was published: inside a full curve; else at points and straight parts.
 
+        Parameters
+        ----------
+        mass : array_like, shape (n,) [GeV]
+
         Examples
         --------
         >>> published("babar").known([0.05, 0.5, 2.5, 3.0])
