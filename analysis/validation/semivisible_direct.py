@@ -13,7 +13,7 @@ from gammastar.core.constants import ALPHA, GEV2_MB
 from gammastar.core.sampling import stream
 from gammastar.semivisible import babar, models
 from gammastar.semivisible.cascade import Cascade, decay
-from gammastar.semivisible.decays import decay_table
+from gammastar.semivisible.decays import dark_widths, decay_table
 from gammastar.semivisible.displaced import DisplacedSearch, displaced_probability
 from gammastar.semivisible.models import DarkSector, mediator_widths
 from gammastar.semivisible.production import s_channel_cross_section, sample_photons
@@ -26,6 +26,7 @@ EVENTS = 100_000
 def rows(*, quick: bool) -> Iterator[dict]:
     yield from _pairs(quick=quick)
     yield from _displaced(quick=quick)
+    yield from _at_once()
 
 
 def _row(quantity: str, ours: float, expected: float, tolerance: float, source: str) -> dict:
@@ -83,6 +84,44 @@ def cross_section(sector: DarkSector, pair: tuple[int, int], sqrt_s: float, widt
     same = 0.5 if sector.field == "majorana" else 1.0
     factor = same if i == j else 1.0 if sector.field == "majorana" else 2.0
     return float(factor * 0.25 * charge * flux * total / propagator * FB)
+
+
+def dark_width(sector: DarkSector, j: int, i: int, pair: tuple[int, int]) -> float:
+    """Return Γ(ψ_j → ψ_i A'* → ψ_i ψ_k ψ_l), transverse propagator: spins summed, phase space by scipy."""
+    gamma, five = gammas()
+    m_j, m_i, m_k, m_l = (sector.masses[x] for x in (j, i, *pair))
+    total = float(mediator_widths(sector)[1].sum())
+
+    def vertices(a: int, b: int) -> tuple[list, list]:
+        found = [g @ (sector.vector[a, b] * np.eye(4) - sector.axial[a, b] * five) for g in gamma]
+        return found, [gamma[0] @ v.conj().T @ gamma[0] for v in found]
+
+    (one, one_bar), (two, two_bar) = vertices(i, j), vertices(*pair)
+    projector = np.diag([0.0, -1.0, -1.0, -1.0])  # −g + qq/s where the pair is at rest, up to the sign
+
+    def rate(cosine: float, s: float) -> float:
+        root = np.sqrt(s)
+        e_j = (m_j**2 - m_i**2 + s) / (2 * root)
+        p = np.sqrt(max(e_j**2 - m_j**2, 0.0))
+        e_k = (s + m_k**2 - m_l**2) / (2 * root)
+        q, sine = np.sqrt(max(e_k**2 - m_k**2, 0.0)), np.sqrt(1 - cosine**2)
+        parent = _slash(np.array([e_j, 0, 0, p])) + m_j * np.eye(4)
+        child = _slash(np.array([e_j - root, 0, 0, p])) + m_i * np.eye(4)
+        first = _slash(np.array([e_k, q * sine, 0, q * cosine])) + m_k * np.eye(4)
+        second = _slash(np.array([root - e_k, -q * sine, 0, -q * cosine])) - m_l * np.eye(4)
+        heavy = np.array([[np.trace(child @ a @ parent @ b) for b in one_bar] for a in one])
+        light = np.array([[np.trace(first @ a @ second @ b) for b in two_bar] for a in two])
+        contracted = np.einsum("ab,ac,bd,cd", heavy, projector, projector, light).real
+        propagator = (s - sector.mediator**2) ** 2 + (sector.mediator * total) ** 2
+        two_body = p * root / m_j / (4 * np.pi * m_j) * q / (4 * np.pi * root)  # of ψ_j and of the pair
+        return 0.5 * contracted / propagator * two_body / (2 * np.pi) / (2 * m_j) / 2
+
+    charge = (4 * np.pi * sector.alpha_d) ** 2
+    nodes = np.polynomial.legendre.leggauss(4)  # exact: the rate is a quadratic in the cosine
+    span = (m_k + m_l) ** 2, (m_j - m_i) ** 2
+    value = quad(lambda s: sum(w * rate(c, s) for c, w in zip(*nodes, strict=True)), *span, epsrel=1e-4)[0]
+    same = {"majorana": (0.5, 1.0), "dirac": (1.0, 2.0)}[sector.field]
+    return float(charge * value) * (same[0] if pair[0] == pair[1] else same[1])
 
 
 def four_states(mediator: float = 1.0) -> DarkSector:
@@ -187,3 +226,24 @@ def _displaced(*, quick: bool) -> Iterator[dict]:
     yield _row(text, both / photon - 1.0, np.nan, 0.0, "talk: sensitivity can be much better") | {
         "measured": True
     }
+
+
+def _at_once() -> Iterator[dict]:
+    """Yield decays to three dark states, and with a dark photon on its shell."""
+    couplings = [((1, 2), 0.8, 0.3), ((2, 3), 0.4, 0.6)]
+    for field in ("majorana", "dirac"):
+        sector = models.from_couplings(
+            "tree", [0.02, 0.10, 0.5], couplings, field=field, mediator=1.25, alpha_d=0.2
+        )
+        ratio = dark_widths(sector)[2] / dark_width(sector, 2, 1, (0, 1))
+        text = f"Γ(ψ₃ → ψ₂ψ₁ψ₂), {field} states of 20, 100 and 500 MeV, A′ of 1.25 GeV"
+        yield _row(text, ratio, 1.0, 3e-4, "Dirac matrices, three-body phase space")
+    sector = models.from_couplings(
+        "tree", [0.02, 0.10, 0.5], couplings, field="majorana", mediator=0.2, alpha_d=1e-3
+    )
+    p = np.sqrt((0.25 - 0.09) * (0.25 - 0.01))
+    both = 0.26 - 2 * 0.04 + 0.24**2 / 0.04
+    squared = 4 * np.pi * 1e-3 * ((0.16 + 0.36) * both - 6 * 0.05 * (0.16 - 0.36))
+    expected = p / (8 * np.pi * 0.25) * squared
+    text = "Γ(ψ₃ → ψ₂A′), A′ of 200 MeV on its shell, Γ/M = 2e-4"
+    yield _row(text, dark_widths(sector)[2] / expected, 1.0, 1e-3, "two-body decay, polarisations summed")

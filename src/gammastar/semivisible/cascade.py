@@ -20,6 +20,7 @@ from gammastar.semivisible.decays import DecayTable
 __all__ = ["Cascade", "decay", "decay_states", "generate", "generate_states"]
 
 GUIDE = 2048
+AT_ONCE = 1e-18  # m at ε = 1: stands for no flight at all
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
 Slots: TypeAlias = tuple[FloatArray, FloatArray, FloatArray, FloatArray, IntArray, IntArray, IntArray]
@@ -37,8 +38,8 @@ class Cascade:
     state, channel : NDArray of int, shape (n, slots)
         Decaying state and its channel in the table; −1 in empty slots.
     source : NDArray of int, shape (n, slots)
-        Slot whose daughter decays here; −1 if the state comes from the dark photon itself. Sources stand
-        before what they feed.
+        Slot whose daughter decays here, or what it decayed to at once; −1 if the state comes from the dark
+        photon in this way. Sources stand before what they feed.
     table : DecayTable
     """
 
@@ -67,7 +68,8 @@ class Cascade:
 
     def ctau(self, epsilon: float) -> FloatArray:
         """Return cτ of each decaying state [m], inf in empty slots, shape (n, slots)."""
-        return np.where(self.filled, self.table.ctau[np.maximum(self.state, 0)] / epsilon**2, np.inf)
+        length = np.maximum(self.table.ctau, AT_ONCE)[np.maximum(self.state, 0)]
+        return np.where(self.filled, length / epsilon**2, np.inf)
 
     def flight(self, epsilon: float) -> FloatArray:
         """Return the mean decay length βγ cτ in the laboratory [m], inf in empty slots, shape (n, slots)."""
@@ -149,7 +151,7 @@ def decay_states(table: DecayTable, state: int, momenta: FloatArray, rng: np.ran
         If the state does not exist or is stable, the shape is wrong, or a momentum is off the mass.
     """
     if not 0 <= state < len(table.masses) or table.depth[state] == 0:
-        msg = f"state {state} of {len(table.masses)}: it does not exist or is stable"
+        msg = f"state {state} of {len(table.masses)}: it does not exist, is stable or decays unseen"
         raise PhysicsError(msg)
     p4 = _checked(momenta, float(table.masses[state]), f"state {state}")
     out = _empty(len(p4), int(table.depth[state]))
@@ -183,7 +185,10 @@ def _compiled(table: DecayTable) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     running = np.cumsum(table.fraction) if table.fraction.size else np.empty(0)
     spectra = np.stack([table.cdf, np.exp(table.log_s), table.angle[..., 0], table.angle[..., 1]], axis=-1)
     return (
-        (table.masses, table.first, table.daughter, running - _before(table.fraction, owner)),
+        (
+            *(table.masses, table.first, table.daughter, running - _before(table.fraction, owner)),
+            *(table.partner, table.room),
+        ),
         (table.daughter_mass, table.particle_mass, np.ascontiguousarray(spectra), _guide(table.cdf)),
     )
 
@@ -278,7 +283,8 @@ def _three_body(parent: Vector, mass: float, channel: int, table: Any, rng: Any)
     s = spectra[channel, k - 1, 1] + f * (spectra[channel, k, 1] - spectra[channel, k - 1, 1])
     a = spectra[channel, k - 1, 2] + f * (spectra[channel, k, 2] - spectra[channel, k - 1, 2])
     b = spectra[channel, k - 1, 3] + f * (spectra[channel, k, 3] - spectra[channel, k - 1, 3])
-    root, light, m = np.sqrt(s), daughter_mass[channel], particle_mass[channel]
+    root, light = np.sqrt(s), daughter_mass[channel]
+    m_1, m_2 = particle_mass[channel, 0], particle_mass[channel, 1]
     inverse, scale = 1.0 / mass, 1.0 / (parent[3] + mass)
     sum_, difference = light + root, light - root
     p2 = (mass - sum_) * (mass + sum_) * (mass - difference) * (mass + difference)
@@ -291,19 +297,19 @@ def _three_body(parent: Vector, mass: float, channel: int, table: Any, rng: Any)
     x, y = r * cos_phi, r * sin_phi
     cosine = _cosine(a, b, rng)
     cos_psi, sin_psi = _circle(rng.random())
-    q = np.sqrt(max(0.25 * s - m * m, 0.0))
+    e_1 = 0.5 * (s + (m_1 - m_2) * (m_1 + m_2)) / root
+    e_2 = root - e_1
+    q = np.sqrt(max((e_1 - m_1) * (e_1 + m_1), 0.0))
     along = q * cosine
     across = q * np.sqrt((1.0 - cosine) * (1.0 + cosine))
     t1, t2 = across * cos_psi, across * sin_psi
     tx, ty, tz = t1 * z * cos_phi - t2 * sin_phi, t1 * z * sin_phi + t2 * cos_phi, -t1 * r
-    stretch, half = e_pair / root, 0.5 * e_pair
-    moved, energy = stretch * along - 0.5 * p, p * along / root
-    back = -stretch * along - 0.5 * p
+    stretch, ratio = e_pair / root, p / root
+    moved, energy = stretch * along - ratio * e_1, stretch * e_1 - ratio * along
+    back, other = -stretch * along - ratio * e_2, stretch * e_2 + ratio * along
     daughter = _boost(parent, inverse, scale, (x * p, y * p, z * p, mass - e_pair))
-    particle = _boost(parent, inverse, scale, (tx + moved * x, ty + moved * y, tz + moved * z, half - energy))
-    antiparticle = _boost(
-        parent, inverse, scale, (back * x - tx, back * y - ty, back * z - tz, half + energy)
-    )
+    particle = _boost(parent, inverse, scale, (tx + moved * x, ty + moved * y, tz + moved * z, energy))
+    antiparticle = _boost(parent, inverse, scale, (back * x - tx, back * y - ty, back * z - tz, other))
     return daughter, particle, antiparticle
 
 
@@ -345,7 +351,7 @@ def _store(where: Any, event: int, slot: int, p: Vector) -> None:
 def _chains(event: int, top: int, pending: Any, states: Any, table: Any, rng: Any, out: Any) -> None:
     """Decay all pending states of one event and what they decay to."""
     momenta, pending_state, pending_source = pending
-    masses, first, daughters, channel_cdf = states
+    masses, first, daughters, channel_cdf, partners, _ = states
     parents, kept, particles, antiparticles, state_of, channel_of, source_of = out
     slot = 0
     while top > 0:
@@ -361,6 +367,15 @@ def _chains(event: int, top: int, pending: Any, states: Any, table: Any, rng: An
                 channel += 1
         parent = (momenta[top, 0], momenta[top, 1], momenta[top, 2], momenta[top, 3])
         daughter, particle, antiparticle = _three_body(parent, masses[state], channel, table, rng)
+        if partners[channel, 0] >= 0:  # at once, and nothing is seen: all three go on from where it was made
+            for c in range(4):
+                momenta[top, c], momenta[top + 1, c] = particle[c], antiparticle[c]
+                momenta[top + 2, c] = daughter[c]
+            pending_state[top], pending_source[top] = partners[channel, 0], source
+            pending_state[top + 1], pending_source[top + 1] = partners[channel, 1], source
+            pending_state[top + 2], pending_source[top + 2] = daughters[channel], source
+            top += 3 if daughters[channel] >= 0 else 2
+            continue
         _store(parents, event, slot, parent)
         _store(kept, event, slot, daughter)
         _store(particles, event, slot, particle)
@@ -397,10 +412,11 @@ def generate(
     primary : tuple
         Mass of the dark photon, pairs, cumulative branching ratios, angular coefficients.
     states : tuple
-        Masses, first channel of each state, daughters, cumulative branching ratios per state.
+        Masses, first channel of each state, daughters, cumulative branching ratios per state, states of dark
+        pairs (−1 for a visible one), largest number of dark states at a time.
     table : tuple
-        Per channel: daughter mass, particle mass, rows (cumulative distribution, s, a, b), and a guide into
-        them (first row above i/n).
+        Per channel: daughter mass, masses of the pair, rows (cumulative distribution, s, a, b), and a guide
+        into them (first row above i/n).
     polarised : bool
         Transverse dark photon; otherwise isotropic.
     rng : numpy.random.Generator
@@ -410,7 +426,7 @@ def generate(
     """
     mediator, pairs, pair_cdf, pair_angle = primary
     masses = states[0]
-    room = out[4].shape[1] + 2
+    room = states[5]
     momenta = np.empty((room, 4))
     pending = (momenta, np.empty(room, dtype=np.int64), np.empty(room, dtype=np.int64))
     gamma, beta_gamma = boost
@@ -436,7 +452,7 @@ def generate(
 @njit(cache=True, error_model="numpy")
 def generate_states(production: FloatArray, state: int, states: Any, table: Any, rng: Any, out: Any) -> None:
     """Decay given dark states, all of one kind, through their cascades; arguments as in `generate`."""
-    room = out[4].shape[1] + 1
+    room = states[5]
     momenta = np.empty((room, 4))
     pending = (momenta, np.empty(room, dtype=np.int64), np.empty(room, dtype=np.int64))
     for event in range(len(production)):

@@ -445,6 +445,43 @@ def _line(
 
 
 @njit(cache=True)
+def _lines(source: IntArray, bounds: IntArray) -> int:
+    """Fill where each line of an event begins, and where the last ends; return how many there are."""
+    lines, filled = 0, 0
+    while filled < len(source) and source[filled] != -2:
+        if source[filled] == -1:
+            bounds[lines] = filled
+            lines += 1
+        filled += 1
+    bounds[lines] = filled
+    if lines < 2:
+        bounds[1] = filled
+    return lines
+
+
+@njit(cache=True)
+def _many_lines(
+    bounds: IntArray, event: int, slots: Any, square: float, limits: Any, work: Any
+) -> FloatArray:
+    """Return (probability, energy in the first section, energy behind it) of all lines of an event together.
+
+    `bounds` holds where each line begins, and the end of the last.
+    """
+    line, later = work
+    joint = np.zeros((1, 3))
+    joint[0, 0] = 1.0
+    for k in range(len(bounds) - 1):
+        n = _line((event, bounds[k], bounds[k + 1]), slots, square, limits, line, later)
+        new, count = np.empty((len(joint) * n, 3)), 0
+        for a in range(len(joint)):
+            for b in range(n):
+                p, first = joint[a, 0] * line[b, 0], joint[a, 1] + line[b, 1]
+                count = _keep(new, count, p, first, joint[a, 2] + line[b, 2], limits[2])
+        joint = new[:count]
+    return joint
+
+
+@njit(cache=True)
 def missing_energy(
     photon: FloatArray,
     slots: tuple[IntArray, FloatArray, BoolArray, FloatArray, FloatArray],
@@ -472,24 +509,25 @@ def missing_energy(
     one, other = np.zeros(((size + 1) * (size + 2), 3)), np.zeros(((size + 1) * (size + 2), 3))
     later = np.zeros((size + 1, 4))
     limits = (ends[0], ends[1], cuts[1])
+    bounds = np.zeros(size + 1, dtype=np.int64)
     for event in range(n):
-        filled = 0
-        while filled < size and slots[0][event, filled] != -2:
-            filled += 1
-        split = filled
-        for slot in range(1, filled):
-            if slots[0][event, slot] == -1:
-                split = slot
+        lines = _lines(slots[0][event], bounds)
+        split, filled = bounds[1], bounds[lines]
         for e in range(len(epsilon)):
             square = epsilon[e] * epsilon[e]
-            n_a = _line((event, 0, split), slots, square, limits, one, later)
-            n_b = _line((event, split, filled), slots, square, limits, other, later)
             total = 0.0
-            for a in range(n_a):
-                for b in range(n_b):
-                    missing = photon[event] - one[a, 1] - other[b, 1]
-                    if missing > cuts[0] and one[a, 2] + other[b, 2] < cuts[1]:
-                        total += one[a, 0] * other[b, 0]
+            if lines > 2:
+                joint = _many_lines(bounds[: lines + 1], event, slots, square, limits, (one, later))
+                passes = (photon[event] - joint[:, 1] > cuts[0]) & (joint[:, 2] < cuts[1])
+                total = joint[passes, 0].sum()
+            else:
+                n_a = _line((event, 0, split), slots, square, limits, one, later)
+                n_b = _line((event, split, filled), slots, square, limits, other, later)
+                for a in range(n_a):
+                    for b in range(n_b):
+                        missing = photon[event] - one[a, 1] - other[b, 1]
+                        if missing > cuts[0] and one[a, 2] + other[b, 2] < cuts[1]:
+                            total += one[a, 0] * other[b, 0]
             out[0, e] += total
             out[1, e] += total * total
     return out

@@ -29,6 +29,7 @@ __all__ = [
     "inverse_seesaw",
     "landau_pole",
     "mediator_widths",
+    "partial_width",
     "pseudo_dirac",
     "scalar_idm",
     "symmetric_seesaw",
@@ -425,21 +426,33 @@ def mediator_widths(sector: DarkSector) -> tuple[npt.NDArray[np.int64], FloatArr
     (α_D M/12) λ^{3/2}. Derived; the limits are tested.
     """
     i, j = np.triu_indices(len(sector.masses))
-    r_i, r_j = sector.masses[i] / sector.mediator, sector.masses[j] / sector.mediator
+    g = sector.strengths()[0][i, j]
+    widths = partial_width(sector, i, j, sector.mediator)
+    # Rounding in a rotated vertex opens no channel, not even where it is the only one with phase space.
+    is_open = (widths > 0) & (g > NO_COUPLING * g.max())
+    return np.column_stack([i, j])[is_open], np.asarray(widths[is_open], dtype=np.float64)
+
+
+def partial_width(sector: DarkSector, i: npt.ArrayLike, j: npt.ArrayLike, mass: npt.ArrayLike) -> FloatArray:
+    """Return Γ(A'* → ψ_i ψ_j) of a dark photon of any mass [GeV], as in `mediator_widths`; zero where closed.
+
+    Parameters
+    ----------
+    sector : DarkSector
+    i, j, mass : array_like, broadcast against each other
+        States, and mass of the dark photon [GeV].
+    """
+    i, j, m = np.asarray(i), np.asarray(j), np.asarray(mass, dtype=np.float64)
+    r_i, r_j = sector.masses[i] / m, sector.masses[j] / m
     lam = np.clip((1.0 - (r_i + r_j) ** 2) * (1.0 - (r_i - r_j) ** 2), 0.0, None)
     lam = np.where(r_i + r_j < 1.0, lam, 0.0)
     g, d = (x[i, j] for x in sector.strengths())
     if sector.field == "scalar":
-        widths = sector.alpha_d * sector.mediator / 12.0 * lam**1.5 * g
-    else:
-        shape = g * (1.0 - 0.5 * (r_i**2 + r_j**2) - 0.5 * (r_i**2 - r_j**2) ** 2) + 3.0 * r_i * r_j * d
-        same = 0.5 if sector.field == "majorana" else 1.0
-        different = 1.0 if sector.field == "majorana" else 2.0
-        factor = np.where(i == j, same, different)
-        widths = sector.alpha_d * sector.mediator / 3.0 * np.sqrt(lam) * shape * factor
-    # Rounding in a rotated vertex opens no channel, not even where it is the only one with phase space.
-    is_open = (widths > 0) & (g > NO_COUPLING * g.max())
-    return np.column_stack([i, j])[is_open], np.asarray(widths[is_open], dtype=np.float64)
+        return np.asarray(sector.alpha_d * m / 12.0 * lam**1.5 * g)
+    shape = g * (1.0 - 0.5 * (r_i**2 + r_j**2) - 0.5 * (r_i**2 - r_j**2) ** 2) + 3.0 * r_i * r_j * d
+    same = 0.5 if sector.field == "majorana" else 1.0
+    different = 1.0 if sector.field == "majorana" else 2.0
+    return np.asarray(sector.alpha_d * m / 3.0 * np.sqrt(lam) * shape * np.where(i == j, same, different))
 
 
 def branching(sector: DarkSector) -> Mapping[tuple[int, int], float]:

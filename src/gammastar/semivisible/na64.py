@@ -178,7 +178,7 @@ def missing(
         leaks = cascade.kind > 0
         visible = cascade.particle[..., 3] + cascade.antiparticle[..., 3]
         limits = (card.ecal_end, card.hcal_end), (card.missing_energy, card.hcal_energy)
-        if (cascade.source < 0).all():
+        if cascade.state.shape[1] <= 2 and (cascade.source < 0).all():
             p = np.clip(missing_energy_sum(energy, (visible, leaks, flight), *limits, coupling), 0.0, 1.0)
             return _with_error(coupling, p, np.sqrt(p * (1.0 - p) / len(energy)))
         sums = missing_energy(

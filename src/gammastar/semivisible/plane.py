@@ -10,19 +10,26 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.core.constants import LEPTON_MASS
+from gammastar.core.constants import CTAU_PER_GEV, LEPTON_MASS
 from gammastar.core.files import data_path
 from gammastar.core.records import FloatArray
 from gammastar.core.sampling import stream
 from gammastar.physics.qed import RTable, lepton_width
 from gammastar.semivisible import babar, na64
-from gammastar.semivisible.decays import Mixings, decay_table
+from gammastar.semivisible.decays import (
+    Mixings,
+    dark_widths,
+    decay_table,
+    lifetimes,
+    visible_widths,
+)
 from gammastar.semivisible.missing_momentum import Missing
 from gammastar.semivisible.models import DarkSector, mediator_widths
 
 __all__ = ["Options", "Plane", "dark_branching", "scan", "visible_width"]
 
 VISIBLE = 0.01  # part of visible decays of the dark photon above which a result says so
+PROMPT = 1e-4  # decay length [m] above which a decay that is taken as at once is not
 Model: TypeAlias = Callable[[float], DarkSector]
 
 
@@ -166,8 +173,29 @@ def _notes(sector: DarkSector, epsilon: float, cards: tuple[babar.BaBar, na64.NA
         found.append("no pair of dark states is open: on its shell the dark photon decays visibly")
     elif (visible := 1.0 - float(dark_branching(sector, epsilon))) > VISIBLE:
         found.append(f"at epsilon = {epsilon:.2g} the dark photon decays visibly in {100 * visible:.2g} %")
+    found += _prompt_notes(sector, epsilon)
     if sector.mediator >= cards[0].sqrt_s:
         found.append(f"it cannot be made on its shell at {cards[0].sqrt_s:.4g} GeV")
+    return found
+
+
+def _prompt_notes(sector: DarkSector, epsilon: float) -> list[str]:
+    """Return where decays without kinetic mixing are not as fast as they are taken to be."""
+    found = []
+    for j, (dark, slow) in enumerate(zip(dark_widths(sector), visible_widths(sector), strict=True)):
+        if not dark > 0:
+            continue
+        state, length = f"state {j + 1}", CTAU_PER_GEV / dark
+        if lifetimes(sector)[j] > 0:
+            found.append(f"{state} decays to dark states too, c tau = {length:.2g} m: left out")
+            continue
+        if length > PROMPT:
+            found.append(f"{state} decays to dark states after c tau = {length:.2g} m: taken as at once")
+        if (part := epsilon**2 * slow / dark) > VISIBLE:
+            found.append(
+                f"at epsilon = {epsilon:.2g} state {j + 1} decays visibly at {part:.2g} of its rate to dark "
+                "states: left out"
+            )
     return found
 
 

@@ -151,7 +151,7 @@ def lifetime_figure(mass: FloatArray, ctau: FloatArray, epsilon: float, *, title
     ----------
     mass : NDArray, shape (m,) [GeV]
     ctau : NDArray, shape (m, states) [m]
-        inf or nan is not drawn.
+        Zero and inf are said in the legend.
     epsilon : float
         Kinetic mixing that they belong to.
     title : str
@@ -159,12 +159,13 @@ def lifetime_figure(mass: FloatArray, ctau: FloatArray, epsilon: float, *, title
     figure, axes = new_figure(size=(7.2, 5.4))
     ax = axes[0, 0]
     for k, column in enumerate(ctau.T):
-        known = np.isfinite(column)
+        known = np.isfinite(column) & (column > 0)
         look = {"color": COLOURS[k % len(COLOURS)], "linestyle": LINES[k % len(LINES)]}
         if known.any():
             ax.plot(mass, np.where(known, column, np.nan), label=f"$ψ_{{{k + 1}}}$", **look)
         else:
-            ax.plot([], [], label=f"$ψ_{{{k + 1}}}$: does not decay", **look)
+            never = "does not decay" if np.isinf(column).all() else "decays at once"
+            ax.plot([], [], label=f"$ψ_{{{k + 1}}}$: {never}", **look)
     ax.set(yscale="log", xlabel=MASS_DARK, ylabel="$cτ$ [m]")
     ax.set_xlim(mass[0], mass[-1])
     log_mass_axis(ax)
