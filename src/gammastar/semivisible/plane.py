@@ -26,7 +26,7 @@ from gammastar.semivisible.decays import (
 from gammastar.semivisible.missing_momentum import Missing
 from gammastar.semivisible.models import DarkSector, mediator_widths
 
-__all__ = ["Options", "Plane", "dark_branching", "scan", "visible_width"]
+__all__ = ["Options", "Plane", "dark_branching", "hadrons", "scan", "visible_width"]
 
 VISIBLE = 0.01  # part of visible decays of the dark photon above which a result says so
 PROMPT = 1e-4  # decay length [m] above which a decay that is taken as at once is not
@@ -140,15 +140,17 @@ def scan(
 
 
 @cache
-def _hadrons() -> RTable:
-    return RTable.read(data_path("measurements/r_ratio.csv"))
+def hadrons(highest: float = 20.0) -> RTable:
+    """Return the shipped table of R, which ends at 2 GeV, with its last value up to a mass [GeV]."""
+    table = RTable.read(data_path("measurements/r_ratio.csv"))
+    return RTable(np.append(table.mass, highest), np.append(table.ratio, table.ratio[-1]))
 
 
 def visible_width(mass: float) -> float:
     """Return Γ(A' → e+e−, μ+μ−, hadrons) per ε² [GeV]; R stays at its last value above the shipped table."""
-    hadrons = _hadrons()
+    table = hadrons(max(20.0, mass))
     electrons, muons = (float(lepton_width(mass, m)) for m in LEPTON_MASS.values())
-    return electrons + muons * (1.0 + float(hadrons.at(min(mass, float(hadrons.mass[-1])))))
+    return electrons + muons * (1.0 + float(table.at(mass)))
 
 
 def dark_branching(sector: DarkSector, epsilon: npt.ArrayLike) -> FloatArray:
@@ -193,8 +195,8 @@ def _prompt_notes(sector: DarkSector, epsilon: float) -> list[str]:
             found.append(f"{state} decays to dark states after c tau = {length:.2g} m: taken as at once")
         if (part := epsilon**2 * slow / dark) > VISIBLE:
             found.append(
-                f"at epsilon = {epsilon:.2g} state {j + 1} decays visibly at {part:.2g} of its rate to dark "
-                "states: left out"
+                f"at epsilon = {epsilon:.2g} visible decays of {state} have {part:.2g} times the rate of "
+                "those to dark states: left out"
             )
     return found
 

@@ -14,6 +14,7 @@ from builders import ROOT
 from gammastar import semivisible
 from gammastar.core.errors import GammastarError, InputFileError, SteeringError
 from gammastar.results.semivisible import recast, recast_file, wanted
+from gammastar.results.semivisible.recast import regions
 from gammastar.semivisible.models import from_majorana, mediator_widths
 
 PAGE = (ROOT / "docs" / "howto" / "semivisible.md").read_text()
@@ -117,6 +118,30 @@ def test_states_and_benchmarks_in_files(tmp_path):
     file.write_text(f'alpha_d = 0.5\n[benchmark]\nkind = "idm"\nparameters = {parameters}\n')
     shipped = semivisible.load_benchmark("iDM-040").sector(2.0)
     assert semivisible.load_benchmark(file).sector(2.0).masses == pytest.approx(shipped.masses)
+
+
+def test_what_is_drawn_is_what_is_excluded(tmp_path):
+    """Above zero where a search excludes: ε² P > ε_lim², or more events at Belle II than are excluded."""
+    file = tmp_path / "two.toml"
+    file.write_text(STATES + "[plane]\nmass = [0.5, 6.0]\nn_mass = 3\nn_epsilon = 13\nevents = 300\n")
+    model = semivisible.load_benchmark(file)
+    found = recast(model, wanted(model, file))
+    plane = found.plane
+    expected = [
+        semivisible.excluded_plane(plane.epsilon, p, semivisible.published(name).at(plane.mass))
+        for p, name in (
+            (plane.babar, "babar"),
+            (plane.strict, "na64_2016_18"),
+            (plane.inclusive, "na64_2016_18"),
+        )
+    ]
+    expected += list(found.displaced > semivisible.load_displaced().events)
+    drawn = regions(found)
+    assert len(drawn) == len(expected)
+    for region, excluded in zip(drawn, expected, strict=True):
+        assert ((region.excess > 0) == excluded).all()
+        assert excluded.any()
+    assert not expected[-1].all()
 
 
 @pytest.mark.parametrize("coupling", ["vector = 0.0", "vector = 1e-9"])

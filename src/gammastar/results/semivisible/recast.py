@@ -15,15 +15,15 @@ from pydantic import TypeAdapter
 from gammastar import report, semivisible
 from gammastar.core.documents import plain, validated
 from gammastar.core.errors import PhysicsError, SteeringError
-from gammastar.core.files import Pathlike, data_path, write_whole
+from gammastar.core.files import Pathlike, write_whole
 from gammastar.core.records import BoolArray, FloatArray, Reach
-from gammastar.physics.qed import RTable
 from gammastar.report.figures.semivisible import Curve, Region, exclusion_figure, lifetime_figure
 from gammastar.semivisible import gm2
 from gammastar.semivisible.benchmarks import Benchmark, Published
 from gammastar.semivisible.decays import lifetimes
 from gammastar.semivisible.missing_momentum import free_intervals
 from gammastar.semivisible.models import mediator_widths
+from gammastar.semivisible.plane import hadrons
 from gammastar.store.manifest import versions
 from gammastar.store.records import write_table
 
@@ -56,7 +56,7 @@ class Wanted:
     polarised : bool
         Dark photons are transverse.
     hadrons : bool
-        Dark states decay to hadrons too.
+        Dark states decay to hadrons too; R stays at its value of 2 GeV above.
     s_channel : float
         Probability that an event of e+e− → A'* → ψψ in which nothing is seen passes BaBar's selection.
     """
@@ -175,12 +175,12 @@ def recast(
     """
     mass = np.geomspace(*asked.mass, asked.n_mass)
     epsilon = np.geomspace(*asked.epsilon, asked.n_epsilon)
-    hadrons = RTable.read(data_path("measurements/r_ratio.csv")) if asked.hadrons else None
+    r_table = hadrons() if asked.hadrons else None
     options = semivisible.Options(
         n=asked.events,
         seed=asked.seed,
         polarised=asked.polarised,
-        r_table=hadrons,
+        r_table=r_table,
         neutrino=model.neutrino,
         s_channel=asked.s_channel,
     )
@@ -196,7 +196,7 @@ def recast(
         displaced.append(semivisible.displaced_plane(model.sector, mass, epsilon, options=setting))
     sectors = [model.sector(float(m)) for m in mass]
     pairs = [mediator_widths(sector)[0] for sector in sectors]
-    ctau = [lifetimes(sector, r_table=hadrons, neutrino=model.neutrino) for sector in sectors]
+    ctau = [lifetimes(sector, r_table=r_table, neutrino=model.neutrino) for sector in sectors]
     return Recast(
         model=model,
         plane=plane,
@@ -219,10 +219,11 @@ def _log(ratio: FloatArray) -> FloatArray:
         return np.asarray(np.log(ratio))
 
 
-def _figure(found: Recast) -> Figure:
+def regions(found: Recast) -> list[Region]:
+    """Return what is drawn of every search."""
     plane = found.plane
     events = semivisible.load_displaced().events
-    regions = [
+    return [
         Region(
             "BaBar: photon and missing mass; shades: visible definition",
             found.excess("BaBar", plane.babar),
@@ -230,11 +231,15 @@ def _figure(found: Recast) -> Figure:
         ),
         Region("NA64 2016–18: no decay inside", found.excess("NA64", plane.strict)),
         Region("NA64 2016–18: decays inside count", found.excess("NA64", plane.inclusive), filled=False),
-        Region(
-            "Belle II, 50/ab: photon, displaced pair (projection)", found.displaced[0] / events, filled=False
+        *(
+            Region(label, _log(seen / events), filled=False)
+            for label, seen in zip(BELLE, found.displaced, strict=True)
         ),
-        Region("the same and e⁺e⁻ → $ψψ$ without photon", found.displaced[1] / events, filled=False),
     ]
+
+
+def _figure(found: Recast) -> Figure:
+    plane = found.plane
     low, high = gm2.reference("wp20").band(plane.mass)
     curves = [
         Curve(r"$(g-2)_\mu$ 2020, ± 2σ", plane.mass, low, high),
@@ -245,7 +250,7 @@ def _figure(found: Recast) -> Figure:
         text = f"{search}, invisible dark photon" + ("" if limit.full else ": points, straight between")
         curves.append(Curve(text, limit.mass[inside], limit.epsilon[inside], points=not limit.full))
     return exclusion_figure(
-        (plane.mass, plane.epsilon), regions, curves, closed=found.closed, title=found.model.name
+        (plane.mass, plane.epsilon), regions(found), curves, closed=found.closed, title=found.model.name
     )
 
 
