@@ -133,7 +133,7 @@ class Recast:
         for text in self.plane.warnings:
             where, _, said = text.partition(" GeV: ")
             mass = where.rpartition(" at ")[2]
-            groups.setdefault(re.sub(r"[-+.\de]*\d", "#", said), []).append((mass, said))
+            groups.setdefault(re.sub(r"(?<!state )(?<![\d.])\d[-+.\de]*", "#", said), []).append((mass, said))
         return tuple(
             f"{found[0][0]} GeV: {found[0][1]}"
             if len(found) == 1
