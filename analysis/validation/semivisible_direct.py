@@ -125,8 +125,13 @@ def dark_width(sector: DarkSector, j: int, i: int, pair: tuple[int, int]) -> flo
 
 
 def four_states(mediator: float = 1.0) -> DarkSector:
-    """Return four Majorana states with vertices of all phases, two of which only the collision can make."""
-    mass = [[0.02, 0.15, 0.1, 0.05], [0.15, 0.30, 0.2j, 0.1], [0.1, 0.2j, 0.55, 0.2], [0.05, 0.1, 0.2, 0.80]]
+    """Return four Majorana states with vertices of all phases; only the collision makes two of the heavy ones."""
+    mass = [
+        [0.28, 0.08, 0.05, 0.03],
+        [0.08, 0.4, 0.1j, 0.04],
+        [0.05, 0.1j, 0.45, 0.06],
+        [0.03, 0.04, 0.06, 0.6],
+    ]
     return models.from_majorana("four states", mass, [0.0, 1.0, -1.0, 0.5], mediator=mediator, alpha_d=0.2)
 
 

@@ -87,7 +87,7 @@ def test_states_of_the_file_are_those_of_the_matrix(folder):
     base, _ = folder
     rows = table(base / "out" / "states.csv")
     matrix = np.array(
-        [[0.25, 0.08, 0.05, 0.03], [0.08, 0.4, 0.1j, 0.04], [0.05, 0.1j, 0.45, 0.06], [0.03, 0.04, 0.06, 0.6]]
+        [[0.28, 0.08, 0.05, 0.03], [0.08, 0.4, 0.1j, 0.04], [0.05, 0.1j, 0.45, 0.06], [0.03, 0.04, 0.06, 0.6]]
     )
     expected = 0.5 * np.sort(np.linalg.svd(matrix)[1])
     found = [float(row["state_mass_GeV"]) for row in rows[:4]]
