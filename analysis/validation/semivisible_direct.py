@@ -125,7 +125,7 @@ def dark_width(sector: DarkSector, j: int, i: int, pair: tuple[int, int]) -> flo
 
 
 def four_states(mediator: float = 1.0) -> DarkSector:
-    """Return four Majorana states with vertices of all phases; only the collision makes two of the heavy ones."""
+    """Return four Majorana states with vertices of all phases; some pairs only the collision makes."""
     mass = [
         [0.28, 0.08, 0.05, 0.03],
         [0.08, 0.4, 0.1j, 0.04],
