@@ -8,6 +8,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import lambertw
 from scipy.stats import norm, poisson
+from validation.infer_binned import binned_rows
 from validation.infer_coverage import coverage_rows
 from validation.infer_hs3 import hs3_rows
 from validation.infer_nuisances import nuisance_rows
@@ -69,6 +70,7 @@ def rows(*, quick: bool) -> Iterator[dict]:
     yield from nuisance_rows(quick)
     yield from hs3_rows(quick)
     yield from peer_rows(quick)
+    yield from binned_rows(quick)
 
 
 def _discovered() -> Iterator[dict]:

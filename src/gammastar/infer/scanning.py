@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, Unpack
 
 import numpy as np
 import pyhf
@@ -16,13 +16,16 @@ from scipy.optimize import brentq
 from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.core.files import write_whole
 from gammastar.core.records import FloatArray
+from gammastar.infer.binned.model import binned_model, signal_sigma
+from gammastar.infer.binned.toys import binned_cls, binned_limits
 from gammastar.infer.channel_limits import exact_cls
+from gammastar.infer.channels import Channel
 from gammastar.infer.counting import QUANTILES
 from gammastar.infer.histfactory.hs3 import to_hs3
 from gammastar.infer.histfactory.likelihoods import Likelihood
 from gammastar.infer.histfactory.workspaces import MASKED, channels_of
 from gammastar.infer.impacts import expected_data
-from gammastar.infer.limits import ASYMPTOTIC_FROM
+from gammastar.infer.limits import ASYMPTOTIC_FROM, AVERAGED_FROM, Auto
 from gammastar.infer.toys import TIE, CLs, Convention, draw_weighted_toys, statistics, toy_model
 
 __all__ = [
@@ -32,8 +35,10 @@ __all__ = [
     "exact_point",
     "expected_events",
     "scan",
+    "sensitive_events",
     "strength_limits",
     "suits",
+    "usual_convention",
     "write_hs3",
 ]
 
@@ -90,9 +95,9 @@ def scan(
     strength: float = 1.0,
     codes: Mapping[str, Mapping[str, str]] | None = None,
     method: ScanMethod = "asymptotic",
-    asymptotic_from: float = ASYMPTOTIC_FROM,
     convention: Convention | None = None,
     rng: np.random.Generator | None = None,
+    **auto: Unpack[Auto],
 ) -> Iterator[ScanPoint]:
     """Test the signal of each patch: pyhf's asymptotic CLs (q̃μ), or exact ones.
 
@@ -106,14 +111,15 @@ def scan(
     codes : mapping, optional
         Interpolation codes; those of ROOT's HistFactory by default.
     method : {"asymptotic", "exact", "auto"}
-        "auto": exact below `asymptotic_from` events where the exact engine knows all nuisances (log-normal
-        ones of whole samples); `ScanPoint.method` says which and why.
-    asymptotic_from : float
-        Expected or observed events, whichever is smaller.
+        "auto": exact below `asymptotic_from` events; `ScanPoint.method` says which and why.
     convention : Convention, optional
         Of exact CLs; the ratio of profiled likelihoods with fixed auxiliary measurements by default.
     rng : numpy.random.Generator, optional
         Of the toys of exact CLs; of seed 1 by default.
+    **auto
+        `asymptotic_from`: events of `sensitive_events`, expected or observed, whichever are fewer.
+        `averaged_from`: κ of the signal beyond which toys of "auto" are averaged over the nuisances, if the
+        convention has them fixed.
 
     Yields
     ------
@@ -128,7 +134,9 @@ def scan(
 
     Notes
     -----
-    Minimised with SLSQP. Where fewer than some twenty events are expected asymptotic CLs are too small.
+    Asymptotic fits are minimised with SLSQP. Where fewer than some twenty events are expected they give too
+    small a CLs. Exact ones take weighted toys of `toys` where all nuisances are log-normal normalisations of
+    one signal and one background per channel, and toys of `binned.toys` for everything else.
     """
     chosen = _chosen(likelihood, names)
     settings = {name: dict(code) for name, code in (CODES if codes is None else codes).items()}
@@ -143,10 +151,16 @@ def scan(
             yield ScanPoint(name, values, level, np.ones(5), 0, "no signal event is expected, so CLs = 1")
             continue
         exactly = method == "exact"
+        usual = convention
         if method == "auto":
-            exactly, why = suits(spec, asymptotic_from)
+            exactly, why = suits(spec, auto.get("asymptotic_from", ASYMPTOTIC_FROM))
+        if exactly and settings != CODES:
+            msg = f"scan, patch {name!r}: exact CLs take ROOT's interpolations alone, not {settings}"
+            raise PhysicsError(msg)
+        if exactly and method == "auto":
+            usual = usual_convention(spec, convention, auto.get("averaged_from", AVERAGED_FROM))
         if exactly:
-            yield _exactly(name, values, spec, (strength, rng, convention, why))
+            yield _exactly(name, values, spec, (strength, rng, usual, why))
             continue
         label = f"asymptotic CLs (pyhf {pyhf.__version__}, q̃μ, SLSQP)" + (f"; {why}" if why else "")
         observed, expected, parameters = _asymptotic(name, spec, strength, settings)
@@ -174,7 +188,7 @@ def strength_limits(
     seed : int
         Of the toys of exact CLs, the same at every strength.
     **how
-        As `scan` takes it: `method`, `asymptotic_from`, `convention`, `codes`.
+        As `scan` takes it: `method`, `convention`, `codes`, `asymptotic_from`, `averaged_from`.
 
     Returns
     -------
@@ -188,7 +202,18 @@ def strength_limits(
     PhysicsError, InputFileError
         As `scan`.
     """
+<<<<<<< HEAD
     target = float(np.log1p(-cl))
+=======
+    spec = likelihood.patched(name)
+    exactly = how.get("method") == "exact"
+    convention = how.get("convention")
+    if how.get("method") == "auto":
+        exactly, _ = suits(spec, how.get("asymptotic_from", ASYMPTOTIC_FROM))
+        convention = usual_convention(spec, convention, how.get("averaged_from", AVERAGED_FROM))
+    if exactly and expected_events(spec) >= 0 and _simple(spec) is None:
+        return binned_limits(spec, cl=cl, seed=seed, convention=convention)
+>>>>>>> 2d0a844 (Exact limits of workspaces with every kind of nuisance; auto acts on its own warning)
 
     @functools.cache
     def levels(strength: float) -> FloatArray:
@@ -374,6 +399,28 @@ def expected_events(workspace: Mapping[str, Any]) -> float:
     return total**2 / squares if squares > 0 else float("nan")
 
 
+def sensitive_events(workspace: Mapping[str, Any]) -> tuple[float, float]:
+    """Return expected background and observed events of the one bin that is as sensitive as all together.
+
+    The expected ones are those of `expected_events`; the observed ones have the ratio to them that observed
+    and expected events have in the bins, weighted by s²/b.
+    """
+    poi = workspace["measurements"][0]["config"]["poi"]
+    counts = {o["name"]: np.asarray(o["data"], dtype=np.float64) for o in workspace["observations"]}
+    weights, ratio = 0.0, 0.0
+    for channel in workspace["channels"]:
+        parts = np.zeros((2, len(channel["samples"][0]["data"])))
+        for sample in channel["samples"]:
+            carries = any(modifier["name"] == poi for modifier in sample["modifiers"])
+            parts[0 if carries else 1] += np.asarray(sample["data"], dtype=np.float64)
+        background = np.maximum(parts[1], 1e-9)
+        weight = parts[0] ** 2 / background
+        weights += float(weight.sum())
+        ratio += float(weight @ (counts[channel["name"]] / background))
+    expected = expected_events(workspace)
+    return expected, expected * ratio / weights if weights > 0 else float("nan")
+
+
 def suits(workspace: Mapping[str, Any], asymptotic_from: float) -> tuple[bool, str]:
     """Return whether a workspace should be tested exactly, and why not.
 
@@ -382,23 +429,35 @@ def suits(workspace: Mapping[str, Any], asymptotic_from: float) -> tuple[bool, s
     workspace : mapping
         Of one signal point.
     asymptotic_from : float
-        Expected background or observed events, whichever is smaller, from which asymptotic formulae do.
+        Expected background or observed events (`sensitive_events`), whichever are fewer, from which
+        asymptotic formulae do.
     """
-    poi = workspace["measurements"][0]["config"]["poi"]
-    backgrounds = [
-        np.sum(sample["data"])
-        for channel in workspace["channels"]
-        for sample in channel["samples"]
-        if all(modifier["name"] != poi for modifier in sample["modifiers"])
-    ]
-    events = min(float(np.sum(backgrounds)), float(sum(np.sum(o["data"]) for o in workspace["observations"])))
+    events = min(sensitive_events(workspace))
     if events >= asymptotic_from:
         return False, f"{events:.3g} events, asymptotic from {asymptotic_from:g}"
-    try:
-        channels_of(workspace)
-    except PhysicsError as error:
-        return False, f"only {events:.3g} events, too few for asymptotic formulae, but {error}"
     return True, f"{events:.3g} events, exact below {asymptotic_from:g}"
+
+
+def usual_convention(
+    workspace: Mapping[str, Any], convention: Convention | None, averaged_from: float
+) -> Convention:
+    """Return the convention with toys averaged over the nuisances where the signal is uncertain.
+
+    One that already says what toys do with nuisances stays as it is.
+    """
+    convention = Convention() if convention is None else convention
+    if convention.auxiliary != "fixed" or not np.isfinite(averaged_from):
+        return convention
+    averaged = np.exp(signal_sigma(binned_model(workspace))) > averaged_from
+    return replace(convention, auxiliary="averaged") if averaged else convention
+
+
+def _simple(workspace: Mapping[str, Any]) -> list[Channel] | None:
+    """Return channels of the engine of weighted toys, None for workspaces that it does not know."""
+    try:
+        return channels_of(workspace)
+    except PhysicsError:
+        return None
 
 
 def exact_point(
@@ -414,13 +473,13 @@ def exact_point(
     Parameters
     ----------
     workspace : mapping
-        As `channels_of` takes it.
+        Of one signal point.
     strength : float
     rng : numpy.random.Generator
     convention : Convention, optional
         By default the ratio of profiled likelihoods with fixed auxiliary measurements, as NA62.
     n_toys : int
-        Of each hypothesis.
+        Of each hypothesis; a fifth of them where they are not weighted.
 
     Returns
     -------
@@ -429,7 +488,9 @@ def exact_point(
     expected : NDArray, shape (5,)
         CLs at the quantiles of the statistic without signal, −2 … +2 standard deviations, in order of CLs.
     """
-    channels = channels_of(workspace)
+    channels = _simple(workspace)
+    if channels is None:
+        return binned_cls(workspace, strength, rng=rng, convention=convention, n_toys=max(n_toys // 5, 1))
     masked = any(channel.observed is None for channel in channels)
     known = [expected_data(channel) if channel.observed is None else channel for channel in channels]
     convention = Convention() if convention is None else convention

@@ -17,7 +17,7 @@ from gammastar import config, infer
 from gammastar.core.errors import InputFileError, SteeringError
 from gammastar.core.records import FloatArray
 from gammastar.infer.histfactory.likelihoods import Likelihood
-from gammastar.infer.limits import ASYMPTOTIC_FROM
+from gammastar.infer.limits import ASYMPTOTIC_FROM, AVERAGED_FROM
 from gammastar.infer.scanning import ScanPoint, strength_limits, write_hs3
 from gammastar.pipeline.record import kept_steering
 from gammastar.pipeline.stages.infer import KEYS
@@ -29,6 +29,7 @@ __all__ = ["Asked", "scan_lines"]
 
 OF_LIKELIHOOD = re.compile(r"(workspace|patchset|hs3).*|steering\.json")
 DEFAULT_CL = 0.95
+LARGEST_KAPPA = 1e6  # with which a run says that it does not average
 AVERAGED = "marginalised"  # of [infer] method: exact, toys averaged over the nuisances
 
 
@@ -38,6 +39,7 @@ class _How:
 
     method: str
     asymptotic_from: float = ASYMPTOTIC_FROM
+    averaged_from: float = AVERAGED_FROM
     cl: float = 0.0
     source: str = ""
 
@@ -93,9 +95,9 @@ def scan_lines(
         Of exact CLs; "ratio" if not given.
     auxiliary : {"fixed", "randomised", "averaged"}, optional
         What the toys of exact CLs do with nuisances and their measurements; that of the method if not given:
-        "averaged" for "marginalised", else "fixed".
+        "averaged" for "marginalised" and uncertain signals of "auto", else "fixed".
     steering : Path, optional
-        Its [infer] gives `method` and ``asymptotic_from``.
+        Its [infer] gives `method`, ``asymptotic_from`` and ``averaged_from``.
     hs3 : Path, optional
         Folder into which each tested signal is written as HS3.
 
@@ -123,13 +125,18 @@ def scan_lines(
     cl = asked.cl or how.cl or DEFAULT_CL
     head = []
     if how.source:
-        rest = f", asymptotic from {how.asymptotic_from:g} events" if how.method == "auto" else ""
+        rest = ""
+        if how.method == "auto":
+            rest = f", asymptotic from {how.asymptotic_from:g} events"
+            if how.averaged_from < LARGEST_KAPPA:
+                rest += f", averaged beyond κ = {how.averaged_from:g}"
         level = f"; excluded at {100 * cl:g} % CL is what lies below {1 - cl:.3g}" if how.cl else ""
         head.append(f"as {how.source} says: method = {how.method!r}{rest}{level}")
     chosen: Any = auxiliary or ("averaged" if how.method == AVERAGED else "fixed")
     options: dict[str, Any] = {
         "method": "exact" if how.method == AVERAGED else how.method,
         "asymptotic_from": how.asymptotic_from,
+        "averaged_from": np.inf if auxiliary else how.averaged_from,
         "convention": infer.Convention(statistic or "ratio", chosen),
     }
     tested = []
@@ -202,7 +209,7 @@ def _doubts(tested: Sequence[dict[str, Any]]) -> Iterator[str]:
         yield (
             f"asymptotic formulae with fewer than {ASYMPTOTIC_FROM:g} expected events at {len(few)} of "
             f"{len(tested)} signals (fewest at {fewest}); they exclude too much there: use --method auto, "
-            "exact or marginalised, or toys where these refuse the nuisances"
+            "exact or marginalised"
         )
 
 
@@ -221,8 +228,8 @@ def _how(path: Path, likelihood: Likelihood, method: str | None, steering: Path 
         if section is None:
             return _How(method or "asymptotic")
     if method is not None:  # asked for: only from where on "auto" is asymptotic is left to the record
-        return _How(method, section.asymptotic_from, section.cl)
-    return _How(section.method, section.asymptotic_from, section.cl, source)
+        return _How(method, section.asymptotic_from, section.averaged_from, section.cl)
+    return _How(section.method, section.asymptotic_from, section.averaged_from, section.cl, source)
 
 
 def _checked(path: Path) -> None:

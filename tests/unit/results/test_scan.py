@@ -68,11 +68,11 @@ def test_auto_follows_events_and_nuisances():
         sample("background", [0.5, 0.4], poisson_counts("like_sign", [0.5, 0.4], [0.05, 0.04])),
     ]
     (point,) = scan(Likelihood(space, {}, {}, ()), method="auto")
-    assert point.method.startswith("asymptotic")
-    assert "too few for asymptotic formulae" in point.method
-    assert "like_sign" in point.method
-    with pytest.raises(PhysicsError, match="like_sign"):
-        next(scan(Likelihood(space, {}, {}, ()), method="exact"))
+    assert point.method.startswith("exact CLs, 8000 toys")
+    assert "exact below 20" in point.method
+    codes = {"normsys": {"interpcode": "code1"}, "histosys": {"interpcode": "code0"}}
+    with pytest.raises(PhysicsError, match="interpolations"):
+        next(scan(Likelihood(space, {}, {}, ()), method="exact", codes=codes))
 
 
 def test_a_masked_likelihood_has_no_observed_cls_in_any_method():

@@ -1,0 +1,405 @@
+"""A HistFactory workspace as arrays: expected events, their derivatives, and the constraints of nuisances.
+
+The expectation of a bin is Σ_samples (nominal + Σ shifts(α)) Π factors, with the interpolations of ROOT's
+HistFactory (pyhf's code4 and code4p) and, as there, without negative templates: what a shape pulls below
+zero is zero. K. Cranmer et al., CERN-OPEN-2012-016.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import gammaln
+
+from gammastar.core.errors import PhysicsError
+from gammastar.core.records import FloatArray
+from gammastar.infer.histfactory.hs3 import staterrors
+from gammastar.infer.histfactory.workspaces import MASKED
+
+__all__ = ["BinnedModel", "SampleTerms", "binned_model", "signal_sigma"]
+
+SMALLEST = 1e-9  # events; the logarithm of an expectation of zero is not finite
+ALPHA, GAMMA, FACTOR = (-5.0, 5.0), (1e-10, 10.0), (0.0, 10.0)  # bounds as in pyhf
+KINDS = {"normfactor", "normsys", "histosys", "shapesys", "staterror", "shapefactor", "lumi"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SampleTerms:
+    """One sample of a channel; integers are numbers of parameters.
+
+    Attributes
+    ----------
+    place : slice
+        Of its bins among all bins.
+    nominal : NDArray, shape (bins,)
+    shapes : list of (int, NDArray, NDArray)
+        Of each histosys the odd and the even part of its shifts.
+    norms : list of (int, NDArray, float, float)
+        Of each normsys the polynomial inside one standard deviation, ln hi and ln lo.
+    factors : list of int
+        Normalisation factors and luminosity.
+    gammas : list of NDArray of int, shape (bins,)
+        Bin-wise factors.
+    """
+
+    place: slice
+    nominal: FloatArray
+    shapes: list[tuple[int, FloatArray, FloatArray]]
+    norms: list[tuple[int, FloatArray, float, float]]
+    factors: list[int]
+    gammas: list[npt.NDArray[np.int64]]
+
+
+LogNormal: TypeAlias = tuple[slice, FloatArray, npt.NDArray[np.int64], FloatArray]
+"""Bins of a sample, its events (sets, bins), its log-normal parameters and d ln events/dα (sets, these)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BinnedModel:
+    """A likelihood of Poisson bins and constrained parameters.
+
+    Attributes
+    ----------
+    samples : tuple of SampleTerms
+    names : tuple of str
+        Of the parameters, bins in brackets.
+    poi : int
+    start, low, high : NDArray, shape (parameters,)
+    fixed : NDArray of bool, shape (parameters,)
+    centre, width, tau : NDArray, shape (parameters,)
+        Measured value and error of Gaussian constraints, counts of Poisson ones; nan without such a one.
+    counts : NDArray, shape (bins,)
+    masked : bool
+        Counts are expected ones.
+    """
+
+    samples: tuple[SampleTerms, ...]
+    names: tuple[str, ...]
+    poi: int
+    start: FloatArray
+    low: FloatArray
+    high: FloatArray
+    fixed: npt.NDArray[np.bool_]
+    centre: FloatArray
+    width: FloatArray
+    tau: FloatArray
+    counts: FloatArray
+    masked: bool
+
+    def expected(self, x: FloatArray) -> FloatArray:
+        """Return the expected events at parameters (sets, parameters), shape (sets, bins)."""
+        total = np.zeros((len(x), len(self.counts)))
+        for sample in self.samples:
+            total[:, sample.place] += _events(sample, x)
+        return total
+
+    def with_slopes(self, x: FloatArray) -> tuple[FloatArray, FloatArray, list[LogNormal]]:
+        """Return `expected`, its derivatives (sets, bins, parameters), and log-normal samples."""
+        total, bends = np.zeros((len(x), len(self.counts))), list[LogNormal]()
+        slopes = np.zeros((*total.shape, x.shape[1]))
+        for sample in self.samples:
+            events, more = _sloped(sample, x, slopes[:, sample.place])
+            total[:, sample.place] += events
+            bends += more
+        return total, slopes, bends
+
+    def penalty(self, x: FloatArray, aux: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return −ln of the constraints (without constants), its gradient and its diagonal curvature."""
+        gauss, poisson = np.isfinite(self.width), np.isfinite(self.tau)
+        value, gradient, curvature = np.zeros(len(x)), np.zeros(x.shape), np.zeros(x.shape)
+        pull = (x[:, gauss] - aux[:, gauss]) / self.width[gauss]
+        value += 0.5 * (pull**2).sum(axis=1)
+        gradient[:, gauss], curvature[:, gauss] = pull / self.width[gauss], self.width[gauss] ** -2.0
+        gamma, tau, seen = x[:, poisson], self.tau[poisson], aux[:, poisson]
+        value += (gamma * tau - seen * np.log(gamma)).sum(axis=1)
+        gradient[:, poisson], curvature[:, poisson] = tau - seen / gamma, np.maximum(seen, 1e-3) / gamma**2
+        return value, gradient, curvature
+
+    @property
+    def aux(self) -> FloatArray:
+        """Observed auxiliary measurements, shape (1, parameters): counts where they are counted."""
+        return np.where(np.isfinite(self.tau), self.tau, self.centre)[None, :]
+
+    def nll(self, x: FloatArray, counts: FloatArray, aux: FloatArray) -> FloatArray:
+        """Return −ln L of data sets, with all constants, shape (sets,)."""
+        mean = np.maximum(self.expected(x), SMALLEST)
+        gauss, poisson = np.isfinite(self.width), np.isfinite(self.tau)
+        constant = np.log(self.width[gauss] * np.sqrt(2.0 * np.pi)).sum()
+        seen = aux[:, poisson]
+        constant = constant + (gammaln(seen + 1.0) - seen * np.log(self.tau[poisson])).sum(axis=1)
+        bins = (mean - counts * np.log(mean) + gammaln(counts + 1.0)).sum(axis=1)
+        return np.asarray(bins + self.penalty(x, aux)[0] + constant, dtype=np.float64)
+
+
+def _events(sample: SampleTerms, x: FloatArray) -> FloatArray:
+    """Return the expected events of a sample, shape (sets, bins)."""
+    shape = np.broadcast_to(sample.nominal, (len(x), len(sample.nominal)))
+    for p, odd, even in sample.shapes:
+        shape = shape + _shifted(x[:, p, None], odd, even)[0]
+    events = np.maximum(shape, 0.0)
+    for p, polynomial, high, low in sample.norms:
+        events = events * _scaled(x[:, p], polynomial, high, low)[0][:, None]
+    for p in sample.factors:
+        events = events * x[:, p, None]
+    for p_of_bins in sample.gammas:
+        events = events * x[:, p_of_bins]
+    return np.asarray(events, dtype=np.float64)
+
+
+def _sloped(sample: SampleTerms, x: FloatArray, slopes: FloatArray) -> tuple[FloatArray, list[LogNormal]]:
+    """Return `_events`, add their derivatives to `slopes`, and return what `BinnedModel.with_slopes` asks."""
+    shape = np.broadcast_to(sample.nominal, (len(x), len(sample.nominal)))
+    moves = []
+    for p, odd, even in sample.shapes:
+        shift, move = _shifted(x[:, p, None], odd, even)
+        shape = shape + shift
+        moves.append((p, move))
+    positive = shape > 0.0
+    shape = np.where(positive, shape, 0.0)
+    scales = [(p, *_scaled(x[:, p], inside, high, low)) for p, inside, high, low in sample.norms]
+    factor = np.prod([value[:, None] for _, value, _ in scales] or [np.ones((len(x), 1))], axis=0)
+    for p_of_bins in sample.gammas:
+        factor = factor * x[:, p_of_bins]
+    for p in sample.factors:  # a factor may be zero, so that the others are multiplied
+        others = [x[:, q, None] for q in sample.factors if q != p]
+        slopes[:, :, p] += shape * factor * (np.prod(others, axis=0) if others else 1.0)
+    factor = factor * np.prod([x[:, p, None] for p in sample.factors] or [np.ones((len(x), 1))], axis=0)
+    events = np.asarray(shape * factor, dtype=np.float64)
+    for p, move in moves:
+        slopes[:, :, p] += np.where(positive, move, 0.0) * factor
+    for p_of_bins in sample.gammas:
+        slopes[:, np.arange(len(p_of_bins)), p_of_bins] += events / np.maximum(x[:, p_of_bins], 1e-10)
+    logs = [(p, (slope / value)[:, None]) for p, value, slope in scales]
+    for p, log in logs:
+        slopes[:, :, p] += events * log
+    numbers = np.array([p for p, _ in logs], dtype=np.int64)
+    return events, [(sample.place, events, numbers, np.hstack([log for _, log in logs]))] if logs else []
+
+
+def _shifted(alpha: FloatArray, odd: FloatArray, even: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return what a histosys adds, smooth inside ±1 and linear outside, and its derivative."""
+    a, inside = np.clip(alpha, -1.0, 1.0), np.abs(alpha) < 1.0
+    smooth = np.where(inside, a**2 * (15.0 - 10.0 * a**2 + 3.0 * a**4) / 8.0, np.abs(alpha))
+    bend = np.where(inside, a * (30.0 - 40.0 * a**2 + 18.0 * a**4) / 8.0, np.sign(alpha))
+    return np.asarray(odd * alpha + even * smooth), np.asarray(odd + even * bend)
+
+
+def _scaled(
+    alpha: FloatArray, polynomial: FloatArray, high: float, low: float
+) -> tuple[FloatArray, FloatArray]:
+    """Return the factor of a normsys, polynomial inside ±1 and exponential outside, and its derivative."""
+    inside = np.abs(alpha) < 1.0
+    a = np.where(inside, alpha, 0.0)
+    up = np.where(alpha > 0.0, high, -low)
+    outside = np.exp(np.where(inside, 0.0, alpha * up))
+    powers = a[:, None] ** np.arange(7)
+    value = np.where(inside, powers @ polynomial, outside)
+    bend = powers[:, :6] @ (polynomial[1:] * np.arange(1, 7))
+    return value, np.where(inside, bend, outside * up)
+
+
+def _polynomial(low: float, high: float) -> FloatArray:
+    """Return the coefficients whose value, slope and curvature meet the exponentials at ±1."""
+    logs = np.log(high), np.log(low)
+    ends = [high - 1, low - 1, high * logs[0], -low * logs[1], high * logs[0] ** 2, low * logs[1] ** 2]
+    powers = np.arange(1, 7)
+    rows = []
+    for order in (0, 1, 2):
+        scale = np.prod([powers - k for k in range(order)], axis=0) if order else np.ones(6)
+        rows += [scale, scale * (-1.0) ** (powers - order)]
+    found = np.linalg.solve(np.array(rows, dtype=np.float64), np.array(ends))
+    return np.concatenate([[1.0], found]).astype(np.float64)
+
+
+def signal_sigma(model: BinnedModel) -> float:
+    """Return the uncertainty of all signal together, ln κ: one σ of each nuisance, in quadrature."""
+    signal = replace(model, samples=tuple(s for s in model.samples if model.poi in s.factors))
+    error = np.where(np.isfinite(model.tau), model.tau**-0.5, model.width)
+    moved = np.flatnonzero(np.isfinite(error) & ~model.fixed)
+    centre = model.start.copy()
+    centre[moved] = np.where(np.isfinite(model.tau), 1.0, model.centre)[moved]
+    centre[model.poi] = 1.0
+    shifts = np.zeros((moved.size, len(centre)))
+    shifts[np.arange(moved.size), moved] = error[moved]
+    sums = [
+        np.maximum(
+            signal.expected(np.clip(centre + sign * shifts, model.low, model.high)).sum(axis=1), 1e-300
+        )
+        for sign in (1.0, -1.0)
+    ]
+    return float(np.sqrt(((0.5 * np.log(sums[0] / sums[1])) ** 2).sum()))
+
+
+@dataclass(slots=True)
+class _Parameters:
+    """Parameters as they are met in a workspace."""
+
+    settings: Mapping[str, Mapping[str, Any]]
+    rows: dict[str, tuple[float, ...]] = field(
+        default_factory=dict
+    )  # start, low, high, fixed, centre, width, tau
+
+    def add(
+        self, name: str, index: int | None, start: float, bounds: tuple[float, float], *constraint: float
+    ) -> int:
+        """Return the number of a parameter, made where it is new; the measurement may set it up otherwise."""
+        label = name if index is None else f"{name}[{index}]"
+        if label not in self.rows:
+            setting, i = self.settings.get(name, {}), index or 0
+            centre, width, tau = constraint or (np.nan, np.nan, np.nan)
+            if "auxdata" in setting and np.isfinite(width):
+                centre = float(setting["auxdata"][i])
+            if "sigmas" in setting and np.isfinite(width):
+                width = float(setting["sigmas"][i])
+            low, high = setting["bounds"][i] if "bounds" in setting else bounds
+            value = float(setting["inits"][i]) if "inits" in setting else start
+            if not np.isfinite([value, low, high]).all():
+                msg = (
+                    f"parameter {label!r} of the measurement: {value}, bounds {low} to {high} must be finite"
+                )
+                raise PhysicsError(msg)
+            held = float(bool(setting.get("fixed")) or (bool(constraint) and tau == 0.0))
+            self.rows[label] = (
+                value,
+                float(low),
+                float(high),
+                held,
+                centre,
+                width,
+                np.nan if tau == 0.0 else tau,
+            )
+        return list(self.rows).index(label)
+
+
+NO_CONSTRAINT: tuple[float, ...] = ()
+
+
+def binned_model(workspace: Mapping[str, Any]) -> BinnedModel:
+    """Return a workspace as arrays.
+
+    Parameters
+    ----------
+    workspace : mapping
+        HistFactory JSON of one signal point; the first measurement counts.
+
+    Raises
+    ------
+    PhysicsError
+        For kinds of modifiers that HistFactory does not have, a luminosity without its error, factors of a
+        normsys that are not positive, numbers that are not finite, or no parameter of interest.
+
+    Examples
+    --------
+    >>> from gammastar.infer import workspace
+    >>> spec = workspace("c", [0.5, 2.0], 0.3, [1, 2])
+    >>> spec["channels"][0]["samples"][0]["data"] = [1.0, 1.0]
+    >>> model = binned_model(spec)
+    >>> model.names, model.expected(model.start[None, :]).tolist()
+    (('mu', 'background_norm_c'), [[1.5, 3.0]])
+    """
+    config = workspace["measurements"][0]["config"]
+    parameters = _Parameters({entry["name"]: entry for entry in config["parameters"]})
+    observed = {o["name"]: o["data"] for o in workspace["observations"]}
+    samples: list[SampleTerms] = []
+    counts: list[float] = []
+    for channel in workspace["channels"]:
+        bins = len(channel["samples"][0]["data"])
+        place = slice(len(counts), len(counts) + bins)
+        counts += [float(n) for n in observed[channel["name"]]]
+        errors = staterrors(channel)
+        samples += [_terms(sample, place, errors, parameters) for sample in channel["samples"]]
+    if config["poi"] not in parameters.rows:
+        msg = f"exact limits: no sample carries the parameter of interest {config['poi']!r}"
+        raise PhysicsError(msg)
+    held = parameters.settings.get(config["poi"], {})
+    if held.get("fixed") or "auxdata" in held or "sigmas" in held:
+        msg = f"parameter {config['poi']!r}: the parameter of interest can be neither fixed nor constrained"
+        raise PhysicsError(msg)
+    table = np.array(list(parameters.rows.values()), dtype=np.float64)
+    names = tuple(parameters.rows)
+    poi = names.index(config["poi"])
+    table[poi, 2] = max(table[poi, 2], 1e6)  # the statistic itself bounds the strength
+    return BinnedModel(
+        tuple(samples),
+        names,
+        poi,
+        np.clip(table[:, 0], table[:, 1], table[:, 2]),
+        table[:, 1],
+        table[:, 2],
+        table[:, 3] > 0,
+        table[:, 4],
+        table[:, 5],
+        table[:, 6],
+        np.array(counts),
+        workspace["measurements"][0]["name"] == MASKED,
+    )
+
+
+def _terms(
+    sample: Mapping[str, Any], place: slice, errors: Mapping[str, Sequence[float]], parameters: _Parameters
+) -> SampleTerms:
+    nominal = np.asarray(sample["data"], dtype=np.float64)
+    found = SampleTerms(place, nominal, [], [], [], [])
+    for modifier in sample["modifiers"]:
+        name, kind, data = modifier["name"], modifier["type"], modifier["data"]
+        where = f"exact limits: sample {sample['name']!r}, {kind} {name!r}"
+        if kind not in KINDS:
+            msg = f"{where} is not of HistFactory"
+            raise PhysicsError(msg)
+        if kind == "histosys":
+            p = parameters.add(name, None, 0.0, ALPHA, 0.0, 1.0, np.nan)
+            high, low = (np.asarray(data[side], dtype=np.float64) for side in ("hi_data", "lo_data"))
+            found.shapes.append((p, 0.5 * (high - low), 0.5 * (high + low) - nominal))
+        elif kind == "normsys":
+            if not min(data["hi"], data["lo"]) > 0:
+                msg = f"{where}: its factors {data['hi']}, {data['lo']} must be positive"
+                raise PhysicsError(msg)
+            p = parameters.add(name, None, 0.0, ALPHA, 0.0, 1.0, np.nan)
+            ends = _polynomial(data["lo"], data["hi"]), float(np.log(data["hi"])), float(np.log(data["lo"]))
+            found.norms.append((p, *ends))
+        elif kind == "normfactor":
+            found.factors.append(parameters.add(name, None, 1.0, FACTOR))
+        elif kind == "lumi":
+            setting = parameters.settings.get(name, {})
+            if not {"auxdata", "sigmas"} <= set(setting):
+                msg = f"{where}: the measurement gives no auxdata and sigmas of it"
+                raise PhysicsError(msg)
+            found.factors.append(parameters.add(name, None, 1.0, FACTOR, 1.0, 1.0, np.nan))
+        else:
+            found.gammas.append(_bin_wise(name, kind, nominal, data, errors, parameters))
+    if not all(
+        np.isfinite(part).all() for part in (nominal, *(s for _, *pair in found.shapes for s in pair))
+    ):
+        msg = f"exact limits: sample {sample['name']!r} holds numbers that are not finite"
+        raise PhysicsError(msg)
+    return found
+
+
+def _bin_wise(
+    name: str,
+    kind: str,
+    nominal: FloatArray,
+    data: Any,
+    errors: Mapping[str, Sequence[float]],
+    parameters: _Parameters,
+) -> npt.NDArray[np.int64]:
+    """Return the parameters of a shapefactor, shapesys (Poisson) or staterror (Gaussian), one per bin.
+
+    Bins without events or without error have a factor that is held at one, as in pyhf.
+    """
+    numbers = []
+    for i, events in enumerate(nominal):
+        constraint: tuple[float, ...] = NO_CONSTRAINT
+        bounds = FACTOR if kind == "shapefactor" else GAMMA
+        if kind == "shapesys":
+            tau = (events / data[i]) ** 2 if events > 0 and data[i] > 0 else 0.0
+            constraint = (np.nan, np.nan, tau)
+        elif kind == "staterror":
+            width = float(errors[name][i])
+            constraint = (1.0, width, np.nan) if width > 0 else (np.nan, np.nan, 0.0)
+        numbers.append(parameters.add(name, i, 1.0, bounds, *constraint))
+    return np.array(numbers)

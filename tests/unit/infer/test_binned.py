@@ -1,0 +1,224 @@
+"""Workspaces with any nuisances: the likelihood of pyhf, its fits, and CLs known from sums."""
+
+import json
+
+import numpy as np
+import pyhf
+import pytest
+from click.testing import CliRunner
+from scipy.stats import nbinom, poisson
+
+from gammastar.cli import app
+from gammastar.core.errors import PhysicsError
+from gammastar.infer import Convention, scan
+from gammastar.infer.binned.fits import fitted
+from gammastar.infer.binned.model import binned_model, signal_sigma
+from gammastar.infer.binned.toys import binned_cls, binned_limits
+from gammastar.infer.counting import counting_cls
+from gammastar.infer.histfactory.likelihoods import Likelihood
+from gammastar.infer.scanning import CODES, sensitive_events, strength_limits
+
+MU = {"name": "mu", "type": "normfactor", "data": None}
+LUMI = {"name": "lumi", "type": "lumi", "data": None}
+LUMINOSITY = {"name": "lumi", "auxdata": [1.0], "sigmas": [0.02], "bounds": [[0.9, 1.1]], "inits": [1.0]}
+
+
+def norm(name, high, low):
+    return {"name": name, "type": "normsys", "data": {"hi": high, "lo": low}}
+
+
+def shape(name, high, low):
+    return {"name": name, "type": "histosys", "data": {"hi_data": high, "lo_data": low}}
+
+
+def bins(kind, name, errors):
+    return {"name": name, "type": kind, "data": errors}
+
+
+def space(channels, counts, *parameters):
+    """Channels as {name: [(sample, yields, modifiers), …]}."""
+    names = ("name", "data", "modifiers")
+    return {
+        "channels": [
+            {"name": c, "samples": [dict(zip(names, sample, strict=True)) for sample in samples]}
+            for c, samples in channels.items()
+        ],
+        "observations": [{"name": c, "data": list(map(float, counts[c]))} for c in channels],
+        "measurements": [{"name": "m", "config": {"poi": "mu", "parameters": list(parameters)}}],
+        "version": "1.0.0",
+    }
+
+
+def everything(seen=(2, 0)):
+    """MOCK: a signal and a control region with every kind of nuisance, as analyses publish them."""
+    factor = {"name": "mu_tt", "type": "normfactor", "data": None}
+    top = [factor, norm("jes", 1.1, 0.95), shape("theory", [1.8, 0.5], [1.3, 0.25])]
+    other = [LUMI, norm("xs", 1.3, 0.8)]
+    search = [
+        ("signal", [2.0, 1.0], [MU, LUMI, norm("jes", 1.08, 0.9), bins("staterror", "mc", [0.1, 0.08])]),
+        ("top", [1.5, 0.4], [*top, bins("staterror", "mc", [0.2, 0.1])]),
+        ("other", [0.5, 0.3], [*other, bins("shapesys", "fakes", [0.2, 0.15])]),
+    ]
+    control = [
+        ("top", [40.0, 20.0], [factor, norm("jes", 1.05, 0.97), bins("staterror", "mc_cr", [1.5, 1.0])]),
+        ("other", [5.0, 3.0], other),
+    ]
+    return space({"SR": search, "CR": control}, {"SR": seen, "CR": (47, 21)}, LUMINOSITY)
+
+
+def one_bin(count, *modifiers, background=0.8, signal=3.0):
+    samples = [("signal", [signal], [MU]), ("background", [background], list(modifiers))]
+    return space({"c": samples}, {"c": [count]})
+
+
+def of_pyhf(spec):
+    """Return pyhf's model and data, and where our parameters stand in its list."""
+    whole = pyhf.Workspace(spec)
+    model, places = whole.model(modifier_settings=CODES), []
+    for name in binned_model(spec).names:
+        base, _, index = name.removesuffix("]").partition("[")
+        places.append(model.config.par_slice(base).start + int(index or 0))
+    return model, whole.data(model), np.array(places)
+
+
+def test_the_likelihood_is_that_of_pyhf():
+    spec = everything()
+    model, (peer, data, places) = binned_model(spec), of_pyhf(spec)
+    rng, values = np.random.default_rng(1), np.array(peer.config.suggested_init())
+    points = np.where(
+        np.isfinite(model.width) & (model.centre == 0.0),
+        rng.normal(0.0, 1.0, (20, len(places))),
+        rng.uniform(0.8, 1.2, (20, len(places))),
+    )
+    ours = model.nll(points, model.counts[None, :], model.aux)
+    for x, value in zip(points, ours, strict=True):
+        values[places] = x
+        assert value == pytest.approx(-float(peer.logpdf(values, data)[0]), rel=1e-12)
+    _, slopes, _ = model.with_slopes(points[:1])
+    steps = 1e-6 * np.eye(len(places))
+    numeric = (model.expected(points[0] + steps) - model.expected(points[0] - steps)) / 2e-6
+    np.testing.assert_allclose(slopes[0].T, numeric, atol=1e-7)
+
+
+@pytest.mark.parametrize("strength", [0.0, 1.0, 2.5])
+def test_fits_are_those_of_pyhf(strength):
+    spec = everything()
+    model, (peer, data, _) = binned_model(spec), of_pyhf(spec)
+    found = fitted(model, model.counts[None, :], model.aux, strength=strength)
+    _, wanted = pyhf.infer.mle.fixed_poi_fit(strength, data, peer, return_fitted_val=True)
+    ours = model.nll(found.x, model.counts[None, :], model.aux)[0]
+    assert ours == pytest.approx(float(wanted) / 2.0, abs=2e-6)
+    assert ours <= float(wanted) / 2.0 + 1e-8  # never above that of another minimiser
+
+
+@pytest.mark.parametrize(("auxiliary", "method"), [("fixed", "exact"), ("averaged", "marginalised")])
+def test_one_bin_against_enumeration(auxiliary, method):
+    spec = one_bin(1, norm("b", 1.4, 1 / 1.4))
+    rng, convention = np.random.default_rng(2), Convention("ratio", auxiliary)
+    found, expected = binned_cls(spec, rng=rng, convention=convention, n_toys=20_000)
+    wanted = counting_cls(3.0, 1, 0.8, background_sigma=np.log(1.4), method=method)
+    assert found.cls == pytest.approx(float(wanted), abs=4 * found.error)
+    assert (np.diff(expected) >= 0).all()
+    assert auxiliary in found.method
+
+
+def test_counted_backgrounds_average_to_negative_binomials():
+    """A Poisson mean measured by τ counts has a gamma posterior, and counts over it are negative binomial."""
+    background, error, signal = 1.2, 0.4, 3.5
+    spec = one_bin(2, bins("shapesys", "side", [error]), background=background, signal=signal)
+    tau = (background / error) ** 2
+    p = tau / (tau + background)
+    n = np.arange(3)
+    alone = nbinom.pmf(n, tau + 1.0, p)
+    wanted = (alone @ poisson.cdf(2 - n, signal)) / alone.sum()
+    convention = Convention("qtilde", "averaged")
+    found, _ = binned_cls(spec, rng=np.random.default_rng(3), convention=convention, n_toys=20_000)
+    assert found.cls == pytest.approx(wanted, abs=4 * found.error)
+
+
+def test_a_control_region_fixes_its_background():
+    """10⁶ counts beside the search: CLs of a known background; the control region breaks ties in half."""
+    factor = {"name": "k", "type": "normfactor", "data": None}
+    channels = {
+        "SR": [("signal", [3.0], [MU]), ("background", [1.0], [factor])],
+        "CR": [("background", [1e6], [factor])],
+    }
+    spec = space(channels, {"SR": [1], "CR": [1e6]})
+    both = [poisson.cdf(1, mean) - 0.5 * poisson.pmf(1, mean) for mean in (4.0, 1.0)]
+    wanted = both[0] / both[1]
+    for convention in (Convention("ratio", "fixed"), Convention("ratio", "averaged")):
+        found, _ = binned_cls(spec, rng=np.random.default_rng(4), convention=convention, n_toys=10_000)
+        assert found.cls == pytest.approx(wanted, abs=4 * found.error + 2e-3)
+
+
+def test_limits_cross_where_cls_is_the_level():
+    """Without events and known background CLs = e^−s: ln 20 of 2.5 at 95 %."""
+    spec = one_bin(0, bins("shapesys", "side", [1e-4]), signal=2.5)
+    observed, expected = binned_limits(spec, cl=0.95, n_toys=20_000)
+    assert observed == pytest.approx(np.log(20.0) / 2.5, rel=0.03)
+    assert (np.diff(expected) >= 0).all()
+    through, _ = strength_limits(Likelihood(spec, {}, {}, ()), "workspace", cl=0.95, method="exact")
+    assert through == pytest.approx(np.log(20.0) / 2.5, rel=0.08)
+
+
+def test_auto_acts_on_its_own_warning():
+    """No event in the search and thousands beside it: asymptotic CLs of a signal is too small."""
+    factor = {"name": "k", "type": "normfactor", "data": None}
+    channels = {
+        "SR": [("signal", [2.3], [MU]), ("background", [0.5], [factor, bins("staterror", "mc", [0.1])])],
+        "CR": [("background", [2000.0], [factor])],
+    }
+    likelihood = Likelihood(space(channels, {"SR": [0], "CR": [2000]}), {}, {}, ())
+    assert sensitive_events(likelihood.workspace) == pytest.approx((0.5, 0.0))
+    (point,) = scan(likelihood, method="auto")
+    (weak,) = scan(likelihood, method="asymptotic")
+    assert point.method.startswith("exact CLs")
+    assert not point.doubtful
+    assert weak.doubtful
+    assert point.observed == pytest.approx(np.exp(-2.3), abs=4 * point.error)
+    assert weak.observed < 0.7 * point.observed
+    (many,) = scan(likelihood, method="auto", asymptotic_from=0.0)
+    assert many.method.startswith("asymptotic")
+
+
+def test_auto_averages_an_uncertain_signal():
+    for size, word in ((1.2, "fixed auxiliaries"), (1.6, "averaged over nuisances")):
+        samples = [
+            ("signal", [3.0], [MU, norm("rate", size, 1 / size)]),
+            ("background", [0.8], [bins("staterror", "mc", [0.1])]),
+        ]
+        spec = space({"c": samples}, {"c": [1]})
+        assert signal_sigma(binned_model(spec)) == pytest.approx(np.log(size), rel=1e-6)
+        (point,) = scan(Likelihood(spec, {}, {}, ()), method="auto")
+        assert word in point.method
+
+
+def test_templates_below_zero_are_cut_as_in_root():
+    spec = one_bin(0, shape("tail", [1.6], [0.0]), background=0.8)
+    model = binned_model(spec)
+    below = model.expected(np.array([[0.0, -3.0], [0.0, 3.0]]))
+    np.testing.assert_allclose(below[:, 0], [0.0, 3.2])
+    found = fitted(model, np.array([[0.0]]), model.aux, strength=0.0)
+    assert found.x[0, 1] == pytest.approx(-0.8, abs=1e-6)  # ½α² + 0.8 α: no need to go below zero
+
+
+@pytest.mark.parametrize(
+    ("spec", "word"),
+    [
+        (one_bin(0, LUMI), "auxdata and sigmas"),
+        (one_bin(0, norm("b", 1.2, -0.1)), "must be positive"),
+        (one_bin(0, shape("b", [np.nan], [0.1])), "not finite"),
+        (one_bin(0, {"name": "b", "type": "custom", "data": None}), "not of HistFactory"),
+    ],
+)
+def test_refused(spec, word):
+    with pytest.raises(PhysicsError, match=word):
+        binned_cls(spec, rng=np.random.default_rng(1))
+
+
+def test_command_line_tests_every_kind_of_nuisance(tmp_path):
+    (tmp_path / "all.json").write_text(json.dumps(everything()))
+    arguments = ["scan", str(tmp_path / "all.json"), "--method", "exact", "--statistic", "qtilde"]
+    said = CliRunner().invoke(app, arguments, catch_exceptions=False).output
+    assert "exact CLs, 8000 toys, q̃μ" in said
+    assert "warning" not in said
