@@ -143,14 +143,9 @@ def scan(
 ) -> None:
     """Test every signal of a published likelihood: pyhf workspace, HS3, folder or archive at PATH.
 
-<<<<<<< HEAD
-    The method `auto` is exact at few events, where the nuisances allow it; `marginalised` is exact with toys
-    averaged over the nuisances. A likelihood from a run of gammastar is tested as that run says. Toys are
-    drawn anew at every strength: with --limit choose signals by --patch, or take --method asymptotic.
-=======
     The method `auto` is exact at few events; `marginalised` is exact with toys averaged over the nuisances.
-    A likelihood from a run of gammastar is tested as that run says.
->>>>>>> 2d0a844 (Exact limits of workspaces with every kind of nuisance; auto acts on its own warning)
+    A likelihood from a run of gammastar is tested as that run says. Toys are drawn anew at every strength:
+    with --limit choose signals by --patch, or take --method asymptotic.
     """
     from gammastar.results.scan import Asked, scan_lines
 

@@ -202,9 +202,6 @@ def strength_limits(
     PhysicsError, InputFileError
         As `scan`.
     """
-<<<<<<< HEAD
-    target = float(np.log1p(-cl))
-=======
     spec = likelihood.patched(name)
     exactly = how.get("method") == "exact"
     convention = how.get("convention")
@@ -213,7 +210,7 @@ def strength_limits(
         convention = usual_convention(spec, convention, how.get("averaged_from", AVERAGED_FROM))
     if exactly and expected_events(spec) >= 0 and _simple(spec) is None:
         return binned_limits(spec, cl=cl, seed=seed, convention=convention)
->>>>>>> 2d0a844 (Exact limits of workspaces with every kind of nuisance; auto acts on its own warning)
+    target = float(np.log1p(-cl))
 
     @functools.cache
     def levels(strength: float) -> FloatArray:
