@@ -54,12 +54,14 @@ def needed(epsilon: float, limit: float) -> float:
     return float((limit / epsilon) ** 2)
 
 
-def by_coupling(sector: models.DarkSector, strength: np.ndarray, n: int, *, prompt: int = 0) -> Missing:
+def by_coupling(
+    sector: models.DarkSector, strength: np.ndarray, n: int, *, prompt: int = 0, band: bool = True
+) -> Missing:
     """Return P_miss against ε √α_D, on which lifetimes depend, from one sample; the sector has α_D = 1."""
     rng = stream(5, *(round(float(m), 9) for m in sector.masses))
     card = semivisible.load_babar()
     events = babar.cascades(decay_table(sector), card, n, rng)
-    return babar.missing(events, card, strength, rng, prompt=prompt)
+    return babar.missing(events, card, strength, rng, prompt=prompt, band=band)
 
 
 def smallest(alphas: np.ndarray, p: np.ndarray, largest: float) -> float:
@@ -178,7 +180,7 @@ def maps(limit: float, n: int, size: tuple[int, int]) -> list[Map]:
                 if middle + heavy >= 0.98 * M:
                     continue
                 sector = models.symmetric_seesaw(light, middle, heavy, mediator=M, alpha_d=1.0)
-                p = by_coupling(sector, centre * np.sqrt(coarse), n)
+                p = by_coupling(sector, centre * np.sqrt(coarse), n, band=False)
                 alpha[i, j] = smallest(coarse[:-1], p.value[:-1], largest)
                 prompt[i, j], error[i, j] = p.value[-1], p.error[-1]
         found.append(Map(middle, splitting, mixing, alpha, prompt, error))
@@ -257,14 +259,14 @@ def _lived(events: Cascade, squared: float) -> Cascade:
 def everything(limits: dict, *, quick: bool, tell: Callable[[str], None]) -> dict:
     """Return all that the figures and the table show."""
     limit = float(limits["babar"].at(M))
-    n = 20_000 if quick else 100_000
+    n = 20_000 if quick else 60_000
     tell("inverse seesaw: named points")
     points = named(limit, n, 2_000 if quick else 8_000)
     tell("inverse seesaw: splittings and mixings")
-    size = (6, 5) if quick else (14, 11)
-    drawn = maps(limit, 10_000 if quick else 50_000, size)
+    size = (6, 5) if quick else (13, 10)
+    drawn = maps(limit, 10_000 if quick else 30_000, size)
     tell("inverse seesaw: masses")
-    masses = [by_mass(POINTS[k], limits, n // 2, 8 if quick else 20) for k in (0, 5)]
+    masses = [by_mass(POINTS[k], limits, n // 2, 8 if quick else 16) for k in (0, 5)]
     tell("inverse seesaw: neutrinos")
     squared = np.geomspace(1e-8, 1.0, 9 if quick else 25)
     neutrinos = with_neutrinos(POINTS[0], (0.3, 3.0), squared, n // 2)

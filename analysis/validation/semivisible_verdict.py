@@ -30,8 +30,8 @@ METRIC = np.array([-1.0, -1.0, -1.0, 1.0])
 
 def rows(*, quick: bool) -> Iterator[dict]:
     """Yield rows of P_miss and of the verdict."""
-    yield from _generators(150_000 if quick else 1_000_000)
-    yield from _verdict(20_000 if quick else 100_000)
+    yield from _generators(100_000 if quick else 400_000)
+    yield from _verdict(20_000 if quick else 40_000)
 
 
 def _row(quantity: str, ours: float, expected: float, tolerance: float, source: str) -> dict:

@@ -214,6 +214,11 @@ def allowed(band: FloatArray, epsilon: FloatArray, *excesses: FloatArray) -> Flo
         Of `STEPS` couplings in the band, between which the excess is straight in the logarithms: couplings of
         the grid may lie farther apart than the band is wide. nan where the band is outside the grid.
 
+    Raises
+    ------
+    PhysicsError
+        If there are fewer than two couplings.
+
     Examples
     --------
     >>> epsilon = np.array([1e-3, 1e-1])
@@ -221,6 +226,9 @@ def allowed(band: FloatArray, epsilon: FloatArray, *excesses: FloatArray) -> Flo
     >>> allowed(np.array([[5e-3], [2e-2]]), epsilon, height).round(2)
     array([0.5])
     """
+    if len(epsilon) < 2:
+        msg = f"allowed part of a band: {len(epsilon)} coupling given, at least two are needed"
+        raise PhysicsError(msg)
     x = np.log(epsilon)
     with np.errstate(divide="ignore"):
         low, high = np.clip(np.log(band), x[0], x[-1])

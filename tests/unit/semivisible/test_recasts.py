@@ -219,6 +219,18 @@ def test_excluded_intervals():
     everything = semivisible.excess(epsilon, np.ones_like(p), [1e-3] * 3)
     assert (semivisible.allowed(band, epsilon, height, everything) == 0.0).all()
     assert np.isnan(semivisible.allowed(10 * band, epsilon, height)).all()
+    with pytest.raises(PhysicsError, match="at least two"):
+        semivisible.allowed(band, epsilon[:1], height[:, :1])
+
+
+def test_shipped_points_speak_for_themselves_alone():
+    points = semivisible.published("babar")
+    assert points.known(points.mass).all()
+    assert points.known([0.5, 1.7]).all()
+    assert not points.known([0.05, 2.5, 4.0, 9.0]).any()
+    full = type(points)(points.mass, points.epsilon, full=True)
+    assert full.known([2.5, 4.0]).all()
+    assert not full.known([0.05, 9.0]).any()
 
 
 @pytest.mark.parametrize("n", [9, 33])
