@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from gammastar import semivisible
-from gammastar.core.constants import M_E
+from gammastar.core.constants import M_E, M_MU
 from gammastar.core.files import data_path
 from gammastar.core.sampling import stream
 from gammastar.physics.qed import RTable
@@ -87,49 +87,70 @@ def _dark_photons(n: int, rng: np.random.Generator) -> np.ndarray:
     return _boosted(star, frame)
 
 
-def _amplitude(
-    dark: tuple[np.ndarray, np.ndarray], pair: tuple[np.ndarray, np.ndarray], g: float, d: float
-) -> np.ndarray:
+def _amplitude(dark: tuple, pair: tuple, mass: float, g: float, d: float) -> np.ndarray:
     """Return the contracted traces over the squared propagator, from invariants."""
     heavy, light = dark
     minus, plus = pair
     ll, pp = _product(minus, plus), _product(heavy, light)
-    masses = np.sqrt(_product(heavy, heavy) * _product(light, light))
-    x = g * pp - d * masses
+    x = g * pp - d * np.sqrt(_product(heavy, heavy) * _product(light, light))
     crossed = _product(light, minus) * _product(heavy, plus) + _product(light, plus) * _product(heavy, minus)
-    total = 2.0 * g * crossed - 2.0 * g * pp * (ll + M_E**2) - 2.0 * ll * x + 4.0 * x * (ll + M_E**2)
-    return total / (2.0 * ll + 2.0 * M_E**2 - M**2) ** 2
+    total = 2.0 * g * crossed - 2.0 * g * pp * (ll + mass**2) - 2.0 * ll * x + 4.0 * x * (ll + mass**2)
+    return total / (2.0 * ll + 2.0 * mass**2 - M**2) ** 2
 
 
-def _three_body(
-    parent: np.ndarray, masses: tuple[float, float], g: float, d: float, rng: np.random.Generator
+def _proposals(
+    masses: tuple[float, float], lepton: float, strength: tuple[float, float], size: int, rng
 ) -> tuple:
-    """Return daughter and pair of ψ_j → ψ_i e e by rejection from flat angles and ln m_ee."""
-    n, (m_j, m_i) = len(parent), masses
-    accepted: list[tuple[np.ndarray, ...]] = []
+    """Return weights and momenta of ψ_j → ψ_i l⁺l⁻ at rest, flat in the angles and in ln m_ll."""
+    m_j, m_i = masses
+    low, high = 2 * np.log(2 * lepton), 2 * np.log(m_j - m_i)
+    s = np.exp(rng.uniform(low, high, size))
+    root = np.sqrt(s)
+    p, q = _momentum(m_j, m_i, root), np.sqrt(np.clip(0.25 * s - lepton**2, 0.0, None))
+    away, inner = _directions(size, rng), _directions(size, rng)
+    light = np.column_stack([-p[:, None] * away, np.hypot(p, m_i)])
+    system = np.column_stack([p[:, None] * away, np.hypot(p, root)])
+    minus = _boosted(np.column_stack([q[:, None] * inner, 0.5 * root]), system)
+    plus = system - minus
+    heavy = np.tile([0.0, 0.0, 0.0, m_j], (size, 1))
+    weight = (high - low) * s * p * q / root * _amplitude((heavy, light), (minus, plus), lepton, *strength)
+    return weight, light, minus, plus
+
+
+def _at_rest(masses: tuple, lepton: float, strength: tuple, n: int, rng: np.random.Generator) -> tuple:
+    """Return momenta of one lepton flavour by rejection."""
+    parts: list[tuple[np.ndarray, ...]] = []
     count, largest = 0, 0.0
     while count < n:
-        size = 4 * n
-        s = np.exp(rng.uniform(2 * np.log(2 * M_E), 2 * np.log(m_j - m_i), size))
-        root = np.sqrt(s)
-        p, q = _momentum(m_j, m_i, root), np.sqrt(np.clip(0.25 * s - M_E**2, 0.0, None))
-        away, inner = _directions(size, rng), _directions(size, rng)
-        light = np.column_stack([-p[:, None] * away, np.hypot(p, m_i)])
-        system = np.column_stack([p[:, None] * away, np.hypot(p, root)])
-        minus = _boosted(np.column_stack([q[:, None] * inner, 0.5 * root]), system)
-        plus = system - minus
-        heavy = np.tile([0.0, 0.0, 0.0, m_j], (size, 1))
-        weight = s * p * q / root * _amplitude((heavy, light), (minus, plus), g, d)
-        if not largest:
-            largest = 1.2 * weight.max()
+        weight, *momenta = _proposals(masses, lepton, strength, max(4 * n, 10_000), rng)
+        largest = largest or 1.2 * weight.max()
         if weight.max() > largest:
             msg = "rejection from too low a maximum"
             raise ValueError(msg)
-        keep = rng.random(size) * largest < weight
-        accepted.append((light[keep], minus[keep], plus[keep]))
+        keep = rng.random(len(weight)) * largest < weight
+        parts.append(tuple(k[keep] for k in momenta))
         count += int(keep.sum())
-    light, minus, plus = (np.concatenate(parts)[:n] for parts in zip(*accepted, strict=True))
-    return tuple(_boosted(k, parent) for k in (light, minus, plus))
+    return tuple(np.concatenate(column)[:n] for column in zip(*parts, strict=True))
+
+
+def _three_body(
+    parent: np.ndarray, masses: tuple[float, float], strength: tuple[float, float], rng: np.random.Generator
+) -> tuple:
+    """Return daughter and pair of ψ_j → ψ_i l⁺l⁻, electrons and, where they are open, muons."""
+    rates = [
+        _proposals(masses, lepton, strength, 200_000, rng)[0].mean()
+        if 2 * lepton < masses[0] - masses[1]
+        else 0.0
+        for lepton in (M_E, M_MU)
+    ]
+    muons = rng.random(len(parent)) * sum(rates) < rates[1]
+    out = tuple(np.empty((len(parent), 4)) for _ in range(3))
+    for chosen, lepton in ((~muons, M_E), (muons, M_MU)):
+        if chosen.any():
+            found = _at_rest(masses, lepton, strength, int(chosen.sum()), rng)
+            for where, k in zip(out, found, strict=True):
+                where[chosen] = _boosted(k, parent[chosen])
+    return out
 
 
 def _seen(k: np.ndarray) -> np.ndarray:
@@ -166,8 +187,8 @@ def _events(point: verdict.Point, n: int, rng: np.random.Generator) -> list[list
             line = []
             current = k
             for upper in range(state, 0, -1):
-                g, d = strength[upper - 1, upper]
-                light, minus, plus = _three_body(current, (m[upper], m[upper - 1]), g, d, rng)
+                pair = (upper - 1, upper)
+                light, minus, plus = _three_body(current, (m[upper], m[upper - 1]), strength[pair], rng)
                 line.append((upper, current, _seen(minus) | _seen(plus)))
                 current = light
             if line:
