@@ -11,6 +11,7 @@ from scipy.stats import norm, poisson
 from validation.infer_binned import binned_rows
 from validation.infer_coverage import coverage_rows
 from validation.infer_hs3 import hs3_rows
+from validation.infer_joint import joint_rows
 from validation.infer_nuisances import nuisance_rows
 from validation.infer_peers import peer_rows
 from validation.infer_toys import toy_rows
@@ -71,6 +72,7 @@ def rows(*, quick: bool) -> Iterator[dict]:
     yield from hs3_rows(quick)
     yield from peer_rows(quick)
     yield from binned_rows(quick)
+    yield from joint_rows(quick)
 
 
 def _discovered() -> Iterator[dict]:

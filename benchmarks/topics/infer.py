@@ -30,6 +30,11 @@ from gammastar.infer import (
 )
 from gammastar.infer.counting import counting_cls
 from gammastar.infer.histfactory.workspaces import channels_of
+from gammastar.infer.joint.expectation import arrays_of
+from gammastar.infer.joint.fits import fit
+from gammastar.infer.joint.limits import JointLimits, draw_joint, joint_asymptotic, joint_limit, q_tilde
+from gammastar.infer.joint.model import JointEffect, JointModel
+from gammastar.infer.joint.workspace import joint_workspace
 from gammastar.infer.toys import draw, statistics, toy_model
 
 ORACLE = Path(__file__).resolve().parents[2] / "tests" / "golden" / "roostats_oracle.py"
@@ -43,6 +48,7 @@ def rows() -> Iterator[dict]:
     yield from _limits()
     yield from _contour()
     yield from _scan()
+    yield from _joint()
 
 
 def _seconds(task: Callable[[], object], repeats: int = 1) -> float:
@@ -292,4 +298,74 @@ def _scan() -> Iterator[dict]:
         "claim": f"contour with both edges from exact limits, per point of a {points.size}-point scan",
         "measured": peer / _seconds(plane) * points.size,
         "goal": 100.0,
+    }
+
+
+def _window() -> JointModel:
+    """Return 12 cells in 12 bins, 80 pairs, 7 effects: 45 parameters."""
+    rng, cells, bins = np.random.default_rng(1), 12, 12
+    x, t = np.linspace(0, 1, bins)[:, None], np.linspace(0.05, 0.95, cells)
+    response = np.exp(-0.5 * ((x - t) / 0.1) ** 2)
+    response *= 0.4 / response.sum(axis=0)
+    truth = np.exp(-2 * t)
+    truth *= 80 / 0.4 / truth.sum()
+    like = np.full(bins, 8.0 / bins)
+    effects = (
+        *(JointEffect(name, signal=POT) for name in ("pot_calibration", "pot_search", "spin")),
+        JointEffect("efficiency", response=-0.05 * response),
+        JointEffect("r_factor", r_factor=0.05),
+        JointEffect("charm_norm", templates={"charm": 0.3}),
+        JointEffect("background_norm", background=SIGMA),
+    )
+    return JointModel(
+        truth,
+        response,
+        response / 300.0,
+        rng.poisson([response @ truth + 2 * like, like, like]),
+        (3.0 * t**2 / (truth @ t**2))[:, None],
+        np.array([0.5]),
+        np.array([3.0]),
+        templates={"charm": np.full(bins, 0.3)},
+        effects=effects,
+    )
+
+
+def _joint(n: int = 2000) -> Iterator[dict]:
+    """Pairs and search in one likelihood: a fit, a limit with bands, pseudo-experiments."""
+    model = _window()
+    spec = joint_workspace(model)
+    space = pyhf.Workspace(spec)
+    built, arrays = space.model(), arrays_of(model)
+    data = space.data(built)
+    size = f"{built.config.npars} parameters, {len(json.dumps(spec)) / 1024:.0f} kB of JSON"
+    peer = _seconds(lambda: pyhf.infer.mle.fit(data, built))
+    point = fit(arrays, model.data, 1.0).point
+    toys = draw_joint(arrays, point, n, np.random.default_rng(2))
+    rate = n / _seconds(lambda: fit(arrays, toys, 1.0))
+    yield {
+        "claim": f"joint likelihood, {size}: fits of toys per second ({rate:.3g}), against pyhf "
+        f"({1 / peer:.3g})",
+        "measured": rate * peer,
+        "goal": 200.0,
+    }
+    rate = n / _seconds(lambda: q_tilde(arrays, toys, 1.0))
+    yield {
+        "claim": "the same, q̃μ of pseudo-experiments per second",
+        "measured": rate,
+        "goal": 200.0,
+        "unit": "",
+    }
+    ours = _seconds(lambda: joint_asymptotic(model))
+    test = _seconds(lambda: pyhf.infer.hypotest(1.0, data, built, test_stat="qtilde"))
+    yield {
+        "claim": f"its asymptotic limit with bands ({ours:.2g} s), against one test by pyhf ({test:.2g} s)",
+        "measured": test / ours,
+        "goal": 1.0,
+    }
+    yield {
+        "claim": "its limit by 1000 + 1000 pseudo-experiments per strength, observed and expected",
+        "measured": _seconds(lambda: joint_limit(model, JointLimits(method="exact"))),
+        "goal": 120.0,
+        "unit": " s",
+        "higher": False,
     }

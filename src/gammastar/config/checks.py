@@ -490,6 +490,34 @@ def _depths(look: Look) -> Findings:
         )
 
 
+def _joint_likelihood(look: Look) -> Findings:
+    """Name what keeps the joint likelihood from its pairs, its response or its one source of signal."""
+    steering = look.steering
+    if steering.infer is None or steering.infer.likelihood != "joint":
+        return
+    key, predicting, background = "infer.likelihood", steering.predict, steering.subtract
+    for name in ("select", "subtract", "unfold", "spectrum", "predict", "accept"):
+        if getattr(steering, name) is None:
+            yield wrong(key, f"'joint' fits measured pairs, and the section [{name}] is missing")
+    if steering.spectrum is not None and steering.spectrum.table is not None:
+        yield wrong(key, "'joint' fits measured pairs; a published spectrum has none")
+    if steering.select is not None and not steering.select.keep_pairs:
+        yield wrong(key, "'joint' fits pairs in bins of its own; select.keep_pairs = false leaves none")
+    if predicting is not None and (
+        predicting.source == "theory" or predicting.channels or predicting.outside
+    ):
+        where = "source" if predicting.source == "theory" else "channels and outside"
+        yield wrong(key, f"'joint' takes the signal from measured pairs alone; predict.{where} is theory")
+    if background is not None and (background.own or background.method == "B4"):
+        yield wrong(
+            key, f"'joint' takes like-sign pairs and R; subtract.method = {background.method!r} is another"
+        )
+    if steering.unfold is not None and steering.unfold.preset.startswith("smeared"):
+        yield wrong(
+            key, f"'joint' folds with the resolution; unfold.preset = {steering.unfold.preset!r} leaves it in"
+        )
+
+
 def _inference(look: Look) -> Findings:
     section = look.steering.infer
     if section is None:
@@ -524,6 +552,6 @@ CHECKS: dict[str, tuple[Callable[[Look], Findings], ...]] = MEASURED | {
     "flow": (_angles,),
     "predict": (_production,),
     "accept": (_detectors, _depths, _systematics, _shown_masses),
-    "infer": (_inference,),
+    "infer": (_inference, _joint_likelihood),
     "report": (_shown_masses,),
 }

@@ -16,10 +16,20 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from gammastar.config.fields import Fraction, Masses, Positive, PositiveRange, Section
+from gammastar.config.fields import Edges, Fraction, Masses, Positive, PositiveRange, Section
 from gammastar.physics.polarisation import Frame
 
-__all__ = ["Accept", "Displaced", "InSitu", "Infer", "Millicharge", "Predict", "Report", "theory_options"]
+__all__ = [
+    "Accept",
+    "Displaced",
+    "InSitu",
+    "Infer",
+    "Joint",
+    "Millicharge",
+    "Predict",
+    "Report",
+    "theory_options",
+]
 
 Points = Annotated[tuple[tuple[Annotated[float, Field(ge=0)], float], ...], Field(min_length=2)]
 Widths = Annotated[tuple[tuple[Positive, Positive], ...], Field(min_length=2)]
@@ -246,6 +256,26 @@ class InSitu(Section):
         return self
 
 
+class Joint(Section):
+    """The joint likelihood of [infer]: a mass window about each mass, and its cells."""
+
+    pt: Annotated[Edges, Field(max_length=12)]
+    """Edges of the cells in transverse momentum, true and measured [GeV]."""
+    energy: Annotated[Edges, Field(max_length=12)]
+    """Edges of the cells in energy, true and measured [GeV]."""
+    window: Annotated[float, Field(gt=0, le=1)] = 0.04
+    """Half width of the masses whose pairs predict the signal; a side band of twice this on either side has
+    free contents of its own [GeV]."""
+    efficiency_floor: Annotated[float, Field(gt=0, lt=1)] = 1e-3
+    """True cells of lower efficiency are left out with their signal: pairs say nothing about them."""
+    n_toys: Annotated[int, Field(ge=50, le=100_000)] = 300
+    """Pseudo-experiments of each hypothesis, where limits are not asymptotic."""
+    n_couplings: Annotated[int, Field(ge=1, le=50)] = 4
+    """Couplings per mass at which a limit is set; it is interpolated between them."""
+    n_replicas: Annotated[int, Field(ge=2, le=1000)] = 30
+    """Bootstraps of the simulation, for its part of the errors."""
+
+
 class Infer(Section):
     """Limits, contours, and what is published of them.
 
@@ -254,6 +284,11 @@ class Infer(Section):
 
     cl: Annotated[float, Field(gt=0.5, lt=1)] = 0.90
     """Confidence level of limits."""
+    likelihood: Literal["two-step", "joint"] = "two-step"
+    """'two-step' hands the unfolded spectrum to the limit as a number with log-normal errors; 'joint' fits
+    pairs and search together, every bin Poisson, and needs [infer.joint]."""
+    joint: Joint | None = None
+    """Window and cells of the joint likelihood."""
     observed: Literal["masked", "asimov"] | tuple[Annotated[int, Field(ge=0)], ...] = "masked"
     """What is observed: nothing yet ('masked'), the expectation ('asimov'), or counts, [3]; mock data never
     give an observed contour."""
@@ -298,7 +333,23 @@ class Infer(Section):
         if self.background is None and self.background_sigma > 0:
             msg = "background_sigma belongs to background; without both those of the detector files count"
             raise ValueError(msg)
+        if (self.likelihood == "joint") != (self.joint is not None):
+            msg = "likelihood = 'joint' needs [infer.joint], which belongs to it"
+            raise ValueError(msg)
+        if self.likelihood == "joint":
+            self._joint()
         return self
+
+    def _joint(self) -> None:
+        """Refuse what the joint likelihood does not know, where the steering asks for it."""
+        asked = {name for name in self.model_fields_set if getattr(self, name)}
+        alone = sorted(asked & {"discovery", "projections", "exports", "submission"})
+        if alone:
+            msg = f"{alone[0]}: only likelihood = 'two-step' has it; leave it out"
+            raise ValueError(msg)
+        if self.method == "marginalised":
+            msg = "method = 'marginalised' belongs to likelihood = 'two-step'; take 'auto' or another"
+            raise ValueError(msg)
 
 
 class Report(Section):

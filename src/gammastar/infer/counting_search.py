@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray, Limit, Reach
 from gammastar.core.signal import SignalPlane
 from gammastar.core.sources import SAMPLE
@@ -18,6 +19,7 @@ from gammastar.infer.contours import reach, with_errors
 from gammastar.infer.discovery import discovery_yield, observed_significance, projected_yields
 from gammastar.infer.histfactory.workspaces import POT_NUISANCES
 from gammastar.infer.impacts import Ranking, ranking
+from gammastar.infer.joint.levels import JointLevels
 from gammastar.infer.limits import ASYMPTOTIC_FROM, AVERAGED_FROM, limits_at, one_treatment, tabulated
 from gammastar.physics.detector import Detector
 from gammastar.physics.millicharge import MillichargeDetector
@@ -110,6 +112,8 @@ class Search:
     options : SearchOptions
     mass, couplings : NDArray
         Of the scan; masses in GeV.
+    joint : JointLevels or None
+        Limits of a joint likelihood.
     """
 
     detector: AnyDetector
@@ -132,6 +136,7 @@ class Search:
     options: SearchOptions = field(default_factory=SearchOptions)
     mass: FloatArray = field(default_factory=lambda: np.empty(0))
     couplings: FloatArray = field(default_factory=lambda: np.empty(0))
+    joint: JointLevels | None = None
 
     @property
     def sigma(self) -> FloatArray:
@@ -158,7 +163,17 @@ class Search:
         ----------
         cl : float
             Confidence level.
+
+        Raises
+        ------
+        PhysicsError
+            For another confidence level than that of a joint likelihood.
         """
+        if self.joint is not None and cl != self.limit.cl:
+            msg = f"the limits of a joint likelihood are those at {self.limit.cl:g}, not at {cl:g}"
+            raise PhysicsError(msg)
+        if self.joint is not None:
+            return self.joint.expected[..., MEDIAN]
         convention = self.options.convention
         _, expected, _ = limits_at(
             self.sigma, self.background, self.background_sigma, "masked", cl=cl, **convention
@@ -224,6 +239,8 @@ class CountingSearch:
         Relative uncertainty of the protons on target of the calibration run.
     mock : bool
         Then an observed count is no observation.
+    joint : JointLevels, optional
+        Limits of a joint likelihood over the plane, in the place of those of a count.
     """
 
     detector: AnyDetector
@@ -233,6 +250,7 @@ class CountingSearch:
     observed: int | Literal["masked", "asimov"] = "masked"
     pot_sigma: float = 0.0
     mock: bool = False
+    joint: JointLevels | None = None
     spreads: dict[str, FloatArray] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -264,7 +282,9 @@ class CountingSearch:
         return options.convention | {"averaged_from": averaged_from}
 
     def limits(self) -> tuple[FloatArray, FloatArray, Limit]:
-        """Return observed and expected limits for each uncertainty of the signal."""
+        """Return observed and expected limits for each uncertainty of the signal, or those over the plane."""
+        if self.joint is not None:
+            return self.joint.observed, self.joint.expected, self.joint.typical
         b, b_sigma, _ = self.background
         options = self.options
         return limits_at(self.sigma, b, b_sigma, self.observed, cl=options.cl, **options.convention)
@@ -336,6 +356,7 @@ class CountingSearch:
             options=options,
             mass=plane.mass,
             couplings=plane.coupling,
+            joint=self.joint,
         )
 
     def _along(self, observed: FloatArray, expected: FloatArray) -> FloatArray | None:
@@ -378,12 +399,16 @@ class CountingSearch:
         return needed
 
     def impacts(self, contour: Reach) -> tuple[Ranking | None, float]:
-        """Return pulls and impacts on the lower edge of the widest interval (None without nuisances).
+        """Return pulls and impacts on the lower edge of the widest interval.
+
+        None without nuisances, and for a joint likelihood, whose pairs have no width to shift by.
 
         Parameters
         ----------
         contour : Reach
         """
+        if self.joint is not None:
+            return None, np.nan
         edges, couplings = contour.edges, self.plane.coupling
         width = np.where(np.isfinite(edges).all(axis=1), np.log(edges[:, 1] / edges[:, 0]), 0)
         entry = int(np.argmax(width))

@@ -244,7 +244,7 @@ def _infer(ctx: Context, state: RunState) -> None:
         raise SteeringError(msg)
     exposure = _production(ctx, state).exposure
     _refine(ctx, state)
-    state.searches = infer.infer_stage(ctx, needed(state.planes, "accept"), exposure)
+    state.searches = infer.infer_stage(ctx, needed(state.planes, "accept"), exposure, state)
     state.charge_searches = infer.millicharge_stage(ctx, state.charge_planes, exposure)
 
 

@@ -52,6 +52,7 @@ from gammastar.store.manifest import digest
 
 __all__ = [
     "accept_stage",
+    "cell_signals",
     "detectors",
     "measured_of",
     "millicharge_detectors",
@@ -151,8 +152,18 @@ def _rows(
     couplings: FloatArray,
 ) -> list[dict[str, PlaneRow]]:
     """Return the yields of every detector at each mass."""
+    sights = _sights(ctx, production, found, couplings)
+    settings = ctx.seed, section_of(ctx).n_sample, transfer_of(ctx, found), ctx.own_sources()
+    point = functools.partial(yields_at, production, rate.mass, sights, settings)
+    return ctx.each(point, len(rate.mass), "accept", lambda i: f"m = {rate.mass[i]:.3f} GeV")
+
+
+def _sights(
+    ctx: Context, production: Production, found: Mapping[str, Detector], couplings: FloatArray
+) -> dict[str, Callable[[float], Sight]]:
+    """Return what makes the view of each detector at a mass."""
     section, model, measured = _section(ctx), model_of(ctx), measured_of(ctx, production)
-    sights = {
+    return {
         name: functools.partial(
             Sight.of,
             couplings=couplings,
@@ -163,9 +174,60 @@ def _rows(
         )
         for name, detector in found.items()
     }
-    settings = ctx.seed, section_of(ctx).n_sample, transfer_of(ctx, found), ctx.own_sources()
-    point = functools.partial(yields_at, production, rate.mass, sights, settings)
-    return ctx.each(point, len(rate.mass), "accept", lambda i: f"m = {rate.mass[i]:.3f} GeV")
+
+
+def cell_signals(
+    ctx: Context, production: Production, planes: Mapping[str, SignalPlane], i: int, axes: tuple[Any, Any]
+) -> tuple[FloatArray, dict[str, FloatArray]]:
+    """Return the particles of one mass and their signal by cells of q_T and energy.
+
+    Parameters
+    ----------
+    ctx : Context
+    production : Production
+        Of measured photons alone.
+    planes : mapping of str to SignalPlane
+        Of the detectors by the stems of their files.
+    i : int
+        Number of the mass on the planes: the particles are those behind its yields.
+    axes : (axis of pt, axis of energy)
+
+    Returns
+    -------
+    share : NDArray, shape (c,)
+        Part of the particles in each cell, C order; those of no cell are missing.
+    signal : dict of str to NDArray, shape (c, k)
+        Expected events from each cell, of the measured domain alone without [spectrum] extrapolate.
+    """
+    found = {name: detector for name, detector in detectors(ctx).items() if name in planes}
+    plane, n = next(iter(planes.values())), section_of(ctx).n_sample
+    mass = float(plane.mass[i])
+    transfer, pairs = transfer_of(ctx, found), production.pairs_near(mass, n)
+    looking = {name: see(mass) for name, see in _sights(ctx, production, found, plane.coupling).items()}
+    importance = importance_of(list(looking.values()), stream(ctx.seed, "importance", i), pairs)
+    made = production.channel.focused(mass, n=n, rng=stream(ctx.seed, "predict", i), importance=importance)
+    pt, energy = (np.asarray(c, dtype=np.float64) for c in (made.p4.pt, made.p4.E))
+    place = [
+        np.searchsorted(axis.edges, values, side="right") - 1
+        for axis, values in zip(axes, (pt, energy), strict=True)
+    ]
+    inside = np.all([(p >= 0) & (p < len(a)) for p, a in zip(place, axes, strict=True)], axis=0)
+    cell = np.where(inside, place[0] * len(axes[1]) + place[1], -1)
+    every = np.arange(len(axes[0]) * len(axes[1]))
+    marks = (cell == every[:, None]).astype(np.float64)
+    share = marks @ made.weight / made.weight.sum()
+    spectrum = ctx.steering.spectrum
+    if spectrum is not None and not spectrum.extrapolate:
+        marks = marks * made.in_domain
+    signal = {}
+    for name, sight in looking.items():
+        depth = stream(ctx.seed, "depth", sight.detector.name, i)
+        sample, _ = transfer.carry(
+            made, (name, sight.detector.target), (production.exposure.target_a, None), depth
+        )
+        seen, _ = watched(sight, sample, stream(ctx.seed, "accept", sight.detector.name, i), pairs)
+        signal[name] = np.asarray(sight.expected(seen, marks[:, seen.index]).replicas)
+    return share, signal
 
 
 def yields_at(

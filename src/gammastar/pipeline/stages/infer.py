@@ -74,18 +74,21 @@ def counting_search(
     section = section_of(ctx)
     asked = ctx.steering.systematics
     same = set(SearchOptions.__dataclass_fields__) - {"nuisances"}
-    options = SearchOptions(nuisances=asked.in_limit, **{name: getattr(section, name) for name in same})
+    given = {name: getattr(section, name) for name in same}
+    if section.likelihood == "joint":  # those of a count alone
+        given |= {"discovery": (), "projections": ()}
+    options = SearchOptions(nuisances=asked.in_limit, **given)
     known = (*(part.name for part in plane.rate.sources.parts), *(e.name for e in plane.effects), SAMPLE)
     if unknown := asked.unknown(known):
         msg = f"systematics.in_limit: there is no source {unknown[0]!r} here; there are {', '.join(known)}"
         raise SteeringError(msg)
-    given = (section.background, section.background_sigma) if main else (None, 0.0)
+    background = (section.background, section.background_sigma) if main else (None, 0.0)
     count = section.observed if isinstance(section.observed, str) else section.observed[0]
     return CountingSearch(
         detector,
         in_use(ctx, plane),
         options,
-        background_of(detector, given),
+        background_of(detector, background),
         count if main else "masked",
         exposure.pot_sigma,
         ctx.cache.mock,
@@ -105,14 +108,29 @@ def missing_masses(ctx: Context, planes: dict[str, SignalPlane], exposure: Expos
     return np.array(fresh[:room])
 
 
-def infer_stage(ctx: Context, planes: dict[str, SignalPlane], exposure: Exposure) -> dict[str, Search]:
-    """Return limit and reach of every detector and write their files; the first one is the main one."""
+def infer_stage(
+    ctx: Context, planes: dict[str, SignalPlane], exposure: Exposure, state: Any = None
+) -> dict[str, Search]:
+    """Return limit and reach of every detector and write their files; the first one is the main one.
+
+    A joint likelihood takes pairs, simulation and production from the state of the run.
+    """
     section, searches = section_of(ctx), {}
-    for i, (name, detector) in enumerate(detectors(ctx).items()):
+    every = {
+        name: counting_search(ctx, detector, planes[name], exposure, main=i == 0)
+        for i, (name, detector) in enumerate(detectors(ctx).items())
+    }
+    joint = section.likelihood == "joint" and bool(every)
+    if joint:
+        from gammastar.pipeline.stages.joint import with_joint_likelihood
+
+        every = with_joint_likelihood(ctx, state, every)
+        state.planes = {name: asked.plane for name, asked in every.items()}
+    for i, (name, asked) in enumerate(every.items()):
+        detector = asked.detector
         ctx.tell("infer", None, detector.name)
-        asked = counting_search(ctx, detector, planes[name], exposure, main=i == 0)
         search, suffix = asked.search(), "" if i == 0 else f"_{name}"
-        documents = _write_grid(ctx, asked, suffix=suffix, masked=bool(suffix))
+        documents = None if joint else _write_grid(ctx, asked, suffix=suffix, masked=bool(suffix))
         if documents is not None and section.exports:
             _export(ctx, search, documents, suffix)
         if documents is not None and section.submission and np.isfinite(search.reach.edges).any():
@@ -137,7 +155,8 @@ def explored(ctx: Context, search: Search) -> dict[str, Any]:
 
     Each is a number, or rows of masses and columns of couplings where the uncertainty of the signal changes.
     """
-    predicting, levels = ctx.steering.predict, dict.fromkeys((search.options.cl, *EXPLORED_CL))
+    others = () if search.joint is not None else EXPLORED_CL  # a joint likelihood is solved at one level
+    predicting, levels = ctx.steering.predict, dict.fromkeys((search.options.cl, *others))
     limits = [search.median_limit(cl) for cl in levels]
     return {
         "cl": list(levels),

@@ -17,7 +17,7 @@ from gammastar.core.axes import MASS, effective_size, rescaled, variable
 from gammastar.core.errors import SteeringError
 from gammastar.core.files import shipped
 from gammastar.core.pairs import Pairs
-from gammastar.core.records import PairHists, Spectrum
+from gammastar.core.records import FloatArray, PairHists, Spectrum
 from gammastar.core.resolve import python_names, resolve
 from gammastar.core.sampling import stream
 from gammastar.pipeline.cache import Arrays
@@ -385,6 +385,20 @@ def charm_component(
         coarse={MASS: section.coarse["mass"]} if "mass" in section.coarse else None,
     )
     return charm_correction(fit, template, select.fill(template, axes).os, shape), fit
+
+
+def removed_pairs(ctx: Context, state: Any) -> list[tuple[str, Pairs, FloatArray, float]]:
+    """Return open charm and corrections once more: name, pairs, weights, relative error of their number."""
+    section, kept = _section(ctx), state.subtraction
+    if section.charm is None and not section.corrections:
+        return []
+    stored = stored_pairs(ctx, state.cutflow)
+    parts: Parts = (state.pairs,) if stored is None else stored
+    ratio = subtract.ChargeRatio(float(kept["r_factor"][0]), float(kept["r_factor"][1]))
+    total = float(kept["values"].sum() + kept["removed"][:, 0].sum())
+    axes = axes_of(needed(ctx.steering.select, "select"))
+    found, _ = _components(ctx, parts, state.truth, ratio, axes, total)
+    return [(one.name, *one.removed(), one.sigma / max(one.amount, 1e-300)) for one in found]
 
 
 def _charm_template(ctx: Context, charm: Charm) -> Pairs:

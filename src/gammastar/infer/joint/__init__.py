@@ -1,0 +1,1 @@
+"""One likelihood from the measured pairs to the limit: nothing is unfolded, no covariance is handed over."""

@@ -1,0 +1,275 @@
+"""Fits of many data sets at once: Newton steps inside the bounds, per data set its own active bounds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gammastar.core.errors import PhysicsError
+from gammastar.core.records import FloatArray
+from gammastar.infer.joint.expectation import Arrays, Curvature, Point, curvature, negative_log
+from gammastar.infer.joint.model import JointData
+
+__all__ = ["Fits", "fit", "start_of"]
+
+STEPS = 200
+DONE = 1e-9  # what a step would still gain of −ln L
+DAMPING = 1e-2  # on the Hessian that is never indefinite, where the other one leads nowhere
+PROJECTED = 6  # halvings along the projection
+LIFTED = 0.1
+NEAR = 1e-6  # factors this small and pushed towards zero go there
+BLOCK = 1000  # data sets that are fitted together: what fits into the cache
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fits:
+    """Fitted parameters of n data sets.
+
+    Attributes
+    ----------
+    point : Point
+    value : NDArray, shape (n,)
+        −ln L without constants.
+    slope : NDArray, shape (n,)
+        Of −ln L with μ; zero where μ was free.
+    done : NDArray of bool, shape (n,)
+    """
+
+    point: Point
+    value: FloatArray
+    slope: FloatArray
+    done: npt.NDArray[np.bool_]
+
+
+def start_of(arrays: Arrays, data: JointData, strength: float | FloatArray) -> Point:
+    """Return where fits begin: contents from all pairs, like-sign contents from their own bins."""
+    (i, j), n, k = arrays.cells.shape, len(data), arrays.n_nuisances
+    like = data.pairs[:, 1:].sum(axis=1) / arrays.like[1:].sum(axis=0)
+    left = data.pairs[:, 0].sum(axis=1) - (arrays.like[0] * like).sum(axis=1) - arrays.templates.sum()
+    whole = np.clip(left / arrays.cells.sum(), 0.1, None)
+    core = np.concatenate(
+        [
+            np.broadcast_to(np.reshape(strength, (-1, 1)), (n, 1)),
+            np.broadcast_to(whole[:, None], (n, j)),
+            data.auxiliary,
+        ],
+        axis=1,
+    )
+    if core.shape[1] != 1 + j + k:
+        msg = f"JointData.auxiliary: {data.auxiliary.shape[1]} measurements for {k} nuisances"
+        raise PhysicsError(msg)
+    return Point(core, np.maximum(like, 0.1), np.where(arrays.sigma > 0, data.simulated, 1.0).reshape(n, i))
+
+
+def fit(
+    arrays: Arrays,
+    data: JointData,
+    strength: float | FloatArray | None = None,
+    start: Point | None = None,
+    *,
+    most: float | FloatArray = np.inf,
+    precision: float = DONE,
+) -> Fits:
+    """Return the fits of all data sets, at fixed signal strengths or with 0 ≤ μ ≤ `most` free (None).
+
+    Parameters
+    ----------
+    arrays : Arrays
+    data : JointData
+    strength, most : float or NDArray, shape (n,)
+    start : Point, optional
+    precision : float
+        What another step may still gain of −ln L.
+
+    Notes
+    -----
+    Projected Newton steps (D. P. Bertsekas, SIAM J. Control Optim. 20 (1982) 221): parameters at a bound
+    that the gradient would cross rest, the others take a Newton step, which is projected and shortened until
+    the likelihood grows. Cells, like-sign contents, γ and μ are not negative.
+    """
+    n = len(data)
+    begin = start_of(arrays, data, 1.0 if strength is None else strength) if start is None else start
+    begin = _possible(arrays, data, begin)
+    if strength is not None:
+        core = begin.core.copy()
+        core[:, 0] = strength
+        begin = Point(core, begin.like, begin.gamma)
+    ends = np.broadcast_to(np.asarray(most, dtype=np.float64), (n,))
+    parts = [
+        _fit(arrays, data.part(rows), begin.part(rows), ends[rows] if strength is None else None, precision)
+        for rows in (slice(a, a + BLOCK) for a in range(0, n, BLOCK))
+    ]
+    join = np.concatenate
+    columns = [join([getattr(p.point, name) for p in parts]) for name in ("core", "like", "gamma")]
+    value, slope, done = (
+        join([getattr(part, name) for part in parts]) for name in ("value", "slope", "done")
+    )
+    return Fits(Point(*columns), value, slope, done)
+
+
+def _possible(arrays: Arrays, data: JointData, start: Point) -> Point:
+    """Return a start at which no count is impossible: contents are lifted where one is."""
+    lost = ~np.isfinite(negative_log(arrays, start, data))
+    if not lost.any():
+        return start
+    core, like = start.core.copy(), start.like.copy()
+    cells = slice(1, 1 + arrays.cells.shape[1])
+    core[lost, cells], like[lost] = np.maximum(core[lost, cells], LIFTED), np.maximum(like[lost], LIFTED)
+    return Point(core, like, np.where(lost[:, None], np.maximum(start.gamma, LIFTED), start.gamma))
+
+
+def _fit(arrays: Arrays, data: JointData, start: Point, most: FloatArray | None, precision: float) -> Fits:
+    """Return the fits of one block; `most` is None where μ is fixed."""
+    n = len(data)
+    point = Point(start.core.copy(), start.like.copy(), start.gamma.copy())
+    value, slope, done = np.full(n, np.inf), np.zeros(n), np.zeros(n, dtype=bool)
+    rows, hard = np.arange(n), np.zeros(n, dtype=bool)
+    for _ in range(STEPS):
+        own, seen = point.part(rows), data.part(rows)
+        found = curvature(arrays, own, seen)
+        value[rows], slope[rows] = found.value, found.core[:, 0]
+        end = None if most is None else most[rows]
+        step, gain = _step(arrays, own, found, most=end)
+        wrong = hard[rows] | ~(gain >= 0) | ~np.isfinite(step.core).all(axis=1)
+        if wrong.any():
+            other = curvature(arrays, own.part(wrong), seen.part(np.flatnonzero(wrong)), positive=True)
+            again, gained = _step(
+                arrays, own.part(wrong), other, most=None if end is None else end[wrong], damping=DAMPING
+            )
+            for name in ("core", "like", "gamma"):
+                getattr(step, name)[wrong] = getattr(again, name)
+            gain[wrong] = gained
+        finished = gain < precision * (1.0 + 1e-4 * np.abs(found.value))
+        done[rows[finished]] = True
+        go = ~finished
+        if not go.any():
+            break
+        rows = rows[go]
+        where = own.part(go), seen.part(np.flatnonzero(go))
+        moved, hard[rows] = _search(
+            arrays, where, step.part(go), found.part(go), most=None if end is None else end[go]
+        )
+        for name in ("core", "like", "gamma"):
+            getattr(point, name)[rows] = getattr(moved, name)
+    return Fits(point, value, slope if most is None else np.zeros(n), done)
+
+
+def _held(
+    arrays: Arrays, point: Point, found: Curvature, *, most: FloatArray | None
+) -> tuple[FloatArray, FloatArray]:
+    """Return which parameters may move, as numbers 0 and 1: core (n, m) and bins (n, i, 2)."""
+    j = arrays.cells.shape[1]
+    core = np.ones_like(point.core)
+    core[:, : 1 + j] = ~((point.core[:, : 1 + j] <= NEAR) & (found.core[:, : 1 + j] > 0))
+    if most is None:
+        core[:, 0] = 0.0
+    else:
+        core[:, 0] *= ~((point.core[:, 0] >= most) & (found.core[:, 0] < 0))
+    at = np.stack([point.like, point.gamma], axis=-1)
+    bins = (~((at <= NEAR) & (found.bins > 0))).astype(np.float64)
+    bins[:, arrays.sigma <= 0, 1] = 0.0
+    return core, bins
+
+
+def _step(
+    arrays: Arrays, point: Point, found: Curvature, *, most: FloatArray | None, damping: float = 0.0
+) -> tuple[Point, FloatArray]:
+    """Return the Newton step of the parameters that may move, and what it gains to first order."""
+    core, bins = _held(arrays, point, found, most=most)
+    block = found.bins_bins * bins[..., :, None] * bins[..., None, :]
+    for a in (0, 1):
+        block[..., a, a] += (1.0 - bins[..., a]) + damping * (1.0 + block[..., a, a]) + 1e-12
+    det = np.maximum(block[..., 0, 0] * block[..., 1, 1] - block[..., 0, 1] ** 2, 1e-300)
+    inverse = np.empty_like(block)
+    inverse[..., 0, 0], inverse[..., 1, 1] = block[..., 1, 1] / det, block[..., 0, 0] / det
+    inverse[..., 0, 1] = inverse[..., 1, 0] = -block[..., 0, 1] / det
+    cross = found.bins_core * bins[..., None] * core[:, None, None, :]
+    down, slope = found.core * core, found.bins * bins
+    weighted = inverse @ cross  # (n, i, 2, m)
+    n, m = down.shape
+    flat = cross.reshape(n, -1, m)
+    square = found.core_core * core[:, :, None] * core[:, None, :]
+    square = square - np.swapaxes(flat, 1, 2) @ weighted.reshape(n, -1, m)
+    diagonal = np.arange(m)
+    square[:, diagonal, diagonal] += (1.0 - core) + (damping + 1e-9) * (
+        1.0 + np.abs(square[:, diagonal, diagonal])
+    )
+    right = down - (slope.reshape(n, 1, -1) @ weighted.reshape(n, -1, m))[:, 0]
+    try:
+        step = -np.linalg.solve(square, right[..., None])[..., 0]
+    except np.linalg.LinAlgError:  # a singular one among them: the others wait for the positive Hessian too
+        step = np.full_like(right, np.nan)
+    step *= core
+    behind = -(inverse @ (slope[..., None] + (cross @ step[:, None, :, None])))[..., 0] * bins
+    gain = -(down * step).sum(axis=1) - (slope * behind).sum(axis=(1, 2))
+    j = arrays.cells.shape[1]  # what is held next to zero goes there
+    step[:, 1 : j + 1] -= (1.0 - core[:, 1 : j + 1]) * point.core[:, 1 : j + 1]
+    if most is not None:
+        low = point.core[:, 0] <= NEAR
+        step[:, 0] -= low * (1.0 - core[:, 0]) * point.core[:, 0]
+    behind[..., 0] -= (1.0 - bins[..., 0]) * point.like
+    return Point(np.asarray(step, np.float64), behind[..., 0].copy(), behind[..., 1].copy()), gain
+
+
+def _moved(arrays: Arrays, point: Point, step: Point, scale: FloatArray, most: FloatArray | None) -> Point:
+    """Return the projected point; nuisances go at most three standard deviations at once."""
+    j, t = arrays.cells.shape[1], scale[:, None]
+    core = point.core + t * np.concatenate(
+        [step.core[:, : 1 + j], np.clip(step.core[:, 1 + j :], -3.0, 3.0)], axis=1
+    )
+    core[:, : 1 + j] = np.maximum(core[:, : 1 + j], 0.0)
+    core[:, 0] = core[:, 0] if most is None else np.minimum(core[:, 0], most)
+    like, gamma = point.like + t * step.like, point.gamma + t * np.clip(step.gamma, -1.0, 1.0)
+    return Point(core, np.maximum(like, 0.0), np.maximum(gamma, 0.0))
+
+
+def _room(arrays: Arrays, point: Point, step: Point) -> FloatArray:
+    """Return the part of each step that crosses no bound, but for those that are next to it, shape (n,)."""
+    j = arrays.cells.shape[1]
+    room = np.ones(len(point.core))
+    for at, change in ((point.core[:, : 1 + j], step.core[:, : 1 + j]), (point.like, step.like)):
+        crossing = (change < 0) & (at > NEAR)
+        part = np.divide(at, -change, out=np.full_like(at, np.inf), where=crossing)
+        room = np.minimum(room, part.min(axis=1))
+    return room
+
+
+def _search(
+    arrays: Arrays,
+    where: tuple[Point, JointData],
+    step: Point,
+    found: Curvature,
+    *,
+    most: FloatArray | None,
+) -> tuple[Point, npt.NDArray[np.bool_]]:
+    """Return the points at which −ln L falls as it should, and where the steps had to be short.
+
+    Steps are halved along the projection on the bounds, and, where that does not help, before the first one.
+    """
+    point, data = where
+    n = len(found.value)
+    best = Point(point.core.copy(), point.like.copy(), point.gamma.copy())
+    scale, rows, hard = np.ones(n), np.arange(n), np.zeros(n, dtype=bool)
+    for turn in range(PROJECTED + 30):
+        if turn == PROJECTED:
+            scale[rows] = _room(arrays, point.part(rows), step.part(rows))
+        own = point.part(rows)
+        trial = _moved(arrays, own, step.part(rows), scale[rows], None if most is None else most[rows])
+        value = negative_log(arrays, trial, data.part(rows))
+        promised = (
+            (found.core[rows] * (own.core - trial.core)).sum(axis=1)
+            + (found.bins[rows, :, 0] * (own.like - trial.like)).sum(axis=1)
+            + (found.bins[rows, :, 1] * (own.gamma - trial.gamma)).sum(axis=1)
+        )
+        before = found.value[rows]
+        good = value <= before - 1e-4 * promised + 1e-13 * np.abs(before)
+        for name in ("core", "like", "gamma"):
+            getattr(best, name)[rows[good]] = getattr(trial, name)[good]
+        rows = rows[~good]
+        if not rows.size:
+            break
+        hard[rows] = turn > 2
+        scale[rows] *= 0.5
+    return best, hard

@@ -1,0 +1,361 @@
+"""Limits on the signal strength of a joint likelihood: asymptotic, and from full pseudo-experiments.
+
+The statistic is q̃_μ, the profile likelihood ratio with 0 ≤ μ̂ ≤ μ (G. Cowan et al., Eur. Phys. J. C 71 (2011)
+1554). A pseudo-experiment draws every count anew, of the pairs as of the search, and every auxiliary
+measurement, at the parameters fitted to the data. Data sets with the same count of the search are ordered by
+their pairs, so that no count is a tie: with pairs that leave no error a limit is that of
+P(N < n) + ½ P(N = n).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.interpolate import CubicSpline
+from scipy.stats import norm, poisson
+
+from gammastar.core.errors import PhysicsError
+from gammastar.core.records import FloatArray, Limit
+from gammastar.core.sampling import stream
+from gammastar.infer.joint.expectation import Arrays, Point, arrays_of, expected
+from gammastar.infer.joint.fits import Fits, fit
+from gammastar.infer.joint.model import JointData, JointModel
+from gammastar.infer.toys import TIE, CLs
+
+__all__ = [
+    "JointLimits",
+    "draw_joint",
+    "joint_asymptotic",
+    "joint_cls",
+    "joint_limit",
+    "q_tilde",
+    "tail_probabilities",
+]
+
+TOYS = 1000  # of each hypothesis and strength
+TOY_PRECISION = 1e-7  # of −ln L: far below what separates two pseudo-experiments
+MEDIAN = 2
+FEW = 3.0
+NEAREST, COARSE, FINE = 1e-2, 45, 6  # strengths of a scan, and those next to a crossing
+FARTHEST = 1e3  # times the strength of a few events: a signal that is not excluded there has no limit
+BANDS = (-2.0, -1.0, 0.0, 1.0, 2.0)
+
+
+def q_tilde(
+    arrays: Arrays, data: JointData, strength: float | FloatArray, at: Fits | None = None
+) -> FloatArray:
+    """Return q̃ of each data set at its signal strength, shape (n,).
+
+    Parameters
+    ----------
+    arrays : Arrays
+    data : JointData
+    strength : float or NDArray, shape (n,)
+        Positive.
+    at : Fits, optional
+        Those of the data at this strength, if they are known.
+
+    Notes
+    -----
+    Where −ln L falls with μ at the strength, μ̂ lies beyond it and q̃ is zero: no second fit is needed.
+    """
+    fixed = fit(arrays, data, strength, precision=TOY_PRECISION) if at is None else at
+    q, rows = np.zeros(len(data)), np.flatnonzero(fixed.slope > 0)
+    if rows.size:
+        most, start = np.broadcast_to(strength, (len(data),))[rows], fixed.point.part(rows)
+        free = fit(arrays, data.part(rows), None, start, most=most, precision=TOY_PRECISION)
+        q[rows] = 2.0 * np.maximum(fixed.value[rows] - free.value, 0.0)
+    return q
+
+
+def draw_joint(arrays: Arrays, point: Point, n: int, rng: np.random.Generator) -> JointData:
+    """Return n pseudo-experiments at the parameters of each of some data sets, one lot after the other."""
+    means = expected(arrays, point)
+    theta = point.core[:, 1 + arrays.cells.shape[1] :]
+    pairs, search, theta, gamma = (
+        np.repeat(a, n, axis=0) for a in (means.pairs, means.search, theta, point.gamma)
+    )
+    return JointData(
+        rng.poisson(pairs).astype(np.float64),
+        rng.poisson(search).astype(np.float64),
+        theta + rng.standard_normal(theta.shape),
+        gamma + arrays.sigma * rng.standard_normal(gamma.shape),
+    )
+
+
+def joint_cls(
+    model: JointModel,
+    strength: float = 1.0,
+    *,
+    data: JointData | None = None,
+    n_toys: int = TOYS,
+    rng: np.random.Generator,
+) -> CLs:
+    """Return CLs of a signal strength from pseudo-experiments of pairs and search.
+
+    Parameters
+    ----------
+    model : JointModel
+    strength : float
+        Positive.
+    data : JointData, optional
+        One data set instead of that of the model.
+    n_toys : int
+        Pseudo-experiments with, and as many without, signal.
+    rng : numpy.random.Generator
+    """
+    seen = model.data if data is None else data
+    return _cls(arrays_of(model), seen, strength, n_toys, rng)
+
+
+def tail_probabilities(
+    arrays: Arrays, data: JointData, strength: float, n: int, rng: np.random.Generator
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return P(q̃ ≥ observed) with and without signal, and q̃ itself, of each data set: shape (sets,) each.
+
+    Parameters
+    ----------
+    arrays : Arrays
+    data : JointData
+    strength : float
+    n : int
+        Pseudo-experiments of each hypothesis and data set, at the parameters fitted to that set.
+    rng : numpy.random.Generator
+    """
+    if not (np.isfinite(strength) and strength > 0):
+        msg = f"joint_cls: strength = {strength!r} must be positive"
+        raise PhysicsError(msg)
+    fits = [fit(arrays, data, mu) for mu in (strength, 0.0)]
+    observed = q_tilde(arrays, data, strength, fits[0])
+    start = Point(*(np.repeat(getattr(fits[0].point, name), n, axis=0) for name in ("core", "like", "gamma")))
+    beyond = []
+    for found in fits:
+        toys = draw_joint(arrays, found.point, n, rng)
+        own = fit(arrays, toys, strength, start, precision=TOY_PRECISION)
+        q = q_tilde(arrays, toys, strength, own).reshape(-1, n)
+        beyond.append(np.mean(q >= observed[:, None] - TIE, axis=1))
+    return beyond[0], beyond[1], observed
+
+
+def _cls(arrays: Arrays, data: JointData, strength: float, n: int, rng: np.random.Generator) -> CLs:
+    clsb, clb, q = (float(x[0]) for x in tail_probabilities(arrays, data, strength, n, rng))
+    label = f"q̃μ of pairs and search, {n} + {n} pseudo-experiments"
+    if clb <= 0 or clsb <= 0:
+        return CLs(0.0, 1.0 / n, clsb, clb, q, 2 * n, float(n), label)
+    error = clsb / clb * float(np.sqrt((1 - clsb) / (n * clsb) + (1 - clb) / (n * clb)))
+    return CLs(clsb / clb, error, clsb, clb, q, 2 * n, float(n), label)
+
+
+@dataclass(frozen=True, slots=True)
+class JointLimits:
+    """How limits of a joint likelihood are set.
+
+    Attributes
+    ----------
+    cl : float
+    method : {"auto", "exact", "asymptotic"}
+        "exact": pseudo-experiments; "auto": these where search or pairs are few.
+    asymptotic_from : float
+        Events of the search from which "auto" trusts the asymptotic formulae, if ten times as many
+        opposite-sign pairs were measured.
+    n_toys : int
+        Of each hypothesis and strength.
+    """
+
+    cl: float = 0.90
+    method: str = "auto"
+    asymptotic_from: float = 20.0
+    n_toys: int = TOYS
+
+    def asymptotic(self, model: JointModel, events: float) -> bool:
+        """Return whether the asymptotic formulae are used at so many events of the search."""
+        if self.method == "auto":
+            pairs = float(model.counts[0].sum())
+            few = model.in_situ is None and events < self.asymptotic_from
+            return not few and pairs >= 10.0 * self.asymptotic_from
+        return self.method == "asymptotic"
+
+
+def joint_asymptotic(model: JointModel, *, cl: float = 0.90) -> Limit:
+    """Return the asymptotic limit on μ, and those expected without signal.
+
+    Parameters
+    ----------
+    model : JointModel
+        While it is masked the observed limit is nan.
+    cl : float
+
+    Notes
+    -----
+    Eqs. 62-66 and 80 of Cowan et al. The expected data are those of the fit without signal: the pairs as
+    fitted, the search at its background. While masked the pairs are as measured, which gives the same fit.
+    """
+    unit = _unit(model)
+    model, masked = model.scaled(unit), model.observed is None
+    arrays = arrays_of(model)
+    data = model.with_search(model.background) if masked else model.data
+    without = fit(arrays, data, 0.0)
+    if not without.done.all():
+        msg = "joint_asymptotic: the fit without signal does not converge; merge cells or bins"
+        raise PhysicsError(msg)
+    means = expected(arrays, without.point)
+    if masked:
+        asimov = replace(data, search=means.search)
+    else:
+        theta = without.point.core[:, 1 + arrays.cells.shape[1] :]
+        gamma = np.where(arrays.sigma > 0, without.point.gamma, 1.0)
+        asimov = JointData(means.pairs, means.search, theta, gamma)
+
+    known = {"asimov": asimov} | ({} if masked else {"observed": data})
+
+    def roots(strengths: FloatArray) -> dict[str, FloatArray]:
+        every = np.arange(len(strengths)) * 0
+        return {name: np.sqrt(q_tilde(arrays, one.part(every), strengths)) for name, one in known.items()}
+
+    def levels(strengths: FloatArray) -> FloatArray:
+        """Return ln of CLs over its level: bands and observation, shape (6, strengths)."""
+        found = roots(strengths)
+        a, bands = found["asimov"], np.array(BANDS)[:, None]
+        rows = norm.logsf(a - bands) - norm.logcdf(bands)
+        if not masked:
+            root = found["observed"]
+            t = np.where(root <= a, root - a, (root**2 - a**2) / (2.0 * np.maximum(a, 1e-12)))
+            rows = np.concatenate([rows, [norm.logsf(t + a) - norm.logsf(t)]])
+        return np.asarray(rows - np.log(1.0 - cl))
+
+    found = unit * _crossings(levels)
+    observed = np.nan if masked else float(found[5])
+    return Limit(observed, found[:5], cl, "asymptotic CLs, q̃μ of pairs and search", 0.0)
+
+
+def _unit(model: JointModel) -> float:
+    """Return the strength at which the fitted pairs predict a few events, in which fits are well scaled."""
+    own = model.with_search(model.background)
+    fitted = fit(arrays_of(model), own, 0.0).point.core[0, 1 : 1 + len(model.pairs)] * model.pairs
+    each = model.signal.sum(axis=1)
+    size = FEW
+    if model.in_situ is not None:
+        each = each + model.in_situ.sum(axis=0)
+        size = max(FEW, 2.0 * float(np.sqrt(model.counts[0].sum())))
+    signal = float(fitted @ each) or float(model.pairs @ each)
+    return size / signal
+
+
+def _crossings(levels: Callable[[FloatArray], FloatArray]) -> FloatArray:
+    """Return where falling functions of ln μ cross zero; inf where they do not up to `FARTHEST`.
+
+    On a coarse grid of strengths, then on fine ones around each crossing, with a cubic between their points.
+    """
+    coarse = np.geomspace(NEAREST, FARTHEST, COARSE)
+    rows = levels(coarse)
+    below = rows < 0
+    at = np.clip(below.argmax(axis=1), 1, len(coarse) - 1)
+    fine = [np.geomspace(coarse[k - 1], coarse[k], FINE) for k in at]
+    values = levels(np.concatenate(fine)).reshape(len(rows), len(at), FINE)
+    result = np.full(len(rows), np.inf)
+    for r, points in enumerate(fine):
+        if below[r].any():
+            x, y = np.log(points), values[r, r]
+            roots = CubicSpline(x, y).roots(extrapolate=False)
+            result[r] = np.exp(roots[0]) if roots.size else points[-1 if y[-1] > 0 else 0]
+    return result
+
+
+def joint_limit(model: JointModel, options: JointLimits | None = None, *, seed: int = 0) -> Limit:
+    """Return the CLs limit on μ, observed and expected.
+
+    Parameters
+    ----------
+    model : JointModel
+    options : JointLimits, optional
+    seed : int
+        Of the pseudo-experiments, which are the same for each strength and each count of the search.
+
+    Returns
+    -------
+    Limit
+        Expected limits by pseudo-experiments are those of the measured pairs with the counts of the search
+        at −2 to +2 standard deviations of its background: the pairs were measured, and do not vary.
+        `mc_error` is that of the observed limit, or of the median one while masked.
+
+    Raises
+    ------
+    PhysicsError
+        Without a search of one bin, unless the method is asymptotic.
+
+    Notes
+    -----
+    A limit is inf where the pairs do not bound the signal from below: a content of zero of every cell that
+    the search sees is then as likely as needed, and no strength is excluded.
+    """
+    asked = JointLimits() if options is None else options
+    background = float(np.sum(model.background))
+    seen = None if model.observed is None else float(np.sum(model.observed))
+    events = background if seen is None else min(background, seen)
+    if asked.asymptotic(model, events):
+        return joint_asymptotic(model, cl=asked.cl)
+    if len(model.background) != 1:
+        msg = (
+            f"joint_limit: pseudo-experiments need a search of one bin, not {len(model.background)}; "
+            "take method = 'asymptotic'"
+        )
+        raise PhysicsError(msg)
+    unit = _unit(model)
+    arrays = arrays_of(model.scaled(unit))
+    counts = poisson.ppf(norm.cdf(BANDS), background) if background > 0 else np.zeros(5)
+    wanted = set(counts.tolist()) | (set() if seen is None else {seen})
+    start = float(joint_asymptotic(replace(model, observed=None), cl=asked.cl).expected[MEDIAN]) / unit
+    start = start if np.isfinite(start) else 1.0
+    found: dict[float, tuple[float, float]] = {}
+    for count in sorted(wanted):
+        data = model.with_search([count])
+        found[count] = limit, _ = _toy_limit(arrays, data, asked, seed, start)
+        start = limit if np.isfinite(limit) else start
+    bands = np.array([found[count][0] for count in counts.tolist()])
+    observed, error = found[float(counts[MEDIAN]) if seen is None else seen]
+    label = f"CLs by {asked.n_toys} + {asked.n_toys} pseudo-experiments of pairs and search, q̃μ"
+    return Limit(np.nan if seen is None else unit * observed, unit * bands, asked.cl, label, unit * error)
+
+
+def _toy_limit(
+    arrays: Arrays, data: JointData, asked: JointLimits, seed: int, start: float
+) -> tuple[float, float]:
+    """Return the limit of one data set and its error: a line in ln μ through ln CLs next to the level."""
+    alpha, known = 1.0 - asked.cl, {}
+
+    def value(x: float) -> float:
+        if x not in known:
+            rng = stream(seed, "joint")
+            found = _cls(arrays, data, float(np.exp(x)), asked.n_toys, rng)
+            relative = found.error / found.cls if found.cls > 0 else 1.0
+            known[x] = np.log(max(found.cls, 0.5 / asked.n_toys) / alpha), relative
+        return float(known[x][0])
+
+    low = high = np.log(start)
+    step = 0.5
+    while value(high) > 0:
+        if high > np.log(FARTHEST):
+            return float("inf"), 0.0
+        low, high, step = high, high + step, 1.5 * step
+    step = 0.5
+    while value(low) < 0:
+        high, low, step = low, low - step, 1.5 * step
+    for _ in range(12):
+        if high - low < 0.05:
+            break
+        share = np.clip(value(low) / (value(low) - value(high)), 0.15, 0.85)
+        middle = low + share * (high - low)
+        low, high = (middle, high) if value(middle) > 0 else (low, middle)
+    share = value(low) / (value(low) - value(high)) if value(low) > value(high) else 0.5
+    at = low + share * (high - low)
+    near = np.array([[x, y] for x, (y, _) in known.items() if abs(y) < 1.5])
+    slope = (
+        abs(np.polyfit(near[:, 0], near[:, 1], 1)[0])
+        if len(near) > 2
+        else (value(low) - value(high)) / (high - low)
+    )
+    error = min(known[low][1], known[high][1]) / max(slope, 0.1)
+    limit = float(np.exp(at))
+    return limit, limit * float(error)

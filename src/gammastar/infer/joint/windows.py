@@ -1,0 +1,161 @@
+"""The joint likelihood of one mass window from histograms, response and the signal of each cell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from gammastar.core.axes import ENERGY, MASS, PT, variable
+from gammastar.core.errors import PhysicsError
+from gammastar.core.records import FloatArray, PairHists, Response
+from gammastar.infer.joint.model import JointEffect, JointModel
+
+__all__ = ["Setting", "Window", "window_axes", "window_model"]
+
+WEIGHTED = 1e-9  # from the next whole number
+
+
+def window_axes(
+    low: float, high: float, pt: Sequence[float], energy: Sequence[float], *, side: float
+) -> tuple[object, object, object]:
+    """Return the axes of a window, true and measured ones: side band, signal, side band in mass.
+
+    Parameters
+    ----------
+    low, high : float
+        Masses that predict the signal [GeV].
+    pt, energy : sequence of float
+        Edges [GeV].
+    side : float
+        Width of the side bands [GeV]; the lower one begins above zero.
+    """
+    mass = [max(low - side, 0.05 * low), low, high, high + side]
+    return variable(MASS, mass), variable(PT, list(pt)), variable(ENERGY, list(energy))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Window:
+    """A model whose signal is that of one coupling, and the signal of all of them.
+
+    Attributes
+    ----------
+    model : JointModel
+        With the signal and the effects of no coupling in particular.
+    signal : NDArray, shape (j, k)
+        Events of the search per true pair of each kept cell, over the couplings.
+    """
+
+    model: JointModel
+    signal: FloatArray
+
+    @property
+    def events(self) -> FloatArray:
+        """Expected events at the nominal contents, shape (k,)."""
+        return np.asarray(self.model.pairs @ self.signal, dtype=np.float64)
+
+    def at(self, coupling: int, effects: Sequence[JointEffect] = ()) -> JointModel:
+        """Return the model of one coupling, with more effects."""
+        every = (*self.model.effects, *effects)
+        return replace(self.model, signal=self.signal[:, coupling, None], effects=every)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Setting:
+    """What a window needs beside its pairs and its response.
+
+    Attributes
+    ----------
+    background : float
+        Of the search [events].
+    observed : float or None
+        Events of the search; None while it is masked.
+    least : float
+        Efficiency below which a true cell is left out: its content would be anything.
+    r_factor, charges : float
+        As for `JointModel`.
+    templates : mapping of str to NDArray
+        Opposite-sign pairs on the measured axes.
+    varied : mapping of str to responses
+        Of each source one response at +1 standard deviation, or two, at +1 and −1.
+    effects : tuple of JointEffect
+        Of all couplings alike.
+    """
+
+    background: float
+    observed: float | None = None
+    least: float = 1e-3
+    r_factor: float = 1.0
+    charges: float = 1.0
+    templates: Mapping[str, FloatArray] = field(default_factory=dict)
+    varied: Mapping[str, Sequence[Response]] = field(default_factory=dict)
+    effects: tuple[JointEffect, ...] = ()
+
+
+def window_model(
+    hists: PairHists, response: Response, cells: tuple[FloatArray, FloatArray], setting: Setting
+) -> Window:
+    """Return the joint likelihood of a mass window.
+
+    Parameters
+    ----------
+    hists : PairHists
+        Measured pairs on the axes of `response.reco`.
+    response : Response
+        With bootstraps, whose spread is the error from the size of the simulation.
+    cells : (NDArray, NDArray), shapes (j,) and (j, k)
+        Nominal contents of the true cells [pairs], and events of the search per pair over k couplings.
+    setting : Setting
+
+    Raises
+    ------
+    PhysicsError
+        If pairs carry weights: every bin is Poisson; if no cell is seen.
+
+    Notes
+    -----
+    Expected pairs are Σ_j R_ij n_j/(1 − f_i) with the fraction f_i of fakes: pairs from outside the true axes
+    follow those from inside, as in the unfolding. Bins that the simulation leaves empty are left out.
+    """
+    counts = np.stack([np.asarray(h.values()).ravel() for h in (hists.os, hists.pp, hists.mm)])
+    if np.abs(counts - np.rint(counts)).max(initial=0.0) > WEIGHTED * max(counts.max(initial=1.0), 1.0):
+        msg = "joint likelihood: its bins are Poisson, and pairs carry weights; take likelihood = 'two-step'"
+        raise PhysicsError(msg)
+    rows, columns = response.migration.sum(axis=1) > 0, response.efficiency >= setting.least
+    if not rows.any() or not columns.any():
+        msg = f"joint likelihood: no cell of the window is seen with an efficiency of {setting.least:g}"
+        raise PhysicsError(msg)
+    scale = 1.0 / np.maximum(1.0 - response.fakes, 1e-3)
+
+    def cut(matrix: FloatArray) -> FloatArray:
+        return np.asarray((matrix * scale[:, None])[np.ix_(rows, columns)], dtype=np.float64)
+
+    spread = np.zeros_like(response.migration)
+    if len(response.cov_replicas) > 1:
+        spread = response.cov_replicas.astype(np.float64).std(axis=0, ddof=1)
+    pairs, signal = cells
+    model = JointModel(
+        pairs[columns],
+        cut(response.migration),
+        cut(spread) ** 2,
+        np.rint(counts)[:, rows],
+        signal[columns].max(axis=1, keepdims=True),
+        np.array([setting.background]),
+        None if setting.observed is None else np.array([setting.observed]),
+        setting.r_factor,
+        setting.charges,
+        {name: np.asarray(values)[rows] for name, values in setting.templates.items()},
+        effects=(
+            *(JointEffect(n, cut(_shift(response, r))) for n, r in setting.varied.items()),
+            *setting.effects,
+        ),
+    )
+    return Window(model, signal[columns])
+
+
+def _shift(response: Response, varied: Sequence[Response]) -> FloatArray:
+    """Return what one standard deviation makes of the migration: one-sided, or half of up less down."""
+    if len(varied) == 1:
+        return varied[0].migration - response.migration
+    return 0.5 * (varied[0].migration - varied[1].migration)

@@ -1,0 +1,321 @@
+"""[infer] likelihood = "joint": one likelihood of pairs and search for every mass, and the limits from it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from gammastar import select, unfold
+from gammastar.config import Infer
+from gammastar.core.constants import LEPTON_MASS
+from gammastar.core.errors import PhysicsError, SteeringError
+from gammastar.core.pairs import Pairs
+from gammastar.core.records import FloatArray, Limit, Response
+from gammastar.core.sampling import stream
+from gammastar.core.signal import SignalPlane
+from gammastar.infer.counting_search import CountingSearch
+from gammastar.infer.histfactory.workspaces import POT_NUISANCES
+from gammastar.infer.joint.levels import JointLevels, couplings_of, levels_over
+from gammastar.infer.joint.limits import JointLimits, joint_limit
+from gammastar.infer.joint.model import WIDEST, JointEffect
+from gammastar.infer.joint.windows import Setting, Window, window_axes, window_model
+from gammastar.infer.joint.workspace import joint_workspace
+from gammastar.physics.qed import dark_photon_rate
+from gammastar.pipeline.context import Context, needed
+from gammastar.pipeline.stages.accept import cell_signals
+from gammastar.pipeline.stages.read import stored_pairs
+from gammastar.pipeline.stages.subtract import removed_pairs
+from gammastar.pipeline.stages.unfold import simulation_of
+from gammastar.store.manifest import write_json
+from gammastar.unfold import simulation, systematics
+
+__all__ = ["with_joint_likelihood"]
+
+NOTABLE = 0.2  # of the signal, without which the reach is another one
+POINTS = 81  # of the rate across a window
+
+
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """What all windows share: pairs, simulation, R with its error, what else is in the pairs."""
+
+    parts: Sequence[Pairs] | Any
+    truth: Any
+    r_factor: tuple[float, float]
+    charges: float
+    removed: Sequence[tuple[str, Pairs, FloatArray, float]]
+
+
+def with_joint_likelihood(
+    ctx: Context, state: Any, searches: Mapping[str, CountingSearch]
+) -> dict[str, CountingSearch]:
+    """Return the searches with the limits of a joint likelihood, and write its workspaces.
+
+    The signal is then that from the cells of the likelihood: what lies outside has no measured content.
+
+    Parameters
+    ----------
+    ctx : Context
+    state : run state
+        Pairs, simulation, subtraction and production.
+    searches : mapping of str to CountingSearch
+        By the stems of the detectors' files, on planes of the same masses.
+    """
+    section: Infer = needed(ctx.steering.infer, "infer")
+    measured = _measured(ctx, state)
+    masses = next(iter(searches.values())).plane.mass
+    windows: dict[str, list[Window | None]] = {name: [] for name in searches}
+    for i, mass in enumerate(masses):
+        ctx.tell("infer", i / len(masses), f"pairs about {mass:.3f} GeV")
+        found = _windows(ctx, state, measured, searches, i)
+        for name, window in found.items():
+            windows[name].append(window)
+    return {name: _limited(ctx, section, name, search, windows[name]) for name, search in searches.items()}
+
+
+def _measured(ctx: Context, state: Any) -> _Measured:
+    kept = state.subtraction
+    if state.pairs is None or kept is None or state.inputs is None:
+        msg = (
+            "infer.likelihood = 'joint' fits the pairs of the run itself, which are not here; "
+            "take likelihood = 'two-step'"
+        )
+        raise SteeringError(msg)
+    stored, hists = stored_pairs(ctx, state.cutflow), state.hists
+    plus, minus = (float(h.sum().value) for h in (hists.pp, hists.mm))
+    section = needed(ctx.steering.unfold, "unfold")
+    return _Measured(
+        (state.pairs,) if stored is None else stored,
+        simulation_of(section, state.truth),
+        (float(kept["r_factor"][0]), float(kept["r_factor"][1])),
+        minus / plus if plus > 0 and minus > 0 else 1.0,
+        removed_pairs(ctx, state),
+    )
+
+
+def _windows(
+    ctx: Context, state: Any, measured: _Measured, searches: Mapping[str, CountingSearch], i: int
+) -> dict[str, Window | None]:
+    """Return the likelihood of every detector at one mass; None where the window holds nothing to fit."""
+    section, production = needed(ctx.steering.infer, "infer"), state.production
+    joint, photon = section.joint, production.parts[0]
+    mass = float(next(iter(searches.values())).plane.mass[i])
+    low = max(mass - joint.window, photon.mass_range[0])
+    high = min(mass + joint.window, photon.mass_range[1])
+    lepton = LEPTON_MASS[needed(ctx.steering.spectrum, "spectrum").lepton]
+    pairs, error = _pairs_of_window(photon, mass, (low, high), lepton)
+    axes = window_axes(low, high, joint.pt, joint.energy, side=2.0 * joint.window)
+    hists = select.fill(measured.parts, axes)
+    rng = stream(ctx.seed, "joint response", i)
+    response = unfold.response(measured.truth.parts, axes, axes, n_replicas=joint.n_replicas, rng=rng)
+    varied = _varied(ctx, measured, response)
+    planes = {name: search.plane for name, search in searches.items()}
+    share, seen = cell_signals(ctx, production, planes, i, axes[1:])
+    contents, signal = _contents(response, share, pairs * production.exposure.pot)
+    templates, effects = _others(measured, axes)
+    effects += (JointEffect("mass_shape", signal=float(np.log1p(min(error, 1.0)))),) if error > 0 else ()
+    found: dict[str, Window | None] = {}
+    for name, search in searches.items():
+        b, sigma, _ = search.background
+        own = (JointEffect("background_norm", background=min(sigma, WIDEST)),) if b > 0 and sigma > 0 else ()
+        setting = Setting(
+            b,
+            None if isinstance(search.observed, str) else float(search.observed),
+            joint.efficiency_floor,
+            *(measured.r_factor[0], measured.charges),
+            templates,
+            varied,
+            (*effects, *own),
+        )
+        try:
+            found[name] = window_model(hists, response, (contents, signal(seen[name])), setting)
+        except PhysicsError as wrong:
+            if "weights" in str(wrong):
+                raise
+            ctx.cache.notes.append(f"joint likelihood at {mass:.4g} GeV, {search.detector.name}: {wrong}")
+            found[name] = None
+    return found
+
+
+def _pairs_of_window(
+    photon: Any, mass: float, ends: tuple[float, float], lepton: float
+) -> tuple[float, float]:
+    """Return pairs per proton on target in a window that is normalised to the rate at a mass, and its error.
+
+    The rate of dark photons at the mass is that of the pairs of the window times the ratio of the density at
+    the mass to its integral, by the fitted shape of the mass spectrum: only this ratio is taken from it, and
+    its relative error is the second number.
+    """
+    grid = np.unique(np.r_[np.linspace(*ends, POINTS), mass])
+    value, cov = photon.rate(grid)
+    factor = np.asarray(dark_photon_rate(np.ones_like(grid), grid, lepton))
+    density = value / factor
+    weight = np.gradient(grid)
+    weight[[0, -1]] *= 0.5  # the trapezoidal rule
+    weight[0], weight[-1] = 0.5 * (grid[1] - grid[0]), 0.5 * (grid[-1] - grid[-2])
+    pairs = float(weight @ density)
+    at = int(np.searchsorted(grid, mass))
+    slope = -weight / pairs
+    slope[at] += 1.0 / density[at]
+    slope = slope / factor
+    return pairs, float(np.sqrt(max(slope @ cov @ slope, 0.0)))
+
+
+def _contents(response: Response, share: FloatArray, pairs: float) -> tuple[FloatArray, Any]:
+    """Return nominal contents of all cells, and what turns the signal of kinematic cells into one per pair.
+
+    `share` (c,) is the part of the drawn photons in each cell of q_T and energy, `pairs` those of the window.
+    """
+    n = len(share)
+    prior = response.prior.reshape(3, n)
+    inside = np.maximum(share, 1e-4) * pairs
+    scale = pairs / max(float(prior[1].sum()), 1e-300)
+    contents = np.maximum(prior * scale, 1e-6 * max(pairs, 1e-300))
+    contents[1] = inside
+
+    def signal(seen: FloatArray) -> FloatArray:
+        """Return events per true pair, shape (3 c, k), of the events (c, k) of each cell."""
+        every = np.zeros((3, *seen.shape))
+        every[1] = seen / inside[:, None]
+        return every.reshape(3 * n, -1)
+
+    return contents.ravel(), signal
+
+
+def _varied(ctx: Context, measured: _Measured, response: Response) -> dict[str, list[Response]]:
+    """Return the responses of the sources in the simulation that [systematics] sizes, by their names."""
+    asked, radiation = ctx.steering.systematics, None
+    if asked.radiation is not None:
+        lepton = LEPTON_MASS[needed(ctx.steering.spectrum, "spectrum").lepton]
+        radiation = simulation.more_radiation(asked.radiation, lepton, stream(ctx.seed, "radiation"))
+    plain = unfold.without_replicas(response)
+    found: dict[str, list[Response]] = {}
+    for one in systematics.response_variations(
+        measured.truth.parts,
+        plain,
+        polarisation=asked.polarisation,
+        radiation=radiation,
+        efficiency=asked.efficiency,
+        own=ctx.own_sources(),
+    ):
+        found.setdefault(_plain(one.name), []).append(needed(one.response, "unfold"))
+    return found
+
+
+def _others(
+    measured: _Measured, axes: tuple[Any, ...]
+) -> tuple[dict[str, FloatArray], tuple[JointEffect, ...]]:
+    """Return open charm and corrections in the bins of a window, and their errors with that of R."""
+    templates: dict[str, FloatArray] = {}
+    effects = []
+    r, sigma = measured.r_factor
+    if sigma > 0:
+        effects.append(JointEffect("r_factor", r_factor=float(np.log1p(sigma / r))))
+    for name, pairs, weight, relative in measured.removed:
+        label = _plain(name)
+        weighted = replace(pairs, weight=weight, charge=np.zeros(len(pairs), np.int8), columns={})
+        templates[label] = np.clip(
+            np.asarray(select.fill(weighted, axes).os.values(), dtype=np.float64).ravel(), 0.0, None
+        )
+        size = float(min(np.log1p(relative), WIDEST))
+        if size > 0:
+            effects.append(JointEffect(f"{label}_norm", templates={label: size}))
+    return templates, tuple(effects)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"\W+", "_", name)
+
+
+def _limited(
+    ctx: Context, section: Infer, name: str, search: CountingSearch, windows: Sequence[Window | None]
+) -> CountingSearch:
+    """Return a search on the signal of its cells, with limits over masses and couplings."""
+    joint = needed(section.joint, "infer.joint")
+    events = np.array([np.zeros(len(search.plane.coupling)) if w is None else w.events for w in windows])
+    reduced = replace(search, plane=_in_cells(search.plane, events))
+    options = JointLimits(section.cl, section.method, section.asymptotic_from, joint.n_toys)
+    done = iter(range(1, 10**9))
+    places = [couplings_of(row, joint.n_couplings) for row in events]
+    total = sum(map(len, places))
+
+    def limit(row: int, column: int) -> Limit:
+        mass = search.plane.mass[row]
+        ctx.tell("infer", next(done) / total, f"{search.detector.name}, joint limit at {mass:.3f} GeV")
+        window = windows[row]
+        model = needed(window, "infer").at(column, _effects(reduced, row, column))
+        return joint_limit(model, options, seed=ctx.seed)
+
+    levels = levels_over(events, places, limit)
+    _write(ctx, name, reduced, windows, levels)
+    lost = max(1.0 - events.sum() / max(float(search.plane.signal.sum()), 1e-300), 0.0)
+    ctx.cache.methods[f"likelihood, {search.detector.name}"] = (
+        f"joint of pairs and search: {len(joint.pt) - 1} × {len(joint.energy) - 1} cells of q_T and energy "
+        f"in ±{joint.window:g} GeV about each mass, and side bands; free contents, no regularisation"
+    )
+    ctx.cache.numbers[f"signal outside the cells of the joint likelihood, {search.detector.name}"] = (
+        f"{lost:.2%}"
+    )
+    if lost > NOTABLE:
+        ctx.cache.alarm(
+            f"infer.joint: {lost:.0%} of the signal in {search.detector.name} lies outside the cells that "
+            "pairs populate, and is left out; wider cells hold more of it, by the shape of the sampler"
+        )
+    return replace(reduced, joint=levels)
+
+
+def _in_cells(plane: SignalPlane, events: FloatArray) -> SignalPlane:
+    """Return the plane with the signal from the cells alone; errors keep their relative size."""
+    share = np.divide(events, plane.signal, out=np.zeros_like(events), where=plane.signal > 0)
+    inside = np.minimum(plane.in_domain * share, events)
+    return replace(
+        plane,
+        signal=events,
+        in_domain=inside,
+        mc_error=plane.mc_error * share,
+        effects=tuple(effect.times(share) for effect in plane.effects),
+        parts={},
+    )
+
+
+def _effects(search: CountingSearch, row: int, column: int) -> tuple[JointEffect, ...]:
+    """Return what moves the signal of all cells alike at one mass and coupling.
+
+    The kind "spectrum" is in the pairs themselves, whose likelihood holds it.
+    """
+    calibration, own = search.pot
+    sizes = dict(zip(POT_NUISANCES, (calibration, own), strict=True))
+    wanted, plane = search.options.nuisances, search.plane
+    for effect in plane.effects:
+        if effect.kind not in ("pot", "spectrum") and (effect.kind in wanted or effect.name in wanted):
+            relative = effect.relative(plane.signal)[row, column]
+            sizes[_plain(effect.name)] = float(np.log1p(min(relative, 3.0)))
+    signal = plane.signal[row, column]
+    if signal > 0:
+        sizes["signal_mc"] = float(np.log1p(min(plane.mc_error[row, column] / signal, 3.0)))
+    return tuple(JointEffect(n, signal=min(s, WIDEST)) for n, s in sizes.items() if s > 0)
+
+
+def _write(
+    ctx: Context,
+    name: str,
+    search: CountingSearch,
+    windows: Sequence[Window | None],
+    levels: JointLevels,
+) -> None:
+    """Write one workspace per mass, at the coupling whose signal is farthest above its limit."""
+    folder = ctx.folder / f"joint_{name}"
+    folder.mkdir(exist_ok=True)
+    for row, window in enumerate(windows):
+        signal = search.plane.signal[row]
+        if window is None or not signal.any():
+            continue
+        column = int(np.argmax(signal / levels.expected[row, :, 2]))
+        model = window.at(column, _effects(search, row, column))
+        spec = joint_workspace(model if not ctx.cache.mock else replace(model, observed=None))
+        label = f"m{search.plane.mass[row]:.4f}".replace(".", "p")
+        write_json(folder / f"{label}.json", spec)

@@ -1,0 +1,138 @@
+"""A joint likelihood from MOCK pairs to the reach: counts by hand, signal of the plane, what it refuses."""
+
+import re
+
+import numpy as np
+import pyhf
+import pytest
+from builders import ROOT
+
+from gammastar.core.errors import SteeringError
+from gammastar.core.signal import SignalPlanes
+from gammastar.pipeline.cache import load_arrays
+from gammastar.pipeline.run import run
+from gammastar.store.manifest import read_json
+
+SMALL = (ROOT / "analysis" / "na60_dimuon" / "small.toml").read_text()
+MASSES, WINDOW = (0.45, 0.6), 0.05
+PT, ENERGY = (0.0, 12.0), (0.2, 15.0, 400.0)
+JOINT = f"""
+[infer.joint]
+pt = {list(PT)}
+energy = {list(ENERGY)}
+window = {WINDOW}
+n_couplings = 1
+n_replicas = 10
+n_toys = 50
+"""
+
+
+def steering(joint=JOINT, likelihood='likelihood = "joint"\nmethod = "asymptotic"', **more):
+    """Return the small analysis with a histogram for the kinematics, two masses and one detector."""
+    text = re.sub(r"\[flow\].*?(?=\[predict\])", "", SMALL, flags=re.S).split("[report]")[0]
+    text = text.replace("schema.toml", f"{ROOT}/analysis/na60_dimuon/schema.toml")
+    text = text.replace('"mock/', f'"{ROOT}/data/mock/')
+    text = text.replace("n_masses = 20", f'sampler = "histogram"\nmasses = {list(MASSES)}')
+    text = text.replace('["na62_dump", "ship_ecn3"]', '["na62_dump"]')
+    text = text.replace("[infer]", f"[infer]\n{likelihood}")
+    for old, new in more.values():
+        assert old in text
+        text = text.replace(old, new)
+    return text.replace("[systematics]", f"{joint}\n[systematics]")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("joint")
+    (folder / "steering.toml").write_text(steering())
+    return run(folder / "steering.toml", output=folder / "out")
+
+
+def workspaces(folder):
+    found = sorted((folder / "joint_na62_dump").glob("m*.json"))
+    return {float(path.stem[1:].replace("p", ".")): read_json(path) for path in found}
+
+
+def test_every_mass_has_a_workspace_with_the_pairs_of_its_window(results):
+    """Counts of the file are those of the selected pairs, binned here by numpy."""
+    pairs = load_arrays(results / "stages" / "select.npz")
+    found = workspaces(results)
+    assert sorted(found) == pytest.approx(MASSES)
+    for mass, spec in found.items():
+        edges = [mass - 3 * WINDOW, mass - WINDOW, mass + WINDOW, mass + 3 * WINDOW]
+        observed = {o["name"]: np.array(o["data"]) for o in spec["observations"]}
+        for name, charge in (("opposite_sign", 0), ("plus_plus", 2), ("minus_minus", -2)):
+            own = pairs["charge"] == charge
+            sample = np.stack([pairs[k][own] for k in ("mass", "pt", "energy")], axis=1)
+            by_hand, _ = np.histogramdd(sample, bins=(edges, PT, ENERGY))
+            assert observed[name].sum() == by_hand.sum()  # no bin here is without simulation
+            assert observed[name].tolist() == by_hand.ravel().tolist()
+
+
+def test_signal_of_the_cells_is_that_of_the_plane(results):
+    """These cells hold all particles: their signals add up to the yield of the acceptance stage."""
+    plane = SignalPlanes.from_arrays(load_arrays(results / "stages" / "accept.npz")).by_detector["na62_dump"]
+    for row, spec in enumerate(workspaces(results).values()):
+        search = next(c for c in spec["channels"] if c["name"] == "search")
+        total = sum(s["data"][0] for s in search["samples"] if s["name"].startswith("signal_"))
+        signal = plane.signal[row]
+        assert np.abs(total / signal[signal > 0] - 1.0).min() < 1e-9  # at the coupling of the file
+    numbers = read_json(results / "manifest.json")["numbers"]
+    (lost,) = (v for k, v in numbers.items() if k.startswith("signal outside the cells"))
+    assert float(lost.rstrip("%")) < 0.1
+
+
+def test_pyhf_fits_the_workspaces(results):
+    spec = next(iter(workspaces(results).values()))
+    assert spec["measurements"][0]["name"] == "limit_masked"
+    space = pyhf.Workspace(spec)
+    model = space.model()
+    best, value = pyhf.infer.mle.fixed_poi_fit(0.0, space.data(model), model, return_fitted_val=True)
+    assert np.isfinite(value)
+    assert (best[model.config.par_slice("like_sign")] >= 0).all()
+    assert {"pot_calibration", "pot_search", "mass_shape", "r_factor"} <= set(model.config.par_order)
+
+
+def test_the_reach_says_which_likelihood_it_is_of(results):
+    content = read_json(results / "reach.json")
+    rows = [row for row in content["rows"] if row["part"] == "all"]
+    assert rows
+    assert all(row["method"].startswith("joint: asymptotic") for row in rows)
+    assert not any(row["part"].startswith("discovery") for row in content["rows"])
+    methods = read_json(results / "manifest.json")["methods"]
+    assert "joint of pairs and search: 1 × 2 cells" in methods["likelihood, NA62 dump"]
+    assert not (results / "workspace.json").exists()
+
+
+def test_pseudo_experiments_give_a_limit_of_a_few_events(tmp_path):
+    (tmp_path / "steering.toml").write_text(
+        steering(likelihood='likelihood = "joint"\nmethod = "exact"', m=(str(list(MASSES)), "[0.45]"))
+    )
+    out = run(tmp_path / "steering.toml", output=tmp_path / "out")
+    limit = read_json(out / "reach.json")["expected_limit"]
+    # 2.30 without background and error; 50 toys per strength know it to a third
+    assert 1.5 < limit[2] < 4.0
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"joint": ""}, r"needs \[infer.joint\]"),
+        ({"likelihood": ""}, r"needs \[infer.joint\], which belongs to it"),
+        (
+            {"likelihood": 'likelihood = "joint"\ndiscovery = [5.0]'},
+            "discovery: only likelihood = 'two-step'",
+        ),
+        ({"likelihood": 'likelihood = "joint"\nmethod = "marginalised"'}, "marginalised"),
+        (
+            {"a": ("r_factor = 1.162", 'method = "B4"\n# '), "b": ("r_factor_sigma", "#")},
+            "subtract.method = 'B4'",
+        ),
+        ({"a": ('sampler = "histogram"', 'sampler = "histogram"\noutside = ["bremsstrahlung"]')}, "outside"),
+        ({"a": ("n_iterations = 4", 'preset = "smeared mass, as the paper"')}, "smeared"),
+    ],
+)
+def test_what_is_of_the_two_steps_is_refused_by_its_key(tmp_path, change, words):
+    (tmp_path / "steering.toml").write_text(steering(**change))
+    with pytest.raises(SteeringError, match=words):
+        run(tmp_path / "steering.toml", output=tmp_path / "out")

@@ -1,0 +1,311 @@
+"""The joint likelihood: against pyhf in value, fit and limit; slopes; exact sums where they exist; faults."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pyhf
+import pytest
+from scipy.optimize import brentq
+from scipy.stats import norm, poisson
+
+from gammastar.core.errors import PhysicsError
+from gammastar.infer import asymptotic_limit, counting_channel, counting_limit, to_hs3
+from gammastar.infer.joint.expectation import Point, arrays_of, curvature, expected, negative_log
+from gammastar.infer.joint.fits import fit
+from gammastar.infer.joint.limits import (
+    JointLimits,
+    draw_joint,
+    joint_asymptotic,
+    joint_cls,
+    joint_limit,
+    q_tilde,
+    tail_probabilities,
+)
+from gammastar.infer.joint.model import JointEffect, JointModel
+from gammastar.infer.joint.workspace import joint_workspace
+
+
+def model(size=60.0, *, bins=8, cells=6, seed=0, named=True, search=1, **changes):
+    """Return a window of `size` expected pairs, three events of signal and half a one of background."""
+    rng = np.random.default_rng(seed)
+    x, t = np.linspace(0, 1, bins)[:, None], np.linspace(0.05, 0.95, cells)
+    response = np.exp(-0.5 * ((x - t) / 0.15) ** 2)
+    response *= 0.4 / response.sum(axis=0)
+    truth = np.exp(-2 * t)
+    truth *= size / 0.4 / truth.sum()
+    like = np.full(bins, 0.1 * size / bins)
+    factor, root, charm = np.linspace(1.0, 1.1, bins), np.sqrt(0.9), np.full(bins, 0.05 * size / bins)
+    counts = rng.poisson([response @ truth + 2 * factor * like + charm, like / root, like * root])
+    signal = 3.0 * t**2 / (truth @ t**2)
+    listed = (
+        JointEffect("pot", signal=0.18),
+        JointEffect("acceptance", signal=np.linspace(-0.1, 0.2, cells)),
+        JointEffect("efficiency", response=-0.1 * response * (1 + x) / 2),
+        JointEffect("r_factor", r_factor=0.1),
+        JointEffect("charm_norm", templates={"charm": 0.3}),
+        JointEffect("background_norm", background=0.4),
+    )
+    values = {
+        "pairs": 1.3 * truth,
+        "response": response,
+        "variance": 0.4 * response / 200.0,
+        "counts": counts,
+        "signal": np.repeat(signal[:, None] / max(search, 1), search, axis=1),
+        "background": np.full(search, 0.5),
+        "observed": np.array([3.0, *np.zeros(search)])[:search],
+        "r_factor": factor,
+        "charges": 0.9,
+        "templates": {"charm": charm},
+        "effects": listed if named else (),
+    }
+    return JointModel(**(values | changes))
+
+
+def in_situ():
+    """Return a search in the pairs themselves: one channel, no acceptance of its own."""
+    plain = model(bins=10)
+    peak = np.exp(-0.5 * ((np.arange(10) - 4.5) / 1.2) ** 2)[:, None] * plain.response
+    nothing = {"signal": np.zeros((6, 0)), "background": np.zeros(0), "observed": np.zeros(0)}
+    return replace(plain, **nothing, in_situ=0.05 * peak, effects=plain.effects[2:5])
+
+
+MODELS = {
+    "window": model(),
+    "no effects": model(named=False),
+    "two bins of the search": model(search=2),
+    "in situ": in_situ(),
+    "empty pairs": model(counts=np.zeros((3, 8))),
+}
+
+
+def peer(one):
+    space = pyhf.Workspace(joint_workspace(one))
+    built = space.model()
+    return built, space.data(built)
+
+
+def as_pyhf(one, built, core, like, gamma):
+    """Return the parameters in the order of pyhf."""
+    j, values = len(one.pairs), np.zeros(built.config.npars)
+    names = [effect.name for effect in one.effects]
+    for name in built.config.par_order:
+        if name == "mu":
+            found = core[0]
+        elif name.startswith("cell_"):
+            found = core[1 + int(name[5:])]
+        elif name in ("like_sign", "simulation"):
+            found = like if name == "like_sign" else gamma
+        else:
+            found = core[-1] if name == "charge_ratio" else core[1 + j + names.index(name)]
+        values[built.config.par_slice(name)] = found
+    return values
+
+
+def drawn(one, seed=1):
+    rng, i = np.random.default_rng(seed), one.counts.shape[1]
+    core = np.r_[
+        rng.uniform(0, 3), rng.uniform(0.1, 2, len(one.pairs)), rng.normal(0, 0.9, len(one.effects) + 1)
+    ]
+    return core, rng.uniform(0.1, 3, i), rng.normal(1, 0.1, i)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_likelihood_is_that_of_pyhf(name):
+    one = MODELS[name]
+    built, data = peer(one)
+    arrays = arrays_of(one)
+    for seed in range(5):
+        core, like, gamma = drawn(one, seed)
+        point = Point(core[None], like[None], gamma[None])
+        ours = negative_log(arrays, point, one.data, constants=True)[0]
+        theirs = -float(built.logpdf(as_pyhf(one, built, core, like, gamma), data)[0])
+        assert ours == pytest.approx(theirs, abs=1e-10)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_gradient_and_hessian_are_those_of_differences(name):
+    one = MODELS[name]
+    arrays, i = arrays_of(one), one.counts.shape[1]
+    m, x = 2 + len(one.pairs) + len(one.effects), np.concatenate(drawn(one))
+
+    def at(x):
+        return Point(x[None, :m], x[None, m : m + i], x[None, m + i :])
+
+    def slope(x):
+        found = curvature(arrays, at(x), one.data)
+        return np.r_[found.core[0], found.bins[0].T.ravel()]
+
+    found = curvature(arrays, at(x), one.data)
+    steps = 1e-6 * np.eye(len(x))
+    value = [
+        negative_log(arrays, at(x + s), one.data) - negative_log(arrays, at(x - s), one.data) for s in steps
+    ]
+    assert slope(x) == pytest.approx(np.ravel(value) / 2e-6, abs=1e-6 * np.abs(slope(x)).max())
+    hessian = np.zeros((len(x), len(x)))
+    hessian[:m, :m] = found.core_core[0]
+    for a in (0, 1):
+        for b in (0, 1):
+            rows = slice(m + a * i, m + (a + 1) * i)
+            hessian[rows, m + b * i : m + (b + 1) * i] = np.diag(found.bins_bins[0, :, a, b])
+            hessian[rows, :m] = found.bins_core[0, :, a]
+            hessian[:m, rows] = found.bins_core[0, :, a].T
+    differences = np.array([(slope(x + s) - slope(x - s)) / 2e-6 for s in steps])
+    assert hessian == pytest.approx(differences, abs=1e-6 * np.abs(hessian).max())
+
+
+@pytest.mark.parametrize("name", ["window", "in situ"])
+@pytest.mark.parametrize("strength", [None, 2.0])
+def test_fit_is_that_of_pyhf(name, strength):
+    one = MODELS[name]
+    built, data = peer(one)
+    arrays = arrays_of(one)
+    found = fit(arrays, one.data, strength, most=100.0)
+    ours = negative_log(arrays, found.point, one.data, constants=True)[0]
+    if strength is None:
+        _, value = pyhf.infer.mle.fit(data, built, return_fitted_val=True)
+    else:
+        _, value = pyhf.infer.mle.fixed_poi_fit(strength, data, built, return_fitted_val=True)
+    assert found.done.all()
+    assert ours == pytest.approx(float(value) / 2, abs=2e-6)
+    assert ours < float(value) / 2 + 1e-8  # never above the other minimum
+
+
+def test_limits_are_those_of_pyhf():
+    """CLs of pyhf at our limits is the level, within the tolerance of its optimiser."""
+    one = MODELS["window"]
+    built, data = peer(one)
+    limit = joint_asymptotic(one)
+    seen = pyhf.infer.hypotest(limit.observed, data, built, test_stat="qtilde")
+    assert float(seen) == pytest.approx(0.1, rel=1e-4)
+
+
+def exact_pairs(**changes):
+    """Return a model whose pairs are so many that they fix the signal."""
+    return model(4e6, named=False, variance=np.zeros((8, 6)), **changes)
+
+
+def test_many_pairs_give_the_limit_of_a_counting_search():
+    """1e6 pairs know the signal to a part in a thousand; then only the counts of the search are left."""
+    one = exact_pairs(observed=np.array([30.0]), background=np.array([25.0]))
+    counting = counting_channel("search", signal=3.0, background=25.0, observed=30)
+    ours, theirs = joint_asymptotic(one), asymptotic_limit([counting])
+    assert 3.0 * ours.observed == pytest.approx(theirs.observed, rel=0.01)
+    assert 3.0 * ours.expected == pytest.approx(theirs.expected, rel=0.01)
+
+
+def mid(events, mean):
+    """Return P(N < n) + ½ P(N = n)."""
+    return poisson.cdf(events, mean) - 0.5 * poisson.pmf(events, mean)
+
+
+def test_pseudo_experiments_give_poisson_sums_where_pairs_are_many():
+    """With the signal fixed q̃ orders data sets as their counts do; the pairs split each count in halves."""
+    one = exact_pairs()
+    for events, strength in ((0.0, 0.7), (3.0, 1.9)):
+        found = joint_cls(
+            one, strength, data=one.with_search([events]), n_toys=1500, rng=np.random.default_rng(2)
+        )
+        exact = mid(events, 0.5 + 3.0 * strength) / mid(events, 0.5)
+        assert found.cls == pytest.approx(exact, abs=4 * found.error)
+    limit = joint_limit(one, JointLimits(method="exact", n_toys=250), seed=1)
+    exact = brentq(lambda m: mid(3, 0.5 + 3 * m) / mid(3, 0.5) - 0.1, 0.1, 10)
+    assert limit.observed == pytest.approx(exact, abs=4 * limit.mc_error)
+    assert limit.expected[:3] == pytest.approx(counting_limit(0, 0.5) / 3.0, rel=0.3)
+
+
+def test_few_pairs_leave_the_signal_open():
+    """What the pairs do not know makes limits weaker; more pairs of the same content never do."""
+    few, many = model(20.0, named=False), model(2e5, named=False)
+    weak, strong = (joint_asymptotic(replace(m, observed=None)).expected[2] for m in (few, many))
+    assert weak > 1.02 * strong
+
+
+def test_statistic_is_that_of_pyhf_for_pseudo_experiments():
+    one = model(30.0, seed=4)
+    arrays = arrays_of(one)
+    at = fit(arrays, one.data, 1.0)
+    toys = draw_joint(arrays, at.point, 2, np.random.default_rng(3))
+    q = q_tilde(arrays, toys, 2.0)
+    built, _ = peer(one)
+    auxiliary = built.config.auxdata_order
+    for t in range(len(toys)):
+        names = [effect.name for effect in one.effects]
+        own = {name: toys.auxiliary[t, k : k + 1] for k, name in enumerate([*names, "charge_ratio"])}
+        own["simulation"] = toys.simulated[t]
+        main = {"opposite_sign": 0, "plus_plus": 1, "minus_minus": 2}
+        pairs = {name: toys.pairs[t, c] for name, c in main.items()} | {"search": toys.search[t]}
+        data = np.concatenate([pairs[c] for c in built.config.channels] + [own[name] for name in auxiliary])
+        theirs = pyhf.infer.test_statistics.qmu_tilde(
+            2.0,
+            data,
+            built,
+            built.config.suggested_init(),
+            built.config.suggested_bounds(),
+            built.config.suggested_fixed(),
+        )
+        assert q[t] == pytest.approx(float(theirs), abs=2e-5)
+
+
+def test_pseudo_experiments_have_the_moments_of_the_model():
+    one = model(30.0)
+    arrays = arrays_of(one)
+    point = fit(arrays, one.data, 1.0).point
+    n = 20_000
+    toys, means = draw_joint(arrays, point, n, np.random.default_rng(1)), expected(arrays, point)
+    for counts, mean in ((toys.pairs, means.pairs), (toys.search, means.search)):
+        assert counts.mean(axis=0) == pytest.approx(mean[0], abs=5 * np.sqrt(mean.max() / n))
+        assert counts.var(axis=0) == pytest.approx(mean[0], abs=0.06 * max(mean.max(), 1))
+    assert toys.auxiliary.std(axis=0) == pytest.approx(1.0, abs=0.03)
+    assert toys.simulated.std(axis=0) == pytest.approx(arrays.sigma, rel=0.03)
+
+
+def test_the_truth_is_excluded_no_more_often_than_the_level():
+    """30 pairs, 60 full pseudo-experiments: the tolerance is that of their number, one in 2000 fails."""
+    one, n = model(30.0, named=False), 60
+    arrays, rng = arrays_of(one), np.random.default_rng(5)
+    like = 0.1 * 30.0 / 8 / (arrays.like[1] * np.sqrt(0.9))
+    truth = Point(np.r_[1.0, np.full(6, 1 / 1.3), 0.0][None], like[None], np.ones((1, 8)))
+    toys = draw_joint(arrays, truth, n, rng)
+    clsb, clb, _ = tail_probabilities(arrays, toys, 1.0, 60, rng)
+    assert np.mean(clsb < 0.1 * clb) <= 0.1 + norm.isf(5e-4) * 0.3 / np.sqrt(n)
+
+
+def test_masked_searches_have_no_observed_limit():
+    hidden = replace(MODELS["window"], observed=None)
+    assert np.isnan(joint_asymptotic(hidden).observed)
+    with pytest.raises(PhysicsError, match="masked"):
+        _ = hidden.data
+    assert joint_workspace(hidden)["measurements"][0]["name"] == "limit_masked"
+
+
+def test_workspace_is_written_as_hs3():
+    assert "distributions" in to_hs3(joint_workspace(MODELS["window"]))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"counts": np.full((3, 8), 0.5)}, "whole numbers"),
+        ({"counts": np.ones((3, 7))}, r"counts has shape \(3, 7\)"),
+        ({"response": np.zeros((8, 6))}, "no bin sees cell 0"),
+        ({"signal": np.zeros((6, 1))}, "no signal"),
+        ({"signal": np.full((6, 1), np.nan)}, "signal must be finite"),
+        ({"pairs": np.zeros(6)}, "must be positive"),
+        ({"effects": (JointEffect("pot", 0.1 * np.ones((8, 6))), JointEffect("pot"))}, "two nuisances"),
+        ({"effects": (JointEffect("charge_ratio"),)}, "two nuisances are called 'charge_ratio'"),
+        ({"effects": (JointEffect("pot"), JointEffect("POT"))}, "spelling"),
+        ({"effects": (JointEffect("pot", signal=2.5),)}, "more than 2"),
+        ({"effects": (JointEffect("x", templates={"nothing": 0.1}),)}, "no template 'nothing'"),
+        ({"effects": (JointEffect("x", response=np.ones(8)),)}, "does not fit"),
+    ],
+)
+def test_wrong_models_are_refused(change, words):
+    with pytest.raises(PhysicsError, match=words):
+        model(**change)
+
+
+def test_two_bins_need_asymptotics():
+    with pytest.raises(PhysicsError, match="search of one bin"):
+        joint_limit(MODELS["two bins of the search"], JointLimits(method="exact"))
