@@ -143,7 +143,7 @@ def main() -> None:
     for name in TITLES:
         case = dump_yields.variant(name)
         reach = dump_yields.reach(case, grid(), EVENTS)
-        draw(name, reach, case.detector.pot)
+        draw(name, reach, case.detector.exposure)
         if options.write:
             print(f"written: {write(name, reach).relative_to(ROOT)}")
         for kind, published in COMPARE[name].items():

@@ -180,7 +180,7 @@ class Sight:
         ctau = np.broadcast_to(np.asarray(model.ctau(mass, epsilon), dtype=np.float64), epsilon.shape)
         states = _weights(final_states, model.branching(mass), mass, detector)
         factor = 1.0 if measured is None else measured.factor(detector)
-        return cls(detector, epsilon, ctau, states, factor * detector.pot * epsilon**2, mass, measured)
+        return cls(detector, epsilon, ctau, states, factor * detector.exposure * epsilon**2, mass, measured)
 
     @property
     def spins(self) -> tuple[Spin, ...]:
@@ -243,7 +243,8 @@ def yields(
     model : LongLived
         Gives cτ and branching ratios; the rate goes as the square of the coupling.
     detector : Detector
-        Gives beam, target and protons on target besides geometry, cuts and efficiencies.
+        Gives beam, target and protons on target (or the luminosity, for weights in pb) besides geometry, cuts
+        and efficiencies.
     final_states : sequence of str
         Summed; a state at or below its threshold gives exactly zero.
     measured : Measured, optional

@@ -29,8 +29,8 @@ def millicharge_yields(
     Parameters
     ----------
     sample : Sample
-        χ and χ̄ as particles of their own, per proton on target at Q = 1 (two per pair). A `Replicated`
-        one gives the signal of its replicas too.
+        χ and χ̄ as particles of their own, per proton on target at Q = 1 (two per pair), or in pb for a
+        detector with a luminosity. A `Replicated` one gives the signal of its replicas too.
     m_chi : float [GeV]
     charges : array_like, shape (k,)
         Q in units of e, positive and at most one.
@@ -79,7 +79,7 @@ def millicharge_yields(
     n = len(sample.weight)
     variance = np.clip(sums[1] - sums[0] ** 2 / n, 0.0, None)
     factor = 1.0 if measured is None else measured.factor(detector)
-    scale = factor * detector.pot * detector.efficiency * q**2
+    scale = factor * detector.exposure * detector.efficiency * q**2
     return AcceptedYield(
         couplings=q,
         signal=scale * sums[0],

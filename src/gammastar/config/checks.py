@@ -15,7 +15,7 @@ from typing import Any
 
 from gammastar.config.checks_measured import CHECKS as MEASURED
 from gammastar.config.checks_measured import LONGEST, Findings, Look, hinted, raised, tried, wrong
-from gammastar.config.dark import Accept, InSitu, Predict
+from gammastar.config.dark import Accept, InSitu, Predict, mesons_of
 from gammastar.config.steering import STAGES, Steering, examine
 from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.documents import Finding
@@ -172,8 +172,9 @@ def _tables(look: Look, section: Predict) -> Findings:
     if "bremsstrahlung" in section.model_fields_set:
         yield from tried("predict.bremsstrahlung", lambda: bremsstrahlung.preset(section.bremsstrahlung))[1]
     if "mesons" in section.model_fields_set:
-        path = functools.partial(shipped, section.mesons, look.base, "measurements")
-        yield from tried("predict.mesons", lambda: MesonTable.read(path()))[1]
+        sigma = section.sigma_inelastic
+        read = functools.partial(MesonTable.read, sigma_inelastic=sigma)
+        yield from tried("predict.mesons", lambda: read(mesons_of(section, look.base)))[1]
 
 
 def _model(look: Look, section: Predict) -> Findings:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gammastar.core.files import shipped
+from gammastar.core.files import is_file, is_folder, shipped
 from gammastar.core.resolve import UserCode
 
 if TYPE_CHECKING:
@@ -66,7 +66,8 @@ class Predict(Section):
     source: Literal["spectrum", "theory"] = "spectrum"
     """Rate from the measured spectrum, or from theory alone."""
     channels: tuple[str, ...] = ()
-    """Theory channels: with a spectrum processes that it cannot hold; a name, or 'file.py:Name'."""
+    """Theory channels: with a spectrum processes that it cannot hold; a name, 'file.py:Name', or tables of
+    others, 'foresee:FOLDER', 'eventcalc:FOLDER/NAME'."""
     outside: tuple[str, ...] = ()
     """Theory channels that count outside the measured domain only, e.g. forward bremsstrahlung, with their
     theory band ('theory' is its nuisance); an overlap is refused."""
@@ -75,7 +76,11 @@ class Predict(Section):
     off_shell: Positive | None = None
     """Λ of its off-shell form factor, in the place of the convention's [GeV]."""
     mesons: str = "mesons_400gev"
-    """Table of the mesons per interaction: a file, or one of the shipped ``measurements/``."""
+    """Table of the mesons per interaction: a file, one of the shipped ``measurements/``, or a folder of
+    spectra of FORESEE."""
+    sigma_inelastic: Positive | None = None
+    """Inelastic cross section by which those of FORESEE's tables become rates per interacting proton; without
+    it rates are in pb, for detectors with a luminosity [mb]."""
     beam_energy: Positive | None = None
     """Energy of the proton beam, for theory alone [GeV]."""
     target_a: Positive = 207.2
@@ -366,7 +371,43 @@ def theory_options(section: Predict, where: Path | UserCode) -> TheoryOptions:
     from gammastar.predict.names import TheoryOptions
 
     base = where if isinstance(where, Path) else where.folder
-    table = section.mesons
     return TheoryOptions(
-        section.bremsstrahlung, section.off_shell, lambda: shipped(table, base, "measurements"), where
+        section.bremsstrahlung,
+        section.off_shell,
+        lambda: mesons_of(section, base),
+        where,
+        section.sigma_inelastic,
     )
+
+
+TABLES = ("foresee:", "eventcalc:")
+
+
+def brought_files(section: Predict, base: Path) -> dict[str, list[Path]]:
+    """Return the files of others behind a section by the name that it gives them: tables and spectra."""
+    charged = () if section.millicharge is None else section.millicharge.channels
+    named = {name for name in (*section.channels, *section.outside, *charged) if name.startswith(TABLES)}
+    found: dict[str, list[Path]] = {}
+    for name in sorted(named):
+        kind, _, path = name.partition(":")
+        place = base / path
+        pattern = "*_m_*.npy" if kind == "foresee" else f"*-{place.name}.txt"
+        found[name] = sorted((place if kind == "foresee" else place.parent).glob(pattern))
+    place = base / section.mesons
+    if is_folder(place):
+        found[section.mesons] = sorted([*place.glob("*_*.txt"), *place.glob("*_*.npy")])
+    elif is_file(place):
+        found[section.mesons] = [place]
+    return found
+
+
+def mesons_of(section: Predict, base: Path) -> Path:
+    """Return the file of the mesons of a section, or the folder of their spectra.
+
+    Raises
+    ------
+    InputFileError
+        If there is neither.
+    """
+    folder = base / section.mesons
+    return folder if is_folder(folder) else shipped(section.mesons, base, "measurements")

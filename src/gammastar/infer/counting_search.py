@@ -382,7 +382,7 @@ class CountingSearch:
 
     def _projected(self, pot: float) -> Callable[[float], float]:
         """Return the median limit with other protons on target as a function of the uncertainty."""
-        (b, b_sigma, _), factor = self.background, pot / self.detector.pot
+        (b, b_sigma, _), factor = self.background, pot / self.detector.exposure
 
         def needed(sigma: float) -> float:
             levels = projected_yields(

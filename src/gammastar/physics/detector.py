@@ -17,6 +17,7 @@ from gammastar.core.records import Exposure
 from gammastar.physics.geometry import Volume
 
 __all__ = [
+    "COLLISION",
     "STRICT",
     "Cuts",
     "Detector",
@@ -25,6 +26,8 @@ __all__ = [
     "Stand",
     "Target",
     "check",
+    "check_exposure",
+    "exposure_text",
     "load_detector",
     "target_factor",
 ]
@@ -78,6 +81,40 @@ class Target:
     def interaction_probability(self) -> float:
         """Probability that a proton interacts, 1 − exp(−thickness)."""
         return -math.expm1(-self.thickness)
+
+
+COLLISION = Target(1.0, 1.0, math.inf)
+"""The point of a collider where beams meet, in the place of a target: every collision makes particles."""
+
+
+def check_exposure(pot: float | None, luminosity: float | None, target: Target) -> None:
+    """Refuse a detector that names both protons on target and a luminosity, or none of them.
+
+    Raises
+    ------
+    PhysicsError
+        Also for protons without a target.
+    """
+    given = {name: value for name, value in (("pot", pot), ("luminosity", luminosity)) if value is not None}
+    check(
+        len(given) == 1,
+        "give either pot, the protons on target, or luminosity [1/pb], the integrated one of a collider; "
+        f"found {' and '.join(given) or 'none of them'}",
+    )
+    for name, value in given.items():
+        check(math.isfinite(value) and value > 0, f"{name} = {value!r} must be positive")
+    check(pot is None or target is not COLLISION, "target: protons on target need the target they hit")
+
+
+def exposure_text(pot: float | None, luminosity: float | None) -> str:
+    """Return protons on target or luminosity as words.
+
+    Examples
+    --------
+    >>> exposure_text(1e20, None), exposure_text(None, 3e6)
+    ('1e+20 protons on target', '3e+03 /fb')
+    """
+    return f"{pot:.3g} protons on target" if luminosity is None else f"{luminosity / 1e3:.3g} /fb"
 
 
 class Stand(Protocol):
@@ -197,8 +234,13 @@ class Detector:
     beam_energy : float
         [GeV]
     target : Target
-    pot, pot_sigma : float
-        Protons on target and their relative uncertainty.
+    pot : float or None
+        Protons on target.
+    luminosity : float or None
+        Integrated luminosity of a collider [1/pb], in the place of `pot`; particles then count by their cross
+        section [pb], and no `target` is needed.
+    pot_sigma : float
+        Relative uncertainty of `pot` or `luminosity`.
     volume : Cone, Frustum, Box or Cylinder
         Where decays count.
     accept_on : {"parent", "daughters"}
@@ -217,12 +259,13 @@ class Detector:
     name: str
     source: str
     beam_energy: float
-    target: Target
-    pot: float
     volume: Volume
     accept_on: Literal["parent", "daughters"]
     efficiency: Mapping[str, float]
     sources: Mapping[str, str]
+    target: Target = COLLISION
+    pot: float | None = None
+    luminosity: float | None = None
     pot_sigma: float = 0.0
     planes: tuple[Plane, ...] = ()
     magnet: Magnet | None = None
@@ -232,9 +275,9 @@ class Detector:
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     def __post_init__(self) -> None:
-        for name in ("beam_energy", "pot"):
-            value = getattr(self, name)
-            check(math.isfinite(value) and value > 0, f"{name} = {value!r} must be positive")
+        energy = self.beam_energy
+        check(math.isfinite(energy) and energy > 0, f"beam_energy = {energy!r} must be positive")
+        check_exposure(self.pot, self.luminosity, self.target)
         for name in ("pot_sigma", "background", "background_sigma"):
             value = getattr(self, name)
             check(value is None or 0 <= value < math.inf, f"{name} = {value!r} must be finite, not negative")
@@ -258,13 +301,23 @@ class Detector:
         )
         self._check_places()
 
+    @property
+    def exposure(self) -> float:
+        """Protons on target, or the luminosity [1/pb]: events over what a rate counts in."""
+        return float(self.pot if self.luminosity is None else self.luminosity)  # type: ignore[arg-type]
+
+    @property
+    def exposure_text(self) -> str:
+        """Protons on target or luminosity as words."""
+        return exposure_text(self.pot, self.luminosity)
+
     def _check_places(self) -> None:
         """Refuse a volume around or before the target, and planes that no lepton reaches."""
         place, (first, last) = self.target.position, self.volume.z_range
         where = f"the target at ({', '.join(f'{value:g}' for value in place)}) m"
         check(last > place[2], f"volume: ends at z = {last:g} m, before {where}; see also target.position")
         check(
-            self.target.thickness < DUMP or not self.volume.holds(place),
+            self.target.thickness < DUMP or self.pot is None or not self.volume.holds(place),
             f"volume: holds {where}, a dump of {self.target.thickness:g} interaction lengths, in which "
             "nothing is seen; begin behind it or beside it (keys of volume), or correct target.position",
         )

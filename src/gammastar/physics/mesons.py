@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,16 +17,20 @@ from gammastar.core import constants
 from gammastar.core.constants import ALPHA, M_E, M_MU, M_PROTON
 from gammastar.core.documents import from_toml, validated
 from gammastar.core.errors import InputFileError, PhysicsError
+from gammastar.core.files import data_path
 from gammastar.core.records import FloatArray
 from gammastar.physics import hadrons
 from gammastar.physics.hadrons import breit_wigner, rho_mass_density
+from gammastar.physics.meson_spectra import read_meson_spectra
 from gammastar.physics.qed import FormFactor2, dark_photon_rate, lepton_factor
 
 log = logging.getLogger(__name__)
 
-__all__ = ["Decay", "Meson", "MesonTable", "beam_frame", "dark_photon_branching"]
+__all__ = ["Decay", "Meson", "MesonTable", "Species", "Unit", "beam_frame", "dark_photon_branching"]
 
 Kind = Literal["pseudoscalar_dalitz", "vector_dalitz", "vector_mixing", "rho_mixing"]
+Unit = Literal["proton", "pb"]
+"""What a rate counts in: particles per interacting proton, or their cross section, for a luminosity."""
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 _FORM_FACTORS: dict[str, FormFactor2] = {
     name: getattr(hadrons, name) for name in ("pointlike", "pi0_2", "eta2", "eta_prime2", "omega2")
@@ -189,9 +193,32 @@ def dark_photon_branching(decay: Decay, parent_mass: float, width: float, mass: 
     return np.asarray(np.where(inside, decay.branching * value, 0.0), dtype=np.float64)
 
 
+class Species(Protocol):
+    """What decays need to know of a meson: `Meson`, or a `gammastar.physics.meson_spectra.MesonSpectrum`."""
+
+    @property
+    def pdg(self) -> int:
+        """PDG number."""
+
+    @property
+    def sigma(self) -> float:
+        """Relative uncertainty of the yield."""
+
+    @property
+    def per_interaction(self) -> float:
+        """Mesons per interaction, or their cross section [pb]."""
+
+    @property
+    def mass(self) -> float:
+        """Mass [GeV]."""
+
+    def sample(self, mass: npt.ArrayLike, n: int, beam_energy: float, rng: np.random.Generator) -> FloatArray:
+        """Draw px, py, pz, E [GeV], shape (4, n), for an (off-shell) mass."""
+
+
 @dataclass(frozen=True, slots=True)
-class MesonTable:
-    """Mesons and decays of one beam, with the note where they come from."""
+class _Parametrised:
+    """A file of mesons with parametrised spectra."""
 
     source: str
     mesons: Mapping[str, Meson]
@@ -199,30 +226,81 @@ class MesonTable:
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
     def __post_init__(self) -> None:
+        _check_parents(self.mesons, self.decays)
+
+
+def _check_parents(mesons: Mapping[str, Species], decays: tuple[Decay, ...]) -> None:
+    unknown = {decay.parent for decay in decays} - set(mesons)
+    if unknown:
+        msg = f"decays of {sorted(unknown)}, which the table does not hold"
+        raise PhysicsError(msg)
+
+
+@dataclass(frozen=True, slots=True)
+class MesonTable:
+    """Mesons and decays of one beam, with the note where they come from.
+
+    Attributes
+    ----------
+    source : str
+    mesons : mapping of str to Species
+    decays : tuple of Decay
+    unit : {"proton", "pb"}
+        What the mesons count in.
+    """
+
+    source: str
+    mesons: Mapping[str, Species]
+    decays: tuple[Decay, ...]
+    unit: Unit = "proton"
+
+    def __post_init__(self) -> None:
         empty = sorted(name for name, meson in self.mesons.items() if meson.per_interaction == 0)
         if empty:
             log.warning(
                 "mesons of %r: %s have zero multiplicity, they add nothing", self.source, ", ".join(empty)
             )
-        unknown = {decay.parent for decay in self.decays} - set(self.mesons)
-        if unknown:
-            msg = f"decays of {sorted(unknown)}, which the table does not hold"
-            raise PhysicsError(msg)
+        _check_parents(self.mesons, self.decays)
 
     @classmethod
-    def read(cls, path: Path) -> MesonTable:
-        """Read a TOML file such as ``measurements/mesons_400gev.toml``.
+    def read(cls, path: Path, *, sigma_inelastic: float | None = None) -> MesonTable:
+        """Read a TOML file such as ``measurements/mesons_400gev.toml``, or a folder of FORESEE's spectra.
+
+        Parameters
+        ----------
+        path : Path
+            With a folder as `read_meson_spectra` takes it, decays and form factors are those of the shipped
+            table.
+        sigma_inelastic : float, optional
+            Inelastic cross section [mb], by which the cross sections of a folder become mesons per
+            interaction.
 
         Raises
         ------
         InputFileError
-            If the file is missing or is not TOML.
+            If the file is missing or is not TOML, or the folder holds no spectra.
         SteeringError
             If a key is unknown, missing or wrong.
         """
+        if path.is_dir():
+            return cls._of_spectra(path, sigma_inelastic)
         try:
             data: Any = from_toml(path)
         except (OSError, ValueError) as error:
             msg = f"{path}: the table of mesons cannot be read ({error})"
             raise InputFileError(msg) from error
-        return validated(TypeAdapter(cls), data, path)
+        found = validated(TypeAdapter(_Parametrised), data, path)
+        return cls(found.source, found.mesons, found.decays)
+
+    @classmethod
+    def _of_spectra(cls, folder: Path, sigma_inelastic: float | None) -> MesonTable:
+        mesons = read_meson_spectra(folder, sigma_inelastic=sigma_inelastic)
+        decays = cls.read(data_path("measurements/mesons_400gev.toml")).decays
+        unit: Unit = "pb" if sigma_inelastic is None else "proton"
+        counted = "cross sections" if unit == "pb" else f"over {sigma_inelastic:g} mb"
+        return cls(
+            f"spectra of {', '.join(mesons)} in {folder.name} ({counted}, forward hemisphere)",
+            mesons,
+            tuple(decay for decay in decays if decay.parent in mesons),
+            unit,
+        )

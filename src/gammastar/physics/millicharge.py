@@ -20,7 +20,7 @@ from gammastar.core.documents import from_toml, name_of, sources_of, validated
 from gammastar.core.errors import InputFileError, PhysicsError, SteeringError
 from gammastar.core.files import Pathlike
 from gammastar.core.records import BoolArray, FloatArray
-from gammastar.physics.detector import Target
+from gammastar.physics.detector import COLLISION, Target, check_exposure, exposure_text
 from gammastar.physics.qed import FormFactor2, kappa, lepton_factor, pseudoscalar_dalitz
 
 __all__ = [
@@ -445,7 +445,11 @@ class MillichargeDetector:
         True if a number is nobody's measurement or design; figures must say so.
     beam_energy : float
         [GeV]
-    pot : float
+    pot : float or None
+        Protons on target.
+    luminosity : float or None
+        Integrated luminosity of a collider [1/pb], in the place of `pot`, and no `target`: pairs count by
+        their cross section [pb].
     target : Target
     front : Front
     detection : Scintillator, Recoil or Hits
@@ -459,21 +463,33 @@ class MillichargeDetector:
     source: str
     illustrative: bool
     beam_energy: float
-    pot: float
-    target: Target
     front: Front
     detection: Detection
     sources: Mapping[str, str]
+    target: Target = COLLISION
+    pot: float | None = None
+    luminosity: float | None = None
     efficiency: float = 1.0
     background: float | None = None
     background_sigma: float | None = None
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
     def __post_init__(self) -> None:
-        _positive(beam_energy=self.beam_energy, pot=self.pot, efficiency=self.efficiency)
+        _positive(beam_energy=self.beam_energy, efficiency=self.efficiency)
+        check_exposure(self.pot, self.luminosity, self.target)
         if self.front.z <= self.target.position[2]:
             msg = f"front.z = {self.front.z:g} m must lie behind the target at {self.target.position[2]:g} m"
             raise PhysicsError(msg)
+
+    @property
+    def exposure(self) -> float:
+        """Protons on target, or the luminosity [1/pb]: events over what a rate counts in."""
+        return float(self.pot if self.luminosity is None else self.luminosity)  # type: ignore[arg-type]
+
+    @property
+    def exposure_text(self) -> str:
+        """Protons on target or luminosity as words."""
+        return exposure_text(self.pot, self.luminosity)
 
     @property
     def exponent(self) -> int:

@@ -15,6 +15,7 @@ from gammastar.core.constants import M_PI0
 from gammastar.core.constants import mass as mass_of
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray, Sample
+from gammastar.physics.mesons import Unit
 
 __all__ = [
     "FORWARD",
@@ -24,6 +25,7 @@ __all__ = [
     "check_exclusive",
     "held",
     "outside",
+    "unit_of",
 ]
 
 Importance: TypeAlias = Callable[[Sample], FloatArray]
@@ -219,6 +221,25 @@ def check_exclusive(channels: Sequence[Channel]) -> None:
             if shared and shared <= FORWARD and "virtual_photon" in (first.group, second.group):
                 msg += ", or count it outside the measured domain only, under [predict] outside"
             raise PhysicsError(msg)
+
+
+def unit_of(channels: Sequence[Channel]) -> Unit:
+    """Return what the rates of channels count in: "proton", or "pb" for a detector with a luminosity.
+
+    Raises
+    ------
+    PhysicsError
+        If some count in the one and some in the other: their sum would mean nothing.
+    """
+    units = {channel.group: getattr(channel, "unit", "proton") for channel in channels}
+    if len(set(units.values())) > 1:
+        text = ", ".join(f"{group!r} in {unit}" for group, unit in units.items())
+        msg = (
+            f"rates count per proton or as cross sections, not both: {text}; give predict.sigma_inelastic to "
+            "have all of them per interacting proton"
+        )
+        raise PhysicsError(msg)
+    return "pb" if "pb" in units.values() else "proton"
 
 
 def _disjoint(first: Channel, second: Channel) -> bool:

@@ -25,6 +25,7 @@ from gammastar.predict.channels import (
     PseudoscalarDalitz,
     VectorDalitz,
     VectorMixing,
+    tabulated_channel,
 )
 from gammastar.predict.models import DarkPhoton, Labels, Model, VectorModel
 
@@ -114,12 +115,21 @@ class TheoryOptions:
         Returns the file of the table of mesons, or raises InputFileError; asked only by their channels.
     where : Path or UserCode
         Folder of the steering file, or the code that was frozen there.
+    sigma_inelastic : float or None
+        Inelastic cross section [mb], by which the cross sections of FORESEE's tables become rates per
+        interacting proton; None leaves them in pb.
     """
 
     bremsstrahlung: str
     off_shell: float | None
     mesons: Callable[[], Path]
     where: Path | UserCode
+    sigma_inelastic: float | None = None
+
+    @property
+    def base(self) -> Path:
+        """Folder of the steering file."""
+        return self.where if isinstance(self.where, Path) else self.where.folder
 
 
 def theory_channel(
@@ -135,7 +145,8 @@ def theory_channel(
     Parameters
     ----------
     name : str
-        "bremsstrahlung", "pion_dalitz", "pseudoscalar_dalitz", "vector_dalitz", "vector_mesons" or "jpsi".
+        "bremsstrahlung", "pion_dalitz", "pseudoscalar_dalitz", "vector_dalitz", "vector_mesons" or "jpsi";
+        "foresee:FOLDER" or "eventcalc:FOLDER/NAME" for tables of these tools.
     options : TheoryOptions
     beam_energy : float [GeV]
     thickness : float
@@ -158,11 +169,14 @@ def theory_channel(
             kernel = replace(kernel, name=title, off_shell=options.off_shell)
         return Bremsstrahlung(kernel, beam_energy, interaction)
     if name in MESONS:
-        table = MesonTable.read(options.mesons())
+        table = MesonTable.read(options.mesons(), sigma_inelastic=options.sigma_inelastic)
         bounds: dict[str, Any] = {} if mass_range is None else {"mass_range": mass_range}
         return MESONS[name](table, beam_energy, interaction, **bounds)
+    brought = tabulated_channel(name, options.base, options.sigma_inelastic)
+    if brought is not None:
+        return brought
     if ":" not in name:
-        known = ", ".join(("bremsstrahlung", *MESONS))
+        known = ", ".join(("bremsstrahlung", *MESONS, "foresee:FOLDER", "eventcalc:FOLDER/NAME"))
         msg = f"predict.channels: {name!r} is neither one of {known} nor of the form 'file.py:attribute'"
         raise SteeringError(msg)
     channel: Channel = _of_user(Channel, f"predict.channels: {name!r}", name, options.where)

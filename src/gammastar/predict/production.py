@@ -25,10 +25,11 @@ from gammastar.core.sources import (
     Source,
     Sources,
 )
+from gammastar.physics.mesons import Unit
 from gammastar.physics.polarisation import SpinDensities
 from gammastar.physics.qed import kappa
 from gammastar.physics.vectors import Process
-from gammastar.predict.channel import Channel, check_exclusive
+from gammastar.predict.channel import Channel, check_exclusive, unit_of
 from gammastar.predict.channels import Outside, VirtualPhoton
 from gammastar.predict.mixture import Mixture, Scaled, envelope, recoupled_channels
 from gammastar.predict.models import DarkPhoton, Model, VectorModel, rate_ratio
@@ -64,6 +65,14 @@ class Trend(Protocol):
         """Return the relative error of a total (k,) from what the factors make of it (r, k)."""
 
 
+class Counted(Protocol):
+    """A detector with protons on target or a luminosity."""
+
+    @property
+    def luminosity(self) -> float | None:
+        """Integrated luminosity [1/pb]; None for protons on target."""
+
+
 @dataclass(frozen=True)
 class Production:
     """The production of one run.
@@ -84,6 +93,8 @@ class Production:
         Of measured over simulated density, for the error of what is extrapolated.
     spin : SpinDensities or None
         Of the measured pairs, for the decays of what carries no parent.
+    unit : {"proton", "pb"}
+        What the rate counts in.
     """
 
     channel: Channel
@@ -93,6 +104,27 @@ class Production:
     threshold: float
     trend: Trend | None = None
     spin: SpinDensities | None = None
+    unit: Unit = "proton"
+
+    def check_exposures(self, found: Mapping[str, Counted]) -> None:
+        """Refuse detectors that count otherwise than the rate does.
+
+        Raises
+        ------
+        PhysicsError
+            For a luminosity with a rate per proton, or protons on target with cross sections.
+        """
+        for name, detector in found.items():
+            if (detector.luminosity is None) == (self.unit == "pb"):
+                has = "protons on target" if detector.luminosity is None else "a luminosity"
+                counts = "cross sections [pb]" if self.unit == "pb" else "per proton on target"
+                cure = (
+                    "give predict.sigma_inelastic, or a detector with luminosity"
+                    if self.unit == "pb"
+                    else "take channels from spectra of FORESEE without predict.sigma_inelastic"
+                )
+                msg = f"detector {name!r} has {has}, the rate counts {counts}: {cure}"
+                raise PhysicsError(msg)
 
     @property
     def mixture(self) -> tuple[Mixture, Callable[[FloatArray], FloatArray]]:
@@ -205,7 +237,7 @@ def theory_production(
     elif not as_photons(model):
         ratio = _own_rate(model)
         channel = Mixture(tuple(Scaled(part, ratio) for part in channels), exclusive=False)
-    return Production(channel, whole.channels, exposure, (0.0, np.inf), 0.0)
+    return Production(channel, whole.channels, exposure, (0.0, np.inf), 0.0, unit=unit_of(channels))
 
 
 def measured_production(
@@ -234,6 +266,7 @@ def measured_production(
         If two channels contain the same process; for a model that needs its own ratio in each of them.
     """
     check_exclusive([photon, *others])
+    unit_of([photon, *others])
     threshold = 2 * photon.m_lepton
     if needs_shares(model):
         if others:

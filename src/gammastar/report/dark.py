@@ -323,7 +323,7 @@ def charge_section(searches: Mapping[str, Any], tables: Sequence[Table], *, mock
         numbers[f"reach, {detector.name}"] = reached
         note = "; illustrative numbers" if detector.illustrative else ""
         text.append(
-            f"{detector.name}: {detector.pot:.3g} protons on target, {search.assumption}; "
+            f"{detector.name}: {detector.exposure_text}, {search.assumption}; "
             f"signal as Q^{detector.exponent} at small Q; {reached}{note}."
         )
     figure = reach_lines_figure(
@@ -370,7 +370,7 @@ def reach_section(name: str, search: Any, plane: SignalPlane, view: View) -> Sec
     mass, domain, theory = plane.mass, domain_of(plane), view.theory
     contours = _theory_contours(search) if theory else _contours(search, domain)
     figure = reach_figure(
-        contours, pot=search.detector.pot, yields=_yields(plane, view.min_effective), **options
+        contours, pot=_exposed(search), yields=_yields(plane, view.min_effective), **options
     )
     split = (
         "from theory alone: no lepton pair was measured" if theory else "split into measured and extrapolated"
@@ -393,7 +393,7 @@ def reach_section(name: str, search: Any, plane: SignalPlane, view: View) -> Sec
         figures.append(titled(f"domain_{name}", caption, figure))
     others = _others(search)
     if len(others) > 1 and reached.any():
-        figure = reach_figure(others, pot=search.detector.pot, **options)
+        figure = reach_figure(others, pot=_exposed(search), **options)
         caption = f"Discoveries and other protons on target, {search.detector.name}. {grey}"
         figures.append(titled(f"projections_{name}", caption, figure))
     if search.levels is not None and len(mass) > 1:
@@ -431,10 +431,25 @@ def _span(search: Any) -> tuple[float, float, float, float] | None:
     )
 
 
+def _exposed(search: Any, value: float | None = None) -> str:
+    """Return the exposure of a search, or another one of its kind, as a figure says it."""
+    exposure = search.detector.exposure if value is None else value
+    if search.detector.luminosity is None:
+        return f"{power_of_ten(exposure)} POT"
+    return rf"{exposure / 1e3:.3g} fb$^{{-1}}$"
+
+
+def _exposure(search: Any) -> tuple[str, str]:
+    """Return name and value of the exposure of a search."""
+    if search.detector.luminosity is None:
+        return "Protons on target", f"{search.detector.exposure:.3g}"
+    return "Luminosity", search.detector.exposure_text
+
+
 def reach_sentence(search: Any) -> str:
     """Return what a search reaches in one sentence."""
     span, cl = _span(search), f"{100 * search.limit.cl:.3g} % CL"
-    start = f"{search.detector.name}, {search.detector.pot:.3g} protons on target, {cl}"
+    start = f"{search.detector.name}, {search.detector.exposure_text}, {cl}"
     if span is None:
         return f"{start}: nothing is reached; the limit is {search.limit.expected[2]:.3g} events."
     low, high, weakest, strongest = span
@@ -471,7 +486,7 @@ def cards_of(
     value = limit.observed if observed else limit.expected[2]
     kind = "observed" if observed else "expected"
     return (
-        ("Protons on target", f"{search.detector.pot:.3g}", f"{search.detector.name}{data}"),
+        (*_exposure(search), f"{search.detector.name}{data}"),
         ("Lepton pairs", "–" if pairs is None else f"{int(pairs):,}".replace(",", "\u2009"), source),
         ("Limit on the signal", f"{value:.3g} events", f"{kind}, {100 * limit.cl:.3g} % CL"),
         ("Masses reached", *reached),
@@ -520,12 +535,12 @@ def _yields(plane: SignalPlane, few: float) -> Yields:
 def _others(search: Any) -> list[Contour]:
     """Return thin contours: expected limit, discoveries, other protons on target."""
     cl = f"{100 * search.limit.cl:.3g} % CL limit"
-    found = [Contour(f"{cl}, {power_of_ten(search.detector.pot)} POT", search.reach, "expected")]
+    found = [Contour(f"{cl}, {_exposed(search)}", search.reach, "expected")]
     found += [
         Contour(rf"{z:g}$\sigma$ discovery", reach, "expected") for z, reach in search.discovery.items()
     ]
     found += [
-        Contour(f"{cl}, {power_of_ten(pot)} POT", reach, "expected")
+        Contour(f"{cl}, {_exposed(search, pot)}", reach, "expected")
         for pot, reach in search.projections.items()
     ]
     return found
@@ -553,7 +568,7 @@ def _impacts(name: str, search: Any, view: View) -> tuple[str, Any]:
 def _text(search: Any, reached: Any, *, theory: bool) -> list[str]:
     limit: Limit = search.limit
     first = (
-        f"{search.detector.pot:.3g} protons on target, {search.assumption}; expected limit "
+        f"{search.detector.exposure_text}, {search.assumption}; expected limit "
         f"{limit.expected[2]:.3f} events at {100 * limit.cl:.0f} % CL ({limit.method})."
     )
     if not reached.any():

@@ -300,7 +300,7 @@ def export(
             write_table(output / f"efficiency_{name}_{state}.csv", _text(table))
         content["detectors"][name] = {
             "name": known.name,
-            "pot": known.pot,
+            "pot" if known.luminosity is None else "luminosity_per_pb": known.exposure,
             "target_factor": _factor(record, known),
             "source": known.source,
         }

@@ -271,14 +271,14 @@ class Results:
     def _pot(self, content: Mapping[str, Any], name: str) -> float:
         """Return the protons on target of a search: of its detector, or in situ of the measurement."""
         if "detector" in content:
-            return float(content["detector"]["pot"])
+            return float(content["detector"].get("pot", content["detector"].get("luminosity", np.nan)))
         exposure = self.spectrum.exposure if name in (IN_SITU, DISPLACED) else None
         if exposure is not None:
             return exposure.pot
         from gammastar.physics.detector import load_detector
         from gammastar.pipeline.record import kept_detector
 
-        return load_detector(kept_detector(self.folder, name)).pot
+        return load_detector(kept_detector(self.folder, name)).exposure
 
 
 def _model_of_photons() -> dict[str, Any]:

@@ -114,6 +114,7 @@ def transfer_of(ctx: Context, found: Mapping[str, Stand]) -> TargetTransfer:
 def accept_stage(ctx: Context, production: Production, rate: Rate) -> dict[str, SignalPlane]:
     """Return the signal in each detector; one sample per mass serves every coupling and every detector."""
     section, found = _section(ctx), detectors(ctx)
+    production.check_exposures(found)
     inferring = ctx.steering.infer
     low, high, n = (1e-9, 1e-2, 141) if inferring is None else (*inferring.coupling, inferring.n_couplings)
     couplings = np.geomspace(low, high, n)

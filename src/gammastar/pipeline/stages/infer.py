@@ -108,6 +108,14 @@ def missing_masses(ctx: Context, planes: dict[str, SignalPlane], exposure: Expos
     return np.array(fresh[:room])
 
 
+QUALIFIER = {"pot": "POT", "luminosity": "LUMINOSITY [1/pb]"}
+
+
+def exposure_of(detector: Any) -> dict[str, float]:
+    """Return the exposure of a detector by its name: ``pot``, or ``luminosity`` [1/pb]."""
+    return {"pot" if detector.luminosity is None else "luminosity": detector.exposure}
+
+
 def infer_stage(
     ctx: Context, planes: dict[str, SignalPlane], exposure: Exposure, state: Any = None
 ) -> dict[str, Search]:
@@ -136,7 +144,7 @@ def infer_stage(
         if documents is not None and section.submission and np.isfinite(search.reach.edges).any():
             _submit(ctx, search, exposure, documents, suffix)
         extra = {
-            "detector": {"name": name, "pot": detector.pot},
+            "detector": {"name": name} | exposure_of(detector),
             "model": asdict(model_of(ctx).labels),
             "tip": search.reach.tip,
             "explored": explored(ctx, search),
@@ -176,7 +184,7 @@ def millicharge_stage(
         search = asked.search()
         _write_grid(ctx, asked, suffix=f"_{name}", coupling="charge")
         extra: dict[str, Any] = {"illustrative": detector.illustrative, "exponent": detector.exponent}
-        extra |= {"detector": {"name": name, "pot": detector.pot}, "model": asdict(CHARGED)}
+        extra |= {"detector": {"name": name} | exposure_of(detector), "model": asdict(CHARGED)}
         _write_reach(ctx, search, f"reach_{name}", extra, coupling="charge")
         slope = exponent_of(asked.plane.signal, asked.plane.coupling)
         ctx.cache.numbers[f"exponent of Q, {detector.name}"] = f"{detector.exponent} declared, {slope}"
@@ -283,7 +291,7 @@ def _submit(
         coupling="kinetic mixing epsilon" if photon else _with_unit(labels),
         qualifiers={
             "CL": search.options.cl,
-            "POT": search.detector.pot,
+            **{QUALIFIER[name]: value for name, value in exposure_of(search.detector).items()},
             "SQRT(S) [GeV]": round(float(np.sqrt(2.0 * exposure.beam_energy * MASS_NUCLEON)), 2),
         },
         reaction=f"P NUCLEUS --> {'DARKPHOTON' if photon else 'NEWPARTICLE'} X",

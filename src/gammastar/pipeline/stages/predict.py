@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 from gammastar import predict, spectrum
 from gammastar.config import Predict, Steering
-from gammastar.config.dark import theory_options
+from gammastar.config.dark import brought_files, theory_options
 from gammastar.core.axes import MASS
 from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import PhysicsError, SteeringError
@@ -39,7 +39,7 @@ from gammastar.predict.production import (
 from gammastar.predict.target import OMITTED
 from gammastar.spectrum import Trend, fit_trend
 from gammastar.store.guarded import read_tensors
-from gammastar.store.manifest import digest
+from gammastar.store.manifest import digest, file_sha256
 
 __all__ = [
     "FILE",
@@ -84,12 +84,17 @@ def model_of(ctx: Context) -> predict.Model:
 
 
 def files_of(ctx: Context) -> dict[str, str]:
-    """Return the digests of the user's files behind the model and the channels, by their names.
+    """Return the digests of the user's files and tables behind the model and the channels, by their names.
 
     What they import from beside themselves is among them.
     """
-    names = python_names(() if ctx.steering.predict is None else ctx.steering.predict.model_dump(mode="json"))
-    return {f"[predict] {file}": sha for file, sha in ctx.code.shas(names).items()}
+    section = ctx.steering.predict
+    names = python_names(() if section is None else section.model_dump(mode="json"))
+    found = {f"[predict] {file}": sha for file, sha in ctx.code.shas(names).items()}
+    brought = {} if section is None else brought_files(section, ctx.base)
+    for name, paths in brought.items():
+        found[f"[predict] {name}"] = digest(*((path.name, file_sha256(path)) for path in paths))
+    return found
 
 
 def trend_of(ctx: Context, state: Any, training: Any) -> Trend | None:
@@ -320,7 +325,7 @@ def predict_stage(ctx: Context, production: Production, state: Any, masses: Floa
     key = ctx.cache.key(section, before, described, digest(ctx.steering.systematics.of("predict")))
     theory = section.source == "theory"
     ctx.cache.methods["rate"] = (
-        "theory channels, per interacting proton"
+        f"theory channels, {'cross sections [pb]' if production.unit == 'pb' else 'per interacting proton'}"
         if theory
         else "dileptons per proton on target times m/(2 kappa) (Allison and Blinov, Eq. 6)"
     )

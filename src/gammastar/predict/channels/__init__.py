@@ -1,5 +1,6 @@
 """Production channels, one per file."""
 
+from gammastar.predict.channels.tabulated import EventCalcTables, ForeseeSpectra, tabulated_channel
 from gammastar.predict.channels.theory import (
     Bremsstrahlung,
     JPsi,
@@ -20,6 +21,8 @@ from gammastar.predict.channels.virtual_photon import (
 
 __all__ = [
     "Bremsstrahlung",
+    "EventCalcTables",
+    "ForeseeSpectra",
     "JPsi",
     "MesonChannel",
     "Outside",
@@ -32,4 +35,5 @@ __all__ = [
     "interpolate_rate",
     "produce",
     "rate",
+    "tabulated_channel",
 ]

@@ -15,7 +15,7 @@ from gammastar.core.records import BoolArray, FloatArray, Sample
 from gammastar.core.sampling import stream
 from gammastar.physics import bremsstrahlung
 from gammastar.physics.kinematics import daughter
-from gammastar.physics.mesons import Decay, MesonTable, dark_photon_branching
+from gammastar.physics.mesons import Decay, MesonTable, Unit, dark_photon_branching
 from gammastar.predict.channel import Channel, outside
 from gammastar.predict.channels.virtual_photon import InDomain
 
@@ -146,6 +146,11 @@ class MesonChannel(Channel):
             msg = f"channel {self.group!r}: the table of mesons holds none of {sorted(self.members)}"
             raise PhysicsError(msg)
         return found
+
+    @property
+    def unit(self) -> Unit:
+        """What the rate counts in: that of the table."""
+        return self.table.unit
 
     def describe(self) -> str:
         """Return sources and omissions, to be printed beside the numbers."""
@@ -286,6 +291,12 @@ class Outside(Channel):
     def processes(self) -> frozenset[str]:
         """The processes of the channel, named as parts outside the measured domain."""
         return frozenset(outside(name) for name in self.channel.processes)
+
+    @property
+    def unit(self) -> Unit:
+        """What the rate counts in: that of the channel."""
+        found: Unit = getattr(self.channel, "unit", "proton")
+        return found
 
     def describe(self) -> str:
         """Return what the channel says of itself, and where it counts."""

@@ -445,7 +445,7 @@ def reach_figure(
     contours: Sequence[Contour],
     *,
     mock: bool,
-    pot: float,
+    pot: float | str,
     cl: float = 0.90,
     limits: Sequence[tuple[str, FloatArray]] = (),
     plane: Plane | None = None,
@@ -460,8 +460,8 @@ def reach_figure(
         the signal was measured; dashed where the data or the scan end first.
     mock : bool
         From mock data: the word stands in the axes, and observed contours are refused.
-    pot : float
-        Protons on target.
+    pot : float or str
+        Protons on target; a text, such as a luminosity, stands as it is.
     cl : float
         Confidence level.
     limits : sequence of (label, NDArray of shape (n, 2))
@@ -514,7 +514,7 @@ def reach_figure(
     kind = "expected reach" if not observed else "observed and expected"
     above = f"{plane.title}\n" if plane.title else ""
     ax.set_title(f"{above}{kind}, {100 * cl:.3g} % CL", loc="left")
-    ax.set_title(f"{power_of_ten(pot)} POT", loc="right")
+    ax.set_title(pot if isinstance(pot, str) else f"{power_of_ten(pot)} POT", loc="right")
     if handles:
         if any(ax.lines[k].get_gid() == ENDING for k in range(len(ax.lines))):
             handles.append(Line2D([], [], color="black", linestyle=ENDING, label="the data end here"))
