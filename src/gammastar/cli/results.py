@@ -11,6 +11,8 @@ from gammastar.cli.terminal import FILE, say, shown
 
 __all__ = ["compare", "design", "export", "overlay", "reinterpret", "scan", "show", "verify"]
 
+MASS = click.FloatRange(min=0, min_open=True)
+
 
 @click.command()
 @click.argument("results", type=FILE)
@@ -64,17 +66,45 @@ def reinterpret(results: Path, output: Path, **options: Any) -> None:
 @click.option("--hepdata", is_flag=True, help="Also a record for HEPData: spectrum, covariance, events.")
 @click.option(
     "--events",
-    type=click.IntRange(min=1000),
-    default=100_000,
-    show_default=True,
-    help="Virtual photons in the table of events of --hepdata.",
+    type=click.IntRange(min=100),
+    help="Virtual photons in the table of --hepdata [100000], or decays of --for geant [10000].",
 )
-def export(results: Path, *, hepdata: bool, events: int, **options: Any) -> None:
-    """Write tables of RESULTS for other tools: rate, efficiency over mass and lifetime, Darkcast limits."""
-    from gammastar.results.export import export as write
+@click.option(
+    "--for",
+    "tool",
+    type=click.Choice(["foresee", "alpinist", "eventcalc", "darkcast", "geant"]),
+    help="Only the files that this tool reads; geant: decays as events.",
+)
+@click.option("--mass", type=MASS, help="Of geant [GeV].")
+@click.option("--coupling", type=MASS, help="Of geant: kinetic mixing.")
+@click.option(
+    "--state", type=click.Choice(["ee", "mumu"]), default="mumu", show_default=True, help="Of geant."
+)
+@click.option(
+    "--format",
+    "suffix",
+    type=click.Choice(["hepmc", "lhe", "csv", "root", "parquet"]),
+    default="hepmc",
+    show_default=True,
+    help="Of geant.",
+)
+def export(results: Path, *, hepdata: bool, events: int | None, tool: Any, **options: Any) -> None:
+    """Write tables of RESULTS for other tools: rate, efficiency over mass and lifetime, Darkcast limits.
 
+    With --for: the files of one tool alone, in its own format.
+    """
+    point = {key: options.pop(key) for key in ("mass", "coupling", "state", "suffix")}
     with shown() as tell:
-        files = write(results, tell=tell, events=events if hepdata else 0, **options)
+        if tool is None:
+            from gammastar.results.export import export as write
+
+            files = write(results, tell=tell, events=(events or 100_000) if hepdata else 0, **options)
+        else:
+            from gammastar.results.exchange.finished import Decays, export_for
+
+            given = point["mass"] and point["coupling"]
+            decays = Decays(**point, events=events or 10_000) if given else None
+            files = export_for(results, tool, decays=decays, tell=tell, **options)
     for path in files:
         say(path)
 

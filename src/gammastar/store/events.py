@@ -13,6 +13,7 @@ import awkward as ak
 import numpy as np
 import numpy.typing as npt
 import uproot
+from scipy.constants import c as SPEED_OF_LIGHT  # noqa: N812
 
 from gammastar.core.errors import UserError
 from gammastar.core.files import atomic
@@ -41,7 +42,7 @@ CODECS: Mapping[str, Callable[[], Any] | None] = {
     "lzma": partial(uproot.LZMA, 5),
     "none": None,
 }
-SUFFIXES = (".root", ".parquet", ".lhe", ".lhe.gz", ".hepmc", ".hepmc3")
+SUFFIXES = (".root", ".parquet", ".csv", ".lhe", ".lhe.gz", ".hepmc", ".hepmc3")
 GENERATION = 1_000_000  # rows of one Parquet row group
 
 
@@ -95,8 +96,20 @@ class EventTable:
     def __len__(self) -> int:
         return len(self.number)
 
+    @property
+    def decay_time(self) -> FloatArray:
+        """Time of the decay after the production [s], shape (n,): distance over β c; 0 without one."""
+        if self.decay is None:
+            return np.zeros(len(self))
+        distance = np.linalg.norm(self.decay - self.origin, axis=0)
+        momentum = np.linalg.norm(self.p4[:3], axis=0)
+        time: FloatArray = np.divide(
+            distance * self.p4[3], momentum * SPEED_OF_LIGHT, out=np.zeros(len(self)), where=momentum > 0
+        )
+        return time
+
     def columns(self) -> dict[str, npt.NDArray[Any]]:
-        """Return flat columns: GeV, metres, with ``d1_px`` … for the first daughter and so on."""
+        """Return flat columns: GeV, metres, seconds, with ``d1_px`` … for the first daughter and so on."""
         names = ("px", "py", "pz", "E")
         columns: dict[str, npt.NDArray[Any]] = {"event": self.number}
         columns |= dict(zip(names, self.p4, strict=True))
@@ -104,6 +117,7 @@ class EventTable:
         columns |= {f"v{axis}": row for axis, row in zip("xyz", self.origin, strict=True)}
         if self.decay is not None:
             columns |= {f"decay_{axis}": row for axis, row in zip("xyz", self.decay, strict=True)}
+            columns["decay_t"] = self.decay_time
         for i, (pdg, p4) in enumerate(self.daughters, start=1):
             columns |= {f"d{i}_{name}": row for name, row in zip(names, p4, strict=True)}
             columns[f"d{i}_pdg"] = np.full(len(self), pdg, dtype=np.int32)
@@ -122,7 +136,7 @@ def write_events(
     Parameters
     ----------
     path : Path
-        ``.root`` (tree "events"), ``.parquet``, ``.lhe``, ``.lhe.gz``, ``.hepmc`` or ``.hepmc3``.
+        ``.root`` (tree "events"), ``.parquet``, ``.csv`` (header, same columns), ``.lhe``, ``.lhe.gz``, ``.hepmc`` or ``.hepmc3``.
     events : EventTable, or several of them with the same columns
         Parts are written as they come, so that a sample need not fit in memory.
     beam_energy : float
@@ -147,6 +161,9 @@ def write_events(
             for part in parts:
                 file.extend("events", part.columns())
         return
+    if suffix == ".csv":
+        _write_csv(path, parts)
+        return
     try:
         if suffix == ".parquet":
             _write_parquet(path, parts, beam_energy)
@@ -166,6 +183,18 @@ def write_events(
     except ImportError as error:
         msg = f"{path}: {suffix} needs the package {error.name}: pip install {error.name}"
         raise UserError(msg) from error
+
+
+def _write_csv(path: Path, parts: Iterable[EventTable]) -> None:
+    """Write a header of names and one event per line; lengths [m], times [s] and GeV."""
+    with atomic(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        for k, part in enumerate(parts):
+            columns = part.columns()
+            if not k:
+                stream.write(",".join(columns) + "\n")
+            whole = [name for name, column in columns.items() if column.dtype.kind in "iu"]
+            form = ["%d" if name in whole else "%.12g" for name in columns]
+            np.savetxt(stream, np.stack(list(columns.values()), axis=1), fmt=form, delimiter=",")
 
 
 def _write_parquet(path: Path, parts: Iterable[EventTable], beam_energy: float) -> None:

@@ -21,6 +21,7 @@ from gammastar.core.sampling import stream
 from gammastar.physics.detector import Detector
 from gammastar.physics.polarisation import NO_SPIN
 from gammastar.predict.channel import Channel
+from gammastar.predict.target import TargetTransfer
 from gammastar.store.events import EventTable, write_events
 
 __all__ = ["Point", "Stand", "write_decays"]
@@ -57,11 +58,17 @@ class Stand:
         Volume, beam and exposure; magnets, planes, cuts and efficiencies are left to the simulation.
     measured : Measured or None
         As for `gammastar.accept.yields`; its first spin state is that of the particles.
+    name : str
+        Of the detector, for the interaction length of its target in `transfer`.
+    transfer : TargetTransfer
+        How particles of the measured target become those of the detector's.
     """
 
     model: LongLived
     detector: Detector
     measured: Measured | None = None
+    name: str = ""
+    transfer: TargetTransfer = TargetTransfer()
 
 
 def write_decays(
@@ -104,6 +111,9 @@ def write_decays(
     detector, model, measured = stand.detector, stand.model, stand.measured
     rng = stream(seed, "decays", detector.name, f"{point.mass:.6g}")
     sample = channel.produce(point.mass, n=min(MOST * n, MOST_IN_ALL), rng=rng)
+    if measured is not None:
+        target = stand.name, detector.target
+        sample, _ = stand.transfer.carry(sample, target, (measured.exposure.target_a, None), rng)
     p = momenta(sample, point.mass)
     origin = sample.origin + np.asarray(detector.target.position)
     chord = detector.volume.chord(origin, p[:3].T)

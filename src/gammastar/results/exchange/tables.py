@@ -108,7 +108,7 @@ def write_foresee(
     Notes
     -----
     FORESEE (arXiv:2105.07077): events are cross section [pb] × luminosity [1/fb] × 1000. Cells are 0.05 wide
-    in log10 of angle and momentum; on reading the content is spread evenly, and cells below 1e-6 pb are left out.
+    in log10 of angle and momentum; the content is spread evenly on reading, cells below 1e-6 pb are left out.
     The names are those of ``add_production_direct(label="gammastar", energy=…, coupling_ref=1, masses=…)``.
     """
     names, energy = _named(masses), f"{produced.beam_energy / 1e3:g}"

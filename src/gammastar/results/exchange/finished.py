@@ -1,0 +1,198 @@
+"""``gammastar export --for``: the measured photons of a finished run in the files of one tool."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+
+from gammastar import accept, predict
+from gammastar.core.errors import InputFileError, UserError
+from gammastar.core.files import write_whole
+from gammastar.core.records import FloatArray
+from gammastar.physics.detector import Detector, load_detector
+from gammastar.physics.polarisation import NO_SPIN
+from gammastar.pipeline.context import Tell
+from gammastar.pipeline.record import Record, read_record
+from gammastar.predict import scan_masses
+from gammastar.results.exchange.decays import Point, Stand, write_decays
+from gammastar.results.exchange.tables import (
+    ALPINIST,
+    Produced,
+    write_alpinist,
+    write_eventcalc,
+    write_foresee,
+)
+from gammastar.results.export import write_darkcast
+from gammastar.store.manifest import write_json
+
+__all__ = ["TOOLS", "Decays", "Tool", "export_for"]
+
+Tool: TypeAlias = Literal["foresee", "alpinist", "eventcalc", "darkcast", "geant"]
+TOOLS: tuple[str, ...] = get_args(Tool)
+FINE = 400  # masses of the yields for EventCalc
+
+
+@dataclass(frozen=True)
+class Decays:
+    """Decays that are written for a simulation.
+
+    Attributes
+    ----------
+    mass : float [GeV]
+    coupling : float
+    state : {"ee", "mumu"}
+    events : int
+    suffix : str
+        Of the files: ``hepmc``, ``lhe``, ``csv``, ``root`` or ``parquet``.
+    """
+
+    mass: float
+    coupling: float
+    state: str = "mumu"
+    events: int = 10_000
+    suffix: str = "hepmc"
+
+
+def export_for(
+    results: Path,
+    tool: Tool,
+    *,
+    output: Path,
+    detector: Path | None = None,
+    n: int = 20_000,
+    decays: Decays | None = None,
+    tell: Tell,
+) -> list[Path]:
+    """Write rate and kinematics of the measured virtual photons as dark photons for another tool.
+
+    Parameters
+    ----------
+    results : Path
+        Folder of a finished run with a flow.
+    tool : {"foresee", "alpinist", "eventcalc", "darkcast", "geant"}
+        "geant": decays in the volumes of the detectors, as events.
+    output : Path
+    detector : Path, optional
+        Another detector file; those of the run by default.
+    n : int
+        Sampled particles per mass.
+    decays : Decays, optional
+        Needed by "geant".
+    tell : callable
+        Receives progress.
+
+    Returns
+    -------
+    list of Path
+        What was written.
+
+    Raises
+    ------
+    UserError
+        If "geant" lacks `decays`, or nothing can be written for the tool.
+    InputFileError
+        If the record is not complete.
+    """
+    record = read_record(results)
+    found = record.detectors() if detector is None else {detector.stem: load_detector(detector)}
+    tell("export", None, f"for {tool}")
+    if tool == "darkcast":
+        written = [path for name, one in found.items() for path in write_darkcast(record, name, one, output)]
+        return _some(written, "no detector of the run has a closed reach of the dark photon at two masses")
+    if tool == "geant":
+        return _for_simulation(record, found, output, decays)
+    produced, masses = _produced(record, n), _masses(record)
+    if tool == "foresee":
+        protons = {
+            one.name: one.exposure * one.target.interaction_probability
+            for one in found.values()
+            if one.luminosity is None
+        }
+        return write_foresee(produced, masses.tolist(), output, protons=protons)
+    if tool == "eventcalc":
+        fine = scan_masses(produced.channel, float(masses[0]), float(masses[-1]), FINE)
+        written = write_eventcalc(produced, masses.tolist(), output, fine=fine)
+        note = output / "README.txt"
+        write_whole(note, f"{produced.note}\nCopy the tables to Distributions/Dark-photons.\n".encode())
+        return [*written, note]
+    known = [name for name in found if name in ALPINIST]
+    ends = float(masses[0]), float(masses[-1])
+    written = [path for name in known for path in write_alpinist(produced, name, output, mass_range=ends)]
+    return _some(written, f"ALPINIST knows {', '.join(ALPINIST)}; none of them is a detector of the run")
+
+
+def _some(written: list[Path], otherwise: str) -> list[Path]:
+    if not written:
+        raise UserError(otherwise)
+    return written
+
+
+def _produced(record: Record, n: int) -> Produced:
+    exposure = record.spectrum.exposure
+    if exposure is None:
+        msg = f"{record.folder}/spectrum.json: has no exposure, so that nothing counts per proton"
+        raise InputFileError(msg)
+    kind = "MOCK dark photons" if record.mock else "Dark photons"
+    note = (
+        f"{kind} from measured dilepton pairs (gammastar), per interacting proton on A = "
+        f"{exposure.target_a:g} at {exposure.beam_energy:g} GeV and unit kinetic mixing"
+    )
+    return Produced(
+        record.channel(),
+        exposure.beam_energy,
+        float(-np.expm1(-exposure.thickness)),
+        n,
+        note=f"{note}. {record.loss}".strip(". ") if record.loss else note,
+    )
+
+
+def _masses(record: Record) -> FloatArray:
+    section, channel = record.steering.predict, record.channel()
+    wanted = () if section is None else section.masses
+    low, high = channel.mass_range
+    inside = [mass for mass in wanted if low <= mass <= high]
+    count = 40 if section is None else section.n_masses
+    return np.array(sorted(inside) if len(inside) > 1 else scan_masses(channel, low, high, count))
+
+
+def _for_simulation(
+    record: Record, found: Mapping[str, Detector], output: Path, decays: Decays | None
+) -> list[Path]:
+    """Write the decays in each detector, and what they are."""
+    if decays is None:
+        msg = "for geant give the point of the plane: --mass and --coupling"
+        raise UserError(msg)
+    channel, section = record.channel(), record.steering.accept
+    low, high = channel.mass_range
+    if not low <= decays.mass <= high:
+        msg = f"--mass {decays.mass:g} GeV: the run measured {low:.4g} to {high:.4g} GeV"
+        raise UserError(msg)
+    scaling = None if section is None else section.target_scaling
+    if record.spectrum.exposure is None or scaling == "power":
+        msg = "decays need a spectrum per proton whose target_scaling is not 'power'"
+        raise UserError(msg)
+    spins = (NO_SPIN if record.spin is None else record.spin,)
+    measured = accept.Measured(record.spectrum.exposure, scaling, spins=spins)
+    model = predict.make_model("dark_photon", record.folder)
+    point = Point(decays.mass, decays.coupling, decays.state)
+    written, content = [], {}
+    for name, one in found.items():
+        path = output / f"decays_{name}_{decays.state}.{decays.suffix}"
+        expected, effective = write_decays(path, channel, Stand(model, one, measured), point, n=decays.events)
+        written.append(path)
+        content[path.name] = {
+            "mock": record.mock,
+            "detector": one.name,
+            "mass_GeV": decays.mass,
+            "epsilon": decays.coupling,
+            "expected_decays_in_the_volume": expected,
+            "effective_number_behind_the_events": effective,
+            "target_position_m": list(one.target.position),
+            "what": "all decays in the volume before cuts and efficiencies; weights sum to the expected number",
+        }
+    write_json(output / "decays.json", content)
+    return [*written, output / "decays.json"]
