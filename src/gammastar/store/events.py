@@ -13,7 +13,7 @@ import awkward as ak
 import numpy as np
 import numpy.typing as npt
 import uproot
-from scipy.constants import c as SPEED_OF_LIGHT  # noqa: N812
+from scipy.constants import c as SPEED_OF_LIGHT
 
 from gammastar.core.errors import UserError
 from gammastar.core.files import atomic
@@ -136,7 +136,8 @@ def write_events(
     Parameters
     ----------
     path : Path
-        ``.root`` (tree "events"), ``.parquet``, ``.csv`` (header, same columns), ``.lhe``, ``.lhe.gz``, ``.hepmc`` or ``.hepmc3``.
+        ``.root`` (tree "events"), ``.parquet``, ``.csv`` (a header and the same columns), ``.lhe``,
+        ``.lhe.gz``, ``.hepmc`` or ``.hepmc3``.
     events : EventTable, or several of them with the same columns
         Parts are written as they come, so that a sample need not fit in memory.
     beam_energy : float

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +68,7 @@ class Stand:
     detector: Detector
     measured: Measured | None = None
     name: str = ""
-    transfer: TargetTransfer = TargetTransfer()
+    transfer: TargetTransfer = field(default_factory=TargetTransfer)
 
 
 def write_decays(

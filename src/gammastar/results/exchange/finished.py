@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 
 from gammastar import accept, predict
+from gammastar.config import Accept
 from gammastar.core.errors import InputFileError, UserError
 from gammastar.core.files import write_whole
 from gammastar.core.records import FloatArray
@@ -18,6 +19,7 @@ from gammastar.physics.polarisation import NO_SPIN
 from gammastar.pipeline.context import Tell
 from gammastar.pipeline.record import Record, read_record
 from gammastar.predict import scan_masses
+from gammastar.predict.target import TargetTransfer
 from gammastar.results.exchange.decays import Point, Stand, write_decays
 from gammastar.results.exchange.tables import (
     ALPINIST,
@@ -159,6 +161,22 @@ def _masses(record: Record) -> FloatArray:
     return np.array(sorted(inside) if len(inside) > 1 else scan_masses(channel, low, high, count))
 
 
+def _transfer(
+    section: Accept | None, found: Mapping[str, Detector]
+) -> tuple[Literal["per_interaction"] | None, TargetTransfer]:
+    """Return how particles of the measured target are made in others, as the run asked."""
+    if section is None:
+        return None, TargetTransfer()
+    alpha, depth, power = section.alpha, section.interaction_length, section.target_scaling == "power"
+    points = ((0.0, alpha),) if isinstance(alpha, float) else alpha
+    transfer = TargetTransfer(
+        points if power else None,
+        section.alpha_inelastic or 0.0,
+        depth=dict.fromkeys(found, depth) if isinstance(depth, float) else depth,
+    )
+    return (None if section.target_scaling is None else "per_interaction"), transfer
+
+
 def _for_simulation(
     record: Record, found: Mapping[str, Detector], output: Path, decays: Decays | None
 ) -> list[Path]:
@@ -171,18 +189,20 @@ def _for_simulation(
     if not low <= decays.mass <= high:
         msg = f"--mass {decays.mass:g} GeV: the run measured {low:.4g} to {high:.4g} GeV"
         raise UserError(msg)
-    scaling = None if section is None else section.target_scaling
-    if record.spectrum.exposure is None or scaling == "power":
-        msg = "decays need a spectrum per proton whose target_scaling is not 'power'"
-        raise UserError(msg)
+    exposure = record.spectrum.exposure
+    if exposure is None:
+        msg = f"{record.folder}/spectrum.json: has no exposure, so that nothing counts per proton"
+        raise InputFileError(msg)
+    scaling, transfer = _transfer(section, found)
     spins = (NO_SPIN if record.spin is None else record.spin,)
-    measured = accept.Measured(record.spectrum.exposure, scaling, spins=spins)
+    measured = accept.Measured(exposure, scaling, spins=spins)
     model = predict.make_model("dark_photon", record.folder)
     point = Point(decays.mass, decays.coupling, decays.state)
     written, content = [], {}
     for name, one in found.items():
         path = output / f"decays_{name}_{decays.state}.{decays.suffix}"
-        expected, effective = write_decays(path, channel, Stand(model, one, measured), point, n=decays.events)
+        stand = Stand(model, one, measured, name, transfer)
+        expected, effective = write_decays(path, channel, stand, point, n=decays.events)
         written.append(path)
         content[path.name] = {
             "mock": record.mock,
@@ -192,7 +212,7 @@ def _for_simulation(
             "expected_decays_in_the_volume": expected,
             "effective_number_behind_the_events": effective,
             "target_position_m": list(one.target.position),
-            "what": "all decays in the volume before cuts and efficiencies; weights sum to the expected number",
+            "what": "all decays in the volume before cuts; their weights sum to the expected number",
         }
     write_json(output / "decays.json", content)
     return [*written, output / "decays.json"]

@@ -140,7 +140,7 @@ def write_foresee(
         f'model.add_production_direct(label="{MODE}", energy="{energy}", coupling_ref=1,',
         f"    masses={names})",
         "",
-        "Part of the rate outside the cells (angles below 1e-5, momenta below 1 GeV), by mass [GeV]:",
+        "Part of the rate outside the cells (1e-5 to 1 rad, momenta above 1 GeV), by mass [GeV]:",
         *(f"  {mass}: {part:.3g}" for mass, part in outside.items()),
     ]
     notes = folder / "README.txt"
