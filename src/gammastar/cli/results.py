@@ -168,19 +168,31 @@ def overlay(runs: tuple[str, ...], output: Path, **options: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.option("--steering", type=FILE, help="Test as the [infer] of this file says.")
 @click.option("--hs3", type=FILE, help="Also write each tested signal as HS3 into this folder.")
+@click.option("--combine", type=FILE, help="Also write each tested signal as a datacard of CMS Combine.")
 def scan(
-    path: Path, *, strength: float, cl: float | None, limit: bool, as_json: bool, **options: Any
+    path: Path,
+    *,
+    strength: float,
+    cl: float | None,
+    limit: bool,
+    as_json: bool,
+    combine: Path | None,
+    **options: Any,
 ) -> None:
-    """Test every signal of a published likelihood: pyhf workspace, HS3, folder or archive at PATH.
+    """Test every signal of a published likelihood: pyhf workspace, HS3, card, folder or archive at PATH.
 
     The method `auto` is exact at few events; `marginalised` is exact with toys averaged over the nuisances.
     A likelihood from a run of gammastar is tested as that run says. Toys are drawn anew at every strength:
     with --limit choose signals by --patch, or take --method asymptotic.
     """
-    from gammastar.results.scan import Asked, scan_lines
+    from gammastar.results.scan import Asked, scan_lines, write_cards
 
     for line in scan_lines(path, asked=Asked(strength, cl, limit, as_json), **options):
         say(line)
+    if combine is not None:
+        where = {key: options[key] for key in ("names", "patches", "region")}
+        for written in write_cards(path, combine, **where):
+            say(f"wrote {written}", err=as_json)
 
 
 @click.command(context_settings={"show_default": True})

@@ -15,17 +15,20 @@ from pydantic import ValidationError
 
 from gammastar import config, infer
 from gammastar.core.errors import InputFileError, SteeringError
+from gammastar.core.files import write_whole
 from gammastar.core.records import FloatArray
+from gammastar.infer.histfactory.datacards import to_card
 from gammastar.infer.histfactory.likelihoods import Likelihood
 from gammastar.infer.limits import ASYMPTOTIC_FROM, AVERAGED_FROM
 from gammastar.infer.scanning import ScanPoint, strength_limits, write_hs3
 from gammastar.pipeline.record import kept_steering
 from gammastar.pipeline.stages.infer import KEYS
+from gammastar.store.events import write_histograms
 from gammastar.store.folder import published
 from gammastar.store.guarded import check_results
 from gammastar.store.manifest import MANIFEST, is_published, manifest_like, read_manifest
 
-__all__ = ["Asked", "scan_lines"]
+__all__ = ["Asked", "scan_lines", "write_cards"]
 
 OF_LIKELIHOOD = re.compile(r"(workspace|patchset|hs3).*|steering\.json")
 DEFAULT_CL = 0.95
@@ -156,6 +159,48 @@ def scan_lines(
     if hs3 is not None:
         written = write_hs3(likelihood, hs3, names or None)
         yield from (f"wrote {path}" for path in written if not asked.json)
+
+
+def write_cards(
+    path: str | os.PathLike[str], folder: Path, names: Sequence[str] | None = None, **where: Any
+) -> list[Path]:
+    """Write signals of a likelihood as datacards of Combine, ``<name>.txt`` and ``<name>.root`` each.
+
+    Parameters
+    ----------
+    path : path
+        As `infer.read_likelihood`, which takes `where` too.
+    folder : Path
+        Made if it is missing.
+    names : sequence of str, optional
+        Patches; all of them by default, or the workspace itself if there are none.
+
+    Returns
+    -------
+    list of Path
+        A card of single bins needs no ROOT file.
+
+    Raises
+    ------
+    InputFileError
+        As `infer.read_likelihood`, and for a patch whose name is no name of a file.
+    PhysicsError
+        As `gammastar.infer.histfactory.datacards.to_card`.
+    """
+    path = Path(path)
+    _checked(path)
+    likelihood, written = infer.read_likelihood(path, **where), []
+    for name in names or tuple(likelihood.patches) or ("workspace",):
+        if Path(name).name != name:
+            msg = f"{name[:100]!r} is no name of a file; choose others with --patch"
+            raise InputFileError(msg)
+        card = to_card(likelihood.patched(name), root=f"{name}.root", note=f"{name}, by gammastar")
+        if card.histograms:
+            write_histograms(folder / f"{name}.root", card.histograms)
+            written.append(folder / f"{name}.root")
+        write_whole(folder / f"{name}.txt", card.text.encode())
+        written.append(folder / f"{name}.txt")
+    return written
 
 
 def _line(point: ScanPoint, asked: Asked, cl: float, limits: tuple[float, FloatArray] | None) -> str:

@@ -28,6 +28,7 @@ __all__ = [
     "tree_writer",
     "unweighted",
     "write_events",
+    "write_histograms",
     "write_particle_list",
     "write_tree",
 ]
@@ -305,6 +306,20 @@ def write_tree(
     with tree_writer(path, compression=compression, layout=layout) as file:
         for name, branches in trees.items():
             file.extend(name, branches)
+
+
+def write_histograms(path: Path, contents: Mapping[str, FloatArray]) -> None:
+    """Write one-dimensional histograms of a ROOT file, at once or not at all.
+
+    Parameters
+    ----------
+    path : Path
+    contents : mapping of str to NDArray
+        Contents of the bins by the name in the file, which may hold folders; bins are numbered from zero.
+    """
+    with atomic(path) as temporary, uproot.recreate(temporary) as file:
+        for name, values in contents.items():
+            file[name] = np.asarray(values, dtype=np.float64), np.arange(len(values) + 1, dtype=np.float64)
 
 
 def unweighted(sample: Sample, n: int, rng: np.random.Generator) -> Sample:

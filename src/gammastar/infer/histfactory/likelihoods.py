@@ -20,6 +20,7 @@ import pyhf
 from gammastar.core.documents import from_json
 from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.core.files import Pathlike
+from gammastar.infer.histfactory.counting_cards import is_card, read_card
 from gammastar.infer.histfactory.hs3 import from_hs3
 
 __all__ = [
@@ -273,8 +274,8 @@ def read_likelihood(path: Pathlike, *, patches: Pathlike | None = None, region: 
     Parameters
     ----------
     path : path
-        A workspace (JSON, or an HS3 document of HistFactory channels), or a directory or tar archive that
-        holds one workspace together with one patch set or many single patches.
+        A workspace (JSON, an HS3 document of HistFactory channels, or a counting card of Combine), or a
+        directory or tar archive that holds one workspace together with one patch set or many single patches.
     patches : path, optional
         A patch set or a single patch, next to a workspace.
     region : str
@@ -329,7 +330,8 @@ def _documents(path: Path, region: str = "") -> dict[str, Any]:
     """Return the JSON files of a file, directory or archive by their names."""
     found = {}
     for name, text in json_texts(path, region):
-        found[name] = _parsed(name if name.startswith(str(path)) else f"{path}: {name}", text)
+        where = name if name.startswith(str(path)) else f"{path}: {name}"
+        found[name] = read_card(text, where) if is_card(text) else _parsed(where, text)
     return found
 
 

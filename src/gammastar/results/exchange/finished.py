@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
 from gammastar import accept, predict
 from gammastar.config import Accept
-from gammastar.core.errors import InputFileError, UserError
+from gammastar.core.errors import InputFileError, PhysicsError, UserError
 from gammastar.core.files import write_whole
 from gammastar.core.records import FloatArray
 from gammastar.physics.detector import Detector, load_detector
@@ -198,11 +198,17 @@ def _for_simulation(
     measured = accept.Measured(exposure, scaling, spins=spins)
     model = predict.make_model("dark_photon", record.folder)
     point = Point(decays.mass, decays.coupling, decays.state)
-    written, content = [], {}
+    written: list[Path] = []
+    content: dict[str, Any] = {}
+    left_out: dict[str, str] = {}
     for name, one in found.items():
         path = output / f"decays_{name}_{decays.state}.{decays.suffix}"
         stand = Stand(model, one, measured, name, transfer)
-        expected, effective = write_decays(path, channel, stand, point, n=decays.events)
+        try:
+            expected, effective = write_decays(path, channel, stand, point, n=decays.events)
+        except PhysicsError as error:  # an open volume, or nothing decays there
+            left_out[name] = str(error)
+            continue
         written.append(path)
         content[path.name] = {
             "mock": record.mock,
@@ -214,5 +220,6 @@ def _for_simulation(
             "target_position_m": list(one.target.position),
             "what": "all decays in the volume before cuts; their weights sum to the expected number",
         }
-    write_json(output / "decays.json", content)
+    _some(written, "; ".join(left_out.values()) or "the run has no detector: give one with --detector")
+    write_json(output / "decays.json", content | ({"left out": left_out} if left_out else {}))
     return [*written, output / "decays.json"]
