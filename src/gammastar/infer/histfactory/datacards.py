@@ -14,8 +14,8 @@ the ``mu`` of our workspaces. What becomes of a modifier:
 
 The last three stand for single bins, so that each bin of their channel becomes a counting channel; there
 histosys is a ``lnN`` per bin. A sample that is nothing but a shift about zero becomes that shift times a
-parameter with a Gaussian constraint. Both programs agree at nominal and one standard deviation away; between, each
-interpolates asymmetric variations in its own way.
+parameter with a Gaussian constraint. Both programs agree at nominal and one standard deviation away; between,
+each interpolates asymmetric variations in its own way.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ def _free(name: str, column: _Column, settings: Mapping[str, Any], lines: _Lines
 
 
 def _additive(one: Mapping[str, Any], what: str) -> tuple[str, FloatArray] | None:
-    """Return the nuisance and the template of a sample that is nothing but a shift about zero; None for others.
+    """Return nuisance and template of a sample that is nothing but a shift about zero; None for others.
 
     Raises
     ------
