@@ -28,7 +28,7 @@ HEAD = """# This file contains the cross section for particles into the FORWARD 
 
 
 def forward(pdg, total, *, pt=0.3, slope=1200.0):
-    """Return cells with a transverse momentum of some 0.3 GeV and falling momenta: a formula, no generator."""
+    """Return cells with transverse momenta of some 0.3 GeV and falling momenta: a formula, no generator."""
     axes = np.arange(-5 + STEP / 2, -2.2, STEP), np.arange(1.8 + STEP / 2, 3.9, STEP)
     theta, p = np.meshgrid(*axes, indexing="ij")
     q = 10 ** (theta + p)
@@ -120,12 +120,12 @@ def test_faser2_by_foresees_own_recipe(tmp_path):
         efficiency={"ee": 1.0},
         sources={},
     )
-    found = accept.yields(
-        sample, m, [epsilon], model, faser2, final_states=("ee",), rng=stream(1, "decays")
-    )
+    found = accept.yields(sample, m, [epsilon], model, faser2, final_states=("ee",), rng=stream(1, "decays"))
     spread = np.hypot(error, found.mc_error[0])
     assert spread < 0.02 * wanted
-    assert found.signal[0] == pytest.approx(wanted, abs=4 * spread + 0.003 * wanted)  # planes at 620 and 630 m
+    assert found.signal[0] == pytest.approx(
+        wanted, abs=4 * spread + 0.003 * wanted
+    )  # planes at 620 and 630 m
 
 
 def test_millicharge_from_jpsi_by_foresees_own_recipe(tmp_path):

@@ -72,9 +72,10 @@ def test_other_cells_and_single_masses_are_refused(tmp_path):
     np.save(tmp_path / "0.4TeV_221_A_m_0.3.npy", [[-3, -2.95], [1.0, 1.05], [1.0, 1.0]])
     with pytest.raises(InputFileError, match="other cells"):
         ForeseeSpectra.read(tmp_path)
+    spectrum(tmp_path, "221", "A", 0.3, 1.0)
+    channel = ForeseeSpectra.read(tmp_path)
     with pytest.raises(PhysicsError, match="outside the tables"):
-        spectrum(tmp_path, "221", "A", 0.3, 1.0)
-        ForeseeSpectra.read(tmp_path).produce(0.5, n=10, rng=np.random.default_rng(1))
+        channel.produce(0.5, n=10, rng=np.random.default_rng(1))
 
 
 ANGLES = np.concatenate([[1e-5, 1e-3], np.arange(0.005, 0.3, 0.005)])
@@ -144,9 +145,9 @@ def test_holes_and_other_files_are_refused(tmp_path):
     file.write_text("1 2 3\n")
     with pytest.raises(InputFileError, match="expected 4 columns"):
         EventCalcTables.read(path)
+    file.write_text("\n".join(whole))
+    file.rename(tmp_path / "DoubleDistr-other.txt")
     with pytest.raises(InputFileError, match="Emax-other"):
-        file.write_text("\n".join(whole))
-        file.rename(tmp_path / "DoubleDistr-other.txt")
         EventCalcTables.read(tmp_path / "other")
 
 

@@ -91,8 +91,9 @@ class _Known:
 
 
 def _word(name: str) -> str:
-    """Return a name that Combine takes: letters, digits and underscores."""
-    return WORD.sub("_", name).strip("_") or "x"
+    """Return a name that Combine takes: letters, digits and underscores, and not r, its signal strength."""
+    found = WORD.sub("_", name).strip("_") or "x"
+    return "r_" if found == "r" else found
 
 
 def to_card(workspace: Mapping[str, Any], *, root: str = "shapes.root", note: str = "") -> Card:
