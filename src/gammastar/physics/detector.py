@@ -112,9 +112,9 @@ def exposure_text(pot: float | None, luminosity: float | None) -> str:
     Examples
     --------
     >>> exposure_text(1e20, None), exposure_text(None, 3e6)
-    ('1e+20 protons on target', '3e+03 /fb')
+    ('1e+20 protons on target', '3000 /fb')
     """
-    return f"{pot:.3g} protons on target" if luminosity is None else f"{luminosity / 1e3:.3g} /fb"
+    return f"{pot:.3g} protons on target" if luminosity is None else f"{luminosity / 1e3:.4g} /fb"
 
 
 class Stand(Protocol):

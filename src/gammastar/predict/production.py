@@ -39,6 +39,7 @@ __all__ = [
     "Trend",
     "as_photons",
     "by_charges",
+    "check_exposures",
     "measured_production",
     "needs_shares",
     "rate_of",
@@ -73,6 +74,27 @@ class Counted(Protocol):
         """Integrated luminosity [1/pb]; None for protons on target."""
 
 
+def check_exposures(found: Mapping[str, Counted], unit: Unit) -> None:
+    """Refuse detectors that count otherwise than a rate does.
+
+    Raises
+    ------
+    PhysicsError
+        For a luminosity with a rate per proton, or protons on target with cross sections.
+    """
+    for name, detector in found.items():
+        if (detector.luminosity is None) == (unit == "pb"):
+            has = "protons on target" if detector.luminosity is None else "a luminosity"
+            counts = "cross sections [pb]" if unit == "pb" else "per proton on target"
+            cure = (
+                "give predict.sigma_inelastic, or a detector with luminosity"
+                if unit == "pb"
+                else "take channels from spectra of FORESEE without predict.sigma_inelastic"
+            )
+            msg = f"detector {name!r} has {has}, the rate counts {counts}: {cure}"
+            raise PhysicsError(msg)
+
+
 @dataclass(frozen=True)
 class Production:
     """The production of one run.
@@ -105,26 +127,6 @@ class Production:
     trend: Trend | None = None
     spin: SpinDensities | None = None
     unit: Unit = "proton"
-
-    def check_exposures(self, found: Mapping[str, Counted]) -> None:
-        """Refuse detectors that count otherwise than the rate does.
-
-        Raises
-        ------
-        PhysicsError
-            For a luminosity with a rate per proton, or protons on target with cross sections.
-        """
-        for name, detector in found.items():
-            if (detector.luminosity is None) == (self.unit == "pb"):
-                has = "protons on target" if detector.luminosity is None else "a luminosity"
-                counts = "cross sections [pb]" if self.unit == "pb" else "per proton on target"
-                cure = (
-                    "give predict.sigma_inelastic, or a detector with luminosity"
-                    if self.unit == "pb"
-                    else "take channels from spectra of FORESEE without predict.sigma_inelastic"
-                )
-                msg = f"detector {name!r} has {has}, the rate counts {counts}: {cure}"
-                raise PhysicsError(msg)
 
     @property
     def mixture(self) -> tuple[Mixture, Callable[[FloatArray], FloatArray]]:

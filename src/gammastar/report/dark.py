@@ -10,7 +10,7 @@ import numpy as np
 
 from gammastar.core.records import FloatArray, Limit, Reach
 from gammastar.core.signal import Rate, SignalPlane
-from gammastar.core.sources import EXTRAPOLATION, FLOW
+from gammastar.core.sources import EXTRAPOLATION, FLOW, POT
 from gammastar.report.figures.limits import impact_figure, limit_figure
 from gammastar.report.figures.reach import Contour, Plane, Yields, reach_figure
 from gammastar.report.figures.signal import (
@@ -52,6 +52,7 @@ NAMES = {
     "vector_mesons": r"$\rho,\omega,\phi\to\gamma^*$",
     "jpsi": r"$J/\psi\to\gamma^*$",
 }
+PAIRS = "Millicharged pairs per proton on target and"
 NO_LIMITS = {
     "published": "No published limit is drawn: none is at hand.",
     "recast": "No published limit is drawn: those on dark photons, recast by ratios, exclude nothing here.",
@@ -80,6 +81,8 @@ class View:
         Range of the axis where nothing is reached.
     min_effective : float
         Effective number of particles below which no yield is shown.
+    unit : {"proton", "pb"}
+        What the rate counts in.
     """
 
     labels: Any
@@ -88,6 +91,14 @@ class View:
     known: Sequence[ExistingLimit] = ()
     coupling: tuple[float, float] | None = None
     min_effective: float = 0.0
+    unit: str = "proton"
+
+    @property
+    def per(self) -> str:
+        """What the rate is per, beside the squared coupling."""
+        if self.unit == "pb":
+            return "1/pb"
+        return "interacting proton" if self.theory else "POT"
 
     def plane(self, *, reached: bool) -> Plane:
         """Return the plane of the model; theory has no threshold."""
@@ -119,7 +130,7 @@ def rate_section(
     mass, rate, errors = predicted.mass, predicted.value, predicted.error()
     low = int(np.argmin(mass))
     what = view.labels.particles
-    per = "interacting proton" if view.theory else "POT"
+    per = view.per
     part = _measured_rate(predicted)
     numbers = {}
     told = f"{what} per {per} and squared coupling at {mass[low]:.3f} GeV"
@@ -129,7 +140,7 @@ def rate_section(
     numbers[told] = f"{rate[low]:.3g} ± {errors[low]:.2g}"
     if view.theory:
         text = "Channels of theory, exclusive of each other, with the errors that they state and no others."
-        figure = _theory_figure(predicted, mock=view.mock)
+        figure = _theory_figure(predicted, view)
     else:
         text = (
             "Dileptons per proton on target times m/(2 kappa): no model of hadron production enters. Theory "
@@ -152,7 +163,7 @@ def rate_section(
         f"Rate of {what}",
         [text],
         figures=[titled("rate", f"{what[0].upper()}{what[1:]} per {per} and squared coupling.", figure)],
-        tables=[_rate_table(predicted)],
+        tables=[_rate_table(predicted, view.unit)],
         numbers=numbers,
         notes=conditions,
     )
@@ -169,7 +180,7 @@ def _measured_rate(predicted: Rate) -> FloatArray | None:
     return found
 
 
-def _rate_table(predicted: Rate) -> Table:
+def _rate_table(predicted: Rate, unit: str) -> Table:
     rate = predicted.value
     rows = np.unique(np.linspace(0, len(rate) - 1, 8).astype(int))
     rows = rows[rate[rows] > 0]
@@ -179,12 +190,15 @@ def _rate_table(predicted: Rate) -> Table:
         columns["rate, measured part"] = measured[rows, 1]
     columns["rate"] = rate[rows]
     for part in predicted.sources.parts:
+        if unit == "pb" and not part.cov.any():
+            continue  # there are no protons on target
         columns[f"{part.name} [%]"] = 100 * np.sqrt(np.clip(np.diag(part.cov)[rows], 0.0, None)) / rate[rows]
     if predicted.extrapolation is not None:
         columns["extrapolation [%]"] = 100 * predicted.extrapolation[rows]
     columns["total [%]"] = 100 * predicted.error()[rows] / rate[rows]
     plain = {name: [_short(float(x)) for x in values] for name, values in columns.items()}
-    return Table(plain, caption="Rate per proton on target and squared coupling, and its errors by source")
+    counted = "Cross section [pb] over" if unit == "pb" else "Rate per proton on target and"
+    return Table(plain, caption=f"{counted} squared coupling, and its errors by source")
 
 
 def _bands(predicted: Rate) -> list[Band]:
@@ -200,7 +214,7 @@ def _errors(predicted: Rate) -> FloatArray:
     return np.stack([rate - low, high - rate])
 
 
-def _theory_figure(predicted: Rate, *, mock: bool) -> Any:
+def _theory_figure(predicted: Rate, view: View) -> Any:
     mass, rate = predicted.mass, predicted.value
     errors, bands = _errors(predicted), _bands(predicted)
     points = Points("sum of the channels", mass, rate, errors, line=True)
@@ -210,10 +224,11 @@ def _theory_figure(predicted: Rate, *, mock: bool) -> Any:
         points,
         bands,
         x_label="mass [GeV]",
-        y_label="particles / interacting proton / squared coupling",
+        y_label=("cross section [pb]" if view.unit == "pb" else f"particles / {view.per}")
+        + " / squared coupling",
         y_range=(max(0.02 * bottom, 1e-7 * top), 30 * top),
         x_range=(float(mass[0]), float(mass[-1])),
-        mock=mock,
+        mock=view.mock,
     )
 
 
@@ -251,10 +266,13 @@ def _short(value: float, digits: int = 3) -> float:
     return float(f"{value:.{digits}g}")
 
 
-def error_tables(planes: Mapping[str, SignalPlane], nuisances: Collection[str] | None) -> list[Table]:
+def error_tables(
+    planes: Mapping[str, SignalPlane], nuisances: Collection[str] | None, luminous: Collection[str] = ()
+) -> list[Table]:
     """Return the errors of the yields by source in percent, one table for each name of a detector.
 
     "total" adds all sources in quadrature, "in the limit" those that are nuisances (left out for None).
+    The names `luminous` have a luminosity in the place of protons on target.
     """
     tables = []
     for name, plane in planes.items():
@@ -265,13 +283,18 @@ def error_tables(planes: Mapping[str, SignalPlane], nuisances: Collection[str] |
         if columns["mass"]:
             caption = f"Errors of the yield at the best coupling [%], {name}"
             masses = {"mass [GeV]": [_short(x, 4) for x in columns.pop("mass")]}
-            percent = {key: [_short(100 * x) for x in value] for key, value in columns.items()}
+            told = "luminosity" if name in luminous else POT
+            percent = {
+                key.replace(POT, told): [_short(100 * x) for x in value] for key, value in columns.items()
+            }
             tables.append(Table(masses | percent, caption=caption))
     return tables
 
 
-def pair_rate_section(predicted: Rate, *, mock: bool, conditions: Sequence[str] = ()) -> Section:
-    """Return millicharged pairs per proton on target and squared charge, with the channels."""
+def pair_rate_section(
+    predicted: Rate, *, mock: bool, unit: str = "proton", conditions: Sequence[str] = ()
+) -> Section:
+    """Return millicharged pairs per proton on target and squared charge, or in pb, with the channels."""
     mass, rate = predicted.mass, predicted.value
     errors, bands = _errors(predicted), _bands(predicted)
     positive = rate[rate > 0]
@@ -279,7 +302,8 @@ def pair_rate_section(predicted: Rate, *, mock: bool, conditions: Sequence[str] 
         Points("all channels", mass, rate, errors, line=True),
         bands,
         x_label=r"$m_\chi$ [GeV]",
-        y_label=r"$N_{\chi\bar\chi}$ / POT / $Q^2$",
+        y_label=(r"$\sigma_{\chi\bar\chi}$ [pb]" if unit == "pb" else r"$N_{\chi\bar\chi}$ / POT")
+        + r" / $Q^2$",
         y_range=(0.02 * float(positive.min()), 300 * float(positive.max())),
         x_range=(0.9 * float(mass[0]), 1.1 * float(mass[-1])),
         mock=mock,
@@ -288,12 +312,13 @@ def pair_rate_section(predicted: Rate, *, mock: bool, conditions: Sequence[str] 
         "Pairs are counted, two particles each. Without a theory channel for photons lighter than two "
         "leptons the plateau at small mass is a lower bound."
     )
-    caption = "Millicharged pairs per proton on target and squared charge."
+    counted = "Cross section [pb] of millicharged pairs over" if unit == "pb" else PAIRS
+    caption = f"{counted} squared charge."
     return Section(
         "Millicharged pairs",
         [first],
         [titled("millicharged_pairs", caption, figure)],
-        [_rate_table(predicted)],
+        [_rate_table(predicted, unit)],
         notes=conditions,
     )
 
@@ -436,7 +461,7 @@ def _exposed(search: Any, value: float | None = None) -> str:
     exposure = search.detector.exposure if value is None else value
     if search.detector.luminosity is None:
         return f"{power_of_ten(exposure)} POT"
-    return rf"{exposure / 1e3:.3g} fb$^{{-1}}$"
+    return rf"{exposure / 1e3:.4g} fb$^{{-1}}$"
 
 
 def _exposure(search: Any) -> tuple[str, str]:

@@ -32,6 +32,7 @@ from gammastar.pipeline.stages.predict import (
     lepton_mass,
     measured_pairs,
     model_of,
+    pair_unit,
     pairs_beside,
     section_of,
 )
@@ -45,7 +46,7 @@ from gammastar.predict.millicharge import (
     from_generator,
 )
 from gammastar.predict.mixture import joined
-from gammastar.predict.production import variations_of
+from gammastar.predict.production import check_exposures, variations_of
 from gammastar.predict.target import TargetTransfer
 from gammastar.spectrum.angles import spin_text
 from gammastar.store.manifest import digest
@@ -114,7 +115,7 @@ def transfer_of(ctx: Context, found: Mapping[str, Stand]) -> TargetTransfer:
 def accept_stage(ctx: Context, production: Production, rate: Rate) -> dict[str, SignalPlane]:
     """Return the signal in each detector; one sample per mass serves every coupling and every detector."""
     section, found = _section(ctx), detectors(ctx)
-    production.check_exposures(found)
+    check_exposures(found, production.unit)
     inferring = ctx.steering.infer
     low, high, n = (1e-9, 1e-2, 141) if inferring is None else (*inferring.coupling, inferring.n_couplings)
     couplings = np.geomspace(low, high, n)
@@ -351,6 +352,7 @@ def millicharge_stage(
     if not found or rate is None or section is None:
         return {}
     accepting = _section(ctx)
+    check_exposures(found, pair_unit(ctx, production))
     charges = np.geomspace(*accepting.charge, accepting.n_charges)
     described = digest({name: repr(detector) for name, detector in found.items()}, charges, files_of(ctx))
     before = ctx.cache.key_of("spectrum", "flow", "spin", "millicharge")

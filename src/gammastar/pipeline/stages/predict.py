@@ -22,9 +22,11 @@ from gammastar.core.records import FloatArray, Spectrum
 from gammastar.core.resolve import python_names
 from gammastar.core.sampling import Sampler
 from gammastar.core.signal import Rate
+from gammastar.physics.mesons import Unit
 from gammastar.physics.vectors import SPLIT_MAX
 from gammastar.pipeline.context import Context, axes_of
 from gammastar.predict import Production, VirtualPhoton
+from gammastar.predict.channel import unit_of
 from gammastar.predict.channels.virtual_photon import ReplicaWeights
 from gammastar.predict.millicharge import MeasuredPairs, TheoryPairs, fine_pairs, pair_rate, theory_pairs
 from gammastar.predict.mixture import describe, shares_of
@@ -49,6 +51,7 @@ __all__ = [
     "measured_pairs",
     "model_of",
     "pair_stage",
+    "pair_unit",
     "pairs_beside",
     "photons_of",
     "predict_stage",
@@ -357,6 +360,20 @@ def pairs_beside(ctx: Context, production: Production, measured: MeasuredPairs |
     beam, thickness = production.exposure.beam_energy, production.exposure.thickness
     channels = [(name, predict.theory_channel(name, options, beam, thickness=thickness)) for name in names]
     return theory_pairs(channels, measured, lepton_mass(ctx))
+
+
+def pair_unit(ctx: Context, production: Production) -> Unit:
+    """Return what the rate of χχ̄ counts in; beside measured pairs theory must count per proton."""
+    section, options = section_of(ctx), theory_options(section_of(ctx), ctx.code)
+    names = () if section.millicharge is None else section.millicharge.channels
+    beam = production.exposure.beam_energy
+    unit = unit_of([predict.theory_channel(name, options, beam) for name in names])
+    if section.source == "spectrum" and unit == "pb":
+        msg = (
+            "predict.millicharge.channels: cross sections beside measured pairs; give predict.sigma_inelastic"
+        )
+        raise SteeringError(msg)
+    return unit
 
 
 def pair_stage(ctx: Context, production: Production, state: Any) -> Rate | None:

@@ -22,7 +22,7 @@ from gammastar.core.signal import SignalPlane
 from gammastar.physics.vectors import SPLIT_MAX
 from gammastar.pipeline.context import Context, RunState
 from gammastar.pipeline.stages.infer import explored, in_use
-from gammastar.pipeline.stages.predict import model_of
+from gammastar.pipeline.stages.predict import model_of, pair_unit
 from gammastar.predict.mixture import beside_data, shares_of
 from gammastar.predict.names import make_model, r_table, theory_channel
 from gammastar.predict.production import needs_shares
@@ -171,7 +171,7 @@ def conditions(ctx: Context, keys: tuple[str, ...]) -> list[str]:
     return [f"{key[0].upper()}{key[1:]}: {text}." for key, text in found.items()]
 
 
-def _view(ctx: Context, known: Sequence[report.ExistingLimit] = ()) -> View:
+def _view(ctx: Context, known: Sequence[report.ExistingLimit] = (), unit: str = "proton") -> View:
     """Return how sections on dark particles are shown."""
     section, predicting = ctx.steering.infer, ctx.steering.predict
     return View(
@@ -181,11 +181,13 @@ def _view(ctx: Context, known: Sequence[report.ExistingLimit] = ()) -> View:
         known=known,
         coupling=None if section is None else section.coupling,
         min_effective=0.0 if section is None else section.min_effective,
+        unit=unit,
     )
 
 
 def _rate(ctx: Context, state: Any) -> list[Section]:
-    section, view, beside = ctx.steering.predict, _view(ctx), {}
+    section, beside = ctx.steering.predict, {}
+    view = _view(ctx, unit=state.production.unit)
     if section is not None and not view.theory and isinstance(model_of(ctx), predict.DarkPhoton):
         exposure, options = state.production.exposure, theory_options(section, ctx.code)
         beam, depth = exposure.beam_energy, exposure.thickness
@@ -205,7 +207,9 @@ def _errors(ctx: Context, state: Any, planes: Mapping[str, SignalPlane]) -> list
     section = ctx.steering.infer
     used = {name: in_use(ctx, plane) for name, plane in planes.items()}
     used = {_names(state).get(stem, stem): plane for stem, plane in used.items()}
-    return error_tables(used, None if section is None else ctx.steering.systematics.in_limit)
+    searches = (state.searches or {}) | (state.charge_searches or {})
+    luminous = {s.detector.name for s in searches.values() if s.detector.luminosity is not None}
+    return error_tables(used, None if section is None else ctx.steering.systematics.in_limit, luminous)
 
 
 def _acceptance(ctx: Context, state: Any) -> list[Section]:
@@ -310,7 +314,14 @@ def _in_situ(ctx: Context, state: Any) -> list[Section]:
 
 def _millicharge(ctx: Context, state: Any) -> list[Section]:
     pairs = [f"{k}: {v}." for k, v in ctx.cache.methods.items() if k.startswith("millicharged pairs")]
-    found = [pair_rate_section(state.pair_rate, mock=ctx.cache.mock, conditions=pairs)]
+    found = [
+        pair_rate_section(
+            state.pair_rate,
+            mock=ctx.cache.mock,
+            unit=pair_unit(ctx, state.production),
+            conditions=pairs,
+        )
+    ]
     if state.charge_searches:
         tables = _errors(ctx, state, state.charge_planes or {})
         found.append(charge_section(state.charge_searches, tables, mock=ctx.cache.mock))
