@@ -22,6 +22,7 @@ from _venv import reenter  # noqa: E402
 TOPICS = (
     *("simulate", "read", "subtract", "unfold", "flow", "flow_background", "predict"),
     *("accept", "infer", "na62", "semivisible", "beam_dumps", "facility", "trust", "published"),
+    "exchange",
 )
 PAGE = ROOT / "docs" / "validation.md"
 HEADER = "| quantity | ours | expected | tolerance | source | |\n|---|---|---|---|---|---|\n"

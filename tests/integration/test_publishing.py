@@ -183,6 +183,42 @@ def test_the_command_writes_the_record(record, tmp_path):
     assert len(np.load(tmp_path / "hepdata" / "events.npz", allow_pickle=False)["mass"]) == 2000
 
 
+def test_the_command_writes_for_other_tools(record, tmp_path):
+    """All of them hold the rate of the record per interacting proton, and the decays of their point."""
+    ship = str(ROOT / "data/detectors/ship_ecn3.toml")
+    exposure = record.spectrum.exposure
+
+    def export(tool, *more):
+        command = ["export", str(record.folder), "--output", str(tmp_path / tool), "--for", tool, *more]
+        done = CliRunner().invoke(app, command)
+        assert done.exit_code == 0, done.output
+        return tmp_path / tool
+
+    cells = sorted((export("foresee", "-n", "2000") / "model" / "LLP_spectra").glob("*.npy"))
+    masses = np.array([float(path.stem.rsplit("_", 1)[1]) for path in cells])
+    rate = record.channel().rate(masses)[0] / -np.expm1(-exposure.thickness)
+    found = np.array([np.load(path)[2].sum() for path in cells]) / 32.3e9
+    np.testing.assert_allclose(found, rate, rtol=0.05)  # some photons of 2000 are below the least angle
+    folder = export("eventcalc", "-n", "2000")
+    mass, found = np.loadtxt(folder / "Total-yield-DP-central.txt").T
+    expected = record.channel().rate(mass)[0] / -np.expm1(-exposure.thickness)
+    np.testing.assert_allclose(found, expected, rtol=0.02)
+    assert "MOCK" in (folder / "README.txt").read_text()
+    folder = export("alpinist", "-n", "2000", "--detector", ship)
+    assert any(path.stat().st_size > 1000 for path in folder.rglob("dp_Brems_*.dat"))
+    point = ("--mass", "0.4", "--coupling", "1e-7", "--events", "100", "--format", "csv")
+    folder = export("geant", "--detector", ship, *point)
+    about = json.loads((folder / "decays.json").read_text())["decays_ship_ecn3_mumu.csv"]
+    rows = (folder / "decays_ship_ecn3_mumu.csv").read_text().splitlines()
+    names, rows = rows[0].lstrip("# ").split(","), rows[1:]
+    weights = [float(row.split(",")[names.index("weight")]) for row in rows]
+    assert about["mock"]
+    assert sum(weights) == pytest.approx(about["expected_decays_in_the_volume"], rel=1e-6)
+    done = CliRunner().invoke(app, ["export", str(record.folder), "--output", str(tmp_path), "--for", "geant"])
+    assert done.exit_code == 2
+    assert "--mass and --coupling" in done.output
+
+
 def test_equal_runs_give_equal_records(record, folder, tmp_path):
     write_published(record, tmp_path, events=20_000)
     for path in folder.iterdir():
