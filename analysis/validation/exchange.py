@@ -65,7 +65,7 @@ def row(quantity: str, ours: float, expected: float, tolerance: float, source: s
 
 def rows(*, quick: bool) -> Iterator[dict]:
     n = 50_000 if quick else 400_000
-    yield from recipes(n)
+    yield from recipes(n, 25 if quick else 400)
     yield from foresees_own(n)
     yield from written(20_000 if quick else 100_000)
     yield from cards()
@@ -112,7 +112,7 @@ def recoils(table: MesonTable, n: int) -> tuple:
     return float(found.signal[0]), float(found.mc_error[0])
 
 
-def recipes(n: int) -> Iterator[dict]:
+def recipes(n: int, each: int) -> Iterator[dict]:
     """Tables of mesons from a formula, through public calls and by the recipe of FORESEE."""
     with tempfile.TemporaryDirectory() as name:
         folder, m, eta = Path(name), 0.3, mass(221)
@@ -121,7 +121,7 @@ def recipes(n: int) -> Iterator[dict]:
         factor = 2 * BRANCHING["eta -> gamma gamma"].value * (1 - (m / eta) ** 2) ** 3 * 1e-12 * 3e6
         factor *= MODEL.branching(m)["ee"]
         ctau = float(np.ravel(MODEL.ctau(m, [1e-6]))[0])
-        wanted, error = foresee_recipe.decays(columns, eta, m, ctau, np.random.default_rng(2))
+        wanted, error = foresee_recipe.decays(columns, eta, m, ctau, np.random.default_rng(2), each)
         channel = predict.PseudoscalarDalitz(pointlike(MesonTable.read(folder)), 7000.0)
         found, own = dark_photons(channel, m, 1e-6, beam=7000.0, n=n)
         label = "FASER2, η of a formula as a FORESEE table → γA′ → ee at 0.3 GeV, ε = 1e-6 [events]"
@@ -131,7 +131,9 @@ def recipes(n: int) -> Iterator[dict]:
         foresee_recipe.write(folder, 443, columns)
         factor = 2 * float(vector_branching([1.0], mass(443), BRANCHING["jpsi -> e e"].value)[0])
         factor *= 1e-8 * 3e6 * ELECTRONS * GEV2_MB * 1e-27 * 2 * np.pi * ALPHA**2 / M_E
-        wanted, error = foresee_recipe.recoils(columns, mass(443), 1.0, WINDOW, np.random.default_rng(3))
+        wanted, error = foresee_recipe.recoils(
+            columns, mass(443), 1.0, WINDOW, np.random.default_rng(3), each
+        )
         found, own = recoils(MesonTable.read(folder), n)
         tolerance = 4 * np.hypot(own, factor * error) + 0.01 * factor * wanted
         label = "J/ψ of a formula → χχ̄ at 1 GeV, Q = 0.01, recoils of 30 MeV to 1 GeV [events]"
@@ -170,7 +172,12 @@ def foresees_own(n: int) -> Iterator[dict]:
             continue
         with tempfile.TemporaryDirectory() as folder:  # one meson alone, cells that can reach the detector
             meson = int(path.stem.rsplit("_", 1)[1])
-            cells = read_cells(path).within(max_angle=0.02, min_momentum=20.0)
+            far = (
+                {"max_angle": 0.2, "min_momentum": 2.0}
+                if meson == 443
+                else {"max_angle": 0.02, "min_momentum": 20.0}
+            )
+            cells = read_cells(path).within(**far)
             columns = cells.log_angle, cells.log_momentum, cells.weight
             foresee_recipe.write(Path(folder), meson, columns)
             table = pointlike(MesonTable.read(Path(folder)))
@@ -246,8 +253,10 @@ def _decays(folder: Path, produced: Produced, truth: tuple) -> Iterator[dict]:
     """Decays as events: their number against chords by numpy, vertices against velocities."""
     m, epsilon = 0.3, 2e-7
     detector = load_detector(data_path("detectors/ship_ecn3.toml"))
-    ready = Stand(MODEL, replace_volume(detector))
-    total, effective = write_decays(folder / "d.csv", produced.channel, ready, Point(m, epsilon), n=4000)
+    ready = Stand(MODEL, replace(detector, volume=Cylinder(kind="cylinder", radius=2.0, z0=32.0, z1=82.0)))
+    total, effective = write_decays(
+        folder / "d.csv", produced.channel, ready, Point(m, epsilon, "mumu"), n=4000
+    )
     energy, pt, weight, rate = truth
     p = np.sqrt(energy**2 - m**2)
     pz, slope = np.sqrt(p**2 - pt**2), pt / np.sqrt(p**2 - pt**2)
@@ -269,11 +278,6 @@ def _decays(folder: Path, produced: Produced, truth: tuple) -> Iterator[dict]:
     yield row("geant: time × velocity over path, largest", ratio.max(), 1.0, 1e-6, "one")
     both = table["d1_E"] + table["d2_E"]
     yield row("geant: energy of both leptons over that of A′", (both / table["E"]).mean(), 1.0, 1e-6, "one")
-
-
-def replace_volume(detector: Detector) -> Detector:
-    volume = Cylinder(kind="cylinder", radius=2.0, z0=32.0, z1=82.0)
-    return detector.model_copy(update={"volume": volume})
 
 
 CARD = """imax 1

@@ -17,7 +17,7 @@ from gammastar.core.sampling import stream
 from gammastar.infer import counting_limit
 from gammastar.physics import hadrons
 from gammastar.physics.bremsstrahlung import preset
-from gammastar.physics.detector import Detector, Target
+from gammastar.physics.detector import Detector
 from gammastar.physics.geometry import Cylinder
 from gammastar.physics.kinematics import daughter
 from gammastar.physics.millicharge import pseudoscalar_branching
@@ -108,8 +108,7 @@ def _faser2() -> Iterator[tuple]:
         name="FASER2",
         source="arXiv:2105.07077",
         beam_energy=7000.0,
-        target=Target(1.0, 1.0, np.inf),
-        pot=LUMINOSITY,
+        luminosity=LUMINOSITY,
         volume=Cylinder(kind="cylinder", radius=1.0, z0=620.0, z1=630.0),
         accept_on="parent",
         efficiency={"ee": 1.0},
