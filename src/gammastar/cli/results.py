@@ -100,11 +100,12 @@ def export(results: Path, *, hepdata: bool, events: int | None, tool: Any, **opt
 
             files = write(results, tell=tell, events=(events or 100_000) if hepdata else 0, **options)
         else:
-            from gammastar.results.exchange.finished import Decays, export_for
+            from gammastar.results.exchange.finished import Asked, Decays, export_for
 
             given = point["mass"] and point["coupling"]
             decays = Decays(**point, events=events or 10_000) if given else None
-            files = export_for(results, tool, decays=decays, tell=tell, **options)
+            output = options.pop("output")
+            files = export_for(results, tool, output=output, asked=Asked(decays=decays, **options), tell=tell)
     for path in files:
         say(path)
 

@@ -21,8 +21,8 @@ import vector
 from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.core.files import Pathlike
 from gammastar.core.records import FloatArray, Sample
-from gammastar.physics.meson_spectra import PB_PER_MB, Cells, read_cells
 from gammastar.physics.mesons import Unit
+from gammastar.physics.mesons.spectra import PB_PER_MB, Cells, read_cells
 from gammastar.predict.channel import MASSES, Channel
 
 __all__ = ["EventCalcTables", "ForeseeSpectra", "tabulated_channel"]

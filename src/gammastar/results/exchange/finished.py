@@ -31,7 +31,7 @@ from gammastar.results.exchange.tables import (
 from gammastar.results.export import write_darkcast
 from gammastar.store.manifest import write_json
 
-__all__ = ["TOOLS", "Decays", "Tool", "export_for"]
+__all__ = ["TOOLS", "Asked", "Decays", "Tool", "export_for"]
 
 Tool: TypeAlias = Literal["foresee", "alpinist", "eventcalc", "darkcast", "geant"]
 TOOLS: tuple[str, ...] = get_args(Tool)
@@ -59,15 +59,27 @@ class Decays:
     suffix: str = "hepmc"
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What is written.
+
+    Attributes
+    ----------
+    detector : Path, optional
+        Another detector file; those of the run by default.
+    n : int
+        Sampled particles per mass.
+    decays : Decays, optional
+        Needed by "geant".
+    """
+
+    detector: Path | None = None
+    n: int = 20_000
+    decays: Decays | None = None
+
+
 def export_for(
-    results: Path,
-    tool: Tool,
-    *,
-    output: Path,
-    detector: Path | None = None,
-    n: int = 20_000,
-    decays: Decays | None = None,
-    tell: Tell,
+    results: Path, tool: Tool, *, output: Path, asked: Asked | None = None, tell: Tell
 ) -> list[Path]:
     """Write rate and kinematics of the measured virtual photons as dark photons for another tool.
 
@@ -78,12 +90,7 @@ def export_for(
     tool : {"foresee", "alpinist", "eventcalc", "darkcast", "geant"}
         "geant": decays in the volumes of the detectors, as events.
     output : Path
-    detector : Path, optional
-        Another detector file; those of the run by default.
-    n : int
-        Sampled particles per mass.
-    decays : Decays, optional
-        Needed by "geant".
+    asked : Asked, optional
     tell : callable
         Receives progress.
 
@@ -99,15 +106,16 @@ def export_for(
     InputFileError
         If the record is not complete.
     """
-    record = read_record(results)
-    found = record.detectors() if detector is None else {detector.stem: load_detector(detector)}
+    record, asked = read_record(results), asked or Asked()
+    path = asked.detector
+    found = record.detectors() if path is None else {path.stem: load_detector(path)}
     tell("export", None, f"for {tool}")
     if tool == "darkcast":
         written = [path for name, one in found.items() for path in write_darkcast(record, name, one, output)]
         return _some(written, "no detector of the run has a closed reach of the dark photon at two masses")
     if tool == "geant":
-        return _for_simulation(record, found, output, decays)
-    produced, masses = _produced(record, n), _masses(record)
+        return _for_simulation(record, found, output, asked.decays)
+    produced, masses = _produced(record, asked.n), _masses(record)
     if tool == "foresee":
         protons = {
             one.name: one.exposure * one.target.interaction_probability

@@ -18,7 +18,7 @@ from gammastar.core.errors import PhysicsError, UserError
 from gammastar.core.files import atomic, write_whole
 from gammastar.core.records import FloatArray
 from gammastar.core.sampling import stream
-from gammastar.physics.meson_spectra import PB_PER_MB, Cells, write_cells
+from gammastar.physics.mesons.spectra import PB_PER_MB, Cells, write_cells
 from gammastar.predict.channel import Channel
 
 __all__ = [

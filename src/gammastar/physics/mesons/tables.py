@@ -21,7 +21,7 @@ from gammastar.core.files import data_path
 from gammastar.core.records import FloatArray
 from gammastar.physics import hadrons
 from gammastar.physics.hadrons import breit_wigner, rho_mass_density
-from gammastar.physics.meson_spectra import read_meson_spectra
+from gammastar.physics.mesons.spectra import read_meson_spectra
 from gammastar.physics.qed import FormFactor2, dark_photon_rate, lepton_factor
 
 log = logging.getLogger(__name__)
@@ -194,7 +194,7 @@ def dark_photon_branching(decay: Decay, parent_mass: float, width: float, mass: 
 
 
 class Species(Protocol):
-    """What decays need to know of a meson: `Meson`, or a `gammastar.physics.meson_spectra.MesonSpectrum`."""
+    """What decays need to know of a meson: `Meson`, or a `gammastar.physics.mesons.spectra.MesonSpectrum`."""
 
     @property
     def pdg(self) -> int:
