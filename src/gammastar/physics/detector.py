@@ -90,6 +90,14 @@ COLLISION = Target(1.0, 1.0, math.inf)
 def check_exposure(pot: float | None, luminosity: float | None, target: Target) -> None:
     """Refuse a detector that names both protons on target and a luminosity, or none of them.
 
+    Parameters
+    ----------
+    pot : float, optional
+        Protons on target.
+    luminosity : float, optional
+        [1/pb]
+    target : Target
+
     Raises
     ------
     PhysicsError
@@ -108,6 +116,12 @@ def check_exposure(pot: float | None, luminosity: float | None, target: Target) 
 
 def exposure_text(pot: float | None, luminosity: float | None) -> str:
     """Return protons on target or luminosity as words.
+
+    Parameters
+    ----------
+    pot : float, optional
+    luminosity : float, optional
+        [1/pb]
 
     Examples
     --------
