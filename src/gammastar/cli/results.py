@@ -166,6 +166,8 @@ def overlay(runs: tuple[str, ...], output: Path, **options: Any) -> None:
     is_flag=True,
     help="Also the upper limit on the strength mu of each signal, by about ten tests of a second with toys.",
 )
+@click.option("--goodness", is_flag=True, help="Also how well each fits its data (saturated model, toys).")
+@click.option("--interval", is_flag=True, help="Also the Feldman-Cousins interval of the strength mu (toys).")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.option("--steering", type=FILE, help="Test as the [infer] of this file says.")
 @click.option("--hs3", type=FILE, help="Also write each tested signal as HS3 into this folder.")
@@ -188,7 +190,8 @@ def scan(
     """
     from gammastar.results.scan import Asked, scan_lines, write_cards
 
-    for line in scan_lines(path, asked=Asked(strength, cl, limit, as_json), **options):
+    fits = {name: options.pop(name) for name in ("goodness", "interval")}
+    for line in scan_lines(path, asked=Asked(strength, cl, limit, as_json, **fits), **options):
         say(line)
     if combine is not None:
         where = {key: options[key] for key in ("names", "patches", "region")}

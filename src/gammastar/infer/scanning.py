@@ -309,8 +309,16 @@ def _asymptotic(
     try:
         space = pyhf.Workspace(spec)
         model = space.model(modifier_settings=settings, measurement_name=None)
+        bounds = model.config.suggested_bounds()
+        low, high = bounds[model.config.poi_index]
+        bounds[model.config.poi_index] = (low, high if strength <= high else 2.0 * strength)
         observed, expected = pyhf.infer.hypotest(
-            strength, space.data(model), model, test_stat="qtilde", return_expected_set=True
+            strength,
+            space.data(model),
+            model,
+            par_bounds=bounds,
+            test_stat="qtilde",
+            return_expected_set=True,
         )
     except pyhf.exceptions.FailedMinimization as error:
         msg = f"scan, patch {name!r}: the fit failed; look for empty or negative bins ({error})"

@@ -17,6 +17,7 @@ from gammastar import config, infer
 from gammastar.core.errors import InputFileError, SteeringError
 from gammastar.core.files import write_whole
 from gammastar.core.records import FloatArray
+from gammastar.infer.binned.intervals import goodness_of_fit, strength_interval
 from gammastar.infer.histfactory.datacards import to_card
 from gammastar.infer.histfactory.likelihoods import Likelihood
 from gammastar.infer.limits import ASYMPTOTIC_FROM, AVERAGED_FROM
@@ -62,12 +63,18 @@ class Asked:
         Also find the upper limit on μ.
     json : bool
         Give one JSON document instead of lines.
+    goodness : bool
+        Also say how well signal plus background fits the data (`infer.binned.intervals`).
+    interval : bool
+        Also find the Feldman-Cousins interval of μ (`infer.binned.intervals`).
     """
 
     strength: float = 1.0
     cl: float | None = None
     limit: bool = False
     json: bool = False
+    goodness: bool = False
+    interval: bool = False
 
 
 def scan_lines(
@@ -147,9 +154,10 @@ def scan_lines(
         yield from (f"# {line}" for line in head)
     for point in infer.scan(likelihood, names or None, strength=asked.strength, **options):
         limits = strength_limits(likelihood, point.name, cl=cl, **options) if asked.limit else None
-        tested.append(_entry(point, cl, limits))
+        more = _fitted(likelihood, point, asked, cl)
+        tested.append(_entry(point, cl, limits) | more)
         if not asked.json:
-            yield _line(point, asked, cl, limits)
+            yield _line(point, asked, cl, limits) + "".join(f" {key} {value}" for key, value in more.items())
     notes = list(_doubts(tested))
     if asked.json:
         document = {"cl": cl, "strength": asked.strength, "notes": head + notes, "signals": tested}
@@ -201,6 +209,22 @@ def write_cards(
         write_whole(folder / f"{name}.txt", card.text.encode())
         written.append(folder / f"{name}.txt")
     return written
+
+
+def _fitted(likelihood: Likelihood, point: ScanPoint, asked: Asked, cl: float) -> dict[str, Any]:
+    """Return goodness of fit and interval, as far as they are asked for."""
+    found: dict[str, Any] = {}
+    if not (asked.goodness or asked.interval):
+        return found
+    spec, rng = likelihood.patched(point.name), np.random.default_rng(1)
+    if asked.goodness:
+        fit = goodness_of_fit(spec, rng=rng)
+        found["goodness"] = {"p_value": fit.p_value, "error": round(fit.error, 5), "toys": fit.toys}
+        found["goodness"] |= {"statistic": round(fit.statistic, 6), "freedom": fit.freedom}
+    if asked.interval:
+        low, high = strength_interval(spec, rng=rng, cl=cl)
+        found["mu_interval"] = [round(low, 6), round(high, 6)]
+    return found
 
 
 def _line(point: ScanPoint, asked: Asked, cl: float, limits: tuple[float, FloatArray] | None) -> str:

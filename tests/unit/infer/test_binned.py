@@ -6,12 +6,18 @@ import numpy as np
 import pyhf
 import pytest
 from click.testing import CliRunner
-from scipy.stats import nbinom, poisson
+from scipy.stats import chi2, nbinom, poisson
 
 from gammastar.cli import app
 from gammastar.core.errors import PhysicsError
-from gammastar.infer import Convention, scan
+from gammastar.infer import Convention, scan, to_hs3
 from gammastar.infer.binned.fits import fitted
+from gammastar.infer.binned.intervals import (
+    counting_interval,
+    goodness_of_fit,
+    likelihood_scan,
+    strength_interval,
+)
 from gammastar.infer.binned.model import binned_model, signal_sigma
 from gammastar.infer.binned.toys import binned_cls, binned_limits
 from gammastar.infer.counting import counting_cls
@@ -222,3 +228,77 @@ def test_command_line_tests_every_kind_of_nuisance(tmp_path):
     said = CliRunner().invoke(app, arguments, catch_exceptions=False).output
     assert "exact CLs, 8000 toys, q̃μ" in said
     assert "warning" not in said
+
+
+@pytest.mark.parametrize(
+    ("count", "background", "interval"),
+    [(0, 0.0, (0.0, 2.44)), (3, 0.0, (1.10, 7.42)), (3, 3.0, (0.0, 4.42)), (10, 3.0, (2.63, 13.50))],
+)
+def test_published_intervals_of_counts(count, background, interval):
+    """Feldman and Cousins, Phys. Rev. D 57 (1998) 3873, Table IV (90 %)."""
+    assert counting_interval(count, background) == pytest.approx(interval, abs=0.011)
+    with pytest.raises(PhysicsError, match="out of range"):
+        counting_interval(-1, background)
+
+
+def test_intervals_of_a_workspace_are_those_of_the_count():
+    """Steps of the count make p jump at the ends; 2000 toys put them within a few per cent."""
+    low, high = strength_interval(one_bin(5, background=1.0, signal=1.0), rng=np.random.default_rng(1))
+    wanted = counting_interval(5, 1.0)
+    assert low == pytest.approx(wanted[0], abs=0.15)
+    assert high == pytest.approx(wanted[1], abs=0.5)
+
+
+def test_scans_of_the_likelihood():
+    """One bin without nuisances: 2 (ν − n − n ln(ν/n)) above the best fit; with all, pyhf's fits."""
+    mu = np.array([0.0, 0.5, 2.0])
+    mean = 3.0 * mu + 0.8
+    wanted = 2.0 * (mean - 4.0 - 4.0 * np.log(mean / 4.0))
+    np.testing.assert_allclose(likelihood_scan(one_bin(4), mu), wanted, atol=1e-7)
+    spec = everything((6, 2))
+    peer, data, _ = of_pyhf(spec)
+    nll = [pyhf.infer.mle.fixed_poi_fit(m, data, peer, return_fitted_val=True)[1] for m in (0.0, 2.0)]
+    ours = likelihood_scan(spec, [0.0, 2.0])
+    assert ours[0] - ours[1] == pytest.approx(float(nll[0] - nll[1]), abs=1e-5)
+    with pytest.raises(PhysicsError, match="not negative"):
+        likelihood_scan(spec, [-1.0])
+
+
+def test_goodness_of_fit():
+    """Many counts: χ² of the bins that are left. Few: the p-value of the toys, enumerated in one bin."""
+    rng = np.random.default_rng(6)
+    samples = [("signal", [1.0] * 6, [MU]), ("background", [400.0] * 6, [])]
+    counts = rng.poisson(400.0, 6)
+    fit = goodness_of_fit(space({"c": samples}, {"c": counts}), rng=rng, strength=0.0)
+    chi = np.sum((counts - 400.0) ** 2 / 400.0)
+    assert fit.statistic == pytest.approx(chi, rel=0.1)
+    assert fit.freedom == 6
+    assert fit.p_value == pytest.approx(chi2.sf(fit.statistic, 6), abs=4 * fit.error + 0.01)
+    fit = goodness_of_fit(one_bin(3), rng=rng, strength=0.0, n_toys=20_000)
+    n = np.arange(60)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        worse = 2.0 * (0.8 - n + np.where(n > 0, n * np.log(n / 0.8), 0.0))
+    wanted = poisson.pmf(n, 0.8)[worse >= worse[3] - 1e-9].sum()
+    assert fit.p_value == pytest.approx(wanted, abs=4 * fit.error)
+
+
+def test_hs3_refuses_what_root_reads_otherwise():
+    low = one_bin(0, shape("tail", [1.6], [0.0]), background=0.8)
+    with pytest.raises(PhysicsError, match="where ROOT reads zero and pyhf a negative number"):
+        to_hs3(low)
+    two = one_bin(0, shape("a", [1.0], [0.6]), shape("b", [1.0], [0.58]), background=0.8)
+    with pytest.raises(PhysicsError, match="at 3 standard deviations"):
+        to_hs3(two)  # each alone stays positive, both together do not
+    for bad in (norm("b", float("nan"), 0.9), bins("shapesys", "b", [float("inf")])):
+        with pytest.raises(PhysicsError, match="not finite"):
+            to_hs3(one_bin(0, bad))
+    assert to_hs3(one_bin(0, shape("a", [1.0], [0.6]), background=0.8))["distributions"]
+
+
+def test_command_line_fits(tmp_path):
+    (tmp_path / "one.json").write_text(json.dumps(one_bin(4)))
+    arguments = ["scan", str(tmp_path / "one.json"), "--goodness", "--interval", "--cl", "0.9", "--json"]
+    found = json.loads(CliRunner().invoke(app, arguments, catch_exceptions=False).output)["signals"][0]
+    assert found["goodness"]["p_value"] > 0.5  # the signal takes up the excess
+    wanted = np.array(counting_interval(4, 0.8)) / 3.0
+    assert found["mu_interval"] == pytest.approx(wanted, abs=0.25)

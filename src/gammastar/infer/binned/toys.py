@@ -17,7 +17,7 @@ from gammastar.infer.binned.model import BinnedModel, binned_model
 from gammastar.infer.counting import QUANTILES
 from gammastar.infer.toys import CLs, Convention
 
-__all__ = ["BinnedToys", "binned_cls", "binned_limits", "statistic_of"]
+__all__ = ["BinnedToys", "binned_cls", "binned_limits", "drawn", "statistic_of"]
 
 SAME = 1e-6  # differences of the statistic below this are ties
 TOYS = 4_000  # of each hypothesis
@@ -81,7 +81,7 @@ def binned_cls(
     model = binned_model(workspace)
     data = BinnedToys(model.counts[None, :], model.aux)
     q = [
-        statistic_of(model, _drawn(model, data, mu, convention, n_toys, rng), strength, convention)
+        statistic_of(model, drawn(model, data, mu, convention, n_toys, rng), strength, convention)
         for mu in (strength, 0.0)
     ]
     observed = float(statistic_of(model, data, strength, convention)[0])
@@ -116,7 +116,7 @@ def _beyond(values: FloatArray, bounds: FloatArray) -> FloatArray:
     return np.asarray(1.0 - np.searchsorted(values, bounds - SAME, side="left") / len(values))
 
 
-def _drawn(
+def drawn(
     model: BinnedModel,
     data: BinnedToys,
     strength: float,

@@ -23,6 +23,7 @@ __all__ = ["chosen", "from_hs3", "hs3_nll", "interpolated_factor", "interpolated
 VERSION = "0.2"
 CODE = 4  # sixth-order polynomial inside one standard deviation, exponential outside
 GAMMA = (1e-6, 10.0)
+BEYOND = 3.0  # standard deviations of all shapes together up to which a template must not be negative
 MATCHED = 1e-8  # of the NLL, relative
 
 
@@ -44,8 +45,9 @@ def to_hs3(workspace: Mapping[str, Any]) -> dict[str, Any]:
     Raises
     ------
     PhysicsError
-        For more than one measurement, a shapesys or staterror of an empty bin, or if the likelihood computed
-        from the document differs from pyhf's: then the document is not handed out.
+        For more than one measurement, a shapesys or staterror of an empty bin, numbers that are not finite,
+        templates that their shapes pull below zero within three standard deviations, or if the likelihood
+        computed from the document differs from pyhf's: then the document is not handed out.
 
     Notes
     -----
@@ -108,8 +110,38 @@ def to_hs3(workspace: Mapping[str, Any]) -> dict[str, Any]:
         **_parameters(found, constraints, settings, config["poi"]),
         "misc": {"ROOT_internal": _simultaneous(names, constraints)},
     }
+    _check_templates(workspace)
     _compare(workspace, document)
     return document
+
+
+def _check_templates(workspace: Mapping[str, Any]) -> None:
+    """Refuse numbers that are not finite, and templates that shapes pull below zero, which ROOT cuts off there."""
+    for channel in workspace["channels"]:
+        for sample in channel["samples"]:
+            where = f"to_hs3: channel {channel['name']!r}, sample {sample['name']!r}"
+            nominal = np.asarray(sample["data"], dtype=np.float64)
+            pulls = np.zeros(len(nominal))
+            for modifier in sample["modifiers"]:
+                data = modifier["data"]
+                parts = list(data.values()) if isinstance(data, Mapping) else [] if data is None else [data]
+                if not all(np.isfinite(np.asarray(part, dtype=np.float64)).all() for part in parts):
+                    msg = (
+                        f"{where}, {modifier['type']} {modifier['name']!r}: holds numbers that are not finite"
+                    )
+                    raise PhysicsError(msg)
+                if modifier["type"] == "histosys":
+                    sides = (np.asarray(data[side], dtype=np.float64) for side in ("hi_data", "lo_data"))
+                    pulls += np.minimum(0.0, np.minimum(*(side - nominal for side in sides))) ** 2
+            lowest = nominal - BEYOND * np.sqrt(pulls)
+            if not (np.isfinite(lowest).all() and (lowest >= -1e-9 * max(nominal.max(), 1.0)).all()):
+                bad = int(np.argmin(lowest))
+                msg = (
+                    f"{where}: its shapes pull bin {bad} to {lowest[bad]:.4g} events at {BEYOND:g} standard "
+                    "deviations, where ROOT reads zero and pyhf a negative number; merge bins, smooth the "
+                    "shapes, or add them to a larger sample"
+                )
+                raise PhysicsError(msg)
 
 
 def _version() -> str:
@@ -260,7 +292,7 @@ def _compare(workspace: Mapping[str, Any], document: Mapping[str, Any]) -> None:
     """Refuse a document whose likelihood differs from pyhf's at one of three points."""
     space = pyhf.Workspace(dict(workspace))
     codes = {"normsys": {"interpcode": "code4"}, "histosys": {"interpcode": "code4p"}}
-    model = space.model(modifier_settings=codes)
+    model = space.model(modifier_settings=codes, clip_sample_data=0.0)
     start = np.asarray(model.config.suggested_init(), dtype=np.float64)
     for shift in (0.0, 0.3, -0.4):
         values = np.where(start == 0.0, shift, start * (1.0 + 0.2 * shift))
@@ -268,7 +300,7 @@ def _compare(workspace: Mapping[str, Any], document: Mapping[str, Any]) -> None:
             continue
         ours = hs3_nll(document, hs3_parameters(model, values))
         peer = -float(np.asarray(model.logpdf(values, space.data(model)))[0])
-        if abs(ours - peer) > MATCHED * max(1.0, abs(peer)):
+        if not abs(ours - peer) <= MATCHED * max(1.0, abs(peer)):  # nan as well
             msg = f"to_hs3: the likelihood of the document, {ours:.9g}, differs from pyhf's, {peer:.9g}"
             raise PhysicsError(msg)
 
@@ -613,6 +645,8 @@ def _expected(sample: Mapping[str, Any], values: Mapping[str, float]) -> FloatAr
         else:
             msg = f"HS3: sample {sample['name']!r} has the unknown modifier {modifier['name']!r} ({kind})"
             raise PhysicsError(msg)
+    if any(modifier["type"] == "histosys" for modifier in sample["modifiers"]):
+        shape = np.maximum(shape, 0.0)  # as ROOT's PiecewiseInterpolation
     return np.asarray(shape * factor, dtype=np.float64)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from dataclasses import asdict
 from typing import Any
 
@@ -230,8 +231,10 @@ def _write_grid(
     observed = "masked" if masked or isinstance(section.observed, str) else list(section.observed)
     b, b_sigma, _ = search.background
     calibration, own = search.pot
+    # likelihoods of several detectors can be combined: each has its own channel
+    channel = re.sub(r"\W+", "_", search.detector.name).strip("_") or "counting"
     spec = infer.workspace(
-        "counting", b, b_sigma, observed, pot_calibration_sigma=calibration, pot_search_sigma=own
+        channel, b, b_sigma, observed, pot_calibration_sigma=calibration, pot_search_sigma=own
     )
     write_json(ctx.folder / f"workspace{suffix}.json", spec)
     row, column = np.nonzero((plane.signal >= PATCHED[0]) & (plane.signal <= PATCHED[1]))

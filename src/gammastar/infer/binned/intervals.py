@@ -1,0 +1,284 @@
+"""Goodness of fit, scans of the likelihood and Feldman-Cousins intervals of workspaces and counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import xlogy
+from scipy.stats import chi2, poisson
+
+from gammastar.core.errors import PhysicsError
+from gammastar.core.records import FloatArray
+from gammastar.infer.binned.fits import fitted
+from gammastar.infer.binned.model import SMALLEST, BinnedModel, binned_model
+from gammastar.infer.binned.toys import BinnedToys, drawn
+from gammastar.infer.toys import Convention
+
+__all__ = [
+    "GoodnessOfFit",
+    "counting_interval",
+    "goodness_of_fit",
+    "likelihood_scan",
+    "strength_interval",
+]
+
+RANDOMISED = Convention("qtilde", "randomised")
+LARGEST = 1e6  # strength up to which the best fit is sought
+HALVINGS = 5  # of the step between strengths, at the ends of an interval
+TIES = 1e-6  # of the statistic
+
+
+@dataclass(frozen=True, slots=True)
+class GoodnessOfFit:
+    """Comparison of a fit with the saturated model, whose expectations are the counts.
+
+    Attributes
+    ----------
+    statistic : float
+        2 ln of the ratio of the likelihoods, constraints of nuisances included.
+    freedom : int
+        Bins minus free parameters without a constraint.
+    asymptotic : float
+        p-value of a χ² of so many degrees of freedom.
+    p_value, error : float
+        From toys at the fit with measurements drawn anew, and its Monte Carlo error.
+    toys : int
+    strength : float
+        Fitted signal strength.
+    """
+
+    statistic: float
+    freedom: int
+    asymptotic: float
+    p_value: float
+    error: float
+    toys: int
+    strength: float
+
+
+def goodness_of_fit(
+    workspace: Mapping[str, Any],
+    *,
+    rng: np.random.Generator,
+    n_toys: int = 2_000,
+    strength: float | None = None,
+) -> GoodnessOfFit:
+    """Return how well a workspace fits its data, against the saturated model.
+
+    Parameters
+    ----------
+    workspace : mapping
+        HistFactory JSON of one signal point.
+    rng : numpy.random.Generator
+    n_toys : int
+    strength : float, optional
+        Fixed signal strength, 0 for the background alone; fitted if not given.
+
+    Raises
+    ------
+    PhysicsError
+        For a masked workspace, and as `binned_model`.
+
+    Notes
+    -----
+    S. Baker and R. D. Cousins, Nucl. Instrum. Meth. 221 (1984) 437. At few events the statistic is no χ²:
+    take the p-value of the toys.
+    """
+    model = binned_model(workspace)
+    if model.masked:
+        msg = "goodness_of_fit: the workspace is masked, its counts are expected ones"
+        raise PhysicsError(msg)
+    range_of: float | tuple[float, float] = (0.0, LARGEST) if strength is None else float(strength)
+    data = BinnedToys(model.counts[None, :], model.aux)
+    best = fitted(model, data.counts, data.aux, strength=range_of)
+    mu = float(best.x[0, model.poi])
+    seen = float(_saturated(model, data, range_of)[0])
+    every = _saturated(model, drawn(model, data, mu, RANDOMISED, n_toys, rng), range_of)
+    p = float(np.mean(every >= seen - TIES))
+    unconstrained = ~model.fixed & ~np.isfinite(model.width) & ~np.isfinite(model.tau)
+    unconstrained[model.poi] = strength is None
+    freedom = model.counts.size - int(unconstrained.sum())
+    asymptotic = float(chi2.sf(seen, freedom)) if freedom > 0 else float("nan")
+    error = float(np.sqrt(max(p * (1.0 - p), 1.0 / n_toys) / n_toys))
+    return GoodnessOfFit(seen, freedom, asymptotic, p, error, n_toys, mu)
+
+
+def _saturated(model: BinnedModel, toys: BinnedToys, strength: float | tuple[float, float]) -> FloatArray:
+    """Return 2 ln of the saturated likelihood over that of the fit for each data set."""
+    counts, counted = toys.counts, np.isfinite(model.tau)
+    bins = (counts - xlogy(counts, np.maximum(counts, SMALLEST))).sum(axis=1)
+    aux = np.broadcast_to(toys.aux, (len(counts), len(model.start)))[:, counted]
+    gamma = np.maximum(aux / model.tau[counted], 1e-300)
+    bins = bins + (aux - xlogy(aux, gamma)).sum(axis=1)
+    return np.asarray(2.0 * (fitted(model, counts, toys.aux, strength=strength).nll - bins), dtype=np.float64)
+
+
+def likelihood_scan(workspace: Mapping[str, Any], strengths: npt.ArrayLike) -> FloatArray:
+    """Return −2 ln of the profile likelihood ratio of signal strengths, all fitted in step.
+
+    Parameters
+    ----------
+    workspace : mapping
+        HistFactory JSON of one signal point.
+    strengths : array_like, shape (n,)
+        Not negative.
+
+    Returns
+    -------
+    NDArray, shape (n,)
+        Above its minimum over strengths from 0 on.
+
+    Raises
+    ------
+    PhysicsError
+        For strengths that are negative or not finite, and as `binned_model`.
+
+    Examples
+    --------
+    >>> from gammastar.infer import workspace
+    >>> spec = workspace("c", 3.0, 0.0, [5])
+    >>> spec["channels"][0]["samples"][0]["data"] = [1.0]
+    >>> likelihood_scan(spec, [0.0, 2.0]).round(4)  # 2 (5 ln(5/3) − 2) at zero
+    array([1.1083, 0.    ])
+    """
+    mu = np.atleast_1d(np.asarray(strengths, dtype=np.float64))
+    if mu.ndim != 1 or not np.all(np.isfinite(mu) & (mu >= 0.0)):
+        msg = f"likelihood_scan: strengths {strengths!r} must be finite and not negative"
+        raise PhysicsError(msg)
+    model = binned_model(workspace)
+    data = BinnedToys(model.counts[None, :], model.aux)
+    best = fitted(model, data.counts, data.aux, strength=(0.0, LARGEST)).nll[0]
+    nll = [fitted(model, data.counts, data.aux, strength=value).nll[0] for value in mu.tolist()]
+    return np.maximum(2.0 * (np.array(nll) - best), 0.0)
+
+
+def strength_interval(
+    workspace: Mapping[str, Any],
+    *,
+    rng: np.random.Generator,
+    cl: float = 0.90,
+    n_toys: int = 2_000,
+    points: int = 24,
+) -> tuple[float, float]:
+    """Return the Feldman-Cousins interval of the signal strength, nuisances profiled.
+
+    Parameters
+    ----------
+    workspace : mapping
+        HistFactory JSON of one signal point, not masked.
+    rng : numpy.random.Generator
+    cl : float
+    n_toys, points : int
+        Toys at each strength, and strengths between zero and where −2 ln of the likelihood ratio is 16; the
+        ends are then halved five times.
+
+    Returns
+    -------
+    low, high : float
+        The lowest and the highest strength that is not excluded.
+
+    Raises
+    ------
+    PhysicsError
+        For a masked workspace, too few points, and as `binned_model`.
+
+    Notes
+    -----
+    G. J. Feldman and R. D. Cousins, Phys. Rev. D 57 (1998) 3873; toys at the profiled nuisances with
+    measurements drawn anew, as B. Sen, M. Walker and M. Woodroofe, Statist. Sinica 19 (2009) 301.
+    """
+    model = binned_model(workspace)
+    if model.masked or not 0.0 < cl < 1.0:
+        msg = f"strength_interval: needs an unmasked workspace and cl = {cl!r} between 0 and 1"
+        raise PhysicsError(msg)
+    data = BinnedToys(model.counts[None, :], model.aux)
+    top = 1.0
+    while likelihood_scan(workspace, [top])[0] < 16.0 and top < LARGEST:
+        top *= 1.5
+    strengths = np.linspace(0.0, top, points)
+    kept = np.flatnonzero([_p_value(model, data, mu, n_toys, rng) > 1.0 - cl for mu in strengths.tolist()])
+    if not kept.size:
+        msg = f"strength_interval: none of {points} strengths up to {top:g} is kept; ask for more points"
+        raise PhysicsError(msg)
+
+    def crossing(outside: float, inside: float) -> float:
+        for _ in range(HALVINGS):
+            middle = 0.5 * (outside + inside)
+            if _p_value(model, data, middle, n_toys, rng) > 1.0 - cl:
+                inside = middle
+            else:
+                outside = middle
+        return 0.5 * (outside + inside)
+
+    first, last = int(kept[0]), int(kept[-1])
+    low = 0.0 if first == 0 else crossing(*strengths[[first - 1, first]].tolist())
+    return low, top if last == points - 1 else crossing(*strengths[[last + 1, last]].tolist())
+
+
+def _p_value(model: BinnedModel, data: BinnedToys, mu: float, n: int, rng: np.random.Generator) -> float:
+    """Return P(t ≥ t_obs) of t = −2 ln L(μ)/L(μ̂), μ̂ ≥ 0."""
+
+    def statistic(toys: BinnedToys) -> FloatArray:
+        one = fitted(model, toys.counts, toys.aux, strength=mu)
+        start = one.x.copy()
+        start[:, model.poi] = max(mu, 0.1)
+        best = fitted(model, toys.counts, toys.aux, strength=(0.0, LARGEST), start=start)
+        return np.maximum(2.0 * (one.nll - best.nll), 0.0)
+
+    seen = float(statistic(data)[0])
+    return float(np.mean(statistic(drawn(model, data, mu, RANDOMISED, n, rng)) >= seen - TIES))
+
+
+def counting_interval(count: int, background: float, *, cl: float = 0.90) -> tuple[float, float]:
+    """Return the Feldman-Cousins interval of the signal of a count, by enumeration.
+
+    Parameters
+    ----------
+    count : int
+    background : float
+        Known background.
+    cl : float
+
+    Returns
+    -------
+    low, high : float
+        Signal events, to 0.005.
+
+    Raises
+    ------
+    PhysicsError
+        For a count or background that is negative or not finite, or `cl` outside (0, 1).
+
+    Notes
+    -----
+    G. J. Feldman and R. D. Cousins, Phys. Rev. D 57 (1998) 3873, Tables IV and V. Their tables lengthen
+    intervals so that the upper end does not rise with the background; this does not.
+
+    Examples
+    --------
+    >>> counting_interval(3, 0.0)
+    (1.1, 7.42)
+    """
+    if count != int(count) or count < 0 or not (np.isfinite(background) and background >= 0 and 0 < cl < 1):
+        msg = f"counting_interval: count {count!r}, background {background!r} or cl {cl!r} is out of range"
+        raise PhysicsError(msg)
+    signal = np.arange(0.0, count + 12.0 + 8.0 * np.sqrt(count + background + 1.0), 0.005)
+    n = np.arange(int(poisson.isf(1e-12, signal[-1] + background)) + 1)
+    mean = (signal + background)[:, None]
+    own = np.exp(xlogy(n, mean) - mean - _log_factorial(n))
+    best = np.maximum(n, background)
+    ratio = np.log(np.maximum(own, 1e-300)) - (xlogy(n, best) - best - _log_factorial(n))
+    order = np.argsort(-ratio, axis=1, kind="stable")
+    ranked = np.take_along_axis(own, order, axis=1)
+    before = np.cumsum(ranked, axis=1) - ranked  # of what is ranked higher
+    accepted = np.take_along_axis(before, np.argsort(order, axis=1), axis=1)[:, int(count)] < cl
+    kept = signal[accepted]
+    return float(np.round(kept[0], 3)), float(np.round(kept[-1], 3))
+
+
+def _log_factorial(n: npt.NDArray[np.int64]) -> FloatArray:
+    return np.concatenate([[0.0], np.cumsum(np.log(np.maximum(n[1:], 1)))])
