@@ -89,7 +89,7 @@ def mock_workspaces() -> dict[str, tuple[dict[str, Any], int]]:
     return {
         "one background with its total error as a shape, three bins": (
             _space(simplified, {"SR": [2, 0, 1]}),
-            1500,
+            4000,
         ),
         "two backgrounds, lumi, asymmetric normsys, staterror, control region": (
             _space(control, {"SR": [2], "CR": [47]}),
@@ -140,7 +140,7 @@ def _without_events(quick: bool) -> Iterator[dict]:
             "CR": [("background", [400.0], [factor])],
         }
         spec = _space(channels, {"SR": [0], "CR": [400]})
-        spec["measurements"][0]["config"]["parameters"] = []
+        spec["measurements"][0]["config"]["parameters"] = [{"name": "mu", "bounds": [[0.0, 100.0]]}]
         likelihood = Likelihood(spec, {}, {}, ())
         exact, _ = binned_limits(spec, cl=0.95, n_toys=4_000 if quick else 20_000)
         label = f"MOCK, no event at b = {expected_events(spec):g} beside a control region: limit at 95 % CL"

@@ -153,7 +153,7 @@ def likelihood_scan(workspace: Mapping[str, Any], strengths: npt.ArrayLike) -> F
     data = BinnedToys(model.counts[None, :], model.aux)
     best = fitted(model, data.counts, data.aux, strength=(0.0, LARGEST)).nll[0]
     nll = [fitted(model, data.counts, data.aux, strength=value).nll[0] for value in mu.tolist()]
-    return np.maximum(2.0 * (np.array(nll) - best), 0.0)
+    return np.asarray(np.maximum(2.0 * (np.array(nll) - best), 0.0), dtype=np.float64)
 
 
 def strength_interval(

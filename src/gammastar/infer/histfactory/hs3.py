@@ -116,7 +116,7 @@ def to_hs3(workspace: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_templates(workspace: Mapping[str, Any]) -> None:
-    """Refuse numbers that are not finite, and templates that shapes pull below zero, which ROOT cuts off there."""
+    """Refuse numbers that are not finite, and templates that shapes pull below zero, where ROOT cuts."""
     for channel in workspace["channels"]:
         for sample in channel["samples"]:
             where = f"to_hs3: channel {channel['name']!r}, sample {sample['name']!r}"
