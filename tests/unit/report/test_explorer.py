@@ -77,9 +77,8 @@ def test_limits_of_a_run_follow_its_uncertainties():
     spread = np.array([[0.0, 0.1], [0.2, 0.4]])
     along = replace(one, spreads={"kinematics": spread}).median_limit(0.95)
     for found, sigma in zip(along.ravel(), np.hypot(0.18, spread).ravel(), strict=True):
-        assert found == pytest.approx(
-            upper_limit(0.5, 0.3, "masked", signal_sigma=sigma, cl=0.95).expected[2], rel=1e-3
-        )
+        alone = upper_limit(0.5, 0.3, "masked", signal_sigma=sigma, cl=0.95, method="exact")
+        assert found == pytest.approx(alone.expected[2], rel=1e-3)
     assert one.median_limit(0.95) == pytest.approx(along[0, 0])
 
 
