@@ -28,6 +28,16 @@ def lowest(session: nox.Session) -> None:
     session.run("pytest", "-m", "not slow", "-n", "auto", *session.posargs, env=THREADS)
 
 
+@nox.session(default=False)
+def upcoming(session: nox.Session) -> None:
+    """Run the tests of likelihoods with the newest pyhf, development versions included."""
+    session.install("-c", "constraints.txt", "-e", ".[all]")
+    session.install("--upgrade", "--pre", "pyhf")
+    session.run(
+        "pytest", "tests/unit/infer", "tests/unit/results/test_scan.py", *session.posargs, env=THREADS
+    )
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Run ruff, mypy and the import contracts."""

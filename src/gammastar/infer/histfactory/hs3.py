@@ -17,6 +17,7 @@ from scipy.special import gammaln
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
+from gammastar.infer.histfactory.hs3_names import with_names
 
 __all__ = ["chosen", "from_hs3", "hs3_nll", "interpolated_factor", "interpolated_shape", "point_of", "to_hs3"]
 
@@ -346,6 +347,7 @@ def from_hs3(document: Mapping[str, Any], *, likelihood: str | None = None) -> d
     Fixed normalisation factors (ROOT's ``Lumi``) are multiplied into the yields. A Gaussian ``shapesys`` over
     parameters that samples share becomes a ``staterror`` of equal size.
     """
+    document = with_names(document)
     channels, data = chosen(document, likelihood)
     values, fixed = point_of(document), _fixed(document)
     gaussians = {d["name"]: d for d in document["distributions"] if d["type"] == "gaussian_dist"}
@@ -534,6 +536,7 @@ def hs3_nll(
     K. Cranmer et al., CERN-OPEN-2012-016 (HistFactory). Poisson terms with counts that are not whole use the
     gamma function, as pyhf does.
     """
+    document = with_names(document)
     values = point_of(document) | dict(parameters)
     channels, data = chosen(document, likelihood)
     distributions = {d["name"]: d for d in document["distributions"]}
