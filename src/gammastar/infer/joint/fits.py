@@ -14,7 +14,7 @@ from gammastar.infer.joint.model import JointData
 
 __all__ = ["Fits", "fit", "start_of"]
 
-STEPS = 200
+STEPS = 100
 DONE = 1e-9  # what a step would still gain of −ln L
 DAMPING = 1e-2  # on the Hessian that is never indefinite, where the other one leads nowhere
 PROJECTED = 6  # halvings along the projection

@@ -162,12 +162,15 @@ class JointLimits:
         opposite-sign pairs were measured.
     n_toys : int
         Of each hypothesis and strength.
+    hopeless : bool
+        Look first whether any strength is excluded.
     """
 
     cl: float = 0.90
     method: str = "auto"
     asymptotic_from: float = 20.0
     n_toys: int = TOYS
+    hopeless: bool = False
 
     def asymptotic(self, model: JointModel, events: float) -> bool:
         """Return whether the asymptotic formulae are used at so many events of the search."""
@@ -234,11 +237,12 @@ def _unit(model: JointModel) -> float:
     """Return the strength at which the fitted pairs predict a few events, in which fits are well scaled."""
     own = model.with_search(model.background)
     fitted = fit(arrays_of(model), own, 0.0).point.core[0, 1 : 1 + len(model.pairs)] * model.pairs
-    each = model.signal.sum(axis=1)
-    size = FEW
+    each, background = model.signal.sum(axis=1), float(np.sum(model.background))
+    excess = 0.0 if model.observed is None else float(np.sum(model.observed)) - background
+    size = max(FEW, 2.0 * float(np.sqrt(background)), excess)
     if model.in_situ is not None:
         each = each + model.in_situ.sum(axis=0)
-        size = max(FEW, 2.0 * float(np.sqrt(model.counts[0].sum())))
+        size = max(size, 2.0 * float(np.sqrt(model.counts[0].sum())))
     signal = float(fitted @ each) or float(model.pairs @ each)
     return size / signal
 
@@ -307,6 +311,7 @@ def joint_limit(model: JointModel, options: JointLimits | None = None, *, seed: 
     counts = poisson.ppf(norm.cdf(BANDS), background) if background > 0 else np.zeros(5)
     wanted = set(counts.tolist()) | (set() if seen is None else {seen})
     start = float(joint_asymptotic(replace(model, observed=None), cl=asked.cl).expected[MEDIAN]) / unit
+    asked = asked if np.isfinite(start) else replace(asked, hopeless=True)
     start = start if np.isfinite(start) else 1.0
     found: dict[float, tuple[float, float]] = {}
     for count in sorted(wanted):
@@ -333,6 +338,8 @@ def _toy_limit(
             known[x] = np.log(max(found.cls, 0.5 / asked.n_toys) / alpha), relative
         return float(known[x][0])
 
+    if asked.hopeless and value(np.log(FARTHEST)) > 0:
+        return float("inf"), 0.0
     low = high = np.log(start)
     step = 0.5
     while value(high) > 0:

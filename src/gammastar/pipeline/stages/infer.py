@@ -138,6 +138,10 @@ def infer_stage(
     for i, (name, asked) in enumerate(every.items()):
         detector = asked.detector
         ctx.tell("infer", None, detector.name)
+        if not joint:
+            ctx.cache.methods[f"likelihood, {detector.name}"] = (
+                "two-step: a count whose signal comes from the unfolded spectrum with log-normal errors"
+            )
         search, suffix = asked.search(), "" if i == 0 else f"_{name}"
         documents = None if joint else _write_grid(ctx, asked, suffix=suffix, masked=bool(suffix))
         if documents is not None and section.exports:
