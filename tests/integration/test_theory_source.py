@@ -110,7 +110,7 @@ def test_conventions_and_figures_stand_in_the_report(tmp_path):
     folder = results(tmp_path, CHI + "[report]\n")
     page = (folder / "report.html").read_text()
     for text in CONVENTIONS:
-        assert text in html.unescape(page)
+        assert text in html.unescape(page).replace("\u00a0", " ")
     figures = {path.stem for path in (folder / "figures").glob("*.png")}
     assert {"rate", "millicharged_pairs", "reach_millicharge", "reach_ship_ecn3"} <= figures
 
