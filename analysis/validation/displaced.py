@@ -47,7 +47,7 @@ def shares(n: int) -> Iterator[dict]:
     near = pairs.select((np.abs(pairs.mass - MASS) < WINDOW) & (pairs.z < 0))
     first, last = telescope.fiducial
     for ctau in (3e-5, 3e-4, 3e-3, 3e-2):
-        ours, _ = displaced_shares(pairs, telescope, CUTS, mass=MASS, half_window=WINDOW, ctau=[ctau])
+        ours, _, _ = displaced_shares(pairs, telescope, CUTS, mass=MASS, half_window=WINDOW, ctau=[ctau])
         index = rng.integers(len(near), size=n)
         place = rng.exponential(1.0, n) * near.pz[index] / MASS * ctau
         left = np.array(telescope.planes)[:, None] > place

@@ -177,7 +177,7 @@ def _pions() -> Iterator[dict]:
     s = 2 * M_PROTON**2 + 2 * M_PROTON * beam
     boost = np.sqrt(beam**2 - M_PROTON**2) / (beam + M_PROTON)
     gamma = 1 / np.sqrt(1 - boost**2)
-    inelastic = 192.0  # mb: interaction length of beryllium of 77.8 g/cm², PDG
+    inelastic = 192.0  # mb: A / (N_A λ) of beryllium, interaction length λ = 77.8 g/cm²
 
     def density(pt: float, p: float) -> float:
         pl, energy = np.sqrt(p**2 - pt**2), np.hypot(p, M_PI_CHARGED)

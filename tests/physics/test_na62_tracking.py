@@ -118,7 +118,7 @@ def test_blinding_hides_both_regions_and_nothing_else():
     hidden = SEARCH.in_signal_region(z, cda, "ee") | SEARCH.in_control_region(z, cda, "ee")
     assert (SEARCH.visible(pairs, "ee") == ~hidden).all()
     assert hidden.any()
-    unmasked = cuts.Search(SEARCH.numbers | {"masked": []}, SEARCH.detector, SEARCH.card, SEARCH.beam)
+    unmasked = replace(SEARCH, numbers=SEARCH.numbers | {"masked": []})
     assert unmasked.visible(pairs, "ee").all()
 
 
