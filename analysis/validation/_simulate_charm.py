@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import awkward as ak
 import numpy as np
-from validation._simulate_more import row
+from validation._rows import row
 
 from gammastar.core.sampling import stream
 from gammastar.mock import Card, PythiaEngine, accepted, charm_rate, generate_charm, pythia

@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Iterator
 
 import numpy as np
+from validation._rows import row
 
 from gammastar.core.constants import ALPHA, M_E, M_MU
 from gammastar.core.files import data_path
@@ -44,16 +45,6 @@ ACCEPTANCE = {
 }
 MULTIPLICITY = {221: 0.579, 113: 0.660, 223: 0.657, 333: 0.0241, 331: 0.062}
 WINDOWS = ((0.2, 0.5), (0.5, 0.7), (0.7, 0.85), (0.85, 0.95), (0.95, 1.1))
-
-
-def row(quantity: str, ours: float, expected: float, tolerance: float, source: str) -> dict:
-    return {
-        "quantity": quantity,
-        "ours": float(ours),
-        "expected": float(expected),
-        "tolerance": float(tolerance),
-        "source": source,
-    }
 
 
 def decays() -> Iterator[dict]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from validation._simulate_more import row
+from validation._rows import row
 
 from gammastar.core.constants import M_MU
 from gammastar.core.files import data_path

@@ -9,6 +9,7 @@ import numpy as np
 import vector
 from scipy.integrate import quad
 from validation import calibration_runs, displaced, off_axis, reach_edges
+from validation._rows import row as _row
 
 from gammastar import accept
 from gammastar.core.files import data_path
@@ -188,13 +189,3 @@ def _bremsstrahlung(mass: float, n: int, rng: np.random.Generator) -> Sample:
     energy, pt, weight = preset("na62").sample(mass, BEAM, n, rng)
     pz, phi = np.sqrt(energy**2 - pt**2 - mass**2), rng.uniform(-np.pi, np.pi, n)
     return _sample(np.stack([pt * np.cos(phi), pt * np.sin(phi), pz, energy]), weight)
-
-
-def _row(quantity: str, ours: float, expected: float, tolerance: float, source: str) -> dict:
-    return {
-        "quantity": quantity,
-        "ours": float(ours),
-        "expected": float(expected),
-        "tolerance": float(tolerance),
-        "source": source,
-    }

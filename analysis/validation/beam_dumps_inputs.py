@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from validation._rows import row as _row
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "beam_dumps"))
 
@@ -89,13 +90,3 @@ def _known(experiment: str, found: dict) -> Iterator[dict]:
     expected = -0.5 * np.log10((z0 + 0.1 * (z1 - z0)) / z0)
     label = f"{experiment}: shift of the upper edge where the volume starts later, 50 MeV"
     yield _row(label, by_name["start of the volume"][0, 0, 1], expected, 0.004, "ε² z₀ constant")
-
-
-def _row(quantity: str, ours: float, expected: float, tolerance: float, source: str) -> dict:
-    return {
-        "quantity": quantity,
-        "ours": float(ours),
-        "expected": float(expected),
-        "tolerance": float(tolerance),
-        "source": source,
-    }

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from scipy import stats
+from validation._rows import row as _row
 
 from gammastar.background import selected_vertices, vertex_tails
 from gammastar.core.files import data_path
@@ -93,13 +94,3 @@ def closure(n: int) -> Iterator[dict]:
         )
         width = float(table[:, k].std(ddof=1))
         yield _row(f"{what}: width of the pulls", width, 1.0, 4.0 / np.sqrt(2.0 * n) + 0.05, "thrown counts")
-
-
-def _row(quantity: str, ours: float, expected: float, tolerance: float, source: str) -> dict:
-    return {
-        "quantity": quantity,
-        "ours": float(ours),
-        "expected": float(expected),
-        "tolerance": float(tolerance),
-        "source": source,
-    }

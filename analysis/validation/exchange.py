@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
 import foresee_recipe  # noqa: E402
+from validation._rows import row  # noqa: E402
 
 from gammastar import accept, infer, predict  # noqa: E402
 from gammastar.core.constants import ALPHA, BRANCHING, GEV2_MB, M_E, mass  # noqa: E402
@@ -51,16 +52,6 @@ from gammastar.results.exchange import (  # noqa: E402
 MODEL = predict.DarkPhoton(r_table())
 RECIPE = "FORESEE's recipe by numpy alone, arXiv:2105.07077"
 WINDOW, ELECTRONS = (0.03, 1.0), 3.754e29 * 7 * 1e-4  # thresholds [GeV]; electrons per cm² of 7 m argon
-
-
-def row(quantity: str, ours: float, expected: float, tolerance: float, source: str) -> dict:
-    return {
-        "quantity": quantity,
-        "ours": float(ours),
-        "expected": float(expected),
-        "tolerance": float(tolerance),
-        "source": source,
-    }
 
 
 def rows(*, quick: bool) -> Iterator[dict]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from scipy.integrate import quad
+from validation._rows import row as _row
 
 from gammastar import accept, background, infer
 from gammastar.core.constants import M_PROTON
@@ -177,13 +178,3 @@ def _time() -> Iterator[dict]:
     cells = made.mass.size * made.coupling.size
     label = f"CPU time of the plane, {cells} points × 4 modes and channels, below 120 s"
     yield _row(label, elapsed, 60.0, 60.0, "goal: two minutes of one core")
-
-
-def _row(quantity: str, ours: float, expected: float, tolerance: float, source: str) -> dict:
-    return {
-        "quantity": quantity,
-        "ours": float(ours),
-        "expected": float(expected),
-        "tolerance": float(tolerance),
-        "source": source,
-    }

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from scipy.integrate import quad
 from scipy.optimize import brentq
+from validation._rows import row as _row
 
 from gammastar import accept, infer
 from gammastar.core.constants import M_PI_CHARGED, M_PROTON
@@ -251,13 +252,3 @@ def _notch(search: Search) -> Iterator[dict]:
         # the flanks of the published notch lie anywhere between neighbouring vertices, 5 MeV apart
         row = _row(f"{label}: full width at half depth [MeV]", 1e3 * width, 1e3 * paper[1], 4.75, DIMUON)
         yield row | {"measured": True}
-
-
-def _row(quantity: str, ours: float, expected: float, tolerance: float, source: str) -> dict:
-    return {
-        "quantity": quantity,
-        "ours": float(ours),
-        "expected": float(expected),
-        "tolerance": float(tolerance),
-        "source": source,
-    }

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from scipy.stats import norm
+from validation._rows import row as _row
 
 from gammastar import infer
 from gammastar.core.sampling import stream
@@ -112,13 +113,3 @@ def _wide(x: np.ndarray) -> np.ndarray:
     """Return the Bernstein density with its range set to 200 to 800 MeV."""
     low, high = likelihood.BERNSTEIN_RANGE
     return likelihood.bernstein(low + (x - 0.2) / 0.6 * (high - low)) * (high - low) / 0.6
-
-
-def _row(quantity: str, ours: float, expected: float, tolerance: float, source: str) -> dict:
-    return {
-        "quantity": quantity,
-        "ours": float(ours),
-        "expected": float(expected),
-        "tolerance": float(tolerance),
-        "source": source,
-    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from validation._rows import row as _row
 
 from gammastar import semivisible
 from gammastar.core.sampling import stream
@@ -42,16 +43,6 @@ def rows(*, quick: bool) -> Iterator[dict]:
         yield _row(text, shipped.at(0.1, beam), ratio, 5e-4 * ratio, "quadrature with finer nodes")
     yield from _energies(400_000 if quick else 2_000_000)
     yield from _first_scatter(20_000 if quick else 100_000)
-
-
-def _row(quantity: str, ours: float, expected: float, tolerance: float, source: str) -> dict:
-    return {
-        "quantity": quantity,
-        "ours": float(ours),
-        "expected": float(expected),
-        "tolerance": float(tolerance),
-        "source": source,
-    }
 
 
 def _energies(n: int) -> Iterator[dict]:

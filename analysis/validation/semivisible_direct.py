@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 from scipy.integrate import quad
+from validation._rows import row as _row
 
 from gammastar import semivisible
 from gammastar.core.constants import ALPHA, GEV2_MB
@@ -27,16 +28,6 @@ def rows(*, quick: bool) -> Iterator[dict]:
     yield from _pairs(quick=quick)
     yield from _displaced(quick=quick)
     yield from _at_once()
-
-
-def _row(quantity: str, ours: float, expected: float, tolerance: float, source: str) -> dict:
-    return {
-        "quantity": quantity,
-        "ours": float(ours),
-        "expected": float(expected),
-        "tolerance": float(tolerance),
-        "source": source,
-    }
 
 
 def gammas() -> tuple[list[np.ndarray], np.ndarray]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
+from validation._rows import row as _row
 
 from gammastar import semivisible
 from gammastar.core.constants import ALPHA
@@ -29,16 +30,6 @@ def rows(*, quick: bool) -> Iterator[dict]:
     yield from _rare(quick=quick)
     yield from _cosmology()
     yield from _darknews(quick=quick)
-
-
-def _row(quantity: str, ours: float, expected: float, tolerance: float, source: str) -> dict:
-    return {
-        "quantity": quantity,
-        "ours": float(ours),
-        "expected": float(expected),
-        "tolerance": float(tolerance),
-        "source": source,
-    }
 
 
 def _rare(*, quick: bool) -> Iterator[dict]:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from validation._rows import row as _row
 
 from gammastar import semivisible
 from gammastar.core.constants import M_E, M_MU
@@ -32,16 +33,6 @@ def rows(*, quick: bool) -> Iterator[dict]:
     """Yield rows of P_miss and of the verdict."""
     yield from _generators(100_000 if quick else 400_000)
     yield from _verdict(20_000 if quick else 40_000)
-
-
-def _row(quantity: str, ours: float, expected: float, tolerance: float, source: str) -> dict:
-    return {
-        "quantity": quantity,
-        "ours": float(ours),
-        "expected": float(expected),
-        "tolerance": float(tolerance),
-        "source": source,
-    }
 
 
 def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:

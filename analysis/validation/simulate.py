@@ -9,6 +9,7 @@ import numpy as np
 from scipy.special import gamma
 from validation import _simulate_more as more
 from validation import _simulate_tuning as tuning
+from validation._rows import row as _row
 from validation._simulate_charm import rows as charm_rows
 
 from gammastar.core.constants import M_MU
@@ -63,16 +64,6 @@ def rows(*, quick: bool) -> Iterator[dict]:
     yield from more.charm(full, 200_000, engine)
     yield from charm_rows(full, 200_000, engine)
     yield from tuning.rows(card, quick=quick)
-
-
-def _row(quantity: str, ours: float, expected: float, tolerance: float, source: str) -> dict:
-    return {
-        "quantity": quantity,
-        "ours": float(ours),
-        "expected": float(expected),
-        "tolerance": float(tolerance),
-        "source": source,
-    }
 
 
 def _moments(card: Card, n: int) -> Iterator[dict]:

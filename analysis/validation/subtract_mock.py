@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from validation._rows import row as _row
 
 from gammastar import read, select
 from gammastar.core.axes import regular, variable
@@ -73,13 +74,3 @@ def _with_offset(pairs: Pairs) -> Pairs:
     distance = np.hypot(c["dx_1"] - c["dx_2"], c["dy_1"] - c["dy_2"])
     kept = (pairs.mass, pairs.pt, pairs.energy, pairs.charge, pairs.weight, pairs.event)
     return Pairs(*kept, {OFFSET: distance})
-
-
-def _row(quantity: str, ours: float, expected: float, tolerance: float, source: str) -> dict:
-    return {
-        "quantity": quantity,
-        "ours": float(ours),
-        "expected": float(expected),
-        "tolerance": float(tolerance),
-        "source": source,
-    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import numpy as np
+from validation._rows import row as _row
 
 from gammastar import unfold
 from gammastar.core.axes import regular, variable
@@ -79,13 +80,3 @@ def rows(
             width = np.std(pulls[name], ddof=1)
             yield _row(f"forward-folded true mass at {name}: width of pulls", width, 1, 0.5, source)
     yield _row("forward fold: χ²/ndf", np.mean(chi2), 1, 0.2 + 3 * np.sqrt(2 / 38 / n_toys), source)
-
-
-def _row(quantity: str, ours: float, expected: float, tolerance: float, source: str) -> dict:
-    return {
-        "quantity": quantity,
-        "ours": float(ours),
-        "expected": float(expected),
-        "tolerance": float(tolerance),
-        "source": source,
-    }

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from hist import axis
 from scipy.stats import norm
+from validation._rows import row
 
 from gammastar import unfold
 from gammastar.core.axes import filled, regular
@@ -190,13 +191,3 @@ def omnifold(*, quick: bool) -> Iterator[dict]:
     sigma = 1 / np.sqrt(len(data)) + 1 / np.sqrt(np.isfinite(y).sum())
     tolerance = max(0.01, 2 * sigma) if quick else 0.01
     yield row("OmniFold, Gaussian toy: total over truth", found.weight.sum() / n_data, 1, tolerance, source)
-
-
-def row(quantity: str, ours: float, expected: float, tolerance: float, source: str) -> dict:
-    return {
-        "quantity": quantity,
-        "ours": float(ours),
-        "expected": float(expected),
-        "tolerance": float(tolerance),
-        "source": source,
-    }
