@@ -12,7 +12,7 @@ import pytest
 from builders import ROOT
 from injection import kills, workers
 
-from gammastar.facility import Executor
+from gammastar.facility import Executor, open_executor
 
 PAGE = (ROOT / "docs" / "howto" / "facility.md").read_text()
 
@@ -74,3 +74,15 @@ def test_parsl_through_coffeas_executor(tmp_path):
         found, _flow = executor.pairs(workers.job(tmp_path / "chunks", step=4_000))
         assert workers.content(found) == workers.content(expected)
         assert executor.map(_square, range(5)) == [0, 1, 4, 9, 16]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # its files stay open
+def test_a_cluster_of_dask_jobqueue(tmp_path):
+    """Its interface, with jobs that are processes of this machine: scripts, scaling, address."""
+    local = pytest.importorskip("dask_jobqueue.local")
+    with local.LocalCluster(cores=1, memory="2 GB", log_directory=str(tmp_path / "logs")) as cluster:
+        cluster.scale(2)
+        with open_executor(dask=cluster.scheduler_address) as executor:
+            found, _ = executor.pairs(workers.job(tmp_path / "chunks", step=4_000))
+            assert workers.content(found) == workers.content(workers.serial()[0])

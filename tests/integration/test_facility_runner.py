@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import uproot
 from coffea.nanoevents import BaseSchema
-from coffea.processor import IterativeExecutor, Runner
+from coffea.processor import DaskExecutor, IterativeExecutor, Runner, SimpleCheckpointer
 from injection import workers
 
 from gammastar import facility
@@ -111,3 +111,80 @@ def test_histograms_and_partial_results_are_added(tmp_path):
     assert whole["entries"] == sum(part["entries"] for part in parts) == 120
     assert whole["cutflow"]["events"].n == 120
     assert whole["columns"] == set(given.schema.branches())
+
+
+def _of_files(found):
+    """Return what a result says of chunks, without what their work cost."""
+    return {(Path(n["path"]).name, n["start"], n["stop"], n["content"]) for n in found["done"]}
+
+
+def test_every_chunk_says_what_it_cost(tmp_path):
+    files = workers.poisoned(tmp_path, 2, ())
+    processor = facility.DileptonPairs(job(tmp_path, files))
+    first, _ = run(processor, files)
+    again, _ = run(processor, files)
+    assert [n["taken"] for n in first["done"]] == [False] * 4
+    assert [n["taken"] for n in again["done"]] == [True] * 4
+    assert all(n["seconds"] > 0 and n["memory_mb"] > 50 and ":" in n["worker"] for n in first["done"])
+    assert _of_files(first) == _of_files(again)
+
+
+def test_checkpoints_of_coffea_are_taken_and_chunks_are_not_read_again(tmp_path):
+    """The second file fails in the first call; the second call works on it alone."""
+    files = workers.poisoned(tmp_path, 2, ())
+    given = job(tmp_path, files)
+    keeper = SimpleCheckpointer(str(tmp_path / "checkpoints"))
+    calls = tmp_path / "calls"  # the processor travels as a copy
+
+    def failing(pairs):
+        with calls.open("a") as file:
+            file.write("x")
+        if calls.read_text() == "xxx":
+            raise RuntimeError("of the user")
+        return _fill(pairs)
+
+    with pytest.raises(Exception, match="of the user"):
+        run(facility.DileptonPairs(given, fill=failing), files, checkpointer=keeper)
+    assert calls.read_text() == "xxx"
+    out, _ = run(facility.DileptonPairs(given, fill=failing), files, checkpointer=keeper)
+    assert calls.read_text() == "xxxxx"  # two chunks came from the checkpoints, and were not counted again
+    expected, _ = run(facility.DileptonPairs(job(tmp_path / "own", files), fill=_fill), files)
+    assert out["filled"]["mass"] == expected["filled"]["mass"]
+    assert out["entries"] == expected["entries"] == 80
+
+
+def test_metadata_of_the_user_and_some_of_the_chunks(tmp_path):
+    files = workers.poisoned(tmp_path, 2, ())
+    fileset = {
+        "data": {
+            "files": {str(path): "events" for path in files},
+            "metadata": {"period": "A", "first": 7, "entries": -1},
+        }
+    }
+    runner = Runner(IterativeExecutor(status=False), schema=BaseSchema, chunksize=20, maxchunks=3)
+    chunks = list(runner.preprocess(fileset))
+    assert {chunk.usermeta["period"] for chunk in chunks} == {"A"}
+    schema = replace(workers.schema(), event=())
+    some = runner.run(chunks, facility.DileptonPairs(job(tmp_path / "some", files, schema=schema)))["out"]
+    assert some["entries"] == 60
+    whole, _ = run(facility.DileptonPairs(job(tmp_path / "all", files, schema=schema)), files)
+    assert {row[:3] for row in _of_files(some)} < {row[:3] for row in _of_files(whole)}
+    assert _of_files(some) < _of_files(whole)  # events have the same numbers
+
+
+@pytest.mark.slow
+def test_on_a_dask_cluster_by_coffeas_own_executor(tmp_path):
+    from distributed import Client, LocalCluster
+
+    files = workers.poisoned(tmp_path, 3, ())
+    processor = facility.DileptonPairs(job(tmp_path, files), fill=_fill)
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        runner = Runner(DaskExecutor(client=client, status=False, retries=1), schema=BaseSchema, chunksize=20)
+        out = runner({"data": {"files": {str(path): "events" for path in files}}}, processor)
+    here, _ = run(facility.DileptonPairs(job(tmp_path / "here", files), fill=_fill), files)
+    assert _of_files(out) == _of_files(here)
+    assert out["filled"]["mass"] == here["filled"]["mass"]
+    assert len({note["worker"] for note in out["done"]}) > 0

@@ -109,8 +109,9 @@ class DaskCrew(Crew):
             "start some and go on with --resume"
         )
 
-    def _submit(self, function: Function, index: int, item: Any) -> Any:
-        key = f"gammastar-{uuid.uuid4().hex}-{index}"
+    def _submit(self, function: Function, index: int, item: Any, name: str) -> Any:
+        label = "".join(filter(str.isalpha, name)) or "tasks"  # of the bar on Dask's dashboard
+        key = f"gammastar-{label}-{uuid.uuid4().hex}-{index}"
         try:
             return self.client.submit(timed, function, item, pure=False, retries=3, key=key)
         except GONE as error:

@@ -79,10 +79,11 @@ class Patience:
 
 @dataclass
 class Times:
-    """Seconds that the finished tasks of a kind took, and the attempt that runs."""
+    """Seconds that the finished tasks of a kind took, the attempt that runs, and their name."""
 
     seconds: deque[float] = field(default_factory=lambda: deque(maxlen=1000))
     attempt: int = 0
+    name: str = "tasks"
 
 
 class Clock:
@@ -192,7 +193,7 @@ class Crew(ABC):
                 while waiting and len(running) < self.window:
                     index = waiting.popleft()
                     try:
-                        future = self._submit(function, index, items[index])
+                        future = self._submit(function, index, items[index], times.name)
                     except LOST:
                         return
                     running[index] = future
@@ -212,8 +213,8 @@ class Crew(ABC):
             self._drop(running)
 
     @abstractmethod
-    def _submit(self, function: Function, index: int, item: Any) -> Any:
-        """Hand one item to a worker."""
+    def _submit(self, function: Function, index: int, item: Any, name: str) -> Any:
+        """Hand one item to a worker; `name` says what it is."""
 
     @abstractmethod
     def _result(self, future: Any) -> tuple[float, Any]:

@@ -70,7 +70,7 @@ class LocalCrew(Crew):
             seen |= {future.result(self.patience.start) for future in futures}
         return len(seen)
 
-    def _submit(self, function: Function, index: int, item: Any) -> Any:
+    def _submit(self, function: Function, index: int, item: Any, _: str) -> Any:
         return self.pool().submit(_marked, index, function, item)
 
     def _result(self, future: Any) -> tuple[float, Any]:
@@ -239,6 +239,8 @@ class Executor:
         Entries of the data and of the simulation, skipped ones included.
     flows : dict
         Cutflows of the finished jobs on data and simulation.
+    costs : dict of str to str
+        Time and memory of their chunks, in words; ``costs_<kind>.csv`` beside the chunks has each of them.
     threads : int
         Kept chunks that this process reads and checks at the same time.
     tell : function of stage, fraction and text, or None
@@ -264,6 +266,7 @@ class Executor:
     skipped: list[dict[str, Any]] = field(default_factory=list)
     entries: dict[str, int] = field(default_factory=dict)
     flows: dict[str, Cutflow] = field(default_factory=dict)
+    costs: dict[str, str] = field(default_factory=dict)
     threads: int = 1
     tell: Tell | None = None
     ready: Callable[[], int] = warm_here
@@ -351,7 +354,7 @@ class Executor:
         """
         waiting = dict(enumerate(items))
         results: dict[int, Any] = {}
-        times = Times()
+        times = Times(name=stage or "tasks")
         blob, total = _packed(function), len(waiting)
         for attempt in range(1 + self.retries):
             if waiting:

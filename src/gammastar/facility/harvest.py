@@ -20,8 +20,9 @@ from coffea.processor.executor import WorkItem
 
 from gammastar.core import errors
 from gammastar.core.errors import BranchError, GammastarError, InputFileError, StoreError
+from gammastar.facility.costs import summary, write_costs
 from gammastar.facility.crew import LOST, Times
-from gammastar.facility.processor import DileptonPairs
+from gammastar.facility.processor import FIRST, DileptonPairs
 from gammastar.store.chunks import Chunk, Job, Kept, Source, read_chunk, split
 from gammastar.store.filesets import write_fileset
 
@@ -39,6 +40,7 @@ class Backend(Protocol):
     skip_bad: bool
     skipped: list[dict[str, Any]]
     entries: dict[str, int]
+    costs: dict[str, str]
     threads: int
     times: Times
 
@@ -115,6 +117,7 @@ def harvest(executor: Backend, job: Job) -> Harvest:
     failed: Found = {}
     waiting = list(chunks)
     executor.times.seconds.clear()
+    executor.times.name = job.kind
     with _watched(executor, job, chunks):
         for attempt in range(1 + executor.retries):
             if not waiting:
@@ -134,7 +137,10 @@ def harvest(executor: Backend, job: Job) -> Harvest:
     if entries != expected or len(done) + len(waiting) != len(chunks):
         msg = f"{job.folder}: the chunks hold {entries} entries, expected {expected}"
         raise StoreError(msg)
-    return Harvest(job, {chunk: done[chunk] for chunk in chunks if chunk in done}, executor.threads)
+    notes = {chunk: done[chunk] for chunk in chunks if chunk in done}
+    write_costs(job.folder / f"costs_{job.kind}.csv", list(notes.values()))
+    executor.costs[job.kind] = summary(list(notes.values()))
+    return Harvest(job, notes, executor.threads)
 
 
 @contextlib.contextmanager
@@ -247,7 +253,7 @@ def _round(executor: Backend, job: Job, chunks: list[Chunk]) -> tuple[Found, Fou
 
 def _coffea(executor: Backend, job: Job, chunks: list[Chunk]) -> dict[str, list[dict[str, Any]]]:
     items = [
-        WorkItem(job.kind, c.path, job.schema.tree, c.start, c.stop, b"", {"first": c.first}) for c in chunks
+        WorkItem(job.kind, c.path, job.schema.tree, c.start, c.stop, b"", {FIRST: c.first}) for c in chunks
     ]
     runner = Runner(executor=executor.coffea(), schema=BaseSchema, savemetrics=False)
     # coffea's own view of the events is not used; one branch keeps it small for trees with thousands.

@@ -26,6 +26,7 @@ from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import FloatArray
 from gammastar.core.resolve import guarded
 from gammastar.facility.companions import Signature, same_here, signature
+from gammastar.facility.costs import stopwatch
 from gammastar.select import Cutflow, Cuts, Step
 from gammastar.store.chunks import Arrays, Chunk, Job, Source, read_chunk, write_chunk
 from gammastar.store.remote import Remote, identity, kind_of
@@ -41,6 +42,7 @@ TRIAL_SCHEMA = {
 }
 
 APART = 1 << 40  # events of one file, at most
+FIRST = "gammastar_first"  # beside metadata of users
 FIELDS = ("mass", "pt", "energy", "charge", "weight", "event")
 logger = logging.getLogger(__name__)
 
@@ -77,9 +79,10 @@ class DileptonPairs:
     Notes
     -----
     A call returns, to be added by coffea over the chunks that came back: ``done``, one note per chunk with
-    the name of its Parquet file; ``entries`` and ``pairs``, their numbers; ``cutflow``; ``columns``, the
-    branches that were read (coffea's own metrics see none of them, since its events are not touched); and
-    under ``filled`` what `fill` returned. What it weighs does not depend on the number of pairs.
+    the name of its Parquet file, its time and memory (`stopwatch`); ``entries`` and ``pairs``, their numbers;
+    ``cutflow``; ``columns``, the branches that were read (coffea's own metrics see none of them, since its
+    events are not touched); and under ``filled`` what `fill` returned. What it weighs does not depend on the
+    number of pairs.
     """
 
     job: Job
@@ -91,7 +94,7 @@ class DileptonPairs:
         """Work on the entries that coffea's metadata name."""
         at = events.metadata
         index = self.index(at["filename"])
-        first = int(at["first"]) if "first" in at else self.first(index)
+        first = int(at[FIRST]) if FIRST in at else self.first(index)
         path = self.job.sources[index].path
         chunk = Chunk(path, index, int(at["entrystart"]), int(at["entrystop"]), first)
         found = self.work(chunk)
@@ -159,8 +162,9 @@ class DileptonPairs:
         where = {"index": chunk.index, "start": chunk.start, "stop": chunk.stop, "path": chunk.path}
         try:
             same_here(self.code)
+            spent = stopwatch()
             with guarded():
-                return {"done": [where | _kept(self.job, chunk)], "failed": []}
+                return {"done": [where | _kept(self.job, chunk) | spent()], "failed": []}
         except GammastarError as error:
             found: GammastarError = error
         except OSError as error:
@@ -187,7 +191,7 @@ def _kept(job: Job, chunk: Chunk) -> dict[str, Any]:
         except StoreError as error:
             logger.warning("%s; the chunk is made again", error)
         else:
-            return {"file": path.name, "content": found.content, **found.notes}
+            return {"file": path.name, "content": found.content, "taken": True, **found.notes}
     source = job.sources[chunk.index]
     if source.sha256:
         check_digest(source.path, source.sha256)
@@ -197,7 +201,7 @@ def _kept(job: Job, chunk: Chunk) -> dict[str, Any]:
         msg = f"{chunk.label}: somebody touched or replaced the file while it was read; run again"
         raise InputFileError(msg)
     content = write_chunk(path, key, arrays, notes)
-    return {"file": path.name, "content": content, **notes}
+    return {"file": path.name, "content": content, "taken": False, **notes}
 
 
 def check_digest(path: str, sha256: str) -> None:

@@ -1,8 +1,7 @@
-"""Files on disk and on servers: options of their transfer, damage named, digests."""
+"""Files that are opened and kept open: damage named, digests."""
 
 from __future__ import annotations
 
-import asyncio
 import glob
 import hashlib
 import os
@@ -12,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cramjam
 import uproot
@@ -20,57 +19,20 @@ from uproot.interpretation.objects import CannotBeAwkward
 
 from gammastar.core.errors import InputFileError
 from gammastar.core.files import state_of
-
-if TYPE_CHECKING:
-    import aiohttp
+from gammastar.read.servers import source_options
 
 __all__ = [
     "expand",
     "kept_open",
     "opened",
     "reading",
-    "remote_options",
     "sha256",
     "verify",
 ]
 
-BUSY = (429, 500, 502, 503, 504)
-PAUSES = (0.25, 0.5, 1.0, 2.0, 4.0)  # seconds before each further request
-CONNECT = 20  # seconds to wait for a connection
-SILENT = 60  # seconds without a byte after which a request is given up
 MOST = 4  # files that stay open: one with a thousand branches takes tens of MB
 
 _KEPT: ContextVar[tuple[ExitStack, dict[Any, Any]] | None] = ContextVar("kept", default=None)
-
-
-async def _patient(request: aiohttp.ClientRequest, handler: Any) -> aiohttp.ClientResponse:
-    """Send a request again while the server says that it is busy; the last answer is returned as it is."""
-    for pause in PAUSES:
-        response: aiohttp.ClientResponse = await handler(request)
-        if response.status not in BUSY:
-            return response
-        response.release()
-        await asyncio.sleep(pause)
-    last: aiohttp.ClientResponse = await handler(request)
-    return last
-
-
-async def _client(**options: Any) -> aiohttp.ClientSession:
-    import aiohttp
-
-    options.setdefault("timeout", aiohttp.ClientTimeout(total=None, sock_connect=CONNECT, sock_read=SILENT))
-    return aiohttp.ClientSession(middlewares=(_patient,), **options)
-
-
-def remote_options(path: str) -> dict[str, Any]:
-    """Return the options with which uproot and fsspec open a path; none for local files.
-
-    Examples
-    --------
-    >>> remote_options("data.root"), list(remote_options("https://example.org/data.root"))
-    ({}, ['get_client'])
-    """
-    return {"get_client": _client} if path.startswith(("http://", "https://")) else {}
 
 
 # Everything that damaged files were seen to raise inside uproot; assertions and overflows come from headers.
@@ -109,6 +71,12 @@ def reading(path: str | Path) -> Iterator[None]:
         raise InputFileError(msg) from error
     except DAMAGE as error:
         reason = " ".join(str(error).split())[:200]
+        if "://" in str(path) and isinstance(error, OSError):
+            msg = (
+                f"{path}: the server does not give it ({type(error).__name__}: {reason}); check the "
+                "address, try another server, or go on with --resume when it is back"
+            )
+            raise InputFileError(msg) from error
         msg = (
             f"{path}: cannot be read, the file is damaged, truncated or no ROOT file "
             f"({type(error).__name__}: {reason}); copy it again and compare its SHA-256"
@@ -145,7 +113,7 @@ def opened(path: str) -> Iterator[Any]:
         state = state_of(path)
         key = os.getpid(), path, *state  # a forked process shares the place in a file with its parent
         if key not in files:
-            file = uproot.open({path: None}, array_cache=None, object_cache={}, **remote_options(path))
+            file = uproot.open({path: None}, array_cache=None, object_cache={}, **source_options(path))
             if not state or len(files) >= MOST:
                 stack, files = own, {}
             files[key] = stack.enter_context(file)

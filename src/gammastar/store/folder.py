@@ -58,7 +58,8 @@ WORKING = (
 )
 Kind: TypeAlias = Literal["chunks", "parts", "blocks", "checkpoints", "members"]
 OWN: dict[str, str] = {
-    "chunks": r"(pairs|truth)-[0-9a-f]{32}\.parquet|fileset_(pairs|truth)\.json|token-[0-9a-f]{32}",
+    "chunks": r"(pairs|truth)-[0-9a-f]{32}\.parquet|fileset_(pairs|truth)\.json"
+    r"|costs_(pairs|truth)\.csv|token-[0-9a-f]{32}",
     "parts": r"part-\d{5,}\.parquet",
     "blocks": r"\w+_[0-9a-f]{16}_\d{5,}\.npz",
     "checkpoints": r"(flow|member_\d\d)\.checkpoint",

@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 from gammastar.core.errors import InputFileError
 from gammastar.core.files import state_of
 from gammastar.read.events import open_tree
-from gammastar.read.files import opened, remote_options
+from gammastar.read.files import opened
+from gammastar.read.servers import again, remote_options
 from gammastar.store.manifest import file_sha256
 
 __all__ = [
@@ -82,16 +83,20 @@ def input_sha256(path: Path | Remote) -> str:
         except OSError as error:
             msg = f"{path}: cannot be read ({error.strerror})"
             raise InputFileError(msg) from error
-    import fsspec
-
-    result = hashlib.sha256()
     try:
-        with fsspec.open(path.url, "rb", **remote_options(path.url)) as stream:
-            while block := stream.read(BLOCK):
-                result.update(block)
+        return again(path.url, lambda: _remote_sha256(path.url))
     except (OSError, ValueError, ImportError) as error:
         msg = f"{path.url}: cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
         raise InputFileError(msg) from error
+
+
+def _remote_sha256(url: str) -> str:
+    import fsspec
+
+    result = hashlib.sha256()
+    with fsspec.open(url, "rb", **remote_options(url)) as stream:
+        while block := stream.read(BLOCK):
+            result.update(block)
     return result.hexdigest()
 
 

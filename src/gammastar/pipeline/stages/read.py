@@ -210,6 +210,8 @@ def _partial(ctx: Context, stage: str, kind: str) -> None:
         return
     ctx.cache.notes += [f"{executor.name}: {event}" for event in executor.events]
     executor.events.clear()
+    if kind in executor.costs:
+        ctx.cache.notes.append(f"{executor.name}, {kind}: {executor.costs.pop(kind)}")
     skipped = [entry for entry in executor.skipped if entry["kind"] == kind]
     if skipped:
         lost = executor.lost_fraction(kind)

@@ -1,0 +1,102 @@
+"""What chunks cost where they were worked on: time and memory, as a table beside them and in words."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import socket
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gammastar.store.records import write_table
+
+__all__ = ["COLUMNS", "stopwatch", "summary", "write_costs"]
+
+PLACE = ("file", "start", "stop", "entries", "pairs")
+COLUMNS = (*PLACE, "seconds", "cpu_seconds", "memory_mb", "worker", "taken")
+_RESET = Path("/proc/self/clear_refs")
+_STATUS = Path("/proc/self/status")
+
+
+def stopwatch() -> Callable[[], dict[str, Any]]:
+    """Begin to measure this process; return the function that says what was spent since then.
+
+    Returns
+    -------
+    callable
+        Returns ``seconds`` of time, ``cpu_seconds`` of this process, ``memory_mb``, the largest resident
+        memory in between (where the kernel does not tell, since the process began), and ``worker``, host and
+        process.
+    """
+    with contextlib.suppress(OSError):
+        _RESET.write_text("5")  # the mark of the largest resident memory falls to what is resident now
+    begin, cpu = time.monotonic(), time.process_time()
+
+    def spent() -> dict[str, Any]:
+        return {
+            "seconds": round(time.monotonic() - begin, 4),
+            "cpu_seconds": round(time.process_time() - cpu, 4),
+            "memory_mb": round(_highest() / 1e6, 1),
+            "worker": f"{socket.gethostname()}:{os.getpid()}",
+        }
+
+    return spent
+
+
+def _highest() -> float:
+    """Return the largest resident memory of this process [bytes]."""
+    with contextlib.suppress(OSError):
+        for line in _STATUS.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return float(line.split()[1]) * 1024.0
+    unit = 1.0 if sys.platform == "darwin" else 1024.0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def write_costs(path: Path, notes: Sequence[Mapping[str, Any]]) -> None:
+    """Write what the chunks of a job cost as CSV, one line per chunk.
+
+    Parameters
+    ----------
+    path : Path
+    notes : sequence of mapping
+        Of finished chunks, in the order of files and entries. ``taken`` is 1 where the chunk of an earlier
+        run was taken: its time is that of checking it.
+    """
+    rows = [{**note, "file": note["path"], "taken": int(note["taken"])} for note in notes]
+    write_table(path, {name: [row[name] for row in rows] for name in COLUMNS})
+
+
+def summary(notes: Sequence[Mapping[str, Any]]) -> str:
+    """Return number, median and longest time and largest memory of chunks in words.
+
+    Parameters
+    ----------
+    notes : sequence of mapping
+        As in `write_costs`.
+
+    Examples
+    --------
+    >>> note = {"path": "a.root", "start": 0, "stop": 5, "memory_mb": 310.2, "taken": False}
+    >>> summary([note | {"seconds": s} for s in (0.5, 0.7, 2.0)])
+    '3 chunks, 3.2 s of work: median 0.7 s, longest 2 s (a.root[0:5]), largest memory 310 MB'
+    >>> summary([note | {"seconds": 0.01, "taken": True}])
+    '1 chunks, all of an earlier run'
+    """
+    new = [note for note in notes if not note["taken"]]
+    if not new:
+        return f"{len(notes)} chunks, all of an earlier run"
+    longest = max(new, key=lambda note: note["seconds"])
+    seconds = [note["seconds"] for note in new]
+    taken = f", {len(notes) - len(new)} of an earlier run" if len(new) < len(notes) else ""
+    median = statistics.median(seconds)
+    return (
+        f"{len(notes)} chunks{taken}, {sum(seconds):.3g} s of work: median {median:.3g} s, "
+        f"longest {longest['seconds']:.3g} s ({longest['path']}[{longest['start']}:{longest['stop']}]), "
+        f"largest memory {max(note['memory_mb'] for note in new):.0f} MB"
+    )
