@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import importlib
 import os
 import re
 import time
@@ -75,7 +76,7 @@ def remote_options(path: str) -> dict[str, Any]:
 def _shorten() -> None:
     """Have the XRootD client of this process connect again soon, where it is installed."""
     try:
-        from XRootD import client
+        client = importlib.import_module("XRootD.client")
     except ImportError:
         return  # fsspec says what to install
     for name, seconds in WINDOWS.items():
