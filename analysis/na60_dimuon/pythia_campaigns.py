@@ -64,14 +64,13 @@ def common() -> Common:
     """Return the main job's steering, its card and one pool of Pythia events, generated once and kept."""
     from gammastar import mock
     from gammastar.core.files import data_path
-    from gammastar.mock.blocks import DIMUONS_PER_RECORDED
+    from gammastar.mock.blocks import Request, events_wanted
 
     steering = tomllib.loads((FOLDER / "steering.toml").read_text())
     section = steering["simulate"]
     card = mock.load_card(data_path(f"cards/{section['card']}.toml"), leave_out=section.get("leave_out", ()))
     pool = ROOT / "results" / "campaigns" / "pool"
-    # each generated meson decays three times in the main job; there are 2.7 of them in an event
-    n = DIMUONS_PER_RECORDED * section["n_pairs"] // 8
+    n = events_wanted(card, section["n_pairs"], Request(card, section["n_pairs"], seed=POOL_SEED))
     engine = mock.pythia_engine(card, n, seed=POOL_SEED, workers=2, cache=pool)
     other = mock.pythia_engine(card, N_R_FACTOR, seed=R_SEED, workers=2, cache=pool)
     background = mock.simulate_events(

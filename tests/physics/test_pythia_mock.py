@@ -1,12 +1,15 @@
 """Pythia 8.3 as engine: yields, the like-sign ratio, resumed runs; skipped where pythia8mc is absent."""
 
+import os
+import signal
 import sys
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from gammastar.core import constants
-from gammastar.core.errors import PhysicsError, StoreError, UserError
+from gammastar.core.errors import GammastarError, PhysicsError, StoreError, UserError
 from gammastar.core.files import data_path
 from gammastar.mock import (
     accepted,
@@ -14,13 +17,16 @@ from gammastar.mock import (
     engines,
     generate_pairs,
     load_card,
+    pools,
     pythia,
     pythia_engine,
     simulate_events,
 )
 from gammastar.mock.card import PythiaCard
+from gammastar.mock.cocktail import beam_kinematics
 from gammastar.mock.combinatorial import charge_sums, like_sign_ratio, muon_pairs
-from gammastar.mock.engines import fit_pt, make_pool
+from gammastar.mock.engines import fit_pt
+from gammastar.mock.pools import make_pool
 
 CARD = load_card(data_path("cards/na60_mock.toml"))
 
@@ -119,7 +125,7 @@ def test_interrupted_run_gives_the_same_sample(tmp_path, monkeypatch):
     Every block has generated events of its own.
     """
     pytest.importorskip("pythia8mc")
-    monkeypatch.setitem(engines.SHARE, "pp", 400)
+    monkeypatch.setitem(pools.SHARE, "pp", 400)
     monkeypatch.setattr(blocks, "BLOCK", 100)
     options = {"engine": "pythia", "seed": 5, "n_events": 800}
     whole = simulate_events(CARD, 200, cache=tmp_path / "a", **options)
@@ -128,11 +134,11 @@ def test_interrupted_run_gives_the_same_sample(tmp_path, monkeypatch):
     assert not np.intersect1d(first["221_pt"], second["221_pt"]).size
     generate, calls = pythia.generate, []
 
-    def interrupted(*args):
+    def interrupted(*args, **ready):
         calls.append(args)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return generate(*args)
+        return generate(*args, **ready)
 
     monkeypatch.setattr(pythia, "generate", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -145,7 +151,7 @@ def test_interrupted_run_gives_the_same_sample(tmp_path, monkeypatch):
 def test_electron_pairs_of_pythia(monkeypatch):
     """Neutral pions give the pairs below 2 m_μ and the single electrons, whose signs are independent."""
     pytest.importorskip("pythia8mc")
-    monkeypatch.setitem(engines.SHARE, "pp", 4_000)
+    monkeypatch.setitem(pools.SHARE, "pp", 4_000)
     card = load_card(data_path("cards/na45_mock.toml"))
     engine = pythia_engine(card, 4_000, seed=1)
     assert engine.soft.process == "electrons"
@@ -169,11 +175,106 @@ def test_bad_requests(tmp_path):
         make_pool(CARD, 10, cache=tmp_path / "file")
 
 
-@pytest.mark.slow
-def test_two_workers_give_the_same_pool():
+def same(one, two):
+    return one.keys() == two.keys() and all(np.array_equal(one[key], two[key]) for key in one)
+
+
+@pytest.mark.parametrize(
+    ("system", "process", "size"),
+    [
+        ("pp", "charm", 300),
+        pytest.param("pp", "soft", 1_000, marks=pytest.mark.slow),
+        pytest.param("pp", "electrons", 1_000, marks=pytest.mark.slow),
+        pytest.param("pp", "drell_yan", 500, marks=pytest.mark.slow),
+        pytest.param("pPb", "soft", 50, marks=pytest.mark.slow),
+    ],
+)
+def test_a_share_depends_on_its_number_alone(monkeypatch, tmp_path, system, process, size):
+    """To the last bit: copies of one initialised process, processes of their own, or all in this one.
+
+    Pythia as it is left by one share does not give the next one (see `pools._copies`).
+    """
     pytest.importorskip("pythia8mc")
-    one, two = (make_pool(CARD, 30_000, seed=3, workers=k) for k in (1, 2))
-    assert all(np.array_equal(one.arrays[key], two.arrays[key]) for key in one.arrays)
+    for key in pools.SHARE:
+        monkeypatch.setitem(pools.SHARE, key, size)
+    card, options = with_pythia(system=system), {"process": process, "seed": 3}
+    alone = make_pool(card, 3 * size, **options).arrays
+    copies = make_pool(card, 3 * size, workers=2, cache=tmp_path, **options).arrays
+    assert same(alone, copies)
+    first, *_ = sorted(tmp_path.glob("*.npz"))
+    first.unlink()
+    assert same(alone, make_pool(card, 3 * size, workers=2, cache=tmp_path, **options).arrays)
+    lines = pythia.settings(400.0, system=system, process=process)
+    share = pythia.generate(lines, process, size, 3, 2)
+    n = len(share["event_weight"])
+    assert np.array_equal(share["event_weight"], alone["event_weight"][-n:])
+    if process == "soft":
+        assert np.array_equal(share["hadron_p"], alone["hadron_p"][:, -share["hadron_p"].shape[1] :])
+
+
+@pytest.mark.slow
+def test_where_processes_are_not_copied(monkeypatch):
+    pytest.importorskip("pythia8mc")
+    monkeypatch.setitem(pools.SHARE, "pp", 500)
+    one = make_pool(CARD, 1_000, seed=3).arrays
+    monkeypatch.setattr(pools, "COPIES", False)
+    assert same(one, make_pool(CARD, 1_000, seed=3, workers=2).arrays)
+
+
+def test_a_killed_process_is_an_error(monkeypatch):
+    """And one that fails says why."""
+    pytest.importorskip("pythia8mc")
+    monkeypatch.setitem(pools.SHARE, "pp", 100)
+    monkeypatch.setattr(pythia, "initialised", lambda _lines: None)
+    monkeypatch.setattr(pools, "_made", lambda _job, _ready: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(GammastarError, match="share 0 was ended from outside"):
+        make_pool(CARD, 200, workers=2)
+
+    def full(_job, _ready):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pools, "_made", full)
+    with pytest.raises(StoreError, match="No space left"):
+        make_pool(CARD, 200, workers=2)
+
+
+def test_events_conserve_energy_and_those_that_do_not_are_left_out():
+    """Pythia's own check is off; ours finds none to leave out, and finds one that is broken."""
+    pytest.importorskip("pythia8mc")
+    made = pythia.initialised(pythia.settings(400.0))
+    event, columns, weights = pythia._batch(made, 500)
+    pythia.initialised.cache_clear()
+    assert len(weights) == 500
+    assert pythia._sound(columns, event, 500, 400.0).all()
+    first = np.flatnonzero((event == 7) & (columns["status"] > 0))[0]
+    for key in ("px", "py", "pz", "e"):
+        broken = {**columns, key: columns[key].copy()}
+        broken[key][first] += 0.1
+        assert np.flatnonzero(~pythia._sound(broken, event, 500, 400.0)) == [7]
+
+
+def test_mirror_image_of_a_collision():
+    """Rapidity reversed in the centre of mass, transverse mass as it was; twice is nothing."""
+    rng = np.random.default_rng(1)
+    y_cm = beam_kinematics(400.0)[1]
+    mt, y = rng.uniform(0.3, 4.0, 1000), y_cm + rng.uniform(-3.0, 3.0, 1000)
+    pz, energy = mt * np.sinh(y), mt * np.cosh(y)
+    chosen = rng.random(1000) < 0.5
+    pz2, energy2 = engines._mirrored(pz, energy, y_cm, chosen)
+    assert np.arctanh(pz2 / energy2) == pytest.approx(np.where(chosen, 2 * y_cm - y, y), abs=1e-7)
+    assert np.sqrt(energy2**2 - pz2**2) == pytest.approx(mt, rel=1e-7)
+    assert engines._mirrored(pz2, energy2, y_cm, chosen)[1] == pytest.approx(energy, rel=1e-9)
+
+
+def test_pythia_does_not_tell_the_ends_of_a_collision(engine):
+    """What lets a meson of pp serve mirrored: as many forward as backward, with the same pt."""
+    y_cm = beam_kinematics(400.0)[1]
+    for pdg in (221, 113, 223):
+        y, pt = (engine.soft.arrays[f"{pdg}_{key}"].astype(float) for key in ("y", "pt"))
+        forward = y > y_cm
+        assert forward.sum() == pytest.approx(len(y) / 2, abs=4 * np.sqrt(len(y)) / 2)
+        assert scipy.stats.ks_2samp(pt[forward], pt[~forward]).pvalue > 1e-3
+        assert scipy.stats.ks_2samp((y - y_cm)[forward], (y_cm - y)[~forward]).pvalue > 1e-3
 
 
 @pytest.mark.slow

@@ -23,7 +23,18 @@ from gammastar.mock.candidates import COMBINATORIAL, Candidates
 from gammastar.mock.card import Card, PythiaCard
 from gammastar.mock.combinatorial import PAIRINGS, MuonPairs, Pairing
 from gammastar.mock.engines import ENGINES, TOY, Engine, EngineName, normalised, pythia_engine
-from gammastar.mock.exposure import KINDS, MISS_PRESCALE, Kind, Plan, Progress, Sample, assembled, prepared
+from gammastar.mock.exposure import (
+    KINDS,
+    MISS_PRESCALE,
+    Kind,
+    Plan,
+    Progress,
+    Sample,
+    assembled,
+    expected_dimuons,
+    interactions,
+    prepared,
+)
 from gammastar.mock.ntuple import (
     SimulatedEvents,
     event_branches,
@@ -47,7 +58,9 @@ __all__ = [
 ]
 
 BLOCK = 100_000  # expected pairs, or rows, of a block
-DIMUONS_PER_RECORDED = 24  # generated for one recorded
+MESONS_PER_EVENT = {"pp": 2.0, "pPb": 3.7}  # of pythia.MESONS, Pythia 8.317 at 400 GeV
+PIONS_PER_EVENT = {"pp": 4.85, "pPb": 9.0}  # neutral ones, the same
+DECAYS_OF_EVENT = 3  # times an event serves the background: R owes most of its error to the decays
 FEWEST_EVENTS = 20_000
 RUN = {"data": 5001, "mc": 6001, "background": 7001, "charm": 8001}
 
@@ -199,11 +212,12 @@ class _Maker:
         if asked.engine == "toy":
             return TOY
         n = asked.sizes[index]
-        wanted = _events_wanted(self._card, n, asked.kind)
-        if asked.n_events is not None:
+        if asked.n_events is None:
+            wanted = events_wanted(self._card, n, asked)
+        else:
             wanted = -(-asked.n_events * n // asked.n)
         return pythia_engine(
-            self._card,
+            _needed(self._card, asked.kind),
             wanted,
             seed=asked.seed,
             workers=asked.workers,
@@ -232,12 +246,34 @@ def _constants(asked: Request) -> dict[str, Any]:
     }
 
 
-def _events_wanted(card: Card, n: int, kind: Kind) -> int:
-    """Return inelastic events that serve a sample: each meson decays `reuse` times on average."""
-    reuse = (card.pythia or PythiaCard()).reuse
-    dimuons = n if kind == "mc" else DIMUONS_PER_RECORDED * n
-    per_event = 2.7 if (card.pythia or PythiaCard()).system == "pp" else 5.0
-    return max(int(np.ceil(dimuons / (per_event * reuse))), FEWEST_EVENTS)
+def events_wanted(card: Card, n: int, asked: Request) -> int:
+    """Return inelastic events that serve a block: each meson decays `reuse` times on average.
+
+    Parameters
+    ----------
+    card : Card
+    n : int
+        Size of the block.
+    asked : Request
+    """
+    options = card.pythia or PythiaCard()
+    plan = Plan(asked.kind, 0.0, None, asked.pairing, asked.miss_prescale)
+    dimuons = expected_dimuons(card, n, plan, stream(asked.seed, "simulate", asked.kind, "wanted", n))
+    mesons = MESONS_PER_EVENT[options.system]
+    if card.lepton == "e":
+        mesons += PIONS_PER_EVENT[options.system]
+    if options.system == "pp":
+        mesons *= 2.0  # and their mirror images
+    background = 0.0 if asked.kind == "mc" else interactions(n) / DECAYS_OF_EVENT
+    return max(int(np.ceil(max(dimuons / (mesons * options.reuse), background))), FEWEST_EVENTS)
+
+
+def _needed(card: Card, kind: Kind) -> Card:
+    """Return the card without the hard processes that a sample has no use for."""
+    modes = {key: mode for key, mode in card.modes.items() if mode.continuum is None}
+    without: dict[str, Any] = {"charm": None} if kind in {"mc", "background"} else {}
+    without |= {"modes": modes} if kind in {"background", "charm"} else {}
+    return card.model_copy(update=without)
 
 
 def _sums(card: Card, candidates: Candidates) -> dict[str, float]:

@@ -160,13 +160,13 @@ class PythiaCard(Part):
 
     `system`: collisions of "pp" or "pPb" (Angantyr). `normalisation`: yields of the card, or those of the
     generator times `species`. `pt`: spectra of the generator, or reweighted to the card's p₀ and n. `reuse`:
-    decays of one meson on average.
+    decays of one meson on average; in pp a meson and its mirror image in the centre of mass count as two.
     """
 
     system: Literal["pp", "pPb"] = "pp"
     normalisation: Literal["card", "generator"] = "card"
     pt: Literal["generator", "card"] = "generator"
-    reuse: float = Field(default=3.0, gt=0)
+    reuse: float = Field(default=6.0, gt=0)
     species: dict[str, float] = Field(default_factory=dict)
     settings: tuple[str, ...] = ()
 

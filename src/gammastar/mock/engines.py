@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import logging
-import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, get_args
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 from iminuit import Minuit
 
-from gammastar.core.errors import PhysicsError, StoreError
-from gammastar.core.files import atomic
+from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.mock import pythia
 from gammastar.mock.card import Card, Mode, PythiaCard
 from gammastar.mock.charm import CharmPairs, charm_rate, decay_charm, generate_charm
 from gammastar.mock.cocktail import beam_kinematics, momentum, rapidity_limit, toy_mesons
 from gammastar.mock.combinatorial import NEUTRAL_PION, DecayMuons, decay_muons, in_flight, photon_electrons
-from gammastar.mock.pythia import Process, System
+from gammastar.mock.pools import Pool, Progress, make_pool
+from gammastar.mock.pythia import Process
 from gammastar.mock.spectrometer import accepted
 
 __all__ = [
@@ -35,12 +28,10 @@ __all__ = [
     "TOY",
     "Engine",
     "EngineName",
-    "Pool",
     "PtFit",
     "PythiaEngine",
     "ToyEngine",
     "fit_pt",
-    "make_pool",
     "normalised",
     "power_law",
     "pythia_engine",
@@ -50,14 +41,9 @@ EngineName: TypeAlias = Literal["toy", "pythia"]
 ENGINES: tuple[str, ...] = get_args(EngineName)
 EVENTS = 20_000  # resampled events at a time
 NEAR = 50  # neighbours in mass of a virtual photon
+N_HARD = 10_000  # events of charm, and of Drell-Yan; each serves mirrored as well
 WEIGHT_MAX = 20.0  # of a spectrum's reweighting
 BINS = 400  # of the likelihood of a pt spectrum
-Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
-Progress: TypeAlias = Callable[[int, int], None]
-
-SHARE = {"pp": 20_000, "pPb": 4_000}  # events of one share: some seconds
-BLOCK_SHARES = 1_000_000  # numbers of shares of a block
-LOG = logging.getLogger(__name__)
 
 
 class Engine(Protocol):
@@ -187,14 +173,23 @@ class PythiaEngine:
         if mode.continuum is not None and self.photons is not None:
             pt, y = self._photons(mass, rng)
         elif f"{pdg}_pt" in self.soft.arrays and len(self.soft.arrays[f"{pdg}_pt"]):
-            cumulative = self._pt_weights(card, mode)
-            index = np.searchsorted(cumulative, rng.random(n) * cumulative[-1])
+            index = self._drawn(card, mode, n, rng)
             pt, y = (self.soft.arrays[f"{pdg}_{key}"][index].astype(np.float64) for key in ("pt", "y"))
         else:
             return toy_mesons(card, mode, mass, rng)
         sqrt_s, y_cm = beam_kinematics(card.beam.energy)
         limit = rapidity_limit(sqrt_s, mass, np.sqrt(mass**2 + pt**2))
-        return momentum(mass, pt, y_cm + np.clip(y - y_cm, -limit, limit), rng.uniform(-np.pi, np.pi, n))
+        y = np.clip(y - y_cm, -limit, limit)
+        if mode.continuum is not None or self.soft.system == "pp":  # both ends of the collision are alike
+            y *= rng.choice(np.array([-1.0, 1.0]), n)
+        return momentum(mass, pt, y_cm + y, rng.uniform(-np.pi, np.pi, n))
+
+    def _drawn(self, card: Card, mode: Mode, n: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+        """Return the numbers of `n` mesons of a mode, drawn with their weights."""
+        cumulative = self._pt_weights(card, mode)
+        if cumulative[-1] == len(cumulative) * cumulative[0]:  # pp: all weights are one
+            return rng.integers(0, len(cumulative), n)
+        return np.asarray(np.searchsorted(cumulative, rng.random(n) * cumulative[-1]), dtype=np.int64)
 
     def _photons(self, mass: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
         """Return pt and rapidity of generated photons of about these masses."""
@@ -219,13 +214,17 @@ class PythiaEngine:
         Notes
         -----
         Muons of one interaction keep their azimuths, and with them the charge and momentum correlations of
-        the event.
+        the event. Where an event serves more than once, with new decays, its copies follow each other: they
+        are then in one block of the jackknife of R.
         """
         weight = self.soft.arrays["event_weight"]
-        if n <= len(weight) and weight.min() == weight.max():
-            events = np.sort(rng.choice(len(weight), n, replace=False))
+        if weight.min() == weight.max():
+            again, rest = divmod(n, len(weight))
+            last = rng.choice(len(weight), rest, replace=False)
+            events = np.concatenate([np.tile(np.arange(len(weight)), again), last])
         else:
             events = rng.choice(len(weight), n, p=weight / weight.sum())
+        events = np.sort(events)
         parts = [
             self._muons(card, events[start : start + EVENTS], start, rng) for start in range(0, n, EVENTS)
         ]
@@ -291,7 +290,8 @@ class PythiaEngine:
         p = arrays["charm_p"][:, :, index]
         turn = rng.uniform(-np.pi, np.pi, n)
         cosine, sine = np.cos(turn), np.sin(turn)
-        p = np.stack([cosine * p[0] - sine * p[1], sine * p[0] + cosine * p[1], p[2], p[3]])
+        pz, energy = _mirrored(p[2], p[3], beam_kinematics(card.beam.energy)[1], rng.random(n) < 0.5)
+        p = np.stack([cosine * p[0] - sine * p[1], sine * p[0] + cosine * p[1], pz, energy])
         rate = np.full(n, charm_rate(card) * card.target.interactions / n)
         return decay_charm(card, p, arrays["charm_pdg"][:, index], rate, rng)
 
@@ -308,6 +308,17 @@ class PythiaEngine:
                 if f"{pdg}_weight" in self.soft.arrays
             },
         }
+
+
+def _mirrored(
+    pz: FloatArray, energy: FloatArray, y_cm: float, chosen: npt.NDArray[np.bool_]
+) -> tuple[FloatArray, FloatArray]:
+    """Return pz and E, those of the chosen ones with the rapidity in the centre of mass reversed."""
+    sinh, cosh = np.sinh(2.0 * y_cm), np.cosh(2.0 * y_cm)
+    return (
+        np.where(chosen, sinh * energy - cosh * pz, pz),
+        np.where(chosen, cosh * energy - sinh * pz, energy),
+    )
 
 
 def pythia_engine(
@@ -330,12 +341,12 @@ def pythia_engine(
     seed, workers, cache, progress, block
         As `make_pool`.
     """
-    kept: dict[str, Any] = {"seed": seed, "workers": workers, "cache": cache, "block": block}
     process: Process = "soft" if card.lepton == "mu" else "electrons"
-    soft = make_pool(card, n_events, process=process, progress=progress, **kept)
-    charm = make_pool(card, 20_000, process="charm", **kept) if card.has_charm else None
     continuum = any(mode.enabled and mode.continuum is not None for mode in card.modes.values())
-    photons = make_pool(card, 20_000, process="drell_yan", **kept) if continuum else None
+    kept: dict[str, Any] = {"seed": seed, "workers": workers, "cache": cache, "block": block}
+    soft = make_pool(card, n_events, process=process, progress=progress, **kept)
+    charm = make_pool(card, N_HARD, process="charm", **kept) if card.has_charm else None
+    photons = make_pool(card, N_HARD, process="drell_yan", **kept) if continuum else None
     return PythiaEngine(soft, charm, photons, card.pythia or PythiaCard())
 
 
@@ -408,157 +419,3 @@ def fit_pt(pt: FloatArray, weight: FloatArray | None = None) -> PtFit:
         raise PhysicsError(msg)
     values, errors = minuit.values, minuit.errors
     return PtFit(values["p0"], values["n"], errors["p0"], errors["n"])
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Pool:
-    """Hadrons of generated events.
-
-    Attributes
-    ----------
-    arrays : mapping of str to NDArray
-        As `pythia.generate` returns them.
-    process, system : str
-    n_events : int
-        Events that Pythia finished.
-    rate : float
-        Events per second, shares that were at hand not counted; nan if all were.
-    """
-
-    arrays: Arrays
-    process: Process
-    system: System
-    n_events: int
-    rate: float
-
-    @property
-    def sigma(self) -> float:
-        """Generated cross section [mb]."""
-        return float(self.arrays["sigma"])
-
-    def multiplicity(self, pdg: int) -> float:
-        """Return mesons of a species per event (weighted)."""
-        weight = self.arrays["event_weight"].sum()
-        return float(self.arrays[f"{pdg}_weight"].sum(dtype=np.float64) / weight)
-
-
-def _share(
-    job: tuple[tuple[str, ...], Process, int, int, int, str | None],
-) -> tuple[dict[str, npt.NDArray[Any]], float]:
-    """Generate one share, or read it; return it with the seconds it took (0 if it was read)."""
-    lines, process, n, seed, index, file = job
-    path = None if file is None else Path(file)
-    if path is not None and path.is_file():
-        with (
-            contextlib.suppress(OSError, ValueError, EOFError, BadZipFile),  # damaged: made again
-            path.open("rb") as stream,
-            np.load(stream, allow_pickle=False) as kept,
-        ):
-            return dict(kept), 0.0
-    start = time.perf_counter()
-    result = pythia.generate(lines, process, n, seed, index)
-    seconds = time.perf_counter() - start
-    if path is not None:
-        with atomic(path) as temporary, temporary.open("wb") as output:
-            np.savez(output, **result)  # type: ignore[arg-type]
-    return result, seconds
-
-
-def _jobs(
-    lines: tuple[str, ...], process: Process, n: int, seed: int, size: int, cache: Path | None, first: int
-) -> Iterator[tuple[tuple[str, ...], Process, int, int, int, str | None]]:
-    key = hashlib.sha256("\n".join((pythia.version(), str(seed), str(size), *lines)).encode()).hexdigest()[
-        :16
-    ]
-    for index in range(first, first - (-n // size)):
-        file = None if cache is None else str(cache / f"{process}_{key}_{index:05d}.npz")
-        yield lines, process, size, seed, index, file
-
-
-def _joined(shares: list[dict[str, npt.NDArray[Any]]]) -> dict[str, npt.NDArray[Any]]:
-    """Return one set of arrays; event numbers run on, the cross section is the mean."""
-    offset = 0
-    for share in shares:
-        if "hadron_event" in share:
-            share["hadron_event"] = share["hadron_event"] + offset
-        offset += len(share["event_weight"])
-    joined = {
-        key: np.concatenate([share[key] for share in shares], axis=-1) for key in shares[0] if key != "sigma"
-    }
-    return joined | {"sigma": np.mean([share["sigma"] for share in shares])}
-
-
-def make_pool(
-    card: Card,
-    n: int,
-    *,
-    process: Process = "soft",
-    seed: int = 0,
-    workers: int = 1,
-    cache: str | Path | None = None,
-    progress: Progress | None = None,
-    block: int = 0,
-) -> Pool:
-    """Generate at least `n` events with Pythia and keep their hadrons.
-
-    Parameters
-    ----------
-    card : Card
-        Its section ``[pythia]`` says which collisions and which further settings; pp without.
-    n : int
-        Events; rounded up to whole shares (20 000 in pp, 4 000 in p-Pb).
-    process : {"soft", "electrons", "charm", "drell_yan"}
-    seed : int
-    workers : int
-        Processes; the result does not depend on their number.
-    cache : path, optional
-        Folder where finished shares are kept: an interrupted run goes on there, and gives what an
-        uninterrupted one gives.
-    progress : callable, optional
-        Called as ``progress(events done, events wanted)``.
-    block : int
-        Pools of different blocks hold independent events.
-
-    Raises
-    ------
-    PhysicsError
-        If `n` or `workers` is not positive.
-    UserError
-        If pythia8mc is not installed, or does not know a setting.
-    StoreError
-        If the folder cannot be written.
-    """
-    if n <= 0 or workers <= 0:
-        msg = f"make_pool: n = {n!r} and workers = {workers!r} must be positive"
-        raise PhysicsError(msg)
-    options = card.pythia or PythiaCard()
-    system = options.system
-    lines = pythia.settings(card.beam.energy, system=system, process=process, extra=options.settings)
-    size = SHARE[system] if process in pythia.SOFT else SHARE["pp"]
-    folder = None if cache is None else Path(cache)
-    try:
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-        jobs = list(_jobs(lines, process, n, seed, size, folder, block * BLOCK_SHARES))
-        shares, busy, made = [], 0.0, 0
-        for share, seconds in _run(jobs, min(workers, len(jobs))):
-            shares.append(share)
-            busy += seconds
-            made += size if seconds > 0 else 0
-            if progress is not None:
-                progress(min(len(shares) * size, n), n)
-    except OSError as error:
-        msg = f"pythia: {folder} cannot hold the generated shares ({error.strerror}); give another folder"
-        raise StoreError(msg) from error
-    joined = _joined(shares)
-    rate = made / busy * min(workers, len(jobs)) if busy > 0 else float("nan")
-    LOG.info("pythia %s %s: %d events, %.3g per second", process, system, len(joined["event_weight"]), rate)
-    return Pool(joined, process, system, len(joined["event_weight"]), rate)
-
-
-def _run(jobs: list[Any], workers: int) -> Iterator[tuple[dict[str, npt.NDArray[Any]], float]]:
-    if workers == 1:
-        yield from map(_share, jobs)
-        return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as executor:
-        yield from executor.map(_share, jobs)

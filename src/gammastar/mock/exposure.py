@@ -31,6 +31,7 @@ from gammastar.mock.combinatorial import (
     recorded_weight,
 )
 from gammastar.mock.engines import TOY, Engine
+from gammastar.mock.spectrometer import recorded_share
 
 __all__ = [
     "KINDS",
@@ -42,6 +43,8 @@ __all__ = [
     "Progress",
     "Sample",
     "assembled",
+    "expected_dimuons",
+    "interactions",
     "normalisation",
     "prepared",
 ]
@@ -131,8 +134,7 @@ def normalisation(
         card, generate_pairs(card, n, rng, mesons=engine.mesons), rng, muons=muons, probability=1.0, minimum=2
     )
     candidates = candidates.take(np.flatnonzero(triggered(card, candidates, rng)))
-    both = candidates.present[0] & candidates.present[1]
-    signal = float(candidates.weight[both].sum())
+    signal = _without_third(card, candidates)
     if signal <= 0:
         msg = f"card {card.name!r}: none of {n} dimuons is recorded; widen [detector] or raise [efficiency]"
         raise PhysicsError(msg)
@@ -147,6 +149,14 @@ def normalisation(
     everything = scale**2 * sums + scale * linear[:, np.newaxis] / N_BLOCKS if scale > 0 else sums
     r_factor, pool = like_sign_ratio(everything), like_sign_ratio(sums)
     return Normalisation(signal, scale, scale * third, *r_factor, *pool)
+
+
+def _without_third(card: Card, candidates: Candidates) -> float:
+    """Return the weight of the cocktail pairs that are recorded when no third muon helps the trigger."""
+    both = candidates.take(np.flatnonzero(candidates.present[0] & candidates.present[1]))
+    share = recorded_share(card, both.p, both.charge, both.present)
+    alone = recorded_share(card, both.p[:, :2], both.charge[:2], both.present[:2])
+    return float((both.weight * alone / share).sum())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -179,8 +189,49 @@ def _dimuons_per_pot(card: Card) -> float:
 def _muon_pairs(
     card: Card, n_pairs: int, rng: np.random.Generator, pairing: Pairing, engine: Engine
 ) -> MuonPairs:
-    interactions = int(np.clip(3 * n_pairs, SMALLEST_POOL, LARGEST_POOL))
-    return muon_pairs(engine.decay_muons(card, interactions, rng), rng, pairing=pairing)
+    return muon_pairs(engine.decay_muons(card, interactions(n_pairs), rng), rng, pairing=pairing)
+
+
+def interactions(n_pairs: int) -> int:
+    """Return the interactions whose decay muons are the background of a block.
+
+    Parameters
+    ----------
+    n_pairs : int
+        Size of the block.
+    """
+    return int(np.clip(3 * n_pairs, SMALLEST_POOL, LARGEST_POOL))
+
+
+def expected_dimuons(card: Card, n: int, plan: Plan, rng: np.random.Generator) -> float:
+    """Return dimuons of the cocktail that a block will generate, with acceptance and charm of the toy engine.
+
+    Parameters
+    ----------
+    card : Card
+    n : int
+        Size of the block, as for `assembled`.
+    plan : Plan
+        Its kind and options; no rate is needed.
+    rng : numpy.random.Generator
+
+    Raises
+    ------
+    PhysicsError
+        If no pilot dimuon is recorded.
+    """
+    if plan.kind not in {"data", "mc"}:
+        return 0.0
+    pilot = signal_candidates(card, generate_pairs(card, PILOT // 4, rng), rng)
+    share = float(triggered(card, pilot, rng, prescaled=plan.kind == "data").mean())
+    if not share > 0:
+        msg = f"card {card.name!r}: none of {PILOT // 4} dimuons is recorded; widen [detector]"
+        raise PhysicsError(msg)
+    if plan.kind == "mc":
+        return n / (share + (1.0 - share) / plan.miss_prescale)
+    rate = _dimuons_per_pot(card)
+    charm = _recorded_charm_rate(card, rng, TOY, PILOT // 4) if card.has_charm else 0.0
+    return n * (1.0 - card.background.fraction) * rate / (rate * share + charm)
 
 
 def prepared(
@@ -316,12 +367,12 @@ def _recorded_background(
     return candidates.take(np.flatnonzero(triggered(card, candidates, rng)))
 
 
-def _recorded_charm_rate(card: Card, rng: np.random.Generator, engine: Engine) -> float:
-    """Return recorded lepton pairs of open charm per proton on target."""
-    candidates = charm_candidates(card, engine.charm(card, PILOT, rng), rng)
+def _recorded_charm_rate(card: Card, rng: np.random.Generator, engine: Engine, n: int = PILOT) -> float:
+    """Return recorded lepton pairs of open charm per proton on target, from `n` generated ones."""
+    candidates = charm_candidates(card, engine.charm(card, n, rng), rng)
     rate = float(candidates.weight[triggered(card, candidates, rng)].sum())
     if not rate > 0:
-        msg = f"card {card.name!r}: none of {PILOT} pairs of open charm is recorded; widen [detector]"
+        msg = f"card {card.name!r}: none of {n} pairs of open charm is recorded; widen [detector]"
         raise PhysicsError(msg)
     return rate
 

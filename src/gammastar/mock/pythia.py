@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from importlib import metadata
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -17,7 +17,9 @@ import awkward as ak
 import numpy as np
 import numpy.typing as npt
 
+from gammastar.core.constants import M_PROTON
 from gammastar.core.errors import GammastarError, PhysicsError, UserError
+from gammastar.core.records import BoolArray
 from gammastar.core.sampling import stream
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "System",
     "bare_rate",
     "generate",
+    "initialised",
     "settings",
     "version",
 ]
@@ -58,6 +61,9 @@ COMMON = (
     "111:mayDecay = off",  # decays to photons are not wanted, and take time
     "Random:setSeed = on",
 )
+START = "Random:seed = 1"  # of the initialisation; every share has random numbers of its own
+UNCHECKED = "Check:event = off"  # a tenth of the time: `_sound` looks at all events of a batch at once
+CONSERVED = 1e-4  # of the energy, as Pythia's own check
 HARD: Mapping[str, tuple[str, ...]] = {
     "soft": ("SoftQCD:inelastic = on",),
     "electrons": ("SoftQCD:inelastic = on",),
@@ -124,14 +130,32 @@ def settings(
             raise PhysicsError(msg)
     nuclear = system == "pPb" and process in SOFT
     target = "Beams:idB = 1000822080" if nuclear else "Beams:idB = 2212"
-    heavy = HEAVY_ION if nuclear else ()
-    return (*COMMON, f"Beams:eA = {energy!r}", target, *heavy, *HARD[process], *extra)
+    particular = HEAVY_ION if nuclear else (UNCHECKED,)
+    return (*COMMON, f"Beams:eA = {energy!r}", target, *particular, *HARD[process], *extra)
 
 
-def _started(lines: tuple[str, ...], seed: int, index: int) -> Any:
+@lru_cache(maxsize=1)
+def initialised(lines: tuple[str, ...]) -> Any:
+    """Return Pythia, initialised and as yet unused, for copies of this process to generate with.
+
+    Parameters
+    ----------
+    lines : tuple of str
+        From `settings`.
+
+    Raises
+    ------
+    UserError
+        If pythia8mc is not installed, or does not know a setting.
+    GammastarError
+        If Pythia cannot be initialised.
+    """
+    return _initialised(lines)
+
+
+def _initialised(lines: tuple[str, ...]) -> Any:
     pythia = _module().Pythia("", False)
-    number = int(stream(seed, "pythia", *lines, index).integers(1, HARDEST_SEED))
-    for line in (*lines, f"Random:seed = {number}"):
+    for line in (*lines, START):
         if not pythia.readString(line):
             msg = f"pythia: the setting {line!r} is not known to this version"
             raise UserError(msg)
@@ -141,9 +165,25 @@ def _started(lines: tuple[str, ...], seed: int, index: int) -> Any:
     return pythia
 
 
+def _sound(particles: Mapping[str, Any], event: npt.NDArray[np.int64], n: int, energy: float) -> BoolArray:
+    """Return True for the events on a proton at rest that conserve energy and momentum, shape (n,)."""
+    beam = {"px": 0.0, "py": 0.0, "pz": np.sqrt(energy**2 - M_PROTON**2), "e": energy + M_PROTON}
+    last = np.flatnonzero(particles["status"] > 0)
+    lost = [np.bincount(event[last], particles[key][last], n) - total for key, total in beam.items()]
+    return np.asarray(np.max(np.abs(lost), axis=0) < CONSERVED * energy, dtype=np.bool_)
+
+
 def _batch(pythia: Any, n: int) -> tuple[npt.NDArray[np.int64], Mapping[str, Any], npt.NDArray[np.float64]]:
     """Return the event of every particle, the particles as flat arrays, and the weights of the events."""
     events = pythia.nextBatch(n, errorMode="skip")
+    number, columns, weights = _arrays(events)
+    if pythia.flag("Check:event"):
+        return number, columns, weights
+    sound = _sound(columns, number, len(weights), pythia.parm("Beams:eA"))
+    return (number, columns, weights) if bool(sound.all()) else _arrays(events[sound])
+
+
+def _arrays(events: Any) -> tuple[npt.NDArray[np.int64], Mapping[str, Any], npt.NDArray[np.float64]]:
     particles = events.prt
     counts = ak.to_numpy(ak.num(particles))
     flat = ak.flatten(particles)
@@ -233,7 +273,9 @@ EXTRACT: Mapping[str, Callable[..., Arrays]] = {
 }
 
 
-def generate(lines: tuple[str, ...], process: Process, n: int, seed: int, index: int = 0) -> Arrays:
+def generate(
+    lines: tuple[str, ...], process: Process, n: int, seed: int, index: int = 0, *, ready: Any = None
+) -> Arrays:
     """Generate one share of events and keep what the mock needs.
 
     Parameters
@@ -245,6 +287,8 @@ def generate(lines: tuple[str, ...], process: Process, n: int, seed: int, index:
         Events to try; those that Pythia gives up are left out.
     seed, index : int
         Seed of the run and number of the share; shares are independent.
+    ready : object, optional
+        From `initialised`, in a copy of the process that made it: it is used up.
 
     Returns
     -------
@@ -255,7 +299,8 @@ def generate(lines: tuple[str, ...], process: Process, n: int, seed: int, index:
     if n <= 0:
         msg = f"pythia: n = {n!r} events must be positive"
         raise PhysicsError(msg)
-    pythia = _started(lines, seed, index)
+    pythia = _initialised(lines) if ready is None else ready
+    pythia.rndm.init(int(stream(seed, "pythia", *lines, index).integers(1, HARDEST_SEED)))
     parts: list[Arrays] = []
     done = 0
     for start in range(0, n, BATCH):
@@ -272,7 +317,8 @@ def generate(lines: tuple[str, ...], process: Process, n: int, seed: int, index:
 
 def bare_rate(lines: tuple[str, ...], n: int, seed: int) -> float:
     """Return events per second of Pythia alone (batches of arrays, nothing kept): the scale of benchmarks."""
-    pythia = _started(lines, seed, 0)
+    pythia = _initialised(lines)
+    pythia.rndm.init(seed + 1)
     start = time.perf_counter()
     for first in range(0, n, BATCH):
         pythia.nextBatch(min(BATCH, n - first), errorMode="skip")
