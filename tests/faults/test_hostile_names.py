@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import shutil
+import subprocess
 import tomllib
 
 import awkward as ak
@@ -28,6 +30,48 @@ def test_names_stay_names(tmp_path, writer):
         pytest.importorskip("hepdata_validator")
     wrong = [names.through(name, writer, tmp_path) for name in NAMES[:: SLOW.get(writer, 1)]]
     assert [what for found in wrong for what in found] == []
+
+
+ACT = "document.documentElement.setAttribute('ran','yes')"
+ACTING = (
+    f"<script>{ACT}</script>",
+    f"</script><script>{ACT}</script>",
+    f"</title></style></textarea><script>{ACT}</script>",
+    f'<img src=x onerror="{ACT}">',
+    f"]]><svg/onload={ACT}>",
+    f'"><body onpageshow={ACT} x="',
+    f"' autofocus onfocus={ACT} tabindex=1 x='",
+    f'<iframe srcdoc="<script>parent.{ACT}</script>"></iframe>',
+    f"<details open ontoggle={ACT}>",
+    f"\u2028{ACT}\u2029",
+    f"\\u003cscript\\u003e{ACT}\\u003c/script\\u003e",
+    f"${{{ACT}}}",
+    f"javascript:{ACT}",
+)
+BROWSER = next(
+    (name for name in ("chromium", "chromium-browser", "google-chrome") if shutil.which(name)), None
+)
+
+
+def ran(path, profile):
+    """Return whether a script of a name ran when a browser showed the page."""
+    options = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--virtual-time-budget=3000")
+    command = [BROWSER, *options, f"--user-data-dir={profile}", "--dump-dom", path.as_uri() + "#0.5,1e-6"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert "</html>" in done.stdout
+    return 'ran="yes"' in done.stdout
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium at hand")
+def test_no_script_of_a_name_runs_in_a_browser(tmp_path):
+    control = tmp_path / "control.html"
+    control.write_text(f"<!DOCTYPE html><html><body>{ACTING[0]}</body></html>", encoding="utf-8")
+    assert ran(control, tmp_path / "profile")
+    for writer, page in ((names.in_pages, "report.html"), (names.in_explorers, "explorer.html")):
+        for name in (" ".join(ACTING), *ACTING[:2]):
+            names.through(name, writer, tmp_path)
+            assert ACT[:20] in (tmp_path / page).read_text(encoding="utf-8")
+            assert not ran(tmp_path / page, tmp_path / "profile"), (page, name[:60])
 
 
 @pytest.mark.parametrize("name", ["$\\frac{1}{$", "x" * 3000, "\x1b[31m", "a$b\n$\\bad{$"])
