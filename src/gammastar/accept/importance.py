@@ -8,11 +8,11 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import vector
 
 from gammastar.accept.decay import decay_probability
 from gammastar.accept.expected_events import Sight
 from gammastar.accept.lifetimes import Accepted, momenta
+from gammastar.core.momenta import Momenta
 from gammastar.core.records import BoolArray, FloatArray, Sample
 from gammastar.physics.detector import Detector
 from gammastar.physics.polarisation import NO_SPIN
@@ -56,8 +56,8 @@ def turned(sample: Sample, detector: Detector, rng: np.random.Generator) -> Samp
     if parent is not None:
         x, y, *rest = parent.T
         parent = np.stack([cosine * x - sine * y, sine * x + cosine * y, *rest], axis=1)
-    new = {"px": cosine * px - sine * py, "py": sine * px + cosine * py, "pz": p4.pz, "E": p4.E}
-    p4 = vector.array({name: np.asarray(values, dtype=np.float64) for name, values in new.items()})
+    pz, energy = (np.asarray(c, dtype=np.float64) for c in (p4.pz, p4.E))
+    p4 = Momenta(cosine * px - sine * py, sine * px + cosine * py, pz, energy)
     return replace(sample, p4=p4, weight=sample.weight * (half / np.pi), parent=parent)
 
 

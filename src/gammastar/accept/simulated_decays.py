@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import awkward as ak
 import numpy as np
 import numpy.typing as npt
 
@@ -17,6 +16,9 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray, Sample
 from gammastar.physics.detector import Detector
 from gammastar.physics.polarisation import NO_SPIN, Spin
+
+if TYPE_CHECKING:
+    import awkward as ak
 
 __all__ = ["SignalEvents", "SignalScan", "signal_events", "signal_scan", "track_collection"]
 
@@ -95,6 +97,8 @@ def track_collection(tracks: Tracks, event: npt.NDArray[np.int64], n_events: int
     columns = {name: tracks.p[order, i] for i, name in enumerate(("px", "py", "pz"))}
     columns |= {name: tracks.point[order, i] for i, name in enumerate("xyz")}
     columns |= {name: getattr(tracks, name)[order] for name in ("charge", "energy", "muon_hit", "time")}
+    import awkward as ak  # here: a reach needs none
+
     return ak.unflatten(ak.zip(columns), np.bincount(event, minlength=n_events))
 
 

@@ -318,7 +318,7 @@ class Sample(Shown):
 
     Attributes
     ----------
-    p4 : vector.MomentumNumpy4D, shape (n,)
+    p4 : Momenta or vector.MomentumNumpy4D, shape (n,)
         Four-momenta in the laboratory, z along the beam [GeV].
     weight : NDArray, shape (n,)
         The sum of weights is the number of particles per proton on target (at unit coupling unless said).

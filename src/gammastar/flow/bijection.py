@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.interpolate import PchipInterpolator
-from scipy.special import expit
-from scipy.stats import norm
+from scipy.special import expit, ndtr, ndtri
 
 from gammastar.core.axes import effective_size
 from gammastar.core.errors import PhysicsError
@@ -141,9 +140,9 @@ def make_gaussianiser(x: FloatArray, weight: FloatArray) -> Gaussianiser:
         The sum of the weights must be positive; single weights may be negative.
     """
     n_effective = max(effective_size(weight), 10.0)
-    reach = min(_SCORE_MAX, float(norm.isf(5.0 / max(n_effective, 30.0))))
+    reach = min(_SCORE_MAX, -float(ndtri(5.0 / max(n_effective, 30.0))))
     z = np.linspace(-reach, reach, int(np.clip(n_effective / 200.0, 8, _KNOTS)))
-    knots = _weighted_quantiles(x, weight, norm.cdf(z))
+    knots = _weighted_quantiles(x, weight, ndtr(z))
     span = float(knots[-1] - knots[0])
     if not span > 1e-12 * max(abs(float(knots[0])), 1.0):  # one value only, e.g. a sample of one mass
         centre = float(np.median(x))

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from scipy.optimize import brentq
 from scipy.sparse import csr_array
 from scipy.spatial.distance import cdist
-from scipy.stats import kstwobign
+from scipy.special import kolmogorov
 
 from gammastar.core.axes import effective_size
 from gammastar.core.errors import PhysicsError
@@ -493,7 +493,7 @@ def calibration(
     found = np.searchsorted(ordered, grid, side="right") / len(rank)
     steps = np.arange(len(rank) + 1) / len(rank)
     distance = max(float(np.max(steps[1:] - ordered)), float(np.max(ordered - steps[:-1])))
-    return Calibration(grid, found, float(kstwobign.sf(np.sqrt(len(rank)) * distance)))
+    return Calibration(grid, found, float(kolmogorov(np.sqrt(len(rank)) * distance)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -549,4 +549,4 @@ def _kolmogorov(first: FloatArray, second: FloatArray) -> tuple[float, float]:
     cdf = [np.searchsorted(np.sort(a), both, side="right") / len(a) for a in (first, second)]
     distance = float(np.max(np.abs(cdf[0] - cdf[1])))
     size = len(first) * len(second) / (len(first) + len(second))
-    return distance, float(kstwobign.sf(np.sqrt(size) * distance))
+    return distance, float(kolmogorov(np.sqrt(size) * distance))

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.special import logsumexp
-from scipy.stats import t as student
+from scipy.special import logsumexp, ndtri, stdtrit
 
 from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.core.files import Pathlike
@@ -315,7 +314,7 @@ class FlowVariations:
 
     @property
     def _student(self) -> float:
-        return float(student.ppf(0.975, len(self) - 1) / student.ppf(0.975, np.inf))
+        return float(stdtrit(len(self) - 1, 0.975) / ndtri(0.975))
 
     def _covering(self, mass: FloatArray, weights: FloatArray, local: LocalStatistics) -> FloatArray:
         """Return the rows with Student's factor and the precision of the near pairs."""

@@ -24,8 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.interpolate import CubicSpline
 from scipy.optimize import elementwise
-from scipy.special import gammaincc, gammainccinv, lambertw, wrightomega
-from scipy.stats import norm, poisson
+from scipy.special import gammaincc, gammainccinv, lambertw, ndtr, ndtri, wrightomega
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
@@ -48,7 +47,7 @@ CountingMethod: TypeAlias = Literal["exact", "marginalised", "none"]
 
 ENUMERATED = 1e4  # events up to which the counts of many searches are enumerated
 FEW_COUNTS, DENSE = 100, 30  # different counts that are all solved; of more the first, and some further ones
-QUANTILES = norm.cdf([-2.0, -1.0, 0.0, 1.0, 2.0])
+QUANTILES = ndtr([-2.0, -1.0, 0.0, 1.0, 2.0])
 
 
 def counting_limit(
@@ -177,6 +176,8 @@ def count_probabilities(
     counts, probability : NDArray, shape (n,)
         All but 1e-7 of the probability, which is then normalised.
     """
+    from scipy.stats import poisson  # here: many a command needs none, and it takes long to import
+
     sigma = background_sigma if method == "marginalised" else 0.0
     low, high = (poisson.ppf(1e-8, background * np.exp(-6 * sigma)), 1 - 1e-8)
     highest = poisson.ppf(high, background * np.exp(min(6 * sigma, 12.0))) if background > 0 else 0.0
@@ -264,8 +265,8 @@ def expected_limits_of(
     normal approximation of CLs, σ [Φ⁻¹(1 − (1 − CL) Φ(N)) + N] with σ² = b + (σ_b b)².
     """
     b, s, t = np.broadcast_arrays(background, signal_sigma, background_sigma)
-    steps = norm.ppf(QUANTILES)
-    normal = norm.ppf(1.0 - (1.0 - cl) * QUANTILES) + steps
+    steps = ndtri(QUANTILES)
+    normal = ndtri(1.0 - (1.0 - cl) * QUANTILES) + steps
     rows = [
         expected_limits(float(x), signal_sigma=float(y), background_sigma=float(z), cl=cl, method=method)
         if x * np.exp(6.0 * z) <= ENUMERATED
@@ -306,7 +307,7 @@ def _spread_quantiles(limits: FloatArray, probability: FloatArray, sigma: float)
     high = np.full(5, np.log(limits.max()) + 8 * sigma)
     for _ in range(60):
         middle = 0.5 * (low + high)
-        cumulative = norm.cdf((middle[:, None] - np.log(limits)) / sigma) @ probability
+        cumulative = ndtr((middle[:, None] - np.log(limits)) / sigma) @ probability
         above = cumulative > QUANTILES
         high, low = np.where(above, middle, high), np.where(above, low, middle)
     return np.asarray(np.exp(0.5 * (low + high)), dtype=np.float64)

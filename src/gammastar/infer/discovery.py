@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri
-from scipy.stats import poisson
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
@@ -71,6 +70,8 @@ def discovery_yield(
     if background == 0:
         needed = 1.0
     else:
+        from scipy.stats import poisson  # here: it takes long to import
+
         highest = poisson.isf(tail / 10.0, background * np.exp(6.0 * min(background_sigma, 2.0))) + 2.0
         counts = np.arange(0.0, highest)
         none = np.zeros_like(counts)

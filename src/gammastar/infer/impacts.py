@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import poisson
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
@@ -87,6 +86,8 @@ def ranking(channels: Sequence[Channel], *, cl: float = 0.90, exponent: float = 
 
 def expected_data(channel: Channel) -> Channel:
     """Return a channel that holds the median count expected without signal."""
+    from scipy.stats import poisson  # here: it takes long to import
+
     total = int(poisson.median(channel.background))
     expected = total * channel.background_pmf
     counts = np.floor(expected).astype(np.int64)

@@ -6,11 +6,11 @@ import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, Unpack
 
 import numpy as np
-import pyhf
 from scipy.optimize import brentq
 
 from gammastar.core.errors import InputFileError, PhysicsError
@@ -162,7 +162,7 @@ def scan(
         if exactly:
             yield _exactly(name, values, spec, (strength, rng, usual, why))
             continue
-        label = f"asymptotic CLs (pyhf {pyhf.__version__}, q̃μ, SLSQP)" + (f"; {why}" if why else "")
+        label = f"asymptotic CLs (pyhf {version('pyhf')}, q̃μ, SLSQP)" + (f"; {why}" if why else "")
         observed, expected, parameters = _asymptotic(name, spec, strength, settings)
         point = ScanPoint(
             name, values, np.nan if masked else observed, expected, parameters, label, events=events
@@ -285,27 +285,29 @@ def _tested(likelihood: Likelihood, name: str, spec: Mapping[str, Any]) -> float
     raise InputFileError(msg)
 
 
-FAILURES = (
-    pyhf.exceptions.InvalidMeasurement,
-    pyhf.exceptions.InvalidModel,
-    pyhf.exceptions.InvalidModifier,
-    pyhf.exceptions.InvalidNameReuse,
-    pyhf.exceptions.InvalidPdfData,
-    pyhf.exceptions.InvalidPdfParameters,
-    pyhf.exceptions.InvalidSpecification,
-    pyhf.exceptions.UnspecifiedPOI,
-    KeyError,
-    ValueError,
-    IndexError,
-    TypeError,
-)
-"""What pyhf raises for workspaces that are valid to its schema and yet no model."""
+def _failures() -> tuple[type[Exception], ...]:
+    """Return what pyhf raises for workspaces that are valid to its schema and yet no model."""
+    import pyhf
+
+    own = (
+        pyhf.exceptions.InvalidMeasurement,
+        pyhf.exceptions.InvalidModel,
+        pyhf.exceptions.InvalidModifier,
+        pyhf.exceptions.InvalidNameReuse,
+        pyhf.exceptions.InvalidPdfData,
+        pyhf.exceptions.InvalidPdfParameters,
+        pyhf.exceptions.InvalidSpecification,
+        pyhf.exceptions.UnspecifiedPOI,
+    )
+    return (*own, KeyError, ValueError, IndexError, TypeError)
 
 
 def _asymptotic(
     name: str, spec: dict[str, Any], strength: float, settings: Mapping[str, Mapping[str, str]]
 ) -> tuple[float, FloatArray, int]:
     """Return asymptotic CLs, observed and expected, and the number of parameters."""
+    import pyhf  # here: who does not ask for these needs none
+
     try:
         space = pyhf.Workspace(spec)
         model = space.model(modifier_settings=settings, measurement_name=None)
@@ -323,7 +325,7 @@ def _asymptotic(
     except pyhf.exceptions.FailedMinimization as error:
         msg = f"scan, patch {name!r}: the fit failed; look for empty or negative bins ({error})"
         raise PhysicsError(msg) from error
-    except FAILURES as error:
+    except _failures() as error:
         msg = f"scan, patch {name!r}: pyhf makes no model of it: {type(error).__name__}: {str(error)[:300]}"
         raise InputFileError(msg) from error
     return float(observed), np.asarray(expected, dtype=np.float64), int(model.config.npars)

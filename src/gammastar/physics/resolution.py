@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
@@ -18,7 +18,7 @@ __all__ = ["MassResolution", "measured_resolution"]
 GROUPS = 40  # of simulated pairs in order of true mass, at most
 FINEST = 1 / 150  # of the range of masses: groups are no narrower
 LEAST = 30  # reconstructed pairs of a group
-LEVELS = np.concatenate([[0.0], norm.cdf(np.linspace(-4.0, 4.0, 321)), [1.0]])
+LEVELS = np.concatenate([[0.0], ndtr(np.linspace(-4.0, 4.0, 321)), [1.0]])
 STEP = 0.02  # of the masses of a folding, in resolutions
 LOWEST = 1e-3  # GeV, of the true masses of a folding; 2 m_e
 FINE = 5e-4  # GeV: the φ is 4 MeV wide
@@ -65,7 +65,7 @@ class MassResolution:
         m = np.atleast_1d(np.asarray(mass, dtype=np.float64))
         sigma = np.broadcast_to(np.asarray(width, dtype=np.float64), m.shape)
         pull = np.linspace(-6.0, 6.0, 601)
-        return cls(m, sigma, np.zeros(len(m)), np.ones(len(m)), pull, norm.cdf(pull))
+        return cls(m, sigma, np.zeros(len(m)), np.ones(len(m)), pull, ndtr(pull))
 
     def sigma(self, mass: npt.ArrayLike) -> FloatArray:
         """Return the width at true masses [GeV]."""
@@ -171,7 +171,7 @@ def measured_resolution(true: FloatArray, reco: FloatArray, weight: FloatArray) 
         own = (m >= low) & (m < high)
         if own.sum() < LEAST:
             continue
-        left, centre, right = _quantile(moved[own], w[own], norm.cdf([-1.0, 0.0, 1.0]))
+        left, centre, right = _quantile(moved[own], w[own], ndtr([-1.0, 0.0, 1.0]))
         there = float(weight[(true >= low) & (true < high)].sum())
         rows.append((np.average(m[own], weights=w[own]), 0.5 * (right - left), centre, w[own].sum() / there))
     mass, width, shift, efficiency = np.array(rows).T

@@ -8,10 +8,10 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import vector
 
 from gammastar.core import constants
 from gammastar.core.errors import PhysicsError
+from gammastar.core.momenta import Momenta
 from gammastar.core.records import BoolArray, FloatArray, Sample
 from gammastar.core.sampling import Sampler
 from gammastar.core.signal import Rate
@@ -335,7 +335,7 @@ def chi_pairs(
         weight = weight.copy()
         weight[free] *= density * (float(weight[free].sum()) / total if total > 0 else 1.0)
     p = np.concatenate([first, parent - first], axis=1)
-    p4 = vector.array({"px": p[0], "py": p[1], "pz": p[2], "E": p[3]})
+    p4 = Momenta(*p)
     twice = np.concatenate([weight, weight])
     return Sample(p4, twice, np.zeros((2 * n, 3)), np.concatenate([photons.in_domain] * 2))
 

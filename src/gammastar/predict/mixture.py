@@ -8,9 +8,9 @@ from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
-import vector
 
 from gammastar.core.errors import PhysicsError
+from gammastar.core.momenta import Momenta
 from gammastar.core.records import FloatArray, Sample
 from gammastar.physics.bremsstrahlung import TITLES
 from gammastar.physics.mesons import Decay
@@ -277,7 +277,7 @@ def joined(samples: Sequence[Sample]) -> Sample:
         for name in ("px", "py", "pz", "E")
     ]
     return Sample(
-        vector.array(dict(zip(("px", "py", "pz", "E"), components, strict=True))),
+        Momenta(*components),
         np.concatenate([s.weight for s in samples]),
         np.concatenate([s.origin for s in samples]),
         np.concatenate([s.in_domain for s in samples]),

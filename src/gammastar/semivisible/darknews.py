@@ -15,11 +15,11 @@ from typing import Any
 import awkward as ak
 import numpy as np
 import numpy.typing as npt
-import vector
 
 from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.documents import from_toml
 from gammastar.core.errors import InputFileError, PhysicsError
+from gammastar.core.momenta import Momenta
 from gammastar.core.records import FloatArray, Sample
 from gammastar.physics.geometry import Volume
 
@@ -184,7 +184,7 @@ class DarkEvents:
         if len(self.parents) > 1:
             msg = f"DarkNews: {_several(self.parents)}, but a sample has one mass; take of_parent(mass)"
             raise PhysicsError(msg)
-        p4 = vector.array(dict(zip(("px", "py", "pz", "E"), self.parent.T, strict=True)))
+        p4 = Momenta(*self.parent.T)
         return Sample(p4, self.weight / pot, self.origin, np.zeros(len(self), dtype=bool))
 
     def leptons(self, weight: FloatArray | None = None) -> ak.Array:

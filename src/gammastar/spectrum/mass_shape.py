@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import lsq_linear
-from scipy.stats import chi2 as chi2_distribution
+from scipy.special import chdtrc
 
 from gammastar.core.axes import MASS
 from gammastar.core.errors import PhysicsError
@@ -69,7 +69,7 @@ class MassShape:
     @property
     def p_value(self) -> float:
         """Probability of a larger χ²."""
-        return float(chi2_distribution.sf(self.chi2, self.ndf))
+        return float(chdtrc(self.ndf, self.chi2))
 
     @property
     def follows_bins(self) -> bool:

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pyhf
 from scipy.special import gammaln
 
 from gammastar.core.errors import PhysicsError
@@ -291,6 +290,8 @@ def _simultaneous(names: Sequence[str], constraints: Mapping[str, Mapping[str, A
 
 def _compare(workspace: Mapping[str, Any], document: Mapping[str, Any]) -> None:
     """Refuse a document whose likelihood differs from pyhf's at one of three points."""
+    import pyhf
+
     space = pyhf.Workspace(dict(workspace))
     codes = {"normsys": {"interpcode": "code4"}, "histosys": {"interpcode": "code4p"}}
     model = space.model(modifier_settings=codes, clip_sample_data=0.0)
@@ -384,6 +385,8 @@ def from_hs3(document: Mapping[str, Any], *, likelihood: str | None = None) -> d
         "measurements": [{"name": "limit", "config": config}],
         "version": "1.0.0",
     }
+    import pyhf
+
     pyhf.schema.validate(spec, "workspace.json")
     return spec
 

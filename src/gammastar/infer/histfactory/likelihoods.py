@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import jsonpatch
-import pyhf
 
 from gammastar.core.documents import from_json
 from gammastar.core.errors import InputFileError, PhysicsError
@@ -359,6 +358,8 @@ def _no_workspace(path: Path, documents: Mapping[str, Any], spaces: list[str]) -
 
 def _verified(name: str, document: Any, space: str, workspace: dict[str, Any]) -> None:
     """Refuse a patch set that is no valid one, or belongs to another workspace."""
+    import pyhf
+
     _valid(name, document, "patchset.json")
     try:
         pyhf.PatchSet(document).verify(workspace)
@@ -420,6 +421,8 @@ def _from_hs3(name: str, document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _valid(name: str, document: Any, schema: str) -> None:
+    import pyhf
+
     try:
         pyhf.schema.validate(document, schema)
     except pyhf.exceptions.InvalidSpecification as error:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyhf
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
@@ -122,6 +121,8 @@ def patchset(
         events.reshape(masses.size, bins).tolist(),
         strict=True,
     )
+    import pyhf  # here: a limit needs none
+
     spec: dict[str, Any] = {
         "metadata": {
             "references": {"hepdata": hepdata},

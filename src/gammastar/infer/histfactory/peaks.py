@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pyhf
-
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.infer.histfactory.modifiers import Modifiers, log_normal
@@ -121,6 +119,8 @@ def peak_patchset(
         }
         for name, m, eps, space in zip(patch_names(mass, coupling), mass, coupling, workspaces, strict=True)
     ]
+    import pyhf  # here: a limit needs none
+
     spec: dict[str, Any] = {
         "metadata": {
             "references": {"hepdata": hepdata},

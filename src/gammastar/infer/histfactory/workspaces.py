@@ -10,8 +10,6 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import pyhf
-import pyhf.writexml
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.files import Pathlike
@@ -142,7 +140,7 @@ def workspace(
     }
     for sample in spec["channels"][0]["samples"]:
         check_modifiers(sample["modifiers"], f"channel {channel_name!r}, sample {sample['name']!r}")
-    pyhf.schema.validate(spec, "workspace.json")
+    _validate(spec)
     return spec
 
 
@@ -274,7 +272,7 @@ def assemble(
         "version": "1.0.0",
     }
     if check:
-        pyhf.schema.validate(spec, "workspace.json")
+        _validate(spec)
     return spec
 
 
@@ -309,6 +307,7 @@ def combine(
     --------
     >>> from gammastar.infer import workspace
     >>> both = combine([workspace(name, 0.5, pot_search_sigma=0.18) for name in ("ee", "mumu")])
+    >>> import pyhf
     >>> pyhf.Workspace(both).channels
     ['ee', 'mumu']
     """
@@ -349,7 +348,7 @@ def combine(
         ],
         "version": "1.0.0",
     }
-    pyhf.schema.validate(spec, "workspace.json")
+    _validate(spec)
     return spec
 
 
@@ -462,12 +461,19 @@ def write_xml(workspace: Mapping[str, Any], directory: Pathlike, *, prefix: str 
     data = directory / "data"
     for folder in (directory, data, directory / "config"):
         folder.mkdir(parents=True, exist_ok=True)
-    text = pyhf.writexml.writexml(
-        copy.deepcopy(dict(workspace)), str(directory / "config"), str(data), prefix
-    )
+    from pyhf import writexml  # here: it reads ROOT files as well, which takes its time to import
+
+    text = writexml.writexml(copy.deepcopy(dict(workspace)), str(directory / "config"), str(data), prefix)
     top = directory / f"{prefix}.xml"
     top.write_bytes(text)
     return top
+
+
+def _validate(spec: dict[str, Any]) -> None:
+    """Refuse what is no workspace to the schema of HistFactory."""
+    import pyhf  # here: a limit needs none
+
+    pyhf.schema.validate(spec, "workspace.json")
 
 
 def _prefixed(workspace: Mapping[str, Any], prefix: str) -> dict[str, Any]:

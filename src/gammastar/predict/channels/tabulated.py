@@ -16,10 +16,10 @@ from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
-import vector
 
 from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.core.files import Pathlike
+from gammastar.core.momenta import Momenta
 from gammastar.core.records import FloatArray, Sample
 from gammastar.physics.mesons import Unit
 from gammastar.physics.mesons.spectra import PB_PER_MB, Cells, read_cells
@@ -61,7 +61,7 @@ def tabulated_channel(name: str, base: Path, sigma_inelastic: float | None = Non
 
 
 def _sample(p: FloatArray, weight: FloatArray) -> Sample:
-    p4 = vector.array({"px": p[0], "py": p[1], "pz": p[2], "E": p[3]})
+    p4 = Momenta(*p)
     n = len(weight)
     return Sample(p4, weight, np.zeros((n, 3)), np.zeros(n, dtype=np.bool_))
 

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
-import vector
 
 from gammastar.core import constants
 from gammastar.core.errors import PhysicsError
+from gammastar.core.momenta import Momenta
 from gammastar.core.records import BoolArray, FloatArray, Sample
 from gammastar.core.sampling import stream
 from gammastar.physics import bremsstrahlung
@@ -34,7 +34,7 @@ _CASCADES = "first interaction of each proton only: secondary cascades are omitt
 
 
 def _sample(p: FloatArray, weight: FloatArray, parent: FloatArray | None = None) -> Sample:
-    p4 = vector.array({"px": p[0], "py": p[1], "pz": p[2], "E": p[3]})
+    p4 = Momenta(*p)
     n = len(weight)
     return Sample(p4, weight, np.zeros((n, 3)), np.zeros(n, dtype=np.bool_), parent=parent)
 

@@ -8,10 +8,10 @@ from typing import ClassVar, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import vector
 
 from gammastar.core.constants import M_MU
 from gammastar.core.errors import PhysicsError
+from gammastar.core.momenta import Momenta
 from gammastar.core.records import BoolArray, FloatArray, Sample
 from gammastar.core.sampling import Sampler, Transport, at_mass
 from gammastar.physics.qed import dark_photon_rate, kappa
@@ -229,9 +229,7 @@ def _sample(
         msg = f"the sampler returned energies below the transverse mass at {mass:g} GeV"
         raise PhysicsError(msg)
     phi = rng.uniform(-np.pi, np.pi, n)
-    p4 = vector.array(
-        {"px": pt * np.cos(phi), "py": pt * np.sin(phi), "pz": np.sqrt(np.clip(pz2, 0.0, None)), "E": energy}
-    )
+    p4 = Momenta(pt * np.cos(phi), pt * np.sin(phi), np.sqrt(np.clip(pz2, 0.0, None)), energy)
     inside = np.asarray(in_domain(np.full(n, mass), pt, energy), dtype=np.bool_)
     return Sample(p4, weight, np.zeros((n, 3)), inside)
 
