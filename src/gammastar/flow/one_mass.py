@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import numba
 import numpy as np
 import numpy.typing as npt
 from scipy.special import expit, softmax
@@ -22,7 +23,6 @@ _LOG_2PI = math.log(2.0 * math.pi)
 _REACH, _STEPS = 8.0, 16  # range of x1 and nodes per standard deviation, between which knots are straight
 
 Knots: TypeAlias = tuple[FloatArray, FloatArray, FloatArray]
-Bins: TypeAlias = tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,9 +113,9 @@ class OneMass:
 
     def __call__(self, normal: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return pt and energy [GeV], shape (n,), of normal numbers, shape (n, 2)."""
-        x1 = _to_data(normal[:, 0], self._around(np.zeros(len(normal)), self.first, 1, normal[:, 0]))
-        x2 = _to_data(normal[:, 1], self._around(x1, self.second, 1, normal[:, 1]))
-        return self.bijection.inverse(np.broadcast_to(self.mass, x1.shape), np.stack([x1, x2], axis=-1))
+        x = np.empty((len(normal), 2))
+        _draw(np.asarray(normal, dtype=np.float64), self.first, self.second, x)
+        return self.bijection.inverse(np.broadcast_to(self.mass, len(x)), x)
 
     def log_prob(self, pt: FloatArray, energy: FloatArray) -> FloatArray:
         """Return ln p(pt, energy), p in GeV⁻², shape (n,); −inf outside the physical limits."""
@@ -132,65 +132,112 @@ class OneMass:
             *u, log_jacobian = to_unbounded(mass[inside], pt[inside], energy[inside], beam)
         edge = ~np.isfinite(log_jacobian)  # closer to a limit than a float can tell
         u[0][edge], u[1][edge], log_jacobian[edge] = 0.0, 0.0, -np.inf
+        logs = np.empty(len(log_jacobian))
         for row, one in zip(result, flows, strict=True):
-            row[inside] = log_jacobian + one._log_density(*u)
+            scores = (one.bijection.transverse, one.bijection.longitudinal)
+            maps = tuple((score.x, score.z, score.slope) for score in scores)
+            _log_density(u[0], u[1], maps, one.first, one.second, logs)
+            row[inside] = log_jacobian + logs
         return result
 
-    def _log_density(self, u1: FloatArray, u2: FloatArray) -> FloatArray:
-        """Return ln p of the unbounded variables of `bijection.to_unbounded`."""
-        x1, total = self.bijection.transverse.forward(u1)
-        x2, log_slope = self.bijection.longitudinal.forward(u2)
-        total += log_slope
-        for at, knots, x in ((x1, self.first, x1), (x1, self.second, x2)):
-            z, log_slope = _to_normal(x, self._around(at, knots, 0, x))
-            total += log_slope - 0.5 * np.square(z)
-        return total - _LOG_2PI
 
-    @staticmethod
-    def _around(at: FloatArray, knots: Knots, axis: int, values: FloatArray) -> Bins:
-        """Return x0, z0, width, height and both slopes of the bins that hold the values, each (n,).
-
-        `axis` says what the values are: 0 for x, 1 for z.
-        """
-        nodes = len(knots[0])
-        if nodes == 1:
-            k = np.clip(np.searchsorted(knots[axis][0], values) - 1, 0, knots[axis].shape[1] - 2)
-            (x0, z0, d0), (x1, z1, d1) = ([column[0][k + i] for column in knots] for i in (0, 1))
-            return x0, z0, x1 - x0, z1 - z0, d0, d1
-        place = np.clip((at + _REACH) * _STEPS, 0.0, nodes - 1.0)
-        j = np.minimum(place.astype(np.intp), nodes - 2)
-        share = place - j
-        inner = knots[axis][:, 1:-1]
-        edges = inner[j]
-        edges += share[:, None] * (inner[j + 1] - edges)
-        k = (edges < values[:, None]).sum(axis=1)
-
-        def mixed(column: FloatArray, place: npt.NDArray[np.intp]) -> FloatArray:
-            low = column[j, place]
-            return np.asarray(low + share * (column[j + 1, place] - low))
-
-        (x0, z0, d0), (x1, z1, d1) = ([mixed(column, k + i) for column in knots] for i in (0, 1))
-        return x0, z0, x1 - x0, z1 - z0, d0, d1
+@numba.njit(cache=True)
+def _place(knots, value):  # type: ignore[no-untyped-def]
+    """Return the bin of increasing knots that holds a value; the outermost bin beyond them."""
+    low, high = 0, len(knots) - 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        if knots[middle] < value:
+            low = middle
+        else:
+            high = middle
+    return low
 
 
-def _to_data(z: FloatArray, around: Bins) -> FloatArray:
-    """Return x of normal numbers in their bins; the identity beyond the bound."""
+@numba.njit(cache=True)
+def _between(rows, j, share, k):  # type: ignore[no-untyped-def]
+    """Return knot k between the nodes j and j + 1."""
+    return rows[j, k] + share * (rows[j + 1, k] - rows[j, k])
+
+
+@numba.njit(cache=True)
+def _around(at, knots, axis, value):  # type: ignore[no-untyped-def]
+    """Return x0, z0, width, height and both slopes of the bin that holds a value of x (axis 0) or z (1)."""
+    x, z, slope = knots
+    if len(x) == 1:
+        k = _place(x[0] if axis == 0 else z[0], value)
+        return x[0, k], z[0, k], x[0, k + 1] - x[0, k], z[0, k + 1] - z[0, k], slope[0, k], slope[0, k + 1]
+    place = min(max((at + _REACH) * _STEPS, 0.0), len(x) - 1.0)
+    j = min(int(place), len(x) - 2)
+    share = place - j
+    rows = x if axis == 0 else z
+    k, high = 0, rows.shape[1] - 1
+    while high - k > 1:
+        middle = (k + high) // 2
+        if _between(rows, j, share, middle) < value:
+            k = middle
+        else:
+            high = middle
+    x0, z0 = _between(x, j, share, k), _between(z, j, share, k)
+    width, height = _between(x, j, share, k + 1) - x0, _between(z, j, share, k + 1) - z0
+    return x0, z0, width, height, _between(slope, j, share, k), _between(slope, j, share, k + 1)
+
+
+@numba.njit(cache=True)
+def _to_data(z, around):  # type: ignore[no-untyped-def]
+    """Return x of a normal number in its bin; the identity beyond the bound."""
+    if not abs(z) < BOUND:
+        return z
     x0, z0, width, height, d0, d1 = around
     secant, rise = height / width, z - z0
     bend = rise * (d0 + d1 - 2.0 * secant)
     a, b, c = height * (secant - d0) + bend, height * d0 - bend, secant * rise
-    share = 2.0 * c / (b + np.sqrt(np.maximum(b**2 + 4.0 * a * c, 0.0)))
-    return np.where(np.abs(z) < BOUND, x0 + share * width, z)
+    return x0 + 2.0 * c / (b + math.sqrt(max(b * b + 4.0 * a * c, 0.0))) * width
 
 
-def _to_normal(x: FloatArray, around: Bins) -> tuple[FloatArray, FloatArray]:
-    """Return the normal number z of x in its bin, and ln dz/dx."""
+@numba.njit(cache=True)
+def _to_normal(x, around):  # type: ignore[no-untyped-def]
+    """Return the normal number z of x in its bin, and dz/dx."""
     x0, z0, width, height, d0, d1 = around
     secant, t = height / width, (x - x0) / width
-    inside = np.abs(x) < BOUND
-    t = np.where(inside, t, 0.5)
     mixed = t * (1.0 - t)
     bottom = secant + (d0 + d1 - 2.0 * secant) * mixed
-    z = z0 + height * (secant * t**2 + d0 * mixed) / bottom
-    top = np.square(secant) * (d1 * t**2 + 2.0 * secant * mixed + d0 * (1.0 - t) ** 2)
-    return np.where(inside, z, x), np.where(inside, np.log(top / np.square(bottom)), 0.0)
+    top = secant * secant * (d1 * t * t + 2.0 * secant * mixed + d0 * (1.0 - t) * (1.0 - t))
+    return z0 + height * (secant * t * t + d0 * mixed) / bottom, top / (bottom * bottom)
+
+
+@numba.njit(cache=True)
+def _score(u, knots):  # type: ignore[no-untyped-def]
+    """Return `Gaussianiser.forward` of one value, and its slope: straight beyond the outermost knots."""
+    x, z, slope = knots
+    k, last = _place(x, u), len(x) - 1
+    if u <= x[0]:
+        return z[0] + (u - x[0]) * slope[0], slope[0]
+    if u >= x[last]:
+        return z[last] + (u - x[last]) * slope[last], slope[last]
+    return _to_normal(u, (x[k], z[k], x[k + 1] - x[k], z[k + 1] - z[k], slope[k], slope[k + 1]))
+
+
+@numba.njit(cache=True)
+def _log_density(u1, u2, maps, first, second, out):  # type: ignore[no-untyped-def]
+    """Fill in ln p of the unbounded variables of `bijection.to_unbounded`."""
+    for i in range(len(u1)):
+        x1, rise1 = _score(u1[i], maps[0])
+        x2, rise2 = _score(u2[i], maps[1])
+        z1, z2, slope = x1, x2, rise1 * rise2
+        if abs(x1) < BOUND:
+            z1, more = _to_normal(x1, _around(x1, first, 0, x1))
+            slope *= more
+        if abs(x2) < BOUND:
+            z2, more = _to_normal(x2, _around(x1, second, 0, x2))
+            slope *= more
+        out[i] = math.log(slope) - 0.5 * (z1 * z1 + z2 * z2) - _LOG_2PI
+
+
+@numba.njit(cache=True)
+def _draw(normal, first, second, out):  # type: ignore[no-untyped-def]
+    """Fill in x of normal numbers, shape (n, 2)."""
+    for i in range(len(normal)):
+        x1 = _to_data(normal[i, 0], _around(0.0, first, 1, normal[i, 0]))
+        out[i, 0] = x1
+        out[i, 1] = _to_data(normal[i, 1], _around(x1, second, 1, normal[i, 1]))
