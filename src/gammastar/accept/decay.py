@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from types import EllipsisType
 from typing import TypeAlias
 
 import numpy as np
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 _SHORTEST = 1e-3  # of a chord: decay lengths down to this are sampled well
+_NOTHING = 750.0  # decay lengths after which e^(−x) is zero
 _FLAT = 1e-9  # chords over decay length below which an exponential law is flat
 
 
@@ -84,15 +86,42 @@ def decay_probability(
     >>> decay_probability(np.array([[0.0, np.inf], [5.0, np.inf]]), [1.0, 1.0], 1.0, 5.0).round(4)
     array([1.    , 0.3679])
     """
-    inverse = inverse_decay_length(momentum, mass, ctau)
     hit = ~np.isnan(chord[:, 0])
     entry, length = np.where(hit, chord[:, 0], 0.0), np.where(hit, chord[:, 1] - chord[:, 0], 0.0)
+    left = _left(entry, momentum, mass, ctau)
+    inverse = inverse_decay_length(momentum, mass, np.asarray(ctau)[left])
     reached: FloatArray = np.exp(-inverse * entry)
     if np.isinf(length).all():  # an open volume: whatever reaches it decays in it, unless stable
-        return np.where(inverse > 0, reached, 0.0)
+        return _filled(np.where(inverse > 0, reached, 0.0), left, ctau)
     # A stable particle in an open volume would be 0 × inf.
     exponent = np.multiply(inverse, length, out=np.zeros_like(inverse), where=inverse > 0)
-    return reached * -np.expm1(-exponent)
+    return _filled(reached * -np.expm1(-exponent), left, ctau)
+
+
+Rows: TypeAlias = slice | EllipsisType
+
+
+def _left(distance: FloatArray, momentum: npt.ArrayLike, mass: float, ctau: npt.ArrayLike) -> Rows:
+    """Return the lifetimes between the first and the last with which any particle comes so far.
+
+    With the others e^(−x) is zero to the precision of a float, which is not worth computing.
+    """
+    lifetime, p = np.asarray(ctau, dtype=np.float64), np.asarray(momentum, dtype=np.float64)
+    if not lifetime.ndim or not p.size or not ((lifetime > 0).all() and (p > 0).all()):
+        return ...
+    with np.errstate(over="ignore"):
+        rows = np.flatnonzero(float((mass / p * distance).min()) / lifetime < _NOTHING)
+    return slice(int(rows[0]), int(rows[-1]) + 1) if len(rows) else slice(0, 0)
+
+
+def _filled(values: FloatArray, left: Rows, ctau: npt.ArrayLike) -> FloatArray:
+    """Return values of some lifetimes as those of all, zero elsewhere."""
+    count = np.shape(ctau)[:1]
+    if left is ... or len(values) == count[0]:
+        return values
+    found = np.zeros((*count, *values.shape[1:]))
+    found[left] = values
+    return found
 
 
 def forced_decay(
@@ -171,8 +200,9 @@ def decay_weight(
     NDArray, shape (n,) or (k, n)
         e^(−d/λ)/(λ density); its mean over positions is the decay probability of the chord.
     """
-    inverse = inverse_decay_length(momentum, mass, ctau)
-    return np.asarray(inverse / density * np.exp(-inverse * distance))
+    left = _left(distance, momentum, mass, ctau)
+    inverse = inverse_decay_length(momentum, mass, np.asarray(ctau)[left])
+    return _filled(inverse / density * np.exp(-inverse * distance), left, ctau)
 
 
 Pair: TypeAlias = tuple[FloatArray, FloatArray]
@@ -296,8 +326,8 @@ def seen(vertex: FloatArray, pair: Pair, detector: Detector) -> BoolArray:
     NDArray of bool, shape (n,)
     """
     cuts = detector.cuts
-    momenta = [np.linalg.norm(p[:3], axis=0) for p in pair]
-    accepted: BoolArray = np.min(momenta, axis=0) >= cuts.min_momentum
+    squares = [p[0] ** 2 + p[1] ** 2 + p[2] ** 2 for p in pair]
+    accepted: BoolArray = np.sqrt(np.minimum(*squares)) >= cuts.min_momentum
     energy = pair[0][3] + pair[1][3]
     accepted &= (energy >= cuts.min_energy_sum) & (energy <= cuts.max_energy_sum)
     index = np.flatnonzero(accepted)  # planes are asked only for pairs that all others let pass

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.accept.lifetimes import LEPTONS, Accepted, Replicated, accepted
+from gammastar.accept.lifetimes import LEPTONS, Accepted, Lines, Replicated, accepted
 from gammastar.core.errors import PhysicsError, PortabilityError
 from gammastar.core.records import Exposure, FloatArray, Sample
 from gammastar.physics.detector import Detector, Stand, target_factor
@@ -193,8 +193,9 @@ class Sight:
         rng: np.random.Generator,
         towards: FloatArray | None = None,
         spins: Sequence[Spin] | None = None,
+        lines: Lines | None = None,
     ) -> Accepted:
-        """Return the particles of a sample that are seen; `towards` [m] and `spins` as in `accepted`."""
+        """Return the particles of a sample that are seen; `towards` [m] and others as in `accepted`."""
         return accepted(
             sample,
             self.mass,
@@ -203,6 +204,7 @@ class Sight:
             rng=rng,
             spins=self.spins if spins is None else spins,
             towards=towards,
+            lines=lines,
         )
 
     def expected(self, found: Accepted, replicas: FloatArray | None = None) -> AcceptedYield:

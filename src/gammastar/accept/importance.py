@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from gammastar.accept.decay import decay_probability
 from gammastar.accept.expected_events import Sight
-from gammastar.accept.lifetimes import Accepted, momenta
+from gammastar.accept.lifetimes import Accepted, Lines
 from gammastar.core.momenta import Momenta
 from gammastar.core.records import BoolArray, FloatArray, Sample
 from gammastar.physics.detector import Detector
@@ -70,27 +70,30 @@ class Flight:
     sight : Sight
     at : NDArray of int, shape (t,)
         Couplings of the sight at which decays are followed; what is asked at others lies between.
-    index : NDArray of int, shape (h,)
-        Places of the particles in the sample.
+    lines : Lines
+        Of those particles.
     probability : NDArray, shape (t, h)
         To decay in the volume, whether or not the decay is seen.
     """
 
     sight: Sight
     at: Index
-    index: Index
+    lines: Lines
     probability: FloatArray
+
+    @property
+    def index(self) -> Index:
+        """Places of the particles in the sample, shape (h,)."""
+        return self.lines.index
 
     @classmethod
     def of(cls, sight: Sight, sample: Sample) -> Flight:
         """Return the flights of a sample, turned or not."""
-        detector, count = sight.detector, len(sight.couplings)
+        count = len(sight.couplings)
         at = np.unique(np.linspace(0, count - 1, min(count, COARSE)).round().astype(np.intp))
-        p = momenta(sample, sight.mass)
-        chord = detector.volume.chord(sample.origin + np.asarray(detector.target.position), p[:3].T)
-        hit = np.flatnonzero(~np.isnan(chord[:, 0]))
-        momentum = np.linalg.norm(p[:3, hit], axis=0)
-        return cls(sight, at, hit, decay_probability(chord[hit], momentum, sight.mass, sight.ctau[at]))
+        lines = Lines.of(sample, sight.mass, sight.detector)
+        likely = decay_probability(lines.chord, lines.momentum, sight.mass, sight.ctau[at])
+        return cls(sight, at, lines, likely)
 
     def effective_share(self, weight: FloatArray, own: BoolArray | None = None) -> FloatArray:
         """Return the share of the measured kinematics that effectively makes up the yield, shape (k,).
@@ -177,7 +180,7 @@ def watched(
     flight = Flight.of(sight, particles)
     marks = flight.marks(particles.weight, pairs, own)
     behind = pairs * flight.effective_share(particles.weight, own)
-    return sight.accepted(particles, rng, sight.ctau[flight.at[marks]]), behind
+    return sight.accepted(particles, rng, sight.ctau[flight.at[marks]], lines=flight.lines), behind
 
 
 def importance_of(
@@ -209,7 +212,7 @@ def importance_of(
             marks = flight.marks(seen_by.weight, pairs)
             part = np.zeros((len(marks), len(sample.weight)))
             part[:, flight.index] = flight.probability[marks]
-            decayed = sight.accepted(seen_by, rng, spins=(NO_SPIN,)).index
+            decayed = sight.accepted(seen_by, rng, spins=(NO_SPIN,), lines=flight.lines).index
             if len(decayed) >= FEW:
                 visible = np.zeros(len(sample.weight))
                 visible[decayed] = 1.0

@@ -28,6 +28,7 @@ __all__ = [
     "LEPTONS",
     "Accepted",
     "LifetimeScan",
+    "Lines",
     "Replicated",
     "acceptance_curve",
     "accepted",
@@ -205,11 +206,43 @@ def momenta(sample: Sample, mass: float) -> FloatArray:
         if not np.isfinite(values).all():
             msg = f"yields: Sample.{name} holds values that are not finite"
             raise PhysicsError(msg)
-    off_shell = np.abs(p[3] ** 2 - np.sum(p[:3] ** 2, axis=0) - mass**2)
+    off_shell = np.abs(p[3] ** 2 - (p[0] ** 2 + p[1] ** 2 + p[2] ** 2) - mass**2)
     if not (off_shell < 1e-3 * mass**2 + 1e-9 * p[3] ** 2).all():
         msg = f"yields: the sample holds particles of another mass than {mass:g} GeV"
         raise PhysicsError(msg)
     return p
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lines:
+    """The particles of a sample whose line meets the decay volume of a detector.
+
+    Attributes
+    ----------
+    index : NDArray of int, shape (h,)
+        Their places in the sample.
+    p : NDArray, shape (4, h) [GeV]
+    origin : NDArray, shape (h, 3) [m]
+    chord : NDArray, shape (h, 2) [m]
+        Path lengths to entry and exit.
+    momentum : NDArray, shape (h,) [GeV]
+    """
+
+    index: npt.NDArray[np.intp]
+    p: FloatArray
+    origin: FloatArray
+    chord: FloatArray
+    momentum: FloatArray
+
+    @classmethod
+    def of(cls, sample: Sample, mass: float, detector: Detector) -> Lines:
+        """Return those of a sample of one mass [GeV]."""
+        p = momenta(sample, mass)
+        origin = sample.origin + np.asarray(detector.target.position)
+        chord = detector.volume.chord(origin, p[:3].T)
+        hit = np.flatnonzero(~np.isnan(chord[:, 0]))
+        p = p[:, hit]
+        return cls(hit, p, origin[hit], chord[hit], np.sqrt(p[0] ** 2 + p[1] ** 2 + p[2] ** 2))
 
 
 def accepted(
@@ -221,6 +254,7 @@ def accepted(
     rng: np.random.Generator,
     spins: Sequence[Spin] = (NO_SPIN,),
     towards: FloatArray | None = None,
+    lines: Lines | None = None,
 ) -> Accepted:
     """Return the particles that a detector sees, each decayed once in its volume.
 
@@ -235,13 +269,11 @@ def accepted(
     spins : sequence of Spin
     towards : NDArray, shape (t,) [m], optional
         Lifetimes that count most: decays are placed as they need it (`forced_decay`).
+    lines : Lines, optional
+        Of the same sample, where they are known.
     """
-    p = momenta(sample, mass)
-    origin = sample.origin + np.asarray(detector.target.position)
-    chord = detector.volume.chord(origin, p[:3].T)
-    hit = np.flatnonzero(~np.isnan(chord[:, 0]))
-    p, origin, chord = p[:, hit], origin[hit], chord[hit]
-    momentum = np.linalg.norm(p[:3], axis=0)
+    known = Lines.of(sample, mass, detector) if lines is None else lines
+    hit, p, origin, chord, momentum = known.index, known.p, known.origin, known.chord, known.momentum
     weight, in_domain, size = sample.weight[hit], sample.in_domain[hit], len(sample.weight)
     if detector.accept_on == "parent":
 

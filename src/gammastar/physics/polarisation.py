@@ -172,7 +172,7 @@ def axis_cosine(
 
 
 def _product(p: FloatArray, q: FloatArray) -> FloatArray:
-    return np.asarray(p[3] * q[3] - np.sum(p[:3] * q[:3], axis=0), dtype=np.float64)
+    return np.asarray(p[3] * q[3] - (p[0] * q[0] + p[1] * q[1] + p[2] * q[2]), dtype=np.float64)
 
 
 def lambda_theta(longitudinal: npt.ArrayLike, mass: npt.ArrayLike, m_fermion: float) -> FloatArray:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import logsumexp
 
 from gammastar.core.records import FloatArray
 
@@ -55,7 +54,9 @@ class Proposal:
         distance = np.square(whitening[:, 0, 0, None] * x)
         distance += np.square(whitening[:, 1, 0, None] * x + whitening[:, 1, 1, None] * y)
         norm = np.log(self.share) - np.log(2 * np.pi) - 0.5 * np.log(np.linalg.det(self.cov))
-        return np.asarray(logsumexp(norm[:, None] - 0.5 * distance, axis=0))
+        logs = norm[:, None] - 0.5 * distance
+        largest = logs.max(axis=0)
+        return np.asarray(np.log(np.exp(logs - largest).sum(axis=0)) + largest)
 
 
 def broad() -> Proposal:
