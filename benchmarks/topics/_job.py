@@ -1,7 +1,7 @@
 """One job in a process of its own: ``_job.py run|reinterpret ARGUMENT …`` prints its CPU as JSON.
 
-``total`` is that of the process and all that it started [s], ``first`` that until the page with the first
-figure was written, ``memory`` the largest resident memory of any of them [MB].
+``total`` is that of the process and all that it started [s], ``first`` that until there was a page with a
+figure, ``memory`` the largest resident memory of any of them [MB].
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def main(kind: str, *arguments: str) -> dict[str, float]:
     first: list[float] = []
 
     def tell(stage: str, fraction: float | None, text: str) -> None:  # noqa: ARG001 - as a run calls it
-        if stage == "report" and fraction is not None and not first:
+        if not first and (Path(arguments[-1]) / "report.html").is_file():
             first.append(_spent())
 
     if kind == "run":

@@ -24,6 +24,7 @@ RECORD = ROOT / "results" / "na60_dimuon"
 def measured(root: Path, *arguments: object) -> dict[str, float]:
     """Return what ``_job.py`` says of a job with the package of a checkout."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root / "src")}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # users' second job finds compiled code
     command = [sys.executable, str(JOB), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=root)
     if done.returncode:

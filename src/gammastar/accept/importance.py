@@ -12,8 +12,7 @@ import numpy.typing as npt
 from gammastar.accept.decay import decay_probability
 from gammastar.accept.expected_events import Sight
 from gammastar.accept.lifetimes import Accepted, Lines
-from gammastar.core.momenta import Momenta
-from gammastar.core.records import BoolArray, FloatArray, Sample
+from gammastar.core.records import BoolArray, FloatArray, Momenta, Sample
 from gammastar.physics.detector import Detector
 from gammastar.physics.polarisation import NO_SPIN
 

@@ -174,6 +174,20 @@ class Rate(Shown):
                 msg = f"Rate: covariance {name!r} has shape {np.shape(square)}, expected {(n, n)}"
                 raise PhysicsError(msg)
 
+    def at(self, index: npt.NDArray[np.intp]) -> Rate:
+        """Return the rate at some of its masses, by their places."""
+        square = np.ix_(index, index)
+        rows = {name: getattr(self, name) for name in ("low", "high", *OPTIONAL)}
+        return replace(
+            self,
+            mass=self.mass[index],
+            value=self.value[index],
+            cov=self.cov[square],
+            sources=Sources(tuple(replace(part, cov=part.cov[square]) for part in self.sources.parts)),
+            channels={name: row[index] for name, row in self.channels.items()},
+            **{name: row[index] for name, row in rows.items() if row is not None},
+        )
+
     @property
     def measured(self) -> FloatArray:
         """The rate of measured photons, shape (n,); the whole where nothing stands beside them."""

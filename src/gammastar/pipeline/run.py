@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 from collections.abc import Callable, Sequence
@@ -190,8 +191,19 @@ def _flow(ctx: Context, state: RunState) -> None:
 def dark_half(ctx: Context, state: RunState) -> None:
     """Run predict, accept and infer on the spectrum, the flow and the domain that `state` holds."""
     _predict(ctx, state)
-    _accept(ctx, state)
+    _accept(ctx, state, _first_look(ctx, state))
     _infer(ctx, state)
+
+
+def _first_look(ctx: Context, state: RunState) -> Callable[[dict[str, Any]], None] | None:
+    """Return what shows the first contour before all masses are done; None where it must not, or cannot."""
+    asked = ctx.steering.infer
+    lost = ctx.cache.partial and not ctx.allow_partial
+    if ctx.steering.report is None or asked is None or asked.likelihood == "joint" or lost:
+        return None
+    from gammastar.pipeline.stages import report
+
+    return functools.partial(report.first_page, ctx, state)
 
 
 def _production(ctx: Context, state: RunState) -> Any:
@@ -227,11 +239,11 @@ def _predict(ctx: Context, state: RunState) -> None:
     state.pair_rate = predict.pair_stage(ctx, production, state)
 
 
-def _accept(ctx: Context, state: RunState) -> None:
+def _accept(ctx: Context, state: RunState, look: Callable[[dict[str, Any]], None] | None = None) -> None:
     from gammastar.pipeline.stages import accept
 
     production = _production(ctx, state)
-    state.planes = accept.accept_stage(ctx, production, needed(state.rate, "predict"))
+    state.planes = accept.accept_stage(ctx, production, needed(state.rate, "predict"), look)
     state.charge_planes = accept.millicharge_stage(ctx, production, state.pair_rate, state)
 
 

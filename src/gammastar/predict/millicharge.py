@@ -11,8 +11,7 @@ import numpy.typing as npt
 
 from gammastar.core import constants
 from gammastar.core.errors import PhysicsError
-from gammastar.core.momenta import Momenta
-from gammastar.core.records import BoolArray, FloatArray, Sample
+from gammastar.core.records import BoolArray, FloatArray, Momenta, Sample
 from gammastar.core.sampling import Sampler
 from gammastar.core.signal import Rate
 from gammastar.core.sources import MEASUREMENT, POT, Source, Sources

@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.errors import PhysicsError
-from gammastar.core.momenta import Momenta
-from gammastar.core.records import FloatArray, Sample
+from gammastar.core.records import FloatArray, Momenta, Sample
 from gammastar.physics.bremsstrahlung import TITLES
 from gammastar.physics.mesons import Decay
 from gammastar.physics.vectors import Charges, Process

@@ -19,8 +19,7 @@ import numpy.typing as npt
 from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.documents import from_toml
 from gammastar.core.errors import InputFileError, PhysicsError
-from gammastar.core.momenta import Momenta
-from gammastar.core.records import FloatArray, Sample
+from gammastar.core.records import FloatArray, Momenta, Sample
 from gammastar.physics.geometry import Volume
 
 __all__ = ["MOMENTA", "DarkEvents", "DarkNewsSchema", "decay_probability", "load_schema"]

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -63,6 +63,9 @@ __all__ = [
 ]
 
 LIFETIMES = 71  # of the acceptance curves
+FIRST = 16  # masses, spread over the scan, after which a contour can be shown
+
+Look: TypeAlias = Callable[[dict[str, SignalPlane]], None]
 
 
 def detectors(ctx: Context) -> dict[str, Detector]:
@@ -112,8 +115,13 @@ def transfer_of(ctx: Context, found: Mapping[str, Stand]) -> TargetTransfer:
     )
 
 
-def accept_stage(ctx: Context, production: Production, rate: Rate) -> dict[str, SignalPlane]:
-    """Return the signal in each detector; one sample per mass serves every coupling and every detector."""
+def accept_stage(
+    ctx: Context, production: Production, rate: Rate, look: Look | None = None
+) -> dict[str, SignalPlane]:
+    """Return the signal in each detector; one sample per mass serves every coupling and every detector.
+
+    `look` is shown the planes of the first few masses, spread over the scan, before the others are done.
+    """
     section, found = _section(ctx), detectors(ctx)
     check_exposures(found, production.unit)
     inferring = ctx.steering.infer
@@ -127,19 +135,22 @@ def accept_stage(ctx: Context, production: Production, rate: Rate) -> dict[str, 
     key = ctx.cache.key(section, before, described, sources)
     _note(ctx, section, found, production.spin)
 
+    def planes(done: Rate, rows: list[dict[str, PlaneRow]]) -> dict[str, SignalPlane]:
+        widths = np.array([model_of(ctx).width_error(float(mass)) for mass in done.mass])
+        return {
+            name: accept.plane_of(
+                done, [row[name] for row in rows], width_sigma=widths, pot_sigma=detector.pot_sigma
+            )
+            for name, detector in found.items()
+        }
+
     def compute() -> SignalPlanes:
-        rows = _rows(ctx, production, rate, found, couplings)
-        widths = np.array([model_of(ctx).width_error(float(mass)) for mass in rate.mass])
+        show = None if look is None else lambda done, rows: look(planes(done, rows))
+        whole = planes(rate, _rows(ctx, production, rate, _sights(ctx, production, found, couplings), show))
         return SignalPlanes(
             {
-                name: accept.plane_of(
-                    rate,
-                    [row[name] for row in rows],
-                    width_sigma=widths,
-                    pot_sigma=detector.pot_sigma,
-                    curves=_curves(ctx, production, rate, name, detector),
-                )
-                for name, detector in found.items()
+                name: replace(plane, curves=_curves(ctx, production, rate, name, found[name]))
+                for name, plane in whole.items()
             }
         )
 
@@ -150,14 +161,36 @@ def _rows(
     ctx: Context,
     production: Production,
     rate: Rate,
-    found: Mapping[str, Detector],
-    couplings: FloatArray,
+    sights: Mapping[str, Callable[[float], Sight]],
+    show: Callable[[Rate, list[dict[str, PlaneRow]]], None] | None,
 ) -> list[dict[str, PlaneRow]]:
-    """Return the yields of every detector at each mass."""
-    sights = _sights(ctx, production, found, couplings)
-    settings = ctx.seed, section_of(ctx).n_sample, transfer_of(ctx, found), ctx.own_sources()
+    """Return the yields of every detector at each mass; `show` sees those of a few masses before the rest."""
+    transfer, count = transfer_of(ctx, detectors(ctx)), len(rate.mass)
+    settings = ctx.seed, section_of(ctx).n_sample, transfer, ctx.own_sources()
     point = functools.partial(yields_at, production, rate.mass, sights, settings)
-    return ctx.each(point, len(rate.mass), "accept", lambda i: f"m = {rate.mass[i]:.3f} GeV")
+    every = np.arange(count)
+    few = every if show is None else np.unique(np.linspace(0, count - 1, FIRST).round().astype(np.intp))
+    rows: dict[int, dict[str, PlaneRow]] = {}
+    for places in (few, np.setdiff1d(every, few)):
+        if not len(places):
+            continue
+        chosen, masses = functools.partial(_chosen, point, places), rate.mass[places]
+        done = ctx.each(chosen, len(places), "accept", functools.partial(_named, masses))
+        rows |= zip(places.tolist(), done, strict=True)
+        if show is not None and 1 < len(rows) < count:
+            show(rate.at(places), done)
+    return [rows[i] for i in range(count)]
+
+
+def _chosen(
+    point: Callable[[int], dict[str, PlaneRow]], places: npt.NDArray[np.intp], k: int
+) -> dict[str, PlaneRow]:
+    """Return what is known at the kth of some masses; it can be sent to a worker."""
+    return point(int(places[k]))
+
+
+def _named(masses: FloatArray, k: int) -> str:
+    return f"m = {masses[k]:.3f} GeV"
 
 
 def _sights(

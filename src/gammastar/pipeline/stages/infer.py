@@ -20,7 +20,13 @@ from gammastar.core.signal import SignalPlane
 from gammastar.core.sources import SAMPLE
 from gammastar.infer import CountingSearch, Search
 from gammastar.infer.contours import more_masses
-from gammastar.infer.counting_search import SearchOptions, background_of, modifiers_at
+from gammastar.infer.counting_search import (
+    MEDIAN,
+    SearchOptions,
+    background_of,
+    measured_part,
+    modifiers_at,
+)
 from gammastar.infer.histfactory.likelihoods import CONVENTION
 from gammastar.infer.reach_tables import contours, exponent_of, intervals_of, plain, reach_rows
 from gammastar.physics.detector import Detector
@@ -31,7 +37,7 @@ from gammastar.pipeline.stages.predict import model_of
 from gammastar.store.manifest import digest, write_json
 from gammastar.store.records import write_reach
 
-__all__ = ["KEYS", "explored", "in_use", "infer_stage", "millicharge_stage", "missing_masses"]
+__all__ = ["KEYS", "explored", "first_search", "in_use", "infer_stage", "millicharge_stage", "missing_masses"]
 
 KEYS = ("method", "asymptotic_from", "averaged_from", "cl")  # of [infer], which a patch set carries with it
 LARGEST_KAPPA = 1e6  # of no signal: never averaged
@@ -107,6 +113,30 @@ def missing_masses(ctx: Context, planes: dict[str, SignalPlane], exposure: Expos
         known = planes[name].mass
     fresh = [m for m in dict.fromkeys(wanted) if np.abs(known / m - 1.0).min() > 1e-6]
     return np.array(fresh[:room])
+
+
+def first_search(
+    ctx: Context, planes: dict[str, SignalPlane], exposure: Exposure
+) -> tuple[str, SignalPlane, Search]:
+    """Return stem, signal and median expected reach of the main detector alone, without bands."""
+    name, detector = next(iter(detectors(ctx).items()))
+    asked = counting_search(ctx, detector, planes[name], exposure, main=True)
+    _, expected, limit = asked.limits()
+    median, plane = expected[..., MEDIAN], asked.plane
+    contour, (b, b_sigma, assumption) = asked.reach(median, plane.signal), asked.background
+    search = Search(
+        detector,
+        b,
+        b_sigma,
+        float(np.hypot(*asked.pot)),
+        assumption,
+        limit,
+        contour,
+        asked.reach(median, plane.in_domain),
+        measured_part(contour, plane),
+        options=asked.options,
+    )
+    return name, plane, search
 
 
 QUALIFIER = {"pot": "POT", "luminosity": "LUMINOSITY [1/pb]"}

@@ -21,7 +21,7 @@ from gammastar.core.sampling import stream
 from gammastar.core.signal import SignalPlane
 from gammastar.physics.vectors import SPLIT_MAX
 from gammastar.pipeline.context import Context, RunState
-from gammastar.pipeline.stages.infer import explored, in_use
+from gammastar.pipeline.stages.infer import explored, first_search, in_use
 from gammastar.pipeline.stages.predict import model_of, pair_unit
 from gammastar.predict.mixture import beside_data, shares_of
 from gammastar.predict.names import make_model, r_table, theory_channel
@@ -56,7 +56,7 @@ from gammastar.store.manifest import versions, write_text
 if TYPE_CHECKING:
     from gammastar.mock import Card
 
-__all__ = ["pairs_sections", "write"]
+__all__ = ["first_page", "pairs_sections", "write"]
 
 KINDS = ("observed", "recast")
 SHOWN = ("png", "svg")  # formats that a page holds
@@ -381,6 +381,25 @@ def write(ctx: Context, state: RunState) -> None:
         _write_explorer(ctx, state, ctx.steering.analysis.title or ctx.steering.analysis.name)
 
 
+def first_page(ctx: Context, state: RunState, planes: Mapping[str, SignalPlane]) -> None:
+    """Write ``report.html`` with the contour of the main detector at the masses of some planes, and no more.
+
+    The page says so, and stays so where the run is stopped; no file of results is written with it.
+    """
+    name, plane, search = first_search(ctx, dict(planes), state.production.exposure)
+    view, central = _view(ctx, _known(ctx, state)), replace(plane, effects=(), parts={})
+    section = reach_section(name, search, central, view)
+    caption, figure = section.figures[0]
+    shown = replace(section, figures=[(caption, png_bytes(figure))], tables=(), notes=())
+    text = (
+        f"First look: the contour of {search.detector.name} at {len(plane.mass)} of "
+        f"{len(state.rate.mass) if state.rate else 0} masses, straight between them. Bands follow, and so do "
+        "all masses, tables and files of results: load this page again. Where it stays as it is, the run was "
+        "stopped before there were any results."
+    )
+    _page(ctx, RunState(searches={name: search}, spectrum=state.spectrum), [shown], warning=text)
+
+
 Drawn: TypeAlias = list[list[bytes]]
 
 
@@ -407,8 +426,8 @@ def _with(sections: Sequence[Section], drawn: Drawn) -> list[Section]:
     ]
 
 
-def _page(ctx: Context, state: RunState, sections: Sequence[Section]) -> None:
-    """Write ``report.html``."""
+def _page(ctx: Context, state: RunState, sections: Sequence[Section], *, warning: str = "") -> None:
+    """Write ``report.html``; a warning stands above the summary."""
     card, numbers = _card(ctx), ctx.cache.numbers
     provenance = report.Provenance(
         versions=versions(),
@@ -426,8 +445,8 @@ def _page(ctx: Context, state: RunState, sections: Sequence[Section]) -> None:
     summary = report.Section(
         "Summary",
         [*(reach_sentence(search) for search in searches), *notes],
-        tables=[every, *skipped_input(ctx.cache.partial)],
-        warnings=[f"{ctx.cache.loss}."] if ctx.cache.partial else [],
+        tables=[*([every] if numbers else []), *skipped_input(ctx.cache.partial)],
+        warnings=[text for text in (warning, ctx.cache.loss and f"{ctx.cache.loss}.") if text],
     )
     place = [i for i, section in enumerate(sections, 1) if section.heading.startswith("Expected reach")]
     links = {"Explore the plane of mass and coupling": "explorer.html"} if searches and state.planes else {}

@@ -19,8 +19,7 @@ import numpy.typing as npt
 
 from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.core.files import Pathlike
-from gammastar.core.momenta import Momenta
-from gammastar.core.records import FloatArray, Sample
+from gammastar.core.records import FloatArray, Momenta, Sample
 from gammastar.physics.mesons import Unit
 from gammastar.physics.mesons.spectra import PB_PER_MB, Cells, read_cells
 from gammastar.predict.channel import MASSES, Channel

@@ -10,8 +10,7 @@ import numpy.typing as npt
 
 from gammastar.core import constants
 from gammastar.core.errors import PhysicsError
-from gammastar.core.momenta import Momenta
-from gammastar.core.records import BoolArray, FloatArray, Sample
+from gammastar.core.records import BoolArray, FloatArray, Momenta, Sample
 from gammastar.core.sampling import stream
 from gammastar.physics import bremsstrahlung
 from gammastar.physics.kinematics import daughter

@@ -11,8 +11,7 @@ import numpy.typing as npt
 
 from gammastar.core.constants import M_MU
 from gammastar.core.errors import PhysicsError
-from gammastar.core.momenta import Momenta
-from gammastar.core.records import BoolArray, FloatArray, Sample
+from gammastar.core.records import BoolArray, FloatArray, Momenta, Sample
 from gammastar.core.sampling import Sampler, Transport, at_mass
 from gammastar.physics.qed import dark_photon_rate, kappa
 from gammastar.predict.channel import Channel, Importance, held
