@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.interpolate import CubicSpline
 from scipy.optimize import elementwise
-from scipy.special import gammaincc, gammainccinv, lambertw, ndtr, ndtri, wrightomega
+from scipy.special import gammaincc, gammainccinv, lambertw, ndtr, ndtri, pdtr, pdtrik, wrightomega
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
@@ -176,15 +176,23 @@ def count_probabilities(
     counts, probability : NDArray, shape (n,)
         All but 1e-7 of the probability, which is then normalised.
     """
-    from scipy.stats import poisson  # here: many a command needs none, and it takes long to import
-
     sigma = background_sigma if method == "marginalised" else 0.0
-    low, high = (poisson.ppf(1e-8, background * np.exp(-6 * sigma)), 1 - 1e-8)
-    highest = poisson.ppf(high, background * np.exp(min(6 * sigma, 12.0))) if background > 0 else 0.0
+    low, high = (_quantile(1e-8, background * np.exp(-6 * sigma)), 1 - 1e-8)
+    highest = _quantile(high, background * np.exp(min(6 * sigma, 12.0))) if background > 0 else 0.0
     counts = np.arange(max(low, 0.0), highest + 1.0)
     probability = exactly(counts, background, sigma)
     keep = probability > 1e-9 * probability.max()
     return counts[keep], probability[keep] / probability[keep].sum()
+
+
+def _quantile(probability: float, mean: float) -> float:
+    """Return the smallest count that a Poisson number exceeds with no more than 1 − probability.
+
+    As scipy.stats has it, whose import takes longer than many a limit.
+    """
+    count = float(np.ceil(pdtrik(probability, mean)))
+    below = max(count - 1.0, 0.0)
+    return below if pdtr(below, mean) >= probability else count
 
 
 def expected_limits(

@@ -114,6 +114,8 @@ class Search:
         Of the scan; masses in GeV.
     joint : JointLevels or None
         Limits of a joint likelihood.
+    median : NDArray, shape of `sigma`, or None
+        Median expected limits at the confidence level of `limit`, where they are known.
     """
 
     detector: AnyDetector
@@ -137,6 +139,7 @@ class Search:
     mass: FloatArray = field(default_factory=lambda: np.empty(0))
     couplings: FloatArray = field(default_factory=lambda: np.empty(0))
     joint: JointLevels | None = None
+    median: FloatArray | None = None
 
     @property
     def sigma(self) -> FloatArray:
@@ -174,11 +177,13 @@ class Search:
             raise PhysicsError(msg)
         if self.joint is not None:
             return self.joint.expected[..., MEDIAN]
-        convention = self.options.convention
-        _, expected, _ = limits_at(
-            self.sigma, self.background, self.background_sigma, "masked", cl=cl, **convention
-        )
-        median: FloatArray = expected[..., MEDIAN]
+        median = self.median if cl == self.limit.cl else None
+        if median is None:
+            convention = self.options.convention
+            _, expected, _ = limits_at(
+                self.sigma, self.background, self.background_sigma, "masked", cl=cl, **convention
+            )
+            median = expected[..., MEDIAN]
         return float(median[0, 0]) if median.size == 1 else median
 
 
@@ -357,6 +362,7 @@ class CountingSearch:
             mass=plane.mass,
             couplings=plane.coupling,
             joint=self.joint,
+            median=median if isinstance(self.observed, str) and self.joint is None else None,
         )
 
     def _along(self, observed: FloatArray, expected: FloatArray) -> FloatArray | None:

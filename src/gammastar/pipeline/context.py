@@ -224,6 +224,7 @@ class RunState:
     rate: Rate | None = None
     planes: dict[str, SignalPlane] | None = None
     searches: dict[str, Any] | None = None
+    explored: dict[str, dict[str, Any]] = field(default_factory=dict)
     pair_rate: Rate | None = None
     charge_planes: dict[str, SignalPlane] | None = None
     charge_searches: dict[str, Any] | None = None

@@ -27,7 +27,7 @@ from gammastar.report.style import house_style
 
 __all__ = ["FORMATS", "draw_all", "drawn", "png_bytes", "save_figure", "settle"]
 
-FEW = 3  # figures that are not worth another process
+FEW = 8  # figures that are not worth another process: each draws every sign of the letters anew
 _METADATA: dict[str, dict[str, str | None]] = {
     "pdf": {"Creator": "gammastar", "Producer": None, "CreationDate": None, "ModDate": None},
     "svg": {"Creator": "gammastar", "Date": None},

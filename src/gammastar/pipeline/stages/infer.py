@@ -178,11 +178,14 @@ def infer_stage(
             _export(ctx, search, documents, suffix)
         if documents is not None and section.submission and np.isfinite(search.reach.edges).any():
             _submit(ctx, search, exposure, documents, suffix)
+        shown = explored(ctx, search)
+        if state is not None:
+            state.explored[name] = shown
         extra = {
             "detector": {"name": name} | exposure_of(detector),
             "model": asdict(model_of(ctx).labels),
             "tip": search.reach.tip,
-            "explored": explored(ctx, search),
+            "explored": shown,
             "observed_significance": search.significance if np.isfinite(search.significance) else None,
         }
         _write_reach(ctx, search, f"reach{suffix}", extra)

@@ -468,7 +468,7 @@ def _write_explorer(ctx: Context, state: RunState, title: str) -> None:
     planes, levels = {}, ()
     excluded = [limit.curve for limit in _known(ctx, state)]
     for name, search in (state.searches or {}).items():
-        shown = explored(ctx, search)
+        shown = state.explored.get(name) or explored(ctx, search)
         planes[search.detector.name] = report.Plane2D.of((state.planes or {})[name], shown, excluded)
         levels = shown["cl"]
     labels = model_of(ctx).labels.plain_axes
