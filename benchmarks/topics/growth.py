@@ -125,7 +125,7 @@ def _reach(masses: int, detectors: int, replicas: int) -> Callable[[], None]:
 
 
 def _figure(found: dict[str, tuple[tuple[int, ...], list[float]]]) -> Any:
-    """Draw CPU over size, both relative to the first one that is not zero."""
+    """Draw CPU over size, both relative to the first one that is not zero; slopes of the upper half."""
     with house_style():
         figure, axes = new_figure(size=(7.2, 5.0))
         ax = axes[0, 0]
@@ -134,6 +134,7 @@ def _figure(found: dict[str, tuple[tuple[int, ...], list[float]]]) -> Any:
             first = int(np.flatnonzero(x)[0])
             few, many = (f"{int(value):,}".replace(",", " ") for value in (x[first], x[-1]))
             label = f"{name}, {few} to {many} ({y[first]:.2g} to {y[-1]:.2g} s)"
+            label += f", slope {_slope(sizes, seconds):.2f}"
             ax.plot(x[first:] / x[first], y[first:] / y[first], "o", ls=line, color=colour, label=label)
         ends = np.array([1.0, 400.0])
         ax.plot(ends, ends, color="0.6", lw=1.0, label="in proportion")

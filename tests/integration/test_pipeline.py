@@ -20,6 +20,8 @@ from gammastar.core.files import data_path
 from gammastar.core.signal import SignalPlanes
 from gammastar.physics.qed import RTable
 from gammastar.pipeline.cache import load_arrays
+from gammastar.pipeline.run import silent
+from gammastar.results.reinterpret import reinterpret
 from gammastar.store.manifest import read_json
 from gammastar.store.records import read_spectrum
 
@@ -230,6 +232,32 @@ def test_reinterpretation_for_another_detector(results, resumed, tmp_path):
     run = gammastar("reinterpret", tmp_path, "--output", tmp_path / "none", check=False)
     assert run.returncode == 2
     assert "steering.json" in run.stderr
+
+
+def test_a_reinterpretation_shows_its_first_contour_before_there_are_results(results, tmp_path):
+    """The page is there while masses are still worked on, says so, and holds after a stop in between."""
+    seen = []
+
+    def stop(stage, *_):
+        page = tmp_path / "stopped" / "report.html"
+        if page.is_file() and not (tmp_path / "stopped" / "reach.json").exists():
+            seen.append((stage, page.read_text()))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        reinterpret(results, output=tmp_path / "stopped", tell=stop)
+    ((stage, early),) = seen
+    assert stage == "accept"
+    assert "First look" in early
+    assert "data:image/png" in early
+    assert "explorer.html" not in early
+    assert not read_json(tmp_path / "stopped" / "manifest.json")["finished"]
+    kept = {path.name for path in (tmp_path / "stopped").rglob("*") if path.is_file()}
+    assert not kept & {"reach.json", "reach.csv", "workspace.json", "patchset.json", "explorer.html"}
+    assert (tmp_path / "stopped" / "report.html").read_text() == early
+    reinterpret(results, output=tmp_path / "stopped", tell=silent)
+    assert "First look" not in (tmp_path / "stopped" / "report.html").read_text()
+    assert read_json(tmp_path / "stopped" / "reach.json") == read_json(results / "reach.json")
 
 
 def plane_of(results):

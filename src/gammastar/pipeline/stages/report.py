@@ -390,7 +390,8 @@ def first_page(ctx: Context, state: RunState, planes: Mapping[str, SignalPlane])
     view, central = _view(ctx, _known(ctx, state)), replace(plane, effects=(), parts={})
     section = reach_section(name, search, central, view)
     caption, figure = section.figures[0]
-    shown = replace(section, figures=[(caption, png_bytes(figure))], tables=(), notes=())
+    image = figure if isinstance(figure, bytes) else png_bytes(figure)
+    shown = replace(section, figures=[(caption, image)], tables=(), notes=())
     text = (
         f"First look: the contour of {search.detector.name} at {len(plane.mass)} of "
         f"{len(state.rate.mass) if state.rate else 0} masses, straight between them. Bands follow, and so do "
