@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import importlib
 import io
 import logging
@@ -31,6 +32,14 @@ from typing import Any, NoReturn
 
 QUIET = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
 POLL = 0.01  # s between two looks at a command
+LATE = (  # what the package and its libraries import only where they use it
+    "hepdata_validator.full_submission_validator",
+    "matplotlib.backends.backend_pdf",
+    "pyarrow.parquet",
+    "sklearn.ensemble",
+    "torch._dynamo",
+    "zuko",
+)
 
 
 @dataclass(frozen=True)
@@ -161,16 +170,28 @@ def _serve(pipe: Connection) -> NoReturn:
 
 def _imported() -> bool:
     """Import all of the package, as most tests have done; warnings and logs are those of a new process."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        imported()
     logging.root.handlers.clear()
     logging.root.setLevel(logging.WARNING)
     warnings.resetwarnings()
     for kind in QUIET:
         warnings.simplefilter("ignore", kind)
+    return True
+
+
+def imported() -> None:
+    """Import all of the package, and what it imports late; nobody looks for garbage in all this again."""
+    for name in LATE:
+        with contextlib.suppress(ModuleNotFoundError):  # of an extra that is not installed
+            importlib.import_module(name)
     package = importlib.import_module("gammastar")
     for found in pkgutil.walk_packages(package.__path__, "gammastar."):
         if not found.name.endswith("__main__"):
             importlib.import_module(found.name)
-    return True
+    gc.collect()
+    gc.freeze()
 
 
 def _work(command: Command) -> NoReturn:

@@ -106,12 +106,12 @@ def total(arrays):
 
 
 def test_mixed_events_give_r_of_the_acceptance_times_r_mult(made, nominal):
-    mixed = made("[subtract]\nr_factor = 'mixed'\nmixed_pairs = 40_000\ncontrol = { mass = [0.3, 0.6] }\n")
+    mixed = made("[subtract]\nr_factor = 'mixed'\nmixed_pairs = 20_000\ncontrol = { mass = [0.3, 0.6] }\n")
     r, sigma = mixed.subtract["r_factor"]
     assert abs(r - 1) < 4 * sigma + 0.02  # the multiplicity part, 1.17, is invisible to mixing
     assert np.isfinite(mixed.subtract["control"]).all()
     both = made(
-        "[subtract]\nr_factor = 'mixed'\nmixed_pairs = 40_000\nr_mult = 1.173\nr_mult_sigma = 0.1\n"
+        "[subtract]\nr_factor = 'mixed'\nmixed_pairs = 20_000\nr_mult = 1.173\nr_mult_sigma = 0.1\n"
         "r_coarse = { mass = [0.2125, 0.6625, 1.1125] }\n"
     )
     assert both.subtract["r_factor"][0] == pytest.approx(1.173 * r, rel=0.1)
@@ -141,7 +141,7 @@ def test_the_bootstrap_of_events_replaces_the_formula(made, nominal):
 
 
 def test_the_mixed_shape_takes_the_normalisation_of_like_sign_pairs(made):
-    mixed = made("[subtract]\nmethod = 'B4'\nmixed_pairs = 40_000\n")
+    mixed = made("[subtract]\nmethod = 'B4'\nmixed_pairs = 20_000\n")
     plain = made("[subtract]\nr_factor = 1.0\n")
     found, expected = mixed.subtract["like_sign"].sum(), plain.subtract["like_sign"].sum()
     assert found == pytest.approx(expected, rel=0.1)
@@ -214,7 +214,7 @@ def test_debiased_spectrum_has_the_same_errors_and_says_so(made, nominal):
 def test_omnifold_hands_its_weights_to_the_flow(made):
     """Sums over cells of 1 % efficiency and more: below 7 GeV, half of the true pairs, it extrapolates."""
     sources = "[unfold.systematics]\nbackground = true\npolarisation = 0.3\nefficiency = 0.02\n"
-    measured = "energy = [0.2, 7.0, 30.0, 400.0]\nn_iterations = 2\nn_replicas = 8\n"
+    measured = "energy = [0.2, 7.0, 30.0, 400.0]\nn_iterations = 2\nn_replicas = 5\n"
     found = made(unfolding=f"[unfold]\nmethod = 'omnifold'\n{measured}stop = 1e-9\n{sources}")
     binned = made(unfolding=f"[unfold]\n{measured}scan = []\n{sources}").unfold
     weight = found.unfold["omnifold_weight"]

@@ -58,7 +58,7 @@ def test_pair_counts(schema, name, expected):
     pairs, flow = read_pairs(schema, name)
     assert counts(pairs) == expected
     assert flow.not_finite == 0
-    in_chunks, _ = read_pairs(schema, name, step=17)
+    in_chunks, _ = read_pairs(schema, name, step=101)
     assert np.array_equal(in_chunks.mass, pairs.mass)
     assert np.array_equal(in_chunks.event, pairs.event)
 

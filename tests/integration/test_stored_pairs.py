@@ -1,6 +1,7 @@
 """More pairs than the memory is to hold: files instead of arrays, the same spectrum."""
 
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -211,9 +212,9 @@ def test_chunks_of_a_farm_give_the_same_parts_and_samples(runs, tmp_path):
             np.testing.assert_allclose(ours[key], theirs[key], rtol=1e-9, err_msg=key)
 
 
-def test_resumed_run_refuses_changed_parts(tmp_path):
+def test_resumed_run_refuses_changed_parts(runs, tmp_path):
     folder = tmp_path / "run"
-    run(steering(tmp_path, limit=LIMIT), output=folder, only="subtract")
+    shutil.copytree(runs["files"], folder)
     run(steering(tmp_path, limit=LIMIT), output=folder, resume=True, only="subtract")
     (folder / "stages" / "pairs" / "part-00001.parquet").unlink()
     with pytest.raises(StoreError, match="without --resume"):

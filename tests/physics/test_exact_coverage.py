@@ -14,6 +14,7 @@ from gammastar.infer import Convention, binned_channel, counting_channel, counti
 
 sys.path.insert(0, str(ROOT / "analysis"))
 
+from validation import toy_coverage
 from validation.toy_coverage import coverage
 
 
@@ -97,7 +98,8 @@ def counted_below(signal, background, sigma, treatment):
 
 @pytest.mark.parametrize("signal", [1.6, 6.4])
 @pytest.mark.parametrize("treatment", ["fixed", "averaged"])
-def test_toys_that_keep_measurements_against_sums(treatment, signal):
+def test_toys_that_keep_measurements_against_sums(treatment, signal, monkeypatch):
+    monkeypatch.setattr(toy_coverage, "GROUPS", 500)
     counted = counting_channel(
         "c", signal=signal, background=0.1, observed="masked", signal_sigma={"pot": 0.2}
     )
@@ -105,8 +107,8 @@ def test_toys_that_keep_measurements_against_sums(treatment, signal):
         [counted],
         rng=np.random.default_rng(3),
         convention=Convention("ratio", treatment),
-        experiments=10_000,
-        n_toys=100_000,
+        experiments=5_000,
+        n_toys=50_000,
     )
     assert abs(found.clsb - counted_below(signal, 0.1, 0.2, treatment)) < 4 * found.error
     assert found.cls <= found.clsb

@@ -31,9 +31,9 @@ def values(folder: Path, portion: int) -> Found:
 
 def some_values(folder: Path) -> Found:
     """Check a few steering files of hostile values."""
-    few = itertools.islice(adversarial.cases(3, PORTIONS, 90), 18)
+    few = itertools.islice(adversarial.cases(3, PORTIONS, 90), 14)
     found = adversarial.try_values(folder, few)[0]
-    found += adversarial.try_mutations(folder, 60, 3)
+    found += adversarial.try_mutations(folder, 40, 3)
     yield VALUES, found
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
-import math
 import re
 import tokenize
 import warnings
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -57,6 +57,8 @@ OTHERS = {
     ("docs/howto/measured.md", "1.00"): "a unit",
 }
 NUMBER = re.compile(r"(?<![\w.])\d+\.?\d*(?:[eE][-+]?\d+)?(?![\w.])")
+LITERAL = re.compile(r"\d[\d_]*\.?[\d_]*(?:[eE][-+]?\d+)?|\.\d[\d_]*(?:[eE][-+]?\d+)?")
+PDG = re.compile(r"PDG|Particle Data")
 FILES = (
     *sorted(ROOT.glob("src/**/*.py")),
     *sorted(ROOT.glob("analysis/**/*.py")),
@@ -85,26 +87,37 @@ def numbers(text: str, suffix: str) -> Iterator[tuple[int, str, str]]:
             yield i, found.group(), comment
 
 
-def same(text: str, value: float, least: int) -> bool:
-    """Return whether a literal of at least so many digits is a constant, rounded to its own digits."""
-    digits = len(re.sub(r"[eE].*", "", text).replace(".", "").replace("_", "").lstrip("0"))
-    return digits >= least and math.isclose(float(text), float(f"{value:.{digits - 1}e}"), rel_tol=1e-12)
+def digits(text: str) -> int:
+    """Return how many digits a literal gives."""
+    return len(re.sub(r"[eE].*", "", text).replace(".", "").replace("_", "").lstrip("0"))
+
+
+@cache
+def rounded(n: int) -> dict[float, list[str]]:
+    """Return the names of constants by their values rounded to so many digits."""
+    found: dict[float, list[str]] = {}
+    for values, least in ((FRACTIONS, 3), (CONSTANTS, 4)):
+        for name, value in values.items() if n >= least else ():
+            found.setdefault(float(f"{value:.{n - 1}e}"), []).append(name)
+    return found
+
+
+@cache
+def constants_of(text: str) -> list[str]:
+    """Return the constants that a literal is, rounded to its own digits."""
+    return rounded(digits(text)).get(float(text.replace("_", "")), [])
 
 
 def seconds(text: str, suffix: str, where: str) -> list[str]:
     """Return what is written a second time: constants by their digits, and numbers said to be the PDG's."""
     found = []
+    if not PDG.search(text) and not any(constants_of(literal) for literal in set(LITERAL.findall(text))):
+        return found  # whatever is a number here
     for line, literal, comment in numbers(text, suffix):
-        if (where, literal) in OTHERS or not re.fullmatch(r"[\d_]*\.?[\d_]*(?:[eE][-+]?\d+)?", literal):
+        if (where, literal) in OTHERS or not LITERAL.fullmatch(literal):
             continue
-        names = [name for name, value in FRACTIONS.items() if same(literal, value, 3)]
-        names += [name for name, value in CONSTANTS.items() if same(literal, value, 4)]
-        if (
-            not names
-            and "." in literal
-            and re.search(r"PDG|Particle Data", comment)
-            and "PDG 2026, S" not in comment
-        ):
+        names = constants_of(literal)
+        if not names and "." in literal and PDG.search(comment) and "PDG 2026, S" not in comment:
             names = ["a number of the PDG"]
         found += [f"{where}:{line}: {literal} is {' or '.join(names)}; refer to {HOME}"] if names else []
     return found

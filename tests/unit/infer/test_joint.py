@@ -205,11 +205,11 @@ def test_pseudo_experiments_give_poisson_sums_where_pairs_are_many():
     one = exact_pairs()
     for events, strength in ((0.0, 0.7), (3.0, 1.9)):
         found = joint_cls(
-            one, strength, data=one.with_search([events]), n_toys=1500, rng=np.random.default_rng(2)
+            one, strength, data=one.with_search([events]), n_toys=600, rng=np.random.default_rng(2)
         )
         exact = mid(events, 0.5 + 3.0 * strength) / mid(events, 0.5)
         assert found.cls == pytest.approx(exact, abs=4 * found.error)
-    limit = joint_limit(one, JointLimits(method="exact", n_toys=250), seed=1)
+    limit = joint_limit(one, JointLimits(method="exact", n_toys=150), seed=1)
     exact = brentq(lambda m: mid(3, 0.5 + 3 * m) / mid(3, 0.5) - 0.1, 0.1, 10)
     assert limit.observed == pytest.approx(exact, abs=4 * limit.mc_error)
     assert limit.expected[:3] == pytest.approx(counting_limit(0, 0.5) / 3.0, rel=0.3)

@@ -12,7 +12,7 @@ from gammastar.store.events import write_tree
 
 CARD = load_card(data_path("cards/na60_mock.toml"))
 FLAT = {"run", "burst", "event", "target", "trigger", "PV_x", "PV_y", "PV_z", "weight", "prescale"}
-N_DATA, N_MC = 20_000, 200_000
+N_DATA, N_MC = 20_000, 100_000
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_omega_resolution(mc):
     two = (ak.num(mc.branches["Muon"]) == 2) & (mc.branches["gen_process"] == 4)
     mass, _ = pair_mass(mc.branches["Muon"][two])
     difference = mass - mc.branches["gen_mll"][ak.to_numpy(two)]
-    assert two.to_numpy().sum() > 5000
+    assert two.to_numpy().sum() > 2500
     assert difference.std() == pytest.approx(0.030, abs=0.003)
     assert abs(difference.mean()) < 0.002
 
@@ -138,7 +138,7 @@ def test_truth_sums_to_dimuons_per_proton(mc):
         error = np.sqrt(np.sum(total[chosen] ** 2)) / mc.meta["N_POT"]
         assert total[chosen].sum() / mc.meta["N_POT"] == pytest.approx(rate * 0.01, abs=4.5 * error)
         assert total[chosen].sum() == mc.meta["sum_weights"][key]
-    assert total.sum() == pytest.approx(mc.meta["n_generated"], rel=5e-3)
+    assert total.sum() == pytest.approx(mc.meta["n_generated"], rel=7e-3)  # 2 σ
 
 
 def test_lost_dimuons_are_in_the_simulation(mc):
@@ -172,9 +172,9 @@ def test_prior_of_the_simulation_differs_from_the_data(mc):
 def test_same_event_pairs_have_r_above_one(background):
     """Charge conservation: 1.16 ± 0.03 in p-Pb of Angantyr; mixed pairs have R = 1."""
     rng = np.random.default_rng(5)
-    r, error = measured_r(CARD, 100_000, rng)
-    accepted, _ = measured_r(CARD, 100_000, rng, recorded=False)
-    mixed, mixed_error = measured_r(CARD, 100_000, rng, pairing="mixed")
+    r, error = measured_r(CARD, 50_000, rng)
+    accepted, _ = measured_r(CARD, 50_000, rng, recorded=False)
+    mixed, mixed_error = measured_r(CARD, 50_000, rng, pairing="mixed")
     assert r - 1.0 > 20 * error
     assert accepted == pytest.approx(1.156, abs=0.04)
     assert mixed == pytest.approx(1.0, abs=4 * mixed_error)

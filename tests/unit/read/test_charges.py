@@ -11,7 +11,7 @@ from builders import jagged_schema
 from gammastar import read, select
 from gammastar.core.errors import BranchError, SteeringError
 
-N = 80
+N = 40
 XYZ = ("px", "py", "pz")
 UNSIGNED = (np.bool_, np.uint8, np.uint16, np.uint32, np.uint64)
 

@@ -36,7 +36,7 @@ def folder(tmp_path_factory):
     base = tmp_path_factory.mktemp("semivisible")
     text = re.sub(r"n_mass = \d+", "n_mass = 4\nn_epsilon = 31", EXAMPLE)
     (base / "four.toml").write_text(re.sub(r"(?m)^mass = \[0.2, 6.0\]", "mass = [0.5, 3.0]", text))
-    lines = recast_file(str(base / "four.toml"), output=base / "out", events=1_500)
+    lines = recast_file(str(base / "four.toml"), output=base / "out", events=600)
     return base, lines
 
 
@@ -52,7 +52,7 @@ def test_the_example_of_the_page(folder):
     assert "four states: states of" in lines[0]
     assert any("few shipped points" in text for text in lines)
     about = json.loads((base / "out" / "recast.json").read_text())
-    assert about["plane"]["events"] == 1_500
+    assert about["plane"]["events"] == 600
     assert any("recalled" in text for text in about["unverified inputs"])
     grid = table(base / "out" / "probabilities.csv")
     assert len(grid) == 4 * 31

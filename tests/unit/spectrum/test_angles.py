@@ -48,7 +48,7 @@ def _cosine(p, mass, one):
 
 @pytest.fixture(scope="module")
 def simulated():
-    return decays(1_500_000, 1)
+    return decays(900_000, 1)
 
 
 def test_angles_of_the_acceptance_are_far_from_isotropic(simulated):

@@ -154,7 +154,7 @@ def test_no_pairs_give_an_empty_spectrum():
     assert not result.domain.any()
 
 
-def toy_pairs(rng, n_events=40_000):
+def toy_pairs(rng, n_events=15_000):
     """Singles of both charges in every event, all pairs kept, as columns."""
     plus, minus = rng.poisson(0.7, n_events), rng.poisson(0.5, n_events)
     common = rng.gamma(2, 0.2, n_events)  # pairs of one event lie near each other

@@ -42,7 +42,7 @@ def counts(sample, axes):
 def test_closure_with_another_spectrum_and_independent_simulation():
     """Every toy has its own data and its own simulation, whose spectrum differs."""
     rng = stream(1, "closure")
-    n = 40_000
+    n = 20_000
     expected = histogram(simulate(rng, 40 * n).true, MASS) / 40
     pulls, chi2, refolded = [], [], []
     for _ in range(50):
@@ -85,7 +85,7 @@ def test_errors_without_monte_carlo_statistics_are_too_small():
 
 def test_three_dimensions_close_in_every_projection():
     rng = stream(3, "3d")
-    n = 300_000
+    n = 100_000
     response = unfold.response(
         simulate(rng, 2 * n, slope=0.27), KINEMATICS, KINEMATICS, n_replicas=40, rng=rng
     )
