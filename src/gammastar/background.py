@@ -466,7 +466,8 @@ def vertex_tails(
     if not (limits[0] > 0 and (np.diff(limits) > 0).all() and 0 <= first < last and window[0] < window[1]):
         msg = f"vertex_tails: cuts {limits}, fiducial {fiducial}, window {window} must be positive and rise"
         raise PhysicsError(msg)
-    pairs, charm = pairs.select(pairs.good), None if charm is None else charm.select(charm.good)
+    pairs = pairs if pairs.good.all() else pairs.select(pairs.good)
+    charm = None if charm is None else charm.select(charm.good)
     inside = (pairs.mass >= window[0]) & (pairs.mass < window[1])
     return _tails(pairs, ~inside, inside, limits, fiducial, (charm, window, charm_sigma))
 
@@ -481,23 +482,23 @@ def _tails(
 ) -> VertexTails:
     """Return what the tails of some pairs predict for others."""
     charm, window, charm_sigma = simulated
-    near, others = pairs.select(inside), pairs.select(aside)
+    near, loosest = pairs.select(inside), min(cuts[0], LOOSE[0])
+    before, total = [pairs.select(aside & (-pairs.pull > loosest))], [pairs.weight[aside]]
     if charm is not None:
         own = (charm.mass >= window[0]) & (charm.mass < window[1])
         far = np.ones(len(charm), bool) if aside.all() else ~own
         near = VertexPairs.concatenate([near, _negative(charm.select(own))])
-        others = VertexPairs.concatenate([others, _negative(charm.select(far))])
+        before.append(_negative(charm.select(far & (-charm.pull > loosest))))
+        total.append(-charm.weight[far])
     if not near.weight.sum() > 0:
         msg = f"vertex_tails: no pair is left in {window[0]:g} to {window[1]:g} GeV after subtraction"
         raise PhysicsError(msg)
-    loosest = min(cuts[0], LOOSE[0])
-    before = others.select(-others.pull > loosest)
-    photons = _Tail.of(-before.pull, before.weight, float(others.weight.sum()), cuts, VERTEX_TAILS)
+    tail = VertexPairs.concatenate(before)
+    photons = _Tail.of(-tail.pull, tail.weight, float(np.concatenate(total).sum()), cuts, VERTEX_TAILS)
     found = {VERTEX_TAILS: _expected(near, near.weight, photons, cuts, fiducial)}
-    like = pairs.select(pairs.like)
     if near.like.any():
-        behind = like.select(like.pull > loosest)
-        random = _Tail.of(behind.pull, -behind.weight, -float(like.weight.sum()), cuts, RANDOM)
+        behind = pairs.select(pairs.like & (pairs.pull > loosest))
+        random = _Tail.of(behind.pull, -behind.weight, -float(pairs.weight[pairs.like].sum()), cuts, RANDOM)
         found[RANDOM] = _expected(near, np.where(near.like, -near.weight, 0.0), random, cuts, fiducial)
     if charm is not None:
         found[CHARM] = _simulated(charm, window, cuts, fiducial, charm_sigma)

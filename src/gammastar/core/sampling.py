@@ -176,5 +176,29 @@ def replica_weights(seed: SeedArray, replicas: int | range) -> FloatArray:
     result = np.empty((len(numbers), len(seed)))
     for row, number in zip(result, numbers, strict=True):
         salt = _mix(np.array([number + 1], dtype=np.uint64))
-        row[:] = np.searchsorted(_CUMULATIVE, uniform(_mix(seed ^ salt)), side="right")
+        for start in range(0, len(seed), _CACHED):
+            part = slice(start, start + _CACHED)
+            row[part] = _poisson(_mix(seed[part] ^ salt))
     return result
+
+
+_CACHED = 8192  # words at a time: all work arrays stay in the cache
+_BITS = 16
+
+
+def _table() -> npt.NDArray[np.int8]:
+    """Return the Poisson quantile of all words with the same first bits, −1 where they do not decide it."""
+    edges = np.arange(2**_BITS + 1) / 2**_BITS
+    low = np.searchsorted(_CUMULATIVE, edges[:-1], side="right")
+    return np.where(low == np.searchsorted(_CUMULATIVE, edges[1:], side="left"), low, -1).astype(np.int8)
+
+
+_QUANTILE = _table()
+
+
+def _poisson(word: SeedArray) -> npt.NDArray[np.int8]:
+    """Return the quantile of a Poisson law of mean 1 at the number in [0, 1) that each word stands for."""
+    found = _QUANTILE[(word >> np.uint64(64 - _BITS)).astype(np.intp)]
+    open_ = np.flatnonzero(found < 0)
+    found[open_] = np.searchsorted(_CUMULATIVE, uniform(word[open_]), side="right")
+    return found

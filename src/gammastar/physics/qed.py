@@ -216,6 +216,9 @@ def radiated(mass: FloatArray, lepton: float, rng: np.random.Generator) -> Float
     return kept
 
 
+NEWTON = 6  # steps of `kept_momentum`: one more than rounding asks for at any mass
+
+
 def kept_momentum(uniform: FloatArray, mass: FloatArray, lepton: float) -> FloatArray:
     """Return the quantiles of what `radiated` draws, shape of `uniform`.
 
@@ -229,18 +232,20 @@ def kept_momentum(uniform: FloatArray, mass: FloatArray, lepton: float) -> Float
 
     Notes
     -----
-    With b = β/2 and t = (1 − z)^b the distribution function of 1 − z is t g(t)/g(1), g = 1 − b x/(b + 1) +
-    b x²/(2(b + 2)), x = t^{1/b}. Solving for the first t is a contraction by at least two.
+    With b = β/2 and t = (1 − z)^b the distribution function of 1 − z is f(t)/f(1), f = t (1 − b x/(b + 1) +
+    b x²/(2(b + 2))), x = t^{1/b}, with the slope f' = (1 + (1 − x)²)/2. It is concave and below t: Newton's
+    steps from t = f come from one side.
     """
     b = np.maximum(ALPHA / np.pi * np.maximum(2.0 * np.log(mass / lepton) - 1.0, 0.0), 1e-12)
 
-    def g(x: FloatArray) -> FloatArray:
-        return np.asarray(1.0 - b * x / (b + 1.0) + b * x**2 / (2.0 * (b + 2.0)))
+    def f(t: FloatArray, x: FloatArray) -> FloatArray:
+        return np.asarray(t * (1.0 - b * x / (b + 1.0) + b * x**2 / (2.0 * (b + 2.0))))
 
-    target = uniform * g(np.ones_like(b))
-    t = target
-    for _ in range(50):
-        t = target / g(t ** (1.0 / b))
+    one = np.ones_like(b)
+    target = t = uniform * f(one, one)
+    for _ in range(NEWTON):
+        x = t ** (1.0 / b)
+        t = np.minimum(t + (target - f(t, x)) / (0.5 * (1.0 + (1.0 - x) ** 2)), 1.0)
     return np.asarray(1.0 - t ** (1.0 / b))
 
 

@@ -21,39 +21,10 @@ from gammastar.core.pairs import VertexPairs
 from gammastar.core.records import FloatArray
 from gammastar.physics.telescope import VertexTelescope
 
-__all__ = ["Displaced", "best_cut", "decay_share", "displaced_shares"]
+__all__ = ["Displaced", "best_cut", "displaced_shares"]
 
 MOST = 2_000  # measured pairs that stand for the kinematics of one mass
 FEWEST = 20
-
-
-def decay_share(
-    telescope: VertexTelescope, low: FloatArray, high: FloatArray, path: FloatArray
-) -> FloatArray:
-    """Return the share of decays that happen between two places and are seen there.
-
-    Parameters
-    ----------
-    telescope : VertexTelescope
-    low, high : NDArray, shape (n,)
-        Places along the beam, from the interaction [m]; nothing where `high` is not above `low`.
-    path : NDArray, shape (n, k)
-        Mean decay length along the beam, (p_z/m) cτ [m].
-
-    Returns
-    -------
-    NDArray, shape (n, k)
-        ∫ (dz/λ) e^{−z/λ} η(z), with the efficiency η over that at the interaction.
-    """
-    edges, value = telescope.efficiency_steps()
-    total = np.zeros(path.shape)
-    for first, last, seen in zip(edges[:-1], edges[1:], value, strict=True):
-        a, b = np.maximum(low, first), np.minimum(high, last)
-        inside = b > a
-        if inside.any():
-            a, b = a[inside, None], b[inside, None]
-            total[inside] += seen * np.exp(-a / path[inside]) * -np.expm1((a - b) / path[inside])
-    return total
 
 
 def displaced_shares(
@@ -115,16 +86,56 @@ def displaced_shares(
     share = near.weight * (kept / (near.weight.sum() * total))
     first, last = telescope.fiducial
     behind, before, error = [], [], []
+    flight = _Flight(*telescope.efficiency_steps(), 1.0 / path)
+    # the vertex as it was measured, and its mirror image: which decays end behind `last`, on either side
+    ends = [np.maximum(last - prompt, 0.0) for prompt in (near.z, -near.z)]
+    starts = [np.maximum(-last - prompt, 0.0) for prompt in (near.z, -near.z)]
+    all_after, all_ahead = (flight.seen(one) + flight.seen(two) for one, two in (ends, starts))
     for cut in np.asarray(cuts, dtype=np.float64):
         least = np.maximum(cut * near.sigma, first)
-        after, ahead = np.zeros(path.shape), np.zeros(path.shape)
-        for prompt in (near.z, -near.z):
-            after += decay_share(telescope, np.maximum(least - prompt, 0.0), last - prompt, path)
-            ahead += decay_share(telescope, np.maximum(-last - prompt, 0.0), -least - prompt, path)
+        after, ahead = all_after.copy(), -all_ahead
+        for prompt, end, start in zip((near.z, -near.z), ends, starts, strict=True):
+            flight.add(after, np.minimum(np.maximum(least - prompt, 0.0), end), -1.0)
+            flight.add(ahead, np.maximum(-least - prompt, start), 1.0)
         behind.append(share @ after)
         before.append(share @ ahead)
         error.append(np.sqrt(share**2 @ (after - 2.0 * ahead) ** 2))
     return np.array(behind), np.array(before), np.array(error)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Flight:
+    """Decays of pairs along their flight, seen with an efficiency that is constant between places."""
+
+    edges: FloatArray  # (s + 1,) [m]; the first is the interaction
+    value: FloatArray  # (s,), over that at the interaction
+    rate: FloatArray  # (n, k), one over the mean decay length along the beam, (p_z/m) cτ [1/m]
+
+    def seen(self, z: FloatArray) -> FloatArray:
+        """Return the share of decays before z that is seen, shape (n, k): ∫₀ᶻ (dz/λ) e^{−z/λ} η(z)."""
+        total = np.zeros(self.rate.shape)
+        self.add(total, z, 1.0)
+        return total
+
+    def add(self, total: FloatArray, z: FloatArray, sign: float) -> None:
+        """Add `sign` times the share before z ≥ 0 to `total`: the steps of η, each with its own beginning."""
+        z = np.minimum(z, self.edges[-1])
+        steps = np.diff(self.value, prepend=0.0)
+        last = np.clip(np.searchsorted(self.edges, z, side="right") - 1, 0, len(steps) - 1)
+        rows = np.flatnonzero(z > 0)
+        if not len(rows):
+            return
+        rate = self.rate if len(rows) == len(z) else self.rate[rows]
+        found = np.expm1(rate * -z[rows, None])
+        found *= -sign * self.value[last[rows], None]
+        for step, edge in zip(steps[1:], self.edges[1:-1], strict=True):
+            beyond = np.flatnonzero(z[rows] > edge)
+            if len(beyond):
+                found[beyond] += sign * step * np.expm1(rate[beyond] * -edge)
+        if len(rows) == len(z):
+            total += found
+        else:
+            total[rows] += found
 
 
 def best_cut(signal: FloatArray, limit: FloatArray) -> npt.NDArray[np.intp]:

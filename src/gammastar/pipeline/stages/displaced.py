@@ -109,6 +109,7 @@ def _expected(
     )
     fitted = state.subtraction.get("charm_fit", np.array([1.0, 0.0]))
     model, lepton = DarkPhoton(r_table()), prompt.templates.resolution
+    own, good = pairs.select(~pairs.like), pairs.select(pairs.good)
     wide = state.hists.os.project(MASS)
     effective = np.asarray(wide.values()) / np.maximum(np.asarray(wide.variances()), 1e-300)
     rows, lost = [], []
@@ -118,7 +119,7 @@ def _expected(
         window = (mass - half, mass + half)
         try:
             tails = vertex_tails(
-                pairs,
+                good,
                 cuts,
                 telescope.fiducial,
                 window=window,
@@ -141,8 +142,7 @@ def _expected(
         ctx.cache.notes.append(f"displaced search: {len(lost)} masses are left out: {'; '.join(lost[:3])}")
     kept = [row[0] for row in rows]
     relative = np.hypot(prompt.relative(ctx.steering.systematics.in_limit)[kept], asked.efficiency_error)
-    own, shape = pairs.select(~pairs.like), (len(rows), len(cuts))
-    count = np.full(shape, np.nan)
+    count = np.full((len(rows), len(cuts)), np.nan)
     if section.observed == "data":
         count[:] = [
             [selected_vertices(own, cut, telescope.fiducial, row[4]).sum() for cut in cuts] for row in rows
