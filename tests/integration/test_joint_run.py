@@ -30,6 +30,7 @@ n_toys = 50
 def steering(joint=JOINT, likelihood='likelihood = "joint"\nmethod = "asymptotic"', **more):
     """Return the small analysis with a histogram for the kinematics, two masses and one detector."""
     text = re.sub(r"\[flow\].*?(?=\[predict\])", "", SMALL, flags=re.S).split("[report]")[0]
+    text = text.replace("[subtract]", '[subtract]\nweights = "signed"')
     text = text.replace("schema.toml", f"{ROOT}/analysis/na60_dimuon/schema.toml")
     text = text.replace('"mock/', f'"{ROOT}/data/mock/')
     text = text.replace("n_masses = 20", f'sampler = "histogram"\nmasses = {list(MASSES)}')
@@ -125,7 +126,11 @@ def test_pseudo_experiments_give_a_limit_of_a_few_events(tmp_path):
         ),
         ({"likelihood": 'likelihood = "joint"\nmethod = "marginalised"'}, "marginalised"),
         (
-            {"a": ("r_factor = 1.162", 'method = "B4"\n# '), "b": ("r_factor_sigma", "#")},
+            {
+                "a": ('weights = "signed"', 'method = "B4"'),
+                "b": ("r_factor = 1.162", ""),
+                "c": ("r_factor_sigma", "#"),
+            },
             "subtract.method = 'B4'",
         ),
         ({"a": ('sampler = "histogram"', 'sampler = "histogram"\noutside = ["bremsstrahlung"]')}, "outside"),

@@ -45,6 +45,8 @@ thickness = 0.01
 pot = 1e10
 """
 PLAIN = "[subtract]\nr_factor = 1.173\nr_factor_sigma = 0.05\n"
+MIXED = "[subtract]\nr_factor = 'mixed'\nweights = 'signed'\nmixed_pairs = 20_000\n"
+SIGNED = PLAIN + 'weights = "signed"\n'  # no classifier where nobody looks at its weights
 CHARM = """
 [subtract.charm]
 template = ["charm.root"]
@@ -82,7 +84,7 @@ def made(tmp_path_factory, mock_schema):
         metas[name] = sample.meta
     (base / "schema.toml").write_text(mock_schema)
 
-    def go(subtracting=PLAIN, unfolding="[unfold]\nn_replicas = 5\nscan = []\n"):
+    def go(subtracting=SIGNED, unfolding="[unfold]\nn_replicas = 5\nscan = []\n"):
         steering = base / "steering.toml"
         steering.write_text(HEAD + subtracting + unfolding + TAIL)
         folder = run(steering, output=base / "run", resume=True)
@@ -106,23 +108,22 @@ def total(arrays):
 
 
 def test_mixed_events_give_r_of_the_acceptance_times_r_mult(made, nominal):
-    mixed = made("[subtract]\nr_factor = 'mixed'\nmixed_pairs = 20_000\ncontrol = { mass = [0.3, 0.6] }\n")
+    mixed = made(MIXED + "control = { mass = [0.3, 0.6] }\n")
     r, sigma = mixed.subtract["r_factor"]
     assert abs(r - 1) < 4 * sigma + 0.02  # the multiplicity part, 1.17, is invisible to mixing
     assert np.isfinite(mixed.subtract["control"]).all()
     both = made(
-        "[subtract]\nr_factor = 'mixed'\nmixed_pairs = 20_000\nr_mult = 1.173\nr_mult_sigma = 0.1\n"
-        "r_coarse = { mass = [0.2125, 0.6625, 1.1125] }\n"
+        MIXED + "r_mult = 1.173\nr_mult_sigma = 0.1\nr_coarse = { mass = [0.2125, 0.6625, 1.1125] }\n"
     )
     assert both.subtract["r_factor"][0] == pytest.approx(1.173 * r, rel=0.1)
     assert both.subtract["r_factor"][1] > 0.1
     assert total(both.subtract)[1] > total(nominal.subtract)[1]
-    given = made("[subtract]\nr_factor = 1.02\nr_mult = 1.15\n")
+    given = made("[subtract]\nweights = 'signed'\nr_factor = 1.02\nr_mult = 1.15\n")
     np.testing.assert_allclose(given.subtract["like_sign"], nominal.subtract["like_sign"])
 
 
 def test_cells_with_few_pairs_get_the_variance_of_the_profile(made, nominal):
-    found = made(PLAIN + "low_counts = 'poisson'\n")
+    found = made(SIGNED + "low_counts = 'poisson'\n")
     np.testing.assert_array_equal(found.subtract["values"], nominal.subtract["values"])
     ours, formula = np.diag(found.subtract["cov"]), np.diag(nominal.subtract["cov"])
     low, high = found.subtract["profile"][:, 1:].T
@@ -132,7 +133,7 @@ def test_cells_with_few_pairs_get_the_variance_of_the_profile(made, nominal):
 
 
 def test_the_bootstrap_of_events_replaces_the_formula(made, nominal):
-    found = made(PLAIN + "bootstrap = 200\n")
+    found = made(SIGNED + "bootstrap = 200\n")
     np.testing.assert_allclose(found.subtract["values"], nominal.subtract["values"])
     ours, formula = np.diag(found.subtract["cov"]), np.diag(nominal.subtract["cov"])
     assert np.median(ours / formula) == pytest.approx(1, abs=0.25)
@@ -142,7 +143,7 @@ def test_the_bootstrap_of_events_replaces_the_formula(made, nominal):
 
 def test_the_mixed_shape_takes_the_normalisation_of_like_sign_pairs(made):
     mixed = made("[subtract]\nmethod = 'B4'\nmixed_pairs = 20_000\n")
-    plain = made("[subtract]\nr_factor = 1.0\n")
+    plain = made("[subtract]\nweights = 'signed'\nr_factor = 1.0\n")
     found, expected = mixed.subtract["like_sign"].sum(), plain.subtract["like_sign"].sum()
     assert found == pytest.approx(expected, rel=0.1)
     assert mixed.subtract["posterior"].sum() == pytest.approx(mixed.subtract["values"].sum(), rel=1e-6)

@@ -26,11 +26,12 @@ ROOT = Path(__file__).resolve().parents[3]
 SMALL = ROOT / "analysis" / "na60_dimuon" / "small.toml"
 
 
-def steering(path: Path, *, step: str = "300 kB") -> Path:
+def steering(path: Path, *, step: str = "300 kB", weights: str = "signed") -> Path:
     """Write the small analysis with the histogram sampler and small samples (seconds)."""
     text = SMALL.read_text().split("[report]")[0]
     text = text.replace("../../", f"{ROOT}/")
     text = text.replace('schema = "schema.toml"', f'schema = "{SMALL.parent}/schema.toml"\nstep = "{step}"')
+    text = text.replace("[subtract]", f'[subtract]\nweights = "{weights}"')
     before, _, after = text.partition("[flow]")
     text = before + '[predict]\nsampler = "histogram"' + after.partition("[predict]")[2]
     for old, new in (
@@ -49,7 +50,11 @@ def steering(path: Path, *, step: str = "300 kB") -> Path:
 
 def smaller(path: Path) -> Path:
     """Write a steering file on a part of the mock files: a run takes a fraction of a second."""
-    text = steering(path).read_text().replace("n_masses = 8", "masses = [0.3, 0.4, 0.5, 0.6, 0.7, 0.77]")
+    text = (
+        steering(path, weights="posterior")
+        .read_text()
+        .replace("n_masses = 8", "masses = [0.3, 0.4, 0.5, 0.6, 0.7, 0.77]")
+    )
     for name, every in (("na60_data", 2), ("na60_mc", 5)):
         target = path.parent / f"{name}.root"
         with uproot.open({str(ROOT / "data" / "mock" / f"{name}.root"): None}) as file:
