@@ -2,7 +2,8 @@
 
 ``python hs3_oracle.py write FILE POINTS Poisson|Gaussian``: export a HistFactory model of ROOT with that kind
 of staterror. ``python hs3_oracle.py read FILE POINTS``: import a document. Both print −ln L at a list of
-points (JSON file) as JSON on the last line; points that do not exist count as none.
+points (JSON file) as JSON on the last line; points that do not exist count as none. ``fit FILE``: import,
+minimise, and print the parameter of interest, its error and −ln L there.
 """
 
 from __future__ import annotations
@@ -74,11 +75,9 @@ def read(path: str, points: str) -> list[float]:
     return evaluate(w, points)
 
 
-def evaluate(w: ROOT.RooWorkspace, points: str) -> list[float]:
-    if not Path(points).is_file():
-        return []
+def likelihood(w: ROOT.RooWorkspace) -> ROOT.RooAbsReal:
     measured = ROOT.RooArgSet(*(v for v in w.allVars() if v.GetName().startswith("nom")))
-    nll = (
+    return (
         w.obj("ModelConfig")
         .GetPdf()
         .createNLL(
@@ -88,6 +87,25 @@ def evaluate(w: ROOT.RooWorkspace, points: str) -> list[float]:
             ROOT.RooFit.Offset("none"),
         )
     )
+
+
+def fit(path: str) -> list[float]:
+    w = ROOT.RooWorkspace("w")
+    ROOT.RooJSONFactoryWSTool(w).importJSON(path)
+    nll = likelihood(w)
+    minimiser = ROOT.RooMinimizer(nll)
+    minimiser.setPrintLevel(-1)
+    minimiser.setStrategy(2)
+    for _ in range(2):  # the second call starts where the first one stopped
+        minimiser.minimize("Minuit2")
+    mu = w.obj("ModelConfig").GetParametersOfInterest().first()
+    return [mu.getVal(), mu.getError(), nll.getVal()]
+
+
+def evaluate(w: ROOT.RooWorkspace, points: str) -> list[float]:
+    if not Path(points).is_file():
+        return []
+    nll = likelihood(w)
     found = []
     for point in json.loads(Path(points).read_text("utf-8")):
         for name, value in point.items():
@@ -101,7 +119,7 @@ def evaluate(w: ROOT.RooWorkspace, points: str) -> list[float]:
 if __name__ == "__main__":
     ROOT.RooMsgService.instance().setGlobalKillBelow(ROOT.RooFit.ERROR)
     what, *arguments = sys.argv[1:]
-    result = write(*arguments) if what == "write" else read(*arguments)
+    result = {"write": write, "read": read, "fit": fit}[what](*arguments)
     sys.stdout.write("\n" + json.dumps(result) + "\n")
     sys.stdout.flush()
     os._exit(0)
