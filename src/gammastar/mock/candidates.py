@@ -51,7 +51,7 @@ class Candidates:
 
     def take(self, index: npt.NDArray[Any]) -> Candidates:
         """Return the events at these indices."""
-        return Candidates(*(getattr(self, f.name)[..., index] for f in fields(self)))
+        return Candidates(*(np.take(getattr(self, f.name), index, axis=-1) for f in fields(self)))
 
     @staticmethod
     def concatenate(parts: list[Candidates]) -> Candidates:
@@ -163,8 +163,10 @@ def charm_candidates(
             rng.random(len(dimuons)) < probability,
         ]
     )
-    chosen = np.flatnonzero(present.sum(axis=0) >= minimum)
-    present, n = present[:, chosen], len(chosen)
+    every: Any = slice(None)
+    chosen = np.flatnonzero(present.sum(axis=0) >= minimum) if minimum > 0 else every
+    present = present[:, chosen]
+    n = present.shape[1]
     length = card.background.decay_length
     p, charge, mother, place = _third(muons, present[2], rng, card.detector.sextants, length)
     offset, decay_z = np.zeros((2, 3, n)), np.zeros((3, n))
