@@ -24,6 +24,7 @@ import time
 import traceback
 import types
 import warnings
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe
@@ -170,9 +171,7 @@ def _serve(pipe: Connection) -> NoReturn:
 
 def _imported() -> bool:
     """Import all of the package, as most tests have done; warnings and logs are those of a new process."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        imported()
+    imported()
     logging.root.handlers.clear()
     logging.root.setLevel(logging.WARNING)
     warnings.resetwarnings()
@@ -183,13 +182,19 @@ def _imported() -> bool:
 
 def imported() -> None:
     """Import all of the package, and what it imports late; nobody looks for garbage in all this again."""
-    for name in LATE:
-        with contextlib.suppress(ModuleNotFoundError):  # of an extra that is not installed
-            importlib.import_module(name)
-    package = importlib.import_module("gammastar")
-    for found in pkgutil.walk_packages(package.__path__, "gammastar."):
-        if not found.name.endswith("__main__"):
-            importlib.import_module(found.name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of other packages: a test that imports them ignores them as well
+        for name in LATE:
+            with contextlib.suppress(ModuleNotFoundError):  # of an extra that is not installed
+                importlib.import_module(name)
+        package = importlib.import_module("gammastar")
+        for found in pkgutil.walk_packages(package.__path__, "gammastar."):
+            if not found.name.endswith("__main__"):
+                importlib.import_module(found.name)
+    for end in list(weakref.finalize._registry):
+        known = end.peek()
+        if known and str(getattr(known[1], "__module__", "")).startswith("torch"):
+            end.atexit = False  # it takes its operators apart one by one, in every command
     gc.collect()
     gc.freeze()
 
