@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from gammastar.core.files import Pathlike, write_whole
 from gammastar.core.records import FloatArray
 from gammastar.flow.bijection import Bijection, Gaussianiser, make_bijection
 from gammastar.flow.model import KinematicFlow, digest
-from gammastar.flow.network import device_of, initial_network, log_density, one_thread
+from gammastar.flow.network import Adam, device_of, initial_network, limit_norm, log_density, one_thread
 from gammastar.flow.options import (
     FlowOptions,
     PairTable,
@@ -35,7 +35,9 @@ from gammastar.flow.options import (
     split,
     validated,
 )
-from gammastar.flow.paper import PaperFlow, Standardiser, initial_paper_network
+
+if TYPE_CHECKING:
+    from gammastar.flow.paper import PaperFlow
 
 __all__ = [
     "Course",
@@ -48,11 +50,11 @@ __all__ = [
     "optimise",
 ]
 
-_FORMAT = "gammastar-training-1"
+_FORMAT = "gammastar-training-2"
 _RISE = 10.0  # nats above the best validation loss at which a training has diverged
 _WARM_UP = 0.2  # share of the steps of the OneCycle schedule with a rising rate
 _MOMENTUM = (0.85, 0.95)  # Adam's first moment runs against the rate
-_CHUNK = 16_384
+_CHUNK, _CHUNK_CUDA = 2048, 16_384
 _TRIES = 3  # passes before a graph is recorded, in which the libraries choose their kernels
 Progress = Callable[[int, int, float, float], None]
 LogDensity: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -63,16 +65,41 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
-    """Tensors of the training or of the validation sample; `offset` is −Σ w ln|Jacobian| / Σ w."""
+    """The training or the validation sample, one row per pair, which a step fetches with one access.
 
-    x: Tensor
-    context: Tensor
-    weight: Tensor
+    Attributes
+    ----------
+    rows : Tensor, shape (n, n_context + n_x + 1)
+        Context, x and weight.
+    n_context : int
+    offset : float
+        −Σ w ln|Jacobian| / Σ w.
+    """
+
+    rows: Tensor
+    n_context: int
     offset: float
+
+    @classmethod
+    def of(cls, x: FloatArray, context: FloatArray, weight: FloatArray, log_jacobian: FloatArray) -> Part:
+        """Return the sample of columns: shapes (n, n_x), (n, n_context), (n,), (n,)."""
+        # Normalised to mean one over the sample: in a batch of signed weights the sum may come close to zero.
+        weight = weight / weight.mean()
+        rows = np.empty((len(weight), context.shape[1] + x.shape[1] + 1), dtype=np.float32)
+        rows[:, : context.shape[1]], rows[:, context.shape[1] : -1], rows[:, -1] = context, x, weight
+        return cls(torch.from_numpy(rows), context.shape[1], float(-np.mean(weight * log_jacobian)))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def loss(self, log_density: LogDensity, rows: Tensor) -> Tensor:
+        """Return −w ln p of some rows, shape (n,), without the Jacobian."""
+        x, context = rows[:, self.n_context : -1], rows[:, : self.n_context]
+        return -(rows[:, -1] * log_density(x, context))
 
     def to(self, device: torch.device) -> Part:
         """Return the same sample on another device."""
-        return Part(self.x.to(device), self.context.to(device), self.weight.to(device), self.offset)
+        return Part(self.rows.to(device), self.n_context, self.offset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +143,10 @@ def learning_rate(step: int, n_steps: int, options: FlowOptions) -> tuple[float,
 
 def held_out_loss(log_density: LogDensity, part: Part) -> float:
     """Return −Σ w ln p / n of a sample, with the Jacobian."""
-    with torch.no_grad():  # in parts, for the memory
-        pieces = [
-            -(w * log_density(x, c)).sum()
-            for x, c, w in zip(
-                *(torch.split(t, _CHUNK) for t in (part.x, part.context, part.weight)), strict=True
-            )
-        ]
-    return float(torch.stack(pieces).sum()) / len(part.weight) + part.offset
+    with torch.no_grad():  # in parts, which a processor's cache holds
+        size = _CHUNK_CUDA if part.rows.is_cuda else _CHUNK
+        pieces = [part.loss(log_density, rows).sum() for rows in torch.split(part.rows, size)]
+    return float(torch.stack(pieces).sum(dtype=torch.float64)) / len(part) + part.offset
 
 
 def gradient(
@@ -149,19 +172,18 @@ def gradient(
     def plain(index: Tensor) -> Tensor:
         for tensor in parameters:
             tensor.grad = None
-        x, context, weight = train.x[index], train.context[index], train.weight[index]
-        loss = -(weight * log_density(x, context)).mean()
+        loss = train.loss(log_density, train.rows.index_select(0, index)).mean()
         torch.autograd.backward(loss)
         if options.clip > 0:
-            torch.nn.utils.clip_grad_norm_(parameters, options.clip)
+            limit_norm(parameters, options.clip)
         return loss.detach()
 
-    return _recorded(plain, train, batch) if train.x.is_cuda else plain
+    return _recorded(plain, train, batch) if train.rows.is_cuda else plain
 
 
 def _recorded(plain: Gradient, train: Part, batch: int) -> Gradient:
     """Return a function recorded as a CUDA graph, for indices of one length."""
-    fixed = torch.arange(batch, device=train.x.device) % len(train.weight)
+    fixed = torch.arange(batch, device=train.rows.device) % len(train)
     aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     aside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(aside):  # as torch.cuda.graph asks for
@@ -196,19 +218,14 @@ class _State:
 
     parameters: list[Tensor]
     best: list[Tensor]
-    optimiser: torch.optim.Adam
+    optimiser: Adam
     course: Course
     epoch: int = 0
 
     def save(self, path: Path, key: str) -> None:
-        moments = [self.optimiser.state[p] for p in self.parameters]
-        groups = {
-            "now": self.parameters,
-            "best": self.best,
-            "first": [m["exp_avg"] for m in moments],
-            "second": [m["exp_avg_sq"] for m in moments],
-        }
+        groups = {"now": self.parameters, "best": self.best}
         tensors = {f"{n}{i}": t.detach().cpu().numpy() for n, g in groups.items() for i, t in enumerate(g)}
+        tensors |= self.optimiser.to_arrays()
         entries = {
             "format": _FORMAT,
             "digest": digest(tensors),
@@ -216,7 +233,6 @@ class _State:
             "epoch": self.epoch,
             **asdict(self.course),
         }
-        entries["step"] = float(moments[0]["step"])
         card = np.frombuffer(json.dumps(entries).encode(), dtype=np.uint8).copy()
         write_whole(path, encode_tensors(tensors | {"card": card}))
 
@@ -238,11 +254,7 @@ class _State:
             for i, (now, best) in enumerate(zip(self.parameters, self.best, strict=True)):
                 now.copy_(torch.from_numpy(tensors[f"now{i}"]))
                 best.copy_(torch.from_numpy(tensors[f"best{i}"]))
-                self.optimiser.state[now] = {
-                    "step": torch.tensor(entries["step"], device=now.device),
-                    "exp_avg": torch.from_numpy(tensors[f"first{i}"]).to(now.device),
-                    "exp_avg_sq": torch.from_numpy(tensors[f"second{i}"]).to(now.device),
-                }
+            self.optimiser.take(tensors)
         self.epoch = int(entries["epoch"])
         self.course = Course(
             entries["train_loss"], entries["validation_loss"], entries["best_epoch"], entries["stopped"]
@@ -252,22 +264,20 @@ class _State:
 
 def _key(parameters: list[Tensor], train: Part, validation: Part, options: FlowOptions, seed: int) -> str:
     result = hashlib.sha256(f"{torch.__version__} {options} {seed}".encode())
-    for tensor in (*parameters, *(t for p in (train, validation) for t in (p.x, p.context, p.weight))):
-        result.update(tensor.detach().cpu().numpy().tobytes())
+    for tensor in (*parameters, train.rows, validation.rows):
+        result.update(tensor.detach().cpu().numpy().data)
     return result.hexdigest()
 
 
 def _epoch(state: _State, order: Order, gradient: Gradient, train: Part, options: FlowOptions) -> float:
     """Run one epoch and return the mean loss; not finite if the training diverged."""
-    device = train.x.device
+    device = train.rows.device
     total = torch.zeros((), dtype=torch.float64, device=device)
-    group = state.optimiser.param_groups[0]
     n_steps = order.steps * options.epochs
     for number, index in enumerate(order.epoch(state.epoch, device)):
         rate, momentum = learning_rate(state.epoch * order.steps + number, n_steps, options)
-        group["lr"], group["betas"] = rate, (momentum, 0.999)
         total += gradient(index)
-        state.optimiser.step()
+        state.optimiser.step(rate, momentum)
     return float(total) / order.steps + train.offset
 
 
@@ -311,14 +321,11 @@ def optimise(
     train, validation = samples
     parameters = [tensor.requires_grad_() for tensor in parameters]
     # Small samples: many passes between two looks at the held-out pairs would overfit unseen.
-    steps = max(1, min(options.epoch_size, len(train.weight)) // options.batch)
-    batch = min(options.batch, len(train.weight))
-    order = Order(int(rng.integers(2**62)), len(train.weight), batch, steps)
-    decay = options.weight_decay + options.prior / len(train.weight)
-    on_gpu = train.x.is_cuda
-    adam = torch.optim.Adam(
-        parameters, lr=options.learning_rate, weight_decay=decay, foreach=not on_gpu, fused=on_gpu
-    )
+    steps = max(1, min(options.epoch_size, len(train)) // options.batch)
+    batch = min(options.batch, len(train))
+    order = Order(int(rng.integers(2**62)), len(train), batch, steps)
+    decay = options.weight_decay + options.prior / len(train)
+    adam = Adam.of(parameters, decay)
     state = _State(parameters, [p.detach().clone() for p in parameters], adam, Course())
     key = _key(parameters, train, validation, options, order.seed) if checkpoint is not None else ""
     if checkpoint is not None and checkpoint.is_file() and state.load(checkpoint, key):
@@ -449,7 +456,7 @@ def fit_pairs(
     device = device_of(options.device)
     parts = (_part(bijection, train).to(device), _part(bijection, validation).to(device))
     network = initial_network(
-        parts[0].context.shape[-1], bins=options.bins, hidden=options.hidden, layers=options.layers, rng=rng
+        parts[0].n_context, bins=options.bins, hidden=options.hidden, layers=options.layers, rng=rng
     ).to(device)
     with one_thread():
         course = optimise(
@@ -490,6 +497,8 @@ def fit_paper(
     checkpoint : path, optional
         File from which an interrupted training goes on.
     """
+    from gammastar.flow.paper import PaperFlow, Standardiser, initial_paper_network
+
     checkpoint = None if checkpoint is None else Path(checkpoint)
     options = FlowOptions.paper() if options is None else options
     table, mass_range = validated(pairs, beam_energy, options)
@@ -500,7 +509,7 @@ def fit_paper(
     parts = []
     for part in (train, validation):
         x, context, log_jacobian = scaler.forward(part.mass, part.pt, part.energy)
-        parts.append(_tensors(x, context, part.weight, log_jacobian).to(device))
+        parts.append(Part.of(x, context, part.weight, log_jacobian).to(device))
     with one_thread():
         course = optimise(
             list(network.parameters()),
@@ -533,20 +542,9 @@ def _report(course: Course, weight: FloatArray, min_slope: float) -> TrainingRep
     return report
 
 
-def _tensors(x: FloatArray, context: FloatArray, weight: FloatArray, log_jacobian: FloatArray) -> Part:
-    # Normalised to mean one over the sample: in a batch of signed weights the sum may come close to zero.
-    weight = weight / weight.mean()
-    return Part(
-        x=torch.from_numpy(x.astype(np.float32)),
-        context=torch.from_numpy(context.astype(np.float32)),
-        weight=torch.from_numpy(weight.astype(np.float32)),
-        offset=float(-np.mean(weight * log_jacobian)),
-    )
-
-
 def _part(bijection: Bijection, table: Table) -> Part:
     x, log_jacobian = bijection.forward(table.mass, table.pt, table.energy)
-    return _tensors(x, bijection.condition(table.mass), table.weight, log_jacobian)
+    return Part.of(x, bijection.condition(table.mass), table.weight, log_jacobian)
 
 
 def _min_slope(one: Gaussianiser) -> float:

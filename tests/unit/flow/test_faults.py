@@ -87,8 +87,8 @@ def test_a_loss_that_becomes_nan_keeps_the_last_good_parameters(caplog):
         broken = float("nan") if len(calls) > 30 else 0.0
         return -((x[:, 0] - parameter) ** 2) + broken
 
-    x = torch.full((2000, 1), 3.0)
-    parts = [Part(x, x, torch.ones(2000), 0.0)] * 2
+    x = np.full((2000, 1), 3.0)
+    parts = [Part.of(x, x, np.ones(2000), np.zeros(2000))] * 2
     options = FlowOptions(epochs=9, epoch_size=1000, batch=100, learning_rate=0.05, schedule="constant")
     course = optimise([parameter], log_density, parts, options, rng=np.random.default_rng(1))
     assert course.stopped.startswith("diverged in epoch 2")
