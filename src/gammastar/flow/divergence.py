@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from pykdtree.kdtree import KDTree
 
 from gammastar.core.documents import from_json
@@ -28,6 +28,9 @@ __all__ = [
 ]
 
 _MIN_POINTS = 50  # per draw; below this a divergence says nothing
+_MOST_POINTS = 4000
+_FEW = 10_000  # points that a processor's cache holds together with their search tree
+_SLACK = 1e-9  # GeV by which a window is searched wider than it is
 Halves = list[tuple[FloatArray, FloatArray]]
 HALF_WIDTH = 0.03  # GeV
 _STEP = 0.01  # GeV between two nodes
@@ -140,16 +143,42 @@ class LocalStatistics:
 
 
 def _near_in_memory(points: FloatArray) -> FloatArray:
-    """Return the points in strips, so that queries one after the other find their leaves in the cache."""
+    """Return many points in strips, so that queries one after the other find their leaves in the cache."""
+    if len(points) < _FEW:
+        return points
     return points[np.lexsort((points[:, -1], np.floor(8.0 * points[:, 0])))]
 
 
-def _neighbours(
-    points: FloatArray, queries: FloatArray, k: int
-) -> tuple[FloatArray, npt.NDArray[np.integer]]:
-    """Return squared distance to and index of the first k neighbours among `points`, each (n, k)."""
-    distance, index = KDTree(points).query(queries, k=k, sqr_dists=True)
-    return distance.reshape(len(queries), k), index.reshape(len(queries), k)
+class _Points:
+    """Points of the data with their search tree, to which any number of samples is compared."""
+
+    __slots__ = ("count", "scale", "tree")
+
+    def __init__(self, points: FloatArray) -> None:
+        self.scale = points.std(axis=0)
+        self.scale[self.scale == 0] = 1.0
+        self.count, self.tree = len(points), KDTree(points / self.scale)
+
+    def divergence(self, model: FloatArray, k: int, weights: FloatArray | None = None) -> float:
+        """Return KL(model || these points); see `kl_divergence`."""
+        n = len(model)
+        model = _near_in_memory(model / self.scale)
+        own = KDTree(model).query(model, k=k + 1, sqr_dists=True)[0].reshape(n, k + 1)[:, -1]
+        distance, index = (a.reshape(n, k) for a in self.tree.query(model, k=k, sqr_dists=True))
+        other = distance[:, -1]
+        usable = (own > 0) & (other > 0)
+        number = int(np.count_nonzero(usable))
+        if number < 0.99 * n:
+            msg = (
+                f"kl_divergence: {n - number} of {n} points coincide with their neighbours; "
+                "remove repeated points (resampling with replacement makes them)"
+            )
+            raise PhysicsError(msg)
+        if number < n:
+            own, other, index = own[usable], other[usable], index[usable]
+        share: Any = k / self.count if weights is None else weights[index].sum(axis=1) / weights.sum()
+        log_ratio = 0.5 * model.shape[1] * np.log(other / own)
+        return float(np.mean(log_ratio - np.log(share)) + np.log(k / (n - 1)))
 
 
 def kl_divergence(
@@ -213,22 +242,7 @@ def kl_divergence(
     if any(lost):
         msg = f"kl_divergence: {lost[0]} points of model and {lost[1]} of data are not finite; remove them"
         raise PhysicsError(msg)
-    scale = data.std(axis=0)
-    scale[scale == 0] = 1.0
-    model, data = _near_in_memory(model / scale), data / scale
-    own = _neighbours(model, model, k + 1)[0][:, -1]
-    distance, index = _neighbours(data, model, k)
-    other = distance[:, -1]
-    share = np.full(n, k / m) if weights is None else weights[index].sum(axis=1) / weights.sum()
-    usable = (own > 0) & (other > 0)
-    if usable.mean() < 0.99:
-        msg = (
-            f"kl_divergence: {int((~usable).sum())} of {n} points coincide with their neighbours; "
-            "remove repeated points (resampling with replacement makes them)"
-        )
-        raise PhysicsError(msg)
-    log_ratio = 0.5 * model.shape[1] * np.log(other[usable] / own[usable])
-    return float(np.mean(np.log(k / (n - 1)) - np.log(share[usable]) + log_ratio))
+    return _Points(data).divergence(model, k, weights)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -313,7 +327,7 @@ def kl_scan(
     weight: FloatArray | None = None,
     half_width: float = 0.03,
     n_draws: int = 100,
-    max_points: int = 4000,
+    max_points: int = _MOST_POINTS,
 ) -> KLScan:
     """Compare a sampler with data in windows of mass, and the data with themselves.
 
@@ -352,36 +366,10 @@ def kl_scan(
     scatters by about 0.01 for 1e4 points: it passes or fails a flow, it does not rank two of them; rank with
     the loss.
     """
-    data = np.asarray(data, dtype=np.float64)
-    weight = np.ones(len(data)) if weight is None else np.asarray(weight, dtype=np.float64)
-    if data.ndim != 2 or data.shape[1] != 3 or weight.shape != (len(data),) or (weight < 0).any():
-        msg = (
-            f"kl_scan: data {data.shape} must be (n, 3) and weight {weight.shape} (n,) without negative "
-            f"values ({int((weight < 0).sum())} here); give posterior weights or truth, not signed weights"
-        )
-        raise PhysicsError(msg)
-    low, high = sampler.mass_range
-    usable = (weight > 0) & (data[:, 0] >= low) & (data[:, 0] <= high)
-    data, weight = data[usable], weight[usable]
-    centres = np.asarray(masses, dtype=np.float64)
-    n_data, n_points = np.zeros(len(centres)), np.zeros(len(centres))
-    draws = np.full((2, len(centres), n_draws), np.nan)
-    for i, centre in enumerate(centres):  # windows of different size: each is a neighbour search of its own
-        window = np.abs(data[:, 0] - centre) <= half_width
-        n_data[i] = window.sum()
-        if n_data[i] < 2 * _MIN_POINTS:
-            continue
-        halves = _halves(data[window], weight[window], n_draws, max_points, rng)
-        if (smallest := min(len(a) for a, _ in halves)) >= _MIN_POINTS:
-            n_points[i] = smallest
-            draws[:, i] = _window(sampler, halves, rng)
-    if not (n_points > 0).any():
-        msg = (
-            f"kl_scan: no window of ±{half_width:g} GeV holds {2 * _MIN_POINTS} pairs (effective); "
-            "widen them ([flow] window is the whole width)"
-        )
-        raise PhysicsError(msg)
-    return KLScan(centres, half_width, n_data, n_points, draws[0], draws[1])
+    windows = _Windows.of(data, weight, np.asarray(masses, dtype=np.float64), half_width, sampler.mass_range)
+    (model,), own, n_points = windows.compared([sampler], [rng], (n_draws, max_points), itself=True)
+    n_data = np.array([len(points) for points, _ in windows.samples], dtype=np.float64)
+    return KLScan(windows.mass, half_width, n_data, n_points, model, own)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -438,21 +426,16 @@ def check_windows(
         Replicas of the sampler.
     """
     masses, positive = np.arange(mass_range[0], mass_range[1] + 1e-9, window), weight > 0
-
-    def compared(one: Sampler, n: int) -> KLScan:
-        return kl_scan(
-            one,
-            data[positive],
-            masses=masses,
-            weight=weight[positive],
-            half_width=0.5 * window,
-            n_draws=n,
-            rng=rng(),
-        )
-
-    scan = compared(sampler, n_draws)
-    means = [compared(one, max(5, n_draws // 10)).model_mean for one in members]
-    spread = np.std(means, axis=0, ddof=1) if means else np.zeros(len(masses))
+    data, weight = data[positive], weight[positive]
+    options: dict[str, Any] = {"masses": masses, "half_width": 0.5 * window}
+    scan = kl_scan(sampler, data, weight=weight, n_draws=n_draws, rng=rng(), **options)
+    spread = np.zeros(len(masses))
+    if members:
+        low, high = np.array([one.mass_range for one in members]).T
+        windows = _Windows.of(data, weight, masses, 0.5 * window, (float(low.max()), float(high.min())))
+        each, few = [rng() for _ in members], (max(5, n_draws // 10), _MOST_POINTS)
+        found, _, _ = windows.compared(members, each, few, itself=False)
+        spread = np.std(found.mean(axis=2), axis=0, ddof=1)
     quantiles = np.full((len(masses), 5), np.nan)
     known = scan.data_draws[scan.tested]
     quantiles[scan.tested] = np.nanquantile(known, [0.025, 0.16, 0.5, 0.84, 0.975], axis=1).T
@@ -486,14 +469,99 @@ def _coordinates(pt: FloatArray, energy: FloatArray) -> FloatArray:
     return np.log(np.stack([pt, energy], axis=-1))
 
 
-def _window(sampler: Sampler, halves: Halves, rng: np.random.Generator) -> FloatArray:
-    """Return model against data and data against data, shape (2, n_draws)."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Windows:
+    """Weighted points in windows of mass: centres and half width [GeV], points and weights of each."""
+
+    mass: FloatArray
+    half_width: float
+    samples: list[tuple[FloatArray, FloatArray]]
+
+    @classmethod
+    def of(
+        cls,
+        data: FloatArray,
+        weight: FloatArray | None,
+        masses: FloatArray,
+        half_width: float,
+        known: tuple[float, float],
+    ) -> _Windows:
+        """Return the points that a sampler of the masses `known` can be compared with."""
+        data = np.asarray(data, dtype=np.float64)
+        weight = np.ones(len(data)) if weight is None else np.asarray(weight, dtype=np.float64)
+        if data.ndim != 2 or data.shape[1] != 3 or weight.shape != (len(data),) or (weight < 0).any():
+            msg = (
+                f"kl_scan: data {data.shape} must be (n, 3) and weight {weight.shape} (n,) without "
+                f"negative values ({int((weight < 0).sum())} here); give posterior weights or truth, not "
+                "signed weights"
+            )
+            raise PhysicsError(msg)
+        usable = (weight > 0) & (data[:, 0] >= known[0]) & (data[:, 0] <= known[1])
+        data, weight = data[usable], weight[usable]
+        order = np.argsort(data[:, 0], kind="stable")
+        ordered = data[order, 0]
+        samples = []
+        for centre in masses:  # windows of different size: each is a neighbour search of its own
+            near = slice(
+                np.searchsorted(ordered, centre - half_width - _SLACK),
+                np.searchsorted(ordered, centre + half_width + _SLACK, "right"),
+            )
+            inside = np.sort(order[near])
+            inside = inside[np.abs(data[inside, 0] - centre) <= half_width]
+            samples.append((data[inside], weight[inside]))
+        return cls(masses, half_width, samples)
+
+    def compared(
+        self,
+        samplers: Sequence[Sampler],
+        rngs: Sequence[np.random.Generator],
+        size: tuple[int, int],
+        *,
+        itself: bool,
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return divergences of samplers and of the data `itself`, and the smallest sizes of the samples.
+
+        Shapes (n_samplers, n_windows, n_draws), (n_windows, n_draws) and (n_windows,). Samplers whose
+        generators are in the same state see the same halves, which are then drawn and searched once.
+        """
+        n_draws, max_points = size
+        model = np.full((len(samplers), len(self.mass), n_draws), np.nan)
+        own, n_points = np.full(model.shape[1:], np.nan), np.zeros(len(self.mass))
+        for i, (points, weight) in enumerate(self.samples):
+            if len(points) < 2 * _MIN_POINTS:
+                continue
+            state = ""
+            for j, (sampler, rng) in enumerate(zip(samplers, rngs, strict=True)):
+                if state != str(rng.bit_generator.state):
+                    state = str(rng.bit_generator.state)
+                    halves = _halves(points, weight, n_draws, max_points, rng)
+                    searched = [_Points(_coordinates(second[:, 1], second[:, 2])) for _, second in halves]
+                    after, smallest = rng.bit_generator.state, min(len(a) for a, _ in halves)
+                rng.bit_generator.state = after
+                if smallest >= _MIN_POINTS:
+                    model[j, i] = _of_model(sampler, halves, searched, rng)
+            n_points[i] = smallest if smallest >= _MIN_POINTS else 0
+            if itself and n_points[i]:
+                firsts = (_coordinates(first[:, 1], first[:, 2]) for first, _ in halves)
+                own[i] = [one.divergence(first, 2) for one, first in zip(searched, firsts, strict=True)]
+        if not (n_points > 0).any():
+            _refuse(self.half_width)
+        return model, own, n_points
+
+
+def _of_model(
+    sampler: Sampler, halves: Halves, searched: list[_Points], rng: np.random.Generator
+) -> FloatArray:
+    """Return the divergences of draws at the masses of the first halves and the second halves, (n_draws,)."""
     pt, energy = sampler.sample(np.concatenate([first[:, 0] for first, _ in halves]), rng)
-    sizes = [len(first) for first, _ in halves]
-    drawn = np.split(_coordinates(pt, energy), np.cumsum(sizes)[:-1])
-    result = np.empty((2, len(halves)))
-    for i, ((first, second), model) in enumerate(zip(halves, drawn, strict=True)):
-        reference = _coordinates(second[:, 1], second[:, 2])
-        result[0, i] = kl_divergence(model, reference)
-        result[1, i] = kl_divergence(_coordinates(first[:, 1], first[:, 2]), reference)
-    return result
+    last = np.cumsum([len(first) for first, _ in halves])[:-1]
+    drawn = np.split(_coordinates(pt, energy), last)
+    return np.array([one.divergence(points, 2) for one, points in zip(searched, drawn, strict=True)])
+
+
+def _refuse(half_width: float) -> None:
+    msg = (
+        f"kl_scan: no window of ±{half_width:g} GeV holds {2 * _MIN_POINTS} pairs (effective); "
+        "widen them ([flow] window is the whole width)"
+    )
+    raise PhysicsError(msg)

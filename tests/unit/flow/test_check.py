@@ -9,7 +9,7 @@ pytest.importorskip("zuko")
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.sampling import Sampler
-from gammastar.flow import kl_divergence, kl_scan
+from gammastar.flow import check_windows, kl_divergence, kl_scan
 
 pytestmark = pytest.mark.flow
 
@@ -150,3 +150,22 @@ def test_scan_marks_empty_windows_and_refuses_signed_weights():
         kl_scan(Toy(), data, weight=-np.ones(len(data)), masses=[0.6], rng=rng)
     with pytest.raises(PhysicsError, match="no window"):
         kl_scan(Toy(), data, masses=[3.0], rng=rng)
+
+
+def test_replicas_are_compared_with_the_same_draws_as_alone():
+    """Halves and search trees are shared between replicas; each on its own gives the same divergences."""
+    rng = np.random.default_rng(7)
+    data, ones = truth(20_000, rng), np.ones(20_000)
+    models = [Toy(shift) for shift in (0.0, 0.02, 0.3)]
+    arguments = {"mass_range": (0.3, 1.0), "window": 0.1, "n_draws": 50}
+    found = check_windows(
+        models[0], data, ones, rng=lambda: np.random.default_rng(8), members=models[1:], **arguments
+    )
+    alone = [
+        kl_scan(one, data, masses=found.mass, half_width=0.05, n_draws=n, rng=np.random.default_rng(8))
+        for one, n in zip(models, (50, 5, 5), strict=True)
+    ]
+    np.testing.assert_allclose(found.model, alone[0].model_mean, rtol=1e-12)
+    spread = np.std([one.model_mean for one in alone[1:]], axis=0, ddof=1)
+    error = 1.96 * np.hypot(alone[0].model_draws.std(axis=1), spread)
+    np.testing.assert_allclose(found.error, error, rtol=1e-12)
