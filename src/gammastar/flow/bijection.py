@@ -119,7 +119,7 @@ class Gaussianiser:
 
 
 def _weighted_quantiles(x: FloatArray, weight: FloatArray, probability: FloatArray) -> FloatArray:
-    order = np.argsort(x, kind="stable")
+    order = np.argsort(x)
     xs, ws = x[order], weight[order]
     cdf = (np.cumsum(ws) - 0.5 * ws) / ws.sum()
     # With signed weights the empirical distribution function falls in places: take the middle of envelopes.

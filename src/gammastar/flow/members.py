@@ -23,7 +23,7 @@ from gammastar.flow.ensembles import FlowEnsemble
 from gammastar.flow.model import KinematicFlow
 from gammastar.flow.network import Network, log_density, one_thread
 from gammastar.flow.one_mass import Perceptrons
-from gammastar.flow.options import FlowOptions, PairTable, Table
+from gammastar.flow.options import FlowOptions, PairTable, Table, ranks
 from gammastar.flow.training import fit_pairs
 
 __all__ = ["fit_ensemble", "laplace"]
@@ -35,8 +35,8 @@ def _replica(pairs: Table, seed: int, member: int, *, bootstrap: bool) -> Table:
     """Return the pairs with Poisson(1) weights by event."""
     if not bootstrap:
         return pairs
-    unique, index = np.unique(pairs.event, return_inverse=True)
-    count = stream(seed, "replica", member).poisson(1.0, len(unique)).astype(np.float64)[index]
+    n, index = ranks(pairs.event)
+    count = stream(seed, "replica", member).poisson(1.0, n).astype(np.float64)[index]
     return Table(pairs.mass, pairs.pt, pairs.energy, pairs.weight * count, pairs.event)
 
 
@@ -106,7 +106,8 @@ def fit_ensemble(
     mass, pt, energy, weight = (
         np.asarray(a, dtype=np.float64) for a in (pairs.mass, pairs.pt, pairs.energy, pairs.weight)
     )
-    table = Table(mass, pt, energy, weight, np.asarray(pairs.event, dtype=np.int64))
+    # numbered once, in the same order, so that no member has to sort them
+    table = Table(mass, pt, energy, weight, ranks(np.asarray(pairs.event, dtype=np.int64))[1])
     more = {"bootstrap": bootstrap, "folder": folder}
     jobs = [(table, beam_energy, options, seed, k, more) for k in range(members)]
     return FlowEnsemble(tuple(KinematicFlow.from_tensors(*made) for made in each(_train_member, jobs)))

@@ -23,6 +23,7 @@ __all__ = [
     "Table",
     "TrainingReport",
     "flattened",
+    "ranks",
     "split",
     "validated",
 ]
@@ -336,10 +337,21 @@ def _check_windows(table: Table, mass_range: tuple[float, float], options: FlowO
     _LOG.warning("training sample: %s: the flow interpolates there", text)
 
 
+def ranks(event: npt.NDArray[np.int64]) -> tuple[int, npt.NDArray[np.int64]]:
+    """Return the number of different events and the place of each pair's among them in order, shape (n,)."""
+    first = int(event.min()) if len(event) else 0
+    if not len(event) or int(event.max()) - first > 8 * len(event):
+        unique, index = np.unique(event, return_inverse=True)
+        return len(unique), index
+    there = np.zeros(int(event.max()) - first + 1, dtype=np.bool_)
+    there[event - first] = True
+    return int(there.sum()), (np.cumsum(there) - 1)[event - first]
+
+
 def split(table: Table, fraction: float, rng: np.random.Generator) -> tuple[Table, Table]:
     """Return the pairs of the training events and of the held-out events; raise `PhysicsError`."""
-    unique, index = np.unique(table.event, return_inverse=True)
-    held_out: BoolArray = (rng.permutation(len(unique)) < fraction * len(unique))[index]
+    n, index = ranks(table.event)
+    held_out: BoolArray = (rng.permutation(n) < fraction * n)[index]
     parts = table.select(~held_out), table.select(held_out)
     for name, part in zip(("training", "validation"), parts, strict=True):
         if not part.weight.sum() > 0:

@@ -543,8 +543,14 @@ def _report(course: Course, weight: FloatArray, min_slope: float) -> TrainingRep
 
 
 def _part(bijection: Bijection, table: Table) -> Part:
-    x, log_jacobian = bijection.forward(table.mass, table.pt, table.energy)
-    return Part.of(x, bijection.condition(table.mass), table.weight, log_jacobian)
+    n, columns = len(table.mass), []
+    for start in range(0, n, _CHUNK):  # what is computed stays in a processor's cache
+        mass, pt, energy = (a[start : start + _CHUNK] for a in (table.mass, table.pt, table.energy))
+        x, log_jacobian = bijection.forward(mass, pt, energy)
+        context = bijection.condition(mass)
+        columns.append((x.astype(np.float32), context.astype(np.float32), log_jacobian))
+    x, context, log_jacobian = (np.concatenate(column) for column in zip(*columns, strict=True))
+    return Part.of(x, context, table.weight, log_jacobian)
 
 
 def _min_slope(one: Gaussianiser) -> float:
