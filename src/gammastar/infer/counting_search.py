@@ -17,7 +17,7 @@ from gammastar.core.sources import SAMPLE
 from gammastar.infer.channels import counting_channel
 from gammastar.infer.contours import reach, with_errors
 from gammastar.infer.discovery import discovery_yield, observed_significance, projected_yields
-from gammastar.infer.histfactory.workspaces import POT_NUISANCES
+from gammastar.infer.histfactory.workspaces import pot_names
 from gammastar.infer.impacts import Ranking, ranking
 from gammastar.infer.joint.levels import JointLevels
 from gammastar.infer.limits import ASYMPTOTIC_FROM, AVERAGED_FROM, limits_at, one_treatment, tabulated
@@ -426,7 +426,7 @@ class CountingSearch:
         if not (pair > 0).all() or pair[0] == pair[1]:
             return None, np.nan
         exponent = float(np.diff(np.log(pair))[0] / np.diff(np.log(couplings[column - 1 : column + 1]))[0])
-        sigmas = dict(zip(POT_NUISANCES, self.pot, strict=True))
+        sigmas = dict(zip(pot_names(self.detector.name), self.pot, strict=True))
         sigmas |= {name: float(spread[row, column]) for name, spread in self.spreads.items()}
         sigmas = {name: value for name, value in sigmas.items() if value > 0}
         b, b_sigma, _ = self.background

@@ -359,10 +359,14 @@ def write_hs3(likelihood: Likelihood, folder: Path, names: Sequence[str] | None 
     Raises
     ------
     PhysicsError
-        As `to_hs3`.
+        As `to_hs3`; for a name of a patch that is no name of a file, before any is written.
     """
-    written = []
-    for name in _chosen(likelihood, names):
+    written, chosen = [], _chosen(likelihood, names)
+    for name in chosen:
+        if name in ("", ".", "..") or not name.isprintable() or {"/", "\\"} & set(name):
+            msg = f"write_hs3, patch {name!r}: is no name of a file in {folder}; rename the patch"
+            raise PhysicsError(msg)
+    for name in chosen:
         document = to_hs3(likelihood.patched(name))
         path = folder / f"{name}.json"
         write_whole(path, (json.dumps(document, indent=1, allow_nan=False) + "\n").encode())

@@ -122,10 +122,13 @@ class StageCache:
         content = {} if section is None else section.model_dump(mode="json")
         return digest(content, list(upstream), package_digest(), self.seed)
 
-    def arrays(self, stage: str, key: str, compute: Callable[[], Arrays]) -> Arrays:
-        """Return the arrays of a stage: from disk if `resume` is on and nothing upstream changed."""
+    def arrays(self, stage: str, key: str, compute: Callable[[], Arrays], *, of: str = "") -> Arrays:
+        """Return the arrays of a stage: from disk if `resume` is on and nothing upstream changed.
+
+        A part `of` a stage has a name of its own, and is computed again with that stage.
+        """
         path = self.folder / "stages" / f"{stage}.npz"
-        if self.resume and self.fresh(stage, key) and path.is_file():
+        if self.resume and (of or stage) != self.force and self.fresh(stage, key) and path.is_file():
             kept = self._kept(stage, path)
             if kept is not None:
                 logger.info("%s: taken from the finished run", stage)

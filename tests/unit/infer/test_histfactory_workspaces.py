@@ -8,8 +8,9 @@ from hist.axis import Regular
 
 from gammastar.core.errors import NegativeYieldError, PhysicsError
 from gammastar.core.records import Template
-from gammastar.infer import workspace
+from gammastar.infer import combine, workspace
 from gammastar.infer.histfactory.modifiers import shape_modifiers
+from gammastar.infer.histfactory.workspaces import pot_names
 
 
 def _hist(values):
@@ -102,3 +103,20 @@ def test_template_refused():
         shape_modifiers(other)
     with pytest.raises(PhysicsError, match="poi_maximum"):
         workspace("mumu", 1.0, poi_maximum=0.0)
+
+
+def test_searches_of_two_detectors_share_the_calibration_and_nothing_else():
+    """Two dumps have taken protons of their own: combined, only those of the calibration are one nuisance."""
+    spaces = []
+    for detector in ("NA62 dump", "SHiP"):
+        calibration, own = pot_names(detector)
+        assert calibration == "pot_calibration"
+        one = workspace(detector[:4], 0.5, pot_calibration_sigma=0.1, pot_search_sigma={own: 0.2})
+        one["channels"][0]["samples"][0]["data"] = [1.0]
+        spaces.append(one)
+    names = pyhf.Workspace(combine(spaces)).model().config.par_order
+    assert sorted(n for n in names if n.startswith("pot")) == [
+        "pot_calibration",
+        "pot_search_NA62_dump",
+        "pot_search_SHiP",
+    ]

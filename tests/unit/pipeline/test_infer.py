@@ -194,7 +194,7 @@ def test_uncertainties_of_the_signal_enter_limits_and_patches(tmp_path):
 
 EVERY = ("pot", "spectrum", "kinematics", "polarisation", "scaling", "extrapolation", "sample")
 MODIFIERS = {
-    "pot": {"pot_calibration", "pot_search"},
+    "pot": {"pot_calibration", "pot_search_NA62_dump"},
     "sample": {"signal_mc"},
     "spectrum": {"measurement"},
     "kinematics": {"flow"},
@@ -255,7 +255,7 @@ def test_workspace_and_patches_hold_the_nuisances_of_the_limit(tmp_path, run, su
         if not extrapolate:
             wanted -= {"extrapolation"}
         if run is charged:
-            wanted -= {"pot_search"}
+            wanted -= {"pot_search_NA62_dump"}
         assert set(sigmas) == wanted
         counted = [v for k, v in sigmas.items() if k != "signal_mc" or "sample" in nuisances]
         signal, background = space["channels"][0]["samples"]

@@ -22,7 +22,7 @@ from gammastar.infer.histfactory.hs3 import from_hs3
 from gammastar.infer.histfactory.likelihoods import Likelihood
 from gammastar.infer.histfactory.modifiers import log_normal, poisson_counts
 from gammastar.infer.histfactory.workspaces import sample
-from gammastar.infer.scanning import CODES, strength_limits
+from gammastar.infer.scanning import CODES, strength_limits, write_hs3
 from gammastar.store.manifest import file_sha256, write_manifest
 
 POT = float(np.log(1.2))
@@ -346,3 +346,13 @@ def test_the_limit_without_background_or_event_is_that_of_the_exponential(tmp_pa
     (tested,) = json.loads(half.output)["signals"]
     assert tested["cls"] == pytest.approx(np.exp(-2), rel=1e-3)
     assert tested["excluded"] is False  # at 95 %
+
+
+@pytest.mark.parametrize("name", ["../out", "a/b", "a\\b", "..", "", "a\nb"])
+def test_hs3_is_written_into_its_folder_alone(tmp_path, name):
+    known = likelihood([1])
+    good = next(iter(known.patches.values()))
+    outside = Likelihood(known.workspace, {"good": good, name: good}, {}, ())
+    with pytest.raises(PhysicsError, match="no name of a file"):
+        write_hs3(outside, tmp_path / "in" / "hs3")
+    assert not list(tmp_path.rglob("*"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -33,6 +34,7 @@ __all__ = [
     "combine",
     "like_sign_channel",
     "observations",
+    "pot_names",
     "sample",
     "workspace",
     "write_xml",
@@ -48,6 +50,20 @@ POT_NUISANCES = ("pot_calibration", "pot_search")
 """Protons on target of the run that measured the dileptons and of the search: two runs, two nuisances."""
 
 
+def pot_names(search: str) -> tuple[str, str]:
+    """Return the nuisances of protons on target of a search by the name of its detector.
+
+    Every search of a run takes the pairs of the same calibration, and has protons of its own.
+
+    Examples
+    --------
+    >>> pot_names("NA62 dump")
+    ('pot_calibration', 'pot_search_NA62_dump')
+    """
+    own = re.sub(r"\W+", "_", search).strip("_")
+    return POT_NUISANCES[0], f"{POT_NUISANCES[1]}_{own}" if own else POT_NUISANCES[1]
+
+
 def workspace(
     channel_name: str,
     background: npt.ArrayLike | Template,
@@ -56,7 +72,7 @@ def workspace(
     *,
     signal_name: str = "signal",
     pot_calibration_sigma: float = 0.0,
-    pot_search_sigma: float = 0.0,
+    pot_search_sigma: float | Mapping[str, float] = 0.0,
     poi_maximum: float = 30.0,
 ) -> dict[str, Any]:
     """Return a background-only workspace in which a signal of zero events waits for its patch.
@@ -72,8 +88,11 @@ def workspace(
     observed : array_like of int, shape (n,), or "masked" or "asimov"
         Without an observation the workspace holds the expected background.
     signal_name : str
-    pot_calibration_sigma, pot_search_sigma : float
-        Standard deviations of the logarithm; 0 leaves the nuisance out (in situ both cancel).
+    pot_calibration_sigma : float
+        Standard deviation of the logarithm; 0 leaves the nuisance out (in situ both cancel).
+    pot_search_sigma : float, or mapping of str to float
+        That of the search's own protons on target, or this by the name of the nuisance: channels of one
+        search share ``pot_search``, searches of several detectors have names of their own (`pot_names`).
     poi_maximum : float
         Upper bound of the signal strength ``mu``.
 
@@ -106,9 +125,10 @@ def workspace(
     if not (np.isfinite(poi_maximum) and poi_maximum > 0):
         msg = f"channel {channel_name!r}: poi_maximum = {poi_maximum!r} must be positive"
         raise PhysicsError(msg)
-    pots = zip(POT_NUISANCES, (pot_calibration_sigma, pot_search_sigma), strict=True)
+    own = pot_search_sigma if isinstance(pot_search_sigma, Mapping) else {POT_NUISANCES[1]: pot_search_sigma}
+    pots = {POT_NUISANCES[0]: pot_calibration_sigma, **own}
     signal_modifiers = [{"name": "mu", "type": "normfactor", "data": None}]
-    for name, sigma in pots:
+    for name, sigma in pots.items():
         signal_modifiers += log_normal(name, sigma)
     empty = not bins.any()
     norm = log_normal(f"background_norm_{channel_name}", background_sigma)

@@ -3,7 +3,7 @@
 Core parameters are μ, the factors of the n cells and the k nuisances. The like-sign content f_i
 and the factor γ_i of the finite simulation occur in bin i alone: their part of the Hessian is one 2 × 2 block
 per bin, which is eliminated. With v = 1 − N/ν and d = N/ν² of each bin the gradient is Σ v ∂ν and the Hessian
-Σ d ∂ν ∂νᵀ + Σ v ∂²ν; without the second part it is never indefinite.
+Σ d ∂ν ∂νᵀ + Σ v ∂²ν.
 """
 
 from __future__ import annotations
@@ -314,8 +314,8 @@ def _slopes(arrays: Arrays, point: Point, means: Expected, u: FloatArray) -> tup
     return pairs, search, seen
 
 
-def curvature(arrays: Arrays, point: Point, data: JointData, *, positive: bool = False) -> Curvature:
-    """Return value, gradient and Hessian; `positive` gives the Hessian that is never indefinite."""
+def curvature(arrays: Arrays, point: Point, data: JointData) -> Curvature:
+    """Return value, gradient and Hessian."""
     j, (n, m) = arrays.cells.shape[1], point.core.shape
     factor, u, w = _factors(arrays, point.core[:, 1 + j :], derivatives=True)
     means = expected(arrays, point, factor)
@@ -349,10 +349,9 @@ def curvature(arrays: Arrays, point: Point, data: JointData, *, positive: bool =
     block[..., 0, 0] = (d_pairs * per_like**2).sum(axis=1)
     block[..., 0, 1] = block[..., 1, 0] = own * per_like[:, 0] * means.seen
     block[..., 1, 1] = own * means.seen**2 + inverse
-    if not positive:
-        square += _second(arrays, point, means, (v_pairs, v_search), (u, w))
-        cross[:, :, 0, 1 + j :] += np.einsum("nci,nck->nik", v_pairs * per_like, u[:, j : j + 3])
-        cross[:, :, 1] += v_pairs[:, 0, :, None] * seen
+    square += _second(arrays, point, means, (v_pairs, v_search), (u, w))
+    cross[:, :, 0, 1 + j :] += np.einsum("nci,nck->nik", v_pairs * per_like, u[:, j : j + 3])
+    cross[:, :, 1] += v_pairs[:, 0, :, None] * seen
     value = _negative_log(arrays, point, data, means)
     return Curvature(value, core, bins, square, cross, block)
 

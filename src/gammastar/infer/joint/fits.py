@@ -14,11 +14,15 @@ from gammastar.infer.joint.model import JointData
 
 __all__ = ["Fits", "fit", "start_of"]
 
+POINT = ("core", "like", "gamma")
 STEPS = 100
 DONE = 1e-9  # what a step would still gain of −ln L
-DAMPING = 1e-2  # on the Hessian that is never indefinite, where the other one leads nowhere
+FLAT, DAMPED = 1e-7, 1.0  # least curvature along an eigenvector of the scaled Hessian, and the most of it
+SURE = 1e-6  # damping up to which a step tells what is still to be gained
+FEW = 50  # opposite-sign pairs below which a free signal has two minima: in the pairs, or without them
 PROJECTED = 6  # halvings along the projection
 LIFTED = 0.1
+TINY = 1e-10
 NEAR = 1e-6  # factors this small and pushed towards zero go there
 BLOCK = 1000  # data sets that are fitted together: what fits into the cache
 
@@ -87,10 +91,34 @@ def fit(
     -----
     Projected Newton steps (D. P. Bertsekas, SIAM J. Control Optim. 20 (1982) 221): parameters at a bound
     that the gradient would cross rest, the others take a Newton step, which is projected and shortened until
-    the likelihood grows. Cells, like-sign contents, γ and μ are not negative.
+    the likelihood grows. Cells, like-sign contents, γ and μ are not negative. Next to a bound the Hessian has
+    gradient over distance on its diagonal (T. F. Coleman and Y. Li, SIAM J. Optim. 6 (1996) 418): a bin
+    without pairs bends nothing, and its content ends at zero in one step. Eigenvalues are taken without
+    their sign (Y. Dauphin et al., arXiv:1406.2572): μ n_j has a saddle at zero, where plain Newton steps end;
+    those near zero are damped while steps fail. With few pairs a free signal has a second minimum, which the
+    fit without signal leads to: the lower one counts.
     """
-    n = len(data)
     begin = start_of(arrays, data, 1.0 if strength is None else strength) if start is None else start
+    found = _from(arrays, data, strength, begin, most, precision)
+    few = np.flatnonzero(data.pairs[:, 0].sum(axis=1) < FEW)
+    if strength is None and few.size:
+        own, ends = data.part(few), np.broadcast_to(np.asarray(most, dtype=np.float64), (len(data),))[few]
+        without = _from(arrays, own, 0.0, begin.part(few), np.inf, precision).point
+        other = _from(arrays, own, None, without, ends, precision)
+        found = _lower(found, other, few)
+    return found
+
+
+def _from(
+    arrays: Arrays,
+    data: JointData,
+    strength: float | FloatArray | None,
+    begin: Point,
+    most: float | FloatArray,
+    precision: float,
+) -> Fits:
+    """Return the fits that begin somewhere."""
+    n = len(data)
     begin = _possible(arrays, data, begin)
     if strength is not None:
         core = begin.core.copy()
@@ -102,11 +130,23 @@ def fit(
         for rows in (slice(a, a + BLOCK) for a in range(0, n, BLOCK))
     ]
     join = np.concatenate
-    columns = [join([getattr(p.point, name) for p in parts]) for name in ("core", "like", "gamma")]
+    columns = [join([getattr(p.point, name) for p in parts]) for name in POINT]
     value, slope, done = (
         join([getattr(part, name) for part in parts]) for name in ("value", "slope", "done")
     )
     return Fits(Point(*columns), value, slope, done)
+
+
+def _lower(found: Fits, other: Fits, rows: npt.NDArray[np.intp]) -> Fits:
+    """Return fits with those of some data sets exchanged where the others are better."""
+    better = other.value < found.value[rows]
+    at = rows[better]
+    point = Point(*(getattr(found.point, name).copy() for name in POINT))
+    for name in POINT:
+        getattr(point, name)[at] = getattr(other.point, name)[better]
+    value, done = found.value.copy(), found.done.copy()
+    value[at], done[at] = other.value[better], other.done[better]
+    return Fits(point, value, found.slope, done)
 
 
 def _possible(arrays: Arrays, data: JointData, start: Point) -> Point:
@@ -125,33 +165,28 @@ def _fit(arrays: Arrays, data: JointData, start: Point, most: FloatArray | None,
     n = len(data)
     point = Point(start.core.copy(), start.like.copy(), start.gamma.copy())
     value, slope, done = np.full(n, np.inf), np.zeros(n), np.zeros(n, dtype=bool)
-    rows, hard = np.arange(n), np.zeros(n, dtype=bool)
+    rows, damping = np.arange(n), np.full(n, FLAT)
     for _ in range(STEPS):
         own, seen = point.part(rows), data.part(rows)
         found = curvature(arrays, own, seen)
         value[rows], slope[rows] = found.value, found.core[:, 0]
         end = None if most is None else most[rows]
-        step, gain = _step(arrays, own, found, most=end)
-        wrong = hard[rows] | ~(gain >= 0) | ~np.isfinite(step.core).all(axis=1)
-        if wrong.any():
-            other = curvature(arrays, own.part(wrong), seen.part(np.flatnonzero(wrong)), positive=True)
-            again, gained = _step(
-                arrays, own.part(wrong), other, most=None if end is None else end[wrong], damping=DAMPING
-            )
-            for name in ("core", "like", "gamma"):
-                getattr(step, name)[wrong] = getattr(again, name)
-            gain[wrong] = gained
+        step, gain = _step(arrays, own, found, most=end, damping=damping[rows])
         finished = gain < precision * (1.0 + 1e-4 * np.abs(found.value))
+        unsure = finished & (damping[rows] > SURE)
+        damping[rows[unsure]] = FLAT
+        finished &= ~unsure
         done[rows[finished]] = True
         go = ~finished
         if not go.any():
             break
         rows = rows[go]
         where = own.part(go), seen.part(np.flatnonzero(go))
-        moved, hard[rows] = _search(
+        moved, turns = _search(
             arrays, where, step.part(go), found.part(go), most=None if end is None else end[go]
         )
-        for name in ("core", "like", "gamma"):
+        damping[rows] = np.clip(damping[rows] * np.where(turns > 1, 10.0, 0.1), FLAT, DAMPED)
+        for name in POINT:
             getattr(point, name)[rows] = getattr(moved, name)
     return Fits(point, value, slope if most is None else np.zeros(n), done)
 
@@ -174,13 +209,19 @@ def _held(
 
 
 def _step(
-    arrays: Arrays, point: Point, found: Curvature, *, most: FloatArray | None, damping: float = 0.0
+    arrays: Arrays,
+    point: Point,
+    found: Curvature,
+    *,
+    most: FloatArray | None,
+    damping: FloatArray,
 ) -> tuple[Point, FloatArray]:
-    """Return the Newton step of the parameters that may move, and what it gains to first order."""
+    """Return the step of the parameters that may move, and what it gains to first order."""
     core, bins = _held(arrays, point, found, most=most)
+    wall_core, wall_bins = _walls(arrays, point, found, most=most)
     block = found.bins_bins * bins[..., :, None] * bins[..., None, :]
     for a in (0, 1):
-        block[..., a, a] += (1.0 - bins[..., a]) + damping * (1.0 + block[..., a, a]) + 1e-12
+        block[..., a, a] += (1.0 - bins[..., a]) + bins[..., a] * wall_bins[..., a] + 1e-12
     det = np.maximum(block[..., 0, 0] * block[..., 1, 1] - block[..., 0, 1] ** 2, 1e-300)
     inverse = np.empty_like(block)
     inverse[..., 0, 0], inverse[..., 1, 1] = block[..., 1, 1] / det, block[..., 0, 0] / det
@@ -193,15 +234,9 @@ def _step(
     square = found.core_core * core[:, :, None] * core[:, None, :]
     square = square - np.swapaxes(flat, 1, 2) @ weighted.reshape(n, -1, m)
     diagonal = np.arange(m)
-    square[:, diagonal, diagonal] += (1.0 - core) + (damping + 1e-9) * (
-        1.0 + np.abs(square[:, diagonal, diagonal])
-    )
+    square[:, diagonal, diagonal] += (1.0 - core) + core * wall_core
     right = down - (slope.reshape(n, 1, -1) @ weighted.reshape(n, -1, m))[:, 0]
-    try:
-        step = -np.linalg.solve(square, right[..., None])[..., 0]
-    except np.linalg.LinAlgError:  # a singular one among them: the others wait for the positive Hessian too
-        step = np.full_like(right, np.nan)
-    step *= core
+    step = _solved(square, right, damping) * core
     behind = -(inverse @ (slope[..., None] + (cross @ step[:, None, :, None])))[..., 0] * bins
     gain = -(down * step).sum(axis=1) - (slope * behind).sum(axis=(1, 2))
     j = arrays.cells.shape[1]  # what is held next to zero goes there
@@ -211,6 +246,32 @@ def _step(
         step[:, 0] -= low * (1.0 - core[:, 0]) * point.core[:, 0]
     behind[..., 0] -= (1.0 - bins[..., 0]) * point.like
     return Point(np.asarray(step, np.float64), behind[..., 0].copy(), behind[..., 1].copy()), gain
+
+
+def _walls(
+    arrays: Arrays, point: Point, found: Curvature, *, most: FloatArray | None
+) -> tuple[FloatArray, FloatArray]:
+    """Return gradient over distance of the bounds that it points to, for core (n, m) and bins (n, i, 2).
+
+    On the diagonal of the Hessian they let a step that nothing else bends end at the bound.
+    """
+    j = 1 + arrays.cells.shape[1]
+    core = np.zeros_like(point.core)
+    core[:, :j] = np.maximum(found.core[:, :j], 0.0) / np.maximum(point.core[:, :j], NEAR)
+    if most is not None:
+        core[:, 0] += np.maximum(-found.core[:, 0], 0.0) / np.maximum(most - point.core[:, 0], NEAR)
+    at = np.stack([point.like, point.gamma], axis=-1)
+    return core, np.maximum(found.bins, 0.0) / np.maximum(at, NEAR)
+
+
+def _solved(square: FloatArray, right: FloatArray, damping: FloatArray) -> FloatArray:
+    """Return the Newton steps with the absolute values of the eigenvalues: none leads up, or to a saddle."""
+    diagonal = np.arange(right.shape[1])
+    scale = 1.0 / np.sqrt(np.maximum(np.abs(square[:, diagonal, diagonal]), TINY))
+    values, vectors = np.linalg.eigh(square * scale[:, :, None] * scale[:, None, :])
+    turned = np.swapaxes(vectors, 1, 2) @ (right * scale)[:, :, None]
+    turned /= (np.abs(values) + damping[:, None])[:, :, None]
+    return np.asarray(-(vectors @ turned)[:, :, 0] * scale, dtype=np.float64)
 
 
 def _moved(arrays: Arrays, point: Point, step: Point, scale: FloatArray, most: FloatArray | None) -> Point:
@@ -243,15 +304,15 @@ def _search(
     found: Curvature,
     *,
     most: FloatArray | None,
-) -> tuple[Point, npt.NDArray[np.bool_]]:
-    """Return the points at which −ln L falls as it should, and where the steps had to be short.
+) -> tuple[Point, npt.NDArray[np.int64]]:
+    """Return the points at which −ln L falls as it should, and how often the steps were shortened.
 
     Steps are halved along the projection on the bounds, and, where that does not help, before the first one.
     """
     point, data = where
     n = len(found.value)
     best = Point(point.core.copy(), point.like.copy(), point.gamma.copy())
-    scale, rows, hard = np.ones(n), np.arange(n), np.zeros(n, dtype=bool)
+    scale, rows, turns = np.ones(n), np.arange(n), np.zeros(n, dtype=np.int64)
     for turn in range(PROJECTED + 30):
         if turn == PROJECTED:
             scale[rows] = _room(arrays, point.part(rows), step.part(rows))
@@ -265,11 +326,11 @@ def _search(
         )
         before = found.value[rows]
         good = value <= before - 1e-4 * promised + 1e-13 * np.abs(before)
-        for name in ("core", "like", "gamma"):
+        for name in POINT:
             getattr(best, name)[rows[good]] = getattr(trial, name)[good]
         rows = rows[~good]
         if not rows.size:
             break
-        hard[rows] = turn > 2
         scale[rows] *= 0.5
-    return best, hard
+        turns[rows] += 1
+    return best, turns

@@ -38,6 +38,7 @@ TOYS = 1000  # of each hypothesis and strength
 TOY_PRECISION = 1e-7  # of −ln L: far below what separates two pseudo-experiments
 MEDIAN = 2
 FEW = 3.0
+SCARCE = 0.1  # measured pairs: fewer of them set no scale of the signal
 NEAREST, COARSE, FINE = 1e-2, 45, 6  # strengths of a scan, and those next to a crossing
 FARTHEST = 1e3  # times the strength of a few events: a signal that is not excluded there has no limit
 BANDS = (-2.0, -1.0, 0.0, 1.0, 2.0)
@@ -243,8 +244,9 @@ def _unit(model: JointModel) -> float:
     if model.in_situ is not None:
         each = each + model.in_situ.sum(axis=0)
         size = max(size, 2.0 * float(np.sqrt(model.counts[0].sum())))
-    signal = float(fitted @ each) or float(model.pairs @ each)
-    return size / signal
+    # pairs that are fitted to almost nothing predict almost nothing, which is no scale
+    per_pair = float(model.pairs @ each) / float((model.response @ model.pairs).sum())
+    return size / max(float(fitted @ each), SCARCE * per_pair)
 
 
 def _crossings(levels: Callable[[FloatArray], FloatArray]) -> FloatArray:

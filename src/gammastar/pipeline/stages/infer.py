@@ -28,6 +28,7 @@ from gammastar.infer.counting_search import (
     modifiers_at,
 )
 from gammastar.infer.histfactory.likelihoods import CONVENTION
+from gammastar.infer.histfactory.workspaces import pot_names
 from gammastar.infer.reach_tables import contours, exponent_of, intervals_of, plain, reach_rows
 from gammastar.physics.detector import Detector
 from gammastar.physics.millicharge import MillichargeDetector
@@ -271,7 +272,12 @@ def _write_grid(
     # likelihoods of several detectors can be combined: each has its own channel
     channel = re.sub(r"\W+", "_", search.detector.name).strip("_") or "counting"
     spec = infer.workspace(
-        channel, b, b_sigma, observed, pot_calibration_sigma=calibration, pot_search_sigma=own
+        channel,
+        b,
+        b_sigma,
+        observed,
+        pot_calibration_sigma=calibration,
+        pot_search_sigma={pot_names(search.detector.name)[1]: own},
     )
     write_json(ctx.folder / f"workspace{suffix}.json", spec)
     row, column = np.nonzero((plane.signal >= PATCHED[0]) & (plane.signal <= PATCHED[1]))

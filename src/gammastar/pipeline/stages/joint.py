@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,10 @@ from gammastar.core.records import FloatArray, Limit, Response
 from gammastar.core.sampling import stream
 from gammastar.core.signal import SignalPlane
 from gammastar.infer.counting_search import CountingSearch
-from gammastar.infer.histfactory.workspaces import POT_NUISANCES
+from gammastar.infer.histfactory.workspaces import pot_names
 from gammastar.infer.joint.levels import JointLevels, couplings_of, levels_over
 from gammastar.infer.joint.limits import JointLimits, joint_limit
-from gammastar.infer.joint.model import WIDEST, JointEffect
+from gammastar.infer.joint.model import WIDEST, JointEffect, JointModel
 from gammastar.infer.joint.windows import Setting, Window, window_axes, window_model
 from gammastar.infer.joint.workspace import joint_workspace
 from gammastar.physics.qed import dark_photon_rate
@@ -30,7 +31,7 @@ from gammastar.pipeline.stages.accept import cell_signals
 from gammastar.pipeline.stages.read import stored_pairs
 from gammastar.pipeline.stages.subtract import removed_pairs
 from gammastar.pipeline.stages.unfold import simulation_of
-from gammastar.store.manifest import write_json
+from gammastar.store.manifest import digest, write_json
 from gammastar.unfold import simulation, systematics
 
 __all__ = ["with_joint_likelihood"]
@@ -74,6 +75,9 @@ def with_joint_likelihood(
         found = _windows(ctx, state, measured, searches, i)
         for name, window in found.items():
             windows[name].append(window)
+    ctx.cache.methods["not made from a joint likelihood"] = (
+        "discovery reach, projections, impacts, patch set, HEPData submission; the two-step one has them"
+    )
     return {name: _limited(ctx, section, name, search, windows[name]) for name, search in searches.items()}
 
 
@@ -239,16 +243,19 @@ def _limited(
     events = np.array([np.zeros(len(search.plane.coupling)) if w is None else w.events for w in windows])
     reduced = replace(search, plane=_in_cells(search.plane, events))
     options = JointLimits(section.cl, section.method, section.asymptotic_from, joint.n_toys)
-    done = iter(range(1, 10**9))
     places = [couplings_of(row, joint.n_couplings) for row in events]
-    total = sum(map(len, places))
+
+    @functools.cache
+    def limits(row: int) -> dict[int, Limit]:
+        mass, window = search.plane.mass[row], needed(windows[row], "infer")
+        ctx.tell("infer", row / len(places), f"{search.detector.name}, joint limits at {mass:.3f} GeV")
+        models = [window.at(int(k), _effects(reduced, row, int(k))) for k in places[row]]
+        stage = re.sub(r"[^a-z0-9]+", "_", f"joint_{name}_{mass:.6g}".lower().replace(".", "p"))
+        found = _kept_limits(ctx, stage, models, options)
+        return dict(zip(places[row].tolist(), found, strict=True))
 
     def limit(row: int, column: int) -> Limit:
-        mass = search.plane.mass[row]
-        ctx.tell("infer", next(done) / total, f"{search.detector.name}, joint limit at {mass:.3f} GeV")
-        window = windows[row]
-        model = needed(window, "infer").at(column, _effects(reduced, row, column))
-        return joint_limit(model, options, seed=ctx.seed)
+        return limits(row)[column]
 
     levels = levels_over(events, places, limit)
     _write(ctx, name, reduced, windows, levels)
@@ -266,6 +273,30 @@ def _limited(
             "pairs populate, and is left out; wider cells hold more of it, by the shape of the sampler"
         )
     return replace(reduced, joint=levels)
+
+
+def _kept_limits(ctx: Context, stage: str, models: Sequence[JointModel], options: JointLimits) -> list[Limit]:
+    """Return the limits of some models; a resumed run takes those of models that are the same."""
+
+    def compute() -> dict[str, Any]:
+        found = [joint_limit(model, options, seed=ctx.seed) for model in models]
+        return {
+            "observed": np.array([x.observed for x in found]),
+            "expected": np.array([x.expected for x in found]),
+            "error": np.array([x.mc_error for x in found]),
+            "method": np.array([x.method for x in found]),
+        }
+
+    key = ctx.cache.key(None, digest(_content(options), *map(_content, models)))
+    kept = ctx.cache.arrays(stage, key, compute, of="infer")
+    columns = zip(*(kept[name] for name in ("observed", "expected", "method", "error")), strict=True)
+    return [Limit(float(o), e, options.cl, str(m), float(error)) for o, e, m, error in columns]
+
+
+def _content(record: Any) -> list[Any]:
+    """Return the values of a record, those of its effects included, for a digest."""
+    values = (getattr(record, one.name) for one in fields(record))
+    return [list(map(_content, v)) if isinstance(v, tuple) else v for v in values]
 
 
 def _in_cells(plane: SignalPlane, events: FloatArray) -> SignalPlane:
@@ -288,7 +319,7 @@ def _effects(search: CountingSearch, row: int, column: int) -> tuple[JointEffect
     The kind "spectrum" is in the pairs themselves, whose likelihood holds it.
     """
     calibration, own = search.pot
-    sizes = dict(zip(POT_NUISANCES, (calibration, own), strict=True))
+    sizes = dict(zip(pot_names(search.detector.name), (calibration, own), strict=True))
     wanted, plane = search.options.nuisances, search.plane
     for effect in plane.effects:
         if effect.kind not in ("pot", "spectrum") and (effect.kind in wanted or effect.name in wanted):
