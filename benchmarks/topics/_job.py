@@ -36,6 +36,9 @@ def main(kind: str, *arguments: str) -> dict[str, float]:
         if not first and (Path(arguments[-1]) / "report.html").is_file():
             first.append(_spent())
 
+    from gammastar.core.machine import plain_numba
+
+    plain_numba()  # as the command line does
     if kind == "run":
         from gammastar.pipeline.run import run
 
