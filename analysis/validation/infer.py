@@ -8,9 +8,12 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import lambertw
 from scipy.stats import norm, poisson
+from validation.infer_atlas import atlas_rows
 from validation.infer_binned import binned_rows
 from validation.infer_coverage import coverage_rows
+from validation.infer_few_pairs import few_pairs_rows
 from validation.infer_hs3 import hs3_rows
+from validation.infer_intervals import interval_rows
 from validation.infer_joint import joint_rows
 from validation.infer_nuisances import nuisance_rows
 from validation.infer_peers import peer_rows
@@ -72,7 +75,10 @@ def rows(*, quick: bool) -> Iterator[dict]:
     yield from hs3_rows(quick)
     yield from peer_rows(quick)
     yield from binned_rows(quick)
+    yield from atlas_rows(quick)
+    yield from interval_rows(quick)
     yield from joint_rows(quick)
+    yield from few_pairs_rows(quick)
 
 
 def _discovered() -> Iterator[dict]:

@@ -1,7 +1,7 @@
 """Workspaces with every kind of nuisance: toys in step against those of pyhf, and against asymptotic limits.
 
-The workspaces are MOCK ones of the structure of small and simplified ATLAS likelihoods: no file of those
-themselves is at hand.
+The workspaces are MOCK ones of the structure of small and simplified ATLAS likelihoods; `infer_atlas` takes
+the published one that is at hand.
 """
 
 from __future__ import annotations

@@ -191,6 +191,9 @@ def exact_limit(
     In one channel the limit in events serves all couplings of a mass (`reach`). Where the shares of several
     channels change with the coupling, compute the strength at each point and give its inverse to `reach` as
     the signal, with a limit of one: excluded is where the strength is below one.
+
+    The convention holds at every size of the nuisances: nothing here turns to averaged toys where the signal
+    is uncertain, as method "auto" of [infer] and of `scan` does beyond κ = `averaged_from`.
     """
     convention = Convention() if convention is None else convention
     if not 0.0 < cl < 1.0 or convention.statistic == "q0":

@@ -16,7 +16,7 @@ from gammastar.infer.binned.model import SMALLEST, BinnedModel
 
 __all__ = ["Fitted", "fitted"]
 
-STEPS = 400
+STEPS = 2000  # few sets need more than some tens
 DONE = 1e-9  # gain that a step still promises, in units of the NLL
 ENOUGH = 1e-4  # the same after all steps, for sets that creep along a kink or a flat valley
 KINK = 1.0  # damping that a smooth likelihood does not need near its minimum
