@@ -62,7 +62,7 @@ def expected():
 def closure():
     rng, rows = np.random.default_rng(11), []
     charm = drawn(rng, "charm", 20_000, N["charm"] / 20_000)
-    for _ in range(150):
+    for _ in range(80):
         pairs = data(rng)
         found = vertex_tails(pairs, CUTS, FIDUCIAL, window=WINDOW, charm=charm)
         own = pairs.select(~pairs.like)

@@ -65,7 +65,7 @@ def test_masses_outside_the_range(ensemble):
         member.log_prob(1.3, 0.4, 20.0)
     with pytest.raises(PhysicsError, match="outside the range of the flow"):
         draw_events(member, 10, seed=1, mass=1.3)
-    wide = fit(*columns(), beam_energy=BEAM, options=FlowOptions(epochs=1), rng=rng)
+    wide = fit(*columns(), beam_energy=BEAM, options=FlowOptions(epochs=1, epoch_size=4096), rng=rng)
     narrow = fit_ensemble(
         Table(*columns(), np.ones(3000), np.arange(3000)),
         beam_energy=BEAM,

@@ -59,16 +59,16 @@ def test_angles_of_the_acceptance_are_far_from_isotropic(simulated):
 
 @pytest.mark.parametrize("truth", [(0.0, 0.0, 0.0), (0.5, 0.0, 0.0), (-0.4, 0.15, 0.1)])
 def test_pulls_of_small_data_sets(simulated, truth):
-    """20 sets of some thousand pairs with another energy spectrum than the simulation."""
+    """14 sets of some thousand pairs with another energy spectrum than the simulation."""
     density = SpinDensities.known(truth)
     pulls = []
-    for i in range(20):
+    for i in range(14):
         data = decays(40_000, 100 + i, density, slope=15.0)
         found = fit_spin_densities(data, simulated, EDGES, M_MU)
         values, errors = found.coefficients(0.0)
         pulls.append((values - truth) / errors)
-    pulls = np.array(pulls).reshape(20, 6)
-    assert np.abs(pulls.mean(axis=0)).max() < 4.2 / np.sqrt(20) + 0.25  # the simulation is common to all
+    pulls = np.array(pulls).reshape(14, 6)
+    assert np.abs(pulls.mean(axis=0)).max() < 4.2 / np.sqrt(14) + 0.25  # the simulation is common to all
     assert 0.75 < pulls.std(axis=0, ddof=1).mean() < 1.25
 
 
