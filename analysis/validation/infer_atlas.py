@@ -24,7 +24,7 @@ from gammastar.infer.binned.toys import binned_cls
 from gammastar.infer.scanning import CODES, sensitive_events
 
 REGION, PATCH = "RegionA", "sbottom_1300_205_60"
-TOYS, PEER_TOYS = 1000, 100
+TOYS, PEER_TOYS = 200, 40
 PEER = f"toys of pyhf 0.7.6 (q̃μ, SLSQP), {PEER_TOYS}"
 
 
