@@ -31,6 +31,7 @@ __all__ = [
 _LOG = logging.getLogger(__name__)
 _MIN_EFFECTIVE = 200.0
 _MAX_BOOST = 30.0  # largest relative weight that `mass_flattening` gives
+_MOST_HELD_OUT = 40_000  # pairs
 _THIN = 50.0  # effective pairs in a window of mass below which it is logged
 
 
@@ -115,7 +116,7 @@ class FlowOptions(NetworkOptions):
         Precision of a Gaussian prior of the weights around zero, where the splines are the identity: adds
         prior / (pairs of the training) to the decay, so that small samples are not learned by heart.
     validation : float
-        Fraction of the events that decides which epoch is kept.
+        Fraction of the events that decides which epoch is kept, some 40 000 pairs at most.
     patience : int
         Epochs without a better validation loss after which the training stops.
     mass_flattening : float
@@ -349,8 +350,12 @@ def ranks(event: npt.NDArray[np.int64]) -> tuple[int, npt.NDArray[np.int64]]:
 
 
 def split(table: Table, fraction: float, rng: np.random.Generator) -> tuple[Table, Table]:
-    """Return the pairs of the training events and of the held-out events; raise `PhysicsError`."""
+    """Return the pairs of the training events and of the held-out events; raise `PhysicsError`.
+
+    No more than some 40 000 pairs are held out: they tell epochs apart to some 1e-4 nat, and each epoch sees all.
+    """
     n, index = ranks(table.event)
+    fraction = min(fraction, _MOST_HELD_OUT / len(table.mass))
     held_out: BoolArray = (rng.permutation(n) < fraction * n)[index]
     parts = table.select(~held_out), table.select(held_out)
     for name, part in zip(("training", "validation"), parts, strict=True):
