@@ -72,8 +72,9 @@ def test_wrong_planes_are_refused(plane):
 
 def test_limits_of_a_run_follow_its_uncertainties():
     fields = {"background": 0.5, "background_sigma": 0.3, "signal_sigma": 0.18, "assumption": ""}
-    unused = dict.fromkeys(("detector", "limit", "reach", "measured", "fraction"))
-    one = Search(**fields, **unused, options=SearchOptions(method="exact"))
+    unused = dict.fromkeys(("detector", "reach", "measured", "fraction"))
+    limit = upper_limit(0.5, 0.3, "masked", signal_sigma=0.18, cl=0.9, method="exact")
+    one = Search(**fields, **unused, limit=limit, options=SearchOptions(method="exact"))
     spread = np.array([[0.0, 0.1], [0.2, 0.4]])
     along = replace(one, spreads={"kinematics": spread}).median_limit(0.95)
     for found, sigma in zip(along.ravel(), np.hypot(0.18, spread).ravel(), strict=True):
