@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from pykdtree.kdtree import KDTree
+from threadpoolctl import threadpool_limits
 
 from gammastar.core.documents import from_json
 from gammastar.core.errors import InputFileError, PhysicsError
@@ -527,23 +528,25 @@ class _Windows:
         n_draws, max_points = size
         model = np.full((len(samplers), len(self.mass), n_draws), np.nan)
         own, n_points = np.full(model.shape[1:], np.nan), np.zeros(len(self.mass))
-        for i, (points, weight) in enumerate(self.samples):
-            if len(points) < 2 * _MIN_POINTS:
-                continue
-            state = ""
-            for j, (sampler, rng) in enumerate(zip(samplers, rngs, strict=True)):
-                if state != str(rng.bit_generator.state):
-                    state = str(rng.bit_generator.state)
-                    halves = _halves(points, weight, n_draws, max_points, rng)
-                    searched = [_Points(_coordinates(second[:, 1], second[:, 2])) for _, second in halves]
-                    after, smallest = rng.bit_generator.state, min(len(a) for a, _ in halves)
-                rng.bit_generator.state = after
-                if smallest >= _MIN_POINTS:
-                    model[j, i] = _of_model(sampler, halves, searched, rng)
-            n_points[i] = smallest if smallest >= _MIN_POINTS else 0
-            if itself and n_points[i]:
-                firsts = (_coordinates(first[:, 1], first[:, 2]) for first, _ in halves)
-                own[i] = [one.divergence(first, 2) for one, first in zip(searched, firsts, strict=True)]
+        # a search takes a millisecond: threads that find no free core spend more than that in waiting
+        with threadpool_limits(limits=1, user_api="openmp"):
+            for i, (points, weight) in enumerate(self.samples):
+                if len(points) < 2 * _MIN_POINTS:
+                    continue
+                state = ""
+                for j, (sampler, rng) in enumerate(zip(samplers, rngs, strict=True)):
+                    if state != str(rng.bit_generator.state):
+                        state = str(rng.bit_generator.state)
+                        halves = _halves(points, weight, n_draws, max_points, rng)
+                        searched = [_Points(_coordinates(second[:, 1], second[:, 2])) for _, second in halves]
+                        after, smallest = rng.bit_generator.state, min(len(a) for a, _ in halves)
+                    rng.bit_generator.state = after
+                    if smallest >= _MIN_POINTS:
+                        model[j, i] = _of_model(sampler, halves, searched, rng)
+                n_points[i] = smallest if smallest >= _MIN_POINTS else 0
+                if itself and n_points[i]:
+                    firsts = (_coordinates(first[:, 1], first[:, 2]) for first, _ in halves)
+                    own[i] = [one.divergence(first, 2) for one, first in zip(searched, firsts, strict=True)]
         if not (n_points > 0).any():
             _refuse(self.half_width)
         return model, own, n_points

@@ -352,7 +352,8 @@ def ranks(event: npt.NDArray[np.int64]) -> tuple[int, npt.NDArray[np.int64]]:
 def split(table: Table, fraction: float, rng: np.random.Generator) -> tuple[Table, Table]:
     """Return the pairs of the training events and of the held-out events; raise `PhysicsError`.
 
-    No more than some 40 000 pairs are held out: they tell epochs apart to some 1e-4 nat, and each epoch sees all.
+    Some 40 000 pairs are held out at most: they tell epochs apart to some 1e-4 nat, and every epoch needs
+    all of them.
     """
     n, index = ranks(table.event)
     fraction = min(fraction, _MOST_HELD_OUT / len(table.mass))

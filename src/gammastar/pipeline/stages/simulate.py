@@ -21,7 +21,7 @@ from gammastar.store.records import read_histogram
 
 __all__ = ["simulate_stage", "tuned"]
 
-N_R_FACTOR = 100_000  # generated events for R, where the engine is Pythia
+N_R_FACTOR = 50_000  # generated events for R, where the engine is Pythia
 
 
 def tuned(
