@@ -11,6 +11,7 @@ from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import pydantic_core
 from pydantic import TypeAdapter, ValidationError
 
 from gammastar.core.errors import InputFileError, PhysicsError, SteeringError
@@ -33,6 +34,7 @@ __all__ = [
 
 Record = TypeVar("Record")
 MAX_BYTES = 16 << 20  # of a TOML file: a detector or a grey area has some kB
+LARGE = 1 << 20  # characters of a JSON text with arrays
 LONGEST_NAME = 100
 DEEPEST = 60  # tables or lists in each other
 _TOO_DEEP = "nested too deep"
@@ -248,11 +250,20 @@ def from_json(text: str | bytes, *, refuse: Callable[[str], Any] | None = None) 
     ValueError: nested too deep
     """
     try:
-        content = json.loads(text, parse_constant=refuse)
+        content = _large(text) if refuse is None and len(text) > LARGE else None
+        content = json.loads(text, parse_constant=refuse) if content is None else content
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
     _shallow(content)
     return content
+
+
+def _large(text: str | bytes) -> Any:
+    """Return what a large text says, read four times as fast; None if it cannot be read."""
+    try:
+        return pydantic_core.from_json(text)
+    except ValueError:
+        return None
 
 
 def _shallow(content: Any) -> None:

@@ -40,6 +40,7 @@ __all__ = [
     "expected_limits_of",
     "fit_background",
     "fit_total",
+    "poisson_quantile",
     "pulled_yield",
 ]
 
@@ -177,18 +178,22 @@ def count_probabilities(
         All but 1e-7 of the probability, which is then normalised.
     """
     sigma = background_sigma if method == "marginalised" else 0.0
-    low, high = (_quantile(1e-8, background * np.exp(-6 * sigma)), 1 - 1e-8)
-    highest = _quantile(high, background * np.exp(min(6 * sigma, 12.0))) if background > 0 else 0.0
+    low, high = (poisson_quantile(1e-8, background * np.exp(-6 * sigma)), 1 - 1e-8)
+    highest = poisson_quantile(high, background * np.exp(min(6 * sigma, 12.0))) if background > 0 else 0.0
     counts = np.arange(max(low, 0.0), highest + 1.0)
     probability = exactly(counts, background, sigma)
     keep = probability > 1e-9 * probability.max()
     return counts[keep], probability[keep] / probability[keep].sum()
 
 
-def _quantile(probability: float, mean: float) -> float:
+def poisson_quantile(probability: float, mean: float) -> float:
     """Return the smallest count that a Poisson number exceeds with no more than 1 − probability.
 
     As scipy.stats has it, whose import takes longer than many a limit.
+
+    Parameters
+    ----------
+    probability, mean : float
     """
     count = float(np.ceil(pdtrik(probability, mean)))
     below = max(count - 1.0, 0.0)

@@ -12,6 +12,7 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.infer.channel_limits import fft_cls
 from gammastar.infer.channels import Channel
+from gammastar.infer.counting import poisson_quantile
 from gammastar.infer.toys import ToyModel, toy_model
 
 __all__ = ["Ranking", "ranking"]
@@ -86,9 +87,7 @@ def ranking(channels: Sequence[Channel], *, cl: float = 0.90, exponent: float = 
 
 def expected_data(channel: Channel) -> Channel:
     """Return a channel that holds the median count expected without signal."""
-    from scipy.stats import poisson  # here: it takes long to import
-
-    total = int(poisson.median(channel.background))
+    total = int(poisson_quantile(0.5, channel.background))
     expected = total * channel.background_pmf
     counts = np.floor(expected).astype(np.int64)
     rest = np.argsort(counts - expected, kind="stable")[: total - int(counts.sum())]
