@@ -96,3 +96,14 @@ def test_p_values_are_uniform_and_see_a_wrong_response():
     assert unfold.refolding_test(bad, response(), method, rng=stream(11)).p_value < 1e-4
     with pytest.raises(UserError, match="n_toys = 5"):
         unfold.refolding_test(bad, response(), method, rng=stream(12), n_toys=5)
+
+
+def test_replicas_in_single_precision_where_everything_is_recorded():
+    """Columns of a replica that sum to one may do so to 1e-7 only."""
+    p = matrix() / matrix().sum(axis=0)
+    copies = np.random.default_rng(12).dirichlet(np.ones(N_RECO), (20, N_TRUE)).transpose(0, 2, 1)
+    copies = (0.9 * p + 0.1 * copies).astype(np.float32)
+    assert copies.astype(np.float64).sum(axis=1).max() > 1.0 + 1e-9
+    simulated = Response(p, p.sum(axis=0), np.zeros(N_RECO), RECO, TRUE, SHAPE, copies)
+    method = partial(unfold.iterative, n_iterations=4)
+    assert np.isfinite(unfold.refolding_test(data(stream(13)), simulated, method, rng=stream(14)).toys).all()

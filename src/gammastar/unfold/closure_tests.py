@@ -385,4 +385,6 @@ def _drawn(response: Response, k: int) -> Response:
         return plain
     migration, priors = response.cov_replicas[k % n].astype(np.float64), response.prior_replicas
     prior = priors[k % n] if len(priors) else response.prior
+    # replicas are kept in single precision: where everything is recorded, a column may sum to 1 + 1e-7
+    migration /= np.maximum(migration.sum(axis=0), 1.0)
     return replace(plain, migration=migration, efficiency=migration.sum(axis=0), prior=prior)
