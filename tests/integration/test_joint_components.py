@@ -15,6 +15,9 @@ from gammastar.store.events import write_tree
 from gammastar.store.manifest import read_json
 
 MASSES, WINDOW = (0.45, 0.6), 0.05
+# Standard deviation of a template in a window: 1000 weighted pairs are some 90 effective ones there; the
+# number of charm pairs, fitted to as few, is uncertain by 18 %.
+TEMPLATES = {"open_charm": 0.21, "Bethe_Heitler": 0.11}
 PT, ENERGY = (0.0, 6.0), (0.2, 14.0, 400.0)
 STEERING = f"""
 [analysis]
@@ -127,8 +130,8 @@ def test_pairs_in_files_give_the_likelihood_of_pairs_in_memory(runs):
         assert sorted(ours) == sorted(theirs)
         for name, sample in ours.items():
             one, other = (np.array(values["data"]) for values in (sample, theirs[name]))
-            if name in ("open_charm", "Bethe_Heitler"):
-                assert one.sum() == pytest.approx(other.sum(), rel=0.3)  # 3 standard deviations of the sample
+            if name in TEMPLATES:
+                assert one.sum() == pytest.approx(other.sum(), rel=3 * TEMPLATES[name])
                 continue
             if name.startswith("pairs_"):
                 one, other = one / one.sum(), other / other.sum()
