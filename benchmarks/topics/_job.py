@@ -6,6 +6,7 @@ figure, ``memory`` the largest resident memory of any of them [MB].
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import resource
@@ -36,9 +37,11 @@ def main(kind: str, *arguments: str) -> dict[str, float]:
         if not first and (Path(arguments[-1]) / "report.html").is_file():
             first.append(_spent())
 
-    from gammastar.core.machine import plain_numba
+    from gammastar.core.machine import keep_heap, plain_numba
 
-    plain_numba()  # as the command line does
+    keep_heap()  # all three as the command line does
+    gc.set_threshold(700, 10, 100)
+    plain_numba()
     if kind == "run":
         from gammastar.pipeline.run import run
 
