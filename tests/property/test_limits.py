@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gammastar.infer import counting_limit, upper_limit
@@ -47,6 +47,7 @@ def test_the_limit_is_where_cls_is_one_minus_the_level(count, background, cl):
 
 @settings(max_examples=30)
 @given(count=COUNTS, background=BACKGROUNDS, method=METHODS, sigma=st.floats(0.05, 0.3))
+@example(count=0, background=2.2e-309, method="marginalised", sigma=0.25)
 def test_more_events_weaken_a_limit(count, background, method, sigma):
     fewer, more = (limit(n, background, method, sigma=sigma) for n in (count, count + 1))
     assert more >= fewer / LOOSE

@@ -66,7 +66,7 @@ def at_least(count: float, background: float, sigma: float) -> float:
     if sigma < FIXED or background == 0:
         return float(gammainc(count, background))
     low, high = gammaincinv(count, EMPTY), gammaincinv(count, FULL)
-    bottom, top = (np.log(max(x, 1e-300) / background) / sigma for x in (low, high))
+    bottom, top = ((np.log(max(x, 1e-300)) - np.log(background)) / sigma for x in (low, high))
     theta, weight = _between(np.array(bottom), np.array(top))
     return float((gammainc(count, background * np.exp(sigma * theta)) * weight).sum() + ndtr(-top))
 
@@ -83,7 +83,7 @@ def exactly(count: FloatArray, background: float, sigma: float) -> FloatArray:
     if sigma < FIXED or background == 0:
         return _poisson(count, np.full(count.shape, background))
     low, high = gammainccinv(count + 1.0, FULL), gammainccinv(count + 1.0, EMPTY)
-    theta, weight = _between(*(np.log(x / background) / sigma for x in (np.maximum(low, 1e-300), high)))
+    theta, weight = _between(*((np.log(x) - np.log(background)) / sigma for x in (np.maximum(low, 1e-300), high)))
     rate = background * np.exp(sigma * theta)
     return np.asarray((_poisson(count[:, None], rate) * weight).sum(axis=-1))
 
@@ -118,7 +118,7 @@ def _over_background(
     low = np.maximum(gammainccinv(n + 1.0, FULL) - s, 0.0)
     high = np.maximum(gammainccinv(n + 1.0, EMPTY) - s, 0.0)
     with np.errstate(divide="ignore"):
-        bottom, top = (np.log(x / background) / sigma for x in (low, high))
+        bottom, top = ((np.log(x) - np.log(background)) / sigma for x in (low, high))
     below = np.where(low > 0, ndtr(np.maximum(bottom, -40.0)), 0.0)
     theta, weight = _between(bottom, top, nodes)
     rate = s[..., None] + background * np.exp(sigma * theta)
