@@ -101,7 +101,11 @@ def test_pairs_are_those_of_the_local_file(server, tmp_path):
     url = server.url("data.root")
     assert input_sha256(Remote(url)) == file_sha256(workers.DATA)
     assert identity(Remote(url), "uuid") == identity(workers.DATA, "uuid")
+    other = url.replace("root://", "xroot://")
+    assert identity(Remote(other), "uuid") == identity(Remote(url), "uuid")
+    assert input_sha256(Remote(other)) == file_sha256(workers.DATA)
     expected = workers.content(workers.serial()[0])
+    assert workers.content(pairs_of(other)) == expected
     for step in ("1 MB", 5_000):
         assert workers.content(pairs_of(url, step)) == expected
     job = replace(workers.job(tmp_path, step=8_000), sources=(Source(url, file_sha256(workers.DATA)),))

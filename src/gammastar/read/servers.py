@@ -16,7 +16,7 @@ from uproot.source.fsspec import FSSpecSource
 if TYPE_CHECKING:
     import aiohttp
 
-__all__ = ["again", "remote_options", "source_options"]
+__all__ = ["address", "again", "remote_options", "source_options"]
 
 T = TypeVar("T")
 
@@ -54,6 +54,17 @@ async def _client(**options: Any) -> aiohttp.ClientSession:
 
 def _xrootd(path: str) -> bool:
     return path.startswith(("root://", "xroot://"))
+
+
+def address(path: str) -> str:
+    """Return a URL as fsspec knows it: ``xroot`` is another name of ``root``.
+
+    Examples
+    --------
+    >>> address("xroot://example.org//data.root"), address("data.root")
+    ('root://example.org//data.root', 'data.root')
+    """
+    return path.removeprefix("x") if path.startswith("xroot://") else path
 
 
 def remote_options(path: str) -> dict[str, Any]:
@@ -134,6 +145,7 @@ class XRootDSource(FSSpecSource):  # type: ignore[misc]  # uproot has no types
         return super().chunks(found, notifications)
 
     def _open(self) -> None:
+        self._file_path_orig = address(self._file_path_orig)
         super()._open()
         self._fs: Any = _Again(self._fs, self._file_path_orig)
 

@@ -15,7 +15,7 @@ from gammastar.core.errors import InputFileError
 from gammastar.core.files import state_of
 from gammastar.read.events import open_tree
 from gammastar.read.files import opened
-from gammastar.read.servers import again, remote_options
+from gammastar.read.servers import address, again, remote_options
 from gammastar.store.manifest import file_sha256
 
 __all__ = [
@@ -94,7 +94,7 @@ def _remote_sha256(url: str) -> str:
     import fsspec
 
     result = hashlib.sha256()
-    with fsspec.open(url, "rb", **remote_options(url)) as stream:
+    with fsspec.open(address(url), "rb", **remote_options(url)) as stream:
         while block := stream.read(BLOCK):
             result.update(block)
     return result.hexdigest()
@@ -206,7 +206,7 @@ def _size(path: Path | Remote) -> int:
         return path.stat().st_size
     import fsspec
 
-    system, name = fsspec.core.url_to_fs(path.url, **remote_options(path.url))
+    system, name = fsspec.core.url_to_fs(address(path.url), **remote_options(path.url))
     size = system.size(name)
     return -1 if size is None else int(size)
 
