@@ -159,7 +159,7 @@ def test_failed_requests_are_repeated_and_the_last_error_is_raised(monkeypatch):
     monkeypatch.setattr(servers, "PAUSES", (0.0, 0.0))
     for failures in range(4):
         system = _Flaky(failures)
-        ranges = servers._Again(system, "root://host//data.root")._cat_ranges
+        ranges = servers._Again(system)._cat_ranges
 
         def plain(system=system):
             return asyncio.run(system._cat_ranges(starts=[1]))

@@ -134,6 +134,9 @@ class XRootDSource(FSSpecSource):  # type: ignore[misc]  # uproot has no types
     server that was away for longer, or that answered with one.
     """
 
+    def __init__(self, file_path: str, **options: Any) -> None:
+        super().__init__(address(file_path), **options)
+
     def chunk(self, start: int, stop: int) -> Any:
         """Return one range of bytes."""
         plain = super().chunk
@@ -145,16 +148,15 @@ class XRootDSource(FSSpecSource):  # type: ignore[misc]  # uproot has no types
         return super().chunks(found, notifications)
 
     def _open(self) -> None:
-        self._file_path_orig = address(self._file_path_orig)
         super()._open()
-        self._fs: Any = _Again(self._fs, self._file_path_orig)
+        self._fs: Any = _Again(self._fs)
 
 
 class _Again:
     """A file system whose lists of ranges are asked for again after an error."""
 
-    def __init__(self, system: Any, path: str) -> None:
-        self._system, self._path = system, path
+    def __init__(self, system: Any) -> None:
+        self._system = system
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._system, name)
