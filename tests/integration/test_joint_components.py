@@ -95,7 +95,7 @@ def runs(tmp_path_factory, mock_schema):
 
 
 def channel(folder, mass, name="opposite_sign"):
-    spec = read_json(folder / "joint_na62_dump" / f"m{mass:.4f}.json".replace("0.", "0p", 1))
+    spec = read_json(folder / "joint_na62_dump" / f"m{mass:.4f}".replace(".", "p") / "workspace.json")
     samples = next(c["samples"] for c in spec["channels"] if c["name"] == name)
     return {s["name"]: s for s in samples}, {o["name"]: o["data"] for o in spec["observations"]}
 

@@ -9,6 +9,8 @@ from builders import ROOT
 
 from gammastar.core.errors import SteeringError
 from gammastar.core.signal import SignalPlanes
+from gammastar.infer import read_likelihood
+from gammastar.infer.joint.levels import couplings_of
 from gammastar.pipeline.cache import load_arrays
 from gammastar.pipeline.run import run
 from gammastar.store.manifest import read_json
@@ -49,9 +51,20 @@ def results(tmp_path_factory):
     return run(folder / "steering.toml", output=folder / "out")
 
 
+def likelihoods(folder):
+    """Return what `gammastar scan` reads of each mass."""
+    found = sorted((folder / "joint_na62_dump").iterdir())
+    return {float(path.name[1:].replace("p", ".")): read_likelihood(path) for path in found}
+
+
 def workspaces(folder):
-    found = sorted((folder / "joint_na62_dump").glob("m*.json"))
-    return {float(path.stem[1:].replace("p", ".")): read_json(path) for path in found}
+    return {mass: found.workspace for mass, found in likelihoods(folder).items()}
+
+
+def events(spec):
+    """Return the events of the search by sample."""
+    search = next(c for c in spec["channels"] if c["name"] == "search")
+    return {s["name"]: s["data"][0] for s in search["samples"]}
 
 
 def test_every_mass_has_a_workspace_with_the_pairs_of_its_window(results):
@@ -70,17 +83,51 @@ def test_every_mass_has_a_workspace_with_the_pairs_of_its_window(results):
             assert observed[name].tolist() == by_hand.ravel().tolist()
 
 
-def test_signal_of_the_cells_is_that_of_the_plane(results):
+def test_patches_hold_the_signal_of_the_plane(results):
     """These cells hold all particles: their signals add up to the yield of the acceptance stage."""
     plane = SignalPlanes.from_arrays(load_arrays(results / "stages" / "accept.npz")).by_detector["na62_dump"]
-    for row, spec in enumerate(workspaces(results).values()):
-        search = next(c for c in spec["channels"] if c["name"] == "search")
-        total = sum(s["data"][0] for s in search["samples"] if s["name"].startswith("signal_"))
-        signal = plane.signal[row]
-        assert np.abs(total / signal[signal > 0] - 1.0).min() < 1e-9  # at the coupling of the file
+    for row, found in enumerate(likelihoods(results).values()):
+        assert sum(v for k, v in events(found.workspace).items() if k.startswith("signal_")) == 0
+        kept = (plane.signal[row] >= 0.1) & (plane.signal[row] <= 1e4)
+        assert sorted(found.values[n][1] for n in found.patches) == pytest.approx(plane.coupling[kept])
+        for name, (_, coupling) in found.values.items():
+            total = sum(v for k, v in events(found.patched(name)).items() if k.startswith("signal_"))
+            assert total == pytest.approx(np.interp(coupling, plane.coupling, plane.signal[row]), rel=1e-9)
     numbers = read_json(results / "manifest.json")["numbers"]
     (lost,) = (v for k, v in numbers.items() if k.startswith("signal outside the cells"))
     assert float(lost.rstrip("%")) < 0.1
+
+
+def test_pyhf_has_the_limit_of_the_run_at_a_patched_grid_point(results):
+    """CLs of pyhf at the median limit of the engine is the level: pairs, search and all nuisances."""
+    plane = SignalPlanes.from_arrays(load_arrays(results / "stages" / "accept.npz")).by_detector["na62_dump"]
+    limit = load_arrays(results / "stages" / "joint_na62_dump_0p45.npz")["expected"][0, 2]
+    found = likelihoods(results)[0.45]
+    coupling = plane.coupling[couplings_of(plane.signal[0], 1)[0]]
+    name = next(n for n, (_, g) in found.values.items() if g == pytest.approx(coupling))
+    space = pyhf.Workspace(found.patched(name))
+    model = space.model()
+    assert {"pot_calibration", "pot_search_NA62_dump", "signal_mc"} <= set(model.config.par_order)
+    _, bands = pyhf.infer.hypotest(
+        limit, space.data(model), model, test_stat="qtilde", return_expected_set=True
+    )
+    assert float(bands[2]) == pytest.approx(0.1, rel=1e-3)
+
+
+def test_submission_says_which_likelihood_it_is_of(results):
+    """hepdata-validator took it; its archive has the likelihood of each mass, as the run wrote it."""
+    folder = results / "hepdata"
+    kept = read_likelihood(folder / "likelihood.tar.gz", region="m0p4500")
+    assert kept.workspace == likelihoods(results)[0.45].workspace
+    assert kept.patches == likelihoods(results)[0.45].patches
+    table = read_json(folder / "contour.yaml")
+    qualifiers = {q["name"]: q["value"] for q in table["dependent_variables"][0]["qualifiers"]}
+    assert qualifiers["LIKELIHOOD"] == "joint fit of pairs and search"
+    assert "fitted together" in (folder / "submission.yaml").read_text()
+    methods = read_json(results / "manifest.json")["methods"]
+    assert methods["HEPData submission, NA62 dump"].startswith("valid to hepdata-validator")
+    published = read_json(results / "manifest.json")["files"]
+    assert {"joint_na62_dump/m0p4500/workspace.json", "hepdata/submission.yaml"} <= set(published)
 
 
 def test_pyhf_fits_the_workspaces(results):
@@ -104,7 +151,6 @@ def test_the_reach_says_which_likelihood_it_is_of(results):
     methods = read_json(results / "manifest.json")["methods"]
     assert "joint of pairs and search: 1 × 2 cells" in methods["likelihood, NA62 dump"]
     assert not (results / "workspace.json").exists()
-    assert "patch set" in methods["not made from a joint likelihood"]
 
 
 def test_pseudo_experiments_give_a_limit_of_a_few_events(tmp_path):
@@ -131,7 +177,6 @@ def test_pseudo_experiments_give_a_limit_of_a_few_events(tmp_path):
             {"likelihood": 'likelihood = "joint"\naveraged_from = 1.5'},
             "averaged_from: only likelihood = 'two-step'",
         ),
-        ({"a": ("min_effective = 3.0", "min_effective = 3.0\nmax_patches = 9")}, "max_patches: only"),
         (
             {
                 "a": ('weights = "signed"', 'method = "B4"'),

@@ -348,16 +348,7 @@ class Infer(Section):
     def _joint(self) -> None:
         """Refuse what the joint likelihood does not know, where the steering asks for it."""
         asked = {name for name in self.model_fields_set if getattr(self, name)}
-        counted = {
-            "discovery",
-            "projections",
-            "exports",
-            "submission",
-            "max_patches",
-            "hepdata",
-            "averaged_from",
-        }
-        alone = sorted(asked & counted)
+        alone = sorted(asked & {"discovery", "projections", "averaged_from"})
         if alone:
             msg = f"{alone[0]}: only likelihood = 'two-step' has it; leave it out"
             raise ValueError(msg)

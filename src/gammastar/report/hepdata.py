@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,8 @@ from gammastar.core.records import Reach
 
 __all__ = ["Submission", "check_submission", "write_submission"]
 
+Likelihood: TypeAlias = tuple[Mapping[str, Any], Mapping[str, Any]]
+"""Background-only workspace and patch set."""
 BANDS = ("-2 sigma", "-1 sigma", "median", "+1 sigma", "+2 sigma")
 ARCHIVE = "likelihood.tar.gz"
 LONGEST_NAME = 60  # HEPData takes 64 characters
@@ -63,8 +65,7 @@ def write_submission(
     reach: Reach,
     submission: Submission,
     *,
-    workspace: Mapping[str, Any] | None = None,
-    patchset: Mapping[str, Any] | None = None,
+    likelihoods: Mapping[str, Likelihood] | None = None,
     others: Mapping[str, Reach] | None = None,
 ) -> list[Path]:
     """Write a submission: ``submission.yaml``, one table of the contour, the likelihood as an archive.
@@ -78,8 +79,9 @@ def write_submission(
     submission : Submission
     others : mapping of str to Reach, optional
         Further contours by name (discoveries, projections), one table each; empty ones are left out.
-    workspace, patchset : mapping, optional
-        HistFactory JSON; together in ``likelihood.tar.gz`` as ``BkgOnly.json`` and ``patchset.json``.
+    likelihoods : mapping of str to (workspace, patchset), optional
+        HistFactory JSON; in ``likelihood.tar.gz`` each is ``BkgOnly.json`` and ``patchset.json`` in a folder
+        of its name. That called "" stands in none.
 
     Returns
     -------
@@ -103,9 +105,11 @@ def write_submission(
     resources = []
     places = {name: f"contour{i or ''}.yaml" for i, name in enumerate(tables)}
     files: dict[str, bytes] = {places[name]: document_text(table).encode() for name, table in tables.items()}
-    if workspace is not None:
-        files[ARCHIVE] = _archive(workspace, patchset)
+    if likelihoods:
+        files[ARCHIVE] = _archive(likelihoods)
         description = "Background-only HistFactory workspace and a patch per mass and coupling (test mu = 1)"
+        if any(likelihoods):
+            description += f"; one likelihood in each of {len(likelihoods)} folders"
         resources.append({"location": ARCHIVE, "description": description, "type": "HistFactory"})
     head: dict[str, Any] = {"comment": f"{submission.title}\n\n{submission.abstract}"}
     if resources:
@@ -254,15 +258,14 @@ def _clipped(reach: Reach) -> str:
     return f"The scan ends before the contour on: {', '.join(sides)}."
 
 
-def _archive(workspace: Mapping[str, Any], patchset: Mapping[str, Any] | None) -> bytes:
+def _archive(likelihoods: Mapping[str, Likelihood]) -> bytes:
     """Return a tar archive without time stamps: equal likelihoods give equal bytes."""
     plain = io.BytesIO()
     with tarfile.open(fileobj=plain, mode="w") as archive:
-        for name, document in (("BkgOnly.json", workspace), ("patchset.json", patchset)):
-            if document is None:
-                continue
-            content = json.dumps(dict(document), allow_nan=False).encode()
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
+        for folder, documents in likelihoods.items():
+            for name, document in zip(("BkgOnly.json", "patchset.json"), documents, strict=True):
+                content = json.dumps(dict(document), allow_nan=False).encode()
+                info = tarfile.TarInfo(f"{folder}/{name}" if folder else name)
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
     return gzip.compress(plain.getvalue(), mtime=0)

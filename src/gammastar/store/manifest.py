@@ -43,7 +43,7 @@ _PUBLISHED = re.compile(
     r"|(reach|workspace|patchset|hs3)(_[^/]+)?\.json|reach(_[^/]+)?\.csv"
     r"|(corrections|systematics|regularisation)\.csv|(report|explorer)\.html"
     r"|figures/[^/]+\.(png|pdf|svg)|detectors/[^/]+\.toml|pairs/part-\d{5,}\.parquet"
-    r"|(hepdata|histfactory)(_[^/]+)?/.+|input/mock_[a-z]+\.root",
+    r"|(hepdata|histfactory|joint)(_[^/]+)?/.+|input/mock_[a-z]+\.root",
     re.DOTALL,
 )
 

@@ -26,7 +26,7 @@ from gammastar.infer.joint.limits import (
     tail_probabilities,
 )
 from gammastar.infer.joint.model import JointEffect, JointModel
-from gammastar.infer.joint.workspace import joint_workspace
+from gammastar.infer.joint.workspace import GridPoint, joint_patchset, joint_workspace
 
 
 def model(size=60.0, *, bins=8, cells=6, seed=0, named=True, search=1, **changes):
@@ -124,6 +124,42 @@ def test_likelihood_is_that_of_pyhf(name):
         ours = negative_log(arrays, point, one.data, constants=True)[0]
         theirs = -float(built.logpdf(as_pyhf(one, built, core, like, gamma), data)[0])
         assert ours == pytest.approx(theirs, abs=1e-10)
+
+
+def test_patched_workspace_has_the_likelihood_of_its_grid_point():
+    """Two couplings of one window: pyhf with the patch set against the model of each."""
+    plain = MODELS["window"]
+    signals = np.stack([plain.signal[:, 0], 3.0 * np.where(np.arange(6) < 2, 0.0, plain.signal[::-1, 0])])
+    of_point = ({"signal_mc": 0.1, "widths": 0.05}, {"signal_mc": 0.3, "widths": 0.02})
+    largest = replace(plain, signal=signals.max(axis=0)[:, None])
+    points = [GridPoint(0.3, 10.0**-k, signals[k], of_point[k]) for k in (0, 1)]
+    space, patches = joint_patchset(largest, points)
+    known = pyhf.PatchSet(patches)
+    known.verify(space)
+    assert known.metadata["labels"] == ["mass_GeV", "eps"]
+    for k, signal in enumerate(signals):
+        own = tuple(JointEffect(name, signal=sigma) for name, sigma in of_point[k].items())
+        one = replace(plain, signal=signal[:, None], effects=(*plain.effects, *own))
+        patched = pyhf.Workspace(known.apply(space, (0.3, 10.0**-k)))
+        built = patched.model()
+        core, like, gamma = drawn(one, k)
+        ours = negative_log(
+            arrays_of(one), Point(core[None], like[None], gamma[None]), one.data, constants=True
+        )
+        theirs = -float(built.logpdf(as_pyhf(one, built, core, like, gamma), patched.data(built))[0])
+        assert ours[0] == pytest.approx(theirs, abs=1e-10)
+    space["observations"][3]["data"] = [4.0]
+    with pytest.raises(pyhf.exceptions.PatchSetVerificationError):
+        known.verify(space)
+
+
+def test_signal_where_the_window_has_none_is_no_patch():
+    plain = MODELS["window"]
+    bare = replace(plain, signal=np.where(np.arange(6) > 0, 1.0, 0.0)[:, None])
+    with pytest.raises(PhysicsError, match=r"the point at 0\.3 GeV and 1e-07 has signal in a cell"):
+        joint_patchset(bare, [GridPoint(0.3, 1e-7, np.ones(6), {})])
+    with pytest.raises(PhysicsError, match="the search has 2 bins"):
+        joint_patchset(MODELS["two bins of the search"], [GridPoint(0.3, 1e-7, np.ones(6), {})])
 
 
 @pytest.mark.parametrize("name", MODELS)

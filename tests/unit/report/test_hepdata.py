@@ -34,7 +34,7 @@ def found():
 def written(tmp_path):
     space = workspace("dimuons", 0.5, 0.3, pot_search_sigma=0.18)
     patches = patchset(space, MASS, np.full(12, 1e-6), np.full(12, 2.0))
-    return write_submission(tmp_path, found(), SAYS, workspace=space, patchset=patches)
+    return write_submission(tmp_path, found(), SAYS, likelihoods={"": (space, patches)})
 
 
 def test_likelihood_travels_with_the_tables(tmp_path):

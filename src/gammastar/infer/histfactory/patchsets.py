@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,13 @@ from gammastar.core.records import FloatArray
 from gammastar.infer.histfactory.modifiers import check_modifiers, log_normal, yields_of
 from gammastar.infer.toys import lint_names
 
-__all__ = ["patch_names", "patchset"]
+__all__ = ["Documents", "patch_document", "patch_names", "patched_points", "patchset", "signal_steps"]
+
+Documents: TypeAlias = dict[str, tuple[dict[str, Any], dict[str, Any]]]
+"""Workspaces with their patch sets, by name; one alone is called ""."""
+Operations: TypeAlias = list[dict[str, Any]]
+PATCHED = (0.1, 1e4)  # expected events of the grid points that go into a patch set
+FIRST = "/channels/0/samples/0"  # the signal of a counting search
 
 
 def patch_names(mass: FloatArray, coupling: FloatArray, coupling_name: str = "eps") -> list[str]:
@@ -47,6 +53,26 @@ def patch_names(mass: FloatArray, coupling: FloatArray, coupling_name: str = "ep
 def _plain(value: float, digits: int) -> str:
     """Return a number without point and minus sign: -6.5 is m6p50."""
     return f"{value:.{digits}f}".replace("-", "m").replace(".", "p")
+
+
+def patched_points(signal: FloatArray, most: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Return rows and columns of the grid points that go into a patch set: those of 0.1 to 10⁴ events.
+
+    Parameters
+    ----------
+    signal : NDArray, shape (masses, couplings)
+        Expected events.
+    most : int
+        Of more points every second, third, … is taken.
+
+    Examples
+    --------
+    >>> patched_points(np.array([[0.0, 2.0, 1e5], [0.2, 3.0, 1.0]]), 2)
+    (array([0, 1]), array([1, 1]))
+    """
+    row, column = np.nonzero((signal >= PATCHED[0]) & (signal <= PATCHED[1]))
+    every = slice(None, None, max(1, int(np.ceil(len(row) / most))))
+    return row[every], column[every]
 
 
 def patchset(
@@ -114,15 +140,43 @@ def patchset(
     own = [{"name": name, "type": "normsys"} for name in sigmas]
     check_modifiers([*samples[0]["modifiers"], *own], "patchset, signal")
     spreads = {k: np.broadcast_to(np.asarray(v, dtype=np.float64), masses.shape) for k, v in sigmas.items()}
-    rows = zip(
-        patch_names(masses, couplings, coupling_name),
-        masses.tolist(),
-        couplings.tolist(),
-        events.reshape(masses.size, bins).tolist(),
-        strict=True,
-    )
+    listed = [
+        signal_steps(FIRST, sample, data, {k: float(v[i]) for k, v in spreads.items()})
+        for i, data in enumerate(events.reshape(masses.size, bins).tolist())
+    ]
+    return patch_document(workspace, masses, couplings, listed, about=(coupling_name, hepdata, description))
+
+
+def patch_document(
+    workspace: Mapping[str, Any],
+    mass: FloatArray,
+    coupling: FloatArray,
+    operations: Sequence[Operations],
+    *,
+    about: tuple[str, str, str],
+) -> dict[str, Any]:
+    """Return the patch set of a workspace from the JSON patch (RFC 6902) of each grid point.
+
+    Parameters
+    ----------
+    workspace : mapping
+    mass, coupling : NDArray, shape (n,)
+        [GeV].
+    operations : sequence of lists, length n
+    about : (str, str, str)
+        Name of the coupling, record at HEPData, description.
+
+    Raises
+    ------
+    PhysicsError
+        If two grid points are the same.
+    """
     import pyhf  # here: a limit needs none
 
+    coupling_name, hepdata, description = about
+    rows = zip(
+        patch_names(mass, coupling, coupling_name), mass.tolist(), coupling.tolist(), operations, strict=True
+    )
     spec: dict[str, Any] = {
         "metadata": {
             "references": {"hepdata": hepdata},
@@ -131,11 +185,7 @@ def patchset(
             "description": description,
         },
         "patches": [
-            {
-                "metadata": {"name": name, "values": [m, g]},
-                "patch": _operations(sample, data, {k: float(v[i]) for k, v in spreads.items()}),
-            }
-            for i, (name, m, g, data) in enumerate(rows)
+            {"metadata": {"name": name, "values": [m, g]}, "patch": patch} for name, m, g, patch in rows
         ],
         "version": "1.0.0",
     }
@@ -149,9 +199,20 @@ def _names(workspace: Mapping[str, Any]) -> list[str]:
     return [modifier["name"] for sample in samples for modifier in sample["modifiers"]]
 
 
-def _operations(sample: str, data: list[float], sigmas: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Return the JSON patch (RFC 6902) of one point; for another first sample it fails."""
-    at = "/channels/0/samples/0"
+def signal_steps(at: str, sample: str, data: list[float], sigmas: Mapping[str, float]) -> Operations:
+    """Return the steps (RFC 6902) that give a sample its events and log-normal nuisances.
+
+    Parameters
+    ----------
+    at : str
+        Where it stands, as JSON pointer.
+    sample : str
+        What it is called: for another one the patch fails.
+    data : list of float
+        Events per bin.
+    sigmas : mapping of str to float
+        ln κ by the name of the nuisance.
+    """
     return [
         {"op": "test", "path": f"{at}/name", "value": sample},
         {"op": "replace", "path": f"{at}/data", "value": data},

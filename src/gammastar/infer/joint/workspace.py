@@ -1,21 +1,26 @@
-"""The joint likelihood as a HistFactory workspace, for pyhf, cabinetry and everything that reads them."""
+"""The joint likelihood as HistFactory workspace and patch set, for pyhf, cabinetry and what reads them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.infer.histfactory.modifiers import Modifiers, log_normal
+from gammastar.infer.histfactory.patchsets import patch_document, signal_steps
 from gammastar.infer.histfactory.workspaces import assemble, sample
 from gammastar.infer.joint.expectation import arrays_of
 from gammastar.infer.joint.model import CHARGES, FREE, JointEffect, JointModel
 
-__all__ = ["CHANNELS", "joint_workspace"]
+__all__ = ["CHANNELS", "GridPoint", "joint_patchset", "joint_workspace"]
 
 CHANNELS = ("opposite_sign", "plus_plus", "minus_minus", "search")
 LARGEST = 1e3  # of free factors
+DESCRIPTION = "Expected signal of each cell per mass and coupling, on pairs and search; test mu = 1."
 
 
 def joint_workspace(model: JointModel, *, poi_maximum: float = 100.0) -> dict[str, Any]:
@@ -84,6 +89,101 @@ def joint_workspace(model: JointModel, *, poi_maximum: float = 100.0) -> dict[st
     n = len(model.counts[0])
     parameters.append({"name": "like_sign", "inits": [1.0] * n, "bounds": [[0.0, LARGEST]] * n})
     return spec
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GridPoint:
+    """What one grid point puts into the search.
+
+    Attributes
+    ----------
+    mass : float [GeV]
+    coupling : float
+    signal : NDArray, shape (j,)
+        Events per true pair at μ = 1.
+    sigmas : mapping of str to float
+        ln κ of the signal of all cells by the name of its nuisance, beside those of the workspace.
+    """
+
+    mass: float
+    coupling: float
+    signal: FloatArray
+    sigmas: Mapping[str, float]
+
+
+def joint_patchset(
+    model: JointModel,
+    points: Sequence[GridPoint],
+    *,
+    coupling_name: str = "eps",
+    hepdata: str = "ins0000000",
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the background-only workspace of a mass window, and the patches that put a signal into it.
+
+    Parameters
+    ----------
+    model : JointModel
+        Of the window: cells that see no signal here get none. The search has one bin.
+    points : sequence of GridPoint
+        At least one.
+    coupling_name : str
+        Used in names and labels.
+    hepdata : str
+        Record of the publication; ``ins`` and seven digits.
+
+    Returns
+    -------
+    (dict, dict)
+        Workspace, in which the signal of each cell waits with zero events, and patch set 1.0.0 with its
+        digest. The workspace with a patch has the likelihood of the model with signal and nuisances of the
+        grid point.
+
+    Raises
+    ------
+    PhysicsError
+        Without a search of one bin, or for a point with signal in a cell that has none in the model.
+
+    Examples
+    --------
+    >>> cell = np.ones((1, 1))
+    >>> one = JointModel(np.ones(1), cell, 0 * cell, np.ones((3, 1)), cell, np.ones(1))
+    >>> space, patches = joint_patchset(one, [GridPoint(0.3, 1e-7, np.array([2.0]), {"signal_mc": 0.1})])
+    >>> patches["patches"][0]["metadata"]["name"]
+    'm0p300_log10eps_m7p00'
+    """
+    if len(model.background) != 1:
+        msg = f"joint_patchset: the search has {len(model.background)} bins; signals are put into one"
+        raise PhysicsError(msg)
+    spec = joint_workspace(model)
+    channel = CHANNELS.index("search")
+    samples = spec["channels"][channel]["samples"]
+    cells = np.flatnonzero(model.signal.any(axis=1))
+    for one in samples[: len(cells)]:
+        one["data"] = [0.0]
+    outside = np.delete(np.stack([point.signal for point in points]), cells, axis=1).any(axis=1)
+    if outside.any():
+        at = points[int(outside.argmax())]
+        msg = (
+            f"joint_patchset: the point at {at.mass:g} GeV and {at.coupling:g} has signal in a cell "
+            "where the model has none; give the model the largest signal of all points"
+        )
+        raise PhysicsError(msg)
+    where = f"/channels/{channel}/samples"
+    patches = [
+        [
+            step
+            for place, cell in enumerate(cells)
+            for step in signal_steps(
+                f"{where}/{place}",
+                samples[place]["name"],
+                [float(point.signal[cell] * model.pairs[cell])],
+                point.sigmas,
+            )
+        ]
+        for point in points
+    ]
+    mass, coupling = (np.array([getattr(point, name) for point in points]) for name in ("mass", "coupling"))
+    return spec, patch_document(spec, mass, coupling, patches, about=(coupling_name, hepdata, DESCRIPTION))
 
 
 def _cell(cell: int) -> dict[str, Any]:

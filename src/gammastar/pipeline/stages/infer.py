@@ -28,6 +28,7 @@ from gammastar.infer.counting_search import (
     modifiers_at,
 )
 from gammastar.infer.histfactory.likelihoods import CONVENTION
+from gammastar.infer.histfactory.patchsets import PATCHED, Documents, patched_points
 from gammastar.infer.histfactory.workspaces import pot_names
 from gammastar.infer.reach_tables import contours, exponent_of, intervals_of, plain, reach_rows
 from gammastar.physics.detector import Detector
@@ -42,9 +43,12 @@ __all__ = ["KEYS", "explored", "first_search", "in_use", "infer_stage", "millich
 
 KEYS = ("method", "asymptotic_from", "averaged_from", "cl")  # of [infer], which a patch set carries with it
 LARGEST_KAPPA = 1e6  # of no signal: never averaged
-PATCHED = (0.1, 1e4)  # expected events of the grid points that go into the patch set
 EXPLORED_CL = (0.90, 0.95)  # of the explorer, besides that of [infer]
 MASS_NUCLEON = 0.9389
+JOINT_FIT = (
+    "The calibrating lepton pairs and the search are fitted together (joint likelihood), with free contents "
+    "of the true cells; the archive holds a likelihood per mass"
+)
 CHARGED = predict.Labels("millicharged particles", "χ", "Q", "charge over that of the electron")
 COLUMNS = ("part", "mass", "coupling_low", "coupling_high", "closed", "clipped_side")
 
@@ -160,11 +164,13 @@ def infer_stage(
         name: counting_search(ctx, detector, planes[name], exposure, main=i == 0)
         for i, (name, detector) in enumerate(detectors(ctx).items())
     }
-    joint = section.likelihood == "joint" and bool(every)
-    if joint:
+    joint: dict[str, Documents] = {}
+    if section.likelihood == "joint" and every:
         from gammastar.pipeline.stages.joint import with_joint_likelihood
 
-        every = with_joint_likelihood(ctx, state, every)
+        both = with_joint_likelihood(ctx, state, every)
+        every = {name: asked for name, (asked, _) in both.items()}
+        joint = {name: found for name, (_, found) in both.items()}
         state.planes = {name: asked.plane for name, asked in every.items()}
     for i, (name, asked) in enumerate(every.items()):
         detector = asked.detector
@@ -174,10 +180,13 @@ def infer_stage(
                 "two-step: a count whose signal comes from the unfolded spectrum with log-normal errors"
             )
         search, suffix = asked.search(), "" if i == 0 else f"_{name}"
-        documents = None if joint else _write_grid(ctx, asked, suffix=suffix, masked=bool(suffix))
-        if documents is not None and section.exports:
+        if joint:
+            documents = _write_joint(ctx, f"joint_{name}", joint[name])
+        else:
+            documents = _write_grid(ctx, asked, suffix=suffix, masked=bool(suffix))
+        if documents and section.exports:
             _export(ctx, search, documents, suffix)
-        if documents is not None and section.submission and np.isfinite(search.reach.edges).any():
+        if documents and section.submission and np.isfinite(search.reach.edges).any():
             _submit(ctx, search, exposure, documents, suffix)
         shown = explored(ctx, search)
         if state is not None:
@@ -254,7 +263,7 @@ def _write_reach(
 
 def _write_grid(
     ctx: Context, search: CountingSearch, *, suffix: str, masked: bool = True, coupling: str = "eps"
-) -> tuple[dict[str, Any], dict[str, Any]] | None:
+) -> Documents:
     """Write ``workspace<suffix>.json`` and ``patchset<suffix>.json``, one patch per mass and coupling.
 
     Both together hold every nuisance of the limit under its name. The finite sample, ``signal_mc``, is in the
@@ -262,8 +271,8 @@ def _write_grid(
 
     Returns
     -------
-    tuple of dict, or None
-        Workspace and patch set; None if no grid point has enough events.
+    dict
+        Workspace and patch set under the name ""; nothing if no grid point has enough events.
     """
     section, plane = section_of(ctx), search.plane
     observed = "masked" if masked or isinstance(section.observed, str) else list(section.observed)
@@ -280,13 +289,11 @@ def _write_grid(
         pot_search_sigma={pot_names(search.detector.name)[1]: own},
     )
     write_json(ctx.folder / f"workspace{suffix}.json", spec)
-    row, column = np.nonzero((plane.signal >= PATCHED[0]) & (plane.signal <= PATCHED[1]))
-    every = slice(None, None, max(1, int(np.ceil(len(row) / section.max_patches))))
-    row, column = row[every], column[every]
+    row, column = patched_points(plane.signal, section.max_patches)
     if not len(row):
         note = f"{search.detector.name}: no grid point reaches {PATCHED[0]} events; no patch set"
         ctx.cache.notes.append(note)
-        return None
+        return {}
     patches = infer.patchset(
         spec,
         plane.mass[row],
@@ -296,19 +303,38 @@ def _write_grid(
         coupling_name=coupling,
         hepdata=section.hepdata,
     )
-    # for `gammastar scan`: how this run sets limits, with the treatment of nuisances that its median asks for
-    convention = {key: getattr(section, key) for key in KEYS}
     averaged = search.treatment["averaged_from"] < 1.0
-    patches["metadata"][CONVENTION] = convention | {"averaged_from": 1.0 if averaged else LARGEST_KAPPA}
+    _say_how(section, patches, averaged_from=1.0 if averaged else LARGEST_KAPPA)
     write_json(ctx.folder / f"patchset{suffix}.json", patches, indent=None)
-    return spec, patches
+    return {"": (spec, patches)}
 
 
-def _export(ctx: Context, search: Search, documents: tuple[Any, Any], suffix: str) -> None:
+def _say_how(section: Infer, patches: dict[str, Any], *, averaged_from: float) -> None:
+    """Put into a patch set how this run sets limits and treats nuisances: `gammastar scan` reads it."""
+    convention = {key: getattr(section, key) for key in KEYS}
+    patches["metadata"][CONVENTION] = convention | {"averaged_from": averaged_from}
+
+
+def _write_joint(ctx: Context, name: str, documents: Documents) -> Documents:
+    """Write and return ``workspace.json`` and ``patchset.json`` of each mass, in a folder of its own."""
+    for label, (spec, patches) in documents.items():
+        folder = ctx.folder / name / label
+        folder.mkdir(parents=True, exist_ok=True)
+        _say_how(section_of(ctx), patches, averaged_from=LARGEST_KAPPA)
+        write_json(folder / "workspace.json", spec)
+        write_json(folder / "patchset.json", patches, indent=None)
+    return documents
+
+
+def _export(ctx: Context, search: Search, documents: Documents, suffix: str) -> None:
     """Write the likelihood of the grid point whose signal is nearest to the limit in other formats."""
-    (spec, patches), formats = documents, section_of(ctx).exports
-    at = [patch["patch"][1]["value"] for patch in patches["patches"]]
-    nearest = int(np.argmin(np.abs(np.log(np.sum(at, axis=1) / search.limit.expected[2]))))
+    formats, distance = section_of(ctx).exports, {}
+    for label, (_, patches) in documents.items():
+        for i, patch in enumerate(patches["patches"]):
+            events = sum(sum(step["value"]) for step in patch["patch"] if step["op"] == "replace")
+            distance[label, i] = abs(float(np.log(events / search.limit.expected[2])))
+    label, nearest = min(distance, key=lambda place: distance[place])
+    spec, patches = documents[label]
     patch = patches["patches"][nearest]
     point = jsonpatch.apply_patch(spec, patch["patch"])
     if "hs3" in formats:
@@ -321,24 +347,24 @@ def _export(ctx: Context, search: Search, documents: tuple[Any, Any], suffix: st
     )
 
 
-def _submit(
-    ctx: Context, search: Search, exposure: Exposure, documents: tuple[Any, Any], suffix: str
-) -> None:
+def _submit(ctx: Context, search: Search, exposure: Exposure, documents: Documents, suffix: str) -> None:
     """Write the tables and the likelihood for HEPData."""
     from gammastar import report
 
     mock = "MOCK: " if ctx.cache.mock else ""
     labels, loss = model_of(ctx).labels, ctx.cache.loss
-    photon = labels.plane == "dark_photon"
+    photon, joint = labels.plane == "dark_photon", search.joint is not None
     says = report.Submission(
         title=f"{mock}Expected reach of {search.detector.name}",
         abstract=f"{mock}Signal from measured dileptons. {search.assumption}."
+        + (f" {JOINT_FIT}." if joint else "")
         + (f" {loss}." if loss else ""),
         coupling="kinetic mixing epsilon" if photon else _with_unit(labels),
         qualifiers={
             "CL": search.options.cl,
             **{QUALIFIER[name]: value for name, value in exposure_of(search.detector).items()},
             "SQRT(S) [GeV]": round(float(np.sqrt(2.0 * exposure.beam_energy * MASS_NUCLEON)), 2),
+            **({"LIKELIHOOD": "joint fit of pairs and search"} if joint else {}),
         },
         reaction=f"P NUCLEUS --> {'DARKPHOTON' if photon else 'NEWPARTICLE'} X",
         method=search.limit.method,
@@ -347,9 +373,7 @@ def _submit(
     folder = ctx.folder / f"hepdata{suffix}"
     folder.mkdir(exist_ok=True)
     others = {name: reach for name, reach in contours(search).items() if name != "all"}
-    report.write_submission(
-        folder, search.reach, says, workspace=documents[0], patchset=documents[1], others=others
-    )
+    report.write_submission(folder, search.reach, says, likelihoods=documents, others=others)
     checked = "not checked (hepdata-validator is not installed)"
     if importlib.util.find_spec("hepdata_validator") is not None:
         report.check_submission(folder)

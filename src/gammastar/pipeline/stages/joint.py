@@ -19,19 +19,20 @@ from gammastar.core.records import FloatArray, Limit, Response
 from gammastar.core.sampling import stream
 from gammastar.core.signal import SignalPlane
 from gammastar.infer.counting_search import CountingSearch
+from gammastar.infer.histfactory.patchsets import Documents, patched_points
 from gammastar.infer.histfactory.workspaces import pot_names
-from gammastar.infer.joint.levels import JointLevels, couplings_of, levels_over
+from gammastar.infer.joint.levels import couplings_of, levels_over
 from gammastar.infer.joint.limits import JointLimits, joint_limit
 from gammastar.infer.joint.model import WIDEST, JointEffect, JointModel
 from gammastar.infer.joint.windows import Setting, Window, window_axes, window_model
-from gammastar.infer.joint.workspace import joint_workspace
+from gammastar.infer.joint.workspace import GridPoint, joint_patchset
 from gammastar.physics.qed import dark_photon_rate
 from gammastar.pipeline.context import Context, needed
 from gammastar.pipeline.stages.accept import cell_signals
 from gammastar.pipeline.stages.read import stored_pairs
 from gammastar.pipeline.stages.subtract import removed_pairs
 from gammastar.pipeline.stages.unfold import simulation_of
-from gammastar.store.manifest import digest, write_json
+from gammastar.store.manifest import digest
 from gammastar.unfold import simulation, systematics
 
 __all__ = ["with_joint_likelihood"]
@@ -53,8 +54,8 @@ class _Measured:
 
 def with_joint_likelihood(
     ctx: Context, state: Any, searches: Mapping[str, CountingSearch]
-) -> dict[str, CountingSearch]:
-    """Return the searches with the limits of a joint likelihood, and write its workspaces.
+) -> dict[str, tuple[CountingSearch, Documents]]:
+    """Return the searches with the limits of a joint likelihood, and its workspaces and patch sets.
 
     The signal is then that from the cells of the likelihood: what lies outside has no measured content.
 
@@ -76,7 +77,7 @@ def with_joint_likelihood(
         for name, window in found.items():
             windows[name].append(window)
     ctx.cache.methods["not made from a joint likelihood"] = (
-        "discovery reach, projections, impacts, patch set, HEPData submission; the two-step one has them"
+        "discovery reach, projections, impacts; the two-step one has them"
     )
     return {name: _limited(ctx, section, name, search, windows[name]) for name, search in searches.items()}
 
@@ -237,8 +238,8 @@ def _plain(name: str) -> str:
 
 def _limited(
     ctx: Context, section: Infer, name: str, search: CountingSearch, windows: Sequence[Window | None]
-) -> CountingSearch:
-    """Return a search on the signal of its cells, with limits over masses and couplings."""
+) -> tuple[CountingSearch, Documents]:
+    """Return a search on the signal of its cells, with limits over masses and couplings, and its files."""
     joint = needed(section.joint, "infer.joint")
     events = np.array([np.zeros(len(search.plane.coupling)) if w is None else w.events for w in windows])
     reduced = replace(search, plane=_in_cells(search.plane, events))
@@ -258,7 +259,6 @@ def _limited(
         return limits(row)[column]
 
     levels = levels_over(events, places, limit)
-    _write(ctx, name, reduced, windows, levels)
     lost = max(1.0 - events.sum() / max(float(search.plane.signal.sum()), 1e-300), 0.0)
     ctx.cache.methods[f"likelihood, {search.detector.name}"] = (
         f"joint of pairs and search: {len(joint.pt) - 1} × {len(joint.energy) - 1} cells of q_T and energy "
@@ -272,7 +272,7 @@ def _limited(
             f"infer.joint: {lost:.0%} of the signal in {search.detector.name} lies outside the cells that "
             "pairs populate, and is left out; wider cells hold more of it, by the shape of the sampler"
         )
-    return replace(reduced, joint=levels)
+    return replace(reduced, joint=levels), _documents(ctx, section, reduced, windows)
 
 
 def _kept_limits(ctx: Context, stage: str, models: Sequence[JointModel], options: JointLimits) -> list[Limit]:
@@ -331,22 +331,33 @@ def _effects(search: CountingSearch, row: int, column: int) -> tuple[JointEffect
     return tuple(JointEffect(n, signal=min(s, WIDEST)) for n, s in sizes.items() if s > 0)
 
 
-def _write(
-    ctx: Context,
-    name: str,
-    search: CountingSearch,
-    windows: Sequence[Window | None],
-    levels: JointLevels,
-) -> None:
-    """Write one workspace per mass, at the coupling whose signal is farthest above its limit."""
-    folder = ctx.folder / f"joint_{name}"
-    folder.mkdir(exist_ok=True)
-    for row, window in enumerate(windows):
-        signal = search.plane.signal[row]
-        if window is None or not signal.any():
+def _documents(
+    ctx: Context, section: Infer, search: CountingSearch, windows: Sequence[Window | None]
+) -> Documents:
+    """Return workspace and patch set of every mass that has grid points with enough events."""
+    plane = search.plane
+    row, column = patched_points(plane.signal, section.max_patches)
+    found: Documents = {}
+    for i, label in enumerate(_labels(plane.mass)):
+        window = windows[i]
+        if window is None or i not in row:
             continue
-        column = int(np.argmax(signal / levels.expected[row, :, 2]))
-        model = window.at(column, _effects(search, row, column))
-        spec = joint_workspace(model if not ctx.cache.mock else replace(model, observed=None))
-        label = f"m{search.plane.mass[row]:.4f}".replace(".", "p")
-        write_json(folder / f"{label}.json", spec)
+        shared, points = pot_names(search.detector.name), []
+        for k in column[row == i].tolist():
+            own = {e.name: float(e.signal) for e in _effects(search, i, k) if e.name not in shared}
+            points.append(GridPoint(float(plane.mass[i]), float(plane.coupling[k]), window.signal[:, k], own))
+        best = int(plane.signal[i].argmax())
+        pots = tuple(e for e in _effects(search, i, best) if e.name in shared)
+        model = replace(window.model, effects=(*window.model.effects, *pots))
+        model = replace(model, observed=None) if ctx.cache.mock else model
+        found[label] = joint_patchset(model, points, hepdata=section.hepdata)
+    return found
+
+
+def _labels(mass: FloatArray) -> list[str]:
+    """Return names of masses [GeV] that HistFactory and folders accept, with as many digits as they need."""
+    for digits in range(4, 16):
+        names = [f"m{value:.{digits}f}".replace(".", "p") for value in mass.tolist()]
+        if len(set(names)) == len(names):
+            break
+    return names
