@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyhf
@@ -16,6 +16,7 @@ from gammastar.core.errors import UserError
 from gammastar.core.records import Response, Spectrum
 from gammastar.infer import asymptotic_limit, counting_channel
 from gammastar.infer.counting import counting_cls
+from gammastar.infer.joint.discovery import joint_significance, p_zero
 from gammastar.infer.joint.expectation import Arrays, Point, arrays_of, negative_log
 from gammastar.infer.joint.fits import fit
 from gammastar.infer.joint.limits import draw_joint, joint_asymptotic, tail_probabilities
@@ -96,6 +97,7 @@ def joint_rows(quick: bool) -> Iterator[dict]:
         yield from _coverage(Window(30.0), n, toys)
     if not quick:
         yield from _in_situ(200, 200)
+    yield from _discoveries(*((60, 50) if quick else (400, 200)))
 
 
 def _against_pyhf() -> Iterator[dict]:
@@ -207,17 +209,16 @@ def _cls(signal: float, error: float, events: float, treatment: str) -> float:
     return float(counting_cls(signal, events, BACKGROUND, signal_sigma=sigma, method=treatment))
 
 
-def _in_situ(n: int, toys: int) -> Iterator[dict]:
-    """Search for a peak in the pairs themselves: one channel, and the same likelihood."""
-    window = Window(200.0)
+def _peak() -> JointModel:
+    """Return a search for 30 pairs of a peak among 200: one channel, cells wider than the peak."""
     peak = np.exp(-0.5 * ((np.arange(BINS) - 3.5) / 1.0) ** 2)[:, None]
-    few = np.linspace(0.1, 0.9, 3)  # the peak is narrower than the cells
+    few = np.linspace(0.1, 0.9, 3)
     cells = np.exp(-0.5 * ((np.linspace(0, 1, BINS)[:, None] - few) / 0.35) ** 2)
     cells *= EFFICIENCY / cells.sum(axis=0)
     pairs = np.full(3, 200.0 / EFFICIENCY / 3)
     signal = cells * peak
     signal *= 30.0 / (signal @ pairs).sum()
-    model = JointModel(
+    return JointModel(
         pairs,
         cells,
         np.zeros((BINS, 3)),
@@ -227,6 +228,11 @@ def _in_situ(n: int, toys: int) -> Iterator[dict]:
         np.zeros(0),
         in_situ=signal,
     )
+
+
+def _in_situ(n: int, toys: int) -> Iterator[dict]:
+    """Search for a peak in the pairs themselves: one channel, and the same likelihood."""
+    window, model = Window(200.0), _peak()
     arrays, rng = arrays_of(model), np.random.default_rng(4)
     truth = Point(np.r_[1.0, np.ones(3), 0.0][None], (window.like / arrays.like[1])[None], np.ones((1, BINS)))
     drawn = draw_joint(arrays, truth, n, rng)
@@ -235,3 +241,38 @@ def _in_situ(n: int, toys: int) -> Iterator[dict]:
     tolerance = 3 * np.sqrt(LEVEL * (1 - LEVEL) / n)
     label = f"P(CLs+b < 0.1), in situ, 30 of 200 pairs in the peak, {n} full pseudo-experiments"
     yield row(label, np.mean(clsb < LEVEL), LEVEL, tolerance, DEFINITION)
+
+
+def _discoveries(n: int, toys: int) -> Iterator[dict]:
+    """Draw experiments without signal, and ask each for its own p₀; q₀ beside that of pyhf."""
+    window = Window(60.0)
+    effects = (JointEffect("background_norm", background=0.3), JointEffect("pot", signal=0.18))
+    model = window.model(np.ones((3, BINS)), effects=effects, background=np.array([10.0]))
+    arrays, rng = arrays_of(model), np.random.default_rng(6)
+    truth = Point(
+        np.r_[0.0, np.ones(CELLS), 0.0, 0.0, 0.0][None],
+        (window.like / arrays.like[1])[None],
+        np.ones((1, BINS)),
+    )
+    data = draw_joint(arrays, truth, n, rng)
+    p, _ = p_zero(arrays, data, toys, rng)
+    yield from _uniform(p, "search of b = 10, κ = 1.35, 60 pairs")
+    arrays, like = arrays_of(_peak()), Window(200.0).like
+    truth = Point(np.r_[0.0, np.ones(3), 0.0][None], (like / arrays.like[1])[None], np.ones((1, BINS)))
+    p, _ = p_zero(arrays, draw_joint(arrays, truth, n, rng), toys, rng)
+    yield from _uniform(p, "in situ, 200 pairs")
+    seen = replace(model, counts=data.pairs[0], observed=np.array([19.0]))
+    space = pyhf.Workspace(joint_workspace(seen))
+    peer = space.model()
+    p_value = float(pyhf.infer.hypotest(0.0, space.data(peer), peer, test_stat="q0"))
+    yield row(
+        "p0 of 19 events over 10, joint", joint_significance(seen).p_value, p_value, 1e-5, "pyhf 0.7.6, SLSQP"
+    )
+
+
+def _uniform(p: np.ndarray, where: str) -> Iterator[dict]:
+    """Compare the part of experiments below some levels; half of all have no excess, and p₀ of one."""
+    for level in (0.05, 0.1, 0.3):
+        part, error = float(np.mean(p <= level)), 3 * np.sqrt(level * (1 - level) / len(p))
+        label = f"P(p0 ≤ {level:g}) without signal, joint, {where}, {len(p)} full pseudo-experiments"
+        yield row(label, part, level, error, DEFINITION)

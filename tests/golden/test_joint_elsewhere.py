@@ -13,6 +13,7 @@ import numpy as np
 import pyhf
 import pytest
 from builders import ROOT
+from joint_models import MODELS
 
 from gammastar.infer import to_hs3
 from gammastar.infer.histfactory.hs3 import hs3_nll, hs3_parameters
@@ -29,15 +30,6 @@ FITTED = ("window", "no effects", "two bins of the search")
 needs_root = pytest.mark.skipif(not PYTHON, reason="no interpreter with ROOT (GAMMASTAR_ROOT_PYTHON)")
 
 
-@pytest.fixture(scope="module")
-def models():
-    path = ROOT / "tests" / "unit" / "infer" / "test_joint.py"
-    spec = importlib.util.spec_from_file_location("joint_models", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.MODELS
-
-
 def asked(*arguments):
     command = [PYTHON, str(ORACLE), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
@@ -47,8 +39,8 @@ def asked(*arguments):
 @pytest.mark.slow
 @needs_root
 @pytest.mark.parametrize("name", ["window", "no effects", "two bins of the search", "in situ", "empty pairs"])
-def test_roofit_has_the_same_likelihood(models, tmp_path, name):
-    spec = joint_workspace(models[name])
+def test_roofit_has_the_same_likelihood(tmp_path, name):
+    spec = joint_workspace(MODELS[name])
     document, model = to_hs3(spec), pyhf.Workspace(spec).model(modifier_settings=CODES)
     rng, start = np.random.default_rng(3), np.array(model.config.suggested_init())
     drawn = rng.normal(size=(5, len(start)))
@@ -68,8 +60,8 @@ def test_roofit_has_the_same_likelihood(models, tmp_path, name):
 @pytest.mark.slow
 @needs_root
 @pytest.mark.parametrize("name", FITTED)
-def test_roofit_fits_the_same_strength(models, tmp_path, name):
-    one = models[name]
+def test_roofit_fits_the_same_strength(tmp_path, name):
+    one = MODELS[name]
     (tmp_path / "model.json").write_text(json.dumps(to_hs3(joint_workspace(one))))
     strength, error, _ = asked("fit", tmp_path / "model.json")
     ours = fit(arrays_of(one), one.data).point.core[0, 0]
@@ -79,9 +71,9 @@ def test_roofit_fits_the_same_strength(models, tmp_path, name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FITTED)
-def test_cabinetry_fits_the_same_strength(models, name):
+def test_cabinetry_fits_the_same_strength(name):
     cabinetry = pytest.importorskip("cabinetry")
-    one = models[name]
+    one = MODELS[name]
     model, data = cabinetry.model_utils.model_and_data(joint_workspace(one))
     found = cabinetry.fit.fit(model, data, strategy=2, maxiter=100_000)
     index = model.config.poi_index

@@ -9,7 +9,7 @@ from builders import ROOT
 
 from gammastar.core.errors import SteeringError
 from gammastar.core.signal import SignalPlanes
-from gammastar.infer import read_likelihood
+from gammastar.infer import discovery_yield, read_likelihood
 from gammastar.infer.joint.levels import couplings_of
 from gammastar.pipeline.cache import load_arrays
 from gammastar.pipeline.run import run
@@ -47,7 +47,8 @@ def steering(joint=JOINT, likelihood='likelihood = "joint"\nmethod = "asymptotic
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("joint")
-    (folder / "steering.toml").write_text(steering())
+    asked = 'min_effective = 3.0\nprojections = [1.4e17, 1e19]\nexports = ["hs3"]'
+    (folder / "steering.toml").write_text(steering(more=("min_effective = 3.0", asked)))
     return run(folder / "steering.toml", output=folder / "out")
 
 
@@ -147,10 +148,32 @@ def test_the_reach_says_which_likelihood_it_is_of(results):
     rows = [row for row in content["rows"] if row["part"] == "all"]
     assert rows
     assert all(row["method"].startswith("joint: asymptotic") for row in rows)
-    assert not any(row["part"].startswith("discovery") for row in content["rows"])
     methods = read_json(results / "manifest.json")["methods"]
     assert "joint of pairs and search: 1 × 2 cells" in methods["likelihood, NA62 dump"]
     assert not (results / "workspace.json").exists()
+
+
+def contour(results, part):
+    rows = [row for row in read_json(results / "reach.json")["rows"] if row["part"] == part]
+    assert rows
+    return rows
+
+
+def test_discoveries_and_projections_have_contours_of_their_own(results):
+    """Protons of NA62 are 1.4e17: that projection is the limit to the last digit."""
+    limit, same = contour(results, "all"), contour(results, "projection, 1.4e+17 POT")
+    assert [row["limit"] for row in same] == [row["limit"] for row in limit]
+    more = contour(results, "projection, 1e+19 POT")
+    assert all(a["limit"] < b["limit"] / 20 for a, b in zip(more, limit, strict=True))
+    assert all(a["coupling_low"] < b["coupling_low"] for a, b in zip(more, limit, strict=True))
+    three, five = (contour(results, f"discovery, {z} sigma") for z in (3, 5))
+    assert all(a["limit"] < b["limit"] for a, b in zip(three, five, strict=True))
+    assert (
+        five[0]["method"] == "joint: asymptotic p-values of q0, pairs and search, Asimov data, median 5 sigma"
+    )
+    assert (results / "hs3.json").exists()
+    methods = read_json(results / "manifest.json")["methods"]
+    assert "hs3 of the point m0p" in methods["exported likelihood, NA62 dump"]
 
 
 def test_pseudo_experiments_give_a_limit_of_a_few_events(tmp_path):
@@ -161,6 +184,11 @@ def test_pseudo_experiments_give_a_limit_of_a_few_events(tmp_path):
     limit = read_json(out / "reach.json")["expected_limit"]
     # 2.30 without background and error; 50 toys per strength know it to a third
     assert 1.5 < limit[2] < 4.0
+    three, five = (contour(out, f"discovery, {z} sigma")[0] for z in (3, 5))
+    assert "enumeration, background averaged, signal from 50 pseudo-experiments" in five["method"]
+    # two events are needed for three standard deviations, four for five
+    counting = [discovery_yield(0.0254, 0.51, significance=z, signal_sigma=0.2) for z in (3, 5)]
+    assert five["limit"] / three["limit"] == pytest.approx(counting[1] / counting[0], rel=0.05)
 
 
 @pytest.mark.parametrize(
@@ -168,10 +196,6 @@ def test_pseudo_experiments_give_a_limit_of_a_few_events(tmp_path):
     [
         ({"joint": ""}, r"needs \[infer.joint\]"),
         ({"likelihood": ""}, r"needs \[infer.joint\], which belongs to it"),
-        (
-            {"likelihood": 'likelihood = "joint"\ndiscovery = [5.0]'},
-            "discovery: only likelihood = 'two-step'",
-        ),
         ({"likelihood": 'likelihood = "joint"\nmethod = "marginalised"'}, "marginalised"),
         (
             {"likelihood": 'likelihood = "joint"\naveraged_from = 1.5'},

@@ -347,10 +347,8 @@ class Infer(Section):
 
     def _joint(self) -> None:
         """Refuse what the joint likelihood does not know, where the steering asks for it."""
-        asked = {name for name in self.model_fields_set if getattr(self, name)}
-        alone = sorted(asked & {"discovery", "projections", "averaged_from"})
-        if alone:
-            msg = f"{alone[0]}: only likelihood = 'two-step' has it; leave it out"
+        if "averaged_from" in self.model_fields_set:
+            msg = "averaged_from: only likelihood = 'two-step' has it; leave it out"
             raise ValueError(msg)
         if self.method == "marginalised":
             msg = "method = 'marginalised' belongs to likelihood = 'two-step'; take 'auto' or another"

@@ -352,8 +352,8 @@ class CountingSearch:
             measured_part(contour, plane),
             observed=seen,
             significance=observed_significance("masked" if self.mock else self.observed, b, b_sigma),
-            discovery={z: self._other(self._discovered(z)) for z in options.discovery if b > 0},
-            projections={pot: self._other(self._projected(pot)) for pot in options.projections},
+            discovery=self._discoveries(),
+            projections=self._projections(),
             spreads=self.spreads,
             impacts=impacts,
             impact_mass=mass,
@@ -380,6 +380,22 @@ class CountingSearch:
     def _other(self, function: Callable[[float], float]) -> Reach:
         """Return the reach for a needed signal that is a function of its uncertainty."""
         return self.reach(tabulated(function, self.sigma), self.plane.signal)
+
+    def _discoveries(self) -> dict[float, Reach]:
+        """Return the reach of each significance; none without background."""
+        if self.joint is not None:
+            return self._reaches(self.joint.discovery)
+        wanted = self.options.discovery if self.background[0] > 0 else ()
+        return {z: self._other(self._discovered(z)) for z in wanted}
+
+    def _projections(self) -> dict[float, Reach]:
+        """Return the reach of each other exposure."""
+        if self.joint is not None:
+            return self._reaches(self.joint.projections)
+        return {pot: self._other(self._projected(pot)) for pot in self.options.projections}
+
+    def _reaches(self, levels: Mapping[float, FloatArray]) -> dict[float, Reach]:
+        return {value: self.reach(level, self.plane.signal) for value, level in levels.items()}
 
     def _discovered(self, significance: float) -> Callable[[float], float]:
         """Return the signal of a median discovery as a function of its uncertainty."""

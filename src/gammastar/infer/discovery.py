@@ -14,7 +14,7 @@ from gammastar.core.records import FloatArray
 from gammastar.infer.limits import ASYMPTOTIC_FROM, AVERAGED_FROM, chosen_method, upper_limit
 from gammastar.physics.averaged_counts import at_least, at_most
 
-__all__ = ["discovery_yield", "observed_significance", "projected_yields"]
+__all__ = ["discovery_yield", "needed_count", "observed_significance", "projected_yields"]
 
 
 def discovery_yield(
@@ -66,17 +66,7 @@ def discovery_yield(
         if not (np.isfinite(value) and value >= 0):
             msg = f"discovery_yield: {name} = {value!r} must be finite and not negative"
             raise PhysicsError(msg)
-    tail = float(ndtr(-significance))
-    if background == 0:
-        needed = 1.0
-    else:
-        from scipy.stats import poisson  # here: it takes long to import
-
-        highest = poisson.isf(tail / 10.0, background * np.exp(6.0 * min(background_sigma, 2.0))) + 2.0
-        counts = np.arange(0.0, highest)
-        none = np.zeros_like(counts)
-        beyond = 1.0 - at_most(none, counts, background, (0.0, background_sigma))  # P(n > count)
-        needed = float(counts[np.argmax(beyond <= tail)]) + 1.0
+    needed = needed_count(background, background_sigma, significance)
 
     def missing(log_signal: float) -> float:
         signal = np.array([np.exp(log_signal)])
@@ -86,6 +76,33 @@ def discovery_yield(
     if missing(-20.0) <= 0:
         return 0.0
     return float(np.exp(brentq(missing, -20.0, np.log(needed + 10.0) + 6.0 * signal_sigma, xtol=1e-10)))
+
+
+def needed_count(background: float, background_sigma: float, significance: float) -> float:
+    """Return the smallest count that reaches a significance over a background.
+
+    Parameters
+    ----------
+    background, background_sigma : float
+        Median, and standard deviation of the logarithm, averaged over.
+    significance : float
+        One-sided, in standard deviations.
+
+    Examples
+    --------
+    >>> needed_count(0.01, 0.0, 5.0)
+    3.0
+    """
+    if background == 0:
+        return 1.0
+    from scipy.stats import poisson  # here: it takes long to import
+
+    tail = float(ndtr(-significance))
+    highest = poisson.isf(tail / 10.0, background * np.exp(6.0 * min(background_sigma, 2.0))) + 2.0
+    counts = np.arange(0.0, highest)
+    none = np.zeros_like(counts)
+    beyond = 1.0 - at_most(none, counts, background, (0.0, background_sigma))  # P(n > count)
+    return float(counts[np.argmax(beyond <= tail)]) + 1.0
 
 
 def observed_significance(

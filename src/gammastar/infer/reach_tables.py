@@ -162,6 +162,10 @@ def _fraction(search: Search, part: str, i: int) -> tuple[float, float]:
 
 def _method(part: str, search: Search) -> str:
     limit, options = search.limit.method, search.options
+    joint = {} if search.joint is None else search.joint.methods
+    kind, _, which = part.partition(", ")
+    if kind in joint:
+        return f"joint: {joint[kind]}, median {'' if kind == 'discovery' else 'expected, '}{which}"
     if part.startswith("discovery"):
         return f"exact p-value by enumeration, nuisances averaged, median {part.removeprefix('discovery, ')}"
     if part.startswith("projection"):

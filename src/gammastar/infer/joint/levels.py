@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.records import FloatArray, Limit
 
-__all__ = ["LARGEST", "JointLevels", "couplings_of", "levels_over"]
+__all__ = ["LARGEST", "JointLevels", "couplings_of", "events_over", "levels_over"]
 
 LARGEST = 1e12
 """Events that stand for no limit at all."""
@@ -28,11 +28,20 @@ class JointLevels:
     expected : NDArray, shape (n, k, 5)
     typical : Limit
         In the middle of the plane, with the method.
+    discovery : mapping of float to NDArray, shape (n, k)
+        Events of a median discovery by its significance.
+    projections : mapping of float to NDArray, shape (n, k)
+        Events at the present exposure that are the median limit of another one, by this exposure.
+    methods : mapping of str to str
+        How "discovery" and "projection" were found.
     """
 
     observed: FloatArray
     expected: FloatArray
     typical: Limit
+    discovery: Mapping[float, FloatArray] = field(default_factory=dict)
+    projections: Mapping[float, FloatArray] = field(default_factory=dict)
+    methods: Mapping[str, str] = field(default_factory=dict)
 
 
 def couplings_of(signal: FloatArray, n: int) -> npt.NDArray[np.intp]:
@@ -76,21 +85,53 @@ def levels_over(
     A limit on μ times the signal is one in events. It changes with the coupling as the cells of the search
     do; its logarithm is straight between the couplings, constant beyond, in the number of the coupling.
     """
-    n, k = signal.shape
-    values = np.full((n, k, 6), LARGEST)
     found: list[Limit] = []
-    for row, columns in enumerate(places):
-        if not len(columns):
-            continue
-        limits = [limit(row, int(column)) for column in columns]
-        found += limits
-        events = np.array([[x.observed, *x.expected] for x in limits]) * signal[row, columns, None]
-        logs = np.log(np.clip(np.nan_to_num(events, nan=LARGEST, posinf=LARGEST), 1e-12, LARGEST))
-        for j in range(6):
-            values[row, :, j] = np.exp(np.interp(np.arange(k), columns, logs[:, j]))
+
+    def both(row: int, column: int) -> list[float]:
+        found.append(limit(row, column))
+        return [found[-1].observed, *found[-1].expected.tolist()]
+
+    values = events_over(signal, places, both)
+    if not found:
+        values = np.full((*signal.shape, 6), LARGEST)
     masked = not found or not np.isfinite([x.observed for x in found]).any()
-    observed = np.full((n, k), np.nan) if masked else values[..., 0]
+    observed = np.full(signal.shape, np.nan) if masked else values[..., 0]
     return JointLevels(observed, values[..., 1:], _typical(found, values, signal))
+
+
+def events_over(
+    signal: FloatArray,
+    places: Sequence[npt.NDArray[np.intp]],
+    strengths: Callable[[int, int], Sequence[float]],
+) -> FloatArray:
+    """Return strengths at some couplings of each mass as events over a plane, shape (n, k, strengths).
+
+    Parameters
+    ----------
+    signal : NDArray, shape (n, k)
+        Expected events at μ = 1.
+    places : sequence of NDArray of int
+        Of couplings, for each mass.
+    strengths : callable
+        (mass, coupling) -> signal strengths, equally many everywhere; nan and inf stand for none.
+
+    Examples
+    --------
+    >>> events_over(np.array([[1.0, 2.0]]), [np.array([1])], lambda row, column: [3.0])[..., 0]
+    array([[6., 6.]])
+    """
+    n, k = signal.shape
+    known = {
+        row: np.array([strengths(row, int(column)) for column in columns]) * signal[row, columns, None]
+        for row, columns in enumerate(places)
+        if len(columns)
+    }
+    values = np.full((n, k, next((x.shape[1] for x in known.values()), 1)), LARGEST)
+    for row, events in known.items():
+        logs = np.log(np.clip(np.nan_to_num(events, nan=LARGEST, posinf=LARGEST), 1e-12, LARGEST))
+        for j in range(events.shape[1]):
+            values[row, :, j] = np.exp(np.interp(np.arange(k), places[row], logs[:, j]))
+    return values
 
 
 def _typical(found: Sequence[Limit], values: FloatArray, signal: FloatArray) -> Limit:

@@ -25,13 +25,18 @@ from gammastar.infer.joint.model import JointData, JointModel
 from gammastar.infer.toys import TIE, CLs
 
 __all__ = [
+    "FARTHEST",
+    "TOYS",
+    "TOY_PRECISION",
     "JointLimits",
+    "crossings",
     "draw_joint",
     "joint_asymptotic",
     "joint_cls",
     "joint_limit",
     "q_tilde",
     "tail_probabilities",
+    "unit_of",
 ]
 
 TOYS = 1000  # of each hypothesis and strength
@@ -165,6 +170,8 @@ class JointLimits:
         Of each hypothesis and strength.
     hopeless : bool
         Look first whether any strength is excluded.
+    bands : bool
+        Set all expected limits; else the median alone, the others are nan.
     """
 
     cl: float = 0.90
@@ -172,6 +179,7 @@ class JointLimits:
     asymptotic_from: float = 20.0
     n_toys: int = TOYS
     hopeless: bool = False
+    bands: bool = True
 
     def asymptotic(self, model: JointModel, events: float) -> bool:
         """Return whether the asymptotic formulae are used at so many events of the search."""
@@ -196,7 +204,7 @@ def joint_asymptotic(model: JointModel, *, cl: float = 0.90) -> Limit:
     Eqs. 62-66 and 80 of Cowan et al. The expected data are those of the fit without signal: the pairs as
     fitted, the search at its background. While masked the pairs are as measured, which gives the same fit.
     """
-    unit = _unit(model)
+    unit = unit_of(model)
     model, masked = model.scaled(unit), model.observed is None
     arrays = arrays_of(model)
     data = model.with_search(model.background) if masked else model.data
@@ -229,12 +237,12 @@ def joint_asymptotic(model: JointModel, *, cl: float = 0.90) -> Limit:
             rows = np.concatenate([rows, [norm.logsf(t + a) - norm.logsf(t)]])
         return np.asarray(rows - np.log(1.0 - cl))
 
-    found = unit * _crossings(levels)
+    found = unit * crossings(levels)
     observed = np.nan if masked else float(found[5])
     return Limit(observed, found[:5], cl, "asymptotic CLs, q̃μ of pairs and search", 0.0)
 
 
-def _unit(model: JointModel) -> float:
+def unit_of(model: JointModel) -> float:
     """Return the strength at which the fitted pairs predict a few events, in which fits are well scaled."""
     own = model.with_search(model.background)
     fitted = fit(arrays_of(model), own, 0.0).point.core[0, 1 : 1 + len(model.pairs)] * model.pairs
@@ -249,7 +257,7 @@ def _unit(model: JointModel) -> float:
     return size / max(float(fitted @ each), SCARCE * per_pair)
 
 
-def _crossings(levels: Callable[[FloatArray], FloatArray]) -> FloatArray:
+def crossings(levels: Callable[[FloatArray], FloatArray]) -> FloatArray:
     """Return where falling functions of ln μ cross zero; inf where they do not up to `FARTHEST`.
 
     On a coarse grid of strengths, then on fine ones around each crossing, with a cubic between their points.
@@ -308,10 +316,11 @@ def joint_limit(model: JointModel, options: JointLimits | None = None, *, seed: 
             "take method = 'asymptotic'"
         )
         raise PhysicsError(msg)
-    unit = _unit(model)
+    unit = unit_of(model)
     arrays = arrays_of(model.scaled(unit))
     counts = poisson.ppf(norm.cdf(BANDS), background) if background > 0 else np.zeros(5)
-    wanted = set(counts.tolist()) | (set() if seen is None else {seen})
+    wanted = set(counts.tolist() if asked.bands else counts[MEDIAN : MEDIAN + 1].tolist())
+    wanted |= set() if seen is None else {seen}
     start = float(joint_asymptotic(replace(model, observed=None), cl=asked.cl).expected[MEDIAN]) / unit
     asked = asked if np.isfinite(start) else replace(asked, hopeless=True)
     start = start if np.isfinite(start) else 1.0
@@ -320,7 +329,7 @@ def joint_limit(model: JointModel, options: JointLimits | None = None, *, seed: 
         data = model.with_search([count])
         found[count] = limit, _ = _toy_limit(arrays, data, asked, seed, start)
         start = limit if np.isfinite(limit) else start
-    bands = np.array([found[count][0] for count in counts.tolist()])
+    bands = np.array([found.get(count, (np.nan, 0.0))[0] for count in counts.tolist()])
     observed, error = found[float(counts[MEDIAN]) if seen is None else seen]
     label = f"CLs by {asked.n_toys} + {asked.n_toys} pseudo-experiments of pairs and search, q̃μ"
     return Limit(np.nan if seen is None else unit * observed, unit * bands, asked.cl, label, unit * error)

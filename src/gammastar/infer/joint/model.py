@@ -180,6 +180,24 @@ class JointModel(Shown):
             pairs, rows, np.zeros((len(rows), len(self.effects) + 1)), np.ones((len(rows), pairs.shape[2]))
         )
 
+    def exposed(self, factor: float) -> JointModel:
+        """Return the model of a search with `factor` times its exposure, and the same measured pairs.
+
+        Its background grows with it, relative errors stay. It is masked, unless the factor is one.
+
+        Raises
+        ------
+        PhysicsError
+            For a search in the pairs themselves, which has no exposure of its own.
+        """
+        if self.in_situ is not None:
+            msg = "JointModel.exposed: a search in the measured pairs themselves has no exposure of its own"
+            raise PhysicsError(msg)
+        if factor == 1.0:
+            return self
+        background = factor * self.background
+        return replace(self, signal=factor * self.signal, background=background, observed=None)
+
     def scaled(self, factor: float) -> JointModel:
         """Return the model whose μ = 1 is `factor` times that of this one."""
         own = None if self.in_situ is None else factor * self.in_situ

@@ -87,8 +87,6 @@ def counting_search(
     asked = ctx.steering.systematics
     same = set(SearchOptions.__dataclass_fields__) - {"nuisances"}
     given = {name: getattr(section, name) for name in same}
-    if section.likelihood == "joint":  # those of a count alone
-        given |= {"discovery": (), "projections": ()}
     options = SearchOptions(nuisances=asked.in_limit, **given)
     known = (*(part.name for part in plane.rate.sources.parts), *(e.name for e in plane.effects), SAMPLE)
     if unknown := asked.unknown(known):

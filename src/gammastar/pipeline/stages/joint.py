@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from gammastar import select, unfold
 from gammastar.config import Infer
@@ -18,10 +19,11 @@ from gammastar.core.pairs import Pairs
 from gammastar.core.records import FloatArray, Limit, Response
 from gammastar.core.sampling import stream
 from gammastar.core.signal import SignalPlane
-from gammastar.infer.counting_search import CountingSearch
+from gammastar.infer.counting_search import MEDIAN, CountingSearch
 from gammastar.infer.histfactory.patchsets import Documents, patched_points
 from gammastar.infer.histfactory.workspaces import pot_names
-from gammastar.infer.joint.levels import couplings_of, levels_over
+from gammastar.infer.joint.discovery import discovery_strengths
+from gammastar.infer.joint.levels import JointLevels, couplings_of, events_over, levels_over
 from gammastar.infer.joint.limits import JointLimits, joint_limit
 from gammastar.infer.joint.model import WIDEST, JointEffect, JointModel
 from gammastar.infer.joint.windows import Setting, Window, window_axes, window_model
@@ -76,9 +78,7 @@ def with_joint_likelihood(
         found = _windows(ctx, state, measured, searches, i)
         for name, window in found.items():
             windows[name].append(window)
-    ctx.cache.methods["not made from a joint likelihood"] = (
-        "discovery reach, projections, impacts; the two-step one has them"
-    )
+    ctx.cache.methods["not made from a joint likelihood"] = "impacts; the two-step one has them"
     return {name: _limited(ctx, section, name, search, windows[name]) for name, search in searches.items()}
 
 
@@ -247,18 +247,19 @@ def _limited(
     places = [couplings_of(row, joint.n_couplings) for row in events]
 
     @functools.cache
+    def models(row: int) -> list[JointModel]:
+        window = needed(windows[row], "infer")
+        return [window.at(int(k), _effects(reduced, row, int(k))) for k in places[row]]
+
+    @functools.cache
     def limits(row: int) -> dict[int, Limit]:
-        mass, window = search.plane.mass[row], needed(windows[row], "infer")
+        mass = search.plane.mass[row]
         ctx.tell("infer", row / len(places), f"{search.detector.name}, joint limits at {mass:.3f} GeV")
-        models = [window.at(int(k), _effects(reduced, row, int(k))) for k in places[row]]
-        stage = re.sub(r"[^a-z0-9]+", "_", f"joint_{name}_{mass:.6g}".lower().replace(".", "p"))
-        found = _kept_limits(ctx, stage, models, options)
+        found = _kept_limits(ctx, _stage(name, mass), models(row), options)
         return dict(zip(places[row].tolist(), found, strict=True))
 
-    def limit(row: int, column: int) -> Limit:
-        return limits(row)[column]
-
-    levels = levels_over(events, places, limit)
+    levels = levels_over(events, places, lambda row, column: limits(row)[column])
+    levels = _with_others(ctx, replace(reduced, joint=levels), (name, places, models), options)
     lost = max(1.0 - events.sum() / max(float(search.plane.signal.sum()), 1e-300), 0.0)
     ctx.cache.methods[f"likelihood, {search.detector.name}"] = (
         f"joint of pairs and search: {len(joint.pt) - 1} × {len(joint.energy) - 1} cells of q_T and energy "
@@ -273,6 +274,55 @@ def _limited(
             "pairs populate, and is left out; wider cells hold more of it, by the shape of the sampler"
         )
     return replace(reduced, joint=levels), _documents(ctx, section, reduced, windows)
+
+
+Places: TypeAlias = tuple[str, Sequence[npt.NDArray[np.intp]], Callable[[int], list[JointModel]]]
+
+
+def _with_others(ctx: Context, search: CountingSearch, where: Places, options: JointLimits) -> JointLevels:
+    """Return the limits of a search with its discoveries and projections.
+
+    `where` is the name of the detector, the couplings of each mass and their models.
+    """
+    (name, places, models), plane, asked = where, search.plane, search.options
+    levels: JointLevels = needed(search.joint, "infer")
+    how = {"projection": levels.typical.method.removeprefix("joint: ")}
+
+    @functools.cache
+    def projected(row: int, factor: float) -> dict[int, Limit]:
+        at = [model.exposed(factor) for model in models(row)]
+        stage = _stage(f"{name}_{factor:.6g}", plane.mass[row])
+        found = _kept_limits(ctx, stage, at, replace(options, bands=False))
+        return dict(zip(places[row].tolist(), found, strict=True))
+
+    def median(factor: float, row: int, column: int) -> list[float]:
+        found = projected(row, factor)[column]
+        how["projection"] = found.method
+        return [float(found.expected[MEDIAN])]
+
+    def discovered(row: int, column: int) -> list[float]:
+        model = models(row)[places[row].tolist().index(column)]
+        found, how["discovery"] = discovery_strengths(model, asked.discovery, options, seed=ctx.seed)
+        return list(found)
+
+    discovery, projections = {}, {}
+    if search.background[0] > 0 and asked.discovery:
+        found = events_over(plane.signal, places, discovered)
+        discovery = {z: found[..., i] for i, z in enumerate(asked.discovery)}
+    for exposure in asked.projections:
+        factor = exposure / search.detector.exposure
+        if factor == 1.0:  # the limit itself
+            projections[exposure] = levels.expected[..., MEDIAN]
+            continue
+        ctx.tell("infer", None, f"{search.detector.name}, joint limits at {exposure:.3g} POT")
+        found = events_over(plane.signal, places, functools.partial(median, factor))
+        projections[exposure] = found[..., 0]
+    return replace(levels, discovery=discovery, projections=projections, methods=how)
+
+
+def _stage(name: str, mass: float) -> str:
+    """Return the name under which the limits of a mass are kept."""
+    return re.sub(r"[^a-z0-9]+", "_", f"joint_{name}_{mass:.6g}".lower().replace(".", "p"))
 
 
 def _kept_limits(ctx: Context, stage: str, models: Sequence[JointModel], options: JointLimits) -> list[Limit]:
