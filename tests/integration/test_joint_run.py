@@ -10,6 +10,7 @@ from builders import ROOT
 from gammastar.core.errors import SteeringError
 from gammastar.core.signal import SignalPlanes
 from gammastar.infer import discovery_yield, read_likelihood
+from gammastar.infer.counting_search import CountingSearch
 from gammastar.infer.joint.levels import couplings_of
 from gammastar.pipeline.cache import load_arrays
 from gammastar.pipeline.run import run
@@ -151,6 +152,7 @@ def test_the_reach_says_which_likelihood_it_is_of(results):
     methods = read_json(results / "manifest.json")["methods"]
     assert "joint of pairs and search: 1 × 2 cells" in methods["likelihood, NA62 dump"]
     assert not (results / "workspace.json").exists()
+    assert not any("not made" in name for name in methods)
 
 
 def contour(results, part):
@@ -174,6 +176,27 @@ def test_discoveries_and_projections_have_contours_of_their_own(results):
     assert (results / "hs3.json").exists()
     methods = read_json(results / "manifest.json")["methods"]
     assert "hs3 of the point m0p" in methods["exported likelihood, NA62 dump"]
+
+
+def test_impacts_of_the_run_are_on_the_coupling(results, monkeypatch):
+    """Protons on target of the search, 20 %, move the lower edge by their decades over its exponent."""
+    shown, impacts = [], CountingSearch.impacts
+
+    def kept(self, contour):
+        shown.append((self.plane, contour, *impacts(self, contour)))
+        return shown[-1][2:]
+
+    monkeypatch.setattr(CountingSearch, "impacts", kept)
+    run(results.parent / "steering.toml", output=results, resume=True)
+    plane, found, ranking, mass = shown[-1]
+    edge, signal = found.edges[found.mass == mass][0, 0], plane.signal[plane.mass == mass][0]
+    near = np.abs(np.log(plane.coupling / edge)) < 0.3
+    exponent = np.polyfit(np.log(plane.coupling[near]), np.log(signal[near]), 1)[0]
+    k = ranking.names.index("pot_search_NA62_dump")
+    # the exponent of the two couplings next to the edge is 9 % off that of four
+    assert ranking.impact[k] == pytest.approx(np.log10([1.2, 1 / 1.2]) / exponent, rel=0.12)
+    assert ranking.prefit[k] == pytest.approx(ranking.impact[k], rel=0.05)
+    assert any(name.startswith("cell_3 (0.") for name in ranking.names)
 
 
 def test_pseudo_experiments_give_a_limit_of_a_few_events(tmp_path):

@@ -423,14 +423,12 @@ class CountingSearch:
     def impacts(self, contour: Reach) -> tuple[Ranking | None, float]:
         """Return pulls and impacts on the lower edge of the widest interval.
 
-        None without nuisances, and for a joint likelihood, whose pairs have no width to shift by.
+        None without nuisances.
 
         Parameters
         ----------
         contour : Reach
         """
-        if self.joint is not None:
-            return None, np.nan
         edges, couplings = contour.edges, self.plane.coupling
         width = np.where(np.isfinite(edges).all(axis=1), np.log(edges[:, 1] / edges[:, 0]), 0)
         entry = int(np.argmax(width))
@@ -442,6 +440,9 @@ class CountingSearch:
         if not (pair > 0).all() or pair[0] == pair[1]:
             return None, np.nan
         exponent = float(np.diff(np.log(pair))[0] / np.diff(np.log(couplings[column - 1 : column + 1]))[0])
+        if self.joint is not None:
+            ranked = None if self.joint.ranked is None else self.joint.ranked(row, column, exponent)
+            return ranked, np.nan if ranked is None else float(contour.mass[entry])
         sigmas = dict(zip(pot_names(self.detector.name), self.pot, strict=True))
         sigmas |= {name: float(spread[row, column]) for name, spread in self.spreads.items()}
         sigmas = {name: value for name, value in sigmas.items() if value > 0}

@@ -31,12 +31,18 @@ class Ranking:
         Their standard deviations after the fit; 1 where the data say nothing.
     impact : NDArray, shape (n, 2)
         Change of log10 of the coupling at the limit for the nuisance fixed at −1 and at +1 instead of 0.
+    prefit : NDArray, shape (n, 2), or None
+        Of a joint likelihood, whose `impact` is that of one standard deviation after the fit: that before it.
+    basis : str
+        Which data it is of, if not those of a counting search.
     """
 
     names: tuple[str, ...]
     pull: FloatArray
     constraint: FloatArray
     impact: FloatArray
+    prefit: FloatArray | None = None
+    basis: str = ""
 
 
 def ranking(channels: Sequence[Channel], *, cl: float = 0.90, exponent: float = 4.0) -> Ranking:

@@ -581,8 +581,14 @@ def _impacts(name: str, search: Any, view: View) -> tuple[str, Any]:
         mock=view.mock,
         title=f"{search.detector.name}: lower edge at {search.impact_mass:.3g} GeV",
         coupling=view.labels.coupling_symbol,
+        prefit=ranking.prefit,
     )
     data = "the observed count" if search.observed is not None else "the median expected count"
+    data = ranking.basis or data
+    if ranking.prefit is not None:
+        data += (
+            "; bars after the fit, outlines before it; contents of cells and bins are free, and have no pull"
+        )
     caption = (
         f"Pulls at the limit and impacts on log10 of the coupling, {search.detector.name}, lower edge at "
         f"{search.impact_mass:.3g} GeV, with {data}."

@@ -12,7 +12,7 @@ from gammastar.core.records import FloatArray
 from gammastar.infer.joint.expectation import Arrays, Curvature, Point, curvature, negative_log
 from gammastar.infer.joint.model import JointData
 
-__all__ = ["Fits", "fit", "start_of"]
+__all__ = ["Fits", "fit", "fit_held", "start_of"]
 
 POINT = ("core", "like", "gamma")
 STEPS = 100
@@ -99,34 +99,66 @@ def fit(
     fit without signal leads to: the lower one counts.
     """
     begin = start_of(arrays, data, 1.0 if strength is None else strength) if start is None else start
-    found = _from(arrays, data, strength, begin, most, precision)
+    ends = np.broadcast_to(np.asarray(most, dtype=np.float64), (len(data),))
+    asked = _Asked(None if strength is not None else ends, precision)
+    found = _from(arrays, data, strength, begin, asked)
     few = np.flatnonzero(data.pairs[:, 0].sum(axis=1) < FEW)
     if strength is None and few.size:
-        own, ends = data.part(few), np.broadcast_to(np.asarray(most, dtype=np.float64), (len(data),))[few]
-        without = _from(arrays, own, 0.0, begin.part(few), np.inf, precision).point
-        other = _from(arrays, own, None, without, ends, precision)
+        own = data.part(few)
+        without = _from(arrays, own, 0.0, begin.part(few), _Asked(None, precision)).point
+        other = _from(arrays, own, None, without, asked.part(few))
         found = _lower(found, other, few)
     return found
 
 
+def fit_held(
+    arrays: Arrays, data: JointData, start: Point, held: Point, *, most: float | FloatArray = np.inf
+) -> Fits:
+    """Return fits in which some parameters of each data set stay where they begin.
+
+    Parameters
+    ----------
+    arrays : Arrays
+    data : JointData
+    start : Point
+        Near the minimum: there is no second beginning.
+    held : Point
+        Of the shapes of `start`: one for parameters that stay, zero for the others.
+    most : float or NDArray, shape (n,)
+        Largest μ, where it is free.
+    """
+    ends = np.broadcast_to(np.asarray(most, dtype=np.float64), (len(data),))
+    return _from(arrays, data, None, start, _Asked(ends, DONE, held))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Asked:
+    """How data sets are fitted: largest μ of each (None where it is fixed), precision, what stays."""
+
+    most: FloatArray | None
+    precision: float = DONE
+    held: Point | None = None
+
+    def part(self, rows: npt.NDArray[np.intp] | npt.NDArray[np.bool_] | slice) -> _Asked:
+        return _Asked(
+            None if self.most is None else self.most[rows],
+            self.precision,
+            None if self.held is None else self.held.part(rows),
+        )
+
+
 def _from(
-    arrays: Arrays,
-    data: JointData,
-    strength: float | FloatArray | None,
-    begin: Point,
-    most: float | FloatArray,
-    precision: float,
+    arrays: Arrays, data: JointData, strength: float | FloatArray | None, begin: Point, asked: _Asked
 ) -> Fits:
     """Return the fits that begin somewhere."""
     n = len(data)
-    begin = _possible(arrays, data, begin)
+    begin = _possible(arrays, data, begin) if asked.held is None else begin
     if strength is not None:
         core = begin.core.copy()
         core[:, 0] = strength
         begin = Point(core, begin.like, begin.gamma)
-    ends = np.broadcast_to(np.asarray(most, dtype=np.float64), (n,))
     parts = [
-        _fit(arrays, data.part(rows), begin.part(rows), ends[rows] if strength is None else None, precision)
+        _fit(arrays, data.part(rows), begin.part(rows), asked.part(rows))
         for rows in (slice(a, a + BLOCK) for a in range(0, n, BLOCK))
     ]
     join = np.concatenate
@@ -160,9 +192,9 @@ def _possible(arrays: Arrays, data: JointData, start: Point) -> Point:
     return Point(core, like, np.where(lost[:, None], np.maximum(start.gamma, LIFTED), start.gamma))
 
 
-def _fit(arrays: Arrays, data: JointData, start: Point, most: FloatArray | None, precision: float) -> Fits:
-    """Return the fits of one block; `most` is None where μ is fixed."""
-    n = len(data)
+def _fit(arrays: Arrays, data: JointData, start: Point, asked: _Asked) -> Fits:
+    """Return the fits of one block."""
+    n, precision = len(data), asked.precision
     point = Point(start.core.copy(), start.like.copy(), start.gamma.copy())
     value, slope, done = np.full(n, np.inf), np.zeros(n), np.zeros(n, dtype=bool)
     rows, damping = np.arange(n), np.full(n, FLAT)
@@ -170,8 +202,8 @@ def _fit(arrays: Arrays, data: JointData, start: Point, most: FloatArray | None,
         own, seen = point.part(rows), data.part(rows)
         found = curvature(arrays, own, seen)
         value[rows], slope[rows] = found.value, found.core[:, 0]
-        end = None if most is None else most[rows]
-        step, gain = _step(arrays, own, found, most=end, damping=damping[rows])
+        here = asked.part(rows)
+        step, gain = _step(arrays, own, found, asked=here, damping=damping[rows])
         finished = gain < precision * (1.0 + 1e-4 * np.abs(found.value))
         unsure = finished & (damping[rows] > SURE)
         damping[rows[unsure]] = FLAT
@@ -182,13 +214,11 @@ def _fit(arrays: Arrays, data: JointData, start: Point, most: FloatArray | None,
             break
         rows = rows[go]
         where = own.part(go), seen.part(np.flatnonzero(go))
-        moved, turns = _search(
-            arrays, where, step.part(go), found.part(go), most=None if end is None else end[go]
-        )
+        moved, turns = _search(arrays, where, step.part(go), found.part(go), most=here.part(go).most)
         damping[rows] = np.clip(damping[rows] * np.where(turns > 1, 10.0, 0.1), FLAT, DAMPED)
         for name in POINT:
             getattr(point, name)[rows] = getattr(moved, name)
-    return Fits(point, value, slope if most is None else np.zeros(n), done)
+    return Fits(point, value, slope if asked.most is None else np.zeros(n), done)
 
 
 def _held(
@@ -213,11 +243,14 @@ def _step(
     point: Point,
     found: Curvature,
     *,
-    most: FloatArray | None,
+    asked: _Asked,
     damping: FloatArray,
 ) -> tuple[Point, FloatArray]:
     """Return the step of the parameters that may move, and what it gains to first order."""
+    most, stays = asked.most, asked.held
     core, bins = _held(arrays, point, found, most=most)
+    if stays is not None:
+        core, bins = core * (1.0 - stays.core), bins * (1.0 - np.stack([stays.like, stays.gamma], axis=-1))
     wall_core, wall_bins = _walls(arrays, point, found, most=most)
     block = found.bins_bins * bins[..., :, None] * bins[..., None, :]
     for a in (0, 1):
@@ -245,7 +278,11 @@ def _step(
         low = point.core[:, 0] <= NEAR
         step[:, 0] -= low * (1.0 - core[:, 0]) * point.core[:, 0]
     behind[..., 0] -= (1.0 - bins[..., 0]) * point.like
-    return Point(np.asarray(step, np.float64), behind[..., 0].copy(), behind[..., 1].copy()), gain
+    like, gamma = behind[..., 0].copy(), behind[..., 1].copy()
+    if stays is not None:
+        step = step * (1.0 - stays.core)
+        like, gamma = like * (1.0 - stays.like), gamma * (1.0 - stays.gamma)
+    return Point(np.asarray(step, np.float64), like, gamma), gain
 
 
 def _walls(

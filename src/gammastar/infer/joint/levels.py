@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.records import FloatArray, Limit
+from gammastar.infer.impacts import Ranking
 
 __all__ = ["LARGEST", "JointLevels", "couplings_of", "events_over", "levels_over"]
 
@@ -34,6 +35,8 @@ class JointLevels:
         Events at the present exposure that are the median limit of another one, by this exposure.
     methods : mapping of str to str
         How "discovery" and "projection" were found.
+    ranked : callable, or None
+        (mass, coupling, d ln N/d ln g) -> pulls and impacts there; None where there is no limit.
     """
 
     observed: FloatArray
@@ -42,6 +45,7 @@ class JointLevels:
     discovery: Mapping[float, FloatArray] = field(default_factory=dict)
     projections: Mapping[float, FloatArray] = field(default_factory=dict)
     methods: Mapping[str, str] = field(default_factory=dict)
+    ranked: Callable[[int, int, float], Ranking | None] | None = None
 
 
 def couplings_of(signal: FloatArray, n: int) -> npt.NDArray[np.intp]:

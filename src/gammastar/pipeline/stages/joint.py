@@ -22,8 +22,10 @@ from gammastar.core.signal import SignalPlane
 from gammastar.infer.counting_search import MEDIAN, CountingSearch
 from gammastar.infer.histfactory.patchsets import Documents, patched_points
 from gammastar.infer.histfactory.workspaces import pot_names
+from gammastar.infer.impacts import Ranking
 from gammastar.infer.joint.discovery import discovery_strengths
-from gammastar.infer.joint.levels import JointLevels, couplings_of, events_over, levels_over
+from gammastar.infer.joint.impacts import joint_impacts
+from gammastar.infer.joint.levels import LARGEST, JointLevels, couplings_of, events_over, levels_over
 from gammastar.infer.joint.limits import JointLimits, joint_limit
 from gammastar.infer.joint.model import WIDEST, JointEffect, JointModel
 from gammastar.infer.joint.windows import Setting, Window, window_axes, window_model
@@ -40,6 +42,10 @@ from gammastar.unfold import simulation, systematics
 __all__ = ["with_joint_likelihood"]
 
 NOTABLE = 0.2  # of the signal, without which the reach is another one
+SHOWN = 16  # parameters of a ranking
+NEGLIGIBLE = 0.01
+SMALLEST = 1e-3  # of the strength, in its logarithm
+RANKED = "the measured pairs, and in the search the events expected at the limit"
 POINTS = 81  # of the rate across a window
 
 
@@ -78,7 +84,6 @@ def with_joint_likelihood(
         found = _windows(ctx, state, measured, searches, i)
         for name, window in found.items():
             windows[name].append(window)
-    ctx.cache.methods["not made from a joint likelihood"] = "impacts; the two-step one has them"
     return {name: _limited(ctx, section, name, search, windows[name]) for name, search in searches.items()}
 
 
@@ -273,6 +278,7 @@ def _limited(
             f"infer.joint: {lost:.0%} of the signal in {search.detector.name} lies outside the cells that "
             "pairs populate, and is left out; wider cells hold more of it, by the shape of the sampler"
         )
+    levels = replace(levels, ranked=functools.partial(_ranked, replace(reduced, joint=levels), windows))
     return replace(reduced, joint=levels), _documents(ctx, section, reduced, windows)
 
 
@@ -318,6 +324,41 @@ def _with_others(ctx: Context, search: CountingSearch, where: Places, options: J
         found = events_over(plane.signal, places, functools.partial(median, factor))
         projections[exposure] = found[..., 0]
     return replace(levels, discovery=discovery, projections=projections, methods=how)
+
+
+def _ranked(
+    search: CountingSearch, windows: Sequence[Window | None], row: int, column: int, exponent: float
+) -> Ranking | None:
+    """Return the parameters of the likelihood of a grid point by their impact on the coupling at the limit.
+
+    Those below a hundredth of the largest impact are left out.
+    """
+    limit = float(needed(search.joint, "infer").expected[row, column, MEDIAN])
+    window = windows[row]
+    if window is None or limit >= LARGEST:
+        return None
+    model = window.at(column, _effects(search, row, column))
+    found = joint_impacts(model, limit / float(search.plane.signal[row, column]), most=SHOWN)
+
+    def on_coupling(shift: FloatArray) -> FloatArray:
+        ratio = np.maximum(1.0 + shift / found.strength, SMALLEST)
+        return np.asarray(np.log10(ratio) / exponent, dtype=np.float64)
+
+    postfit, prefit = on_coupling(found.postfit), on_coupling(found.prefit)
+    size = np.abs(postfit).max(axis=1)
+    kept = np.flatnonzero(size >= NEGLIGIBLE * size.max())
+    free = np.isnan(found.pull)
+    return Ranking(
+        tuple(
+            f"{found.names[k]} ({found.value[k]:.2f} ± {found.error[k]:.2f})" if free[k] else found.names[k]
+            for k in kept
+        ),
+        found.pull[kept],
+        found.constraint[kept],
+        postfit[kept],
+        prefit[kept],
+        RANKED,
+    )
 
 
 def _stage(name: str, mass: float) -> str:

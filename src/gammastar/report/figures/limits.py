@@ -48,6 +48,7 @@ def impact_figure(
     mock: bool,
     title: str = "",
     coupling: str = r"\varepsilon",
+    prefit: FloatArray | None = None,
 ) -> Figure:
     r"""Draw the impacts of nuisances on the logarithm of the coupling as bars and their pulls as points.
 
@@ -56,13 +57,15 @@ def impact_figure(
     names : sequence of str, length n
         From the largest impact on; drawn from above.
     pull, constraint : NDArray, shape (n,)
-        Fitted nuisances and their standard deviations after the fit.
+        Fitted nuisances and their standard deviations after the fit; nan for free parameters.
     impact : NDArray, shape (n, 2)
         Δlog10 of the coupling for the nuisance at −1 and +1.
     mock : bool
     title : str
     coupling : str
         Its symbol, as mathematics without dollar signs.
+    prefit : NDArray, shape (n, 2), optional
+        Impacts before the fit, as outlines; `impact` is then that after it. nan for free parameters.
 
     Returns
     -------
@@ -84,7 +87,11 @@ def impact_figure(
     place = np.arange(n)[::-1]
     for side, colour in ((0, COLOURS[0]), (1, COLOURS[1])):
         ax.barh(place, impact[:, side], height=0.62, color=colour, alpha=0.55, linewidth=0, zorder=2)
-    widest = max(1.25 * float(np.abs(impact).max()), 1e-4)
+        if prefit is not None:
+            before = checked("prefit", prefit, (n, 2))[:, side]
+            ax.barh(place, before, height=0.62, fill=False, edgecolor=colour, linewidth=1.2, zorder=3)
+    both = impact if prefit is None else np.concatenate([impact, np.nan_to_num(prefit)])
+    widest = max(1.25 * float(np.abs(both).max()), 1e-4)
     ax.set(xlim=(-widest, widest), ylim=(-0.7, n - 0.3), xlabel=rf"impact $\Delta\log_{{10}}{coupling}$")
     ax.axvline(0.0, color="0.4", linewidth=0.8, zorder=1)
     ax.set_yticks(place, [f" {name.replace('_', ' ')}" for name in names])
@@ -94,7 +101,7 @@ def impact_figure(
     top.errorbar(
         pull, place, xerr=constraint, fmt="o", color="black", markersize=4.5, linewidth=1.3, zorder=5
     )
-    reach = max(2.0, 1.1 * float((np.abs(pull) + constraint).max()))
+    reach = max(2.0, 1.1 * float(np.nan_to_num(np.abs(pull) + constraint).max()))
     top.set(xlim=(-reach, reach), xlabel=r"pull $(\hat\theta-\theta_0)/\Delta\theta$")
     for line in (-1.0, 1.0):
         top.axvline(line, color="0.6", linewidth=0.8, linestyle=":", zorder=1)
@@ -103,7 +110,9 @@ def impact_figure(
         Patch(facecolor=COLOURS[1], alpha=0.55, label=r"$\theta=+1\sigma$"),
         Line2D([], [], color="black", marker="o", markersize=4.5, linewidth=1.3, label="pull"),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    if prefit is not None:
+        handles.append(Patch(fill=False, edgecolor="0.3", linewidth=1.2, label="before the fit"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     if title:
         figure.suptitle(title, x=0.02, ha="left", fontsize=13)
     mark_mock(top, mock, position=(0.97, 0.05))
