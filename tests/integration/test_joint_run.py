@@ -7,7 +7,8 @@ import pyhf
 import pytest
 from builders import ROOT
 
-from gammastar.core.errors import SteeringError
+import gammastar as gs
+from gammastar.core.errors import SteeringError, UserError
 from gammastar.core.signal import SignalPlanes
 from gammastar.infer import discovery_yield, read_likelihood
 from gammastar.infer.counting_search import CountingSearch
@@ -197,6 +198,17 @@ def test_impacts_of_the_run_are_on_the_coupling(results, monkeypatch):
     assert ranking.impact[k] == pytest.approx(np.log10([1.2, 1 / 1.2]) / exponent, rel=0.12)
     assert ranking.prefit[k] == pytest.approx(ranking.impact[k], rel=0.05)
     assert any(name.startswith("cell_3 (0.") for name in ranking.names)
+
+
+def test_loaded_results_give_the_likelihood_of_a_mass(results):
+    found = gs.load(results)
+    workspace, patches = found.likelihood(mass=0.46)
+    assert workspace == likelihoods(results)[0.45].workspace
+    assert workspace.mock
+    assert len(patches) == len(likelihoods(results)[0.45].patches)
+    assert ".likelihood(mass=…)" in repr(found)
+    with pytest.raises(UserError, match=r"give mass, one of 0\.45, 0\.6"):
+        _ = found.workspace
 
 
 def test_pseudo_experiments_give_a_limit_of_a_few_events(tmp_path):

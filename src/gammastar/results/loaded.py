@@ -138,16 +138,27 @@ class Results:
         """The signals of the first detector, one JSON patch each."""
         return self.likelihood()[1]
 
-    def likelihood(self, detector: str | None = None) -> tuple[Workspace, Patches]:
+    def likelihood(
+        self, detector: str | None = None, *, mass: float | None = None
+    ) -> tuple[Workspace, Patches]:
         """Return workspace and signals of a detector, the first one by default.
 
         Parameters
         ----------
         detector : str, optional
             Stem of its file.
+        mass : float, optional
+            Of a run with a joint likelihood, which has one for each mass: that next to this one [GeV].
+
+        Raises
+        ------
+        UserError
+            If the run wrote none, or one for each mass and none is given.
         """
         suffix = "" if detector in (None, self._main) else f"_{detector}"
-        names = [f"{kind}{suffix}.json" for kind in ("workspace", "patchset")]
+        folder = self._joint(f"joint_{detector or self._main}/", mass)
+        names = [f"{kind}{'' if folder else suffix}.json" for kind in ("workspace", "patchset")]
+        names = [f"{folder}{name}" for name in names]
         missing = [name for name in names if name not in self.files]
         if missing:
             known = ", ".join(self.reach) or "none"
@@ -156,6 +167,18 @@ class Results:
         workspace = Workspace(read_result(self.folder, names[0]))
         workspace.mock = self.mock
         return workspace, Patches(read_result(self.folder, names[1]), mock=self.mock)
+
+    def _joint(self, folder: str, mass: float | None) -> str:
+        """Return the folder of the joint likelihood next to a mass; nothing where there is none."""
+        labels = {name.split("/")[1] for name in self.files if name.startswith(folder)}
+        known = {float(label[1:].replace("p", ".")): f"{folder}{label}/" for label in labels}
+        if not known:
+            return ""
+        if mass is None:
+            listed = ", ".join(f"{value:g}" for value in sorted(known))
+            msg = f"{self.folder}: a joint likelihood has one for each mass; give mass, one of {listed}"
+            raise UserError(msg)
+        return known[min(known, key=lambda value: abs(value - mass))]
 
     def summary(self) -> Told:
         """Return the reaches and the numbers of the run, one per line, and its notes."""
@@ -182,6 +205,9 @@ class Results:
             "reach": bool(self.reach),
             "workspace, patches": "workspace.json" in self.files,
         }
+        if any(name.startswith("joint_") for name in self.files):
+            del parts["workspace, patches"]
+            parts["likelihood(mass=…)"] = True
         lines = [f"Results of {self.folder}" + (" (MOCK data)" if self.mock else "")]
         for name, there in parts.items():
             more = f" of {', '.join(self.reach)}" if name == "reach" and there else ""

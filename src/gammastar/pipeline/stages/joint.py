@@ -306,10 +306,16 @@ def _with_others(ctx: Context, search: CountingSearch, where: Places, options: J
         how["projection"] = found.method
         return [float(found.expected[MEDIAN])]
 
+    @functools.cache
+    def every(row: int) -> dict[str, FloatArray]:
+        return _kept_discoveries(
+            ctx, _stage(f"{name}_discovery", plane.mass[row]), models(row), (asked.discovery, options)
+        )
+
     def discovered(row: int, column: int) -> list[float]:
-        model = models(row)[places[row].tolist().index(column)]
-        found, how["discovery"] = discovery_strengths(model, asked.discovery, options, seed=ctx.seed)
-        return list(found)
+        at = places[row].tolist().index(column)
+        how["discovery"] = str(every(row)["method"][at])
+        return list(every(row)["strength"][at])
 
     discovery, projections = {}, {}
     if search.background[0] > 0 and asked.discovery:
@@ -382,6 +388,20 @@ def _kept_limits(ctx: Context, stage: str, models: Sequence[JointModel], options
     kept = ctx.cache.arrays(stage, key, compute, of="infer")
     columns = zip(*(kept[name] for name in ("observed", "expected", "method", "error")), strict=True)
     return [Limit(float(o), e, options.cl, str(m), float(error)) for o, e, m, error in columns]
+
+
+def _kept_discoveries(
+    ctx: Context, stage: str, models: Sequence[JointModel], asked: tuple[Sequence[float], JointLimits]
+) -> dict[str, FloatArray]:
+    """Return strengths of discoveries of some models, (models, significances), and how they were found."""
+
+    def compute() -> dict[str, Any]:
+        found = [discovery_strengths(model, *asked, seed=ctx.seed) for model in models]
+        return {"strength": np.array([x for x, _ in found]), "method": np.array([how for _, how in found])}
+
+    key = ctx.cache.key(None, digest(list(asked[0]), _content(asked[1]), *map(_content, models)))
+    kept: dict[str, FloatArray] = ctx.cache.arrays(stage, key, compute, of="infer")
+    return kept
 
 
 def _content(record: Any) -> list[Any]:
