@@ -1,15 +1,15 @@
 """What all tests share."""
 
+import functools
 import gc
-import multiprocessing
+import logging
 import sys
 
 import forks
 import pytest
 from hypothesis import settings
-from loky.backend.context import set_start_method
 
-PRELOADED = ["distributed", "gammastar.facility", "gammastar.flow"]
+from gammastar.core.machine import keep_heap
 
 settings.register_profile("patient", deadline=None)  # other work on the machine is no failure
 settings.load_profile("patient")
@@ -32,6 +32,14 @@ def resolve_once():
     _RefResolver.resolve_from_url = resolve_from_url
 
 
+def parse_types_once():
+    """Keep what awkward makes of a type's text; by itself it loads its grammar anew for each."""
+    from awkward import types
+
+    if not hasattr(types.from_datashape, "cache_info"):
+        types.from_datashape = functools.lru_cache(types.from_datashape)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session):
     """Make the copy of this process of which commands are forks, where tests are run."""
@@ -41,14 +49,17 @@ def pytest_runtestloop(session):
             forks.imported()
         if "pyhf" in sys.modules:
             resolve_once()
+        if "awkward" in sys.modules:
+            parse_types_once()
         gc.freeze()  # what was imported and collected is no garbage: nobody looks at it again
-        gc.set_threshold(10_000, 20, 20)
+        gc.set_threshold(50_000, 20, 50)
+        keep_heap()
+        logging.root.setLevel(logging.INFO)  # once: `log_level` sets it for each phase of each test
+        forks.pools.open()
         forks.server.open()
-        # pools of this process start from one that has imported the package, those of commands as ever
-        multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
-        set_start_method("forkserver", force=True)
 
 
 def pytest_sessionfinish():
     """End it."""
     forks.server.close()
+    forks.pools.close()

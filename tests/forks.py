@@ -16,6 +16,9 @@ import os
 import pkgutil
 import resource
 import runpy
+import select
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -27,13 +30,17 @@ import warnings
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, Pipe
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing.connection import Connection, Pipe, arbitrary_address
 from pathlib import Path
 from typing import Any, NoReturn
+
+from loky.backend.context import set_start_method
 
 QUIET = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
 POLL = 0.01  # s between two looks at a command
 LATE = (  # what the package and its libraries import only where they use it
+    "coffea.processor",
     "hepdata_validator.full_submission_validator",
     "matplotlib.backends.backend_pdf",
     "pyarrow.parquet",
@@ -97,11 +104,10 @@ class Server:
     def open(self) -> None:
         """Make the copy."""
         self.pipe, there = Pipe()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads, which do no work
-            self.pid = os.fork()
+        self.pid = _forked()
         if not self.pid:
             self.pipe.close()
+            _forget_pools()
             _serve(there)
         there.close()
 
@@ -141,9 +147,64 @@ class Server:
 server = Server()
 
 
+@dataclass
+class Pools:
+    """The process of which workers of pools are forks: a copy as well, where multiprocessing imports anew."""
+
+    pid: int = 0
+
+    def open(self) -> None:
+        """Make the copy, as `multiprocessing.forkserver.ForkServer.ensure_running` makes a new process."""
+        resource_tracker.ensure_running()
+        known = forkserver._forkserver
+        with socket.socket(socket.AF_UNIX) as listener:
+            known._forkserver_address = arbitrary_address("AF_UNIX")
+            listener.bind(known._forkserver_address)
+            listener.listen()
+            alive, known._forkserver_alive_fd = os.pipe()
+            self.pid = known._forkserver_pid = _forked()
+            if not self.pid:
+                os.close(known._forkserver_alive_fd)
+                try:
+                    if select.select([listener, alive], [], [])[0] == [listener]:
+                        _imported()
+                    forkserver.main(listener.fileno(), alive, [])
+                finally:
+                    os._exit(0)
+            os.close(alive)
+        set_start_method("forkserver", force=True)  # of loky
+
+    def close(self) -> None:
+        """End it if it is still that one; idle workers end by themselves."""
+        known = forkserver._forkserver
+        if self.pid and known._forkserver_pid == self.pid:
+            os.kill(self.pid, signal.SIGTERM)
+            known._stop()
+        self.pid = 0
+
+
+def _forget_pools() -> None:
+    """Let pools of a copy of this process start as they do elsewhere."""
+    known = forkserver._forkserver
+    if known._forkserver_pid is not None:
+        os.close(known._forkserver_alive_fd)
+        known.__init__()
+        set_start_method(None, force=True)
+
+
+pools = Pools()
+
+
 def gammastar(*arguments: Any, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run the command line to its end; options as in `Server.run`."""
     return server.run("-m", "gammastar", *arguments, **options)
+
+
+def _forked() -> int:
+    """Return what `os.fork` does."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads, which do no work
+        return os.fork()
 
 
 def _serve(pipe: Connection) -> NoReturn:
@@ -170,14 +231,19 @@ def _serve(pipe: Connection) -> NoReturn:
 
 
 def _imported() -> bool:
-    """Import all of the package, as most tests have done; warnings and logs are those of a new process."""
+    """Import all of the package, as most tests have done."""
     imported()
+    _as_new()
+    return True
+
+
+def _as_new() -> None:
+    """Make warnings and logs those of a new process."""
     logging.root.handlers.clear()
     logging.root.setLevel(logging.WARNING)
     warnings.resetwarnings()
     for kind in QUIET:
         warnings.simplefilter("ignore", kind)
-    return True
 
 
 def imported() -> None:

@@ -1,4 +1,4 @@
-"""What the machine has left: memory and disk space."""
+"""What the machine has left: memory and disk space; how many of its cores a computation takes."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ import importlib.util
 import os
 import shutil
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+from threadpoolctl import ThreadpoolController
 
 __all__ = [
     "full",
     "keep_heap",
+    "one_thread",
     "plain_numba",
     "told",
 ]
@@ -60,6 +65,25 @@ def plain_numba(*files: Path) -> None:
     from numba.core import entrypoints
 
     entrypoints._already_initialized = True
+
+
+OPENMP = ("numba.np.ufunc.omppool", "pykdtree.kdtree", "sklearn.utils._openmp_helpers", "torch._C")
+
+
+def one_thread() -> Any:
+    """Return a context in which OpenMP has one thread, in all libraries that are loaded.
+
+    Notes
+    -----
+    As `threadpoolctl.threadpool_limits`, which looks at every library of the process each time (4 ms).
+    """
+    return _pools(tuple(name in sys.modules for name in OPENMP)).limit(limits=1, user_api="openmp")
+
+
+@functools.cache
+def _pools(_: tuple[bool, ...]) -> ThreadpoolController:
+    """Return the pools of threads; once for each set of libraries that can bring one."""
+    return ThreadpoolController()
 
 
 def full(error: BaseException | None) -> bool:

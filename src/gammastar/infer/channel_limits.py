@@ -22,7 +22,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import brentq
-from scipy.special import ndtr, ndtri
+from scipy.special import gammaincc, ndtr, ndtri
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray, Limit
@@ -346,6 +346,8 @@ def _probability_below(
     nothing, total = float(np.exp(-rate.sum())), float(observed.sum())
     if total <= TIE or not v.size:
         return nothing
+    if (v == v[0]).all():  # every event moves V by as much: a sum of Poisson probabilities
+        return float(gammaincc(np.rint(total / v[0]) + 1.0, rate.sum()))
     mean, variance = float(rate @ v), float(rate @ v**2)
     reach = max(mean + 10.0 * np.sqrt(variance), total) + 4.0 * float(v.max())
     points = min(1 << int(np.ceil(np.log2(reach / GRID_STEP))), MOST_POINTS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import gzip
 import importlib
 import io
@@ -237,13 +236,11 @@ def check_submission(directory: Pathlike) -> None:
     """
     directory = Path(directory)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)  # the validator leaves files to the collector
+        warnings.simplefilter("ignore", ResourceWarning)  # the validator leaves files open
         warnings.simplefilter("ignore", DeprecationWarning)  # and imports names that jsonschema gives up
         package = importlib.import_module("hepdata_validator.full_submission_validator")
         validator = package.FullSubmissionValidator(autoload_remote_schemas=False)
         valid, messages = validator.validate(directory=str(directory)), validator.get_messages()
-        del validator
-        gc.collect()
     if not valid:
         found = "; ".join(str(m.message) for several in messages.values() for m in several)
         msg = f"{directory}: not valid for HEPData: {found[:500]}"

@@ -9,10 +9,10 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from threadpoolctl import threadpool_limits
 
 from gammastar.core.axes import KINEMATICS, MASS, effective_size, filled
 from gammastar.core.errors import UserError
+from gammastar.core.machine import one_thread
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import BoolArray, FloatArray, Response, Spectrum
 from gammastar.core.trees import fit_trees
@@ -112,7 +112,7 @@ class BoostedTrees:
             max_bins=self.bins,
             random_state=int(rng.integers(2**31)),
         )
-        with threadpool_limits(limits=1, user_api="openmp"):  # sums of several threads are not reproducible
+        with one_thread():  # sums of several threads are not reproducible
             trees = fit_trees(model, features, label, weight * balance * len(label) / 2)
         scale = total[0] / max(total[1], 1e-300)
 

@@ -155,7 +155,7 @@ def test_scan_marks_empty_windows_and_refuses_signed_weights():
 def test_replicas_are_compared_with_the_same_draws_as_alone():
     """Halves and search trees are shared between replicas; each on its own gives the same divergences."""
     rng = np.random.default_rng(7)
-    data, ones = truth(20_000, rng), np.ones(20_000)
+    data, ones = truth(6_000, rng), np.ones(6_000)
     models = [Toy(shift) for shift in (0.0, 0.02, 0.3)]
     arguments = {"mass_range": (0.3, 1.0), "window": 0.1, "n_draws": 50}
     found = check_windows(

@@ -155,7 +155,7 @@ def minimum(built, data, start, bounds, strength):
     if strength is not None:
         start[built.config.poi_index], held[built.config.poi_index] = strength, True
     minuit = Minuit(nll, start)
-    minuit.limits, minuit.errordef, minuit.fixed = bounds, 0.5, held
+    minuit.limits, minuit.errordef, minuit.fixed, minuit.strategy = bounds, 0.5, held, 0
     with np.errstate(all="ignore"):
         minuit.migrad()
     return minuit.fval
@@ -183,7 +183,7 @@ def test_all_pseudo_experiments_of_nearly_empty_windows_are_fitted():
     for pairs in range(6):
         one = nearly_empty(pairs, 7 + pairs)
         arrays = arrays_of(one)
-        toys = draw_joint(arrays, fit(arrays, one.data, 1.0).point, 100, np.random.default_rng(pairs))
+        toys = draw_joint(arrays, fit(arrays, one.data, 1.0).point, 60, np.random.default_rng(pairs))
         for strength in (1.0, None):
             assert fit(arrays, toys, strength, most=1.0 if strength is None else np.inf).done.all()
 
@@ -228,7 +228,7 @@ def test_pseudo_experiments_give_poisson_sums_where_pairs_are_many():
     one = exact_pairs()
     for events, strength in ((0.0, 0.7), (3.0, 1.9)):
         found = joint_cls(
-            one, strength, data=one.with_search([events]), n_toys=600, rng=np.random.default_rng(2)
+            one, strength, data=one.with_search([events]), n_toys=300, rng=np.random.default_rng(2)
         )
         exact = mid(events, 0.5 + 3.0 * strength) / mid(events, 0.5)
         assert found.cls == pytest.approx(exact, abs=4 * found.error)
@@ -285,8 +285,8 @@ def test_pseudo_experiments_have_the_moments_of_the_model():
 
 
 def test_the_truth_is_excluded_no_more_often_than_the_level():
-    """30 pairs, 60 full pseudo-experiments: the tolerance is that of their number, one in 2000 fails."""
-    one, n = model(30.0, named=False), 60
+    """30 pairs, 40 full pseudo-experiments: the tolerance is that of their number, one in 2000 fails."""
+    one, n = model(30.0, named=False), 40
     arrays, rng = arrays_of(one), np.random.default_rng(5)
     like = 0.1 * 30.0 / 8 / (arrays.like[1] * np.sqrt(0.9))
     truth = Point(np.r_[1.0, np.full(6, 1 / 1.3), 0.0][None], like[None], np.ones((1, 8)))
