@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load as decode_tensors
@@ -102,6 +104,11 @@ class Part:
         return Part(self.rows.to(device), self.n_context, self.offset)
 
 
+@functools.lru_cache(maxsize=1)  # an epoch may begin in the pass in which the one before it ended
+def _permutation(seed: int, n: int, number: int) -> npt.NDArray[np.int64]:
+    return np.random.default_rng([seed, number]).permutation(n)
+
+
 @dataclass(frozen=True, slots=True)
 class Order:
     """Which pairs each step takes: permutations by pass, of a seed, so that any epoch can be entered."""
@@ -116,7 +123,7 @@ class Order:
         first = epoch * self.steps * self.batch
         last = first + self.steps * self.batch
         passes = range(first // self.n, (last - 1) // self.n + 1)
-        index = np.concatenate([np.random.default_rng([self.seed, k]).permutation(self.n) for k in passes])
+        index = np.concatenate([_permutation(self.seed, self.n, k) for k in passes])
         index = index[first - passes[0] * self.n :][: last - first]
         yield from torch.split(torch.from_numpy(index).to(device), self.batch)
 

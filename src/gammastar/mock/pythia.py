@@ -134,7 +134,7 @@ def settings(
     return (*COMMON, f"Beams:eA = {energy!r}", target, *particular, *HARD[process], *extra)
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=4)  # soft collisions, charm, Drell-Yan: each serves several pools
 def initialised(lines: tuple[str, ...]) -> Any:
     """Return Pythia, initialised and as yet unused, for copies of this process to generate with.
 

@@ -74,29 +74,31 @@ def daughter(
     NDArray, shape (4, n)
     """
     px, py, pz, energy = parent
-    mass = np.asarray(parent_mass, dtype=np.float64)
+    mass, cosine = np.asarray(parent_mass, dtype=np.float64), np.asarray(cos_theta, dtype=np.float64)
     p_star = momentum_in_rest_frame(mass, m1, m2)
     e_star = np.sqrt(p_star**2 + np.square(m1))
-    along = p_star * np.asarray(cos_theta, dtype=np.float64)
-    across = p_star * np.sqrt(np.clip(1.0 - np.square(cos_theta), 0.0, None))
-    pt = np.hypot(px, py)
-    p = np.hypot(pt, pz)
-    moving, tilted = p > 0, pt > 0
-    cos_t = np.divide(pz, p, out=np.ones_like(p), where=moving)
-    sin_t = np.divide(pt, p, out=np.zeros_like(p), where=moving)
-    cos_p = np.divide(px, pt, out=np.ones_like(p), where=tilted)
-    sin_p = np.divide(py, pt, out=np.zeros_like(p), where=tilted)
+    along, across = p_star * cosine, p_star * np.sqrt(np.maximum(1.0 - cosine**2, 0.0))
+    square = px**2 + py**2
+    pt, p = np.sqrt(square), np.sqrt(square + pz**2)
+    (cos_t, sin_t), (cos_p, sin_p) = _direction(pz, pt, p), _direction(px, py, pt)
     longitudinal = (energy * along + p * e_star) / mass
     x, y = across * np.cos(phi), across * np.sin(phi)
     radial = cos_t * x + sin_t * longitudinal
-    return np.stack(
-        [
-            cos_p * radial - sin_p * y,
-            sin_p * radial + cos_p * y,
-            cos_t * longitudinal - sin_t * x,
-            (energy * e_star + p * along) / mass,
-        ]
-    )
+    found = np.empty(np.broadcast_shapes(parent.shape, (4, *radial.shape)))
+    found[0] = cos_p * radial - sin_p * y
+    found[1] = sin_p * radial + cos_p * y
+    found[2] = cos_t * longitudinal - sin_t * x
+    found[3] = (energy * e_star + p * along) / mass
+    return found
+
+
+def _direction(x: FloatArray, y: FloatArray, size: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return cosine and sine of the angle of (x, y) of a known size; those of zero where it vanishes."""
+    if size.all():
+        inverse = 1.0 / size
+        return x * inverse, y * inverse
+    inverse = 1.0 / np.where(size > 0, size, 1.0)
+    return np.where(size > 0, x * inverse, 1.0), y * inverse
 
 
 def lorentz(p: FloatArray, frame: FloatArray, frame_mass: FloatArray) -> FloatArray:

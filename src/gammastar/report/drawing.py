@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.mathtext import MathTextParser
 from matplotlib.text import Text
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import NullLocator, ScalarFormatter
 
 from gammastar.core.documents import plain, shortened
 from gammastar.core.files import write_whole
@@ -40,20 +40,37 @@ def settle(figure: Figure, *, dpi: float = 100.0) -> None:
 
     Minor ticks have no room of their own: the layout leaves them out, which takes half of its time.
     """
-    FigureCanvasAgg(figure)  # its sizes of texts serve the PNG as well
     figure.set_dpi(dpi)
-    _harmless(figure)
-    engine = figure.get_layout_engine()
-    if not isinstance(engine, ConstrainedLayoutEngine):
-        return
+    canvas: Any = FigureCanvasAgg(figure)  # its sizes of texts serve the PNG as well
+    canvas.get_renderer().mathtext_parser = _formulae()
     axes = [axis for one in figure.axes for axis in (one.xaxis, one.yaxis)]
+    for axis in axes:
+        if type(axis.major.formatter) is ScalarFormatter:
+            axis.set_major_formatter(_PlainNumbers())
     minor = [axis.minor.locator for axis in axes]
     for axis in axes:
         axis.minor.locator = NullLocator()
-    engine.execute(figure)
+    _harmless(figure)
+    engine = figure.get_layout_engine()
+    if isinstance(engine, ConstrainedLayoutEngine):
+        engine.execute(figure)
+        figure.set_layout_engine("none")
     for axis, locator in zip(axes, minor, strict=True):
         axis.minor.locator = locator  # type: ignore[assignment]
-    figure.set_layout_engine("none")
+
+
+class _PlainNumbers(ScalarFormatter):
+    """Numbers at ticks as text instead of formulae, which take longer; the factor at the end stays one."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return super().__call__(x, pos).removeprefix(r"$\mathdefault{").removesuffix("}$")
+
+
+@functools.lru_cache(maxsize=1)
+def _formulae() -> Any:
+    """Return one reader of formulae for all figures: what one has laid out serves the others."""
+    canvas: Any = FigureCanvasAgg(Figure())
+    return canvas.get_renderer().mathtext_parser
 
 
 def _harmless(figure: Figure) -> None:
@@ -97,7 +114,7 @@ def drawn(figure: Figure, kind: str, *, dpi: int = 150) -> bytes:
     with house_style():  # fonts are looked up while drawing
         settle(figure, dpi=dpi)
         if kind == "png":  # on the canvas of the layout, without a second drawing for the extent
-            canvas: Any = FigureCanvasAgg(figure)
+            canvas: Any = figure.canvas
             canvas.print_png(buffer, metadata={"Software": None})
         else:
             figure.savefig(buffer, format=kind, dpi=dpi, metadata=_METADATA[kind])
