@@ -32,7 +32,7 @@ Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
 Progress: TypeAlias = Callable[[int, int], None]
 Share: TypeAlias = tuple[dict[str, npt.NDArray[Any]], float]
 
-SHARE = {"pp": 20_000, "pPb": 4_000, "hard": 5_000}  # events of one share: a second or some
+SHARE = {"pp": 10_000, "pPb": 4_000, "hard": 5_000}  # events of one share: a second or some
 COPIES = sys.platform == "linux"  # whether processes are copied safely
 BLOCK_SHARES = 1_000_000  # numbers of shares of a block
 LOG = logging.getLogger(__name__)
@@ -219,7 +219,7 @@ def make_pool(
     card : Card
         Its section ``[pythia]`` says which collisions and which further settings; pp without.
     n : int
-        Events; rounded up to whole shares (20 000 in pp, 4 000 in p-Pb, 5 000 of hard processes).
+        Events; rounded up to whole shares (10 000 in pp, 4 000 in p-Pb, 5 000 of hard processes).
     process : {"soft", "electrons", "charm", "drell_yan"}
     seed : int
     workers : int

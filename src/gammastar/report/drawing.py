@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import io
 import multiprocessing
 import os
@@ -200,6 +201,7 @@ class _Inherited:
 
 
 def _inherit(figures: Sequence[Figure]) -> None:
+    gc.freeze()  # what was there before need not be searched for garbage again
     _Inherited.figures = figures
 
 
