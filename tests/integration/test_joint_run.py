@@ -93,6 +93,7 @@ def test_patches_hold_the_signal_of_the_plane(results):
         assert sum(v for k, v in events(found.workspace).items() if k.startswith("signal_")) == 0
         kept = (plane.signal[row] >= 0.1) & (plane.signal[row] <= 1e4)
         assert sorted(found.values[n][1] for n in found.patches) == pytest.approx(plane.coupling[kept])
+        assert found.convention["statistic"] == "qtilde"
         for name, (_, coupling) in found.values.items():
             total = sum(v for k, v in events(found.patched(name)).items() if k.startswith("signal_"))
             assert total == pytest.approx(np.interp(coupling, plane.coupling, plane.signal[row]), rel=1e-9)

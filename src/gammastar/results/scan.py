@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from gammastar import config, infer
-from gammastar.core.errors import InputFileError, SteeringError
+from gammastar.core.errors import InputFileError, PhysicsError, SteeringError
 from gammastar.core.files import write_whole
 from gammastar.core.records import FloatArray
 from gammastar.infer.binned.intervals import goodness_of_fit, strength_interval
@@ -102,10 +102,10 @@ def scan_lines(
     method : {"asymptotic", "exact", "marginalised", "auto"}, optional
         As in [infer]; that of `steering`, else of the run that wrote the likelihood, else "asymptotic".
     statistic : {"ratio", "qtilde"}, optional
-        Of exact CLs; "ratio" if not given.
+        Of exact CLs; that of the patch set if not given, else "ratio".
     auxiliary : {"fixed", "randomised", "averaged"}, optional
         What the toys of exact CLs do with nuisances and their measurements; that of the method if not given:
-        "averaged" for "marginalised" and uncertain signals of "auto", else "fixed".
+        "averaged" for "marginalised" and uncertain signals of "auto", else that of the patch set or "fixed".
     steering : Path, optional
         Its [infer] gives `method`, ``asymptotic_from`` and ``averaged_from``.
     hs3 : Path, optional
@@ -142,12 +142,11 @@ def scan_lines(
                 rest += f", averaged beyond κ = {how.averaged_from:g}"
         level = f"; excluded at {100 * cl:g} % CL is what lies below {1 - cl:.3g}" if how.cl else ""
         head.append(f"as {how.source} says: method = {how.method!r}{rest}{level}")
-    chosen: Any = auxiliary or ("averaged" if how.method == AVERAGED else "fixed")
     options: dict[str, Any] = {
         "method": "exact" if how.method == AVERAGED else how.method,
         "asymptotic_from": how.asymptotic_from,
         "averaged_from": np.inf if auxiliary else how.averaged_from,
-        "convention": infer.Convention(statistic or "ratio", chosen),
+        "convention": _convention(path, likelihood, how, statistic, auxiliary),
     }
     tested = []
     if not asked.json:
@@ -299,6 +298,19 @@ def _how(path: Path, likelihood: Likelihood, method: str | None, steering: Path 
     if method is not None:  # asked for: only from where on "auto" is asymptotic is left to the record
         return _How(method, section.asymptotic_from, section.averaged_from, section.cl)
     return _How(section.method, section.asymptotic_from, section.averaged_from, section.cl, source)
+
+
+def _convention(
+    path: Path, likelihood: Likelihood, how: _How, statistic: Any, auxiliary: Any
+) -> infer.Convention:
+    """Return the convention of exact CLs: as asked, else as the patch set says, else that of NA62."""
+    said = likelihood.convention
+    usual: Any = "averaged" if how.method == AVERAGED else said.get("auxiliary", "fixed")
+    try:
+        return infer.Convention(statistic or said.get("statistic", "ratio"), auxiliary or usual)
+    except PhysicsError as error:
+        msg = f"{path}: metadata of the patch set say how limits were set, but not so: {error}"
+        raise InputFileError(msg) from error
 
 
 def _checked(path: Path) -> None:

@@ -186,6 +186,20 @@ def test_a_likelihood_is_tested_as_the_run_that_wrote_it_says(tmp_path):
     assert "warning: asymptotic formulae with fewer than 20 expected events at 2 of 2 signals" in asked
 
 
+def test_toys_are_those_that_the_patch_set_names(tmp_path):
+    """As patch sets of a joint likelihood do; what is asked for goes first."""
+    folder_of_a_run(tmp_path, "exact")
+    patches = json.loads((tmp_path / "patchset.json").read_text())
+    patches["metadata"]["gammastar"] |= {"statistic": "qtilde", "auxiliary": "randomised"}
+    (tmp_path / "patchset.json").write_text(json.dumps(patches))
+    assert "q̃μ, nuisances profiled, randomised auxiliaries" in lines_of(tmp_path)
+    assert "ratio s+b/b" in lines_of(tmp_path, "--statistic", "ratio")
+    patches["metadata"]["gammastar"]["statistic"] = "guessed"
+    (tmp_path / "patchset.json").write_text(json.dumps(patches))
+    with pytest.raises(InputFileError, match="metadata of the patch set say how limits were set"):
+        lines_of(tmp_path)
+
+
 def test_the_method_of_the_folder_where_the_patch_set_says_nothing(tmp_path):
     folder_of_a_run(tmp_path, "", sign=False)
     foreign = lines_of(tmp_path)

@@ -45,6 +45,7 @@ KEYS = ("method", "asymptotic_from", "averaged_from", "cl")  # of [infer], which
 LARGEST_KAPPA = 1e6  # of no signal: never averaged
 EXPLORED_CL = (0.90, 0.95)  # of the explorer, besides that of [infer]
 MASS_NUCLEON = 0.9389
+FULL_TOYS = {"statistic": "qtilde", "auxiliary": "randomised"}  # of a joint likelihood
 JOINT_FIT = (
     "The calibrating lepton pairs and the search are fitted together (joint likelihood), with free contents "
     "of the true cells; the archive holds a likelihood per mass"
@@ -307,10 +308,10 @@ def _write_grid(
     return {"": (spec, patches)}
 
 
-def _say_how(section: Infer, patches: dict[str, Any], *, averaged_from: float) -> None:
+def _say_how(section: Infer, patches: dict[str, Any], *, averaged_from: float, **more: str) -> None:
     """Put into a patch set how this run sets limits and treats nuisances: `gammastar scan` reads it."""
     convention = {key: getattr(section, key) for key in KEYS}
-    patches["metadata"][CONVENTION] = convention | {"averaged_from": averaged_from}
+    patches["metadata"][CONVENTION] = convention | {"averaged_from": averaged_from} | more
 
 
 def _write_joint(ctx: Context, name: str, documents: Documents) -> Documents:
@@ -318,7 +319,7 @@ def _write_joint(ctx: Context, name: str, documents: Documents) -> Documents:
     for label, (spec, patches) in documents.items():
         folder = ctx.folder / name / label
         folder.mkdir(parents=True, exist_ok=True)
-        _say_how(section_of(ctx), patches, averaged_from=LARGEST_KAPPA)
+        _say_how(section_of(ctx), patches, averaged_from=LARGEST_KAPPA, **FULL_TOYS)
         write_json(folder / "workspace.json", spec)
         write_json(folder / "patchset.json", patches, indent=None)
     return documents
