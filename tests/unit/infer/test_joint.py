@@ -188,6 +188,16 @@ def test_all_pseudo_experiments_of_nearly_empty_windows_are_fitted():
             assert fit(arrays, toys, strength, most=1.0 if strength is None else np.inf).done.all()
 
 
+def test_all_pseudo_experiments_of_a_small_simulation_are_fitted():
+    """One simulated pair per bin: steps that are cut must still lead down, or one in eighty stops short."""
+    one = model(60.0, cells=12)
+    one = replace(one, variance=one.response**2)
+    arrays = arrays_of(one)
+    toys = draw_joint(arrays, fit(arrays, one.data, 0.0).point, 300, np.random.default_rng(5))
+    for start in (None, fit(arrays, one.data, 0.0).point.part(np.zeros(300, dtype=np.intp))):
+        assert fit(arrays, toys, 0.0, start).done.all()
+
+
 def test_scale_of_a_window_without_pairs_is_that_of_a_part_of_a_pair():
     """Contents are fitted to nothing there: the scale of the signal must not follow them."""
     empty = model(counts=np.zeros((3, 8)))

@@ -23,6 +23,7 @@ FEW = 50  # opposite-sign pairs below which a free signal has two minima: in the
 PROJECTED = 6  # halvings along the projection
 LIFTED = 0.1
 TINY = 1e-10
+ALIKE = 1e-13  # of the determinant of a bin, less of which is what rounding leaves
 NEAR = 1e-6  # factors this small and pushed towards zero go there
 BLOCK = 1000  # data sets that are fitted together: what fits into the cache
 
@@ -255,7 +256,8 @@ def _step(
     block = found.bins_bins * bins[..., :, None] * bins[..., None, :]
     for a in (0, 1):
         block[..., a, a] += (1.0 - bins[..., a]) + bins[..., a] * wall_bins[..., a] + 1e-12
-    det = np.maximum(block[..., 0, 0] * block[..., 1, 1] - block[..., 0, 1] ** 2, 1e-300)
+    product = block[..., 0, 0] * block[..., 1, 1]
+    det = np.maximum(product - block[..., 0, 1] ** 2, ALIKE * product)
     inverse = np.empty_like(block)
     inverse[..., 0, 0], inverse[..., 1, 1] = block[..., 1, 1] / det, block[..., 0, 0] / det
     inverse[..., 0, 1] = inverse[..., 1, 0] = -block[..., 0, 1] / det
@@ -312,14 +314,17 @@ def _solved(square: FloatArray, right: FloatArray, damping: FloatArray) -> Float
 
 
 def _moved(arrays: Arrays, point: Point, step: Point, scale: FloatArray, most: FloatArray | None) -> Point:
-    """Return the projected point; nuisances go at most three standard deviations at once."""
+    """Return the projected point; nuisances go at most three standard deviations at once.
+
+    What is cut is cut of the shortened step: a short one keeps its direction, which leads down.
+    """
     j, t = arrays.cells.shape[1], scale[:, None]
-    core = point.core + t * np.concatenate(
-        [step.core[:, : 1 + j], np.clip(step.core[:, 1 + j :], -3.0, 3.0)], axis=1
+    core = point.core + np.concatenate(
+        [t * step.core[:, : 1 + j], np.clip(t * step.core[:, 1 + j :], -3.0, 3.0)], axis=1
     )
     core[:, : 1 + j] = np.maximum(core[:, : 1 + j], 0.0)
     core[:, 0] = core[:, 0] if most is None else np.minimum(core[:, 0], most)
-    like, gamma = point.like + t * step.like, point.gamma + t * np.clip(step.gamma, -1.0, 1.0)
+    like, gamma = point.like + t * step.like, point.gamma + np.clip(t * step.gamma, -1.0, 1.0)
     return Point(core, np.maximum(like, 0.0), np.maximum(gamma, 0.0))
 
 
