@@ -43,6 +43,7 @@ pt = [0.0, 6.0]
 energy = [0.2, 14.0, 400.0]
 [subtract]
 r_factor = 1.162
+weights = "signed"
 [unfold]
 n_replicas = 5
 scan = []
@@ -191,7 +192,7 @@ def test_contradictions_are_told_before_work(base):
     for old, new, text in (
         ("[infer]\n", "longitudinal = 0.2\n[infer]\n", r"drop one of them"),
         ("[infer]\n", "spin_frame = 'helicity'\n[infer]\n", r"spin_frame"),
-        ("r_factor = 1.162", "method = 'B4'", r"'B4' has none, take 'B5'"),
+        ('r_factor = 1.162\nweights = "signed"', "method = 'B4'", r"'B4' has none, take 'B5'"),
         ("angles = [0.6, 1.1125]", "angles = [0.6]", r"flow\.angles"),
         ("angles = [0.6, 1.1125]", "angles = [0.6, 0.5]", r"flow\.angles"),
     ):
@@ -231,7 +232,10 @@ def test_open_charm_is_taken_from_the_angles_too(tmp_path, mock_schema):
     (tmp_path / "schema.toml").write_text(mock_schema)
     text = STEERING[: STEERING.index("[predict]")].replace("r_factor = 1.162", "r_factor = 1.173")
     found, kept = {}, {}
-    for name, steering in (("charm", text.replace("[unfold]\n", CHARM)), ("plain", text)):
+    for name, steering in (
+        ("charm", text.replace('weights = "signed"\n', "").replace("[unfold]\n", CHARM)),
+        ("plain", text),
+    ):
         (tmp_path / f"{name}.toml").write_text(steering)
         folder = run(tmp_path / f"{name}.toml", output=tmp_path / name)
         found[name] = read_spin(folder)

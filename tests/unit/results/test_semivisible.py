@@ -34,9 +34,9 @@ def table(path):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     base = tmp_path_factory.mktemp("semivisible")
-    text = re.sub(r"n_mass = \d+", "n_mass = 4\nn_epsilon = 31", EXAMPLE)
+    text = re.sub(r"n_mass = \d+", "n_mass = 3\nn_epsilon = 31", EXAMPLE)
     (base / "four.toml").write_text(re.sub(r"(?m)^mass = \[0.2, 6.0\]", "mass = [0.5, 3.0]", text))
-    lines = recast_file(str(base / "four.toml"), output=base / "out", events=600)
+    lines = recast_file(str(base / "four.toml"), output=base / "out", events=300)
     return base, lines
 
 
@@ -52,10 +52,10 @@ def test_the_example_of_the_page(folder):
     assert "four states: states of" in lines[0]
     assert any("few shipped points" in text for text in lines)
     about = json.loads((base / "out" / "recast.json").read_text())
-    assert about["plane"]["events"] == 600
+    assert about["plane"]["events"] == 300
     assert any("recalled" in text for text in about["unverified inputs"])
     grid = table(base / "out" / "probabilities.csv")
-    assert len(grid) == 4 * 31
+    assert len(grid) == 3 * 31
     assert all(float(row["babar_low"]) <= float(row["babar"]) <= float(row["babar_high"]) for row in grid)
     assert all(float(row["belle2_photon_events"]) <= float(row["belle2_all_events"]) for row in grid)
 
@@ -69,7 +69,7 @@ def test_allowed_and_excluded_fill_the_scan(folder):
         for row in table(out / "excluded.csv")
         if row["search"] == "BaBar" and float(row["mass_GeV"]) > 1.0
     ]
-    assert {row["mass_GeV"] for row in above} == {"1.65096", "3"}
+    assert {row["mass_GeV"] for row in above} == {"1.22474", "3"}
     for mass in {row["mass_GeV"] for row in above}:
         edges = sorted(
             (float(row["epsilon_low"]), float(row["epsilon_high"]))
