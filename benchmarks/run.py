@@ -69,13 +69,14 @@ def main() -> int:
     for topic in options.topic or topics:
         rows = importlib.import_module(f"topics.{topic}").rows
         arguments = {"full": True} if options.full and "full" in inspect.signature(rows).parameters else {}
-        lines = []
+        lines, more = [], []
         for row in rows(**arguments):
             lines.append(line(row))
+            more += [row["more"]] if "more" in row else []
             failed += verdict(row) == "FAIL"
             print(f"{topic}: {lines[-1]}", end="", flush=True)
         if lines:  # a topic whose device or peer is not here keeps its rows
-            write(topic, f"{machine()}\n\n{HEADER}{''.join(lines)}")
+            write(topic, "\n".join([f"{machine()}\n\n{HEADER}{''.join(lines)}", *more]))
     return int(failed > 0)
 
 

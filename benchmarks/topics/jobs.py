@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from topics.read import seconds_of, write_wide
 ROOT = Path(__file__).resolve().parents[2]
 JOB = Path(__file__).with_name("_job.py")
 RECORD = ROOT / "results" / "na60_dimuon"
+SLOWEST = 40
 
 
 def measured(root: Path, *arguments: object) -> dict[str, float]:
@@ -68,12 +70,19 @@ def rows(*, full: bool = False) -> Iterator[dict]:
         if full:
             now, said = beside(folder / "main", "run", analysis / "steering.toml", rounds=1)
             yield row(f"main job after installation ({said})", now["total"], 100)
-            yield row("tests", tests(), 240)
+            seconds, slowest = tests()
+            yield row("tests", seconds, 240) | {"more": slowest}
 
 
-def tests() -> float:
-    """Return the CPU of the README's command for the tests [s]."""
+def tests() -> tuple[float, str]:
+    """Return the CPU of the README's command for the tests [s], and a table of the slowest."""
+    command = [sys.executable, str(ROOT / "tests" / "run.py"), "-q", f"--durations={SLOWEST}"]
     before = os.times()
-    subprocess.run([sys.executable, str(ROOT / "tests" / "run.py"), "-q"], check=True, capture_output=True)
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     after = os.times()
-    return sum(after[2:4]) - sum(before[2:4])
+    found = re.findall(r"(?m)^([\d.]+)s (setup|call|teardown) +(\S+::.+)$", said)
+    lines = "".join(
+        f"| {name.strip().replace('|', chr(92) + '|')} | {what} | {time} s |\n" for time, what, name in found
+    )
+    table = f"The {len(found)} slowest parts of tests, in time:\n\n| test | part | |\n|---|---|---|\n{lines}"
+    return sum(after[2:4]) - sum(before[2:4]), table

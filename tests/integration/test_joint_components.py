@@ -88,8 +88,9 @@ def runs(tmp_path_factory, mock_schema):
         write_tree(base / f"{name}.root", {"events": sample.branches, "meta": sample.meta_branches()})
     (base / "schema.toml").write_text(mock_schema)
     found = {}
-    for name, more in (("memory", ""), ("files", "max_in_memory = 1000\n")):
-        (base / f"{name}.toml").write_text(STEERING.replace("[select]\n", f"[select]\n{more}"))
+    for name, more, method in (("memory", "", "exact"), ("files", "max_in_memory = 1000\n", "asymptotic")):
+        text = STEERING.replace("[select]\n", f"[select]\n{more}").replace('"exact"', f'"{method}"')
+        (base / f"{name}.toml").write_text(text)
         found[name] = run(base / f"{name}.toml", output=base / name)
     return found
 

@@ -93,7 +93,7 @@ def base(tmp_path_factory, mock_schema) -> Path:
     polarised = card.model_copy(update={"modes": modes})
     for name, kind, which, n, seed in (
         ("data", "data", polarised, 10_000, 1),
-        ("mc", "mc", card, 60_000, 2),
+        ("mc", "mc", card, 40_000, 2),
     ):
         sample = simulate_events(which, n, kind=kind, seed=seed)
         write_tree(folder / f"{name}.root", {"events": sample.branches, "meta": sample.meta_branches()})
@@ -226,7 +226,7 @@ resolution = 0.03
 
 def test_open_charm_is_taken_from_the_angles_too(tmp_path, mock_schema):
     card = load_card(data_path("cards/na60_full.toml"))
-    for name, n, seed in (("data", 8000, 11), ("mc", 30_000, 12), ("charm", 4000, 13)):
+    for name, n, seed in (("data", 8000, 11), ("mc", 20_000, 12), ("charm", 4000, 13)):
         sample = simulate_events(card, n, kind=name, seed=seed)
         write_tree(tmp_path / f"{name}.root", {"events": sample.branches, "meta": sample.meta_branches()})
     (tmp_path / "schema.toml").write_text(mock_schema)

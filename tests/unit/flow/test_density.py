@@ -106,7 +106,7 @@ def test_a_shift_is_found_as_often_as_stated(name):
     rng = np.random.default_rng(5)
     data, weight = recorded(3000, rng)
     stated = density_test(Toy(), data, weight=weight, rng=rng)
-    n, found = 40, {0.5: 0, 1.0: 0}
+    n, found = 30, {0.5: 0, 1.0: 0}
     for share in found:
         off = Toy(**{name: 1.0 + share * stated.smallest[name]})
         for _ in range(n):
@@ -120,7 +120,7 @@ def test_a_shift_is_found_as_often_as_stated(name):
 
 def test_energies_a_fifth_or_momenta_a_tenth_up_fail():
     rng = np.random.default_rng(6)
-    data = pairs(20_000, rng)
+    data = pairs(8_000, rng)
     found = {
         key: density_test(Toy(**{key: value}), data, rng=rng) for key, value in (("energy", 1.2), ("pt", 1.1))
     }
