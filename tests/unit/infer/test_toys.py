@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize
@@ -15,10 +17,11 @@ from gammastar.infer import (
     counting_limit,
     exact_cls,
     exact_limit,
+    profile,
     unbinned_channel,
 )
 from gammastar.infer.channel_limits import zero_event_cls
-from gammastar.infer.toys import draw, lint_names, statistics, toy_model
+from gammastar.infer.toys import KINDS, draw, lint_names, statistics, toy_model
 
 POT = float(np.log(1.2))
 
@@ -150,3 +153,23 @@ def test_bad_input():
         Convention("t")
     with pytest.raises(PhysicsError, match="whole"):
         counting_channel("c", signal=1.0, background=1.0, observed=0.5)
+
+
+@pytest.mark.parametrize("kind", ["ratio", "qtilde", "q0"])
+@pytest.mark.parametrize("groups", [1, 20, 400])
+def test_equal_data_sets_have_the_statistic_of_each(kind, groups):
+    """To the last bit: one bin, two of them, and cells, of which none is left out."""
+    options = {"observed": 1, "signal_sigma": {"pot": 0.2}, "background_sigma": {"b": 0.3}}
+    one = counting_channel("a", signal=1.2, background=0.3, **options)
+    two = counting_channel("b", signal=2.2, background=1.3, **options)
+    cells = binned_channel("c", signal=[1.0, 1.5], background=[1.0, 0.5], **options | {"observed": [1, 0]})
+    for channels in ([one], [one, two], [cells], [one, cells]):
+        model = toy_model(channels)
+        rng = np.random.default_rng(1)
+        toys = draw(model, np.zeros(2), 1.0, 400, rng, randomise=False)
+        aux = np.repeat(rng.normal(size=(groups, 2)), 400 // groups, axis=0)
+        toys = replace(toys, aux=aux if groups > 1 else aux[:1])
+        each = profile.statistic(
+            KINDS[kind], model.arrays(0.7), toys.aux, toys.ratio, np.ones(len(toys.ratio)), toys.offsets
+        )
+        assert np.array_equal(statistics(model, toys, 0.7, kind), each)
