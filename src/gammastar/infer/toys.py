@@ -265,7 +265,7 @@ def statistics(model: ToyModel, toys: Toys, strength: float, kind: Statistic) ->
         np.ones(len(some.ratio)),
         some.offsets,
     )
-    return np.asarray(q, dtype=np.float64)[place]
+    return np.asarray(q[place], dtype=np.float64)
 
 
 def _distinct(model: ToyModel, toys: Toys) -> tuple[Toys, Any]:
