@@ -11,6 +11,8 @@ from gammastar.core.errors import PhysicsError
 from gammastar.infer.joint.expectation import Point, arrays_of, negative_log
 from gammastar.infer.joint.fits import fit, fit_held
 from gammastar.infer.joint.impacts import joint_impacts
+from gammastar.report.drawing import png_bytes
+from gammastar.report.figures.limits import impact_figure
 
 WINDOW = model(60.0)
 KINDS = (
@@ -147,6 +149,21 @@ def test_a_content_at_zero_moves_up_to_where_the_likelihood_is_half_lower():
         assert moved.point.core[0, column] == found.error[k]
         rise = negative_log(arrays, moved.point, data) - negative_log(arrays, best.point, data)
         assert float(rise[0]) == pytest.approx(0.5, abs=0.15)
+
+
+def test_figure_outlines_what_was_known_before_the_fit(found):
+    """Free contents have bars, but neither outline nor pull."""
+    size = len(found.names)
+    figure = impact_figure(
+        found.names, found.pull, found.constraint, found.postfit, mock=True, prefit=found.prefit
+    )
+    below = figure.axes[0]
+    outlines = [bar for bar in below.patches if not bar.get_fill()]
+    assert len(below.patches) - len(outlines) == len(outlines) == 2 * size
+    drawn = sum(np.isfinite(bar.get_width()) for bar in outlines)
+    assert drawn == 2 * np.isfinite(found.pull).sum() < 2 * size
+    assert below.get_xlim()[1] > np.nanmax(np.abs(found.prefit))
+    assert png_bytes(figure)
 
 
 def test_without_signal_there_are_no_impacts():
