@@ -21,7 +21,17 @@ from _venv import reenter  # noqa: E402
 
 TOPICS = (
     *("simulate", "read", "subtract", "unfold", "flow", "flow_background", "predict"),
-    *("accept", "infer", "na62", "semivisible", "beam_dumps", "facility", "trust", "published"),
+    *(
+        "accept",
+        "infer",
+        "infer_coverage",
+        "na62",
+        "semivisible",
+        "beam_dumps",
+        "facility",
+        "trust",
+        "published",
+    ),
     "exchange",
 )
 PAGE = ROOT / "docs" / "validation.md"

@@ -10,7 +10,6 @@ from scipy.special import lambertw
 from scipy.stats import norm, poisson
 from validation.infer_atlas import atlas_rows
 from validation.infer_binned import binned_rows
-from validation.infer_coverage import coverage_rows
 from validation.infer_few_pairs import few_pairs_rows
 from validation.infer_hs3 import hs3_rows
 from validation.infer_intervals import interval_rows
@@ -70,7 +69,6 @@ def rows(*, quick: bool) -> Iterator[dict]:
     yield from _contour()
     yield from _discovered()
     yield from toy_rows(quick)
-    yield from coverage_rows(quick)
     yield from nuisance_rows(quick)
     yield from hs3_rows(quick)
     yield from peer_rows(quick)

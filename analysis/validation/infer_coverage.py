@@ -27,7 +27,7 @@ KEPT = {"averaged": "", "randomised": ", measurements drawn", "fixed": ", measur
 DEFINITION = "definition of the level"
 
 
-def coverage_rows(quick: bool) -> Iterator[dict]:
+def rows(*, quick: bool) -> Iterator[dict]:
     known: list[Coverage] = []
     moved: list[Coverage] = []
     yield from _nominal(quick, known)
