@@ -32,7 +32,7 @@ def tell(*_):
     """Report nothing."""
 
 
-def steering(folder, *, limit=None, step=20_000):
+def steering(folder, *, limit=None, step=20_000, weights="posterior"):
     """Write the small run without its dark half, with a limit of pairs in memory."""
     text = SMALL.read_text().partition("[flow]")[0].replace("n_replicas = 20", "n_replicas = 5")
     text = text.replace("schema.toml", str(SMALL.parent / "schema.toml"))
@@ -41,7 +41,7 @@ def steering(folder, *, limit=None, step=20_000):
         text = text.replace("[select]\n", f"[select]\nmax_in_memory = {limit}\n")
     text = text.replace('schema = "', f'step = {step}\nschema = "')
     path = folder / "steering.toml"
-    path.write_text(text)
+    path.write_text(text.replace("[subtract]\n", f'[subtract]\nweights = "{weights}"\n'))
     return path
 
 
@@ -199,7 +199,7 @@ def test_chunk_size_and_limit_do_not_choose_other_events(runs, tmp_path):
 
 def test_chunks_of_a_farm_give_the_same_parts_and_samples(runs, tmp_path):
     with open_executor() as executor:
-        path = steering(tmp_path, limit=LIMIT, step=9000)
+        path = steering(tmp_path, limit=LIMIT, step=9000, weights="signed")
         folder = run(path, output=tmp_path / "run", only="unfold", executor=executor)
     for stage, keys in (
         ("select", ("event", "stored_pairs")),
@@ -215,10 +215,11 @@ def test_chunks_of_a_farm_give_the_same_parts_and_samples(runs, tmp_path):
 def test_resumed_run_refuses_changed_parts(runs, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(runs["files"], folder)
-    run(steering(tmp_path, limit=LIMIT), output=folder, resume=True, only="subtract")
+    path = steering(tmp_path, limit=LIMIT, weights="signed")
+    run(path, output=folder, resume=True, only="subtract")
     (folder / "stages" / "pairs" / "part-00001.parquet").unlink()
     with pytest.raises(StoreError, match="without --resume"):
-        run(steering(tmp_path, limit=LIMIT), output=folder, only="subtract")
+        run(path, output=folder, only="subtract")
 
 
 def test_bootstrap_in_chunks_is_that_of_all_pairs():
