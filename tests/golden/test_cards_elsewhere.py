@@ -47,9 +47,7 @@ def by_rabbit(folder):
 @pytest.mark.skipif(not PYTHON, reason="no interpreter with rabbit (GAMMASTAR_RABBIT_PYTHON)")
 @pytest.mark.parametrize("observed", [[45, 47, 18], [41, 20, 18]])
 def test_rabbit_fits_what_pyhf_fits(tmp_path, observed):
-    both = log_normal(
-        "pot", 0.15
-    )  # no counting channel: rabbit 0.2.5 takes its data as yields
+    both = log_normal("pot", 0.15)  # no counting channel: rabbit 0.2.5 takes its data as yields
     channels = {
         "mass": [
             sample("dark_photon", [3.0, 9.0, 2.0], both, log_normal("efficiency", 0.05), signal=True),
