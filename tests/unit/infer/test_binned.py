@@ -100,7 +100,7 @@ def test_the_likelihood_is_that_of_pyhf():
     for x, value in zip(points, ours, strict=True):
         values[places] = x
         assert value == pytest.approx(-float(peer.logpdf(values, data)[0]), rel=1e-12)
-    _, slopes, _ = model.with_slopes(points[:1])
+    _, slopes, _ = model.events.with_slopes(points[:1])
     steps = 1e-6 * np.eye(len(places))
     numeric = (model.expected(points[0] + steps) - model.expected(points[0] - steps)) / 2e-6
     np.testing.assert_allclose(slopes[0].T, numeric, atol=1e-7)

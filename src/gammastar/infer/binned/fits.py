@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
+from gammastar.infer.binned.kinks import crossings, stiffened
 from gammastar.infer.binned.model import SMALLEST, BinnedModel
 
 __all__ = ["Fitted", "fitted"]
@@ -20,6 +21,7 @@ STEPS = 2000  # few sets need more than some tens
 DONE = 1e-9  # gain that a step still promises, in units of the NLL
 ENOUGH = 1e-4  # the same after all steps, for sets that creep along a kink or a flat valley
 KINK = 1.0  # damping that a smooth likelihood does not need near its minimum
+SOFTER = 0.8  # what is left of the curvature of a kink after a step that gained
 NUMBERS = 8_000_000  # derivatives in memory at once
 
 
@@ -74,7 +76,7 @@ def fitted(
     free = np.flatnonzero(~fixed)
     x[:, free] = np.clip(x[:, free], low[free], high[free])
     nll = np.empty(sets)
-    chunk = max(NUMBERS // (counts.shape[1] * p), 1)
+    chunk = max(NUMBERS // max(model.events.numbers, p * p), 1)
     for begin in range(0, sets, chunk):
         part = slice(begin, begin + chunk)
         x[part], nll[part] = _minimised(
@@ -95,9 +97,11 @@ def _minimised(
     if not free.size:
         return best, found
     open_sets, damping = np.arange(len(x)), np.full(len(x), 1e-6)
-    state = _slopes(model, best, counts, aux, free)
+    state, stiffness = _slopes(model, best, counts, aux, free), np.zeros((len(x), model.events.nominal.size))
     for _ in range(STEPS):
-        gradient, curvature = state[0][open_sets], state[1][open_sets]
+        gradient, curvature, excess = (part[open_sets] for part in state)
+        if (stiff := stiffness[open_sets]).any():
+            curvature = stiffened(model.events, curvature, best[open_sets], excess, stiff, free)
         here = best[open_sets][:, free]
         stuck = ((here <= low) & (gradient > 0)) | ((here >= high) & (gradient < 0))
         step, promised = _step(gradient, curvature, stuck, damping[open_sets])
@@ -110,14 +114,21 @@ def _minimised(
         new = _nll(model, trial, counts[open_sets], aux[open_sets])
         better = new <= found[open_sets]
         moved = open_sets[better]
-        small = np.abs(new - found[open_sets]) < DONE
+        failed, met = open_sets[~better], np.zeros(len(open_sets), dtype=bool)
+        if failed.size:
+            kinks = crossings(model.events, best[failed], trial[~better])
+            met[~better] = (kinks > stiffness[failed]).any(axis=1)
+            stiffness[failed] = np.maximum(kinks, stiffness[failed])
         best[moved], found[moved] = trial[better], new[better]
-        damping[open_sets] *= np.where(better, np.where(damping[open_sets] > KINK, 0.4, 0.1), 8.0)
+        damping[open_sets] *= np.where(
+            better, np.where(damping[open_sets] > KINK, 0.4, 0.1), np.where(met, 1.0, 8.0)
+        )
         if moved.size:
             fresh = _slopes(model, best[moved], counts[moved], aux[moved], free)
-            state[0][moved], state[1][moved] = fresh
-        # a template that reaches zero leaves a kink, where the slope does not vanish
-        on = ~(small & (damping[open_sets] > KINK) | (damping[open_sets] > 1e9))
+            for part, values in zip(state, fresh, strict=True):
+                part[moved] = values
+            stiffness[moved] *= SOFTER
+        on = damping[open_sets] <= 1e9
         open_sets, gain = open_sets[on], promised[going][on]
         damping = np.maximum(damping, 1e-9)
     left = open_sets[gain > ENOUGH]
@@ -134,25 +145,25 @@ def _nll(model: BinnedModel, x: FloatArray, counts: FloatArray, aux: FloatArray)
 
 def _slopes(
     model: BinnedModel, x: FloatArray, counts: FloatArray, aux: FloatArray, free: npt.NDArray[np.int64]
-) -> tuple[FloatArray, FloatArray]:
-    """Return gradient and curvature of the free parameters."""
-    mean, slopes, bends = model.with_slopes(x)
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return gradient and curvature of the free parameters, and 1 − n/ν where it is positive."""
+    mean, slopes, norms = model.events.with_slopes(x)
     mean, slopes = np.maximum(mean, SMALLEST), slopes[:, :, free]
     _, gradient, diagonal = model.penalty(x, aux)
-    gradient = gradient[:, free] + np.einsum("tb,tbp->tp", 1.0 - counts / mean, slopes)
-    root = slopes * (np.sqrt(counts) / mean)[:, :, None]
-    curvature = np.matmul(root.transpose(0, 2, 1), root)
-    column = np.full(x.shape[1], -1)
-    column[free] = np.arange(free.size)
+    gradient = gradient[:, free] + np.matmul((1.0 - counts / mean)[:, None, :], slopes)[:, 0]
     excess = np.maximum(1.0 - counts / mean, 0.0)
-    for place, events, numbers, logs in bends:
-        kept = column[numbers] >= 0
-        log, at = logs[:, kept], column[numbers[kept]]
-        weight = (excess[:, place] * events).sum(axis=1)
-        curvature[:, at[:, None], at] += weight[:, None, None] * log[:, :, None] * log[:, None, :]
+    weight = (norms.samples @ (excess[:, norms.bins] * norms.events).T).T
+    root = np.concatenate(
+        [
+            slopes * (np.sqrt(counts) / mean)[:, :, None],
+            norms.logs[:, :, free] * np.sqrt(np.maximum(weight, 0.0))[:, :, None],
+        ],
+        axis=1,
+    )
+    curvature = np.matmul(root.transpose(0, 2, 1), root)
     index = np.arange(free.size)
     curvature[:, index, index] += diagonal[:, free] + 1e-10
-    return gradient, curvature
+    return gradient, curvature, excess
 
 
 def _step(

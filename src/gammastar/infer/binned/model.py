@@ -8,8 +8,8 @@ zero is zero. K. Cranmer et al., CERN-OPEN-2012-016.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,45 +17,15 @@ from scipy.special import gammaln
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
+from gammastar.infer.binned.expectation import Expectation, SampleTerms, expectation_of
 from gammastar.infer.histfactory.hs3 import staterrors
 from gammastar.infer.histfactory.workspaces import MASKED
 
-__all__ = ["BinnedModel", "SampleTerms", "binned_model", "signal_sigma"]
+__all__ = ["BinnedModel", "binned_model", "signal_sigma"]
 
 SMALLEST = 1e-9  # events; the logarithm of an expectation of zero is not finite
 ALPHA, GAMMA, FACTOR = (-5.0, 5.0), (1e-10, 10.0), (0.0, 10.0)  # bounds as in pyhf
 KINDS = {"normfactor", "normsys", "histosys", "shapesys", "staterror", "shapefactor", "lumi"}
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SampleTerms:
-    """One sample of a channel; integers are numbers of parameters.
-
-    Attributes
-    ----------
-    place : slice
-        Of its bins among all bins.
-    nominal : NDArray, shape (bins,)
-    shapes : list of (int, NDArray, NDArray)
-        Of each histosys the odd and the even part of its shifts.
-    norms : list of (int, NDArray, float, float)
-        Of each normsys the polynomial inside one standard deviation, ln hi and ln lo.
-    factors : list of int
-        Normalisation factors and luminosity.
-    gammas : list of NDArray of int, shape (bins,)
-        Bin-wise factors.
-    """
-
-    place: slice
-    nominal: FloatArray
-    shapes: list[tuple[int, FloatArray, FloatArray]]
-    norms: list[tuple[int, FloatArray, float, float]]
-    factors: list[int]
-    gammas: list[npt.NDArray[np.int64]]
-
-
-LogNormal: TypeAlias = tuple[slice, FloatArray, npt.NDArray[np.int64], FloatArray]
-"""Bins of a sample, its events (sets, bins), its log-normal parameters and d ln events/dα (sets, these)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,7 +34,8 @@ class BinnedModel:
 
     Attributes
     ----------
-    samples : tuple of SampleTerms
+    events : Expectation
+        Cells of all samples.
     names : tuple of str
         Of the parameters, bins in brackets.
     poi : int
@@ -77,7 +48,7 @@ class BinnedModel:
         Counts are expected ones.
     """
 
-    samples: tuple[SampleTerms, ...]
+    events: Expectation
     names: tuple[str, ...]
     poi: int
     start: FloatArray
@@ -92,20 +63,7 @@ class BinnedModel:
 
     def expected(self, x: FloatArray) -> FloatArray:
         """Return the expected events at parameters (sets, parameters), shape (sets, bins)."""
-        total = np.zeros((len(x), len(self.counts)))
-        for sample in self.samples:
-            total[:, sample.place] += _events(sample, x)
-        return total
-
-    def with_slopes(self, x: FloatArray) -> tuple[FloatArray, FloatArray, list[LogNormal]]:
-        """Return `expected`, its derivatives (sets, bins, parameters), and log-normal samples."""
-        total, bends = np.zeros((len(x), len(self.counts))), list[LogNormal]()
-        slopes = np.zeros((*total.shape, x.shape[1]))
-        for sample in self.samples:
-            events, more = _sloped(sample, x, slopes[:, sample.place])
-            total[:, sample.place] += events
-            bends += more
-        return total, slopes, bends
+        return self.events.total(x)
 
     def penalty(self, x: FloatArray, aux: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Return −ln of the constraints (without constants), its gradient and its diagonal curvature."""
@@ -135,89 +93,9 @@ class BinnedModel:
         return np.asarray(bins + self.penalty(x, aux)[0] + constant, dtype=np.float64)
 
 
-def _events(sample: SampleTerms, x: FloatArray) -> FloatArray:
-    """Return the expected events of a sample, shape (sets, bins)."""
-    shape = np.broadcast_to(sample.nominal, (len(x), len(sample.nominal)))
-    for p, odd, even in sample.shapes:
-        shape = shape + _shifted(x[:, p, None], odd, even)[0]
-    events = np.maximum(shape, 0.0)
-    for p, polynomial, high, low in sample.norms:
-        events = events * _scaled(x[:, p], polynomial, high, low)[0][:, None]
-    for p in sample.factors:
-        events = events * x[:, p, None]
-    for p_of_bins in sample.gammas:
-        events = events * x[:, p_of_bins]
-    return np.asarray(events, dtype=np.float64)
-
-
-def _sloped(sample: SampleTerms, x: FloatArray, slopes: FloatArray) -> tuple[FloatArray, list[LogNormal]]:
-    """Return `_events`, add their derivatives to `slopes`, and return what `BinnedModel.with_slopes` asks."""
-    shape = np.broadcast_to(sample.nominal, (len(x), len(sample.nominal)))
-    moves = []
-    for p, odd, even in sample.shapes:
-        shift, move = _shifted(x[:, p, None], odd, even)
-        shape = shape + shift
-        moves.append((p, move))
-    positive = shape > 0.0
-    shape = np.where(positive, shape, 0.0)
-    scales = [(p, *_scaled(x[:, p], inside, high, low)) for p, inside, high, low in sample.norms]
-    factor = np.prod([value[:, None] for _, value, _ in scales] or [np.ones((len(x), 1))], axis=0)
-    for p_of_bins in sample.gammas:
-        factor = factor * x[:, p_of_bins]
-    for p in sample.factors:  # a factor may be zero, so that the others are multiplied
-        others = [x[:, q, None] for q in sample.factors if q != p]
-        slopes[:, :, p] += shape * factor * (np.prod(others, axis=0) if others else 1.0)
-    factor = factor * np.prod([x[:, p, None] for p in sample.factors] or [np.ones((len(x), 1))], axis=0)
-    events = np.asarray(shape * factor, dtype=np.float64)
-    for p, move in moves:
-        slopes[:, :, p] += np.where(positive, move, 0.0) * factor
-    for p_of_bins in sample.gammas:
-        slopes[:, np.arange(len(p_of_bins)), p_of_bins] += events / np.maximum(x[:, p_of_bins], 1e-10)
-    logs = [(p, (slope / value)[:, None]) for p, value, slope in scales]
-    for p, log in logs:
-        slopes[:, :, p] += events * log
-    numbers = np.array([p for p, _ in logs], dtype=np.int64)
-    return events, [(sample.place, events, numbers, np.hstack([log for _, log in logs]))] if logs else []
-
-
-def _shifted(alpha: FloatArray, odd: FloatArray, even: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return what a histosys adds, smooth inside ±1 and linear outside, and its derivative."""
-    a, inside = np.clip(alpha, -1.0, 1.0), np.abs(alpha) < 1.0
-    smooth = np.where(inside, a**2 * (15.0 - 10.0 * a**2 + 3.0 * a**4) / 8.0, np.abs(alpha))
-    bend = np.where(inside, a * (30.0 - 40.0 * a**2 + 18.0 * a**4) / 8.0, np.sign(alpha))
-    return np.asarray(odd * alpha + even * smooth), np.asarray(odd + even * bend)
-
-
-def _scaled(
-    alpha: FloatArray, polynomial: FloatArray, high: float, low: float
-) -> tuple[FloatArray, FloatArray]:
-    """Return the factor of a normsys, polynomial inside ±1 and exponential outside, and its derivative."""
-    inside = np.abs(alpha) < 1.0
-    a = np.where(inside, alpha, 0.0)
-    up = np.where(alpha > 0.0, high, -low)
-    outside = np.exp(np.where(inside, 0.0, alpha * up))
-    powers = a[:, None] ** np.arange(7)
-    value = np.where(inside, powers @ polynomial, outside)
-    bend = powers[:, :6] @ (polynomial[1:] * np.arange(1, 7))
-    return value, np.where(inside, bend, outside * up)
-
-
-def _polynomial(low: float, high: float) -> FloatArray:
-    """Return the coefficients whose value, slope and curvature meet the exponentials at ±1."""
-    logs = np.log(high), np.log(low)
-    ends = [high - 1, low - 1, high * logs[0], -low * logs[1], high * logs[0] ** 2, low * logs[1] ** 2]
-    powers = np.arange(1, 7)
-    rows = []
-    for order in (0, 1, 2):
-        scale = np.prod([powers - k for k in range(order)], axis=0) if order else np.ones(6)
-        rows += [scale, scale * (-1.0) ** (powers - order)]
-    found = np.linalg.solve(np.array(rows, dtype=np.float64), np.array(ends))
-    return np.concatenate([[1.0], found]).astype(np.float64)
-
-
 def signal_sigma(model: BinnedModel) -> float:
     """Return the uncertainty of all signal together, ln κ: one σ of each nuisance, in quadrature."""
-    signal = replace(model, samples=tuple(s for s in model.samples if model.poi in s.factors))
+    signal = (model.events.linear == model.poi).any(axis=1)
     error = np.where(np.isfinite(model.tau), model.tau**-0.5, model.width)
     moved = np.flatnonzero(np.isfinite(error) & ~model.fixed)
     centre = model.start.copy()
@@ -227,7 +105,8 @@ def signal_sigma(model: BinnedModel) -> float:
     shifts[np.arange(moved.size), moved] = error[moved]
     sums = [
         np.maximum(
-            signal.expected(np.clip(centre + sign * shifts, model.low, model.high)).sum(axis=1), 1e-300
+            model.events.cells(np.clip(centre + sign * shifts, model.low, model.high))[signal].sum(axis=0),
+            1e-300,
         )
         for sign in (1.0, -1.0)
     ]
@@ -324,7 +203,7 @@ def binned_model(workspace: Mapping[str, Any]) -> BinnedModel:
     poi = names.index(config["poi"])
     table[poi, 2] = max(table[poi, 2], 1e6)  # the statistic itself bounds the strength
     return BinnedModel(
-        tuple(samples),
+        expectation_of(samples, len(counts), len(names)),
         names,
         poi,
         np.clip(table[:, 0], table[:, 1], table[:, 2]),
@@ -359,8 +238,7 @@ def _terms(
                 msg = f"{where}: its factors {data['hi']}, {data['lo']} must be positive"
                 raise PhysicsError(msg)
             p = parameters.add(name, None, 0.0, ALPHA, 0.0, 1.0, np.nan)
-            ends = _polynomial(data["lo"], data["hi"]), float(np.log(data["hi"])), float(np.log(data["lo"]))
-            found.norms.append((p, *ends))
+            found.norms.append((p, float(data["lo"]), float(data["hi"])))
         elif kind == "normfactor":
             found.factors.append(parameters.add(name, None, 1.0, FACTOR))
         elif kind == "lumi":

@@ -1,0 +1,72 @@
+"""Templates that a shape pulls to zero: there the likelihood has a kink, at which a minimum may lie.
+
+Beyond the kink the events of a cell are zero, so that a step that was promised a gain across it fails. A step
+that failed tells how far: over that distance the slope of the events changes by one, and this secant is the
+curvature of the next step. Across the kink steps then shrink by a factor, along it they stay those of Newton.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from gammastar.core.records import FloatArray
+from gammastar.infer.binned.expectation import Expectation
+
+__all__ = ["crossings", "stiffened"]
+
+CLOSEST = 1e-9  # events between both sides of a kink, of which no more is asked
+
+
+def crossings(events: Expectation, before: FloatArray, after: FloatArray) -> FloatArray:
+    """Return one over the change of each template that passes zero between parameters, else zero.
+
+    Parameters
+    ----------
+    events : Expectation
+    before, after : NDArray, shape (sets, parameters)
+
+    Returns
+    -------
+    NDArray, shape (sets, cells)
+    """
+    first, last = events.shape(before), events.shape(after)
+    passed = (first > 0.0) != (last > 0.0)
+    return np.where(passed, 1.0 / np.maximum(np.abs(last - first), CLOSEST), 0.0)
+
+
+def stiffened(
+    events: Expectation,
+    curvature: FloatArray,
+    x: FloatArray,
+    excess: FloatArray,
+    stiffness: FloatArray,
+    free: npt.NDArray[np.int64],
+) -> FloatArray:
+    """Return curvatures with those of the kinks that steps have met.
+
+    Parameters
+    ----------
+    events : Expectation
+    curvature : NDArray, shape (sets, f, f)
+        Of the free parameters.
+    x : NDArray, shape (sets, parameters)
+    excess : NDArray, shape (sets, bins)
+        1 − n/ν, or zero where it is negative: there a minimum cannot lie at a kink.
+    stiffness : NDArray, shape (sets, cells)
+        From `crossings`.
+    free : NDArray of int, shape (f,)
+    """
+    weight = stiffness * excess[:, events.bin_of]
+    of_set, cell = np.nonzero(weight)
+    if not of_set.size:
+        return curvature
+    sets, rank = np.unique(of_set, return_inverse=True)
+    slot = np.arange(of_set.size) - np.searchsorted(of_set, of_set)
+    moved, weights = events.shape_slopes(x[of_set], cell), weight[of_set, cell]
+    factor = events.factor(x[sets])[rank, cell]
+    rows = np.zeros((sets.size, int(slot.max()) + 1, free.size))
+    rows[rank, slot] = moved[:, free] * np.sqrt(weights * np.maximum(factor, 0.0))[:, None]
+    stiff = curvature.copy()
+    stiff[sets] += np.matmul(rows.transpose(0, 2, 1), rows)
+    return stiff
