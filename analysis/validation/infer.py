@@ -16,6 +16,7 @@ from validation.infer_intervals import interval_rows
 from validation.infer_joint import joint_rows
 from validation.infer_nuisances import nuisance_rows
 from validation.infer_peers import peer_rows
+from validation.infer_published import published_rows
 from validation.infer_toys import toy_rows
 from validation.refined_reach import refined_reach
 
@@ -74,6 +75,7 @@ def rows(*, quick: bool) -> Iterator[dict]:
     yield from peer_rows(quick)
     yield from binned_rows(quick)
     yield from atlas_rows(quick)
+    yield from published_rows(quick)
     yield from interval_rows(quick)
     yield from joint_rows(quick)
     yield from few_pairs_rows(quick)

@@ -1,7 +1,7 @@
 """A published likelihood of ATLAS with sixty nuisances: our statistic and pyhf's of the same data.
 
-HEPData 10.17182/hepdata.89408.v3/r2, the search for bottom squarks (arXiv:1908.03122): the one such
-likelihood that is at hand; `gammastar scan` takes the others that HEPData holds in the same way.
+HEPData 10.17182/hepdata.89408.v3/r2, the search for bottom squarks (arXiv:1908.03122);
+`infer_published` takes more of them.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def _same_data(spec: dict[str, Any], label: str) -> Iterator[dict]:
         at = pyhf.infer.mle.fixed_poi_fit(strength, data, peer)
         np.random.seed(7)  # noqa: NPY002 - pyhf draws from the global generator
         toys = np.asarray(peer.make_pdf(pyhf.tensorlib.astensor(at)).sample((PEER_TOYS,)))
-        ours = statistic_of(own, _as_ours(spec, own, peer, toys), 1.0, CONVENTION)
+        ours = statistic_of(own, as_ours(spec, own, peer, toys), 1.0, CONVENTION)
         theirs = np.array([_theirs(peer, toy) for toy in toys])
         name = f"q̃ of {PEER_TOYS} toys of pyhf with {strength:g} × the signal, {label}"
         source = f"{PEER}; largest difference {np.abs(ours - theirs).max():.2g}"
@@ -95,7 +95,7 @@ def _same_data(spec: dict[str, Any], label: str) -> Iterator[dict]:
         yield row(f"{name}: share beyond that of the data", *beyond, 2.0 / PEER_TOYS, source)
 
 
-def _as_ours(spec: dict[str, Any], own: BinnedModel, peer: Any, toys: np.ndarray) -> BinnedToys:
+def as_ours(spec: dict[str, Any], own: BinnedModel, peer: Any, toys: np.ndarray) -> BinnedToys:
     """Return pyhf's data in the order of our bins and parameters."""
     config, names, aux = peer.config, list(own.names), np.repeat(own.aux, len(toys), axis=0)
     at = config.nmaindata

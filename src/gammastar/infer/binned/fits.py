@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
-from gammastar.infer.binned.kinks import crossings, stiffened
+from gammastar.infer.binned.kinks import crossings, stiffened, vanished
 from gammastar.infer.binned.model import SMALLEST, BinnedModel
 
 __all__ = ["Fitted", "fitted"]
@@ -22,6 +22,8 @@ DONE = 1e-9  # gain that a step still promises, in units of the NLL
 ENOUGH = 1e-4  # the same after all steps, for sets that creep along a kink or a flat valley
 KINK = 1.0  # damping that a smooth likelihood does not need near its minimum
 SOFTER = 0.8  # what is left of the curvature of a kink after a step that gained
+IDLE = 100  # steps without gain, after which a set of parameters lies on kinks from all sides
+CAREFUL = 30.0  # damping of short steps, for a second fit that does not jump over a kink
 NUMBERS = 8_000_000  # derivatives in memory at once
 
 
@@ -79,9 +81,15 @@ def fitted(
     chunk = max(NUMBERS // max(model.events.numbers, p * p), 1)
     for begin in range(0, sets, chunk):
         part = slice(begin, begin + chunk)
-        x[part], nll[part] = _minimised(
-            model, x[part], counts[part], aux[part], (free, low[free], high[free])
-        )
+        room = (free, low[free], high[free])
+        begun = x[part].copy()
+        x[part], nll[part] = _minimised(model, begun, counts[part], aux[part], room)
+        again = begin + np.flatnonzero(vanished(model.events, x[part]))
+        if again.size:  # there may be a second minimum before the template vanishes
+            careful = begun[again - begin]
+            other, lower = _minimised(model, careful, counts[again], aux[again], room, damping=CAREFUL)
+            gained = lower < nll[again]
+            x[again[gained]], nll[again[gained]] = other[gained], lower[gained]
     return Fitted(x, nll)
 
 
@@ -91,12 +99,14 @@ def _minimised(
     counts: FloatArray,
     aux: FloatArray,
     room: tuple[npt.NDArray[np.int64], FloatArray, FloatArray],
+    damping: float = 1e-6,
 ) -> tuple[FloatArray, FloatArray]:
     free, low, high = room
     best, found = x.copy(), _nll(model, x, counts, aux)
     if not free.size:
         return best, found
-    open_sets, damping = np.arange(len(x)), np.full(len(x), 1e-6)
+    open_sets, damp = np.arange(len(x)), np.full(len(x), damping)
+    idle = np.zeros(len(x), dtype=np.int64)
     state, stiffness = _slopes(model, best, counts, aux, free), np.zeros((len(x), model.events.nominal.size))
     for _ in range(STEPS):
         gradient, curvature, excess = (part[open_sets] for part in state)
@@ -104,7 +114,7 @@ def _minimised(
             curvature = stiffened(model.events, curvature, best[open_sets], excess, stiff, free)
         here = best[open_sets][:, free]
         stuck = ((here <= low) & (gradient > 0)) | ((here >= high) & (gradient < 0))
-        step, promised = _step(gradient, curvature, stuck, damping[open_sets])
+        step, promised = _step(gradient, curvature, stuck, damp[open_sets])
         going = promised > DONE
         open_sets = open_sets[going]
         if not open_sets.size:
@@ -113,24 +123,25 @@ def _minimised(
         trial[:, free] = np.clip(here[going] + step[going], low, high)
         new = _nll(model, trial, counts[open_sets], aux[open_sets])
         better = new <= found[open_sets]
+        idle[open_sets] = np.where(found[open_sets] - new > 10.0 * DONE, 0, idle[open_sets] + 1)
         moved = open_sets[better]
         failed, met = open_sets[~better], np.zeros(len(open_sets), dtype=bool)
         if failed.size:
             kinks = crossings(model.events, best[failed], trial[~better])
-            met[~better] = (kinks > stiffness[failed]).any(axis=1)
+            met[~better] = (kinks > 1.1 * stiffness[failed]).any(axis=1)
             stiffness[failed] = np.maximum(kinks, stiffness[failed])
         best[moved], found[moved] = trial[better], new[better]
-        damping[open_sets] *= np.where(
-            better, np.where(damping[open_sets] > KINK, 0.4, 0.1), np.where(met, 1.0, 8.0)
+        damp[open_sets] *= np.where(
+            better, np.where(damp[open_sets] > KINK, 0.4, 0.1), np.where(met, 1.0, 8.0)
         )
         if moved.size:
             fresh = _slopes(model, best[moved], counts[moved], aux[moved], free)
             for part, values in zip(state, fresh, strict=True):
                 part[moved] = values
             stiffness[moved] *= SOFTER
-        on = damping[open_sets] <= 1e9
+        on = (damp[open_sets] <= 1e9) & (idle[open_sets] < IDLE)
         open_sets, gain = open_sets[on], promised[going][on]
-        damping = np.maximum(damping, 1e-9)
+        damp = np.maximum(damp, 1e-9)
     left = open_sets[gain > ENOUGH]
     if not left.size:
         return best, found

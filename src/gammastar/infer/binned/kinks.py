@@ -13,8 +13,9 @@ import numpy.typing as npt
 from gammastar.core.records import FloatArray
 from gammastar.infer.binned.expectation import Expectation
 
-__all__ = ["crossings", "stiffened"]
+__all__ = ["crossings", "stiffened", "vanished"]
 
+SHARE = 0.05  # of a bin, which a template must have to be missed there
 CLOSEST = 1e-9  # events between both sides of a kink, of which no more is asked
 
 
@@ -70,3 +71,12 @@ def stiffened(
     stiff = curvature.copy()
     stiff[sets] += np.matmul(rows.transpose(0, 2, 1), rows)
     return stiff
+
+
+def vanished(events: Expectation, x: FloatArray) -> npt.NDArray[np.bool_]:
+    """Return whether a template that matters is zero at parameters (sets, parameters), shape (sets,).
+
+    It matters where its nominal yield is more than 5 % of that of its bin.
+    """
+    matters = events.nominal > SHARE * (events.gather @ events.nominal)[events.bin_of]
+    return np.asarray(((events.shape(x) <= 0.0) & matters & (events.nominal > 0.0)).any(axis=1))

@@ -1,0 +1,233 @@
+"""Published likelihoods of ATLAS against pyhf: ln L anywhere, the fits, and exact CLs of simplified ones.
+
+They are looked for below the folder of GAMMASTAR_TESTDATA, or `likelihoods` in it, where the archive of
+HEPData 10.17182/hepdata.89408.v3/r2 lies: source distributions of PyPI, unpacked, that carry likelihoods
+among their tests, from `pip download --no-deps --no-binary :all: mapyde==0.5.0 simplify==0.1.10
+pyhf-combine-converter==0.0.5`; and `simplified/NAME.json`, which `simplify convert --dummy-signal
+-o NAME.json` makes of the background-only files. Signals are those of the files, or else MOCK.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyhf
+from validation.infer_atlas import MEASURED, archive, as_ours
+from validation.infer_peers import ARCHIVE, TESTDATA
+from validation.infer_toys import row
+
+from gammastar.infer import Convention, read_likelihood
+from gammastar.infer.binned.fits import fitted
+from gammastar.infer.binned.model import BinnedModel, binned_model
+from gammastar.infer.binned.toys import BinnedToys, binned_cls, statistic_of
+from gammastar.infer.scanning import CODES
+
+CONVENTION = Convention("qtilde", "randomised")
+POINTS, TOYS, PEER_TOYS = 20, 4_000, 500
+PEER = "pyhf 0.7.6, samples clipped at zero"
+CONVERTER = "pyhf_combine_converter-0.0.5/test/big_model"
+
+
+@dataclass(frozen=True)
+class Published:
+    """Where a likelihood lies, its patch or the regions of a MOCK signal, and the strength that is tested."""
+
+    label: str
+    path: str
+    region: str | None = None
+    patch: str | None = None
+    mock: tuple[str, float] | None = None  # regions, and events over the root of the background
+    strength: float = 1.0
+    near: bool = False  # pyhf's fits begin at ours
+
+
+FULL = (
+    Published("sbottom RegionA", ARCHIVE, "RegionA", "sbottom_1300_205_60"),
+    Published("sbottom RegionB", ARCHIVE, "RegionB", "sbottom_1400_550_60"),
+    Published("sbottom RegionC", ARCHIVE, "RegionC", "sbottom_1600_850_60"),
+    Published("bottom-squarks.json", f"{CONVERTER}/bottom-squarks.json"),
+    Published("1Lbb SRLMEM", "simplify-0.1.10/tests/helpers/reference/BkgOnly.json", mock=("SR", 0.8)),
+    Published("Slepton_bkgonly", "mapyde-0.5.0/likelihoods/Slepton_bkgonly.json", mock=("SR", 0.3)),
+    Published("Higgsino_2L_bkgonly", "mapyde-0.5.0/likelihoods/Higgsino_2L_bkgonly.json", mock=("SR", 0.3)),
+    Published("four tops", f"{CONVERTER}/workspace_Comb.json", strength=3.0, near=True),
+)
+NAMES = {"sbottom_RegionA": 1.0, "sbottom_RegionB": 1.0, "sbottom_RegionC": 1.0, "1Lbb": 1.0, "slepton": 0.4}
+SIMPLIFIED = (
+    *(
+        Published(f"simplified {name}", f"simplified/{name}.json", mock=("SR", size))
+        for name, size in NAMES.items()
+    ),
+    Published(
+        "simplified 1Lbb of the package",
+        "simplify-0.1.10/tests/helpers/reference/simplified_BkgOnly.json",
+        mock=("SR", 1.0),
+    ),
+)
+
+
+def published_rows(quick: bool) -> Iterator[dict]:
+    for rows_of, group in ((_full, FULL), (_simplified, SIMPLIFIED)):
+        for published in group:
+            found = _found(published.path)
+            if quick or found is None:
+                why = "quick" if quick else f"{TESTDATA} holds no {published.path}"
+                yield row(f"q̃ of the data, {published.label}", np.nan, np.nan, 1e-3, PEER) | {"skipped": why}
+                continue
+            yield from rows_of(published, _spec(published, found))
+
+
+def _found(path: str) -> Path | None:
+    if path == ARCHIVE:
+        return archive()
+    folder = os.environ.get(TESTDATA)
+    places = [] if folder is None else [Path(folder) / path, Path(folder) / "likelihoods" / path]
+    return next((place for place in places if place.is_file()), None)
+
+
+def _spec(published: Published, found: Path) -> dict[str, Any]:
+    likelihood = read_likelihood(found, region=published.region)
+    if published.patch is not None:
+        return likelihood.patched(published.patch)
+    spec = copy.deepcopy(likelihood.workspace)
+    return spec if published.mock is None else _with_mock(spec, *published.mock)
+
+
+def _with_mock(spec: dict[str, Any], regions: str, size: float) -> dict[str, Any]:
+    """Add a MOCK signal, with an uncertainty of its own, to the regions of a background-only likelihood."""
+    poi = spec["measurements"][0]["config"]["poi"] = "mu_mock"
+    for channel in spec["channels"]:
+        if not channel["name"].startswith(regions):
+            continue
+        background = np.sum([sample["data"] for sample in channel["samples"]], axis=0)
+        modifiers = [
+            {"name": poi, "type": "normfactor", "data": None},
+            {"name": "mock_theory", "type": "normsys", "data": {"hi": 1.1, "lo": 0.92}},
+        ]
+        events = (size * np.sqrt(background)).tolist()
+        channel["samples"].append({"name": "MOCK", "data": events, "modifiers": modifiers})
+        channel["samples"] = [s for s in channel["samples"] if s["name"] != "Signal"]
+    return json.loads(json.dumps(spec))
+
+
+class _Peer:
+    """pyhf's model of a likelihood, and where our parameters stand in it."""
+
+    def __init__(self, spec: dict[str, Any], own: BinnedModel, *, torch: bool) -> None:
+        optimizer = pyhf.optimize.scipy_optimizer(maxiter=100_000)
+        pyhf.set_backend("pytorch" if torch else "numpy", optimizer, precision="64b")
+        space = pyhf.Workspace(spec)
+        self.model = space.model(modifier_settings=CODES, clip_sample_data=0.0)
+        self.data = pyhf.tensorlib.astensor(space.data(self.model))
+        self.places = np.empty(len(own.names), dtype=int)
+        config, names = self.model.config, list(own.names)
+        for name in config.par_order:
+            begin = config.par_slice(name).start
+            for j in range(config.param_set(name).n_parameters):
+                self.places[names.index(name if name in names else f"{name}[{j}]")] = begin + j
+        self.bounds = [list(pair) for pair in config.suggested_bounds()]
+        self.bounds[config.poi_index] = [0.0, 10.0]
+
+    def nll(self, x: np.ndarray) -> float:
+        values = np.empty(len(x))
+        values[self.places] = x
+        return -float(self.model.logpdf(pyhf.tensorlib.astensor(values), self.data)[0])
+
+    def statistic(self, data: Any, strength: float, start: np.ndarray | None = None) -> Any:
+        config = self.model.config
+        begin = config.suggested_init()
+        if start is not None:
+            begin = np.array(begin)
+            begin[self.places] = start
+            begin = begin.tolist()
+        of = (strength, data, self.model, begin, self.bounds, config.suggested_fixed())
+        return pyhf.infer.test_statistics.qmu_tilde(*of, return_fitted_pars=True)
+
+
+def _full(published: Published, spec: dict[str, Any]) -> Iterator[dict]:
+    own, mu = binned_model(spec), published.strength
+    peer = _Peer(spec, own, torch=True)
+    size = f"{published.label}, {own.counts.size} bins, {int((~own.fixed).sum())} free parameters"
+    points = _anywhere(own)
+    ours = own.nll(points, own.counts[None, :], own.aux)
+    theirs = np.array([peer.nll(x) for x in points])
+    away = np.abs(ours / theirs - 1.0).max()
+    yield row(f"largest relative difference of ln L at {POINTS} points, {size}", away, 0.0, 1e-8, PEER)
+    data = BinnedToys(own.counts[None, :], own.aux)
+    seen, spent = _clocked(lambda: float(statistic_of(own, data, mu, CONVENTION)[0]))
+    fits = [fitted(own, data.counts, data.aux, strength=room) for room in (mu, (0.0, mu))]
+    start = fits[1].x[0] if published.near else None
+    (wanted, pars), peer_spent = _clocked(lambda: peer.statistic(peer.data, mu, start))
+    how = f"{PEER}, torch, SLSQP{', begun at our fit' if published.near else ''}; μ = {mu:g}"
+    yield row(f"q̃ of the data, {published.label}", seen, float(wanted), 2e-4, how)
+    for word, fit, theirs_at in zip(("fixed", "free"), fits, pars, strict=True):
+        found = [peer.nll(x) for x in (fit.x[0], np.asarray(theirs_at)[peer.places])]
+        if word == "free" and fit.x[0, own.poi] >= mu:
+            continue  # theirs goes beyond the strength, where q̃ is zero
+        text = f"our least −ln L above pyhf's, μ {word}, {published.label}"
+        yield row(text, max(found[0] - found[1], 0.0), 0.0, 2e-5, how)
+    text = f"CPU of q̃ of the data, pyhf's over ours, {published.label}"
+    yield row(text, peer_spent / spent, 1.0, np.nan, f"{how}; ours {spent:.2g} s") | MEASURED
+
+
+def _clocked(work: Callable[[], Any]) -> tuple[Any, float]:
+    started = time.process_time()
+    found = work()
+    return found, time.process_time() - started
+
+
+def _anywhere(own: BinnedModel) -> np.ndarray:
+    """Return random parameters, constrained ones by their measurements."""
+    rng, shape = np.random.default_rng(1), (POINTS, len(own.names))
+    width = np.where(np.isfinite(own.tau), own.tau**-0.5, own.width)
+    centre = np.where(np.isfinite(own.tau), 1.0, own.centre)
+    drawn = np.where(
+        np.isfinite(width), centre + width * rng.normal(size=shape), rng.uniform(0.5, 1.5, shape)
+    )
+    low, high = np.maximum(own.low, np.where(np.isfinite(own.tau), 0.1, -np.inf)), own.high
+    return np.where(own.fixed, own.start, np.clip(drawn, low, high))
+
+
+def _simplified(published: Published, spec: dict[str, Any]) -> Iterator[dict]:
+    """Compare exact CLs with those of pyhf's own toys of the same likelihood."""
+    yield from list(_full(published, spec))[:2]
+    rng, label = np.random.default_rng(3), published.label
+    (ours, _), spent = _clocked(lambda: binned_cls(spec, rng=rng, convention=CONVENTION, n_toys=TOYS))
+    own = binned_model(spec)
+    peer = _Peer(spec, own, torch=False)
+    np.random.seed(7)  # noqa: NPY002 - pyhf draws from the global generator
+
+    same: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def of_toys() -> list[float]:
+        seen, pars = peer.statistic(peer.data, 1.0)
+        tails = []
+        for strength in (1.0, 0.0):
+            at = pars[0] if strength else pyhf.infer.mle.fixed_poi_fit(0.0, peer.data, peer.model)
+            toys = np.asarray(peer.model.make_pdf(pyhf.tensorlib.astensor(at)).sample((PEER_TOYS,)))
+            q = np.array([float(peer.statistic(toy, 1.0)[0]) for toy in toys])
+            same.append((toys, q))
+            tails.append(float((q >= float(seen) - 1e-4).mean()))
+        return tails
+
+    tails, peer_spent = _clocked(of_toys)
+    toys, wanted = (np.concatenate(part) for part in zip(*same, strict=True))
+    again = statistic_of(own, as_ours(spec, own, peer.model, toys), 1.0, CONVENTION)
+    away = np.sort(np.abs(again - wanted))
+    text = f"difference of q̃ from pyhf's that 99 % of its {2 * PEER_TOYS} toys stay within, {label}"
+    yield row(text, away[int(0.99 * away.size)], 0.0, 1e-3, f"{PEER}, numpy, SLSQP; largest {away[-1]:.2g}")
+    theirs = tails[0] / tails[1]
+    error = theirs * np.sqrt(sum((1.0 - p) / max(p, 1 / PEER_TOYS) / PEER_TOYS for p in tails))
+    how = f"{PEER}, numpy, SLSQP, {PEER_TOYS} toys of each hypothesis: ± {error:.2g}; ours ± {ours.error:.2g}"
+    bound = 4.0 * float(np.hypot(error, ours.error))
+    yield row(f"exact CLs, {TOYS} toys, {label}", ours.cls, theirs, bound, how)
+    text = f"toys per CPU second over pyhf's, {label}"
+    ratio = (TOYS / spent) / (PEER_TOYS / peer_spent)
+    yield row(text, ratio, 1.0, np.nan, f"{how}; ours {2 * TOYS / spent:.3g} per second") | MEASURED
