@@ -247,6 +247,7 @@ def test_pseudo_experiments_give_a_limit_of_a_few_events(tmp_path):
         ),
         ({"a": ('sampler = "histogram"', 'sampler = "histogram"\noutside = ["bremsstrahlung"]')}, "outside"),
         ({"a": ("n_iterations = 4", 'preset = "smeared mass, as the paper"')}, "smeared"),
+        ({"a": ("[spectrum]", "[spectrum]\nextrapolate = false")}, "spectrum.extrapolate = true"),
     ],
 )
 def test_what_is_of_the_two_steps_is_refused_by_its_key(tmp_path, change, words):

@@ -502,6 +502,12 @@ def _joint_likelihood(look: Look) -> Findings:
             yield wrong(key, f"'joint' fits measured pairs, and the section [{name}] is missing")
     if steering.spectrum is not None and steering.spectrum.table is not None:
         yield wrong(key, "'joint' fits measured pairs; a published spectrum has none")
+    elif steering.spectrum is not None and not steering.spectrum.extrapolate:
+        yield wrong(
+            key,
+            "'joint' gives all pairs of a cell to its signal, also those from where nothing was measured: "
+            "set spectrum.extrapolate = true",
+        )
     if steering.select is not None and not steering.select.keep_pairs:
         yield wrong(key, "'joint' fits pairs in bins of its own; select.keep_pairs = false leaves none")
     if predicting is not None and (

@@ -232,7 +232,7 @@ def cell_signals(
     share : NDArray, shape (c,)
         Part of the particles in each cell, C order; those of no cell are missing.
     signal : dict of str to NDArray, shape (c, k)
-        Expected events from each cell, of the measured domain alone without [spectrum] extrapolate.
+        Expected events from each cell.
     """
     found = {name: detector for name, detector in detectors(ctx).items() if name in planes}
     plane, n = next(iter(planes.values())), section_of(ctx).n_sample
@@ -251,9 +251,6 @@ def cell_signals(
     every = np.arange(len(axes[0]) * len(axes[1]))
     marks = (cell == every[:, None]).astype(np.float64)
     share = marks @ made.weight / made.weight.sum()
-    spectrum = ctx.steering.spectrum
-    if spectrum is not None and not spectrum.extrapolate:
-        marks = marks * made.in_domain
     signal = {}
     for name, sight in looking.items():
         depth = stream(ctx.seed, "depth", sight.detector.name, i)
