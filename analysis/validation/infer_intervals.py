@@ -78,8 +78,9 @@ def _goodness(n: int) -> Iterator[dict]:
     yield row(f"{label}, statistic", found.statistic, distance[count], 1e-6, "2 ln of the ratio")
     rng, means = np.random.default_rng(2), np.array([30.0, 20.0, 12.0, 40.0])
     values = []
-    for counts in rng.poisson(means, (n, len(means))):
-        spec = workspace("c", means, 0.1, counts.tolist())
+    for counts, off in zip(rng.poisson(means, (n, len(means))), rng.normal(size=n), strict=True):
+        # the background was measured too high or low by as many standard deviations
+        spec = workspace("c", means * np.exp(0.1 * off), 0.1, counts.tolist())
         spec["channels"][0]["samples"][0]["data"] = [1.0] * len(means)
         values.append(goodness_of_fit(spec, rng=rng, n_toys=n_toys, strength=0.0).p_value)
     distance = float(kstest(values, "uniform").statistic)

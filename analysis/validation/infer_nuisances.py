@@ -46,7 +46,7 @@ def _averages(quick: bool) -> Iterator[dict]:
         options = {"signal_sigma": s_sigma, "background_sigma": b_sigma, "method": "marginalised"}
         worst = max(worst, abs(float(counting_cls(s, n, b, **options)) / wanted - 1.0))
     label = f"averaged CLs, {len(cases)} searches of 0 to 1000 events, κ up to 4: largest relative error"
-    yield row(label, worst, 0.0, 1e-6, "trapezoidal rule, 1501 nodes per nuisance")
+    yield row(label, worst, 0.0, 5e-6, "trapezoidal rule, 1501 nodes per nuisance")
 
 
 def excluded(signal: np.ndarray, background: float, kappa: float, method: str) -> np.ndarray:

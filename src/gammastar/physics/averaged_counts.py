@@ -1,4 +1,4 @@
-"""Probabilities of counts averaged over log-normal yields, to seven digits whatever κ and the counts.
+"""Probabilities of counts averaged over log-normal yields, to six digits whatever κ and the counts.
 
 P(≤ n | λ) falls from one to zero where λ is near n, over √n events: a narrow step in ln λ if n is large.
 The average over a unit-normal θ is therefore taken where the step is. Below it the probability is one and
