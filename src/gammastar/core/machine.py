@@ -19,7 +19,7 @@ from threadpoolctl import ThreadpoolController
 __all__ = [
     "full",
     "keep_heap",
-    "one_thread",
+    "one_openmp_thread",
     "plain_numba",
     "told",
 ]
@@ -70,7 +70,7 @@ def plain_numba(*files: Path) -> None:
 OPENMP = ("numba.np.ufunc.omppool", "pykdtree.kdtree", "sklearn.utils._openmp_helpers", "torch._C")
 
 
-def one_thread() -> Any:
+def one_openmp_thread() -> Any:
     """Return a context in which OpenMP has one thread, in all libraries that are loaded.
 
     Notes

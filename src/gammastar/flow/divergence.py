@@ -14,7 +14,7 @@ from pykdtree.kdtree import KDTree
 from gammastar.core.documents import from_json
 from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.core.files import Pathlike, write_whole
-from gammastar.core.machine import one_thread
+from gammastar.core.machine import one_openmp_thread
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.core.sampling import Sampler
 
@@ -529,7 +529,7 @@ class _Windows:
         model = np.full((len(samplers), len(self.mass), n_draws), np.nan)
         own, n_points = np.full(model.shape[1:], np.nan), np.zeros(len(self.mass))
         # a search takes a millisecond: threads that find no free core spend more than that in waiting
-        with one_thread():
+        with one_openmp_thread():
             for i, (points, weight) in enumerate(self.samples):
                 if len(points) < 2 * _MIN_POINTS:
                     continue

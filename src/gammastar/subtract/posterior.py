@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from gammastar.core.axes import rescaled
 from gammastar.core.errors import UserError
-from gammastar.core.machine import one_thread
+from gammastar.core.machine import one_openmp_thread
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.core.sampling import event_seeds
@@ -66,7 +66,7 @@ class _Sample:
             return None
         model = _classifier(leaves, seed)
         # equal sums of weights for the trees, the true ratio put back into the odds
-        with one_thread():  # sums of several threads are not reproducible
+        with one_openmp_thread():  # sums of several threads are not reproducible
             trees = fit_trees(model, self.x[train], label, weight * (weight.sum() / 2 / total)[label])
         return trees, total[1] / total[0]
 
@@ -86,7 +86,7 @@ class _Sample:
 def _log_odds(fitted: Any, x: FloatArray) -> FloatArray:
     """Return ln(b/os) of points by a classifier, shape (n,)."""
     model, ratio = fitted
-    with one_thread():
+    with one_openmp_thread():
         return np.asarray(model.decision_function(x) + np.log(ratio))
 
 

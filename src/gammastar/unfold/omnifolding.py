@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from gammastar.core.axes import KINEMATICS, MASS, effective_size, filled
 from gammastar.core.errors import UserError
-from gammastar.core.machine import one_thread
+from gammastar.core.machine import one_openmp_thread
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import BoolArray, FloatArray, Response, Spectrum
 from gammastar.core.trees import fit_trees
@@ -112,7 +112,7 @@ class BoostedTrees:
             max_bins=self.bins,
             random_state=int(rng.integers(2**31)),
         )
-        with one_thread():  # sums of several threads are not reproducible
+        with one_openmp_thread():  # sums of several threads are not reproducible
             trees = fit_trees(model, features, label, weight * balance * len(label) / 2)
         scale = total[0] / max(total[1], 1e-300)
 

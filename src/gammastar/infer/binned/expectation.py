@@ -279,14 +279,14 @@ def expectation_of(samples: Sequence[SampleTerms], bins: int, parameters: int) -
     begin = np.repeat(starts[normed[here]], counts[some][normed[here]])
     before = np.cumsum(counts[some][normed[here]]) - counts[some][normed[here]]
     modifier = begin + np.arange(each.size) - np.repeat(before, counts[some][normed[here]])
-    keys, ones = bins * parameters, np.ones
+    keys = bins * parameters
     known = linear < parameters
     spreads = tuple(
         _sparse(
             bin_of[known[:, i]] * parameters + linear[known[:, i], i],
             np.flatnonzero(known[:, i]),
             (keys, total),
-            ones(int(known[:, i].sum())),
+            np.ones(int(known[:, i].sum())),
         )
         for i in range(linear.shape[1])
     )
@@ -296,7 +296,7 @@ def expectation_of(samples: Sequence[SampleTerms], bins: int, parameters: int) -
         bins,
         np.concatenate([s.nominal for s in samples]),
         bin_of,
-        _sparse(bin_of, np.arange(total), (bins, total), ones(total)),
+        _sparse(bin_of, np.arange(total), (bins, total), np.ones(total)),
         _sparse(cell, number, (total, parameters), odd),
         _sparse(cell, number, (total, parameters), even),
         _sparse(to_slopes, cell, (keys, total), odd),
@@ -310,19 +310,19 @@ def expectation_of(samples: Sequence[SampleTerms], bins: int, parameters: int) -
         starts,
         row_of,
         normed,
-        _sparse(normed[here], here, (some.size, total), ones(here.size)),
+        _sparse(normed[here], here, (some.size, total), np.ones(here.size)),
         np.stack([each, modifier]),
         _sparse(
             bin_of[each] * parameters + norm_of[modifier],
             np.arange(each.size),
             (keys, each.size),
-            ones(each.size),
+            np.ones(each.size),
         ),
         _sparse(
             row_of * parameters + norm_of,
             np.arange(norm_of.size),
             (some.size * parameters, norm_of.size),
-            ones(norm_of.size),
+            np.ones(norm_of.size),
         ),
     )
 
