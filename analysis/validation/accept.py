@@ -34,8 +34,8 @@ def rows(*, quick: bool) -> Iterator[dict]:
     yield from displaced.rows(quick=quick)
     yield from reach_edges.importance(quick=quick)
     yield from _targets()
-    yield from _na62(100_000 if quick else 1_000_000)
-    yield from _na62_edges(100_000 if quick else 400_000)
+    yield from _na62(50_000 if quick else 1_000_000)
+    yield from _na62_edges(50_000 if quick else 400_000)
 
 
 def _sample(p: np.ndarray, weight: np.ndarray) -> Sample:

@@ -27,7 +27,7 @@ def rows(*, quick: bool) -> Iterator[dict]:
                 "skipped": "python3 analysis/run.py first"
             }
             continue
-        found = _thrown(open_run(RESULTS, name), mass)
+        found = _thrown(open_run(RESULTS, name), mass, 300_000 if quick else 2_000_000)
         error = 3 * PRECISION / np.sqrt(2 * THROWS)
         yield _row(f"{label}: relative error", float(found.std(ddof=1)), PRECISION, error, source)
         bias = 3 * PRECISION / np.sqrt(THROWS) + 0.02
@@ -44,15 +44,18 @@ def _row(quantity: str, ours: float, expected: float, tolerance: float, source: 
     }
 
 
-def _thrown(run: OpenRun, mass: float) -> FloatArray:
-    """Return the signal from the pairs of each thrown run over that of the cells it covers."""
+def _thrown(run: OpenRun, mass: float, least: int) -> FloatArray:
+    """Return the signal from the pairs of each thrown run over that of the cells it covers.
+
+    The response is that of a run of at least `least` pairs, larger than the thrown ones by far.
+    """
     wanted, cells = Wanted((mass,), PRECISION, angles=WINDOW, min_momentum=LEAST), Cells.below(400.0)
     at = origins(run, mass, wanted, cells, 2.3)
     k = at.names.index("largest signal")
     protons, n_cells = float(at.protons[k, 0, 0]), int(np.prod(cells.shape))
     rng = stream(5, "thrown", run.name, f"{mass:g}")
     expected = protons * at.pairs
-    many = int(max(60 * expected, 2e6))  # the response from a run that is larger by far
+    many = int(max(60 * expected, least))
     cell, seen = _run(run, mass, cells, many, rng)
     made, found = (np.bincount(c, minlength=n_cells) * expected / many for c in (cell, cell[seen]))
     covered = found >= 0.1 * made

@@ -234,6 +234,7 @@ def statistic(kind: Any, model: Any, aux: Any, ratio: Any, times: Any, offsets: 
     Returns
     -------
     NDArray, shape (sets,)
+        Where all sets share their measurements, those without events are one and the same: fitted once.
     """
     channels = model[0].shape[1]
     sets = (len(offsets) - 1) // channels
@@ -243,8 +244,14 @@ def statistic(kind: Any, model: Any, aux: Any, ratio: Any, times: Any, offsets: 
     for exponent in model[2].flat:
         two = max(two, abs(exponent))
     q = np.empty(sets)
+    first = -1  # of the sets without events
     for t in range(sets):
         start = offsets[t * channels : (t + 1) * channels + 1]
+        if start[-1] == start[0] and len(aux) == 1:
+            if first >= 0:
+                q[t] = q[first]
+                continue
+            first = t
         events = (ratio, times, start)
         ambiguous = 1.0 if two > 0.7 and start[-1] > start[0] else 0.0
         q[t] = _one(kind, model, aux[t % len(aux)], events, ambiguous, work)

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import current_process, get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -110,10 +110,11 @@ def _shares(jobs: Sequence[_Job], workers: int) -> Iterator[Share]:
     """Yield the shares in their order, those at hand read, the others made."""
     kept = {index: share for index, job in enumerate(jobs) if (share := _kept(job)) is not None}
     missing = [job for index, job in enumerate(jobs) if index not in kept]
-    if workers == 1 or len(missing) < 2:
-        made: Iterator[Share] = map(_made, missing)
-    elif COPIES:
+    made: Iterator[Share]
+    if COPIES and not current_process().daemon:  # which may have no children
         made = _copies(missing, workers)
+    elif workers == 1 or len(missing) < 2:
+        made = map(_made, missing)
     else:
         made = _spawned(missing, workers)
     for index in range(len(jobs)):

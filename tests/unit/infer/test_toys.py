@@ -87,6 +87,22 @@ def test_statistics_against_a_general_minimiser():
         assert q0[i] == pytest.approx(max(2 * (best[0] - lowest), 0.0), abs=1e-5)
 
 
+def test_sets_in_one_call_are_those_of_a_call_each():
+    """Some are without events, which are fitted once."""
+    model = toy_model(
+        [
+            dimuon(0.4, 0.3, signal_sigma={"pot": 0.2}),
+            replace(dimuon(0.41, 0.4, background_sigma={"b": 1.4}), name="other"),
+        ]
+    )
+    toys = draw(model, np.full(2, 0.1), 1.0, 30, np.random.default_rng(4), randomise=False)
+    each = [toys.one(i, 2) for i in range(30)]
+    assert 5 < sum(not one.ratio.size for one in each) < 25
+    for kind in ("ratio", "qtilde", "q0"):
+        alone = [statistics(model, one, 1.0, kind)[0] for one in each]
+        assert np.array_equal(statistics(model, toys, 1.0, kind), alone)
+
+
 @pytest.mark.parametrize(
     ("constraint", "sigma", "expected"),
     [("auxiliary", POT, 2.4857), ("auxiliary", 0.20, 2.5247), ("posterior", POT, 2.5698)],
