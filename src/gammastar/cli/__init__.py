@@ -67,7 +67,7 @@ for command in (
 def main() -> None:
     """Run the command line; 2 for the user's mistakes, 1 for failures, 130 when interrupted."""
     keep_heap()
-    gc.set_threshold(700, 10, 100)  # collections of everything are a fifth of the time of imports
+    gc.set_threshold(10_000, 10, 100)  # collections of everything are a fifth of the time of imports
     plain_logs()
     plain_warnings()
     try:

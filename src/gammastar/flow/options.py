@@ -31,7 +31,7 @@ __all__ = [
 _LOG = logging.getLogger(__name__)
 _MIN_EFFECTIVE = 200.0
 _MAX_BOOST = 30.0  # largest relative weight that `mass_flattening` gives
-_MOST_HELD_OUT = 40_000  # pairs
+_MOST_HELD_OUT = 20_000  # pairs
 _THIN = 50.0  # effective pairs in a window of mass below which it is logged
 
 
@@ -352,7 +352,7 @@ def ranks(event: npt.NDArray[np.int64]) -> tuple[int, npt.NDArray[np.int64]]:
 def split(table: Table, fraction: float, rng: np.random.Generator) -> tuple[Table, Table]:
     """Return the pairs of the training events and of the held-out events; raise `PhysicsError`.
 
-    Some 40 000 pairs are held out at most: they tell epochs apart to some 1e-4 nat, and every epoch needs
+    Some 20 000 pairs are held out at most: they tell epochs apart to some 1e-4 nat, and every epoch needs
     all of them.
     """
     n, index = ranks(table.event)

@@ -22,7 +22,7 @@ from gammastar.mock import pythia
 from gammastar.mock.candidates import COMBINATORIAL, Candidates
 from gammastar.mock.card import Card, PythiaCard
 from gammastar.mock.combinatorial import PAIRINGS, MuonPairs, Pairing
-from gammastar.mock.engines import ENGINES, TOY, Engine, EngineName, normalised, pythia_engine
+from gammastar.mock.engines import ENGINES, N_HARD, TOY, Engine, EngineName, normalised, pythia_engine
 from gammastar.mock.exposure import (
     KINDS,
     MISS_PRESCALE,
@@ -224,6 +224,7 @@ class _Maker:
             cache=asked.cache,
             progress=self._progress(index),
             block=index,
+            n_hard=-(-N_HARD * n // BLOCK),
         )
 
 

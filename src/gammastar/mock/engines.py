@@ -41,7 +41,7 @@ EngineName: TypeAlias = Literal["toy", "pythia"]
 ENGINES: tuple[str, ...] = get_args(EngineName)
 EVENTS = 20_000  # resampled events at a time
 NEAR = 50  # neighbours in mass of a virtual photon
-N_HARD = 10_000  # events of charm, and of Drell-Yan; each serves mirrored as well
+N_HARD = 10_000  # events of charm, and of Drell-Yan
 WEIGHT_MAX = 20.0  # of a spectrum's reweighting
 BINS = 400  # of the likelihood of a pt spectrum
 
@@ -330,6 +330,7 @@ def pythia_engine(
     cache: str | Path | None = None,
     progress: Progress | None = None,
     block: int = 0,
+    n_hard: int = N_HARD,
 ) -> PythiaEngine:
     """Generate with Pythia what a card needs: soft events, and charm and Drell-Yan where it has them.
 
@@ -340,13 +341,15 @@ def pythia_engine(
         Inelastic events.
     seed, workers, cache, progress, block
         As `make_pool`.
+    n_hard : int
+        Events of charm, and of Drell-Yan; each serves mirrored as well.
     """
     process: Process = "soft" if card.lepton == "mu" else "electrons"
     continuum = any(mode.enabled and mode.continuum is not None for mode in card.modes.values())
     kept: dict[str, Any] = {"seed": seed, "workers": workers, "cache": cache, "block": block}
     soft = make_pool(card, n_events, process=process, progress=progress, **kept)
-    charm = make_pool(card, N_HARD, process="charm", **kept) if card.has_charm else None
-    photons = make_pool(card, N_HARD, process="drell_yan", **kept) if continuum else None
+    charm = make_pool(card, n_hard, process="charm", **kept) if card.has_charm else None
+    photons = make_pool(card, n_hard, process="drell_yan", **kept) if continuum else None
     return PythiaEngine(soft, charm, photons, card.pythia or PythiaCard())
 
 

@@ -216,6 +216,7 @@ def radiated(mass: FloatArray, lepton: float, rng: np.random.Generator) -> Float
     return kept
 
 
+NEGLIGIBLE = 1e-18  # share of the energy that a lepton loses: its quantile is the first guess
 NEWTON = 6  # steps of `kept_momentum`: one more than rounding asks for at any mass
 
 
@@ -242,11 +243,16 @@ def kept_momentum(uniform: FloatArray, mass: FloatArray, lepton: float) -> Float
         return np.asarray(t * (1.0 - b * x / (b + 1.0) + b * x**2 / (2.0 * (b + 2.0))))
 
     one = np.ones_like(b)
-    target = t = uniform * f(one, one)
+    t = uniform * f(one, one)
+    lost = t ** (1.0 / b)
+    hard = lost > NEGLIGIBLE
+    target, b = t[hard], np.broadcast_to(b, t.shape)[hard]
+    t, x = target, lost[hard]
     for _ in range(NEWTON):
-        x = t ** (1.0 / b)
         t = np.minimum(t + (target - f(t, x)) / (0.5 * (1.0 + (1.0 - x) ** 2)), 1.0)
-    return np.asarray(1.0 - t ** (1.0 / b))
+        x = t ** (1.0 / b)
+    lost[hard] = x
+    return np.asarray(1.0 - lost)
 
 
 ArrayLike: TypeAlias = npt.ArrayLike

@@ -15,12 +15,14 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
+from matplotlib.artist import Artist
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.mathtext import MathTextParser
 from matplotlib.text import Text
-from matplotlib.ticker import NullLocator, ScalarFormatter
+from matplotlib.ticker import LogFormatter, NullFormatter, NullLocator, ScalarFormatter
 
 from gammastar.core.documents import plain, shortened
 from gammastar.core.files import write_whole
@@ -29,6 +31,8 @@ from gammastar.report.style import house_style
 __all__ = ["FORMATS", "draw_all", "drawn", "png_bytes", "save_figure", "settle"]
 
 FEW = 8  # figures that are not worth another process: each draws every sign of the letters anew
+PNG_LEVEL = 3  # a tenth larger than at 6, in two thirds of the time
+_NUMBERS = (ScalarFormatter, LogFormatter, NullFormatter)
 _METADATA: dict[str, dict[str, str | None]] = {
     "pdf": {"Creator": "gammastar", "Producer": None, "CreationDate": None, "ModDate": None},
     "svg": {"Creator": "gammastar", "Date": None},
@@ -76,7 +80,7 @@ def _formulae() -> Any:
 
 def _harmless(figure: Figure) -> None:
     """Draw names as they are where they hold what matplotlib would take for a formula and cannot read."""
-    for text in figure.findobj(Text):
+    for text in _texts(figure):
         written = text.get_text()
         if not written:
             continue
@@ -85,6 +89,15 @@ def _harmless(figure: Figure) -> None:
             text.set_text(shown)
         if not all(_readable(line) for line in shown.split("\n") if line.count("$") > 1):
             text.set_parse_math(False)
+
+
+def _texts(artist: Artist) -> Iterator[Text]:
+    """Yield the texts of an artist, without the numbers at ticks: to ask for those makes them all."""
+    if isinstance(artist, Text):
+        yield artist
+    numbers = isinstance(artist, Axis) and isinstance(artist.major.formatter, _NUMBERS)
+    for child in (artist.label, artist.offsetText) if numbers else artist.get_children():  # type: ignore[attr-defined]
+        yield from _texts(child)
 
 
 @functools.lru_cache(maxsize=1000)
@@ -116,7 +129,7 @@ def drawn(figure: Figure, kind: str, *, dpi: int = 150) -> bytes:
         settle(figure, dpi=dpi)
         if kind == "png":  # on the canvas of the layout, without a second drawing for the extent
             canvas: Any = figure.canvas
-            canvas.print_png(buffer, metadata={"Software": None})
+            canvas.print_png(buffer, metadata={"Software": None}, pil_kwargs={"compress_level": PNG_LEVEL})
         else:
             figure.savefig(buffer, format=kind, dpi=dpi, metadata=_METADATA[kind])
     return buffer.getvalue()

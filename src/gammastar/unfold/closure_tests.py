@@ -11,7 +11,15 @@ from scipy import stats
 from gammastar.core.axes import filled
 from gammastar.core.errors import UserError
 from gammastar.core.records import BoolArray, FloatArray, Response, Spectrum
-from gammastar.unfold.folding import Unfolder, asimov, chi2, refolding, true_cells
+from gammastar.unfold.folding import (
+    Metric,
+    Unfolder,
+    asimov,
+    chi2,
+    refolded_difference,
+    refolding,
+    true_cells,
+)
 from gammastar.unfold.response_matrix import without_replicas
 
 __all__ = [
@@ -368,13 +376,17 @@ def refolding_test(
     expected = response.migration @ truth / genuine
     value, vector = np.linalg.eigh(measured.cov)
     root = (vector * np.sqrt(np.clip(value, 0, None))) @ vector.T  # the same on every processor
+    metrics: dict[bytes, Metric] = {}
     toys = np.zeros(n_toys)
     for k in range(n_toys):
         y = expected + root @ rng.standard_normal(len(expected))
         hist = filled(response.reco, y.reshape(measured.values.shape), np.diag(measured.cov))
         data = replace(measured, hist=hist)
         simulated = _drawn(response, k)
-        toys[k] = refolding(unfolder(data, simulated), data, simulated)[0]
+        difference, factor = refolded_difference(unfolder(data, simulated), data, simulated)
+        if (cells_seen := factor.tobytes()) not in metrics:  # nearly always those of all toys
+            metrics[cells_seen] = Metric.of(measured.cov * np.outer(factor, factor))
+        toys[k] = metrics[cells_seen].chi2(difference)[0]
     return Refolding(chi2, cells, toys)
 
 

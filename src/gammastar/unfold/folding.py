@@ -10,16 +10,18 @@ import numpy as np
 
 from gammastar.core.axes import filled
 from gammastar.core.errors import UserError
-from gammastar.core.records import FloatArray, Response, Spectrum
+from gammastar.core.records import BoolArray, FloatArray, Response, Spectrum
 
 __all__ = [
     "Method",
+    "Metric",
     "Options",
     "Unfolder",
     "asimov",
     "check_axes",
     "chi2",
     "propagated",
+    "refolded_difference",
     "refolding",
     "scaled_prior",
     "summed",
@@ -182,13 +184,41 @@ def chi2(difference: FloatArray, cov: FloatArray) -> tuple[float, int]:
     ndf : int
         Rank of the covariance.
     """
-    use = np.diag(cov) > 0
-    sigma = np.sqrt(np.diag(cov)[use])
-    pull = difference[use] / sigma
-    value, vector = np.linalg.eigh(cov[np.ix_(use, use)] / np.outer(sigma, sigma))
-    good = value > 1e-10 * value.max(initial=0.0)
-    projected = vector.T @ pull
-    return float(np.sum(projected[good] ** 2 / value[good])), int(good.sum())
+    return Metric.of(cov).chi2(difference)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Metric:
+    """A covariance ready to measure differences with.
+
+    Attributes
+    ----------
+    use : NDArray of bool, shape (n,)
+        Cells with a variance.
+    sigma : NDArray, shape (m,)
+        Their standard deviations.
+    value, vector : NDArray, shapes (r,) and (m, r)
+        Of their correlation: the directions that vary at all.
+    """
+
+    use: BoolArray
+    sigma: FloatArray
+    value: FloatArray
+    vector: FloatArray
+
+    @classmethod
+    def of(cls, cov: FloatArray) -> Metric:
+        """Return the metric of a covariance, shape (n, n)."""
+        use = np.diag(cov) > 0
+        sigma = np.sqrt(np.diag(cov)[use])
+        value, vector = np.linalg.eigh(cov[np.ix_(use, use)] / np.outer(sigma, sigma))
+        good = value > 1e-10 * value.max(initial=0.0)
+        return cls(use, sigma, value[good], vector[:, good])
+
+    def chi2(self, difference: FloatArray) -> tuple[float, int]:
+        """Return χ² of a difference, shape (n,), and its number of degrees of freedom."""
+        projected = self.vector.T @ (difference[self.use] / self.sigma)
+        return float(np.sum(projected**2 / self.value)), len(self.value)
 
 
 def refolding(unfolded: Spectrum, measured: Spectrum, response: Response) -> tuple[float, int]:
@@ -206,9 +236,21 @@ def refolding(unfolded: Spectrum, measured: Spectrum, response: Response) -> tup
     The covariance is that of the measured spectrum: few iterations leave a χ² above the expectation where the
     prior is wrong. Cells without fakes-corrected expectation are left out.
     """
+    difference, factor = refolded_difference(unfolded, measured, response)
+    return chi2(difference, measured.cov * np.outer(factor, factor))
+
+
+def refolded_difference(
+    unfolded: Spectrum, measured: Spectrum, response: Response
+) -> tuple[FloatArray, FloatArray]:
+    """Return the difference of `refolding`, and what its cells are of the measured ones, both of shape (n,).
+
+    Parameters
+    ----------
+    unfolded, measured : Spectrum
+    response : Response
+    """
     genuine = 1 - response.fakes
     expected = response.migration @ unfolded.values.ravel()
     use = (response.migration @ response.prior > 0) & (genuine > 0)
-    difference = np.where(use, expected - measured.values.ravel() * genuine, 0.0)
-    cov = measured.cov * np.outer(genuine * use, genuine * use)
-    return chi2(difference, cov)
+    return np.where(use, expected - measured.values.ravel() * genuine, 0.0), genuine * use

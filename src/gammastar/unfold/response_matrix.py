@@ -65,7 +65,7 @@ def cells(values: FloatArray, axes: Sequence[Any]) -> IntArray:
         If an axis is none of mass, pt and energy.
     """
     cell = np.zeros(len(values), dtype=np.int64)
-    inside = np.isfinite(values).all(axis=1)
+    inside = np.isfinite(values[:, 0] + values[:, 1] + values[:, 2])  # much faster than all() of each row
     for axis in axes:
         if axis.name not in KINEMATICS:
             msg = f"response: axis {axis.name!r} is none of {', '.join(KINEMATICS)}"
