@@ -24,6 +24,7 @@ from gammastar.infer.histfactory.patchsets import Documents, patched_points
 from gammastar.infer.histfactory.workspaces import pot_names
 from gammastar.infer.impacts import Ranking
 from gammastar.infer.joint.discovery import discovery_strengths
+from gammastar.infer.joint.goodness import PairsFit, pairs_fit
 from gammastar.infer.joint.impacts import joint_impacts
 from gammastar.infer.joint.levels import LARGEST, JointLevels, couplings_of, events_over, levels_over
 from gammastar.infer.joint.limits import JointLimits, joint_limit
@@ -37,6 +38,7 @@ from gammastar.pipeline.stages.read import stored_pairs
 from gammastar.pipeline.stages.subtract import removed_pairs
 from gammastar.pipeline.stages.unfold import simulation_of
 from gammastar.store.manifest import digest
+from gammastar.store.records import write_table
 from gammastar.unfold import simulation, systematics
 
 __all__ = ["with_joint_likelihood"]
@@ -46,6 +48,7 @@ SHOWN = 16  # parameters of a ranking
 NEGLIGIBLE = 0.01
 SMALLEST = 1e-3  # of the strength, in its logarithm
 RANKED = "the measured pairs, and in the search the events expected at the limit"
+DOUBTFUL = 1e-3  # p-value of the pairs, all masses taken together, that cannot be left unsaid
 POINTS = 81  # of the rate across a window
 
 
@@ -79,12 +82,37 @@ def with_joint_likelihood(
     measured = _measured(ctx, state)
     masses = next(iter(searches.values())).plane.mass
     windows: dict[str, list[Window | None]] = {name: [] for name in searches}
+    fits: dict[float, PairsFit] = {}
     for i, mass in enumerate(masses):
         ctx.tell("infer", i / len(masses), f"pairs about {mass:.3f} GeV")
         found = _windows(ctx, state, measured, searches, i)
         for name, window in found.items():
             windows[name].append(window)
+        described = next((window.model for window in found.values() if window is not None), None)
+        if described is not None:
+            fits[float(mass)] = pairs_fit(described, rng=stream(ctx.seed, "joint pairs", i))
+    _tell_fits(ctx, fits)
     return {name: _limited(ctx, section, name, search, windows[name]) for name, search in searches.items()}
+
+
+def _tell_fits(ctx: Context, fits: Mapping[float, PairsFit]) -> None:
+    """Write how well each window describes its pairs, and warn where it does not."""
+    if not fits:
+        return
+    names = [one.name for one in fields(PairsFit)]
+    table = {name: [float(getattr(found, name)) for found in fits.values()] for name in names}
+    write_table(ctx.folder / "joint_pairs.csv", {"mass": list(fits)} | table)
+    worst = min(fits, key=lambda mass: fits[mass].p_value)
+    p = fits[worst].p_value
+    ctx.cache.numbers["pairs in the joint likelihood, smallest p-value of a window"] = (
+        f"{p:.2g} at {worst:.4g} GeV, of {len(fits)} masses"
+    )
+    if p * len(fits) < DOUBTFUL:
+        ctx.cache.alarm(
+            f"infer.joint: the window about {worst:.4g} GeV does not describe its pairs (p = {p:.2g}, "
+            f"{len(fits)} masses; joint_pairs.csv has all): its limit is that of another spectrum; take a "
+            "narrower window, more cells, a better response or background, or likelihood = 'two-step'"
+        )
 
 
 def _measured(ctx: Context, state: Any) -> _Measured:
