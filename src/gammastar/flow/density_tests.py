@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -135,9 +136,12 @@ class _Kernel:
         kept = value > 1e-9 * value[-1]
         return _Kernel(scale, marks, vector[:, kept] / np.sqrt(value[kept]))
 
-    def __call__(self, points: FloatArray) -> FloatArray:
-        """Return the features of points, shape (n, n_features)."""
-        return np.asarray(_centred(points / self.scale, self.landmarks) @ self.root, dtype=np.float64)
+    def values(self, points: FloatArray) -> FloatArray:
+        """Return the kernel at points and landmarks, shape (n, n_landmarks).
+
+        Features are these values times `root`: sums over points come first, they are fewer.
+        """
+        return _centred(points / self.scale, self.landmarks)
 
 
 def _centred(first: FloatArray, landmarks: FloatArray) -> FloatArray:
@@ -229,7 +233,7 @@ def density_test(
     noise = np.asarray(signs.astype(np.float32) @ sums.astype(np.float32), dtype=np.float64)
     seen, null = float(np.sum(sums.sum(axis=0) ** 2)), np.sum(noise**2, axis=1)
     probe, total = rng.permutation(len(points))[:PROBE], float(weight.sum())
-    near = _Probe(kernel, twins[probe], kernel(twins[probe]), weight[probe], total)
+    near = _Probe(kernel, twins[probe], weight[probe], total)
     logs = _grouped((points - twins)[:, 1:], weight, group) / total
     errors = np.sqrt(np.sum(logs**2, axis=0))
     within, spread = float("nan"), np.full(len(SHIFTED), np.nan)
@@ -312,12 +316,13 @@ def _group_sums(
     group: npt.NDArray[np.int64],
 ) -> FloatArray:
     """Return the weighted differences of the features of pairs and twins, summed over groups."""
-    total = np.zeros((int(group.max()) + 1, kernel.root.shape[1]))
+    total = np.zeros((int(group.max()) + 1, len(kernel.root)))
     for start in range(0, len(weight), CHUNK):
         part = slice(start, start + CHUNK)
-        found = _grouped(kernel(both[0][part]) - kernel(both[1][part]), weight[part], group[part])
+        change = kernel.values(both[0][part]) - kernel.values(both[1][part])
+        found = _grouped(change, weight[part], group[part])
         total[: len(found)] += found
-    return total
+    return np.asarray(total @ kernel.root, dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -326,18 +331,24 @@ class _Probe:
 
     kernel: _Kernel
     twins: FloatArray
-    features: FloatArray
     weight: FloatArray
     total: float
+
+    @cached_property
+    def values(self) -> FloatArray:
+        """The kernel at the twins and the landmarks."""
+        return self.kernel.values(self.twins)
 
     def change(self, moved: FloatArray) -> FloatArray:
         """Return the change of the weighted sum of the features over all pairs."""
         share = self.weight * (self.total / self.weight.sum())
-        return np.asarray(share @ (self.kernel(moved) - self.features), dtype=np.float64)
+        return np.asarray(share @ (self.kernel.values(moved) - self.values) @ self.kernel.root)
 
 
 def _smallest(near: _Probe, column: int, noise: FloatArray, options: DensityOptions) -> float:
     """Return the smallest relative shift of one coordinate that is found as the options ask."""
+    if options.power <= 0.0:
+        return SMALLEST
     square = np.sum(noise**2, axis=1)
     threshold = float(np.quantile(square, 1.0 - options.significance))
 
@@ -368,7 +379,7 @@ def _band(near: _Probe, replicas: Replicas, mass: FloatArray) -> tuple[FloatArra
         ratio[:, block] /= ratio[:, block].mean(axis=1)[:, None]
     extra = (ratio - ratio.mean(axis=0)) * near.weight / near.weight.sum()
     spread = np.sqrt(np.sum((extra @ near.twins[:, 1:]) ** 2, axis=0) / (len(ratio) - 1))
-    return np.asarray(extra @ near.features * near.total), spread
+    return np.asarray(extra @ near.values @ near.kernel.root * near.total), spread
 
 
 def _of_replicas(moved: FloatArray, n: int, rng: np.random.Generator) -> FloatArray:

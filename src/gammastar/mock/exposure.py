@@ -258,9 +258,9 @@ def prepared(
     pairs, norm = None, None
     if plan.kind in {"data", "background"}:
         pairs = _muon_pairs(card, n, rng, plan.pairing, engine)
-        norm = normalisation(card, rng, pairs=pairs, engine=engine)
+        norm = normalisation(card, rng, pairs=pairs, n=PILOT, engine=engine)
     if plan.kind == "data" and norm is not None:
-        rate = norm.signal + (_recorded_charm_rate(card, rng, engine) if card.has_charm else 0.0)
+        rate = norm.signal + (_recorded_charm_rate(card, rng, engine, PILOT) if card.has_charm else 0.0)
     elif pairs is not None and norm is not None:
         opposite = float(recorded_weight(card, pairs)[pairs.charge == 0].sum())
         rate = opposite * card.target.interactions * norm.decay_scale**2
@@ -270,7 +270,7 @@ def prepared(
             )
             raise PhysicsError(msg)
     elif plan.kind == "charm":
-        rate = _recorded_charm_rate(card, rng, engine)
+        rate = _recorded_charm_rate(card, rng, engine, PILOT)
     else:
         pilot = signal_candidates(card, generate_pairs(card, PILOT // 4, rng, mesons=engine.mesons), rng)
         rate = float(triggered(card, pilot, rng, prescaled=False).mean())
@@ -367,7 +367,7 @@ def _recorded_background(
     return candidates.take(np.flatnonzero(triggered(card, candidates, rng)))
 
 
-def _recorded_charm_rate(card: Card, rng: np.random.Generator, engine: Engine, n: int = PILOT) -> float:
+def _recorded_charm_rate(card: Card, rng: np.random.Generator, engine: Engine, n: int) -> float:
     """Return recorded lepton pairs of open charm per proton on target, from `n` generated ones."""
     candidates = charm_candidates(card, engine.charm(card, n, rng), rng)
     rate = float(candidates.weight[triggered(card, candidates, rng)].sum())

@@ -17,8 +17,8 @@ FULL = load_card(data_path("cards/na60_full.toml"))
 
 
 @pytest.fixture
-def small_blocks(monkeypatch):
-    monkeypatch.setattr(blocks, "BLOCK", 1000)
+def small_blocks(small_pilots):
+    small_pilots.setattr(blocks, "BLOCK", 1000)
 
 
 def test_recorded_commands_give_the_shipped_files():
@@ -122,6 +122,7 @@ def test_mistakes_are_found_before_work(tmp_path):
         write_blocks(file, never())
 
 
+@pytest.mark.usefixtures("small_pilots")
 def test_truth_of_decays_in_flight():
     """Decays along 0.44 m of path: nearly uniform, as the flight is long; pairs of photons share a mother."""
     muon = simulate_events(CARD, 2000, kind="background", seed=1).branches["Muon"]
@@ -137,6 +138,7 @@ def test_truth_of_decays_in_flight():
     assert not np.any(ak.to_numpy(ak.flatten(mc.motherIdx)))
 
 
+@pytest.mark.usefixtures("small_pilots")
 def test_charm_decays_behind_the_interaction():
     """⟨z⟩ = ⟨p_z/m⟩ cτ: D⁺ fly some millimetres, and farther than D⁰ of the same momentum."""
     muon = simulate_events(FULL, 3000, kind="charm", seed=1).branches["Muon"]

@@ -173,8 +173,8 @@ def test_same_event_pairs_have_r_above_one(background):
     """Charge conservation: 1.16 ± 0.03 in p-Pb of Angantyr; mixed pairs have R = 1."""
     rng = np.random.default_rng(5)
     r, error = measured_r(CARD, 50_000, rng)
-    accepted, _ = measured_r(CARD, 50_000, rng, recorded=False)
-    mixed, mixed_error = measured_r(CARD, 50_000, rng, pairing="mixed")
+    accepted, _ = measured_r(CARD, 30_000, rng, recorded=False)
+    mixed, mixed_error = measured_r(CARD, 20_000, rng, pairing="mixed")
     assert r - 1.0 > 20 * error
     assert accepted == pytest.approx(1.156, abs=0.04)
     assert mixed == pytest.approx(1.0, abs=4 * mixed_error)
@@ -186,6 +186,7 @@ def test_same_event_pairs_have_r_above_one(background):
     assert np.all(background.branches["gen_process"] == 8)
 
 
+@pytest.mark.usefixtures("small_pilots")
 def test_mixed_data_have_r_of_one():
     norm = normalisation(CARD, np.random.default_rng(3), n=50_000)
     assert 1.0 < norm.r_factor < norm.r_pool
@@ -193,6 +194,7 @@ def test_mixed_data_have_r_of_one():
     assert mixed["r_pool"] == pytest.approx(1.0, abs=5 * mixed["r_pool_sigma"])
 
 
+@pytest.mark.usefixtures("small_pilots")
 def test_seed_decides_everything():
     one, two, three = (simulate_events(CARD, 300, seed=seed) for seed in (4, 4, 5))
     assert all(ak.array_equal(one.branches[key], two.branches[key]) for key in one.branches)
@@ -200,12 +202,14 @@ def test_seed_decides_everything():
     assert len(one) != len(three) or not ak.array_equal(one.branches["Muon"], three.branches["Muon"])
 
 
+@pytest.mark.usefixtures("small_pilots")
 def test_progress_is_told():
     seen = []
     simulate_events(CARD, 5000, kind="mc", seed=1, progress=lambda done, total: seen.append((done, total)))
     assert seen[-1][0] == seen[-1][1] > 0
 
 
+@pytest.mark.usefixtures("small_pilots")
 def test_no_background():
     clean = CARD.model_copy(update={"background": CARD.background.model_copy(update={"fraction": 0.0})})
     events = simulate_events(clean, 500, seed=1)

@@ -119,6 +119,7 @@ def test_quantiles_of_the_radiation_are_those_of_its_draws(rng):
     assert lost.mean() == pytest.approx(quantile.mean(), abs=5 * lost.std() / np.sqrt(len(lost)))
 
 
+@pytest.mark.usefixtures("small_pilots")
 def test_radiation_leaves_the_born_level_in_truth():
     mc = simulate_events(FULL, 3000, kind="mc", seed=1)
     muon = mc.branches["Muon"][ak.num(mc.branches["Muon"]) == 2]
@@ -139,6 +140,7 @@ def test_triggers_see_sextants_and_prescales():
         assert (int(found[0][0]), int(found[1][0])) == (bits, prescale)
 
 
+@pytest.mark.usefixtures("small_pilots")
 def test_richer_spectrometer():
     data = simulate_events(FULL, 4000, seed=2)
     muon = data.branches["Muon"]
@@ -167,6 +169,7 @@ def test_thick_target(rng):
     assert 0 <= depth.min() < depth.max() <= 1
 
 
+@pytest.mark.usefixtures("small_pilots")
 def test_electron_pairs_below_twice_the_muon_mass():
     d = generate_pairs(ELECTRONS, 100_000, np.random.default_rng(3))
     pi0 = d.mass[d.process == 1]
@@ -225,6 +228,7 @@ def test_switches_of_the_full_card(tmp_path):
             load_card(tmp_path / "card.toml")
 
 
+@pytest.mark.usefixtures("small_pilots")
 def test_tail_of_offsets_moves_nothing_else():
     """The tail has random numbers of its own: all but the offsets of its muons stays as it was."""
     card = FULL

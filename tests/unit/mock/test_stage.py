@@ -40,8 +40,8 @@ energy = [0.2, 6.0, 20.0, 40.0, 400.0]
 
 
 @pytest.fixture
-def steering(tmp_path, monkeypatch):
-    monkeypatch.setattr(blocks, "BLOCK", 1000)
+def steering(tmp_path, small_pilots):
+    small_pilots.setattr(blocks, "BLOCK", 1000)
     shutil.copy(SCHEMA, tmp_path / "schema.toml")
 
     def write(card="na60_mock", more=""):

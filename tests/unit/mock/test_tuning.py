@@ -51,6 +51,7 @@ def written(folder, name, edges, counts):
     return folder / "card.toml"
 
 
+@pytest.mark.usefixtures("small_pilots")
 @pytest.mark.parametrize("name", ["mass.csv", "mass.root:mass"])
 def test_yields_follow_the_spectrum(tmp_path, spectrum, name):
     path = written(tmp_path, name, *spectrum)
@@ -100,6 +101,7 @@ def test_spectrum_files_and_their_mistakes(tmp_path, spectrum):
             tuned("card.toml", tmp_path, 1)
 
 
+@pytest.mark.usefixtures("small_pilots")
 def test_command_writes_both_layouts_with_one_content(tmp_path):
     content = {}
     for layout in ("ttree", "rntuple"):
@@ -132,6 +134,7 @@ def test_command_cannot_make_the_folder(tmp_path):
     assert "cannot be written" in str(run.exception)
 
 
+@pytest.mark.usefixtures("small_pilots")
 def test_tuning_finds_the_yields_behind_a_spectrum():
     factor = {"eta_dalitz": 0.7, "omega_2body": 1.4, "phi_2body": 1.8}
     modes = {

@@ -15,6 +15,7 @@ from gammastar import semivisible
 from gammastar.core.errors import GammastarError, InputFileError, SteeringError
 from gammastar.results.semivisible import recast, recast_file, wanted
 from gammastar.results.semivisible.recast import regions
+from gammastar.semivisible import babar
 from gammastar.semivisible.models import from_majorana, mediator_widths
 
 PAGE = (ROOT / "docs" / "howto" / "semivisible.md").read_text()
@@ -29,6 +30,15 @@ couplings = [{ states = [1, 2], vector = 0.9, axial = 0.1 }, { states = [1, 1], 
 def table(path):
     with path.open(newline="") as stream:
         return list(csv.DictReader(stream))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def coarse():
+    """Few events behind the importance sampling: how well it does is not asked here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(babar, "PER_NODE", 20)
+        patch.setattr(babar, "COPIES", 8)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from gammastar.semivisible.decays import decay_table
 from gammastar.semivisible.displaced import displaced_probability
 from gammastar.semivisible.production import monophoton_cross_section, s_channel_cross_section, sample_photons
 
-N = 40_000
+N = 20_000
 FEW = semivisible.Options(n=5_000)
 
 
