@@ -23,6 +23,8 @@ WIDEST = 11.0  # standard deviations beyond which a nuisance is not integrated, 
 FULL, EMPTY = 1.0 - 1e-12, 1e-40  # probabilities that count as one and as zero
 NODES = ((30.0, 40, 48), (200.0, 64, 112), (np.inf, 72, 224))  # up to so many events: background, signal
 BLOCK = 2_000_000  # nodes in memory at once
+SUMMED = 30  # up to so many events, and from so many rates for each, the terms are summed one by one
+CERTAIN = 1e3  # a rate that leaves no probability to so few events
 
 
 def at_most(
@@ -116,7 +118,7 @@ def _over_background(
     """Return P(≤ n | s + b e^{σθ}) averaged over θ for signals of shape (k, m) and counts (k,)."""
     n = count[:, None]
     if sigma < FIXED or background == 0:
-        return np.asarray(gammaincc(n + 1.0, s + background), dtype=np.float64)
+        return _below(count, s + background)
     low = np.maximum(gammainccinv(n + 1.0, FULL) - s, 0.0)
     high = np.maximum(gammainccinv(n + 1.0, EMPTY) - s, 0.0)
     with np.errstate(divide="ignore"):
@@ -124,7 +126,31 @@ def _over_background(
     below = np.where(low > 0, ndtr(np.maximum(bottom, -40.0)), 0.0)
     theta, weight = _between(bottom, top, nodes)
     rate = s[..., None] + background * np.exp(sigma * theta)
-    return np.asarray(below + (gammaincc(n[..., None] + 1.0, rate) * weight).sum(axis=-1), dtype=np.float64)
+    return np.asarray(below + (_below(count, rate) * weight).sum(axis=-1), dtype=np.float64)
+
+
+def _below(count: FloatArray, rate: FloatArray) -> FloatArray:
+    """Return P(≤ n | λ) of counts (k,) at rates (k, ...).
+
+    The sum e^{−λ} Σ λ^i/i! by Horner's rule takes a fifth of the time of the incomplete gamma function, which
+    knows other counts than whole ones as well.
+    """
+    most = count.max(initial=0.0)
+    if most > SUMMED or rate.size < SUMMED * most or not np.array_equal(count, np.floor(count)):
+        shape = (-1,) + (1,) * (rate.ndim - 1)
+        return np.asarray(gammaincc(count.reshape(shape) + 1.0, rate), dtype=np.float64)
+    order = np.argsort(count, kind="stable")
+    ordered, capped = count[order], np.minimum(rate[order], CERTAIN)
+    total = np.ones_like(capped)
+    for i in range(int(most), 0, -1):  # the rows of at least i events
+        first = np.searchsorted(ordered, i)
+        part = total[first:]
+        part *= capped[first:]
+        part /= i
+        part += 1.0
+    found = np.empty_like(total)
+    found[order] = total * np.exp(-capped)
+    return found
 
 
 def _between(bottom: FloatArray, top: FloatArray, nodes: int = 64) -> tuple[FloatArray, FloatArray]:
