@@ -298,16 +298,16 @@ def _member(objects: ak.Array, member: str, collection: str, path: str) -> ak.Ar
 
 def _momentum(kinematics: dict[str, ak.Array], schema: Schema) -> dict[str, ak.Array]:
     """Return px, py, pz, mass [GeV]; a stored energy that is not finite makes the lepton not finite."""
+
+    def in_gev(key: str) -> ak.Array:
+        return kinematics[key] if schema.unit == 1.0 else schema.unit * kinematics[key]
+
     if "pt" in kinematics:
-        pt, eta, phi = schema.unit * kinematics["pt"], kinematics["eta"], kinematics["phi"]
+        pt, eta, phi = in_gev("pt"), kinematics["eta"], kinematics["phi"]
         px, py, pz = pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta)
     else:
-        px, py, pz = (schema.unit * kinematics[key] for key in ("px", "py", "pz"))
-    mass = (
-        schema.unit * kinematics["mass"]
-        if "mass" in kinematics
-        else ak.full_like(px, LEPTON_MASS[schema.lepton])
-    )
+        px, py, pz = (in_gev(key) for key in ("px", "py", "pz"))
+    mass = in_gev("mass") if "mass" in kinematics else ak.full_like(px, LEPTON_MASS[schema.lepton])
     if "E" in kinematics:
         mass = mass + 0.0 * kinematics["E"]
     return {"px": px, "py": py, "pz": pz, "mass": mass}

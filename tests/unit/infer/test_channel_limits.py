@@ -59,7 +59,7 @@ def peer(observed, background, sigma_b, sigma_s):
 )
 def test_asymptotic_against_pyhf(observed, background, sigma_b, sigma_s):
     data, model = peer(observed, background, sigma_b, sigma_s)
-    limit, bands = toms748_scan(data, model, 0.01, 30, level=0.1, rtol=1e-6)
+    limit, bands = toms748_scan(data, model, 0.01, 30, level=0.1, rtol=1e-5)
     channel = binned_channel(
         "c",
         signal=np.ones(len(background)),

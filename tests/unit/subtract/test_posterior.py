@@ -70,7 +70,7 @@ def test_without_background_the_weights_are_the_pairs():
 
 def test_a_model_of_the_pairs_gives_their_weights():
     rng = stream(4, "model")
-    pairs = mock(rng, 4000, 0.5)
+    pairs = mock(rng, 1500, 0.5)
     signed = event_weights(pairs, AXES)
     model = fit_posterior(pairs, signed, rng=stream(5, "fit"))
     weight = model.weights(pairs, signed)

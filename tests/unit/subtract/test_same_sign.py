@@ -38,7 +38,7 @@ def test_toys_have_unit_pulls_and_coverage(method):
     r = np.linspace(0.9, 1.2, len(signal))
     rng = stream(11, "pulls", method)
     pulls = []
-    for _ in range(600):
+    for _ in range(300):
         os = rng.poisson(signal + 2 * r * np.sqrt(pp * mm))
         result = same_sign(pair_hists(os, rng.poisson(pp), rng.poisson(mm)), method=method, r_factor=r)
         pulls.append((result.values - signal) / np.sqrt(np.diag(result.cov)))
@@ -52,12 +52,12 @@ def test_full_covariance_matches_the_scatter_of_toys():
     """A steep charge ratio inside the region makes the coarse term large: total and χ² must still fit."""
     pp, mm = np.linspace(200, 40, 8), np.linspace(20, 120, 8)
     rng = stream(12, "cov")
-    toys = [same_sign(pair_hists(pp * 4, rng.poisson(pp), rng.poisson(mm))).values for _ in range(2000)]
+    toys = [same_sign(pair_hists(pp * 4, rng.poisson(pp), rng.poisson(mm))).values for _ in range(1000)]
     seen = np.cov(np.array(toys), rowvar=False)
     expected = same_sign(pair_hists(pp * 4, pp, mm)).cov - np.diag(pp * 4)
     assert seen.sum() / expected.sum() == pytest.approx(1, abs=3.5 * np.sqrt(2 / len(toys)))
     scale = np.sqrt(np.outer(np.diag(expected), np.diag(expected)))
-    assert np.abs((seen - expected) / scale).max() < 0.1
+    assert np.abs((seen - expected) / scale).max() < 0.14
 
 
 @pytest.mark.parametrize(("mean", "bias"), [(0.25, -0.78), (0.5, -0.62), (1, -0.40), (2, -0.20), (5, -0.057)])
@@ -154,7 +154,7 @@ def test_no_pairs_give_an_empty_spectrum():
     assert not result.domain.any()
 
 
-def toy_pairs(rng, n_events=15_000):
+def toy_pairs(rng, n_events=10_000):
     """Singles of both charges in every event, all pairs kept, as columns."""
     plus, minus = rng.poisson(0.7, n_events), rng.poisson(0.5, n_events)
     common = rng.gamma(2, 0.2, n_events)  # pairs of one event lie near each other
@@ -172,12 +172,12 @@ def test_event_bootstrap_matches_the_scatter_of_samples():
     axes = (regular("mass", 3, 0.2, 2.2),)
     found = np.mean([bootstrap_covariance([toy_pairs(rng)], axes) for _ in range(4)], axis=0)
     toys = []
-    for _ in range(200):
+    for _ in range(100):
         pairs = toy_pairs(rng)
         toys.append(np.histogram(pairs.mass, axes[0].edges, weights=event_weights(pairs, axes))[0])
     seen = np.cov(np.array(toys), rowvar=False)
-    np.testing.assert_allclose(np.diag(found) / np.diag(seen), 1, atol=0.4)  # 10 % and 14 % noise
-    assert found.sum() / seen.sum() == pytest.approx(1, abs=0.4)
+    np.testing.assert_allclose(np.diag(found) / np.diag(seen), 1, atol=0.5)  # 14 % and 14 % noise
+    assert found.sum() / seen.sum() == pytest.approx(1, abs=0.5)
 
 
 def test_event_bootstrap_keeps_the_pairs_of_an_event_together():

@@ -45,7 +45,7 @@ def test_closure_with_another_spectrum_and_independent_simulation():
     n = 20_000
     expected = histogram(simulate(rng, 40 * n).true, MASS) / 40
     pulls, chi2, refolded = [], [], []
-    for _ in range(50):
+    for _ in range(25):
         mc = simulate(rng, n, slope=0.29, resonance=0.38)
         response = unfold.response(mc, MASS, MASS, n_replicas=40, rng=rng)
         measured = counts(simulate(rng, n), MASS)
@@ -59,17 +59,17 @@ def test_closure_with_another_spectrum_and_independent_simulation():
         value, ndf = unfold.refolding(result, measured, response)
         refolded.append(value / ndf)
     pulls = np.array(pulls)
-    # 1000 pulls: their mean is known to 0.03, their width to 0.023, the share within one to 0.015
+    # 500 pulls: their mean is known to 0.045, their width to 0.032, the share within one to 0.021
     assert np.mean(chi2) == pytest.approx(1, abs=0.2)
-    assert abs(pulls.mean()) < 0.1
-    assert np.mean(pulls.std(axis=0, ddof=1)) == pytest.approx(1, abs=0.065)
-    assert np.mean(np.abs(pulls) < 1) == pytest.approx(0.683, abs=0.04)
+    assert abs(pulls.mean()) < 0.12
+    assert np.mean(pulls.std(axis=0, ddof=1)) == pytest.approx(1, abs=0.09)
+    assert np.mean(np.abs(pulls) < 1) == pytest.approx(0.683, abs=0.055)
     assert np.mean(refolded) < 1.1
 
 
 def test_errors_without_monte_carlo_statistics_are_too_small():
     rng = stream(2, "mc")
-    n = 40_000
+    n = 15_000
     expected = histogram(simulate(rng, 4 * n).true, MASS) / 4  # widths do not depend on it
     widths = []
     for n_replicas in (0, 40):
@@ -85,7 +85,7 @@ def test_errors_without_monte_carlo_statistics_are_too_small():
 
 def test_three_dimensions_close_in_every_projection():
     rng = stream(3, "3d")
-    n = 100_000
+    n = 40_000
     response = unfold.response(
         simulate(rng, 2 * n, slope=0.27), KINEMATICS, KINEMATICS, n_replicas=40, rng=rng
     )

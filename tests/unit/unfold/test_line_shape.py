@@ -47,7 +47,7 @@ def test_pulls_at_the_peaks(response):
     rng = stream(1, "line shape")
     expected = response.migration @ response.prior
     pulls, chi2 = [], []
-    for _ in range(150):
+    for _ in range(75):
         found = unfold.forward_fold(
             counted(rng.poisson(expected).astype(float), RECO),
             response,
@@ -57,9 +57,9 @@ def test_pulls_at_the_peaks(response):
         pulls.append((found.yields - TRUE) / np.sqrt(np.diag(found.cov)))
         chi2.append(found.chi2 / found.ndf)
     pulls = np.array(pulls)
-    assert np.abs(pulls.mean(axis=0)).max() < 0.3
+    assert np.abs(pulls.mean(axis=0)).max() < 0.4
     assert pulls.std(axis=0).mean() == pytest.approx(1, abs=0.12)
-    assert np.mean(chi2) == pytest.approx(1, abs=0.06)
+    assert np.mean(chi2) == pytest.approx(1, abs=0.08)
 
 
 def test_smeared_preset_is_wrong_by_factors_where_this_is_right(response):
