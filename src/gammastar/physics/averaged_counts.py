@@ -23,8 +23,9 @@ WIDEST = 11.0  # standard deviations beyond which a nuisance is not integrated, 
 FULL, EMPTY = 1.0 - 1e-12, 1e-40  # probabilities that count as one and as zero
 NODES = ((30.0, 40, 48), (200.0, 64, 112), (np.inf, 72, 224))  # up to so many events: background, signal
 BLOCK = 2_000_000  # nodes in memory at once
-SUMMED = 30  # up to so many events, and from so many rates for each, the terms are summed one by one
-CERTAIN = 1e3  # a rate that leaves no probability to so few events
+SUMMED = 200  # up to so many events the terms of P(≤ n | λ) are summed one by one
+FARTHEST = 700.0  # no probability is left to so few events at such a rate, and no sum is too large
+PIECE = 1 << 14  # rates at once, which stay in the cache
 
 
 def at_most(
@@ -136,20 +137,21 @@ def _below(count: FloatArray, rate: FloatArray) -> FloatArray:
     knows other counts than whole ones as well.
     """
     most = count.max(initial=0.0)
-    if most > SUMMED or rate.size < SUMMED * most or not np.array_equal(count, np.floor(count)):
+    if most > SUMMED or rate.size <= 10 * most or not np.array_equal(count, np.floor(count)):
         shape = (-1,) + (1,) * (rate.ndim - 1)
         return np.asarray(gammaincc(count.reshape(shape) + 1.0, rate), dtype=np.float64)
-    order = np.argsort(count, kind="stable")
-    ordered, capped = count[order], np.minimum(rate[order], CERTAIN)
-    total = np.ones_like(capped)
-    for i in range(int(most), 0, -1):  # the rows of at least i events
-        first = np.searchsorted(ordered, i)
-        part = total[first:]
-        part *= capped[first:]
-        part /= i
-        part += 1.0
-    found = np.empty_like(total)
-    found[order] = total * np.exp(-capped)
+    order, found = np.argsort(count, kind="stable"), np.empty(rate.shape)
+    length = max(1, PIECE * len(count) // rate.size)
+    for rows in (order[k : k + length] for k in range(0, len(order), length)):
+        n, capped = count[rows], np.minimum(rate[rows], FARTHEST)
+        total = np.ones_like(capped)
+        for i in range(int(n[-1]), 0, -1):
+            first = np.searchsorted(n, i)  # the rows of so many events
+            part = total[first:]
+            part *= capped[first:]
+            part *= 1.0 / i
+            part += 1.0
+        found[rows] = total * np.exp(-capped)
     return found
 
 

@@ -69,7 +69,6 @@ def test_a_flipped_bit_of_a_packed_archive(tmp_path):
     ("made", "match"),
     [
         (lambda: packed([("w.json", b"[" + b"{}," * 11_000_000 + b"{}]")]), "10000000 values"),
-        (lambda: packed([(f"w{i}.json", b" " * (60 << 20)) for i in range(5)]), "256 MB together"),
         (lambda: packed([("w.json", b" " * (65 << 20))]), "64 MB a file"),
         (lambda: packed([("w.json", b"{}")], pax={"comment": "x" * 70_000}), "header of .* bytes"),
         (lambda: packed([("n" * 70_000 + ".json", b"{}")], tarfile.GNU_FORMAT), "header of .* bytes"),
@@ -81,6 +80,19 @@ def test_archives_are_bounded(tmp_path, made, match):
     path.write_bytes(gzip.compress(made(), 1))
     with pytest.raises(InputFileError, match=match):
         list(json_texts(path))
+
+
+def test_all_files_of_an_archive_are_bounded_together(tmp_path, monkeypatch):
+    assert archive.TOTAL == 256 << 20
+    monkeypatch.setattr(archive, "TOTAL", 16 << 20)
+    path = tmp_path / "big.tar.gz"
+    for size, number in ((3 << 20, 5), (4 << 20, 5)):
+        path.write_bytes(gzip.compress(packed([(f"w{i}.json", b" " * size) for i in range(number)]), 1))
+        if size * number < archive.TOTAL:
+            assert len(dict(json_texts(path))) == number
+            continue
+        with pytest.raises(InputFileError, match="16 MB together"):
+            list(json_texts(path))
 
 
 def test_an_unpacked_archive_is_bounded_in_memory(tmp_path, monkeypatch):
