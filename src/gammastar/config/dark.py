@@ -291,7 +291,8 @@ class Infer(Section):
     """Confidence level of limits."""
     likelihood: Literal["two-step", "joint"] = "two-step"
     """'two-step' hands the unfolded spectrum to the limit as a number with log-normal errors; 'joint' fits
-    pairs and search together, every bin Poisson, and needs [infer.joint]."""
+    pairs and search together, every bin Poisson (prescaled pairs in units of their weight), and needs
+    [infer.joint]."""
     joint: Joint | None = None
     """Window and cells of the joint likelihood."""
     observed: Literal["masked", "asimov"] | tuple[Annotated[int, Field(ge=0)], ...] = "masked"

@@ -15,6 +15,7 @@ from gammastar.infer.joint.model import JointEffect, JointModel
 __all__ = ["Setting", "Window", "window_axes", "window_model"]
 
 WEIGHTED = 1e-9  # from the next whole number
+ENOUGH = 20.0  # effective pairs of a bin, from which its weights have a mean of their own
 
 
 def window_axes(
@@ -111,22 +112,32 @@ def window_model(
     Raises
     ------
     PhysicsError
-        If pairs carry weights: every bin is Poisson; if no cell is seen.
+        If weights of pairs do not sum to whole numbers, as those of prescales do; if no cell is seen.
 
     Notes
     -----
     Expected pairs are Σ_j R_ij n_j/(1 − f_i) with the fraction f_i of fakes: pairs from outside the true axes
     follow those from inside, as in the unfolding. Bins that the simulation leaves empty are left out.
+
+    Sums of prescaled pairs scatter more than their number. In units of s = Σw²/Σw they have the mean and the
+    variance of Poisson counts (G. Bohm and G. Zech, Nucl. Instrum. Meth. A 748 (2014) 1): counts, rounded,
+    and expectations are in these units, one for opposite and one for like sign in each bin; bins of few pairs
+    take that of all. Without prescales s is one.
     """
-    counts = np.stack([np.asarray(h.values()).ravel() for h in (hists.os, hists.pp, hists.mm)])
-    if np.abs(counts - np.rint(counts)).max(initial=0.0) > WEIGHTED * max(counts.max(initial=1.0), 1.0):
+    every = (hists.os, hists.pp, hists.mm)
+    sums, squares = (
+        np.stack([np.asarray(getattr(h, name)()).ravel() for h in every]) for name in ("values", "variances")
+    )
+    if np.abs(sums - np.rint(sums)).max(initial=0.0) > WEIGHTED * max(sums.max(initial=1.0), 1.0):
         msg = "joint likelihood: its bins are Poisson, and pairs carry weights; take likelihood = 'two-step'"
         raise PhysicsError(msg)
+    opposite, like = _units(sums[:1], squares[:1]), _units(sums[1:], squares[1:])
+    counts = np.rint(sums / np.stack([opposite, like, like]))
     rows, columns = response.migration.sum(axis=1) > 0, response.efficiency >= setting.least
     if not rows.any() or not columns.any():
         msg = f"joint likelihood: no cell of the window is seen with an efficiency of {setting.least:g}"
         raise PhysicsError(msg)
-    scale = 1.0 / np.maximum(1.0 - response.fakes, 1e-3)
+    scale = 1.0 / (np.maximum(1.0 - response.fakes, 1e-3) * opposite)
 
     def cut(matrix: FloatArray) -> FloatArray:
         return np.asarray((matrix * scale[:, None])[np.ix_(rows, columns)], dtype=np.float64)
@@ -139,19 +150,28 @@ def window_model(
         pairs[columns],
         cut(response.migration),
         cut(spread) ** 2,
-        np.rint(counts)[:, rows],
+        counts[:, rows],
         signal[columns].max(axis=1, keepdims=True),
         np.array([setting.background]),
         None if setting.observed is None else np.array([setting.observed]),
-        setting.r_factor,
+        (setting.r_factor * like / opposite)[rows],
         setting.charges,
-        {name: np.asarray(values)[rows] for name, values in setting.templates.items()},
+        {name: (np.asarray(values) / opposite)[rows] for name, values in setting.templates.items()},
         effects=(
             *(JointEffect(n, cut(_shift(response, r))) for n, r in setting.varied.items()),
             *setting.effects,
         ),
     )
     return Window(model, signal[columns])
+
+
+def _units(sums: FloatArray, squares: FloatArray) -> FloatArray:
+    """Return Σw²/Σw of each bin, shape (i,), or of all where a bin has few pairs, from (charges, i)."""
+    total, square = sums.sum(axis=0), squares.sum(axis=0)
+    all_bins = square.sum() / total.sum() if total.sum() > 0 else 1.0
+    own = np.divide(square, total, out=np.ones_like(total), where=total > 0)
+    effective = np.divide(total, own)
+    return np.where(effective >= ENOUGH, own, max(all_bins, 1.0))
 
 
 def _shift(response: Response, varied: Sequence[Response]) -> FloatArray:

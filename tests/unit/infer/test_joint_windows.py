@@ -1,0 +1,72 @@
+"""A window from histograms: prescaled pairs scatter more than their number, and the likelihood knows."""
+
+import numpy as np
+import pytest
+from hist.axis import Regular
+
+from gammastar.core.axes import filled
+from gammastar.core.errors import PhysicsError
+from gammastar.core.records import PairHists, Response
+from gammastar.infer.joint.goodness import pairs_fit
+from gammastar.infer.joint.windows import Setting, window_model
+
+BINS, PRESCALE, SHARE = 8, 10, 0.2  # one pair in five would be in the prescaled trigger
+AXIS = (Regular(BINS, 0, 1, name="mass"),)
+SHAPE = np.linspace(1.5, 0.5, BINS) / BINS
+RESPONSE = Response(
+    0.4 * SHAPE[:, None], np.array([0.4]), np.zeros(BINS), AXIS, (Regular(1, 0, 1, name="mass"),), np.ones(1),
+    np.zeros((0, BINS, 1)),
+)  # fmt: skip
+SETTING = Setting(0.5, 0.0, charges=0.8)
+
+
+def window(sums, squares):
+    hists = PairHists(*(filled(AXIS, a, b) for a, b in zip(sums, squares, strict=True)))
+    return window_model(hists, RESPONSE, (np.array([1000.0]), np.array([[0.01]])), SETTING).model
+
+
+def recorded(rng, expected):
+    """Return sums of weights and of their squares of recorded pairs."""
+    full, scaled = rng.poisson((1 - SHARE) * expected), rng.poisson(SHARE / PRESCALE * expected)
+    return full + PRESCALE * scaled, full + PRESCALE**2 * scaled
+
+
+@pytest.mark.parametrize("like", [25.0])
+def test_the_scatter_of_prescaled_pairs_is_known(like):
+    """The statistic of the fit has its own distribution; sums taken for counts have another one."""
+    rng = np.random.default_rng(1)
+    root = np.sqrt(SETTING.charges)
+    expected = np.stack([400 * SHAPE + 2 * like, np.full(BINS, like / root), np.full(BINS, like * root)])
+    p = {"units": [], "sums": []}
+    for _ in range(100):
+        sums, squares = recorded(rng, expected)
+        p["units"].append(pairs_fit(window(sums, squares), rng=rng, n_toys=40).p_value)
+        p["sums"].append(pairs_fit(window(sums, sums), rng=rng, n_toys=40).p_value)
+    found = {name: float(np.mean(np.array(values) < 0.1)) for name, values in p.items()}
+    assert found["units"] == pytest.approx(0.1, abs=0.08)
+    assert found["sums"] > 0.6
+
+
+def test_pairs_of_one_prescale_are_their_number():
+    counts = np.random.default_rng(2).poisson(30.0, (3, BINS))
+    scaled, plain = window(5.0 * counts, 25.0 * counts), window(counts, counts)
+    np.testing.assert_array_equal(scaled.counts, plain.counts)
+    np.testing.assert_allclose(scaled.response, plain.response / 5.0, rtol=1e-12)
+    np.testing.assert_allclose(scaled.r_factor, plain.r_factor)
+    np.testing.assert_allclose(scaled.pairs @ scaled.signal, plain.pairs @ plain.signal)
+
+
+def test_opposite_and_like_sign_of_different_prescales_share_their_background():
+    """Like sign recorded one in ten: R over its pairs counts each of them ten times."""
+    counts = np.full((3, BINS), 40.0)
+    weights = np.array([1.0, 10.0, 10.0])[:, None]
+    model = window(counts * weights, counts * weights**2)
+    np.testing.assert_array_equal(model.counts, counts)
+    np.testing.assert_allclose(model.r_factor, 10.0)
+
+
+def test_weights_that_are_no_prescales_are_refused():
+    counts = np.full((3, BINS), 10.0)
+    with pytest.raises(PhysicsError, match="pairs carry weights"):
+        window(0.77 * counts, 0.77**2 * counts)
+    assert window(counts, counts).counts.sum() == 3 * BINS * 10.0
