@@ -36,8 +36,8 @@ def test_level_at_nominal_nuisances(statistic):
         [channel()],
         rng=np.random.default_rng(1),
         convention=Convention(statistic, "randomised"),
-        experiments=10_000,
-        n_toys=30_000,
+        experiments=5_000,
+        n_toys=15_000,
         fitted=False,
     )
     assert abs(found.clsb - 0.10) < 4 * found.error
@@ -50,8 +50,8 @@ def test_level_with_toys_at_fitted_nuisances():
         rng=np.random.default_rng(2),
         convention=Convention("qtilde", "randomised"),
         truth={"pot": 1.0},
-        experiments=6_000,
-        n_toys=30_000,
+        experiments=4_000,
+        n_toys=15_000,
     )
     assert abs(found.clsb - 0.10) < 0.01 + 3 * found.error
     assert "fitted" in found.method
@@ -100,7 +100,7 @@ def counted_below(signal, background, sigma, treatment):
 @pytest.mark.parametrize("signal", [1.6, 6.4])
 @pytest.mark.parametrize("treatment", ["fixed", "averaged"])
 def test_toys_that_keep_measurements_against_sums(treatment, signal, monkeypatch):
-    monkeypatch.setattr(toy_coverage, "GROUPS", 250)
+    monkeypatch.setattr(toy_coverage, "GROUPS", 150)
     counted = counting_channel(
         "c", signal=signal, background=0.1, observed="masked", signal_sigma={"pot": 0.2}
     )
@@ -108,8 +108,8 @@ def test_toys_that_keep_measurements_against_sums(treatment, signal, monkeypatch
         [counted],
         rng=np.random.default_rng(3),
         convention=Convention("ratio", treatment),
-        experiments=2_500,
-        n_toys=20_000,
+        experiments=1_500,
+        n_toys=10_000,
     )
     assert abs(found.clsb - counted_below(signal, 0.1, 0.2, treatment)) < 4 * found.error
     assert found.cls <= found.clsb

@@ -92,10 +92,10 @@ def test_averages_against_a_fine_grid(signal, count, background, sigmas):
 
 
 def test_averaged_limits_of_many_counts_are_those_of_each():
-    counts = np.arange(5, 300, 5)
+    counts = np.arange(5, 300, 10)
     options = {"signal_sigma": 0.3, "background_sigma": 0.5, "method": "marginalised"}
-    some = counting_limit(counts[::12], 40.0, **options)
-    np.testing.assert_allclose(counting_limit(counts, 40.0, **options)[::12], some, rtol=1e-6)
+    some = counting_limit(counts[::6], 40.0, **options)
+    np.testing.assert_allclose(counting_limit(counts, 40.0, **options)[::6], some, rtol=1e-6)
 
 
 @pytest.mark.parametrize("kappa", [1.25, 1.63, 3.0])
@@ -121,13 +121,14 @@ def test_coverage(method, background):
     sigma = 0.0 if method == "none" else 0.2
     rng = np.random.default_rng(5)
     limits = counting_limit(
-        np.arange(80), background, signal_sigma=sigma, background_sigma=sigma, method=method
+        np.arange(50), background, signal_sigma=sigma, background_sigma=sigma, method=method
     )
     signal = np.array([0.5, 2.0, 5.0, 12.0, 25.0])
-    theta = sigma * rng.normal(size=(2, 100_000, 1))
+    assert limits[-1] > signal[-1]  # more events exclude none of them
+    theta = sigma * rng.normal(size=(2, 50_000, 1))
     counts = rng.poisson(signal * np.exp(theta[0]) + background * np.exp(theta[1]))
-    excluded = np.mean(limits[np.minimum(counts, 79)] < signal, axis=0)
-    error = np.sqrt(0.1 * 0.9 / 100_000)
+    excluded = np.mean(limits[np.minimum(counts, 49)] < signal, axis=0)
+    error = np.sqrt(0.1 * 0.9 / 50_000)
     assert np.all(excluded < 0.1 + 3 * error)
     assert excluded[0] < 0.02  # no exclusion without sensitivity
 

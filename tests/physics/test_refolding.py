@@ -86,7 +86,7 @@ def test_p_values_are_uniform_and_see_a_wrong_response():
     p = np.array(
         [
             unfold.refolding_test(data(stream(8, i)), response(), method, rng=stream(9, i), n_toys=30).p_value
-            for i in range(40)
+            for i in range(28)
         ]
     )
     assert stats.kstest(p, "uniform").pvalue > 0.001

@@ -106,7 +106,7 @@ def test_yields_beside_the_beam_are_those_of_brute_force() -> None:
     sample = channel.focused(MASS, n=20_000, rng=np.random.default_rng(2), importance=importance)
     found, _ = watched(view, sample, np.random.default_rng(3))
     ours = view.expected(found)
-    wanted, error = brute_force(600_000, OFF_AXIS, view.ctau[at], 4)
+    wanted, error = brute_force(400_000, OFF_AXIS, view.ctau[at], 4)
     scale = 1e-3 * 0.1 * OFF_AXIS.pot * COUPLINGS[at] ** 2
     pull = (ours.signal[at] - scale * wanted) / np.hypot(ours.mc_error[at], scale * error)
     assert np.abs(pull).max() < 3.5, pull
@@ -120,7 +120,7 @@ def test_yields_beside_the_beam_are_those_of_brute_force() -> None:
 def test_errors_of_importance_sampling_cover() -> None:
     view, channel = sight(), photon()
     rows = []
-    for seed in range(40):
+    for seed in range(30):
         rngs = [np.random.default_rng([seed, k]) for k in range(3)]
         sample = channel.focused(MASS, n=8000, rng=rngs[0], importance=importance_of([view], rngs[1]))
         rows.append(view.expected(watched(view, sample, rngs[2])[0]))

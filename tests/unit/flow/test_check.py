@@ -114,11 +114,11 @@ def test_kl_refuses_what_it_cannot_use():
 def test_scan_passes_the_truth_and_fails_a_wrong_model():
     rng = np.random.default_rng(7)
     data = truth(30_000, rng)
-    options = {"masses": np.linspace(0.25, 1.05, 9), "n_draws": 40, "max_points": 1000}
+    options = {"masses": np.linspace(0.25, 1.05, 5), "n_draws": 40, "max_points": 1000}
     good = kl_scan(Toy(), data, rng=rng, **options)
     wrong = kl_scan(Toy(shift=0.5), data, rng=rng, **options)
     assert good.tested.all()
-    assert good.fraction_inside >= 8 / 9
+    assert good.fraction_inside >= 4 / 5
     assert wrong.fraction_inside == 0.0
     low68, high68 = good.band(0.68).T
     low95, high95 = good.band(0.95).T

@@ -143,7 +143,7 @@ def test_a_shift_that_turns_over_with_the_mass_is_found():
 
 def test_distance_is_the_energy_distance():
     rng = np.random.default_rng(8)
-    data = pairs(4000, rng)
+    data = pairs(2500, rng)
     state = np.random.default_rng(9)
     found = density_test(Toy(energy=1.5), data, rng=state)
     twins = np.column_stack([data[:, 0], *Toy(energy=1.5).sample(data[:, 0], np.random.default_rng(9))])

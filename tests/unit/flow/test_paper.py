@@ -7,7 +7,7 @@ from scipy.stats import ks_2samp, kstest, pearsonr
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.files import data_path
-from gammastar.flow import FlowOptions, draw_events, fit_paper, save
+from gammastar.flow import FlowOptions, draw_events, event_generator, fit_paper, save
 from gammastar.flow.bijection import inside_limits
 from gammastar.flow.options import Table
 from gammastar.flow.paper import _other_normal
@@ -16,6 +16,12 @@ from gammastar.results.events import sample_file
 
 pytestmark = pytest.mark.flow
 BEAM = 400.0
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    """Events are computed in blocks of a length that nothing but the time depends on."""
+    monkeypatch.setattr(event_generator, "BLOCK", 1024)
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +52,10 @@ def test_masses_of_the_neighbours_do_not_matter(paper):
 
 
 def test_the_physical_points_are_distributed_as_the_draws(paper):
-    mass = np.full(10_000, 0.9)
+    mass = np.full(5_000, 0.9)
     pt, energy, rejected = paper.sample_counted(mass, np.random.default_rng(5))
     assert rejected > 0.002  # else nothing is tested
-    numbered = paper.transform(mass, np.random.default_rng(6).standard_normal((10_000, 2)))
+    numbered = paper.transform(mass, np.random.default_rng(6).standard_normal((5_000, 2)))
     assert ks_2samp(pt, numbered[0]).pvalue > 1e-3
     assert ks_2samp(energy, numbered[1]).pvalue > 1e-3
 

@@ -208,7 +208,7 @@ def test_paper_preset(papers, tmp_path):
 
 def test_paper_density_is_normalised_and_sampled(papers):
     # over the whole quadrant pt, E > 0: this flow does not know the physical limits
-    log_pt, log_energy = np.linspace(-8, 4, 220), np.linspace(-1, 8, 220)
+    log_pt, log_energy = np.linspace(-8, 4, 160), np.linspace(-1, 8, 160)
     pt, energy = np.meshgrid(np.exp(log_pt), np.exp(log_energy), indexing="ij")
     density = np.exp(papers.log_prob(np.full(pt.shape, 0.5), pt, energy)) * pt * energy
     total = np.trapezoid(np.trapezoid(density, log_energy, axis=1), log_pt)
@@ -226,11 +226,11 @@ def test_ensemble_is_a_mixture(ensemble, pairs, tmp_path):
     np.testing.assert_allclose(np.exp(ensemble.log_prob(*values)), mean)
     np.testing.assert_allclose(ensemble.weights(*values).mean(axis=0), 1.0)
     rng = np.random.default_rng(3)
-    pt, energy = ensemble.sample(np.full(30_000, 0.6), rng)
+    pt, energy = ensemble.sample(np.full(20_000, 0.6), rng)
     # weights carry the sample of the mixture to that of one member
-    weight = ensemble.weights(np.full(30_000, 0.6), pt, energy)
+    weight = ensemble.weights(np.full(20_000, 0.6), pt, energy)
     for member, w in zip(ensemble.members, weight, strict=True):
-        direct = member.sample(np.full(30_000, 0.6), rng)[1]
+        direct = member.sample(np.full(20_000, 0.6), rng)[1]
         assert np.average(energy, weights=w) == pytest.approx(direct.mean(), rel=0.02)
     save_ensemble(ensemble, tmp_path / "e")
     again = load_ensemble(tmp_path / "e")
@@ -282,7 +282,7 @@ def test_table_is_the_flow_at_one_mass(trained):
     exact = np.stack(trained.transform(np.full(5000, 0.7), normal))
     ours = np.stack(table.transform(np.full(5000, 0.7), normal))
     assert np.quantile(np.abs(ours / exact - 1.0), 0.999) < 2e-3
-    pt, energy = table.draw(200_000, rng)
+    pt, energy = table.draw(50_000, rng)
     assert inside_limits(np.full(pt.size, 0.7), pt, energy, BEAM).all()
     with pytest.raises(PhysicsError, match="nodes"):
         tabulate(trained, 0.7, rng=rng, nodes=9)

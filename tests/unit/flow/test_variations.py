@@ -34,7 +34,7 @@ def flow():
 
 @pytest.fixture(scope="module")
 def sample(flow):
-    mass = np.full(20_000, 0.6)
+    mass = np.full(10_000, 0.6)
     return mass, *flow.sample(mass, np.random.default_rng(2))
 
 

@@ -48,7 +48,7 @@ def _cosine(p, mass, one):
 
 @pytest.fixture(scope="module")
 def simulated():
-    return decays(900_000, 1)
+    return decays(450_000, 1)
 
 
 def test_angles_of_the_acceptance_are_far_from_isotropic(simulated):
@@ -59,11 +59,11 @@ def test_angles_of_the_acceptance_are_far_from_isotropic(simulated):
 
 @pytest.mark.parametrize("truth", [(0.0, 0.0, 0.0), (0.5, 0.0, 0.0), (-0.4, 0.15, 0.1)])
 def test_pulls_of_small_data_sets(simulated, truth):
-    """14 sets of some thousand pairs with another energy spectrum than the simulation."""
+    """14 sets of a thousand pairs with another energy spectrum than the simulation."""
     density = SpinDensities.known(truth)
     pulls = []
     for i in range(14):
-        data = decays(40_000, 100 + i, density, slope=15.0)
+        data = decays(20_000, 100 + i, density, slope=15.0)
         found = fit_spin_densities(data, simulated, EDGES, M_MU)
         values, errors = found.coefficients(0.0)
         pulls.append((values - truth) / errors)
@@ -75,9 +75,9 @@ def test_pulls_of_small_data_sets(simulated, truth):
 def test_like_sign_weights_take_the_background_away(simulated):
     """Pairs with angles of their own, once with each sign of the weight: unbiased, with a larger error."""
     truth = SpinDensities.known((0.5, 0.0, 0.0))
-    clean = decays(200_000, 3, truth)
+    clean = decays(120_000, 3, truth)
     other = SpinDensities.known((-1.0, 0.0, 0.0))
-    parts = [clean, decays(200_000, 4, other), decays(200_000, 5, other)]
+    parts = [clean, decays(120_000, 4, other), decays(120_000, 5, other)]
     parts[2] = replace(parts[2], weight=-parts[2].weight * len(parts[1].weight) / len(parts[2].weight))
     names = ("kinematics", "cos_theta", "phi", "weight")
     both = DecayAngles(
@@ -113,7 +113,7 @@ def test_pairs_of_one_event_count_as_one(simulated):
 
 
 def test_a_small_simulation_adds_to_the_error(simulated):
-    data = decays(400_000, 8)
+    data = decays(200_000, 8)
     rng = np.random.default_rng(9)
     found = []
     for _ in range(12):
