@@ -20,17 +20,18 @@ WINDOW, LEAST, PRECISION, THROWS = (0.012, 0.2), 3.0, 0.1, 300
 
 def rows(*, quick: bool) -> Iterator[dict]:
     for name, mass in POINTS[: 1 if quick else None]:
-        label = f"calibration run for {name} at {mass} GeV, {THROWS} thrown"
+        throws = 100 if quick else THROWS
+        label = f"calibration run for {name} at {mass} GeV, {throws} thrown"
         source = "Poisson pairs of the flow, decays of this file; proposed protons for 0.1"
         if not (RESULTS / "domain.safetensors").is_file():
             yield _row(f"{label}: relative error", np.nan, PRECISION, 0.0, source) | {
                 "skipped": "python3 analysis/run.py first"
             }
             continue
-        found = _thrown(open_run(RESULTS, name), mass, 300_000 if quick else 2_000_000)
-        error = 3 * PRECISION / np.sqrt(2 * THROWS)
+        found = _thrown(open_run(RESULTS, name), mass, throws, 300_000 if quick else 2_000_000)
+        error = 3 * PRECISION / np.sqrt(2 * throws)
         yield _row(f"{label}: relative error", float(found.std(ddof=1)), PRECISION, error, source)
-        bias = 3 * PRECISION / np.sqrt(THROWS) + 0.02
+        bias = 3 * PRECISION / np.sqrt(throws) + 0.02
         yield _row(f"{label}: mean over expected", float(found.mean()), 1.0, bias, source)
 
 
@@ -44,7 +45,7 @@ def _row(quantity: str, ours: float, expected: float, tolerance: float, source: 
     }
 
 
-def _thrown(run: OpenRun, mass: float, least: int) -> FloatArray:
+def _thrown(run: OpenRun, mass: float, throws: int, least: int) -> FloatArray:
     """Return the signal from the pairs of each thrown run over that of the cells it covers.
 
     The response is that of a run of at least `least` pairs, larger than the thrown ones by far.
@@ -62,7 +63,7 @@ def _thrown(run: OpenRun, mass: float, least: int) -> FloatArray:
     signal = np.where(covered, at.signal[:, k], 0.0)
     response = np.divide(signal, found, out=np.zeros(n_cells), where=covered & (found > 0)) / signal.sum()
     sums = []
-    for _ in range(THROWS):
+    for _ in range(throws):
         cell, seen = _run(run, mass, cells, rng.poisson(expected), rng)
         sums.append(response[cell[seen]].sum())
     return np.array(sums)

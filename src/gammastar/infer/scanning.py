@@ -163,7 +163,8 @@ def scan(
             yield _exactly(name, values, spec, (strength, rng, usual, why))
             continue
         label = f"asymptotic CLs (pyhf {version('pyhf')}, q̃μ, SLSQP)" + (f"; {why}" if why else "")
-        observed, expected, parameters = _asymptotic(name, spec, strength, settings)
+        known = bool(likelihood.patches)  # then `patched` has looked at it
+        observed, expected, parameters = _asymptotic(name, spec, strength, settings, validate=not known)
         point = ScanPoint(
             name, values, np.nan if masked else observed, expected, parameters, label, events=events
         )
@@ -303,14 +304,19 @@ def _failures() -> tuple[type[Exception], ...]:
 
 
 def _asymptotic(
-    name: str, spec: dict[str, Any], strength: float, settings: Mapping[str, Mapping[str, str]]
+    name: str,
+    spec: dict[str, Any],
+    strength: float,
+    settings: Mapping[str, Mapping[str, str]],
+    *,
+    validate: bool,
 ) -> tuple[float, FloatArray, int]:
     """Return asymptotic CLs, observed and expected, and the number of parameters."""
     import pyhf  # here: who does not ask for these needs none
 
     try:
-        space = pyhf.Workspace(spec)
-        model = space.model(modifier_settings=settings, measurement_name=None)
+        space = pyhf.Workspace(spec, validate=validate)
+        model = space.model(modifier_settings=settings, measurement_name=None, validate=validate)
         bounds = model.config.suggested_bounds()
         low, high = bounds[model.config.poi_index]
         bounds[model.config.poi_index] = (low, high if strength <= high else 2.0 * strength)
