@@ -81,12 +81,15 @@ def check_steering(
     tuple of Finding
         Errors first.
     """
+    from gammastar.read.files import kept_open
+
     look = Look(steering, base, stages, open_files, skip_bad)
     found: list[Finding] = []
-    for stage, checks in CHECKS.items():
-        if look.has(stage):
-            for check in checks:
-                found += _guarded(stage, check, look)
+    with kept_open():
+        for stage, checks in CHECKS.items():
+            if look.has(stage):
+                for check in checks:
+                    found += _guarded(stage, check, look)
     return _sorted(found)
 
 

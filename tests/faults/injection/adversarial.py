@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import itertools
 import logging
 import math
@@ -198,9 +199,14 @@ def cases(portion: int, portions: int, every: int) -> Iterator[tuple[Place, str,
             yield place, f"random {i}", random_value(rng)
 
 
-def refused_or_fine(path: Path, words: Iterable[str]) -> Iterator[str]:
-    """Check a steering file as `gammastar check` does; yield what is wrong with its answer."""
+def refused_or_fine(path: Path, words: Iterable[str], said: list[str] | None = None) -> Iterator[str]:
+    """Check a steering file as `gammastar check` does; yield what is wrong with its answer.
+
+    The errors that it names are added to `said`.
+    """
     errors = [str(finding) for finding in examine_file(path)[1] if finding.level == "error"]
+    if said is not None:
+        said += errors
     if errors and not any(word in line for word in words for line in errors):
         yield f"unnamed: {errors[0]}"
     for line in errors:
@@ -218,8 +224,9 @@ def try_values(
         path.write_text(text(put(with_table(base, place), place, raw)))
         whole = name == "6000 digits" or name.startswith("random")  # no TOML at all, perhaps
         words = (*place, path.name) if whole else place
-        good = found.attempt(f"{'.'.join(place)} = {name}", lambda w=words: refused_or_fine(path, w))
-        if good and not any(f.level == "error" for f in examine_file(path)[1]):
+        said: list[str] = []
+        work = functools.partial(refused_or_fine, path, words, said)
+        if found.attempt(f"{'.'.join(place)} = {name}", work) and not said:
             taken.append((place, name, raw))
     return found, taken
 
