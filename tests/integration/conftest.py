@@ -1,6 +1,14 @@
 """What several integration tests share."""
 
+import functools
+import shutil
+from types import SimpleNamespace
+
 import pytest
+
+from gammastar.core.files import data_path
+from gammastar.mock import load_card, simulate_events
+from gammastar.store.events import write_tree
 
 SCHEMA = """
 tree = "events"
@@ -20,3 +28,35 @@ truth = { mass = "gen_mll", pt = "gen_qT", energy = "gen_E", process = "gen_proc
 def mock_schema():
     """Return the text of a schema of MOCK files: muons with offsets, truth of the virtual photon."""
     return SCHEMA
+
+
+@pytest.fixture(scope="session")
+def mock_file(tmp_path_factory):
+    """Return a function that simulates MOCK events of a shipped card once.
+
+    Of card, kind, number and seed it returns the file (`path`) and what is known of it (`meta`).
+    """
+    folder = tmp_path_factory.mktemp("mock")
+
+    @functools.cache
+    def made(card, kind, n, seed):
+        sample = simulate_events(load_card(data_path(f"cards/{card}.toml")), n, kind=kind, seed=seed)
+        path = folder / f"{card}_{kind}_{n}_{seed}.root"
+        write_tree(path, {"events": sample.branches, "meta": sample.meta_branches()})
+        return SimpleNamespace(path=path, meta=sample.meta)
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def with_charm(mock_file):
+    """Return a function that puts MOCK data, response and charm into a folder; it returns what is known."""
+
+    def copied(folder):
+        asked = (("data", 6000, 1), ("mc", 12_000, 2), ("charm", 4000, 3))
+        found = {kind: mock_file("na60_full", kind, n, seed) for kind, n, seed in asked}
+        for kind, one in found.items():
+            shutil.copy(one.path, folder / f"{kind}.root")
+        return {kind: one.meta for kind, one in found.items()}
+
+    return copied

@@ -8,16 +8,13 @@ from builders import csv_rows
 
 from gammastar import config
 from gammastar.core.errors import SteeringError
-from gammastar.core.files import data_path
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.sampling import event_seeds
-from gammastar.mock import load_card, simulate_events
 from gammastar.pipeline.cache import open_cache
 from gammastar.pipeline.context import Context, RunState
 from gammastar.pipeline.run import run
 from gammastar.pipeline.stages import flow
 from gammastar.report.measured import uncertainties
-from gammastar.store.events import write_tree
 from gammastar.store.manifest import read_json
 from gammastar.store.pairs import Truth, read_pairs
 from gammastar.subtract.corrections import ETA_DIMUON_RATIO
@@ -69,25 +66,16 @@ sigma = 0.01
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory, mock_schema):
+def made(tmp_path_factory, mock_schema, with_charm):
     """Write the files once; return a function that runs a steering on them."""
     base = tmp_path_factory.mktemp("keys")
-    card = load_card(data_path("cards/na60_full.toml"))
-    metas = {}
-    for name, kind, n, seed in (
-        ("data", "data", 6000, 1),
-        ("mc", "mc", 12_000, 2),
-        ("charm", "charm", 4000, 3),
-    ):
-        sample = simulate_events(card, n, kind=kind, seed=seed)
-        write_tree(base / f"{name}.root", {"events": sample.branches, "meta": sample.meta_branches()})
-        metas[name] = sample.meta
+    metas = with_charm(base)
     (base / "schema.toml").write_text(mock_schema)
 
-    def go(subtracting=SIGNED, unfolding="[unfold]\nn_replicas = 5\nscan = []\n"):
+    def go(subtracting=SIGNED, unfolding="[unfold]\nn_replicas = 5\nscan = []\n", output="run"):
         steering = base / "steering.toml"
         steering.write_text(HEAD + subtracting + unfolding + TAIL)
-        folder = run(steering, output=base / "run", resume=True)
+        folder = run(steering, output=base / output, resume=True)
         stages = {
             name: dict(np.load(folder / "stages" / f"{name}.npz"))
             for name in ("select", "subtract", "unfold")
@@ -101,6 +89,13 @@ def made(tmp_path_factory, mock_schema):
 @pytest.fixture(scope="module")
 def nominal(made):
     return made(unfolding="[unfold]\nn_replicas = 5\n")
+
+
+@pytest.fixture(scope="module")
+def charmed(made):
+    """The run without open charm, with posterior weights and sources of systematic errors, in its own folder."""
+    sources = "polarisation = 0.3\nfsr = 0.5\nefficiency = 0.02\nbackground = true\ncharm = true\n"
+    return made(PLAIN + CHARM, f"[unfold]\nn_replicas = 5\n[unfold.systematics]\n{sources}", output="charmed")
 
 
 def total(arrays):
@@ -150,8 +145,8 @@ def test_the_mixed_shape_takes_the_normalisation_of_like_sign_pairs(made):
     assert np.diag(mixed.subtract["cov"]).min() > 0
 
 
-def test_charm_of_the_mock_is_found_and_removed(made, nominal):
-    found = made(PLAIN + CHARM)
+def test_charm_of_the_mock_is_found_and_removed(made, nominal, charmed):
+    found = charmed
     value, sigma, chi2, ndf = found.subtract["charm_fit"]
     inside = np.load(found.folder / "stages" / "subtract.npz")["removed"][0, 0] / value
     # recorded charm of all masses, cut down to the axes as the template is
@@ -272,12 +267,8 @@ def test_line_shapes_replace_the_mass_dependence(made):
     assert chi2 < 5 * ndf
 
 
-def test_systematic_sources_make_up_the_covariance(made):
-    found = made(
-        PLAIN + CHARM,
-        "[unfold]\nn_replicas = 5\n[unfold.systematics]\npolarisation = 0.3\nfsr = 0.5\nefficiency = 0.02\n"
-        "background = true\ncharm = true\n",
-    ).unfold
+def test_systematic_sources_make_up_the_covariance(made, charmed):
+    found = charmed.unfold
     names = [str(n) for n in found["source_names"]]
     assert names == [
         "background",
@@ -305,8 +296,8 @@ def test_systematic_sources_make_up_the_covariance(made):
     assert csv_rows(smeared.folder / "systematics.csv")[0]["source"] == "polarisation of virtual photons"
 
 
-def test_pairs_with_weights_and_seeds_are_in_the_results(made):
-    found = made(PLAIN + CHARM)
+def test_pairs_with_weights_and_seeds_are_in_the_results(charmed):
+    found = charmed
     chunks = list(read_pairs(found.folder / "pairs"))
     pairs = [chunk.pairs for chunk in chunks]
     assert sum(map(len, pairs)) == len(found.select["mass"])

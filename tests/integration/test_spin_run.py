@@ -224,11 +224,8 @@ resolution = 0.03
 """
 
 
-def test_open_charm_is_taken_from_the_angles_too(tmp_path, mock_schema):
-    card = load_card(data_path("cards/na60_full.toml"))
-    for name, n, seed in (("data", 8000, 11), ("mc", 20_000, 12), ("charm", 4000, 13)):
-        sample = simulate_events(card, n, kind=name, seed=seed)
-        write_tree(tmp_path / f"{name}.root", {"events": sample.branches, "meta": sample.meta_branches()})
+def test_open_charm_is_taken_from_the_angles_too(tmp_path, mock_schema, with_charm):
+    with_charm(tmp_path)
     (tmp_path / "schema.toml").write_text(mock_schema)
     text = STEERING[: STEERING.index("[predict]")].replace("r_factor = 1.162", "r_factor = 1.173")
     found, kept = {}, {}
