@@ -93,7 +93,7 @@ def nominal(made):
 
 @pytest.fixture(scope="module")
 def charmed(made):
-    """The run without open charm, with posterior weights and sources of systematic errors, in its own folder."""
+    """The run that removes open charm, with posterior weights and systematic errors, in its own folder."""
     sources = "polarisation = 0.3\nfsr = 0.5\nefficiency = 0.02\nbackground = true\ncharm = true\n"
     return made(PLAIN + CHARM, f"[unfold]\nn_replicas = 5\n[unfold.systematics]\n{sources}", output="charmed")
 

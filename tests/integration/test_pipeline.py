@@ -1,4 +1,4 @@
-"""The whole chain on the shipped MOCK files, through the command line; its grids are coarser than as shipped."""
+"""The whole chain on the shipped MOCK files, through the command line, on coarser grids than shipped."""
 
 import base64
 import csv
