@@ -257,12 +257,24 @@ def imported() -> None:
         for found in pkgutil.walk_packages(package.__path__, "gammastar."):
             if not found.name.endswith("__main__"):
                 importlib.import_module(found.name)
+        _draw()
     for end in list(weakref.finalize._registry):
         known = end.peek()
         if known and str(getattr(known[1], "__module__", "")).startswith("torch"):
             end.atexit = False  # it takes its operators apart one by one, in every command
     gc.collect()
     gc.freeze()
+
+
+def _draw() -> None:
+    """Draw a small figure: fonts and the grammar of formulae are read with the first one."""
+    from gammastar.report.drawing import drawn
+    from gammastar.report.style import new_figure
+
+    figure, axes = new_figure()
+    axes[0, 0].set(xlabel="$m_{\\mu\\mu}$ [GeV]", ylabel="$N/10^{-3}$", yscale="log")
+    for kind in ("png", "pdf"):
+        drawn(figure, kind)
 
 
 def _work(command: Command) -> NoReturn:

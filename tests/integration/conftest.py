@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from gammastar.core.files import data_path
-from gammastar.mock import load_card, simulate_events
+from gammastar.mock import exposure, load_card, simulate_events
 from gammastar.store.events import write_tree
 
 SCHEMA = """
@@ -22,6 +22,14 @@ kinematics = { px = "Muon_px", py = "Muon_py", pz = "Muon_pz" }
 lepton_columns = { dx = "Muon_dx", dy = "Muon_dy" }
 truth = { mass = "gen_mll", pt = "gen_qT", energy = "gen_E", process = "gen_process" }
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_pilots():
+    """Fix the normalisation of MOCK samples with fewer events: no test here asks for its precision."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exposure, "PILOT", 40_000)
+        yield
 
 
 @pytest.fixture(scope="session")
