@@ -81,7 +81,7 @@ def test_replicas_have_the_statistics_of_data_and_simulation():
     truth, n, n_mc, efficiency = np.array([0.1, 0.2, 0.3, 0.4]), 4000, 8000, 0.5
     data, simulated = pairs(truth, n, [efficiency] * 4), pairs([0.25] * 4, n_mc, [efficiency] * 4)
     measured = data.reco[data.reconstructed]
-    options = {"classifier": table, "n_iterations": 1, "n_replicas": 300}
+    options = {"classifier": table, "n_iterations": 1, "n_replicas": 200}
     copies = unfold.omnifold_replicas(measured, simulated, rng=stream(4), **options)
     found = np.array([counts(simulated, copy) for copy in copies])
     seen = n * truth * efficiency

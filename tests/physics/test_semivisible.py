@@ -76,7 +76,7 @@ def test_transverse_dark_photons_decay_as_their_current_says():
 def test_prompt_probability_of_i2dm():
     card = replace(semivisible.load_babar(), radius=np.inf)
     table = decay_table(semivisible.load_benchmark("i2DM-talk").sector(1.25))
-    events = babar.cascades(table, card, 400_000, np.random.default_rng(8))
+    events = babar.cascades(table, card, 200_000, np.random.default_rng(8))
     for threshold, expected in ((0.05, 2.5e-4), (0.1, 1.55e-3), (0.15, 5.6e-3)):
         p = babar.missing(events, replace(card, threshold=threshold), [1.0], np.random.default_rng(1))
         assert p.value[0] == pytest.approx(expected, abs=4 * p.error[0] + 0.1 * expected)
@@ -87,7 +87,7 @@ def test_verdicts_at_the_point_of_the_talk():
     limit = semivisible.published("babar").at([1.25])
     for name, excluded in (("iDM-040", True), ("i2DM-talk", False)):
         model = semivisible.load_benchmark(name).sector
-        plane = semivisible.scan(model, np.array([1.25]), centre, options=semivisible.Options(n=100_000))
+        plane = semivisible.scan(model, np.array([1.25]), centre, options=semivisible.Options(n=40_000))
         assert semivisible.excluded_plane(centre, plane.babar, limit)[0, 0] == excluded
 
 

@@ -176,7 +176,7 @@ def test_turning_keeps_angles_to_the_parent_and_the_mean() -> None:
 
 def test_pairs_behind_a_yield_do_not_depend_on_the_proposal() -> None:
     view, channel = sight(), photon()
-    plain = channel.produce(MASS, n=400_000, rng=np.random.default_rng(1))
+    plain = channel.produce(MASS, n=250_000, rng=np.random.default_rng(1))
     focused = channel.focused(
         MASS,
         n=20_000,
@@ -196,7 +196,7 @@ def test_pairs_behind_a_yield_do_not_depend_on_the_proposal() -> None:
     value[np.isnan(chord[:, 0])] = 0.0
     assert shares[0][at] == pytest.approx(value.mean() ** 2 / (value**2).mean(), rel=0.05)
     np.testing.assert_allclose(shares[1][5:22], shares[0][5:22], rtol=0.15)
-    assert np.isinf(Flight.of(view, here).effective_share(here.weight, np.zeros(400_000, dtype=bool))).all()
+    assert np.isinf(Flight.of(view, here).effective_share(here.weight, np.zeros(250_000, dtype=bool))).all()
 
 
 def test_decays_towards_some_lifetimes_keep_the_mean() -> None:

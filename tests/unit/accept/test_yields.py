@@ -186,7 +186,7 @@ def test_error_is_the_spread_of_repeated_samples(accept_on: str) -> None:
     epsilon = np.array([1e-7, 1e-6, 4e-6])
     runs = [
         accept.yields(sample(400, seed=s), MASS, epsilon, Model(), detector(accept_on), rng=rng(s))
-        for s in range(300)
+        for s in range(160)
     ]
     spread = np.std([run.signal for run in runs], axis=0, ddof=1)
     np.testing.assert_allclose(spread, np.mean([run.mc_error for run in runs], axis=0), rtol=0.15)

@@ -36,8 +36,8 @@ def table(path):
 def coarse():
     """Few events behind the importance sampling: how well it does is not asked here."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(babar, "PER_NODE", 20)
-        patch.setattr(babar, "COPIES", 8)
+        for name, few in (("PER_NODE", 20), ("COPIES", 8), ("CELLS", 6), ("PILOT", 20)):
+            patch.setattr(babar, name, few)
         yield
 
 
