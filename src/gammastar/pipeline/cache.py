@@ -135,8 +135,9 @@ class StageCache:
                 self.taken.append(stage)
                 self.done(stage, key, digest(kept), kept=True)
                 return kept
-        result: dict[str, Any] = compute()
-        objects = sorted(name for name, array in result.items() if np.asarray(array).dtype.hasobject)
+        # rows first, as they come back: sums in another order differ in their last digit
+        result: dict[str, Any] = {name: np.asarray(array, order="C") for name, array in compute().items()}
+        objects = sorted(name for name, array in result.items() if array.dtype.hasobject)
         if objects:  # numpy would pickle them; its switch against that is newer than the lowest version
             msg = f"{stage}: {', '.join(objects)}: not plain numbers or text, cannot be kept"
             raise StoreError(msg)
