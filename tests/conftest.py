@@ -40,6 +40,13 @@ def parse_types_once():
         types.from_datashape = functools.lru_cache(types.from_datashape)
 
 
+def pytest_configure(config):
+    """Begin the processes that share the tests, if there are any, where everything is imported."""
+    gc.disable()  # until tests run: nothing that is imported or collected is garbage
+    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+        forks.share_imports()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session):
     """Make the copy of this process of which commands are forks, where tests are run."""
@@ -51,6 +58,7 @@ def pytest_runtestloop(session):
             resolve_once()
         if "awkward" in sys.modules:
             parse_types_once()
+        gc.enable()
         gc.freeze()  # what was imported and collected is no garbage: nobody looks at it again
         gc.set_threshold(50_000, 20, 50)
         keep_heap()
@@ -63,3 +71,8 @@ def pytest_sessionfinish():
     """End it."""
     forks.server.close()
     forks.pools.close()
+
+
+def pytest_unconfigure():
+    """End what the processes that shared the tests are forks of."""
+    forks.template.close()

@@ -1,13 +1,15 @@
 """Modules and scripts run as ``python`` does, in processes of their own that need not import anything again.
 
 A copy of the process that runs the tests is made before the first of them. Every command is a fork of this
-copy: what tests do in their own process never reaches it, and what a command does reaches no test.
+copy: what tests do in their own process never reaches it, and what a command does reaches no test. The
+processes that share the tests among them are forks as well, of one that has done nothing but import.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import gc
 import importlib
 import io
@@ -28,13 +30,15 @@ import traceback
 import types
 import warnings
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import forkserver, reduction, resource_tracker
 from multiprocessing.connection import Connection, Pipe, arbitrary_address
 from pathlib import Path
 from typing import Any, NoReturn
 
+from execnet import gateway_io
+from execnet.gateway_base import Popen2IO
 from loky.backend.context import set_start_method
 
 QUIET = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
@@ -60,6 +64,7 @@ class Command:
     out: str
     err: str
     limits: Mapping[int, int] = field(default_factory=dict)  # of `resource`; memory: beyond the copy
+    pipes: int = 0  # file descriptors that follow, instead of the files: input and output
 
 
 class Child:
@@ -100,6 +105,15 @@ class Server:
 
     pid: int = 0
     pipe: Connection | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def begin(self) -> None:
+        """Begin with a new process that imports everything, instead of a copy of this one."""
+        self.pipe, there = Pipe()
+        code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import forks; forks.serve()"
+        begun = subprocess.Popen([sys.executable, "-c", code, str(there.fileno())], pass_fds=[there.fileno()])
+        self.pid, begun.returncode = begun.pid, 0  # `close` waits for it
+        there.close()
 
     def open(self) -> None:
         """Make the copy."""
@@ -122,8 +136,9 @@ class Server:
         """Return the answer of the copy; it is made now if nobody has."""
         if self.pipe is None:
             self.open()
-        self.pipe.send((what, about))
-        return self.pipe.recv()
+        with self.lock:
+            self.pipe.send((what, about))
+            return self.pipe.recv()
 
     def start(self, *words: Any, cwd: Any = None, env: Mapping[str, str] | None = None, **more: Any) -> Child:
         """Start ``python words``: ``-m`` and a module, ``-c`` and code, or a script."""
@@ -145,6 +160,37 @@ class Server:
 
 
 server = Server()
+template = Server()  # of the processes that share the tests
+
+
+class Worker(Popen2IO):
+    """One of them and the pipes to it, where execnet begins a new process and imports everything again."""
+
+    def __init__(self, args: list[str], execmodel: Any) -> None:
+        if template.pipe is None:
+            template.begin()
+        (inside, to), (back, outside) = os.pipe(), os.pipe()
+        command = Command(tuple(args[args.index("-c") :]), str(Path.cwd()), {}, "", "", pipes=2)
+        with template.lock:
+            template.pipe.send(("start", command))
+            for end in (inside, outside):
+                reduction.send_handle(template.pipe, end, template.pid)
+                os.close(end)
+            self.child = Child(template, template.pipe.recv())
+        super().__init__(os.fdopen(to, "wb"), os.fdopen(back, "rb"), execmodel)
+
+    def wait(self) -> int | None:
+        """Wait for its end."""
+        return self.child.wait()
+
+    def kill(self) -> None:
+        """End it."""
+        self.child.send_signal(signal.SIGKILL)
+
+
+def share_imports() -> None:
+    """Let the processes that share the tests be forks of one that imported everything once."""
+    gateway_io.Popen2IOMaster = Worker
 
 
 @dataclass
@@ -207,19 +253,28 @@ def _forked() -> int:
         return os.fork()
 
 
+def serve() -> NoReturn:
+    """Be the process that `Server.begin` began."""
+    _serve(Connection(int(sys.argv[1])))
+
+
 def _serve(pipe: Connection) -> NoReturn:
     """Start commands and say what became of them, until nobody is there to ask."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal: who asks ends, and so does this
     ended: dict[int, int] = {}
     ready = False
     with contextlib.suppress(EOFError, OSError):
         while True:
             what, about = pipe.recv()
             if what == "start":
+                given = [reduction.recv_handle(pipe) for _ in range(about.pipes)]
                 ready = ready or _imported()
                 pid = os.fork()
                 if not pid:
                     pipe.close()
-                    _work(about)
+                    _work(about, given)
+                for end in given:
+                    os.close(end)
                 pipe.send(pid)
                 continue
             if about not in ended:
@@ -246,8 +301,10 @@ def _as_new() -> None:
         warnings.simplefilter("ignore", kind)
 
 
+@functools.cache
 def imported() -> None:
     """Import all of the package, and what it imports late; nobody looks for garbage in all this again."""
+    gc.disable()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of other packages: a test that imports them ignores them as well
         for name in LATE:
@@ -262,6 +319,7 @@ def imported() -> None:
         known = end.peek()
         if known and str(getattr(known[1], "__module__", "")).startswith("torch"):
             end.atexit = False  # it takes its operators apart one by one, in every command
+    gc.enable()
     gc.collect()
     gc.freeze()
 
@@ -277,11 +335,12 @@ def _draw() -> None:
         drawn(figure, kind)
 
 
-def _work(command: Command) -> NoReturn:
+def _work(command: Command, pipes: Sequence[int] = ()) -> NoReturn:
     """Be the command: nothing comes back from here."""
     status = 1
     try:
-        _output(command)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        _output(command, pipes)
         os.chdir(command.cwd)
         os.environ.update(command.env)
         for kind, most in command.limits.items():
@@ -300,10 +359,15 @@ def _memory() -> int:
     return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 
 
-def _output(command: Command) -> None:
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    for number, name in ((1, command.out), (2, command.err)):
-        os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), number)
+def _output(command: Command, pipes: Sequence[int]) -> None:
+    if pipes:
+        for number, end in enumerate(pipes):
+            os.dup2(end, number)
+            os.close(end)
+    else:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        for number, name in ((1, command.out), (2, command.err)):
+            os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), number)
     sys.stdin = sys.__stdin__ = io.TextIOWrapper(io.FileIO(0, closefd=False))
     sys.stdout = sys.__stdout__ = io.TextIOWrapper(io.FileIO(1, "w", closefd=False), encoding="utf-8")
     sys.stderr = sys.__stderr__ = io.TextIOWrapper(
