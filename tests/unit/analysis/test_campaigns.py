@@ -164,11 +164,11 @@ def test_toys_of_one_iteration_are_unbiased(modules):
     domain = np.zeros(toys.SHAPE, dtype=bool)
     domain[2:5, :3, 2:6] = True
     known = modules[1].Truth(np.ones(toys.SHAPE), domain, np.empty(0), np.empty(0))
-    made = np.array(list(toys._toys(pool, known, toys.Kind(30, n_iterations=1), rng)))
+    made = np.array(list(toys._toys(pool, known, toys.Kind(20, n_iterations=1), rng)))
     pulls = made[:, 0] / made[:, 1]
-    assert pulls.shape == (30, 3)
-    assert np.abs(pulls.mean(axis=0)).max() < 3.5 / np.sqrt(30)
-    assert pulls.std(axis=0) == pytest.approx(1.0, abs=0.45)
+    assert pulls.shape == (20, 3)
+    assert np.abs(pulls.mean(axis=0)).max() < 3.5 / np.sqrt(20)
+    assert pulls.std(axis=0) == pytest.approx(1.0, abs=0.5)
 
 
 def test_what_debiasing_takes_away_is_told_from_the_same_seeds(modules, results, known):

@@ -193,7 +193,7 @@ def test_phenix_smoothing_never_sees_the_published_limit(monkeypatch):
 
 def test_phenix_and_a_mock_search_make_one_limit():
     """The product of two normal likelihoods, by hand, has the limit of the workspace of both."""
-    found = phenix_combined.combined(np.array([0.04, 0.08]))
+    found = phenix_combined.combined(np.array([0.08]))
     assert (found.both < found.phenix).all()
     assert (found.both < found.mock).all()
     np.testing.assert_allclose(found.both, found.normal, rtol=0.01)
