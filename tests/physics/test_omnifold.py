@@ -39,7 +39,7 @@ def test_gaussian_benchmark():
     x, y = toy(rng, 40_000, gauss=False)
     data = embed(reco[np.isfinite(reco)])
     found = unfold.omnifold(
-        data, matched_pairs(embed(x), embed(y)), rng=rng, columns=("mass",), n_iterations=3
+        data, matched_pairs(embed(x), embed(y)), rng=rng, columns=("mass",), n_iterations=2
     )
     before = triangular(np.histogram(x, EDGES)[0])
     after = [triangular(np.histogram(x, EDGES, weights=w)[0]) for w in found.history]

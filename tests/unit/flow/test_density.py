@@ -70,7 +70,7 @@ def test_p_values_of_the_truth_are_uniform():
 def test_p_values_are_uniform_with_weights_that_depend_on_the_kinematics():
     rng = np.random.default_rng(2)
     found, plain = [], []
-    for _ in range(60):
+    for _ in range(44):
         data, weight = recorded(1000, rng)
         found.append(density_test(Toy(), data, weight=weight, rng=rng, options=FEW).p_value)
         plain.append(density_test(Toy(), data, rng=rng, options=FEW).p_value)
@@ -81,7 +81,7 @@ def test_p_values_are_uniform_with_weights_that_depend_on_the_kinematics():
 def test_p_values_are_uniform_with_signed_weights():
     rng = np.random.default_rng(3)
     found = []
-    for _ in range(60):
+    for _ in range(44):
         background = pairs(400, rng) * [1.0, 2.0, 1.5]  # half opposite sign, half like sign
         data = np.concatenate([pairs(600, rng), background])
         weight = np.concatenate([np.ones(800), -np.ones(200)])
@@ -92,7 +92,7 @@ def test_p_values_are_uniform_with_signed_weights():
 def test_pairs_of_one_event_are_not_counted_twice():
     rng = np.random.default_rng(4)
     found, wrong = [], []
-    for _ in range(60):
+    for _ in range(44):
         data, event = np.repeat(pairs(200, rng), 4, axis=0), np.repeat(np.arange(200), 4)
         found.append(density_test(Toy(), data, event=event, rng=rng, options=FEW).p_value)
         wrong.append(density_test(Toy(), data, rng=rng, options=FEW).p_value)
@@ -143,7 +143,7 @@ def test_a_shift_that_turns_over_with_the_mass_is_found():
 
 def test_distance_is_the_energy_distance():
     rng = np.random.default_rng(8)
-    data = pairs(2500, rng)
+    data = pairs(4000, rng)
     state = np.random.default_rng(9)
     found = density_test(Toy(energy=1.5), data, rng=state)
     twins = np.column_stack([data[:, 0], *Toy(energy=1.5).sample(data[:, 0], np.random.default_rng(9))])
@@ -173,7 +173,7 @@ def test_replicas_widen_the_null_by_their_spread():
     """Samplers off by a random factor whose size the replicas know: p in the band is uniform, p is not."""
     rng = np.random.default_rng(11)
     sigma, alone, within = 0.06, [], []
-    for _ in range(60):
+    for _ in range(44):
         data = pairs(2000, rng)
         nominal, *factors = np.exp(sigma * rng.normal(size=9))
 
