@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from dataclasses import replace
+from html import escape, unescape
 
 import numpy as np
 import pytest
@@ -102,21 +103,6 @@ def test_point_shows_events_limit_and_fraction(page, plane, tmp_path):
     assert "; reached" in text
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium at hand")
-def test_limit_along_the_plane_and_denser_masses(plane, tmp_path):
-    mass = np.sort(np.append(plane.mass, [0.77, 0.775, 0.78]))
-    signal = np.outer(1.1 - mass, 100 * np.exp(-(np.log(plane.coupling / 1e-6) ** 2)))
-    limit = 2.3 + 10.0 * np.broadcast_to(mass[:, None], signal.shape)
-    dense = Plane2D(mass, plane.coupling, signal, signal, (limit,))
-    path = tmp_path / "explorer.html"
-    path.write_text(explorer("Denser", {"dump": dense}, cl=(0.9,), mock=True))
-    shown = dom(f"{path}#0.775,1e-6")
-    text = re.search(r"<output.*?>(.*?)</output>", shown, re.DOTALL).group(1)
-    assert "0.775 GeV" in text
-    assert "32.5 events expected, limit 10.050" in text  # 100 × (1.1 − 0.775); 2.3 + 7.75
-    assert "; reached" in text
-
-
 ACTIONS = """
 <script>
 const found = [], r = canvas.getBoundingClientRect(), a0 = axes(state().found), k0 = r.width / canvas.width;
@@ -141,14 +127,60 @@ document.body.append(seen);
 """
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium at hand")
-def test_pointer_keys_and_switches(plane, tmp_path):
+GATHER = """
+<script>
+addEventListener("load", () => {
+  for (const frame of document.querySelectorAll("iframe")) {
+    if (frame.dataset.point) {
+      frame.contentWindow.location.hash = frame.dataset.point;
+      frame.contentWindow.dispatchEvent(new HashChangeEvent("hashchange"));
+    }
+    const seen = document.createElement("pre");
+    seen.textContent = frame.contentDocument.documentElement.outerHTML;
+    document.body.append(seen);
+  }
+});
+</script>
+"""
+
+
+@pytest.fixture(scope="module")
+def frames(plane, tmp_path_factory):
+    """Three pages in frames of one, as the browser has them: denser masses, two detectors, theory."""
+    mass = np.sort(np.append(plane.mass, [0.77, 0.775, 0.78]))
+    signal = np.outer(1.1 - mass, 100 * np.exp(-(np.log(plane.coupling / 1e-6) ** 2)))
+    limit = 2.3 + 10.0 * np.broadcast_to(mass[:, None], signal.shape)
+    dense = Plane2D(mass, plane.coupling, signal, signal, (limit,))
     other = Plane2D(plane.mass, plane.coupling, 2 * plane.signal, plane.signal, (4.0, 5.0))
-    page = explorer("Two detectors", {"dump": plane, "other": other}, cl=(0.9, 0.95), mock=True)
-    path = tmp_path / "explorer.html"
-    path.write_text(page.replace("</body>", ACTIONS + "</body>"))
-    shown = dom(path)
-    text = re.search(r'<pre id="seen">(.*?)</pre>', shown, re.DOTALL).group(1)
+    theory = Plane2D(plane.mass, plane.coupling, plane.signal, None, (2.3, 3.0))
+    two = explorer("Two detectors", {"dump": plane, "other": other}, cl=(0.9, 0.95), mock=True)
+    pages = (
+        ("0.775,1e-6", explorer("Denser", {"dump": dense}, cl=(0.9,), mock=True)),
+        ("", two.replace("</body>", ACTIONS + "</body>")),
+        ("0.35,1e-6", explorer("Theory", {"dump": theory}, cl=(0.9, 0.95), mock=False)),
+    )
+    shown = (
+        f'<iframe width="1200" height="800" data-point="{point}" srcdoc="{escape(page)}"></iframe>'
+        for point, page in pages
+    )
+    path = tmp_path_factory.mktemp("explorer") / "frames.html"
+    path.write_text(f"<!DOCTYPE html><html><body>{''.join(shown)}{GATHER}</body></html>")
+    found = re.findall(r"<pre>(.*?)</pre>", dom(path), re.DOTALL)
+    assert len(found) == 3
+    return dict(zip(("denser", "two", "theory"), map(unescape, found), strict=True))
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium at hand")
+def test_limit_along_the_plane_and_denser_masses(frames):
+    text = re.search(r"<output.*?>(.*?)</output>", frames["denser"], re.DOTALL).group(1)
+    assert "0.775 GeV" in text
+    assert "32.5 events expected, limit 10.050" in text  # 100 × (1.1 − 0.775); 2.3 + 7.75
+    assert "; reached" in text
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium at hand")
+def test_pointer_keys_and_switches(frames):
+    text = re.search(r'<pre id="seen">(.*?)</pre>', frames["two"], re.DOTALL).group(1)
     hover, measured, stricter, right, switched, elsewhere, chosen, pressed = json.loads(text)
     assert "75.0 events expected, limit 2.300, 25.0 % in the measured domain; reached" in hover
     assert re.search(r"18\.[78] events expected, limit 2\.300", measured)  # 0.25 × 75
@@ -160,11 +192,8 @@ def test_pointer_keys_and_switches(plane, tmp_path):
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium at hand")
-def test_theory_claims_no_measured_part(plane, tmp_path):
-    theory = Plane2D(plane.mass, plane.coupling, plane.signal, None, (2.3, 3.0))
-    path = tmp_path / "explorer.html"
-    path.write_text(explorer("Theory", {"dump": theory}, cl=(0.9, 0.95), mock=False))
-    shown = dom(f"{path}#0.35,1e-6")
+def test_theory_claims_no_measured_part(frames):
+    shown = frames["theory"]
     text = re.search(r"<output.*?>(.*?)</output>", shown, re.DOTALL).group(1)
     assert "75.0 events expected, limit 2.300, production from theory; reached" in text
     assert "in the measured domain" not in text
