@@ -32,7 +32,7 @@ import warnings
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from multiprocessing import forkserver, reduction, resource_tracker
+from multiprocessing import forkserver, process, reduction, resource_tracker
 from multiprocessing.connection import Connection, Pipe, arbitrary_address
 from pathlib import Path
 from typing import Any, NoReturn
@@ -342,6 +342,7 @@ def _work(command: Command, pipes: Sequence[int] = ()) -> NoReturn:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         _output(command, pipes)
         os.chdir(command.cwd)
+        process.ORIGINAL_DIR = command.cwd  # where new processes look for the script
         os.environ.update(command.env)
         for kind, most in command.limits.items():
             there = _memory() if kind == resource.RLIMIT_AS else 0
