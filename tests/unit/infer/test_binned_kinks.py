@@ -4,6 +4,8 @@ import numpy as np
 import pyhf
 import pytest
 
+from gammastar.core.errors import PhysicsError
+from gammastar.infer.binned import fits
 from gammastar.infer.binned.fits import fitted
 from gammastar.infer.binned.model import binned_model
 from gammastar.infer.scanning import CODES
@@ -94,3 +96,27 @@ def test_nothing_is_negative_as_in_pyhf_with_clipped_samples():
     both = [model.expected((points + s * steps).reshape(-1, len(places))) for s in (1.0, -1.0)]
     numeric = ((both[0] - both[1]) / 2e-6).reshape(len(places), 200, 2).transpose(1, 2, 0)
     np.testing.assert_allclose(slopes, numeric, atol=2e-5)
+
+
+def test_a_fit_that_creeps_is_begun_again_with_shorter_steps(monkeypatch):
+    """Steps from one side of a valley to the other gain nothing; what no fit ends is refused, by number."""
+    model = binned_model(with_an_empty_template(4))
+    counts, aux = np.repeat(model.counts[None, :], 3, axis=0), np.repeat(model.aux, 3, axis=0)
+    wanted, ended, asked = fitted(model, counts, aux, strength=1.0), fits._minimised, []
+
+    def creeping(model, x, counts, aux, room, damping=1e-6):
+        best, found, left = ended(model, x, counts, aux, room, damping)
+        asked.append(len(x))
+        if len(asked) == 1:
+            best[1], found[1], left[1] = x[1], found[1] - 5.0, True
+        return best, found, left
+
+    monkeypatch.setattr(fits, "_minimised", creeping)
+    again = fitted(model, counts, aux, strength=1.0)
+    assert asked == [3, 1]
+    np.testing.assert_allclose(again.nll, wanted.nll, atol=1e-7)
+    np.testing.assert_allclose(again.x, wanted.x, atol=1e-3)
+    monkeypatch.setattr(fits, "_minimised", ended)
+    monkeypatch.setattr(fits, "STEPS", 1)
+    with pytest.raises(PhysicsError, match="3 of 3 fits did not converge"):
+        fitted(model, counts, aux, strength=1.0)

@@ -83,12 +83,13 @@ def fitted(
         part = slice(begin, begin + chunk)
         room = (free, low[free], high[free])
         begun = x[part].copy()
-        x[part], nll[part] = _minimised(model, begun, counts[part], aux[part], room)
-        again = begin + np.flatnonzero(vanished(model.events, x[part]))
+        x[part], nll[part], left = _minimised(model, begun, counts[part], aux[part], room)
+        again = begin + np.flatnonzero(vanished(model.events, x[part]) | left)
         if again.size:  # there may be a second minimum before the template vanishes
-            careful = begun[again - begin]
-            other, lower = _minimised(model, careful, counts[again], aux[again], room, damping=CAREFUL)
-            gained = lower < nll[again]
+            careful, unfinished = begun[again - begin], left[again - begin]
+            other, lower, left = _minimised(model, careful, counts[again], aux[again], room, damping=CAREFUL)
+            _check(unfinished & left, len(left))
+            gained = (lower < nll[again]) & ~left | unfinished
             x[again[gained]], nll[again[gained]] = other[gained], lower[gained]
     return Fitted(x, nll)
 
@@ -100,11 +101,12 @@ def _minimised(
     aux: FloatArray,
     room: tuple[npt.NDArray[np.int64], FloatArray, FloatArray],
     damping: float = 1e-6,
-) -> tuple[FloatArray, FloatArray]:
+) -> tuple[FloatArray, FloatArray, npt.NDArray[np.bool_]]:
+    """Return parameters, −ln L, and which sets would still gain after all steps: long ones may zigzag."""
     free, low, high = room
-    best, found = x.copy(), _nll(model, x, counts, aux)
+    best, found, left = x.copy(), _nll(model, x, counts, aux), np.zeros(len(x), dtype=np.bool_)
     if not free.size:
-        return best, found
+        return best, found, left
     open_sets, damp = np.arange(len(x)), np.full(len(x), damping)
     idle = np.zeros(len(x), dtype=np.int64)
     state, stiffness = _slopes(model, best, counts, aux, free), np.zeros((len(x), model.events.nominal.size))
@@ -118,7 +120,7 @@ def _minimised(
         going = promised > DONE
         open_sets = open_sets[going]
         if not open_sets.size:
-            return best, found
+            return best, found, left
         trial = best[open_sets].copy()
         trial[:, free] = np.clip(here[going] + step[going], low, high)
         new = _nll(model, trial, counts[open_sets], aux[open_sets])
@@ -142,11 +144,14 @@ def _minimised(
         on = (damp[open_sets] <= 1e9) & (idle[open_sets] < IDLE)
         open_sets, gain = open_sets[on], promised[going][on]
         damp = np.maximum(damp, 1e-9)
-    left = open_sets[gain > ENOUGH]
-    if not left.size:
-        return best, found
-    msg = f"exact limits: {left.size} of {len(x)} fits did not converge; look for templates that vanish"
-    raise PhysicsError(msg)
+    left[open_sets[gain > ENOUGH]] = True
+    return best, found, left
+
+
+def _check(left: npt.NDArray[np.bool_], tried: int) -> None:
+    if left.any():
+        msg = f"exact limits: {left.sum()} of {tried} fits did not converge; look for templates that vanish"
+        raise PhysicsError(msg)
 
 
 def _nll(model: BinnedModel, x: FloatArray, counts: FloatArray, aux: FloatArray) -> FloatArray:
