@@ -8,6 +8,7 @@ import pytest
 
 from gammastar.core.files import data_path
 from gammastar.mock import exposure, load_card, simulate_events
+from gammastar.report import drawing
 from gammastar.store.events import write_tree
 
 SCHEMA = """
@@ -30,6 +31,12 @@ def small_pilots():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exposure, "PILOT", 40_000)
         yield
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Make figures without drawing them, for runs of whose figures others are looked at."""
+    monkeypatch.setattr(drawing, "drawn", lambda *_, **__: b"")
 
 
 @pytest.fixture(scope="session")

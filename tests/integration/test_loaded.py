@@ -194,6 +194,7 @@ def explored(page):
     return json.loads(re.search(r'id="data">(.*?)</script>', page.read_text()).group(1))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_explorer_of_several_runs_shows_the_reaches_of_the_files(found, tmp_path):
     """Where events cross the limit in the page there is the edge of the contour, at 90 % CL."""
     copy = tmp_path / "copy"
@@ -220,6 +221,7 @@ def test_explorer_of_several_runs_shows_the_reaches_of_the_files(found, tmp_path
     assert compared >= 4
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_without_its_planes_is_left_out_of_the_explorer_and_named(found, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(found.folder, copy)

@@ -389,6 +389,7 @@ def test_design_proposes_a_run_that_covers_the_signal(designed):
     assert "random pairs multiply them" in said
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_design_halves_the_error_with_four_times_the_protons(results, designed, tmp_path):
     from gammastar.results.design import Wanted, design
 
@@ -401,6 +402,7 @@ def test_design_halves_the_error_with_four_times_the_protons(results, designed, 
     assert after == pytest.approx(4 * fewer * before["points"][1]["protons"], rel=1e-6)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_design_without_a_measured_pair_or_behind_another_beam(results, tmp_path):
     from gammastar.results.design import Wanted, design
 

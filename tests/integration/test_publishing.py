@@ -30,6 +30,7 @@ pytestmark = pytest.mark.flow
 SMALL = ROOT / "analysis" / "na60_dimuon"
 MASSES = ["0.22", "0.3", "0.5", "0.7", "0.7827", "0.79", "1.0", "1.05"]
 SHORT = {
+    "[subtract]": '[subtract]\nweights = "signed"',
     "epoch_size = 20_000": "epoch_size = 2_000",
     "n_draws = 20": "n_draws = 10",
     "epochs = 4": "epochs = 1\nmembers = 2",
