@@ -14,6 +14,8 @@ import yaml
 
 from gammastar.read.published import Column, PublishedTable, TableAxis
 
+DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # compiled where it can be
+
 
 def contiguous(table: PublishedTable) -> bool:
     """Return whether a table is one axis of bins that join."""
@@ -65,9 +67,9 @@ def write_record(folder: Path, tables: list[PublishedTable]) -> Path:
                 for c in table.columns
             ],
         }
-        (folder / f"data{k}.yaml").write_text(yaml.safe_dump(content))
+        (folder / f"data{k}.yaml").write_text(yaml.dump(content, Dumper=DUMPER))
         listed.append({"name": f"Table {k + 1}", "description": table.name, "data_file": f"data{k}.yaml"})
-    (folder / "submission.yaml").write_text(yaml.safe_dump_all(listed))
+    (folder / "submission.yaml").write_text(yaml.dump_all(listed, Dumper=DUMPER))
     return folder
 
 
