@@ -33,7 +33,7 @@ from gammastar.infer.scanning import CODES
 
 CONVENTION = Convention("qtilde", "randomised")
 POINTS = 20
-MANY, SOME = (4_000, 500), (2_000, 400)
+MANY, SOME = (4_000, 500), (2_000, 150)
 PEER = "pyhf 0.7.6, samples clipped at zero"
 CONVERTER = "pyhf_combine_converter-0.0.5/test/big_model"
 
