@@ -40,7 +40,7 @@ def main(kind: str, *arguments: str) -> dict[str, float]:
     from gammastar.core.machine import keep_heap, plain_numba
 
     keep_heap()  # all three as the command line does
-    gc.set_threshold(700, 10, 100)
+    gc.set_threshold(10_000, 10, 100)
     plain_numba()
     if kind == "run":
         from gammastar.pipeline.run import run

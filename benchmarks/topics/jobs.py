@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,10 +69,34 @@ def rows(*, full: bool = False) -> Iterator[dict]:
         inspected = seconds_of("-m", "gammastar", "inspect", str(path))
         yield row("`gammastar inspect` of an RNTuple of 1600 branches", inspected, 3)
         if full:
-            now, said = beside(folder / "main", "run", analysis / "steering.toml", rounds=1)
+            now, said = beside(folder / "main", "run", analysis / "steering.toml")
             yield row(f"main job after installation ({said})", now["total"], 100)
+            yield with_two_workers(analysis / "steering.toml", folder)
             seconds, slowest = tests()
             yield row("tests", seconds, 240) | {"more": slowest}
+
+
+def with_two_workers(steering: Path, folder: Path) -> dict:
+    """Return the time of the job with two worker processes over that without; its stages must be the same."""
+    times = []
+    for k, more in enumerate(((), ("--workers", "2"))):
+        start = time.monotonic()
+        command = [sys.executable, "-m", "gammastar", "run", str(steering), *more, "--output", f"workers{k}"]
+        subprocess.run(command, check=True, capture_output=True, cwd=folder)
+        times.append(time.monotonic() - start)
+    one, two = (json.loads((folder / f"workers{k}" / "manifest.json").read_text())["stages"] for k in (0, 1))
+    one.pop("simulate")  # its ROOT files hold the time at which they were written
+    other = [name for name, stage in one.items() if stage["content"] != two[name]["content"]]
+    if other:
+        msg = f"main job with two workers: other content of {', '.join(other)}"
+        raise ValueError(msg)
+    return {
+        "claim": f"main job, time with `--workers 2` over that without; same digests of {len(one)} stages",
+        "measured": times[1] / times[0],
+        "goal": 0.8,
+        "higher": False,
+        "unit": f" of {times[0]:.3g} s",
+    }
 
 
 def tests() -> tuple[float, str]:
