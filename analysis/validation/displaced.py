@@ -22,7 +22,7 @@ RATIO = 1.2  # R of the random pairs
 
 
 def rows(*, quick: bool) -> Iterator[dict]:
-    yield from shares(10**5 if quick else 10**6)
+    yield from shares(40_000 if quick else 10**6)
     yield from closure(60 if quick else 400)
 
 

@@ -87,7 +87,7 @@ def test_electrons_alone_live_longer(production):
     )
     assert case.model.ctau(0.1, 1e-6) == pytest.approx(minimal.ctau(0.1, 1e-6), rel=1e-6)
     assert case.model.ctau(0.3, 1e-6) > 1.5 * minimal.ctau(0.3, 1e-6)
-    inside = production.in_solid_angle(case.detector, "eta", 200_000)
+    inside = production.in_solid_angle(case.detector, "eta", 100_000)
     assert inside == pytest.approx(0.0059, rel=0.1)
 
 

@@ -93,7 +93,7 @@ def test_p_values_are_uniform_and_see_a_wrong_response():
     bad = data(stream(10))
     y = bad.values * (1 + 0.15 * (-1.0) ** np.arange(N_RECO))  # finer than the resolution
     bad = counted(y, RECO, domain=bad.domain)
-    assert unfold.refolding_test(bad, response(), method, rng=stream(11)).p_value < 1e-4
+    assert unfold.refolding_test(bad, response(), method, rng=stream(11), n_toys=100).p_value < 1e-4
     with pytest.raises(UserError, match="n_toys = 5"):
         unfold.refolding_test(bad, response(), method, rng=stream(12), n_toys=5)
 

@@ -28,7 +28,7 @@ def test_sampled_mass_and_angle(kind):
     """Two-dimensional distribution of the pair's mass and angle against the formula."""
     sector = two_states(1.0, 0.0, "scalar") if kind == "scalar" else two_states(*VERTEX[kind])
     rng = np.random.default_rng(11)
-    events = decay(decay_table(sector), np.tile([0.0, 0.0, 2.0, 5**0.5], (100_000, 1)), rng)
+    events = decay(decay_table(sector), np.tile([0.0, 0.0, 2.0, 5**0.5], (60_000, 1)), rng)
     parent, daughter, lepton, other = (
         getattr(events, name)[events.filled] for name in ("parent", "daughter", "particle", "antiparticle")
     )

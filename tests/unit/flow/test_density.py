@@ -135,7 +135,7 @@ def test_energies_a_fifth_or_momenta_a_tenth_up_fail():
 
 def test_a_shift_that_turns_over_with_the_mass_is_found():
     rng = np.random.default_rng(7)
-    data = pairs(20_000, rng)
+    data = pairs(14_000, rng)
     found = density_test(Toy(slope=0.15), data, rng=rng)
     assert abs(found.shift["energy"][0]) < 0.03
     assert found.p_value < 1e-3
@@ -156,7 +156,7 @@ def test_distance_is_the_energy_distance():
 
 def test_only_what_is_inside_is_compared():
     rng = np.random.default_rng(10)
-    data = pairs(6000, rng)
+    data = pairs(4000, rng)
     seen = data[data[:, 1] > 0.3]
 
     def inside(mass, pt, energy):

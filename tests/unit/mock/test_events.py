@@ -172,7 +172,7 @@ def test_prior_of_the_simulation_differs_from_the_data(mc):
 def test_same_event_pairs_have_r_above_one(background):
     """Charge conservation: 1.16 ± 0.03 in p-Pb of Angantyr; mixed pairs have R = 1."""
     rng = np.random.default_rng(5)
-    r, error = measured_r(CARD, 50_000, rng)
+    r, error = measured_r(CARD, 35_000, rng)
     accepted, _ = measured_r(CARD, 30_000, rng, recorded=False)
     mixed, mixed_error = measured_r(CARD, 20_000, rng, pairing="mixed")
     assert r - 1.0 > 20 * error
@@ -188,7 +188,7 @@ def test_same_event_pairs_have_r_above_one(background):
 
 @pytest.mark.usefixtures("small_pilots")
 def test_mixed_data_have_r_of_one():
-    norm = normalisation(CARD, np.random.default_rng(3), n=50_000)
+    norm = normalisation(CARD, np.random.default_rng(3), n=30_000)
     assert 1.0 < norm.r_factor < norm.r_pool
     mixed = simulate_events(CARD, 2000, pairing="mixed", seed=1).meta
     assert mixed["r_pool"] == pytest.approx(1.0, abs=5 * mixed["r_pool_sigma"])
