@@ -38,7 +38,7 @@ def test_projection():
         ("none", "masked", 1.7),
         ("asymptotic", "masked", 40.0),
         ("asymptotic", 31, 40.0),
-        ("auto", 15, 40.0),
+        ("auto", 7, 10.0),
         ("auto", 31, 40.0),
     ],
 )
