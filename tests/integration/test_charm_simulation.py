@@ -1,5 +1,7 @@
 """Open charm in MOCK data, fitted with a template that the run simulates: number and error are right."""
 
+import shutil
+
 import numpy as np
 import pytest
 import uproot
@@ -50,11 +52,11 @@ def write(folder, name, kind, n, seed):
 
 
 @pytest.fixture(scope="module")
-def fits(tmp_path_factory, mock_schema):
+def fits(tmp_path_factory, mock_schema, mock_file):
     """Return fitted components and the charm pairs that each data set holds inside the axes."""
     base = tmp_path_factory.mktemp("charm")
     (base / "schema.toml").write_text(mock_schema)
-    write(base, "mc", "mc", 25_000, 90)
+    shutil.copy(mock_file("na60_full", "mc", 12_000, 2).path, base / "mc.root")
     found, known, truth = [], [], None
     for k in range(SETS):
         recorded = write(base, f"data_{k}", "data", 5000, 100 + k)

@@ -10,10 +10,7 @@ from click.testing import CliRunner
 
 from gammastar.cli import app
 from gammastar.core.errors import SteeringError, UserError
-from gammastar.core.files import data_path
-from gammastar.mock import load_card, simulate_events
 from gammastar.pipeline.run import run
-from gammastar.store.events import write_tree
 from gammastar.store.manifest import read_json
 from gammastar.subtract import same_sign
 from gammastar.testing import ContractError, check_subtraction, check_unfolder
@@ -76,13 +73,10 @@ number = 3
 
 
 @pytest.fixture(scope="module")
-def go(tmp_path_factory, mock_schema):
+def go(tmp_path_factory, mock_schema, with_charm):
     """Write the files once; return a function that runs a method on them."""
     base = tmp_path_factory.mktemp("own")
-    card = load_card(data_path("cards/na60_full.toml"))
-    for name, kind, n, seed in (("data", "data", 4000, 1), ("mc", "mc", 12_000, 2)):
-        sample = simulate_events(card, n, kind=kind, seed=seed)
-        write_tree(base / f"{name}.root", {"events": sample.branches, "meta": sample.meta_branches()})
+    with_charm(base)
     (base / "schema.toml").write_text(mock_schema)
 
     def made(method, own=OWN):
