@@ -29,10 +29,10 @@ def test_the_statistic_is_that_of_the_workspace():
 def test_p_values_of_described_pairs_are_those_of_chance():
     """The simulation is exact and nothing is uncertain but the contents, which are those fitted."""
     rng = np.random.default_rng(4)
-    windows = (model(60.0, seed=s, named=False, variance=np.zeros((8, 6))) for s in range(100))
-    p = np.array([pairs_fit(window, rng=rng, n_toys=100).p_value for window in windows])
-    assert np.mean(p < 0.1) == pytest.approx(0.1, abs=0.09)  # three standard deviations
-    assert np.mean(p < 0.5) == pytest.approx(0.6, abs=0.15)
+    windows = (model(60.0, seed=s, named=False, variance=np.zeros((8, 6))) for s in range(60))
+    p = np.array([pairs_fit(window, rng=rng, n_toys=50).p_value for window in windows])
+    assert np.mean(p < 0.1) == pytest.approx(0.1, abs=0.12)  # three standard deviations
+    assert np.mean(p < 0.5) == pytest.approx(0.6, abs=0.19)
 
 
 def test_a_bin_narrower_than_the_response_is_noticed():
