@@ -126,12 +126,24 @@ def test_local_processes_and_tasks(tmp_path):
             raise PhysicsError(msg)
         return i
 
+    table = np.arange(200_000.0)  # beyond a megabyte workers read what they need from a file
+    files = set()
+
+    def _large(i):
+        return float(table[i])
+
     expected, flow = workers.serial(step=4_000)
     with facility.open_executor(workers=2) as executor:
         found, cutflow = executor.pairs(workers.job(tmp_path, step=4_000))
         assert workers.content(found) == workers.content(expected)
         assert cutflow.rows() == flow.rows()
         assert executor.map(_toy, range(7)) == [_toy(i) for i in range(7)]
+        before = executor.crew.shared
+        executor.crew.shared = lambda content: files.add(before(content)) or before(content)
+        assert executor.map(_large, range(7)) == list(range(7))
+        (shared,) = files
+        assert isinstance(shared, Path)
+        assert not shared.exists()  # gone with the last task
         with pytest.raises(PhysicsError, match="point 3"):
             executor.map(_fails_at_three, range(5))
 

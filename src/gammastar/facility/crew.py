@@ -13,6 +13,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping
 from concurrent.futures import BrokenExecutor
 from concurrent.futures import CancelledError as Cancelled
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from coffea.processor import accumulate
@@ -162,6 +163,10 @@ class Crew(ABC):
 
     def prepare(self) -> None:  # noqa: B027  # local workers need no waiting
         """Wait until there are workers, or raise."""
+
+    def shared(self, content: bytes) -> bytes | Path:
+        """Return what stands in each task for what all of them need: a file that workers see, or itself."""
+        return content
 
     def gather(
         self, function: Function, items: Mapping[int, Any], times: Times, label: Callable[[Any], str]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import logging
 import os
 import signal
@@ -22,6 +23,7 @@ from coffea.util import coffea_console
 from loky import get_reusable_executor
 
 from gammastar.core.errors import GammastarError, StoreError
+from gammastar.core.files import write_whole
 from gammastar.core.machine import full, told
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.resolve import guarded, install, installed
@@ -42,6 +44,8 @@ __all__ = [
 SLOWLY = 10  # times the patience with a scheduler have workers to start: libraries may come over a network
 REST = 600  # s after which idle workers end
 COMPUTES = 0.03  # of one core: less is waiting
+LARGE = 1_000_000  # bytes of a function beyond which workers read it from a file
+SHARED = "shared-"
 STOPPED = {psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP}
 
 
@@ -69,6 +73,18 @@ class LocalCrew(Crew):
             futures = [self.pool().submit(_resting) for _ in range(2 * self.workers)]
             seen |= {future.result(self.patience.start) for future in futures}
         return len(seen)
+
+    def shared(self, content: bytes) -> bytes | Path:
+        """Return a file of the folder of this process' workers, each of which reads it once."""
+        if len(content) < LARGE:
+            return content
+        path = Path(_marks().name, SHARED + hashlib.sha256(content).hexdigest())
+        try:
+            if not path.is_file():
+                write_whole(path, content)
+        except (OSError, StoreError):  # no space is left: then by the pipe, task by task
+            return content
+        return path
 
     def _submit(self, function: Function, index: int, item: Any, _: str) -> Any:
         return self.pool().submit(_marked, index, function, item)
@@ -174,6 +190,8 @@ def _begin(folder: str) -> None:
             time.sleep(1.0)
         with contextlib.suppress(OSError):
             mark.unlink()
+            for left in mark.parent.glob(f"{SHARED}*"):
+                left.unlink(missing_ok=True)
             mark.parent.rmdir()  # by the last worker
         os._exit(1)
 
@@ -399,9 +417,14 @@ class Executor:
             yield from answers
             return
         tasks = {index: (index, item) for index, item in waiting.items()}
-        work = functools.partial(_call, blob)
-        for _, answer in self.crew.gather(work, tasks, times, lambda task: f"task {task[0]}"):
-            yield answer
+        shared = self.crew.shared(blob)
+        work = functools.partial(_call, shared)
+        try:
+            for _, answer in self.crew.gather(work, tasks, times, lambda task: f"task {task[0]}"):
+                yield answer
+        finally:
+            if isinstance(shared, Path):
+                shared.unlink(missing_ok=True)
 
     def note(self, attempt: int, waiting: int, what: str) -> None:
         """Note that a round left something to do.
@@ -429,15 +452,16 @@ def _packed(function: Callable[[Any], Any]) -> bytes:
 
 
 @functools.lru_cache(maxsize=2)
-def _function(packed: bytes) -> Callable[[Any], Any]:
-    here, code, blob = cloudpickle.loads(packed)  # our own function, on its way to our own worker
+def _function(packed: bytes | Path) -> Callable[[Any], Any]:
+    content = packed if isinstance(packed, bytes) else packed.read_bytes()
+    here, code, blob = cloudpickle.loads(content)  # our own function, on its way to our own worker
     same_here(here)
     install(code)
     found: Callable[[Any], Any] = cloudpickle.loads(blob)
     return found
 
 
-def _call(blob: bytes, task: tuple[int, Any]) -> tuple[int, GammastarError | None, Any]:
+def _call(blob: bytes | Path, task: tuple[int, Any]) -> tuple[int, GammastarError | None, Any]:
     index, item = task
     try:
         with guarded():
