@@ -116,7 +116,7 @@ class FlowOptions(NetworkOptions):
         Precision of a Gaussian prior of the weights around zero, where the splines are the identity: adds
         prior / (pairs of the training) to the decay, so that small samples are not learned by heart.
     validation : float
-        Fraction of the events that decides which epoch is kept, some 40 000 pairs at most.
+        Fraction of the events that decides which epoch is kept, some 20 000 pairs at most.
     patience : int
         Epochs without a better validation loss after which the training stops.
     mass_flattening : float

@@ -239,17 +239,17 @@ def kept_momentum(uniform: FloatArray, mass: FloatArray, lepton: float) -> Float
     """
     b = np.maximum(ALPHA / np.pi * np.maximum(2.0 * np.log(mass / lepton) - 1.0, 0.0), 1e-12)
 
-    def f(t: FloatArray, x: FloatArray) -> FloatArray:
+    def f(t: FloatArray, x: FloatArray, b: FloatArray) -> FloatArray:
         return np.asarray(t * (1.0 - b * x / (b + 1.0) + b * x**2 / (2.0 * (b + 2.0))))
 
     one = np.ones_like(b)
-    t = uniform * f(one, one)
+    t = uniform * f(one, one, b)
     lost = t ** (1.0 / b)
     hard = lost > NEGLIGIBLE
     target, b = t[hard], np.broadcast_to(b, t.shape)[hard]
     t, x = target, lost[hard]
     for _ in range(NEWTON):
-        t = np.minimum(t + (target - f(t, x)) / (0.5 * (1.0 + (1.0 - x) ** 2)), 1.0)
+        t = np.minimum(t + (target - f(t, x, b)) / (0.5 * (1.0 + (1.0 - x) ** 2)), 1.0)
         x = t ** (1.0 / b)
     lost[hard] = x
     return np.asarray(1.0 - lost)
