@@ -1,11 +1,16 @@
 """Windows of a joint likelihood for tests: named effects or none, two bins, in situ, without pairs."""
 
+import contextlib
+import functools
 from dataclasses import replace
 
 import numpy as np
 import pyhf
+import scipy.optimize
+from pyhf.optimize.opt_scipy import scipy_optimizer
 
-from gammastar.infer.joint.model import JointEffect, JointModel
+from gammastar.infer.joint.expectation import Point, arrays_of, curvature
+from gammastar.infer.joint.model import JointData, JointEffect, JointModel
 from gammastar.infer.joint.workspace import joint_workspace
 
 
@@ -62,10 +67,72 @@ MODELS = {
 }
 
 
+@functools.cache
 def peer(one):
-    space = pyhf.Workspace(joint_workspace(one))
-    built = space.model()
+    """Return model and data of pyhf, which are not to be changed; the writer looked at their schema."""
+    space = pyhf.Workspace(joint_workspace(one), validate=False)
+    built = space.model(validate=False)
     return built, space.data(built)
+
+
+def data_of(one, built, values):
+    """Return counts and auxiliary measurements, which pyhf has in one list."""
+    sizes = [built.config.channel_nbins[name] for name in built.config.channels]
+    sizes += [len(built.config.param_set(name).auxdata) for name in built.config.auxdata_order]
+    names = [*built.config.channels, *built.config.auxdata_order]
+    found = dict(zip(names, np.split(np.asarray(values), np.cumsum(sizes)[:-1]), strict=True))
+    pairs = np.stack([found[name] for name in ("opposite_sign", "plus_plus", "minus_minus")])
+    own = [*(effect.name for effect in one.effects), "charge_ratio"]
+    auxiliary = np.concatenate([found[name] for name in own])
+    search = found.get("search", np.zeros(0))
+    return JointData(*(a[None] for a in (pairs, search, auxiliary, found["simulation"])))
+
+
+def slope_of(one, built, values):
+    """Return our slopes of −ln L as a function of the parameters of pyhf, in its order."""
+    arrays, data, n, i = arrays_of(one), data_of(one, built, values), built.config.npars, one.counts.shape[1]
+    m = n - 2 * i
+    ours = as_pyhf(one, built, *np.split(np.arange(n), [m, m + i])).astype(int)  # the place in our order
+
+    def slope(x):
+        own = np.empty(n)
+        own[ours] = x
+        found = curvature(arrays, Point(own[None, :m], own[None, m : m + i], own[None, m + i :]), data)
+        return np.r_[found.core[0], found.bins[0].T.ravel()][ours]
+
+    return slope
+
+
+class Minimiser(scipy_optimizer):
+    """That of pyhf, with slopes from ours, where SciPy takes its likelihood once more for each parameter."""
+
+    __slots__ = ("one", "slope")
+
+    def __init__(self, one):
+        super().__init__()
+        self.one = one
+
+    def minimize(self, objective, data, pdf, *given, **options):
+        """Minimise the likelihood of pyhf."""
+        self.slope = slope_of(self.one, pdf, data)
+        return super().minimize(objective, data, pdf, *given, **options)
+
+    def _get_minimizer(self, *_, **__):
+        def minimised(func, start, **options):
+            return scipy.optimize.minimize(func, start, **options | {"jac": lambda x: 2.0 * self.slope(x)})
+
+        return minimised
+
+
+@contextlib.contextmanager
+def slopes_of(one):
+    """Let pyhf fit this model with our slopes of its likelihood: a minimum where they are wrong is none."""
+    backend, before = pyhf.get_backend()
+    pyhf.set_backend(backend, Minimiser(one))
+    try:
+        yield
+    finally:
+        pyhf.set_backend(backend, before)
 
 
 def as_pyhf(one, built, core, like, gamma):

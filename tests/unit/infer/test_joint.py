@@ -8,7 +8,7 @@ import numpy as np
 import pyhf
 import pytest
 from iminuit import Minuit
-from joint_models import MODELS, as_pyhf, drawn, model, peer
+from joint_models import MODELS, as_pyhf, drawn, model, peer, slope_of, slopes_of
 from scipy.optimize import brentq
 from scipy.stats import norm, poisson
 
@@ -159,14 +159,10 @@ def minimum(one, built, data, start, bounds, strength):
     def nll(x):
         return float(np.nan_to_num(negative_log(arrays, point(x), one.data)[0], nan=1e10, posinf=1e10))
 
-    def slope(x):
-        found = curvature(arrays, point(x), one.data)
-        return np.r_[found.core[0], found.bins[0].T.ravel()][ours]
-
     held = np.array(built.config.suggested_fixed())
     if strength is not None:
         start[built.config.poi_index], held[built.config.poi_index] = strength, True
-    minuit = Minuit(nll, start, grad=slope)
+    minuit = Minuit(nll, start, grad=slope_of(one, built, data))
     minuit.limits, minuit.errordef, minuit.fixed, minuit.strategy = bounds, 0.5, held, 0
     with np.errstate(all="ignore"):
         minuit.migrad()
@@ -226,7 +222,8 @@ def test_limits_are_those_of_pyhf():
     one = MODELS["window"]
     built, data = peer(one)
     limit = joint_asymptotic(one)
-    seen = pyhf.infer.hypotest(limit.observed, data, built, test_stat="qtilde")
+    with slopes_of(one):
+        seen = pyhf.infer.hypotest(limit.observed, data, built, test_stat="qtilde")
     assert float(seen) == pytest.approx(0.1, rel=1e-4)
 
 
@@ -286,14 +283,9 @@ def test_statistic_is_that_of_pyhf_for_pseudo_experiments():
         main = {"opposite_sign": 0, "plus_plus": 1, "minus_minus": 2}
         pairs = {name: toys.pairs[t, c] for name, c in main.items()} | {"search": toys.search[t]}
         data = np.concatenate([pairs[c] for c in built.config.channels] + [own[name] for name in auxiliary])
-        theirs = pyhf.infer.test_statistics.qmu_tilde(
-            2.0,
-            data,
-            built,
-            built.config.suggested_init(),
-            built.config.suggested_bounds(),
-            built.config.suggested_fixed(),
-        )
+        settings = (getattr(built.config, f"suggested_{kind}")() for kind in ("init", "bounds", "fixed"))
+        with slopes_of(one):
+            theirs = pyhf.infer.test_statistics.qmu_tilde(2.0, data, built, *settings)
         assert q[t] == pytest.approx(float(theirs), abs=2e-5)
 
 

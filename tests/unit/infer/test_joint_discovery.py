@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pyhf
 import pytest
-from joint_models import MODELS, as_pyhf, model, peer
+from joint_models import MODELS, as_pyhf, model, peer, slopes_of
 from scipy.optimize import brentq, minimize_scalar
 from scipy.stats import norm, poisson
 
@@ -31,9 +31,9 @@ def test_q_zero_and_p_value_are_those_of_pyhf(name):
     found = joint_significance(MODELS[name])
     config = built.config
     settings = config.suggested_init(), config.suggested_bounds(), config.suggested_fixed()
-    assert found.q == pytest.approx(
-        float(pyhf.infer.test_statistics.q0(0.0, data, built, *settings)), abs=5e-6
-    )
+    with slopes_of(MODELS[name]):
+        theirs = float(pyhf.infer.test_statistics.q0(0.0, data, built, *settings))
+    assert found.q == pytest.approx(theirs, abs=5e-6)
     assert found.p_value == pytest.approx(norm.sf(np.sqrt(found.q)))
 
 
@@ -125,7 +125,8 @@ def test_asimov_data_of_a_discovery_have_its_significance_with_pyhf():
     for strength, z in zip(strengths, (3.0, 5.0), strict=True):
         at = as_pyhf(one, built, np.r_[strength, found.core[0, 1:]], found.like[0], found.gamma[0])
         data = np.array(built.expected_data(at))
-        q = pyhf.infer.test_statistics.q0(0.0, data, built, *settings)
+        with slopes_of(one):
+            q = pyhf.infer.test_statistics.q0(0.0, data, built, *settings)
         assert float(np.sqrt(q)) == pytest.approx(z, abs=2e-3)
 
 

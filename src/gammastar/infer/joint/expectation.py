@@ -210,7 +210,9 @@ def expected(arrays: Arrays, point: Point, factor: FloatArray | None = None) -> 
         factor, _, _ = _factors(arrays, theta, derivatives=False)
     response = arrays.cells[None]
     if arrays.moved.size:
-        response = response + np.tensordot(theta[:, arrays.moved], arrays.shifts[arrays.moved], axes=1)
+        shifts = arrays.shifts[arrays.moved]
+        moved = theta[:, arrays.moved] @ shifts.reshape(len(shifts), -1)
+        response = response + moved.reshape(-1, *shifts.shape[1:])
     seen = (response @ cells[:, :, None])[:, :, 0]
     signal = cells * factor[:, :j]
     others = factor[:, j:]
@@ -228,7 +230,7 @@ def _poisson(counts: FloatArray, mean: FloatArray) -> FloatArray:
     seen = counts > 0
     with np.errstate(divide="ignore", invalid="ignore"):
         value = mean - counts + xlogy(counts, np.where(seen, counts, 1.0) / np.where(seen, mean, 1.0))
-    return np.where(mean >= 0, np.nan_to_num(value, nan=np.inf, posinf=np.inf), np.inf)
+    return np.where((mean >= 0) & ~np.isnan(value), value, np.inf)
 
 
 def _largest(counts: FloatArray) -> FloatArray:

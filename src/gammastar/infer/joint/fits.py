@@ -20,7 +20,7 @@ DONE = 1e-9  # what a step would still gain of −ln L
 FLAT, DAMPED = 1e-7, 1.0  # least curvature along an eigenvector of the scaled Hessian, and the most of it
 SURE = 1e-6  # damping up to which a step tells what is still to be gained
 FEW = 50  # opposite-sign pairs below which a free signal has two minima: in the pairs, or without them
-PROJECTED = 6  # halvings along the projection
+PROJECTED, TURNS = 6, 36  # halvings along the projection, and all
 LIFTED = 0.1
 TINY = 1e-10
 ALIKE = 1e-13  # of the determinant of a bin, less of which is what rounding leaves
@@ -216,9 +216,13 @@ def _fit(arrays: Arrays, data: JointData, start: Point, asked: _Asked) -> Fits:
         rows = rows[go]
         where = own.part(go), seen.part(np.flatnonzero(go))
         moved, turns = _search(arrays, where, step.part(go), found.part(go), most=here.part(go).most)
+        stuck = (turns == TURNS) & (damping[rows] >= DAMPED)  # the next step would be the same one
         damping[rows] = np.clip(damping[rows] * np.where(turns > 1, 10.0, 0.1), FLAT, DAMPED)
         for name in POINT:
             getattr(point, name)[rows] = getattr(moved, name)
+        rows = rows[~stuck]
+        if not rows.size:
+            break
     return Fits(point, value, slope if asked.most is None else np.zeros(n), done)
 
 
@@ -355,7 +359,7 @@ def _search(
     n = len(found.value)
     best = Point(point.core.copy(), point.like.copy(), point.gamma.copy())
     scale, rows, turns = np.ones(n), np.arange(n), np.zeros(n, dtype=np.int64)
-    for turn in range(PROJECTED + 30):
+    for turn in range(TURNS):
         if turn == PROJECTED:
             scale[rows] = _room(arrays, point.part(rows), step.part(rows))
         own = point.part(rows)
