@@ -125,7 +125,7 @@ def upper_limit(
         signal_sigma=signal_sigma,
         background_sigma=background_sigma,
         cl=cl,
-        method=counting,
+        method="none" if count is None else counting,
     )
     if method == "asymptotic":
         return _asymptotic(background, (signal_sigma, background_sigma), count, cl, asymptotic_from)
