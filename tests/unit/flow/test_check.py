@@ -114,7 +114,7 @@ def test_kl_refuses_what_it_cannot_use():
 def test_scan_passes_the_truth_and_fails_a_wrong_model():
     rng = np.random.default_rng(7)
     data = truth(30_000, rng)
-    options = {"masses": np.linspace(0.25, 1.05, 5), "n_draws": 40, "max_points": 1000}
+    options = {"masses": np.linspace(0.25, 1.05, 5), "n_draws": 30, "max_points": 800}
     good = kl_scan(Toy(), data, rng=rng, **options)
     wrong = kl_scan(Toy(shift=0.5), data, rng=rng, **options)
     assert good.tested.all()
@@ -157,13 +157,13 @@ def test_replicas_are_compared_with_the_same_draws_as_alone():
     rng = np.random.default_rng(7)
     data, ones = truth(6_000, rng), np.ones(6_000)
     models = [Toy(shift) for shift in (0.0, 0.02, 0.3)]
-    arguments = {"mass_range": (0.3, 1.0), "window": 0.1, "n_draws": 50}
+    arguments = {"mass_range": (0.3, 1.0), "window": 0.1, "n_draws": 30}
     found = check_windows(
         models[0], data, ones, rng=lambda: np.random.default_rng(8), members=models[1:], **arguments
     )
     alone = [
         kl_scan(one, data, masses=found.mass, half_width=0.05, n_draws=n, rng=np.random.default_rng(8))
-        for one, n in zip(models, (50, 5, 5), strict=True)
+        for one, n in zip(models, (30, 5, 5), strict=True)
     ]
     np.testing.assert_allclose(found.model, alone[0].model_mean, rtol=1e-12)
     spread = np.std([one.model_mean for one in alone[1:]], axis=0, ddof=1)
