@@ -98,6 +98,9 @@ def _as_fine_as_data(sample: _Sample, seeds: Sequence[int]) -> tuple[tuple[Any, 
     leaves = LEAVES[0]
     fitted, lowest = sample.cross_fitted(leaves, seeds)
     while 2 * leaves <= LEAVES[1] and None not in fitted:
+        if leaves * LEAF > len(sample.x):  # no tree grows so many, and finer ones are the same
+            leaves = LEAVES[1]
+            break
         finer, loss = sample.cross_fitted(2 * leaves, seeds)
         worse = loss - lowest
         if worse.sum() > np.sqrt(np.sum(worse**2)):

@@ -21,23 +21,6 @@ def small_blocks(small_pilots):
     small_pilots.setattr(blocks, "BLOCK", 1000)
 
 
-def test_recorded_commands_give_the_shipped_files():
-    """The content of data/mock/*.root: branch by branch, bit by bit."""
-    for name, n, options in (
-        ("data", 20_000, {"seed": 11}),
-        ("mc", 100_000, {"seed": 12, "kind": "mc", "prior": "varied"}),
-    ):
-        made = simulate_events(CARD, n, **options)
-        with uproot.open(data_path(f"mock/na60_{name}.root")) as file:
-            arrays, meta = file["events"].arrays(), file["meta"].arrays()
-        assert meta.N_POT[0] == made.meta["N_POT"]
-        for key, values in made.branches.items():
-            if key != "Muon":
-                np.testing.assert_array_equal(ak.to_numpy(arrays[key]), values)
-        for member in made.branches["Muon"].fields:
-            assert ak.array_equal(arrays[f"Muon_{member}"], made.branches["Muon"][member])
-
-
 @pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize(("card", "kind"), [(CARD, "mc"), (FULL, "charm")])
 def test_blocks_are_one_sample(card, kind):

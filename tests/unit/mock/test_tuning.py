@@ -142,12 +142,12 @@ def test_tuning_finds_the_yields_behind_a_spectrum():
     modes = {
         k: m.model_copy(update={"branching": m.branching * factor.get(k, 1.0)}) for k, m in CARD.modes.items()
     }
-    data = simulate_events(CARD.model_copy(update={"modes": modes}), 20_000, seed=1)
+    data = simulate_events(CARD.model_copy(update={"modes": modes}), 12_000, seed=1)
     assert ak.any(data.branches["Muon"].charge)
     edges = np.linspace(0.2, 1.2, 51)
     counts = np.histogram(_opposite(data, M_MU)[0], edges)[0]
     known = {"combinatorial": (1.2, 0.3), "eta_prime_dalitz": (1.0, 0.3), "omega_dalitz": (1.0, 0.1)}
-    tuned, fit = tune_card(CARD, edges, counts, data.meta["N_POT"], constraints=known, n=50_000)
+    tuned, fit = tune_card(CARD, edges, counts, data.meta["N_POT"], constraints=known, n=30_000)
     for key, expected in factor.items():
         assert fit.factor[key] == pytest.approx(expected, abs=4 * fit.error[key] + 0.03 * expected)
     assert fit.chi2 / fit.ndof < 2.0

@@ -178,8 +178,8 @@ def test_bootstrap_draws_events_by_their_hash():
     charge = rng.choice(np.array([0, 2, -2], np.int8), size=n, p=[0.6, 0.25, 0.15])
     pairs = Pairs(rng.uniform(0.2, 2, n), np.ones(n), np.full(n, 30.0), charge, np.ones(n), np.arange(n) // 2)
     axes = (regular("mass", 3, 0.2, 2.0),)
-    drawn = bootstrap_covariance([pairs], axes, n_replicas=400)
-    weight = replica_weights(event_seeds(pairs.event), 400)
+    drawn = bootstrap_covariance([pairs], axes, n_replicas=150)
+    weight = replica_weights(event_seeds(pairs.event), 150)
     found = []
     for w in weight:
         parts = []

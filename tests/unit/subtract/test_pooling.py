@@ -95,8 +95,8 @@ def test_r_of_many_hashes_scatters_about_that_of_all_leptons():
             mixed
         ).sum()
 
-    whole = [found(mixing_pool([made])) for _ in range(6)]
-    drawn = [found(mixing_pool([made], dataset=f"{k}", most=2500)) for k in range(30)]
+    whole = [found(mixing_pool([made])) for _ in range(5)]
+    drawn = [found(mixing_pool([made], dataset=f"{k}", most=2500)) for k in range(20)]
     for position in (0, 1):
         expected = np.mean([w[position] for w in whole], axis=0)
         values = np.array([d[position] for d in drawn])

@@ -52,12 +52,12 @@ def test_full_covariance_matches_the_scatter_of_toys():
     """A steep charge ratio inside the region makes the coarse term large: total and χ² must still fit."""
     pp, mm = np.linspace(200, 40, 8), np.linspace(20, 120, 8)
     rng = stream(12, "cov")
-    toys = [same_sign(pair_hists(pp * 4, rng.poisson(pp), rng.poisson(mm))).values for _ in range(1000)]
+    toys = [same_sign(pair_hists(pp * 4, rng.poisson(pp), rng.poisson(mm))).values for _ in range(600)]
     seen = np.cov(np.array(toys), rowvar=False)
     expected = same_sign(pair_hists(pp * 4, pp, mm)).cov - np.diag(pp * 4)
     assert seen.sum() / expected.sum() == pytest.approx(1, abs=3.5 * np.sqrt(2 / len(toys)))
     scale = np.sqrt(np.outer(np.diag(expected), np.diag(expected)))
-    assert np.abs((seen - expected) / scale).max() < 0.14
+    assert np.abs((seen - expected) / scale).max() < 0.18
 
 
 @pytest.mark.parametrize(("mean", "bias"), [(0.25, -0.78), (0.5, -0.62), (1, -0.40), (2, -0.20), (5, -0.057)])

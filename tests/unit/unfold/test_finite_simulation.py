@@ -77,15 +77,15 @@ def test_replicas_in_single_precision_give_the_same(made):
 
 def test_bias_without_migration_is_that_of_an_inverse_binomial():
     """n = y/ε with ε of T pairs: ⟨1/ε̂⟩ = (1 + (1 − ε)/(ε T))/ε to second order."""
-    rng = stream(2, "diagonal")
-    sample = simulated(rng, 1000, resolution=0.0)
-    response = unfold.response(sample, FEW, FEW, n_replicas=20_000, rng=rng)
+    rng, replicas = stream(2, "diagonal"), 12_000
+    sample = simulated(rng, 700, resolution=0.0)
+    response = unfold.response(sample, FEW, FEW, n_replicas=replicas, rng=rng)
     y = np.full(4, 100.0)
     e, t = response.efficiency, response.prior
     for n_iterations in (1, 3):
         found = unfold.iterative_bayes.simulation_bias(y, response, response.prior, n_iterations)
         wanted = y / e * (1 - e) / (e * t)
-        noise = y / e * np.sqrt((1 - e) / (e * t) / 20_000)
+        noise = y / e * np.sqrt((1 - e) / (e * t) / replicas)
         assert np.all(np.abs(found - wanted) < 4 * noise + 0.15 * wanted)
         assert np.all(wanted > 6 * noise)
 
@@ -98,7 +98,7 @@ def test_debiased_result_is_nearer_to_the_truth():
     truth = exact.prior / 100
     data = counted(exact.migration @ truth / (1 - exact.fakes), AXIS)
     plain, better = [], []
-    toys = 200
+    toys = 130
     for _ in range(toys):
         drawn = part(pool, rng.integers(0, 200_000, 800))
         response = unfold.response(drawn, AXIS, AXIS, n_replicas=40, rng=rng)

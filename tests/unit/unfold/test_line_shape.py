@@ -47,7 +47,7 @@ def test_pulls_at_the_peaks(response):
     rng = stream(1, "line shape")
     expected = response.migration @ response.prior
     pulls, chi2 = [], []
-    for _ in range(75):
+    for _ in range(50):
         found = unfold.forward_fold(
             counted(rng.poisson(expected).astype(float), RECO),
             response,
