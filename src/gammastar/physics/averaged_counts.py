@@ -57,6 +57,8 @@ def at_most(
     for many, *nodes in NODES:
         here = np.flatnonzero((n >= few) & (n < many))
         few = many
+        if not here.size:
+            continue
         for part in np.array_split(here, len(here) * nodes[0] * nodes[1] // BLOCK + 1):
             found[part] = _averaged(s[part], n[part], background, sigmas, nodes)
     return np.where(n >= 0, found, 0.0).reshape(np.shape(signal))

@@ -61,6 +61,7 @@ def everything():
     return replace(own, effects=(*own.effects, *effects), mc_error=0.15 * signal)
 
 
+LITTLE = {"submission": False, "discovery": [], "max_patches": 3}  # of what most tests do not look at
 OLD = {"nuisances": "in_limit", "extrapolation_sigma": "extrapolation"}
 
 
@@ -70,7 +71,7 @@ def context(folder, *, extrapolate=True, mock=False, detectors=None, **keys):
         "analysis": {"name": "planes", "seed": 1, "mock": mock},
         "predict": {"source": "theory", "channels": ["bremsstrahlung"], "beam_energy": 400.0},
         "accept": {"detectors": ["na62_dump"]} if detectors is None else detectors,
-        "infer": {"background": 0.4, "background_sigma": 0.3, "submission": False} | keys,
+        "infer": {"background": 0.4, "background_sigma": 0.3} | LITTLE | keys,
     }
     folder.mkdir(exist_ok=True)
     cache = open_cache(folder, resume=False, seed=1, mock=mock)
@@ -98,7 +99,7 @@ def table(folder):
 
 
 def test_masked_search_has_expected_results_only(tmp_path):
-    _, _, search = searched(tmp_path)
+    _, _, search = searched(tmp_path, discovery=config.Infer().discovery)
     assert search.observed is None
     assert np.isnan(search.significance)
     assert np.isnan(search.limit.observed)
@@ -320,7 +321,7 @@ def test_millicharged_limits_follow_the_steering(tmp_path):
 
 
 def test_exports_and_submission(tmp_path):
-    searched(tmp_path, exports=["hs3", "xml"], submission=True, observed=[1])
+    searched(tmp_path, exports=["hs3", "xml"], submission=True, observed=[1], discovery=[5.0])
     document = json.loads((tmp_path / "hs3.json").read_text())
     assert np.isfinite(hs3_nll(document, {"mu": 1.0}))
     assert (tmp_path / "histfactory" / "limit.xml").is_file()
