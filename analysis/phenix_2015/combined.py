@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import functools
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -152,6 +153,7 @@ def limit(workspace: Mapping[str, Any]) -> float:
     model = space.model()
     data = space.data(model)
 
+    @functools.cache  # each end of the interval is asked for twice
     def missing(mu: float) -> float:
         cls = float(pyhf.infer.hypotest(mu, data, model, test_stat="qtilde"))
         return float(np.log(max(cls, 1e-12) / (1 - CL)))

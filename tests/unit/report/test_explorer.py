@@ -90,19 +90,6 @@ def dom(address):
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False).stdout
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium at hand")
-def test_point_shows_events_limit_and_fraction(page, plane, tmp_path):
-    path = tmp_path / "explorer.html"
-    path.write_text(page)
-    shown = dom(f"{path}#0.35,1e-6")
-    text = re.search(r"<output.*?>(.*?)</output>", shown, re.DOTALL).group(1)
-    assert plane.signal[1, 30] == pytest.approx(75.0, rel=2e-3)
-    assert "75.0 events expected" in text
-    assert "limit 2.300" in text
-    assert "25.0 % in the measured domain" in text
-    assert "; reached" in text
-
-
 ACTIONS = """
 <script>
 const found = [], r = canvas.getBoundingClientRect(), a0 = axes(state().found), k0 = r.width / canvas.width;
@@ -145,8 +132,8 @@ addEventListener("load", () => {
 
 
 @pytest.fixture(scope="module")
-def frames(plane, tmp_path_factory):
-    """Three pages in frames of one, as the browser has them: denser masses, two detectors, theory."""
+def frames(page, plane, tmp_path_factory):
+    """A page at a point and three in frames of it, as the browser has them: denser masses, two, theory."""
     mass = np.sort(np.append(plane.mass, [0.77, 0.775, 0.78]))
     signal = np.outer(1.1 - mass, 100 * np.exp(-(np.log(plane.coupling / 1e-6) ** 2)))
     limit = 2.3 + 10.0 * np.broadcast_to(mass[:, None], signal.shape)
@@ -164,10 +151,21 @@ def frames(plane, tmp_path_factory):
         for point, page in pages
     )
     path = tmp_path_factory.mktemp("explorer") / "frames.html"
-    path.write_text(f"<!DOCTYPE html><html><body>{''.join(shown)}{GATHER}</body></html>")
-    found = re.findall(r"<pre>(.*?)</pre>", dom(path), re.DOTALL)
-    assert len(found) == 3
-    return dict(zip(("denser", "two", "theory"), map(unescape, found), strict=True))
+    path.write_text(page.replace("</body>", f"{''.join(shown)}{GATHER}</body>"))
+    opened = dom(f"{path}#0.35,1e-6")
+    found = [opened, *map(unescape, re.findall(r"<pre>(.*?)</pre>", opened, re.DOTALL))]
+    return dict(zip(("opened", "denser", "two", "theory"), found, strict=True))
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium at hand")
+def test_point_shows_events_limit_and_fraction(frames, plane):
+    """The page that is opened at a point."""
+    text = re.search(r"<output.*?>(.*?)</output>", frames["opened"], re.DOTALL).group(1)
+    assert plane.signal[1, 30] == pytest.approx(75.0, rel=2e-3)
+    assert "75.0 events expected" in text
+    assert "limit 2.300" in text
+    assert "25.0 % in the measured domain" in text
+    assert "; reached" in text
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium at hand")

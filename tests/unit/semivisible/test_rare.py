@@ -23,7 +23,7 @@ def card():
 
 @pytest.mark.parametrize(
     ("name", "threshold", "n"),
-    [("i2DM-talk", 0.15, 60_000), ("iDM-040", 0.1, 60_000), ("AHP2020-B", 0.1, 60_000)],
+    [("i2DM-talk", 0.15, 40_000), ("iDM-040", 0.1, 40_000), ("AHP2020-B", 0.1, 40_000)],
 )
 def test_same_as_plain_events(card, name, threshold, n):
     point = semivisible.load_benchmark(name)
@@ -52,7 +52,7 @@ def test_planes_take_rare_events_from_importance_sampling(name):
     point, card = semivisible.load_benchmark(name), semivisible.load_babar()
     table = decay_table(point.sector(point.mediator or M))
     epsilon = np.geomspace(1e-3, 0.3, 12)
-    many = babar.missing(babar.cascades(table, card, 100_000, RNG(1)), card, epsilon, RNG(2))
+    many = babar.missing(babar.cascades(table, card, 60_000, RNG(1)), card, epsilon, RNG(2))
     few = babar.cascades(table, card, 10_000, RNG(3))
     plain, ours = (babar.missing(few, card, epsilon, RNG(4), prompt=k) for k in (0, 3_000))
     for key in ("value", "low", "high"):
