@@ -108,8 +108,8 @@ class FlowOptions(NetworkOptions):
     octaves : int
         Octaves of sine and cosine of the mass among the features of the default preset.
     epoch_size : int
-        An epoch is `epoch_size` pairs, at most one pass, drawn by going through the shuffled sample again
-        and again.
+        An epoch is `epoch_size` pairs, at most one pass, drawn in proportion to |weight| by going through the
+        shuffled sample again and again.
     weight_decay : float
         Adam's.
     prior : float

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import logging
@@ -52,7 +51,7 @@ __all__ = [
     "optimise",
 ]
 
-_FORMAT = "gammastar-training-2"
+_FORMAT = "gammastar-training-3"
 _RISE = 10.0  # nats above the best validation loss at which a training has diverged
 _WARM_UP = 0.2  # share of the steps of the OneCycle schedule with a rising rate
 _MOMENTUM = (0.85, 0.95)  # Adam's first moment runs against the rate
@@ -103,29 +102,58 @@ class Part:
         """Return the same sample on another device."""
         return Part(self.rows.to(device), self.n_context, self.offset)
 
+    def drawn(self) -> tuple[Part, FloatArray]:
+        """Return the sample with weights of one size, and Σ |weight| up to each pair over the whole, (n,).
 
-@functools.lru_cache(maxsize=1)  # an epoch may begin in the pass in which the one before it ended
-def _permutation(seed: int, n: int, number: int) -> npt.NDArray[np.int64]:
-    return np.random.default_rng([seed, number]).permutation(n)
+        Pairs drawn in proportion to |weight| have the same mean loss as before.
+        """
+        weight = self.rows[:, -1].cpu().numpy().astype(np.float64)
+        summed = np.cumsum(np.abs(weight))
+        rows = self.rows.clone()
+        rows[:, -1] = torch.sign(rows[:, -1]) * (summed[-1] / weight.sum())
+        return Part(rows, self.n_context, self.offset), summed / summed[-1]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Order:
-    """Which pairs each step takes: permutations by pass, of a seed, so that any epoch can be entered."""
+    """Which pairs each step takes: shuffled passes of a seed, so that any epoch can be entered.
+
+    A pass has as many places as there are pairs, which pairs take in proportion to |weight| (systematic
+    resampling: their number is the expected one to within one place); of equal pairs each takes one. In a
+    step that took pairs as they come the few of large weight would make most of the noise (Needell, Srebro
+    and Ward, arXiv:1310.5715).
+
+    Attributes
+    ----------
+    seed : int
+    summed : NDArray, shape (n,)
+        From `Part.drawn`.
+    batch, steps : int
+        Pairs per step and steps per epoch.
+    """
 
     seed: int
-    n: int
+    summed: FloatArray
     batch: int
     steps: int
 
-    def epoch(self, epoch: int, device: torch.device) -> Iterator[Tensor]:
-        """Yield the indices of each step of an epoch."""
-        first = epoch * self.steps * self.batch
-        last = first + self.steps * self.batch
-        passes = range(first // self.n, (last - 1) // self.n + 1)
-        index = np.concatenate([_permutation(self.seed, self.n, k) for k in passes])
-        index = index[first - passes[0] * self.n :][: last - first]
-        yield from torch.split(torch.from_numpy(index).to(device), self.batch)
+    def _pass(self, number: int) -> npt.NDArray[np.int64]:
+        rng, n = np.random.default_rng([self.seed, number]), len(self.summed)
+        shuffled = rng.permutation(n)
+        last = np.floor(n * self.summed + rng.random()).astype(np.int64)
+        return np.repeat(np.arange(n), np.diff(last, prepend=0))[shuffled]
+
+    def indices(self, first: int, device: torch.device) -> Iterator[Tensor]:
+        """Yield the indices of each step from the beginning of epoch `first` on, without end."""
+        n, start = len(self.summed), first * self.steps * self.batch
+        number, left = start // n, start % n
+        index = self._pass(number)[left:]
+        while True:
+            while len(index) < self.batch:
+                number += 1
+                index = np.concatenate([index, self._pass(number)])
+            yield torch.from_numpy(index[: self.batch]).to(device)
+            index = index[self.batch :]
 
 
 def learning_rate(step: int, n_steps: int, options: FlowOptions) -> tuple[float, float]:
@@ -276,16 +304,16 @@ def _key(parameters: list[Tensor], train: Part, validation: Part, options: FlowO
     return result.hexdigest()
 
 
-def _epoch(state: _State, order: Order, gradient: Gradient, train: Part, options: FlowOptions) -> float:
-    """Run one epoch and return the mean loss; not finite if the training diverged."""
-    device = train.rows.device
-    total = torch.zeros((), dtype=torch.float64, device=device)
-    n_steps = order.steps * options.epochs
-    for number, index in enumerate(order.epoch(state.epoch, device)):
-        rate, momentum = learning_rate(state.epoch * order.steps + number, n_steps, options)
-        total += gradient(index)
+def _epoch(
+    state: _State, indices: Iterator[Tensor], steps: int, gradient: Gradient, options: FlowOptions
+) -> float:
+    """Run one epoch and return the mean loss, without the Jacobian; not finite if the training diverged."""
+    losses = []
+    for number in range(state.epoch * steps, (state.epoch + 1) * steps):
+        rate, momentum = learning_rate(number, steps * options.epochs, options)
+        losses.append(gradient(next(indices)).clone())
         state.optimiser.step(rate, momentum)
-    return float(total) / order.steps + train.offset
+    return float(torch.stack(losses).mean(dtype=torch.float64))
 
 
 def optimise(
@@ -329,17 +357,18 @@ def optimise(
     parameters = [tensor.requires_grad_() for tensor in parameters]
     # Small samples: many passes between two looks at the held-out pairs would overfit unseen.
     steps = max(1, min(options.epoch_size, len(train)) // options.batch)
-    batch = min(options.batch, len(train))
-    order = Order(int(rng.integers(2**62)), len(train), batch, steps)
+    batch, seed = min(options.batch, len(train)), int(rng.integers(2**62))
     decay = options.weight_decay + options.prior / len(train)
     adam = Adam.of(parameters, decay)
     state = _State(parameters, [p.detach().clone() for p in parameters], adam, Course())
-    key = _key(parameters, train, validation, options, order.seed) if checkpoint is not None else ""
+    key = _key(parameters, train, validation, options, seed) if checkpoint is not None else ""
     if checkpoint is not None and checkpoint.is_file() and state.load(checkpoint, key):
         _LOG.info("training goes on from %s at epoch %d", checkpoint, state.epoch)
-    course, step = state.course, gradient(parameters, log_density, train, options, batch)
+    even, summed = train.drawn()
+    indices = Order(seed, summed, batch, steps).indices(state.epoch, train.rows.device)
+    course, step = state.course, gradient(parameters, log_density, even, options, batch)
     while state.epoch < options.epochs and not course.stopped:
-        now = _epoch(state, order, step, train, options)
+        now = _epoch(state, indices, steps, step, options) + train.offset
         held_out = held_out_loss(log_density, validation)
         best = min(course.validation_loss, default=math.inf)
         if not (math.isfinite(now) and math.isfinite(held_out)) or held_out > best + _RISE:

@@ -41,9 +41,6 @@ __all__ = [
 
 Arrays = dict[str, npt.NDArray[Any]]
 KEPT = {"stages/": "", "flow": "flow", "input/": "simulate"}  # what --resume keeps, for which stage
-KINEMATIC = ("mass", "pt", "energy", "weight", "posterior")
-COMPUTED = ("values", "cov", "value", "coupling", "signal", "in_domain", "mc_error", "n_effective")
-FINITE = {*KINEMATIC, *COMPUTED}  # arrays in which no stage has gaps
 logger = logging.getLogger(__name__)
 
 
@@ -73,11 +70,10 @@ class KeptArrays(Arrays):
         raise StoreError(msg)
 
 
-def _sound(name: str, array: npt.NDArray[Any]) -> bool:
-    """Return whether an array is finite, or one that may have gaps where nothing is known."""
-    if name.rpartition("|")[2] not in FINITE or array.dtype.kind != "f":
-        return True
-    return bool(np.isfinite(array).all())
+def _gaps(arrays: Arrays) -> dict[str, int]:
+    """Return how many numbers of an array are not finite, as where nothing is known; no array without."""
+    counts = {name: int((~np.isfinite(a)).sum()) for name, a in arrays.items() if a.dtype.kind == "f"}
+    return {name: count for name, count in counts.items() if count}
 
 
 @dataclass
@@ -133,7 +129,7 @@ class StageCache:
             if kept is not None:
                 logger.info("%s: taken from the finished run", stage)
                 self.taken.append(stage)
-                self.done(stage, key, digest(kept), kept=True)
+                self.done(stage, key, digest(kept), _gaps(kept))
                 return kept
         # rows first, as they come back: sums in another order differ in their last digit
         result: dict[str, Any] = {name: np.asarray(array, order="C") for name, array in compute().items()}
@@ -143,7 +139,7 @@ class StageCache:
             raise StoreError(msg)
         with atomic(path) as temporary, temporary.open("wb") as stream:
             np.savez(stream, **result)
-        self.done(stage, key, digest(result), kept=True)
+        self.done(stage, key, digest(result), _gaps(result))
         return result
 
     def keep(
@@ -162,15 +158,15 @@ class StageCache:
         except StoreError as error:
             logger.warning("%s; the stage runs again", error)
             return None
-        if digest(found) != self.previous["stages"][stage]["content"]:
+        entry = self.previous["stages"][stage]
+        if digest(found) != entry["content"]:
             logger.warning("%s: %s does not match its digest; the stage runs again", stage, path)
             return None
-        strange = [name for name, array in found.items() if not _sound(name, array)]
-        if strange:
-            names = ", ".join(strange[:3])
-            logger.warning(
-                "%s: %s: %s: numbers that are not finite; the stage runs again", stage, path, names
-            )
+        now, before = _gaps(found), entry.get("gaps", {})
+        if now != before:
+            names = ", ".join(sorted(n for n in {*now, *before} if now.get(n) != before.get(n))[:3])
+            text = "%s: %s: %s: not as many numbers that are not finite as were kept; the stage runs again"
+            logger.warning(text, stage, path, names)
             return None
         return found
 
@@ -193,9 +189,14 @@ class StageCache:
             return False
         return stage != self.force and bool(self.previous.get("stages", {}).get(stage, {}).get("key") == key)
 
-    def done(self, stage: str, key: str, content: str, *, kept: bool = False) -> None:
-        """Record a finished stage and write the manifest, so that a killed run can resume."""
-        self.stages[stage] = {"key": key, "content": content, "kept": kept}
+    def done(self, stage: str, key: str, content: str, gaps: Mapping[str, int] | None = None) -> None:
+        """Record a finished stage and write the manifest, so that a killed run can resume.
+
+        `gaps`: how many numbers of its kept arrays are not finite; None for a stage that is not kept.
+        """
+        self.stages[stage] = {"key": key, "content": content, "kept": gaps is not None}
+        if gaps:
+            self.stages[stage]["gaps"] = dict(gaps)
         self.write(finished=False)
 
     def enter(self, inputs: Mapping[Any, str]) -> None:

@@ -126,6 +126,7 @@ class _Stage(BaseModel):
     key: str
     content: str
     kept: bool = False  # as arrays in stages/
+    gaps: dict[str, int] = {}  # how many numbers of an array are not finite
 
 
 class _Loss(BaseModel):

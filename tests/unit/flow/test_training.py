@@ -32,7 +32,8 @@ from gammastar.flow.bijection import inside_limits
 from gammastar.flow.ensembles import load_ensemble, principal_components, save_ensemble
 from gammastar.flow.event_generator import decay_vertices, two_leptons
 from gammastar.flow.model import tabulate
-from gammastar.flow.training import learning_rate
+from gammastar.flow.network import device_of
+from gammastar.flow.training import Order, Part, learning_rate
 
 pytestmark = pytest.mark.flow
 BEAM = 400.0
@@ -114,6 +115,45 @@ def test_divergence_keeps_the_last_good_model(pairs, caplog):
     assert flow.report.stopped
     assert np.isfinite(flow.report.validation_loss).all()
     assert np.isfinite(flow.log_prob(pairs.mass[:100], pairs.pt[:100], pairs.energy[:100])).all()
+
+
+def taken(weight, passes, batch=64):
+    """Return a sample's part with drawn weights, and how often each pair is taken in some passes."""
+    n = len(weight)
+    even, summed = Part.of(np.zeros((n, 2)), np.zeros((n, 1)), weight, np.zeros(n)).drawn()
+    indices = Order(3, summed, batch, 5).indices(0, device_of("cpu"))
+    found = np.concatenate([next(indices).numpy() for _ in range(passes * n // batch)])
+    return even.rows[:, -1].numpy(), np.bincount(found, minlength=n)
+
+
+def test_pairs_of_equal_weight_are_all_taken_once_in_a_pass():
+    drawn, count = taken(np.full(640, 0.3), 3)
+    np.testing.assert_allclose(drawn, 1.0)
+    np.testing.assert_array_equal(count, 3)
+
+
+@pytest.mark.parametrize("negative", [0.0, 0.3])
+def test_pairs_are_taken_in_proportion_to_their_weight(negative):
+    rng = np.random.default_rng(4)
+    weight = rng.gamma(0.5, 1.0, 1280) * np.where(rng.random(1280) < negative, -1.0, 1.0)
+    drawn, count = taken(weight, 4)
+    expected = 4 * 1280 * np.abs(weight) / np.abs(weight).sum()
+    assert (np.abs(count - expected) <= 4).all()  # one place in each pass
+    # what a step minimises, for any function of the pairs: Σ w f / Σ w
+    value = rng.normal(size=1280) + 2.0
+    mean, error = np.sum(count * drawn * value) / count.sum(), np.abs(drawn[0]) * 2.3 / np.sqrt(1280 * 4)
+    assert mean == pytest.approx(np.sum(weight * value) / weight.sum(), abs=4 * error)
+    np.testing.assert_array_equal(np.sign(drawn), np.sign(weight))
+
+
+def test_any_epoch_can_be_entered():
+    summed = np.cumsum(np.random.default_rng(5).random(1000))
+    order, device = Order(7, summed / summed[-1], 64, 11), device_of("cpu")
+    through, later = order.indices(0, device), order.indices(3, device)
+    for _ in range(33):
+        next(through)
+    for _ in range(40):
+        np.testing.assert_array_equal(next(through).numpy(), next(later).numpy())
 
 
 def test_one_cycle_rises_and_falls():
