@@ -21,6 +21,7 @@ from gammastar.store.records import read_spectrum, write_spectrum
 NUMBERS = st.floats(-1e6, 1e6)
 NAMES = st.text(alphabet="abcXYZ 12-_", min_size=1, max_size=12).filter(lambda name: bool(spelling(name)))
 WRONG = st.sampled_from([np.nan, np.inf, -np.inf])
+few = settings(max_examples=50)
 
 
 @st.composite
@@ -47,7 +48,7 @@ def spectra(draw):
     return Spectrum(filled(axes, values, np.diag(cov)), cov, quantity, exposure, domain)
 
 
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(spectrum=spectra())
 def test_a_spectrum_comes_back_from_its_file(tmp_path_factory, spectrum):
     path = tmp_path_factory.mktemp("spectrum") / "spectrum.json"
@@ -69,7 +70,7 @@ def test_a_spectrum_comes_back_from_its_file(tmp_path_factory, spectrum):
             assert getattr(found.exposure, name) == getattr(spectrum.exposure, name)
 
 
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(spectrum=spectra(), wrong=WRONG, data=st.data())
 def test_a_spectrum_refuses_shapes_and_numbers(spectrum, wrong, data):
     n, shape = len(spectrum.cov), spectrum.values.shape
@@ -92,6 +93,7 @@ def test_a_spectrum_refuses_shapes_and_numbers(spectrum, wrong, data):
         made(hist=filled(tuple(spectrum.hist.axes), values, np.ones(n)))
 
 
+@few
 @given(name=st.sampled_from(["beam_energy", "target_a", "target_z", "thickness", "pot"]),
        value=st.one_of(WRONG, st.floats(max_value=0.0)))  # fmt: skip
 def test_an_exposure_is_positive(name, value):
@@ -101,6 +103,7 @@ def test_an_exposure_is_positive(name, value):
         Exposure(**(known | {name: value}))
 
 
+@few
 @given(grid=grids(), low=st.floats(0.0, 0.19), place=st.integers(0, 2))
 def test_histograms_of_pairs_share_their_axes(grid, low, place):
     axes, shape = grid
@@ -112,6 +115,7 @@ def test_histograms_of_pairs_share_their_axes(grid, low, place):
         PairHists(*three)
 
 
+@few
 @given(
     n_reco=st.integers(1, 5),
     n_true=st.integers(1, 5),
@@ -149,6 +153,7 @@ def test_a_response_is_a_probability(n_reco, n_true, seed, size):
         made(np.vstack([migration, migration]))
 
 
+@few
 @given(
     n=st.integers(0, 6),
     other=st.integers(0, 6),
@@ -170,6 +175,7 @@ def sources(draw, n=3):
     return Source.shifted(draw(NAMES), draw(st.sampled_from(KINDS)), shift)
 
 
+@few
 @given(
     parts=st.lists(sources(), max_size=6, unique_by=lambda part: spelling(part.name)), factor=st.floats(-9, 9)
 )
@@ -192,6 +198,7 @@ def test_sources_add_up_and_none_is_lost(parts, factor):
     np.testing.assert_allclose(scaled.total(), factor**2 * total, rtol=1e-12, atol=1e-300)
 
 
+@few
 @given(part=sources(), space=st.sampled_from(["", " ", "-", "_"]), upper=st.booleans(), other=sources())
 def test_two_sources_of_one_name_are_refused(part, space, upper, other):
     name = space + (part.name.upper() if upper else part.name) + space
@@ -202,6 +209,7 @@ def test_two_sources_of_one_name_are_refused(part, space, upper, other):
         Sources((part,)) + Sources((twin,))
 
 
+@few
 @given(part=sources(), n=st.integers(1, 5), wrong=WRONG)
 def test_a_source_is_square_finite_and_of_the_same_masses(part, n, wrong):
     if n != len(part.cov):
@@ -213,6 +221,7 @@ def test_a_source_is_square_finite_and_of_the_same_masses(part, n, wrong):
         Source(part.name, part.kind, np.full((n, n), wrong))
 
 
+@few
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(0, 30), cut=st.integers(0, 30))
 def test_pairs_put_together_are_the_pairs_that_were_parted(seed, n, cut):
     rng = np.random.default_rng(seed)

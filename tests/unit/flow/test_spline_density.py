@@ -52,7 +52,7 @@ def test_density_and_gradient_are_those_of_zuko(bins, size):
         assert np.median(np.abs(found - exact)) < 2e-6
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     values=hnp.arrays(np.float32, (5, 11), elements=st.floats(-60, 60, width=32)),
     x=hnp.arrays(np.float32, 5, elements=st.floats(-9, 9, width=32)),
