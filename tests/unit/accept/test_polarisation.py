@@ -36,7 +36,7 @@ def _as_vector(p):
 
 def _yields(mass: float, *spins: SpinState) -> accept.AcceptedYield:
     detector = load_detector(data_path("detectors/na62_dump.toml"))
-    sample = Bremsstrahlung(preset("na62"), BEAM).produce(mass, n=60_000, rng=np.random.default_rng(1))
+    sample = Bremsstrahlung(preset("na62"), BEAM).produce(mass, n=20_000, rng=np.random.default_rng(1))
     model = DarkPhoton(RTable.read(data_path("measurements/r_ratio.csv")))
     law = accept.Measured(EXPOSURE, "per_interaction", spins=spins)
     return accept.yields(sample, mass, [1e-6], model, detector, measured=law, rng=np.random.default_rng(2))
@@ -76,7 +76,7 @@ def test_axes_are_those_of_explicit_boosts(frame) -> None:
 )
 def test_the_chain_from_the_meson_is_exact(channel, parent, mass, lepton) -> None:
     """Isotropic leptons with weights against the generator, which decays in one frame after the other."""
-    n = 200_000
+    n = 100_000
     sample = channel(TABLE, BEAM).produce(mass, n=n, rng=np.random.default_rng(5))
     own = np.abs(
         np.sqrt(sample.parent[:, 3] ** 2 - np.sum(sample.parent[:, :3] ** 2, axis=1)) - mass_of(parent)

@@ -23,7 +23,7 @@ def chunk():
 
 chunk()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(10):
+for _ in range(4):
     chunk()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """

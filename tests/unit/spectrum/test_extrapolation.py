@@ -35,7 +35,7 @@ def samples():
     card = mock.load_card(data_path("cards/na60_mock.toml"))
     prior = card.priors["varied"].model_copy(update={"yields": {}, "y_width": 1.3})
     other = card.model_copy(update={"priors": {"used": prior}}).with_prior("used")
-    return points(card, 200_000, 1), points(other, 400_000, 2), card.beam.energy
+    return points(card, 140_000, 1), points(other, 280_000, 2), card.beam.energy
 
 
 def test_the_continued_trend_is_nearer_to_the_truth_than_the_simulation(samples):

@@ -74,7 +74,7 @@ def test_pulls_of_exact_masses_are_normal():
     """Poisson contents of the bins: mean and width of pulls at exact masses, lines included."""
     rng, truth, pulls = np.random.default_rng(1), integrals(cocktail), []
     m = np.array([0.22, 0.3, 0.45, 0.6, 0.7, 0.77, mass(223), 0.8, 0.9, 1.0, mass(333), 1.03, 1.08])
-    for _ in range(60):
+    for _ in range(40):
         found = fit_mass_shape(spectrum(rng.poisson(truth).astype(float)), m_lepton=M_MU)
         value, cov = found.density(m)
         pulls.append((value - cocktail(m)) / np.sqrt(np.diag(cov)))
