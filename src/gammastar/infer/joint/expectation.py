@@ -352,7 +352,7 @@ def curvature(arrays: Arrays, point: Point, data: JointData) -> Curvature:
     block[..., 0, 1] = block[..., 1, 0] = own * per_like[:, 0] * means.seen
     block[..., 1, 1] = own * means.seen**2 + inverse
     square += _second(arrays, point, means, (v_pairs, v_search), (u, w))
-    cross[:, :, 0, 1 + j :] += np.einsum("nci,nck->nik", v_pairs * per_like, u[:, j : j + 3])
+    cross[:, :, 0, 1 + j :] += np.swapaxes(v_pairs * per_like, 1, 2) @ u[:, j : j + 3]
     cross[:, :, 1] += v_pairs[:, 0, :, None] * seen
     value = _negative_log(arrays, point, data, means)
     return Curvature(value, core, bins, square, cross, block)

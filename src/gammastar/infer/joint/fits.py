@@ -23,6 +23,8 @@ FEW = 50  # opposite-sign pairs below which a free signal has two minima: in the
 PROJECTED, TURNS = 6, 36  # halvings along the projection, and all
 LIFTED = 0.1
 TINY = 1e-10
+MANY = 32  # data sets from which on their equations are solved all at once
+SAFE = 1e-4  # least pivot of a matrix that counts as positive
 ALIKE = 1e-13  # of the determinant of a bin, less of which is what rounding leaves
 NEAR = 1e-6  # factors this small and pushed towards zero go there
 BLOCK = 1000  # data sets that are fitted together: what fits into the cache
@@ -311,10 +313,39 @@ def _solved(square: FloatArray, right: FloatArray, damping: FloatArray) -> Float
     """Return the Newton steps with the absolute values of the eigenvalues: none leads up, or to a saddle."""
     diagonal = np.arange(right.shape[1])
     scale = 1.0 / np.sqrt(np.maximum(np.abs(square[:, diagonal, diagonal]), TINY))
-    values, vectors = np.linalg.eigh(square * scale[:, :, None] * scale[:, None, :])
-    turned = np.swapaxes(vectors, 1, 2) @ (right * scale)[:, :, None]
+    matrix, vector = square * scale[:, :, None] * scale[:, None, :], right * scale
+    if len(right) < MANY:
+        return -_turned(matrix, vector, damping) * scale
+    found, least = _eliminated(matrix, vector, damping)
+    rest = np.flatnonzero(~(least > SAFE))
+    found[rest] = _turned(matrix[rest], vector[rest], damping[rest])
+    return -found * scale
+
+
+def _turned(matrix: FloatArray, vector: FloatArray, damping: FloatArray) -> FloatArray:
+    """Return (|S| + d)⁻¹ r along the eigenvectors of S."""
+    values, vectors = np.linalg.eigh(matrix)
+    turned = np.swapaxes(vectors, 1, 2) @ vector[:, :, None]
     turned /= (np.abs(values) + damping[:, None])[:, :, None]
-    return np.asarray(-(vectors @ turned)[:, :, 0] * scale, dtype=np.float64)
+    return np.asarray((vectors @ turned)[:, :, 0], dtype=np.float64)
+
+
+def _eliminated(matrix: FloatArray, vector: FloatArray, damping: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return (S + d)⁻¹ r by Gauss's elimination in all data sets at once, and the least pivots less d.
+
+    Of positive matrices, whose pivots all are, this is what their eigenvectors give.
+    """
+    m = vector.shape[1]
+    a, b = np.moveaxis(matrix, 0, -1).copy(), vector.T.copy()
+    a[np.arange(m), np.arange(m)] += damping
+    with np.errstate(all="ignore"):
+        for k in range(m - 1):
+            share = a[k + 1 :, k] / a[k, k]
+            a[k + 1 :, k + 1 :] -= share[:, None] * a[k, None, k + 1 :]
+            b[k + 1 :] -= share * b[k]
+        for k in range(m - 1, -1, -1):
+            b[k] = (b[k] - (a[k, k + 1 :] * b[k + 1 :]).sum(axis=0)) / a[k, k]
+    return b.T.copy(), a[np.arange(m), np.arange(m)].min(axis=0) - damping
 
 
 def _moved(arrays: Arrays, point: Point, step: Point, scale: FloatArray, most: FloatArray | None) -> Point:
