@@ -30,7 +30,7 @@ def paper():
     keep = pairs.mass < 1.1
     columns = (a[keep] for a in (pairs.mass, pairs.pt, pairs.energy, pairs.weight))
     table = Table(*columns, np.flatnonzero(keep))
-    options = FlowOptions.paper(epochs=2, epoch_size=4096)
+    options = FlowOptions.paper(epochs=2, epoch_size=2048)
     return fit_paper(table, beam_energy=BEAM, options=options, rng=np.random.default_rng(1))
 
 

@@ -37,10 +37,10 @@ from gammastar.flow.training import Order, Part, learning_rate
 
 pytestmark = pytest.mark.flow
 BEAM = 400.0
-SMALL = FlowOptions(epochs=4, epoch_size=8192, hidden=16, bins=8)
+SMALL = FlowOptions(epochs=4, epoch_size=4096, hidden=16, bins=8)
 
 
-def sample(n=12_000, seed=1):
+def sample(n=8_000, seed=1):
     rng = np.random.default_rng(seed)
     mass = rng.uniform(0.22, 1.1, n)
     pt = rng.gamma(2.2, 0.15 + 0.15 * mass)
@@ -226,7 +226,7 @@ def test_a_device_learns_and_draws_the_same(pairs, trained, tmp_path):
 
 @pytest.fixture(scope="module")
 def papers(pairs):
-    options = FlowOptions.paper(epochs=2, epoch_size=6144)
+    options = FlowOptions.paper(epochs=2, epoch_size=2048)
     return fit_paper(pairs, beam_energy=BEAM, options=options, rng=np.random.default_rng(1))
 
 
