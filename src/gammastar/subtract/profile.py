@@ -72,9 +72,9 @@ def _profiled(s: FloatArray, n: tuple[FloatArray, FloatArray, FloatArray], r: Fl
     low, high = x[np.maximum(best - 1, 0), columns], x[np.minimum(best + 1, GRID - 1), columns]
     ratio = (np.sqrt(5) - 1) / 2
     for _ in range(GOLDEN):
-        one, two = high - ratio * (high - low), low + ratio * (high - low)
-        left = _nll(s, least + np.exp(one), n, r) < _nll(s, least + np.exp(two), n, r)
-        low, high = np.where(left, low, one), np.where(left, two, high)
+        both = np.stack([high - ratio * (high - low), low + ratio * (high - low)])
+        one, two = _nll(s, least + np.exp(both), n, r)
+        low, high = np.where(one < two, low, both[0]), np.where(one < two, both[1], high)
     return _nll(s, least + np.exp((low + high) / 2), n, r)
 
 
@@ -117,25 +117,35 @@ def profile_interval(
     if any((a < 0).any() for a in counts) or (r <= 0).any() or n_sigma <= 0:
         msg = "profile_interval: counts must not be negative, R and n_sigma must be positive"
         raise UserError(msg)
-    n = (counts[0], counts[1], counts[2])
-    value = n[0] - 2 * r * np.sqrt(n[1] * n[2])
-    smallest = _profiled(value, n, r)
-    goal = n_sigma**2 / 2
+    different, cell = np.unique(np.stack([*counts, r]), axis=1, return_inverse=True)  # few counts repeat
+    os, pp, mm, r = different
+    value = os - 2 * r * np.sqrt(pp * mm)
+    step = 2 * n_sigma * np.sqrt(os + r**2 * (pp + mm) + 4)
+    low, high = _edges(value, step, (os, pp, mm), r, n_sigma**2 / 2)
+    cell = cell.ravel()
+    return ProfileInterval(value[cell], low[cell], high[cell])
 
-    def edge(sign: int) -> FloatArray:
-        inside = value.copy()
-        step = 2 * n_sigma * np.sqrt(n[0] + r**2 * (n[1] + n[2]) + 4)
-        outside = value + sign * step
-        for _ in range(6):
-            short = _profiled(outside, n, r) - smallest < goal
-            outside = np.where(short, value + 2 * (outside - value), outside)
-        for _ in range(BISECTIONS):
-            middle = (inside + outside) / 2
-            within = _profiled(middle, n, r) - smallest < goal
-            inside, outside = np.where(within, middle, inside), np.where(within, outside, middle)
-        return (inside + outside) / 2
 
-    return ProfileInterval(value, edge(-1), edge(1))
+def _edges(
+    value: FloatArray,
+    step: FloatArray,
+    counts: tuple[FloatArray, FloatArray, FloatArray],
+    r: FloatArray,
+    goal: float,
+) -> FloatArray:
+    """Return where −ln L is higher by `goal`, below and above, shape (2, n); the first steps lead beyond."""
+    smallest = np.tile(_profiled(value, counts, r), 2)
+    n = (np.tile(counts[0], 2), np.tile(counts[1], 2), np.tile(counts[2], 2))
+    value, r, outside = np.tile(value, 2), np.tile(r, 2), np.concatenate([value - step, value + step])
+    inside = value
+    for _ in range(6):
+        short = _profiled(outside, n, r) - smallest < goal
+        outside = np.where(short, value + 2 * (outside - value), outside)
+    for _ in range(BISECTIONS):
+        middle = (inside + outside) / 2
+        within = _profiled(middle, n, r) - smallest < goal
+        inside, outside = np.where(within, middle, inside), np.where(within, outside, middle)
+    return np.asarray((inside + outside) / 2).reshape(2, -1)
 
 
 def with_profile(

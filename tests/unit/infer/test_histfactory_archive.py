@@ -72,7 +72,7 @@ def test_a_flipped_bit_of_a_packed_archive(tmp_path):
         (lambda: packed([("w.json", b" " * (65 << 20))]), "64 MB a file"),
         (lambda: packed([("w.json", b"{}")], pax={"comment": "x" * 70_000}), "header of .* bytes"),
         (lambda: packed([("n" * 70_000 + ".json", b"{}")], tarfile.GNU_FORMAT), "header of .* bytes"),
-        (lambda: packed([(f"{i}.txt", b"") for i in range(10_001)]), "10000 members"),
+        (lambda: 10_001 * packed([("a.txt", b"")])[:512] + bytes(1024), "10000 members"),
     ],
 )
 def test_archives_are_bounded(tmp_path, made, match):

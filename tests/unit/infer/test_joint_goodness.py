@@ -18,21 +18,21 @@ from gammastar.pipeline.stages import joint as stage
 def test_the_statistic_is_that_of_the_workspace():
     """The other engine finds the same where the search sees just its background."""
     window = model(300.0, seed=5, background=np.array([2.0]), observed=np.array([2.0]))
-    found = pairs_fit(window, rng=np.random.default_rng(1), n_toys=1000)
-    peer = goodness_of_fit(joint_workspace(window), rng=np.random.default_rng(2), n_toys=1000, strength=0.0)
+    found = pairs_fit(window, rng=np.random.default_rng(1), n_toys=700)
+    peer = goodness_of_fit(joint_workspace(window), rng=np.random.default_rng(2), n_toys=700, strength=0.0)
     assert found.statistic == pytest.approx(peer.statistic, abs=1e-6)
     assert found.p_value == pytest.approx(peer.p_value, abs=0.07)  # there the search fluctuates as well
     masked = replace(window, observed=None)
-    assert pairs_fit(masked, rng=np.random.default_rng(1), n_toys=1000) == found
+    assert pairs_fit(masked, rng=np.random.default_rng(1), n_toys=700) == found
 
 
 def test_p_values_of_described_pairs_are_those_of_chance():
     """The simulation is exact and nothing is uncertain but the contents, which are those fitted."""
     rng = np.random.default_rng(4)
-    windows = (model(60.0, seed=s, named=False, variance=np.zeros((8, 6))) for s in range(60))
+    windows = (model(60.0, seed=s, named=False, variance=np.zeros((8, 6))) for s in range(44))
     p = np.array([pairs_fit(window, rng=rng, n_toys=50).p_value for window in windows])
-    assert np.mean(p < 0.1) == pytest.approx(0.1, abs=0.12)  # three standard deviations
-    assert np.mean(p < 0.5) == pytest.approx(0.6, abs=0.19)
+    assert np.mean(p < 0.1) == pytest.approx(0.1, abs=0.136)  # three standard deviations
+    assert np.mean(p < 0.5) == pytest.approx(0.6, abs=0.222)
 
 
 def test_a_bin_narrower_than_the_response_is_noticed():

@@ -65,9 +65,9 @@ def nll_at(theta, mu, model, toys, index):
 
 def test_statistics_against_a_general_minimiser():
     model = toy_model(two_channels())
-    toys = draw(model, np.zeros(4), 1.0, 20, np.random.default_rng(3), randomise=True)
+    toys = draw(model, np.zeros(4), 1.0, 14, np.random.default_rng(3), randomise=True)
     ratio, qtilde, q0 = (statistics(model, toys, 1.0, kind) for kind in ("ratio", "qtilde", "q0"))
-    for i in range(20):
+    for i in range(14):
         best = []
         for mu in (0.0, 1.0):
             found = minimize(
