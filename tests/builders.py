@@ -4,6 +4,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
+import awkward as ak
 import numpy as np
 import uproot
 import vector
@@ -14,6 +15,7 @@ from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import PairHists, Sample, Spectrum
 from gammastar.physics.detector import Detector, Target
 from gammastar.physics.geometry import Frustum
+from gammastar.store.events import write_tree
 
 ROOT = Path(__file__).resolve().parents[1]  # of the checkout
 
@@ -74,6 +76,18 @@ def ntuple(path, n, seed, *, truth=False):
     with uproot.recreate(path) as file:
         file["dimuons"] = columns
     return mass, pt, energy
+
+
+def first_entries(path, name, n):
+    """Write the first entries of a MOCK file that comes with the package, for what need not read all."""
+    with uproot.open({ROOT / "data" / "mock" / name: None}) as file:
+        trees = {tree: file[tree].arrays(entry_stop=n) for tree in file.keys(cycle=False)}
+    muons = [key for key in trees["events"].fields if key.startswith("Muon_")]
+    columns = {tree: {key: rows[key] for key in rows.fields} for tree, rows in trees.items()}
+    columns["events"]["Muon"] = ak.zip({key[5:]: columns["events"].pop(key) for key in muons})
+    del columns["events"]["nMuon"]
+    write_tree(path, columns)
+    return path
 
 
 def matched_pairs(true, reco, *, fakes=None, columns=None):

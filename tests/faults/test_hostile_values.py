@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import first_entries
 from injection import steerings
 
 from gammastar import config, flow, infer
@@ -19,6 +20,7 @@ from gammastar.physics.detector import load_detector
 from gammastar.physics.mesons import MesonTable
 from gammastar.physics.millicharge import load_millicharge_detector
 from gammastar.read import load_schema
+from gammastar.read.files import kept_open
 from gammastar.report.published_limits import read_limit
 from gammastar.semivisible.babar import load_babar
 from gammastar.semivisible.darknews import load_schema as load_darknews
@@ -30,9 +32,19 @@ DIGITS = "1" * 6000
 BINS = "{ bins = %s, low = %s, high = %s }"
 
 
-def refused(folder, section, key, value):
+@pytest.fixture(scope="module")
+def mock(tmp_path_factory):
+    """Return where in a steering the first entries of the shipped MOCK files are; they stay open."""
+    folder = tmp_path_factory.mktemp("mock")
+    names = {"files": "na60_data.root", "response": "na60_mc.root"}
+    with kept_open():
+        yield {key: [str(first_entries(folder / name, name, 2500))] for key, name in names.items()}
+
+
+def refused(folder, mock, section, key, value):
     """Return the errors of a steering file in which one value is another."""
     content = steerings.plain()
+    content["read"] |= mock
     content[section][key] = steerings.Raw(value)
     path = folder / "steering.toml"
     path.write_text(steerings.text(content))
@@ -79,18 +91,18 @@ def refused(folder, section, key, value):
         ("accept", "detectors", '["' + "x" * 3000 + '"]', "no such file"),
     ],
 )
-def test_values_are_refused_with_their_key(tmp_path, section, key, value, says):
+def test_values_are_refused_with_their_key(tmp_path, mock, section, key, value, says):
     if (section, key) == ("flow", "mass"):
         value, says = BINS % (90_000, "0.2", "1.2") + "\npt = " + BINS % (90_000, 0, 6), "cells"
-    found = refused(tmp_path, section, key, value)
+    found = refused(tmp_path, mock, section, key, value)
     assert any(key in line and says in line for line in found), found
     assert max(map(len, found)) < 1500
 
 
-def test_values_that_may_be_written_in_another_way(tmp_path):
-    assert refused(tmp_path, "predict", "n_sample", "4e3") == []
-    assert refused(tmp_path, "spectrum", "beam_energy", "400") == []
-    assert refused(tmp_path, "select", "mass", BINS % ("18.0", "0.2125", "1.1125")) == []
+def test_values_that_may_be_written_in_another_way(tmp_path, mock):
+    assert refused(tmp_path, mock, "predict", "n_sample", "4e3") == []
+    assert refused(tmp_path, mock, "spectrum", "beam_energy", "400") == []
+    assert refused(tmp_path, mock, "select", "mass", BINS % ("18.0", "0.2125", "1.1125")) == []
 
 
 @pytest.mark.parametrize(

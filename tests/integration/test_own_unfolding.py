@@ -81,7 +81,8 @@ def go(tmp_path_factory, mock_schema, with_charm):
 
     def made(method, own=OWN):
         (base / "mine.py").write_text(own)
-        text = STEERING.replace("[unfold]\n", f"[unfold]\nmethod = {method!r}\n") + SOURCES
+        unfolding = f"weights = 'signed'\n[unfold]\nmethod = {method!r}\n"
+        text = STEERING.replace("[unfold]\n", unfolding) + SOURCES
         (base / "steering.toml").write_text(text)
         folder = run(base / "steering.toml", output=base / "run", resume=True)
         return folder, dict(np.load(folder / "stages" / "unfold.npz"))
@@ -176,7 +177,7 @@ def subtract_with(go, keys, own=SUBTRACTION):
 def test_a_subtraction_of_ones_own_as_on_the_page(go):
     folder, own = subtract_with(go, "method = 'subtraction.py:subtraction'\n")
     assert "own method" in read_json(folder / "manifest.json")["methods"]["background"]
-    _, known = subtract_with(go, "method = 'B3'\nr_factor = 1.02\nr_factor_sigma = 0.01\n")
+    _, known = subtract_with(go, "method = 'B3'\nweights = 'signed'\nr_factor = 1.02\nr_factor_sigma = 0.01\n")
     np.testing.assert_allclose(own["values"], known["values"], atol=1e-9)
     # weights: each pair the share of its cell, so that their sum is the spectrum
     assert own["weight"].sum() == pytest.approx(own["values"].sum(), rel=1e-9)

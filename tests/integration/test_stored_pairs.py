@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from builders import ROOT
+from builders import ROOT, first_entries
 
 from gammastar import config, subtract
 from gammastar.core.axes import effective_size, regular
@@ -25,17 +25,26 @@ from gammastar.store.manifest import read_json
 from gammastar.store.pairs import Truth, read_pairs, thinned
 
 SMALL = ROOT / "analysis" / "na60_dimuon" / "small.toml"
-LIMIT = 5000
+LIMIT = 2000
 
 
 def tell(*_):
     """Report nothing."""
 
 
-def steering(folder, *, limit=None, step=20_000, weights="posterior"):
+@pytest.fixture(scope="module")
+def mock(tmp_path_factory):
+    """Return a folder with the first entries of the shipped MOCK files."""
+    folder = tmp_path_factory.mktemp("mock")
+    for name, n in (("na60_data.root", 8000), ("na60_mc.root", 30_000)):
+        first_entries(folder / name, name, n)
+    return folder
+
+
+def steering(folder, mock, *, limit=None, step=5000, weights="posterior"):
     """Write the small run without its dark half, with a limit of pairs in memory."""
     text = SMALL.read_text().partition("[flow]")[0].replace("n_replicas = 20", "n_replicas = 5")
-    text = text.replace("schema.toml", str(SMALL.parent / "schema.toml"))
+    text = text.replace("schema.toml", str(SMALL.parent / "schema.toml")).replace('"mock/', f'"{mock}/')
     text += "[unfold.systematics]\npolarisation = 0.3\nfsr = 0.2\nprior = true\nbackground = true\n"
     if limit is not None:
         text = text.replace("[select]\n", f"[select]\nmax_in_memory = {limit}\n")
@@ -50,11 +59,11 @@ def arrays(folder, stage):
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(tmp_path_factory, mock):
     found = {}
     for name, limit in (("memory", None), ("files", LIMIT)):
         base = tmp_path_factory.mktemp(name)
-        found[name] = run(steering(base, limit=limit), output=base / "run")
+        found[name] = run(steering(base, mock, limit=limit), output=base / "run")
     return found
 
 
@@ -104,10 +113,10 @@ def test_sample_is_chosen_by_event_and_weighted_to_the_whole(runs):
     assert not any("max_in_memory" in note for note in read_json(runs["memory"] / "manifest.json")["notes"])
 
 
-def test_training_set_of_the_flow_is_the_sample(runs, tmp_path):
+def test_training_set_of_the_flow_is_the_sample(runs, mock, tmp_path):
     n = len(arrays(runs["files"], "select")["mass"])
-    _, few = training_pairs(steering(tmp_path, limit=LIMIT), runs["files"])
-    _, many = training_pairs(steering(tmp_path), runs["memory"])
+    _, few = training_pairs(steering(tmp_path, mock, limit=LIMIT), runs["files"])
+    _, many = training_pairs(steering(tmp_path, mock), runs["memory"])
     assert few.measured.sum() < n < many.measured.sum()
     inner = [t.weight[t.measured].sum() for t in (few, many)]
     assert inner[0] == pytest.approx(inner[1], rel=0.05)
@@ -116,9 +125,9 @@ def test_training_set_of_the_flow_is_the_sample(runs, tmp_path):
     assert abs(mean[0] - mean[1]) < 4 * spread
 
 
-def test_page_says_which_stages_had_a_sample(runs, tmp_path):
+def test_page_says_which_stages_had_a_sample(runs, mock, tmp_path):
     folder = runs["files"]
-    parsed = config.load(steering(tmp_path, limit=LIMIT))
+    parsed = config.load(steering(tmp_path, mock, limit=LIMIT))
     cache, made = open_cache(folder, resume=True, seed=1, mock=True), RunState()
     ctx = Context(parsed, tmp_path, folder, cache, tell)
     made.inputs = read_stage.inputs(ctx, {})
@@ -139,10 +148,10 @@ def test_page_says_which_stages_had_a_sample(runs, tmp_path):
     assert "max_in_memory" not in " ".join(pairs_sections(ctx, made)[0].paragraphs)
 
 
-def test_mixed_events_of_more_leptons_than_the_limit_give_the_same_ratio(tmp_path):
+def test_mixed_events_of_more_leptons_than_the_limit_give_the_same_ratio(tmp_path, mock):
     found = {}
     for limit in (None, LIMIT):
-        path = steering(tmp_path, limit=limit)
+        path = steering(tmp_path, mock, limit=limit)
         text = path.read_text()
         asked = 'r_factor = "mixed"\nmixed_pairs = 60000\n'
         path.write_text(re.sub(r"r_factor = .*\nr_factor_sigma = .*\n", asked, text))
@@ -190,16 +199,16 @@ def test_templates_of_many_pairs_are_thinned_by_event():
     np.testing.assert_array_equal(whole.weight, pairs.weight)
 
 
-def test_chunk_size_and_limit_do_not_choose_other_events(runs, tmp_path):
-    again = run(steering(tmp_path, limit=LIMIT, step=7000), output=tmp_path / "run", only="subtract")
+def test_chunk_size_and_limit_do_not_choose_other_events(runs, mock, tmp_path):
+    again = run(steering(tmp_path, mock, limit=LIMIT, step=3000), output=tmp_path / "run", only="subtract")
     for stage, key in (("select", "event"), ("subtract", "posterior")):
         ours, theirs = arrays(again, stage)[key], arrays(runs["files"], stage)[key]
         np.testing.assert_allclose(ours, theirs, rtol=1e-9)
 
 
-def test_chunks_of_a_farm_give_the_same_parts_and_samples(runs, tmp_path):
+def test_chunks_of_a_farm_give_the_same_parts_and_samples(runs, mock, tmp_path):
     with open_executor() as executor:
-        path = steering(tmp_path, limit=LIMIT, step=9000, weights="signed")
+        path = steering(tmp_path, mock, limit=LIMIT, step=3500, weights="signed")
         path.write_text(path.read_text().partition("[unfold.systematics]")[0])
         folder = run(path, output=tmp_path / "run", only="unfold", executor=executor)
     for stage, keys in (
@@ -213,10 +222,10 @@ def test_chunks_of_a_farm_give_the_same_parts_and_samples(runs, tmp_path):
             np.testing.assert_allclose(ours[key], theirs[key], rtol=1e-9, err_msg=key)
 
 
-def test_resumed_run_refuses_changed_parts(runs, tmp_path):
+def test_resumed_run_refuses_changed_parts(runs, mock, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(runs["files"], folder)
-    path = steering(tmp_path, limit=LIMIT, weights="signed")
+    path = steering(tmp_path, mock, limit=LIMIT, weights="signed")
     run(path, output=folder, resume=True, only="subtract")
     (folder / "stages" / "pairs" / "part-00001.parquet").unlink()
     with pytest.raises(StoreError, match="without --resume"):

@@ -615,14 +615,22 @@ def _again(s: _Sample) -> BoolArray:
     if s.schema.layout != "pair":
         row, n = np.repeat(np.arange(len(s.counts)), s.counts), len(s.counts)
         total = np.stack([np.bincount(row, axis, n) for axis in np.nan_to_num(s.momentum).T], axis=1)[rows]
-        keys = np.column_stack([s.counts[rows], total])
-        _, first = np.unique(keys, axis=0, return_index=True)
-        return np.asarray(~np.isin(np.arange(len(keys)), first))
+        return _repeated(np.column_stack([s.counts[rows], total]))
     legs = s.momentum.reshape(-1, 2, 3)
     if s.schema.event:
         return _same_pairs(legs, np.asarray(ak.to_numpy(s.events["event"])))
-    _, first = np.unique(legs.reshape(len(legs), 6), axis=0, return_index=True)
-    return np.asarray(~np.isin(np.arange(len(legs)), first))  # only rows equal to the last digit can be known
+    return _repeated(legs.reshape(len(legs), 6))  # only rows equal to the last digit can be known
+
+
+def _repeated(rows: FloatArray) -> BoolArray:
+    """Return for each row whether an earlier one holds the same numbers."""
+    order = np.argsort(rows[:, -1], kind="stable")
+    same = np.flatnonzero(np.diff(rows[order, -1]) == 0)  # neighbours of one last number: hardly any
+    some = np.union1d(order[same], order[same + 1])
+    some = some[np.lexsort(rows[some].T)]  # equal rows stay in their order
+    again = np.zeros(len(rows), dtype=bool)
+    again[some[1:]] = (rows[some[1:]] == rows[some[:-1]]).all(axis=1)
+    return again
 
 
 def _same_pairs(legs: FloatArray, event: IntArray) -> BoolArray:
