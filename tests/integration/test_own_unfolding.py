@@ -177,7 +177,9 @@ def subtract_with(go, keys, own=SUBTRACTION):
 def test_a_subtraction_of_ones_own_as_on_the_page(go):
     folder, own = subtract_with(go, "method = 'subtraction.py:subtraction'\n")
     assert "own method" in read_json(folder / "manifest.json")["methods"]["background"]
-    _, known = subtract_with(go, "method = 'B3'\nweights = 'signed'\nr_factor = 1.02\nr_factor_sigma = 0.01\n")
+    _, known = subtract_with(
+        go, "method = 'B3'\nweights = 'signed'\nr_factor = 1.02\nr_factor_sigma = 0.01\n"
+    )
     np.testing.assert_allclose(own["values"], known["values"], atol=1e-9)
     # weights: each pair the share of its cell, so that their sum is the spectrum
     assert own["weight"].sum() == pytest.approx(own["values"].sum(), rel=1e-9)

@@ -26,7 +26,7 @@ from gammastar.predict import rate as rate_of
 from gammastar.read.published import Conventions
 from gammastar.results.publish import mass_spectrum, write_published
 
-pytestmark = pytest.mark.flow
+pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("untested_flow")]
 SMALL = ROOT / "analysis" / "na60_dimuon"
 MASSES = ["0.22", "0.3", "0.5", "0.7", "0.7827", "0.79", "1.0", "1.05"]
 SHORT = {

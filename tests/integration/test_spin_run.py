@@ -25,7 +25,7 @@ from gammastar.results.reinterpret import reinterpret
 from gammastar.store.events import write_tree
 from gammastar.store.manifest import read_json
 
-pytestmark = pytest.mark.flow
+pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("untested_flow")]
 
 TRUTH = -0.8
 STEERING = """
