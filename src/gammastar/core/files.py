@@ -7,7 +7,9 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
+
+import numpy.typing as npt
 
 from gammastar.core.documents import shortened
 from gammastar.core.errors import InputFileError, StoreError
@@ -23,10 +25,12 @@ __all__ = [
     "is_folder",
     "shipped",
     "state_of",
+    "table_text",
     "write_whole",
 ]
 
 Pathlike: TypeAlias = str | os.PathLike[str]
+ROWS = 2000  # of a table that are written at once
 LONGEST_NAME = 200  # characters of a name in a message
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -171,3 +175,24 @@ def write_whole(path: Path, content: bytes) -> None:
     """
     with atomic(path) as temporary:
         temporary.write_bytes(content)
+
+
+def table_text(table: npt.NDArray[Any], form: str | list[str], delimiter: str = " ") -> str:
+    """Return a table as text, a line per row: what `numpy.savetxt` writes, in half the time.
+
+    Parameters
+    ----------
+    table : NDArray, shape (rows, columns)
+    form : str or list of str
+        Format of all columns, or of each.
+    delimiter : str
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> table_text(np.array([[1.0, 0.25], [2.0, 1e-9]]), "%.3g", ",").splitlines()
+    ['1,0.25', '2,1e-09']
+    """
+    line = delimiter.join([form] * table.shape[1] if isinstance(form, str) else form) + "\n"
+    blocks = (table[i : i + ROWS] for i in range(0, len(table), ROWS))
+    return "".join(line * len(block) % tuple(block.ravel().tolist()) for block in blocks)

@@ -109,7 +109,7 @@ class Correction:
 
 @cache
 def _legendre(n: int) -> tuple[FloatArray, FloatArray]:
-    node, weight = np.polynomial.legendre.leggauss(n)
+    node, weight = _legendre(n)
     return np.asarray(node), np.asarray(weight)
 
 
@@ -399,6 +399,13 @@ def exact_spectrum(
     return np.array([_at(float(v), mass, energy, material, nodes) for v in np.atleast_1d(x)])
 
 
+@cache
+def _legendre(n: int) -> tuple[FloatArray, FloatArray]:
+    """Return nodes and weights of an integral over (-1, 1): finding them takes longer than to use them."""
+    node, weight = np.polynomial.legendre.leggauss(n)
+    return node, weight
+
+
 def _at(x: float, mass: float, energy: float, material: Material, nodes: tuple[int, int, int]) -> float:
     """Return dσ/dx at one x."""
     if not mass / energy < x < 1.0 - M_E / energy:
@@ -408,13 +415,13 @@ def _at(x: float, mass: float, energy: float, material: Material, nodes: tuple[i
     p_after = np.sqrt(after**2 - M_E**2)
     # −u = floor + 2pk(1 − cos θ), without the cancellation of Eω − pk
     floor = 2.0 * (energy**2 * mass**2 + M_E**2 * k**2) / (energy * dark + p * k) - mass**2
-    node, weight = np.polynomial.legendre.leggauss(nodes[0])
+    node, weight = _legendre(nodes[0])
     top = np.log1p(4.0 * p * k / floor)
     minus_u = floor * np.exp(0.5 * top * (node + 1.0))
     angle = 0.5 * top * weight * minus_u / (2.0 * p * k)  # dcos θ
     away = (minus_u - floor) / (2.0 * p * k)  # 1 − cos θ
     w = np.sqrt(p_after**2 + minus_u)
-    node, weight = np.polynomial.legendre.leggauss(nodes[1])
+    node, weight = _legendre(nodes[1])
     low = 2.0 * np.log(minus_u / (w + p_after))[:, None]
     high = np.log(np.minimum((w + p_after) ** 2, LARGEST_T))[:, None]
     size = np.exp(low + 0.5 * (high - low) * (node + 1.0))  # |t|

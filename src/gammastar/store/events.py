@@ -16,7 +16,7 @@ import uproot
 from scipy.constants import c as SPEED_OF_LIGHT
 
 from gammastar.core.errors import UserError
-from gammastar.core.files import atomic
+from gammastar.core.files import atomic, table_text
 from gammastar.core.records import FloatArray, Sample
 
 __all__ = [
@@ -196,7 +196,7 @@ def _write_csv(path: Path, parts: Iterable[EventTable]) -> None:
                 stream.write(",".join(columns) + "\n")
             whole = [name for name, column in columns.items() if column.dtype.kind in "iu"]
             form = ["%d" if name in whole else "%.12g" for name in columns]
-            np.savetxt(stream, np.stack(list(columns.values()), axis=1), fmt=form, delimiter=",")
+            stream.write(table_text(np.stack(list(columns.values()), axis=1), form, ","))
 
 
 def _write_parquet(path: Path, parts: Iterable[EventTable], beam_energy: float) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.errors import PhysicsError, UserError
-from gammastar.core.files import atomic, write_whole
+from gammastar.core.files import table_text, write_whole
 from gammastar.core.records import FloatArray
 from gammastar.core.sampling import stream
 from gammastar.physics.mesons.spectra import PB_PER_MB, Cells, write_cells
@@ -220,19 +220,18 @@ def write_eventcalc(
     wanted = np.unique(np.concatenate([names, [] if fine is None else fine]))
     rate, sigma = produced.rate(wanted)
     yields = {"lower": np.clip(rate - sigma, 0.0, None), "central": rate, "upper": rate + sigma}
+    shared = {what: _lines(np.array(table)) for what, table in (("DoubleDistr", rows), ("Emax", tops))}
     written = []
     for label, values in yields.items():
-        tables = {
-            f"DoubleDistr-DP-{label}.txt": np.array(rows),
-            f"Emax-DP-{label}.txt": np.array(tops),
-            f"Total-yield-DP-{label}.txt": np.stack([wanted, values], axis=1),
-        }
-        for name, table in tables.items():
-            path = folder / name
-            with atomic(path) as temporary:
-                np.savetxt(temporary, table, fmt="%.9g", delimiter="\t")
-            written.append(path)
+        tables = shared | {"Total-yield": _lines(np.stack([wanted, values], axis=1))}
+        for what, lines in tables.items():
+            written.append(folder / f"{what}-DP-{label}.txt")
+            write_whole(written[-1], lines)
     return written
+
+
+def _lines(table: FloatArray) -> bytes:
+    return table_text(table, "%.9g", "\t").encode()
 
 
 def _wider(limits: FloatArray) -> FloatArray:
@@ -325,8 +324,7 @@ def write_alpinist(
                 np.stack([columns[1], columns[0], np.full(columns[0].shape, mass), content.T], axis=-1)
             )
         path = folder / name / f"dp_{mode}_beam{beam:g}GeV_{label}_{name}.dat"
-        with atomic(path) as temporary:
-            table = np.concatenate(blocks).reshape(-1, 4)
-            np.savetxt(temporary, table, fmt="%.3e", header=f"{produced.note}\n{UNITS}")
+        header = "".join(f"# {line}\n" for line in f"{produced.note}\n{UNITS}".split("\n"))
+        write_whole(path, (header + table_text(np.concatenate(blocks).reshape(-1, 4), "%.3e")).encode())
         written.append(path)
     return written
