@@ -357,17 +357,17 @@ def relic_density(
     )
     log_equilibrium = np.log(45.0 / (4.0 * np.pi**4) * x**2 * weighted / h) - x
     strength = np.sqrt(np.pi / 45.0) * PLANCK_MASS * m * root * average(x) / x**2
-    log_strength = np.log(np.maximum(strength, 1e-300))
+    log_strength, log_nodes = np.log(np.maximum(strength, 1e-300)), np.log(x)
 
     def slope(log_x: float, y: FloatArray) -> FloatArray:
         at = np.exp(log_x)
         equilibrium = np.interp(at, x, log_equilibrium)
-        k = np.exp(np.interp(log_x, np.log(x), log_strength)) * at
+        k = np.exp(np.interp(log_x, log_nodes, log_strength)) * at
         up, down = np.minimum(2.0 * equilibrium - y, 200.0), np.minimum(y, 200.0)  # trial steps of the solver
         return np.asarray(k * (np.exp(up) - np.exp(down)))
 
     start = np.array([log_equilibrium[0]])
-    solution = solve_ivp(slope, np.log(x[[0, -1]]), start, method="Radau", rtol=1e-6, atol=1e-8)
+    solution = solve_ivp(slope, log_nodes[[0, -1]], start, method="Radau", rtol=1e-6, atol=1e-8)
     if not solution.success:
         msg = f"relic density of {m:g} GeV: {solution.message}"
         raise PhysicsError(msg)

@@ -109,7 +109,7 @@ class Correction:
 
 @cache
 def _legendre(n: int) -> tuple[FloatArray, FloatArray]:
-    node, weight = _legendre(n)
+    node, weight = np.polynomial.legendre.leggauss(n)
     return np.asarray(node), np.asarray(weight)
 
 
@@ -397,13 +397,6 @@ def exact_spectrum(
     the nucleus; G₂ with its inelastic part as in the Weizsaecker-Williams spectrum.
     """
     return np.array([_at(float(v), mass, energy, material, nodes) for v in np.atleast_1d(x)])
-
-
-@cache
-def _legendre(n: int) -> tuple[FloatArray, FloatArray]:
-    """Return nodes and weights of an integral over (-1, 1): finding them takes longer than to use them."""
-    node, weight = np.polynomial.legendre.leggauss(n)
-    return node, weight
 
 
 def _at(x: float, mass: float, energy: float, material: Material, nodes: tuple[int, int, int]) -> float:
