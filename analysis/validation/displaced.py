@@ -23,7 +23,7 @@ RATIO = 1.2  # R of the random pairs
 
 def rows(*, quick: bool) -> Iterator[dict]:
     yield from shares(40_000 if quick else 10**6)
-    yield from closure(60 if quick else 400)
+    yield from closure(30 if quick else 400)
 
 
 def _pairs(rng: np.random.Generator, kind: str, n: int, weight: float = 1.0) -> VertexPairs:
