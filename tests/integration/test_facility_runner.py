@@ -1,5 +1,6 @@
 """The processor in coffea's own Runner: failures are raised, events keep numbers, results can be added."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,12 @@ def run(processor, files, retries=0, **options):
     return runner({"data": {"files": {str(path): "events" for path in files}}}, processor)
 
 
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    """Return three files of 40 events."""
+    return workers.poisoned(tmp_path_factory.mktemp("parts"), 3, ())
+
+
 def job(folder, files, **changes):
     sources = tuple(Source(str(path)) for path in files)
     return replace(workers.job(folder / "chunks", step=20), sources=sources, **changes)
@@ -39,8 +46,8 @@ def without_branch(path):
     return path
 
 
-def test_failures_are_raised_and_can_be_skipped(tmp_path):
-    files = [*workers.poisoned(tmp_path, 2, ()), without_branch(tmp_path / "bad.root")]
+def test_failures_are_raised_and_can_be_skipped(parts, tmp_path):
+    files = [*parts[:2], without_branch(tmp_path / "bad.root")]
     processor = facility.DileptonPairs(job(tmp_path, files))
     with pytest.raises(Exception, match=r"bad\.root") as error:
         run(processor, files)
@@ -68,9 +75,9 @@ def test_notes_for_the_farm_do_not_raise(tmp_path):
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_events_without_numbers_stay_apart(tmp_path, known):
+def test_events_without_numbers_stay_apart(parts, tmp_path, known):
     """Three files of 40 events, in chunks of 20: as many numbers as events, in every order of the chunks."""
-    files = workers.poisoned(tmp_path, 3, ())
+    files = parts
     schema = replace(workers.schema(), event=())
     given = job(tmp_path, files, schema=schema)
     if known:
@@ -90,8 +97,8 @@ def _fill(pairs):
     return {"mass": hist.Hist(axis).fill(mass=pairs.mass[pairs.charge == 0])}
 
 
-def test_histograms_and_partial_results_are_added(tmp_path):
-    files = workers.poisoned(tmp_path, 3, ())
+def test_histograms_and_partial_results_are_added(parts, tmp_path):
+    files = parts
     given = job(tmp_path, files)
     processor = facility.DileptonPairs(given, fill=_fill)
     whole, _ = run(processor, files)
@@ -118,8 +125,8 @@ def _of_files(found):
     return {(Path(n["path"]).name, n["start"], n["stop"], n["content"]) for n in found["done"]}
 
 
-def test_every_chunk_says_what_it_cost(tmp_path):
-    files = workers.poisoned(tmp_path, 2, ())
+def test_every_chunk_says_what_it_cost(parts, tmp_path):
+    files = parts[:2]
     processor = facility.DileptonPairs(job(tmp_path, files))
     first, _ = run(processor, files)
     again, _ = run(processor, files)
@@ -129,9 +136,9 @@ def test_every_chunk_says_what_it_cost(tmp_path):
     assert _of_files(first) == _of_files(again)
 
 
-def test_checkpoints_of_coffea_are_taken_and_chunks_are_not_read_again(tmp_path):
+def test_checkpoints_of_coffea_are_taken_and_chunks_are_not_read_again(parts, tmp_path):
     """The second file fails in the first call; the second call works on it alone."""
-    files = workers.poisoned(tmp_path, 2, ())
+    files = parts[:2]
     given = job(tmp_path, files)
     keeper = SimpleCheckpointer(str(tmp_path / "checkpoints"))
     calls = tmp_path / "calls"  # the processor travels as a copy
@@ -153,8 +160,8 @@ def test_checkpoints_of_coffea_are_taken_and_chunks_are_not_read_again(tmp_path)
     assert out["entries"] == expected["entries"] == 80
 
 
-def test_metadata_of_the_user_and_some_of_the_chunks(tmp_path):
-    files = workers.poisoned(tmp_path, 2, ())
+def test_metadata_of_the_user_and_some_of_the_chunks(parts, tmp_path):
+    files = [Path(shutil.copy(path, tmp_path)) for path in parts[:2]]  # coffea keeps what it knows of a name
     fileset = {
         "data": {
             "files": {str(path): "events" for path in files},
@@ -173,10 +180,10 @@ def test_metadata_of_the_user_and_some_of_the_chunks(tmp_path):
 
 
 @pytest.mark.slow
-def test_on_a_dask_cluster_by_coffeas_own_executor(tmp_path):
+def test_on_a_dask_cluster_by_coffeas_own_executor(parts, tmp_path):
     from distributed import Client, LocalCluster
 
-    files = workers.poisoned(tmp_path, 3, ())
+    files = parts
     processor = facility.DileptonPairs(job(tmp_path, files), fill=_fill)
     with (
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,

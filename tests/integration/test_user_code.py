@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import textwrap
 
 import cloudpickle
@@ -39,12 +40,18 @@ pair_functions = ["cuts.py:heavy"]
 """
 
 
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    return workers.poisoned(tmp_path_factory.mktemp("parts"), 3, ())
+
+
 @pytest.fixture
-def base(tmp_path):
+def base(tmp_path, parts):
     (tmp_path / "cuts.py").write_text(CUTS)
     (tmp_path / "limits.py").write_text("LIMIT = 0.30\n")
     schema = ROOT / "analysis" / "na60_dimuon" / "schema.toml"
-    workers.poisoned(tmp_path, 3, ())
+    for part in parts:
+        shutil.copy(part, tmp_path)
     (tmp_path / "steering.toml").write_text(STEERING.format(schema=schema))
     return tmp_path
 
