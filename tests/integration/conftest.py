@@ -5,6 +5,7 @@ import shutil
 from types import SimpleNamespace
 
 import pytest
+from builders import first_entries
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.files import data_path
@@ -76,6 +77,15 @@ def mock_file(tmp_path_factory):
         return SimpleNamespace(path=path, meta=sample.meta)
 
     return made
+
+
+@pytest.fixture(scope="session")
+def first_mock(tmp_path_factory):
+    """Return a folder with the first entries of the shipped MOCK files, for what is refused or only looked at."""
+    folder = tmp_path_factory.mktemp("first")
+    for name in ("na60_data.root", "na60_mc.root"):
+        first_entries(folder / name, name, 2500)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 import uproot
-from builders import ROOT, first_entries
+from builders import ROOT
 from click.testing import CliRunner
 
 from gammastar import cli, config
@@ -25,13 +25,10 @@ DETECTOR = (ROOT / "data" / "detectors" / "na62_dump.toml").read_text()
 
 
 @pytest.fixture(scope="module")
-def mock(tmp_path_factory):
+def mock(first_mock):
     """Return a folder with the first entries of the shipped MOCK files, which stay open."""
-    folder = tmp_path_factory.mktemp("mock")
-    for name in ("na60_data.root", "na60_mc.root"):
-        first_entries(folder / name, name, 2500)
     with kept_open():
-        yield folder
+        yield first_mock
 
 
 @pytest.fixture

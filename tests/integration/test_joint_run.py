@@ -1,5 +1,6 @@
 """A joint likelihood from MOCK pairs to the reach: counts by hand, signal of the plane, what it refuses."""
 
+import functools
 import re
 
 import numpy as np
@@ -54,6 +55,7 @@ def results(tmp_path_factory):
     return run(folder / "steering.toml", output=folder / "out")
 
 
+@functools.cache
 def likelihoods(folder):
     """Return what `gammastar scan` reads of each mass."""
     found = sorted((folder / "joint_na62_dump").iterdir())
@@ -250,7 +252,8 @@ def test_pseudo_experiments_give_a_limit_of_a_few_events(tmp_path):
         ({"a": ("[spectrum]", "[spectrum]\nextrapolate = false")}, "spectrum.extrapolate = true"),
     ],
 )
-def test_what_is_of_the_two_steps_is_refused_by_its_key(tmp_path, change, words):
-    (tmp_path / "steering.toml").write_text(steering(**change))
+def test_what_is_of_the_two_steps_is_refused_by_its_key(tmp_path, first_mock, change, words):
+    text = steering(**change).replace(f"{ROOT}/data/mock/", f"{first_mock}/")
+    (tmp_path / "steering.toml").write_text(text)
     with pytest.raises(SteeringError, match=words):
         run(tmp_path / "steering.toml", output=tmp_path / "out")

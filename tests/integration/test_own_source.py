@@ -102,8 +102,8 @@ def test_the_sizes_are_those_of_the_functions(results):
     assert moved.max() == pytest.approx(0.2, rel=1e-6)  # short lives reach the dump with hard particles alone
 
 
-def test_what_is_no_source_is_told_before_work(steering, tmp_path):
-    text = steering.read_text()
+def test_what_is_no_source_is_told_before_work(steering, first_mock, tmp_path):
+    text = steering.read_text().replace('"mock/', f'"{first_mock}/')
     (tmp_path / "mine.py").write_text(SOURCES)
     path = tmp_path / "steering.toml"
     for old, new, said in (
