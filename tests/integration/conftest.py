@@ -81,7 +81,7 @@ def mock_file(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def first_mock(tmp_path_factory):
-    """Return a folder with the first entries of the shipped MOCK files, for what is refused or only looked at."""
+    """Return a folder with the first entries of the shipped MOCK files, for what is refused or looked at."""
     folder = tmp_path_factory.mktemp("first")
     for name in ("na60_data.root", "na60_mc.root"):
         first_entries(folder / name, name, 2500)
