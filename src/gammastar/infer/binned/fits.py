@@ -84,14 +84,30 @@ def fitted(
         room = (free, low[free], high[free])
         begun = x[part].copy()
         x[part], nll[part], left = _minimised(model, begun, counts[part], aux[part], room)
-        again = begin + np.flatnonzero(vanished(model.events, x[part]) | left)
-        if again.size:  # there may be a second minimum before the template vanishes
-            careful, unfinished = begun[again - begin], left[again - begin]
+        several = _corners(model, fixed)
+        again = begin + np.flatnonzero(vanished(model.events, x[part]) | left | bool(several))
+        unfinished = left[again - begin]
+        for corner in (None, *several) if again.size else ():  # there may be a minimum before one vanishes
+            careful = begun[again - begin]
+            if corner is not None:
+                careful[:, corner] = low[corner]
             other, lower, left = _minimised(model, careful, counts[again], aux[again], room, damping=CAREFUL)
-            _check(unfinished & left, len(left))
-            gained = (lower < nll[again]) & ~left | unfinished
+            gained = ((lower < nll[again]) | unfinished) & ~left
             x[again[gained]], nll[again[gained]] = other[gained], lower[gained]
+            unfinished &= left
+        _check(unfinished, len(again))
     return Fitted(x, nll)
+
+
+def _corners(model: BinnedModel, fixed: npt.NDArray[np.bool_]) -> tuple[int, ...]:
+    """Return the free normalisations where, with the signal, they are as many as bins or more; else none.
+
+    They describe any data, each in its own way, and where templates move as well each way may have a minimum:
+    fits then begin at the lowest value of each of them too.
+    """
+    free = np.flatnonzero(~fixed & np.isnan(model.width) & np.isnan(model.tau))
+    free = free[free != model.poi]
+    return tuple(free.tolist()) if model.events.odd.nnz and len(free) + 1 >= model.counts.size else ()
 
 
 def _minimised(
