@@ -165,8 +165,9 @@ class StageCache:
         now, before = _gaps(found), entry.get("gaps", {})
         if now != before:
             names = ", ".join(sorted(n for n in {*now, *before} if now.get(n) != before.get(n))[:3])
-            text = "%s: %s: %s: not as many numbers that are not finite as were kept; the stage runs again"
-            logger.warning(text, stage, path, names)
+            logger.warning(
+                "%s: %s: other gaps in %s than were kept; the stage runs again", stage, path, names
+            )
             return None
         return found
 
