@@ -165,9 +165,7 @@ class StageCache:
         now, before = _gaps(found), entry.get("gaps", {})
         if now != before:
             names = ", ".join(sorted(n for n in {*now, *before} if now.get(n) != before.get(n))[:3])
-            logger.warning(
-                "%s: %s: other gaps in %s than were kept; the stage runs again", stage, path, names
-            )
+            logger.warning("%s: %s: other gaps in %s than it kept; the stage runs again", stage, path, names)
             return None
         return found
 
