@@ -1,5 +1,6 @@
 """Open charm in MOCK data, fitted with a template that the run simulates: number and error are right."""
 
+import functools
 import shutil
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import uproot
 from scipy.stats import chi2
 
-from gammastar import config
+from gammastar import config, mock
 from gammastar.core.files import data_path
 from gammastar.mock import load_card, simulate_events
 from gammastar.pipeline.cache import open_cache
@@ -18,6 +19,7 @@ from gammastar.store.events import write_tree
 from gammastar.subtract import ChargeRatio
 
 SETS = 3
+CARD = data_path("cards/na60_full.toml")
 STEERING = """
 [analysis]
 name = "charm"
@@ -46,9 +48,18 @@ edges = [0, 60, 120, 180, 260, 400, 2000]
 
 
 def write(folder, name, kind, n, seed):
-    sample = simulate_events(load_card(data_path("cards/na60_full.toml")), n, kind=kind, seed=seed)
+    sample = simulate_events(load_card(CARD), n, kind=kind, seed=seed)
     write_tree(folder / f"{name}.root", {"events": sample.branches, "meta": sample.meta_branches()})
     return float(sample.meta["sum_weights"]["charm"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_template():
+    """Simulate the charm of the runs once: it is the same in all of them."""
+    made = functools.cache(lambda kind, n, seed: simulate_events(load_card(CARD), n, kind=kind, seed=seed))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mock, "simulate_events", lambda _, n, *, kind, seed: made(kind, n, seed))
+        yield
 
 
 @pytest.fixture(scope="module")
