@@ -43,7 +43,7 @@ def test_closure_with_another_spectrum_and_independent_simulation():
     """Every toy has its own data and its own simulation, whose spectrum differs."""
     rng = stream(1, "closure")
     n = 20_000
-    expected = histogram(simulate(rng, 20 * n).true, MASS) / 20
+    expected = histogram(simulate(rng, 40 * n).true, MASS) / 40
     pulls, chi2, refolded = [], [], []
     for _ in range(25):
         mc = simulate(rng, n, slope=0.29, resonance=0.38)
