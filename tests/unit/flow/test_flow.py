@@ -150,7 +150,7 @@ def test_weighted_training_recovers_truth(weighted_flow, mass):
 
 def test_samples_follow_the_density(weighted_flow):
     rng = np.random.default_rng(6)
-    mass = np.full(40_000, 0.5)
+    mass = np.full(25_000, 0.5)
     pt, energy = weighted_flow.sample(mass, rng)
     # E[1/p] over a box is the box's area: tests sampler against density without knowing either.
     box = (pt > 0.2) & (pt < 0.9) & (energy > 12.0) & (energy < 60.0)
@@ -162,7 +162,7 @@ def test_samples_follow_the_density(weighted_flow):
 def test_samples_respect_the_limits(weighted_flow):
     rng = np.random.default_rng(7)
     low, high = weighted_flow.mass_range
-    mass = rng.uniform(low, high, 40_000)
+    mass = rng.uniform(low, high, 15_000)
     pt, energy = weighted_flow.sample(mass, rng)
     assert inside_limits(mass, pt, energy, BEAM).all()
     assert np.isfinite(weighted_flow.log_prob(mass, pt, energy)).all()

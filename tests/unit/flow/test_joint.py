@@ -29,7 +29,7 @@ def joint(cloud):
 
 
 def test_points_are_physical_and_follow_the_pairs(cloud, joint):
-    mass, pt, energy = joint(20_000, stream(2, "draw"))
+    mass, pt, energy = joint(12_000, stream(2, "draw"))
     assert ((mass >= cloud.mass.min()) & (mass <= cloud.mass.max())).all()
     assert (energy > np.hypot(mass, pt)).all()
     assert (energy < 400.0).all()
@@ -44,7 +44,7 @@ def test_rejection_gives_the_rate_and_forbids_light_photons(cloud, joint):
     def inside(mass, *_):
         return np.ones(len(mass), dtype=bool)
 
-    photons = by_rejection(0.3, 1e-6, M_MU, joint, inside, n=20_000, rng=stream(3, "chi"))
+    photons = by_rejection(0.3, 1e-6, M_MU, joint, inside, n=12_000, rng=stream(3, "chi"))
     assert photons.mass.min() > 0.6
     assert photons.weight.sum() == pytest.approx(1e-6)
     own = cloud.weighted_for(0.3, M_MU)

@@ -34,7 +34,7 @@ def flow():
 
 @pytest.fixture(scope="module")
 def sample(flow):
-    mass = np.full(10_000, 0.6)
+    mass = np.full(6_000, 0.6)
     return mass, *flow.sample(mass, np.random.default_rng(2))
 
 
@@ -105,7 +105,7 @@ def test_many_pairs_leave_students_factor_on_the_members(flow, sample):
 
 
 def test_windows_of_a_sample_over_all_masses(flow):
-    mass = np.random.default_rng(4).uniform(*RANGE, 15_000)
+    mass = np.random.default_rng(4).uniform(*RANGE, 10_000)
     pt, energy = flow.sample(mass, np.random.default_rng(5))
     found = FlowVariations(flow, FlowEnsemble((flow,) * 40), flat(200.0)).weights(mass, pt, energy)
     window = np.abs(mass - 0.6) < 0.03

@@ -141,7 +141,7 @@ def test_weighted_toys_agree_with_plain_ones():
     q = statistics(model, data, 1.0, "qtilde")[0]
     for strength, value in ((1.0, found.clsb), (0.0, found.clb)):
         theta = model.fitted(data, strength)
-        plain = draw(model, theta, strength, 20_000, np.random.default_rng(8), randomise=True)
+        plain = draw(model, theta, strength, 12_000, np.random.default_rng(8), randomise=True)
         fraction = np.mean(statistics(model, plain, 1.0, "qtilde") >= q - 1e-7)
         assert abs(fraction - value) < 4 * np.sqrt(0.25 / 10_000)
 

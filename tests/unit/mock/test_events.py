@@ -7,7 +7,15 @@ import uproot
 
 from gammastar.core.constants import M_MU
 from gammastar.core.files import data_path
-from gammastar.mock import efficiency, load_card, measured_r, mode_rates, normalisation, simulate_events
+from gammastar.mock import (
+    efficiency,
+    exposure,
+    load_card,
+    measured_r,
+    mode_rates,
+    normalisation,
+    simulate_events,
+)
 from gammastar.store.events import write_tree
 
 CARD = load_card(data_path("cards/na60_mock.toml"))
@@ -27,7 +35,9 @@ def mc():
 
 @pytest.fixture(scope="module")
 def background():
-    return simulate_events(CARD, N_DATA, kind="background", seed=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exposure, "PILOT", 50_000)  # of the exposure, which is not asked for
+        return simulate_events(CARD, N_DATA, kind="background", seed=2)
 
 
 def charge_counts(events):

@@ -241,14 +241,14 @@ def test_few_events_against_toys_of_pyhf(tmp_path):
     (tmp_path / "workspace.json").write_text(json.dumps(space))
     model = pyhf.Workspace(space).model()
     calculator = pyhf.infer.calculators.ToyCalculator(
-        [0, *model.config.auxdata], model, ntoys=200, track_progress=False
+        [0, *model.config.auxdata], model, ntoys=120, track_progress=False
     )
     with_signal, without = calculator.distributions(1.0)
     seen = calculator.teststatistic(1.0)
     toys = float(calculator.pvalues(seen, with_signal, without)[2])
     arguments = ("--method", "exact", "--statistic", "qtilde", "--auxiliary", "randomised")
     said = lines_of(tmp_path, *arguments, patches=None)
-    assert cls_of(said) == pytest.approx(toys, abs=5 * np.sqrt(0.135 * 0.865 / 200))
+    assert cls_of(said) == pytest.approx(toys, abs=5 * np.sqrt(0.135 * 0.865 / 120))
     assert cls_of(said) == pytest.approx(np.exp(-S), abs=0.01)
 
 
