@@ -195,7 +195,7 @@ def test_all_pseudo_experiments_of_nearly_empty_windows_are_fitted():
     for pairs in range(6):
         one = nearly_empty(pairs, 7 + pairs)
         arrays = arrays_of(one)
-        toys = draw_joint(arrays, fit(arrays, one.data, 1.0).point, 40, np.random.default_rng(pairs))
+        toys = draw_joint(arrays, fit(arrays, one.data, 1.0).point, 28, np.random.default_rng(pairs))
         for strength in (1.0, None):
             assert fit(arrays, toys, strength, most=1.0 if strength is None else np.inf).done.all()
 

@@ -85,7 +85,7 @@ def test_p_values_of_many_pairs_without_signal_are_uniform():
 
 def test_pseudo_experiments_give_the_poisson_tail():
     """A known background of half an event, and three are seen."""
-    found = joint_significance(model(30.0, named=False), "exact", n_toys=2000, seed=1)
+    found = joint_significance(model(30.0, named=False), "exact", n_toys=1300, seed=1)
     assert found.p_value == pytest.approx(poisson.sf(2, 0.5), abs=4 * found.error)
     assert found.significance == pytest.approx(norm.isf(found.p_value))
     none = joint_significance(model(30.0, named=False, observed=np.array([40.0])), "exact", n_toys=99)
@@ -103,8 +103,8 @@ def test_many_pairs_give_the_discovery_yield_of_a_counting_search(background):
 
 
 def test_half_of_all_experiments_reach_the_significance_of_their_median():
-    one, n = model(30.0), 1500
-    (strength,), _ = discovery_strengths(one, (3.0,), JointLimits(method="exact", n_toys=1000))
+    one, n = model(30.0), 1000
+    (strength,), _ = discovery_strengths(one, (3.0,), JointLimits(method="exact", n_toys=700))
     arrays, rng = arrays_of(one), np.random.default_rng(8)
     plain = one.with_search([0.5])
     found = fit(arrays, draw_joint(arrays, fit(arrays, plain, 0.0).point, n, rng), 0.0).point
@@ -185,7 +185,7 @@ def test_the_calibration_dictates_limits_of_long_runs():
 
 
 def test_a_projection_needs_the_median_alone():
-    asked, one = JointLimits(method="exact", n_toys=200, bands=False), MODELS["no effects"].exposed(4.0)
+    asked, one = JointLimits(method="exact", n_toys=150, bands=False), MODELS["no effects"].exposed(4.0)
     median = joint_limit(one, asked, seed=2).expected
     assert np.isfinite(median).tolist() == [False, False, True, False, False]
     assert median[2] == pytest.approx(joint_asymptotic(one).expected[2], rel=0.4)

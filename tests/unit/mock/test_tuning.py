@@ -35,7 +35,7 @@ def spectrum():
     edges = np.linspace(0.2, 1.2, 26)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exposure, "PILOT", 50_000)  # of the background, which is not asked for
-        templates, _ = mass_templates(CARD, edges, 2e12, n=60_000, seed=9)
+        templates, _ = mass_templates(CARD, edges, 2e12, n=40_000, seed=9)
     factors = {"phi_2body": 1.5, "eta_dalitz": 0.7}
     return edges, np.round(sum(factors.get(key, 1.0) * shape for key, shape in templates.items()))
 

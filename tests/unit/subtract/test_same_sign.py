@@ -38,7 +38,7 @@ def test_toys_have_unit_pulls_and_coverage(method):
     r = np.linspace(0.9, 1.2, len(signal))
     rng = stream(11, "pulls", method)
     pulls = []
-    for _ in range(300):
+    for _ in range(200):
         os = rng.poisson(signal + 2 * r * np.sqrt(pp * mm))
         result = same_sign(pair_hists(os, rng.poisson(pp), rng.poisson(mm)), method=method, r_factor=r)
         pulls.append((result.values - signal) / np.sqrt(np.diag(result.cov)))

@@ -129,7 +129,7 @@ def test_stress_and_bottom_line():
         partial(unfold.iterative, n_iterations=10),
         {"tilt": tilted},
         rng=stream(5, "stress"),
-        n_toys=100,
+        n_toys=70,
     )
     assert np.abs(studies["tilt"].bias).mean() < 0.3
     assert studies["tilt"].coverage.mean() > 0.64
