@@ -100,14 +100,14 @@ def fitted(
 
 
 def _corners(model: BinnedModel, fixed: npt.NDArray[np.bool_]) -> tuple[int, ...]:
-    """Return the free normalisations where, with the signal, they are as many as bins or more; else none.
+    """Return the free normalisations of backgrounds where they are as many as bins or more, else none.
 
-    They describe any data, each in its own way, and where templates move as well each way may have a minimum:
+    They describe any data, in several ways, and where templates move as well each way may have a minimum:
     fits then begin at the lowest value of each of them too.
     """
     free = np.flatnonzero(~fixed & np.isnan(model.width) & np.isnan(model.tau))
     free = free[free != model.poi]
-    return tuple(free.tolist()) if model.events.odd.nnz and len(free) + 1 >= model.counts.size else ()
+    return tuple(free.tolist()) if model.events.odd.nnz and len(free) >= model.counts.size else ()
 
 
 def _minimised(
