@@ -252,7 +252,7 @@ def _by_toys(published: Published, spec: dict[str, Any]) -> Iterator[dict]:
     # beyond the strength pyhf's q̃ is zero, whatever minimum there is below it
     higher = (above < -SLIGHT) | (free_above < -SLIGHT) | (theirs_at[1][:, own.poi] > 1.0)
     text = f"the same where neither of pyhf's fits ends above ours, {label}"
-    yield row(text, np.mean(apart & ~higher), 0.0, 0.01, f"{PEER}, {where}, SLSQP")
+    yield row(text, np.mean(apart & ~higher), 0.0, 0.02, f"{PEER}, {where}, SLSQP")
     theirs = tails[0] / tails[1]
     error = theirs * np.sqrt(sum((1.0 - p) / max(p, 1 / n_peer) / n_peer for p in tails))
     how = f"{PEER}, {where}, SLSQP, {n_peer} toys of each hypothesis: ± {error:.2g}; ours ± {ours.error:.2g}"
