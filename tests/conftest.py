@@ -71,6 +71,8 @@ def pytest_sessionfinish():
     """End it."""
     forks.server.close()
     forks.pools.close()
+    gc.collect(1)
+    gc.freeze()  # pytest looks for garbage once more: in what the last tests left, not in all that is there
 
 
 def pytest_unconfigure():

@@ -82,7 +82,7 @@ def test_plane_has_the_expected_layers(small_plane):
 
 def test_contours_of_both_channels_and_of_their_combination(small_plane):
     found = {
-        states: likelihood.contour(small_plane, states, modes=plane.MODES, precision=0.05)
+        states: likelihood.contour(small_plane, states, modes=plane.MODES, precision=0.1)
         for states in (("ee",), ("mumu",), ("ee", "mumu"))
     }
     edges = {states: likelihood.edges_at(f.reach, 0.3) for states, f in found.items()}
