@@ -6,6 +6,7 @@ One file per family of commands. The only package that prints.
 from __future__ import annotations
 
 import gc
+import os
 import sys
 
 import click
@@ -67,6 +68,7 @@ for command in (
 def main() -> None:
     """Run the command line; 2 for the user's mistakes, 1 for failures, 130 when interrupted."""
     keep_heap()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy: threads without a free core only wait
     gc.set_threshold(10_000, 10, 100)  # collections of everything are a fifth of the time of imports
     plain_logs()
     plain_warnings()

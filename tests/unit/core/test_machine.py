@@ -1,5 +1,6 @@
 """Memory of chunks is kept by the process: page faults, counted in a process of its own."""
 
+import os
 import platform
 import subprocess
 import sys
@@ -27,6 +28,27 @@ for _ in range(4):
     chunk()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
+
+THREADS = """
+import sys
+from gammastar.cli import main
+
+sys.argv = ["gammastar", "--version"]
+main()
+import numpy, threadpoolctl
+print(max(pool["num_threads"] for pool in threadpoolctl.threadpool_info()))
+"""
+
+
+@pytest.mark.parametrize(("asked", "threads"), [(None, 1), ("2", 2)])
+def test_commands_compute_with_one_thread_unless_asked(asked, threads):
+    if threads > (os.cpu_count() or 1):
+        pytest.skip("no second core")
+    others = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    environment = others | ({} if asked is None else {"OMP_NUM_THREADS": asked})
+    command = [sys.executable, "-c", THREADS]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert int(done.stdout.splitlines()[-1]) == threads
 
 
 def _faults(how):
