@@ -311,7 +311,7 @@ def _epoch(
     losses = []
     for number in range(state.epoch * steps, (state.epoch + 1) * steps):
         rate, momentum = learning_rate(number, steps * options.epochs, options)
-        losses.append(gradient(next(indices)).clone())
+        losses.append(gradient(next(indices)).clone())  # a CUDA graph writes each into the same place
         state.optimiser.step(rate, momentum)
     return float(torch.stack(losses).mean(dtype=torch.float64))
 
