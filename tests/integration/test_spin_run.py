@@ -178,7 +178,7 @@ def test_exported_efficiencies_follow_it_and_say_so(base, results):
     record = read_record(results)
     detector = record.detectors()["na62_dump"]
     table = [
-        efficiency_table(one, detector, [0.8], final_state="ee", n=4000)["efficiency"]
+        efficiency_table(one, "na62_dump", detector, [0.8], final_state="ee", n=4000)["efficiency"]
         for one in (record, replace(record, spin=None), replace(record, spin=SpinDensities.known([0.0] * 3)))
     ]
     assert table[0].max() > 1.02 * table[1].max()  # longitudinal photons share their energy evenly

@@ -298,7 +298,7 @@ def carried(
     run: OpenRun, detector: Detector | MillichargeDetector, made: Sample, rng: np.random.Generator
 ) -> Sample:
     """Return a sample as produced in the detector's target."""
-    transfer = transfer_of(run.ctx, {run.name: detector})
+    transfer = transfer_of(run.ctx.steering, [run.name])
     target = run.production.exposure.target_a, None
     return transfer.carry(made, (run.name, detector.target), target, rng)[0]
 

@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from gammastar import accept
+from gammastar.accept.expected_events import Sight
+from gammastar.accept.importance import Flight, importance_of, turned
 from gammastar.accept.lifetimes import LEPTONS
+from gammastar.config import Accept
 from gammastar.core.records import FloatArray
 from gammastar.core.sampling import stream
 from gammastar.physics.detector import Detector, load_detector
-from gammastar.physics.polarisation import NO_SPIN
+from gammastar.physics.polarisation import NO_SPIN, Spin
 from gammastar.pipeline.context import Tell
 from gammastar.pipeline.record import Record, read_record
+from gammastar.pipeline.stages.accept import transfer_of
 from gammastar.predict import scan_masses
 from gammastar.results.publish import write_published
 from gammastar.spectrum.angles import spin_text
@@ -27,10 +31,16 @@ __all__ = [
     "efficiency_table",
     "export",
     "length_ratio",
+    "scaling_of",
+    "spin_of",
     "write_darkcast",
 ]
 
-CTAU = (1e-2, 1e5, 71)  # m
+CTAU = (1e-2, 1e5, 211)  # m; straight lines in both logarithms are 0.07 % off per decay length to the volume
+SEED = 1
+SMALL = (
+    1e-6  # of all particles at cτ = 1 m, as ε² cτ is constant: what detectors live on is looked for above it
+)
 
 
 STATES = {"ee": "e_e", "mumu": "mu_mu", "hadrons": "hadrons"}
@@ -153,27 +163,35 @@ efficiency = darkcast.Efficiency(lratio={value})
 '''
 
 
+def spin_of(record: Record) -> Spin:
+    """Return the spin state of the photons of a run."""
+    section = record.steering.accept
+    if section is None:
+        return NO_SPIN if record.spin is None else record.spin
+    return accept.spin_states(section.longitudinal, None, section.spin_frame, record.spin)[0]
+
+
+def scaling_of(section: Accept | None) -> Literal["per_interaction"] | None:
+    """Return the law for another target that is left once the weights hold the powers of A."""
+    return None if section is None or section.target_scaling is None else "per_interaction"
+
+
 def efficiency_table(
-    record: Record,
-    detector: Detector,
-    masses: Sequence[float],
-    *,
-    final_state: str,
-    n: int,
-    seed: int = 1,
+    record: Record, name: str, detector: Detector, masses: Sequence[float], *, final_state: str, n: int
 ) -> dict[str, FloatArray]:
     """Return the efficiency of a detector over mass and lifetime.
 
     Parameters
     ----------
     record : Record
+    name : str
+        Of the detector: the stem of its file.
     detector : Detector
     masses : sequence of float [GeV]
     final_state : str
         Of the detector.
     n : int
         Sampled particles per mass.
-    seed : int
 
     Returns
     -------
@@ -182,31 +200,35 @@ def efficiency_table(
 
     Notes
     -----
-    Per produced particle that decays to the final state: geometry, decay in flight, cuts and selection.
-    Leptons follow the spin density of the record, or are emitted as from an unpolarised photon.
+    Per particle that the measured target makes and that decays to the final state: geometry, decay in flight,
+    cuts and selection, and where the run scales with A^α the ratio of the two nuclei.
+    Particles are drawn where they count at lifetimes of a dark photon (`gammastar.accept.importance`), and
+    leptons follow the spin state of the run.
     """
     channel, ctau = record.channel(), np.geomspace(*CTAU)
+    spin, transfer = spin_of(record), transfer_of(record.steering, [name])
+    exposure, states = record.spectrum.exposure, {final_state: detector.efficiency[final_state]}
+    coupling = ctau[::-1] ** -0.5  # as that of dark photons goes with the lifetime
     rows = []
-    for mass in masses:
-        sample = channel.produce(float(mass), n=n, rng=stream(seed, "export", f"{mass:.6f}"))
-        norm = float(sample.weight.sum())
-        scan = accept.lifetime_scan(
-            sample,
-            float(mass),
-            ctau,
-            detector,
-            states={final_state: detector.efficiency[final_state]},
-            rng=stream(seed, "export", detector.name, f"{mass:.6f}"),
-            spins=(NO_SPIN if record.spin is None else record.spin,),
-        )
+    for mass in (float(m) for m in masses):
+        rng = stream(SEED, "export", detector.name, f"{mass:.6f}")
+        rate = float(channel.rate([mass])[0][0]) or np.nan
+        sight = Sight(detector, coupling, ctau[::-1], states, coupling**2 / (SMALL * rate), mass)
+        sample = channel.focused(mass, n=n, rng=rng, importance=importance_of([sight], rng))
+        if exposure is not None:
+            target = name, detector.target
+            sample, _ = transfer.carry(sample, target, (exposure.target_a, None), rng)
+        sample = turned(sample, detector, rng)
+        flight = Flight.of(sight, sample)
+        towards = sight.ctau[flight.at[flight.marks(sample.weight)]]
+        scan = sight.accepted(sample, rng, towards, spins=(spin,), lines=flight.lines).scan(ctau)
         none = np.full_like(ctau, np.nan)
         part = np.divide(scan.in_domain, scan.accepted, out=none, where=scan.accepted > 0)
         rows.append(
-            np.stack([np.full_like(ctau, mass), ctau, scan.accepted / norm, scan.mc_error / norm, part])
+            np.stack([np.full_like(ctau, mass), ctau, scan.accepted / rate, scan.mc_error / rate, part])
         )
     names = ("mass_GeV", "ctau_m", "efficiency", "mc_error", "measured_fraction")
-    columns = np.concatenate(rows, axis=1)
-    return dict(zip(names, columns, strict=True))
+    return dict(zip(names, np.concatenate(rows, axis=1), strict=True))
 
 
 def _write_rate(record: Record, masses: FloatArray, output: Path) -> None:
@@ -274,6 +296,7 @@ def export(
         If a file of the record is missing.
     """
     record = read_record(results)
+    spin = "unpolarised" if spin_of(record) == NO_SPIN else str(spin_of(record))
     output.mkdir(parents=True, exist_ok=True)
     found = record.detectors() if detector is None else {detector.stem: load_detector(detector)}
     channel = record.channel()
@@ -285,10 +308,11 @@ def export(
     content: dict[str, Any] = {
         "mock": record.mock,
         "rate": "dark photons per proton on the measured target and squared kinetic mixing",
-        "efficiency": "per produced particle that decays to the final state; branching ratios left out",
+        "efficiency": "per particle made in the measured target that decays to the final state, branching "
+        "ratios left out, powers of A included; straight lines between the points in both logarithms",
         "signal": "POT x target factor x rate x eps^2 x sum over states of BR x efficiency at c tau(eps)",
         "measured_fraction": "part of the efficiency from kinematics where dileptons were measured",
-        "spin state of the decays": "unpolarised" if record.spin is None else spin_text(record.spin),
+        "spin state of the decays": spin if record.spin is None else spin_text(record.spin),
         "detectors": {},
     }
     for name, known in found.items():
@@ -296,7 +320,7 @@ def export(
             if known.accept_on == "daughters" and state not in LEPTONS:
                 continue
             tell("export", None, f"{known.name}, {state}")
-            table = efficiency_table(record, known, masses.tolist(), final_state=state, n=n)
+            table = efficiency_table(record, name, known, masses.tolist(), final_state=state, n=n)
             write_table(output / f"efficiency_{name}_{state}.csv", _text(table))
         content["detectors"][name] = {
             "name": known.name,
@@ -314,7 +338,8 @@ def export(
 
 
 def _factor(record: Record, detector: Detector) -> float | None:
+    """Return the rate per proton on the detector's target over that on the measured one."""
     section, exposure = record.steering.accept, record.spectrum.exposure
-    if section is None or exposure is None or section.target_scaling == "power":
+    if section is None or exposure is None:
         return None
-    return float(accept.Measured(exposure, section.target_scaling).factor(detector))
+    return float(accept.Measured(exposure, scaling_of(section)).factor(detector))

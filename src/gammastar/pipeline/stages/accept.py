@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,14 +15,14 @@ from gammastar import accept, predict
 from gammastar.accept.expected_events import Sight
 from gammastar.accept.importance import importance_of, watched
 from gammastar.accept.plane import PlaneRow, acceptance_curves, stacked
-from gammastar.config import Accept, Millicharge
+from gammastar.config import Accept, Millicharge, Steering
 from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import SteeringError
 from gammastar.core.records import FloatArray, Sample
 from gammastar.core.sampling import stream
 from gammastar.core.signal import AcceptanceCurves, Rate, SignalPlane, SignalPlanes, Variation
 from gammastar.core.sources import FLOW, OwnSource
-from gammastar.physics.detector import Detector, Stand, load_detector
+from gammastar.physics.detector import Detector, load_detector
 from gammastar.physics.millicharge import MillichargeDetector, load_millicharge_detector
 from gammastar.physics.polarisation import FRAMES, UNPOLARISED, SpinDensities, lambda_theta
 from gammastar.pipeline.context import Context, detector_files
@@ -101,16 +101,18 @@ def measured_of(ctx: Context, production: Production) -> accept.Measured:
     return accept.Measured(production.exposure, scaling, spins=spins)
 
 
-def transfer_of(ctx: Context, found: Mapping[str, Stand]) -> TargetTransfer:
-    """Return how particles come to be made in the targets of the detectors."""
-    section = _section(ctx)
+def transfer_of(steering: Steering, found: Iterable[str]) -> TargetTransfer:
+    """Return how particles come to be made in the targets of the detectors of these names."""
+    section = steering.accept
+    if section is None:
+        return TargetTransfer()
     alpha, depth = section.alpha, section.interaction_length
     if isinstance(alpha, float):
         alpha = ((0.0, alpha),)
     return TargetTransfer(
         alpha if section.target_scaling == "power" else None,
         section.alpha_inelastic or 0.0,
-        ctx.steering.systematics.scaling,
+        steering.systematics.scaling,
         depth if isinstance(depth, dict) or depth is None else dict.fromkeys(found, depth),
     )
 
@@ -165,7 +167,7 @@ def _rows(
     show: Callable[[Rate, list[dict[str, PlaneRow]]], None] | None,
 ) -> list[dict[str, PlaneRow]]:
     """Return the yields of every detector at each mass; `show` sees those of a few masses before the rest."""
-    transfer, count = transfer_of(ctx, detectors(ctx)), len(rate.mass)
+    transfer, count = transfer_of(ctx.steering, detectors(ctx)), len(rate.mass)
     settings = ctx.seed, section_of(ctx).n_sample, transfer, ctx.own_sources()
     point = functools.partial(yields_at, production, rate.mass, sights, settings)
     every = np.arange(count)
@@ -237,7 +239,7 @@ def cell_signals(
     found = {name: detector for name, detector in detectors(ctx).items() if name in planes}
     plane, n = next(iter(planes.values())), section_of(ctx).n_sample
     mass = float(plane.mass[i])
-    transfer, pairs = transfer_of(ctx, found), production.pairs_near(mass, n)
+    transfer, pairs = transfer_of(ctx.steering, found), production.pairs_near(mass, n)
     looking = {name: see(mass) for name, see in _sights(ctx, production, found, plane.coupling).items()}
     importance = importance_of(list(looking.values()), stream(ctx.seed, "importance", i), pairs)
     made = production.channel.focused(mass, n=n, rng=stream(ctx.seed, "predict", i), importance=importance)
@@ -300,7 +302,7 @@ def _curves(
     ctx: Context, production: Production, rate: Rate, name: str, detector: Detector
 ) -> AcceptanceCurves:
     """Return acceptance and its error over the lifetime at a few masses."""
-    section, transfer = _section(ctx), transfer_of(ctx, detectors(ctx))
+    section, transfer = _section(ctx), transfer_of(ctx.steering, detectors(ctx))
     low, high = rate.mass[[0, -1]]
     n = section_of(ctx).n_sample
     produced: dict[float, Sample] = {}
@@ -406,7 +408,7 @@ def _charged_point(
 ) -> dict[str, PlaneRow]:
     """Return what each detector sees of one mass of χ."""
     section, found = _section(ctx), millicharge_detectors(ctx)
-    charges, transfer = np.geomspace(*section.charge, section.n_charges), transfer_of(ctx, found)
+    charges, transfer = np.geomspace(*section.charge, section.n_charges), transfer_of(ctx.steering, found)
     sample, variations = _chi_particles(ctx, production, state, m_chi, stream(ctx.seed, "millicharge", i))
     rows = {}
     for name, detector in found.items():

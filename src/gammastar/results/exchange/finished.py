@@ -10,16 +10,14 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 
 from gammastar import accept, predict
-from gammastar.config import Accept
 from gammastar.core.errors import InputFileError, PhysicsError, UserError
 from gammastar.core.files import write_whole
 from gammastar.core.records import FloatArray
 from gammastar.physics.detector import Detector, load_detector
-from gammastar.physics.polarisation import NO_SPIN
 from gammastar.pipeline.context import Tell
 from gammastar.pipeline.record import Record, read_record
+from gammastar.pipeline.stages.accept import transfer_of
 from gammastar.predict import scan_masses
-from gammastar.predict.target import TargetTransfer
 from gammastar.results.exchange.decays import Point, Stand, write_decays
 from gammastar.results.exchange.tables import (
     ALPINIST,
@@ -28,7 +26,7 @@ from gammastar.results.exchange.tables import (
     write_eventcalc,
     write_foresee,
 )
-from gammastar.results.export import write_darkcast
+from gammastar.results.export import scaling_of, spin_of, write_darkcast
 from gammastar.store.manifest import write_json
 
 __all__ = ["TOOLS", "Asked", "Decays", "Tool", "export_for"]
@@ -169,22 +167,6 @@ def _masses(record: Record) -> FloatArray:
     return np.array(sorted(inside) if len(inside) > 1 else scan_masses(channel, low, high, count))
 
 
-def _transfer(
-    section: Accept | None, found: Mapping[str, Detector]
-) -> tuple[Literal["per_interaction"] | None, TargetTransfer]:
-    """Return how particles of the measured target are made in others, as the run asked."""
-    if section is None:
-        return None, TargetTransfer()
-    alpha, depth, power = section.alpha, section.interaction_length, section.target_scaling == "power"
-    points = ((0.0, alpha),) if isinstance(alpha, float) else alpha
-    transfer = TargetTransfer(
-        points if power else None,
-        section.alpha_inelastic or 0.0,
-        depth=dict.fromkeys(found, depth) if isinstance(depth, float) else depth,
-    )
-    return (None if section.target_scaling is None else "per_interaction"), transfer
-
-
 def _for_simulation(
     record: Record, found: Mapping[str, Detector], output: Path, decays: Decays | None
 ) -> list[Path]:
@@ -192,7 +174,7 @@ def _for_simulation(
     if decays is None:
         msg = "for geant give the point of the plane: --mass and --coupling"
         raise UserError(msg)
-    channel, section = record.channel(), record.steering.accept
+    channel = record.channel()
     low, high = channel.mass_range
     if not low <= decays.mass <= high:
         msg = f"--mass {decays.mass:g} GeV: the run measured {low:.4g} to {high:.4g} GeV"
@@ -201,9 +183,7 @@ def _for_simulation(
     if exposure is None:
         msg = f"{record.folder}/spectrum.json: has no exposure, so that nothing counts per proton"
         raise InputFileError(msg)
-    scaling, transfer = _transfer(section, found)
-    spins = (NO_SPIN if record.spin is None else record.spin,)
-    measured = accept.Measured(exposure, scaling, spins=spins)
+    measured = accept.Measured(exposure, scaling_of(record.steering.accept), spins=(spin_of(record),))
     model = predict.make_model("dark_photon", record.folder)
     point = Point(decays.mass, decays.coupling, decays.state)
     written: list[Path] = []
@@ -211,7 +191,7 @@ def _for_simulation(
     left_out: dict[str, str] = {}
     for name, one in found.items():
         path = output / f"decays_{name}_{decays.state}.{decays.suffix}"
-        stand = Stand(model, one, measured, name, transfer)
+        stand = Stand(model, one, measured, name, transfer_of(record.steering, [name]))
         try:
             expected, effective = write_decays(path, channel, stand, point, n=decays.events)
         except PhysicsError as error:  # an open volume, or nothing decays there
