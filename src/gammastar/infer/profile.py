@@ -24,7 +24,7 @@ import numpy as np
 __all__ = ["fit", "log_density", "statistic"]
 
 STEPS = 200
-DONE = 1e-11  # Newton decrement: the error of the NLL is half of it
+NEAR = 1e-7  # Newton decrement: the last step lowers the NLL by half of it, to its power of 3/2
 
 
 @numba.njit(cache=True)
@@ -54,20 +54,20 @@ def _sums(s: Any, b: Any, events: Any, c: Any) -> Any:
 
 
 @numba.njit(cache=True)
-def _evaluate(x: Any, model: Any, aux: Any, events: Any, mu: Any, g: Any, h: Any) -> Any:
-    """Return the NLL at μ = 0 or 1; fill the gradient and both Hessians (h[0] full, h[1] without V)."""
+def _evaluate(x: Any, model: Any, aux: Any, events: Any, mu: Any, g: Any, h: Any, bend: Any) -> Any:
+    """Return the NLL at μ = 0 or 1; fill gradient and lower Hessian, with V (`bend` = 1) or without (0)."""
     yields, a, d = model
     n, p = len(x), a.shape[1]
     nll = 0.0
     for j in range(n):
         g[j] = 0.0
-        for k in range(n):
-            h[0, j, k] = h[1, j, k] = 0.0
+        for k in range(j + 1):
+            h[j, k] = 0.0
         if j < p:
             pull = x[j] - aux[j]
             nll += 0.5 * pull * pull
             g[j] = pull
-            h[0, j, j] = h[1, j, j] = 1.0
+            h[j, j] = 1.0
     for c in range(yields.shape[1]):
         es, eb = (x[p] if n > p else 0.0), 0.0
         for j in range(p):
@@ -78,14 +78,13 @@ def _evaluate(x: Any, model: Any, aux: Any, events: Any, mu: Any, g: Any, h: Any
         nll += s + b
         logs, w_sum, v_sum, n_sum = _sums(s, b, events, c)
         nll -= logs
+        v_sum *= bend
         for j in range(n):
             aj, dj = (a[c, j], d[c, j]) if j < p else (1.0, 0.0)
             g[j] += (s - w_sum) * aj + (b - n_sum + w_sum) * dj
             for k in range(j + 1):
                 ak, dk = (a[c, k], d[c, k]) if k < p else (1.0, 0.0)
-                convex = s * aj * ak + b * dj * dk
-                h[1, j, k] += convex
-                h[0, j, k] += convex - v_sum * (aj - dj) * (ak - dk)
+                h[j, k] += s * aj * ak + b * dj * dk - v_sum * (aj - dj) * (ak - dk)
     return nll
 
 
@@ -124,26 +123,39 @@ def _copy(source: Any, target: Any) -> None:
 
 
 @numba.njit(cache=True)
+def _direction(x: Any, model: Any, aux: Any, events: Any, mu: Any, work: Any) -> Any:
+    """Solve for the step (row 1), without V if need be; return its decrement, or −1, and its scale."""
+    n, (h, rows) = len(x), work
+    g, step = rows[0, :n], rows[1, :n]
+    if not _solve(h, g, step):
+        _evaluate(x, model, aux, events, mu, g, h, 0.0)
+        if not _solve(h, g, step):
+            return -1.0, 0.0
+    decrement, longest = 0.0, 3.0
+    for j in range(n):
+        decrement -= g[j] * step[j]
+        longest = max(longest, abs(step[j]))
+    return decrement, 3.0 / longest
+
+
+@numba.njit(cache=True)
 def _minimise(x: Any, model: Any, aux: Any, events: Any, mu: Any, work: Any) -> Any:
     """Minimise the NLL from x, in place, by Newton steps with backtracking; return the NLL."""
-    n = len(x)
-    h, rows = work
+    n, (h, rows) = len(x), work
     g, step, trial, new_g = rows[0, :n], rows[1, :n], rows[2, :n], rows[3, :n]
-    nll = _evaluate(x, model, aux, events, mu, g, h)
+    nll = _evaluate(x, model, aux, events, mu, g, h, 1.0)
     for _ in range(STEPS):
-        if not _solve(h[0], g, step) and not _solve(h[1], g, step):
+        decrement, scale = _direction(x, model, aux, events, mu, work)
+        if decrement < 0.0:
             break
-        decrement, longest = 0.0, 0.0
-        for j in range(n):
-            decrement -= g[j] * step[j]
-            longest = max(longest, abs(step[j]))
-        if decrement < DONE:
-            break
-        scale = min(1.0, 3.0 / longest)
+        if decrement < NEAR:
+            for j in range(n):
+                x[j] += step[j]
+            return nll - 0.5 * decrement
         for _ in range(40):
             for j in range(n):
                 trial[j] = x[j] + scale * step[j]
-            new = _evaluate(trial, model, aux, events, mu, new_g, h)
+            new = _evaluate(trial, model, aux, events, mu, new_g, h, 1.0)
             if new <= nll - 1e-4 * scale * decrement + 1e-13 * abs(nll):
                 break
             scale *= 0.5
@@ -188,7 +200,7 @@ def _fixed(mu: Any, x: Any, other: Any, model: Any, aux: Any, events: Any, two: 
 
 @numba.njit(cache=True)
 def _free(x: Any, log_mu: Any, model: Any, aux: Any, events: Any, work: Any) -> Any:
-    full = np.empty(len(x) + 1)
+    full = work[1][6]
     _copy(x, full)
     full[-1] = log_mu
     return _minimise(full, model, aux, events, 1.0, work)
@@ -197,7 +209,10 @@ def _free(x: Any, log_mu: Any, model: Any, aux: Any, events: Any, work: Any) -> 
 @numba.njit(cache=True)
 def _one(kind: Any, model: Any, aux: Any, events: Any, two: Any, work: Any) -> Any:
     """Return the statistic of one data set: 0 ratio s+b/b, 1 q̃ at μ = 1, 2 q₀."""
-    x0, x1 = aux.copy(), aux.copy()
+    n = len(aux)
+    x0, x1 = work[1][4, :n], work[1][5, :n]
+    _copy(aux, x0)
+    _copy(aux, x1)
     nll0 = _fixed(0.0, x0, x0, model, aux, events, 0.0, work)
     if kind == 2:
         if _slope(x0, 0.0, model, events) >= 0.0:
@@ -239,7 +254,7 @@ def statistic(kind: Any, model: Any, aux: Any, ratio: Any, times: Any, offsets: 
     channels = model[0].shape[1]
     sets = (len(offsets) - 1) // channels
     n = model[1].shape[1] + 1
-    work = (np.empty((2, n, n)), np.empty((4, n)))
+    work = (np.empty((n, n)), np.empty((7, n)))
     two = 0.0
     for exponent in model[2].flat:
         two = max(two, abs(exponent))
@@ -263,7 +278,7 @@ def fit(mu: Any, model: Any, aux: Any, ratio: Any, times: Any, offsets: Any) -> 
     """Return fitted nuisances (sets, nuisances) and the NLL (sets,) at μ = 0 or 1."""
     channels, p = model[1].shape
     sets = (len(offsets) - 1) // channels
-    work = (np.empty((2, p + 1, p + 1)), np.empty((4, p + 1)))
+    work = (np.empty((p + 1, p + 1)), np.empty((4, p + 1)))
     theta, nll = np.empty((sets, p)), np.empty(sets)
     for t in range(sets):
         events = (ratio, times, offsets[t * channels : (t + 1) * channels + 1])
