@@ -50,7 +50,7 @@ def test_the_environment_is_not_in_the_repository():
 
 
 # What is reached: these numbers go up with what is built, and down with what is tidied.
-MOST_FILES, MOST_LINES = 298, 85_880
+MOST_FILES, MOST_LINES = 298, 85_890
 PIPELINE_FILES, PIPELINE_LINES = 19, 5_830
 FILES_ON_A_LEVEL, NAMES_OF_A_FACE = 14, 25
 STATEMENTS, PARAMETERS = 60, 6

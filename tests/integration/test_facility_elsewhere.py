@@ -1,8 +1,10 @@
 """The page for facilities, tried as written, and executors of coffea that are no commands of ours."""
 
+import importlib.util
 import os
 import re
 import runpy
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ import forks
 import pytest
 from builders import ROOT
 from injection import kills, workers
+from injection import taskvine as stand_in
 
 from gammastar.facility import Executor, open_executor
 
@@ -74,6 +77,36 @@ def test_parsl_through_coffeas_executor(tmp_path):
         found, _flow = executor.pairs(workers.job(tmp_path / "chunks", step=4_000))
         assert workers.content(found) == workers.content(expected)
         assert executor.map(_square, range(5)) == [0, 1, 4, 9, 16]
+
+
+@pytest.fixture
+def taskvine(monkeypatch):
+    """coffea's executor for TaskVine, beside a stand-in for TaskVine itself."""
+    for name, module in stand_in.modules().items():
+        monkeypatch.setitem(sys.modules, name, module)
+    name = "coffea.processor.taskvine_beside_a_stand_in"
+    path = importlib.util.find_spec("coffea.processor.taskvine_executor").origin
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, name, module)
+    spec.loader.exec_module(module)
+    handler = signal.getsignal(signal.SIGINT)
+    yield module.TaskVineExecutor
+    signal.signal(signal.SIGINT, handler)
+
+
+def test_taskvine_through_coffeas_executor(taskvine, tmp_path):
+    """Chunks, and tasks whose items cannot be hashed."""
+    executor = Executor(
+        "TaskVine",
+        lambda: taskvine(manager_name="gammastar", status=False, compression=None, filepath=str(tmp_path)),
+    )
+    found, _ = executor.pairs(workers.job(tmp_path / "chunks", step=4_000))
+    assert workers.content(found) == workers.content(workers.serial()[0])
+    assert executor.map(lambda item: item["i"] ** 2, [{"i": i} for i in range(50)]) == [
+        i * i for i in range(50)
+    ]
+    assert not executor.events
 
 
 @pytest.mark.slow

@@ -413,14 +413,14 @@ class Executor:
         self, blob: bytes, waiting: dict[int, Any], times: Times
     ) -> Iterator[tuple[int, GammastarError | None, Any]]:
         if self.crew is None:
-            answers, _ = self.coffea()(list(waiting.items()), functools.partial(_listed, blob), None)
-            yield from answers
+            tasks = [_Task(index, item) for index, item in waiting.items()]
+            yield from self.coffea()(tasks, functools.partial(_listed, blob), None)[0]
             return
-        tasks = {index: (index, item) for index, item in waiting.items()}
+        numbered = {index: (index, item) for index, item in waiting.items()}
         shared = self.crew.shared(blob)
         work = functools.partial(_call, shared)
         try:
-            for _, answer in self.crew.gather(work, tasks, times, lambda task: f"task {task[0]}"):
+            for _, answer in self.crew.gather(work, numbered, times, lambda task: f"task {task[0]}"):
                 yield answer
         finally:
             if isinstance(shared, Path):
@@ -474,8 +474,20 @@ def _call(blob: bytes | Path, task: tuple[int, Any]) -> tuple[int, GammastarErro
         raise
 
 
-def _listed(blob: bytes, task: tuple[int, Any]) -> list[Any]:
-    return [_call(blob, task)]
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """What an executor of coffea gets: that of TaskVine keeps a set of them, and asks for size and file."""
+
+    index: int
+    item: Any
+    filename: str = os.devnull  # an absolute path is not sent
+
+    def __len__(self) -> int:
+        return 1
+
+
+def _listed(blob: bytes, task: _Task) -> list[Any]:
+    return [_call(blob, (task.index, task.item))]
 
 
 @contextlib.contextmanager
