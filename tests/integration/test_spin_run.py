@@ -187,6 +187,22 @@ def test_exported_efficiencies_follow_it_and_say_so(base, results):
     assert "frame laboratory" in read_json(base / "tables" / "export.json")["spin state of the decays"]
 
 
+def test_exports_take_the_spin_state_of_the_steering(base, results, monkeypatch):
+    record = replace(read_record(results), spin=None)
+    section = record.steering.accept.model_copy(update={"longitudinal": 0.9})
+    given = replace(record, steering=record.steering.model_copy(update={"accept": section}))
+    detector = record.detectors()["na62_dump"]
+    found = [
+        efficiency_table(one, "na62_dump", detector, [0.8], final_state="ee", n=4000)["efficiency"].max()
+        for one in (record, given)
+    ]
+    assert found[1] > 1.02 * found[0]  # longitudinal photons share their energy evenly
+    monkeypatch.setattr("gammastar.results.export.read_record", lambda _: given)
+    export(results, output=base / "given", n=200, tell=silent)
+    text = read_json(base / "given" / "export.json")["spin state of the decays"]
+    assert text == "0.9 longitudinal, frame laboratory"
+
+
 def test_contradictions_are_told_before_work(base):
     path = base / "wrong.toml"
     for old, new, text in (

@@ -17,7 +17,7 @@ from gammastar.config import Accept
 from gammastar.core.records import FloatArray
 from gammastar.core.sampling import stream
 from gammastar.physics.detector import Detector, load_detector
-from gammastar.physics.polarisation import NO_SPIN, Spin
+from gammastar.physics.polarisation import NO_SPIN, Spin, SpinState
 from gammastar.pipeline.context import Tell
 from gammastar.pipeline.record import Record, read_record
 from gammastar.pipeline.stages.accept import transfer_of
@@ -296,11 +296,13 @@ def export(
         If a file of the record is missing.
     """
     record = read_record(results)
-    spin = "unpolarised" if spin_of(record) == NO_SPIN else str(spin_of(record))
+    held, section = spin_of(record), record.steering.predict
+    spin = "unpolarised"
+    if isinstance(held, SpinState) and held.longitudinal != NO_SPIN.longitudinal:
+        spin = f"{held.longitudinal:g} longitudinal, frame {held.frame}"
     output.mkdir(parents=True, exist_ok=True)
     found = record.detectors() if detector is None else {detector.stem: load_detector(detector)}
     channel = record.channel()
-    section = record.steering.predict
     wanted = () if section is None else section.masses
     count = 40 if section is None else section.n_masses
     masses = np.array(wanted or scan_masses(channel, *channel.mass_range, count))
