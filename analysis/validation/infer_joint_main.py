@@ -51,7 +51,7 @@ def main_job_rows(quick: bool) -> Iterator[dict]:
     for label, ratio, tolerance in (
         ("upper edge in ε", high, 0.06),
         ("lower edge in ε, no signal left out", low[all_kept], 0.06),
-        ("lower edge in ε, cells without pairs left out", low[~all_kept], 0.25),
+        ("lower edge in ε, cells without pairs left out", low[~all_kept], 0.15),
     ):
         text = f"main MOCK job, SHiP, {len(ratio)} masses: {label}, joint over two-step, median"
         source = (

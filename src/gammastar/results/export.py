@@ -38,9 +38,7 @@ __all__ = [
 
 CTAU = (1e-2, 1e5, 211)  # m; straight lines in both logarithms are 0.07 % off per decay length to the volume
 SEED = 1
-SMALL = (
-    1e-6  # of all particles at cτ = 1 m, as ε² cτ is constant: what detectors live on is looked for above it
-)
+SMALL = 1e-6  # of all particles at cτ = 1 m: yields above it, at constant ε² cτ, have their particles
 
 
 STATES = {"ee": "e_e", "mumu": "mu_mu", "hadrons": "hadrons"}
