@@ -56,7 +56,6 @@ def files_of(*pages):
 SMALL = {  # of the steering that `init` writes; figures of the report are tested elsewhere
     "[flow]": "[flow]\nepochs = 1\nepoch_size = 4_000\nn_draws = 20",
     "n_masses = 40": "n_masses = 6\nn_sample = 2_000",
-    "n_iterations = 4": "n_iterations = 4\nn_replicas = 10\nscan = []",
     "r_factor_sigma = 0.0": 'r_factor_sigma = 0.0\nweights = "signed"',
     "cl = 0.90": "cl = 0.90\nn_couplings = 41\nmax_patches = 4\nsubmission = false",
     "[report]": "",

@@ -178,13 +178,20 @@ CASES = [
     ),
     (
         "coarse",
-        [("[unfold]", "[subtract.coarse]\nmass = [0.2125, 0.5, 1.1125]\n[unfold]")],
+        [("[unfold]", "method = 'B5'\n[subtract.coarse]\nmass = [0.2125, 0.5, 1.1125]\n[unfold]")],
         {},
         "error",
         "subtract.coarse.mass",
         "0.5",
     ),
-    ("bootstrap", [("[unfold]", "bootstrap = 10\n[unfold]")], {}, "error", "subtract.bootstrap", "146"),
+    (
+        "bootstrap",
+        [("[unfold]", "method = 'B5'\nbootstrap = 10\n[unfold]")],
+        {},
+        "error",
+        "subtract.bootstrap",
+        "146",
+    ),
     (
         "charm",
         [("[spectrum]", "[unfold.systematics]\ncharm = true\n[spectrum]")],
@@ -323,11 +330,11 @@ CASES = [
     ),
     (
         "near key",
-        [("n_iterations = 4", "n_iteration = 4")],
+        [("efficiency_floor = 0.01", "efficiency_flor = 0.01")],
         {},
         "error",
-        "unfold.n_iteration",
-        "'n_iterations'",
+        "unfold.efficiency_flor",
+        "'efficiency_floor'",
     ),
     (
         "foreign key",
@@ -384,7 +391,7 @@ def test_a_channel_is_tried_where_it_is_open(tmp_path):
 
 def test_all_at_once_and_exit_codes(written):
     path = written(
-        ("n_iterations = 4", "n_iteration = 4"),
+        ("efficiency_floor = 0.01", "efficiency_flor = 0.01"),
         ("na60_data.root", "na60_dat.root"),
         (DUMP, '"na62_dumb", "d.toml"'),
         ('target_scaling = "per_interaction"\n', ""),
@@ -392,7 +399,7 @@ def test_all_at_once_and_exit_codes(written):
     )
     result = CliRunner().invoke(cli.app, ["check", str(path)])
     assert result.exit_code == 2
-    for word in ("n_iterations", "na60_dat.root", "na62_dump", "no efficiency for ee", "target_scaling"):
+    for word in ("efficiency_floor", "na60_dat.root", "na62_dump", "no efficiency for ee", "target_scaling"):
         assert word in result.output
     lines = [line for line in result.output.splitlines() if line.startswith("error: ")]
     assert len(lines) == 5

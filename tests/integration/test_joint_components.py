@@ -42,7 +42,6 @@ files = ["charm.root"]
 fraction = 0.02
 sigma = 0.01
 [unfold]
-n_iterations = 4
 n_replicas = 5
 [spectrum]
 beam_energy = 400.0

@@ -248,7 +248,7 @@ def test_pseudo_experiments_give_a_limit_of_a_few_events(tmp_path):
             "subtract.method = 'B4'",
         ),
         ({"a": ('sampler = "histogram"', 'sampler = "histogram"\noutside = ["bremsstrahlung"]')}, "outside"),
-        ({"a": ("n_iterations = 4", 'preset = "smeared mass, as the paper"')}, "smeared"),
+        ({"a": ("efficiency_floor = 0.01", 'preset = "smeared mass, as the paper"')}, "smeared"),
         ({"a": ("[spectrum]", "[spectrum]\nextrapolate = false")}, "spectrum.extrapolate = true"),
     ],
 )

@@ -31,6 +31,7 @@ schema = "schema.toml"
 [select]
 mass = [0.2, 0.5, 1.0]
 [subtract]
+method = "B5"
 """
 
 
@@ -140,7 +141,8 @@ def test_no_spectrum_without_a_signal(tmp_path):
         write_tree(tmp_path / f"{kind}.root", {"events": events.branches})
     schema = f'schema = "{ROOT}/analysis/na60_dimuon/schema.toml"\nresponse = ["mc.root"]'
     text = STEERING.replace("few.root", "data.root").replace('schema = "schema.toml"', schema)
-    text = text.replace("[subtract]\n", "pt = [0, 6]\n[subtract]\nr_factor = 1e4\n[unfold]\nn_replicas = 2\n")
+    text = text.replace("[subtract]\n", "pt = [0, 6]\n[subtract]\nr_factor = 1e4\n")
+    text += "[unfold]\nmethod = 'iterative'\nn_replicas = 2\n"
     (tmp_path / "steering.toml").write_text(text)
     with pytest.raises(SteeringError, match=r"unfold: -.* pairs are left"):
         run(tmp_path / "steering.toml", output=tmp_path / "out")

@@ -41,8 +41,9 @@ target_z = 82.0
 thickness = 0.01
 pot = 1e10
 """
-PLAIN = "[subtract]\nr_factor = 1.173\nr_factor_sigma = 0.05\n"
-MIXED = "[subtract]\nr_factor = 'mixed'\nweights = 'signed'\nmixed_pairs = 20_000\n"
+PLAIN = "[subtract]\nmethod = 'B5'\nr_factor = 1.173\nr_factor_sigma = 0.05\n"
+MIXED = "[subtract]\nmethod = 'B5'\nr_factor = 'mixed'\nweights = 'signed'\nmixed_pairs = 20_000\n"
+ITERATIVE = "[unfold]\nmethod = 'iterative'\nn_replicas = 5\nscan = []\n"
 SIGNED = PLAIN + 'weights = "signed"\n'  # no classifier where nobody looks at its weights
 CHARM = """
 [subtract.charm]
@@ -72,7 +73,11 @@ def made(tmp_path_factory, mock_schema, with_charm):
     metas = with_charm(base)
     (base / "schema.toml").write_text(mock_schema)
 
-    def go(subtracting=SIGNED, unfolding="[unfold]\nn_replicas = 5\nscan = []\n", output="run"):
+    def go(
+        subtracting=SIGNED,
+        unfolding="[unfold]\nmethod = 'iterative'\nn_replicas = 5\nscan = []\n",
+        output="run",
+    ):
         steering = base / "steering.toml"
         steering.write_text(HEAD + subtracting + unfolding + TAIL)
         folder = run(steering, output=base / output, resume=True)
@@ -88,14 +93,18 @@ def made(tmp_path_factory, mock_schema, with_charm):
 
 @pytest.fixture(scope="module")
 def nominal(made):
-    return made(unfolding="[unfold]\nn_replicas = 5\n")
+    return made(unfolding="[unfold]\nmethod = 'iterative'\nn_replicas = 5\n")
 
 
 @pytest.fixture(scope="module")
 def charmed(made):
     """The run that removes open charm, with posterior weights and systematic errors, in its own folder."""
     sources = "polarisation = 0.3\nfsr = 0.5\nefficiency = 0.02\nbackground = true\ncharm = true\n"
-    return made(PLAIN + CHARM, f"[unfold]\nn_replicas = 5\n[unfold.systematics]\n{sources}", output="charmed")
+    return made(
+        PLAIN + CHARM,
+        f"[unfold]\nmethod = 'iterative'\nn_replicas = 5\n[unfold.systematics]\n{sources}",
+        output="charmed",
+    )
 
 
 def total(arrays):
@@ -113,7 +122,7 @@ def test_mixed_events_give_r_of_the_acceptance_times_r_mult(made, nominal):
     assert both.subtract["r_factor"][0] == pytest.approx(1.173 * r, rel=0.1)
     assert both.subtract["r_factor"][1] > 0.1
     assert total(both.subtract)[1] > total(nominal.subtract)[1]
-    given = made("[subtract]\nweights = 'signed'\nr_factor = 1.02\nr_mult = 1.15\n")
+    given = made("[subtract]\nmethod = 'B5'\nweights = 'signed'\nr_factor = 1.02\nr_mult = 1.15\n")
     np.testing.assert_allclose(given.subtract["like_sign"], nominal.subtract["like_sign"])
 
 
@@ -166,7 +175,7 @@ def test_charm_of_the_mock_is_found_and_removed(made, nominal, charmed):
 def test_corrections_are_named_sized_and_propagated(made, nominal):
     found = made(
         PLAIN + ETA,
-        "[unfold]\nn_replicas = 5\nscan = []\n[unfold.systematics]\ncorrections = true\nbackground = true\n",
+        f"{ITERATIVE}[unfold.systematics]\ncorrections = true\nbackground = true\n",
     )
     amount = found.subtract["removed"][:, 0]
     ratio, error = ETA_DIMUON_RATIO
@@ -187,7 +196,8 @@ def test_methods_agree_with_each_other(made, nominal):
         "method = 'tikhonov'\ntau = 1e-4\npenalty = 'difference'",
         "method = 'tikhonov'\ntau = 'least correlated'",
         "method = 'least squares'\nmass = { bins = 6, low = 0.2125, high = 1.1125 }",
-        "n_iterations = 'stable'",
+        "method = 'iterative'\nn_iterations = 'stable'",
+        "method = 'likelihood'",
     ):
         found = made(unfolding=f"[unfold]\nn_replicas = 5\nscan = []\n{keys}\n")
         other, error = total(found.unfold)
@@ -196,8 +206,10 @@ def test_methods_agree_with_each_other(made, nominal):
 
 
 def test_debiased_spectrum_has_the_same_errors_and_says_so(made, nominal):
-    found = made(unfolding="[unfold]\nn_replicas = 5\nscan = []\ndebias = true\n")
-    np.testing.assert_array_equal(found.unfold["cov"], nominal.unfold["cov"])
+    found = made(unfolding="[unfold]\nmethod = 'iterative'\nn_replicas = 5\nscan = []\ndebias = true\n")
+    diagonal = np.eye(len(found.unfold["cov"]), dtype=bool)  # its least value depends on the result
+    np.testing.assert_array_equal(found.unfold["cov"][~diagonal], nominal.unfold["cov"][~diagonal])
+    np.testing.assert_allclose(found.unfold["cov"][diagonal], nominal.unfold["cov"][diagonal], rtol=0.2)
     moved = (found.unfold["values"] - nominal.unfold["values"]).ravel()
     inside = nominal.unfold["domain"].ravel()
     assert moved[inside].any()
@@ -212,7 +224,7 @@ def test_omnifold_hands_its_weights_to_the_flow(made):
     sources = "[unfold.systematics]\nbackground = true\npolarisation = 0.3\nefficiency = 0.02\n"
     measured = "energy = [0.2, 7.0, 30.0, 400.0]\nn_iterations = 2\nn_replicas = 5\n"
     found = made(unfolding=f"[unfold]\nmethod = 'omnifold'\n{measured}stop = 1e-9\n{sources}")
-    binned = made(unfolding=f"[unfold]\n{measured}scan = []\n{sources}").unfold
+    binned = made(unfolding=f"[unfold]\nmethod = 'iterative'\n{measured}scan = []\n{sources}").unfold
     weight = found.unfold["omnifold_weight"]
     assert found.unfold["domain"].any(axis=(0, 1)).tolist() == [False, True, True]
     # common data and simulation: the difference scatters by less than the sum in quadrature
@@ -289,7 +301,8 @@ def test_systematic_sources_make_up_the_covariance(made, charmed):
     assert (found["statistics"] > 0).all()
     assert found["scan"].shape == (6, 4)
     smeared = made(
-        unfolding="[unfold]\npreset = 'smeared mass, as the paper'\nn_replicas = 5\nscan = [1, 4]\n"
+        unfolding="[unfold]\npreset = 'smeared mass, as the paper'\nmethod = 'iterative'\n"
+        "n_replicas = 5\nscan = [1, 4]\n"
         "[unfold.systematics]\npolarisation = 0.3\n"
     )
     assert len(csv_rows(smeared.folder / "regularisation.csv")) == 2

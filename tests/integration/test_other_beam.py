@@ -25,7 +25,6 @@ SHORTER = [
     ("0.2, 0.4, 0.6, 0.9, 1.4, 6.0", "0.5, 6.0"),
     ("5.0, 8.0, 12.0, 16.0, 20.0, 24.0, 28.0, 32.0, 38.0, 46.0, 60.0,", "16.0, 24.0, 38.0,"),
     ('r_factor = "simulation"', 'weights = "signed"\nr_factor = 1.61\nr_factor_sigma = 0.03'),
-    ("n_replicas = 20", "n_replicas = 5"),
     ("n_masses = 40", "n_masses = 6"),
     ("acceptance_masses = [0.3, 0.77]\n", ""),
     ("n_sample = 60_000", "n_sample = 2_000"),

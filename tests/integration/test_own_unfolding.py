@@ -195,7 +195,7 @@ def test_a_subtraction_of_ones_own_as_on_the_page(go):
     [
         ("method = 'subtraction.py:nobody'\n", "subtract.method: .*has no 'nobody'"),
         ("method = 'subtraction.py:subtraction'\nr_factor = 1.1\n", "r_factor: a method of one's own"),
-        ("method = 'B9'\n", "must be one of 'B1', .*'file.py:function'"),
+        ("method = 'B9'\n", "must be one of 'likelihood', 'B1', .*'file.py:function'"),
     ],
 )
 def test_a_wrong_subtraction_is_named(go, keys, message):

@@ -42,9 +42,7 @@ def record(tmp_path_factory):
     text = (SMALL / "small.toml").read_text().split("[accept]")[
         0
     ] + "\n[systematics]\nbackground = true\nefficiency = 0.02\n"
-    text = text.replace('"schema.toml"', f'"{SMALL / "schema.toml"}"').replace(
-        "n_replicas = 20", "n_replicas = 2"
-    )
+    text = text.replace('"schema.toml"', f'"{SMALL / "schema.toml"}"')
     for old, new in SHORT.items():
         assert old in text
         text = text.replace(old, new)

@@ -43,7 +43,7 @@ def mock(tmp_path_factory):
 
 def steering(folder, mock, *, limit=None, step=5000, weights="posterior"):
     """Write the small run without its dark half, with a limit of pairs in memory."""
-    text = SMALL.read_text().partition("[flow]")[0].replace("n_replicas = 20", "n_replicas = 5")
+    text = SMALL.read_text().partition("[flow]")[0]
     text = text.replace("schema.toml", str(SMALL.parent / "schema.toml")).replace('"mock/', f'"{mock}/')
     text += "[unfold.systematics]\npolarisation = 0.3\nfsr = 0.2\nprior = true\nbackground = true\n"
     if limit is not None:
@@ -72,7 +72,7 @@ def test_spectrum_of_stored_pairs_is_the_same_to_the_last_pair(runs):
     for key in ("values", "cov", "like_sign", "domain", "r_factor"):
         np.testing.assert_array_equal(stored[key], held[key], err_msg=key)
     one, other = (arrays(runs[name], "unfold") for name in ("memory", "files"))
-    for key in ("values", "cov", "source_shifts", "scan"):
+    for key in ("values", "cov", "source_shifts"):
         np.testing.assert_allclose(other[key], one[key], rtol=1e-9, atol=1e-9 * np.abs(one[key]).max())
     for key in ("efficiency", "prior"):
         np.testing.assert_allclose(other[key], one[key], rtol=1e-12)
@@ -161,7 +161,8 @@ def test_mixed_events_of_more_leptons_than_the_limit_give_the_same_ratio(tmp_pat
         found[limit] = charge_ratio(ctx, axes, {}, read_stage.inputs(ctx, {}))
     held, chosen = found[None], found[LIMIT]
     assert held[1] == chosen[1] == 0  # the pool is bounded by class, whatever the limit
-    assert (held[0].value, held[0].sigma) == (chosen[0].value, chosen[0].sigma)
+    np.testing.assert_array_equal(held[0].value, chosen[0].value)
+    np.testing.assert_array_equal(held[0].sigma, chosen[0].sigma)
 
 
 def test_simulation_above_the_limit_is_in_files_and_a_sample_in_memory(runs):
@@ -209,7 +210,6 @@ def test_chunk_size_and_limit_do_not_choose_other_events(runs, mock, tmp_path):
 def test_chunks_of_a_farm_give_the_same_parts_and_samples(runs, mock, tmp_path):
     with open_executor() as executor:
         path = steering(tmp_path, mock, limit=LIMIT, step=3500, weights="signed")
-        path.write_text(path.read_text().partition("[unfold.systematics]")[0])
         folder = run(path, output=tmp_path / "run", only="unfold", executor=executor)
     for stage, keys in (
         ("select", ("event", "stored_pairs")),

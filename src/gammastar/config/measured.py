@@ -223,7 +223,7 @@ class CorrectionSection(Section):
 
 
 def _subtraction_method(name: str) -> str:
-    known = ("B1", "B2", "B3", "B4", "B5")
+    known = ("likelihood", "B1", "B2", "B3", "B4", "B5")
     if name not in known and re.fullmatch(r".+\.py:\w+", name) is None:
         msg = f"must be one of {', '.join(map(repr, known))}, or a function of one's own, 'file.py:function'"
         raise ValueError(msg)
@@ -236,8 +236,9 @@ OWN_TAKES = frozenset({"method", "weights", "charm", "corrections"})
 class Subtract(Section):
     """Like-sign background, open charm and named corrections."""
 
-    method: Annotated[str, AfterValidator(_subtraction_method)] = "B5"
-    """How the background follows from like-sign pairs: 'B5' R (w N++ + N--/w), w of a coarse region; 'B3' 2R
+    method: Annotated[str, AfterValidator(_subtraction_method)] = "likelihood"
+    """How the background follows from like-sign pairs: 'likelihood' 2R √(p m) of the expectations of ++ and
+    −− pairs, smooth over the cells; 'B5' R (w N++ + N--/w), w of a coarse region; 'B3' 2R
     √(N++ N--) per cell; 'B1' that with R = 1; 'B2' N++ + N--; 'B4' the shape of mixed events; or one's
     own, 'file.py:function' (see `gammastar.subtract.estimate.own_subtraction`)."""
     low_counts: Literal["linear", "poisson"] = "linear"
@@ -298,10 +299,17 @@ class Subtract(Section):
             (self.method in ("B1", "B2") and bool(asked & {"r_mult"}), f"r_mult: {self.method} has no R"),
             (self.method == "B4" and bool(asked & {"r_factor"}), "r_factor: B4 takes the mixed shape"),
             (self.method == "B4" and bool(asked & {"r_mult"}), "r_mult: B4 is normalised to like-sign pairs"),
-            (self.method == "B4" and self.bootstrap > 0, "bootstrap: B4 has the formula alone"),
             (
-                self.method in ("B2", "B4") and self.low_counts == "poisson",
+                self.method in ("likelihood", "B4") and self.bootstrap > 0,
+                f"bootstrap: {self.method!r} has its own covariance alone",
+            ),
+            (
+                self.method in ("likelihood", "B2", "B4") and self.low_counts == "poisson",
                 "low_counts: the profile is of 2R√(N++ N--); use B1, B3 or B5",
+            ),
+            (
+                self.method == "likelihood" and "coarse" in asked,
+                "coarse: 'likelihood' is smooth over the cells",
             ),
             (bool(self.r_coarse) and not mixed, "r_coarse: needs r_factor = 'mixed'"),
             ("mixed_pairs" in asked and not mixed and self.method != "B4", "mixed_pairs: nothing is mixed"),
@@ -336,8 +344,9 @@ class Unfold(Section):
     preset: Literal["true mass", "smeared mass, as the paper", "line shape"] = "true mass"
     """What is unfolded: cells of the true mass, smeared masses as in the paper, or a line shape that is
     folded forward."""
-    method: Annotated[str, AfterValidator(_unfolding_method)] = "iterative"
-    """'iterative', 'tikhonov', 'least squares', 'omnifold', or one's own, 'file.py:function' (see
+    method: Annotated[str, AfterValidator(_unfolding_method)] = "likelihood"
+    """'likelihood' of the counts, with true contents as smooth as the data ask for; 'iterative', 'tikhonov',
+    'least squares', 'omnifold', or one's own, 'file.py:function' (see
     `gammastar.unfold.methods.own_method`)."""
     n_iterations: Annotated[int, Field(gt=0, le=100_000)] | Literal["stable"] = 4
     """Number of iterations; 'stable' stops when they move the result by less than 0.1 σ."""
@@ -368,7 +377,10 @@ class Unfold(Section):
         plain = self.preset == "true mass"
         own_axes = bool(asked & {"mass", "pt", "energy"})
         rules = (
-            (self.method != "iterative" and not plain, f"method: preset {self.preset!r} is iterative"),
+            (
+                self.method not in ("likelihood", "iterative") and not plain,
+                f"method: preset {self.preset!r} takes 'likelihood' or 'iterative'",
+            ),
             (self.method != "tikhonov" and bool(asked & {"tau", "penalty"}), "tau, penalty: for 'tikhonov'"),
             (self.method != "omnifold" and "stop" in asked, "stop: for method = 'omnifold'"),
             (

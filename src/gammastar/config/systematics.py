@@ -42,9 +42,9 @@ class Systematics(Section):
     """Of the spectrum: radiation of photons by the leptons, relative."""
     efficiency: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Of the spectrum: efficiency of a pair, relative."""
-    prior: bool = False
-    """Of the spectrum: how far it moves if the simulation has the unfolded transverse momenta and energies.
-    """
+    prior: bool | None = None
+    """Of the spectrum: how far it moves if the simulation has the unfolded transverse momenta and energies;
+    by default with [unfold] method = 'likelihood'."""
     background: bool = False
     """Of the spectrum: take R out of the measured covariance and propagate it as a source of its own."""
     charm: bool = False

@@ -255,6 +255,9 @@ class Response(Shown):
         Migration matrices of bootstrapped simulation events (may be empty).
     prior_replicas : NDArray, shape (n_replicas, n_true) or (0, n_true)
         True spectra of the same bootstraps; without them `prior` counts as known exactly.
+    entries : NDArray, shape (n_true,) or (0,)
+        Simulated photons behind each true cell, (Σw)²/Σw²; without them the response counts as known exactly
+        where nothing is taken from the bootstraps.
     """
 
     migration: FloatArray
@@ -265,6 +268,7 @@ class Response(Shown):
     prior: FloatArray
     cov_replicas: FloatArray
     prior_replicas: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
+    entries: FloatArray = field(default_factory=lambda: np.zeros(0))
 
     def __post_init__(self) -> None:
         n_reco = int(np.prod([len(a) for a in self.reco]))

@@ -266,9 +266,9 @@ def _refolding(kept: Arrays) -> tuple[str, bool]:
     bad = p < SUSPICIOUS
     verdict = "the spectrum describes the data poorly" if bad else "the spectrum describes the data"
     text = (
-        f"Folded again, {verdict}: chi2 = {chi2:.0f} in {cells:.0f} cells, where toys in which nothing is "
-        f"wrong give {expected:.0f} ± {spread:.0f} (p = {p:.2g}). The toys, and not the number of cells, "
-        "tell what to expect: the iterations follow the data only in part. Cells below the efficiency floor "
+        f"Folded again, {verdict}: chi2 = {chi2:.0f} in {cells:.0f} cells, and {expected:.0f} ± {spread:.0f} "
+        f"are expected if nothing is wrong (p = {p:.2g}), less than the cells: the spectrum follows "
+        "the data in part. Cells below the efficiency floor "
         f"count here; without the pairs from there chi2 is {kept['refolding'][0]:.0f}."
     )
     return text, bad

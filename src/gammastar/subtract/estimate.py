@@ -25,6 +25,7 @@ from gammastar.subtract.like_sign import (
     same_sign,
 )
 from gammastar.subtract.mixing import mixed_spectrum, r_factor, with_multiplicity
+from gammastar.subtract.smooth_background import smooth_background
 from gammastar.subtract.weights import Removed, bootstrap_covariance, cell_values, event_weights
 
 __all__ = [
@@ -77,6 +78,16 @@ class ChargeRatio:
         if np.ndim(self.value):
             return replace(self, value=r, sigma=error)
         return replace(self, value=float(r), sigma=float(error))
+
+    def by_cell(self, method: str) -> bool:
+        """Return whether each cell has its own R, whose error is in the covariance of the background.
+
+        Parameters
+        ----------
+        method : str
+            As `combinatorial` takes it.
+        """
+        return method == "likelihood" and np.ndim(self.value) > 0
 
     def of(self, method: str) -> tuple[float | FloatArray, float | FloatArray]:
         """Return R and its error for a method: 1 ± 0 for those that know no R.
@@ -193,9 +204,10 @@ def combinatorial(
     hists : PairHists
         Of all pairs.
     ratio : ChargeRatio
-    method : {"B1", "B2", "B3", "B4", "B5"} or function
-        As for `same_sign`; B4 is `mixed_spectrum`; a function is one of the user (`own_subtraction`), and a
-        pair weighs the share of its cell that is left.
+    method : {"likelihood", "B1", "B2", "B3", "B4", "B5"} or function
+        "likelihood": ++ and −− pairs are counts of smooth fields; B1 to B3 and B5 as for `same_sign`; B4 is
+        `mixed_spectrum`; a function is one of the user (`own_subtraction`), and a pair weighs the share of
+        its cell that is left.
     coarse : mapping of axis name to edges, optional
     mixed : PairHists, optional
         The mixed pairs of `ratio` on the same axes, for B4.
@@ -212,6 +224,17 @@ def combinatorial(
         return Combinatorial(
             left, lambda part: np.where(part.os, part.weight * cell_values(part, axes, part_left), 0.0)
         )
+    if method == "likelihood":
+        smooth = smooth_background(hists, ratio.value, ratio.sigma)
+        common = 0.0 if np.ndim(ratio.value) else float(ratio.sigma) / float(ratio.value)
+        per_pp, per_mm = smooth.r_factor * smooth.ratio, smooth.r_factor / smooth.ratio
+
+        def signed(part: Pairs) -> FloatArray:
+            plus, minus = (cell_values(part, axes, -factor) for factor in (per_pp, per_mm))
+            opposite = cell_values(part, axes, np.ones_like(per_pp))
+            return part.weight * np.where(part.pp, plus, np.where(part.mm, minus, opposite))
+
+        return Combinatorial(smooth.subtracted(hists, common), signed)
     if method != "B4":
         r, sigma = ratio.of(method)
         with warnings.catch_warnings():  # `few_like_sign` says it in more words

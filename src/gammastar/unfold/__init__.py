@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from gammastar.unfold.response_matrix import from_hist, response, spectrum_from_hist, without_replicas
-from gammastar.unfold.folding import Unfolder, refolding
+from gammastar.unfold.folding import refolding
+from gammastar.unfold.likelihood_fit import likelihood
 from gammastar.unfold.iterative_bayes import iterative, stable_iterations
 from gammastar.unfold.regularised import l_curve, least_squares, tikhonov
 from gammastar.unfold.line_shape import forward_fold
@@ -18,7 +19,7 @@ __all__ = [
     "from_hist",
     "spectrum_from_hist",
     "without_replicas",
-    "Unfolder",
+    "likelihood",
     "iterative",
     "stable_iterations",
     "tikhonov",

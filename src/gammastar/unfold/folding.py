@@ -46,6 +46,8 @@ class Options:
         Subtract the bias that the finite simulation makes.
     efficiency_floor : float
         True cells of lower efficiency are left out.
+    observed : (NDArray, NDArray), optional
+        Opposite-sign pairs before the subtraction, and their variances.
     """
 
     n_iterations: int | Literal["stable"] = 4
@@ -53,6 +55,7 @@ class Options:
     penalty: Literal["curvature", "difference", "size"] = "curvature"
     debias: bool = False
     efficiency_floor: float = 0.01
+    observed: tuple[FloatArray, FloatArray] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -207,6 +207,26 @@ def iterative(
     return Spectrum(hist, cov, "counts", measured.exposure, domain.reshape(shape))
 
 
+def with_least_error(unfolded: Spectrum, measured: Spectrum, response: Response) -> Spectrum:
+    """Return a spectrum none of whose errors is below that of the data alone.
+
+    Notes
+    -----
+    The update multiplies: a cell that fluctuated low goes to zero and takes its propagated error along. Its
+    variance is at least 1/Σ_j P_ji²/V_jj, as if all other cells were known (Fisher). V_jj is that of the
+    measured cell, or where this is larger of what the unfolded cells put there.
+    """
+    expected = response.migration @ np.clip(unfolded.values.ravel(), 0.0, None)
+    variance = np.maximum(np.diag(measured.cov), expected)
+    known = np.divide(1.0, variance, out=np.zeros_like(variance), where=variance > 0)
+    information = response.migration.T**2 @ known
+    least = np.divide(1.0, information, out=np.zeros_like(information), where=information > 0)
+    lacking = np.clip(least - np.diag(unfolded.cov), 0.0, None)
+    cov = unfolded.cov + np.diag(np.where(unfolded.domain.ravel(), lacking, 0.0))
+    hist = filled(tuple(unfolded.hist.axes), unfolded.values, np.diag(cov))
+    return replace(unfolded, hist=hist, cov=cov)
+
+
 def values_alone(measured: Spectrum, response: Response, *, n_iterations: int = 4) -> Spectrum:
     """Return the values of `iterative` in all cells with a covariance of zeros: for toys, much faster.
 
@@ -358,7 +378,11 @@ def _prepare(measured: Spectrum, response: Response, options: Options) -> tuple[
     n, floor = options.n_iterations, options.efficiency_floor
     if isinstance(n, str):
         n = stable_iterations(measured, response, efficiency_floor=floor)
-    unfolder = partial(iterative, n_iterations=n, efficiency_floor=floor, debias=options.debias)
+
+    def unfolder(measured: Spectrum, response: Response) -> Spectrum:
+        found = iterative(measured, response, n_iterations=n, efficiency_floor=floor, debias=options.debias)
+        return with_least_error(found, measured, response)
+
     return unfolder, float(n)
 
 

@@ -14,11 +14,13 @@ from gammastar.core.errors import UserError
 from gammastar.core.records import FloatArray, Response, Spectrum
 from gammastar.unfold.folding import Method, Options, Unfolder, asimov, refolding, scaled_prior
 from gammastar.unfold.iterative_bayes import ITERATIVE
+from gammastar.unfold.likelihood_fit import LIKELIHOOD
 from gammastar.unfold.regularised import LEAST_SQUARES, TIKHONOV, global_correlation
 
 __all__ = ["METHODS", "NAMES", "Candidate", "best_candidate", "mass_scan", "own_method", "scan"]
 
 METHODS: Mapping[str, Method] = {
+    "likelihood": LIKELIHOOD,
     "iterative": ITERATIVE,
     "tikhonov": TIKHONOV,
     "least squares": LEAST_SQUARES,

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from hist import Hist
 from scipy import sparse
 
-from gammastar.core.axes import KINEMATICS, filled, flow_free
+from gammastar.core.axes import KINEMATICS, filled, flow_free, variable
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import BoolArray, FloatArray, Response, Spectrum
@@ -40,6 +40,7 @@ BLOCK = 2**24  # Poisson numbers held at once (128 MB)
 DOUBLE_LIMIT = 2**28  # bytes of the replicas beyond which they are stored in single precision
 REPLICA_LIMIT = 2**31  # bytes of the replicas at most
 EFFICIENCY_FLOOR = 0.01
+BEYOND, LARGEST = 3, 1e6  # bins beyond the axes of the width of the last one; the end of one more [GeV]
 
 log = logging.getLogger(__name__)
 
@@ -201,7 +202,7 @@ class _Sums:
         self.reco, self.true, self.salt = reco, true, salt
         self.shape = (n_cells(reco), n_cells(true))
         n_elements = self.shape[0] * self.shape[1]
-        self.counts, self.prior = np.zeros(n_elements), np.zeros(self.shape[1])
+        self.counts, self.prior, self.squares = np.zeros(n_elements), *np.zeros((2, self.shape[1]))
         self.matched, self.fake = np.zeros(self.shape[0]), np.zeros(self.shape[0])
         n_kept, kind = affordable(n_replicas, n_elements)
         self.replicas = np.zeros((n_kept, n_elements), dtype=kind)
@@ -230,6 +231,7 @@ class _Sums:
         weight = part.weight[hit] if factor is None else part.weight[hit] * factor[hit]
         self.counts += np.bincount(codes, weight, n_reco * n_true)
         self.prior += np.bincount(i[i >= 0], part.weight[i >= 0], n_true)
+        self.squares += np.bincount(i[i >= 0], part.weight[i >= 0] ** 2, n_true)
         self.matched += np.bincount(j[hit], part.weight[hit], n_reco)
         self.fake += np.bincount(j[outside], part.weight[outside], n_reco)
         self.fake += np.bincount(k[k >= 0], part.fake_weight[k >= 0], n_reco)
@@ -272,7 +274,8 @@ class _Sums:
         efficiency, totals = migration.sum(axis=0), np.broadcast_to(self.totals[:, None, :], replicas.shape)
         np.divide(replicas, totals, out=replicas, where=totals > 0, casting="same_kind")
         spectra = self.prior, replicas, self.totals
-        return Response(migration, efficiency, fakes, self.reco, self.true, *spectra)
+        entries = divide(self.prior**2, self.squares)
+        return Response(migration, efficiency, fakes, self.reco, self.true, *spectra, entries)
 
 
 def without_replicas(response: Response) -> Response:
@@ -285,10 +288,10 @@ def without_replicas(response: Response) -> Response:
     Returns
     -------
     Response
-        `cov_replicas` and `prior_replicas` are empty: the simulation counts as known exactly.
+        `cov_replicas`, `prior_replicas` and `entries` are empty: the simulation counts as known exactly.
     """
     none = np.zeros((0, *response.migration.shape))
-    return replace(response, cov_replicas=none, prior_replicas=none[:, 0])
+    return replace(response, cov_replicas=none, prior_replicas=none[:, 0], entries=np.zeros(0))
 
 
 def cosine_weights(matched: MatchedPairs, lambda_theta: float) -> FloatArray:
@@ -462,3 +465,38 @@ def _parts(
                 pair.append(np.clip(everything.ravel() - inside.sum(axis=1), 0, None))
         result[name] = (pair[0], pair[1])
     return result
+
+
+def guarded(
+    axes: Sequence[Any], axes_reco: Sequence[Any], matched: MatchedPairs | Iterable[MatchedPairs]
+) -> tuple[Any, ...]:
+    """Return true axes with bins beyond their ends, as far as photons from there are seen in `axes_reco`."""
+    wide = [_widened(np.asarray(axis.edges, dtype=np.float64)) for axis in axes]
+    counts = [np.zeros(len(edges) - 1) for edges in wide]
+    for part in parts_of(matched):
+        true = part.true[cells(part.reco, axes_reco) >= 0]
+        for k, axis in enumerate(axes):
+            counts[k] += np.histogram(true[:, KINEMATICS.index(axis.name)], wide[k])[0]
+    result = []
+    for axis, edges, count in zip(axes, wide, counts, strict=True):
+        low, high = (int(np.searchsorted(edges, axis.edges[k])) for k in (0, -1))
+        seen = np.flatnonzero(count)
+        first, last = (min(seen[0], low), max(seen[-1] + 1, high)) if len(seen) else (low, high)
+        result.append(variable(axis.name, edges[first : last + 1].tolist()))
+    return tuple(result)
+
+
+def _widened(edges: FloatArray) -> FloatArray:
+    below = edges[0] - np.arange(BEYOND, 0, -1) * (edges[1] - edges[0])
+    above = edges[-1] + np.arange(1, BEYOND + 1) * (edges[-1] - edges[-2])
+    first = [0.0, *below[below > 0]] if edges[0] > 0 else []
+    return np.concatenate([first, edges, above, [LARGEST]])
+
+
+def inside(wide: Sequence[Any], axes: Sequence[Any]) -> IntArray:
+    """Return the numbers of the cells of some axes in wider ones with the same edges."""
+    grid = np.arange(n_cells(wide)).reshape([len(axis) for axis in wide])
+    for position, (outer, axis) in enumerate(zip(wide, axes, strict=True)):
+        first = int(np.searchsorted(np.asarray(outer.edges), axis.edges[0]))
+        grid = np.take(grid, np.arange(first, first + len(axis)), axis=position)
+    return np.asarray(grid.ravel())

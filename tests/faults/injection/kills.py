@@ -35,7 +35,6 @@ def steering(path: Path, *, step: str = "300 kB", weights: str = "signed") -> Pa
     before, _, after = text.partition("[flow]")
     text = before + '[predict]\nsampler = "histogram"' + after.partition("[predict]")[2]
     for old, new in (
-        ("n_replicas = 20", "n_replicas = 5"),
         ("n_masses = 20", "n_masses = 8"),
         ("n_sample = 4_000", "n_sample = 1_000"),
         ('detectors = ["na62_dump", "ship_ecn3"]', 'detectors = ["na62_dump"]'),

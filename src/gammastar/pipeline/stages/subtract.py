@@ -168,7 +168,7 @@ def subtracted(
         result, applied = subtract.apply_corrections(like, components)
         shifts = (
             {}
-            if section.method in ("B1", "B2", "B4") or section.own
+            if section.method in ("B1", "B2", "B4") or section.own or ratio.by_cell(section.method)
             else {"background": subtract.shift_by_r(hists, like, ratio)}
         )
         shifts |= {c.name: c.shift for c in components}
@@ -258,7 +258,7 @@ def _note_weights(ctx: Context, section: config.Subtract, hists: PairHists, kept
             + ("signed ones" if trained == "signed" else "those of their cells")
         )
     if (
-        section.method != "B4"
+        section.method not in ("likelihood", "B4")
         and not section.own
         and (few := subtract.few_like_sign(hists, **_options(section)))
     ):
@@ -274,7 +274,8 @@ def _control(hists: PairHists, ratio: subtract.ChargeRatio, section: config.Subt
         return float("nan"), float("nan")
     cells = control_cells(hists.os.axes, {str(name): limits for name, limits in section.control.items()})
     r, _ = ratio.of(section.method)
-    return subtract.control_ratio(hists, cells, r_factor=r, **_options(section))
+    method = "B5" if section.method == "likelihood" else section.method
+    return subtract.control_ratio(hists, cells, r_factor=r, **_options(section) | {"method": method})
 
 
 def _reads_leptons(section: config.Subtract) -> bool:
@@ -308,8 +309,11 @@ def charge_ratio(
     leptons = (select.singles(events, cuts) for events in chunks)
     pool = subtract.mixing_pool(leptons, dataset=ctx.steering.analysis.name)
     mixed = subtract.mixed_pairs(pool, section.mixed_pairs, rng=stream(ctx.seed, "mixed"))
+    coarse = _edges(section.r_coarse)
+    if section.method == "likelihood" and not coarse:
+        coarse = {axis.name: np.asarray(axis.edges).tolist() for axis in axes}
     ratio = subtract.mixed_ratio(
-        select.apply(mixed, cuts), axes, coarse=_edges(section.r_coarse), rng=stream(ctx.seed, "mixing")
+        select.apply(mixed, cuts), axes, coarse=coarse, rng=stream(ctx.seed, "mixing")
     )
     return ratio.with_multiplicity(*multiplicity), 0 if pool.complete else len(pool.charge)
 
@@ -372,7 +376,7 @@ def charm_component(
     template = with_offset(_charm_template(ctx, charm), charm.offset, others)
     ctx.tell("subtract", None, f"charm fit, {len(template)} simulated charm pairs")
     prompt = [select.fill(prompt_pairs(part, charm.offset), plane).os for part in truth.parts]
-    method: Any = "B5" if section.method == "B4" or section.own else section.method
+    method: Any = "B5" if section.method in ("likelihood", "B4") or section.own else section.method
     r, _ = ratio.of(method)
     shape = select.fill(template, plane).os
     fit = subtract.fit_charm(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -11,9 +11,10 @@ import numpy as np
 
 from gammastar import config, unfold
 from gammastar.config import Systematics
+from gammastar.core.axes import MASS, filled, flow_free
 from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import SteeringError
-from gammastar.core.records import FloatArray, Response, Spectrum
+from gammastar.core.records import FloatArray, PairHists, Response, Spectrum
 from gammastar.core.resolve import python_names, resolve
 from gammastar.core.sampling import stream
 from gammastar.pipeline.cache import Arrays
@@ -32,6 +33,8 @@ from gammastar.unfold import (
 )
 from gammastar.unfold.folding import Method, Options
 from gammastar.unfold.iterative_bayes import values_alone
+from gammastar.unfold.likelihood_fit import LikelihoodUnfolder
+from gammastar.unfold.response_matrix import guarded, inside
 
 __all__ = ["asked_shifts", "simulation_of", "true_axes", "unfold_stage"]
 
@@ -52,13 +55,14 @@ def unfold_stage(ctx: Context, state: Any) -> None:
     sources = digest(ctx.steering.systematics.of("unfold"), ctx.own_files())
     ctx.cache.inputs |= ctx.own_files()
     key = ctx.cache.key(section, ctx.cache.key_of("subtract", "match"), used, own, sources)
-    method, options = _method(ctx, section), _options(section)
+    method, options = _method(ctx, section), _options(section, state.hists)
     kept = state.unfolding = ctx.cache.arrays("unfold", key, lambda: _unfolded(ctx, section, method, state))
     shifts = dict(zip(kept["source_names"].tolist(), kept["source_shifts"], strict=True))
     state.unfolded = replace(unpack_spectrum(kept, true_axes(ctx), "counts"), shifts=shifts)
     ctx.cache.methods["unfolded spectrum"] = (
         f"{_described(method, options, float(kept['strength']))}, {section.preset!r}, covariance of the data "
-        f"and of the simulation ({section.n_replicas} bootstraps)"
+        "and of the simulation"
+        + ("" if section.method == "likelihood" else f" ({section.n_replicas} bootstraps)")
     )
     if len(kept["source_names"]):
         total, mean = kept["source_sizes"].T
@@ -78,21 +82,26 @@ def _unfolded(ctx: Context, section: config.Unfold, method: Method | None, state
     ctx.tell("unfold", None, f"response of {state.truth.size} simulated dileptons")
     known = simulation_of(section, state.truth)
     axes, rng = tuple(subtracted.hist.axes), stream(ctx.seed, "response")
-    response = unfold.response(known.parts, axes, true_axes(ctx), n_replicas=section.n_replicas, rng=rng)
+    asked = true_axes(ctx)
+    beyond = section.method == "likelihood"
+    wide = guarded(asked, axes, known.parts) if beyond else asked
+    n_replicas = 0 if beyond else section.n_replicas
+    response = unfold.response(known.parts, axes, wide, n_replicas=n_replicas, rng=rng)
     plain = unfold.without_replicas(response)
     shifts = asked_shifts(ctx.steering.systematics, state.subtraction)
     measured, variations = systematics.data_variations(subtracted, shifts, plain)
-    variations += _response_variations(ctx, section, measured, known, plain)
     if method is None:
+        variations += _response_variations(ctx, known, plain, partial(unfold.iterative, measured, plain))
         result, extra = _omnifold(ctx, section, state, known, response)
         n, floor = int(extra["strength"]), section.efficiency_floor
         same = partial(unfold.iterative, n_iterations=n, efficiency_floor=floor)
         binned, sources = unfold.with_systematics(measured, plain, same, variations)
         result, sources = omnifolding.scaled_sources(result, binned, sources)
     else:
-        options = _options(section)
+        options = _options(section, state.hists)
         unfolder, strength = method.prepare(measured, response, options)
         ctx.tell("unfold", None, method.describe(options, strength))
+        variations += _response_variations(ctx, known, plain, partial(unfolder, measured, plain))
         result, sources = unfold.with_systematics(measured, response, unfolder, variations)
         statistical = systematics.statistical_cov(result, sources)
         of_data = unfolder(measured, plain).cov
@@ -101,7 +110,13 @@ def _unfolded(ctx: Context, section: config.Unfold, method: Method | None, state
             "statistics": systematics.relative_errors(result, statistical, of_data),
             "statistical_cov": statistical,
         }
+        if isinstance(unfolder, LikelihoodUnfolder):
+            extra["refolding_toys"] = unfolder.goodness(subtracted, response)
     refolded = np.array(unfold.refolding(result, subtracted, response))
+    kept = inside(wide, asked)
+    result = _cropped(result, asked, kept)
+    sources = tuple(replace(source, shift=source.shift[kept]) for source in sources)
+    extra["statistical_cov"] = extra["statistical_cov"][np.ix_(kept, kept)]
     if section.method == "iterative":
         extra |= _refolding_toys(ctx, int(extra["strength"]), subtracted, response)
     if section.preset == "line shape":
@@ -115,7 +130,7 @@ def _unfolded(ctx: Context, section: config.Unfold, method: Method | None, state
         pack_spectrum(result)
         | extra
         | _scanned(ctx, section, method, measured, known)
-        | {"efficiency": response.efficiency, "prior": response.prior, "refolding": refolded}
+        | {"efficiency": response.efficiency[kept], "prior": response.prior[kept], "refolding": refolded}
         | _packed(sources, result.values.size)
     )
 
@@ -134,9 +149,21 @@ def _refolding_toys(ctx: Context, n: int, subtracted: Spectrum, response: Respon
     return {"refolding_toys": np.array([found.chi2, found.cells, found.expected, spread, found.p_value])}
 
 
-def _options(section: config.Unfold) -> Options:
+def _cropped(spectrum: Spectrum, axes: tuple[Any, ...], kept: Any) -> Spectrum:
+    """Return a spectrum without the cells beyond its axes."""
+    cov, shape = spectrum.cov[np.ix_(kept, kept)], tuple(len(axis) for axis in axes)
+    hist = filled(axes, spectrum.values.ravel()[kept], np.diag(cov))
+    return replace(spectrum, hist=hist, cov=cov, domain=spectrum.domain.ravel()[kept].reshape(shape))
+
+
+def _options(section: config.Unfold, hists: PairHists | None = None) -> Options:
     return Options(
-        section.n_iterations, section.tau, section.penalty, section.debias, section.efficiency_floor
+        section.n_iterations,
+        section.tau,
+        section.penalty,
+        section.debias,
+        section.efficiency_floor,
+        None if hists is None else flow_free(hists.os),
     )
 
 
@@ -215,22 +242,22 @@ def asked_shifts(asked: Systematics, subtraction: Arrays) -> list[tuple[str, Flo
 
 
 def _response_variations(
-    ctx: Context, section: config.Unfold, measured: Spectrum, known: Truth, plain: Response
+    ctx: Context, known: Truth, plain: Response, first: Callable[[], Spectrum]
 ) -> list[unfold.Variation]:
     """Return one variation of the response per source in the simulation that the steering names."""
-    asked, radiation, first = ctx.steering.systematics, None, None
+    asked, radiation = ctx.steering.systematics, None
     if asked.radiation is not None:
         lepton = LEPTON_MASS["mu" if ctx.steering.spectrum is None else ctx.steering.spectrum.lepton]
         radiation = simulation.more_radiation(asked.radiation, lepton, stream(ctx.seed, "radiation"))
-    if asked.prior:
-        n = section.n_iterations if isinstance(section.n_iterations, int) else 4
-        first = unfold.iterative(measured, plain, n_iterations=n, efficiency_floor=section.efficiency_floor)
+    section = needed(ctx.steering.unfold, "unfold")
+    other = sum(len(axis) > 1 for axis in plain.true if axis.name != MASS)
+    asked_prior = section.method == "likelihood" and other > 0 if asked.prior is None else asked.prior
     return systematics.response_variations(
         known.parts,
         plain,
         polarisation=asked.polarisation,
         radiation=radiation,
-        prior=first,
+        prior=first() if asked_prior else None,
         efficiency=asked.efficiency,
         own=ctx.own_sources(),
     )

@@ -1,0 +1,323 @@
+"""Contents of cells as log-Gaussian fields: as smooth as the data ask for, never negative, with their errors.
+
+The one model of counts of pairs: the like-sign background is a field that is seen directly, the spectrum one
+that is seen through a response, on top of the background.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from scipy import linalg, optimize, sparse
+
+from gammastar.core.records import FloatArray
+
+ROUGH, SMOOTH = (
+    0.1,
+    0.03,
+)  # by which a cell differs from its neighbours: over a simulation, of like-sign pairs
+LEVEL = 3.0  # standard deviation of the logarithm of the overall scale
+WIDTH = 0.7  # correlation length along the other axes, in their range
+CENTRE = (
+    1.0,
+    0.25,
+    0.3,
+    0.3,
+)  # amplitude and length on the longest axis, amplitude on others, of all together
+SPREAD = (1.0, 0.5, 1.0, 0.5)  # standard deviations of their logarithms
+LINE, LINE_SPREAD, LINE_SHAPE = -1.0, 3.0, 0.5  # logarithm of a line over the continuum in its highest bin
+SMALLEST = 1e-3  # eigenvalues of a correlation, relative to the largest, below which they are left out
+WIDEST = 1.0  # variance of a logarithm up to which contents count as log-normal
+LEAST = 0.05  # pairs in a cell: its variance is at least that of so many
+STEPS, CHANGE = 60, 1e-3  # Newton steps at most; twice what the last one gains in the likelihood
+ROUNDS, EVALUATIONS = 2, 60
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Counts:
+    """Numbers of pairs in cells, expected to be P λ + b.
+
+    Attributes
+    ----------
+    observed : NDArray, shape (n_seen,)
+    matrix : sparse array, shape (n_seen, n)
+        P, seen per content of a cell.
+    base, base_cov : NDArray, shapes (n_seen,), (n_seen, n_seen)
+        b and its covariance.
+    weight : float
+        Variance of a count over its expectation: the mean weight of a pair.
+    entries : NDArray, shape (n,)
+        Simulated photons behind each column of `matrix`; none where it is known exactly.
+    fixed : NDArray, shape (n_seen, n_seen), or None
+        Covariance of the counts where it is known, instead of that of their expectation.
+    """
+
+    observed: FloatArray
+    matrix: sparse.csr_array
+    base: FloatArray
+    base_cov: FloatArray
+    weight: float = 1.0
+    entries: FloatArray = field(default_factory=lambda: np.zeros(0))
+    fixed: FloatArray | None = None
+
+    def covariance(self, content: FloatArray, rough: float = 0.0) -> FloatArray:
+        """Return the covariance of the counts about the expectation for these contents.
+
+        Notes
+        -----
+        Simulated photons of one cell are multinomial: Cov(P_ji, P_ki) = (P_ji δ_jk − P_ji P_ki)/T_i.
+        """
+        mean = np.maximum(self.matrix @ content + self.base, LEAST)
+        total = self.base_cov + np.diag(self.weight * mean) if self.fixed is None else self.fixed.copy()
+        if len(self.entries):
+            square = content**2 / self.entries
+            total += np.diag(self.matrix @ square) - self._folded(square)
+        return total + self._folded((rough * content) ** 2) if rough else total
+
+    def _folded(self, diagonal: FloatArray) -> FloatArray:
+        scaled = self.matrix * np.sqrt(diagonal)[None, :]
+        return np.asarray((scaled @ scaled.T).todense())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prior:
+    """Cells before the data.
+
+    Attributes
+    ----------
+    content : NDArray, shape (n,)
+        Positive; the field multiplies it.
+    shape : tuple of int
+        Of the grid of cells.
+    used : NDArray of int, shape (n,)
+        Number of each cell in the grid.
+    lines : NDArray, shape (k, shape[0])
+        Narrow lines along the first axis, 1 in their highest bin.
+    rough : float
+        Standard deviation of the logarithm of one cell about all others.
+    """
+
+    content: FloatArray
+    shape: tuple[int, ...]
+    used: npt.NDArray[np.int64]
+    lines: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
+    rough: float = ROUGH
+
+    @property
+    def place(self) -> tuple[npt.NDArray[np.int64], ...]:
+        """Bin of every cell along every axis."""
+        return np.unravel_index(self.used, self.shape)
+
+    def basis(self, hyper: FloatArray) -> FloatArray:
+        """Return Z, shape (n, r), of a field Z c with unit normals c.
+
+        `hyper`: logarithms of amplitude and correlation length along the longest axis, of the amplitudes
+        along the others, and of that of all axes together.
+        """
+        main, rows = int(np.argmax(self.shape)), self.place
+        amplitude, length = np.exp(hyper[:2])
+        fine = _root(self.shape[main], length)[rows[main]]
+        wide = _root(self.shape[main], 2 * length)[rows[main]]
+        columns, together = [np.full((len(self.used), 1), LEVEL), amplitude * fine], fine
+        others = [axis for axis in range(len(self.shape)) if axis != main]
+        for axis, size in zip(others, np.exp(hyper[2:-1]), strict=True):
+            along = _root(self.shape[axis], WIDTH)[rows[axis]]
+            columns += [size * along, 0.5 * size * _product(wide, along)]
+            together = _product(together, along)
+        return np.hstack([*columns, np.exp(hyper[-1]) * together] if others else columns)
+
+    @property
+    def line_basis(self) -> FloatArray:
+        """A, shape (n, q), of the logarithm A v of a line: its size, and its shape along the other axes."""
+        ones = np.ones((len(self.used), 1))
+        shape = ones
+        for axis, n in enumerate(self.shape[1:], start=1):
+            shape = _product(shape, _root(n, WIDTH)[self.place[axis]])
+        return np.hstack([LINE_SPREAD * ones, LINE_SHAPE * shape])
+
+
+def _root(n: int, length: float) -> FloatArray:
+    """Return R, shape (n, rank), with R Rᵀ a Matérn-3/2 correlation of n bins."""
+    x = np.arange(n) / max(n - 1, 1)
+    distance = np.sqrt(3) * np.abs(x[:, None] - x) / length
+    size, vectors = np.linalg.eigh((1 + distance) * np.exp(-distance))
+    kept = size > SMALLEST * size[-1]
+    return np.asarray(vectors[:, kept] * np.sqrt(size[kept]))
+
+
+def _product(a: FloatArray, b: FloatArray) -> FloatArray:
+    return np.asarray((a[:, :, None] * b[:, None, :]).reshape(len(a), -1))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Field:
+    """λ = x₀ exp(Z c) (1 + Σ t exp(A v)), with coefficients (c, v)."""
+
+    prior: Prior
+    basis: FloatArray
+    lines: FloatArray
+
+    def content(self, point: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return λ and its derivative by the coefficients."""
+        r, q = self.basis.shape[1], self.lines.shape[1]
+        smooth = self.prior.content * np.exp(np.clip(self.basis @ point[:r], -50, 50))
+        total, slopes = smooth.copy(), []
+        for k, line in enumerate(self.prior.lines):
+            logarithm = LINE + self.lines @ point[r + k * q : r + (k + 1) * q]
+            part = smooth * line[self.prior.place[0]] * np.exp(np.clip(logarithm, -50, 50))
+            total += part
+            slopes.append(part[:, None] * self.lines)
+        return total, np.hstack([total[:, None] * self.basis, *slopes])
+
+    def near(self, logarithm: FloatArray, lines: FloatArray) -> FloatArray:
+        """Return coefficients of about this field."""
+        inner = self.basis.T @ self.basis
+        inner[np.diag_indices_from(inner)] += 1e-2
+        return np.concatenate([linalg.solve(inner, self.basis.T @ logarithm, assume_a="pos"), lines])
+
+    def converged(self, counts: Counts, point: FloatArray, rough: float) -> FloatArray:
+        """Return the most likely coefficients; the covariance of the counts follows their expectation."""
+        for _ in range(STEPS):
+            content, slope = self.content(point)
+            white = linalg.cholesky(counts.covariance(content, rough), lower=True)
+            seen = linalg.solve_triangular(white, counts.matrix @ slope, lower=True)
+            left = counts.observed - counts.base - counts.matrix @ content
+            gain = seen.T @ linalg.solve_triangular(white, left, lower=True) - point
+            inner = seen.T @ seen
+            inner[np.diag_indices_from(inner)] += 1
+            step = linalg.solve(inner, gain, assume_a="pos")
+            largest = np.abs(slope @ step / content).max()  # of the logarithm of any cell
+            point = point + step * min(1.0, 1.0 / max(largest, 1e-300))
+            if gain @ step < CHANGE:
+                break
+        return point
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fitted:
+    """Contents of cells.
+
+    Attributes
+    ----------
+    content, cov : NDArray, shapes (n,), (n, n)
+        The covariance is of data, simulation, base, and of what the data leave to the prior.
+    expected, seen_cov : NDArray, shapes (n_seen,), (n_seen, n_seen)
+        Counts, and their covariance about the truth.
+    hyper : NDArray
+        Logarithms of amplitudes and length, see `Prior.basis`.
+    goodness : (float, float, float)
+        χ² of the counts about the fit, and its mean and standard deviation where nothing is wrong.
+    """
+
+    content: FloatArray
+    cov: FloatArray
+    expected: FloatArray
+    seen_cov: FloatArray
+    hyper: FloatArray
+    goodness: tuple[float, float, float]
+
+
+def _start(n_axes: int) -> tuple[FloatArray, FloatArray]:
+    """Return the centres of the priors of the hyperparameters, and their standard deviations."""
+    kinds = [0, 1, *[2] * (n_axes - 1), 3]
+    return np.log([CENTRE[k] for k in kinds]), np.array([SPREAD[k] for k in kinds])
+
+
+def hyperparameters(counts: Counts, prior: Prior) -> FloatArray:
+    """Return the amplitudes and the length of largest marginal likelihood, with priors of their own.
+
+    Notes
+    -----
+    About a first fit the counts are linear in the field and normal with the covariance of their expectation
+    (penalised quasi-likelihood; Breslow and Clayton, J. Am. Stat. Assoc. 88 (1993) 9).
+    """
+    centre, spread = _start(len(prior.shape))
+    hyper, lines, point = centre, prior.line_basis, None
+    for _ in range(ROUNDS):
+        model = _Field(prior, prior.basis(hyper), lines)
+        r = model.basis.shape[1]
+        if point is None:
+            point = np.zeros(r + len(prior.lines) * lines.shape[1])
+        point = model.converged(counts, point, prior.rough)
+        content, slope = model.content(point)
+        white = linalg.cholesky(counts.covariance(content, prior.rough), lower=True)
+        seen = linalg.solve_triangular(white, counts.matrix.toarray() * content, lower=True)
+        on_lines = linalg.solve_triangular(white, counts.matrix @ slope[:, r:], lower=True)
+        left = counts.observed - counts.base - counts.matrix @ content
+        logarithm = model.basis @ point[:r]
+        data = linalg.solve_triangular(white, left, lower=True) + seen @ logarithm + on_lines @ point[r:]
+
+        def loss(
+            hyper: FloatArray,
+            seen: FloatArray = seen,
+            on_lines: FloatArray = on_lines,
+            data: FloatArray = data,
+        ) -> float:
+            far = (hyper - centre) / spread
+            if np.abs(far).max() > 5:
+                return np.inf
+            design = np.hstack([seen @ prior.basis(hyper), on_lines])
+            inner = design.T @ design
+            inner[np.diag_indices_from(inner)] += 1
+            root = linalg.cholesky(inner, lower=True)
+            fitted = linalg.solve_triangular(root, design.T @ data, lower=True)
+            return float(np.log(np.diag(root)).sum() + 0.5 * (far @ far - fitted @ fitted))
+
+        simplex = np.vstack([hyper, hyper + np.diag(np.full(len(hyper), 0.7))])
+        options = {"maxfev": EVALUATIONS, "xatol": 0.1, "fatol": 0.1, "initial_simplex": simplex}
+        hyper = np.asarray(optimize.minimize(loss, hyper, method="Nelder-Mead", options=options).x)
+        point = _Field(prior, prior.basis(hyper), lines).near(logarithm, point[r:])
+    return hyper
+
+
+def fit(counts: Counts, prior: Prior, hyper: FloatArray | None = None) -> Fitted:
+    """Return the contents of the cells; `hyper` are those of `hyperparameters` by default."""
+    hyper = hyperparameters(counts, prior) if hyper is None else hyper
+    smooth = _Field(prior, prior.basis(hyper), prior.line_basis)
+    r = smooth.basis.shape[1]
+    point = np.zeros(r + len(prior.lines) * smooth.lines.shape[1])
+    point = smooth.converged(counts, point, prior.rough)
+    covariance = smooth.basis @ smooth.basis.T
+    covariance[np.diag_indices_from(covariance)] += prior.rough**2
+    model = _Field(prior, linalg.cholesky(covariance, lower=True), smooth.lines)
+    begun = linalg.solve_triangular(model.basis, smooth.basis @ point[:r], lower=True)
+    point = model.converged(counts, np.concatenate([begun, point[r:]]), 0.0)
+    content, slope = model.content(point)
+    cov = counts.covariance(content)
+    white = linalg.cholesky(cov, lower=True)
+    seen = linalg.solve_triangular(white, counts.matrix @ slope, lower=True)
+    expected = counts.matrix @ content + counts.base
+    left = linalg.solve_triangular(white, counts.observed - expected, lower=True)
+    inner = seen.T @ seen
+    inner[np.diag_indices_from(inner)] += 1
+    factor = linalg.cholesky(inner, lower=True)
+    root = linalg.solve_triangular(factor, slope.T, lower=True)
+    held = linalg.solve_triangular(factor, seen.T, lower=True)  # hat matrix H = heldᵀ held; residuals ~ 1 − H
+    unfitted = np.eye(len(left)) - held.T @ held
+    goodness = float(left @ left), float(np.trace(unfitted)), float(np.sqrt(2 * (unfitted**2).sum()))
+    widened = root * _log_normal(np.einsum("ij,ij->j", root, root) / content**2)
+    return Fitted(content, widened.T @ widened, expected, cov, hyper, goodness)
+
+
+def _log_normal(variance: FloatArray) -> FloatArray:
+    """Return the rms distance of a log-normal number from its median, over σ times the median.
+
+    A cell that fluctuated low has a small error at its own value; that of its expectation is larger.
+    """
+    s = np.clip(variance, 1e-12, WIDEST)
+    return np.asarray(np.sqrt((np.exp(2 * s) - 2 * np.exp(s / 2) + 1) / s))
+
+
+def seen_directly(
+    observed: FloatArray, shape: Sequence[int], weight: float = 1.0, *, errors: FloatArray | None = None
+) -> Fitted:
+    """Return the smooth expectation of counts in all cells of a grid, or of values with known errors."""
+    n = len(observed)
+    fixed = None if errors is None else np.diag(errors**2)
+    matrix = sparse.csr_array(sparse.eye_array(n))
+    counts = Counts(observed, matrix, np.zeros(n), np.zeros((n, n)), weight, fixed=fixed)
+    mean = np.full(n, max(float(observed.mean()), LEAST))
+    return fit(counts, Prior(mean, tuple(shape), np.arange(n), rough=SMOOTH))

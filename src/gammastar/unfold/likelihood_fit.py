@@ -1,0 +1,149 @@
+"""Unfolding as a likelihood of the counts: true contents are a field that is seen through the response."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from scipy.special import chdtrc
+
+from gammastar.core.axes import MASS, filled
+from gammastar.core.constants import mass, width
+from gammastar.core.records import FloatArray, Response, Spectrum
+from gammastar.physics import pair_counts
+from gammastar.unfold.folding import Method, Options, Unfolder, check_axes, scaled_prior
+from gammastar.unfold.response_matrix import EFFICIENCY_FLOOR
+
+NARROW = (221, 223, 333, 443, 100443, 553, 100553, 200553)  # η, ω, φ, ψ, ψ(2S), Υ, Υ(2S), Υ(3S)
+REACH = 0.25  # GeV, within which a line is a line
+MOST_FAKES = 0.95
+
+
+def likelihood(
+    measured: Spectrum,
+    response: Response,
+    *,
+    observed: tuple[FloatArray, FloatArray] | None = None,
+    efficiency_floor: float = EFFICIENCY_FLOOR,
+    hyper: FloatArray | None = None,
+) -> Spectrum:
+    """Unfold by the likelihood of the counts.
+
+    Parameters
+    ----------
+    measured : Spectrum
+        Subtracted pairs on the reconstructed axes of `response`.
+    response : Response
+        Should hold true cells beyond the reconstructed axes from which pairs migrate into them.
+    observed : (NDArray, NDArray), shapes (n_reco,)
+        Opposite-sign pairs before the subtraction and their variances. Then the variance of a count is that
+        of its expectation. By default the covariance of `measured` is taken as it is.
+    efficiency_floor : float
+        True cells of lower efficiency are left out of the result: value and covariance 0, not in the domain.
+    hyper : NDArray, optional
+        Smoothness of the result, see `gammastar.physics.pair_counts`; fitted by default.
+
+    Returns
+    -------
+    Spectrum
+        On the true axes, never negative. Its covariance holds data, background and, where the response
+        knows its entries, the finite simulation; and what the data leave to the smoothness, so that no
+        error vanishes with its value.
+
+    Raises
+    ------
+    UserError
+        If the axes do not fit.
+
+    Notes
+    -----
+    N₊₋ = P λ + B, with λ = λ_sim exp(f) (1 + lines): f is normal, smooth along each axis with amplitudes of
+    largest marginal likelihood; η, ω, φ and heavier lines may stand on top. Laplace's approximation.
+    """
+    check_axes(tuple(measured.hist.axes), response.reco, "the measured spectrum")
+    counts, prior = _model(measured, response, observed)
+    found = pair_counts.fit(counts, prior, hyper)
+    shape = tuple(len(axis) for axis in response.true)
+    n, domain = int(np.prod(shape)), response.efficiency >= efficiency_floor
+    domain &= np.isin(np.arange(n), prior.used)
+    values, cov = np.zeros(n), np.zeros((n, n))
+    values[prior.used], cov[np.ix_(prior.used, prior.used)] = found.content, found.cov
+    values, cov = np.where(domain, values, 0.0), np.where(np.outer(domain, domain), cov, 0.0)
+    hist = filled(response.true, values, np.diag(cov))
+    return Spectrum(hist, cov, "counts", measured.exposure, domain.reshape(shape))
+
+
+def _model(
+    measured: Spectrum, response: Response, observed: tuple[FloatArray, FloatArray] | None
+) -> tuple[pair_counts.Counts, pair_counts.Prior]:
+    used = np.flatnonzero((response.efficiency > 0) & (response.prior > 0))
+    seen = response.migration[:, used] / np.clip(1 - response.fakes, 1 - MOST_FAKES, None)[:, None]
+    signal = measured.values.ravel()
+    if observed is None:
+        counts, base, base_cov, weight, fixed = signal, np.zeros_like(signal), measured.cov, 1.0, measured.cov
+    else:
+        counts, variance = observed
+        base, base_cov, fixed = counts - signal, measured.cov - np.diag(variance), None
+        weight = float(variance.sum() / counts.sum()) if counts.sum() > 0 else 1.0
+    entries = response.entries[used] if len(response.entries) else np.zeros(0)
+    shape = tuple(len(axis) for axis in response.true)
+    return (
+        pair_counts.Counts(counts, sparse.csr_array(seen), base, base_cov, weight, entries, fixed),
+        pair_counts.Prior(
+            np.maximum(scaled_prior(measured, response).ravel()[used], 1e-300),
+            shape,
+            used,
+            _lines(response.true),
+        ),
+    )
+
+
+def _lines(axes: Sequence[Any]) -> FloatArray:
+    """Return what narrow lines put into the bins of a first axis of mass, over their highest bin."""
+    if axes[0].name != MASS:
+        return np.zeros((0, 0))
+    edges = np.asarray(axes[0].edges, dtype=np.float64)
+    found = []
+    for pole, gamma in ((mass(number), width(number)) for number in NARROW):
+        if edges[0] < pole < edges[-1]:
+            share = np.diff(np.arctan(2 * (edges - pole) / gamma))
+            share[(edges[1:] < pole - REACH) | (edges[:-1] > pole + REACH)] = 0.0
+            found.append(share / share.max())
+    return np.array(found).reshape(len(found), len(edges) - 1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LikelihoodUnfolder:
+    """`likelihood` with a smoothness that was fitted once."""
+
+    hyper: FloatArray
+    observed: tuple[FloatArray, FloatArray] | None
+    efficiency_floor: float
+
+    def __call__(self, measured: Spectrum, response: Response) -> Spectrum:
+        """Unfold."""
+        asked: dict[str, Any] = {"observed": self.observed, "efficiency_floor": self.efficiency_floor}
+        return likelihood(measured, response, hyper=self.hyper, **asked)
+
+    def goodness(self, measured: Spectrum, response: Response) -> FloatArray:
+        """Return χ² of the counts, their number, mean and standard deviation of χ², and its p-value."""
+        counts, prior = _model(measured, response, self.observed)
+        chi2, mean, spread = pair_counts.fit(counts, prior, self.hyper).goodness
+        scale = 0.5 * spread**2 / mean  # of a χ² distribution with this mean and variance
+        p = float(chdtrc(mean / scale, chi2 / scale))
+        return np.array([chi2, len(counts.observed), mean, spread, p])
+
+
+def _prepare(measured: Spectrum, response: Response, options: Options) -> tuple[Unfolder, float]:
+    hyper = pair_counts.hyperparameters(*_model(measured, response, options.observed))
+    return LikelihoodUnfolder(hyper, options.observed, options.efficiency_floor), float(np.exp(hyper[0]))
+
+
+def _describe(_options: Options, strength: float) -> str:
+    return f"likelihood of the counts, amplitude of the smooth ratio to the simulation {strength:.2g}"
+
+
+LIKELIHOOD = Method(_prepare, _describe, linear=True)
