@@ -179,7 +179,11 @@ class _Field:
         return np.concatenate([linalg.solve(inner, self.basis.T @ logarithm, assume_a="pos"), lines])
 
     def converged(self, counts: Counts, point: FloatArray, rough: float) -> FloatArray:
-        """Return the most likely coefficients; the covariance of the counts follows their expectation."""
+        """Return the most likely coefficients; the covariance of the counts follows their expectation.
+
+        Where the two chase each other, steps are halved.
+        """
+        pace, before = 1.0, np.inf
         for _ in range(STEPS):
             content, slope = self.content(point)
             white = linalg.cholesky(counts.covariance(content, rough), lower=True)
@@ -190,8 +194,9 @@ class _Field:
             inner[np.diag_indices_from(inner)] += 1
             step = linalg.solve(inner, gain, assume_a="pos")
             largest = np.abs(slope @ step / content).max()  # of the logarithm of any cell
-            point = point + step * min(1.0, 1.0 / max(largest, 1e-300))
-            if gain @ step < CHANGE:
+            pace = 0.5 * pace if largest < 1 and gain @ step > 0.5 * before else pace
+            point, before = point + step * min(pace, 1.0 / max(largest, 1e-300)), gain @ step
+            if before < CHANGE:
                 break
         return point
 
