@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import hashlib
 import json
 import re
 import shutil
@@ -15,9 +16,10 @@ import numpy as np
 import pytest
 import uproot
 from builders import ROOT
+from injection import foreign_code
 
 from gammastar import predict
-from gammastar.core.errors import UserError
+from gammastar.core.errors import SteeringError, UserError
 from gammastar.core.files import data_path
 from gammastar.core.signal import SignalPlanes
 from gammastar.physics.qed import RTable
@@ -491,3 +493,26 @@ def test_yields_beside_other_conventions(results, tmp_path, monkeypatch):
     assert all(line.startswith("MOCK: ") for line in lines)
     with (tmp_path / "conventions.csv").open() as stream:
         assert {row["data"] for row in csv.DictReader(stream)} == {"MOCK"}
+
+
+def test_a_record_runs_no_code(results, tmp_path, monkeypatch):
+    """Every key that takes the name of Python code, by the commands that make anything of the steering."""
+    monkeypatch.chdir(tmp_path)
+    tried = list(foreign_code.tried(results, tmp_path, foreign_code.CHEAP))
+    assert len(tried) >= 5 * len(foreign_code.CHEAP)  # model, channels, sources …
+    assert [what for what, ran in tried if ran] == []
+
+
+def test_trusted_code_is_told_before_it_runs(results, tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    source = foreign_code.SOURCE.format(marker=str(tmp_path / "marker"))
+    (tmp_path / foreign_code.FILE).write_text(source)
+    shared = foreign_code.shared(results, tmp_path / "shared", [("predict", "model", foreign_code.NAME)])
+    with pytest.raises(UserError, match=r"evil\.py \(\[predict\]\).*--trust-code"):
+        reinterpret(shared, output=tmp_path / "out", tell=lambda *_: None)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(SteeringError, match="is no model"):
+        reinterpret(shared, output=tmp_path / "out", tell=lambda *_: None, trust_code=True)
+    assert (tmp_path / "marker").read_text() == "ran"
+    assert hashlib.sha256(source.encode()).hexdigest() in caplog.text
+    assert gammastar("design", shared, "--detector", "ship_ecn3", check=False).returncode == 2

@@ -12,6 +12,11 @@ from gammastar.cli.terminal import FILE, say, shown
 __all__ = ["compare", "design", "export", "overlay", "reinterpret", "scan", "show", "verify"]
 
 MASS = click.FloatRange(min=0, min_open=True)
+TRUST = click.option(
+    "--trust-code",
+    is_flag=True,
+    help="Run Python code that the record names, once its digests are told.",
+)
 
 
 @click.command()
@@ -39,6 +44,7 @@ def verify(results: Path) -> None:
 @click.option("--detector", type=FILE, help="Another detector file [those of the run].")
 @click.option("--output", type=FILE, required=True, help="Folder of the new results.")
 @click.option("--allow-partial", is_flag=True, help="Set limits although the run left files out.")
+@TRUST
 def reinterpret(results: Path, output: Path, **options: Any) -> None:
     """Compute the reach of another model or detector from the record of RESULTS alone."""
     from gammastar.core.machine import plain_numba
@@ -212,8 +218,9 @@ def scan(
 @click.option("--background", type=float, default=0.0, help="Random pairs per pair of a virtual photon.")
 @click.option("--angles", type=(float, float), help="Of a spectrometer that is there [mrad].")
 @click.option("-n", "n", type=int, default=30_000, help="Sampled particles per mass.")
+@TRUST
 @click.option("--output", type=FILE, help="Folder of figure and JSON.", show_default="RESULTS_design")
-def design(results: Path, detector: str, output: Path | None, **options: Any) -> None:
+def design(results: Path, detector: str, output: Path | None, trust_code: bool, **options: Any) -> None:
     """Say which dimuons --detector asks for, how many of them RESULTS measured, and propose the run for them.
 
     Equation 18 of docs/physics.md; statistics of the pairs alone.
@@ -223,6 +230,6 @@ def design(results: Path, detector: str, output: Path | None, **options: Any) ->
 
     asked = wanted(**options)
     with shown() as tell:
-        lines = propose(results, detector, asked, output=output, tell=tell)
+        lines = propose(results, detector, asked, output=output, tell=tell, trust_code=trust_code)
     for line in lines:
         say(line)

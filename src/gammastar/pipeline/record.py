@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from safetensors.numpy import save_file
 
 from gammastar import config, flow, predict, spectrum
 from gammastar.core.constants import LEPTON_MASS
-from gammastar.core.errors import InputFileError, SteeringError
+from gammastar.core.errors import InputFileError, SteeringError, UserError
 from gammastar.core.files import atomic, shipped
 from gammastar.core.records import Spectrum
+from gammastar.core.resolve import python_names
 from gammastar.physics.detector import Detector, load_detector
 from gammastar.physics.polarisation import SpinDensities
 from gammastar.pipeline.cache import told_loss
@@ -36,6 +38,8 @@ __all__ = [
     "kept_steering",
     "read_domain",
     "read_record",
+    "refuse_code",
+    "tell_code",
     "write_record",
 ]
 
@@ -157,6 +161,38 @@ def kept_steering(folder: Path) -> config.Steering:
         msg = f"{path}: is not the steering of a run of this version ({why})"
         raise InputFileError(msg) from error
     return config.Steering.model_construct(**(dict.fromkeys(fields) | found))
+
+
+def refuse_code(steering: config.Steering, folder: Path, *, own: Collection[str] = ()) -> None:
+    """Refuse Python code that the record of a run names; `own` is what the user named himself.
+
+    Raises
+    ------
+    UserError
+        With the files that would run.
+    """
+    named = _code_of(steering, own)
+    if named:
+        files = ", ".join(f"{Path(name.partition(':')[0]).resolve()} ({key})" for key, name in named)
+        msg = (
+            f"{folder}/steering.json names Python code, which a record does not run: {files}; look at it, "
+            "then give --trust-code (trust_code=True), or another model with --model"
+        )
+        raise UserError(msg)
+
+
+def tell_code(ctx: Context, folder: Path, *, own: Collection[str] = ()) -> None:
+    """Tell which files a trusted record runs, with their digests, before any of them does."""
+    names = [name for _, name in _code_of(ctx.steering, own)]
+    for file, sha in ctx.code.shas(names).items():
+        ctx.cache.alarm(f"runs {(ctx.base / file).resolve()}, SHA-256 {sha}, as {folder}/steering.json asks")
+
+
+def _code_of(steering: config.Steering, own: Collection[str]) -> list[tuple[str, str]]:
+    """Return keys and values of the steering that name Python code."""
+    content = steering.model_dump(mode="json")
+    found = ((key, name) for key, value in content.items() for name in python_names(value))
+    return [(f"[{key}]", name) for key, name in found if name not in own]
 
 
 def checked_record(folder: Path) -> dict[str, Any]:

@@ -35,7 +35,14 @@ from gammastar.physics.millicharge import MillichargeDetector, load_millicharge_
 from gammastar.physics.qed import kappa
 from gammastar.pipeline.cache import StageCache
 from gammastar.pipeline.context import Context, RunState, Tell, needed
-from gammastar.pipeline.record import checked_record, kept_detector, kept_steering, read_domain
+from gammastar.pipeline.record import (
+    checked_record,
+    kept_detector,
+    kept_steering,
+    read_domain,
+    refuse_code,
+    tell_code,
+)
 from gammastar.pipeline.stages.accept import measured_of, transfer_of
 from gammastar.pipeline.stages.flow import read_spin
 from gammastar.pipeline.stages.predict import measured_pairs, model_of, production_of
@@ -172,7 +179,7 @@ class _Particles:
     run: Callable[[Sample, FloatArray, int], AcceptedYield]
 
 
-def open_run(results: Path, detector: str) -> OpenRun:
+def open_run(results: Path, detector: str, *, trust_code: bool = False) -> OpenRun:
     """Return the record of a finished run and the card of a detector, a file or a name, ready for yields.
 
     Raises
@@ -180,7 +187,7 @@ def open_run(results: Path, detector: str) -> OpenRun:
     InputFileError
         If there is no such detector, or a file of the record is missing.
     UserError
-        If the run had no section that yields need.
+        If the run had no section that yields need, or names Python code and is not trusted.
     """
     manifest = checked_record(results)
     path = Path(detector) if is_file(Path(detector)) else None
@@ -195,8 +202,11 @@ def open_run(results: Path, detector: str) -> OpenRun:
     if steering.predict is None or steering.accept is None:
         msg = f"{results}/steering.json: a design needs the sections [predict] and [accept]"
         raise UserError(msg)
+    if not trust_code:
+        refuse_code(steering, results)
     cache = StageCache(results, False, steering.analysis.seed, manifest["mock"], {})  # is never written
     ctx = Context(steering, Path().resolve(), results, cache, lambda *_: None)
+    tell_code(ctx, results)
     domain, sampler = read_domain(results / "domain.safetensors"), flow.load(results / "flow")
     state = RunState(
         spectrum=read_spectrum(results / "spectrum.json"),
@@ -487,7 +497,13 @@ def _angles_of(detector: Detector | MillichargeDetector) -> tuple[float, float]:
 
 
 def design(
-    results: Path, detector: str, asked: Wanted, *, output: Path | None = None, tell: Tell
+    results: Path,
+    detector: str,
+    asked: Wanted,
+    *,
+    output: Path | None = None,
+    tell: Tell,
+    trust_code: bool = False,
 ) -> list[str]:
     """Say which dimuons a detector asks for, and propose the run that measures them.
 
@@ -502,6 +518,8 @@ def design(
         Folder of ``design_<detector>.json`` and its figure; ``<results>_design`` by default.
     tell : callable
         Receives progress.
+    trust_code : bool
+        Run Python code that the record names; its files are told with their SHA-256 first.
 
     Returns
     -------
@@ -521,7 +539,7 @@ def design(
     for an expected limit on counts with the background of the card; `accept.calibration.protons_needed` for
     the protons. Where the run measured nothing the signal is its extrapolation, and so is the proposal.
     """
-    run = open_run(results, detector)
+    run = open_run(results, detector, trust_code=trust_code)
     folder = output or results.with_name(f"{results.name}_design")
     name = f"design_{run.name}"
     content: dict[str, Any] = {

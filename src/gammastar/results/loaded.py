@@ -397,7 +397,7 @@ def reinterpret(
     output : path, optional
         Folder of the new results; beside `results`, with the names of detector and model, by default.
     **options
-        ``tell`` and ``allow_partial`` of `gammastar.results.reinterpret.reinterpret`.
+        ``tell``, ``allow_partial`` and ``trust_code`` of `gammastar.results.reinterpret.reinterpret`.
     """
     from gammastar.pipeline.run import silent
     from gammastar.results.reinterpret import reinterpret as again

@@ -10,7 +10,14 @@ from gammastar import config, flow
 from gammastar.core.errors import SteeringError, UserError
 from gammastar.pipeline.cache import open_cache
 from gammastar.pipeline.context import Context, RunState, Tell
-from gammastar.pipeline.record import checked_record, kept_detector, kept_steering, read_domain
+from gammastar.pipeline.record import (
+    checked_record,
+    kept_detector,
+    kept_steering,
+    read_domain,
+    refuse_code,
+    tell_code,
+)
 from gammastar.pipeline.run import dark_half, writable
 from gammastar.pipeline.stages import report
 from gammastar.pipeline.stages.flow import read_spin
@@ -35,6 +42,7 @@ def reinterpret(
     output: Path,
     tell: Tell,
     allow_partial: bool = False,
+    trust_code: bool = False,
 ) -> Path:
     """Compute expected events and reach anew from the record of a finished run.
 
@@ -53,6 +61,8 @@ def reinterpret(
         Receives progress.
     allow_partial : bool
         Set limits even if the run skipped part of its input.
+    trust_code : bool
+        Run Python code that the record names, not only `model`; files are told with their SHA-256 first.
 
     Returns
     -------
@@ -67,9 +77,13 @@ def reinterpret(
         If a file of the record is not as the run wrote it.
     SteeringError
         If the run had no section that a reach needs.
+    UserError
+        If the record names Python code and is not trusted.
     """
     manifest = checked_record(results)
-    steering = _steering(results, model, detector)
+    steering, own = _steering(results, model, detector), () if model is None else (model,)
+    if not trust_code:
+        refuse_code(steering, results, own=own)
     if output.exists() and output.samefile(results):
         msg = f"{output}: is the folder of the record; give another one with --output"
         raise UserError(msg)
@@ -80,6 +94,7 @@ def reinterpret(
         cache.enter({results / name: manifest["files"][name] for name in names})
         cache.partial |= manifest["partial"]
         ctx = Context(steering, Path().resolve(), output, cache, tell, allow_partial=allow_partial)
+        tell_code(ctx, results, own=own)
         spectrum = read_spectrum(results / "spectrum.json")
         found = flow.load(results / "flow")
         with cache.listed():

@@ -16,7 +16,7 @@ from gammastar.core.errors import StoreError
 from gammastar.core.sampling import stream
 from gammastar.store.chunks import Source, read_chunk, write_chunk
 from gammastar.store.manifest import digest
-from injection import attacks, damage, hangs, kills, memory, models, steerings, texts, workers
+from injection import attacks, damage, foreign_code, hangs, kills, memory, models, steerings, texts, workers
 
 
 @dataclass(frozen=True)
@@ -226,6 +226,14 @@ def _hangs(n: int) -> Callable[[Path, int], Iterator[Result]]:
     return run
 
 
+def _foreign_code(folder: Path, _: int) -> Iterator[Result]:
+    os.chdir(folder)  # a portion has a process of its own
+    record = foreign_code.finished(folder / "run" / "record")
+    found = list(foreign_code.tried(record, folder))
+    what = "commands on shared results that name Python code, by key: code that ran"
+    yield Result(what, len(found), sum(ran for _, ran in found))
+
+
 FULL = {
     "runs": Part(10, _runs(10)),
     "known": Part(len(damage.CODECS), _known(67)),
@@ -240,6 +248,7 @@ FULL = {
     "memory": Part(10, _memory(5.0)),
     "adversarial": Part(attacks.N_PORTIONS, _adversarial(attacks.attack)),
     "hangs": Part(2, _hangs(4)),
+    "foreign code": Part(1, _foreign_code),
 }
 QUICK = {
     "known": Part(1, lambda folder, _: _known(1)(folder, -1)),
