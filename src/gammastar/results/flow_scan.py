@@ -142,12 +142,12 @@ def scan_flows(
         msg = f"{output} holds a finished run; give the scan a folder of its own with --output"
         raise UserError(msg)
     with working(output or scan_folder(steering)):
-        yield from _scan(steering, output, wanted, preset=preset, epochs=epochs, seeds=seeds, tell=tell)
+        found = training_pairs(steering, output, tell=tell)
+        yield from _scan(found, wanted, preset=preset, epochs=epochs, seeds=seeds, tell=tell)
 
 
 def _scan(
-    steering: Path,
-    output: Path | None,
+    found: tuple[Context, Any],
     wanted: dict[str, Any],
     *,
     preset: str,
@@ -157,7 +157,7 @@ def _scan(
 ) -> Iterator[str]:
     from gammastar import flow
 
-    ctx, training = training_pairs(steering, output, tell=tell)
+    ctx, training = found
     section = ctx.steering.spectrum
     if section is None:
         msg = "[spectrum] is needed for the beam energy of the flow"
