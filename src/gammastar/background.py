@@ -39,7 +39,6 @@ class PassFraction:
 
     Attributes
     ----------
-    name : str
     passed, total : int
         Survivors and events before the condition.
 
@@ -58,13 +57,7 @@ class PassFraction:
             raise PhysicsError(msg)
 
     def draw(self, n: int, rng: np.random.Generator) -> FloatArray:
-        """Return `n` draws from the posterior of the pass fraction.
-
-        Parameters
-        ----------
-        n : int
-        rng : numpy.random.Generator
-        """
+        """Return `n` draws from the posterior of the pass fraction."""
         return rng.beta(self.passed + 1, self.total - self.passed + 1, n)
 
 
@@ -97,12 +90,7 @@ class Expectation:
         return float(np.mean(np.exp(-self.draws)))
 
     def counts(self, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-        """Return one Poisson count per pseudo-experiment: the posterior predictive distribution.
-
-        Parameters
-        ----------
-        rng : numpy.random.Generator
-        """
+        """Return one Poisson count per pseudo-experiment: the posterior predictive distribution."""
         return np.asarray(rng.poisson(self.draws), dtype=np.int64)
 
     def kappa(self) -> float:
@@ -159,7 +147,6 @@ def expectation(
         a log-normal of κ = 1 + `relative_sigma`.
     n : int
         Pseudo-experiments.
-    rng : numpy.random.Generator
 
     Raises
     ------
@@ -195,7 +182,6 @@ def matched_to_median(found: Expectation, median: float) -> Expectation:
 
     Parameters
     ----------
-    found : Expectation
     median : float
         Published [events].
     """
@@ -254,7 +240,6 @@ def accidental_rate(
         Half-width of the coincidence: |t₁ − t₂| < window [s].
     live_time : float
         Time with beam [s].
-    downscaling : float
 
     Notes
     -----
@@ -290,7 +275,6 @@ def random_pairs(
         they would be.
     n_max : int
         Pairs to make at most; all of them if there are not more.
-    rng : numpy.random.Generator
 
     Notes
     -----
@@ -560,7 +544,6 @@ def selected_vertices(
 
     Parameters
     ----------
-    pairs : VertexPairs
     cut : float
         Standard deviations behind the interaction.
     fiducial : (float, float) [m]
@@ -583,11 +566,9 @@ def tails_found(
 
     Parameters
     ----------
-    pairs : VertexPairs
     between : (float, float)
         Range of the pull: from a cut so loose that no signal can be seen, to the first cut of the search.
     fiducial : (float, float) [m]
-    charm : VertexPairs, optional
 
     Returns
     -------

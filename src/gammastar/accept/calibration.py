@@ -15,18 +15,6 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray, Sample
 from gammastar.physics.kinematics import daughter
 
-__all__ = [
-    "Cells",
-    "Origins",
-    "WindowScan",
-    "Windows",
-    "central_interval",
-    "dimuons_in_windows",
-    "in_cells",
-    "protons_needed",
-    "scan_windows",
-]
-
 IntArray = npt.NDArray[np.intp]
 STEP = 0.15  # of the cells in ln θ and ln E: 15 %
 THETA = (1e-4, 1.0)  # rad; what lies outside goes to the first or last cell
@@ -37,16 +25,10 @@ ROUND = np.array([1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0])
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cells:
-    """Cells of polar angle and energy, flattened in C order.
+    """Cells of polar angle and energy, flattened in C order."""
 
-    Attributes
-    ----------
-    theta : NDArray, shape (a + 1,) [rad]
-    energy : NDArray, shape (b + 1,) [GeV]
-        Edges, increasing; what lies outside belongs to the cell next to it.
-    """
-
-    theta: FloatArray
+    theta: FloatArray  # shape (a + 1,) [rad]
+    # Edges, increasing; what lies outside belongs to the cell next to it, shape (b + 1,) [GeV]
     energy: FloatArray
 
     @staticmethod
@@ -77,26 +59,7 @@ def in_cells(
     *,
     batches: int = 8,
 ) -> tuple[FloatArray, list[AcceptedYield]]:
-    """Return the signal of each cell of production, from independent parts of a sample.
-
-    Parameters
-    ----------
-    sample : Sample
-        Particles in random order, of which every `batches`-th makes a part.
-    cell : NDArray of int, shape (n,)
-        Where each particle was produced.
-    n_cells : int
-    run : callable
-        (sample, number of the part) -> yields at k couplings, with those of the replicas of the sample.
-    batches : int
-
-    Returns
-    -------
-    signal : NDArray, shape (batches, n_cells, k)
-        Each part stands for the whole rate.
-    yields : list of AcceptedYield
-        Of each part, all cells together.
-    """
+    """Return the signal of each cell of production, from independent parts of a sample."""
     found, yields = [], []
     for b in range(batches):
         part = slice(b, None, batches)
@@ -125,39 +88,11 @@ def protons_needed(
 ) -> FloatArray:
     """Return the protons on target of a calibration run that knows a signal to a wanted precision.
 
-    Parameters
-    ----------
-    signal : array_like, shape (cells,) or (batches, cells)
-        Expected signal of a detector by the cell in which its particles are produced; of independent batches
-        the squares are free of what the finite sample adds.
-    pairs : array_like, shape (cells, ...)
-        Observed lepton pairs per proton on target of the calibration run in each cell. Cells without pairs
-        are not measured: their signal is left out.
-    precision : float
-        Wanted relative standard deviation of the signal of the measured cells.
-    background : float
-        Random pairs per pair of a virtual photon, subtracted with a like-sign sample of the same size.
-
-    Returns
-    -------
-    NDArray, shape (...)
-        inf where no cell is measured; nan where the sample is too small to tell.
-
-    Raises
-    ------
-    PhysicsError
-        If the precision is not positive, or shapes do not fit.
-
     Notes
     -----
     Cell c has N_POT ν_c pairs and gives the signal A_c, known as 1/√(N_POT ν_c) relative to it. Independent
     Poisson counts add: σ²/N² = (1 + 2 B/S) Σ_c A_c²/ν_c / (N_POT (Σ_c A_c)²), which is equation 18 of
     `docs/physics.md`. Statistics of the pairs alone: errors of efficiency, protons and unfolding come on top.
-
-    Examples
-    --------
-    >>> float(protons_needed([1.0, 1.0], [1e-8, 1e-8], 0.1))  # 100 pairs, 50 in each cell
-    5000000000.0
     """
     a = np.atleast_2d(np.asarray(signal, dtype=np.float64))
     nu = np.asarray(pairs, dtype=np.float64)
@@ -181,20 +116,13 @@ def protons_needed(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Windows:
-    """Spectrometers to choose from: both leptons above an angle, below another, and above a momentum.
+    """Spectrometers to choose from: both leptons above an angle, below another, and above a momentum."""
 
-    Attributes
-    ----------
-    theta_min, theta_max : NDArray, shapes (i,), (j,) [rad]
-        Increasing.
-    min_momentum : float [GeV]
-    m_lepton : float [GeV]
-    """
-
+    # Increasing [rad]
     theta_min: FloatArray
     theta_max: FloatArray
-    min_momentum: float
-    m_lepton: float = M_MU
+    min_momentum: float  # [GeV]
+    m_lepton: float = M_MU  # [GeV]
 
     @staticmethod
     def usual(min_momentum: float, m_lepton: float = M_MU) -> Windows:
@@ -214,24 +142,7 @@ def dimuons_in_windows(
     *,
     n_decays: int = 10,
 ) -> FloatArray:
-    """Return the lepton pairs of each cell that each spectrometer sees.
-
-    Parameters
-    ----------
-    photons : (NDArray (4, n), array_like (n,) or (), NDArray (n,))
-        Four-momenta and masses of virtual photons [GeV], and how many lepton pairs each stands for.
-    cell : NDArray of int, shape (n,)
-    n_cells : int
-    windows : Windows
-    rng : numpy.random.Generator
-    n_decays : int
-        Isotropic decays of each photon.
-
-    Returns
-    -------
-    NDArray, shape (n_cells, i, j)
-        For every smallest and largest angle.
-    """
+    """Return the lepton pairs of each cell that each spectrometer sees."""
     (p, masses, weight), m_lepton = photons, windows.m_lepton
     n_i, n_j, n = len(windows.theta_min), len(windows.theta_max), p.shape[1]
     found = np.zeros(n_cells * (n_i + 1) * (n_j + 1))
@@ -252,20 +163,11 @@ def dimuons_in_windows(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WindowScan:
-    """What spectrometers would measure of a signal at some points (mass, coupling).
-
-    Attributes
-    ----------
-    windows : Windows
-    share : NDArray, shape (points, i, j)
-        Part of the signal from cells that the spectrometer covers.
-    protons : NDArray, shape (points, i, j)
-        Protons on target for the wanted precision of that part.
-    """
+    """What spectrometers would measure of a signal at some points (mass, coupling)."""
 
     windows: Windows
-    share: FloatArray
-    protons: FloatArray
+    share: FloatArray  # Part of the signal from cells that the spectrometer covers, shape (points, i, j)
+    protons: FloatArray  # Protons on target for the wanted precision of that part, shape (points, i, j)
 
     def narrowest(self, share: float) -> tuple[int, int]:
         """Return which spectrometer covers this share at every point with the smallest θ_max/θ_min.
@@ -289,25 +191,7 @@ def scan_windows(
     precision: float,
     background: float = 0.0,
 ) -> tuple[FloatArray, FloatArray, BoolArray]:
-    """Return covered share and protons of every spectrometer for the signals of one mass.
-
-    Parameters
-    ----------
-    signal : NDArray, shape (batches, cells, k)
-    produced : NDArray, shape (cells,)
-        Lepton pairs per proton on target, wherever they go.
-    found : NDArray, shape (cells, i, j)
-        Those that each spectrometer sees.
-    floor : float
-        Part of its pairs that must be seen in a cell for it to be covered.
-    precision, background : float
-        As in `protons_needed`.
-
-    Returns
-    -------
-    share, protons : NDArray, shape (k, i, j)
-    covered : NDArray of bool, shape (cells, i, j)
-    """
+    """Return covered share and protons of every spectrometer for the signals of one mass."""
     covered = (found >= floor * produced[:, None, None]) & (found > 0)
     mean = signal.mean(axis=0)
     total = mean.sum(axis=0)
@@ -323,53 +207,27 @@ def scan_windows(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Origins:
-    """Where the particles come from that a detector sees at one mass, at k points of its contour.
+    """Where the particles come from that a detector sees at one mass, at k points of its contour."""
 
-    Attributes
-    ----------
-    mass, photon_mass : float [GeV]
-        Of the particle, and the median of the virtual photons behind it.
-    names : tuple of str
-        Of the points.
-    couplings, events, measured, n_effective : NDArray, shape (k,)
-        Expected events, their part from where pairs were measured, effective number of sampled particles.
-    signal : NDArray, shape (cells, k)
-        Events by the cell of production.
-    share, protons : NDArray, shape (k, i, j)
-        What every spectrometer covers, and the protons on target that it needs.
-    pairs : float
-        Lepton pairs of the mass bin per proton of the calibration run, wherever they go.
-    """
-
+    # Of the particle, and the median of the virtual photons behind it [GeV]
     mass: float
     photon_mass: float
-    names: tuple[str, ...]
+    names: tuple[str, ...]  # Of the points
+    # Expected events, their part from where pairs were measured, effective number of sampled particles, shape
+    # (k,)
     couplings: FloatArray
     events: FloatArray
     measured: FloatArray
     n_effective: FloatArray
-    signal: FloatArray
+    signal: FloatArray  # Events by the cell of production, shape (cells, k)
+    # What every spectrometer covers, and the protons on target that it needs, shape (k, i, j)
     share: FloatArray
     protons: FloatArray
-    pairs: float
+    pairs: float  # Lepton pairs of the mass bin per proton of the calibration run, wherever they go
 
 
 def central_interval(edges: FloatArray, contents: FloatArray, share: float) -> tuple[float, float]:
-    """Return the ends of the central part of a histogram, straight in the logarithm inside a cell.
-
-    Parameters
-    ----------
-    edges : NDArray, shape (n + 1,)
-        Positive.
-    contents : NDArray, shape (n,)
-    share : float
-        As much lies outside at either side; (nan, nan) without contents.
-
-    Examples
-    --------
-    >>> central_interval(np.array([1.0, 10.0, 100.0]), np.array([1.0, 1.0]), 0.5)
-    (3.1622776601683795, 31.622776601683793)
-    """
+    """Return the ends of the central part of a histogram, straight in the logarithm inside a cell."""
     total = float(contents.sum())
     if not total > 0:
         return np.nan, np.nan

@@ -16,40 +16,13 @@ from gammastar.physics.detector import Detector, Magnet, Plane
 from gammastar.physics.kinematics import daughter
 from gammastar.physics.polarisation import TRANSVERSE, Spin, cosine_between, lambda_theta
 
-__all__ = [
-    "angular_weights",
-    "decay_probability",
-    "decay_weight",
-    "forced_decay",
-    "inverse_decay_length",
-    "lepton_pair",
-    "position_at",
-    "seen",
-]
-
 _SHORTEST = 1e-3  # of a chord: decay lengths down to this are sampled well
 _NOTHING = 750.0  # decay lengths after which e^(−x) is zero
 _FLAT = 1e-9  # chords over decay length below which an exponential law is flat
 
 
 def inverse_decay_length(momentum: npt.ArrayLike, mass: float, ctau: npt.ArrayLike) -> FloatArray:
-    """Return m/(p cτ) [1/m] for every lifetime and particle, 0 for a stable one.
-
-    Parameters
-    ----------
-    momentum : array_like, shape (n,) [GeV]
-    mass : float [GeV]
-    ctau : array_like, scalar or shape (k,) [m]
-
-    Returns
-    -------
-    NDArray, shape (n,) for a scalar `ctau`, (k, n) otherwise
-
-    Raises
-    ------
-    PhysicsError
-        If a momentum, the mass or a lifetime is not positive.
-    """
+    """Return m/(p cτ) [1/m] for every lifetime and particle, 0 for a stable one."""
     p, lifetime = np.asarray(momentum, dtype=np.float64), np.asarray(ctau, dtype=np.float64)
     for name, value in (("mass", np.float64(mass)), ("momentum", p), ("cτ", lifetime)):
         bad = ~(value > 0)  # nan too
@@ -133,7 +106,6 @@ def forced_decay(
     ----------
     chord : NDArray, shape (n, 2) [m]
         Path lengths to entry and exit, both finite.
-    rng : numpy.random.Generator
     inverse : NDArray, shape (t, n) [1/m], optional
         Inverse decay lengths that count most: each gets its share of the decays.
 
@@ -216,7 +188,6 @@ def lepton_pair(parent: FloatArray, mass: float, m_lepton: float, rng: np.random
     parent : NDArray, shape (4, n)
         px, py, pz, E [GeV].
     mass, m_lepton : float [GeV]
-    rng : numpy.random.Generator
 
     Returns
     -------
@@ -277,18 +248,7 @@ def angular_weights(
 def position_at(
     z: float, vertex: FloatArray, p: FloatArray, charge: int, magnet: Magnet | None
 ) -> tuple[FloatArray, FloatArray]:
-    """Return x and y of tracks at a plane [m], nan for tracks that do not reach it.
-
-    Parameters
-    ----------
-    z : float [m]
-    vertex : NDArray, shape (n, 3) [m]
-    p : NDArray, shape (4, n)
-        px, py, pz, E at the vertex [GeV].
-    charge : int
-    magnet : Magnet or None
-        Acts on tracks that start before it, at its centre: Δp_x = charge × kick.
-    """
+    """Return x and y of tracks at a plane [m], nan for tracks that do not reach it."""
     px, py, pz, _ = p
     reach = (pz > 0) & (vertex[:, 2] < z)
     safe = np.where(reach, pz, np.nan)
@@ -319,7 +279,6 @@ def seen(vertex: FloatArray, pair: Pair, detector: Detector) -> BoolArray:
     vertex : NDArray, shape (n, 3) [m]
     pair : two arrays, shape (4, n)
         Positive and negative lepton, px, py, pz, E [GeV].
-    detector : Detector
 
     Returns
     -------

@@ -15,8 +15,6 @@ from gammastar.core.records import Exposure, FloatArray, Sample
 from gammastar.physics.detector import Detector, Stand, target_factor
 from gammastar.physics.polarisation import NO_SPIN, Spin
 
-__all__ = ["AcceptedYield", "LongLived", "Measured", "Sight", "width_shift", "yields"]
-
 
 class LongLived(Protocol):
     """What this room needs to know of a model."""
@@ -137,27 +135,15 @@ def _weights(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sight:
-    """One detector's view of the particles of a model at one mass, over all couplings.
-
-    Attributes
-    ----------
-    detector : Detector
-    couplings, ctau : NDArray, shape (k,)
-        Increasing couplings, and their lifetimes [m].
-    states : mapping of final state to float
-        Branching ratio × efficiency.
-    scale : NDArray, shape (k,)
-        Events per seen particle per proton on target at unit coupling.
-    mass : float [GeV]
-    measured : Measured or None
-    """
+    """One detector's view of the particles of a model at one mass, over all couplings."""
 
     detector: Detector
+    # Increasing couplings, and their lifetimes [m], shape (k,)
     couplings: FloatArray
     ctau: FloatArray
-    states: Mapping[str, float]
-    scale: FloatArray
-    mass: float
+    states: Mapping[str, float]  # Branching ratio × efficiency
+    scale: FloatArray  # Events per seen particle per proton on target at unit coupling, shape (k,)
+    mass: float  # [GeV]
     measured: Measured | None = None
 
     @classmethod
@@ -276,31 +262,11 @@ def yields(
 def width_shift(signal: npt.ArrayLike, couplings: npt.ArrayLike, error: npt.ArrayLike) -> FloatArray:
     """Return the relative shift of yields in leptons when the hadronic width grows by one standard deviation.
 
-    Parameters
-    ----------
-    signal : array_like, shape (n, k)
-        Expected events over masses and couplings; cτ ∝ 1/ε².
-    couplings : array_like, shape (k,)
-        Increasing.
-    error : array_like, shape (n,)
-        Relative standard deviation of the total width.
-
-    Returns
-    -------
-    NDArray, shape (n, k)
-        Zero where there is no signal.
-
     Notes
     -----
     With Γ' = Γ(1 + δ) every branching ratio to leptons falls by 1 + δ, and the decay length at ε is that of Γ
     at ε√(1 + δ), where 1 + δ times as many particles are made: s'(ε) = (1 + δ)⁻² s(ε√(1 + δ)), to first
     order s'/s − 1 = δ (½ d ln s/d ln ε − 2): nothing for lifetimes far beyond the detector, where s ∝ ε⁴.
-
-    Examples
-    --------
-    >>> epsilon = np.geomspace(1e-8, 1e-7, 5)
-    >>> bool(np.allclose(width_shift([epsilon**4], epsilon, [0.1]), 0.0))
-    True
     """
     events, epsilon = np.asarray(signal, dtype=np.float64), np.asarray(couplings, dtype=np.float64)
     seen = events > 0

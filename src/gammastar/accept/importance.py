@@ -16,8 +16,6 @@ from gammastar.core.records import BoolArray, FloatArray, Momenta, Sample
 from gammastar.physics.detector import Detector
 from gammastar.physics.polarisation import NO_SPIN
 
-__all__ = ["Flight", "importance_of", "turned", "watched"]
-
 Index: TypeAlias = npt.NDArray[np.intp]
 COARSE = 36  # couplings between which the smooth quantities here are interpolated
 _TINY = 1e-300
@@ -26,18 +24,6 @@ FEW = 30  # decays that a detector sees, below which the lines alone say where t
 
 def turned(sample: Sample, detector: Detector, rng: np.random.Generator) -> Sample:
     """Return the sample turned about the beam into the azimuths in which a detector stands.
-
-    Parameters
-    ----------
-    sample : Sample
-        Symmetric about the beam through the target, as every `gammastar.predict.Channel` produces.
-    detector : Detector
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    Sample
-        Weights times the share of these azimuths; the sample itself if they are all.
 
     Notes
     -----
@@ -62,23 +48,13 @@ def turned(sample: Sample, detector: Detector, rng: np.random.Generator) -> Samp
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Flight:
-    """The particles of a sample whose line meets the decay volume of a detector.
-
-    Attributes
-    ----------
-    sight : Sight
-    at : NDArray of int, shape (t,)
-        Couplings of the sight at which decays are followed; what is asked at others lies between.
-    lines : Lines
-        Of those particles.
-    probability : NDArray, shape (t, h)
-        To decay in the volume, whether or not the decay is seen.
-    """
+    """The particles of a sample whose line meets the decay volume of a detector."""
 
     sight: Sight
+    # Couplings of the sight at which decays are followed; what is asked at others lies between, shape (t,)
     at: Index
-    lines: Lines
-    probability: FloatArray
+    lines: Lines  # Of those particles
+    probability: FloatArray  # To decay in the volume, whether or not the decay is seen, shape (t, h)
 
     @property
     def index(self) -> Index:
@@ -97,13 +73,6 @@ class Flight:
     def effective_share(self, weight: FloatArray, own: BoolArray | None = None) -> FloatArray:
         """Return the share of the measured kinematics that effectively makes up the yield, shape (k,).
 
-        Parameters
-        ----------
-        weight : NDArray, shape (n,)
-            Of the whole sample.
-        own : NDArray of bool, shape (n,), optional
-            Which particles are measured photons; a calculation beside them adds no error of this kind.
-
         Notes
         -----
         E[a]²/E[a²] over the density of the photons, a the probability to decay in the volume: times the pairs
@@ -120,14 +89,6 @@ class Flight:
 
     def marks(self, weight: FloatArray, pairs: float = np.inf, own: BoolArray | None = None) -> Index:
         """Return which of the couplings `at` matter most for a contour, at most six.
-
-        Parameters
-        ----------
-        weight : NDArray, shape (n,)
-        pairs : float
-            Behind the kinematics of the measured photons: nothing is asked for where less than one is left.
-        own : NDArray of bool, shape (n,), optional
-            As for `effective_share`.
 
         Notes
         -----
@@ -155,26 +116,7 @@ def watched(
     pairs: float = np.inf,
     own: BoolArray | None = None,
 ) -> tuple[Accepted, FloatArray]:
-    """Return the particles that a detector sees, and the effective number of pairs behind each yield.
-
-    Parameters
-    ----------
-    sight : Sight
-    sample : Sample
-        Symmetric about the beam.
-    rng : numpy.random.Generator
-    pairs : float
-        Behind the kinematics of the measured photons at this mass.
-    own : NDArray of bool, shape (n,), optional
-        Which particles are measured photons, by default all.
-
-    Returns
-    -------
-    Accepted
-        With decays placed for the couplings that matter.
-    NDArray, shape (k,)
-        inf for a calculation.
-    """
+    """Return the particles that a detector sees, and the effective number of pairs behind each yield."""
     particles = turned(sample, sight.detector, rng)
     flight = Flight.of(sight, particles)
     marks = flight.marks(particles.weight, pairs, own)
@@ -185,23 +127,7 @@ def watched(
 def importance_of(
     sights: Sequence[Sight], rng: np.random.Generator, pairs: float = np.inf
 ) -> Callable[[Sample], FloatArray]:
-    """Return the function that says how much each particle of a sample counts for some detectors.
-
-    Parameters
-    ----------
-    sights : sequence of Sight
-        At one mass.
-    rng : numpy.random.Generator
-        For azimuths and decays.
-    pairs : float
-        As for `Flight.marks`.
-
-    Returns
-    -------
-    callable
-        Sample of n particles -> contributions (rows, n) per unit weight, one row per detector and coupling
-        that matters for its contour; no row where nothing decays in any of them.
-    """
+    """Return the function that says how much each particle of a sample counts for some detectors."""
 
     def rows(sample: Sample) -> FloatArray:
         found = [np.zeros((0, len(sample.weight)))]

@@ -24,18 +24,6 @@ from gammastar.core.records import BoolArray, FloatArray, Sample
 from gammastar.physics.detector import Detector
 from gammastar.physics.polarisation import NO_SPIN, Spin
 
-__all__ = [
-    "LEPTONS",
-    "Accepted",
-    "LifetimeScan",
-    "Lines",
-    "Replicated",
-    "acceptance_curve",
-    "accepted",
-    "lifetime_scan",
-    "momenta",
-]
-
 LEPTONS = {"ee": M_E, "mumu": M_MU}
 _BLOCK = 200_000  # elements of one (lifetimes, particles) matrix: it stays in the cache
 _TINY = 1e-300
@@ -59,7 +47,6 @@ class Replicated(Sample):
 
         Parameters
         ----------
-        sample : Sample
         replicas : NDArray, shape (r, n)
             Factors on the weights.
         """
@@ -138,26 +125,15 @@ class LifetimeScan:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Accepted:
-    """The particles of a sample that a detector sees, for every lifetime.
+    """The particles of a sample that a detector sees, for every lifetime."""
 
-    Attributes
-    ----------
-    index : NDArray of int, shape (n,)
-        Their places in the sample.
-    weight : NDArray, shape (1 + s, n)
-        Weight × Σ over final states of (state's weight × seen), in the first spin state and in the others.
-    in_domain : NDArray of bool, shape (n,)
-    factors : callable
-        (cτ (k,), slice) -> decay factors (k, n).
-    size : int
-        Particles of the sample, rejected ones too.
-    """
-
-    index: npt.NDArray[np.intp]
+    index: npt.NDArray[np.intp]  # Their places in the sample, shape (n,)
+    # Weight × Σ over final states of (state's weight × seen), in the first spin state and in the others,
+    # shape (1 + s, n)
     weight: FloatArray
-    in_domain: BoolArray
-    factors: Callable[[FloatArray, slice], FloatArray]
-    size: int
+    in_domain: BoolArray  # shape (n,)
+    factors: Callable[[FloatArray, slice], FloatArray]  # (cτ (k,), slice) -> decay factors (k, n)
+    size: int  # Particles of the sample, rejected ones too
 
     def scan(self, ctau: FloatArray, replicas: FloatArray | None = None) -> LifetimeScan:
         """Return what is seen at lifetimes (k,) [m]; `replicas` (r, n) are factors on these particles."""
@@ -215,24 +191,13 @@ def momenta(sample: Sample, mass: float) -> FloatArray:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lines:
-    """The particles of a sample whose line meets the decay volume of a detector.
+    """The particles of a sample whose line meets the decay volume of a detector."""
 
-    Attributes
-    ----------
-    index : NDArray of int, shape (h,)
-        Their places in the sample.
-    p : NDArray, shape (4, h) [GeV]
-    origin : NDArray, shape (h, 3) [m]
-    chord : NDArray, shape (h, 2) [m]
-        Path lengths to entry and exit.
-    momentum : NDArray, shape (h,) [GeV]
-    """
-
-    index: npt.NDArray[np.intp]
-    p: FloatArray
-    origin: FloatArray
-    chord: FloatArray
-    momentum: FloatArray
+    index: npt.NDArray[np.intp]  # Their places in the sample, shape (h,)
+    p: FloatArray  # shape (4, h) [GeV]
+    origin: FloatArray  # shape (h, 3) [m]
+    chord: FloatArray  # Path lengths to entry and exit, shape (h, 2) [m]
+    momentum: FloatArray  # shape (h,) [GeV]
 
     @classmethod
     def of(cls, sample: Sample, mass: float, detector: Detector) -> Lines:
@@ -256,22 +221,7 @@ def accepted(
     towards: FloatArray | None = None,
     lines: Lines | None = None,
 ) -> Accepted:
-    """Return the particles that a detector sees, each decayed once in its volume.
-
-    Parameters
-    ----------
-    sample : Sample
-    mass : float [GeV]
-    detector : Detector
-    states : mapping of final state to float
-        As for `lifetime_scan`.
-    rng : numpy.random.Generator
-    spins : sequence of Spin
-    towards : NDArray, shape (t,) [m], optional
-        Lifetimes that count most: decays are placed as they need it (`forced_decay`).
-    lines : Lines, optional
-        Of the same sample, where they are known.
-    """
+    """Return the particles that a detector sees, each decayed once in its volume."""
     known = Lines.of(sample, mass, detector) if lines is None else lines
     hit, p, origin, chord, momentum = known.index, known.p, known.origin, known.chord, known.momentum
     weight, in_domain, size = sample.weight[hit], sample.in_domain[hit], len(sample.weight)
@@ -379,13 +329,10 @@ def acceptance_curve(
 
     Parameters
     ----------
-    sample : Sample
     mass : float [GeV]
     ctau : array_like, shape (k,) [m]
-    detector : Detector
     final_state : {"ee", "mumu"}
         Leptons of the decay, if the detector accepts on daughters; branching and efficiency are left out.
-    rng : numpy.random.Generator
     spin : Spin
         Of particles whose parent the sample does not carry.
 

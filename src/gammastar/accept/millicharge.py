@@ -11,8 +11,6 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import Sample
 from gammastar.physics.millicharge import MillichargeDetector
 
-__all__ = ["millicharge_yields"]
-
 _BLOCK = 2_000_000  # elements of one (charges, particles) matrix
 
 
@@ -34,7 +32,6 @@ def millicharge_yields(
     m_chi : float [GeV]
     charges : array_like, shape (k,)
         Q in units of e, positive and at most one.
-    detector : MillichargeDetector
     measured : Measured, optional
         Beam and target of the spectrum from which the sample was made; None for a theory channel.
 

@@ -17,18 +17,6 @@ from gammastar.core.sources import EXTRAPOLATION, SCALING, SEARCH_POT, SPIN, WID
 from gammastar.physics.detector import Detector
 from gammastar.physics.polarisation import FRAMES, TRANSVERSE, Frame, Spin, SpinDensities, SpinState
 
-__all__ = [
-    "PlaneRow",
-    "acceptance_curves",
-    "measured_only",
-    "plane_of",
-    "row_of",
-    "spin_states",
-    "stacked",
-    "varied",
-    "with_extrapolation",
-]
-
 
 def spin_states(
     longitudinal: float, sigma: float | None, frame: Frame, measured: SpinDensities | None = None
@@ -42,7 +30,6 @@ def spin_states(
     sigma : float or None
         Its error. None: photons that are transverse along the axis of each frame in turn, as a Dalitz decay
         makes its photon transverse along an axis that no measurement of the photon alone knows.
-    frame : Frame
     measured : SpinDensities, optional
         Then the states are the measured one and its shifts, up and down in turn.
     """
@@ -57,17 +44,7 @@ def spin_states(
 
 
 def spin_ends(signal: FloatArray, others: FloatArray, *, paired: bool) -> FloatArray:
-    """Return the two ends of the yields that the error of the spin state spans, shape (2, k).
-
-    Parameters
-    ----------
-    signal : NDArray, shape (k,)
-    others : NDArray, shape (s, k)
-        In the other spin states of `spin_states`.
-    paired : bool
-        They are shifts of a measured state, up and down in turn: half of each difference counts, in
-        quadrature. Else the ends are those of all states.
-    """
+    """Return the two ends of the yields that the error of the spin state spans, shape (2, k)."""
     if not paired:
         every = np.concatenate([signal[np.newaxis], others])
         return np.stack([every.min(axis=0), every.max(axis=0)])
@@ -85,7 +62,6 @@ def varied(sample: Sample, variations: Sequence[Variation]) -> Sample:
 
     Parameters
     ----------
-    sample : Sample
     variations : sequence of Variation
         What changes the weights of the sample.
     """
@@ -95,25 +71,14 @@ def varied(sample: Sample, variations: Sequence[Variation]) -> Sample:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PlaneRow:
-    """The yields of one detector at one mass.
-
-    Attributes
-    ----------
-    accepted : AcceptedYield
-    varied : sequence of (Variation, NDArray)
-        What each variation makes of the signal: a relative error (k,), a part (k,), or rows (r, k).
-    spins : NDArray, shape (2, k), or None
-        Ends of the signal that the error of the spin state spans.
-    scaling : float
-        Relative error of the scaling with A.
-    pairs : NDArray, shape (k,), or float
-        Effective number of pairs whose kinematics the signal rests on.
-    """
+    """The yields of one detector at one mass."""
 
     accepted: AcceptedYield
+    # What each variation makes of the signal: a relative error (k,), a part (k,), or rows (r, k)
     varied: Sequence[tuple[Variation, FloatArray]]
-    spins: FloatArray | None
-    scaling: float
+    spins: FloatArray | None  # Ends of the signal that the error of the spin state spans, shape (2, k)
+    scaling: float  # Relative error of the scaling with A
+    # Effective number of pairs whose kinematics the signal rests on, shape (k,)
     pairs: FloatArray | float = np.inf
 
 
@@ -131,7 +96,6 @@ def row_of(
 
     Parameters
     ----------
-    accepted : AcceptedYield
     variations : sequence of Variation
         What changes the weights of the sample.
     scaling : float
@@ -167,13 +131,10 @@ def plane_of(
 
     Parameters
     ----------
-    rate : Rate
-    rows : sequence of PlaneRow
     width_sigma : NDArray, shape (n,)
         Relative standard deviation of the total width.
     pot_sigma : float
         Relative uncertainty of the protons on target of the search.
-    curves : AcceptanceCurves, optional
 
     Notes
     -----
@@ -228,10 +189,6 @@ def measured_only(plane: SignalPlane) -> SignalPlane:
     """Return the plane with the measured part of the signal alone.
 
     It has no error of an extrapolation and no theory; replicas and spin states keep their relative spread.
-
-    Parameters
-    ----------
-    plane : SignalPlane
     """
     share = _measured_share(plane)
     effects = [e.times(share) for e in plane.effects if e.kind not in ("extrapolation", "theory")]
@@ -262,23 +219,6 @@ def acceptance_curves(
     spin: Spin,
 ) -> AcceptanceCurves:
     """Return acceptance over the lifetime at a few masses.
-
-    Parameters
-    ----------
-    samples : mapping of mass [GeV] to (Sample, numpy.random.Generator)
-    replicas : callable
-        Mass, places of some particles -> what replicas of the kinematics would weigh them, (r, n), or None.
-    ctau : NDArray, shape (t,) [m]
-    detector : Detector
-    state : {"ee", "mumu"}
-        Leptons of the decay; branching and efficiency are left out.
-    spin : Spin
-        Of particles whose parent is not known.
-
-    Returns
-    -------
-    AcceptanceCurves
-        With an ensemble of flows the error holds the spread of its members.
 
     Notes
     -----

@@ -20,7 +20,6 @@ from gammastar.physics.polarisation import NO_SPIN, Spin
 if TYPE_CHECKING:
     import awkward as ak
 
-__all__ = ["SignalEvents", "SignalScan", "signal_events", "signal_scan", "track_collection"]
 
 _SPECIES: Mapping[str, Species] = {"ee": "e", "mumu": "mu"}
 _BLOCK = 400_000
@@ -28,38 +27,25 @@ _BLOCK = 400_000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SignalEvents:
-    """Decays with two found tracks, and all that crossed the volume.
+    """Decays with two found tracks, and all that crossed the volume."""
 
-    Attributes
-    ----------
-    mass : float [GeV]
-    state : {"ee", "mumu"}
-    positive, negative : Tracks, n entries each
-    weight, distance, density, momentum : NDArray, shape (n,)
-        Particles per proton and squared coupling, times the density of the lepton angles over the isotropic
-        one; path to the decay [m] and the density with which it was placed [1/m]; momentum of the parent
-        [GeV].
-    vertex : NDArray, shape (n, 3) [m]
-        True decay point.
-    in_domain : NDArray of bool, shape (n,)
-    crossing_weight, crossing_momentum : NDArray, shape (N,)
-    crossing_chord : NDArray, shape (N, 2)
-        Everything whose line crosses the volume, for the normalisation of efficiencies.
-    n_generated : int
-    """
-
-    mass: float
+    mass: float  # [GeV]
     state: str
     positive: Tracks
     negative: Tracks
+    # Particles per proton and squared coupling, times the density of the lepton angles over the isotropic
+    # one; path to the decay [m] and the density with which it was placed [1/m]; momentum of the parent [GeV],
+    # shape (n,)
     weight: FloatArray
     distance: FloatArray
     density: FloatArray
     momentum: FloatArray
-    vertex: FloatArray
-    in_domain: BoolArray
+    vertex: FloatArray  # True decay point, shape (n, 3) [m]
+    in_domain: BoolArray  # shape (n,)
+    # shape (N,)
     crossing_weight: FloatArray
     crossing_momentum: FloatArray
+    # Everything whose line crosses the volume, for the normalisation of efficiencies, shape (N, 2)
     crossing_chord: FloatArray
     n_generated: int
 
@@ -83,16 +69,7 @@ class SignalEvents:
 
 
 def track_collection(tracks: Tracks, event: npt.NDArray[np.int64], n_events: int) -> ak.Array:
-    """Return tracks as one list of records per event, in the order of the events.
-
-    Parameters
-    ----------
-    tracks : Tracks
-    event : NDArray of int, shape (n,)
-        Index of the event of each track, from 0.
-    n_events : int
-        Events without tracks get an empty list.
-    """
+    """Return tracks as one list of records per event, in the order of the events."""
     order = np.argsort(event, kind="stable")
     columns = {name: tracks.p[order, i] for i, name in enumerate(("px", "py", "pz"))}
     columns |= {name: tracks.point[order, i] for i, name in enumerate("xyz")}
@@ -124,7 +101,6 @@ def signal_events(
         Its planes carry the apertures; momentum cuts and separations belong to the selection.
     card : Spectrometer
         Also spreads the beam spot and the depth of production.
-    rng : numpy.random.Generator
     spin : Spin
         Of particles whose parent the sample does not carry.
 
@@ -184,27 +160,17 @@ def signal_events(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SignalScan:
-    """Selected events per proton and squared coupling, for each lifetime.
+    """Selected events per proton and squared coupling, for each lifetime."""
 
-    Attributes
-    ----------
-    ctau : NDArray, shape (k,) [m]
-    selected, decays : NDArray, shape (k,)
-        Selected events, and decays inside the volume, for a branching ratio of one.
-    in_domain : NDArray, shape (k,)
-        The part of `selected` where lepton pairs were measured.
-    mc_error, n_effective : NDArray, shape (k,)
-        Statistical error of `selected`, and the effective number of events behind it.
-    resolution : NDArray, shape (k,)
-        Root mean square of reconstructed minus true mass [GeV]; nan without events.
-    """
-
-    ctau: FloatArray
+    ctau: FloatArray  # shape (k,) [m]
+    # Selected events, and decays inside the volume, for a branching ratio of one, shape (k,)
     selected: FloatArray
     decays: FloatArray
-    in_domain: FloatArray
+    in_domain: FloatArray  # The part of `selected` where lepton pairs were measured, shape (k,)
+    # Statistical error of `selected`, and the effective number of events behind it, shape (k,)
     mc_error: FloatArray
     n_effective: FloatArray
+    # Root mean square of reconstructed minus true mass [GeV]; nan without events, shape (k,)
     resolution: FloatArray
 
     @property
@@ -221,7 +187,6 @@ def signal_scan(
 
     Parameters
     ----------
-    events : SignalEvents
     passed : NDArray of bool, shape (n,)
     reconstructed : NDArray, shape (n,) [GeV]
         Reconstructed mass.

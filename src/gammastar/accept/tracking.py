@@ -17,8 +17,6 @@ from gammastar.core.files import Pathlike
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.physics.detector import Detector, Plane
 
-__all__ = ["Species", "Spectrometer", "Tracks", "extrapolate", "inside", "load_spectrometer", "measure"]
-
 Species: TypeAlias = Literal["e", "mu", "pi"]
 
 _HADRONIC = (2.0, 1.6)  # Beta of the visible energy of a hadronic shower over its momentum
@@ -54,7 +52,6 @@ class Spectrometer:
         Probability that a charged pion showers in the calorimeter.
     muon_efficiency, punch_through : float
         Probability of a signal in the muon detector for a muon, and for a pion.
-    sources : mapping of key to str
     """
 
     first_plane: str
@@ -90,10 +87,6 @@ class Spectrometer:
 
 def load_spectrometer(path: Pathlike) -> Spectrometer:
     """Read a spectrometer card: TOML with the attributes of `Spectrometer`, each with a source.
-
-    Parameters
-    ----------
-    path : path
 
     Raises
     ------
@@ -182,14 +175,7 @@ def plane_of(detector: Detector, name: str) -> Plane:
 
 
 def extrapolate(tracks: Tracks, plane: Plane, detector: Detector) -> tuple[FloatArray, FloatArray]:
-    """Return x and y of measured tracks at a plane [m], bent by the magnet on the way.
-
-    Parameters
-    ----------
-    tracks : Tracks
-    plane : Plane
-    detector : Detector
-    """
+    """Return x and y of measured tracks at a plane [m], bent by the magnet on the way."""
     step = plane.z - tracks.point[:, 2]
     slope = tracks.p[:, :2] / tracks.p[:, 2:]
     x, y = (tracks.point[:, i] + slope[:, i] * step for i in (0, 1))
@@ -248,11 +234,7 @@ def measure(
     vertex : NDArray, shape (n, 3) [m]
     p : NDArray, shape (4, n)
         px, py, pz, E at the vertex [GeV].
-    charge : int
     species : {"e", "mu", "pi"}
-    detector : Detector
-    card : Spectrometer
-    rng : numpy.random.Generator
 
     Returns
     -------

@@ -11,8 +11,6 @@ import click
 
 from gammastar.cli.terminal import FILE, say, shown
 
-__all__ = ["check", "flow_scan", "keys", "run", "semivisible"]
-
 
 def analysis_file(steering: Path) -> Path:
     """Return a steering file, or that of a shipped analysis such as na60_dimuon/small."""

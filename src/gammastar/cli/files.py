@@ -10,8 +10,6 @@ import click
 
 from gammastar.cli.terminal import FILE, say, shown
 
-__all__ = ["inspect", "millicharge", "sample", "simulate", "start"]
-
 MASS = click.FloatRange(min=0, min_open=True)
 SHARE = click.FloatRange(0, 1)
 

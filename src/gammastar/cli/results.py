@@ -9,8 +9,6 @@ import click
 
 from gammastar.cli.terminal import FILE, say, shown
 
-__all__ = ["compare", "design", "export", "overlay", "reinterpret", "scan", "show", "verify"]
-
 MASS = click.FloatRange(min=0, min_open=True)
 TRUST = click.option(
     "--trust-code",

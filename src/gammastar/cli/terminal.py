@@ -19,7 +19,6 @@ from gammastar.core.documents import plain
 if TYPE_CHECKING:
     from gammastar.pipeline.context import Tell
 
-__all__ = ["FILE", "plain_logs", "plain_warnings", "say", "shown"]
 
 FILE = click.Path(path_type=Path)
 

@@ -24,26 +24,12 @@ from gammastar.core.files import is_folder, shipped
 from gammastar.core.resolve import resolve
 from gammastar.core.sources import KINDS, RESERVED, THEORY_OF, OwnSource
 
-__all__ = ["check_steering", "examine_file", "listing"]
-
 NOMINAL_BEAM = 400.0  # GeV; only whether the channels can be made is looked at
 ALIKE = 3  # findings of one kind in many files that are shown
 
 
 def examine_file(path: Path) -> tuple[Steering | None, tuple[Finding, ...]]:
-    """Check a steering file and every file that it names.
-
-    Parameters
-    ----------
-    path : Path
-
-    Returns
-    -------
-    steering : Steering or None
-        As far as it can be understood.
-    findings : tuple of Finding
-        Errors first. Mistakes of the user never raise.
-    """
+    """Check a steering file and every file that it names."""
     steering, found = examine(path)
     if steering is None:
         return None, found
@@ -62,25 +48,7 @@ def check_steering(
     open_files: bool = True,
     skip_bad: bool = False,
 ) -> tuple[Finding, ...]:
-    """Return all that is wrong, or looks wrong, with a steering and the files that it names.
-
-    Parameters
-    ----------
-    steering : Steering
-    base : Path
-        Folder of the steering file.
-    stages : sequence of str
-        Those that will run; the others are not looked at.
-    open_files : bool
-        Look at the first entries of the input files. Files behind URLs are never opened.
-    skip_bad : bool
-        The run leaves out input files that are missing or cannot be read: warnings, no errors.
-
-    Returns
-    -------
-    tuple of Finding
-        Errors first.
-    """
+    """Return all that is wrong, or looks wrong, with a steering and the files that it names."""
     from gammastar.read.files import kept_open
 
     look = Look(steering, base, stages, open_files, skip_bad)

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from gammastar.physics.detector import Stand
     from gammastar.read import Schema
 
-__all__ = ["CHECKS", "LONGEST", "Findings", "Look", "hinted", "raised", "tried", "wrong"]
 
 Findings: TypeAlias = Iterator[Finding]
 
@@ -39,25 +38,13 @@ LONGEST = 900  # characters of the error that stops a run
 
 @dataclass
 class Look:
-    """What the checks share: the steering, the stages that will run, and what was opened already.
-
-    Attributes
-    ----------
-    steering : Steering
-    base : Path
-        Folder of the steering file.
-    stages : sequence of str
-        Those that will run.
-    open_files : bool
-        Whether the entries of input files are looked at.
-    skip_bad : bool
-        Whether the run leaves out files that are missing or cannot be read; they are warnings then.
-    """
+    """What the checks share: the steering, the stages that will run, and what was opened already."""
 
     steering: Steering
-    base: Path
-    stages: Sequence[str]
-    open_files: bool = True
+    base: Path  # Folder of the steering file
+    stages: Sequence[str]  # Those that will run
+    open_files: bool = True  # Whether the entries of input files are looked at
+    # Whether the run leaves out files that are missing or cannot be read; they are warnings then
     skip_bad: bool = False
     schema: Schema | None = None
     data: list[Path] = field(default_factory=list)

@@ -19,18 +19,6 @@ from pydantic import Field, model_validator
 from gammastar.config.fields import Edges, Fraction, Masses, Positive, PositiveRange, Section
 from gammastar.physics.polarisation import Frame
 
-__all__ = [
-    "Accept",
-    "Displaced",
-    "InSitu",
-    "Infer",
-    "Joint",
-    "Millicharge",
-    "Predict",
-    "Report",
-    "theory_options",
-]
-
 Points = Annotated[tuple[tuple[Annotated[float, Field(ge=0)], float], ...], Field(min_length=2)]
 Widths = Annotated[tuple[tuple[Positive, Positive], ...], Field(min_length=2)]
 CUTS = (3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 12.0, 15.0, 18.0, 22.0, 27.0, 33.0, 40.0)  # standard deviations
@@ -401,12 +389,6 @@ def brought_files(section: Predict, base: Path) -> dict[str, list[Path]]:
 
 
 def mesons_of(section: Predict, base: Path) -> Path:
-    """Return the file of the mesons of a section, or the folder of their spectra.
-
-    Raises
-    ------
-    InputFileError
-        If there is neither.
-    """
+    """Return the file of the mesons of a section, or the folder of their spectra."""
     folder = base / section.mesons
     return folder if is_folder(folder) else shipped(section.mesons, base, "measurements")

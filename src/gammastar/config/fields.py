@@ -15,20 +15,6 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from gammastar.core.documents import UNFILLED, plain
 
-__all__ = [
-    "Count",
-    "Edges",
-    "Fraction",
-    "Masses",
-    "Positive",
-    "PositiveRange",
-    "Range",
-    "Section",
-    "Title",
-    "cells_problem",
-    "meanings",
-]
-
 MOST_BINS = 100_000  # of one axis
 MOST_CELLS = 20_000  # of all axes together: their covariance is the square of that
 TO_FILL = "is to be filled in"
@@ -153,13 +139,7 @@ Edges = Annotated[tuple[float, ...], Field(min_length=2), BeforeValidator(_edges
 
 
 def cells_problem(*axes: Sequence[float] | None, most: int = MOST_CELLS) -> str:
-    """Return what is wrong with axes that have too many cells together, "" if nothing is.
-
-    Examples
-    --------
-    >>> cells_problem([0.0, 1.0], [0.0, 1.0, 2.0], most=1)
-    'mass, pt, energy: 2 cells; at most 1 can be worked with, so take fewer bins'
-    """
+    """Return what is wrong with axes that have too many cells together, "" if nothing is."""
     cells = math.prod(len(edges) - 1 for edges in axes if edges is not None)
     if cells <= most:
         return ""

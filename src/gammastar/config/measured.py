@@ -26,21 +26,6 @@ from gammastar.core.sources import RESERVED, spelling
 if TYPE_CHECKING:
     from gammastar import read, select
 
-__all__ = [
-    "Analysis",
-    "Charm",
-    "CorrectionSection",
-    "FlowSection",
-    "Read",
-    "Select",
-    "Simulate",
-    "SpectrumSection",
-    "Subtract",
-    "Unfold",
-    "load_cuts",
-    "load_schema",
-]
-
 
 class Analysis(Section):
     """Name, title and seed of the analysis, and whether its data are mock."""
@@ -510,13 +495,7 @@ class FlowSection(Section):
 
 
 def load_schema(section: Read, where: Path | UserCode) -> read.Schema:
-    """Return the schema of a file, of ``file.py:attribute``, or a shipped one by its name.
-
-    Raises
-    ------
-    SteeringError
-        If there is none, or it is wrong; the message names it.
-    """
+    """Return the schema of a file, of ``file.py:attribute``, or a shipped one by its name."""
     from gammastar import read
 
     name = section.schema_file

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from gammastar.mock import Card
     from gammastar.read.published import MeasuredTable
 
-__all__ = ["PublishedSpectrum", "load_card_of", "load_published", "table_path"]
 
 SAME_BEAM = 0.01
 
@@ -66,13 +65,7 @@ class PublishedSpectrum(Section):
 
 
 def table_path(name: str, base: Path) -> Path:
-    """Return a file or record beside the steering, or a shipped one of ``published/``.
-
-    Raises
-    ------
-    InputFileError
-        If there is neither.
-    """
+    """Return a file or record beside the steering, or a shipped one of ``published/``."""
     path = base / name
     if is_file(path) or is_folder(path):
         return path
@@ -86,15 +79,7 @@ def table_path(name: str, base: Path) -> Path:
 
 
 def load_card_of(exposed: Any, base: Path) -> Card:
-    """Return the card whose hadrons give the kinematics.
-
-    Raises
-    ------
-    InputFileError, SteeringError
-        If there is no such card, or it is wrong.
-    PortabilityError
-        If it is one of another beam energy or other leptons.
-    """
+    """Return the card whose hadrons give the kinematics."""
     from gammastar.mock import load_card
 
     card = load_card(shipped(exposed.table.kinematics, base, "cards"))
@@ -108,23 +93,7 @@ def load_card_of(exposed: Any, base: Path) -> Card:
 
 
 def load_published(section: PublishedSpectrum, base: Path, exposed: Any) -> MeasuredTable:
-    """Return the spectrum per proton on target of a section, without its exposure.
-
-    Parameters
-    ----------
-    section : PublishedSpectrum
-    base : Path
-        Folder of the steering file.
-    exposed : SpectrumSection
-        Beam energy, thickness and protons on target.
-
-    Raises
-    ------
-    InputFileError
-        For a table that is missing, damaged or no mass spectrum.
-    PortabilityError
-        If it states another energy, or holds masses that the beam cannot make.
-    """
+    """Return the spectrum per proton on target of a section, without its exposure."""
     from gammastar.read.published import Conventions, check_beam, hepdata, published_spectrum
 
     table = hepdata(table_path(section.file, base), section.table or None)

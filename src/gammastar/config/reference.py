@@ -19,8 +19,6 @@ from gammastar.config.fields import Edges, meanings
 from gammastar.config.steering import Steering
 from gammastar.core.errors import UserError
 
-__all__ = ["Key", "Table", "chosen", "markdown", "tables", "text"]
-
 UNIT = re.compile(r"\[([^\[\]]+)\]\.$")
 SIMPLE: dict[Any, str] = {bool: "true or false", int: "integer", float: "number", str: "text"}
 SIGNS, TURNED = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}, str.maketrans(">≥", "<≤")
@@ -150,13 +148,7 @@ def _toml(value: Any) -> str:
 
 
 def chosen(name: str) -> tuple[Table, ...]:
-    """Return the tables of a section, one table with one key of it, or all tables that have a key.
-
-    Raises
-    ------
-    UserError
-        If nothing is called so; the message has the nearest name.
-    """
+    """Return the tables of a section, one table with one key of it, or all tables that have a key."""
     every = tables()
     found = [t for t in every if f".{t.name}".endswith(f".{name}") or t.name.startswith(f"{name}.")]
     section, _, key = name.rpartition(".")

@@ -26,8 +26,6 @@ from gammastar.core.documents import Finding, from_toml, shortened
 from gammastar.core.errors import SteeringError
 from gammastar.core.files import Pathlike
 
-__all__ = ["STAGES", "Steering", "examine", "load", "parse", "problems", "read_toml"]
-
 STAGES = (
     "simulate",
     "read",
@@ -265,10 +263,6 @@ def examine(path: Pathlike) -> tuple[Steering | None, tuple[Finding, ...]]:
 
     Unknown and wrong keys are left out of what is returned, so that the rest can be looked at; None if that
     is no steering either. Mistakes never raise.
-
-    Parameters
-    ----------
-    path : path
     """
     path = Path(path)
     try:
@@ -336,10 +330,6 @@ def _moved(content: dict[str, Any]) -> list[tuple[str, str]]:
 def read_toml(path: Pathlike) -> dict[str, Any]:
     """Read a TOML file.
 
-    Parameters
-    ----------
-    path : path
-
     Raises
     ------
     SteeringError
@@ -358,10 +348,6 @@ def read_toml(path: Pathlike) -> dict[str, Any]:
 
 def load(path: Pathlike) -> Steering:
     """Read and validate a steering file.
-
-    Parameters
-    ----------
-    path : path
 
     Raises
     ------

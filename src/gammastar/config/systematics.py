@@ -10,8 +10,6 @@ from pydantic import Field
 from gammastar.config.fields import Fraction, Section
 from gammastar.core.sources import KINDS
 
-__all__ = ["OLD_KEYS", "Systematics", "gathered"]
-
 Share = Annotated[float, Field(ge=0, le=1)]
 UNFOLDED = ("polarisation", "radiation", "efficiency", "prior", "background", "charm", "corrections")
 

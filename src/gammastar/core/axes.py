@@ -11,23 +11,6 @@ from hist.storage import Weight
 
 from gammastar.core.records import FloatArray
 
-__all__ = [
-    "COUPLING",
-    "ENERGY",
-    "KINEMATICS",
-    "LABELS",
-    "MASS",
-    "PT",
-    "Axes",
-    "edges",
-    "effective_size",
-    "filled",
-    "flow_free",
-    "regular",
-    "rescaled",
-    "variable",
-]
-
 MASS = "mass"
 PT = "pt"
 ENERGY = "energy"
@@ -60,13 +43,7 @@ def edges(name: str, binning: Sequence[float] | tuple[int, float, float]) -> his
 
 
 def effective_size(weight: FloatArray) -> float:
-    """Return the effective sample size (Σw)²/Σw² (Kish); 0 for an empty sample.
-
-    Examples
-    --------
-    >>> effective_size(np.ones(4))
-    4.0
-    """
+    """Return the effective sample size (Σw)²/Σw² (Kish); 0 for an empty sample."""
     square = float(np.sum(weight**2))
     return float(np.sum(weight)) ** 2 / square if square > 0 else 0.0
 
@@ -78,13 +55,7 @@ def rescaled(weight: FloatArray, total: float) -> FloatArray:
 
 
 def filled(axes: tuple[Any, ...], values: FloatArray, variances: FloatArray) -> hist.Hist[Any]:
-    """Return a Weight histogram with the given cell contents (no flow).
-
-    Parameters
-    ----------
-    axes : tuple of hist axes
-    values, variances : NDArray, any shape that reshapes to the axes
-    """
+    """Return a Weight histogram with the given cell contents (no flow)."""
     result: hist.Hist[Any] = hist.Hist(*axes, storage=Weight())
     view: Any = result.view(flow=False)
     view["value"] = np.reshape(values, view.shape)

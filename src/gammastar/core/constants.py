@@ -15,25 +15,6 @@ from typing import NamedTuple
 
 from gammastar.core.errors import PhysicsError
 
-__all__ = [
-    "ALPHA",
-    "BRANCHING",
-    "CTAU_PER_GEV",
-    "EDITION",
-    "GEV2_MB",
-    "LEPTON_MASS",
-    "M_E",
-    "M_MU",
-    "M_PI0",
-    "M_PI_CHARGED",
-    "M_PROTON",
-    "M_TAU",
-    "Branching",
-    "branching",
-    "mass",
-    "width",
-]
-
 ALPHA = 1.0 / 137.035999084  # CODATA 2018
 CTAU_PER_GEV = 1.973269804e-16  # ħc [GeV m], CODATA 2018: cτ = ħc/Γ
 GEV2_MB = 0.3893793721  # (ħc)² [GeV² mb], CODATA 2018
@@ -102,18 +83,7 @@ BRANCHING: Mapping[str, Branching] = MappingProxyType(
 
 
 def branching(decay: str) -> float:
-    """Return a branching fraction by the name of its decay.
-
-    Raises
-    ------
-    PhysicsError
-        If the table does not hold it; the message lists near names.
-
-    Examples
-    --------
-    >>> branching("eta -> gamma gamma")
-    0.3936
-    """
+    """Return a branching fraction by the name of its decay."""
     if decay not in BRANCHING:
         near = difflib.get_close_matches(decay, BRANCHING, n=3, cutoff=0.4) or sorted(BRANCHING)
         names = ", ".join(map(repr, near))
@@ -124,13 +94,7 @@ def branching(decay: str) -> float:
 
 @cache
 def mass(pdg_id: int) -> float:
-    """Return the mass of a particle [GeV] from the `particle` package.
-
-    Examples
-    --------
-    >>> round(mass(221), 4)
-    0.5479
-    """
+    """Return the mass of a particle [GeV] from the `particle` package."""
     from particle import Particle
 
     value = Particle.from_pdgid(pdg_id).mass

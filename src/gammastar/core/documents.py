@@ -16,22 +16,6 @@ from pydantic import TypeAdapter, ValidationError
 
 from gammastar.core.errors import InputFileError, PhysicsError, SteeringError
 
-__all__ = [
-    "UNFILLED",
-    "Finding",
-    "cell",
-    "filled_in",
-    "from_json",
-    "from_toml",
-    "name_of",
-    "plain",
-    "shortened",
-    "sourced_card",
-    "sources_of",
-    "text_of",
-    "validated",
-]
-
 Record = TypeVar("Record")
 MAX_BYTES = 16 << 20  # of a TOML file: a detector or a grey area has some kB
 LARGE = 1 << 20  # characters of a JSON text with arrays
@@ -46,11 +30,6 @@ def plain(text: str, *, keep: str = "\n\t") -> str:
     r"""Return a text whose control characters, text directions and lone surrogates are spelled out.
 
     A terminal would obey them, and a reader would see another name than the one that is there.
-
-    Examples
-    --------
-    >>> plain("a\x1b[31mb"), plain("\u202eabc"), plain("µ → e")
-    ('a\\u001b[31mb', '\\u202eabc', 'µ → e')
     """
     if text.isprintable():
         return text
@@ -66,24 +45,12 @@ def _spelled(c: str) -> str:
 
 
 def shortened(text: str, most: int = 200) -> str:
-    """Return a text of so many characters at most, with an ellipsis where it was cut.
-
-    Examples
-    --------
-    >>> shortened("abcdef", 3)
-    'abc…'
-    """
+    """Return a text of so many characters at most, with an ellipsis where it was cut."""
     return text if len(text) <= most else f"{text[:most]}…"
 
 
 def cell(value: object) -> object:
-    """Return what stands in a cell of a CSV table: a name never begins as a formula does, numbers stay.
-
-    Examples
-    --------
-    >>> cell("=1+1"), cell("ship"), cell(-1.0)
-    ("'=1+1", 'ship', -1.0)
-    """
+    """Return what stands in a cell of a CSV table: a name never begins as a formula does, numbers stay."""
     if not isinstance(value, str):
         return value
     text = plain(value, keep="")
@@ -99,15 +66,7 @@ def _number(text: str) -> bool:
 
 
 def text_of(path: Path, most: int = MAX_BYTES) -> str:
-    """Return the text of a file.
-
-    Raises
-    ------
-    OSError
-        If it is missing or cannot be read.
-    ValueError
-        If it is a device or pipe, larger than `most` bytes, or no text in UTF-8.
-    """
+    """Return the text of a file."""
     with path.open("rb") as stream:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
@@ -120,15 +79,7 @@ def text_of(path: Path, most: int = MAX_BYTES) -> str:
 
 
 def from_toml(source: Path | str, most: int = MAX_BYTES) -> dict[str, Any]:
-    """Return the tables of a TOML file or text.
-
-    Raises
-    ------
-    OSError
-        If the file is missing or cannot be read.
-    ValueError
-        If it is no TOML, larger than `most` bytes or nested too deep.
-    """
+    """Return the tables of a TOML file or text."""
     text = text_of(source, most) if isinstance(source, Path) else source
     try:
         content = tomllib.loads(text)
@@ -139,13 +90,7 @@ def from_toml(source: Path | str, most: int = MAX_BYTES) -> dict[str, Any]:
 
 
 def filled_in(content: Mapping[str, Any], where: str = "") -> None:
-    """Refuse a document in which values are still to be filled in.
-
-    Raises
-    ------
-    SteeringError
-        With `where` and their keys.
-    """
+    """Refuse a document in which values are still to be filled in."""
 
     def left(value: Any, key: str) -> Iterator[str]:
         if value == UNFILLED:
@@ -164,13 +109,7 @@ def filled_in(content: Mapping[str, Any], where: str = "") -> None:
 
 
 def sources_of(content: Mapping[str, Any]) -> dict[str, str]:
-    """Return the table ``[sources]``, which says where numbers come from.
-
-    Raises
-    ------
-    ValueError
-        If it is no table of texts.
-    """
+    """Return the table ``[sources]``, which says where numbers come from."""
     sources = content.get("sources", {})
     if not isinstance(sources, dict) or not all(isinstance(text, str) for text in sources.values()):
         msg = "sources: must be a table of texts, one for each key or table"
@@ -179,23 +118,7 @@ def sources_of(content: Mapping[str, Any]) -> dict[str, str]:
 
 
 def sourced_card(kind: type[Record], path: Path, what: str) -> Record:
-    """Return the record of a TOML card in which every number has a source.
-
-    Parameters
-    ----------
-    kind : type
-        A dataclass; its fields are the keys, `sources` among them.
-    path : Path
-    what : str
-        What the card describes, for the messages.
-
-    Raises
-    ------
-    InputFileError
-        If the file is missing or is not TOML.
-    SteeringError
-        If a key is unknown, missing, wrong or without source.
-    """
+    """Return the record of a TOML card in which every number has a source."""
     try:
         data = from_toml(path)
         sources = sources_of(data)
@@ -218,13 +141,7 @@ def sourced_card(kind: type[Record], path: Path, what: str) -> Record:
 
 
 def name_of(content: Mapping[str, Any]) -> str:
-    """Return `name`, which stands in titles, tables and figures; "" if there is none.
-
-    Raises
-    ------
-    ValueError
-        If it is no text of one line that can be shown.
-    """
+    """Return `name`, which stands in titles, tables and figures; "" if there is none."""
     name = content.get("name", "")
     if not isinstance(name, str) or len(name) > LONGEST_NAME or plain(name, keep="") != name:
         msg = f"name: must be a text of one line, without control characters, of {LONGEST_NAME} at most"
@@ -233,22 +150,7 @@ def name_of(content: Mapping[str, Any]) -> str:
 
 
 def from_json(text: str | bytes, *, refuse: Callable[[str], Any] | None = None) -> Any:
-    """Return what a JSON text says; `refuse` is called with NaN and Infinity, which JSON does not know.
-
-    Raises
-    ------
-    ValueError
-        If it is no JSON or nested too deep.
-
-    Examples
-    --------
-    >>> from_json('{"a": [1]}')
-    {'a': [1]}
-    >>> from_json("[" * 100_000)
-    Traceback (most recent call last):
-    ...
-    ValueError: nested too deep
-    """
+    """Return what a JSON text says; `refuse` is called with NaN and Infinity, which JSON does not know."""
     try:
         content = _large(text) if refuse is None and len(text) > LARGE else None
         content = json.loads(text, parse_constant=refuse) if content is None else content
@@ -279,22 +181,7 @@ def _shallow(content: Any) -> None:
 
 
 def validated(kind: TypeAdapter[Record], data: object, path: Path) -> Record:
-    """Return the record that a file describes.
-
-    Parameters
-    ----------
-    kind : TypeAdapter
-        Of the record.
-    data : object
-        Content of the file.
-    path : Path
-        Of the file, for the message.
-
-    Raises
-    ------
-    SteeringError
-        If a key is unknown, missing or wrong, or the record refuses a number; the message names file and key.
-    """
+    """Return the record that a file describes."""
     try:
         return kind.validate_python(data)
     except ValidationError as error:
@@ -308,21 +195,12 @@ def validated(kind: TypeAdapter[Record], data: object, path: Path) -> Record:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong, or that looks wrong.
+    """One thing that is wrong, or that looks wrong."""
 
-    Attributes
-    ----------
-    level : {"error", "warning"}
-        An error cannot give right numbers; a warning may be right, and the user has to judge.
-    where : str
-        File, key or section, e.g. ``"mine.root: unit"``.
-    message : str
-        What was seen, with numbers, and what to do.
-    """
-
+    # An error cannot give right numbers; a warning may be right, and the user has to judge
     level: Literal["error", "warning"]
-    where: str
-    message: str
+    where: str  # File, key or section, e.g. ``"mine.root: unit"``
+    message: str  # What was seen, with numbers, and what to do
 
     @property
     def key(self) -> str:

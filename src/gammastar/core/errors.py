@@ -2,18 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = [
-    "BranchError",
-    "GammastarError",
-    "InputFileError",
-    "NegativeYieldError",
-    "PhysicsError",
-    "PortabilityError",
-    "SteeringError",
-    "StoreError",
-    "UserError",
-]
-
 
 class GammastarError(Exception):
     """Base of all errors raised on purpose; a failure that is not the user's mistake (exit code 1)."""

@@ -15,20 +15,6 @@ from gammastar.core.documents import shortened
 from gammastar.core.errors import InputFileError, StoreError
 from gammastar.core.machine import full, told
 
-__all__ = [
-    "Pathlike",
-    "analysis_path",
-    "atomic",
-    "data_path",
-    "folder_names",
-    "is_file",
-    "is_folder",
-    "shipped",
-    "state_of",
-    "table_text",
-    "write_whole",
-]
-
 Pathlike: TypeAlias = str | os.PathLike[str]
 ROWS = 2000  # of a table that are written at once
 LONGEST_NAME = 200  # characters of a name in a message
@@ -36,18 +22,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def data_path(name: str) -> Path:
-    """Return the path of a shipped data file.
-
-    Parameters
-    ----------
-    name : str
-        Path relative to ``data/``, e.g. ``measurements/r_ratio.csv``.
-
-    Raises
-    ------
-    InputFileError
-        If there is no such file.
-    """
+    """Return the path of a shipped data file."""
     for root in (_PACKAGE / "data", _PACKAGE.parents[1] / "data"):
         if is_file(root / name):
             return root / name
@@ -62,13 +37,7 @@ def folder_names(folder: str) -> tuple[str, ...]:
 
 
 def is_file(path: Path) -> bool:
-    """Return whether a file is there; a name that no file can have is none.
-
-    Examples
-    --------
-    >>> is_file(Path("x" * 5000)), is_folder(Path("."))
-    (False, True)
-    """
+    """Return whether a file is there; a name that no file can have is none."""
     return os.path.isfile(path)  # noqa: PTH113 - that of Path raises where a name is too long
 
 
@@ -78,13 +47,7 @@ def is_folder(path: Path) -> bool:
 
 
 def shipped(name: str, base: Path, kind: str) -> Path:
-    """Return a file beside the steering file, or a shipped one of this kind by its name.
-
-    Raises
-    ------
-    InputFileError
-        If there is neither.
-    """
+    """Return a file beside the steering file, or a shipped one of this kind by its name."""
     path = base / name
     if is_file(path):
         return path
@@ -97,18 +60,7 @@ def shipped(name: str, base: Path, kind: str) -> Path:
 
 
 def analysis_path(name: str) -> Path:
-    """Return the steering file of a shipped analysis.
-
-    Parameters
-    ----------
-    name : str
-        Folder, or folder and file without suffix: ``na60_dimuon``, ``na60_dimuon/small``.
-
-    Raises
-    ------
-    InputFileError
-        If there is no such analysis.
-    """
+    """Return the steering file of a shipped analysis."""
     folder, _, file = name.partition("/")
     for root in (_PACKAGE / "data" / "analysis", _PACKAGE.parents[1] / "analysis"):
         path = root / folder / f"{file or 'steering'}.toml"
@@ -127,11 +79,6 @@ def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` that replaces it when the block ends without an error.
 
     Its name is ``.<name>.<8 characters>.tmp<suffix>``: what a kill leaves is known by it, and swept.
-
-    Raises
-    ------
-    StoreError
-        If the folder cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -166,33 +113,13 @@ def state_of(path: object) -> tuple[int, ...]:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file at once or not at all.
-
-    Raises
-    ------
-    StoreError
-        If it cannot be written.
-    """
+    """Write a file at once or not at all."""
     with atomic(path) as temporary:
         temporary.write_bytes(content)
 
 
 def table_text(table: npt.NDArray[Any], form: str | list[str], delimiter: str = " ") -> str:
-    """Return a table as text, a line per row: what `numpy.savetxt` writes, in half the time.
-
-    Parameters
-    ----------
-    table : NDArray, shape (rows, columns)
-    form : str or list of str
-        Format of all columns, or of each.
-    delimiter : str
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> table_text(np.array([[1.0, 0.25], [2.0, 1e-9]]), "%.3g", ",").splitlines()
-    ['1,0.25', '2,1e-09']
-    """
+    """Return a table as text, a line per row: what `numpy.savetxt` writes, in half the time."""
     line = delimiter.join([form] * table.shape[1] if isinstance(form, str) else form) + "\n"
     blocks = (table[i : i + ROWS] for i in range(0, len(table), ROWS))
     return "".join(line * len(block) % tuple(block.ravel().tolist()) for block in blocks)

@@ -16,14 +16,6 @@ from typing import Any
 
 from threadpoolctl import ThreadpoolController
 
-__all__ = [
-    "full",
-    "keep_heap",
-    "one_openmp_thread",
-    "plain_numba",
-    "told",
-]
-
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # quotas and limits on the size of files look the same
 LITTLE = 1 << 20  # bytes that are hardly enough for anything
 
@@ -87,13 +79,7 @@ def _pools(_: tuple[bool, ...]) -> ThreadpoolController:
 
 
 def full(error: BaseException | None) -> bool:
-    """Return whether an error, or one behind it, says that there is no space.
-
-    Examples
-    --------
-    >>> full(OSError(28, "No space left on device")), full(OSError(2, "No such file"))
-    (True, False)
-    """
+    """Return whether an error, or one behind it, says that there is no space."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in FULL:
             return True
@@ -102,15 +88,7 @@ def full(error: BaseException | None) -> bool:
 
 
 def told(error: BaseException, *folders: Path) -> str:
-    """Return a sentence with the folder and what is free there.
-
-    Parameters
-    ----------
-    error : exception
-        If it names a file that is said; many do not.
-    *folders : Path
-        Where it may have been; by default every folder in which this process writes beside the results.
-    """
+    """Return a sentence with the folder and what is free there."""
     named = getattr(error, "filename", None)
     places = [("", Path(str(named)))] if named else [("", folder) for folder in folders] or list(_places())
     found = [f"{name}{path} has {_free(path) / 1e6:.1f} MB free" for name, path in places]

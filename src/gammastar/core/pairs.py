@@ -112,12 +112,7 @@ class Pairs(Shown):
 
     @staticmethod
     def empty(columns: Sequence[str] = ()) -> Pairs:
-        """Return no pairs, with the named extra columns.
-
-        Parameters
-        ----------
-        columns : sequence of str
-        """
+        """Return no pairs, with the named extra columns."""
         none = np.empty(0)
         return Pairs(
             none,

@@ -90,12 +90,7 @@ class Told(str):
 
 
 def described(value: Any) -> str:
-    """Return a value in a line: arrays by size and range, histograms by axes, mappings by their keys.
-
-    Parameters
-    ----------
-    value : any
-    """
+    """Return a value in a line: arrays by size and range, histograms by axes, mappings by their keys."""
     if isinstance(value, np.ndarray):
         return _array(value)
     text = f"{value:g}" if isinstance(value, float) else repr(value)
@@ -203,7 +198,6 @@ class Spectrum(Shown):
     cov : NDArray, shape (n, n)
         Covariance of the cells in C order, no flow bins.
     quantity : {"counts", "per_pot", "per_interaction"}
-    exposure : Exposure or None
     domain : NDArray of bool, shape of the histogram
         Cells where dileptons were measured.
     shifts : mapping of str to NDArray, shape (n,)
@@ -248,7 +242,6 @@ class Response(Shown):
     efficiency : NDArray, shape (n_true,)
     fakes : NDArray, shape (n_reco,)
         Fraction of reconstructed pairs in each cell without a true partner inside the true axes.
-    reco, true : tuple of hist axes
     prior : NDArray, shape (n_true,)
         True spectrum of the simulation that made the response.
     cov_replicas : NDArray, shape (n_replicas, n_reco, n_true)
@@ -427,8 +420,6 @@ class Template:
 
     Attributes
     ----------
-    name : str
-    nominal : hist.Hist
     variations : mapping of str to (Hist, Hist)
         Up and down, by source.
     """
@@ -465,23 +456,16 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class MassInterval:
-    """Masses at each of which some coupling lies inside a contour.
+    """Masses at each of which some coupling lies inside a contour."""
 
-    Attributes
-    ----------
-    low, high : float
-        [GeV].
-    low_coupling, high_coupling : float
-        Where the two edges meet at either end; the coupling of the largest signal where an end is not closed.
-    low_closed, high_closed : bool
-        Whether the signal falls to its limit there. False where the scan ends first: in mass, in coupling,
-        or because too few sampled particles populate the next mass.
-    """
-
+    # [GeV]
     low: float
     high: float
+    # Where the two edges meet at either end; the coupling of the largest signal where an end is not closed
     low_coupling: float
     high_coupling: float
+    # Whether the signal falls to its limit there. False where the scan ends first: in mass, in coupling, or
+    # because too few sampled particles populate the next mass
     low_closed: bool
     high_closed: bool
 

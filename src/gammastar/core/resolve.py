@@ -27,8 +27,6 @@ from typing import Any, TypeAlias
 
 from gammastar.core.errors import GammastarError, SteeringError
 
-__all__ = ["UserCode", "freeze", "guarded", "install", "installed", "python_names", "resolve"]
-
 _known: dict[str, dict[str, tuple[str, bytes, bool]]] = {}  # named by content: never changed, only added to
 
 
@@ -40,18 +38,11 @@ NAME = re.compile(r"(?P<file>.+\.py):\w+")
 
 @dataclass(frozen=True)
 class UserCode:
-    """Python files of a user as they were when they were read.
+    """Python files of a user as they were when they were read."""
 
-    Attributes
-    ----------
-    folder : Path
-        Folder of the steering file.
-    files : tuple of (root, path, source)
-        `root` is the folder of a file that the steering names, `path` that of the file below it. Imported
-        siblings have the same root.
-    """
-
-    folder: Path
+    folder: Path  # Folder of the steering file
+    # `root` is the folder of a file that the steering names, `path` that of the file below it. Imported
+    # siblings have the same root
     files: tuple[tuple[str, str, bytes], ...] = ()
 
     def _root(self, root: str) -> Files:
@@ -76,13 +67,7 @@ class UserCode:
         return dict(sorted(found.items()))
 
     def resolve(self, name: str) -> Any:
-        """Return an attribute of a frozen file.
-
-        Raises
-        ------
-        SteeringError
-            If the form is wrong, the file or the attribute is missing, or the file cannot be executed.
-        """
+        """Return an attribute of a frozen file."""
         file, _, attribute = name.partition(":")
         if not file.endswith(".py") or not attribute:
             msg = f"{name!r} is not of the form 'file.py:attribute'"
@@ -106,20 +91,7 @@ class UserCode:
 
 
 def freeze(names: Iterable[str], folder: Path) -> UserCode:
-    """Read the Python files of names ``file.py:attribute``, and what they import from beside themselves.
-
-    Parameters
-    ----------
-    names : iterable of str
-        Others than names of that form are passed over.
-    folder : Path
-        The files are relative to it.
-
-    Raises
-    ------
-    SteeringError
-        If a file cannot be read, or a package beside it is too large.
-    """
+    """Read the Python files of names ``file.py:attribute``, and what they import from beside themselves."""
     roots: dict[Path, Files] = {}
     for name in sorted(set(names)):
         found = NAME.fullmatch(name)
@@ -152,20 +124,7 @@ def python_names(content: Any) -> Iterator[str]:
 
 
 def resolve(name: str, where: Path | UserCode) -> Any:
-    """Return an attribute of a Python file.
-
-    Parameters
-    ----------
-    name : str
-        ``file.py:attribute``.
-    where : Path or UserCode
-        Folder to which the file is relative (the file is read now), or frozen files.
-
-    Raises
-    ------
-    SteeringError
-        If the form is wrong, the file or the attribute is missing, or the file cannot be executed.
-    """
+    """Return an attribute of a Python file."""
     code = freeze([name], where) if isinstance(where, Path) else where
     return code.resolve(name)
 
@@ -334,13 +293,7 @@ class _Import:
 
 @contextlib.contextmanager
 def guarded() -> Iterator[None]:
-    """Turn what user code raises into an error with file, function and line; undo its changes of folder.
-
-    Raises
-    ------
-    SteeringError
-        For any exception that passed through user code, ``sys.exit`` as well.
-    """
+    """Turn what user code raises into an error with file, function and line; undo its changes of folder."""
     try:
         here = Path.cwd()
     except OSError:

@@ -13,35 +13,11 @@ import numpy.typing as npt
 from gammastar.core.errors import UserError
 from gammastar.core.records import BoolArray, FloatArray
 
-__all__ = [
-    "Sampler",
-    "SeedArray",
-    "Transport",
-    "at_mass",
-    "event_seeds",
-    "replica_weights",
-    "sampled",
-    "stream",
-    "uniform",
-]
-
 
 def stream(seed: int, *names: str | int) -> np.random.Generator:
     """Return the random generator of a named purpose.
 
     Streams of different names are independent, and none depends on the order in which they are asked for.
-
-    Parameters
-    ----------
-    seed : int
-        Seed of the run.
-    *names : str or int
-        Purpose, e.g. ``"predict", 12``.
-
-    Examples
-    --------
-    >>> stream(1, "toy").integers(100) == stream(1, "toy").integers(100)
-    np.True_
     """
     words = [seed]
     for name in names:
@@ -55,23 +31,7 @@ class Sampler(ABC):
 
     @abstractmethod
     def sample(self, mass: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
-        """Draw one (pt, energy) per entry of `mass`.
-
-        Parameters
-        ----------
-        mass : NDArray, shape (n,) [GeV]
-        rng : numpy.random.Generator
-
-        Returns
-        -------
-        pt, energy : NDArray, shape (n,) [GeV]
-            Inside the physical limits energy ≥ √(mass² + pt²), energy < beam energy.
-
-        Raises
-        ------
-        PhysicsError
-            If a mass lies outside the range of the sampler.
-        """
+        """Draw one (pt, energy) per entry of `mass`."""
 
     @property
     @abstractmethod
@@ -118,23 +78,7 @@ def _mix(word: SeedArray) -> SeedArray:
 
 
 def event_seeds(event: npt.NDArray[np.int64], *, dataset: str = "", run: int = 0) -> SeedArray:
-    """Return one seed per pair, a hash of (dataset, run, event).
-
-    Parameters
-    ----------
-    event : NDArray of int64, shape (n,)
-        Event identifiers; pairs of one event get the same seed.
-    dataset : str
-        Name of the data set, so that equal event numbers of different sets are independent.
-    run : int
-        Run number; 0 if `event` already contains it.
-
-    Examples
-    --------
-    >>> a, b = event_seeds(np.array([7, 7])), event_seeds(np.array([7]), dataset="other")
-    >>> bool(a[0] == a[1]), bool(a[0] == b[0])
-    (True, False)
-    """
+    """Return one seed per pair, a hash of (dataset, run, event)."""
     name = int.from_bytes(hashlib.sha256(dataset.encode()).digest()[:8], "little")
     start = _mix(np.array([name], dtype=np.uint64)) ^ _mix(np.array([run], dtype=np.int64).view(np.uint64))
     return _mix(np.ascontiguousarray(event, dtype=np.int64).view(np.uint64) ^ start)
@@ -151,24 +95,7 @@ def sampled(event: npt.NDArray[np.int64], share: float, *, dataset: str = "") ->
 
 
 def replica_weights(seed: SeedArray, replicas: int | range) -> FloatArray:
-    """Return Poisson(1) weights of bootstrap replicas.
-
-    Parameters
-    ----------
-    seed : NDArray of uint64, shape (n,)
-        From `event_seeds`.
-    replicas : int or range
-        Number of replicas, or which of them.
-
-    Returns
-    -------
-    NDArray, shape (n_replicas, n)
-
-    Raises
-    ------
-    UserError
-        If no replica is asked for.
-    """
+    """Return Poisson(1) weights of bootstrap replicas."""
     numbers = range(replicas) if isinstance(replicas, int) else replicas
     if not len(numbers):
         msg = "replica_weights: at least one replica is needed"

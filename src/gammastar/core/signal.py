@@ -13,17 +13,6 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray, Shown
 from gammastar.core.sources import KINDS, SAMPLE, THEORY_OF, Kind, Source, Sources, spelling
 
-__all__ = [
-    "VIRTUAL_PHOTON",
-    "AcceptanceCurves",
-    "Effect",
-    "Form",
-    "Rate",
-    "SignalPlane",
-    "SignalPlanes",
-    "Variation",
-]
-
 Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
 Form: TypeAlias = Literal["relative", "ends", "replicas", "share"]
 VIRTUAL_PHOTON = "virtual_photon"
@@ -48,7 +37,6 @@ class Variation:
     ----------
     name : str
         Of the source; of a part the group of its channel.
-    kind : Kind
     form : {"relative", "ends", "replicas", "share"}
         "relative": sums that `estimate` turns into one relative error; "ends" and "replicas" as in
         `Effect`; "share": the particles of one channel, no uncertainty.
@@ -72,8 +60,6 @@ class Effect:
 
     Attributes
     ----------
-    name : str
-    kind : Kind
     form : {"relative", "ends", "replicas"}
     values : NDArray
         "relative": shape (n, k) or (1, 1), the shift of the signal by one standard deviation over the signal,
@@ -285,7 +271,6 @@ class SignalPlane(Shown):
         Signal of each group of channels, where there are several.
     width_sigma : NDArray, shape (n,)
         Relative standard deviation of the total width.
-    curves : AcceptanceCurves or None
     pairs : NDArray, shape (n, k), or None
         Effective number of pairs, measured or simulated, on whose kinematics the signal rests: where it falls
         to few the data end. inf for theory, None where it is not known.

@@ -165,7 +165,6 @@ class Source:
 
     Attributes
     ----------
-    name : str
     kind : Kind
         The nuisance of the limit to which it belongs.
     cov : NDArray, shape (n, n)

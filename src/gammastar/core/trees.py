@@ -10,23 +10,15 @@ import numpy.typing as npt
 
 from gammastar.core.records import FloatArray
 
-__all__ = ["BinnedTrees", "fit_trees"]
-
 MOST = 200_000  # events from which scikit-learn draws a part without weights, which is quick
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BinnedTrees:
-    """Trees that know features by the number of their bin.
-
-    Attributes
-    ----------
-    model : HistGradientBoostingClassifier
-    edges : tuple of NDArray, shape (n_bins − 1,), or None
-        Of each feature; none where the trees know the features themselves.
-    """
+    """Trees that know features by the number of their bin."""
 
     model: Any
+    # Of each feature; none where the trees know the features themselves, shape (n_bins − 1,)
     edges: tuple[FloatArray, ...] | None
 
     def decision_function(self, x: FloatArray) -> FloatArray:
@@ -36,15 +28,6 @@ class BinnedTrees:
 
 def fit_trees(model: Any, x: FloatArray, label: npt.NDArray[np.int64], weight: FloatArray) -> BinnedTrees:
     """Train trees on weighted events; they are those that scikit-learn grows from the features themselves.
-
-    Parameters
-    ----------
-    model : HistGradientBoostingClassifier
-        Not yet trained, with an integer as `random_state`.
-    x : NDArray, shape (n, d)
-    label : NDArray of int, shape (n,)
-    weight : NDArray, shape (n,)
-        Not negative.
 
     Notes
     -----

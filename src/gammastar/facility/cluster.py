@@ -22,8 +22,6 @@ from gammastar.facility.crew import LOST, Crew, Function, Idle, Lost, Patience, 
 from gammastar.facility.processor import warm
 from gammastar.store.manifest import write_text
 
-__all__ = ["DaskCrew", "connected"]
-
 Client: Any = distributed.Client  # without types
 LocalCluster: Any = distributed.LocalCluster
 Security: Any = distributed.Security
@@ -79,13 +77,7 @@ class DaskCrew(Crew):
         )
 
     def prepare(self) -> None:
-        """Wait for scheduler and workers after something was lost.
-
-        Raises
-        ------
-        StoreError
-            If the scheduler does not answer in time, or has no worker.
-        """
+        """Wait for scheduler and workers after something was lost."""
         begun, empty = self.clock.tick(), None
         while True:
             try:
@@ -199,13 +191,7 @@ class DaskCrew(Crew):
         asyncio.run_coroutine_threadsafe(asking(), self.client.loop.asyncio_loop)
 
     def everywhere(self, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
-        """Return what a short function returns on every worker; whoever does not answer is restarted.
-
-        Raises
-        ------
-        StoreError
-            If nobody answers, or the function cannot be found there.
-        """
+        """Return what a short function returns on every worker; whoever does not answer is restarted."""
         there = list(self.workers(self.patience.start))
 
         async def one(address: str) -> Any:
@@ -279,13 +265,7 @@ def _number(key: Any) -> int:
 
 @contextlib.contextmanager
 def connected(address: str, workers: int | None, patience: Patience) -> Iterator[Any]:
-    """Yield a client of a cluster with at least one worker.
-
-    Raises
-    ------
-    SteeringError
-        If the scheduler file cannot be used, or nobody answers in time.
-    """
+    """Yield a client of a cluster with at least one worker."""
     with contextlib.ExitStack() as stack:
         hint = threading.Timer(SOON, logger.warning, [_waiting(address, patience)])
         hint.daemon = True

@@ -13,8 +13,6 @@ from typing import Any
 from gammastar.core.errors import StoreError
 from gammastar.store.manifest import package_digest, versions
 
-__all__ = ["compare", "fingerprint", "other_files", "same_here", "signature"]
-
 # versions that decide numbers
 DECIDE = ("awkward", "numba", "numpy", "scipy", "torch", "uproot", "vector", "zuko")
 MOST_FILES = 20  # of a job that every worker looks at before work
@@ -36,13 +34,7 @@ def signature() -> Signature:
 
 
 def compare(there: Iterable[tuple[str, str]], here: Signature, worker: str) -> None:
-    """Refuse a worker with other code or other libraries.
-
-    Raises
-    ------
-    StoreError
-        Naming both sides.
-    """
+    """Refuse a worker with other code or other libraries."""
     known = dict(there)
     other = [
         f"{name} {_short(known.get(name, 'unknown'))} there, {_short(value)} here"
@@ -92,20 +84,7 @@ def _seen(path: Path, *, whole: bool) -> str:
 
 
 def other_files(there: Mapping[str, Any], here: Print, folder: Path) -> None:
-    """Refuse workers that see other files, or not the folder of results.
-
-    Parameters
-    ----------
-    there : mapping of worker to what `fingerprint` returned
-    here : what it returned in this process
-        The first entry is the token in the folder of results.
-    folder : Path
-
-    Raises
-    ------
-    StoreError
-        Naming both sides.
-    """
+    """Refuse workers that see other files, or not the folder of results."""
     host = socket.gethostname()
     for worker, seen in there.items():
         for (path, theirs), (_, ours) in zip(seen, here, strict=True):

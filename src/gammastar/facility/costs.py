@@ -15,8 +15,6 @@ from typing import Any
 
 from gammastar.store.records import write_table
 
-__all__ = ["COLUMNS", "stopwatch", "summary", "write_costs"]
-
 PLACE = ("file", "start", "stop", "entries", "pairs")
 COLUMNS = (*PLACE, "seconds", "cpu_seconds", "memory_mb", "worker", "taken")
 _RESET = Path("/proc/self/clear_refs")
@@ -24,15 +22,7 @@ _STATUS = Path("/proc/self/status")
 
 
 def stopwatch() -> Callable[[], dict[str, Any]]:
-    """Begin to measure this process; return the function that says what was spent since then.
-
-    Returns
-    -------
-    callable
-        Returns ``seconds`` of time, ``cpu_seconds`` of this process, ``memory_mb``, the largest resident
-        memory in between (where the kernel does not tell, since the process began), and ``worker``, host and
-        process.
-    """
+    """Begin to measure this process; return the function that says what was spent since then."""
     with contextlib.suppress(OSError):
         _RESET.write_text("5")  # the mark of the largest resident memory falls to what is resident now
     begin, cpu = time.monotonic(), time.process_time()
@@ -59,35 +49,13 @@ def _highest() -> float:
 
 
 def write_costs(path: Path, notes: Sequence[Mapping[str, Any]]) -> None:
-    """Write what the chunks of a job cost as CSV, one line per chunk.
-
-    Parameters
-    ----------
-    path : Path
-    notes : sequence of mapping
-        Of finished chunks, in the order of files and entries. ``taken`` is 1 where the chunk of an earlier
-        run was taken: its time is that of checking it.
-    """
+    """Write what the chunks of a job cost as CSV, one line per chunk."""
     rows = [{**note, "file": note["path"], "taken": int(note["taken"])} for note in notes]
     write_table(path, {name: [row[name] for row in rows] for name in COLUMNS})
 
 
 def summary(notes: Sequence[Mapping[str, Any]]) -> str:
-    """Return number, median and longest time and largest memory of chunks in words.
-
-    Parameters
-    ----------
-    notes : sequence of mapping
-        As in `write_costs`.
-
-    Examples
-    --------
-    >>> note = {"path": "a.root", "start": 0, "stop": 5, "memory_mb": 310.2, "taken": False}
-    >>> summary([note | {"seconds": s} for s in (0.5, 0.7, 2.0)])
-    '3 chunks, 3.2 s of work: median 0.7 s, longest 2 s (a.root[0:5]), largest memory 310 MB'
-    >>> summary([note | {"seconds": 0.01, "taken": True}])
-    '1 chunks, all of an earlier run'
-    """
+    """Return number, median and longest time and largest memory of chunks in words."""
     new = [note for note in notes if not note["taken"]]
     if not new:
         return f"{len(notes)} chunks, all of an earlier run"

@@ -21,18 +21,6 @@ from coffea.processor.executor import ExecutorBase
 from distributed.client import FutureCancelledError
 from distributed.scheduler import KilledWorker
 
-__all__ = [
-    "LOST",
-    "Clock",
-    "Crew",
-    "Idle",
-    "Lost",
-    "Patience",
-    "Through",
-    "Times",
-    "timed",
-]
-
 ENOUGH = 3  # finished tasks whose median says something
 LONGEST_STEP = 5.0  # s between two looks; more means that this process was stopped itself
 
@@ -171,22 +159,7 @@ class Crew(ABC):
     def gather(
         self, function: Function, items: Mapping[int, Any], times: Times, label: Callable[[Any], str]
     ) -> Iterator[tuple[int, Any]]:
-        """Yield number and ``function(item)`` as they come; what was lost is left out.
-
-        Parameters
-        ----------
-        function : callable
-        items : mapping of number to item
-        times : Times
-            What is known of tasks of this kind; grows.
-        label : function of item
-            Names a task in messages.
-
-        Raises
-        ------
-        StoreError
-            If nobody is there to do it.
-        """
+        """Yield number and ``function(item)`` as they come; what was lost is left out."""
         self.prepare()
         waiting = deque(items)
         running: dict[int, Any] = {}

@@ -35,12 +35,6 @@ from gammastar.facility.processor import matched_of, pairs_of, warm
 from gammastar.select import Cutflow, Step
 from gammastar.store.chunks import Job
 
-__all__ = [
-    "Executor",
-    "LocalCrew",
-    "open_executor",
-]
-
 SLOWLY = 10  # times the patience with a scheduler have workers to start: libraries may come over a network
 REST = 600  # s after which idle workers end
 COMPUTES = 0.03  # of one core: less is waiting
@@ -328,7 +322,6 @@ class Executor:
 
         Parameters
         ----------
-        paths : sequence of str
         folder : path
             Of the results.
 
@@ -359,7 +352,6 @@ class Executor:
         function : callable
             For grid points, toys, campaigns and members of an ensemble. It must not depend on order or place
             of its calls: take random numbers from ``core.sampling.stream`` under the name of the item.
-        items : iterable
         stage : str, optional
             Report finished tasks under this name.
 
@@ -395,8 +387,6 @@ class Executor:
 
         Parameters
         ----------
-        stage : str
-        done, total : int
         what : str
             What is counted.
         """

@@ -26,8 +26,6 @@ from gammastar.facility.processor import FIRST, DileptonPairs
 from gammastar.store.chunks import Chunk, Job, Kept, Source, read_chunk, split
 from gammastar.store.filesets import write_fileset
 
-__all__ = ["Backend", "Harvest", "harvest", "plan"]
-
 logger = logging.getLogger(__name__)
 PAUSE = 0.5  # seconds between two looks at the finished chunks
 Found = dict[Chunk, dict[str, Any]]
@@ -60,24 +58,11 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class Harvest:
-    """The finished chunks of a job, read one after the other in the order of files and entries.
-
-    Attributes
-    ----------
-    job : Job
-    notes : mapping of Chunk to dict
-        What the workers told about their chunks.
-    threads : int
-        Chunks that are read at the same time; one more is in memory. Reading lets go of the interpreter.
-
-    Raises
-    ------
-    StoreError
-        While it is read, if a chunk is missing or not what its worker announced.
-    """
+    """The finished chunks of a job, read one after the other in the order of files and entries."""
 
     job: Job
-    notes: Mapping[Chunk, Mapping[str, Any]]
+    notes: Mapping[Chunk, Mapping[str, Any]]  # What the workers told about their chunks
+    # Chunks that are read at the same time; one more is in memory. Reading lets go of the interpreter
     threads: int
 
     def __iter__(self) -> Iterator[Kept]:
@@ -103,15 +88,7 @@ class Harvest:
 
 
 def harvest(executor: Backend, job: Job) -> Harvest:
-    """Work on all chunks of a job.
-
-    Raises
-    ------
-    GammastarError
-        What is wrong with an input, unless `skip_bad` leaves it out.
-    StoreError
-        If a chunk is missing, doubled, or not what its worker announced.
-    """
+    """Work on all chunks of a job."""
     chunks = plan(executor, job)
     done: Found = {}
     failed: Found = {}

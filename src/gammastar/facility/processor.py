@@ -31,8 +31,6 @@ from gammastar.select import Cutflow, Cuts, Step
 from gammastar.store.chunks import Arrays, Chunk, Job, Source, read_chunk, write_chunk
 from gammastar.store.remote import Remote, identity, kind_of
 
-__all__ = ["BadFile", "DileptonPairs", "matched_of", "pairs_of", "warm"]
-
 TRIAL_SCHEMA = {
     "tree": "events",
     "layout": "jagged",
@@ -117,12 +115,7 @@ class DileptonPairs:
             return result | {"filled": dict(self.fill(pairs_of(arrays)))}
 
     def index(self, path: str) -> int:
-        """Return the number of a file in the job.
-
-        Parameters
-        ----------
-        path : str
-        """
+        """Return the number of a file in the job."""
         try:
             return self._numbers[path]
         except KeyError:
@@ -153,12 +146,7 @@ class DileptonPairs:
         return {source.path: i for i, source in enumerate(self.job.sources)}
 
     def work(self, chunk: Chunk) -> dict[str, list[dict[str, Any]]]:
-        """Return the note of a finished chunk, or that of its failure.
-
-        Parameters
-        ----------
-        chunk : Chunk
-        """
+        """Return the note of a finished chunk, or that of its failure."""
         where = {"index": chunk.index, "start": chunk.start, "stop": chunk.stop, "path": chunk.path}
         try:
             same_here(self.code)

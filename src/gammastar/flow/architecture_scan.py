@@ -22,38 +22,19 @@ from gammastar.flow.options import FlowOptions, PairTable
 from gammastar.flow.paper import PaperFlow
 from gammastar.flow.training import fit_pairs, fit_paper
 
-__all__ = [
-    "PAPER_GRID",
-    "ScanPoint",
-    "scan",
-]
-
 PAPER_GRID: Mapping[str, Sequence[Any]] = {"steps": (4, 8, 12), "layers": (1, 2, 3), "hidden": (16, 32, 64)}
 """Flow steps, hidden layers and features: what Appendix A of the data-driven paper varies."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScanPoint:
-    """One training of a scan.
+    """One training of a scan."""
 
-    Attributes
-    ----------
-    changes : dict
-        Options that differ from the base.
-    seed : int
-    parameters : int
-        Trained numbers.
-    loss : float
-        −⟨ln p⟩ of the test pairs, p in GeV⁻².
-    divergence : tuple of float
-        Mean KL of model and test pairs at each mass [nat].
-    """
-
-    changes: dict[str, Any]
+    changes: dict[str, Any]  # Options that differ from the base
     seed: int
-    parameters: int
-    loss: float
-    divergence: tuple[float, ...]
+    parameters: int  # Trained numbers
+    loss: float  # −⟨ln p⟩ of the test pairs, p in GeV⁻²
+    divergence: tuple[float, ...]  # Mean KL of model and test pairs at each mass [nat]
 
 
 def scan(
@@ -85,7 +66,6 @@ def scan(
         The paper's by default.
     masses : sequence of float [GeV]
         Centres of windows of ±30 MeV for the divergence.
-    seeds : sequence of int
     **settings
         ``n_draws`` of the divergence (10), ``progress``: called as ``progress(done, total)``.
 

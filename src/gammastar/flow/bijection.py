@@ -12,37 +12,12 @@ from gammastar.core.axes import effective_size
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray
 
-__all__ = [
-    "Bijection",
-    "Gaussianiser",
-    "from_unbounded",
-    "inside_limits",
-    "make_bijection",
-    "to_unbounded",
-]
-
 _KNOTS = 48  # quantiles of a large sample
 _SCORE_MAX = 3.4  # outermost quantile, in standard deviations
 
 
 def inside_limits(mass: FloatArray, pt: FloatArray, energy: FloatArray, beam_energy: float) -> BoolArray:
-    """Return where (mass, pt, energy) lies inside the physical limits.
-
-    Parameters
-    ----------
-    mass, pt, energy : NDArray, shape (n,) [GeV]
-    beam_energy : float [GeV]
-
-    Returns
-    -------
-    NDArray of bool, shape (n,)
-        mass > 0, pt > 0, √(mass² + pt²) < energy < `beam_energy`.
-
-    Examples
-    --------
-    >>> inside_limits(np.array([0.5, 0.5]), np.array([0.3, 0.3]), np.array([50.0, 0.55]), 400.0)
-    array([ True, False])
-    """
+    """Return where (mass, pt, energy) lies inside the physical limits."""
     with np.errstate(invalid="ignore"):
         inside: BoolArray = (
             (mass > 0) & (pt > 0) & (energy > np.hypot(mass, pt)) & (energy < beam_energy) & np.isfinite(mass)
@@ -57,16 +32,12 @@ class Gaussianiser:
     Between the knots it is the monotone rational-quadratic interpolant with the slopes of PCHIP: smooth, and
     of closed form in both directions; outside it continues linearly.
 
-    Attributes
-    ----------
-    x, z, slope : NDArray, shape (n_knots,)
-        Quantiles, their normal scores, and dz/dx; all strictly increasing or positive.
-
     Notes
     -----
     Interpolant: Gregory and Delbourgo, IMA J. Numer. Anal. 2 (1982) 123; slopes: Fritsch and Butland (1984).
     """
 
+    # Quantiles, their normal scores, and dz/dx; all strictly increasing or positive, shape (n_knots,)
     x: FloatArray
     z: FloatArray
     slope: FloatArray
@@ -133,11 +104,6 @@ def make_gaussianiser(x: FloatArray, weight: FloatArray) -> Gaussianiser:
     """Return the map of `x` to normal scores, from weighted quantiles.
 
     The quantiles are equidistant in normal score; a small sample gets fewer of them and a shorter range.
-
-    Parameters
-    ----------
-    x, weight : NDArray, shape (n,)
-        The sum of the weights must be positive; single weights may be negative.
     """
     n_effective = max(effective_size(weight), 10.0)
     reach = min(_SCORE_MAX, -float(ndtri(5.0 / max(n_effective, 30.0))))
@@ -158,36 +124,23 @@ def make_gaussianiser(x: FloatArray, weight: FloatArray) -> Gaussianiser:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bijection:
-    """The map (pt, energy) → (x1, x2) at given mass, for one beam energy.
+    """The map (pt, energy) → (x1, x2) at given mass, for one beam energy."""
 
-    Attributes
-    ----------
-    beam_energy : float [GeV]
-    mass_range : (float, float) [GeV]
-    context, transverse, longitudinal : Gaussianiser
-        Of mass, of u1 = logit(pt / pt_max) and of u2 = logit(y / y_max), with pt_max = √(E_beam² − m²), y the
-        rapidity in the laboratory and y_max = arcosh(E_beam / m_T): every (x1, x2) is inside the limits.
-    octaves : int
-        Of sine and cosine of the position in the range of masses, beside the two smooth features: kinematics
-        change within tens of MeV at an end point of Dalitz decays or a narrow resonance.
-    """
-
-    beam_energy: float
-    mass_range: tuple[float, float]
+    beam_energy: float  # [GeV]
+    mass_range: tuple[float, float]  # [GeV]
+    # Of mass, of u1 = logit(pt / pt_max) and of u2 = logit(y / y_max), with pt_max = √(E_beam² − m²), y the
+    # rapidity in the laboratory and y_max = arcosh(E_beam / m_T): every (x1, x2) is inside the limits
     context: Gaussianiser
     transverse: Gaussianiser
     longitudinal: Gaussianiser
+    # Of sine and cosine of the position in the range of masses, beside the two smooth features: kinematics
+    # change within tens of MeV at an end point of Dalitz decays or a narrow resonance
     octaves: int = 0
 
     def condition(self, mass: FloatArray) -> FloatArray:
         """Return the context features of the mass, shape (n, 2 + 2 octaves).
 
         Normal score, position t in the range from −1 to 1, sin and cos of π 2^k t/2 for k = 0, 1, …
-
-        Raises
-        ------
-        PhysicsError
-            If a mass lies outside the range of the training sample.
         """
         low, high = self.mass_range
         outside = ~((mass >= low) & (mass <= high))

@@ -20,17 +20,6 @@ from gammastar.core.records import BoolArray, FloatArray
 from gammastar.core.sampling import Sampler
 from gammastar.flow.bijection import inside_limits
 
-__all__ = [
-    "Calibration",
-    "DensityOptions",
-    "DensityTest",
-    "Quality",
-    "calibration",
-    "classifier_test",
-    "density_test",
-    "quality",
-]
-
 _FOLDS = 2
 
 
@@ -52,55 +41,30 @@ Replicas: TypeAlias = Callable[[FloatArray, FloatArray, FloatArray], FloatArray]
 
 @dataclass(frozen=True, slots=True)
 class DensityOptions:
-    """What is asked of `density_test`.
+    """What is asked of `density_test`."""
 
-    Attributes
-    ----------
-    significance, power : float
-        The smallest shift is that for which the p-value is below `significance` with probability `power`.
-    n_flips : int
-        Random signs behind the p-values: the smallest p-value is 1/(n_flips + 1).
-    """
-
+    # The smallest shift is that for which the p-value is below `significance` with probability `power`
     significance: float = 0.01
     power: float = 0.95
-    n_flips: int = 4999
+    n_flips: int = 4999  # Random signs behind the p-values: the smallest p-value is 1/(n_flips + 1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DensityTest:
-    """What `density_test` finds.
+    """What `density_test` finds."""
 
-    Attributes
-    ----------
-    distance : float
-        Energy distance of data and model in (m, ln pt, ln E), each over its standard deviation.
-    p_value : float
-        Probability of a larger distance if the model is the density of the data.
-    band_p_value : float
-        The same if the model may be wrong by the spread of its replicas; nan without replicas.
-    n_pairs : int
-    effective_size : float
-        (Σw)²/Σw² of their weights.
-    options : DensityOptions
-        Significance and power that `smallest` belongs to.
-    smallest : mapping of str to float
-        Smallest relative shift of all ``pt`` and of all ``energy`` that is found; inf if none below 2 is.
-    shift : mapping of str to (float, float)
-        Mean of ln(data/model) and its error: the relative shift that is seen.
-    band : mapping of str to float
-        Standard deviation of that mean between the replicas; nan without replicas.
-    """
-
-    distance: float
-    p_value: float
+    distance: float  # Energy distance of data and model in (m, ln pt, ln E), each over its standard deviation
+    p_value: float  # Probability of a larger distance if the model is the density of the data
+    # The same if the model may be wrong by the spread of its replicas; nan without replicas
     band_p_value: float
     n_pairs: int
-    effective_size: float
-    options: DensityOptions
+    effective_size: float  # (Σw)²/Σw² of their weights
+    options: DensityOptions  # Significance and power that `smallest` belongs to
+    # Smallest relative shift of all ``pt`` and of all ``energy`` that is found; inf if none below 2 is
     smallest: Mapping[str, float]
+    # Mean of ln(data/model) and its error: the relative shift that is seen
     shift: Mapping[str, tuple[float, float]]
-    band: Mapping[str, float]
+    band: Mapping[str, float]  # Standard deviation of that mean between the replicas; nan without replicas
 
     @property
     def verdict(self) -> float:
@@ -190,7 +154,6 @@ def density_test(
         A flow, a histogram, any other.
     data : NDArray, shape (n, 3) [GeV]
         Columns mass, pt, energy. Pairs at masses that the sampler does not know are left out.
-    rng : numpy.random.Generator
     weight : NDArray, shape (n,), optional
         Weights of the data; signed ones and those that depend on pt and energy are allowed.
     event : NDArray of int, shape (n,), optional
@@ -200,7 +163,6 @@ def density_test(
     replicas : callable, optional
         Of mass, pt, energy: the density of each replica over that of the sampler, shape (n_replicas, n), e.g.
         ``FlowVariations.weights``. Their spread says how far off the sampler may be.
-    options : DensityOptions, optional
 
     Raises
     ------
@@ -406,23 +368,6 @@ class Density(Protocol):
 def classifier_test(model: FloatArray, data: FloatArray, *, rng: np.random.Generator) -> tuple[float, float]:
     """Return how well a classifier tells two samples apart: area under the curve, and its error.
 
-    Parameters
-    ----------
-    model, data : NDArray, shape (n, d) and (m, d)
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    auc : float
-        0.5 for equal distributions; mean of two folds, each judged on points that it was not trained on.
-    error : float
-        Standard deviation of `auc` for equal distributions.
-
-    Raises
-    ------
-    PhysicsError
-        If a sample has fewer than 200 points.
-
     Notes
     -----
     Classifier two-sample test (arXiv:1610.06545) with gradient-boosted trees; the error is that of a
@@ -451,20 +396,11 @@ def classifier_test(model: FloatArray, data: FloatArray, *, rng: np.random.Gener
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Calibration:
-    """Content of regions of highest density.
+    """Content of regions of highest density."""
 
-    Attributes
-    ----------
-    nominal : NDArray, shape (n,)
-        Probability content of the region after the model.
-    found : NDArray, shape (n,)
-        Share of the data inside it.
-    p_value : float
-        Of the largest distance between the two (Kolmogorov); small if the density is not that of the data.
-    """
-
-    nominal: FloatArray
-    found: FloatArray
+    nominal: FloatArray  # Probability content of the region after the model, shape (n,)
+    found: FloatArray  # Share of the data inside it, shape (n,)
+    # Of the largest distance between the two (Kolmogorov); small if the density is not that of the data
     p_value: float
 
 
@@ -477,17 +413,6 @@ def calibration(
     nominal: FloatArray | None = None,
 ) -> Calibration:
     """Compare the content of the model's regions of highest density with the data's.
-
-    Parameters
-    ----------
-    model : Density
-    data : NDArray, shape (n, 3) [GeV]
-        mass, pt, energy; unweighted.
-    rng : numpy.random.Generator
-    n_draws : int
-        Draws of the model at the mass of each pair; they rank its density.
-    nominal : NDArray, optional
-        Contents at which the two are compared; 0.05 to 0.95 by default.
 
     Notes
     -----
@@ -509,24 +434,14 @@ def calibration(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Quality:
-    """What `quality` finds.
+    """What `quality` finds."""
 
-    Attributes
-    ----------
-    auc, auc_error : float
-        Of the classifier in (mass, ln pt, ln energy), and its error for equal distributions.
-    marginals : dict of str to (float, float)
-        Kolmogorov distance and p-value in pt and in energy.
-    unphysical : float
-        Share of draws outside the physical limits.
-    beyond : float
-        Share of draws beyond the largest pt or energy of the data: support that no pair has tested.
-    """
-
+    # Of the classifier in (mass, ln pt, ln energy), and its error for equal distributions
     auc: float
     auc_error: float
-    marginals: dict[str, tuple[float, float]]
-    unphysical: float
+    marginals: dict[str, tuple[float, float]]  # Kolmogorov distance and p-value in pt and in energy
+    unphysical: float  # Share of draws outside the physical limits
+    # Share of draws beyond the largest pt or energy of the data: support that no pair has tested
     beyond: float
 
 
@@ -540,7 +455,6 @@ def quality(model: Sampler, data: FloatArray, *, beam_energy: float, rng: np.ran
     data : NDArray, shape (n, 3) [GeV]
         mass, pt, energy; unweighted pairs that the model was not trained on.
     beam_energy : float [GeV]
-    rng : numpy.random.Generator
     """
     mass, pt, energy = data.T
     drawn_pt, drawn_energy = model.sample(mass, rng)

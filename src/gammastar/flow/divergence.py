@@ -18,16 +18,6 @@ from gammastar.core.machine import one_openmp_thread
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.core.sampling import Sampler
 
-__all__ = [
-    "HALF_WIDTH",
-    "KLScan",
-    "LocalStatistics",
-    "WindowCheck",
-    "check_windows",
-    "kl_divergence",
-    "kl_scan",
-]
-
 _MIN_POINTS = 50  # per draw; below this a divergence says nothing
 _MOST_POINTS = 4000
 _FEW = 10_000  # points that a processor's cache holds together with their search tree
@@ -110,12 +100,7 @@ class LocalStatistics:
         return result
 
     def save(self, path: Pathlike) -> None:
-        """Write a JSON file.
-
-        Parameters
-        ----------
-        path : path
-        """
+        """Write a JSON file."""
         path = Path(path)
         content = {"mass": self.mass.tolist(), "count": self.count.tolist(), "half_width": self.half_width}
         write_whole(path, (json.dumps(content) + "\n").encode())
@@ -123,10 +108,6 @@ class LocalStatistics:
     @classmethod
     def load(cls, path: Pathlike) -> LocalStatistics:
         """Read the file of `save`.
-
-        Parameters
-        ----------
-        path : path
 
         Raises
         ------
@@ -248,25 +229,15 @@ def kl_divergence(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KLScan:
-    """Divergences in windows of mass.
+    """Divergences in windows of mass."""
 
-    Attributes
-    ----------
-    mass : NDArray, shape (n,) [GeV]
-        Centres of the windows.
-    half_width : float [GeV]
-    n_data : NDArray of int, shape (n,)
-        Pairs of the data in each window.
-    n_points : NDArray of int, shape (n,)
-        Smallest size of the samples compared in each window; 0 where the window holds too few pairs.
-    model_draws, data_draws : NDArray, shape (n, n_draws)
-        KL(model || data) and KL(data || other data), one per draw; nan in windows with too few pairs.
-    """
-
-    mass: FloatArray
-    half_width: float
-    n_data: FloatArray
+    mass: FloatArray  # Centres of the windows, shape (n,) [GeV]
+    half_width: float  # [GeV]
+    n_data: FloatArray  # Pairs of the data in each window, shape (n,)
+    # Smallest size of the samples compared in each window; 0 where the window holds too few pairs, shape (n,)
     n_points: FloatArray
+    # KL(model || data) and KL(data || other data), one per draw; nan in windows with too few pairs, shape (n,
+    # n_draws)
     model_draws: FloatArray
     data_draws: FloatArray
 
@@ -344,11 +315,9 @@ def kl_scan(
         Columns mass, pt, energy.
     masses : sequence of float [GeV]
         Centres of the windows.
-    rng : numpy.random.Generator
     weight : NDArray, shape (n,), optional
         Weights of the data, not negative: signed weights have no density to compare with.
     half_width : float [GeV]
-    n_draws : int
     max_points : int
         Largest size of a sample in a draw.
 
@@ -375,23 +344,14 @@ def kl_scan(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WindowCheck:
-    """A sampler and its replicas against data in windows of mass.
+    """A sampler and its replicas against data in windows of mass."""
 
-    Attributes
-    ----------
-    mass : NDArray, shape (n,) [GeV]
-    model, error : NDArray, shape (n,)
-        Mean divergence of sampler and data, and 1.96 standard deviations of draws and of trainings.
-    data : NDArray, shape (n, 5)
-        Quantiles 2.5, 16, 50, 84 and 97.5 % of the data against themselves.
-    tested, inside : NDArray of bool, shape (n,)
-        Windows with enough pairs, and where the mean lies in the 95 % band of the data.
-    """
-
-    mass: FloatArray
+    mass: FloatArray  # shape (n,) [GeV]
+    # Mean divergence of sampler and data, and 1.96 standard deviations of draws and of trainings, shape (n,)
     model: FloatArray
     error: FloatArray
-    data: FloatArray
+    data: FloatArray  # Quantiles 2.5, 16, 50, 84 and 97.5 % of the data against themselves, shape (n, 5)
+    # Windows with enough pairs, and where the mean lies in the 95 % band of the data, shape (n,)
     tested: BoolArray
     inside: BoolArray
 
@@ -411,7 +371,6 @@ def check_windows(
 
     Parameters
     ----------
-    sampler : Sampler
     data : NDArray, shape (n, 3) [GeV]
         Columns mass, pt, energy.
     weight : NDArray, shape (n,)

@@ -17,18 +17,6 @@ from gammastar.flow.divergence import LocalStatistics
 from gammastar.flow.model import KinematicFlow, digest, load, save
 from gammastar.flow.one_mass import OneMass
 
-__all__ = [
-    "FlowEnsemble",
-    "FlowVariations",
-    "Variations",
-    "load_ensemble",
-    "load_variations",
-    "principal_components",
-    "save_ensemble",
-    "save_members",
-    "saved_digests",
-]
-
 STEM, MEMBERS = "flow", "flow_members"  # files of a result folder
 LOCAL = f"{MEMBERS}.pairs.json"
 _TINY = 1e-300
@@ -39,10 +27,6 @@ class FlowEnsemble(Sampler):
     """Flows trained on bootstrap replicas of the events, each from its own start.
 
     The density is the mean of the members' densities.
-
-    Attributes
-    ----------
-    members : tuple of KinematicFlow
     """
 
     members: tuple[KinematicFlow, ...]
@@ -118,20 +102,13 @@ class FlowEnsemble(Sampler):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Variations:
-    """Independent variations of a template.
+    """Independent variations of a template."""
 
-    Attributes
-    ----------
-    mean : NDArray, shape (n,)
-    components : NDArray, shape (n_components, n)
-        Shifts of one standard deviation, orthogonal, the largest first: mean ± component.
-    variance_kept : float
-        Share of the total variance that the components carry.
-    """
-
-    mean: FloatArray
+    mean: FloatArray  # shape (n,)
+    # Shifts of one standard deviation, orthogonal, the largest first: mean ± component, shape (n_components,
+    # n)
     components: FloatArray
-    variance_kept: float
+    variance_kept: float  # Share of the total variance that the components carry
 
     @property
     def covariance(self) -> FloatArray:
@@ -140,30 +117,7 @@ class Variations:
 
 
 def principal_components(values: FloatArray, *, keep: float = 0.95) -> Variations:
-    """Return few independent variations of a quantity that every member predicts.
-
-    Parameters
-    ----------
-    values : NDArray, shape (n_members, n)
-        For example acceptances at n decay lengths, or a template's bins, of every member.
-    keep : float
-        Share of the variance that the components must carry.
-
-    Returns
-    -------
-    Variations
-
-    Raises
-    ------
-    PhysicsError
-        If there are fewer than two members or a value is not finite.
-
-    Examples
-    --------
-    >>> found = principal_components(np.array([[1.0, 2.0], [1.2, 2.4], [0.8, 1.6]]))
-    >>> len(found.components), found.components.shape
-    (1, (1, 2))
-    """
+    """Return few independent variations of a quantity that every member predicts."""
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 2 or len(values) < 2 or not np.isfinite(values).all():
         msg = f"principal_components: values {values.shape} must be finite, of shape (members ≥ 2, n)"
@@ -186,13 +140,7 @@ def save_ensemble(ensemble: FlowEnsemble, stem: str | Path) -> None:
 
 
 def load_ensemble(stem: str | Path) -> FlowEnsemble:
-    """Return the ensemble of `save_ensemble`.
-
-    Raises
-    ------
-    InputFileError
-        If there are no members, a file is damaged, or a member is of the paper's preset.
-    """
+    """Return the ensemble of `save_ensemble`."""
     folder, name = Path(stem).parent, Path(stem).name
     found: Sequence[Path] = sorted(folder.glob(f"{name}.[0-9][0-9].json"))
     members = [load(path.with_suffix("")) for path in found]
@@ -364,8 +312,6 @@ def save_members(ensemble: FlowEnsemble, local: LocalStatistics, folder: Pathlik
 
     Parameters
     ----------
-    ensemble : FlowEnsemble
-    local : LocalStatistics
     folder : path
         Of the results.
     """

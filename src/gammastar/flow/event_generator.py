@@ -21,18 +21,6 @@ from gammastar.flow.network import one_thread
 from gammastar.flow.options import Cloud, NetworkOptions
 from gammastar.physics.kinematics import daughter
 
-__all__ = [
-    "GeneratedEvents",
-    "JointFlow",
-    "JointOptions",
-    "MassSource",
-    "decay_vertices",
-    "draw_events",
-    "event_uniform",
-    "fit_joint",
-    "two_leptons",
-]
-
 BLOCK = 8192  # events that are always computed together, so that matrix products keep their shape
 WORDS = 8  # uniform numbers of each event; a multiple of the four of one Philox counter
 MassSource: TypeAlias = float | FloatArray | tuple[FloatArray, FloatArray]
@@ -46,15 +34,9 @@ _LOSS_MAX = 50.0
 
 @dataclass(frozen=True, slots=True)
 class JointOptions(NetworkOptions):
-    """Network and training; see `NetworkOptions`. The rate falls to zero along half a cosine.
+    """Network and training; see `NetworkOptions`. The rate falls to zero along half a cosine."""
 
-    Attributes
-    ----------
-    transforms : int
-        Autoregressive spline steps.
-    """
-
-    transforms: int = 3
+    transforms: int = 3  # Autoregressive spline steps
     bins: int = 12
     hidden: int = 64
 
@@ -65,29 +47,14 @@ class JointOptions(NetworkOptions):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class JointFlow:
-    """A trained p(mass, pt, energy).
+    """A trained p(mass, pt, energy)."""
 
-    Attributes
-    ----------
-    bijection : Bijection
-        Its normal scores of mass, pt and rapidity are the variables of the network.
-    network : torch.nn.Module
-    loss : tuple of float
-        Mean −ln p of the training pairs in the network's variables, per epoch.
-    """
-
-    bijection: Bijection
+    bijection: Bijection  # Its normal scores of mass, pt and rapidity are the variables of the network
     network: Any
-    loss: tuple[float, ...]
+    loss: tuple[float, ...]  # Mean −ln p of the training pairs in the network's variables, per epoch
 
     def __call__(self, n: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Return mass, pt and energy [GeV] of `n` pairs, inside the physical limits and the range of mass.
-
-        Raises
-        ------
-        PhysicsError
-            If the flow gives too few masses inside its range.
-        """
+        """Return mass, pt and energy [GeV] of `n` pairs, inside the physical limits and the range of mass."""
         low, high = self.bijection.mass_range
         mass, x = np.empty(0), np.empty((0, 2))
         for _ in range(_ROUNDS):
@@ -113,20 +80,6 @@ def fit_joint(
     cloud: Cloud, *, beam_energy: float, options: JointOptions | None = None, rng: np.random.Generator
 ) -> JointFlow:
     """Train one flow of mass, pt and energy on weighted pairs.
-
-    Parameters
-    ----------
-    cloud : Cloud
-        Pairs with weights; those of weight zero or below are left out, so use posterior weights.
-    beam_energy : float [GeV]
-    options : JointOptions, optional
-    rng : numpy.random.Generator
-        Decides start and order; the same generator gives the same flow.
-
-    Raises
-    ------
-    PhysicsError
-        If fewer than 100 pairs have a positive weight, or the training diverges.
 
     Notes
     -----
@@ -184,22 +137,15 @@ def _train(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GeneratedEvents:
-    """Virtual photons with their numbers.
+    """Virtual photons with their numbers."""
 
-    Attributes
-    ----------
-    number : NDArray of int64, shape (n,)
-    mass, pt, energy : NDArray, shape (n,) [GeV]
-    azimuth : NDArray, shape (n,) [rad]
-    uniform : NDArray, shape (n, 4)
-        Numbers in (0, 1) that belong to the events and are not used yet: for decays and vertices.
-    """
-
-    number: npt.NDArray[np.int64]
+    number: npt.NDArray[np.int64]  # shape (n,)
+    # shape (n,) [GeV]
     mass: FloatArray
     pt: FloatArray
     energy: FloatArray
-    azimuth: FloatArray
+    azimuth: FloatArray  # shape (n,) [rad]
+    # Numbers in (0, 1) that belong to the events and are not used yet: for decays and vertices, shape (n, 4)
     uniform: FloatArray
 
     def __len__(self) -> int:
@@ -218,11 +164,6 @@ def event_uniform(seed: int, first: int, n: int) -> FloatArray:
     Notes
     -----
     Counter-based: Philox 4x64 (Salmon et al., SC 2011), two counter values per event.
-
-    Examples
-    --------
-    >>> bool((event_uniform(1, 0, 10)[7:] == event_uniform(1, 7, 3)).all())
-    True
     """
     key = int.from_bytes(hashlib.sha256(f"gammastar events {seed}".encode()).digest()[:16], "little")
     bits = np.random.Philox(key=key, counter=first * (WORDS // 4))
@@ -235,9 +176,6 @@ def draw_events(source: Transport, n: int, *, seed: int, mass: MassSource, first
 
     Parameters
     ----------
-    source : Transport
-    n : int
-    seed : int
     mass : float, NDArray of shape (n,), or (edges, contents)
         One mass, one for each of these events, or a spectrum (piecewise constant; contents not negative)
         whose masses are drawn, e.g. above 2 m_χ for millicharged particles [GeV].
@@ -311,23 +249,7 @@ def _inside(mass: FloatArray, low: float, high: float) -> None:
 
 
 def two_leptons(events: GeneratedEvents, m_lepton: float) -> tuple[FloatArray, FloatArray]:
-    """Decay every particle to two leptons, isotropically in its rest frame (no polarisation).
-
-    Parameters
-    ----------
-    events : GeneratedEvents
-        Two of their unused numbers decide the angles: the same event has the same decay.
-    m_lepton : float [GeV]
-
-    Returns
-    -------
-    minus, plus : NDArray, shape (4, n) [GeV]
-
-    Raises
-    ------
-    PhysicsError
-        If a particle is lighter than two leptons.
-    """
+    """Decay every particle to two leptons, isotropically in its rest frame (no polarisation)."""
     parent = events.p4
     cosine, phi = 2.0 * events.uniform[:, 0] - 1.0, np.pi * (2.0 * events.uniform[:, 1] - 1.0)
     minus = daughter(parent, events.mass, m_lepton, m_lepton, cosine, phi)
@@ -335,16 +257,7 @@ def two_leptons(events: GeneratedEvents, m_lepton: float) -> tuple[FloatArray, F
 
 
 def decay_vertices(events: GeneratedEvents, ctau: float, origin: FloatArray | None = None) -> FloatArray:
-    """Return where the particles decay, shape (3, n) [m]; no detector's volume is imposed.
-
-    Parameters
-    ----------
-    events : GeneratedEvents
-        One of their unused numbers decides the lifetime.
-    ctau : float [m]
-    origin : NDArray, shape (3, n), optional
-        Production vertices [m]; zero by default.
-    """
+    """Return where the particles decay, shape (3, n) [m]; no detector's volume is imposed."""
     if not ctau >= 0:
         msg = f"decay_vertices: ctau = {ctau!r} m must not be negative"
         raise PhysicsError(msg)

@@ -26,8 +26,6 @@ from gammastar.flow.one_mass import Perceptrons
 from gammastar.flow.options import FlowOptions, PairTable, Table, ranks
 from gammastar.flow.training import fit_pairs
 
-__all__ = ["fit_ensemble", "laplace"]
-
 _CHUNK = 2048
 
 
@@ -75,7 +73,6 @@ def fit_ensemble(
     ----------
     pairs, beam_energy, options
         As for `fit_pairs`.
-    members : int
     seed : int
         Decides replicas and starts; member k is the same whatever their number and wherever it is trained.
     bootstrap : bool
@@ -130,7 +127,6 @@ def laplace(
         The posterior is centred on it.
     pairs : PairTable
         The pairs it was trained on; their effective number scales the information.
-    rng : numpy.random.Generator
     members : int
         Draws.
     prior_precision : float, optional

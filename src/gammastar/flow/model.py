@@ -28,14 +28,6 @@ from gammastar.flow.options import TrainingReport
 if TYPE_CHECKING:
     from gammastar.flow.paper import PaperFlow
 
-__all__ = [
-    "KinematicFlow",
-    "MassTable",
-    "digest",
-    "load",
-    "save",
-    "tabulate",
-]
 
 _REACH = 7.0  # standard deviations; 3e-12 of the draws lie beyond and are put onto the edge
 
@@ -53,8 +45,6 @@ class KinematicFlow(Sampler):
     ----------
     bijection : Bijection
         From normal numbers to kinematics.
-    network : Perceptrons
-    report : TrainingReport
     device : str
         "cpu", "cuda", or "auto", the best there is.
 
@@ -285,24 +275,15 @@ def _lookup(z, log_pt, rapidity, mass, beam_energy, pt_out, energy_out):  # type
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MassTable(Sampler):
-    """p(pt, energy) of a flow at one mass, as a table over the normal numbers.
+    """p(pt, energy) of a flow at one mass, as a table over the normal numbers."""
 
-    Attributes
-    ----------
-    mass, beam_energy : float [GeV]
-    log_pt : NDArray, shape (n,)
-        ln pt at normal scores from −7 to 7.
-    rapidity : NDArray, shape (n1, n2)
-        Rapidity in the laboratory, at scores of the two normal numbers.
-    error : float
-        Largest relative difference of pt or energy from the flow for the same normal numbers, over all but
-        1e-4 of the draws (see `tabulate`).
-    """
-
+    # [GeV]
     mass: float
     beam_energy: float
-    log_pt: FloatArray
-    rapidity: FloatArray
+    log_pt: FloatArray  # ln pt at normal scores from −7 to 7, shape (n,)
+    rapidity: FloatArray  # Rapidity in the laboratory, at scores of the two normal numbers, shape (n1, n2)
+    # Largest relative difference of pt or energy from the flow for the same normal numbers, over all but 1e-4
+    # of the draws (see `tabulate`)
     error: float
 
     @property
@@ -343,29 +324,7 @@ def tabulate(
     n_check: int = 100_000,
     rng: np.random.Generator,
 ) -> MassTable:
-    """Return a table of a flow at one mass, tested against the flow.
-
-    Parameters
-    ----------
-    flow : KinematicFlow
-    mass : float [GeV]
-    nodes : int
-        Points along each normal number.
-    tolerance : float
-        Largest relative difference of pt and energy for the same normal numbers, but for 1e-4 of them.
-    n_check : int
-        Draws of the test.
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    MassTable
-
-    Raises
-    ------
-    PhysicsError
-        If the table is less exact than `tolerance`, or the mass lies outside the range of the flow.
-    """
+    """Return a table of a flow at one mass, tested against the flow."""
     score = np.linspace(-_REACH, _REACH, nodes)
     points = np.stack([a.ravel() for a in np.meshgrid(score, score, indexing="ij")], axis=-1)
     pt, energy = flow.transform(np.full(len(points), mass), points)
@@ -426,7 +385,6 @@ def save(flow: KinematicFlow | PaperFlow, stem: str | Path) -> None:
 
     Parameters
     ----------
-    flow : KinematicFlow or PaperFlow
     stem : path
         Path without suffix; its folder is made if it is missing.
     """

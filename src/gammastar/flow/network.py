@@ -19,19 +19,6 @@ from torch.nn.functional import pad, silu
 from gammastar.core.errors import PhysicsError
 from gammastar.flow.one_mass import BOUND, LOG_RANGE, Perceptrons
 
-__all__ = [
-    "Adam",
-    "Network",
-    "SplineDensity",
-    "device_of",
-    "draw",
-    "has_cuda",
-    "initial_network",
-    "limit_norm",
-    "log_density",
-    "one_thread",
-]
-
 _LOG_2PI = math.log(2.0 * math.pi)
 _SECOND, _SMALL = 0.999, 1e-8  # forgetting of the squares, and what keeps steps finite: as usual
 _SIZE, _SLOPE = np.float32(2.0 / LOG_RANGE), 1.0 / LOG_RANGE
@@ -47,13 +34,7 @@ def has_cuda() -> bool:
 
 
 def device_of(name: str) -> torch.device:
-    """Return the device of a name: "auto" is a CUDA device if there is one, else the processor.
-
-    Raises
-    ------
-    PhysicsError
-        If a CUDA device is asked for and there is none.
-    """
+    """Return the device of a name: "auto" is a CUDA device if there is one, else the processor."""
     if name == "auto":
         return torch.device("cuda" if has_cuda() else "cpu")
     if name.startswith("cuda") and not has_cuda():
@@ -75,16 +56,10 @@ def one_thread() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Network:
-    """`Perceptrons` that torch can train.
+    """`Perceptrons` that torch can train."""
 
-    Attributes
-    ----------
-    weights : tuple of Tensor, each of shape (2, n_in, n_out)
-    biases : tuple of Tensor, each of shape (2, 1, n_out)
-    """
-
-    weights: tuple[Tensor, ...]
-    biases: tuple[Tensor, ...]
+    weights: tuple[Tensor, ...]  # shape (2, n_in, n_out)
+    biases: tuple[Tensor, ...]  # shape (2, 1, n_out)
 
     @property
     def bins(self) -> int:
@@ -169,14 +144,7 @@ class Network:
 def initial_network(
     n_context: int, *, bins: int, hidden: int, layers: int, rng: np.random.Generator
 ) -> Network:
-    """Return a network whose splines start close to the identity.
-
-    Parameters
-    ----------
-    n_context, bins, hidden, layers : int
-        Context features, spline bins, width and number of hidden layers.
-    rng : numpy.random.Generator
-    """
+    """Return a network whose splines start close to the identity."""
     sizes = [n_context + 1, *[hidden] * layers, 3 * bins - 1]
     weights, biases = [], []
     for layer, (n_in, n_out) in enumerate(pairwise(sizes)):
@@ -328,15 +296,7 @@ class SplineDensity(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, x: Tensor) -> Tensor:
-        """Return the density of x, shape (n,), with raw parameters of shape (n, 3 n_bins − 1).
-
-        Parameters
-        ----------
-        ctx : context of torch
-        values : Tensor, shape (n, 3 n_bins − 1 or 3 n_bins), float32
-            Logarithms of widths and heights, then of the inner slopes; a last column more is not used.
-        x : Tensor, shape (n,), float32
-        """
+        """Return the density of x, shape (n,), with raw parameters of shape (n, 3 n_bins − 1)."""
         learn = bool(ctx.needs_input_grad[0])
         found, gradient = _computed(
             np.ascontiguousarray(values.detach().numpy()), np.ascontiguousarray(x.numpy()), learn=learn
@@ -347,13 +307,7 @@ class SplineDensity(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, None]:
-        """Return the gradient in the raw parameters.
-
-        Parameters
-        ----------
-        ctx : context of torch
-        *outer : Tensor, shape (n,)
-        """
+        """Return the gradient in the raw parameters."""
         (gradient,) = ctx.saved_tensors
         return gradient * outer[0][:, None], None
 
@@ -383,48 +337,25 @@ class Adam:
 
     The class of torch looks at groups, hooks and compilers in every step, and imports torch's compiler, which
     takes a second, before the first one.
-
-    Attributes
-    ----------
-    parameters : list of Tensor
-        Changed in place, by their ``grad``.
-    first, second : list of Tensor
-        Running means of the gradients and of their squares.
-    steps : list of Tensor
-        Number of steps so far, one number per parameter, as the kernel takes it.
-    weight_decay : float
     """
 
-    parameters: list[Tensor]
+    parameters: list[Tensor]  # Changed in place, by their ``grad``
+    # Running means of the gradients and of their squares
     first: list[Tensor]
     second: list[Tensor]
-    steps: list[Tensor]
+    steps: list[Tensor]  # Number of steps so far, one number per parameter, as the kernel takes it
     weight_decay: float
 
     @classmethod
     def of(cls, parameters: list[Tensor], weight_decay: float) -> Adam:
-        """Return the state before the first step.
-
-        Parameters
-        ----------
-        parameters : list of Tensor
-        weight_decay : float
-        """
+        """Return the state before the first step."""
         first, second = ([torch.zeros_like(p, requires_grad=False) for p in parameters] for _ in range(2))
         return cls(
             parameters, first, second, [torch.zeros((), device=p.device) for p in parameters], weight_decay
         )
 
     def step(self, rate: float, momentum: float) -> None:
-        """Change the parameters by one step.
-
-        Parameters
-        ----------
-        rate : float
-            Learning rate.
-        momentum : float
-            Forgetting of the running mean of the gradients.
-        """
+        """Change the parameters by one step."""
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         with torch.no_grad():
             torch._foreach_add_(self.steps, 1.0)
@@ -450,17 +381,7 @@ class Adam:
         return {f"{name}{i}": t.cpu().numpy() for name, group in groups.items() for i, t in enumerate(group)}
 
     def take(self, arrays: dict[str, np.ndarray[Any, Any]]) -> None:
-        """Go on from the arrays of `to_arrays`.
-
-        Parameters
-        ----------
-        arrays : dict of str to NDArray
-
-        Raises
-        ------
-        KeyError
-            If one is missing.
-        """
+        """Go on from the arrays of `to_arrays`."""
         for i, step in enumerate(self.steps):
             self.first[i].copy_(torch.from_numpy(arrays[f"first{i}"]))
             self.second[i].copy_(torch.from_numpy(arrays[f"second{i}"]))
@@ -468,13 +389,7 @@ class Adam:
 
 
 def limit_norm(parameters: list[Tensor], largest: float) -> None:
-    """Scale the gradients down to a largest norm of all of them, as ``torch.nn.utils.clip_grad_norm_``.
-
-    Parameters
-    ----------
-    parameters : list of Tensor
-    largest : float
-    """
+    """Scale the gradients down to a largest norm of all of them, as ``torch.nn.utils.clip_grad_norm_``."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
     torch._foreach_mul_(gradients, torch.clamp(largest / (norm + 1e-6), max=1.0))

@@ -15,8 +15,6 @@ from scipy.special import expit, softmax
 from gammastar.core.records import FloatArray
 from gammastar.flow.bijection import Bijection, inside_limits, to_unbounded
 
-__all__ = ["BOUND", "LOG_RANGE", "OneMass", "Perceptrons"]
-
 BOUND = 5.0  # the splines act on [-5, 5] standard deviations and are the identity outside
 LOG_RANGE = math.log(1e3)  # slopes and bins lie within factors of 1000
 _LOG_2PI = math.log(2.0 * math.pi)
@@ -27,17 +25,12 @@ Knots: TypeAlias = tuple[FloatArray, FloatArray, FloatArray]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Perceptrons:
-    """Two perceptrons side by side, one for each factor of p(x1 | m) p(x2 | x1, m).
+    """Two perceptrons side by side, one for each factor of p(x1 | m) p(x2 | x1, m)."""
 
-    Attributes
-    ----------
-    weights : tuple of NDArray, each of shape (2, n_in, n_out)
-    biases : tuple of NDArray, each of shape (2, 1, n_out)
-        The last layer gives the 3 n_bins − 1 parameters of a rational-quadratic spline. The input is the
-        context followed by x1, which the first perceptron sees as zero. silu between the layers.
-    """
-
-    weights: tuple[npt.NDArray[np.float32], ...]
+    weights: tuple[npt.NDArray[np.float32], ...]  # shape (2, n_in, n_out)
+    # The last layer gives the 3 n_bins − 1 parameters of a rational-quadratic spline. The input is the
+    # context followed by x1, which the first perceptron sees as zero. silu between the layers, shape (2, 1,
+    # n_out)
     biases: tuple[npt.NDArray[np.float32], ...]
 
     @property
@@ -47,11 +40,6 @@ class Perceptrons:
 
     def knots(self, inputs: FloatArray, factor: int) -> Knots:
         """Return x, z and slopes dz/dx at the knots of the spline of a factor, each (n, n_bins + 1).
-
-        Parameters
-        ----------
-        inputs : NDArray, shape (n, n_in)
-        factor : {0, 1}
 
         Notes
         -----
@@ -76,34 +64,19 @@ class Perceptrons:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OneMass:
-    """p(pt, energy) of a flow at one mass.
+    """p(pt, energy) of a flow at one mass."""
 
-    Attributes
-    ----------
-    mass : float [GeV]
-    bijection : Bijection
-    first : three arrays, each of shape (1, k)
-        x, z and slope at the knots of the spline of x1.
-    second : three arrays, each of shape (n_nodes, k)
-        Those of x2 at equidistant x1; between two of them the knots are straight, which keeps the spline
-        monotone: a flow of its own, so that density and draws fit each other exactly. It differs from that
-        of the network by 1e-4 of a standard deviation.
-    """
-
-    mass: float
+    mass: float  # [GeV]
     bijection: Bijection
-    first: Knots
+    first: Knots  # x, z and slope at the knots of the spline of x1, shape (1, k)
+    # Those of x2 at equidistant x1; between two of them the knots are straight, which keeps the spline
+    # monotone: a flow of its own, so that density and draws fit each other exactly. It differs from that of
+    # the network by 1e-4 of a standard deviation, shape (n_nodes, k)
     second: Knots
 
     @classmethod
     def of(cls, mass: float, bijection: Bijection, network: Perceptrons) -> OneMass:
-        """Return the flow of a network at one mass [GeV].
-
-        Raises
-        ------
-        PhysicsError
-            If the mass lies outside the range of the training sample.
-        """
+        """Return the flow of a network at one mass [GeV]."""
         context = bijection.condition(np.array([mass]))
         node = np.linspace(-_REACH, _REACH, int(2 * _REACH * _STEPS) + 1)
         inputs = np.concatenate([np.repeat(context, len(node), axis=0), node[:, None]], axis=1)

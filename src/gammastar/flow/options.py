@@ -15,19 +15,6 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.flow.bijection import Gaussianiser, inside_limits
 
-__all__ = [
-    "Cloud",
-    "FlowOptions",
-    "NetworkOptions",
-    "PairTable",
-    "Table",
-    "TrainingReport",
-    "flattened",
-    "ranks",
-    "split",
-    "validated",
-]
-
 _LOG = logging.getLogger(__name__)
 _MIN_EFFECTIVE = 200.0
 _MAX_BOOST = 30.0  # largest relative weight that `mass_flattening` gives
@@ -65,29 +52,16 @@ class PairTable(Cloud, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class NetworkOptions:
-    """What every training of a flow needs.
+    """What every training of a flow needs."""
 
-    Attributes
-    ----------
-    bins, hidden, layers : int
-        Spline bins, width and number of hidden layers of each perceptron.
-    epochs, batch : int
-        Length of the training, and pairs per step.
-    learning_rate : float
-        Largest rate of the schedule.
-
-    Raises
-    ------
-    PhysicsError
-        If one of them is not positive.
-    """
-
+    # Spline bins, width and number of hidden layers of each perceptron
     bins: int = 16
     hidden: int = 48
     layers: int = 2
+    # Length of the training, and pairs per step
     epochs: int = 20
     batch: int = 1024
-    learning_rate: float = 3e-3
+    learning_rate: float = 3e-3  # Largest rate of the schedule
 
     def __post_init__(self) -> None:
         self._positive("bins hidden layers epochs batch learning_rate")
@@ -216,33 +190,18 @@ class FlowOptions(NetworkOptions):
 
 @dataclass(frozen=True, slots=True)
 class TrainingReport:
-    """What is known about a training.
-
-    Attributes
-    ----------
-    n_pairs : int
-    effective_size : float
-        (Σw)²/Σw² of all weights as used in the training.
-    negative_fraction : float
-        Σ|w| of the negative weights over the sum of the positive ones.
-    train_loss, validation_loss : tuple of float
-        −Σw ln p(pt, energy | mass) / Σw per epoch, p in GeV⁻².
-    best_epoch : int
-        Epoch whose parameters were kept, from 0.
-    min_slope : float
-        Smallest slope of the two marginal maps in units of their standard slope; nan for the paper's preset.
-    stopped : str
-        Why the training ended before its last epoch; "" if it did not.
-    """
+    """What is known about a training."""
 
     n_pairs: int
-    effective_size: float
-    negative_fraction: float
+    effective_size: float  # (Σw)²/Σw² of all weights as used in the training
+    negative_fraction: float  # Σ|w| of the negative weights over the sum of the positive ones
+    # −Σw ln p(pt, energy | mass) / Σw per epoch, p in GeV⁻²
     train_loss: tuple[float, ...]
     validation_loss: tuple[float, ...]
-    best_epoch: int
+    best_epoch: int  # Epoch whose parameters were kept, from 0
+    # Smallest slope of the two marginal maps in units of their standard slope; nan for the paper's preset
     min_slope: float
-    stopped: str = ""
+    stopped: str = ""  # Why the training ended before its last epoch; "" if it did not
 
     @classmethod
     def from_mapping(cls, entries: Mapping[str, Any]) -> TrainingReport:

@@ -23,8 +23,6 @@ from gammastar.flow.bijection import inside_limits
 from gammastar.flow.network import one_thread
 from gammastar.flow.options import FlowOptions, TrainingReport
 
-__all__ = ["PaperFlow", "PaperNetwork", "Standardiser", "initial_paper_network"]
-
 _LOG = logging.getLogger(__name__)
 _BOUND = 3.0  # the splines' range; the paper gives none, this is the default of the library that it names
 _CHUNK = 16_384
@@ -34,13 +32,9 @@ _LOG_2PI = math.log(2.0 * math.pi)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Standardiser:
-    """Logarithms of mass, pt and energy, minus their mean, over their standard deviation.
+    """Logarithms of mass, pt and energy, minus their mean, over their standard deviation."""
 
-    Attributes
-    ----------
-    centre, scale : NDArray, shape (3,)
-    """
-
+    # shape (3,)
     centre: FloatArray
     scale: FloatArray
 
@@ -73,15 +67,7 @@ class Standardiser:
 
 
 class PaperNetwork(torch.nn.Module):
-    """Autoregressive spline steps with a linear mixing after each.
-
-    Parameters
-    ----------
-    steps, bins, hidden, layers : int
-        Steps, spline bins, width and number of hidden layers (residual blocks) of each conditioner.
-    n_context : int
-        Features of the condition; the paper has one, the mass.
-    """
+    """Autoregressive spline steps with a linear mixing after each."""
 
     def __init__(self, steps: int, bins: int, hidden: int, layers: int, n_context: int = 1) -> None:
         super().__init__()
@@ -155,12 +141,9 @@ class PaperFlow(Sampler):
 
     Attributes
     ----------
-    scaler : Standardiser
-    network : PaperNetwork
     beam_energy : float [GeV]
     edges : (float, float) [GeV]
         Masses that it learned.
-    report : TrainingReport
 
     Notes
     -----
@@ -194,7 +177,6 @@ class PaperFlow(Sampler):
         Parameters
         ----------
         mass : NDArray, shape (n,) [GeV]
-        rng : numpy.random.Generator
         """
         mass = np.atleast_1d(np.asarray(mass, dtype=np.float64))
         self._check(mass)

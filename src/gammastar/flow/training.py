@@ -40,16 +40,6 @@ from gammastar.flow.options import (
 if TYPE_CHECKING:
     from gammastar.flow.paper import PaperFlow
 
-__all__ = [
-    "Course",
-    "Part",
-    "Progress",
-    "fit",
-    "fit_pairs",
-    "fit_paper",
-    "learning_rate",
-    "optimise",
-]
 
 _FORMAT = "gammastar-training-3"
 _RISE = 10.0  # nats above the best validation loss at which a training has diverged
@@ -66,20 +56,11 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
-    """The training or the validation sample, one row per pair, which a step fetches with one access.
+    """The training or the validation sample, one row per pair, which a step fetches with one access."""
 
-    Attributes
-    ----------
-    rows : Tensor, shape (n, n_context + n_x + 1)
-        Context, x and weight.
-    n_context : int
-    offset : float
-        −Σ w ln|Jacobian| / Σ w.
-    """
-
-    rows: Tensor
+    rows: Tensor  # Context, x and weight, shape (n, n_context + n_x + 1)
     n_context: int
-    offset: float
+    offset: float  # −Σ w ln|Jacobian| / Σ w
 
     @classmethod
     def of(cls, x: FloatArray, context: FloatArray, weight: FloatArray, log_jacobian: FloatArray) -> Part:
@@ -122,18 +103,11 @@ class Order:
     resampling: their number is the expected one to within one place); of equal pairs each takes one. In a
     step that took pairs as they come the few of large weight would make most of the noise (Needell, Srebro
     and Ward, arXiv:1310.5715).
-
-    Attributes
-    ----------
-    seed : int
-    summed : NDArray, shape (n,)
-        From `Part.drawn`.
-    batch, steps : int
-        Pairs per step and steps per epoch.
     """
 
     seed: int
-    summed: FloatArray
+    summed: FloatArray  # From `Part.drawn`, shape (n,)
+    # Pairs per step and steps per epoch
     batch: int
     steps: int
 
@@ -191,17 +165,6 @@ def gradient(
 
     It returns the loss. On a CUDA device its kernels, hundreds of some microseconds each, are recorded once
     and started together; the numbers are those of single starts.
-
-    Parameters
-    ----------
-    parameters : list of Tensor
-    log_density : callable
-        ln p(x | context) with these parameters.
-    train : Part
-    options : FlowOptions
-        `clip` limits the norm of the gradient.
-    batch : int
-        Number of indices of each call.
     """
 
     def plain(index: Tensor) -> Tensor:
@@ -328,26 +291,6 @@ def optimise(
 ) -> Course:
     """Minimise −Σ w ln p / Σ w; the parameters of the best validation loss are left in `parameters`.
 
-    Parameters
-    ----------
-    parameters : list of Tensor
-        Leaf tensors; changed in place.
-    log_density : callable
-        ln p(x | context), shape (n,), with these parameters.
-    samples : two Parts
-        For training and for validation.
-    options : FlowOptions
-    rng : numpy.random.Generator
-    progress : callable, optional
-    checkpoint : path, optional
-        File that is written every `options.checkpoint_every` epochs; a training of the same pairs, options
-        and start goes on from it and ends with the same numbers as one that was not interrupted.
-
-    Raises
-    ------
-    PhysicsError
-        If the very first epoch gives no finite loss.
-
     Notes
     -----
     A loss that is not finite, or far above the best one, ends the training with the last good parameters; the
@@ -420,8 +363,6 @@ def fit(
     weight : NDArray, shape (n,), optional
         Positive.
     beam_energy : float [GeV]
-    options : FlowOptions, optional
-    rng : numpy.random.Generator
     progress : function, optional
         Told epoch, epochs and both losses.
     """
@@ -448,7 +389,6 @@ def fit_pairs(
         Columns mass, pt, energy [GeV], weight, event, shape (n,).
     beam_energy : float
         Energy of the proton beam [GeV]; no sample reaches it.
-    options : FlowOptions, optional
     rng : numpy.random.Generator
         Decides split, start and order; the same generator gives the same flow.
     progress : callable, optional
@@ -524,10 +464,7 @@ def fit_paper(
 
     Parameters
     ----------
-    pairs : PairTable
     beam_energy : float [GeV]
-    options : FlowOptions, optional
-    rng : numpy.random.Generator
     progress : function, optional
         Told epoch, epochs and both losses.
     checkpoint : path, optional

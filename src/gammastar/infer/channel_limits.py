@@ -40,38 +40,17 @@ from gammastar.infer.toys import (
     toy_model,
 )
 
-__all__ = [
-    "CLs",
-    "StrengthLimit",
-    "asymptotic_cls",
-    "asymptotic_limit",
-    "exact_cls",
-    "exact_limit",
-    "fft_cls",
-    "zero_event_cls",
-]
-
 START, MOST = 2_000, 200_000  # toys per hypothesis of the first round and at most
 
 
 @dataclass(frozen=True, slots=True)
 class StrengthLimit:
-    """Upper limit on the signal strength: couplings where it is below one are excluded.
+    """Upper limit on the signal strength: couplings where it is below one are excluded."""
 
-    Attributes
-    ----------
-    strength, error : float
-        Limit in units of the channels' nominal signal, and its Monte Carlo error.
-    events : float
-        The limit as the nominal signal summed over the channels.
-    cl : float
-    toys : int
-    method : str
-    """
-
+    # Limit in units of the channels' nominal signal, and its Monte Carlo error
     strength: float
     error: float
-    events: float
+    events: float  # The limit as the nominal signal summed over the channels
     cl: float
     toys: int
     method: str
@@ -92,7 +71,6 @@ def exact_cls(
     ----------
     channels : sequence of Channel
         From `unbinned_channel`, `binned_channel` or `counting_channel`; equal names of nuisances are shared.
-    rng : numpy.random.Generator
     convention : Convention, optional
         By default the ratio of profiled likelihoods with fixed auxiliary measurements, as NA62.
     strength : float
@@ -280,34 +258,9 @@ GRID_STEP, MOST_POINTS = 1e-3, 1 << 20  # of V, and points at most
 def fft_cls(channels: Sequence[Channel], *, strength: float = 1.0, fitted: bool = True) -> CLs:
     """Return CLs of the ratio of likelihoods with nuisances fixed, exact up to the grid of V.
 
-    Parameters
-    ----------
-    channels : sequence of Channel
-    strength : float
-        Factor on the signal of all channels.
-    fitted : bool
-        Fix the nuisances at their fitted values, separately with signal and without; else at nominal.
-
-    Returns
-    -------
-    CLs
-        With an error of zero.
-
-    Raises
-    ------
-    PhysicsError
-        As `exact_cls`.
-
     Notes
     -----
     With nuisances fixed at the fit with signal, V is defined by that fit for both hypotheses.
-
-    Examples
-    --------
-    >>> from gammastar.infer import counting_channel
-    >>> one = counting_channel("c", signal=3.508, background=0.5, observed=1)
-    >>> round(fft_cls([one]).cls, 4)
-    0.1
     """
     if not (np.isfinite(strength) and strength > 0):
         msg = f"signal strength {strength!r} must be positive and finite"
@@ -383,21 +336,7 @@ class _Data:
 def asymptotic_cls(
     channels: Sequence[Channel], *, strength: float = 1.0, auxiliary: Mapping[str, float] | None = None
 ) -> tuple[float, FloatArray]:
-    """Return the observed CLs and those expected at −2 … +2 standard deviations, from asymptotic formulae.
-
-    Parameters
-    ----------
-    channels : sequence of Channel
-        The observed value is nan while a channel is masked.
-    strength : float
-        Factor on the signal.
-    auxiliary : mapping of str to float, optional
-
-    Returns
-    -------
-    observed : float
-    expected : NDArray, shape (5,)
-    """
+    """Return the observed CLs and those expected at −2 … +2 standard deviations, from asymptotic formulae."""
     model, observed, asimov = _prepared(channels, auxiliary)
     root = np.sqrt(max(asimov.q(model, strength), 0.0))
     expected = ndtr(-(root - BANDS)) / ndtr(BANDS)
@@ -412,8 +351,6 @@ def asymptotic_limit(
 
     Parameters
     ----------
-    channels : sequence of Channel
-    cl : float
     auxiliary : mapping of str to float, optional
         Observed auxiliary measurements in standard deviations.
 

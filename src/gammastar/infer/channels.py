@@ -17,8 +17,6 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.infer.histfactory.modifiers import yields_of
 
-__all__ = ["Channel", "Density", "binned_channel", "counting_channel", "unbinned_channel"]
-
 Density: TypeAlias = Callable[[FloatArray], FloatArray]
 Masked: TypeAlias = Literal["masked"]
 
@@ -32,7 +30,6 @@ class Channel:
 
     Attributes
     ----------
-    name : str
     signal, background : float
         Expected events at nominal nuisances; the medians of log-normal yields.
     ratio, signal_pmf, background_pmf : NDArray, shape (k,)
@@ -84,7 +81,6 @@ def counting_channel(
 
     Parameters
     ----------
-    name : str
     signal, background : float
         Expected events.
     observed : int or "masked"
@@ -122,7 +118,6 @@ def binned_channel(
 
     Parameters
     ----------
-    name : str
     signal, background : array_like, shape (k,)
         Expected events per bin. Where no background is expected, 1e-9 of an event is put.
     observed : array_like of int, shape (k,), or "masked"
@@ -173,7 +168,6 @@ def unbinned_channel(
 
     Parameters
     ----------
-    name : str
     signal, background : float
         Expected events inside `bounds`.
     densities : (callable, callable)

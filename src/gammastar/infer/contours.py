@@ -23,14 +23,6 @@ from gammastar.infer.coupling_intervals import (
     mass_ends,
 )
 
-__all__ = [
-    "Signal",
-    "assembled",
-    "more_masses",
-    "reach",
-    "with_errors",
-]
-
 Signal: TypeAlias = npt.ArrayLike | Callable[[FloatArray, FloatArray], FloatArray]
 
 
@@ -320,32 +312,6 @@ def with_errors(
 ) -> Reach:
     """Return a reach with the numerical errors of its edges and the method of its limit.
 
-    Parameters
-    ----------
-    found : Reach
-        From `reach` with the arguments that follow.
-    mass, coupling, signal, limit : array_like
-        As given to `reach`; a grid of yields, shape (n, k).
-    signal_error : array_like, shape (n, k) or ()
-        Standard deviation of the yields from their finite sample [events].
-    limit_error : float
-        Monte Carlo error of the limit over the limit (0 for exact methods).
-    method : str
-        Of the limit.
-    **scan
-        ``reliable`` and ``threshold`` of `reach`.
-
-    Returns
-    -------
-    Reach
-        With `Reach.errors` (entries, 2, 3) in decades of the coupling and `Reach.method`; nan where the scan
-        ends before the contour does.
-
-    Raises
-    ------
-    PhysicsError
-        For errors that are negative or not finite.
-
     Notes
     -----
     An error of the yield or of the limit moves the level; the edges are found anew one standard deviation up
@@ -354,14 +320,6 @@ def with_errors(
     the change when every other coupling of the scan is left out, the largest of an entry and its neighbours,
     because the change of a single one may vanish by chance. The interpolation is of third order, so that this
     is an upper estimate on average.
-
-    Examples
-    --------
-    >>> g = np.geomspace(1e-8, 1e-6, 41)
-    >>> found = reach([0.3, 0.4], g, [1e28 * g**4] * 2, 2.3)  # ln N rises by four per ln g
-    >>> done = with_errors(found, [0.3, 0.4], g, [1e28 * g**4] * 2, 2.3, limit_error=0.04)
-    >>> float(done.errors[0, 0, 1].round(5))  # 0.04 / (4 ln 10)
-    0.00434
     """
     values = np.asarray(signal, dtype=np.float64)
     relative = np.divide(
@@ -443,38 +401,10 @@ def more_masses(
 ) -> FloatArray:
     """Return further masses, the most needed first.
 
-    Parameters
-    ----------
-    found : Reach
-        From `reach` on a grid of masses.
-    tolerance : float
-        Of the contour drawn through the points [decades].
-    special : sequence of (float, float)
-        Mass and width of resonances [GeV]: their centre is asked for if the grid passes by at more than half
-        a width. Without it ρ, ω and φ.
-    most : int
-
-    Returns
-    -------
-    NDArray, shape (at most `most`,) [GeV]
-
-    Raises
-    ------
-    PhysicsError
-        For a tolerance that is not positive.
-
     Notes
     -----
     A gap is divided where an island begins or ends in it, and where an edge misses the straight line between
     its neighbours in mass by more than 1.2 times the tolerance; edges that the scan clips do not count.
-
-    Examples
-    --------
-    >>> from gammastar.infer import reach
-    >>> m, g = np.array([0.3, 0.4, 0.5]), np.geomspace(1e-7, 1e-3, 81)
-    >>> rows = [3e21 * 10.0**k * g**4 * np.exp(-((g / 1e-4) ** 2)) for k in (0.0, 0.0, -9.0)]
-    >>> more_masses(reach(m, g, rows, 2.3), special=())  # the contour ends between 0.4 and 0.5 GeV
-    array([0.4472136])
     """
     if not tolerance > 0:
         msg = f"more_masses: tolerance = {tolerance!r} decades must be positive"

@@ -30,20 +30,6 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.physics.averaged_counts import FIXED, at_most, exactly
 
-__all__ = [
-    "CountingMethod",
-    "averaged_limit",
-    "count_probabilities",
-    "counting_cls",
-    "counting_limit",
-    "expected_limits",
-    "expected_limits_of",
-    "fit_background",
-    "fit_total",
-    "poisson_quantile",
-    "pulled_yield",
-]
-
 CountingMethod: TypeAlias = Literal["exact", "marginalised", "none"]
 
 ENUMERATED = 1e4  # events up to which the counts of many searches are enumerated
@@ -120,31 +106,7 @@ def counting_cls(
     background_sigma: float = 0.0,
     method: CountingMethod = "exact",
 ) -> FloatArray:
-    """Return CLs of nominal signal yields.
-
-    Parameters
-    ----------
-    signal : array_like, shape (n,) or ()
-        Nominal signal yields [events].
-    count : array_like of int
-        Observed counts, broadcast against `signal`.
-    background, signal_sigma, background_sigma, method
-        As in `counting_limit`.
-
-    Returns
-    -------
-    NDArray, the broadcast shape
-
-    Raises
-    ------
-    PhysicsError
-        As `counting_limit`.
-
-    Examples
-    --------
-    >>> round(float(counting_cls(np.log(10), 0, 0.0094, signal_sigma=np.log(1.2))), 4)
-    0.1172
-    """
+    """Return CLs of nominal signal yields."""
     counts = _checked(count, background, (signal_sigma, background_sigma), 0.9, method)
     signal, counts = np.broadcast_arrays(np.asarray(signal, dtype=np.float64), counts)
     if not np.all(np.isfinite(signal) & (signal >= 0)):
@@ -163,20 +125,7 @@ def counting_cls(
 def count_probabilities(
     background: float, background_sigma: float = 0.0, *, method: CountingMethod = "exact"
 ) -> tuple[FloatArray, FloatArray]:
-    """Return the background-only counts that matter and their probabilities.
-
-    Parameters
-    ----------
-    background, background_sigma
-        As in `counting_limit`.
-    method : {"exact", "marginalised", "none"}
-        Only ``"marginalised"`` lets the background itself vary.
-
-    Returns
-    -------
-    counts, probability : NDArray, shape (n,)
-        All but 1e-7 of the probability, which is then normalised.
-    """
+    """Return the background-only counts that matter and their probabilities."""
     sigma = background_sigma if method == "marginalised" else 0.0
     low, high = (poisson_quantile(1e-8, background * np.exp(-6 * sigma)), 1 - 1e-8)
     highest = poisson_quantile(high, background * np.exp(min(6 * sigma, 12.0))) if background > 0 else 0.0
@@ -190,10 +139,6 @@ def poisson_quantile(probability: float, mean: float) -> float:
     """Return the smallest count that a Poisson number exceeds with no more than 1 − probability.
 
     As scipy.stats has it, whose import takes longer than many a limit.
-
-    Parameters
-    ----------
-    probability, mean : float
     """
     count = float(np.ceil(pdtrik(probability, mean)))
     below = max(count - 1.0, 0.0)
@@ -260,17 +205,6 @@ def expected_limits_of(
     method: CountingMethod = "exact",
 ) -> FloatArray:
     """Return `expected_limits` of many searches.
-
-    Parameters
-    ----------
-    background, signal_sigma, background_sigma : array_like
-        Of one shape after broadcasting.
-    cl, method
-        As in `counting_limit`.
-
-    Returns
-    -------
-    NDArray, that shape and (5,)
 
     Notes
     -----

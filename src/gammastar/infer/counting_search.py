@@ -24,49 +24,24 @@ from gammastar.infer.limits import ASYMPTOTIC_FROM, AVERAGED_FROM, limits_at, on
 from gammastar.physics.detector import Detector
 from gammastar.physics.millicharge import MillichargeDetector
 
-__all__ = [
-    "MEDIAN",
-    "CountingSearch",
-    "Search",
-    "SearchOptions",
-    "background_of",
-    "modifiers_at",
-    "sigma_between",
-]
-
 MEDIAN = 2
 AnyDetector = Detector | MillichargeDetector
 
 
 @dataclass(frozen=True, slots=True)
 class SearchOptions:
-    """What a search asks for; [infer] of a steering file.
-
-    Attributes
-    ----------
-    cl : float
-    method : str
-    asymptotic_from, averaged_from : float
-        Events from which "auto" takes asymptotic limits, and κ of the signal beyond which it averages over
-        the nuisances.
-    nuisances : tuple of str
-        Kinds or names of sources that the limit takes.
-    min_effective : float
-        Effective pairs, and drawn particles, below which a yield is not trusted.
-    discovery : tuple of float
-        Significances [standard deviations].
-    projections : tuple of float
-        Protons on target.
-    """
+    """What a search asks for; [infer] of a steering file."""
 
     cl: float = 0.90
     method: Literal["auto", "exact", "marginalised", "asymptotic"] = "auto"
+    # Events from which "auto" takes asymptotic limits, and κ of the signal beyond which it averages over the
+    # nuisances
     asymptotic_from: float = ASYMPTOTIC_FROM
     averaged_from: float = AVERAGED_FROM
-    nuisances: tuple[str, ...] = ("pot",)
-    min_effective: float = 10.0
-    discovery: tuple[float, ...] = ()
-    projections: tuple[float, ...] = ()
+    nuisances: tuple[str, ...] = ("pot",)  # Kinds or names of sources that the limit takes
+    min_effective: float = 10.0  # Effective pairs, and drawn particles, below which a yield is not trusted
+    discovery: tuple[float, ...] = ()  # Significances [standard deviations]
+    projections: tuple[float, ...] = ()  # Protons on target
 
     @property
     def convention(self) -> dict[str, Any]:
@@ -81,8 +56,6 @@ class Search:
 
     Attributes
     ----------
-    detector : Detector or MillichargeDetector
-    background, background_sigma : float
     signal_sigma : float
         ln κ of the protons on target of both runs together (0 if they are no nuisance).
     assumption : str
@@ -105,11 +78,9 @@ class Search:
         ln κ of the signal by source, protons on target excepted.
     impacts : Ranking or None
         On the lower edge at `impact_mass`.
-    impact_mass : float
     levels : NDArray, shape (masses, 6), or None
         Observed (nan while masked) and expected limits at the best coupling of each mass; None if the limit
         is the same everywhere.
-    options : SearchOptions
     mass, couplings : NDArray
         Of the scan; masses in GeV.
     joint : JointLevels or None
@@ -152,7 +123,6 @@ class Search:
         Parameters
         ----------
         mass : float [GeV]
-        coupling : float
         """
         return sigma_between(self.sigma, (self.mass, self.couplings), mass, coupling)
 
@@ -233,13 +203,10 @@ class CountingSearch:
 
     Attributes
     ----------
-    detector : Detector or MillichargeDetector
     plane : SignalPlane
         As the limits take it: all of the signal, or its measured part.
-    options : SearchOptions
     background : (float, float, str)
         Expected events, their ln κ, where they come from.
-    observed : int, "masked" or "asimov"
     pot_sigma : float
         Relative uncertainty of the protons on target of the calibration run.
     mock : bool
@@ -424,10 +391,6 @@ class CountingSearch:
         """Return pulls and impacts on the lower edge of the widest interval.
 
         None without nuisances.
-
-        Parameters
-        ----------
-        contour : Reach
         """
         edges, couplings = contour.edges, self.plane.coupling
         width = np.where(np.isfinite(edges).all(axis=1), np.log(edges[:, 1] / edges[:, 0]), 0)

@@ -16,18 +16,6 @@ from scipy.interpolate import Akima1DInterpolator
 
 from gammastar.core.records import BoolArray, FloatArray, MassInterval
 
-__all__ = [
-    "EMPTY",
-    "CouplingIntervals",
-    "Curves",
-    "MassEnds",
-    "from_function",
-    "from_grid",
-    "intervals_above",
-    "mass_ends",
-    "with_maxima",
-]
-
 IntArray = npt.NDArray[np.int64]
 
 EMPTY = -40.0
@@ -38,23 +26,13 @@ FLAT, CLOSE = 1e-4, 1e-9  # errors of maxima in ln N and of roots in ln g
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Curves:
-    """ln N along ln g for every mass: the points of the scan and their refined maxima.
+    """ln N along ln g for every mass: the points of the scan and their refined maxima."""
 
-    Attributes
-    ----------
-    row : NDArray of int, shape (p,)
-        Mass index of each point, sorted; within a row `x` increases.
-    x, y : NDArray, shape (p,)
-        ln g and ln N.
-    at : callable
-        (row, x) -> ln N between the points.
-    n_rows : int
-    """
-
-    row: IntArray
+    row: IntArray  # Mass index of each point, sorted; within a row `x` increases, shape (p,)
+    # ln g and ln N, shape (p,)
     x: FloatArray
     y: FloatArray
-    at: Callable[[IntArray, FloatArray], FloatArray]
+    at: Callable[[IntArray, FloatArray], FloatArray]  # (row, x) -> ln N between the points
     n_rows: int
 
     def up_to(self, highest: FloatArray) -> Curves:
@@ -80,22 +58,12 @@ class Curves:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CouplingIntervals:
-    """Intervals of ln g above a level, one entry each.
+    """Intervals of ln g above a level, one entry each."""
 
-    Attributes
-    ----------
-    row : NDArray of int, shape (n,)
-    edges : NDArray, shape (n, 2)
-    inside : NDArray of bool, shape (n, 2)
-        True where an edge is a root, False where the scan ends first.
-    peak : NDArray, shape (n, 2)
-        ln g and ln N of the highest point.
-    """
-
-    row: IntArray
-    edges: FloatArray
-    inside: BoolArray
-    peak: FloatArray
+    row: IntArray  # shape (n,)
+    edges: FloatArray  # shape (n, 2)
+    inside: BoolArray  # True where an edge is a root, False where the scan ends first, shape (n, 2)
+    peak: FloatArray  # ln g and ln N of the highest point, shape (n, 2)
 
 
 def _log(signal: npt.ArrayLike) -> FloatArray:
@@ -196,20 +164,7 @@ def _narrowed(
 
 
 def intervals_above(curves: Curves, level: FloatArray, *, close: float = CLOSE) -> CouplingIntervals:
-    """Return all intervals in which ln N > level.
-
-    Parameters
-    ----------
-    curves : Curves
-    level : NDArray, shape (n_rows,)
-    close : float
-        Precision of the edges in ln g.
-
-    Returns
-    -------
-    CouplingIntervals
-        In order of row, then coupling.
-    """
+    """Return all intervals in which ln N > level."""
     row, x, y = curves.row, curves.x, curves.y
     above = y > level[row]
     first = np.diff(row, prepend=-1) > 0
@@ -273,19 +228,12 @@ REACH = 3  # masses at either side of a gap that the cubic sees
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MassEnds:
-    """Ends in mass.
+    """Ends in mass."""
 
-    Attributes
-    ----------
-    ends : NDArray, shape (islands, 2, 2)
-        Mass [GeV] and coupling at which an island ends before the mass below and before the mass above; nan
-        where it goes on or is clipped.
-    intervals : tuple of MassInterval
-        In order of mass.
-    """
-
+    # Mass [GeV] and coupling at which an island ends before the mass below and before the mass above; nan
+    # where it goes on or is clipped, shape (islands, 2, 2)
     ends: FloatArray
-    intervals: tuple[MassInterval, ...]
+    intervals: tuple[MassInterval, ...]  # In order of mass
 
 
 class _Rows:
@@ -328,21 +276,6 @@ class _Rows:
 
 def mass_ends(mass: FloatArray, curves: Curves, found: CouplingIntervals, level: FloatArray) -> MassEnds:
     """Return where islands end in mass and the intervals of mass with any island.
-
-    Parameters
-    ----------
-    mass : NDArray, shape (n,)
-        Masses of the scan [GeV], increasing.
-    curves : Curves
-        One row per mass; a row without points was not looked at.
-    found : CouplingIntervals
-        Of these curves above `level`.
-    level : NDArray, shape (n,)
-        Logarithm of the limit.
-
-    Returns
-    -------
-    MassEnds
 
     Notes
     -----

@@ -14,8 +14,6 @@ from gammastar.core.records import FloatArray
 from gammastar.infer.limits import ASYMPTOTIC_FROM, AVERAGED_FROM, chosen_method, upper_limit
 from gammastar.physics.averaged_counts import at_least, at_most
 
-__all__ = ["discovery_yield", "needed_count", "observed_significance", "projected_yields"]
-
 
 def discovery_yield(
     background: float,
@@ -79,20 +77,7 @@ def discovery_yield(
 
 
 def needed_count(background: float, background_sigma: float, significance: float) -> float:
-    """Return the smallest count that reaches a significance over a background.
-
-    Parameters
-    ----------
-    background, background_sigma : float
-        Median, and standard deviation of the logarithm, averaged over.
-    significance : float
-        One-sided, in standard deviations.
-
-    Examples
-    --------
-    >>> needed_count(0.01, 0.0, 5.0)
-    3.0
-    """
+    """Return the smallest count that reaches a significance over a background."""
     if background == 0:
         return 1.0
     from scipy.stats import poisson  # here: it takes long to import

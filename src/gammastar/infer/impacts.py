@@ -15,34 +15,22 @@ from gammastar.infer.channels import Channel
 from gammastar.infer.counting import poisson_quantile
 from gammastar.infer.toys import ToyModel, toy_model
 
-__all__ = ["Ranking", "ranking"]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ranking:
-    """Nuisances in order of their impact.
-
-    Attributes
-    ----------
-    names : tuple of str
-    pull : NDArray, shape (n,)
-        Fitted nuisances at the limit [standard deviations].
-    constraint : NDArray, shape (n,)
-        Their standard deviations after the fit; 1 where the data say nothing.
-    impact : NDArray, shape (n, 2)
-        Change of log10 of the coupling at the limit for the nuisance fixed at −1 and at +1 instead of 0.
-    prefit : NDArray, shape (n, 2), or None
-        Of a joint likelihood, whose `impact` is that of one standard deviation after the fit: that before it.
-    basis : str
-        Which data it is of, if not those of a counting search.
-    """
+    """Nuisances in order of their impact."""
 
     names: tuple[str, ...]
-    pull: FloatArray
+    pull: FloatArray  # Fitted nuisances at the limit [standard deviations], shape (n,)
+    # Their standard deviations after the fit; 1 where the data say nothing, shape (n,)
     constraint: FloatArray
+    # Change of log10 of the coupling at the limit for the nuisance fixed at −1 and at +1 instead of 0, shape
+    # (n, 2)
     impact: FloatArray
+    # Of a joint likelihood, whose `impact` is that of one standard deviation after the fit: that before it,
+    # shape (n, 2)
     prefit: FloatArray | None = None
-    basis: str = ""
+    basis: str = ""  # Which data it is of, if not those of a counting search
 
 
 def ranking(channels: Sequence[Channel], *, cl: float = 0.90, exponent: float = 4.0) -> Ranking:
@@ -53,7 +41,6 @@ def ranking(channels: Sequence[Channel], *, cl: float = 0.90, exponent: float = 
     channels : sequence of Channel
         A masked channel takes the data expected without signal: the median count, shared out over its cells
         by largest remainders. Pulls are then those of expected data.
-    cl : float
     exponent : float
         d ln N/d ln g of the yield at the edge of interest: 4 on the lower edge of a dump's contour, negative
         on the upper edge, 2 for prompt decays.

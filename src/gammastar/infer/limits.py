@@ -17,18 +17,6 @@ from gammastar.infer.channel_limits import asymptotic_limit
 from gammastar.infer.channels import counting_channel
 from gammastar.infer.counting import CountingMethod, counting_limit, expected_limits
 
-__all__ = [
-    "ASYMPTOTIC_FROM",
-    "AVERAGED_FROM",
-    "Method",
-    "chosen_method",
-    "label_at",
-    "limits_at",
-    "one_treatment",
-    "tabulated",
-    "upper_limit",
-]
-
 Method: TypeAlias = Literal["exact", "marginalised", "none", "asymptotic", "auto"]
 
 ASYMPTOTIC_FROM = 20.0
@@ -166,13 +154,7 @@ def one_treatment(signal_sigma: float, averaged_from: float = AVERAGED_FROM) -> 
 
 
 def label_at(method: str, signal_sigma: float) -> str:
-    """Return the label of a limit with the uncertainty of the signal at another point (ln κ).
-
-    Examples
-    --------
-    >>> label_at("exact CLs by enumeration, nuisances averaged (signal κ 1.2, background κ 1)", 0.0)
-    'exact CLs by enumeration, nuisances averaged (signal κ 1, background κ 1)'
-    """
+    """Return the label of a limit with the uncertainty of the signal at another point (ln κ)."""
     return re.sub(r"signal κ [^,)]+", f"signal κ {np.exp(signal_sigma):.4g}", method)
 
 
@@ -225,21 +207,6 @@ def limits_at(
 ) -> tuple[FloatArray, FloatArray, Limit]:
     """Return observed and expected limits for each uncertainty of the signal.
 
-    Parameters
-    ----------
-    sigma : array_like
-        Standard deviations of the logarithm of the signal, all sources in quadrature.
-    background, background_sigma, observed, cl, method, options
-        As in `upper_limit`.
-
-    Returns
-    -------
-    observed : NDArray, shape of `sigma`
-        nan while masked.
-    expected : NDArray, shape of `sigma` plus (5,)
-    typical : Limit
-        That of the median uncertainty, with the method.
-
     Notes
     -----
     Computed at nine uncertainties and interpolated in σ², in which ln of the limit is linear without observed
@@ -267,18 +234,7 @@ def limits_at(
 
 
 def tabulated(function: Callable[[float], npt.ArrayLike], sigma: npt.ArrayLike) -> FloatArray:
-    """Return a positive function of σ at many values, from nine of them, interpolated in σ².
-
-    Parameters
-    ----------
-    function : callable
-        σ -> number or array of numbers.
-    sigma : array_like
-
-    Returns
-    -------
-    NDArray, shape of `sigma` plus that of the numbers
-    """
+    """Return a positive function of σ at many values, from nine of them, interpolated in σ²."""
     spreads = np.asarray(sigma, dtype=np.float64)
     low, high = float(spreads.min()), float(spreads.max())
     if high - low < 1e-12:

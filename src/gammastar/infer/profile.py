@@ -21,8 +21,6 @@ from typing import Any
 import numba
 import numpy as np
 
-__all__ = ["fit", "log_density", "statistic"]
-
 STEPS = 200
 NEAR = 1e-7  # Newton decrement: the last step lowers the NLL by half of it, to its power of 3/2
 
@@ -232,25 +230,7 @@ def _one(kind: Any, model: Any, aux: Any, events: Any, two: Any, work: Any) -> A
 
 @numba.njit(cache=True)
 def statistic(kind: Any, model: Any, aux: Any, ratio: Any, times: Any, offsets: Any) -> Any:
-    """Return the test statistic of every data set.
-
-    Parameters
-    ----------
-    kind : int
-        0: −2 ln of the ratio of the profiled likelihoods of s+b and b; 1: q̃ at μ = 1; 2: q₀.
-    model : tuple of NDArray
-        Yields (2, channels), exponents of the signal and of the background (channels, nuisances).
-    aux : NDArray, shape (sets, nuisances) or (1, nuisances)
-        Auxiliary measurements.
-    ratio, times : NDArray, shape (events,)
-        Density ratios and multiplicities.
-    offsets : NDArray of int64, shape (sets·channels + 1,)
-
-    Returns
-    -------
-    NDArray, shape (sets,)
-        Where all sets share their measurements, those without events are one and the same: fitted once.
-    """
+    """Return the test statistic of every data set."""
     channels = model[0].shape[1]
     sets = (len(offsets) - 1) // channels
     n = model[1].shape[1] + 1

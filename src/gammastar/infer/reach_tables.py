@@ -12,8 +12,6 @@ from gammastar.core.records import FloatArray, MassInterval, Reach
 from gammastar.infer.counting_search import Search
 from gammastar.infer.limits import label_at, one_treatment
 
-__all__ = ["contours", "intervals_of", "limits_of_edges", "reach_of_rows", "reach_rows"]
-
 BANDS = ("m2", "m1", "median", "p1", "p2")
 SOURCES = ("sample", "toys", "interpolation")  # of the numerical errors of an edge
 
@@ -93,18 +91,7 @@ def reach_of_rows(
     intervals: Sequence[Mapping[str, Any]] = (),
     coupling: str = "coupling",
 ) -> Reach:
-    """Return the contour that the rows of one part hold: what `reach_rows` wrote.
-
-    Parameters
-    ----------
-    rows : sequence of mapping
-        At least one; None stands for nan.
-    intervals : sequence of mapping
-        Intervals of mass of the same part (`intervals_of`). An island that ends at a closed end of one has
-        its tip there.
-    coupling : str
-        With which the names of columns begin.
-    """
+    """Return the contour that the rows of one part hold: what `reach_rows` wrote."""
 
     def column(name: str) -> FloatArray:
         return np.array([np.nan if row.get(name) is None else row[name] for row in rows], dtype=np.float64)

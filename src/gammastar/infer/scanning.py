@@ -28,20 +28,6 @@ from gammastar.infer.impacts import expected_data
 from gammastar.infer.limits import ASYMPTOTIC_FROM, AVERAGED_FROM, Auto
 from gammastar.infer.toys import TIE, CLs, Convention, draw_weighted_toys, statistics, toy_model
 
-__all__ = [
-    "CODES",
-    "ScanMethod",
-    "ScanPoint",
-    "exact_point",
-    "expected_events",
-    "scan",
-    "sensitive_events",
-    "strength_limits",
-    "suits",
-    "usual_convention",
-    "write_hs3",
-]
-
 LARGEST_STRENGTH = 1e6
 STEP = 30.0  # largest factor between two strengths on the way to a limit
 SMALLEST_LEVEL = 1e-12  # CLs of which nothing more is known
@@ -54,32 +40,17 @@ ScanMethod: TypeAlias = Literal["asymptotic", "exact", "auto"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ScanPoint:
-    """CLs of one patch.
-
-    Attributes
-    ----------
-    name : str
-    values : tuple of float or str
-    observed : float
-        nan for a masked workspace, whose counts are the expected ones.
-    expected : NDArray, shape (5,)
-        At −2 … +2 standard deviations.
-    parameters : int
-    method : str
-    error : float
-        Monte Carlo error of the observed CLs.
-    events : float
-        Expected background of the one bin that is as sensitive as all bins together (`expected_events`); nan
-        without signal. Below some twenty, asymptotic CLs are too small.
-    """
+    """CLs of one patch."""
 
     name: str
     values: tuple[float | str, ...]
-    observed: float
-    expected: FloatArray
+    observed: float  # nan for a masked workspace, whose counts are the expected ones
+    expected: FloatArray  # At −2 … +2 standard deviations, shape (5,)
     parameters: int
     method: str
-    error: float = 0.0
+    error: float = 0.0  # Monte Carlo error of the observed CLs
+    # Expected background of the one bin that is as sensitive as all bins together (`expected_events`); nan
+    # without signal. Below some twenty, asymptotic CLs are too small
     events: float = float("nan")
 
     @property
@@ -103,7 +74,6 @@ def scan(
 
     Parameters
     ----------
-    likelihood : Likelihood
     names : sequence of str, optional
         Patches to be tested; all of them by default. Without any patch the workspace itself is tested.
     strength : float
@@ -177,32 +147,7 @@ def scan(
 def strength_limits(
     likelihood: Likelihood, name: str, *, cl: float, seed: int = 1, **how: Any
 ) -> tuple[float, FloatArray]:
-    """Return upper limits on the strength μ of a signal: where its CLs falls to 1 − `cl`.
-
-    Parameters
-    ----------
-    likelihood : Likelihood
-    name : str
-        Of the patch; "workspace" where there is none.
-    cl : float
-        Confidence level.
-    seed : int
-        Of the toys of exact CLs, the same at every strength.
-    **how
-        As `scan` takes it: `method`, `convention`, `codes`, `asymptotic_from`, `averaged_from`.
-
-    Returns
-    -------
-    observed : float
-        nan for a masked workspace; inf if no strength up to 10⁶ is excluded.
-    expected : NDArray, shape (5,)
-        At −2 … +2 standard deviations of the data without signal.
-
-    Raises
-    ------
-    PhysicsError, InputFileError
-        As `scan`.
-    """
+    """Return upper limits on the strength μ of a signal: where its CLs falls to 1 − `cl`."""
     spec = likelihood.patched(name)
     exactly = how.get("method") == "exact"
     convention = how.get("convention")
@@ -258,13 +203,7 @@ def _chosen(likelihood: Likelihood, names: Sequence[str] | None) -> list[str]:
 
 
 def _tested(likelihood: Likelihood, name: str, spec: Mapping[str, Any]) -> float:
-    """Return the expected events under the signal, nan for a patch of no events.
-
-    Raises
-    ------
-    InputFileError
-        If nothing carries the parameter of interest, or the signal without patches has no events.
-    """
+    """Return the expected events under the signal, nan for a patch of no events."""
     poi = spec["measurements"][0]["config"]["poi"]
     carriers = [
         sample
@@ -352,21 +291,7 @@ def _exactly(
 
 
 def write_hs3(likelihood: Likelihood, folder: Path, names: Sequence[str] | None = None) -> list[Path]:
-    """Write signals of a likelihood as HS3 documents, ``<name>.json`` each; return the files.
-
-    Parameters
-    ----------
-    likelihood : Likelihood
-    folder : Path
-        Made if it is missing.
-    names : sequence of str, optional
-        Patches; all of them by default, or the workspace itself if there are none.
-
-    Raises
-    ------
-    PhysicsError
-        As `to_hs3`; for a name of a patch that is no name of a file, before any is written.
-    """
+    """Write signals of a likelihood as HS3 documents, ``<name>.json`` each; return the files."""
     written, chosen = [], _chosen(likelihood, names)
     for name in chosen:
         if name in ("", ".", "..") or not name.isprintable() or {"/", "\\"} & set(name):
@@ -381,27 +306,7 @@ def write_hs3(likelihood: Likelihood, folder: Path, names: Sequence[str] | None 
 
 
 def expected_events(workspace: Mapping[str, Any]) -> float:
-    """Return the expected background of the one bin that is as sensitive as all bins together.
-
-    Parameters
-    ----------
-    workspace : mapping
-        Of one signal point.
-
-    Returns
-    -------
-    float
-        (Σ s)² / Σ (s²/b) over all bins, nominal yields: the background b of a single bin, the sum of equal
-        ones, and of a bin with few events beside a control region about its own. nan without signal.
-
-    Examples
-    --------
-    >>> poi = [{"name": "mu", "type": "normfactor", "data": None}]
-    >>> samples = [{"data": [1.0, 0.0], "modifiers": poi}, {"data": [0.5, 900.0], "modifiers": []}]
-    >>> measurements = [{"config": {"poi": "mu"}}]
-    >>> expected_events({"channels": [{"samples": samples}], "measurements": measurements})
-    0.5
-    """
+    """Return the expected background of the one bin that is as sensitive as all bins together."""
     poi = workspace["measurements"][0]["config"]["poi"]
     total, squares = 0.0, 0.0
     for channel in workspace["channels"]:
@@ -439,16 +344,7 @@ def sensitive_events(workspace: Mapping[str, Any]) -> tuple[float, float]:
 
 
 def suits(workspace: Mapping[str, Any], asymptotic_from: float) -> tuple[bool, str]:
-    """Return whether a workspace should be tested exactly, and why not.
-
-    Parameters
-    ----------
-    workspace : mapping
-        Of one signal point.
-    asymptotic_from : float
-        Expected background or observed events (`sensitive_events`), whichever are fewer, from which
-        asymptotic formulae do.
-    """
+    """Return whether a workspace should be tested exactly, and why not."""
     events = min(sensitive_events(workspace))
     if events >= asymptotic_from:
         return False, f"{events:.3g} events, asymptotic from {asymptotic_from:g}"
@@ -485,26 +381,7 @@ def exact_point(
     convention: Convention | None = None,
     n_toys: int = 20_000,
 ) -> tuple[CLs, FloatArray]:
-    """Return observed and expected exact CLs of a workspace.
-
-    Parameters
-    ----------
-    workspace : mapping
-        Of one signal point.
-    strength : float
-    rng : numpy.random.Generator
-    convention : Convention, optional
-        By default the ratio of profiled likelihoods with fixed auxiliary measurements, as NA62.
-    n_toys : int
-        Of each hypothesis; a fifth of them where they are not weighted.
-
-    Returns
-    -------
-    CLs
-        With nan for a masked workspace.
-    expected : NDArray, shape (5,)
-        CLs at the quantiles of the statistic without signal, −2 … +2 standard deviations, in order of CLs.
-    """
+    """Return observed and expected exact CLs of a workspace."""
     channels = _simple(workspace)
     if channels is None:
         return binned_cls(workspace, strength, rng=rng, convention=convention, n_toys=max(n_toys // 5, 1))

@@ -16,21 +16,6 @@ from gammastar.core.records import FloatArray
 from gammastar.infer import profile
 from gammastar.infer.channels import Channel
 
-__all__ = [
-    "TIE",
-    "CLs",
-    "Convention",
-    "Statistic",
-    "ToyModel",
-    "Toys",
-    "WeightedToys",
-    "draw",
-    "draw_weighted_toys",
-    "lint_names",
-    "statistics",
-    "toy_model",
-]
-
 Statistic: TypeAlias = Literal["ratio", "qtilde", "q0"]
 Auxiliary: TypeAlias = Literal["fixed", "randomised", "averaged"]
 KINDS = {"ratio": 0, "qtilde": 1, "q0": 2}
@@ -80,27 +65,15 @@ class Convention:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ToyModel:
-    """Channels as arrays.
-
-    Attributes
-    ----------
-    channels : tuple of Channel
-    nuisances : tuple of str
-    yields : NDArray, shape (2, channels)
-        Signal and background at nominal nuisances.
-    exponents : (NDArray, NDArray), shape (channels, nuisances) each
-        ln κ of each nuisance on signal and background.
-    aux : NDArray, shape (nuisances,)
-        Observed auxiliary measurements [standard deviations].
-    shift : NDArray, shape (nuisances,)
-        What the posterior reading subtracts from auxiliary measurements in fits.
-    """
+    """Channels as arrays."""
 
     channels: tuple[Channel, ...]
     nuisances: tuple[str, ...]
-    yields: FloatArray
+    yields: FloatArray  # Signal and background at nominal nuisances, shape (2, channels)
+    # ln κ of each nuisance on signal and background, shape (channels, nuisances)
     exponents: tuple[FloatArray, FloatArray]
-    aux: FloatArray
+    aux: FloatArray  # Observed auxiliary measurements [standard deviations], shape (nuisances,)
+    # What the posterior reading subtracts from auxiliary measurements in fits, shape (nuisances,)
     shift: FloatArray
 
     def arrays(self, strength: float = 1.0) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -115,13 +88,7 @@ class ToyModel:
         return np.asarray(scaled * np.exp(pulls), dtype=np.float64)
 
     def data(self) -> Toys:
-        """Return the observed data.
-
-        Raises
-        ------
-        PhysicsError
-            While a channel is masked.
-        """
+        """Return the observed data."""
         observed = []
         for channel in self.channels:
             if channel.observed is None:
@@ -166,16 +133,7 @@ class Toys:
 
 
 def lint_names(names: Sequence[str]) -> None:
-    """Refuse nuisances whose names differ only in spelling: they would silently be uncorrelated.
-
-    Raises
-    ------
-    PhysicsError
-
-    Examples
-    --------
-    >>> lint_names(["pot", "background_ee"])
-    """
+    """Refuse nuisances whose names differ only in spelling: they would silently be uncorrelated."""
     seen: dict[str, str] = {}
     for name in names:
         plain = "".join(letter for letter in name.casefold() if letter.isalnum())
@@ -190,14 +148,7 @@ def toy_model(
     convention: Convention | None = None,
     auxiliary: Mapping[str, float] | None = None,
 ) -> ToyModel:
-    """Return channels as one model; a nuisance name that occurs in several of them is shared.
-
-    Raises
-    ------
-    PhysicsError
-        Without channels or signal, for channels of equal names, nuisances that differ in spelling only, or
-        auxiliary measurements of nuisances that do not occur.
-    """
+    """Return channels as one model; a nuisance name that occurs in several of them is shared."""
     if not channels or not sum(channel.signal for channel in channels) > 0:
         msg = "exact limits need at least one channel with a signal"
         raise PhysicsError(msg)
@@ -294,29 +245,17 @@ TIE = 1e-7
 
 @dataclass(frozen=True, slots=True)
 class CLs:
-    """CLs of one hypothesis with its Monte Carlo error.
+    """CLs of one hypothesis with its Monte Carlo error."""
 
-    Attributes
-    ----------
-    cls, error : float
-        CLs and its standard deviation from the finite number of toys.
-    clsb, clb : float
-        P(q ≥ q_obs) under signal plus background and under background only.
-    q : float
-        Observed test statistic (nan in the closed form).
-    toys : int
-    effective : float
-        Kish's effective number of toys of the worse hypothesis.
-    method : str
-    """
-
+    # CLs and its standard deviation from the finite number of toys
     cls: float
     error: float
+    # P(q ≥ q_obs) under signal plus background and under background only
     clsb: float
     clb: float
-    q: float
+    q: float  # Observed test statistic (nan in the closed form)
     toys: int
-    effective: float
+    effective: float  # Kish's effective number of toys of the worse hypothesis
     method: str
 
 

@@ -46,17 +46,6 @@ from gammastar.mock.ntuple import (
     without_hidden,
 )
 
-__all__ = [
-    "BLOCK",
-    "KINDS",
-    "Kind",
-    "Request",
-    "SimulatedEvents",
-    "make_blocks",
-    "simulate_blocks",
-    "simulate_events",
-]
-
 BLOCK = 100_000  # expected pairs, or rows, of a block
 MESONS_PER_EVENT = {"pp": 2.0, "pPb": 3.7}  # of pythia.MESONS, Pythia 8.317 at 400 GeV
 PIONS_PER_EVENT = {"pp": 4.85, "pPb": 9.0}  # neutral ones, the same
@@ -248,15 +237,7 @@ def _constants(asked: Request) -> dict[str, Any]:
 
 
 def events_wanted(card: Card, n: int, asked: Request) -> int:
-    """Return inelastic events that serve a block: each meson decays `reuse` times on average.
-
-    Parameters
-    ----------
-    card : Card
-    n : int
-        Size of the block.
-    asked : Request
-    """
+    """Return inelastic events that serve a block: each meson decays `reuse` times on average."""
     options = card.pythia or PythiaCard()
     plan = Plan(asked.kind, 0.0, None, asked.pairing, asked.miss_prescale)
     dimuons = expected_dimuons(card, n, plan, stream(asked.seed, "simulate", asked.kind, "wanted", n))
@@ -329,7 +310,6 @@ def simulate_events(card: Card, n: int, **options: Unpack[Options]) -> Simulated
 
     Parameters
     ----------
-    card : Card
     n : int
         ``"mc"``: expected number of rows; otherwise expected number of recorded opposite-sign pairs.
     kind : {"data", "mc", "background", "charm"}, optional
@@ -384,7 +364,6 @@ def simulate_blocks(card: Card, n: int, **options: Unpack[Options]) -> Iterator[
 
     Parameters
     ----------
-    card : Card
     n : int
         Pairs.
     options : any

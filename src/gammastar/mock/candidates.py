@@ -16,18 +16,6 @@ from gammastar.mock.cocktail import Dimuons
 from gammastar.mock.combinatorial import DecayMuons, MuonPairs, decay_depth
 from gammastar.mock.spectrometer import accepted, efficiency, pair_kinematics, recorded_share
 
-__all__ = [
-    "COMBINATORIAL",
-    "Candidates",
-    "background_candidates",
-    "charm_candidates",
-    "draw_muons",
-    "false_pairs",
-    "signal_candidates",
-    "triggered",
-    "with_energy",
-]
-
 COMBINATORIAL = 8  # process code
 
 
@@ -125,18 +113,7 @@ def signal_candidates(
     probability: float = 0.0,
     minimum: int = 0,
 ) -> Candidates:
-    """Return the cocktail events with at least `minimum` accepted muons.
-
-    Parameters
-    ----------
-    card : Card
-    dimuons : Dimuons
-    rng : numpy.random.Generator
-    muons : DecayMuons, optional
-        With `probability` one of these joins the pair.
-    probability : float
-    minimum : int
-    """
+    """Return the cocktail events with at least `minimum` accepted muons."""
     pdg = np.zeros(128, dtype=np.int32)
     for mode in card.modes.values():
         pdg[mode.process] = card.mesons[mode.meson].pdg

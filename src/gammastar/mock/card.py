@@ -15,33 +15,6 @@ from gammastar.core.constants import BRANCHING, EDITION, branching
 from gammastar.core.documents import from_toml, sources_of
 from gammastar.core.errors import InputFileError, PhysicsError, SteeringError
 
-__all__ = [
-    "Background",
-    "Beam",
-    "Card",
-    "Charm",
-    "CharmHadron",
-    "Continuum",
-    "DetectorCard",
-    "Efficiency",
-    "Hadron",
-    "Knowledge",
-    "Meson",
-    "Mode",
-    "Part",
-    "Piece",
-    "Polarisation",
-    "Prior",
-    "Provenance",
-    "PythiaCard",
-    "RunCard",
-    "Spectrometer",
-    "Target",
-    "Trigger",
-    "Tuning",
-    "load_card",
-]
-
 # keys that a card need not have, with what stands for their absence
 OPTIONAL = {
     "lepton": "mu",

@@ -18,8 +18,6 @@ from gammastar.mock.spectrometer import pair_kinematics
 from gammastar.physics.kinematics import daughter
 from gammastar.physics.polarisation import cosine
 
-__all__ = ["CharmPairs", "charm_rate", "decay_charm", "generate_charm", "semileptonic"]
-
 GRID = 801  # points of a tabulated q² spectrum
 LONGITUDINAL = 0.53  # of D → V l ν
 MICRON = 1e6  # µm per metre
@@ -28,25 +26,14 @@ MICRON_PER_CM = 1e4
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CharmPairs:
-    """Lepton pairs of open charm.
+    """Lepton pairs of open charm."""
 
-    Attributes
-    ----------
-    dimuons : Dimuons
-        Leptons and the kinematics of their pair; no virtual photon is behind it.
-    offset : NDArray, shape (2, 2, n)
-        Transverse distance (x, y) of the lepton's track (plus, minus), drawn back to the z of the
-        interaction, from the interaction [µm].
-    mother : NDArray of int32, shape (2, n)
-        PDG numbers of the charmed hadrons.
-    decay_z : NDArray, shape (2, n)
-        Distance of the decays from the interaction along the beam [cm].
-    """
-
-    dimuons: Dimuons
+    dimuons: Dimuons  # Leptons and the kinematics of their pair; no virtual photon is behind it
+    # Transverse distance (x, y) of the lepton's track (plus, minus), drawn back to the z of the interaction,
+    # from the interaction [µm], shape (2, 2, n)
     offset: FloatArray
-    mother: npt.NDArray[np.int32]
-    decay_z: FloatArray
+    mother: npt.NDArray[np.int32]  # PDG numbers of the charmed hadrons, shape (2, n)
+    decay_z: FloatArray  # Distance of the decays from the interaction along the beam [cm], shape (2, n)
 
     def __len__(self) -> int:
         return len(self.dimuons)
@@ -61,10 +48,6 @@ def _charm(card: Card) -> Charm:
 
 def charm_rate(card: Card) -> float:
     """Return lepton pairs of open charm per inelastic interaction, in full phase space.
-
-    Parameters
-    ----------
-    card : Card
 
     Notes
     -----
@@ -98,15 +81,6 @@ def semileptonic(
     hadron: FloatArray, species: CharmHadron, lepton: float, pole_mass: float, rng: np.random.Generator
 ) -> FloatArray:
     """Return leptons of semileptonic decays, shape (4, n) [GeV].
-
-    Parameters
-    ----------
-    hadron : NDArray, shape (4, n)
-        px, py, pz, E of hadrons of one species [GeV].
-    species : CharmHadron
-    lepton, pole_mass : float
-        Masses of the lepton and of the form factor's pole [GeV].
-    rng : numpy.random.Generator
 
     Notes
     -----
@@ -147,18 +121,7 @@ def decay_charm(
     weight: FloatArray,
     rng: np.random.Generator,
 ) -> CharmPairs:
-    """Let charmed hadrons decay to leptons.
-
-    Parameters
-    ----------
-    card : Card
-    hadrons : NDArray, shape (4, 2, n)
-        px, py, pz, E of the hadrons that hold c and c̄ [GeV]; leptons are positive and negative.
-    pdg : NDArray of int32, shape (2, n)
-        Their species, keys of the card by absolute value.
-    weight : NDArray, shape (n,)
-    rng : numpy.random.Generator
-    """
+    """Let charmed hadrons decay to leptons."""
     charm = _charm(card)
     n = hadrons.shape[2]
     mass_l = LEPTON_MASS[card.lepton]
@@ -192,10 +155,8 @@ def generate_charm(card: Card, n: int, rng: np.random.Generator) -> CharmPairs:
 
     Parameters
     ----------
-    card : Card
     n : int
         Number of pairs.
-    rng : numpy.random.Generator
 
     Returns
     -------

@@ -24,29 +24,6 @@ from gammastar.physics.hadrons import RHO_MASS_MAX, breit_wigner, rho_mass_densi
 from gammastar.physics.kinematics import daughter, lepton_cosine, lorentz, momentum_in_rest_frame
 from gammastar.physics.qed import FormFactor2, pseudoscalar_dalitz, radiated, vector_dalitz
 
-__all__ = [
-    "MASS_MAX",
-    "Dimuons",
-    "Kinematics",
-    "beam_kinematics",
-    "binned_mass_spectrum",
-    "dalitz_decay",
-    "generate_pairs",
-    "mass_density",
-    "mass_range",
-    "mass_spectrum",
-    "mode_rates",
-    "momentum",
-    "photon_leg",
-    "polarised_decay",
-    "rapidity_limit",
-    "sample_angles",
-    "sample_mass",
-    "sample_pt",
-    "toy_mesons",
-    "truncated_normal",
-]
-
 MASS_MAX = 1.5  # GeV: upper end of the Breit-Wigner tails
 SQRT_S = 27.43  # GeV: scale of the end of a continuum
 GRID = 6001  # points of the tabulated mass spectra
@@ -117,7 +94,6 @@ def mass_density(mode: Mode, pdg: int, mass: npt.ArrayLike, lepton: float = M_MU
 
     Parameters
     ----------
-    mode : Mode
     pdg : int
         Number of the meson.
     mass : array_like, shape (n,) [GeV]
@@ -161,10 +137,6 @@ def sample_mass(mode: Mode, pdg: int, n: int, rng: np.random.Generator, lepton: 
 def mode_rates(card: Card) -> dict[str, float]:
     """Return dimuons per inelastic interaction of every enabled mode, in full phase space.
 
-    Parameters
-    ----------
-    card : Card
-
     Notes
     -----
     multiplicity × A-factor × branching fraction (Allison and Blinov, Eq. 9, without efficiency). With
@@ -192,7 +164,6 @@ def mass_spectrum(card: Card, mass: npt.ArrayLike) -> FloatArray:
 
     Parameters
     ----------
-    card : Card
     mass : array_like
         [GeV]
 
@@ -215,7 +186,6 @@ def binned_mass_spectrum(card: Card, edges: FloatArray, points: int = 401) -> Fl
 
     Parameters
     ----------
-    card : Card
     edges : NDArray, shape (bins + 1,) [GeV]
     points : int
         Of the integration in each bin.
@@ -226,30 +196,19 @@ def binned_mass_spectrum(card: Card, edges: FloatArray, points: int = 401) -> Fl
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dimuons:
-    """Virtual photons and their muons.
+    """Virtual photons and their muons."""
 
-    Attributes
-    ----------
-    process : NDArray of int8, shape (n,)
-        Process codes of the card.
-    mass, pt, energy : NDArray, shape (n,)
-        Of the virtual photon, in the laboratory [GeV].
-    plus, minus : NDArray, shape (4, n)
-        px, py, pz, E of the muons [GeV].
-    weight : NDArray, shape (n,)
-        Dimuons per proton on target.
-    kept : NDArray, shape (2, n)
-        Share of its momentum that each lepton kept after radiation; one without. `plus` and `minus` are
-        after radiation, momentum over `kept` is that of the Born level.
-    """
-
-    process: npt.NDArray[np.int8]
+    process: npt.NDArray[np.int8]  # Process codes of the card, shape (n,)
+    # Of the virtual photon, in the laboratory [GeV], shape (n,)
     mass: FloatArray
     pt: FloatArray
     energy: FloatArray
+    # px, py, pz, E of the muons [GeV], shape (4, n)
     plus: FloatArray
     minus: FloatArray
-    weight: FloatArray
+    weight: FloatArray  # Dimuons per proton on target, shape (n,)
+    # Share of its momentum that each lepton kept after radiation; one without. `plus` and `minus` are after
+    # radiation, momentum over `kept` is that of the Born level, shape (2, n)
     kept: FloatArray
 
     def __len__(self) -> int:
@@ -267,13 +226,7 @@ class Dimuons:
 
 
 def beam_kinematics(energy: float) -> tuple[float, float]:
-    """Return √s of proton-nucleon collisions [GeV] and the rapidity of their centre of mass.
-
-    Examples
-    --------
-    >>> [round(x, 3) for x in beam_kinematics(400.0)]
-    [27.43, 3.374]
-    """
+    """Return √s of proton-nucleon collisions [GeV] and the rapidity of their centre of mass."""
     if not energy > M_PROTON:
         msg = f"beam energy {energy!r} GeV must exceed the proton mass {M_PROTON} GeV"
         raise PhysicsError(msg)
@@ -338,24 +291,6 @@ def dalitz_decay(
 ) -> tuple[FloatArray, FloatArray]:
     """Decay mesons to a virtual photon and a recoil, and the photon to muons.
 
-    Parameters
-    ----------
-    parent : NDArray, shape (4, n)
-        px, py, pz, E of the mesons [GeV].
-    parent_mass : float
-    mass : NDArray, shape (n,)
-        Of the virtual photons.
-    recoil : float
-        Mass of the recoil.
-    rng : numpy.random.Generator
-    lepton : float
-        Mass of the lepton.
-
-    Returns
-    -------
-    photon, plus : NDArray, shape (4, n)
-        Virtual photon and its positive muon, in the frame of `parent`.
-
     Notes
     -----
     The photon leaves the meson isotropically; it is transverse to its flight in the meson's rest frame, which
@@ -373,12 +308,6 @@ def dalitz_decay(
 
 def photon_leg(parent: FloatArray, rng: np.random.Generator) -> FloatArray:
     """Return electrons of photons of π⁰ → γγ that materialise, shape (4, n).
-
-    Parameters
-    ----------
-    parent : NDArray, shape (4, n)
-        Neutral pions [GeV].
-    rng : numpy.random.Generator
 
     Notes
     -----
@@ -437,10 +366,8 @@ def generate_pairs(
 
     Parameters
     ----------
-    card : Card
     n : int
         Number of pairs; the modes share it in proportion to their rates (multinomial).
-    rng : numpy.random.Generator
     mesons : callable, optional
         Where mesons of given masses come from (another engine): ``mesons(card, mode, mass, rng)`` returns
         four-momenta, shape (4, n).
@@ -536,19 +463,6 @@ def polarised_decay(
     rng: np.random.Generator,
 ) -> FloatArray:
     """Return the positive lepton, shape (4, n), of polarised virtual photons.
-
-    Parameters
-    ----------
-    photon : NDArray, shape (4, n)
-        In the laboratory [GeV].
-    mass : NDArray, shape (n,)
-    lepton : float
-        Mass of the lepton.
-    polarisation : Polarisation
-        Coefficients and frame.
-    beam_energy : float
-        [GeV]; the target nucleon is at rest.
-    rng : numpy.random.Generator
 
     Notes
     -----

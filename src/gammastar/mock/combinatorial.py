@@ -28,24 +28,6 @@ from gammastar.mock.cocktail import (
 from gammastar.mock.spectrometer import accepted, efficiency, pair_kinematics, recorded_share
 from gammastar.physics.kinematics import daughter
 
-__all__ = [
-    "NEUTRAL_PION",
-    "N_BLOCKS",
-    "PAIRINGS",
-    "DecayMuons",
-    "MuonPairs",
-    "Pairing",
-    "charge_sums",
-    "decay_depth",
-    "decay_muons",
-    "in_flight",
-    "like_sign_ratio",
-    "measured_r",
-    "muon_pairs",
-    "photon_electrons",
-    "recorded_weight",
-]
-
 Pairing: TypeAlias = Literal["same-event", "mixed"]
 PAIRINGS: tuple[str, ...] = get_args(Pairing)
 IntArray: TypeAlias = npt.NDArray[np.int64]
@@ -72,20 +54,7 @@ class MuonPairs:
 
 
 def muon_pairs(muons: DecayMuons, rng: np.random.Generator, *, pairing: Pairing = "same-event") -> MuonPairs:
-    """Pair decay muons.
-
-    Parameters
-    ----------
-    muons, rng
-    pairing : {"same-event", "mixed"}
-        ``"same-event"`` keeps charge conservation (R > 1); ``"mixed"`` joins muons of different
-        interactions, for which R = 1 by construction.
-
-    Returns
-    -------
-    MuonPairs
-        The sum of weights is the number of pairs (any charges) per interaction.
-    """
+    """Pair decay muons."""
     if str(pairing) not in PAIRINGS:
         msg = f"pairing = {pairing!r} is not one of {list(PAIRINGS)}"
         raise PhysicsError(msg)
@@ -136,18 +105,7 @@ def charge_sums(pairs: MuonPairs, weight: FloatArray) -> FloatArray:
 
 
 def like_sign_ratio(sums: FloatArray) -> tuple[float, float]:
-    """Return R = N(+−)/(2 √(N(++) N(−−))) and its error, the delete-one-block jackknife.
-
-    Parameters
-    ----------
-    sums : NDArray, shape (3, n_blocks)
-        +−, ++, −− in blocks of interactions.
-
-    Raises
-    ------
-    PhysicsError
-        If there are no like-sign pairs outside a block.
-    """
+    """Return R = N(+−)/(2 √(N(++) N(−−))) and its error, the delete-one-block jackknife."""
     totals = sums.sum(axis=1, keepdims=True)
     os, pp, mm = np.concatenate([totals, totals - sums], axis=1)
     if bool(np.any(pp <= 0) | np.any(mm <= 0)):
@@ -182,35 +140,17 @@ def measured_r(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DecayMuons:
-    """Accepted muons from hadrons that decay before the absorber, ordered by interaction.
+    """Accepted muons from hadrons that decay before the absorber, ordered by interaction."""
 
-    Attributes
-    ----------
-    p : NDArray, shape (4, n)
-        px, py, pz, E [GeV].
-    charge : NDArray of int8, shape (n,)
-    mother : NDArray of int32, shape (n,)
-        PDG number of the hadron.
-    weight : NDArray, shape (n,)
-        Probability that the hadron decays in flight over the card's `decay_length`.
-    event : NDArray of int64, shape (n,)
-        Number of the interaction.
-    flight : NDArray, shape (n,)
-        Mean decay length of the hadron [m]; zero for leptons of photons.
-    n_events : int
-        Interactions generated.
-    correlated : bool
-        Whether the azimuths of one interaction belong together.
-    """
-
-    p: FloatArray
-    charge: npt.NDArray[np.int8]
-    mother: npt.NDArray[np.int32]
+    p: FloatArray  # px, py, pz, E [GeV], shape (4, n)
+    charge: npt.NDArray[np.int8]  # shape (n,)
+    mother: npt.NDArray[np.int32]  # PDG number of the hadron, shape (n,)
+    # Probability that the hadron decays in flight over the card's `decay_length`, shape (n,)
     weight: FloatArray
-    event: IntArray
-    flight: FloatArray
-    n_events: int
-    correlated: bool = False
+    event: IntArray  # Number of the interaction, shape (n,)
+    flight: FloatArray  # Mean decay length of the hadron [m]; zero for leptons of photons, shape (n,)
+    n_events: int  # Interactions generated
+    correlated: bool = False  # Whether the azimuths of one interaction belong together
 
 
 def _hadrons(card: Card, n: int, rng: np.random.Generator) -> tuple[IntArray, IntArray, FloatArray]:
@@ -285,15 +225,6 @@ def _chunk(card: Card, n: int, rng: np.random.Generator) -> DecayMuons:
 def decay_muons(card: Card, n: int, rng: np.random.Generator) -> DecayMuons:
     """Generate accepted decay muons of `n` interactions, each weighted by its decay probability.
 
-    Parameters
-    ----------
-    card, rng, n : n is the number of interactions
-
-    Raises
-    ------
-    PhysicsError
-        If `n` is below the number of blocks of the error estimate.
-
     Notes
     -----
     Clusters per interaction follow a negative binomial; each holds one positive and one negative hadron,
@@ -318,15 +249,6 @@ def decay_muons(card: Card, n: int, rng: np.random.Generator) -> DecayMuons:
 def decay_depth(p: FloatArray, flight: FloatArray, length: float, rng: np.random.Generator) -> FloatArray:
     """Draw how far behind the interaction hadrons decayed, along the beam [cm].
 
-    Parameters
-    ----------
-    p : NDArray, shape (3, n)
-        Momenta of the leptons [GeV]; they keep the hadrons' direction but for the kink.
-    flight : NDArray, shape (n,)
-        Mean decay lengths [m]; zero decays at the interaction.
-    length : float
-        Decays happen before this path [m].
-
     Notes
     -----
     An exponential that ends at `length`: s = −λ ln(1 − u (1 − exp(−L/λ))).
@@ -339,25 +261,7 @@ def decay_depth(p: FloatArray, flight: FloatArray, length: float, rng: np.random
 def in_flight(
     p: FloatArray, hadron: Hadron, length: float, rng: np.random.Generator
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Let given hadrons decay to μν.
-
-    Parameters
-    ----------
-    p : NDArray, shape (3, n)
-        Momenta of hadrons of one species [GeV].
-    hadron : Hadron
-    length : float
-        Path on which they may decay [m].
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    muon : NDArray, shape (4, n)
-    probability : NDArray, shape (n,)
-        BR (1 − exp(−L m/(p cτ))).
-    flight : NDArray, shape (n,)
-        Mean decay length p cτ/m [m].
-    """
+    """Let given hadrons decay to μν."""
     mass = constants.mass(hadron.pdg)
     size2 = np.sum(p**2, axis=0)
     flight = np.sqrt(size2) / mass * hadron.ctau

@@ -23,20 +23,6 @@ from gammastar.mock.pools import Pool, Progress, make_pool
 from gammastar.mock.pythia import Process
 from gammastar.mock.spectrometer import accepted
 
-__all__ = [
-    "ENGINES",
-    "TOY",
-    "Engine",
-    "EngineName",
-    "PtFit",
-    "PythiaEngine",
-    "ToyEngine",
-    "fit_pt",
-    "normalised",
-    "power_law",
-    "pythia_engine",
-]
-
 EngineName: TypeAlias = Literal["toy", "pythia"]
 ENGINES: tuple[str, ...] = get_args(EngineName)
 EVENTS = 20_000  # resampled events at a time
@@ -68,12 +54,7 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class ToyEngine:
-    """Spectra of the card.
-
-    Attributes
-    ----------
-    name : str
-    """
+    """Spectra of the card."""
 
     name: str = "toy"
 
@@ -82,11 +63,9 @@ class ToyEngine:
 
         Parameters
         ----------
-        card : Card
         mode : Mode
             A decay of the card.
         mass : NDArray, shape (n,) [GeV]
-        rng : numpy.random.Generator
         """
         return toy_mesons(card, mode, mass, rng)
 
@@ -95,10 +74,8 @@ class ToyEngine:
 
         Parameters
         ----------
-        card : Card
         n : int
             How many particles.
-        rng : numpy.random.Generator
         """
         return decay_muons(card, n, rng)
 
@@ -107,10 +84,8 @@ class ToyEngine:
 
         Parameters
         ----------
-        card : Card
         n : int
             How many particles.
-        rng : numpy.random.Generator
         """
         return generate_charm(card, n, rng)
 
@@ -130,8 +105,6 @@ class PythiaEngine:
     ----------
     soft, charm_pool, photons : Pool
         Inelastic events, pairs of charmed hadrons, Drell-Yan photons; the last two may be missing.
-    options : PythiaCard
-    name : str
     """
 
     soft: Pool
@@ -163,11 +136,9 @@ class PythiaEngine:
 
         Parameters
         ----------
-        card : Card
         mode : Mode
             A decay of the card.
         mass : NDArray, shape (n,) [GeV]
-        rng : numpy.random.Generator
         """
         pdg, n = card.mesons[mode.meson].pdg, len(mass)
         if mode.continuum is not None and self.photons is not None:
@@ -206,10 +177,8 @@ class PythiaEngine:
 
         Parameters
         ----------
-        card : Card
         n : int
             How many particles.
-        rng : numpy.random.Generator
 
         Notes
         -----
@@ -271,10 +240,8 @@ class PythiaEngine:
 
         Parameters
         ----------
-        card : Card
         n : int
             How many particles.
-        rng : numpy.random.Generator
         """
         if self.charm_pool is None or card.charm is None:
             return generate_charm(card, n, rng)
@@ -336,7 +303,6 @@ def pythia_engine(
 
     Parameters
     ----------
-    card : Card
     n_events : int
         Inelastic events.
     seed, workers, cache, progress, block
@@ -386,19 +352,7 @@ def power_law(pt: npt.ArrayLike, p0: float, n: float) -> FloatArray:
 
 
 def fit_pt(pt: FloatArray, weight: FloatArray | None = None) -> PtFit:
-    """Fit a power law to transverse momenta by binned maximum likelihood.
-
-    Parameters
-    ----------
-    pt : NDArray, shape (n,)
-        [GeV]
-    weight : NDArray, shape (n,), optional
-
-    Raises
-    ------
-    PhysicsError
-        If fewer than 100 mesons are given, or the fit does not converge.
-    """
+    """Fit a power law to transverse momenta by binned maximum likelihood."""
     if len(pt) < 100:
         msg = f"fit_pt: {len(pt)} mesons are too few; at least 100 are needed"
         raise PhysicsError(msg)

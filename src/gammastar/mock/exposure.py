@@ -33,22 +33,6 @@ from gammastar.mock.combinatorial import (
 from gammastar.mock.engines import TOY, Engine
 from gammastar.mock.spectrometer import recorded_share
 
-__all__ = [
-    "KINDS",
-    "MISS_PRESCALE",
-    "PILOT",
-    "Kind",
-    "Normalisation",
-    "Plan",
-    "Progress",
-    "Sample",
-    "assembled",
-    "expected_dimuons",
-    "interactions",
-    "normalisation",
-    "prepared",
-]
-
 PILOT = 200_000  # dimuons and interactions that fix the normalisation
 CHUNK = 200_000  # dimuons at a time
 MISS_PRESCALE = 5  # of simulated dimuons that are not recorded one in five is kept
@@ -62,27 +46,15 @@ Sample: TypeAlias = tuple[Candidates, dict[str, Any]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Normalisation:
-    """Expected rates of recorded pairs.
+    """Expected rates of recorded pairs."""
 
-    Attributes
-    ----------
-    signal : float
-        Recorded cocktail pairs per proton on target.
-    decay_scale : float
-        Factor on the decay probabilities that gives the background fraction of the card.
-    third_muon : float
-        Probability of an accepted decay muon besides a dimuon.
-    r_factor, r_factor_sigma : float
-        OS/(2 √(++ −−)) of all recorded false pairs: two decay muons, or one and a muon of the cocktail.
-    r_pool, r_pool_sigma : float
-        The same of pairs of decay muons alone.
-    """
-
-    signal: float
-    decay_scale: float
-    third_muon: float
+    signal: float  # Recorded cocktail pairs per proton on target
+    decay_scale: float  # Factor on the decay probabilities that gives the background fraction of the card
+    third_muon: float  # Probability of an accepted decay muon besides a dimuon
+    # OS/(2 √(++ −−)) of all recorded false pairs: two decay muons, or one and a muon of the cocktail
     r_factor: float
     r_factor_sigma: float
+    # The same of pairs of decay muons alone
     r_pool: float
     r_pool_sigma: float
 
@@ -106,8 +78,6 @@ def normalisation(
 
     Parameters
     ----------
-    card : Card
-    rng : numpy.random.Generator
     pairs : MuonPairs, optional
         Background pool; one of `n` interactions, paired within events, is made if it is not given.
     n : int
@@ -161,23 +131,13 @@ def _without_third(card: Card, candidates: Candidates) -> float:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """What all blocks of a sample share: rates measured once, with pilots.
-
-    Attributes
-    ----------
-    kind : {"data", "mc", "background", "charm"}
-    rate : float
-        Recorded opposite-sign pairs per proton on target, without those of two decay muons (data), of these
-        alone (background), of open charm (charm); share of simulated dimuons that is recorded (mc).
-    norm : Normalisation, optional
-        Of the combinatorial background, for data and background.
-    pairing : {"same-event", "mixed"}
-    miss_prescale : int
-    """
+    """What all blocks of a sample share: rates measured once, with pilots."""
 
     kind: Kind
+    # Recorded opposite-sign pairs per proton on target, without those of two decay muons (data), of these
+    # alone (background), of open charm (charm); share of simulated dimuons that is recorded (mc)
     rate: float
-    norm: Normalisation | None
+    norm: Normalisation | None  # Of the combinatorial background, for data and background
     pairing: Pairing
     miss_prescale: int
 
@@ -193,33 +153,12 @@ def _muon_pairs(
 
 
 def interactions(n_pairs: int) -> int:
-    """Return the interactions whose decay muons are the background of a block.
-
-    Parameters
-    ----------
-    n_pairs : int
-        Size of the block.
-    """
+    """Return the interactions whose decay muons are the background of a block."""
     return int(np.clip(3 * n_pairs, SMALLEST_POOL, LARGEST_POOL))
 
 
 def expected_dimuons(card: Card, n: int, plan: Plan, rng: np.random.Generator) -> float:
-    """Return dimuons of the cocktail that a block will generate, with acceptance and charm of the toy engine.
-
-    Parameters
-    ----------
-    card : Card
-    n : int
-        Size of the block, as for `assembled`.
-    plan : Plan
-        Its kind and options; no rate is needed.
-    rng : numpy.random.Generator
-
-    Raises
-    ------
-    PhysicsError
-        If no pilot dimuon is recorded.
-    """
+    """Return dimuons of the cocktail that a block will generate, with acceptance and charm of the toy engine."""
     if plan.kind not in {"data", "mc"}:
         return 0.0
     pilot = signal_candidates(card, generate_pairs(card, PILOT // 4, rng), rng)
@@ -237,24 +176,7 @@ def expected_dimuons(card: Card, n: int, plan: Plan, rng: np.random.Generator) -
 def prepared(
     card: Card, n: int, rng: np.random.Generator, engine: Engine, plan: Plan
 ) -> tuple[Plan, MuonPairs | None]:
-    """Return the plan with its rates, and the pool of background pairs of the first block.
-
-    Parameters
-    ----------
-    card : Card
-    n : int
-        Size of the first block.
-    rng : numpy.random.Generator
-        Of the first block, which goes on with it.
-    engine : Engine
-    plan : Plan
-        Kind and options of the sample; `rate` and `norm` are found here.
-
-    Raises
-    ------
-    PhysicsError
-        If nothing would be recorded.
-    """
+    """Return the plan with its rates, and the pool of background pairs of the first block."""
     pairs, norm = None, None
     if plan.kind in {"data", "background"}:
         pairs = _muon_pairs(card, n, rng, plan.pairing, engine)
@@ -286,20 +208,7 @@ def assembled(
     pairs: MuonPairs | None = None,
     progress: Progress | None = None,
 ) -> Sample:
-    """Return the events of one block.
-
-    Parameters
-    ----------
-    card : Card
-    n : int
-        Size of the block: recorded opposite-sign pairs that are expected, or rows (mc).
-    plan : Plan
-    rng : numpy.random.Generator
-    engine : Engine
-    pairs : MuonPairs, optional
-        Pool of background pairs; made here if it is needed and not given.
-    progress : callable, optional
-    """
+    """Return the events of one block."""
     if plan.kind == "mc":
         return _cocktail_sample(card, n, plan, rng, engine, progress)
     if plan.kind == "charm":

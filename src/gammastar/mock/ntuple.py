@@ -16,21 +16,6 @@ from gammastar.mock.candidates import COMBINATORIAL, Candidates
 from gammastar.mock.card import Card
 from gammastar.mock.spectrometer import bursts, event_columns, fired, muon_columns, pieces, smear, vertex_z
 
-__all__ = [
-    "ContentDigest",
-    "SimulatedEvents",
-    "TreeFile",
-    "combined_meta",
-    "event_branches",
-    "joined",
-    "muon_branches",
-    "richer",
-    "shifted",
-    "truth_branches",
-    "without_hidden",
-    "write_blocks",
-]
-
 DIMUON_TRIGGER = 1
 DECAY_HADRONS = (211, 321)
 VERTEX_SIGMA = 0.02  # cm, along the beam
@@ -246,15 +231,7 @@ def shifted(block: SimulatedEvents, events: int, bursts: int, per_burst: int) ->
 
 
 def combined_meta(metas: Sequence[Mapping[str, Any]], *, shared_engine: bool = False) -> dict[str, Any]:
-    """Return the record of a sample from those of its blocks.
-
-    Parameters
-    ----------
-    metas : sequence of mapping
-        Exposures, events and sums of weights add up; all else is that of the first block.
-    shared_engine : bool
-        All blocks were made from the same generated events, which count once.
-    """
+    """Return the record of a sample from those of its blocks."""
     first = dict(metas[0])
     if len(metas) == 1:
         return first
@@ -306,7 +283,6 @@ def write_blocks(
 
     Parameters
     ----------
-    file : TreeFile
     blocks : iterable of SimulatedEvents
         From `simulate_blocks`.
     shared_engine : bool

@@ -26,8 +26,6 @@ from gammastar.mock import pythia
 from gammastar.mock.card import Card, PythiaCard
 from gammastar.mock.pythia import Process, System
 
-__all__ = ["SHARE", "Pool", "Progress", "make_pool"]
-
 Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
 Progress: TypeAlias = Callable[[int, int], None]
 Share: TypeAlias = tuple[dict[str, npt.NDArray[Any]], float]
@@ -40,24 +38,13 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pool:
-    """Hadrons of generated events.
+    """Hadrons of generated events."""
 
-    Attributes
-    ----------
-    arrays : mapping of str to NDArray
-        As `pythia.generate` returns them.
-    process, system : str
-    n_events : int
-        Events that Pythia finished.
-    rate : float
-        Events per second, shares that were at hand not counted; nan if all were.
-    """
-
-    arrays: Arrays
+    arrays: Arrays  # As `pythia.generate` returns them
     process: Process
     system: System
-    n_events: int
-    rate: float
+    n_events: int  # Events that Pythia finished
+    rate: float  # Events per second, shares that were at hand not counted; nan if all were
 
     @property
     def sigma(self) -> float:
@@ -213,35 +200,7 @@ def make_pool(
     progress: Progress | None = None,
     block: int = 0,
 ) -> Pool:
-    """Generate at least `n` events with Pythia and keep their hadrons.
-
-    Parameters
-    ----------
-    card : Card
-        Its section ``[pythia]`` says which collisions and which further settings; pp without.
-    n : int
-        Events; rounded up to whole shares (10 000 in pp, 4 000 in p-Pb, 5 000 of hard processes).
-    process : {"soft", "electrons", "charm", "drell_yan"}
-    seed : int
-    workers : int
-        Processes; the result does not depend on their number.
-    cache : path, optional
-        Folder where finished shares are kept: an interrupted run goes on there, and gives what an
-        uninterrupted one gives.
-    progress : callable, optional
-        Called as ``progress(events done, events wanted)``.
-    block : int
-        Pools of different blocks hold independent events.
-
-    Raises
-    ------
-    PhysicsError
-        If `n` or `workers` is not positive.
-    UserError
-        If pythia8mc is not installed, or does not know a setting.
-    StoreError
-        If the folder cannot be written.
-    """
+    """Generate at least `n` events with Pythia and keep their hadrons."""
     if n <= 0 or workers <= 0:
         msg = f"make_pool: n = {n!r} and workers = {workers!r} must be positive"
         raise PhysicsError(msg)

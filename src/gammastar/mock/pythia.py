@@ -22,19 +22,6 @@ from gammastar.core.errors import GammastarError, PhysicsError, UserError
 from gammastar.core.records import BoolArray
 from gammastar.core.sampling import stream
 
-__all__ = [
-    "PROCESSES",
-    "SOFT",
-    "SYSTEMS",
-    "Process",
-    "System",
-    "bare_rate",
-    "generate",
-    "initialised",
-    "settings",
-    "version",
-]
-
 System: TypeAlias = Literal["pp", "pPb"]
 SYSTEMS: tuple[str, ...] = get_args(System)
 Process: TypeAlias = Literal["soft", "electrons", "charm", "drell_yan"]
@@ -92,13 +79,7 @@ def _module() -> Any:
 
 
 def version() -> str:
-    """Return the version of pythia8mc.
-
-    Raises
-    ------
-    UserError
-        If it is not installed; the message names the extra.
-    """
+    """Return the version of pythia8mc."""
     _module()
     return metadata.version("pythia8mc")
 
@@ -106,24 +87,7 @@ def version() -> str:
 def settings(
     energy: float, *, system: System = "pp", process: Process = "soft", extra: tuple[str, ...] = ()
 ) -> tuple[str, ...]:
-    """Return the settings of Pythia, without the seed.
-
-    Parameters
-    ----------
-    energy : float
-        Of the beam [GeV]; the target is at rest.
-    system : {"pp", "pPb"}
-        ``"pPb"``: Angantyr, weighted events. Hard processes are made in pp.
-    process : {"soft", "electrons", "charm", "drell_yan"}
-        ``"electrons"``: as ``"soft"``, and the neutral pions are kept.
-    extra : tuple of str
-        Further settings, as Pythia reads them; they come last.
-
-    Raises
-    ------
-    PhysicsError
-        If `system` or `process` is unknown.
-    """
+    """Return the settings of Pythia, without the seed."""
     for name, value, known in (("system", system, SYSTEMS), ("process", process, PROCESSES)):
         if value not in known:
             msg = f"pythia: {name} = {value!r} is not one of {list(known)}"
@@ -136,20 +100,7 @@ def settings(
 
 @lru_cache(maxsize=4)  # soft collisions, charm, Drell-Yan: each serves several pools
 def initialised(lines: tuple[str, ...]) -> Any:
-    """Return Pythia, initialised and as yet unused, for copies of this process to generate with.
-
-    Parameters
-    ----------
-    lines : tuple of str
-        From `settings`.
-
-    Raises
-    ------
-    UserError
-        If pythia8mc is not installed, or does not know a setting.
-    GammastarError
-        If Pythia cannot be initialised.
-    """
+    """Return Pythia, initialised and as yet unused, for copies of this process to generate with."""
     return _initialised(lines)
 
 
@@ -276,26 +227,7 @@ EXTRACT: Mapping[str, Callable[..., Arrays]] = {
 def generate(
     lines: tuple[str, ...], process: Process, n: int, seed: int, index: int = 0, *, ready: Any = None
 ) -> Arrays:
-    """Generate one share of events and keep what the mock needs.
-
-    Parameters
-    ----------
-    lines : tuple of str
-        From `settings`.
-    process : {"soft", "electrons", "charm", "drell_yan"}
-    n : int
-        Events to try; those that Pythia gives up are left out.
-    seed, index : int
-        Seed of the run and number of the share; shares are independent.
-    ready : object, optional
-        From `initialised`, in a copy of the process that made it: it is used up.
-
-    Returns
-    -------
-    dict of str to NDArray
-        ``"<pdg>_pt"``, ``"<pdg>_y"``, ``"<pdg>_weight"`` of every meson, ``hadron_*`` (soft), ``charm_*`` or
-        ``photon_*``; ``event_weight``, shape (events,); ``sigma`` [mb], the generated cross section.
-    """
+    """Generate one share of events and keep what the mock needs."""
     if n <= 0:
         msg = f"pythia: n = {n!r} events must be positive"
         raise PhysicsError(msg)

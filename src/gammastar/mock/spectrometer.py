@@ -11,20 +11,6 @@ import numpy.typing as npt
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.mock.card import Card, DetectorCard, Efficiency, Spectrometer, Target
 
-__all__ = [
-    "accepted",
-    "bursts",
-    "efficiency",
-    "event_columns",
-    "fired",
-    "muon_columns",
-    "pair_kinematics",
-    "recorded_share",
-    "sextant",
-    "smear",
-    "vertex_z",
-]
-
 TAIL_FREEDOM = 3  # of Student's t in the tail of offsets
 
 
@@ -37,16 +23,7 @@ def sextant(px: FloatArray, py: FloatArray, count: int) -> npt.NDArray[np.int8]:
 def fired(
     card: Card, p: FloatArray, charge: npt.NDArray[np.int8], present: BoolArray
 ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
-    """Return trigger bits of events and the smallest prescale among the triggers that fired (0: none).
-
-    Parameters
-    ----------
-    card : Card
-        With a section ``[spectrometer]``.
-    p : NDArray, shape (3, k, n)
-        Momenta of up to k muons of n events.
-    charge, present : NDArray, shape (k, n)
-    """
+    """Return trigger bits of events and the smallest prescale among the triggers that fired (0: none)."""
     bits = np.zeros(present.shape[1], dtype=np.uint32)
     prescale = np.zeros(present.shape[1], dtype=np.int64)
     if card.spectrometer is None:
@@ -128,18 +105,7 @@ def event_columns(
 def muon_columns(
     card: Card, part: Spectrometer, p: FloatArray, wide: FloatArray, rng: np.random.Generator
 ) -> Mapping[str, npt.NDArray[Any]]:
-    """Return hits, χ², offsets and sextant of muons.
-
-    Parameters
-    ----------
-    card : Card
-    part : Spectrometer
-    p : NDArray, shape (3, n)
-        [GeV]
-    wide : NDArray of bool, shape (n,)
-        Muons of decays in flight, whose kink widens offset and match.
-    rng : numpy.random.Generator
-    """
+    """Return hits, χ², offsets and sextant of muons."""
     n = p.shape[1]
     factor = np.where(wide, part.kink, 1.0)
     size = np.sqrt(np.sum(p**2, axis=0))
@@ -181,7 +147,6 @@ def accepted(muon: FloatArray, card: DetectorCard) -> BoolArray:
     ----------
     muon : NDArray, shape (4, ...)
         px, py, pz, E [GeV].
-    card : DetectorCard
     """
     px, py, pz, energy = muon
     slope2 = px**2 + py**2
@@ -216,7 +181,6 @@ def efficiency(mass: FloatArray, pt: FloatArray, energy: FloatArray, card: Effic
     ----------
     mass, pt, energy : NDArray, shape (n,)
         Of the pair [GeV].
-    card : Efficiency
 
     Notes
     -----
@@ -230,13 +194,6 @@ def efficiency(mass: FloatArray, pt: FloatArray, energy: FloatArray, card: Effic
 
 def smear(momentum: FloatArray, card: DetectorCard, rng: np.random.Generator) -> FloatArray:
     """Return measured three-momenta.
-
-    Parameters
-    ----------
-    momentum : NDArray, shape (3, ...)
-        px, py, pz [GeV], pz > 0.
-    card : DetectorCard
-    rng : numpy.random.Generator
 
     Notes
     -----

@@ -18,25 +18,15 @@ from gammastar.mock.candidates import with_energy
 from gammastar.mock.card import Card
 from gammastar.mock.spectrometer import pair_kinematics
 
-__all__ = ["YieldFit", "fit_yields", "mass_templates", "tune_card"]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class YieldFit:
-    """Factors on templates that describe a spectrum.
-
-    Attributes
-    ----------
-    factor, error : mapping of str to float
-    covariance : NDArray, shape (k, k)
-        In the order of `factor`.
-    chi2, ndof : float, int
-        Baker-Cousins likelihood ratio and degrees of freedom.
-    """
+    """Factors on templates that describe a spectrum."""
 
     factor: Mapping[str, float]
     error: Mapping[str, float]
-    covariance: FloatArray
+    covariance: FloatArray  # In the order of `factor`, shape (k, k)
+    # Baker-Cousins likelihood ratio and degrees of freedom
     chi2: float
     ndof: int
 
@@ -159,14 +149,12 @@ def mass_templates(
 
     Parameters
     ----------
-    card : Card
     edges : NDArray, shape (bins + 1,)
         Of the measured mass [GeV].
     pot : float
         Protons on target of the measurement.
     n : int
         Simulated dimuons.
-    seed : int
 
     Returns
     -------
@@ -214,7 +202,6 @@ def tune_card(
 
     Parameters
     ----------
-    card : Card
     edges, counts : array_like, shapes (bins + 1,), (bins,)
         Measured masses [GeV] and entries, background included.
     pot : float

@@ -16,8 +16,6 @@ from scipy.special import gammainc, gammaincc, gammainccinv, gammaincinv, gammal
 
 from gammastar.core.records import FloatArray
 
-__all__ = ["at_least", "at_most", "exactly"]
-
 FIXED = 1e-7  # a nuisance narrower than this does not move a yield
 WIDEST = 11.0  # standard deviations beyond which a nuisance is not integrated, 1e-28 of it
 FULL, EMPTY = 1.0 - 1e-12, 1e-40  # probabilities that count as one and as zero
@@ -31,26 +29,7 @@ PIECE = 1 << 14  # rates at once, which stay in the cache
 def at_most(
     signal: FloatArray, count: FloatArray, background: float, sigmas: tuple[float, float]
 ) -> FloatArray:
-    """Return P(≤ n | s e^{σ_s θ_s} + b e^{σ_b θ_b}) averaged over both θ.
-
-    Parameters
-    ----------
-    signal, count : NDArray, of one shape
-        Median signal and count; a count below zero has the probability zero.
-    background : float
-        Median background.
-    sigmas : (float, float)
-        Standard deviations of the logarithms of signal and background.
-
-    Returns
-    -------
-    NDArray, shape of `signal`
-
-    Examples
-    --------
-    >>> at_most(np.array([2.3]), np.array([0.0]), 0.0, (0.0, 0.0)).round(6)  # e^-2.3
-    array([0.100259])
-    """
+    """Return P(≤ n | s e^{σ_s θ_s} + b e^{σ_b θ_b}) averaged over both θ."""
     s, n = (np.ravel(x).astype(np.float64) for x in np.broadcast_arrays(signal, count))
     found = np.zeros(len(s))
     few = 0.0
@@ -77,14 +56,7 @@ def at_least(count: float, background: float, sigma: float) -> float:
 
 
 def exactly(count: FloatArray, background: float, sigma: float) -> FloatArray:
-    """Return P(n | b e^{σθ}) averaged over θ.
-
-    Parameters
-    ----------
-    count : NDArray, shape (n,)
-    background, sigma : float
-        Median and standard deviation of the logarithm.
-    """
+    """Return P(n | b e^{σθ}) averaged over θ."""
     if sigma < FIXED or background == 0:
         return _poisson(count, np.full(count.shape, background))
     low, high = gammainccinv(count + 1.0, FULL), gammainccinv(count + 1.0, EMPTY)

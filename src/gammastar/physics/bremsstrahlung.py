@@ -21,23 +21,6 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.physics.hadrons import FORM_FACTORS, FormFactor
 
-__all__ = [
-    "PRESETS",
-    "TITLES",
-    "Bremsstrahlung",
-    "band",
-    "cross_section_nsd",
-    "cross_section_total",
-    "dirac_splitting",
-    "fww_splitting",
-    "interference_splitting",
-    "kinematic_limit",
-    "pauli_splitting",
-    "polarisation_sum_splitting",
-    "preset",
-    "virtuality",
-]
-
 Splitting = Literal["qra_v2", "qra_v1", "fww"]
 CrossSection = Literal["nsd", "total"]
 SPrime = Literal["collinear", "energy"]
@@ -54,52 +37,28 @@ def cross_section_nsd(s: npt.ArrayLike) -> FloatArray:
 
 
 def cross_section_total(s: npt.ArrayLike) -> FloatArray:
-    """Return σ(pp, total) [mb], s in GeV²; the fit 35.45 + 0.308 ln²(s/28.94) + … of the PDG.
-
-    Examples
-    --------
-    >>> round(float(cross_section_total(750.62)), 3)
-    39.861
-    """
+    """Return σ(pp, total) [mb], s in GeV²; the fit 35.45 + 0.308 ln²(s/28.94) + … of the PDG."""
     s = np.asarray(s, dtype=np.float64)
     return np.asarray(35.45 + 0.308 * np.log(s / 28.94) ** 2 + 42.53 * s**-0.458 - 33.34 * s**-0.545)
 
 
 @dataclass(frozen=True, slots=True)
 class Bremsstrahlung:
-    """One convention of p → p A'; change one of a preset with `dataclasses.replace`.
+    """One convention of p → p A'; change one of a preset with `dataclasses.replace`."""
 
-    Attributes
-    ----------
-    name : str
-        Printed with every result.
-    splitting : {"qra_v2", "qra_v1", "fww"}
-        Splitting functions of arXiv:2409.09123, 2108.05900 and 1311.3870.
-    form_factor : FormFactor
-        Time-like F1 and F2 of the proton; "qra_v1" and "fww" use F1 alone.
-    off_shell : float or None
-        Λ [GeV] of F_v = Λ⁴/(Λ⁴ + (H/z)²), which enters squared; None: no off-shell form factor.
-    z_range : tuple of float
-        Window of z = p_z/p_beam.
-    pt_max : float
-        [GeV]
-    cross_section : {"nsd", "total"}
-        The rate is weighted with σ(s')/σ(s).
-    s_prime : {"collinear", "energy"}
-        s' = 2 m_p E (1 − z) + 2 m_p² with s = 2 m_p E + 2 m_p², or s' = 2 m_p (E − E_A') with s = 2 m_p E,
-        never below 2 GeV².
-    inelastic : float or None
-        σ_inel(pp) [mb]: divide by it instead of by σ(s), for a rate per inelastic interaction.
-    """
-
-    name: str
-    splitting: Splitting
+    name: str  # Printed with every result
+    splitting: Splitting  # Splitting functions of arXiv:2409.09123, 2108.05900 and 1311.3870
+    # Time-like F1 and F2 of the proton; "qra_v1" and "fww" use F1 alone
     form_factor: FormFactor = FORM_FACTORS["pointlike"]
+    # Λ [GeV] of F_v = Λ⁴/(Λ⁴ + (H/z)²), which enters squared; None: no off-shell form factor
     off_shell: float | None = None
-    z_range: tuple[float, float] = (0.1, 0.9)
-    pt_max: float = 1.0
-    cross_section: CrossSection = "total"
+    z_range: tuple[float, float] = (0.1, 0.9)  # Window of z = p_z/p_beam
+    pt_max: float = 1.0  # [GeV]
+    cross_section: CrossSection = "total"  # The rate is weighted with σ(s')/σ(s)
+    # s' = 2 m_p E (1 − z) + 2 m_p² with s = 2 m_p E + 2 m_p², or s' = 2 m_p (E − E_A') with s = 2 m_p E,
+    # never below 2 GeV²
     s_prime: SPrime = "energy"
+    # σ_inel(pp) [mb]: divide by it instead of by σ(s), for a rate per inelastic interaction
     inelastic: float | None = None
 
     def __post_init__(self) -> None:
@@ -127,11 +86,6 @@ class Bremsstrahlung:
     def largest_mass(self, beam_energy: float) -> float:
         """Return the largest mass for which the approximation holds in the whole window [GeV]; 0 for none.
 
-        Parameters
-        ----------
-        beam_energy : float
-            [GeV]
-
         Notes
         -----
         Emission is factorised from the collision with the target while the target takes little momentum:
@@ -147,14 +101,7 @@ class Bremsstrahlung:
         return min(float(np.sqrt(min(ends))), kinematic_limit(energy))
 
     def check(self, mass: npt.ArrayLike, beam_energy: float) -> FloatArray:
-        """Return masses [GeV] as an array, if the kernel speaks of them at this beam energy.
-
-        Raises
-        ------
-        PhysicsError
-            If a mass is not positive and finite, cannot be made in p p → p p A', or lies beyond
-            `largest_mass`.
-        """
+        """Return masses [GeV] as an array, if the kernel speaks of them at this beam energy."""
         values, energy = _masses(mass), _energy(beam_energy)
         worst = float(values.max(initial=0.0))
         closed = kinematic_limit(energy)
@@ -180,20 +127,7 @@ class Bremsstrahlung:
     def differential(
         self, z: npt.ArrayLike, pt2: npt.ArrayLike, mass: npt.ArrayLike, beam_energy: float
     ) -> FloatArray:
-        """Return d²N/(dz dpT²) per interacting proton and ε² [GeV⁻²]; zero outside the window.
-
-        Parameters
-        ----------
-        z, pt2, mass : array_like, broadcast against each other
-            p_z/p_beam, squared transverse momentum [GeV²], mass [GeV].
-        beam_energy : float
-            [GeV]
-
-        Raises
-        ------
-        PhysicsError
-            As `check`.
-        """
+        """Return d²N/(dz dpT²) per interacting proton and ε² [GeV⁻²]; zero outside the window."""
         z, pt2 = np.asarray(z, dtype=np.float64), np.asarray(pt2, dtype=np.float64)
         mass = self.check(mass, beam_energy)
         low, high = self.z_range
@@ -207,17 +141,6 @@ class Bremsstrahlung:
 
     def rate(self, mass: npt.ArrayLike, beam_energy: float) -> FloatArray:
         """Return the number of dark photons in the window per interacting proton and ε².
-
-        Parameters
-        ----------
-        mass : array_like, any shape [GeV]
-        beam_energy : float
-            [GeV]
-
-        Raises
-        ------
-        PhysicsError
-            As `check`.
 
         Notes
         -----
@@ -233,26 +156,7 @@ class Bremsstrahlung:
     def sample(
         self, mass: float, beam_energy: float, n: int, rng: np.random.Generator
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Draw dark photons with weights.
-
-        Parameters
-        ----------
-        mass, beam_energy : float
-            [GeV]
-        n : int
-        rng : numpy.random.Generator
-
-        Returns
-        -------
-        energy, pt : NDArray, shape (n,) [GeV]
-        weight : NDArray, shape (n,)
-            Their sum estimates `rate(mass, beam_energy)`.
-
-        Raises
-        ------
-        PhysicsError
-            As `check`, or if no particle is asked for.
-        """
+        """Draw dark photons with weights."""
         if n < 1:
             msg = f"bremsstrahlung: {n} particles asked for; give one or more"
             raise PhysicsError(msg)
@@ -301,19 +205,9 @@ class Bremsstrahlung:
 def kinematic_limit(beam_energy: float) -> float:
     """Return √s − 2 m_p [GeV]: p p → p p A' is open below it, for protons at rest; 0 if nothing can be made.
 
-    Parameters
-    ----------
-    beam_energy : float
-        Energy of the proton [GeV].
-
     Notes
     -----
     s = 2 m_p² + 2 m_p E. Protons that move in the nucleus are left out.
-
-    Examples
-    --------
-    >>> round(kinematic_limit(5.0), 3)
-    1.462
     """
     s = 2 * M_PROTON**2 + 2 * M_PROTON * _energy(beam_energy)
     return max(0.0, float(np.sqrt(s)) - 2 * M_PROTON)
@@ -361,13 +255,7 @@ TITLES = {
 
 
 def preset(name: str) -> Bremsstrahlung:
-    """Return a named preset: "qra_v2", "qra_v1", "na62", "fairship" or "fww_vmd".
-
-    Raises
-    ------
-    PhysicsError
-        If there is none of that name.
-    """
+    """Return a named preset: "qra_v2", "qra_v1", "na62", "fairship" or "fww_vmd"."""
     if name not in PRESETS:
         msg = f"bremsstrahlung preset {name!r} is not known; there are {', '.join(PRESETS)}"
         raise PhysicsError(msg)
@@ -380,11 +268,6 @@ def band(central: Bremsstrahlung, factor: float = 2.0) -> tuple[Bremsstrahlung, 
     Notes
     -----
     A factor of two about Λ = 1.5 GeV; the range is an assumption, not a measurement.
-
-    Raises
-    ------
-    PhysicsError
-        If the preset has no off-shell form factor.
     """
     if central.off_shell is None:
         msg = f"bremsstrahlung {central.name!r} has no off-shell form factor: it has no band of Λ"
@@ -397,13 +280,7 @@ def band(central: Bremsstrahlung, factor: float = 2.0) -> tuple[Bremsstrahlung, 
 
 
 def virtuality(z: npt.ArrayLike, pt2: npt.ArrayLike, mass: npt.ArrayLike) -> FloatArray:
-    """Return H = pT² + z² m_p² + (1 − z) m² [GeV²].
-
-    Parameters
-    ----------
-    z, pt2, mass : array_like, broadcast against each other
-        Momentum fraction, squared transverse momentum [GeV²], mass of the dark photon [GeV].
-    """
+    """Return H = pT² + z² m_p² + (1 − z) m² [GeV²]."""
     z = np.asarray(z, dtype=np.float64)
     return np.asarray(np.asarray(pt2) + z**2 * _MP2 + (1.0 - z) * np.square(mass), dtype=np.float64)
 

@@ -43,7 +43,6 @@ def check(condition: bool, message: str) -> None:
 
     Parameters
     ----------
-    condition : bool
     message : str
         What is wrong.
     """
@@ -96,7 +95,6 @@ def check_exposure(pot: float | None, luminosity: float | None, target: Target) 
         Protons on target.
     luminosity : float, optional
         [1/pb]
-    target : Target
 
     Raises
     ------
@@ -119,7 +117,6 @@ def exposure_text(pot: float | None, luminosity: float | None) -> str:
 
     Parameters
     ----------
-    pot : float, optional
     luminosity : float, optional
         [1/pb]
 
@@ -153,7 +150,6 @@ class Plane:
 
     Attributes
     ----------
-    name : str
     z : float [m]
     half_x, half_y : float
         Half-widths [m].
@@ -244,10 +240,8 @@ class Detector:
 
     Attributes
     ----------
-    name, source : str
     beam_energy : float
         [GeV]
-    target : Target
     pot : float or None
         Protons on target.
     luminosity : float or None
@@ -259,9 +253,6 @@ class Detector:
         Where decays count.
     accept_on : {"parent", "daughters"}
         Whether the line of the long-lived particle alone decides, or both leptons must be seen.
-    planes : tuple of Plane
-    magnet : Magnet or None
-    cuts : Cuts
     efficiency : mapping of final state to float
         Selection efficiency; its keys are the final states that the detector sees.
     background, background_sigma : float or None
@@ -425,7 +416,6 @@ def target_factor(
     ----------
     exposure : Exposure
         Beam and target of the measurement.
-    detector : Detector
     scaling : {"per_interaction", "power"}
         "per_interaction": the yield of one inelastic interaction does not depend on the nucleus.
         "power": it goes as A^(α − α_inel), with the two exponents of production and inelastic cross section.

@@ -20,30 +20,6 @@ from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.physics.qed import lepton_factor, pseudoscalar_dalitz, vector_dalitz
 
-__all__ = [
-    "ETA_INVERSE_LAMBDA2",
-    "ETA_INVERSE_LAMBDA2_ERROR",
-    "FORM_FACTORS",
-    "OMEGA_INVERSE_LAMBDA2",
-    "OMEGA_INVERSE_LAMBDA2_ERROR",
-    "RHO_MASS_MAX",
-    "RHO_TEMPERATURE",
-    "Component",
-    "PoleFormFactor",
-    "TabulatedFormFactor",
-    "breit_wigner",
-    "cocktail_components",
-    "eta2",
-    "eta_prime2",
-    "form_factor",
-    "omega2",
-    "pi0_2",
-    "pointlike",
-    "rho_mass_density",
-    "rho_omega_phase",
-    "rho_width",
-]
-
 ETA_INVERSE_LAMBDA2 = 1.934  # GeV⁻², NA60, arXiv:1608.07898
 ETA_INVERSE_LAMBDA2_ERROR = math.hypot(0.067, 0.050)  # statistical and systematic, same paper
 OMEGA_INVERSE_LAMBDA2 = 2.223  # GeV⁻², NA60, arXiv:1608.07898
@@ -72,18 +48,6 @@ def pointlike(q2: npt.ArrayLike) -> FloatArray:
 
 def eta2(q2: npt.ArrayLike, inverse_lambda2: float = ETA_INVERSE_LAMBDA2) -> FloatArray:
     """Return |F_η(q²)|² = (1 − q²/Λ²)⁻².
-
-    Parameters
-    ----------
-    q2 : array_like
-        [GeV²]
-    inverse_lambda2 : float
-        Λ⁻² [GeV⁻²].
-
-    Raises
-    ------
-    PhysicsError
-        If q² reaches the pole.
 
     Notes
     -----
@@ -124,16 +88,10 @@ def pi0_2(q2: npt.ArrayLike) -> FloatArray:
 
 @dataclass(frozen=True, slots=True)
 class PoleFormFactor:
-    """F1 as a coherent sum of vector mesons, Σ f M²/(M² − q² − iMΓ); no Pauli part.
-
-    Attributes
-    ----------
-    name : str
-    couplings, masses, widths : tuple of float
-        One entry per meson; masses and widths [GeV]. Without entries F1 = 1: a point-like proton.
-    """
+    """F1 as a coherent sum of vector mesons, Σ f M²/(M² − q² − iMΓ); no Pauli part."""
 
     name: str
+    # One entry per meson; masses and widths [GeV]. Without entries F1 = 1: a point-like proton
     couplings: tuple[float, ...] = ()
     masses: tuple[float, ...] = ()
     widths: tuple[float, ...] = ()
@@ -165,18 +123,11 @@ class DipolePenalty:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TabulatedFormFactor:
-    """F1 and F2 interpolated linearly in a table, real and imaginary parts apart.
-
-    Attributes
-    ----------
-    name : str
-    mass : NDArray, shape (n,) [GeV]
-        Strictly increasing.
-    f1, f2 : NDArray of complex, shape (n,)
-    """
+    """F1 and F2 interpolated linearly in a table, real and imaginary parts apart."""
 
     name: str
-    mass: FloatArray
+    mass: FloatArray  # Strictly increasing, shape (n,) [GeV]
+    # shape (n,)
     f1: ComplexArray
     f2: ComplexArray
 
@@ -194,11 +145,6 @@ class TabulatedFormFactor:
 
         Without a heading the three columns mass, F1 and F2 are read, separated by blanks and complex numbers
         written as ``(1.0+-0.2j)``: the public tables of the unitary and analytic model of arXiv:2409.09123.
-
-        Raises
-        ------
-        InputFileError
-            If the file is missing, has other columns or holds something that is not a number.
         """
         wanted = ["mass_GeV", "re_f1", "im_f1", "re_f2", "im_f2"]
         try:
@@ -276,13 +222,7 @@ FORM_FACTORS: dict[str, FormFactor] = {
 
 
 def form_factor(name: str) -> FormFactor:
-    """Return a built-in form factor: "pointlike", "vmd", "vmd-degenerate" or "dipole".
-
-    Raises
-    ------
-    PhysicsError
-        If there is none of that name.
-    """
+    """Return a built-in form factor: "pointlike", "vmd", "vmd-degenerate" or "dipole"."""
     if name not in FORM_FACTORS:
         msg = f"form factor {name!r} is not known; there are {', '.join(sorted(FORM_FACTORS))}"
         raise PhysicsError(msg)
@@ -297,13 +237,6 @@ POINTS = 401  # per cell of an integral: a 10 MeV cell resolves the 4 MeV of the
 
 def breit_wigner(m: npt.ArrayLike, pole: float, gamma: float) -> FloatArray:
     """Return the relativistic Breit-Wigner dN/dm of constant width [GeV⁻¹].
-
-    Parameters
-    ----------
-    m : array_like
-        [GeV]
-    pole, gamma : float
-        Mass and total width [GeV].
 
     Notes
     -----
@@ -326,20 +259,10 @@ def rho_width(m: npt.ArrayLike) -> FloatArray:
 def rho_omega_phase(m: npt.ArrayLike) -> FloatArray:
     """Return cos of the phase between the propagators of ρ and ω, by which their interference goes.
 
-    Parameters
-    ----------
-    m : array_like
-        [GeV]
-
     Notes
     -----
     Phases of 1/(M² − m² − iMΓ), the width of the ρ running; amplitudes that are made in phase. At the ω both
     phases pass a right angle, and the interference is largest.
-
-    Examples
-    --------
-    >>> [round(float(value), 2) for value in rho_omega_phase([0.76, 0.7827, 0.8])]
-    [0.39, 1.0, 0.52]
     """
     s = np.asarray(m, dtype=np.float64) ** 2
     rho = mass(RHO) ** 2 - s - 1j * mass(RHO) * rho_width(np.sqrt(s))
@@ -369,20 +292,6 @@ def _rho_norm(temperature: float, m_lepton: float) -> float:
 def rho_mass_density(m: npt.ArrayLike, temperature: float, *, m_lepton: float = M_MU) -> FloatArray:
     """Return dN/dm of ρ → l⁺l⁻, normalised to one between 2 m_π and 1.5 GeV [GeV⁻¹].
 
-    Parameters
-    ----------
-    m : array_like
-        [GeV]
-    temperature : float
-        Effective temperature of the Boltzmann factor [GeV].
-    m_lepton : float
-        [GeV]
-
-    Raises
-    ------
-    PhysicsError
-        If `temperature` is not positive.
-
     Notes
     -----
     Two-pion phase space, P-wave width, photon propagator and lepton threshold times (mT)^{3/2} e^{−m/T}, the
@@ -399,17 +308,10 @@ def rho_mass_density(m: npt.ArrayLike, temperature: float, *, m_lepton: float = 
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """A line shape of true mass.
-
-    Attributes
-    ----------
-    name : str
-    density : function of mass [GeV] → dN/dm [GeV⁻¹]
-        Any normalisation: the fit multiplies it.
-    """
+    """A line shape of true mass."""
 
     name: str
-    density: Callable[[FloatArray], FloatArray]
+    density: Callable[[FloatArray], FloatArray]  # Any normalisation: the fit multiplies it [GeV]
 
     def times(self, m: FloatArray, factor: FloatArray) -> Component:
         """Return the component times a factor that is interpolated between masses, e.g. a fiducial part."""
@@ -450,17 +352,6 @@ def cocktail_components(
 
     η, η′ and ω Dalitz decays, for electrons that of the π⁰ too; ρ, ω and φ; and for what is smooth a positive
     basis of polynomials times the threshold factor of the leptons.
-
-    Parameters
-    ----------
-    mass_range : (float, float) [GeV]
-        Where the smooth part lives.
-    temperature : float
-        Of the ρ's Boltzmann factor [GeV].
-    smooth : int
-        Bernstein polynomials of degree ``smooth − 1``; 0 leaves them out.
-    m_lepton : float
-        [GeV]
 
     Notes
     -----

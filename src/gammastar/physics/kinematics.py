@@ -13,28 +13,9 @@ import numpy.typing as npt
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 
-__all__ = [
-    "BeamLine",
-    "Vertices",
-    "approach",
-    "daughter",
-    "daughter_about",
-    "invariant_mass",
-    "lepton_cosine",
-    "lorentz",
-    "momentum_in_rest_frame",
-    "two_track_vertex",
-]
-
 
 def momentum_in_rest_frame(parent_mass: npt.ArrayLike, m1: npt.ArrayLike, m2: npt.ArrayLike) -> FloatArray:
-    """Return the momentum of either daughter in the rest frame of the parent [GeV].
-
-    Raises
-    ------
-    PhysicsError
-        If a parent is lighter than its daughters.
-    """
+    """Return the momentum of either daughter in the rest frame of the parent [GeV]."""
     parent, a, b = (np.asarray(x, dtype=np.float64) for x in (parent_mass, m1, m2))
     total = a + b
     if bool(np.any(parent < total * (1.0 - 1e-9))):
@@ -57,22 +38,7 @@ def daughter(
     cos_theta: npt.ArrayLike,
     phi: npt.ArrayLike,
 ) -> FloatArray:
-    """Return the four-momentum of the first daughter; the second is parent − first.
-
-    Parameters
-    ----------
-    parent : NDArray, shape (4, n)
-        px, py, pz, E [GeV].
-    parent_mass, m1, m2 : array_like, scalar or shape (n,)
-        [GeV]; the parent's mass is given apart because E² − p² loses it to rounding at high energy.
-    cos_theta, phi : array_like, shape (n,)
-        Direction of the first daughter in the rest frame of the parent, with respect to the direction of
-        flight of the parent (the z axis for a parent at rest).
-
-    Returns
-    -------
-    NDArray, shape (4, n)
-    """
+    """Return the four-momentum of the first daughter; the second is parent − first."""
     px, py, pz, energy = parent
     mass, cosine = np.asarray(parent_mass, dtype=np.float64), np.asarray(cos_theta, dtype=np.float64)
     p_star = momentum_in_rest_frame(mass, m1, m2)
@@ -116,22 +82,7 @@ def daughter_about(
     cos_theta: FloatArray,
     phi: FloatArray,
 ) -> FloatArray:
-    """Return one of two equal daughters, whose angles are about the momentum of a third particle.
-
-    Parameters
-    ----------
-    parent : NDArray, shape (4, n)
-        px, py, pz, E [GeV].
-    parent_mass : NDArray, shape (n,) [GeV]
-    m_daughter : float [GeV]
-    about : NDArray, shape (4, n)
-        Its momentum in the rest frame of the parent is the axis, e.g. that of the meson the parent came from.
-    cos_theta, phi : NDArray, shape (n,)
-
-    Returns
-    -------
-    NDArray, shape (4, n)
-    """
+    """Return one of two equal daughters, whose angles are about the momentum of a third particle."""
     back = parent * np.array([[-1.0], [-1.0], [-1.0], [1.0]])
     z = lorentz(about, back, parent_mass)[:3]
     z = z / np.linalg.norm(z, axis=0)
@@ -148,15 +99,6 @@ def daughter_about(
 
 def lepton_cosine(q2: npt.ArrayLike, m_lepton: float, uniform: npt.ArrayLike) -> FloatArray:
     """Return cos θ of the lepton in the frame of a transverse virtual photon, by inversion.
-
-    Parameters
-    ----------
-    q2 : array_like, shape (n,)
-        [GeV²], above 4 mₗ².
-    m_lepton : float
-        [GeV]
-    uniform : array_like, shape (n,)
-        Uniform numbers in [0, 1).
 
     Notes
     -----
@@ -175,35 +117,21 @@ def lepton_cosine(q2: npt.ArrayLike, m_lepton: float, uniform: npt.ArrayLike) ->
 
 @dataclass(frozen=True, slots=True)
 class BeamLine:
-    """A line parallel to z: where the beam enters the dump.
+    """A line parallel to z: where the beam enters the dump."""
 
-    Attributes
-    ----------
-    x, y : float
-        Transverse position [m].
-    z : float
-        Entrance of the dump [m].
-    """
-
+    # Transverse position [m]
     x: float = 0.0
     y: float = 0.0
-    z: float = 0.0
+    z: float = 0.0  # Entrance of the dump [m]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Vertices:
-    """Vertices of pairs of straight tracks.
+    """Vertices of pairs of straight tracks."""
 
-    Attributes
-    ----------
-    position : NDArray, shape (n, 3) [m]
-        Midpoint of the shortest segment between the two lines; nan for parallel tracks.
-    distance : NDArray, shape (n,) [m]
-        Length of that segment.
-    """
-
+    # Midpoint of the shortest segment between the two lines; nan for parallel tracks, shape (n, 3) [m]
     position: FloatArray
-    distance: FloatArray
+    distance: FloatArray  # Length of that segment, shape (n,) [m]
 
 
 def _points(name: str, array: npt.ArrayLike) -> FloatArray:
@@ -217,26 +145,7 @@ def _points(name: str, array: npt.ArrayLike) -> FloatArray:
 def two_track_vertex(
     point1: npt.ArrayLike, direction1: npt.ArrayLike, point2: npt.ArrayLike, direction2: npt.ArrayLike
 ) -> Vertices:
-    """Return the points of closest approach of two lines each.
-
-    Parameters
-    ----------
-    point1, point2 : array_like, shape (n, 3) [m]
-        Any point of each track.
-    direction1, direction2 : array_like, shape (n, 3)
-        Need not be normalised.
-
-    Raises
-    ------
-    PhysicsError
-        If a shape is not (n, 3).
-
-    Examples
-    --------
-    >>> found = two_track_vertex([[1, 0, 1]], [[1, 0, 1]], [[-1, 0.1, 1]], [[-1, 0, 1]])
-    >>> found.position.round(3) + 0.0, found.distance.round(3)
-    (array([[0.  , 0.05, 0.  ]]), array([0.1]))
-    """
+    """Return the points of closest approach of two lines each."""
     a, b = _points("point1", point1), _points("point2", point2)
     u, v = _points("direction1", direction1), _points("direction2", direction2)
     u, v = (w / np.linalg.norm(w, axis=1, keepdims=True) for w in (u, v))
@@ -255,18 +164,6 @@ def two_track_vertex(
 def approach(vertex: npt.ArrayLike, momentum: npt.ArrayLike, beam: BeamLine) -> tuple[FloatArray, FloatArray]:
     """Return where the line of flight of a pair comes closest to the beam line.
 
-    Parameters
-    ----------
-    vertex : array_like, shape (n, 3) [m]
-    momentum : array_like, shape (n, 3)
-        Total momentum; its length does not matter.
-    beam : BeamLine
-
-    Returns
-    -------
-    z, cda : NDArray, shape (n,) [m]
-        z of the closest point on the beam line and the distance of the two lines.
-
     Notes
     -----
     cda = |(p × ẑ)·(v − beam)|/|p × ẑ|; z from minimising the transverse distance along the line of flight.
@@ -284,11 +181,6 @@ def approach(vertex: npt.ArrayLike, momentum: npt.ArrayLike, beam: BeamLine) -> 
 
 def invariant_mass(p1: FloatArray, p2: FloatArray, m1: float, m2: float) -> FloatArray:
     """Return the mass of pairs from three-momenta and mass hypotheses, without cancellation.
-
-    Parameters
-    ----------
-    p1, p2 : NDArray, shape (n, 3) [GeV]
-    m1, m2 : float [GeV]
 
     Notes
     -----

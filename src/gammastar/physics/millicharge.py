@@ -23,44 +23,11 @@ from gammastar.core.records import BoolArray, FloatArray
 from gammastar.physics.detector import COLLISION, Target, check_exposure, exposure_text
 from gammastar.physics.qed import FormFactor2, kappa, lepton_factor, pseudoscalar_dalitz
 
-__all__ = [
-    "Front",
-    "Hits",
-    "MillichargeDetector",
-    "Recoil",
-    "Scintillator",
-    "bin_factors",
-    "from_dark_photons",
-    "largest_recoil",
-    "load_millicharge_detector",
-    "pair_factor",
-    "pseudoscalar_branching",
-    "recoil_cross_section",
-    "vector_branching",
-]
-
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(64)
 
 
 def pair_factor(mass: npt.ArrayLike, m_chi: float, m_lepton: float) -> FloatArray:
     """Return pairs χχ̄ over pairs l⁺l⁻ of the same virtual photon, per Q².
-
-    Parameters
-    ----------
-    mass : array_like
-        Of the virtual photon [GeV]; above 2 m_lepton.
-    m_chi, m_lepton : float
-        [GeV]
-
-    Returns
-    -------
-    NDArray
-        Zero at and below 2 m_chi; exactly one where m_chi = m_lepton.
-
-    Raises
-    ------
-    PhysicsError
-        If a mass lies at or below 2 m_lepton: lepton pairs say nothing there.
 
     Notes
     -----
@@ -78,17 +45,6 @@ def pair_factor(mass: npt.ArrayLike, m_chi: float, m_lepton: float) -> FloatArra
 
 def bin_factors(edges: npt.ArrayLike, m_chi: npt.ArrayLike, m_lepton: float) -> FloatArray:
     """Return the mean of `pair_factor` over each bin of a measured mass spectrum.
-
-    Parameters
-    ----------
-    edges : array_like, shape (n + 1,) [GeV]
-    m_chi : array_like, shape (k,) [GeV]
-    m_lepton : float [GeV]
-
-    Returns
-    -------
-    NDArray, shape (k, n)
-        Times the lepton pairs of the bins, summed: pairs χχ̄ per Q².
 
     Notes
     -----
@@ -128,20 +84,6 @@ def from_dark_photons(
 ) -> FloatArray:
     """Return pairs χχ̄ per Q² from any production of dark photons.
 
-    Parameters
-    ----------
-    rate : callable
-        Masses (n,) [GeV] -> dark photons per ε².
-    m_chi : array_like, shape (k,) [GeV]
-    mass_max, mass_min : float
-        Range of virtual-photon masses in which the rate holds [GeV].
-    panels : int
-        Of the integral in ln m, of eight Gauss points each; 100 resolve the ω, the J/ψ needs its pole.
-
-    Returns
-    -------
-    NDArray, shape (k,)
-
     Notes
     -----
     Eqs. 6 and 8 of Allison and Blinov (2025) together: dN_χχ/dm² = Q² (κ_χ(m)/m²) N_A'(m)/ε². It holds for
@@ -171,15 +113,6 @@ def pseudoscalar_branching(
 ) -> float:
     """Return BR(P → γχχ̄)/Q².
 
-    Parameters
-    ----------
-    m_chi, parent_mass : float
-        [GeV]
-    branching_gg : float
-        BR(P → γγ).
-    form_factor2 : callable
-        |F(q²)|².
-
     Notes
     -----
     The Kroll-Wada spectrum with m_l → m_χ; "I⁽³⁾" of arXiv:1806.03310 and 1812.03998, which count particles
@@ -202,11 +135,6 @@ def vector_branching(m_chi: npt.ArrayLike, parent_mass: float, branching_ee: flo
     Notes
     -----
     arXiv:1812.03998.
-
-    Examples
-    --------
-    >>> vector_branching([1.0], 3.0969, 0.05971).round(5)
-    array([0.0551])
     """
     r = np.square(np.asarray(m_chi, dtype=np.float64) / parent_mass)
     open_ = np.sqrt(np.clip(1 - 4 * r, 0.0, None)) * (1 + 2 * r)
@@ -229,26 +157,9 @@ def _positive(**values: float) -> None:
 def largest_recoil(energy: npt.ArrayLike, m_chi: float) -> FloatArray:
     """Return the largest kinetic energy that χ can give to an electron at rest [GeV], shape of `energy`.
 
-    Parameters
-    ----------
-    energy : array_like
-        Of χ [GeV], not below its mass.
-    m_chi : float
-        [GeV]
-
-    Raises
-    ------
-    PhysicsError
-        If an energy is below the mass, or one of them is not finite.
-
     Notes
     -----
     T_max = 2 m_e p²/(m_χ² + 2E m_e + m_e²): all of E − m_χ only where m_χ = m_e.
-
-    Examples
-    --------
-    >>> float(largest_recoil(1.0, M_E).round(6)) == round(1.0 - M_E, 6)
-    True
     """
     e = np.asarray(energy, dtype=np.float64)
     if not (np.isfinite(m_chi) and m_chi >= 0 and np.isfinite(e).all() and (e >= m_chi * (1 - 1e-9)).all()):
@@ -263,17 +174,6 @@ def recoil_cross_section(
     energy: npt.ArrayLike, m_chi: float, t_min: float, t_max: float | None = None
 ) -> FloatArray:
     """Return σ(χe → χe)/Q² for electrons that recoil with a kinetic energy in a window [mb].
-
-    Parameters
-    ----------
-    energy : array_like, shape (n,)
-        Of χ [GeV].
-    m_chi : float
-        [GeV]
-    t_min : float
-        Lower threshold [GeV].
-    t_max : float, optional
-        Upper threshold [GeV]; by default, and never above it, what kinematics allows: `largest_recoil`.
 
     Notes
     -----
@@ -302,22 +202,12 @@ def _window(t_min: float, t_max: float | None) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Scintillator:
-    """Layers of bars in a row, each of which must give a photo-electron.
-
-    Attributes
-    ----------
-    layers : int
-        All of them must be hit: the n-fold coincidence.
-    photo_electrons : float
-        Mean number per layer for unit charge; it goes as Q².
-    threshold : int
-        Photo-electrons asked of each layer.
-    """
+    """Layers of bars in a row, each of which must give a photo-electron."""
 
     kind: Literal["scintillator"]
-    layers: int
-    photo_electrons: float
-    threshold: int = 1
+    layers: int  # All of them must be hit: the n-fold coincidence
+    photo_electrons: float  # Mean number per layer for unit charge; it goes as Q²
+    threshold: int = 1  # Photo-electrons asked of each layer
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
     def __post_init__(self) -> None:
@@ -336,23 +226,13 @@ class Scintillator:
 
 @dataclass(frozen=True, slots=True)
 class Recoil:
-    """A volume of electrons: at least so many recoils in a window of energy along the track.
-
-    Attributes
-    ----------
-    electrons : float
-        Electrons per cm² along the track.
-    t_min : float
-        Lower threshold on the kinetic energy of the electron [GeV].
-    min_hits : int
-    t_max : float, optional
-        Upper threshold [GeV], above which the search counts no recoil; kinematics bounds it anyway.
-    """
+    """A volume of electrons: at least so many recoils in a window of energy along the track."""
 
     kind: Literal["recoil"]
-    electrons: float
-    t_min: float
+    electrons: float  # Electrons per cm² along the track
+    t_min: float  # Lower threshold on the kinetic energy of the electron [GeV]
     min_hits: int = 1
+    # Upper threshold [GeV], above which the search counts no recoil; kinematics bounds it anyway
     t_max: float | None = None
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
@@ -373,17 +253,10 @@ class Recoil:
 
 @dataclass(frozen=True, slots=True)
 class Hits:
-    """A sensitive thickness with a known mean number of hits for unit charge, whatever the energy.
-
-    Attributes
-    ----------
-    mean : float
-        Hits along the track for Q = 1; it goes as Q².
-    min_hits : int
-    """
+    """A sensitive thickness with a known mean number of hits for unit charge, whatever the energy."""
 
     kind: Literal["hits"]
-    mean: float
+    mean: float  # Hits along the track for Q = 1; it goes as Q²
     min_hits: int = 1
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
@@ -406,21 +279,13 @@ Detection: TypeAlias = Annotated[Scintillator | Recoil | Hits, Field(discriminat
 
 @dataclass(frozen=True, slots=True)
 class Front:
-    """The rectangle that a particle must cross.
+    """The rectangle that a particle must cross."""
 
-    Attributes
-    ----------
-    z : float
-        Position along the beam in the frame of the target's position [m].
-    half_x, half_y : float
-        [m]
-    x, y : float
-        Centre [m].
-    """
-
-    z: float
+    z: float  # Position along the beam in the frame of the target's position [m]
+    # [m]
     half_x: float
     half_y: float
+    # Centre [m]
     x: float = 0.0
     y: float = 0.0
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -436,40 +301,22 @@ class Front:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MillichargeDetector:
-    """A detector of millicharged particles behind a target.
-
-    Attributes
-    ----------
-    name, source : str
-    illustrative : bool
-        True if a number is nobody's measurement or design; figures must say so.
-    beam_energy : float
-        [GeV]
-    pot : float or None
-        Protons on target.
-    luminosity : float or None
-        Integrated luminosity of a collider [1/pb], in the place of `pot`, and no `target`: pairs count by
-        their cross section [pb].
-    target : Target
-    front : Front
-    detection : Scintillator, Recoil or Hits
-    efficiency : float
-    background, background_sigma : float or None
-        Expected events and their standard deviation.
-    sources : mapping of key to str
-    """
+    """A detector of millicharged particles behind a target."""
 
     name: str
     source: str
-    illustrative: bool
-    beam_energy: float
+    illustrative: bool  # True if a number is nobody's measurement or design; figures must say so
+    beam_energy: float  # [GeV]
     front: Front
     detection: Detection
     sources: Mapping[str, str]
     target: Target = COLLISION
-    pot: float | None = None
+    pot: float | None = None  # Protons on target
+    # Integrated luminosity of a collider [1/pb], in the place of `pot`, and no `target`: pairs count by their
+    # cross section [pb]
     luminosity: float | None = None
     efficiency: float = 1.0
+    # Expected events and their standard deviation
     background: float | None = None
     background_sigma: float | None = None
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -501,15 +348,7 @@ _ADAPTER: TypeAdapter[MillichargeDetector] = TypeAdapter(MillichargeDetector)
 
 
 def load_millicharge_detector(path: Pathlike) -> MillichargeDetector:
-    """Read a TOML file whose keys are the attributes of `MillichargeDetector`.
-
-    Raises
-    ------
-    InputFileError
-        If the file is missing or is not TOML.
-    SteeringError
-        If a key is unknown, missing or wrong, or a table has no line under ``[sources]``.
-    """
+    """Read a TOML file whose keys are the attributes of `MillichargeDetector`."""
     path = Path(path)
     try:
         data = from_toml(path)

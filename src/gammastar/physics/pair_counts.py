@@ -38,29 +38,17 @@ ROUNDS, EVALUATIONS = 2, 60
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Counts:
-    """Numbers of pairs in cells, expected to be P λ + b.
+    """Numbers of pairs in cells, expected to be P λ + b."""
 
-    Attributes
-    ----------
-    observed : NDArray, shape (n_seen,)
-    matrix : sparse array, shape (n_seen, n)
-        P, seen per content of a cell.
-    base, base_cov : NDArray, shapes (n_seen,), (n_seen, n_seen)
-        b and its covariance.
-    weight : float
-        Variance of a count over its expectation: the mean weight of a pair.
-    entries : NDArray, shape (n,)
-        Simulated photons behind each column of `matrix`; none where it is known exactly.
-    fixed : NDArray, shape (n_seen, n_seen), or None
-        Covariance of the counts where it is known, instead of that of their expectation.
-    """
-
-    observed: FloatArray
-    matrix: sparse.csr_array
+    observed: FloatArray  # shape (n_seen,)
+    matrix: sparse.csr_array  # P, seen per content of a cell, shape (n_seen, n)
+    # b and its covariance
     base: FloatArray
     base_cov: FloatArray
-    weight: float = 1.0
+    weight: float = 1.0  # Variance of a count over its expectation: the mean weight of a pair
+    # Simulated photons behind each column of `matrix`; none where it is known exactly, shape (n,)
     entries: FloatArray = field(default_factory=lambda: np.zeros(0))
+    # Covariance of the counts where it is known, instead of that of their expectation, shape (n_seen, n_seen)
     fixed: FloatArray | None = None
 
     def covariance(self, content: FloatArray, rough: float = 0.0) -> FloatArray:
@@ -84,27 +72,14 @@ class Counts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prior:
-    """Cells before the data.
+    """Cells before the data."""
 
-    Attributes
-    ----------
-    content : NDArray, shape (n,)
-        Positive; the field multiplies it.
-    shape : tuple of int
-        Of the grid of cells.
-    used : NDArray of int, shape (n,)
-        Number of each cell in the grid.
-    lines : NDArray, shape (k, shape[0])
-        Narrow lines along the first axis, 1 in their highest bin.
-    rough : float
-        Standard deviation of the logarithm of one cell about all others.
-    """
-
-    content: FloatArray
-    shape: tuple[int, ...]
-    used: npt.NDArray[np.int64]
+    content: FloatArray  # Positive; the field multiplies it, shape (n,)
+    shape: tuple[int, ...]  # Of the grid of cells
+    used: npt.NDArray[np.int64]  # Number of each cell in the grid, shape (n,)
+    # Narrow lines along the first axis, 1 in their highest bin, shape (k, shape[0])
     lines: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
-    rough: float = ROUGH
+    rough: float = ROUGH  # Standard deviation of the logarithm of one cell about all others
 
     @property
     def place(self) -> tuple[npt.NDArray[np.int64], ...]:
@@ -203,25 +178,16 @@ class _Field:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fitted:
-    """Contents of cells.
+    """Contents of cells."""
 
-    Attributes
-    ----------
-    content, cov : NDArray, shapes (n,), (n, n)
-        The covariance is of data, simulation, base, and of what the data leave to the prior.
-    expected, seen_cov : NDArray, shapes (n_seen,), (n_seen, n_seen)
-        Counts, and their covariance about the truth.
-    hyper : NDArray
-        Logarithms of amplitudes and length, see `Prior.basis`.
-    goodness : (float, float, float)
-        χ² of the counts about the fit, and its mean and standard deviation where nothing is wrong.
-    """
-
+    # The covariance is of data, simulation, base, and of what the data leave to the prior
     content: FloatArray
     cov: FloatArray
+    # Counts, and their covariance about the truth
     expected: FloatArray
     seen_cov: FloatArray
-    hyper: FloatArray
+    hyper: FloatArray  # Logarithms of amplitudes and length, see `Prior.basis`
+    # χ² of the counts about the fit, and its mean and standard deviation where nothing is wrong
     goodness: tuple[float, float, float]
 
 

@@ -20,30 +20,6 @@ from gammastar.core.constants import M_PROTON
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 
-__all__ = [
-    "COEFFICIENTS",
-    "FRAMES",
-    "ISOTROPIC",
-    "NO_SPIN",
-    "TRANSVERSE",
-    "UNPOLARISED",
-    "Frame",
-    "Spin",
-    "SpinDensities",
-    "SpinState",
-    "axis_cosine",
-    "azimuth",
-    "cosine",
-    "cosine_between",
-    "harmonics",
-    "lambda_theta",
-    "lambdas_of",
-    "longitudinal_fraction",
-    "mass_factor",
-    "moments_of",
-    "physical",
-]
-
 Frame: TypeAlias = Literal["laboratory", "helicity", "collins_soper"]
 FRAMES: tuple[Frame, ...] = get_args(Frame)
 UNPOLARISED, TRANSVERSE = 1.0 / 3.0, 0.0
@@ -66,23 +42,11 @@ class Spin(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SpinState:
-    """Share of helicity zero along a named axis; the rest is shared by both transverse helicities.
+    """Share of helicity zero along a named axis; the rest is shared by both transverse helicities."""
 
-    Attributes
-    ----------
-    longitudinal : float
-        1/3 is unpolarised, whatever the axis.
-    frame : {"laboratory", "helicity", "collins_soper"}
-        The axis: the flight in the laboratory; the flight in the nucleon-nucleon system; the bisector of beam
-        and reversed target direction.
-
-    Raises
-    ------
-    PhysicsError
-        If the share lies outside 0 to 1, or the frame is not known.
-    """
-
-    longitudinal: float = UNPOLARISED
+    longitudinal: float = UNPOLARISED  # 1/3 is unpolarised, whatever the axis
+    # The axis: the flight in the laboratory; the flight in the nucleon-nucleon system; the bisector of beam
+    # and reversed target direction
     frame: Frame = "laboratory"
 
     def __post_init__(self) -> None:
@@ -97,13 +61,6 @@ class SpinState:
         self, photon: FloatArray, mass: float, fermion: FloatArray, m_fermion: float, beam_energy: float
     ) -> FloatArray:
         """Return the angular density of a decay over that of isotropic ones, shape (n,).
-
-        Parameters
-        ----------
-        photon, fermion : NDArray, shape (4, n)
-            The vector and one of the two fermions [GeV].
-        mass, m_fermion : float [GeV]
-        beam_energy : float [GeV]
 
         Notes
         -----
@@ -123,12 +80,6 @@ NO_SPIN = SpinState()
 def cosine_between(photon: FloatArray, mass: float, first: FloatArray, second: FloatArray) -> FloatArray:
     """Return the cosine of the angle between two momenta in the rest frame of a vector, shape (n,).
 
-    Parameters
-    ----------
-    photon, first, second : NDArray, shape (4, n)
-    mass : float
-        Of the vector [GeV].
-
     Notes
     -----
     From invariants: E* = p·q/m, and first·second = E₁*E₂* − |p₁*||p₂*| cos θ. nan where one of them is at
@@ -146,17 +97,7 @@ def cosine_between(photon: FloatArray, mass: float, first: FloatArray, second: F
 def axis_cosine(
     photon: FloatArray, mass: float, fermion: FloatArray, frame: Frame, beam_energy: float
 ) -> FloatArray:
-    """Return cos θ of a fermion about the axis of a frame, in the rest frame of its vector, shape (n,).
-
-    Parameters
-    ----------
-    photon, fermion : NDArray, shape (4, n)
-    mass : float
-        Of the vector [GeV].
-    frame : {"laboratory", "helicity", "collins_soper"}
-    beam_energy : float
-        Of the proton [GeV].
-    """
+    """Return cos θ of a fermion about the axis of a frame, in the rest frame of its vector, shape (n,)."""
     momentum = float(np.sqrt(beam_energy**2 - M_PROTON**2))
     n = photon.shape[1]
     beam = np.broadcast_to(np.array([[0.0], [0.0], [momentum], [beam_energy]]), (4, n))
@@ -178,29 +119,10 @@ def _product(p: FloatArray, q: FloatArray) -> FloatArray:
 def lambda_theta(longitudinal: npt.ArrayLike, mass: npt.ArrayLike, m_fermion: float) -> FloatArray:
     """Return λ of dN/dcos θ ∝ 1 + λ cos²θ for a vector with a given longitudinal fraction.
 
-    Parameters
-    ----------
-    longitudinal : array_like
-        Share f of helicity zero along the axis of θ; 1/3 is unpolarised, 0 transverse.
-    mass : array_like
-        Of the vector [GeV].
-    m_fermion : float
-        [GeV]
-
-    Raises
-    ------
-    PhysicsError
-        If the fraction lies outside 0 to 1, or the mass at or below threshold.
-
     Notes
     -----
     Transverse: 1 + cos²θ + r sin²θ; longitudinal: 2 (sin²θ + r cos²θ), r = 4 m_f²/m². Both integrate to the
     same, so λ = (1 − r)(1 − 3f)/[(1 + r) + f (1 − r)].
-
-    Examples
-    --------
-    >>> lambda_theta([0.0, 1 / 3, 1.0], 1.0, 0.0).round(3)
-    array([ 1.,  0., -1.])
     """
     f, m = np.asarray(longitudinal, dtype=np.float64), np.asarray(mass, dtype=np.float64)
     if not ((f >= 0) & (f <= 1)).all():
@@ -215,11 +137,6 @@ def longitudinal_fraction(lambda_: npt.ArrayLike, mass: npt.ArrayLike, m_fermion
     """Return the longitudinal fraction from λ as it was measured with fermions of one mass.
 
     With it and `lambda_theta`, λ of dimuons gives λ of electrons or of millicharged particles.
-
-    Raises
-    ------
-    PhysicsError
-        If λ is none that a vector can give: outside −(1 − r) to (1 − r)/(1 + r), r = 4 m_f²/m².
     """
     value, m = np.asarray(lambda_, dtype=np.float64), np.asarray(mass, dtype=np.float64)
     _check_threshold(m, m_fermion)
@@ -236,13 +153,6 @@ def longitudinal_fraction(lambda_: npt.ArrayLike, mass: npt.ArrayLike, m_fermion
 
 def cosine(lambda_: npt.ArrayLike, uniform: npt.ArrayLike) -> FloatArray:
     """Return cos θ of dN/dcos θ ∝ 1 + λ cos²θ by inversion.
-
-    Parameters
-    ----------
-    lambda_ : array_like
-        From −1 to 1.
-    uniform : array_like
-        Uniform numbers in [0, 1), broadcast with `lambda_`.
 
     Notes
     -----
@@ -270,11 +180,6 @@ def _check_threshold(mass: FloatArray, m_fermion: float) -> None:
 def azimuth(vector: FloatArray, fermion: FloatArray) -> FloatArray:
     """Return φ of a fermion about the flight of its vector, from the production plane, shape (n,) [rad].
 
-    Parameters
-    ----------
-    vector, fermion : NDArray, shape (3 or 4, n)
-        px, py, pz [GeV] in the laboratory; what follows is not looked at.
-
     Notes
     -----
     x and y stand across the flight, so that a boost along it leaves the components of a momentum there as
@@ -290,11 +195,6 @@ def harmonics(cos_theta: npt.ArrayLike, phi: npt.ArrayLike) -> FloatArray:
     """Return cos²θ − 1/3, sin²θ cos 2φ and sin 2θ cos φ, shape (3, n).
 
     Their means over isotropic decays are zero, and none changes if the two fermions change places.
-
-    Examples
-    --------
-    >>> harmonics([1.0, 0.0], [0.0, 0.0]).round(3).tolist()
-    [[0.667, -0.333], [0.0, 1.0], [0.0, 0.0]]
     """
     c, f = np.asarray(cos_theta, dtype=np.float64), np.asarray(phi, dtype=np.float64)
     square = np.clip(1.0 - c**2, 0.0, None)
@@ -304,23 +204,11 @@ def harmonics(cos_theta: npt.ArrayLike, phi: npt.ArrayLike) -> FloatArray:
 def mass_factor(mass: npt.ArrayLike, m_fermion: float) -> FloatArray:
     """Return by how much the anisotropy of a decay is smaller than that of massless fermions.
 
-    Parameters
-    ----------
-    mass : array_like
-        Of the vector [GeV].
-    m_fermion : float
-        [GeV]
-
     Notes
     -----
     2(1 − r)/(2 + r), r = 4 m_f²/m²; 0 at and below threshold. The sum of the current over the fermions' spins
     is ∝ δ_ij − (1 − r) n_i n_j in the rest frame: a vector with density matrix ρ (of trace one) decays as
     1 − (1 − r) nρn, whose mean is (2 + r)/3.
-
-    Examples
-    --------
-    >>> mass_factor([1.0, 2.0], 0.5).round(4).tolist()
-    [0.0, 0.6667]
     """
     r = np.square(2 * m_fermion / np.asarray(mass, dtype=np.float64))
     return np.asarray(np.clip(2 * (1 - r) / (2 + r), 0.0, None), dtype=np.float64)
@@ -350,11 +238,6 @@ def physical(moments: npt.ArrayLike) -> FloatArray:
     -----
     ρ = 1/3 − (2/3) Q with nQn = Σ a_k g_k must have no negative eigenvalue; if it has, its eigenvalues are
     moved to the nearest ones that are not negative and of sum one.
-
-    Examples
-    --------
-    >>> physical([0.3, 0.1, 0.0]).round(6).tolist(), lambdas_of(physical([2.0, 0.0, 0.0])).round(6).tolist()
-    ([0.3, 0.1, 0.0], [1.0, 0.0, 0.0])
     """
     a, b, c = np.asarray(moments, dtype=np.float64)
     form = np.array([[b - a / 3, 0.0, c], [0.0, -b - a / 3, 0.0], [c, 0.0, 2 * a / 3]])
@@ -370,29 +253,12 @@ def physical(moments: npt.ArrayLike) -> FloatArray:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SpinDensities:
-    """Spin densities of virtual photons in regions of mass, about the axes of the frame "laboratory".
+    """Spin densities of virtual photons in regions of mass, about the axes of the frame "laboratory"."""
 
-    Attributes
-    ----------
-    edges : NDArray, shape (n + 1,) [GeV]
-        Of the regions. Masses beside them follow the nearest region.
-    moments : NDArray, shape (n, 3)
-        a_k of 1 + Σ a_k g_k with g of `harmonics`, for massless fermions.
-    cov : NDArray, shape (n, 3, 3)
-        Their covariance; regions are independent.
-    pairs : NDArray, shape (n,)
-        Subtracted number of pairs behind each region.
-
-    Raises
-    ------
-    PhysicsError
-        If shapes do not fit, edges do not increase, or a value is not finite.
-    """
-
-    edges: FloatArray
-    moments: FloatArray
-    cov: FloatArray
-    pairs: FloatArray
+    edges: FloatArray  # Of the regions. Masses beside them follow the nearest region, shape (n + 1,) [GeV]
+    moments: FloatArray  # a_k of 1 + Σ a_k g_k with g of `harmonics`, for massless fermions, shape (n, 3)
+    cov: FloatArray  # Their covariance; regions are independent, shape (n, 3, 3)
+    pairs: FloatArray  # Subtracted number of pairs behind each region, shape (n,)
 
     def __post_init__(self) -> None:
         n = len(self.pairs)
@@ -444,15 +310,6 @@ class SpinDensities:
         beam_energy: float,  # noqa: ARG002 - the axes need the direction of the beam alone
     ) -> FloatArray:
         """Return the angular density of decays over that of isotropic ones, shape (n,).
-
-        Parameters
-        ----------
-        photon, fermion : NDArray, shape (4, n)
-            The vector and one of its two fermions [GeV].
-        mass : float or array_like, shape (n,)
-            Of the vector [GeV].
-        m_fermion : float [GeV]
-        beam_energy : float [GeV]
 
         Notes
         -----

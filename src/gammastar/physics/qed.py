@@ -194,7 +194,6 @@ def radiated(mass: FloatArray, lepton: float, rng: np.random.Generator) -> Float
         Of the virtual photon [GeV].
     lepton : float
         Mass of the lepton [GeV].
-    rng : numpy.random.Generator
 
     Notes
     -----
@@ -317,10 +316,6 @@ class RTable:
 
         Points of equal mass, as digitised steep flanks have them, are averaged.
 
-        Parameters
-        ----------
-        path : path
-
         Raises
         ------
         InputFileError
@@ -350,10 +345,6 @@ class RTable:
 
     def shifted(self, sigmas: float) -> RTable:
         """Return the table with R moved by so many standard deviations, not below zero.
-
-        Parameters
-        ----------
-        sigmas : float
 
         Examples
         --------
@@ -416,7 +407,6 @@ def dark_photon_widths(mass: ArrayLike, r_table: RTable) -> dict[str, FloatArray
     Parameters
     ----------
     mass : array_like, any shape [GeV]
-    r_table : RTable
 
     Raises
     ------
@@ -433,7 +423,6 @@ def dark_photon_branching(mass: ArrayLike, r_table: RTable) -> dict[str, FloatAr
     Parameters
     ----------
     mass : array_like, any shape [GeV]
-    r_table : RTable
     """
     widths = dark_photon_widths(mass, r_table)
     total = np.sum(list(widths.values()), axis=0)
@@ -448,7 +437,6 @@ def dark_photon_ctau(mass: ArrayLike, coupling: ArrayLike, r_table: RTable) -> F
     ----------
     mass, coupling : array_like, broadcast against each other
         Mass [GeV] and kinetic mixing ε.
-    r_table : RTable
 
     Raises
     ------

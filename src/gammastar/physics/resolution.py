@@ -13,8 +13,6 @@ from scipy.special import ndtr
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 
-__all__ = ["MassResolution", "measured_resolution"]
-
 GROUPS = 40  # of simulated pairs in order of true mass, at most
 FINEST = 1 / 150  # of the range of masses: groups are no narrower
 LEAST = 30  # reconstructed pairs of a group
@@ -26,31 +24,16 @@ FINE = 5e-4  # GeV: the φ is 4 MeV wide
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MassResolution:
-    """How pairs of one true mass are spread over reconstructed masses.
+    """How pairs of one true mass are spread over reconstructed masses."""
 
-    Attributes
-    ----------
-    mass : NDArray, shape (n,)
-        True masses [GeV]; in between everything is interpolated, outside it stays as at the ends.
-    width : NDArray, shape (n,)
-        Half of the central 68 % [GeV].
-    shift : NDArray, shape (n,)
-        Median of reconstructed minus true mass [GeV].
-    efficiency : NDArray, shape (n,)
-        Reconstructed and selected pairs per true one; only its dependence on the mass counts in situ.
-    pull, level : NDArray, shape (k,)
-        Distribution function of (reconstructed − true − shift)/width, the same at all masses.
-
-    Raises
-    ------
-    PhysicsError
-        If a width is not positive or masses do not increase.
-    """
-
+    # True masses [GeV]; in between everything is interpolated, outside it stays as at the ends, shape (n,)
     mass: FloatArray
-    width: FloatArray
-    shift: FloatArray
+    width: FloatArray  # Half of the central 68 % [GeV], shape (n,)
+    shift: FloatArray  # Median of reconstructed minus true mass [GeV], shape (n,)
+    # Reconstructed and selected pairs per true one; only its dependence on the mass counts in situ, shape
+    # (n,)
     efficiency: FloatArray
+    # Distribution function of (reconstructed − true − shift)/width, the same at all masses, shape (k,)
     pull: FloatArray
     level: FloatArray
 
@@ -76,31 +59,14 @@ class MassResolution:
         return np.asarray(np.interp(np.asarray(mass, dtype=np.float64), self.mass, self.efficiency))
 
     def cells(self, mass: npt.ArrayLike, edges: npt.ArrayLike) -> FloatArray:
-        """Return the part of the selected pairs of a true mass in each bin of reconstructed mass.
-
-        Parameters
-        ----------
-        mass : array_like, shape (m,) [GeV]
-        edges : array_like, shape (n + 1,) [GeV]
-
-        Returns
-        -------
-        NDArray, shape (m, n)
-        """
+        """Return the part of the selected pairs of a true mass in each bin of reconstructed mass."""
         m = np.atleast_1d(np.asarray(mass, dtype=np.float64))[:, None]
         centre = m + np.interp(m, self.mass, self.shift)
         pull = (np.asarray(edges, dtype=np.float64)[None, :] - centre) / self.sigma(m)
         return np.diff(np.interp(pull, self.pull, self.level, left=0.0, right=1.0), axis=1)
 
     def folded(self, density: Callable[[FloatArray], FloatArray], edges: npt.ArrayLike) -> FloatArray:
-        """Return the selected pairs in bins of reconstructed mass of a density of true ones, shape (n,).
-
-        Parameters
-        ----------
-        density : function of true mass [GeV] → dN/dm [1/GeV]
-            Of all pairs, zero below the threshold: it is multiplied by the efficiency.
-        edges : array_like, shape (n + 1,) [GeV]
-        """
+        """Return the selected pairs in bins of reconstructed mass of a density of true ones, shape (n,)."""
         e = np.asarray(edges, dtype=np.float64)
         reach = 6.0 * float(self.width.max())
         low, high = max(e[0] - reach, LOWEST), e[-1] + reach
@@ -133,18 +99,6 @@ def _quantile(values: FloatArray, weight: FloatArray, level: FloatArray) -> Floa
 
 def measured_resolution(true: FloatArray, reco: FloatArray, weight: FloatArray) -> MassResolution:
     """Return the resolution of simulated pairs.
-
-    Parameters
-    ----------
-    true, reco : NDArray, shape (n,)
-        Masses [GeV]; reco is nan where the pair was not reconstructed or not selected.
-    weight : NDArray, shape (n,)
-        Of the true pairs, so that transverse momenta and energies are those of the data.
-
-    Raises
-    ------
-    PhysicsError
-        If fewer than 30 pairs were reconstructed.
 
     Notes
     -----

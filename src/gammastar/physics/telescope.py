@@ -13,60 +13,25 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.pairs import Pairs, VertexPairs
 from gammastar.core.records import FloatArray
 
-__all__ = ["COLUMNS", "VertexTelescope", "load_telescope", "measured_vertices", "simulated_vertices"]
-
 COLUMNS = ("vertex_z", "vertex_distance", "vertex_impact", "angle", "cos_theta")
 """Of the pairs that the displaced search needs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VertexTelescope:
-    """Planes behind a target that measure the vertex of a pair; lengths from the interaction, along the beam.
-
-    Attributes
-    ----------
-    name : str
-    planes : tuple of float
-        Places of the planes [m], increasing.
-    min_hits : int
-        Planes behind the decay that must see each lepton.
-    hit_efficiency : float
-        Of a plane.
-    target_end : float
-        Largest distance from an interaction to the end of the target [m]; the search begins behind it.
-    fiducial : tuple of float
-        Decays between these places are searched for [m].
-    resolution : float
-        Standard deviation of the transverse place of a track at the interaction, at high momentum [m].
-    scattering : float
-        The part of it that falls with the momentum, σ = a ⊕ b/p [m GeV].
-    slope, momentum : float
-        Standard deviations of the slopes of a track [rad], and of its momentum, relative.
-    sources : mapping of key to str
-
-    Raises
-    ------
-    PhysicsError
-        For planes that do not increase, a fiducial length that begins inside the target or ends where too few
-        planes are left, and numbers out of range.
-
-    Examples
-    --------
-    >>> two = VertexTelescope(name="two", planes=(0.1, 0.2), min_hits=1, hit_efficiency=0.9, target_end=1e-3,
-    ...                       fiducial=(2e-3, 0.15), resolution=2e-5, scattering=4e-4,
-    ...                       slope=1e-3, momentum=0.02, sources={})
-    >>> [edges.round(3).tolist() for edges in two.efficiency_steps()]
-    [[0.0, 0.1, 0.2], [1.0, 0.826]]
-    """
+    """Planes behind a target that measure the vertex of a pair; lengths from the interaction, along the beam."""
 
     name: str
-    planes: tuple[float, ...]
-    min_hits: int
-    hit_efficiency: float
+    planes: tuple[float, ...]  # Places of the planes [m], increasing
+    min_hits: int  # Planes behind the decay that must see each lepton
+    hit_efficiency: float  # Of a plane
+    # Largest distance from an interaction to the end of the target [m]; the search begins behind it
     target_end: float
-    fiducial: tuple[float, float]
+    fiducial: tuple[float, float]  # Decays between these places are searched for [m]
+    # Standard deviation of the transverse place of a track at the interaction, at high momentum [m]
     resolution: float
-    scattering: float
+    scattering: float  # The part of it that falls with the momentum, σ = a ⊕ b/p [m GeV]
+    # Standard deviations of the slopes of a track [rad], and of its momentum, relative
     slope: float
     momentum: float
     sources: dict[str, str]
@@ -102,11 +67,6 @@ class VertexTelescope:
     def efficiency_steps(self) -> tuple[FloatArray, FloatArray]:
         """Return the efficiency for pairs over that of pairs from the interaction, constant between planes.
 
-        Returns
-        -------
-        edges : NDArray, shape (n + 1,) [m]
-        value : NDArray, shape (n,)
-
         Notes
         -----
         Both leptons need `min_hits` of the planes behind the decay, each seen with `hit_efficiency`. That a
@@ -127,15 +87,7 @@ def _require(condition: bool, text: str) -> None:
 
 
 def load_telescope(path: Path) -> VertexTelescope:
-    """Read the card of a vertex telescope: TOML with the attributes of `VertexTelescope`, each with a source.
-
-    Raises
-    ------
-    InputFileError
-        If the file is missing or is not TOML.
-    SteeringError
-        If a key is unknown, missing, wrong or without source.
-    """
+    """Read the card of a vertex telescope: TOML with the attributes of `VertexTelescope`, each with a source."""
     return sourced_card(VertexTelescope, path, "vertex telescope")
 
 
@@ -187,32 +139,7 @@ def measured_vertices(
     unit: float,
     most: tuple[float, float] = (np.inf, np.inf),
 ) -> VertexPairs:
-    """Return selected pairs as the displaced search takes them.
-
-    Parameters
-    ----------
-    pairs : Pairs
-        With the columns ``vertex_z``, ``vertex_distance`` and ``vertex_impact``, ``angle`` and ``cos_theta``.
-    weight : NDArray, shape (n,)
-        Signed weights of the subtraction.
-    telescope : VertexTelescope
-    lepton_mass : float [GeV]
-    unit : float
-        Metres per unit of the vertex columns.
-    most : (float, float)
-        Largest distance of the tracks, and largest impact of the pair, in standard deviations.
-
-    Returns
-    -------
-    VertexPairs
-        Pairs that are not ``good`` count for the rate of prompt pairs and are not searched: those whose
-        tracks are parallel or fail `most`, and those of events that stand for several (prescaled triggers).
-
-    Raises
-    ------
-    PhysicsError
-        If a column is missing or `unit` is not positive.
-    """
+    """Return selected pairs as the displaced search takes them."""
     _require(unit > 0, f"unit = {unit:g} must be positive, metres per unit of the vertex columns")
     missing = [name for name in COLUMNS if name not in pairs.columns]
     _require(
@@ -232,24 +159,7 @@ def measured_vertices(
 def simulated_vertices(
     rows: FloatArray, telescope: VertexTelescope, share: float, **options: Any
 ) -> VertexPairs | None:
-    """Return simulated pairs that are in the data and no virtual photons, e.g. of open charm.
-
-    Parameters
-    ----------
-    rows : NDArray, shape (5 + 5, n)
-        Mass, pt, energy, the columns `COLUMNS`, weight, and a number that is not used.
-    telescope : VertexTelescope
-    share : float
-        Which part of the opposite-sign pairs of the data is searched: of events that stand for themselves.
-    **options
-        ``lepton_mass``, ``unit`` and ``most`` of `measured_vertices`.
-
-    Returns
-    -------
-    VertexPairs or None
-        Those with `share` of the weight are ``good`` where they pass, the rest stands beside them; None if
-        there are none.
-    """
+    """Return simulated pairs that are in the data and no virtual photons, e.g. of open charm."""
     mass, pt, energy, *columns, weight, _ = rows
     if not len(weight):
         return None

@@ -93,10 +93,8 @@ class Charges:
 
     Attributes
     ----------
-    name : str
     quarks : tuple of float
         u, d, s.
-    electron, muon, tau : float
     neutrinos : tuple of float
         Of the three left-handed neutrinos.
     loop_mixing : bool
@@ -119,7 +117,6 @@ class Charges:
 
         Parameters
         ----------
-        process : Process
         mass_ : array_like, shape (n,) [GeV]
 
         Notes

@@ -29,16 +29,6 @@ from gammastar.store.manifest import (
     write_manifest,
 )
 
-__all__ = [
-    "Arrays",
-    "Keepable",
-    "StageCache",
-    "input_name",
-    "load_arrays",
-    "open_cache",
-    "told_loss",
-]
-
 Arrays = dict[str, npt.NDArray[Any]]
 KEPT = {"stages/": "", "flow": "flow", "input/": "simulate"}  # what --resume keeps, for which stage
 logger = logging.getLogger(__name__)
@@ -290,13 +280,7 @@ def input_name(path: Any, folder: Path) -> str:
 
 
 def told_loss(partial: Mapping[str, Any]) -> str:
-    """Return what was skipped of the input, in a sentence; "" if nothing was.
-
-    Examples
-    --------
-    >>> told_loss({"select": {"lost_fraction": 0.006, "skipped": [{"file": "a.root", "kind": "pairs"}]}})
-    'PARTIAL data: 0.600% of the protons on target skipped with 1 file: a.root'
-    """
+    """Return what was skipped of the input, in a sentence; "" if nothing was."""
     parts = []
     for stage, entry in partial.items():
         what = "protons on target" if stage == "select" else "simulated events"
@@ -310,13 +294,7 @@ def told_loss(partial: Mapping[str, Any]) -> str:
 
 
 def load_arrays(path: Path) -> Arrays:
-    """Read the arrays of a kept stage.
-
-    Raises
-    ------
-    StoreError
-        If the file is damaged.
-    """
+    """Read the arrays of a kept stage."""
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             return KeptArrays({name: file[name] for name in file.files}, path=path)
@@ -334,27 +312,7 @@ def open_cache(
     stages: Collection[str] | None = None,
     begin: bool = True,
 ) -> StageCache:
-    """Open the manifest of a result folder for a new run.
-
-    Parameters
-    ----------
-    folder : Path
-    resume : bool
-        Keep what finished stages left: arrays, chunks, flow.
-    seed : int
-    mock : bool
-    stages : collection of str, optional
-        Those of the run; of another stage nothing is kept. All of them by default.
-    begin : bool
-        Set aside what the run will not write (`StageCache.begin`), at once.
-
-    Raises
-    ------
-    UserError
-        If the folder holds anything and is not one of results.
-    StoreError
-        If the manifest of the run that is resumed was edited or damaged.
-    """
+    """Open the manifest of a result folder for a new run."""
     old, previous = claim(folder), {}
     if resume and old:
         try:

@@ -24,17 +24,6 @@ if TYPE_CHECKING:
     from gammastar.select import Cutflow
     from gammastar.store.chunks import Job
 
-__all__ = [
-    "Context",
-    "Executor",
-    "RunState",
-    "Tell",
-    "axes_of",
-    "detector_files",
-    "needed",
-    "pack_spectrum",
-    "unpack_spectrum",
-]
 
 Tell: TypeAlias = Callable[[str, float | None, str], None]
 
@@ -106,13 +95,7 @@ class Context:
         return 0 if self.steering.select is None else self.steering.select.max_in_memory
 
     def own_sources(self) -> tuple[OwnSource, ...]:
-        """Return the sources of uncertainty that the user brings along, [systematics] own.
-
-        Raises
-        ------
-        SteeringError
-            If a name is no `OwnSource`.
-        """
+        """Return the sources of uncertainty that the user brings along, [systematics] own."""
         found = []
         for name in self.steering.systematics.own:
             source = resolve(name, self.code)
@@ -146,13 +129,7 @@ class Context:
 
 
 def detector_files(names: Sequence[str], base: Path, key: str) -> dict[str, Path]:
-    """Return the files of detectors by their stems, under which results are kept.
-
-    Raises
-    ------
-    SteeringError
-        If two files have one stem: the results of one would overwrite those of the other.
-    """
+    """Return the files of detectors by their stems, under which results are kept."""
     found: dict[str, Path] = {}
     for path in (shipped(name, base, "detectors") for name in names):
         if path.stem in found:

@@ -31,19 +31,6 @@ from gammastar.store.guarded import check_results, read_tensors
 from gammastar.store.manifest import read_json, write_json, write_text
 from gammastar.store.records import read_spectrum
 
-__all__ = [
-    "Record",
-    "checked_record",
-    "kept_detector",
-    "kept_steering",
-    "read_domain",
-    "read_record",
-    "refuse_code",
-    "tell_code",
-    "write_record",
-]
-
-
 FILES = (
     *("steering.json", "manifest.json", "spectrum.json", "domain.safetensors", "flow.json"),
     "flow.safetensors",
@@ -57,31 +44,16 @@ MEASURED_HALF = ("simulate", "read", "select", "subtract", "unfold", "in_situ", 
 
 @dataclass(frozen=True)
 class Record:
-    """What a finished run published: everything that rate and kinematics need, and no ntuple.
-
-    Attributes
-    ----------
-    steering : Steering
-    spectrum : Spectrum
-        Per proton on target, with covariance.
-    domain : Domain
-    flow : Sampler
-    mock : bool
-    folder : Path
-    loss : str
-        What of the input was skipped; "" if nothing was.
-    spin : SpinDensities or None
-        Of the measured pairs, if the run fitted it.
-    """
+    """What a finished run published: everything that rate and kinematics need, and no ntuple."""
 
     steering: config.Steering
-    spectrum: Spectrum
+    spectrum: Spectrum  # Per proton on target, with covariance
     domain: Domain
     flow: Any
     mock: bool
     folder: Path
-    loss: str = ""
-    spin: SpinDensities | None = None
+    loss: str = ""  # What of the input was skipped; "" if nothing was
+    spin: SpinDensities | None = None  # Of the measured pairs, if the run fitted it
 
     def channel(self) -> predict.VirtualPhoton:
         """Return the data-driven channel."""
@@ -127,13 +99,7 @@ def write_record(ctx: Context, domain: Domain, trend: spectrum.Trend | None = No
 
 
 def read_domain(path: Path) -> Domain:
-    """Read ``domain.safetensors`` of a run.
-
-    Raises
-    ------
-    InputFileError
-        If the file is missing or damaged.
-    """
+    """Read ``domain.safetensors`` of a run."""
     return Domain.of(read_tensors(path, {"low": 1, "high": 1, "values": 3, "found": 3, "floor": 1}))
 
 
@@ -164,13 +130,7 @@ def kept_steering(folder: Path) -> config.Steering:
 
 
 def refuse_code(steering: config.Steering, folder: Path, *, own: Collection[str] = ()) -> None:
-    """Refuse Python code that the record of a run names; `own` is what the user named himself.
-
-    Raises
-    ------
-    UserError
-        With the files that would run.
-    """
+    """Refuse Python code that the record of a run names; `own` is what the user named himself."""
     named = _code_of(steering, own)
     if named:
         files = ", ".join(f"{Path(name.partition(':')[0]).resolve()} ({key})" for key, name in named)
@@ -196,15 +156,7 @@ def _code_of(steering: config.Steering, own: Collection[str]) -> list[tuple[str,
 
 
 def checked_record(folder: Path) -> dict[str, Any]:
-    """Return the manifest of a finished run after comparing the files of its record with it.
-
-    Raises
-    ------
-    InputFileError
-        If a file of the record is missing; the message names it.
-    StoreError
-        If one is not as the run wrote it, or the run is not finished.
-    """
+    """Return the manifest of a finished run after comparing the files of its record with it."""
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
         msg = f"{folder}: lacks {', '.join(missing)}; give the folder of a finished run with a flow"
@@ -219,15 +171,7 @@ def checked_record(folder: Path) -> dict[str, Any]:
 
 
 def read_record(folder: Path) -> Record:
-    """Read the record of a finished run.
-
-    Raises
-    ------
-    InputFileError
-        If a file of the record is missing; the message names it.
-    StoreError
-        If one is not as the run wrote it.
-    """
+    """Read the record of a finished run."""
     manifest = checked_record(folder)
     return Record(
         steering=kept_steering(folder),

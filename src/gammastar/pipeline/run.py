@@ -18,15 +18,6 @@ from gammastar.pipeline.cache import open_cache
 from gammastar.pipeline.context import Context, Executor, RunState, Tell, needed
 from gammastar.store.folder import working
 
-__all__ = [
-    "STAGES",
-    "dark_half",
-    "run",
-    "silent",
-    "writable",
-]
-
-
 ROUNDS = 4  # in which masses are added to a contour
 
 
@@ -35,13 +26,7 @@ def silent(stage: str, fraction: float | None, text: str) -> None:
 
 
 def writable(folder: Path) -> None:
-    """Make a result folder.
-
-    Raises
-    ------
-    StoreError
-        If it cannot be made or written.
-    """
+    """Make a result folder."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -62,34 +47,7 @@ def run(
     executor: Executor | None = None,
     allow_partial: bool = False,
 ) -> Path:
-    """Run the stages of a steering file and write the results.
-
-    Parameters
-    ----------
-    steering : Path
-    output : Path, optional
-        Folder of the results; ``results/<analysis>`` of the working directory by default.
-    resume : bool
-        Take finished stages of an earlier run whose digests match.
-    only : str, optional
-        Compute this stage again, take what is before it from an earlier run where it matches, stop after it.
-    tell : callable
-        Receives progress: stage, fraction or None, text.
-    executor : Executor, optional
-        Workers that read chunks and work on grid points; the numbers do not depend on it.
-    allow_partial : bool
-        Set limits even if unreadable files were skipped.
-
-    Returns
-    -------
-    Path
-        The folder of the results.
-
-    Raises
-    ------
-    GammastarError
-        Whatever a stage finds wrong, named by file, branch, key or bin.
-    """
+    """Run the stages of a steering file and write the results."""
     parsed = config.load(steering)
     names = [name for name in config.STAGES if getattr(parsed, name) is not None]
     if only is not None and only not in names:
@@ -135,11 +93,6 @@ def _check(ctx: Context, stages: list[str]) -> None:
     """Look at all that can be known before the first stage; warnings go on, into manifest and report.
 
     Input files whose selection an earlier run finished are not opened again.
-
-    Raises
-    ------
-    SteeringError
-        With everything that is wrong, one line each.
     """
     from gammastar.config.checks import check_steering, listing  # a reinterpretation opens no input
 

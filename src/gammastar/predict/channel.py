@@ -17,17 +17,6 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray, Sample
 from gammastar.physics.mesons import Unit
 
-__all__ = [
-    "FORWARD",
-    "MASSES",
-    "Channel",
-    "Importance",
-    "check_exclusive",
-    "held",
-    "outside",
-    "unit_of",
-]
-
 Importance: TypeAlias = Callable[[Sample], FloatArray]
 """Sample of n particles -> how much each of them, per unit weight, adds to some sums that count, (k, n)."""
 
@@ -130,7 +119,6 @@ class Channel(ABC):
         mass : float [GeV]
         n : int
             How many particles.
-        rng : numpy.random.Generator
         """
 
     def focused(
@@ -146,9 +134,6 @@ class Channel(ABC):
         Parameters
         ----------
         mass : float [GeV]
-        n : int
-        rng : numpy.random.Generator
-        importance : Importance
 
         Returns
         -------
@@ -196,10 +181,6 @@ class Channel(ABC):
 
 def check_exclusive(channels: Sequence[Channel]) -> None:
     """Check that no process is in two channels.
-
-    Parameters
-    ----------
-    channels : sequence of Channel
 
     Raises
     ------

@@ -21,8 +21,6 @@ from gammastar.core.pairs import VertexPairs
 from gammastar.core.records import FloatArray
 from gammastar.physics.telescope import VertexTelescope
 
-__all__ = ["Displaced", "best_cut", "displaced_shares"]
-
 MOST = 2_000  # measured pairs that stand for the kinematics of one mass
 FEWEST = 20
 
@@ -37,32 +35,6 @@ def displaced_shares(
     ctau: npt.ArrayLike,
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return which share of the dark photons of a mass is found behind the cut, and before its mirror image.
-
-    Parameters
-    ----------
-    pairs : VertexPairs
-        All of them; those within `half_window` of `mass` give the kinematics and the resolution.
-    telescope : VertexTelescope
-    cuts : array_like, shape (c,)
-        A pair counts if its vertex is so many standard deviations behind the interaction, and in the fiducial
-        length.
-    mass, half_window : float [GeV]
-    ctau : array_like, shape (k,) [m]
-
-    Returns
-    -------
-    behind, before : NDArray, shape (c, k)
-        Share of the prompt pairs of this mass, ``good`` or not; `before` with the vertex as far in front of
-        the interaction as `behind` asks for behind it. What a measured tail predicts for the background,
-        prompt decays of the signal do as well: the difference counts against it.
-    error : NDArray, shape (c, k)
-        Standard deviation of `behind` less twice `before` from the finite number of pairs.
-
-    Raises
-    ------
-    PhysicsError
-        If fewer than 20 pairs, or none after subtraction, lie in the window with a vertex before the
-        interaction.
 
     Notes
     -----
@@ -141,17 +113,6 @@ class _Flight:
 def best_cut(signal: FloatArray, limit: FloatArray) -> npt.NDArray[np.intp]:
     """Return the cut of each mass with the largest signal over the expected limit at any coupling.
 
-    Parameters
-    ----------
-    signal : NDArray, shape (n, c, k)
-        Over masses, cuts and couplings.
-    limit : NDArray, shape (n, c)
-        Median limit expected without signal; inf where a cut is not to be used.
-
-    Returns
-    -------
-    NDArray of int, shape (n,)
-
     Notes
     -----
     Both are expectations: the pairs behind the cut are not looked at.
@@ -161,48 +122,26 @@ def best_cut(signal: FloatArray, limit: FloatArray) -> npt.NDArray[np.intp]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Displaced:
-    """What a search behind the target expects, over n masses, c cuts and k couplings.
+    """What a search behind the target expects, over n masses, c cuts and k couplings."""
 
-    Attributes
-    ----------
-    mass : NDArray, shape (n,) [GeV]
-    coupling : NDArray, shape (k,)
-    cuts : NDArray, shape (c,)
-        In standard deviations of the vertex.
-    behind, before : NDArray, shape (n, c, k)
-        Expected dark photons behind the cut, and in front of its mirror image: as many more does their own
-        prompt tail make the background expect.
-    error : NDArray, shape (n, c, k)
-        Standard deviation of `behind` less twice `before` from the finite number of pairs.
-    signal_sigma : NDArray, shape (n,)
-        Relative error of the signal.
-    background, background_sigma : NDArray, shape (n, c)
-        Expected pairs without signal and their standard deviation.
-    names : NDArray of str, shape (p,)
-        Origins of the background.
-    parts : NDArray, shape (n, p, c)
-        Background by origin.
-    supported : NDArray, shape (n,)
-        Pull from which on the tail of measured pairs is extrapolated.
-    count : NDArray, shape (n, c)
-        Pairs found; nan while masked.
-    sides : NDArray, shape (2,)
-        Pairs behind the target over their prediction below the cuts of the search, and its error.
-    """
-
-    mass: FloatArray
-    coupling: FloatArray
-    cuts: FloatArray
+    mass: FloatArray  # shape (n,) [GeV]
+    coupling: FloatArray  # shape (k,)
+    cuts: FloatArray  # In standard deviations of the vertex, shape (c,)
+    # Expected dark photons behind the cut, and in front of its mirror image: as many more does their own
+    # prompt tail make the background expect, shape (n, c, k)
     behind: FloatArray
     before: FloatArray
+    # Standard deviation of `behind` less twice `before` from the finite number of pairs, shape (n, c, k)
     error: FloatArray
-    signal_sigma: FloatArray
+    signal_sigma: FloatArray  # Relative error of the signal, shape (n,)
+    # Expected pairs without signal and their standard deviation, shape (n, c)
     background: FloatArray
     background_sigma: FloatArray
-    names: npt.NDArray[np.str_]
-    parts: FloatArray
-    supported: FloatArray
-    count: FloatArray
+    names: npt.NDArray[np.str_]  # Origins of the background, shape (p,)
+    parts: FloatArray  # Background by origin, shape (n, p, c)
+    supported: FloatArray  # Pull from which on the tail of measured pairs is extrapolated, shape (n,)
+    count: FloatArray  # Pairs found; nan while masked, shape (n, c)
+    # Pairs behind the target over their prediction below the cuts of the search, and its error, shape (2,)
     sides: FloatArray
 
     @property

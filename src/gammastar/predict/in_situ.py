@@ -23,8 +23,6 @@ from gammastar.predict.peak_search import (
     window_of,
 )
 
-__all__ = ["InSitu", "Templates", "search_in_situ", "signal_over_background", "signal_per_coupling"]
-
 RESOLUTION = "mass resolution"
 
 
@@ -32,16 +30,6 @@ def signal_per_coupling(
     mass: npt.ArrayLike, pair_density: npt.ArrayLike, branching: npt.ArrayLike, m_lepton: float
 ) -> FloatArray:
     """Return reconstructed A' → l⁺l⁻ per ε² from the pairs of virtual photons in the same sample.
-
-    Parameters
-    ----------
-    mass : array_like, shape (n,) [GeV]
-    pair_density : array_like, shape (n,)
-        dN/dm of pairs from virtual photons at their true mass, after the selection, background subtracted
-        [1/GeV].
-    branching : array_like, shape (n,)
-        BR(A' → l⁺l⁻).
-    m_lepton : float [GeV]
 
     Notes
     -----
@@ -68,23 +56,14 @@ def signal_over_background(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Templates:
-    """What a search in situ compares.
+    """What a search in situ compares."""
 
-    Attributes
-    ----------
-    edges, pairs : NDArray, shapes (n + 1,) [GeV], (n,)
-        Opposite-sign pairs after the selection, in bins finer than the resolution.
-    background : Background
-    resolution : MassResolution
-    half_window : float
-        In resolutions.
-    """
-
+    # Opposite-sign pairs after the selection, in bins finer than the resolution [GeV]
     edges: FloatArray
     pairs: FloatArray
     background: Background
     resolution: MassResolution
-    half_window: float
+    half_window: float  # In resolutions
 
     def fits(self, pairs: npt.ArrayLike, mass: FloatArray) -> PeakFits:
         """Return the fits of a peak at each mass to pairs, shape (n,) or (k, n)."""
@@ -93,12 +72,6 @@ class Templates:
 
     def spurious(self, truths: npt.ArrayLike, mass: FloatArray) -> FloatArray:
         """Return the peak that the background model leaves in expectations without signal, shape (k,).
-
-        Parameters
-        ----------
-        truths : array_like, shape (t, n)
-            Smooth expectations of the opposite-sign pairs.
-        mass : NDArray, shape (k,) [GeV]
 
         Notes
         -----
@@ -114,25 +87,13 @@ class Templates:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InSitu:
-    """A finished search.
-
-    Attributes
-    ----------
-    templates : Templates
-    signal : NDArray, shape (k,)
-        Expected pairs per ε².
-    sources : Sources
-        Of the errors of `signal`.
-    fits : PeakFits
-        At k masses.
-    spurious : NDArray, shape (k,)
-        Pairs that the background model may leave as a peak; an error beside that of the statistics.
-    """
+    """A finished search."""
 
     templates: Templates
-    signal: FloatArray
-    sources: Sources
-    fits: PeakFits
+    signal: FloatArray  # Expected pairs per ε², shape (k,)
+    sources: Sources  # Of the errors of `signal`
+    fits: PeakFits  # At k masses
+    # Pairs that the background model may leave as a peak; an error beside that of the statistics, shape (k,)
     spurious: FloatArray
 
     @property
@@ -238,7 +199,6 @@ def search_in_situ(
 
     Parameters
     ----------
-    templates : Templates
     mass : array_like, shape (k,) [GeV]
     signal : array_like, shape (k,)
         Expected pairs per ε², of `signal_per_coupling`.

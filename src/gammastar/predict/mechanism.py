@@ -9,8 +9,6 @@ from scipy.special import ndtri
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 
-__all__ = ["pairs_to_exclude", "template"]
-
 
 def template(
     energy: npt.ArrayLike,
@@ -59,7 +57,6 @@ def pairs_to_exclude(
         Templates.
     fraction : array_like, shape (k,)
         Shares that a calculation predicts, e.g. one per Λ.
-    cl : float
 
     Returns
     -------

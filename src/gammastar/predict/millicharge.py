@@ -25,25 +25,6 @@ from gammastar.predict.channels.theory import JPsi, MesonChannel
 from gammastar.predict.channels.virtual_photon import InDomain
 from gammastar.predict.mixture import envelope, joined
 
-__all__ = [
-    "Joint",
-    "MeasuredPairs",
-    "PairCloud",
-    "TheoryPairs",
-    "VirtualPhotons",
-    "by_rejection",
-    "chi_from_channel",
-    "chi_from_resonances",
-    "chi_pairs",
-    "chi_rate",
-    "conditional",
-    "fine_pairs",
-    "from_generator",
-    "pair_rate",
-    "resonance_rate",
-    "theory_pairs",
-]
-
 Joint: TypeAlias = Callable[[int, np.random.Generator], tuple[FloatArray, FloatArray, FloatArray]]
 """(n, rng) -> mass, pt, energy [GeV], each (n,), distributed as the measured lepton pairs."""
 
@@ -113,25 +94,7 @@ def conditional(
     n: int,
     rng: np.random.Generator,
 ) -> VirtualPhotons:
-    """Sample virtual photons of χχ̄ from the mass spectrum and a conditional generator.
-
-    Parameters
-    ----------
-    m_chi : float [GeV]
-    edges, pairs : array_like, shapes (k + 1,), (k,)
-        As `chi_rate`; bins that a subtraction left negative are not drawn, yet count in the sum.
-    m_lepton : float [GeV]
-    sampler : Sampler
-        p(pt, energy | mass); masses outside its range take its nearest mass.
-    in_domain : callable
-    n : int
-    rng : numpy.random.Generator
-
-    Raises
-    ------
-    PhysicsError
-        If the spectrum holds no pair above 2 m_chi.
-    """
+    """Sample virtual photons of χχ̄ from the mass spectrum and a conditional generator."""
     edges, values = np.asarray(edges, dtype=np.float64), np.asarray(pairs, dtype=np.float64)
     content = bin_factors(edges, m_chi, m_lepton)[0] * values
     positive, total = np.clip(content, 0.0, None), float(content.sum())
@@ -162,28 +125,7 @@ def by_rejection(
     rng: np.random.Generator,
     cap: float = 3.0,
 ) -> VirtualPhotons:
-    """Sample from one joint generator for all m_χ; what Eq. 8 forbids is rejected.
-
-    Parameters
-    ----------
-    m_chi : float [GeV]
-    total : float
-        Rate of `chi_rate`: the sum of the weights.
-    m_lepton : float [GeV]
-    joint : callable
-        (n, rng) -> (mass, pt, energy) as the lepton pairs are distributed.
-    in_domain : callable
-    n : int
-        Draws before rejection.
-    rng : numpy.random.Generator
-    cap : float
-        Eq. 8 grows without bound at the threshold of the leptons; draws above keep the excess as weight.
-
-    Raises
-    ------
-    PhysicsError
-        If nothing is left.
-    """
+    """Sample from one joint generator for all m_χ; what Eq. 8 forbids is rejected."""
     mass, pt, energy = joint(n, rng)
     above = mass > 2 * m_lepton * (1 + 1e-12)
     factor = np.where(above, pair_factor(np.where(above, mass, 3 * m_lepton), m_chi, m_lepton), 0.0)
@@ -248,15 +190,9 @@ class PairCloud:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trained:
-    """A joint generator from a trained sampler: masses of the pairs it was trained on, kinematics from it.
+    """A joint generator from a trained sampler: masses of the pairs it was trained on, kinematics from it."""
 
-    Attributes
-    ----------
-    sampler : Sampler
-        Trained on the pairs of `cloud`, for one m_χ with the weights of `PairCloud.weighted_for`.
-    cloud : PairCloud
-    """
-
+    # Trained on the pairs of `cloud`, for one m_χ with the weights of `PairCloud.weighted_for`
     sampler: Sampler
     cloud: PairCloud
 
@@ -292,9 +228,7 @@ def chi_pairs(
 
     Parameters
     ----------
-    photons : VirtualPhotons
     m_chi : float [GeV]
-    rng : numpy.random.Generator
     longitudinal : float or callable
         Longitudinal fraction along the flight in the laboratory, or a function of the mass that returns it,
         of photons whose parent is not known; 1/3 averages over spins. Photons of a known meson are transverse
@@ -355,25 +289,6 @@ def chi_from_channel(
     n_masses: int = 40,
 ) -> VirtualPhotons:
     """Turn any production of dark photons into virtual photons of χχ̄.
-
-    Parameters
-    ----------
-    channel : Channel
-        Gives the rate of dark photons and their kinematics at each mass.
-    m_chi : float [GeV]
-    mass_range : tuple of float
-        Where the channel holds; its lower end is raised to 2 m_chi. Next to a rate measured with dimuons
-        give (0, 2 m_μ), so that no virtual photon counts twice.
-    n : int
-        Virtual photons in all.
-    rng : numpy.random.Generator
-    n_masses : int
-        Masses at which the channel is asked, one in each stratum of equal rate.
-
-    Raises
-    ------
-    PhysicsError
-        If the channel makes nothing above threshold.
 
     Notes
     -----
@@ -451,17 +366,11 @@ def chi_from_resonances(
 
 @dataclass(frozen=True)
 class TheoryPairs:
-    """A theory channel of χχ̄ with the masses of virtual photons for which it counts.
-
-    Attributes
-    ----------
-    name : str
-    channel : Channel
-    low, high : float [GeV]
-    """
+    """A theory channel of χχ̄ with the masses of virtual photons for which it counts."""
 
     name: str
     channel: Channel
+    # [GeV]
     low: float
     high: float
 
@@ -502,21 +411,7 @@ def fine_pairs(photon: Channel, binned: MeasuredPairs) -> MeasuredPairs:
 def theory_pairs(
     channels: Sequence[tuple[str, Channel]], measured: MeasuredPairs | None, m_lepton: float
 ) -> list[TheoryPairs]:
-    """Return theory channels of χχ̄; beside measured pairs they end where these begin.
-
-    Parameters
-    ----------
-    channels : sequence of (str, Channel)
-        With their names in the steering; exclusive of each other.
-    measured : MeasuredPairs or None
-    m_lepton : float
-        Of the measured pairs [GeV].
-
-    Raises
-    ------
-    PhysicsError
-        If two of them contain the same process, or the measured pairs hold the J/ψ that one of them makes.
-    """
+    """Return theory channels of χχ̄; beside measured pairs they end where these begin."""
     first, last = (THEORY_MAX, 0.0) if measured is None else (float(measured[0][0]), float(measured[0][-1]))
     top = first if measured is None else max(first, 2 * m_lepton)
     parts = [
@@ -540,18 +435,7 @@ def pair_rate(
     m_lepton: float,
     pot_sigma: float,
 ) -> Rate:
-    """Return pairs χχ̄ per proton on target and Q² at some masses of χ, with their errors.
-
-    Parameters
-    ----------
-    m_chi : NDArray, shape (n,) [GeV]
-    measured : MeasuredPairs or None
-    theory : sequence of TheoryPairs
-    m_lepton : float
-        Of the measured pairs [GeV].
-    pot_sigma : float
-        Relative uncertainty of the protons on target of the measurement.
-    """
+    """Return pairs χχ̄ per proton on target and Q² at some masses of χ, with their errors."""
     total, cov = np.zeros(len(m_chi)), np.zeros((len(m_chi), len(m_chi)))
     channels = {}
     if measured is not None:

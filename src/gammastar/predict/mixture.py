@@ -17,18 +17,6 @@ from gammastar.physics.vectors import Charges, Process
 from gammastar.predict.channel import Channel, Importance, check_exclusive
 from gammastar.predict.channels.theory import Bremsstrahlung, MesonChannel
 
-__all__ = [
-    "Mixture",
-    "Scaled",
-    "describe",
-    "envelope",
-    "joined",
-    "process_of",
-    "recoupled_channels",
-    "shares_of",
-    "single_decays",
-]
-
 _PROCESSES: dict[tuple[str, str, int | None], Process] = {
     ("pseudoscalar_dalitz", "pi0", None): "pion_dalitz",
     ("pseudoscalar_dalitz", "eta", None): "eta_dalitz",
@@ -46,17 +34,10 @@ _PROCESSES: dict[tuple[str, str, int | None], Process] = {
 
 @dataclass(frozen=True, slots=True)
 class Scaled(Channel):
-    """A channel times a factor that depends on the mass alone.
-
-    Attributes
-    ----------
-    channel : Channel
-    factor : callable
-        Masses (n,) [GeV] -> factor (n,).
-    """
+    """A channel times a factor that depends on the mass alone."""
 
     channel: Channel
-    factor: Callable[[FloatArray], FloatArray]
+    factor: Callable[[FloatArray], FloatArray]  # Masses (n,) [GeV] -> factor (n,)
     group: ClassVar[str] = "scaled"
     processes: ClassVar[frozenset[str]] = frozenset({"scaled"})
 
@@ -208,7 +189,6 @@ class Mixture(Channel):
         mass : float [GeV]
         n : int
             How many particles.
-        rng : numpy.random.Generator
 
         Raises
         ------
@@ -326,13 +306,7 @@ def _range(channel: Channel) -> tuple[float, float]:
 
 
 def process_of(decay: Decay) -> Process:
-    """Return the process that a decay of a meson belongs to.
-
-    Raises
-    ------
-    PhysicsError
-        If nothing is known of how another vector would couple to it.
-    """
+    """Return the process that a decay of a meson belongs to."""
     key = (decay.kind, decay.parent, decay.daughter)
     if key not in _PROCESSES:
         msg = f"{decay.kind} of {decay.parent!r}: its ratio for another vector is not known"
@@ -341,13 +315,7 @@ def process_of(decay: Decay) -> Process:
 
 
 def single_decays(channels: Sequence[Channel]) -> list[tuple[Process, Channel]]:
-    """Return bremsstrahlung and every single decay of the meson channels with their processes.
-
-    Raises
-    ------
-    PhysicsError
-        If a channel is neither bremsstrahlung nor one of mesons.
-    """
+    """Return bremsstrahlung and every single decay of the meson channels with their processes."""
     found: list[tuple[Process, Channel]] = []
     for channel in channels:
         if isinstance(channel, Bremsstrahlung):
@@ -363,19 +331,7 @@ def single_decays(channels: Sequence[Channel]) -> list[tuple[Process, Channel]]:
 
 
 def shares_of(channels: Sequence[Channel], mass: npt.ArrayLike) -> dict[Process, FloatArray]:
-    """Return the share of each process in the virtual photons, as theory channels divide them.
-
-    Parameters
-    ----------
-    channels : sequence of Channel
-        Bremsstrahlung and channels of mesons.
-    mass : array_like, shape (n,) [GeV]
-
-    Returns
-    -------
-    mapping of process to NDArray, shape (n,)
-        For `gammastar.predict.models.rate_ratio`: they sum to one.
-    """
+    """Return the share of each process in the virtual photons, as theory channels divide them."""
     m = np.atleast_1d(np.asarray(mass, dtype=np.float64))
     rates: dict[Process, FloatArray] = {}
     for process, channel in single_decays(channels):
@@ -388,13 +344,7 @@ def shares_of(channels: Sequence[Channel], mass: npt.ArrayLike) -> dict[Process,
 
 
 def recoupled_channels(channels: Sequence[Channel], charges: Charges) -> Mixture:
-    """Return theory channels of dark photons as channels of another vector per g², decay by decay.
-
-    Raises
-    ------
-    PhysicsError
-        If two channels overlap, or the ratio of one to dark photons is not known.
-    """
+    """Return theory channels of dark photons as channels of another vector per g², decay by decay."""
     check_exclusive(channels)
     if charges.loop_mixing:
         ratio = _ratio(charges, "bremsstrahlung")
@@ -408,19 +358,7 @@ def _ratio(charges: Charges, process: Process) -> Callable[[FloatArray], FloatAr
 
 
 def beside_data(channels: Sequence[Channel], mass: FloatArray) -> dict[str, FloatArray]:
-    """Return what theory says beside measured photons: low, central and high rate, shape (n, 3).
-
-    Parameters
-    ----------
-    channels : sequence of Channel
-        Bremsstrahlung first, then meson decays.
-    mass : NDArray, shape (n,) [GeV]
-
-    Returns
-    -------
-    dict
-        Bremsstrahlung with its envelope, nan where the kernel says nothing; the decays together.
-    """
+    """Return what theory says beside measured photons: low, central and high rate, shape (n, 3)."""
     brem, decays = channels[0], Mixture(tuple(channels[1:]))
     if not isinstance(brem, Bremsstrahlung):
         return {}

@@ -22,15 +22,6 @@ from gammastar.physics.qed import (
 )
 from gammastar.physics.vectors import CHARGES, Charges, Process, kinetic_mixing_loop, meson_parts
 
-__all__ = [
-    "DarkPhoton",
-    "Labels",
-    "Limits",
-    "Model",
-    "VectorModel",
-    "rate_ratio",
-]
-
 Limits = Literal["published", "recast", "none"]
 
 _TEX = {"ε": r"\varepsilon"}  # where the plain letter looks otherwise
@@ -200,7 +191,6 @@ class Model(ABC):
         Parameters
         ----------
         mass : float [GeV]
-        coupling : float
 
         Raises
         ------
@@ -271,7 +261,6 @@ class VectorModel(Model):
 
     Attributes
     ----------
-    charges : Charges
     r_table : RTable
         Of the electromagnetic current; used by loop-mixed vectors.
 
@@ -293,7 +282,6 @@ class VectorModel(Model):
         ----------
         name : str
             "b_minus_l", "protophobic" or "lmu_ltau".
-        r_table : RTable
 
         Raises
         ------
@@ -386,21 +374,7 @@ class VectorModel(Model):
 
 
 def rate_ratio(charges: Charges, mass: npt.ArrayLike, shares: Mapping[Process, npt.ArrayLike]) -> FloatArray:
-    """Return X per g² over dark photons per ε², summed over processes.
-
-    Parameters
-    ----------
-    charges : Charges
-    mass : array_like, shape (n,) [GeV]
-    shares : mapping of process to array_like, shape (n,)
-        Share of each process in the virtual photons at these masses; they sum to one. A loop-mixed vector
-        needs none: its ratio is the same in all processes.
-
-    Raises
-    ------
-    PhysicsError
-        If shares are missing or do not sum to one.
-    """
+    """Return X per g² over dark photons per ε², summed over processes."""
     m = np.atleast_1d(np.asarray(mass, dtype=np.float64))
     if charges.loop_mixing:
         return charges.production_ratio("bremsstrahlung", m)

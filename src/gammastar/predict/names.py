@@ -29,8 +29,6 @@ from gammastar.predict.channels import (
 )
 from gammastar.predict.models import DarkPhoton, Labels, Model, VectorModel
 
-__all__ = ["TheoryOptions", "make_model", "r_table", "theory_channel"]
-
 MESONS: dict[str, type[MesonChannel]] = {
     "pion_dalitz": PionDalitz,
     "pseudoscalar_dalitz": PseudoscalarDalitz,
@@ -103,27 +101,15 @@ def make_model(name: str, where: Pathlike | UserCode) -> Model:
 
 @dataclass(frozen=True)
 class TheoryOptions:
-    """What theory channels need beside a beam.
+    """What theory channels need beside a beam."""
 
-    Attributes
-    ----------
-    bremsstrahlung : str
-        Preset of the splitting function and form factor.
-    off_shell : float or None
-        Its Λ [GeV], if another than the preset's.
-    mesons : callable
-        Returns the file of the table of mesons, or raises InputFileError; asked only by their channels.
-    where : Path or UserCode
-        Folder of the steering file, or the code that was frozen there.
-    sigma_inelastic : float or None
-        Inelastic cross section [mb], by which the cross sections of FORESEE's tables become rates per
-        interacting proton; None leaves them in pb.
-    """
-
-    bremsstrahlung: str
-    off_shell: float | None
+    bremsstrahlung: str  # Preset of the splitting function and form factor
+    off_shell: float | None  # Its Λ [GeV], if another than the preset's
+    # Returns the file of the table of mesons, or raises InputFileError; asked only by their channels
     mesons: Callable[[], Path]
-    where: Path | UserCode
+    where: Path | UserCode  # Folder of the steering file, or the code that was frozen there
+    # Inelastic cross section [mb], by which the cross sections of FORESEE's tables become rates per
+    # interacting proton; None leaves them in pb
     sigma_inelastic: float | None = None
 
     @property
@@ -147,7 +133,6 @@ def theory_channel(
     name : str
         "bremsstrahlung", "pion_dalitz", "pseudoscalar_dalitz", "vector_dalitz", "vector_mesons" or "jpsi";
         "foresee:FOLDER" or "eventcalc:FOLDER/NAME" for tables of these tools.
-    options : TheoryOptions
     beam_energy : float [GeV]
     thickness : float
         Of the target in interaction lengths; by default every proton interacts.

@@ -13,8 +13,6 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.physics.resolution import MassResolution
 
-__all__ = ["Background", "PeakFits", "Window", "cls_limits", "expected_limits", "peak_search", "window_of"]
-
 BANDS = (-2.0, -1.0, 0.0, 1.0, 2.0)  # standard deviations of the expected limits
 ROUNDS = 4  # of weights from the fit before: least squares become the maximum of the Poisson likelihood
 EMPTY = 1e-3  # of the mean content of a window, the least expectation of a bin
@@ -27,33 +25,20 @@ NEAREST_ONE = 0.98  # largest z δ of an error of the signal: beyond it nothing 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Background:
-    """What a window holds without signal: smooth pairs times a polynomial, and lines of free yield.
+    """What a window holds without signal: smooth pairs times a polynomial, and lines of free yield."""
 
-    Attributes
-    ----------
-    degree : int or None
-        Of the polynomial; None: everything is known exactly.
-    smooth : NDArray, shape (n,), or None
-        Expected smooth pairs of each bin, which the polynomial multiplies; None: equal per GeV.
-    lines : NDArray, shape (l, n)
-        Expected pairs of narrow resonances. Inside a window their yields are free.
-    places : NDArray, shape (l,) [GeV]
-        Masses of the resonances.
-    errors : NDArray, shape (l,)
-        Relative errors of their yields, for windows that see but a tail.
-    shifts : NDArray, shape (s, n)
-        What one standard deviation of mass scale or resolution makes of the lines.
-    names : tuple of str
-        Of the resonances.
-    """
-
-    degree: int | None = 3
+    degree: int | None = 3  # Of the polynomial; None: everything is known exactly
+    # Expected smooth pairs of each bin, which the polynomial multiplies; None: equal per GeV, shape (n,)
     smooth: FloatArray | None = None
+    # Expected pairs of narrow resonances. Inside a window their yields are free, shape (l, n)
     lines: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
+    # Masses of the resonances, shape (l,) [GeV]
     places: FloatArray = field(default_factory=lambda: np.zeros(0))
+    # Relative errors of their yields, for windows that see but a tail, shape (l,)
     errors: FloatArray = field(default_factory=lambda: np.zeros(0))
+    # What one standard deviation of mass scale or resolution makes of the lines, shape (s, n)
     shifts: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
-    names: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()  # Of the resonances
 
     @property
     def terms(self) -> int:
@@ -63,30 +48,18 @@ class Background:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PeakFits:
-    """Fits of a peak, one entry per mass.
+    """Fits of a peak, one entry per mass."""
 
-    Attributes
-    ----------
-    mass : NDArray, shape (k,) [GeV]
-    sigma : NDArray, shape (k,)
-        Standard deviation of the fitted pairs of the peak where there are none.
-    fitted, error : NDArray, shape (k,)
-        Pairs of the peak that the fit finds, with their standard deviation.
-    background : NDArray, shape (k,)
-        Expected pairs within ± 1.4 resolutions of the mass, from the fit without peak.
-    correlation : NDArray, shape (k,)
-        Largest correlation of the peak with the yield of a line, without sign.
-    expected : NDArray, shape (k, n)
-        The fit without peak in every bin; nan outside the window.
-    """
-
-    mass: FloatArray
-    sigma: FloatArray
+    mass: FloatArray  # shape (k,) [GeV]
+    sigma: FloatArray  # Standard deviation of the fitted pairs of the peak where there are none, shape (k,)
+    # Pairs of the peak that the fit finds, with their standard deviation, shape (k,)
     fitted: FloatArray
     error: FloatArray
+    # Expected pairs within ± 1.4 resolutions of the mass, from the fit without peak, shape (k,)
     background: FloatArray
+    # Largest correlation of the peak with the yield of a line, without sign, shape (k,)
     correlation: FloatArray
-    expected: FloatArray
+    expected: FloatArray  # The fit without peak in every bin; nan outside the window, shape (k, n)
 
 
 def _designs(
@@ -153,37 +126,11 @@ def peak_search(
 ) -> PeakFits:
     """Fit a peak at each mass over the background of a window about it.
 
-    Parameters
-    ----------
-    edges, pairs : array_like, shapes (n + 1,), (n,) or (k, n)
-        Observed opposite-sign pairs, all backgrounds included, in bins finer than the resolution [GeV]; of
-        every mass its own, for pseudo-data.
-    mass : array_like, shape (k,) [GeV]
-        Masses of the search.
-    resolution : MassResolution
-    background : Background, optional
-        By default a polynomial of third degree.
-    half_window : float
-        In resolutions.
-
-    Raises
-    ------
-    PhysicsError
-        If shapes do not fit, a window holds too few bins for the fit, or a bin is negative.
-
     Notes
     -----
     Maximum of the Poisson likelihood by reweighted least squares, as all is linear in its coefficients; σ
     from the Fisher information of the fit without peak. With fewer than some twenty pairs in a peak take
     exact counting limits instead.
-
-    Examples
-    --------
-    >>> e = np.linspace(0.5, 1.5, 1001)
-    >>> gaussian = MassResolution.gaussian(1.0, 0.01)
-    >>> found = peak_search(e, np.full(1000, 100.0), [1.0], gaussian, background=Background(None))
-    >>> bool(abs(found.sigma[0] / np.sqrt(2 * np.sqrt(np.pi) * 0.01 * 1e5) - 1) < 1e-3)
-    True
     """
     e, n = np.asarray(edges, dtype=np.float64), np.asarray(pairs, dtype=np.float64)
     m = np.atleast_1d(np.asarray(mass, dtype=np.float64))
@@ -231,29 +178,11 @@ def cls_limits(
 ) -> FloatArray:
     """Return CLs upper limits on the pairs of a peak from its fitted number.
 
-    Parameters
-    ----------
-    fitted, sigma : array_like
-        Fitted pairs and their standard deviation; broadcast against each other.
-    relative : array_like
-        Relative error of the expected signal.
-    cl : float
-
-    Returns
-    -------
-    NDArray
-        inf where the error of the signal is so large that no strength is excluded.
-
     Notes
     -----
     Normal approximation: √q = (S − Ŝ)/s and √q_A = S/s with s² = σ² + (S δ)², and 1 − CL = [1 − Φ(√q)] /
     Φ(√q_A − √q); G. Cowan, K. Cranmer, E. Gross, O. Vitells, Eur. Phys. J. C 71 (2011) 1554. Without δ it is
     Ŝ + σ Φ⁻¹[1 − (1 − CL) Φ(Ŝ/σ)].
-
-    Examples
-    --------
-    >>> round(float(cls_limits(0.0, 1.0)), 4)
-    1.6449
     """
     if not 0.5 <= cl < 1:
         msg = f"peak search: cl = {cl!r} must lie between 0.5 and 1"
@@ -285,37 +214,22 @@ def expected_limits(sigma: FloatArray, relative: npt.ArrayLike = 0.0, *, cl: flo
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Window:
-    """The parts of one window, as a binned likelihood takes them.
+    """The parts of one window, as a binned likelihood takes them."""
 
-    Attributes
-    ----------
-    bins : NDArray of int, shape (b,)
-        Those of the histogram.
-    peak : NDArray, shape (b,)
-        Part of the peak in each bin.
-    expected : NDArray, shape (b,)
-        Fit without peak.
-    fixed : NDArray, shape (b,)
-        Tails of lines that lie outside.
-    smooth : NDArray, shape (t, b)
-        Bernstein polynomials times the smooth pairs: none is negative, and they span what the fit has.
-    factors, errors : NDArray, shape (t,)
-        Their fitted coefficients and standard deviations.
-    lines : tuple of (str, NDArray (b,), float, float)
-        Name of the line, expected pairs, fitted factor and its error, of those inside the window.
-    shifts : NDArray, shape (s, b)
-        What one standard deviation makes of the bins: of the lines as `Background` has them, and of the
-        yields of those outside the window.
-    """
-
-    bins: npt.NDArray[np.int64]
-    peak: FloatArray
-    expected: FloatArray
-    fixed: FloatArray
+    bins: npt.NDArray[np.int64]  # Those of the histogram, shape (b,)
+    peak: FloatArray  # Part of the peak in each bin, shape (b,)
+    expected: FloatArray  # Fit without peak, shape (b,)
+    fixed: FloatArray  # Tails of lines that lie outside, shape (b,)
+    # Bernstein polynomials times the smooth pairs: none is negative, and they span what the fit has, shape
+    # (t, b)
     smooth: FloatArray
+    # Their fitted coefficients and standard deviations, shape (t,)
     factors: FloatArray
     errors: FloatArray
+    # Name of the line, expected pairs, fitted factor and its error, of those inside the window
     lines: tuple[tuple[str, FloatArray, float, float], ...]
+    # What one standard deviation makes of the bins: of the lines as `Background` has them, and of the yields
+    # of those outside the window, shape (s, b)
     shifts: FloatArray
 
 

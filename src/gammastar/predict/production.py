@@ -34,21 +34,6 @@ from gammastar.predict.channels import Outside, VirtualPhoton
 from gammastar.predict.mixture import Mixture, Scaled, envelope, recoupled_channels
 from gammastar.predict.models import DarkPhoton, Model, VectorModel, rate_ratio
 
-__all__ = [
-    "Production",
-    "Trend",
-    "as_photons",
-    "by_charges",
-    "check_exposures",
-    "measured_production",
-    "needs_shares",
-    "rate_of",
-    "scan_masses",
-    "sources_of",
-    "theory_production",
-    "variations_of",
-]
-
 EVERY_PROTON = 50.0  # interaction lengths: theory counts per interacting proton
 EVEN = 0.5  # of the particles of a spectrum with theory beside it: the forward ones are few and count most
 KINEMATICS = 4000  # particles of one mass: the measured part to one per cent
@@ -75,13 +60,7 @@ class Counted(Protocol):
 
 
 def check_exposures(found: Mapping[str, Counted], unit: Unit) -> None:
-    """Refuse detectors that count otherwise than a rate does.
-
-    Raises
-    ------
-    PhysicsError
-        For a luminosity with a rate per proton, or protons on target with cross sections.
-    """
+    """Refuse detectors that count otherwise than a rate does."""
     for name, detector in found.items():
         if (detector.luminosity is None) == (unit == "pb"):
             has = "protons on target" if detector.luminosity is None else "a luminosity"
@@ -176,7 +155,6 @@ class Production:
         Parameters
         ----------
         mass : float [GeV]
-        sample : Sample
         members : NDArray of int, shape (n,), optional
             Which part makes each particle.
         """
@@ -224,13 +202,7 @@ def _own_rate(model: Model) -> Callable[[FloatArray], FloatArray]:
 def theory_production(
     channels: Sequence[Channel], model: Model, *, beam_energy: float, target_a: float, target_z: float
 ) -> Production:
-    """Return what theory channels make, per interacting proton.
-
-    Raises
-    ------
-    PhysicsError
-        If two channels overlap, or the ratio of one to dark photons is not known.
-    """
+    """Return what theory channels make, per interacting proton."""
     exposure = Exposure(beam_energy, target_a, target_z, EVERY_PROTON, 1.0)
     whole = Mixture(tuple(channels))
     channel = whole
@@ -249,24 +221,7 @@ def measured_production(
     exposure: Exposure,
     shares: Callable[[FloatArray], Mapping[Process, FloatArray]],
 ) -> Production:
-    """Return what measured photons make, with the channels that their spectrum cannot hold.
-
-    Parameters
-    ----------
-    photon : VirtualPhoton
-    others : sequence of Channel
-        Theory beside it, anywhere or outside the measured domain.
-    model : Model
-    exposure : Exposure
-        Of the measurement.
-    shares : callable
-        Masses -> share of each process, by `shares_of`; asked only for a model that needs them.
-
-    Raises
-    ------
-    PhysicsError
-        If two channels contain the same process; for a model that needs its own ratio in each of them.
-    """
+    """Return what measured photons make, with the channels that their spectrum cannot hold."""
     check_exclusive([photon, *others])
     unit_of([photon, *others])
     threshold = 2 * photon.m_lepton
@@ -294,7 +249,6 @@ def scan_masses(channel: Channel, low: float, high: float, n: int) -> FloatArray
 
     Parameters
     ----------
-    channel : Channel
     low, high : float [GeV]
     n : int
         How many masses.
@@ -323,17 +277,7 @@ def scan_masses(channel: Channel, low: float, high: float, n: int) -> FloatArray
 
 
 def rate_of(production: Production, masses: FloatArray, shifts: Mapping[str, FloatArray], seed: int) -> Rate:
-    """Return the rate of a production at some masses, with its sources by name.
-
-    Parameters
-    ----------
-    production : Production
-    masses : NDArray, shape (n,) [GeV]
-    shifts : mapping of str to NDArray
-        Relative shifts of the mass bins of the measured spectrum by its named sources.
-    seed : int
-        Of the run.
-    """
+    """Return the rate of a production at some masses, with its sources by name."""
     value, cov = production.channel.rate(masses)
     pot_sigma, photon = production.exposure.pot_sigma, production.parts[0]
     channels = by_group(production.channel, masses) if len(production.parts) > 1 else {}
@@ -413,21 +357,6 @@ def extrapolated(
     channel: VirtualPhoton, trend: Trend, masses: FloatArray, seed: int
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return the measured part of a rate and the relative error of the whole from what is extrapolated.
-
-    Parameters
-    ----------
-    channel : VirtualPhoton
-    trend : Trend
-    masses : NDArray, shape (n,) [GeV]
-        Where the channel is not known, the measured part is nan and the error zero.
-    seed : int
-        Of the run.
-
-    Returns
-    -------
-    part, error, step : NDArray, shape (n,)
-        `step` is the relative change of the rate if the trend of measured over simulated density went on
-        outside the measured domain; its size is part of the error.
 
     Notes
     -----

@@ -9,8 +9,6 @@ import numpy as np
 
 from gammastar.core.records import FloatArray
 
-__all__ = ["Proposal", "adapted", "broad"]
-
 WIDTHS = (1.0, 2.0, 3.5)  # of the pilot, in standard deviations: the last one sees the rarest energies
 ROUNDS = 2
 PILOT, FEWEST = 0.1, 1500  # share of the particles that each round takes, and how many at least
@@ -22,19 +20,11 @@ LEAST = 8.0  # effective number of particles from which a shape is fitted
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Proposal:
-    """A mixture of normal densities in two dimensions.
+    """A mixture of normal densities in two dimensions."""
 
-    Attributes
-    ----------
-    share : NDArray, shape (c,)
-        Sum to one.
-    mean : NDArray, shape (c, 2)
-    cov : NDArray, shape (c, 2, 2)
-    """
-
-    share: FloatArray
-    mean: FloatArray
-    cov: FloatArray
+    share: FloatArray  # Sum to one, shape (c,)
+    mean: FloatArray  # shape (c, 2)
+    cov: FloatArray  # shape (c, 2, 2)
 
     def draw(self, n: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
         """Return n points (n, 2) and their weights (n,): standard normal density over that of the mixture."""
@@ -71,32 +61,11 @@ def adapted(
 ) -> tuple[FloatArray, FloatArray]:
     """Return normal numbers (n, 2) where they contribute, and their weights.
 
-    Parameters
-    ----------
-    contribution : callable
-        Points (n, 2) and weights (n,) -> non-negative contributions per unit weight to some sums, (k, n).
-    n : int
-        Draws; those of the adaptation, a sixth as many, come on top.
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    point, weight : NDArray, shapes (n, 2), (n,)
-        Σ weight × f / n estimates the mean of f over normal numbers without bias: the points that the
-        proposal was fitted to are not among them.
-
     Notes
     -----
     A mixture of one normal density per sum, with mean and covariance of its contributions, found in two
     rounds (cross-entropy method; O. Cappé et al., Stat. Comput. 18 (2008) 447), and of the broad one of the
     first round. All points carry the density of the whole mixture (balance heuristic).
-
-    Examples
-    --------
-    >>> far = lambda point, weight: (point[:, 1] > 4.0)[np.newaxis].astype(float)
-    >>> z, w = adapted(far, 20_000, np.random.default_rng(1))
-    >>> round(float((w * (z[:, 1] > 4.0)).mean()) * 1e5, 1)  # 3.2e-5
-    3.2
     """
     proposal = broad()
     for _ in range(ROUNDS):

@@ -11,8 +11,6 @@ import numpy.typing as npt
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 
-__all__ = ["displaced", "prompt"]
-
 State: TypeAlias = str
 
 
@@ -32,27 +30,6 @@ def prompt(
     ratio: npt.ArrayLike = 1.0,
 ) -> FloatArray:
     """Return the coupling of the new model that gives the events excluded in the old one.
-
-    Parameters
-    ----------
-    mass : array_like, shape (n,) [GeV]
-    limit : array_like, shape (n,)
-        Coupling of the old model at its limit; a coupling, not its square.
-    old, new : Model
-    state : str
-        Final state of the search, e.g. "mumu".
-    ratio : array_like, shape (n,)
-        Production of the new vector per g² over that of the old one per squared coupling.
-
-    Returns
-    -------
-    NDArray, shape (n,)
-        inf where the new vector does not decay to the state or is not produced.
-
-    Raises
-    ------
-    PhysicsError
-        If a limit is not positive.
 
     Notes
     -----
@@ -77,26 +54,6 @@ def displaced(
     length_ratio: float = 2.0,
 ) -> FloatArray:
     """Return both edges of a beam-dump limit for another model.
-
-    Parameters
-    ----------
-    mass : array_like, shape (n,) [GeV]
-    edges : array_like, shape (n, 2)
-        Lower and upper coupling of the old model.
-    old, new, state, ratio
-        As `prompt`.
-    length_ratio : float
-        (shield + decay volume)/shield.
-
-    Returns
-    -------
-    NDArray, shape (n, 2)
-        nan where nothing is excluded.
-
-    Raises
-    ------
-    PhysicsError
-        If the edges do not increase or the ratio of lengths is not above one.
 
     Notes
     -----

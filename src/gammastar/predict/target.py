@@ -11,8 +11,6 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray, Sample
 from gammastar.physics.detector import Target
 
-__all__ = ["OMITTED", "TargetTransfer", "in_depth", "on_nucleus"]
-
 OMITTED = (
     "first inelastic interaction of each proton only; secondary cascades, which would add soft particles, "
     "and the energy loss of the beam are omitted"
@@ -21,21 +19,6 @@ OMITTED = (
 
 def in_depth(sample: Sample, thickness: float, length: float, rng: np.random.Generator) -> Sample:
     """Return the sample with production points along a thick target.
-
-    Parameters
-    ----------
-    sample : Sample
-    thickness : float
-        Of the target in interaction lengths; inf for a dump.
-    length : float
-        Nuclear interaction length [m].
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    Sample
-        Weights as before. Origins move downstream from where they were: the detector's target position must
-        be the front face of the target.
 
     Notes
     -----
@@ -60,27 +43,7 @@ def on_nucleus(
     alpha_inelastic: float,
     alpha_sigma: float = 0.0,
 ) -> tuple[Sample, float]:
-    """Return the sample per interaction on another nucleus, and its relative uncertainty.
-
-    Parameters
-    ----------
-    sample : Sample
-    a_measured, a_wanted : float
-        Mass numbers.
-    alpha : callable
-        pT [GeV] (n,) -> exponent of σ ∝ A^α; it rises with pT (NA60, arXiv:2012.14385).
-    alpha_inelastic : float
-        Exponent of the inelastic cross section.
-    alpha_sigma : float
-        Common uncertainty of α.
-
-    Returns
-    -------
-    sample : Sample
-        Weights times (A_wanted/A_measured)^(α(pT) − α_inelastic).
-    relative : float
-        alpha_sigma |ln(A_wanted/A_measured)|, common to all particles.
-    """
+    """Return the sample per interaction on another nucleus, and its relative uncertainty."""
     if not (a_measured > 0 and a_wanted > 0 and alpha_sigma >= 0):
         msg = f"on_nucleus: A = {a_measured!r}, {a_wanted!r} and sigma = {alpha_sigma!r} must be positive"
         raise PhysicsError(msg)
@@ -92,21 +55,14 @@ def on_nucleus(
 
 @dataclass(frozen=True)
 class TargetTransfer:
-    """How particles of one target become those of a detector's target.
+    """How particles of one target become those of a detector's target."""
 
-    Attributes
-    ----------
-    alpha : sequence of (float, float), or None
-        Points (pT [GeV], α) of σ ∝ A^α, straight between them; None leaves the weights.
-    alpha_inelastic, alpha_sigma : float
-        As in `on_nucleus`.
-    depth : mapping of str to float
-        Interaction length [m] by the detector's name; others produce at the target's position.
-    """
-
+    # Points (pT [GeV], α) of σ ∝ A^α, straight between them; None leaves the weights
     alpha: Sequence[tuple[float, float]] | None = None
+    # As in `on_nucleus`
     alpha_inelastic: float = 0.0
     alpha_sigma: float = 0.0
+    # Interaction length [m] by the detector's name; others produce at the target's position
     depth: Mapping[str, float] | None = None
 
     def carry(
@@ -116,18 +72,7 @@ class TargetTransfer:
         measured: tuple[float, BoolArray | None],
         rng: np.random.Generator,
     ) -> tuple[Sample, float]:
-        """Return the sample as produced in a detector's target, and the relative error of the scaling with A.
-
-        Parameters
-        ----------
-        sample : Sample
-        to : (str, Target)
-            Name of the detector, and its target.
-        measured : (float, NDArray of bool or None)
-            Nucleus of the measurement and which particles, (n,), it made; None for all of them. Theory
-            beside it counts per interaction on any nucleus.
-        rng : numpy.random.Generator
-        """
+        """Return the sample as produced in a detector's target, and the relative error of the scaling with A."""
         (name, target), (a_measured, own), sigma = to, measured, 0.0
         if self.alpha is not None:
             pt, alpha = np.array(self.alpha).T

@@ -17,8 +17,6 @@ from uproot.interpretation.objects import CannotBeAwkward
 
 from gammastar.core.errors import BranchError
 
-__all__ = ["Chosen", "choose", "fill_fields", "listed", "typename"]
-
 LISTED = 5  # names in a message
 WIDTH = 100  # characters of a type in a message
 
@@ -33,20 +31,11 @@ class Place:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The branches of one tree that are read, each found once by its full path.
+    """The branches of one tree that are read, each found once by its full path."""
 
-    Attributes
-    ----------
-    places : mapping of str to Place
-        Requested names and where their arrays are.
-    members : mapping of str to mapping of str to Place
-        Collections that the file keeps as one branch per member.
-    options : mapping
-        What ``iterate`` and ``num_entries_for`` of the tree need to choose these branches and no others.
-    """
-
-    places: Mapping[str, Place]
-    members: Mapping[str, Mapping[str, Place]]
+    places: Mapping[str, Place]  # Requested names and where their arrays are
+    members: Mapping[str, Mapping[str, Place]]  # Collections that the file keeps as one branch per member
+    # What ``iterate`` and ``num_entries_for`` of the tree need to choose these branches and no others
     options: Mapping[str, Any]
 
     def rows(self, arrays: ak.Array) -> ak.Array:
@@ -76,25 +65,7 @@ def _joined(collection: str, members: Mapping[str, ak.Array]) -> ak.Array:
 def choose(
     tree: Any, names: Sequence[str], where: tuple[str, str], members: Mapping[str, Sequence[str]]
 ) -> Chosen:
-    """Return where the branches of these names are.
-
-    Parameters
-    ----------
-    tree : TTree or RNTuple of uproot
-    names : sequence of str
-        Full paths such as ``Muon/px`` (TTree) or ``Muon.px`` (RNTuple); or the last parts of one, if they fit
-        one branch only; or a leaf of a branch with a list of leaves, such as ``lepton.px``.
-    where : tuple of str
-        The file and the name of the tree, for messages.
-    members : mapping of str to sequence of str
-        Members that are needed of the collections among the names.
-
-    Raises
-    ------
-    BranchError
-        If a name fits no branch or several, if the tree holds several branches of the very same path, or if
-        the type of a branch cannot be read.
-    """
+    """Return where the branches of these names are."""
     table = _Table(tree, *where)
     places: dict[str, Place] = {}
     split: dict[str, dict[str, Place]] = {}

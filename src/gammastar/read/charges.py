@@ -11,8 +11,6 @@ from gammastar.core.errors import BranchError
 from gammastar.read.branches import typename
 from gammastar.read.schema import Schema
 
-__all__ = ["Charges", "check_sign", "has_missing", "number_type", "numbers"]
-
 PDG_ID = {"e": 11, "mu": 13}  # of the negative lepton
 
 
@@ -49,13 +47,7 @@ def _inside(layout: Any) -> Any:
 
 
 def check_sign(array: ak.Array, name: str, schema: Schema, path: str) -> None:
-    """Refuse a charge whose type holds no negative number, unless the schema says what it means.
-
-    Raises
-    ------
-    BranchError
-        Naming the branch, its type and what to do.
-    """
+    """Refuse a charge whose type holds no negative number, unless the schema says what it means."""
     kind = number_type(array)
     if kind is None or kind.kind not in "bu" or (schema.charge and schema.positive is not None):
         return
@@ -77,20 +69,7 @@ class Charges:
         self.negative: set[float] = set()
 
     def of(self, values: ak.Array, path: str) -> ak.Array:
-        """Return charges ±1; other values stay for a plain charge and become 0 for codes.
-
-        Parameters
-        ----------
-        values : ak.Array
-            Lists of charges or PDG codes in double precision.
-        path : str
-            The file, for messages.
-
-        Raises
-        ------
-        BranchError
-            If a charge with the key ``positive`` takes more than one other value.
-        """
+        """Return charges ±1; other values stay for a plain charge and become 0 for codes."""
         if not self.schema.charge:  # a positive PDG code is a negative lepton
             known = np.abs(values) == PDG_ID[self.schema.lepton]
             return ak.where(known, -np.sign(values), 0.0)

@@ -17,13 +17,6 @@ from gammastar.read.charges import Charges, check_sign, has_missing, number_type
 from gammastar.read.files import expand, opened, verify
 from gammastar.read.schema import Branch, RowFilter, Schema
 
-__all__ = [
-    "chosen",
-    "open_events",
-    "open_flat",
-    "open_tree",
-]
-
 TREE_CLASSES = ("TTree", "TNtuple", "TNtupleD", "ROOT::RNTuple", "ROOT::Experimental::RNTuple")
 
 
@@ -107,15 +100,7 @@ def _raw(
 
 
 def open_tree(file: Any, name: str, path: str) -> Any:
-    """Return a tree of an open file.
-
-    Raises
-    ------
-    InputFileError
-        If the file holds no tree at all (damaged headers look like this).
-    BranchError
-        If it holds other trees only.
-    """
+    """Return a tree of an open file."""
     trees = [key for key, kind in file.classnames(cycle=False).items() if kind in TREE_CLASSES]
     if not trees:
         msg = f"{path}: holds no TTree or RNTuple; it is empty or damaged"
@@ -132,13 +117,7 @@ def open_tree(file: Any, name: str, path: str) -> Any:
 
 
 def chosen(tree: Any, schema: Schema, path: str, *, truth: bool = False) -> Chosen:
-    """Return which branches of a tree a schema reads.
-
-    Raises
-    ------
-    BranchError
-        If one is missing, its name fits several branches, or its type cannot be read.
-    """
+    """Return which branches of a tree a schema reads."""
     members = {}
     if schema.collection:
         members[schema.collection] = [str(branch) for branch in schema.kinematics.values()]
@@ -323,8 +302,6 @@ def open_flat(
 
     Parameters
     ----------
-    files : path, glob pattern or a list of these
-    schema : Schema
     step : str or int
         Size of a chunk in memory, or its number of entries.
 

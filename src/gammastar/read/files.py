@@ -21,15 +21,6 @@ from gammastar.core.errors import InputFileError
 from gammastar.core.files import state_of
 from gammastar.read.servers import source_options
 
-__all__ = [
-    "expand",
-    "kept_open",
-    "opened",
-    "reading",
-    "sha256",
-    "verify",
-]
-
 MOST = 4  # files that stay open: one with a thousand branches takes tens of MB
 
 _KEPT: ContextVar[tuple[ExitStack, dict[Any, Any]] | None] = ContextVar("kept", default=None)
@@ -101,13 +92,7 @@ def kept_open() -> Iterator[None]:
 
 @contextmanager
 def opened(path: str) -> Iterator[Any]:
-    """Open a ROOT file; what a tree holds is parsed once, arrays are never kept.
-
-    Raises
-    ------
-    InputFileError
-        If it cannot be read, or what is done with it shows that it is damaged.
-    """
+    """Open a ROOT file; what a tree holds is parsed once, arrays are never kept."""
     with ExitStack() as own, reading(path):
         stack, files = _KEPT.get() or (own, {})
         state = state_of(path)
@@ -122,10 +107,6 @@ def opened(path: str) -> Iterator[Any]:
 
 def expand(files: str | Path | Sequence[str | Path]) -> tuple[str, ...]:
     """Return the files of a path, a glob pattern, or a list of these, each once and in order.
-
-    Parameters
-    ----------
-    files : path or sequence of path
 
     Raises
     ------
@@ -152,10 +133,6 @@ def expand(files: str | Path | Sequence[str | Path]) -> tuple[str, ...]:
 def sha256(path: str | Path) -> str:
     """Return the SHA-256 digest of a file as 64 hexadecimal digits.
 
-    Parameters
-    ----------
-    path : path
-
     Notes
     -----
     Uncompressed, ZSTD and stored LZ4 baskets carry no checksum: a flipped bit there reads back as a wrong
@@ -170,7 +147,6 @@ def verify(path: str | Path, digest: str) -> None:
 
     Parameters
     ----------
-    path : path
     digest : str
         Of 64 hexadecimal digits.
 

@@ -15,8 +15,6 @@ from gammastar.core.records import BoolArray, FloatArray
 from gammastar.read.events import open_events
 from gammastar.read.schema import Schema, Truth
 
-__all__ = ["matched", "open_matched"]
-
 LINK = "from_photon"
 IntArray = npt.NDArray[np.int64]
 
@@ -34,7 +32,6 @@ def matched(
 
     Parameters
     ----------
-    files : path, glob pattern or a list of these
     schema : Schema
         With a truth table.
     cuts : function of events that returns the selected Pairs

@@ -21,8 +21,6 @@ from gammastar.read.events import open_events, open_tree
 from gammastar.read.files import opened
 from gammastar.read.schema import Schema, load_schema
 
-__all__ = ["examine", "seen_lepton"]
-
 FIRST = 20_000  # rows that are read
 MOST = 4  # leptons per event whose pairs are made
 FEW = 12  # different values of a branch that may select rows
@@ -62,7 +60,6 @@ def examine(
     ----------
     file : path or URL
         One ROOT file.
-    schema : Schema, mapping, TOML file or name of a schema that comes with the package
     truth : bool
         Look at the true virtual photons as well.
     entries : int
@@ -113,13 +110,7 @@ def _filtered(schema: Schema) -> Iterator[Point]:
 
 
 def seen_lepton(file: str | Path, schema: Schema, *, entries: int = FIRST) -> str:
-    """Return the flavour that PDG codes or masses show in any unit, "" if nothing shows it.
-
-    Raises
-    ------
-    UserError
-        If the schema does not read the file.
-    """
+    """Return the flavour that PDG codes or masses show in any unit, "" if nothing shows it."""
     found = _sample(file, schema, truth=False, entries=entries)
     if found is None:
         return ""

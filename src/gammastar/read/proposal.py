@@ -22,19 +22,6 @@ from gammastar.read.files import kept_open, opened
 from gammastar.read.meaning import examine, seen_lepton
 from gammastar.read.schema import Schema
 
-__all__ = [
-    "Description",
-    "Proposal",
-    "TreeSummary",
-    "describe",
-    "inspect",
-    "is_list",
-    "propose",
-    "propose_schema",
-    "to_toml",
-    "write_schema",
-]
-
 LISTS = ("[]", "vector<", "RVec<", "TClonesArray")
 
 
@@ -46,7 +33,6 @@ class TreeSummary:
     ----------
     name, kind : str
         Name with its directory, and class (``TTree``, ``ROOT::RNTuple``).
-    entries : int
     branches : mapping of str to str
         Branch, by its full path, to C++ type; leaves of a branch with a list of leaves are ``branch.leaf``.
     """
@@ -143,26 +129,13 @@ VECTOR = {"px": "fP.fX", "py": "fP.fY", "pz": "fP.fZ", "E": "fE"}
 
 @dataclass(frozen=True, slots=True)
 class Guess:
-    """One collection of leptons, or one pair of legs, that the names of branches show.
-
-    Attributes
-    ----------
-    tree : TreeSummary
-    lepton : str
-        "" if the names do not tell.
-    stem : str
-        What the names of its branches begin with.
-    mapping : mapping
-        The schema without tree, lepton and event.
-    rank : tuple of int
-        The smaller, the more likely.
-    """
+    """One collection of leptons, or one pair of legs, that the names of branches show."""
 
     tree: TreeSummary
-    lepton: str
-    stem: str
-    mapping: Mapping[str, Any]
-    rank: tuple[int, ...]
+    lepton: str  # "" if the names do not tell
+    stem: str  # What the names of its branches begin with
+    mapping: Mapping[str, Any]  # The schema without tree, lepton and event
+    rank: tuple[int, ...]  # The smaller, the more likely
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +144,6 @@ class Proposal:
 
     Attributes
     ----------
-    schema : mapping
     notes : tuple of str
         Which tree and collection it takes and why.
     findings : tuple of Finding
@@ -208,7 +180,6 @@ def propose(
 
     Parameters
     ----------
-    file : path
     lepton : {"mu", "e"}, optional
         Only this flavour; it is also taken where neither names nor masses show one.
     trees : tuple of TreeSummary
@@ -499,7 +470,6 @@ def describe(file: str | Path, *, lepton: str | None = None, pattern: str = "*")
 
     Parameters
     ----------
-    file : path
     lepton : {"mu", "e"}, optional
         Only this flavour.
     pattern : str
@@ -524,7 +494,6 @@ def write_schema(output: str | Path, found: Description) -> None:
 
     Parameters
     ----------
-    output : path
     found : Description
         With a proposed schema.
 

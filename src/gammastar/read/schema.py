@@ -14,8 +14,6 @@ from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.documents import filled_in, from_toml
 from gammastar.core.errors import SteeringError
 
-__all__ = ["RowFilter", "Schema", "Truth", "builtin", "builtin_names", "load_schema"]
-
 Layout: TypeAlias = Literal["pair", "jagged", "object"]
 Branch: TypeAlias = str | tuple[str, str]  # a pair layout names one branch per leg
 
@@ -104,10 +102,8 @@ class Schema:
         Branches that identify the event together; empty means the entry number.
     weight, prescale : str
         Branches that multiply into the weight; "" means one.
-    row_filter : tuple of RowFilter
     lepton_columns, event_columns : mapping of str to branch
         Further quantities, by the name that cuts and pairs will use.
-    truth : Truth or None
 
     Notes
     -----

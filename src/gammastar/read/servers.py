@@ -16,7 +16,6 @@ from uproot.source.fsspec import FSSpecSource
 if TYPE_CHECKING:
     import aiohttp
 
-__all__ = ["address", "again", "remote_options", "source_options"]
 
 T = TypeVar("T")
 
@@ -57,26 +56,12 @@ def _xrootd(path: str) -> bool:
 
 
 def address(path: str) -> str:
-    """Return a URL as fsspec knows it: ``xroot`` is another name of ``root``.
-
-    Examples
-    --------
-    >>> address("xroot://example.org//data.root"), address("data.root")
-    ('root://example.org//data.root', 'data.root')
-    """
+    """Return a URL as fsspec knows it: ``xroot`` is another name of ``root``."""
     return path.removeprefix("x") if path.startswith("xroot://") else path
 
 
 def remote_options(path: str) -> dict[str, Any]:
-    """Return the options with which fsspec opens a path; none for local files.
-
-    Examples
-    --------
-    >>> remote_options("data.root"), list(remote_options("https://example.org/data.root"))
-    ({}, ['get_client'])
-    >>> remote_options("root://example.org//data.root")
-    {'timeout': 30}
-    """
+    """Return the options with which fsspec opens a path; none for local files."""
     if _xrootd(path):
         _shorten()
         return {"timeout": XROOTD}
@@ -101,19 +86,7 @@ def source_options(path: str) -> dict[str, Any]:
 
 
 def again(path: str, request: Callable[[], T]) -> T:
-    """Return what a request to a server returns, asked again after an OSError; files on disk are asked once.
-
-    Parameters
-    ----------
-    path : str
-    request : callable
-        Without arguments; begins from the start each time.
-
-    Raises
-    ------
-    OSError
-        Of the last request, after five further ones or a minute.
-    """
+    """Return what a request to a server returns, asked again after an OSError; files on disk are asked once."""
     begin = time.monotonic()
     for pause in PAUSES if _xrootd(path) else ():
         try:

@@ -28,21 +28,6 @@ from gammastar.report.published_limits import ExistingLimit, citations
 from gammastar.report.style import power_of_ten
 from gammastar.report.tables import Table, masses_reached
 
-__all__ = [
-    "NO_LIMITS",
-    "View",
-    "acceptance_section",
-    "cards_of",
-    "charge_section",
-    "domain_of",
-    "error_tables",
-    "pair_rate_section",
-    "rate_section",
-    "reach_section",
-    "reach_sentence",
-    "relative_errors",
-]
-
 NAMES = {
     "virtual_photon": "measured dileptons, Eq. 8",
     "bremsstrahlung": "bremsstrahlung",
@@ -66,32 +51,15 @@ RECAST_NOTE = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class View:
-    """How the sections on dark particles are shown.
+    """How the sections on dark particles are shown."""
 
-    Attributes
-    ----------
-    labels : gammastar.predict.Labels
-        What the model is called.
-    theory : bool
-        Whether the rate is that of theory channels, so that no lepton pair was measured.
-    mock : bool
-    known : sequence of ExistingLimit
-        Of others, for the grey areas.
-    coupling : tuple of float, or None
-        Range of the axis where nothing is reached.
-    min_effective : float
-        Effective number of particles below which no yield is shown.
-    unit : {"proton", "pb"}
-        What the rate counts in.
-    """
-
-    labels: Any
-    theory: bool
+    labels: Any  # What the model is called
+    theory: bool  # Whether the rate is that of theory channels, so that no lepton pair was measured
     mock: bool
-    known: Sequence[ExistingLimit] = ()
-    coupling: tuple[float, float] | None = None
-    min_effective: float = 0.0
-    unit: str = "proton"
+    known: Sequence[ExistingLimit] = ()  # Of others, for the grey areas
+    coupling: tuple[float, float] | None = None  # Range of the axis where nothing is reached
+    min_effective: float = 0.0  # Effective number of particles below which no yield is shown
+    unit: str = "proton"  # What the rate counts in
 
     @property
     def per(self) -> str:
@@ -116,17 +84,7 @@ def rate_section(
     comparisons: Mapping[str, FloatArray] | None = None,
     conditions: Sequence[str] = (),
 ) -> Section:
-    """Return dark particles per proton on target and squared coupling, beside theory with its bands.
-
-    Parameters
-    ----------
-    predicted : Rate
-    view : View
-    comparisons : mapping of str to NDArray, shape (n, 3), optional
-        Low, central and high of theory that is drawn beside the data.
-    conditions : sequence of str
-        Conventions and assumptions.
-    """
+    """Return dark particles per proton on target and squared coupling, beside theory with its bands."""
     mass, rate, errors = predicted.mass, predicted.value, predicted.error()
     low = int(np.argmin(mass))
     what = view.labels.particles
@@ -233,20 +191,7 @@ def _theory_figure(predicted: Rate, view: View) -> Any:
 
 
 def relative_errors(plane: SignalPlane, at: FloatArray, nuisances: Collection[str]) -> dict[str, list[float]]:
-    """Return the relative errors of the yield by source at the masses next to the wanted ones.
-
-    Parameters
-    ----------
-    plane : SignalPlane
-    at : NDArray [GeV]
-    nuisances : collection of str
-        Kinds or names of sources that the limit takes.
-
-    Returns
-    -------
-    dict of str to list of float
-        ``mass``, one column per source, ``total`` of all of them, ``in the limit`` of the nuisances.
-    """
+    """Return the relative errors of the yield by source at the masses next to the wanted ones."""
     value, _, sources = plane.budget()
     rows = np.unique(np.abs(plane.mass[:, None] - np.asarray(at)[None, :]).argmin(axis=0))
     rows = rows[value[rows] > 0]
@@ -324,15 +269,7 @@ def pair_rate_section(
 
 
 def charge_section(searches: Mapping[str, Any], tables: Sequence[Table], *, mock: bool) -> Section:
-    """Return the reach of every detector of millicharged particles.
-
-    Parameters
-    ----------
-    searches : mapping of str to Search
-        Of `gammastar.infer`, by detector.
-    tables : sequence of Table
-    mock : bool
-    """
+    """Return the reach of every detector of millicharged particles."""
     numbers = {}
     curves, text, lowest, highest = {}, [], 1.0, 0.0
     for search in searches.values():
@@ -369,17 +306,7 @@ def charge_section(searches: Mapping[str, Any], tables: Sequence[Table], *, mock
 
 
 def reach_section(name: str, search: Any, plane: SignalPlane, view: View) -> Section:
-    """Return contours, measured domain, other exposures, limits and impacts of one detector.
-
-    Parameters
-    ----------
-    name : str
-        Of the detector's file.
-    search : Search
-        Of `gammastar.infer`.
-    plane : SignalPlane
-    view : View
-    """
+    """Return contours, measured domain, other exposures, limits and impacts of one detector."""
     named, known = view.labels, view.known
     reached = np.isfinite(search.reach.edges).all(axis=1)
     options: dict[str, Any] = {
@@ -487,19 +414,7 @@ def reach_sentence(search: Any) -> str:
 def cards_of(
     search: Any, coupling: str, pairs: str | None, pot: float | None
 ) -> tuple[tuple[str, str, str], ...]:
-    """Return the four cards at the top of a page: protons, pairs, limit, masses and couplings.
-
-    Parameters
-    ----------
-    search : Search
-        Of the first detector.
-    coupling : str
-        Its sign, e.g. ε.
-    pairs : str or None
-        Opposite-sign pairs that were measured; None where the run read none.
-    pot : float or None
-        Protons on target of the measured spectrum.
-    """
+    """Return the four cards at the top of a page: protons, pairs, limit, masses and couplings."""
     span, limit = _span(search), search.limit
     data = "" if pot is None else f"; {pot:.3g} in the data"
     reached = ("nothing", "no coupling gives enough events")

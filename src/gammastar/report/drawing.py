@@ -29,8 +29,6 @@ from gammastar.core.documents import plain, shortened
 from gammastar.core.files import write_whole
 from gammastar.report.style import house_style
 
-__all__ = ["FORMATS", "draw_all", "drawn", "png_bytes", "save_figure", "settle"]
-
 FEW = 8  # figures that are not worth another process: each draws every sign of the letters anew
 PNG_LEVEL = 3  # a tenth larger than at 6, in two thirds of the time
 _NUMBERS = (ScalarFormatter, LogFormatter, NullFormatter)
@@ -117,7 +115,6 @@ def png_bytes(figure: Figure, *, dpi: int = 150) -> bytes:
 
     Parameters
     ----------
-    figure : matplotlib.figure.Figure
     dpi : int
         Dots per inch.
     """
@@ -144,7 +141,6 @@ def save_figure(
 
     Parameters
     ----------
-    figure : matplotlib.figure.Figure
     stem : path
         Path without suffix; its folder is made if it is missing.
     dpi : int
@@ -173,19 +169,6 @@ def draw_all(
     figures: Sequence[Figure], formats: Sequence[str] = ("png",), *, dpi: int = 150
 ) -> Iterator[tuple[int, Mapping[str, bytes]]]:
     """Draw figures in processes beside this one.
-
-    Parameters
-    ----------
-    figures : sequence of matplotlib.figure.Figure
-    formats : sequence of str
-        Of `FORMATS`.
-    dpi : int
-        Resolution of PNG.
-
-    Yields
-    ------
-    int, mapping of str to bytes
-        The place of a figure and its files by format, as they are finished; begun in the given order.
 
     Notes
     -----

@@ -22,8 +22,6 @@ from gammastar.core.errors import PhysicsError, StoreError
 from gammastar.core.files import Pathlike, write_whole
 from gammastar.core.records import Reach
 
-__all__ = ["Submission", "check_submission", "write_submission"]
-
 Likelihood: TypeAlias = tuple[Mapping[str, Any], Mapping[str, Any]]
 """Background-only workspace and patch set."""
 BANDS = ("-2 sigma", "-1 sigma", "median", "+1 sigma", "+2 sigma")
@@ -37,7 +35,6 @@ class Submission:
 
     Attributes
     ----------
-    title, abstract : str
     coupling : str
         Name of the coupling in table headings, e.g. ``"kinetic mixing epsilon"``.
     qualifiers : mapping of str to str or float
@@ -75,7 +72,6 @@ def write_submission(
         Made if it is missing.
     reach : Reach
         Masses at which nothing is reached are left out.
-    submission : Submission
     others : mapping of str to Reach, optional
         Further contours by name (discoveries, projections), one table each; empty ones are left out.
     likelihoods : mapping of str to (workspace, patchset), optional
@@ -222,10 +218,6 @@ def _add_errors(column: dict[str, Any], errors: npt.NDArray[np.float64]) -> None
 
 def check_submission(directory: Pathlike) -> None:
     """Check a submission with HEPData's own validator and its bundled schemas: no network.
-
-    Parameters
-    ----------
-    directory : path
 
     Raises
     ------

@@ -13,8 +13,6 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray, Spectrum
 from gammastar.report.hepdata import Submission, document_text, write_files
 
-__all__ = ["SPECTRUM", "write_spectrum_record"]
-
 SPECTRUM = "Mass spectrum"
 COVARIANCE = f"{SPECTRUM}, covariance"  # `read.hepdata` looks for this name
 STATISTICAL = "stat"
@@ -33,26 +31,6 @@ def write_spectrum_record(
     resources: Mapping[str, tuple[str, bytes]] | None = None,
 ) -> list[Path]:
     """Write the record of a mass spectrum: ``submission.yaml``, the spectrum, its covariance, other files.
-
-    Parameters
-    ----------
-    directory : Path
-        Made if it is missing.
-    spectrum : Spectrum
-        With the mass as its only axis.
-    submission : Submission
-        `coupling` is not used.
-    resources : mapping of str to (str, bytes), optional
-        Further files by name, each with its description.
-
-    Returns
-    -------
-    list of Path
-
-    Raises
-    ------
-    PhysicsError
-        If there is another axis than the mass.
 
     Notes
     -----

@@ -13,28 +13,13 @@ from gammastar.report.pages import Section, titled
 from gammastar.report.published_limits import citations, edges_of
 from gammastar.report.tables import Table
 
-__all__ = ["displaced_section", "in_situ_section"]
-
 ROWS = 12  # masses of the table
 
 
 def in_situ_section(
     found: Any, expected: FloatArray, view: View, *, cl: float, observed: FloatArray | None, method: str
 ) -> Section:
-    """Return the reach of the search for prompt decays in the measured pairs.
-
-    Parameters
-    ----------
-    found : gammastar.predict.in_situ.InSitu
-    expected : NDArray, shape (k, 5)
-        Limits on ε expected at −2 … +2 standard deviations; nan where there is none.
-    view : View
-    cl : float
-    observed : NDArray, shape (k,), or None
-        Observed limits on ε; None while masked.
-    method : str
-        As the manifest has it.
-    """
+    """Return the reach of the search for prompt decays in the measured pairs."""
     mass, shown = found.mass, frame(expected)
     missing: BoolArray = np.isnan(expected.sum(axis=1)) | np.isinf(expected.sum(axis=1))
     levels = np.where(missing[:, None], np.nan, expected)
@@ -130,18 +115,7 @@ def _table(found: Any, levels: FloatArray) -> Table:
 def displaced_section(
     search: Any, prompt: tuple[FloatArray, FloatArray], view: View, *, method: str
 ) -> Section:
-    """Return the reach of the search for decays behind the target.
-
-    Parameters
-    ----------
-    search : DisplacedSearch
-        With ``found``, ``best``, ``limits`` and ``reaches``.
-    prompt : two of NDArray, shape (k,)
-        Masses [GeV] and limits on the coupling expected for prompt decays.
-    view : View
-    method : str
-        As the manifest has it.
-    """
+    """Return the reach of the search for decays behind the target."""
     found, best, limits = search.found, search.best, search.limits[:, 2]
     rows = np.arange(len(best))
     ratio = found.signal[rows, best] / limits[:, None]

@@ -33,16 +33,6 @@ from gammastar.report.figures.measured import (
 from gammastar.report.pages import Section, titled
 from gammastar.report.tables import Table
 
-__all__ = [
-    "FlowCheck",
-    "Unfolding",
-    "flow_section",
-    "pairs_section",
-    "sample_notes",
-    "spectrum_section",
-    "uncertainties",
-]
-
 Arrays = Mapping[str, npt.NDArray[Any]]
 SUSPICIOUS = 0.05  # p-value below which a test is a warning
 FLOW_METHODS = {
@@ -55,67 +45,35 @@ FLOW_METHODS = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Unfolding:
-    """What the section on the unfolded spectrum shows.
+    """What the section on the unfolded spectrum shows."""
 
-    Attributes
-    ----------
-    spectrum : Spectrum
-        Per proton on target.
-    subtracted, unfolded : Spectrum
-        Counts.
-    responses : tuple of Response
-        In mass alone, and in all axes.
-    n_simulated : int
-        Dileptons behind them.
-    density, inside : NDArray, shape (n,)
-        Photons per proton on target and GeV, of all cells and of the measured ones.
-    cov : NDArray, shape (n, n)
-        Of the density.
-    truth : NDArray, shape (n,), or None
-        Of mock data: photons per proton on target and bin.
-    kept : mapping of str to NDArray
-        What the unfolding kept: sources, scan of the regularisation, refolding, line shapes.
-    """
-
-    spectrum: Spectrum
+    spectrum: Spectrum  # Per proton on target
+    # Counts
     subtracted: Spectrum
     unfolded: Spectrum
-    responses: tuple[Response, Response]
-    n_simulated: int
+    responses: tuple[Response, Response]  # In mass alone, and in all axes
+    n_simulated: int  # Dileptons behind them
+    # Photons per proton on target and GeV, of all cells and of the measured ones, shape (n,)
     density: FloatArray
     inside: FloatArray
-    cov: FloatArray
-    truth: FloatArray | None
-    kept: Arrays
+    cov: FloatArray  # Of the density, shape (n, n)
+    truth: FloatArray | None  # Of mock data: photons per proton on target and bin, shape (n,)
+    kept: Arrays  # What the unfolding kept: sources, scan of the regularisation, refolding, line shapes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FlowCheck:
-    """What the section on the flow shows.
+    """What the section on the flow shows."""
 
-    Attributes
-    ----------
-    masses : sequence of float [GeV]
-        Centres of the windows that are drawn.
-    half : float [GeV]
-        Half the width of a window.
-    data, drawn : list of Kinematics
-        Pairs in each window, and what the flow gives at its centre.
-    members : list of NDArray, or None
-        Weights of each replica on what was drawn, (replicas, n) in each window.
-    losses : sequence of (training, validation)
-        Of the replicas.
-    kept : mapping of str to NDArray
-        What the flow kept: losses, divergences, the test of its density.
-    """
-
-    masses: Sequence[float]
-    half: float
+    masses: Sequence[float]  # Centres of the windows that are drawn [GeV]
+    half: float  # Half the width of a window [GeV]
+    # Pairs in each window, and what the flow gives at its centre
     data: list[Kinematics]
     drawn: list[Kinematics]
+    # Weights of each replica on what was drawn, (replicas, n) in each window
     members: list[FloatArray] | None
-    losses: Sequence[tuple[tuple[float, ...], tuple[float, ...]]]
-    kept: Arrays
+    losses: Sequence[tuple[tuple[float, ...], tuple[float, ...]]]  # Of the replicas
+    kept: Arrays  # What the flow kept: losses, divergences, the test of its density
 
 
 def uncertainties(arrays: Arrays) -> list[Table]:
@@ -198,17 +156,7 @@ def _checks(
 
 
 def spectrum_section(found: Unfolding, *, method: str, floor: float, mock: bool) -> Section:
-    """Return response, unfolded spectrum, checks, covariance and sources of uncertainty.
-
-    Parameters
-    ----------
-    found : Unfolding
-    method : str
-        Of the unfolding.
-    floor : float
-        Efficiency below which nothing is measured.
-    mock : bool
-    """
+    """Return response, unfolded spectrum, checks, covariance and sources of uncertainty."""
     measured, kept = found.spectrum, found.kept
     edges = np.asarray(measured.hist.axes[MASS].edges)
     width, (response, full) = np.diff(edges), found.responses
@@ -289,18 +237,7 @@ def pairs_section(
     mock: bool,
     notes: Sequence[str] = (),
 ) -> Section:
-    """Return mass spectra before and after the subtraction, and the cutflow.
-
-    Parameters
-    ----------
-    hists : PairHists
-    subtracted : Spectrum
-    kept, cutflow : mapping of str to NDArray
-        What subtraction and selection kept.
-    mock : bool
-    notes : sequence of str
-        Further paragraphs, see `sample_notes`.
-    """
+    """Return mass spectra before and after the subtraction, and the cutflow."""
     signs = (("+-", hists.os), ("++", hists.pp), ("--", hists.mm))
     counts = {name: float(h.values().sum()) for name, h in signs}
     r_factor, sigma = kept["r_factor"]
@@ -365,19 +302,7 @@ def sample_notes(
     pairs: tuple[int, float],
     photons: tuple[int, int, float] | None = None,
 ) -> list[str]:
-    """Return which stages worked with a sample because there was more than the memory was to hold.
-
-    Parameters
-    ----------
-    limit : int or None
-        Of select.max_in_memory.
-    cutflow, kept : mapping of str to NDArray
-        What selection and subtraction kept.
-    pairs : int and float
-        Pairs in memory, and their effective number.
-    photons : int, int and float, optional
-        Simulated photons: all, those in memory, the share of them; nothing if all are in memory.
-    """
+    """Return which stages worked with a sample because there was more than the memory was to hold."""
     text, said = [], f"select.max_in_memory = {limit}"
     chosen = "% of the events, chosen by their hash and weighted to the sum of all."
     if "stored_pairs" in cutflow:

@@ -29,19 +29,6 @@ from gammastar.report.drawing import png_bytes
 from gammastar.report.tables import Table, cells
 from gammastar.report.typography import marked_up, typeset
 
-__all__ = [
-    "Lead",
-    "Plane2D",
-    "Provenance",
-    "Section",
-    "explorer",
-    "page",
-    "save_page",
-    "short_names",
-    "skipped_input",
-    "titled",
-]
-
 PNG = b"\x89"  # the first byte of such a file
 
 
@@ -68,12 +55,10 @@ class Section:
 
     Attributes
     ----------
-    heading : str
     paragraphs : sequence of str
         Plain text; it is escaped.
     figures : sequence of (caption, Figure or the bytes of a PNG or SVG file)
         Without a byte: a figure that is still being drawn.
-    tables : sequence of Table
     numbers, methods : mapping of str to str
         What the summary and the provenance of a run take of it.
     warnings : sequence of str
@@ -100,21 +85,12 @@ class Section:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lead:
-    """With what the page opens.
+    """With what the page opens."""
 
-    Attributes
-    ----------
-    section : int or None
-        The section whose first figure stands at the top of the page instead of in its place.
-    cards : sequence of (str, str, str)
-        What it is, the value, and what to know about it.
-    links : mapping of str to str
-        Text and address, beside the page.
-    """
-
+    # The section whose first figure stands at the top of the page instead of in its place
     section: int | None = None
-    cards: Sequence[tuple[str, str, str]] = ()
-    links: Mapping[str, str] = field(default_factory=dict)
+    cards: Sequence[tuple[str, str, str]] = ()  # What it is, the value, and what to know about it
+    links: Mapping[str, str] = field(default_factory=dict)  # Text and address, beside the page
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -155,8 +131,6 @@ def page(
 
     Parameters
     ----------
-    title : str
-    sections : sequence of Section
     mock : bool
         Put the MOCK banner on top.
     provenance : Provenance, optional
@@ -263,13 +237,7 @@ def skipped_input(partial: Mapping[str, Mapping[str, Any]]) -> list[Table]:
 
 
 def short_names(inputs: Mapping[str, str]) -> dict[str, str]:
-    """Return inputs under the last part of their names, those of one such part under their full names.
-
-    Examples
-    --------
-    >>> short_names({"/a/x.root": "1", "/a/y.root": "2", "/b/y.root": "3"})
-    {'x.root': '1', '/a/y.root': '2', '/b/y.root': '3'}
-    """
+    """Return inputs under the last part of their names, those of one such part under their full names."""
     last = Counter(name.rpartition("/")[2] for name in inputs)
     short = {name: name.rpartition("/")[2] for name in inputs}
     return {short[name] if last[short[name]] == 1 else name: sha for name, sha in inputs.items()}
@@ -319,7 +287,6 @@ class Plane2D:
 
         Parameters
         ----------
-        plane : SignalPlane
         explored : mapping
             "limit": one per confidence level, each a number or rows of shape (n, k); "measured": False for
             theory.
@@ -383,8 +350,6 @@ def explorer(
 
     Parameters
     ----------
-    title : str
-    planes : mapping of detector (or run and detector) to Plane2D
     cl : sequence of float
         Confidence levels of the limits.
     mock : bool

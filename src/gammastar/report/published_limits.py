@@ -14,8 +14,6 @@ from gammastar.core.errors import InputFileError
 from gammastar.core.files import Pathlike, data_path
 from gammastar.core.records import FloatArray
 
-__all__ = ["ExistingLimit", "citations", "edges_of", "existing_limits", "read_limit", "recast"]
-
 SHIPPED = (
     *("dark_photon_faser_2023", "dark_photon_na62_dump_ee_2023"),
     *("dark_photon_charm_recomputed", "dark_photon_nucal_recomputed"),
@@ -67,10 +65,6 @@ class ExistingLimit:
 def citations(limits: Iterable[ExistingLimit]) -> str:
     """Return one line with the references of limits, for captions.
 
-    Parameters
-    ----------
-    limits : iterable of ExistingLimit
-
     Examples
     --------
     >>> citations(existing_limits())
@@ -80,19 +74,7 @@ def citations(limits: Iterable[ExistingLimit]) -> str:
 
 
 def read_limit(path: Path) -> ExistingLimit:
-    """Read a limit from a TOML file.
-
-    Parameters
-    ----------
-    path : Path
-        With the texts of `ExistingLimit`, ``closed`` (true or false), and the lists ``mass`` [GeV] and
-        ``coupling``.
-
-    Raises
-    ------
-    InputFileError
-        If the file is missing or no TOML, or a key is missing or not of its kind.
-    """
+    """Read a limit from a TOML file."""
     try:
         content = from_toml(path)
     except (OSError, ValueError) as error:
@@ -127,10 +109,8 @@ def existing_limits(
 
     Parameters
     ----------
-    plane : str
     directory : path, optional
         Further files, one limit each. What may not be shipped for its licence can be drawn from here.
-    kinds : iterable of str
 
     Returns
     -------
@@ -152,14 +132,7 @@ def existing_limits(
 
 
 def edges_of(polygon: FloatArray, mass: FloatArray) -> FloatArray:
-    """Return the lowest and highest coupling of a closed polygon at masses, shape (n, 2); nan outside it.
-
-    Parameters
-    ----------
-    polygon : NDArray, shape (k, 2)
-        Mass [GeV] and coupling; logarithmic between vertices.
-    mass : NDArray, shape (n,) [GeV]
-    """
+    """Return the lowest and highest coupling of a closed polygon at masses, shape (n, 2); nan outside it."""
     low, high = np.full(len(mass), np.inf), np.full(len(mass), -np.inf)
     x, y = polygon[:, 0], np.log(polygon[:, 1])
     for (x0, y0), (x1, y1) in pairwise(zip([*x, x[0]], [*y, y[0]], strict=True)):
@@ -180,22 +153,7 @@ def recast(
     highest: float,
     points: int = 60,
 ) -> list[ExistingLimit]:
-    """Return limits carried over to another model, of kind "recast", one for each island.
-
-    Parameters
-    ----------
-    limits : iterable of ExistingLimit
-        Of experiments whose distances are known.
-    plane : str
-        Of the other model.
-    carry : callable
-        Masses (n,) [GeV], lower and upper couplings (n, 2), and (shield + decay volume)/shield -> couplings
-        of the other model (n, 2), nan where nothing is excluded.
-    highest : float [GeV]
-        Mass up to which the other model is known.
-    points : int
-        Masses at which each limit is taken.
-    """
+    """Return limits carried over to another model, of kind "recast", one for each island."""
     found = []
     for limit in limits:
         near, length = LENGTHS[limit.name]

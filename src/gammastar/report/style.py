@@ -23,29 +23,6 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 
-__all__ = [
-    "BAND68",
-    "BAND95",
-    "COLOURS",
-    "GREY",
-    "LINES",
-    "MASS_DARK",
-    "checked",
-    "divided",
-    "header",
-    "house_style",
-    "into",
-    "log_mass_axis",
-    "log_range",
-    "mark_mock",
-    "new_figure",
-    "points",
-    "power_of_ten",
-    "say",
-    "steps",
-    "styled",
-]
-
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -121,16 +98,7 @@ _GIVEN: ContextVar[Axes | None] = ContextVar("axes that a figure is drawn into",
 
 @contextmanager
 def into(ax: Axes) -> Iterator[None]:
-    """Draw the figures that are made in a ``with`` block into given axes instead of new ones.
-
-    Examples
-    --------
-    >>> ax = Figure().subplots()
-    >>> with into(ax):
-    ...     figure, axes = new_figure()
-    >>> axes[0, 0] is ax
-    True
-    """
+    """Draw the figures that are made in a ``with`` block into given axes instead of new ones."""
     token = _GIVEN.set(ax)
     try:
         yield
@@ -146,28 +114,7 @@ def new_figure(
     heights: Sequence[float] | None = None,
     share_x: bool = False,
 ) -> tuple[Figure, npt.NDArray[Any]]:
-    """Return a figure that pyplot does not know and its axes.
-
-    Parameters
-    ----------
-    rows, columns : int
-    size : tuple of float
-        Width and height [inch].
-    heights : sequence of float, optional
-        Relative heights of the rows.
-    share_x : bool
-        Share the horizontal axis within each column.
-
-    Returns
-    -------
-    figure : matplotlib.figure.Figure
-    axes : NDArray of Axes, shape (rows, columns)
-
-    Raises
-    ------
-    PhysicsError
-        If several panels are to be drawn `into` one pair of axes.
-    """
+    """Return a figure that pyplot does not know and its axes."""
     given = _GIVEN.get()
     if given is not None:
         if rows * columns > 1:
@@ -259,15 +206,7 @@ def say(ax: Axes, text: str, *, over: bool = False) -> None:
 
 
 def power_of_ten(value: float) -> str:
-    r"""Return a number as mathtext, with two digits at most.
-
-    Examples
-    --------
-    >>> power_of_ten(1e18)
-    '$10^{18}$'
-    >>> power_of_ten(1.4e17)
-    '$1.4\\times10^{17}$'
-    """
+    r"""Return a number as mathtext, with two digits at most."""
     if not np.isfinite(value) or value <= 0:
         msg = f"power_of_ten: {value!r} must be positive and finite"
         raise PhysicsError(msg)
@@ -277,13 +216,7 @@ def power_of_ten(value: float) -> str:
 
 
 def checked(name: str, values: npt.ArrayLike, shape: tuple[int, ...] | None = None) -> FloatArray:
-    """Return an array of floats after a check of its shape.
-
-    Raises
-    ------
-    PhysicsError
-        If the shape differs; the message names the array.
-    """
+    """Return an array of floats after a check of its shape."""
     array = np.asarray(values, dtype=np.float64)
     if shape is not None and array.shape != shape:
         msg = f"report: {name} has shape {array.shape}, expected {shape}"

@@ -11,8 +11,6 @@ import numpy.typing as npt
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import MassInterval
 
-__all__ = ["Column", "Table", "cells", "masses_reached", "text_table"]
-
 MOST = 8  # intervals of mass that a sentence names
 Column = Sequence[object] | npt.NDArray[np.generic]
 
@@ -25,7 +23,6 @@ class Table:
     ----------
     columns : mapping of str to sequence
         Heading (with the unit) and entries of each column; columns have equal lengths.
-    caption : str
 
     Raises
     ------
@@ -73,10 +70,6 @@ def cells(table: Table) -> tuple[list[list[str]], list[bool]]:
 def text_table(table: Table) -> str:
     """Return a table as aligned text.
 
-    Parameters
-    ----------
-    table : Table
-
     Examples
     --------
     >>> print(text_table(Table({"mass [GeV]": [0.5, 1.0], "island": ["a", "b"]})))
@@ -102,13 +95,7 @@ def text_table(table: Table) -> str:
 
 
 def masses_reached(intervals: Sequence[MassInterval]) -> str:
-    """Return every interval of masses in which anything is reached, with its ends, as words.
-
-    Examples
-    --------
-    >>> masses_reached([MassInterval(0.211, 0.611, 2e-6, 4.8e-7, False, True)])
-    'reached from 0.211 GeV (clipped, the scan ends) to 0.611 GeV (tip at coupling 4.8e-07)'
-    """
+    """Return every interval of masses in which anything is reached, with its ends, as words."""
     if not intervals:
         return "nothing is reached"
     named = [

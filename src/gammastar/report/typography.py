@@ -6,8 +6,6 @@ import re
 
 from markupsafe import Markup, escape
 
-__all__ = ["marked_up", "powers", "raised", "typeset"]
-
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _WORDS = (
     (re.compile(r"\bchi2\b"), "χ²"),
@@ -31,13 +29,7 @@ NO_BREAK, THIN = "\u00a0", "\u2009"
 
 
 def raised(number: int) -> str:
-    """Return a whole number as an exponent.
-
-    Examples
-    --------
-    >>> raised(-18)
-    '⁻¹⁸'
-    """
+    """Return a whole number as an exponent."""
     return str(number).translate(_RAISED)
 
 
@@ -49,29 +41,12 @@ def _power(found: re.Match[str]) -> str:
 
 
 def powers(text: str) -> str:
-    """Return a text whose numbers like 3e-7 are powers of ten.
-
-    Examples
-    --------
-    >>> powers("6e+20 protons, 1e-07")
-    '6 × 10²⁰ protons, 10⁻⁷'
-    """
+    """Return a text whose numbers like 3e-7 are powers of ten."""
     return _POWER.sub(_power, text)
 
 
 def typeset(text: str) -> str:
-    """Return a text with the signs of a paper; names of files and options stay as they are.
-
-    Parameters
-    ----------
-    text : str
-        As tables, manifests and terminals have it.
-
-    Examples
-    --------
-    >>> typeset("chi2 = 231, +- pairs, 2 m_mu, -0.5, 1.2e-06")
-    'χ² = 231, +− pairs, 2 m_μ, −0.5, 1.2 × 10⁻⁶'
-    """
+    """Return a text with the signs of a paper; names of files and options stay as they are."""
     for pattern, sign in _WORDS:
         text = pattern.sub(sign, text)
     return powers(text)
@@ -81,13 +56,6 @@ def marked_up(text: object) -> Markup:
     r"""Return a typeset text as HTML, escaped, with indices and exponents in their places.
 
     Lines do not break within a number and its unit, and large counts are in groups of three digits.
-
-    Examples
-    --------
-    >>> str(marked_up("1.2e-06 of 184538 pairs")).split(" ")
-    ['1.2\xa0×\xa010⁻⁶', 'of', '184\u2009538', 'pairs']
-    >>> marked_up("m_mu < A^0.83")
-    Markup('<i>m</i><sub>μ</sub> &lt; A<sup>0.83</sup>')
     """
     flat = _COUNT.sub(lambda found: f"{int(found[0]):,}".replace(",", THIN), typeset(str(text)))
     safe = str(escape(_TOGETHER.sub(NO_BREAK, flat)))

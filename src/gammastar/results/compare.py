@@ -27,14 +27,6 @@ from gammastar.store.records import write_table
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = [
-    "TableSpec",
-    "compare",
-    "foresee_folder",
-    "overlay",
-    "overlay_files",
-    "read_rates",
-]
 
 OTHERS = (IN_SITU, DISPLACED)  # drawn on planes of their own
 COLUMNS = ("mass", "coupling_low", "coupling_high")
@@ -45,31 +37,15 @@ BAND = {"low": ("lower", "low", "min"), "high": ("upper", "high", "max"), "centr
 
 @dataclass(frozen=True)
 class TableSpec:
-    """A table that the user names: ``NAME=PATH`` or ``NAME=PATH:COLUMN``.
+    """A table that the user names: ``NAME=PATH`` or ``NAME=PATH:COLUMN``."""
 
-    Attributes
-    ----------
-    name : str
-        For the legend.
-    path : Path
-        CSV or columns of text, mass first; or a folder of spectra in the manner of FORESEE.
-    column : str
-        Of the table; empty takes the central one with its envelope.
-    """
-
-    name: str
-    path: Path
-    column: str = ""
+    name: str  # For the legend
+    path: Path  # CSV or columns of text, mass first; or a folder of spectra in the manner of FORESEE
+    column: str = ""  # Of the table; empty takes the central one with its envelope
 
     @staticmethod
     def parse(text: str) -> TableSpec:
-        """Return the table of ``NAME=PATH[:COLUMN]``.
-
-        Raises
-        ------
-        InputFileError
-            If the form is another one or there is no such file.
-        """
+        """Return the table of ``NAME=PATH[:COLUMN]``."""
         name, equal, rest = text.partition("=")
         path, _, column = rest.partition(":")
         if not name or not equal or not Path(path).exists():
@@ -109,11 +85,6 @@ def _column(names: list[str], which: str) -> int | None:
 def read_rates(spec: TableSpec) -> report.RateTable:
     """Return the rates of a table, or of a folder of spectra.
 
-    Raises
-    ------
-    InputFileError
-        If the file is no table, or has no such column.
-
     Notes
     -----
     Without names of columns the order is mass, central, lower, upper. Rates are dark photons per interacting
@@ -139,24 +110,7 @@ def read_rates(spec: TableSpec) -> report.RateTable:
 
 
 def foresee_folder(spec: TableSpec) -> report.RateTable:
-    """Return the sum over production modes of spectra ``…TeV_<mode>_<generator>_m_<mass>.npy`` in a folder.
-
-    Parameters
-    ----------
-    spec : TableSpec
-        Each file holds three rows: log10 of the angle, log10 of the momentum, cross section [pb] of the cell
-        at unit coupling.
-
-    Returns
-    -------
-    RateTable
-        The mean of the generators of each mode, summed over modes; smallest and largest give the envelope.
-
-    Raises
-    ------
-    InputFileError
-        If the folder holds none, or a file is damaged.
-    """
+    """Return the sum over production modes of spectra ``…TeV_<mode>_<generator>_m_<mass>.npy`` in a folder."""
     modes: dict[float, dict[str, list[float]]] = {}
     for path in sorted(spec.path.glob("*_m_*.npy")):
         found = re.search(r"TeV_(.+?)(?:_[^_]+)?_m_([0-9.eE+-]+)\.npy$", path.name)
@@ -195,21 +149,6 @@ def _own(masses: FloatArray, beam_energy: float) -> list[report.RateTable]:
 
 def compare(results: Path, *, output: Path, tables: Sequence[str] = (), published: bool = True) -> list[str]:
     """Draw the rate of a run with those of other tools and write ``compare.png``, ``.pdf`` and ``.csv``.
-
-    Parameters
-    ----------
-    results : Path
-        Folder of a finished run with a flow.
-    output : Path
-    tables : sequence of str
-        ``NAME=FILE[:COLUMN]``, per interacting proton and squared mixing; see `read_rates`.
-    published : bool
-        Add the shipped table of EventCalc (at 400 GeV) and our bremsstrahlung kernels.
-
-    Returns
-    -------
-    list of str
-        A line per table: range of its ratio to ours.
 
     Notes
     -----
@@ -269,25 +208,7 @@ def overlay(
     part: str = "all",
     limits: bool = True,
 ) -> Figure:
-    """Draw the reaches of several runs in one plane of mass and coupling.
-
-    Parameters
-    ----------
-    runs : sequence of Results or path
-        Each with all its detectors.
-    detectors : sequence of str
-        Only these, by the stems of their files.
-    part : str
-        Contour of each: "all", "measured domain", "discovery, 5 sigma", … .
-    limits : bool
-        Draw published limits in grey.
-
-    Raises
-    ------
-    UserError
-        If there is nothing to draw, or the runs are of couplings or confidence levels that one figure cannot
-        show.
-    """
+    """Draw the reaches of several runs in one plane of mass and coupling."""
     chosen = _chosen(runs, detectors, part)
     first = chosen[0].reach
     contours = [
@@ -310,25 +231,7 @@ def overlay_files(
     part: str = "all",
     limits: bool = True,
 ) -> list[str]:
-    """Write the reaches of several runs as ``overlay.png``, ``.pdf`` and ``.csv`` and as ``explorer.html``.
-
-    Parameters
-    ----------
-    runs, detectors, part, limits
-        As in `overlay`.
-    output : path
-        Folder of the files.
-
-    Returns
-    -------
-    list of str
-        What is shown, one line each; then what the explorer lacks and why.
-
-    Raises
-    ------
-    UserError
-        As `overlay`.
-    """
+    """Write the reaches of several runs as ``overlay.png``, ``.pdf`` and ``.csv`` and as ``explorer.html``."""
     opened = [run if isinstance(run, Results) else load(run) for run in runs]
     chosen, folder = _chosen(opened, detectors, part), Path(output)
     figure = overlay(opened, detectors=detectors, part=part, limits=limits)

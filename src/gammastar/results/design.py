@@ -54,8 +54,6 @@ from gammastar.store.folder import working
 from gammastar.store.manifest import write_json
 from gammastar.store.records import read_spectrum
 
-__all__ = ["OpenRun", "Wanted", "carried", "design", "open_run", "origins", "wanted"]
-
 FLOOR = 0.1  # of its pairs are seen where a cell counts as covered: ten times the protons of a perfect one
 POINTS = ("lower edge", "largest signal", "upper edge")
 N_MASSES = 8
@@ -66,36 +64,18 @@ NODES, WEIGHTS = np.polynomial.legendre.leggauss(16)
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the calibration run is to do.
+    """What the calibration run is to do."""
 
-    Attributes
-    ----------
-    masses : tuple of float
-        [GeV]; those of an even grid over the run's if empty.
-    precision : float
-        Wanted relative standard deviation of the signal from the number of pairs.
-    share : float
-        Part of the signal that the spectrometer covers at every point.
-    thickness : float
-        Of the target in interaction lengths.
-    min_momentum : float
-        Of each lepton [GeV]; 3 GeV is what passes the absorber of NA60 (Allison and Blinov, section III.A).
-    background : float
-        Random pairs per pair of a virtual photon.
-    angles : tuple of float, or None
-        Smallest and largest angle [rad] of a spectrometer that is there; None proposes one.
-    n : int
-        Sampled particles per mass.
-    """
-
-    masses: tuple[float, ...] = ()
-    precision: float = 0.1
-    share: float = 0.9
-    thickness: float = 0.1
+    masses: tuple[float, ...] = ()  # [GeV]; those of an even grid over the run's if empty
+    precision: float = 0.1  # Wanted relative standard deviation of the signal from the number of pairs
+    share: float = 0.9  # Part of the signal that the spectrometer covers at every point
+    thickness: float = 0.1  # Of the target in interaction lengths
+    # Of each lepton [GeV]; 3 GeV is what passes the absorber of NA60 (Allison and Blinov, section III.A)
     min_momentum: float = 3.0
-    background: float = 0.0
+    background: float = 0.0  # Random pairs per pair of a virtual photon
+    # Smallest and largest angle [rad] of a spectrometer that is there; None proposes one
     angles: tuple[float, float] | None = None
-    n: int = 30_000
+    n: int = 30_000  # Sampled particles per mass
 
     def __post_init__(self) -> None:
         for name in ("precision", "thickness"):
@@ -121,13 +101,7 @@ def _require(condition: bool, message: str) -> None:
 
 
 def wanted(masses: str = "", angles: tuple[float, float] | None = None, **options: Any) -> Wanted:
-    """Return what is wanted, from the command line: masses as ``0.3,0.5`` [GeV], angles in mrad.
-
-    Raises
-    ------
-    UserError
-        If an option cannot be.
-    """
+    """Return what is wanted, from the command line: masses as ``0.3,0.5`` [GeV], angles in mrad."""
     try:
         numbers = tuple(float(text) for text in masses.split(",") if text.strip())
     except ValueError as error:
@@ -139,25 +113,13 @@ def wanted(masses: str = "", angles: tuple[float, float] | None = None, **option
 
 @dataclass(frozen=True)
 class OpenRun:
-    """A finished run opened for a detector.
+    """A finished run opened for a detector."""
 
-    Attributes
-    ----------
-    ctx : Context
-        Its cache is never written.
-    state : RunState
-    production : Production
-        Without replicas of the kinematics.
-    detector : Detector or MillichargeDetector
-    name : str
-        Stem of the detector's file.
-    """
-
-    ctx: Context
+    ctx: Context  # Its cache is never written
     state: RunState
-    production: Production
+    production: Production  # Without replicas of the kinematics
     detector: Detector | MillichargeDetector
-    name: str
+    name: str  # Stem of the detector's file
 
     @property
     def m_lepton(self) -> float:
@@ -180,15 +142,7 @@ class _Particles:
 
 
 def open_run(results: Path, detector: str, *, trust_code: bool = False) -> OpenRun:
-    """Return the record of a finished run and the card of a detector, a file or a name, ready for yields.
-
-    Raises
-    ------
-    InputFileError
-        If there is no such detector, or a file of the record is missing.
-    UserError
-        If the run had no section that yields need, or names Python code and is not trusted.
-    """
+    """Return the record of a finished run and the card of a detector, a file or a name, ready for yields."""
     manifest = checked_record(results)
     path = Path(detector) if is_file(Path(detector)) else None
     try:
@@ -506,32 +460,6 @@ def design(
     trust_code: bool = False,
 ) -> list[str]:
     """Say which dimuons a detector asks for, and propose the run that measures them.
-
-    Parameters
-    ----------
-    results : Path
-        Folder of a finished run with a flow.
-    detector : str
-        A file, or the name of a shipped detector, of dark photons or of millicharged particles.
-    asked : Wanted
-    output : Path, optional
-        Folder of ``design_<detector>.json`` and its figure; ``<results>_design`` by default.
-    tell : callable
-        Receives progress.
-    trust_code : bool
-        Run Python code that the record names; its files are told with their SHA-256 first.
-
-    Returns
-    -------
-    list of str
-        Lines that say what was found.
-
-    Raises
-    ------
-    InputFileError
-        If there is no such detector, or a file of the record is missing.
-    UserError
-        If a mass lies outside the run.
 
     Notes
     -----

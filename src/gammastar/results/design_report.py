@@ -14,8 +14,6 @@ from gammastar.physics.detector import Stand
 from gammastar.report.figures.kinematics import ProductionMap, production_figure
 from gammastar.report.tables import Table, text_table
 
-__all__ = ["figure_of", "proposal_of", "rows_of", "sentences", "table_of"]
-
 NOTHING = 1e-3  # part of a signal that counts as none
 FEW = 30.0  # effective particles below which the protons of a point are not known
 

@@ -26,11 +26,6 @@ if TYPE_CHECKING:
     from gammastar.flow import KinematicFlow, PaperFlow
     from gammastar.flow.event_generator import GeneratedEvents, MassSource
 
-__all__ = [
-    "chi_file",
-    "sample_file",
-    "simulate_file",
-]
 
 LIST = (".txt", ".dat")
 CHI = 9000008  # a free code of the Monte Carlo numbering, for a particle of no standard
@@ -51,34 +46,7 @@ def sample_file(
     ctau: float = 0.0,
     **source: Any,
 ) -> str:
-    """Draw virtual photons, or dark photons of the same kinematics, from a saved flow and write them.
-
-    Parameters
-    ----------
-    path : Path
-        Flow without suffix, or one of its two files.
-    n : int, optional
-        Needed but with `masses`.
-    output : Path
-        ``.root``, ``.parquet``, ``.lhe``, ``.lhe.gz``, ``.hepmc`` or ``.hepmc3``.
-    seed, first : int
-        The same seed gives event number k the same kinematics whatever the size of the sample; `first` is
-        the number of the first event, so that several jobs share one sample.
-    decay : {"ee", "mumu"}, optional
-        Decay to these leptons.
-    ctau : float
-        Proper decay length [m]; 0 decays at the production vertex.
-    **source
-        Exactly one of ``mass`` [GeV], ``masses`` (a text file with one mass [GeV] per event) and ``spectrum``
-        (``spectrum.json`` whose masses are drawn, from ``above`` [GeV] on, e.g. twice the mass of a
-        millicharged particle).
-
-    Raises
-    ------
-    UserError
-        If not exactly one source of masses is given, a file of masses cannot be used, or the suffix is
-        unknown.
-    """
+    """Draw virtual photons, or dark photons of the same kinematics, from a saved flow and write them."""
     from gammastar import flow
 
     found = flow.load(path.with_suffix("") if path.suffix in {".safetensors", ".json"} else path)
@@ -181,29 +149,6 @@ def chi_file(
 ) -> str:
     """Write pairs χχ̄ from the virtual photons that a run measured; return a line that says what was written.
 
-    Parameters
-    ----------
-    results : Path
-        Folder of a finished run with ``spectrum.json``; its flow gives the kinematics if there is one.
-    m_chi : float [GeV]
-    n : int
-        Pairs.
-    output : Path
-        ``.txt`` or ``.dat``: lines ``px py pz E x y z t`` of single particles of equal weight, as BdNMC reads
-        them; the suffixes of `gammastar.store.events.write_events`: one event per pair, weighted.
-    seed : int
-    longitudinal : float
-        Share of helicity zero in the virtual photons; 1/3 is unpolarised.
-
-    Raises
-    ------
-    InputFileError
-        If the folder holds no spectrum per proton on target.
-    UserError
-        If the suffix is unknown.
-    PhysicsError
-        If no measured photon is heavy enough.
-
     Notes
     -----
     Weights are pairs per proton on target and Q² (Eq. 8 of Allison and Blinov); photons lighter than two
@@ -280,25 +225,7 @@ def simulate_file(
     tell: Tell | None = None,
     **options: Any,
 ) -> list[str]:
-    """Write mock events of a card; return lines that say what was made, with the placeholders of the card.
-
-    Parameters
-    ----------
-    card : str
-        A file, or the name of a shipped card.
-    n : int
-    output : Path
-    seed : int
-    cache : Path, optional
-        Folder where finished blocks stay. Without, they lie beside the output until it is complete.
-    resume : bool
-        Go on from the blocks that an interrupted run left beside the output.
-    tell : callable, optional
-        Progress.
-    **options
-        Those of `mock.simulate_events` (kind, prior, pairing, engine, workers), ``compression`` and
-        ``layout`` of the file.
-    """
+    """Write mock events of a card; return lines that say what was made, with the placeholders of the card."""
     from gammastar import mock
     from gammastar.pipeline.stages.simulate import tuned
     from gammastar.store.events import tree_writer

@@ -27,15 +27,6 @@ from gammastar.spectrum.angles import spin_text
 from gammastar.store.manifest import read_json, write_json, write_text
 from gammastar.store.records import write_table
 
-__all__ = [
-    "efficiency_table",
-    "export",
-    "length_ratio",
-    "scaling_of",
-    "spin_of",
-    "write_darkcast",
-]
-
 CTAU = (1e-2, 1e5, 211)  # m; straight lines in both logarithms are 0.07 % off per decay length to the volume
 SEED = 1
 SMALL = 1e-6  # of all particles at cτ = 1 m: yields above it, at constant ε² cτ, have their particles
@@ -51,19 +42,6 @@ def write_darkcast(record: Record, name: str, detector: Detector, folder: Path) 
     """Write ``<name>.lmt`` and ``<name>.py``; nothing without a closed reach at two masses.
 
     Nor for another model than the dark photon: Darkcast would recast its couplings as ε.
-
-    Parameters
-    ----------
-    record : Record
-    name : str
-        Of the detector, also of the files.
-    detector : Detector
-    folder : Path
-
-    Returns
-    -------
-    list of Path
-        What was written.
 
     Notes
     -----
@@ -115,13 +93,6 @@ def length_ratio(detector: Detector) -> float:
 
     Along the beam or, if that misses the volume, along the longest way through it; infinite if the volume
     holds the target or has no end.
-
-    Examples
-    --------
-    >>> from gammastar.core.files import data_path
-    >>> from gammastar.physics.detector import load_detector
-    >>> round(length_ratio(load_detector(data_path("detectors/nucal.toml"))), 4)
-    0.3594
     """
     theta, phi = np.linspace(0.0, *FAN), np.linspace(0.0, 2 * np.pi, N_PHI, endpoint=False)
     theta, phi = np.repeat(theta, N_PHI), np.tile(phi, FAN[1])
@@ -178,23 +149,6 @@ def efficiency_table(
     record: Record, name: str, detector: Detector, masses: Sequence[float], *, final_state: str, n: int
 ) -> dict[str, FloatArray]:
     """Return the efficiency of a detector over mass and lifetime.
-
-    Parameters
-    ----------
-    record : Record
-    name : str
-        Of the detector: the stem of its file.
-    detector : Detector
-    masses : sequence of float [GeV]
-    final_state : str
-        Of the detector.
-    n : int
-        Sampled particles per mass.
-
-    Returns
-    -------
-    dict
-        ``mass_GeV``, ``ctau_m``, ``efficiency``, ``mc_error`` and ``measured_fraction``, one row per point.
 
     Notes
     -----
@@ -264,35 +218,7 @@ def export(
     events: int = 0,
     tell: Tell,
 ) -> list[Path]:
-    """Write the tables of a finished run.
-
-    Parameters
-    ----------
-    results : Path
-        Folder of a finished run with a flow.
-    output : Path
-        Folder of the tables.
-    detector : Path, optional
-        Another detector file; those of the run by default.
-    n : int
-        Sampled particles per mass.
-    events : int
-        Of ``hepdata/``, the record of the mass spectrum with weighted events; 0 leaves it out.
-    tell : callable
-        Receives progress.
-
-    Returns
-    -------
-    list of Path
-        What was written: ``rate.csv``, ``rate_covariance.csv``, ``efficiency_<detector>_<state>.csv``, for
-        detectors of the run with a reach ``darkcast/<detector>.lmt`` and ``.py``, and the record;
-        ``export.json`` says what the columns are.
-
-    Raises
-    ------
-    InputFileError
-        If a file of the record is missing.
-    """
+    """Write the tables of a finished run."""
     record = read_record(results)
     held, section = spin_of(record), record.steering.predict
     spin = "unpolarised"

@@ -23,31 +23,13 @@ from gammastar.spectrum import TrainingSet
 from gammastar.store.folder import working
 from gammastar.store.manifest import manifest_like
 
-__all__ = [
-    "parse_grid",
-    "scan_flows",
-    "split_for_scan",
-    "training_pairs",
-]
-
 DEFAULT_GRID: Mapping[str, Sequence[Any]] = {"bins": (8, 16), "layers": (1, 2), "hidden": (32, 48, 64)}
 TEST_SHARE = 0.2
 HALF_WINDOW, LEAST = 0.03, 100  # GeV and test pairs of a divergence
 
 
 def parse_grid(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
-    """Return the grid of texts such as ``hidden=32,64``.
-
-    Raises
-    ------
-    UserError
-        If a text is not of this form.
-
-    Examples
-    --------
-    >>> parse_grid(["hidden=32,64", "learning_rate=1e-3"])
-    {'hidden': (32, 64), 'learning_rate': (0.001,)}
-    """
+    """Return the grid of texts such as ``hidden=32,64``."""
     grid = {}
     for text in texts:
         name, _, values = text.partition("=")
@@ -110,32 +92,7 @@ def scan_flows(
     grid: Sequence[str] = (),
     tell: Tell,
 ) -> Iterator[str]:
-    """Train every architecture of a grid and yield a table; trainings that are done already are kept.
-
-    Parameters
-    ----------
-    steering : Path
-        Its stages before [flow] are run, or taken from an earlier run.
-    output : Path, optional
-        A folder of its own, ``results/<analysis>_scan`` by default; ``flow_scan.jsonl`` holds one line per
-        training.
-    preset : {"paper", "default"}
-        Appendix A varies the paper's; its grid has 27 points.
-    epochs : int, optional
-        Of every training; the preset's by default.
-    seeds : int
-        Trainings of each architecture.
-    grid : sequence of str
-        ``option=value,value``, instead of the preset's grid.
-    tell : callable
-
-    Raises
-    ------
-    SteeringError
-        If the steering lacks a stage, or no mass window holds enough test pairs.
-    UserError
-        If the grid cannot be read, or `output` holds a finished run, whose record would be overwritten.
-    """
+    """Train every architecture of a grid and yield a table; trainings that are done already are kept."""
     wanted = parse_grid(grid)
     old = None if output is None else manifest_like(output)
     if old is not None and old["finished"]:

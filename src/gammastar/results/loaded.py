@@ -34,7 +34,6 @@ from gammastar.store.manifest import MANIFEST, read_manifest
 if TYPE_CHECKING:
     from gammastar.config import Steering
 
-__all__ = ["Results", "load", "reinterpret", "run"]
 
 ALL, MAIN = "all", "reach.json"
 OTHERS = (IN_SITU, DISPLACED)  # searches in the measured pairs, which say their own numbers
@@ -363,7 +362,6 @@ def run(steering: Pathlike, *, output: Pathlike | None = None, **options: Any) -
 
     Parameters
     ----------
-    steering : path
     output : path, optional
         Folder of the results; ``results/<analysis>`` of the working directory by default.
     **options
@@ -389,7 +387,6 @@ def reinterpret(
 
     Parameters
     ----------
-    results : Results or path
     detector : path, optional
         Detector file; those of the run by default.
     model : str, optional

@@ -26,8 +26,6 @@ from gammastar.report.hepdata_spectrum import write_spectrum_record
 from gammastar.spectrum import relative_shifts
 from gammastar.spectrum.normalise import mass_shifts
 
-__all__ = ["mass_spectrum", "write_published"]
-
 SCRIPT = "dark_photon_rate.py"
 HALF_WINDOW = 2e-4  # GeV: well below the width of φ, 4.2 MeV
 REPLICAS = 50
@@ -51,28 +49,7 @@ def mass_spectrum(spectrum: Spectrum) -> Spectrum:
 
 
 def write_published(record: Record, folder: Path, *, events: int = 100_000, seed: int = 1) -> list[Path]:
-    """Write the record of a run.
-
-    Parameters
-    ----------
-    record : Record
-    folder : Path
-    events : int
-        Drawn from the flow.
-    seed : int
-
-    Returns
-    -------
-    list of Path
-        ``submission.yaml`` with the tables of the mass spectrum and its covariance, ``events.npz`` with
-        ``events.json``, ``omnifold.npz`` with ``omnifold.json`` of a run with OmniFold that has kept its
-        stages, and a script that makes rates of dark photons from them.
-
-    Raises
-    ------
-    SteeringError
-        If the run has no exposure.
-    """
+    """Write the record of a run."""
     section, exposure = record.steering.spectrum, record.spectrum.exposure
     if section is None or exposure is None:
         msg = f"{record.folder}: the spectrum has no exposure, so no record per proton can be made"

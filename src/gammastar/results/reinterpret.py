@@ -26,8 +26,6 @@ from gammastar.store.folder import working
 from gammastar.store.manifest import digest
 from gammastar.store.records import digest_of, read_spectrum
 
-__all__ = ["reinterpret"]
-
 FEWEST = 10_000  # particles per mass
 OF_RECORD = re.compile(
     r"(steering|spectrum)\.json|(domain|extrapolation|spin_density|flow.*)\.safetensors|flow.*\.json"
@@ -44,42 +42,7 @@ def reinterpret(
     allow_partial: bool = False,
     trust_code: bool = False,
 ) -> Path:
-    """Compute expected events and reach anew from the record of a finished run.
-
-    Parameters
-    ----------
-    results : Path
-        Folder of a finished run with a flow.
-    model : str, optional
-        ``file.py:attribute``; the run's own model by default.
-    detector : Path, optional
-        Detector file; the run's own detectors by default. Particles are drawn where it looks, so that it
-        takes those of one detector of the run: [predict] n_sample over the number of its detectors.
-    output : Path
-        Folder of the new results.
-    tell : callable
-        Receives progress.
-    allow_partial : bool
-        Set limits even if the run skipped part of its input.
-    trust_code : bool
-        Run Python code that the record names, not only `model`; files are told with their SHA-256 first.
-
-    Returns
-    -------
-    Path
-        `output`.
-
-    Raises
-    ------
-    InputFileError
-        If a file of the record is missing.
-    StoreError
-        If a file of the record is not as the run wrote it.
-    SteeringError
-        If the run had no section that a reach needs.
-    UserError
-        If the record names Python code and is not trusted.
-    """
+    """Compute expected events and reach anew from the record of a finished run."""
     manifest = checked_record(results)
     steering, own = _steering(results, model, detector), () if model is None else (model,)
     if not trust_code:

@@ -29,8 +29,6 @@ from gammastar.store.folder import published
 from gammastar.store.guarded import check_results
 from gammastar.store.manifest import MANIFEST, is_published, manifest_like, read_manifest
 
-__all__ = ["Asked", "scan_lines", "write_cards"]
-
 OF_LIKELIHOOD = re.compile(r"(workspace|patchset|hs3).*|steering\.json")
 DEFAULT_CL = 0.95
 LARGEST_KAPPA = 1e6  # with which a run says that it does not average
@@ -50,31 +48,17 @@ class _How:
 
 @dataclass(frozen=True)
 class Asked:
-    """What is tested of every signal.
+    """What is tested of every signal."""
 
-    Attributes
-    ----------
-    strength : float
-        Signal strength μ.
-    cl : float or None
-        Confidence level at which a signal counts as excluded; that of the run that wrote the likelihood, if
-        any, else 0.95.
-    limit : bool
-        Also find the upper limit on μ.
-    json : bool
-        Give one JSON document instead of lines.
-    goodness : bool
-        Also say how well signal plus background fits the data (`infer.binned.intervals`).
-    interval : bool
-        Also find the Feldman-Cousins interval of μ (`infer.binned.intervals`).
-    """
-
-    strength: float = 1.0
+    strength: float = 1.0  # Signal strength μ
+    # Confidence level at which a signal counts as excluded; that of the run that wrote the likelihood, if
+    # any, else 0.95
     cl: float | None = None
-    limit: bool = False
-    json: bool = False
+    limit: bool = False  # Also find the upper limit on μ
+    json: bool = False  # Give one JSON document instead of lines
+    # Also say how well signal plus background fits the data (`infer.binned.intervals`)
     goodness: bool = False
-    interval: bool = False
+    interval: bool = False  # Also find the Feldman-Cousins interval of μ (`infer.binned.intervals`)
 
 
 def scan_lines(
@@ -90,35 +74,6 @@ def scan_lines(
     **where: Any,
 ) -> Iterator[str]:
     """Yield whose convention holds, a line per tested signal, warnings, and a line per HS3 document.
-
-    Parameters
-    ----------
-    path : path
-        As `infer.read_likelihood`, which takes `where` too.
-    asked : Asked, optional
-        Strength, confidence level, limits and form.
-    names : tuple of str
-        Patches; all of them if empty.
-    method : {"asymptotic", "exact", "marginalised", "auto"}, optional
-        As in [infer]; that of `steering`, else of the run that wrote the likelihood, else "asymptotic".
-    statistic : {"ratio", "qtilde"}, optional
-        Of exact CLs; that of the patch set if not given, else "ratio".
-    auxiliary : {"fixed", "randomised", "averaged"}, optional
-        What the toys of exact CLs do with nuisances and their measurements; that of the method if not given:
-        "averaged" for "marginalised" and uncertain signals of "auto", else that of the patch set or "fixed".
-    steering : Path, optional
-        Its [infer] gives `method`, ``asymptotic_from`` and ``averaged_from``.
-    hs3 : Path, optional
-        Folder into which each tested signal is written as HS3.
-
-    Raises
-    ------
-    SteeringError
-        If `steering` has no [infer], or "marginalised" meets another `auxiliary`.
-    InputFileError
-        As `infer.read_likelihood` and `infer.scan`.
-    StoreError
-        If the likelihood lies in the folder of a run and is not as the run wrote it.
 
     Notes
     -----
@@ -171,29 +126,7 @@ def scan_lines(
 def write_cards(
     path: str | os.PathLike[str], folder: Path, names: Sequence[str] | None = None, **where: Any
 ) -> list[Path]:
-    """Write signals of a likelihood as datacards of Combine, ``<name>.txt`` and ``<name>.root`` each.
-
-    Parameters
-    ----------
-    path : path
-        As `infer.read_likelihood`, which takes `where` too.
-    folder : Path
-        Made if it is missing.
-    names : sequence of str, optional
-        Patches; all of them by default, or the workspace itself if there are none.
-
-    Returns
-    -------
-    list of Path
-        A card of single bins needs no ROOT file.
-
-    Raises
-    ------
-    InputFileError
-        As `infer.read_likelihood`, and for a patch whose name is no name of a file.
-    PhysicsError
-        As `gammastar.infer.histfactory.datacards.to_card`.
-    """
+    """Write signals of a likelihood as datacards of Combine, ``<name>.txt`` and ``<name>.root`` each."""
     path = Path(path)
     _checked(path)
     likelihood, written = infer.read_likelihood(path, **where), []

@@ -16,11 +16,6 @@ from gammastar.store.guarded import check_chunks, read_result
 from gammastar.store.manifest import MANIFEST, digest, file_sha256, package_digest, read_manifest
 from gammastar.store.remote import identity, kind_of
 
-__all__ = [
-    "show_results",
-    "verify_results",
-]
-
 REACH = re.compile(r"reach(_[^/]+)?\.json")
 
 
@@ -32,13 +27,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
 
 
 def show_results(folder: Path) -> str:
-    """Return the numbers of a result folder as text.
-
-    Raises
-    ------
-    StoreError
-        If the manifest or a table that is shown is not as the run wrote it.
-    """
+    """Return the numbers of a result folder as text."""
     from gammastar.report.tables import Table, text_table
 
     manifest = _manifest(folder)
@@ -104,13 +93,7 @@ def _stage(folder: Path, stage: str, entry: Mapping[str, Any]) -> tuple[str, lis
 
 
 def verify_results(folder: Path) -> Iterator[str]:
-    """Check every digest of the manifest, its own first, against the files, inputs included where they are.
-
-    Raises
-    ------
-    StoreError
-        If the manifest, an input, stage, chunk or file was changed since the run, or a stage or file is gone.
-    """
+    """Check every digest of the manifest, its own first, against the files, inputs included where they are."""
     manifest = _manifest(folder)
     yield f"configuration: {manifest['configuration'][:16] or 'not recorded'}, seed {manifest['seed']}"
     yield f"code: {_code(manifest)}"

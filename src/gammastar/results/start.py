@@ -20,8 +20,6 @@ from gammastar.core.files import write_whole
 from gammastar.core.records import FloatArray
 from gammastar.read.published import describe_tables, is_published
 
-__all__ = ["begin"]
-
 STEP, STEPS = 50_000, 4  # entries of the file from which axes are proposed
 FEW = 100  # opposite-sign pairs below which nothing is proposed from them
 HIGHEST = 1.2  # GeV; above, dark photons hide under few pairs and other lines
@@ -42,27 +40,7 @@ def begin(
     lepton: str | None = None,
     replace: bool = False,
 ) -> Iterator[str]:
-    """Write ``steering.toml``, ``detector.toml`` and ``schema.toml`` to start from; yield what was done.
-
-    Parameters
-    ----------
-    folder : path
-        Is made if it is not there.
-    source : path, optional
-        ROOT file of the data, from which schema and axes are proposed; or a published table, which needs no
-        schema.
-    simulation : path, optional
-        ROOT file of the simulation for the response, whose branches of the truth are looked for.
-    lepton : {"mu", "e"}, optional
-        Flavour, where the file does not tell.
-    replace : bool
-        Overwrite files that are there.
-
-    Raises
-    ------
-    UserError
-        If a file is there already, or nothing can be proposed for `source`.
-    """
+    """Write ``steering.toml``, ``detector.toml`` and ``schema.toml`` to start from; yield what was done."""
     folder = Path(folder)
     if source is not None and is_published(source):
         texts = {"steering.toml": _from_table(folder, Path(source), lepton)}

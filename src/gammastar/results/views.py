@@ -24,15 +24,6 @@ if TYPE_CHECKING:
 
     from gammastar.predict.models import Labels
 
-__all__ = [
-    "DetectorReach",
-    "Kinematics",
-    "LoadedRate",
-    "LoadedSpectrum",
-    "Patches",
-    "Workspace",
-    "copied",
-]
 
 MEASURED, OBSERVED = "measured domain", "observed"
 IN_SITU, DISPLACED = "in_situ", "displaced"
@@ -83,12 +74,7 @@ def copied(kind: type[Any], record: Any, **more: Any) -> Any:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class LoadedSpectrum(Spectrum):
-    """Virtual photons per proton on target, of a run: a `Spectrum` that draws itself.
-
-    Attributes
-    ----------
-    mock : bool
-    """
+    """Virtual photons per proton on target, of a run: a `Spectrum` that draws itself."""
 
     mock: bool = field(default=False, kw_only=True)
 
@@ -108,17 +94,7 @@ class LoadedSpectrum(Spectrum):
         return _pandas().DataFrame(columns | {"measured": self.domain.ravel()})
 
     def plot(self, *, ax: Axes | None = None) -> Axes:
-        """Draw the mass spectrum with the error of its covariance.
-
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, optional
-            Draw into these; by default into a figure of its own.
-
-        Returns
-        -------
-        matplotlib.axes.Axes
-        """
+        """Draw the mass spectrum with the error of its covariance."""
         from gammastar.report.figures.measured import mass_projection, unfolded_spectrum
 
         edges, values, cov = mass_projection(self)
@@ -132,12 +108,7 @@ class LoadedSpectrum(Spectrum):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class LoadedRate(Rate):
-    """Dark particles per proton on target and squared coupling, of a run: a `Rate` that draws itself.
-
-    Attributes
-    ----------
-    mock : bool
-    """
+    """Dark particles per proton on target and squared coupling, of a run: a `Rate` that draws itself."""
 
     mock: bool = field(default=False, kw_only=True)
 
@@ -150,17 +121,7 @@ class LoadedRate(Rate):
         return _pandas().DataFrame(columns | parts)
 
     def plot(self, *, ax: Axes | None = None) -> Axes:
-        """Draw the rate against the mass with bands of one and two standard deviations.
-
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, optional
-            Draw into these; by default into a figure of its own.
-
-        Returns
-        -------
-        matplotlib.axes.Axes
-        """
+        """Draw the rate against the mass with bands of one and two standard deviations."""
         from gammastar.report.figures.signal import rate_figure
 
         return _drawn(partial(rate_figure, self.mass, self.value, self.error(), mock=self.mock), ax)
@@ -168,39 +129,16 @@ class LoadedRate(Rate):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Kinematics(Shown):
-    """What draws transverse momentum and energy of virtual photons at a mass: the trained flow of a run.
+    """What draws transverse momentum and energy of virtual photons at a mass: the trained flow of a run."""
 
-    Attributes
-    ----------
-    sampler : Sampler
-        The flow itself, with ``sample(mass, rng)``.
-    mass_range : tuple of float
-        That it learned [GeV].
-    mock : bool
-    """
-
-    sampler: Any
-    mass_range: tuple[float, float]
+    sampler: Any  # The flow itself, with ``sample(mass, rng)``
+    mass_range: tuple[float, float]  # That it learned [GeV]
     mock: bool
 
     def sample(
         self, mass: FloatArray | float, rng: np.random.Generator | int = 1, *, n: int = 10_000
     ) -> tuple[FloatArray, FloatArray]:
-        """Return q_T and energy of virtual photons.
-
-        Parameters
-        ----------
-        mass : NDArray, shape (n,), or float [GeV]
-        rng : numpy.random.Generator or int
-            A generator or its seed.
-        n : int
-            How many for a single mass.
-
-        Returns
-        -------
-        pt, energy : NDArray, shape (n,) [GeV]
-            One of each per mass.
-        """
+        """Return q_T and energy of virtual photons."""
         masses = np.full(n, float(mass)) if np.ndim(mass) == 0 else np.asarray(mass, dtype=np.float64)
         pt, energy = self.sampler.sample(masses, np.random.default_rng(rng))
         return pt, energy
@@ -213,29 +151,7 @@ class Kinematics(Shown):
         quantity: str | None = None,
         ax: Axes | None = None,
     ) -> Axes:
-        """Draw the densities of q_T and energy at some masses.
-
-        Parameters
-        ----------
-        masses : sequence of float, optional [GeV]
-            Three over the range that was learned by default.
-        n : int
-            Drawn at each mass.
-        quantity : {"pt", "energy"}, optional
-            One of the two panels alone.
-        ax : matplotlib.axes.Axes, optional
-            Draw into these, which hold one panel: it needs a `quantity`.
-
-        Returns
-        -------
-        matplotlib.axes.Axes
-            The first ones.
-
-        Raises
-        ------
-        UserError
-            If the quantity is another one, or axes are given without it.
-        """
+        """Draw the densities of q_T and energy at some masses."""
         from gammastar.report.figures.overview import densities_figure
 
         if quantity not in (None, *QUANTITIES) or (quantity is None and ax is not None):
@@ -275,17 +191,7 @@ class Workspace(dict[str, Any]):
         return _pandas().DataFrame(rows)
 
     def plot(self, *, ax: Axes | None = None) -> Axes:
-        """Draw the expected events of every channel, stacked by sample.
-
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, optional
-            Draw into these; by default into a figure of its own.
-
-        Returns
-        -------
-        matplotlib.axes.Axes
-        """
+        """Draw the expected events of every channel, stacked by sample."""
         from gammastar.report.figures.overview import channels_figure
 
         sizes = [len(channel["samples"][0]["data"]) for channel in self["channels"]]
@@ -305,13 +211,7 @@ class Workspace(dict[str, Any]):
 
 
 class Patches(Mapping[str, list[dict[str, Any]]]):
-    """The signals of a likelihood by name: each a JSON patch of the workspace.
-
-    Attributes
-    ----------
-    document : dict
-        The patch set as pyhf reads it.
-    """
+    """The signals of a likelihood by name: each a JSON patch of the workspace."""
 
     def __init__(self, document: dict[str, Any], *, mock: bool) -> None:
         self.document, self.mock = document, mock
@@ -338,17 +238,7 @@ class Patches(Mapping[str, list[dict[str, Any]]]):
         return _pandas().DataFrame(rows, index=_pandas().Index(self._patches, name="patch"))
 
     def plot(self, *, ax: Axes | None = None) -> Axes:
-        """Draw the points of mass and coupling that have a signal.
-
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, optional
-            Draw into these; by default into a figure of its own.
-
-        Returns
-        -------
-        matplotlib.axes.Axes
-        """
+        """Draw the points of mass and coupling that have a signal."""
         from gammastar.report.figures.overview import points_figure
 
         points = np.array([p["metadata"]["values"][:2] for p in self._patches.values()], dtype=np.float64)
@@ -357,29 +247,19 @@ class Patches(Mapping[str, list[dict[str, Any]]]):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class DetectorReach(Reach):
-    """The expected reach of a detector: a `Reach`, that of all signal, with the other contours beside it.
+    """The expected reach of a detector: a `Reach`, that of all signal, with the other contours beside it."""
 
-    Attributes
-    ----------
-    name, label : str
-        Stem of the detector's file, and what the reach is called.
-    parts : mapping of str to Reach
-        Every contour: "all", "measured domain", "observed", discoveries and projections.
-    rows : tuple of mapping
-        The rows of ``reach.csv``.
-    expected_limit : tuple of float
-        Events at −2 … +2 standard deviations.
-    about : mapping
-        Confidence level, protons on target, names of the model, the shares of the signal that were measured,
-        the limits over the plane ("explored") and a function that reads its signal ("plane").
-    mock : bool
-    """
-
+    # Stem of the detector's file, and what the reach is called
     name: str = field(default="", kw_only=True)
     label: str = field(default="", kw_only=True)
+    # Every contour: "all", "measured domain", "observed", discoveries and projections
     parts: Mapping[str, Reach] = field(default_factory=dict, kw_only=True)
+    # The rows of ``reach.csv``
     rows: tuple[Mapping[str, Any], ...] = field(default=(), kw_only=True, repr=False)
+    # Events at −2 … +2 standard deviations
     expected_limit: tuple[float, ...] = field(default=(), kw_only=True)
+    # Confidence level, protons on target, names of the model, the shares of the signal that were measured,
+    # the limits over the plane ("explored") and a function that reads its signal ("plane")
     about: Mapping[str, Any] = field(default_factory=dict, kw_only=True, repr=False)
     mock: bool = field(default=False, kw_only=True)
 
@@ -404,18 +284,6 @@ class DetectorReach(Reach):
         """Draw all signal, its measured part and what is observed.
 
         All signal is hatched where less than half of it was measured, crossed where less than 5 % was.
-
-        Parameters
-        ----------
-        limits : bool
-            Published limits in grey.
-        ax : matplotlib.axes.Axes, optional
-            Draw into these, without the panel of the measured part along the edges; by default into a figure
-            of its own.
-
-        Returns
-        -------
-        matplotlib.axes.Axes
         """
         from gammastar.report import Contour, reach_figure
         from gammastar.report.dark import domain_of

@@ -16,18 +16,6 @@ from gammastar.core.errors import BranchError, PhysicsError, SteeringError
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import FloatArray
 
-__all__ = [
-    "Cutflow",
-    "Cuts",
-    "EventFunction",
-    "GhostVeto",
-    "PairFunction",
-    "Step",
-    "lepton_quantity",
-    "lost_leptons",
-    "pair_quantity",
-]
-
 Level: TypeAlias = Literal["event", "lepton", "pair"]
 
 ALARM = 0.01  # part of the leptons that may be lost without a word
@@ -71,7 +59,6 @@ class Step:
 
         Parameters
         ----------
-        name : str
         level : str
             "event" or "lepton".
         weight : NDArray, shape (n,)
@@ -85,8 +72,6 @@ class Step:
 
         Parameters
         ----------
-        name : str
-        pairs : Pairs
         keep : NDArray of bool, shape (n,)
         """
         weight = np.where(keep, pairs.weight, 0.0)
@@ -104,10 +89,6 @@ class Step:
 @dataclass(frozen=True, slots=True)
 class Cutflow:
     """The steps of a selection in the order in which they are applied; ``sum(cutflows)`` works.
-
-    Attributes
-    ----------
-    steps : tuple of Step
 
     Examples
     --------
@@ -245,7 +226,6 @@ class Cuts:
         or of a lepton column of the schema; both leptons of a pair must pass.
     pair : mapping of str to (low, high)
         Ranges of ``mass``, ``pt``, ``energy`` [GeV], ``angle`` [rad] or of a pair column.
-    ghost : GhostVeto or None
     event_functions : sequence of functions
         Take the events, return a mask of events or of their leptons.
     pair_functions : sequence of functions
@@ -325,13 +305,7 @@ class Cuts:
 
 
 def lepton_quantity(lepton: ak.Array, name: str) -> ak.Array:
-    """Return a kinematic quantity or a column of leptons.
-
-    Raises
-    ------
-    SteeringError
-        If there is no such quantity.
-    """
+    """Return a kinematic quantity or a column of leptons."""
     if name in lepton.fields:
         return lepton[name]
     square = lepton.px**2 + lepton.py**2
@@ -354,13 +328,7 @@ def lepton_quantity(lepton: ak.Array, name: str) -> ak.Array:
 
 
 def pair_quantity(pairs: Pairs, name: str) -> np.typing.NDArray[np.float64]:
-    """Return a kinematic quantity or a column of pairs.
-
-    Raises
-    ------
-    SteeringError
-        If there is no such quantity.
-    """
+    """Return a kinematic quantity or a column of pairs."""
     if name in pairs.columns:
         return pairs.columns[name]
     if name in PAIR_QUANTITIES[:3]:

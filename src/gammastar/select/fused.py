@@ -13,34 +13,10 @@ import numpy.typing as npt
 
 from gammastar.core.records import FloatArray
 
-__all__ = [
-    "QUANTITIES",
-    "combine",
-    "count_kept",
-    "fill_pairs",
-    "fillable",
-    "usable",
-]
-
 
 @numba.njit(cache=True)
 def combine(offsets: Any, leptons: Any, charge: Any) -> Any:
     """Combine all pairs of leptons within each event.
-
-    Parameters
-    ----------
-    offsets : NDArray of int64, shape (n_events + 1,)
-        Where the leptons of each event begin.
-    leptons : tuple of NDArray, shape (n_leptons,) each [GeV]
-        px, py, pz, mass in double precision.
-    charge : NDArray of int8, shape (n_leptons,)
-
-    Returns
-    -------
-    values : NDArray, shape (n_pairs, 5)
-        Mass, pt, energy [GeV], opening angle [rad], mass above threshold [GeV].
-    index : NDArray of int64, shape (n_pairs, 3)
-        Event, and the two leptons; the positive lepton of an opposite-sign pair is first.
 
     Notes
     -----
@@ -131,26 +107,7 @@ def fill_pairs(
     axes: Sequence[Any],
     ranges: Mapping[str, tuple[float, float]],
 ) -> tuple[FloatArray, FloatArray] | None:
-    """Fill the pairs of each event by charge.
-
-    Parameters
-    ----------
-    leptons : mapping of str to NDArray
-        ``offsets`` (n_events + 1,), ``px``, ``py``, ``pz``, ``mass`` [GeV], ``charge`` (n_leptons,) and
-        ``weight`` (n_events,); mass and weight may be broadcast from one number.
-    axes : sequence of hist axes
-        As `fillable` accepts them.
-    ranges : mapping of quantity to (low, high)
-        Cuts, low ≤ value < high, in this order.
-
-    Returns
-    -------
-    filled : NDArray, shape (3, 2, n_0 + 2, …)
-        Sums of weights and of squared weights of +-, ++ and --; under- and overflow included.
-    passed : NDArray, shape (1 + n_ranges, 3, 3)
-        Number, sum of weights and of squared weights of the three signs, before and after each range.
-        None instead of both if a lepton is not finite or not of charge ±1: it must be masked first.
-    """
+    """Fill the pairs of each event by charge."""
     sizes = [len(axis) for axis in axes]
     edges = [np.asarray(axis.edges, dtype=np.float64) for axis in axes]
     starts = np.cumsum([0, *(len(e) for e in edges)])[:-1]

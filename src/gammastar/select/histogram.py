@@ -19,14 +19,6 @@ from gammastar.select.fused import count_kept, fill_pairs, fillable, usable
 from gammastar.select.leptons import KINEMATICS, finite_step, lepton_step, selected
 from gammastar.select.pairing import pairs
 
-__all__ = [
-    "fill",
-    "flat_suffices",
-    "histograms",
-    "of_sums",
-    "sums_of",
-]
-
 
 def fill(pairs: Pairs | Iterable[Pairs], axes: tuple[Any, ...]) -> PairHists:
     """Fill the pairs of each charge into a histogram with sums of weights and of squared weights.
@@ -81,8 +73,6 @@ def histograms(
     ----------
     chunks : iterable of ak.Array, or of flat columns
         Of ``read.open_events``, or, two to three times faster, of ``read.open_flat``.
-    axes : tuple of hist axes
-    cuts : Cuts, optional
 
     Returns
     -------

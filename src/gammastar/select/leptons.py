@@ -16,35 +16,17 @@ from gammastar.core.records import FloatArray
 from gammastar.select.cuts import Cuts, Step, lepton_quantity, pair_quantity
 from gammastar.select.fused import count_kept, usable
 
-__all__ = [
-    "Leptons",
-    "apply",
-    "as_numpy",
-    "finite_step",
-    "lepton_step",
-    "selected",
-    "singles",
-]
-
 KINEMATICS = ("px", "py", "pz", "mass")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Leptons:
-    """Selected leptons.
+    """Selected leptons."""
 
-    Attributes
-    ----------
-    counts : NDArray of int64, shape (n_events,)
-    columns : mapping of str to NDArray, shape (n_leptons,)
-        px, py, pz, mass [GeV], charge, and the columns of the schema.
-    weight : NDArray, shape (n_events,)
-        Of the events.
-    """
-
-    counts: npt.NDArray[np.int64]
+    counts: npt.NDArray[np.int64]  # shape (n_events,)
+    # px, py, pz, mass [GeV], charge, and the columns of the schema, shape (n_leptons,)
     columns: Mapping[str, FloatArray]
-    weight: FloatArray
+    weight: FloatArray  # Of the events, shape (n_events,)
 
     @property
     def offsets(self) -> npt.NDArray[np.int64]:
@@ -166,7 +148,6 @@ def apply(pairs: Pairs, cuts: Cuts) -> Pairs:
     pairs : Pairs
         With the columns that the selection names; a ghost veto needs ``angle``. Its cut on the mass above
         threshold is not applied: mixed pairs are never one track.
-    cuts : Cuts
 
     Raises
     ------

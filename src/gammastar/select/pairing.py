@@ -17,8 +17,6 @@ from gammastar.select.cuts import Cutflow, Cuts, GhostVeto, Step, pair_quantity,
 from gammastar.select.fused import combine
 from gammastar.select.leptons import KINEMATICS, Leptons, as_numpy, selected
 
-__all__ = ["collect", "counting", "helicity_cosine", "pairs", "repeated_events", "vertex_columns"]
-
 NO_COLUMN = (*KINEMATICS, "charge")
 
 
@@ -72,7 +70,6 @@ def collect(chunks: Iterable[ak.Array], cuts: Cuts | None = None) -> tuple[Pairs
     ----------
     chunks : iterable of awkward.Array
         Leptons of events.
-    cuts : Cuts, optional
 
     Raises
     ------
@@ -131,7 +128,6 @@ def counting(cuts: Cuts, flows: list[Cutflow]) -> Callable[[ak.Array], Pairs]:
 
     Parameters
     ----------
-    cuts : Cuts
     flows : list of Cutflow
         Gets one for each chunk.
     """
@@ -180,28 +176,6 @@ def vertex_columns(
     columns: Mapping[str, FloatArray], legs: Sequence[FloatArray], names: tuple[str, ...]
 ) -> dict[str, FloatArray]:
     """Return where the two tracks of pairs come closest, and how well pairs point back to the interaction.
-
-    Parameters
-    ----------
-    columns : mapping of str to NDArray, shape (n,)
-        Offsets of both leptons, ``<name>_1`` and ``<name>_2``: x and y of the track at the z of the
-        interaction, from the interaction.
-    legs : two of NDArray, shape (n, 3 or more) [GeV]
-        px, py, pz of the leptons.
-    names : tuple of str
-        Of the two offsets.
-
-    Returns
-    -------
-    dict
-        In the unit of the offsets: ``vertex_z``, where they come closest, along the beam from the
-        interaction, and ``vertex_distance``, how close; both nan for parallel tracks. ``vertex_impact``: how
-        far the line of flight of the pair passes by the interaction.
-
-    Raises
-    ------
-    SteeringError
-        If the leptons have no such column.
 
     Notes
     -----

@@ -34,17 +34,6 @@ from gammastar.semivisible.production import (
     sample_photons,
 )
 
-__all__ = [
-    "BaBar",
-    "cascades",
-    "load_babar",
-    "missing",
-    "prompt_missing",
-    "s_channel_cascades",
-    "s_channel_ratio",
-    "seen",
-]
-
 GRID, PER_NODE = 32, 250
 CELLS, PILOT = 14, 40  # cells of each of the three numbers, dark photons in each of them
 FEW = 1600  # events without a visible particle: a statistical error of 2.5 %
@@ -73,7 +62,6 @@ class BaBar(ColliderCard):
     thresholds, angles, factor
         What spans the band: other thresholds [GeV], other polar angles, a factor on the probability that a
         decay inside is not seen.
-    sources : mapping of str to str
     """
 
     title: ClassVar[str] = "BaBar"
@@ -93,10 +81,6 @@ class BaBar(ColliderCard):
 
 def load_babar(path: Pathlike | None = None) -> BaBar:
     """Return the selection of a card, by default the shipped one.
-
-    Parameters
-    ----------
-    path : path
 
     Raises
     ------
@@ -139,21 +123,6 @@ def s_channel_cascades(
     neutrino: Mixings = None,
 ) -> Cascade:
     """Return decays of e+e− → A'* → ψ_i ψ_j without a photon, in the laboratory.
-
-    Parameters
-    ----------
-    sector : DarkSector
-    card : ColliderCard
-        Of BaBar or Belle II.
-    n : int
-    rng : numpy.random.Generator
-    r_table, neutrino
-        As in `gammastar.semivisible.decays.decay_table`.
-
-    Raises
-    ------
-    PhysicsError
-        If no pair is open at √s.
 
     Notes
     -----
@@ -214,19 +183,6 @@ def missing(
 ) -> Missing:
     """Return the probability that no visible particle is recorded, with its band.
 
-    Parameters
-    ----------
-    cascade : Cascade
-        From `cascades`; one sample serves all couplings, thresholds and acceptances.
-    card : BaBar
-    epsilon : array_like, shape (k,)
-    rng : numpy.random.Generator
-        For the positions of earlier decays in a cascade.
-    band : bool
-        False leaves low = value = high, for scans inside a fit; results and figures keep it.
-    prompt : int
-        Dark photons of an importance sample, see Notes; zero takes plain events alone.
-
     Notes
     -----
     Decays farther from the beam than the radius are invisible, each line with its analytic survival. An event
@@ -283,12 +239,10 @@ def prompt_missing(
 
     Parameters
     ----------
-    table : DecayTable
     card : BaBar
         Its radius is not used: all decays happen where they can be seen.
     n : int
         Dark photons that are decayed further.
-    rng : numpy.random.Generator
     copies : int
         Decays of each dark state.
 

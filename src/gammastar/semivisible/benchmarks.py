@@ -22,19 +22,6 @@ from gammastar.semivisible.decays import NeutrinoMixing, lifetimes
 from gammastar.semivisible.models import DarkSector
 from gammastar.semivisible.production import Correction
 
-__all__ = [
-    "Benchmark",
-    "Card",
-    "ColliderCard",
-    "Published",
-    "benchmark_names",
-    "correction",
-    "load_benchmark",
-    "published",
-    "read_limit",
-    "sourced",
-]
-
 logger = logging.getLogger(__name__)
 
 SHIPPED = {  # points, a user's curve, and where straight lines between the points are within 7 % of the curve
@@ -129,19 +116,7 @@ class Published:
 
 
 def read_limit(path: Path, *, full: bool = True, straight: tuple[float, float] = (np.inf, 0.0)) -> Published:
-    """Read a limit from a CSV file with the columns ``m_Aprime_GeV,epsilon_90CL``.
-
-    Parameters
-    ----------
-    path : Path
-    full, straight
-        As in `Published`.
-
-    Raises
-    ------
-    InputFileError
-        If the file is missing, has other columns or holds what is no positive number.
-    """
+    """Read a limit from a CSV file with the columns ``m_Aprime_GeV,epsilon_90CL``."""
     table = _columns(path, ("m_Aprime_GeV", "epsilon_90CL"))
     mass, first = np.unique(table[:, 0], return_index=True)
     return Published(mass, table[first, 1], full, straight)
@@ -436,21 +411,7 @@ class ColliderCard(Card):
 
 
 def sourced(file: Path, record: Callable[..., Record]) -> Record:
-    """Return the record of a card.
-
-    Parameters
-    ----------
-    file : Path
-    record : callable
-        Takes the numbers of the card by name, and `sources`.
-
-    Raises
-    ------
-    InputFileError
-        If the file cannot be read or is not TOML.
-    SteeringError
-        If a number of the card is missing or has no source.
-    """
+    """Return the record of a card."""
     try:
         card = from_toml(file)
         sources = sources_of(card)

@@ -17,8 +17,6 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.semivisible.decays import DecayTable
 
-__all__ = ["Cascade", "decay", "decay_states", "generate", "generate_states"]
-
 GUIDE = 2048
 AT_ONCE = 1e-18  # m at ε = 1: stands for no flight at all
 
@@ -29,26 +27,18 @@ Vector: TypeAlias = tuple[float, float, float, float]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cascade:
-    """Decays of dark states, a fixed number of slots per event (px, py, pz, E in GeV, laboratory).
+    """Decays of dark states, a fixed number of slots per event (px, py, pz, E in GeV, laboratory)."""
 
-    Attributes
-    ----------
-    parent, daughter, particle, antiparticle : NDArray, shape (n, slots, 4)
-        The decaying state, what stays dark, and the visible pair; empty slots hold zeros.
-    state, channel : NDArray of int, shape (n, slots)
-        Decaying state and its channel in the table; −1 in empty slots.
-    source : NDArray of int, shape (n, slots)
-        Slot whose daughter decays here, or what it decayed to at once; −1 if the state comes from the dark
-        photon in this way. Sources stand before what they feed.
-    table : DecayTable
-    """
-
+    # The decaying state, what stays dark, and the visible pair; empty slots hold zeros, shape (n, slots, 4)
     parent: FloatArray
     daughter: FloatArray
     particle: FloatArray
     antiparticle: FloatArray
+    # Decaying state and its channel in the table; −1 in empty slots, shape (n, slots)
     state: IntArray
     channel: IntArray
+    # Slot whose daughter decays here, or what it decayed to at once; −1 if the state comes from the dark
+    # photon in this way. Sources stand before what they feed, shape (n, slots)
     source: IntArray
     table: DecayTable
 
@@ -93,27 +83,6 @@ def decay(
 ) -> Cascade:
     """Decay dark photons through their cascades.
 
-    Parameters
-    ----------
-    table : DecayTable
-    photons : NDArray, shape (n, 4)
-        px, py, pz, E [GeV] in the frame of production; they must have the mass of the table's dark photon.
-    rng : numpy.random.Generator
-    boost : float
-        βγ along z from the frame of production to the laboratory.
-    polarised : bool
-        True: dark photons are transverse with respect to their flight in the frame of production, as initial
-        state radiation and bremsstrahlung make them far above threshold. False: isotropic decay.
-
-    Returns
-    -------
-    Cascade
-
-    Raises
-    ------
-    PhysicsError
-        If the shape is wrong or a dark photon is off its mass.
-
     Notes
     -----
     The squared mass of each pair comes from its tabulated cumulative distribution, its angle from the
@@ -134,22 +103,7 @@ def decay(
 
 
 def decay_states(table: DecayTable, state: int, momenta: FloatArray, rng: np.random.Generator) -> Cascade:
-    """Decay dark states of one kind through their cascades, wherever they come from.
-
-    Parameters
-    ----------
-    table : DecayTable
-    state : int
-        Which mass state.
-    momenta : NDArray, shape (n, 4)
-        px, py, pz, E [GeV] of the decaying states; they must have the mass of the state.
-    rng : numpy.random.Generator
-
-    Raises
-    ------
-    PhysicsError
-        If the state does not exist or is stable, the shape is wrong, or a momentum is off the mass.
-    """
+    """Decay dark states of one kind through their cascades, wherever they come from."""
     if not 0 <= state < len(table.masses) or table.depth[state] == 0:
         msg = f"state {state} of {len(table.masses)}: it does not exist, is stable or decays unseen"
         raise PhysicsError(msg)
@@ -401,29 +355,7 @@ def generate(
     rng: Any,
     out: Any,
 ) -> None:
-    """Decay every dark photon through its cascade.
-
-    Parameters
-    ----------
-    production : NDArray, shape (n, 4)
-        Dark photons (px, py, pz, E) where their polarisation is defined [GeV].
-    boost : tuple of float
-        γ and βγ along z from there to the laboratory.
-    primary : tuple
-        Mass of the dark photon, pairs, cumulative branching ratios, angular coefficients.
-    states : tuple
-        Masses, first channel of each state, daughters, cumulative branching ratios per state, states of dark
-        pairs (−1 for a visible one), largest number of dark states at a time.
-    table : tuple
-        Per channel: daughter mass, masses of the pair, rows (cumulative distribution, s, a, b), and a guide
-        into them (first row above i/n).
-    polarised : bool
-        Transverse dark photon; otherwise isotropic.
-    rng : numpy.random.Generator
-    out : tuple
-        Arrays that are filled: parent, daughter, particle, antiparticle (n, slots, 4), state, channel, source
-        (n, slots).
-    """
+    """Decay every dark photon through its cascade."""
     mediator, pairs, pair_cdf, pair_angle = primary
     masses = states[0]
     room = states[5]

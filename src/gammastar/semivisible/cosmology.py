@@ -27,18 +27,6 @@ from gammastar.semivisible.benchmarks import Card, sourced
 from gammastar.semivisible.models import DarkSector, mediator_widths
 from gammastar.semivisible.production import s_channel_cross_section
 
-__all__ = [
-    "OMEGA_DM",
-    "Cosmology",
-    "cmb_limit",
-    "degrees",
-    "load_cosmology",
-    "omega",
-    "relic_density",
-    "relic_target",
-    "thermal_average",
-]
-
 FB_PER_GEV2 = GEV2_MB * 1e12
 CM3_PER_S = 1.16733e-17  # of 1 GeV⁻²
 NODES = 400
@@ -74,7 +62,6 @@ class Cosmology(Card):
         f_eff
     equilibrium : float
         1: chemical equilibrium among the dark states until freeze-out; nothing else is modelled.
-    sources : mapping of str to str
     """
 
     title: ClassVar[str] = "cosmology"
@@ -87,10 +74,6 @@ class Cosmology(Card):
 
 def load_cosmology(path: Pathlike | None = None) -> Cosmology:
     """Return the inputs of a card, by default the shipped one.
-
-    Parameters
-    ----------
-    path : path
 
     Raises
     ------
@@ -143,7 +126,6 @@ def omega(sector: DarkSector, epsilon: float, *, r_table: RTable | None = None) 
 
     Parameters
     ----------
-    sector : DarkSector
     epsilon : float
         Kinetic mixing.
     r_table : RTable, optional
@@ -189,8 +171,6 @@ def relic_target(
     model : callable
         Mass of the dark photon [GeV] -> DarkSector.
     mass : NDArray, shape (m,) [GeV]
-    card : Cosmology, optional
-    r_table : RTable, optional
     """
     wanted = (load_cosmology() if card is None else card).omega
     found = np.empty(len(mass))
@@ -216,7 +196,6 @@ def cmb_limit(sector: DarkSector, *, card: Cosmology | None = None) -> float:
     ----------
     sector : DarkSector
         Its lightest state is taken as all dark matter.
-    card : Cosmology, optional
 
     Raises
     ------
@@ -277,18 +256,7 @@ def _table() -> tuple[FloatArray, FloatArray, FloatArray]:
 
 
 def degrees(temperature: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
-    """Return the degrees of freedom of the entropy, h, and √g* = (h/√g)(1 + ⅓ dln h/dln T).
-
-    Parameters
-    ----------
-    temperature : array_like [GeV]
-        Above 1e-4; neutrinos keep the temperature of the photons, which holds above 1 MeV.
-
-    Examples
-    --------
-    >>> round(float(degrees(5e-3)[0]), 2)
-    10.75
-    """
+    """Return the degrees of freedom of the entropy, h, and √g* = (h/√g)(1 + ⅓ dln h/dln T)."""
     log_t, h, root = _table()
     x = np.log(temperature)
     return np.asarray(np.interp(x, log_t, h)), np.asarray(np.interp(x, log_t, root))
@@ -298,17 +266,6 @@ def thermal_average(
     masses: FloatArray, numbers: FloatArray, rate: CrossSection, threshold: float, x: FloatArray
 ) -> FloatArray:
     """Return ⟨σ_eff v⟩ of coannihilating species [GeV⁻²], shape of x.
-
-    Parameters
-    ----------
-    masses, numbers : NDArray, shape (n,)
-        Masses [GeV], the lightest first, and degrees of freedom of each.
-    rate : callable
-        √s [GeV] -> Σ g_a g_b p_ab² σ_ab over ordered pairs (dimensionless).
-    threshold : float
-        Smallest √s at which a pair annihilates [GeV].
-    x : NDArray
-        Lightest mass over temperature.
 
     Notes
     -----
@@ -331,18 +288,6 @@ def relic_density(
     masses: FloatArray, numbers: FloatArray, average: Callable[[FloatArray], FloatArray]
 ) -> float:
     """Return Ω h² of species that freeze out together and end as the lightest.
-
-    Parameters
-    ----------
-    masses, numbers : NDArray, shape (n,)
-        Masses [GeV], the lightest first, and degrees of freedom.
-    average : callable
-        x = m/T -> ⟨σ_eff v⟩ [GeV⁻²].
-
-    Raises
-    ------
-    PhysicsError
-        If the equation cannot be solved.
 
     Notes
     -----

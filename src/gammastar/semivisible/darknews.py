@@ -22,8 +22,6 @@ from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.core.records import FloatArray, Momenta, Sample
 from gammastar.physics.geometry import Volume
 
-__all__ = ["MOMENTA", "DarkEvents", "DarkNewsSchema", "decay_probability", "load_schema"]
-
 MOMENTA = ("parent", "daughter", "particle", "antiparticle")
 TOLERANCE = 1e-5  # largest violation of momentum conservation relative to the energy of the parent
 SAME_MASS = 1e-4  # relative difference up to which two parents are one state, rounding of momenta on top
@@ -52,27 +50,15 @@ def load_schema(path: Path | None = None) -> DarkNewsSchema:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DarkEvents:
-    """Decays N → N' l+l− as a generator gave them (px, py, pz, E in GeV; lengths in m).
+    """Decays N → N' l+l− as a generator gave them (px, py, pz, E in GeV; lengths in m)."""
 
-    Attributes
-    ----------
-    parent, daughter, particle, antiparticle : NDArray, shape (n, 4)
-    origin : NDArray, shape (n, 3)
-        Where the parent was produced.
-    weight : NDArray, shape (n,)
-        Their sum is the expected number of events, over all decay positions, for the whole exposure.
-
-    Raises
-    ------
-    PhysicsError
-        If a value is not finite, a weight is negative or four-momentum is not conserved.
-    """
-
+    # shape (n, 4)
     parent: FloatArray
     daughter: FloatArray
     particle: FloatArray
     antiparticle: FloatArray
-    origin: FloatArray
+    origin: FloatArray  # Where the parent was produced, shape (n, 3)
+    # Their sum is the expected number of events, over all decay positions, for the whole exposure, shape (n,)
     weight: FloatArray
 
     def __post_init__(self) -> None:
@@ -127,18 +113,7 @@ class DarkEvents:
         return np.asarray(np.bincount(state, mass) / np.bincount(state), dtype=np.float64), group
 
     def per_parent(self, ctau: npt.ArrayLike) -> FloatArray:
-        """Return the proper decay length of each event for `decay_probability`, shape (1, n) or (k, n) [m].
-
-        Parameters
-        ----------
-        ctau : array_like, shape (p,) or (k, p)
-            Proper decay length of each of the `parents` [m], in their order.
-
-        Raises
-        ------
-        PhysicsError
-            If there is not one per parent.
-        """
+        """Return the proper decay length of each event for `decay_probability`, shape (1, n) or (k, n) [m]."""
         masses, group = self._grouped()
         values = np.atleast_2d(np.asarray(ctau, dtype=np.float64))
         if values.ndim != 2 or values.shape[1] != len(masses):
@@ -147,13 +122,7 @@ class DarkEvents:
         return np.asarray(values[:, group])
 
     def of_parent(self, mass: float) -> DarkEvents:
-        """Return the events of one of the `parents`, the one of this mass [GeV].
-
-        Raises
-        ------
-        PhysicsError
-            If there is none within one per cent.
-        """
+        """Return the events of one of the `parents`, the one of this mass [GeV]."""
         masses, group = self._grouped()
         nearest = int(np.argmin(np.abs(masses - mass))) if len(masses) else 0
         if not len(masses) or not abs(masses[nearest] - mass) <= 0.01 * masses[nearest]:
@@ -168,18 +137,7 @@ class DarkEvents:
         return float(np.sqrt((self.weight**2).sum()) / self.weight.sum())
 
     def sample(self, pot: float) -> Sample:
-        """Return the parents per proton on target; none lies in a measured domain.
-
-        Parameters
-        ----------
-        pot : float
-            Protons on target of the experiment that the weights refer to; the files do not tell.
-
-        Raises
-        ------
-        PhysicsError
-            If the file mixes parents: a sample has one mass. Take them one by one, `of_parent`.
-        """
+        """Return the parents per proton on target; none lies in a measured domain."""
         if len(self.parents) > 1:
             msg = f"DarkNews: {_several(self.parents)}, but a sample has one mass; take of_parent(mass)"
             raise PhysicsError(msg)
@@ -187,13 +145,7 @@ class DarkEvents:
         return Sample(p4, self.weight / pot, self.origin, np.zeros(len(self), dtype=bool))
 
     def leptons(self, weight: FloatArray | None = None) -> ak.Array:
-        """Return the lepton pairs as events for `gammastar.select.pairing`.
-
-        Parameters
-        ----------
-        weight : NDArray, shape (n,), optional
-            Replaces the weights, e.g. by weight × decay probability.
-        """
+        """Return the lepton pairs as events for `gammastar.select.pairing`."""
         both = np.stack([self.particle, self.antiparticle], axis=1)
         square = both[..., 3] ** 2 - (both[..., :3] ** 2).sum(axis=-1)
         muons = square > (0.5 * LEPTON_MASS["mu"]) ** 2
@@ -216,29 +168,7 @@ def _several(masses: FloatArray) -> str:
 
 
 def decay_probability(events: DarkEvents, volume: Volume, ctau: npt.ArrayLike) -> FloatArray:
-    """Return the probability that each parent decays inside a volume.
-
-    Parameters
-    ----------
-    events : DarkEvents
-    volume : Volume
-        From a detector card, in the frame of the events.
-    ctau : array_like, shape (), (k,), (1, n) or (k, n)
-        Proper decay lengths [m], inf if stable: the files do not tell them. Of all events, or with two axes
-        of each event; `DarkEvents.per_parent` makes the latter from one per parent.
-
-    Raises
-    ------
-    PhysicsError
-        If a decay length is not positive, the shape is another, or one cτ is given for several parents.
-
-    Returns
-    -------
-    NDArray, shape (n,) or (k, n)
-        Of shape (k, n) for two axes of `ctau`.
-        e^(−entry/λ) − e^(−exit/λ) with λ = βγ cτ, zero where the line of flight misses. It replaces the decay
-        positions of the file, which are one unforced draw each.
-    """
+    """Return the probability that each parent decays inside a volume."""
     proper = np.asarray(ctau, dtype=np.float64)
     if not (proper > 0).all():
         msg = f"decay_probability: ctau = {proper[~(proper > 0)].flat[0]:g} m must be positive"

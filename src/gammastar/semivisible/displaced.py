@@ -25,13 +25,6 @@ from gammastar.semivisible.production import (
     sample_photons,
 )
 
-__all__ = [
-    "DisplacedSearch",
-    "displaced_plane",
-    "displaced_probability",
-    "load_displaced",
-]
-
 CHUNK = 4_000
 
 
@@ -55,7 +48,6 @@ class DisplacedSearch(ColliderCard):
         Distances from the beam between which the decay counts [m].
     events : float
         Events that are excluded.
-    sources : mapping of str to str
     """
 
     title: ClassVar[str] = "Belle II"
@@ -75,10 +67,6 @@ class DisplacedSearch(ColliderCard):
 def load_displaced(path: Pathlike | None = None) -> DisplacedSearch:
     """Return the search of a card, by default the shipped one of Belle II.
 
-    Parameters
-    ----------
-    path : path
-
     Raises
     ------
     SteeringError
@@ -92,15 +80,6 @@ def displaced_probability(
     cascade: Cascade, card: DisplacedSearch, epsilon: npt.ArrayLike, rng: np.random.Generator
 ) -> FloatArray:
     """Return the probability of at least one visible displaced pair, shape (k,).
-
-    Parameters
-    ----------
-    cascade : Cascade
-        In the laboratory.
-    card : DisplacedSearch
-    epsilon : array_like, shape (k,)
-    rng : numpy.random.Generator
-        For the positions of the decays that feed later ones.
 
     Notes
     -----

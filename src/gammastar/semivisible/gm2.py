@@ -15,31 +15,21 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.files import data_path
 from gammastar.core.records import FloatArray
 
-__all__ = ["DEFAULT", "Reference", "delta_a", "epsilon_for", "reference", "reference_names"]
-
 DEFAULT = "wp25"
 NODES = 400
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A measured minus a predicted anomaly.
-
-    Attributes
-    ----------
-    name, label, source : str
-    difference, sigma : float
-        Δa_μ and its standard deviation.
-    verified : bool
-        False where a number was not confirmed in its source.
-    """
+    """A measured minus a predicted anomaly."""
 
     name: str
     label: str
     source: str
+    # Δa_μ and its standard deviation
     difference: float
     sigma: float
-    verified: bool
+    verified: bool  # False where a number was not confirmed in its source
 
     def interval(self, n_sigma: float = 2.0) -> tuple[float, float]:
         """Return Δa_μ at ± n standard deviations; a lower end below zero is set to zero."""
@@ -67,25 +57,10 @@ def _integral(mass: npt.ArrayLike) -> FloatArray:
 def delta_a(mass: npt.ArrayLike, epsilon: npt.ArrayLike) -> FloatArray:
     """Return Δa_μ of a dark photon with vector couplings ε e.
 
-    Parameters
-    ----------
-    mass, epsilon : array_like, broadcast against each other
-        Mass [GeV] and kinetic mixing.
-
-    Raises
-    ------
-    PhysicsError
-        If a mass is negative or not finite.
-
     Notes
     -----
     Δa_μ = (α ε²/2π) ∫₀¹ dz 2 m_μ² z (1−z)²/(m_μ² (1−z)² + M² z), arXiv:0811.1030; α ε²/2π for a massless and
     α ε² m_μ²/(3π M²) for a heavy dark photon.
-
-    Examples
-    --------
-    >>> f"{float(delta_a(1.25, 2.2e-2)):.3e}"
-    '2.505e-09'
     """
     m = np.asarray(mass, dtype=np.float64)
     if not (np.isfinite(m) & (m >= 0)).all():
@@ -110,18 +85,7 @@ def reference_names() -> tuple[str, ...]:
 
 
 def reference(name: str = DEFAULT) -> Reference:
-    """Return a shipped comparison of measurement and prediction.
-
-    Parameters
-    ----------
-    name : str
-        "wp25" (default), "wp25_runs_1_3", "wp20" or "wp20_runs_1_3".
-
-    Raises
-    ------
-    PhysicsError
-        If there is no such comparison.
-    """
+    """Return a shipped comparison of measurement and prediction."""
     if name not in _file():
         msg = f"muon g-2 reference {name!r}: choose one of {', '.join(_file())}"
         raise PhysicsError(msg)

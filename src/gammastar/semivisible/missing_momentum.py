@@ -22,20 +22,6 @@ from numba import njit
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray, Reach
 
-__all__ = [
-    "Missing",
-    "allowed",
-    "excess",
-    "excluded_plane",
-    "exponential_sum",
-    "free_intervals",
-    "from_sums",
-    "intervals",
-    "missing_energy",
-    "missing_energy_sum",
-    "no_visible_decay",
-]
-
 STEP = 1e-3  # width of the bins in ln(rate): second order, below 1e-7 of the number of events
 STEPS = 2000  # of a band of couplings: its free part is known to 1/2000
 LOWEST = -690.0  # stands for ln 0
@@ -44,20 +30,13 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Missing:
-    """Probability that a semi-visible dark photon counts as missing momentum.
+    """Probability that a semi-visible dark photon counts as missing momentum."""
 
-    Attributes
-    ----------
-    epsilon : NDArray, shape (k,)
-    value, error : NDArray, shape (k,)
-        Probability and its Monte Carlo error.
-    low, high : NDArray, shape (k,)
-        Band of thresholds, acceptances and of the factor that the selection card gives.
-    """
-
-    epsilon: FloatArray
+    epsilon: FloatArray  # shape (k,)
+    # Probability and its Monte Carlo error, shape (k,)
     value: FloatArray
     error: FloatArray
+    # Band of thresholds, acceptances and of the factor that the selection card gives, shape (k,)
     low: FloatArray
     high: FloatArray
 
@@ -129,29 +108,7 @@ def intervals(mass: FloatArray, epsilon: FloatArray, probability: FloatArray, li
 
 
 def free_intervals(mass: FloatArray, epsilon: FloatArray, *excesses: FloatArray) -> Reach:
-    """Return the intervals of coupling that no search excludes, at every mass.
-
-    Parameters
-    ----------
-    mass, epsilon : NDArray
-        As in `intervals`.
-    *excesses : NDArray, shape (m, k)
-        From `excess`, one for each search.
-
-    Returns
-    -------
-    Reach
-        As `intervals` gives it; ``signal`` holds the largest ε_lim²/ε² P. Where no search has a limit
-        everything is free.
-
-    Examples
-    --------
-    >>> epsilon = np.geomspace(1e-4, 1e-1, 31)
-    >>> height = excess(epsilon, np.ones((1, 31)), [1e-3])
-    >>> found = free_intervals(np.ones(1), epsilon, height)
-    >>> found.edges.round(6).tolist(), found.clipped_side
-    ([[0.0001, 0.001]], ('lower',))
-    """
+    """Return the intervals of coupling that no search excludes, at every mass."""
     return _islands(mass, np.log(epsilon), -np.max(excesses, axis=0))
 
 
@@ -249,23 +206,7 @@ EXPANSION = np.array([[1.0, -1.0, 0.0], [0.0, 1.0, -1.0], [0.0, 0.0, 1.0]])
 
 
 def exponential_sum(rate: FloatArray, weight: FloatArray, epsilon: FloatArray) -> FloatArray:
-    """Return Σ w e^(−rate ε²) for every coupling.
-
-    Parameters
-    ----------
-    rate, weight : NDArray, shape (n,)
-        Rates are not negative; weights have any sign.
-    epsilon : NDArray, shape (k,)
-
-    Returns
-    -------
-    NDArray, shape (k,)
-
-    Examples
-    --------
-    >>> exponential_sum(np.array([0.0, 1e4]), np.array([1.0, 1.0]), np.array([1e-2])).round(6)
-    array([1.367879])
-    """
+    """Return Σ w e^(−rate ε²) for every coupling."""
     falling = (rate > 0) & (weight != 0)
     constant = float(weight[rate == 0].sum())
     if not falling.any():
@@ -290,18 +231,7 @@ def missing_energy_sum(
     cuts: tuple[float, float],
     epsilon: FloatArray,
 ) -> FloatArray:
-    """Return the mean of P("enough energy missing, little behind the first section"), shape (k,).
-
-    Parameters
-    ----------
-    photon : NDArray, shape (n,)
-        Energy of the dark photons [GeV].
-    decays : tuple of NDArray, shape (n, slots)
-        Visible energy [GeV], whether it leaks out of the first section, βγ cτ at ε = 1 [m] (inf in empty
-        slots); at most two slots, both from the dark photon itself.
-    ends, cuts, epsilon
-        As in `gammastar.semivisible.missing_momentum.missing_energy`.
-    """
+    """Return the mean of P("enough energy missing, little behind the first section"), shape (k,)."""
     energy, leaks, flight = decays
     n, slots = energy.shape
     rates = np.zeros((2, 3, n))
@@ -363,24 +293,7 @@ def no_visible_decay(
     reach: float,
     epsilon: FloatArray,
 ) -> FloatArray:
-    """Return Σ P and Σ P² of "no visible decay inside the radius", shape (2, variants, len(epsilon)).
-
-    Parameters
-    ----------
-    visible : NDArray of bool, shape (n, slots, variants)
-        For several selections at once.
-    source : NDArray of int, shape (n, slots)
-        −1 begins a line, −2 marks an empty slot; else the slot before continues.
-    flight : NDArray, shape (n, slots)
-        βγ cτ at ε = 1 [m].
-    slope : NDArray, shape (n, slots)
-        Distance from the beam per path length.
-    uniform : NDArray, shape (n, slots)
-        Where in the volume an earlier decay of a line happened.
-    reach : float
-        Radius [m].
-    epsilon : NDArray, shape (k,)
-    """
+    """Return Σ P and Σ P² of "no visible decay inside the radius", shape (2, variants, len(epsilon))."""
     n, _, variants = visible.shape
     out = np.zeros((2, variants, len(epsilon)))
     work = np.empty((3, variants))
@@ -497,21 +410,7 @@ def missing_energy(
     cuts: tuple[float, float],
     epsilon: FloatArray,
 ) -> FloatArray:
-    """Return Σ P and Σ P² of "enough energy missing, little behind the first section", shape (2, k).
-
-    Parameters
-    ----------
-    photon : NDArray, shape (n,)
-        Energy of the dark photons [GeV].
-    slots : tuple of NDArray, shape (n, slots)
-        source (as above), visible energy [GeV], whether it leaks out of the first section, βγ cτ at ε = 1
-        [m], uniform numbers.
-    ends : tuple of float
-        Ends of the two sections [m].
-    cuts : tuple of float
-        Smallest missing energy and largest energy behind the first section [GeV].
-    epsilon : NDArray, shape (k,)
-    """
+    """Return Σ P and Σ P² of "enough energy missing, little behind the first section", shape (2, k)."""
     n, size = slots[0].shape
     out = np.zeros((2, len(epsilon)))
     one, other = np.zeros(((size + 1) * (size + 2), 3)), np.zeros(((size + 1) * (size + 2), 3))

@@ -16,26 +16,6 @@ import numpy.typing as npt
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 
-__all__ = [
-    "DarkSector",
-    "Field",
-    "branching",
-    "dark_dirac_seesaw",
-    "from_couplings",
-    "from_dirac",
-    "from_majorana",
-    "i2dm",
-    "idm",
-    "inverse_seesaw",
-    "landau_pole",
-    "mediator_widths",
-    "partial_width",
-    "pseudo_dirac",
-    "scalar_idm",
-    "symmetric_seesaw",
-    "takagi",
-]
-
 Field: TypeAlias = Literal["majorana", "dirac", "scalar"]
 FIELDS: tuple[Field, ...] = ("majorana", "dirac", "scalar")
 ComplexArray: TypeAlias = npt.NDArray[np.complex128]
@@ -87,32 +67,10 @@ def _absent(name: str, why: str, couplings: ComplexArray, scale: float) -> None:
 def takagi(matrix: npt.ArrayLike) -> tuple[FloatArray, ComplexArray]:
     """Factorise a symmetric matrix, Uᵀ M U = diag(m) with m ≥ 0 in increasing order.
 
-    Parameters
-    ----------
-    matrix : array_like, shape (n, n)
-        Real or complex symmetric.
-
-    Returns
-    -------
-    masses : NDArray, shape (n,)
-    u : NDArray of complex, shape (n, n)
-        Unitary; its columns are the mass states.
-
-    Raises
-    ------
-    PhysicsError
-        If the matrix is not square, symmetric and finite.
-
     Notes
     -----
     With u = x + i y, M u = m u* is the real eigenproblem [[Re M, −Im M], [−Im M, −Re M]] (x, y) = m (x, y),
     whose eigenvalues come as ± m; degenerate masses stay orthogonal. Massless states complete the basis.
-
-    Examples
-    --------
-    >>> masses, u = takagi([[0.0, 1.0], [1.0, 0.0]])
-    >>> masses
-    array([1., 1.])
     """
     m = np.asarray(matrix, dtype=np.complex128)
     _check(m.ndim == 2 and m.shape[0] == m.shape[1], f"mass matrix of shape {m.shape} must be square")
@@ -134,23 +92,9 @@ def takagi(matrix: npt.ArrayLike) -> tuple[FloatArray, ComplexArray]:
 def landau_pole(alpha_d: float, scale: float, squared_charges: float) -> float:
     """Return the one-loop Landau pole of the dark coupling [GeV].
 
-    Parameters
-    ----------
-    alpha_d : float
-        g_D²/4π at `scale`.
-    scale : float
-        [GeV]
-    squared_charges : float
-        Σ Q² over Dirac fermions; a Weyl fermion counts half, a complex scalar a quarter.
-
     Notes
     -----
     α_D(μ) = α_D/(1 − (2 α_D/3π) Σ Q² ln(μ/μ₀)), as in QED.
-
-    Examples
-    --------
-    >>> round(landau_pole(0.5, 1.25, 1.0) / 1e3, 1)
-    15.5
     """
     with np.errstate(over="ignore"):
         return float(scale * np.exp(3.0 * np.pi / (2.0 * alpha_d * squared_charges)))
@@ -162,44 +106,17 @@ class DarkSector:
 
     States may be given in any order: masses and both matrices are put in the order of increasing mass, and
     every index elsewhere counts in that order.
-
-    Attributes
-    ----------
-    name : str
-    mediator : float
-        Mass of the dark photon [GeV].
-    alpha_d : float
-        g_D²/4π.
-    masses : array_like, shape (n,) [GeV]
-    vector, axial : array_like of complex, shape (n, n)
-        V_ij and A_ij, hermitian; for scalars `vector` alone. Majorana states have no V_ii.
-    field : {"majorana", "dirac", "scalar"}
-        Capitals count as small letters.
-    squared_charges : float
-        Σ Q² of the fields that carry dark charge, in units of a Dirac fermion (for the Landau pole).
-
-    Raises
-    ------
-    PhysicsError
-        If a number is not finite or has the wrong sign, a matrix has the wrong shape or is not hermitian, the
-        field is none of the three, or couples as it cannot. States are named by their number, from one, in
-        the order given.
-
-    Examples
-    --------
-    >>> vector, axial = [[0, 1j], [-1j, 0]], [[0.2, 0], [0, 0.1]]
-    >>> swapped = DarkSector("two", 1.0, 0.5, [0.4, 0.3], vector, axial, "majorana")
-    >>> swapped.masses, swapped.axial.real.diagonal()
-    (array([0.3, 0.4]), array([0.1, 0.2]))
     """
 
     name: str
-    mediator: float
-    alpha_d: float
-    masses: FloatArray
+    mediator: float  # Mass of the dark photon [GeV]
+    alpha_d: float  # g_D²/4π
+    masses: FloatArray  # shape (n,) [GeV]
+    # V_ij and A_ij, hermitian; for scalars `vector` alone. Majorana states have no V_ii, shape (n, n)
     vector: ComplexArray
     axial: ComplexArray
-    field: Field
+    field: Field  # Capitals count as small letters
+    # Σ Q² of the fields that carry dark charge, in units of a Dirac fermion (for the Landau pole)
     squared_charges: float = 1.0
 
     def __post_init__(self) -> None:
@@ -268,28 +185,10 @@ def from_majorana(
 ) -> DarkSector:
     """Return the sector of left-handed Weyl fields with a Majorana mass matrix.
 
-    Parameters
-    ----------
-    name : str
-    mass_matrix : array_like, shape (n, n)
-        Symmetric, L = −½ νᵀ M ν + h.c. [GeV].
-    charges : array_like, shape (n,)
-        Dark charges of the fields.
-    mediator : float
-        Mass of the dark photon [GeV].
-    alpha_d : float
-
     Notes
     -----
     C = U† Q U is hermitian; V_ij = i Im C_ij and A_ij = Re C_ij. A Majorana field has no vector current of
     its own, so the diagonal is axial.
-
-    Examples
-    --------
-    >>> idm = from_majorana("iDM", [[0.2, 1.0], [1.0, 0.2]], [1, -1], mediator=3.0, alpha_d=0.5)
-    >>> idm.masses.round(3), np.abs(idm.vector).round(3)
-    (array([0.8, 1.2]), array([[0., 1.],
-           [1., 0.]]))
     """
     masses, u = takagi(mass_matrix)
     q = np.asarray(charges, dtype=np.float64)
@@ -316,14 +215,6 @@ def from_dirac(
     alpha_d: float,
 ) -> DarkSector:
     """Return the sector of Dirac fields, L = −ψ̄_L M ψ_R + h.c., both chiralities with the same charges.
-
-    Parameters
-    ----------
-    name : str
-    mass_matrix : array_like, shape (n, n) [GeV]
-    charges : array_like, shape (n,)
-    mediator : float [GeV]
-    alpha_d : float
 
     Notes
     -----
@@ -362,30 +253,7 @@ def from_couplings(
     mediator: float,
     **more: float,
 ) -> DarkSector:
-    """Return the sector of states whose masses and couplings are given one by one.
-
-    Parameters
-    ----------
-    name : str
-    masses : array_like, shape (n,) [GeV]
-    couplings : sequence of ((i, j), V_ij, A_ij)
-        States count from one, each pair stands once; the mirror image follows. A real V_ij of two Majorana
-        states is the size of the imaginary one that they must have.
-    field, mediator, **more
-        As in `DarkSector`, which needs ``alpha_d`` and takes ``squared_charges``.
-
-    Raises
-    ------
-    PhysicsError
-        If a pair is given twice or names a state that is not there, or as `DarkSector` does.
-
-    Examples
-    --------
-    >>> pair = ((1, 2), 0.9, 0.1)
-    >>> from_couplings("two", [0.3, 0.4], [pair], field="majorana", mediator=1.0, alpha_d=0.5).vector
-    array([[0.+0.j , 0.+0.9j],
-           [0.-0.9j, 0.+0.j ]])
-    """
+    """Return the sector of states whose masses and couplings are given one by one."""
     size = _numbers(name, "masses", masses, np.float64).size
     vector, axial = np.zeros((2, size, size), dtype=np.complex128)
     seen: set[frozenset[int]] = set()
@@ -413,12 +281,6 @@ def from_couplings(
 def mediator_widths(sector: DarkSector) -> tuple[npt.NDArray[np.int64], FloatArray]:
     """Return the open decays A' → ψ_i ψ_j and their widths.
 
-    Returns
-    -------
-    pairs : NDArray of int, shape (k, 2)
-        i ≤ j; for Dirac fields and i < j both charge assignments are summed.
-    widths : NDArray, shape (k,) [GeV]
-
     Notes
     -----
     Γ = (α_D M/3) λ^½ F S with F = G [1 − (r_i² + r_j²)/2 − (r_i² − r_j²)²/2] + 3 r_i r_j D, r = m/M;
@@ -434,14 +296,7 @@ def mediator_widths(sector: DarkSector) -> tuple[npt.NDArray[np.int64], FloatArr
 
 
 def partial_width(sector: DarkSector, i: npt.ArrayLike, j: npt.ArrayLike, mass: npt.ArrayLike) -> FloatArray:
-    """Return Γ(A'* → ψ_i ψ_j) of a dark photon of any mass [GeV], as in `mediator_widths`; zero where closed.
-
-    Parameters
-    ----------
-    sector : DarkSector
-    i, j, mass : array_like, broadcast against each other
-        States, and mass of the dark photon [GeV].
-    """
+    """Return Γ(A'* → ψ_i ψ_j) of a dark photon of any mass [GeV], as in `mediator_widths`; zero where closed."""
     i, j, m = np.asarray(i), np.asarray(j), np.asarray(mass, dtype=np.float64)
     r_i, r_j = sector.masses[i] / m, sector.masses[j] / m
     lam = np.clip((1.0 - (r_i + r_j) ** 2) * (1.0 - (r_i - r_j) ** 2), 0.0, None)
@@ -474,13 +329,7 @@ def pseudo_dirac(
 
 
 def idm(mediator: float, *, ratio: float, splitting: float, alpha_d: float, name: str = "iDM") -> DarkSector:
-    """Return inelastic dark matter with m₁ = ratio · M and m₂ = (1 + splitting) m₁.
-
-    Examples
-    --------
-    >>> idm(1.0, ratio=1 / 3, splitting=0.4, alpha_d=0.5).masses.round(4)
-    array([0.3333, 0.4667])
-    """
+    """Return inelastic dark matter with m₁ = ratio · M and m₂ = (1 + splitting) m₁."""
     light, heavy = _two(mediator, ratio, splitting)
     half = 0.5 * (heavy - light)
     return pseudo_dirac(half, half, 0.5 * (heavy + light), mediator=mediator, alpha_d=alpha_d, name=name)
@@ -531,29 +380,7 @@ def symmetric_seesaw(
     alpha_d: float,
     positive: bool = False,
 ) -> DarkSector:
-    """Return the inverse seesaw with Λ_L = Λ_R that has three given masses m₁ < m₂ < m₃ [GeV].
-
-    Parameters
-    ----------
-    light, middle, heavy : float
-        m₁, m₂ and m₃ [GeV]; M_X = m₂.
-    mediator, alpha_d
-        As in `inverse_seesaw`.
-    positive : bool
-        Sign of the light eigenvalue. Negative, as a seesaw has it, |C₁₂|² = (m₃ − m₂)/(m₃ + m₁) is axial;
-        positive, |C₁₂|² = (m₃ − m₂)/(m₃ − m₁) is a vector. |C₂₃|² = 1 − |C₁₂|², and ψ₁ψ₃ do not couple.
-
-    Raises
-    ------
-    PhysicsError
-        If the masses do not increase.
-
-    Examples
-    --------
-    >>> sector = symmetric_seesaw(0.074, 0.146, 0.220, mediator=1.25, alpha_d=0.3)
-    >>> sector.masses.round(6), round(float(abs(sector.axial[0, 1]) ** 2), 4)
-    (array([0.074, 0.146, 0.22 ]), 0.2517)
-    """
+    """Return the inverse seesaw with Λ_L = Λ_R that has three given masses m₁ < m₂ < m₃ [GeV]."""
     if not 0.0 < light < middle < heavy:
         msg = f"inverse seesaw: masses {light!r}, {middle!r}, {heavy!r} GeV must be positive and increase"
         raise PhysicsError(msg)
@@ -583,14 +410,7 @@ def dark_dirac_seesaw(
 def i2dm(
     mediator: float, *, ratio: float, splitting: float, theta: float, alpha_d: float, name: str = "i2DM"
 ) -> DarkSector:
-    """Return the Dirac seesaw with given masses (as in `idm`) and mixing angle [rad]; vector couplings.
-
-    Examples
-    --------
-    >>> abs(i2dm(1.0, ratio=0.33, splitting=0.4, theta=0.0785398, alpha_d=0.5).vector).round(4)
-    array([[0.0062, 0.0782],
-           [0.0782, 0.9938]])
-    """
+    """Return the Dirac seesaw with given masses (as in `idm`) and mixing angle [rad]; vector couplings."""
     light, heavy = _two(mediator, ratio, splitting)
     s, c = np.sin(theta), np.cos(theta)
     m_1, m_2 = light * c**2 + heavy * s**2, light * s**2 + heavy * c**2

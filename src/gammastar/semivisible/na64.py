@@ -26,17 +26,6 @@ from gammastar.semivisible.missing_momentum import (
 )
 from gammastar.semivisible.production import LEAD, Correction, ThickTarget, thick_target
 
-__all__ = [
-    "NA64",
-    "annihilation_masses",
-    "cascades",
-    "implied_efficiency",
-    "invisible_limit",
-    "load_na64",
-    "missing",
-    "production",
-]
-
 EVENTS_90 = 2.302585092994046  # excluded at 90 % CL when none is seen and none is expected
 
 
@@ -54,7 +43,6 @@ class NA64(Card):
         Smallest missing energy, and largest visible energy behind the electromagnetic calorimeter [GeV].
     ecal_end, hcal_end : float
         Ends of the two calorimeters after the first interaction [m].
-    sources : mapping of str to str
     """
 
     title: ClassVar[str] = "NA64"
@@ -70,10 +58,6 @@ class NA64(Card):
 def load_na64(path: Pathlike | None = None) -> NA64:
     """Return the selection of a card, by default the shipped one.
 
-    Parameters
-    ----------
-    path : path
-
     Raises
     ------
     SteeringError
@@ -88,26 +72,13 @@ def annihilation_masses(card: NA64) -> tuple[float, float]:
 
     E+ = M²/2m_e between the missing energy asked for and the beam energy. The resonance is not modelled: no
     agreement with dark bremsstrahlung is claimed there.
-
-    Examples
-    --------
-    >>> [round(m, 3) for m in annihilation_masses(load_na64())]
-    [0.226, 0.32]
     """
     low, high = (float(np.sqrt(2.0 * M_E * e)) for e in (card.missing_energy, card.beam))
     return low, high
 
 
 def production(mass: float, card: NA64, k: Correction | None = None) -> ThickTarget:
-    """Return dark photons per electron on target in the lead of the calorimeter, above the missing energy.
-
-    Parameters
-    ----------
-    mass : float [GeV]
-    card : NA64
-    k : Correction, optional
-        Of the Weizsaecker-Williams cross-section; by default the shipped one.
-    """
+    """Return dark photons per electron on target in the lead of the calorimeter, above the missing energy."""
     table = correction() if k is None else k
     return thick_target(mass, beam=card.beam, threshold=card.missing_energy, material=LEAD, correction=table)
 
@@ -148,19 +119,6 @@ def missing(
     mode: str = "strict",
 ) -> Missing:
     """Return the probability that a dark photon above the missing energy counts as missing energy.
-
-    Parameters
-    ----------
-    energy : NDArray, shape (n,)
-        Energies of the dark photons [GeV].
-    cascade : Cascade
-    card : NA64
-    epsilon : array_like, shape (k,)
-    rng : numpy.random.Generator
-    mode : {"strict", "inclusive"}
-        "strict": no decay before the end of the hadron calorimeter. "inclusive": what is seen in the
-        electromagnetic calorimeter leaves enough energy missing, and little is seen behind it; this is the
-        search in which a dark fermion decays inside the detector.
 
     Notes
     -----

@@ -26,8 +26,6 @@ from gammastar.semivisible.decays import (
 from gammastar.semivisible.missing_momentum import Missing
 from gammastar.semivisible.models import DarkSector, mediator_widths
 
-__all__ = ["Options", "Plane", "dark_branching", "hadrons", "scan", "visible_width"]
-
 VISIBLE = 0.01  # part of visible decays of the dark photon above which a result says so
 PROMPT = 1e-4  # decay length [m] above which a decay that is taken as at once is not
 Model: TypeAlias = Callable[[float], DarkSector]
@@ -41,7 +39,6 @@ class Options:
     ----------
     n : int
         Events per mass.
-    seed : int
     polarised : bool
         Dark photons are transverse; isotropic decay otherwise.
     r_table : RTable or None
@@ -111,7 +108,6 @@ def scan(
         Masses of the dark photon [GeV] and its kinetic mixing.
     cards : tuple of BaBar and NA64, optional
         By default the shipped ones.
-    options : Options, optional
     progress : callable, optional
         Takes the part that is done.
 
@@ -154,15 +150,7 @@ def visible_width(mass: float) -> float:
 
 
 def dark_branching(sector: DarkSector, epsilon: npt.ArrayLike) -> FloatArray:
-    """Return the probability that a dark photon decays into the dark sector, shape of `epsilon`.
-
-    Examples
-    --------
-    >>> from gammastar.semivisible.models import idm
-    >>> weak = idm(1.0, ratio=1 / 3, splitting=0.4, alpha_d=1e-5)
-    >>> dark_branching(weak, [1e-3, 0.1]).round(3)
-    array([0.998, 0.067])
-    """
+    """Return the probability that a dark photon decays into the dark sector, shape of `epsilon`."""
     dark = float(mediator_widths(sector)[1].sum())
     visible = np.square(epsilon) * visible_width(sector.mediator)
     return np.asarray(dark / np.maximum(dark + visible, 1e-300), dtype=np.float64)

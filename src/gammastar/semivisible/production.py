@@ -19,26 +19,6 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.semivisible.models import DarkSector, mediator_widths
 
-__all__ = [
-    "LEAD",
-    "Correction",
-    "Material",
-    "ThickTarget",
-    "energy_nodes",
-    "exact_cross_section",
-    "exact_spectrum",
-    "form_factor",
-    "monophoton_cross_section",
-    "photon_cosine",
-    "s_channel_cross_section",
-    "sample_photons",
-    "squared_matrix_element",
-    "thick_target",
-    "track_length",
-    "ww_cross_section",
-    "ww_spectrum",
-]
-
 PB_PER_GEV2 = GEV2_MB * 1e9
 SLOPE = 4.0 / 3.0  # b of the longitudinal straggling by bremsstrahlung
 MU_PROTON = 2.79
@@ -66,19 +46,11 @@ LEAD = Material(207.2, 82.0, 6.37)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Correction:
-    """K = σ(WW)/σ(exact tree level), linear in ln M and ln E, constant outside the table.
+    """K = σ(WW)/σ(exact tree level), linear in ln M and ln E, constant outside the table."""
 
-    Attributes
-    ----------
-    mass : NDArray, shape (n,) [GeV]
-    energy : NDArray, shape (e,) [GeV]
-    k : NDArray, shape (n, e)
-    source : str
-    """
-
-    mass: FloatArray
-    energy: FloatArray
-    k: FloatArray
+    mass: FloatArray  # shape (n,) [GeV]
+    energy: FloatArray  # shape (e,) [GeV]
+    k: FloatArray  # shape (n, e)
     source: str
 
     def __post_init__(self) -> None:
@@ -150,13 +122,6 @@ def _flux(mass: float, energy: float, material: Material) -> tuple[FloatArray, F
 def ww_spectrum(x: npt.ArrayLike, mass: float, energy: float, material: Material = LEAD) -> FloatArray:
     """Return dσ/dx per ε² [pb], x = E_A'/E, integrated over the angle.
 
-    Parameters
-    ----------
-    x : array_like, shape (n,)
-        Zero outside M/E < x < 1 − m_e/E.
-    mass, energy : float [GeV]
-    material : Material
-
     Notes
     -----
     WW as in arXiv:2101.12192, App. A:
@@ -193,15 +158,7 @@ def ww_cross_section(
     above: float = 0.0,
     correction: Correction | None = None,
 ) -> float:
-    """Return σ per ε² for E_A' > above [pb].
-
-    Parameters
-    ----------
-    mass, energy, above : float [GeV]
-    material : Material
-    correction : Correction, optional
-        Divide by K(M); without it plain WW.
-    """
+    """Return σ per ε² for E_A' > above [pb]."""
     x, weight = energy_nodes(mass, energy, above)
     if not x.size:
         return 0.0
@@ -224,22 +181,11 @@ def energy_nodes(mass: float, energy: float, above: float) -> tuple[FloatArray, 
 def track_length(energy: npt.ArrayLike, beam: float) -> FloatArray:
     """Return the path of the primary electron above an energy in a thick target [radiation lengths].
 
-    Parameters
-    ----------
-    energy : array_like [GeV]
-        Up to the beam energy.
-    beam : float [GeV]
-
     Notes
     -----
     ∫ T dE over (E, E_beam) for T(E) = ∫ dt (1/E_beam) [ln(E_beam/E)]^(bt−1)/Γ(bt) in closed form,
     (1/b) ∫₀^∞ da P(a, ln E_beam/E) with b = 4/3 and P the regularised incomplete gamma function. T itself is
     singular at the beam energy: its integral is what should be tabulated. First generation only.
-
-    Examples
-    --------
-    >>> round(float(track_length(50.0, 100.0)), 3)
-    0.87
     """
     u = np.log(beam / np.asarray(energy, dtype=np.float64))
     node, weight = _legendre(200)
@@ -251,22 +197,14 @@ def track_length(energy: npt.ArrayLike, beam: float) -> FloatArray:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ThickTarget:
-    """Production of dark photons of one mass by electrons that lose energy in a target.
+    """Production of dark photons of one mass by electrons that lose energy in a target."""
 
-    Attributes
-    ----------
-    mass, beam, threshold : float
-        [GeV]; only dark photons above the threshold are counted.
-    per_electron : float
-        Dark photons per electron on target and ε².
-    cumulative, energy : NDArray, shape (k,)
-        Cumulative distribution of the energy of the dark photon [GeV].
-    """
-
+    # [GeV]; only dark photons above the threshold are counted
     mass: float
     beam: float
     threshold: float
-    per_electron: float
+    per_electron: float  # Dark photons per electron on target and ε²
+    # Cumulative distribution of the energy of the dark photon [GeV], shape (k,)
     cumulative: FloatArray
     energy: FloatArray
 
@@ -291,18 +229,6 @@ def thick_target(
     correction: Correction | None = None,
 ) -> ThickTarget:
     """Return yield and energies of dark photons from an electron beam in a thick target.
-
-    Parameters
-    ----------
-    mass, beam, threshold : float [GeV]
-    material : Material
-    correction : Correction, optional
-        Divides the Weizsaecker-Williams cross-section by K(M, E).
-
-    Raises
-    ------
-    PhysicsError
-        If no dark photon can have more than the threshold.
 
     Notes
     -----
@@ -344,18 +270,6 @@ def squared_matrix_element(
 ) -> FloatArray:
     """Return ½ Σ |M|² of e⁻ → e⁻ A' in a static field, without couplings and field.
 
-    Parameters
-    ----------
-    s, u : array_like
-        (p' + k)² − m² and (p − k)² − m² of the electron before (p) and after (p') and the dark photon (k)
-        [GeV²].
-    t : array_like
-        Squared momentum transfer, negative [GeV²].
-    energies : tuple of float
-        E and E' of the electron [GeV].
-    mass : float
-        Of the dark photon [GeV].
-
     Notes
     -----
     −½ Tr[(p̸' + m) Γ^μ (p̸ + m) Γ̄_μ] with Γ^μ = γ^μ (p̸' + k̸ + m) γ⁰/s + γ⁰ (p̸ − k̸ + m) γ^μ/u is
@@ -381,15 +295,6 @@ def exact_spectrum(
     nodes: tuple[int, int, int] = (ANGLE, TRANSFER, AZIMUTH),
 ) -> FloatArray:
     """Return dσ/dx per ε² [pb], x = E_A'/E, at exact tree level.
-
-    Parameters
-    ----------
-    x : array_like, shape (n,)
-        Zero outside M/E < x < 1 − m_e/E.
-    mass, energy : float [GeV]
-    material : Material
-    nodes : tuple of int
-        Nodes in the angle of the dark photon, in the momentum transfer, and in the azimuth between them.
 
     Notes
     -----
@@ -440,20 +345,7 @@ def exact_cross_section(
     above: float = 0.0,
     nodes: tuple[int, int, int] = (ANGLE, TRANSFER, AZIMUTH),
 ) -> float:
-    """Return σ per ε² for E_A' > above at exact tree level [pb].
-
-    Parameters
-    ----------
-    mass, energy, above : float [GeV]
-    material : Material
-    nodes : tuple of int
-        As in `exact_spectrum`.
-
-    Examples
-    --------
-    >>> round(1e-8 * exact_cross_section(0.1, 100.0))  # pb at ε = 1e-4
-    105
-    """
+    """Return σ per ε² for E_A' > above at exact tree level [pb]."""
     x, weight = energy_nodes(mass, energy, above)
     if not x.size:
         return 0.0
@@ -471,23 +363,9 @@ def _shape(mass: npt.ArrayLike, s: float) -> FloatArray:
 def monophoton_cross_section(mass: npt.ArrayLike, sqrt_s: float, cos_max: float) -> FloatArray:
     """Return σ(e+e− → γ A') per ε² for |cos θ*| < cos_max [fb].
 
-    Parameters
-    ----------
-    mass : array_like
-        Of the dark photon [GeV].
-    sqrt_s : float
-        [GeV]
-    cos_max : float
-        Of the photon.
-
     Notes
     -----
     dσ/dc = (2πα²ε²/s)(1 − M²/s)(1 + c² + k)/(1 − c²), k = 4M²s/(s − M²)²; electron mass neglected.
-
-    Examples
-    --------
-    >>> round(1e-6 * float(monophoton_cross_section(1.25, 10.564, 0.6)), 3)
-    1.902
     """
     s = sqrt_s**2
     k = _shape(mass, s)
@@ -508,21 +386,7 @@ def photon_cosine(uniform: FloatArray, mass: float, sqrt_s: float, cos_max: floa
 def sample_photons(
     mass: float, sqrt_s: float, cos_max: float, n: int, rng: np.random.Generator
 ) -> tuple[FloatArray, FloatArray]:
-    """Draw photons and the dark photons that recoil against them.
-
-    Parameters
-    ----------
-    mass, sqrt_s : float [GeV]
-    cos_max : float
-        Photons have |cos θ*| below this.
-    n : int
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    photon, dark : NDArray, shape (n, 4)
-        px, py, pz, E [GeV]; z along the electron beam.
-    """
+    """Draw photons and the dark photons that recoil against them."""
     cosine = photon_cosine(rng.random(n), mass, sqrt_s, cos_max)
     phi = rng.uniform(-np.pi, np.pi, n)
     energy = (sqrt_s**2 - mass**2) / (2.0 * sqrt_s)

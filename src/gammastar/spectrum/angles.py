@@ -14,18 +14,6 @@ from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import FloatArray, Spectrum
 from gammastar.physics.polarisation import COEFFICIENTS, SpinDensities, harmonics, mass_factor
 
-__all__ = [
-    "ANGLES",
-    "DecayAngles",
-    "fit_spin_densities",
-    "fit_without",
-    "measured_angles",
-    "prior_weights",
-    "simulated_angles",
-    "spin_rows",
-    "spin_text",
-]
-
 ANGLES = ("cos_theta", "phi_star")
 """Columns of pairs that the spin density needs."""
 
@@ -166,18 +154,7 @@ def fit_without(
     sigma: Mapping[int, float],
     how: tuple[Sequence[float], float],
 ) -> SpinDensities:
-    """Fit the spin density without pairs of other components, whose errors are in the covariance.
-
-    Parameters
-    ----------
-    measured, simulated : DecayAngles
-    removed : NDArray, shape (7, m)
-        Mass, pt, energy [GeV], cos θ, φ, weight and number of the component of each pair to remove.
-    sigma : mapping of int to float
-        Relative error of the amount of each component.
-    how : (edges, m_lepton)
-        Of `fit_spin_densities`.
-    """
+    """Fit the spin density without pairs of other components, whose errors are in the covariance."""
     own = removed[6].astype(np.int64)
 
     def fit(factor: FloatArray) -> SpinDensities:

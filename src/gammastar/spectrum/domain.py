@@ -15,8 +15,6 @@ from gammastar.core.errors import PhysicsError, UserError
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import BoolArray, FloatArray, Spectrum
 
-__all__ = ["Domain", "EfficiencyMap", "InDomain", "efficiency_map", "in_domain"]
-
 InDomain: TypeAlias = Callable[[FloatArray, FloatArray, FloatArray], BoolArray]
 """Mass, pt and energy [GeV] → where dileptons of these kinematics were measured."""
 
@@ -91,12 +89,7 @@ class EfficiencyMap:
         return np.asarray(map_coordinates(grid, place, order=1, mode="nearest")), inside
 
     def __call__(self, mass: FloatArray, pt: FloatArray, energy: FloatArray) -> FloatArray:
-        """Return ε of pairs, shape (n,); 0 outside the map.
-
-        Parameters
-        ----------
-        mass, pt, energy : NDArray, shape (n,) [GeV]
-        """
+        """Return ε of pairs, shape (n,); 0 outside the map."""
         value, inside = self._at(self.values, _coordinates(mass, pt, energy))
         return np.where(inside, np.clip(value, 0.0, 1.0), 0.0)
 
@@ -258,7 +251,6 @@ class Domain:
 
     Attributes
     ----------
-    map : EfficiencyMap
     floor : float
         Smallest efficiency that counts as measured.
     """

@@ -17,8 +17,6 @@ from gammastar.physics.hadrons import RHO_TEMPERATURE, Component, cocktail_compo
 from gammastar.physics.resolution import MassResolution
 from gammastar.spectrum.normalise import mass_density, mass_shifts
 
-__all__ = ["HIGHEST", "MassShape", "fit_mass_shape"]
-
 HIGHEST = 1.2  # GeV; heavier mesons than the φ have no line here
 SPARE = 3  # bins more than components, at least
 COARSEST = 0.06  # GeV; wider bins do not tell a line from the continuum
@@ -34,7 +32,6 @@ class MassShape:
 
     Attributes
     ----------
-    components : tuple of Component
     yields, cov : NDArray, shapes (k,), (k, k)
         Of the components, in the unit of the spectrum; not negative. Without yield, no error. The
         covariance is that of the bins times χ²/ndf where this is above one.
@@ -44,7 +41,6 @@ class MassShape:
         Of the bins.
     cells : NDArray, shape (k, n)
         What each component puts into the bins at unit yield.
-    chi2, ndf : float, int
     coherence : float
         Standard deviation of the coherence of ρ and ω: 0 adds their intensities, 1 allows for all of it.
 

@@ -16,18 +16,6 @@ from gammastar.core.constants import M_PROTON
 from gammastar.core.errors import PhysicsError, UserError
 from gammastar.core.records import BoolArray, Exposure, FloatArray, Spectrum
 
-__all__ = [
-    "Trend",
-    "extrapolate",
-    "fit_trend",
-    "flat_trend",
-    "mass_density",
-    "mass_histogram",
-    "mass_shifts",
-    "per_pot",
-    "relative_shifts",
-]
-
 log = logging.getLogger(__name__)
 
 
@@ -94,7 +82,6 @@ def mass_density(
 
     Parameters
     ----------
-    spectrum : Spectrum
     part : {"all", "measured", "extrapolated"}
         All cells, those in the domain, or those outside.
 
@@ -142,10 +129,6 @@ def mass_shifts(spectrum: Spectrum) -> dict[str, FloatArray]:
 def relative_shifts(spectrum: Spectrum) -> dict[str, FloatArray]:
     """Return the relative shifts of the mass bins by each named source, (n,), zero where a bin holds nothing.
 
-    Parameters
-    ----------
-    spectrum : Spectrum
-
     Notes
     -----
     Cells outside the measured domain follow those inside, so that the relative shift per mass is the same.
@@ -163,7 +146,6 @@ def extrapolate(spectrum: Spectrum, prior_hist: Hist[Any]) -> Spectrum:
 
     Parameters
     ----------
-    spectrum : Spectrum
     prior_hist : Hist
         Simulated spectrum before acceptance, on the same axes.
 
@@ -221,7 +203,6 @@ def mass_histogram(spectrum: Spectrum, part: Any = "all") -> Hist[Any]:
 
     Parameters
     ----------
-    spectrum : Spectrum
     part : str
         "all" or "measured".
     """

@@ -12,8 +12,6 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray, Spectrum
 from gammastar.core.sampling import Sampler
 
-__all__ = ["HistSampler"]
-
 log = logging.getLogger(__name__)
 
 ROUNDS = 1000  # of redrawing; each keeps at least half of what is left
@@ -112,7 +110,6 @@ class HistSampler(Sampler):
         Parameters
         ----------
         mass : NDArray, shape (n,) [GeV]
-        rng : numpy.random.Generator
 
         Returns
         -------

@@ -16,8 +16,6 @@ from gammastar.core.records import BoolArray, FloatArray, Spectrum
 from gammastar.spectrum.domain import Domain
 from gammastar.spectrum.sampler import HistSampler
 
-__all__ = ["TrainingSet", "histogram_sampler", "training_set", "unbinned_training_set"]
-
 log = logging.getLogger(__name__)
 NEAR = 0.03  # GeV: pairs whose kinematics tell those at a mass
 
@@ -36,7 +34,6 @@ class TrainingSet:
     event : NDArray of int64, shape (n,)
     measured : NDArray of bool, shape (n,)
         True for pairs of the data.
-    domain : Domain
     """
 
     mass: FloatArray
@@ -89,8 +86,6 @@ def training_set(
         Of the data.
     weights : pair of NDArray, shape (n,)
         Of the subtraction: those that are learned from, and posterior ones, which are not negative.
-    matched : MatchedPairs
-    domain : Domain
     beam_energy : float [GeV]
         Pairs beyond it are dropped.
     outside : sequence of float, optional
@@ -133,7 +128,6 @@ def unbinned_training_set(
 
     Parameters
     ----------
-    matched : MatchedPairs
     weight : NDArray, shape (n,)
         Of OmniFold: the efficiency is contained in them.
     domain, beam_energy, outside
@@ -176,7 +170,6 @@ def histogram_sampler(training: TrainingSet, axes: tuple[Any, ...], beam_energy:
 
     Parameters
     ----------
-    training : TrainingSet
     axes : tuple of hist axes
         Mass, pt and energy, in this order.
     beam_energy : float [GeV]

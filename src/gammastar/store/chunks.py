@@ -24,8 +24,6 @@ from gammastar.read.files import opened
 from gammastar.read.schema import Schema
 from gammastar.store.manifest import digest, package_digest
 
-__all__ = ["Chunk", "Job", "Kept", "Source", "read_chunk", "split", "write_chunk"]
-
 Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
 Kind: TypeAlias = Literal["pairs", "truth"]
 
@@ -61,31 +59,16 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Job:
-    """What to do with every chunk; all of it can be sent to another machine.
+    """What to do with every chunk; all of it can be sent to another machine."""
 
-    Attributes
-    ----------
-    kind : {"pairs", "truth"}
-        Selected pairs, or simulated photons with what was reconstructed of them.
-    sources : tuple of Source
-    schema : Schema
-    cuts : function without arguments that returns the selection
-        Called where the work is done, so that functions of the user's file are imported there.
-    step : str or int
-        Size of a chunk in memory, or its number of entries; the same rule as without workers.
-    key : str
-        Digest of selection, schema and user code.
-    folder : Path
-        Where the Parquet files go; workers must see it under the same name.
-    """
-
-    kind: Kind
+    kind: Kind  # Selected pairs, or simulated photons with what was reconstructed of them
     sources: tuple[Source, ...]
     schema: Schema
+    # Called where the work is done, so that functions of the user's file are imported there
     cuts: Callable[[], Any]
-    step: str | int
-    key: str
-    folder: Path
+    step: str | int  # Size of a chunk in memory, or its number of entries; the same rule as without workers
+    key: str  # Digest of selection, schema and user code
+    folder: Path  # Where the Parquet files go; workers must see it under the same name
 
     def chunk_key(self, chunk: Chunk) -> str:
         """Return the digest of everything that the pairs of a chunk depend on."""
@@ -115,13 +98,6 @@ def split(
 
     The boundaries are those at which `read.open_events` divides the file, so that sums of weights per chunk,
     added in order, are equal to the last bit.
-
-    Raises
-    ------
-    InputFileError
-        If the file is missing or damaged.
-    BranchError
-        If the tree or a branch is missing.
     """
     with opened(path) as file:
         tree = open_tree(file, schema.tree, path)
@@ -168,13 +144,7 @@ def write_chunk(path: Path, key: str, arrays: Arrays, notes: Mapping[str, Any]) 
 
 
 def read_chunk(path: Path, key: str | None = None) -> Kept:
-    """Read what `write_chunk` wrote and check its key and content.
-
-    Raises
-    ------
-    StoreError
-        If the file is missing, damaged, or was made for something else.
-    """
+    """Read what `write_chunk` wrote and check its key and content."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -17,8 +17,6 @@ from gammastar.core.errors import BranchError, InputFileError, PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.semivisible.darknews import MOMENTA, DarkEvents, DarkNewsSchema, load_schema
 
-__all__ = ["read_darknews"]
-
 _HAS_WEIGHTS = "{path}: the events have weights, which sum to the expected events; leave expected= out"
 
 
@@ -34,26 +32,7 @@ def _need(name: str) -> Any:
 def read_darknews(
     path: Path, schema: DarkNewsSchema | None = None, *, expected: float | None = None
 ) -> DarkEvents:
-    """Read a file of DarkNews.
-
-    Parameters
-    ----------
-    path : Path
-        ``.parquet`` (needs pyarrow), or ``.hepmc``, ``.hepmc2``, ``.hepmc3`` (needs pyhepmc). The default
-        output of DarkNews, a pickle, is refused: reading it would execute code.
-    schema : DarkNewsSchema, optional
-    expected : float, optional
-        Expected events of the whole exposure, the sum of the weights before DarkNews unweighted its events:
-        HepMC files of ``hep_unweight=True`` hold ones in place of weights, and the sum nowhere. They are
-        refused without it, and files with weights are refused with it.
-
-    Raises
-    ------
-    InputFileError
-        If the file is missing, damaged, empty or of another kind.
-    BranchError
-        If a column or a particle is missing, or the events have no weights.
-    """
+    """Read a file of DarkNews."""
     if expected is not None and not (np.isfinite(expected) and expected > 0):
         msg = f"{path}: expected = {expected!r} events must be a positive number"
         raise InputFileError(msg)

@@ -19,20 +19,6 @@ from gammastar.core.errors import UserError
 from gammastar.core.files import atomic, table_text
 from gammastar.core.records import FloatArray, Sample
 
-__all__ = [
-    "SUFFIXES",
-    "Compression",
-    "EventTable",
-    "Layout",
-    "TreeWriter",
-    "tree_writer",
-    "unweighted",
-    "write_events",
-    "write_histograms",
-    "write_particle_list",
-    "write_tree",
-]
-
 Compression: TypeAlias = Literal["zstd", "zlib", "lz4", "lzma", "none"]
 Layout: TypeAlias = Literal["ttree", "rntuple"]
 LAYOUTS: tuple[str, ...] = get_args(Layout)
@@ -49,33 +35,17 @@ GENERATION = 1_000_000  # rows of one Parquet row group
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EventTable:
-    """Particles, one per event, with their decays if they have any.
+    """Particles, one per event, with their decays if they have any."""
 
-    Attributes
-    ----------
-    number : NDArray of int64, shape (n,)
-        Number of the event.
-    p4 : NDArray, shape (4, n) [GeV]
-        px, py, pz, E; the beam is along z.
-    mass : NDArray, shape (n,) [GeV]
-    weight : NDArray, shape (n,)
-    origin : NDArray, shape (3, n) [m]
-        Production vertex; the target is at zero.
-    pdg : int
-        PDG number of the particle; 4900022, a hidden photon, by default.
-    daughters : tuple of (int, NDArray of shape (4, n))
-        PDG number and four-momenta of each daughter.
-    decay : NDArray, shape (3, n) [m], or None
-        Decay vertex; None: no decay, or one at the production vertex.
-    """
-
-    number: npt.NDArray[np.int64]
-    p4: FloatArray
-    mass: FloatArray
-    weight: FloatArray
-    origin: FloatArray
-    pdg: int = 4900022
+    number: npt.NDArray[np.int64]  # Number of the event, shape (n,)
+    p4: FloatArray  # px, py, pz, E; the beam is along z, shape (4, n) [GeV]
+    mass: FloatArray  # shape (n,) [GeV]
+    weight: FloatArray  # shape (n,)
+    origin: FloatArray  # Production vertex; the target is at zero, shape (3, n) [m]
+    pdg: int = 4900022  # PDG number of the particle; 4900022, a hidden photon, by default
+    # PDG number and four-momenta of each daughter, shape (4, n)
     daughters: tuple[tuple[int, FloatArray], ...] = ()
+    # Decay vertex; None: no decay, or one at the production vertex, shape (3, n) [m]
     decay: FloatArray | None = None
 
     def __post_init__(self) -> None:
@@ -132,27 +102,7 @@ def write_events(
     beam_energy: float,
     total: tuple[float, float, float] | None = None,
 ) -> None:
-    """Write events in the format of the suffix; the file appears when it is complete, or not at all.
-
-    Parameters
-    ----------
-    path : Path
-        ``.root`` (tree "events"), ``.parquet``, ``.csv`` (a header and the same columns), ``.lhe``,
-        ``.lhe.gz``, ``.hepmc`` or ``.hepmc3``.
-    events : EventTable, or several of them with the same columns
-        Parts are written as they come, so that a sample need not fit in memory.
-    beam_energy : float
-        Energy of the proton beam [GeV], for the headers.
-    total : (float, float, float), optional
-        Σw, Σw² and largest w of all parts, for the header of a Les Houches file of more than one part.
-
-    Raises
-    ------
-    UserError
-        If the suffix is unknown, or the library of the format is not installed.
-    StoreError
-        If the file cannot be written.
-    """
+    """Write events in the format of the suffix; the file appears when it is complete, or not at all."""
     suffix = next((s for s in sorted(SUFFIXES, key=len, reverse=True) if path.name.endswith(s)), None)
     if suffix is None:
         msg = f"{path}: the suffix is none of {', '.join(SUFFIXES)}"
@@ -222,15 +172,7 @@ class TreeWriter:
         self._trees: dict[str, Any] = {}
 
     def extend(self, name: str, branches: Mapping[str, Any]) -> None:
-        """Append entries to a tree; the first call makes it.
-
-        Parameters
-        ----------
-        name : str
-        branches : mapping of branch name to array
-            Flat arrays, and jagged ones as a record array per collection (``Muon``), which become the
-            branches ``nMuon`` and ``Muon_*`` in both layouts: one schema reads both.
-        """
+        """Append entries to a tree; the first call makes it."""
         columns = dict(branches) if self._layout == "ttree" else _flattened(branches)
         if name not in self._trees:
             types = {key: getattr(array, "type", None) or array.dtype for key, array in columns.items()}
@@ -259,21 +201,7 @@ def _flattened(branches: Mapping[str, Any]) -> dict[str, Any]:
 def tree_writer(
     path: Path, *, compression: Compression = "zstd", layout: Layout = "ttree"
 ) -> Iterator[TreeWriter]:
-    """Open a ROOT file for writing; it appears under its name when the block ends without an error.
-
-    Parameters
-    ----------
-    path : Path
-    compression : {"zstd", "zlib", "lz4", "lzma", "none"}
-    layout : {"ttree", "rntuple"}
-
-    Raises
-    ------
-    UserError
-        If `compression` or `layout` is unknown.
-    StoreError
-        If the file cannot be written.
-    """
+    """Open a ROOT file for writing; it appears under its name when the block ends without an error."""
     for what, value, known in (("compression", compression, CODECS), ("layout", layout, LAYOUTS)):
         if value not in known:
             msg = f"{path}: {what} = {value!r} is not one of {sorted(known)}"
@@ -293,55 +221,21 @@ def write_tree(
     compression: Compression = "zstd",
     layout: Layout = "ttree",
 ) -> None:
-    """Write flat and jagged arrays as TTrees or RNTuples, at once or not at all.
-
-    Parameters
-    ----------
-    path : Path
-    trees : mapping of tree name to mapping of branch name to array
-        As `TreeWriter.extend` takes them.
-    compression, layout
-        As `tree_writer`.
-    """
+    """Write flat and jagged arrays as TTrees or RNTuples, at once or not at all."""
     with tree_writer(path, compression=compression, layout=layout) as file:
         for name, branches in trees.items():
             file.extend(name, branches)
 
 
 def write_histograms(path: Path, contents: Mapping[str, FloatArray]) -> None:
-    """Write one-dimensional histograms of a ROOT file, at once or not at all.
-
-    Parameters
-    ----------
-    path : Path
-    contents : mapping of str to NDArray
-        Contents of the bins by the name in the file, which may hold folders; bins are numbered from zero.
-    """
+    """Write one-dimensional histograms of a ROOT file, at once or not at all."""
     with atomic(path) as temporary, uproot.recreate(temporary) as file:
         for name, values in contents.items():
             file[name] = np.asarray(values, dtype=np.float64), np.arange(len(values) + 1, dtype=np.float64)
 
 
 def unweighted(sample: Sample, n: int, rng: np.random.Generator) -> Sample:
-    """Return `n` particles of equal weight, drawn systematically with the weights of a sample.
-
-    Parameters
-    ----------
-    sample : Sample
-    n : int
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    Sample
-        Its weights sum to those of the given one; a particle whose weight exceeds the n-th part of the sum
-        appears more than once.
-
-    Raises
-    ------
-    UserError
-        If a weight is negative or their sum is zero.
-    """
+    """Return `n` particles of equal weight, drawn systematically with the weights of a sample."""
     weight = np.asarray(sample.weight, dtype=np.float64)
     total = float(weight.sum())
     if n < 1 or (weight < 0).any() or not (np.isfinite(total) and total > 0):
@@ -355,18 +249,6 @@ def unweighted(sample: Sample, n: int, rng: np.random.Generator) -> Sample:
 
 def write_particle_list(path: Path, sample: Sample, n: int, rng: np.random.Generator, *, note: str) -> None:
     """Write unweighted particles as lines ``px py pz E x y z t`` (GeV, m, s), at once or not at all.
-
-    Parameters
-    ----------
-    path : Path
-    sample : Sample
-        For χχ̄ from `predict.chi_pairs`: every particle becomes a line of its own.
-    n : int
-        Number of lines.
-    rng : numpy.random.Generator
-    note : str
-        First line, behind a ``#``: what the particles are and to how many per proton on target they add up
-        is written there too, as the format has no place for a weight.
 
     Notes
     -----

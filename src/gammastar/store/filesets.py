@@ -27,21 +27,6 @@ from gammastar.store.remote import Remote, identity, kind_of, stamp
 if TYPE_CHECKING:
     from gammastar.store.chunks import Source
 
-__all__ = [
-    "UNREADABLE",
-    "Dataset",
-    "Given",
-    "Listed",
-    "alike",
-    "compare",
-    "find_file",
-    "given_files",
-    "identities",
-    "is_fileset",
-    "read_fileset",
-    "split_name",
-    "write_fileset",
-]
 
 UNREADABLE = "unreadable"
 """In the place of the digest of a file that is missing or cannot be read, where such files are skipped."""
@@ -58,25 +43,13 @@ SCALES = re.compile(r"x_?sec|xs$|cross_?section|weight|sum_?w|k_?factor|scale|ef
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A file of a fileset and what the fileset says of it.
+    """A file of a fileset and what the fileset says of it."""
 
-    Attributes
-    ----------
-    path : str
-        A path, a pattern or a URL.
-    where : str
-        Fileset and dataset, for messages.
-    tree : str
-        Name of the tree; "" if it is not given.
-    entries : int or None
-    uuid, sha256 : str
-        "" if it is not given.
-    """
-
-    path: str
-    where: str
-    tree: str = ""
+    path: str  # A path, a pattern or a URL
+    where: str  # Fileset and dataset, for messages
+    tree: str = ""  # Name of the tree; "" if it is not given
     entries: int | None = None
+    # "" if it is not given
     uuid: str = ""
     sha256: str = ""
 
@@ -91,13 +64,7 @@ class Dataset:
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Return path and dataset of ``fileset.json:dataset``; the dataset is "" if none is given.
-
-    Examples
-    --------
-    >>> split_name("a/fileset.json.gz:data 2018"), split_name("run.root")
-    (('a/fileset.json.gz', 'data 2018'), ('run.root', ''))
-    """
+    """Return path and dataset of ``fileset.json:dataset``; the dataset is "" if none is given."""
     found = None if "://" in name else NAME.match(name)
     return (name, "") if found is None else (found["path"], found["dataset"] or "")
 
@@ -108,21 +75,7 @@ def is_fileset(path: str) -> bool:
 
 
 def read_fileset(path: Path, dataset: str = "") -> Dataset:
-    """Return one dataset of a fileset JSON, which may be packed with gzip.
-
-    Parameters
-    ----------
-    path : Path
-    dataset : str
-        Its name; may be left out where the fileset holds one dataset only.
-
-    Raises
-    ------
-    InputFileError
-        If the file is missing, larger than 256 MB, or no fileset; if the dataset is not in there, or there
-        are several and none is chosen; if it names no file, one file twice, or says something of a file or of
-        the dataset that cannot be kept: entries left out, another format, unknown keys, weights.
-    """
+    """Return one dataset of a fileset JSON, which may be packed with gzip."""
     content = _content(path)
     if not dataset and len(content) > 1:
         first = f"{path.name}:{next(iter(content))}"
@@ -215,22 +168,7 @@ def _covered(at: str, steps: Any, entries: int | None) -> int:
 
 
 def compare(path: Path | Remote, listed: Listed, tree: str, known: str) -> None:
-    """Compare a file with what a fileset says of it.
-
-    Parameters
-    ----------
-    path : Path or Remote
-    listed : Listed
-    tree : str
-        Whose entries are counted where the fileset names none.
-    known : str
-        The file's identity.
-
-    Raises
-    ------
-    InputFileError
-        If digest, UUID or number of entries differ.
-    """
+    """Compare a file with what a fileset says of it."""
     if listed.sha256 and kind_of(listed.sha256) == kind_of(known) and listed.sha256.lower() != known:
         msg = f"{path}: is {known}, {listed.where} has {listed.sha256[:200]}; the file was changed or damaged"
         raise InputFileError(msg)
@@ -289,11 +227,6 @@ def find_file(name: str, base: Path) -> list[Path | Remote]:
 
     Looked for beside the steering file, then among the shipped data, then in the folder
     ``GAMMASTAR_TESTDATA``, then in the cache of scikit-hep-testdata.
-
-    Raises
-    ------
-    InputFileError
-        If nothing is found, or folders alone; the message names them.
     """
     if "://" in name:
         return [Remote(name)]
@@ -335,18 +268,7 @@ def _matches(name: str, folders: Sequence[Path]) -> list[Path]:
 def write_fileset(
     path: Path, name: str, tree: str, sources: Sequence[Source], steps: Mapping[str, Sequence[int]]
 ) -> None:
-    """Write files, entries and chunk boundaries in the layout of ``coffea.dataset_tools.preprocess``.
-
-    Parameters
-    ----------
-    path : Path
-    name : str
-        Name of the dataset.
-    tree : str
-    sources : sequence of Source
-    steps : mapping of path to boundaries
-        ``(0, n1, …, n)`` of each file.
-    """
+    """Write files, entries and chunk boundaries in the layout of ``coffea.dataset_tools.preprocess``."""
     files = {}
     for source in sources:
         files[source.path] = {
@@ -361,19 +283,11 @@ def write_fileset(
 
 @dataclass(frozen=True)
 class Given:
-    """Files in the order of the steering, what filesets say of them, and the datasets they came from.
+    """Files in the order of the steering, what filesets say of them, and the datasets they came from."""
 
-    Attributes
-    ----------
-    files : tuple of Path or Remote
-        Each file once, under the first name that it was given.
-    said : mapping of file to Listed
-    datasets : mapping of str to mapping
-        Metadata by ``fileset.json:dataset``.
-    """
-
-    files: tuple[Path | Remote, ...] = ()
+    files: tuple[Path | Remote, ...] = ()  # Each file once, under the first name that it was given
     said: Mapping[Path | Remote, Listed] = field(default_factory=dict)
+    # Metadata by ``fileset.json:dataset``
     datasets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
@@ -381,23 +295,6 @@ def given_files(names: Iterable[str], base: Path, *, tree: str = "", missing: bo
     """Return the files of names, patterns, URLs and filesets.
 
     A file that is named twice, by a pattern, a link or a way round, counts once.
-
-    Parameters
-    ----------
-    names : iterable of str
-        ``fileset.json`` (also ``.json.gz``) stands for its only dataset, ``fileset.json:name`` for one of
-        several; patterns work in both, and inside a fileset.
-    base : Path
-        Folder of the steering file.
-    tree : str
-        Tree that is read; a fileset that names another one is refused. "" if it is not known.
-    missing : bool
-        Keep files that are not there in the list, for runs that skip and report them.
-
-    Raises
-    ------
-    InputFileError
-        If a file is missing, or a fileset cannot be used as it is.
     """
     found: dict[Any, Path | Remote] = {}
     said: dict[Path | Remote, Listed] = {}
@@ -480,25 +377,7 @@ def _same(path: Path | Remote) -> Any:
 def identities(
     given: Given, kind: str, run: Any = None, *, tree: str = "", skip: bool = False
 ) -> tuple[str, ...]:
-    """Return the digest or UUID of every file, each compared with what a fileset says of it.
-
-    Parameters
-    ----------
-    given : Given
-    kind : {"sha256", "uuid"}
-        Whether the whole content is read, or the head of the file only.
-    run : function of function and items, optional
-        ``executor.map``, so that workers do it.
-    tree : str
-        Whose entries a fileset counts.
-    skip : bool
-        Give ``UNREADABLE`` instead of an error for files that are missing or cannot be read.
-
-    Raises
-    ------
-    InputFileError
-        If a file cannot be read, or is not the one of which the fileset speaks.
-    """
+    """Return the digest or UUID of every file, each compared with what a fileset says of it."""
     work = functools.partial(_identity, kind, tree, skip)
     items = [(path, given.said.get(path)) for path in given.files]
     return tuple(map(work, items) if run is None else run(work, items))
@@ -518,13 +397,7 @@ def _identity(kind: str, tree: str, skip: bool, item: tuple[Path | Remote, Liste
 
 
 def alike(paths: Sequence[Path | Remote], found: Sequence[str]) -> None:
-    """Refuse files that are copies of each other: their events would count twice.
-
-    Raises
-    ------
-    InputFileError
-        Naming both.
-    """
+    """Refuse files that are copies of each other: their events would count twice."""
     first: dict[str, Path | Remote] = {}
     for path, sha in zip(paths, found, strict=True):
         if sha == UNREADABLE:

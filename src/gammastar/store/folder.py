@@ -31,18 +31,6 @@ from gammastar.store.manifest import (
     write_text,
 )
 
-__all__ = [
-    "LOCK",
-    "PREVIOUS",
-    "claim",
-    "prune",
-    "published",
-    "set_aside",
-    "sweep",
-    "sweep_temporaries",
-    "working",
-]
-
 LOCK, PREVIOUS = ".gammastar.lock", "previous"
 PATIENCE = 2.0  # s: workers of a killed run hold its lock until they notice
 PART_MARK, PART_TAIL = b"gammastar", 1 << 20  # what the footer of a Parquet part of ours contains
@@ -77,13 +65,6 @@ def working(folder: Path) -> Iterator[None]:
     The lock is held with ``flock``, which ends with the process, on a file that names host and process. That
     of a process of this host that is gone is taken over. Where another host wrote it, nobody here can tell
     whether it is still at work.
-
-    Raises
-    ------
-    UserError
-        If another process works in the folder, or a lock of another host is left; the message names the file.
-    StoreError
-        If the folder cannot be made or written.
     """
     path = folder / LOCK
     try:
@@ -182,11 +163,6 @@ def claim(folder: Path) -> dict[str, Any]:
     """Return the manifest that an earlier run left in a folder, {} if the folder is empty or not there.
 
     The manifest may be damaged or edited: it tells that the folder is one of ours, and which files were.
-
-    Raises
-    ------
-    UserError
-        If the folder holds anything and no manifest of this package.
     """
     there = folder.iterdir() if folder.exists() else ()
     strangers = [path.name for path in there if not _own_trace(path.name)]
@@ -209,13 +185,7 @@ def _own_trace(name: str) -> bool:
 
 
 def published(folder: Path) -> list[str]:
-    """Return the names of what a run publishes that are in its folder, relative to it and sorted.
-
-    Examples
-    --------
-    >>> published(Path("no such folder"))
-    []
-    """
+    """Return the names of what a run publishes that are in its folder, relative to it and sorted."""
     found = []
     for place in _places(folder):
         inside = folder / place
@@ -246,14 +216,6 @@ def set_aside(folder: Path, old: Mapping[str, Any], *, keep: Callable[[str], boo
 
     Of a run that never finished, what its manifest lists goes at once. Kept stages that the manifest lists
     are removed; a file of such a name that it does not list is moved.
-
-    Parameters
-    ----------
-    folder : Path
-    old : mapping
-        What `claim` returned.
-    keep : callable
-        Whether a file of this name, relative to the folder, stays.
     """
     names = [name for name in published(folder) if not keep(name)]
     stages = [f"stages/{path.name}" for path in _entries(folder / "stages")]
@@ -278,14 +240,7 @@ def set_aside(folder: Path, old: Mapping[str, Any], *, keep: Callable[[str], boo
 
 
 def prune(folder: Path, *generations: Path) -> list[str]:
-    """Remove results of earlier runs that are as they were written; return the names of what stays.
-
-    Parameters
-    ----------
-    folder : Path
-    *generations : Path
-        Folders in ``previous/``; all of them by default.
-    """
+    """Remove results of earlier runs that are as they were written; return the names of what stays."""
     left = []
     for place in generations or _numbered(folder):
         manifest = place / MANIFEST

@@ -17,7 +17,6 @@ from gammastar.core.records import FloatArray
 if TYPE_CHECKING:
     from gammastar.store.events import EventTable
 
-__all__ = ["write_hepmc", "write_lhe"]
 
 PROTON = 2212
 MM = 1e3  # of a metre

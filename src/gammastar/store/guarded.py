@@ -15,27 +15,11 @@ from safetensors.numpy import load_file
 from gammastar.core.errors import InputFileError, StoreError
 from gammastar.store.manifest import file_sha256, read_json, read_manifest
 
-__all__ = ["check_chunks", "check_results", "finite", "read_result", "read_tensors"]
-
 MAX_JSON = 256 << 20
 
 
 def read_result(folder: Path, name: str) -> Any:
-    """Return a JSON result of a run if it is the one that the run wrote.
-
-    Parameters
-    ----------
-    folder : Path
-        Results of a run, with their ``manifest.json``.
-    name : str
-        For instance ``workspace.json``.
-
-    Raises
-    ------
-    StoreError
-        If the manifest is not as the run wrote it or does not know the file, its SHA-256 differs, it is
-        larger than 256 MB, is not JSON, or holds a number that is not finite.
-    """
+    """Return a JSON result of a run if it is the one that the run wrote."""
     path = folder / name
     check_results(folder, [name])
     if path.stat().st_size > MAX_JSON:
@@ -47,22 +31,7 @@ def read_result(folder: Path, name: str) -> Any:
 
 
 def check_results(folder: Path, names: Iterable[str], *, finished: bool = False) -> dict[str, Any]:
-    """Return the manifest of a run after comparing files of its folder with it.
-
-    Parameters
-    ----------
-    folder : Path
-    names : iterable of str
-        Relative to the folder; each must be a file that the run wrote, and as it wrote it.
-    finished : bool
-        Whether the run must be finished.
-
-    Raises
-    ------
-    StoreError
-        If the manifest is damaged or edited, does not know a file, a SHA-256 differs, or the run is not
-        finished though it must be.
-    """
+    """Return the manifest of a run after comparing files of its folder with it."""
     known = read_manifest(folder)
     if finished and not known["finished"]:
         msg = f"{folder}: this run is not finished; run it again, with --resume"
@@ -84,20 +53,7 @@ def check_results(folder: Path, names: Iterable[str], *, finished: bool = False)
 
 
 def read_tensors(path: Path, dimensions: Mapping[str, int]) -> dict[str, npt.NDArray[np.float64]]:
-    """Return arrays of a safetensors file.
-
-    Parameters
-    ----------
-    path : Path
-    dimensions : mapping of str to int
-        Of each array by its name.
-
-    Raises
-    ------
-    InputFileError
-        If the file is missing or damaged, lacks one, or one has other dimensions, nothing or values that are
-        not finite.
-    """
+    """Return arrays of a safetensors file."""
     try:
         found = {name: np.asarray(array, dtype=np.float64) for name, array in load_file(path).items()}
     except (OSError, ValueError, TypeError, SafetensorError) as error:
@@ -115,13 +71,7 @@ def read_tensors(path: Path, dimensions: Mapping[str, int]) -> dict[str, npt.NDA
 
 
 def finite(content: Any, where: str) -> None:
-    """Refuse numbers that are not finite: JSON as Python reads it knows NaN and Infinity.
-
-    Raises
-    ------
-    StoreError
-        Naming the first key that holds one.
-    """
+    """Refuse numbers that are not finite: JSON as Python reads it knows NaN and Infinity."""
     waiting = [(where, content)]
     while waiting:
         name, item = waiting.pop()
@@ -135,13 +85,7 @@ def finite(content: Any, where: str) -> None:
 
 
 def check_chunks(folder: Path) -> int:
-    """Check the digest of every kept chunk below a result folder; return their number.
-
-    Raises
-    ------
-    StoreError
-        If one is damaged.
-    """
+    """Check the digest of every kept chunk below a result folder; return their number."""
     from gammastar.store.chunks import read_chunk  # here: it takes libraries that a record does not need
 
     found = (folder / "chunks").rglob("*.parquet")

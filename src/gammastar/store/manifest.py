@@ -21,21 +21,6 @@ from gammastar.core.documents import from_json
 from gammastar.core.errors import StoreError
 from gammastar.core.files import atomic
 
-__all__ = [
-    "MANIFEST",
-    "digest",
-    "file_sha256",
-    "is_published",
-    "manifest_like",
-    "package_digest",
-    "read_json",
-    "read_manifest",
-    "versions",
-    "write_json",
-    "write_manifest",
-    "write_text",
-]
-
 MANIFEST, FORMAT = "manifest.json", "gammastar-results-1"
 MAX_MANIFEST = 64 << 20
 _PUBLISHED = re.compile(
@@ -81,13 +66,7 @@ def _quickly(content: Any) -> str | None:
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON.
-
-    Raises
-    ------
-    StoreError
-        If the file is missing or damaged.
-    """
+    """Read JSON."""
     try:
         return from_json(path.read_bytes())
     except (OSError, ValueError) as error:
@@ -96,13 +75,7 @@ def read_json(path: Path) -> Any:
 
 
 def is_published(name: str) -> bool:
-    """Return whether a run publishes files of this name, relative to its folder.
-
-    Examples
-    --------
-    >>> is_published("figures/rate.png"), is_published("notes.txt"), is_published("hepdata/../x")
-    (True, False, False)
-    """
+    """Return whether a run publishes files of this name, relative to its folder."""
     return _PUBLISHED.fullmatch(name) is not None and not {"..", ".", ""} & set(name.split("/"))
 
 
@@ -164,14 +137,7 @@ def write_manifest(folder: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return the manifest of a folder of results.
-
-    Raises
-    ------
-    StoreError
-        If it is missing, larger than 64 MB, not one that this version writes, names a file outside the
-        folder, or is not as it was written: the digest that it holds of itself tells.
-    """
+    """Return the manifest of a folder of results."""
     path = folder / MANIFEST
     content = _bounded(path)
     try:
@@ -247,13 +213,7 @@ def file_sha256(path: Path) -> str:
 
 
 def digest(*content: Any) -> str:
-    """Return the SHA-256 of values and arrays: of content, never of file bytes.
-
-    Examples
-    --------
-    >>> digest({"a": 1.0}) == digest({"a": 1.0}), digest(1) == digest(2)
-    (True, False)
-    """
+    """Return the SHA-256 of values and arrays: of content, never of file bytes."""
     result = hashlib.sha256()
     for item in content:
         _update(result, item)

@@ -24,20 +24,6 @@ from gammastar.core.sampling import event_seeds, sampled
 from gammastar.store.folder import sweep
 from gammastar.store.manifest import file_sha256
 
-__all__ = [
-    "PairChunk",
-    "StoredPairs",
-    "Truth",
-    "View",
-    "collect_pairs",
-    "collect_truth",
-    "read_pairs",
-    "thinned",
-    "weighted_chunks",
-    "write_pairs",
-    "write_weighted",
-]
-
 Part = TypeVar("Part")
 Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
 View: TypeAlias = Callable[[MatchedPairs], MatchedPairs]
@@ -52,22 +38,13 @@ LARGEST = 500_000  # pairs of one Parquet file
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PairChunk:
-    """Pairs of one chunk with what later stages need of them.
-
-    Attributes
-    ----------
-    pairs : Pairs
-    seed : NDArray of uint64, shape (n,), or None
-        Seeds of the bootstrap replicas (``core.sampling.event_seeds``).
-    signed : NDArray, shape (n,), or None
-        Signed subtraction weights (``subtract.event_weights``).
-    posterior : NDArray, shape (n,), or None
-        Posterior weights (``subtract.posterior_weights``): what a flow trains with.
-    """
+    """Pairs of one chunk with what later stages need of them."""
 
     pairs: Pairs
+    # Seeds of the bootstrap replicas (``core.sampling.event_seeds``), shape (n,)
     seed: npt.NDArray[np.uint64] | None = None
-    signed: FloatArray | None = None
+    signed: FloatArray | None = None  # Signed subtraction weights (``subtract.event_weights``), shape (n,)
+    # Posterior weights (``subtract.posterior_weights``): what a flow trains with, shape (n,)
     posterior: FloatArray | None = None
 
     def __post_init__(self) -> None:
@@ -87,27 +64,7 @@ def _parquet() -> tuple[Any, Any]:
 
 
 def write_pairs(folder: Path, chunks: Iterable[PairChunk | Pairs], *, dataset: str = "") -> tuple[Path, ...]:
-    """Write chunks of pairs into a folder, ``part-00000.parquet`` and on, each at once or not at all.
-
-    Parameters
-    ----------
-    folder : Path
-        Older parts in it are removed first; a ``part-*.parquet`` that is not of this format is renamed.
-    chunks : iterable of PairChunk or Pairs
-        Taken one by one: only one is in memory. Empty ones are skipped, except for the first, so that an
-        empty sample still has its columns.
-    dataset : str
-        Name of the data set, kept in every file.
-
-    Returns
-    -------
-    tuple of Path
-
-    Raises
-    ------
-    StoreError
-        If a column is named as one of the format, or the folder cannot be written.
-    """
+    """Write chunks of pairs into a folder, ``part-00000.parquet`` and on, each at once or not at all."""
     arrow, parquet = _parquet()
     sweep(folder, "parts", drop=False)
     paths: list[Path] = []
@@ -134,18 +91,7 @@ def write_pairs(folder: Path, chunks: Iterable[PairChunk | Pairs], *, dataset: s
 
 
 def read_pairs(source: Path | Sequence[Path]) -> Iterator[PairChunk]:
-    """Yield the chunks that `write_pairs` wrote, one file after the other.
-
-    Parameters
-    ----------
-    source : Path or sequence of Path
-        A folder, or files.
-
-    Raises
-    ------
-    StoreError
-        If there is no file, or one is damaged or of another format.
-    """
+    """Yield the chunks that `write_pairs` wrote, one file after the other."""
     _, parquet = _parquet()
     paths = sorted(source.glob("part-*.parquet")) if isinstance(source, Path) else list(source)
     if not paths:
@@ -173,23 +119,12 @@ def read_pairs(source: Path | Sequence[Path]) -> Iterator[PairChunk]:
 
 @dataclass(frozen=True, eq=False)
 class StoredPairs:
-    """All pairs, in files that are read one after the other.
-
-    Attributes
-    ----------
-    folder : Path
-    n : int
-        Number of pairs.
-    share : float
-        Which part of the events is in the sample that stages in memory work with.
-    dataset : str
-        Of the hash that chooses them.
-    """
+    """All pairs, in files that are read one after the other."""
 
     folder: Path
-    n: int
-    share: float
-    dataset: str
+    n: int  # Number of pairs
+    share: float  # Which part of the events is in the sample that stages in memory work with
+    dataset: str  # Of the hash that chooses them
 
     def __iter__(self) -> Iterator[Pairs]:
         return (chunk.pairs for chunk in read_pairs(self.folder))
@@ -216,13 +151,7 @@ class StoredPairs:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Any], folder: Path, dataset: str) -> StoredPairs | None:
-        """Return the pairs in the files of a folder, None if `arrays` knows of none.
-
-        Raises
-        ------
-        StoreError
-            If a part is missing or not what was written.
-        """
+        """Return the pairs in the files of a folder, None if `arrays` knows of none."""
         if "stored_pairs" not in arrays:
             return None
         stored = cls(folder, int(arrays["stored_pairs"]), float(arrays["stored_share"]), dataset)
@@ -335,24 +264,7 @@ def write_weighted(
     target: Callable[[float], float],
     aside: Path,
 ) -> tuple[float, float]:
-    """Write all pairs with seeds and weights to a folder; return the sums of the weights.
-
-    Parameters
-    ----------
-    folder : Path
-    stored : StoredPairs
-    weigh : callable
-        Returns signed and posterior weights of a part.
-    target : callable
-        Returns the sum that the posterior weights are scaled to, of that of the signed ones.
-    aside : Path
-        Folder of the files before they are scaled; they go.
-
-    Returns
-    -------
-    signed, posterior : float
-        Sums over all pairs.
-    """
+    """Write all pairs with seeds and weights to a folder; return the sums of the weights."""
     sums = np.zeros(2)
 
     def first() -> Iterator[PairChunk]:
@@ -377,20 +289,11 @@ def write_weighted(
 
 @dataclass(frozen=True, eq=False)
 class StoredTruth:
-    """All simulated photons and fakes, in files that are read one after the other.
-
-    Attributes
-    ----------
-    rows : StoredPairs
-    photons : int
-        Number of simulated photons in `rows`; the others are fakes.
-    views : tuple of functions
-        What is done to every part.
-    """
+    """All simulated photons and fakes, in files that are read one after the other."""
 
     rows: StoredPairs
-    photons: int
-    views: tuple[View, ...] = ()
+    photons: int  # Number of simulated photons in `rows`; the others are fakes
+    views: tuple[View, ...] = ()  # What is done to every part
 
     def __iter__(self) -> Iterator[MatchedPairs]:
         return (functools.reduce(lambda part, view: view(part), self.views, _matched(p)) for p in self.rows)
@@ -412,18 +315,10 @@ class StoredTruth:
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """The simulation of a run.
+    """The simulation of a run."""
 
-    Attributes
-    ----------
-    sample : MatchedPairs
-        What is in memory: everything, or the chosen events.
-    stored : StoredTruth, optional
-        Everything, where `sample` is but a part.
-    """
-
-    sample: MatchedPairs
-    stored: StoredTruth | None = None
+    sample: MatchedPairs  # What is in memory: everything, or the chosen events
+    stored: StoredTruth | None = None  # Everything, where `sample` is but a part
 
     @property
     def parts(self) -> Iterable[MatchedPairs]:
@@ -452,13 +347,7 @@ class Truth:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Any], folder: Path, dataset: str) -> Truth:
-        """Return the simulation of its arrays; `folder` and `dataset` as for `collect_truth`.
-
-        Raises
-        ------
-        StoreError
-            If a part is missing or not what was written.
-        """
+        """Return the simulation of its arrays; `folder` and `dataset` as for `collect_truth`."""
         columns = {
             name.removeprefix("column_"): column
             for name, column in arrays.items()
@@ -470,17 +359,7 @@ class Truth:
 
 
 def collect_truth(parts: Iterable[MatchedPairs], limit: int, folder: Path, dataset: str) -> Truth:
-    """Return the simulation; of more than `limit` photons and fakes a sample is in memory and all in files.
-
-    Parameters
-    ----------
-    parts : iterable of MatchedPairs
-    limit : int
-    folder : Path
-        Of the files.
-    dataset : str
-        For hashes: simulated events are other events than those of the data.
-    """
+    """Return the simulation; of more than `limit` photons and fakes a sample is in memory and all in files."""
     sweep(folder, "parts")
     first, rest = _held(iter(parts), limit, lambda part: len(part) + len(part.fakes))
     if rest is None:

@@ -19,44 +19,11 @@ from gammastar.core.records import Exposure, FloatArray, PairHists, Spectrum
 from gammastar.spectrum import mass_histogram
 from gammastar.store.manifest import digest, read_json, write_json
 
-__all__ = [
-    "read_histogram",
-    "read_spectrum",
-    "write_histograms",
-    "write_mass_histograms",
-    "write_reach",
-    "write_spectrum",
-    "write_spectrum_files",
-    "write_table",
-]
-
 COLUMNS = ("low", "high", "entries")
 
 
 def read_histogram(path: Path, name: str | None = None) -> tuple[FloatArray, FloatArray]:
-    r"""Return edges, shape (bins + 1,) [GeV], and entries, shape (bins,), of a histogram.
-
-    Parameters
-    ----------
-    path : Path
-        ``.csv`` with a header that holds the columns low, high and entries (lines with ``#`` are notes), or
-        ``.root``.
-    name : str, optional
-        Of the histogram in the ROOT file; the only one without.
-
-    Raises
-    ------
-    InputFileError
-        If the file cannot be read, the histogram is missing, or its bins do not join.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "mass.csv"
-    >>> _ = path.write_text("low,high,entries\n0.2,0.3,12\n0.3,0.5,7\n")
-    >>> [x.tolist() for x in read_histogram(path)]
-    [[0.2, 0.3, 0.5], [12.0, 7.0]]
-    """
+    r"""Return edges, shape (bins + 1,) [GeV], and entries, shape (bins,), of a histogram."""
     try:
         edges, counts = _root(path, name) if path.suffix == ".root" else _csv(path)
     except OSError as error:
@@ -139,13 +106,7 @@ def digest_of(spectrum: Spectrum) -> str:
 
 
 def read_spectrum(path: Path) -> Spectrum:
-    """Read what `write_spectrum` wrote.
-
-    Raises
-    ------
-    StoreError
-        If the file is damaged or lacks a key.
-    """
+    """Read what `write_spectrum` wrote."""
     content = read_json(path)
     try:
         axes = tuple(variable(axis["metadata"]["name"], axis["edges"]) for axis in content["axes"])

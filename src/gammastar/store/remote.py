@@ -18,17 +18,6 @@ from gammastar.read.files import opened
 from gammastar.read.servers import address, again, remote_options
 from gammastar.store.manifest import file_sha256
 
-__all__ = [
-    "SCHEMES",
-    "Remote",
-    "Sealed",
-    "check_listed",
-    "identity",
-    "input_sha256",
-    "kind_of",
-    "stamp",
-]
-
 T = TypeVar("T")
 
 SCHEMES = ("http", "https", "root", "xroot")
@@ -44,13 +33,7 @@ MAX_LIST = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """A file behind a URL; ``http`` and ``https`` need aiohttp, ``root`` needs the XRootD client.
-
-    Examples
-    --------
-    >>> Remote("https://example.org/data/run1.root").name
-    'run1.root'
-    """
+    """A file behind a URL; ``http`` and ``https`` need aiohttp, ``root`` needs the XRootD client."""
 
     url: str
 
@@ -70,13 +53,7 @@ class Remote:
 
 
 def input_sha256(path: Path | Remote) -> str:
-    """Return the SHA-256 of a local or remote file.
-
-    Raises
-    ------
-    InputFileError
-        If the file cannot be read, or the library for its scheme is not installed.
-    """
+    """Return the SHA-256 of a local or remote file."""
     if isinstance(path, Path):
         try:
             return file_sha256(path)
@@ -105,12 +82,6 @@ class Sealed:
 
     A file is read once for its digest and once for its content. In between and while it is read, size, inode
     and times tell whether anybody touched it; only then it is read again.
-
-    Parameters
-    ----------
-    paths : sequence of Path or Remote
-    digests : callable, optional
-        Returns the SHA-256 of paths; `input_sha256` of each by default.
     """
 
     def __init__(
@@ -126,13 +97,7 @@ class Sealed:
             self._stirred(range(len(self.paths)))
 
     def read(self, which: Sequence[Path | Remote], work: Callable[[], T]) -> T:
-        """Return what `work` makes of some of the files, once they stayed as they are while it worked.
-
-        Raises
-        ------
-        InputFileError
-            If one has another content than before, or somebody touches it again and again.
-        """
+        """Return what `work` makes of some of the files, once they stayed as they are while it worked."""
         chosen = set(which)
         numbers = [i for i, path in enumerate(self.paths) if path in chosen]
         self._stirred(numbers)
@@ -163,39 +128,14 @@ class Sealed:
 
 
 def identity(path: Path | Remote, kind: str = "sha256") -> str:
-    """Return what tells a file from others: its SHA-256, or UUID and size without reading all of it.
-
-    Parameters
-    ----------
-    path : Path or Remote
-    kind : {"sha256", "uuid"}
-        A UUID is written when a file is made: it notices another file, not a flipped bit.
-
-    Returns
-    -------
-    str
-        64 hexadecimal digits, or ``uuid:<UUID>:<bytes>``.
-
-    Raises
-    ------
-    InputFileError
-        If the file cannot be read.
-    """
+    """Return what tells a file from others: its SHA-256, or UUID and size without reading all of it."""
     if kind == "sha256":
         return input_sha256(path)
     return f"uuid:{stamp(path)[0]}:{_size(path)}"
 
 
 def stamp(path: Path | Remote, tree: str = "") -> tuple[str, int | None]:
-    """Return the UUID of a ROOT file and, if a tree is named, its number of entries.
-
-    Raises
-    ------
-    InputFileError
-        If the file cannot be read.
-    BranchError
-        If there is no such tree.
-    """
+    """Return the UUID of a ROOT file and, if a tree is named, its number of entries."""
     name = str(path)
     with opened(name) as file:
         return str(file.file.uuid), int(open_tree(file, tree, name).num_entries) if tree else None
@@ -217,13 +157,7 @@ def kind_of(known: str) -> str:
 
 
 def check_listed(paths: Sequence[Path | Remote], found: Sequence[str]) -> None:
-    """Compare digests with the list ``SHA256SUMS`` of ``sha256sum`` beside the files, where there is one.
-
-    Raises
-    ------
-    InputFileError
-        If a listed file has another digest: it was changed or damaged.
-    """
+    """Compare digests with the list ``SHA256SUMS`` of ``sha256sum`` beside the files, where there is one."""
     for path, sha in zip(paths, found, strict=True):
         if isinstance(path, Path):
             expected = _expected(path)

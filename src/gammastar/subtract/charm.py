@@ -15,16 +15,6 @@ from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import FloatArray, PairHists, Spectrum
 from gammastar.subtract.like_sign import Coarse, Method, background, checked_r_factor, regions
 
-__all__ = [
-    "OFFSET",
-    "CharmFit",
-    "fit_charm",
-    "offset_columns",
-    "prompt_pairs",
-    "subtract_component",
-    "with_offset",
-]
-
 OFFSET = "charm_offset"
 """Column of pairs: the vertex offset."""
 
@@ -34,23 +24,15 @@ LEAST = 1e-6  # fraction of a mass bin in a cell, for the variance of a cell wit
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CharmFit:
-    """Result of the fit.
+    """Result of the fit."""
 
-    Attributes
-    ----------
-    charm, charm_sigma : float
-        Pairs from open charm inside the axes.
-    per_mass, per_mass_cov : NDArray, shape (n_mass,), (n_mass, n_mass)
-        Charm pairs per mass bin with the error of the yield and of the template.
-    prompt, prompt_cov : NDArray, shape (n_mass,), (n_mass, n_mass)
-        Prompt pairs per mass bin: the subtracted spectrum.
-    chi2, ndf : float, int
-    """
-
+    # Pairs from open charm inside the axes
     charm: float
     charm_sigma: float
+    # Charm pairs per mass bin with the error of the yield and of the template, shape (n_mass,)
     per_mass: FloatArray
     per_mass_cov: FloatArray
+    # Prompt pairs per mass bin: the subtracted spectrum, shape (n_mass,)
     prompt: FloatArray
     prompt_cov: FloatArray
     chi2: float
@@ -86,21 +68,7 @@ def _pair_offset(columns: Mapping[str, FloatArray], names: Sequence[str]) -> Flo
 
 
 def with_offset(pairs: Pairs, names: Sequence[str], others: Sequence[str] = ()) -> Pairs:
-    """Return the pairs with their vertex offset as the column ``OFFSET``.
-
-    Parameters
-    ----------
-    pairs : Pairs
-    names : sequence of str
-        One pair column, or lepton columns: the distance of the two leptons in them is the offset.
-    others : sequence of str
-        Further columns that stay where the pairs have them.
-
-    Raises
-    ------
-    UserError
-        If a column of the offset is missing.
-    """
+    """Return the pairs with their vertex offset as the column ``OFFSET``."""
     kept = {name: pairs.columns[name] for name in others if name in pairs.columns}
     return replace(pairs, columns={OFFSET: _pair_offset(pairs.columns, names)} | kept)
 
@@ -280,22 +248,7 @@ def _result(
 
 
 def subtract_component(spectrum: Spectrum, template: Hist[Any], amount: float, sigma: float) -> Spectrum:
-    """Subtract a template of known total with its covariance.
-
-    Parameters
-    ----------
-    spectrum : Spectrum
-        Counts after the like-sign subtraction, any axes.
-    template : Hist
-        On the same axes, any normalisation: open charm, η → μμ, Bethe-Heitler-like pairs.
-    amount, sigma : float
-        Pairs to subtract, inside the axes, and their standard deviation (common to all cells).
-
-    Returns
-    -------
-    Spectrum
-        Covariance: that of `spectrum` + σ² t tᵀ + amount² Var t, with t the normalised template.
-    """
+    """Subtract a template of known total with its covariance."""
     if tuple(template.axes) != tuple(spectrum.hist.axes):
         msg = "subtract_component: the template must be on the axes of the spectrum"
         raise UserError(msg)

@@ -17,17 +17,6 @@ from gammastar.core.records import FloatArray, Spectrum
 from gammastar.subtract.charm import CharmFit, subtract_component
 from gammastar.subtract.weights import Removed, cell_values
 
-__all__ = [
-    "ETA_DIMUON_RATIO",
-    "Applied",
-    "Correction",
-    "apply_corrections",
-    "charm_correction",
-    "eta_dimuon",
-    "eta_pairs",
-    "removed_columns",
-]
-
 ETA = 221
 WINDOW = 2.0  # standard deviations of the mass around the η whose simulated pairs give pt and energy
 
@@ -46,12 +35,10 @@ class Correction:
 
     Attributes
     ----------
-    name : str
     template : Hist
         Shape on the axes of the spectrum.
     amount, sigma : float
         Pairs inside the axes and their standard deviation.
-    source : str
     pairs : Pairs, optional
         Of which the template was filled.
     """
@@ -94,11 +81,6 @@ def apply_corrections(
     spectrum: Spectrum, corrections: Sequence[Correction]
 ) -> tuple[Spectrum, tuple[Applied, ...]]:
     """Remove every correction; their uncertainties are independent of each other.
-
-    Parameters
-    ----------
-    spectrum : Spectrum
-    corrections : sequence of Correction
 
     Returns
     -------
@@ -165,20 +147,7 @@ def eta_dimuon(
 
 
 def eta_pairs(matched: MatchedPairs, resolution: float, *, rng: np.random.Generator) -> Pairs:
-    """Return pairs of η → μμ: pt and energy of simulated photons near its mass, which is smeared.
-
-    Parameters
-    ----------
-    matched : MatchedPairs
-    resolution : float
-        Standard deviation of the mass [GeV].
-    rng : numpy.random.Generator
-
-    Raises
-    ------
-    UserError
-        If no simulated pair lies within two standard deviations.
-    """
+    """Return pairs of η → μμ: pt and energy of simulated photons near its mass, which is smeared."""
     pole = mass(ETA)
     seen = matched.reco[matched.reconstructed]
     near = seen[np.abs(seen[:, 0] - pole) < WINDOW * resolution]
@@ -191,16 +160,7 @@ def eta_pairs(matched: MatchedPairs, resolution: float, *, rng: np.random.Genera
 
 
 def charm_correction(fit: CharmFit, template: Pairs, inside: Hist[Any], fitted: Hist[Any]) -> Correction:
-    """Return fitted open charm as a correction.
-
-    Parameters
-    ----------
-    fit : CharmFit
-    template : Pairs
-        Simulated charm.
-    inside, fitted : Hist
-        It on the axes of the spectrum, and on those of the fit.
-    """
+    """Return fitted open charm as a correction."""
     share = float(inside.values().sum()) / float(fitted.values().sum())
     about = "simulated charm, fitted in mass and vertex offset"
     return Correction("open charm", inside, fit.charm * share, fit.charm_sigma * share, about, template)

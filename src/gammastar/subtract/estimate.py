@@ -28,21 +28,6 @@ from gammastar.subtract.mixing import mixed_spectrum, r_factor, with_multiplicit
 from gammastar.subtract.smooth_background import smooth_background
 from gammastar.subtract.weights import Removed, bootstrap_covariance, cell_values, event_weights
 
-__all__ = [
-    "ChargeRatio",
-    "Combinatorial",
-    "NegativeYield",
-    "combinatorial",
-    "control_cells",
-    "control_ratio",
-    "few_like_sign",
-    "mixed_ratio",
-    "negative_yields",
-    "own_subtraction",
-    "shift_by_r",
-    "with_bootstrap",
-]
-
 
 @dataclass(frozen=True, eq=False)
 class ChargeRatio:
@@ -109,10 +94,8 @@ def mixed_ratio(
     ----------
     mixed : Pairs
         Of mixed events.
-    axes : sequence of axes
     coarse : Coarse, optional
         Groups of bins with a ratio of their own.
-    rng : numpy.random.Generator
     """
     r, sigma = r_factor(mixed, axes, coarse=coarse, rng=rng)
     if coarse:
@@ -122,40 +105,15 @@ def mixed_ratio(
 
 @dataclass(frozen=True, eq=False)
 class Combinatorial:
-    """The subtraction of combinatorial pairs.
+    """The subtraction of combinatorial pairs."""
 
-    Attributes
-    ----------
-    spectrum : Spectrum
-        Without them.
-    sign : callable
-        Returns the signed weights of pairs.
-    mixed : tuple of Pairs and NDArray, or None
-        Mixed pairs to remove, with weights (B4).
-    """
-
-    spectrum: Spectrum
-    sign: Callable[[Pairs], FloatArray]
-    mixed: Removed | None = None
+    spectrum: Spectrum  # Without them
+    sign: Callable[[Pairs], FloatArray]  # Returns the signed weights of pairs
+    mixed: Removed | None = None  # Mixed pairs to remove, with weights (B4)
 
 
 def own_subtraction(function: object, name: str) -> Callable[[PairHists], Spectrum]:
-    """Return a function of the user that subtracts, whose result is checked.
-
-    Parameters
-    ----------
-    function : function PairHists → Spectrum
-        Takes the +−, ++ and −− pairs of all cells, and returns the counts without combinatorial pairs on the
-        axes of ``hists.os``, with their covariance. Bootstraps and variations do not call it again: what it
-        does not know exactly belongs into its covariance.
-    name : str
-        For messages.
-
-    Raises
-    ------
-    UserError
-        If it is no function, or when it is called, if the result is no such spectrum.
-    """
+    """Return a function of the user that subtracts, whose result is checked."""
     if not callable(function):
         msg = f"{name}: {type(function).__name__} is no function of PairHists that returns a Spectrum"
         raise UserError(msg)
@@ -203,12 +161,10 @@ def combinatorial(
     ----------
     hists : PairHists
         Of all pairs.
-    ratio : ChargeRatio
     method : {"likelihood", "B1", "B2", "B3", "B4", "B5"} or function
         "likelihood": ++ and −− pairs are counts of smooth fields; B1 to B3 and B5 as for `same_sign`; B4 is
         `mixed_spectrum`; a function is one of the user (`own_subtraction`), and a pair weighs the share of
         its cell that is left.
-    coarse : mapping of axis name to edges, optional
     mixed : PairHists, optional
         The mixed pairs of `ratio` on the same axes, for B4.
 
@@ -262,14 +218,7 @@ def combinatorial(
 
 
 def shift_by_r(hists: PairHists, spectrum: Spectrum, ratio: ChargeRatio) -> FloatArray:
-    """Return what one standard deviation of R does to the spectrum, shape (n_cells,); it is linear in R.
-
-    Parameters
-    ----------
-    hists : PairHists
-    spectrum : Spectrum
-    ratio : ChargeRatio
-    """
+    """Return what one standard deviation of R does to the spectrum, shape (n_cells,); it is linear in R."""
     size = hists.os.values() - spectrum.values
     return np.asarray(-size * np.asarray(ratio.sigma) / np.asarray(ratio.value)).ravel()
 
@@ -321,7 +270,6 @@ def few_like_sign(hists: PairHists, *, method: Any = "B5", coarse: Coarse | None
 
     Parameters
     ----------
-    hists : PairHists
     method : str
         "B1" to "B5", as `combinatorial` takes it.
     coarse : Coarse, optional
@@ -349,19 +297,10 @@ def few_like_sign(hists: PairHists, *, method: Any = "B5", coarse: Coarse | None
 
 @dataclass(frozen=True, slots=True)
 class NegativeYield:
-    """A cell whose subtracted yield is negative beyond its error.
+    """A cell whose subtracted yield is negative beyond its error."""
 
-    Attributes
-    ----------
-    index : tuple of int
-        Position along each axis.
-    bounds : tuple of (str, float, float)
-        Name, lower and upper edge of each axis.
-    value, sigma : float
-    """
-
-    index: tuple[int, ...]
-    bounds: tuple[tuple[str, float, float], ...]
+    index: tuple[int, ...]  # Position along each axis
+    bounds: tuple[tuple[str, float, float], ...]  # Name, lower and upper edge of each axis
     value: float
     sigma: float
 
@@ -379,7 +318,6 @@ def negative_yields(spectrum: Spectrum, *, threshold: float = 3.0) -> tuple[Nega
 
     Parameters
     ----------
-    spectrum : Spectrum
     threshold : float
         In standard deviations, positive.
     """
@@ -398,13 +336,7 @@ def negative_yields(spectrum: Spectrum, *, threshold: float = 3.0) -> tuple[Nega
 
 
 def control_cells(axes: Sequence[Any], ranges: Mapping[str, tuple[float, float]]) -> BoolArray:
-    """Return the cells whose centre lies inside a range per axis, shape of the cells.
-
-    Raises
-    ------
-    UserError
-        If there is none.
-    """
+    """Return the cells whose centre lies inside a range per axis, shape of the cells."""
     inside = np.ones(tuple(len(axis) for axis in axes), dtype=bool)
     for position, axis in enumerate(axes):
         low, high = ranges.get(axis.name, (-np.inf, np.inf))
@@ -431,7 +363,6 @@ def control_ratio(
 
     Parameters
     ----------
-    hists : PairHists
     region : NDArray of bool, shape of the cells
         Cells without signal, for example a vertex sideband.
     method, r_factor, coarse

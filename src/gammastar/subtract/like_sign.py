@@ -13,19 +13,6 @@ from gammastar.core.axes import filled, flow_free
 from gammastar.core.errors import UserError
 from gammastar.core.records import FloatArray, PairHists, Spectrum
 
-__all__ = [
-    "LOW_COUNT",
-    "LOW_FRACTION",
-    "Coarse",
-    "LowCountWarning",
-    "Method",
-    "background",
-    "charge_factors",
-    "low_count_fraction",
-    "regions",
-    "same_sign",
-]
-
 Method: TypeAlias = Literal["B1", "B2", "B3", "B5"]
 Coarse: TypeAlias = Mapping[str, Sequence[float]]
 IntArray: TypeAlias = npt.NDArray[np.int64]
@@ -40,26 +27,7 @@ class LowCountWarning(UserWarning):
 
 
 def regions(axes: Sequence[Any], coarse: Coarse | None = None) -> IntArray:
-    """Return the coarse region of every cell, where B5 takes its charge ratio.
-
-    Parameters
-    ----------
-    axes : sequence of hist axes
-        Axes of the pair histograms.
-    coarse : mapping of axis name to edges, optional
-        Coarse edges; every one must be an edge of the axis or lie outside it. Axes not named are summed
-        over; None is one region. Cells below the first or above the last edge join the nearest region.
-
-    Returns
-    -------
-    NDArray of int, shape (n_cells,)
-        Region number from 0, C order.
-
-    Raises
-    ------
-    UserError
-        If a coarse axis is unknown, or a coarse edge cuts a cell in two.
-    """
+    """Return the coarse region of every cell, where B5 takes its charge ratio."""
     shape = tuple(len(axis) for axis in axes)
     label = np.zeros(shape, dtype=np.int64)
     coarse = coarse or {}
@@ -86,28 +54,7 @@ def regions(axes: Sequence[Any], coarse: Coarse | None = None) -> IntArray:
 def charge_factors(
     pp: FloatArray, mm: FloatArray, method: Method, region: IntArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Return the factors f of a background B = R (f₊₊ N₊₊ + f₋₋ N₋₋).
-
-    Parameters
-    ----------
-    pp, mm : NDArray, shape (..., n_cells)
-        Contents of the ++ and -- cells.
-    method : {"B1", "B2", "B3", "B5"}
-    region : NDArray of int, shape (n_cells,)
-        Coarse regions of B5.
-
-    Returns
-    -------
-    f_pp, f_mm : NDArray, shape (..., n_cells)
-        √(N₋₋/N₊₊) and its inverse, of the cell (B1, B3) or of its region (B5); 1 for B2.
-        In a region where one charge is missing B5 falls back to 1, the plain sum.
-
-    Examples
-    --------
-    >>> one = np.zeros(2, dtype=np.int64)
-    >>> charge_factors(np.array([3.0, 1.0]), np.array([0.0, 1.0]), "B5", one)
-    (array([0.5, 0.5]), array([2., 2.]))
-    """
+    """Return the factors f of a background B = R (f₊₊ N₊₊ + f₋₋ N₋₋)."""
     if method == "B2":
         return np.ones_like(pp), np.ones_like(mm)
     if method == "B5":
@@ -124,18 +71,6 @@ def background(
     hists: PairHists, *, method: Method, r_factor: FloatArray, region: IntArray
 ) -> tuple[FloatArray, FloatArray]:
     """Return the background and its statistical covariance.
-
-    Parameters
-    ----------
-    hists : PairHists
-    method : {"B1", "B2", "B3", "B5"}
-    r_factor : NDArray, shape (n_cells,)
-    region : NDArray of int, shape (n_cells,)
-
-    Returns
-    -------
-    value : NDArray, shape (n_cells,)
-    cov : NDArray, shape (n_cells, n_cells)
 
     Notes
     -----

@@ -18,16 +18,6 @@ from gammastar.core.sampling import SeedArray, event_seeds
 from gammastar.subtract.like_sign import Coarse, regions
 from gammastar.subtract.weights import pair_cells
 
-__all__ = [
-    "Leptons",
-    "Pool",
-    "mixed_pairs",
-    "mixed_spectrum",
-    "mixing_pool",
-    "r_factor",
-    "with_multiplicity",
-]
-
 IntArray: TypeAlias = npt.NDArray[np.int64]
 Leptons: TypeAlias = tuple[FloatArray, npt.NDArray[np.int8], IntArray, IntArray]
 MOST = 200_000  # leptons of a class
@@ -216,12 +206,6 @@ def _drawn(
 def mixed_pairs(pool: Pool, n: int, *, rng: np.random.Generator) -> Pairs:
     """Return `n` mixed pairs of each charge combination, weighted to the number expected within the events.
 
-    Parameters
-    ----------
-    pool : Pool
-    n : int
-    rng : numpy.random.Generator
-
     Returns
     -------
     Pairs
@@ -285,13 +269,11 @@ def r_factor(
     ----------
     mixed : Pairs
         From `mixed_pairs`, after the pair selection.
-    axes : sequence of hist axes
     coarse : mapping of axis name to edges, optional
         R on coarse regions; by default one number for everything. ``{}`` is the same; name every axis with
         its own edges for R per cell.
     n_replicas : int
         Bootstraps of the pool's events: mixed pairs reuse leptons, their number is not their statistics.
-    rng : numpy.random.Generator
 
     Returns
     -------
@@ -334,25 +316,7 @@ def with_multiplicity(
     r_mult: FloatArray | float,
     r_mult_sigma: FloatArray | float,
 ) -> tuple[FloatArray, FloatArray]:
-    """Return R of the acceptance times R of the multiplicities, with its error.
-
-    Parameters
-    ----------
-    r, sigma : float or NDArray, shape of the cells
-        From `r_factor`.
-    r_mult, r_mult_sigma : float or NDArray, shape of the cells
-        OS/(2√(N₊₊N₋₋)) of combinatorial pairs in full acceptance, from a simulation of events.
-
-    Returns
-    -------
-    r, sigma : NDArray
-        For ``same_sign(r_factor=…, r_factor_sigma=…)``.
-
-    Raises
-    ------
-    UserError
-        If a factor is not positive or an error negative.
-    """
+    """Return R of the acceptance times R of the multiplicities, with its error."""
     values = [np.asarray(a, dtype=np.float64) for a in (r, sigma, r_mult, r_mult_sigma)]
     if (values[0] <= 0).any() or (values[2] <= 0).any() or any((v < 0).any() for v in values):
         msg = "with_multiplicity: R and R_mult must be positive, their errors not negative"

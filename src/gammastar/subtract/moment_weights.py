@@ -9,8 +9,6 @@ import numpy as np
 from gammastar.core.errors import UserError
 from gammastar.core.records import FloatArray
 
-__all__ = ["MomentWeights", "moment_weights"]
-
 _REACH = 3.0  # standard deviations and size of the exponent: outliers do not decide
 _MOMENTS = ((0, 1, 2, 3, 4, 5), (0, 1, 2), (0,))  # of `_terms`: what is tried, the most first
 _STEPS = 40
@@ -19,22 +17,13 @@ _DEPTH = 9  # halvings: at most 512 slices
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MomentWeights:
-    """A factor exp(quadratic form) of two variables in every slice of a third.
+    """A factor exp(quadratic form) of two variables in every slice of a third."""
 
-    Attributes
-    ----------
-    cuts : NDArray, shape (n_slices − 1,)
-        Between the slices, ascending.
-    centre, width : NDArray, shape (n_slices, 2)
-        The variables are counted in `width` from `centre`, up to three of them.
-    coefficients : NDArray, shape (n_slices, 6)
-        Of 1, a, b, a², ab, b².
-    """
-
-    cuts: FloatArray
+    cuts: FloatArray  # Between the slices, ascending, shape (n_slices − 1,)
+    # The variables are counted in `width` from `centre`, up to three of them, shape (n_slices, 2)
     centre: FloatArray
     width: FloatArray
-    coefficients: FloatArray
+    coefficients: FloatArray  # Of 1, a, b, a², ab, b², shape (n_slices, 6)
 
     def factors(self, along: FloatArray, x: FloatArray) -> FloatArray:
         """Return the factors at `along`, shape (n,), and `x`, shape (n, 2)."""
@@ -47,27 +36,6 @@ def moment_weights(
     along: FloatArray, x: FloatArray, signed: FloatArray, positive: FloatArray, *, error: float
 ) -> MomentWeights:
     """Return factors after which positive weights have sum, means and second moments of the signed ones.
-
-    Parameters
-    ----------
-    along : NDArray, shape (n,)
-        What is cut into slices: halved at medians while the signed sums of both halves keep to `error`.
-    x : NDArray, shape (n, 2)
-        Variables whose means, variances and covariance are wanted.
-    signed, positive : NDArray, shape (n,)
-    error : float
-        Largest √Σw² / Σw of the signed weights of a slice.
-
-    Returns
-    -------
-    MomentWeights
-        Where no factor gives all moments (signed ones need not be those of a density), the means; where none
-        gives these, the sum.
-
-    Raises
-    ------
-    UserError
-        If `error` is not positive.
 
     Notes
     -----

@@ -19,13 +19,6 @@ from gammastar.core.sampling import event_seeds
 from gammastar.core.trees import fit_trees
 from gammastar.subtract.moment_weights import MomentWeights, moment_weights
 
-__all__ = [
-    "PosteriorModel",
-    "fit_posterior",
-    "posterior_weights",
-    "too_few_for_posterior",
-]
-
 MEMBERS = ("mass", "pt", "energy")
 FOLDS = 5
 SLICE_ERROR = 0.1  # relative error of the signed sum in the slices where the posterior is brought to it
@@ -130,23 +123,12 @@ def _signal_share(fitted: Any, x: FloatArray) -> FloatArray:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PosteriorModel:
-    """Classifiers that weight any number of pairs, part by part.
+    """Classifiers that weight any number of pairs, part by part."""
 
-    Attributes
-    ----------
-    fitted : tuple
-        One classifier with its ratio of sums per fold, or None.
-    features : tuple of str
-    moments : MomentWeights
-        Factors that give slices of mass the sums and moments of the signed weights.
-    leaves : int
-        Per tree.
-    """
-
-    fitted: tuple[Any, ...]
+    fitted: tuple[Any, ...]  # One classifier with its ratio of sums per fold, or None
     features: tuple[str, ...]
-    moments: MomentWeights
-    leaves: int
+    moments: MomentWeights  # Factors that give slices of mass the sums and moments of the signed weights
+    leaves: int  # Per tree
 
     def weights(self, pairs: Pairs, signed: FloatArray) -> FloatArray:
         """Return signed weight × max(0, 1 − b/os) × factor of the slice, opposite sign; 0 for like sign.
@@ -183,13 +165,6 @@ def _hashed_fold(pairs: Pairs, n_folds: int) -> npt.NDArray[np.int64]:
 def too_few_for_posterior(pairs: Pairs, signed: FloatArray, *, n_folds: int = FOLDS) -> str:
     """Return why pairs are too few for `fit_posterior` to learn from, "" if they are enough.
 
-    Parameters
-    ----------
-    pairs : Pairs
-    signed : NDArray, shape (n,)
-        Pairs of weight 0 do not count.
-    n_folds : int
-
     Notes
     -----
     A tree splits nothing with fewer than twice the pairs of a leaf outside its fold: the posterior would be
@@ -216,27 +191,6 @@ def fit_posterior(
     n_folds: int = FOLDS,
 ) -> PosteriorModel:
     """Return classifiers of like-sign against opposite-sign pairs: weights for these pairs and any others.
-
-    Parameters
-    ----------
-    pairs : Pairs
-        Opposite- and like-sign pairs; a sample of the events suffices.
-    signed : NDArray, shape (n,)
-        From `event_weights`.
-    rng : numpy.random.Generator
-    features : sequence of str
-        What the classifier sees: the variables of the density, in any case mass, pt and energy.
-    n_folds : int
-        Events are split; no pair is scored by a classifier that has seen its event.
-
-    Returns
-    -------
-    PosteriorModel
-
-    Raises
-    ------
-    UserError
-        If a feature is unknown, or there are too few pairs for the folds.
 
     Notes
     -----

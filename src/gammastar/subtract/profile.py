@@ -10,8 +10,6 @@ from gammastar.core.axes import filled, flow_free
 from gammastar.core.errors import UserError
 from gammastar.core.records import FloatArray, PairHists, Spectrum
 
-__all__ = ["LOW_COUNTS", "ProfileInterval", "profile_interval", "with_profile"]
-
 LOW_COUNTS = 10.0  # pairs of a cell below which linear errors are not to be used
 GRID = 40  # starting points of the inner minimisation, in ln q
 GOLDEN = 32  # steps of the golden section: each shrinks the bracket by 0.618
@@ -20,17 +18,11 @@ BISECTIONS = 36
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ProfileInterval:
-    """Signal of cells with few pairs.
+    """Signal of cells with few pairs."""
 
-    Attributes
-    ----------
-    value : NDArray, shape (n,)
-        Most likely signal; negative where the background estimate exceeds the opposite-sign pairs.
-    low, high : NDArray, shape (n,)
-        Where −2 ln λ rises by the square of the number of standard deviations.
-    """
-
+    # Most likely signal; negative where the background estimate exceeds the opposite-sign pairs, shape (n,)
     value: FloatArray
+    # Where −2 ln λ rises by the square of the number of standard deviations, shape (n,)
     low: FloatArray
     high: FloatArray
 
@@ -94,7 +86,6 @@ def profile_interval(
         Counts (unweighted).
     r_factor : float or NDArray, shape (n,)
         R, taken as exact.
-    n_sigma : float
 
     Raises
     ------
@@ -162,7 +153,6 @@ def with_profile(
     ----------
     spectrum : Spectrum
         Of `same_sign`; its values, linear in the counts and therefore without bias in sums, stay.
-    hists : PairHists
     r_factor : float or NDArray, shape of the cells
     by_r : NDArray, shape (n_cells,), optional
         Shift of the spectrum by one standard deviation of R, part of the covariance; it stays.

@@ -15,20 +15,13 @@ UNKNOWN = 1.0  # relative error of R of a cell without mixed pairs
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SmoothBackground:
-    """B = 2R √(p m) of all cells.
+    """B = 2R √(p m) of all cells."""
 
-    Attributes
-    ----------
-    value, cov : NDArray, shapes (n_cells,), (n_cells, n_cells)
-        Without an error of R that is common to all cells.
-    r_factor : NDArray, shape (n_cells,)
-    ratio : NDArray, shape (n_cells,)
-        √(m/p): what a ++ pair counts for, R times; a −− pair counts for R over it.
-    """
-
+    # Without an error of R that is common to all cells
     value: FloatArray
     cov: FloatArray
-    r_factor: FloatArray
+    r_factor: FloatArray  # shape (n_cells,)
+    # √(m/p): what a ++ pair counts for, R times; a −− pair counts for R over it, shape (n_cells,)
     ratio: FloatArray
 
     def subtracted(self, hists: PairHists, common: float) -> Spectrum:
@@ -50,13 +43,6 @@ def smooth_background(
     hists: PairHists, r_factor: float | FloatArray, r_factor_sigma: float | FloatArray
 ) -> SmoothBackground:
     """Return the background of like-sign pairs whose expectations are smooth over the cells.
-
-    Parameters
-    ----------
-    hists : PairHists
-    r_factor, r_factor_sigma : float or NDArray, shape of the cells
-        One R for all, whose error is left out here, or one per cell with its own error: then a field of its
-        own, which pools cells with few mixed pairs.
 
     Notes
     -----

@@ -18,17 +18,6 @@ from gammastar.core.sampling import event_seeds, replica_weights
 from gammastar.subtract.like_sign import Coarse, Method, charge_factors, checked_r_factor, regions
 from gammastar.subtract.posterior import PosteriorModel, fit_posterior, too_few_for_posterior
 
-__all__ = [
-    "CellShares",
-    "PairWeights",
-    "Removed",
-    "bootstrap_covariance",
-    "cell_values",
-    "event_weights",
-    "pair_cells",
-    "pair_weights",
-]
-
 BLOCK = 2**24  # Poisson numbers held at once by the bootstrap (128 MB)
 Removed: TypeAlias = tuple[Pairs, FloatArray]
 """Pairs to remove that are not in the data, with their weights."""
@@ -44,24 +33,7 @@ def _column(pairs: Pairs, name: str) -> FloatArray:
 
 
 def pair_cells(pairs: Pairs, axes: Sequence[Any]) -> npt.NDArray[np.int64]:
-    """Return the cell of every pair.
-
-    Parameters
-    ----------
-    pairs : Pairs
-    axes : sequence of hist axes
-        Named as the columns of `pairs`.
-
-    Returns
-    -------
-    NDArray of int, shape (n_pairs,)
-        Cell number in C order, -1 outside the axes.
-
-    Raises
-    ------
-    UserError
-        If `pairs` has no column of an axis' name.
-    """
+    """Return the cell of every pair."""
     cell = np.zeros(len(pairs), dtype=np.int64)
     inside = np.ones(len(pairs), dtype=np.bool_)
     for axis in axes:
@@ -93,7 +65,6 @@ def event_weights(
 
     Parameters
     ----------
-    pairs : Pairs
     axes : sequence of hist axes
         Cells of R and, for B1 and B3, of the charge ratio.
     hists : PairHists, optional
@@ -149,11 +120,8 @@ def bootstrap_covariance(
     ----------
     parts : iterable of Pairs
         All pairs; one part is in memory at a time.
-    axes : sequence of hist axes
     method, r_factor, coarse
         As for `same_sign`.
-    n_replicas : int
-    dataset : str
 
     Returns
     -------
@@ -205,29 +173,17 @@ class CellShares:
 
 @dataclass(frozen=True, eq=False)
 class PairWeights:
-    """How pairs are weighted, part by part.
+    """How pairs are weighted, part by part."""
 
-    Attributes
-    ----------
-    sign : callable
-        Returns the signed weights of pairs: like-sign pairs count against opposite-sign ones.
-    cells : CellShares
-    lost : float
-        Pairs to remove that are not in the data.
-    model : PosteriorModel or None
-        None if no classifier was trained: a pair then has the probability of its cell to be signal.
-    trained : {"posterior", "signed", "cells"}
-        What a density learns from: the weights of the classifier, signed ones, or those of the cells.
-    why : str
-        Why no classifier was trained; "" if one was.
-    """
-
+    # Returns the signed weights of pairs: like-sign pairs count against opposite-sign ones
     sign: Callable[[Pairs], FloatArray]
     cells: CellShares
-    lost: float
+    lost: float  # Pairs to remove that are not in the data
+    # None if no classifier was trained: a pair then has the probability of its cell to be signal
     model: PosteriorModel | None
+    # What a density learns from: the weights of the classifier, signed ones, or those of the cells
     trained: str
-    why: str = ""
+    why: str = ""  # Why no classifier was trained; "" if one was
 
     def of(self, part: Pairs) -> tuple[FloatArray, FloatArray]:
         """Return signed weights, and opposite-sign pairs times their probability to be signal.
@@ -267,11 +223,8 @@ def pair_weights(
         Returns the signed weights of pairs.
     removed : sequence of (Pairs, NDArray)
         Not in the data; their signed weights are negative.
-    cells : CellShares
     share : float
         Which part of the events is in the sample; so much of what is to be removed goes.
-    signed_only : bool
-    rng : numpy.random.Generator
     """
     together, weights = _with_removed(pairs, sign(pairs), removed, share)
     why = "weights = 'signed'" if signed_only else too_few_for_posterior(together, weights)

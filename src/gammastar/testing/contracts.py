@@ -23,17 +23,6 @@ from gammastar.unfold.closure_tests import drawn_again
 from gammastar.unfold.folding import Unfolder
 from gammastar.unfold.methods import own_method
 
-__all__ = [
-    "Contract",
-    "ContractError",
-    "check_channel",
-    "check_geometry",
-    "check_model",
-    "check_schema",
-    "check_subtraction",
-    "check_unfolder",
-]
-
 
 class ContractError(AssertionError):
     """An extension that breaks the contract of its kind; the message lists every point."""
@@ -46,7 +35,6 @@ class Contract:
     ----------
     kind : str
         What the object is, for the message.
-    thing : object
     """
 
     def __init__(self, kind: str, thing: object) -> None:
@@ -93,7 +81,6 @@ def check_schema(
 
     Parameters
     ----------
-    schema : Schema, mapping, TOML file or name of a schema that comes with the package
     file : path, optional
         ROOT file to read with it.
     truth : bool
@@ -130,7 +117,6 @@ def check_channel(
 
     Parameters
     ----------
-    channel : Channel
     masses : sequence of float [GeV]
         Inside the domain of the channel.
     n : int
@@ -337,7 +323,6 @@ def check_model(
 
     Parameters
     ----------
-    model : Model
     masses : sequence of float [GeV]
         Inside the domain of the model.
     couplings : sequence of float

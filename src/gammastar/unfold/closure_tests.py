@@ -22,37 +22,15 @@ from gammastar.unfold.folding import (
 )
 from gammastar.unfold.response_matrix import without_replicas
 
-__all__ = [
-    "Refolding",
-    "ToyStudy",
-    "bottom_line",
-    "closure",
-    "drawn_again",
-    "linearity",
-    "refolding_test",
-    "stress",
-]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ToyStudy:
-    """What toys of an unfolding show.
+    """What toys of an unfolding show."""
 
-    Attributes
-    ----------
-    pulls : NDArray, shape (n_toys, n_used)
-        (unfolded − truth)/σ of the cells in the domain.
-    used : NDArray of bool, shape (n_true,)
-    chi2_ndf : float
-        Mean of χ²/ndf to the truth with the full covariance.
-    refolding_ndf : float
-        Mean of the refolding χ²/ndf.
-    """
-
-    pulls: FloatArray
-    used: BoolArray
-    chi2_ndf: float
-    refolding_ndf: float
+    pulls: FloatArray  # (unfolded − truth)/σ of the cells in the domain, shape (n_toys, n_used)
+    used: BoolArray  # shape (n_true,)
+    chi2_ndf: float  # Mean of χ²/ndf to the truth with the full covariance
+    refolding_ndf: float  # Mean of the refolding χ²/ndf
 
     @property
     def bias(self) -> FloatArray:
@@ -79,16 +57,7 @@ class ToyStudy:
 
 
 def drawn_again(response: Response, n_replicas: int, rng: np.random.Generator) -> Response:
-    """Return a response whose simulation is drawn again: independent Poisson counts of each element.
-
-    Parameters
-    ----------
-    response : Response
-        Its prior must be in simulated pairs.
-    n_replicas : int
-        Bootstraps of the new simulation.
-    rng : numpy.random.Generator
-    """
+    """Return a response whose simulation is drawn again: independent Poisson counts of each element."""
     counts = response.migration * response.prior
     lost = np.clip(response.prior * (1 - response.efficiency), 0, None)
     drawn, missed = rng.poisson(counts).astype(np.float64), rng.poisson(lost).astype(np.float64)
@@ -125,14 +94,10 @@ def closure(
     ----------
     response : Response
         Taken as exact. Its prior must be in simulated pairs: it sets the size of the toys' simulation.
-    unfolder : function (measured, response) → Spectrum
-    rng : numpy.random.Generator
     truth : NDArray, shape of the true cells, optional
         True pairs of the data; the prior by default.
-    n_toys : int
     mc_statistics : bool
         Draw the simulation of every toy again, with replicas. Without, the toys know the exact response.
-    n_replicas : int
 
     Returns
     -------
@@ -195,11 +160,8 @@ def stress(
     ----------
     alternatives : mapping of str to NDArray, shape of the true cells
         True pairs of the data.
-    response : Response
     unfolder : function
         Of spectrum and response.
-    rng : numpy.random.Generator
-    n_toys : int
     mc_statistics : bool
         Vary the response as well.
     """
@@ -221,11 +183,8 @@ def linearity(
 
     Parameters
     ----------
-    response : Response
-    unfolder : function (measured, response) → Spectrum
     distortion : NDArray, shape of the true cells
         Relative: the truth is prior × (1 + amplitude × distortion).
-    amplitudes : sequence of float
     scale : float
         Data over simulation.
 
@@ -267,8 +226,6 @@ def bottom_line(
 
     Parameters
     ----------
-    measured, unfolded : Spectrum
-    response : Response
     models : mapping of str to NDArray, shape of the true cells
     """
     genuine = 1 - response.fakes
@@ -285,20 +242,11 @@ def bottom_line(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Refolding:
-    """A refolding χ² beside those of toys.
-
-    Attributes
-    ----------
-    chi2 : float
-    cells : int
-        Measured cells that enter it.
-    toys : NDArray, shape (n_toys,)
-        χ² of toys in which nothing is wrong.
-    """
+    """A refolding χ² beside those of toys."""
 
     chi2: float
-    cells: int
-    toys: FloatArray
+    cells: int  # Measured cells that enter it
+    toys: FloatArray  # χ² of toys in which nothing is wrong, shape (n_toys,)
 
     @property
     def expected(self) -> float:
@@ -338,12 +286,8 @@ def refolding_test(
 
     Parameters
     ----------
-    measured : Spectrum
     response : Response
         Its replicas are the simulations of the toys; without replicas it is taken as exact.
-    unfolder : function (measured, response) → Spectrum
-    rng : numpy.random.Generator
-    n_toys : int
 
     Returns
     -------

@@ -12,85 +12,41 @@ from gammastar.core.axes import filled
 from gammastar.core.errors import UserError
 from gammastar.core.records import BoolArray, FloatArray, Response, Spectrum
 
-__all__ = [
-    "Method",
-    "Metric",
-    "Options",
-    "Unfolder",
-    "asimov",
-    "check_axes",
-    "chi2",
-    "propagated",
-    "refolded_difference",
-    "refolding",
-    "scaled_prior",
-    "summed",
-    "true_cells",
-]
-
 Unfolder: TypeAlias = Callable[[Spectrum, Response], Spectrum]
 """Measured spectrum and response → spectrum on the true axes, whose covariance is that of its statistics."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What methods can be told; each takes what it knows.
-
-    Attributes
-    ----------
-    n_iterations : int or "stable"
-    tau : float, "l-curve" or "least correlated"
-        Strength of a regularisation, or how it is chosen.
-    penalty : {"curvature", "difference", "size"}
-    debias : bool
-        Subtract the bias that the finite simulation makes.
-    efficiency_floor : float
-        True cells of lower efficiency are left out.
-    observed : (NDArray, NDArray), optional
-        Opposite-sign pairs before the subtraction, and their variances.
-    """
+    """What methods can be told; each takes what it knows."""
 
     n_iterations: int | Literal["stable"] = 4
+    # Strength of a regularisation, or how it is chosen
     tau: float | Literal["l-curve", "least correlated"] = "l-curve"
     penalty: Literal["curvature", "difference", "size"] = "curvature"
-    debias: bool = False
-    efficiency_floor: float = 0.01
+    debias: bool = False  # Subtract the bias that the finite simulation makes
+    efficiency_floor: float = 0.01  # True cells of lower efficiency are left out
+    # Opposite-sign pairs before the subtraction, and their variances
     observed: tuple[FloatArray, FloatArray] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A way to unfold, under a name of `methods.METHODS`.
+    """A way to unfold, under a name of `methods.METHODS`."""
 
-    Attributes
-    ----------
-    prepare : function of measured, response and Options
-        Returns the `Unfolder` and its strength: number of iterations, τ; 0 without one.
-    describe : function of Options and strength
-        Returns what the manifest says.
-    candidates : function of measured, response, Options and strengths, optional
-        Returns methods of several strengths by these, from strong to weak regularisation; its own choice of
-        strengths where none are given. None where there is no strength.
-    linear : bool
-        Whether data without a signal can be unfolded.
-    """
-
+    # Returns the `Unfolder` and its strength: number of iterations, τ; 0 without one
     prepare: Callable[[Spectrum, Response, Options], tuple[Unfolder, float]]
-    describe: Callable[[Options, float], str]
+    describe: Callable[[Options, float], str]  # Returns what the manifest says
+    # Returns methods of several strengths by these, from strong to weak regularisation; its own choice of
+    # strengths where none are given. None where there is no strength
     candidates: Callable[[Spectrum, Response, Options, Sequence[float]], Mapping[float, Unfolder]] | None = (
         None
     )
-    linear: bool = False
+    linear: bool = False  # Whether data without a signal can be unfolded
 
 
 def check_axes(found: Sequence[Any], wanted: Sequence[Any], what: str) -> None:
-    """Refuse a spectrum whose axes are not those of the response.
-
-    Raises
-    ------
-    UserError
-        If names or edges differ.
-    """
+    """Refuse a spectrum whose axes are not those of the response."""
     same = len(found) == len(wanted) and all(
         a.name == b.name and len(a) == len(b) and np.allclose(a.edges, b.edges, rtol=1e-9, atol=0)
         for a, b in zip(found, wanted, strict=True)
@@ -102,13 +58,7 @@ def check_axes(found: Sequence[Any], wanted: Sequence[Any], what: str) -> None:
 
 
 def true_cells(values: FloatArray, response: Response, what: str) -> FloatArray:
-    """Return a spectrum on the true cells in C order.
-
-    Raises
-    ------
-    UserError
-        If its size is not that of the response.
-    """
+    """Return a spectrum on the true cells in C order."""
     found = np.asarray(values, dtype=np.float64)
     if found.size != response.prior.size:
         shape = tuple(len(axis) for axis in response.true)
@@ -120,20 +70,7 @@ def true_cells(values: FloatArray, response: Response, what: str) -> FloatArray:
 
 
 def asimov(truth: FloatArray, measured: Spectrum, response: Response) -> Spectrum:
-    """Return the expected measurement of a true spectrum, with the relative errors of a measured one.
-
-    Parameters
-    ----------
-    truth : NDArray, shape of the true cells
-    measured : Spectrum
-        Supplies the covariance: V scaled to the expected contents.
-    response : Response
-
-    Raises
-    ------
-    UserError
-        If the truth does not have the cells of the response.
-    """
+    """Return the expected measurement of a true spectrum, with the relative errors of a measured one."""
     genuine = np.where(response.fakes < 1, 1 - response.fakes, 1.0)
     expected = response.migration @ true_cells(truth, response, "asimov: truth") / genuine
     y = measured.values.ravel()
@@ -161,51 +98,23 @@ def summed(spectrum: Spectrum) -> tuple[float, float]:
 
 
 def propagated(derivative: FloatArray, cov: FloatArray) -> FloatArray:
-    """Return D V Dᵀ, symmetric to rounding.
-
-    Parameters
-    ----------
-    derivative : NDArray, shape (n, m)
-    cov : NDArray, shape (m, m)
-    """
+    """Return D V Dᵀ, symmetric to rounding."""
     result: FloatArray = derivative @ cov @ derivative.T
     return (result + result.T) / 2
 
 
 def chi2(difference: FloatArray, cov: FloatArray) -> tuple[float, int]:
-    """Return χ² of a difference and its number of degrees of freedom.
-
-    Parameters
-    ----------
-    difference : NDArray, shape (n,)
-    cov : NDArray, shape (n, n)
-        Cells of zero variance are left out; directions without variance are projected out.
-
-    Returns
-    -------
-    chi2 : float
-    ndf : int
-        Rank of the covariance.
-    """
+    """Return χ² of a difference and its number of degrees of freedom."""
     return Metric.of(cov).chi2(difference)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Metric:
-    """A covariance ready to measure differences with.
+    """A covariance ready to measure differences with."""
 
-    Attributes
-    ----------
-    use : NDArray of bool, shape (n,)
-        Cells with a variance.
-    sigma : NDArray, shape (m,)
-        Their standard deviations.
-    value, vector : NDArray, shapes (r,) and (m, r)
-        Of their correlation: the directions that vary at all.
-    """
-
-    use: BoolArray
-    sigma: FloatArray
+    use: BoolArray  # Cells with a variance, shape (n,)
+    sigma: FloatArray  # Their standard deviations, shape (m,)
+    # Of their correlation: the directions that vary at all
     value: FloatArray
     vector: FloatArray
 
@@ -229,11 +138,6 @@ def refolding(unfolded: Spectrum, measured: Spectrum, response: Response) -> tup
 
     The number of cells is not the expectation of the χ²: that comes from `refolding_test`.
 
-    Parameters
-    ----------
-    unfolded, measured : Spectrum
-    response : Response
-
     Notes
     -----
     The covariance is that of the measured spectrum: few iterations leave a χ² above the expectation where the
@@ -246,13 +150,7 @@ def refolding(unfolded: Spectrum, measured: Spectrum, response: Response) -> tup
 def refolded_difference(
     unfolded: Spectrum, measured: Spectrum, response: Response
 ) -> tuple[FloatArray, FloatArray]:
-    """Return the difference of `refolding`, and what its cells are of the measured ones, both of shape (n,).
-
-    Parameters
-    ----------
-    unfolded, measured : Spectrum
-    response : Response
-    """
+    """Return the difference of `refolding`, and what its cells are of the measured ones, both of shape (n,)."""
     genuine = 1 - response.fakes
     expected = response.migration @ unfolded.values.ravel()
     use = (response.migration @ response.prior > 0) & (genuine > 0)

@@ -16,17 +16,6 @@ from gammastar.core.records import FloatArray, Response, Spectrum
 from gammastar.unfold.folding import Method, Options, Unfolder, check_axes, propagated
 from gammastar.unfold.response_matrix import EFFICIENCY_FLOOR
 
-__all__ = [
-    "ITERATIVE",
-    "RECOVERY",
-    "iterative",
-    "mc_statistics",
-    "simulation_bias",
-    "stable_iterations",
-    "unfold_values",
-    "values_alone",
-]
-
 RECOVERY = 0.01  # share of the prior that a cell with a negative estimate starts the next iteration with
 ITERATIONS = (1.0, 2.0, 4.0, 6.0, 10.0, 20.0)  # of a scan
 BLOCK = 2**25  # matrix elements of the replicas treated at once
@@ -36,20 +25,6 @@ def unfold_values(
     y: FloatArray, response: Response, prior: FloatArray, n_iterations: int
 ) -> tuple[FloatArray, FloatArray]:
     """Return the unfolded values and their derivative with respect to `y`.
-
-    Parameters
-    ----------
-    y : NDArray, shape (n_reco,)
-        Measured content without fakes; may be negative or not integer.
-    response : Response
-    prior : NDArray, shape (n_true,)
-        Start of the iteration, not negative.
-    n_iterations : int
-
-    Returns
-    -------
-    n : NDArray, shape (n_true,)
-    derivative : NDArray, shape (n_true, n_reco)
 
     Notes
     -----
@@ -100,8 +75,6 @@ def stable_iterations(
 
     Parameters
     ----------
-    measured : Spectrum
-    response : Response
     change : float
         Largest change of any cell that stops, in its statistical standard deviations.
     most : int
@@ -151,7 +124,6 @@ def iterative(
     ----------
     measured : Spectrum
         On the reconstructed axes of `response`; signed contents and correlated errors are welcome.
-    response : Response
     n_iterations : int
         Strength of the regularisation: few iterations stay near the prior, many follow the data.
     efficiency_floor : float
@@ -228,13 +200,7 @@ def with_least_error(unfolded: Spectrum, measured: Spectrum, response: Response)
 
 
 def values_alone(measured: Spectrum, response: Response, *, n_iterations: int = 4) -> Spectrum:
-    """Return the values of `iterative` in all cells with a covariance of zeros: for toys, much faster.
-
-    Parameters
-    ----------
-    measured, response, n_iterations
-        As for `iterative`; every cell with an efficiency is in the domain.
-    """
+    """Return the values of `iterative` in all cells with a covariance of zeros: for toys, much faster."""
     y = measured.values.ravel() * (1 - response.fakes)
     values = _unfolded(y, response.migration[None], response.prior[None], n_iterations)[0]
     domain = response.efficiency > 0
@@ -246,20 +212,6 @@ def values_alone(measured: Spectrum, response: Response, *, n_iterations: int = 
 
 def mc_statistics(y: FloatArray, response: Response, prior: FloatArray, n_iterations: int) -> FloatArray:
     """Return the covariance from the finite simulation, to first order in the deviation of every replica.
-
-    Parameters
-    ----------
-    y : NDArray, shape (n_reco,)
-        Measured content without fakes.
-    response : Response
-        With `prior_replicas` the start of the iteration deviates as well.
-    prior : NDArray, shape (n_true,)
-    n_iterations : int
-
-    Returns
-    -------
-    NDArray, shape (n_true, n_true)
-        0 if the response has fewer than two replicas.
 
     Notes
     -----
@@ -283,16 +235,6 @@ def mc_statistics(y: FloatArray, response: Response, prior: FloatArray, n_iterat
 
 def simulation_bias(y: FloatArray, response: Response, prior: FloatArray, n_iterations: int) -> FloatArray:
     """Return the bias from the finite simulation: the mean result of the replicas less that of the response.
-
-    Parameters
-    ----------
-    y, response, prior, n_iterations
-        As for `mc_statistics`.
-
-    Returns
-    -------
-    NDArray, shape (n_true,)
-        0 if the response has fewer than two replicas.
 
     Notes
     -----

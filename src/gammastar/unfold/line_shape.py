@@ -18,15 +18,6 @@ from gammastar.unfold.folding import asimov, check_axes
 from gammastar.unfold.response_matrix import response
 from gammastar.unfold.simulation import fiducial, fiducial_fraction, reweighted
 
-__all__ = [
-    "Component",
-    "LineShape",
-    "cocktail_components",
-    "forward_fold",
-    "line_shape_spectrum",
-    "mass_spectrum",
-]
-
 FINE = 0.005  # GeV, true cells of the forward fold; a tenth of the usual resolution of 30 to 60 MeV
 TIES = {("omega_dalitz", "omega"): (branching("omega -> pi0 mu mu") / branching("omega -> e e"), 0.2)}
 """BR(ω → μμπ⁰)/BR(ω → μμ), the latter by lepton universality, and its relative error."""
@@ -34,24 +25,14 @@ TIES = {("omega_dalitz", "omega"): (branching("omega -> pi0 mu mu") / branching(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LineShape:
-    """A fitted sum of line shapes.
-
-    Attributes
-    ----------
-    components : tuple of Component
-    yields : NDArray, shape (n_components,)
-    cov : NDArray, shape (n_components, n_components)
-    chi2, ndf : float, int
-    measured : Spectrum
-        What was fitted.
-    """
+    """A fitted sum of line shapes."""
 
     components: tuple[Component, ...]
-    yields: FloatArray
-    cov: FloatArray
+    yields: FloatArray  # shape (n_components,)
+    cov: FloatArray  # shape (n_components, n_components)
     chi2: float
     ndf: int
-    measured: Spectrum
+    measured: Spectrum  # What was fitted
 
     @property
     def sigma(self) -> FloatArray:
@@ -120,7 +101,6 @@ def forward_fold(
         Counts on one mass axis, with their covariance.
     response : Response
         From true mass cells, fine against the resolution (5 to 10 MeV), to the cells of `measured`.
-    components : sequence of Component
     ratios : mapping of (name, name) to (value, sigma), optional
         Gaussian ties, first yield = value × second yield, e.g. of two decays of one meson.
 
@@ -208,28 +188,7 @@ def mass_spectrum(spectrum: Spectrum) -> Spectrum:
 def line_shape_spectrum(
     measured: Spectrum, matched: MatchedPairs, unfolded: Spectrum
 ) -> tuple[Spectrum, LineShape]:
-    """Replace the mass dependence of an unfolded spectrum by fitted line shapes.
-
-    Parameters
-    ----------
-    measured : Spectrum
-        Subtracted pairs on the reconstructed axes.
-    matched : MatchedPairs
-    unfolded : Spectrum
-        Of the iterative method, on the true axes.
-
-    Returns
-    -------
-    Spectrum
-        Per mass bin the integral of the line shapes inside the domain, divided among pt and energy as
-        `unfolded` divides it. Its covariance holds both, and is first order.
-    LineShape
-
-    Raises
-    ------
-    UserError
-        If the spectrum has no mass axis wide enough for the fit.
-    """
+    """Replace the mass dependence of an unfolded spectrum by fitted line shapes."""
     axis, total = mass_sums(unfolded)
     flat = mass_spectrum(measured)
     reco = flat.hist.axes[0]

@@ -17,8 +17,6 @@ from gammastar.unfold.iterative_bayes import ITERATIVE
 from gammastar.unfold.likelihood_fit import LIKELIHOOD
 from gammastar.unfold.regularised import LEAST_SQUARES, TIKHONOV, global_correlation
 
-__all__ = ["METHODS", "NAMES", "Candidate", "best_candidate", "mass_scan", "own_method", "scan"]
-
 METHODS: Mapping[str, Method] = {
     "likelihood": LIKELIHOOD,
     "iterative": ITERATIVE,
@@ -32,29 +30,14 @@ SLOPE = 0.15  # of the alternative truths of a scan, from end to end of the mass
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One strength in a scan.
-
-    Attributes
-    ----------
-    name : str
-    chi2_ndf : float
-        Refolding χ² per cell.
-    correlation : float
-        Mean global correlation of the result.
-    error : float
-        Mean of σ_i/|x_i|, weighted with |x_i|.
-    bias : float
-        Mean |bias|/σ over cells, the largest of all alternatives (0 without any).
-    bias_of : mapping of str to float
-        The same for each alternative.
-    """
+    """One strength in a scan."""
 
     name: str
-    chi2_ndf: float
-    correlation: float
-    error: float
-    bias: float
-    bias_of: Mapping[str, float]
+    chi2_ndf: float  # Refolding χ² per cell
+    correlation: float  # Mean global correlation of the result
+    error: float  # Mean of σ_i/|x_i|, weighted with |x_i|
+    bias: float  # Mean |bias|/σ over cells, the largest of all alternatives (0 without any)
+    bias_of: Mapping[str, float]  # The same for each alternative
 
     @property
     def row(self) -> tuple[float, float, float, float]:
@@ -73,8 +56,6 @@ def scan(
 
     Parameters
     ----------
-    measured : Spectrum
-    response : Response
     candidates : mapping of str to function (measured, response) → Spectrum
         From strong to weak regularisation, e.g. ``{"4": partial(iterative, n_iterations=4), …}``.
     alternatives : mapping of str to NDArray, shape of the true cells, optional
@@ -131,24 +112,7 @@ def mass_scan(
     options: Options,
     strengths: Sequence[float] = (),
 ) -> tuple[FloatArray, tuple[Candidate, ...]]:
-    """Unfold a mass spectrum with several strengths; alternative truths have another slope.
-
-    Parameters
-    ----------
-    measured : Spectrum
-        On one axis.
-    response : Response
-    method : Method
-        One that has `candidates`.
-    options : Options
-    strengths : sequence of float
-        Those of the method by default.
-
-    Returns
-    -------
-    strengths : NDArray, shape (n,)
-    tuple of Candidate
-    """
+    """Unfold a mass spectrum with several strengths; alternative truths have another slope."""
     if method.candidates is None:
         return np.zeros(0), ()
     candidates = method.candidates(measured, response, options, strengths)
@@ -160,26 +124,7 @@ def mass_scan(
 
 
 def own_method(unfolder: object, name: str) -> Method:
-    """Return a function of the user as a method whose result is checked.
-
-    Parameters
-    ----------
-    unfolder : function (measured, response) → Spectrum
-        Takes the subtracted counts on ``response.reco`` with their covariance, and the response: migration
-        P(reco|true), (n_reco, n_true); efficiency; fakes, the part of the measured counts that is none of
-        the true cells'; prior, the true spectrum of the simulation; ``cov_replicas`` and
-        ``prior_replicas``, bootstraps of the simulation, without which it counts as known exactly. Returns
-        counts on ``response.true``: a covariance of the statistics of the data and, from the bootstraps,
-        of the simulation; the domain where it is a measurement, 0 elsewhere. It is called once per
-        systematic source with other data or another response, and must give the same for the same.
-    name : str
-        For messages and the manifest.
-
-    Raises
-    ------
-    UserError
-        If it is no function.
-    """
+    """Return a function of the user as a method whose result is checked."""
     if not callable(unfolder):
         msg = f"{name}: {type(unfolder).__name__} is no function (measured, response) -> Spectrum"
         raise UserError(msg)

@@ -20,18 +20,6 @@ from gammastar.unfold.response_matrix import EFFICIENCY_FLOOR, cells, n_cells
 from gammastar.unfold.simulation import in_window
 from gammastar.unfold.systematics import Source
 
-__all__ = [
-    "BoostedTrees",
-    "Classifier",
-    "Ratio",
-    "Unbinned",
-    "omnifold",
-    "omnifold_bias",
-    "omnifold_replicas",
-    "subtracted_replicas",
-    "unfolded_pairs",
-]
-
 Sample: TypeAlias = tuple[FloatArray, FloatArray]
 Ratio: TypeAlias = Callable[[FloatArray], FloatArray]
 CLIP = 1e-3  # ratios stay within [CLIP, 1/CLIP]
@@ -47,43 +35,22 @@ class Classifier(Protocol):
         below: tuple[FloatArray, FloatArray],
         rng: np.random.Generator,
     ) -> Ratio:
-        """Return x ↦ (density of `above`)/(density of `below`), normalisation included.
-
-        Parameters
-        ----------
-        above, below : (features (n, d), weights (n,))
-            Weights are not negative.
-        rng : numpy.random.Generator
-        """
+        """Return x ↦ (density of `above`)/(density of `below`), normalisation included."""
 
 
 @dataclass(frozen=True, slots=True)
 class BoostedTrees:
-    """Histogram gradient boosting (scikit-learn) with early stopping.
+    """Histogram gradient boosting (scikit-learn) with early stopping."""
 
-    Attributes
-    ----------
-    n_trees : int
-        At most.
-    rate : float
-        Learning rate.
-    leaves, per_leaf : int
-        Leaves of a tree, and events in a leaf at least: a leaf has one ratio, so that a steep tail of fewer
-        events is not resolved.
-    validation : float
-        Fraction of the events that decides when to stop; 0 grows all trees.
-    patience : int
-        Trees without improvement of the validation loss that stop.
-    bins : int
-        Quantile bins of each feature, at most 255: the finest structure that the ratio resolves.
-    """
-
-    n_trees: int = 100
-    rate: float = 0.2
+    n_trees: int = 100  # At most
+    rate: float = 0.2  # Learning rate
+    # Leaves of a tree, and events in a leaf at least: a leaf has one ratio, so that a steep tail of fewer
+    # events is not resolved
     leaves: int = 8
     per_leaf: int = 50
-    validation: float = 0.2
-    patience: int = 20
+    validation: float = 0.2  # Fraction of the events that decides when to stop; 0 grows all trees
+    patience: int = 20  # Trees without improvement of the validation loss that stop
+    # Quantile bins of each feature, at most 255: the finest structure that the ratio resolves
     bins: int = 255
 
     def __call__(
@@ -150,8 +117,6 @@ def subtracted_replicas(
         Event identifiers: pairs of an event share their Poisson(1) weight.
     axes : sequence of hist axes
         Cells of mass, pt or energy that hold a few tens of pairs each at least.
-    rng : numpy.random.Generator
-    n_replicas : int
 
     Returns
     -------
@@ -199,24 +164,14 @@ def subtracted_replicas(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Unbinned:
-    """Weights of the simulated true pairs that make them the unfolded data.
+    """Weights of the simulated true pairs that make them the unfolded data."""
 
-    Attributes
-    ----------
-    weight : NDArray, shape (n,)
-        One per true pair of the simulation; their sum is the unfolded yield. Replaces the simulation's own.
-    history : NDArray, shape (n_iterations, n)
-        The same after every iteration.
-    change : NDArray, shape (n_iterations,)
-        Weighted mean of |Δ weight|/weight of each iteration.
-    effective : float
-        Effective number of pairs, (Σw)²/Σw².
-    """
-
+    # One per true pair of the simulation; their sum is the unfolded yield. Replaces the simulation's own,
+    # shape (n,)
     weight: FloatArray
-    history: FloatArray
-    change: FloatArray
-    effective: float
+    history: FloatArray  # The same after every iteration, shape (n_iterations, n)
+    change: FloatArray  # Weighted mean of |Δ weight|/weight of each iteration, shape (n_iterations,)
+    effective: float  # Effective number of pairs, (Σw)²/Σw²
 
 
 def _columns(values: FloatArray, names: Sequence[str]) -> FloatArray:
@@ -289,7 +244,6 @@ def omnifold(
         Reconstructed mass, pt and energy of the measured pairs.
     matched : MatchedPairs
         Simulated pairs; those that were not reconstructed carry the acceptance.
-    rng : numpy.random.Generator
     data_weight : NDArray, shape (n_data,), optional
         Not negative: posterior weights after a background subtraction.
     columns : sequence of {"mass", "pt", "energy"}
@@ -393,7 +347,6 @@ def omnifold_replicas(
     data_weight : NDArray, shape (n_data,) or (n_replicas, n_data), optional
         As for `omnifold`; or ready weights of every replica, with the draws in them: those of
         `subtracted_replicas` after a background subtraction.
-    n_replicas : int
     data_event : NDArray, shape (n_data,), optional
         Event identifiers: pairs of an event share their Poisson(1) weight. By default every pair is its own.
 
@@ -447,8 +400,6 @@ def omnifold_bias(
     truth : NDArray, shape (n,)
         Weights of the simulated true pairs: those of another model or of a binned unfolding (`reweighted`),
         or the unfolded ones of `omnifold`.
-    matched : MatchedPairs
-    rng : numpy.random.Generator
     n_repeats : int
         Repetitions that are averaged: trees that draw a validation sample have noise of their own.
     **options
@@ -499,20 +450,7 @@ def omnifold_spectrum(
     *,
     efficiency_floor: float = EFFICIENCY_FLOOR,
 ) -> Spectrum:
-    """Return the histogram of OmniFold weights on the true axes, with the covariance of the replicas.
-
-    Parameters
-    ----------
-    matched : MatchedPairs
-        Whose weights they are.
-    nominal : Unbinned
-    copies : NDArray, shape (n_replicas, n)
-        Of `omnifold_replicas`.
-    response : Response
-        Supplies axes and efficiency.
-    efficiency_floor : float
-        Cells of lower efficiency are left out: value and covariance 0, not in the domain.
-    """
+    """Return the histogram of OmniFold weights on the true axes, with the covariance of the replicas."""
     cell, n = cells(matched.true, response.true), n_cells(response.true)
     inside = cell >= 0
     values = np.bincount(cell[inside], nominal.weight[inside], n)
@@ -534,24 +472,7 @@ def unfolded_pairs(
     efficiency_floor: float,
     options: Mapping[str, Any],
 ) -> tuple[Spectrum, Unbinned]:
-    """Unfold subtracted pairs; the spectrum has the errors of replicas of data and simulation.
-
-    Parameters
-    ----------
-    pairs : Pairs
-        Like-sign ones too: the replicas bootstrap them as well.
-    weights : pair of NDArray, shape (n,)
-        Signed and posterior weights of the subtraction.
-    matched : MatchedPairs
-    response : Response
-        Supplies axes and efficiency.
-    rngs : three random generators
-        Of the nominal unfolding, of the draws of the data, and of the replicas.
-    n_replicas : int
-    efficiency_floor : float
-    options : mapping
-        Of `omnifold`.
-    """
+    """Unfold subtracted pairs; the spectrum has the errors of replicas of data and simulation."""
     signed, posterior = weights
     use = np.flatnonzero(posterior > 0)
     values = np.stack([getattr(pairs, name) for name in KINEMATICS], axis=1)
@@ -576,20 +497,6 @@ def scaled_sources(
     spectrum: Spectrum, binned: Spectrum, sources: Sequence[Source]
 ) -> tuple[Spectrum, tuple[Source, ...]]:
     """Add systematic sources to the covariance of an OmniFold spectrum.
-
-    Parameters
-    ----------
-    spectrum : Spectrum
-    binned : Spectrum
-        Of the iterative unfolding in the same cells, with as many iterations.
-    sources : sequence of Source
-        Shifts of `binned`.
-
-    Returns
-    -------
-    Spectrum
-    tuple of Source
-        With the relative shift of each cell that `binned` has.
 
     Notes
     -----

@@ -17,21 +17,6 @@ from gammastar.core.records import BoolArray, FloatArray, Response, Spectrum
 from gammastar.unfold.folding import Method, Options, Unfolder, check_axes, propagated, scaled_prior
 from gammastar.unfold.response_matrix import EFFICIENCY_FLOOR
 
-__all__ = [
-    "LEAST_SQUARES",
-    "TIKHONOV",
-    "Fit",
-    "Penalty",
-    "TauScan",
-    "fit",
-    "global_correlation",
-    "l_curve",
-    "least_correlated",
-    "least_squares",
-    "penalty_matrix",
-    "tikhonov",
-]
-
 Penalty: TypeAlias = Literal["size", "difference", "curvature"]
 PENALTIES = ("size", "difference", "curvature")
 TAUS = (10.0, 3.0, 1.0, 0.3, 0.1)  # of a scan, times the one that is chosen
@@ -42,32 +27,15 @@ STENCIL = {"size": (1.0,), "difference": (-1.0, 1.0), "curvature": (1.0, -2.0, 1
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fit:
-    """One regularised fit, before it becomes a spectrum.
+    """One regularised fit, before it becomes a spectrum."""
 
-    Attributes
-    ----------
-    values : NDArray, shape (n_true,)
-    derivative : NDArray, shape (n_true, n_reco)
-        With respect to the measured content.
-    cov : NDArray, shape (n_true, n_true)
-        From the covariance of the measured content.
-    chi2 : float
-        (y − P x)ᵀ V⁻¹ (y − P x).
-    penalty : float
-        |L (x − x₀)|², without τ².
-    used : NDArray of bool, shape (n_true,)
-        Cells that are reconstructed at all; the others are 0.
-    inverse : NDArray, shape (n_true, n_true)
-        E = (PᵀV⁻¹P + τ²LᵀL)⁻¹.
-    """
-
-    values: FloatArray
-    derivative: FloatArray
-    cov: FloatArray
-    chi2: float
-    penalty: float
-    used: BoolArray
-    inverse: FloatArray
+    values: FloatArray  # shape (n_true,)
+    derivative: FloatArray  # With respect to the measured content, shape (n_true, n_reco)
+    cov: FloatArray  # From the covariance of the measured content, shape (n_true, n_true)
+    chi2: float  # (y − P x)ᵀ V⁻¹ (y − P x)
+    penalty: float  # |L (x − x₀)|², without τ²
+    used: BoolArray  # Cells that are reconstructed at all; the others are 0, shape (n_true,)
+    inverse: FloatArray  # E = (PᵀV⁻¹P + τ²LᵀL)⁻¹, shape (n_true, n_true)
 
     @property
     def mean_correlation(self) -> float:
@@ -76,13 +44,7 @@ class Fit:
 
 
 def global_correlation(cov: FloatArray) -> FloatArray:
-    """Return ρ_i = √(1 − 1/(C_ii (C⁻¹)_ii)), the correlation of each cell with all others together.
-
-    Examples
-    --------
-    >>> global_correlation(np.array([[2.0, 1.0], [1.0, 2.0]]))
-    array([0.5, 0.5])
-    """
+    """Return ρ_i = √(1 − 1/(C_ii (C⁻¹)_ii)), the correlation of each cell with all others together."""
     sigma = np.sqrt(np.diag(cov))
     inverse = np.linalg.pinv(cov / np.outer(sigma, sigma), hermitian=True)
     return np.asarray(np.sqrt(np.clip(1 - 1 / np.maximum(np.diag(inverse), 1.0), 0, 1)))
@@ -91,22 +53,7 @@ def global_correlation(cov: FloatArray) -> FloatArray:
 def penalty_matrix(
     axes: Sequence[Any], penalty: Penalty, used: BoolArray | None = None, *, density: bool = False
 ) -> FloatArray:
-    """Return L, whose rows are the penalised combinations of cells.
-
-    Parameters
-    ----------
-    axes : sequence of hist axes
-    penalty : {"size", "difference", "curvature"}
-        The content of each cell, its first or its second difference along each axis.
-    used : NDArray of bool, shape (n_cells,), optional
-        Rows that touch another cell are left out.
-    density : bool
-        Divide contents by the size of the cell first.
-
-    Returns
-    -------
-    NDArray, shape (n_rows, n_cells)
-    """
+    """Return L, whose rows are the penalised combinations of cells."""
     if penalty not in PENALTIES:
         msg = f"unfold: penalty {penalty!r} is unknown; choose one of {', '.join(PENALTIES)}"
         raise UserError(msg)
@@ -161,20 +108,6 @@ def fit(
     density: bool = False,
 ) -> Fit:
     """Minimise (y − P x)ᵀ V⁻¹ (y − P x) + τ² |L (x − x₀)|².
-
-    Parameters
-    ----------
-    y : NDArray, shape (n_reco,)
-        Measured content without fakes.
-    cov : NDArray, shape (n_reco, n_reco)
-    response : Response
-    tau : float
-        Strength; 0 is least squares.
-    penalty : {"curvature", "difference", "size"}
-    start : NDArray, shape (n_true,), optional
-        x₀; 0 by default.
-    density : bool
-        Penalise contents over cell sizes.
 
     Notes
     -----
@@ -257,7 +190,6 @@ def tikhonov(
     ----------
     measured : Spectrum
         On the reconstructed axes of `response`.
-    response : Response
     tau : float
         Strength of the regularisation, see `l_curve` and `least_correlated`; 0 is least squares.
     penalty : {"curvature", "difference", "size"}
@@ -308,7 +240,6 @@ def least_squares(
     ----------
     measured : Spectrum
         Subtracted pairs.
-    response : Response
     efficiency_floor : float
         Cells below it are not unfolded.
     """
@@ -317,24 +248,17 @@ def least_squares(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TauScan:
-    """A scan of the strength τ.
+    """A scan of the strength τ."""
 
-    Attributes
-    ----------
-    tau, chi2, penalty, correlation : NDArray, shape (n,)
-        Strength, χ² of the data, |L (x − x₀)|², mean global correlation.
-    score : NDArray, shape (n,)
-        What is largest at the best point: the curvature of the L-curve, or minus the mean correlation.
-    best : float
-        Chosen τ.
-    """
-
+    # Strength, χ² of the data, |L (x − x₀)|², mean global correlation, shape (n,)
     tau: FloatArray
     chi2: FloatArray
     penalty: FloatArray
     correlation: FloatArray
+    # What is largest at the best point: the curvature of the L-curve, or minus the mean correlation, shape
+    # (n,)
     score: FloatArray
-    best: float
+    best: float  # Chosen τ
 
 
 def _scanned(
@@ -376,8 +300,6 @@ def l_curve(
 
     Parameters
     ----------
-    measured : Spectrum
-    response : Response
     taus : sequence of float, optional
         Increasing; by default 60 values around where penalty and data balance.
     penalty, start, density

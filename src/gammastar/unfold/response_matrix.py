@@ -18,19 +18,6 @@ from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import BoolArray, FloatArray, Response, Spectrum
 from gammastar.core.sampling import event_seeds, replica_weights
 
-__all__ = [
-    "COSINE",
-    "EFFICIENCY_FLOOR",
-    "cells",
-    "cosine_weights",
-    "from_hist",
-    "n_cells",
-    "polarised_response",
-    "response",
-    "spectrum_from_hist",
-    "without_replicas",
-]
-
 COSINE = "cos_theta"
 """Column of the simulated pairs: cos θ of the positive lepton about the flight in the laboratory."""
 
@@ -46,25 +33,7 @@ log = logging.getLogger(__name__)
 
 
 def cells(values: FloatArray, axes: Sequence[Any]) -> IntArray:
-    """Return the cell of every row.
-
-    Parameters
-    ----------
-    values : NDArray, shape (n, 3) [GeV]
-        mass, pt, energy; nan is outside.
-    axes : sequence of hist axes
-        Any choice of the three, in any order, by name.
-
-    Returns
-    -------
-    NDArray of int, shape (n,)
-        Cell number in C order, -1 outside the axes.
-
-    Raises
-    ------
-    UserError
-        If an axis is none of mass, pt and energy.
-    """
+    """Return the cell of every row."""
     cell = np.zeros(len(values), dtype=np.int64)
     inside = np.isfinite(values[:, 0] + values[:, 1] + values[:, 2])  # much faster than all() of each row
     for axis in axes:
@@ -158,25 +127,6 @@ def polarised_response(
     lambda_theta: float,
 ) -> Response:
     """Return the response if the virtual photons were polarised otherwise than simulated.
-
-    Parameters
-    ----------
-    matched : MatchedPairs, or parts of it
-        With the column ``cos_theta`` of the reconstructed pairs (positive lepton, about the pair's flight
-        in the laboratory).
-    axes_reco, axes_true : sequence of hist axes
-    lambda_theta : float
-        Change of the coefficient of cos²θ in the angular distribution, from an unpolarised simulation.
-
-    Returns
-    -------
-    Response
-        Without replicas.
-
-    Raises
-    ------
-    UserError
-        If the angle is missing or λ lies outside [−1, 1].
 
     Notes
     -----
@@ -280,10 +230,6 @@ class _Sums:
 
 def without_replicas(response: Response) -> Response:
     """Return the same response without its bootstraps.
-
-    Parameters
-    ----------
-    response : Response
 
     Returns
     -------

@@ -16,19 +16,6 @@ from gammastar.core.sampling import event_seeds, uniform
 from gammastar.physics.qed import kept_momentum
 from gammastar.unfold.response_matrix import COSINE, cells
 
-__all__ = [
-    "View",
-    "fiducial",
-    "fiducial_fraction",
-    "in_window",
-    "mixed_simulation",
-    "more_radiation",
-    "radiated_pairs",
-    "reweighted",
-    "reweighted_to",
-    "unsmeared",
-]
-
 View: TypeAlias = Callable[[MatchedPairs], MatchedPairs]
 LARGEST = 5.0  # of the factor on a simulated pair, up and down
 
@@ -38,7 +25,6 @@ def in_window(matched: MatchedPairs, axes: Sequence[Any]) -> MatchedPairs:
 
     Parameters
     ----------
-    matched : MatchedPairs
     axes : sequence of hist axes
         Of the reconstructed mass, pt or energy; their outer edges are the window.
 
@@ -87,21 +73,6 @@ def reweighted(
 
     A response in the mass alone averages the efficiency over pt and energy; with these weights it averages
     over those of the data.
-
-    Parameters
-    ----------
-    matched : MatchedPairs
-    unfolded : Spectrum, optional
-        Counts on any of mass, pt and energy.
-    weight : NDArray, shape (n,), optional
-        Ready weights instead, those of `omnifold`.
-    most : float
-        Ratios to the simulation, scaled to one on average, are clipped to [1/most, most].
-
-    Raises
-    ------
-    UserError
-        If neither or both of `unfolded` and `weight` are given.
     """
     if (unfolded is None) == (weight is None):
         msg = "reweighted: give either an unfolded spectrum or ready weights"
@@ -121,14 +92,7 @@ def reweighted(
 
 
 def fiducial(matched: MatchedPairs, domain: Spectrum | Response) -> MatchedPairs:
-    """Return the simulated pairs inside the measured domain; reconstructed pairs from outside become fakes.
-
-    Parameters
-    ----------
-    matched : MatchedPairs
-    domain : Spectrum or Response
-        Its domain, or its cells of non-zero efficiency.
-    """
+    """Return the simulated pairs inside the measured domain; reconstructed pairs from outside become fakes."""
     axes, inside = _domain(domain)
     cell = cells(matched.true, axes)
     kept = (cell >= 0) & inside[cell]
@@ -162,25 +126,6 @@ def _domain(domain: Spectrum | Response) -> tuple[Sequence[Any], BoolArray]:
 def radiated_pairs(matched: MatchedPairs, kept: FloatArray, *, m_lepton: float = M_MU) -> MatchedPairs:
     """Return the simulated pairs with photons radiated off their reconstructed leptons.
 
-    Parameters
-    ----------
-    matched : MatchedPairs
-        With the column ``cos_theta`` of the reconstructed pairs.
-    kept : NDArray, shape (2, n)
-        Share of its momentum that each lepton keeps; the positive one first.
-    m_lepton : float
-        [GeV]
-
-    Returns
-    -------
-    MatchedPairs
-        Reconstructed mass, pt and energy after radiation; the truth stays at Born level.
-
-    Raises
-    ------
-    UserError
-        If the angle is missing or shares are not in (0, 1].
-
     Notes
     -----
     Photons go along their lepton. E₊ and E₋ follow from energy, mass and cos θ of the pair; the product of
@@ -211,20 +156,7 @@ def radiated_pairs(matched: MatchedPairs, kept: FloatArray, *, m_lepton: float =
 
 
 def mixed_simulation(nominal: MatchedPairs, other: MatchedPairs, share: float) -> MatchedPairs:
-    """Return a simulation of which a share is replaced by another version of the same events.
-
-    Parameters
-    ----------
-    nominal, other : MatchedPairs
-        The same true pairs.
-    share : float
-        Between 0 and 1.
-
-    Raises
-    ------
-    UserError
-        If the samples differ in size or the share is outside [0, 1].
-    """
+    """Return a simulation of which a share is replaced by another version of the same events."""
     if len(nominal) != len(other) or not 0 <= share <= 1:
         msg = f"mixed_simulation: {len(nominal)} and {len(other)} pairs, share {share:g} of [0, 1]"
         raise UserError(msg)
@@ -236,17 +168,7 @@ def mixed_simulation(nominal: MatchedPairs, other: MatchedPairs, share: float) -
 
 
 def more_radiation(share: float, m_lepton: float, rng: np.random.Generator) -> View:
-    """Return what replaces a share of the simulation by the same pairs with radiation once more.
-
-    Parameters
-    ----------
-    share : float
-        Relative uncertainty of the radiation.
-    m_lepton : float [GeV]
-    rng : numpy.random.Generator
-        One number of it, the event and the true mass decide what each lepton of a pair loses: it is the same
-        in whatever parts the pairs come.
-    """
+    """Return what replaces a share of the simulation by the same pairs with radiation once more."""
     salts = [int(salt) for salt in rng.integers(2**63, size=2)]
 
     def view(part: MatchedPairs) -> MatchedPairs:
@@ -261,23 +183,6 @@ def more_radiation(share: float, m_lepton: float, rng: np.random.Generator) -> V
 
 def reweighted_to(nominal: Spectrum, response: Response) -> Callable[[MatchedPairs], MatchedPairs]:
     """Return what gives the simulation the transverse momenta and energies of an unfolded spectrum.
-
-    Parameters
-    ----------
-    nominal : Spectrum
-        Unfolded, on axes with ``pt`` and ``energy``.
-    response : Response
-        That it was unfolded with.
-
-    Returns
-    -------
-    callable
-        MatchedPairs -> MatchedPairs with other weights; fakes stay as they are.
-
-    Raises
-    ------
-    UserError
-        If the spectrum has neither axis.
 
     Notes
     -----

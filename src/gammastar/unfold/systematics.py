@@ -17,18 +17,6 @@ from gammastar.unfold.response_matrix import parts_of, polarised_response, witho
 from gammastar.unfold.response_matrix import response as simulated_response
 from gammastar.unfold.simulation import View, reweighted_to
 
-__all__ = [
-    "Source",
-    "Variation",
-    "data_variations",
-    "relative_errors",
-    "response_variations",
-    "scaled_response",
-    "statistical_cov",
-    "with_efficiency",
-    "with_systematics",
-]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Variation:
@@ -51,36 +39,18 @@ class Variation:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Source:
-    """What a source does to the spectrum.
-
-    Attributes
-    ----------
-    name : str
-    shift : NDArray, shape (n,)
-        Of every cell, one standard deviation.
-    total : float
-        Relative shift of the sum.
-    mean : float
-        Mean of |shift|/|value| over cells, weighted with |value|.
-    """
+    """What a source does to the spectrum."""
 
     name: str
-    shift: FloatArray
-    total: float
-    mean: float
+    shift: FloatArray  # Of every cell, one standard deviation, shape (n,)
+    total: float  # Relative shift of the sum
+    mean: float  # Mean of |shift|/|value| over cells, weighted with |value|
 
 
 def with_systematics(
     measured: Spectrum, response: Response, unfolder: Unfolder, variations: Sequence[Variation]
 ) -> tuple[Spectrum, tuple[Source, ...]]:
     """Unfold, and once more per variation; every source adds its shift to the covariance.
-
-    Parameters
-    ----------
-    measured : Spectrum
-    response : Response
-    unfolder : function (measured, response) → Spectrum
-    variations : sequence of Variation
 
     Returns
     -------
@@ -126,17 +96,7 @@ def with_systematics(
 def data_variations(
     subtracted: Spectrum, shifts: Sequence[tuple[str, FloatArray]], response: Response
 ) -> tuple[Spectrum, list[Variation]]:
-    """Take named sources out of the covariance of the data; return the data and a variation of each source.
-
-    Parameters
-    ----------
-    subtracted : Spectrum
-        Its covariance holds every source as outer(shift, shift).
-    shifts : sequence of (name, NDArray of shape (n,))
-        One standard deviation of each measured cell.
-    response : Response
-        That data are unfolded with.
-    """
+    """Take named sources out of the covariance of the data; return the data and a variation of each source."""
     cov = subtracted.cov.copy()
     for _, shift in shifts:
         cov -= np.outer(shift, shift)
@@ -159,24 +119,7 @@ def response_variations(
     efficiency: float | None = None,
     own: Sequence[OwnSource] = (),
 ) -> list[Variation]:
-    """Return one variation of the response, or up and down, per source in the simulation.
-
-    Parameters
-    ----------
-    matched : MatchedPairs, or parts of it that can be iterated over again
-    response : Response
-        Without replicas.
-    polarisation : float, optional
-        Standard deviation of λθ.
-    radiation : View, optional
-        Of `more_radiation`.
-    prior : Spectrum, optional
-        First result, whose transverse momenta and energies the simulation gets.
-    efficiency : float, optional
-        Relative standard deviation.
-    own : sequence of OwnSource
-        Of the user; those of dark particles vary nothing here.
-    """
+    """Return one variation of the response, or up and down, per source in the simulation."""
     axes, varied, views = (response.reco, response.true), [], []
     if polarisation is not None:
         sizes = (polarisation, -polarisation)
@@ -203,15 +146,7 @@ def statistical_cov(unfolded: Spectrum, sources: Sequence[Source]) -> FloatArray
 
 
 def relative_errors(unfolded: Spectrum, statistical: FloatArray, data: FloatArray) -> FloatArray:
-    """Return the relative errors of the sum from data and from simulation, shape (2,).
-
-    Parameters
-    ----------
-    unfolded : Spectrum
-    statistical, data : NDArray, shape (n, n)
-        Covariance of the statistics of both, and of the data alone. Of a sum that is zero the errors are
-        absolute.
-    """
+    """Return the relative errors of the sum from data and from simulation, shape (2,)."""
     simulation = max(float((statistical - data).sum()), 0.0)
     both = np.sqrt([max(float(data.sum()), 0.0), simulation])
     total = abs(float(unfolded.values.sum()))
@@ -219,14 +154,7 @@ def relative_errors(unfolded: Spectrum, statistical: FloatArray, data: FloatArra
 
 
 def scaled_response(response: Response, factor: float | FloatArray) -> Response:
-    """Return a response whose efficiency is multiplied, per true cell; at most to one.
-
-    Parameters
-    ----------
-    response : Response
-    factor : float or NDArray, shape (n_true,) or that of the true cells
-        E.g. 1.02 for a 2 % uncertainty of the muon efficiency squared.
-    """
+    """Return a response whose efficiency is multiplied, per true cell; at most to one."""
     ratio = np.broadcast_to(np.asarray(factor, dtype=np.float64).ravel(), response.efficiency.shape)
     if not np.isfinite(ratio).all() or (ratio <= 0).any():
         msg = f"scaled_response: factors must be positive, the smallest is {ratio.min()}"
@@ -248,14 +176,6 @@ def with_efficiency(
     factor: Callable[[FloatArray, FloatArray, FloatArray], FloatArray],
 ) -> Response:
     """Return a response whose efficiency is multiplied by a function of the true kinematics, pair by pair.
-
-    Parameters
-    ----------
-    parts : iterable of MatchedPairs
-    response : Response
-        Of the same pairs, without replicas.
-    factor : callable
-        True mass, pt, energy [GeV], (n,) each -> factor on the efficiency, (n,).
 
     Notes
     -----

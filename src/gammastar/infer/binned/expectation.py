@@ -15,116 +15,63 @@ from scipy.sparse import csr_array
 
 from gammastar.core.records import FloatArray
 
-__all__ = ["Expectation", "LogNormal", "SampleTerms", "expectation_of"]
-
 IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SampleTerms:
-    """One sample of a channel; integers are numbers of parameters.
+    """One sample of a channel; integers are numbers of parameters."""
 
-    Attributes
-    ----------
-    place : slice
-        Of its bins among all bins.
-    nominal : NDArray, shape (bins,)
-    shapes : list of (int, NDArray, NDArray)
-        Of each histosys the odd and the even part of its shifts.
-    norms : list of (int, float, float)
-        Of each normsys its factors at −1 and +1 standard deviation.
-    factors : list of int
-        Normalisation factors and luminosity.
-    gammas : list of NDArray of int, shape (bins,)
-        Bin-wise factors.
-    """
-
-    place: slice
-    nominal: FloatArray
+    place: slice  # Of its bins among all bins
+    nominal: FloatArray  # shape (bins,)
+    # Of each histosys the odd and the even part of its shifts
     shapes: list[tuple[int, FloatArray, FloatArray]]
-    norms: list[tuple[int, float, float]]
-    factors: list[int]
-    gammas: list[IntArray]
+    norms: list[tuple[int, float, float]]  # Of each normsys its factors at −1 and +1 standard deviation
+    factors: list[int]  # Normalisation factors and luminosity
+    gammas: list[IntArray]  # Bin-wise factors, shape (bins,)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LogNormal:
-    """What the log-normal factors of k samples do at sets of parameters.
+    """What the log-normal factors of k samples do at sets of parameters."""
 
-    Attributes
-    ----------
-    events : NDArray, shape (sets, cells)
-    logs : NDArray, shape (sets, k, parameters)
-        d ln events/dα of each sample.
-    bins : NDArray of int, shape (cells,)
-        The bin of each cell.
-    samples : csr_array, shape (k, cells)
-        One where a cell belongs to the sample.
-    """
-
-    events: FloatArray
-    logs: FloatArray
-    bins: IntArray
-    samples: csr_array
+    events: FloatArray  # shape (sets, cells)
+    logs: FloatArray  # d ln events/dα of each sample, shape (sets, k, parameters)
+    bins: IntArray  # The bin of each cell, shape (cells,)
+    samples: csr_array  # One where a cell belongs to the sample, shape (k, cells)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Expectation:
-    """Cells of all samples; p parameters, b bins, c cells, n normsys modifiers of k samples.
-
-    Attributes
-    ----------
-    parameters, bins : int
-    nominal : NDArray, shape (c,)
-    bin_of : NDArray of int, shape (c,)
-    gather : csr_array, shape (b, c)
-        Sums the cells of a bin.
-    odd, even : csr_array, shape (c, p)
-        Parts of the shifts of histosys modifiers.
-    odd_slopes, even_slopes : csr_array, shape (b p, c)
-        The same, from cells to derivatives.
-    linear : NDArray of int, shape (c, l)
-        Parameters that are factors of a cell; p stands for none.
-    linear_slopes : tuple of csr_array, shape (b p, c)
-        From cells to the derivatives of each column of `linear`.
-    norm_of : NDArray of int, shape (n,)
-        Parameters of the normsys modifiers, in order of samples.
-    polynomials : NDArray, shape (n, 7)
-    high, low : NDArray, shape (n,)
-        ln of their factors.
-    starts, row_of : NDArray of int, shape (k,) and (n,)
-        First modifier of each sample that has any, and the sample of each modifier.
-    normed : NDArray of int, shape (c,)
-        The sample of each cell, k where it has none.
-    samples : csr_array, shape (k, c)
-    pairs : NDArray of int, shape (2, e)
-        Each cell with each of its normsys modifiers.
-    norm_slopes : csr_array, shape (b p, e)
-    norm_rows : csr_array, shape (k p, n)
-    """
+    """Cells of all samples; p parameters, b bins, c cells, n normsys modifiers of k samples."""
 
     parameters: int
     bins: int
-    nominal: FloatArray
-    bin_of: IntArray
-    gather: csr_array
+    nominal: FloatArray  # shape (c,)
+    bin_of: IntArray  # shape (c,)
+    gather: csr_array  # Sums the cells of a bin, shape (b, c)
+    # Parts of the shifts of histosys modifiers, shape (c, p)
     odd: csr_array
     even: csr_array
+    # The same, from cells to derivatives, shape (b p, c)
     odd_slopes: csr_array
     even_slopes: csr_array
-    linear: IntArray
+    linear: IntArray  # Parameters that are factors of a cell; p stands for none, shape (c, l)
+    # From cells to the derivatives of each column of `linear`, shape (b p, c)
     linear_slopes: tuple[csr_array, ...]
-    norm_of: IntArray
-    polynomials: FloatArray
+    norm_of: IntArray  # Parameters of the normsys modifiers, in order of samples, shape (n,)
+    polynomials: FloatArray  # shape (n, 7)
+    # ln of their factors, shape (n,)
     high: FloatArray
     low: FloatArray
+    # First modifier of each sample that has any, and the sample of each modifier, shape (k,)
     starts: IntArray
     row_of: IntArray
-    normed: IntArray
-    samples: csr_array
-    pairs: IntArray
-    norm_slopes: csr_array
-    norm_rows: csr_array
+    normed: IntArray  # The sample of each cell, k where it has none, shape (c,)
+    samples: csr_array  # shape (k, c)
+    pairs: IntArray  # Each cell with each of its normsys modifiers, shape (2, e)
+    norm_slopes: csr_array  # shape (b p, e)
+    norm_rows: csr_array  # shape (k p, n)
 
     @property
     def numbers(self) -> int:
@@ -251,14 +198,7 @@ def _sparse(
 
 
 def expectation_of(samples: Sequence[SampleTerms], bins: int, parameters: int) -> Expectation:
-    """Return the cells of samples.
-
-    Parameters
-    ----------
-    samples : sequence of SampleTerms
-    bins, parameters : int
-        Of the whole workspace.
-    """
+    """Return the cells of samples."""
     sizes = np.array([s.nominal.size for s in samples])
     first = np.concatenate([[0], np.cumsum(sizes)])
     total = int(first[-1])

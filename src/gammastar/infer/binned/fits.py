@@ -15,8 +15,6 @@ from gammastar.core.records import FloatArray
 from gammastar.infer.binned.kinks import crossings, stiffened, vanished
 from gammastar.infer.binned.model import SMALLEST, BinnedModel
 
-__all__ = ["Fitted", "fitted"]
-
 STEPS = 2000  # few sets need more than some tens
 DONE = 1e-9  # gain that a step still promises, in units of the NLL
 ENOUGH = 1e-4  # the same after all steps, for sets that creep along a kink or a flat valley
@@ -45,25 +43,7 @@ def fitted(
     start: FloatArray | None = None,
     held: npt.NDArray[np.bool_] | None = None,
 ) -> Fitted:
-    """Return the fits of data sets.
-
-    Parameters
-    ----------
-    model : BinnedModel
-    counts : NDArray, shape (sets, bins)
-    aux : NDArray, shape (sets, parameters) or (1, parameters)
-        Auxiliary measurements.
-    strength : float or (float, float)
-        Of the signal: fixed, or fitted between two bounds.
-    start : NDArray, shape (sets, parameters) or (1, parameters), optional
-    held : NDArray of bool, shape (parameters,), optional
-        Parameters that stay at their start.
-
-    Raises
-    ------
-    PhysicsError
-        If a set does not converge.
-    """
+    """Return the fits of data sets."""
     sets, p = len(counts), len(model.start)
     aux = np.broadcast_to(aux, (sets, p))
     x = np.array(np.broadcast_to(model.start[None, :] if start is None else start, (sets, p)))

@@ -18,14 +18,6 @@ from gammastar.infer.binned.model import SMALLEST, BinnedModel, binned_model
 from gammastar.infer.binned.toys import BinnedToys, drawn
 from gammastar.infer.toys import Convention
 
-__all__ = [
-    "GoodnessOfFit",
-    "counting_interval",
-    "goodness_of_fit",
-    "likelihood_scan",
-    "strength_interval",
-]
-
 RANDOMISED = Convention("qtilde", "randomised")
 LARGEST = 1e6  # strength up to which the best fit is sought
 HALVINGS = 5  # of the step between strengths, at the ends of an interval
@@ -34,30 +26,16 @@ TIES = 1e-6  # of the statistic
 
 @dataclass(frozen=True, slots=True)
 class GoodnessOfFit:
-    """Comparison of a fit with the saturated model, whose expectations are the counts.
+    """Comparison of a fit with the saturated model, whose expectations are the counts."""
 
-    Attributes
-    ----------
-    statistic : float
-        2 ln of the ratio of the likelihoods, constraints of nuisances included.
-    freedom : int
-        Bins minus free parameters without a constraint.
-    asymptotic : float
-        p-value of a χ² of so many degrees of freedom.
-    p_value, error : float
-        From toys at the fit with measurements drawn anew, and its Monte Carlo error.
-    toys : int
-    strength : float
-        Fitted signal strength.
-    """
-
-    statistic: float
-    freedom: int
-    asymptotic: float
+    statistic: float  # 2 ln of the ratio of the likelihoods, constraints of nuisances included
+    freedom: int  # Bins minus free parameters without a constraint
+    asymptotic: float  # p-value of a χ² of so many degrees of freedom
+    # From toys at the fit with measurements drawn anew, and its Monte Carlo error
     p_value: float
     error: float
     toys: int
-    strength: float
+    strength: float  # Fitted signal strength
 
 
 def goodness_of_fit(
@@ -68,20 +46,6 @@ def goodness_of_fit(
     strength: float | None = None,
 ) -> GoodnessOfFit:
     """Return how well a workspace fits its data, against the saturated model.
-
-    Parameters
-    ----------
-    workspace : mapping
-        HistFactory JSON of one signal point.
-    rng : numpy.random.Generator
-    n_toys : int
-    strength : float, optional
-        Fixed signal strength, 0 for the background alone; fitted if not given.
-
-    Raises
-    ------
-    PhysicsError
-        For a masked workspace, and as `binned_model`.
 
     Notes
     -----
@@ -118,33 +82,7 @@ def _saturated(model: BinnedModel, toys: BinnedToys, strength: float | tuple[flo
 
 
 def likelihood_scan(workspace: Mapping[str, Any], strengths: npt.ArrayLike) -> FloatArray:
-    """Return −2 ln of the profile likelihood ratio of signal strengths, all fitted in step.
-
-    Parameters
-    ----------
-    workspace : mapping
-        HistFactory JSON of one signal point.
-    strengths : array_like, shape (n,)
-        Not negative.
-
-    Returns
-    -------
-    NDArray, shape (n,)
-        Above its minimum over strengths from 0 on.
-
-    Raises
-    ------
-    PhysicsError
-        For strengths that are negative or not finite, and as `binned_model`.
-
-    Examples
-    --------
-    >>> from gammastar.infer import workspace
-    >>> spec = workspace("c", 3.0, 0.0, [5])
-    >>> spec["channels"][0]["samples"][0]["data"] = [1.0]
-    >>> likelihood_scan(spec, [0.0, 2.0]).round(4)  # 2 (5 ln(5/3) − 2) at zero
-    array([1.1083, 0.    ])
-    """
+    """Return −2 ln of the profile likelihood ratio of signal strengths, all fitted in step."""
     mu = np.atleast_1d(np.asarray(strengths, dtype=np.float64))
     if mu.ndim != 1 or not np.all(np.isfinite(mu) & (mu >= 0.0)):
         msg = f"likelihood_scan: strengths {strengths!r} must be finite and not negative"
@@ -165,26 +103,6 @@ def strength_interval(
     points: int = 24,
 ) -> tuple[float, float]:
     """Return the Feldman-Cousins interval of the signal strength, nuisances profiled.
-
-    Parameters
-    ----------
-    workspace : mapping
-        HistFactory JSON of one signal point, not masked.
-    rng : numpy.random.Generator
-    cl : float
-    n_toys, points : int
-        Toys at each strength, and strengths between zero and where −2 ln of the likelihood ratio is 16; the
-        ends are then halved five times.
-
-    Returns
-    -------
-    low, high : float
-        The lowest and the highest strength that is not excluded.
-
-    Raises
-    ------
-    PhysicsError
-        For a masked workspace, too few points, and as `binned_model`.
 
     Notes
     -----
@@ -236,32 +154,10 @@ def _p_value(model: BinnedModel, data: BinnedToys, mu: float, n: int, rng: np.ra
 def counting_interval(count: int, background: float, *, cl: float = 0.90) -> tuple[float, float]:
     """Return the Feldman-Cousins interval of the signal of a count, by enumeration.
 
-    Parameters
-    ----------
-    count : int
-    background : float
-        Known background.
-    cl : float
-
-    Returns
-    -------
-    low, high : float
-        Signal events, to 0.005.
-
-    Raises
-    ------
-    PhysicsError
-        For a count or background that is negative or not finite, or `cl` outside (0, 1).
-
     Notes
     -----
     G. J. Feldman and R. D. Cousins, Phys. Rev. D 57 (1998) 3873, Tables IV and V. Their tables lengthen
     intervals so that the upper end does not rise with the background; this does not.
-
-    Examples
-    --------
-    >>> counting_interval(3, 0.0)
-    (1.1, 7.42)
     """
     if count != int(count) or count < 0 or not (np.isfinite(background) and background >= 0 and 0 < cl < 1):
         msg = f"counting_interval: count {count!r}, background {background!r} or cl {cl!r} is out of range"

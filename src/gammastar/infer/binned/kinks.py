@@ -13,24 +13,12 @@ import numpy.typing as npt
 from gammastar.core.records import FloatArray
 from gammastar.infer.binned.expectation import Expectation
 
-__all__ = ["crossings", "stiffened", "vanished"]
-
 SHARE = 0.05  # of a bin, which a template must have to be missed there
 CLOSEST = 1e-9  # events between both sides of a kink, of which no more is asked
 
 
 def crossings(events: Expectation, before: FloatArray, after: FloatArray) -> FloatArray:
-    """Return one over the change of each template that passes zero between parameters, else zero.
-
-    Parameters
-    ----------
-    events : Expectation
-    before, after : NDArray, shape (sets, parameters)
-
-    Returns
-    -------
-    NDArray, shape (sets, cells)
-    """
+    """Return one over the change of each template that passes zero between parameters, else zero."""
     first, last = events.shape(before), events.shape(after)
     passed = (first > 0.0) != (last > 0.0)
     return np.where(passed, 1.0 / np.maximum(np.abs(last - first), CLOSEST), 0.0)
@@ -44,20 +32,7 @@ def stiffened(
     stiffness: FloatArray,
     free: npt.NDArray[np.int64],
 ) -> FloatArray:
-    """Return curvatures with those of the kinks that steps have met.
-
-    Parameters
-    ----------
-    events : Expectation
-    curvature : NDArray, shape (sets, f, f)
-        Of the free parameters.
-    x : NDArray, shape (sets, parameters)
-    excess : NDArray, shape (sets, bins)
-        1 − n/ν, or zero where it is negative: there a minimum cannot lie at a kink.
-    stiffness : NDArray, shape (sets, cells)
-        From `crossings`.
-    free : NDArray of int, shape (f,)
-    """
+    """Return curvatures with those of the kinks that steps have met."""
     weight = stiffness * excess[:, events.bin_of]
     of_set, cell = np.nonzero(weight)
     if not of_set.size:

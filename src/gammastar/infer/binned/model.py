@@ -21,8 +21,6 @@ from gammastar.infer.binned.expectation import Expectation, SampleTerms, expecta
 from gammastar.infer.histfactory.hs3 import staterrors
 from gammastar.infer.histfactory.workspaces import MASKED
 
-__all__ = ["BinnedModel", "binned_model", "signal_sigma"]
-
 SMALLEST = 1e-9  # events; the logarithm of an expectation of zero is not finite
 ALPHA, GAMMA, FACTOR = (-5.0, 5.0), (1e-10, 10.0), (0.0, 10.0)  # bounds as in pyhf
 KINDS = {"normfactor", "normsys", "histosys", "shapesys", "staterror", "shapefactor", "lumi"}
@@ -30,36 +28,23 @@ KINDS = {"normfactor", "normsys", "histosys", "shapesys", "staterror", "shapefac
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BinnedModel:
-    """A likelihood of Poisson bins and constrained parameters.
+    """A likelihood of Poisson bins and constrained parameters."""
 
-    Attributes
-    ----------
-    events : Expectation
-        Cells of all samples.
-    names : tuple of str
-        Of the parameters, bins in brackets.
-    poi : int
-    start, low, high : NDArray, shape (parameters,)
-    fixed : NDArray of bool, shape (parameters,)
-    centre, width, tau : NDArray, shape (parameters,)
-        Measured value and error of Gaussian constraints, counts of Poisson ones; nan without such a one.
-    counts : NDArray, shape (bins,)
-    masked : bool
-        Counts are expected ones.
-    """
-
-    events: Expectation
-    names: tuple[str, ...]
+    events: Expectation  # Cells of all samples
+    names: tuple[str, ...]  # Of the parameters, bins in brackets
     poi: int
+    # shape (parameters,)
     start: FloatArray
     low: FloatArray
     high: FloatArray
-    fixed: npt.NDArray[np.bool_]
+    fixed: npt.NDArray[np.bool_]  # shape (parameters,)
+    # Measured value and error of Gaussian constraints, counts of Poisson ones; nan without such a one, shape
+    # (parameters,)
     centre: FloatArray
     width: FloatArray
     tau: FloatArray
-    counts: FloatArray
-    masked: bool
+    counts: FloatArray  # shape (bins,)
+    masked: bool  # Counts are expected ones
 
     def expected(self, x: FloatArray) -> FloatArray:
         """Return the expected events at parameters (sets, parameters), shape (sets, bins)."""
@@ -158,28 +143,7 @@ NO_CONSTRAINT: tuple[float, ...] = ()
 
 
 def binned_model(workspace: Mapping[str, Any]) -> BinnedModel:
-    """Return a workspace as arrays.
-
-    Parameters
-    ----------
-    workspace : mapping
-        HistFactory JSON of one signal point; the first measurement counts.
-
-    Raises
-    ------
-    PhysicsError
-        For kinds of modifiers that HistFactory does not have, a luminosity without its error, factors of a
-        normsys that are not positive, numbers that are not finite, or no parameter of interest.
-
-    Examples
-    --------
-    >>> from gammastar.infer import workspace
-    >>> spec = workspace("c", [0.5, 2.0], 0.3, [1, 2])
-    >>> spec["channels"][0]["samples"][0]["data"] = [1.0, 1.0]
-    >>> model = binned_model(spec)
-    >>> model.names, model.expected(model.start[None, :]).tolist()
-    (('mu', 'background_norm_c'), [[1.5, 3.0]])
-    """
+    """Return a workspace as arrays."""
     config = workspace["measurements"][0]["config"]
     parameters = _Parameters({entry["name"]: entry for entry in config["parameters"]})
     observed = {o["name"]: o["data"] for o in workspace["observations"]}

@@ -17,8 +17,6 @@ from gammastar.infer.binned.model import BinnedModel, binned_model
 from gammastar.infer.counting import QUANTILES
 from gammastar.infer.toys import CLs, Convention
 
-__all__ = ["BinnedToys", "binned_cls", "binned_limits", "drawn", "statistic_of"]
-
 SAME = 1e-6  # differences of the statistic below this are ties
 TOYS = 4_000  # of each hypothesis
 LEAST, MOST = 1e-6, 1e6  # strengths that are tried
@@ -42,30 +40,6 @@ def binned_cls(
     n_toys: int = TOYS,
 ) -> tuple[CLs, FloatArray]:
     """Return CLs of a signal in a workspace with any nuisances, observed and expected.
-
-    Parameters
-    ----------
-    workspace : mapping
-        HistFactory JSON: lumi, normsys, histosys, staterror, shapesys, shapefactor, normfactors; any samples.
-    strength : float
-    rng : numpy.random.Generator
-    convention : Convention, optional
-        By default the ratio of profiled likelihoods with fixed auxiliary measurements. "averaged" draws the
-        constrained nuisances from their measurements and fits the others to the data at these.
-    n_toys : int
-        Of each hypothesis.
-
-    Returns
-    -------
-    CLs
-        nan for a masked workspace.
-    expected : NDArray, shape (5,)
-        At −2 … +2 standard deviations of the statistic without signal, in order of CLs.
-
-    Raises
-    ------
-    PhysicsError
-        As `binned_model`; for a strength that is not positive, and fits that do not converge.
 
     Notes
     -----
@@ -156,25 +130,6 @@ def binned_limits(
     n_toys: int = TOYS,
 ) -> tuple[float, FloatArray]:
     """Return observed and expected upper limits on the strength by toys.
-
-    Parameters
-    ----------
-    workspace, convention, n_toys
-        As `binned_cls` takes them.
-    cl : float
-    seed : int
-        Of the toys, the same at every strength.
-
-    Returns
-    -------
-    observed : float
-        nan for a masked workspace; inf if no strength up to 10⁶ is excluded.
-    expected : NDArray, shape (5,)
-
-    Raises
-    ------
-    PhysicsError
-        As `binned_cls`.
 
     Notes
     -----

@@ -14,8 +14,6 @@ from gammastar.infer.histfactory.datacards import BOUNDS, ends_of
 from gammastar.infer.histfactory.modifiers import Modifiers
 from gammastar.infer.histfactory.workspaces import assemble, sample
 
-__all__ = ["is_card", "read_card"]
-
 ROUNDED = 0.02  # relative: rates and factors of a card are printed with few digits
 
 
@@ -78,23 +76,6 @@ def is_card(text: str) -> bool:
 
 def read_card(text: str, name: str = "card") -> dict[str, Any]:
     """Return a counting card as a workspace.
-
-    Parameters
-    ----------
-    text : str
-    name : str
-        Of the file, for messages.
-
-    Returns
-    -------
-    dict
-        Valid HistFactory JSON; the strength is ``mu``.
-
-    Raises
-    ------
-    InputFileError
-        For shapes, a nuisance of another kind than ``lnN``, ``gmN`` and a plain ``rateParam``, and for what
-        is no card; the message names the line.
 
     Notes
     -----

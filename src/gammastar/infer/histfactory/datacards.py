@@ -31,8 +31,6 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.infer.histfactory.hs3 import staterrors
 
-__all__ = ["BOUNDS", "Card", "ends_of", "to_card"]
-
 BINWISE = {"shapesys", "shapefactor", "staterror"}
 WHOLE = 1e-6  # relative: counts that are whole numbers but for rounding
 FIVE = 5.0  # standard deviations, bounds of a nuisance in HistFactory
@@ -42,17 +40,10 @@ WORD = re.compile(r"[^A-Za-z0-9_]+")
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A datacard and the histograms that it names.
+    """A datacard and the histograms that it names."""
 
-    Attributes
-    ----------
-    text : str
-        With the name of the ROOT file where `histograms` belong.
-    histograms : mapping of str to NDArray
-        Contents by their names in the file, ``<channel>/<process>`` and so on; bins are numbered from zero.
-    """
-
-    text: str
+    text: str  # With the name of the ROOT file where `histograms` belong
+    # Contents by their names in the file, ``<channel>/<process>`` and so on; bins are numbered from zero
     histograms: Mapping[str, FloatArray]
 
 
@@ -97,31 +88,7 @@ def _word(name: str) -> str:
 
 
 def to_card(workspace: Mapping[str, Any], *, root: str = "shapes.root", note: str = "") -> Card:
-    """Return a workspace as a datacard.
-
-    Parameters
-    ----------
-    workspace : mapping
-        Valid HistFactory JSON with one measurement.
-    root : str
-        Name of the ROOT file that the card will name.
-    note : str
-        First line of the card.
-
-    Raises
-    ------
-    PhysicsError
-        For variations that are negative or shift an empty sample otherwise than evenly about zero, for more
-        than one measurement, a sample with ``lumi`` whose error is not given, or two names that are
-        one to Combine.
-
-    Examples
-    --------
-    >>> from gammastar.infer import workspace
-    >>> card = to_card(workspace("dimuons", 0.5, 0.3, [1]))
-    >>> [line for line in card.text.splitlines() if line.startswith("observation")]
-    ['observation  1']
-    """
+    """Return a workspace as a datacard."""
     if len(workspace["measurements"]) != 1:
         msg = (
             f"to_card: {len(workspace['measurements'])} measurements, expected one; give one after the other"
@@ -187,13 +154,7 @@ def _free(name: str, column: _Column, settings: Mapping[str, Any], lines: _Lines
 
 
 def _additive(one: Mapping[str, Any], what: str) -> tuple[str, FloatArray] | None:
-    """Return nuisance and template of a sample that is nothing but a shift about zero; None for others.
-
-    Raises
-    ------
-    PhysicsError
-        If an empty sample has variations that are no such shift.
-    """
+    """Return nuisance and template of a sample that is nothing but a shift about zero; None for others."""
     kinds = {m["type"]: m for m in one["modifiers"]}
     if np.any(one["data"]) or "histosys" not in kinds:
         return None

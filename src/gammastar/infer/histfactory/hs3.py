@@ -18,8 +18,6 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.infer.histfactory.hs3_names import with_names
 
-__all__ = ["chosen", "from_hs3", "hs3_nll", "interpolated_factor", "interpolated_shape", "point_of", "to_hs3"]
-
 VERSION = "0.2"
 CODE = 4  # sixth-order polynomial inside one standard deviation, exponential outside
 GAMMA = (1e-6, 10.0)
@@ -325,24 +323,6 @@ def hs3_parameters(model: Any, values: Any) -> dict[str, float]:
 def from_hs3(document: Mapping[str, Any], *, likelihood: str | None = None) -> dict[str, Any]:
     """Return the HistFactory workspace of an HS3 document.
 
-    Parameters
-    ----------
-    document : mapping
-        HS3 with distributions of the type ``histfactory_dist`` and binned data.
-    likelihood : str, optional
-        One of several; by default the only one whose name does not contain "asimov".
-
-    Returns
-    -------
-    dict
-        Valid HistFactory JSON; use pyhf's interpolations code4 and code4p with it.
-
-    Raises
-    ------
-    PhysicsError
-        For what pyhf's HistFactory cannot express, by name: other distributions, other interpolations, a
-        Poisson staterror of several samples, a constrained normfactor that is not fixed.
-
     Notes
     -----
     Fixed normalisation factors (ROOT's ``Lumi``) are multiplied into the yields. A Gaussian ``shapesys`` over
@@ -519,20 +499,6 @@ def hs3_nll(
     document: Mapping[str, Any], parameters: Mapping[str, float], *, likelihood: str | None = None
 ) -> float:
     """Return −ln L of a document: Poisson terms of all bins and all constraints.
-
-    Parameters
-    ----------
-    document : mapping
-        HS3 with distributions of the type ``histfactory_dist``.
-    parameters : mapping of str to float
-        By their names in the document; others take their values of the first parameter point.
-    likelihood : str, optional
-        Of several ones.
-
-    Raises
-    ------
-    PhysicsError
-        For distributions, modifiers or interpolation codes that are not of HistFactory, by name.
 
     Notes
     -----

@@ -6,16 +6,9 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["with_names"]
-
 
 def with_names(document: Mapping[str, Any]) -> dict[str, Any]:
     """Return a document in which every modifier of HistFactory names its parameters and its constraint.
-
-    Parameters
-    ----------
-    document : mapping
-        HS3. Documents of later versions come back as they are.
 
     Notes
     -----

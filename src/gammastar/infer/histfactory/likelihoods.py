@@ -22,13 +22,6 @@ from gammastar.core.files import Pathlike
 from gammastar.infer.histfactory.counting_cards import is_card, read_card
 from gammastar.infer.histfactory.hs3 import from_hs3
 
-__all__ = [
-    "CONVENTION",
-    "Likelihood",
-    "json_texts",
-    "read_likelihood",
-]
-
 LARGEST = 64 << 20  # bytes of one JSON file
 TOTAL = 256 << 20  # bytes of all JSON files
 UNPACKED = 1 << 30  # bytes of an unpacked archive, of which only the JSON files are kept
@@ -116,20 +109,7 @@ class _Budget:
 
 
 def json_texts(path: Path, region: str = "") -> Iterator[tuple[str, str]]:
-    """Yield names and contents of the JSON files of a file, directory or tar archive, one after the other.
-
-    Parameters
-    ----------
-    path : path
-    region : str
-        Directory inside, if it is not all of it.
-
-    Raises
-    ------
-    InputFileError
-        If there is no such file, an archive is damaged or cut off, or more than 64 MB a file, 256 MB or ten
-        million values together, 1 GB unpacked or 10 000 members would have to be read.
-    """
+    """Yield names and contents of the JSON files of a file, directory or tar archive, one after the other."""
     budget = _Budget(path)
     if path.is_dir():
         files = (file for file in (path / region).glob("*.json") if not file.name.startswith("."))
@@ -219,37 +199,18 @@ CONVENTION = "gammastar"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Likelihood:
-    """A background-only workspace and its patches.
+    """A background-only workspace and its patches."""
 
-    Attributes
-    ----------
-    workspace : dict
-        Valid HistFactory JSON.
-    patches : mapping of str to list
-        JSON patches (RFC 6902) by name.
-    values : mapping of str to tuple of float
-        Parameters of each patch, where a patch set gives them.
-    labels : tuple of str
-        Names of these parameters.
-    convention : mapping
-        How the run that wrote the patch set has set its limits (`method`, `asymptotic_from`, `cl`); empty for
-        likelihoods of others.
-    """
-
-    workspace: dict[str, Any]
-    patches: Mapping[str, list[dict[str, Any]]]
-    values: Mapping[str, tuple[float | str, ...]]
-    labels: tuple[str, ...]
+    workspace: dict[str, Any]  # Valid HistFactory JSON
+    patches: Mapping[str, list[dict[str, Any]]]  # JSON patches (RFC 6902) by name
+    values: Mapping[str, tuple[float | str, ...]]  # Parameters of each patch, where a patch set gives them
+    labels: tuple[str, ...]  # Names of these parameters
+    # How the run that wrote the patch set has set its limits (`method`, `asymptotic_from`, `cl`); empty for
+    # likelihoods of others
     convention: Mapping[str, Any] = field(default_factory=dict)
 
     def patched(self, name: str) -> dict[str, Any]:
-        """Return the workspace of one signal; without any patch the workspace itself, ``"workspace"``.
-
-        Raises
-        ------
-        InputFileError
-            If the patch does not fit the workspace, or leaves one that is not valid.
-        """
+        """Return the workspace of one signal; without any patch the workspace itself, ``"workspace"``."""
         if not self.patches:
             return dict(self.workspace)
         try:

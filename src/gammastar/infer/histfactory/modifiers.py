@@ -21,38 +21,9 @@ import numpy.typing as npt
 from gammastar.core.errors import NegativeYieldError, PhysicsError
 from gammastar.core.records import FloatArray, Template
 
-__all__ = [
-    "Modifiers",
-    "check_modifiers",
-    "covariance_shapes",
-    "ensemble_shapes",
-    "log_normal",
-    "paired_shape",
-    "poisson_counts",
-    "shape_modifiers",
-    "yields_of",
-]
-
 
 def yields_of(values: npt.ArrayLike, what: str) -> FloatArray:
-    """Return the bins of a template after checks.
-
-    Parameters
-    ----------
-    values : array_like, shape (n,) or ()
-        Expected events per bin.
-    what : str
-        Name for messages.
-
-    Returns
-    -------
-    NDArray, shape (n,)
-
-    Raises
-    ------
-    NegativeYieldError, PhysicsError
-        For a negative bin; for anything but a finite one-dimensional array of at least one bin.
-    """
+    """Return the bins of a template after checks."""
     bins = np.atleast_1d(np.asarray(values, dtype=np.float64))
     if bins.ndim != 1 or not bins.size or not np.isfinite(bins).all():
         msg = f"{what}: expected events {values!r} must be finite, in one dimension"
@@ -65,12 +36,7 @@ def yields_of(values: npt.ArrayLike, what: str) -> FloatArray:
 
 
 def check_modifiers(modifiers: Iterable[Mapping[str, Any]], what: str) -> None:
-    """Refuse two modifiers of one name and type on a sample: pyhf would keep one of them, or fail late.
-
-    Raises
-    ------
-    PhysicsError
-    """
+    """Refuse two modifiers of one name and type on a sample: pyhf would keep one of them, or fail late."""
     seen = set()
     for modifier in modifiers:
         key = (modifier["name"], modifier["type"])
@@ -87,16 +53,6 @@ def log_normal(name: str, sigma: float) -> Modifiers:
 
     With κ = e^σ and lo = 1/hi every interpolation code of HistFactory gives κ^θ at |θ| ≥ 1 and keeps the
     median. The list has one modifier, and none where σ = 0.
-
-    Raises
-    ------
-    PhysicsError
-        If `sigma` is negative or not finite.
-
-    Examples
-    --------
-    >>> log_normal("pot_search", 0.18232155679395462)[0]["data"]["hi"]
-    1.2
     """
     if not (np.isfinite(sigma) and sigma >= 0):
         msg = f"{name}: standard deviation of the logarithm {sigma!r} must be finite and not negative"
@@ -114,20 +70,7 @@ BEYOND = 3.0  # standard deviations up to which a bin must stay positive
 
 
 def poisson_counts(name: str, nominal: npt.ArrayLike, variance: npt.ArrayLike) -> Modifiers:
-    """Return bin-wise Poisson constraints of counts that were measured or simulated (shapesys).
-
-    Parameters
-    ----------
-    name : str
-        Unique per channel.
-    nominal, variance : array_like, shape (n,)
-        Expected events and Σw² of the sample they come from.
-
-    Raises
-    ------
-    PhysicsError
-        If a bin is empty: there the counts constrain nothing in this form. Use `like_sign_channel`.
-    """
+    """Return bin-wise Poisson constraints of counts that were measured or simulated (shapesys)."""
     values, squares = yields_of(nominal, name), yields_of(variance, f"{name}, variance")
     if values.shape != squares.shape:
         msg = f"{name}: {values.size} bins, {squares.size} variances"
@@ -142,28 +85,7 @@ def poisson_counts(name: str, nominal: npt.ArrayLike, variance: npt.ArrayLike) -
 def paired_shape(
     name: str, nominal: npt.ArrayLike, up: npt.ArrayLike, down: npt.ArrayLike, *, where: str = ""
 ) -> Modifiers:
-    """Return a shape with its normalisation split off: one nuisance moves both (resolution, energy scale).
-
-    Parameters
-    ----------
-    name : str
-    nominal, up, down : array_like, shape (n,)
-    where : str
-        Beginning of messages, the name by default.
-
-    Returns
-    -------
-    list of dict
-        A normsys with the ratio of the sums and a histosys of the same name, with up and down scaled to the
-        nominal sum.
-
-    Raises
-    ------
-    PhysicsError
-        For different numbers of bins, and without any events.
-    NegativeYieldError
-        If a bin falls below zero within three standard deviations; the message names it.
-    """
+    """Return a shape with its normalisation split off: one nuisance moves both (resolution, energy scale)."""
     what = where or name
     bins = yields_of(nominal, what)
     high, low = (yields_of(values, f"{what}, {side}") for values, side in ((up, "up"), (down, "down")))
@@ -183,18 +105,7 @@ def paired_shape(
 
 
 def shape_modifiers(template: Template) -> Modifiers:
-    """Return the variations of a template as pairs of normalisation and shape (`paired_shape`).
-
-    Parameters
-    ----------
-    template : Template
-        One-dimensional histograms.
-
-    Raises
-    ------
-    PhysicsError, NegativeYieldError
-        As `paired_shape`; the message names template and variation.
-    """
+    """Return the variations of a template as pairs of normalisation and shape (`paired_shape`)."""
     modifiers: Modifiers = []
     for name, (up, down) in template.variations.items():
         values = (template.nominal.values(), up.values(), down.values())
@@ -203,22 +114,7 @@ def shape_modifiers(template: Template) -> Modifiers:
 
 
 def covariance_shapes(name: str, nominal: npt.ArrayLike, covariance: npt.ArrayLike) -> Modifiers:
-    """Return one shape per eigenvector of a covariance (unfolding), whose squares sum to it.
-
-    Parameters
-    ----------
-    name : str
-        The nuisances are called name_0, name_1, …
-    nominal : array_like, shape (n,)
-    covariance : array_like, shape (n, n)
-        Eigenvalues below 1e-6 of the trace are dropped.
-
-    Raises
-    ------
-    PhysicsError, NegativeYieldError
-        If it is not symmetric or has a negative eigenvalue beyond rounding; if a bin falls below zero within
-        three standard deviations of one eigenvector.
-    """
+    """Return one shape per eigenvector of a covariance (unfolding), whose squares sum to it."""
     bins, matrix = yields_of(nominal, name), np.asarray(covariance, dtype=np.float64)
     if matrix.shape != (bins.size, bins.size) or not np.allclose(matrix, matrix.T, rtol=1e-6, atol=0):
         msg = f"{name}: covariance of shape {matrix.shape} must be symmetric, {bins.size} by {bins.size}"
@@ -237,27 +133,7 @@ def covariance_shapes(name: str, nominal: npt.ArrayLike, covariance: npt.ArrayLi
 
 
 def ensemble_shapes(name: str, members: npt.ArrayLike, *, kept: float = 0.99) -> tuple[FloatArray, Modifiers]:
-    """Return the mean of an ensemble (of flows) and its spread as principal components.
-
-    Parameters
-    ----------
-    name : str
-    members : array_like, shape (members, bins)
-        Templates of the members. Their mean must be the nominal, and is returned as such.
-    kept : float
-        Part of the variance in shape that components describe; the rest becomes bin-wise.
-
-    Returns
-    -------
-    nominal : NDArray, shape (bins,)
-    modifiers : list of dict
-        A normsys for the spread of the sums, one histosys per component, one shapesys for the rest.
-
-    Raises
-    ------
-    PhysicsError, NegativeYieldError
-        For fewer than two members or negative bins.
-    """
+    """Return the mean of an ensemble (of flows) and its spread as principal components."""
     templates = np.atleast_2d(np.asarray(members, dtype=np.float64))
     if len(templates) < 2:
         msg = f"{name}: an ensemble needs at least two members, got {len(templates)}"

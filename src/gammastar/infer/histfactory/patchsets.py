@@ -13,8 +13,6 @@ from gammastar.core.records import FloatArray
 from gammastar.infer.histfactory.modifiers import check_modifiers, log_normal, yields_of
 from gammastar.infer.toys import lint_names
 
-__all__ = ["Documents", "patch_document", "patch_names", "patched_points", "patchset", "signal_steps"]
-
 Documents: TypeAlias = dict[str, tuple[dict[str, Any], dict[str, Any]]]
 """Workspaces with their patch sets, by name; one alone is called ""."""
 Operations: TypeAlias = list[dict[str, Any]]
@@ -23,24 +21,7 @@ FIRST = "/channels/0/samples/0"  # the signal of a counting search
 
 
 def patch_names(mass: FloatArray, coupling: FloatArray, coupling_name: str = "eps") -> list[str]:
-    """Return unique names of grid points that HistFactory accepts (letters, digits and underscores).
-
-    Parameters
-    ----------
-    mass, coupling : NDArray, shape (n,)
-        [GeV]; couplings are written as their common logarithm.
-    coupling_name : str
-
-    Returns
-    -------
-    list of str
-        With three decimals of the mass and two of the logarithm, or as many more as tell all points apart.
-
-    Examples
-    --------
-    >>> patch_names(np.array([0.1]), np.array([1e-6]))
-    ['m0p100_log10eps_m6p00']
-    """
+    """Return unique names of grid points that HistFactory accepts (letters, digits and underscores)."""
     points = list(zip(mass.tolist(), np.log10(coupling).tolist(), strict=True))
     for more in range(12):
         names = [f"m{_plain(m, 3 + more)}_log10{coupling_name}_{_plain(log, 2 + more)}" for m, log in points]
@@ -56,20 +37,7 @@ def _plain(value: float, digits: int) -> str:
 
 
 def patched_points(signal: FloatArray, most: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Return rows and columns of the grid points that go into a patch set: those of 0.1 to 10⁴ events.
-
-    Parameters
-    ----------
-    signal : NDArray, shape (masses, couplings)
-        Expected events.
-    most : int
-        Of more points every second, third, … is taken.
-
-    Examples
-    --------
-    >>> patched_points(np.array([[0.0, 2.0, 1e5], [0.2, 3.0, 1.0]]), 2)
-    (array([0, 1]), array([1, 1]))
-    """
+    """Return rows and columns of the grid points that go into a patch set: those of 0.1 to 10⁴ events."""
     row, column = np.nonzero((signal >= PATCHED[0]) & (signal <= PATCHED[1]))
     every = slice(None, None, max(1, int(np.ceil(len(row) / most))))
     return row[every], column[every]
@@ -104,7 +72,6 @@ def patchset(
         Used in names and labels, e.g. ``"eps"`` or ``"charge"``.
     hepdata : str
         Record of the publication; ``ins`` and seven digits. All zeros stands for an unpublished grid.
-    description : str
 
     Returns
     -------
@@ -155,22 +122,7 @@ def patch_document(
     *,
     about: tuple[str, str, str],
 ) -> dict[str, Any]:
-    """Return the patch set of a workspace from the JSON patch (RFC 6902) of each grid point.
-
-    Parameters
-    ----------
-    workspace : mapping
-    mass, coupling : NDArray, shape (n,)
-        [GeV].
-    operations : sequence of lists, length n
-    about : (str, str, str)
-        Name of the coupling, record at HEPData, description.
-
-    Raises
-    ------
-    PhysicsError
-        If two grid points are the same.
-    """
+    """Return the patch set of a workspace from the JSON patch (RFC 6902) of each grid point."""
     import pyhf  # here: a limit needs none
 
     coupling_name, hepdata, description = about
@@ -200,19 +152,7 @@ def _names(workspace: Mapping[str, Any]) -> list[str]:
 
 
 def signal_steps(at: str, sample: str, data: list[float], sigmas: Mapping[str, float]) -> Operations:
-    """Return the steps (RFC 6902) that give a sample its events and log-normal nuisances.
-
-    Parameters
-    ----------
-    at : str
-        Where it stands, as JSON pointer.
-    sample : str
-        What it is called: for another one the patch fails.
-    data : list of float
-        Events per bin.
-    sigmas : mapping of str to float
-        ln κ by the name of the nuisance.
-    """
+    """Return the steps (RFC 6902) that give a sample its events and log-normal nuisances."""
     return [
         {"op": "test", "path": f"{at}/name", "value": sample},
         {"op": "replace", "path": f"{at}/data", "value": data},

@@ -11,8 +11,6 @@ from gammastar.infer.histfactory.modifiers import Modifiers, log_normal
 from gammastar.infer.histfactory.patchsets import patch_names
 from gammastar.infer.histfactory.workspaces import assemble, sample
 
-__all__ = ["peak_patchset", "peak_workspace"]
-
 FREE = 8.0  # errors of the fit by which a free yield may move
 
 
@@ -26,25 +24,6 @@ def peak_workspace(
     observed: FloatArray | None = None,
 ) -> dict[str, Any]:
     """Return the likelihood of one mass of a peak search.
-
-    Parameters
-    ----------
-    channel : str
-        Also in front of the names of its free yields: other channels can be combined with it.
-    signal : NDArray, shape (b,)
-        Expected pairs at strength one; they go as ε².
-    window : gammastar.predict.peak_search.Window
-    errors : mapping of str to float
-        Standard deviations of the logarithm of the signal by source.
-    spurious : float
-        Pairs that the background model may leave as a peak: a nuisance of its own.
-    observed : NDArray of int, shape (b,), optional
-        Without it the workspace stays masked and holds the fit without peak.
-
-    Returns
-    -------
-    dict
-        HistFactory JSON 1.0.0 of the parameter ``mu``; `peak_patchset` holds one of them against the schema.
 
     Notes
     -----
@@ -89,24 +68,7 @@ def peak_patchset(
     base: int,
     hepdata: str = "ins0000000",
 ) -> dict[str, Any]:
-    """Return the patches that make the workspace of each mass of that of one of them.
-
-    Parameters
-    ----------
-    workspaces : sequence of mapping
-        Of `peak_workspace`, one per mass: every window has its own bins.
-    mass, coupling : NDArray, shape (n,)
-        [GeV], and ε at strength one.
-    base : int
-        Number of the workspace that is patched.
-    hepdata : str
-        Record of the publication; all zeros stands for none.
-
-    Raises
-    ------
-    PhysicsError
-        If numbers do not fit.
-    """
+    """Return the patches that make the workspace of each mass of that of one of them."""
     if not len(workspaces) == len(mass) == len(coupling):
         msg = f"peak_patchset: {len(workspaces)} workspaces, {len(mass)} masses and {len(coupling)} couplings"
         raise PhysicsError(msg)

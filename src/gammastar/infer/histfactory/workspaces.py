@@ -25,21 +25,6 @@ from gammastar.infer.histfactory.modifiers import (
 )
 from gammastar.infer.toys import lint_names
 
-__all__ = [
-    "FLOOR",
-    "MASKED",
-    "POT_NUISANCES",
-    "assemble",
-    "channels_of",
-    "combine",
-    "like_sign_channel",
-    "observations",
-    "pot_names",
-    "sample",
-    "workspace",
-    "write_xml",
-]
-
 FLOOR = 1e-6
 """Expected events put into a bin without background: pyhf has no likelihood for an expectation of zero."""
 
@@ -54,11 +39,6 @@ def pot_names(search: str) -> tuple[str, str]:
     """Return the nuisances of protons on target of a search by the name of its detector.
 
     Every search of a run takes the pairs of the same calibration, and has protons of its own.
-
-    Examples
-    --------
-    >>> pot_names("NA62 dump")
-    ('pot_calibration', 'pot_search_NA62_dump')
     """
     own = re.sub(r"\W+", "_", search).strip("_")
     return POT_NUISANCES[0], f"{POT_NUISANCES[1]}_{own}" if own else POT_NUISANCES[1]
@@ -79,7 +59,6 @@ def workspace(
 
     Parameters
     ----------
-    channel_name : str
     background : float, array_like of shape (n,), or Template
         Expected events per bin; a template brings its shape variations. All zero means that no background is
         assumed: the sample is then called ``background_zero_assumed``.
@@ -87,7 +66,6 @@ def workspace(
         Standard deviation of the logarithm of the background (ln κ).
     observed : array_like of int, shape (n,), or "masked" or "asimov"
         Without an observation the workspace holds the expected background.
-    signal_name : str
     pot_calibration_sigma : float
         Standard deviation of the logarithm; 0 leaves the nuisance out (in situ both cancel).
     pot_search_sigma : float, or mapping of str to float
@@ -167,13 +145,7 @@ def workspace(
 def observations(
     channel: str, background: FloatArray, observed: npt.ArrayLike | Literal["masked", "asimov"]
 ) -> FloatArray:
-    """Return the counts per bin, or the expected background where the data stay masked.
-
-    Raises
-    ------
-    PhysicsError
-        For counts that are not whole or do not fit the bins; the message names the channel.
-    """
+    """Return the counts per bin, or the expected background where the data stay masked."""
     if isinstance(observed, str):
         if observed not in {"masked", "asimov"}:
             msg = f"channel {channel!r}: observed = {observed!r} must be counts, 'masked' or 'asimov'"
@@ -206,28 +178,7 @@ def sample(
 def like_sign_channel(
     name: str, counts: npt.ArrayLike, *, r_factor: float = 1.0, modifiers: Sequence[Mapping[str, Any]] = ()
 ) -> tuple[dict[str, Any], npt.NDArray[np.int64], dict[str, Any]]:
-    """Return like-sign counts as a channel of their own, valid also where a bin has none.
-
-    Parameters
-    ----------
-    name : str
-        Channel of the search.
-    counts : array_like of int, shape (n,)
-        Like-sign pairs per bin.
-    r_factor : float
-        Opposite-sign background per like-sign pair.
-    modifiers : sequence of mapping
-        Of the background in the search, e.g. ``log_normal("r_factor", 0.05)``.
-
-    Returns
-    -------
-    channel : dict
-        The control channel, ``<name>_like_sign``.
-    counts : NDArray of int
-        Its observation.
-    background : dict
-        Sample for the search: R times the same free yield per bin.
-    """
+    """Return like-sign counts as a channel of their own, valid also where a bin has none."""
     observed = yields_of(counts, f"{name}, like-sign counts")
     if not np.array_equal(observed, np.rint(observed)):
         msg = f"{name}: like-sign counts {observed} must be whole numbers"
@@ -248,29 +199,7 @@ def assemble(
     poi_maximum: float = 30.0,
     check: bool = True,
 ) -> dict[str, Any]:
-    """Return a workspace from samples per channel.
-
-    Parameters
-    ----------
-    channels : mapping of str to samples
-        From `sample`; one of the samples carries ``mu``.
-    observed : mapping of str to counts, "masked" or "asimov"
-        Per channel; channels without an entry stay masked and hold the expected background. One masked
-        channel masks the whole workspace.
-    poi_maximum : float
-    check : bool
-        Hold the document against the schema.
-
-    Returns
-    -------
-    dict
-        Valid HistFactory JSON.
-
-    Raises
-    ------
-    PhysicsError, NegativeYieldError
-        For names of nuisances that differ in spelling only, or observations that do not fit.
-    """
+    """Return a workspace from samples per channel."""
     lint_names([m["name"] for samples in channels.values() for s in samples for m in s["modifiers"]])
     unknown = set(observed) - set(channels)
     if unknown:
@@ -375,22 +304,6 @@ def combine(
 def channels_of(workspace: Mapping[str, Any]) -> list[Channel]:
     """Return the channels of a workspace for the exact engine.
 
-    Parameters
-    ----------
-    workspace : mapping
-        With a signal and one background sample per channel and log-normal normalisations only (normsys with
-        lo = 1/hi), e.g. from `workspace` with a patch applied.
-
-    Returns
-    -------
-    list of Channel
-        Masked ones from a masked workspace.
-
-    Raises
-    ------
-    PhysicsError
-        For anything else, naming the modifier or the parameter: the exact engine has no bin-wise nuisances.
-
     Notes
     -----
     Of the measurement's parameters `fixed` takes a nuisance θ out, at its `inits`, and `auxdata` a moves the
@@ -473,7 +386,6 @@ def write_xml(workspace: Mapping[str, Any], directory: Pathlike, *, prefix: str 
     ----------
     workspace : mapping
         Of pyhf.
-    directory : path
     prefix : str
         Of the names of the files.
     """

@@ -33,43 +33,24 @@ from gammastar.infer.joint.model import JointData, JointModel
 from gammastar.infer.toys import TIE
 from gammastar.physics.averaged_counts import at_most
 
-__all__ = ["Significance", "discovery_strengths", "joint_significance", "p_zero", "q_zero"]
-
 ASYMPTOTIC = "asymptotic p-values of q0, pairs and search"
 COUNTED = "exact p-value by enumeration, background averaged, signal from {} pseudo-experiments of the pairs"
 
 
 @dataclass(frozen=True, slots=True)
 class Significance:
-    """How unlikely data are without signal.
+    """How unlikely data are without signal."""
 
-    Attributes
-    ----------
-    q : float
-        q₀.
-    p_value, error : float
-        Of the hypothesis without signal, and its Monte Carlo error.
-    significance : float
-        One-sided, in standard deviations.
-    method : str
-    """
-
-    q: float
+    q: float  # q₀
+    # Of the hypothesis without signal, and its Monte Carlo error
     p_value: float
     error: float
-    significance: float
+    significance: float  # One-sided, in standard deviations
     method: str
 
 
 def q_zero(arrays: Arrays, data: JointData) -> FloatArray:
-    """Return q₀ of each data set, shape (n,); zero where a signal does not help.
-
-    Parameters
-    ----------
-    arrays : Arrays
-        Of a model in whose strengths fits are well scaled (`limits.unit_of`).
-    data : JointData
-    """
+    """Return q₀ of each data set, shape (n,); zero where a signal does not help."""
     without = fit(arrays, data, 0.0, precision=TOY_PRECISION)
     free = fit(arrays, data, None, most=FARTHEST, precision=TOY_PRECISION)
     return np.asarray(2.0 * np.maximum(without.value - free.value, 0.0))
@@ -79,14 +60,6 @@ def p_zero(
     arrays: Arrays, data: JointData, n: int, rng: np.random.Generator
 ) -> tuple[FloatArray, FloatArray]:
     """Return p₀ of each data set from pseudo-experiments without signal, and q₀, shape (sets,) each.
-
-    Parameters
-    ----------
-    arrays : Arrays
-    data : JointData
-    n : int
-        Pseudo-experiments of each data set, at the parameters fitted to it without signal.
-    rng : numpy.random.Generator
 
     Notes
     -----
@@ -102,29 +75,7 @@ def p_zero(
 def joint_significance(
     model: JointModel, method: str = "asymptotic", *, n_toys: int = TOYS, seed: int = 0
 ) -> Significance:
-    """Return the significance of the observed data over the hypothesis without signal.
-
-    Parameters
-    ----------
-    model : JointModel
-    method : {"asymptotic", "exact"}
-        "exact": pseudo-experiments of pairs, search and auxiliary measurements; a significance is then at
-        most that of 1/(n + 1).
-    n_toys, seed : int
-
-    Raises
-    ------
-    PhysicsError
-        While the search is masked, or for another method.
-
-    Examples
-    --------
-    >>> cell = np.ones((1, 1))
-    >>> pairs, counts = np.ones(1), 9 * np.ones((3, 1))
-    >>> one = JointModel(pairs, cell, 0 * cell, counts, cell, np.array([9.0]), np.array([18.0]))
-    >>> round(joint_significance(one).significance, 2)  # q₀ = 2 (18 ln 2 − 9)
-    2.64
-    """
+    """Return the significance of the observed data over the hypothesis without signal."""
     if method not in ("asymptotic", "exact"):
         msg = f"joint_significance: method = {method!r} must be 'asymptotic' or 'exact'"
         raise PhysicsError(msg)
@@ -143,27 +94,6 @@ def discovery_strengths(
     model: JointModel, significances: Sequence[float], options: JointLimits | None = None, *, seed: int = 0
 ) -> tuple[FloatArray, str]:
     """Return the signal strengths at which half of all experiments reach some significances, and the method.
-
-    Parameters
-    ----------
-    model : JointModel
-        Its pairs are the measured ones; an observation of the search does not count.
-    significances : sequence of float
-        One-sided, in standard deviations.
-    options : JointLimits, optional
-        Choose between the asymptotic formulae and enumeration, as for limits; `n_toys`.
-    seed : int
-
-    Returns
-    -------
-    strengths : NDArray, shape (significances,)
-        inf where the pairs do not promise enough signal at any strength.
-    method : str
-
-    Raises
-    ------
-    PhysicsError
-        By enumeration for a search of more or less than one bin, or without background.
 
     Notes
     -----

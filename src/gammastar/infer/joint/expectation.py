@@ -17,25 +17,16 @@ from scipy.special import gammaln, xlogy
 from gammastar.core.records import FloatArray
 from gammastar.infer.joint.model import FREE, JointData, JointModel
 
-__all__ = ["Arrays", "Curvature", "Point", "arrays_of", "curvature", "expected", "negative_log"]
-
 R_FACTOR, PLUS, MINUS, BACKGROUND, TEMPLATES = range(5)  # groups of yields behind those of the cells
 HALF_LOG = 0.5 * np.log(2.0 * np.pi)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Point:
-    """Parameters of n data sets.
+    """Parameters of n data sets."""
 
-    Attributes
-    ----------
-    core : NDArray, shape (n, 1 + j + k)
-        μ, factors of the cells, nuisances [standard deviations].
-    like, gamma : NDArray, shape (n, i)
-        Factors of the like-sign content and of the simulation.
-    """
-
-    core: FloatArray
+    core: FloatArray  # μ, factors of the cells, nuisances [standard deviations], shape (n, 1 + j + k)
+    # Factors of the like-sign content and of the simulation, shape (n, i)
     like: FloatArray
     gamma: FloatArray
 
@@ -46,47 +37,27 @@ class Point:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Arrays:
-    """A model as the fits read it; yields are at factors of one.
+    """A model as the fits read it; yields are at factors of one."""
 
-    Attributes
-    ----------
-    cells : NDArray, shape (i, j)
-    shifts : NDArray, shape (k, i, j)
-    moved : NDArray of int
-        Nuisances that move the response.
-    in_situ : NDArray, shape (i, j)
-    signal : NDArray, shape (j, b)
-    templates : NDArray, shape (t, i)
-    background : NDArray, shape (b,)
-    like : NDArray, shape (3, i)
-        Combinatorial +−, ++ and −− pairs.
-    curves : NDArray, shape (u, 7)
-        Polynomials in θ within one standard deviation (code 4 of HistFactory) of the u different log-normal
-        factors.
-    log_kappa, nuisance : NDArray, shape (u,)
-        ln κ and nuisance of each.
-    place : (NDArray of int, NDArray of int)
-        Groups of yields (cells, `R_FACTOR` … `TEMPLATES`), and the factors they have.
-    n_groups, n_nuisances : int
-    sigma : NDArray, shape (i,)
-        Relative standard deviation of γ; zero fixes it.
-    """
-
-    cells: FloatArray
-    shifts: FloatArray
-    moved: npt.NDArray[np.intp]
-    in_situ: FloatArray
-    signal: FloatArray
-    templates: FloatArray
-    background: FloatArray
-    like: FloatArray
+    cells: FloatArray  # shape (i, j)
+    shifts: FloatArray  # shape (k, i, j)
+    moved: npt.NDArray[np.intp]  # Nuisances that move the response
+    in_situ: FloatArray  # shape (i, j)
+    signal: FloatArray  # shape (j, b)
+    templates: FloatArray  # shape (t, i)
+    background: FloatArray  # shape (b,)
+    like: FloatArray  # Combinatorial +−, ++ and −− pairs, shape (3, i)
+    # Polynomials in θ within one standard deviation (code 4 of HistFactory) of the u different log-normal
+    # factors, shape (u, 7)
     curves: FloatArray
+    # ln κ and nuisance of each, shape (u,)
     log_kappa: FloatArray
     nuisance: npt.NDArray[np.intp]
+    # Groups of yields (cells, `R_FACTOR` … `TEMPLATES`), and the factors they have
     place: tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
     n_groups: int
     n_nuisances: int
-    sigma: FloatArray
+    sigma: FloatArray  # Relative standard deviation of γ; zero fixes it, shape (i,)
 
 
 def arrays_of(model: JointModel) -> Arrays:
@@ -180,26 +151,14 @@ def _factors(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Expected:
-    """Expected events of n data sets, and what they are made of.
+    """Expected events of n data sets, and what they are made of."""
 
-    Attributes
-    ----------
-    pairs : NDArray, shape (n, 3, i)
-    search : NDArray, shape (n, b)
-    response : NDArray, shape (n or 1, i, j)
-    seen : NDArray, shape (n, i)
-        Pairs of virtual photons before γ.
-    signal : NDArray, shape (n, j)
-        Contents of the cells times the factor of the signal.
-    factor : NDArray, shape (n, g)
-    """
-
-    pairs: FloatArray
-    search: FloatArray
-    response: FloatArray
-    seen: FloatArray
-    signal: FloatArray
-    factor: FloatArray
+    pairs: FloatArray  # shape (n, 3, i)
+    search: FloatArray  # shape (n, b)
+    response: FloatArray  # shape (n or 1, i, j)
+    seen: FloatArray  # Pairs of virtual photons before γ, shape (n, i)
+    signal: FloatArray  # Contents of the cells times the factor of the signal, shape (n, j)
+    factor: FloatArray  # shape (n, g)
 
 
 def expected(arrays: Arrays, point: Point, factor: FloatArray | None = None) -> Expected:
@@ -262,25 +221,14 @@ def _negative_log(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Curvature:
-    """Gradient and Hessian of n data sets, m core parameters.
+    """Gradient and Hessian of n data sets, m core parameters."""
 
-    Attributes
-    ----------
-    value : NDArray, shape (n,)
-    core : NDArray, shape (n, m)
-    bins : NDArray, shape (n, i, 2)
-        Gradient in f_i and γ_i.
-    core_core : NDArray, shape (n, m, m)
-    bins_core : NDArray, shape (n, i, 2, m)
-    bins_bins : NDArray, shape (n, i, 2, 2)
-    """
-
-    value: FloatArray
-    core: FloatArray
-    bins: FloatArray
-    core_core: FloatArray
-    bins_core: FloatArray
-    bins_bins: FloatArray
+    value: FloatArray  # shape (n,)
+    core: FloatArray  # shape (n, m)
+    bins: FloatArray  # Gradient in f_i and γ_i, shape (n, i, 2)
+    core_core: FloatArray  # shape (n, m, m)
+    bins_core: FloatArray  # shape (n, i, 2, m)
+    bins_bins: FloatArray  # shape (n, i, 2, 2)
 
     def part(self, index: npt.NDArray[np.bool_]) -> Curvature:
         """Return those of some data sets."""

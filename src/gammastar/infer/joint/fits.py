@@ -12,8 +12,6 @@ from gammastar.core.records import FloatArray
 from gammastar.infer.joint.expectation import Arrays, Curvature, Point, curvature, negative_log
 from gammastar.infer.joint.model import JointData
 
-__all__ = ["Fits", "fit", "fit_held", "start_of"]
-
 POINT = ("core", "like", "gamma")
 STEPS = 100
 DONE = 1e-9  # what a step would still gain of −ln L
@@ -32,22 +30,12 @@ BLOCK = 1000  # data sets that are fitted together: what fits into the cache
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fits:
-    """Fitted parameters of n data sets.
-
-    Attributes
-    ----------
-    point : Point
-    value : NDArray, shape (n,)
-        −ln L without constants.
-    slope : NDArray, shape (n,)
-        Of −ln L with μ; zero where μ was free.
-    done : NDArray of bool, shape (n,)
-    """
+    """Fitted parameters of n data sets."""
 
     point: Point
-    value: FloatArray
-    slope: FloatArray
-    done: npt.NDArray[np.bool_]
+    value: FloatArray  # −ln L without constants, shape (n,)
+    slope: FloatArray  # Of −ln L with μ; zero where μ was free, shape (n,)
+    done: npt.NDArray[np.bool_]  # shape (n,)
 
 
 def start_of(arrays: Arrays, data: JointData, strength: float | FloatArray) -> Point:
@@ -81,15 +69,6 @@ def fit(
 ) -> Fits:
     """Return the fits of all data sets, at fixed signal strengths or with 0 ≤ μ ≤ `most` free (None).
 
-    Parameters
-    ----------
-    arrays : Arrays
-    data : JointData
-    strength, most : float or NDArray, shape (n,)
-    start : Point, optional
-    precision : float
-        What another step may still gain of −ln L.
-
     Notes
     -----
     Projected Newton steps (D. P. Bertsekas, SIAM J. Control Optim. 20 (1982) 221): parameters at a bound
@@ -117,19 +96,7 @@ def fit(
 def fit_held(
     arrays: Arrays, data: JointData, start: Point, held: Point, *, most: float | FloatArray = np.inf
 ) -> Fits:
-    """Return fits in which some parameters of each data set stay where they begin.
-
-    Parameters
-    ----------
-    arrays : Arrays
-    data : JointData
-    start : Point
-        Near the minimum: there is no second beginning.
-    held : Point
-        Of the shapes of `start`: one for parameters that stay, zero for the others.
-    most : float or NDArray, shape (n,)
-        Largest μ, where it is free.
-    """
+    """Return fits in which some parameters of each data set stay where they begin."""
     ends = np.broadcast_to(np.asarray(most, dtype=np.float64), (len(data),))
     return _from(arrays, data, None, start, _Asked(ends, DONE, held))
 

@@ -13,44 +13,23 @@ from gammastar.infer.joint.fits import fit
 from gammastar.infer.joint.limits import TOY_PRECISION, draw_joint
 from gammastar.infer.joint.model import JointData, JointModel
 
-__all__ = ["PairsFit", "pairs_fit"]
-
 TOYS = 200
 
 
 @dataclass(frozen=True, slots=True)
 class PairsFit:
-    """Comparison of the fit of the pairs with the saturated model, whose expectations are the counts.
+    """Comparison of the fit of the pairs with the saturated model, whose expectations are the counts."""
 
-    Attributes
-    ----------
-    statistic : float
-        2 ln of the ratio of the likelihoods, constraints included, without signal.
-    expected, spread : float
-        Its mean and standard deviation in pseudo-experiments at the fit.
-    p_value : float
-        From the Γ distribution of this mean and spread.
-    pairs : float
-        Measured opposite-sign pairs.
-    """
-
-    statistic: float
+    statistic: float  # 2 ln of the ratio of the likelihoods, constraints included, without signal
+    # Its mean and standard deviation in pseudo-experiments at the fit
     expected: float
     spread: float
-    p_value: float
-    pairs: float
+    p_value: float  # From the Γ distribution of this mean and spread
+    pairs: float  # Measured opposite-sign pairs
 
 
 def pairs_fit(model: JointModel, *, rng: np.random.Generator, n_toys: int = TOYS) -> PairsFit:
     """Return how well a window without signal describes its pairs; the search is left out.
-
-    Parameters
-    ----------
-    model : JointModel
-        Its search may be masked.
-    rng : numpy.random.Generator
-    n_toys : int
-        Pseudo-experiments, with auxiliary measurements drawn anew.
 
     Notes
     -----

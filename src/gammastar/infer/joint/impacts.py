@@ -18,36 +18,23 @@ from gammastar.infer.joint.fits import NEAR, fit, fit_held
 from gammastar.infer.joint.limits import FARTHEST, unit_of
 from gammastar.infer.joint.model import CHARGES, JointData, JointModel
 
-__all__ = ["JointImpacts", "joint_impacts"]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class JointImpacts:
-    """Parameters in order of their impact.
+    """Parameters in order of their impact."""
 
-    Attributes
-    ----------
-    names : tuple of str
-        Nuisances by their names; ``cell_<j>``, ``like_sign_<i>``, ``simulation_<i>``.
-    strength : float
-        Fitted μ.
-    value, error : NDArray, shape (n,)
-        Fitted parameters and their standard deviations: factors of contents, nuisances in their own standard
-        deviations. A content that rests at zero has the distance at which −ln L is ½ higher.
-    pull, constraint : NDArray, shape (n,)
-        Distance to the auxiliary measurement and standard deviation after the fit, both in standard
-        deviations before it; nan for free contents.
-    postfit, prefit : NDArray, shape (n, 2)
-        Change of μ for the parameter one standard deviation below and above its fitted value, after and
-        before the fit; `prefit` is nan for free contents.
-    """
-
-    names: tuple[str, ...]
-    strength: float
+    names: tuple[str, ...]  # Nuisances by their names; ``cell_<j>``, ``like_sign_<i>``, ``simulation_<i>``
+    strength: float  # Fitted μ
+    # Fitted parameters and their standard deviations: factors of contents, nuisances in their own standard
+    # deviations. A content that rests at zero has the distance at which −ln L is ½ higher, shape (n,)
     value: FloatArray
     error: FloatArray
+    # Distance to the auxiliary measurement and standard deviation after the fit, both in standard deviations
+    # before it; nan for free contents, shape (n,)
     pull: FloatArray
     constraint: FloatArray
+    # Change of μ for the parameter one standard deviation below and above its fitted value, after and before
+    # the fit; `prefit` is nan for free contents, shape (n, 2)
     postfit: FloatArray
     prefit: FloatArray
 
@@ -56,22 +43,6 @@ def joint_impacts(
     model: JointModel, strength: float = 1.0, *, data: JointData | None = None, most: int = 20
 ) -> JointImpacts:
     """Return the impacts of the parameters on μ.
-
-    Parameters
-    ----------
-    model : JointModel
-    strength : float
-        μ that the search is expected to show, a limit for instance.
-    data : JointData, optional
-        One data set; by default the measured pairs, and in the search what they and `strength` predict, so
-        that the fit finds this strength. A search in the pairs themselves needs it.
-    most : int
-        Parameters that are fitted again, those of the largest impact to first order.
-
-    Raises
-    ------
-    PhysicsError
-        If the fit finds no signal, or for a search in situ without `data`.
 
     Notes
     -----

@@ -11,8 +11,6 @@ import numpy.typing as npt
 from gammastar.core.records import FloatArray, Limit
 from gammastar.infer.impacts import Ranking
 
-__all__ = ["LARGEST", "JointLevels", "couplings_of", "events_over", "levels_over"]
-
 LARGEST = 1e12
 """Events that stand for no limit at all."""
 LEAST = 0.3  # events below which a coupling is of no interest
@@ -20,48 +18,22 @@ LEAST = 0.3  # events below which a coupling is of no interest
 
 @dataclass(frozen=True, slots=True, eq=False)
 class JointLevels:
-    """Limits over a plane of n masses and k couplings.
+    """Limits over a plane of n masses and k couplings."""
 
-    Attributes
-    ----------
-    observed : NDArray, shape (n, k)
-        Events; nan while masked.
-    expected : NDArray, shape (n, k, 5)
-    typical : Limit
-        In the middle of the plane, with the method.
-    discovery : mapping of float to NDArray, shape (n, k)
-        Events of a median discovery by its significance.
-    projections : mapping of float to NDArray, shape (n, k)
-        Events at the present exposure that are the median limit of another one, by this exposure.
-    methods : mapping of str to str
-        How "discovery" and "projection" were found.
-    ranked : callable, or None
-        (mass, coupling, d ln N/d ln g) -> pulls and impacts there; None where there is no limit.
-    """
-
-    observed: FloatArray
-    expected: FloatArray
-    typical: Limit
+    observed: FloatArray  # Events; nan while masked, shape (n, k)
+    expected: FloatArray  # shape (n, k, 5)
+    typical: Limit  # In the middle of the plane, with the method
+    # Events of a median discovery by its significance, shape (n, k)
     discovery: Mapping[float, FloatArray] = field(default_factory=dict)
+    # Events at the present exposure that are the median limit of another one, by this exposure, shape (n, k)
     projections: Mapping[float, FloatArray] = field(default_factory=dict)
-    methods: Mapping[str, str] = field(default_factory=dict)
+    methods: Mapping[str, str] = field(default_factory=dict)  # How "discovery" and "projection" were found
+    # (mass, coupling, d ln N/d ln g) -> pulls and impacts there; None where there is no limit
     ranked: Callable[[int, int, float], Ranking | None] | None = None
 
 
 def couplings_of(signal: FloatArray, n: int) -> npt.NDArray[np.intp]:
-    """Return the places of at most n couplings at which a limit is worth its time.
-
-    Parameters
-    ----------
-    signal : NDArray, shape (k,)
-        Expected events over the couplings.
-    n : int
-
-    Examples
-    --------
-    >>> couplings_of(np.array([0.0, 0.1, 1.0, 10.0, 3.0, 0.1]), 2)
-    array([2, 4])
-    """
+    """Return the places of at most n couplings at which a limit is worth its time."""
     if not signal.any():
         return np.zeros(0, dtype=np.intp)
     here = np.flatnonzero(signal >= LEAST)
@@ -74,15 +46,6 @@ def levels_over(
     signal: FloatArray, places: Sequence[npt.NDArray[np.intp]], limit: Callable[[int, int], Limit]
 ) -> JointLevels:
     """Return limits over a plane from those on μ at some couplings of each mass.
-
-    Parameters
-    ----------
-    signal : NDArray, shape (n, k)
-        Expected events at μ = 1.
-    places : sequence of NDArray of int
-        Of couplings, for each mass.
-    limit : callable
-        (mass, coupling) -> limit on μ there.
 
     Notes
     -----
@@ -108,22 +71,7 @@ def events_over(
     places: Sequence[npt.NDArray[np.intp]],
     strengths: Callable[[int, int], Sequence[float]],
 ) -> FloatArray:
-    """Return strengths at some couplings of each mass as events over a plane, shape (n, k, strengths).
-
-    Parameters
-    ----------
-    signal : NDArray, shape (n, k)
-        Expected events at μ = 1.
-    places : sequence of NDArray of int
-        Of couplings, for each mass.
-    strengths : callable
-        (mass, coupling) -> signal strengths, equally many everywhere; nan and inf stand for none.
-
-    Examples
-    --------
-    >>> events_over(np.array([[1.0, 2.0]]), [np.array([1])], lambda row, column: [3.0])[..., 0]
-    array([[6., 6.]])
-    """
+    """Return strengths at some couplings of each mass as events over a plane, shape (n, k, strengths)."""
     n, k = signal.shape
     known = {
         row: np.array([strengths(row, int(column)) for column in columns]) * signal[row, columns, None]

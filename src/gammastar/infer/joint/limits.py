@@ -24,21 +24,6 @@ from gammastar.infer.joint.fits import Fits, fit
 from gammastar.infer.joint.model import JointData, JointModel
 from gammastar.infer.toys import TIE, CLs
 
-__all__ = [
-    "FARTHEST",
-    "TOYS",
-    "TOY_PRECISION",
-    "JointLimits",
-    "crossings",
-    "draw_joint",
-    "joint_asymptotic",
-    "joint_cls",
-    "joint_limit",
-    "q_tilde",
-    "tail_probabilities",
-    "unit_of",
-]
-
 TOYS = 1000  # of each hypothesis and strength
 TOY_PRECISION = 1e-7  # of −ln L: far below what separates two pseudo-experiments
 MEDIAN = 2
@@ -53,15 +38,6 @@ def q_tilde(
     arrays: Arrays, data: JointData, strength: float | FloatArray, at: Fits | None = None
 ) -> FloatArray:
     """Return q̃ of each data set at its signal strength, shape (n,).
-
-    Parameters
-    ----------
-    arrays : Arrays
-    data : JointData
-    strength : float or NDArray, shape (n,)
-        Positive.
-    at : Fits, optional
-        Those of the data at this strength, if they are known.
 
     Notes
     -----
@@ -99,19 +75,7 @@ def joint_cls(
     n_toys: int = TOYS,
     rng: np.random.Generator,
 ) -> CLs:
-    """Return CLs of a signal strength from pseudo-experiments of pairs and search.
-
-    Parameters
-    ----------
-    model : JointModel
-    strength : float
-        Positive.
-    data : JointData, optional
-        One data set instead of that of the model.
-    n_toys : int
-        Pseudo-experiments with, and as many without, signal.
-    rng : numpy.random.Generator
-    """
+    """Return CLs of a signal strength from pseudo-experiments of pairs and search."""
     seen = model.data if data is None else data
     return _cls(arrays_of(model), seen, strength, n_toys, rng)
 
@@ -119,17 +83,7 @@ def joint_cls(
 def tail_probabilities(
     arrays: Arrays, data: JointData, strength: float, n: int, rng: np.random.Generator
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return P(q̃ ≥ observed) with and without signal, and q̃ itself, of each data set: shape (sets,) each.
-
-    Parameters
-    ----------
-    arrays : Arrays
-    data : JointData
-    strength : float
-    n : int
-        Pseudo-experiments of each hypothesis and data set, at the parameters fitted to that set.
-    rng : numpy.random.Generator
-    """
+    """Return P(q̃ ≥ observed) with and without signal, and q̃ itself, of each data set: shape (sets,) each."""
     if not (np.isfinite(strength) and strength > 0):
         msg = f"joint_cls: strength = {strength!r} must be positive"
         raise PhysicsError(msg)
@@ -156,30 +110,16 @@ def _cls(arrays: Arrays, data: JointData, strength: float, n: int, rng: np.rando
 
 @dataclass(frozen=True, slots=True)
 class JointLimits:
-    """How limits of a joint likelihood are set.
-
-    Attributes
-    ----------
-    cl : float
-    method : {"auto", "exact", "asymptotic"}
-        "exact": pseudo-experiments; "auto": these where search or pairs are few.
-    asymptotic_from : float
-        Events of the search from which "auto" trusts the asymptotic formulae, if ten times as many
-        opposite-sign pairs were measured.
-    n_toys : int
-        Of each hypothesis and strength.
-    hopeless : bool
-        Look first whether any strength is excluded.
-    bands : bool
-        Set all expected limits; else the median alone, the others are nan.
-    """
+    """How limits of a joint likelihood are set."""
 
     cl: float = 0.90
-    method: str = "auto"
+    method: str = "auto"  # "exact": pseudo-experiments; "auto": these where search or pairs are few
+    # Events of the search from which "auto" trusts the asymptotic formulae, if ten times as many
+    # opposite-sign pairs were measured
     asymptotic_from: float = 20.0
-    n_toys: int = TOYS
-    hopeless: bool = False
-    bands: bool = True
+    n_toys: int = TOYS  # Of each hypothesis and strength
+    hopeless: bool = False  # Look first whether any strength is excluded
+    bands: bool = True  # Set all expected limits; else the median alone, the others are nan
 
     def asymptotic(self, model: JointModel, events: float) -> bool:
         """Return whether the asymptotic formulae are used at so many events of the search."""
@@ -192,12 +132,6 @@ class JointLimits:
 
 def joint_asymptotic(model: JointModel, *, cl: float = 0.90) -> Limit:
     """Return the asymptotic limit on μ, and those expected without signal.
-
-    Parameters
-    ----------
-    model : JointModel
-        While it is masked the observed limit is nan.
-    cl : float
 
     Notes
     -----
@@ -279,25 +213,6 @@ def crossings(levels: Callable[[FloatArray], FloatArray]) -> FloatArray:
 
 def joint_limit(model: JointModel, options: JointLimits | None = None, *, seed: int = 0) -> Limit:
     """Return the CLs limit on μ, observed and expected.
-
-    Parameters
-    ----------
-    model : JointModel
-    options : JointLimits, optional
-    seed : int
-        Of the pseudo-experiments, which are the same for each strength and each count of the search.
-
-    Returns
-    -------
-    Limit
-        Expected limits by pseudo-experiments are those of the measured pairs with the counts of the search
-        at −2 to +2 standard deviations of its background: the pairs were measured, and do not vary.
-        `mc_error` is that of the observed limit, or of the median one while masked.
-
-    Raises
-    ------
-    PhysicsError
-        Without a search of one bin, unless the method is asymptotic.
 
     Notes
     -----

@@ -12,8 +12,6 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray, Shown
 from gammastar.infer.toys import lint_names
 
-__all__ = ["CHARGES", "JointData", "JointEffect", "JointModel"]
-
 CHARGES = "charge_ratio"
 """Nuisance that is the ratio of −− to ++ pairs, as good as free."""
 WIDEST = 2.0  # ln κ: beyond, code 4 of HistFactory is no power any more (1.5 % off here)
@@ -22,29 +20,15 @@ FREE = 1.0  # ln κ of that ratio's root: e² either way for the ratio
 
 @dataclass(frozen=True, slots=True, eq=False)
 class JointEffect:
-    """What one standard deviation of one source does; the name is that of its modifier.
-
-    Attributes
-    ----------
-    name : str
-    response : NDArray, shape (i, j), or None
-        Shift of `JointModel.response`, opposite for minus one standard deviation.
-    signal : float or NDArray, shape (j,)
-        ln κ of the signal of each cell.
-    r_factor : float
-        ln κ of the opposite-sign background over like-sign pairs.
-    background : float
-        ln κ of the background of the search.
-    templates : mapping of str to float
-        ln κ of templates by their names.
-    """
+    """What one standard deviation of one source does; the name is that of its modifier."""
 
     name: str
+    # Shift of `JointModel.response`, opposite for minus one standard deviation, shape (i, j)
     response: FloatArray | None = None
-    signal: float | FloatArray = 0.0
-    r_factor: float = 0.0
-    background: float = 0.0
-    templates: Mapping[str, float] = field(default_factory=dict)
+    signal: float | FloatArray = 0.0  # ln κ of the signal of each cell, shape (j,)
+    r_factor: float = 0.0  # ln κ of the opposite-sign background over like-sign pairs
+    background: float = 0.0  # ln κ of the background of the search
+    templates: Mapping[str, float] = field(default_factory=dict)  # ln κ of templates by their names
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -54,48 +38,24 @@ class JointModel(Shown):
     True cells j of (q_T, E[, m]) have free contents n_j ≥ 0. With them the opposite-sign pairs of bin i
     are Σ_j n_j (R_ij + μ S_ij) + T_i + 2 R f_i, the like-sign ones f_i √ρ^∓1 with free f_i ≥ 0, and
     the search expects μ Σ_j n_j A_jb + B_b. Every bin is Poisson.
-
-    Attributes
-    ----------
-    pairs : NDArray, shape (j,)
-        Contents n_j at which their factors are one: any positive scale.
-    response, variance : NDArray, shape (i, j)
-        Opposite-sign pairs per true pair, and its variance from the size of the simulation.
-    counts : NDArray, shape (3, i)
-        Measured +−, ++ and −− pairs.
-    signal : NDArray, shape (j, b)
-        Events of the search per true pair at μ = 1: acceptance times Eq. 6 of Allison and Blinov (2025).
-        b = 0 for a search in the pairs themselves.
-    background : NDArray, shape (b,)
-    observed : NDArray, shape (b,), or None
-        None while the search is masked.
-    r_factor : float or NDArray, shape (i,)
-        R of the combinatorial pairs: +− over twice the geometric mean of ++ and −−.
-    charges : float
-        Nominal ratio ρ of −− to ++ pairs; the nuisance ``charge_ratio`` moves it.
-    templates : mapping of str to NDArray, shape (i,)
-        Opposite-sign pairs that are no virtual photons: open charm, η → l⁺l⁻.
-    in_situ : NDArray, shape (i, j), or None
-        Signal in the opposite-sign pairs themselves per true pair at μ = 1.
-    effects : tuple of JointEffect
-
-    Raises
-    ------
-    PhysicsError
-        For shapes that do not fit, values that are negative or not finite, counts that are not whole, a cell
-        that no bin sees, or names that differ in spelling only.
     """
 
-    pairs: FloatArray
+    pairs: FloatArray  # Contents n_j at which their factors are one: any positive scale, shape (j,)
+    # Opposite-sign pairs per true pair, and its variance from the size of the simulation, shape (i, j)
     response: FloatArray
     variance: FloatArray
-    counts: FloatArray
+    counts: FloatArray  # Measured +−, ++ and −− pairs, shape (3, i)
+    # Events of the search per true pair at μ = 1: acceptance times Eq. 6 of Allison and Blinov (2025). b = 0
+    # for a search in the pairs themselves, shape (j, b)
     signal: FloatArray
-    background: FloatArray
-    observed: FloatArray | None = None
+    background: FloatArray  # shape (b,)
+    observed: FloatArray | None = None  # None while the search is masked, shape (b,)
+    # R of the combinatorial pairs: +− over twice the geometric mean of ++ and −−, shape (i,)
     r_factor: float | FloatArray = 1.0
-    charges: float = 1.0
+    charges: float = 1.0  # Nominal ratio ρ of −− to ++ pairs; the nuisance ``charge_ratio`` moves it
+    # Opposite-sign pairs that are no virtual photons: open charm, η → l⁺l⁻, shape (i,)
     templates: Mapping[str, FloatArray] = field(default_factory=dict)
+    # Signal in the opposite-sign pairs themselves per true pair at μ = 1, shape (i, j)
     in_situ: FloatArray | None = None
     effects: tuple[JointEffect, ...] = ()
 
@@ -158,13 +118,7 @@ class JointModel(Shown):
 
     @property
     def data(self) -> JointData:
-        """The measured data as one data set.
-
-        Raises
-        ------
-        PhysicsError
-            While the search is masked.
-        """
+        """The measured data as one data set."""
         if self.observed is None:
             msg = "JointModel: the search is masked: ask for expected limits, or give `observed`"
             raise PhysicsError(msg)
@@ -184,11 +138,6 @@ class JointModel(Shown):
         """Return the model of a search with `factor` times its exposure, and the same measured pairs.
 
         Its background grows with it, relative errors stay. It is masked, unless the factor is one.
-
-        Raises
-        ------
-        PhysicsError
-            For a search in the pairs themselves, which has no exposure of its own.
         """
         if self.in_situ is not None:
             msg = "JointModel.exposed: a search in the measured pairs themselves has no exposure of its own"
@@ -206,23 +155,13 @@ class JointModel(Shown):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class JointData:
-    """Data sets: n of them.
+    """Data sets: n of them."""
 
-    Attributes
-    ----------
-    pairs : NDArray, shape (n, 3, i)
-        +−, ++ and −− pairs.
-    search : NDArray, shape (n, b)
-    auxiliary : NDArray, shape (n, k)
-        Measurements of the nuisances [standard deviations], that of the charge ratio last.
-    simulated : NDArray, shape (n, i)
-        Measurements of the factors of the response, one by definition.
-    """
-
-    pairs: FloatArray
-    search: FloatArray
+    pairs: FloatArray  # +−, ++ and −− pairs, shape (n, 3, i)
+    search: FloatArray  # shape (n, b)
+    # Measurements of the nuisances [standard deviations], that of the charge ratio last, shape (n, k)
     auxiliary: FloatArray
-    simulated: FloatArray
+    simulated: FloatArray  # Measurements of the factors of the response, one by definition, shape (n, i)
 
     def __len__(self) -> int:
         return len(self.pairs)

@@ -12,8 +12,6 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray, PairHists, Response
 from gammastar.infer.joint.model import JointEffect, JointModel
 
-__all__ = ["Setting", "Window", "window_axes", "window_model"]
-
 WEIGHTED = 1e-9  # from the next whole number
 ENOUGH = 20.0  # effective pairs of a bin, from which its weights have a mean of their own
 
@@ -21,34 +19,17 @@ ENOUGH = 20.0  # effective pairs of a bin, from which its weights have a mean of
 def window_axes(
     low: float, high: float, pt: Sequence[float], energy: Sequence[float], *, side: float
 ) -> tuple[object, object, object]:
-    """Return the axes of a window, true and measured ones: side band, signal, side band in mass.
-
-    Parameters
-    ----------
-    low, high : float
-        Masses that predict the signal [GeV].
-    pt, energy : sequence of float
-        Edges [GeV].
-    side : float
-        Width of the side bands [GeV]; the lower one begins above zero.
-    """
+    """Return the axes of a window, true and measured ones: side band, signal, side band in mass."""
     mass = [max(low - side, 0.05 * low), low, high, high + side]
     return variable(MASS, mass), variable(PT, list(pt)), variable(ENERGY, list(energy))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Window:
-    """A model whose signal is that of one coupling, and the signal of all of them.
+    """A model whose signal is that of one coupling, and the signal of all of them."""
 
-    Attributes
-    ----------
-    model : JointModel
-        With the signal and the effects of no coupling in particular.
-    signal : NDArray, shape (j, k)
-        Events of the search per true pair of each kept cell, over the couplings.
-    """
-
-    model: JointModel
+    model: JointModel  # With the signal and the effects of no coupling in particular
+    # Events of the search per true pair of each kept cell, over the couplings, shape (j, k)
     signal: FloatArray
 
     @property
@@ -64,55 +45,25 @@ class Window:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Setting:
-    """What a window needs beside its pairs and its response.
+    """What a window needs beside its pairs and its response."""
 
-    Attributes
-    ----------
-    background : float
-        Of the search [events].
-    observed : float or None
-        Events of the search; None while it is masked.
-    least : float
-        Efficiency below which a true cell is left out: its content would be anything.
-    r_factor, charges : float
-        As for `JointModel`.
-    templates : mapping of str to NDArray
-        Opposite-sign pairs on the measured axes.
-    varied : mapping of str to responses
-        Of each source one response at +1 standard deviation, or two, at +1 and −1.
-    effects : tuple of JointEffect
-        Of all couplings alike.
-    """
-
-    background: float
-    observed: float | None = None
-    least: float = 1e-3
+    background: float  # Of the search [events]
+    observed: float | None = None  # Events of the search; None while it is masked
+    least: float = 1e-3  # Efficiency below which a true cell is left out: its content would be anything
+    # As for `JointModel`
     r_factor: float = 1.0
     charges: float = 1.0
+    # Opposite-sign pairs on the measured axes
     templates: Mapping[str, FloatArray] = field(default_factory=dict)
+    # Of each source one response at +1 standard deviation, or two, at +1 and −1
     varied: Mapping[str, Sequence[Response]] = field(default_factory=dict)
-    effects: tuple[JointEffect, ...] = ()
+    effects: tuple[JointEffect, ...] = ()  # Of all couplings alike
 
 
 def window_model(
     hists: PairHists, response: Response, cells: tuple[FloatArray, FloatArray], setting: Setting
 ) -> Window:
     """Return the joint likelihood of a mass window.
-
-    Parameters
-    ----------
-    hists : PairHists
-        Measured pairs on the axes of `response.reco`.
-    response : Response
-        With bootstraps, whose spread is the error from the size of the simulation.
-    cells : (NDArray, NDArray), shapes (j,) and (j, k)
-        Nominal contents of the true cells [pairs], and events of the search per pair over k couplings.
-    setting : Setting
-
-    Raises
-    ------
-    PhysicsError
-        If weights of pairs do not sum to whole numbers, as those of prescales do; if no cell is seen.
 
     Notes
     -----

@@ -16,8 +16,6 @@ from gammastar.infer.histfactory.workspaces import assemble, sample
 from gammastar.infer.joint.expectation import arrays_of
 from gammastar.infer.joint.model import CHARGES, FREE, JointEffect, JointModel
 
-__all__ = ["CHANNELS", "GridPoint", "joint_patchset", "joint_workspace"]
-
 CHANNELS = ("opposite_sign", "plus_plus", "minus_minus", "search")
 LARGEST = 1e3  # of free factors
 DESCRIPTION = "Expected signal of each cell per mass and coupling, on pairs and search; test mu = 1."
@@ -25,21 +23,6 @@ DESCRIPTION = "Expected signal of each cell per mass and coupling, on pairs and 
 
 def joint_workspace(model: JointModel, *, poi_maximum: float = 100.0) -> dict[str, Any]:
     """Return the workspace of a joint likelihood.
-
-    Parameters
-    ----------
-    model : JointModel
-    poi_maximum : float
-        Upper bound of the signal strength ``mu``.
-
-    Returns
-    -------
-    dict
-        Channels ``opposite_sign``, ``plus_plus``, ``minus_minus`` and ``search``, the last one unless the
-        model has none. Cell j is the sample ``pairs_j`` with the free factor ``cell_j``; its signal,
-        ``signal_j``, has the factors ``mu`` and ``cell_j``. The like-sign content is a free factor
-        ``like_sign`` per bin, the finite simulation the ``staterror`` called ``simulation``, each effect a
-        ``normsys`` or ``histosys`` of its own name. A masked search holds its expected background.
 
     Notes
     -----
@@ -93,21 +76,12 @@ def joint_workspace(model: JointModel, *, poi_maximum: float = 100.0) -> dict[st
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GridPoint:
-    """What one grid point puts into the search.
+    """What one grid point puts into the search."""
 
-    Attributes
-    ----------
-    mass : float [GeV]
-    coupling : float
-    signal : NDArray, shape (j,)
-        Events per true pair at μ = 1.
-    sigmas : mapping of str to float
-        ln κ of the signal of all cells by the name of its nuisance, beside those of the workspace.
-    """
-
-    mass: float
+    mass: float  # [GeV]
     coupling: float
-    signal: FloatArray
+    signal: FloatArray  # Events per true pair at μ = 1, shape (j,)
+    # ln κ of the signal of all cells by the name of its nuisance, beside those of the workspace
     sigmas: Mapping[str, float]
 
 
@@ -118,39 +92,7 @@ def joint_patchset(
     coupling_name: str = "eps",
     hepdata: str = "ins0000000",
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the background-only workspace of a mass window, and the patches that put a signal into it.
-
-    Parameters
-    ----------
-    model : JointModel
-        Of the window: cells that see no signal here get none. The search has one bin.
-    points : sequence of GridPoint
-        At least one.
-    coupling_name : str
-        Used in names and labels.
-    hepdata : str
-        Record of the publication; ``ins`` and seven digits.
-
-    Returns
-    -------
-    (dict, dict)
-        Workspace, in which the signal of each cell waits with zero events, and patch set 1.0.0 with its
-        digest. The workspace with a patch has the likelihood of the model with signal and nuisances of the
-        grid point.
-
-    Raises
-    ------
-    PhysicsError
-        Without a search of one bin, or for a point with signal in a cell that has none in the model.
-
-    Examples
-    --------
-    >>> cell = np.ones((1, 1))
-    >>> one = JointModel(np.ones(1), cell, 0 * cell, np.ones((3, 1)), cell, np.ones(1))
-    >>> space, patches = joint_patchset(one, [GridPoint(0.3, 1e-7, np.array([2.0]), {"signal_mc": 0.1})])
-    >>> patches["patches"][0]["metadata"]["name"]
-    'm0p300_log10eps_m7p00'
-    """
+    """Return the background-only workspace of a mass window, and the patches that put a signal into it."""
     if len(model.background) != 1:
         msg = f"joint_patchset: the search has {len(model.background)} bins; signals are put into one"
         raise PhysicsError(msg)

@@ -22,8 +22,6 @@ from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.core.files import Pathlike, atomic
 from gammastar.core.records import BoolArray, FloatArray
 
-__all__ = ["PB_PER_MB", "Cells", "MesonSpectrum", "read_cells", "read_meson_spectra", "write_cells"]
-
 PB_PER_MB = 1e9
 LARGEST = 256 << 20  # bytes of one table
 NAMES: Mapping[int, str] = MappingProxyType(
@@ -174,7 +172,6 @@ class MesonSpectrum:
 
     Attributes
     ----------
-    pdg : int
     cells : Cells
         Cross section [pb] of each cell.
     per_cross_section : float

@@ -26,7 +26,6 @@ from gammastar.physics.qed import FormFactor2, dark_photon_rate, lepton_factor
 
 log = logging.getLogger(__name__)
 
-__all__ = ["Decay", "Meson", "MesonTable", "Species", "Unit", "beam_frame", "dark_photon_branching"]
 
 Kind = Literal["pseudoscalar_dalitz", "vector_dalitz", "vector_mixing", "rho_mixing"]
 Unit = Literal["proton", "pb"]
@@ -63,7 +62,6 @@ class Meson:
 
     Attributes
     ----------
-    pdg : int
     multiplicity, a_factor : float
         Per inelastic pp interaction, and the factor to the nucleus.
     sigma : float
@@ -158,7 +156,6 @@ def dark_photon_branching(decay: Decay, parent_mass: float, width: float, mass: 
 
     Parameters
     ----------
-    decay : Decay
     parent_mass, width : float
         Of the parent [GeV].
     mass : array_like, shape (n,) [GeV]
@@ -242,9 +239,6 @@ class MesonTable:
 
     Attributes
     ----------
-    source : str
-    mesons : mapping of str to Species
-    decays : tuple of Decay
     unit : {"proton", "pb"}
         What the mesons count in.
     """

@@ -51,17 +51,6 @@ from gammastar.predict.target import TargetTransfer
 from gammastar.spectrum.angles import spin_text
 from gammastar.store.manifest import digest
 
-__all__ = [
-    "accept_stage",
-    "cell_signals",
-    "detectors",
-    "measured_of",
-    "millicharge_detectors",
-    "millicharge_stage",
-    "transfer_of",
-    "yields_at",
-]
-
 LIFETIMES = 71  # of the acceptance curves
 FIRST = 16  # masses, spread over the scan, after which a contour can be shown
 
@@ -216,26 +205,7 @@ def _sights(
 def cell_signals(
     ctx: Context, production: Production, planes: Mapping[str, SignalPlane], i: int, axes: tuple[Any, Any]
 ) -> tuple[FloatArray, dict[str, FloatArray]]:
-    """Return the particles of one mass and their signal by cells of q_T and energy.
-
-    Parameters
-    ----------
-    ctx : Context
-    production : Production
-        Of measured photons alone.
-    planes : mapping of str to SignalPlane
-        Of the detectors by the stems of their files.
-    i : int
-        Number of the mass on the planes: the particles are those behind its yields.
-    axes : (axis of pt, axis of energy)
-
-    Returns
-    -------
-    share : NDArray, shape (c,)
-        Part of the particles in each cell, C order; those of no cell are missing.
-    signal : dict of str to NDArray, shape (c, k)
-        Expected events from each cell.
-    """
+    """Return the particles of one mass and their signal by cells of q_T and energy."""
     found = {name: detector for name, detector in detectors(ctx).items() if name in planes}
     plane, n = next(iter(planes.values())), section_of(ctx).n_sample
     mass = float(plane.mass[i])
@@ -325,13 +295,7 @@ def _curves(
 
 
 def _depths(section: Accept, names: list[str]) -> str:
-    """Return where along the target of each detector the particles are made.
-
-    Raises
-    ------
-    SteeringError
-        If an interaction length is given for a detector that is not there.
-    """
+    """Return where along the target of each detector the particles are made."""
     length, plain = section.interaction_length, "all of it at the target's position"
     if not isinstance(length, dict):
         return plain if length is None else f"exponential along the target, interaction length {length} m"
@@ -461,13 +425,7 @@ def _measured_photons(
     wanted: tuple[Millicharge, float],
     rng: np.random.Generator,
 ) -> tuple[predict.VirtualPhotons, FloatArray | None]:
-    """Return virtual photons of χχ̄ by the steering's strategy, with the weights of the flow's replicas.
-
-    Raises
-    ------
-    SteeringError
-        If the strategy needs the training pairs, and only the record of a run is at hand.
-    """
+    """Return virtual photons of χχ̄ by the steering's strategy, with the weights of the flow's replicas."""
     (section, m_chi), m_lepton, photon = wanted, lepton_mass(ctx), production.parts[0]
     if not isinstance(photon, predict.VirtualPhoton):
         msg = "[predict.millicharge] with a spectrum is needed to sample millicharged pairs"

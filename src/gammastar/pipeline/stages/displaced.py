@@ -35,8 +35,6 @@ from gammastar.store.manifest import file_sha256, write_json
 from gammastar.store.pairs import read_pairs
 from gammastar.store.records import write_reach
 
-__all__ = ["DisplacedSearch", "displaced_search"]
-
 LOOSE = 2.0 / 3.0  # of the first cut: from there on both sides of the interaction are compared
 
 

@@ -32,17 +32,6 @@ if TYPE_CHECKING:
     from gammastar.flow.density_tests import DensityTest
     from gammastar.flow.options import PairTable
 
-__all__ = [
-    "CHECKPOINTS",
-    "columns_for_angles",
-    "flow_options",
-    "flow_stage",
-    "histogram_sampler",
-    "read_spin",
-    "spin_stage",
-    "train_flow",
-    "training",
-]
 
 CHECKPOINTS, SPIN_FILE, PAIRS_FILE = "training", "spin_density.safetensors", "flow_pairs.json"
 GIVEN = ("bins", "hidden", "layers", "epochs", "epoch_size", "batch", "learning_rate")
@@ -106,13 +95,7 @@ def histogram_sampler(ctx: Context, pairs: TrainingSet, beam_energy: float) -> S
 
 
 def flow_stage(ctx: Context, state: Any) -> None:
-    """Train or reload the flow and its ensemble, and check it against its pairs.
-
-    Raises
-    ------
-    UserError
-        If a resumed flow is not the one that was trained.
-    """
+    """Train or reload the flow and its ensemble, and check it against its pairs."""
     from gammastar import flow
 
     section = needed(ctx.steering.flow, "flow")
@@ -154,13 +137,7 @@ def flow_stage(ctx: Context, state: Any) -> None:
 
 
 def flow_options(section: FlowSection, mass_range: tuple[float, float]) -> FlowOptions:
-    """Return the options of a section: what it gives, and the preset's values for the rest.
-
-    Raises
-    ------
-    SteeringError
-        If the device is not there, or an ensemble of the paper's preset is asked for.
-    """
+    """Return the options of a section: what it gives, and the preset's values for the rest."""
     from gammastar import flow
 
     if section.preset == "paper" and section.members:
@@ -200,21 +177,6 @@ def train_flow(
 
     A training that was interrupted goes on from its checkpoint in ``training/`` (see `flow.fit_pairs`) and
     ends with the same numbers; the checkpoints are removed at the end.
-
-    Parameters
-    ----------
-    section : FlowSection
-    options : FlowOptions
-    pairs : PairTable
-    beam_energy : float [GeV]
-    folder : Path
-        Gets ``flow.json`` and ``flow.safetensors``, ``flow_members.00.json`` … for every member, and
-        ``flow_members.pairs.json``, the number of pairs near each mass (measured ones, where this is known).
-    seed : int
-    tell : callable
-        Receives progress.
-    each : function like ``map``
-        Where the members are trained.
     """
     from gammastar import flow
 
@@ -374,13 +336,7 @@ def _tell_spin(ctx: Context, spin: SpinDensities, lepton: str, kept: Arrays, own
 
 
 def read_spin(folder: Path) -> SpinDensities | None:
-    """Read the spin density of a run; None if the run has none.
-
-    Raises
-    ------
-    InputFileError
-        If the file is damaged.
-    """
+    """Read the spin density of a run; None if the run has none."""
     path = folder / SPIN_FILE
     if not path.is_file():
         return None

@@ -32,8 +32,6 @@ from gammastar.store.manifest import digest, write_json
 from gammastar.store.records import write_reach
 from gammastar.unfold.simulation import in_window, reweighted
 
-__all__ = ["in_situ_stage"]
-
 PER_WIDTH = 3.0  # bins of the search per resolution
 MARGIN = 2.0  # resolutions that are measured on either side of the default masses
 LINES = {"omega": 223, "phi": 333}

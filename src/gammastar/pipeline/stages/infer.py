@@ -39,8 +39,6 @@ from gammastar.pipeline.stages.predict import model_of
 from gammastar.store.manifest import digest, write_json
 from gammastar.store.records import write_reach
 
-__all__ = ["KEYS", "explored", "first_search", "in_use", "infer_stage", "millicharge_stage", "missing_masses"]
-
 KEYS = ("method", "asymptotic_from", "averaged_from", "cl")  # of [infer], which a patch set carries with it
 LARGEST_KAPPA = 1e6  # of no signal: never averaged
 EXPLORED_CL = (0.90, 0.95)  # of the explorer, besides that of [infer]
@@ -267,11 +265,6 @@ def _write_grid(
 
     Both together hold every nuisance of the limit under its name. The finite sample, ``signal_mc``, is in the
     patches even if [infer] nuisances leaves it out of the limit.
-
-    Returns
-    -------
-    dict
-        Workspace and patch set under the name ""; nothing if no grid point has enough events.
     """
     section, plane = section_of(ctx), search.plane
     observed = "masked" if masked or isinstance(section.observed, str) else list(section.observed)

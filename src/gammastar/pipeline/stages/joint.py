@@ -41,8 +41,6 @@ from gammastar.store.manifest import digest
 from gammastar.store.records import write_table
 from gammastar.unfold import simulation, systematics
 
-__all__ = ["with_joint_likelihood"]
-
 NOTABLE = 0.2  # of the signal, without which the reach is another one
 SHOWN = 16  # parameters of a ranking
 NEGLIGIBLE = 0.01
@@ -69,14 +67,6 @@ def with_joint_likelihood(
     """Return the searches with the limits of a joint likelihood, and its workspaces and patch sets.
 
     The signal is then that from the cells of the likelihood: what lies outside has no measured content.
-
-    Parameters
-    ----------
-    ctx : Context
-    state : run state
-        Pairs, simulation, subtraction and production.
-    searches : mapping of str to CountingSearch
-        By the stems of the detectors' files, on planes of the same masses.
     """
     section: Infer = needed(ctx.steering.infer, "infer")
     measured = _measured(ctx, state)

@@ -43,24 +43,6 @@ from gammastar.spectrum import Trend, fit_trend
 from gammastar.store.guarded import read_tensors
 from gammastar.store.manifest import digest, file_sha256
 
-__all__ = [
-    "FILE",
-    "files_of",
-    "lepton_mass",
-    "mass_dependence",
-    "measured_pairs",
-    "model_of",
-    "pair_stage",
-    "pair_unit",
-    "pairs_beside",
-    "photons_of",
-    "predict_stage",
-    "production_of",
-    "read_trend",
-    "trend_of",
-    "write_trend",
-]
-
 FILE = "extrapolation.safetensors"
 SHARES = ("pseudoscalar_dalitz", "vector_dalitz", "vector_mesons", "bremsstrahlung")
 
@@ -136,13 +118,7 @@ def write_trend(folder: Path, trend: Trend) -> None:
 
 
 def read_trend(folder: Path) -> Trend | None:
-    """Read the trend of a run; None if the run kept none.
-
-    Raises
-    ------
-    InputFileError
-        If the file is damaged.
-    """
+    """Read the trend of a run; None if the run kept none."""
     path = folder / FILE
     if not path.is_file():
         return None
@@ -150,13 +126,7 @@ def read_trend(folder: Path) -> Trend | None:
 
 
 def mass_dependence(steering: Steering) -> str | None:
-    """Return how the rate of a run follows the mass: as [predict] asks, no lines in smeared masses.
-
-    Raises
-    ------
-    SteeringError
-        If lines are asked for of a spectrum of reconstructed masses.
-    """
+    """Return how the rate of a run follows the mass: as [predict] asks, no lines in smeared masses."""
     asked = None if steering.predict is None else steering.predict.mass_dependence
     if steering.unfold is None or not steering.unfold.preset.startswith("smeared"):
         return asked
@@ -182,11 +152,6 @@ def photons_of(
     """Return the channel of measured virtual photons.
 
     `mass_dependence` is that of [predict], `coherence` that of [systematics].
-
-    Raises
-    ------
-    SteeringError
-        If lines are asked for and the mass bins do not allow them.
     """
     mass, density, cov = spectrum.mass_density(measured)
     edges = np.asarray(measured.hist.axes[MASS].edges, dtype=np.float64)
@@ -205,17 +170,7 @@ def photons_of(
 def production_of(
     ctx: Context, state: Any, training: Callable[[], Any], sampler: Callable[[], tuple[Sampler, Any, Any]]
 ) -> Production:
-    """Return who makes the dark particles.
-
-    Parameters
-    ----------
-    ctx : Context
-    state : run state
-        Spectrum, spin density and trend.
-    training, sampler : callable
-        Return the pairs that know the measured domain, and the sampler with the weights of its replicas and
-        the number of pairs behind it at a mass; asked only with a spectrum.
-    """
+    """Return who makes the dark particles."""
     section = section_of(ctx)
     options = theory_options(section, ctx.code)
     if section.source == "theory":
@@ -278,13 +233,7 @@ def _tell_shape(ctx: Context, shape: Any) -> None:
 
 
 def masses_of(ctx: Context, production: Production) -> FloatArray:
-    """Return the masses of the scan.
-
-    Raises
-    ------
-    PhysicsError
-        If a mass lies outside what production or model know.
-    """
+    """Return the masses of the scan."""
     section, model = section_of(ctx), model_of(ctx)
     low, high = section.mass_range or production.mass_range
     if isinstance(model, predict.VectorModel) and not model.charges.loop_mixing:

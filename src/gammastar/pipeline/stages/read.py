@@ -30,17 +30,6 @@ from gammastar.store.pairs import StoredPairs, Truth, collect_pairs, collect_tru
 from gammastar.store.remote import Remote, Sealed, check_listed
 from gammastar.subtract.charm import offset_columns
 
-__all__ = [
-    "Inputs",
-    "columns_for_vertices",
-    "histograms_of",
-    "inputs",
-    "match_simulation",
-    "match_stage",
-    "select_stage",
-    "stored_pairs",
-]
-
 FIELDS = ("mass", "pt", "energy", "charge", "weight", "event")
 CUTFLOW = ("name", "n", "weight", "os", "pp", "mm")
 

@@ -56,7 +56,6 @@ from gammastar.store.manifest import versions, write_text
 if TYPE_CHECKING:
     from gammastar.mock import Card
 
-__all__ = ["first_page", "pairs_sections", "write"]
 
 KINDS = ("observed", "recast")
 SHOWN = ("png", "svg")  # formats that a page holds
@@ -227,18 +226,6 @@ def _acceptance(ctx: Context, state: Any) -> list[Section]:
 
 def recast_limits(section: Predict, where: Path | UserCode) -> list[report.ExistingLimit]:
     """Return the shipped limits on dark photons as limits on the model of a steering file.
-
-    Parameters
-    ----------
-    section : Predict
-        Names the model, the table of mesons and the preset of bremsstrahlung.
-    where : Path or UserCode
-        Folder of the steering file, or the code that was frozen there.
-
-    Returns
-    -------
-    list of ExistingLimit
-        Of kind "recast", one for each island; none where the vector is not seen.
 
     Notes
     -----

@@ -19,34 +19,13 @@ from gammastar.store.folder import sweep
 from gammastar.store.manifest import file_sha256
 from gammastar.store.records import read_histogram
 
-__all__ = ["simulate_stage", "tuned"]
-
 N_R_FACTOR = 50_000  # generated events for R, where the engine is Pythia
 
 
 def tuned(
     name: str, base: Path, seed: int, leave_out: Sequence[str] = ()
 ) -> tuple[mock.Card, dict[Path, str], list[str]]:
-    """Return a card, its yields fitted to the spectrum that its section ``[tuning]`` names.
-
-    Parameters
-    ----------
-    name : str
-        A file beside `base`, or a shipped card.
-    base : Path
-    seed : int
-        Of the templates.
-    leave_out : sequence of str
-        Modes that are not made.
-
-    Returns
-    -------
-    card : Card
-    inputs : dict of Path to str
-        The spectrum file and its SHA-256; empty without tuning.
-    notes : list of str
-        What the fit found.
-    """
+    """Return a card, its yields fitted to the spectrum that its section ``[tuning]`` names."""
     path = shipped(name, base, "cards")
     card = mock.load_card(path, leave_out=leave_out)
     if card.tuning is None:

@@ -19,8 +19,6 @@ from gammastar.pipeline.context import Context, needed
 from gammastar.store.manifest import digest
 from gammastar.store.records import digest_of, write_spectrum_files
 
-__all__ = ["spectrum_stage"]
-
 N_MODELLED = 300_000  # pairs of a card for the kinematics at a published spectrum
 N_CELLS = 30  # quantiles of q_T and of the energy
 

@@ -42,8 +42,6 @@ from gammastar.subtract.corrections import charm_correction, eta_pairs, removed_
 from gammastar.subtract.estimate import control_cells, own_subtraction
 from gammastar.subtract.weights import CellShares, PairWeights
 
-__all__ = ["charge_ratio", "charm_component", "subtract_stage", "subtracted"]
-
 Parts = tuple[Pairs] | StoredPairs
 TRAINED = {
     "posterior": "posterior, from a classifier",

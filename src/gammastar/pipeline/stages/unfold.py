@@ -36,8 +36,6 @@ from gammastar.unfold.iterative_bayes import values_alone
 from gammastar.unfold.likelihood_fit import LikelihoodUnfolder
 from gammastar.unfold.response_matrix import guarded, inside
 
-__all__ = ["asked_shifts", "simulation_of", "true_axes", "unfold_stage"]
-
 REFOLDED_TOYS = 40  # mean and width of the χ² to 3 % and 11 %
 SOURCES = {"background": "background", "charm": "open charm"}
 
@@ -191,13 +189,7 @@ def _packed(sources: Sequence[systematics.Source], n_cells: int) -> Arrays:
 
 
 def _check_yield(section: config.Unfold, method: Method | None, subtracted: Spectrum) -> None:
-    """Refuse data without a signal, unless the method is linear in them and scales nothing to their sum.
-
-    Raises
-    ------
-    SteeringError
-        If no pair, or less, is left after the subtraction.
-    """
+    """Refuse data without a signal, unless the method is linear in them and scales nothing to their sum."""
     total, error = folding.summed(subtracted)
     if total > 0 or (method is not None and method.linear):
         return
@@ -222,13 +214,7 @@ def simulation_of(section: config.Unfold, truth: Truth) -> Truth:
 
 
 def asked_shifts(asked: Systematics, subtraction: Arrays) -> list[tuple[str, FloatArray]]:
-    """Return the sources in the data that the steering names, with the shift of every measured cell.
-
-    Raises
-    ------
-    SteeringError
-        If the subtraction of this run has no such source.
-    """
+    """Return the sources in the data that the steering names, with the shift of every measured cell."""
     names = [str(name) for name in subtraction["shift_names"]]
     wanted = [name for key, name in SOURCES.items() if getattr(asked, key)]
     missing = [name for name in wanted if name not in names]

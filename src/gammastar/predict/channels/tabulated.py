@@ -24,8 +24,6 @@ from gammastar.physics.mesons import Unit
 from gammastar.physics.mesons.spectra import PB_PER_MB, Cells, read_cells
 from gammastar.predict.channel import MASSES, Channel
 
-__all__ = ["EventCalcTables", "ForeseeSpectra", "tabulated_channel"]
-
 SPECTRUM = re.compile(r"([0-9.]+)TeV_(.+?)(?:_([^_]+))?_m_([0-9.eE+-]+)\.npy")
 MESONS: Mapping[str, str] = MappingProxyType(
     {
@@ -47,7 +45,6 @@ def tabulated_channel(name: str, base: Path, sigma_inelastic: float | None = Non
 
     Parameters
     ----------
-    name : str
     base : Path
         Folder to which the path is relative.
     sigma_inelastic : float, optional
@@ -90,7 +87,6 @@ class ForeseeSpectra(Channel):
     modes : tuple of str
         PDG numbers of mesons, ``Brem…``, ``DY…`` or other names.
     unit : {"proton", "pb"}
-    source : str
     """
 
     masses: FloatArray
@@ -108,7 +104,6 @@ class ForeseeSpectra(Channel):
 
         Parameters
         ----------
-        folder : path
         sigma_inelastic : float, optional
             Inelastic cross section [mb]: the rate counts per interacting proton. Without it the rate is in
             pb, for a detector with a luminosity.
@@ -237,7 +232,6 @@ class EventCalcTables(Channel):
     yields : NDArray, shape (4, y)
         Masses [GeV], and the particles per proton on target and unit coupling squared: central, lower and
         upper.
-    source : str
     """
 
     masses: FloatArray

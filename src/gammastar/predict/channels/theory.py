@@ -18,17 +18,6 @@ from gammastar.physics.mesons import Decay, MesonTable, Unit, dark_photon_branch
 from gammastar.predict.channel import Channel, outside
 from gammastar.predict.channels.virtual_photon import InDomain
 
-__all__ = [
-    "Bremsstrahlung",
-    "JPsi",
-    "MesonChannel",
-    "Outside",
-    "PionDalitz",
-    "PseudoscalarDalitz",
-    "VectorDalitz",
-    "VectorMixing",
-]
-
 _CASCADES = "first interaction of each proton only: secondary cascades are omitted and would add soft mesons"
 
 
@@ -44,7 +33,6 @@ class Bremsstrahlung(Channel):
 
     Attributes
     ----------
-    kernel : gammastar.physics.bremsstrahlung.Bremsstrahlung
     beam_energy : float
         [GeV]
     interaction : float
@@ -104,7 +92,6 @@ class Bremsstrahlung(Channel):
         mass : float [GeV]
         n : int
             How many particles.
-        rng : numpy.random.Generator
         """
         energy, pt, weight = self.kernel.sample(mass, self.beam_energy, n, rng)
         total = float(self.interaction * self.kernel.rate(mass, self.beam_energy))
@@ -120,7 +107,6 @@ class MesonChannel(Channel):
 
     Attributes
     ----------
-    table : MesonTable
     beam_energy : float
         [GeV]
     interaction : float
@@ -270,7 +256,6 @@ class Outside(Channel):
 
     Attributes
     ----------
-    channel : Channel
     in_domain : callable
         (mass, pt, energy) -> True where lepton pairs were measured.
     mass_range : tuple of float
@@ -342,7 +327,6 @@ class Outside(Channel):
         mass : float [GeV]
         n : int
             How many particles.
-        rng : numpy.random.Generator
 
         Raises
         ------

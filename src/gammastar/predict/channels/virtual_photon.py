@@ -17,16 +17,6 @@ from gammastar.physics.qed import dark_photon_rate, kappa
 from gammastar.predict.channel import Channel, Importance, held
 from gammastar.predict.proposals import adapted
 
-__all__ = [
-    "InDomain",
-    "MassDensity",
-    "ReplicaWeights",
-    "VirtualPhoton",
-    "interpolate_rate",
-    "produce",
-    "rate",
-]
-
 ABOVE = 5e-4  # GeV above the threshold of the leptons, where Eq. 6 divides by zero
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(24)
 
@@ -181,8 +171,6 @@ def produce(
         p(pt, energy | mass).
     in_domain : callable
         (mass, pt, energy) -> True where lepton pairs were measured.
-    n : int
-    rng : numpy.random.Generator
 
     Returns
     -------
@@ -242,8 +230,6 @@ class VirtualPhoton(Channel):
     mass_centres : NDArray, shape (n,) [GeV]
     rates, cov : NDArray, shapes (n,), (n, n)
         As returned by `rate`.
-    sampler : Sampler
-    in_domain : callable
     replica_weights : callable, optional
         Replicas of the sampler, e.g. ``flow.FlowVariations.weights``; see `ReplicaWeights`.
     shape : MassDensity, optional
@@ -313,7 +299,6 @@ class VirtualPhoton(Channel):
         mass : float [GeV]
         n : int
             How many particles.
-        rng : numpy.random.Generator
         """
         value, _ = self.rate([mass])
         return produce(mass, float(value[0]), self.sampler, self.in_domain, n=n, rng=rng)

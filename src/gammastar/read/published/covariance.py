@@ -8,8 +8,6 @@ import numpy.typing as npt
 from gammastar.core.records import FloatArray
 from gammastar.read.published.table import Column, PublishedTable, TableAxis, energy_power, refused
 
-__all__ = ["record_covariance"]
-
 SAME = 1e-9  # relative: edges and elements that differ by less are equal
 
 
@@ -18,11 +16,6 @@ def record_covariance(table: PublishedTable, column: Column) -> FloatArray | Non
 
     It stands in the table of this name with ", covariance" behind it: two axes with the bins of this one, a
     row for every pair of bins, and a column called "Covariance of" and the name of the column.
-
-    Raises
-    ------
-    InputFileError
-        If bins, unit or symmetry do not fit; the message names the table.
     """
     other = table.covariance
     wanted = f"covariance of {column.name}".casefold()

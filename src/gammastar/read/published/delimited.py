@@ -24,8 +24,6 @@ from gammastar.read.published.table import (
     split_unit,
 )
 
-__all__ = ["read_csv"]
-
 _EDGE = re.compile(r"(?i)^(?:(?P<name>.+?)[ _])?(?P<side>low|high)(?P<unit>_[a-z]+| \[.*\])?$")
 _SIGN = re.compile(r"(?i)(?:^|[ _])(\+|-|plus|minus)$")
 _LABEL = re.compile(r"(?i)^(stat|sys|err|tot|unc|lumi|norm|cor)[\w., -]*$")
@@ -54,20 +52,7 @@ class _Part:
 
 
 def read_csv(path: Path, text: str, sha256: str) -> PublishedTable:
-    """Return the table of a CSV file; each block of a HEPData export is one column of it.
-
-    Parameters
-    ----------
-    path : Path
-        For messages and the origin.
-    text : str
-    sha256 : str
-
-    Raises
-    ------
-    InputFileError
-        If rows are cut off, a cell is no finite number, or there is no table.
-    """
+    """Return the table of a CSV file; each block of a HEPData export is one column of it."""
     notes, comments, blocks = _blocks(path, text)
     if not blocks:
         msg = f"{path}: holds no table, only {len(comments)} lines of notes"

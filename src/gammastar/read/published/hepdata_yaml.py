@@ -22,8 +22,6 @@ from gammastar.read.published.table import (
     split_unit,
 )
 
-__all__ = ["SUBMISSION", "documents", "listed", "read_yaml"]
-
 SUBMISSION = "submission.yaml"
 DEEPEST = 40  # lists and tables in each other; HEPData's own have about 8
 MOST_NODES = 3_000_000  # after every alias is written out
@@ -33,13 +31,7 @@ _Loader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # every scalar is 
 
 
 def documents(path: Path, text: str) -> list[Any]:
-    """Return the documents of a YAML text; every scalar is a text.
-
-    Raises
-    ------
-    InputFileError
-        If it is no YAML, nested too deep, or grows too large when its aliases are written out.
-    """
+    """Return the documents of a YAML text; every scalar is a text."""
     try:
         _shallow(path, text)
         loader = _Loader(text)
@@ -95,13 +87,7 @@ def _bounded(path: Path, node: Any) -> None:
 
 
 def listed(path: Path, found: Sequence[Any]) -> tuple[Entry, dict[str, Entry]]:
-    """Return the head of a submission and its tables by name, each with the path of its data.
-
-    Raises
-    ------
-    InputFileError
-        If a table has no name or data file, names repeat, or a file lies outside the record's folder.
-    """
+    """Return the head of a submission and its tables by name, each with the path of its data."""
     head: Entry = {}
     tables: dict[str, Entry] = {}
     for i, document in enumerate(found):
@@ -124,13 +110,7 @@ def listed(path: Path, found: Sequence[Any]) -> tuple[Entry, dict[str, Entry]]:
 
 
 def read_yaml(name: str, content: Any, origin: Origin, description: str = "") -> PublishedTable:
-    """Return the table of one data document.
-
-    Raises
-    ------
-    InputFileError
-        If a key is missing, rows differ in number, or a number is none; the message names the place.
-    """
+    """Return the table of one data document."""
     where = f"{origin.path}, table {shortened(name, 80)!r}"
     if not isinstance(content, dict) or "dependent_variables" not in content:
         msg = f"{where}: has no dependent_variables; is it a table of HEPData, or cut off?"

@@ -15,8 +15,6 @@ from gammastar.core.errors import InputFileError
 from gammastar.core.records import FloatArray
 from gammastar.read.published.table import Column, Origin, PublishedTable, TableAxis, TableError, split_unit
 
-__all__ = ["opened", "read_graph", "read_histogram", "read_uhi", "root_names", "uhi_content"]
-
 _TABLES = re.compile(r"TH[12][CSIFDL]|TGraph(Asymm)?Errors|TGraph")
 _ERROR = re.compile(r"(?P<value>.*Hist[12]D_y\d+)_e(?P<number>\d+)(?P<side>plus|minus)?")
 MOST_CELLS = 200_000
@@ -36,13 +34,7 @@ def root_names(file: Any) -> dict[str, str]:
 
 
 def read_histogram(file: Any, name: str, origin: Origin) -> PublishedTable:
-    """Return the table of TH1 or TH2 `name`; errors are those of its bins, or of the histograms beside it.
-
-    Raises
-    ------
-    InputFileError
-        If it is of another kind.
-    """
+    """Return the table of TH1 or TH2 `name`; errors are those of its bins, or of the histograms beside it."""
     kind = file.classnames(cycle=False)[name]
     if not _TABLES.fullmatch(kind):
         hint = "profiles hold means" if kind.startswith("TProfile") else "no table is made of it"
@@ -135,11 +127,6 @@ def read_uhi(name: str, content: Mapping[str, Any], origin: Origin) -> Published
 
     Named sources that `write_spectrum` keeps become errors of their own, and what is left of the variance
     the error "stat".
-
-    Raises
-    ------
-    InputFileError
-        If a key is missing or wrong, or the storage holds means.
     """
     where = f"{origin.path}, table {shortened(name, 80)!r}"
     try:

@@ -20,8 +20,6 @@ from gammastar.read.published.delimited import read_csv
 from gammastar.read.published.hepdata_yaml import SUBMISSION, documents, listed, read_yaml
 from gammastar.read.published.table import Origin, PublishedTable, chosen
 
-__all__ = ["hepdata", "is_published", "table_names"]
-
 MOST_BYTES = 64 << 20
 SUFFIXES = (".yaml", ".yml", ".json", ".csv", ".txt", ".dat", ".yoda", ".gz")
 COVARIANCE = ", covariance"  # behind the name of a table: that of the table with its covariance

@@ -16,8 +16,6 @@ from gammastar.read.published.opening import hepdata, table_names
 from gammastar.read.published.spectra import Conventions, beam_energies, published_spectrum
 from gammastar.read.published.table import Column, PublishedTable, TableAxis
 
-__all__ = ["TableListing", "describe_tables"]
-
 MOST_TABLES = 60  # that are listed
 MOST_COLUMNS = 30
 OPEN = '"counts" # or "density", per unit of mass: the header does not say'

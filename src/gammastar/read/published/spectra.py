@@ -27,15 +27,6 @@ from gammastar.read.published.table import (
     refused,
 )
 
-__all__ = [
-    "Conventions",
-    "MeasuredTable",
-    "beam_energies",
-    "check_beam",
-    "published_pairs",
-    "published_spectrum",
-]
-
 NEGLIGIBLE = 1e-9  # of a variance
 SAME = 1e-6  # of a bin: edges of neighbours that differ by less are one
 BEAM = 0.01  # relative: beam energies that differ by more are two
@@ -90,10 +81,8 @@ class MeasuredTable:
     ----------
     spectrum : Spectrum
         Contents of mass bins [GeV]; its covariance is the sum of `sources`, its shifts the correlated ones.
-    sources : Sources
     notes : tuple of str
         Table and column, then what was assumed, each a sentence without its full stop.
-    origin : Origin
     """
 
     spectrum: Spectrum
@@ -127,7 +116,6 @@ def published_spectrum(
         With one axis, the mass.
     column : str or int, optional
         Name or number from 1.
-    conventions : Conventions, optional
     quantity : {"counts", "per_pot", "per_interaction"}
         What the numbers, times `scale`, count.
 
@@ -182,7 +170,6 @@ def published_pairs(
 
     Parameters
     ----------
-    table : PublishedTable
     unlike : str or int
         Column of opposite-sign pairs.
     like : str or int, optional
@@ -496,7 +483,6 @@ def check_beam(
 
     Parameters
     ----------
-    table : PublishedTable
     beam_energy : float [GeV]
     highest : float [GeV]
         Largest mass that is used.

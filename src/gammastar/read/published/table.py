@@ -15,19 +15,6 @@ from gammastar.core.documents import plain, shortened
 from gammastar.core.errors import InputFileError
 from gammastar.core.records import FloatArray
 
-__all__ = [
-    "Column",
-    "Origin",
-    "PublishedTable",
-    "TableAxis",
-    "TableError",
-    "chosen",
-    "energy_power",
-    "number",
-    "refused",
-    "split_unit",
-]
-
 MOST_ROWS = 200_000
 MOST_SHOWN = 12  # names in a message
 MISSING = frozenset({"", "-", "--", "---", "~", "null", "none", "nan", "n/a"})
@@ -107,7 +94,6 @@ class Column:
         As in the header.
     values : NDArray, shape (n,)
         nan where nothing is given.
-    errors : tuple of TableError
     limits : NDArray of bool, shape (n,)
         Where the value is an upper limit, as ``< 3``.
     qualifiers : mapping of str to str
@@ -128,10 +114,6 @@ class PublishedTable:
 
     Attributes
     ----------
-    name, description : str
-    axes : tuple of TableAxis
-    columns : tuple of Column
-    origin : Origin
     covariance : PublishedTable, optional
         Of this table in its record: the table of its name with ", covariance" behind it.
     """
@@ -191,18 +173,7 @@ def refused(table: PublishedTable, text: str) -> InputFileError:
 
 
 def chosen(which: str | int | None, names: Sequence[str], what: str) -> int:
-    """Return the place of a name, or of a number from 1, among names; of the only one for None.
-
-    Raises
-    ------
-    InputFileError
-        If nothing or several things are meant; near names are offered.
-
-    Examples
-    --------
-    >>> chosen("F2", ["F2", "chi2"], "column"), chosen(2, ["F2", "chi2"], "column")
-    (0, 1)
-    """
+    """Return the place of a name, or of a number from 1, among names; of the only one for None."""
     listed = ", ".join(f"{i} {plain(name)!r}" for i, name in enumerate(names[:MOST_SHOWN], 1))
     listed += f" … and {len(names) - MOST_SHOWN} more" if len(names) > MOST_SHOWN else ""
     if which is None or which == "":
@@ -234,18 +205,7 @@ def _same(name: str) -> str:
 
 
 def number(text: object) -> tuple[float, bool]:
-    """Return a number, and whether it is an upper limit; nan where a table gives none.
-
-    Raises
-    ------
-    ValueError
-        If it is no number, or not a finite one.
-
-    Examples
-    --------
-    >>> number("1.5e-3"), number("< 2"), number("-")
-    ((0.0015, False), (2.0, True), (nan, False))
-    """
+    """Return a number, and whether it is an upper limit; nan where a table gives none."""
     said = str(text).strip().replace("\u2212", "-")
     if said.casefold() in MISSING:
         return float("nan"), False
@@ -261,15 +221,7 @@ def number(text: object) -> tuple[float, bool]:
 
 
 def split_unit(header: str) -> tuple[str, str]:
-    r"""Return name and unit of a header: ``name [unit]``, ``name (unit)`` or ``name_unit``.
-
-    Examples
-    --------
-    >>> split_unit("M(EE) [GEV]"), split_unit("sigma_nb"), split_unit("Signal")
-    (('M(EE)', 'GEV'), ('sigma', 'nb'), ('Signal', ''))
-    >>> split_unit(r"dN/d$m_{ee}$ ($c^2$/GeV)")
-    ('dN/d$m_{ee}$', '$c^2$/GeV')
-    """
+    r"""Return name and unit of a header: ``name [unit]``, ``name (unit)`` or ``name_unit``."""
     text = header.strip()
     found = re.fullmatch(r"(.+?)\s*\[([^\[\]]*)\]", text)
     if found:
@@ -282,15 +234,7 @@ def split_unit(header: str) -> tuple[str, str]:
 
 
 def energy_power(unit: str) -> tuple[float, int]:
-    r"""Return the size of a unit in powers of GeV, and that power; (1, 0) where no energy is in it.
-
-    Examples
-    --------
-    >>> energy_power("MEV"), energy_power("$c^2$/GeV"), energy_power("nb")
-    ((0.001, 1), (1.0, -1), (1.0, 0))
-    >>> energy_power("(MeV/c^2)^{-1}"), energy_power("pb GeV**-2")
-    ((1000.0, -1), (1.0, -2))
-    """
+    r"""Return the size of a unit in powers of GeV, and that power; (1, 0) where no energy is in it."""
     text = _LIGHT.sub("", re.sub(r"[${}\\]", "", unit))
     scale, total = 1.0, 0
     sizes = {name.casefold(): size for name, size in _ENERGY.items()}

@@ -19,8 +19,6 @@ from gammastar.core.records import FloatArray
 from gammastar.read.published.hepdata_yaml import documents
 from gammastar.read.published.table import Column, Origin, PublishedTable, TableAxis, TableError, split_unit
 
-__all__ = ["objects", "read_yoda"]
-
 _BEGIN = re.compile(r"BEGIN (YODA_)?([A-Z0-9]+)(?:<([A-Z0-9,]+)>)?(?:_V(\d+))? (\S+)")
 _EDGES = re.compile(r"Edges\(A(\d+)\):\s*(\[.*\])\s*$")
 Reader = Callable[["_Object", Origin], PublishedTable]
@@ -40,13 +38,7 @@ class _Object:
 
 
 def objects(path: Path, text: str) -> dict[str, _Object]:
-    """Return the objects of a file by their YODA path.
-
-    Raises
-    ------
-    InputFileError
-        If an object does not end.
-    """
+    """Return the objects of a file by their YODA path."""
     found: dict[str, _Object] = {}
     current: _Object | None = None
     for raw in text.splitlines():
@@ -87,13 +79,7 @@ def _list(path: Path, into: _Object, text: str) -> list[str]:
 
 
 def read_yoda(found: _Object, origin: Origin) -> PublishedTable:
-    """Return the table of one object.
-
-    Raises
-    ------
-    InputFileError
-        If it is of another kind (profiles, counters), or cut off.
-    """
+    """Return the table of one object."""
     reader = next((read for pattern, read in _READERS if re.fullmatch(pattern, found.kind)), None)
     if reader is None:
         kinds = "Scatter1D to 3D, Histo1D and 2D, Estimate1D and 2D, BinnedEstimate"

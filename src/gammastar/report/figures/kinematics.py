@@ -32,16 +32,6 @@ from gammastar.report.style import (
     styled,
 )
 
-__all__ = [
-    "Kinematics",
-    "ProductionMap",
-    "flow_plane",
-    "flow_vs_data",
-    "kl_figure",
-    "production_figure",
-    "training_figure",
-]
-
 Kinematics: TypeAlias = tuple[FloatArray, FloatArray, FloatArray]
 """Transverse momentum [GeV], energy [GeV] and weight, each of shape (n,)."""
 Members: TypeAlias = Mapping[str, Sequence[FloatArray]]
@@ -63,32 +53,6 @@ def flow_vs_data(
     members: Members | None = None,
 ) -> Figure:
     """Draw normalised q_T (left) and energy (right), one row per mass, and models over data below each.
-
-    Parameters
-    ----------
-    masses : sequence of float, length n_masses [GeV]
-    data : sequence of Kinematics, length n_masses
-        Pairs in a window around each mass; weights may be negative after a subtraction.
-    models : mapping of label to sequence of Kinematics
-        Samples of each model at each mass.
-    mock : bool
-    background : sequence of Kinematics, optional
-        Estimated background in each window, normalised to the data.
-    window : float, optional
-        Half-width of the mass windows [GeV], for the legend.
-    n_bins : int
-    members : mapping of label to sequence of NDArray, optional
-        For some models and each mass: weights of an ensemble's members on the model's sample, shape
-        (n_members, n), such as ``FlowVariations.weights``; their spread is drawn as a band.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-
-    Raises
-    ------
-    PhysicsError
-        If the lists differ in length or a window holds no data.
 
     Notes
     -----
@@ -223,34 +187,7 @@ def flow_plane(
     n_bins: int = 24,
     members: Sequence[FloatArray] | None = None,
 ) -> Figure:
-    """Draw the plane of q_T and energy: data, model, their pulls and the spread of an ensemble, per mass.
-
-    Parameters
-    ----------
-    masses : sequence of float, length n_masses [GeV]
-    data, model : sequence of Kinematics, length n_masses
-    mock : bool
-    label : str
-        Name of the model.
-    window : float, optional
-        Half-width of the mass windows [GeV].
-    n_bins : int
-        Bins along each axis.
-    members : sequence of NDArray, shape (n_members, n), length n_masses, optional
-        Weights of an ensemble's members on the model's samples: their relative standard deviation per bin is
-        a fourth panel.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Pulls (statistical errors alone) and spread are drawn where the model expects five pairs or more, so
-        that they are nearly normal.
-
-    Raises
-    ------
-    PhysicsError
-        If the lists differ in length or a window holds no data.
-    """
+    """Draw the plane of q_T and energy: data, model, their pulls and the spread of an ensemble, per mass."""
     _lengths(masses, {"data": data, label: model})
     n = len(masses)
     columns = 3 if members is None else 4
@@ -313,26 +250,6 @@ def kl_figure(
 ) -> Figure:
     """Draw the divergence of model and data against mass, over the spread between draws of the data.
 
-    Parameters
-    ----------
-    mass : NDArray, shape (n,) [GeV]
-        Centres of the mass windows.
-    model : NDArray, shape (n,)
-        Kullback-Leibler divergence of model and data [nat], mean over draws.
-    data_quantiles : NDArray, shape (n, 5)
-        Divergence between draws of the data: 2.5, 16, 50, 84 and 97.5 per cent quantiles.
-    mock : bool
-    model_error : NDArray, shape (n,), optional
-        Half-width of the 95 % band of `model` from the finite number of draws.
-    window : NDArray, shape (n,), optional
-        Half-widths of the mass windows [GeV].
-    p_value : float, optional
-        Global p-value over all windows, written into the figure.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-
     Notes
     -----
     The form of Fig. 4 of Allison and Blinov (2025). The bands are those of one window: agreement over
@@ -388,28 +305,7 @@ def training_figure(
     best_epoch: int | None = None,
     members: Sequence[tuple[Sequence[float], Sequence[float]]] = (),
 ) -> Figure:
-    """Draw the losses of a training against the epoch, with the band of an ensemble's trainings.
-
-    Parameters
-    ----------
-    train_loss, validation_loss : sequence of float, length n_epochs
-        Mean negative log-density per pair [nat].
-    mock : bool
-    best_epoch : int, optional
-        Epoch (from 0) whose parameters are kept.
-    members : sequence of (train_loss, validation_loss), optional
-        Of the trainings on bootstrap replicas; the bands cover them all. A replica has an entropy of its own:
-        both losses of a member are moved by the difference of the lowest validation losses.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-
-    Raises
-    ------
-    PhysicsError
-        If there is no epoch or the lengths differ.
-    """
+    """Draw the losses of a training against the epoch, with the band of an ensemble's trainings."""
     n = len(train_loss)
     if n == 0:
         msg = "training_figure: there is no epoch; was the flow trained?"
@@ -458,23 +354,12 @@ def _replicas(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ProductionMap:
-    """Where the particles that a detector sees are produced, at one mass and coupling.
-
-    Attributes
-    ----------
-    title : str
-    signal : NDArray, shape (a, b)
-        Events by cell of angle and energy.
-    measured : float
-        Part of them from where lepton pairs were measured.
-    domain : NDArray of bool, shape (c, d)
-        Where pairs of this mass were measured, on a finer grid.
-    """
+    """Where the particles that a detector sees are produced, at one mass and coupling."""
 
     title: str
-    signal: FloatArray
-    measured: float
-    domain: BoolArray
+    signal: FloatArray  # Events by cell of angle and energy, shape (a, b)
+    measured: float  # Part of them from where lepton pairs were measured
+    domain: BoolArray  # Where pairs of this mass were measured, on a finer grid, shape (c, d)
 
 
 @styled
@@ -487,25 +372,7 @@ def production_figure(
     mock: bool,
     title: str = "",
 ) -> Figure:
-    """Draw maps of production in angle and energy, with what was measured and a spectrometer.
-
-    Parameters
-    ----------
-    rows : sequence of sequences of ProductionMap
-        One row per mass; rows may differ in length.
-    edges : (NDArray (a + 1,), NDArray (b + 1,))
-        Of the cells in angle [rad] and energy [GeV].
-    fine : (NDArray (c,), NDArray (d,))
-        Angles [rad] and energies [GeV] of `ProductionMap.domain`.
-    spectrometer : ((float, float), float)
-        Angles of both leptons [rad], and the lowest energy of a pair [GeV].
-    mock : bool
-    title : str
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-    """
+    """Draw maps of production in angle and energy, with what was measured and a spectrometer."""
     n_columns = max(len(row) for row in rows)
     figure, axes = new_figure(len(rows), n_columns, size=(1.2 + 4.1 * n_columns, 1.6 + 3.4 * len(rows)))
     theta, energy = 1e3 * edges[0], edges[1]

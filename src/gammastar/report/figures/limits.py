@@ -28,15 +28,6 @@ from gammastar.report.style import (
     styled,
 )
 
-__all__ = [
-    "coupling_figure",
-    "frame",
-    "gap_figure",
-    "impact_figure",
-    "limit_figure",
-    "peak_background_figure",
-]
-
 
 @styled
 def impact_figure(
@@ -50,32 +41,7 @@ def impact_figure(
     coupling: str = r"\varepsilon",
     prefit: FloatArray | None = None,
 ) -> Figure:
-    r"""Draw the impacts of nuisances on the logarithm of the coupling as bars and their pulls as points.
-
-    Parameters
-    ----------
-    names : sequence of str, length n
-        From the largest impact on; drawn from above.
-    pull, constraint : NDArray, shape (n,)
-        Fitted nuisances and their standard deviations after the fit; nan for free parameters.
-    impact : NDArray, shape (n, 2)
-        Δlog10 of the coupling for the nuisance at −1 and +1.
-    mock : bool
-    title : str
-    coupling : str
-        Its symbol, as mathematics without dollar signs.
-    prefit : NDArray, shape (n, 2), optional
-        Impacts before the fit, as outlines; `impact` is then that after it. nan for free parameters.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-
-    Raises
-    ------
-    PhysicsError
-        If lengths differ or there is no nuisance.
-    """
+    r"""Draw the impacts of nuisances on the logarithm of the coupling as bars and their pulls as points."""
     n = len(names)
     if not n:
         msg = "impact_figure: there is no nuisance to be drawn"
@@ -130,31 +96,7 @@ def limit_figure(
     title: str = "",
     mass_label: str = MASS_DARK,
 ) -> Figure:
-    """Draw upper limits on the signal events against mass with the expected bands.
-
-    Parameters
-    ----------
-    mass : NDArray, shape (n,) [GeV]
-    expected : NDArray, shape (n, 5)
-        Limits at −2 … +2 standard deviations.
-    mock : bool
-        From mock data; observed limits are then refused.
-    observed : NDArray, shape (n,), optional
-        Drawn solid; nan while masked.
-    cl : float
-    title : str
-        E.g. the detector.
-    mass_label : str
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-
-    Raises
-    ------
-    PhysicsError
-        If arrays do not fit, or an observed limit is asked for on mock data.
-    """
+    """Draw upper limits on the signal events against mass with the expected bands."""
     n = len(mass)
     bands = checked("expected", expected, (n, 5))
     if mock and observed is not None:
@@ -199,29 +141,7 @@ def coupling_figure(
     observed: FloatArray | None = None,
     limits: Sequence[tuple[str, FloatArray]] = (),
 ) -> Figure:
-    """Draw limits on the coupling against mass with the expected bands, of a search whose signal goes as ε².
-
-    Parameters
-    ----------
-    mass : NDArray, shape (n,) [GeV]
-    expected : NDArray, shape (n, 5)
-        Limits at −2 … +2 standard deviations; nan leaves a gap.
-    mock : bool
-        From mock data; observed limits are then refused.
-    cl : float
-    observed : NDArray, shape (n,), optional
-    limits : sequence of (label, NDArray of shape (n, 2))
-        Polygons (mass [GeV], coupling) of existing limits, grey.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-
-    Raises
-    ------
-    PhysicsError
-        If arrays do not fit, or an observed limit is asked for on mock data.
-    """
+    """Draw limits on the coupling against mass with the expected bands, of a search whose signal goes as ε²."""
     n = len(mass)
     bands = checked("expected", expected, (n, 5))
     if mock and observed is not None:
@@ -261,24 +181,7 @@ def gap_figure(
     mock: bool,
     limits: Sequence[tuple[str, FloatArray]] = (),
 ) -> Figure:
-    """Draw the reach for prompt decays and for those behind the target, and what lies between them.
-
-    Parameters
-    ----------
-    prompt : two of NDArray, shape (k,)
-        Masses [GeV] and median expected limits on the coupling for prompt decays; nan leaves a gap.
-    plane : (NDArray (n,), NDArray (k,), NDArray (n, k))
-        Masses [GeV], couplings, and the displaced signal over its expected limit: one line per decade.
-    reaches : mapping of str to Reach
-        Contours of the displaced search by name: "all" is filled, others are lines.
-    mock : bool
-    limits : sequence of (label, NDArray of shape (n, 2))
-        Polygons (mass [GeV], coupling) of existing limits, grey.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-    """
+    """Draw the reach for prompt decays and for those behind the target, and what lies between them."""
     mass, coupling, ratio = plane
     figure, axes = new_figure(1, 1, size=(7.6, 6.2))
     ax = axes[0, 0]
@@ -331,21 +234,7 @@ def peak_background_figure(
     *,
     mock: bool,
 ) -> Figure:
-    """Draw the pairs of a peak search per GeV with the templates of their background.
-
-    Parameters
-    ----------
-    edges, pairs : NDArray, shapes (n + 1,) [GeV], (n,)
-    smooth : NDArray, shape (n,), or None
-        Expected smooth pairs; None where a polynomial stands for them.
-    lines : mapping of str to NDArray, shape (n,)
-        Expected pairs of resonances by name.
-    mock : bool
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-    """
+    """Draw the pairs of a peak search per GeV with the templates of their background."""
     figure, axes = new_figure(1, 1, size=(7.4, 5.4))
     ax, width = axes[0, 0], np.diff(edges)
     steps(ax, edges, pairs / width, color="black", label="opposite-sign pairs")

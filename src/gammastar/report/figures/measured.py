@@ -31,42 +31,9 @@ from gammastar.report.style import (
 )
 from gammastar.report.tables import Table
 
-__all__ = [
-    "RegularisationPoint",
-    "correlation_matrix",
-    "domain_map",
-    "efficiency_figure",
-    "mass_migration",
-    "mass_projection",
-    "migration_matrix",
-    "refolded_spectrum",
-    "scan_figure",
-    "sources_table",
-    "subtraction_figure",
-    "unfolded_spectrum",
-]
-
 
 def mass_migration(response: Response, migration: FloatArray | None = None) -> FloatArray:
-    """Project a response on the mass: P(reconstructed mass bin | true mass bin).
-
-    Parameters
-    ----------
-    response : Response
-    migration : NDArray, shape (..., n_reco, n_true), optional
-        Matrices to project instead of the response's own, e.g. its replicas.
-
-    Returns
-    -------
-    NDArray, shape (..., n_reco_mass, n_true_mass)
-        The true cells of a mass bin are weighted with the prior; nan in columns without prior. Columns sum
-        to the efficiency.
-
-    Raises
-    ------
-    PhysicsError
-        If the reconstructed or the true axes lack a mass.
-    """
+    """Project a response on the mass: P(reconstructed mass bin | true mass bin)."""
     matrix = response.migration if migration is None else migration
     true, n_true = _mass_cells(response.true)
     reco, n_reco = _mass_cells(response.reco)
@@ -93,21 +60,7 @@ def _mass_edges(axes: tuple[Any, ...]) -> FloatArray:
 
 @styled
 def efficiency_figure(response: Response, *, mock: bool) -> Figure:
-    """Draw acceptance times efficiency, and what stays in its bin, against the mass.
-
-    Parameters
-    ----------
-    response : Response
-        With mass axes; other axes are averaged with the prior. The error is the standard deviation of the
-        bootstrapped replicas if there are any.
-    mock : bool
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Above: the efficiency. Below: the fraction of reconstructed pairs that stay in their mass bin
-        (if reconstructed and true mass bins are the same).
-    """
+    """Draw acceptance times efficiency, and what stays in its bin, against the mass."""
     matrix = mass_migration(response)
     edges = _mass_edges(response.true)
     efficiency = matrix.sum(axis=0)
@@ -139,18 +92,7 @@ def efficiency_figure(response: Response, *, mock: bool) -> Figure:
 
 @styled
 def migration_matrix(response: Response, *, mock: bool) -> Figure:
-    """Draw the probability of a reconstructed mass given the true mass, for reconstructed pairs.
-
-    Parameters
-    ----------
-    response : Response
-    mock : bool
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Columns sum to one; the efficiency is in `efficiency_figure`. White: less than 10⁻⁴.
-    """
+    """Draw the probability of a reconstructed mass given the true mass, for reconstructed pairs."""
     matrix = mass_migration(response)
     shape = divided(matrix, np.broadcast_to(matrix.sum(axis=0), matrix.shape))
     figure, axes = new_figure(size=(6.9, 5.6))
@@ -167,20 +109,7 @@ def migration_matrix(response: Response, *, mock: bool) -> Figure:
 
 @styled
 def correlation_matrix(cov: FloatArray, edges: FloatArray | None = None, *, mock: bool) -> Figure:
-    """Draw the correlations of a covariance matrix.
-
-    Parameters
-    ----------
-    cov : NDArray, shape (n, n)
-    edges : NDArray, shape (n + 1,), optional
-        Mass edges [GeV]; by default the index of the cell in C order.
-    mock : bool
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Cells with zero variance are left grey.
-    """
+    """Draw the correlations of a covariance matrix."""
     n = len(cov)
     cov = checked("cov", cov, (n, n))
     sigma = np.sqrt(np.clip(np.diag(cov), 0.0, None))
@@ -202,24 +131,7 @@ def _square(ax: Axes, ticks: FloatArray, label: str) -> None:
 
 
 def mass_projection(spectrum: Spectrum) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Sum a spectrum over all axes but the mass, with its full covariance.
-
-    Parameters
-    ----------
-    spectrum : Spectrum
-        With an axis named ``mass``.
-
-    Returns
-    -------
-    edges : NDArray, shape (n + 1,) [GeV]
-    values : NDArray, shape (n,)
-    cov : NDArray, shape (n, n)
-
-    Raises
-    ------
-    PhysicsError
-        If there is no mass axis.
-    """
+    """Sum a spectrum over all axes but the mass, with its full covariance."""
     names = [axis.name for axis in spectrum.hist.axes]
     if MASS not in names:
         msg = f"report: the spectrum has the axes {names}, one named {MASS!r} is needed"
@@ -246,28 +158,7 @@ def unfolded_spectrum(
     statistical: FloatArray | None = None,
     ylabel: str = r"$dN_{\gamma^\ast}/dm$ per POT [GeV$^{-1}$]",
 ) -> Figure:
-    """Draw an unfolded mass spectrum, divided by the bin width.
-
-    Parameters
-    ----------
-    edges : NDArray, shape (n + 1,) [GeV]
-    values, errors : NDArray, shape (n,)
-        Contents of the bins (not densities) and their total standard deviations, the root of the diagonal
-        of the covariance: the band.
-    mock : bool
-    references : mapping of label to NDArray, shape (n,), optional
-        The truth, the prior, a prediction; contents of the bins. The lower panel shows `values`
-        over the first.
-    measured : NDArray of bool, shape (n,), optional
-        False marks bins where no dileptons were measured (open symbols, hatched).
-    statistical : NDArray, shape (n,), optional
-        Statistical part of `errors`, drawn as bars on the points.
-    ylabel : str
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-    """
+    """Draw an unfolded mass spectrum, divided by the bin width."""
     n = len(edges) - 1
     values, errors = checked("values", values, (n,)), checked("errors", errors, (n,))
     bars = np.zeros(n) if statistical is None else checked("statistical", statistical, (n,))
@@ -351,24 +242,7 @@ def subtraction_figure(
     r_factor_sigma: float | FloatArray = 0.0,
     charm: tuple[FloatArray, FloatArray] | None = None,
 ) -> Figure:
-    """Draw opposite-sign, like-sign and subtracted pairs with the band of R and open charm.
-
-    Parameters
-    ----------
-    hists : PairHists
-    subtracted : Spectrum
-        After the like-sign subtraction, before charm is taken out.
-    mock : bool
-    r_factor_sigma : float or NDArray, shape (n_mass,)
-        Relative uncertainty of R: the band around the background.
-    charm : (NDArray, NDArray), shape (n_mass,) each, optional
-        Pairs of open charm and their standard deviation.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Below: background and charm over the opposite-sign pairs.
-    """
+    """Draw opposite-sign, like-sign and subtracted pairs with the band of R and open charm."""
     edges, signal, cov = mass_projection(subtracted)
     total = _contents(hists.os)
     background = checked("background", total - signal, signal.shape)
@@ -412,17 +286,10 @@ def subtraction_figure(
 
 @dataclass(frozen=True, slots=True)
 class RegularisationPoint:
-    """One strength of the regularisation, e.g. from ``unfold.scan``.
+    """One strength of the regularisation, e.g. from ``unfold.scan``."""
 
-    Attributes
-    ----------
-    strength : float
-        Number of iterations or τ.
-    chi2_ndf, correlation, error, bias : float
-        Refolding χ² per cell, mean global correlation, mean relative error, largest stress bias in σ.
-    """
-
-    strength: float
+    strength: float  # Number of iterations or τ
+    # Refolding χ² per cell, mean global correlation, mean relative error, largest stress bias in σ
     chi2_ndf: float
     correlation: float
     error: float
@@ -433,22 +300,7 @@ class RegularisationPoint:
 def scan_figure(
     scan: Sequence[RegularisationPoint], *, mock: bool, chosen: float | None = None, label: str = "iterations"
 ) -> Figure:
-    """Draw what a scan of the regularisation found.
-
-    Parameters
-    ----------
-    scan : sequence of RegularisationPoint
-    mock : bool
-    chosen : float, optional
-        Marked strength.
-    label : str
-        What the strength is.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Above: refolding χ² and stress bias with its limit of 0.25 σ; below: correlation and error.
-    """
+    """Draw what a scan of the regularisation found."""
     x = np.array([p.strength for p in scan])
     figure, axes = new_figure(2, size=(7.2, 6.4), heights=(1.0, 1.0), share_x=True)
     panels: tuple[Mapping[str, FloatArray], ...] = (
@@ -493,23 +345,7 @@ def refolded_spectrum(
     mock: bool,
     p_value: float | None = None,
 ) -> Figure:
-    """Draw the measured spectrum and the unfolded one folded again, against the reconstructed mass.
-
-    Parameters
-    ----------
-    measured, unfolded : Spectrum
-    response : Response
-    chi2 : (float, int)
-        From ``unfold.refolding``.
-    mock : bool
-    p_value : float, optional
-        Of this χ², from toys.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Below: pulls with the errors of the measured spectrum.
-    """
+    """Draw the measured spectrum and the unfolded one folded again, against the reconstructed mass."""
     genuine = np.where(response.fakes < 1, 1 - response.fakes, 1.0)
     folded = response.migration @ unfolded.values.ravel() / genuine
     shape = measured.values.shape
@@ -538,23 +374,7 @@ def refolded_spectrum(
 
 @styled
 def domain_map(response: Response, floor: float, *, mock: bool, axis: str = "energy") -> Figure:
-    """Draw the efficiency over mass and another variable; cells below the floor are grey.
-
-    Parameters
-    ----------
-    response : Response
-        With the true axes mass and `axis`; others are averaged with the prior.
-    floor : float
-        Lowest efficiency of the measured domain.
-    mock : bool
-    axis : str
-        ``"energy"`` or ``"pt"``.
-
-    Raises
-    ------
-    PhysicsError
-        If the response lacks one of the axes.
-    """
+    """Draw the efficiency over mass and another variable; cells below the floor are grey."""
     names = [a.name for a in response.true]
     shape = tuple(len(a) for a in response.true)
     others = tuple(i for i, name in enumerate(names) if name not in (MASS, axis))
@@ -581,15 +401,7 @@ def domain_map(response: Response, floor: float, *, mock: bool, axis: str = "ene
 
 
 def sources_table(rows: Sequence[tuple[str, float, float]], statistical: float, simulation: float) -> Table:
-    """Return the table of systematic sources.
-
-    Parameters
-    ----------
-    rows : sequence of (name, total, mean)
-        Relative shift of the sum and mean relative shift of a cell, e.g. of ``unfold.with_systematics``.
-    statistical, simulation : float
-        Relative statistical error of the sum, from data and from the simulation.
-    """
+    """Return the table of systematic sources."""
     names = ["data statistics", "simulation statistics", *(name for name, _, _ in rows)]
     totals = [statistical, simulation, *(total for _, total, _ in rows)]
     cells = ["", "", *(f"{100 * mean:.1f}" for _, _, mean in rows)]

@@ -22,8 +22,6 @@ from gammastar.report.style import (
     styled,
 )
 
-__all__ = ["channels_figure", "densities_figure", "points_figure"]
-
 BINS, MOST = 40, 0.995  # of the densities, and the part of a sample that they show
 SIGNAL, FEW = "signal", 12  # sample of a likelihood; bins that have room for their names
 STACKED = ("#3f90da", "#ffa90e", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd")
@@ -37,15 +35,7 @@ def densities_figure(
     mock: bool,
     quantities: Sequence[str] = (PT, ENERGY),
 ) -> Figure:
-    """Draw the densities of q_T and of the energy at some masses, each with unit area.
-
-    Parameters
-    ----------
-    samples : mapping of mass [GeV] to (q_T, energy), each of shape (n,) [GeV]
-    mock : bool
-    quantities : sequence of str
-        "pt", "energy": a panel each.
-    """
+    """Draw the densities of q_T and of the energy at some masses, each with unit area."""
     size = (10.5, 4.6) if len(quantities) > 1 else (6.2, 4.8)
     figure, axes = new_figure(1, len(quantities), size=size)
     for ax, quantity in zip(axes[0], quantities, strict=True):
@@ -69,16 +59,7 @@ def densities_figure(
 
 @styled
 def channels_figure(names: Sequence[str], counts: Mapping[str, FloatArray], *, mock: bool) -> Figure:
-    """Draw the expected events of samples, stacked, in the bins of a likelihood.
-
-    Parameters
-    ----------
-    names : sequence of str, length n
-        Of the bins: the channel, with a number where it has several.
-    counts : mapping of sample to NDArray, shape (n,)
-        The sample "signal" stands on top of the others; one without any event is not drawn.
-    mock : bool
-    """
+    """Draw the expected events of samples, stacked, in the bins of a likelihood."""
     figure, axes = new_figure(size=(7.2, 4.8))
     ax, edges = axes[0, 0], np.arange(len(names) + 1.0)
     below = np.zeros(len(names))

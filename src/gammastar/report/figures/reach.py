@@ -36,21 +36,6 @@ from gammastar.report.style import (
     styled,
 )
 
-__all__ = [
-    "Contour",
-    "Kind",
-    "Plane",
-    "Yields",
-    "bands",
-    "existing",
-    "fractions",
-    "islands",
-    "isolines",
-    "outline",
-    "reach_figure",
-    "region",
-]
-
 Kind: TypeAlias = Literal["measured", "extrapolated", "expected", "observed"]
 
 
@@ -62,7 +47,6 @@ class Contour:
     ----------
     label : str
         Text of the legend.
-    reach : Reach
     kind : {"measured", "extrapolated", "expected", "observed"}
         Filled: the signal lies where dileptons were measured. Hatched: it rests on an extrapolation. Edges
         are solid, and dashed where the data or the scan end before the contour does. "expected" draws a thin
@@ -106,15 +90,6 @@ def islands(reach: Reach) -> list[npt.NDArray[np.int64]]:
 
     An interval continues the island of the previous mass whose interval it overlaps; of several it continues
     the one with the largest overlap. A mass at which nothing is reached ends all islands.
-
-    Parameters
-    ----------
-    reach : Reach
-
-    Returns
-    -------
-    list of NDArray of int
-        Indices of the entries of each island, in order of mass.
     """
     closed: list[list[int]] = []
     growing: list[list[int]] = []
@@ -141,24 +116,7 @@ def _overlap(a: FloatArray, b: FloatArray) -> float:
 def outline(
     reach: Reach, island: npt.NDArray[np.int64]
 ) -> tuple[FloatArray, list[FloatArray], list[FloatArray]]:
-    """Return the outline of an island.
-
-    Parameters
-    ----------
-    reach : Reach
-    island : NDArray of int
-        Indices from `islands`.
-
-    Returns
-    -------
-    polygon : NDArray, shape (n, 2)
-        Mass [GeV] and coupling of the closed area.
-    lines : list of NDArray, shape (k, 2)
-        The parts of its edge that the scan resolved: not where an edge lies outside the scan, nor along a
-        side in mass at which the scan ends.
-    ends : list of NDArray, shape (k, 2)
-        Where the scan or the data end before an edge does.
-    """
+    """Return the outline of an island."""
     mass, edges = reach.mass[island], reach.edges[island]
     sides = [reach.clipped_side[i] for i in island]
     lower, upper = np.column_stack([mass, edges[:, 0]]), np.column_stack([mass, edges[:, 1]])
@@ -206,21 +164,7 @@ def _ends(reach: Reach, island: npt.NDArray[np.int64]) -> tuple[FloatArray, Floa
 
 
 def region(mass: FloatArray, edges: FloatArray) -> list[FloatArray]:
-    """Return closed polygons of the area between the coupling edges, for bands.
-
-    Parameters
-    ----------
-    mass : NDArray, shape (n,) [GeV]
-        One entry per mass and island.
-    edges : NDArray, shape (n, 2)
-        nan where nothing is reached.
-
-    Returns
-    -------
-    list of NDArray, shape (k, 2)
-        One polygon per island. Where an island ends inside the scan its edges are continued until they meet,
-        at most to the next mass of the scan.
-    """
+    """Return closed polygons of the area between the coupling edges, for bands."""
     scan = np.unique(mass)
     none = np.zeros(len(mass))
     reach = Reach(mass, edges, none, none, none == 0, ("",) * len(mass))
@@ -425,7 +369,6 @@ class Plane:
         Logarithmic mass axis.
     threshold : float or None
         Mass below which the search has no final state or no measured spectrum [GeV]; a dotted line.
-    threshold_label, mass_label, coupling_label : str
     title : str
         E.g. the detector; above the axes.
     """

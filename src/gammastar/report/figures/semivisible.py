@@ -14,52 +14,31 @@ from matplotlib.patches import Patch
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.report.style import COLOURS, LINES, MASS_DARK, log_mass_axis, new_figure, styled
 
-__all__ = ["Curve", "Region", "exclusion_figure", "lifetime_figure"]
-
 EPSILON = "kinetic mixing $ε$"
 MOST = 1e3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Region:
-    """Couplings that a search excludes.
-
-    Attributes
-    ----------
-    label : str
-    excess : NDArray, shape (m, k)
-        Above zero where it excludes; −inf where it says nothing.
-    band : tuple of NDArray or None
-        Two others, the ends of what the search may have seen, drawn as two shades; else one shade.
-    filled : bool
-        False draws the edge alone, as a projection or an alternative.
-    """
+    """Couplings that a search excludes."""
 
     label: str
-    excess: FloatArray
+    excess: FloatArray  # Above zero where it excludes; −inf where it says nothing, shape (m, k)
+    # Two others, the ends of what the search may have seen, drawn as two shades; else one shade
     band: tuple[FloatArray, FloatArray] | None = None
-    filled: bool = True
+    filled: bool = True  # False draws the edge alone, as a projection or an alternative
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Curve:
-    """A line or band of couplings against mass.
-
-    Attributes
-    ----------
-    label : str
-    mass, epsilon : NDArray, shape (n,)
-    upper : NDArray, shape (n,), or None
-        Fills a band from `epsilon` on.
-    points : bool
-        Mark the points: nothing is known between them.
-    """
+    """A line or band of couplings against mass."""
 
     label: str
+    # shape (n,)
     mass: FloatArray
     epsilon: FloatArray
-    upper: FloatArray | None = None
-    points: bool = False
+    upper: FloatArray | None = None  # Fills a band from `epsilon` on, shape (n,)
+    points: bool = False  # Mark the points: nothing is known between them
 
 
 def _shown(excess: FloatArray) -> np.ma.MaskedArray:
@@ -101,22 +80,7 @@ def exclusion_figure(
     closed: BoolArray | None = None,
     title: str = "",
 ) -> Figure:
-    """Draw what searches exclude of a model on the plane of mass and kinetic mixing.
-
-    Parameters
-    ----------
-    plane : tuple of NDArray
-        Masses of the dark photon [GeV], shape (m,), and couplings, shape (k,).
-    regions : sequence of Region
-    curves : sequence of Curve
-    closed : NDArray of bool, shape (m,), optional
-        Masses at which the dark photon cannot decay to dark states: hatched.
-    title : str
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-    """
+    """Draw what searches exclude of a model on the plane of mass and kinetic mixing."""
     mass, epsilon = plane
     figure, axes = new_figure(size=(10.8, 6.2))
     ax = axes[0, 0]
@@ -145,17 +109,7 @@ def exclusion_figure(
 
 @styled
 def lifetime_figure(mass: FloatArray, ctau: FloatArray, epsilon: float, *, title: str = "") -> Figure:
-    """Draw the proper decay lengths of the dark states against the mass of the dark photon.
-
-    Parameters
-    ----------
-    mass : NDArray, shape (m,) [GeV]
-    ctau : NDArray, shape (m, states) [m]
-        Zero and inf are said in the legend.
-    epsilon : float
-        Kinetic mixing that they belong to.
-    title : str
-    """
+    """Draw the proper decay lengths of the dark states against the mass of the dark photon."""
     figure, axes = new_figure(size=(7.2, 5.4))
     ax = axes[0, 0]
     for k, column in enumerate(ctau.T):

@@ -31,20 +31,6 @@ from gammastar.report.style import (
     styled,
 )
 
-__all__ = [
-    "Band",
-    "DomainMap",
-    "Points",
-    "RateTable",
-    "acceptance_figure",
-    "band_figure",
-    "compare_figure",
-    "domain_figure",
-    "hatch_domain",
-    "rate_figure",
-    "reach_lines_figure",
-]
-
 RATE_DARK = r"$N_{A′}$ / POT / $\varepsilon^2$"
 
 
@@ -60,27 +46,7 @@ def rate_figure(
     label: str = "from dileptons",
     axes_labels: tuple[str, str] = (MASS_DARK, RATE_DARK),
 ) -> Figure:
-    """Draw the yield per proton on target and squared coupling against the mass.
-
-    Parameters
-    ----------
-    mass : NDArray, shape (n,) [GeV]
-    rate, errors : NDArray, shape (n,)
-        Particles per POT per squared coupling and the standard deviation; bands of one and two are drawn.
-    mock : bool
-    comparisons : mapping of label to NDArray, shape (n,) or (n, 3), optional
-        Other predictions; three columns are low, central and high.
-    measured : NDArray of bool, shape (n,), optional
-        False where the spectrum behind the rate is extrapolated (dashed).
-    label : str
-        Legend of the main line.
-    axes_labels : tuple of str
-        Of mass and rate; by default those of a dark photon.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-    """
+    """Draw the yield per proton on target and squared coupling against the mass."""
     n = len(mass)
     rate, errors = checked("rate", rate, (n,)), checked("errors", errors, (n,))
     inside = np.ones(n, dtype=bool) if measured is None else np.asarray(measured, dtype=bool)
@@ -129,23 +95,6 @@ def acceptance_figure(
 ) -> Figure:
     """Draw the acceptance for a long-lived particle against its proper decay length.
 
-    Parameters
-    ----------
-    ctau : NDArray, shape (n,) [m]
-    acceptances : mapping of mass [GeV] to NDArray, shape (n,)
-        Accepted fraction of the produced particles.
-    mock : bool
-    errors : mapping of mass to NDArray, shape (n,), optional
-        Standard deviations, drawn as bands.
-    comparison : mapping of mass to NDArray, shape (n,), optional
-        Drawn dashed in the colour of the same mass.
-    labels : tuple of str
-        What the solid and the dashed lines are.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-
     Notes
     -----
     The form of Fig. 9 of Allison and Blinov (2025).
@@ -185,7 +134,6 @@ class RateTable:
 
     Attributes
     ----------
-    name : str
     mass : NDArray, shape (n,) [GeV]
     rate : NDArray, shape (n,)
     low, high : NDArray, shape (n,), or None
@@ -245,8 +193,6 @@ def compare_figure(
         Ours, with one standard deviation; masses in GeV.
     tables : list of RateTable
         In the same unit.
-    mock : bool
-    label : str
     unit : str
         "interaction" or "POT".
 
@@ -332,22 +278,7 @@ class DomainMap:
 
 
 def hatch_domain(ax: Axes, domain: DomainMap, polygon: FloatArray | None, colour: str) -> list[Any]:
-    """Hatch where the signal is extrapolated: crossed below 5 % measured, striped below 50 %.
-
-    Parameters
-    ----------
-    ax : Axes
-        Mass and coupling.
-    domain : DomainMap
-    polygon : NDArray, shape (n, 2), or None
-        Hatch inside this contour only.
-    colour : str
-
-    Returns
-    -------
-    list of Patch
-        Entries of a legend, of what is there.
-    """
+    """Hatch where the signal is extrapolated: crossed below 5 % measured, striped below 50 %."""
     if len(domain.mass) < 2 or len(domain.coupling) < 2:
         return []
     fraction = np.ma.masked_invalid(domain.fraction).T
@@ -387,13 +318,10 @@ def domain_figure(
 
     Parameters
     ----------
-    domain : DomainMap
-    mock : bool
     limit : float, optional
         Draw where the expected events equal this limit.
     title : str
         E.g. the detector.
-    log_mass : bool
     axes_labels : tuple of str
         Of mass and coupling; by default those of a dark photon.
 
@@ -436,43 +364,28 @@ def domain_figure(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Band:
-    """A prediction with its theory band.
-
-    Attributes
-    ----------
-    label : str
-    x, central, low, high : NDArray, shape (n,)
-    colour : int or None
-        Index of a colour; None draws grey bars at the tabulated points: a coarse table is no curve.
-    """
+    """A prediction with its theory band."""
 
     label: str
+    # shape (n,)
     x: FloatArray
     central: FloatArray
     low: FloatArray
     high: FloatArray
+    # Index of a colour; None draws grey bars at the tabulated points: a coarse table is no curve
     colour: int | None = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Points:
-    """A measured rate with its standard deviation.
-
-    Attributes
-    ----------
-    label : str
-    x, value : NDArray, shape (n,)
-    error : NDArray, shape (n,) or (2, n)
-        Symmetric, or downwards and upwards.
-    line : bool
-        Draw a line with a band instead of points.
-    """
+    """A measured rate with its standard deviation."""
 
     label: str
+    # shape (n,)
     x: FloatArray
     value: FloatArray
-    error: FloatArray
-    line: bool = False
+    error: FloatArray  # Symmetric, or downwards and upwards, shape (n,)
+    line: bool = False  # Draw a line with a band instead of points
 
 
 def _positive(values: FloatArray) -> FloatArray:
@@ -529,22 +442,7 @@ def band_figure(
     x_range: tuple[float, float],
     note: str = "",
 ) -> Figure:
-    """Draw predictions with their bands and a measured rate on top, both axes logarithmic.
-
-    Parameters
-    ----------
-    points : Points
-    bands : sequence of Band
-    x_label, y_label : str
-    y_range, x_range : tuple of float
-    mock : bool
-    note : str
-        Below the legend, e.g. the conventions of a calculation.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-    """
+    """Draw predictions with their bands and a measured rate on top, both axes logarithmic."""
     figure, axes = new_figure(size=(8.0, 6.2))
     ax = axes[0, 0]
     for index, band in enumerate(bands):
@@ -579,19 +477,7 @@ def reach_lines_figure(
     title: str = "",
     log_x: bool = True,
 ) -> Figure:
-    """Draw one coupling against mass per curve, e.g. the reach of a peak search or of mCP detectors.
-
-    Parameters
-    ----------
-    curves : mapping of label to (mass, coupling), each of shape (n,)
-    x_label, y_label, title : str
-    y_range : tuple of float
-    mock, log_x : bool
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-    """
+    """Draw one coupling against mass per curve, e.g. the reach of a peak search or of mCP detectors."""
     figure, axes = new_figure(size=(7.6, 5.8))
     ax = axes[0, 0]
     for index, (label, (mass, coupling)) in enumerate(curves.items()):

@@ -24,8 +24,6 @@ from gammastar.predict.channel import Channel
 from gammastar.predict.target import TargetTransfer
 from gammastar.store.events import EventTable, write_events
 
-__all__ = ["Point", "Stand", "write_decays"]
-
 PDG = {"ee": 11, "mumu": 13}
 MOST, MOST_IN_ALL = 40, 400_000  # particles drawn per event that is written, and in all
 
@@ -37,7 +35,6 @@ class Point:
     Attributes
     ----------
     mass : float [GeV]
-    coupling : float
     state : {"ee", "mumu"}
     """
 
@@ -80,12 +77,8 @@ def write_decays(
     ----------
     path : Path
         Suffix as `gammastar.store.events.write_events`.
-    channel : Channel
-    stand : Stand
-    point : Point
     n : int
         Events, of equal weight: their weights sum to the expected number of decays in the volume.
-    seed : int
 
     Returns
     -------

@@ -29,8 +29,6 @@ from gammastar.results.exchange.tables import (
 from gammastar.results.export import scaling_of, spin_of, write_darkcast
 from gammastar.store.manifest import write_json
 
-__all__ = ["TOOLS", "Asked", "Decays", "Tool", "export_for"]
-
 Tool: TypeAlias = Literal["foresee", "alpinist", "eventcalc", "darkcast", "geant"]
 TOOLS: tuple[str, ...] = get_args(Tool)
 FINE = 400  # masses of the yields for EventCalc
@@ -38,72 +36,28 @@ FINE = 400  # masses of the yields for EventCalc
 
 @dataclass(frozen=True)
 class Decays:
-    """Decays that are written for a simulation.
+    """Decays that are written for a simulation."""
 
-    Attributes
-    ----------
-    mass : float [GeV]
-    coupling : float
-    state : {"ee", "mumu"}
-    events : int
-    suffix : str
-        Of the files: ``hepmc``, ``lhe``, ``csv``, ``root`` or ``parquet``.
-    """
-
-    mass: float
+    mass: float  # [GeV]
     coupling: float
     state: str = "mumu"
     events: int = 10_000
-    suffix: str = "hepmc"
+    suffix: str = "hepmc"  # Of the files: ``hepmc``, ``lhe``, ``csv``, ``root`` or ``parquet``
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What is written.
+    """What is written."""
 
-    Attributes
-    ----------
-    detector : Path, optional
-        Another detector file; those of the run by default.
-    n : int
-        Sampled particles per mass.
-    decays : Decays, optional
-        Needed by "geant".
-    """
-
-    detector: Path | None = None
-    n: int = 20_000
-    decays: Decays | None = None
+    detector: Path | None = None  # Another detector file; those of the run by default
+    n: int = 20_000  # Sampled particles per mass
+    decays: Decays | None = None  # Needed by "geant"
 
 
 def export_for(
     results: Path, tool: Tool, *, output: Path, asked: Asked | None = None, tell: Tell
 ) -> list[Path]:
-    """Write rate and kinematics of the measured virtual photons as dark photons for another tool.
-
-    Parameters
-    ----------
-    results : Path
-        Folder of a finished run with a flow.
-    tool : {"foresee", "alpinist", "eventcalc", "darkcast", "geant"}
-        "geant": decays in the volumes of the detectors, as events.
-    output : Path
-    asked : Asked, optional
-    tell : callable
-        Receives progress.
-
-    Returns
-    -------
-    list of Path
-        What was written.
-
-    Raises
-    ------
-    UserError
-        If "geant" lacks `decays`, or nothing can be written for the tool.
-    InputFileError
-        If the record is not complete.
-    """
+    """Write rate and kinematics of the measured virtual photons as dark photons for another tool."""
     record, asked = read_record(results), asked or Asked()
     path = asked.detector
     found = record.detectors() if path is None else {path.stem: load_detector(path)}

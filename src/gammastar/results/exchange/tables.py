@@ -21,15 +21,6 @@ from gammastar.core.sampling import stream
 from gammastar.physics.mesons.spectra import PB_PER_MB, Cells, write_cells
 from gammastar.predict.channel import Channel
 
-__all__ = [
-    "ALPINIST",
-    "SIGMA_INELASTIC",
-    "Produced",
-    "write_alpinist",
-    "write_eventcalc",
-    "write_foresee",
-]
-
 SIGMA_INELASTIC = 32.3  # mb, pp at 400 GeV (COMPETE fit of total less elastic); it cancels
 STEP = 0.05  # of a cell of FORESEE in both logarithms
 ANGLES = (-5.0, 0.0)  # log10 [rad] of its cells
@@ -50,7 +41,6 @@ class Produced:
         Probability that a proton interacts in that target, by which rates are divided.
     n : int
         Particles that are drawn per mass.
-    seed : int
     note : str
         First line of every file that may have one.
     """
@@ -97,9 +87,7 @@ def write_foresee(
 
     Parameters
     ----------
-    produced : Produced
     masses : sequence of float [GeV]
-    folder : Path
     protons : mapping of str to float
         Interacting protons of each detector, for the luminosity in the notes.
     sigma_inelastic : float
@@ -171,7 +159,6 @@ def write_eventcalc(
 
     Parameters
     ----------
-    produced : Produced
     masses : sequence of float [GeV]
         Of the density; at least two.
     folder : Path
@@ -274,7 +261,6 @@ def write_alpinist(
 
     Parameters
     ----------
-    produced : Produced
     experiment : str
         Key of `ALPINIST`.
     folder : Path

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from gammastar.pipeline.context import Tell
 
-__all__ = ["Recast", "Wanted", "recast", "recast_file", "wanted"]
 
 LIMITS = {"BaBar": "babar", "NA64": "na64_2016_18"}
 BELLE = (
@@ -50,7 +49,6 @@ class Wanted:
     ----------
     mass, epsilon : tuple of float
         Ends of the masses of the dark photon [GeV] and of its kinetic mixing, both even in the logarithm.
-    n_mass, n_epsilon : int
     events, seed : int
         Events per mass.
     polarised : bool
@@ -92,8 +90,6 @@ class Recast:
 
     Attributes
     ----------
-    model : Benchmark
-    plane : Plane
     limits : dict of Published
         Of "BaBar" and "NA64", for an invisible dark photon.
     displaced : NDArray, shape (2, masses, couplings)
@@ -166,8 +162,6 @@ def recast(
 
     Parameters
     ----------
-    model : Benchmark
-    asked : Wanted
     curves : sequence of path
         Folders with full published curves; without them the few shipped points, straight between.
     tell : callable, optional

@@ -27,8 +27,6 @@ from gammastar.semivisible.decays.spectra import (
 )
 from gammastar.semivisible.models import DarkSector, mediator_widths, partial_width
 
-__all__ = ["Channel", "Grid", "dark_widths", "prompt_channels"]
-
 Grid: TypeAlias = tuple[FloatArray, FloatArray, FloatArray]
 
 DARK = len(PAIRS)  # kind of a channel whose pair is dark
@@ -37,51 +35,22 @@ LEAST = 1e-8  # of the largest s: where the tables of massless pairs begin
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Channel:
-    """One decay of a dark state.
+    """One decay of a dark state."""
 
-    Attributes
-    ----------
-    daughter : int
-        −1 for a neutrino.
-    light : float
-        Its mass [GeV].
-    masses : tuple of float
-        Of the pair [GeV].
-    partners : tuple of int
-        States of a dark pair, −1 of a visible one.
-    kind : int
-        0 electrons, 1 muons, 2 hadrons, 3 dark states.
-    width : float
-        [GeV], per ε² and α_D unless the decay is prompt.
-    grid : callable
-        Returns ln s of the pair, its cumulative distribution and the angle's a and b.
-    prompt : bool
-        The rate holds no ε.
-    """
-
-    daughter: int
-    light: float
-    masses: tuple[float, float]
-    partners: tuple[int, int]
-    kind: int
-    width: float
-    grid: Callable[[], Grid]
-    prompt: bool = False
+    daughter: int  # −1 for a neutrino
+    light: float  # Its mass [GeV]
+    masses: tuple[float, float]  # Of the pair [GeV]
+    partners: tuple[int, int]  # States of a dark pair, −1 of a visible one
+    kind: int  # 0 electrons, 1 muons, 2 hadrons, 3 dark states
+    width: float  # [GeV], per ε² and α_D unless the decay is prompt
+    grid: Callable[[], Grid]  # Returns ln s of the pair, its cumulative distribution and the angle's a and b
+    prompt: bool = False  # The rate holds no ε
 
 
 def prompt_channels(
     sector: DarkSector, j: int, r_table: RTable | None = None, neutrino: float = 0.0
 ) -> list[Channel]:
     """Return the decays of a state into three dark states or with a dark photon on its shell.
-
-    Parameters
-    ----------
-    sector : DarkSector
-    j : int
-    r_table : RTable, optional
-        Opens hadronic decays of a dark photon without open dark ones.
-    neutrino : float
-        G of the vertex with neutrinos.
 
     Notes
     -----

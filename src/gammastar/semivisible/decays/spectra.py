@@ -18,20 +18,6 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.physics.qed import RTable
 
-__all__ = [
-    "PAIRS",
-    "POINTS",
-    "Transition",
-    "Vertex",
-    "angular",
-    "crowded",
-    "cumulated",
-    "dark_factor",
-    "spectrum",
-    "squared_amplitude",
-    "width",
-]
-
 POINTS = 1024
 NODES = 240
 Pair: TypeAlias = Literal["e", "mu", "hadrons"]
@@ -131,7 +117,6 @@ def spectrum(
 
     Parameters
     ----------
-    transition : Transition
     s : array_like
         Squared mass of the pair [GeV²].
     width : float
@@ -183,7 +168,6 @@ def width(transition: Transition, *, mediator_width: float = 0.0, r_table: RTabl
 
     Parameters
     ----------
-    transition : Transition
     mediator_width : float
         [GeV]
     r_table : RTable, optional
@@ -212,7 +196,6 @@ def angular(transition: Transition, s: npt.ArrayLike) -> tuple[FloatArray, Float
 
     Parameters
     ----------
-    transition : Transition
     s : array_like
         Squared mass of the pair [GeV²].
 

@@ -31,8 +31,6 @@ from gammastar.semivisible.decays.spectra import (
 )
 from gammastar.semivisible.models import DarkSector, mediator_widths
 
-__all__ = ["DecayTable", "Mixings", "NeutrinoMixing", "decay_table", "lifetimes", "visible_widths"]
-
 IntArray: TypeAlias = npt.NDArray[np.int64]
 
 COMPARED_AT = 1e-2  # kinetic mixing at which rates ∝ ε² are compared with those of dark decays
@@ -174,7 +172,6 @@ def decay_table(
 
     Parameters
     ----------
-    sector : DarkSector
     r_table : RTable, optional
         Opens hadronic decays above 2 m_π, as pairs of pions; without it they are left out.
     neutrino : NeutrinoMixing or several, optional
