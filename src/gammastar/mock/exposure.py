@@ -158,7 +158,7 @@ def interactions(n_pairs: int) -> int:
 
 
 def expected_dimuons(card: Card, n: int, plan: Plan, rng: np.random.Generator) -> float:
-    """Return dimuons of the cocktail that a block will generate, with acceptance and charm of the toy engine."""
+    """Return dimuons of the cocktail that a block will generate, with the toy's acceptance and charm."""
     if plan.kind not in {"data", "mc"}:
         return 0.0
     pilot = signal_candidates(card, generate_pairs(card, PILOT // 4, rng), rng)

@@ -13,9 +13,10 @@ from iminuit import Minuit
 from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
-from gammastar.mock.blocks import SimulatedEvents, simulate_events
+from gammastar.mock.blocks import simulate_events
 from gammastar.mock.candidates import with_energy
 from gammastar.mock.card import Card
+from gammastar.mock.ntuple import SimulatedEvents
 from gammastar.mock.spectrometer import pair_kinematics
 
 

@@ -19,7 +19,7 @@ COLUMNS = ("vertex_z", "vertex_distance", "vertex_impact", "angle", "cos_theta")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VertexTelescope:
-    """Planes behind a target that measure the vertex of a pair; lengths from the interaction, along the beam."""
+    """Planes behind a target that measure a pair's vertex; lengths along the beam from the interaction."""
 
     name: str
     planes: tuple[float, ...]  # Places of the planes [m], increasing
@@ -87,7 +87,7 @@ def _require(condition: bool, text: str) -> None:
 
 
 def load_telescope(path: Path) -> VertexTelescope:
-    """Read the card of a vertex telescope: TOML with the attributes of `VertexTelescope`, each with a source."""
+    """Read the card of a vertex telescope: TOML with its attributes, each with a source."""
     return sourced_card(VertexTelescope, path, "vertex telescope")
 
 

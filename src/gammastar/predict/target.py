@@ -72,7 +72,7 @@ class TargetTransfer:
         measured: tuple[float, BoolArray | None],
         rng: np.random.Generator,
     ) -> tuple[Sample, float]:
-        """Return the sample as produced in a detector's target, and the relative error of the scaling with A."""
+        """Return the sample of a detector's target, and the relative error of the scaling with A."""
         (name, target), (a_measured, own), sigma = to, measured, 0.0
         if self.alpha is not None:
             pt, alpha = np.array(self.alpha).T

@@ -86,7 +86,7 @@ def source_options(path: str) -> dict[str, Any]:
 
 
 def again(path: str, request: Callable[[], T]) -> T:
-    """Return what a request to a server returns, asked again after an OSError; files on disk are asked once."""
+    """Return what a request to a server returns, asked again after an OSError; of files on disk once."""
     begin = time.monotonic()
     for pause in PAUSES if _xrootd(path) else ():
         try:

@@ -110,7 +110,7 @@ def read_rates(spec: TableSpec) -> report.RateTable:
 
 
 def foresee_folder(spec: TableSpec) -> report.RateTable:
-    """Return the sum over production modes of spectra ``…TeV_<mode>_<generator>_m_<mass>.npy`` in a folder."""
+    """Return the sum over production modes of spectra ``…_<mode>_<generator>_m_<mass>.npy`` in a folder."""
     modes: dict[float, dict[str, list[float]]] = {}
     for path in sorted(spec.path.glob("*_m_*.npy")):
         found = re.search(r"TeV_(.+?)(?:_[^_]+)?_m_([0-9.eE+-]+)\.npy$", path.name)
@@ -231,7 +231,7 @@ def overlay_files(
     part: str = "all",
     limits: bool = True,
 ) -> list[str]:
-    """Write the reaches of several runs as ``overlay.png``, ``.pdf`` and ``.csv`` and as ``explorer.html``."""
+    """Write the reaches of several runs as ``overlay`` (PNG, PDF, CSV) and ``explorer.html``."""
     opened = [run if isinstance(run, Results) else load(run) for run in runs]
     chosen, folder = _chosen(opened, detectors, part), Path(output)
     figure = overlay(opened, detectors=detectors, part=part, limits=limits)

@@ -93,7 +93,7 @@ def _stage(folder: Path, stage: str, entry: Mapping[str, Any]) -> tuple[str, lis
 
 
 def verify_results(folder: Path) -> Iterator[str]:
-    """Check every digest of the manifest, its own first, against the files, inputs included where they are."""
+    """Check every digest of the manifest, its own first, against the files and the inputs that are there."""
     manifest = _manifest(folder)
     yield f"configuration: {manifest['configuration'][:16] or 'not recorded'}, seed {manifest['seed']}"
     yield f"code: {_code(manifest)}"

@@ -113,7 +113,7 @@ class DarkEvents:
         return np.asarray(np.bincount(state, mass) / np.bincount(state), dtype=np.float64), group
 
     def per_parent(self, ctau: npt.ArrayLike) -> FloatArray:
-        """Return the proper decay length of each event for `decay_probability`, shape (1, n) or (k, n) [m]."""
+        """Return the proper decay length of each event, shape (1, n) or (k, n) [m]."""
         masses, group = self._grouped()
         values = np.atleast_2d(np.asarray(ctau, dtype=np.float64))
         if values.ndim != 2 or values.shape[1] != len(masses):

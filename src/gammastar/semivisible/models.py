@@ -296,7 +296,7 @@ def mediator_widths(sector: DarkSector) -> tuple[npt.NDArray[np.int64], FloatArr
 
 
 def partial_width(sector: DarkSector, i: npt.ArrayLike, j: npt.ArrayLike, mass: npt.ArrayLike) -> FloatArray:
-    """Return Γ(A'* → ψ_i ψ_j) of a dark photon of any mass [GeV], as in `mediator_widths`; zero where closed."""
+    """Return Γ(A'* → ψ_i ψ_j) of a dark photon of any mass [GeV]; zero where closed."""
     i, j, m = np.asarray(i), np.asarray(j), np.asarray(mass, dtype=np.float64)
     r_i, r_j = sector.masses[i] / m, sector.masses[j] / m
     lam = np.clip((1.0 - (r_i + r_j) ** 2) * (1.0 - (r_i - r_j) ** 2), 0.0, None)

@@ -359,7 +359,7 @@ class Truth:
 
 
 def collect_truth(parts: Iterable[MatchedPairs], limit: int, folder: Path, dataset: str) -> Truth:
-    """Return the simulation; of more than `limit` photons and fakes a sample is in memory and all in files."""
+    """Return the simulation; beyond `limit` photons and fakes, a sample of it, and all in files."""
     sweep(folder, "parts")
     first, rest = _held(iter(parts), limit, lambda part: len(part) + len(part.fakes))
     if rest is None:

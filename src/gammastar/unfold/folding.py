@@ -150,7 +150,7 @@ def refolding(unfolded: Spectrum, measured: Spectrum, response: Response) -> tup
 def refolded_difference(
     unfolded: Spectrum, measured: Spectrum, response: Response
 ) -> tuple[FloatArray, FloatArray]:
-    """Return the difference of `refolding`, and what its cells are of the measured ones, both of shape (n,)."""
+    """Return the difference of `refolding`, and its share of the measured cells, both of shape (n,)."""
     genuine = 1 - response.fakes
     expected = response.migration @ unfolded.values.ravel()
     use = (response.migration @ response.prior > 0) & (genuine > 0)

@@ -92,7 +92,7 @@ def reweighted(
 
 
 def fiducial(matched: MatchedPairs, domain: Spectrum | Response) -> MatchedPairs:
-    """Return the simulated pairs inside the measured domain; reconstructed pairs from outside become fakes."""
+    """Return the simulated pairs inside the measured domain; pairs from outside become fakes."""
     axes, inside = _domain(domain)
     cell = cells(matched.true, axes)
     kept = (cell >= 0) & inside[cell]

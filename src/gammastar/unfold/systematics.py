@@ -96,7 +96,7 @@ def with_systematics(
 def data_variations(
     subtracted: Spectrum, shifts: Sequence[tuple[str, FloatArray]], response: Response
 ) -> tuple[Spectrum, list[Variation]]:
-    """Take named sources out of the covariance of the data; return the data and a variation of each source."""
+    """Take named sources out of the covariance of the data; return them and a variation of each source."""
     cov = subtracted.cov.copy()
     for _, shift in shifts:
         cov -= np.outer(shift, shift)

@@ -141,7 +141,7 @@ def coupling_figure(
     observed: FloatArray | None = None,
     limits: Sequence[tuple[str, FloatArray]] = (),
 ) -> Figure:
-    """Draw limits on the coupling against mass with the expected bands, of a search whose signal goes as ε²."""
+    """Draw limits on the coupling against mass with expected bands, for a signal that goes as ε²."""
     n = len(mass)
     bands = checked("expected", expected, (n, 5))
     if mock and observed is not None:
