@@ -16,7 +16,6 @@ import tomllib
 import click
 import forks
 import numpy as np
-import pydantic
 import pytest
 from builders import ROOT
 
@@ -218,35 +217,32 @@ def _parameters(thing):
         return set()
 
 
-def _lacking(room, name, thing):
-    """Yield public names with the parameters that no docstring tells, of their own or of a base class."""
+def _documented(room, name, thing):
+    """Yield public functions and methods with what their docstrings say of parameters."""
     if inspect.isroutine(thing):
-        yield f"{room}.{name}", _parameters(thing) - _named(thing)
-    fields_say = inspect.isclass(thing) and issubclass(thing, pydantic.BaseModel)  # sentences below fields
-    if not inspect.isclass(thing) or fields_say or issubclass(thing, BaseException):
-        return
-    if getattr(thing, "_is_protocol", False) or thing.__module__.startswith("gammastar.config"):
-        return
-    bases = [kind for kind in thing.__mro__ if kind.__module__.startswith("gammastar")]
-    yield f"{room}.{name}", _parameters(thing) - set().union(*map(_named, bases))
-    for key, value in vars(thing).items():
-        method = getattr(value, "__func__", value)
-        if inspect.isfunction(method) and not key.startswith("_"):
-            known = [_named(getattr(base, key)) for base in bases if hasattr(base, key)]
-            yield f"{room}.{name}.{key}", _parameters(method) - set().union(*known)
+        yield f"{room}.{name}", thing
+    if inspect.isclass(thing) and thing.__module__.startswith("gammastar"):
+        for key, value in vars(thing).items():
+            method = getattr(value, "__func__", value)
+            if inspect.isfunction(method) and not key.startswith("_"):
+                yield f"{room}.{name}.{key}", method
 
 
 @pytest.mark.flow
-def test_every_parameter_of_the_public_surface_is_in_a_docstring(reference):
-    without, seen = [], 0
+def test_public_names_have_docstrings_whose_parameters_exist(reference):
+    wrong, seen = [], 0
     for room in reference.ROOMS:
         module = importlib.import_module(f"gammastar.{room}".rstrip("."))
         for name in reference.public(room):
-            for where, missing in _lacking(room, name, getattr(module, name)):
-                seen += 1
-                without += [f"{where}: {', '.join(sorted(missing))}"] if missing else []
-    assert seen > 500
-    assert not without, "\n".join(without)
+            for where, thing in _documented(room, name, getattr(module, name)):
+                seen += bool(_named(thing))
+                if not inspect.getdoc(thing):
+                    wrong.append(f"{where}: no docstring")
+                options = inspect.getfullargspec(thing).varkw is not None
+                if (strange := _named(thing) - _parameters(thing)) and not options:
+                    wrong.append(f"{where}: tells of {', '.join(sorted(strange))}")
+    assert seen > 100
+    assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.parametrize("name", ["measure", "reinterpret"])
