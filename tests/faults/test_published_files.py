@@ -66,12 +66,12 @@ writers = {
     "checkpoint": lambda: write_whole(folder / "training" / "flow.checkpoint", b"x"),
 }
 if sys.argv[4] == "killed":
-    def killed(self, target):
+    def killed(*_, **__):
         os._exit(9)
     for name, write in writers.items():
         child = os.fork()
         if not child:
-            Path.replace = killed
+            os.replace = killed
             write()
             os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9, name

@@ -14,15 +14,21 @@ import numpy as np
 import pytest
 from builders import ROOT
 from forks import gammastar
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from injection import links
+from matplotlib.figure import Figure
 
 from gammastar.core.errors import GammastarError, InputFileError, StoreError, UserError
+from gammastar.core.files import LOCK
 from gammastar.pipeline.cache import open_cache, told_loss
 from gammastar.pipeline.record import FILES, checked_record
 from gammastar.pipeline.run import run
 from gammastar.pipeline.stages import read as read_stage
+from gammastar.report.drawing import FORMATS, drawn
 from gammastar.results.reinterpret import reinterpret
 from gammastar.results.show import show_results, verify_results
-from gammastar.store.folder import LOCK, published, sweep, working
+from gammastar.store.folder import published, sweep, working
 from gammastar.store.guarded import check_results
 from gammastar.store.manifest import is_published, read_manifest, write_manifest, write_text
 from gammastar.store.remote import Sealed
@@ -87,26 +93,41 @@ def test_a_folder_with_files_of_others_is_refused_and_left_as_it_is(tmp_path):
         run(steering(tmp_path / "s.toml"), output=folder)
 
 
-def test_nothing_behind_a_link_and_nothing_of_others_is_removed(tmp_path):
-    scratch, folder = tmp_path / "scratch", pretended(tmp_path / "out", {"report.html": "old"})
-    for place in ("chunks/pairs", "stages/pairs", "training"):
-        (scratch / place).mkdir(parents=True)
-        (folder / place).parent.mkdir(parents=True, exist_ok=True)
-        (folder / place).symlink_to(scratch / place)
-        for name in ("precious.root", ".precious.abcdefgh.tmp", "part-00000.parquet", "notes.tmp"):
-            (scratch / place / name).write_text("precious")
-    (scratch / "chunks/pairs" / f"pairs-{'0' * 32}.parquet").write_text("one of ours")
-    (scratch / "chunks/pairs" / f".pairs-{'0' * 32}.parquet.abcdefgh.tmp.parquet").write_text("ours")
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(links.FILES + links.FOLDERS), st.sampled_from(links.KINDS)), max_size=3
+    ),
+    st.booleans(),
+)
+@settings(max_examples=40, deadline=None, derandomize=True)
+def test_links_at_any_level_are_refused_and_nothing_behind_them_changes(tmp_path_factory, places, resume):
+    assert links.broken(tmp_path_factory.getbasetemp() / "links", places, resume=resume) == []
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_forged_manifest_removes_no_file_of_the_user(tmp_path, resume):
+    assert links.forged(tmp_path, resume=resume) == []
+
+
+def test_files_of_others_in_a_folder_of_results_stay(tmp_path):
+    folder = links.results(tmp_path / "out")
     (folder / ".git").mkdir()
     (folder / ".git" / ".report.html.abcdefgh.tmp.html").write_text("theirs")
-    (folder / "notes.txt").write_text("mine")
-    open_cache(folder, resume=False, seed=1, mock=True)
-    for place in ("chunks/pairs", "stages/pairs", "training"):
-        assert (folder / place).is_symlink()
-        kept = sorted(path.read_text() for path in (scratch / place).iterdir())
-        assert kept == ["precious"] * 4
+    (folder / "mine.txt").symlink_to(tmp_path)
+    (folder / "chunks" / "pairs" / "notes.tmp").write_text("mine")
+    links.work(folder, resume=False)
     assert (folder / ".git" / ".report.html.abcdefgh.tmp.html").read_text() == "theirs"
-    assert (folder / "notes.txt").read_text() == "mine"
+    assert (folder / "mine.txt").is_symlink()
+    assert (folder / "chunks" / "pairs" / "notes.tmp").read_text() == "mine"
+    assert not list((folder / "chunks").rglob("*.parquet"))
+
+
+def test_figures_and_kept_stages_carry_our_mark(tmp_path):
+    for kind in FORMATS:
+        assert b"gammastar" in drawn(Figure(), kind)
+    cache = open_cache(tmp_path, resume=False, seed=1, mock=True)
+    cache.arrays("select", "key", lambda: {"mass": np.ones(3)})
+    assert (tmp_path / "stages" / "select.npz").read_bytes().endswith(b"gammastar")
 
 
 def test_what_a_killed_write_left_is_swept(tmp_path):
@@ -137,7 +158,11 @@ def test_only_one_module_removes_files():
     """Others may remove what they just made: temporary files, the folder in which workers report."""
     code = {path.name: path.read_text() for path in (ROOT / "src" / "gammastar").rglob("*.py")}
     removes = re.compile(r"rmtree|(?<!temporary\.)\bunlink\(|\.rmdir\(|os\.remove")
-    assert {name for name, text in code.items() if removes.search(text)} == {"folder.py", "executors.py"}
+    assert {name for name, text in code.items() if removes.search(text)} == {
+        "files.py",
+        "folder.py",
+        "executors.py",
+    }
 
 
 def test_sweep_spares_parts_of_another_writer(tmp_path):
@@ -150,12 +175,11 @@ def test_sweep_spares_parts_of_another_writer(tmp_path):
 # --- files of earlier runs -------------------------------------------------------------------------------
 
 OLD = {
-    **{name: f"old {name}" for name in ("reach.json", "reach_ship.json", "report.html", "steering.json")},
-    **{
-        name: f"old {name}"
-        for name in ("flow.json", "flow.safetensors", "figures/rate.png", "hepdata/contour.yaml")
-    },
-    "detectors/ship.toml": "old",
+    name: f"old {name}, gammastar"
+    for name in (
+        *("reach.json", "reach_ship.json", "report.html", "steering.json", "flow.json", "flow.safetensors"),
+        *("figures/rate.png", "hepdata/contour.yaml", "detectors/ship.toml"),
+    )
 }
 
 

@@ -10,6 +10,7 @@ import pyhf
 import pytest
 from click.testing import CliRunner
 from hist import Hist
+from injection import shared
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -258,6 +259,14 @@ def test_a_changed_file_is_refused(found, tmp_path):
     assert again.reach["na62_dump"].mock
     with pytest.raises(StoreError, match="was changed or damaged"):
         again.reach["shadows_like"]
+
+
+def test_every_part_is_compared_with_the_manifest_and_odd_ones_are_named(found, tmp_path):
+    """Other numbers, pipes and devices in the place of files, and documents that say nothing."""
+    changed, odd = shared.campaign(found.folder, tmp_path)
+    assert (changed.wrong, odd.wrong) == ([], [])
+    assert changed.n > 50
+    assert odd.n > 20
 
 
 def test_names_of_the_package():

@@ -3,6 +3,7 @@
 import base64
 import csv
 import hashlib
+import inspect
 import json
 import re
 import shutil
@@ -25,9 +26,10 @@ from gammastar.core.signal import SignalPlanes
 from gammastar.physics.qed import RTable
 from gammastar.pipeline.cache import load_arrays
 from gammastar.pipeline.record import read_record
-from gammastar.pipeline.run import silent
-from gammastar.pipeline.stages import accept
-from gammastar.report import drawing
+from gammastar.pipeline.run import run, silent
+from gammastar.pipeline.stages import accept, report
+from gammastar.report import dark, drawing, measured
+from gammastar.report.style import styled
 from gammastar.results.export import efficiency_table
 from gammastar.results.reinterpret import reinterpret
 from gammastar.store.manifest import read_json
@@ -516,3 +518,51 @@ def test_trusted_code_is_told_before_it_runs(results, tmp_path, monkeypatch, cap
     assert (tmp_path / "marker").read_text() == "ran"
     assert hashlib.sha256(source.encode()).hexdigest() in caplog.text
     assert gammastar("design", shared, "--detector", "ship_ecn3", check=False).returncode == 2
+
+
+def test_a_figure_that_fails_costs_no_page(results, tmp_path, monkeypatch):
+    """Every drawing function fails once; a section, the explorer and masses outside the data as well."""
+    text = coarse().replace("flow_masses = [0.77]", "flow_masses = [5.0]")
+    shutil.copytree(results, tmp_path / "out")
+    (tmp_path / "steering.toml").write_text(text)
+    state = []
+    monkeypatch.setattr(report, "write", lambda *given: state.extend(given))
+    run(tmp_path / "steering.toml", output=tmp_path / "out", resume=True)
+    monkeypatch.undo()
+    monkeypatch.setattr(drawing, "drawn", lambda *_, **__: b"png")
+    ctx, page = state[0], tmp_path / "out" / "report.html"
+    (told,) = [note for note in ctx.cache.notes if "flow_masses" in note]
+    assert "5 GeV: outside what the flow learns" in told
+
+    def fails(*_, **__):
+        raise ZeroDivisionError("on purpose")
+
+    found = [
+        (module, name)
+        for module in (dark, measured)
+        for name, function in vars(module).items()
+        if hasattr(function, "__wrapped__") and inspect.signature(function).return_annotation == "Figure"
+    ]
+    failed, notes = set(), list(ctx.cache.notes)
+    for half in (0, 1):
+        ctx.cache.notes[:] = notes
+        page.unlink(missing_ok=True)
+        with monkeypatch.context() as patch:
+            for module, name in found[half::2]:
+                patch.setattr(module, name, styled(fails))
+            report.write(*state)
+        drawn = {note.split(": ")[1] for note in ctx.cache.notes if note.startswith("report: ")}
+        assert all("ZeroDivisionError: on purpose" in n for n in ctx.cache.notes if n.startswith("report: "))
+        assert all(f"report: {name}: " in page.read_text().replace("Report: ", "report: ") for name in drawn)
+        assert failed.isdisjoint(drawn)
+        failed |= drawn
+    drawn = {path.stem for path in (results / "figures").glob("*.png")}
+    assert failed >= drawn - {"flow_projections", "flow_plane"}
+    with monkeypatch.context() as patch:
+        patch.setattr(report, "acceptance_section", fails)
+        patch.setattr(report, "_write_explorer", fails)
+        report.write(*state)
+    assert "Not shown: planes" in page.read_text()
+    assert "explorer.html" not in page.read_text()
+    ctx.cache.finish()
+    assert read_json(tmp_path / "out" / "manifest.json")["finished"]

@@ -25,6 +25,7 @@ from gammastar.pipeline.run import run
 from gammastar.predict import rate as rate_of
 from gammastar.read.published import Conventions
 from gammastar.results.publish import mass_spectrum, write_published
+from gammastar.store.manifest import digest, read_manifest, write_manifest
 
 pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("untested_flow")]
 SMALL = ROOT / "analysis" / "na60_dimuon"
@@ -52,7 +53,11 @@ def record(tmp_path_factory):
     # weights as OmniFold leaves them, in a tenth of the time: the simulated ones times a smooth function
     truth, kept = (load_arrays(results / "stages" / f"{name}.npz") for name in ("match", "unfold"))
     weight = truth["weight"] * np.exp(-truth["true"][:, 0])
-    np.savez(results / "stages" / "unfold.npz", **kept, omnifold_weight=weight)
+    kept["omnifold_weight"] = weight
+    np.savez(results / "stages" / "unfold.npz", **kept)
+    manifest = read_manifest(results)
+    manifest["stages"]["unfold"]["content"] = digest(kept)
+    write_manifest(results, manifest)
     return read_record(results)
 
 

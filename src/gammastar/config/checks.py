@@ -440,13 +440,22 @@ def _shown_masses(look: Look) -> Findings:
     known = _measured_masses(look)
     if known is None or (look.steering.predict is not None and look.steering.predict.source == "theory"):
         return
-    for section, key in ((look.steering.accept, "acceptance_masses"), (look.steering.report, "flow_masses")):
-        if section is None or key not in section.model_fields_set:
-            continue
-        outside = [f"{m:g}" for m in getattr(section, key) if not known[0] <= m <= known[1]]
+    steering, shown = look.steering, []
+    if steering.accept is not None and "acceptance_masses" in steering.accept.model_fields_set:
+        outside = [m for m in steering.accept.acceptance_masses if not known[0] <= m <= known[1]]
+        shown.append(("accept.acceptance_masses", outside, "the spectrum", known))
+    edges = getattr(steering.unfold, "mass", None) or getattr(steering.select, "mass", None)
+    if steering.report is not None:
+        half = 0.5 * steering.flow.window if steering.flow is not None else 0.0
+        edges = known if steering.flow is None or edges is None else edges
+        outside = steering.report.outside(edges[0], edges[-1], half)
+        every = len(outside) == len(steering.report.flow_masses)
+        if every or "flow_masses" in steering.report.model_fields_set:  # those by default may be elsewhere
+            inner = edges[0] + half, edges[-1] - half
+            shown.append(("report.flow_masses", outside, "what the flow learns", inner))
+    for where, outside, what, (low, high) in shown:
         if outside:
-            where = f"{'accept' if section is look.steering.accept else 'report'}.{key}"
-            text = f"{', '.join(outside)} GeV: outside the spectrum ({known[0]:.4g} to {known[1]:.4g} GeV)"
+            text = f"{', '.join(f'{m:g}' for m in outside)} GeV: outside {what} ({low:.4g} to {high:.4g} GeV)"
             yield Finding("warning", where, f"{text}, so nothing is shown there")
 
 

@@ -352,6 +352,10 @@ class Report(Section):
     formats: Annotated[tuple[Literal["png", "svg", "pdf"], ...], Field(min_length=1)] = ("png",)
     """Files of each figure; the page shows the smaller one of PNG and SVG."""
 
+    def outside(self, low: float, high: float, half: float) -> list[float]:
+        """Return the `flow_masses` whose window, `half` to each side, leaves the masses of the flow [GeV]."""
+        return [mass for mass in self.flow_masses if not low + half <= mass <= high - half]
+
 
 def theory_options(section: Predict, where: Path | UserCode) -> TheoryOptions:
     """Return what the theory channels of a section need; `where` is its folder or the code frozen there."""

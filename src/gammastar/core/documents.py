@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import io
 import json
+import os
 import stat
 import tomllib
 import unicodedata
@@ -17,6 +21,8 @@ from pydantic import TypeAdapter, ValidationError
 from gammastar.core.errors import InputFileError, PhysicsError, SteeringError
 
 Record = TypeVar("Record")
+MAX_FILE = 4 << 30  # bytes of any file that is read at once
+ANY_SIZE = 1 << 62
 MAX_BYTES = 16 << 20  # of a TOML file: a detector or a grey area has some kB
 LARGE = 1 << 20  # characters of a JSON text with arrays
 LONGEST_NAME = 100
@@ -65,17 +71,30 @@ def _number(text: str) -> bool:
     return True
 
 
-def text_of(path: Path, most: int = MAX_BYTES) -> str:
-    """Return the text of a file."""
-    with path.open("rb") as stream:
-        status = path.stat()
+@contextlib.contextmanager
+def opened(
+    path: Path | str, most: int = MAX_FILE, *, place: int | None = None
+) -> Iterator[io.BufferedReader]:
+    """Yield a file from elsewhere: a regular one of bounded size, never a pipe to wait for or a device."""
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if place is None else os.O_NOFOLLOW)
+    with os.fdopen(os.open(path, flags, dir_fd=place), "rb") as stream:
+        status = os.fstat(stream.fileno())
         if not stat.S_ISREG(status.st_mode):
-            msg = "is no regular file"
-            raise ValueError(msg)
+            raise OSError(errno.EINVAL, "is no regular file")
         if status.st_size > most:
-            msg = f"has {status.st_size} bytes; at most {most} are read"
-            raise ValueError(msg)
-        return stream.read(most + 1).decode("utf-8")
+            raise OSError(errno.EFBIG, f"has {status.st_size} bytes; at most {most} are read")
+        yield stream
+
+
+def bytes_of(path: Path, most: int = MAX_FILE) -> bytes:
+    """Return the content of a file as `opened` takes it."""
+    with opened(path, most) as stream:
+        return stream.read(most + 1)
+
+
+def text_of(path: Path, most: int = MAX_BYTES) -> str:
+    """Return the text of a file as `opened` takes it; one that is not in UTF-8 is a ValueError."""
+    return bytes_of(path, most).decode("utf-8")
 
 
 def from_toml(source: Path | str, most: int = MAX_BYTES) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
+import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -12,9 +13,10 @@ from typing import Any, TypeAlias
 import numpy.typing as npt
 
 from gammastar.core.documents import shortened
-from gammastar.core.errors import InputFileError, StoreError
+from gammastar.core.errors import InputFileError, StoreError, UserError
 from gammastar.core.machine import full, told
 
+LOCK = ".gammastar.lock"  # in a folder of results that a run holds
 Pathlike: TypeAlias = str | os.PathLike[str]
 ROWS = 2000  # of a table that are written at once
 LONGEST_NAME = 200  # characters of a name in a message
@@ -74,33 +76,83 @@ _UMASK = os.umask(0)
 os.umask(_UMASK)
 
 
+def results_of(path: Path) -> Path | None:
+    """Return the folder of results, held by a run, that a path lies in."""
+    return next((folder for folder in (path, *path.parents) if os.path.lexists(folder / LOCK)), None)
+
+
+@contextlib.contextmanager
+def held(folder: Path, root: Path | None = None, *, make: bool = False) -> Iterator[int]:
+    """Yield a descriptor of a folder, opened component by component: below `root` none may be a link."""
+    here = root or results_of(folder) or folder
+    if make:
+        here.mkdir(parents=True, exist_ok=True)
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    handle = os.open(here, flags)
+    try:
+        for name in folder.relative_to(here).parts:
+            here /= name
+            if make:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(name, dir_fd=handle)
+            if name == ".." or _is_link(name, handle):
+                raise linked(here)
+            inner = os.open(name, flags | os.O_NOFOLLOW, dir_fd=handle)
+            os.close(handle)
+            handle = inner
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def linked(path: Path) -> UserError:
+    """Return the error of a link in a folder of results."""
+    msg = (
+        f"{path}: is a link or no regular file; nothing in a folder of results is written, moved or removed "
+        "through one: remove it, or choose another folder with --output"
+    )
+    return UserError(msg)
+
+
+def _is_link(name: str, place: int) -> bool:
+    try:
+        return stat.S_ISLNK(os.stat(name, dir_fd=place, follow_symlinks=False).st_mode)
+    except OSError:
+        return False
+
+
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` that replaces it when the block ends without an error.
 
-    Its name is ``.<name>.<8 characters>.tmp<suffix>``: what a kill leaves is known by it, and swept.
+    Its name is ``.<name>.<8 characters>.tmp<suffix>``: what a kill leaves is known by it, and swept. No link
+    below a folder of results is followed.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp" + path.suffix, dir=path.parent)
-    except OSError as error:
-        why = told(error, path.parent) if full(error) else error.strerror
-        msg = f"{path}: the folder cannot be written: {why}; choose another with --output"
-        raise StoreError(msg) from error
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        temporary.chmod(0o666 & ~_UMASK)  # a temporary file is private, a result is not
-        temporary.replace(path)
-    except OSError as error:
-        why = told(error, path.parent) if full(error) else error.strerror
-        msg = f"{path}: cannot be written: {why}"
-        raise StoreError(msg) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    name = f".{path.name}.{secrets.token_hex(4)}.tmp{path.suffix}"
+    with contextlib.ExitStack() as stack:
+        try:
+            place = stack.enter_context(held(path.parent, make=True))
+            os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=place))
+        except OSError as error:
+            why = told(error, path.parent) if full(error) else error.strerror
+            msg = f"{path}: the folder cannot be written: {why}; choose another with --output"
+            raise StoreError(msg) from error
+        try:
+            yield path.parent / name
+            handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place)
+            stack.callback(os.close, handle)
+            if not os.path.samestat(os.fstat(handle), (path.parent / name).stat()):
+                raise linked(path.parent)  # since the block began
+            os.fsync(handle)
+            os.fchmod(handle, 0o666 & ~_UMASK)  # a temporary file is private, a result is not
+            os.replace(name, path.name, src_dir_fd=place, dst_dir_fd=place)
+        except OSError as error:
+            why = told(error, path.parent) if full(error) else error.strerror
+            msg = f"{path}: cannot be written: {why}"
+            raise StoreError(msg) from error
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=place)
 
 
 def state_of(path: object) -> tuple[int, ...]:

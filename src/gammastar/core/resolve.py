@@ -25,6 +25,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from gammastar.core.documents import bytes_of
 from gammastar.core.errors import GammastarError, SteeringError
 
 _known: dict[str, dict[str, tuple[str, bytes, bool]]] = {}  # named by content: never changed, only added to
@@ -149,7 +150,7 @@ def _reached(root: Path, file: str, files: Files, *, look: bool = False) -> set[
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return bytes_of(path)
     except OSError as error:
         msg = f"{path}: cannot be read ({error.strerror})"
         raise SteeringError(msg) from error

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gammastar.core.documents import ANY_SIZE, opened
 from gammastar.core.errors import StoreError
 from gammastar.store.manifest import package_digest, versions
 
@@ -71,7 +72,7 @@ def fingerprint(paths: list[str], token: str) -> Print:
 
 def _seen(path: Path, *, whole: bool) -> str:
     try:
-        with path.open("rb") as file:
+        with opened(path, ANY_SIZE) as file:
             if whole:
                 return file.read(EDGE).decode(errors="replace")
             size = file.seek(0, os.SEEK_END)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gammastar.core.documents import from_json
+from gammastar.core.documents import from_json, text_of
 from gammastar.core.errors import PhysicsError
 from gammastar.core.files import Pathlike, write_whole
 from gammastar.core.records import FloatArray
@@ -124,7 +124,7 @@ def _read(file: Path) -> dict[str, dict[str, Any]]:
     if not file.is_file():
         return {}
     found = {}
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(text_of(file).splitlines(), start=1):
         try:
             entry = from_json(line)
             found[entry.pop("key")] = entry

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from pykdtree.kdtree import KDTree
 
-from gammastar.core.documents import from_json
+from gammastar.core.documents import from_json, text_of
 from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.core.files import Pathlike, write_whole
 from gammastar.core.machine import one_openmp_thread
@@ -116,7 +116,7 @@ class LocalStatistics:
         """
         path = Path(path)
         try:
-            content = from_json(path.read_text(encoding="utf-8"))
+            content = from_json(text_of(path))
             mass, count = (np.asarray(content[name], dtype=np.float64) for name in ("mass", "count"))
             return cls(mass, count, float(content["half_width"]))
         except (OSError, KeyError, TypeError, ValueError, PhysicsError) as error:

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as decode_tensors
 from safetensors.numpy import save as encode_tensors
 
-from gammastar.core.documents import from_json
+from gammastar.core.documents import bytes_of, from_json, text_of
 from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.core.files import write_whole
 from gammastar.core.records import FloatArray
@@ -415,12 +415,12 @@ def load(stem: str | Path) -> KinematicFlow | PaperFlow:
             msg = f"there is no file {one}: a flow is saved as {path.name} and {path_card.name} side by side"
             raise InputFileError(msg)
     try:
-        card = from_json(path_card.read_text(encoding="utf-8"))
+        card = from_json(text_of(path_card))
         if not isinstance(card, dict) or card.get("format") != _FORMAT:
             msg = f"{path_card} is not a flow of the format {_FORMAT!r}; train and save it again"
             raise InputFileError(msg)
         _require_equal(card["digest_card"], _card_digest(card), path_card)
-        tensors = decode_tensors(path.read_bytes())
+        tensors = decode_tensors(bytes_of(path))
         _require_equal(card["digest"], digest(tensors), path)
         wrong = sorted(name for name, array in tensors.items() if not _possible(array))
         if wrong:

@@ -20,7 +20,7 @@ from safetensors.numpy import save as encode_tensors
 from torch import Tensor
 
 from gammastar.core.axes import effective_size
-from gammastar.core.documents import from_json
+from gammastar.core.documents import bytes_of, from_json
 from gammastar.core.errors import PhysicsError
 from gammastar.core.files import Pathlike, write_whole
 from gammastar.core.records import FloatArray
@@ -237,7 +237,7 @@ class _State:
     def load(self, path: Path, key: str) -> bool:
         """Go on from a checkpoint; return False if there is none of this training."""
         try:
-            tensors = decode_tensors(path.read_bytes())
+            tensors = decode_tensors(bytes_of(path))
             entries: dict[str, Any] = from_json(tensors.pop("card").tobytes())
             whole = entries["digest"] == digest(tensors)
         except (OSError, SafetensorError, LookupError, TypeError, ValueError):

@@ -14,7 +14,7 @@ from zipfile import BadZipFile
 import awkward as ak
 import numpy as np
 
-from gammastar.core.documents import from_json
+from gammastar.core.documents import from_json, opened
 from gammastar.core.errors import PhysicsError
 from gammastar.core.files import atomic
 from gammastar.core.sampling import stream
@@ -294,7 +294,7 @@ def _kept(request: Request, index: int) -> SimulatedEvents | None:
     if path is None or not path.is_file():
         return None
     try:
-        with path.open("rb") as stream_, np.load(stream_, allow_pickle=False) as file:
+        with opened(path) as stream_, np.load(stream_, allow_pickle=False) as file:
             arrays = dict(file)
         muons = ak.zip({str(name): arrays[f"muon_{name}"] for name in arrays["members"]})
         muons = ak.unflatten(muons, arrays["counts"])

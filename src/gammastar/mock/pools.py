@@ -20,6 +20,7 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
+from gammastar.core.documents import opened
 from gammastar.core.errors import GammastarError, PhysicsError, StoreError
 from gammastar.core.files import atomic
 from gammastar.mock import pythia
@@ -86,7 +87,7 @@ def _kept(job: _Job) -> Share | None:
         return None
     with (
         contextlib.suppress(OSError, ValueError, EOFError, BadZipFile),
-        job.file.open("rb") as stream,
+        opened(job.file) as stream,
         np.load(stream, allow_pickle=False) as kept,
     ):
         return dict(kept), 0.0

@@ -17,10 +17,12 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel
 
+from gammastar.core.documents import opened
 from gammastar.core.errors import StoreError
 from gammastar.core.files import atomic, state_of
-from gammastar.store.folder import claim, prune, published, set_aside, sweep, sweep_temporaries
+from gammastar.store.folder import MARK, claim, prune, published, set_aside, sweep, sweep_temporaries
 from gammastar.store.manifest import (
+    MANIFEST,
     digest,
     file_sha256,
     package_digest,
@@ -30,6 +32,10 @@ from gammastar.store.manifest import (
 )
 
 Arrays = dict[str, npt.NDArray[Any]]
+DAMAGE = (
+    *(OSError, MemoryError, AttributeError, ValueError, KeyError, EOFError),
+    *(struct.error, zipfile.BadZipFile, zlib.error),
+)
 KEPT = {"stages/": "", "flow": "flow", "input/": "simulate"}  # what --resume keeps, for which stage
 logger = logging.getLogger(__name__)
 
@@ -127,8 +133,11 @@ class StageCache:
         if objects:  # numpy would pickle them; its switch against that is newer than the lowest version
             msg = f"{stage}: {', '.join(objects)}: not plain numbers or text, cannot be kept"
             raise StoreError(msg)
-        with atomic(path) as temporary, temporary.open("wb") as stream:
-            np.savez(stream, **result)
+        with atomic(path) as temporary:
+            with temporary.open("wb") as stream:
+                np.savez(stream, **result)
+            with zipfile.ZipFile(temporary, "a") as archive:
+                archive.comment = MARK
         self.done(stage, key, digest(result), _gaps(result))
         return result
 
@@ -296,11 +305,24 @@ def told_loss(partial: Mapping[str, Any]) -> str:
 def load_arrays(path: Path) -> Arrays:
     """Read the arrays of a kept stage."""
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+        with opened(path) as stream, np.load(stream, allow_pickle=False) as file:
+            if sum(entry.file_size for entry in file.zip.infolist()) > path.stat().st_size:
+                msg = "compressed, as no run writes it"
+                raise ValueError(msg)
             return KeptArrays({name: file[name] for name in file.files}, path=path)
-    except (OSError, ValueError, KeyError, EOFError, struct.error, zipfile.BadZipFile, zlib.error) as error:
+    except DAMAGE as error:
         msg = f"{path}: the kept stage is damaged ({type(error).__name__}: {str(error)[:200]}); run again"
         raise StoreError(msg) from error
+
+
+def kept_arrays(folder: Path, stage: str) -> Arrays:
+    """Read the arrays of a kept stage of a finished run."""
+    path = folder / "stages" / f"{stage}.npz"
+    entry, found = read_manifest(folder)["stages"].get(stage, {}), load_arrays(path)
+    if entry.get("content") != digest(found):
+        msg = f"{path}: does not match its digest in {folder / MANIFEST}; changed or damaged; run again"
+        raise StoreError(msg)
+    return found
 
 
 def open_cache(

@@ -94,8 +94,9 @@ def write_record(ctx: Context, domain: Domain, trend: spectrum.Trend | None = No
     section = ctx.steering.accept
     names = () if section is None else (*section.detectors, *section.millicharge_detectors)
     for path in detector_files(names, ctx.base, "accept").values():
-        (ctx.folder / "detectors").mkdir(exist_ok=True)
-        write_text(ctx.folder / "detectors" / f"{path.stem}.toml", path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        marked = text if "gammastar" in text else f"# copied by gammastar\n{text}"
+        write_text(ctx.folder / "detectors" / f"{path.stem}.toml", marked)
 
 
 def read_domain(path: Path) -> Domain:
@@ -106,7 +107,10 @@ def read_domain(path: Path) -> Domain:
 def kept_detector(folder: Path, name: str) -> Path:
     """Return the file of a detector of a run: the copy that the run kept, or a shipped one."""
     copy = folder / "detectors" / f"{Path(name).stem}.toml"
-    return copy if copy.is_file() else shipped(name, folder, "detectors")
+    if not copy.is_file():
+        return shipped(name, folder, "detectors")
+    check_results(folder, [f"detectors/{copy.name}"])
+    return copy
 
 
 def kept_steering(folder: Path) -> config.Steering:
@@ -116,7 +120,11 @@ def kept_steering(folder: Path) -> config.Steering:
     found: dict[str, Any] = {"systematics": config.Systematics()}
     name = "steering"
     try:
-        content, _ = config.gathered(read_json(path))
+        document = read_json(path)
+        if not isinstance(document, dict) or not isinstance(document.get("analysis"), dict):
+            msg = "it has no section [analysis]"
+            raise ValueError(msg)
+        content, _ = config.gathered(document)
         for name in [name for name in content if name in fields and name not in MEASURED_HALF]:
             kind: Any = fields[name].annotation
             found[name] = TypeAdapter(kind).validate_json(json.dumps(content[name]))

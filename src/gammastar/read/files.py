@@ -17,6 +17,8 @@ import cramjam
 import uproot
 from uproot.interpretation.objects import CannotBeAwkward
 
+from gammastar.core.documents import ANY_SIZE
+from gammastar.core.documents import opened as regular
 from gammastar.core.errors import InputFileError
 from gammastar.core.files import state_of
 from gammastar.read.servers import source_options
@@ -98,6 +100,9 @@ def opened(path: str) -> Iterator[Any]:
         state = state_of(path)
         key = os.getpid(), path, *state  # a forked process shares the place in a file with its parent
         if key not in files:
+            if state:
+                with regular(path, ANY_SIZE):  # no pipe to wait for
+                    pass
             file = uproot.open({path: None}, array_cache=None, object_cache={}, **source_options(path))
             if not state or len(files) >= MOST:
                 stack, files = own, {}
@@ -138,7 +143,7 @@ def sha256(path: str | Path) -> str:
     Uncompressed, ZSTD and stored LZ4 baskets carry no checksum: a flipped bit there reads back as a wrong
     value without any error. Only a digest notices.
     """
-    with reading(path), Path(path).open("rb") as file:
+    with reading(path), regular(Path(path), ANY_SIZE) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -27,7 +27,7 @@ from matplotlib.ticker import LogFormatter, NullFormatter, NullLocator, ScalarFo
 
 from gammastar.core.documents import plain, shortened
 from gammastar.core.files import write_whole
-from gammastar.report.style import house_style
+from gammastar.report.style import FailedFigure, house_style, reason_of
 
 FEW = 8  # figures that are not worth another process: each draws every sign of the letters anew
 PNG_LEVEL = 3  # a tenth larger than at 6, in two thirds of the time
@@ -128,7 +128,9 @@ def drawn(figure: Figure, kind: str, *, dpi: int = 150) -> bytes:
         settle(figure, dpi=dpi)
         if kind == "png":  # on the canvas of the layout, without a second drawing for the extent
             canvas: Any = figure.canvas
-            canvas.print_png(buffer, metadata={"Software": None}, pil_kwargs={"compress_level": PNG_LEVEL})
+            canvas.print_png(
+                buffer, metadata={"Software": "gammastar"}, pil_kwargs={"compress_level": PNG_LEVEL}
+            )
         else:
             figure.savefig(buffer, format=kind, dpi=dpi, metadata=_METADATA[kind])
     return buffer.getvalue()
@@ -167,7 +169,7 @@ def save_figure(
 
 def draw_all(
     figures: Sequence[Figure], formats: Sequence[str] = ("png",), *, dpi: int = 150
-) -> Iterator[tuple[int, Mapping[str, bytes]]]:
+) -> Iterator[tuple[int, Mapping[str, bytes], str]]:
     """Draw figures in processes beside this one.
 
     Notes
@@ -179,13 +181,22 @@ def draw_all(
     workers = min(_cores(), len(left))
     if len(left) > FEW and workers > 1 and sys.platform == "linux":
         try:
-            for index, files in _elsewhere(figures, formats, dpi, workers):
+            for index, files, reason in _elsewhere(figures, formats, dpi, workers):
                 del left[index]
-                yield index, files
+                yield index, files, reason
         except BrokenProcessPool:  # one was killed; what it had in hand is drawn here
             pass
     for index, figure in left.items():
-        yield index, {kind: drawn(figure, kind, dpi=dpi) for kind in formats}
+        yield index, *_files(figure, formats, dpi)
+
+
+def _files(figure: Figure, formats: Sequence[str], dpi: int) -> tuple[dict[str, bytes], str]:
+    """Return the files of a figure, or of one that says why it failed, and the reason."""
+    try:
+        return {kind: drawn(figure, kind, dpi=dpi) for kind in formats}, ""
+    except Exception as error:  # noqa: BLE001 - whatever it is, the page does without this figure
+        failed = FailedFigure(reason_of(error))
+        return {kind: drawn(failed, kind, dpi=dpi) for kind in formats}, failed.reason
 
 
 def _cores() -> int:
@@ -203,20 +214,20 @@ def _inherit(figures: Sequence[Figure]) -> None:
     _Inherited.figures = figures
 
 
-def _draw_inherited(index: int, formats: Sequence[str], dpi: int) -> dict[str, bytes]:
-    return {kind: drawn(_Inherited.figures[index], kind, dpi=dpi) for kind in formats}
+def _draw_inherited(index: int, formats: Sequence[str], dpi: int) -> tuple[dict[str, bytes], str]:
+    return _files(_Inherited.figures[index], formats, dpi)
 
 
 def _elsewhere(
     figures: Sequence[Figure], formats: Sequence[str], dpi: int, workers: int
-) -> Iterator[tuple[int, dict[str, bytes]]]:
+) -> Iterator[tuple[int, dict[str, bytes], str]]:
     context = multiprocessing.get_context("fork")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of threads: a copy does nothing but draw
         with ProcessPoolExecutor(workers, context, _inherit, (figures,)) as pool:
-            asked: dict[Future[dict[str, bytes]], int] = {
+            asked: dict[Future[tuple[dict[str, bytes], str]], int] = {
                 pool.submit(_draw_inherited, index, tuple(formats), dpi): index
                 for index in range(len(figures))
             }
             for future in as_completed(asked):
-                yield asked[future], future.result()
+                yield asked[future], *future.result()

@@ -390,9 +390,7 @@ def _windows(kept: Arrays, among: str, *, mock: bool) -> tuple[list[tuple[str, A
 
 def flow_section(found: FlowCheck, *, mock: bool) -> Section:
     """Return the flow against its training pairs, the divergence per window, the losses."""
-    kept, masses, half, data, drawn = found.kept, found.masses, found.half, found.data, found.drawn
-    members = found.members
-    bands = None if members is None else {"flow": members}
+    kept, members = found.kept, found.members
     band = "" if members is None else f" Band: spread of {len(members[0])} bootstrap replicas."
     among = "" if members is None else " and of replicas"
     divergence, windows = _windows(kept, among, mock=mock)
@@ -407,17 +405,7 @@ def flow_section(found: FlowCheck, *, mock: bool) -> Section:
         "Kinematics: the flow",
         [text] if poor else [text, *tested_text],
         figures=[
-            titled(
-                "flow_projections",
-                "Transverse momentum and energy at fixed mass: pairs before acceptance, and the flow." + band,
-                flow_vs_data(masses, data, {"flow": drawn}, mock=mock, window=half, members=bands),
-            ),
-            titled(
-                "flow_plane",
-                "The same in the plane, with pulls from statistical errors alone"
-                + ("." if members is None else " and the spread of the replicas."),
-                flow_plane(masses, data, drawn, mock=mock, window=half, members=members),
-            ),
+            *_at_masses(found, band, mock=mock),
             *divergence,
             titled(
                 "flow_training",
@@ -437,3 +425,24 @@ def flow_section(found: FlowCheck, *, mock: bool) -> Section:
         shown=1,
         notes=[windows],
     )
+
+
+def _at_masses(found: FlowCheck, band: str, *, mock: bool) -> list[tuple[str, Any]]:
+    """Return pairs and flow at fixed masses, projected and in the plane; nothing without masses."""
+    masses, half, data, drawn, members = found.masses, found.half, found.data, found.drawn, found.members
+    if not masses:
+        return []
+    bands = None if members is None else {"flow": members}
+    return [
+        titled(
+            "flow_projections",
+            "Transverse momentum and energy at fixed mass: pairs before acceptance, and the flow." + band,
+            flow_vs_data(masses, data, {"flow": drawn}, mock=mock, window=half, members=bands),
+        ),
+        titled(
+            "flow_plane",
+            "The same in the plane, with pulls from statistical errors alone"
+            + ("." if members is None else " and the spread of the replicas."),
+            flow_plane(masses, data, drawn, mock=mock, window=half, members=members),
+        ),
+    ]

@@ -7,6 +7,7 @@ state behind and works without a display.
 from __future__ import annotations
 
 import functools
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -20,7 +21,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from gammastar.core.errors import PhysicsError
+from gammastar.core.documents import plain, shortened
+from gammastar.core.errors import GammastarError, PhysicsError
 from gammastar.core.records import FloatArray
 
 P = ParamSpec("P")
@@ -82,13 +84,50 @@ def house_style() -> Iterator[None]:
         yield
 
 
+_SPARED: ContextVar[bool] = ContextVar("whether a figure that fails says why instead", default=False)
+
+
+@contextmanager
+def spared() -> Iterator[None]:
+    """Take a `FailedFigure` for each figure that fails in a ``with`` block."""
+    token = _SPARED.set(True)
+    try:
+        yield
+    finally:
+        _SPARED.reset(token)
+
+
+class FailedFigure(Figure):
+    """Empty axes with the reason why there is nothing in them."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(figsize=(7.2, 5.6), layout="constrained")
+        self.reason = reason
+        ax = self.subplots()
+        ax.set(xticks=[], yticks=[])
+        say(ax, "\n".join(textwrap.wrap(f"not drawn: {plain(reason)}", 64)))
+        for text in ax.texts:
+            text.set_parse_math(False)
+
+
+def reason_of(error: BaseException) -> str:
+    """Return what an error says, in one line; its type where it is not one of ours."""
+    text = shortened(" ".join(str(error).split()), 300)
+    return text if isinstance(error, GammastarError) else f"{type(error).__name__}: {text}".rstrip(": ")
+
+
 def styled(function: Callable[P, R]) -> Callable[P, R]:
-    """Run a drawing function in the house style."""
+    """Run a drawing function in the house style; see `spared` for those that fail."""
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         with house_style():
-            return function(*args, **kwargs)
+            try:
+                return function(*args, **kwargs)
+            except Exception as error:
+                if not _SPARED.get():
+                    raise
+                return cast("R", FailedFigure(reason_of(error)))
 
     return wrapper
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gammastar import report
+from gammastar.core.documents import opened, text_of
 from gammastar.core.errors import InputFileError, UserError
 from gammastar.core.files import Pathlike, data_path
 from gammastar.core.records import FloatArray
@@ -56,7 +57,7 @@ class TableSpec:
 
 def _rows(path: Path) -> tuple[list[str], FloatArray]:
     """Return header (empty without one) and numbers of a table."""
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line for line in text_of(path).splitlines() if line.strip()]
     lines = [line for line in lines if not line.lstrip().startswith("#")]
     split = list(csv.reader(lines)) if any("," in line for line in lines) else [x.split() for x in lines]
     try:
@@ -115,7 +116,8 @@ def foresee_folder(spec: TableSpec) -> report.RateTable:
     for path in sorted(spec.path.glob("*_m_*.npy")):
         found = re.search(r"TeV_(.+?)(?:_[^_]+)?_m_([0-9.eE+-]+)\.npy$", path.name)
         try:
-            cells = np.load(path, allow_pickle=False)
+            with opened(path) as stream:
+                cells = np.load(stream, allow_pickle=False)
         except (OSError, ValueError) as error:
             msg = f"{path}: is no array of numbers ({error})"
             raise InputFileError(msg) from error

@@ -19,6 +19,7 @@ from gammastar.pipeline.context import Tell
 from gammastar.predict.millicharge import conditional
 from gammastar.store.events import SUFFIXES, EventTable, write_events, write_particle_list
 from gammastar.store.folder import sweep
+from gammastar.store.guarded import check_beside, of_this_version
 from gammastar.store.manifest import read_json
 from gammastar.store.records import read_spectrum
 
@@ -49,6 +50,8 @@ def sample_file(
     """Draw virtual photons, or dark photons of the same kinematics, from a saved flow and write them."""
     from gammastar import flow
 
+    for suffix in (".json", ".safetensors"):
+        check_beside(path.with_suffix(suffix))
     found = flow.load(path.with_suffix("") if path.suffix in {".safetensors", ".json"} else path)
     masses = _source(found, **source)
     n = len(masses) if isinstance(masses, np.ndarray) else n
@@ -91,6 +94,7 @@ def _column(path: Path) -> FloatArray:
 
 def _drawn_from(path: Path, above: float, limits: tuple[float, float]) -> tuple[FloatArray, FloatArray]:
     """Return mass edges and contents of a spectrum above a mass."""
+    check_beside(path)
     read = read_spectrum(path)
     axis = next(i for i, axis in enumerate(read.hist.axes) if axis.name == "mass")
     others = tuple(i for i in range(read.hist.ndim) if i != axis)
@@ -157,6 +161,9 @@ def chi_file(
     if not output.name.endswith((*LIST, *SUFFIXES)):
         msg = f"{output}: the suffix must be one of {', '.join((*LIST, *SUFFIXES))}"
         raise UserError(msg)
+    for name in ("spectrum.json", "steering.json", "flow.json", "flow.safetensors"):
+        if (results / name).is_file():
+            check_beside(results / name)
     measured = read_spectrum(results / "spectrum.json")
     if measured.exposure is None:
         msg = f"{results / 'spectrum.json'}: no beam and target; run with the section [spectrum]"
@@ -201,8 +208,9 @@ def _write_pairs(output: Path, photons: predict.VirtualPhotons, sample: Sample, 
 
 def _lepton_mass(results: Path) -> float:
     path = results / "steering.json"
-    section = read_json(path).get("spectrum", {}) if path.is_file() else {}
-    return M_E if section.get("lepton") == "e" else M_MU
+    with of_this_version(path):
+        section = read_json(path).get("spectrum", {}) if path.is_file() else {}
+        return M_E if section.get("lepton") == "e" else M_MU
 
 
 def _sampler(results: Path, measured: Spectrum) -> Sampler:

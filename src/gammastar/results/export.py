@@ -24,6 +24,7 @@ from gammastar.pipeline.stages.accept import transfer_of
 from gammastar.predict import scan_masses
 from gammastar.results.publish import write_published
 from gammastar.spectrum.angles import spin_text
+from gammastar.store.guarded import of_this_version
 from gammastar.store.manifest import read_json, write_json, write_text
 from gammastar.store.records import write_table
 
@@ -51,11 +52,14 @@ def write_darkcast(record: Record, name: str, detector: Detector, folder: Path) 
     """
     main = record.folder / f"reach_{name}.json"
     path = main if main.is_file() else record.folder / "reach.json"
-    reach = read_json(path) if path.is_file() else {"rows": []}
-    if reach.get("model", {}).get("plane", "dark_photon") != "dark_photon":
+    if not path.is_file():
         return []
-    rows = [row for row in reach["rows"] if row["part"] == "all"]
-    lines = _table(rows, reach.get("mass_intervals", {}).get("all", []))
+    with of_this_version(path):
+        reach = read_json(path)  # `read_record` has compared it
+        if reach.get("model", {}).get("plane", "dark_photon") != "dark_photon":
+            return []
+        rows = [row for row in reach["rows"] if row["part"] == "all"]
+        lines = _table(rows, reach.get("mass_intervals", {}).get("all", []))
     states = [STATES[state] for state in detector.efficiency if state in STATES]
     if len(lines) < 2 or not states:
         return []

@@ -28,7 +28,7 @@ from gammastar.results.views import (
     Workspace,
     copied,
 )
-from gammastar.store.guarded import check_results, read_result
+from gammastar.store.guarded import check_results, of_this_version, read_result
 from gammastar.store.manifest import MANIFEST, read_manifest
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ class Results:
         """The sections of the steering that a reinterpretation needs; ``steering.json`` has all."""
         from gammastar.pipeline.record import kept_steering
 
+        self._written("steering.json")
         return kept_steering(self.folder)
 
     @cached_property
@@ -102,13 +103,17 @@ class Results:
     @cached_property
     def rate(self) -> LoadedRate:
         """Dark particles per proton on target and squared coupling, at the masses of the run."""
-        found: LoadedRate = copied(LoadedRate, Rate.from_arrays(self._stage("predict")), mock=self.mock)
+        arrays = self._stage("predict")
+        with of_this_version(arrays.path):
+            found: LoadedRate = copied(LoadedRate, Rate.from_arrays(arrays), mock=self.mock)
         return found
 
     @cached_property
     def signal(self) -> Mapping[str, SignalPlane]:
         """Expected events over mass and coupling, by detector."""
-        return SignalPlanes.from_arrays(self._stage("accept")).by_detector
+        arrays = self._stage("accept")
+        with of_this_version(arrays.path):
+            return SignalPlanes.from_arrays(arrays).by_detector
 
     @cached_property
     def flow(self) -> Kinematics:
@@ -165,7 +170,8 @@ class Results:
             raise UserError(msg)
         workspace = Workspace(read_result(self.folder, names[0]))
         workspace.mock = self.mock
-        return workspace, Patches(read_result(self.folder, names[1]), mock=self.mock)
+        with of_this_version(self.folder / names[1]):
+            return workspace, Patches(read_result(self.folder, names[1]), mock=self.mock)
 
     def _joint(self, folder: str, mass: float | None) -> str:
         """Return the folder of the joint likelihood next to a mass; nothing where there is none."""
@@ -222,8 +228,9 @@ class Results:
         """Stem of the first detector; results of older runs have it in their steering alone."""
         known = read_result(self.folder, MAIN).get("detector") if MAIN in self.files else None
         if known is not None:
-            return str(known["name"])
-        section = self.steering.accept
+            with of_this_version(self.folder / MAIN):
+                return str(known["name"])
+        section = self.steering.accept if "steering.json" in self.files else None
         names = () if section is None else section.detectors
         return Path(names[0]).stem if names else "reach"
 
@@ -235,20 +242,25 @@ class Results:
         check_results(self.folder, names)
 
     def _stage(self, name: str) -> Any:
-        from gammastar.pipeline.cache import load_arrays
+        from gammastar.pipeline.cache import kept_arrays
 
         path = self.folder / "stages" / f"{name}.npz"
         if not path.is_file():
             msg = f"{path}: is not here: the run had no [{name}], or only its record was copied"
             raise InputFileError(msg)
-        return load_arrays(path)
+        return kept_arrays(self.folder, name)
 
     def _reach(self, file: str, name: str) -> DetectorReach:
+        content = read_result(self.folder, file)
+        with of_this_version(self.folder / file):
+            return self._reach_of(content, name)
+
+    def _reach_of(self, content: Mapping[str, Any], name: str) -> DetectorReach:
         from gammastar.infer.reach_tables import reach_of_rows
 
-        content = read_result(self.folder, file)
         rows = content["rows"]
-        coupling = next(key for key in rows[0] if key.endswith("_low")).removesuffix("_low")
+        columns = [key.removesuffix("_low") for key in rows[0] if key.endswith("_low")]
+        coupling = columns[0]
         intervals = content.get("mass_intervals", {})
         named = dict.fromkeys(row["part"] for row in rows)
         parts = {

@@ -20,7 +20,7 @@ from gammastar.core.files import data_path
 from gammastar.core.records import FloatArray, Spectrum
 from gammastar.core.sampling import stream
 from gammastar.physics.qed import dark_photon_rate
-from gammastar.pipeline.cache import load_arrays
+from gammastar.pipeline.cache import kept_arrays
 from gammastar.pipeline.record import Record
 from gammastar.report.hepdata_spectrum import write_spectrum_record
 from gammastar.spectrum import relative_shifts
@@ -186,7 +186,7 @@ def _omnifold_events(record: Record) -> tuple[Arrays, dict[str, Any]] | None:
     places = [record.folder / "stages" / f"{name}.npz" for name in ("match", "unfold")]
     if not all(place.is_file() for place in places):
         return None
-    truth, unfolding = (load_arrays(place) for place in places)
+    truth, unfolding = (kept_arrays(record.folder, place.stem) for place in places)
     if "omnifold_weight" not in unfolding:
         return None
     true, simulated = truth["true"], truth["weight"]

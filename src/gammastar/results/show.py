@@ -12,7 +12,7 @@ from gammastar.core.records import MassInterval
 from gammastar.pipeline.cache import load_arrays, told_loss
 from gammastar.report.tables import masses_reached
 from gammastar.store.folder import published
-from gammastar.store.guarded import check_chunks, read_result
+from gammastar.store.guarded import check_chunks, of_this_version, read_result
 from gammastar.store.manifest import MANIFEST, digest, file_sha256, package_digest, read_manifest
 from gammastar.store.remote import identity, kind_of
 
@@ -40,7 +40,7 @@ def show_results(folder: Path) -> str:
         lines.append(f"{name}: {value}")
     for file in sorted(name for name in manifest["files"] if REACH.fullmatch(name)):
         content = read_result(folder, file)
-        try:
+        with of_this_version(folder / file):
             label, rows = content["label"], content["rows"]
             names = content.get("columns") or [
                 name for name in rows[0] if not isinstance(rows[0][name], dict)
@@ -50,10 +50,6 @@ def show_results(folder: Path) -> str:
                 part: masses_reached([MassInterval(**interval) for interval in intervals])
                 for part, intervals in content.get("mass_intervals", {}).items()
             }
-        except (KeyError, TypeError, AttributeError, IndexError) as error:
-            why = f"{type(error).__name__}: {error}"
-            msg = f"{folder / file}: is not the reach of a run of this version ({why})"
-            raise StoreError(msg) from error
         lines += ["", f"{file}: {label}", *(f"{part}: {text}" for part, text in found.items())]
         lines.append(text_table(Table(table)))
     return "\n".join(lines)

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.documents import from_json
+from gammastar.core.documents import opened as opened_file
 from gammastar.core.errors import StoreError
 from gammastar.core.files import atomic
 from gammastar.read.events import chosen, open_tree
@@ -149,7 +150,8 @@ def read_chunk(path: Path, key: str | None = None) -> Kept:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path, use_threads=False, memory_map=False, page_checksum_verification=True)
+        with opened_file(path):  # no pipe to wait for
+            table = pq.read_table(path, use_threads=False, memory_map=False, page_checksum_verification=True)
         text = table.schema.metadata[b"gammastar"].decode()
         if digest(text) != table.schema.metadata[b"sha256"].decode():
             msg = "its notes do not match their digest"

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from gammastar.core.documents import ANY_SIZE, opened
 from gammastar.core.errors import BranchError, InputFileError, PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.semivisible.darknews import MOMENTA, DarkEvents, DarkNewsSchema, load_schema
@@ -125,7 +126,7 @@ def _hepmc(path: Path, schema: DarkNewsSchema, expected: float | None) -> DarkEv
 
 def _complete(path: Path) -> None:
     """Refuse a listing without its last line: the library takes fewer events, or none, without a word."""
-    with path.open("rb") as file:
+    with opened(path, ANY_SIZE) as file:
         file.seek(max(0, path.stat().st_size - 1024))
         last = file.read().strip().rpartition(b"\n")[2]
     if not last.endswith(b"END_EVENT_LISTING"):

@@ -18,7 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gammastar.core.documents import from_json, shortened
+from gammastar.core.documents import from_json, opened, shortened
 from gammastar.core.errors import BranchError, InputFileError
 from gammastar.core.files import data_path
 from gammastar.store.manifest import write_json
@@ -207,7 +207,7 @@ def _short(value: Any) -> str:
 
 def _content(path: Path) -> dict[str, Any]:
     try:
-        with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as stream:
+        with opened(path) as plain, gzip.open(plain) if path.name.endswith(".gz") else plain as stream:
             text = stream.read(MAX_BYTES + 1)
         if len(text) > MAX_BYTES:
             msg = f"{path}: larger than {MAX_BYTES >> 20} MB; a fileset is not"

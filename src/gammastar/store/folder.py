@@ -1,8 +1,9 @@
 """The folder of a run's results: who works in it, which files are the package's own, what goes and stays.
 
 The only place that removes files from folders of results, caches and checkpoints. Whatever is removed is
-either listed in a manifest with the SHA-256 that it has, or is working material whose name and folder no one
-else uses; a link is never followed to remove what lies behind it, and never removed itself.
+either listed in a manifest with the SHA-256 that it has, and carries our mark where its name is free, or is
+working material whose name and folder no one else uses. Folders are held by descriptors: nothing is removed
+or moved through a link, and a run refuses a folder that has one.
 """
 
 from __future__ import annotations
@@ -10,30 +11,27 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
+import io
 import json
 import logging
 import os
 import re
-import shutil
 import socket
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeAlias
 
+from gammastar.core.documents import from_json, opened
 from gammastar.core.errors import StoreError, UserError
-from gammastar.store.manifest import (
-    MANIFEST,
-    file_sha256,
-    is_published,
-    manifest_like,
-    read_json,
-    write_text,
-)
+from gammastar.core.files import LOCK, held, linked, results_of
+from gammastar.store.manifest import MANIFEST, MAX_MANIFEST, is_published, manifest_like, write_text
 
-LOCK, PREVIOUS = ".gammastar.lock", "previous"
+PREVIOUS = "previous"
 PATIENCE = 2.0  # s: workers of a killed run hold its lock until they notice
-PART_MARK, PART_TAIL = b"gammastar", 1 << 20  # what the footer of a Parquet part of ours contains
+MARK, MARKED = b"gammastar", 1 << 20  # what files of ours hold so near to an end, where others use the name
 NESTED = ("figures", "detectors", "pairs", "input")
 WORKING = (
     "stages/pairs",
@@ -53,6 +51,12 @@ OWN: dict[str, str] = {
     "checkpoints": r"(flow|member_\d\d)\.checkpoint",
     "members": r"flow_members\.(\d\d\.(json|safetensors)|pairs\.json)",
 }
+FREE = re.compile(r"(figures|detectors|stages)/.+|pairs/part-\d{5,}\.parquet")  # with our mark alone
+NAMED = re.compile(
+    r"hepdata(_[^/]+)?/((submission|contour\d*)\.yaml|likelihood\.tar\.gz)"
+    r"|histfactory(_[^/]+)?/([^/]+\.(xml|dtd)|data/data\.root|config/[^/]+\.xml)"
+    r"|joint(_[^/]+)?/[^/]+/(workspace|patchset)\.json"
+)
 STAGE = re.compile(r"stages/[a-z0-9_]+\.npz")
 TEMPORARY = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}\.tmp(\.[a-z0-9]+)?")
 logger = logging.getLogger(__name__)
@@ -69,7 +73,8 @@ def working(folder: Path) -> Iterator[None]:
     path = folder / LOCK
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = _held(path)
+        _without_links(folder)
+        handle = _locked(path)
     except OSError as error:
         msg = f"{folder}: cannot be made or written ({error.strerror}); choose another folder with --output"
         raise StoreError(msg) from error
@@ -83,12 +88,35 @@ def working(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _held(path: Path) -> int:
+def _without_links(folder: Path) -> None:
+    """Refuse links and irregular files where a run writes, moves or removes; others' own may be there."""
+    for place, folders, files, here in os.fwalk(folder):
+        if place == str(folder):
+            folders[:] = [name for name in folders if _used(name)]
+            files[:] = [name for name in files if _used(name)]
+        for name in (*folders, *files):
+            with contextlib.suppress(FileNotFoundError):  # another run has just let go
+                mode = os.stat(name, dir_fd=here, follow_symlinks=False).st_mode
+                if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+                    raise linked(Path(place) / name)
+
+
+def _used(name: str) -> bool:
+    """Return whether a run uses this name in its folder."""
+    own = {MANIFEST, LOCK, PREVIOUS, *NESTED, *(place.partition("/")[0] for place in WORKING)}
+    return name in own or is_published(name) or is_published(f"{name}/x")
+
+
+def _locked(path: Path) -> int:
     """Return the open lock file, held and signed."""
     deadline = time.monotonic() + PATIENCE
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        handle = os.open(path, flags, 0o644)
         try:
+            status = os.fstat(handle)
+            if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:  # it is written in place
+                raise linked(path)
             locked = _flock(handle)
             host, process = _signature(handle)
             free = not host or (host == socket.gethostname() and not (locked is None and _alive(process)))
@@ -186,28 +214,31 @@ def _own_trace(name: str) -> bool:
 
 def published(folder: Path) -> list[str]:
     """Return the names of what a run publishes that are in its folder, relative to it and sorted."""
-    found = []
-    for place in _places(folder):
-        inside = folder / place
-        found += [name for name in (f"{place}{path.name}" for path in _entries(inside)) if is_published(name)]
-    return sorted(found)
+    found = (f"{place}{name}" for place in _places(folder) for name in _names(folder, place))
+    return sorted(name for name in found if is_published(name))
 
 
 def _places(folder: Path) -> list[str]:
-    """Return the folders in which results lie, "" for the folder itself; below them no link is followed."""
+    """Return the folders in which results lie, "" for the folder itself; no link is followed."""
     found = ["", *(f"{name}/" for name in NESTED)]
-    for entry in _entries(folder, folders=True):
-        if is_published(f"{entry.name}/x"):  # HEPData submissions and HistFactory XML, with what is in them
-            for place, _, _ in os.walk(entry):
-                found.append(f"{Path(place).relative_to(folder).as_posix()}/")
+    for entry in _names(folder, "", folders=True):
+        if is_published(f"{entry}/x"):  # HEPData submissions and HistFactory XML, with what is in them
+            found += _below(folder, f"{entry}/")
     return list(dict.fromkeys(found))
 
 
-def _entries(folder: Path, *, folders: bool = False) -> list[Path]:
-    """Return the files of a folder, or the folders in it."""
+def _below(folder: Path, place: str) -> list[str]:
+    inner = _names(folder, place, folders=True)
+    return [place, *(name for entry in inner for name in _below(folder, f"{place}{entry}/"))]
+
+
+def _names(folder: Path, place: str, *, folders: bool = False) -> list[str]:
+    """Return the names of the files in a place of the folder, or of the folders there, without links."""
+    kind = stat.S_ISDIR if folders else stat.S_ISREG
     try:
-        return [path for path in folder.iterdir() if path.is_dir() == folders]
-    except OSError:
+        with held(folder / place, folder) as here, os.scandir(here) as entries:
+            return [entry.name for entry in entries if kind(entry.stat(follow_symlinks=False).st_mode)]
+    except (OSError, UserError):
         return []
 
 
@@ -215,49 +246,49 @@ def set_aside(folder: Path, old: Mapping[str, Any], *, keep: Callable[[str], boo
     """Move what an earlier run published into ``previous/<number>/``, where it stays until a run finishes.
 
     Of a run that never finished, what its manifest lists goes at once. Kept stages that the manifest lists
-    are removed; a file of such a name that it does not list is moved.
+    are removed; a file of such a name that it does not list, or without our mark, is moved.
     """
     names = [name for name in published(folder) if not keep(name)]
-    stages = [f"stages/{path.name}" for path in _entries(folder / "stages")]
+    stages = [f"stages/{name}" for name in _names(folder, "stages/")]
     stages = [name for name in stages if STAGE.fullmatch(name) and not keep(name)]
     listed = {f"stages/{name}.npz" for name in old.get("stages", {})}
-    gone = {name for name in stages if name in listed and not (folder / name).is_symlink()}
-    _remove(folder / name for name in gone)
+    gone = {name for name in stages if name in listed and _marked(folder, name)}
+    _remove(folder, gone)
     names += [name for name in stages if name not in gone]
     if not names:
         return
-    target = _generation(folder)
+    target = f"{PREVIOUS}/{1 + max(_numbered(folder), default=0)}/"
     finished = bool(old.get("finished"))
     if finished:
         prune(folder)
     known = {name: sha for name, sha in _digests(old).items() if name in names}
-    write_text(target / MANIFEST, json.dumps({"finished": finished, "files": known}) + "\n")
+    write_text(folder / target / MANIFEST, json.dumps({"finished": finished, "files": known}) + "\n")
     for name in names:
-        _move(folder / name, target / name)
+        _move(folder, name, f"{target}{name}")
     _drop(folder, names)
     if not finished:
         prune(folder, target)
 
 
-def prune(folder: Path, *generations: Path) -> list[str]:
+def prune(folder: Path, *generations: str) -> list[str]:
     """Remove results of earlier runs that are as they were written; return the names of what stays."""
     left = []
-    for place in generations or _numbered(folder):
-        manifest = place / MANIFEST
-        if not manifest.is_file():
-            continue
-        known = read_json(manifest)
-        known = known.get("files", {}) if isinstance(known, dict) else {}
-        good = [name for name in known if is_published(name) and _is(place / name, known[name])]
-        _remove(place / name for name in good)
-        _drop(place, good)
-        kept = [
-            path for path in place.rglob("*") if path != manifest and (path.is_symlink() or path.is_file())
-        ]
-        left += [path.relative_to(folder).as_posix() for path in kept]
+    for place in generations or [f"{PREVIOUS}/{number}/" for number in _numbered(folder)]:
+        try:
+            with held(folder / place, folder) as here, opened(MANIFEST, MAX_MANIFEST, place=here) as stream:
+                known = from_json(stream.read())["files"].items()
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            continue  # not one that we made
+        good = [name for name, sha in known if is_published(name) and _own(folder, place, name, sha)]
+        _remove(folder, [f"{place}{name}" for name in good])
+        _drop(folder, [f"{place}{name}" for name in good])
+        inside = _below(folder, place)
+        kept = [f"{deep}{name}" for deep in inside for name in _names(folder, deep)]
+        kept.remove(f"{place}{MANIFEST}")
+        left += kept
         if not kept:
-            _remove([manifest])
-            _drop(folder, [f"{PREVIOUS}/{place.name}/{MANIFEST}"])
+            _remove(folder, [f"{place}{MANIFEST}"])
+            _drop(folder, [f"{place}{MANIFEST}"])
     return sorted(left)
 
 
@@ -267,27 +298,29 @@ def sweep(folder: Path, kind: Kind, *, drop: bool = True) -> None:
     A Parquet part that is not one of ours, or so damaged that this cannot be told, gets another name. With
     `drop` the folder goes too if it is empty then and no link.
     """
+    root = results_of(folder) or folder.parent
+    place = f"{folder.relative_to(root).as_posix()}/"
     own = re.compile(OWN[kind])
-    for path in _entries(folder):
-        temporary = TEMPORARY.fullmatch(path.name)
-        if path.is_symlink() or not own.fullmatch(temporary["name"] if temporary else path.name):
+    for name in _names(root, place):
+        temporary = TEMPORARY.fullmatch(name)
+        if not own.fullmatch(temporary["name"] if temporary else name):
             continue
-        if kind == "parts" and not temporary and not _marked(path):
-            _move(path, path.with_name(f"{path.name}.aside"))
+        if kind == "parts" and not temporary and not _marked(root, f"{place}{name}"):
+            _move(root, f"{place}{name}", f"{place}{name}.aside")
         else:
-            _remove([path])
+            _remove(root, [f"{place}{name}"])
     if drop:
-        _drop(folder.parent, [f"{folder.name}/x"])
+        _drop(root, [f"{place}x"])
 
 
 def sweep_temporaries(folder: Path) -> None:
     """Remove what killed writes left where the package writes, by their names and those of their targets."""
     places = [*_places(folder), "stages/", *(f"{place}/" for place in WORKING)]
     for place in dict.fromkeys(places):
-        for path in _entries(folder / place):
-            found = TEMPORARY.fullmatch(path.name)
-            if found and not path.is_symlink() and _ours(f"{place}{found['name']}"):
-                _remove([path])
+        for name in _names(folder, place):
+            found = TEMPORARY.fullmatch(name)
+            if found and _ours(f"{place}{found['name']}"):
+                _remove(folder, [f"{place}{name}"])
 
 
 def _ours(name: str) -> bool:
@@ -300,15 +333,9 @@ def _ours(name: str) -> bool:
     )
 
 
-def _numbered(folder: Path) -> list[Path]:
-    found = _entries(folder / PREVIOUS, folders=True)
-    return sorted((path for path in found if path.name.isdecimal()), key=lambda path: int(path.name))
-
-
-def _generation(folder: Path) -> Path:
-    """Return a folder in ``previous/`` that is not there yet."""
-    number = 1 + max((int(path.name) for path in _numbered(folder)), default=0)
-    return folder / PREVIOUS / str(number)
+def _numbered(folder: Path) -> list[int]:
+    found = _names(folder, PREVIOUS, folders=True)
+    return sorted(int(name) for name in found if re.fullmatch(r"[1-9]\d{0,8}", name))
 
 
 def _digests(old: Mapping[str, Any]) -> dict[str, str]:
@@ -316,35 +343,58 @@ def _digests(old: Mapping[str, Any]) -> dict[str, str]:
     return inputs | dict(old.get("files", {}))
 
 
-def _is(path: Path, sha256: Any) -> bool:
-    return path.is_file() and not path.is_symlink() and file_sha256(path) == sha256
-
-
-def _marked(path: Path) -> bool:
-    """Return whether a Parquet file has our mark in its footer."""
-    with path.open("rb") as stream:
-        stream.seek(0, os.SEEK_END)
-        stream.seek(max(0, stream.tell() - PART_TAIL))
-        return PART_MARK in stream.read()
-
-
-def _move(path: Path, target: Path) -> None:
-    """Move a file or link, never onto another one."""
-    n, free = 1, target
-    while os.path.lexists(free):
-        n, free = n + 1, target.with_name(f"{target.name}.{n}")
+def _own(folder: Path, place: str, name: str, sha256: Any) -> bool:
+    """Return whether a file is one of ours, as it was written: by its digest, and by name or mark."""
+    if FREE.fullmatch(name):
+        if not _marked(folder, f"{place}{name}"):
+            return False
+    elif "/" in name and not name.startswith("input/") and not NAMED.fullmatch(name):
+        return False
     try:
-        free.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(path, free)  # to another disk if the folder is a link to one
+        with _content(folder, f"{place}{name}") as stream:
+            return bool(hashlib.file_digest(stream, "sha256").hexdigest() == sha256)
+    except (OSError, ValueError):
+        return False
+
+
+@contextlib.contextmanager
+def _content(folder: Path, name: str) -> Iterator[io.BufferedReader]:
+    path = folder / name
+    with held(path.parent, folder) as here, opened(path.name, place=here) as stream:
+        yield stream
+
+
+def _marked(folder: Path, name: str) -> bool:
+    """Return whether a file carries our mark near one of its ends."""
+    try:
+        with _content(folder, name) as stream:
+            head = stream.read(MARKED)
+            stream.seek(-min(MARKED, stream.seek(0, os.SEEK_END)), os.SEEK_END)
+            return MARK in head or MARK in stream.read()
+    except (OSError, ValueError):
+        return False
+
+
+def _move(folder: Path, name: str, target: str) -> None:
+    """Move a file within the folder, never onto another one."""
+    path, free = folder / name, folder / target
+    try:
+        with held(path.parent, folder) as here, held(free.parent, folder, make=True) as there:
+            taken, n = set(os.listdir(there)), 1  # noqa: PTH208 - a descriptor
+            while free.name in taken:
+                n, free = n + 1, free.with_name(f"{PurePosixPath(target).name}.{n}")
+            os.rename(path.name, free.name, src_dir_fd=here, dst_dir_fd=there)
     except OSError as error:
         msg = f"{path}: cannot be moved to {free.parent} ({error.strerror}); give another --output"
         raise StoreError(msg) from error
 
 
-def _remove(paths: Iterable[Path]) -> None:
-    for path in paths:
+def _remove(folder: Path, names: Iterable[str]) -> None:
+    for name in names:
+        path = folder / name
         try:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError), held(path.parent, folder) as here:
+                os.unlink(path.name, dir_fd=here)
         except OSError as error:
             msg = f"{path}: cannot be removed ({error.strerror}); choose another folder with --output"
             raise StoreError(msg) from error
@@ -352,7 +402,8 @@ def _remove(paths: Iterable[Path]) -> None:
 
 def _drop(folder: Path, names: Iterable[str]) -> None:
     """Remove the folders of these files, inside `folder`, that are empty now and no links."""
-    for name in sorted(names, reverse=True):
-        for place in list(PurePosixPath(name).parents)[:-1]:
-            with contextlib.suppress(OSError):  # not empty, a link, or gone already
-                (folder / place).rmdir()
+    places = {place for name in names for place in PurePosixPath(name).parents if place.name}
+    for place in sorted(places, key=lambda place: -len(place.parts)):
+        path = folder / place
+        with contextlib.suppress(OSError), held(path.parent, folder) as here:  # not empty, or gone already
+            os.rmdir(path.name, dir_fd=here)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors.numpy import load
 
-from gammastar.core.errors import InputFileError, StoreError
-from gammastar.store.manifest import file_sha256, read_json, read_manifest
+from gammastar.core.documents import bytes_of
+from gammastar.core.errors import InputFileError, PhysicsError, StoreError
+from gammastar.store.manifest import file_sha256, is_published, manifest_like, read_json, read_manifest
 
 MAX_JSON = 256 << 20
 
@@ -22,12 +24,29 @@ def read_result(folder: Path, name: str) -> Any:
     """Return a JSON result of a run if it is the one that the run wrote."""
     path = folder / name
     check_results(folder, [name])
-    if path.stat().st_size > MAX_JSON:
-        msg = f"{path}: larger than {MAX_JSON >> 20} MB"
-        raise StoreError(msg)
-    content = read_json(path)
+    content = read_json(path, MAX_JSON)
     finite(content, str(path))
+    if not isinstance(content, dict) or not content:
+        msg = f"{path}: holds {'nothing' if content == {} else type(content).__name__}, no result of a run"
+        raise StoreError(msg)
     return content
+
+
+def check_beside(path: Path) -> None:
+    """Compare a file in a folder of results with the manifest there; others lie where they like."""
+    if is_published(path.name) and manifest_like(path.parent) is not None:
+        check_results(path.parent, [path.name])
+
+
+@contextlib.contextmanager
+def of_this_version(path: Path) -> Iterator[None]:
+    """Name the file whose content is not what this version writes, where the block shows it."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, PhysicsError) as error:
+        why = f"{type(error).__name__}: {str(error)[:200]}"
+        msg = f"{path}: is not what a run of this version writes ({why})"
+        raise StoreError(msg) from error
 
 
 def check_results(folder: Path, names: Iterable[str], *, finished: bool = False) -> dict[str, Any]:
@@ -55,7 +74,7 @@ def check_results(folder: Path, names: Iterable[str], *, finished: bool = False)
 def read_tensors(path: Path, dimensions: Mapping[str, int]) -> dict[str, npt.NDArray[np.float64]]:
     """Return arrays of a safetensors file."""
     try:
-        found = {name: np.asarray(array, dtype=np.float64) for name, array in load_file(path).items()}
+        found = {name: np.asarray(array, dtype=np.float64) for name, array in load(bytes_of(path)).items()}
     except (OSError, ValueError, TypeError, SafetensorError) as error:
         msg = f"{path}: cannot be read ({error}); run again"
         raise InputFileError(msg) from error

@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 
-from gammastar.core.documents import from_json
+from gammastar.core.documents import ANY_SIZE, MAX_FILE, bytes_of, from_json, opened
 from gammastar.core.errors import StoreError
 from gammastar.core.files import atomic
 
@@ -65,10 +65,10 @@ def _quickly(content: Any) -> str | None:
     return None if b"NaN" in text or b"Infinity" in text else text.decode()
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON."""
+def read_json(path: Path, most: int = MAX_FILE) -> Any:
+    """Read JSON of so many bytes at most."""
     try:
-        return from_json(path.read_bytes())
+        return from_json(bytes_of(path, most))
     except (OSError, ValueError) as error:
         msg = f"{path}: cannot be read as JSON ({str(error)[:200]})"
         raise StoreError(msg) from error
@@ -176,15 +176,7 @@ def manifest_like(folder: Path) -> dict[str, Any] | None:
 
 
 def _bounded(path: Path) -> dict[str, Any]:
-    try:
-        size = path.stat().st_size
-    except OSError as error:
-        msg = f"{path}: cannot be read ({error.strerror}); is this the folder of a run?"
-        raise StoreError(msg) from error
-    if size > MAX_MANIFEST:
-        msg = f"{path}: has {size} bytes; a manifest has at most {MAX_MANIFEST}"
-        raise StoreError(msg)
-    content = read_json(path)
+    content = read_json(path, MAX_MANIFEST)
     if not isinstance(content, dict):
         msg = f"{path}: is not a manifest but a {type(content).__name__}; run again"
         raise StoreError(msg)
@@ -208,7 +200,7 @@ def _plain(value: Any) -> Any:
 
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file's bytes."""
-    with path.open("rb") as stream:
+    with opened(path, ANY_SIZE) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from hist import Hist
 
 from gammastar.core.axes import MASS, filled, variable
-from gammastar.core.documents import cell
+from gammastar.core.documents import cell, text_of
 from gammastar.core.errors import InputFileError, PhysicsError, StoreError
 from gammastar.core.files import atomic
 from gammastar.core.records import Exposure, FloatArray, PairHists, Spectrum
@@ -37,7 +37,7 @@ def read_histogram(path: Path, name: str | None = None) -> tuple[FloatArray, Flo
 
 
 def _csv(path: Path) -> tuple[FloatArray, FloatArray]:
-    rows = [row for row in path.read_text(encoding="utf-8").splitlines() if row and not row.startswith("#")]
+    rows = [row for row in text_of(path).splitlines() if row and not row.startswith("#")]
     header = [cell.strip() for cell in rows[0].split(",")] if rows else []
     if not set(COLUMNS) <= set(header):
         msg = f"{path}: the header {header} lacks one of the columns {list(COLUMNS)}"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+from gammastar.core.documents import bytes_of
 from gammastar.core.errors import InputFileError
 from gammastar.core.files import state_of
 from gammastar.read.events import open_tree
@@ -194,7 +195,7 @@ def _listed(path: Path, _changed: int, size: int, *, strict: bool) -> dict[Path,
         msg = f"{path}: larger than {MAX_LIST >> 20} MB; a list of digests is not"
         raise InputFileError(msg)
     try:
-        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+        text = bytes_of(path, MAX_LIST).decode("utf-8-sig", "surrogateescape")
     except OSError as error:
         msg = f"{path}: cannot be read ({error.strerror})"
         raise InputFileError(msg) from error

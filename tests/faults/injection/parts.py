@@ -16,7 +16,20 @@ from gammastar.core.errors import StoreError
 from gammastar.core.sampling import stream
 from gammastar.store.chunks import Source, read_chunk, write_chunk
 from gammastar.store.manifest import digest
-from injection import attacks, damage, foreign_code, hangs, kills, memory, models, steerings, texts, workers
+from injection import (
+    attacks,
+    damage,
+    foreign_code,
+    hangs,
+    kills,
+    links,
+    memory,
+    models,
+    shared,
+    steerings,
+    texts,
+    workers,
+)
 
 
 @dataclass(frozen=True)
@@ -234,6 +247,25 @@ def _foreign_code(folder: Path, _: int) -> Iterator[Result]:
     yield Result(what, len(found), sum(ran for _, ran in found))
 
 
+def _links(n: int) -> Callable[[Path, int], Iterator[Result]]:
+    def run(folder: Path, portion: int) -> Iterator[Result]:
+        linked, listed = links.campaign(folder, n, portion)
+        what = "links in a folder of results, at every level: files of the user's changed, or not refused"
+        yield Result(what, linked.n, len(linked.wrong), note="; ".join(linked.wrong)[:300])
+        what = "manifests that list files of the user's: files gone"
+        yield Result(what, listed.n, len(listed.wrong), note="; ".join(listed.wrong)[:300])
+
+    return run
+
+
+def _shared(folder: Path, _: int) -> Iterator[Result]:
+    changed, odd = shared.campaign(foreign_code.finished(folder / "run"), folder)
+    what = "parts of results with other numbers, or pipes in their place: no error that names them"
+    yield Result(what, changed.n, len(changed.wrong), note="; ".join(changed.wrong)[:300])
+    what = "parts of results that are odd documents with digests that fit: no error that names them"
+    yield Result(what, odd.n, len(odd.wrong), note="; ".join(odd.wrong)[:300])
+
+
 FULL = {
     "runs": Part(10, _runs(10)),
     "known": Part(len(damage.CODECS), _known(67)),
@@ -249,6 +281,8 @@ FULL = {
     "adversarial": Part(attacks.N_PORTIONS, _adversarial(attacks.attack)),
     "hangs": Part(2, _hangs(4)),
     "foreign code": Part(1, _foreign_code),
+    "parts of results": Part(1, _shared),
+    "links": Part(1, _links(400)),
 }
 QUICK = {
     "known": Part(1, lambda folder, _: _known(1)(folder, -1)),

@@ -418,5 +418,5 @@ def test_nothing_reached_is_said_everywhere(tmp_path, monkeypatch):
     assert "reach, NA62 dump: nothing is reached" in said
     assert "all: nothing is reached" in said
     (tmp_path / "reach_chi.json").write_text('{"label": "x", "rows": 3}')
-    with pytest.raises(StoreError, match=r"reach_chi.json: is not the reach of a run"):
+    with pytest.raises(StoreError, match=r"reach_chi.json: is not what a run"):
         shown(ctx)

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from gammastar.core.errors import PhysicsError, StoreError
 from gammastar.core.records import Reach
@@ -16,10 +17,12 @@ from gammastar.report import (
     Provenance,
     Section,
     Table,
+    drawing,
     page,
     png_bytes,
     save_figure,
     save_page,
+    style,
 )
 from gammastar.report.figures.measured import correlation_matrix
 from gammastar.report.figures.reach import islands, outline, region
@@ -288,3 +291,30 @@ def test_figures_enlarge_without_script(folded):
 @pytest.mark.parametrize("text", ["ab12e5f0", "--resume", "arXiv:0902.2547", "box-40", "2026-11-23", "a--b"])
 def test_names_are_not_typeset(text):
     assert typeset(text) == text
+
+
+@pytest.mark.parametrize("n", [2, drawing.FEW + 1])
+def test_a_figure_that_cannot_be_drawn_says_why_and_the_others_are_drawn(n):
+    class Broken(Figure):
+        def savefig(self, *_, **__):
+            raise RuntimeError("no such pen")
+
+    figures = [Figure() for _ in range(n)]
+    figures[1] = Broken()
+    found = {index: (files, reason) for index, files, reason in drawing.draw_all(figures, ("svg",))}
+    assert [found[i][1] for i in range(n)] == ["", "RuntimeError: no such pen", *[""] * (n - 2)]
+    assert b"no such pen" in found[1][0]["svg"] or len(found[1][0]["svg"]) > len(found[0][0]["svg"])
+
+
+def test_a_drawing_function_fails_with_an_error_and_in_a_report_with_its_reason():
+    @style.styled
+    def figure():
+        raise PhysicsError("a window of $x 0$ pairs")
+
+    with pytest.raises(PhysicsError):
+        figure()
+    with style.spared():
+        found = figure()
+    assert found.reason == "a window of $x 0$ pairs"
+    assert "not drawn: a window" in found.axes[0].texts[0].get_text()
+    assert drawing.png_bytes(found).startswith(b"\x89PNG")

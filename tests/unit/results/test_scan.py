@@ -204,7 +204,9 @@ def test_the_method_of_the_folder_where_the_patch_set_says_nothing(tmp_path):
     foreign = lines_of(tmp_path)
     assert "asymptotic CLs" in foreign
     assert "warning: asymptotic formulae" in foreign
-    (tmp_path / "steering.json").write_text(json.dumps({"infer": {"method": "marginalised", "cl": 0.95}}))
+    (tmp_path / "steering.json").write_text(
+        json.dumps({"analysis": {"name": "x"}, "infer": {"method": "marginalised", "cl": 0.95}})
+    )
     sums = {path.name: file_sha256(path) for path in tmp_path.glob("*.json")}
     write_manifest(tmp_path, {"files": sums})
     said = lines_of(tmp_path)

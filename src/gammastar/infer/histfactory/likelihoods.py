@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 import jsonpatch
 
-from gammastar.core.documents import from_json
+from gammastar.core.documents import bytes_of, from_json
 from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.core.files import Pathlike
 from gammastar.infer.histfactory.counting_cards import is_card, read_card
@@ -128,7 +128,7 @@ def json_texts(path: Path, region: str = "") -> Iterator[tuple[str, str]]:
 def _plain(path: Path, budget: _Budget) -> str:
     try:
         budget.spend(path.name, path.stat().st_size)
-        return budget.text(path.name, path.read_bytes())
+        return budget.text(path.name, bytes_of(path))
     except OSError as error:
         msg = f"{path}: cannot be read ({error.strerror})"
         raise InputFileError(msg) from error

@@ -5,15 +5,17 @@ from __future__ import annotations
 import copy
 import math
 import re
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
+from xml.sax.saxutils import escape
 
 import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.errors import PhysicsError
-from gammastar.core.files import Pathlike
+from gammastar.core.files import Pathlike, write_whole
 from gammastar.core.records import FloatArray, Template
 from gammastar.infer.channels import Channel, binned_channel
 from gammastar.infer.histfactory.modifiers import (
@@ -389,16 +391,21 @@ def write_xml(workspace: Mapping[str, Any], directory: Pathlike, *, prefix: str 
     prefix : str
         Of the names of the files.
     """
-    directory = Path(directory)
-    data = directory / "data"
-    for folder in (directory, data, directory / "config"):
-        folder.mkdir(parents=True, exist_ok=True)
     from pyhf import writexml  # here: it reads ROOT files as well, which takes its time to import
 
-    text = writexml.writexml(copy.deepcopy(dict(workspace)), str(directory / "config"), str(data), prefix)
-    top = directory / f"{prefix}.xml"
-    top.write_bytes(text)
-    return top
+    directory = Path(directory)
+    with tempfile.TemporaryDirectory() as scratch:
+        config, data = Path(scratch, "config"), Path(scratch, "data")
+        config.mkdir()
+        data.mkdir()
+        text = writexml.writexml(copy.deepcopy(dict(workspace)), str(config), str(data), prefix)
+        Path(scratch, f"{prefix}.xml").write_bytes(text)
+        place = escape(str(directory), {'"': "&quot;"}).encode()
+        for file in (path for path in Path(scratch).rglob("*") if path.is_file()):
+            content = file.read_bytes()
+            shown = content.replace(scratch.encode(), place) if file.suffix == ".xml" else content
+            write_whole(directory / file.relative_to(scratch), shown)
+    return directory / f"{prefix}.xml"
 
 
 def _validate(spec: dict[str, Any]) -> None:

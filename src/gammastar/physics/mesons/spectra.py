@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gammastar.core import constants
+from gammastar.core.documents import opened, text_of
 from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.core.files import Pathlike, atomic
 from gammastar.core.records import BoolArray, FloatArray
@@ -117,13 +118,11 @@ def read_cells(path: Pathlike) -> Cells:
     """
     path = Path(path)
     try:
-        if path.stat().st_size > LARGEST:
-            msg = f"{path}: {path.stat().st_size} bytes, more than the {LARGEST >> 20} MB that are read"
-            raise InputFileError(msg)
         if path.suffix == ".npy":
-            found: Any = np.load(path, allow_pickle=False)
+            with opened(path, LARGEST) as stream:
+                found: Any = np.load(stream, allow_pickle=False)
         else:
-            found = np.loadtxt(path, comments="#", ndmin=2).T
+            found = np.loadtxt(text_of(path, LARGEST).splitlines(), comments="#", ndmin=2).T
         columns = np.asarray(found, dtype=np.float64)
     except (OSError, ValueError, UnicodeDecodeError) as error:
         msg = f"{path}: is no table of log10 angle, log10 momentum and cross section ({error})"

@@ -311,7 +311,6 @@ def _write_joint(ctx: Context, name: str, documents: Documents) -> Documents:
     """Write and return ``workspace.json`` and ``patchset.json`` of each mass, in a folder of its own."""
     for label, (spec, patches) in documents.items():
         folder = ctx.folder / name / label
-        folder.mkdir(parents=True, exist_ok=True)
         _say_how(section_of(ctx), patches, averaged_from=LARGEST_KAPPA, **FULL_TOYS)
         write_json(folder / "workspace.json", spec)
         write_json(folder / "patchset.json", patches, indent=None)
@@ -363,7 +362,6 @@ def _submit(ctx: Context, search: Search, exposure: Exposure, documents: Documen
         phrases=("Dark Photon",) if photon else (),
     )
     folder = ctx.folder / f"hepdata{suffix}"
-    folder.mkdir(exist_ok=True)
     others = {name: reach for name, reach in contours(search).items() if name != "all"}
     report.write_submission(folder, search.reach, says, likelihoods=documents, others=others)
     checked = "not checked (hepdata-validator is not installed)"

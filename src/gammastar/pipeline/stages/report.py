@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -51,6 +51,7 @@ from gammastar.report.measured import (
 )
 from gammastar.report.pages import Lead, short_names, skipped_input
 from gammastar.report.published_limits import recast
+from gammastar.report.style import FailedFigure, reason_of, spared
 from gammastar.store.manifest import versions, write_text
 
 if TYPE_CHECKING:
@@ -132,10 +133,13 @@ def _kinematics(ctx: Context, state: Any) -> list[Section]:
         return [Section("Kinematics", ["No flow was trained."])]
     low, high = found.mass_range
     half = 0.015 if ctx.steering.flow is None else 0.5 * ctx.steering.flow.window
-    masses = [m for m in section.flow_masses if low + half <= m <= high - half]
-    data, drawn = [], []
-    for mass in masses:
+    out, masses, data, drawn = section.outside(low, high, half), [], [], []
+    for mass in (m for m in section.flow_masses if m not in out):
         inside = np.abs(training.mass - mass) < half
+        if not training.reference[inside].sum() > 0:
+            _tell_failed(ctx, f"flow_masses, {mass:g} GeV", f"no weight of pairs within {half:g} GeV")
+            continue
+        masses.append(mass)
         data.append((training.pt[inside], training.energy[inside], training.reference[inside]))
         pt, energy = found.sample(np.full(N_DRAWN, mass), stream(ctx.seed, "figures", f"{mass!r}"))
         drawn.append((pt, energy, np.ones(N_DRAWN)))
@@ -275,7 +279,11 @@ def _known(ctx: Context, state: Any) -> list[report.ExistingLimit]:
 def reach_sections(ctx: Context, state: Any) -> list[Section]:
     """Return one section per detector."""
     view = _view(ctx, _known(ctx, state))
-    return [reach_section(name, search, state.planes[name], view) for name, search in state.searches.items()]
+
+    def section(name: str) -> list[Section]:
+        return [reach_section(name, state.searches[name], state.planes[name], view)]
+
+    return [one for name in state.searches for one in _spared(ctx, f"reach_{name}", partial(section, name))]
 
 
 def _in_situ(ctx: Context, state: Any) -> list[Section]:
@@ -334,11 +342,29 @@ def _sections(ctx: Context, state: RunState) -> list[Section]:
     found: list[Section] = []
     for needs, sections in SECTIONS:
         if getattr(state, needs) is not None:
-            found += sections(ctx, state)
+            found += _spared(ctx, needs, partial(sections, ctx, state))
     for section in found:
         ctx.cache.numbers |= section.numbers
         ctx.cache.methods |= section.methods
+        for _, figure in section.figures:
+            if isinstance(figure, FailedFigure):
+                _tell_failed(ctx, str(figure.get_label()), figure.reason)
     return found
+
+
+def _spared(ctx: Context, name: str, work: Callable[[], Iterable[Section]]) -> list[Section]:
+    """Return sections; one that says why where they, or figures in them, fail: the page does without."""
+    try:
+        with spared():
+            return list(work())
+    except Exception as error:  # noqa: BLE001 - whatever it is
+        return [Section(f"Not shown: {name}", warnings=[_tell_failed(ctx, name, reason_of(error))])]
+
+
+def _tell_failed(ctx: Context, name: str, reason: str) -> str:
+    text = f"report: {name}: {reason}"
+    ctx.cache.alarm(text)
+    return text
 
 
 def write(ctx: Context, state: RunState) -> None:
@@ -348,13 +374,16 @@ def write(ctx: Context, state: RunState) -> None:
     """
     ctx.tell("report", None, "figures")
     sections = _sections(ctx, state)
-    page = functools.partial(_page, ctx, state)
+    page = partial(_page, ctx, state)
     drawn, figures = _unfinished(sections)
     asked = ctx.steering.report
     formats = ("png",) if asked is None else asked.formats
     order = sorted(range(len(figures)), key=lambda i: not figures[i][0].startswith("reach"))
-    for done, (index, files) in enumerate(draw_all([figures[i][1] for i in order], formats), 1):
+    for done, (index, files, reason) in enumerate(draw_all([figures[i][1] for i in order], formats), 1):
         name, figure, (section, place) = figures[order[index]]
+        if reason:
+            _tell_failed(ctx, name, reason)
+            figure = FailedFigure(reason)
         for kind, content in files.items():
             write_whole(ctx.folder / "figures" / f"{name}.{kind}", content)
         seen = [content for kind, content in files.items() if kind in SHOWN]
@@ -365,7 +394,9 @@ def write(ctx: Context, state: RunState) -> None:
     if not figures:
         page(sections)
     if state.searches and state.planes:
-        _write_explorer(ctx, state, ctx.steering.analysis.title or ctx.steering.analysis.name)
+        title = ctx.steering.analysis.title or ctx.steering.analysis.name
+        if _spared(ctx, "explorer", lambda: _write_explorer(ctx, state, title)):
+            page(_with(sections, drawn), explorer=False)
 
 
 def first_page(ctx: Context, state: RunState, planes: Mapping[str, SignalPlane]) -> None:
@@ -373,6 +404,10 @@ def first_page(ctx: Context, state: RunState, planes: Mapping[str, SignalPlane])
 
     The page says so, and stays so where the run is stopped; no file of results is written with it.
     """
+    _spared(ctx, "first look", lambda: _first_page(ctx, state, planes))
+
+
+def _first_page(ctx: Context, state: RunState, planes: Mapping[str, SignalPlane]) -> tuple[()]:
     name, plane, search = first_search(ctx, dict(planes), state.production.exposure)
     view, central = _view(ctx, _known(ctx, state)), replace(plane, effects=(), parts={})
     section = reach_section(name, search, central, view)
@@ -386,6 +421,7 @@ def first_page(ctx: Context, state: RunState, planes: Mapping[str, SignalPlane])
         "stopped before there were any results."
     )
     _page(ctx, RunState(searches={name: search}, spectrum=state.spectrum), [shown], warning=text)
+    return ()
 
 
 Drawn: TypeAlias = list[list[bytes]]
@@ -414,7 +450,9 @@ def _with(sections: Sequence[Section], drawn: Drawn) -> list[Section]:
     ]
 
 
-def _page(ctx: Context, state: RunState, sections: Sequence[Section], *, warning: str = "") -> None:
+def _page(
+    ctx: Context, state: RunState, sections: Sequence[Section], *, warning: str = "", explorer: bool = True
+) -> None:
     """Write ``report.html``; a warning stands above the summary."""
     card, numbers = _card(ctx), ctx.cache.numbers
     provenance = report.Provenance(
@@ -437,7 +475,11 @@ def _page(ctx: Context, state: RunState, sections: Sequence[Section], *, warning
         warnings=[text for text in (warning, ctx.cache.loss and f"{ctx.cache.loss}.") if text],
     )
     place = [i for i, section in enumerate(sections, 1) if section.heading.startswith("Expected reach")]
-    links = {"Explore the plane of mass and coupling": "explorer.html"} if searches and state.planes else {}
+    links = (
+        {"Explore the plane of mass and coupling": "explorer.html"}
+        if searches and state.planes and explorer
+        else {}
+    )
     data = None if state.spectrum is None or state.spectrum.exposure is None else state.spectrum.exposure.pot
     pairs = numbers.get("pairs +-")
     cards = () if not searches else cards_of(searches[0], model_of(ctx).labels.coupling, pairs, data)
@@ -451,7 +493,7 @@ def _page(ctx: Context, state: RunState, sections: Sequence[Section], *, warning
     write_text(ctx.folder / "report.html", text)
 
 
-def _write_explorer(ctx: Context, state: RunState, title: str) -> None:
+def _write_explorer(ctx: Context, state: RunState, title: str) -> tuple[()]:
     """Write ``explorer.html``, the plane of mass and coupling with events and limits at the pointer."""
     planes, levels = {}, ()
     excluded = [limit.curve for limit in _known(ctx, state)]
@@ -463,3 +505,4 @@ def _write_explorer(ctx: Context, state: RunState, title: str) -> None:
     options: dict[str, Any] = {"mock": ctx.cache.mock, "labels": labels, "back": "report.html"}
     page = report.explorer(title, planes, cl=levels, **options)
     write_text(ctx.folder / "explorer.html", page)
+    return ()

@@ -17,6 +17,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from gammastar.core.documents import text_of
 from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.core.files import Pathlike
 from gammastar.core.records import FloatArray, Momenta, Sample
@@ -380,10 +381,7 @@ class EventCalcTables(Channel):
 def _columns(path: Path, count: int) -> FloatArray:
     """Return the columns of a table without a header, shape (count, n)."""
     try:
-        if path.stat().st_size > LARGEST:
-            msg = f"{path}: {path.stat().st_size} bytes, more than the {LARGEST >> 20} MB that are read"
-            raise InputFileError(msg)
-        columns = np.loadtxt(path, dtype=np.float64, ndmin=2).T
+        columns = np.loadtxt(text_of(path, LARGEST).splitlines(), dtype=np.float64, ndmin=2).T
     except (OSError, ValueError) as error:
         msg = f"{path}: is no table of {count} columns of numbers ({error})"
         raise InputFileError(msg) from error

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from gammastar.core.documents import shortened, text_of
+from gammastar.core.documents import opened, shortened, text_of
 from gammastar.core.errors import GammastarError, InputFileError
 from gammastar.core.files import is_file
 from gammastar.read.files import reading, sha256
@@ -122,7 +122,7 @@ def _readers(path: Path) -> Readers:
 def _text(path: Path) -> str:
     if path.suffix != ".gz":
         return text_of(path, MOST_BYTES)
-    with gzip.open(path, "rb") as stream:
+    with opened(path) as packed, gzip.open(packed) as stream:
         content = stream.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
         msg = f"holds more than {MOST_BYTES} bytes once it is unpacked"
